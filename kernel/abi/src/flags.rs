@@ -1,0 +1,224 @@
+//! Flag sets and small enumerations of the calls, with Linux's values for AArch64.
+
+use bitflags::bitflags;
+
+bitflags! {
+    /// Protection of a mapping (`PROT_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Prot: u32 {
+        /// May be read.
+        const READ = 1;
+        /// May be written (and read: the architecture has no write-only pages).
+        const WRITE = 2;
+        /// May be executed.
+        const EXEC = 4;
+        /// The whole stack from this page down (`mprotect` on a growing area).
+        const GROWSDOWN = 0x0100_0000;
+        /// The whole area up from this page (`mprotect`).
+        const GROWSUP = 0x0200_0000;
+    }
+
+    /// What kind of mapping, and where (`MAP_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Map: u32 {
+        /// Writes are seen by all that map the object.
+        const SHARED = 0x01;
+        /// Writes stay with the process: copy-on-write.
+        const PRIVATE = 0x02;
+        /// Shared, and unknown flags are an error (both type bits at once).
+        const SHARED_VALIDATE = 0x03;
+        /// Exactly at the address given; what is there goes.
+        const FIXED = 0x10;
+        /// No file behind it.
+        const ANONYMOUS = 0x20;
+        /// Grows towards lower addresses when touched below.
+        const GROWSDOWN = 0x0100;
+        /// Ignored, as Linux documents.
+        const DENYWRITE = 0x0800;
+        /// Ignored, as Linux documents.
+        const EXECUTABLE = 0x1000;
+        /// Pages are locked in memory.
+        const LOCKED = 0x2000;
+        /// Not counted towards the commit limit in overcommit modes 0 and 1.
+        const NORESERVE = 0x4000;
+        /// Pages are brought in before the call returns.
+        const POPULATE = 0x8000;
+        /// POPULATE does not wait for I/O.
+        const NONBLOCK = 0x1_0000;
+        /// A hint for stacks; ignored, as Linux documents.
+        const STACK = 0x2_0000;
+        /// From the huge page pool.
+        const HUGETLB = 0x4_0000;
+        /// Synchronous page faults (only with SHARED_VALIDATE).
+        const SYNC = 0x8_0000;
+        /// As FIXED, but EEXIST where something is mapped.
+        const FIXED_NOREPLACE = 0x10_0000;
+    }
+
+    /// `mremap` flags.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Mremap: u32 {
+        /// The mapping may move.
+        const MAYMOVE = 1;
+        /// To exactly the new address.
+        const FIXED = 2;
+        /// The old range stays mapped, empty.
+        const DONTUNMAP = 4;
+    }
+
+    /// `clone` flags; the low byte is the signal at exit.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Clone: u64 {
+        /// Share the address space.
+        const VM = 0x100;
+        /// Share root and working directory.
+        const FS = 0x200;
+        /// Share the descriptor table.
+        const FILES = 0x400;
+        /// Share signal handlers.
+        const SIGHAND = 0x800;
+        /// The parent sleeps until the child execs or exits.
+        const VFORK = 0x4000;
+        /// The child's parent is the caller's parent.
+        const PARENT = 0x8000;
+        /// A thread of the caller's process.
+        const THREAD = 0x1_0000;
+        /// Share System V semaphore undo values.
+        const SYSVSEM = 0x4_0000;
+        /// The `tls` argument is the child's TPIDR_EL0.
+        const SETTLS = 0x8_0000;
+        /// Store the child's id at `parent_tid` in the parent.
+        const PARENT_SETTID = 0x10_0000;
+        /// Clear the word at `child_tid` and wake its futex at exit.
+        const CHILD_CLEARTID = 0x20_0000;
+        /// Ignored, as Linux documents.
+        const DETACHED = 0x40_0000;
+        /// Store the child's id at `child_tid` in the child.
+        const CHILD_SETTID = 0x100_0000;
+    }
+
+    /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Open: u32 {
+        /// For writing only.
+        const WRONLY = 0o1;
+        /// For reading and writing.
+        const RDWR = 0o2;
+        /// Create if missing.
+        const CREAT = 0o100;
+        /// With CREAT: fail if it exists.
+        const EXCL = 0o200;
+        /// Never the controlling terminal.
+        const NOCTTY = 0o400;
+        /// Cut to length 0.
+        const TRUNC = 0o1000;
+        /// Writes go to the end.
+        const APPEND = 0o2000;
+        /// Calls do not sleep.
+        const NONBLOCK = 0o4000;
+        /// Fail unless it is a directory.
+        const DIRECTORY = 0o40000;
+        /// Fail if the last part is a symbolic link.
+        const NOFOLLOW = 0o100000;
+        /// Large files; implied on 64-bit.
+        const LARGEFILE = 0o400000;
+        /// Closed on exec.
+        const CLOEXEC = 0o2000000;
+        /// A name only: no reading, no writing.
+        const PATH = 0o10000000;
+    }
+}
+
+/// `madvise` advice values.
+#[allow(missing_docs)]
+pub mod madv {
+    pub const NORMAL: i32 = 0;
+    pub const RANDOM: i32 = 1;
+    pub const SEQUENTIAL: i32 = 2;
+    pub const WILLNEED: i32 = 3;
+    pub const DONTNEED: i32 = 4;
+    pub const FREE: i32 = 8;
+    pub const DONTFORK: i32 = 10;
+    pub const DOFORK: i32 = 11;
+    pub const HUGEPAGE: i32 = 14;
+    pub const NOHUGEPAGE: i32 = 15;
+    pub const WIPEONFORK: i32 = 18;
+    pub const KEEPONFORK: i32 = 19;
+    pub const COLD: i32 = 20;
+    pub const PAGEOUT: i32 = 21;
+    pub const POPULATE_READ: i32 = 22;
+    pub const POPULATE_WRITE: i32 = 23;
+}
+
+/// Signal numbers.
+#[allow(missing_docs)]
+pub mod sig {
+    pub const HUP: u32 = 1;
+    pub const INT: u32 = 2;
+    pub const QUIT: u32 = 3;
+    pub const ILL: u32 = 4;
+    pub const TRAP: u32 = 5;
+    pub const ABRT: u32 = 6;
+    pub const BUS: u32 = 7;
+    pub const FPE: u32 = 8;
+    pub const KILL: u32 = 9;
+    pub const USR1: u32 = 10;
+    pub const SEGV: u32 = 11;
+    pub const USR2: u32 = 12;
+    pub const PIPE: u32 = 13;
+    pub const ALRM: u32 = 14;
+    pub const TERM: u32 = 15;
+    pub const CHLD: u32 = 17;
+    pub const CONT: u32 = 18;
+    pub const STOP: u32 = 19;
+    pub const TSTP: u32 = 20;
+    pub const TTIN: u32 = 21;
+    pub const TTOU: u32 = 22;
+    pub const URG: u32 = 23;
+    pub const WINCH: u32 = 28;
+    /// One more than the highest signal.
+    pub const COUNT: u32 = 65;
+}
+
+/// Options of `wait4`.
+pub mod wait {
+    /// Return at once when no child has changed.
+    pub const WNOHANG: u32 = 1;
+    /// Report stopped children too.
+    pub const WUNTRACED: u32 = 2;
+    /// Report continued children too.
+    pub const WCONTINUED: u32 = 8;
+}
+
+/// Clock numbers of `clock_gettime`.
+#[allow(missing_docs)]
+pub mod clock {
+    pub const REALTIME: i32 = 0;
+    pub const MONOTONIC: i32 = 1;
+    pub const PROCESS_CPUTIME_ID: i32 = 2;
+    pub const THREAD_CPUTIME_ID: i32 = 3;
+    pub const MONOTONIC_RAW: i32 = 4;
+    pub const REALTIME_COARSE: i32 = 5;
+    pub const MONOTONIC_COARSE: i32 = 6;
+    pub const BOOTTIME: i32 = 7;
+    /// Flag of `clock_nanosleep`: the time is absolute.
+    pub const TIMER_ABSTIME: u32 = 1;
+}
+
+/// Magic numbers and commands of `reboot`.
+pub mod reboot {
+    /// First magic number.
+    pub const MAGIC1: u32 = 0xfee1_dead;
+    /// The accepted second magic numbers.
+    pub const MAGIC2: [u32; 4] = [0x2812_1969, 0x0512_1996, 0x1604_1998, 0x2011_2000];
+    /// Start again.
+    pub const RESTART: u32 = 0x0123_4567;
+    /// Stop, power stays on.
+    pub const HALT: u32 = 0xcdef_0123;
+    /// Ctrl-Alt-Del restarts at once; accepted without effect, Quire has no such key.
+    pub const CAD_ON: u32 = 0x89ab_cdef;
+    /// Ctrl-Alt-Del signals init; as CAD_ON.
+    pub const CAD_OFF: u32 = 0;
+    /// Power off.
+    pub const POWER_OFF: u32 = 0x4321_fedc;
+}

@@ -1,0 +1,17 @@
+//! What both worlds speak: system-call numbers, errno, flag sets and record layouts. No logic.
+//!
+//! Where Linux has the call, its AArch64 number, flags and layouts are used (the generic table of
+//! `include/uapi/asm-generic/unistd.h`), so that an unmodified static Linux binary runs. Quire's own calls
+//! start at [`nr::QUIRE_BASE`].
+
+#![no_std]
+
+pub mod errno;
+pub mod flags;
+pub mod layout;
+pub mod nr;
+
+pub use errno::Errno;
+
+/// Bytes in a page: the 4 KiB granule is the only one that Quire uses.
+pub const PAGE_SIZE: usize = 4096;

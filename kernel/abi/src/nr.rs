@@ -1,0 +1,108 @@
+//! System-call numbers: Linux's generic 64-bit table, then Quire's own range.
+
+macro_rules! numbers {
+    ($($name:ident = $value:expr;)*) => {
+        $(#[doc = concat!("`", stringify!($name), "`")] pub const $name: usize = $value;)*
+
+        /// The call's name in lower case, for traces; `None` for a number that has none here.
+        pub const fn name(nr: usize) -> Option<&'static str> {
+            $(if nr == $name { return Some(stringify!($name)); })*
+            None
+        }
+    };
+}
+
+/// The first of Quire's own call numbers.
+pub const QUIRE_BASE: usize = 0x1000;
+
+numbers! {
+    GETCWD = 17;
+    DUP = 23;
+    DUP3 = 24;
+    FCNTL = 25;
+    IOCTL = 29;
+    FACCESSAT = 48;
+    CHDIR = 49;
+    OPENAT = 56;
+    CLOSE = 57;
+    PIPE2 = 59;
+    GETDENTS64 = 61;
+    LSEEK = 62;
+    READ = 63;
+    WRITE = 64;
+    READV = 65;
+    WRITEV = 66;
+    PREAD64 = 67;
+    SENDFILE = 71;
+    PPOLL = 73;
+    READLINKAT = 78;
+    NEWFSTATAT = 79;
+    FSTAT = 80;
+    EXIT = 93;
+    EXIT_GROUP = 94;
+    SET_TID_ADDRESS = 96;
+    FUTEX = 98;
+    SET_ROBUST_LIST = 99;
+    NANOSLEEP = 101;
+    CLOCK_GETTIME = 113;
+    CLOCK_GETRES = 114;
+    CLOCK_NANOSLEEP = 115;
+    SCHED_SETAFFINITY = 122;
+    SCHED_GETAFFINITY = 123;
+    SCHED_YIELD = 124;
+    KILL = 129;
+    TKILL = 130;
+    TGKILL = 131;
+    SIGALTSTACK = 132;
+    RT_SIGSUSPEND = 133;
+    RT_SIGACTION = 134;
+    RT_SIGPROCMASK = 135;
+    RT_SIGPENDING = 136;
+    RT_SIGRETURN = 139;
+    REBOOT = 142;
+    SETPGID = 154;
+    GETPGID = 155;
+    GETSID = 156;
+    SETSID = 157;
+    UNAME = 160;
+    GETRLIMIT = 163;
+    SETRLIMIT = 164;
+    GETRUSAGE = 165;
+    PRCTL = 167;
+    GETCPU = 168;
+    GETTIMEOFDAY = 169;
+    GETPID = 172;
+    GETPPID = 173;
+    GETUID = 174;
+    GETEUID = 175;
+    GETGID = 176;
+    GETEGID = 177;
+    GETTID = 178;
+    SYSINFO = 179;
+    BRK = 214;
+    MUNMAP = 215;
+    MREMAP = 216;
+    CLONE = 220;
+    EXECVE = 221;
+    MMAP = 222;
+    MPROTECT = 226;
+    MSYNC = 227;
+    MLOCK = 228;
+    MUNLOCK = 229;
+    MLOCKALL = 230;
+    MUNLOCKALL = 231;
+    MINCORE = 232;
+    MADVISE = 233;
+    WAIT4 = 260;
+    PRLIMIT64 = 261;
+    GETRANDOM = 278;
+    MEMBARRIER = 283;
+    MLOCK2 = 284;
+    RSEQ = 293;
+    FACCESSAT2 = 439;
+
+    QUIRE_INFO = QUIRE_BASE;
+    QUIRE_LOG = QUIRE_BASE + 1;
+    QUIRE_POWEROFF = QUIRE_BASE + 2;
+    QUIRE_BOOKS = QUIRE_BASE + 3;
+}

@@ -1,0 +1,212 @@
+//! Allocation whose failure is a value.
+//!
+//! After boot the kernel uses none of `alloc`'s infallible constructors (`Box::new`, `Arc::new`, `Vec::push`,
+//! `format!`): they abort when memory is gone. These take their place; clippy's `disallowed-methods` keeps it so.
+
+use alloc::alloc::Layout;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use quire_abi::Errno;
+
+/// There was no memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllocError;
+
+impl From<AllocError> for Errno {
+    fn from(_: AllocError) -> Errno {
+        Errno::ENOMEM
+    }
+}
+
+/// A box around `value`, or the value's end and an error.
+pub fn try_box<T>(value: T) -> Result<Box<T>, AllocError> {
+    let place = try_place::<T>()?;
+    // SAFETY: `try_place` answers memory that is free, aligned and large enough for a `T`, from the global
+    // allocator with `T`'s layout, which is what `Box` frees it with.
+    unsafe {
+        place.as_ptr().write(value);
+        Ok(Box::from_raw(place.as_ptr()))
+    }
+}
+
+/// Uninitialised memory for one `T` from the global allocator.
+fn try_place<T>() -> Result<NonNull<T>, AllocError> {
+    let layout = Layout::new::<T>();
+    if layout.size() == 0 {
+        return Ok(NonNull::dangling());
+    }
+    // SAFETY: the layout's size is not 0.
+    NonNull::new(unsafe { alloc::alloc::alloc(layout) }).map(NonNull::cast).ok_or(AllocError)
+}
+
+/// What `Vec` lacks on a machine where memory can run out.
+pub trait TryVec<T> {
+    /// Appends, growing in powers of two: O(1) amortised.
+    fn try_push(&mut self, value: T) -> Result<(), AllocError>;
+    /// A vector with room for `n`.
+    fn try_with_capacity(n: usize) -> Result<Self, AllocError>
+    where
+        Self: Sized;
+    /// A copy of a slice.
+    fn try_from_slice(from: &[T]) -> Result<Self, AllocError>
+    where
+        T: Copy,
+        Self: Sized;
+}
+
+impl<T> TryVec<T> for Vec<T> {
+    fn try_push(&mut self, value: T) -> Result<(), AllocError> {
+        self.try_reserve(1).map_err(|_| AllocError)?;
+        // There is room: this cannot allocate.
+        #[allow(clippy::disallowed_methods)]
+        self.push(value);
+        Ok(())
+    }
+
+    fn try_with_capacity(n: usize) -> Result<Self, AllocError> {
+        let mut v = Vec::new();
+        v.try_reserve_exact(n).map_err(|_| AllocError)?;
+        Ok(v)
+    }
+
+    fn try_from_slice(from: &[T]) -> Result<Self, AllocError>
+    where
+        T: Copy,
+    {
+        let mut v = Self::try_with_capacity(from.len())?;
+        // There is room: this cannot allocate.
+        #[allow(clippy::disallowed_methods)]
+        v.extend_from_slice(from);
+        Ok(v)
+    }
+}
+
+struct Counted<T> {
+    count: AtomicUsize,
+    value: T,
+}
+
+/// A shared owner of a `T`, freed with the last one. As `alloc`'s `Arc`, but its making can fail, and it has no
+/// weak side.
+pub struct KArc<T> {
+    inner: NonNull<Counted<T>>,
+}
+
+// SAFETY: a `KArc` gives `&T` to several CPUs and drops the `T` on any of them.
+unsafe impl<T: Send + Sync> Send for KArc<T> {}
+// SAFETY: as above; `&KArc` can be cloned into a `KArc`.
+unsafe impl<T: Send + Sync> Sync for KArc<T> {}
+
+impl<T> KArc<T> {
+    /// The first owner.
+    pub fn try_new(value: T) -> Result<Self, AllocError> {
+        let inner = try_place::<Counted<T>>()?;
+        // SAFETY: the place is free, aligned and large enough.
+        unsafe { inner.as_ptr().write(Counted { count: AtomicUsize::new(1), value }) };
+        Ok(Self { inner })
+    }
+
+    fn counted(&self) -> &Counted<T> {
+        // SAFETY: an owner exists, so the count is at least 1 and the memory lives.
+        unsafe { self.inner.as_ref() }
+    }
+
+    /// Whether two owners own the same value.
+    pub fn ptr_eq(a: &Self, b: &Self) -> bool {
+        a.inner == b.inner
+    }
+
+    /// How many owners there are; others may come and go meanwhile.
+    pub fn count(this: &Self) -> usize {
+        this.counted().count.load(Ordering::Relaxed)
+    }
+
+    /// The value's address, as an identity.
+    pub fn as_ptr(this: &Self) -> *const T {
+        &raw const this.counted().value
+    }
+
+    /// Gives up ownership without giving up the count: a pointer for a place that holds no type.
+    pub fn into_raw(this: Self) -> *const T {
+        let ptr = Self::as_ptr(&this);
+        core::mem::forget(this);
+        ptr
+    }
+
+    /// Takes back what [`KArc::into_raw`] gave up.
+    ///
+    /// # Safety
+    /// `ptr` is from `into_raw` of the same `T`, and each such pointer is taken back once.
+    pub unsafe fn from_raw(ptr: *const T) -> Self {
+        let offset = core::mem::offset_of!(Counted<T>, value);
+        // SAFETY: `into_raw` answered the address of the field `value` of a live `Counted<T>`, which is not null.
+        let inner = unsafe { NonNull::new_unchecked(ptr.byte_sub(offset).cast_mut().cast::<Counted<T>>()) };
+        Self { inner }
+    }
+}
+
+impl<T> Clone for KArc<T> {
+    fn clone(&self) -> Self {
+        // A new owner comes from an old one, so nothing needs ordering. The count cannot overflow: each owner is
+        // a word of memory at least.
+        self.counted().count.fetch_add(1, Ordering::Relaxed);
+        Self { inner: self.inner }
+    }
+}
+
+impl<T> Deref for KArc<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.counted().value
+    }
+}
+
+impl<T> Drop for KArc<T> {
+    fn drop(&mut self) {
+        // Release: what this owner did comes before the end. Acquire: so did what the others did.
+        if self.counted().count.fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            // SAFETY: this was the last owner; the memory came from the global allocator with this layout.
+            drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::cell::Cell;
+
+    struct Bell<'a>(&'a Cell<u32>);
+    impl Drop for Bell<'_> {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn the_last_owner_ends_the_value_once() {
+        let rung = Cell::new(0);
+        let a = KArc::try_new(Bell(&rung)).unwrap();
+        let b = a.clone();
+        drop(a);
+        assert_eq!(rung.get(), 0);
+        let raw = KArc::into_raw(b);
+        // SAFETY: `raw` is from `into_raw`, taken back once.
+        drop(unsafe { KArc::from_raw(raw) });
+        assert_eq!(rung.get(), 1);
+    }
+
+    #[test]
+    fn vectors_grow_by_hand() {
+        let mut v = Vec::try_with_capacity(1).unwrap();
+        for i in 0..100 {
+            v.try_push(i).unwrap();
+        }
+        assert_eq!(v[99], 99);
+    }
+}

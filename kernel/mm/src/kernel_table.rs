@@ -1,0 +1,1 @@
+//! The kernel's own translation tables (TTBR1).

@@ -1,0 +1,45 @@
+//! Quire's memory manager: no assembly, no MMIO, no globals that it is not handed.
+//!
+//! It sees the machine through [`Machine`] alone, so that the code that runs in the kernel runs under `cargo
+//! test` too, with host threads as CPUs.
+//!
+//! Floors, ground first; none imports a higher one:
+//! - [`addr`], [`machine`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
+//! - [`memblock`]: the boot allocator.
+//! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`]: page frames.
+//! - [`slab`]: objects smaller than a page.
+//! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
+//! - [`pte`], [`table`], [`asid`], [`kernel_table`]: translation tables and what caches them.
+//! - [`object`], [`rmap`], [`vma`], [`mm`]: address spaces.
+
+#![cfg_attr(not(any(test, feature = "sim")), no_std)]
+#![deny(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+pub mod addr;
+pub mod asid;
+pub mod buddy;
+pub mod fallible;
+pub mod kernel_table;
+pub mod machine;
+pub mod memblock;
+pub mod mm;
+pub mod object;
+pub mod page;
+pub mod page_alloc;
+pub mod pcp;
+pub mod percpu;
+pub mod pte;
+pub mod rmap;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+pub mod slab;
+pub mod sync;
+pub mod table;
+pub mod vma;
+pub mod vmalloc;
+pub mod zone;
+
+pub use addr::{PhysAddr, UserAddr, VirtAddr};
+pub use machine::Machine;

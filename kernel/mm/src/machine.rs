@@ -1,0 +1,89 @@
+//! What the memory manager asks of the machine: one small trait.
+
+use core::sync::atomic::AtomicU64;
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::page::Page;
+use crate::page_alloc::PageAllocator;
+
+/// The most CPUs that a kernel serves: per-CPU arrays have this length.
+pub const MAX_CPUS: usize = 16;
+
+/// An address-space identifier as the TLB knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Asid(pub u16);
+
+/// The machine below the memory manager. In the kernel a zero-sized type; in host tests a `&'static` simulation
+/// whose CPUs are threads.
+///
+/// # Safety
+/// The memory manager's own safety rests on these: `direct_map` answers a pointer through which the physical
+/// byte can be read and written for as long as the frame exists; `cpu` is below [`MAX_CPUS`] and does not
+/// change while interrupts are masked; a TLB operation has completed, on every CPU, when it returns.
+pub unsafe trait Machine: Copy + Send + Sync + 'static {
+    /// This CPU's number.
+    fn cpu(self) -> usize;
+
+    /// Masks interrupts on this CPU and answers what [`Machine::irq_restore`] needs to undo it.
+    fn irq_save(self) -> usize;
+
+    /// Undoes the matching [`Machine::irq_save`].
+    fn irq_restore(self, state: usize);
+
+    /// Tells the CPU that it spins.
+    fn relax(self) {
+        core::hint::spin_loop();
+    }
+
+    /// Where the kernel sees a byte of DRAM.
+    fn direct_map(self, addr: PhysAddr) -> *mut u8;
+
+    /// The inverse of [`Machine::direct_map`].
+    fn direct_map_to_phys(self, ptr: *const u8) -> PhysAddr;
+
+    /// The locks that this CPU holds, a bit a rank (see [`crate::sync`]).
+    fn held_ranks(self) -> &'static AtomicU64;
+
+    /// The page allocator of this machine.
+    fn pages(self) -> &'static PageAllocator<Self>;
+
+    /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
+    fn mem_map(self) -> *mut Page;
+
+    /// Fills a page frame with zeros.
+    fn clear_page(self, addr: PhysAddr) {
+        // SAFETY: the caller owns the frame, and the direct map reaches all of it.
+        unsafe { core::ptr::write_bytes(self.direct_map(addr), 0, crate::addr::PAGE_SIZE) }
+    }
+
+    /// Copies a page frame. The two are distinct.
+    fn copy_page(self, to: PhysAddr, from: PhysAddr) {
+        // SAFETY: the caller owns both frames, they differ, and the direct map reaches all of them.
+        unsafe {
+            core::ptr::copy_nonoverlapping(self.direct_map(from), self.direct_map(to), crate::addr::PAGE_SIZE);
+        }
+    }
+
+    /// Makes preceding stores to table entries visible to table walkers on all CPUs, before any later access
+    /// that relies on them.
+    fn publish_tables(self);
+
+    /// Makes what was written to a frame through the direct map fit to be executed from it, on all CPUs: to be
+    /// called before an executable entry for it is published.
+    fn sync_instructions(self, addr: PhysAddr);
+
+    /// Invalidates, on all CPUs, last-level entries of pages in `start..start + pages * PAGE_SIZE` of one ASID.
+    fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize);
+
+    /// Invalidates, on all CPUs, last-level and table entries of one ASID.
+    fn tlb_flush_asid(self, asid: Asid);
+
+    /// Invalidates everything on all CPUs.
+    fn tlb_flush_all(self);
+
+    /// Invalidates what this CPU alone has cached; other CPUs are not asked.
+    fn tlb_flush_local(self);
+
+    /// Invalidates, on all CPUs, kernel entries of `pages` pages from `start`, table entries included.
+    fn tlb_flush_kernel(self, start: VirtAddr, pages: usize);
+}

@@ -1,0 +1,1 @@
+//! `Mm`: an address space.

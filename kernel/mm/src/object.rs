@@ -1,0 +1,1 @@
+//! What a Vma maps: reference-counted memory objects.

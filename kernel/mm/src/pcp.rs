@@ -1,0 +1,1 @@
+//! Per-CPU lists of hot pages.

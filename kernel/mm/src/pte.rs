@@ -1,0 +1,186 @@
+//! A translation table entry of the VMSAv8-64 stage 1 format (Arm ARM DDI 0487, D8.3), 4 KiB granule.
+//!
+//! What a non-present entry means is typed from the start, so that every walker says what it does with each
+//! kind. Bit 0 is clear in all of them:
+//!
+//! ```text
+//!  63                              12 11        4 3    1 0
+//! |             payload              |  payload  | kind |0|
+//! ```
+
+use crate::addr::PhysAddr;
+
+/// Bits of an entry.
+pub mod bits {
+    /// The entry is present.
+    pub const VALID: u64 = 1;
+    /// In a last-level entry: a page. In others: a table, not a block.
+    pub const TABLE: u64 = 1 << 1;
+    /// Shift of the index into MAIR_EL1 ([`super::MemoryType`]).
+    pub const ATTR_SHIFT: u32 = 2;
+    /// EL0 may access.
+    pub const USER: u64 = 1 << 6;
+    /// Read-only.
+    pub const READ_ONLY: u64 = 1 << 7;
+    /// Inner shareable.
+    pub const INNER_SHARE: u64 = 3 << 8;
+    /// Access flag: clear traps the first access.
+    pub const ACCESSED: u64 = 1 << 10;
+    /// Tagged with the ASID.
+    pub const NOT_GLOBAL: u64 = 1 << 11;
+    /// Dirty bit modifier: hardware may clear READ_ONLY (where HAFDBS exists).
+    pub const DBM: u64 = 1 << 51;
+    /// Part of a run of 16 equal entries.
+    pub const CONTIGUOUS: u64 = 1 << 52;
+    /// EL1 may not execute.
+    pub const PXN: u64 = 1 << 53;
+    /// EL0 may not execute.
+    pub const UXN: u64 = 1 << 54;
+    /// Software: has been written since it was clean.
+    pub const DIRTY: u64 = 1 << 55;
+    /// Software: the frame has no owner to count (the zero page, device memory).
+    pub const SPECIAL: u64 = 1 << 56;
+    /// Bits 47 to 12: the output address.
+    pub const ADDR: u64 = 0x0000_ffff_ffff_f000;
+    /// In a table entry: nothing below it is executable at EL1.
+    pub const PXN_TABLE: u64 = 1 << 59;
+    /// In a table entry: nothing below it is executable at EL0.
+    pub const UXN_TABLE: u64 = 1 << 60;
+}
+
+/// Memory types, by index into MAIR_EL1; [`MAIR`] is the register's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum MemoryType {
+    /// Device-nGnRnE: registers.
+    Device = 0,
+    /// Normal, write-back, allocating on reads and writes.
+    Normal = 1,
+    /// Normal, not cached: memory shared with a device that does not snoop.
+    NonCacheable = 2,
+    /// Normal, write-through.
+    WriteThrough = 3,
+    /// Device-GRE: frame buffers.
+    DeviceGre = 4,
+}
+
+/// MAIR_EL1 for [`MemoryType`] (Arm ARM D23.2.97): a byte an index.
+pub const MAIR: u64 = 0x0c_bb_44_ff_00;
+
+/// Log2 of the bytes that an entry covers at levels 0 to 3.
+pub const LEVEL_SHIFT: [u32; 4] = [39, 30, 21, 12];
+
+/// Entries in a table page.
+pub const ENTRIES: usize = 512;
+
+/// The index into the table of `level` for a virtual address.
+pub const fn index(va: usize, level: usize) -> usize {
+    va >> LEVEL_SHIFT[level] & (ENTRIES - 1)
+}
+
+/// What a non-present entry stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NonPresent {
+    /// Nothing was ever here.
+    None,
+    /// The page is in swap: area and slot.
+    Swap(u64),
+    /// The page is being moved; the payload is its old frame.
+    Migration(PhysAddr),
+    /// A note for the fault path, with no page behind it.
+    Marker(u64),
+}
+
+/// One entry.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Pte(pub u64);
+
+const KIND_SWAP: u64 = 1 << 1;
+const KIND_MIGRATION: u64 = 2 << 1;
+const KIND_MARKER: u64 = 3 << 1;
+const KIND_MASK: u64 = 7 << 1;
+
+impl Pte {
+    /// The empty entry.
+    pub const NONE: Pte = Pte(0);
+
+    /// A table entry that points to the next level.
+    pub const fn table(next: PhysAddr) -> Pte {
+        Pte(next.get() as u64 | bits::TABLE | bits::VALID)
+    }
+
+    /// A present page at level 3 with these attribute bits.
+    pub const fn page(frame: PhysAddr, attrs: u64) -> Pte {
+        Pte(frame.get() as u64 | attrs | bits::TABLE | bits::VALID)
+    }
+
+    /// A present block at level 1 or 2 with these attribute bits.
+    pub const fn block(frame: PhysAddr, attrs: u64) -> Pte {
+        Pte(frame.get() as u64 | attrs | bits::VALID)
+    }
+
+    /// Whether hardware follows the entry.
+    pub const fn is_present(self) -> bool {
+        self.0 & bits::VALID != 0
+    }
+
+    /// Whether a present entry above level 3 points to a table.
+    pub const fn is_table(self) -> bool {
+        self.0 & (bits::TABLE | bits::VALID) == bits::TABLE | bits::VALID
+    }
+
+    /// The output address of a present entry.
+    pub const fn addr(self) -> PhysAddr {
+        PhysAddr::new((self.0 & bits::ADDR) as usize)
+    }
+
+    /// A non-present entry.
+    pub const fn non_present(what: NonPresent) -> Pte {
+        Pte(match what {
+            NonPresent::None => 0,
+            NonPresent::Swap(slot) => slot << 4 | KIND_SWAP,
+            NonPresent::Migration(frame) => frame.get() as u64 | KIND_MIGRATION,
+            NonPresent::Marker(note) => note << 4 | KIND_MARKER,
+        })
+    }
+
+    /// What a non-present entry stands for; `None` for a present one.
+    pub const fn kind(self) -> Option<NonPresent> {
+        if self.is_present() {
+            return None;
+        }
+        Some(match self.0 & KIND_MASK {
+            KIND_SWAP => NonPresent::Swap(self.0 >> 4),
+            KIND_MIGRATION => NonPresent::Migration(self.addr()),
+            KIND_MARKER => NonPresent::Marker(self.0 >> 4),
+            _ => NonPresent::None,
+        })
+    }
+}
+
+impl core::fmt::Debug for Pte {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#018x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_present_entries_keep_their_kind() {
+        for what in [
+            NonPresent::None,
+            NonPresent::Swap(0x1234_5678),
+            NonPresent::Migration(PhysAddr::new(0xabc_d000)),
+            NonPresent::Marker(7),
+        ] {
+            let pte = Pte::non_present(what);
+            assert!(!pte.is_present());
+            assert_eq!(pte.kind(), Some(what));
+        }
+        assert_eq!(Pte::page(PhysAddr::new(0x1000), 0).kind(), None);
+    }
+}

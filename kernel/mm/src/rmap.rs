@@ -1,0 +1,1 @@
+//! Reverse mapping: from a page to all that map it.

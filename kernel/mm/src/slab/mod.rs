@@ -1,0 +1,1 @@
+//! Slab caches: objects smaller than a page.

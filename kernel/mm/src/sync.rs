@@ -1,0 +1,181 @@
+//! Spin locks with interrupts masked, and the order in which they may be taken.
+//!
+//! Every lock has a [`Rank`]. A CPU takes locks in ascending rank only; debug builds assert it with one word of
+//! bits a CPU. A spin lock is never held across a sleep, so the CPU is what holds it. Interrupts are masked
+//! while one is held: a handler may take the same locks, and the holder is never away for long. So what is
+//! done under a lock is bounded and short.
+
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::machine::Machine;
+
+/// The lock order of the whole kernel: lower ranks first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Rank {
+    /// The table of processes and their family tree.
+    Processes = 4,
+    /// A process: its threads, signals, children.
+    Process = 5,
+    /// A descriptor table.
+    Descriptors = 6,
+    /// An open object: a pipe, the console.
+    Object = 8,
+    /// Writers of an address space: its areas.
+    AddressSpace = 12,
+    /// A second address space: fork's child.
+    AddressSpaceChild = 13,
+    /// A group of anonymous mappings (reverse mapping).
+    AnonGroup = 16,
+    /// Pages of a memory object.
+    MemoryObject = 18,
+    /// A page of translation table.
+    PageTable = 20,
+    /// A second page of translation table: fork's child.
+    PageTableChild = 21,
+    /// ASID allocation.
+    Asid = 24,
+    /// A futex bucket.
+    Futex = 26,
+    /// A second futex bucket.
+    FutexSecond = 27,
+    /// The area tree of vmalloc.
+    Vmalloc = 30,
+    /// Kernel translation tables.
+    KernelTable = 31,
+    /// The list of slab caches.
+    SlabCaches = 34,
+    /// A node of a slab cache.
+    SlabNode = 36,
+    /// Timers of a CPU.
+    Timers = 40,
+    /// A wait queue.
+    WaitQueue = 44,
+    /// A run queue.
+    RunQueue = 48,
+    /// A zone of the page allocator.
+    Zone = 52,
+    /// The boot heap.
+    BootHeap = 54,
+    /// The kernel log's ring.
+    Log = 60,
+    /// The UART.
+    Uart = 62,
+}
+
+/// A ticket spin lock over `T` that masks interrupts while it is held. Fair: waiters are served in order.
+pub struct SpinLock<T, M: Machine> {
+    next: AtomicU32,
+    serving: AtomicU32,
+    rank: Rank,
+    machine: M,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the lock hands out `&mut T` to one CPU at a time, so sharing it only moves `T` between CPUs.
+unsafe impl<T: Send, M: Machine> Sync for SpinLock<T, M> {}
+// SAFETY: owning the lock is owning the `T`.
+unsafe impl<T: Send, M: Machine> Send for SpinLock<T, M> {}
+
+impl<T, M: Machine> SpinLock<T, M> {
+    /// An open lock.
+    pub const fn new(machine: M, rank: Rank, value: T) -> Self {
+        Self { next: AtomicU32::new(0), serving: AtomicU32::new(0), rank, machine, value: UnsafeCell::new(value) }
+    }
+
+    /// Waits for the lock and takes it.
+    #[inline]
+    pub fn lock(&self) -> SpinGuard<'_, T, M> {
+        let irq = self.machine.irq_save();
+        note_taken(self.machine, self.rank);
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        while self.serving.load(Ordering::Acquire) != ticket {
+            self.machine.relax();
+        }
+        SpinGuard { lock: self, irq }
+    }
+
+    /// Takes the lock if nobody holds it or waits for it.
+    #[inline]
+    pub fn try_lock(&self) -> Option<SpinGuard<'_, T, M>> {
+        let irq = self.machine.irq_save();
+        let serving = self.serving.load(Ordering::Relaxed);
+        let free =
+            self.next.compare_exchange(serving, serving.wrapping_add(1), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if !free {
+            self.machine.irq_restore(irq);
+            return None;
+        }
+        note_taken(self.machine, self.rank);
+        Some(SpinGuard { lock: self, irq })
+    }
+
+    /// The value, without locking: whoever has `&mut` is alone.
+    pub fn get_mut(&mut self) -> &mut T {
+        self.value.get_mut()
+    }
+
+    /// Whether somebody holds the lock now.
+    pub fn is_locked(&self) -> bool {
+        self.next.load(Ordering::Relaxed) != self.serving.load(Ordering::Relaxed)
+    }
+
+    /// The value's address, for a dying kernel that reads it without the lock.
+    pub fn as_ptr(&self) -> *mut T {
+        self.value.get()
+    }
+}
+
+/// The right to the value; gives the lock back when dropped.
+pub struct SpinGuard<'a, T, M: Machine> {
+    lock: &'a SpinLock<T, M>,
+    irq: usize,
+}
+
+impl<T, M: Machine> Deref for SpinGuard<'_, T, M> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        // SAFETY: the guard exists, so this CPU holds the lock.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T, M: Machine> DerefMut for SpinGuard<'_, T, M> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the guard exists, so this CPU holds the lock; `&mut self` makes this the only reference.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T, M: Machine> Drop for SpinGuard<'_, T, M> {
+    #[inline]
+    fn drop(&mut self) {
+        let lock = self.lock;
+        let now = lock.serving.load(Ordering::Relaxed);
+        lock.serving.store(now.wrapping_add(1), Ordering::Release);
+        note_released(lock.machine, lock.rank);
+        lock.machine.irq_restore(self.irq);
+    }
+}
+
+/// Debug builds: asserts that no lock of this rank or a higher one is held, and remembers this one.
+#[inline]
+pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
+    if cfg!(debug_assertions) {
+        let held = machine.held_ranks();
+        let bits = held.load(Ordering::Relaxed);
+        assert!(bits >> rank as u8 == 0, "lock order: {rank:?} taken while ranks {bits:#x} are held");
+        held.store(bits | 1 << rank as u8, Ordering::Relaxed);
+    }
+}
+
+/// Debug builds: forgets a lock that [`note_taken`] remembered.
+#[inline]
+pub fn note_released<M: Machine>(machine: M, rank: Rank) {
+    if cfg!(debug_assertions) {
+        let held = machine.held_ranks();
+        held.store(held.load(Ordering::Relaxed) & !(1 << rank as u8), Ordering::Relaxed);
+    }
+}

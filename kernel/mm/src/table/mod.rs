@@ -1,0 +1,1 @@
+//! A process's translation tables (TTBR0).

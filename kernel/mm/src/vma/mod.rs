@@ -1,0 +1,1 @@
+//! Areas of an address space and their tree.

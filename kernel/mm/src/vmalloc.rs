@@ -1,0 +1,1 @@
+//! Virtually contiguous kernel memory.

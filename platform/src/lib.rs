@@ -1,0 +1,2 @@
+//! Boards.
+#![cfg_attr(not(test), no_std)]
