@@ -2,6 +2,7 @@
 //!
 //! - [`tree`]: a checked reading of the device tree into a plain [`tree::Board`].
 //! - [`bootargs`]: the kernel's command line.
+//! - [`uart`]: serial ports.
 //!
 //! Nothing here executes a privileged instruction or reads a system register: where a driver needs one it takes a
 //! small trait that the kernel implements. No address of a board stands in this crate; all of them come from the tree.
@@ -10,3 +11,4 @@
 
 pub mod bootargs;
 pub mod tree;
+pub mod uart;

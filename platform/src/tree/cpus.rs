@@ -112,5 +112,5 @@ impl Board {
 
 /// The specification wants `device_type`, but has let it go out of use.
 fn is_cpu(node: &Node<'_>) -> bool {
-    node.text("device_type").map_or(node.name == "cpu", |kind| kind == "cpu")
+    node.device_type.map_or(node.name == "cpu", |kind| kind == "cpu")
 }

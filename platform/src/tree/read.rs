@@ -76,7 +76,7 @@ impl Board {
                 self.read_distances(node);
                 return true;
             }
-            _ if node.text("device_type") == Some("memory") => {
+            _ if node.device_type == Some("memory") => {
                 self.add_memory(root, node);
                 return true;
             }

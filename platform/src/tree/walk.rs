@@ -28,6 +28,7 @@ pub(super) struct Node<'a> {
     pub name: &'a str,
     pub unit: Option<&'a str>,
     compatible: &'a [u8],
+    pub device_type: Option<&'a str>,
     pub okay: bool,
     pub phandle: u32,
     pub cells: CellCounts,
@@ -51,6 +52,7 @@ impl<'a> Node<'a> {
             name: full_name.name,
             unit: full_name.unit_address,
             compatible: &[],
+            device_type: None,
             okay: true,
             phandle: 0,
             cells: DEFAULT_CELLS,
@@ -64,6 +66,7 @@ impl<'a> Node<'a> {
             let value = property.value;
             match property.name {
                 "compatible" => node.compatible = value,
+                "device_type" => node.device_type = text(value),
                 "status" => node.okay = matches!(text(value), Some("okay" | "ok")),
                 "phandle" | "linux,phandle" => node.phandle = be32(value, 0).unwrap_or(0),
                 "#address-cells" => node.cells.address = be32(value, 0).map_or(usize::MAX, |cells| cells as usize),
@@ -130,9 +133,10 @@ impl<'a> Node<'a> {
         strings(self.compatible)
     }
 
-    /// Whether `compatible` names any of `wanted`.
+    /// Whether `compatible` names any of `wanted`. Asked often, so it compares bytes.
     pub fn is_compatible(&self, wanted: &[&str]) -> bool {
-        self.compatible().any(|name| wanted.contains(&name))
+        let mut names = self.compatible.split(|byte| *byte == 0);
+        names.any(|name| wanted.iter().any(|wanted| wanted.as_bytes() == name))
     }
 }
 
