@@ -9,7 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::archive::Archive;
 use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::kernel;
-use crate::options::{AddedFile, BuildOptions};
+use crate::options::{AddedFile, Board, BuildOptions};
+use crate::setup;
 
 const KERNEL_PACKAGE: &str = "quire-kernel";
 
@@ -47,6 +48,9 @@ impl Built {
 
 /// `cargo xtask build`.
 pub fn build(options: &BuildOptions) -> Result<Built> {
+    if options.board == Board::Rpi4 {
+        setup::device_tree()?;
+    }
     let workspace = Workspace::find()?;
     let profile: &[&str] = if options.debug { &[] } else { &["--release"] };
     let built = Built::at(&workspace, options);

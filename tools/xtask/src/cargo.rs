@@ -2,10 +2,12 @@
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use cargo_metadata::{Message, Metadata, MetadataCommand};
+
+use crate::setup::{self, Toolchain};
 
 /// The target of the kernel, which must not touch the floating-point registers.
 pub const KERNEL_TARGET: &str = "aarch64-unknown-none-softfloat";
@@ -18,6 +20,8 @@ pub struct Workspace {
     pub root: PathBuf,
     /// Where artefacts other than cargo's own go.
     pub out: PathBuf,
+    /// How cargo is called.
+    pub toolchain: Toolchain,
     metadata: Metadata,
 }
 
@@ -32,12 +36,15 @@ pub struct Executable {
 }
 
 impl Workspace {
-    /// Asks cargo about the workspace.
+    /// Asks cargo about the workspace; gets a toolchain first if there is none.
     pub fn find() -> Result<Workspace> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-        let metadata = MetadataCommand::new().current_dir(&root).no_deps().exec().context("running cargo metadata")?;
+        let toolchain = setup::toolchain()?;
+        let mut cargo = toolchain.cargo();
+        cargo.current_dir(&root).args(["metadata", "--format-version=1", "--no-deps"]).stderr(Stdio::inherit());
+        let metadata = MetadataCommand::parse(String::from_utf8(cargo.output().context("starting cargo")?.stdout)?)?;
         let out = metadata.target_directory.join("quire").into_std_path_buf();
-        Ok(Workspace { root, out, metadata })
+        Ok(Workspace { root, out, toolchain, metadata })
     }
 
     /// Whether a package of this name exists.
@@ -47,7 +54,7 @@ impl Workspace {
 
     /// Builds packages for a target and returns their programs.
     pub fn build(&self, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
-        let mut cargo = cargo();
+        let mut cargo = self.toolchain.cargo();
         cargo.current_dir(&self.root).args(["build", "--message-format=json-render-diagnostics", "--target", target]);
         for package in packages {
             cargo.args(["--package", package]);
@@ -67,9 +74,4 @@ impl Workspace {
         ensure!(child.wait()?.success(), "cargo could not build {}", packages.join(", "));
         Ok(made)
     }
-}
-
-/// A cargo command.
-pub fn cargo() -> Command {
-    Command::new("cargo")
 }

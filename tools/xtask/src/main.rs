@@ -1,6 +1,6 @@
 //! `cargo xtask`: everything that is done to Quire from outside, so that a contributor does nothing by hand.
 //!
-//! [`options`] is the command line; each command has a module of its own. The way from sources to a booted
+//! [`options`] is the command line, [`setup`] what must be on the machine; each command has a module of its own. The way from sources to a booted
 //! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`].
 //! What xtask itself says goes to standard error, always: standard output belongs to the guest.
 
@@ -11,6 +11,7 @@ mod kernel;
 mod options;
 mod qemu;
 mod run;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -20,6 +21,7 @@ use options::{Cli, Command};
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
+        Command::Setup => setup::setup(),
         Command::Build(options) => build::build(&options).map(|_| 0),
         Command::Run(options) => run::run(&options),
     };

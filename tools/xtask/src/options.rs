@@ -16,6 +16,8 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Install what is missing on this machine; a second run does nothing.
+    Setup,
     /// Build the kernel, the user programs and the boot archive.
     Build(BuildOptions),
     /// Boot to the shell in this terminal; Ctrl-A X leaves.

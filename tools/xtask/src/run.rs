@@ -11,7 +11,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,6 +26,7 @@ use crate::build::{self, Built};
 use crate::cargo::Workspace;
 use crate::options::{Board, RunOptions};
 use crate::qemu;
+use crate::setup;
 
 /// The exit status of a machine that was stopped because its time was up, as timeout(1) has it.
 const TIMED_OUT: u8 = 124;
@@ -46,6 +46,7 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         true => Built::at(&Workspace::find()?, &options.build),
         false => build::build(&options.build)?,
     };
+    setup::qemu()?;
     let mut archive = File::from(memfd_create("quire-boot-archive", MemfdFlags::CLOEXEC)?);
     archive.write_all(&built.archive(&options.add, options.exec.as_deref())?)?;
     let inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];
@@ -53,19 +54,13 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     qemu.arg("-kernel").arg(&built.image).args(["-initrd", &format!("/proc/self/fd/{ARCHIVE_FD}")]);
     qemu.args(["-append", &kernel_arguments(options)]);
     if options.build.board == Board::Rpi4 {
-        qemu.arg("-dtb").arg(device_tree()?);
+        qemu.arg("-dtb").arg(setup::device_tree()?);
     }
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     match options.exec {
         Some(_) => exec(qemu, inherited, deadline),
         None => interact(qemu, inherited, deadline),
     }
-}
-
-/// The Pi's device tree.
-fn device_tree() -> Result<PathBuf> {
-    let path = std::env::var_os("QUIRE_RPI4_DTB").context("QUIRE_RPI4_DTB does not name the Pi's device tree")?;
-    Ok(path.into())
 }
 
 fn kernel_arguments(options: &RunOptions) -> String {
