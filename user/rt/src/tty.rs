@@ -27,6 +27,12 @@ pub fn size(fd: i32) -> Option<(usize, usize)> {
     (size.cols > 0 && size.rows > 0).then_some((size.cols as usize, size.rows as usize))
 }
 
+/// Makes the terminal that of this process's session, which has none yet.
+pub fn make_controlling(fd: i32) -> Result<(), Errno> {
+    const TIOCSCTTY: usize = 0x540e;
+    sys::plain!(nr::IOCTL, fd, TIOCSCTTY, 0).map(drop)
+}
+
 /// Makes a group the one that the terminal's keys signal.
 pub fn set_foreground(fd: i32, group: i32) -> Result<(), Errno> {
     // SAFETY: the kernel reads one word.

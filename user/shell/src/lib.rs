@@ -8,7 +8,11 @@
 
 extern crate alloc;
 
+pub mod complete;
+pub mod edit;
 pub mod expand;
 pub mod glob;
+pub mod history;
+pub mod keys;
 pub mod parse;
 pub mod token;

@@ -39,7 +39,8 @@ const HELP: &str = "\
 The shell
   cd pwd exit export unset wait exec help     a; b   a && b   a || b   a | b   a &   time a   ! a
   'quotes' \"and $VAR\" $? $!   * ? in names   < file   Tab completes   Up and Down: history
-  Ctrl-C stops a program, Ctrl-D ends the shell; under QEMU, Ctrl-A X leaves the machine.
+  Ctrl-C stops a program, Ctrl-D ends the shell; under QEMU, Ctrl-A X leaves the machine
+  (and Ctrl-A typed twice is Ctrl-A).
 Memory
   free         memory in use and free             memmap       the physical map that the device tree gave
   buddyinfo    free blocks of each order          zoneinfo     zones, their pages and watermarks
