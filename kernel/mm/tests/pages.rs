@@ -91,7 +91,10 @@ impl Model {
             assert!(end <= DMA32_LIMIT);
         }
         let memory = self.sim.memblock();
-        assert!(memory.free_ranges().any(|free| free.start.get() <= start && end <= free.end.get()), "not free at boot");
+        assert!(
+            memory.free_ranges().any(|free| free.start.get() <= start && end <= free.end.get()),
+            "not free at boot"
+        );
         let movable = self.sim.pages().zones().filter(|zone| zone.kind() == ZoneKind::Movable).any(|zone| {
             let (first, spanned) = zone.span();
             first.0 <= block.pfn().0 && block.pfn().0 < first.0 + spanned

@@ -123,8 +123,7 @@ fn the_more_urgent_dig_deeper() {
 
 #[test]
 fn nodes_are_used_by_distance() {
-    let mut config =
-        SimConfig::new().bank(GIB, 16 * MIB, 0).bank(2 * GIB, 16 * MIB, 1).bank(3 * GIB, 16 * MIB, 2);
+    let mut config = SimConfig::new().bank(GIB, 16 * MIB, 0).bank(2 * GIB, 16 * MIB, 1).bank(3 * GIB, 16 * MIB, 2);
     config.node_of_cpu[1] = 1;
     let sim = Sim::boot(&config);
     Sim::set_cpu(1);
