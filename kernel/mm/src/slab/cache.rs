@@ -21,13 +21,14 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use spin::Once;
 
 use crate::addr::PAGE_SHIFT;
-use crate::machine::MAX_CPUS;
+use crate::machine::{MAX_CPUS, Machine};
+use crate::page_alloc::Gfp;
 use crate::slab::debug::{Fault, Report};
 use crate::slab::geometry::{Geometry, MAX_ORDER};
 use crate::slab::node::Node;
-use crate::slab::page_source::{Gfp, MAX_NODES, PageSource};
 use crate::slab::record::SlabRecord;
 use crate::slab::{Backend, CacheSpec, slub};
+use crate::zone::MAX_NODES;
 
 /// What one CPU knows of one cache: a line of its own, so that CPUs do not disturb each other.
 ///
@@ -150,7 +151,7 @@ pub(super) struct Setup {
 ///
 /// [`KernelHeap::adopt`]: super::KernelHeap::adopt
 /// [`KernelHeap::create`]: super::KernelHeap::create
-pub struct KmemCache<M: PageSource> {
+pub struct KmemCache<M: Machine> {
     cpus: [CpuSlab; MAX_CPUS],
     pub(super) nodes: [Node<M>; MAX_NODES],
     pub(super) setup: Once<Setup>,
@@ -160,12 +161,12 @@ pub struct KmemCache<M: PageSource> {
     pub(super) next: AtomicPtr<KmemCache<M>>,
 }
 
-impl<M: PageSource> KmemCache<M> {
+impl<M: Machine> KmemCache<M> {
     /// A cache that has yet to be brought to life.
     pub const fn new(machine: M, spec: CacheSpec) -> Self {
         Self {
             cpus: [const { CpuSlab::new() }; MAX_CPUS],
-            nodes: [Node::new(machine), Node::new(machine), Node::new(machine), Node::new(machine)],
+            nodes: Node::all(machine),
             setup: Once::new(),
             spec,
             machine,

@@ -7,11 +7,12 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 
+use crate::machine::Machine;
+use crate::page_alloc::Gfp;
 use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::debug::{Fault, Report};
 use crate::slab::geometry::Geometry;
 use crate::slab::kmalloc::{CLASSES, class_spec};
-use crate::slab::page_source::{Gfp, PageSource};
 use crate::slab::{Backend, CacheSpec};
 use crate::sync::{Rank, SpinLock};
 
@@ -27,7 +28,7 @@ pub struct Config {
 }
 
 /// All caches, in order of creation.
-struct Caches<M: PageSource> {
+struct Caches<M: Machine> {
     first: *mut KmemCache<M>,
     last: *mut KmemCache<M>,
     /// The state of a generator of secrets.
@@ -35,12 +36,12 @@ struct Caches<M: PageSource> {
 }
 
 // SAFETY: the pointers are to caches, which are `Sync`.
-unsafe impl<M: PageSource> Send for Caches<M> {}
+unsafe impl<M: Machine> Send for Caches<M> {}
 
 /// The kernel's heap: the `kmalloc` classes, and the list of all caches.
 ///
 /// Made in a `static`; every allocation fails until [`KernelHeap::init`].
-pub struct KernelHeap<M: PageSource> {
+pub struct KernelHeap<M: Machine> {
     pub(super) classes: [KmemCache<M>; CLASSES],
     pub(super) machine: M,
     config: Once<Config>,
@@ -80,7 +81,7 @@ pub struct SlabInfo {
     pub pages: usize,
 }
 
-impl<M: PageSource> KernelHeap<M> {
+impl<M: Machine> KernelHeap<M> {
     /// A heap that is not up yet.
     pub const fn new(machine: M) -> Self {
         macro_rules! classes {
@@ -258,7 +259,7 @@ impl<M: PageSource> KernelHeap<M> {
     }
 }
 
-impl<M: PageSource> KmemCache<M> {
+impl<M: Machine> KmemCache<M> {
     /// This cache's line of slabinfo.
     pub fn info(&self) -> SlabInfo {
         let sum = |count: fn(&super::node::Node<M>) -> &AtomicUsize| {
@@ -278,23 +279,23 @@ impl<M: PageSource> KmemCache<M> {
 
 /// The owner of a cache made at run time. Whoever drops it without [`CacheHandle::destroy`] leaves the cache for
 /// ever.
-pub struct CacheHandle<M: PageSource> {
+pub struct CacheHandle<M: Machine> {
     cache: NonNull<KmemCache<M>>,
     heap: &'static KernelHeap<M>,
 }
 
 // SAFETY: the handle owns a cache, which is `Send` and `Sync`.
-unsafe impl<M: PageSource> Send for CacheHandle<M> {}
+unsafe impl<M: Machine> Send for CacheHandle<M> {}
 // SAFETY: as above.
-unsafe impl<M: PageSource> Sync for CacheHandle<M> {}
+unsafe impl<M: Machine> Sync for CacheHandle<M> {}
 
-impl<M: PageSource> core::fmt::Debug for CacheHandle<M> {
+impl<M: Machine> core::fmt::Debug for CacheHandle<M> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.info().fmt(f)
     }
 }
 
-impl<M: PageSource> Deref for CacheHandle<M> {
+impl<M: Machine> Deref for CacheHandle<M> {
     type Target = KmemCache<M>;
     fn deref(&self) -> &KmemCache<M> {
         // SAFETY: the cache lives until its handle is destroyed.
@@ -302,7 +303,7 @@ impl<M: PageSource> Deref for CacheHandle<M> {
     }
 }
 
-impl<M: PageSource> CacheHandle<M> {
+impl<M: Machine> CacheHandle<M> {
     /// Ends the cache and gives back all its pages (`kmem_cache_destroy`). Objects that still live keep it alive:
     /// the handle comes back.
     pub fn destroy(mut self) -> Result<(), Self> {

@@ -12,11 +12,13 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::addr::PAGE_SIZE;
+use crate::machine::Machine;
+use crate::page_alloc::Gfp;
 use crate::slab::CacheSpec;
 use crate::slab::cache::KmemCache;
+use crate::slab::frames::record_of;
 use crate::slab::geometry::{MAX_ORDER, order_for};
 use crate::slab::heap::KernelHeap;
-use crate::slab::page_source::{Gfp, PageSource, record_of};
 use crate::slab::record::LARGE;
 
 /// How many size classes there are.
@@ -69,7 +71,7 @@ const fn size_of_layout(layout: Layout) -> usize {
     layout.pad_to_align().size()
 }
 
-impl<M: PageSource> KernelHeap<M> {
+impl<M: Machine> KernelHeap<M> {
     /// The class of a size in words of 8 bytes, as its distance in `classes`: neither a multiplication nor a
     /// second look-up.
     const CLASS_OFFSETS: [u16; MAX_CLASS / 8 + 1] = {
@@ -129,12 +131,13 @@ impl<M: PageSource> KernelHeap<M> {
     #[inline(always)]
     pub unsafe fn kfree(&self, ptr: *mut u8) {
         let Some(object) = NonNull::new(ptr) else { return };
-        let owner = record_of(self.machine, ptr).owner.load(Ordering::Relaxed);
-        if owner & LARGE != 0 || owner == 0 {
+        let record = record_of(self.machine, ptr);
+        let owner = record.owner.load(Ordering::Relaxed);
+        if !record.may_be_slab() || owner == 0 {
             return self.free_large(object);
         }
-        // SAFETY: the owner of a frame that is neither free nor large is the cache of all objects in it, which
-        // lives while one of them does.
+        // SAFETY: the owner of a slab's frame is the cache of all objects in it, which lives while one of them
+        // does.
         let cache = unsafe { &*core::ptr::with_exposed_provenance::<KmemCache<M>>(owner) };
         // SAFETY: by the caller.
         unsafe { cache.free(object) }
@@ -145,8 +148,9 @@ impl<M: PageSource> KernelHeap<M> {
     /// # Safety
     /// `object` is from this heap and has not been given back.
     pub unsafe fn ksize(&self, object: NonNull<u8>) -> usize {
-        let owner = record_of(self.machine, object.as_ptr()).owner.load(Ordering::Relaxed);
-        if owner & LARGE != 0 || owner == 0 {
+        let record = record_of(self.machine, object.as_ptr());
+        let owner = record.owner.load(Ordering::Relaxed);
+        if !record.may_be_slab() || owner == 0 {
             return PAGE_SIZE << (owner >> 1);
         }
         // SAFETY: as in `kfree`.
@@ -205,8 +209,9 @@ impl<M: PageSource> KernelHeap<M> {
             return None;
         }
         let order = order_for(size);
-        let start = self.machine.alloc_pages(order, gfp)?;
-        let object = self.machine.direct_map(start);
+        let pfn = self.machine.pages().alloc_raw(order, gfp).ok()?;
+        let object = self.machine.direct_map(pfn.addr());
+        object.expose_provenance();
         record_of(self.machine, object).owner.store((order as usize) << 1 | LARGE, Ordering::Relaxed);
         self.large.fetch_add(1, Ordering::Relaxed);
         self.large_pages.fetch_add(1 << order, Ordering::Relaxed);
@@ -226,9 +231,9 @@ impl<M: PageSource> KernelHeap<M> {
         let order = (owner >> 1) as u32;
         self.large.fetch_sub(1, Ordering::Relaxed);
         self.large_pages.fetch_sub(1 << order, Ordering::Relaxed);
-        let start = self.machine.direct_map_to_phys(object.as_ptr());
+        let pfn = self.machine.direct_map_to_phys(object.as_ptr()).pfn();
         // SAFETY: the record says that these frames are one large allocation; its owner gave it up.
-        unsafe { self.machine.free_pages(start, order) };
+        unsafe { self.machine.pages().free_pages(pfn, order) };
     }
 }
 
@@ -239,7 +244,7 @@ fn rounded(size: usize) -> usize {
 
 // SAFETY: `alloc` answers memory of at least the layout's size and alignment that is nobody else's until
 // `dealloc`; nothing here unwinds.
-unsafe impl<M: PageSource> GlobalAlloc for KernelHeap<M> {
+unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.alloc_layout(layout, HEAP_GFP).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
@@ -274,4 +279,4 @@ unsafe impl<M: PageSource> GlobalAlloc for KernelHeap<M> {
 }
 
 /// Rust's own containers allocate under locks too, so they never wait for memory.
-const HEAP_GFP: Gfp = Gfp::ATOMIC;
+const HEAP_GFP: Gfp = Gfp::NOWAIT;

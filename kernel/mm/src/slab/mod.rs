@@ -2,7 +2,7 @@
 //!
 //! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), stands before a back end that is chosen
 //! once at boot. The parts, from the ground:
-//! - [`page_source`]: pages, and from a pointer to the record of its frame.
+//! - [`frames`]: from a pointer to the record of its frame.
 //! - [`record`]: what a frame's record says while the frame is in a slab.
 //! - [`geometry`]: how objects lie in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
@@ -19,11 +19,11 @@
 
 mod cache;
 mod debug;
+mod frames;
 mod geometry;
 mod heap;
 mod kmalloc;
 mod node;
-mod page_source;
 mod record;
 mod slub;
 #[cfg(test)]
@@ -32,7 +32,6 @@ mod tests;
 pub use cache::KmemCache;
 pub use debug::{Fault, Report};
 pub use heap::{CacheHandle, Config, CreateError, KernelHeap, SlabInfo};
-pub use page_source::{Gfp, PageSource};
 
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,13 +1,18 @@
 //! What a cache keeps for a NUMA node: lists of slabs and their counts; and slabs coming and going.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::machine::Machine;
+use crate::page::PageState;
+use crate::page_alloc::Gfp;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
 use crate::slab::debug::Fault;
-use crate::slab::page_source::{Gfp, PageSource, pfn_of, record_of};
+use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::record::{SlabList, SlabRecord, State, TAIL};
 use crate::sync::{Rank, SpinLock};
+use crate::zone::MAX_NODES;
 
 /// The lists of a node. Rank [`Rank::SlabNode`]; one node of one cache at a time, and no pages are allocated or
 /// freed under it.
@@ -18,7 +23,7 @@ pub(super) struct Lists {
 
 /// A cache's part on one NUMA node; a line of its own.
 #[repr(align(64))]
-pub(super) struct Node<M: PageSource> {
+pub(super) struct Node<M: Machine> {
     pub(super) lists: SpinLock<Lists, M>,
     /// The length of `partial`, to be looked at before the lock is taken.
     pub(super) partials: AtomicUsize,
@@ -27,8 +32,8 @@ pub(super) struct Node<M: PageSource> {
     pub(super) pages: AtomicUsize,
 }
 
-impl<M: PageSource> Node<M> {
-    pub(super) const fn new(machine: M) -> Self {
+impl<M: Machine> Node<M> {
+    const fn new(machine: M) -> Self {
         Self {
             lists: SpinLock::new(machine, Rank::SlabNode, Lists { partial: SlabList::new() }),
             partials: AtomicUsize::new(0),
@@ -38,16 +43,28 @@ impl<M: PageSource> Node<M> {
         }
     }
 
+    /// One for each node. (`[const { … }; N]` cannot hold a value that comes from a parameter.)
+    pub(super) const fn all(machine: M) -> [Self; MAX_NODES] {
+        let mut nodes = [const { MaybeUninit::<Self>::uninit() }; MAX_NODES];
+        let mut i = 0;
+        while i < MAX_NODES {
+            nodes[i] = MaybeUninit::new(Self::new(machine));
+            i += 1;
+        }
+        // SAFETY: every element was written above, and `MaybeUninit<T>` is laid out as `T`.
+        unsafe { (&raw const nodes).cast::<[Self; MAX_NODES]>().read() }
+    }
+
     /// To be called under the lock after `partial` changed.
     pub(super) fn publish_length(&self, lists: &Lists) {
         self.partials.store(lists.partial.len(), Ordering::Relaxed);
     }
 }
 
-impl<M: PageSource> KmemCache<M> {
+impl<M: Machine> KmemCache<M> {
     /// The node that a slab's frames are on.
     pub(super) fn node_of(&self, slab: &SlabRecord) -> &Node<M> {
-        &self.nodes[self.machine.node_of(pfn_of(self.machine, slab))]
+        &self.nodes[self.machine.pages().node_of(pfn_of(self.machine, slab))]
     }
 
     /// The address of a slab's first byte.
@@ -61,13 +78,16 @@ impl<M: PageSource> KmemCache<M> {
         let geometry = &setup.geometry;
         let gfp = gfp - Gfp::ZERO;
         // A big slab is a wish, one that holds an object a need.
-        let (order, start) = match self.machine.alloc_pages(geometry.order, gfp) {
-            Some(start) => (geometry.order, start),
-            None if geometry.min_order < geometry.order => {
-                (geometry.min_order, self.machine.alloc_pages(geometry.min_order, gfp)?)
+        let pages = self.machine.pages();
+        let wish = if geometry.min_order < geometry.order { gfp | Gfp::NOWARN | Gfp::NORETRY } else { gfp };
+        let (order, pfn) = match pages.alloc_raw(geometry.order, wish) {
+            Ok(pfn) => (geometry.order, pfn),
+            Err(_) if geometry.min_order < geometry.order => {
+                (geometry.min_order, pages.alloc_raw(geometry.min_order, gfp).ok()?)
             }
-            None => return None,
+            Err(_) => return None,
         };
+        let start = pfn.addr();
         let objects = geometry.objects(order);
         let base = self.machine.direct_map(start).expose_provenance();
         let mut next = end_of_list(base);
@@ -89,6 +109,7 @@ impl<M: PageSource> KmemCache<M> {
             tail.state.store(TAIL | back, Ordering::Relaxed);
             tail.owner.store(owner, Ordering::Relaxed);
         }
+        head.page().set_state(PageState::Slab);
         head.state.store(State::new(order, objects).with_free(Some(0)).0, Ordering::Release);
         head.owner.store(owner, Ordering::Release);
         let node = self.node_of(head);
@@ -112,9 +133,8 @@ impl<M: PageSource> KmemCache<M> {
             let record = record_of(self.machine, core::ptr::with_exposed_provenance(base + page * PAGE_SIZE));
             record.clear();
         }
-        let start = pfn_of(self.machine, slab).addr();
         // SAFETY: `new_slab` got the frames with this order, and by the contract above nobody uses them.
-        unsafe { self.machine.free_pages(start, state.order()) };
+        unsafe { self.machine.pages().free_pages(pfn_of(self.machine, slab), state.order()) };
         pages
     }
 

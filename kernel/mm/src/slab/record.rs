@@ -15,24 +15,35 @@
 //!
 //! [`KmemCache`]: super::KmemCache
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
-use crate::page::Page;
-use crate::slab::page_source::{pfn_of, record};
+use crate::page::{Page, PageState};
+use crate::slab::frames::{pfn_of, record};
 
 /// What a [`Page`] record holds while its frame is in a slab.
 #[repr(C, align(32))]
 pub(super) struct SlabRecord {
-    /// State, flags, references: the page allocator's, not ours.
-    page: u64,
+    /// State, flags and references are the page allocator's; what follows is laid over the record's body.
+    word: AtomicU32,
+    refs: AtomicU32,
     pub(super) state: AtomicU64,
     links: AtomicU64,
     pub(super) owner: AtomicUsize,
 }
 
 const _: () = assert!(size_of::<SlabRecord>() == size_of::<Page>());
+
+/// What the page allocator's states `Absent` (the inside of a block) and [`PageState::Slab`] do not have in common
+/// with the others.
+const NOT_SLAB: u32 = 0xb;
+const _: () = {
+    assert!(PageState::Slab as u32 & NOT_SLAB == 0 && PageState::Absent as u32 & NOT_SLAB == 0);
+    assert!(PageState::Kernel as u32 & NOT_SLAB != 0 && PageState::Table as u32 & NOT_SLAB != 0);
+    assert!(PageState::Anon as u32 & NOT_SLAB != 0 && PageState::Object as u32 & NOT_SLAB != 0);
+    assert!(PageState::Free as u32 & NOT_SLAB != 0 && PageState::Cached as u32 & NOT_SLAB != 0);
+};
 
 /// In `owner`: the frames are one large allocation; the order stands above the bit.
 pub(super) const LARGE: usize = 1;
@@ -108,6 +119,18 @@ impl State {
 }
 
 impl SlabRecord {
+    /// The record as the page allocator sees it.
+    pub(super) fn page(&self) -> &Page {
+        // SAFETY: the two types have the same size and alignment, and both are atomics that any bytes are valid for.
+        unsafe { &*core::ptr::from_ref(self).cast::<Page>() }
+    }
+
+    /// Whether the frame can be in a slab: it is a slab's first, or inside of somebody's block.
+    #[inline(always)]
+    pub(super) fn may_be_slab(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & NOT_SLAB == 0
+    }
+
     /// The slab's state now. Acquire: a list that the word leads to was written before it.
     #[inline]
     pub(super) fn state(&self) -> State {

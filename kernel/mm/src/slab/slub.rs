@@ -32,10 +32,11 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::addr::PAGE_SIZE;
+use crate::machine::Machine;
+use crate::page_alloc::Gfp;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
 use crate::slab::debug::Fault;
 use crate::slab::node::Lists;
-use crate::slab::page_source::{Gfp, PageSource};
 use crate::slab::record::{SlabList, SlabRecord};
 
 /// Empty slabs are given back while a node has more partial slabs than this.
@@ -43,7 +44,7 @@ pub(super) const MIN_PARTIAL: usize = 5;
 
 /// The fast path found this CPU's list empty. Interrupts are masked and `irq` undoes that; they are not while
 /// pages are asked for.
-pub(super) fn alloc<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp, irq: &mut usize) -> *mut u8 {
+pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
     loop {
         let cpu = cache.this_cpu();
@@ -82,7 +83,7 @@ pub(super) fn alloc<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp
 }
 
 /// An object that is not in this CPU's active slab comes back. Interrupts are masked.
-pub(super) fn free<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, object: NonNull<u8>) {
+pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup, object: NonNull<u8>) {
     let address = object.as_ptr().expose_provenance();
     let Some(slab) = cache.slab_of(setup, address) else { return };
     if slab.state().free().is_some_and(|first| cache.base_of(slab) + first == address) {
@@ -94,7 +95,7 @@ pub(super) fn free<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, object: N
 
 /// Pushes a chain of `count` free objects of one slab, which the caller owns, onto the slab's own list, and moves
 /// the slab to where it then belongs.
-fn put<M: PageSource>(
+fn put<M: Machine>(
     cache: &KmemCache<M>,
     setup: &Setup,
     slab: &'static SlabRecord,
@@ -145,7 +146,7 @@ fn put<M: PageSource>(
 }
 
 /// Makes a slab that was frozen for this CPU its active one, with the list that starts `offset` bytes in.
-fn activate<M: PageSource>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static SlabRecord, offset: usize) {
+fn activate<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static SlabRecord, offset: usize) {
     let base = cache.base_of(slab);
     cpu.active.set(Some(slab));
     cpu.base.set(base);
@@ -184,8 +185,8 @@ fn take_own_list(slab: &SlabRecord) -> Option<usize> {
 }
 
 /// Freezes a partial slab of this node, or of another if `gfp` allows, and takes its list.
-fn take_partial<M: PageSource>(cache: &KmemCache<M>, gfp: Gfp) -> Option<(&'static SlabRecord, usize)> {
-    let local = cache.machine.local_node();
+fn take_partial<M: Machine>(cache: &KmemCache<M>, gfp: Gfp) -> Option<(&'static SlabRecord, usize)> {
+    let local = cache.machine.pages().local_node();
     if let Some(found) = take_partial_of(cache, local) {
         return Some(found);
     }
@@ -195,7 +196,7 @@ fn take_partial<M: PageSource>(cache: &KmemCache<M>, gfp: Gfp) -> Option<(&'stat
     (0..cache.nodes.len()).filter(|&node| node != local).find_map(|node| take_partial_of(cache, node))
 }
 
-fn take_partial_of<M: PageSource>(cache: &KmemCache<M>, node: usize) -> Option<(&'static SlabRecord, usize)> {
+fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'static SlabRecord, usize)> {
     let node = &cache.nodes[node];
     if node.partials.load(Ordering::Relaxed) == 0 {
         return None;
@@ -217,7 +218,7 @@ fn take_partial_of<M: PageSource>(cache: &KmemCache<M>, node: usize) -> Option<(
 
 /// Takes a CPU's active slab away from it, with what its list holds. The CPU is this one with interrupts masked,
 /// or one that does not use the cache.
-fn deactivate<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, cpu: &CpuSlab) {
+fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup, cpu: &CpuSlab) {
     let Some(slab) = cpu.active.get() else { return };
     let (base, mut object) = (cpu.base.get(), cpu.freelist.get());
     let (first, mut last, mut count) = (object, object, 0);
@@ -245,7 +246,7 @@ fn deactivate<M: PageSource>(cache: &KmemCache<M>, setup: &Setup, cpu: &CpuSlab)
 }
 
 /// Gives this CPU's slab and all empty ones back; how many pages.
-pub(super) fn shrink<M: PageSource>(cache: &KmemCache<M>, setup: &Setup) -> usize {
+pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup) -> usize {
     let irq = cache.machine.irq_save();
     deactivate(cache, setup, cache.this_cpu());
     cache.machine.irq_restore(irq);
@@ -253,14 +254,14 @@ pub(super) fn shrink<M: PageSource>(cache: &KmemCache<M>, setup: &Setup) -> usiz
 }
 
 /// Nobody else knows the cache: gives back all its slabs that are empty; all, if no object lives.
-pub(super) fn release_all<M: PageSource>(cache: &KmemCache<M>, setup: &Setup) {
+pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup) {
     for cpu in cache.all_cpus() {
         deactivate(cache, setup, cpu);
     }
     discard_empty(cache);
 }
 
-fn discard_empty<M: PageSource>(cache: &KmemCache<M>) -> usize {
+fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
     cache
         .nodes
         .iter()
@@ -281,7 +282,7 @@ fn discard_empty<M: PageSource>(cache: &KmemCache<M>) -> usize {
 }
 
 /// Moves slabs without a live object from the partial list. Nobody else can reach such a slab.
-fn take_empty<M: PageSource>(cache: &KmemCache<M>, lists: &mut Lists, empty: &mut SlabList) {
+fn take_empty<M: Machine>(cache: &KmemCache<M>, lists: &mut Lists, empty: &mut SlabList) {
     let mut next = lists.partial.first(cache.machine);
     while let Some(slab) = next {
         next = lists.partial.after(cache.machine, slab);

@@ -1,14 +1,14 @@
 //! Random work, checked object by object.
 
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 
 use proptest::prelude::*;
 
 use super::machine::*;
 use crate::addr::PAGE_SIZE;
-use crate::slab::{Backend, CacheSpec, Gfp, KernelHeap, KmemCache, SlabFlags};
+use crate::page_alloc::Gfp;
+use crate::slab::{Backend, CacheSpec, KernelHeap, KmemCache, SlabFlags};
 
 /// An object and what it must contain.
 struct Live {
@@ -50,7 +50,7 @@ enum Step {
     Free(usize),
     Resize(usize, usize),
     Cpu(usize),
-    Fuel(isize),
+    Fail(u32),
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -64,16 +64,16 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => any::<usize>().prop_map(Step::Free),
         2 => (any::<usize>(), size()).prop_map(|(i, s)| Step::Resize(i, s)),
         1 => (0..4usize).prop_map(Step::Cpu),
-        1 => (-1..4isize).prop_map(Step::Fuel),
+        1 => (0..4u32).prop_map(Step::Fail),
     ];
     prop::collection::vec(step, 1..400)
 }
 
 fn run_kmalloc(backend: Backend, steps: &[Step]) {
     run_on(0);
-    let machine = machine(2048);
+    let machine = machine();
     let heap = heap(machine, backend);
-    let before = (machine.pages_taken(), heap.pages());
+    let before = (pages_taken(machine), heap.pages());
     let mut live: Vec<Live> = Vec::new();
     for (i, &step) in steps.iter().enumerate() {
         let tag = i as u8;
@@ -107,7 +107,7 @@ fn run_kmalloc(backend: Backend, steps: &[Step]) {
                 }
             }
             Step::Cpu(cpu) => run_on(cpu),
-            Step::Fuel(fuel) => machine.fuel.store(fuel, Ordering::Relaxed),
+            Step::Fail(nth) => fail(machine, nth),
             _ => {}
         }
         assert_eq!(heap.live_objects(), live.len());
@@ -119,21 +119,21 @@ fn run_kmalloc(backend: Backend, steps: &[Step]) {
         unsafe { heap.kfree(gone.object.as_ptr()) };
     }
     assert_eq!(heap.live_objects(), 0);
-    assert_eq!(heap.pages() - before.1, machine.pages_taken() - before.0, "the books agree with the source");
+    assert_eq!(heap.pages() - before.1, pages_taken(machine) - before.0, "the books agree with the source");
     for cpu in 0..4 {
         run_on(cpu);
         heap.shrink();
     }
-    assert_eq!((machine.pages_taken(), heap.pages()), before, "all pages are back");
+    assert_eq!((pages_taken(machine), heap.pages()), before, "all pages are back");
     assert_eq!(reports(), []);
 }
 
 fn run_cache(backend: Backend, spec: CacheSpec, steps: &[Step]) {
     run_on(0);
-    let machine = machine(2048);
+    let machine = machine();
     let heap = heap(machine, backend);
     let cache = heap.create(spec).unwrap();
-    let baseline = machine.pages_taken();
+    let baseline = pages_taken(machine);
     let mut live: Vec<Live> = Vec::new();
     for (i, &step) in steps.iter().enumerate() {
         match step {
@@ -154,7 +154,7 @@ fn run_cache(backend: Backend, spec: CacheSpec, steps: &[Step]) {
                 unsafe { cache.free(gone.object) };
             }
             Step::Cpu(cpu) => run_on(cpu),
-            Step::Fuel(fuel) => machine.fuel.store(fuel, Ordering::Relaxed),
+            Step::Fail(nth) => fail(machine, nth),
             _ => {}
         }
         assert_eq!(cache.live_objects(), live.len());
@@ -171,7 +171,7 @@ fn run_cache(backend: Backend, spec: CacheSpec, steps: &[Step]) {
     assert!(cache.destroy().is_ok());
     run_on(0);
     heap.shrink();
-    assert!(machine.pages_taken() <= baseline, "destroy gives all pages back");
+    assert!(pages_taken(machine) <= baseline, "destroy gives all pages back");
     assert_eq!(heap.live_objects(), 0);
     assert_eq!(reports(), []);
 }
@@ -214,7 +214,7 @@ proptest! {
 
 #[test]
 fn every_size_has_a_class_and_its_alignment() {
-    let heap = heap(machine(2048), Backend::Slub);
+    let heap = heap(machine(), Backend::Slub);
     for size in 0..=8192 {
         let object = heap.kmalloc(size, Gfp::KERNEL).unwrap();
         // SAFETY: the object lives until the second line.
@@ -240,7 +240,7 @@ fn every_size_has_a_class_and_its_alignment() {
 
 #[test]
 fn a_heap_before_its_time_answers_that_there_is_no_memory() {
-    let machine = machine(256);
+    let machine = machine();
     let heap: &'static KernelHeap<_> = Box::leak(Box::new(KernelHeap::new(machine)));
     assert!(heap.kmalloc(64, Gfp::KERNEL).is_none());
     assert!(heap.kmalloc(64 << 10, Gfp::KERNEL).is_none());
@@ -252,7 +252,7 @@ fn a_heap_before_its_time_answers_that_there_is_no_memory() {
 #[test]
 fn remote_frees_balance() {
     for backend in BACKENDS {
-        let machine = machine(8192);
+        let machine = machine();
         let heap = heap(machine, backend);
         let small: &'static KmemCache<_> = heap.create(CacheSpec::new("small", 40, 8)).ok().unwrap().leak();
         let sizes = [64usize, 40, 1000, 8192, 16];
@@ -312,13 +312,13 @@ fn remote_frees_balance() {
         }
         let slabs: usize = (0..).map_while(|i| heap.slab_info(i)).map(|info| info.slabs).sum();
         assert_eq!(slabs, 1, "only the slab with the cache is left");
-        assert_eq!(machine.pages_taken(), heap.pages());
+        assert_eq!(pages_taken(machine), heap.pages());
     }
 }
 
 #[test]
 fn a_slab_in_use_on_one_cpu_takes_frees_from_another() {
-    let machine = machine(512);
+    let machine = machine();
     let heap = heap(machine, Backend::Slub);
     run_on(0);
     let objects: Vec<_> = (0..10).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
@@ -330,8 +330,8 @@ fn a_slab_in_use_on_one_cpu_takes_frees_from_another() {
     assert_eq!(heap.live_objects(), 0);
     run_on(0);
     // The active slab has 64 objects: CPU 0 gets them all without another page.
-    let pages = machine.pages_taken();
+    let pages = pages_taken(machine);
     let again: Vec<_> = (0..64).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
-    assert_eq!(machine.pages_taken(), pages);
+    assert_eq!(pages_taken(machine), pages);
     assert!(objects.iter().all(|object| again.contains(object)));
 }
