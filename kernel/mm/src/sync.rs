@@ -88,13 +88,19 @@ impl<T, M: Machine> SpinLock<T, M> {
     /// Waits for the lock and takes it.
     #[inline]
     pub fn lock(&self) -> SpinGuard<'_, T, M> {
+        self.lock_as(self.rank)
+    }
+
+    /// As [`SpinLock::lock`], for the second of two locks of one kind: `rank` takes the place of the lock's own.
+    #[inline]
+    pub fn lock_as(&self, rank: Rank) -> SpinGuard<'_, T, M> {
         let irq = self.machine.irq_save();
-        note_taken(self.machine, self.rank);
+        note_taken(self.machine, rank);
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         while self.serving.load(Ordering::Acquire) != ticket {
             self.machine.relax();
         }
-        SpinGuard { lock: self, irq }
+        SpinGuard { lock: self, rank, irq }
     }
 
     /// Takes the lock if nobody holds it or waits for it.
@@ -109,7 +115,7 @@ impl<T, M: Machine> SpinLock<T, M> {
             return None;
         }
         note_taken(self.machine, self.rank);
-        Some(SpinGuard { lock: self, irq })
+        Some(SpinGuard { lock: self, rank: self.rank, irq })
     }
 
     /// The value, without locking: whoever has `&mut` is alone.
@@ -131,6 +137,7 @@ impl<T, M: Machine> SpinLock<T, M> {
 /// The right to the value; gives the lock back when dropped.
 pub struct SpinGuard<'a, T, M: Machine> {
     lock: &'a SpinLock<T, M>,
+    rank: Rank,
     irq: usize,
 }
 
@@ -155,7 +162,7 @@ impl<T, M: Machine> Drop for SpinGuard<'_, T, M> {
         let lock = self.lock;
         let now = lock.serving.load(Ordering::Relaxed);
         lock.serving.store(now.wrapping_add(1), Ordering::Release);
-        note_released(lock.machine, lock.rank);
+        note_released(lock.machine, self.rank);
         lock.machine.irq_restore(self.irq);
     }
 }
