@@ -22,6 +22,10 @@ pub enum Command {
     Build(BuildOptions),
     /// Boot to the shell in this terminal; Ctrl-A X leaves.
     Run(RunOptions),
+    /// Check formatting, and run clippy for every target.
+    Lint,
+    /// Run the host's tests, then the machines'; ends with `N passed, N failed`.
+    Test(TestOptions),
 }
 
 /// A machine that Quire runs on.
@@ -63,6 +67,16 @@ pub struct RunOptions {
     /// Boot what the last build left, without looking at the sources.
     #[arg(long)]
     pub no_build: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct TestOptions {
+    /// Leave out the machines that only widen the matrix, and the unoptimized build.
+    #[arg(long)]
+    pub quick: bool,
+    /// Run only tests whose names contain this.
+    #[arg(long, value_name = "S")]
+    pub filter: Option<String>,
 }
 
 /// What hardware QEMU shows to the guest.
