@@ -65,6 +65,10 @@ pub enum Rank {
     Log = 60,
     /// The line discipline of the terminal.
     Terminal = 61,
+    /// The random number generator.
+    Random = 58,
+    /// The shared words of the interrupt controller.
+    InterruptController = 59,
     /// The UART.
     Uart = 62,
 }
