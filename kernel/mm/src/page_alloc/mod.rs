@@ -100,6 +100,7 @@ pub struct PageAllocator<M: Machine> {
     bad_pages: AtomicUsize,
     pressure: pressure::Pressure<M>,
     injection: inject::Injection,
+    pub(crate) cma: crate::cma::Cma<M>,
 }
 
 // SAFETY: all fields but `topology` are atomics and locks. `topology` is written by `init` alone, whose caller
@@ -118,6 +119,7 @@ impl<M: Machine> PageAllocator<M> {
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
+            cma: crate::cma::Cma::new(machine),
         }
     }
 
