@@ -64,6 +64,8 @@ impl Sim {
         // SAFETY: nobody else knows the machine yet. Its banks are DRAM that `direct_map` reaches; the records span
         // all of them, rounded out, and were allocated as zeros.
         let summary = unsafe { pages.init(&mut memory, &config.page_alloc()) }.expect("the configuration makes sense");
+        // SAFETY: once, after `init` with this memblock, and nobody uses the areas.
+        unsafe { pages.init_cma(&memory) };
         let _ = sim.summary.set((summary, memory));
         sim
     }
