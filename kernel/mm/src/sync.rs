@@ -43,8 +43,10 @@ pub enum Rank {
     FutexSecond = 27,
     /// The area tree of vmalloc.
     Vmalloc = 30,
+    /// Slots of kernel stacks.
+    Stacks = 32,
     /// Kernel translation tables.
-    KernelTable = 31,
+    KernelTable = 33,
     /// The list of slab caches.
     SlabCaches = 34,
     /// A node of a slab cache.
@@ -61,6 +63,8 @@ pub enum Rank {
     BootHeap = 54,
     /// The kernel log's ring.
     Log = 60,
+    /// The line discipline of the terminal.
+    Terminal = 61,
     /// The UART.
     Uart = 62,
 }

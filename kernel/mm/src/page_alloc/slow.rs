@@ -171,11 +171,18 @@ impl<M: Machine> PageAllocator<M> {
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
         self.drain_all();
-        let frames = self.frames();
         for zone in self.topology().zonelists[node][demand.highest].iter() {
-            self.zones[zone].with_area(|area| area.unreserve_high_atomic(frames, demand.list));
+            self.zones[zone].with_area(|area| area.unreserve_high_atomic(self.frames(), demand.list));
         }
         freed
+    }
+
+    /// Gives one page block a zone of the reserve for high-order atomic allocations back. Whether there was any.
+    pub fn shrink_high_atomic(&self) -> bool {
+        let give = |zone: &crate::zone::Zone<M>| {
+            zone.with_area(|area| area.unreserve_high_atomic(self.frames(), MigrateType::Movable))
+        };
+        self.zones.iter().filter(|&zone| give(zone)).count() != 0
     }
 
     /// Whether somebody was killed for it. Not for large blocks, nor for who can do without or must not call into
