@@ -66,7 +66,7 @@ fn confirmed(device: &Path, size: u64) -> Result<bool> {
     let model = attribute(device, "device/model").or_else(|| attribute(device, "device/name")).unwrap_or_default();
     eprintln!("xtask: {} ({} MiB{}{model})", device.display(), size >> 20, if model.is_empty() { "" } else { ", " });
     if attribute(device, "removable").is_some_and(|removable| removable != "1") {
-        eprintln!("xtask: this is not a removable device!");
+        eprintln!("xtask: Linux does not call it removable: make sure that it is the card");
     }
     eprint!("xtask: all of it will be overwritten. Type {} to go on: ", device.display());
     io::stderr().flush()?;
