@@ -77,7 +77,7 @@ impl<T> TryVec<T> for Vec<T> {
     where
         T: Copy,
     {
-        let mut v = Self::try_with_capacity(from.len())?;
+        let mut v = <Self as TryVec<T>>::try_with_capacity(from.len())?;
         // There is room: this cannot allocate.
         #[allow(clippy::disallowed_methods)]
         v.extend_from_slice(from);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn vectors_grow_by_hand() {
-        let mut v = Vec::try_with_capacity(1).unwrap();
+        let mut v = <Vec<_> as TryVec<_>>::try_with_capacity(1).unwrap();
         for i in 0..100 {
             v.try_push(i).unwrap();
         }

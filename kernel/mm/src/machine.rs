@@ -18,8 +18,9 @@ pub struct Asid(pub u16);
 ///
 /// # Safety
 /// The memory manager's own safety rests on these: `direct_map` answers a pointer through which the physical
-/// byte can be read and written for as long as the frame exists; `cpu` is below [`MAX_CPUS`] and does not
-/// change while interrupts are masked; a TLB operation has completed, on every CPU, when it returns.
+/// byte can be read and written for as long as the frame exists, and which is as aligned as the address is, up to
+/// the largest block of frames (4 MiB); `cpu` is below [`MAX_CPUS`] and does not change while interrupts are
+/// masked; a TLB operation has completed, on every CPU, when it returns.
 pub unsafe trait Machine: Copy + Send + Sync + 'static {
     /// This CPU's number.
     fn cpu(self) -> usize;

@@ -1,0 +1,5 @@
+//! What the small programs share: arguments, messages, numbers.
+
+#![no_std]
+
+extern crate alloc;
