@@ -9,6 +9,9 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+mod shared;
+pub use shared::{IntentGuard, ReadGuard, SharedLock, WriteGuard};
+
 use crate::machine::Machine;
 
 /// The lock order of the whole kernel: lower ranks first.
