@@ -48,7 +48,7 @@ fn main() -> i32 {
     }
     checks.killed(|| asm::call(text + 2), sig::BUS, "a crooked program counter");
     let at = map(PAGE, RW);
-    checks.killed(|| asm::load_exclusive(at + 1), sig::BUS, "a crooked exclusive load");
+    checks.killed(|| asm::load_exclusive(at + 13), sig::BUS, "an exclusive load across 16 bytes");
     poke(at + 3, 5);
     checks.eq(asm::load(at + 3), 5, "a crooked plain load is allowed");
     let _ = munmap(at, PAGE);

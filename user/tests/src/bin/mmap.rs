@@ -89,7 +89,7 @@ fn refused(checks: &mut Checks) {
         ("neither shared nor private", mmap(0, PAGE, RW, Map::ANONYMOUS, -1, 0), Errno::EINVAL),
         ("FIXED at no page", mmap(at + 1, PAGE, RW, ANON | Map::FIXED, -1, 0), Errno::EINVAL),
         ("FIXED in the kernel's half", mmap(KERNEL, PAGE, RW, ANON | Map::FIXED, -1, 0), Errno::ENOMEM),
-        ("FIXED past the end", mmap((1 << 48) - PAGE, 2 * PAGE, RW, ANON | Map::FIXED, -1, 0), Errno::ENOMEM),
+        ("FIXED past the end", mmap((1 << 52) - PAGE, 2 * PAGE, RW, ANON | Map::FIXED, -1, 0), Errno::ENOMEM),
         ("a file with no descriptor", mmap(0, PAGE, RW, Map::PRIVATE, -1, 0), Errno::EBADF),
         ("a descriptor that is not open", mmap(0, PAGE, RW, Map::PRIVATE, 900, 0), Errno::EBADF),
         ("an offset that is no page's", mmap(0, PAGE, RW, ANON, -1, 1), Errno::EINVAL),
