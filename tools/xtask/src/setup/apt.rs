@@ -25,7 +25,7 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
     }
     arguments.extend(packages);
     need_root(&format!("apt-get {}", arguments.join(" ")))?;
-    update()?;
+    update();
     run(apt_get().args(arguments))
 }
 
@@ -35,7 +35,7 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
 pub fn backports_if_older(package: &str, minimum: (u32, u32)) -> Result<Option<String>> {
     let Some(codename) = debian_codename() else { return Ok(None) };
     need_root(&format!("apt-get install {package} (from {codename}-backports)"))?;
-    update()?;
+    update();
     if candidate(package)?.is_some_and(|version| version >= minimum) {
         return Ok(None);
     }
@@ -184,19 +184,21 @@ fn know_arm64() -> Result<()> {
         run(Command::new("dpkg").args(add))?;
         return run(apt_get().arg("update"));
     }
-    update()
+    update();
+    Ok(())
 }
 
-/// Refreshes apt's lists once in a run of xtask; without the right to, those that are there must do.
-fn update() -> Result<()> {
+/// Refreshes apt's lists once in a run of xtask. Where that fails, or needs a right that is not there, the lists
+/// that are there may still do.
+fn update() {
     static DONE: Once = Once::new();
-    let mut result = Ok(());
     DONE.call_once(|| {
-        if root() {
-            result = run(apt_get().args(["update", "-q"]));
+        if root()
+            && let Err(error) = run(apt_get().arg("update"))
+        {
+            say(&format!("{error}; going on with the lists that are there"));
         }
     });
-    result
 }
 
 fn apt_get() -> Command {
