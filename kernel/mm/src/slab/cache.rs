@@ -27,7 +27,9 @@ use crate::slab::debug::{Fault, Report};
 use crate::slab::geometry::{Geometry, MAX_ORDER};
 use crate::slab::node::Node;
 use crate::slab::record::SlabRecord;
-use crate::slab::{Backend, CacheSpec, slub};
+use crate::slab::slab::Array;
+use crate::slab::slob::Slob;
+use crate::slab::{Backend, CacheSpec, slab, slob, slub};
 use crate::zone::MAX_NODES;
 
 /// What one CPU knows of one cache: a line of its own, so that CPUs do not disturb each other.
@@ -50,12 +52,14 @@ pub(super) struct CpuSlab {
     pub(super) mask: Cell<usize>,
     /// The active slab's record (SLUB).
     pub(super) active: Cell<Option<&'static SlabRecord>>,
-    /// The array of free objects (SLAB).
-    pub(super) array: Cell<usize>,
+    /// The array of free objects (SLAB); null if there is none.
+    pub(super) array: Cell<*mut Array>,
 }
 
-// SAFETY: the cells are used by one CPU at a time, as the type's description demands of all who do.
+// SAFETY: the cells, and what they point to, are used by one CPU at a time, as the type's description demands.
 unsafe impl Sync for CpuSlab {}
+// SAFETY: as above; nothing here is tied to a thread.
+unsafe impl Send for CpuSlab {}
 
 /// An address that no object has.
 const EMPTY: usize = 1;
@@ -70,7 +74,7 @@ impl CpuSlab {
             base: Cell::new(EMPTY),
             mask: Cell::new(0),
             active: Cell::new(None),
-            array: Cell::new(0),
+            array: Cell::new(core::ptr::null_mut()),
         }
     }
 
@@ -137,11 +141,13 @@ pub(super) const fn is_plausible(link: usize, object: usize) -> bool {
 }
 
 /// What a cache knows once the allocator is up.
-pub(super) struct Setup {
+pub(super) struct Setup<M: Machine> {
     pub(super) backend: Backend,
     pub(super) geometry: Geometry,
     pub(super) secret: usize,
     pub(super) report: fn(&Report),
+    /// Where objects come from if the back end is SLOB.
+    pub(super) slob: &'static Slob<M>,
 }
 
 /// A cache of objects of one size (`kmem_cache`).
@@ -151,10 +157,12 @@ pub(super) struct Setup {
 ///
 /// [`KernelHeap::adopt`]: super::KernelHeap::adopt
 /// [`KernelHeap::create`]: super::KernelHeap::create
+#[repr(C)]
 pub struct KmemCache<M: Machine> {
+    /// First, so that the fast path's offsets are small.
     cpus: [CpuSlab; MAX_CPUS],
     pub(super) nodes: [Node<M>; MAX_NODES],
-    pub(super) setup: Once<Setup>,
+    pub(super) setup: Once<Setup<M>>,
     pub(super) spec: CacheSpec,
     pub(super) machine: M,
     /// The next cache in the heap's list, guarded by that list's lock.
@@ -175,7 +183,7 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// Decides how objects lie in slabs; from now on allocation works. Done once.
-    pub(super) fn set_up(&self, setup: Setup) {
+    pub(super) fn set_up(&self, setup: Setup<M>) {
         self.setup.call_once(|| {
             for cpu in &self.cpus {
                 cpu.offset.set(setup.geometry.link);
@@ -214,13 +222,13 @@ impl<M: Machine> KmemCache<M> {
         if gfp.contains(Gfp::ZERO) {
             return self.alloc_zeroed(gfp);
         }
-        NonNull::new(self.alloc_raw(gfp))
+        NonNull::new(self.alloc_raw(gfp, |irq| self.alloc_slow(gfp, irq)))
     }
 
     /// Apart, so that the fast path needs no stack.
     #[inline(never)]
     fn alloc_zeroed(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        let object = NonNull::new(self.alloc_raw(gfp))?;
+        let object = NonNull::new(self.alloc_raw(gfp, |irq| self.alloc_slow(gfp, irq)))?;
         if self.spec.constructor.is_none() {
             // SAFETY: the object is the caller's alone and has this many bytes.
             unsafe { object.write_bytes(0, self.object_size()) };
@@ -228,14 +236,15 @@ impl<M: Machine> KmemCache<M> {
         Some(object)
     }
 
-    /// An object that nobody has cleared, or null.
+    /// An object that nobody has cleared, or null. When this CPU has none, `slow` takes over, with interrupts masked,
+    /// and undoes that with what it is given.
     #[inline(always)]
-    pub(super) fn alloc_raw(&self, gfp: Gfp) -> *mut u8 {
+    pub(super) fn alloc_raw(&self, gfp: Gfp, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
         let irq = self.machine.irq_save();
         let cpu = self.this_cpu();
         let object = cpu.freelist.get();
         if object & 1 != 0 {
-            return self.alloc_slow(gfp, irq);
+            return slow(irq);
         }
         // SAFETY: what the CPU's list holds is free and this CPU's; interrupts are masked.
         let next = unsafe { link(object, cpu.offset.get(), cpu.secret.get()) };
@@ -254,11 +263,18 @@ impl<M: Machine> KmemCache<M> {
     /// `object` came from this cache's `alloc`, is given back once, and nobody uses it any more.
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
+        self.free_raw(object, |irq| self.free_slow(object, irq));
+    }
+
+    /// Takes an object back that its owner gave up. If it is not in this CPU's active slab, `slow` takes over, as in
+    /// [`KmemCache::alloc_raw`].
+    #[inline(always)]
+    pub(super) fn free_raw(&self, object: NonNull<u8>, slow: impl FnOnce(usize)) {
         let irq = self.machine.irq_save();
         let cpu = self.this_cpu();
         let address = object.as_ptr().expose_provenance();
         if address & cpu.mask.get() != cpu.base.get() {
-            return self.free_slow(object, irq);
+            return slow(irq);
         }
         let head = cpu.freelist.get();
         if head == address {
@@ -299,6 +315,8 @@ impl<M: Machine> KmemCache<M> {
         let Some(setup) = self.setup.get() else { return 0 };
         match setup.backend {
             Backend::Slub => slub::shrink(self, setup),
+            Backend::Slab => slab::shrink(self, setup),
+            Backend::Slob => 0,
         }
     }
 
@@ -313,17 +331,21 @@ impl<M: Machine> KmemCache<M> {
         let Some(setup) = this.setup.get() else { return };
         match setup.backend {
             Backend::Slub => slub::release_all(this, setup),
+            Backend::Slab => slab::release_all(this, setup),
+            Backend::Slob => {}
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn alloc_slow(&self, gfp: Gfp, irq: usize) -> *mut u8 {
+    pub(super) fn alloc_slow(&self, gfp: Gfp, irq: usize) -> *mut u8 {
         let mut irq = irq;
         let object = match self.setup.get() {
             None => core::ptr::null_mut(),
             Some(setup) => match setup.backend {
                 Backend::Slub => slub::alloc(self, setup, gfp, &mut irq),
+                Backend::Slab => slab::alloc(self, setup, gfp, &mut irq),
+                Backend::Slob => slob::alloc(self, setup, gfp, &mut irq),
             },
         };
         self.machine.irq_restore(irq);
@@ -332,10 +354,12 @@ impl<M: Machine> KmemCache<M> {
 
     #[cold]
     #[inline(never)]
-    fn free_slow(&self, object: NonNull<u8>, irq: usize) {
+    pub(super) fn free_slow(&self, object: NonNull<u8>, irq: usize) {
         if let Some(setup) = self.setup.get() {
             match setup.backend {
                 Backend::Slub => slub::free(self, setup, object),
+                Backend::Slab => slab::free(self, setup, object),
+                Backend::Slob => slob::free(self, setup, object),
             }
         }
         self.machine.irq_restore(irq);

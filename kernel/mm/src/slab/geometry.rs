@@ -1,6 +1,7 @@
 //! How objects lie in a slab.
 
 use crate::addr::PAGE_SIZE;
+use crate::slab::record::MAX_COLOURS;
 use crate::slab::{CacheSpec, SlabFlags};
 
 /// What a cache line is at most on the machines that we run on.
@@ -33,6 +34,10 @@ pub(super) struct Geometry {
     pub(super) order: u32,
     /// The smallest slab that holds an object.
     pub(super) min_order: u32,
+    /// What the address of an object is a multiple of.
+    pub(super) align: usize,
+    /// From one colour to the next.
+    colour_step: usize,
 }
 
 impl Geometry {
@@ -52,7 +57,19 @@ impl Geometry {
         if min_order > MAX_ORDER {
             return None;
         }
-        Some(Geometry { size, stride, link, order: best_order(stride, min_order), min_order })
+        let order = best_order(stride, min_order);
+        Some(Geometry { size, stride, link, order, min_order, align, colour_step: align.max(CACHE_LINE) })
+    }
+
+    /// Where the first object of a slab of this colour is.
+    pub(super) fn first(&self, colour: u32) -> usize {
+        colour as usize * self.colour_step
+    }
+
+    /// How many colours a slab of this order can have: what the objects leave of it, in steps.
+    pub(super) fn colours(&self, order: u32) -> u32 {
+        let left = (PAGE_SIZE << order) % self.stride;
+        ((left / self.colour_step) as u32 + 1).min(MAX_COLOURS)
     }
 
     /// How many objects a slab of this order holds.

@@ -13,7 +13,8 @@ use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::debug::{Fault, Report};
 use crate::slab::geometry::Geometry;
 use crate::slab::kmalloc::{CLASSES, class_spec};
-use crate::slab::{Backend, CacheSpec};
+use crate::slab::slob::Slob;
+use crate::slab::{Backend, CacheSpec, slab};
 use crate::sync::{Rank, SpinLock};
 
 /// What the command line and the boot code decide.
@@ -46,6 +47,7 @@ pub struct KernelHeap<M: Machine> {
     pub(super) machine: M,
     config: Once<Config>,
     caches: SpinLock<Caches<M>, M>,
+    pub(super) slob: Slob<M>,
     /// Allocations of whole pages, and their pages.
     pub(super) large: AtomicUsize,
     pub(super) large_pages: AtomicUsize,
@@ -96,6 +98,7 @@ impl<M: Machine> KernelHeap<M> {
                 Rank::SlabCaches,
                 Caches { first: core::ptr::null_mut(), last: core::ptr::null_mut(), seed: 0 },
             ),
+            slob: Slob::new(machine),
             large: AtomicUsize::new(0),
             large_pages: AtomicUsize::new(0),
         }
@@ -119,18 +122,23 @@ impl<M: Machine> KernelHeap<M> {
         }
     }
 
+    /// Whether all objects come from SLOB's pages.
+    pub(super) fn is_slob(&self) -> bool {
+        self.config.get().is_some_and(|config| config.backend == Backend::Slob)
+    }
+
     /// Whether [`KernelHeap::init`] has run.
     pub fn is_ready(&self) -> bool {
         self.config.get().is_some()
     }
 
     /// Brings a static cache to life.
-    pub fn adopt(&self, cache: &'static KmemCache<M>) -> Result<(), CreateError> {
+    pub fn adopt(&'static self, cache: &'static KmemCache<M>) -> Result<(), CreateError> {
         self.bring_up(cache)
     }
 
     /// The cache stays where it is until [`KernelHeap::forget`].
-    fn bring_up(&self, cache: &KmemCache<M>) -> Result<(), CreateError> {
+    fn bring_up(&'static self, cache: &KmemCache<M>) -> Result<(), CreateError> {
         let config = self.config.get().ok_or(CreateError::NotReady)?;
         let geometry = Geometry::new(&cache.spec).ok_or(CreateError::Invalid)?;
         let mut caches = self.caches.lock();
@@ -138,7 +146,7 @@ impl<M: Machine> KernelHeap<M> {
             return Ok(());
         }
         let secret = next_random(&mut caches.seed) as usize;
-        cache.set_up(Setup { backend: config.backend, geometry, secret, report: config.report });
+        cache.set_up(Setup { backend: config.backend, geometry, secret, report: config.report, slob: &self.slob });
         let this = (&raw const *cache).cast_mut();
         if caches.last.is_null() {
             caches.first = this;
@@ -147,6 +155,10 @@ impl<M: Machine> KernelHeap<M> {
             unsafe { &*caches.last }.next.store(this, Ordering::Relaxed);
         }
         caches.last = this;
+        drop(caches);
+        if config.backend == Backend::Slab {
+            slab::set_up(cache, geometry.stride);
+        }
         Ok(())
     }
 
@@ -207,7 +219,8 @@ impl<M: Machine> KernelHeap<M> {
         None
     }
 
-    /// The line of slabinfo with this number; `None` past the last.
+    /// The line of slabinfo with this number; `None` past the last. With SLOB, caches have no pages of their own:
+    /// [`KernelHeap::pages`] is their sum.
     pub fn slab_info(&self, index: usize) -> Option<SlabInfo> {
         let mut skip = index;
         self.find_cache(|cache| {
@@ -250,7 +263,7 @@ impl<M: Machine> KernelHeap<M> {
 
     /// Pages that the heap holds: all slabs and large allocations.
     pub fn pages(&self) -> usize {
-        let mut pages = self.large_pages.load(Ordering::Relaxed);
+        let mut pages = self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed);
         self.find_cache(|cache| {
             pages += cache.info().pages;
             None::<()>
@@ -265,12 +278,14 @@ impl<M: Machine> KmemCache<M> {
         let sum = |count: fn(&super::node::Node<M>) -> &AtomicUsize| {
             self.nodes.iter().map(|node| count(node).load(Ordering::Relaxed)).sum()
         };
+        let active = self.live_objects();
+        let is_slob = self.setup.get().is_some_and(|setup| setup.backend == Backend::Slob);
         SlabInfo {
             name: self.name(),
             object_size: self.object_size(),
             stride: self.setup.get().map_or(0, |setup| setup.geometry.stride),
-            active: self.live_objects(),
-            total: sum(|node| &node.objects),
+            active,
+            total: if is_slob { active } else { sum(|node| &node.objects) },
             slabs: sum(|node| &node.slabs),
             pages: sum(|node| &node.pages),
         }

@@ -15,11 +15,13 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::CacheSpec;
-use crate::slab::cache::KmemCache;
+use crate::slab::cache::{CpuSlab, KmemCache};
+use crate::slab::debug::Fault;
 use crate::slab::frames::record_of;
 use crate::slab::geometry::{MAX_ORDER, order_for};
 use crate::slab::heap::KernelHeap;
 use crate::slab::record::LARGE;
+use crate::slab::slob::{self, Need, SLOB};
 
 /// How many size classes there are.
 pub(super) const CLASSES: usize = 13;
@@ -102,13 +104,27 @@ impl<M: Machine> KernelHeap<M> {
         if gfp.contains(Gfp::ZERO) {
             return self.alloc_zeroed(size, gfp);
         }
-        NonNull::new(self.class(size).alloc_raw(gfp))
+        let cache = self.class(size);
+        NonNull::new(cache.alloc_raw(gfp, |irq| self.kmalloc_slow(cache, size, gfp, irq)))
+    }
+
+    /// This CPU has no object of the class at hand. Interrupts are masked.
+    #[cold]
+    #[inline(never)]
+    fn kmalloc_slow(&self, cache: &KmemCache<M>, size: usize, gfp: Gfp, irq: usize) -> *mut u8 {
+        if !self.is_slob() {
+            return cache.alloc_slow(gfp, irq);
+        }
+        self.machine.irq_restore(irq);
+        self.alloc_with_header(cache, size, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     /// Apart, so that the fast path needs no stack.
     #[inline(never)]
     fn alloc_zeroed(&self, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        let object = NonNull::new(self.class(size).alloc_raw(gfp))?;
+        let cache = self.class(size);
+        let slow = |irq| self.kmalloc_slow(cache, size, gfp, irq);
+        let object = NonNull::new(cache.alloc_raw(gfp, slow))?;
         // SAFETY: the object is the caller's alone and has this many bytes.
         unsafe { object.write_bytes(0, size) };
         Some(object)
@@ -150,6 +166,10 @@ impl<M: Machine> KernelHeap<M> {
     pub unsafe fn ksize(&self, object: NonNull<u8>) -> usize {
         let record = record_of(self.machine, object.as_ptr());
         let owner = record.owner.load(Ordering::Relaxed);
+        if owner == SLOB {
+            // SAFETY: by the caller; every `kmalloc` of SLOB's has a header.
+            return slob::units(unsafe { header(object).read() }) * slob::UNIT;
+        }
         if !record.may_be_slab() || owner == 0 {
             return PAGE_SIZE << (owner >> 1);
         }
@@ -166,7 +186,7 @@ impl<M: Machine> KernelHeap<M> {
         let Some(old) = NonNull::new(ptr) else { return self.kmalloc(size, gfp) };
         // SAFETY: by the caller, here and below.
         let room = unsafe { self.ksize(old) };
-        if rounded(size) == room {
+        if self.capacity(size) == room && old.as_ptr().addr().is_multiple_of(natural_align(size)) {
             return Some(old);
         }
         let new = self.kmalloc(size, gfp)?;
@@ -181,7 +201,31 @@ impl<M: Machine> KernelHeap<M> {
     /// Memory for a layout.
     #[inline(always)]
     pub fn alloc_layout(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
-        self.kmalloc(size_of_layout(layout), gfp)
+        let size = size_of_layout(layout);
+        if size > MAX_CLASS {
+            return self.alloc_large(size, gfp);
+        }
+        let cache = self.class(size);
+        let object = NonNull::new(cache.alloc_raw(gfp, |irq| self.layout_slow(cache, layout, gfp, irq)))?;
+        if gfp.contains(Gfp::ZERO) {
+            // SAFETY: the object is the caller's alone and has this many bytes.
+            unsafe { object.write_bytes(0, layout.size()) };
+        }
+        Some(object)
+    }
+
+    /// As [`KernelHeap::kmalloc_slow`], for memory whose owner will name its size.
+    #[cold]
+    #[inline(never)]
+    fn layout_slow(&self, cache: &KmemCache<M>, layout: Layout, gfp: Gfp, irq: usize) -> *mut u8 {
+        if !self.is_slob() {
+            return cache.alloc_slow(gfp, irq);
+        }
+        self.machine.irq_restore(irq);
+        let need = Need::object(size_of_layout(layout), layout.align());
+        let Some(object) = self.slob.alloc(need, gfp) else { return core::ptr::null_mut() };
+        self.count(cache, CpuSlab::count_alloc);
+        core::ptr::with_exposed_provenance_mut(object)
     }
 
     /// Takes back what [`KernelHeap::alloc_layout`] answered.
@@ -191,13 +235,87 @@ impl<M: Machine> KernelHeap<M> {
     #[inline(always)]
     pub unsafe fn free_layout(&self, object: NonNull<u8>, layout: Layout) {
         let size = size_of_layout(layout);
-        // SAFETY: by the caller; the layout leads to the class that it led to before.
-        unsafe {
-            if size > MAX_CLASS {
-                self.kfree(object.as_ptr());
-            } else {
-                self.class(size).free(object);
-            }
+        if size > MAX_CLASS {
+            return self.free_large(object);
+        }
+        let cache = self.class(size);
+        cache.free_raw(object, |irq| self.free_layout_slow(cache, object, layout, irq));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_layout_slow(&self, cache: &KmemCache<M>, object: NonNull<u8>, layout: Layout, irq: usize) {
+        if !self.is_slob() {
+            return cache.free_slow(object, irq);
+        }
+        self.machine.irq_restore(irq);
+        let need = Need::object(size_of_layout(layout), layout.align());
+        self.free_to_slob(cache, object.as_ptr().addr(), need);
+    }
+
+    /// SLOB's `kmalloc`: the size stands before the object.
+    fn alloc_with_header(&self, cache: &KmemCache<M>, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        let need = Need::with_header(size, natural_align(size));
+        if !need.fits_page() {
+            return self.alloc_large(size, gfp - Gfp::ZERO);
+        }
+        let start = core::ptr::with_exposed_provenance_mut::<usize>(self.slob.alloc(need, gfp)?);
+        // SAFETY: the memory is ours alone; its first word is the header, and the object follows.
+        let object = unsafe {
+            start.write(size);
+            NonNull::new(start.add(1).cast())
+        };
+        self.count(cache, CpuSlab::count_alloc);
+        object
+    }
+
+    /// Takes back what [`KernelHeap::alloc_with_header`] answered.
+    fn free_with_header(&self, object: NonNull<u8>) {
+        // SAFETY: the owner gave the object up, and every `kmalloc` of SLOB's has a header.
+        let size = unsafe { header(object).read() };
+        let need = Need::with_header(size, natural_align(size));
+        if size > MAX_CLASS || !need.fits_page() {
+            return self.report_foreign(object.as_ptr().addr());
+        }
+        self.free_to_slob(self.class(size), object.as_ptr().addr() - slob::UNIT, need);
+    }
+
+    fn free_to_slob(&self, cache: &KmemCache<M>, address: usize, need: Need) {
+        // SAFETY: the owner gave the memory up.
+        if unsafe { self.slob.free(address, need) } {
+            self.count(cache, CpuSlab::count_free);
+        } else {
+            cache.report(Fault::DoubleFree, address);
+        }
+    }
+
+    /// Counts an object of SLOB's for the class of its size.
+    fn count(&self, cache: &KmemCache<M>, change: fn(&CpuSlab)) {
+        let irq = self.machine.irq_save();
+        change(cache.this_cpu());
+        self.machine.irq_restore(irq);
+    }
+
+    /// How many bytes `kmalloc` of a size really answers.
+    fn capacity(&self, size: usize) -> usize {
+        if self.is_slob() && Need::with_header(size, natural_align(size)).fits_page() {
+            slob::units(size) * slob::UNIT
+        } else if size <= MAX_CLASS && !self.is_slob() {
+            SIZES[class_of(size)].0
+        } else {
+            PAGE_SIZE << order_for(size)
+        }
+    }
+
+    /// The same of a layout.
+    fn layout_capacity(&self, layout: Layout) -> usize {
+        let size = size_of_layout(layout);
+        if size > MAX_CLASS {
+            PAGE_SIZE << order_for(size)
+        } else if self.is_slob() {
+            slob::units(size) * slob::UNIT
+        } else {
+            SIZES[class_of(size)].0
         }
     }
 
@@ -224,6 +342,9 @@ impl<M: Machine> KernelHeap<M> {
     fn free_large(&self, object: NonNull<u8>) {
         let record = record_of(self.machine, object.as_ptr());
         let owner = record.owner.load(Ordering::Relaxed);
+        if owner == SLOB {
+            return self.free_with_header(object);
+        }
         let sound = owner & LARGE != 0 && object.as_ptr().addr().is_multiple_of(PAGE_SIZE);
         if !sound || record.owner.compare_exchange(owner, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return self.report_foreign(object.as_ptr().addr());
@@ -237,9 +358,14 @@ impl<M: Machine> KernelHeap<M> {
     }
 }
 
-/// What `kmalloc` of a size really answers.
-fn rounded(size: usize) -> usize {
-    if size <= MAX_CLASS { SIZES[class_of(size)].0 } else { size.div_ceil(PAGE_SIZE).next_power_of_two() * PAGE_SIZE }
+/// The alignment that `kmalloc` of a power of two has with every back end.
+fn natural_align(size: usize) -> usize {
+    if size.is_power_of_two() { size.clamp(8, PAGE_SIZE) } else { 8 }
+}
+
+/// Where SLOB keeps the size of a `kmalloc`.
+fn header(object: NonNull<u8>) -> *const usize {
+    object.as_ptr().cast::<usize>().wrapping_sub(1)
 }
 
 // SAFETY: `alloc` answers memory of at least the layout's size and alignment that is nobody else's until
@@ -263,7 +389,7 @@ unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller promises that the new size is valid with the old alignment.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        if rounded(size_of_layout(layout)) == rounded(size_of_layout(new_layout)) {
+        if self.layout_capacity(layout) == self.layout_capacity(new_layout) {
             return ptr;
         }
         // SAFETY: by the caller; the two objects are distinct and have that many bytes.

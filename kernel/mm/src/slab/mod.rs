@@ -8,6 +8,7 @@
 //! - [`cache`]: the front and its per-CPU fast path.
 //! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
 //! - [`slub`]: the default back end; who may change what, and when, is explained there.
+//! - [`slab`](self::slab), [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
 //! - [`debug`]: what is reported, and the boot options that look for more.
 //!
@@ -25,6 +26,9 @@ mod heap;
 mod kmalloc;
 mod node;
 mod record;
+#[allow(clippy::module_inception)] // It is what the field calls this back end.
+mod slab;
+mod slob;
 mod slub;
 #[cfg(test)]
 mod tests;
@@ -36,8 +40,24 @@ pub use heap::{CacheHandle, Config, CreateError, KernelHeap, SlabInfo};
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Per-CPU active slabs.
+    /// Per-CPU active slabs: the fastest.
     Slub,
+    /// Three lists of slabs, colouring, and per-CPU arrays.
+    Slab,
+    /// First fit, shared by all sizes: the smallest.
+    Slob,
+}
+
+impl Backend {
+    /// The back end of this name.
+    pub fn from_name(name: &str) -> Option<Backend> {
+        match name {
+            "slub" => Some(Backend::Slub),
+            "slab" => Some(Backend::Slab),
+            "slob" => Some(Backend::Slob),
+            _ => None,
+        }
+    }
 }
 
 bitflags::bitflags! {

@@ -1,12 +1,13 @@
 //! What a cache keeps for a NUMA node: lists of slabs and their counts; and slabs coming and going.
 
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::machine::Machine;
 use crate::page::PageState;
 use crate::page_alloc::Gfp;
+use crate::slab::Backend;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
 use crate::slab::debug::Fault;
 use crate::slab::frames::{pfn_of, record_of};
@@ -17,8 +18,19 @@ use crate::zone::MAX_NODES;
 /// The lists of a node. Rank [`Rank::SlabNode`]; one node of one cache at a time, and no pages are allocated or
 /// freed under it.
 pub(super) struct Lists {
-    /// Slabs with free objects of their own that are nobody's active slab.
+    /// SLUB: slabs with free objects of their own that are nobody's active slab. SLAB: slabs with some objects in
+    /// use.
     pub(super) partial: SlabList,
+    /// SLAB: slabs with all objects in use.
+    pub(super) full: SlabList,
+    /// SLAB: slabs with no object in use.
+    pub(super) empty: SlabList,
+}
+
+impl Lists {
+    const fn new() -> Self {
+        Self { partial: SlabList::new(), full: SlabList::new(), empty: SlabList::new() }
+    }
 }
 
 /// A cache's part on one NUMA node; a line of its own.
@@ -27,6 +39,8 @@ pub(super) struct Node<M: Machine> {
     pub(super) lists: SpinLock<Lists, M>,
     /// The length of `partial`, to be looked at before the lock is taken.
     pub(super) partials: AtomicUsize,
+    /// The colour of the next slab (SLAB).
+    next_colour: AtomicU32,
     pub(super) slabs: AtomicUsize,
     pub(super) objects: AtomicUsize,
     pub(super) pages: AtomicUsize,
@@ -35,8 +49,9 @@ pub(super) struct Node<M: Machine> {
 impl<M: Machine> Node<M> {
     const fn new(machine: M) -> Self {
         Self {
-            lists: SpinLock::new(machine, Rank::SlabNode, Lists { partial: SlabList::new() }),
+            lists: SpinLock::new(machine, Rank::SlabNode, Lists::new()),
             partials: AtomicUsize::new(0),
+            next_colour: AtomicU32::new(0),
             slabs: AtomicUsize::new(0),
             objects: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
@@ -74,7 +89,7 @@ impl<M: Machine> KmemCache<M> {
 
     /// A slab fresh from the page allocator, all of its objects free and on its own list; on no list of slabs.
     /// May sleep if `gfp` allows it.
-    pub(super) fn new_slab(&self, setup: &Setup, gfp: Gfp) -> Option<&'static SlabRecord> {
+    pub(super) fn new_slab(&self, setup: &Setup<M>, gfp: Gfp) -> Option<&'static SlabRecord> {
         let geometry = &setup.geometry;
         let gfp = gfp - Gfp::ZERO;
         // A big slab is a wish, one that holds an object a need.
@@ -89,10 +104,12 @@ impl<M: Machine> KmemCache<M> {
         };
         let start = pfn.addr();
         let objects = geometry.objects(order);
+        let colour = self.next_colour(setup, pfn, order);
+        let first = geometry.first(colour);
         let base = self.machine.direct_map(start).expose_provenance();
         let mut next = end_of_list(base);
         for index in (0..objects as usize).rev() {
-            let object = base + index * geometry.stride;
+            let object = base + first + index * geometry.stride;
             if let Some(construct) = self.spec.constructor {
                 construct(core::ptr::with_exposed_provenance_mut(object));
             }
@@ -110,13 +127,23 @@ impl<M: Machine> KmemCache<M> {
             tail.owner.store(owner, Ordering::Relaxed);
         }
         head.page().set_state(PageState::Slab);
-        head.state.store(State::new(order, objects).with_free(Some(0)).0, Ordering::Release);
+        head.state.store(State::new(order, objects).with_free(Some(first)).with_colour(colour).0, Ordering::Release);
         head.owner.store(owner, Ordering::Release);
         let node = self.node_of(head);
         node.slabs.fetch_add(1, Ordering::Relaxed);
         node.objects.fetch_add(objects as usize, Ordering::Relaxed);
         node.pages.fetch_add(1 << order, Ordering::Relaxed);
         Some(head)
+    }
+
+    /// Slabs of a SLAB cache take turns in where their objects start, so that objects at the same place in
+    /// different slabs do not all fall into the same cache sets (Bonwick 1994).
+    fn next_colour(&self, setup: &Setup<M>, pfn: Pfn, order: u32) -> u32 {
+        if setup.backend != Backend::Slab {
+            return 0;
+        }
+        let node = &self.nodes[self.machine.pages().node_of(pfn)];
+        node.next_colour.fetch_add(1, Ordering::Relaxed) % setup.geometry.colours(order)
     }
 
     /// Gives a slab's frames back. It is on no list, nobody's active slab, and has no object in use. How many
@@ -139,7 +166,7 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// The slab that an object is in, if it is an object of this cache; reports it otherwise.
-    pub(super) fn slab_of(&self, setup: &Setup, object: usize) -> Option<&'static SlabRecord> {
+    pub(super) fn slab_of(&self, setup: &Setup<M>, object: usize) -> Option<&'static SlabRecord> {
         let record = record_of(self.machine, core::ptr::with_exposed_provenance(object));
         let ours = record.owner.load(Ordering::Acquire) == &raw const *self as usize;
         if !ours {
@@ -147,7 +174,12 @@ impl<M: Machine> KmemCache<M> {
             return None;
         }
         let slab = record.head();
-        if !(object - self.base_of(slab)).is_multiple_of(setup.geometry.stride) {
+        let state = slab.state();
+        let first = self.base_of(slab) + setup.geometry.first(state.colour());
+        let is_object = object.checked_sub(first).is_some_and(|offset| {
+            offset.is_multiple_of(setup.geometry.stride) && offset / setup.geometry.stride < state.objects() as usize
+        });
+        if !is_object {
             self.report(Fault::NotAnObject, object);
             return None;
         }

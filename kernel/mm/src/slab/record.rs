@@ -54,8 +54,8 @@ pub(super) const TAIL: u64 = 1 << 63;
 /// The counters of one slab in one word, so that one compare-and-exchange moves them all.
 ///
 /// ```text
-///    52     51   48 47     34 33   20 19    0
-/// | frozen | order | objects | inuse | free |
+///  62    53   52     51   48 47     34 33   20 19    0
+/// | colour | frozen | order | objects | inuse | free |
 /// ```
 ///
 /// `free` is the first free object as its distance from the slab's start in units of 8 bytes.
@@ -69,6 +69,9 @@ const OBJECTS_SHIFT: u32 = 34;
 const COUNT: u64 = 0x3fff;
 const ORDER_SHIFT: u32 = 48;
 const FROZEN: u64 = 1 << 52;
+const COLOUR_SHIFT: u32 = 53;
+/// How many colours there can be.
+pub(super) const MAX_COLOURS: u32 = 1 << 10;
 
 impl State {
     pub(super) const fn new(order: u32, objects: u32) -> State {
@@ -96,6 +99,16 @@ impl State {
     /// Whether the slab is some CPU's active one.
     pub(super) const fn is_frozen(self) -> bool {
         self.0 & FROZEN != 0
+    }
+
+    /// By how many steps the first object is shifted (SLAB).
+    pub(super) const fn colour(self) -> u32 {
+        (self.0 >> COLOUR_SHIFT) as u32 & (MAX_COLOURS - 1)
+    }
+
+    #[must_use]
+    pub(super) const fn with_colour(self, colour: u32) -> State {
+        State(self.0 | (colour as u64) << COLOUR_SHIFT)
     }
 
     #[must_use]

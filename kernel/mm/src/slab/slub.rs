@@ -34,7 +34,7 @@ use core::sync::atomic::Ordering;
 use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
-use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
+use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
 use crate::slab::debug::Fault;
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
@@ -44,11 +44,11 @@ pub(super) const MIN_PARTIAL: usize = 5;
 
 /// The fast path found this CPU's list empty. Interrupts are masked and `irq` undoes that; they are not while
 /// pages are asked for.
-pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp, irq: &mut usize) -> *mut u8 {
+pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
     loop {
         let cpu = cache.this_cpu();
-        if let Some(object) = pop(cpu) {
+        if let Some(object) = pop(cache, cpu) {
             return object;
         }
         if let Some(active) = cpu.active.get() {
@@ -72,7 +72,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp, i
             let state = slab.state();
             let taken = state.with_free(None).with_inuse(state.objects()).with_frozen(true);
             slab.state.store(taken.0, Ordering::Relaxed);
-            activate(cache, cpu, slab, 0);
+            activate(cache, cpu, slab, state.free().unwrap_or(0));
         } else {
             let node = cache.node_of(slab);
             let mut lists = node.lists.lock();
@@ -83,7 +83,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup, gfp: Gfp, i
 }
 
 /// An object that is not in this CPU's active slab comes back. Interrupts are masked.
-pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup, object: NonNull<u8>) {
+pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
     let address = object.as_ptr().expose_provenance();
     let Some(slab) = cache.slab_of(setup, address) else { return };
     if slab.state().free().is_some_and(|first| cache.base_of(slab) + first == address) {
@@ -97,7 +97,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup, object: NonN
 /// the slab to where it then belongs.
 fn put<M: Machine>(
     cache: &KmemCache<M>,
-    setup: &Setup,
+    setup: &Setup<M>,
     slab: &'static SlabRecord,
     first: usize,
     last: usize,
@@ -155,14 +155,18 @@ fn activate<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static Slab
 }
 
 /// Takes an object from this CPU's list.
-fn pop(cpu: &CpuSlab) -> Option<*mut u8> {
+fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     let object = cpu.freelist.get();
     if object & 1 != 0 {
         return None;
     }
     // SAFETY: what the CPU's list holds is free and this CPU's; interrupts are masked.
     let next = unsafe { link(object, cpu.offset.get(), cpu.secret.get()) };
-    // What is not plausible here is found, and reported, as the head of the list.
+    if !is_plausible(next, object) {
+        cpu.freelist.set(end_of_list(cpu.base.get()));
+        cache.report(Fault::FreeListCorrupted, object);
+        return None;
+    }
     cpu.freelist.set(next);
     cpu.count_alloc();
     Some(core::ptr::with_exposed_provenance_mut(object))
@@ -218,7 +222,7 @@ fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'s
 
 /// Takes a CPU's active slab away from it, with what its list holds. The CPU is this one with interrupts masked,
 /// or one that does not use the cache.
-fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup, cpu: &CpuSlab) {
+fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
     let Some(slab) = cpu.active.get() else { return };
     let (base, mut object) = (cpu.base.get(), cpu.freelist.get());
     let (first, mut last, mut count) = (object, object, 0);
@@ -246,7 +250,7 @@ fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup, cpu: &CpuSlab) {
 }
 
 /// Gives this CPU's slab and all empty ones back; how many pages.
-pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup) -> usize {
+pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
     let irq = cache.machine.irq_save();
     deactivate(cache, setup, cache.this_cpu());
     cache.machine.irq_restore(irq);
@@ -254,7 +258,7 @@ pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup) -> usize {
 }
 
 /// Nobody else knows the cache: gives back all its slabs that are empty; all, if no object lives.
-pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup) {
+pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
     for cpu in cache.all_cpus() {
         deactivate(cache, setup, cpu);
     }

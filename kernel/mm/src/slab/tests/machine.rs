@@ -11,7 +11,7 @@ pub type TestMachine = &'static Sim;
 
 /// Two nodes; the even CPUs are on the first.
 pub fn machine() -> TestMachine {
-    let mut config = SimConfig::new().bank(1 << 30, 32 << 20, 0).bank(2 << 30, 32 << 20, 1);
+    let mut config = SimConfig::new().bank(1 << 30, 16 << 20, 0).bank(2 << 30, 16 << 20, 1);
     for cpu in 0..MAX_CPUS {
         config.node_of_cpu[cpu] = cpu as u8 % 2;
     }
@@ -55,4 +55,4 @@ pub fn heap(machine: TestMachine, backend: Backend) -> &'static KernelHeap<TestM
     heap
 }
 
-pub const BACKENDS: [Backend; 1] = [Backend::Slub];
+pub const BACKENDS: [Backend; 3] = [Backend::Slub, Backend::Slab, Backend::Slob];
