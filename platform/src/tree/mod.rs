@@ -87,7 +87,7 @@ impl Region {
     }
 }
 
-/// Everything that the kernel boots from. About 20 KiB: keep it in a `static` and fill it with [`Board::read`].
+/// Everything that the kernel boots from. About 16 KiB: keep it in a `static` and fill it with [`Board::read`].
 #[derive(Clone, Debug)]
 pub struct Board {
     /// The board's name, for people.
