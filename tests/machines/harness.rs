@@ -43,12 +43,6 @@ impl Machine {
         self
     }
 
-    /// Gives the kernel another argument.
-    pub fn append(mut self, argument: &str) -> Machine {
-        self.options.extend(["--append".to_owned(), argument.to_owned()]);
-        self
-    }
-
     /// Stops the machine after this time.
     pub fn seconds(mut self, seconds: u32) -> Machine {
         self.seconds = seconds;

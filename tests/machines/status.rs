@@ -1,8 +1,9 @@
 //! What comes out of `run --exec`: the programs' output and nothing else, and the status of the last command.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Machine, PANICKED, TIMED_OUT};
+use crate::harness::{Machine, PANICKED, TIMED_OUT, compile};
 
 #[test]
 fn output_is_what_the_programs_print() {
@@ -45,9 +46,18 @@ fn a_machine_that_hangs_is_stopped_and_shows_its_last_lines() {
 
 #[test]
 fn a_panic_says_what_happened_and_where() {
-    let outcome = Machine::virt().append("init=/no/such/file").exec("echo not reached");
+    // A file that is no program, in the place of the one program that the kernel cannot do without.
+    let no_program = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let outcome = Machine::virt().add(&no_program, "/init").exec("echo not reached");
     assert_eq!(outcome.ended_with(PANICKED), "");
-    for part in ["panic", "/no/such/file", "quire_kernel::"] {
+    for part in ["kernel panic", "init", "from 0x", "quire_kernel::"] {
         assert!(outcome.log.contains(part), "no '{part}'\n{outcome}");
     }
+}
+
+#[test]
+fn nothing_goes_on_without_init() {
+    let outcome = Machine::virt().add(&compile("hello.c"), "/init").exec("echo not reached");
+    outcome.ended_with(PANICKED);
+    assert!(outcome.log.contains("kernel panic: init ended"), "{outcome}");
 }

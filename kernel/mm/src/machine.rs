@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::mm::Spaces;
 use crate::page::Page;
 use crate::page_alloc::PageAllocator;
 
@@ -47,6 +48,9 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
 
     /// The page allocator of this machine.
     fn pages(self) -> &'static PageAllocator<Self>;
+
+    /// What the address spaces of this machine share.
+    fn spaces(self) -> &'static Spaces<Self>;
 
     /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
     fn mem_map(self) -> *mut Page;

@@ -39,10 +39,10 @@ use crate::machine::Machine;
 /// may write which field when is the state table's business.
 #[repr(C, align(32))]
 pub struct Page {
-    /// State (4 bits), order (4), flags (16), and the index's bits 39 to 32.
-    word: AtomicU32,
-    /// References: mappings, holders and pins ([`PIN`] each).
-    refs: AtomicU32,
+    /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, 31 to 24 the index's bits 39 to 32; above them the
+    /// references: mappings, holders and pins ([`PIN`] each). One word, so that whoever finds a page without holding
+    /// it can see in one look that it is what they expect and that it is held.
+    head: AtomicU64,
     /// Page-table entries that map the frame.
     maps: AtomicU32,
     /// Bits 31 to 0 of the index.
@@ -68,11 +68,12 @@ const REFS_MAX: u32 = 1 << 31;
 /// What every kernel pointer has in bits 63 to 48: TTBR1's half in the kernel, zeros on a host.
 const POINTER_TOP: u64 = if cfg!(target_os = "none") { 0xffff << 48 } else { 0 };
 
-const STATE_MASK: u32 = 0xf;
+const STATE_MASK: u64 = 0xf;
 const ORDER_SHIFT: u32 = 4;
-const ORDER_MASK: u32 = 0xf << ORDER_SHIFT;
-const FLAGS_MASK: u32 = 0x00ff_ff00;
+const ORDER_MASK: u64 = 0xf << ORDER_SHIFT;
 const INDEX_HIGH_SHIFT: u32 = 24;
+const REFS_SHIFT: u32 = 32;
+const ONE_REF: u64 = 1 << REFS_SHIFT;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
 
@@ -92,8 +93,8 @@ pub enum PageState {
 }
 
 impl PageState {
-    const fn of(word: u32) -> Self {
-        match word & STATE_MASK {
+    const fn of(head: u64) -> Self {
+        match head & STATE_MASK {
             1 => Self::Free,
             2 => Self::Cached,
             3 => Self::Kernel,
@@ -171,43 +172,48 @@ impl Page {
         Pfn((core::ptr::from_ref(self).addr() - machine.mem_map().addr()) >> PAGE_RECORD_SHIFT)
     }
 
+    #[inline(always)]
+    fn head(&self) -> u64 {
+        self.head.load(Relaxed)
+    }
+
     /// What the frame is.
     #[inline]
     pub fn state(&self) -> PageState {
-        PageState::of(self.word.load(Relaxed))
+        PageState::of(self.head())
     }
 
     /// The holder says what an allocated frame is for: `Kernel`, `Slab`, `Table`, `Anon` or `Object`.
     #[inline]
     pub fn set_state(&self, state: PageState) {
         debug_assert!(state.is_allocated() && self.state().is_allocated());
-        // The holder is alone with state and order, but flags may change meanwhile: only the difference is flipped.
-        let old = self.word.load(Relaxed) & STATE_MASK;
-        self.word.fetch_xor(old ^ state as u32, Relaxed);
+        // The holder is alone with the state, but flags and references may change meanwhile: only what differs flips.
+        let old = self.head() & STATE_MASK;
+        self.head.fetch_xor(old ^ state as u64, Relaxed);
     }
 
     /// log2 of the frames of the block that this is the head of.
     #[inline]
     pub fn order(&self) -> u32 {
-        (self.word.load(Relaxed) & ORDER_MASK) >> ORDER_SHIFT
+        ((self.head() & ORDER_MASK) >> ORDER_SHIFT) as u32
     }
 
     /// The flags of an allocated frame.
     #[inline]
     pub fn flags(&self) -> PageFlags {
-        PageFlags::from_bits_truncate(self.word.load(Relaxed) & FLAGS_MASK)
+        PageFlags::from_bits_truncate(self.head() as u32)
     }
 
     /// Sets flags; answers those that were set before.
     #[inline]
     pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.word.fetch_or(flags.bits(), AcqRel) & FLAGS_MASK)
+        PageFlags::from_bits_truncate(self.head.fetch_or(flags.bits().into(), AcqRel) as u32)
     }
 
     /// Clears flags; answers those that were set before.
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.word.fetch_and(!flags.bits(), AcqRel) & FLAGS_MASK)
+        PageFlags::from_bits_truncate(self.head.fetch_and(!u64::from(flags.bits()), AcqRel) as u32)
     }
 
     /// Takes the page lock if nobody has it. It protects owner and index of a page that others can find.
@@ -226,7 +232,7 @@ impl Page {
     /// References, pins included ([`PIN`] each).
     #[inline]
     pub fn refs(&self) -> u32 {
-        self.refs.load(Acquire)
+        refs_of(self.head.load(Acquire))
     }
 
     /// Adds a reference, for who has one already. `false` when there are too many.
@@ -236,24 +242,21 @@ impl Page {
         self.add_refs(1)
     }
 
-    /// Adds a reference unless the last one is gone: for who found the page without holding it.
+    /// Adds a reference if the frame is held and is what the finder expects: for who found it without holding it.
     #[must_use]
-    pub fn get_unless_free(&self) -> bool {
-        let grow = |refs: u32| if refs == 0 || refs >= REFS_MAX { None } else { Some(refs + 1) };
-        self.refs.fetch_update(Acquire, Relaxed, grow).is_ok()
+    pub fn get_if(&self, expected: PageState) -> bool {
+        let grow = |head: u64| {
+            let held = (1..REFS_MAX).contains(&refs_of(head)) && PageState::of(head) == expected;
+            held.then(|| head + ONE_REF)
+        };
+        self.head.fetch_update(Acquire, Relaxed, grow).is_ok()
     }
 
     /// Gives a reference back; `true` if it was the last one: the caller then frees the frame.
     #[inline]
     #[must_use]
     pub fn put(&self) -> bool {
-        let old = self.refs.fetch_sub(1, Release);
-        debug_assert!(old != 0, "reference count below 0");
-        if old != 1 {
-            return false;
-        }
-        core::sync::atomic::fence(Acquire);
-        true
+        self.sub_refs(1)
     }
 
     /// Adds a pin, for who has a reference already. `false` when there are too many.
@@ -265,7 +268,7 @@ impl Page {
     /// Gives a pin back; `true` if it was the last reference.
     #[must_use]
     pub fn unpin(&self) -> bool {
-        self.refs.fetch_sub(PIN, AcqRel) == PIN
+        self.sub_refs(PIN)
     }
 
     /// Whether somebody may have it pinned (or there are very many references).
@@ -275,11 +278,23 @@ impl Page {
 
     #[inline]
     fn add_refs(&self, n: u32) -> bool {
-        if self.refs.fetch_add(n, Relaxed) < REFS_MAX {
+        let n = u64::from(n) << REFS_SHIFT;
+        if refs_of(self.head.fetch_add(n, Relaxed)) < REFS_MAX {
             return true;
         }
-        self.refs.fetch_sub(n, Relaxed);
+        self.head.fetch_sub(n, Relaxed);
         false
+    }
+
+    #[inline]
+    fn sub_refs(&self, n: u32) -> bool {
+        let old = refs_of(self.head.fetch_sub(u64::from(n) << REFS_SHIFT, Release));
+        debug_assert!(old >= n, "reference count below 0");
+        if old != n {
+            return false;
+        }
+        core::sync::atomic::fence(Acquire);
+        true
     }
 
     /// Page-table entries that map the frame.
@@ -314,8 +329,7 @@ impl Page {
     /// The page index in the owner, below 2^40.
     #[inline]
     pub fn index(&self) -> u64 {
-        let high = self.word.load(Relaxed) >> INDEX_HIGH_SHIFT;
-        u64::from(high) << 32 | u64::from(self.index.load(Relaxed))
+        (self.head() >> INDEX_HIGH_SHIFT & 0xff) << 32 | u64::from(self.index.load(Relaxed))
     }
 
     /// Says whose the page is, and where in it. `owner` is a kernel address (its low 3 bits may be a tag) or 0. By
@@ -325,10 +339,9 @@ impl Page {
         debug_assert!(index < 1 << 40);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
-        let high = (index >> 32) as u32;
-        let old = self.word.load(Relaxed) >> INDEX_HIGH_SHIFT;
-        if old != high {
-            self.word.fetch_xor((old ^ high) << INDEX_HIGH_SHIFT, Relaxed);
+        let flip = self.head() >> INDEX_HIGH_SHIFT & 0xff ^ index >> 32;
+        if flip != 0 {
+            self.head.fetch_xor(flip << INDEX_HIGH_SHIFT, Relaxed);
         }
         let group = self.owner.load(Relaxed) & 0xffff;
         self.owner.store((owner as u64) << 16 | group, Release);
@@ -369,47 +382,48 @@ impl Page {
     /// Becomes head of a free block that is on the list of migrate type `list`.
     #[inline]
     pub(crate) fn make_free(&self, order: u32, list: u8) {
-        self.word.store(free_word(order) | u32::from(list) << FREE_LIST_SHIFT, Relaxed);
+        self.head.store(free_head(order) | u64::from(list) << FREE_LIST_SHIFT, Relaxed);
     }
 
     /// Becomes the inside of a block.
     #[inline]
     pub(crate) fn make_absent(&self) {
-        self.word.store(0, Relaxed);
+        self.head.store(0, Relaxed);
     }
 
     /// Joins a per-CPU list.
     #[inline(always)]
     pub(crate) fn make_cached(&self) {
-        self.word.store(PageState::Cached as u32, Relaxed);
+        self.head.store(PageState::Cached as u64, Relaxed);
     }
 
     /// Becomes head of an allocated block with one reference.
     #[inline(always)]
     pub(crate) fn make_allocated(&self, order: u32) {
-        self.word.store(PageState::Kernel as u32 | order << ORDER_SHIFT, Relaxed);
-        self.refs.store(1, Relaxed);
+        self.head.store(PageState::Kernel as u64 | u64::from(order) << ORDER_SHIFT | ONE_REF, Relaxed);
     }
 
     /// Whether this is the head of a free block of exactly this order.
     #[inline]
     pub(crate) fn is_free_block(&self, order: u32) -> bool {
-        self.word.load(Relaxed) & (STATE_MASK | ORDER_MASK) == free_word(order)
+        self.head() & (STATE_MASK | ORDER_MASK) == free_head(order)
     }
 
     /// The free list that a `Free` head is on.
     #[inline]
     pub(crate) fn free_list(&self) -> u8 {
-        (self.word.load(Relaxed) >> FREE_LIST_SHIFT & 7) as u8
+        (self.head() >> FREE_LIST_SHIFT & 7) as u8
     }
 
     /// Whether who frees the block of this order leaves the record as the table demands; ends its ownership.
     #[inline(always)]
     pub(crate) fn fit_to_free(&self, order: u32) -> bool {
-        let word = self.word.load(Relaxed);
-        let wanted = word & (ORDER_MASK | PageFlags::NOT_WHEN_FREED.bits()) == order << ORDER_SHIFT
-            && word & STATE_MASK >= PageState::Kernel as u32;
-        let fit = wanted && self.refs.load(Relaxed) <= 1 && self.maps.load(Relaxed) == 0;
+        const TWO_REFS_OR_MORE: u64 = !(2 * ONE_REF - 1);
+        const CHECKED: u64 = TWO_REFS_OR_MORE | ORDER_MASK | PageFlags::NOT_WHEN_FREED.bits() as u64;
+        let head = self.head();
+        let fit = head & CHECKED == u64::from(order) << ORDER_SHIFT
+            && head & STATE_MASK >= PageState::Kernel as u64
+            && self.maps.load(Relaxed) == 0;
         if fit {
             self.owner.store(0, Relaxed);
         }
@@ -418,8 +432,13 @@ impl Page {
 }
 
 #[inline(always)]
-const fn free_word(order: u32) -> u32 {
-    PageState::Free as u32 | order << ORDER_SHIFT
+const fn free_head(order: u32) -> u64 {
+    PageState::Free as u64 | (order as u64) << ORDER_SHIFT
+}
+
+#[inline(always)]
+const fn refs_of(head: u64) -> u32 {
+    (head >> REFS_SHIFT) as u32
 }
 
 /// The head of the block that `pfn` lies in, free or allocated; `None` for a frame that is nobody's. Stable only
@@ -497,15 +516,17 @@ mod tests {
     #[test]
     fn references_and_pins_share_a_count_that_cannot_wrap() {
         let page = zeroed();
-        assert!(!page.get_unless_free());
+        assert!(!page.get_if(PageState::Absent), "nobody holds it");
         page.make_allocated(0);
+        assert!(!page.get_if(PageState::Anon), "not what was expected");
+        assert!(page.get_if(PageState::Kernel) && !page.put());
         assert!(page.get() && page.pin());
         assert!(page.maybe_pinned());
         assert!(!page.unpin() && !page.maybe_pinned());
         assert!(!page.put());
         assert!(page.put());
-        page.refs.store(REFS_MAX, Relaxed);
-        assert!(!page.get() && !page.pin() && !page.get_unless_free());
+        page.head.store(u64::from(REFS_MAX) << REFS_SHIFT | PageState::Kernel as u64, Relaxed);
+        assert!(!page.get() && !page.pin() && !page.get_if(PageState::Kernel));
         assert_eq!(page.refs(), REFS_MAX);
     }
 

@@ -23,7 +23,7 @@ use crate::buddy::{Frames, MigrateType};
 use crate::machine::Machine;
 use crate::page::link;
 
-/// A chain of pages through their `next` links, as a word: how many there are, and the first one's pfn.
+/// A chain of pages through their `next` links, as a word: the first one's pfn above how many there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Chain(u64);
 
@@ -32,17 +32,17 @@ impl Chain {
 
     #[inline(always)]
     pub(crate) const fn new(first: u32, count: u32) -> Self {
-        Self((count as u64) << 32 | first as u64)
+        Self((first as u64) << 32 | count as u64)
     }
 
     #[inline(always)]
     pub(crate) const fn count(self) -> u32 {
-        (self.0 >> 32) as u32
+        self.0 as u32
     }
 
     #[inline(always)]
     pub(crate) const fn first(self) -> u32 {
-        self.0 as u32
+        (self.0 >> 32) as u32
     }
 
     /// Takes the first page off a chain that nobody else sees.
@@ -129,9 +129,10 @@ impl Stack {
 pub(crate) struct PerCpuLists {
     active: [Stack; MigrateType::PER_CPU],
     spare: [Stack; MigrateType::PER_CPU],
-    /// Pages that this CPU allocated from the zone and freed to it, since boot.
+    /// Pages that this CPU allocated from the zone since boot. What was freed follows from what is in use.
     allocated: AtomicU64,
-    freed: AtomicU64,
+    /// Pages that make a stack full, and that are fetched at once.
+    batch: AtomicU64,
 }
 
 const _: () = assert!(size_of::<PerCpuLists>() == 64);
@@ -142,44 +143,43 @@ impl PerCpuLists {
             active: [const { Stack::new() }; MigrateType::PER_CPU],
             spare: [const { Stack::new() }; MigrateType::PER_CPU],
             allocated: AtomicU64::new(0),
-            freed: AtomicU64::new(0),
+            batch: AtomicU64::new(1),
         }
     }
 
-    /// Takes a page from the stack at work. By its CPU, interrupts masked, as all that follow but the last three.
+    /// Takes a page from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
     #[inline(always)]
-    pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: MigrateType) -> Option<Pfn> {
-        let pfn = self.active[list as usize].pop(frames)?;
+    pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
+        let pfn = list.of(&self.active).pop(frames)?;
         self.count_allocated(1);
         Some(pfn)
     }
 
-    /// Puts a page on the stack at work; answers how many are on it now.
+    /// Puts a page on the stack at work; whether that is full now.
     #[inline(always)]
-    pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: MigrateType, pfn: Pfn) -> u32 {
-        self.count_freed(1);
-        self.active[list as usize].push(frames, pfn)
+    pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
+        u64::from(list.of(&self.active).push(frames, pfn)) >= self.batch.load(Relaxed)
     }
 
     /// The stack at work is empty: the spare takes its place. Whether there was one.
-    pub(crate) fn use_spare(&self, list: MigrateType) -> bool {
-        let spare = self.spare[list as usize].take();
+    pub(crate) fn use_spare(&self, list: List) -> bool {
+        let spare = list.of(&self.spare).take();
         if spare.count() == 0 {
             return false;
         }
-        self.active[list as usize].fill(spare);
+        list.of(&self.active).fill(spare);
         true
     }
 
     /// The stack at work is empty, and so is the spare: pages from the buddy take its place.
-    pub(crate) fn refill(&self, list: MigrateType, chain: Chain) {
-        self.active[list as usize].fill(chain);
+    pub(crate) fn refill(&self, list: List, chain: Chain) {
+        list.of(&self.active).fill(chain);
     }
 
     /// The stack at work is full: it becomes the spare. Answers the old spare, for the buddy.
-    pub(crate) fn retire(&self, list: MigrateType) -> Chain {
-        let old = self.spare[list as usize].take();
-        self.spare[list as usize].fill(self.active[list as usize].take());
+    pub(crate) fn retire(&self, list: List) -> Chain {
+        let old = list.of(&self.spare).take();
+        list.of(&self.spare).fill(list.of(&self.active).take());
         old
     }
 
@@ -188,14 +188,9 @@ impl PerCpuLists {
         self.allocated.store(self.allocated.load(Relaxed) + pages, Relaxed);
     }
 
-    #[inline(always)]
-    pub(crate) fn count_freed(&self, pages: u64) {
-        self.freed.store(self.freed.load(Relaxed) + pages, Relaxed);
-    }
-
     /// Takes both stacks of a type. By any CPU.
-    pub(crate) fn take(&self, list: MigrateType) -> [Chain; 2] {
-        [self.active[list as usize].take(), self.spare[list as usize].take()]
+    pub(crate) fn take(&self, list: List) -> [Chain; 2] {
+        [list.of(&self.active).take(), list.of(&self.spare).take()]
     }
 
     /// Pages held now.
@@ -203,8 +198,48 @@ impl PerCpuLists {
         self.active.iter().chain(&self.spare).map(|stack| stack.count() as usize).sum()
     }
 
-    /// Pages allocated and freed since boot.
-    pub(crate) fn events(&self) -> (u64, u64) {
-        (self.allocated.load(Relaxed), self.freed.load(Relaxed))
+    /// Pages allocated since boot.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Relaxed)
+    }
+
+    pub(crate) fn batch(&self) -> usize {
+        self.batch.load(Relaxed) as usize
+    }
+
+    pub(crate) fn set_batch(&self, pages: usize) {
+        self.batch.store(pages as u64, Relaxed);
+    }
+}
+
+/// One of the lists that a CPU has for a zone: below `MigrateType::PER_CPU`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct List(u8);
+
+impl List {
+    pub(crate) const ALL: [Self; MigrateType::PER_CPU] = [Self(0), Self(1), Self(2)];
+
+    /// The list of the migrate type whose low two bits these are: 3 is none, and means 2.
+    #[inline(always)]
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        let bits = bits & 3;
+        Self((bits & !(bits >> 1)) as u8)
+    }
+
+    /// The list with this number, if there is one.
+    #[inline(always)]
+    pub(crate) const fn numbered(number: u8) -> Option<Self> {
+        if number < MigrateType::PER_CPU as u8 { Some(Self(number)) } else { None }
+    }
+
+    /// What its pages were, or will be, allocated for.
+    pub(crate) const fn migrate_type(self) -> MigrateType {
+        MigrateType::ALL[self.0 as usize]
+    }
+
+    #[inline(always)]
+    fn of(self, stacks: &[Stack; MigrateType::PER_CPU]) -> &Stack {
+        // SAFETY: all ways to make a `List` see to it that it is below the length.
+        unsafe { stacks.get_unchecked(usize::from(self.0)) }
     }
 }

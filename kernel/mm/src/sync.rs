@@ -9,6 +9,9 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+mod shared;
+pub use shared::{IntentGuard, ReadGuard, SharedLock, WriteGuard};
+
 use crate::machine::Machine;
 
 /// The lock order of the whole kernel: lower ranks first.
@@ -65,6 +68,10 @@ pub enum Rank {
     Log = 60,
     /// The line discipline of the terminal.
     Terminal = 61,
+    /// The random number generator.
+    Random = 58,
+    /// The shared words of the interrupt controller.
+    InterruptController = 59,
     /// The UART.
     Uart = 62,
 }

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use crate::addr::Pfn;
 use crate::buddy::{Frames, FreeArea, MigrateType};
 use crate::machine::Machine;
+use crate::pcp::List;
 use crate::sync::{Rank, SpinLock};
 
 /// The most NUMA nodes that a kernel serves.
@@ -77,7 +78,7 @@ pub(crate) enum Depth {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {
     pub order: u32,
-    pub list: MigrateType,
+    pub list: List,
     /// The highest kind of zone that it could use: lower zones keep their reserve from it.
     pub highest: usize,
     pub depth: Depth,
@@ -106,7 +107,6 @@ pub struct Zone<M: Machine> {
     low: AtomicUsize,
     high: AtomicUsize,
     reserve: [AtomicUsize; ZoneKind::COUNT],
-    batch: AtomicUsize,
 }
 
 impl<M: Machine> Zone<M> {
@@ -124,7 +124,6 @@ impl<M: Machine> Zone<M> {
             low: AtomicUsize::new(0),
             high: AtomicUsize::new(0),
             reserve: [const { AtomicUsize::new(0) }; ZoneKind::COUNT],
-            batch: AtomicUsize::new(1),
         }
     }
 
@@ -145,7 +144,8 @@ impl<M: Machine> Zone<M> {
             return None;
         }
         self.with_area(|area| {
-            let wanted = crate::buddy::Wanted { list: demand.list, cma: demand.cma, reserves: demand.reserves() };
+            let wanted =
+                crate::buddy::Wanted { list: demand.list.migrate_type(), cma: demand.cma, reserves: demand.reserves() };
             // The counts that the watermark was checked against may have been old; the lists are not.
             let pfn = area.allocate(frames, demand.order, wanted)?;
             if demand.order > 0 && demand.depth == Depth::Atomic {
@@ -233,12 +233,6 @@ impl<M: Machine> Zone<M> {
         core::array::from_fn(|kind| self.reserve[kind].load(Relaxed))
     }
 
-    /// How many pages a per-CPU list fetches at once.
-    #[inline]
-    pub(crate) fn batch(&self) -> usize {
-        self.batch.load(Relaxed)
-    }
-
     /// Free blocks of each order, summed over types.
     pub fn free_blocks(&self) -> [u64; crate::buddy::ORDERS] {
         self.with_area(|area| {
@@ -277,10 +271,6 @@ impl<M: Machine> Zone<M> {
 
     pub(crate) fn set_lowmem_reserve(&self, highest: usize, pages: usize) {
         self.reserve[highest].store(pages, Relaxed);
-    }
-
-    pub(crate) fn set_batch(&self, pages: usize) {
-        self.batch.store(pages, Relaxed);
     }
 }
 

@@ -6,6 +6,8 @@ pub mod io;
 pub mod kernel_map;
 pub mod layout;
 pub mod machine;
+pub mod random;
+pub mod space;
 pub mod stack;
 
-pub use machine::{Cpu, Mm, PAGES, SPACES, SpinLock};
+pub use machine::{Cpu, Mm, Object, PAGES, SPACES, SpinLock};

@@ -7,6 +7,8 @@
 mod archive;
 mod build;
 mod cargo;
+mod flash;
+mod image;
 mod kernel;
 mod lint;
 mod options;
@@ -26,6 +28,8 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup(),
         Command::Build(options) => build::build(&options).map(|_| 0),
         Command::Run(options) => run::run(&options),
+        Command::Image(options) => image::image(&options),
+        Command::Flash(options) => flash::flash(&options),
         Command::Lint => lint::lint(),
         Command::Test(options) => test::test(&options),
     };

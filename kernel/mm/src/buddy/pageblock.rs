@@ -8,6 +8,7 @@
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::*};
 
 use crate::addr::Pfn;
+use crate::pcp::List;
 
 /// log2 of the frames of a page block: what one level-2 block entry maps.
 pub const PAGEBLOCK_ORDER: u32 = 9;
@@ -74,10 +75,15 @@ impl MigrateType {
 /// The zone number of a page block without frames.
 pub(crate) const NO_ZONE: u8 = u8::MAX;
 
+/// The per-CPU list number of a page block whose pages go to the buddy only.
+pub(crate) const NO_LIST: u8 = u8::MAX;
+
 /// One page block.
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct Pageblock {
     zone: AtomicU8,
+    /// The per-CPU list that its single pages go to when freed, by number; [`NO_LIST`] for none.
+    list: AtomicU8,
     /// Bits 2 to 0: the type. Bits 6 to 4: the type to go back to when an isolation ends.
     types: AtomicU8,
     /// Free frames, those on per-CPU lists not included. Written under the zone's lock.
@@ -86,7 +92,13 @@ pub struct Pageblock {
 
 impl Pageblock {
     pub(crate) const fn new(zone: u8) -> Self {
-        Self { zone: AtomicU8::new(zone), types: AtomicU8::new(MigrateType::Movable as u8), free: AtomicU16::new(0) }
+        let movable = MigrateType::Movable as u8;
+        Self {
+            zone: AtomicU8::new(zone),
+            list: AtomicU8::new(movable),
+            types: AtomicU8::new(movable),
+            free: AtomicU16::new(0),
+        }
     }
 
     /// The zone's number.
@@ -111,15 +123,23 @@ impl Pageblock {
         self.free.load(Relaxed).into()
     }
 
+    /// The per-CPU list that its single pages go to.
+    #[inline(always)]
+    pub(crate) fn list(&self) -> Option<List> {
+        List::numbered(self.list.load(Relaxed))
+    }
+
     /// Under the zone's lock.
     pub(crate) fn set_migrate_type(&self, to: MigrateType) {
         self.types.store(to as u8, Relaxed);
+        self.list.store(list_of(to), Relaxed);
     }
 
     /// Becomes `Isolate`, and remembers what it was. Under the zone's lock.
     pub(crate) fn isolate(&self) {
         let old = self.migrate_type() as u8;
         self.types.store(old << 4 | MigrateType::Isolate as u8, Relaxed);
+        self.list.store(NO_LIST, Relaxed);
     }
 
     /// What it was before it was isolated.
@@ -130,6 +150,15 @@ impl Pageblock {
     #[inline]
     fn add_free(&self, frames: u16) {
         self.free.store(self.free.load(Relaxed).wrapping_add(frames), Relaxed);
+    }
+}
+
+/// CMA's single pages serve movable allocations like any other.
+fn list_of(of: MigrateType) -> u8 {
+    match of {
+        MigrateType::Unmovable | MigrateType::Movable | MigrateType::Reclaimable => of as u8,
+        MigrateType::Cma => MigrateType::Movable as u8,
+        MigrateType::HighAtomic | MigrateType::Isolate => NO_LIST,
     }
 }
 
@@ -157,6 +186,17 @@ impl PageblockTable {
     #[inline(always)]
     pub(crate) fn of(&self, pfn: Pfn) -> &'static Pageblock {
         &self.blocks[pfn.0 >> PAGEBLOCK_ORDER]
+    }
+
+    /// The entry of a frame that exists, without a look at the table's length.
+    ///
+    /// # Safety
+    /// The frame exists.
+    #[inline(always)]
+    pub(crate) unsafe fn of_existing(&self, pfn: Pfn) -> &'static Pageblock {
+        debug_assert!(self.get(pfn).is_some());
+        // SAFETY: the table has an entry for every frame that exists.
+        unsafe { self.blocks.get_unchecked(pfn.0 >> PAGEBLOCK_ORDER) }
     }
 
     /// Frames of the block at `pfn` became free, or (`false`) no longer are. Under the zone's lock.

@@ -3,6 +3,7 @@
 use bitflags::bitflags;
 
 use crate::buddy::MigrateType;
+use crate::pcp::List;
 use crate::zone::ZoneKind;
 
 bitflags! {
@@ -100,20 +101,26 @@ const ZONES: u32 = {
 
 impl Gfp {
     /// The highest zone that may serve this, as a [`ZoneKind`]'s number.
-    #[inline(always)]
     pub(crate) const fn zone(self) -> usize {
-        (ZONES >> (2 * (self.bits() & 15)) & 3) as usize
+        (ZONES >> (2 * self.zone_bits()) & 3) as usize
     }
 
     /// The migrate type, one of the three that per-CPU lists hold.
     #[inline(always)]
     pub(crate) const fn migrate_type(self) -> MigrateType {
-        match self.bits() >> 3 & 3 {
-            0 => MigrateType::Unmovable,
-            1 => MigrateType::Movable,
-            // Both bits make no sense; a shrinker may free what it likes.
-            _ => MigrateType::Reclaimable,
-        }
+        self.list().migrate_type()
+    }
+
+    /// The per-CPU list of that type. Both bits make no sense; it is as if RECLAIMABLE were alone.
+    #[inline(always)]
+    pub(crate) const fn list(self) -> List {
+        List::of_bits(self.bits() >> 3)
+    }
+
+    /// The bits that choose the zone.
+    #[inline(always)]
+    pub(crate) const fn zone_bits(self) -> usize {
+        (self.bits() & 15) as usize
     }
 
     /// Whether the caller may wait.

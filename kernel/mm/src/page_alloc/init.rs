@@ -12,7 +12,7 @@ use crate::machine::{MAX_CPUS, Machine};
 use crate::memblock::{MemBlock, MemBlockError, RegionKind};
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
-use super::{PageAllocator, Topology, Zonelist};
+use super::{Gfp, PageAllocator, Topology, Zonelist};
 
 /// What the command line and the device tree say about zones.
 pub struct Config<'a> {
@@ -228,7 +228,7 @@ impl<M: Machine> PageAllocator<M> {
         unsafe {
             *self.topology.get() = Topology {
                 pageblocks,
-                preferred: config.node_of_cpu.map(|node| zonelists[usize::from(node) % MAX_NODES].map(|l| l.zones[0])),
+                preferred: config.node_of_cpu.map(|node| preferred(&zonelists[usize::from(node) % MAX_NODES])),
                 node_of_cpu: config.node_of_cpu.map(|node| node % MAX_NODES as u8),
                 zonelists,
             };
@@ -371,7 +371,7 @@ impl<M: Machine> PageAllocator<M> {
             };
             let step = (min / 4).max(managed / 1000);
             zone.set_watermarks(Watermarks { min, low: min + step, high: min + 2 * step });
-            zone.set_batch(batch(managed));
+            self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed)));
         }
         self.set_lowmem_reserves();
     }
@@ -390,6 +390,11 @@ impl<M: Machine> PageAllocator<M> {
             }
         }
     }
+}
+
+/// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; where there is none, any will be empty.
+fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
+    core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
 }
 
 /// Pages that a per-CPU list fetches at once: a 4096th of the zone, between 1 and 63.

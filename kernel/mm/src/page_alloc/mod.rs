@@ -31,10 +31,10 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, Pfn};
-use crate::buddy::{Frames, MAX_ORDER, MigrateType, PageblockTable};
+use crate::buddy::{Frames, MAX_ORDER, PageblockTable};
 use crate::fallible::AllocError;
 use crate::machine::{MAX_CPUS, Machine};
-use crate::pcp::PerCpuLists;
+use crate::pcp::{Chain, List, PerCpuLists};
 use crate::zone::{MAX_NODES, MAX_ZONES, Zone, ZoneKind};
 
 /// The zones that a request may use, best first.
@@ -57,11 +57,12 @@ impl Zonelist {
     }
 }
 
-/// What boot finds out once, and what only changes while one CPU runs.
+/// What boot finds out once.
+#[repr(C)]
 pub(crate) struct Topology {
     pageblocks: PageblockTable,
-    /// For each CPU and highest zone, the first zone of its zonelist.
-    preferred: [[u8; ZoneKind::COUNT]; MAX_CPUS],
+    /// For each CPU and each [`Gfp::zone_bits`], the first zone of the zonelist. All below MAX_ZONES.
+    preferred: [[u8; 16]; MAX_CPUS],
     node_of_cpu: [u8; MAX_CPUS],
     /// For each node and highest zone.
     zonelists: [[Zonelist; ZoneKind::COUNT]; MAX_NODES],
@@ -70,7 +71,7 @@ pub(crate) struct Topology {
 impl Topology {
     const EMPTY: Self = Self {
         pageblocks: PageblockTable::EMPTY,
-        preferred: [[0; ZoneKind::COUNT]; MAX_CPUS],
+        preferred: [[0; 16]; MAX_CPUS],
         node_of_cpu: [0; MAX_CPUS],
         zonelists: [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES],
     };
@@ -86,17 +87,20 @@ mod trap {
 const POISON: u8 = 0xaa;
 
 /// The page allocator of a machine: its nodes and their zones. A `static` in the kernel; before
-/// [`PageAllocator::init`] it has no memory, and says so.
+/// [`PageAllocator::init`] it has no memory, and says so. What the fast paths read comes first, within reach of one
+/// base register.
+#[repr(C)]
 pub struct PageAllocator<M: Machine> {
     machine: M,
-    topology: UnsafeCell<Topology>,
     trap: AtomicU32,
-    /// Frames that were not fit to be freed, and were kept out of circulation.
-    bad_pages: AtomicUsize,
+    topology: UnsafeCell<Topology>,
     lists: [[PerCpuLists; MAX_ZONES]; MAX_CPUS],
     zones: [Zone<M>; MAX_ZONES],
+    /// Frames that were not fit to be freed, and were kept out of circulation.
+    bad_pages: AtomicUsize,
     pressure: pressure::Pressure<M>,
     injection: inject::Injection,
+    pub(crate) cma: crate::cma::Cma<M>,
 }
 
 // SAFETY: all fields but `topology` are atomics and locks. `topology` is written by `init` alone, whose caller
@@ -115,6 +119,7 @@ impl<M: Machine> PageAllocator<M> {
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
+            cma: crate::cma::Cma::new(machine),
         }
     }
 
@@ -187,13 +192,12 @@ impl<M: Machine> PageAllocator<M> {
             }
             return Ok(pfn);
         }
-        let node = usize::from(self.topology().node_of_cpu[self.machine.cpu()]);
-        self.alloc_slow(node, order, gfp)
+        self.alloc_slow(None, order, gfp)
     }
 
     /// A block from a certain node if it has one; from others only without THISNODE.
     pub fn alloc_pages_node(&self, node: usize, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
-        let pfn = self.alloc_slow(node, order, gfp)?;
+        let pfn = self.alloc_slow(Some(node), order, gfp)?;
         // SAFETY: the block was just allocated at this order, and nobody else knows of it.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
@@ -215,19 +219,31 @@ impl<M: Machine> PageAllocator<M> {
     fn alloc_cached(&self, gfp: Gfp) -> Option<Pfn> {
         let irq = self.machine.irq_save();
         let cpu = self.machine.cpu();
-        let zone = usize::from(self.topology().preferred[cpu][gfp.zone()]);
-        let pfn = self.lists(cpu, zone).and_then(|lists| lists.pop(self.frames(), gfp.migrate_type()));
+        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
+        let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
+        // SAFETY: as above; `init` lists zones only.
+        let lists = unsafe { self.lists_unchecked(cpu, zone) };
+        let pfn = lists.pop(self.frames(), gfp.list());
         self.machine.irq_restore(irq);
         let pfn = pfn?;
         self.frames().page(pfn).make_allocated(0);
         Some(pfn)
     }
 
+    /// A CPU's lists for a zone.
+    ///
+    /// # Safety
+    /// `cpu` is below MAX_CPUS, `zone` below MAX_ZONES.
     #[inline(always)]
-    fn lists(&self, cpu: usize, zone: usize) -> Option<&PerCpuLists> {
-        debug_assert!(cpu < MAX_CPUS);
-        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract).
-        unsafe { self.lists.get_unchecked(cpu) }.get(zone)
+    unsafe fn lists_unchecked(&self, cpu: usize, zone: u8) -> &PerCpuLists {
+        debug_assert!(cpu < MAX_CPUS && usize::from(zone) < MAX_ZONES);
+        // SAFETY: the caller's promise.
+        unsafe { self.lists.get_unchecked(cpu).get_unchecked(usize::from(zone)) }
+    }
+
+    /// This CPU's lists for a zone. With interrupts masked.
+    fn own_lists(&self, zone: usize) -> &PerCpuLists {
+        &self.lists[self.machine.cpu()][zone]
     }
 
     /// Frees a block.
@@ -237,29 +253,39 @@ impl<M: Machine> PageAllocator<M> {
     /// else reaches it (in particular no TLB), and nobody uses it from here on.
     #[inline]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) {
-        let Some(block) = self.topology().pageblocks.get(pfn) else { return self.bad_page(pfn) };
         let page = self.frames().page(pfn);
         if !page.fit_to_free(order) {
             return self.bad_page(pfn);
         }
-        let (zone, list) = (usize::from(block.zone()), block.migrate_type());
-        if order != 0 || !list.is_mobile() || self.trap.load(Relaxed) != 0 {
-            return self.free_slow(pfn, order);
+        // SAFETY: its record says that it is allocated, so it exists.
+        let block = unsafe { self.topology().pageblocks.of_existing(pfn) };
+        if order == 0
+            && self.trap.load(Relaxed) == 0
+            && let Some(list) = block.list()
+        {
+            return self.free_cached(block.zone(), list, pfn);
         }
-        self.free_cached(zone, list, pfn);
+        self.free_slow(pfn, order);
     }
 
-    /// The fast path: a page to this CPU's list for its zone.
+    /// The fast path: a page to this CPU's list for its zone, which is that of a managed frame.
     #[inline(always)]
-    fn free_cached(&self, zone: usize, list: MigrateType, pfn: Pfn) {
+    fn free_cached(&self, zone: u8, list: List, pfn: Pfn) {
         self.frames().page(pfn).make_cached();
         let irq = self.machine.irq_save();
-        if let Some(lists) = self.lists(self.machine.cpu(), zone) {
-            let held = lists.push(self.frames(), list, pfn);
-            if held as usize >= self.zones[zone].batch() {
-                self.drain_chain(zone, lists.retire(list));
-            }
+        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract); a managed frame's zone exists.
+        let lists = unsafe { self.lists_unchecked(self.machine.cpu(), zone) };
+        if lists.push(self.frames(), list, pfn) {
+            return self.spill(lists, zone, list, irq);
         }
+        self.machine.irq_restore(irq);
+    }
+
+    /// A list is full: its older half goes to the buddy.
+    #[cold]
+    #[inline(never)]
+    fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, irq: usize) {
+        self.drain_chain(zone.into(), lists.retire(list));
         self.machine.irq_restore(irq);
     }
 
@@ -292,25 +318,16 @@ impl<M: Machine> PageAllocator<M> {
         }
         let frames = self.frames();
         let block = frames.pageblocks.of(pfn);
-        let zone = usize::from(block.zone());
-        match block.migrate_type() {
-            list if order == 0 && list.is_mobile() => return self.free_cached(zone, list, pfn),
-            // CMA's single pages serve movable allocations like any other.
-            MigrateType::Cma if order == 0 => return self.free_cached(zone, MigrateType::Movable, pfn),
-            _ => {}
+        match block.list() {
+            Some(list) if order == 0 => self.free_cached(block.zone(), list, pfn),
+            _ => self.zones[usize::from(block.zone())].with_area(|area| area.free_block(frames, pfn, order)),
         }
-        let irq = self.machine.irq_save();
-        if let Some(lists) = self.lists(self.machine.cpu(), zone) {
-            lists.count_freed(1 << order);
-        }
-        self.zones[zone].with_area(|area| area.free_block(frames, pfn, order));
-        self.machine.irq_restore(irq);
     }
 
     /// Gives a chain of cached pages to the buddy of their zone.
     #[cold]
     #[inline(never)]
-    fn drain_chain(&self, zone: usize, mut chain: crate::pcp::Chain) {
+    fn drain_chain(&self, zone: usize, mut chain: Chain) {
         if chain.count() == 0 {
             return;
         }
@@ -324,10 +341,9 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do it for any other.
     pub fn drain_cpu(&self, cpu: usize) {
-        for zone in 0..MAX_ZONES {
-            let Some(lists) = self.lists(cpu, zone) else { continue };
-            for list in &MigrateType::ALL[..MigrateType::PER_CPU] {
-                for chain in lists.take(*list) {
+        for (zone, lists) in self.lists[cpu].iter().enumerate() {
+            for list in List::ALL {
+                for chain in lists.take(list) {
                     self.drain_chain(zone, chain);
                 }
             }

@@ -74,12 +74,21 @@ impl<M: Machine> Pressure<M> {
         self.handler().report_bad_page(pfn);
     }
 
+    /// Lets others run who will change what the caller waits for.
+    pub(super) fn wait(&self) {
+        self.handler().wait();
+    }
+
     fn shrinker(&self, i: usize) -> Option<&'static dyn Shrinker> {
         self.0.lock().shrinkers.get(i).copied().flatten()
     }
 }
 
 impl<M: Machine> PageAllocator<M> {
+    pub(crate) fn wait_for_others(&self) {
+        self.pressure.wait();
+    }
+
     /// Registers what the kernel does about pressure; the last one counts.
     pub fn set_pressure_handler(&self, handler: &'static dyn PressureHandler) {
         self.pressure.0.lock().handler = handler;

@@ -7,8 +7,9 @@
 use core::ops::Range;
 
 use crate::addr::Pfn;
-use crate::buddy::{MAX_ORDER_PAGES, MigrateType, PAGEBLOCK_PAGES};
+use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::machine::Machine;
+use crate::zone::ZoneKind;
 
 use super::PageAllocator;
 
@@ -62,6 +63,14 @@ impl<M: Machine> PageAllocator<M> {
             // SAFETY: the caller's promise.
             unsafe { self.free_pages(Pfn(pfn), 0) };
         }
+    }
+
+    /// Whether a page may stay here for as long as a device likes: not where others count on moving it away.
+    pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
+        self.topology().pageblocks.get(pfn).is_some_and(|block| {
+            let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
+            !movable_zone && !matches!(block.migrate_type(), MigrateType::Cma | MigrateType::Isolate)
+        })
     }
 
     /// The zone that all of a range's page blocks belong to.
@@ -125,9 +134,9 @@ impl<M: Machine> PageAllocator<M> {
     /// Makes whole page blocks that are reserved (at boot) free CMA ones.
     ///
     /// # Safety
-    /// As [`PageAllocator::free_reserved`]; the range consists of whole blocks of the largest order.
-    pub unsafe fn free_reserved_as_cma(&self, range: Range<Pfn>) -> Result<(), RangeError> {
-        let whole = |pfn: Pfn| pfn.0.is_multiple_of(MAX_ORDER_PAGES);
+    /// As [`PageAllocator::free_reserved`]; the range consists of whole page blocks.
+    pub(crate) unsafe fn free_reserved_as_cma(&self, range: Range<Pfn>) -> Result<(), RangeError> {
+        let whole = |pfn: Pfn| pfn.0.is_multiple_of(PAGEBLOCK_PAGES);
         if !whole(range.start) || !whole(range.end) {
             return Err(RangeError::BadRange);
         }

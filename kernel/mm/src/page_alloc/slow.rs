@@ -24,10 +24,11 @@ const COSTLY_ORDER: u32 = 3;
 const RECLAIM_TARGET: usize = 32;
 
 impl<M: Machine> PageAllocator<M> {
-    /// Allocates, whatever it takes within what `gfp` permits.
+    /// Allocates, whatever it takes within what `gfp` permits. No node is this CPU's.
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, node: usize, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
+    pub(super) fn alloc_slow(&self, node: Option<usize>, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
+        let node = node.unwrap_or_else(|| self.topology().node_of_cpu[self.machine.cpu()].into());
         if order > MAX_ORDER || node >= MAX_NODES {
             return Err(AllocError);
         }
@@ -56,7 +57,7 @@ impl<M: Machine> PageAllocator<M> {
     fn find(&self, node: usize, order: u32, gfp: Gfp) -> Option<Pfn> {
         let demand = Demand {
             order,
-            list: gfp.migrate_type(),
+            list: gfp.list(),
             highest: gfp.zone(),
             depth: Depth::Low,
             cma: gfp.migrate_type() == MigrateType::Movable,
@@ -94,9 +95,7 @@ impl<M: Machine> PageAllocator<M> {
     fn take_from_buddy(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
         let pfn = self.zones[zone].allocate(self.frames(), demand)?;
         let irq = self.machine.irq_save();
-        if let Some(lists) = self.lists(self.machine.cpu(), zone) {
-            lists.count_allocated(1 << demand.order);
-        }
+        self.own_lists(zone).count_allocated(1 << demand.order);
         self.machine.irq_restore(irq);
         Some(pfn)
     }
@@ -104,30 +103,30 @@ impl<M: Machine> PageAllocator<M> {
     fn take_from_lists(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
         let irq = self.machine.irq_save();
         let frames = self.frames();
-        let pfn = self.lists(self.machine.cpu(), zone).and_then(|lists| {
-            if let Some(pfn) = lists.pop(frames, demand.list) {
-                return Some(pfn);
-            }
+        let lists = self.own_lists(zone);
+        let mut pfn = lists.pop(frames, demand.list);
+        if pfn.is_none() {
             if !lists.use_spare(demand.list) {
-                lists.refill(demand.list, self.batch_from_buddy(zone, demand));
+                lists.refill(demand.list, self.batch_from_buddy(zone, lists.batch(), demand));
             }
-            lists.pop(frames, demand.list)
-        });
+            pfn = lists.pop(frames, demand.list);
+        }
         self.machine.irq_restore(irq);
         frames.page(pfn?).make_allocated(0);
         pfn
     }
 
     /// Single pages from the buddy, as many as a batch has, or as there are above the watermark.
-    fn batch_from_buddy(&self, zone: usize, demand: &Demand) -> Chain {
+    fn batch_from_buddy(&self, zone: usize, batch: usize, demand: &Demand) -> Chain {
         let frames = self.frames();
         let zone = &self.zones[zone];
-        let room = zone.room(demand, zone.batch());
+        let room = zone.room(demand, batch);
         let mut chain = Chain::EMPTY;
         if room == 0 {
             return chain;
         }
-        let wanted = crate::buddy::Wanted { list: demand.list, cma: demand.cma, reserves: demand.reserves() };
+        let wanted =
+            crate::buddy::Wanted { list: demand.list.migrate_type(), cma: demand.cma, reserves: demand.reserves() };
         zone.with_area(|area| {
             for _ in 0..room {
                 let Some(pfn) = area.allocate(frames, 0, wanted) else { break };
@@ -172,7 +171,7 @@ impl<M: Machine> PageAllocator<M> {
         let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
         self.drain_all();
         for zone in self.topology().zonelists[node][demand.highest].iter() {
-            self.zones[zone].with_area(|area| area.unreserve_high_atomic(self.frames(), demand.list));
+            self.zones[zone].with_area(|area| area.unreserve_high_atomic(self.frames(), demand.list.migrate_type()));
         }
         freed
     }

@@ -39,10 +39,11 @@ impl<M: Machine> ZoneView<'_, M> {
         self.pages.lists.iter().map(|cpu| cpu[self.number].held()).sum()
     }
 
-    /// Pages allocated from the zone and freed to it since boot.
+    /// Pages allocated from the zone and freed to it since boot, those that CMA took not included.
     pub fn events(&self) -> (u64, u64) {
-        let each = self.pages.lists.iter().map(|cpu| cpu[self.number].events());
-        each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        let allocated: u64 = self.pages.lists.iter().map(|cpu| cpu[self.number].allocated()).sum();
+        let in_use = self.managed().saturating_sub(self.free() + self.per_cpu());
+        (allocated, allocated.saturating_sub(in_use as u64))
     }
 
     /// The record that programs get.

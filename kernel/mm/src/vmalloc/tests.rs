@@ -53,6 +53,10 @@ unsafe impl Machine for Fake {
     fn pages(self) -> &'static PageAllocator<Self> {
         unreachable!()
     }
+    fn spaces(self) -> &'static crate::mm::Spaces<Self> {
+        unreachable!("no address spaces here")
+    }
+
     fn mem_map(self) -> *mut Page {
         unreachable!()
     }
