@@ -21,6 +21,7 @@ pub use block::{PageBlock, PageList};
 pub use gfp::Gfp;
 pub use init::{Config, InitError, MovableSplit, Summary, mem_map_ranges, table_bytes};
 pub use inject::FaultInjection;
+pub(crate) use inject::Injection;
 pub use pressure::{PressureHandler, Shrinker};
 pub use range::{MigrateRange, RangeError};
 pub use stats::ZoneView;
