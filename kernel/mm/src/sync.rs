@@ -9,6 +9,9 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+mod shared;
+pub use shared::{IntentGuard, ReadGuard, SharedLock, WriteGuard};
+
 use crate::machine::Machine;
 
 /// The lock order of the whole kernel: lower ranks first.
@@ -43,8 +46,10 @@ pub enum Rank {
     FutexSecond = 27,
     /// The area tree of vmalloc.
     Vmalloc = 30,
+    /// Slots of kernel stacks.
+    Stacks = 32,
     /// Kernel translation tables.
-    KernelTable = 31,
+    KernelTable = 33,
     /// The list of slab caches.
     SlabCaches = 34,
     /// A node of a slab cache.
@@ -61,6 +66,12 @@ pub enum Rank {
     BootHeap = 54,
     /// The kernel log's ring.
     Log = 60,
+    /// The line discipline of the terminal.
+    Terminal = 61,
+    /// The random number generator.
+    Random = 58,
+    /// The shared words of the interrupt controller.
+    InterruptController = 59,
     /// The UART.
     Uart = 62,
 }

@@ -6,6 +6,7 @@ pub mod context;
 pub mod cpu;
 pub mod firmware;
 pub mod fp;
+pub mod gic;
 mod head;
 pub mod regs;
 pub mod smp;

@@ -70,16 +70,20 @@ pub fn allow_user_counter() {
     unsafe { asm!("msr cntkctl_el1, {}", in(reg) 1u64 << 1, options(nomem, nostack, preserves_flags)) }
 }
 
-/// Translates a user address for reading or writing as EL0 would be allowed to; `None` if it would fault.
-pub fn user_to_phys(va: usize, write: bool) -> Option<usize> {
-    let par: usize;
-    // SAFETY: AT reads the tables and writes PAR_EL1; interrupts that could use it are not expected to.
-    unsafe {
-        if write {
-            asm!("at s1e0w, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack));
-        } else {
-            asm!("at s1e0r, {va}", "isb", "mrs {par}, par_el1", va = in(reg) va, par = out(reg) par, options(nostack));
-        }
-    }
-    (par & 1 == 0).then_some(par & 0x0000_ffff_ffff_f000 | va & 0xfff)
+/// What programs may use of the CPU, as Linux's HWCAP bits (`arch/arm64/include/uapi/asm/hwcap.h`).
+pub fn hwcap() -> u64 {
+    use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64PFR0_EL1};
+    let field = |register: u64, shift: u32| register >> shift & 15;
+    let (isar, pfr) = (ID_AA64ISAR0_EL1.get(), ID_AA64PFR0_EL1.get());
+    let mut caps = 0;
+    let mut set = |bit: u32, has: bool| caps |= u64::from(has) << bit;
+    set(0, field(pfr, 16) != 15);
+    set(1, field(pfr, 20) != 15);
+    set(3, field(isar, 4) >= 1);
+    set(4, field(isar, 4) >= 2);
+    set(5, field(isar, 8) >= 1);
+    set(6, field(isar, 12) >= 1);
+    set(7, field(isar, 16) >= 1);
+    set(8, field(isar, 20) >= 2);
+    caps
 }

@@ -277,6 +277,16 @@ overflowed:
     mov     x1, #5
     b       dead
 
+    // What a signal handler returns to where its program brings no code of its own: rt_sigreturn. A page of its
+    // own, mapped into every process.
+    .section .rodata.sigreturn, "a"
+    .balign 4096
+    .global sigreturn_page
+sigreturn_page:
+    mov     x8, #139
+    svc     #0
+    .balign 4096
+
     .bss
     .balign 16
     .space  8192
@@ -300,12 +310,12 @@ const _: () = {
 };
 
 unsafe extern "C" {
-    /// Leaves the kernel with the frame at the stack's top.
-    fn return_to_user() -> !;
+    /// Leaves the kernel with the frame that SP points at: what a new thread's kernel side begins with.
+    pub safe fn return_to_user(_: usize) -> !;
+    static sigreturn_page: u8;
 }
 
-/// What a new user thread's kernel side begins with: nothing but the way out.
-pub extern "C" fn start_user(_: usize) -> ! {
-    // SAFETY: `Thread::new_user` left a frame at the top of this stack, and `Context::entering` put SP at it.
-    unsafe { return_to_user() }
+/// Where the page lies that signal handlers return through.
+pub fn sigreturn_page_address() -> usize {
+    (&raw const sigreturn_page).addr()
 }

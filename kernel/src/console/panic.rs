@@ -5,13 +5,13 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::log::Raw;
-use super::{log, serial, symbols};
+use super::{log, symbols};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, timer};
 use crate::boot::power;
 use crate::trap::irq;
 use crate::trap::syndrome::Syndrome;
-use crate::vm::layout::{KIMAGE, STACK_SIZE, VMALLOC_END, VMALLOC_START};
+use crate::vm::layout::{KIMAGE, STACK_SIZE, STACKS_END, STACKS_START};
 
 /// The exit status under `--exec`.
 pub const PANIC_STATUS: u32 = 101;
@@ -59,7 +59,6 @@ fn begin() {
     }
     irq::stop_others();
     log::drain();
-    serial::claim();
     let now = timer::now_ns() / 1000;
     let _ = write!(Raw, "[{:5}.{:06}] CPU {} ", now / 1_000_000, now % 1_000_000, me - 1);
 }
@@ -77,7 +76,7 @@ fn registers(frame: &TrapFrame) {
 
 /// Follows frame records as long as they ascend within one kernel stack.
 fn backtrace(mut fp: usize) {
-    let is_stack = |p: usize| p.is_multiple_of(8) && ((VMALLOC_START..VMALLOC_END).contains(&p) || p >= KIMAGE);
+    let is_stack = |p: usize| p.is_multiple_of(8) && ((STACKS_START..STACKS_END).contains(&p) || p >= KIMAGE);
     for _ in 0..64 {
         if !is_stack(fp) {
             break;

@@ -13,6 +13,7 @@ use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
+use crate::vm::space::Space;
 
 /// What `clone` is asked for.
 pub struct Request {
@@ -56,10 +57,6 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     };
     if let Err(e) = prepare(request, parent, &thread) {
         release_number(tid);
-        drop(thread);
-        if let Some(p) = process {
-            abandon(&p);
-        }
         return Err(e);
     }
     start(tid, request, &thread, process.as_ref());
@@ -113,24 +110,14 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     let descriptors = if request.flags.contains(Clone::FILES) { descriptors } else { descriptors.copy()? };
     let actions = from.actions.lock().clone();
     let actions = if request.flags.contains(Clone::SIGHAND) { actions } else { actions.copy()? };
-    let child_mm = if request.flags.contains(Clone::VM) { mm.clone() } else { mm.fork()? };
-    crate::vm::hold(&child_mm, request.flags.contains(Clone::VM));
-    let made = Process::new(pid, child_mm.clone(), descriptors, actions, Some(from)).and_then(|process| {
-        let thread = Thread::new_user(pid, process.clone(), child_mm.clone(), frame)?;
-        Ok((thread, Some(process)))
-    });
-    if made.is_err() {
-        crate::vm::release(child_mm);
-    }
-    made
-}
-
-/// A process that never ran: its memory goes.
-fn abandon(process: &Process) {
-    let mm = process.mm.lock().take();
-    if let Some(mm) = mm {
-        crate::vm::release(mm);
-    }
+    let space = if request.flags.contains(Clone::VM) {
+        from.space.lock().clone().ok_or(Errno::ESRCH)?
+    } else {
+        Space::new(mm.fork()?)?
+    };
+    let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
+    let thread = Thread::new_user(pid, process.clone(), space.mm.clone(), frame)?;
+    Ok((thread, Some(process)))
 }
 
 /// What the child starts with beside its registers.

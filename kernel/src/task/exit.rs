@@ -76,12 +76,9 @@ fn exit_process(process: &Process, status: u32) {
 
 /// Gives up the address space and tells a vfork parent.
 pub fn release_mm(process: &Process) {
-    let own = current().set_mm(None);
-    let mm = process.mm.lock().take();
-    drop(own);
-    if let Some(mm) = mm {
-        crate::vm::release(mm);
-    }
+    drop(current().set_mm(None));
+    let space = process.space.lock().take();
+    drop(space);
     process.mm_released.store(true, Ordering::Release);
     process.stop_wait.wake_all();
 }

@@ -17,7 +17,8 @@ use super::signal::{Actions, Pending};
 use super::thread::Thread;
 use super::wait::WaitQueue;
 use crate::ipc::handle::Descriptors;
-use crate::vm::{Cpu, Mm, SpinLock};
+use crate::vm::space::Space;
+use crate::vm::{Cpu, SpinLock};
 
 /// One more than the highest process or thread number.
 pub const PID_MAX: u32 = 32768;
@@ -32,8 +33,10 @@ intrusive_adapter!(pub Threads = UnsafeRef<Thread>: Thread { sibling_link => Lin
 pub struct Process {
     /// Its number, also that of its first thread.
     pub pid: u32,
+    /// Its parent's number, kept for who asks without the table.
+    pub ppid: AtomicU32,
     /// Address space, shared with a vfork child and gone at exit.
-    pub mm: SpinLock<Option<KArc<Mm>>>,
+    pub space: SpinLock<Option<KArc<Space>>>,
     /// Descriptors; gone at exit.
     pub descriptors: SpinLock<Option<KArc<Descriptors>>>,
     /// Handlers of signals, shared after CLONE_SIGHAND.
@@ -222,6 +225,7 @@ impl Table {
     /// Makes `child` a child of `parent`.
     pub fn adopt(&mut self, parent: &Process, child: &Process) {
         self.family_mut(child).parent = parent;
+        child.ppid.store(parent.pid, Ordering::Relaxed);
         // SAFETY: a process is in one of its parent's lists until `disown` or `bury`, while the table owns it.
         self.family_mut(parent).children.push_back(unsafe { UnsafeRef::from_raw(child) });
     }
@@ -266,6 +270,7 @@ impl Table {
                 },
             };
             self.family_mut(&child).parent = heir;
+            child.ppid.store(heir.pid, Ordering::Relaxed);
             let heir = self.family_mut(heir);
             if is_zombie { heir.zombies.push_back(child) } else { heir.children.push_back(child) }
             zombies |= is_zombie;
@@ -277,7 +282,7 @@ impl Process {
     /// A process with no thread yet.
     pub fn new(
         pid: u32,
-        mm: KArc<Mm>,
+        space: KArc<Space>,
         descriptors: KArc<Descriptors>,
         actions: KArc<Actions>,
         template: Option<&Process>,
@@ -288,7 +293,8 @@ impl Process {
         };
         Ok(KArc::try_new(Self {
             pid,
-            mm: SpinLock::new(Cpu, Rank::Process, Some(mm)),
+            ppid: AtomicU32::new(0),
+            space: SpinLock::new(Cpu, Rank::Process, Some(space)),
             descriptors: SpinLock::new(Cpu, Rank::Process, Some(descriptors)),
             actions: SpinLock::new(Cpu, Rank::Process, actions),
             pending: Pending::new(),
@@ -345,7 +351,7 @@ impl Process {
 }
 
 /// init's limits: Linux's defaults where they are fixed numbers (`include/asm-generic/resource.h`).
-fn first_limits() -> [Rlimit; rlimit::COUNT] {
+pub fn first_limits() -> [Rlimit; rlimit::COUNT] {
     let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
     limits[rlimit::STACK].cur = 8 << 20;
     limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };

@@ -231,10 +231,8 @@ pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
     if active.as_ref().is_none_or(|a| !KArc::ptr_eq(a, mm)) {
         let ttbr = mm.activate(here.id());
         regs::set_ttbr0(ttbr.table.get() as u64, ttbr.asid.0);
-        let old = active.replace(mm.clone());
-        if let Some(old) = old {
-            old.deactivate(here.id());
-        }
+        // The old one's owner has emptied it if this was its last holder (see `Space`).
+        *active = Some(mm.clone());
     }
 }
 

@@ -314,3 +314,8 @@ pub fn force(thread: &Thread, info: FaultInfo) {
 pub fn restarts(action: &HandlerAction) -> bool {
     action.flags & sa::RESTART != 0
 }
+
+/// Whether a signal has no effect on a process, as its actions stand.
+pub fn is_ignored(process: &Process, signal: u32) -> bool {
+    disposition(process, signal) == Disposition::Ignore
+}

@@ -4,6 +4,7 @@ use core::sync::atomic::AtomicU64;
 
 use quire_mm::addr::PhysAddr;
 use quire_mm::machine::{Asid, MAX_CPUS};
+use quire_mm::mm::Spaces;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::PageAllocator;
 use quire_mm::{Machine, VirtAddr};
@@ -19,13 +20,22 @@ pub struct Cpu;
 /// The nodes and zones of this computer.
 pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
 
+/// What the address spaces share.
+pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
+
 /// Locks of the kernel, with its lock order.
 pub type SpinLock<T> = quire_mm::sync::SpinLock<T, Cpu>;
 
 /// An address space.
 pub type Mm = quire_mm::mm::Mm<Cpu>;
 
+/// A memory object.
+pub type Object = quire_mm::object::Object<Cpu>;
+
 const _: () = assert!(PERCPU.len() == MAX_CPUS);
+
+/// What the address spaces share.
+pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
 
 // SAFETY: boot maps all DRAM at PAGE_OFFSET before anything asks for the direct map; TPIDR_EL1 gives the CPU its
 // number, which never changes; the TLB operations end with the barriers that complete them.
@@ -68,6 +78,11 @@ unsafe impl Machine for Cpu {
     #[inline(always)]
     fn pages(self) -> &'static PageAllocator<Self> {
         &PAGES
+    }
+
+    #[inline(always)]
+    fn spaces(self) -> &'static Spaces<Self> {
+        &SPACES
     }
 
     #[inline(always)]

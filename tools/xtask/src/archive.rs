@@ -5,7 +5,7 @@
 //! no program sees bytes behind the end of a file. In front of the data this is plain newc: `namesize` counts
 //! as many NULs behind the name as it takes to get to the page boundary. Behind the data it is not: the next
 //! header stands at the next multiple of `PAGE` instead of the next multiple of four, so a reader rounds up to
-//! that, or skips zeros until the next magic, as cpio and bsdtar do.
+//! that, or skips zeros until the next magic, as GNU cpio does.
 //!
 //! Directories come before what is in them, everything belongs to root and no time is recorded: the same
 //! files always give the same archive.

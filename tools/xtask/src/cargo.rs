@@ -52,6 +52,14 @@ impl Workspace {
         self.metadata.workspace_packages().iter().any(|p| p.name == package)
     }
 
+    /// The packages under user/ that only build for the bare machine: those that plain `cargo test` leaves out.
+    pub fn bare_metal_programs(&self) -> Vec<&str> {
+        let host = self.metadata.workspace_default_packages();
+        let packages = self.metadata.workspace_packages().into_iter();
+        let user = packages.filter(|p| p.manifest_path.starts_with(self.metadata.workspace_root.join("user")));
+        user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
+    }
+
     /// Builds packages for a target and returns their programs.
     pub fn build(&self, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
         let mut cargo = self.toolchain.cargo();

@@ -22,6 +22,14 @@ pub enum Command {
     Build(BuildOptions),
     /// Boot to the shell in this terminal; Ctrl-A X leaves.
     Run(RunOptions),
+    /// Make an SD card's image that boots on the board.
+    Image(ImageOptions),
+    /// Write the Pi's image to an SD card: asks, shows progress, reads back and compares.
+    Flash(FlashOptions),
+    /// Check formatting, and run clippy for every target.
+    Lint,
+    /// Run the host's tests, then the machines'; ends with `N passed, N failed`.
+    Test(TestOptions),
 }
 
 /// A machine that Quire runs on.
@@ -63,6 +71,33 @@ pub struct RunOptions {
     /// Boot what the last build left, without looking at the sources.
     #[arg(long)]
     pub no_build: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct ImageOptions {
+    /// The board; only the Pi boots from a card.
+    #[arg(long, value_enum)]
+    pub board: Board,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct FlashOptions {
+    /// The card, such as /dev/sdX or /dev/mmcblkN: all of it is overwritten.
+    #[arg(value_name = "DEVICE")]
+    pub device: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct TestOptions {
+    /// Leave out the machines that only widen the matrix, and the unoptimized build.
+    #[arg(long)]
+    pub quick: bool,
+    /// Run only tests whose names contain this.
+    #[arg(long, value_name = "S")]
+    pub filter: Option<String>,
 }
 
 /// What hardware QEMU shows to the guest.

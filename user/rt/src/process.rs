@@ -32,10 +32,10 @@ pub fn fork() -> Result<i32, Errno> {
 }
 
 /// Becomes another program; returns only on an error.
-pub fn execve<'a>(
+pub fn execve<'a, 'b>(
     path: &CStr,
     args: impl IntoIterator<Item = &'a CStr>,
-    env: impl IntoIterator<Item = &'a CStr>,
+    env: impl IntoIterator<Item = &'b CStr>,
 ) -> Errno {
     let args = pointers(args);
     let env = pointers(env);

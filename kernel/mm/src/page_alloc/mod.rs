@@ -202,6 +202,18 @@ impl<M: Machine> PageAllocator<M> {
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
 
+    /// The node that a frame of the allocator's is on.
+    #[inline]
+    pub fn node_of(&self, pfn: Pfn) -> usize {
+        self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
+    }
+
+    /// The node that this CPU is on.
+    #[inline]
+    pub fn local_node(&self) -> usize {
+        usize::from(self.topology().node_of_cpu[self.machine.cpu()])
+    }
+
     /// The fast path: a page from this CPU's list for the request's best zone.
     #[inline(always)]
     fn alloc_cached(&self, gfp: Gfp) -> Option<Pfn> {

@@ -4,10 +4,11 @@ use std::alloc::{Layout, alloc_zeroed};
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::buddy::MAX_ORDER;
 
 use super::config::Bank;
 
-/// Zeroed memory, aligned to a page, that is never freed. The host backs it when it is touched.
+/// Zeroed memory, as aligned as the largest block of frames is, that is never freed. The host backs it when it is touched.
 pub(super) struct Zeroed(*mut u8);
 
 // SAFETY: this is an address only; who may touch what lies there is the memory manager's business.
@@ -18,11 +19,11 @@ unsafe impl Sync for Zeroed {}
 impl Zeroed {
     pub(super) fn new(bytes: usize) -> Self {
         // Aligned by hand: the host's allocator fills aligned allocations with zeros itself, which touches them.
-        let layout = Layout::from_size_align(bytes + PAGE_SIZE, 16).expect("a size that fits");
+        let layout = Layout::from_size_align(bytes + LARGEST_BLOCK, 16).expect("a size that fits");
         // SAFETY: the size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         assert!(!start.is_null(), "the host has no {bytes} bytes");
-        Self(start.wrapping_add(start.align_offset(PAGE_SIZE)))
+        Self(start.wrapping_add(start.align_offset(LARGEST_BLOCK)))
     }
 
     pub(super) fn start(&self) -> *mut u8 {
@@ -30,7 +31,10 @@ impl Zeroed {
     }
 }
 
+const LARGEST_BLOCK: usize = PAGE_SIZE << MAX_ORDER;
+
 struct Arena {
+    /// Of the first block that reaches into the bank: its frames are aligned alike on both sides.
     start: usize,
     size: usize,
     host: Zeroed,
@@ -41,7 +45,11 @@ pub(super) struct Dram(Vec<Arena>);
 
 impl Dram {
     pub(super) fn new(banks: &[Bank]) -> Self {
-        let arena = |bank: &Bank| Arena { start: bank.start, size: bank.size, host: Zeroed::new(bank.size) };
+        let arena = |bank: &Bank| {
+            let start = bank.start & !(LARGEST_BLOCK - 1);
+            let size = bank.start + bank.size - start;
+            Arena { start, size, host: Zeroed::new(size) }
+        };
         Self(banks.iter().map(arena).collect())
     }
 

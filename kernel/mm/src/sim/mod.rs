@@ -6,6 +6,7 @@
 
 mod config;
 mod dram;
+pub mod mmu;
 mod tlb;
 
 pub use config::{Bank, SimConfig};
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::machine::{Asid, MAX_CPUS, Machine};
 use crate::memblock::MemBlock;
+use crate::mm::Spaces;
 use crate::page::Page;
 use crate::page_alloc::{PageAllocator, Summary};
 use dram::Dram;
@@ -28,6 +30,7 @@ pub struct Sim {
     dram: Dram,
     mem_map: dram::Zeroed,
     pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
+    spaces: OnceLock<Box<Spaces<&'static Sim>>>,
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
@@ -56,6 +59,7 @@ impl Sim {
             dram: Dram::new(&config.banks),
             mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
             pages: OnceLock::new(),
+            spaces: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
             summary: OnceLock::new(),
@@ -67,6 +71,7 @@ impl Sim {
         // SAFETY: once, after `init` with this memblock, and nobody uses the areas.
         unsafe { pages.init_cma(&memory) };
         let _ = sim.summary.set((summary, memory));
+        sim.spaces.get_or_init(|| Box::new(Spaces::new(sim)));
         sim
     }
 
@@ -161,6 +166,10 @@ unsafe impl Machine for &'static Sim {
 
     fn pages(self) -> &'static PageAllocator<Self> {
         self.pages.get().expect("Sim::boot made it")
+    }
+
+    fn spaces(self) -> &'static Spaces<Self> {
+        self.spaces.get().expect("Sim::boot made it")
     }
 
     fn mem_map(self) -> *mut Page {

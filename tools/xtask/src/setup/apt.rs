@@ -7,7 +7,7 @@ use std::sync::Once;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{on_path, output, run, say};
+use super::{cache, on_path, output, run, say};
 
 /// The architecture of the Pi, whose packages some files come from.
 const ARM64: &str = "arm64";
@@ -33,12 +33,7 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
 ///
 /// Debian 12 is the release whose own QEMU is too old and whose backports have a newer one.
 pub fn backports_if_older(package: &str, minimum: (u32, u32)) -> Result<Option<String>> {
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let field = |name: &str| release.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')).unwrap_or("");
-    if field("ID") != "debian" {
-        return Ok(None);
-    }
-    let codename = field("VERSION_CODENAME").trim_matches('"').to_owned();
+    let Some(codename) = debian_codename() else { return Ok(None) };
     need_root(&format!("apt-get install {package} (from {codename}-backports)"))?;
     update()?;
     if candidate(package)?.is_some_and(|version| version >= minimum) {
@@ -47,6 +42,14 @@ pub fn backports_if_older(package: &str, minimum: (u32, u32)) -> Result<Option<S
     let suite = format!("{codename}-backports");
     add_suite(&codename, &suite)?;
     Ok(Some(suite))
+}
+
+/// The code name of this Debian release; `None` on another distribution.
+fn debian_codename() -> Option<String> {
+    let release = fs::read_to_string("/etc/os-release").ok()?;
+    let field = |name: &str| release.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+    (field("ID") == Some("debian")).then_some(())?;
+    Some(field("VERSION_CODENAME")?.trim_matches('"').to_owned())
 }
 
 /// The major and minor version that `apt-get install` would take.
@@ -61,43 +64,92 @@ fn candidate(package: &str) -> Result<Option<(u32, u32)>> {
 
 /// Adds a suite of the archive that the release itself comes from, unless it is there.
 fn add_suite(codename: &str, suite: &str) -> Result<()> {
-    let format = "$(REPO_URI) $(CODENAME)";
-    let targets = output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
-    let mut archives = targets.lines().filter_map(|line| line.split_once(' '));
-    if archives.clone().any(|(_, name)| name == suite) {
+    if sources()?.iter().any(|(_, name)| name == suite) {
         return Ok(());
     }
-    let Some((uri, _)) = archives.find(|&(_, name)| name == codename) else {
-        bail!("apt's sources have no {codename}, so the place of {suite} is unknown: add that suite yourself")
-    };
     let file = format!("/etc/apt/sources.list.d/{suite}.sources");
     say(&format!("adding the suite {suite} to apt's sources ({file})"));
-    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let signed = if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
-    fs::write(&file, format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n{signed}"))?;
+    fs::write(&file, source(&archive_of(codename)?, suite, "main"))?;
     run(apt_get().arg("update"))
 }
 
-/// Takes one file out of an arm64 package without installing it.
+/// Address and code name of each suite that apt knows.
+fn sources() -> Result<Vec<(String, String)>> {
+    let format = "$(REPO_URI) $(CODENAME)";
+    let targets = output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
+    Ok(targets.lines().filter_map(|line| line.split_once(' ')).map(|(uri, name)| (uri.into(), name.into())).collect())
+}
+
+/// The address that this machine gets its Debian release from.
+fn archive_of(codename: &str) -> Result<String> {
+    let found = sources()?.into_iter().find(|(_, name)| name == codename);
+    Ok(found.with_context(|| format!("apt's sources have no {codename}"))?.0)
+}
+
+/// The text of a sources file.
+fn source(uri: &str, suite: &str, component: &str) -> String {
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    let signed = if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
+    format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {component}\n{signed}")
+}
+
+/// Takes files out of an arm64 package without installing it.
 ///
-/// `package` gets the package's name once apt knows that architecture; `path` is a pattern of tar's.
-pub fn arm64_file(package: impl FnOnce() -> Result<String>, path: &str, into: &Path) -> Result<()> {
+/// `package` gets the package's name once apt knows that architecture. Each file is a pattern of tar's and
+/// where the file goes.
+pub fn arm64_files(package: impl FnOnce() -> Result<String>, files: &[(&str, &Path)]) -> Result<()> {
     know_arm64()?;
-    let package = package()?;
-    let work = into.with_extension("download");
-    if work.exists() {
-        fs::remove_dir_all(&work)?;
+    let package = format!("{}:{ARM64}", package()?);
+    in_scratch(|dir| {
+        run(apt_get().current_dir(dir).args(["download", &package]))?;
+        extract(dir, files)
+    })
+}
+
+/// Takes files out of a package of a component of Debian's archive, with lists of our own: the system's sources
+/// stay as they are.
+pub fn component_files(component: &str, package: &str, files: &[(&str, &Path)]) -> Result<()> {
+    let Some(codename) = debian_codename() else { bail!("only Debian has the package {package} of {component}") };
+    let uri = archive_of(&codename)?;
+    in_scratch(|dir| {
+        fs::create_dir_all(dir.join("sources"))?;
+        fs::create_dir_all(dir.join("lists/partial"))?;
+        fs::write(dir.join("sources/own.sources"), source(&uri, &codename, component))?;
+        let own_apt_get = || {
+            let mut command = apt_get();
+            command.current_dir(dir).args(["-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Dir::Cache::pkgcache="]);
+            command.arg("-o").arg(format!("Dir::Etc::sourceparts={}", dir.join("sources").display()));
+            command.arg("-o").arg(format!("Dir::State::lists={}", dir.join("lists").display()));
+            command
+        };
+        run(own_apt_get().arg("update"))?;
+        run(own_apt_get().args(["download", package]))?;
+        extract(dir, files)
+    })
+}
+
+/// Does something in a directory that is there for it alone.
+fn in_scratch(work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let dir = cache()?.join(format!("scratch-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let done = work(&dir);
+    fs::remove_dir_all(&dir)?;
+    done
+}
+
+/// Takes files out of the one package in a directory.
+fn extract(dir: &Path, files: &[(&str, &Path)]) -> Result<()> {
+    let entries = fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?;
+    let packages = entries.iter().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "deb"));
+    let package = packages.context("apt-get download left no package")?;
+    for (pattern, into) in files {
+        let part = dir.join("part");
+        // Written to standard output, a file comes without the directories above it.
+        let pipe = r#"set -o pipefail; dpkg-deb --fsys-tarfile "$0" | tar -xO --wildcards "$1" >"$2""#;
+        run(Command::new("bash").arg("-c").arg(pipe).arg(&package).arg(pattern).arg(&part))?;
+        ensure!(fs::metadata(&part)?.len() > 0, "{} has no {pattern}", package.display());
+        fs::rename(&part, into)?;
     }
-    fs::create_dir_all(&work)?;
-    run(apt_get().current_dir(&work).arg("download").arg(format!("{package}:{ARM64}")))?;
-    let deb = fs::read_dir(&work)?.next().context("apt-get download left no file")??.path();
-    let part = work.join("part");
-    // The archive's directories are stripped by writing the file to standard output.
-    let pipe = r#"set -o pipefail; dpkg-deb --fsys-tarfile "$0" | tar -xO --wildcards "$1" >"$2""#;
-    run(Command::new("bash").arg("-c").arg(pipe).arg(&deb).arg(path).arg(&part))?;
-    ensure!(fs::metadata(&part)?.len() > 0, "{package} has no {path}");
-    fs::rename(&part, into)?;
-    fs::remove_dir_all(&work)?;
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::qemu::QEMU;
 
-pub use files::{busybox, device_tree};
+pub use files::{busybox, device_tree, firmware};
 pub use rust::{Toolchain, toolchain};
 
 /// QEMU has the board raspi4b from 9.0 and a second serial port on virt from 9.1.
