@@ -1,6 +1,86 @@
+//! Quire's kernel: the EL1 program. This page is its boot, a line a part, in the order in which they come to life.
+
 #![no_std]
 #![no_main]
-#[panic_handler]
-fn p(_: &core::panic::PanicInfo) -> ! {
-    loop {}
+#![deny(unsafe_op_in_unsafe_fn)]
+
+extern crate alloc;
+
+mod arch;
+mod boot;
+mod console;
+mod ipc;
+mod syscall;
+mod task;
+mod trap;
+mod vm;
+
+use quire_mm::PhysAddr;
+use quire_platform::bootargs;
+
+use arch::{cpu, smp, timer};
+use boot::{BOARD, archive, memory, power};
+use console::{log as kernel_log, serial, symbols};
+use task::percpu::PERCPU;
+use task::sched;
+use trap::irq;
+use vm::{SPACES, random};
+
+/// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
+#[unsafe(no_mangle)]
+extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
+    cpu::set_this(&PERCPU[0]);
+    // SAFETY: the first thing that runs.
+    unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
+    timer::init_clock();
+    kernel_log::init();
+
+    let tree = boot::read_tree(fdt);
+    let fdt_size = tree.unwrap_or_else(|e| boot::stop("no usable device tree", &e));
+    let board = BOARD.get();
+    let args = board.chosen.bootargs.as_str();
+    if let Some(level) = bootargs::find(args, "loglevel")
+        && !kernel_log::set_level(level)
+    {
+        log::warn!("loglevel={level}: no such level");
+    }
+
+    let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
+        .unwrap_or_else(|e| boot::stop("no memory to run in", &e));
+    let console = serial::init(board);
+    power::init();
+    boot::greet(board, &pages);
+
+    let randomise = !bootargs::arguments(args).any(|(key, _)| key == "norandmaps");
+    if !random::init(&board.chosen.rng_seed, randomise) {
+        log::warn!("the boot loader gave no rng-seed: random numbers are predictable");
+    }
+    if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
+        boot::stop("no memory for address spaces", &"");
+    }
+    let (files, problem) = archive::init(archive::range(board));
+    if let Some(problem) = problem {
+        log::warn!("boot archive: {problem:?}; the files before it are used");
+    }
+    if let Ok(file) = archive::lookup(0, b"/boot/kernel.sym", true) {
+        symbols::init(file.data);
+    }
+    log::info!("boot archive: {files} files and directories");
+
+    irq::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
+    boot::init_this_cpu(0).unwrap_or_else(|e| boot::stop("no memory for the idle thread", &e));
+    boot::start_secondaries(board);
+    boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
+    boot::report_boot();
+    sched::idle_loop()
+}
+
+/// A secondary CPU's first Rust code: final tables, its own stack and per-CPU data, interrupts masked.
+#[unsafe(no_mangle)]
+extern "C" fn secondary_main() -> ! {
+    let ready = irq::init_cpu().is_ok() && boot::init_this_cpu(cpu::this().id()).is_ok();
+    if !ready {
+        cpu::park();
+    }
+    sched::idle_loop()
 }

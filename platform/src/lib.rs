@@ -1,2 +1,18 @@
-//! Boards.
+//! Boards: what a device tree says, and the few drivers that the kernel itself needs.
+//!
+//! - [`tree`]: a checked reading of the device tree into a plain [`tree::Board`].
+//! - [`bootargs`]: the kernel's command line.
+//! - [`uart`]: serial ports.
+//! - [`gic`]: the interrupt controller.
+//! - [`power`]: starting CPUs, switching off, resetting.
+//!
+//! Nothing here executes a privileged instruction or reads a system register: where a driver needs one it takes a
+//! small trait that the kernel implements. No address of a board stands in this crate; all of them come from the tree.
+
 #![cfg_attr(not(test), no_std)]
+
+pub mod bootargs;
+pub mod gic;
+pub mod power;
+pub mod tree;
+pub mod uart;

@@ -77,7 +77,7 @@ impl<T> TryVec<T> for Vec<T> {
     where
         T: Copy,
     {
-        let mut v = Self::try_with_capacity(from.len())?;
+        let mut v = <Self as TryVec<T>>::try_with_capacity(from.len())?;
         // There is room: this cannot allocate.
         #[allow(clippy::disallowed_methods)]
         v.extend_from_slice(from);
@@ -147,6 +147,40 @@ impl<T> KArc<T> {
         let inner = unsafe { NonNull::new_unchecked(ptr.byte_sub(offset).cast_mut().cast::<Counted<T>>()) };
         Self { inner }
     }
+
+    /// Adds `n` owners that are no `KArc`s: records that hold the pointer in a form of their own.
+    pub fn add_owners(this: &Self, n: usize) {
+        this.counted().count.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Ends `n` owners that [`KArc::add_owners`] added.
+    ///
+    /// # Safety
+    /// `ptr` is the address ([`KArc::as_ptr`]) of a value to which at least `n` such owners are left, all of them
+    /// the caller's.
+    pub unsafe fn drop_owners(ptr: *const T, n: usize) {
+        if n == 0 {
+            return;
+        }
+        // SAFETY: the caller has an owner, so the value lives. One `KArc` stands for the last of the `n`.
+        let last = unsafe { Self::from_raw(ptr) };
+        if n > 1 {
+            last.counted().count.fetch_sub(n - 1, Ordering::Release);
+        }
+        drop(last);
+    }
+
+    /// A new owner of a value that may be on its way out; `None` if its last owner is gone.
+    ///
+    /// # Safety
+    /// `ptr` is the address of a value whose memory is not yet freed and will not be during the call.
+    pub unsafe fn upgrade(ptr: *const T) -> Option<Self> {
+        // SAFETY: the memory is there; `ManuallyDrop`, since this is an owner only if the count says so.
+        let this = core::mem::ManuallyDrop::new(unsafe { Self::from_raw(ptr) });
+        let grow = |n: usize| if n == 0 { None } else { Some(n + 1) };
+        this.counted().count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).ok()?;
+        Some(core::mem::ManuallyDrop::into_inner(this))
+    }
 }
 
 impl<T> Clone for KArc<T> {
@@ -203,7 +237,7 @@ mod tests {
 
     #[test]
     fn vectors_grow_by_hand() {
-        let mut v = Vec::try_with_capacity(1).unwrap();
+        let mut v = <Vec<_> as TryVec<_>>::try_with_capacity(1).unwrap();
         for i in 0..100 {
             v.try_push(i).unwrap();
         }

@@ -6,7 +6,7 @@
 //! Floors, ground first; none imports a higher one:
 //! - [`addr`], [`machine`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
 //! - [`memblock`]: the boot allocator.
-//! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`]: page frames.
+//! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`], [`cma`]: page frames.
 //! - [`slab`]: objects smaller than a page.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
 //! - [`pte`], [`table`], [`asid`], [`kernel_table`]: translation tables and what caches them.
@@ -20,6 +20,7 @@ extern crate alloc;
 pub mod addr;
 pub mod asid;
 pub mod buddy;
+pub mod cma;
 pub mod fallible;
 pub mod kernel_table;
 pub mod machine;

@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::mm::Spaces;
 use crate::page::Page;
 use crate::page_alloc::PageAllocator;
 
@@ -18,8 +19,9 @@ pub struct Asid(pub u16);
 ///
 /// # Safety
 /// The memory manager's own safety rests on these: `direct_map` answers a pointer through which the physical
-/// byte can be read and written for as long as the frame exists; `cpu` is below [`MAX_CPUS`] and does not
-/// change while interrupts are masked; a TLB operation has completed, on every CPU, when it returns.
+/// byte can be read and written for as long as the frame exists, and which is as aligned as the address is, up to
+/// the largest block of frames (4 MiB); `cpu` is below [`MAX_CPUS`] and does not change while interrupts are
+/// masked; a TLB operation has completed, on every CPU, when it returns.
 pub unsafe trait Machine: Copy + Send + Sync + 'static {
     /// This CPU's number.
     fn cpu(self) -> usize;
@@ -46,6 +48,9 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
 
     /// The page allocator of this machine.
     fn pages(self) -> &'static PageAllocator<Self>;
+
+    /// What the address spaces of this machine share.
+    fn spaces(self) -> &'static Spaces<Self>;
 
     /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
     fn mem_map(self) -> *mut Page;

@@ -1,1 +1,245 @@
-//! Per-CPU lists of hot pages.
+//! Per-CPU lists of free pages: what makes the common allocation and free cheap.
+//!
+//! For each CPU and zone there are, for each mobile migrate type, two stacks of pages: one at work and one spare.
+//! A free pushes, an allocation pops, with interrupts masked and no lock. When the stack at work is full it
+//! becomes the spare, and the old spare, whose pages have been out of use longest, goes back to the buddy in
+//! one go; when it is empty the spare takes its place, and only then a batch comes from the buddy. So a CPU that
+//! allocates and frees around any level takes the zone's lock once in a batch at most. The lists are per zone, not
+//! per node, because the zone is what a request limits; a free finds it in the page block table either way.
+//!
+//! # Who may do what to a stack
+//!
+//! Its CPU pushes, pops and replaces it. Any CPU may take all of it at once ([`Stack::take`]): that is how a list
+//! is drained from afar, without an interrupt to its CPU. A stack is one word, count and top, changed by
+//! compare-and-exchange. There is no ABA problem: between a pop's reading the top and its exchange, interrupts
+//! are masked, so the only change that can happen is that the stack becomes empty, and that makes the exchange fail.
+//!
+//! One cache line holds all of a CPU's lists for a zone, so that CPUs that work apart write no common line.
+
+use core::sync::atomic::{AtomicU64, Ordering::*};
+
+use crate::addr::Pfn;
+use crate::buddy::{Frames, MigrateType};
+use crate::machine::Machine;
+use crate::page::link;
+
+/// A chain of pages through their `next` links, as a word: the first one's pfn above how many there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Chain(u64);
+
+impl Chain {
+    pub(crate) const EMPTY: Self = Self(0);
+
+    #[inline(always)]
+    pub(crate) const fn new(first: u32, count: u32) -> Self {
+        Self((first as u64) << 32 | count as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn count(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    pub(crate) const fn first(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Takes the first page off a chain that nobody else sees.
+    #[inline]
+    pub(crate) fn pop<M: Machine>(&mut self, frames: Frames<M>) -> Option<Pfn> {
+        if self.count() == 0 {
+            return None;
+        }
+        let first = Pfn(self.first() as usize);
+        *self = Self::new(frames.page(first).next().load(Relaxed), self.count() - 1);
+        Some(first)
+    }
+
+    /// Puts a page in front of a chain that nobody else sees.
+    #[inline]
+    pub(crate) fn push<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn) {
+        frames.page(pfn).next().store(self.first(), Relaxed);
+        *self = Self::new(link(pfn), self.count() + 1);
+    }
+}
+
+/// A chain that its CPU works on, and that others may take whole.
+#[repr(transparent)]
+pub(crate) struct Stack(AtomicU64);
+
+impl Stack {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Pages on it.
+    #[inline]
+    pub(crate) fn count(&self) -> u32 {
+        Chain(self.0.load(Relaxed)).count()
+    }
+
+    /// Takes the top page. By its CPU, with interrupts masked.
+    #[inline(always)]
+    fn pop<M: Machine>(&self, frames: Frames<M>) -> Option<Pfn> {
+        let mut old = Chain(self.0.load(Relaxed));
+        while old.count() != 0 {
+            let top = Pfn(old.first() as usize);
+            // If another CPU has just taken the stack, this may read anything; then the exchange fails.
+            let below = frames.page(top).next().load(Relaxed);
+            let new = Chain::new(below, old.count() - 1);
+            match self.0.compare_exchange_weak(old.0, new.0, Relaxed, Relaxed) {
+                Ok(_) => return Some(top),
+                Err(now) => old = Chain(now),
+            }
+        }
+        None
+    }
+
+    /// Puts a page on top; answers how many there are now. By its CPU, with interrupts masked.
+    #[inline(always)]
+    fn push<M: Machine>(&self, frames: Frames<M>, pfn: Pfn) -> u32 {
+        let next = frames.page(pfn).next();
+        let mut old = Chain(self.0.load(Relaxed));
+        loop {
+            next.store(old.first(), Relaxed);
+            let new = Chain::new(link(pfn), old.count() + 1);
+            // Release: who takes the stack from afar sees the links.
+            match self.0.compare_exchange_weak(old.0, new.0, Release, Relaxed) {
+                Ok(_) => return new.count(),
+                Err(now) => old = Chain(now),
+            }
+        }
+    }
+
+    /// Takes everything. By any CPU.
+    pub(crate) fn take(&self) -> Chain {
+        Chain(self.0.swap(0, Acquire))
+    }
+
+    /// Fills an empty stack. By its CPU, with interrupts masked: nobody else fills it, so it is still empty.
+    fn fill(&self, chain: Chain) {
+        debug_assert!(self.count() == 0);
+        self.0.store(chain.0, Release);
+    }
+}
+
+/// One CPU's lists for one zone.
+#[repr(C, align(64))]
+pub(crate) struct PerCpuLists {
+    active: [Stack; MigrateType::PER_CPU],
+    spare: [Stack; MigrateType::PER_CPU],
+    /// Pages that this CPU allocated from the zone since boot. What was freed follows from what is in use.
+    allocated: AtomicU64,
+    /// Pages that make a stack full, and that are fetched at once.
+    batch: AtomicU64,
+}
+
+const _: () = assert!(size_of::<PerCpuLists>() == 64);
+
+impl PerCpuLists {
+    pub(crate) const fn new() -> Self {
+        Self {
+            active: [const { Stack::new() }; MigrateType::PER_CPU],
+            spare: [const { Stack::new() }; MigrateType::PER_CPU],
+            allocated: AtomicU64::new(0),
+            batch: AtomicU64::new(1),
+        }
+    }
+
+    /// Takes a page from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
+    #[inline(always)]
+    pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
+        let pfn = list.of(&self.active).pop(frames)?;
+        self.count_allocated(1);
+        Some(pfn)
+    }
+
+    /// Puts a page on the stack at work; whether that is full now.
+    #[inline(always)]
+    pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
+        u64::from(list.of(&self.active).push(frames, pfn)) >= self.batch.load(Relaxed)
+    }
+
+    /// The stack at work is empty: the spare takes its place. Whether there was one.
+    pub(crate) fn use_spare(&self, list: List) -> bool {
+        let spare = list.of(&self.spare).take();
+        if spare.count() == 0 {
+            return false;
+        }
+        list.of(&self.active).fill(spare);
+        true
+    }
+
+    /// The stack at work is empty, and so is the spare: pages from the buddy take its place.
+    pub(crate) fn refill(&self, list: List, chain: Chain) {
+        list.of(&self.active).fill(chain);
+    }
+
+    /// The stack at work is full: it becomes the spare. Answers the old spare, for the buddy.
+    pub(crate) fn retire(&self, list: List) -> Chain {
+        let old = list.of(&self.spare).take();
+        list.of(&self.spare).fill(list.of(&self.active).take());
+        old
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_allocated(&self, pages: u64) {
+        self.allocated.store(self.allocated.load(Relaxed) + pages, Relaxed);
+    }
+
+    /// Takes both stacks of a type. By any CPU.
+    pub(crate) fn take(&self, list: List) -> [Chain; 2] {
+        [list.of(&self.active).take(), list.of(&self.spare).take()]
+    }
+
+    /// Pages held now.
+    pub(crate) fn held(&self) -> usize {
+        self.active.iter().chain(&self.spare).map(|stack| stack.count() as usize).sum()
+    }
+
+    /// Pages allocated since boot.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Relaxed)
+    }
+
+    pub(crate) fn batch(&self) -> usize {
+        self.batch.load(Relaxed) as usize
+    }
+
+    pub(crate) fn set_batch(&self, pages: usize) {
+        self.batch.store(pages as u64, Relaxed);
+    }
+}
+
+/// One of the lists that a CPU has for a zone: below `MigrateType::PER_CPU`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct List(u8);
+
+impl List {
+    pub(crate) const ALL: [Self; MigrateType::PER_CPU] = [Self(0), Self(1), Self(2)];
+
+    /// The list of the migrate type whose low two bits these are: 3 is none, and means 2.
+    #[inline(always)]
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        let bits = bits & 3;
+        Self((bits & !(bits >> 1)) as u8)
+    }
+
+    /// The list with this number, if there is one.
+    #[inline(always)]
+    pub(crate) const fn numbered(number: u8) -> Option<Self> {
+        if number < MigrateType::PER_CPU as u8 { Some(Self(number)) } else { None }
+    }
+
+    /// What its pages were, or will be, allocated for.
+    pub(crate) const fn migrate_type(self) -> MigrateType {
+        MigrateType::ALL[self.0 as usize]
+    }
+
+    #[inline(always)]
+    fn of(self, stacks: &[Stack; MigrateType::PER_CPU]) -> &Stack {
+        // SAFETY: all ways to make a `List` see to it that it is below the length.
+        unsafe { stacks.get_unchecked(usize::from(self.0)) }
+    }
+}

@@ -9,6 +9,9 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+mod shared;
+pub use shared::{IntentGuard, ReadGuard, SharedLock, WriteGuard};
+
 use crate::machine::Machine;
 
 /// The lock order of the whole kernel: lower ranks first.
@@ -43,8 +46,10 @@ pub enum Rank {
     FutexSecond = 27,
     /// The area tree of vmalloc.
     Vmalloc = 30,
+    /// Slots of kernel stacks.
+    Stacks = 32,
     /// Kernel translation tables.
-    KernelTable = 31,
+    KernelTable = 33,
     /// The list of slab caches.
     SlabCaches = 34,
     /// A node of a slab cache.
@@ -61,6 +66,12 @@ pub enum Rank {
     BootHeap = 54,
     /// The kernel log's ring.
     Log = 60,
+    /// The line discipline of the terminal.
+    Terminal = 61,
+    /// The random number generator.
+    Random = 58,
+    /// The shared words of the interrupt controller.
+    InterruptController = 59,
     /// The UART.
     Uart = 62,
 }
@@ -88,13 +99,19 @@ impl<T, M: Machine> SpinLock<T, M> {
     /// Waits for the lock and takes it.
     #[inline]
     pub fn lock(&self) -> SpinGuard<'_, T, M> {
+        self.lock_as(self.rank)
+    }
+
+    /// As [`SpinLock::lock`], for the second of two locks of one kind: `rank` takes the place of the lock's own.
+    #[inline]
+    pub fn lock_as(&self, rank: Rank) -> SpinGuard<'_, T, M> {
         let irq = self.machine.irq_save();
-        note_taken(self.machine, self.rank);
+        note_taken(self.machine, rank);
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         while self.serving.load(Ordering::Acquire) != ticket {
             self.machine.relax();
         }
-        SpinGuard { lock: self, irq }
+        SpinGuard { lock: self, rank, irq }
     }
 
     /// Takes the lock if nobody holds it or waits for it.
@@ -109,7 +126,7 @@ impl<T, M: Machine> SpinLock<T, M> {
             return None;
         }
         note_taken(self.machine, self.rank);
-        Some(SpinGuard { lock: self, irq })
+        Some(SpinGuard { lock: self, rank: self.rank, irq })
     }
 
     /// The value, without locking: whoever has `&mut` is alone.
@@ -131,6 +148,7 @@ impl<T, M: Machine> SpinLock<T, M> {
 /// The right to the value; gives the lock back when dropped.
 pub struct SpinGuard<'a, T, M: Machine> {
     lock: &'a SpinLock<T, M>,
+    rank: Rank,
     irq: usize,
 }
 
@@ -155,7 +173,7 @@ impl<T, M: Machine> Drop for SpinGuard<'_, T, M> {
         let lock = self.lock;
         let now = lock.serving.load(Ordering::Relaxed);
         lock.serving.store(now.wrapping_add(1), Ordering::Release);
-        note_released(lock.machine, lock.rank);
+        note_released(lock.machine, self.rank);
         lock.machine.irq_restore(self.irq);
     }
 }

@@ -1,2 +1,43 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: everything that is done to Quire from outside, so that a contributor does nothing by hand.
+//!
+//! [`options`] is the command line, [`setup`] what must be on the machine; each command has a module of its own. The way from sources to a booted
+//! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`]; [`test`] goes it many times.
+//! What xtask itself says goes to standard error, always: standard output belongs to the guest.
+
+mod archive;
+mod build;
+mod cargo;
+mod flash;
+mod image;
+mod kernel;
+mod lint;
+mod options;
+mod qemu;
+mod run;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use options::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup => setup::setup(),
+        Command::Build(options) => build::build(&options).map(|_| 0),
+        Command::Run(options) => run::run(&options),
+        Command::Image(options) => image::image(&options),
+        Command::Flash(options) => flash::flash(&options),
+        Command::Lint => lint::lint(),
+        Command::Test(options) => test::test(&options),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,1 +1,317 @@
 //! `Mm`: an address space.
+//!
+//! # Locks
+//! One [`SharedLock`] over the areas, in three modes:
+//! - a fault, a pin or a view *reads*: any number side by side;
+//! - a call that changes the map *intends* to: one at a time, beside the faults; it looks, checks and allocates;
+//! - for the change of the tree itself it *writes*, alone.
+//!
+//! A change takes areas out of the tree first, under the write lock, and empties their entries after: a fault that
+//! found the area has finished by then, and a later one does not find it. A fault that finds no area, or the wrong
+//! rights, waits for an intending writer and looks again before it says so ([`Mm::fault`]): so a MAP_FIXED over
+//! something mapped never shows the hole.
+//!
+//! Lock order: areas (`Rank::AddressSpace`), then a table page (see [`crate::table`]). fork's child is locked by
+//! nobody: only fork knows it.
+//!
+//! # Counters
+//! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else.
+
+mod advise;
+mod ahead;
+mod brk;
+mod fault;
+mod fork;
+pub mod frame;
+mod map;
+mod pin;
+mod protect;
+mod remap;
+mod residence;
+mod reverse;
+mod spaces;
+mod split;
+mod unmap;
+mod view;
+mod write_fault;
+
+#[cfg(test)]
+mod tests;
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use quire_abi::Errno;
+
+use crate::addr::{PAGE_SHIFT, PhysAddr, USER_END, UserAddr};
+use crate::asid::AsidSlot;
+use crate::fallible::KArc;
+use crate::machine::{Asid, Machine};
+use crate::rmap::AnonGroup;
+use crate::sync::{IntentGuard, Rank, SharedLock};
+use crate::table::Tables;
+use crate::table::gather::Counts;
+use crate::vma::{AreaTree, VmFlags};
+
+pub use fault::{Access, FaultError};
+pub use map::MapRequest;
+pub use pin::PinnedPage;
+pub use reverse::for_each_anon_mapping;
+pub use spaces::Spaces;
+pub use view::{AreaView, Stats};
+
+/// The most areas that a space may have (Linux's default `max_map_count`).
+pub const MAX_MAP_COUNT: usize = 65530;
+
+/// Where things lie in a new space. Randomisation, if any, is the caller's and already in the numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct MmLayout {
+    /// mmap without an address goes below this.
+    pub mmap_base: UserAddr,
+    /// Nothing is mapped below this (`mmap_min_addr`).
+    pub mmap_min: UserAddr,
+    /// One past the highest address.
+    pub task_size: UserAddr,
+    /// Where the stack begins, for views.
+    pub stack_top: UserAddr,
+}
+
+impl Default for MmLayout {
+    fn default() -> Self {
+        Self {
+            mmap_base: UserAddr::new(USER_END - (1 << 30)),
+            mmap_min: UserAddr::new(1 << 16),
+            task_size: UserAddr::new(USER_END),
+            stack_top: UserAddr::new(USER_END),
+        }
+    }
+}
+
+/// The resource limits that an address space keeps, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Limit {
+    /// `RLIMIT_AS`.
+    AddressSpace = 0,
+    /// `RLIMIT_DATA`.
+    Data = 1,
+    /// `RLIMIT_STACK`.
+    Stack = 2,
+    /// `RLIMIT_MEMLOCK`.
+    MemLock = 3,
+}
+
+/// What TTBR0_EL1 is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttbr0 {
+    /// The root table.
+    pub table: PhysAddr,
+    /// The ASID, for bits 63 to 48.
+    pub asid: Asid,
+}
+
+/// What the lock over the areas protects.
+pub(crate) struct Areas<M: Machine> {
+    pub tree: AreaTree<M>,
+    pub layout: MmLayout,
+    pub brk_start: UserAddr,
+    pub brk: UserAddr,
+    /// Mapped pages, and those of writable private areas, of stacks, and locked ones.
+    pub total: usize,
+    pub data: usize,
+    pub stack: usize,
+    pub locked: usize,
+    /// What mlockall(MCL_FUTURE) gives new areas.
+    pub default_flags: VmFlags,
+    /// Whether mremap has ever left an area away from its home.
+    pub moved: bool,
+}
+
+impl<M: Machine> Areas<M> {
+    /// Counts `pages` more mapped pages of this kind.
+    pub fn count_in(&mut self, flags: VmFlags, pages: usize) {
+        self.total += pages;
+        if flags.is_data() {
+            self.data += pages;
+        }
+        if flags.contains(VmFlags::GROWSDOWN) {
+            self.stack += pages;
+        }
+        if flags.contains(VmFlags::LOCKED) {
+            self.locked += pages;
+        }
+    }
+
+    /// Takes `pages` of this kind off the counts.
+    pub fn count_out(&mut self, flags: VmFlags, pages: usize) {
+        self.total -= pages;
+        if flags.is_data() {
+            self.data -= pages;
+        }
+        if flags.contains(VmFlags::GROWSDOWN) {
+            self.stack -= pages;
+        }
+        if flags.contains(VmFlags::LOCKED) {
+            self.locked -= pages;
+        }
+    }
+}
+
+/// The right of a map-changing call.
+pub(crate) type Intent<'a, M> = IntentGuard<'a, Areas<M>, M>;
+
+/// An address space, shared by the threads of a process.
+pub struct Mm<M: Machine> {
+    pub(crate) machine: M,
+    pub(crate) areas: SharedLock<Areas<M>, M>,
+    pub(crate) tables: Tables<M>,
+    pub(crate) asid: AsidSlot,
+    pub(crate) group: KArc<AnonGroup<M>>,
+    limits: [AtomicU64; 4],
+    rss_anon: AtomicUsize,
+    rss_file: AtomicUsize,
+    rss_shared: AtomicUsize,
+    rss_peak: AtomicUsize,
+    /// Anonymous pages brought in ahead of the program (see [`ahead`]).
+    unproven: AtomicUsize,
+}
+
+impl<M: Machine> Mm<M> {
+    /// An empty space.
+    pub fn new(machine: M, layout: &MmLayout) -> Result<KArc<Self>, Errno> {
+        let group = AnonGroup::new(machine)?;
+        Self::assemble(machine, *layout, group)
+    }
+
+    fn assemble(machine: M, layout: MmLayout, group: KArc<AnonGroup<M>>) -> Result<KArc<Self>, Errno> {
+        let tables = Tables::new(machine)?;
+        let areas = Areas {
+            tree: AreaTree::new(),
+            layout,
+            brk_start: UserAddr::new(0),
+            brk: UserAddr::new(0),
+            total: 0,
+            data: 0,
+            stack: 0,
+            locked: 0,
+            default_flags: VmFlags::empty(),
+            moved: false,
+        };
+        let mm = KArc::try_new(Self {
+            machine,
+            areas: SharedLock::new(machine, Rank::AddressSpace, areas),
+            tables,
+            asid: AsidSlot::new(),
+            group,
+            limits: [const { AtomicU64::new(u64::MAX) }; 4],
+            rss_anon: AtomicUsize::new(0),
+            rss_file: AtomicUsize::new(0),
+            rss_shared: AtomicUsize::new(0),
+            rss_peak: AtomicUsize::new(0),
+            unproven: AtomicUsize::new(0),
+        })?;
+        mm.group.set_mm(KArc::as_ptr(&mm));
+        Ok(mm)
+    }
+
+    /// What `cpu` loads into TTBR0 to run this space. Interrupts are masked until it has.
+    #[inline]
+    pub fn activate(&self, cpu: usize) -> Ttbr0 {
+        let asid = self.machine.spaces().asids().activate(&self.asid, cpu);
+        Ttbr0 { table: self.tables.root(), asid }
+    }
+
+    /// A limit, in bytes; `u64::MAX` is none.
+    pub fn limit(&self, which: Limit) -> u64 {
+        self.limits[which as usize].load(Ordering::Relaxed)
+    }
+
+    /// Sets a limit. What is mapped already stays.
+    pub fn set_limit(&self, which: Limit, bytes: u64) {
+        self.limits[which as usize].store(bytes, Ordering::Relaxed);
+    }
+
+    /// A limit in whole pages.
+    pub(crate) fn limit_pages(&self, which: Limit) -> usize {
+        (self.limit(which) >> PAGE_SHIFT) as usize
+    }
+
+    /// Charges pages that have come to be mapped here.
+    #[inline]
+    pub(crate) fn charge(&self, counts: Counts) {
+        if counts.anon != 0 {
+            self.rss_anon.fetch_add(counts.anon, Ordering::Relaxed);
+        }
+        if counts.file != 0 {
+            self.rss_file.fetch_add(counts.file, Ordering::Relaxed);
+        }
+        if counts.shared != 0 {
+            self.rss_shared.fetch_add(counts.shared, Ordering::Relaxed);
+        }
+        let rss = self.rss();
+        // A race may lose a peak that another CPU passed by a few pages; the next charge makes up for it.
+        if rss > self.rss_peak.load(Ordering::Relaxed) {
+            self.rss_peak.store(rss, Ordering::Relaxed);
+        }
+    }
+
+    /// Uncharges pages that are no longer mapped here.
+    #[inline]
+    pub(crate) fn uncharge(&self, counts: Counts) {
+        if counts.anon != 0 {
+            self.rss_anon.fetch_sub(counts.anon, Ordering::Relaxed);
+        }
+        if counts.file != 0 {
+            self.rss_file.fetch_sub(counts.file, Ordering::Relaxed);
+        }
+        if counts.shared != 0 {
+            self.rss_shared.fetch_sub(counts.shared, Ordering::Relaxed);
+        }
+    }
+
+    /// Resident pages.
+    #[inline]
+    pub fn rss(&self) -> usize {
+        self.rss_anon.load(Ordering::Relaxed)
+            + self.rss_file.load(Ordering::Relaxed)
+            + self.rss_shared.load(Ordering::Relaxed)
+    }
+
+    /// Whether `pages` more of this kind fit the limits on address space and data.
+    pub(crate) fn may_expand(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> bool {
+        let total = areas.total.checked_add(pages);
+        total.is_some_and(|n| n <= self.limit_pages(Limit::AddressSpace))
+            && (!flags.is_data() || self.may_hold_data(areas, pages))
+    }
+
+    /// Whether `pages` more of writable private memory fit the limit on data.
+    pub(crate) fn may_hold_data(&self, areas: &Areas<M>, pages: usize) -> bool {
+        areas.data.checked_add(pages).is_some_and(|n| n <= self.limit_pages(Limit::Data))
+    }
+
+    /// Ends all mappings while the space itself may still be held or even active: the last thread of a process has
+    /// exited. Where nobody else holds the space, dropping it does the same at less cost; the CPU runs another
+    /// table by then.
+    pub fn teardown(&self) {
+        let mut areas = self.areas.intend();
+        // Cutting out whole areas splits none, so this cannot fail.
+        let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END));
+        debug_assert!(done.is_ok());
+        let _alone = areas.write();
+        self.tables.sweep(self.asid.current());
+    }
+}
+
+impl<M: Machine> Drop for Mm<M> {
+    fn drop(&mut self) {
+        self.group.set_mm(core::ptr::null());
+        // The space is active nowhere, so after one invalidation nothing can bring its entries back into a TLB,
+        // and its pages and tables can go at once.
+        if let Some(asid) = self.asid.current() {
+            self.machine.tlb_flush_asid(asid);
+        }
+        let counts = self.tables.zap_dead();
+        self.uncharge(counts);
+        debug_assert_eq!(self.rss(), 0, "pages charged to a dead space");
+        self.machine.spaces().asids().release(&self.asid);
+    }
+}

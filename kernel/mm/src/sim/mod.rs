@@ -1,1 +1,206 @@
-//! A simulated machine for host tests.
+//! A simulated machine for host tests: banks of DRAM on the host's heap, threads for CPUs.
+//!
+//! A thread is on CPU 0 until it says [`Sim::set_cpu`]. Any number of threads may share a CPU: masking interrupts
+//! there is what it is on a real one, nobody else runs on that CPU until they are unmasked. Frames and records
+//! that nobody touches cost no host memory. A `Sim` is never freed, as a machine never is.
+
+mod config;
+mod dram;
+pub mod mmu;
+mod tlb;
+
+pub use config::{Bank, SimConfig};
+pub use tlb::{TlbCounts, TlbEvent, TlbObserver};
+
+use std::boxed::Box;
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::machine::{Asid, MAX_CPUS, Machine};
+use crate::memblock::MemBlock;
+use crate::mm::Spaces;
+use crate::page::Page;
+use crate::page_alloc::{PageAllocator, Summary};
+use dram::Dram;
+
+/// A machine: what `M` is in tests is `&'static Sim`.
+pub struct Sim {
+    dram: Dram,
+    mem_map: dram::Zeroed,
+    pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
+    spaces: OnceLock<Box<Spaces<&'static Sim>>>,
+    /// Which thread runs with interrupts masked on each CPU; 0 for none.
+    masked_by: [AtomicU64; MAX_CPUS],
+    tlb: tlb::Tlb,
+    summary: OnceLock<(Summary, MemBlock)>,
+}
+
+thread_local! {
+    static CPU: Cell<usize> = const { Cell::new(0) };
+    /// How many times interrupts are masked.
+    static MASKED: Cell<usize> = const { Cell::new(0) };
+    static HELD_RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+    static THREAD: u64 = {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        NEXT.fetch_add(1, Relaxed)
+    };
+}
+
+impl Sim {
+    /// A machine that has booted as far as its page allocator.
+    ///
+    /// # Panics
+    /// If the configuration makes no sense.
+    pub fn boot(config: &SimConfig) -> &'static Sim {
+        let mut memory = config.memblock();
+        let sim: &'static Sim = Box::leak(Box::new(Sim {
+            dram: Dram::new(&config.banks),
+            mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
+            pages: OnceLock::new(),
+            spaces: OnceLock::new(),
+            masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
+            tlb: tlb::Tlb::default(),
+            summary: OnceLock::new(),
+        }));
+        let pages = sim.pages.get_or_init(|| Box::new(PageAllocator::new(sim)));
+        // SAFETY: nobody else knows the machine yet. Its banks are DRAM that `direct_map` reaches; the records span
+        // all of them, rounded out, and were allocated as zeros.
+        let summary = unsafe { pages.init(&mut memory, &config.page_alloc()) }.expect("the configuration makes sense");
+        // SAFETY: once, after `init` with this memblock, and nobody uses the areas.
+        unsafe { pages.init_cma(&memory) };
+        let _ = sim.summary.set((summary, memory));
+        sim.spaces.get_or_init(|| Box::new(Spaces::new(sim)));
+        sim
+    }
+
+    /// A machine with one bank of this many MiB at 1 GiB, as QEMU's `virt` has it.
+    pub fn with_mib(mib: usize) -> &'static Sim {
+        Self::boot(&SimConfig::new().bank(1 << 30, mib << 20, 0))
+    }
+
+    /// The calling thread now runs on this CPU. Not while interrupts are masked.
+    pub fn set_cpu(cpu: usize) {
+        assert!(cpu < MAX_CPUS && MASKED.get() == 0);
+        CPU.set(cpu);
+    }
+
+    /// What boot handed out.
+    pub fn summary(&self) -> Summary {
+        self.booted().0
+    }
+
+    /// What memblock knew when boot was done.
+    pub fn memblock(&self) -> &MemBlock {
+        &self.booted().1
+    }
+
+    fn booted(&self) -> &(Summary, MemBlock) {
+        self.summary.get().expect("Sim::boot is done")
+    }
+
+    /// Puts somebody behind the TLB operations, once.
+    ///
+    /// # Panics
+    /// If there is one already.
+    pub fn observe_tlb(&self, observer: Box<dyn TlbObserver + Send + Sync>) {
+        self.tlb.observe(observer);
+    }
+
+    /// How many TLB operations there were.
+    pub fn tlb_counts(&self) -> TlbCounts {
+        self.tlb.counts()
+    }
+
+    /// Whether the calling thread has interrupts masked.
+    pub fn interrupts_masked() -> bool {
+        MASKED.get() != 0
+    }
+}
+
+// SAFETY: `direct_map` answers pointers into banks that are never freed. A thread's CPU is below MAX_CPUS and cannot
+// change while interrupts are masked; threads of one CPU exclude each other there. TLB observers finish before
+// they return.
+unsafe impl Machine for &'static Sim {
+    fn cpu(self) -> usize {
+        CPU.get()
+    }
+
+    fn irq_save(self) -> usize {
+        let depth = MASKED.get();
+        if depth == 0 {
+            let me = THREAD.with(|thread| *thread);
+            let holder = &self.masked_by[CPU.get()];
+            while holder.compare_exchange_weak(0, me, Acquire, Relaxed).is_err() {
+                std::thread::yield_now();
+            }
+        }
+        MASKED.set(depth + 1);
+        depth
+    }
+
+    fn irq_restore(self, state: usize) {
+        assert_eq!(MASKED.get(), state + 1, "interrupts are unmasked out of order");
+        MASKED.set(state);
+        if state == 0 {
+            self.masked_by[CPU.get()].store(0, Release);
+        }
+    }
+
+    fn relax(self) {
+        std::thread::yield_now();
+    }
+
+    fn direct_map(self, addr: PhysAddr) -> *mut u8 {
+        self.dram.host_address(addr)
+    }
+
+    fn direct_map_to_phys(self, ptr: *const u8) -> PhysAddr {
+        self.dram.physical_address(ptr)
+    }
+
+    fn held_ranks(self) -> &'static AtomicU64 {
+        HELD_RANKS.with(|ranks| *ranks)
+    }
+
+    fn pages(self) -> &'static PageAllocator<Self> {
+        self.pages.get().expect("Sim::boot made it")
+    }
+
+    fn spaces(self) -> &'static Spaces<Self> {
+        self.spaces.get().expect("Sim::boot made it")
+    }
+
+    fn mem_map(self) -> *mut Page {
+        self.mem_map.start().cast()
+    }
+
+    fn publish_tables(self) {
+        self.tlb.event(CPU.get(), TlbEvent::PublishTables);
+    }
+
+    fn sync_instructions(self, addr: PhysAddr) {
+        self.tlb.event(CPU.get(), TlbEvent::SyncInstructions(addr));
+    }
+
+    fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize) {
+        self.tlb.event(CPU.get(), TlbEvent::Pages { asid, start, pages });
+    }
+
+    fn tlb_flush_asid(self, asid: Asid) {
+        self.tlb.event(CPU.get(), TlbEvent::Asid(asid));
+    }
+
+    fn tlb_flush_all(self) {
+        self.tlb.event(CPU.get(), TlbEvent::All);
+    }
+
+    fn tlb_flush_local(self) {
+        self.tlb.event(CPU.get(), TlbEvent::Local);
+    }
+
+    fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
+        self.tlb.event(CPU.get(), TlbEvent::Kernel { start, pages });
+    }
+}

@@ -1,1 +1,98 @@
-//! Slab caches: objects smaller than a page.
+//! Slab caches: objects smaller than a page, and the kernel's own heap.
+//!
+//! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), stands before a back end that is chosen
+//! once at boot. The parts, from the ground:
+//! - [`frames`]: from a pointer to the record of its frame.
+//! - [`record`]: what a frame's record says while the frame is in a slab.
+//! - [`geometry`]: how objects lie in a slab.
+//! - [`cache`]: the front and its per-CPU fast path.
+//! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
+//! - [`slub`]: the default back end; who may change what, and when, is explained there.
+//! - [`slab`](self::slab), [`slob`]: the other two.
+//! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
+//! - [`debug`]: what is reported, and the boot options that look for more.
+//!
+//! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
+//! allocator. No pages are asked for under the first two, and none given back under the second.
+//!
+//! [`Rank::SlabCaches`]: crate::sync::Rank::SlabCaches
+//! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
+
+mod cache;
+mod debug;
+mod frames;
+mod geometry;
+mod heap;
+mod kmalloc;
+mod node;
+mod record;
+#[allow(clippy::module_inception)] // It is what the field calls this back end.
+mod slab;
+mod slob;
+mod slub;
+#[cfg(test)]
+mod tests;
+
+pub use cache::KmemCache;
+pub use debug::{Fault, Report};
+pub use heap::{CacheHandle, Config, CreateError, KernelHeap, SlabInfo};
+
+/// The back ends, as `slab=` on the kernel command line names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Per-CPU active slabs: the fastest.
+    Slub,
+    /// Three lists of slabs, colouring, and per-CPU arrays.
+    Slab,
+    /// First fit, shared by all sizes: the smallest.
+    Slob,
+}
+
+impl Backend {
+    /// The back end of this name.
+    pub fn from_name(name: &str) -> Option<Backend> {
+        match name {
+            "slub" => Some(Backend::Slub),
+            "slab" => Some(Backend::Slab),
+            "slob" => Some(Backend::Slob),
+            _ => None,
+        }
+    }
+}
+
+bitflags::bitflags! {
+    /// What a cache is to do besides.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SlabFlags: u32 {
+        /// Objects start at cache lines, or share one evenly if they are small.
+        const HWCACHE_ALIGN = 1 << 0;
+    }
+}
+
+/// What a cache is for.
+#[derive(Clone, Copy, Debug)]
+pub struct CacheSpec {
+    /// What slabinfo calls it.
+    pub name: &'static str,
+    /// Bytes of an object.
+    pub size: usize,
+    /// A power of two that objects are aligned to, at most 8 pages; at least 8 bytes in effect.
+    pub align: usize,
+    /// What it is to do besides.
+    pub flags: SlabFlags,
+    /// Runs once for every object when its slab is made. The object keeps what it holds while it is free, so a
+    /// user gives it back as the constructor made it.
+    pub constructor: Option<fn(*mut u8)>,
+}
+
+impl CacheSpec {
+    /// A cache for objects of this size and alignment, with nothing special to it.
+    pub const fn new(name: &'static str, size: usize, align: usize) -> Self {
+        Self { name, size, align, flags: SlabFlags::empty(), constructor: None }
+    }
+
+    /// A cache for values of type `T`.
+    pub const fn of<T>(name: &'static str) -> Self {
+        Self::new(name, size_of::<T>(), align_of::<T>())
+    }
+}

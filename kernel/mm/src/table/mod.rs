@@ -1,1 +1,485 @@
-//! A process's translation tables (TTBR0).
+//! A process's translation tables (TTBR0): four levels of 4 KiB tables.
+//!
+//! # Who may do what
+//! - Entries of a last-level table are read and written under that table's lock ([`Leaf::lock`]); a lone read may
+//!   do without ([`Leaf::peek`]) if its answer is checked again under the lock.
+//! - A table entry (levels 0 to 2) goes from empty to a table by compare-exchange, at any time, by whoever holds the
+//!   space's areas for reading. It goes back to empty only in [`Tables::sweep`] and [`Tables::free_all`], for which
+//!   nobody else walks the space: they need its areas exclusively. So a walk needs no lock of its own.
+//! - A table page is freed only after the table entries were invalidated for the whole ASID.
+//!
+//! Empty tables stay linked for reuse and are swept when there are many: a program that maps, touches and unmaps
+//! one page does not pay for three table pages each time.
+//!
+//! Lock order: a table (`Rank::PageTable`), then a second one (`Rank::PageTableChild`: fork's child, mremap's
+//! destination). Only the zone and what is below it is taken inside. No interrupt handler takes these locks.
+//!
+//! # The record of a table page
+//! [`crate::page::Page::body`] of a `Table` frame holds the lock and the number of entries that are not empty.
+
+pub mod copy;
+pub mod entry;
+pub mod gather;
+pub mod protect;
+pub mod relocate;
+pub mod zap;
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use crate::addr::{PhysAddr, USER_END, UserAddr};
+use crate::fallible::AllocError;
+use crate::machine::{Asid, Machine};
+use crate::mm::frame;
+use crate::page::{Page, PageState};
+use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
+use crate::sync::{Rank, note_released, note_taken};
+
+/// Bytes that a last-level table covers.
+pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];
+
+/// Empty last-level tables that a space may keep, beyond an eighth of all.
+const SPARE_TABLES: usize = 8;
+
+/// What a table page's record holds; lies over `Page::body`.
+#[repr(C)]
+struct Record {
+    lock: AtomicU32,
+    live: AtomicU32,
+    rest: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Record>() == 24);
+
+/// The tables of one space.
+pub struct Tables<M: Machine> {
+    machine: M,
+    root: PhysAddr,
+    /// Table pages, the root included.
+    pages: AtomicUsize,
+    /// Last-level tables in which every entry is empty.
+    spare: AtomicUsize,
+}
+
+impl<M: Machine> Tables<M> {
+    /// An empty root.
+    pub fn new(machine: M) -> Result<Self, AllocError> {
+        let root = alloc_table(machine, true)?;
+        Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
+    }
+
+    /// The root table, for TTBR0.
+    pub fn root(&self) -> PhysAddr {
+        self.root
+    }
+
+    /// Table pages, the root included.
+    pub fn pages(&self) -> usize {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    fn table(&self, addr: PhysAddr) -> Table<M> {
+        Table { machine: self.machine, addr }
+    }
+
+    /// The last-level table for `va`, if there is one.
+    #[inline]
+    pub fn walk(&self, va: UserAddr) -> Option<Leaf<'_, M>> {
+        let mut table = self.table(self.root);
+        for level in 0..3 {
+            let entry = table.load(index(va.get(), level));
+            if !entry.is_table() {
+                return None;
+            }
+            table.addr = entry.addr();
+        }
+        Some(Leaf { tables: self, table })
+    }
+
+    /// The last-level table for `va`, made if need be.
+    #[inline]
+    pub fn walk_or_create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
+        match self.walk(va) {
+            Some(leaf) => Ok(leaf),
+            None => self.create(va, true),
+        }
+    }
+
+    /// As `walk_or_create`; if `cleared` is false and the leaf is new, its entries are undefined until the caller has
+    /// written them all.
+    #[cold]
+    fn create(&self, va: UserAddr, cleared: bool) -> Result<Leaf<'_, M>, AllocError> {
+        let mut table = self.table(self.root);
+        for level in 0..3 {
+            let i = index(va.get(), level);
+            let mut entry = table.load(i);
+            if !entry.is_table() {
+                let new = alloc_table(self.machine, cleared || level < 2)?;
+                // The zeros of the new table are seen by walkers before the entry that leads to it.
+                match table.entry(i).compare_exchange(0, Pte::table(new).0, Ordering::Release, Ordering::Acquire) {
+                    Ok(_) => {
+                        entry = Pte::table(new);
+                        table.record().live.fetch_add(1, Ordering::Relaxed);
+                        self.pages.fetch_add(1, Ordering::Relaxed);
+                        self.machine.spaces().count_tables(1);
+                        if level == 2 {
+                            self.spare.fetch_add(1, Ordering::Relaxed);
+                        }
+                        self.machine.publish_tables();
+                    }
+                    Err(other) => {
+                        free_table(self.machine, new);
+                        entry = Pte(other);
+                    }
+                }
+            }
+            table.addr = entry.addr();
+        }
+        Ok(Leaf { tables: self, table })
+    }
+
+    /// The first last-level table that covers a part of `va..end`, and the first address of that part.
+    pub fn next_leaf(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Leaf<'_, M>)> {
+        let mut va = va.get();
+        'again: while va < end.get() {
+            let mut table = self.table(self.root);
+            for (level, shift) in LEVEL_SHIFT[..3].iter().enumerate() {
+                let entry = table.load(index(va, level));
+                if !entry.is_table() {
+                    va = ((va >> shift) + 1) << shift;
+                    continue 'again;
+                }
+                table.addr = entry.addr();
+            }
+            return Some((UserAddr::new(va), Leaf { tables: self, table }));
+        }
+        None
+    }
+
+    /// Whether there are so many empty tables that [`Tables::sweep`] is worth its walk.
+    #[inline]
+    pub fn wants_sweep(&self) -> bool {
+        let spare = self.spare.load(Ordering::Relaxed);
+        spare > SPARE_TABLES && spare > self.pages() / 8
+    }
+
+    /// Unlinks and frees all empty tables but the root. Nobody else walks this space meanwhile.
+    pub fn sweep(&self, asid: Option<Asid>) {
+        let mut freed = Chain::new(self.machine);
+        self.sweep_below(self.table(self.root), 0, &mut freed);
+        self.pages.fetch_sub(freed.count, Ordering::Relaxed);
+        self.spare.store(0, Ordering::Relaxed);
+        // Walkers may have cached the table entries (Arm ARM D8.14: intermediate entries are cached in their own
+        // right), so the whole ASID goes before the memory does.
+        self.machine.publish_tables();
+        if let Some(asid) = asid {
+            self.machine.tlb_flush_asid(asid);
+        }
+        freed.free();
+    }
+
+    fn sweep_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
+        let mut left = table.record().live.load(Ordering::Relaxed);
+        for i in 0..ENTRIES {
+            if left == 0 {
+                break;
+            }
+            let entry = table.load(i);
+            if !entry.is_table() {
+                continue;
+            }
+            left -= 1;
+            let below = self.table(entry.addr());
+            if level < 2 {
+                self.sweep_below(below, level + 1, freed);
+            }
+            if below.record().live.load(Ordering::Relaxed) == 0 {
+                table.entry(i).store(0, Ordering::Relaxed);
+                table.record().live.fetch_sub(1, Ordering::Relaxed);
+                freed.push(below.addr);
+            }
+        }
+    }
+
+    /// Frees every table but the root. The space is active nowhere, its ASID has been flushed and its entries
+    /// have been zapped.
+    fn free_all(&mut self) {
+        let mut freed = Chain::new(self.machine);
+        self.free_below(self.table(self.root), 0, &mut freed);
+        freed.free();
+    }
+
+    fn free_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
+        let mut left = table.record().live.load(Ordering::Relaxed);
+        for i in 0..ENTRIES {
+            if left == 0 {
+                break;
+            }
+            let entry = table.load(i);
+            if entry.is_table() {
+                left -= 1;
+                if level < 2 {
+                    self.free_below(self.table(entry.addr()), level + 1, freed);
+                }
+                freed.push(entry.addr());
+            }
+        }
+    }
+
+    /// Compares the counters with the tables. Nobody else walks this space meanwhile.
+    pub fn validate(&self) {
+        let mut pages = 1;
+        let mut spare = 0;
+        self.validate_below(self.table(self.root), 0, &mut pages, &mut spare);
+        assert_eq!(pages, self.pages(), "table pages");
+        assert_eq!(spare, self.spare.load(Ordering::Relaxed), "empty tables");
+    }
+
+    fn validate_below(&self, table: Table<M>, level: usize, pages: &mut usize, spare: &mut usize) {
+        let mut live = 0;
+        for i in 0..ENTRIES {
+            let entry = table.load(i);
+            if entry == Pte::NONE {
+                continue;
+            }
+            live += 1;
+            if level < 3 {
+                assert!(entry.is_table());
+                *pages += 1;
+                self.validate_below(self.table(entry.addr()), level + 1, pages, spare);
+            }
+        }
+        assert_eq!(live, table.record().live.load(Ordering::Relaxed), "live entries at level {level}");
+        *spare += (level == 3 && live == 0) as usize;
+    }
+
+    /// All entries that are not empty, with their addresses, for tests and reverse-mapping checks.
+    pub fn for_each_entry(&self, mut see: impl FnMut(UserAddr, Pte)) {
+        let mut va = UserAddr::new(0);
+        while let Some((start, leaf)) = self.next_leaf(va, UserAddr::new(USER_END)) {
+            let base = start.get() & !(LEAF_SPAN - 1);
+            for i in 0..ENTRIES {
+                let entry = leaf.peek(i);
+                if entry != Pte::NONE {
+                    see(UserAddr::new(base + (i << LEVEL_SHIFT[3])), entry);
+                }
+            }
+            va = UserAddr::new(base + LEAF_SPAN);
+        }
+    }
+}
+
+impl<M: Machine> Drop for Tables<M> {
+    fn drop(&mut self) {
+        self.free_all();
+        free_table(self.machine, self.root);
+    }
+}
+
+fn alloc_table<M: Machine>(machine: M, cleared: bool) -> Result<PhysAddr, AllocError> {
+    let addr = frame::alloc_table(machine)?;
+    if cleared {
+        machine.clear_page(addr);
+    }
+    let table = Table { machine, addr };
+    table.page().set_state(PageState::Table);
+    table.record().lock.store(0, Ordering::Relaxed);
+    table.record().live.store(0, Ordering::Relaxed);
+    Ok(addr)
+}
+
+fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
+    let table = Table { machine, addr };
+    table.record().live.store(0, Ordering::Relaxed);
+    frame::free(machine, addr.pfn());
+}
+
+/// Unlinked tables on their way out, strung together by their first entries.
+struct Chain<M: Machine> {
+    machine: M,
+    head: u64,
+    count: usize,
+}
+
+impl<M: Machine> Chain<M> {
+    fn new(machine: M) -> Self {
+        Self { machine, head: 0, count: 0 }
+    }
+
+    /// The link goes into the second entry of the record, not into the table: a walker may still be reading that.
+    fn push(&mut self, addr: PhysAddr) {
+        let table = Table { machine: self.machine, addr };
+        table.page().next().store(self.head as u32, Ordering::Relaxed);
+        self.head = addr.pfn().0 as u64;
+        self.count += 1;
+    }
+
+    fn free(mut self) {
+        self.machine.spaces().count_tables(-(self.count as isize));
+        while self.head != 0 {
+            let addr = crate::addr::Pfn(self.head as usize).addr();
+            let table = Table { machine: self.machine, addr };
+            self.head = table.page().next().load(Ordering::Relaxed) as u64;
+            free_table(self.machine, addr);
+        }
+    }
+}
+
+/// A table page of any level.
+#[derive(Clone, Copy)]
+struct Table<M: Machine> {
+    machine: M,
+    addr: PhysAddr,
+}
+
+impl<M: Machine> Table<M> {
+    #[inline(always)]
+    fn entry(&self, i: usize) -> &AtomicU64 {
+        debug_assert!(i < ENTRIES);
+        // SAFETY: `addr` is a table page of a space that lives: the direct map reaches its 512 words, which are
+        // accessed as atomics only (by hardware too).
+        unsafe { &*self.machine.direct_map(self.addr).cast::<AtomicU64>().add(i) }
+    }
+
+    #[inline(always)]
+    fn load(&self, i: usize) -> Pte {
+        // Acquire: the zeros of a new table are seen by who sees its entry.
+        Pte(self.entry(i).load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    fn page(&self) -> &'static Page {
+        // SAFETY: a table page came from the page allocator, so its record exists.
+        unsafe { Page::of(self.machine, self.addr.pfn()) }
+    }
+
+    #[inline(always)]
+    fn record(&self) -> &'static Record {
+        // SAFETY: the 24 bytes of the body are the holder's while the frame is allocated, 8-aligned, and this
+        // file accesses them as `Record` only; all its fields are atomics or untouched.
+        unsafe { &*self.page().body().cast::<Record>() }
+    }
+}
+
+/// A last-level table.
+pub struct Leaf<'a, M: Machine> {
+    tables: &'a Tables<M>,
+    table: Table<M>,
+}
+
+impl<'a, M: Machine> Leaf<'a, M> {
+    /// An entry as it is now; another CPU may change it at once.
+    #[inline]
+    pub fn peek(&self, i: usize) -> Pte {
+        self.table.load(i)
+    }
+
+    /// Whether all entries are empty; another CPU may change that at once.
+    #[inline]
+    pub fn is_vacant(&self) -> bool {
+        self.table.record().live.load(Ordering::Relaxed) == 0
+    }
+
+    /// The right to change entries.
+    #[inline]
+    pub fn lock(&self) -> LeafGuard<'_, M> {
+        self.lock_as(Rank::PageTable)
+    }
+
+    #[inline]
+    fn lock_as(&self, rank: Rank) -> LeafGuard<'_, M> {
+        let machine = self.table.machine;
+        note_taken(machine, rank);
+        let lock = &self.table.record().lock;
+        while lock.swap(1, Ordering::Acquire) != 0 {
+            while lock.load(Ordering::Relaxed) != 0 {
+                machine.relax();
+            }
+        }
+        LeafGuard { leaf: self, rank, entries: self.table.entry(0), live: 0 }
+    }
+}
+
+/// A locked last-level table.
+pub struct LeafGuard<'a, M: Machine> {
+    leaf: &'a Leaf<'a, M>,
+    rank: Rank,
+    entries: *const AtomicU64,
+    /// Entries that this guard has filled, less those it has emptied.
+    live: i32,
+}
+
+impl<M: Machine> LeafGuard<'_, M> {
+    #[inline(always)]
+    fn entry(&self, i: usize) -> &AtomicU64 {
+        debug_assert!(i < ENTRIES);
+        // SAFETY: as in `Table::entry`, from which the pointer came; a leaf has 512 entries.
+        unsafe { &*self.entries.add(i) }
+    }
+
+    /// Entry `i`.
+    #[inline(always)]
+    pub fn get(&self, i: usize) -> Pte {
+        Pte(self.entry(i).load(Ordering::Relaxed))
+    }
+
+    /// Fills an empty entry. What was written to the page before is seen by who sees the entry.
+    #[inline(always)]
+    pub fn fill(&mut self, i: usize, pte: Pte) {
+        debug_assert!(self.get(i) == Pte::NONE && pte != Pte::NONE);
+        self.entry(i).store(pte.0, Ordering::Release);
+        self.live += 1;
+    }
+
+    /// Empties an entry.
+    #[inline(always)]
+    pub fn clear(&mut self, i: usize) {
+        debug_assert!(self.get(i) != Pte::NONE);
+        self.entry(i).store(0, Ordering::Relaxed);
+        self.live -= 1;
+    }
+
+    /// Changes attributes of a full entry: access rights, dirty state, the accessed flag. Those need no
+    /// break-before-make (Arm ARM D8.16.1 lists what does: another output address, memory type, block size, …).
+    #[inline(always)]
+    pub fn set_attrs(&mut self, i: usize, pte: Pte) {
+        debug_assert!(!self.get(i).is_present() || self.get(i).addr() == pte.addr());
+        self.entry(i).store(pte.0, Ordering::Release);
+    }
+
+    /// Puts another page into a full entry: break, invalidate, make.
+    pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: Option<Asid>) {
+        let machine = self.leaf.table.machine;
+        self.entry(i).store(0, Ordering::Relaxed);
+        if let Some(asid) = asid {
+            machine.publish_tables();
+            machine.tlb_flush_pages(asid, va.get(), 1);
+        }
+        self.entry(i).store(pte.0, Ordering::Release);
+    }
+
+    /// Whether all entries are empty.
+    #[inline]
+    pub fn is_vacant(&self) -> bool {
+        self.leaf.table.record().live.load(Ordering::Relaxed) as i32 + self.live == 0
+    }
+}
+
+impl<M: Machine> Drop for LeafGuard<'_, M> {
+    #[inline]
+    fn drop(&mut self) {
+        let record = self.leaf.table.record();
+        if self.live != 0 {
+            let before = record.live.load(Ordering::Relaxed);
+            let after = before.wrapping_add_signed(self.live);
+            record.live.store(after, Ordering::Relaxed);
+            let spare = &self.leaf.tables.spare;
+            if before == 0 {
+                spare.fetch_sub(1, Ordering::Relaxed);
+            } else if after == 0 {
+                spare.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        record.lock.store(0, Ordering::Release);
+        note_released(self.leaf.table.machine, self.rank);
+    }
+}

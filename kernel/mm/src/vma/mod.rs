@@ -1,1 +1,247 @@
-//! Areas of an address space and their tree.
+//! `Vma`: a run of pages of one address space that are treated alike.
+//!
+//! A private Vma's anonymous pages are found by their *home*: the page number at which they would lie had their
+//! Vma never been moved. `home` of a new Vma is its address; mremap moves the Vma and leaves `home`, so what a
+//! `Page` remembers stays true. A Vma that maps an object has an index into that besides.
+
+#[cfg(test)]
+mod tests;
+pub mod tree;
+
+use core::sync::atomic::{AtomicU32, AtomicUsize};
+
+use bitflags::bitflags;
+use quire_abi::flags::Prot;
+
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::object::Object;
+
+pub use tree::AreaTree;
+
+bitflags! {
+    /// What a Vma is and may become (`VM_*`). The lowest three are `PROT_*`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct VmFlags: u32 {
+        /// May be read.
+        const READ = 1;
+        /// May be written.
+        const WRITE = 2;
+        /// May be executed.
+        const EXEC = 4;
+        /// Writes go to the object.
+        const SHARED = 1 << 3;
+        /// mprotect may make it readable.
+        const MAY_READ = 1 << 4;
+        /// mprotect may make it writable.
+        const MAY_WRITE = 1 << 5;
+        /// mprotect may make it executable.
+        const MAY_EXEC = 1 << 6;
+        /// Grows towards lower addresses.
+        const GROWSDOWN = 1 << 7;
+        /// Pages stay in memory.
+        const LOCKED = 1 << 8;
+        /// fork leaves it out.
+        const DONTFORK = 1 << 9;
+        /// fork gives the child an empty one.
+        const WIPEONFORK = 1 << 10;
+        /// Not counted towards the commit limit.
+        const NORESERVE = 1 << 11;
+        /// The program reads in order.
+        const SEQUENTIAL = 1 << 12;
+        /// The program reads at random.
+        const RANDOM = 1 << 13;
+        /// Huge pages wanted.
+        const HUGEPAGE = 1 << 14;
+        /// Huge pages not wanted.
+        const NOHUGEPAGE = 1 << 15;
+    }
+}
+
+impl VmFlags {
+    /// `PROT_*` as area flags.
+    pub fn from_prot(prot: Prot) -> Self {
+        Self::from_bits_truncate(prot.bits() & 7)
+    }
+
+    /// Whether any access is allowed. The architecture has no write-only page, and no execute-only one that
+    /// the kernel could read.
+    pub fn accessible(self) -> bool {
+        self.intersects(Self::READ | Self::WRITE | Self::EXEC)
+    }
+
+    /// Private and writable: its pages count towards the data limit.
+    pub fn is_data(self) -> bool {
+        self & (Self::WRITE | Self::SHARED | Self::GROWSDOWN) == Self::WRITE
+    }
+}
+
+/// What a Vma maps besides anonymous memory: an object, from this page of it.
+pub struct Backing<M: Machine> {
+    /// The object.
+    pub object: KArc<Object<M>>,
+    /// The object's page at the Vma's start.
+    pub index: usize,
+}
+
+impl<M: Machine> Clone for Backing<M> {
+    fn clone(&self) -> Self {
+        Self { object: self.object.clone(), index: self.index }
+    }
+}
+
+/// How the faults of a Vma follow each other. Hints: a race between CPUs costs speed, not correctness, and the
+/// sums of what is unproven stay right.
+#[derive(Default)]
+pub struct FaultAhead {
+    /// The address that a sequential program faults on next.
+    pub next: AtomicUsize,
+    /// Pages that the last fault brought in.
+    pub window: AtomicU32,
+    /// Those of them that the program did not ask for and has not gone past.
+    pub extra: AtomicU32,
+    /// All such pages of this Vma, `extra` included.
+    pub unproven: AtomicUsize,
+}
+
+/// See the module.
+pub struct Vma<M: Machine> {
+    pub(crate) links: tree::Links<M>,
+    /// First address.
+    pub start: UserAddr,
+    /// One past the last address.
+    pub end: UserAddr,
+    /// What it is.
+    pub flags: VmFlags,
+    /// The page number by which anonymous pages at `start` are known.
+    pub home: usize,
+    /// What it maps; nothing for anonymous private memory.
+    pub backing: Option<Backing<M>>,
+    /// The state of the fault path's read-ahead.
+    pub ahead: FaultAhead,
+}
+
+impl<M: Machine> Vma<M> {
+    /// An area of anonymous or backed memory that has its home where it lies.
+    pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
+        Self {
+            links: tree::Links::default(),
+            start,
+            end,
+            flags,
+            home: start.get() >> PAGE_SHIFT,
+            backing,
+            ahead: FaultAhead::default(),
+        }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Never: an area has at least one page.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Pages.
+    pub fn pages(&self) -> usize {
+        self.len() >> PAGE_SHIFT
+    }
+
+    /// Whether `addr` lies inside.
+    pub fn contains(&self, addr: UserAddr) -> bool {
+        self.start <= addr && addr < self.end
+    }
+
+    /// The home of the page at `addr`, inside or (for a neighbour's sake) outside of this.
+    pub fn home_of(&self, addr: UserAddr) -> usize {
+        self.home.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
+    }
+
+    /// The object's page at `addr`.
+    pub fn index_of(&self, addr: UserAddr) -> Option<usize> {
+        let backing = self.backing.as_ref()?;
+        Some(backing.index.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT)))
+    }
+
+    /// What would back an area that begins at `addr` of this.
+    pub fn backing_at(&self, addr: UserAddr) -> Option<Backing<M>> {
+        let index = self.index_of(addr)?;
+        self.backing.as_ref().map(|b| Backing { object: b.object.clone(), index })
+    }
+
+    /// Whether this lies where its pages are known: mremap has not moved it.
+    pub fn is_at_home(&self) -> bool {
+        self.home == self.start.get() >> PAGE_SHIFT
+    }
+
+    /// A second area with the same properties for `start..end`, a part of this.
+    pub fn part(&self, start: UserAddr, end: UserAddr) -> Self {
+        Self {
+            links: tree::Links::default(),
+            start,
+            end,
+            flags: self.flags,
+            home: self.home_of(start),
+            backing: self.backing_at(start),
+            ahead: FaultAhead::default(),
+        }
+    }
+
+    /// This as a merge candidate, as it would be if it began at `addr`.
+    pub fn kind_at(&self, addr: UserAddr) -> Kind<'_, M> {
+        Kind {
+            flags: self.flags,
+            home: self.home_of(addr),
+            object: self.backing.as_ref().map(|b| &b.object),
+            index: self.index_of(addr).unwrap_or(0),
+        }
+    }
+
+    /// This as a merge candidate.
+    pub fn kind(&self) -> Kind<'_, M> {
+        self.kind_at(self.start)
+    }
+
+    /// Whether `addr..` of that kind would be one area with this, which ends there.
+    pub fn continues_with(&self, next: &Kind<'_, M>) -> bool {
+        self.kind_at(self.end) == *next
+    }
+}
+
+/// What decides whether two neighbours are one area: all properties, as of its first address.
+pub struct Kind<'a, M: Machine> {
+    /// Its flags.
+    pub flags: VmFlags,
+    /// Its home.
+    pub home: usize,
+    /// What backs it.
+    pub object: Option<&'a KArc<Object<M>>>,
+    /// The object's page at its start; 0 without one.
+    pub index: usize,
+}
+
+impl<M: Machine> Kind<'_, M> {
+    /// The kind of what follows after so many pages.
+    pub fn after(&self, pages: usize) -> Self {
+        let index = if self.object.is_some() { self.index.wrapping_add(pages) } else { 0 };
+        Self { home: self.home.wrapping_add(pages), index, ..*self }
+    }
+}
+
+impl<M: Machine> PartialEq for Kind<'_, M> {
+    fn eq(&self, other: &Self) -> bool {
+        let same_object = match (self.object, other.object) {
+            (None, None) => true,
+            (Some(a), Some(b)) => KArc::ptr_eq(a, b),
+            _ => false,
+        };
+        self.flags == other.flags && self.home == other.home && self.index == other.index && same_object
+    }
+}
+
+/// The distance that a stack keeps from what lies below it: 256 pages, as Linux's `stack_guard_gap`.
+pub const STACK_GUARD: usize = 256 * PAGE_SIZE;

@@ -1,1 +1,0 @@
-//! The buddy allocator of one zone.

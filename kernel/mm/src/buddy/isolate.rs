@@ -1,0 +1,101 @@
+//! Page blocks that change type with all their free blocks, and ranges taken out of the free lists: what CMA and
+//! contiguous allocation stand on. The only code here whose cost is that of the range it works on.
+
+use crate::addr::Pfn;
+use crate::machine::Machine;
+
+use super::pageblock::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
+use super::{Frames, FreeArea, MAX_ORDER};
+
+impl FreeArea {
+    /// Moves the free blocks of `pfn`'s page block to the lists of `list`; a larger block that spans it is split
+    /// into page blocks first.
+    pub(crate) fn move_free_blocks<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, list: MigrateType) {
+        let start = pfn.0 & !(PAGEBLOCK_PAGES - 1);
+        self.split_at_pageblocks(frames, Pfn(start));
+        let end = start + PAGEBLOCK_PAGES;
+        let mut at = start;
+        while at < end {
+            match free_order(frames, Pfn(at)) {
+                Some(order) => {
+                    self.remove(frames, Pfn(at), order);
+                    self.insert(frames, Pfn(at), order, list);
+                    at += 1 << order;
+                }
+                None => at += 1,
+            }
+        }
+    }
+
+    /// Splits the free block that spans more than the page block at `start`, if there is one.
+    fn split_at_pageblocks<M: Machine>(&mut self, frames: Frames<M>, start: Pfn) {
+        for order in PAGEBLOCK_ORDER + 1..=MAX_ORDER {
+            let head = Pfn(start.0 & !((1 << order) - 1));
+            if head.0 == 0 || !frames.page(head).is_free_block(order) {
+                continue;
+            }
+            self.remove(frames, head, order);
+            for part in 0..1 << (order - PAGEBLOCK_ORDER) {
+                let pfn = Pfn(head.0 + part * PAGEBLOCK_PAGES);
+                self.insert(frames, pfn, PAGEBLOCK_ORDER, frames.pageblocks.of(pfn).migrate_type());
+            }
+        }
+    }
+
+    /// Whether all frames of `start..end` are in free blocks. The range lies in isolated page blocks.
+    pub(crate) fn is_range_free<M: Machine>(&self, frames: Frames<M>, start: Pfn, end: Pfn) -> bool {
+        let mut at = match free_block_around(frames, start) {
+            Some((head, order)) => head.0 + (1 << order),
+            None => return false,
+        };
+        while at < end.0 {
+            match free_order(frames, Pfn(at)) {
+                Some(order) => at += 1 << order,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes all frames of `start..end`, which are free, off the lists. What is left of blocks that reach over
+    /// the ends goes back. The frames' heads become `Absent`.
+    pub(crate) fn take_range<M: Machine>(&mut self, frames: Frames<M>, start: Pfn, end: Pfn) {
+        let mut at = start.0;
+        while at < end.0 {
+            let Some((head, order)) = free_block_around(frames, Pfn(at)) else {
+                debug_assert!(false, "{:?} is not free", Pfn(at));
+                return;
+            };
+            self.remove(frames, head, order);
+            frames.page(head).make_absent();
+            let after = head.0 + (1 << order);
+            self.insert_range(frames, head.0, start.0);
+            self.insert_range(frames, end.0, after);
+            at = after;
+        }
+    }
+
+    /// Inserts `from..to` (nothing if it is empty) as the largest blocks that fit, unmerged.
+    fn insert_range<M: Machine>(&mut self, frames: Frames<M>, from: usize, to: usize) {
+        let mut at = from;
+        while at < to {
+            let order = at.trailing_zeros().min((to - at).ilog2()).min(MAX_ORDER);
+            self.insert(frames, Pfn(at), order, frames.pageblocks.of(Pfn(at)).migrate_type());
+            at += 1 << order;
+        }
+    }
+}
+
+/// The order of the free block that `pfn` heads.
+pub(super) fn free_order<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<u32> {
+    let page = frames.page(pfn);
+    let order = page.order();
+    page.is_free_block(order).then_some(order)
+}
+
+/// Head and order of the free block that `pfn` lies in.
+fn free_block_around<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<(Pfn, u32)> {
+    // SAFETY: a managed frame has a record.
+    let head = unsafe { crate::page::compound_head(frames.machine, pfn) }?;
+    Some((head, free_order(frames, head)?))
+}

@@ -1,0 +1,228 @@
+//! The table of page blocks: for each 2 MiB of the physical map its zone, its migrate type and how many of its
+//! frames are free.
+//!
+//! A zone begins and ends at page block boundaries, so that one look finds the zone of a frame. An entry's zone
+//! never changes after boot. Its type changes under the zone's lock, and is also read without it, by who frees to
+//! a per-CPU list: the type is a hint there, and looked at again under the lock when the list is drained.
+
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::*};
+
+use crate::addr::Pfn;
+use crate::pcp::List;
+
+/// log2 of the frames of a page block: what one level-2 block entry maps.
+pub const PAGEBLOCK_ORDER: u32 = 9;
+
+/// Frames in a page block.
+pub const PAGEBLOCK_PAGES: usize = 1 << PAGEBLOCK_ORDER;
+
+/// Why pages are grouped: one page that cannot move spoils a large block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum MigrateType {
+    /// Stays where it is until freed.
+    Unmovable = 0,
+    /// Migration can move it.
+    Movable = 1,
+    /// A shrinker can free it.
+    Reclaimable = 2,
+    /// Kept for high-order atomic allocations.
+    HighAtomic = 3,
+    /// A contiguous memory area's: lent to movable allocations only.
+    Cma = 4,
+    /// Handed to nobody while somebody collects a range.
+    Isolate = 5,
+}
+
+impl MigrateType {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// The first so many have per-CPU lists.
+    pub const PER_CPU: usize = 3;
+    /// All, by number.
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Unmovable, Self::Movable, Self::Reclaimable, Self::HighAtomic, Self::Cma, Self::Isolate];
+
+    /// Blocks of these two types may merge, and one may turn into the other as demand asks.
+    pub const fn is_mobile(self) -> bool {
+        (self as usize) < Self::PER_CPU
+    }
+
+    /// As `/proc/pagetypeinfo` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unmovable => "Unmovable",
+            Self::Movable => "Movable",
+            Self::Reclaimable => "Reclaimable",
+            Self::HighAtomic => "HighAtomic",
+            Self::Cma => "CMA",
+            Self::Isolate => "Isolate",
+        }
+    }
+
+    const fn of(bits: u8) -> Self {
+        match bits & 7 {
+            0 => Self::Unmovable,
+            1 => Self::Movable,
+            2 => Self::Reclaimable,
+            3 => Self::HighAtomic,
+            4 => Self::Cma,
+            _ => Self::Isolate,
+        }
+    }
+}
+
+/// The zone number of a page block without frames.
+pub(crate) const NO_ZONE: u8 = u8::MAX;
+
+/// The per-CPU list number of a page block whose pages go to the buddy only.
+pub(crate) const NO_LIST: u8 = u8::MAX;
+
+/// One page block.
+#[repr(C, align(8))]
+pub struct Pageblock {
+    zone: AtomicU8,
+    /// The per-CPU list that its single pages go to when freed, by number; [`NO_LIST`] for none.
+    list: AtomicU8,
+    /// Bits 2 to 0: the type. Bits 6 to 4: the type to go back to when an isolation ends.
+    types: AtomicU8,
+    /// Free frames, those on per-CPU lists not included. Written under the zone's lock.
+    free: AtomicU16,
+}
+
+impl Pageblock {
+    pub(crate) const fn new(zone: u8) -> Self {
+        let movable = MigrateType::Movable as u8;
+        Self {
+            zone: AtomicU8::new(zone),
+            list: AtomicU8::new(movable),
+            types: AtomicU8::new(movable),
+            free: AtomicU16::new(0),
+        }
+    }
+
+    /// The zone's number.
+    #[inline(always)]
+    pub(crate) fn zone(&self) -> u8 {
+        self.zone.load(Relaxed)
+    }
+
+    /// At boot.
+    pub(crate) fn set_zone(&self, zone: u8) {
+        self.zone.store(zone, Relaxed);
+    }
+
+    /// What its pages are used for.
+    #[inline(always)]
+    pub fn migrate_type(&self) -> MigrateType {
+        MigrateType::of(self.types.load(Relaxed))
+    }
+
+    /// Free frames.
+    pub fn free(&self) -> u32 {
+        self.free.load(Relaxed).into()
+    }
+
+    /// The per-CPU list that its single pages go to.
+    #[inline(always)]
+    pub(crate) fn list(&self) -> Option<List> {
+        List::numbered(self.list.load(Relaxed))
+    }
+
+    /// Under the zone's lock.
+    pub(crate) fn set_migrate_type(&self, to: MigrateType) {
+        self.types.store(to as u8, Relaxed);
+        self.list.store(list_of(to), Relaxed);
+    }
+
+    /// Becomes `Isolate`, and remembers what it was. Under the zone's lock.
+    pub(crate) fn isolate(&self) {
+        let old = self.migrate_type() as u8;
+        self.types.store(old << 4 | MigrateType::Isolate as u8, Relaxed);
+        self.list.store(NO_LIST, Relaxed);
+    }
+
+    /// What it was before it was isolated.
+    pub(crate) fn type_before_isolation(&self) -> MigrateType {
+        MigrateType::of(self.types.load(Relaxed) >> 4)
+    }
+
+    #[inline]
+    fn add_free(&self, frames: u16) {
+        self.free.store(self.free.load(Relaxed).wrapping_add(frames), Relaxed);
+    }
+}
+
+/// CMA's single pages serve movable allocations like any other.
+fn list_of(of: MigrateType) -> u8 {
+    match of {
+        MigrateType::Unmovable | MigrateType::Movable | MigrateType::Reclaimable => of as u8,
+        MigrateType::Cma => MigrateType::Movable as u8,
+        MigrateType::HighAtomic | MigrateType::Isolate => NO_LIST,
+    }
+}
+
+/// The entries of all page blocks from frame 0 to the last that exists.
+#[derive(Clone, Copy)]
+pub struct PageblockTable {
+    blocks: &'static [Pageblock],
+}
+
+impl PageblockTable {
+    /// A table of nothing.
+    pub(crate) const EMPTY: Self = Self { blocks: &[] };
+
+    pub(crate) const fn new(blocks: &'static [Pageblock]) -> Self {
+        Self { blocks }
+    }
+
+    /// The entry of the page block that `pfn` lies in; `None` where there is no memory.
+    #[inline(always)]
+    pub fn get(&self, pfn: Pfn) -> Option<&'static Pageblock> {
+        self.blocks.get(pfn.0 >> PAGEBLOCK_ORDER)
+    }
+
+    /// The entry of a frame that exists.
+    #[inline(always)]
+    pub(crate) fn of(&self, pfn: Pfn) -> &'static Pageblock {
+        &self.blocks[pfn.0 >> PAGEBLOCK_ORDER]
+    }
+
+    /// The entry of a frame that exists, without a look at the table's length.
+    ///
+    /// # Safety
+    /// The frame exists.
+    #[inline(always)]
+    pub(crate) unsafe fn of_existing(&self, pfn: Pfn) -> &'static Pageblock {
+        debug_assert!(self.get(pfn).is_some());
+        // SAFETY: the table has an entry for every frame that exists.
+        unsafe { self.blocks.get_unchecked(pfn.0 >> PAGEBLOCK_ORDER) }
+    }
+
+    /// Frames of the block at `pfn` became free, or (`false`) no longer are. Under the zone's lock.
+    #[inline]
+    pub(crate) fn count_free(&self, pfn: Pfn, order: u32, free: bool) {
+        let each = 1_u16 << order.min(PAGEBLOCK_ORDER);
+        let each = if free { each } else { each.wrapping_neg() };
+        self.of(pfn).add_free(each);
+        if order > PAGEBLOCK_ORDER {
+            for block in 1..1 << (order - PAGEBLOCK_ORDER) {
+                self.of(Pfn(pfn.0 + block * PAGEBLOCK_PAGES)).add_free(each);
+            }
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static Pageblock> + use<> {
+        self.blocks.iter()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+}

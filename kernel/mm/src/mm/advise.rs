@@ -1,0 +1,117 @@
+//! madvise.
+
+use quire_abi::Errno;
+use quire_abi::flags::madv;
+
+use super::fault::FaultError;
+use super::{Intent, Mm};
+use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::vma::VmFlags;
+
+/// What an advice does to each area that it meets.
+enum Advice {
+    /// Nothing yet; refused for locked memory if so.
+    Hint { refuses_locked: bool },
+    /// Changes flags.
+    Flags { set: VmFlags, clear: VmFlags },
+    /// Pages go; only anonymous private ones if so.
+    Drop { anon_only: bool },
+    /// Pages come.
+    Populate { write: bool },
+}
+
+/// `None` for an advice that Quire does not have: EINVAL.
+fn advice(value: i32) -> Option<Advice> {
+    let order = VmFlags::SEQUENTIAL | VmFlags::RANDOM;
+    let huge = VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE;
+    let none = VmFlags::empty();
+    Some(match value {
+        madv::NORMAL => Advice::Flags { set: none, clear: order },
+        madv::RANDOM => Advice::Flags { set: VmFlags::RANDOM, clear: order },
+        madv::SEQUENTIAL => Advice::Flags { set: VmFlags::SEQUENTIAL, clear: order },
+        madv::WILLNEED => Advice::Hint { refuses_locked: false },
+        madv::DONTNEED => Advice::Drop { anon_only: false },
+        madv::FREE => Advice::Drop { anon_only: true },
+        madv::DONTFORK => Advice::Flags { set: VmFlags::DONTFORK, clear: none },
+        madv::DOFORK => Advice::Flags { set: none, clear: VmFlags::DONTFORK },
+        madv::WIPEONFORK => Advice::Flags { set: VmFlags::WIPEONFORK, clear: none },
+        madv::KEEPONFORK => Advice::Flags { set: none, clear: VmFlags::WIPEONFORK },
+        madv::HUGEPAGE => Advice::Flags { set: VmFlags::HUGEPAGE, clear: huge },
+        madv::NOHUGEPAGE => Advice::Flags { set: VmFlags::NOHUGEPAGE, clear: huge },
+        madv::COLD | madv::PAGEOUT => Advice::Hint { refuses_locked: true },
+        madv::POPULATE_READ => Advice::Populate { write: false },
+        madv::POPULATE_WRITE => Advice::Populate { write: true },
+        _ => return None,
+    })
+}
+
+impl<M: Machine> Mm<M> {
+    /// Takes advice about a range: madvise's semantics and errors. Areas before the first refusal have followed it;
+    /// over holes it goes on, and says ENOMEM in the end. MADV_FREE frees at once, which its contract allows.
+    pub fn advise(&self, addr: usize, len: usize, value: i32) -> Result<(), Errno> {
+        let start = UserAddr::new(addr);
+        let advice = advice(value).ok_or(Errno::EINVAL)?;
+        if !start.is_aligned(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        let end =
+            len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len)).ok_or(Errno::EINVAL)?;
+        if start == end {
+            return Ok(());
+        }
+        if let Advice::Populate { write } = advice {
+            return self.populate(start, end, write).map_err(|error| match error {
+                FaultError::Unmapped | FaultError::OutOfMemory => Errno::ENOMEM,
+                FaultError::Protection => Errno::EINVAL,
+                FaultError::BeyondObject => Errno::EFAULT,
+            });
+        }
+        let mut areas = self.areas.intend();
+        let mut hole = false;
+        let mut at = start;
+        while at < end {
+            let Some(vma) = areas.tree.find_from(at).filter(|vma| vma.start < end) else {
+                hole = true;
+                break;
+            };
+            hole |= vma.start > at;
+            let from = vma.start.max(at);
+            let to = vma.end.min(end);
+            self.advise_area(&mut areas, from, to, &advice)?;
+            at = to;
+        }
+        if self.tables.wants_sweep() {
+            let _alone = areas.write();
+            self.tables.sweep(self.asid.current());
+        }
+        if hole { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Follows an advice about a part of one area.
+    fn advise_area(
+        &self,
+        areas: &mut Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        advice: &Advice,
+    ) -> Result<(), Errno> {
+        let Some(vma) = areas.tree.find(start) else { return Ok(()) };
+        let locked = vma.flags.contains(VmFlags::LOCKED);
+        let anon = vma.backing.is_none();
+        match *advice {
+            Advice::Hint { refuses_locked } if refuses_locked && locked => Err(Errno::EINVAL),
+            Advice::Hint { .. } | Advice::Populate { .. } => Ok(()),
+            Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
+            Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set),
+            Advice::Drop { anon_only } => {
+                if locked || anon_only && !anon {
+                    return Err(Errno::EINVAL);
+                }
+                self.forget_ahead(vma, start, end);
+                self.zap(start, end);
+                Ok(())
+            }
+        }
+    }
+}

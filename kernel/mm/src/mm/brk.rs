@@ -1,0 +1,67 @@
+//! brk: the end of the heap.
+
+use quire_abi::Errno;
+
+use super::{Areas, Limit, MAX_MAP_COUNT, Mm};
+use crate::addr::{PAGE_SHIFT, UserAddr};
+use crate::machine::Machine;
+use crate::vma::VmFlags;
+
+const HEAP: VmFlags =
+    VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAY_READ).union(VmFlags::MAY_WRITE).union(VmFlags::MAY_EXEC);
+
+impl<M: Machine> Mm<M> {
+    /// Where the heap begins, which is at first where it ends. Once, by exec.
+    pub fn set_brk_start(&self, start: UserAddr) {
+        let mut areas = self.areas.intend();
+        let mut areas = areas.write();
+        areas.brk_start = start;
+        areas.brk = start;
+    }
+
+    /// Moves the end of the heap to `new` if that can be, and answers where it is.
+    pub fn brk(&self, new: usize) -> UserAddr {
+        let mut areas = self.areas.intend();
+        let old = areas.brk;
+        let new = UserAddr::new(new);
+        if new < areas.brk_start {
+            return old;
+        }
+        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return old };
+        let done = if to == from {
+            Ok(())
+        } else if to < from {
+            self.unmap_range(&mut areas, to, from)
+        } else {
+            self.may_grow_heap(&areas, from, to, new).and_then(|()| {
+                let flags = HEAP | areas.default_flags;
+                self.insert_area(&mut areas, from, to, flags, None)
+            })
+        };
+        if done.is_err() {
+            return old;
+        }
+        areas.write().brk = new;
+        let locked = areas.default_flags.contains(VmFlags::LOCKED);
+        drop(areas);
+        if locked && to > from {
+            let _ = self.populate(from, to, false);
+        }
+        new
+    }
+
+    fn may_grow_heap(&self, areas: &Areas<M>, from: UserAddr, to: UserAddr, new: UserAddr) -> Result<(), Errno> {
+        let pages = (to - from) >> PAGE_SHIFT;
+        let heap = (new - areas.brk_start) as u64;
+        let free = areas.tree.find_from(from).is_none_or(|next| to.get() <= next.guarded_start());
+        let allowed = to <= areas.layout.task_size
+            && free
+            && heap <= self.limit(Limit::Data)
+            && self.may_expand(areas, HEAP, pages)
+            && areas.tree.len() < MAX_MAP_COUNT;
+        if areas.default_flags.contains(VmFlags::LOCKED) {
+            self.may_lock(areas, pages)?;
+        }
+        if allowed { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+}

@@ -1,0 +1,424 @@
+//! The page fault: the one way by which a process's memory comes to be mapped.
+//!
+//! [`Mm::fault`] finds the area and checks the access; [`Mm::fault_in`] brings the page in; write_fault.rs deals with
+//! writes to pages that are mapped read-only. All of it runs with the areas locked for reading, and takes a table's
+//! lock only to look again and store: frames are allocated, cleared and copied without.
+
+use super::{Areas, Limit, Mm};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
+use crate::fallible::{AllocError, KArc};
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::object::{ObjectError, ObjectPage};
+use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
+use crate::table::entry::{self, ANON};
+use crate::table::gather::Counts;
+use crate::table::{Leaf, LeafGuard};
+use crate::vma::{Backing, STACK_GUARD, VmFlags, Vma};
+
+/// What the program tried to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Store, or both.
+    Write,
+    /// Instruction fetch.
+    Exec,
+}
+
+/// Why the access cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultError {
+    /// Nothing is mapped there: SIGSEGV with SEGV_MAPERR.
+    Unmapped,
+    /// What is mapped does not allow it: SIGSEGV with SEGV_ACCERR.
+    Protection,
+    /// The object has no such page, or it cannot be had: SIGBUS with BUS_ADRERR.
+    BeyondObject,
+    /// There was no memory.
+    OutOfMemory,
+}
+
+impl From<AllocError> for FaultError {
+    fn from(_: AllocError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+impl From<ObjectError> for FaultError {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Beyond => Self::BeyondObject,
+            ObjectError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+/// Pages of a file that one fault maps: those of the aligned run of so many around it.
+const AROUND: usize = 16;
+
+impl VmFlags {
+    /// Whether an area like this allows the access.
+    #[inline]
+    pub(super) fn allows(self, access: Access) -> bool {
+        match access {
+            Access::Read => self.accessible(),
+            Access::Write => self.contains(VmFlags::WRITE),
+            Access::Exec => self.contains(VmFlags::EXEC),
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Makes the access at `addr` possible, or says why it is not. After `Ok` the program tries again; it may fault
+    /// once more if something has changed meanwhile.
+    pub fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
+        let addr = UserAddr::new(addr).page_floor();
+        loop {
+            {
+                let areas = self.areas.read();
+                if let Some(vma) = areas.tree.find(addr)
+                    && vma.flags.allows(access)
+                {
+                    return self.fault_in(vma, addr, access == Access::Write, access == Access::Exec, None);
+                }
+            }
+            self.fault_outside(addr, access)?;
+        }
+    }
+
+    /// The fault found no area, or not the right to it. `Ok` if it may look again: a change was under way, or a
+    /// stack has grown.
+    #[cold]
+    fn fault_outside(&self, addr: UserAddr, access: Access) -> Result<(), FaultError> {
+        let mut areas = self.areas.intend();
+        let vma = areas.tree.find_from(addr).ok_or(FaultError::Unmapped)?;
+        if vma.start <= addr {
+            return if vma.flags.allows(access) { Ok(()) } else { Err(FaultError::Protection) };
+        }
+        if !vma.flags.contains(VmFlags::GROWSDOWN) || !self.may_grow_stack(&areas, vma, addr) {
+            return Err(FaultError::Unmapped);
+        }
+        let (flags, old) = (vma.flags, vma.start);
+        let mut areas = areas.write();
+        areas.count_in(flags, (old - addr) >> PAGE_SHIFT);
+        areas.tree.cursor(addr).set_start(addr);
+        Ok(())
+    }
+
+    fn may_grow_stack(&self, areas: &Areas<M>, vma: &Vma<M>, addr: UserAddr) -> bool {
+        let grown = (vma.start - addr) >> PAGE_SHIFT;
+        let low = addr.get().saturating_sub(STACK_GUARD);
+        // The gap is for strangers: a stack may touch another area that grows down, or one without rights.
+        let clear = areas.tree.prev(vma).is_none_or(|prev| {
+            prev.end.get() <= low
+                || prev.end <= addr && (prev.flags.contains(VmFlags::GROWSDOWN) || !prev.flags.accessible())
+        });
+        let locked = vma.flags.contains(VmFlags::LOCKED);
+        clear
+            && addr >= areas.layout.mmap_min
+            && (vma.end - addr) as u64 <= self.limit(Limit::Stack)
+            && self.may_expand(areas, vma.flags, grown)
+            && (!locked || areas.locked + grown <= self.limit_pages(Limit::MemLock))
+    }
+
+    /// Brings in the page at `addr` of `vma`, whose rights allow the access; of anonymous memory up to `forced`
+    /// pages if given.
+    pub(super) fn fault_in(
+        &self,
+        vma: &Vma<M>,
+        addr: UserAddr,
+        write: bool,
+        exec: bool,
+        forced: Option<usize>,
+    ) -> Result<(), FaultError> {
+        let leaf = self.tables.walk_or_create(addr)?;
+        let pte = leaf.peek(index(addr.get(), 3));
+        match pte.kind() {
+            None => self.fault_present(vma, &leaf, addr, pte, write, exec),
+            Some(NonPresent::None | NonPresent::Marker(_)) => match &vma.backing {
+                None if write => self.anon_write(vma, &leaf, addr, forced),
+                None => self.zero_read(vma, &leaf, addr, forced),
+                Some(backing) if write && !vma.flags.contains(VmFlags::SHARED) => {
+                    self.private_write(vma, &leaf, addr, backing)
+                }
+                Some(backing) => self.map_object(vma, &leaf, addr, backing, write),
+            },
+            // No floor reads pages back yet, so there is nothing to be had.
+            Some(NonPresent::Swap(_)) => Err(FaultError::BeyondObject),
+            // Whoever moves the page is about to put it back: the program tries again until then.
+            Some(NonPresent::Migration(_)) => Ok(()),
+        }
+    }
+
+    /// New anonymous pages: this one, and what the window allows behind it.
+    fn anon_write(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        forced: Option<usize>,
+    ) -> Result<(), FaultError> {
+        let first = index(addr.get(), 3);
+        let window = forced.unwrap_or_else(|| self.window(vma, addr, false));
+        let wanted = run_of_empty(leaf, first, window.min(room(vma, addr)));
+        let mut pages = [Pfn(0); super::ahead::MAX_WINDOW];
+        pages[0] = frame::alloc_user(self.machine, true)?;
+        let mut got = 1;
+        while got < wanted {
+            let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
+            pages[got] = pfn;
+            got += 1;
+        }
+        let pages = &pages[..got];
+        let home = vma.home_of(addr);
+        for (k, pfn) in pages.iter().enumerate() {
+            frame::make_anon(self.machine, *pfn, &self.group, home + k);
+            self.before_exec(vma, pfn.addr());
+        }
+        KArc::add_owners(&self.group, got);
+
+        let attrs = entry::writable(vma.flags) | ANON;
+        let mut unused = frame::Release::new(self.machine);
+        let mut filled = 0;
+        {
+            let mut guard = leaf.lock();
+            for (k, pfn) in pages.iter().enumerate() {
+                if filled == k && make_empty(&mut guard, first + k) {
+                    guard.fill(first + k, Pte::page(pfn.addr(), attrs));
+                    filled += 1;
+                }
+            }
+        }
+        self.machine.publish_tables();
+        // Another thread was faster: its page counts.
+        for pfn in &pages[filled..] {
+            unused.sole_anon(*pfn);
+        }
+        if filled > 0 {
+            self.charge(Counts { anon: filled, ..Counts::default() });
+            let extra = if forced.is_none() { filled - 1 } else { 0 };
+            self.note_window(vma, addr, filled, extra);
+        }
+        Ok(())
+    }
+
+    /// Reads of memory that nobody has written see the zero page.
+    fn zero_read(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        forced: Option<usize>,
+    ) -> Result<(), FaultError> {
+        let first = index(addr.get(), 3);
+        let window = forced.unwrap_or_else(|| self.window(vma, addr, true));
+        let wanted = window.min(room(vma, addr));
+        let zero = self.machine.spaces().zero_page();
+        self.before_exec(vma, zero);
+        let pte = Pte::page(zero, entry::read_only(vma.flags) | bits::SPECIAL);
+        let mut filled = 0;
+        {
+            let mut guard = leaf.lock();
+            while filled < wanted && make_empty(&mut guard, first + filled) {
+                guard.fill(first + filled, pte);
+                filled += 1;
+            }
+        }
+        self.machine.publish_tables();
+        self.note_window(vma, addr, filled.max(1), 0);
+        Ok(())
+    }
+
+    /// A write to a page of a private mapping of an object that is not mapped yet: a copy at once.
+    fn private_write(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        backing: &Backing<M>,
+    ) -> Result<(), FaultError> {
+        let source = backing.object.page(vma.index_of(addr).unwrap_or(0))?;
+        let copy = frame::alloc_user(self.machine, false);
+        if let Ok(pfn) = copy {
+            self.machine.copy_page(pfn.addr(), source.addr());
+        }
+        if let ObjectPage::Counted(pfn) = source {
+            frame::Release::new(self.machine).page(pfn);
+        }
+        let pfn = copy?;
+        frame::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
+        KArc::add_owners(&self.group, 1);
+        self.before_exec(vma, pfn.addr());
+        let i = index(addr.get(), 3);
+        let filled = {
+            let mut guard = leaf.lock();
+            let empty = make_empty(&mut guard, i);
+            if empty {
+                guard.fill(i, Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON));
+            }
+            empty
+        };
+        self.machine.publish_tables();
+        if filled {
+            self.charge(Counts { anon: 1, ..Counts::default() });
+        } else {
+            frame::Release::new(self.machine).sole_anon(pfn);
+        }
+        Ok(())
+    }
+
+    /// A page of an object, and what lies in place around it.
+    fn map_object(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        backing: &Backing<M>,
+        write: bool,
+    ) -> Result<(), FaultError> {
+        let object = &*backing.object;
+        let object_index = vma.index_of(addr).unwrap_or(0);
+        if object.in_place(object_index).is_some() {
+            return self.map_around(vma, leaf, addr, object);
+        }
+        let ObjectPage::Counted(pfn) = object.page(object_index)? else { return Ok(()) };
+        let exec = vma.flags.contains(VmFlags::EXEC);
+        if exec {
+            object.prepare_exec(object_index, pfn.addr());
+        }
+        let shared = vma.flags.contains(VmFlags::SHARED);
+        let attrs = if shared && (write || !object.is_file()) {
+            entry::writable(vma.flags)
+        } else {
+            entry::read_only(vma.flags)
+        };
+        let i = index(addr.get(), 3);
+        let filled = {
+            let mut guard = leaf.lock();
+            let empty = make_empty(&mut guard, i);
+            if empty {
+                guard.fill(i, Pte::page(pfn.addr(), attrs));
+            }
+            empty
+        };
+        self.machine.publish_tables();
+        if filled {
+            let mut counts = Counts::default();
+            counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
+            self.charge(counts);
+        } else {
+            frame::Release::new(self.machine).page(pfn);
+        }
+        Ok(())
+    }
+
+    /// Pages that a file has in place, read-only: they cost nothing, so the neighbours come along.
+    fn map_around(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        object: &crate::object::Object<M>,
+    ) -> Result<(), FaultError> {
+        let run = AROUND * PAGE_SIZE;
+        let start = UserAddr::new(addr.get() & !(run - 1)).max(vma.start);
+        let end = UserAddr::new((addr.get() & !(run - 1)) + run).min(vma.end);
+        let first_index = vma.index_of(start).unwrap_or(0);
+        let first = index(start.get(), 3);
+        let count = (end - start) >> PAGE_SHIFT;
+        let exec = vma.flags.contains(VmFlags::EXEC);
+        if exec {
+            for k in 0..count {
+                if let Some(frame) = object.in_place(first_index + k) {
+                    object.prepare_exec(first_index + k, frame);
+                }
+            }
+        }
+        let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
+        let mut filled = 0;
+        {
+            let mut guard = leaf.lock();
+            for k in 0..count {
+                let Some(frame) = object.in_place(first_index + k) else { break };
+                // Only the page that was asked for takes a marker's place.
+                let asked = start + k * PAGE_SIZE == addr;
+                if guard.get(first + k) == Pte::NONE || asked && make_empty(&mut guard, first + k) {
+                    guard.fill(first + k, Pte::page(frame, attrs));
+                    filled += 1;
+                }
+            }
+        }
+        self.machine.publish_tables();
+        self.charge(Counts { file: filled, ..Counts::default() });
+        Ok(())
+    }
+
+    /// Makes a frame that the kernel has written fit to be executed, if its area allows that.
+    #[inline]
+    pub(super) fn before_exec(&self, vma: &Vma<M>, frame: PhysAddr) {
+        if vma.flags.contains(VmFlags::EXEC) {
+            self.machine.sync_instructions(frame);
+        }
+    }
+
+    /// The entry is there already: a write to a read-only page, or the fault of another thread was faster, or the
+    /// TLB knows an older state.
+    fn fault_present(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        pte: Pte,
+        write: bool,
+        exec: bool,
+    ) -> Result<(), FaultError> {
+        if write && !pte.is_writable() {
+            return self.write_protected(vma, leaf, addr, pte);
+        }
+        debug_assert!(pte.is_readable() && (!exec || pte.is_executable()), "an entry has fewer rights than its area");
+        if pte.0 & bits::ACCESSED == 0 {
+            let mut guard = leaf.lock();
+            let i = index(addr.get(), 3);
+            if guard.get(i) == pte {
+                guard.set_attrs(i, Pte(pte.0 | bits::ACCESSED));
+            }
+        }
+        // An entry that was made more permissive without a flush may still be cached as it was.
+        self.machine.publish_tables();
+        if let Some(asid) = self.asid.current() {
+            self.machine.tlb_flush_pages(asid, addr.get(), 1);
+        }
+        Ok(())
+    }
+}
+
+/// Pages from `addr` to the end of its area or its last-level table, whichever comes first.
+#[inline]
+pub(super) fn room<M: Machine>(vma: &Vma<M>, addr: UserAddr) -> usize {
+    ((vma.end - addr) >> PAGE_SHIFT).min(ENTRIES - index(addr.get(), 3))
+}
+
+/// How many entries from `first` on, up to `limit` and at least 1, look empty now.
+#[inline]
+fn run_of_empty<M: Machine>(leaf: &Leaf<'_, M>, first: usize, limit: usize) -> usize {
+    let mut n = 1;
+    while n < limit && leaf.peek(first + n) == Pte::NONE {
+        n += 1;
+    }
+    n
+}
+
+/// Whether the entry is empty, once a marker is out of the way.
+#[inline]
+fn make_empty<M: Machine>(guard: &mut LeafGuard<'_, M>, i: usize) -> bool {
+    match guard.get(i).kind() {
+        Some(NonPresent::None) => true,
+        Some(NonPresent::Marker(_)) => {
+            guard.clear(i);
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,67 @@
+//! fork: a space that is a copy of another.
+
+use quire_abi::Errno;
+
+use super::{Limit, Mm};
+use crate::fallible::{KArc, try_box};
+use crate::machine::Machine;
+use crate::rmap::AnonGroup;
+use crate::sync::Rank;
+use crate::table::gather::Counts;
+use crate::vma::VmFlags;
+
+impl<M: Machine> Mm<M> {
+    /// A copy of this space. Private pages are shared until one side writes; the entries of areas that share their
+    /// object are left to the child's faults.
+    ///
+    /// Faults of other threads wait meanwhile: what the child sees of private memory is one moment's state.
+    pub fn fork(&self) -> Result<KArc<Self>, Errno> {
+        let mut areas = self.areas.intend();
+        let group = AnonGroup::fork(&self.group)?;
+        let child = Self::assemble(self.machine, areas.layout, group)?;
+        for limit in [Limit::AddressSpace, Limit::Data, Limit::Stack, Limit::MemLock] {
+            child.set_limit(limit, self.limit(limit));
+        }
+        let areas = areas.write();
+        let mut counts = Counts::default();
+        let mut protected = false;
+        let copied = {
+            // Nobody but this function knows the child, except for a walk of the family, which only reads.
+            let mut theirs = child.areas.intend_as(Rank::AddressSpaceChild);
+            let mut theirs = theirs.write();
+            (theirs.brk_start, theirs.brk) = (areas.brk_start, areas.brk);
+            theirs.moved = areas.moved;
+            areas.tree.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTFORK)).try_for_each(|vma| {
+                let mut copy = vma.part(vma.start, vma.end);
+                // Locks are not inherited.
+                copy.flags -= VmFlags::LOCKED;
+                let flags = copy.flags;
+                let pages = copy.pages();
+                // Without its lock an area may be of its lower neighbour's kind.
+                let joins = areas.default_flags.contains(VmFlags::LOCKED) || areas.locked != 0;
+                let mut end = theirs.tree.end();
+                if joins && end.prev().is_some_and(|prev| prev.end == copy.start && prev.continues_with(&copy.kind())) {
+                    end.retreat();
+                    end.set_end(copy.end);
+                } else {
+                    end.insert_before(try_box(copy)?);
+                }
+                theirs.count_in(flags, pages);
+                if flags.intersects(VmFlags::SHARED | VmFlags::WIPEONFORK) {
+                    return Ok(());
+                }
+                child.tables.copy_from(&self.tables, vma.start, vma.end, &mut counts, &mut protected)
+            })
+        };
+        child.charge(counts);
+        if protected {
+            self.machine.publish_tables();
+            if let Some(asid) = self.asid.current() {
+                self.machine.tlb_flush_asid(asid);
+            }
+        }
+        drop(areas);
+        copied?;
+        Ok(child)
+    }
+}

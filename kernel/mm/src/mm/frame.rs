@@ -1,0 +1,127 @@
+//! Page frames as address spaces use them: the one place that meets the page allocator.
+//!
+//! A frame of user memory counts references: one for each table entry that maps it, one for the object that has
+//! it, one for each pin. `Page::maps` is not kept: reverse mapping counts when somebody asks.
+//! An anonymous page's record also owns its [`AnonGroup`], which therefore lives as long as its pages do.
+
+use core::ptr;
+
+use crate::addr::{Pfn, PhysAddr};
+use crate::fallible::{AllocError, KArc};
+use crate::machine::Machine;
+use crate::page::{Page, PageFlags, PageState};
+use crate::page_alloc::Gfp;
+use crate::rmap::AnonGroup;
+
+/// A frame for a process's memory, with one reference. Zeroed if asked.
+#[inline]
+pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
+    let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
+    machine.pages().alloc_raw(0, gfp)
+}
+
+/// As [`alloc_user`], for a page that the program did not ask for yet: gives up early.
+#[inline]
+pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
+    let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NOMEMALLOC | Gfp::ZERO;
+    machine.pages().alloc_raw(0, gfp)
+}
+
+/// A frame for a translation table; its contents are undefined.
+pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
+    Ok(machine.pages().alloc_raw(0, Gfp::KERNEL_ACCOUNT)?.addr())
+}
+
+/// The record of a frame of the page allocator.
+#[inline(always)]
+pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
+    // SAFETY: callers name frames that the page allocator gave out, whose records exist as long as the kernel.
+    unsafe { Page::of(machine, pfn) }
+}
+
+/// Ends a frame that only the caller knows.
+#[inline]
+pub fn free<M: Machine>(machine: M, pfn: Pfn) {
+    // SAFETY: the caller is the last holder and ends here; what had a user mapping has been invalidated (the
+    // `Gather` and the callers of `LeafGuard::replace` see to that).
+    unsafe { machine.pages().free_pages(pfn, 0) }
+}
+
+/// Says that new frames belong to `group`, each at its home.
+#[inline]
+pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, group: &KArc<AnonGroup<M>>, home: usize) {
+    let page = page(machine, pfn);
+    page.set_state(PageState::Anon);
+    page.set_owner(KArc::as_ptr(group).expose_provenance(), home as u64);
+}
+
+/// Says that a new frame is page `index` of the object at `owner`.
+pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
+    let page = page(machine, pfn);
+    page.set_state(PageState::Object);
+    page.set_owner(owner, index as u64);
+    if swap_backed {
+        page.set_flags(PageFlags::SWAP_BACKED);
+    }
+}
+
+/// Gives references back, and frees frames whose last one that was. Groups hear of their pages' ends in bulk, when
+/// this is dropped: then no lock of rank `AnonGroup` or above is held.
+pub struct Release<M: Machine> {
+    machine: M,
+    group: *const AnonGroup<M>,
+    pages: usize,
+}
+
+impl<M: Machine> Release<M> {
+    /// Nothing yet.
+    #[inline]
+    pub fn new(machine: M) -> Self {
+        Self { machine, group: ptr::null(), pages: 0 }
+    }
+
+    /// Gives one reference back.
+    #[inline]
+    pub fn page(&mut self, pfn: Pfn) {
+        let page = page(self.machine, pfn);
+        if page.put() {
+            if page.state() == PageState::Anon {
+                self.note(page);
+            }
+            free(self.machine, pfn);
+        }
+    }
+
+    /// Frees an anonymous page to which the caller has the only reference.
+    #[inline]
+    pub fn sole_anon(&mut self, pfn: Pfn) {
+        self.note(page(self.machine, pfn));
+        free(self.machine, pfn);
+    }
+
+    #[inline]
+    fn note(&mut self, page: &Page) {
+        let group = ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner());
+        if group != self.group {
+            self.settle();
+            self.group = group;
+        }
+        self.pages += 1;
+    }
+
+    fn settle(&mut self) {
+        if self.pages != 0 {
+            // SAFETY: each page that was noted owned its group once (`make_anon`'s callers add the owners), and
+            // its record has just ended.
+            unsafe { KArc::drop_owners(self.group, self.pages) };
+            self.pages = 0;
+        }
+    }
+}
+
+impl<M: Machine> Drop for Release<M> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
+    }
+}

@@ -1,0 +1,287 @@
+//! mmap.
+
+use alloc::boxed::Box;
+
+use quire_abi::Errno;
+use quire_abi::flags::{Map, Prot};
+
+use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::fallible::{KArc, try_box};
+use crate::machine::Machine;
+use crate::object::Object;
+use crate::vma::{Backing, Kind, VmFlags, Vma};
+
+/// What mmap is asked for. Descriptor and offset have become an object and an index.
+pub struct MapRequest<M: Machine> {
+    /// Where: a hint, or exactly with `Map::FIXED`.
+    pub addr: usize,
+    /// Bytes; rounded up to pages.
+    pub len: usize,
+    /// Rights.
+    pub prot: Prot,
+    /// All bits as the program gave them (`from_bits_retain`).
+    pub flags: Map,
+    /// The object and its page index; `None` with `Map::ANONYMOUS`.
+    pub object: Option<(KArc<Object<M>>, usize)>,
+    /// What the descriptor allows for ever: for a file open for reading, everything but WRITE matters for shared
+    /// mappings only.
+    pub max_prot: Prot,
+}
+
+impl<M: Machine> MapRequest<M> {
+    /// A private anonymous mapping wherever there is room.
+    pub fn anonymous(len: usize, prot: Prot) -> Self {
+        let flags = Map::PRIVATE | Map::ANONYMOUS;
+        Self { addr: 0, len, prot, flags, object: None, max_prot: Prot::all() }
+    }
+}
+
+/// The flags that MAP_SHARED_VALIDATE knows.
+const KNOWN: Map = Map::SHARED_VALIDATE
+    .union(Map::FIXED)
+    .union(Map::ANONYMOUS)
+    .union(Map::GROWSDOWN)
+    .union(Map::DENYWRITE)
+    .union(Map::EXECUTABLE)
+    .union(Map::LOCKED)
+    .union(Map::NORESERVE)
+    .union(Map::POPULATE)
+    .union(Map::NONBLOCK)
+    .union(Map::STACK)
+    .union(Map::FIXED_NOREPLACE);
+
+impl<M: Machine> Mm<M> {
+    /// Maps memory: mmap's semantics and errors but for those of the descriptor. Answers the address.
+    pub fn map(&self, request: &MapRequest<M>) -> Result<UserAddr, Errno> {
+        if request.len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let len = request.len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        let pages = len >> PAGE_SHIFT;
+        let flags = area_flags(request)?;
+        if let Some((_, index)) = &request.object {
+            index.checked_add(pages).filter(|end| *end <= usize::MAX >> PAGE_SHIFT).ok_or(Errno::EOVERFLOW)?;
+        }
+        if request.flags.contains(Map::HUGETLB) {
+            // There is a pool of huge pages, so to speak, and it is empty.
+            return Err(Errno::ENOMEM);
+        }
+        let backing = match &request.object {
+            Some((object, index)) => Some(Backing { object: object.clone(), index: *index }),
+            None if flags.contains(VmFlags::SHARED) => {
+                Some(Backing { object: Object::shared_anon(self.machine, pages)?, index: 0 })
+            }
+            None => None,
+        };
+
+        let mut areas = self.areas.intend();
+        if areas.tree.len() >= MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        let start = place(&areas, request, len)?;
+        let end = start + len;
+        let flags = flags | areas.default_flags;
+        if flags.contains(VmFlags::LOCKED) {
+            self.may_lock(&areas, pages)?;
+        }
+        let fixed = request.flags.contains(Map::FIXED);
+        let replaced = if fixed { mapped_pages(&areas, start, end) } else { 0 };
+        if !self.may_expand(&areas, flags, pages - replaced.min(pages)) {
+            return Err(Errno::ENOMEM);
+        }
+        if fixed {
+            self.unmap_range(&mut areas, start, end)?;
+        }
+        self.insert_area(&mut areas, start, end, flags, backing)?;
+        drop(areas);
+        if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
+            // mmap succeeds even if this does not.
+            let _ = self.populate(start, end, false);
+        }
+        Ok(start)
+    }
+
+    /// Whether `pages` more may be locked.
+    pub(super) fn may_lock(&self, areas: &Areas<M>, pages: usize) -> Result<(), Errno> {
+        let limit = self.limit(Limit::MemLock);
+        if limit == 0 {
+            return Err(Errno::EPERM);
+        }
+        if areas.locked + pages > self.limit_pages(Limit::MemLock) {
+            return Err(Errno::EAGAIN);
+        }
+        Ok(())
+    }
+
+    /// Puts an area into a free range, as a part of its neighbours where they are of its kind.
+    pub(super) fn insert_area(
+        &self,
+        areas: &mut Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        flags: VmFlags,
+        backing: Option<Backing<M>>,
+    ) -> Result<(), Errno> {
+        let home = start.get() >> PAGE_SHIFT;
+        let joins = neighbours(
+            areas,
+            start,
+            end,
+            &Kind {
+                flags,
+                home,
+                object: backing.as_ref().map(|b| &b.object),
+                index: backing.as_ref().map_or(0, |b| b.index),
+            },
+        );
+        let new = match joins {
+            (false, false) => Some(try_box(Vma::new(start, end, flags, backing))?),
+            _ => None,
+        };
+        let mut areas = areas.write();
+        areas.count_in(flags, (end - start) >> PAGE_SHIFT);
+        join(&mut areas, start, end, joins, new);
+        Ok(())
+    }
+}
+
+/// Whether a new area of this kind would be one with the area before it, and with the area after it.
+pub(super) fn neighbours<M: Machine>(
+    areas: &Areas<M>,
+    start: UserAddr,
+    end: UserAddr,
+    kind: &Kind<'_, M>,
+) -> (bool, bool) {
+    let next = areas.tree.find_from(start);
+    let prev = match next {
+        Some(next) => areas.tree.prev(next),
+        None => areas.tree.find_before(start),
+    };
+    let joins_prev = prev.is_some_and(|vma| vma.end == start && vma.continues_with(kind));
+    let joins_next = next.is_some_and(|vma| vma.start == end && kind.after((end - start) >> PAGE_SHIFT) == vma.kind());
+    (joins_prev, joins_next)
+}
+
+/// Makes the free range `start..end` part of its neighbours, as [`neighbours`] said, or else puts `new` there.
+pub(super) fn join<M: Machine>(
+    areas: &mut Areas<M>,
+    start: UserAddr,
+    end: UserAddr,
+    joins: (bool, bool),
+    new: Option<Box<Vma<M>>>,
+) {
+    let mut cursor = areas.tree.cursor(start);
+    match joins {
+        (true, true) => {
+            let Some(next) = cursor.remove() else { return };
+            cursor.retreat();
+            cursor.set_end(next.end);
+            if let Some(prev) = cursor.current() {
+                prev.ahead.absorb(&next.ahead);
+            }
+        }
+        (true, false) => {
+            cursor.retreat();
+            cursor.set_end(end);
+        }
+        (false, true) => cursor.set_start(start),
+        (false, false) => {
+            if let Some(new) = new {
+                cursor.insert_before(new);
+            }
+        }
+    }
+}
+
+/// What an area of this request is, or why there can be none.
+fn area_flags<M: Machine>(request: &MapRequest<M>) -> Result<VmFlags, Errno> {
+    let may = VmFlags::MAY_READ | VmFlags::MAY_WRITE | VmFlags::MAY_EXEC;
+    let mut flags = VmFlags::from_prot(request.prot) | may;
+    let grows = request.flags.contains(Map::GROWSDOWN);
+    let kind = request.flags & Map::SHARED_VALIDATE;
+    if kind == Map::SHARED_VALIDATE {
+        if request.object.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if !KNOWN.contains(request.flags) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+    }
+    if kind.is_empty() || grows && (kind != Map::PRIVATE || request.object.is_some()) {
+        return Err(Errno::EINVAL);
+    }
+    if request.object.is_some() {
+        if !request.max_prot.contains(Prot::READ) {
+            return Err(Errno::EACCES);
+        }
+        if !request.max_prot.contains(Prot::EXEC) {
+            if flags.contains(VmFlags::EXEC) {
+                return Err(Errno::EPERM);
+            }
+            flags -= VmFlags::MAY_EXEC;
+        }
+    }
+    if kind != Map::PRIVATE {
+        flags |= VmFlags::SHARED;
+        if request.object.is_some() && !request.max_prot.contains(Prot::WRITE) {
+            if flags.contains(VmFlags::WRITE) {
+                return Err(Errno::EACCES);
+            }
+            flags -= VmFlags::MAY_WRITE;
+        }
+    }
+    flags.set(VmFlags::GROWSDOWN, grows);
+    flags.set(VmFlags::NORESERVE, request.flags.contains(Map::NORESERVE));
+    flags.set(VmFlags::LOCKED, request.flags.contains(Map::LOCKED));
+    Ok(flags)
+}
+
+/// Where `len` bytes go.
+fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> Result<UserAddr, Errno> {
+    let layout = &areas.layout;
+    let addr = UserAddr::new(request.addr);
+    let task_size = layout.task_size.get();
+    if len > task_size {
+        return Err(Errno::ENOMEM);
+    }
+    if request.flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) {
+        if addr.get() > task_size - len {
+            return Err(Errno::ENOMEM);
+        }
+        if !addr.is_aligned(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        if addr < layout.mmap_min {
+            return Err(Errno::EPERM);
+        }
+        if request.flags.contains(Map::FIXED_NOREPLACE) && !areas.tree.is_free(addr, addr + len) {
+            return Err(Errno::EEXIST);
+        }
+        return Ok(addr);
+    }
+    let mut hint = addr.page_floor();
+    if hint.get() != 0 {
+        hint = hint.max(layout.mmap_min);
+        if hint.get() <= task_size - len && fits_at(areas, hint, len) {
+            return Ok(hint);
+        }
+    }
+    find_gap(areas, len)
+}
+
+/// The highest gap below the mmap base, else the lowest above it.
+pub(super) fn find_gap<M: Machine>(areas: &Areas<M>, len: usize) -> Result<UserAddr, Errno> {
+    let layout = &areas.layout;
+    let (low, base, top) = (layout.mmap_min.get(), layout.mmap_base.get(), layout.task_size.get());
+    areas.tree.highest_gap(len, low, base).or_else(|| areas.tree.lowest_gap(len, base, top)).ok_or(Errno::ENOMEM)
+}
+
+/// Whether the range is free and keeps the distance that a stack above wants.
+fn fits_at<M: Machine>(areas: &Areas<M>, start: UserAddr, len: usize) -> bool {
+    areas.tree.find_from(start).is_none_or(|next| start.get() + len <= next.guarded_start())
+}
+
+fn mapped_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
+    areas.tree.range(start, end).map(|vma| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT).sum()
+}

@@ -1,0 +1,84 @@
+//! Reaching a page of a space from outside of it: futexes, and copies to and from other processes.
+
+use super::Mm;
+use super::fault::{Access, FaultError};
+use crate::addr::{Pfn, PhysAddr, UserAddr};
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::pte::index;
+
+/// A user page that stays what it is until this is dropped. Meant for short: a fork does not copy it early.
+pub struct PinnedPage<M: Machine> {
+    machine: M,
+    addr: PhysAddr,
+    counted: bool,
+}
+
+impl<M: Machine> PinnedPage<M> {
+    /// The byte that was asked for.
+    pub fn addr(&self) -> PhysAddr {
+        self.addr
+    }
+
+    /// The frame.
+    pub fn pfn(&self) -> Pfn {
+        self.addr.pfn()
+    }
+
+    /// Where the kernel sees the byte, and the rest of its page.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.machine.direct_map(self.addr)
+    }
+}
+
+impl<M: Machine> Drop for PinnedPage<M> {
+    fn drop(&mut self) {
+        if self.counted {
+            frame::Release::new(self.machine).page(self.addr.pfn());
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Brings in the page at `addr` for reading, or for writing, and holds it.
+    pub fn pin(&self, addr: usize, write: bool) -> Result<PinnedPage<M>, FaultError> {
+        let access = if write { Access::Write } else { Access::Read };
+        let page = UserAddr::new(addr).page_floor();
+        loop {
+            self.fault_if_needed(page, access)?;
+            let areas = self.areas.read();
+            // Read again: another thread may have changed it since the fault.
+            if !areas.tree.find(page).is_some_and(|vma| vma.flags.allows(access)) {
+                continue;
+            }
+            let Some(leaf) = self.tables.walk(page) else { continue };
+            let guard = leaf.lock();
+            let pte = guard.get(index(page.get(), 3));
+            if !pte.is_present() || write && !pte.is_writable() {
+                continue;
+            }
+            let counted = !pte.is_special();
+            if counted && !frame::page(self.machine, pte.addr().pfn()).get() {
+                return Err(FaultError::OutOfMemory);
+            }
+            let addr = pte.addr() + UserAddr::new(addr).page_offset();
+            return Ok(PinnedPage { machine: self.machine, addr, counted });
+        }
+    }
+
+    /// As [`Mm::fault`], but nothing if the access would go through.
+    fn fault_if_needed(&self, page: UserAddr, access: Access) -> Result<(), FaultError> {
+        {
+            let areas = self.areas.read();
+            if areas.tree.find(page).is_some_and(|vma| vma.flags.allows(access))
+                && let Some(leaf) = self.tables.walk(page)
+            {
+                let pte = leaf.peek(index(page.get(), 3));
+                if pte.is_present() && (access != Access::Write || pte.is_writable()) {
+                    return Ok(());
+                }
+            }
+        }
+        self.fault(page.get(), access)
+    }
+}

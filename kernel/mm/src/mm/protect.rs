@@ -1,0 +1,65 @@
+//! mprotect.
+
+use quire_abi::Errno;
+use quire_abi::flags::Prot;
+
+use super::Mm;
+use super::unmap::checked_range;
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::table::gather::flush_range;
+use crate::vma::VmFlags;
+
+impl<M: Machine> Mm<M> {
+    /// Changes the rights of a range: mprotect's semantics and errors. As in Linux, what comes before the first
+    /// hole or refusal has changed when the call fails.
+    pub fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<(), Errno> {
+        let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
+        if prot.contains(Prot::GROWSDOWN | Prot::GROWSUP) || !UserAddr::new(addr).is_aligned(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        if !(prot & !grows).difference(Prot::READ | Prot::WRITE | Prot::EXEC).is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        let mut areas = self.areas.intend();
+        // Past the end of everything there is nothing mapped, which is ENOMEM here.
+        let (mut start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
+        if !grows.is_empty() {
+            let Some(vma) = areas.tree.find_from(start).filter(|vma| vma.start < end) else {
+                return Err(Errno::ENOMEM);
+            };
+            if grows == Prot::GROWSUP || !vma.flags.contains(VmFlags::GROWSDOWN) {
+                return Err(Errno::EINVAL);
+            }
+            start = vma.start;
+        }
+        let rights = VmFlags::from_prot(prot);
+        let all = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
+        while start < end {
+            let vma = areas.tree.find(start).ok_or(Errno::ENOMEM)?;
+            let (old, to) = (vma.flags, vma.end.min(end));
+            let may = VmFlags::from_bits_truncate(old.bits() >> 4 & 7);
+            if !may.contains(rights) {
+                return Err(Errno::EACCES);
+            }
+            let new = (old - all) | rights;
+            if new != old {
+                let pages = (to - start) >> PAGE_SHIFT;
+                let more_data = new.is_data() && !old.is_data();
+                // The limit on address space is kept: only the data count grows.
+                if more_data && !self.may_hold_data(&areas, pages) {
+                    return Err(Errno::ENOMEM);
+                }
+                self.change_flags(&mut areas, start, to, new)?;
+                if let Some((from, to)) = self.tables.protect(start, to, new) {
+                    flush_range(self.machine, &self.asid, from, to);
+                }
+            }
+            start = to;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,228 @@
+//! mremap.
+
+use quire_abi::Errno;
+use quire_abi::flags::Mremap;
+
+use super::map::{find_gap, join, neighbours};
+use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::fallible::try_box;
+use crate::machine::Machine;
+use crate::table::gather::flush_range;
+use crate::vma::{VmFlags, Vma};
+
+/// Splits of a move: what Linux leaves room for.
+const SPARE_AREAS: usize = 3;
+
+impl<M: Machine> Mm<M> {
+    /// Grows, shrinks or moves a mapping: mremap's semantics and errors. Answers where it is.
+    pub fn remap(
+        &self,
+        addr: usize,
+        old_len: usize,
+        new_len: usize,
+        flags: Mremap,
+        new_addr: usize,
+    ) -> Result<UserAddr, Errno> {
+        let addr = UserAddr::new(addr);
+        let known = Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP;
+        let round = |len: usize| len.checked_next_multiple_of(PAGE_SIZE);
+        let (Some(mut old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
+            return Err(Errno::EINVAL);
+        };
+        let may_move = flags.contains(Mremap::MAYMOVE);
+        let keep = flags.contains(Mremap::DONTUNMAP);
+        if !known.contains(flags)
+            || flags.contains(Mremap::FIXED) && !may_move
+            || keep && (!may_move || old_len != new_len)
+            || !addr.is_aligned(PAGE_SIZE)
+            || new_len == 0
+        {
+            return Err(Errno::EINVAL);
+        }
+        let mut areas = self.areas.intend();
+        areas.tree.find(addr).ok_or(Errno::EFAULT)?;
+        let task_size = areas.layout.task_size;
+        let to = if flags.contains(Mremap::FIXED) {
+            let to = self.target(&areas, addr, old_len, new_len, new_addr)?;
+            self.unmap_range(&mut areas, to, to + new_len)?;
+            Some(to)
+        } else {
+            None
+        };
+        if old_len > new_len {
+            if old_len > task_size - addr {
+                return Err(Errno::EINVAL);
+            }
+            self.unmap_range(&mut areas, addr + new_len, addr + old_len)?;
+            old_len = new_len;
+        }
+        if to.is_none() && !keep && old_len == new_len {
+            return Ok(addr);
+        }
+        let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
+        self.may_resize(&areas, vma, addr, old_len, new_len, keep)?;
+        let (locked, end) = (vma.flags.contains(VmFlags::LOCKED), vma.end);
+        let moved = match to {
+            Some(to) => self.move_area(&mut areas, addr, old_len, new_len, to, keep)?,
+            None if !keep && addr + old_len == end && self.extends(&areas, end, new_len - old_len) => {
+                self.extend(&mut areas, addr, end, new_len - old_len);
+                addr
+            }
+            None if may_move => {
+                let to = find_gap(&areas, new_len)?;
+                self.move_area(&mut areas, addr, old_len, new_len, to, keep)?
+            }
+            None => return Err(Errno::ENOMEM),
+        };
+        drop(areas);
+        if locked && new_len > old_len {
+            let _ = self.populate(moved + old_len, moved + new_len, false);
+        }
+        Ok(moved)
+    }
+
+    /// MREMAP_FIXED's new place.
+    fn target(
+        &self,
+        areas: &Areas<M>,
+        addr: UserAddr,
+        old_len: usize,
+        new_len: usize,
+        new_addr: usize,
+    ) -> Result<UserAddr, Errno> {
+        let to = UserAddr::new(new_addr);
+        let task_size = areas.layout.task_size.get();
+        if !to.is_aligned(PAGE_SIZE) || new_len > task_size || to.get() > task_size - new_len {
+            return Err(Errno::EINVAL);
+        }
+        let old_end = addr.checked_add(old_len).ok_or(Errno::EINVAL)?;
+        if to < old_end && addr < to + new_len {
+            return Err(Errno::EINVAL);
+        }
+        if areas.tree.len() + SPARE_AREAS + 2 > MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        if to < areas.layout.mmap_min {
+            return Err(Errno::EPERM);
+        }
+        Ok(to)
+    }
+
+    /// Whether `old_len` bytes of `vma` from `addr` on may become `new_len`.
+    fn may_resize(
+        &self,
+        areas: &Areas<M>,
+        vma: &Vma<M>,
+        addr: UserAddr,
+        old_len: usize,
+        new_len: usize,
+        keep: bool,
+    ) -> Result<(), Errno> {
+        if old_len == 0 && !vma.flags.contains(VmFlags::SHARED) {
+            return Err(Errno::EINVAL);
+        }
+        if old_len > vma.end - addr {
+            return Err(Errno::EFAULT);
+        }
+        let more = (new_len - old_len) >> PAGE_SHIFT;
+        if vma.index_of(addr).is_some_and(|index| index.checked_add(new_len >> PAGE_SHIFT).is_none()) {
+            return Err(Errno::EINVAL);
+        }
+        if vma.flags.contains(VmFlags::LOCKED) && areas.locked + more > self.limit_pages(Limit::MemLock) {
+            return Err(Errno::EAGAIN);
+        }
+        let charged = if keep { new_len >> PAGE_SHIFT } else { more };
+        if !self.may_expand(areas, vma.flags, charged) {
+            return Err(Errno::ENOMEM);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room behind `end`.
+    fn extends(&self, areas: &Areas<M>, end: UserAddr, more: usize) -> bool {
+        more <= areas.layout.task_size.get().saturating_sub(end.get())
+            && areas.tree.find_from(end).is_none_or(|next| (end + more).get() <= next.guarded_start())
+    }
+
+    /// Lets the area at `addr`, which ends at `end`, end later.
+    fn extend(&self, areas: &mut Intent<'_, M>, addr: UserAddr, end: UserAddr, more: usize) {
+        let Some(vma) = areas.tree.find(addr) else { return };
+        let flags = vma.flags;
+        let joins = neighbours(areas, end, end + more, &vma.kind_at(end));
+        let mut areas = areas.write();
+        areas.count_in(flags, more >> PAGE_SHIFT);
+        join(&mut areas, end, end + more, joins, None);
+    }
+
+    /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `to`. With `keep` the old area
+    /// stays, empty. Everything that can fail does so before anything has changed.
+    fn move_area(
+        &self,
+        areas: &mut Intent<'_, M>,
+        addr: UserAddr,
+        old_len: usize,
+        new_len: usize,
+        to: UserAddr,
+        keep: bool,
+    ) -> Result<UserAddr, Errno> {
+        if areas.tree.len() + SPARE_AREAS > MAX_MAP_COUNT {
+            return Err(Errno::ENOMEM);
+        }
+        let old_end = addr + old_len;
+        let any = self.tables.prepare_relocate(addr, to, old_len)?;
+        let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
+        let flags = vma.flags;
+        let mut new = vma.part(addr, addr + new_len);
+        (new.start, new.end) = (to, to + new_len);
+        if !any || flags.contains(VmFlags::SHARED) {
+            // No page knows its home yet.
+            new.home = to.get() >> PAGE_SHIFT;
+        }
+        let at_home = new.is_at_home();
+        let new = try_box(new)?;
+        let gone = old_len > 0 && !keep;
+        let upper = if gone && vma.start < addr && old_end < vma.end {
+            Some(try_box(vma.part(old_end, vma.end))?)
+        } else {
+            None
+        };
+
+        let mut areas = areas.write();
+        let areas = &mut *areas;
+        areas.moved |= !at_home;
+        if let Some(vma) = areas.tree.find(addr) {
+            self.forget_ahead(vma, addr, old_end);
+        }
+        if gone {
+            areas.count_out(flags, old_len >> PAGE_SHIFT);
+            let mut cursor = areas.tree.cursor(addr);
+            let (start, end) = cursor.current().map_or((addr, old_end), |vma| (vma.start, vma.end));
+            if start < addr {
+                cursor.set_end(addr);
+                cursor.advance();
+                if let Some(upper) = upper {
+                    cursor.insert_before(upper);
+                }
+            } else if old_end < end {
+                cursor.set_start(old_end);
+            } else {
+                cursor.remove();
+            }
+        } else if keep && flags.contains(VmFlags::LOCKED) {
+            // Only the new range stays locked; a part of an area keeps its lock, as it does in Linux's books.
+            let mut cursor = areas.tree.cursor(addr);
+            if cursor.current().is_some_and(|vma| vma.start == addr && vma.end == old_end) {
+                areas.locked -= old_len >> PAGE_SHIFT;
+                cursor.set_flags(flags - VmFlags::LOCKED);
+            }
+        }
+        areas.count_in(flags, new_len >> PAGE_SHIFT);
+        let joins = neighbours(areas, to, to + new_len, &new.kind());
+        join(areas, to, to + new_len, joins, Some(new));
+        if any && self.tables.relocate(addr, to, old_len) {
+            flush_range(self.machine, &self.asid, addr, old_end);
+        }
+        Ok(to)
+    }
+}

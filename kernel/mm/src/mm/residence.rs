@@ -1,0 +1,165 @@
+//! Bringing memory in before it is touched, keeping it in, and asking whether it is: MAP_POPULATE, mlock, mincore.
+
+use quire_abi::Errno;
+
+use super::fault::{Access, FaultError};
+use super::unmap::checked_range;
+use super::{Areas, Limit, Mm};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::pte::{Pte, index};
+use crate::vma::VmFlags;
+
+impl<M: Machine> Mm<M> {
+    /// Faults in every page of a range as a write would, where that is allowed (`write` insists), else as a read would.
+    pub(super) fn populate(&self, start: UserAddr, end: UserAddr, write: bool) -> Result<(), FaultError> {
+        let mut addr = start;
+        while addr < end {
+            let areas = self.areas.read();
+            let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
+            let wants = if write { Access::Write } else { Access::Read };
+            if !vma.flags.allows(wants) {
+                return Err(FaultError::Protection);
+            }
+            // A private page that may be written is brought in as the program will need it.
+            let write = write || vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
+            let to = vma.end.min(end);
+            // A few pages at a time, so that who wants to change the map need not wait for all of them.
+            let stop = to.min(addr + 64 * PAGE_SIZE);
+            while addr < stop {
+                let present = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
+                if !self.tables.walk(addr).is_some_and(|leaf| present(leaf.peek(index(addr.get(), 3)))) {
+                    let pages = ((to - addr) >> PAGE_SHIFT).min(super::ahead::MAX_WINDOW);
+                    self.fault_in(vma, addr, write, false, Some(pages))?;
+                }
+                addr = addr + PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks a range into memory (mlock, and mlock2 with `on_fault`).
+    pub fn lock(&self, addr: usize, len: usize, on_fault: bool) -> Result<(), Errno> {
+        let (start, end) = self.lock_range(addr, len)?;
+        if start == end {
+            return Ok(());
+        }
+        {
+            let mut areas = self.areas.intend();
+            if self.limit(Limit::MemLock) == 0 {
+                return Err(Errno::EPERM);
+            }
+            let pages = (end - start) >> PAGE_SHIFT;
+            let already = locked_pages(&areas, start, end);
+            if areas.locked + pages - already.min(pages) > self.limit_pages(Limit::MemLock) {
+                return Err(Errno::ENOMEM);
+            }
+            self.set_locked(&mut areas, start, end, true)?;
+        }
+        if on_fault {
+            return Ok(());
+        }
+        self.populate(start, end, false).map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::EAGAIN,
+            _ => Errno::ENOMEM,
+        })
+    }
+
+    /// Unlocks a range (munlock).
+    pub fn unlock(&self, addr: usize, len: usize) -> Result<(), Errno> {
+        let (start, end) = self.lock_range(addr, len)?;
+        let mut areas = self.areas.intend();
+        self.set_locked(&mut areas, start, end, false)
+    }
+
+    /// Locks or unlocks all that is mapped (`current`) and all that will be (`future`).
+    pub fn lock_all(&self, current: bool, future: bool, on_fault: bool) -> Result<(), Errno> {
+        let mut areas = self.areas.intend();
+        if current && areas.total > self.limit_pages(Limit::MemLock) {
+            return Err(Errno::ENOMEM);
+        }
+        areas.write().default_flags = if future { VmFlags::LOCKED } else { VmFlags::empty() };
+        if !current && future {
+            return Ok(());
+        }
+        let mut at = UserAddr::new(0);
+        while let Some((start, end)) = areas.tree.find_from(at).map(|vma| (vma.start, vma.end)) {
+            // Failing to split or merge one area does not keep the others from their state.
+            let _ = self.set_locked(&mut areas, start, end, current);
+            at = end;
+        }
+        drop(areas);
+        if current && !on_fault {
+            let mut at = UserAddr::new(0);
+            loop {
+                let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end));
+                let Some((start, end)) = next else { break };
+                let _ = self.populate(start, end, false);
+                at = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// mlock takes any address and rounds it down.
+    fn lock_range(&self, addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
+        let start = UserAddr::new(addr).page_floor();
+        let len = len.checked_add(addr - start.get()).and_then(|len| len.checked_next_multiple_of(PAGE_SIZE));
+        let len = len.ok_or(Errno::EINVAL)?;
+        if start.checked_add(len).is_none() {
+            return Err(Errno::EINVAL);
+        }
+        Ok((start, start + len))
+    }
+
+    fn set_locked(
+        &self,
+        areas: &mut super::Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        locked: bool,
+    ) -> Result<(), Errno> {
+        let mut at = start;
+        while at < end {
+            let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
+            let to = vma.end.min(end);
+            let mut flags = vma.flags;
+            flags.set(VmFlags::LOCKED, locked);
+            self.change_flags(areas, at, to, flags)?;
+            at = to;
+        }
+        Ok(())
+    }
+
+    /// Which pages of a range are in memory (mincore): calls `see` with each page's number and answer.
+    pub fn in_core(&self, addr: usize, len: usize, mut see: impl FnMut(usize, bool)) -> Result<(), Errno> {
+        let start = UserAddr::new(addr);
+        if !start.is_aligned(PAGE_SIZE) {
+            return Err(Errno::EINVAL);
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        let areas = self.areas.read();
+        let (start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
+        let mut at = start;
+        while at < end {
+            let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
+            while at < vma.end.min(end) {
+                let mapped = self.tables.walk(at).is_some_and(|leaf| leaf.peek(index(at.get(), 3)).is_present());
+                let cached = || {
+                    let backing = vma.backing.as_ref();
+                    backing.is_some_and(|b| vma.index_of(at).is_some_and(|index| b.object.is_resident(index)))
+                };
+                see((at - start) >> PAGE_SHIFT, mapped || cached());
+                at = at + PAGE_SIZE;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn locked_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
+    let inside = |vma: &crate::vma::Vma<M>| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT;
+    areas.tree.range(start, end).filter(|vma| vma.flags.contains(VmFlags::LOCKED)).map(inside).sum()
+}

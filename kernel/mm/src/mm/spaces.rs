@@ -1,0 +1,58 @@
+//! What all address spaces of a machine share.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::addr::PhysAddr;
+use crate::asid::AsidAllocator;
+use crate::fallible::AllocError;
+use crate::machine::Machine;
+use crate::mm::frame;
+
+/// The zero page, the ASIDs, and machine-wide counters. A `static` in the kernel.
+pub struct Spaces<M: Machine> {
+    machine: M,
+    zero_page: AtomicUsize,
+    asids: AsidAllocator<M>,
+    tables: AtomicUsize,
+}
+
+impl<M: Machine> Spaces<M> {
+    /// Before [`Spaces::init`] no space can be made.
+    pub const fn new(machine: M) -> Self {
+        Self {
+            machine,
+            zero_page: AtomicUsize::new(0),
+            asids: AsidAllocator::new(machine),
+            tables: AtomicUsize::new(0),
+        }
+    }
+
+    /// Once at boot, when the page allocator has memory: takes a frame for the zero page. `asid_bits` is 8 or 16,
+    /// as ID_AA64MMFR0_EL1.ASIDBits says.
+    pub fn init(&self, asid_bits: u32) -> Result<(), AllocError> {
+        self.asids.set_bits(asid_bits);
+        let zero = frame::alloc_user(self.machine, true)?.addr();
+        self.zero_page.store(zero.get(), Ordering::Release);
+        Ok(())
+    }
+
+    /// The page that is all zeros and shared by everyone.
+    #[inline]
+    pub fn zero_page(&self) -> PhysAddr {
+        PhysAddr::new(self.zero_page.load(Ordering::Relaxed))
+    }
+
+    /// The ASIDs.
+    pub fn asids(&self) -> &AsidAllocator<M> {
+        &self.asids
+    }
+
+    /// Pages in translation tables of processes.
+    pub fn tables(&self) -> usize {
+        self.tables.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_tables(&self, by: isize) {
+        self.tables.fetch_add(by as usize, Ordering::Relaxed);
+    }
+}

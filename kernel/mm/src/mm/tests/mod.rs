@@ -1,0 +1,90 @@
+//! Address spaces on a simulated machine with a software MMU.
+
+mod directed;
+
+use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::{Access, FaultError, MapRequest, Mm, MmLayout};
+use crate::sim::Sim;
+use crate::sim::mmu::{Abort, Mmu};
+use quire_abi::Errno;
+use quire_abi::flags::{Map, Prot};
+
+pub(super) type Space = KArc<Mm<&'static Sim>>;
+pub(super) const RW: Prot = Prot::READ.union(Prot::WRITE);
+pub(super) const PAGE: usize = PAGE_SIZE;
+
+/// A machine, its MMUs, and what was free when it had booted.
+pub(super) struct Rig {
+    pub sim: &'static Sim,
+    pub mmu: Mmu,
+    free: usize,
+}
+
+impl Rig {
+    pub fn new(mib: usize) -> Self {
+        let sim = Sim::with_mib(mib);
+        sim.spaces().init(16).unwrap();
+        let mmu = Mmu::attach(sim);
+        Self { sim, mmu, free: free_pages(sim) }
+    }
+
+    pub fn space(&self) -> Space {
+        Mm::new(self.sim, &MmLayout::default()).unwrap()
+    }
+
+    /// What a program on `cpu` does: the access, with faults taken until it goes through or must not.
+    pub fn touch(&self, cpu: usize, mm: &Space, va: usize, access: Access) -> Result<*mut u8, FaultError> {
+        Sim::set_cpu(cpu);
+        self.mmu.load(cpu, Some(mm.activate(cpu)));
+        for _ in 0..8 {
+            match self.mmu.access(cpu, va, access) {
+                Ok(addr) => return Ok(self.sim.direct_map(addr)),
+                Err(Abort::Translation | Abort::AccessFlag | Abort::Permission) => mm.fault(va, access)?,
+            }
+        }
+        panic!("the access to {va:#x} never goes through");
+    }
+
+    pub fn write(&self, mm: &Space, va: usize, value: u64) -> Result<(), FaultError> {
+        let at = self.touch(0, mm, va, Access::Write)?.cast::<u64>();
+        // SAFETY: the MMU allows the write, to memory of the simulated machine, which only this thread touches.
+        unsafe { at.write_unaligned(value) };
+        Ok(())
+    }
+
+    pub fn read(&self, mm: &Space, va: usize) -> Result<u64, FaultError> {
+        let at = self.touch(0, mm, va, Access::Read)?.cast::<u64>();
+        // SAFETY: as for `write`.
+        Ok(unsafe { at.read_unaligned() })
+    }
+
+    /// The process on `cpu` is gone or switched away from.
+    pub fn idle(&self, cpu: usize) {
+        self.mmu.load(cpu, None);
+    }
+
+    /// All that the spaces had is back.
+    pub fn assert_balanced(&self) {
+        assert_eq!(self.sim.spaces().tables(), 0, "table pages");
+        assert_eq!(self.sim.spaces().asids().spaces(), 0, "spaces with an ASID");
+        assert_eq!(free_pages(self.sim), self.free, "free pages");
+    }
+}
+
+fn free_pages(sim: &'static Sim) -> usize {
+    sim.pages().total_free()
+}
+
+pub(super) fn anon(rig: &Rig, mm: &Space, len: usize) -> usize {
+    let _ = rig;
+    mm.map(&MapRequest::anonymous(len, RW)).unwrap().get()
+}
+
+pub(super) fn map_at(mm: &Space, addr: usize, len: usize, prot: Prot, more: Map) -> Result<usize, Errno> {
+    let flags = if more.intersects(Map::SHARED_VALIDATE) { more } else { more | Map::PRIVATE };
+    let flags = flags | Map::ANONYMOUS;
+    let request = MapRequest { addr, len, prot, flags, object: None, max_prot: Prot::all() };
+    mm.map(&request).map(UserAddr::get)
+}

@@ -1,0 +1,91 @@
+//! munmap.
+
+use quire_abi::Errno;
+
+use super::{Intent, MAX_MAP_COUNT, Mm};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::fallible::try_box;
+use crate::machine::Machine;
+use crate::table::gather::Gather;
+use crate::vma::tree::Detached;
+
+impl<M: Machine> Mm<M> {
+    /// Unmaps a range: munmap's semantics and errors.
+    pub fn unmap(&self, addr: usize, len: usize) -> Result<(), Errno> {
+        let mut areas = self.areas.intend();
+        let (start, end) = checked_range(addr, len, areas.layout.task_size)?;
+        self.unmap_range(&mut areas, start, end)
+    }
+
+    /// Takes everything out of a range. The only failure is that of splitting one area into two, before anything
+    /// has changed.
+    pub(super) fn unmap_range(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr) -> Result<(), Errno> {
+        let Some(first) = areas.tree.find_from(start).filter(|vma| vma.start < end) else { return Ok(()) };
+        let mut upper = None;
+        if first.start < start && end < first.end {
+            if areas.tree.len() >= MAX_MAP_COUNT {
+                return Err(Errno::ENOMEM);
+            }
+            upper = Some(try_box(first.part(end, first.end))?);
+        }
+        let mut gone = Detached::new();
+        {
+            let mut areas = areas.write();
+            let areas = &mut *areas;
+            let mut cursor = areas.tree.cursor(start);
+            let mut counted = [None; 2];
+            while let Some(vma) = cursor.current().filter(|vma| vma.start < end) {
+                let (from, to, flags) = (vma.start, vma.end, vma.flags);
+                self.forget_ahead(vma, start, end);
+                if from < start {
+                    cursor.set_end(start);
+                    cursor.advance();
+                    if let Some(upper) = upper.take() {
+                        cursor.insert_before(upper);
+                    }
+                    counted[0] = Some((flags, (to.min(end) - start) >> PAGE_SHIFT));
+                } else if end < to {
+                    cursor.set_start(end);
+                    counted[1] = Some((flags, (end - from) >> PAGE_SHIFT));
+                    break;
+                } else if let Some(vma) = cursor.remove() {
+                    gone.push(vma);
+                }
+            }
+            for (flags, pages) in counted.into_iter().flatten() {
+                areas.count_out(flags, pages);
+            }
+            for vma in gone.iter() {
+                areas.count_out(vma.flags, vma.pages());
+            }
+        }
+        drop(gone);
+        self.zap(start, end);
+        if self.tables.wants_sweep() {
+            let _alone = areas.write();
+            self.tables.sweep(self.asid.current());
+        }
+        Ok(())
+    }
+
+    /// Empties the entries of a range and frees what they held, once no TLB has them.
+    pub(super) fn zap(&self, start: UserAddr, end: UserAddr) {
+        let mut gather = Gather::new(self.machine, &self.asid);
+        self.tables.zap(start, end, &mut gather);
+        let counts = gather.finish();
+        self.uncharge(counts);
+    }
+}
+
+/// The pages of `addr..addr + len`, for calls that refuse anything else with EINVAL.
+pub(super) fn checked_range(addr: usize, len: usize, task_size: UserAddr) -> Result<(UserAddr, UserAddr), Errno> {
+    let start = UserAddr::new(addr);
+    if !start.is_aligned(PAGE_SIZE) || start > task_size || len > task_size - start {
+        return Err(Errno::EINVAL);
+    }
+    let len = len.checked_next_multiple_of(PAGE_SIZE).filter(|len| *len != 0).ok_or(Errno::EINVAL)?;
+    if len > task_size - start {
+        return Err(Errno::EINVAL);
+    }
+    Ok((start, start + len))
+}

@@ -1,0 +1,170 @@
+//! Writes to pages that are mapped read-only: copy-on-write, or no copy where nobody else would notice.
+
+use super::Mm;
+use super::fault::{FaultError, room};
+use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::pte::{Pte, bits, index};
+use crate::table::entry::{self, ANON, Kind};
+use crate::table::gather::Counts;
+use crate::table::{Leaf, LeafGuard};
+use crate::vma::{VmFlags, Vma};
+
+/// Entries behind a reused page that are looked at for the same.
+const REUSE_AHEAD: usize = 16;
+
+impl<M: Machine> Mm<M> {
+    /// A write to the page at `addr`, which `pte` maps read-only in an area that may be written.
+    pub(super) fn write_protected(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        pte: Pte,
+    ) -> Result<(), FaultError> {
+        let i = index(addr.get(), 3);
+        let shared = vma.flags.contains(VmFlags::SHARED) && !pte.is_special();
+        {
+            let mut guard = leaf.lock();
+            if guard.get(i) != pte {
+                return Ok(());
+            }
+            if shared || self.is_sole(pte) {
+                self.reuse(&mut guard, vma, addr, shared);
+                drop(guard);
+                self.machine.publish_tables();
+                // This CPU has the read-only entry cached, others may. (The neighbours that were reused along
+                // with it fault once more if theirs is cached.)
+                if let Some(asid) = self.asid.current() {
+                    self.machine.tlb_flush_pages(asid, addr.get(), 1);
+                }
+                return Ok(());
+            }
+            // The copy is made without the lock; until then the reference keeps the source what it is.
+            if !pte.is_special() && !frame::page(self.machine, pte.addr().pfn()).get() {
+                return Err(FaultError::OutOfMemory);
+            }
+        }
+        let copied = self.copy_for_write(vma, leaf, addr, pte);
+        if !pte.is_special() {
+            frame::Release::new(self.machine).page(pte.addr().pfn());
+        }
+        copied
+    }
+
+    /// Whether `pte` maps an anonymous page that nobody else holds. Under its table's lock that stays so.
+    #[inline]
+    fn is_sole(&self, pte: Pte) -> bool {
+        pte.is_anon() && frame::page(self.machine, pte.addr().pfn()).refs() == 1
+    }
+
+    /// Lets the page at `addr` be written as it is, and those behind it that nobody else holds either.
+    fn reuse(&self, guard: &mut LeafGuard<'_, M>, vma: &Vma<M>, addr: UserAddr, shared: bool) {
+        let first = index(addr.get(), 3);
+        let make_writable = |pte: Pte| Pte(pte.0 & !bits::READ_ONLY | bits::DIRTY | bits::ACCESSED);
+        guard.set_attrs(first, make_writable(guard.get(first)));
+        if shared {
+            return;
+        }
+        for i in first + 1..first + room(vma, addr).min(REUSE_AHEAD) {
+            let pte = guard.get(i);
+            if !pte.is_present() || pte.is_writable() || !self.is_sole(pte) {
+                break;
+            }
+            guard.set_attrs(i, make_writable(pte));
+        }
+    }
+
+    /// Puts a copy in the place of the page that `pte` maps.
+    fn copy_for_write(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr, pte: Pte) -> Result<(), FaultError> {
+        let machine = self.machine;
+        let kind = pte.owner_kind(machine);
+        if kind == Kind::Zero {
+            return self.replace_zeros(vma, leaf, addr);
+        }
+        let pfn = frame::alloc_user(machine, false)?;
+        machine.copy_page(pfn.addr(), pte.addr());
+        frame::make_anon(machine, pfn, &self.group, vma.home_of(addr));
+        KArc::add_owners(&self.group, 1);
+        self.before_exec(vma, pfn.addr());
+        let i = index(addr.get(), 3);
+        let new = Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON);
+        let replaced = {
+            let mut guard = leaf.lock();
+            let same = guard.get(i) == pte;
+            if same {
+                guard.replace(i, new, addr, self.asid.current());
+            }
+            same
+        };
+        machine.publish_tables();
+        let mut release = frame::Release::new(machine);
+        if !replaced {
+            release.sole_anon(pfn);
+            return Ok(());
+        }
+        if kind != Kind::Anon {
+            let mut gone = Counts::default();
+            gone.add(kind);
+            self.uncharge(gone);
+            self.charge(Counts { anon: 1, ..Counts::default() });
+        }
+        if kind.is_counted() {
+            // The entry's own reference; the caller has another.
+            release.page(pte.addr().pfn());
+        }
+        Ok(())
+    }
+
+    /// The page was only ever read: new zeroed pages take the zero page's place, here and in the window behind. All
+    /// entries are broken, invalidated together, and made.
+    fn replace_zeros(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr) -> Result<(), FaultError> {
+        let machine = self.machine;
+        let zero = machine.spaces().zero_page();
+        let is_zero = |pte: Pte| pte.is_present() && pte.is_special() && pte.addr() == zero;
+        let first = index(addr.get(), 3);
+        let window = self.window(vma, addr, false).min(room(vma, addr));
+        let mut pages = [Pfn(0); super::ahead::MAX_WINDOW];
+        pages[0] = frame::alloc_user(machine, true)?;
+        let mut got = 1;
+        while got < window && is_zero(leaf.peek(first + got)) {
+            let Ok(pfn) = frame::alloc_ahead(machine) else { break };
+            pages[got] = pfn;
+            got += 1;
+        }
+        let pages = &pages[..got];
+        let home = vma.home_of(addr);
+        for (k, pfn) in pages.iter().enumerate() {
+            frame::make_anon(machine, *pfn, &self.group, home + k);
+            self.before_exec(vma, pfn.addr());
+        }
+        KArc::add_owners(&self.group, got);
+        let attrs = entry::writable(vma.flags) | ANON;
+        let mut filled = 0;
+        {
+            let mut guard = leaf.lock();
+            while filled < got && is_zero(guard.get(first + filled)) {
+                guard.clear(first + filled);
+                filled += 1;
+            }
+            if filled > 0 {
+                crate::table::gather::flush_range(machine, &self.asid, addr, addr + filled * PAGE_SIZE);
+            }
+            for (k, pfn) in pages[..filled].iter().enumerate() {
+                guard.fill(first + k, Pte::page(pfn.addr(), attrs));
+            }
+        }
+        machine.publish_tables();
+        let mut release = frame::Release::new(machine);
+        for pfn in &pages[filled..] {
+            release.sole_anon(*pfn);
+        }
+        if filled > 0 {
+            self.charge(Counts { anon: filled, ..Counts::default() });
+            self.note_window(vma, addr, filled, filled - 1);
+        }
+        Ok(())
+    }
+}

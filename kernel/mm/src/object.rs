@@ -1,1 +1,0 @@
-//! What a Vma maps: reference-counted memory objects.

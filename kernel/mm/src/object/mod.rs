@@ -1,0 +1,199 @@
+//! What a Vma maps: reference-counted memory objects.
+//!
+//! An object answers, for a page index, which frame it is. Two kinds exist: a file of the boot archive, whose
+//! whole pages are mapped where they lie in memory (no copy, no count: the archive never goes away), and shared
+//! anonymous memory, whose pages come into being at the first touch. The page cache, pagers and devices join here.
+//!
+//! Lock order: `Rank::MemoryObject` for the pages that the object owns.
+
+mod radix;
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
+use crate::fallible::{AllocError, KArc, TryVec};
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::sync::{Rank, SpinLock};
+use radix::Radix;
+
+/// Why an object has no frame for an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectError {
+    /// The page lies wholly beyond the object's end.
+    Beyond,
+    /// There was no memory.
+    OutOfMemory,
+}
+
+impl From<AllocError> for ObjectError {
+    fn from(_: AllocError) -> Self {
+        Self::OutOfMemory
+    }
+}
+
+/// A frame of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectPage {
+    /// Memory that never goes away.
+    InPlace(PhysAddr),
+    /// A counted frame; a reference comes with this answer.
+    Counted(Pfn),
+}
+
+impl ObjectPage {
+    /// The frame's address.
+    pub fn addr(self) -> PhysAddr {
+        match self {
+            Self::InPlace(addr) => addr,
+            Self::Counted(pfn) => pfn.addr(),
+        }
+    }
+}
+
+enum Content {
+    /// `len` bytes at `start` in the direct map. Bit n of `synced`: page n is fit to be executed.
+    BootFile { start: PhysAddr, len: usize, synced: Vec<AtomicU64> },
+    /// Pages that begin as zeros.
+    SharedAnon { pages: usize },
+}
+
+/// See the module.
+pub struct Object<M: Machine> {
+    machine: M,
+    content: Content,
+    /// Frames that the object owns, by index: a reference each.
+    owned: SpinLock<Radix, M>,
+}
+
+impl<M: Machine> Object<M> {
+    /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written by anyone.
+    pub fn boot_file(machine: M, start: PhysAddr, len: usize) -> Result<KArc<Self>, AllocError> {
+        let words = len.div_ceil(PAGE_SIZE).div_ceil(64);
+        let mut synced: Vec<AtomicU64> = TryVec::try_with_capacity(words)?;
+        for _ in 0..words {
+            synced.try_push(AtomicU64::new(0))?;
+        }
+        Self::make(machine, Content::BootFile { start, len, synced })
+    }
+
+    /// Shared anonymous memory.
+    pub fn shared_anon(machine: M, pages: usize) -> Result<KArc<Self>, AllocError> {
+        Self::make(machine, Content::SharedAnon { pages })
+    }
+
+    fn make(machine: M, content: Content) -> Result<KArc<Self>, AllocError> {
+        let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
+        KArc::try_new(Self { machine, content, owned })
+    }
+
+    /// Whether this is a file rather than memory.
+    pub fn is_file(&self) -> bool {
+        matches!(self.content, Content::BootFile { .. })
+    }
+
+    /// Pages from the first to the last byte.
+    pub fn pages(&self) -> usize {
+        match &self.content {
+            Content::BootFile { len, .. } => len.div_ceil(PAGE_SIZE),
+            Content::SharedAnon { pages } => *pages,
+        }
+    }
+
+    /// The frame in place for `index`, if it takes no memory to answer.
+    #[inline]
+    pub fn in_place(&self, index: usize) -> Option<PhysAddr> {
+        match &self.content {
+            Content::BootFile { start, len, .. } if start.is_aligned(PAGE_SIZE) && index < len >> PAGE_SHIFT => {
+                Some(*start + (index << PAGE_SHIFT))
+            }
+            _ => None,
+        }
+    }
+
+    /// The frame for `index`, made if need be.
+    pub fn page(&self, index: usize) -> Result<ObjectPage, ObjectError> {
+        if index >= self.pages() {
+            return Err(ObjectError::Beyond);
+        }
+        if let Some(addr) = self.in_place(index) {
+            return Ok(ObjectPage::InPlace(addr));
+        }
+        if let Some(page) = self.resident(index) {
+            return page.ok_or(ObjectError::OutOfMemory);
+        }
+        // Made without the lock; if another CPU was faster, its page counts.
+        let pfn = frame::alloc_user(self.machine, true)?;
+        self.fill(pfn, index);
+        let swap_backed = !self.is_file();
+        frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
+        let mut owned = self.owned.lock();
+        let slot = match owned.slot(index) {
+            Ok(slot) => slot,
+            Err(error) => {
+                drop(owned);
+                frame::free(self.machine, pfn);
+                return Err(error.into());
+            }
+        };
+        if *slot != 0 {
+            let other = Pfn(*slot as usize);
+            let got = frame::page(self.machine, other).get();
+            drop(owned);
+            frame::free(self.machine, pfn);
+            return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
+        }
+        *slot = pfn.0 as u32;
+        let got = frame::page(self.machine, pfn).get();
+        debug_assert!(got, "a new frame has one reference");
+        Ok(ObjectPage::Counted(pfn))
+    }
+
+    /// The frame that the object owns at `index`, with a new reference; `Some(None)` if it has too many.
+    fn resident(&self, index: usize) -> Option<Option<ObjectPage>> {
+        let owned = self.owned.lock();
+        let pfn = Pfn(owned.get(index)? as usize);
+        Some(frame::page(self.machine, pfn).get().then_some(ObjectPage::Counted(pfn)))
+    }
+
+    /// Whether the page at `index` is in memory.
+    pub fn is_resident(&self, index: usize) -> bool {
+        self.in_place(index).is_some() || self.owned.lock().get(index).is_some()
+    }
+
+    /// Copies the file's bytes of page `index` into a zeroed frame.
+    fn fill(&self, pfn: Pfn, index: usize) {
+        if let Content::BootFile { start, len, .. } = &self.content {
+            let from = index << PAGE_SHIFT;
+            let bytes = (len - from).min(PAGE_SIZE);
+            // SAFETY: the archive's bytes are in the direct map for ever (`boot_file`); the frame is new and
+            // nobody else's; they do not overlap.
+            unsafe {
+                let source = self.machine.direct_map(*start + from);
+                core::ptr::copy_nonoverlapping(source, self.machine.direct_map(pfn.addr()), bytes);
+            }
+        }
+    }
+
+    /// Makes the page at `index`, whose frame is `addr`, fit to be executed.
+    pub fn prepare_exec(&self, index: usize, addr: PhysAddr) {
+        let Content::BootFile { synced, .. } = &self.content else {
+            return self.machine.sync_instructions(addr);
+        };
+        let Some(word) = synced.get(index / 64) else { return };
+        // The content never changes, so once is enough. Release and Acquire: who sees the bit may rely on it.
+        if word.load(Ordering::Acquire) & 1 << (index % 64) == 0 {
+            self.machine.sync_instructions(addr);
+            word.fetch_or(1 << (index % 64), Ordering::Release);
+        }
+    }
+}
+
+impl<M: Machine> Drop for Object<M> {
+    fn drop(&mut self) {
+        let machine = self.machine;
+        let mut release = frame::Release::new(machine);
+        self.owned.get_mut().for_each(|pfn| release.page(Pfn(pfn as usize)));
+    }
+}

@@ -1,0 +1,123 @@
+//! Frames by page index: a radix tree of 64-way nodes, as high as its highest index needs.
+
+use alloc::boxed::Box;
+
+use crate::fallible::{AllocError, try_box};
+
+const BITS: u32 = 6;
+const WAYS: usize = 1 << BITS;
+
+// A leaf takes the room of an inner node, which the allocator's classes would come near to anyway.
+#[allow(clippy::large_enum_variant)]
+enum Node {
+    Inner([Option<Box<Node>>; WAYS]),
+    /// Frame numbers; 0 for none.
+    Leaf([u32; WAYS]),
+}
+
+/// See the module.
+pub struct Radix {
+    root: Option<Box<Node>>,
+    /// Levels below the root.
+    height: u32,
+}
+
+/// The number of bits that a tree with this many levels below its root resolves.
+const fn reach(height: u32) -> u32 {
+    BITS * (height + 1)
+}
+
+impl Radix {
+    /// An empty tree.
+    pub const fn new() -> Self {
+        Self { root: None, height: 0 }
+    }
+
+    /// The frame at `index`.
+    pub fn get(&self, index: usize) -> Option<u32> {
+        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
+            return None;
+        }
+        let mut node = self.root.as_deref()?;
+        let mut shift = BITS * self.height;
+        loop {
+            let way = index >> shift & (WAYS - 1);
+            match node {
+                Node::Leaf(frames) => return Some(frames[way]).filter(|frame| *frame != 0),
+                Node::Inner(nodes) => node = nodes[way].as_deref()?,
+            }
+            shift -= BITS;
+        }
+    }
+
+    /// The place for the frame at `index`, made if need be; 0 in it is none.
+    pub fn slot(&mut self, index: usize) -> Result<&mut u32, AllocError> {
+        while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
+            if self.root.is_some() {
+                let mut top = try_box(Node::Inner([const { None }; WAYS]))?;
+                if let Node::Inner(nodes) = &mut *top {
+                    nodes[0] = self.root.take();
+                }
+                self.root = Some(top);
+            }
+            self.height += 1;
+        }
+        let mut place = &mut self.root;
+        let mut level = self.height;
+        loop {
+            let node = match place {
+                Some(node) => node,
+                None => place.insert(try_box(if level == 0 {
+                    Node::Leaf([0; WAYS])
+                } else {
+                    Node::Inner([const { None }; WAYS])
+                })?),
+            };
+            let way = index >> (BITS * level) & (WAYS - 1);
+            match &mut **node {
+                Node::Leaf(frames) => return Ok(&mut frames[way]),
+                Node::Inner(nodes) => place = &mut nodes[way],
+            }
+            level -= 1;
+        }
+    }
+
+    /// Visits all frames, by index. The depth is at most 11.
+    pub fn for_each(&self, mut see: impl FnMut(u32)) {
+        fn walk(node: &Node, see: &mut impl FnMut(u32)) {
+            match node {
+                Node::Leaf(frames) => frames.iter().filter(|frame| **frame != 0).for_each(|frame| see(*frame)),
+                Node::Inner(nodes) => nodes.iter().flatten().for_each(|node| walk(node, see)),
+            }
+        }
+        if let Some(root) = &self.root {
+            walk(root, &mut see);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_sparse_set_of_indices_is_found_again() {
+        let mut tree = Radix::new();
+        let mut model = BTreeMap::new();
+        let mut seed = 1_u64;
+        for n in 1..2000_u32 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let index = (seed >> 33) as usize & ((1 << (seed >> 59)) - 1);
+            *tree.slot(index).unwrap() = n;
+            model.insert(index, n);
+            assert_eq!(tree.get(index), Some(n));
+        }
+        for index in 0..5000 {
+            assert_eq!(tree.get(index), model.get(&index).copied());
+        }
+        let mut seen = Vec::new();
+        tree.for_each(|frame| seen.push(frame));
+        assert_eq!(seen, model.values().copied().collect::<Vec<_>>());
+    }
+}

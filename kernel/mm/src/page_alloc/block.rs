@@ -1,0 +1,142 @@
+//! Handles: a block of frames that frees itself, and a list of frames that share their end.
+
+use core::mem::ManuallyDrop;
+use core::num::NonZero;
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use crate::machine::Machine;
+use crate::page::{Page, link, linked};
+
+/// The owner of a block of `1 << order` frames, which frees them when it is dropped.
+#[must_use]
+pub struct PageBlock<M: Machine> {
+    machine: M,
+    pfn: NonZero<u32>,
+    order: u8,
+}
+
+impl<M: Machine> PageBlock<M> {
+    /// Takes ownership of a block.
+    ///
+    /// # Safety
+    /// The block was allocated at this order from this machine's allocator and has no other owner.
+    #[inline]
+    pub unsafe fn from_raw(machine: M, pfn: Pfn, order: u32) -> Self {
+        debug_assert!(pfn.0 != 0);
+        // SAFETY: frame 0 is never allocated.
+        Self { machine, pfn: unsafe { NonZero::new_unchecked(link(pfn)) }, order: order as u8 }
+    }
+
+    /// Gives up ownership: the caller sees to the block's end.
+    #[inline]
+    pub fn into_raw(self) -> Pfn {
+        ManuallyDrop::new(self).pfn()
+    }
+
+    /// The first frame.
+    #[inline]
+    pub fn pfn(&self) -> Pfn {
+        Pfn(self.pfn.get() as usize)
+    }
+
+    /// The first byte.
+    #[inline]
+    pub fn addr(&self) -> PhysAddr {
+        self.pfn().addr()
+    }
+
+    /// log2 of the number of frames.
+    #[inline]
+    pub fn order(&self) -> u32 {
+        self.order.into()
+    }
+
+    /// Bytes in the block.
+    #[inline]
+    pub fn size(&self) -> usize {
+        PAGE_SIZE << self.order
+    }
+
+    /// The record of the first frame.
+    #[inline]
+    pub fn page(&self) -> &'static Page {
+        // SAFETY: an allocated frame has a record.
+        unsafe { Page::of(self.machine, self.pfn()) }
+    }
+
+    /// Where the kernel sees the first byte.
+    #[inline]
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.machine.direct_map(self.addr())
+    }
+}
+
+impl<M: Machine> Drop for PageBlock<M> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: the block was allocated at this order, and this owner is its only one and ends here.
+        unsafe { self.machine.pages().free_pages(self.pfn(), self.order()) }
+    }
+}
+
+impl<M: Machine> core::fmt::Debug for PageBlock<M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:?} order {}", self.pfn(), self.order)
+    }
+}
+
+/// Allocated blocks in a chain through their records, which needs no memory: pages that wait for a TLB flush before
+/// [`free_batch`](crate::page_alloc::PageAllocator::free_batch) ends them. Dropping one that is not empty leaks, so
+/// that is a bug.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct PageList {
+    first: u32,
+    len: u32,
+}
+
+impl PageList {
+    /// An empty list.
+    pub const fn new() -> Self {
+        Self { first: 0, len: 0 }
+    }
+
+    /// Adds a block by its head.
+    ///
+    /// # Safety
+    /// The caller owns the block and gives it to the list; its `next` link is free for use.
+    #[inline]
+    pub unsafe fn push<M: Machine>(&mut self, machine: M, pfn: Pfn) {
+        // SAFETY: an allocated frame has a record.
+        unsafe { Page::of(machine, pfn) }.next().store(self.first, Relaxed);
+        self.first = link(pfn);
+        self.len += 1;
+    }
+
+    /// Takes the block that was added last; its owner is the caller again.
+    #[inline]
+    pub fn pop<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        let pfn = Pfn(linked(self.first)?.get() as usize);
+        // SAFETY: whoever pushed it owned it, so it has a record.
+        self.first = unsafe { Page::of(machine, pfn) }.next().load(Relaxed);
+        self.len -= 1;
+        Some(pfn)
+    }
+
+    /// Blocks on the list.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Drop for PageList {
+    fn drop(&mut self) {
+        debug_assert!(self.first == 0, "a list of pages is dropped with pages on it");
+    }
+}

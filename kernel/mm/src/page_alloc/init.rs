@@ -1,0 +1,425 @@
+//! From memblock to zones: what happens once, at boot, on one CPU.
+//!
+//! The caller has mapped the direct map, and zero-filled `mem_map` for all of [`mem_map_ranges`]. Zones begin and
+//! end at boundaries of the largest block, so no block and no buddy pair spans two zones.
+
+use core::ops::Range;
+
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
+use crate::buddy::pageblock::NO_ZONE;
+use crate::buddy::{MAX_ORDER, MAX_ORDER_PAGES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock, PageblockTable};
+use crate::machine::{MAX_CPUS, Machine};
+use crate::memblock::{MemBlock, MemBlockError, RegionKind};
+use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
+
+use super::{Gfp, PageAllocator, Topology, Zonelist};
+
+/// What the command line and the device tree say about zones.
+pub struct Config<'a> {
+    /// One past the highest address that every device reaches (from `dma-ranges`); `None` if all reach all.
+    pub dma_limit: Option<PhysAddr>,
+    /// `kernelcore=` or `movablecore=`.
+    pub movable: MovableSplit,
+    /// `min_free_kbytes=`; `None` for the formula.
+    pub min_free_kbytes: Option<usize>,
+    /// The node of each CPU.
+    pub node_of_cpu: [u8; MAX_CPUS],
+    /// The distance between two nodes: 10 to itself, more to others.
+    pub distance: &'a dyn Fn(usize, usize) -> u32,
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Self {
+            dma_limit: None,
+            movable: MovableSplit::None,
+            min_free_kbytes: None,
+            node_of_cpu: [0; MAX_CPUS],
+            distance: &|a, b| if a == b { 10 } else { 20 },
+        }
+    }
+}
+
+/// How much memory is for movable pages only, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MovableSplit {
+    /// Nothing.
+    None,
+    /// All but so much, which is spread evenly over the nodes.
+    KernelCore(usize),
+    /// So much.
+    MovableCore(usize),
+}
+
+/// Why there are no zones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InitError {
+    /// Memblock has no whole frame.
+    NoMemory,
+    /// A node's number is [`MAX_NODES`] or more.
+    TooManyNodes,
+    /// A frame's number has more than 32 bits.
+    AddressTooHigh,
+    /// Memblock could not give what the tables need.
+    MemBlock(MemBlockError),
+}
+
+impl From<MemBlockError> for InitError {
+    fn from(error: MemBlockError) -> Self {
+        Self::MemBlock(error)
+    }
+}
+
+/// What boot handed out, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Whole frames of memory that the kernel may map.
+    pub present: usize,
+    /// Of these, what someone has reserved.
+    pub reserved: usize,
+    /// Of these, what the buddy was given: the rest.
+    pub managed: usize,
+}
+
+/// The frames that need a record: all memory, rounded out to blocks of the largest order, so that every buddy of
+/// a managed block has one. Disjoint, ascending; each is a whole number of pages of records.
+pub fn mem_map_ranges(memory: &MemBlock) -> impl Iterator<Item = Range<Pfn>> + '_ {
+    let mut regions = memory.memory().peekable();
+    core::iter::from_fn(move || {
+        let mut range = rounded_out(regions.next()?.range);
+        while let Some(next) = regions.peek()
+            && rounded_out(next.range.clone()).start <= range.end
+        {
+            range.end = range.end.max(rounded_out(next.range.clone()).end);
+            regions.next();
+        }
+        Some(range)
+    })
+}
+
+fn rounded_out(range: Range<PhysAddr>) -> Range<Pfn> {
+    let start = range.start.pfn().0 & !(MAX_ORDER_PAGES - 1);
+    let end = range.end.get().div_ceil(PAGE_SIZE).next_multiple_of(MAX_ORDER_PAGES);
+    Pfn(start)..Pfn(end)
+}
+
+/// Bytes of the tables that [`PageAllocator::init`] takes from memblock for itself.
+pub fn table_bytes(memory: &MemBlock) -> usize {
+    table_len(memory) * size_of::<Pageblock>()
+}
+
+fn table_len(memory: &MemBlock) -> usize {
+    mem_map_ranges(memory).last().map_or(0, |range| range.end.0 >> PAGEBLOCK_ORDER)
+}
+
+/// The whole frames in a range of addresses.
+fn whole_frames(range: &Range<PhysAddr>) -> Range<usize> {
+    let start = range.start.get().div_ceil(PAGE_SIZE);
+    start..(range.end.get() >> PAGE_SHIFT).max(start)
+}
+
+/// Number of a zone in all arrays of zones.
+fn zone_number(node: usize, kind: ZoneKind) -> usize {
+    node * ZoneKind::COUNT + kind as usize
+}
+
+pub(super) fn node_of(zone: usize) -> usize {
+    zone / ZoneKind::COUNT
+}
+
+/// Where zones begin.
+struct Bounds {
+    dma32: usize,
+    normal: usize,
+    movable: [usize; MAX_NODES],
+}
+
+impl Bounds {
+    fn new(memory: &MemBlock, config: &Config<'_>) -> Self {
+        let block = |addr: usize| (addr >> PAGE_SHIFT) & !(MAX_ORDER_PAGES - 1);
+        let dma32 = config.dma_limit.map_or(0, |limit| block(limit.get()));
+        let mut bounds = Self { dma32, normal: block(1 << 32).max(dma32), movable: [usize::MAX; MAX_NODES] };
+        bounds.split_movable(memory, config.movable);
+        bounds
+    }
+
+    fn kind(&self, node: usize, pfn: usize) -> ZoneKind {
+        if pfn >= self.movable[node] {
+            ZoneKind::Movable
+        } else if pfn >= self.normal {
+            ZoneKind::Normal
+        } else if pfn >= self.dma32 {
+            ZoneKind::Dma32
+        } else {
+            ZoneKind::Dma
+        }
+    }
+
+    /// Zone MOVABLE is the top of each node that has memory in the highest zone of all.
+    fn split_movable(&mut self, memory: &MemBlock, split: MovableSplit) {
+        let mut pages = [0; MAX_NODES];
+        let mut highest = 0;
+        for region in memory.memory() {
+            let frames = whole_frames(&region.range);
+            pages[region.node] += frames.len();
+            highest = highest.max(frames.end);
+        }
+        let total: usize = pages.iter().sum();
+        let kernel = match split {
+            MovableSplit::None => return,
+            MovableSplit::KernelCore(kernel) => kernel,
+            MovableSplit::MovableCore(movable) => total.saturating_sub(movable.next_multiple_of(MAX_ORDER_PAGES)),
+        };
+        let floor = [self.normal, self.dma32, 0].into_iter().find(|&start| start < highest).unwrap_or(0);
+        let share = even_shares(&pages, kernel);
+        self.movable = core::array::from_fn(|node| movable_start(memory, node, share[node], floor));
+    }
+}
+
+/// Spreads `wanted` evenly over the nodes; what a small node cannot take goes to the others.
+fn even_shares(pages: &[usize; MAX_NODES], wanted: usize) -> [usize; MAX_NODES] {
+    let mut share = [0; MAX_NODES];
+    let mut left = wanted;
+    loop {
+        let open = (0..MAX_NODES).filter(|&node| share[node] < pages[node]).count();
+        if open == 0 || left == 0 {
+            return share;
+        }
+        let each = left.div_ceil(open);
+        for (share, &pages) in share.iter_mut().zip(pages) {
+            let more = each.min(pages - *share).min(left);
+            *share += more;
+            left -= more;
+        }
+    }
+}
+
+/// The frame of a node from which on there are `kernel` pages below it, at a block boundary at or above `floor`.
+fn movable_start(memory: &MemBlock, node: usize, kernel: usize, floor: usize) -> usize {
+    let mut left = kernel;
+    for region in memory.memory().filter(|region| region.node == node) {
+        let frames = whole_frames(&region.range);
+        if frames.len() > left {
+            return (frames.start + left).next_multiple_of(MAX_ORDER_PAGES).max(floor);
+        }
+        left -= frames.len();
+    }
+    usize::MAX
+}
+
+impl<M: Machine> PageAllocator<M> {
+    /// Builds nodes and zones from memblock, and hands every frame that it has not reserved to the buddy, as the
+    /// largest blocks that fit. Memblock's time is over then: what it allocates later is not known here.
+    ///
+    /// Frame 0 is reserved if it exists: address 0 stays no address, for devices too, and links need a null.
+    ///
+    /// # Safety
+    /// Called once, while one CPU runs, before anything else here is. What memblock holds as memory is DRAM that
+    /// the direct map reaches (but for no-map), unused where not reserved; records exist for all of
+    /// [`mem_map_ranges`], all zeros.
+    pub unsafe fn init(&self, memory: &mut MemBlock, config: &Config<'_>) -> Result<Summary, InitError> {
+        check(memory)?;
+        reserve_frame_0(memory)?;
+        let pageblocks = self.new_table(memory)?;
+        let bounds = Bounds::new(memory, config);
+        let present = self.assign_zones(memory, pageblocks, &bounds);
+        let zonelists = self.zonelists(config);
+        // SAFETY: nobody else uses the allocator yet (the caller's promise), so this is the only reference.
+        unsafe {
+            *self.topology.get() = Topology {
+                pageblocks,
+                preferred: config.node_of_cpu.map(|node| preferred(&zonelists[usize::from(node) % MAX_NODES])),
+                node_of_cpu: config.node_of_cpu.map(|node| node % MAX_NODES as u8),
+                zonelists,
+            };
+        }
+        let mut managed = 0;
+        for free in memory.free_ranges() {
+            managed += self.hand_out(whole_frames(&free));
+        }
+        self.set_min_free(config.min_free_kbytes.unwrap_or_else(|| self.default_min_free_kbytes()));
+        Ok(Summary { present, reserved: present - managed, managed })
+    }
+
+    /// The table of page blocks, in memory of memblock's, without a zone in it.
+    fn new_table(&self, memory: &mut MemBlock) -> Result<PageblockTable, InitError> {
+        let len = table_len(memory);
+        let bytes = table_bytes(memory);
+        let place =
+            memory.alloc(bytes, PAGE_SIZE, PhysAddr::new(0)..PhysAddr::new(usize::MAX), None, RegionKind::MemMap)?;
+        let table = self.machine.direct_map(place).cast::<Pageblock>();
+        for i in 0..len {
+            // SAFETY: memblock just gave `len` entries' worth of memory, aligned to a page, to nobody else.
+            unsafe { table.add(i).write(Pageblock::new(NO_ZONE)) };
+        }
+        // SAFETY: all entries were written, the memory is never freed, and from now on only shared.
+        Ok(PageblockTable::new(unsafe { core::slice::from_raw_parts(table, len) }))
+    }
+
+    /// Gives each page block with memory a zone, and each zone its extent. Answers the frames that exist.
+    fn assign_zones(&self, memory: &MemBlock, table: PageblockTable, bounds: &Bounds) -> usize {
+        let mut present = 0;
+        for region in memory.memory().filter(|region| !region.no_map) {
+            let frames = whole_frames(&region.range);
+            present += frames.len();
+            let mut at = frames.start;
+            while at < frames.end {
+                let end = (at + 1).next_multiple_of(MAX_ORDER_PAGES).min(frames.end);
+                let block = at & !(MAX_ORDER_PAGES - 1);
+                // Where nodes meet within a block, it is the first one's.
+                if table.of(Pfn(block)).zone() == NO_ZONE {
+                    let zone = zone_number(region.node, bounds.kind(region.node, block));
+                    (0..1 << (MAX_ORDER - PAGEBLOCK_ORDER))
+                        .for_each(|i| table.of(Pfn(block + i * PAGEBLOCK_PAGES)).set_zone(zone as u8));
+                }
+                self.zones[usize::from(table.of(Pfn(block)).zone())].extend(at..end);
+                at = end;
+            }
+        }
+        present
+    }
+
+    /// For each node and highest zone: its own zones from the highest down, then those of the nearest node, and so
+    /// on. Where no device is limited, DMA means DMA32.
+    fn zonelists(&self, config: &Config<'_>) -> [[Zonelist; ZoneKind::COUNT]; MAX_NODES] {
+        let mut lists = [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES];
+        for (node, of_node) in lists.iter_mut().enumerate() {
+            let mut order: [usize; MAX_NODES] = core::array::from_fn(|other| other);
+            // Equally far nodes are taken in the order that begins after this one, to spread the load.
+            let key = |&other: &usize| {
+                let distance = if other == node { 0 } else { (config.distance)(node, other) };
+                (distance, (other + MAX_NODES - node) % MAX_NODES)
+            };
+            order.sort_unstable_by_key(key);
+            for highest in ZoneKind::ALL {
+                let top =
+                    if highest == ZoneKind::Dma && config.dma_limit.is_none() { ZoneKind::Dma32 } else { highest };
+                for &other in &order {
+                    for kind in ZoneKind::ALL.into_iter().rev().filter(|&kind| kind <= top) {
+                        let zone = zone_number(other, kind);
+                        if self.zones[zone].present() != 0 {
+                            of_node[highest as usize].push(zone);
+                        }
+                    }
+                }
+            }
+        }
+        lists
+    }
+
+    /// Frees frames that no one has used, as the largest blocks that fit. Answers how many.
+    fn hand_out(&self, frames: Range<usize>) -> usize {
+        let mut at = frames.start;
+        while at < frames.end {
+            let end = (at + 1).next_multiple_of(MAX_ORDER_PAGES).min(frames.end);
+            self.hand_out_within_block(at..end);
+            at = end;
+        }
+        frames.len()
+    }
+
+    /// The same for frames of one aligned block of the largest order, all of one zone.
+    fn hand_out_within_block(&self, frames: Range<usize>) {
+        let reach = self.frames();
+        let zone = &self.zones[usize::from(reach.pageblocks.of(Pfn(frames.start)).zone())];
+        zone.add_managed(frames.len());
+        zone.with_area(|area| {
+            let mut at = frames.start;
+            while at < frames.end {
+                let order = at.trailing_zeros().min((frames.end - at).ilog2()).min(MAX_ORDER);
+                area.free_block(reach, Pfn(at), order);
+                at += 1 << order;
+            }
+        });
+    }
+
+    /// Hands frames that were reserved at boot and are no longer used (initrd, device tree) to the buddy.
+    ///
+    /// # Safety
+    /// The frames were present and reserved at [`PageAllocator::init`], were not handed out since, and nobody uses
+    /// them.
+    pub unsafe fn free_reserved(&self, range: Range<PhysAddr>) -> usize {
+        let mut frames = whole_frames(&range);
+        if frames.start == 0 && frames.end > 0 {
+            frames.start = 1;
+        }
+        self.hand_out(frames)
+    }
+
+    /// Linux's formula: the square root of 16 times the low memory, between 128 KiB and 256 MiB.
+    fn default_min_free_kbytes(&self) -> usize {
+        let kbytes = self.lowmem_pages() * (PAGE_SIZE / 1024);
+        (kbytes * 16).isqrt().clamp(128, 262_144)
+    }
+
+    fn lowmem_pages(&self) -> usize {
+        let low = (0..MAX_ZONES).filter(|zone| zone % ZoneKind::COUNT != ZoneKind::Movable as usize);
+        low.map(|zone| self.zones[zone].managed()).sum()
+    }
+
+    /// Spreads `min_free_kbytes` over the zones in proportion, and derives all that follows from sizes: the other
+    /// watermarks, the lowmem reserves, the batches of per-CPU lists.
+    pub fn set_min_free(&self, kbytes: usize) {
+        let pages_min = kbytes * 1024 / PAGE_SIZE;
+        let lowmem = self.lowmem_pages().max(1);
+        for (number, zone) in self.zones.iter().enumerate() {
+            let managed = zone.managed();
+            let min = match number % ZoneKind::COUNT == ZoneKind::Movable as usize {
+                // Nobody depends on this zone's last pages: a token amount, as Linux has it.
+                true => (managed / 1024).clamp(32, 128).min(managed),
+                false => (pages_min as u128 * managed as u128 / lowmem as u128) as usize,
+            };
+            let step = (min / 4).max(managed / 1000);
+            zone.set_watermarks(Watermarks { min, low: min + step, high: min + 2 * step });
+            self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed)));
+        }
+        self.set_lowmem_reserves();
+    }
+
+    /// A zone keeps 1/256 (DMA, DMA32) or 1/32 (NORMAL) of the size of the zones above it in its node from requests
+    /// that could have used those.
+    fn set_lowmem_reserves(&self) {
+        const RATIO: [usize; ZoneKind::COUNT - 1] = [256, 256, 32];
+        for node in 0..MAX_NODES {
+            for (kind, ratio) in RATIO.into_iter().enumerate() {
+                let mut above = 0;
+                for highest in kind + 1..ZoneKind::COUNT {
+                    above += self.zones[node * ZoneKind::COUNT + highest].managed();
+                    self.zones[node * ZoneKind::COUNT + kind].set_lowmem_reserve(highest, above / ratio);
+                }
+            }
+        }
+    }
+}
+
+/// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; where there is none, any will be empty.
+fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
+    core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
+}
+
+/// Pages that a per-CPU list fetches at once: a 4096th of the zone, between 1 and 63.
+fn batch(managed: usize) -> usize {
+    (managed / 4096).clamp(1, 63)
+}
+
+fn check(memory: &MemBlock) -> Result<(), InitError> {
+    let mut frames = 0;
+    for region in memory.memory() {
+        if region.node >= MAX_NODES {
+            return Err(InitError::TooManyNodes);
+        }
+        if region.range.end.get() >> PAGE_SHIFT > u32::MAX as usize {
+            return Err(InitError::AddressTooHigh);
+        }
+        frames += whole_frames(&region.range).len();
+    }
+    if frames == 0 { Err(InitError::NoMemory) } else { Ok(()) }
+}
+
+fn reserve_frame_0(memory: &mut MemBlock) -> Result<(), InitError> {
+    let frame_0 = PhysAddr::new(0)..PhysAddr::new(PAGE_SIZE);
+    if memory.memory().any(|region| region.range.start < frame_0.end) {
+        memory.reserve(frame_0, RegionKind::Reserved, "frame 0")?;
+    }
+    Ok(())
+}

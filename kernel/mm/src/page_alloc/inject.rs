@@ -1,0 +1,102 @@
+//! Failure injection: allocations that fail although there is memory (`fail_page_alloc=`).
+
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::machine::Machine;
+
+use super::{Gfp, PageAllocator, trap};
+
+/// Which allocations fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultInjection {
+    /// Only each so-many-th allocation is a candidate; 0 for none.
+    pub interval: u32,
+    /// Of the candidates, so many in a hundred fail.
+    pub probability: u32,
+    /// Stop after so many failures.
+    pub times: u32,
+    /// Only this order and higher ones.
+    pub min_order: u32,
+}
+
+impl FaultInjection {
+    /// Nothing fails.
+    pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0 };
+
+    /// The `n`th allocation from now, counted from 1, fails, and no other.
+    pub const fn nth(n: u32) -> Self {
+        Self { interval: n, probability: 100, times: 1, min_order: 0 }
+    }
+}
+
+pub(super) struct Injection {
+    interval: AtomicU32,
+    probability: AtomicU32,
+    times: AtomicU32,
+    min_order: AtomicU32,
+    seen: AtomicU32,
+    random: AtomicU32,
+    failed: AtomicU32,
+}
+
+impl Injection {
+    pub(super) const fn new() -> Self {
+        Self {
+            interval: AtomicU32::new(0),
+            probability: AtomicU32::new(0),
+            times: AtomicU32::new(0),
+            min_order: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
+            random: AtomicU32::new(0),
+            failed: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether this allocation is to fail. NOFAIL ones never are.
+    pub(super) fn hits(&self, order: u32, gfp: Gfp) -> bool {
+        let interval = self.interval.load(Relaxed);
+        if interval == 0 || gfp.contains(Gfp::NOFAIL) || order < self.min_order.load(Relaxed) {
+            return false;
+        }
+        let seen = self.seen.fetch_add(1, Relaxed).wrapping_add(1);
+        if !seen.is_multiple_of(interval) || self.next_random() % 100 >= self.probability.load(Relaxed) {
+            return false;
+        }
+        let spent = self.times.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err();
+        if !spent {
+            self.failed.fetch_add(1, Relaxed);
+        }
+        !spent
+    }
+
+    /// A linear congruential generator's high bits: the same sequence in each run.
+    fn next_random(&self) -> u32 {
+        let step = |x: u32| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let old = self.random.load(Relaxed);
+        self.random.store(step(old), Relaxed);
+        step(old) >> 16
+    }
+}
+
+impl<M: Machine> PageAllocator<M> {
+    /// Starts or stops injection; counts begin anew.
+    pub fn inject_failures(&self, what: FaultInjection) {
+        self.trap.fetch_and(!trap::INJECT, Relaxed);
+        let injection = &self.injection;
+        injection.interval.store(what.interval, Relaxed);
+        injection.probability.store(what.probability, Relaxed);
+        injection.times.store(what.times, Relaxed);
+        injection.min_order.store(what.min_order, Relaxed);
+        injection.seen.store(0, Relaxed);
+        injection.random.store(1, Relaxed);
+        injection.failed.store(0, Relaxed);
+        if what.interval != 0 {
+            self.trap.fetch_or(trap::INJECT, Relaxed);
+        }
+    }
+
+    /// Failures injected since the last start.
+    pub fn injected_failures(&self) -> u32 {
+        self.injection.failed.load(Relaxed)
+    }
+}

@@ -1,0 +1,377 @@
+//! The page interface: who needs page frames asks here.
+//!
+//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to
+//! the zones of its zonelist as far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to
+//! the slow path, which digs deeper and reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
+//!
+//! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers run with none held by
+//! this module.
+
+mod block;
+mod gfp;
+mod init;
+mod inject;
+mod pressure;
+mod range;
+mod slow;
+mod stats;
+mod validate;
+
+pub use block::{PageBlock, PageList};
+pub use gfp::Gfp;
+pub use init::{Config, InitError, MovableSplit, Summary, mem_map_ranges, table_bytes};
+pub use inject::FaultInjection;
+pub use pressure::{PressureHandler, Shrinker};
+pub use range::{MigrateRange, RangeError};
+pub use stats::ZoneView;
+pub use validate::Imbalance;
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+
+use crate::addr::{PAGE_SIZE, Pfn};
+use crate::buddy::{Frames, MAX_ORDER, PageblockTable};
+use crate::fallible::AllocError;
+use crate::machine::{MAX_CPUS, Machine};
+use crate::pcp::{Chain, List, PerCpuLists};
+use crate::zone::{MAX_NODES, MAX_ZONES, Zone, ZoneKind};
+
+/// The zones that a request may use, best first.
+#[derive(Clone, Copy)]
+pub(crate) struct Zonelist {
+    zones: [u8; MAX_ZONES],
+    len: u8,
+}
+
+impl Zonelist {
+    const EMPTY: Self = Self { zones: [0; MAX_ZONES], len: 0 };
+
+    fn push(&mut self, zone: usize) {
+        self.zones[usize::from(self.len)] = zone as u8;
+        self.len += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
+        self.zones[..usize::from(self.len)].iter().map(|&zone| usize::from(zone))
+    }
+}
+
+/// What boot finds out once.
+#[repr(C)]
+pub(crate) struct Topology {
+    pageblocks: PageblockTable,
+    /// For each CPU and each [`Gfp::zone_bits`], the first zone of the zonelist. All below MAX_ZONES.
+    preferred: [[u8; 16]; MAX_CPUS],
+    node_of_cpu: [u8; MAX_CPUS],
+    /// For each node and highest zone.
+    zonelists: [[Zonelist; ZoneKind::COUNT]; MAX_NODES],
+}
+
+impl Topology {
+    const EMPTY: Self = Self {
+        pageblocks: PageblockTable::EMPTY,
+        preferred: [[0; 16]; MAX_CPUS],
+        node_of_cpu: [0; MAX_CPUS],
+        zonelists: [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES],
+    };
+}
+
+/// Reasons for the fast paths to give way, as bits of [`PageAllocator::trap`].
+mod trap {
+    pub(super) const INJECT: u32 = 1;
+    pub(super) const POISON: u32 = 2;
+}
+
+/// What freed pages are filled with while `page_poison` is on.
+const POISON: u8 = 0xaa;
+
+/// The page allocator of a machine: its nodes and their zones. A `static` in the kernel; before
+/// [`PageAllocator::init`] it has no memory, and says so. What the fast paths read comes first, within reach of one
+/// base register.
+#[repr(C)]
+pub struct PageAllocator<M: Machine> {
+    machine: M,
+    trap: AtomicU32,
+    topology: UnsafeCell<Topology>,
+    lists: [[PerCpuLists; MAX_ZONES]; MAX_CPUS],
+    zones: [Zone<M>; MAX_ZONES],
+    /// Frames that were not fit to be freed, and were kept out of circulation.
+    bad_pages: AtomicUsize,
+    pressure: pressure::Pressure<M>,
+    injection: inject::Injection,
+    pub(crate) cma: crate::cma::Cma<M>,
+}
+
+// SAFETY: all fields but `topology` are atomics and locks. `topology` is written by `init` alone, whose caller
+// promises that nobody else uses the allocator meanwhile.
+unsafe impl<M: Machine> Sync for PageAllocator<M> {}
+
+impl<M: Machine> PageAllocator<M> {
+    /// An allocator without memory.
+    pub const fn new(machine: M) -> Self {
+        Self {
+            machine,
+            topology: UnsafeCell::new(Topology::EMPTY),
+            trap: AtomicU32::new(0),
+            bad_pages: AtomicUsize::new(0),
+            lists: [const { [const { PerCpuLists::new() }; MAX_ZONES] }; MAX_CPUS],
+            zones: new_zones(machine),
+            pressure: pressure::Pressure::new(machine),
+            injection: inject::Injection::new(),
+            cma: crate::cma::Cma::new(machine),
+        }
+    }
+
+    #[inline(always)]
+    fn topology(&self) -> &Topology {
+        // SAFETY: `init` is the only writer, and runs before anybody else calls anything.
+        unsafe { &*self.topology.get() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn frames(&self) -> Frames<M> {
+        Frames { machine: self.machine, pageblocks: self.topology().pageblocks }
+    }
+
+    /// A block of `1 << order` frames. Its contents are what the last owner left, unless `gfp` has ZERO.
+    #[inline]
+    pub fn alloc_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        let pfn = self.alloc_raw(order, gfp)?;
+        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
+    }
+
+    /// One frame.
+    #[inline]
+    pub fn alloc_page(&self, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        self.alloc_pages(0, gfp)
+    }
+
+    /// A block filled with zeros.
+    #[inline]
+    pub fn alloc_zeroed_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        self.alloc_pages(order, gfp | Gfp::ZERO)
+    }
+
+    /// One frame filled with zeros.
+    #[inline]
+    pub fn alloc_zeroed_page(&self, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        self.alloc_pages(0, gfp | Gfp::ZERO)
+    }
+
+    /// A block as the kernel sees it; [`PageAllocator::free_address`] takes it back.
+    pub fn get_free_pages(&self, order: u32, gfp: Gfp) -> Result<*mut u8, AllocError> {
+        Ok(self.machine.direct_map(self.alloc_raw(order, gfp)?.addr()))
+    }
+
+    /// A zeroed page as the kernel sees it.
+    pub fn get_zeroed_page(&self, gfp: Gfp) -> Result<*mut u8, AllocError> {
+        self.get_free_pages(0, gfp | Gfp::ZERO)
+    }
+
+    /// Takes back what [`PageAllocator::get_free_pages`] gave.
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_pages`], for the block at `address`.
+    pub unsafe fn free_address(&self, address: *mut u8, order: u32) {
+        // SAFETY: the caller's promise.
+        unsafe { self.free_pages(self.machine.direct_map_to_phys(address).pfn(), order) }
+    }
+
+    /// A block without an owner: the caller must see to its end.
+    #[inline]
+    pub fn alloc_raw(&self, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
+        if order == 0
+            && !gfp.contains(Gfp::THISNODE)
+            && self.trap.load(Relaxed) == 0
+            && let Some(pfn) = self.alloc_cached(gfp)
+        {
+            if gfp.contains(Gfp::ZERO) {
+                self.machine.clear_page(pfn.addr());
+            }
+            return Ok(pfn);
+        }
+        self.alloc_slow(None, order, gfp)
+    }
+
+    /// A block from a certain node if it has one; from others only without THISNODE.
+    pub fn alloc_pages_node(&self, node: usize, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        let pfn = self.alloc_slow(Some(node), order, gfp)?;
+        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
+    }
+
+    /// The node that a frame of the allocator's is on.
+    #[inline]
+    pub fn node_of(&self, pfn: Pfn) -> usize {
+        self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
+    }
+
+    /// The node that this CPU is on.
+    #[inline]
+    pub fn local_node(&self) -> usize {
+        usize::from(self.topology().node_of_cpu[self.machine.cpu()])
+    }
+
+    /// The fast path: a page from this CPU's list for the request's best zone.
+    #[inline(always)]
+    fn alloc_cached(&self, gfp: Gfp) -> Option<Pfn> {
+        let irq = self.machine.irq_save();
+        let cpu = self.machine.cpu();
+        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
+        let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
+        // SAFETY: as above; `init` lists zones only.
+        let lists = unsafe { self.lists_unchecked(cpu, zone) };
+        let pfn = lists.pop(self.frames(), gfp.list());
+        self.machine.irq_restore(irq);
+        let pfn = pfn?;
+        self.frames().page(pfn).make_allocated(0);
+        Some(pfn)
+    }
+
+    /// A CPU's lists for a zone.
+    ///
+    /// # Safety
+    /// `cpu` is below MAX_CPUS, `zone` below MAX_ZONES.
+    #[inline(always)]
+    unsafe fn lists_unchecked(&self, cpu: usize, zone: u8) -> &PerCpuLists {
+        debug_assert!(cpu < MAX_CPUS && usize::from(zone) < MAX_ZONES);
+        // SAFETY: the caller's promise.
+        unsafe { self.lists.get_unchecked(cpu).get_unchecked(usize::from(zone)) }
+    }
+
+    /// This CPU's lists for a zone. With interrupts masked.
+    fn own_lists(&self, zone: usize) -> &PerCpuLists {
+        &self.lists[self.machine.cpu()][zone]
+    }
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// The caller owns the block: it was allocated at this order, by raw means or [`PageBlock::into_raw`], nobody
+    /// else reaches it (in particular no TLB), and nobody uses it from here on.
+    #[inline]
+    pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) {
+        let page = self.frames().page(pfn);
+        if !page.fit_to_free(order) {
+            return self.bad_page(pfn);
+        }
+        // SAFETY: its record says that it is allocated, so it exists.
+        let block = unsafe { self.topology().pageblocks.of_existing(pfn) };
+        if order == 0
+            && self.trap.load(Relaxed) == 0
+            && let Some(list) = block.list()
+        {
+            return self.free_cached(block.zone(), list, pfn);
+        }
+        self.free_slow(pfn, order);
+    }
+
+    /// The fast path: a page to this CPU's list for its zone, which is that of a managed frame.
+    #[inline(always)]
+    fn free_cached(&self, zone: u8, list: List, pfn: Pfn) {
+        self.frames().page(pfn).make_cached();
+        let irq = self.machine.irq_save();
+        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract); a managed frame's zone exists.
+        let lists = unsafe { self.lists_unchecked(self.machine.cpu(), zone) };
+        if lists.push(self.frames(), list, pfn) {
+            return self.spill(lists, zone, list, irq);
+        }
+        self.machine.irq_restore(irq);
+    }
+
+    /// A list is full: its older half goes to the buddy.
+    #[cold]
+    #[inline(never)]
+    fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, irq: usize) {
+        self.drain_chain(zone.into(), lists.retire(list));
+        self.machine.irq_restore(irq);
+    }
+
+    /// Frees all blocks of a list, whatever their orders.
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_pages`] for each.
+    pub unsafe fn free_batch(&self, list: &mut PageList) {
+        while let Some(pfn) = list.pop(self.machine) {
+            let order = self.frames().page(pfn).order();
+            // SAFETY: the caller's promise.
+            unsafe { self.free_pages(pfn, order) };
+        }
+    }
+
+    /// A frame that is not fit to be freed: mapped, on a list, referenced, or freed before. It stays out of
+    /// circulation, for a leak harms less than a page with two owners.
+    #[cold]
+    fn bad_page(&self, pfn: Pfn) {
+        self.bad_pages.fetch_add(1, Relaxed);
+        self.pressure.report_bad_page(pfn);
+    }
+
+    /// Frees a block, which is fit for it, to where it belongs if that is not the fast path's list.
+    #[cold]
+    #[inline(never)]
+    fn free_slow(&self, pfn: Pfn, order: u32) {
+        if self.trap.load(Relaxed) & trap::POISON != 0 {
+            self.fill(pfn, order, POISON);
+        }
+        let frames = self.frames();
+        let block = frames.pageblocks.of(pfn);
+        match block.list() {
+            Some(list) if order == 0 => self.free_cached(block.zone(), list, pfn),
+            _ => self.zones[usize::from(block.zone())].with_area(|area| area.free_block(frames, pfn, order)),
+        }
+    }
+
+    /// Gives a chain of cached pages to the buddy of their zone.
+    #[cold]
+    #[inline(never)]
+    fn drain_chain(&self, zone: usize, mut chain: Chain) {
+        if chain.count() == 0 {
+            return;
+        }
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            while let Some(pfn) = chain.pop(frames) {
+                area.free_block(frames, pfn, 0);
+            }
+        });
+    }
+
+    /// Gives the pages on one CPU's lists to the buddy. Any CPU may do it for any other.
+    pub fn drain_cpu(&self, cpu: usize) {
+        for (zone, lists) in self.lists[cpu].iter().enumerate() {
+            for list in List::ALL {
+                for chain in lists.take(list) {
+                    self.drain_chain(zone, chain);
+                }
+            }
+        }
+    }
+
+    /// Gives the pages on all CPUs' lists to the buddy.
+    pub fn drain_all(&self) {
+        (0..MAX_CPUS).for_each(|cpu| self.drain_cpu(cpu));
+    }
+
+    fn fill(&self, pfn: Pfn, order: u32, byte: u8) {
+        let start = self.machine.direct_map(pfn.addr());
+        // SAFETY: the block is the allocator's own at this moment, and the direct map reaches all of it.
+        unsafe { core::ptr::write_bytes(start, byte, PAGE_SIZE << order) };
+    }
+}
+
+/// An array of zones; `[const { … }; N]` cannot hold a value that comes from a parameter.
+const fn new_zones<M: Machine>(machine: M) -> [Zone<M>; MAX_ZONES] {
+    let mut zones = [const { MaybeUninit::<Zone<M>>::uninit() }; MAX_ZONES];
+    let mut i = 0;
+    while i < MAX_ZONES {
+        zones[i] = MaybeUninit::new(Zone::new(machine));
+        i += 1;
+    }
+    // SAFETY: every element was written above, and `MaybeUninit<T>` is laid out as `T`.
+    unsafe { (&raw const zones).cast::<[Zone<M>; MAX_ZONES]>().read() }
+}
+
+const _: () = assert!(MAX_ORDER < 16, "a page record has four bits for it");

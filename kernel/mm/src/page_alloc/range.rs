@@ -1,0 +1,157 @@
+//! Allocation of a range that the caller names: what contiguous memory areas, huge pages and offlining stand on.
+//!
+//! The page blocks under the range are isolated first, so that what is free in them, and what is freed from then
+//! on, goes to nobody. Then what is still in use is moved away, if somebody has offered to do that, and what is
+//! free is taken off the lists. Only that last step looks at single frames.
+
+use core::ops::Range;
+
+use crate::addr::Pfn;
+use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
+use crate::machine::Machine;
+use crate::zone::ZoneKind;
+
+use super::PageAllocator;
+
+/// Why a range cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RangeError {
+    /// It is empty, spans zones, or has frames that are not the page allocator's.
+    BadRange,
+    /// Somebody else collects pages in one of its page blocks.
+    Isolated,
+    /// Somebody uses a page of it.
+    Busy,
+}
+
+/// Who can move pages that are in use.
+pub trait MigrateRange {
+    /// Moves what is in use in `start..end` elsewhere. `false` if something cannot be moved. The page blocks are
+    /// isolated; no lock is held.
+    fn migrate(&self, start: Pfn, end: Pfn) -> bool;
+}
+
+/// Rounds of migration and draining before a range counts as busy: pages may be on their way through a per-CPU list.
+const ROUNDS: usize = 3;
+
+impl<M: Machine> PageAllocator<M> {
+    /// Allocates all frames of `range`, each as a block of order 0 of its own. On error nothing has changed, but
+    /// that pages may have moved.
+    pub fn alloc_range(&self, range: Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
+        let zone = self.zone_of_range(&range)?;
+        self.isolate(zone, &range)?;
+        let taken = (0..ROUNDS).any(|_| {
+            if let Some(migrate) = migrate
+                && !self.is_range_free(zone, &range)
+                && !migrate.migrate(range.start, range.end)
+            {
+                return false;
+            }
+            self.drain_all();
+            self.take_isolated(zone, &range)
+        });
+        self.end_isolation(zone, &range);
+        if taken { Ok(()) } else { Err(RangeError::Busy) }
+    }
+
+    /// Frees a range of order-0 blocks.
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_pages`] for each frame.
+    pub unsafe fn free_range(&self, range: Range<Pfn>) {
+        for pfn in range.start.0..range.end.0 {
+            // SAFETY: the caller's promise.
+            unsafe { self.free_pages(Pfn(pfn), 0) };
+        }
+    }
+
+    /// Whether a page may stay here for as long as a device likes: not where others count on moving it away.
+    pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
+        self.topology().pageblocks.get(pfn).is_some_and(|block| {
+            let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
+            !movable_zone && !matches!(block.migrate_type(), MigrateType::Cma | MigrateType::Isolate)
+        })
+    }
+
+    /// The zone that all of a range's page blocks belong to.
+    fn zone_of_range(&self, range: &Range<Pfn>) -> Result<usize, RangeError> {
+        if range.is_empty() || range.start.0 == 0 {
+            return Err(RangeError::BadRange);
+        }
+        let table = self.topology().pageblocks;
+        let zone = table.get(range.start).ok_or(RangeError::BadRange)?.zone();
+        let same = page_blocks(range).all(|pfn| table.get(pfn).is_some_and(|block| block.zone() == zone));
+        if same && usize::from(zone) < self.zones.len() { Ok(zone.into()) } else { Err(RangeError::BadRange) }
+    }
+
+    /// Makes all page blocks of the range `Isolate`, or none.
+    fn isolate(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            let taken = |pfn| frames.pageblocks.of(pfn).migrate_type() == MigrateType::Isolate;
+            if page_blocks(range).any(taken) {
+                return Err(RangeError::Isolated);
+            }
+            for pfn in page_blocks(range) {
+                frames.pageblocks.of(pfn).isolate();
+                area.move_free_blocks(frames, pfn, MigrateType::Isolate);
+            }
+            Ok(())
+        })
+    }
+
+    fn end_isolation(&self, zone: usize, range: &Range<Pfn>) {
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            for pfn in page_blocks(range) {
+                let block = frames.pageblocks.of(pfn);
+                let back = block.type_before_isolation();
+                block.set_migrate_type(back);
+                area.move_free_blocks(frames, pfn, back);
+            }
+        });
+    }
+
+    fn is_range_free(&self, zone: usize, range: &Range<Pfn>) -> bool {
+        self.zones[zone].with_area(|area| area.is_range_free(self.frames(), range.start, range.end))
+    }
+
+    /// Takes the range off the lists if all of it is free.
+    fn take_isolated(&self, zone: usize, range: &Range<Pfn>) -> bool {
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            if !area.is_range_free(frames, range.start, range.end) {
+                return false;
+            }
+            area.take_range(frames, range.start, range.end);
+            for pfn in range.start.0..range.end.0 {
+                frames.page(Pfn(pfn)).make_allocated(0);
+            }
+            true
+        })
+    }
+
+    /// Makes whole page blocks that are reserved (at boot) free CMA ones.
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_reserved`]; the range consists of whole page blocks.
+    pub(crate) unsafe fn free_reserved_as_cma(&self, range: Range<Pfn>) -> Result<(), RangeError> {
+        let whole = |pfn: Pfn| pfn.0.is_multiple_of(PAGEBLOCK_PAGES);
+        if !whole(range.start) || !whole(range.end) {
+            return Err(RangeError::BadRange);
+        }
+        self.zone_of_range(&range)?;
+        for pfn in page_blocks(&range) {
+            self.frames().pageblocks.of(pfn).set_migrate_type(MigrateType::Cma);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.free_reserved(range.start.addr()..range.end.addr()) };
+        Ok(())
+    }
+}
+
+/// The first frame of each page block that a range touches.
+fn page_blocks(range: &Range<Pfn>) -> impl Iterator<Item = Pfn> + use<> {
+    let start = range.start.0 & !(PAGEBLOCK_PAGES - 1);
+    (start..range.end.0).step_by(PAGEBLOCK_PAGES).map(Pfn)
+}

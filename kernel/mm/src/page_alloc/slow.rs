@@ -1,0 +1,218 @@
+//! The slow path: all of the zonelist, deeper watermarks, reclaim.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::addr::{PAGE_SIZE, Pfn};
+use crate::buddy::{MAX_ORDER, MigrateType};
+use crate::fallible::AllocError;
+use crate::machine::Machine;
+use crate::pcp::Chain;
+use crate::zone::{Demand, Depth, MAX_NODES};
+
+use super::{Gfp, POISON, PageAllocator, trap};
+
+/// Rounds of reclaim without a freed page before it counts as hopeless.
+const FRUITLESS_ROUNDS: u32 = 3;
+
+/// Rounds of reclaim for an order that splits of freed pages seldom produce.
+const COSTLY_ROUNDS: u32 = 2;
+
+/// Orders above this are not worth killing for.
+const COSTLY_ORDER: u32 = 3;
+
+/// Pages that a round of reclaim asks for, at least.
+const RECLAIM_TARGET: usize = 32;
+
+impl<M: Machine> PageAllocator<M> {
+    /// Allocates, whatever it takes within what `gfp` permits. No node is this CPU's.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_slow(&self, node: Option<usize>, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
+        let node = node.unwrap_or_else(|| self.topology().node_of_cpu[self.machine.cpu()].into());
+        if order > MAX_ORDER || node >= MAX_NODES {
+            return Err(AllocError);
+        }
+        let traps = self.trap.load(Relaxed);
+        if traps & trap::INJECT != 0 && self.injection.hits(order, gfp) {
+            return Err(AllocError);
+        }
+        let Some(pfn) = self.find(node, order, gfp) else {
+            if !gfp.contains(Gfp::NOWARN) {
+                self.pressure.handler().report_failure(order, gfp);
+            }
+            return Err(AllocError);
+        };
+        if traps & trap::POISON != 0 {
+            self.check_poison(pfn, order);
+        }
+        if gfp.contains(Gfp::ZERO) {
+            self.fill(pfn, order, 0);
+        }
+        if gfp.contains(Gfp::COMP) && order > 0 {
+            self.frames().page(pfn).set_flags(crate::page::PageFlags::COMPOUND);
+        }
+        Ok(pfn)
+    }
+
+    fn find(&self, node: usize, order: u32, gfp: Gfp) -> Option<Pfn> {
+        let demand = Demand {
+            order,
+            list: gfp.list(),
+            highest: gfp.zone(),
+            depth: Depth::Low,
+            cma: gfp.migrate_type() == MigrateType::Movable,
+        };
+        if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
+            return Some(pfn);
+        }
+        if gfp.contains(Gfp::KSWAPD_RECLAIM) {
+            self.pressure.handler().wake_kswapd(node);
+        }
+        let demand = Demand { depth: deepest(gfp), ..demand };
+        if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
+            return Some(pfn);
+        }
+        if gfp.may_wait() { self.reclaim_and_retry(node, &demand, gfp) } else { None }
+    }
+
+    /// The zones of the list in turn: this CPU's list for the zone, refilled as far as the watermark allows, or
+    /// the zone's buddy.
+    fn take_from_zonelist(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
+        let zonelist = &self.topology().zonelists[node][demand.highest];
+        let wanted = zonelist.iter().filter(|&zone| !gfp.contains(Gfp::THISNODE) || super::init::node_of(zone) == node);
+        for zone in wanted {
+            let pfn = match demand.order {
+                0 => self.take_from_lists(zone, demand),
+                _ => self.take_from_buddy(zone, demand),
+            };
+            if pfn.is_some() {
+                return pfn;
+            }
+        }
+        None
+    }
+
+    fn take_from_buddy(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
+        let pfn = self.zones[zone].allocate(self.frames(), demand)?;
+        let irq = self.machine.irq_save();
+        self.own_lists(zone).count_allocated(1 << demand.order);
+        self.machine.irq_restore(irq);
+        Some(pfn)
+    }
+
+    fn take_from_lists(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
+        let irq = self.machine.irq_save();
+        let frames = self.frames();
+        let lists = self.own_lists(zone);
+        let mut pfn = lists.pop(frames, demand.list);
+        if pfn.is_none() {
+            if !lists.use_spare(demand.list) {
+                lists.refill(demand.list, self.batch_from_buddy(zone, lists.batch(), demand));
+            }
+            pfn = lists.pop(frames, demand.list);
+        }
+        self.machine.irq_restore(irq);
+        frames.page(pfn?).make_allocated(0);
+        pfn
+    }
+
+    /// Single pages from the buddy, as many as a batch has, or as there are above the watermark.
+    fn batch_from_buddy(&self, zone: usize, batch: usize, demand: &Demand) -> Chain {
+        let frames = self.frames();
+        let zone = &self.zones[zone];
+        let room = zone.room(demand, batch);
+        let mut chain = Chain::EMPTY;
+        if room == 0 {
+            return chain;
+        }
+        let wanted =
+            crate::buddy::Wanted { list: demand.list.migrate_type(), cma: demand.cma, reserves: demand.reserves() };
+        zone.with_area(|area| {
+            for _ in 0..room {
+                let Some(pfn) = area.allocate(frames, 0, wanted) else { break };
+                frames.page(pfn).make_cached();
+                chain.push(frames, pfn);
+            }
+        });
+        chain
+    }
+
+    /// Reclaims in rounds until the demand can be met, or it is hopeless.
+    fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
+        let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
+        let mut fruitless = 0;
+        let mut rounds = 0;
+        loop {
+            rounds += 1;
+            let freed = self.reclaim_once(node, demand, gfp);
+            if let Some(pfn) = self.take_from_zonelist(node, demand, gfp) {
+                return Some(pfn);
+            }
+            fruitless = if freed == 0 { fruitless + 1 } else { 0 };
+            let costly = demand.order > COSTLY_ORDER && rounds >= COSTLY_ROUNDS && !gfp.contains(Gfp::RETRY_MAYFAIL);
+            let give_up = gfp.contains(Gfp::NORETRY) || fruitless >= FRUITLESS_ROUNDS || costly;
+            if !give_up {
+                continue;
+            }
+            if self.kill_for(demand.order, gfp) {
+                fruitless = 0;
+                rounds = 0;
+            } else if must_not_fail {
+                self.pressure.handler().wait();
+            } else {
+                return None;
+            }
+        }
+    }
+
+    /// One round: per-CPU lists to the buddy, the high-order atomic reserve too, then the shrinkers. Answers the
+    /// pages that these freed.
+    fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
+        let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
+        self.drain_all();
+        for zone in self.topology().zonelists[node][demand.highest].iter() {
+            self.zones[zone].with_area(|area| area.unreserve_high_atomic(self.frames(), demand.list.migrate_type()));
+        }
+        freed
+    }
+
+    /// Gives one page block a zone of the reserve for high-order atomic allocations back. Whether there was any.
+    pub fn shrink_high_atomic(&self) -> bool {
+        let give = |zone: &crate::zone::Zone<M>| {
+            zone.with_area(|area| area.unreserve_high_atomic(self.frames(), MigrateType::Movable))
+        };
+        self.zones.iter().filter(|&zone| give(zone)).count() != 0
+    }
+
+    /// Whether somebody was killed for it. Not for large blocks, nor for who can do without or must not call into
+    /// what a dying process may wait for.
+    fn kill_for(&self, order: u32, gfp: Gfp) -> bool {
+        let worth = order <= COSTLY_ORDER || gfp.contains(Gfp::NOFAIL);
+        let willing = !gfp.intersects(Gfp::NORETRY | Gfp::RETRY_MAYFAIL) && gfp.contains(Gfp::FS);
+        worth && willing && self.pressure.handler().out_of_memory(order, gfp)
+    }
+
+    /// Debugging: freed memory still holds what it was filled with, or somebody wrote to it since.
+    fn check_poison(&self, pfn: Pfn, order: u32) {
+        let start = self.machine.direct_map(pfn.addr());
+        // SAFETY: the block was just allocated; nobody else reaches it.
+        let bytes = unsafe { core::slice::from_raw_parts(start, PAGE_SIZE << order) };
+        // Pages that were last freed before poisoning began hold anything, so only a torn pattern tells.
+        if bytes[0] == POISON && bytes[1] == POISON && bytes.iter().any(|&byte| byte != POISON) {
+            self.bad_page(pfn);
+        }
+    }
+}
+
+/// How deep this caller may dig once reclaim has been woken.
+fn deepest(gfp: Gfp) -> Depth {
+    if gfp.contains(Gfp::NOMEMALLOC) {
+        Depth::Min
+    } else if gfp.contains(Gfp::MEMALLOC) {
+        Depth::Nothing
+    } else if gfp.contains(Gfp::HIGH) {
+        if gfp.may_wait() { Depth::High } else { Depth::Atomic }
+    } else {
+        Depth::Min
+    }
+}

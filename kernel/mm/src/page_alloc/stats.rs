@@ -1,0 +1,134 @@
+//! What there is to know about zones, for those who show it.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use quire_abi::layout::ZoneInfo;
+
+use crate::buddy::{MigrateType, ORDERS, PageblockTable};
+use crate::machine::{MAX_CPUS, Machine};
+use crate::zone::{MAX_ZONES, Zone, ZoneKind};
+
+use super::{PageAllocator, trap};
+
+/// A zone that has memory, with its place.
+pub struct ZoneView<'a, M: Machine> {
+    pages: &'a PageAllocator<M>,
+    number: usize,
+}
+
+impl<M: Machine> core::ops::Deref for ZoneView<'_, M> {
+    type Target = Zone<M>;
+    fn deref(&self) -> &Zone<M> {
+        &self.pages.zones[self.number]
+    }
+}
+
+impl<M: Machine> ZoneView<'_, M> {
+    /// The node's number.
+    pub fn node(&self) -> usize {
+        super::init::node_of(self.number)
+    }
+
+    /// The zone's kind.
+    pub fn kind(&self) -> ZoneKind {
+        ZoneKind::ALL[self.number % ZoneKind::COUNT]
+    }
+
+    /// Pages that per-CPU lists hold for the zone.
+    pub fn per_cpu(&self) -> usize {
+        self.pages.lists.iter().map(|cpu| cpu[self.number].held()).sum()
+    }
+
+    /// Pages allocated from the zone and freed to it since boot, those that CMA took not included.
+    pub fn events(&self) -> (u64, u64) {
+        let allocated: u64 = self.pages.lists.iter().map(|cpu| cpu[self.number].allocated()).sum();
+        let in_use = self.managed().saturating_sub(self.free() + self.per_cpu());
+        (allocated, allocated.saturating_sub(in_use as u64))
+    }
+
+    /// The record that programs get.
+    pub fn info(&self) -> ZoneInfo {
+        let (start, spanned) = self.span();
+        let marks = self.watermarks();
+        let mut name = [0; 8];
+        name[..self.kind().name().len()].copy_from_slice(self.kind().name().as_bytes());
+        ZoneInfo {
+            node: self.node() as u32,
+            per_cpu: self.per_cpu() as u32,
+            name,
+            start_pfn: start.0 as u64,
+            spanned: spanned as u64,
+            present: self.present() as u64,
+            managed: self.managed() as u64,
+            free: self.free() as u64,
+            min: marks.min as u64,
+            low: marks.low as u64,
+            high: marks.high as u64,
+            blocks: self.free_blocks(),
+        }
+    }
+
+    /// How unusable the zone's free memory is for blocks of `order`, in thousandths: the share of it that lies in
+    /// smaller blocks.
+    pub fn unusable_free_index(&self, order: u32) -> u32 {
+        let blocks = self.free_blocks();
+        let pages = |range: core::ops::Range<usize>| range.map(|o| (blocks[o] as usize) << o).sum::<usize>();
+        match pages(0..ORDERS) {
+            0 => 0,
+            all => (pages(0..order as usize) * 1000 / all) as u32,
+        }
+    }
+}
+
+impl<M: Machine> PageAllocator<M> {
+    /// The zones that have memory, by node and kind.
+    pub fn zones(&self) -> impl Iterator<Item = ZoneView<'_, M>> {
+        (0..MAX_ZONES).map(|number| ZoneView { pages: self, number }).filter(|zone| zone.present() != 0)
+    }
+
+    /// Free pages of all zones, per-CPU lists included.
+    pub fn total_free(&self) -> usize {
+        self.zones().map(|zone| zone.free() + zone.per_cpu()).sum()
+    }
+
+    /// Pages that the buddy was given, in all zones.
+    pub fn total_managed(&self) -> usize {
+        self.zones().map(|zone| zone.managed()).sum()
+    }
+
+    /// Pages that one CPU's lists hold.
+    pub fn held_by_cpu(&self, cpu: usize) -> usize {
+        self.lists.get(cpu % MAX_CPUS).map_or(0, |zones| zones.iter().map(|lists| lists.held()).sum())
+    }
+
+    /// The table of page blocks.
+    pub fn pageblocks(&self) -> PageblockTable {
+        self.topology().pageblocks
+    }
+
+    /// Page blocks of a zone by type, as `pagetypeinfo` shows them.
+    pub fn pageblock_types(&self, zone: &ZoneView<'_, M>) -> [usize; MigrateType::COUNT] {
+        let mut counts = [0; MigrateType::COUNT];
+        self.topology()
+            .pageblocks
+            .iter()
+            .filter(|block| usize::from(block.zone()) == zone.number)
+            .for_each(|block| counts[block.migrate_type() as usize] += 1);
+        counts
+    }
+
+    /// Frames that were not fit to be freed and were kept out of circulation.
+    pub fn bad_pages(&self) -> usize {
+        self.bad_pages.load(Relaxed)
+    }
+
+    /// Debugging: fills freed memory with a pattern and checks it when it is handed out (`page_poison`). Fast paths
+    /// are off meanwhile.
+    pub fn set_poison(&self, on: bool) {
+        if on {
+            self.trap.fetch_or(trap::POISON, Relaxed);
+        } else {
+            self.trap.fetch_and(!trap::POISON, Relaxed);
+        }
+    }
+}

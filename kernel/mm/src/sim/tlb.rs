@@ -1,0 +1,74 @@
+//! TLB maintenance as events: counted, and handed to whoever simulates a TLB.
+
+use std::boxed::Box;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::machine::Asid;
+
+/// What the memory manager told the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum TlbEvent {
+    PublishTables,
+    SyncInstructions(PhysAddr),
+    Pages { asid: Asid, start: usize, pages: usize },
+    Asid(Asid),
+    All,
+    Local,
+    Kernel { start: VirtAddr, pages: usize },
+}
+
+/// Somebody who acts on TLB maintenance: a software MMU.
+pub trait TlbObserver {
+    /// `cpu` did this. The invalidation is complete on all CPUs when this returns.
+    fn event(&self, cpu: usize, event: TlbEvent);
+}
+
+/// How often what was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct TlbCounts {
+    pub publish_tables: usize,
+    pub sync_instructions: usize,
+    pub pages: usize,
+    pub asid: usize,
+    pub all: usize,
+    pub local: usize,
+    pub kernel: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Tlb {
+    counts: [AtomicUsize; 7],
+    observer: OnceLock<Box<dyn TlbObserver + Send + Sync>>,
+}
+
+impl Tlb {
+    pub(super) fn observe(&self, observer: Box<dyn TlbObserver + Send + Sync>) {
+        assert!(self.observer.set(observer).is_ok(), "one observer a machine");
+    }
+
+    pub(super) fn event(&self, cpu: usize, event: TlbEvent) {
+        let kind = match event {
+            TlbEvent::PublishTables => 0,
+            TlbEvent::SyncInstructions(_) => 1,
+            TlbEvent::Pages { .. } => 2,
+            TlbEvent::Asid(_) => 3,
+            TlbEvent::All => 4,
+            TlbEvent::Local => 5,
+            TlbEvent::Kernel { .. } => 6,
+        };
+        self.counts[kind].fetch_add(1, Relaxed);
+        if let Some(observer) = self.observer.get() {
+            observer.event(cpu, event);
+        }
+    }
+
+    pub(super) fn counts(&self) -> TlbCounts {
+        let [publish_tables, sync_instructions, pages, asid, all, local, kernel] =
+            core::array::from_fn(|kind| self.counts[kind].load(Relaxed));
+        TlbCounts { publish_tables, sync_instructions, pages, asid, all, local, kernel }
+    }
+}

@@ -1,0 +1,111 @@
+//! How objects lie in a slab.
+
+use crate::addr::PAGE_SIZE;
+use crate::slab::record::MAX_COLOURS;
+use crate::slab::{CacheSpec, SlabFlags};
+
+/// What a cache line is at most on the machines that we run on.
+pub(super) const CACHE_LINE: usize = 64;
+
+/// The largest order that a slab takes for better packing; objects that need more get more.
+const PREFERRED_ORDER: u32 = 3;
+
+/// The largest alignment that a cache can ask for.
+const MAX_ALIGN: usize = PAGE_SIZE << PREFERRED_ORDER;
+
+/// The largest order that the buddy allocator has.
+pub(super) const MAX_ORDER: u32 = 10;
+
+/// How objects of one cache lie in its slabs.
+///
+/// ```text
+/// | object | padding | link if it must not be in the object |
+/// 0        size                                        stride
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Geometry {
+    /// Bytes of an object that its owner may use.
+    pub(super) size: usize,
+    /// From one object to the next.
+    pub(super) stride: usize,
+    /// Where a free object keeps its link.
+    pub(super) link: usize,
+    /// The wanted size of a slab.
+    pub(super) order: u32,
+    /// The smallest slab that holds an object.
+    pub(super) min_order: u32,
+    /// What the address of an object is a multiple of.
+    pub(super) align: usize,
+    /// From one colour to the next.
+    colour_step: usize,
+}
+
+impl Geometry {
+    /// `None` for a size or alignment that no slab can have.
+    pub(super) fn new(spec: &CacheSpec) -> Option<Geometry> {
+        if !spec.align.is_power_of_two() || spec.align > MAX_ALIGN || spec.size > PAGE_SIZE << MAX_ORDER {
+            return None;
+        }
+        let align = spec.effective_align();
+        let size = spec.size.max(1).next_multiple_of(8);
+        // A constructed object keeps its contents while it is free, so the link goes behind it. Otherwise it
+        // goes into the middle, where an overflow of the object before does not reach it.
+        let (link, end) = if spec.constructor.is_some() { (size, size + 8) } else { ((size / 2) & !7, size) };
+        let stride = end.next_multiple_of(align);
+        // A slab is aligned to its own size.
+        let min_order = order_for(stride.max(align));
+        if min_order > MAX_ORDER {
+            return None;
+        }
+        let order = best_order(stride, min_order);
+        Some(Geometry { size, stride, link, order, min_order, align, colour_step: align.max(CACHE_LINE) })
+    }
+
+    /// Where the first object of a slab of this colour is.
+    pub(super) fn first(&self, colour: u32) -> usize {
+        colour as usize * self.colour_step
+    }
+
+    /// How many colours a slab of this order can have: what the objects leave of it, in steps.
+    pub(super) fn colours(&self, order: u32) -> u32 {
+        let left = (PAGE_SIZE << order) % self.stride;
+        ((left / self.colour_step) as u32 + 1).min(MAX_COLOURS)
+    }
+
+    /// How many objects a slab of this order holds.
+    pub(super) fn objects(&self, order: u32) -> u32 {
+        ((PAGE_SIZE << order) / self.stride) as u32
+    }
+}
+
+impl CacheSpec {
+    /// The alignment that objects really get.
+    fn effective_align(&self) -> usize {
+        let mut align = self.align.max(8);
+        if self.flags.contains(SlabFlags::HWCACHE_ALIGN) {
+            // Small objects share a line evenly rather than waste most of one.
+            let mut line = CACHE_LINE;
+            while line > 8 && self.size <= line / 2 {
+                line /= 2;
+            }
+            align = align.max(line);
+        }
+        align
+    }
+}
+
+/// The smallest order with this many bytes.
+pub(super) const fn order_for(bytes: usize) -> u32 {
+    bytes.div_ceil(PAGE_SIZE).next_power_of_two().trailing_zeros()
+}
+
+/// The smallest order that holds eight objects and wastes at most an eighth; else the best of what is preferred.
+fn best_order(stride: usize, min_order: u32) -> u32 {
+    let waste = |order: u32| ((PAGE_SIZE << order) % stride) << (PREFERRED_ORDER.max(order) - order);
+    let good = |order: u32| {
+        let bytes = PAGE_SIZE << order;
+        bytes / stride >= 8 && bytes % stride <= bytes / 8
+    };
+    let orders = min_order..=PREFERRED_ORDER.max(min_order);
+    orders.clone().find(|&o| good(o)).or_else(|| orders.min_by_key(|&o| waste(o))).unwrap_or(min_order)
+}

@@ -1,0 +1,354 @@
+//! [`KernelHeap`]: all caches of a kernel, from their creation to their end.
+
+use core::alloc::Layout;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use spin::Once;
+
+use crate::machine::Machine;
+use crate::page_alloc::Gfp;
+use crate::slab::cache::{KmemCache, Setup};
+use crate::slab::debug::{Fault, Report};
+use crate::slab::geometry::Geometry;
+use crate::slab::kmalloc::{CLASSES, class_spec};
+use crate::slab::slob::Slob;
+use crate::slab::{Backend, CacheSpec, slab};
+use crate::sync::{Rank, SpinLock};
+
+/// What the command line and the boot code decide.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// `slab=`.
+    pub backend: Backend,
+    /// Unpredictable bits for the hardening of free lists.
+    pub seed: u64,
+    /// Told of faults. Called with interrupts in any state and possibly under locks: it may log, or halt.
+    pub report: fn(&Report),
+}
+
+/// All caches, in order of creation.
+struct Caches<M: Machine> {
+    first: *mut KmemCache<M>,
+    last: *mut KmemCache<M>,
+    /// The state of a generator of secrets.
+    seed: u64,
+}
+
+// SAFETY: the pointers are to caches, which are `Sync`.
+unsafe impl<M: Machine> Send for Caches<M> {}
+
+/// The kernel's heap: the `kmalloc` classes, and the list of all caches.
+///
+/// Made in a `static`; every allocation fails until [`KernelHeap::init`].
+pub struct KernelHeap<M: Machine> {
+    pub(super) classes: [KmemCache<M>; CLASSES],
+    pub(super) machine: M,
+    config: Once<Config>,
+    caches: SpinLock<Caches<M>, M>,
+    pub(super) slob: Slob<M>,
+    /// Allocations of whole pages, and their pages.
+    pub(super) large: AtomicUsize,
+    pub(super) large_pages: AtomicUsize,
+}
+
+/// Why a cache could not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CreateError {
+    /// No memory for the cache itself.
+    NoMemory,
+    /// No slab can hold objects like that.
+    Invalid,
+    /// The heap is not up.
+    NotReady,
+}
+
+/// A line of slabinfo. Exact while nobody allocates or frees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlabInfo {
+    /// The cache's name.
+    pub name: &'static str,
+    /// Bytes of an object that its owner may use.
+    pub object_size: usize,
+    /// Bytes from one object to the next.
+    pub stride: usize,
+    /// Objects handed out.
+    pub active: usize,
+    /// Objects that the slabs have room for.
+    pub total: usize,
+    /// Slabs.
+    pub slabs: usize,
+    /// Pages of all slabs.
+    pub pages: usize,
+}
+
+impl<M: Machine> KernelHeap<M> {
+    /// A heap that is not up yet.
+    pub const fn new(machine: M) -> Self {
+        macro_rules! classes {
+            ($($index:literal)*) => { [$(KmemCache::new(machine, class_spec($index))),*] };
+        }
+        Self {
+            classes: classes!(0 1 2 3 4 5 6 7 8 9 10 11 12),
+            machine,
+            config: Once::new(),
+            caches: SpinLock::new(
+                machine,
+                Rank::SlabCaches,
+                Caches { first: core::ptr::null_mut(), last: core::ptr::null_mut(), seed: 0 },
+            ),
+            slob: Slob::new(machine),
+            large: AtomicUsize::new(0),
+            large_pages: AtomicUsize::new(0),
+        }
+    }
+
+    /// Brings the heap up: the page allocator works by now. Later calls do nothing.
+    pub fn init(&'static self, config: Config) {
+        let mut first = false;
+        self.config.call_once(|| {
+            first = true;
+            config
+        });
+        if !first {
+            return;
+        }
+        self.caches.lock().seed = config.seed;
+        for class in &self.classes {
+            // The classes' sizes are constants that every back end takes: a test makes each.
+            let adopted = self.adopt(class);
+            debug_assert!(adopted.is_ok());
+        }
+    }
+
+    /// Whether all objects come from SLOB's pages.
+    pub(super) fn is_slob(&self) -> bool {
+        self.config.get().is_some_and(|config| config.backend == Backend::Slob)
+    }
+
+    /// Whether [`KernelHeap::init`] has run.
+    pub fn is_ready(&self) -> bool {
+        self.config.get().is_some()
+    }
+
+    /// Brings a static cache to life.
+    pub fn adopt(&'static self, cache: &'static KmemCache<M>) -> Result<(), CreateError> {
+        self.bring_up(cache)
+    }
+
+    /// The cache stays where it is until [`KernelHeap::forget`].
+    fn bring_up(&'static self, cache: &KmemCache<M>) -> Result<(), CreateError> {
+        let config = self.config.get().ok_or(CreateError::NotReady)?;
+        let geometry = Geometry::new(&cache.spec).ok_or(CreateError::Invalid)?;
+        let mut caches = self.caches.lock();
+        if cache.setup.get().is_some() {
+            return Ok(());
+        }
+        let secret = next_random(&mut caches.seed) as usize;
+        cache.set_up(Setup { backend: config.backend, geometry, secret, report: config.report, slob: &self.slob });
+        let this = (&raw const *cache).cast_mut();
+        if caches.last.is_null() {
+            caches.first = this;
+        } else {
+            // SAFETY: caches on the list live, and their `next` belongs to the lock's holder.
+            unsafe { &*caches.last }.next.store(this, Ordering::Relaxed);
+        }
+        caches.last = this;
+        drop(caches);
+        if config.backend == Backend::Slab {
+            slab::set_up(cache, geometry.stride);
+        }
+        Ok(())
+    }
+
+    /// A new cache (`kmem_cache_create`).
+    pub fn create(&'static self, spec: CacheSpec) -> Result<CacheHandle<M>, CreateError> {
+        let place = self.alloc_layout(Layout::new::<KmemCache<M>>(), Gfp::KERNEL).ok_or(CreateError::NoMemory)?;
+        let cache = place.cast::<KmemCache<M>>();
+        // SAFETY: the place has a cache's size and alignment and is ours alone.
+        let result = unsafe {
+            cache.write(KmemCache::new(self.machine, spec));
+            self.bring_up(cache.as_ref())
+        };
+        match result {
+            Ok(()) => Ok(CacheHandle { cache, heap: self }),
+            Err(error) => {
+                // SAFETY: allocated above with this layout; nobody else has seen it.
+                unsafe { self.free_layout(place, Layout::new::<KmemCache<M>>()) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a cache off the list.
+    fn forget(&self, cache: *const KmemCache<M>) {
+        let mut caches = self.caches.lock();
+        let (mut previous, mut at) = (core::ptr::null_mut::<KmemCache<M>>(), caches.first);
+        while !at.is_null() {
+            // SAFETY: caches on the list live, and their `next` belongs to the lock's holder.
+            let next = unsafe { &*at }.next.load(Ordering::Relaxed);
+            if core::ptr::eq(at, cache) {
+                if previous.is_null() {
+                    caches.first = next;
+                } else {
+                    // SAFETY: as above.
+                    unsafe { &*previous }.next.store(next, Ordering::Relaxed);
+                }
+                if caches.last == at {
+                    caches.last = previous;
+                }
+                return;
+            }
+            (previous, at) = (at, next);
+        }
+    }
+
+    /// Calls `visit` for each cache in order of creation until it answers something. The list's lock is held:
+    /// `visit` is short and allocates nothing.
+    fn find_cache<R>(&self, mut visit: impl FnMut(&KmemCache<M>) -> Option<R>) -> Option<R> {
+        let caches = self.caches.lock();
+        let mut at = caches.first;
+        // SAFETY: caches on the list live as long as the lock is held.
+        while let Some(cache) = unsafe { at.as_ref() } {
+            if let Some(found) = visit(cache) {
+                return Some(found);
+            }
+            at = cache.next.load(Ordering::Relaxed);
+        }
+        None
+    }
+
+    /// The line of slabinfo with this number; `None` past the last. With SLOB, caches have no pages of their own:
+    /// [`KernelHeap::pages`] is their sum.
+    pub fn slab_info(&self, index: usize) -> Option<SlabInfo> {
+        let mut skip = index;
+        self.find_cache(|cache| {
+            if skip == 0 {
+                return Some(cache.info());
+            }
+            skip -= 1;
+            None
+        })
+    }
+
+    /// Live objects of all caches and large allocations: exact while nobody allocates or frees.
+    pub fn live_objects(&self) -> usize {
+        let mut live = self.large.load(Ordering::Relaxed);
+        self.find_cache(|cache| {
+            live += cache.live_objects();
+            None::<()>
+        });
+        live
+    }
+
+    /// Tells the kernel of a pointer that leads to no cache.
+    #[cold]
+    pub(super) fn report_foreign(&self, object: usize) {
+        if let Some(config) = self.config.get() {
+            (config.report)(&Report { fault: Fault::Foreign, cache: "", object });
+        }
+    }
+
+    /// Shrinks every cache, as seen from this CPU: how many pages went back to the page allocator.
+    pub fn shrink(&self) -> usize {
+        let mut pages = 0;
+        self.find_cache(|cache| {
+            // A node keeps few empty slabs, so the list's lock is not held for long.
+            pages += cache.shrink();
+            None::<()>
+        });
+        pages
+    }
+
+    /// Pages that the heap holds: all slabs and large allocations.
+    pub fn pages(&self) -> usize {
+        let mut pages = self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed);
+        self.find_cache(|cache| {
+            pages += cache.info().pages;
+            None::<()>
+        });
+        pages
+    }
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// This cache's line of slabinfo.
+    pub fn info(&self) -> SlabInfo {
+        let sum = |count: fn(&super::node::Node<M>) -> &AtomicUsize| {
+            self.nodes.iter().map(|node| count(node).load(Ordering::Relaxed)).sum()
+        };
+        let active = self.live_objects();
+        let is_slob = self.setup.get().is_some_and(|setup| setup.backend == Backend::Slob);
+        SlabInfo {
+            name: self.name(),
+            object_size: self.object_size(),
+            stride: self.setup.get().map_or(0, |setup| setup.geometry.stride),
+            active,
+            total: if is_slob { active } else { sum(|node| &node.objects) },
+            slabs: sum(|node| &node.slabs),
+            pages: sum(|node| &node.pages),
+        }
+    }
+}
+
+/// The owner of a cache made at run time. Whoever drops it without [`CacheHandle::destroy`] leaves the cache for
+/// ever.
+pub struct CacheHandle<M: Machine> {
+    cache: NonNull<KmemCache<M>>,
+    heap: &'static KernelHeap<M>,
+}
+
+// SAFETY: the handle owns a cache, which is `Send` and `Sync`.
+unsafe impl<M: Machine> Send for CacheHandle<M> {}
+// SAFETY: as above.
+unsafe impl<M: Machine> Sync for CacheHandle<M> {}
+
+impl<M: Machine> core::fmt::Debug for CacheHandle<M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.info().fmt(f)
+    }
+}
+
+impl<M: Machine> Deref for CacheHandle<M> {
+    type Target = KmemCache<M>;
+    fn deref(&self) -> &KmemCache<M> {
+        // SAFETY: the cache lives until its handle is destroyed.
+        unsafe { self.cache.as_ref() }
+    }
+}
+
+impl<M: Machine> CacheHandle<M> {
+    /// Ends the cache and gives back all its pages (`kmem_cache_destroy`). Objects that still live keep it alive:
+    /// the handle comes back.
+    pub fn destroy(mut self) -> Result<(), Self> {
+        if self.live_objects() != 0 {
+            return Err(self);
+        }
+        self.heap.forget(self.cache.as_ptr());
+        // SAFETY: the handle is the only way to the cache, now that the list has forgotten it; `self` by value
+        // means that nobody borrows it, and no object lives whose free could reach it.
+        unsafe {
+            self.cache.as_mut().release_all();
+            self.cache.drop_in_place();
+            self.heap.free_layout(self.cache.cast(), Layout::new::<KmemCache<M>>());
+        }
+        Ok(())
+    }
+
+    /// Keeps the cache for ever.
+    pub fn leak(self) -> &'static KmemCache<M> {
+        // SAFETY: without its handle nobody can end the cache.
+        unsafe { self.cache.as_ref() }
+    }
+}
+
+/// The next number of a splitmix64 sequence (Steele, Lea, Flood 2014): secrets need to differ, not to be
+/// unpredictable beyond the seed.
+fn next_random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ z >> 31
+}

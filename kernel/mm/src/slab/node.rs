@@ -1,0 +1,188 @@
+//! What a cache keeps for a NUMA node: lists of slabs and their counts; and slabs coming and going.
+
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::machine::Machine;
+use crate::page::PageState;
+use crate::page_alloc::Gfp;
+use crate::slab::Backend;
+use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
+use crate::slab::debug::Fault;
+use crate::slab::frames::{pfn_of, record_of};
+use crate::slab::record::{SlabList, SlabRecord, State, TAIL};
+use crate::sync::{Rank, SpinLock};
+use crate::zone::MAX_NODES;
+
+/// The lists of a node. Rank [`Rank::SlabNode`]; one node of one cache at a time, and no pages are allocated or
+/// freed under it.
+pub(super) struct Lists {
+    /// SLUB: slabs with free objects of their own that are nobody's active slab. SLAB: slabs with some objects in
+    /// use.
+    pub(super) partial: SlabList,
+    /// SLAB: slabs with all objects in use.
+    pub(super) full: SlabList,
+    /// SLAB: slabs with no object in use.
+    pub(super) empty: SlabList,
+}
+
+impl Lists {
+    const fn new() -> Self {
+        Self { partial: SlabList::new(), full: SlabList::new(), empty: SlabList::new() }
+    }
+}
+
+/// A cache's part on one NUMA node; a line of its own.
+#[repr(align(64))]
+pub(super) struct Node<M: Machine> {
+    pub(super) lists: SpinLock<Lists, M>,
+    /// The length of `partial`, to be looked at before the lock is taken.
+    pub(super) partials: AtomicUsize,
+    /// The colour of the next slab (SLAB).
+    next_colour: AtomicU32,
+    pub(super) slabs: AtomicUsize,
+    pub(super) objects: AtomicUsize,
+    pub(super) pages: AtomicUsize,
+}
+
+impl<M: Machine> Node<M> {
+    const fn new(machine: M) -> Self {
+        Self {
+            lists: SpinLock::new(machine, Rank::SlabNode, Lists::new()),
+            partials: AtomicUsize::new(0),
+            next_colour: AtomicU32::new(0),
+            slabs: AtomicUsize::new(0),
+            objects: AtomicUsize::new(0),
+            pages: AtomicUsize::new(0),
+        }
+    }
+
+    /// One for each node. (`[const { … }; N]` cannot hold a value that comes from a parameter.)
+    pub(super) const fn all(machine: M) -> [Self; MAX_NODES] {
+        let mut nodes = [const { MaybeUninit::<Self>::uninit() }; MAX_NODES];
+        let mut i = 0;
+        while i < MAX_NODES {
+            nodes[i] = MaybeUninit::new(Self::new(machine));
+            i += 1;
+        }
+        // SAFETY: every element was written above, and `MaybeUninit<T>` is laid out as `T`.
+        unsafe { (&raw const nodes).cast::<[Self; MAX_NODES]>().read() }
+    }
+
+    /// To be called under the lock after `partial` changed.
+    pub(super) fn publish_length(&self, lists: &Lists) {
+        self.partials.store(lists.partial.len(), Ordering::Relaxed);
+    }
+}
+
+impl<M: Machine> KmemCache<M> {
+    /// The node that a slab's frames are on.
+    pub(super) fn node_of(&self, slab: &SlabRecord) -> &Node<M> {
+        &self.nodes[self.machine.pages().node_of(pfn_of(self.machine, slab))]
+    }
+
+    /// The address of a slab's first byte.
+    pub(super) fn base_of(&self, slab: &SlabRecord) -> usize {
+        self.machine.direct_map(pfn_of(self.machine, slab).addr()).expose_provenance()
+    }
+
+    /// A slab fresh from the page allocator, all of its objects free and on its own list; on no list of slabs.
+    /// May sleep if `gfp` allows it.
+    pub(super) fn new_slab(&self, setup: &Setup<M>, gfp: Gfp) -> Option<&'static SlabRecord> {
+        let geometry = &setup.geometry;
+        let gfp = gfp - Gfp::ZERO;
+        // A big slab is a wish, one that holds an object a need.
+        let pages = self.machine.pages();
+        let wish = if geometry.min_order < geometry.order { gfp | Gfp::NOWARN | Gfp::NORETRY } else { gfp };
+        let (order, pfn) = match pages.alloc_raw(geometry.order, wish) {
+            Ok(pfn) => (geometry.order, pfn),
+            Err(_) if geometry.min_order < geometry.order => {
+                (geometry.min_order, pages.alloc_raw(geometry.min_order, gfp).ok()?)
+            }
+            Err(_) => return None,
+        };
+        let start = pfn.addr();
+        let objects = geometry.objects(order);
+        let colour = self.next_colour(setup, pfn, order);
+        let first = geometry.first(colour);
+        let base = self.machine.direct_map(start).expose_provenance();
+        let mut next = end_of_list(base);
+        for index in (0..objects as usize).rev() {
+            let object = base + first + index * geometry.stride;
+            if let Some(construct) = self.spec.constructor {
+                construct(core::ptr::with_exposed_provenance_mut(object));
+            }
+            // SAFETY: the slab is ours alone, and the object and its link lie in it.
+            unsafe { set_link(object, geometry.link, setup.secret, next) };
+            next = object;
+        }
+
+        let head = record_of(self.machine, core::ptr::with_exposed_provenance(base));
+        let owner = (&raw const *self).expose_provenance();
+        for back in 1..1u64 << order {
+            let page = core::ptr::with_exposed_provenance(base + ((back as usize) << PAGE_SHIFT));
+            let tail = record_of(self.machine, page);
+            tail.state.store(TAIL | back, Ordering::Relaxed);
+            tail.owner.store(owner, Ordering::Relaxed);
+        }
+        head.page().set_state(PageState::Slab);
+        head.state.store(State::new(order, objects).with_free(Some(first)).with_colour(colour).0, Ordering::Release);
+        head.owner.store(owner, Ordering::Release);
+        let node = self.node_of(head);
+        node.slabs.fetch_add(1, Ordering::Relaxed);
+        node.objects.fetch_add(objects as usize, Ordering::Relaxed);
+        node.pages.fetch_add(1 << order, Ordering::Relaxed);
+        Some(head)
+    }
+
+    /// Slabs of a SLAB cache take turns in where their objects start, so that objects at the same place in
+    /// different slabs do not all fall into the same cache sets (Bonwick 1994).
+    fn next_colour(&self, setup: &Setup<M>, pfn: Pfn, order: u32) -> u32 {
+        if setup.backend != Backend::Slab {
+            return 0;
+        }
+        let node = &self.nodes[self.machine.pages().node_of(pfn)];
+        node.next_colour.fetch_add(1, Ordering::Relaxed) % setup.geometry.colours(order)
+    }
+
+    /// Gives a slab's frames back. It is on no list, nobody's active slab, and has no object in use. How many
+    /// pages that were.
+    pub(super) fn discard_slab(&self, slab: &'static SlabRecord) -> usize {
+        let state = slab.state();
+        debug_assert!(state.inuse() == 0 && !state.is_frozen());
+        let (pages, base) = (1usize << state.order(), self.base_of(slab));
+        let node = self.node_of(slab);
+        node.slabs.fetch_sub(1, Ordering::Relaxed);
+        node.objects.fetch_sub(state.objects() as usize, Ordering::Relaxed);
+        node.pages.fetch_sub(pages, Ordering::Relaxed);
+        for page in 0..pages {
+            let record = record_of(self.machine, core::ptr::with_exposed_provenance(base + page * PAGE_SIZE));
+            record.clear();
+        }
+        // SAFETY: `new_slab` got the frames with this order, and by the contract above nobody uses them.
+        unsafe { self.machine.pages().free_pages(pfn_of(self.machine, slab), state.order()) };
+        pages
+    }
+
+    /// The slab that an object is in, if it is an object of this cache; reports it otherwise.
+    pub(super) fn slab_of(&self, setup: &Setup<M>, object: usize) -> Option<&'static SlabRecord> {
+        let record = record_of(self.machine, core::ptr::with_exposed_provenance(object));
+        let ours = record.owner.load(Ordering::Acquire) == &raw const *self as usize;
+        if !ours {
+            self.report(Fault::WrongCache, object);
+            return None;
+        }
+        let slab = record.head();
+        let state = slab.state();
+        let first = self.base_of(slab) + setup.geometry.first(state.colour());
+        let is_object = object.checked_sub(first).is_some_and(|offset| {
+            offset.is_multiple_of(setup.geometry.stride) && offset / setup.geometry.stride < state.objects() as usize
+        });
+        if !is_object {
+            self.report(Fault::NotAnObject, object);
+            return None;
+        }
+        Some(slab)
+    }
+}

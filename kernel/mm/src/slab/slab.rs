@@ -1,0 +1,301 @@
+//! SLAB: the back end with three lists and colouring (Bonwick 1994; per-CPU arrays after Bonwick and Adams 2001).
+//!
+//! Each node keeps its slabs on three lists: full, partial and empty. Objects are taken from partial slabs first,
+//! so that the others have a chance to become empty. In front of the lists each CPU has an array of free objects,
+//! last in, first out: what was freed last is still in the cache. An array exchanges objects with the lists in
+//! batches, so that the node's lock is taken once a batch.
+//!
+//! A slab's [`State`] word changes under its node's lock only; objects in arrays are in use to it. A slab is
+//! never frozen.
+//!
+//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
+//! cache works without.
+//!
+//! Lock order: [`Rank::SlabNode`]; pages are asked for and given back without it.
+//!
+//! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
+//! [`State`]: super::record::State
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::addr::PAGE_SIZE;
+use crate::machine::{MAX_CPUS, Machine};
+use crate::page_alloc::Gfp;
+use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
+use crate::slab::debug::Fault;
+use crate::slab::node::Lists;
+use crate::slab::record::{SlabList, SlabRecord, State};
+use crate::slab::slub::MIN_PARTIAL;
+
+/// A CPU's free objects.
+#[repr(C, align(64))]
+pub(super) struct Array {
+    len: usize,
+    /// How many there may be.
+    limit: usize,
+    objects: [usize; Array::ROOM],
+}
+
+impl Array {
+    const ROOM: usize = PAGE_SIZE / MAX_CPUS / size_of::<usize>() - 2;
+
+    /// How many objects of a size a CPU may keep to itself.
+    const fn limit(stride: usize) -> usize {
+        match stride {
+            0..=256 => Self::ROOM,
+            257..=1024 => 16,
+            1025..=4096 => 8,
+            _ => 4,
+        }
+    }
+
+    /// How many objects go to or come from the lists at once.
+    fn batch(&self) -> usize {
+        self.limit / 2
+    }
+}
+
+const _: () = assert!(size_of::<Array>() * MAX_CPUS == PAGE_SIZE);
+
+/// Gives each CPU its array, if there is a page for them. Nobody uses the cache yet.
+pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
+    let Ok(pfn) = cache.machine.pages().alloc_raw(0, Gfp::KERNEL | Gfp::ZERO) else { return };
+    let arrays = cache.machine.direct_map(pfn.addr()).cast::<Array>();
+    for (i, cpu) in cache.all_cpus().iter().enumerate() {
+        // SAFETY: the page is ours alone and has room for an array a CPU; zeros are an empty array.
+        unsafe {
+            let array = arrays.add(i);
+            (*array).limit = Array::limit(stride);
+            cpu.array.set(array);
+        }
+    }
+    cache.nodes[0].pages.fetch_add(1, Ordering::Relaxed);
+}
+
+/// This CPU's array. Interrupts are masked, or the cache is the caller's alone.
+#[allow(clippy::mut_from_ref)]
+fn array(cpu: &CpuSlab) -> Option<&mut Array> {
+    // SAFETY: null or made by `set_up`, and used by its CPU only, one function of this module at a time: none of
+    // them calls another one that takes the array while it holds it.
+    unsafe { cpu.array.get().as_mut() }
+}
+
+/// An object. Interrupts are masked and `irq` undoes that; they are not while pages are asked for.
+pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
+    let machine = cache.machine;
+    loop {
+        let cpu = cache.this_cpu();
+        let object = match array(cpu) {
+            // What an array holds may be from any node.
+            Some(array) if !gfp.contains(Gfp::THISNODE) => pop(cache, setup, array, gfp),
+            _ => {
+                let mut one = [0];
+                (take_from_lists(cache, setup, gfp, &mut one) == 1).then_some(one[0])
+            }
+        };
+        if let Some(object) = object {
+            cpu.count_alloc();
+            return core::ptr::with_exposed_provenance_mut(object);
+        }
+        machine.irq_restore(*irq);
+        let fresh = cache.new_slab(setup, gfp);
+        *irq = machine.irq_save();
+        let Some(slab) = fresh else { return core::ptr::null_mut() };
+        cache.node_of(slab).lists.lock().empty.push_front(machine, slab);
+    }
+}
+
+/// The object that was freed last, after a batch from the lists if there is none.
+fn pop<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, array: &mut Array, gfp: Gfp) -> Option<usize> {
+    if array.len == 0 {
+        let batch = array.batch();
+        array.len = take_from_lists(cache, setup, gfp, &mut array.objects[..batch]);
+    }
+    array.len = array.len.checked_sub(1)?;
+    Some(array.objects[array.len])
+}
+
+/// An object comes back. Interrupts are masked.
+pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
+    let address = object.as_ptr().expose_provenance();
+    if cache.slab_of(setup, address).is_none() {
+        return;
+    }
+    let cpu = cache.this_cpu();
+    let Some(array) = array(cpu) else {
+        if give_to_lists(cache, setup, &[address]) == 1 {
+            cpu.count_free();
+        }
+        return;
+    };
+    if array.len != 0 && array.objects[array.len - 1] == address {
+        return cache.report(Fault::DoubleFree, address);
+    }
+    if array.len == array.limit {
+        // The oldest are the coldest.
+        let batch = array.batch();
+        give_to_lists(cache, setup, &array.objects[..batch]);
+        array.objects.copy_within(batch..array.len, 0);
+        array.len -= batch;
+    }
+    array.objects[array.len] = address;
+    array.len += 1;
+    cpu.count_free();
+}
+
+/// Fills `into` with objects of this node, or of others if it has none and `gfp` allows; how many there were.
+fn take_from_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, into: &mut [usize]) -> usize {
+    let local = cache.machine.pages().local_node();
+    let taken = take_from_node(cache, setup, local, into);
+    if taken != 0 || gfp.contains(Gfp::THISNODE) {
+        return taken;
+    }
+    let others = (0..cache.nodes.len()).filter(|&node| node != local);
+    others.map(|node| take_from_node(cache, setup, node, into)).find(|&taken| taken != 0).unwrap_or(0)
+}
+
+fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usize, into: &mut [usize]) -> usize {
+    let node = &cache.nodes[node];
+    if node.slabs.load(Ordering::Relaxed) == 0 {
+        return 0;
+    }
+    let machine = cache.machine;
+    let mut lists = node.lists.lock();
+    let mut taken = 0;
+    while taken < into.len() {
+        let Some(slab) = lists.partial.first(machine).or_else(|| lists.empty.first(machine)) else { break };
+        let (base, mut state) = (cache.base_of(slab), slab.state());
+        list_of(&mut lists, state).remove(machine, slab);
+        while let Some(offset) = state.free().filter(|_| taken < into.len()) {
+            let object = base + offset;
+            // SAFETY: a slab's own list holds free objects, which nobody touches without the node's lock.
+            let next = unsafe { link(object, setup.geometry.link, setup.secret) };
+            let size = PAGE_SIZE << state.order();
+            if next != end_of_list(base) && (next % 8 != 0 || next < base || next - base >= size) {
+                // The rest of the list is lost, and the slab stays full.
+                cache.report(Fault::FreeListCorrupted, object);
+                state = state.with_free(None).with_inuse(state.objects());
+                break;
+            }
+            state = state.with_free((next & 1 == 0).then(|| next - base)).with_inuse(state.inuse() + 1);
+            into[taken] = object;
+            taken += 1;
+        }
+        slab.state.store(state.0, Ordering::Release);
+        list_of(&mut lists, state).push_front(machine, slab);
+    }
+    taken
+}
+
+/// The list that a slab in this state is on.
+fn list_of(lists: &mut Lists, state: State) -> &mut SlabList {
+    if state.inuse() == 0 {
+        &mut lists.empty
+    } else if state.inuse() == state.objects() {
+        &mut lists.full
+    } else {
+        &mut lists.partial
+    }
+}
+
+/// Puts objects back into their slabs, and gives slabs back that are empty beyond a reserve. How many objects were
+/// sound.
+fn give_to_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
+    let mut surplus = SlabList::new();
+    let mut sound = 0;
+    let mut rest = objects;
+    while let Some(&first) = rest.first() {
+        let Some(slab) = cache.slab_of(setup, first) else {
+            rest = &rest[1..];
+            continue;
+        };
+        // All up to the first of another node under one lock.
+        let node = cache.node_of(slab);
+        let mut lists = node.lists.lock();
+        while let Some((&object, behind)) = rest.split_first() {
+            let Some(slab) = cache.slab_of(setup, object) else { break };
+            if !core::ptr::eq(cache.node_of(slab), node) {
+                break;
+            }
+            sound += usize::from(give_one(cache, setup, &mut lists, slab, object, &mut surplus));
+            rest = behind;
+        }
+    }
+    discard(cache, surplus);
+    sound
+}
+
+fn give_one<M: Machine>(
+    cache: &KmemCache<M>,
+    setup: &Setup<M>,
+    lists: &mut Lists,
+    slab: &'static SlabRecord,
+    object: usize,
+    surplus: &mut SlabList,
+) -> bool {
+    let (machine, base, old) = (cache.machine, cache.base_of(slab), slab.state());
+    let head = old.free().map(|offset| base + offset);
+    if old.inuse() == 0 || head == Some(object) {
+        cache.report(Fault::DoubleFree, object);
+        return false;
+    }
+    // SAFETY: the object was given up by its owner and lies in this slab, whose node is locked.
+    unsafe { set_link(object, setup.geometry.link, setup.secret, head.unwrap_or(end_of_list(base))) };
+    let new = old.with_free(Some(object - base)).with_inuse(old.inuse() - 1);
+    slab.state.store(new.0, Ordering::Release);
+    list_of(lists, old).remove(machine, slab);
+    if new.inuse() == 0 && lists.empty.len() >= MIN_PARTIAL {
+        surplus.push_front(machine, slab);
+    } else {
+        list_of(lists, new).push_front(machine, slab);
+    }
+    true
+}
+
+/// Gives slabs back that are on no other list; how many pages.
+fn discard<M: Machine>(cache: &KmemCache<M>, mut slabs: SlabList) -> usize {
+    let mut pages = 0;
+    while let Some(slab) = slabs.first(cache.machine) {
+        slabs.remove(cache.machine, slab);
+        pages += cache.discard_slab(slab);
+    }
+    pages
+}
+
+/// Puts what a CPU's array holds back into the slabs. The CPU is this one with interrupts masked, or one that does
+/// not use the cache.
+fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
+    if let Some(array) = array(cpu) {
+        let len = core::mem::take(&mut array.len);
+        give_to_lists(cache, setup, &array.objects[..len]);
+    }
+}
+
+/// Gives back this CPU's array and all empty slabs; how many pages.
+pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
+    let irq = cache.machine.irq_save();
+    flush(cache, setup, cache.this_cpu());
+    cache.machine.irq_restore(irq);
+    discard_empty(cache)
+}
+
+/// Nobody else knows the cache, and no object lives: gives back all it has.
+pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
+    for cpu in cache.all_cpus() {
+        flush(cache, setup, cpu);
+    }
+    discard_empty(cache);
+    let arrays = cache.all_cpus()[0].array.get();
+    if !arrays.is_null() {
+        let pfn = cache.machine.direct_map_to_phys(arrays.cast()).pfn();
+        // SAFETY: `set_up` got the page, the first array is at its start, and nobody uses the cache any more.
+        unsafe { cache.machine.pages().free_pages(pfn, 0) };
+        cache.nodes[0].pages.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
+    let empty = |node: &super::node::Node<M>| core::mem::replace(&mut node.lists.lock().empty, SlabList::new());
+    cache.nodes.iter().map(|node| discard(cache, empty(node))).sum()
+}

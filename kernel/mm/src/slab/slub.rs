@@ -1,0 +1,298 @@
+//! SLUB: the default back end. What happens when the per-CPU fast path does not.
+//!
+//! A slab is in one of these states, which its [`State`](super::record::State) word tells:
+//!
+//! | frozen | own free list | in use        | where it is                                                |
+//! | ------ | ------------- | ------------- | ---------------------------------------------------------- |
+//! | yes    | any           | any           | one CPU's active slab; on no list                          |
+//! | no     | not empty     | < all         | on its node's partial list                                 |
+//! | no     | empty         | all           | full: on no list; the next free finds it by its object     |
+//!
+//! An active slab has two free lists: the CPU's, which only that CPU touches, and the slab's own, which takes
+//! what other CPUs free. To the state word everything on the CPU's list is in use. The CPU takes the whole own
+//! list when its list is empty.
+//!
+//! Freeing an object of a slab that is not this CPU's active one pushes it onto the slab's own list with one
+//! compare-and-exchange of the state word. That is safe against a list that changed and changed back, since a
+//! push needs only the head, and all others take the whole list at once. If the exchange takes the slab from
+//! one row of the table to another (a full slab gets a free object, or the last object in use comes back), the
+//! node's lock is taken *before* the exchange, so that the list and the word change together for everybody who
+//! holds the lock. A free that changes no row takes no lock and does not touch the slab after its exchange; so
+//! a slab whose last object came back under the lock has no other visitor, and can be discarded once it is
+//! off the list.
+//!
+//! Only holders of the node's lock freeze a slab, and only the CPU whose active slab it is unfreezes it.
+//!
+//! Lock order: [`Rank::SlabNode`] before the page allocator's; but no pages are asked for or given back while a
+//! node is locked.
+//!
+//! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use crate::addr::PAGE_SIZE;
+use crate::machine::Machine;
+use crate::page_alloc::Gfp;
+use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
+use crate::slab::debug::Fault;
+use crate::slab::node::Lists;
+use crate::slab::record::{SlabList, SlabRecord};
+
+/// Empty slabs are given back while a node has more partial slabs than this.
+pub(super) const MIN_PARTIAL: usize = 5;
+
+/// The fast path found this CPU's list empty. Interrupts are masked and `irq` undoes that; they are not while
+/// pages are asked for.
+pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
+    let machine = cache.machine;
+    loop {
+        let cpu = cache.this_cpu();
+        if let Some(object) = pop(cache, cpu) {
+            return object;
+        }
+        if let Some(active) = cpu.active.get() {
+            match take_own_list(active) {
+                Some(offset) => activate(cache, cpu, active, offset),
+                None => cpu.reset(),
+            }
+            continue;
+        }
+        if let Some((slab, offset)) = take_partial(cache, gfp) {
+            activate(cache, cpu, slab, offset);
+            continue;
+        }
+        machine.irq_restore(*irq);
+        let fresh = cache.new_slab(setup, gfp);
+        *irq = machine.irq_save();
+        let Some(slab) = fresh else { return core::ptr::null_mut() };
+        // By now this may be another CPU, or an interrupt may have found a slab.
+        let cpu = cache.this_cpu();
+        if cpu.active.get().is_none() {
+            let state = slab.state();
+            let taken = state.with_free(None).with_inuse(state.objects()).with_frozen(true);
+            slab.state.store(taken.0, Ordering::Relaxed);
+            activate(cache, cpu, slab, state.free().unwrap_or(0));
+        } else {
+            let node = cache.node_of(slab);
+            let mut lists = node.lists.lock();
+            lists.partial.push_front(machine, slab);
+            node.publish_length(&lists);
+        }
+    }
+}
+
+/// An object that is not in this CPU's active slab comes back. Interrupts are masked.
+pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
+    let address = object.as_ptr().expose_provenance();
+    let Some(slab) = cache.slab_of(setup, address) else { return };
+    if slab.state().free().is_some_and(|first| cache.base_of(slab) + first == address) {
+        return cache.report(Fault::DoubleFree, address);
+    }
+    cache.this_cpu().count_free();
+    put(cache, setup, slab, address, address, 1);
+}
+
+/// Pushes a chain of `count` free objects of one slab, which the caller owns, onto the slab's own list, and moves
+/// the slab to where it then belongs.
+fn put<M: Machine>(
+    cache: &KmemCache<M>,
+    setup: &Setup<M>,
+    slab: &'static SlabRecord,
+    first: usize,
+    last: usize,
+    count: u32,
+) {
+    let (machine, node, base) = (cache.machine, cache.node_of(slab), cache.base_of(slab));
+    let mut guard = None;
+    let mut old = slab.state();
+    let new = loop {
+        let Some(inuse) = old.inuse().checked_sub(count) else {
+            drop(guard);
+            return cache.report(Fault::DoubleFree, first);
+        };
+        let next = old.free().map_or(end_of_list(base), |offset| base + offset);
+        // SAFETY: the chain is the caller's until the exchange below has published it.
+        unsafe { set_link(last, setup.geometry.link, setup.secret, next) };
+        let new = old.with_free(Some(first - base)).with_inuse(inuse);
+        let changes_row = !old.is_frozen() && (old.free().is_none() || inuse == 0);
+        if changes_row && guard.is_none() {
+            guard = Some(node.lists.lock());
+            old = slab.state();
+            continue;
+        }
+        match slab.exchange(old, new) {
+            Ok(()) => break new,
+            Err(now) => old = now,
+        }
+    };
+    // Without the lock nothing is left to do, and the slab may be gone.
+    let Some(mut lists) = guard else { return };
+    if new.is_frozen() {
+        return;
+    }
+    let was_full = old.free().is_none();
+    if new.inuse() == 0 && lists.partial.len() >= MIN_PARTIAL {
+        if !was_full {
+            lists.partial.remove(machine, slab);
+            node.publish_length(&lists);
+        }
+        drop(lists);
+        cache.discard_slab(slab);
+    } else if was_full {
+        lists.partial.push_back(machine, slab);
+        node.publish_length(&lists);
+    }
+}
+
+/// Makes a slab that was frozen for this CPU its active one, with the list that starts `offset` bytes in.
+fn activate<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static SlabRecord, offset: usize) {
+    let base = cache.base_of(slab);
+    cpu.active.set(Some(slab));
+    cpu.base.set(base);
+    cpu.mask.set(!((PAGE_SIZE << slab.state().order()) - 1));
+    cpu.freelist.set(base + offset);
+}
+
+/// Takes an object from this CPU's list.
+fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
+    let object = cpu.freelist.get();
+    if object & 1 != 0 {
+        return None;
+    }
+    // SAFETY: what the CPU's list holds is free and this CPU's; interrupts are masked.
+    let next = unsafe { link(object, cpu.offset.get(), cpu.secret.get()) };
+    if !is_plausible(next, object) {
+        cpu.freelist.set(end_of_list(cpu.base.get()));
+        cache.report(Fault::FreeListCorrupted, object);
+        return None;
+    }
+    cpu.freelist.set(next);
+    cpu.count_alloc();
+    Some(core::ptr::with_exposed_provenance_mut(object))
+}
+
+/// Takes all that others freed into this CPU's active slab; unfreezes it if that is nothing.
+fn take_own_list(slab: &SlabRecord) -> Option<usize> {
+    let mut old = slab.state();
+    loop {
+        let free = old.free();
+        let new = match free {
+            Some(_) => old.with_free(None).with_inuse(old.objects()),
+            None => old.with_frozen(false),
+        };
+        match slab.exchange(old, new) {
+            Ok(()) => return free,
+            Err(now) => old = now,
+        }
+    }
+}
+
+/// Freezes a partial slab of this node, or of another if `gfp` allows, and takes its list.
+fn take_partial<M: Machine>(cache: &KmemCache<M>, gfp: Gfp) -> Option<(&'static SlabRecord, usize)> {
+    let local = cache.machine.pages().local_node();
+    if let Some(found) = take_partial_of(cache, local) {
+        return Some(found);
+    }
+    if gfp.contains(Gfp::THISNODE) {
+        return None;
+    }
+    (0..cache.nodes.len()).filter(|&node| node != local).find_map(|node| take_partial_of(cache, node))
+}
+
+fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'static SlabRecord, usize)> {
+    let node = &cache.nodes[node];
+    if node.partials.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let mut lists = node.lists.lock();
+    let slab = lists.partial.first(cache.machine)?;
+    lists.partial.remove(cache.machine, slab);
+    node.publish_length(&lists);
+    let mut old = slab.state();
+    loop {
+        let taken = old.with_free(None).with_inuse(old.objects()).with_frozen(true);
+        match slab.exchange(old, taken) {
+            // A slab on the partial list has a free object, as long as the lock is held.
+            Ok(()) => return Some((slab, old.free()?)),
+            Err(now) => old = now,
+        }
+    }
+}
+
+/// Takes a CPU's active slab away from it, with what its list holds. The CPU is this one with interrupts masked,
+/// or one that does not use the cache.
+fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
+    let Some(slab) = cpu.active.get() else { return };
+    let (base, mut object) = (cpu.base.get(), cpu.freelist.get());
+    let (first, mut last, mut count) = (object, object, 0);
+    while object & 1 == 0 && object & cpu.mask.get() == base {
+        last = object;
+        count += 1;
+        // SAFETY: what the CPU's list holds is free and ours, by the contract above.
+        object = unsafe { link(object, setup.geometry.link, setup.secret) };
+    }
+    cpu.reset();
+    // While the slab is frozen, a push to its own list moves it to no list.
+    if count != 0 {
+        put(cache, setup, slab, first, last, count);
+    }
+    let node = cache.node_of(slab);
+    let mut lists = node.lists.lock();
+    let mut old = slab.state();
+    while let Err(now) = slab.exchange(old, old.with_frozen(false)) {
+        old = now;
+    }
+    if old.free().is_some() {
+        lists.partial.push_back(cache.machine, slab);
+        node.publish_length(&lists);
+    }
+}
+
+/// Gives this CPU's slab and all empty ones back; how many pages.
+pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
+    let irq = cache.machine.irq_save();
+    deactivate(cache, setup, cache.this_cpu());
+    cache.machine.irq_restore(irq);
+    discard_empty(cache)
+}
+
+/// Nobody else knows the cache: gives back all its slabs that are empty; all, if no object lives.
+pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
+    for cpu in cache.all_cpus() {
+        deactivate(cache, setup, cpu);
+    }
+    discard_empty(cache);
+}
+
+fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
+    cache
+        .nodes
+        .iter()
+        .map(|node| {
+            let mut empty = SlabList::new();
+            let mut lists = node.lists.lock();
+            take_empty(cache, &mut lists, &mut empty);
+            node.publish_length(&lists);
+            drop(lists);
+            let mut pages = 0;
+            while let Some(slab) = empty.first(cache.machine) {
+                empty.remove(cache.machine, slab);
+                pages += cache.discard_slab(slab);
+            }
+            pages
+        })
+        .sum()
+}
+
+/// Moves slabs without a live object from the partial list. Nobody else can reach such a slab.
+fn take_empty<M: Machine>(cache: &KmemCache<M>, lists: &mut Lists, empty: &mut SlabList) {
+    let mut next = lists.partial.first(cache.machine);
+    while let Some(slab) = next {
+        next = lists.partial.after(cache.machine, slab);
+        if slab.state().inuse() == 0 {
+            lists.partial.remove(cache.machine, slab);
+            empty.push_back(cache.machine, slab);
+        }
+    }
+}

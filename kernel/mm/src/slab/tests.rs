@@ -1,0 +1,5 @@
+//! The front against a simple model, on every back end.
+
+mod backends;
+mod machine;
+mod model;

@@ -1,0 +1,93 @@
+//! fork: a child's tables from its parent's.
+
+use super::entry::Kind;
+use super::gather::Counts;
+use super::{LEAF_SPAN, Tables};
+use crate::addr::{PAGE_SHIFT, UserAddr};
+use crate::fallible::AllocError;
+use crate::machine::Machine;
+use crate::page::Page;
+use crate::pte::{NonPresent, Pte, bits, index};
+use crate::sync::Rank;
+
+impl<M: Machine> Tables<M> {
+    /// Copies the entries of `start..end`, an area of private memory, from `parent` to this, a space that nobody else
+    /// knows yet. Pages that may be written become read-only in both: the first write copies. Nobody faults in
+    /// the parent meanwhile. Counts the pages that the child has come to share, and sets `protected` if the parent's
+    /// TLB entries must go.
+    pub fn copy_from(
+        &self,
+        parent: &Tables<M>,
+        start: UserAddr,
+        end: UserAddr,
+        counts: &mut Counts,
+        protected: &mut bool,
+    ) -> Result<(), AllocError> {
+        let mut va = start;
+        while let Some((from, leaf)) = parent.next_leaf(va, end) {
+            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
+            let to = UserAddr::new(next.min(end.get()));
+            va = UserAddr::new(next);
+            if leaf.is_vacant() {
+                continue;
+            }
+            let mine = self.walk_or_create(from)?;
+            let first = index(from.get(), 3);
+            let mut theirs = leaf.lock();
+            let mut mine = mine.lock_as(Rank::PageTableChild);
+            for i in first..first + ((to - from) >> PAGE_SHIFT) {
+                let pte = theirs.get(i);
+                if pte == Pte::NONE {
+                    continue;
+                }
+                if pte.is_anon() && pte.is_present() {
+                    // SAFETY: the entry holds a reference to the frame, so its record exists.
+                    let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
+                    if !page.get() {
+                        return Err(AllocError);
+                    }
+                    let shared = Pte(pte.0 | bits::READ_ONLY);
+                    if shared != pte {
+                        theirs.set_attrs(i, shared);
+                        *protected |= pte.is_writable();
+                    }
+                    mine.fill(i, shared);
+                    counts.anon += 1;
+                    continue;
+                }
+                self.copy_other(pte, i, &mut mine, counts)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Entries of a private area that are not anonymous pages are never writable.
+    #[inline(never)]
+    fn copy_other(
+        &self,
+        pte: Pte,
+        i: usize,
+        mine: &mut super::LeafGuard<'_, M>,
+        counts: &mut Counts,
+    ) -> Result<(), AllocError> {
+        match pte.kind() {
+            None => {
+                let kind = pte.owner_kind(self.machine);
+                if kind == Kind::FileCopy || kind == Kind::Shared {
+                    // SAFETY: the entry holds a reference to the frame, so its record exists.
+                    let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
+                    if !page.get() {
+                        return Err(AllocError);
+                    }
+                }
+                counts.add(kind);
+                mine.fill(i, pte);
+            }
+            // A note for the parent's faults is one for the child's too; whoever moves a page or owns a swap slot
+            // finds all entries by reverse mapping or counts them in its own floor.
+            Some(NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_)) => mine.fill(i, pte),
+            Some(NonPresent::None) => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! Pages on their way out: unmapped, but perhaps still in a TLB.
+//!
+//! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. There is
+//! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees.
+
+use core::sync::atomic::Ordering;
+
+use super::entry::Kind;
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
+use crate::asid::AsidSlot;
+use crate::machine::Machine;
+use crate::mm::frame::Release;
+use crate::page::Page;
+use crate::pte::Pte;
+
+/// Up to so many pages are invalidated one by one, beyond that the whole ASID: refilling what else the process had
+/// in the TLB costs about as much as a few more broadcasts (tiny Linux spends most of a 1 MiB mprotect on single
+/// TLBIs; QEMU breaks even at about 8).
+pub const FLUSH_BY_PAGE: usize = 8;
+
+/// Pages with other holders that are kept at a time.
+const HELD: usize = 64;
+
+/// How many resident pages of each kind: changes to be charged or uncharged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Anonymous.
+    pub anon: usize,
+    /// Of files.
+    pub file: usize,
+    /// Shared anonymous.
+    pub shared: usize,
+}
+
+impl Counts {
+    /// Counts one page.
+    #[inline]
+    pub fn add(&mut self, kind: Kind) {
+        match kind {
+            Kind::Zero => {}
+            Kind::Anon => self.anon += 1,
+            Kind::File | Kind::FileCopy => self.file += 1,
+            Kind::Shared => self.shared += 1,
+        }
+    }
+}
+
+/// Invalidates `start..end` of a space on all CPUs, by page or as a whole; nothing for a space that never ran.
+pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end: UserAddr) {
+    let Some(asid) = asid.current() else { return };
+    let pages = (end - start) >> PAGE_SHIFT;
+    machine.publish_tables();
+    if pages <= FLUSH_BY_PAGE {
+        machine.tlb_flush_pages(asid, start.get(), pages);
+    } else {
+        machine.tlb_flush_asid(asid);
+    }
+}
+
+/// See the module.
+pub struct Gather<'a, M: Machine> {
+    machine: M,
+    asid: &'a AsidSlot,
+    /// What is to be invalidated; empty if `start >= end`.
+    start: UserAddr,
+    end: UserAddr,
+    /// Anonymous pages that only this holds, strung together by their `next`.
+    sole: u32,
+    /// Pages that have other holders: their links are not ours.
+    held: [u32; HELD],
+    held_len: usize,
+    counts: Counts,
+}
+
+impl<'a, M: Machine> Gather<'a, M> {
+    /// Nothing yet, for the space with this ASID.
+    pub fn new(machine: M, asid: &'a AsidSlot) -> Self {
+        Self {
+            machine,
+            asid,
+            start: UserAddr::new(usize::MAX),
+            end: UserAddr::new(0),
+            sole: 0,
+            held: [0; HELD],
+            held_len: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether [`Gather::take`] may be called without [`Gather::flush`] first.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.held_len < HELD
+    }
+
+    /// Takes over what the present entry `pte` at `va`, just cleared under its table's lock, referred to.
+    #[inline]
+    pub fn take(&mut self, pte: Pte, va: UserAddr) {
+        self.start = self.start.min(va);
+        self.end = self.end.max(va + PAGE_SIZE);
+        if pte.is_anon() {
+            self.counts.anon += 1;
+            // SAFETY: the entry held a reference to the frame, so its record exists.
+            let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
+            if page.refs() == 1 {
+                // The entry was the only way to the page, and its table is locked: nobody can come to hold it.
+                page.next().store(self.sole, Ordering::Relaxed);
+                self.sole = pte.addr().pfn().0 as u32;
+                return;
+            }
+        } else {
+            let kind = pte.owner_kind(self.machine);
+            self.counts.add(kind);
+            if !kind.is_counted() {
+                return;
+            }
+        }
+        self.held[self.held_len] = pte.addr().pfn().0 as u32;
+        self.held_len += 1;
+    }
+
+    /// Invalidates what was cleared, then gives the references back. No page-table lock is held.
+    pub fn flush(&mut self) {
+        if self.start < self.end {
+            flush_range(self.machine, self.asid, self.start, self.end);
+            (self.start, self.end) = (UserAddr::new(usize::MAX), UserAddr::new(0));
+        }
+        let mut release = Release::new(self.machine);
+        while self.sole != 0 {
+            let pfn = Pfn(self.sole as usize);
+            // SAFETY: this owns the frame.
+            self.sole = unsafe { Page::of(self.machine, pfn) }.next().load(Ordering::Relaxed);
+            release.sole_anon(pfn);
+        }
+        for pfn in &self.held[..self.held_len] {
+            release.page(Pfn(*pfn as usize));
+        }
+        self.held_len = 0;
+    }
+
+    /// Flushes, and answers what is to be uncharged.
+    pub fn finish(mut self) -> Counts {
+        self.flush();
+        self.counts
+    }
+}
+
+impl<M: Machine> Drop for Gather<'_, M> {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

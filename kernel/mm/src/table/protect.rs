@@ -1,0 +1,62 @@
+//! Changing access rights.
+
+use super::entry::{self, PROTECTION};
+use super::{LEAF_SPAN, Tables};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::page::Page;
+use crate::pte::{LEVEL_SHIFT, Pte, bits, index};
+use crate::vma::VmFlags;
+
+impl<M: Machine> Tables<M> {
+    /// Gives the present entries of `start..end` the rights of an area with `flags`. Answers the range whose
+    /// entries changed, which the caller flushes.
+    ///
+    /// An entry becomes writable here only where the fault path would make it so without copying and without
+    /// asking anyone: an anonymous page that nobody else holds, or a page of shared memory. All others stay
+    /// read-only until the fault decides. Non-present entries have no rights.
+    pub fn protect(&self, start: UserAddr, end: UserAddr, flags: VmFlags) -> Option<(UserAddr, UserAddr)> {
+        let may_write = flags.contains(VmFlags::WRITE);
+        let shared = flags.contains(VmFlags::SHARED);
+        let read_only = entry::read_only(flags) & PROTECTION;
+        let mut changed: Option<(UserAddr, UserAddr)> = None;
+        let mut va = start;
+        while let Some((from, leaf)) = self.next_leaf(va, end) {
+            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
+            let to = UserAddr::new(next.min(end.get()));
+            va = UserAddr::new(next);
+            if leaf.is_vacant() {
+                continue;
+            }
+            let first = index(from.get(), 3);
+            let base = from.get() - (first << LEVEL_SHIFT[3]);
+            let mut guard = leaf.lock();
+            for i in first..first + ((to - from) >> PAGE_SHIFT) {
+                let old = guard.get(i);
+                if !old.is_present() {
+                    continue;
+                }
+                let mut new = old.0 & !PROTECTION | read_only;
+                if may_write && may_become_writable(self.machine, old, shared) {
+                    new = new & !bits::READ_ONLY | bits::DIRTY;
+                }
+                if new != old.0 {
+                    guard.set_attrs(i, Pte(new));
+                    let at = UserAddr::new(base + (i << LEVEL_SHIFT[3]));
+                    changed = Some((changed.map_or(at, |c| c.0), at + PAGE_SIZE));
+                }
+            }
+        }
+        changed
+    }
+}
+
+/// Whether the fault path would make this entry of a writable area writable as it is.
+#[inline]
+fn may_become_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
+    if pte.is_anon() {
+        // SAFETY: an anonymous entry holds a reference to its frame, so the record exists.
+        return unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
+    }
+    shared && !pte.is_special()
+}

@@ -1,0 +1,102 @@
+//! Emptying entries.
+
+use super::gather::{Counts, Gather};
+use super::{LEAF_SPAN, Leaf, Tables};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
+use crate::machine::Machine;
+use crate::mm::frame::Release;
+use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
+
+impl<M: Machine> Tables<M> {
+    /// Empties all entries of `start..end`. The pages belong to `gather` until it has flushed.
+    pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
+        let mut va = start;
+        while let Some((from, leaf)) = self.next_leaf(va, end) {
+            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
+            let to = UserAddr::new(next.min(end.get()));
+            leaf.zap(from, to, gather);
+            va = UserAddr::new(next);
+        }
+    }
+
+    /// Empties every entry of a space that is active nowhere and whose ASID has been flushed: its pages go at once.
+    pub fn zap_dead(&mut self) -> Counts {
+        let machine = self.machine;
+        let mut counts = Counts::default();
+        let mut release = Release::new(machine);
+        let mut va = UserAddr::new(0);
+        while let Some((start, leaf)) = self.next_leaf(va, UserAddr::new(USER_END)) {
+            let base = start.get() & !(LEAF_SPAN - 1);
+            va = UserAddr::new(base + LEAF_SPAN);
+            // No lock: nobody else walks this space any more. The entries stay as they are; the table goes too.
+            let mut left = leaf.live();
+            for i in 0..ENTRIES {
+                if left == 0 {
+                    break;
+                }
+                let pte = leaf.peek(i);
+                if pte == Pte::NONE {
+                    continue;
+                }
+                left -= 1;
+                match pte.kind() {
+                    None if pte.is_anon() => {
+                        counts.anon += 1;
+                        release.page(pte.addr().pfn());
+                    }
+                    None => {
+                        let kind = pte.owner_kind(machine);
+                        counts.add(kind);
+                        if kind.is_counted() {
+                            release.page(pte.addr().pfn());
+                        }
+                    }
+                    Some(what) => forget(what),
+                }
+            }
+        }
+        counts
+    }
+}
+
+impl<M: Machine> Leaf<'_, M> {
+    fn live(&self) -> u32 {
+        self.table.record().live.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Empties the entries of `start..end`, which lies within this table.
+    fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
+        let mut i = index(start.get(), 3);
+        let stop = i + ((end - start) >> PAGE_SHIFT);
+        let base = start.get() - (i << LEVEL_SHIFT[3]);
+        while i < stop {
+            if self.is_vacant() {
+                return;
+            }
+            let mut guard = self.lock();
+            while i < stop && gather.has_room() {
+                let pte = guard.get(i);
+                if pte != Pte::NONE {
+                    guard.clear(i);
+                    match pte.kind() {
+                        None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
+                        Some(what) => forget(what),
+                    }
+                }
+                i += 1;
+            }
+            drop(guard);
+            if !gather.has_room() {
+                gather.flush();
+            }
+        }
+    }
+}
+
+/// A non-present entry is gone. A marker has nothing behind it; a swap slot's count and the wait of a migration
+/// that finds its entry gone belong to the floors that make such entries.
+fn forget(what: NonPresent) {
+    match what {
+        NonPresent::None | NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_) => {}
+    }
+}

@@ -1,0 +1,101 @@
+//! The area tree against a plain map.
+
+use std::boxed::Box;
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{AreaTree, STACK_GUARD, VmFlags, Vma};
+use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::sim::Sim;
+
+type Tree = AreaTree<&'static Sim>;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert { page: usize, pages: usize, stack: bool },
+    Remove { nth: usize },
+    Shrink { nth: usize, head: bool },
+    Gap { pages: usize, low: usize, high: usize },
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let page = 0..3000_usize;
+    prop_oneof![
+        4 => (page.clone(), 1..30_usize, prop::bool::weighted(0.1)).prop_map(|(page, pages, stack)| Op::Insert { page, pages, stack }),
+        2 => any::<usize>().prop_map(|nth| Op::Remove { nth }),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(nth, head)| Op::Shrink { nth, head }),
+        3 => (1..600_usize, page.clone(), page).prop_map(|(pages, a, b)| Op::Gap { pages, low: a.min(b), high: a.max(b) }),
+    ]
+}
+
+fn addr(page: usize) -> UserAddr {
+    UserAddr::new(page * PAGE_SIZE)
+}
+
+/// Start to end and whether it is a stack, in pages.
+type Model = BTreeMap<usize, (usize, bool)>;
+
+/// Whether `pages` from `at` are free and far enough from a stack next above.
+fn free(model: &Model, at: usize, pages: usize) -> bool {
+    let next = model.range(at..).next();
+    let guarded = |(start, (_, stack)): (&usize, &(usize, bool))| {
+        let guard = if *stack { STACK_GUARD / PAGE_SIZE } else { 0 };
+        start.saturating_sub(guard)
+    };
+    let before = model.range(..at).next_back().map_or(0, |(_, (end, _))| *end);
+    before <= at && at + pages <= next.map_or(usize::MAX, guarded)
+}
+
+proptest! {
+    #[test]
+    fn the_tree_is_a_map_that_knows_its_gaps(ops in prop::collection::vec(op(), 1..200)) {
+        let mut tree = Tree::new();
+        let mut model = Model::new();
+        for op in ops {
+            match op {
+                Op::Insert { page, pages, stack } => {
+                    let meets = model.iter().any(|(start, (end, _))| *start < page + pages && page < *end);
+                    prop_assert_eq!(tree.is_free(addr(page), addr(page + pages)), !meets);
+                    if !meets {
+                        let flags = if stack { VmFlags::GROWSDOWN } else { VmFlags::READ };
+                        tree.cursor(addr(page)).insert_before(Box::new(Vma::new(addr(page), addr(page + pages), flags, None)));
+                        model.insert(page, (page + pages, stack));
+                    }
+                }
+                Op::Remove { nth } => {
+                    if let Some((page, _)) = model.iter().nth(nth % model.len().max(1)).map(|(a, b)| (*a, *b)) {
+                        let vma = tree.cursor(addr(page)).remove();
+                        prop_assert_eq!(vma.map(|vma| vma.start), Some(addr(page)));
+                        model.remove(&page);
+                    }
+                }
+                Op::Shrink { nth, head } => {
+                    let found = model.iter().nth(nth % model.len().max(1)).map(|(a, b)| (*a, *b));
+                    if let Some((page, (end, stack))) = found && end - page > 1 {
+                        if head {
+                            tree.cursor(addr(page)).set_start(addr(page + 1));
+                            model.remove(&page);
+                            model.insert(page + 1, (end, stack));
+                        } else {
+                            tree.cursor(addr(page)).set_end(addr(end - 1));
+                            model.insert(page, (end - 1, stack));
+                        }
+                    }
+                }
+                Op::Gap { pages, low, high } => {
+                    let places = || (low..(high + 1).saturating_sub(pages)).filter(|at| free(&model, *at, pages));
+                    let found = tree.highest_gap(pages * PAGE_SIZE, low * PAGE_SIZE, high * PAGE_SIZE);
+                    prop_assert_eq!(found, places().next_back().map(addr));
+                    let found = tree.lowest_gap(pages * PAGE_SIZE, low * PAGE_SIZE, high * PAGE_SIZE);
+                    prop_assert_eq!(found, places().next().map(addr));
+                }
+            }
+            tree.validate();
+        }
+        for page in (0..3000).step_by(7) {
+            let expected = model.iter().find(|(_, (end, _))| *end > page).map(|(start, _)| addr(*start));
+            prop_assert_eq!(tree.find_from(addr(page)).map(|vma| vma.start), expected);
+        }
+    }
+}

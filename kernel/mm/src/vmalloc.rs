@@ -1,1 +1,0 @@
-//! Virtually contiguous kernel memory.

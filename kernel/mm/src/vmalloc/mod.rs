@@ -1,0 +1,46 @@
+//! Virtually contiguous kernel memory: vmalloc, vmap, ioremap.
+//!
+//! [`VmSpace`] hands out addresses of one range of the kernel's half and maps frames there, page by page.
+//!
+//! ```text
+//! start                                                                       end
+//! | guard | area | guard | free ... | area | guard | lazily freed | guard | ... |
+//! ```
+//!
+//! Each area ends in a guard page that is never mapped, and the range starts with one: who runs off either end of an
+//! area faults. A kernel stack is an area like any other.
+//!
+//! # Freeing
+//! Freeing removes the table entries at once, but other CPUs' TLBs may still have them. Invalidating costs an
+//! interrupt or a broadcast to every CPU, so areas are collected and invalidated together: a freed area keeps its
+//! addresses and its frames ([`Life::Lazy`]) until a purge has invalidated them on all CPUs. So neither is used
+//! again while a stale translation exists. A purge runs when [`LAZY_MAX_PAGES`] pages have been collected, when
+//! addresses run out, and when the page allocator wants memory back.
+//!
+//! # Locks
+//! The tree's ([`Rank::Vmalloc`]) is held for O(log n) steps; no memory is allocated or freed under it, and tables
+//! are changed outside of it, by whoever owns the area. The mapper has its own.
+//!
+//! [`Rank::Vmalloc`]: crate::sync::Rank::Vmalloc
+
+mod space;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use space::{AreaInfo, AreaKind, VmError, VmSpace};
+
+use crate::addr::{PhysAddr, VirtAddr};
+use crate::kernel_table::{KernelAttrs, MapError};
+
+/// Who changes the kernel's tables.
+pub trait KernelMapper: Send + Sync {
+    /// Maps `pages` pages from `va` to the frames from `pa`, in page entries. On an error, some may be mapped.
+    fn map(&self, va: VirtAddr, pa: PhysAddr, pages: usize, attrs: KernelAttrs) -> Result<(), MapError>;
+
+    /// Removes the entries of `pages` pages from `va`, as far as there are any. TLBs are not asked.
+    fn unmap(&self, va: VirtAddr, pages: usize);
+}
+
+/// Freed pages that may wait for a purge.
+pub const LAZY_MAX_PAGES: usize = 512;

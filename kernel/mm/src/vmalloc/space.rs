@@ -1,0 +1,276 @@
+//! [`VmSpace`]: areas from their reservation to their purge.
+
+use core::ops::Range;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::fallible::{AllocError, try_box};
+use crate::kernel_table::{KernelAttrs, MapError};
+use crate::machine::Machine;
+use crate::sync::{Rank, SpinLock};
+use crate::vmalloc::tree::{AreaTree, Node};
+use crate::vmalloc::{KernelMapper, LAZY_MAX_PAGES};
+
+/// What an area is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaKind {
+    /// Frames of the area's own.
+    Vmalloc,
+    /// Frames that somebody else owns.
+    Vmap,
+    /// Physical addresses of a device.
+    Ioremap,
+}
+
+/// Why there is no area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmError {
+    /// No memory for frames, tables or the area's node.
+    NoMemory,
+    /// No free range of addresses is large enough.
+    NoSpace,
+    /// An empty range, one that wraps around, or an address where no area of this kind starts.
+    Invalid,
+}
+
+impl From<AllocError> for VmError {
+    fn from(_: AllocError) -> Self {
+        VmError::NoMemory
+    }
+}
+
+impl From<MapError> for VmError {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::NoMemory => VmError::NoMemory,
+            MapError::Occupied(_) | MapError::Misaligned => VmError::Invalid,
+        }
+    }
+}
+
+/// Where an area stands between its reservation and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// In use.
+    Live,
+    /// Whoever frees it removes its entries.
+    Unmapping,
+    /// Waits for a purge, on the list that starts at [`Inner::lazy`].
+    Lazy,
+}
+
+/// What a node of the tree says of its area.
+struct Area {
+    kind: AreaKind,
+    life: Life,
+    /// The first frame, of areas that are physically contiguous.
+    phys: Option<PhysAddr>,
+    /// The start of the next area on the lazy list.
+    next_lazy: Option<usize>,
+}
+
+/// A line of vmallocinfo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AreaInfo {
+    /// The first byte.
+    pub start: VirtAddr,
+    /// Pages, without the guard.
+    pub pages: usize,
+    /// What the area is for.
+    pub kind: AreaKind,
+    /// The first frame, of areas that are physically contiguous.
+    pub phys: Option<PhysAddr>,
+    /// Freed, and waiting for its purge.
+    pub is_lazy: bool,
+}
+
+impl AreaInfo {
+    fn of(node: &Node<Area>) -> Self {
+        let (range, area) = (node.range(), &node.value);
+        Self {
+            start: VirtAddr::new(range.start),
+            pages: range.len() / PAGE_SIZE - 1,
+            kind: area.kind,
+            phys: area.phys,
+            is_lazy: area.life != Life::Live,
+        }
+    }
+}
+
+/// What the lock guards.
+struct Inner {
+    tree: AreaTree<Area>,
+    /// The area that was freed last.
+    lazy: Option<usize>,
+}
+
+/// A range of kernel addresses for areas.
+pub struct VmSpace<M: Machine, K> {
+    machine: M,
+    mapper: K,
+    inner: SpinLock<Inner, M>,
+    /// Pages, without guards, of lazily freed areas.
+    lazy_pages: AtomicUsize,
+}
+
+impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
+    /// All of `range` is free. It is at least a page long; its bounds are multiples of the page size.
+    pub const fn new(machine: M, mapper: K, range: Range<VirtAddr>) -> Self {
+        let tree = AreaTree::new(range.start.get() + PAGE_SIZE..range.end.get());
+        Self {
+            machine,
+            mapper,
+            inner: SpinLock::new(machine, Rank::Vmalloc, Inner { tree, lazy: None }),
+            lazy_pages: AtomicUsize::new(0),
+        }
+    }
+
+    /// Maps frames that belong to the caller, in this order.
+    pub fn vmap(&self, frames: &[Pfn], attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
+        let start = self.reserve(frames.len(), AreaKind::Vmap, None)?;
+        let mut done = 0;
+        while let Some(&first) = frames.get(done) {
+            let run = frames[done..].iter().enumerate().take_while(|&(i, pfn)| pfn.0 == first.0 + i).count();
+            if let Err(error) = self.mapper.map(start + done * PAGE_SIZE, first.addr(), run, attrs) {
+                self.release(start, AreaKind::Vmap)?;
+                return Err(error.into());
+            }
+            done += run;
+        }
+        Ok(start)
+    }
+
+    /// Ends a mapping of [`VmSpace::vmap`]. The frames are the caller's, who may use them for something else once
+    /// [`VmSpace::purge`] has run.
+    ///
+    /// # Safety
+    /// Nobody uses the area any more.
+    pub unsafe fn vunmap(&self, start: VirtAddr) -> Result<(), VmError> {
+        self.release(start, AreaKind::Vmap)
+    }
+
+    /// Maps `size` bytes of physical addresses, at whatever offset into a page they start.
+    pub fn ioremap(&self, phys: PhysAddr, size: usize, attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
+        if size == 0 {
+            return Err(VmError::Invalid);
+        }
+        let end = phys.checked_add(size).and_then(PhysAddr::page_ceil).ok_or(VmError::Invalid)?;
+        let first = phys.page_floor();
+        let pages = (end - first) / PAGE_SIZE;
+        let start = self.reserve(pages, AreaKind::Ioremap, Some(first))?;
+        if let Err(error) = self.mapper.map(start, first, pages, attrs) {
+            self.release(start, AreaKind::Ioremap)?;
+            return Err(error.into());
+        }
+        Ok(start + phys.page_offset())
+    }
+
+    /// Ends a mapping of [`VmSpace::ioremap`].
+    ///
+    /// # Safety
+    /// Nobody uses the area any more.
+    pub unsafe fn iounmap(&self, address: VirtAddr) -> Result<(), VmError> {
+        self.release(address.page_floor(), AreaKind::Ioremap)
+    }
+
+    /// The area that an address lies in, its guard page included.
+    pub fn area_of(&self, address: VirtAddr) -> Option<AreaInfo> {
+        self.inner.lock().tree.find(address.get()).map(AreaInfo::of)
+    }
+
+    /// The first area that ends after an address: vmallocinfo is read by asking from the end of the last one on.
+    pub fn next_area(&self, address: VirtAddr) -> Option<AreaInfo> {
+        self.inner.lock().tree.first_ending_after(address.get()).map(AreaInfo::of)
+    }
+
+    /// Areas, those that wait for a purge included.
+    pub fn areas(&self) -> usize {
+        self.inner.lock().tree.len()
+    }
+
+    /// Pages that wait for a purge.
+    pub fn lazy_pages(&self) -> usize {
+        self.lazy_pages.load(Ordering::Relaxed)
+    }
+
+    /// Addresses for an area of `pages` pages and its guard.
+    pub(super) fn reserve(&self, pages: usize, kind: AreaKind, phys: Option<PhysAddr>) -> Result<VirtAddr, VmError> {
+        let size = pages.checked_add(1).and_then(|all| all.checked_mul(PAGE_SIZE)).ok_or(VmError::Invalid)?;
+        if pages == 0 {
+            return Err(VmError::Invalid);
+        }
+        let mut node = try_box(Node::new(Area { kind, life: Life::Live, phys, next_lazy: None }))?;
+        for purged in [false, true] {
+            let placed = self.inner.lock().tree.insert(node, size, PAGE_SIZE, PAGE_SIZE);
+            match placed {
+                Ok(start) => return Ok(VirtAddr::new(start)),
+                Err(back) => node = back,
+            }
+            if !purged {
+                self.purge();
+            }
+        }
+        Err(VmError::NoSpace)
+    }
+
+    /// Ends an area: its entries go now, its addresses with the next purge.
+    fn release(&self, start: VirtAddr, kind: AreaKind) -> Result<(), VmError> {
+        let pages = {
+            let mut inner = self.inner.lock();
+            let node = inner.tree.find_mut(start.get()).ok_or(VmError::Invalid)?;
+            let pages = node.range().len() / PAGE_SIZE - 1;
+            let is_it = node.range().start == start.get() && node.value.kind == kind && node.value.life == Life::Live;
+            if !is_it {
+                return Err(VmError::Invalid);
+            }
+            node.value.life = Life::Unmapping;
+            pages
+        };
+        self.mapper.unmap(start, pages);
+        {
+            let mut inner = self.inner.lock();
+            let next_lazy = inner.lazy.replace(start.get());
+            if let Some(node) = inner.tree.find_mut(start.get()) {
+                (node.value.life, node.value.next_lazy) = (Life::Lazy, next_lazy);
+            }
+        }
+        if self.lazy_pages.fetch_add(pages, Ordering::Relaxed) + pages >= LAZY_MAX_PAGES {
+            self.purge();
+        }
+        Ok(())
+    }
+
+    /// Invalidates what was freed lazily, on all CPUs, and makes its addresses and frames free. How many pages
+    /// that were.
+    pub fn purge(&self) -> usize {
+        // From here on the list is this caller's: nobody else removes its areas from the tree.
+        let first = self.inner.lock().lazy.take();
+        let mut span: Option<Range<usize>> = None;
+        let mut at = first;
+        while let Some(start) = at {
+            let inner = self.inner.lock();
+            let Some(node) = inner.tree.find(start) else { break };
+            let end = node.range().end - PAGE_SIZE;
+            span = Some(span.map_or(start..end, |span| span.start.min(start)..span.end.max(end)));
+            at = node.value.next_lazy;
+        }
+        let Some(span) = span else { return 0 };
+        // One by one is cheaper only if they lie close together.
+        let pages = span.len() / PAGE_SIZE;
+        if pages <= 2 * LAZY_MAX_PAGES {
+            self.machine.tlb_flush_kernel(VirtAddr::new(span.start), pages);
+        } else {
+            self.machine.tlb_flush_all();
+        }
+
+        let (mut at, mut purged) = (first, 0);
+        while let Some(start) = at {
+            let removed = self.inner.lock().tree.remove(start);
+            let Some(node) = removed else { break };
+            purged += node.range().len() / PAGE_SIZE - 1;
+            at = node.value.next_lazy;
+        }
+        self.lazy_pages.fetch_sub(purged, Ordering::Relaxed);
+        purged
+    }
+}

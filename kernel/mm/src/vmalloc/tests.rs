@@ -1,0 +1,243 @@
+//! Areas against a machine with a TLB that keeps what it has seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicIsize, AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::addr::{PAGE_SIZE, Pfn};
+use crate::machine::{Asid, Machine};
+use crate::page::Page;
+use crate::page_alloc::PageAllocator;
+
+/// Kernel tables and a TLB.
+#[derive(Default)]
+struct Tables {
+    entries: Mutex<BTreeMap<usize, usize>>,
+    /// Pages whose translations some CPU may still have.
+    stale: Mutex<BTreeSet<usize>>,
+    /// Calls of `map` that still succeed; negative for all.
+    fuel: AtomicIsize,
+    flushes: AtomicU64,
+    held: AtomicU64,
+}
+
+type Fake = &'static Tables;
+
+fn fake() -> Fake {
+    let tables = Tables::default();
+    tables.fuel.store(-1, Ordering::Relaxed);
+    Box::leak(Box::new(tables))
+}
+
+// SAFETY: there is one CPU, and no memory behind any address.
+unsafe impl Machine for Fake {
+    fn cpu(self) -> usize {
+        0
+    }
+    fn irq_save(self) -> usize {
+        0
+    }
+    fn irq_restore(self, _: usize) {}
+    fn direct_map(self, _: PhysAddr) -> *mut u8 {
+        unreachable!()
+    }
+    fn direct_map_to_phys(self, _: *const u8) -> PhysAddr {
+        unreachable!()
+    }
+    fn held_ranks(self) -> &'static AtomicU64 {
+        &self.held
+    }
+    fn pages(self) -> &'static PageAllocator<Self> {
+        unreachable!()
+    }
+    fn spaces(self) -> &'static crate::mm::Spaces<Self> {
+        unreachable!("no address spaces here")
+    }
+
+    fn mem_map(self) -> *mut Page {
+        unreachable!()
+    }
+    fn publish_tables(self) {}
+    fn sync_instructions(self, _: PhysAddr) {}
+    fn tlb_flush_pages(self, _: Asid, _: usize, _: usize) {}
+    fn tlb_flush_asid(self, _: Asid) {}
+    fn tlb_flush_all(self) {
+        self.stale.lock().unwrap().clear();
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+    fn tlb_flush_local(self) {}
+    fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
+        let range = start.get()..start.get() + pages * PAGE_SIZE;
+        self.stale.lock().unwrap().retain(|page| !range.contains(page));
+        self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl KernelMapper for Fake {
+    fn map(&self, va: VirtAddr, pa: PhysAddr, pages: usize, _: KernelAttrs) -> Result<(), MapError> {
+        let fuel = self.fuel.load(Ordering::Relaxed);
+        // A failure halfway leaves some pages mapped.
+        let pages = if fuel == 0 { pages / 2 } else { pages };
+        if fuel > 0 {
+            self.fuel.store(fuel - 1, Ordering::Relaxed);
+        }
+        for offset in (0..pages).map(|i| i * PAGE_SIZE) {
+            let page = va.get() + offset;
+            assert!(!self.stale.lock().unwrap().contains(&page), "an address is reused before its invalidation");
+            assert!(self.entries.lock().unwrap().insert(page, pa.get() + offset).is_none(), "mapped over");
+        }
+        if fuel == 0 { Err(MapError::NoMemory) } else { Ok(()) }
+    }
+
+    fn unmap(&self, va: VirtAddr, pages: usize) {
+        for page in (0..pages).map(|i| va.get() + i * PAGE_SIZE) {
+            if self.entries.lock().unwrap().remove(&page).is_some() {
+                self.stale.lock().unwrap().insert(page);
+            }
+        }
+    }
+}
+
+const START: usize = 0x10_0000;
+
+fn space(machine: Fake, pages: usize) -> VmSpace<Fake, Fake> {
+    VmSpace::new(machine, machine, VirtAddr::new(START)..VirtAddr::new(START + pages * PAGE_SIZE))
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Map(Vec<usize>),
+    Io(usize, usize),
+    Free(usize),
+    Purge,
+    Fuel(isize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => prop::collection::vec(1..50usize, 1..12).prop_map(Step::Map),
+        4 => (0..1usize << 20, 1..60_000usize).prop_map(|(phys, size)| Step::Io(phys, size)),
+        6 => any::<usize>().prop_map(Step::Free),
+        1 => Just(Step::Purge),
+        1 => (-1..3isize).prop_map(Step::Fuel),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn areas_agree_with_a_model(steps in prop::collection::vec(step(), 1..120)) {
+        let machine = fake();
+        let space = space(machine, 120);
+        // Each live area with what its pages lead to.
+        let mut live: Vec<(VirtAddr, AreaKind, Vec<usize>)> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Map(frames) => {
+                    let pfns: Vec<_> = frames.iter().map(|&frame| Pfn(frame)).collect();
+                    if let Ok(start) = space.vmap(&pfns, KernelAttrs::DATA) {
+                        live.push((start, AreaKind::Vmap, frames.iter().map(|frame| frame * PAGE_SIZE).collect()));
+                    }
+                }
+                Step::Io(phys, size) => {
+                    if let Ok(at) = space.ioremap(PhysAddr::new(phys), size, KernelAttrs::DEVICE) {
+                        prop_assert_eq!(at.page_offset(), phys % PAGE_SIZE);
+                        let pages = (phys / PAGE_SIZE..(phys + size).div_ceil(PAGE_SIZE)).map(|page| page * PAGE_SIZE);
+                        live.push((at, AreaKind::Ioremap, pages.collect()));
+                    }
+                }
+                Step::Free(index) if !live.is_empty() => {
+                    let (start, kind, _) = live.swap_remove(index % live.len());
+                    // SAFETY: nobody uses the area.
+                    let (done, again) = unsafe {
+                        match kind {
+                            AreaKind::Vmap => (space.vunmap(start), space.vunmap(start)),
+                            _ => (space.iounmap(start), space.iounmap(start)),
+                        }
+                    };
+                    prop_assert_eq!((done, again), (Ok(()), Err(VmError::Invalid)));
+                }
+                Step::Purge => {
+                    space.purge();
+                    prop_assert_eq!((space.lazy_pages(), space.areas()), (0, live.len()));
+                }
+                Step::Fuel(fuel) => machine.fuel.store(fuel, Ordering::Relaxed),
+                _ => {}
+            }
+            // The tables hold the live areas and nothing else, and next to each there is nothing.
+            let mut want = BTreeMap::new();
+            for (start, kind, pages) in &live {
+                let first = start.page_floor().get();
+                want.extend(pages.iter().enumerate().map(|(i, &pa)| (first + i * PAGE_SIZE, pa)));
+                let info = space.area_of(*start).unwrap();
+                prop_assert_eq!((info.start.get(), info.pages, info.kind), (first, pages.len(), *kind));
+            }
+            let entries = machine.entries.lock().unwrap();
+            prop_assert_eq!(&*entries, &want);
+            for (start, _, pages) in &live {
+                let first = start.page_floor().get();
+                prop_assert!(!entries.contains_key(&(first - PAGE_SIZE)));
+                prop_assert!(!entries.contains_key(&(first + pages.len() * PAGE_SIZE)));
+                prop_assert!(first > START);
+            }
+        }
+    }
+}
+
+#[test]
+fn invalidations_are_batched() {
+    let machine = fake();
+    let space = space(machine, 1 << 20);
+    for i in 0..4096 {
+        let at = space.ioremap(PhysAddr::new(i * PAGE_SIZE), PAGE_SIZE, KernelAttrs::DEVICE).unwrap();
+        // SAFETY: nobody uses the area.
+        unsafe { space.iounmap(at).unwrap() };
+    }
+    assert_eq!(machine.flushes.load(Ordering::Relaxed), (4096 / LAZY_MAX_PAGES) as u64);
+}
+
+#[test]
+fn addresses_that_wait_for_a_purge_are_found_when_there_are_no_others() {
+    let machine = fake();
+    let space = space(machine, 10);
+    for _ in 0..20 {
+        let at = space.ioremap(PhysAddr::new(0), 7 * PAGE_SIZE, KernelAttrs::DEVICE).unwrap();
+        assert_eq!(space.ioremap(PhysAddr::new(0), PAGE_SIZE, KernelAttrs::DEVICE), Err(VmError::NoSpace));
+        // SAFETY: nobody uses the area.
+        unsafe { space.iounmap(at).unwrap() };
+    }
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let machine = fake();
+    let space = space(machine, 100);
+    let last_page = PhysAddr::new(usize::MAX - 10);
+    assert_eq!(space.ioremap(last_page, 100, KernelAttrs::DEVICE), Err(VmError::Invalid));
+    assert_eq!(space.ioremap(PhysAddr::new(5), 0, KernelAttrs::DEVICE), Err(VmError::Invalid));
+    assert_eq!(space.vmap(&[], KernelAttrs::DATA), Err(VmError::Invalid));
+    let at = space.vmap(&[Pfn(1), Pfn(2)], KernelAttrs::DATA).unwrap();
+    // SAFETY: nobody uses the area.
+    unsafe {
+        assert_eq!(space.iounmap(at), Err(VmError::Invalid), "it is no device's");
+        assert_eq!(space.vunmap(at + PAGE_SIZE), Err(VmError::Invalid), "it starts elsewhere");
+        assert_eq!(space.vunmap(at), Ok(()));
+    }
+}
+
+#[test]
+fn vmallocinfo_goes_from_area_to_area() {
+    let machine = fake();
+    let space = space(machine, 100);
+    let starts: Vec<_> = (1..5).map(|pages| space.vmap(&vec![Pfn(7); pages], KernelAttrs::DATA).unwrap()).collect();
+    let (mut seen, mut from) = (Vec::new(), VirtAddr::new(0));
+    while let Some(info) = space.next_area(from) {
+        seen.push(info.start);
+        from = info.start + (info.pages + 1) * PAGE_SIZE;
+    }
+    assert_eq!(seen, starts);
+}

@@ -1,0 +1,231 @@
+//! The page allocator against a model that knows who owns which frame.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use quire_mm::Machine;
+use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use quire_mm::memblock::RegionKind;
+use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock};
+use quire_mm::sim::{Sim, SimConfig};
+use quire_mm::zone::ZoneKind;
+
+type Block = PageBlock<&'static Sim>;
+
+const MIB: usize = 1 << 20;
+const DMA_LIMIT: usize = 1 << 30;
+const DMA32_LIMIT: usize = 4 << 30;
+
+/// Two nodes, each with a hole; all four kinds of zone; odd edges and reservations.
+fn machine() -> &'static Sim {
+    let mut config = SimConfig::new()
+        .bank(DMA_LIMIT - 16 * MIB, 24 * MIB + 3 * PAGE_SIZE, 0)
+        .bank(DMA_LIMIT + 48 * MIB, 16 * MIB, 1)
+        .bank(DMA32_LIMIT - 8 * MIB, 24 * MIB, 0)
+        .bank(DMA32_LIMIT + 64 * MIB + 5 * PAGE_SIZE, 20 * MIB, 1)
+        .reserve(DMA_LIMIT - 16 * MIB, 3 * MIB + PAGE_SIZE, RegionKind::Kernel)
+        .reserve(DMA_LIMIT + 49 * MIB, 17, RegionKind::DeviceTree);
+    config.dma_limit = Some(PhysAddr::new(DMA_LIMIT));
+    config.movable = MovableSplit::MovableCore(16 * MIB / PAGE_SIZE);
+    config.node_of_cpu[1] = 1;
+    Sim::boot(&config)
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Alloc { cpu: usize, order: u32, gfp: usize },
+    Free { cpu: usize, which: usize },
+    Drain,
+}
+
+const GFPS: [Gfp; 7] = [
+    Gfp::KERNEL,
+    Gfp::HIGHUSER_MOVABLE,
+    Gfp::KERNEL.union(Gfp::RECLAIMABLE),
+    Gfp::KERNEL.union(Gfp::DMA),
+    Gfp::NOWAIT.union(Gfp::DMA32),
+    Gfp::ATOMIC,
+    Gfp::HIGHUSER_MOVABLE.union(Gfp::ZERO),
+];
+
+fn op() -> impl Strategy<Value = Op> {
+    let order = prop_oneof![6 => Just(0), 3 => 1..=4_u32, 1 => 5..=10_u32];
+    prop_oneof![
+        10 => (0..3_usize, order, 0..GFPS.len()).prop_map(|(cpu, order, gfp)| Op::Alloc { cpu, order, gfp }),
+        8 => (0..3_usize, any::<usize>()).prop_map(|(cpu, which)| Op::Free { cpu, which }),
+        1 => Just(Op::Drain),
+    ]
+}
+
+/// Who owns what: start frame to block, and the number written into it.
+struct Model {
+    sim: &'static Sim,
+    owned: BTreeMap<usize, (Block, u64)>,
+    next: u64,
+    free: usize,
+}
+
+impl Model {
+    fn alloc(&mut self, order: u32, gfp: Gfp) {
+        let Ok(block) = self.sim.pages().alloc_pages(order, gfp) else { return };
+        let (start, len) = (block.pfn().0, 1 << order);
+        assert!(start.is_multiple_of(len));
+        let before = self.owned.range(..start + len).next_back();
+        assert!(before.is_none_or(|(&other, (held, _))| other + (1 << held.order()) <= start), "overlap");
+        self.check_place(&block, gfp);
+        if gfp.contains(Gfp::ZERO) {
+            assert!(self.words(&block).all(|(_, word)| word == 0));
+        }
+        self.next += 1;
+        self.mark(&block, self.next);
+        self.free -= len;
+        self.owned.insert(start, (block, self.next));
+    }
+
+    fn check_place(&self, block: &Block, gfp: Gfp) {
+        let (start, end) = (block.addr().get(), block.addr().get() + block.size());
+        if gfp.contains(Gfp::DMA) {
+            assert!(end <= DMA_LIMIT);
+        }
+        if gfp.contains(Gfp::DMA32) {
+            assert!(end <= DMA32_LIMIT);
+        }
+        let memory = self.sim.memblock();
+        assert!(
+            memory.free_ranges().any(|free| free.start.get() <= start && end <= free.end.get()),
+            "not free at boot"
+        );
+        let movable = self.sim.pages().zones().filter(|zone| zone.kind() == ZoneKind::Movable).any(|zone| {
+            let (first, spanned) = zone.span();
+            first.0 <= block.pfn().0 && block.pfn().0 < first.0 + spanned
+        });
+        assert!(!movable || gfp.contains(Gfp::MOVABLE), "unmovable memory in zone MOVABLE");
+    }
+
+    /// The first word of each page.
+    fn words(&self, block: &Block) -> impl Iterator<Item = (*mut u64, u64)> {
+        let start = block.as_ptr();
+        (0..1 << block.order()).map(move |page| {
+            // SAFETY: the block is owned, and the direct map reaches all of it.
+            unsafe {
+                let word = start.add(page * PAGE_SIZE).cast::<u64>();
+                (word, word.read())
+            }
+        })
+    }
+
+    fn mark(&self, block: &Block, with: u64) {
+        // SAFETY: the block is owned, and the words lie in it.
+        self.words(block).for_each(|(word, _)| unsafe { word.write(with) });
+    }
+
+    fn free(&mut self, which: usize) {
+        let Some(&start) = self.owned.keys().nth(which % self.owned.len().max(1)) else { return };
+        let (block, mark) = self.owned.remove(&start).unwrap();
+        assert!(self.words(&block).all(|(_, word)| word == mark), "somebody else wrote to an owned page");
+        self.free += 1 << block.order();
+    }
+
+    fn check(&self) {
+        assert_eq!(self.sim.pages().total_free(), self.free);
+        assert_eq!(self.sim.pages().validate(), Ok(()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn agrees_with_a_model_of_owners(ops in proptest::collection::vec(op(), 1..400)) {
+        let sim = machine();
+        let at_boot: Vec<_> = sim.pages().zones().map(|zone| zone.free_blocks()).collect();
+        let mut model = Model { sim, owned: BTreeMap::new(), next: 0, free: sim.pages().total_free() };
+        assert_eq!(model.free, sim.summary().managed);
+        for (i, op) in ops.iter().enumerate() {
+            match *op {
+                Op::Alloc { cpu, order, gfp } => {
+                    Sim::set_cpu(cpu);
+                    model.alloc(order, GFPS[gfp]);
+                }
+                Op::Free { cpu, which } => {
+                    Sim::set_cpu(cpu);
+                    model.free(which);
+                }
+                Op::Drain => sim.pages().drain_all(),
+            }
+            if i % 32 == 0 {
+                model.check();
+            }
+        }
+        model.check();
+        while !model.owned.is_empty() {
+            model.free(0);
+        }
+        sim.pages().drain_all();
+        model.check();
+        let now: Vec<_> = sim.pages().zones().map(|zone| zone.free_blocks()).collect();
+        assert_eq!(now, at_boot, "everything merges back");
+        Sim::set_cpu(0);
+    }
+}
+
+#[test]
+fn every_frame_that_nobody_reserved_is_handed_out() {
+    let sim = machine();
+    let whole = |range: std::ops::Range<PhysAddr>| {
+        (range.end.get() / PAGE_SIZE).saturating_sub(range.start.get().div_ceil(PAGE_SIZE))
+    };
+    let free: usize = sim.memblock().free_ranges().map(whole).sum();
+    let present: usize = sim.memblock().memory().map(|region| whole(region.range)).sum();
+    let summary = sim.summary();
+    assert_eq!((summary.present, summary.managed, summary.reserved), (present, free, present - free));
+    assert_eq!(sim.pages().total_free(), free);
+    let mut taken = Vec::new();
+    while let Ok(block) = sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC) {
+        taken.push(block);
+    }
+    assert_eq!(taken.len(), free, "and every one of them can be had");
+    assert_eq!(sim.pages().total_free(), 0);
+    assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+#[test]
+fn frame_0_is_never_given_out() {
+    let sim = Sim::boot(&SimConfig::new().bank(0, 8 * MIB, 0));
+    let mut taken = Vec::new();
+    while let Ok(block) = sim.pages().alloc_page(Gfp::KERNEL | Gfp::MEMALLOC) {
+        assert_ne!(block.pfn(), Pfn(0));
+        taken.push(block);
+    }
+    assert_eq!(taken.len() + sim.summary().reserved, 2048);
+}
+
+#[test]
+fn a_batch_of_mixed_orders_is_freed_at_once() {
+    let sim = Sim::with_mib(32);
+    let free = sim.pages().total_free();
+    let mut list = quire_mm::page_alloc::PageList::new();
+    for order in [0, 3, 0, 1, 9, 0] {
+        let block = sim.pages().alloc_pages(order, Gfp::KERNEL).unwrap();
+        // SAFETY: the block was just allocated, and the list now owns it.
+        unsafe { list.push(sim, block.into_raw()) };
+    }
+    assert_eq!(list.len(), 6);
+    // SAFETY: the list owns its blocks, and nobody uses them.
+    unsafe { sim.pages().free_batch(&mut list) };
+    assert_eq!(sim.pages().total_free(), free);
+    assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+#[test]
+fn compound_blocks_are_found_from_any_of_their_frames() {
+    let sim = Sim::with_mib(32);
+    let block = sim.pages().alloc_pages(4, Gfp::KERNEL | Gfp::COMP).unwrap();
+    let next = sim.pages().alloc_pages(2, Gfp::KERNEL).unwrap();
+    for held in [&block, &next] {
+        for i in 0..1 << held.order() {
+            let pfn = Pfn(held.pfn().0 + i);
+            // SAFETY: the frame is allocated, so it has a record.
+            assert_eq!(unsafe { quire_mm::page::compound_head(sim, pfn) }, Some(held.pfn()));
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Ranges that the caller names, and contiguous memory areas.
+
+use std::sync::Mutex;
+
+use quire_mm::Machine;
+use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use quire_mm::buddy::MigrateType;
+use quire_mm::cma::CmaError;
+use quire_mm::memblock::RegionKind;
+use quire_mm::page_alloc::{Gfp, MigrateRange, MovableSplit, PageBlock, RangeError};
+use quire_mm::sim::{Sim, SimConfig};
+
+type Block = PageBlock<&'static Sim>;
+
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const BASE: usize = GIB / PAGE_SIZE;
+
+fn exhaust(sim: &'static Sim, gfp: Gfp) -> Vec<Block> {
+    std::iter::from_fn(|| sim.pages().alloc_page(gfp | Gfp::NORETRY).ok()).collect()
+}
+
+/// 64 MiB with an area of 16 MiB that is not aligned to the largest block.
+fn with_area() -> &'static Sim {
+    Sim::boot(&SimConfig::new().bank(GIB, 64 * MIB, 0).reserve(GIB + 18 * MIB, 16 * MIB, RegionKind::Cma))
+}
+
+const AREA_PAGES: usize = 16 * MIB / PAGE_SIZE;
+/// What the area's bitmap takes.
+const BITMAP_PAGES: usize = 1;
+
+fn frames(start: usize, len: usize) -> std::ops::Range<Pfn> {
+    Pfn(BASE + start)..Pfn(BASE + start + len)
+}
+
+#[test]
+fn a_free_range_can_be_had_and_given_back() {
+    let sim = Sim::with_mib(32);
+    let pages = sim.pages();
+    let free = pages.total_free();
+    for (start, len) in [(1024, 1024), (1, 1), (511, 2), (700, 3000)] {
+        let range = frames(start, len);
+        assert_eq!(pages.alloc_range(range.clone(), None), Ok(()));
+        assert_eq!(pages.total_free(), free - len);
+        assert_eq!(pages.validate(), Ok(()));
+        assert_eq!(pages.alloc_range(range.clone(), None), Err(RangeError::Busy));
+        // SAFETY: the range was allocated above.
+        unsafe { pages.free_range(range) };
+        pages.drain_all();
+        assert_eq!(pages.total_free(), free);
+        assert_eq!(pages.validate(), Ok(()));
+    }
+}
+
+#[test]
+fn a_range_in_use_is_left_as_it_was() {
+    let sim = Sim::with_mib(32);
+    let pages = sim.pages();
+    let blocker = pages.alloc_page(Gfp::KERNEL).unwrap();
+    let block = blocker.pfn().0 & !511;
+    let types: Vec<MigrateType> =
+        (0..pages.pageblocks().len()).map(|i| pages.pageblocks().get(Pfn(i * 512)).unwrap().migrate_type()).collect();
+    assert_eq!(pages.alloc_range(Pfn(block)..Pfn(block + 512), None), Err(RangeError::Busy));
+    for (i, &before) in types.iter().enumerate() {
+        assert_eq!(pages.pageblocks().get(Pfn(i * 512)).unwrap().migrate_type(), before);
+    }
+    assert_eq!(pages.validate(), Ok(()));
+    assert_eq!(pages.alloc_range(Pfn(0)..Pfn(1), None), Err(RangeError::BadRange));
+    assert_eq!(pages.alloc_range(frames(0, 0), None), Err(RangeError::BadRange));
+    assert_eq!(pages.alloc_range(frames(8191, 2), None), Err(RangeError::BadRange), "past the end of memory");
+}
+
+#[test]
+fn an_area_is_lent_to_movable_pages_only() {
+    let sim = with_area();
+    let pages = sim.pages();
+    assert_eq!(pages.cma_info(0).unwrap().pages, AREA_PAGES);
+    assert_eq!(pages.total_free() + BITMAP_PAGES, pages.total_managed());
+    for gfp in [Gfp::KERNEL, Gfp::KERNEL | Gfp::RECLAIMABLE, Gfp::ATOMIC, Gfp::KERNEL | Gfp::MEMALLOC] {
+        let taken = exhaust(sim, gfp);
+        assert!(taken.iter().all(|block| pages.cma_area_of(block.pfn()).is_none()), "{gfp:?}");
+    }
+    pages.drain_all();
+    let movable = exhaust(sim, Gfp::HIGHUSER_MOVABLE);
+    let borrowed = movable.iter().filter(|block| pages.cma_area_of(block.pfn()).is_some()).count();
+    assert!(borrowed > AREA_PAGES * 9 / 10, "{borrowed} of {AREA_PAGES} pages lent");
+    assert!(movable.iter().any(|block| !pages.allows_long_term_pin(block.pfn())));
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+#[test]
+fn the_whole_area_can_be_had_when_its_borrowers_are_gone() {
+    let sim = with_area();
+    let pages = sim.pages();
+    let borrowers = exhaust(sim, Gfp::HIGHUSER_MOVABLE);
+    assert_eq!(pages.cma_alloc(0, AREA_PAGES, 0, None), Err(CmaError::NoSpace));
+    assert_eq!(pages.cma_info(0).unwrap().used, 0);
+    drop(borrowers);
+    let start = pages.cma_alloc(0, AREA_PAGES, 0, None).unwrap();
+    assert_eq!(start, pages.cma_info(0).unwrap().start);
+    assert_eq!(pages.cma_alloc(0, 1, 0, None), Err(CmaError::NoSpace));
+    // SAFETY: allocated above.
+    unsafe { pages.cma_release(0, start, AREA_PAGES) }.unwrap();
+    let info = pages.cma_info(0).unwrap();
+    assert_eq!((info.used, info.allocated, info.failed), (0, 1, 2));
+    assert_eq!(pages.total_free() + BITMAP_PAGES, pages.total_managed());
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+#[test]
+fn places_are_aligned_and_disjoint_and_come_back() {
+    let sim = with_area();
+    let pages = sim.pages();
+    let a = pages.cma_alloc(0, 3, 0, None).unwrap();
+    let b = pages.cma_alloc(0, 100, 8, None).unwrap();
+    let c = pages.cma_alloc(0, 10, 0, None).unwrap();
+    assert!(b.0.is_multiple_of(256));
+    assert!(c.0 >= a.0 + 3 && c.0 + 10 <= b.0);
+    assert_eq!(pages.cma_info(0).unwrap().used, 113);
+    // SAFETY: `b` was allocated above; the others are refused before anything is touched.
+    unsafe {
+        assert_eq!(pages.cma_release(0, Pfn(a.0 + 1), 20), Err(CmaError::BadRequest));
+        assert_eq!(pages.cma_release(0, Pfn(1), 1), Err(CmaError::BadRequest));
+        assert_eq!(pages.cma_release(1, a, 3), Err(CmaError::BadRequest));
+        pages.cma_release(0, b, 100).unwrap();
+    }
+    assert_eq!(pages.cma_alloc(0, 100, 8, None), Ok(b));
+    assert_eq!(pages.cma_alloc(0, AREA_PAGES + 1, 0, None), Err(CmaError::NoSpace));
+    assert_eq!(pages.cma_alloc(0, 0, 0, None), Err(CmaError::BadRequest));
+    assert_eq!(pages.cma_alloc(0, usize::MAX, 63, None), Err(CmaError::NoSpace));
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+/// Moves what it holds, as migration will.
+struct Mover {
+    sim: &'static Sim,
+    held: Mutex<Vec<Block>>,
+}
+
+impl MigrateRange for Mover {
+    fn migrate(&self, start: Pfn, end: Pfn) -> bool {
+        for block in self.held.lock().unwrap().iter_mut().filter(|block| (start..end).contains(&block.pfn())) {
+            let Ok(new) = self.sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE) else { return false };
+            assert!(!(start..end).contains(&new.pfn()), "isolated pages are handed to nobody");
+            self.sim.copy_page(new.addr(), block.addr());
+            *block = new;
+        }
+        true
+    }
+}
+
+#[test]
+fn borrowers_that_can_move_make_room() {
+    let sim = with_area();
+    let pages = sim.pages();
+    let mut held = exhaust(sim, Gfp::HIGHUSER_MOVABLE);
+    for (i, block) in held.iter().enumerate() {
+        // SAFETY: the block is owned.
+        unsafe { block.as_ptr().cast::<usize>().write(i) };
+    }
+    // Room elsewhere for what must move.
+    let outside = |block: &Block| pages.cma_area_of(block.pfn()).is_none();
+    let mut kept = Vec::new();
+    let mut dropped = 0;
+    for (i, block) in held.drain(..).enumerate() {
+        if outside(&block) && dropped < AREA_PAGES + 64 {
+            dropped += 1;
+        } else {
+            kept.push((i, block));
+        }
+    }
+    let (names, blocks): (Vec<_>, Vec<_>) = kept.into_iter().unzip();
+    let mover = Mover { sim, held: Mutex::new(blocks) };
+    let start = pages.cma_alloc(0, AREA_PAGES, 0, Some(&mover)).unwrap();
+    let area = start.addr()..PhysAddr::new(start.addr().get() + AREA_PAGES * PAGE_SIZE);
+    for (block, name) in mover.held.lock().unwrap().iter().zip(names) {
+        assert!(!area.contains(&block.addr()));
+        // SAFETY: the block is owned.
+        assert_eq!(unsafe { block.as_ptr().cast::<usize>().read() }, name, "contents move along");
+    }
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+#[test]
+fn long_term_pins_are_not_for_pages_that_must_move() {
+    let mut config = SimConfig::new().bank(GIB, 64 * MIB, 0).reserve(GIB + 16 * MIB, 4 * MIB, RegionKind::Cma);
+    config.movable = MovableSplit::MovableCore(16 * MIB / PAGE_SIZE);
+    let sim = Sim::boot(&config);
+    assert!(sim.pages().allows_long_term_pin(Pfn(BASE + 1)));
+    assert!(!sim.pages().allows_long_term_pin(Pfn(BASE + 16 * 256)), "CMA");
+    assert!(!sim.pages().allows_long_term_pin(Pfn(BASE + 63 * 256)), "zone MOVABLE");
+}

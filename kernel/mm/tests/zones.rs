@@ -1,0 +1,352 @@
+//! Zones, watermarks, fallback order, pressure: who gets the last pages, and who is asked to give some back.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
+
+use quire_mm::Machine;
+use quire_mm::PhysAddr;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::memblock::{MemBlock, RegionKind};
+use quire_mm::page_alloc::{
+    Config, FaultInjection, Gfp, InitError, MovableSplit, PageAllocator, PageBlock, PressureHandler, Shrinker,
+};
+use quire_mm::sim::{Sim, SimConfig};
+use quire_mm::zone::ZoneKind;
+
+type Block = PageBlock<&'static Sim>;
+
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+
+/// Allocates until it fails.
+fn exhaust(sim: &'static Sim, order: u32, gfp: Gfp) -> Vec<Block> {
+    std::iter::from_fn(|| sim.pages().alloc_pages(order, gfp).ok()).collect()
+}
+
+fn zone_of(sim: &'static Sim, block: &Block) -> (usize, ZoneKind) {
+    let holds = |start: usize, len: usize| (start..start + len).contains(&block.pfn().0);
+    let zone = sim.pages().zones().find(|zone| holds(zone.span().0.0, zone.span().1)).unwrap();
+    (zone.node(), zone.kind())
+}
+
+/// A bank below 1 GiB, one below 4 GiB, one above.
+fn all_kinds() -> SimConfig {
+    let mut config =
+        SimConfig::new().bank(512 * MIB, 32 * MIB, 0).bank(2 * GIB, 64 * MIB, 0).bank(5 * GIB, 128 * MIB, 0);
+    config.dma_limit = Some(PhysAddr::new(GIB));
+    config
+}
+
+#[test]
+fn requests_start_in_the_highest_zone_they_may_use() {
+    let mut config = all_kinds();
+    config.movable = MovableSplit::MovableCore(64 * MIB / PAGE_SIZE);
+    let sim = Sim::boot(&config);
+    let cases = [
+        (Gfp::KERNEL, ZoneKind::Normal),
+        (Gfp::KERNEL | Gfp::DMA32, ZoneKind::Dma32),
+        (Gfp::KERNEL | Gfp::DMA, ZoneKind::Dma),
+        (Gfp::HIGHUSER_MOVABLE, ZoneKind::Movable),
+        (Gfp::USER | Gfp::MOVABLE, ZoneKind::Normal),
+    ];
+    for (gfp, kind) in cases {
+        for order in [0, 3] {
+            let block = sim.pages().alloc_pages(order, gfp).unwrap();
+            assert_eq!(zone_of(sim, &block), (0, kind), "{gfp:?}");
+        }
+    }
+    let kinds: Vec<_> = sim.pages().zones().map(|zone| zone.kind()).collect();
+    assert_eq!(kinds, ZoneKind::ALL);
+}
+
+#[test]
+fn requests_fall_back_to_lower_zones_but_leave_their_reserve() {
+    let sim = Sim::boot(&all_kinds());
+    let zones: Vec<_> = sim.pages().zones().collect();
+    let (dma, dma32) = (&zones[0], &zones[1]);
+    let above_dma = dma32.managed() + zones[2].managed();
+    assert_eq!(dma.lowmem_reserve(), [0, dma32.managed() / 256, above_dma / 256, above_dma / 256]);
+    let taken = exhaust(sim, 0, Gfp::KERNEL);
+    assert!(taken.iter().any(|block| zone_of(sim, block).1 == ZoneKind::Dma));
+    let kept = dma.watermarks().min + dma.lowmem_reserve()[ZoneKind::Normal as usize];
+    assert!(dma.free() >= kept, "{} < {kept}", dma.free());
+    assert!(dma.free() < kept + 64);
+    let for_dma = exhaust(sim, 0, Gfp::KERNEL | Gfp::DMA);
+    assert!(for_dma.len() + 64 > dma.lowmem_reserve()[ZoneKind::Normal as usize]);
+}
+
+#[test]
+fn without_a_dma_limit_dma_is_all_below_4_gib() {
+    let sim = Sim::boot(&SimConfig::new().bank(2 * GIB, 16 * MIB, 0).bank(5 * GIB, 16 * MIB, 0));
+    let block = sim.pages().alloc_page(Gfp::KERNEL | Gfp::DMA).unwrap();
+    assert_eq!(zone_of(sim, &block), (0, ZoneKind::Dma32));
+    let sim = Sim::boot(&SimConfig::new().bank(5 * GIB, 16 * MIB, 0));
+    assert!(sim.pages().alloc_page(Gfp::KERNEL | Gfp::DMA32).is_err());
+}
+
+#[test]
+fn watermarks_follow_linux_s_formula() {
+    // 1 GiB: sqrt(1048576 KiB * 16) = 4096 KiB = 1024 pages, all in one zone.
+    let sim = Sim::boot(&SimConfig::new().bank(GIB, GIB, 0));
+    let zone = sim.pages().zones().next().unwrap();
+    let marks = zone.watermarks();
+    assert!(marks.min.abs_diff(1024) <= 1, "{marks:?}");
+    assert_eq!((marks.low, marks.high), (marks.min + marks.min / 4 + step(&marks, zone.managed()), marks.high));
+    assert_eq!(marks.high - marks.low, marks.low - marks.min);
+    sim.pages().set_min_free(8192);
+    assert!(zone.watermarks().min.abs_diff(2048) <= 1);
+}
+
+/// What a thousandth of the zone adds over a quarter of min.
+fn step(marks: &quire_mm::zone::Watermarks, managed: usize) -> usize {
+    (managed / 1000).saturating_sub(marks.min / 4)
+}
+
+#[test]
+fn the_more_urgent_dig_deeper() {
+    let sim = Sim::boot(&SimConfig::new().bank(GIB, 64 * MIB, 0));
+    let zone = sim.pages().zones().next().unwrap();
+    let min = zone.watermarks().min;
+    let mut held = Vec::new();
+    let mut left = |gfp| {
+        held.push(exhaust(sim, 0, gfp));
+        zone.free() + zone.per_cpu()
+    };
+    let near = |left: usize, mark: usize| assert!(left >= mark && left <= mark + 2, "{left} pages left, {mark} kept");
+    near(left(Gfp::KERNEL | Gfp::NORETRY), min);
+    near(left(Gfp::KERNEL | Gfp::NORETRY | Gfp::HIGH), min - min / 2);
+    near(left(Gfp::ATOMIC), (min - min / 2) - (min - min / 2) / 4);
+    let unchanged = left(Gfp::KERNEL | Gfp::NORETRY | Gfp::MEMALLOC | Gfp::NOMEMALLOC);
+    near(unchanged, (min - min / 2) - (min - min / 2) / 4);
+    assert_eq!(left(Gfp::KERNEL | Gfp::NORETRY | Gfp::MEMALLOC), 0);
+}
+
+#[test]
+fn nodes_are_used_by_distance() {
+    let mut config = SimConfig::new().bank(GIB, 16 * MIB, 0).bank(2 * GIB, 16 * MIB, 1).bank(3 * GIB, 16 * MIB, 2);
+    config.node_of_cpu[1] = 1;
+    let sim = Sim::boot(&config);
+    Sim::set_cpu(1);
+    let here = sim.pages().alloc_page(Gfp::KERNEL).unwrap();
+    assert_eq!(zone_of(sim, &here).0, 1);
+    let there = sim.pages().alloc_pages_node(2, 0, Gfp::KERNEL).unwrap();
+    assert_eq!(zone_of(sim, &there).0, 2);
+    let only_here = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY | Gfp::THISNODE);
+    assert!(only_here.iter().all(|block| zone_of(sim, block).0 == 1));
+    let next = sim.pages().alloc_page(Gfp::KERNEL).unwrap();
+    assert_eq!(zone_of(sim, &next).0, 2, "equally far nodes take turns");
+    Sim::set_cpu(0);
+}
+
+#[test]
+fn kernelcore_is_spread_over_the_nodes() {
+    let mut config = SimConfig::new().bank(GIB, 64 * MIB, 0).bank(2 * GIB, 16 * MIB, 1).bank(3 * GIB, 64 * MIB, 2);
+    config.movable = MovableSplit::KernelCore(72 * MIB / PAGE_SIZE);
+    let sim = Sim::boot(&config);
+    let present = |node, kind| {
+        sim.pages().zones().find(|zone| (zone.node(), zone.kind()) == (node, kind)).map_or(0, |zone| zone.present())
+    };
+    let pages = |mib: usize| mib * MIB / PAGE_SIZE;
+    for (node, kernel, movable) in [(0, 28, 36), (1, 16, 0), (2, 28, 36)] {
+        assert_eq!((present(node, ZoneKind::Dma32), present(node, ZoneKind::Movable)), (pages(kernel), pages(movable)));
+    }
+}
+
+#[test]
+fn high_order_atomic_requests_have_a_reserve() {
+    let sim = Sim::boot(&SimConfig::new().bank(GIB, 512 * MIB, 0));
+    let first = sim.pages().alloc_pages(3, Gfp::KERNEL).unwrap();
+    drop(first);
+    let hold = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    let atomic = sim.pages().alloc_pages(2, Gfp::ATOMIC);
+    drop(hold);
+    assert!(atomic.is_ok());
+    assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+/// Holds pages, and gives them back when asked.
+struct Cache(Mutex<Vec<Block>>);
+
+impl Shrinker for Cache {
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+    fn scan(&self, target: usize, _: Gfp) -> usize {
+        let mut held = self.0.lock().unwrap();
+        let keep = held.len() - target.min(held.len());
+        held.drain(keep..).count()
+    }
+}
+
+#[derive(Default)]
+struct Handler {
+    woken: AtomicUsize,
+    killed: AtomicUsize,
+    waited: AtomicUsize,
+    failed: AtomicUsize,
+    bad: AtomicUsize,
+    /// What a victim holds.
+    victim: Mutex<Vec<Block>>,
+    /// What is freed while somebody waits.
+    later: Mutex<Vec<Block>>,
+}
+
+impl PressureHandler for Handler {
+    fn wake_kswapd(&self, _: usize) {
+        self.woken.fetch_add(1, Relaxed);
+    }
+    fn out_of_memory(&self, _: u32, _: Gfp) -> bool {
+        self.killed.fetch_add(1, Relaxed);
+        self.victim.lock().unwrap().drain(..).count() != 0
+    }
+    fn wait(&self) {
+        if self.waited.fetch_add(1, Relaxed) > 3 {
+            self.later.lock().unwrap().clear();
+        }
+    }
+    fn report_failure(&self, _: u32, _: Gfp) {
+        self.failed.fetch_add(1, Relaxed);
+    }
+    fn report_bad_page(&self, _: quire_mm::addr::Pfn) {
+        self.bad.fetch_add(1, Relaxed);
+    }
+}
+
+fn handled(mib: usize) -> (&'static Sim, &'static Handler) {
+    let sim = Sim::with_mib(mib);
+    let handler: &Handler = Box::leak(Box::default());
+    sim.pages().set_pressure_handler(handler);
+    (sim, handler)
+}
+
+#[test]
+fn shrinkers_are_asked_before_an_allocation_fails() {
+    let (sim, handler) = handled(32);
+    let hoard = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    let held = hoard.len();
+    let cache: &Cache = Box::leak(Box::new(Cache(Mutex::new(hoard))));
+    assert!(sim.pages().register_shrinker(cache));
+    assert!(sim.pages().alloc_page(Gfp::NOWAIT).is_err(), "who cannot wait does not shrink");
+    assert_eq!(cache.count(), held);
+    assert!(handler.woken.load(Relaxed) > 0);
+    let rest = exhaust(sim, 0, Gfp::KERNEL | Gfp::NOWARN);
+    assert_eq!((cache.count(), rest.len()), (0, held), "all that could be reclaimed was");
+    assert_eq!(handler.failed.load(Relaxed), 1, "NOWARN failures are not reported");
+}
+
+#[test]
+fn the_oom_killer_comes_last_and_not_for_everyone() {
+    let (sim, handler) = handled(32);
+    let hoard = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    assert_eq!(handler.killed.load(Relaxed), 0, "not for NORETRY");
+    for gfp in [Gfp::KERNEL | Gfp::RETRY_MAYFAIL, Gfp::NOFS, Gfp::NOIO, Gfp::NOWAIT] {
+        assert!(sim.pages().alloc_page(gfp).is_err());
+        assert_eq!(handler.killed.load(Relaxed), 0, "not for {gfp:?}");
+    }
+    assert!(sim.pages().alloc_pages(4, Gfp::KERNEL).is_err());
+    assert_eq!(handler.killed.load(Relaxed), 0, "not for large blocks");
+    assert!(sim.pages().alloc_page(Gfp::KERNEL).is_err());
+    assert_eq!(handler.killed.load(Relaxed), 1);
+    *handler.victim.lock().unwrap() = hoard;
+    assert!(sim.pages().alloc_page(Gfp::KERNEL).is_ok());
+}
+
+#[test]
+fn nofail_waits_until_there_is_memory() {
+    let (sim, handler) = handled(32);
+    let hoard = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    *handler.later.lock().unwrap() = hoard;
+    assert!(sim.pages().alloc_page(Gfp::NOFS | Gfp::NOFAIL).is_ok());
+    assert!(handler.waited.load(Relaxed) > 3);
+    assert!(sim.pages().alloc_pages(11, Gfp::KERNEL | Gfp::NOFAIL).is_err(), "no such order");
+}
+
+#[test]
+fn injected_failures_hit_what_they_name() {
+    let sim = Sim::with_mib(32);
+    let pages = sim.pages();
+    pages.inject_failures(FaultInjection::nth(3));
+    let results: Vec<_> = (0..6).map(|_| pages.alloc_page(Gfp::KERNEL).is_ok()).collect();
+    assert_eq!(results, [true, true, false, true, true, true]);
+    assert_eq!(pages.injected_failures(), 1);
+    pages.inject_failures(FaultInjection { interval: 1, probability: 100, times: u32::MAX, min_order: 1 });
+    assert!(pages.alloc_page(Gfp::KERNEL).is_ok());
+    assert!(pages.alloc_pages(1, Gfp::KERNEL).is_err());
+    assert!(pages.alloc_pages(1, Gfp::KERNEL | Gfp::NOFAIL).is_ok());
+    pages.inject_failures(FaultInjection { interval: 1, probability: 30, times: u32::MAX, min_order: 0 });
+    let failed = (0..1000).filter(|_| pages.alloc_page(Gfp::KERNEL).is_err()).count();
+    assert!((200..400).contains(&failed), "{failed} of 1000");
+    pages.inject_failures(FaultInjection::OFF);
+    assert!((0..100).all(|_| pages.alloc_page(Gfp::KERNEL).is_ok()));
+    assert_eq!(pages.total_free(), pages.total_managed());
+}
+
+#[test]
+fn a_page_freed_twice_or_in_use_is_kept_out_of_circulation() {
+    let (sim, handler) = handled(32);
+    let pages = sim.pages();
+    let pfn = pages.alloc_page(Gfp::KERNEL).unwrap().into_raw();
+    // SAFETY: the second free breaks the contract: that it is noticed is what this shows.
+    unsafe {
+        pages.free_pages(pfn, 0);
+        pages.free_pages(pfn, 0);
+    }
+    assert_eq!((handler.bad.load(Relaxed), pages.bad_pages()), (1, 1));
+    let mapped = pages.alloc_page(Gfp::KERNEL).unwrap();
+    mapped.page().add_map();
+    drop(mapped);
+    assert_eq!((handler.bad.load(Relaxed), pages.bad_pages()), (2, 2));
+    assert_eq!(pages.total_free() + 1, pages.total_managed(), "the mapped one is lost, the other is free once");
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+#[test]
+fn a_write_to_free_memory_is_found_with_poison_on() {
+    let (sim, handler) = handled(32);
+    let pages = sim.pages();
+    pages.set_poison(true);
+    let block = pages.alloc_page(Gfp::KERNEL).unwrap();
+    let stale = block.as_ptr();
+    drop(block);
+    // SAFETY: the memory exists; that it is free is the point.
+    unsafe { stale.add(100).write(1) };
+    let _again = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    assert_eq!(handler.bad.load(Relaxed), 1);
+    pages.set_poison(false);
+}
+
+#[test]
+fn no_map_memory_and_reserved_memory_are_not_handed_out() {
+    let config = SimConfig::new().bank(GIB, 16 * MIB, 0).reserve(GIB + 4 * MIB, 4 * MIB, RegionKind::Initrd);
+    let sim = Sim::boot(&config);
+    let initrd = PhysAddr::new(GIB + 4 * MIB)..PhysAddr::new(GIB + 8 * MIB);
+    let before = sim.pages().total_managed();
+    // SAFETY: the range was reserved at boot, and nobody uses it.
+    let freed = unsafe { sim.pages().free_reserved(initrd) };
+    assert_eq!(freed, 1024);
+    assert_eq!((sim.pages().total_managed(), sim.pages().total_free()), (before + 1024, before + 1024));
+    assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+#[test]
+fn what_cannot_boot_says_why() {
+    let sim = Sim::with_mib(8);
+    let boot = |memory: &mut MemBlock| {
+        let pages = Box::leak(Box::new(PageAllocator::new(sim)));
+        assert!(pages.alloc_page(Gfp::KERNEL).is_err(), "an allocator without memory says so");
+        // SAFETY: each of these configurations is refused before any memory is touched.
+        unsafe { pages.init(memory, &Config::default()) }.unwrap_err()
+    };
+    let range = |start: usize, len: usize| PhysAddr::new(start)..PhysAddr::new(start + len);
+    assert_eq!(boot(&mut MemBlock::new()), InitError::NoMemory);
+    let mut memory = MemBlock::new();
+    memory.add(range(GIB, MIB), 8).unwrap();
+    assert_eq!(boot(&mut memory), InitError::TooManyNodes);
+    let mut memory = MemBlock::new();
+    memory.add(range(1 << 44, MIB), 0).unwrap();
+    assert_eq!(boot(&mut memory), InitError::AddressTooHigh);
+    let mut memory = MemBlock::new();
+    memory.add(range(GIB, MIB), 0).unwrap();
+    memory.reserve(range(GIB, MIB), RegionKind::Kernel, "").unwrap();
+    assert!(matches!(boot(&mut memory), InitError::MemBlock(_)));
+}

@@ -1,0 +1,94 @@
+//! Cache maintenance by address.
+
+use core::arch::asm;
+
+use aarch64_cpu::registers::{CTR_EL0, Readable};
+
+use super::barrier::{dsb_ish, dsb_sy, isb};
+
+fn data_line() -> usize {
+    4 << CTR_EL0.read(CTR_EL0::DminLine)
+}
+
+fn instruction_line() -> usize {
+    4 << CTR_EL0.read(CTR_EL0::IminLine)
+}
+
+/// Cleans to the point of coherency: a CPU with its MMU off, or a device that does not snoop, reads what was
+/// written (Arm ARM B2.8).
+pub fn clean_to_memory(start: *const u8, len: usize) {
+    let line = data_line();
+    let mut at = start.addr() & !(line - 1);
+    while at < start.addr() + len {
+        // SAFETY: DC CVAC writes back a line; it changes no value that an observer of the address sees.
+        unsafe { asm!("dc cvac, {}", in(reg) at, options(nostack, preserves_flags)) }
+        at += line;
+    }
+    dsb_sy();
+}
+
+/// Makes instructions that were written at `start` the ones that are fetched, on all CPUs (Arm ARM B2.7.4.2):
+/// clean data to the point of unification, invalidate instructions, each followed by DSB. CTR_EL0.IDC and DIC
+/// say which of the two a CPU does not need.
+pub fn sync_instructions(start: *const u8, len: usize) {
+    let ctr = CTR_EL0.get();
+    let (idc, dic) = (ctr >> 28 & 1 == 1, ctr >> 29 & 1 == 1);
+    let end = start.addr() + len;
+    if !idc {
+        let line = data_line();
+        let mut at = start.addr() & !(line - 1);
+        while at < end {
+            // SAFETY: as for DC CVAC.
+            unsafe { asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) }
+            at += line;
+        }
+    }
+    dsb_ish();
+    if !dic {
+        let line = instruction_line();
+        let mut at = start.addr() & !(line - 1);
+        while at < end {
+            // SAFETY: forgetting a cached instruction is safe; it is fetched again.
+            unsafe { asm!("ic ivau, {}", in(reg) at, options(nostack, preserves_flags)) }
+            at += line;
+        }
+        dsb_ish();
+    }
+    isb();
+}
+
+/// Fills a page with zeros by DC ZVA where the CPU allows it, a cache line (or more) at a time without reading it
+/// first.
+pub fn clear_page(page: *mut u8) {
+    /// Bytes in a page.
+    const PAGE: usize = quire_mm::addr::PAGE_SIZE;
+    if zva_is_64() {
+        // SAFETY: the caller owns the page; DCZID_EL0 says that each DC ZVA clears 64 aligned bytes of it.
+        unsafe {
+            asm!(
+                "2:",
+                ".rept 16",
+                "dc zva, {p}",
+                "add {p}, {p}, #64",
+                ".endr",
+                "cmp {p}, {end}",
+                "b.lo 2b",
+                p = inout(reg) page => _,
+                end = in(reg) page.wrapping_add(PAGE),
+                options(nostack)
+            );
+        }
+    } else {
+        // SAFETY: the caller owns the page.
+        unsafe { core::ptr::write_bytes(page, 0, PAGE) }
+    }
+}
+
+/// Whether DC ZVA is allowed and clears 64 bytes, as on every Cortex-A.
+#[inline(always)]
+fn zva_is_64() -> bool {
+    let dczid: u64;
+    // SAFETY: DCZID_EL0 is a constant of the CPU.
+    unsafe { asm!("mrs {}, dczid_el0", out(reg) dczid, options(pure, nomem, nostack, preserves_flags)) }
+    dczid & 0x1f == 4
+}

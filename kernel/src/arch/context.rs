@@ -1,0 +1,63 @@
+//! Switching between kernel stacks.
+
+use core::arch::naked_asm;
+
+/// What a thread that is not running keeps: the registers that a function call preserves.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Context {
+    /// x19 to x28.
+    pub saved: [u64; 10],
+    /// x29.
+    pub fp: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Where it goes on.
+    pub pc: u64,
+}
+
+/// Saves this thread into `prev` and goes on as `next`. Returns when somebody switches back to `prev`.
+///
+/// # Safety
+/// Interrupts are masked; `next` was saved by this function or made by [`Context::entering`], on a stack that
+/// nobody runs on.
+#[unsafe(naked)]
+pub unsafe extern "C" fn switch(prev: *mut Context, next: *const Context) {
+    naked_asm!(
+        "stp x19, x20, [x0]",
+        "stp x21, x22, [x0, #16]",
+        "stp x23, x24, [x0, #32]",
+        "stp x25, x26, [x0, #48]",
+        "stp x27, x28, [x0, #64]",
+        "mov x9, sp",
+        "stp x29, x9, [x0, #80]",
+        "str x30, [x0, #96]",
+        "ldp x19, x20, [x1]",
+        "ldp x21, x22, [x1, #16]",
+        "ldp x23, x24, [x1, #32]",
+        "ldp x25, x26, [x1, #48]",
+        "ldp x27, x28, [x1, #64]",
+        "ldp x29, x9, [x1, #80]",
+        "ldr x30, [x1, #96]",
+        "mov sp, x9",
+        "ret",
+    )
+}
+
+impl Context {
+    /// A context that begins by calling `entry(arg)`, which never returns, on the stack that ends at `sp`. It
+    /// first finishes the switch that led to it.
+    pub fn entering(sp: usize, entry: extern "C" fn(usize) -> !, arg: usize) -> Context {
+        let mut c = Context { sp: sp as u64, pc: first_steps as *const () as u64, ..Context::default() };
+        c.saved[0] = entry as *const () as u64;
+        c.saved[1] = arg as u64;
+        c
+    }
+}
+
+/// Where a new thread starts: x19 is its function, x20 the argument.
+#[unsafe(naked)]
+unsafe extern "C" fn first_steps() {
+    naked_asm!("bl {finish}", "mov x0, x20", "mov x29, xzr", "mov x30, xzr", "br x19",
+        finish = sym crate::task::sched::finish_switch)
+}

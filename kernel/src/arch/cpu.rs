@@ -1,0 +1,90 @@
+//! This CPU: its number, its interrupt mask, its idling.
+
+use core::arch::asm;
+
+use crate::task::percpu::PerCpu;
+
+/// This CPU's data. TPIDR_EL1 holds its address from the CPU's first Rust instruction on.
+#[inline(always)]
+pub fn this() -> &'static PerCpu {
+    let p: *const PerCpu;
+    // Not `pure`: a thread may be on another CPU after a switch.
+    // SAFETY: reading TPIDR_EL1 has no effect.
+    unsafe { asm!("mrs {}, tpidr_el1", out(reg) p, options(nomem, nostack, preserves_flags)) }
+    // SAFETY: `set_this` ran before anything else on this CPU, with a record that lives for ever.
+    unsafe { &*p }
+}
+
+/// Makes `data` this CPU's own.
+pub fn set_this(data: &'static PerCpu) {
+    // SAFETY: TPIDR_EL1 is for this.
+    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(data), options(nomem, nostack, preserves_flags)) }
+}
+
+/// Masks interrupts; the answer is the former DAIF.
+#[inline(always)]
+pub fn irq_save() -> usize {
+    let daif: usize;
+    // SAFETY: masking interrupts is always safe. Memory accesses stay behind it.
+    unsafe { asm!("mrs {}, daif", "msr daifset, #2", out(reg) daif, options(nostack, preserves_flags)) }
+    daif
+}
+
+/// Restores what [`irq_save`] answered.
+#[inline(always)]
+pub fn irq_restore(daif: usize) {
+    // SAFETY: this is the mask that was in force before.
+    unsafe { asm!("msr daif, {}", in(reg) daif, options(nostack, preserves_flags)) }
+}
+
+/// Lets interrupts in.
+#[inline(always)]
+pub fn irq_enable() {
+    // SAFETY: the vectors are installed before anyone calls this.
+    unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) }
+}
+
+/// Keeps interrupts out.
+#[inline(always)]
+pub fn irq_disable() {
+    // SAFETY: as `irq_save`.
+    unsafe { asm!("msr daifset, #2", options(nostack, preserves_flags)) }
+}
+
+/// Sleeps until an interrupt is pending, masked or not.
+#[inline(always)]
+pub fn wait_for_interrupt() {
+    // SAFETY: WFI only waits. The DSB lets stores drain first.
+    unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
+}
+
+/// Tells the CPU that it spins.
+#[inline(always)]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) }
+}
+
+/// Wakes CPUs that wait for an event: those in a spin table's loop.
+pub fn send_event() {
+    // SAFETY: a hint.
+    unsafe { asm!("sev", options(nostack, preserves_flags)) }
+}
+
+/// Stops here for good.
+pub fn park() -> ! {
+    irq_disable();
+    loop {
+        // SAFETY: as above.
+        unsafe { asm!("wfi", options(nostack)) }
+    }
+}
+
+/// The frame pointer, where a backtrace begins.
+#[inline(always)]
+pub fn frame_pointer() -> usize {
+    let fp: usize;
+    // SAFETY: reading a register.
+    unsafe { asm!("mov {}, x29", out(reg) fp, options(nomem, nostack, preserves_flags)) }
+    fp
+}

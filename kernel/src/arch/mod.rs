@@ -1,0 +1,16 @@
+//! The only place with assembly and system registers.
+
+pub mod barrier;
+pub mod cache;
+pub mod context;
+pub mod cpu;
+pub mod firmware;
+pub mod fp;
+pub mod gic;
+mod head;
+pub mod regs;
+pub mod smp;
+pub mod timer;
+pub mod tlb;
+pub mod trap;
+pub mod uaccess;

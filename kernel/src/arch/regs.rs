@@ -1,0 +1,89 @@
+//! System registers that the crate `aarch64-cpu` does not name, and a few shorthands.
+
+use core::arch::asm;
+
+use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable};
+
+/// Affinity fields of MPIDR_EL1, as the device tree's `reg` of a CPU has them.
+pub fn mpidr() -> u64 {
+    MPIDR_EL1.get() & 0xff_00ff_ffff
+}
+
+/// MIDR_EL1: who made the CPU, and which one it is.
+pub fn midr() -> u64 {
+    MIDR_EL1.get()
+}
+
+/// The exception syndrome.
+#[inline(always)]
+pub fn esr() -> u64 {
+    let v: u64;
+    // SAFETY: reading ESR_EL1 has no effect.
+    unsafe { asm!("mrs {}, esr_el1", out(reg) v, options(nomem, nostack, preserves_flags)) }
+    v
+}
+
+/// The faulting address.
+#[inline(always)]
+pub fn far() -> usize {
+    let v: usize;
+    // SAFETY: reading FAR_EL1 has no effect.
+    unsafe { asm!("mrs {}, far_el1", out(reg) v, options(nomem, nostack, preserves_flags)) }
+    v
+}
+
+/// Sets the translation table and ASID of the lower half. With a fresh ASID, or one that always meant this
+/// table, nothing needs to be flushed; the ISB makes it so for the next user access.
+#[inline(always)]
+pub fn set_ttbr0(table: u64, asid: u16) {
+    let v = table | u64::from(asid) << 48;
+    // SAFETY: the kernel itself does not use the lower half, apart from the copy routines, which expect the
+    // current process there.
+    unsafe { asm!("msr ttbr0_el1, {}", "isb", in(reg) v, options(nostack, preserves_flags)) }
+}
+
+/// The thread pointer of the running program.
+#[inline(always)]
+pub fn tls() -> u64 {
+    let v: u64;
+    // SAFETY: TPIDR_EL0 belongs to the program.
+    unsafe { asm!("mrs {}, tpidr_el0", out(reg) v, options(nomem, nostack, preserves_flags)) }
+    v
+}
+
+/// Sets the thread pointer of the running program.
+#[inline(always)]
+pub fn set_tls(v: u64) {
+    // SAFETY: as above.
+    unsafe { asm!("msr tpidr_el0, {}", in(reg) v, options(nomem, nostack, preserves_flags)) }
+}
+
+/// Whether the CPU has 16-bit ASIDs.
+pub fn has_16_bit_asids() -> bool {
+    use aarch64_cpu::registers::ID_AA64MMFR0_EL1;
+    ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::ASIDBits) == 2
+}
+
+/// Lets EL0 read the virtual counter and its frequency (EL0VCTEN), and nothing else of the timer.
+pub fn allow_user_counter() {
+    // SAFETY: it gives EL0 a clock to read.
+    unsafe { asm!("msr cntkctl_el1, {}", in(reg) 1u64 << 1, options(nomem, nostack, preserves_flags)) }
+}
+
+/// What programs may use of the CPU, as Linux's HWCAP bits (`arch/arm64/include/uapi/asm/hwcap.h`).
+pub fn hwcap() -> u64 {
+    use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64PFR0_EL1};
+    let field = |register: u64, shift: u32| register >> shift & 15;
+    let (isar, pfr) = (ID_AA64ISAR0_EL1.get(), ID_AA64PFR0_EL1.get());
+    let mut caps = 0;
+    let mut set = |bit: u32, has: bool| caps |= u64::from(has) << bit;
+    set(0, field(pfr, 16) != 15);
+    set(1, field(pfr, 20) != 15);
+    set(3, field(isar, 4) >= 1);
+    set(4, field(isar, 4) >= 2);
+    set(5, field(isar, 8) >= 1);
+    set(6, field(isar, 12) >= 1);
+    set(7, field(isar, 16) >= 1);
+    set(8, field(isar, 20) >= 2);
+    caps
+}

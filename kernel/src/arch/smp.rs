@@ -1,0 +1,97 @@
+//! Other CPUs: starting them, and replacing the tables under a running one.
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_mm::machine::MAX_CPUS;
+use quire_mm::{Machine, PhysAddr};
+use quire_platform::tree::{Board, Cpu as Described, EnableMethod};
+
+use super::barrier::{dsb_sy, isb};
+use super::firmware::Smccc;
+use super::{cache, cpu, regs};
+use crate::boot::BootCell;
+use crate::vm::Cpu;
+use crate::vm::layout::KIMAGE;
+
+/// What a starting CPU reads with its MMU off: TTBR1, stack top, per-CPU base.
+#[repr(C, align(64))]
+pub struct Secondary {
+    ttbr1: AtomicU64,
+    stack: AtomicU64,
+    percpu: AtomicU64,
+}
+
+/// One CPU starts at a time.
+pub static SECONDARY: Secondary =
+    Secondary { ttbr1: AtomicU64::new(0), stack: AtomicU64::new(0), percpu: AtomicU64::new(0) };
+
+/// Physical address of KIMAGE.
+pub static IMAGE: BootCell<PhysAddr> = BootCell::new(PhysAddr::new(0));
+
+unsafe extern "C" {
+    fn secondary_entry();
+    fn replace_ttbr1();
+    static early_empty: u8;
+}
+
+/// The physical address of something in the image.
+pub fn image_to_phys(va: usize) -> PhysAddr {
+    *IMAGE.get() + (va - KIMAGE)
+}
+
+/// A root table without entries, for TTBR0 where there is no process.
+pub fn empty_table() -> PhysAddr {
+    image_to_phys((&raw const early_empty).addr())
+}
+
+/// Makes `root` the upper half's tables, in which the image lies where it does now. Interrupts are masked.
+pub fn replace_tables(root: PhysAddr) {
+    let trampoline = image_to_phys(replace_ttbr1 as *const () as usize).get();
+    // SAFETY: TTBR0 still holds the identity map of the trampoline's page; the new tables map the image where it
+    // is, so the return address stays good.
+    unsafe {
+        asm!("blr {f}", f = in(reg) trampoline, in("x0") root.get(), out("x1") _, out("x30") _, options(nostack));
+    }
+}
+
+/// The CPUs of the tree in the order of their numbers: the one that boots first, at most [`MAX_CPUS`].
+pub fn in_order(board: &Board) -> impl Iterator<Item = &Described> {
+    let me = regs::mpidr();
+    let boot = board.cpus.iter().filter(move |c| c.mpidr == me);
+    boot.chain(board.cpus.iter().filter(move |c| c.mpidr != me)).take(MAX_CPUS)
+}
+
+/// Lets a CPU begin at `secondary_main` with this stack and data.
+pub fn start(board: &Board, which: &Described, ttbr1: PhysAddr, stack_top: usize, percpu: usize) -> Result<(), &'static str> {
+    SECONDARY.ttbr1.store(ttbr1.get() as u64, Ordering::Relaxed);
+    SECONDARY.stack.store(stack_top as u64, Ordering::Relaxed);
+    SECONDARY.percpu.store(percpu as u64, Ordering::Relaxed);
+    cache::clean_to_memory((&raw const SECONDARY).cast(), size_of::<Secondary>());
+    let entry = image_to_phys(secondary_entry as *const () as usize).get() as u64;
+    match (which.enable, &board.psci) {
+        (EnableMethod::Psci, Some(psci)) => {
+            psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses")
+        }
+        (EnableMethod::Psci, None) => Err("the tree has no PSCI"),
+        (EnableMethod::SpinTable(release), _) => {
+            let word = Cpu.direct_map(PhysAddr::new(release as usize)).cast::<u64>();
+            // SAFETY: the tree's reader checked that the word is memory; the direct map reaches it. It may be
+            // physical 0, but its alias is no null pointer.
+            unsafe { word.write_volatile(entry) };
+            cache::clean_to_memory(word.cast(), 8);
+            dsb_sy();
+            cpu::send_event();
+            Ok(())
+        }
+        (EnableMethod::None, _) => Err("the tree names no way to start it"),
+    }
+}
+
+/// Takes the identity map out of TTBR0: the lower half is the processes' from now on.
+pub fn leave_identity_map() {
+    regs::set_ttbr0(empty_table().get() as u64, 0);
+    super::tlb::flush_local();
+    isb();
+}
+

@@ -1,0 +1,321 @@
+//! The exception vectors: from the hardware's state to a [`TrapFrame`] and back.
+//!
+//! An exception from EL0 arrives on the thread's kernel stack, which is empty then, so its frame lies at the top
+//! of it. An exception from EL1 nests below what runs. Before a nested frame is stored, one bit of SP tells
+//! whether the stack still has room (see [`crate::vm::layout::STACK_ALIGN`]); if not, the kernel dies on a stack
+//! of its own and can say why.
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use crate::task::percpu::PerCpu;
+use crate::task::thread::Thread;
+use crate::vm::layout::STACK_SIZE;
+
+/// The registers of whoever was interrupted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrapFrame {
+    /// x0 to x30.
+    pub x: [u64; 31],
+    /// SP_EL0, or the kernel's SP for a nested frame.
+    pub sp: u64,
+    /// Where it goes on.
+    pub pc: u64,
+    /// SPSR_EL1.
+    pub pstate: u64,
+    /// x0 as a system call began, to start it again.
+    pub orig_x0: u64,
+    /// The number of the system call that this frame is in; [`NO_SYSCALL`] else.
+    pub syscall: u64,
+}
+
+/// [`TrapFrame::syscall`] of a frame that is not in a system call.
+pub const NO_SYSCALL: u64 = u64::MAX;
+
+/// PSTATE of a program: EL0, AArch64, nothing masked.
+pub const PSTATE_USER: u64 = 0;
+
+/// Bits of PSTATE that a program may choose: the condition flags.
+pub const PSTATE_USER_MASK: u64 = 0xf000_0000;
+
+impl TrapFrame {
+    /// Whether the frame is a program's.
+    pub fn from_user(&self) -> bool {
+        self.pstate & 0xf == 0
+    }
+}
+
+const FRAME: usize = size_of::<TrapFrame>();
+
+global_asm!(
+    r#"
+    .macro  save_frame
+    stp     x0, x1, [sp]
+    stp     x2, x3, [sp, #16]
+    stp     x4, x5, [sp, #32]
+    stp     x6, x7, [sp, #48]
+    stp     x8, x9, [sp, #64]
+    stp     x10, x11, [sp, #80]
+    stp     x12, x13, [sp, #96]
+    stp     x14, x15, [sp, #112]
+    stp     x16, x17, [sp, #128]
+    stp     x18, x19, [sp, #144]
+    stp     x20, x21, [sp, #160]
+    stp     x22, x23, [sp, #176]
+    stp     x24, x25, [sp, #192]
+    stp     x26, x27, [sp, #208]
+    stp     x28, x29, [sp, #224]
+    .endm
+
+    .macro  load_frame
+    ldp     x0, x1, [sp]
+    ldp     x2, x3, [sp, #16]
+    ldp     x4, x5, [sp, #32]
+    ldp     x6, x7, [sp, #48]
+    ldp     x8, x9, [sp, #64]
+    ldp     x10, x11, [sp, #80]
+    ldp     x12, x13, [sp, #96]
+    ldp     x14, x15, [sp, #112]
+    ldp     x16, x17, [sp, #128]
+    ldp     x18, x19, [sp, #144]
+    ldp     x20, x21, [sp, #160]
+    ldp     x22, x23, [sp, #176]
+    ldp     x24, x25, [sp, #192]
+    ldp     x26, x27, [sp, #208]
+    ldp     x28, x29, [sp, #224]
+    ldr     x30, [sp, #240]
+    add     sp, sp, #{FRAME}
+    .endm
+
+    .macro  enter_user
+    sub     sp, sp, #{FRAME}
+    save_frame
+    mrs     x21, sp_el0
+    mrs     x22, elr_el1
+    mrs     x23, spsr_el1
+    stp     x30, x21, [sp, #240]
+    stp     x22, x23, [sp, #256]
+    .endm
+
+    .macro  vector to
+    .balign 128
+    b       \to
+    .endm
+
+    .macro  kernel_vector to
+    .balign 128
+    sub     sp, sp, #{FRAME}
+    add     sp, sp, x0                  // room? without a register to spare: sp and x0 swap roles and back
+    sub     x0, sp, x0
+    tbnz    x0, #{STACK_BIT}, 1f
+    sub     x0, sp, x0
+    sub     sp, sp, x0
+    b       \to
+1:  sub     x0, sp, x0
+    sub     sp, sp, x0
+    b       overflowed
+    .endm
+
+    .section .vectors.text, "ax"
+    .balign 2048
+    .global vectors
+vectors:
+    vector  bad_el1t
+    vector  bad_el1t
+    vector  bad_el1t
+    vector  bad_el1t
+    kernel_vector el1_sync
+    kernel_vector el1_irq
+    kernel_vector el1_fiq
+    kernel_vector el1_serror
+    vector  el0_sync
+    vector  el0_irq
+    vector  el0_fiq
+    vector  el0_serror
+    vector  el0_32
+    vector  el0_32
+    vector  el0_32
+    vector  el0_32
+
+    .text
+el0_sync:
+    enter_user
+    mrs     x1, esr_el1
+    lsr     x2, x1, #26
+    cmp     x2, #0x15                   // SVC from AArch64
+    b.ne    2f
+    ldr     x3, [sp]                    // orig_x0
+    stp     x3, x8, [sp, #272]
+    msr     daifclr, #2
+    mov     x29, xzr
+    mov     x0, sp
+    bl      {SYSCALL}
+    b       return_to_user
+2:  mov     x2, #-1
+    str     x2, [sp, #280]
+    mrs     x2, far_el1
+    msr     daifclr, #2
+    mov     x29, xzr
+    mov     x0, sp
+    bl      {FAULT}
+
+    .global return_to_user
+return_to_user:
+    msr     daifset, #2
+    mrs     x1, tpidr_el1
+    ldr     x1, [x1, #{CURRENT}]
+    ldr     w1, [x1, #{WORK}]
+    cbnz    w1, 3f
+4:  ldp     x22, x23, [sp, #256]
+    ldr     x21, [sp, #248]
+    msr     sp_el0, x21
+    msr     elr_el1, x22
+    msr     spsr_el1, x23
+    load_frame
+    eret
+3:  mov     x0, sp
+    bl      {WORK_FN}                   // returns with interrupts masked and nothing left to do
+    b       4b
+
+el0_irq:
+    enter_user
+    mov     x2, #-1
+    str     x2, [sp, #280]
+    mov     x29, xzr
+    bl      {IRQ}
+    b       return_to_user
+
+el0_fiq:
+    enter_user
+    mov     x1, #1
+    b       dead
+el0_serror:
+    enter_user
+    mov     x1, #2
+    b       dead
+el0_32:
+    enter_user
+    mov     x1, #3
+    b       dead
+
+    .macro  enter_kernel
+    save_frame
+    add     x21, sp, #{FRAME}
+    mrs     x22, elr_el1
+    mrs     x23, spsr_el1
+    stp     x30, x21, [sp, #240]
+    stp     x22, x23, [sp, #256]
+    mov     x2, #-1
+    str     x2, [sp, #280]
+    stp     x29, x22, [sp, #-16]!       // a frame record, so that a backtrace goes on through here
+    mov     x29, sp
+    .endm
+
+    .macro  leave_kernel
+    add     sp, sp, #16
+    ldp     x22, x23, [sp, #256]
+    msr     elr_el1, x22
+    msr     spsr_el1, x23
+    load_frame
+    eret
+    .endm
+
+el1_sync:
+    enter_kernel
+    add     x0, sp, #16
+    mrs     x1, esr_el1
+    mrs     x2, far_el1
+    tbnz    x23, #7, 5f                 // interrupts were masked: they stay so
+    msr     daifclr, #2
+5:  bl      {KERNEL_FAULT}
+    msr     daifset, #2
+    leave_kernel
+
+el1_irq:
+    enter_kernel
+    bl      {IRQ}
+    leave_kernel
+
+el1_fiq:
+    enter_kernel
+    add     x0, sp, #16
+    mov     x1, #1
+    b       dead_at
+el1_serror:
+    enter_kernel
+    add     x0, sp, #16
+    mov     x1, #2
+    b       dead_at
+bad_el1t:
+    mov     x1, #4
+    b       dead
+dead:
+    mov     x0, sp
+dead_at:
+    mrs     x2, esr_el1
+    mrs     x3, far_el1
+    mov     x29, xzr
+    bl      {DEAD}
+
+overflowed:
+    // SP points {FRAME} bytes below a full stack: its value is worth keeping, the memory there is not.
+    msr     tpidrro_el0, x0
+    adrp    x0, overflow_stack_top
+    add     x0, x0, :lo12:overflow_stack_top
+    sub     x0, x0, #{FRAME}
+    stp     x1, x2, [x0, #8]
+    mov     x1, sp
+    add     x1, x1, #{FRAME}
+    mov     sp, x0
+    mrs     x2, tpidrro_el0
+    str     x2, [sp]
+    stp     x30, x1, [sp, #240]
+    mrs     x1, elr_el1
+    mrs     x2, spsr_el1
+    stp     x1, x2, [sp, #256]
+    mov     x1, #5
+    b       dead
+
+    // What a signal handler returns to where its program brings no code of its own: rt_sigreturn. A page of its
+    // own, mapped into every process.
+    .section .rodata.sigreturn, "a"
+    .balign 4096
+    .global sigreturn_page
+sigreturn_page:
+    mov     x8, #139
+    svc     #0
+    .balign 4096
+
+    .bss
+    .balign 16
+    .space  8192
+overflow_stack_top:
+    "#,
+    FRAME = const FRAME,
+    STACK_BIT = const STACK_SIZE.trailing_zeros(),
+    CURRENT = const offset_of!(PerCpu, current),
+    WORK = const offset_of!(Thread, work),
+    SYSCALL = sym crate::syscall::enter,
+    FAULT = sym crate::trap::from_user,
+    KERNEL_FAULT = sym crate::trap::from_kernel,
+    IRQ = sym crate::trap::interrupt,
+    DEAD = sym crate::trap::dead,
+    WORK_FN = sym crate::trap::before_user,
+);
+
+const _: () = {
+    assert!(FRAME == 288 && offset_of!(TrapFrame, sp) == 248 && offset_of!(TrapFrame, pc) == 256);
+    assert!(offset_of!(TrapFrame, orig_x0) == 272 && offset_of!(TrapFrame, syscall) == 280);
+};
+
+unsafe extern "C" {
+    /// Leaves the kernel with the frame that SP points at: what a new thread's kernel side begins with.
+    pub safe fn return_to_user(_: usize) -> !;
+    static sigreturn_page: u8;
+}
+
+/// Where the page lies that signal handlers return through.
+pub fn sigreturn_page_address() -> usize {
+    (&raw const sigreturn_page).addr()
+}

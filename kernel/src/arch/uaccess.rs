@@ -1,0 +1,228 @@
+//! The only routines that touch a user's memory: unprivileged loads and stores (LDTR, STTR), which see what EL0
+//! would see, with a table of fix-ups. A fault in one first goes the way of every page fault; if the address has
+//! no page to offer, the routine goes on at its fix-up and says how much is left.
+
+use core::arch::global_asm;
+
+use quire_abi::Errno;
+use quire_abi::layout::Pod;
+use quire_mm::UserAddr;
+use quire_mm::addr::USER_END;
+
+global_asm!(
+    r#"
+    // A user access at the next instruction; on a fault that cannot be served, execution goes on at \fix.
+    .macro  user fix, insn:vararg
+    9999: \insn
+    .pushsection __ex_table, "a"
+    .balign 4
+    .long   9999b - ., \fix - .
+    .popsection
+    .endm
+
+    .text
+    // x0: to (user), x1: from (kernel), x2: bytes. Answers the bytes not copied.
+    .global __copy_to_user
+__copy_to_user:
+1:  subs    x2, x2, #32
+    b.lo    2f
+    ldp     x3, x4, [x1], #16
+    ldp     x5, x6, [x1], #16
+    user    8f, sttr x3, [x0]
+    user    8f, sttr x4, [x0, #8]
+    user    8f, sttr x5, [x0, #16]
+    user    8f, sttr x6, [x0, #24]
+    add     x0, x0, #32
+    b       1b
+2:  add     x2, x2, #32
+3:  subs    x2, x2, #8
+    b.lo    4f
+    ldr     x3, [x1], #8
+    user    7f, sttr x3, [x0]
+    add     x0, x0, #8
+    b       3b
+4:  add     x2, x2, #8
+5:  cbz     x2, 6f
+    ldrb    w3, [x1], #1
+    user    6f, sttrb w3, [x0]
+    add     x0, x0, #1
+    sub     x2, x2, #1
+    b       5b
+6:  mov     x0, x2
+    ret
+7:  add     x0, x2, #8
+    ret
+8:  add     x0, x2, #32
+    ret
+
+    // x0: to (kernel), x1: from (user), x2: bytes. Answers the bytes not copied.
+    .global __copy_from_user
+__copy_from_user:
+1:  subs    x2, x2, #32
+    b.lo    2f
+    user    8f, ldtr x3, [x1]
+    user    8f, ldtr x4, [x1, #8]
+    user    8f, ldtr x5, [x1, #16]
+    user    8f, ldtr x6, [x1, #24]
+    add     x1, x1, #32
+    stp     x3, x4, [x0], #16
+    stp     x5, x6, [x0], #16
+    b       1b
+2:  add     x2, x2, #32
+3:  subs    x2, x2, #8
+    b.lo    4f
+    user    7f, ldtr x3, [x1]
+    add     x1, x1, #8
+    str     x3, [x0], #8
+    b       3b
+4:  add     x2, x2, #8
+5:  cbz     x2, 6f
+    user    6f, ldtrb w3, [x1]
+    add     x1, x1, #1
+    strb    w3, [x0], #1
+    sub     x2, x2, #1
+    b       5b
+6:  mov     x0, x2
+    ret
+7:  add     x0, x2, #8
+    ret
+8:  add     x0, x2, #32
+    ret
+
+    // x0: to (kernel), x1: from (user), x2: room. Copies up to and with a NUL. Answers the bytes copied, the NUL
+    // included; x2 if there was none; -1 on a fault.
+    .global __copy_string_from_user
+__copy_string_from_user:
+    mov     x4, x0
+    add     x5, x0, x2
+1:  cmp     x4, x5
+    b.eq    2f
+    user    3f, ldtrb w3, [x1]
+    add     x1, x1, #1
+    strb    w3, [x4], #1
+    cbnz    w3, 1b
+2:  sub     x0, x4, x0
+    ret
+3:  mov     x0, #-1
+    ret
+
+    // x0: word (user, checked, aligned), w1: expected, w2: new. Answers what was there, or -1 on a fault. There
+    // are no unprivileged exclusives, so these run with EL1's rights, with PAN dropped around them where the CPU
+    // has it; the fault path treats them as user accesses all the same. x3: whether there is PAN.
+    .global __user_cmpxchg
+__user_cmpxchg:
+    cbz     x3, 1f
+    .inst   0xd500409f                  // msr pan, #0
+1:  user    4f, ldaxr w4, [x0]
+    cmp     w4, w1
+    b.ne    2f
+    user    4f, stlxr w5, w2, [x0]
+    cbnz    w5, 1b
+2:  clrex
+    mov     w0, w4
+    b       5f
+4:  mov     x0, #-1
+5:  cbz     x3, 6f
+    .inst   0xd500419f                  // msr pan, #1
+6:  ret
+    "#
+);
+
+unsafe extern "C" {
+    fn __copy_to_user(to: usize, from: *const u8, len: usize) -> usize;
+    fn __copy_from_user(to: *mut u8, from: usize, len: usize) -> usize;
+    fn __copy_string_from_user(to: *mut u8, from: usize, room: usize) -> isize;
+    fn __user_cmpxchg(word: usize, expected: u32, new: u32, pan: u64) -> i64;
+    static __ex_table_start: [i32; 0];
+    static __ex_table_end: [i32; 0];
+}
+
+/// Checks that a range lies in the lower half. Below that, the tables decide.
+fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
+    match addr.get().checked_add(len) {
+        Some(end) if end <= USER_END => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Copies bytes out. Answers how many got there; EFAULT when none did.
+pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<usize, Errno> {
+    check(to, from.len())?;
+    // SAFETY: `from` is readable, and the routine touches the checked user range only by STTR.
+    let left = unsafe { __copy_to_user(to.get(), from.as_ptr(), from.len()) };
+    done(from.len(), left)
+}
+
+/// Copies bytes in. Answers how many came; EFAULT when none did.
+pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, Errno> {
+    check(from, to.len())?;
+    // SAFETY: `to` is writable, and the routine touches the checked user range only by LDTR.
+    let left = unsafe { __copy_from_user(to.as_mut_ptr(), from.get(), to.len()) };
+    done(to.len(), left)
+}
+
+fn done(len: usize, left: usize) -> Result<usize, Errno> {
+    if left == len && len > 0 { Err(Errno::EFAULT) } else { Ok(len - left) }
+}
+
+/// Stores a record, whole or with EFAULT.
+pub fn put<T: Pod>(to: UserAddr, value: &T) -> Result<(), Errno> {
+    // SAFETY: a `Pod` has no padding, so all its bytes are initialised.
+    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+    if copy_to_user(to, bytes)? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Loads a record, whole or with EFAULT.
+pub fn get<T: Pod>(from: UserAddr) -> Result<T, Errno> {
+    let mut value = core::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: the bytes of a zeroed `MaybeUninit` are initialised.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
+    if copy_from_user(bytes, from)? != bytes.len() {
+        return Err(Errno::EFAULT);
+    }
+    // SAFETY: every bit pattern is a valid `Pod`.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Copies a NUL-terminated string in and answers it without the NUL; ENAMETOOLONG if `to` is too small.
+pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
+    let room = to.len().min(USER_END.saturating_sub(from.get()));
+    // SAFETY: `to` is writable; the user range ends at or below USER_END and is touched only by LDTRB.
+    let n = unsafe { __copy_string_from_user(to.as_mut_ptr(), from.get(), room) };
+    match usize::try_from(n) {
+        Err(_) => Err(Errno::EFAULT),
+        Ok(n) if n > 0 && to[n - 1] == 0 => Ok(&to[..n - 1]),
+        Ok(n) if n < to.len() => Err(Errno::EFAULT),
+        Ok(_) => Err(Errno::ENAMETOOLONG),
+    }
+}
+
+/// Compares and exchanges a user's word, sequentially consistent; answers what was there.
+pub fn cmpxchg(word: UserAddr, expected: u32, new: u32) -> Result<u32, Errno> {
+    check(word, 4)?;
+    if !word.is_aligned(4) {
+        return Err(Errno::EINVAL);
+    }
+    use aarch64_cpu::registers::{ID_AA64MMFR1_EL1, Readable};
+    let pan = ID_AA64MMFR1_EL1.get() >> 20 & 15;
+    // SAFETY: the word is in the lower half and aligned; the accesses have fix-ups.
+    match unsafe { __user_cmpxchg(word.get(), expected, new, pan) } {
+        -1 => Err(Errno::EFAULT),
+        was => Ok(was as u32),
+    }
+}
+
+/// Where execution goes on after a fault at `pc` that could not be served; `None` if `pc` is no user access.
+pub fn fixup(pc: usize) -> Option<usize> {
+    // SAFETY: the linker script puts the table's entries between the two symbols.
+    let table = unsafe {
+        let start = (&raw const __ex_table_start).cast::<[i32; 2]>();
+        let end = (&raw const __ex_table_end).cast::<[i32; 2]>();
+        core::slice::from_raw_parts(start, end.offset_from_unsigned(start))
+    };
+    table.iter().find_map(|entry| {
+        let insn = (&raw const entry[0]).addr().wrapping_add_signed(entry[0] as isize);
+        let fix = (&raw const entry[1]).addr().wrapping_add_signed(entry[1] as isize);
+        (insn == pc).then_some(fix)
+    })
+}

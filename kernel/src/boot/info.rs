@@ -1,0 +1,115 @@
+//! What the kernel shows of itself: the records behind `QUIRE_INFO` and `QUIRE_BOOKS`.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_abi::layout::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
+use quire_mm::addr::PAGE_SIZE;
+
+use super::memory::MEMORY;
+use super::{BOARD, archive};
+use crate::arch::timer;
+use crate::ipc::handle;
+use crate::task::percpu::{self, PERCPU};
+use crate::task::process::{Process, TABLE, Table};
+use crate::task::thread::{Thread, state};
+use crate::vm::{PAGES, SPACES, heap, space, stack};
+
+/// Nanoseconds from power-on to the first user instruction.
+pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
+
+/// The machine as a whole.
+pub fn system() -> SystemInfo {
+    let board = BOARD.get();
+    let zones = PAGES.zone_infos();
+    let mut name = [0; 32];
+    let text = board.compatible.first().map_or("", |c| c.as_str()).as_bytes();
+    let n = text.len().min(31);
+    name[..n].copy_from_slice(&text[..n]);
+    let (stacks, spare) = stack::pages();
+    SystemInfo {
+        ram: board.memory_size() / PAGE_SIZE as u64,
+        managed: zones.clone().map(|z| z.managed).sum(),
+        free: zones.map(|z| z.free + u64::from(z.per_cpu)).sum::<u64>() + spare as u64,
+        page_tables: SPACES.tables() as u64,
+        slab: heap::SLAB.pages() as u64,
+        kernel_stacks: stacks as u64,
+        anonymous: SPACES.anon() as u64,
+        archive: archive::range(board).map_or(0, |r| archive::pages(&r)) as u64,
+        uptime_ns: timer::now_ns(),
+        first_user_ns: FIRST_USER_NS.load(Ordering::Relaxed),
+        cpus: percpu::online().count() as u32,
+        nodes: board.banks.iter().map(|b| u32::from(b.node)).max().map_or(1, |n| n + 1),
+        board: name,
+    }
+}
+
+/// A zone; they come node by node.
+pub fn zone(index: usize) -> Option<ZoneInfo> {
+    PAGES.zone_infos().nth(index)
+}
+
+/// A region of the physical map.
+pub fn region(index: usize) -> Option<RegionInfo> {
+    MEMORY.get().regions().nth(index)
+}
+
+/// A CPU of the tree.
+pub fn cpu(index: usize) -> Option<CpuInfo> {
+    let percpu = PERCPU.get(index).filter(|_| index < BOARD.get().cpus.len().max(1))?;
+    Some(CpuInfo {
+        mpidr: percpu.mpidr.load(Ordering::Relaxed),
+        midr: percpu.midr.load(Ordering::Relaxed),
+        node: percpu.node.load(Ordering::Relaxed),
+        online: u32::from(percpu.online.load(Ordering::Relaxed)),
+        idle_ns: percpu.idle_ns.load(Ordering::Relaxed),
+        switches: percpu.switches.load(Ordering::Relaxed),
+        ticks: percpu.ticks.load(Ordering::Relaxed),
+    })
+}
+
+/// A process, by rising number.
+pub fn process(index: usize) -> Option<ProcessInfo> {
+    // The space's lock may spin for a fault's time: it is not taken under the table's.
+    let process = TABLE.lock().processes().nth(index).cloned()?;
+    let stats = process.space.lock().as_ref().map(|s| s.mm.clone()).map(|mm| mm.stats()).unwrap_or_default();
+    let table = TABLE.lock();
+    let family = table.family(&process);
+    Some(ProcessInfo {
+        pid: process.pid,
+        ppid: process.ppid.load(Ordering::Relaxed),
+        pgid: family.pgid,
+        threads: family.thread_count,
+        state: state_letter(&table, &process),
+        cpu: family.threads.front().get().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
+        vsize: stats.total as u64,
+        rss: (stats.rss_anon + stats.rss_file + stats.rss_shared) as u64,
+        cpu_ns: process.cpu_ns.load(Ordering::Relaxed)
+            + family.threads.iter().map(|t| t.cpu_ns.load(Ordering::Relaxed)).sum::<u64>(),
+        name: *process.name.lock(),
+    })
+}
+
+fn state_letter(table: &Table, process: &Process) -> u32 {
+    let family = table.family(process);
+    let runs = |t: &Thread| t.state.load(Ordering::Relaxed) == state::RUNNABLE;
+    u32::from(match () {
+        () if family.is_zombie => b'Z',
+        () if process.stopped.load(Ordering::Relaxed) => b'T',
+        () if family.threads.iter().any(runs) => b'R',
+        () => b'S',
+    })
+}
+
+/// The books. Memory that is kept for speed counts as free, so that they can be compared.
+pub fn books() -> Books {
+    let (processes, threads) = TABLE.lock().counts();
+    Books {
+        free_pages: system().free + heap::SLAB.pages() as u64,
+        slab_objects: heap::SLAB.live_objects() as u64,
+        page_tables: SPACES.tables() as u64,
+        address_spaces: space::in_use(),
+        processes: u64::from(processes),
+        threads: u64::from(threads),
+        objects: handle::open_objects(),
+    }
+}

@@ -1,0 +1,282 @@
+//! Physical memory at boot: from the device tree's words to a running page allocator.
+
+use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
+use quire_mm::machine::MAX_CPUS;
+use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
+use quire_mm::page::Page;
+use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
+use quire_mm::pte::MemoryType;
+use quire_mm::{Machine, slab};
+use quire_platform::bootargs;
+use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
+
+use super::BootCell;
+use super::early_table::BootTables;
+use crate::arch::{barrier, smp};
+use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
+use crate::vm::{Cpu, PAGES, heap, kernel_map};
+
+/// The physical memory map; `memmap` shows it.
+pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
+
+/// Bytes of the boot heap.
+const BOOT_HEAP: usize = 64 << 10;
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __text_end: u8;
+    static __rodata_end: u8;
+    static __image_end: u8;
+    static __boot_stack_bottom: u8;
+}
+
+/// Why there is no memory to run in.
+#[derive(Debug)]
+pub enum Error {
+    /// A table could not be made.
+    Map(MapError),
+    /// Memblock is full or has no room.
+    MemBlock(MemBlockError),
+    /// The page allocator refused.
+    Pages(InitError),
+    /// The kernel does not lie in memory that the tree describes.
+    KernelOutsideMemory,
+}
+
+impl From<MapError> for Error {
+    fn from(e: MapError) -> Self {
+        Self::Map(e)
+    }
+}
+impl From<MemBlockError> for Error {
+    fn from(e: MemBlockError) -> Self {
+        Self::MemBlock(e)
+    }
+}
+impl From<InitError> for Error {
+    fn from(e: InitError) -> Self {
+        Self::Pages(e)
+    }
+}
+
+fn range(region: &Region) -> PhysRange {
+    PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
+}
+
+fn whole_pages(r: PhysRange) -> PhysRange {
+    r.start.page_floor()..r.end.page_ceil().unwrap_or(r.end)
+}
+
+/// Everything up to the page allocator and the kernel heap. `image` is the physical address of KIMAGE; `fdt` and
+/// `fdt_size` are the device tree's.
+pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> Result<Summary, Error> {
+    // SAFETY: boot, on one CPU.
+    let memory = unsafe { MEMORY.boot_mut() };
+    let kernel = describe(board, memory, image, fdt..fdt + fdt_size)?;
+    let (table, near) = first_tables(memory, image, &kernel)?;
+    let table = all_memory(table, memory, image, &near)?;
+    kernel_map::adopt(table);
+    let summary = page_allocator(board, memory)?;
+    let args = board.chosen.bootargs.as_str();
+    heap::init_slab(slab::Config::from_args(|key| bootargs::find(args, key)));
+    Ok(summary)
+}
+
+/// Fills memblock: banks, then who has what of them. What the kernel lives in comes first: no word of the tree can
+/// take it away.
+fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRange) -> Result<PhysRange, Error> {
+    for bank in &board.banks {
+        memory.add(range(&bank.region), usize::from(bank.node))?;
+    }
+    let at = |symbol: &u8| image + (core::ptr::from_ref(symbol).addr() - KIMAGE);
+    // SAFETY: the linker script defines the symbols; only their addresses are used.
+    let kernel = unsafe { at(&__image_start)..at(&__image_end) };
+    if !board.is_memory(&Region { base: kernel.start.get() as u64, size: (kernel.end - kernel.start) as u64 }) {
+        return Err(Error::KernelOutsideMemory);
+    }
+    memory.reserve(kernel.clone(), RegionKind::Kernel, "kernel")?;
+    memory.reserve(whole_pages(fdt), RegionKind::DeviceTree, "device tree")?;
+    if let Some(initrd) = &board.chosen.initrd {
+        memory.reserve(whole_pages(range(&initrd.region)), RegionKind::Initrd, "boot archive")?;
+    }
+    for reserved in &board.reserved {
+        reserve(memory, whole_pages(range(&reserved.region)), reserved.flags, &reserved.name)?;
+    }
+    for wish in &board.dynamic {
+        match place(memory, wish) {
+            Ok(at) => reserve(memory, at..at + wish.size as usize, wish.flags, &wish.name)?,
+            Err(_) => log::warn!("no room for reserved memory {} of {:#x} bytes", wish.name, wish.size),
+        }
+    }
+    Ok(kernel)
+}
+
+fn reserve(
+    memory: &mut MemBlock,
+    range: PhysRange,
+    flags: ReservationFlags,
+    name: &str,
+) -> Result<(), MemBlockError> {
+    if flags.contains(ReservationFlags::NO_MAP) {
+        return memory.mark_no_map(range);
+    }
+    let lent = flags.contains(ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL);
+    memory.reserve(range, if lent { RegionKind::Cma } else { RegionKind::Reserved }, name)
+}
+
+fn place(memory: &MemBlock, wish: &DynamicReservation) -> Result<PhysAddr, MemBlockError> {
+    // A CMA area is lent out in page blocks.
+    let block = if wish.flags.contains(ReservationFlags::REUSABLE) { 4 << 20 } else { PAGE_SIZE };
+    let align = block.max(wish.alignment as usize);
+    let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
+    let size = wish.size as usize;
+    if wish.ranges.is_empty() {
+        return memory.find(size, align, anywhere, None);
+    }
+    wish.ranges
+        .iter()
+        .find_map(|r| memory.find(size, align, range(r), None).ok())
+        .ok_or(MemBlockError::NoSpace)
+}
+
+/// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
+fn first_tables(
+    memory: &MemBlock,
+    image: PhysAddr,
+    kernel: &PhysRange,
+) -> Result<(KernelTable, PhysRange), Error> {
+    let mut pool = BootTables::from_pool(image);
+    let root = pool.alloc().map_err(MapError::from)?;
+    // SAFETY: the root is a fresh page of zeros, and boot is alone.
+    let mut table = unsafe { KernelTable::new(root) };
+    map_image(&mut table, &mut pool, image)?;
+    let near = near_memory(memory, kernel).ok_or(Error::KernelOutsideMemory)?;
+    map_direct(&mut table, &mut pool, &near)?;
+    barrier::dsb_ishst();
+    smp::replace_tables(root);
+    Ok((table, near))
+}
+
+/// The mapped part of the kernel's bank that lies in the same GiB: few tables cover it.
+fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
+    const GIB: usize = 1 << 30;
+    let bank = memory.memory().find(|m| !m.no_map && m.range.contains(&kernel.start))?.range;
+    let window = PhysAddr::new(kernel.start.get() & !(GIB - 1));
+    let near = bank.start.max(window)..bank.end.min(window + GIB);
+    (near.end >= kernel.end).then_some(near)
+}
+
+fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr) -> Result<(), MapError> {
+    // SAFETY: the linker script defines the symbols; only their addresses are used.
+    let [start, text_end, rodata_end, guard_end, end] = unsafe {
+        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __boot_stack_bottom, &raw const __image_end]
+            .map(|s| s.addr())
+    };
+    // The page below the boot stack stays unmapped.
+    let guard = guard_end - PAGE_SIZE;
+    let parts = [
+        (start, text_end, KernelAttrs::TEXT),
+        (text_end, rodata_end, KernelAttrs::RODATA),
+        (rodata_end, guard, KernelAttrs::DATA),
+        (guard_end, end, KernelAttrs::DATA),
+    ];
+    for (from, to, attrs) in parts {
+        let pa = image + (from - KIMAGE);
+        table.map(pool, VirtAddr::new(from), pa, to - from, attrs, Granularity::Pages)?;
+    }
+    let _ = FDT_WINDOW;
+    Ok(())
+}
+
+fn map_direct(
+    table: &mut KernelTable,
+    tables: &mut BootTables<'_>,
+    range: &PhysRange,
+) -> Result<(), MapError> {
+    let va = VirtAddr::new(PAGE_OFFSET + range.start.get());
+    table.map(tables, va, range.start, range.end - range.start, KernelAttrs::data(MemoryType::Normal), Granularity::Blocks)
+}
+
+/// The rest of the direct map, and the records of all page frames.
+fn all_memory(
+    mut table: KernelTable,
+    memory: &mut MemBlock,
+    image: PhysAddr,
+    near: &PhysRange,
+) -> Result<KernelTable, Error> {
+    let mut at = PhysAddr::new(0);
+    while let Some(region) = memory.memory().find(|m| !m.no_map && m.range.end > at) {
+        let whole = region.range.start.max(at)..region.range.end;
+        at = region.range.end;
+        // What is near is mapped already.
+        let before = whole.start..whole.end.min(near.start.max(whole.start));
+        let after = whole.start.max(near.end.min(whole.end))..whole.end;
+        for part in [before, after] {
+            if part.start < part.end {
+                let mut tables = BootTables::from_memblock(image, memory, near.clone());
+                map_direct(&mut table, &mut tables, &part)?;
+            }
+        }
+    }
+    barrier::dsb_ishst();
+    barrier::isb();
+    let mut next = Pfn(0);
+    while let Some(frames) = mem_map_ranges(memory).find(|r| r.start >= next) {
+        next = frames.end;
+        map_records(&mut table, memory, image, near, frames.start..frames.end)?;
+    }
+    let heap = memory.alloc(BOOT_HEAP, PAGE_SIZE, near.clone(), None, RegionKind::Boot)?;
+    // SAFETY: memblock has just given the range, in mapped memory.
+    unsafe { heap::init_boot_heap(heap..heap + BOOT_HEAP) };
+    Ok(table)
+}
+
+/// Memory for the records of `frames`, near the frames if it can be, zeroed and mapped into the vmemmap.
+fn map_records(
+    table: &mut KernelTable,
+    memory: &mut MemBlock,
+    image: PhysAddr,
+    near: &PhysRange,
+    frames: core::ops::Range<Pfn>,
+) -> Result<(), Error> {
+    const BLOCK: usize = 2 << 20;
+    let bytes = ((frames.end.0 - frames.start.0) * size_of::<Page>()).next_multiple_of(PAGE_SIZE);
+    let align = if bytes >= BLOCK { BLOCK } else { PAGE_SIZE };
+    let own = frames.start.addr()..frames.end.addr();
+    let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
+    let at = memory
+        .alloc(bytes, align, own, None, RegionKind::MemMap)
+        .or_else(|_| memory.alloc(bytes, align, anywhere, None, RegionKind::MemMap))?;
+    for page in 0..bytes / PAGE_SIZE {
+        Cpu.clear_page(at + page * PAGE_SIZE);
+    }
+    let va = VirtAddr::new(VMEMMAP + frames.start.0 * size_of::<Page>());
+    let mut tables = BootTables::from_memblock(image, memory, near.clone());
+    table.map(&mut tables, va, at, bytes, KernelAttrs::DATA, Granularity::Blocks)?;
+    barrier::dsb_ishst();
+    barrier::isb();
+    Ok(())
+}
+
+fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error> {
+    let args = board.chosen.bootargs.as_str();
+    let pages = |key: &str| bootargs::find(args, key).and_then(bootargs::size).map(|b| b as usize / PAGE_SIZE);
+    let mut node_of_cpu = [0; MAX_CPUS];
+    for (cpu, node) in smp::in_order(board).zip(&mut node_of_cpu) {
+        *node = cpu.node;
+    }
+    let config = Config {
+        dma_limit: board.dma_limit.map(|limit| PhysAddr::new(limit as usize)),
+        movable: match (pages("kernelcore"), pages("movablecore")) {
+            (Some(n), _) => MovableSplit::KernelCore(n),
+            (None, Some(n)) => MovableSplit::MovableCore(n),
+            (None, None) => MovableSplit::None,
+        },
+        min_free_kbytes: bootargs::find(args, "min_free_kbytes").and_then(bootargs::number).map(|n| n as usize),
+        node_of_cpu,
+        distance: &|a, b| u32::from(board.distances.get(a, b)),
+    };
+    // SAFETY: the direct map covers all memory and the records of all its frames are mapped and zero.
+    Ok(unsafe { PAGES.init(memory, &config) }?)
+}

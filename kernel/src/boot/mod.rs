@@ -1,0 +1,198 @@
+//! From the first Rust instruction to init: what exists before there are processes.
+
+pub mod archive;
+pub mod early_table;
+pub mod info;
+pub mod memory;
+pub mod power;
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering;
+
+use quire_abi::Errno;
+use quire_abi::flags::Open;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+use quire_mm::page_alloc::Summary;
+use quire_platform::tree::{Board, TreeError};
+
+use crate::arch::{cpu, fp, regs, smp, timer};
+use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
+use crate::task::percpu::{self, PERCPU};
+use crate::task::process::{Entry, Process, TABLE};
+use crate::task::signal::Actions;
+use crate::task::thread::Thread;
+use crate::task::{exec, sched};
+use crate::vm::kernel_map;
+use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
+use crate::vm::stack::Stack;
+
+/// A static that the boot CPU fills in before anybody else runs, and that is only read from then on.
+pub struct BootCell<T>(UnsafeCell<T>);
+
+// SAFETY: `boot_mut` is for the time when one CPU runs; after it there are only shared references.
+unsafe impl<T: Sync> Sync for BootCell<T> {}
+
+impl<T> BootCell<T> {
+    /// With a first value.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// The value.
+    pub fn get(&self) -> &T {
+        // SAFETY: nobody has `&mut` once anybody but the boot code runs.
+        unsafe { &*self.0.get() }
+    }
+
+    /// The value, to change.
+    ///
+    /// # Safety
+    /// Only the boot CPU runs, without interrupts, and no reference from [`BootCell::get`] is in use.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn boot_mut(&self) -> &mut T {
+        // SAFETY: what the caller promises.
+        unsafe { &mut *self.0.get() }
+    }
+}
+
+/// What the device tree says.
+pub static BOARD: BootCell<Board> = BootCell::new(Board::new());
+
+/// Reads the device tree at physical `fdt` through its window. Answers its size.
+pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
+    const BLOCK: usize = 2 << 20;
+    let offset = fdt % BLOCK;
+    let window = FDT_WINDOW + offset;
+    let header = core::ptr::with_exposed_provenance::<[u8; quire_platform::tree::HEADER_SIZE]>(window);
+    // SAFETY: the window maps 4 MiB from the tree's 2 MiB boundary; a header is 40 bytes.
+    let size = quire_platform::tree::total_size(unsafe { &*header })?;
+    if offset + size > FDT_WINDOW_SIZE {
+        return Err(TreeError::Size(size));
+    }
+    // SAFETY: as above, and the size was checked against the window.
+    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(window), size) };
+    // SAFETY: the first thing that boot does, on one CPU.
+    unsafe { BOARD.boot_mut() }.read(bytes)?;
+    Ok(size)
+}
+
+/// Says why the machine cannot go on, and stops it. Without a serial port yet, the words are in memory for a debugger.
+pub fn stop(what: &str, why: &dyn core::fmt::Debug) -> ! {
+    panic!("{what}: {why:?}")
+}
+
+/// The first lines of the log: which machine this is, and what it has.
+pub fn greet(board: &Board, pages: &Summary) {
+    let mib = |pages: usize| pages * PAGE_SIZE >> 20;
+    log::info!("Quire {} on {}", env!("CARGO_PKG_VERSION"), board.model);
+    for warning in &board.warnings {
+        log::warn!("device tree: {warning}");
+    }
+    if board.warnings_lost > 0 {
+        log::warn!("device tree: {} more warnings", board.warnings_lost);
+    }
+    log::info!(
+        "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB)",
+        mib(pages.present),
+        board.banks.len(),
+        pages.present,
+        pages.reserved,
+        pages.managed,
+        mib(pages.managed)
+    );
+}
+
+/// This CPU's idle thread, clock and registers; it is online from here on.
+pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
+    smp::leave_identity_map();
+    regs::allow_user_counter();
+    fp::set_enabled(false);
+    let here = &PERCPU[id];
+    here.mpidr.store(regs::mpidr(), Ordering::Relaxed);
+    here.midr.store(regs::midr(), Ordering::Relaxed);
+    let idle = KArc::into_raw(Thread::new_idle()?).cast_mut();
+    here.idle.store(idle, Ordering::Relaxed);
+    here.current.store(idle, Ordering::Relaxed);
+    here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
+    here.online.store(true, Ordering::Release);
+    Ok(())
+}
+
+/// Starts the other CPUs, one after the other, and waits for each for a while.
+pub fn start_secondaries(board: &Board) {
+    /// Nanoseconds to wait for one.
+    const PATIENCE: u64 = 200_000_000;
+    let Some(root) = kernel_map::root() else { return };
+    for (id, described) in smp::in_order(board).enumerate().skip(1) {
+        let here = &PERCPU[id];
+        here.node.store(u32::from(described.node), Ordering::Relaxed);
+        let Ok(stack) = Stack::new() else {
+            log::warn!("CPU {id}: no memory for its stack");
+            return;
+        };
+        let top = core::mem::ManuallyDrop::new(stack).top();
+        if let Err(why) = smp::start(board, described, root, top, core::ptr::from_ref(here).addr()) {
+            log::warn!("CPU {id} ({:#x}) does not start: {why}", described.mpidr);
+            continue;
+        }
+        let give_up = timer::now_ns() + PATIENCE;
+        while !here.online.load(Ordering::Acquire) && timer::now_ns() < give_up {
+            cpu::relax();
+        }
+        if !here.online.load(Ordering::Acquire) {
+            // It may still come, and would read what is meant for the next: no more are started.
+            log::warn!("CPU {id} ({:#x}) did not come", described.mpidr);
+            return;
+        }
+    }
+    if board.cpus.len() > PERCPU.len() {
+        log::warn!("{} CPUs, of which {} are used", board.cpus.len(), PERCPU.len());
+    }
+    PERCPU[0].node.store(smp::in_order(board).next().map_or(0, |c| u32::from(c.node)), Ordering::Relaxed);
+    log::info!("{} CPUs", percpu::online().count());
+}
+
+/// Makes init: `/init` of the boot archive, with the console as its descriptors 0, 1 and 2.
+pub fn first_process() -> Result<(), Errno> {
+    const PATH: &[u8] = b"/init";
+    const INIT: u32 = 1;
+    let node = archive::lookup(0, PATH, true)?;
+    let number = TABLE.lock().new_number()?;
+    debug_assert_eq!(number, INIT);
+    let descriptors = Descriptors::new()?;
+    for _ in 0..3 {
+        let file = OpenFile::new(Object::Console, Open::RDWR)?;
+        let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec: false };
+        descriptors.insert(descriptor, 0, 3)?;
+    }
+    let (space, frame) = exec::first(node, PATH)?;
+    let actions = KArc::try_new(Actions::new())?;
+    let process = Process::new(number, space.clone(), descriptors, actions, None)?;
+    process.set_name(PATH);
+    let thread = Thread::new_user(number, process.clone(), space.mm.clone(), &frame)?;
+    let running = thread.clone();
+    {
+        let mut table = TABLE.lock();
+        table.insert(number, Entry::Process(process.clone()));
+        table.add_thread(&process, &thread);
+    }
+    // The count of the running self; `bury` drops it.
+    sched::wake(&running);
+    core::mem::forget(running);
+    Ok(())
+}
+
+/// The last line before init: what boot cost, in time and memory.
+pub fn report_boot() {
+    let now = timer::now_ns();
+    info::FIRST_USER_NS.store(now, Ordering::Relaxed);
+    let system = info::system();
+    let gone = system.ram.saturating_sub(system.free + system.archive);
+    log::info!(
+        "first user instruction after {}.{:03} ms; {} KiB of memory gone, the boot archive not counted",
+        now / 1_000_000,
+        now / 1000 % 1000,
+        gone * PAGE_SIZE as u64 / 1024
+    );
+}

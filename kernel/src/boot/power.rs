@@ -1,0 +1,86 @@
+//! Switching the machine off, and starting it again.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use quire_platform::power::PowerManager;
+use quire_platform::tree::Power;
+
+use super::BOARD;
+use crate::arch::firmware::{Smccc, semihosting_exit};
+use crate::arch::cpu;
+use crate::console::serial;
+use crate::trap::irq;
+use crate::vm::io;
+
+/// The kernel argument `semihosting`: a debugger, or an emulator, listens to HLT.
+static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
+
+/// Maps the board's power switch now, so that it works when nothing else does.
+pub fn init() {
+    let args = BOARD.get().chosen.bootargs.as_str();
+    let wanted = quire_platform::bootargs::arguments(args).any(|(key, _)| key == "semihosting");
+    SEMIHOSTING.store(wanted, Ordering::Relaxed);
+    MANAGER.call_once(|| match BOARD.get().power {
+        Some(Power::Bcm2835Pm(region)) => io::map(region.base, region.size).ok().map(|p| p.as_ptr().expose_provenance()),
+        None => None,
+    });
+}
+
+static MANAGER: spin::Once<Option<usize>> = spin::Once::new();
+
+fn manager() -> Option<PowerManager> {
+    let registers = (*MANAGER.get()?)?;
+    let registers = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut(registers))?;
+    // SAFETY: `init` mapped them for good; whoever is here is the last to run, and makes one manager.
+    Some(unsafe { PowerManager::new(registers) })
+}
+
+/// Switches off. Under an emulator with semihosting `status` is its exit status.
+pub fn off(status: u32) -> ! {
+    cpu::irq_disable();
+    irq::stop_others();
+    serial::flush();
+    end_emulator(status);
+    if let Some(psci) = &BOARD.get().psci {
+        psci.system_off(&Smccc);
+    }
+    if let Some(mut manager) = manager() {
+        manager.power_off();
+    }
+    cpu::park()
+}
+
+/// Resets.
+pub fn reset() -> ! {
+    cpu::irq_disable();
+    irq::stop_others();
+    serial::flush();
+    if let Some(psci) = &BOARD.get().psci {
+        psci.system_reset(&Smccc);
+    }
+    if let Some(mut manager) = manager() {
+        manager.reset();
+    }
+    cpu::park()
+}
+
+/// Stops with the power on.
+pub fn halt() -> ! {
+    cpu::irq_disable();
+    irq::stop_others();
+    serial::flush();
+    end_emulator(0);
+    cpu::park()
+}
+
+/// After a panic a machine stays as it is, for whoever looks at it; an emulator ends.
+pub fn stop_after_panic(status: u32) -> ! {
+    end_emulator(status);
+    cpu::park()
+}
+
+fn end_emulator(status: u32) {
+    if SEMIHOSTING.load(Ordering::Relaxed) {
+        semihosting_exit(status);
+    }
+}

@@ -1,0 +1,185 @@
+//! The line discipline: what a terminal does with a byte that was typed (termios(3), canonical and raw mode).
+//!
+//! It knows no device and no program: bytes in, bytes and [`Event`]s out.
+
+use quire_abi::flags::sig;
+use quire_abi::layout::{Termios, tty};
+
+/// Longest line, and what waits to be read; more is not taken.
+const SIZE: usize = 1024;
+
+/// What a typed byte led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing that a reader would see.
+    None,
+    /// There is something to read.
+    Readable,
+    /// A signal for the foreground group.
+    Signal(u32),
+}
+
+/// Settings, the line being typed, and what is ready to be read.
+pub struct Line {
+    /// Settings.
+    pub termios: Termios,
+    ready: [u8; SIZE],
+    /// Bytes of `ready` that can be read.
+    ready_len: usize,
+    typed: [u8; SIZE],
+    typed_len: usize,
+    /// Ctrl-D on an empty line: the next read answers 0.
+    at_end: bool,
+}
+
+const CONTROL: u8 = 0x1f;
+
+impl Line {
+    /// Canonical, with echo, as a login terminal begins.
+    pub const fn new() -> Self {
+        let mut cc = [0; 19];
+        cc[tty::VINTR] = b'C' & CONTROL;
+        cc[tty::VQUIT] = b'\\' & CONTROL;
+        cc[tty::VERASE] = 0x7f;
+        cc[tty::VKILL] = b'U' & CONTROL;
+        cc[tty::VEOF] = b'D' & CONTROL;
+        cc[tty::VMIN] = 1;
+        let termios = Termios {
+            iflag: tty::ICRNL,
+            oflag: tty::OPOST | tty::ONLCR,
+            // B115200, CS8, CREAD.
+            cflag: 0o010002 | 0o60 | 0o200,
+            lflag: tty::ISIG | tty::ICANON | tty::ECHO | tty::ECHOE | tty::ECHOK | tty::ECHOCTL | tty::ECHOKE,
+            line: 0,
+            cc,
+        };
+        Self { termios, ready: [0; SIZE], ready_len: 0, typed: [0; SIZE], typed_len: 0, at_end: false }
+    }
+
+    fn has(&self, flag: u32) -> bool {
+        self.termios.lflag & flag != 0
+    }
+
+    /// Takes a typed byte; `echo` gets what the terminal shows for it.
+    pub fn input(&mut self, byte: u8, echo: &mut dyn FnMut(&[u8])) -> Event {
+        let byte = if byte == b'\r' && self.termios.iflag & tty::ICRNL != 0 { b'\n' } else { byte };
+        let cc = self.termios.cc;
+        if self.has(tty::ISIG) && byte != 0 {
+            let signal = match byte {
+                b if b == cc[tty::VINTR] => sig::INT,
+                b if b == cc[tty::VQUIT] => sig::QUIT,
+                _ => 0,
+            };
+            if signal != 0 {
+                self.show(byte, echo);
+                self.typed_len = 0;
+                self.ready_len = 0;
+                return Event::Signal(signal);
+            }
+        }
+        if !self.has(tty::ICANON) {
+            self.show(byte, echo);
+            return self.commit(&[byte]);
+        }
+        match byte {
+            b if b == cc[tty::VERASE] || b == 0x08 => self.erase(1, echo),
+            b if b == cc[tty::VKILL] => self.erase(usize::MAX, echo),
+            b if b == cc[tty::VEOF] => {
+                self.at_end = self.typed_len == 0;
+                return self.finish_line();
+            }
+            b'\n' => {
+                self.push(b'\n');
+                if self.has(tty::ECHO) {
+                    echo(b"\r\n");
+                }
+                return self.finish_line();
+            }
+            b if self.push(b) => self.show(b, echo),
+            _ => {}
+        }
+        Event::None
+    }
+
+    /// Adds to the line; the last place is kept for its end.
+    fn push(&mut self, byte: u8) -> bool {
+        let room = if byte == b'\n' { SIZE } else { SIZE - 1 };
+        let fits = self.typed_len < room;
+        if fits {
+            self.typed[self.typed_len] = byte;
+            self.typed_len += 1;
+        }
+        fits
+    }
+
+    fn erase(&mut self, count: usize, echo: &mut dyn FnMut(&[u8])) {
+        for _ in 0..count.min(self.typed_len) {
+            self.typed_len -= 1;
+            let gone = self.typed[self.typed_len];
+            let is_continuation = gone & 0xc0 == 0x80;
+            if self.has(tty::ECHO) && !is_continuation {
+                let width = if gone < 0x20 { 2 } else { 1 };
+                (0..width).for_each(|_| echo(b"\x08 \x08"));
+            } else if is_continuation && count == 1 {
+                // The rest of a UTF-8 character goes with it.
+                self.erase(1, echo);
+            }
+        }
+    }
+
+    fn show(&self, byte: u8, echo: &mut dyn FnMut(&[u8])) {
+        if !self.has(tty::ECHO) {
+            return;
+        }
+        match byte {
+            b'\n' => echo(b"\r\n"),
+            b'\t' => echo(b"\t"),
+            0..0x20 if self.has(tty::ECHOCTL) => echo(&[b'^', byte | 0x40]),
+            _ => echo(&[byte]),
+        }
+    }
+
+    fn finish_line(&mut self) -> Event {
+        let line = self.typed;
+        let n = core::mem::take(&mut self.typed_len);
+        self.commit(&line[..n])
+    }
+
+    fn commit(&mut self, bytes: &[u8]) -> Event {
+        let n = bytes.len().min(SIZE - self.ready_len);
+        self.ready[self.ready_len..self.ready_len + n].copy_from_slice(&bytes[..n]);
+        self.ready_len += n;
+        Event::Readable
+    }
+
+    /// Takes what is ready: at most a line in canonical mode. `None` if there is nothing yet; 0 bytes at the end of
+    /// input, or in raw mode with VMIN 0.
+    pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
+        if self.ready_len == 0 {
+            let polls = !self.has(tty::ICANON) && self.termios.cc[tty::VMIN] == 0;
+            return (core::mem::take(&mut self.at_end) || polls).then_some(0);
+        }
+        let mut n = to.len().min(self.ready_len);
+        if self.has(tty::ICANON)
+            && let Some(end) = self.ready[..n].iter().position(|&b| b == b'\n')
+        {
+            n = end + 1;
+        }
+        to[..n].copy_from_slice(&self.ready[..n]);
+        self.ready.copy_within(n..self.ready_len, 0);
+        self.ready_len -= n;
+        Some(n)
+    }
+
+    /// Whether a read would answer at once.
+    pub fn is_readable(&self) -> bool {
+        self.ready_len > 0 || self.at_end
+    }
+
+    /// Forgets what was typed and not read.
+    pub fn discard_input(&mut self) {
+        self.typed_len = 0;
+        self.ready_len = 0;
+        self.at_end = false;
+    }
+}

@@ -1,0 +1,112 @@
+//! The kernel's last words: what happened, the registers in words, a backtrace with names; then the machine stops.
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use super::log::Raw;
+use super::{log, symbols};
+use crate::arch::trap::TrapFrame;
+use crate::arch::{cpu, timer};
+use crate::boot::power;
+use crate::trap::irq;
+use crate::trap::syndrome::Syndrome;
+use crate::vm::layout::{KIMAGE, STACK_SIZE, STACKS_END, STACKS_START};
+
+/// The exit status under `--exec`.
+pub const PANIC_STATUS: u32 = 101;
+
+/// The CPU that panics, plus one: others park, and a panic in the panic stops at once.
+static OWNER: AtomicUsize = AtomicUsize::new(0);
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    begin();
+    let at = info.location();
+    let _ = match at {
+        Some(l) => writeln!(Raw, "kernel panic at {}:{}: {}", l.file(), l.line(), info.message()),
+        None => writeln!(Raw, "kernel panic: {}", info.message()),
+    };
+    backtrace(cpu::frame_pointer());
+    end()
+}
+
+/// An exception that the kernel cannot go on from.
+pub fn exception(frame: &TrapFrame, what: &str, syndrome: Syndrome, far: usize) -> ! {
+    begin();
+    let _ = writeln!(Raw, "kernel panic: {what}: {syndrome}, address {far:#x}");
+    registers(frame);
+    let _ = write!(Raw, "  at ");
+    name(frame.pc as usize);
+    backtrace(frame.x[29] as usize);
+    end()
+}
+
+/// Nothing goes on without init.
+pub fn init_ended(status: u32) -> ! {
+    begin();
+    let _ = writeln!(Raw, "kernel panic: init ended with wait status {status:#x}");
+    end()
+}
+
+fn begin() {
+    cpu::irq_disable();
+    let me = cpu::this().id() + 1;
+    match OWNER.compare_exchange(0, me, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {}
+        Err(owner) if owner == me => end(),
+        Err(_) => cpu::park(),
+    }
+    irq::stop_others();
+    log::drain();
+    let now = timer::now_ns() / 1000;
+    let _ = write!(Raw, "[{:5}.{:06}] CPU {} ", now / 1_000_000, now % 1_000_000, me - 1);
+}
+
+fn registers(frame: &TrapFrame) {
+    for (i, pair) in frame.x.chunks(2).enumerate() {
+        let _ = write!(Raw, "  x{:<2} {:016x}", i * 2, pair[0]);
+        let _ = match pair.get(1) {
+            Some(v) => writeln!(Raw, "  x{:<2} {v:016x}", i * 2 + 1),
+            None => writeln!(Raw, "  sp  {:016x}", frame.sp),
+        };
+    }
+    let _ = writeln!(Raw, "  pc  {:016x}  pstate {:08x}", frame.pc, frame.pstate);
+}
+
+/// Follows frame records as long as they ascend within one kernel stack.
+fn backtrace(mut fp: usize) {
+    let is_stack = |p: usize| p.is_multiple_of(8) && ((STACKS_START..STACKS_END).contains(&p) || p >= KIMAGE);
+    for _ in 0..64 {
+        if !is_stack(fp) {
+            break;
+        }
+        // SAFETY: frame records lie on kernel stacks, which stay mapped; the address was just checked to be in
+        // a kernel range, and a wrong one inside it ends in a second panic, which stops.
+        let [next, pc] = unsafe { *core::ptr::with_exposed_provenance::<[usize; 2]>(fp) };
+        if pc == 0 {
+            break;
+        }
+        let _ = write!(Raw, "  from ");
+        name(pc.wrapping_sub(4));
+        if next <= fp || next - fp > STACK_SIZE {
+            break;
+        }
+        fp = next;
+    }
+}
+
+fn name(pc: usize) {
+    unsafe extern "C" {
+        static __image_start: u8;
+    }
+    let offset = pc.wrapping_sub((&raw const __image_start).addr());
+    let _ = match symbols::lookup(offset) {
+        Some((name, into)) if offset < 1 << 30 => writeln!(Raw, "{pc:#x} {name}+{into:#x}"),
+        _ => writeln!(Raw, "{pc:#x}"),
+    };
+}
+
+fn end() -> ! {
+    power::stop_after_panic(PANIC_STATUS)
+}

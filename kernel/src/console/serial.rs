@@ -1,0 +1,131 @@
+//! The serial ports: one for the terminal, and where the kernel arguments name another for it, one for the log.
+//!
+//! `console=` and `log=` take an alias or path of the device tree (`serial0`). Without `console=` the tree's
+//! `stdout-path` decides, then the first port that is wired to a person.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use quire_mm::sync::Rank;
+use quire_platform::bootargs;
+use quire_platform::tree::{Board, Interrupt, Uart as Description};
+use quire_platform::uart::{Rate, Uart};
+
+use super::tty;
+use crate::vm::{Cpu, SpinLock, io};
+
+struct Ports {
+    console: Option<Uart>,
+    /// `None` where the log shares the console's port.
+    log: Option<Uart>,
+}
+
+static PORTS: SpinLock<Ports> = SpinLock::new(Cpu, Rank::Uart, Ports { console: None, log: None });
+static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
+static HAS_LOG: AtomicBool = AtomicBool::new(false);
+
+/// Finds and maps the ports. Text that was logged before is printed now.
+pub fn init(board: &Board) -> Option<Interrupt> {
+    let args = board.chosen.bootargs.as_str();
+    let console = bootargs::find(args, "console")
+        .and_then(|name| board.uart(name))
+        .or(board.stdout())
+        .or(board.uarts.iter().find(|u| !u.occupied))
+        .or(board.uarts.first());
+    let other = bootargs::find(args, "log")
+        .and_then(|name| board.uart(name))
+        .filter(|u| console.is_none_or(|c| c.registers != u.registers));
+    let console_port = console.and_then(open);
+    let log_port = other.and_then(open);
+    HAS_CONSOLE.store(console_port.is_some(), Ordering::Relaxed);
+    HAS_LOG.store(console_port.is_some() || log_port.is_some(), Ordering::Relaxed);
+    *PORTS.lock() = Ports { console: console_port, log: log_port };
+    super::log::drain();
+    console.and_then(|c| c.interrupt)
+}
+
+fn open(uart: &Description) -> Option<Uart> {
+    let registers = io::map(uart.registers.base, uart.registers.size.max(Uart::REGISTERS_SIZE)).ok()?;
+    // SAFETY: the registers of this port are mapped as device memory for good, and this is its only driver.
+    let mut port = unsafe { Uart::new(uart.kind, registers) };
+    port.init(match uart.clock {
+        Some(clock) => Rate::Set { clock, baud: 115_200 },
+        None => Rate::Keep,
+    });
+    Some(port)
+}
+
+/// Whether log text can go anywhere yet.
+pub fn has_log() -> bool {
+    HAS_LOG.load(Ordering::Relaxed)
+}
+
+/// Prints log text, a carriage return before each line's end where it goes to the terminal.
+pub fn write_log(text: &[u8]) {
+    let mut ports = PORTS.lock();
+    let ports = &mut *ports;
+    if let Some(port) = ports.log.as_mut().or(ports.console.as_mut()) {
+        put_lines(port, text);
+    }
+}
+
+fn put_lines(port: &mut Uart, text: &[u8]) {
+    for &byte in text {
+        if byte == b'\n' {
+            port.put(b'\r');
+        }
+        port.put(byte);
+    }
+}
+
+/// Sends bytes to the terminal as they are. The lock is let go every few bytes: a slow line masks interrupts for no
+/// longer.
+pub fn write_console(bytes: &[u8]) {
+    for piece in bytes.chunks(32) {
+        if let Some(port) = PORTS.lock().console.as_mut() {
+            piece.iter().for_each(|&b| _ = port.put(b));
+        }
+    }
+}
+
+/// Lets input interrupt.
+pub fn enable_input() {
+    if let Some(port) = PORTS.lock().console.as_mut() {
+        port.set_receive_interrupt(true);
+    }
+}
+
+/// The console's interrupt: hands what came to the terminal.
+pub fn interrupt() {
+    let mut bytes = [0; 32];
+    let mut n = 0;
+    {
+        let mut ports = PORTS.lock();
+        let Some(port) = ports.console.as_mut() else { return };
+        port.acknowledge();
+        while n < bytes.len()
+            && let Some(byte) = port.get()
+        {
+            bytes[n] = byte;
+            n += 1;
+        }
+    }
+    tty::receive(&bytes[..n]);
+}
+
+/// Waits until all that was written is out: before the machine stops.
+pub fn flush() {
+    let mut ports = PORTS.lock();
+    let ports = &mut *ports;
+    for port in [&mut ports.console, &mut ports.log].into_iter().flatten() {
+        port.flush();
+    }
+}
+
+/// A dying kernel prints past the lock: whoever holds it may never let go.
+pub fn write_raw(text: &[u8]) {
+    // SAFETY: the other CPUs are stopped or stopping; two writers at once would only mix their text.
+    let ports = unsafe { &mut *PORTS.as_ptr() };
+    if let Some(port) = ports.log.as_mut().or(ports.console.as_mut()) {
+        put_lines(port, text);
+    }
+}

@@ -1,0 +1,275 @@
+//! Futexes: sleeping on a word of user memory.
+//!
+//! A word's identity is its address in its address space (private futexes, and words of private memory), or its
+//! place in the memory object that it is a page of. Sleepers sit in one of [`BUCKETS`] lists by a hash of that;
+//! a bucket's lock makes "the word still has this value, so sleep" one step against "change the word, then wake".
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_mm::UserAddr;
+use quire_mm::sync::Rank;
+
+use crate::arch::{self, uaccess};
+use crate::task::thread::{Thread, current, state};
+use crate::task::wait::Sleep;
+use crate::task::{sched, signal, timer};
+use crate::vm::fault::{self, FutexKey};
+use crate::vm::{Cpu, SpinLock};
+
+const BUCKETS: usize = 64;
+
+struct Waiter {
+    thread: *const Thread,
+    key: KeyCell,
+    bits: u32,
+    link: LinkedListLink,
+}
+
+intrusive_adapter!(InBucket = UnsafeRef<Waiter>: Waiter { link => LinkedListLink });
+
+struct Bucket(LinkedList<InBucket>);
+
+// SAFETY: links and nodes are only touched under the bucket's lock; a node is taken out before its frame ends.
+unsafe impl Send for Bucket {}
+
+static TABLE: [SpinLock<Bucket>; BUCKETS] =
+    [const { SpinLock::new(Cpu, Rank::Futex, Bucket(LinkedList::new(InBucket::NEW))) }; BUCKETS];
+
+fn bucket(key: FutexKey) -> &'static SpinLock<Bucket> {
+    let mixed = (key.space as u64 ^ key.offset as u64 >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    &TABLE[(mixed >> 58) as usize]
+}
+
+/// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `deadline`, EINTR.
+pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Result<(), Errno> {
+    if bits == 0 || !addr.is_aligned(4) {
+        return Err(Errno::EINVAL);
+    }
+    let thread = current();
+    // The word is read before the bucket is locked, since reading may fault, and compared again by the order of
+    // things: a waker changes the word, then locks the bucket.
+    let key = fault::futex_key(addr, private)?;
+    let waiter = Waiter { thread, key: KeyCell::new(key), bits, link: LinkedListLink::new() };
+    // SAFETY: taken out below, or by a waker, before this frame ends.
+    bucket(key).lock().0.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
+    let result = loop {
+        sched::prepare(state::SLEEPING);
+        if !is_queued(&waiter) {
+            break Ok(());
+        }
+        sched::cancel();
+        match uaccess::get::<u32>(addr) {
+            Err(e) => break Err(e),
+            Ok(now) if now != expected => break Err(Errno::EAGAIN),
+            Ok(_) => {}
+        }
+        sched::prepare(state::SLEEPING);
+        if !is_queued(&waiter) {
+            break Ok(());
+        }
+        if signal::interrupts(thread, Sleep::Interruptible) {
+            break Err(Errno::EINTR);
+        }
+        match deadline {
+            Some(at) if arch::timer::now_ns() >= at => break Err(Errno::ETIMEDOUT),
+            Some(at) => {
+                timer::arm(thread, at);
+                sched::block();
+                timer::disarm(thread);
+            }
+            None => sched::block(),
+        }
+        // Whoever woke this thread without taking it from the bucket was a signal or the clock; the word's
+        // value no longer matters then.
+        if !is_queued(&waiter) {
+            break Ok(());
+        }
+        if signal::interrupts(thread, Sleep::Interruptible) {
+            break Err(Errno::EINTR);
+        }
+        if deadline.is_some_and(|at| arch::timer::now_ns() >= at) {
+            break Err(Errno::ETIMEDOUT);
+        }
+    };
+    sched::cancel();
+    if remove(&waiter) { result } else { Ok(()) }
+}
+
+fn is_queued(waiter: &Waiter) -> bool {
+    lock_of(waiter, |_| waiter.link.is_linked())
+}
+
+/// Takes a waiter out; answers whether it was still in, that is, whether nobody woke it.
+fn remove(waiter: &Waiter) -> bool {
+    lock_of(waiter, |bucket| {
+        let linked = waiter.link.is_linked();
+        if linked {
+            // SAFETY: a linked waiter is in the bucket of its key, whose lock is held.
+            unsafe { bucket.0.cursor_mut_from_ptr(waiter).remove() };
+        }
+        linked
+    })
+}
+
+/// Runs `f` with the lock of the bucket that a waiter is in; requeueing may move it until that lock is held.
+fn lock_of<T>(waiter: &Waiter, f: impl FnOnce(&mut Bucket) -> T) -> T {
+    loop {
+        let lock = bucket(waiter.key.get());
+        let mut guard = lock.lock();
+        if core::ptr::eq(lock, bucket(waiter.key.get())) {
+            return f(&mut guard);
+        }
+    }
+}
+
+/// A waiter's key: changed under the locks of both buckets concerned, read under either or, as a hint for which to
+/// lock, under none.
+struct KeyCell {
+    space: AtomicUsize,
+    offset: AtomicUsize,
+}
+
+impl KeyCell {
+    fn new(key: FutexKey) -> Self {
+        Self { space: AtomicUsize::new(key.space), offset: AtomicUsize::new(key.offset) }
+    }
+
+    fn get(&self) -> FutexKey {
+        FutexKey { space: self.space.load(Ordering::Relaxed), offset: self.offset.load(Ordering::Relaxed) }
+    }
+
+    fn set(&self, key: FutexKey) {
+        self.space.store(key.space, Ordering::Relaxed);
+        self.offset.store(key.offset, Ordering::Relaxed);
+    }
+}
+
+/// Wakes up to `count` sleepers of a word whose bits meet `bits`; answers how many.
+pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usize, Errno> {
+    if bits == 0 || !addr.is_aligned(4) {
+        return Err(Errno::EINVAL);
+    }
+    let key = fault::futex_key(addr, private)?;
+    Ok(wake_key(&mut bucket(key).lock(), key, count, bits))
+}
+
+fn wake_key(bucket: &mut Bucket, key: FutexKey, count: u32, bits: u32) -> usize {
+    let mut woken = 0;
+    let mut at = bucket.0.front_mut();
+    while woken < count as usize {
+        let Some(waiter) = at.get() else { break };
+        if waiter.key.get() == key && waiter.bits & bits != 0 {
+            let thread = waiter.thread;
+            at.remove();
+            // SAFETY: the waiter was in the bucket, so its thread is inside `wait`, which takes this lock before
+            // it returns.
+            sched::wake(unsafe { &*thread });
+            woken += 1;
+        } else {
+            at.move_next();
+        }
+    }
+    woken
+}
+
+/// Wakes up to `count` sleepers of `from` and moves up to `moved` others to `to`, if the word at `from` still is
+/// `expected` (where that is asked): EAGAIN. Answers how many were woken or moved.
+pub fn requeue(
+    from: UserAddr,
+    to: UserAddr,
+    count: u32,
+    moved: u32,
+    expected: Option<u32>,
+    private: bool,
+) -> Result<usize, Errno> {
+    if !from.is_aligned(4) || !to.is_aligned(4) {
+        return Err(Errno::EINVAL);
+    }
+    let (key, target) = (fault::futex_key(from, private)?, fault::futex_key(to, private)?);
+    if let Some(expected) = expected
+        && uaccess::get::<u32>(from)? != expected
+    {
+        return Err(Errno::EAGAIN);
+    }
+    let (source, destination) = (bucket(key), bucket(target));
+    if core::ptr::eq(source, destination) {
+        let mut both = source.lock();
+        let woken = wake_key(&mut both, key, count, u32::MAX);
+        let mine = both.0.iter().filter(|w| w.key.get() == key).take(moved as usize);
+        return Ok(woken + mine.map(|w| w.key.set(target)).count());
+    }
+    // Two buckets are locked by address; a waiter is always in one of them.
+    let (mut one, mut two);
+    let (source, destination) = if core::ptr::from_ref(source) < core::ptr::from_ref(destination) {
+        one = source.lock();
+        two = destination.lock_as(Rank::FutexSecond);
+        (&mut *one, &mut *two)
+    } else {
+        one = destination.lock();
+        two = source.lock_as(Rank::FutexSecond);
+        (&mut *two, &mut *one)
+    };
+    let woken = wake_key(source, key, count, u32::MAX);
+    let mut done = 0;
+    let mut at = source.0.front_mut();
+    while done < moved as usize {
+        let Some(waiter) = at.get() else { break };
+        if waiter.key.get() != key {
+            at.move_next();
+        } else if let Some(waiter) = at.remove() {
+            waiter.key.set(target);
+            destination.0.push_back(waiter);
+            done += 1;
+        }
+    }
+    Ok(woken + done)
+}
+
+/// Changes the word at `second` by `op` and wakes sleepers of both words: `FUTEX_WAKE_OP` of futex(2).
+pub fn wake_op(
+    first: UserAddr,
+    second: UserAddr,
+    count: u32,
+    count_second: u32,
+    op: u32,
+    private: bool,
+) -> Result<usize, Errno> {
+    const SHIFT: u32 = 8;
+    let mut operand = (op << 8) as i32 >> 20;
+    let compare = (op << 20) as i32 >> 20;
+    if op >> 28 & SHIFT != 0 {
+        operand = 1i32.wrapping_shl(operand as u32 & 31);
+    }
+    let change = |old: u32| -> Result<u32, Errno> {
+        Ok(match op >> 28 & 7 {
+            0 => operand as u32,
+            1 => old.wrapping_add(operand as u32),
+            2 => old | operand as u32,
+            3 => old & !(operand as u32),
+            4 => old ^ operand as u32,
+            _ => return Err(Errno::ENOSYS),
+        })
+    };
+    let mut old = uaccess::get::<u32>(second)?;
+    loop {
+        let was = uaccess::cmpxchg(second, old, change(old)?)?;
+        if was == old {
+            break;
+        }
+        old = was;
+    }
+    let was = old as i32;
+    let also = match op >> 24 & 15 {
+        0 => was == compare,
+        1 => was != compare,
+        2 => was < compare,
+        3 => was <= compare,
+        4 => was > compare,
+        5 => was >= compare,
+        _ => return Err(Errno::ENOSYS),
+    };
+    let woken = wake(first, count, u32::MAX, private)?;
+    Ok(woken + if also { wake(second, count_second, u32::MAX, private)? } else { 0 })
+}

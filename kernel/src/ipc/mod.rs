@@ -1,0 +1,6 @@
+//! What processes share and talk through: objects behind descriptors, pipes, futexes.
+
+pub mod futex;
+pub mod handle;
+pub mod pipe;
+pub mod poll;

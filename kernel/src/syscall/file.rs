@@ -1,0 +1,620 @@
+//! Descriptors and files.
+
+use core::sync::atomic::Ordering;
+
+use alloc::vec::Vec;
+use quire_abi::Errno;
+use quire_abi::flags::{Open, sig};
+use quire_abi::layout::{Iovec, PollFd, Stat, Timespec, at, dtype, mode, poll as poll_bits, rlimit};
+use quire_mm::UserAddr;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::{KArc, TryVec};
+
+use super::{Answer, Args, signal as signal_calls, time};
+use crate::arch::{timer, uaccess};
+use crate::boot::archive::{self, Node};
+use crate::console::tty;
+use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
+use crate::ipc::pipe::{Pipe, Side};
+use crate::ipc::poll;
+use crate::task::process::TABLE;
+use crate::task::signal;
+use crate::task::thread::current;
+
+/// Longest path, its NUL included (`PATH_MAX`).
+const PATH_MAX: usize = 4096;
+
+/// Most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
+const MAX_RW: usize = 0x7fff_f000;
+
+/// Bytes that go through the kernel's stack at a time.
+const PIECE: usize = 1024;
+
+fn table() -> Result<KArc<Descriptors>, Errno> {
+    current().process().descriptors()
+}
+
+fn limit() -> u64 {
+    current().process().limit(rlimit::NOFILE)
+}
+
+/// Room for a path.
+pub fn path_buffer() -> Result<Vec<u8>, Errno> {
+    let mut buffer = Vec::try_with_capacity(PATH_MAX).map_err(Errno::from)?;
+    buffer.resize(PATH_MAX, 0);
+    Ok(buffer)
+}
+
+/// What a (directory, path) pair names. `flags` are those of the `*at` calls.
+fn resolve(dirfd: i32, path: UserAddr, flags: u32) -> Result<&'static Node, Errno> {
+    let mut buffer = path_buffer()?;
+    let path = uaccess::get_string(&mut buffer, path)?;
+    let start = if path.starts_with(b"/") { 0 } else { start_of(dirfd)? };
+    if path.is_empty() && flags & at::EMPTY_PATH != 0 {
+        return archive::by_number(start).ok_or(Errno::ENOENT);
+    }
+    archive::lookup(start, path, flags & at::SYMLINK_NOFOLLOW == 0)
+}
+
+fn start_of(dirfd: i32) -> Result<u32, Errno> {
+    if dirfd == at::FDCWD {
+        return Ok(current().process().cwd.load(Ordering::Relaxed));
+    }
+    match &table()?.get(dirfd)?.file.object {
+        Object::Archive(node) if node.is_dir() => Ok(node.ino),
+        _ => Err(Errno::ENOTDIR),
+    }
+}
+
+pub fn openat(a: Args) -> Answer {
+    let flags = Open::from_bits_retain(a.uint(2));
+    let mut buffer = path_buffer()?;
+    let path = uaccess::get_string(&mut buffer, a.addr(1))?;
+    let rights = match a.uint(2) & 3 {
+        0 => Rights::READ,
+        1 => Rights::WRITE,
+        _ => Rights::READ | Rights::WRITE,
+    };
+    let (object, rights) = match device(path) {
+        Some(object) => (object, rights),
+        None => (open_node(a.int(0), path, flags, rights)?, if flags.contains(Open::PATH) { Rights::empty() } else { rights }),
+    };
+    let status = flags - Open::CLOEXEC - Open::CREAT - Open::EXCL - Open::NOCTTY - Open::TRUNC;
+    let file = OpenFile::new(object, status)?;
+    let descriptor = Descriptor { file, rights, close_on_exec: flags.contains(Open::CLOEXEC) };
+    table()?.insert(descriptor, 0, limit()).map(|fd| fd as usize)
+}
+
+/// The devices that the kernel itself has.
+fn device(path: &[u8]) -> Option<Object> {
+    Some(match path {
+        b"/dev/console" | b"/dev/tty" => Object::Console,
+        b"/dev/null" => Object::Null,
+        b"/dev/zero" => Object::Zero,
+        _ => return None,
+    })
+}
+
+fn open_node(dirfd: i32, path: &[u8], flags: Open, rights: Rights) -> Result<Object, Errno> {
+    let start = if path.starts_with(b"/") { 0 } else { start_of(dirfd)? };
+    let node = match archive::lookup(start, path, !flags.contains(Open::NOFOLLOW)) {
+        Err(Errno::ENOENT) if flags.contains(Open::CREAT) => return Err(Errno::EROFS),
+        found => found?,
+    };
+    if flags.contains(Open::CREAT | Open::EXCL) {
+        return Err(Errno::EEXIST);
+    }
+    if node.is_link() && !flags.contains(Open::PATH) {
+        return Err(Errno::ELOOP);
+    }
+    if flags.contains(Open::DIRECTORY) && !node.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    if rights.contains(Rights::WRITE) && !flags.contains(Open::PATH) {
+        return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EROFS });
+    }
+    Ok(Object::Archive(node))
+}
+
+pub fn close(a: Args) -> Answer {
+    let closed = table()?.remove(a.int(0))?;
+    drop(closed);
+    Ok(0)
+}
+
+/// Reads at a position, or at the file's own and on. Bytes go through the stack, or straight from the archive.
+fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> Answer {
+    let len = len.min(MAX_RW);
+    match &file.object {
+        Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
+        Object::Archive(node) => {
+            let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
+            let from = usize::try_from(at).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
+            let n = uaccess::copy_to_user(to, &from[..len.min(from.len())])?;
+            if position.is_none() {
+                file.offset.store(at + n as u64, Ordering::Relaxed);
+            }
+            Ok(n)
+        }
+        _ if position.is_some() => Err(Errno::ESPIPE),
+        Object::Null => Ok(0),
+        Object::Zero => repeat(len, |at, n| uaccess::copy_to_user(to + at, &[0; PIECE][..n])),
+        Object::Console => through(to, len, |piece| tty::read(piece, file.is_nonblocking())),
+        Object::Pipe(pipe, _) => {
+            let mut first = true;
+            let mut done = 0;
+            // The first piece may sleep; what else is there comes along.
+            while done < len {
+                let mut piece = [0; PIECE];
+                let room = PIECE.min(len - done);
+                let n = match pipe.read(&mut piece[..room], !first || file.is_nonblocking()) {
+                    Ok(n) => n,
+                    Err(e) if first => return Err(e),
+                    Err(_) => break,
+                };
+                if n == 0 {
+                    break;
+                }
+                let copied = uaccess::copy_to_user(to + done, &piece[..n]);
+                match copied {
+                    Ok(copied) => done += copied,
+                    Err(e) if first => return Err(e),
+                    Err(_) => break,
+                }
+                if n < room {
+                    break;
+                }
+                first = false;
+            }
+            Ok(done)
+        }
+    }
+}
+
+/// One read through the stack.
+fn through(to: UserAddr, len: usize, read: impl FnOnce(&mut [u8]) -> Answer) -> Answer {
+    let mut piece = [0; PIECE];
+    let n = read(&mut piece[..len.min(PIECE)])?;
+    if n == 0 { Ok(0) } else { uaccess::copy_to_user(to, &piece[..n]) }
+}
+
+/// Moves `len` bytes in pieces; an error after the first counts as the end.
+fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
+    let mut done = 0;
+    while done < len {
+        let n = PIECE.min(len - done);
+        match step(done, n) {
+            Ok(moved) => {
+                done += moved;
+                if moved < n {
+                    break;
+                }
+            }
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if signal::interrupts(current(), crate::task::wait::Sleep::Killable) {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+fn write_from(file: &OpenFile, from: UserAddr, len: usize) -> Answer {
+    let len = len.min(MAX_RW);
+    match &file.object {
+        Object::Null | Object::Zero => Ok(len),
+        Object::Archive(_) => Err(Errno::EROFS),
+        Object::Console => repeat(len, |at, n| {
+            let mut piece = [0; PIECE];
+            let n = uaccess::copy_from_user(&mut piece[..n], from + at)?;
+            Ok(tty::write(&piece[..n]))
+        }),
+        Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from, len),
+    }
+}
+
+/// Writes of up to a page go in whole; larger ones in pages.
+fn write_pipe(pipe: &Pipe, nonblocking: bool, from: UserAddr, len: usize) -> Answer {
+    let write = |bytes: &[u8]| -> Answer {
+        let result = pipe.write(bytes, nonblocking);
+        if result == Err(Errno::EPIPE) {
+            signal::send_to_thread(&TABLE.lock(), current(), sig::PIPE);
+        }
+        result
+    };
+    if len <= 256 {
+        let mut small = [0; 256];
+        let n = uaccess::copy_from_user(&mut small[..len], from)?;
+        return write(&small[..n]);
+    }
+    let mut buffer = Vec::try_with_capacity(PAGE_SIZE).map_err(Errno::from)?;
+    buffer.resize(PAGE_SIZE, 0);
+    let mut done = 0;
+    while done < len {
+        let n = PAGE_SIZE.min(len - done);
+        let moved = uaccess::copy_from_user(&mut buffer[..n], from + done).and_then(|n| write(&buffer[..n]));
+        match moved {
+            Ok(moved) => done += moved,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+pub fn read(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
+    read_to(&file, a.addr(1), a.word(2), None)
+}
+
+pub fn pread(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
+    let position = i64::try_from(a.0[3]).map_err(|_| Errno::EINVAL)?;
+    read_to(&file, a.addr(1), a.word(2), Some(position as u64))
+}
+
+pub fn write(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
+    write_from(&file, a.addr(1), a.word(2))
+}
+
+/// Calls `move_one` for each piece of a vector until one comes up short.
+fn vector(a: Args, mut move_one: impl FnMut(UserAddr, usize) -> Answer) -> Answer {
+    const IOV_MAX: usize = 1024;
+    if a.word(2) > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut done = 0;
+    for i in 0..a.word(2) {
+        let [base, len]: [u64; 2] = uaccess::get(a.addr(1) + i * size_of::<Iovec>())?;
+        if len == 0 {
+            continue;
+        }
+        let len = len as usize;
+        match move_one(UserAddr::new(base as usize), len) {
+            Ok(n) => {
+                done += n;
+                if n < len {
+                    break;
+                }
+            }
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+pub fn readv(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
+    vector(a, |base, len| read_to(&file, base, len, None))
+}
+
+pub fn writev(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
+    vector(a, |base, len| write_from(&file, base, len))
+}
+
+/// From a file of the archive to anything: EINVAL for other sources, after which programs copy by hand.
+pub fn sendfile(a: Args) -> Answer {
+    let to = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
+    let from = table()?.get(a.int(1))?.file_for(Rights::READ)?;
+    let Object::Archive(node) = &from.object else { return Err(Errno::EINVAL) };
+    if node.is_dir() {
+        return Err(Errno::EINVAL);
+    }
+    let own: Option<u64> = a.opt_addr(2).map(uaccess::get).transpose()?;
+    let start = own.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
+    let data = usize::try_from(start).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
+    let data = &data[..data.len().min(a.word(3)).min(MAX_RW)];
+    let mut done = 0;
+    for piece in data.chunks(PAGE_SIZE) {
+        let moved = match &to.object {
+            Object::Console => Ok(tty::write(piece)),
+            Object::Pipe(pipe, _) => pipe.write(piece, to.is_nonblocking()),
+            Object::Null | Object::Zero => Ok(piece.len()),
+            Object::Archive(_) => Err(Errno::EROFS),
+        };
+        match moved {
+            Ok(n) => done += n,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+    }
+    match a.opt_addr(2) {
+        Some(at) => uaccess::put(at, &(start + done as u64))?,
+        None => from.offset.store(start + done as u64, Ordering::Relaxed),
+    }
+    Ok(done)
+}
+
+pub fn lseek(a: Args) -> Answer {
+    const SET: u32 = 0;
+    const CUR: u32 = 1;
+    const END: u32 = 2;
+    let file = table()?.get(a.int(0))?.file;
+    let Object::Archive(node) = &file.object else { return Err(Errno::ESPIPE) };
+    let base = match a.uint(2) {
+        SET => 0,
+        CUR => file.offset.load(Ordering::Relaxed) as i64,
+        END => node.data.len() as i64,
+        _ => return Err(Errno::EINVAL),
+    };
+    let to = base.checked_add(a.0[1] as i64).ok_or(Errno::EOVERFLOW)?;
+    if to < 0 {
+        return Err(Errno::EINVAL);
+    }
+    file.offset.store(to as u64, Ordering::Relaxed);
+    Ok(to as usize)
+}
+
+pub fn getdents(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
+    let Object::Archive(dir) = &file.object else { return Err(Errno::ENOTDIR) };
+    if !dir.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    let parent = archive::by_number(dir.parent).ok_or(Errno::ENOENT)?;
+    let first = file.offset.load(Ordering::Relaxed) as usize;
+    let special = [(&b"."[..], *dir), (&b".."[..], parent)];
+    let all = special.into_iter().chain(dir.entries().iter().map(|n| (n.name, n)));
+    let (mut done, mut index) = (0, first);
+    for (name, node) in all.skip(first) {
+        let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);
+        if done + len > a.word(2) {
+            if done == 0 {
+                return Err(Errno::EINVAL);
+            }
+            break;
+        }
+        put_entry(a.addr(1) + done, name, node, index as i64 + 1, len)?;
+        done += len;
+        index += 1;
+    }
+    file.offset.store(index as u64, Ordering::Relaxed);
+    Ok(done)
+}
+
+fn put_entry(to: UserAddr, name: &[u8], node: &Node, next: i64, len: usize) -> Result<(), Errno> {
+    const LONGEST: usize = 256;
+    let mut record = [0; dtype::HEADER + LONGEST + 8];
+    let name = &name[..name.len().min(LONGEST - 1)];
+    record[..8].copy_from_slice(&u64::from(node.ino + 1).to_le_bytes());
+    record[8..16].copy_from_slice(&next.to_le_bytes());
+    record[16..18].copy_from_slice(&(len as u16).to_le_bytes());
+    record[18] = match node.mode & mode::FMT {
+        mode::DIR => dtype::DIR,
+        mode::LNK => dtype::LNK,
+        mode::REG => dtype::REG,
+        _ => dtype::UNKNOWN,
+    };
+    record[dtype::HEADER..dtype::HEADER + name.len()].copy_from_slice(name);
+    let len = len.min(record.len());
+    if uaccess::copy_to_user(to, &record[..len])? == len { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+fn stat_node(node: &Node) -> Stat {
+    let time = Timespec { sec: i64::from(node.mtime), nsec: 0 };
+    Stat {
+        dev: 1,
+        ino: u64::from(node.ino) + 1,
+        mode: node.mode,
+        nlink: 1,
+        size: node.data.len() as i64,
+        blksize: PAGE_SIZE as i32,
+        blocks: node.data.len().div_ceil(512) as i64,
+        atime: time,
+        mtime: time,
+        ctime: time,
+        ..Stat::default()
+    }
+}
+
+fn stat_file(file: &OpenFile) -> Stat {
+    let special = |kind: u32, rdev: u64| Stat { mode: kind | 0o620, nlink: 1, rdev, blksize: 1024, ..Stat::default() };
+    match &file.object {
+        Object::Archive(node) => stat_node(node),
+        // Linux's numbers: 5:1 console, 1:3 null, 1:5 zero.
+        Object::Console => special(mode::CHR, 5 << 8 | 1),
+        Object::Null => special(mode::CHR, 1 << 8 | 3),
+        Object::Zero => special(mode::CHR, 1 << 8 | 5),
+        Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO, 0) },
+    }
+}
+
+pub fn fstat(a: Args) -> Answer {
+    let file = table()?.get(a.int(0))?.file;
+    uaccess::put(a.addr(1), &stat_file(&file))?;
+    Ok(0)
+}
+
+pub fn fstatat(a: Args) -> Answer {
+    const NO_AUTOMOUNT: u32 = 0x800;
+    let flags = a.uint(3);
+    if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | NO_AUTOMOUNT) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let stat = if flags & at::EMPTY_PATH != 0 && a.int(0) >= 0 && is_empty(a.addr(1))? {
+        stat_file(&table()?.get(a.int(0))?.file)
+    } else {
+        let mut buffer = path_buffer()?;
+        match device(uaccess::get_string(&mut buffer, a.addr(1))?) {
+            Some(object) => stat_file(&*OpenFile::new(object, Open::empty())?),
+            None => stat_node(resolve(a.int(0), a.addr(1), flags)?),
+        }
+    };
+    uaccess::put(a.addr(2), &stat)?;
+    Ok(0)
+}
+
+/// Whether a path is "", or (as Linux has it since 6.11) null.
+fn is_empty(path: UserAddr) -> Result<bool, Errno> {
+    Ok(path.get() == 0 || uaccess::get::<u8>(path)? == 0)
+}
+
+pub fn readlinkat(a: Args) -> Answer {
+    if a.int(3) <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let node = resolve(a.int(0), a.addr(1), at::SYMLINK_NOFOLLOW)?;
+    if !node.is_link() {
+        return Err(Errno::EINVAL);
+    }
+    let n = node.data.len().min(a.word(3));
+    uaccess::copy_to_user(a.addr(2), &node.data[..n])
+}
+
+pub fn faccessat(a: Args, flags: u32) -> Answer {
+    const EXECUTE: u32 = 1;
+    const WRITE: u32 = 2;
+    const EFFECTIVE_IDS: u32 = 0x200;
+    if a.uint(2) > 7 || flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | EFFECTIVE_IDS) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let node = resolve(a.int(0), a.addr(1), flags)?;
+    if a.uint(2) & WRITE != 0 {
+        return Err(Errno::EROFS);
+    }
+    if a.uint(2) & EXECUTE != 0 && node.mode & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    Ok(0)
+}
+
+pub fn getcwd(a: Args) -> Answer {
+    let node = archive::by_number(current().process().cwd.load(Ordering::Relaxed)).ok_or(Errno::ENOENT)?;
+    let mut buffer = path_buffer()?;
+    let len = node.path(&mut buffer)?;
+    if len > a.word(1) {
+        return Err(Errno::ERANGE);
+    }
+    if uaccess::copy_to_user(a.addr(0), &buffer[..len])? == len { Ok(len) } else { Err(Errno::EFAULT) }
+}
+
+pub fn chdir(a: Args) -> Answer {
+    let node = resolve(at::FDCWD, a.addr(0), 0)?;
+    if !node.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    current().process().cwd.store(node.ino, Ordering::Relaxed);
+    Ok(0)
+}
+
+pub fn dup(a: Args) -> Answer {
+    let table = table()?;
+    let descriptor = Descriptor { close_on_exec: false, ..table.get(a.int(0))? };
+    table.insert(descriptor, 0, limit()).map(|fd| fd as usize)
+}
+
+pub fn dup3(a: Args) -> Answer {
+    let flags = Open::from_bits_retain(a.uint(2));
+    if a.int(0) == a.int(1) || !(flags - Open::CLOEXEC).is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let table = table()?;
+    let descriptor = Descriptor { close_on_exec: flags.contains(Open::CLOEXEC), ..table.get(a.int(0))? };
+    let replaced = table.replace(a.int(1), descriptor, limit())?;
+    drop(replaced);
+    Ok(a.word(1))
+}
+
+pub fn fcntl(a: Args) -> Answer {
+    const DUPFD: u32 = 0;
+    const GETFD: u32 = 1;
+    const SETFD: u32 = 2;
+    const GETFL: u32 = 3;
+    const SETFL: u32 = 4;
+    const DUPFD_CLOEXEC: u32 = 1030;
+    let table = table()?;
+    let descriptor = table.get(a.int(0))?;
+    match a.uint(1) {
+        which @ (DUPFD | DUPFD_CLOEXEC) => {
+            if a.0[2] >= limit() {
+                return Err(Errno::EINVAL);
+            }
+            let copy = Descriptor { close_on_exec: which == DUPFD_CLOEXEC, ..descriptor };
+            table.insert(copy, a.word(2), limit()).map(|fd| fd as usize)
+        }
+        GETFD => Ok(usize::from(descriptor.close_on_exec)),
+        SETFD => table.set_close_on_exec(a.int(0), a.uint(2) & 1 != 0).map(|()| 0),
+        GETFL => Ok(descriptor.file.status.load(Ordering::Relaxed) as usize),
+        SETFL => {
+            let changeable = (Open::APPEND | Open::NONBLOCK).bits();
+            let old = descriptor.file.status.load(Ordering::Relaxed);
+            descriptor.file.status.store(old & !changeable | a.uint(2) & changeable, Ordering::Relaxed);
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub fn ioctl(a: Args) -> Answer {
+    match &table()?.get(a.int(0))?.file.object {
+        Object::Console => tty::ioctl(a.word(1), a.addr(2)),
+        _ => Err(Errno::ENOTTY),
+    }
+}
+
+pub fn pipe2(a: Args) -> Answer {
+    let flags = Open::from_bits_retain(a.uint(1));
+    if !(flags - Open::CLOEXEC - Open::NONBLOCK).is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let pipe = Pipe::new()?;
+    let status = flags & Open::NONBLOCK;
+    let close_on_exec = flags.contains(Open::CLOEXEC);
+    let reader = OpenFile::new(Object::Pipe(pipe.clone(), Side::Reader), status)?;
+    let writer = OpenFile::new(Object::Pipe(pipe, Side::Writer), status | Open::WRONLY)?;
+    let table = table()?;
+    let reader = table.insert(Descriptor { file: reader, rights: Rights::READ, close_on_exec }, 0, limit())?;
+    let writer = match table.insert(Descriptor { file: writer, rights: Rights::WRITE, close_on_exec }, 0, limit()) {
+        Ok(fd) => fd,
+        Err(e) => {
+            drop(table.remove(reader));
+            return Err(e);
+        }
+    };
+    if let Err(e) = uaccess::put(a.addr(0), &[reader, writer]) {
+        drop(table.remove(reader));
+        drop(table.remove(writer));
+        return Err(e);
+    }
+    Ok(0)
+}
+
+pub fn ppoll(a: Args) -> Answer {
+    let count = a.word(1);
+    if count as u64 > limit() {
+        return Err(Errno::EINVAL);
+    }
+    let deadline = match a.opt_addr(2) {
+        Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
+        None => None,
+    };
+    let mut watched: Vec<(PollFd, Option<KArc<OpenFile>>)> = Vec::try_with_capacity(count).map_err(Errno::from)?;
+    let table = table()?;
+    for i in 0..count {
+        let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;
+        let file = if fd.fd < 0 { None } else { table.get(fd.fd).ok().map(|d| d.file) };
+        watched.try_push((fd, file)).map_err(Errno::from)?;
+    }
+    if let Some(mask) = a.opt_addr(3) {
+        signal_calls::with_mask(uaccess::get(mask)?);
+    }
+    let ready = poll::wait(deadline, || {
+        watched.iter_mut().map(|(fd, file)| {
+            const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
+            fd.revents = match file {
+                Some(file) => poll::ready(file) & (fd.events | ALWAYS),
+                None if fd.fd >= 0 => poll_bits::NVAL,
+                None => 0,
+            };
+            usize::from(fd.revents != 0)
+        }).sum()
+    })?;
+    for (i, (fd, _)) in watched.iter().enumerate() {
+        uaccess::put(a.addr(0) + i * size_of::<PollFd>(), fd)?;
+    }
+    Ok(ready)
+}

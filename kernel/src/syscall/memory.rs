@@ -1,0 +1,113 @@
+//! brk, mmap and what changes mappings.
+
+use quire_abi::Errno;
+use quire_abi::flags::{Map, Prot};
+use quire_abi::layout::mode;
+use quire_mm::fallible::KArc;
+use quire_mm::mm::MapRequest;
+
+use super::{Answer, Args};
+use crate::arch::uaccess;
+use crate::ipc::handle::{Object as Open, Rights};
+use crate::task::thread::current;
+use crate::vm::Mm;
+
+fn mm() -> Result<&'static KArc<Mm>, Errno> {
+    current().mm().ok_or(Errno::ENOMEM)
+}
+
+pub fn brk(a: Args) -> Answer {
+    Ok(mm()?.brk(a.word(0)).get())
+}
+
+/// PROT bits that mmap and mprotect know; others are EINVAL.
+fn prot(bits: u32) -> Result<Prot, Errno> {
+    Prot::from_bits(bits).ok_or(Errno::EINVAL)
+}
+
+pub fn mmap(a: Args) -> Answer {
+    let flags = Map::from_bits_retain(a.uint(3));
+    let prot = Prot::from_bits_truncate(a.uint(2)) - Prot::GROWSDOWN - Prot::GROWSUP;
+    let offset = a.word(5);
+    if !offset.is_multiple_of(quire_mm::addr::PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
+    if !flags.contains(Map::ANONYMOUS) {
+        let descriptor = current().process().descriptors()?.get(a.int(4))?;
+        let Open::Archive(node) = &descriptor.file.object else { return Err(Errno::ENODEV) };
+        if node.mode & mode::FMT != mode::REG {
+            return Err(Errno::ENODEV);
+        }
+        if !descriptor.rights.contains(Rights::READ) {
+            return Err(Errno::EACCES);
+        }
+        let is_shared = flags.intersection(Map::SHARED_VALIDATE) != Map::PRIVATE;
+        if is_shared && prot.contains(Prot::WRITE) {
+            return Err(Errno::EACCES);
+        }
+        if is_shared {
+            request.max_prot = Prot::READ | Prot::EXEC;
+        }
+        request.object = Some((node.object()?, offset / quire_mm::addr::PAGE_SIZE));
+    }
+    Ok(mm()?.map(&request)?.get())
+}
+
+pub fn munmap(a: Args) -> Answer {
+    mm()?.unmap(a.word(0), a.word(1)).map(|()| 0)
+}
+
+pub fn mprotect(a: Args) -> Answer {
+    mm()?.protect(a.word(0), a.word(1), prot(a.uint(2))?).map(|()| 0)
+}
+
+pub fn mremap(a: Args) -> Answer {
+    mm()?.remap(a.word(0), a.word(1), a.word(2), a.uint(3), a.word(4)).map(|addr| addr.get())
+}
+
+pub fn madvise(a: Args) -> Answer {
+    mm()?.advise(a.word(0), a.word(1), a.int(2)).map(|()| 0)
+}
+
+pub fn mincore(a: Args) -> Answer {
+    let (to, mut failed) = (a.addr(2), None);
+    mm()?.in_core(a.word(0), a.word(1), |page, resident| {
+        if failed.is_none() {
+            failed = to.checked_add(page).ok_or(Errno::EFAULT).and_then(|at| uaccess::put(at, &u8::from(resident))).err();
+        }
+    })?;
+    failed.map_or(Ok(0), Err)
+}
+
+pub fn msync(a: Args) -> Answer {
+    mm()?.sync(a.word(0), a.word(1), a.uint(2)).map(|()| 0)
+}
+
+pub fn mlock(a: Args, flags: u32) -> Answer {
+    const ONFAULT: u32 = 1;
+    if flags & !ONFAULT != 0 {
+        return Err(Errno::EINVAL);
+    }
+    mm()?.lock(a.word(0), a.word(1), flags & ONFAULT != 0).map(|()| 0)
+}
+
+pub fn munlock(a: Args) -> Answer {
+    mm()?.unlock(a.word(0), a.word(1)).map(|()| 0)
+}
+
+pub fn mlockall(a: Args) -> Answer {
+    const CURRENT: u32 = 1;
+    const FUTURE: u32 = 2;
+    const ONFAULT: u32 = 4;
+    let flags = a.uint(0);
+    if flags & !(CURRENT | FUTURE | ONFAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    mm()?.lock_all(flags & CURRENT != 0, flags & FUTURE != 0, flags & ONFAULT != 0).map(|()| 0)
+}
+
+pub fn munlockall() -> Answer {
+    mm()?.unlock_all();
+    Ok(0)
+}

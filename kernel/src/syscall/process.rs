@@ -1,0 +1,327 @@
+//! Processes: making, changing, ending, asking.
+
+use core::sync::atomic::Ordering;
+
+use quire_abi::Errno;
+use quire_abi::flags::{Clone, reboot as cmd, wait};
+use quire_abi::layout::{Rlimit, Sysinfo, Utsname};
+use quire_mm::addr::PAGE_SIZE;
+
+use super::{Answer, Args, time};
+use crate::arch::trap::TrapFrame;
+use crate::arch::{timer, uaccess};
+use crate::boot::{archive, info, power};
+use crate::task::clone::{self, Request};
+use crate::task::exec::{self, Strings};
+use crate::task::exit::{self, Which};
+use crate::task::process::{NAME_LEN, Process, TABLE, Table};
+use crate::task::signal;
+use crate::task::thread::current;
+use crate::vm::random;
+
+pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
+    // flags, stack, parent_tid, tls, child_tid (CONFIG_CLONE_BACKWARDS).
+    const SIGNAL: u64 = 0xff;
+    let flags = a.0[0] & 0xffff_ffff;
+    let known = Clone::from_bits(flags & !SIGNAL).ok_or(Errno::EINVAL)?;
+    let request = Request {
+        flags: known,
+        exit_signal: (flags & SIGNAL) as u32,
+        stack: a.0[1],
+        parent_tid: a.addr(2),
+        tls: a.0[3],
+        child_tid: a.addr(4),
+    };
+    clone::clone(&request, frame).map(|tid| tid as usize)
+}
+
+pub fn execve(a: Args, frame: &mut TrapFrame) -> Answer {
+    let mut buffer = super::file::path_buffer()?;
+    let path = uaccess::get_string(&mut buffer, a.addr(0))?;
+    let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
+    let args = Strings::from_user(a.addr(1))?;
+    let env = Strings::from_user(a.addr(2))?;
+    exec::exec(node, path, &args, &env, frame)?;
+    // x0 of the new program: nothing that the ABI names.
+    Ok(0)
+}
+
+pub fn exit(a: Args) -> Answer {
+    exit::exit_thread((a.uint(0) & 0xff) << 8)
+}
+
+pub fn exit_group(a: Args) -> Answer {
+    let status = (a.uint(0) & 0xff) << 8;
+    let process = current().process();
+    signal::begin_exit(&TABLE.lock(), process, status);
+    exit::exit_thread(process.exit_status().unwrap_or(status))
+}
+
+pub fn wait4(a: Args) -> Answer {
+    const KNOWN: u32 = wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED;
+    // Linux's own bits, which concern threads of other processes: accepted for what they cannot change here.
+    const LINUX_ONLY: u32 = 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
+    let options = a.uint(2);
+    if options & !(KNOWN | LINUX_ONLY) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let which = match a.int(0) {
+        -1 => Which::Any,
+        0 => Which::Group(TABLE.lock().family(current().process()).pgid),
+        pid if pid > 0 => Which::Pid(pid as u32),
+        i32::MIN => return Err(Errno::ESRCH),
+        group => Which::Group(group.unsigned_abs()),
+    };
+    let Some(waited) = exit::wait_for_child(which, options)? else { return Ok(0) };
+    if let Some(at) = a.opt_addr(1) {
+        uaccess::put(at, &waited.status)?;
+    }
+    if let Some(at) = a.opt_addr(3) {
+        uaccess::put(at, &waited.usage)?;
+    }
+    Ok(waited.pid as usize)
+}
+
+#[inline]
+pub fn getpid() -> Answer {
+    Ok(current().process().pid as usize)
+}
+
+pub fn gettid() -> Answer {
+    Ok(current().tid as usize)
+}
+
+pub fn getppid() -> Answer {
+    Ok(current().process().ppid.load(Ordering::Relaxed) as usize)
+}
+
+pub fn set_tid_address(a: Args) -> Answer {
+    current().clear_child_tid.store(a.word(0), Ordering::Relaxed);
+    gettid()
+}
+
+/// The process that a call means by `pid`, 0 being the caller.
+fn named<'a>(table: &'a Table, pid: i32) -> Result<&'a Process, Errno> {
+    match pid {
+        0 => Ok(current().process()),
+        pid => table.process(u32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(|p| &**p).ok_or(Errno::ESRCH),
+    }
+}
+
+pub fn setpgid(a: Args) -> Answer {
+    let (pid, pgid) = (a.int(0), a.int(1));
+    if pgid < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let me = current().process();
+    let mut table = TABLE.lock();
+    let target = named(&table, pid)?.pid;
+    let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
+    let family = table.family(&target);
+    let is_child = core::ptr::eq(family.parent, &raw const **me);
+    if target.pid != me.pid && !is_child {
+        return Err(Errno::ESRCH);
+    }
+    let sid = table.family(me).sid;
+    if family.sid != sid || family.sid == target.pid {
+        return Err(Errno::EPERM);
+    }
+    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
+    let exists = |pgid: u32| {
+        table.processes().any(|p| table.family(p).pgid == pgid && table.family(p).sid == sid)
+    };
+    if pgid != target.pid && !exists(pgid) {
+        return Err(Errno::EPERM);
+    }
+    table.family_mut(&target).pgid = pgid;
+    Ok(0)
+}
+
+pub fn getpgid(a: Args) -> Answer {
+    let table = TABLE.lock();
+    Ok(table.family(named(&table, a.int(0))?).pgid as usize)
+}
+
+pub fn getsid(a: Args) -> Answer {
+    let table = TABLE.lock();
+    Ok(table.family(named(&table, a.int(0))?).sid as usize)
+}
+
+pub fn setsid() -> Answer {
+    let me = current().process();
+    let mut table = TABLE.lock();
+    if table.processes().any(|p| table.family(p).pgid == me.pid) {
+        return Err(Errno::EPERM);
+    }
+    let family = table.family_mut(me);
+    (family.pgid, family.sid) = (me.pid, me.pid);
+    Ok(me.pid as usize)
+}
+
+fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
+    let (old, all) = {
+        let mut limits = process.limits.lock();
+        let old = *limits.get(which).ok_or(Errno::EINVAL)?;
+        if let Some(new) = new {
+            if new.cur > new.max {
+                return Err(Errno::EINVAL);
+            }
+            limits[which] = new;
+        }
+        (old, *limits)
+    };
+    if new.is_some()
+        && let Some(space) = process.space.lock().as_ref()
+    {
+        exec::set_limits(&space.mm, &all);
+    }
+    Ok(old)
+}
+
+pub fn prlimit64(a: Args) -> Answer {
+    let new: Option<Rlimit> = a.opt_addr(2).map(|at| uaccess::get::<[u64; 2]>(at)).transpose()?.map(to_limit);
+    let process = {
+        let table = TABLE.lock();
+        let pid = named(&table, a.int(0))?.pid;
+        table.process(pid).cloned().ok_or(Errno::ESRCH)?
+    };
+    let old = change_limit(&process, a.word(1), new)?;
+    if let Some(at) = a.opt_addr(3) {
+        uaccess::put(at, &old)?;
+    }
+    Ok(0)
+}
+
+fn to_limit([cur, max]: [u64; 2]) -> Rlimit {
+    Rlimit { cur, max }
+}
+
+pub fn getrlimit(a: Args) -> Answer {
+    let old = change_limit(current().process(), a.word(0), None)?;
+    uaccess::put(a.addr(1), &old)?;
+    Ok(0)
+}
+
+pub fn setrlimit(a: Args) -> Answer {
+    let new = to_limit(uaccess::get(a.addr(1))?);
+    change_limit(current().process(), a.word(0), Some(new)).map(|_| 0)
+}
+
+pub fn getrusage(a: Args) -> Answer {
+    const SELF: i32 = 0;
+    const CHILDREN: i32 = -1;
+    const THREAD: i32 = 1;
+    let process = current().process();
+    let ns = match a.int(0) {
+        SELF => time::process_cpu_ns(),
+        CHILDREN => process.children_cpu_ns.load(Ordering::Relaxed),
+        THREAD => current().cpu_ns.load(Ordering::Relaxed),
+        _ => return Err(Errno::EINVAL),
+    };
+    let mut usage = exit::usage(ns);
+    if a.int(0) == SELF
+        && let Some(mm) = current().mm()
+    {
+        usage.maxrss = (mm.stats().rss_peak * PAGE_SIZE / 1024) as i64;
+    }
+    uaccess::put(a.addr(1), &usage)?;
+    Ok(0)
+}
+
+pub fn prctl(a: Args) -> Answer {
+    const SET_NAME: i32 = 15;
+    const GET_NAME: i32 = 16;
+    let process = current().process();
+    match a.int(0) {
+        SET_NAME => {
+            let mut name = [0; NAME_LEN];
+            let len = match uaccess::get_string(&mut name, a.addr(1)) {
+                Ok(text) => text.len(),
+                Err(Errno::ENAMETOOLONG) => NAME_LEN - 1,
+                Err(e) => return Err(e),
+            };
+            name[len..].fill(0);
+            *process.name.lock() = name;
+        }
+        GET_NAME => {
+            let name = *process.name.lock();
+            if uaccess::copy_to_user(a.addr(1), &name)? != NAME_LEN {
+                return Err(Errno::EFAULT);
+            }
+        }
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+pub fn uname(a: Args) -> Answer {
+    let field = |text: &str| {
+        let mut bytes = [0; 65];
+        bytes[..text.len().min(64)].copy_from_slice(&text.as_bytes()[..text.len().min(64)]);
+        bytes
+    };
+    let names = Utsname {
+        sysname: field("Quire"),
+        nodename: field("quire"),
+        // Linux programs ask whether the kernel is new enough; the calls that there are, are those of 6.x.
+        release: field(concat!("6.12.0-quire-", env!("CARGO_PKG_VERSION"))),
+        version: field("#1 SMP"),
+        machine: field("aarch64"),
+        domainname: field("(none)"),
+    };
+    uaccess::put(a.addr(0), &names)?;
+    Ok(0)
+}
+
+pub fn sysinfo(a: Args) -> Answer {
+    let system = info::system();
+    let (processes, _) = TABLE.lock().counts();
+    let record = Sysinfo {
+        uptime: (timer::now_ns() / 1_000_000_000) as i64,
+        totalram: system.managed * PAGE_SIZE as u64,
+        freeram: system.free * PAGE_SIZE as u64,
+        procs: processes.min(u32::from(u16::MAX)) as u16,
+        mem_unit: 1,
+        ..Sysinfo::default()
+    };
+    uaccess::put(a.addr(0), &record)?;
+    Ok(0)
+}
+
+pub fn getrandom(a: Args) -> Answer {
+    const KNOWN: u32 = 1 | 2 | 4;
+    if a.uint(2) & !KNOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut done = 0;
+    let mut bytes = [0; 256];
+    // As Linux: at most 32 MiB a call, and what was copied before a bad page counts.
+    let len = a.word(1).min((32 << 20) - 1);
+    while done < len {
+        let n = bytes.len().min(len - done);
+        random::fill(&mut bytes[..n]);
+        match uaccess::copy_to_user(a.addr(0) + done, &bytes[..n]) {
+            Ok(copied) => done += copied,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if signal::interrupts(current(), crate::task::wait::Sleep::Interruptible) {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+pub fn reboot(a: Args) -> Answer {
+    if a.uint(0) != cmd::MAGIC1 || !cmd::MAGIC2.contains(&a.uint(1)) {
+        return Err(Errno::EINVAL);
+    }
+    match a.uint(2) {
+        cmd::RESTART => power::reset(),
+        cmd::HALT => power::halt(),
+        cmd::POWER_OFF => power::off(0),
+        cmd::CAD_ON | cmd::CAD_OFF => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+

@@ -1,0 +1,66 @@
+//! Quire's own calls: what the memory manager and the machine look like, the log, switching off.
+
+use quire_abi::Errno;
+use quire_abi::layout::{Pod, info as kind};
+
+use super::{Answer, Args};
+use crate::arch::uaccess;
+use crate::boot::{info as facts, power};
+use crate::console::log as kernel_log;
+
+/// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
+pub fn info(a: Args) -> Answer {
+    let index = a.word(1);
+    match a.word(0) {
+        kind::SYSTEM => answer(a, (index == 0).then(facts::system)),
+        kind::ZONE => answer(a, facts::zone(index)),
+        kind::REGION => answer(a, facts::region(index)),
+        kind::CPU => answer(a, facts::cpu(index)),
+        kind::PROCESS => answer(a, facts::process(index)),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {
+    if a.word(3) != size_of::<T>() {
+        return Err(Errno::EINVAL);
+    }
+    uaccess::put(a.addr(2), &record.ok_or(Errno::ENOENT)?)?;
+    Ok(size_of::<T>())
+}
+
+/// Copies the log from a position on; answers the bytes copied. 0 at its end. The position counts from power-on;
+/// what has been overwritten is skipped, which shows in the next position: it is stored at x3 where that is given.
+pub fn log(a: Args) -> Answer {
+    let mut from = a.word(2);
+    let mut done = 0;
+    let mut piece = [0; 256];
+    while done < a.word(1) {
+        let room = piece.len().min(a.word(1) - done);
+        let (n, next) = kernel_log::read(from, &mut piece[..room]);
+        if n == 0 {
+            break;
+        }
+        if uaccess::copy_to_user(a.addr(0) + done, &piece[..n])? != n {
+            return Err(Errno::EFAULT);
+        }
+        (from, done) = (next, done + n);
+    }
+    if let Some(at) = a.opt_addr(3) {
+        uaccess::put(at, &from)?;
+    }
+    Ok(done)
+}
+
+pub fn poweroff(a: Args) -> Answer {
+    power::off(a.uint(0))
+}
+
+pub fn books(a: Args) -> Answer {
+    let books = facts::books();
+    if a.word(1) != size_of_val(&books) {
+        return Err(Errno::EINVAL);
+    }
+    uaccess::put(a.addr(0), &books)?;
+    Ok(0)
+}

@@ -1,0 +1,183 @@
+//! New processes and threads: fork, vfork and clone.
+
+use core::sync::atomic::Ordering;
+
+use quire_abi::flags::{Clone, sig};
+use quire_abi::Errno;
+use quire_mm::UserAddr;
+use quire_mm::fallible::KArc;
+
+use super::process::{Entry, Process, TABLE};
+use super::sched;
+use super::thread::{Thread, current};
+use super::wait::Sleep;
+use crate::arch::trap::{NO_SYSCALL, TrapFrame};
+use crate::arch::{regs, uaccess};
+use crate::vm::space::Space;
+
+/// What `clone` is asked for.
+pub struct Request {
+    /// What to share.
+    pub flags: Clone,
+    /// The signal at the child's end.
+    pub exit_signal: u32,
+    /// The child's stack pointer; 0 keeps the parent's.
+    pub stack: u64,
+    /// Where to store the child's number in the parent.
+    pub parent_tid: UserAddr,
+    /// Where to store or clear it in the child.
+    pub child_tid: UserAddr,
+    /// The child's thread pointer.
+    pub tls: u64,
+}
+
+/// Makes the child and starts it; answers its number. With VFORK, sleeps until it execs or ends.
+pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
+    check(request)?;
+    let flags = request.flags;
+    let parent = current();
+    let mut child_frame = *frame;
+    child_frame.x[0] = 0;
+    child_frame.syscall = NO_SYSCALL;
+    if request.stack != 0 {
+        child_frame.sp = request.stack;
+    }
+    let tid = reserve_number()?;
+    let made = if flags.contains(Clone::THREAD) {
+        new_thread(tid, parent, &child_frame)
+    } else {
+        new_process(tid, request, parent, &child_frame)
+    };
+    let (thread, process) = match made {
+        Ok(made) => made,
+        Err(e) => {
+            release_number(tid);
+            return Err(e);
+        }
+    };
+    if let Err(e) = prepare(request, parent, &thread) {
+        release_number(tid);
+        return Err(e);
+    }
+    start(tid, request, &thread, process.as_ref());
+    if flags.contains(Clone::VFORK)
+        && let Some(child) = process
+    {
+        // The parent's memory is in use until then. Killed, it goes at once: the memory is counted.
+        let _ = child.stop_wait.wait_until(Sleep::Killable, None, || {
+            child.mm_released.load(Ordering::Acquire).then_some(())
+        });
+    }
+    Ok(tid)
+}
+
+/// Which combinations there are; what Linux's clone(2) calls EINVAL is EINVAL.
+fn check(request: &Request) -> Result<(), Errno> {
+    let flags = request.flags;
+    let needs = [(Clone::THREAD, Clone::SIGHAND), (Clone::SIGHAND, Clone::VM)];
+    if needs.iter().any(|&(a, b)| flags.contains(a) && !flags.contains(b)) {
+        return Err(Errno::EINVAL);
+    }
+    if request.exit_signal >= sig::COUNT || (flags.contains(Clone::THREAD) && flags.contains(Clone::PARENT)) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+fn reserve_number() -> Result<u32, Errno> {
+    let mut table = TABLE.lock();
+    let number = table.new_number()?;
+    table.insert(number, Entry::Reserved);
+    Ok(number)
+}
+
+fn release_number(number: u32) {
+    let entry = TABLE.lock().remove(number);
+    drop(entry);
+}
+
+type Made = (KArc<Thread>, Option<KArc<Process>>);
+
+fn new_thread(tid: u32, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
+    let mm = parent.mm().ok_or(Errno::ESRCH)?.clone();
+    Ok((Thread::new_user(tid, parent.process().clone(), mm, frame)?, None))
+}
+
+fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
+    let from = parent.process();
+    let mm = parent.mm().ok_or(Errno::ESRCH)?;
+    let descriptors = from.descriptors()?;
+    let descriptors = if request.flags.contains(Clone::FILES) { descriptors } else { descriptors.copy()? };
+    let actions = from.actions.lock().clone();
+    let actions = if request.flags.contains(Clone::SIGHAND) { actions } else { actions.copy()? };
+    let space = if request.flags.contains(Clone::VM) {
+        from.space.lock().clone().ok_or(Errno::ESRCH)?
+    } else {
+        Space::new(mm.fork()?)?
+    };
+    let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
+    let thread = Thread::new_user(pid, process.clone(), space.mm.clone(), frame)?;
+    Ok((thread, Some(process)))
+}
+
+/// What the child starts with beside its registers.
+fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<(), Errno> {
+    let flags = request.flags;
+    thread.inherit_fp(parent)?;
+    thread.set_tls(if flags.contains(Clone::SETTLS) { request.tls } else { regs::tls() });
+    thread.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    {
+        let (blocked, alt_stack) = {
+            let signals = parent.signals.lock();
+            (signals.blocked, signals.alt_stack)
+        };
+        let mut signals = thread.signals.lock();
+        signals.blocked = blocked;
+        // A child that shares memory but is no vfork child gets no alternate stack (clone(2)).
+        let shares = flags.contains(Clone::VM) && !flags.contains(Clone::VFORK);
+        signals.alt_stack = if shares { (0, 0) } else { alt_stack };
+    }
+    if flags.contains(Clone::PARENT_SETTID) {
+        uaccess::put(request.parent_tid, &thread.tid)?;
+    }
+    if flags.contains(Clone::CHILD_CLEARTID) {
+        thread.clear_child_tid.store(request.child_tid.get(), Ordering::Relaxed);
+    }
+    if flags.contains(Clone::CHILD_SETTID) {
+        thread.set_child_tid.store(request.child_tid.get(), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Enters the child into the table and lets it run.
+fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) {
+    let own = thread.clone();
+    let parent = current().process();
+    let mut table = TABLE.lock();
+    match process {
+        Some(child) => {
+            table.insert(tid, Entry::Process(child.clone()));
+            let (pgid, sid) = (table.family(parent).pgid, table.family(parent).sid);
+            let family = table.family_mut(child);
+            (family.pgid, family.sid) = (pgid, sid);
+            family.exit_signal = request.exit_signal;
+            let grandparent = table.family(parent).parent;
+            if request.flags.contains(Clone::PARENT) && !grandparent.is_null() {
+                // SAFETY: a parent outlives its children's membership, and the table is locked.
+                table.adopt(unsafe { &*grandparent }, child);
+            } else {
+                table.adopt(parent, child);
+            }
+            table.add_thread(child, thread);
+        }
+        None => {
+            table.insert(tid, Entry::Thread(thread.clone()));
+            table.add_thread(parent, thread);
+        }
+    }
+    drop(table);
+    // The count of the running self; `bury` drops it.
+    let running = KArc::into_raw(own);
+    // SAFETY: the count just given keeps it alive.
+    sched::wake(unsafe { &*running });
+}

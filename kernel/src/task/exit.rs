@@ -1,0 +1,217 @@
+//! The end of threads and processes, and waiting for it.
+
+use core::sync::atomic::Ordering;
+
+use quire_abi::flags::{sig, wait};
+use quire_abi::layout::sa;
+use quire_abi::{Errno, layout::Rusage};
+use quire_mm::UserAddr;
+use quire_mm::fallible::KArc;
+
+use super::process::{EXITING, Entry, Process, TABLE, Table};
+use super::sched;
+use super::signal::{self, IGNORE};
+use super::thread::{Thread, current, state};
+use super::wait::Sleep;
+use crate::arch::uaccess;
+use crate::ipc::futex;
+
+/// Ends the calling thread. With its last thread the process ends, with `status` unless it already has one.
+pub fn exit_thread(status: u32) -> ! {
+    let thread = current();
+    let process = thread.process();
+    let clear = thread.clear_child_tid.load(Ordering::Relaxed);
+    if clear != 0 && thread.mm().is_some() {
+        // The program asked for it; a bad address is its own loss.
+        if uaccess::put(UserAddr::new(clear), &0u32).is_ok() {
+            let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, true);
+        }
+    }
+    sched::charge_current();
+    process.cpu_ns.fetch_add(thread.cpu_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    let (left, entry) = {
+        let mut table = TABLE.lock();
+        let left = table.remove_thread(process, thread);
+        let entry = if thread.tid == process.pid { None } else { table.remove(thread.tid) };
+        (left, entry)
+    };
+    drop(entry);
+    if left == 0 {
+        exit_process(process, status);
+    } else {
+        process.stop_wait.wake_all();
+    }
+    thread.set_mm(None);
+    thread.state.store(state::DEAD, Ordering::SeqCst);
+    sched::schedule();
+    unreachable!("a dead thread ran")
+}
+
+/// Drops the last reference of a thread that has run for the last time, its stack with it.
+pub fn bury(thread: KArc<Thread>) {
+    drop(thread);
+}
+
+/// Lets go of memory and descriptors first, so that they are back before anybody hears of the end.
+fn exit_process(process: &Process, status: u32) {
+    let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
+    let descriptors = process.descriptors.lock().take();
+    drop(descriptors);
+    release_mm(process);
+    let reaped = {
+        let mut table = TABLE.lock();
+        let Some(init) = table.process(1).cloned() else { return };
+        if core::ptr::eq(KArc::as_ptr(&init), process) {
+            drop(table);
+            crate::console::panic::init_ended(process.exit_status().unwrap_or(status));
+        }
+        if table.give_children(process, &init) {
+            init.child_wait.wake_all();
+        }
+        table.make_zombie(process);
+        notify_parent(&mut table, process)
+    };
+    drop(reaped);
+}
+
+/// Gives up the address space and tells a vfork parent.
+pub fn release_mm(process: &Process) {
+    drop(current().set_mm(None));
+    let space = process.space.lock().take();
+    drop(space);
+    process.mm_released.store(true, Ordering::Release);
+    process.stop_wait.wake_all();
+}
+
+/// SIGCHLD and a wake-up; a parent that ignores its children's ends has them reaped here.
+fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
+    let family = table.family(process);
+    let (parent, exit_signal) = (family.parent, family.exit_signal);
+    if parent.is_null() {
+        return None;
+    }
+    // SAFETY: a parent outlives its children's membership, and the table is locked.
+    let parent = unsafe { &*parent };
+    let actions = parent.actions.lock().clone();
+    let action = actions.0.lock()[sig::CHLD as usize];
+    if exit_signal != 0 {
+        signal::send_to_process(table, parent, exit_signal);
+    }
+    parent.child_wait.wake_all();
+    let no_wait = exit_signal == sig::CHLD && (action.handler == IGNORE || action.flags & sa::NOCLDWAIT != 0);
+    if no_wait { table.reap(process) } else { None }
+}
+
+/// Tells the parent that a child was stopped or continued.
+pub fn notify_change(process: &Process, status: u32) {
+    let mut table = TABLE.lock();
+    table.family_mut(process).change = Some(status);
+    let parent = table.family(process).parent;
+    if parent.is_null() {
+        return;
+    }
+    // SAFETY: as in `notify_parent`.
+    let parent = unsafe { &*parent };
+    let actions = parent.actions.lock().clone();
+    if actions.0.lock()[sig::CHLD as usize].flags & sa::NOCLDSTOP == 0 {
+        signal::send_to_process(&table, parent, sig::CHLD);
+    }
+    parent.child_wait.wake_all();
+}
+
+/// Which children a wait is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// Any.
+    Any,
+    /// The one with this number.
+    Pid(u32),
+    /// Any of this group.
+    Group(u32),
+}
+
+/// What a wait found.
+pub struct Waited {
+    /// The child.
+    pub pid: u32,
+    /// Its status, as `wait4` stores it.
+    pub status: u32,
+    /// What it used.
+    pub usage: Rusage,
+}
+
+/// Waits for a child to end (or, with options, to stop or go on). `None` with WNOHANG when none has.
+pub fn wait_for_child(which: Which, options: u32) -> Result<Option<Waited>, Errno> {
+    let parent = current().process();
+    let found = parent.child_wait.wait_until(Sleep::Interruptible, None, || {
+        let mut table = TABLE.lock();
+        match find_child(&mut table, parent, which, options) {
+            Ok(None) if options & wait::WNOHANG == 0 => None,
+            other => Some(other),
+        }
+    })?;
+    Ok(found?.map(|(waited, entry)| {
+        drop(entry);
+        waited
+    }))
+}
+
+type Found = (Waited, Option<Entry>);
+
+fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -> Result<Option<Found>, Errno> {
+    let family = table.family(parent);
+    let matches = |p: &Process| match which {
+        Which::Any => true,
+        Which::Pid(pid) => p.pid == pid,
+        Which::Group(pgid) => table.family(p).pgid == pgid,
+    };
+    if let Which::Pid(pid) = which {
+        // By number, so that a parent of many does not search them.
+        let child = table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
+        let child = child.clone();
+        return Ok(if table.family(&child).is_zombie {
+            Some(reap(table, parent, &child))
+        } else {
+            report_change(table, &child, options)
+        });
+    }
+    if let Some(zombie) = family.zombies.iter().find(|z| matches(z)) {
+        let pid = zombie.pid;
+        let zombie = table.process(pid).cloned().ok_or(Errno::ECHILD)?;
+        return Ok(Some(reap(table, parent, &zombie)));
+    }
+    if options & (wait::WUNTRACED | wait::WCONTINUED) != 0 {
+        let changed = family.children.iter().filter(|c| matches(c)).find(|c| table.family(c).change.is_some());
+        if let Some(child) = changed.and_then(|c| table.process(c.pid)).cloned() {
+            return Ok(report_change(table, &child, options));
+        }
+    }
+    if family.children.iter().any(matches) { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
+    let cpu = zombie.cpu_ns.load(Ordering::Relaxed) + zombie.children_cpu_ns.load(Ordering::Relaxed);
+    parent.children_cpu_ns.fetch_add(cpu, Ordering::Relaxed);
+    let waited = Waited { pid: zombie.pid, status: zombie.exit_status().unwrap_or(0), usage: usage(cpu) };
+    (waited, table.reap(zombie))
+}
+
+fn report_change(table: &mut Table, child: &Process, options: u32) -> Option<Found> {
+    const CONTINUED: u32 = 0xffff;
+    let status = table.family(child).change?;
+    let wanted = if status == CONTINUED { wait::WCONTINUED } else { wait::WUNTRACED };
+    if options & wanted == 0 {
+        return None;
+    }
+    table.family_mut(child).change = None;
+    let cpu = child.cpu_ns.load(Ordering::Relaxed);
+    Some((Waited { pid: child.pid, status, usage: usage(cpu) }, None))
+}
+
+/// CPU time as a usage record; Quire does not tell user from system time and counts all as user time.
+pub fn usage(cpu_ns: u64) -> Rusage {
+    let mut usage = Rusage::default();
+    usage.utime.sec = (cpu_ns / 1_000_000_000) as i64;
+    usage.utime.usec = (cpu_ns % 1_000_000_000 / 1000) as i64;
+    usage
+}

@@ -1,0 +1,13 @@
+//! Processes, threads, signals and the scheduler.
+
+pub mod clone;
+pub mod exec;
+pub mod exit;
+pub mod percpu;
+pub mod process;
+pub mod sched;
+pub mod sigframe;
+pub mod signal;
+pub mod thread;
+pub mod timer;
+pub mod wait;

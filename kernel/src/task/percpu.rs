@@ -1,0 +1,101 @@
+//! What each CPU has of its own.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+use quire_mm::fallible::KArc;
+use quire_mm::machine::MAX_CPUS;
+use quire_mm::sync::Rank;
+
+use super::sched::RunQueue;
+use super::thread::Thread;
+use super::timer::Timers;
+use crate::vm::{Cpu, Mm, SpinLock};
+
+/// One CPU's data, on cache lines of its own.
+#[repr(C, align(128))]
+pub struct PerCpu {
+    /// The thread that runs here. Never null once the CPU runs threads. Assembly reads it.
+    pub current: AtomicPtr<Thread>,
+    /// Ranks of the spin locks held here (debug builds).
+    pub held_ranks: AtomicU64,
+    id: AtomicU32,
+    /// Whether the CPU schedules.
+    pub online: AtomicBool,
+    /// Whether it runs its idle thread, waiting for work.
+    pub idling: AtomicBool,
+    /// Affinity fields of MPIDR_EL1.
+    pub mpidr: AtomicU64,
+    /// MIDR_EL1.
+    pub midr: AtomicU64,
+    /// NUMA node.
+    pub node: AtomicU32,
+    /// The thread that runs when no other can.
+    pub idle: AtomicPtr<Thread>,
+    /// The thread that was switched away from, until the switch is finished.
+    pub switching_from: AtomicPtr<Thread>,
+    /// Ready threads.
+    pub run_queue: SpinLock<RunQueue>,
+    /// Sleepers with a deadline.
+    pub timers: SpinLock<Timers>,
+    /// The address space in TTBR0, kept alive: an idle CPU leaves it there.
+    pub active_mm: UnsafeCell<Option<KArc<Mm>>>,
+    /// Nanoseconds spent idle.
+    pub idle_ns: AtomicU64,
+    /// Context switches.
+    pub switches: AtomicU64,
+    /// Timer interrupts.
+    pub ticks: AtomicU64,
+    /// When the current thread was last charged for its time.
+    pub charged_at: AtomicU64,
+}
+
+// SAFETY: `active_mm` is touched by its own CPU alone, with interrupts masked; the rest is atomic or locked.
+unsafe impl Sync for PerCpu {}
+
+impl PerCpu {
+    const fn new(id: u32) -> Self {
+        Self {
+            current: AtomicPtr::new(core::ptr::null_mut()),
+            held_ranks: AtomicU64::new(0),
+            id: AtomicU32::new(id),
+            online: AtomicBool::new(false),
+            idling: AtomicBool::new(false),
+            mpidr: AtomicU64::new(0),
+            midr: AtomicU64::new(0),
+            node: AtomicU32::new(0),
+            idle: AtomicPtr::new(core::ptr::null_mut()),
+            switching_from: AtomicPtr::new(core::ptr::null_mut()),
+            run_queue: SpinLock::new(Cpu, Rank::RunQueue, RunQueue::new()),
+            timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),
+            active_mm: UnsafeCell::new(None),
+            idle_ns: AtomicU64::new(0),
+            switches: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            charged_at: AtomicU64::new(0),
+        }
+    }
+
+    /// The CPU's number, 0 for the one that booted.
+    #[inline(always)]
+    pub fn id(&self) -> usize {
+        self.id.load(Ordering::Relaxed) as usize
+    }
+}
+
+/// All CPUs that there may be.
+pub static PERCPU: [PerCpu; MAX_CPUS] = {
+    // `PerCpu` is not `Copy`; a constant block makes each element anew.
+    let mut id = 0;
+    let mut all = [const { PerCpu::new(0) }; MAX_CPUS];
+    while id < MAX_CPUS {
+        all[id].id = AtomicU32::new(id as u32);
+        id += 1;
+    }
+    all
+};
+
+/// The CPUs that schedule.
+pub fn online() -> impl Iterator<Item = &'static PerCpu> {
+    PERCPU.iter().filter(|c| c.online.load(Ordering::Acquire))
+}

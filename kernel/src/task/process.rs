@@ -1,0 +1,360 @@
+//! A process: an address space, descriptors, signals and threads under one number; and the table of all of them.
+//!
+//! The table's lock ([`Rank::Processes`]) covers the numbers and the family: parents, children, groups, exit
+//! statuses. Work under it is O(log n) or bounded by the family concerned.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use alloc::vec::Vec;
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_abi::layout::{Rlimit, rlimit};
+use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::sync::Rank;
+
+use super::signal::{Actions, Pending};
+use super::thread::Thread;
+use super::wait::WaitQueue;
+use crate::ipc::handle::Descriptors;
+use crate::vm::space::Space;
+use crate::vm::{Cpu, SpinLock};
+
+/// One more than the highest process or thread number.
+pub const PID_MAX: u32 = 32768;
+
+/// Length of a name, a NUL included.
+pub const NAME_LEN: usize = 16;
+
+intrusive_adapter!(pub Siblings = UnsafeRef<Process>: Process { sibling_link => LinkedListLink });
+intrusive_adapter!(pub Threads = UnsafeRef<Thread>: Thread { sibling_link => LinkedListLink });
+
+/// A process.
+pub struct Process {
+    /// Its number, also that of its first thread.
+    pub pid: u32,
+    /// Its parent's number, kept for who asks without the table.
+    pub ppid: AtomicU32,
+    /// Address space, shared with a vfork child and gone at exit.
+    pub space: SpinLock<Option<KArc<Space>>>,
+    /// Descriptors; gone at exit.
+    pub descriptors: SpinLock<Option<KArc<Descriptors>>>,
+    /// Handlers of signals, shared after CLONE_SIGHAND.
+    pub actions: SpinLock<KArc<Actions>>,
+    /// Signals for the process as a whole.
+    pub pending: Pending,
+    /// Its members that wait for a child.
+    pub child_wait: WaitQueue,
+    /// Its threads that are stopped, and exec or exit waiting for threads to go.
+    pub stop_wait: WaitQueue,
+    /// Stopped by a signal.
+    pub stopped: AtomicBool,
+    /// Set once the process is ending: [`EXITING`] and the wait status.
+    pub exiting: AtomicU64,
+    /// A vfork parent waits until this is set: the child has its own memory, or none.
+    pub mm_released: AtomicBool,
+    /// Limits, see `rlimit`.
+    pub limits: SpinLock<[Rlimit; rlimit::COUNT]>,
+    /// What `ps` shows, NUL-padded.
+    pub name: SpinLock<[u8; NAME_LEN]>,
+    /// CPU time of threads that ended, in nanoseconds.
+    pub cpu_ns: AtomicU64,
+    /// CPU time of children that were waited for.
+    pub children_cpu_ns: AtomicU64,
+    /// Working directory: an index into the boot archive.
+    pub cwd: AtomicU32,
+    sibling_link: LinkedListLink,
+    family: UnsafeCell<Family>,
+}
+
+/// Bit of [`Process::exiting`]: the process ends.
+pub const EXITING: u64 = 1 << 32;
+
+/// What the table's lock covers of a process.
+pub struct Family {
+    /// Null for init alone.
+    pub parent: *const Process,
+    /// Children that live.
+    pub children: LinkedList<Siblings>,
+    /// Children that ended and were not waited for.
+    pub zombies: LinkedList<Siblings>,
+    /// Threads.
+    pub threads: LinkedList<Threads>,
+    /// How many.
+    pub thread_count: u32,
+    /// Process group.
+    pub pgid: u32,
+    /// Session.
+    pub sid: u32,
+    /// The signal that the parent gets at the end; 0 for none.
+    pub exit_signal: u32,
+    /// Has ended; all but the number and the status is gone.
+    pub is_zombie: bool,
+    /// Status for `wait4` of a stop or continuation that was not yet reported.
+    pub change: Option<u32>,
+}
+
+// SAFETY: `family` is only touched under the table's lock, of which `Table::family` wants proof; the link too; the
+// rest is atomic or locked.
+unsafe impl Sync for Process {}
+// SAFETY: as above.
+unsafe impl Send for Process {}
+
+/// A number's holder.
+pub enum Entry {
+    /// A process, owned by the table until it has been waited for.
+    Process(KArc<Process>),
+    /// A thread other than a process's first.
+    Thread(KArc<Thread>),
+    /// Somebody that is being made.
+    Reserved,
+}
+
+/// All numbers in use.
+pub struct Table {
+    /// By number.
+    entries: Vec<Option<Entry>>,
+    last: u32,
+    processes: u32,
+    threads: u32,
+}
+
+/// The one table.
+pub static TABLE: SpinLock<Table> =
+    SpinLock::new(Cpu, Rank::Processes, Table { entries: Vec::new(), last: 0, processes: 0, threads: 0 });
+
+impl Table {
+    /// A number that nobody has, from a round that comes back to a number as late as it can. The search passes
+    /// runs of numbers in use: O(1) amortised while half of all are free.
+    pub fn new_number(&mut self) -> Result<u32, Errno> {
+        for step in 1..=PID_MAX {
+            let n = (self.last + step) % PID_MAX;
+            let is_free = self.entries.get(n as usize).is_none_or(Option::is_none);
+            if n != 0 && is_free {
+                while self.entries.len() <= n as usize {
+                    self.entries.try_push(None).map_err(Errno::from)?;
+                }
+                self.last = n;
+                return Ok(n);
+            }
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Enters a holder under its number, which [`Table::new_number`] answered under the same lock.
+    pub fn insert(&mut self, number: u32, entry: Entry) {
+        if let Entry::Process(_) = entry {
+            self.processes += 1;
+        }
+        if let Some(slot) = self.entries.get_mut(number as usize) {
+            *slot = Some(entry);
+        }
+    }
+
+    /// Frees a number. The holder comes back, to be dropped when the lock is open.
+    pub fn remove(&mut self, number: u32) -> Option<Entry> {
+        let entry = self.entries.get_mut(number as usize)?.take();
+        if let Some(Entry::Process(_)) = entry {
+            self.processes -= 1;
+        }
+        entry
+    }
+
+    /// The process with a number.
+    pub fn process(&self, pid: u32) -> Option<&KArc<Process>> {
+        match self.entries.get(pid as usize)?.as_ref()? {
+            Entry::Process(p) => Some(p),
+            _ => None,
+        }
+    }
+
+    /// All processes by number, zombies too.
+    pub fn processes(&self) -> impl Iterator<Item = &KArc<Process>> {
+        self.entries.iter().flatten().filter_map(|e| match e {
+            Entry::Process(p) => Some(p),
+            _ => None,
+        })
+    }
+
+    /// The thread with a number, a process's first thread too.
+    pub fn thread(&self, tid: u32) -> Option<&Thread> {
+        match self.entries.get(tid as usize)?.as_ref()? {
+            Entry::Thread(t) => Some(t),
+            Entry::Process(p) => self.family(p).threads.iter().find(|t| t.tid == tid),
+            Entry::Reserved => None,
+        }
+    }
+
+    /// Processes and threads that there are.
+    pub fn counts(&self) -> (u32, u32) {
+        (self.processes, self.threads)
+    }
+
+    /// The family of a process.
+    pub fn family<'a>(&'a self, process: &'a Process) -> &'a Family {
+        // SAFETY: `&self` is proof of the lock, and nobody has `&mut self`.
+        unsafe { &*process.family.get() }
+    }
+
+    /// The family of a process, to change.
+    pub fn family_mut<'a>(&'a mut self, process: &'a Process) -> &'a mut Family {
+        // SAFETY: `&mut self` is proof of the lock, and borrowed for as long as the answer.
+        unsafe { &mut *process.family.get() }
+    }
+
+    /// Adds a thread to its process.
+    pub fn add_thread(&mut self, process: &Process, thread: &KArc<Thread>) {
+        let family = self.family_mut(process);
+        // SAFETY: `remove_thread` takes it out before its last owner goes.
+        family.threads.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(thread)) });
+        family.thread_count += 1;
+        self.threads += 1;
+    }
+
+    /// Takes a thread out of its process; answers how many are left.
+    pub fn remove_thread(&mut self, process: &Process, thread: &Thread) -> u32 {
+        let family = self.family_mut(process);
+        // SAFETY: a thread is in its process's list from `add_thread` until here.
+        unsafe { family.threads.cursor_mut_from_ptr(thread).remove() };
+        family.thread_count -= 1;
+        let left = family.thread_count;
+        self.threads -= 1;
+        left
+    }
+
+    /// Makes `child` a child of `parent`.
+    pub fn adopt(&mut self, parent: &Process, child: &Process) {
+        self.family_mut(child).parent = parent;
+        child.ppid.store(parent.pid, Ordering::Relaxed);
+        // SAFETY: a process is in one of its parent's lists until `disown` or `bury`, while the table owns it.
+        self.family_mut(parent).children.push_back(unsafe { UnsafeRef::from_raw(child) });
+    }
+
+    /// Moves a child that has ended among the zombies.
+    pub fn make_zombie(&mut self, child: &Process) {
+        let parent = self.family(child).parent;
+        self.family_mut(child).is_zombie = true;
+        if parent.is_null() {
+            return;
+        }
+        // SAFETY: a parent outlives its children's membership: they are given to init when it ends.
+        let family = self.family_mut(unsafe { &*parent });
+        // SAFETY: a child that is no zombie is in `children`.
+        if let Some(child) = unsafe { family.children.cursor_mut_from_ptr(child).remove() } {
+            family.zombies.push_back(child);
+        }
+    }
+
+    /// Takes a zombie out of its parent's list and out of the table.
+    pub fn reap(&mut self, zombie: &Process) -> Option<Entry> {
+        let parent = self.family(zombie).parent;
+        if !parent.is_null() {
+            // SAFETY: as in `make_zombie`.
+            let family = self.family_mut(unsafe { &*parent });
+            // SAFETY: a zombie is in `zombies` of its parent.
+            unsafe { family.zombies.cursor_mut_from_ptr(zombie).remove() };
+        }
+        self.remove(zombie.pid)
+    }
+
+    /// Gives the children of a process that ends to `heir`; answers whether zombies were among them.
+    pub fn give_children(&mut self, from: &Process, heir: &Process) -> bool {
+        let mut zombies = false;
+        loop {
+            let family = self.family_mut(from);
+            let (child, is_zombie) = match family.children.pop_front() {
+                Some(c) => (c, false),
+                None => match family.zombies.pop_front() {
+                    Some(z) => (z, true),
+                    None => break zombies,
+                },
+            };
+            self.family_mut(&child).parent = heir;
+            child.ppid.store(heir.pid, Ordering::Relaxed);
+            let heir = self.family_mut(heir);
+            if is_zombie { heir.zombies.push_back(child) } else { heir.children.push_back(child) }
+            zombies |= is_zombie;
+        }
+    }
+}
+
+impl Process {
+    /// A process with no thread yet.
+    pub fn new(
+        pid: u32,
+        space: KArc<Space>,
+        descriptors: KArc<Descriptors>,
+        actions: KArc<Actions>,
+        template: Option<&Process>,
+    ) -> Result<KArc<Self>, Errno> {
+        let (limits, name, cwd) = match template {
+            Some(p) => (*p.limits.lock(), *p.name.lock(), p.cwd.load(Ordering::Relaxed)),
+            None => (first_limits(), [0; NAME_LEN], 0),
+        };
+        Ok(KArc::try_new(Self {
+            pid,
+            ppid: AtomicU32::new(0),
+            space: SpinLock::new(Cpu, Rank::Process, Some(space)),
+            descriptors: SpinLock::new(Cpu, Rank::Process, Some(descriptors)),
+            actions: SpinLock::new(Cpu, Rank::Process, actions),
+            pending: Pending::new(),
+            child_wait: WaitQueue::new(),
+            stop_wait: WaitQueue::new(),
+            stopped: AtomicBool::new(false),
+            exiting: AtomicU64::new(0),
+            mm_released: AtomicBool::new(false),
+            limits: SpinLock::new(Cpu, Rank::Process, limits),
+            name: SpinLock::new(Cpu, Rank::Process, name),
+            cpu_ns: AtomicU64::new(0),
+            children_cpu_ns: AtomicU64::new(0),
+            cwd: AtomicU32::new(cwd),
+            sibling_link: LinkedListLink::new(),
+            family: UnsafeCell::new(Family {
+                parent: core::ptr::null(),
+                children: LinkedList::new(Siblings::NEW),
+                zombies: LinkedList::new(Siblings::NEW),
+                threads: LinkedList::new(Threads::NEW),
+                thread_count: 0,
+                pgid: pid,
+                sid: pid,
+                exit_signal: 0,
+                is_zombie: false,
+                change: None,
+            }),
+        })?)
+    }
+
+    /// Sets the name from the last part of a path.
+    pub fn set_name(&self, path: &[u8]) {
+        let last = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+        let mut name = [0; NAME_LEN];
+        let n = last.len().min(NAME_LEN - 1);
+        name[..n].copy_from_slice(&last[..n]);
+        *self.name.lock() = name;
+    }
+
+    /// A limit's present value.
+    pub fn limit(&self, which: usize) -> u64 {
+        self.limits.lock()[which].cur
+    }
+
+    /// The wait status if the process is ending.
+    pub fn exit_status(&self) -> Option<u32> {
+        let v = self.exiting.load(Ordering::Acquire);
+        (v & EXITING != 0).then_some(v as u32)
+    }
+
+    /// The descriptors, if the process still has them.
+    pub fn descriptors(&self) -> Result<KArc<Descriptors>, Errno> {
+        self.descriptors.lock().clone().ok_or(Errno::ESRCH)
+    }
+}
+
+/// init's limits: Linux's defaults where they are fixed numbers (`include/asm-generic/resource.h`).
+pub fn first_limits() -> [Rlimit; rlimit::COUNT] {
+    let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
+    limits[rlimit::STACK].cur = 8 << 20;
+    limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
+    limits[rlimit::MEMLOCK] = Rlimit { cur: 8 << 20, max: 8 << 20 };
+    limits
+}

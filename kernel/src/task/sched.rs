@@ -1,0 +1,316 @@
+//! The scheduler: a round-robin queue a CPU, idle CPUs take work from busy ones.
+//!
+//! A thread is in at most one run queue ([`Thread::queued`]). Whoever makes it runnable while it is still on its way
+//! off a CPU may queue it elsewhere: the CPU that picks it waits until `on_cpu` is clear, which the way off, with
+//! interrupts masked, soon does. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
+//!
+//! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`] and on the way back to user
+//! mode.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_mm::fallible::KArc;
+
+use super::percpu::{self, PERCPU, PerCpu};
+use super::thread::{Thread, current, state, work};
+use crate::arch::{context, cpu, regs, timer};
+use crate::trap::irq;
+
+/// Nanoseconds that a thread runs while others wait.
+pub const SLICE: u64 = 4_000_000;
+
+intrusive_adapter!(pub InQueue = UnsafeRef<Thread>: Thread { queue_link => LinkedListLink });
+
+/// The ready threads of a CPU. Each is owned once by the queue.
+pub struct RunQueue {
+    list: LinkedList<InQueue>,
+    len: usize,
+    /// The tick that is due next; `u64::MAX` while the CPU idles.
+    next_tick: u64,
+}
+
+// SAFETY: the links are only touched under the lock that this lives in.
+unsafe impl Send for RunQueue {}
+
+impl RunQueue {
+    /// Empty.
+    pub const fn new() -> Self {
+        Self { list: LinkedList::new(InQueue::NEW), len: 0, next_tick: u64::MAX }
+    }
+
+    fn push(&mut self, thread: UnsafeRef<Thread>) {
+        self.list.push_back(thread);
+        self.len += 1;
+    }
+
+    fn pop(&mut self) -> Option<UnsafeRef<Thread>> {
+        let thread = self.list.pop_front()?;
+        self.len -= 1;
+        Some(thread)
+    }
+
+    /// The first thread that may run on `cpu`.
+    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Thread>> {
+        let mut at = self.list.front_mut();
+        while let Some(thread) = at.get() {
+            if may_run(thread, cpu) {
+                self.len -= 1;
+                return at.remove();
+            }
+            at.move_next();
+        }
+        None
+    }
+}
+
+/// CPUs that idle, a bit each: a hint for placing threads.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// Makes a sleeping thread runnable. Nothing happens if it is not asleep.
+pub fn wake(thread: &Thread) -> bool {
+    wake_from(thread, state::SLEEPING) || wake_from(thread, state::KILLABLE)
+}
+
+/// Wakes a thread from one kind of sleep.
+pub fn wake_from(thread: &Thread, from: u32) -> bool {
+    if thread.state.compare_exchange(from, state::RUNNABLE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    enqueue(thread);
+    true
+}
+
+fn enqueue(thread: &Thread) {
+    if thread.queued.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let irq = cpu::irq_save();
+    let target = place(thread);
+    {
+        let mut queue = target.run_queue.lock();
+        // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one
+        // is runnable.
+        queue.push(unsafe { UnsafeRef::from_raw(thread) });
+    }
+    if target.idling.load(Ordering::SeqCst) {
+        if target.id() == cpu::this().id() {
+            current().set_work(work::RESCHEDULE);
+        } else {
+            irq::send_reschedule(target.id());
+        }
+    }
+    cpu::irq_restore(irq);
+}
+
+/// Interrupts the CPU that a thread runs on, so that it looks at its work.
+pub fn kick(thread: &Thread) {
+    if thread.on_cpu.load(Ordering::SeqCst) && !core::ptr::eq(thread, current()) {
+        irq::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
+    }
+}
+
+fn may_run(thread: &Thread, cpu: usize) -> bool {
+    thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
+}
+
+/// Where a thread that wakes should run: where it ran, if that CPU idles or nobody else does.
+fn place(thread: &Thread) -> &'static PerCpu {
+    let allowed = thread.affinity.load(Ordering::Relaxed);
+    let last = thread.cpu.load(Ordering::Relaxed) as usize;
+    let idle = IDLE.load(Ordering::Relaxed) & allowed;
+    let pick = if allowed >> last & 1 == 1 && (idle == 0 || idle >> last & 1 == 1) {
+        last
+    } else if idle != 0 {
+        idle.trailing_zeros() as usize
+    } else {
+        percpu::online().map(PerCpu::id).find(|id| allowed >> id & 1 == 1).unwrap_or(0)
+    };
+    &PERCPU[pick]
+}
+
+/// Sleeps in the state that the caller has set with [`prepare`], until somebody wakes this thread.
+pub fn block() {
+    schedule();
+}
+
+/// Announces a sleep: from here on a wake-up is not lost. The caller checks its condition next, then blocks or calls
+/// [`cancel`].
+pub fn prepare(kind: u32) {
+    current().state.store(kind, Ordering::SeqCst);
+}
+
+/// Takes back what [`prepare`] announced.
+pub fn cancel() {
+    current().state.store(state::RUNNABLE, Ordering::SeqCst);
+}
+
+/// Lets others run first.
+pub fn yield_now() {
+    schedule();
+}
+
+/// Runs the next ready thread; returns when this one runs again.
+pub fn schedule() {
+    let irq = cpu::irq_save();
+    let here = cpu::this();
+    let prev = current();
+    prev.clear_work(work::RESCHEDULE);
+    let idle = here.idle.load(Ordering::Relaxed);
+    let goes_on = !core::ptr::eq(prev, idle) && prev.state.load(Ordering::SeqCst) == state::RUNNABLE;
+    if goes_on && !may_run(prev, here.id()) {
+        enqueue(prev);
+    }
+    let next = loop {
+        let mut queue = here.run_queue.lock();
+        if goes_on && !prev.queued.swap(true, Ordering::AcqRel) {
+            if queue.len == 0 {
+                prev.queued.store(false, Ordering::Release);
+                break core::ptr::from_ref(prev);
+            }
+            // SAFETY: as in `enqueue`.
+            queue.push(unsafe { UnsafeRef::from_raw(prev) });
+        }
+        let Some(next) = queue.pop() else { break idle.cast_const() };
+        drop(queue);
+        next.queued.store(false, Ordering::Release);
+        if may_run(&next, here.id()) {
+            break UnsafeRef::into_raw(next).cast_const();
+        }
+        // Its affinity changed while it waited here.
+        enqueue(&next);
+    };
+    if core::ptr::eq(prev, next) {
+        cpu::irq_restore(irq);
+        return;
+    }
+    // SAFETY: a queued thread lives, and so does the idle thread.
+    switch_to(here, prev, unsafe { &*next });
+    cpu::irq_restore(irq);
+}
+
+fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
+    while next.on_cpu.load(Ordering::Acquire) {
+        cpu::relax();
+    }
+    charge(here, prev);
+    here.switches.fetch_add(1, Ordering::Relaxed);
+    next.on_cpu.store(true, Ordering::Relaxed);
+    next.cpu.store(here.id() as u32, Ordering::Relaxed);
+    prev.save_user_state();
+    if let Some(mm) = next.mm() {
+        activate(here, mm);
+    }
+    next.load_user_state();
+    here.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
+    // SAFETY: interrupts are masked; `next` is off its former CPU, and nobody else may pick it: it is in no queue.
+    unsafe { context::switch(prev.context(), next.context()) };
+    finish_switch();
+}
+
+/// The second half of a switch, on the new thread's stack: the old one may now run elsewhere, or end.
+pub extern "C" fn finish_switch() {
+    let here = cpu::this();
+    let prev = here.switching_from.load(Ordering::Relaxed);
+    // SAFETY: `switch_to` put a live thread there.
+    let prev = unsafe { &*prev };
+    let dead = prev.state.load(Ordering::Relaxed) == state::DEAD;
+    prev.on_cpu.store(false, Ordering::Release);
+    if dead {
+        // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,
+        // where nothing runs on its stack any more.
+        super::exit::bury(unsafe { KArc::from_raw(prev) });
+    }
+}
+
+/// Puts an address space into TTBR0, if it is not there.
+pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
+    // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
+    let active = unsafe { &mut *here.active_mm.get() };
+    if active.as_ref().is_none_or(|a| !KArc::ptr_eq(a, mm)) {
+        let ttbr = mm.activate(here.id());
+        regs::set_ttbr0(ttbr.table.get() as u64, ttbr.asid.0);
+        // The old one's owner has emptied it if this was its last holder (see `Space`).
+        *active = Some(mm.clone());
+    }
+}
+
+/// Charges the time since the last charge to a thread, or to idling.
+fn charge(here: &PerCpu, thread: &Thread) {
+    let now = timer::now_ns();
+    let spent = now.saturating_sub(here.charged_at.swap(now, Ordering::Relaxed));
+    if thread.process.is_some() {
+        thread.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+    } else {
+        here.idle_ns.fetch_add(spent, Ordering::Relaxed);
+    }
+}
+
+/// Charges the running thread up to now.
+pub fn charge_current() {
+    let irq = cpu::irq_save();
+    charge(cpu::this(), current());
+    cpu::irq_restore(irq);
+}
+
+/// The timer interrupt.
+pub fn tick() {
+    let here = cpu::this();
+    let now = timer::now_ns();
+    here.ticks.fetch_add(1, Ordering::Relaxed);
+    super::timer::wake_due(now);
+    let thread = current();
+    let is_idle = core::ptr::eq(thread, here.idle.load(Ordering::Relaxed));
+    {
+        let mut queue = here.run_queue.lock();
+        if queue.next_tick <= now {
+            queue.next_tick = if is_idle { u64::MAX } else { now + SLICE };
+            if queue.len > 0 {
+                thread.set_work(work::RESCHEDULE);
+            }
+        }
+    }
+    program_timer(here);
+}
+
+/// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.
+pub fn program_timer(here: &PerCpu) {
+    let deadline = here.timers.lock().next();
+    let tick = here.run_queue.lock().next_tick;
+    timer::set_deadline(deadline.min(tick));
+}
+
+/// What a CPU does when it has nothing to do. Its boot stack is the idle thread's.
+pub fn idle_loop() -> ! {
+    let here = cpu::this();
+    let bit = 1 << here.id();
+    loop {
+        cpu::irq_disable();
+        here.idling.store(true, Ordering::SeqCst);
+        IDLE.fetch_or(bit, Ordering::SeqCst);
+        while here.run_queue.lock().len == 0 && !pull(here) {
+            cpu::wait_for_interrupt();
+            cpu::irq_enable();
+            cpu::irq_disable();
+        }
+        IDLE.fetch_and(!bit, Ordering::SeqCst);
+        here.idling.store(false, Ordering::SeqCst);
+        here.run_queue.lock().next_tick = timer::now_ns() + SLICE;
+        program_timer(here);
+        schedule();
+        here.run_queue.lock().next_tick = u64::MAX;
+        program_timer(here);
+        cpu::irq_enable();
+    }
+}
+
+/// Takes a waiting thread from the CPU that has most. O(CPUs).
+fn pull(here: &'static PerCpu) -> bool {
+    let busiest = percpu::online()
+        .filter(|c| !core::ptr::eq(*c, here) && !c.idling.load(Ordering::Relaxed))
+        .max_by_key(|c| c.run_queue.lock().len);
+    let Some(thread) = busiest.and_then(|c| c.run_queue.lock().steal(here.id())) else { return false };
+    here.run_queue.lock().push(thread);
+    true
+}

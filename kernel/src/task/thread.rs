@@ -1,0 +1,282 @@
+//! A thread: a kernel stack, registers, and what the scheduler knows of it.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use alloc::boxed::Box;
+use intrusive_collections::{LinkedListLink, RBTreeLink};
+use quire_abi::Errno;
+use quire_mm::fallible::{KArc, try_box};
+
+use super::process::Process;
+use super::signal::ThreadSignals;
+use crate::arch::context::Context;
+use crate::arch::fp::{self, FpState};
+use crate::arch::trap::{TrapFrame, return_to_user};
+use crate::arch::{cpu, regs};
+use crate::vm::stack::Stack;
+use crate::vm::{Mm, SpinLock};
+
+/// Bits of [`Thread::work`]: what is to be done before the thread is in user mode again.
+pub mod work {
+    /// Another thread should run.
+    pub const RESCHEDULE: u32 = 1;
+    /// A signal may be deliverable, or the process is ending.
+    pub const SIGNAL: u32 = 2;
+}
+
+/// Values of [`Thread::state`].
+pub mod state {
+    /// Runs or is ready to.
+    pub const RUNNABLE: u32 = 0;
+    /// Sleeps; a signal wakes it.
+    pub const SLEEPING: u32 = 1;
+    /// Sleeps; only what it waits for, or death, wakes it.
+    pub const KILLABLE: u32 = 2;
+    /// Has run for the last time.
+    pub const DEAD: u32 = 3;
+}
+
+/// A thread. Its process holds one owner, the CPU or queue that it is on another.
+#[repr(C)]
+pub struct Thread {
+    /// [`work`] bits. Assembly reads them.
+    pub work: AtomicU32,
+    /// [`state`].
+    pub state: AtomicU32,
+    /// The number that the program knows it by; 0 for a CPU's idle thread.
+    pub tid: u32,
+    /// In a run queue.
+    pub queued: AtomicBool,
+    /// On a CPU, or not yet entirely off it.
+    pub on_cpu: AtomicBool,
+    /// Where it runs, or ran last.
+    pub cpu: AtomicU32,
+    /// CPUs that it may run on, a bit each.
+    pub affinity: AtomicU64,
+    context: UnsafeCell<Context>,
+    stack: Option<Stack>,
+    /// The process; `None` for kernel threads.
+    pub process: Option<KArc<Process>>,
+    mm: UnsafeCell<Option<KArc<Mm>>>,
+    fp: UnsafeCell<Option<Box<FpState>>>,
+    tls: AtomicU64,
+    /// In a run queue.
+    pub queue_link: LinkedListLink,
+    /// Among the threads of its process.
+    pub sibling_link: LinkedListLink,
+    /// Among a CPU's sleepers.
+    pub timer_link: RBTreeLink,
+    /// When to wake, in nanoseconds.
+    pub deadline: AtomicU64,
+    /// Whose timers it is among.
+    pub timer_cpu: AtomicU32,
+    /// Nanoseconds of CPU time.
+    pub cpu_ns: AtomicU64,
+    /// Blocked and pending signals.
+    pub signals: SpinLock<ThreadSignals>,
+    /// Where it stores its own number before its first instruction; 0 for nowhere.
+    pub set_child_tid: AtomicUsize,
+    /// exec in another thread of the process ends this one.
+    pub doomed: AtomicBool,
+    /// The word to clear, and whose futex to wake, at exit; 0 for none.
+    pub clear_child_tid: AtomicUsize,
+}
+
+// SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU (`on_cpu`
+// orders the two); the links belong to the locks of the queues; the rest is atomic or locked.
+unsafe impl Sync for Thread {}
+// SAFETY: as above; nothing in it is bound to the CPU that made it.
+unsafe impl Send for Thread {}
+
+impl Thread {
+    fn new(tid: u32, process: Option<KArc<Process>>, stack: Option<Stack>) -> Self {
+        Self {
+            // A user thread looks at its process before its first instruction.
+            work: AtomicU32::new(work::SIGNAL),
+            state: AtomicU32::new(state::RUNNABLE),
+            tid,
+            queued: AtomicBool::new(false),
+            on_cpu: AtomicBool::new(false),
+            cpu: AtomicU32::new(cpu::this().id() as u32),
+            affinity: AtomicU64::new(u64::MAX),
+            context: UnsafeCell::new(Context::default()),
+            stack,
+            process,
+            mm: UnsafeCell::new(None),
+            fp: UnsafeCell::new(None),
+            tls: AtomicU64::new(0),
+            queue_link: LinkedListLink::new(),
+            sibling_link: LinkedListLink::new(),
+            timer_link: RBTreeLink::new(),
+            deadline: AtomicU64::new(0),
+            timer_cpu: AtomicU32::new(0),
+            cpu_ns: AtomicU64::new(0),
+            signals: ThreadSignals::lock(),
+            set_child_tid: AtomicUsize::new(0),
+            doomed: AtomicBool::new(false),
+            clear_child_tid: AtomicUsize::new(0),
+        }
+    }
+
+    /// What a CPU runs when there is nothing else, on the stack that it booted on.
+    pub fn new_idle() -> Result<KArc<Self>, Errno> {
+        let thread = Self::new(0, None, None);
+        thread.on_cpu.store(true, Ordering::Relaxed);
+        Ok(KArc::try_new(thread)?)
+    }
+
+    /// A thread that begins in user mode with `frame`. It does not run before it is woken.
+    pub fn new_user(tid: u32, process: KArc<Process>, mm: KArc<Mm>, frame: &TrapFrame) -> Result<KArc<Self>, Errno> {
+        let stack = Stack::new()?;
+        let top = stack.top() - size_of::<TrapFrame>();
+        // SAFETY: the stack is new and has room for a frame at its top.
+        unsafe { core::ptr::with_exposed_provenance_mut::<TrapFrame>(top).write(*frame) };
+        let mut thread = Self::new(tid, Some(process), Some(stack));
+        thread.state = AtomicU32::new(state::KILLABLE);
+        thread.context = UnsafeCell::new(Context::entering(top, return_to_user, 0));
+        thread.mm = UnsafeCell::new(Some(mm));
+        Ok(KArc::try_new(thread)?)
+    }
+
+    /// The saved registers.
+    pub fn context(&self) -> *mut Context {
+        self.context.get()
+    }
+
+    /// The program's registers as it entered the kernel. For a user thread only.
+    pub fn frame(&self) -> *mut TrapFrame {
+        let top = self.stack.as_ref().map_or(0, Stack::top);
+        core::ptr::with_exposed_provenance_mut(top - size_of::<TrapFrame>())
+    }
+
+    /// The process of a user thread.
+    pub fn process(&self) -> &KArc<Process> {
+        // Idle threads make no calls and take no user faults, and only they have no process.
+        #[allow(clippy::expect_used)]
+        self.process.as_ref().expect("a user thread has a process")
+    }
+
+    /// The address space of this thread, which is current (or not yet running).
+    pub fn mm(&self) -> Option<&KArc<Mm>> {
+        // SAFETY: only the thread itself changes it.
+        unsafe { (*self.mm.get()).as_ref() }
+    }
+
+    /// Gives the current thread another address space, or none; the former comes back.
+    pub fn set_mm(&self, mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
+        let irq = cpu::irq_save();
+        // SAFETY: only the thread itself changes it, and with interrupts masked the scheduler does not look.
+        let old = unsafe { core::mem::replace(&mut *self.mm.get(), mm) };
+        cpu::irq_restore(irq);
+        old
+    }
+
+    /// The program's first use of FP or SIMD: it gets registers of its own.
+    pub fn enable_fp(&self) -> Result<(), Errno> {
+        let irq = cpu::irq_save();
+        // SAFETY: the thread is current.
+        let slot = unsafe { &mut *self.fp.get() };
+        let result = match slot {
+            Some(_) => Ok(()),
+            None => try_box(FpState::NEW).map(|state| *slot = Some(state)),
+        };
+        if let Some(state) = slot {
+            fp::set_enabled(true);
+            // SAFETY: the registers are enabled, and the state is this thread's.
+            unsafe { fp::load(&raw const **state) };
+        }
+        cpu::irq_restore(irq);
+        Ok(result?)
+    }
+
+    /// A copy of the FP registers, current ones if the thread runs; `None` if it never used them.
+    pub fn fp_state(&self) -> Option<&mut FpState> {
+        // SAFETY: the thread is current, so nobody else looks at its state.
+        let state = unsafe { (*self.fp.get()).as_deref_mut() }?;
+        let irq = cpu::irq_save();
+        // SAFETY: a thread with a state runs with the registers enabled.
+        unsafe { fp::save(state) };
+        cpu::irq_restore(irq);
+        Some(state)
+    }
+
+    /// Loads the FP registers from the state that [`Thread::fp_state`] answered and the caller changed.
+    pub fn reload_fp(&self) {
+        let irq = cpu::irq_save();
+        // SAFETY: as in `fp_state`.
+        if let Some(state) = unsafe { (*self.fp.get()).as_deref() } {
+            // SAFETY: as in `fp_state`.
+            unsafe { fp::load(state) };
+        }
+        cpu::irq_restore(irq);
+    }
+
+    /// Gives a child the FP registers of its parent, which is current.
+    pub fn inherit_fp(&self, parent: &Thread) -> Result<(), Errno> {
+        if let Some(state) = parent.fp_state() {
+            // SAFETY: the child does not run yet.
+            unsafe { *self.fp.get() = Some(try_box(*state)?) };
+        }
+        Ok(())
+    }
+
+    /// exec: the registers are as a new program's.
+    pub fn drop_fp(&self) {
+        let irq = cpu::irq_save();
+        fp::set_enabled(false);
+        // SAFETY: the thread is current.
+        let old = unsafe { (*self.fp.get()).take() };
+        cpu::irq_restore(irq);
+        drop(old);
+    }
+
+    /// The thread pointer that it will have.
+    pub fn set_tls(&self, tls: u64) {
+        self.tls.store(tls, Ordering::Relaxed);
+    }
+
+    /// Puts away what the CPU holds of a thread that is being switched out.
+    pub fn save_user_state(&self) {
+        if self.process.is_some() {
+            self.tls.store(regs::tls(), Ordering::Relaxed);
+            // SAFETY: the thread is current and interrupts are masked.
+            if let Some(state) = unsafe { (*self.fp.get()).as_deref_mut() } {
+                // SAFETY: a thread with a state runs with the registers enabled.
+                unsafe { fp::save(state) };
+                fp::set_enabled(false);
+            }
+        }
+    }
+
+    /// Brings back what [`Thread::save_user_state`] put away.
+    pub fn load_user_state(&self) {
+        if self.process.is_some() {
+            regs::set_tls(self.tls.load(Ordering::Relaxed));
+            // SAFETY: the thread is about to be current and interrupts are masked.
+            if let Some(state) = unsafe { (*self.fp.get()).as_deref() } {
+                fp::set_enabled(true);
+                // SAFETY: just enabled.
+                unsafe { fp::load(state) };
+            }
+        }
+    }
+
+    /// Sets a [`work`] bit.
+    pub fn set_work(&self, bit: u32) {
+        self.work.fetch_or(bit, Ordering::Release);
+    }
+
+    /// Clears a [`work`] bit.
+    pub fn clear_work(&self, bit: u32) {
+        self.work.fetch_and(!bit, Ordering::Acquire);
+    }
+}
+
+/// The thread that runs here.
+#[inline(always)]
+pub fn current() -> &'static Thread {
+    // SAFETY: from the first thread on, `current` is a live thread, and it stays alive while it runs; a reference
+    // to it is used by the thread itself, which cannot outlive itself.
+    unsafe { &*cpu::this().current.load(Ordering::Relaxed) }
+}

@@ -1,0 +1,82 @@
+//! Sleepers with a deadline: a tree a CPU, ordered by time. A thread sleeps on one deadline at most, so its link is
+//! part of it and nothing is allocated. Every operation is O(log n).
+
+use core::sync::atomic::Ordering;
+
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
+
+use super::sched;
+use super::thread::Thread;
+use crate::arch::cpu;
+use crate::task::percpu::PERCPU;
+
+intrusive_adapter!(pub ByDeadline = UnsafeRef<Thread>: Thread { timer_link => RBTreeLink });
+
+impl<'a> KeyAdapter<'a> for ByDeadline {
+    type Key = (u64, usize);
+    fn get_key(&self, thread: &'a Thread) -> Self::Key {
+        (thread.deadline.load(Ordering::Relaxed), core::ptr::from_ref(thread).addr())
+    }
+}
+
+/// The sleepers of one CPU.
+pub struct Timers {
+    tree: RBTree<ByDeadline>,
+}
+
+// SAFETY: the links are only touched under the lock that this lives in, and a thread in the tree outlives its
+// membership: it sleeps in `sleep_until`, which takes it out.
+unsafe impl Send for Timers {}
+
+impl Timers {
+    /// No sleepers.
+    pub const fn new() -> Self {
+        Self { tree: RBTree::new(ByDeadline::NEW) }
+    }
+
+    /// The earliest deadline; `u64::MAX` if there is none.
+    pub fn next(&self) -> u64 {
+        self.tree.front().get().map_or(u64::MAX, |t| t.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Takes out a sleeper whose time has come.
+    fn pop_due(&mut self, now: u64) -> Option<UnsafeRef<Thread>> {
+        let mut first = self.tree.upper_bound_mut(Bound::Included(&(now, usize::MAX)));
+        first.remove()
+    }
+}
+
+/// Arms a deadline for this thread: [`sched::block`] then ends at `deadline` (nanoseconds) at the latest.
+/// [`disarm`] must follow.
+pub fn arm(thread: &Thread, deadline: u64) {
+    let irq = cpu::irq_save();
+    let here = cpu::this();
+    {
+        let mut timers = here.timers.lock();
+        thread.deadline.store(deadline, Ordering::Relaxed);
+        thread.timer_cpu.store(here.id() as u32, Ordering::Relaxed);
+        // SAFETY: the thread is current and takes itself out in `disarm` before it can end.
+        timers.tree.insert(unsafe { UnsafeRef::from_raw(thread) });
+    }
+    sched::program_timer(here);
+    cpu::irq_restore(irq);
+}
+
+/// Ends what [`arm`] began, whether or not the deadline has passed.
+pub fn disarm(thread: &Thread) {
+    let mut timers = PERCPU[thread.timer_cpu.load(Ordering::Relaxed) as usize].timers.lock();
+    if thread.timer_link.is_linked() {
+        // SAFETY: a linked thread is in the tree of `timer_cpu`, whose lock is held.
+        unsafe { timers.tree.cursor_mut_from_ptr(thread).remove() };
+    }
+}
+
+/// Wakes all of this CPU's sleepers that are due. In the timer interrupt; each costs O(log n), and the lock is let
+/// go between them.
+pub fn wake_due(now: u64) {
+    loop {
+        let due = cpu::this().timers.lock().pop_due(now);
+        let Some(thread) = due else { break };
+        sched::wake(&thread);
+    }
+}

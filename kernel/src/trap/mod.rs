@@ -1,0 +1,255 @@
+//! What happens when a program or the kernel is interrupted: one route for a page fault, one for an interrupt, one
+//! back to user mode.
+
+pub mod irq;
+pub mod syndrome;
+
+use core::sync::atomic::Ordering;
+
+use quire_abi::Errno;
+use quire_abi::flags::sig;
+use quire_mm::UserAddr;
+use quire_mm::addr::USER_END;
+
+use crate::arch::trap::{NO_SYSCALL, TrapFrame};
+use crate::arch::{cpu, regs, uaccess};
+use crate::console::panic;
+use crate::syscall;
+use crate::task::signal::{Disposition, FaultInfo};
+use crate::task::thread::{current, work};
+use crate::task::wait::Sleep;
+use crate::task::{exit, sched, sigframe, signal};
+use crate::vm::fault::{self, Access, FaultError};
+use syndrome::{Class, Syndrome};
+
+/// Codes of `siginfo_t` for faults.
+mod code {
+    pub const SEGV_MAPERR: i32 = 1;
+    pub const SEGV_ACCERR: i32 = 2;
+    pub const BUS_ADRALN: i32 = 1;
+    pub const BUS_ADRERR: i32 = 2;
+    pub const BUS_OBJERR: i32 = 3;
+    pub const ILL_ILLOPC: i32 = 1;
+    pub const TRAP_BRKPT: i32 = 1;
+    pub const FPE_FLTINV: i32 = 7;
+}
+
+/// A synchronous exception from EL0 that is no system call.
+pub extern "C" fn from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
+    let syndrome = Syndrome(esr);
+    let pc = frame.pc;
+    let (signal, code, addr, why) = match syndrome.class() {
+        Class::DataAbortLower | Class::InstructionAbortLower => match memory_fault(syndrome, far) {
+            Ok(()) => return,
+            Err(e) => {
+                let (signal, code) = signal_of(e);
+                (signal, code, far as u64, e.reason())
+            }
+        },
+        Class::FpAccess => match current().enable_fp() {
+            Ok(()) => return,
+            Err(_) => (sig::KILL, 0, pc, "no memory for its FP registers"),
+        },
+        Class::PcAlignment => (sig::BUS, code::BUS_ADRALN, far as u64, "misaligned program counter"),
+        Class::SpAlignment => (sig::BUS, code::BUS_ADRALN, frame.sp, "misaligned stack pointer"),
+        Class::Breakpoint => (sig::TRAP, code::TRAP_BRKPT, pc, "breakpoint"),
+        Class::FpException => (sig::FPE, code::FPE_FLTINV, pc, "floating-point exception"),
+        _ => (sig::ILL, code::ILL_ILLOPC, pc, "illegal instruction"),
+    };
+    report(frame, syndrome, addr, why, signal);
+    if signal == sig::KILL {
+        kill_current(sig::KILL);
+    } else {
+        signal::force(current(), FaultInfo { signal, code, addr });
+    }
+}
+
+fn memory_fault(syndrome: Syndrome, far: usize) -> Result<(), FaultError> {
+    if far >= USER_END {
+        return Err(FaultError::Unmapped);
+    }
+    if !syndrome.is_translation_permission_or_access() {
+        return Err(if syndrome.is_alignment() { FaultError::Misaligned } else { FaultError::Hardware });
+    }
+    let access = if syndrome.class() == Class::InstructionAbortLower {
+        Access::Exec
+    } else if syndrome.is_write() {
+        Access::Write
+    } else {
+        Access::Read
+    };
+    fault::handle(UserAddr::new(far), access)
+}
+
+fn signal_of(error: FaultError) -> (u32, i32) {
+    match error {
+        FaultError::Unmapped => (sig::SEGV, code::SEGV_MAPERR),
+        FaultError::Protection => (sig::SEGV, code::SEGV_ACCERR),
+        FaultError::BeyondObject => (sig::BUS, code::BUS_ADRERR),
+        FaultError::Misaligned => (sig::BUS, code::BUS_ADRALN),
+        FaultError::Hardware => (sig::BUS, code::BUS_OBJERR),
+        FaultError::OutOfMemory => (sig::KILL, 0),
+    }
+}
+
+/// One line for a fault that will end the program: who, where and why.
+fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u32) {
+    let thread = current();
+    let process = thread.process();
+    if let Disposition::Handle(_) = signal::disposition(process, signal) {
+        return;
+    }
+    let name = *process.name.lock();
+    let name = name.split(|&b| b == 0).next().unwrap_or(&[]).escape_ascii();
+    log::info!(
+        "{name}[{}]: {why}: {syndrome} at address {addr:#x}, pc {:#x}, sp {:#x}",
+        thread.tid,
+        frame.pc,
+        frame.sp
+    );
+}
+
+fn kill_current(signal: u32) {
+    let table = crate::task::process::TABLE.lock();
+    signal::begin_exit(&table, current().process(), signal);
+}
+
+/// A synchronous exception from EL1: a user access of the copy routines, or a bug.
+pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
+    let syndrome = Syndrome(esr);
+    let pc = frame.pc as usize;
+    if syndrome.class() == Class::DataAbortSame
+        && far < USER_END
+        && let Some(fix) = uaccess::fixup(pc)
+    {
+        let has_space = current().process.is_some() && current().mm().is_some();
+        let access = if syndrome.is_write() { Access::Write } else { Access::Read };
+        let served = has_space
+            && syndrome.is_translation_permission_or_access()
+            && fault::handle(UserAddr::new(far), access).is_ok();
+        if !served {
+            frame.pc = fix as u64;
+        }
+        return;
+    }
+    panic::exception(frame, "exception in the kernel", syndrome, far);
+}
+
+/// An interrupt, from either level. Interrupts are masked, and stay so.
+pub extern "C" fn interrupt() {
+    irq::handle();
+}
+
+/// An exception that nothing can be done about.
+pub extern "C" fn dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! {
+    let what = match what {
+        1 => "FIQ",
+        2 => "SError: an access that failed after it was made",
+        3 => "exception from 32-bit code",
+        5 => "kernel stack overflow",
+        _ => "exception with the wrong stack",
+    };
+    panic::exception(frame, what, Syndrome(esr), far)
+}
+
+/// What is to be done before the thread is in user mode: called with interrupts masked and work to do; returns with
+/// interrupts masked and none left.
+pub extern "C" fn before_user(frame: &mut TrapFrame) {
+    let thread = current();
+    loop {
+        let todo = thread.work.load(Ordering::Acquire);
+        if todo == 0 {
+            return;
+        }
+        cpu::irq_enable();
+        if todo & work::SIGNAL != 0 {
+            thread.clear_work(work::SIGNAL);
+            signals(frame);
+        }
+        if thread.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
+            sched::schedule();
+        }
+        cpu::irq_disable();
+    }
+}
+
+fn signals(frame: &mut TrapFrame) {
+    let thread = current();
+    let process = thread.process();
+    let born = thread.set_child_tid.swap(0, Ordering::Relaxed);
+    if born != 0 {
+        // As Linux: a bad address is not the child's failure.
+        let _ = uaccess::put(UserAddr::new(born), &thread.tid);
+    }
+    leave_if_ending();
+    let mut delivered = false;
+    while let Some(signal) = signal::take(thread, process) {
+        match signal::disposition(process, signal) {
+            Disposition::Ignore => {}
+            Disposition::Terminate => {
+                kill_current(signal);
+                leave_if_ending();
+            }
+            Disposition::Stop => stop(signal),
+            Disposition::Handle(action) => {
+                restart(frame, |nr| signal::restarts(&action) && syscall::is_restartable(nr));
+                if action.flags & quire_abi::layout::sa::RESETHAND != 0 {
+                    let actions = process.actions.lock().clone();
+                    actions.0.lock()[signal as usize] = quire_abi::layout::Sigaction::default();
+                }
+                if sigframe::enter(frame, signal, &action).is_err() {
+                    kill_current(sig::SEGV);
+                    leave_if_ending();
+                }
+                delivered = true;
+            }
+        }
+    }
+    if !delivered {
+        restart(frame, syscall::is_restartable);
+        let mut signals = thread.signals.lock();
+        if let Some(mask) = signals.restore.take() {
+            signals.blocked = mask;
+        }
+    }
+}
+
+/// Starts an interrupted call again if `again` says so for its number; its result stays EINTR otherwise.
+fn restart(frame: &mut TrapFrame, again: impl FnOnce(usize) -> bool) {
+    let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
+    if call != NO_SYSCALL && frame.x[0] as isize == Errno::EINTR.to_ret() && again(call as usize) {
+        frame.x[0] = frame.orig_x0;
+        frame.pc -= 4;
+    }
+}
+
+fn leave_if_ending() {
+    let thread = current();
+    if let Some(status) = thread.process().exit_status() {
+        exit::exit_thread(status);
+    }
+    if thread.doomed.load(Ordering::Acquire) {
+        exit::exit_thread(0);
+    }
+}
+
+/// Stops the process until it is continued or ends.
+fn stop(signal: u32) {
+    let process = current().process();
+    if !process.stopped.swap(true, Ordering::AcqRel) {
+        exit::notify_change(process, signal << 8 | 0x7f);
+    }
+    // Other threads stop when they look at their signals.
+    let resumed = process.stop_wait.wait_until(Sleep::Killable, None, || {
+        (!process.stopped.load(Ordering::Acquire)).then_some(())
+    });
+    if resumed.is_ok() && process.exit_status().is_none() {
+        exit::notify_change(process, 0xffff);
+    }
+    leave_if_ending();
+}
+
+/// The syndrome and address of the exception that is being taken.
+pub fn present() -> (Syndrome, usize) {
+    (Syndrome(regs::esr()), regs::far())
+}

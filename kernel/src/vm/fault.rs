@@ -1,0 +1,78 @@
+//! From a trap to the memory manager: a touch of user memory that the tables do not allow (yet).
+
+use quire_abi::Errno;
+use quire_mm::UserAddr;
+
+pub use quire_mm::mm::Access;
+use quire_mm::mm::FaultError as MmError;
+
+use crate::task::thread::current;
+
+/// Why the touch cannot be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultError {
+    /// Nothing is mapped there.
+    Unmapped,
+    /// What is mapped there does not allow it.
+    Protection,
+    /// Past the end of a mapped object.
+    BeyondObject,
+    /// Not aligned as the access needs.
+    Misaligned,
+    /// The memory itself failed.
+    Hardware,
+    /// No memory to serve it.
+    OutOfMemory,
+}
+
+impl FaultError {
+    /// A few words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Unmapped => "nothing is mapped there",
+            Self::Protection => "the mapping does not allow it",
+            Self::BeyondObject => "past the end of the mapped file",
+            Self::Misaligned => "misaligned access",
+            Self::Hardware => "memory error",
+            Self::OutOfMemory => "out of memory",
+        }
+    }
+}
+
+impl From<MmError> for FaultError {
+    fn from(e: MmError) -> Self {
+        match e {
+            MmError::Unmapped => Self::Unmapped,
+            MmError::Protection => Self::Protection,
+            MmError::BeyondObject => Self::BeyondObject,
+            MmError::OutOfMemory => Self::OutOfMemory,
+        }
+    }
+}
+
+/// Makes the touch possible, or says why it is not. The thread then tries again.
+#[inline]
+pub fn handle(addr: UserAddr, access: Access) -> Result<(), FaultError> {
+    let Some(mm) = current().mm() else { return Err(FaultError::Unmapped) };
+    mm.fault(addr.get(), access).map_err(FaultError::from)
+}
+
+/// What tells two futex words apart: where the word is, in what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FutexKey {
+    /// The address space, or the memory object or frame that holds the word.
+    pub space: usize,
+    /// The address in the space, or the offset in the object.
+    pub offset: usize,
+}
+
+/// The key of a word. A private futex is known by its address; another by the frame that it lies in, which is the
+/// same for all that share it and stays while anybody has the word mapped.
+pub fn futex_key(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
+    let mm = current().mm().ok_or(Errno::EFAULT)?;
+    if private {
+        return Ok(FutexKey { space: quire_mm::fallible::KArc::as_ptr(mm).addr(), offset: addr.get() });
+    }
+    let page = mm.pin(addr.get(), true).map_err(|_| Errno::EFAULT)?;
+    Ok(FutexKey { space: 0, offset: page.addr().get() })
+}

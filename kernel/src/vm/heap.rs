@@ -1,0 +1,83 @@
+//! The kernel's heap: `#[global_allocator]`.
+//!
+//! Before the page allocator is up, a small heap (the crate `buddy_system_allocator`) serves what boot keeps for
+//! good, such as the index of the boot archive; after that, the slab allocator serves everything. A pointer of the
+//! boot heap is known by its address.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use buddy_system_allocator::Heap;
+use quire_mm::addr::PhysRange;
+use quire_mm::slab::{Config, KernelHeap};
+use quire_mm::sync::Rank;
+use quire_mm::{Machine, PhysAddr};
+
+use super::machine::{Cpu, SpinLock};
+
+/// The slab allocator.
+pub static SLAB: KernelHeap<Cpu> = KernelHeap::new(Cpu);
+
+/// Largest order of the boot heap: blocks of up to 2^20 bytes.
+const ORDERS: usize = 21;
+
+static BOOT: SpinLock<Heap<ORDERS>> = SpinLock::new(Cpu, Rank::BootHeap, Heap::empty());
+static BOOT_START: AtomicUsize = AtomicUsize::new(0);
+static BOOT_END: AtomicUsize = AtomicUsize::new(0);
+
+struct Global;
+
+#[global_allocator]
+static GLOBAL: Global = Global;
+
+/// Gives the boot heap a range of the direct map.
+///
+/// # Safety
+/// The range is memory that nobody else uses, and the direct map reaches it.
+pub unsafe fn init_boot_heap(range: PhysRange) {
+    let start = Cpu.direct_map(range.start).addr();
+    let len = range.end - range.start;
+    BOOT_START.store(start, Ordering::Relaxed);
+    BOOT_END.store(start + len, Ordering::Relaxed);
+    // SAFETY: what the caller promises.
+    unsafe { BOOT.lock().init(start, len) }
+}
+
+/// Hands over to the slab allocator. The page allocator is up.
+pub fn init_slab(config: Config) {
+    SLAB.init(config);
+}
+
+fn is_boot(ptr: *mut u8) -> bool {
+    (BOOT_START.load(Ordering::Relaxed)..BOOT_END.load(Ordering::Relaxed)).contains(&ptr.addr())
+}
+
+// SAFETY: both heaps answer null or memory of the layout that nobody else has, and each gets back its own.
+unsafe impl GlobalAlloc for Global {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if SLAB.is_ready() {
+            // SAFETY: the caller's promise about the layout is passed on.
+            unsafe { SLAB.alloc(layout) }
+        } else {
+            BOOT.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        if !is_boot(ptr) {
+            // SAFETY: all that is not of the boot heap came from the slab.
+            unsafe { SLAB.dealloc(ptr, layout) }
+        } else if let Some(ptr) = NonNull::new(ptr) {
+            BOOT.lock().dealloc(ptr, layout);
+        }
+    }
+}
+
+/// The boot heap's physical range, for the memory map.
+pub fn boot_heap() -> PhysRange {
+    let phys = |at: &AtomicUsize| PhysAddr::new(at.load(Ordering::Relaxed) & !super::layout::PAGE_OFFSET);
+    phys(&BOOT_START)..phys(&BOOT_END)
+}

@@ -1,0 +1,55 @@
+//! The kernel's live translation tables after boot.
+
+use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use quire_mm::fallible::AllocError;
+use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
+use quire_mm::page_alloc::Gfp;
+use quire_mm::pte::Pte;
+use quire_mm::sync::Rank;
+use quire_mm::Machine;
+
+use super::machine::{Cpu, PAGES, SpinLock};
+
+static TABLE: SpinLock<Option<KernelTable>> = SpinLock::new(Cpu, Rank::KernelTable, None);
+
+/// Table pages from the page allocator, through the direct map.
+struct FromPages;
+
+impl TableMemory for FromPages {
+    fn alloc(&mut self) -> Result<PhysAddr, AllocError> {
+        let page = PAGES.alloc_zeroed_page(Gfp::ATOMIC)?;
+        Ok(page.into_raw().addr())
+    }
+
+    fn entries(&self, table: PhysAddr) -> *mut Pte {
+        Cpu.direct_map(table).cast()
+    }
+}
+
+/// Takes over the tables that boot built.
+pub fn adopt(table: KernelTable) {
+    *TABLE.lock() = Some(table);
+}
+
+/// TTBR1 for a secondary CPU.
+pub fn root() -> Option<PhysAddr> {
+    TABLE.lock().as_ref().map(KernelTable::root)
+}
+
+/// Maps pages one after the other.
+pub fn map(va: VirtAddr, pa: PhysAddr, pages: usize, attrs: KernelAttrs) -> Result<(), MapError> {
+    let mut table = TABLE.lock();
+    let Some(table) = table.as_mut() else { return Err(MapError::NoMemory) };
+    table.map(&mut FromPages, va, pa, pages * PAGE_SIZE, attrs, Granularity::Pages)?;
+    Cpu.publish_tables();
+    Ok(())
+}
+
+/// Removes a mapping of pages, on all CPUs.
+pub fn unmap(va: VirtAddr, pages: usize) {
+    let mut table = TABLE.lock();
+    if let Some(table) = table.as_mut() {
+        table.unmap(&FromPages, va, pages);
+        Cpu.tlb_flush_kernel(va, pages);
+    }
+}

@@ -1,0 +1,130 @@
+//! The machine as the memory manager sees it: a type of no size over `arch`.
+
+use core::sync::atomic::AtomicU64;
+
+use quire_mm::addr::PhysAddr;
+use quire_mm::machine::{Asid, MAX_CPUS};
+use quire_mm::mm::Spaces;
+use quire_mm::page::Page;
+use quire_mm::page_alloc::PageAllocator;
+use quire_mm::{Machine, VirtAddr};
+
+use super::layout::{PAGE_OFFSET, VMEMMAP};
+use crate::arch::{barrier, cache, cpu, tlb};
+use crate::task::percpu::PERCPU;
+
+/// This computer.
+#[derive(Clone, Copy, Debug)]
+pub struct Cpu;
+
+/// The nodes and zones of this computer.
+pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
+
+/// What the address spaces share.
+pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
+
+/// Locks of the kernel, with its lock order.
+pub type SpinLock<T> = quire_mm::sync::SpinLock<T, Cpu>;
+
+/// An address space.
+pub type Mm = quire_mm::mm::Mm<Cpu>;
+
+/// A memory object.
+pub type Object = quire_mm::object::Object<Cpu>;
+
+const _: () = assert!(PERCPU.len() == MAX_CPUS);
+
+/// What the address spaces share.
+pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
+
+// SAFETY: boot maps all DRAM at PAGE_OFFSET before anything asks for the direct map; TPIDR_EL1 gives the CPU its
+// number, which never changes; the TLB operations end with the barriers that complete them.
+unsafe impl Machine for Cpu {
+    #[inline(always)]
+    fn cpu(self) -> usize {
+        cpu::this().id()
+    }
+
+    #[inline(always)]
+    fn irq_save(self) -> usize {
+        cpu::irq_save()
+    }
+
+    #[inline(always)]
+    fn irq_restore(self, state: usize) {
+        cpu::irq_restore(state);
+    }
+
+    #[inline(always)]
+    fn relax(self) {
+        cpu::relax();
+    }
+
+    #[inline(always)]
+    fn direct_map(self, addr: PhysAddr) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(addr.get() | PAGE_OFFSET)
+    }
+
+    #[inline(always)]
+    fn direct_map_to_phys(self, ptr: *const u8) -> PhysAddr {
+        PhysAddr::new(ptr.addr() & !PAGE_OFFSET)
+    }
+
+    #[inline(always)]
+    fn held_ranks(self) -> &'static AtomicU64 {
+        &cpu::this().held_ranks
+    }
+
+    #[inline(always)]
+    fn pages(self) -> &'static PageAllocator<Self> {
+        &PAGES
+    }
+
+    #[inline(always)]
+    fn spaces(self) -> &'static Spaces<Self> {
+        &SPACES
+    }
+
+    #[inline(always)]
+    fn mem_map(self) -> *mut Page {
+        core::ptr::with_exposed_provenance_mut(VMEMMAP)
+    }
+
+    #[inline(always)]
+    fn clear_page(self, addr: PhysAddr) {
+        cache::clear_page(self.direct_map(addr));
+    }
+
+    #[inline(always)]
+    fn publish_tables(self) {
+        barrier::dsb_ishst();
+        // The store is visible to walkers; the ISB keeps this CPU from faulting on what it just made valid.
+        barrier::isb();
+    }
+
+    fn sync_instructions(self, addr: PhysAddr) {
+        cache::sync_instructions(self.direct_map(addr), quire_mm::addr::PAGE_SIZE);
+    }
+
+    #[inline]
+    fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize) {
+        tlb::flush_pages(asid, start, pages);
+    }
+
+    #[inline]
+    fn tlb_flush_asid(self, asid: Asid) {
+        tlb::flush_asid(asid);
+    }
+
+    fn tlb_flush_all(self) {
+        tlb::flush_all();
+    }
+
+    fn tlb_flush_local(self) {
+        tlb::flush_local();
+    }
+
+    fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
+        tlb::flush_kernel(start.get(), pages);
+    }
+}

@@ -1,0 +1,13 @@
+//! The memory manager bound to this computer: `quire-mm` over `arch`.
+
+pub mod fault;
+pub mod heap;
+pub mod io;
+pub mod kernel_map;
+pub mod layout;
+pub mod machine;
+pub mod random;
+pub mod space;
+pub mod stack;
+
+pub use machine::{Cpu, Mm, Object, PAGES, SPACES, SpinLock};

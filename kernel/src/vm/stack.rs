@@ -1,0 +1,140 @@
+//! Kernel stacks: [`STACK_SIZE`] bytes in slots of [`STACK_ALIGN`], so that an unmapped guard of the same size lies
+//! below each.
+//!
+//! A slot whose stack ended keeps its pages while fewer than [`SPARE`] do: making a thread then costs no mapping.
+
+use alloc::vec::Vec;
+use quire_abi::Errno;
+use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use quire_mm::fallible::TryVec;
+use quire_mm::kernel_table::KernelAttrs;
+use quire_mm::page_alloc::{Gfp, PageBlock};
+use quire_mm::sync::Rank;
+
+use super::kernel_map;
+use super::layout::{STACK_ALIGN, STACK_SIZE, STACKS_END, STACKS_START};
+use super::machine::{Cpu, PAGES, SpinLock};
+
+/// Order of the block behind a stack.
+const ORDER: u32 = (STACK_SIZE / PAGE_SIZE).trailing_zeros();
+
+/// Mapped stacks that are kept for reuse.
+const SPARE: usize = 16;
+
+struct Slots {
+    /// Slots at and above this were never used.
+    fresh: usize,
+    /// Slots without pages. Has room for all below `fresh`, so that giving one back cannot fail.
+    unmapped: Vec<usize>,
+    /// Slots with pages that no thread has.
+    spare: [(usize, PhysAddr); SPARE],
+    spare_count: usize,
+    in_use: usize,
+}
+
+static SLOTS: SpinLock<Slots> = SpinLock::new(
+    Cpu,
+    Rank::Stacks,
+    Slots { fresh: 0, unmapped: Vec::new(), spare: [(0, PhysAddr::new(0)); SPARE], spare_count: 0, in_use: 0 },
+);
+
+/// A thread's kernel stack.
+pub struct Stack {
+    slot: usize,
+    block: PhysAddr,
+}
+
+fn base_of(slot: usize) -> VirtAddr {
+    VirtAddr::new(STACKS_START + slot * STACK_ALIGN)
+}
+
+impl Stack {
+    /// A stack, its contents undefined.
+    pub fn new() -> Result<Self, Errno> {
+        {
+            let mut slots = SLOTS.lock();
+            if let Some(last) = slots.spare_count.checked_sub(1) {
+                slots.spare_count = last;
+                slots.in_use += 1;
+                let (slot, block) = slots.spare[last];
+                return Ok(Self { slot, block });
+            }
+        }
+        let block = PAGES.alloc_pages(ORDER, Gfp::KERNEL)?;
+        let slot = take_slot()?;
+        let mapped = kernel_map::map(base_of(slot), block.addr(), 1 << ORDER, KernelAttrs::DATA);
+        if mapped.is_err() {
+            kernel_map::unmap(base_of(slot), 1 << ORDER);
+            give_slot(slot);
+            return Err(Errno::ENOMEM);
+        }
+        SLOTS.lock().in_use += 1;
+        Ok(Self { slot, block: block.into_raw().addr() })
+    }
+
+    /// One past its highest byte.
+    pub fn top(&self) -> usize {
+        base_of(self.slot).get() + STACK_SIZE
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        {
+            let mut slots = SLOTS.lock();
+            slots.in_use -= 1;
+            let n = slots.spare_count;
+            if n < SPARE {
+                slots.spare[n] = (self.slot, self.block);
+                slots.spare_count += 1;
+                return;
+            }
+        }
+        kernel_map::unmap(base_of(self.slot), 1 << ORDER);
+        give_slot(self.slot);
+        // SAFETY: the block is the one that `new` took apart, unmapped and flushed on all CPUs.
+        drop(unsafe { PageBlock::from_raw(Cpu, self.block.pfn(), ORDER) });
+    }
+}
+
+fn take_slot() -> Result<usize, Errno> {
+    loop {
+        let wanted = {
+            let mut slots = SLOTS.lock();
+            if let Some(slot) = slots.unmapped.pop() {
+                return Ok(slot);
+            }
+            if slots.fresh < slots.unmapped.capacity() {
+                if base_of(slots.fresh + 1).get() > STACKS_END {
+                    return Err(Errno::EAGAIN);
+                }
+                slots.fresh += 1;
+                return Ok(slots.fresh - 1);
+            }
+            (slots.fresh + 1).next_power_of_two().max(64)
+        };
+        let mut larger = Vec::try_with_capacity(wanted).map_err(Errno::from)?;
+        let mut slots = SLOTS.lock();
+        if slots.unmapped.capacity() < wanted {
+            let old = core::mem::take(&mut slots.unmapped);
+            for slot in &old {
+                larger.try_push(*slot).map_err(Errno::from)?;
+            }
+            slots.unmapped = larger;
+            drop(slots);
+            drop(old);
+        }
+    }
+}
+
+fn give_slot(slot: usize) {
+    let mut slots = SLOTS.lock();
+    // There is room for every slot that was ever used.
+    let _ = slots.unmapped.try_push(slot);
+}
+
+/// Pages in stacks of threads, and in spare stacks.
+pub fn pages() -> (usize, usize) {
+    let slots = SLOTS.lock();
+    (slots.in_use << ORDER, slots.spare_count << ORDER)
+}

@@ -1,0 +1,150 @@
+//! The kernel's command line.
+//!
+//! Arguments are separated by white space. Each is `key` or `key=value`; double quotes keep white space together,
+//! around a value (`title="a b"`) or around the whole argument (`"title=a b"`), as Linux has it. A quote inside a
+//! value is kept as it stands. Everything after an argument `--` is for init.
+
+/// The arguments of `line` as (key, value), in order.
+pub fn arguments(line: &str) -> Arguments<'_> {
+    Arguments { rest: line, done: false }
+}
+
+/// The last value that `line` gives for `key`; a key without a value gives the empty string.
+pub fn find<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    arguments(line).filter(|(name, _)| *name == key).last().map(|(_, value)| value.unwrap_or_default())
+}
+
+/// A size: decimal or 0x-hexadecimal, with K, M, G or T after it for powers of 1024.
+pub fn size(text: &str) -> Option<u64> {
+    let shift = match text.as_bytes().last()? {
+        b'k' | b'K' => 10,
+        b'm' | b'M' => 20,
+        b'g' | b'G' => 30,
+        b't' | b'T' => 40,
+        _ => 0,
+    };
+    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
+    number(digits)?.checked_mul(1 << shift)
+}
+
+/// A number: decimal or 0x-hexadecimal, nothing but digits.
+pub fn number(text: &str) -> Option<u64> {
+    let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => (digits, 16),
+        None => (text, 10),
+    };
+    // from_str_radix takes a sign, which has no place here.
+    let plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
+    if plain { u64::from_str_radix(digits, radix).ok() } else { None }
+}
+
+/// See [`arguments`].
+#[derive(Clone, Debug)]
+pub struct Arguments<'a> {
+    rest: &'a str,
+    done: bool,
+}
+
+impl<'a> Arguments<'a> {
+    /// What has not been read yet: when the iterator has ended, init's arguments.
+    pub fn rest(&self) -> &'a str {
+        self.rest.trim()
+    }
+}
+
+impl<'a> Iterator for Arguments<'a> {
+    type Item = (&'a str, Option<&'a str>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.rest.trim_start();
+        if self.done || line.is_empty() {
+            return None;
+        }
+        let mut quoted = false;
+        let end = line.find(|letter: char| {
+            quoted ^= letter == '"';
+            letter.is_whitespace() && !quoted
+        });
+        let (argument, rest) = line.split_at(end.unwrap_or(line.len()));
+        self.rest = rest;
+        if argument == "--" {
+            self.done = true;
+            return None;
+        }
+        let argument = unquote(argument);
+        Some(match argument.split_once('=') {
+            Some((key, value)) => (key, Some(unquote(value))),
+            None => (argument, None),
+        })
+    }
+}
+
+/// Without the quote that `text` starts with, and the one that it may end with.
+fn unquote(text: &str) -> &str {
+    match text.strip_prefix('"') {
+        Some(inner) => inner.strip_suffix('"').unwrap_or(inner),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_and_values() {
+        let line = "  log=debug quiet slab=slub,red  init=/bin/init ";
+        let expected =
+            [("log", Some("debug")), ("quiet", None), ("slab", Some("slub,red")), ("init", Some("/bin/init"))];
+        assert!(arguments(line).eq(expected));
+        assert_eq!(find(line, "quiet"), Some(""));
+        assert_eq!(find(line, "lo"), None);
+    }
+
+    #[test]
+    fn the_last_value_counts() {
+        assert_eq!(find("a=1 a=2", "a"), Some("2"));
+    }
+
+    #[test]
+    fn quotes_keep_white_space() {
+        let line = r#"title="a b" "note=c d" half="x y"#;
+        assert!(arguments(line).eq([("title", Some("a b")), ("note", Some("c d")), ("half", Some("x y"))]));
+    }
+
+    #[test]
+    fn the_rest_is_for_init() {
+        let mut line = arguments("a -- b=c d ");
+        assert_eq!(line.by_ref().count(), 1);
+        assert_eq!(line.next(), None);
+        assert_eq!(line.rest(), "b=c d");
+    }
+
+    #[test]
+    fn sizes() {
+        let expected =
+            [("64M", 64 << 20), ("1g", 1 << 30), ("4096", 4096), ("0x10K", 16 << 10), ("2T", 2 << 40), ("0", 0)];
+        for (text, value) in expected {
+            assert_eq!(size(text), Some(value), "{text}");
+        }
+        for text in ["", "M", "-1", "+1", "1MM", "1 M", "0x", "17179869184G", "99999999999999999999", "1\u{e9}"] {
+            assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(words in prop::collection::vec(("[a-z.]{1,8}", "[a-z0-9 ,/]{0,8}"), 0..8)) {
+            let line: Vec<_> = words.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
+            let read: Vec<_> = words.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
+            prop_assert!(arguments(&line.join(" ")).eq(read));
+        }
+
+        #[test]
+        fn no_line_is_too_odd(line in ".{0,64}") {
+            prop_assert!(arguments(&line).count() <= line.len());
+            size(&line);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The flattened tree as bytes: everything is checked here, once, before anyone reads a node.
+//!
+//! The reader underneath is the crate `fdt`, 0.2.0-alpha3 (0.1.5 panics on FDT_NOP words and knows one memory node
+//! only). It bounds-checks every access, but on a tree that is not well formed it adds header fields with overflow,
+//! indexes with them, and its iterators repeat an error for ever. So [`Blob::new`] establishes what the reader
+//! takes for granted:
+//!
+//! 1. header fields lie inside the buffer, their sums do not wrap, blocks are aligned;
+//! 2. the strings block is ASCII and ends in NUL, so every offset inside it is a string;
+//! 3. the structure block is balanced, at most [`MAX_DEPTH`] deep, properties come before child nodes, every name and
+//!    value ends inside the block, and its last word is the only FDT_END;
+//! 4. the memory reservation block has a terminator before its end.
+//!
+//! After that the reader cannot fail. [`super::walk`] is the only other file that knows it, and takes an error of
+//! the reader as [`TreeError::Reader`] all the same. One walk of the reader costs O(size × depth).
+
+use super::TreeError;
+
+/// Nodes below nodes, at most; real trees stay below 10. It bounds the stack that a walk needs.
+pub const MAX_DEPTH: usize = 16;
+/// The arm64 boot protocol allows a tree of 2 MiB.
+pub const MAX_SIZE: usize = 2 << 20;
+/// Bytes of a tree that [`total_size`] needs to see.
+pub const HEADER_SIZE: usize = 40;
+
+const MAGIC: u32 = 0xd00d_feed;
+const VERSION: u32 = 17;
+const BEGIN_NODE: u32 = 1;
+const END_NODE: u32 = 2;
+const PROP: u32 = 3;
+const NOP: u32 = 4;
+const END: u32 = 9;
+
+/// The size that a tree's header claims, so that whoever holds only its address knows how much to map.
+pub fn total_size(header: &[u8; HEADER_SIZE]) -> Result<usize, TreeError> {
+    let word = |at: usize| be32(header, at).unwrap_or(0);
+    if word(0) != MAGIC {
+        return Err(TreeError::Magic(word(0)));
+    }
+    let size = word(4) as usize;
+    if !(HEADER_SIZE..=MAX_SIZE).contains(&size) {
+        return Err(TreeError::Size(size));
+    }
+    Ok(size)
+}
+
+/// A tree whose bytes keep the promises in this file's head.
+#[derive(Clone, Copy)]
+pub struct Blob<'a> {
+    bytes: &'a [u8],
+    reservations: usize,
+}
+
+impl<'a> Blob<'a> {
+    /// Checks `bytes`, which may be longer than the tree in it.
+    pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
+        let header = bytes.first_chunk::<HEADER_SIZE>().ok_or(TreeError::Size(bytes.len()))?;
+        let size = total_size(header)?;
+        let bytes = bytes.get(..size).ok_or(TreeError::Size(size))?;
+        let field = |index: usize| be32(header, index * 4).unwrap_or(0);
+        let (version, compatible) = (field(5), field(6));
+        if version < VERSION || compatible > VERSION {
+            return Err(TreeError::Version(version));
+        }
+        let reservations = field(4) as usize;
+        let structure = block(bytes, field(2), field(9)).filter(|_| field(2) % 4 == 0 && field(9) % 4 == 0);
+        let strings = block(bytes, field(3), field(8)).ok_or(TreeError::Block("strings"))?;
+        check_strings(strings)?;
+        check_structure(structure.ok_or(TreeError::Block("structure"))?, strings.len())?;
+        let blob = Self { bytes, reservations };
+        blob.check_reservations()?;
+        Ok(blob)
+    }
+
+    /// The tree, exactly as long as its header says.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The `/memreserve/` entries as (address, size), the terminator left out.
+    pub fn reservations(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        let entries = self.bytes.get(self.reservations..).unwrap_or(&[]);
+        entries.chunks_exact(16).map_while(reservation)
+    }
+
+    fn check_reservations(&self) -> Result<(), TreeError> {
+        let entries = self.bytes.get(self.reservations..).ok_or(TreeError::Block("memory reservation"))?;
+        let terminated = entries.chunks_exact(16).any(|entry| reservation(entry).is_none());
+        if self.reservations.is_multiple_of(8) && terminated {
+            Ok(())
+        } else {
+            Err(TreeError::Block("memory reservation"))
+        }
+    }
+}
+
+/// An entry of the memory reservation block; `None` is its terminator.
+fn reservation(entry: &[u8]) -> Option<(u64, u64)> {
+    let (base, size) = (be64(entry, 0)?, be64(entry, 8)?);
+    ((base, size) != (0, 0)).then_some((base, size))
+}
+
+fn block(bytes: &[u8], offset: u32, size: u32) -> Option<&[u8]> {
+    let offset = offset as usize;
+    bytes.get(offset..offset.checked_add(size as usize)?)
+}
+
+fn check_strings(strings: &[u8]) -> Result<(), TreeError> {
+    let terminated = strings.last().is_none_or(|last| *last == 0);
+    if terminated && strings.is_ascii() { Ok(()) } else { Err(TreeError::Block("strings")) }
+}
+
+/// One pass over the tokens; promise 3 of the module.
+fn check_structure(block: &[u8], strings_len: usize) -> Result<(), TreeError> {
+    let damaged = |at: usize| TreeError::Structure(at);
+    let (mut at, mut depth) = (0, 0);
+    let mut properties_allowed = false;
+    loop {
+        let here = at;
+        let token = be32(block, at).ok_or(damaged(here))?;
+        at += 4;
+        match token {
+            NOP => {}
+            BEGIN_NODE if depth < MAX_DEPTH => {
+                let name_len = check_node_name(&block[at..], depth == 0).ok_or(damaged(here))?;
+                at = (at + name_len + 1).next_multiple_of(4);
+                depth += 1;
+                properties_allowed = true;
+            }
+            BEGIN_NODE => return Err(TreeError::TooDeep),
+            PROP if depth > 0 && properties_allowed => {
+                let len = be32(block, at).ok_or(damaged(here))? as usize;
+                let name = be32(block, at + 4).ok_or(damaged(here))? as usize;
+                if name >= strings_len || block.len() - (at + 8) < len {
+                    return Err(damaged(here));
+                }
+                at = (at + 8 + len).next_multiple_of(4);
+            }
+            END_NODE if depth > 0 => {
+                depth -= 1;
+                properties_allowed = false;
+                if depth == 0 {
+                    return check_end(block, at).ok_or(damaged(here));
+                }
+            }
+            _ => return Err(damaged(here)),
+        }
+    }
+}
+
+/// After the root node nothing but FDT_NOP may come, and FDT_END as the last word.
+fn check_end(block: &[u8], mut at: usize) -> Option<()> {
+    while be32(block, at)? == NOP {
+        at += 4;
+    }
+    (be32(block, at)? == END && at + 4 == block.len()).then_some(())
+}
+
+/// The length of the NUL-terminated name that `bytes` starts with: printable, without '/', empty for the root alone.
+fn check_node_name(bytes: &[u8], is_root: bool) -> Option<usize> {
+    let len = bytes.iter().position(|byte| *byte == 0)?;
+    let printable = bytes[..len].iter().all(|byte| byte.is_ascii_graphic() && *byte != b'/');
+    (printable && is_root == (len == 0)).then_some(len)
+}
+
+/// The big-endian word at `at`, if `bytes` reach that far.
+pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|word| u32::from_be_bytes(*word))
+}
+
+/// The big-endian double word at `at`, if `bytes` reach that far.
+pub(super) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|word| u64::from_be_bytes(*word))
+}

@@ -1,0 +1,169 @@
+//! The devices that the kernel itself drives: serial ports and the power switch.
+
+use heapless::{String, Vec};
+
+use super::interrupt::{Interrupt, Specifiers, Wires};
+use super::walk::{Cells, Node, Scope};
+use super::{Board, MAX_UARTS, Oddity, Region, copy};
+
+/// A serial port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uart {
+    /// What it is.
+    pub kind: UartKind,
+    /// Its registers.
+    pub registers: Region,
+    /// Its interrupt.
+    pub interrupt: Option<Interrupt>,
+    /// The frequency of its clock in Hz, where the tree says. Otherwise its divisor stays as firmware left it.
+    pub clock: Option<u32>,
+    /// The path of its node.
+    pub path: String<96>,
+    /// Its alias, `serial0` for example.
+    pub alias: Option<String<16>>,
+    /// Its node has children: the wires lead to a device (Bluetooth on a Pi 4), not to a person.
+    pub occupied: bool,
+}
+
+/// The kinds of serial ports that Quire drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UartKind {
+    /// Arm PrimeCell PL011.
+    Pl011,
+    /// The mini-UART of Broadcom's auxiliary block.
+    MiniUart,
+}
+
+/// A way to switch off and reset the board where there is no PSCI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// Broadcom's power manager with its watchdog; its registers.
+    Bcm2835Pm(Region),
+}
+
+impl Uart {
+    /// Whether `name` is its alias, its path, or its path with some unit addresses left out.
+    pub fn is_called(&self, name: &str) -> bool {
+        let is_alias = self.alias.as_ref().is_some_and(|alias| alias == name);
+        is_alias || (name.starts_with('/') && same_path(&self.path, name))
+    }
+}
+
+fn same_path(full: &str, given: &str) -> bool {
+    let base = |part: &'_ str| part.split_once('@').map_or(part.len(), |(base, _)| base.len());
+    let mut full = full.split('/');
+    given.split('/').all(|given| full.next().is_some_and(|full| full == given || &full[..base(full)] == given))
+        && full.next().is_none()
+}
+
+/// What has to wait until the whole tree was seen.
+#[derive(Default)]
+pub(super) struct Devices<'a> {
+    uarts: Vec<(Wires<'a>, u32), MAX_UARTS>,
+    clocks: Vec<(u32, u32), 16>,
+}
+
+impl Board {
+    /// Takes `node` if it is a serial port.
+    pub(super) fn read_uart<'a>(&mut self, devices: &mut Devices<'a>, scope: &Scope<'a, '_>, node: &Node<'a>) {
+        let kind = if node.is_compatible(&["arm,pl011"]) {
+            UartKind::Pl011
+        } else if node.is_compatible(&["brcm,bcm2835-aux-uart"]) {
+            UartKind::MiniUart
+        } else {
+            return;
+        };
+        let Some((base, size)) = scope.mmio(node, 0) else {
+            return self.warn(Oddity::BadDevice, node.name, 0, 0);
+        };
+        let clock_phandle = node.property("clocks").and_then(|clocks| Cells(clocks).take(1)).unwrap_or(0) as u32;
+        let uart = Uart {
+            kind,
+            registers: Region { base, size },
+            interrupt: None,
+            clock: node.word("clock-frequency").filter(|hertz| *hertz > 0),
+            path: path(scope, node),
+            alias: None,
+            occupied: node.children().next().is_some(),
+        };
+        match self.uarts.push(uart) {
+            // As long as the board's list: entries of the same index belong together.
+            Ok(()) => drop(devices.uarts.push((Wires::of(scope, node), clock_phandle))),
+            Err(_) => self.warn(Oddity::TooMany, node.name, base, size),
+        }
+    }
+
+    /// Remembers `node` if it is a clock that ticks at one frequency.
+    pub(super) fn find_clock(devices: &mut Devices<'_>, node: &Node<'_>) {
+        if node.is_compatible(&["fixed-clock"]) && node.phandle != 0 {
+            let hertz = node.word("clock-frequency").filter(|hertz| *hertz > 0);
+            // With no room, a port keeps the divisor that firmware has set.
+            let _ = hertz.map(|hertz| devices.clocks.push((node.phandle, hertz)));
+        }
+    }
+
+    /// Takes `node` if it is a power switch.
+    pub(super) fn read_power<'a>(&mut self, scope: &Scope<'a, '_>, node: &Node<'a>) {
+        if self.power.is_none() && node.is_compatible(&["brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"]) {
+            match scope.mmio(node, 0) {
+                Some((base, size)) => self.power = Some(Power::Bcm2835Pm(Region { base, size })),
+                None => self.warn(Oddity::BadDevice, node.name, 0, 0),
+            }
+        }
+    }
+
+    /// Runs after the walk: interrupts, clocks, aliases, and which port is the console.
+    pub(super) fn connect_uarts<'a>(
+        &mut self,
+        devices: &Devices<'a>,
+        specifiers: &Specifiers<'a>,
+        aliases: Option<Node<'a>>,
+        stdout: Option<&'a str>,
+    ) {
+        for (at, (wires, clock)) in devices.uarts.iter().enumerate() {
+            let interrupt = specifiers.decode(wires).next();
+            if let Some(Err(number)) = interrupt {
+                self.warn(Oddity::BadInterrupt, "serial", number, 0);
+            }
+            let fixed = devices.clocks.iter().find(|(phandle, _)| phandle == clock);
+            let uart = &mut self.uarts[at];
+            uart.interrupt = interrupt.and_then(Result::ok);
+            uart.clock = uart.clock.or(fixed.map(|(_, hertz)| *hertz));
+        }
+        for (alias, target) in aliases.iter().flat_map(Node::properties) {
+            let target = super::walk::text(target).unwrap_or_default();
+            let found = self.uarts.iter_mut().find(|uart| uart.alias.is_none() && uart.path == target);
+            if let Some(uart) = found {
+                uart.alias = String::try_from(alias).ok();
+            }
+        }
+        let Some(stdout) = stdout else { return };
+        let target = aliases.and_then(|aliases| aliases.text(stdout)).unwrap_or(stdout);
+        self.stdout = self.uarts.iter().position(|uart| uart.is_called(target));
+        if self.stdout.is_none() {
+            self.warn(Oddity::NoSuchDevice, stdout, 0, 0);
+        }
+    }
+}
+
+/// The path of `node`; what does not fit is cut, and then nobody finds it by path.
+fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
+    let mut path = String::new();
+    push_scope(&mut path, scope);
+    push_name(&mut path, node);
+    path
+}
+
+fn push_scope(path: &mut String<96>, scope: &Scope<'_, '_>) {
+    if let Some(above) = scope.above {
+        push_scope(path, above);
+        push_name(path, &scope.node);
+    }
+}
+
+fn push_name(path: &mut String<96>, node: &Node<'_>) {
+    let at = if node.unit.is_some() { "@" } else { "" };
+    for part in ["/", node.name, at, node.unit.unwrap_or_default()] {
+        copy(path, part);
+    }
+}

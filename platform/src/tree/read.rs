@@ -1,0 +1,100 @@
+//! The order in which a tree is read: one walk, then what depends on all of it.
+
+use super::blob::Blob;
+use super::device::Devices;
+use super::interrupt::Specifiers;
+use super::walk::{Node, Scope};
+use super::{Board, Oddity, TreeError, copy};
+
+/// What the walk leaves for later.
+#[derive(Default)]
+struct Later<'a> {
+    chosen: Option<Node<'a>>,
+    aliases: Option<Node<'a>>,
+    cpus: Option<Node<'a>>,
+    reserved: Option<Node<'a>>,
+    specifiers: Specifiers<'a>,
+    devices: Devices<'a>,
+}
+
+pub(super) fn board(board: &mut Board, bytes: &[u8]) -> Result<(), TreeError> {
+    let blob = Blob::new(bytes)?;
+    let root = Node::root(&blob)?;
+    let scope = Scope::root(root);
+    let mut later = Later::default();
+    board.identify(&root);
+    board.walk(&scope, &mut later)?;
+
+    board.settle_banks();
+    if board.banks.is_empty() {
+        return Err(TreeError::NoMemory);
+    }
+    board.check_dma_limit();
+    board.read_reservations(&blob, later.reserved)?;
+    if let Some(cpus) = later.cpus {
+        board.read_cpus(&cpus);
+    }
+    board.read_timer(&later.specifiers);
+    let stdout = later.chosen.and_then(|chosen| board.read_chosen(&chosen));
+    board.connect_uarts(&later.devices, &later.specifiers, later.aliases, stdout);
+    Ok(())
+}
+
+impl Board {
+    fn identify(&mut self, root: &Node<'_>) {
+        if !copy(&mut self.model, root.text("model").unwrap_or_default()) {
+            self.warn(Oddity::TextCut, "model", 0, 0);
+        }
+        for name in root.compatible().take(self.compatible.capacity()) {
+            let mut kept = heapless::String::new();
+            copy(&mut kept, name);
+            // Not more than the capacity are taken.
+            let _ = self.compatible.push(kept);
+        }
+    }
+
+    fn walk<'a>(&mut self, scope: &Scope<'a, '_>, later: &mut Later<'a>) -> Result<(), TreeError> {
+        for node in scope.node.children() {
+            let node = node?;
+            // What is not "okay" is not there, and neither is what it leads to.
+            if node.okay && !(scope.above.is_none() && self.system_node(scope, &node, later)) {
+                self.device(scope, &node, later);
+                self.walk(&scope.enter(node), later)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that are not devices; true if `node` was one and needs no further look.
+    fn system_node<'a>(&mut self, root: &Scope<'a, '_>, node: &Node<'a>, later: &mut Later<'a>) -> bool {
+        let keep = match node.name {
+            "chosen" => &mut later.chosen,
+            "aliases" => &mut later.aliases,
+            "cpus" => &mut later.cpus,
+            "reserved-memory" => &mut later.reserved,
+            "distance-map" => {
+                self.read_distances(node);
+                return true;
+            }
+            _ if node.device_type == Some("memory") => {
+                self.add_memory(root, node);
+                return true;
+            }
+            _ => return false,
+        };
+        *keep = keep.or(Some(*node));
+        true
+    }
+
+    fn device<'a>(&mut self, scope: &Scope<'a, '_>, node: &Node<'a>, later: &mut Later<'a>) {
+        self.read_dma(scope, node);
+        self.read_controller(&mut later.specifiers, scope, node);
+        Self::find_timer(&mut later.specifiers, scope, node);
+        Self::find_clock(&mut later.devices, node);
+        self.read_uart(&mut later.devices, scope, node);
+        self.read_power(scope, node);
+        if self.psci.is_none() && node.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
+            self.read_psci(node);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Memory that is spoken for: `/memreserve/` entries and the children of `/reserved-memory`.
+//!
+//! Runs after the banks are settled, since a reservation is judged by the memory that it reserves.
+
+use bitflags::bitflags;
+use heapless::Vec;
+
+use super::blob::Blob;
+use super::walk::{CellCounts, Cells, Node, pairs};
+use super::{Board, Name, Oddity, PAGE, Region, TreeError, name};
+
+bitflags! {
+    /// What a reservation's node says about its memory.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct ReservationFlags: u8 {
+        /// The kernel must not map it, not even speculatively reachable.
+        const NO_MAP = 1;
+        /// The kernel may use it as long as it can give it back: with `SHARED_POOL` a CMA area.
+        const REUSABLE = 2;
+        /// The area from which devices without one of their own allocate.
+        const CMA_DEFAULT = 4;
+        /// Compatible with `shared-dma-pool`.
+        const SHARED_POOL = 8;
+        /// From the memory reservation block, not from a node.
+        const MEMRESERVE = 16;
+    }
+}
+
+/// Memory with an owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The node's name.
+    pub name: Name,
+    /// Where, byte by byte: a reader that deals in pages rounds outward.
+    pub region: Region,
+    /// What may be done with it.
+    pub flags: ReservationFlags,
+}
+
+/// Memory that the kernel has to find and then treat as a [`Reservation`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicReservation {
+    /// The node's name.
+    pub name: Name,
+    /// Bytes, whole pages.
+    pub size: u64,
+    /// A power of two, at least a page.
+    pub alignment: u64,
+    /// Where it may lie; anywhere, if this is empty.
+    pub ranges: Vec<Region, 4>,
+    /// What may be done with it.
+    pub flags: ReservationFlags,
+}
+
+impl DynamicReservation {
+    pub(super) fn validate(&self, memory: u64) -> Result<(), &'static str> {
+        let whole = self.size > 0 && self.size.is_multiple_of(PAGE) && self.size <= memory;
+        let aligned = self.alignment.is_power_of_two() && self.alignment >= PAGE;
+        let ranges = self.ranges.iter().all(|range| Region::new(range.base, range.size) == Some(*range));
+        if whole && aligned && ranges { Ok(()) } else { Err("reservations to be placed are sane") }
+    }
+}
+
+impl Board {
+    /// Everything that is reserved.
+    pub(super) fn read_reservations<'a>(&mut self, blob: &Blob<'a>, parent: Option<Node<'a>>) -> Result<(), TreeError> {
+        for (base, size) in blob.reservations().filter(|(_, size)| *size > 0) {
+            self.add_reservation("memreserve", base, size, ReservationFlags::MEMRESERVE)?;
+        }
+        let children = parent.iter().flat_map(Node::children).map_while(Result::ok);
+        for node in children.filter(|node| node.okay) {
+            let flags = self.flags(&node);
+            let counts = parent.map_or(node.cells, |parent| parent.cells);
+            if let Some(reg) = node.property("reg") {
+                let full_name = name(node.name, node.unit);
+                for pair in pairs(reg, counts) {
+                    match pair {
+                        Some((_, 0)) => {}
+                        Some((base, size)) => self.add_reservation(&full_name, base, size, flags)?,
+                        None => self.warn(Oddity::BadRegion, &full_name, 0, 0),
+                    }
+                }
+            } else {
+                self.add_dynamic(&node, counts.address, counts.size, flags);
+            }
+        }
+        self.unlend_what_is_not_free();
+        Ok(())
+    }
+
+    fn flags(&mut self, node: &Node<'_>) -> ReservationFlags {
+        let mut flags = ReservationFlags::empty();
+        flags.set(ReservationFlags::NO_MAP, node.property("no-map").is_some());
+        flags.set(ReservationFlags::REUSABLE, node.property("reusable").is_some());
+        flags.set(ReservationFlags::CMA_DEFAULT, node.property("linux,cma-default").is_some());
+        flags.set(ReservationFlags::SHARED_POOL, node.is_compatible(&["shared-dma-pool"]));
+        if flags.contains(ReservationFlags::NO_MAP | ReservationFlags::REUSABLE) {
+            self.warn(Oddity::NoMapReusable, node.name, 0, 0);
+            flags -= ReservationFlags::REUSABLE | ReservationFlags::CMA_DEFAULT;
+        }
+        flags
+    }
+
+    fn add_reservation(&mut self, node: &str, base: u64, size: u64, flags: ReservationFlags) -> Result<(), TreeError> {
+        match Region::new(base, size) {
+            None => self.warn(Oddity::BadRegion, node, base, size),
+            Some(region) if !self.banks.iter().any(|bank| bank.region.overlaps(&region)) => {
+                self.warn(Oddity::ReservedOutside, node, base, size);
+            }
+            Some(region) => {
+                let entry = Reservation { name: name(node, None), region, flags };
+                // To use memory that has an owner is worse than not to boot.
+                self.reserved.push(entry).map_err(|_| TreeError::TooManyReservations)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_dynamic(&mut self, node: &Node<'_>, address_cells: usize, size_cells: usize, flags: ReservationFlags) {
+        let number = |property: &str| {
+            let value = node.property(property)?;
+            // One number as wide as the size cells, or 0: absent and absurd are told apart below.
+            let wide = size_cells.checked_mul(4) == Some(value.len());
+            Some(if wide { Cells(value).take(size_cells).unwrap_or(0) } else { 0 })
+        };
+        let size = match number("size") {
+            None => return,
+            // The Pi's firmware leaves such a node for regions that it may fill in.
+            Some(0) if node.property("size").is_some_and(|value| value.iter().all(|byte| *byte == 0)) => return,
+            Some(size) => size,
+        };
+        let alignment = number("alignment").unwrap_or(PAGE).max(1);
+        let size_in_pages = size.checked_next_multiple_of(PAGE).unwrap_or(0);
+        let fits = (1..=self.memory_size()).contains(&size_in_pages);
+        let mut wish = DynamicReservation {
+            name: name(node.name, node.unit),
+            size: size_in_pages,
+            alignment: alignment.max(PAGE),
+            ranges: Vec::new(),
+            flags,
+        };
+        let ranges = node.property("alloc-ranges");
+        let counts = CellCounts { address: address_cells, size: size_cells };
+        for pair in ranges.into_iter().flat_map(|ranges| pairs(ranges, counts)) {
+            match pair.and_then(|(base, size)| Region::new(base, size)) {
+                Some(range) if wish.ranges.push(range).is_ok() => {}
+                Some(range) => self.warn(Oddity::TooMany, node.name, range.base, range.size),
+                None => {
+                    let (base, size) = pair.unwrap_or_default();
+                    self.warn(Oddity::BadRegion, node.name, base, size);
+                }
+            }
+        }
+        // Ranges of which none is usable must not turn into "anywhere".
+        let placeable = fits && alignment.is_power_of_two() && (ranges.is_none() || !wish.ranges.is_empty());
+        if !placeable {
+            self.warn(Oddity::BadDynamic, node.name, alignment, size);
+        } else if self.dynamic.push(wish).is_err() {
+            self.warn(Oddity::TooMany, node.name, 0, size);
+        }
+    }
+
+    /// Lending memory that another reservation claims too, or that is not memory, would hand it out twice.
+    fn unlend_what_is_not_free(&mut self) {
+        for at in 0..self.reserved.len() {
+            let Reservation { name, region, flags } = self.reserved[at].clone();
+            let claimed = |(other, entry): (usize, &Reservation)| other != at && entry.region.overlaps(&region);
+            let free = self.is_memory(&region) && !self.reserved.iter().enumerate().any(claimed);
+            if flags.contains(ReservationFlags::REUSABLE) && !free {
+                self.reserved[at].flags -= ReservationFlags::REUSABLE | ReservationFlags::CMA_DEFAULT;
+                self.warn(Oddity::NotLendable, &name, region.base, region.size);
+            }
+        }
+    }
+}

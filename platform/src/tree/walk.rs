@@ -1,0 +1,271 @@
+//! Nodes, properties and what a node inherits from those above it: cells, addresses, interrupt parent.
+//!
+//! A walk goes depth first. Each level leaves a [`Scope`] on the stack that points to the level above, so that an
+//! address is translated by following pointers up. [`MAX_DEPTH`](super::blob::MAX_DEPTH) bounds the chain.
+
+use fdt::nodes::{AsNode, Node as Raw};
+use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
+
+use super::blob::{Blob, be32};
+use super::{PA_LIMIT, TreeError};
+
+type Mode<'a> = (UnalignedParser<'a>, NoPanic);
+
+/// The `#address-cells` and `#size-cells` that a node sets for its children.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CellCounts {
+    pub address: usize,
+    pub size: usize,
+}
+
+/// What the specification lets a reader assume where a node does not say.
+const DEFAULT_CELLS: CellCounts = CellCounts { address: 2, size: 1 };
+
+/// One node, with the properties that nearly every decision needs already picked out.
+#[derive(Clone, Copy)]
+pub(super) struct Node<'a> {
+    raw: Raw<'a, Mode<'a>>,
+    pub name: &'a str,
+    pub unit: Option<&'a str>,
+    compatible: &'a [u8],
+    pub device_type: Option<&'a str>,
+    pub okay: bool,
+    pub phandle: u32,
+    pub cells: CellCounts,
+    ranges: Option<&'a [u8]>,
+    pub dma_ranges: Option<&'a [u8]>,
+    interrupt_parent: Option<u32>,
+    pub interrupt_cells: Option<u32>,
+}
+
+impl<'a> Node<'a> {
+    /// The root of a checked tree.
+    pub fn root(blob: &Blob<'a>) -> Result<Self, TreeError> {
+        let tree = fdt::Fdt::new_unaligned_fallible(blob.bytes()).map_err(|_| TreeError::Reader)?;
+        Self::read(tree.root().map_err(|_| TreeError::Reader)?.as_node())
+    }
+
+    fn read(raw: Raw<'a, Mode<'a>>) -> Result<Self, TreeError> {
+        let full_name = raw.name().map_err(|_| TreeError::Reader)?;
+        let mut node = Self {
+            raw,
+            name: full_name.name,
+            unit: full_name.unit_address,
+            compatible: &[],
+            device_type: None,
+            okay: true,
+            phandle: 0,
+            cells: DEFAULT_CELLS,
+            ranges: None,
+            dma_ranges: None,
+            interrupt_parent: None,
+            interrupt_cells: None,
+        };
+        for property in raw.properties().map_err(|_| TreeError::Reader)?.iter() {
+            let property = property.map_err(|_| TreeError::Reader)?;
+            let value = property.value;
+            match property.name {
+                "compatible" => node.compatible = value,
+                "device_type" => node.device_type = text(value),
+                "status" => node.okay = matches!(text(value), Some("okay" | "ok")),
+                "phandle" | "linux,phandle" => node.phandle = be32(value, 0).unwrap_or(0),
+                "#address-cells" => node.cells.address = be32(value, 0).map_or(usize::MAX, |cells| cells as usize),
+                "#size-cells" => node.cells.size = be32(value, 0).map_or(usize::MAX, |cells| cells as usize),
+                "ranges" => node.ranges = Some(value),
+                "dma-ranges" => node.dma_ranges = Some(value),
+                "interrupt-parent" => node.interrupt_parent = be32(value, 0),
+                "#interrupt-cells" => node.interrupt_cells = be32(value, 0),
+                _ => {}
+            }
+        }
+        Ok(node)
+    }
+
+    /// The nodes right below this one.
+    pub fn children(&self) -> impl Iterator<Item = Result<Node<'a>, TreeError>> + use<'a> {
+        let children = self.raw.children().ok();
+        // After an error the reader would return it for ever.
+        let mut failed = children.is_none();
+        let mut nodes = children.map(|children| children.iter());
+        core::iter::from_fn(move || {
+            let node = match nodes.as_mut()?.next()? {
+                _ if failed => return None,
+                Ok(raw) => Node::read(raw),
+                Err(_) => Err(TreeError::Reader),
+            };
+            failed = node.is_err();
+            Some(node)
+        })
+    }
+
+    /// The value of a property, bytes as they stand in the tree.
+    pub fn property(&self, name: &str) -> Option<&'a [u8]> {
+        self.raw.raw_property(name).ok().flatten().map(|property| property.value)
+    }
+
+    /// Every property as (name, value).
+    pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        let properties = self.raw.properties().ok().map(|properties| properties.iter());
+        properties.into_iter().flatten().map_while(Result::ok).map(|property| (property.name, property.value))
+    }
+
+    /// A property that is one string.
+    pub fn text(&self, name: &str) -> Option<&'a str> {
+        self.property(name).and_then(text)
+    }
+
+    /// A property that is one or two cells, as real trees write sizes and addresses in `/chosen`.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        let value = self.property(name)?;
+        match value.len() {
+            4 | 8 => Cells(value).number(value.len() / 4),
+            _ => None,
+        }
+    }
+
+    /// One property of one cell.
+    pub fn word(&self, name: &str) -> Option<u32> {
+        self.property(name).and_then(|value| be32(value, 0))
+    }
+
+    /// The strings of `compatible`, most specific first.
+    pub fn compatible(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        strings(self.compatible)
+    }
+
+    /// Whether `compatible` names any of `wanted`. Asked often, so it compares bytes.
+    pub fn is_compatible(&self, wanted: &[&str]) -> bool {
+        let mut names = self.compatible.split(|byte| *byte == 0);
+        names.any(|name| wanted.iter().any(|wanted| wanted.as_bytes() == name))
+    }
+}
+
+/// A node whose children are being visited.
+pub(super) struct Scope<'a, 's> {
+    pub above: Option<&'s Scope<'a, 's>>,
+    pub node: Node<'a>,
+    /// The interrupt controller's phandle that holds for `node`; 0 where nobody said.
+    pub interrupt_parent: u32,
+}
+
+impl<'a, 's> Scope<'a, 's> {
+    /// The scope of the root node.
+    pub fn root(node: Node<'a>) -> Self {
+        Self { above: None, node, interrupt_parent: node.interrupt_parent.unwrap_or(0) }
+    }
+
+    /// The scope of `child`, a node right below this one.
+    pub fn enter(&'s self, child: Node<'a>) -> Scope<'a, 's> {
+        Scope { above: Some(self), node: child, interrupt_parent: self.interrupt_parent_of(&child) }
+    }
+
+    /// The phandle of the controller that `child`'s interrupts go to: its own word, or the parent's, where a
+    /// parent that has interrupt cells is itself the controller.
+    pub fn interrupt_parent_of(&self, child: &Node<'a>) -> u32 {
+        let inherited = if self.node.interrupt_cells.is_some() { self.node.phandle } else { self.interrupt_parent };
+        child.interrupt_parent.unwrap_or(inherited)
+    }
+
+    /// The `index`th (address, size) of `child`'s `reg`, as the CPU sees it.
+    pub fn mmio(&self, child: &Node<'a>, index: usize) -> Option<(u64, u64)> {
+        let (address, size) = self.pairs(child.property("reg")?).nth(index)??;
+        self.translate(address, size)
+    }
+
+    /// (address, size) pairs in this scope's cells, untranslated. A pair that does not fit 64 bits is `None`.
+    pub fn pairs(&self, value: &'a [u8]) -> impl Iterator<Item = Option<(u64, u64)>> + use<'a> {
+        pairs(value, self.node.cells)
+    }
+
+    /// A child's address on this bus, as the CPU sees it. `None` where a bus on the way up has no `ranges` (its
+    /// children are not memory mapped) or none that holds all of the region.
+    pub fn translate(&self, address: u64, size: u64) -> Option<(u64, u64)> {
+        let mut address = address;
+        let mut scope = self;
+        while let Some(above) = scope.above {
+            let ranges = scope.node.ranges?;
+            if !ranges.is_empty() {
+                address = translate_once(ranges, scope.node.cells, above.node.cells, address, size)?;
+            }
+            scope = above;
+        }
+        let end = address.checked_add(size)?;
+        (size > 0 && end <= PA_LIMIT).then_some((address, size))
+    }
+
+    /// As [`Scope::translate`], for what a device on this bus sees: through `dma-ranges`, where a missing one means
+    /// that nothing changes.
+    pub fn translate_dma(&self, address: u64, size: u64) -> Option<u64> {
+        let mut address = address;
+        let mut scope = self;
+        while let Some(above) = scope.above {
+            if let Some(ranges) = scope.node.dma_ranges.filter(|ranges| !ranges.is_empty()) {
+                address = translate_once(ranges, scope.node.cells, above.node.cells, address, size)?;
+            }
+            scope = above;
+        }
+        Some(address)
+    }
+}
+
+fn translate_once(ranges: &[u8], child: CellCounts, parent: CellCounts, address: u64, size: u64) -> Option<u64> {
+    let end = address.checked_add(size)?;
+    let entry = child.address.checked_add(parent.address)?.checked_add(child.size)?.checked_mul(4)?;
+    if entry == 0 || child.address > 2 {
+        return None;
+    }
+    ranges.chunks_exact(entry).find_map(|entry| {
+        let mut cells = Cells(entry);
+        let bus = cells.take(child.address)?;
+        let cpu = cells.take(parent.address)?;
+        let len = cells.take(child.size)?;
+        let inside = address >= bus && end <= bus.checked_add(len)?;
+        if inside { cpu.checked_add(address - bus) } else { None }
+    })
+}
+
+/// (address, size) pairs of an array property.
+pub(super) fn pairs<'a>(value: &'a [u8], counts: CellCounts) -> impl Iterator<Item = Option<(u64, u64)>> + use<'a> {
+    let pair = counts.address.checked_add(counts.size).and_then(|cells| cells.checked_mul(4)).filter(|len| *len > 0);
+    // Cell counts that no property can hold leave nothing to iterate over.
+    let (value, pair) = pair.map_or((&[][..], 1), |pair| (value, pair));
+    value.chunks_exact(pair).map(move |pair| {
+        let mut cells = Cells(pair);
+        Some((cells.take(counts.address)?, cells.take(counts.size)?))
+    })
+}
+
+/// The cells that are left of an array property.
+pub(super) struct Cells<'a>(pub &'a [u8]);
+
+impl Cells<'_> {
+    /// The next `count` cells as one number. `None` where there are fewer, or more than 64 bits of value.
+    pub fn take(&mut self, count: usize) -> Option<u64> {
+        let number = self.number(count)?;
+        self.0 = self.0.get(count * 4..)?;
+        Some(number)
+    }
+
+    fn number(&self, count: usize) -> Option<u64> {
+        let bytes = self.0.get(..count.checked_mul(4)?)?;
+        let (high, low) = bytes.split_at(bytes.len().saturating_sub(8));
+        let fits = high.iter().all(|byte| *byte == 0);
+        fits.then(|| low.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    }
+}
+
+/// A value that is one NUL-terminated string.
+pub(super) fn text(value: &[u8]) -> Option<&str> {
+    strings(value).next()
+}
+
+/// The strings of a string list; ends at the first that is not UTF-8 or not terminated.
+pub(super) fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
+    let mut rest = value;
+    core::iter::from_fn(move || {
+        let len = rest.iter().position(|byte| *byte == 0)?;
+        let string = core::str::from_utf8(&rest[..len]).ok()?;
+        rest = &rest[len + 1..];
+        Some(string)
+    })
+}

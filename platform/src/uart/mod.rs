@@ -1,0 +1,151 @@
+//! Serial ports, polled for output and interrupt-driven for input: enough for the kernel's log, panics and debug
+//! console. Everything else about a console is the business of a process.
+//!
+//! A [`Uart`] has one owner, who may keep it in a `static` behind a lock. No method waits for ever: a port that does
+//! not drain loses bytes, and from then on is only asked once a byte until it drains again.
+
+mod mini;
+mod pl011;
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+pub use mini::MiniUart;
+pub use pl011::Pl011;
+
+use crate::tree::UartKind;
+
+/// How fast a port is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// As firmware left it.
+    Keep,
+    /// What divides down from the port's clock.
+    Set {
+        /// The port's clock in Hz.
+        clock: u32,
+        /// Bits a second.
+        baud: u32,
+    },
+}
+
+/// How often a full port is asked before a byte is given up. A byte takes 87 µs at 115200 baud and a port keeps 16 or
+/// more; a read of a device register takes 50 ns or more, so this is several milliseconds.
+const PATIENCE: u32 = 100_000;
+
+/// Any of the ports that Quire drives.
+pub enum Uart {
+    /// Arm PrimeCell PL011.
+    Pl011(Pl011),
+    /// Broadcom's mini-UART.
+    Mini(MiniUart),
+}
+
+impl Uart {
+    /// The smallest region that holds the registers of any port.
+    pub const REGISTERS_SIZE: u64 = 0x40;
+
+    /// A port as it was left by whoever used it last: it can print at once.
+    ///
+    /// # Safety
+    ///
+    /// 1. `registers` is where the registers of a port of this kind are mapped, at least
+    ///    [`Uart::REGISTERS_SIZE`] bytes, readable and writable, as device memory, for as long as the value lives.
+    /// 2. Nobody else uses them meanwhile.
+    pub unsafe fn new(kind: UartKind, registers: NonNull<u8>) -> Self {
+        // SAFETY: what the caller promises is what both constructors ask for.
+        unsafe {
+            match kind {
+                UartKind::Pl011 => Self::Pl011(Pl011::new(registers)),
+                UartKind::MiniUart => Self::Mini(MiniUart::new(registers)),
+            }
+        }
+    }
+
+    /// Waits until what was written is out, then sets 8 bits, no parity, no flow control, no interrupts, and the rate.
+    pub fn init(&mut self, rate: Rate) {
+        match self {
+            Self::Pl011(port) => port.init(rate),
+            Self::Mini(port) => port.init(rate),
+        }
+    }
+
+    /// Sends a byte; false if the port did not take it in time.
+    pub fn put(&mut self, byte: u8) -> bool {
+        match self {
+            Self::Pl011(port) => port.put(byte),
+            Self::Mini(port) => port.put(byte),
+        }
+    }
+
+    /// The next byte that arrived. One that arrived damaged is passed over.
+    pub fn get(&mut self) -> Option<u8> {
+        match self {
+            Self::Pl011(port) => port.get(),
+            Self::Mini(port) => port.get(),
+        }
+    }
+
+    /// Whether arriving bytes raise the port's interrupt.
+    pub fn set_receive_interrupt(&mut self, on: bool) {
+        match self {
+            Self::Pl011(port) => port.set_receive_interrupt(on),
+            Self::Mini(port) => port.set_receive_interrupt(on),
+        }
+    }
+
+    /// Withdraws the interrupt. Call it before reading with [`Uart::get`] until nothing is left, so that a byte that
+    /// arrives after the last read raises it again.
+    pub fn acknowledge(&mut self) {
+        match self {
+            Self::Pl011(port) => port.acknowledge(),
+            // Its interrupt follows the FIFO: reading withdraws it.
+            Self::Mini(_) => {}
+        }
+    }
+
+    /// Waits until every byte is on the wire; false if that took too long.
+    pub fn flush(&mut self) -> bool {
+        match self {
+            Self::Pl011(port) => port.flush(),
+            Self::Mini(port) => port.flush(),
+        }
+    }
+}
+
+/// A line break is sent as carriage return and line feed, as terminals expect.
+impl core::fmt::Write for Uart {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.put(b'\r');
+            }
+            self.put(byte);
+        }
+        Ok(())
+    }
+}
+
+/// A wait that is cut short while the port is known to be stuck.
+#[derive(Default)]
+struct Patience {
+    stuck: Cell<bool>,
+}
+
+impl Patience {
+    fn wait_until(&self, ready: impl Fn() -> bool) -> bool {
+        let tries = if self.stuck.get() { 1 } else { PATIENCE };
+        for _ in 0..tries {
+            if ready() {
+                self.stuck.set(false);
+                return true;
+            }
+            core::hint::spin_loop();
+        }
+        self.stuck.set(true);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! What whole trees say, as their author meant it.
+
+mod common;
+
+use common::{CORPUS, rpi4, tree};
+use quire_platform::tree::{
+    Board, Conduit, Controller, EnableMethod, Interrupt, Oddity, Power, Region, ReservationFlags as Flags, TreeError,
+    Trigger, UartKind, total_size,
+};
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+fn board(name: &str) -> Board {
+    let board = Board::from_tree(&tree(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    board.validate().unwrap_or_else(|broken| panic!("{name}: {broken}"));
+    board
+}
+
+fn banks(board: &Board) -> Vec<(u64, u64, u8)> {
+    board.banks.iter().map(|bank| (bank.region.base, bank.region.size, bank.node)).collect()
+}
+
+fn mpidrs(board: &Board) -> Vec<u64> {
+    board.cpus.iter().map(|cpu| cpu.mpidr).collect()
+}
+
+fn warned(board: &Board, what: Oddity, node: &str) -> bool {
+    board.warnings.iter().any(|warning| warning.what == what && warning.node == node)
+}
+
+const fn level(intid: u32) -> Option<Interrupt> {
+    Some(Interrupt { intid, trigger: Trigger::Level })
+}
+
+#[test]
+fn every_tree_is_read_and_only_the_liar_is_odd() {
+    for (name, bytes) in CORPUS {
+        let board = board(name);
+        assert_eq!(board.warnings.is_empty(), name != "liar", "{name}: {:?}", board.warnings);
+        let header = bytes.first_chunk().expect("a header");
+        assert_eq!(total_size(header), Ok(bytes.len()), "{name}");
+    }
+}
+
+#[test]
+fn small_virt() {
+    let board = board("virt-128m");
+    assert_eq!(board.model, "linux,dummy-virt");
+    assert_eq!(banks(&board), [(GIB, 128 * MIB, 0)]);
+    assert_eq!(mpidrs(&board), [0]);
+    assert_eq!(board.cpus[0].enable, EnableMethod::None, "one CPU: QEMU names no method");
+    let gic = Controller::GicV2 {
+        distributor: Region { base: 0x800_0000, size: 0x1_0000 },
+        cpu_interface: Region { base: 0x801_0000, size: 0x1_0000 },
+    };
+    assert_eq!(board.controller, Some(gic));
+    let timer = board.timer.expect("a timer");
+    assert_eq!(
+        (timer.secure, timer.physical, timer.virt, timer.hypervisor),
+        (level(29), level(30), level(27), level(26))
+    );
+    let uart = board.stdout().expect("a console");
+    assert_eq!((uart.kind, uart.registers.base, uart.registers.size), (UartKind::Pl011, 0x900_0000, 0x1000));
+    assert_eq!((uart.interrupt, uart.clock, uart.occupied), (level(33), Some(24_000_000), false));
+    assert_eq!(board.uart("serial0"), Some(uart));
+    assert_eq!(board.uart("/pl011@9000000"), Some(uart));
+    assert_eq!(board.uart("/pl011"), Some(uart), "the unit address may be left out");
+    assert_eq!(board.uart("serial9"), None);
+    assert_eq!(board.uart("/pl011@900000"), None);
+    let psci = board.psci.expect("firmware");
+    assert_eq!((psci.conduit, psci.cpu_on), (Conduit::Hvc, Some(0xc400_0003)));
+    assert_eq!((psci.system_off, psci.system_reset), (Some(0x8400_0008), Some(0x8400_0009)));
+    assert_eq!((board.dma_limit, board.power, board.chosen.initrd), (None, None, None));
+    assert_eq!(board.chosen.rng_seed.len(), 32);
+    assert!(board.chosen.kaslr_seed.is_some());
+}
+
+#[test]
+fn virt_with_el2_calls_firmware_by_smc() {
+    let board = board("virt-4g-smp4-gic3-el2");
+    assert_eq!(board.psci.map(|psci| psci.conduit), Some(Conduit::Smc));
+    assert_eq!(mpidrs(&board), [0, 1, 2, 3]);
+    assert!(board.cpus.iter().all(|cpu| cpu.enable == EnableMethod::Psci));
+    let Some(Controller::GicV3 { distributor, redistributors, stride: None }) = board.controller else {
+        panic!("{:?}", board.controller)
+    };
+    assert_eq!(distributor, Region { base: 0x800_0000, size: 0x1_0000 });
+    assert_eq!(redistributors, [Region { base: 0x80a_0000, size: 0xf6_0000 }]);
+}
+
+#[test]
+fn numa_nodes_and_their_distances() {
+    let two = board("virt-1g-smp4-numa2");
+    assert_eq!(banks(&two), [(GIB, 512 * MIB, 0), (GIB + 512 * MIB, 512 * MIB, 1)]);
+    assert_eq!(two.cpus.iter().map(|cpu| cpu.node).collect::<Vec<_>>(), [0, 0, 1, 1]);
+    assert_eq!((two.distances.get(0, 0), two.distances.get(0, 1), two.distances.get(1, 0)), (10, 20, 20));
+    let four = board("virt-8g-smp4-numa4-gic3");
+    let expected: Vec<_> = (0..4).map(|node| (GIB + node * 2 * GIB, 2 * GIB, node as u8)).collect();
+    assert_eq!(banks(&four), expected);
+    assert_eq!((four.distances.get(0, 1), four.distances.get(3, 0), four.distances.get(2, 3)), (15, 30, 15));
+    assert_eq!(four.distances.get(0, 99), u8::MAX);
+    assert_eq!(four.memory_size(), 8 * GIB);
+}
+
+#[test]
+fn chosen_and_a_second_serial_port() {
+    let board = board("virt-512m-two-serials-initrd");
+    assert_eq!(board.chosen.bootargs, r#"log=debug init=/bin/init title="a b""#);
+    assert_eq!(board.chosen.initrd.map(|initrd| initrd.region.size), Some(3000));
+    assert_eq!(board.uarts.len(), 2);
+    let second = board.uart("serial1").expect("a second port");
+    assert_eq!((second.registers.base, second.interrupt), (0x904_0000, level(40)));
+    assert_eq!(board.stdout().map(|uart| uart.registers.base), Some(0x900_0000));
+}
+
+#[test]
+fn secure_memory_and_devices_are_not_ours() {
+    let board = board("virt-256m-secure");
+    assert_eq!(banks(&board), [(GIB, 256 * MIB, 0)]);
+    assert_eq!(board.uarts.len(), 1);
+}
+
+#[test]
+fn words_that_were_blanked_out() {
+    let board = board("virt-512m-smp4-nops");
+    assert_eq!(banks(&board), [(GIB, 512 * MIB, 0)]);
+    assert_eq!(board.cpus.len(), 4);
+    let region = Region { base: 0x5000_0000, size: MIB };
+    assert_eq!((board.reserved[0].region, board.reserved[0].flags), (region, Flags::NO_MAP));
+    assert_eq!(board.reserved.len(), 1);
+    assert_eq!((board.dynamic[0].size, board.dynamic[0].alignment), (64 * MIB, 4096));
+}
+
+#[test]
+fn reservations_of_every_form() {
+    let board = board("reserved");
+    assert_eq!(banks(&board), [(GIB, GIB, 0), (4 * GIB, GIB, 1)], "banks of one node that touch are one");
+    let found: Vec<_> = board
+        .reserved
+        .iter()
+        .map(|entry| (entry.name.as_str(), entry.region.base, entry.region.size, entry.flags))
+        .collect();
+    let pool = Flags::SHARED_POOL | Flags::REUSABLE;
+    let expected = [
+        ("memreserve", 0x4000_0000, 0x8_0000, Flags::MEMRESERVE),
+        ("memreserve", 0x7fff_f000, 0x1000, Flags::MEMRESERVE),
+        ("firmware@48000000", 0x4800_0000, 0x1_0000, Flags::NO_MAP),
+        ("firmware@48000000", 0x4802_0000, 0x1001, Flags::NO_MAP),
+        ("pool@50000000", 0x5000_0000, 16 * MIB, pool),
+        ("across@5f000000", 0x5f00_0000, 32 * MIB, pool),
+    ];
+    assert_eq!(found, expected);
+    let [cma, anywhere] = board.dynamic.as_slice() else { panic!("{:?}", board.dynamic) };
+    assert_eq!((cma.name.as_str(), cma.size, cma.alignment), ("linux,cma", 64 * MIB, 4 * MIB));
+    assert_eq!(cma.ranges, [Region { base: GIB, size: 512 * MIB }, Region { base: 4 * GIB, size: GIB }]);
+    assert_eq!(cma.flags, pool | Flags::CMA_DEFAULT);
+    assert_eq!((anywhere.size, anywhere.ranges.len(), anywhere.flags), (0x2000, 0, Flags::NO_MAP));
+}
+
+#[test]
+fn buses_interrupts_and_clocks() {
+    let board = board("buses");
+    assert_eq!(banks(&board), [(0, 3 * GIB, 0), (4 * GIB, 2 * GIB, 0)]);
+    let gic = Controller::GicV2 {
+        distributor: Region { base: 0xf000_1000, size: 0x1000 },
+        cpu_interface: Region { base: 0xf000_2000, size: 0x2000 },
+    };
+    assert_eq!(board.controller, Some(gic));
+    let [occupied, mini, identity] = board.uarts.as_slice() else { panic!("{:?}", board.uarts) };
+    assert_eq!((occupied.registers.base, occupied.interrupt, occupied.occupied), (0xfe20_1000, None, true));
+    assert_eq!((mini.kind, mini.registers.base, mini.clock), (UartKind::MiniUart, 0xfe20_2000, Some(48_000_000)));
+    assert_eq!(mini.interrupt, Some(Interrupt { intid: 125, trigger: Trigger::Edge }));
+    assert_eq!(mini.alias.as_deref(), Some("serial3"));
+    assert_eq!((identity.registers.base, identity.clock), (0xfe30_0000, Some(24_000_000)));
+    assert_eq!(board.stdout().map(|uart| uart.path.as_str()), Some("/soc/apb/serial@1000"));
+    assert_eq!(board.chosen.stdout_options, "115200");
+    assert_eq!(board.dma_limit, Some(GIB), "the inner window ends lowest");
+    assert_eq!(board.power, Some(Power::Bcm2835Pm(Region { base: 0xfe10_0000, size: 0x114 })));
+    let timer = board.timer.expect("a timer");
+    assert_eq!((timer.secure, timer.virt), (None, level(27)));
+    assert_eq!(timer.physical, Some(Interrupt { intid: 30, trigger: Trigger::Edge }));
+}
+
+#[test]
+fn lies_are_cut_back_to_what_is_safe() {
+    let board = board("liar");
+    let m = |mib: u64| mib * MIB;
+    assert_eq!(banks(&board), [(GIB, m(256), 0), (GIB + m(256), m(128), 1)], "the lower bank keeps the overlap");
+    let found: Vec<_> = board.reserved.iter().map(|entry| (entry.name.as_str(), entry.flags)).collect();
+    let expected = [
+        ("memreserve", Flags::MEMRESERVE),
+        ("pool@41000000", Flags::SHARED_POOL),
+        ("overlap@42000000", Flags::empty()),
+        ("halfout@57000000", Flags::SHARED_POOL),
+        ("both@45000000", Flags::NO_MAP),
+    ];
+    assert_eq!(found, expected);
+    assert!(board.dynamic.is_empty(), "{:?}", board.dynamic);
+    assert_eq!(mpidrs(&board), [0, 1, 5]);
+    let methods: Vec<_> = board.cpus.iter().map(|cpu| cpu.enable).collect();
+    assert_eq!(methods, [EnableMethod::None, EnableMethod::None, EnableMethod::SpinTable(0x4000_0008)]);
+    assert_eq!((board.psci, board.dma_limit, board.stdout), (None, None, None));
+    assert!(board.chosen.bootargs.is_empty() && board.chosen.initrd.is_none() && board.chosen.kaslr_seed.is_none());
+    assert!(matches!(board.controller, Some(Controller::GicV3 { stride: None, .. })));
+    let [uart] = board.uarts.as_slice() else { panic!("{:?}", board.uarts) };
+    assert_eq!((uart.registers.base, uart.interrupt), (0x903_0000, None));
+    let timer = board.timer.expect("a timer");
+    assert_eq!((timer.secure, timer.physical, timer.virt, timer.hypervisor), (level(29), None, level(27), None));
+    assert_eq!(board.distances.get(0, 1), 20);
+    assert!(warned(&board, Oddity::OverlappingBanks, "memory"));
+    assert!(board.warnings_lost > 0, "more lies than room for words");
+    assert!(board.warnings.iter().all(|warning| !warning.to_string().is_empty()));
+}
+
+/// Writes `reg` of the memory node as firmware does: the tree in the package leaves it 0.
+fn with_memory(mut bytes: Vec<u8>, size: u32) -> Vec<u8> {
+    let name = bytes.windows(12).position(|window| window == b"memory@0\0\0\0\0").expect("a memory node");
+    let mut empty_reg =
+        bytes[name..].windows(16).position(|window| window[..4] == [0, 0, 0, 12] && window[8..] == [0; 8]);
+    let at = name + empty_reg.take().expect("an empty reg") + 8;
+    bytes[at..at + 12].copy_from_slice(&[&[0; 8][..], &size.to_be_bytes()].concat());
+    bytes
+}
+
+#[test]
+fn raspberry_pi_4() {
+    let Some(bytes) = rpi4() else { return };
+    assert_eq!(Board::from_tree(&bytes).err(), Some(TreeError::NoMemory), "the firmware fills it in");
+    let board = Board::from_tree(&with_memory(bytes, 0x3b40_0000)).expect("a good tree");
+    assert_eq!(board.validate(), Ok(()));
+    assert!(board.warnings.is_empty(), "{:?}", board.warnings);
+    assert_eq!((board.model.as_str(), banks(&board)), ("Raspberry Pi 4 Model B", vec![(0, 0x3b40_0000, 0)]));
+    let releases: Vec<_> = board.cpus.iter().map(|cpu| cpu.enable).collect();
+    assert_eq!(releases, [0xd8, 0xe0, 0xe8, 0xf0].map(EnableMethod::SpinTable));
+    assert_eq!((mpidrs(&board), board.psci), (vec![0, 1, 2, 3], None));
+    let Some(Controller::GicV2 { distributor, cpu_interface }) = &board.controller else {
+        panic!("{:?}", board.controller)
+    };
+    assert_eq!((distributor.base, cpu_interface.base), (0xff84_1000, 0xff84_2000));
+    let pl011 = board.uart("serial0").expect("a PL011");
+    assert_eq!((pl011.kind, pl011.registers.base, pl011.interrupt), (UartKind::Pl011, 0xfe20_1000, level(153)));
+    assert!(pl011.occupied, "Bluetooth hangs on it");
+    let mini = board.stdout().expect("a console");
+    assert_eq!((mini.kind, mini.registers.base, mini.interrupt), (UartKind::MiniUart, 0xfe21_5040, level(125)));
+    assert_eq!(board.chosen.stdout_options, "115200n8");
+    assert_eq!(board.timer.map(|timer| (timer.physical, timer.virt)), Some((level(30), level(27))));
+    assert_eq!(board.dma_limit, None, "all of less than 1 GiB is reached");
+    assert_eq!(board.power, Some(Power::Bcm2835Pm(Region { base: 0xfe10_0000, size: 0x114 })));
+    let [memreserve] = board.reserved.as_slice() else { panic!("{:?}", board.reserved) };
+    assert_eq!((memreserve.region, memreserve.flags), (Region { base: 0, size: 0x1000 }, Flags::MEMRESERVE));
+    let [cma] = board.dynamic.as_slice() else { panic!("{:?}", board.dynamic) };
+    assert_eq!((cma.size, cma.ranges.as_slice()), (64 * MIB, &[Region { base: 0, size: GIB }][..]));
+    assert_eq!(cma.flags, Flags::SHARED_POOL | Flags::REUSABLE | Flags::CMA_DEFAULT);
+}
+
+#[test]
+fn a_large_pi_has_devices_that_reach_one_gib() {
+    let Some(bytes) = rpi4() else { return };
+    let board = Board::from_tree(&with_memory(bytes, 0xfc00_0000)).expect("a good tree");
+    assert_eq!(board.dma_limit, Some(GIB));
+}
+
+#[test]
+fn errors_say_what_is_wrong() {
+    let whole = tree("virt-128m");
+    assert_eq!(Board::from_tree(&[]).err(), Some(TreeError::Size(0)));
+    assert_eq!(Board::from_tree(&[0; 64]).err(), Some(TreeError::Magic(0)));
+    assert_eq!(Board::from_tree(&whole[..whole.len() - 1]).err(), Some(TreeError::Size(whole.len())));
+    let with_word = |index: usize, word: u32| {
+        let mut bytes = whole.clone();
+        bytes[index * 4..index * 4 + 4].copy_from_slice(&word.to_be_bytes());
+        Board::from_tree(&bytes).err()
+    };
+    assert_eq!(with_word(1, u32::MAX), Some(TreeError::Size(u32::MAX as usize)));
+    assert_eq!(with_word(2, u32::MAX), Some(TreeError::Block("structure")));
+    assert_eq!(with_word(3, u32::MAX), Some(TreeError::Block("strings")));
+    assert_eq!(with_word(4, u32::MAX), Some(TreeError::Block("memory reservation")));
+    assert_eq!(with_word(5, 16), Some(TreeError::Version(16)));
+    assert_eq!(with_word(8, u32::MAX), Some(TreeError::Block("strings")));
+    assert_eq!(with_word(9, 4), Some(TreeError::Structure(0)));
+    assert_eq!(with_word(16, 0), Some(TreeError::Structure(0)));
+}

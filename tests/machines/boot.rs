@@ -1,0 +1,161 @@
+//! Boots the matrix of machines: each shows its memory rightly and passes its own tests.
+
+use crate::harness::{Machine, Outcome};
+
+/// What a machine has.
+#[derive(Clone, Copy)]
+struct Hardware {
+    mebibytes: u64,
+    nodes: usize,
+    cpus: usize,
+}
+
+const VIRT: Hardware = Hardware { mebibytes: 1024, nodes: 1, cpus: 4 };
+/// What the Pi's tree shows in QEMU, whatever the board has.
+const RPI4: Hardware = Hardware { mebibytes: 960, nodes: 1, cpus: 4 };
+
+/// Boots, looks at the memory and runs the machine's self-tests.
+fn check(machine: &Machine, hardware: Hardware) -> Outcome {
+    let outcome = machine.exec("memmap; free; cpuinfo; selftest");
+    let output = outcome.succeeded();
+
+    let memory = Memory::read(output).unwrap_or_else(|| panic!("free's words are not understood\n{outcome}"));
+    let all = hardware.mebibytes * 1024;
+    assert_eq!(memory.total + memory.never_given, all, "all memory is accounted for\n{outcome}");
+    // A record of at most 32 bytes a page, the kernel itself, and what else is needed at boot.
+    let overhead = all / 128 + 6 * 1024 + memory.archive;
+    assert!(memory.never_given <= overhead, "{} KiB never came to the allocator\n{outcome}", memory.never_given);
+    assert!(memory.free <= memory.total && memory.free > memory.total / 2, "{outcome}");
+
+    let in_all = output.lines().find_map(|line| line.trim().strip_suffix("  in all"));
+    assert_eq!(in_all.and_then(kibibytes), Some(all), "the banks of memory\n{outcome}");
+    for node in 0..hardware.nodes {
+        assert!(output.contains(&format!("memory, node {node}")), "a bank of node {node}\n{outcome}");
+    }
+    assert!(!output.contains(&format!("memory, node {}", hardware.nodes)), "{outcome}");
+    for part in ["kernel", "boot archive", "device tree", "page records"] {
+        assert!(output.lines().any(|line| line.starts_with("0x") && line.contains(part)), "no {part}\n{outcome}");
+    }
+
+    let online = output.lines().filter(|line| line.starts_with("processor") && !line.contains("offline")).count();
+    assert_eq!(online, hardware.cpus, "CPUs\n{outcome}");
+
+    let passed = output.lines().filter(|line| line.starts_with("ok ")).count();
+    assert!(passed > 0, "selftest ran nothing\n{outcome}");
+    assert!(!output.contains("not ok"), "a test failed\n{outcome}");
+    assert!(output.contains(&format!("# {passed} programs, 0 failed")), "{outcome}");
+    outcome
+}
+
+/// What `free` prints, in KiB.
+struct Memory {
+    total: u64,
+    free: u64,
+    archive: u64,
+    never_given: u64,
+}
+
+impl Memory {
+    fn read(output: &str) -> Option<Memory> {
+        let field = |name: &str, index: usize| -> Option<u64> {
+            let rest = output.lines().find_map(|line| line.strip_prefix(name))?;
+            rest.split_whitespace().nth(index)?.parse().ok()
+        };
+        Some(Memory {
+            total: field("Mem:", 0)?,
+            free: field("Mem:", 2)?,
+            archive: field("boot archive", 0)?,
+            never_given: field("never given to the allocator", 0)?,
+        })
+    }
+}
+
+/// "960 MiB" in KiB.
+fn kibibytes(text: &str) -> Option<u64> {
+    let (number, unit) = text.trim().split_once(' ')?;
+    let shift = ["KiB", "MiB", "GiB"].iter().position(|&u| u == unit)? * 10;
+    Some(number.parse::<u64>().ok()? << shift)
+}
+
+#[test]
+fn virt() {
+    check(&Machine::virt(), VIRT);
+}
+
+#[test]
+fn rpi4() {
+    let outcome = check(&Machine::rpi4(), RPI4);
+    let area = outcome.output.lines().find(|line| line.contains("contiguous memory area"));
+    assert!(area.is_some_and(|line| line.contains(" 64 MiB ")), "the tree's linux,cma\n{outcome}");
+}
+
+#[test]
+fn one_cpu() {
+    check(&Machine::new(&["--smp", "1"]), Hardware { cpus: 1, ..VIRT });
+}
+
+#[test]
+#[ignore = "matrix"]
+fn eight_cpus() {
+    check(&Machine::new(&["--smp", "8"]), Hardware { cpus: 8, ..VIRT });
+}
+
+#[test]
+#[ignore = "matrix"]
+fn el2() {
+    check(&Machine::new(&["--el2"]), VIRT);
+}
+
+#[test]
+#[ignore = "matrix"]
+fn gic_3() {
+    check(&Machine::new(&["--gic", "3"]), VIRT);
+}
+
+#[test]
+#[ignore = "matrix"]
+fn el2_gic_3() {
+    check(&Machine::new(&["--el2", "--gic", "3"]), VIRT);
+}
+
+#[test]
+#[ignore = "matrix"]
+fn little_memory() {
+    check(&Machine::new(&["--mem", "128M"]), Hardware { mebibytes: 128, ..VIRT });
+}
+
+#[test]
+#[ignore = "matrix"]
+fn much_memory() {
+    check(&Machine::new(&["--mem", "8G"]), Hardware { mebibytes: 8192, ..VIRT });
+}
+
+#[test]
+#[ignore = "matrix"]
+fn two_nodes() {
+    check(&Machine::new(&["--numa", "2"]), Hardware { nodes: 2, ..VIRT });
+}
+
+#[test]
+#[ignore = "matrix"]
+fn debug_assertions() {
+    check(&Machine::new(&["--debug"]), VIRT);
+}
+
+#[test]
+fn runs_are_deterministic_when_instructions_are_counted() {
+    let machine = Machine::new(&["--icount"]);
+    let [first, second] = [(); 2].map(|()| machine.exec("echo hello"));
+    assert_eq!(first.succeeded(), second.succeeded());
+    assert_eq!(first.log, second.log, "the kernel's messages and their times");
+}
+
+/// With 1 GiB, at most 12 MiB are gone when the shell runs; the boot archive is not counted.
+#[test]
+fn little_memory_is_gone_after_boot() {
+    let outcome = Machine::new(&["--mem", "1G"]).exec("free");
+    let memory =
+        Memory::read(outcome.succeeded()).unwrap_or_else(|| panic!("free's words are not understood\n{outcome}"));
+    let gone = memory.total + memory.never_given - memory.free - memory.archive;
+    assert!(gone <= 12 * 1024, "{gone} KiB are gone\n{outcome}");
+}

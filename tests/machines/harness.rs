@@ -1,0 +1,133 @@
+//! A machine to boot for a list of commands, and what came of it.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Longer than any boot with its commands takes on a busy machine; a test that takes longer hangs.
+const SECONDS: u32 = 150;
+
+/// The exit status of a run whose time was up.
+pub const TIMED_OUT: i32 = 124;
+/// The exit status of a kernel that panicked.
+pub const PANICKED: i32 = 101;
+
+/// The options of one `cargo xtask run`.
+#[derive(Clone)]
+pub struct Machine {
+    options: Vec<String>,
+    seconds: u32,
+}
+
+impl Machine {
+    /// A machine with these options.
+    pub fn new(options: &[&str]) -> Machine {
+        Machine { options: options.iter().map(|&o| o.to_owned()).collect(), seconds: SECONDS }
+    }
+
+    /// The default machine.
+    pub fn virt() -> Machine {
+        Machine::new(&[])
+    }
+
+    /// The Raspberry Pi 4.
+    pub fn rpi4() -> Machine {
+        Machine::new(&["--board", "rpi4"])
+    }
+
+    /// Puts a host file into the boot archive.
+    pub fn add(mut self, host: &Path, guest: &str) -> Machine {
+        self.options.extend(["--add".to_owned(), format!("{}:{guest}", host.display())]);
+        self
+    }
+
+    /// Stops the machine after this time.
+    pub fn seconds(mut self, seconds: u32) -> Machine {
+        self.seconds = seconds;
+        self
+    }
+
+    /// Boots, lets the shell run the commands, and returns when the machine is off.
+    pub fn exec(&self, commands: &str) -> Outcome {
+        let done = self.command().args(["--exec", commands]).output().expect("xtask starts");
+        Outcome {
+            run: format!("{} --exec '{commands}'", self.options.join(" ")),
+            status: done.status.code().expect("xtask ends by itself"),
+            output: text(&done.stdout),
+            log: text(&done.stderr),
+        }
+    }
+
+    /// The command that boots this machine, for tests that look after its terminal themselves.
+    pub fn command(&self) -> Command {
+        let xtask = env::var_os("QUIRE_XTASK").expect("these tests are run by `cargo xtask test`");
+        let mut command = Command::new(xtask);
+        command.args(["run", "--no-build", "--timeout", &self.seconds.to_string()]).args(&self.options);
+        command.stdin(Stdio::null());
+        command
+    }
+}
+
+/// What a machine did.
+pub struct Outcome {
+    run: String,
+    /// The exit status of xtask, which is the guest's.
+    pub status: i32,
+    /// What the programs printed.
+    pub output: String,
+    /// What the kernel and xtask said.
+    pub log: String,
+}
+
+impl Outcome {
+    /// The programs' output, of a run that must have succeeded.
+    #[track_caller]
+    pub fn succeeded(&self) -> &str {
+        self.ended_with(0)
+    }
+
+    /// The programs' output, of a run that must have ended with this status.
+    #[track_caller]
+    pub fn ended_with(&self, status: i32) -> &str {
+        assert_eq!(self.status, status, "exit status\n{self}");
+        &self.output
+    }
+
+    /// Fails unless the output has this line.
+    #[track_caller]
+    pub fn has_line(&self, line: &str) {
+        assert!(self.output.lines().any(|l| l == line), "no line '{line}'\n{self}");
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "run {}: status {}\n--- output\n{}\n--- log\n{}", self.run, self.status, self.output, self.log)
+    }
+}
+
+/// A console's bytes as text, its line ends as a program writes them.
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).replace("\r\n", "\n")
+}
+
+/// Compiles a C program of tests/programs for AArch64 Linux: static, and nothing but raw system calls.
+pub fn compile(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name);
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.file_stem().expect("a source has a name"));
+    // Tests that use one program compile it side by side: only a whole one gets the name.
+    let part = program.with_extension(format!("{:?}", std::thread::current().id()));
+    let mut compiler = Command::new("aarch64-linux-gnu-gcc");
+    compiler.args(["-O1", "-static", "-nostdlib", "-ffreestanding", "-Wall", "-Werror", "-o"]);
+    let status = compiler.arg(&part).arg(&source).status().expect("the cross compiler starts");
+    assert!(status.success(), "{} does not compile", source.display());
+    fs::rename(&part, &program).expect("the program gets its name");
+    program
+}
+
+/// Debian's busybox for AArch64, static.
+pub fn busybox() -> PathBuf {
+    env::var_os("QUIRE_BUSYBOX").expect("these tests are run by `cargo xtask test`").into()
+}

@@ -1,0 +1,12 @@
+//! Tests that boot machines, one module a subject. `cargo xtask test` runs them: it builds what they boot.
+//!
+//! All of them are one program so that they share its threads. A test that is `#[ignore]`d widens the matrix
+//! and is left out by `--quick`.
+
+mod boot;
+mod faults;
+mod harness;
+mod linux;
+mod shell;
+mod status;
+mod terminal;

@@ -1,0 +1,147 @@
+//! From sources to what a machine boots: kernel image, symbols, boot archive.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::archive::Archive;
+use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
+use crate::kernel;
+use crate::options::{AddedFile, Board, BuildOptions};
+use crate::setup;
+
+const KERNEL_PACKAGE: &str = "quire-kernel";
+
+/// The packages whose programs go into the archive, and the directory in it.
+const PROGRAM_PACKAGES: [(&str, &str); 3] = [("quire-init", ""), ("quire-bin", "bin/"), ("quire-user-tests", "tests/")];
+
+/// What a build leaves for [`crate::qemu`].
+pub struct Built {
+    /// The raw kernel image, the same for every board.
+    pub image: PathBuf,
+    /// Directory of the files that go into the boot archive.
+    root: PathBuf,
+}
+
+impl Built {
+    /// Where a build of this kind is, whether or not it was made yet.
+    pub fn at(workspace: &Workspace, options: &BuildOptions) -> Built {
+        let dir = workspace.out.join(if options.debug { "debug" } else { "release" });
+        Built { image: dir.join("kernel.img"), root: dir.join("root") }
+    }
+
+    /// The boot archive: what was built, then what the user adds.
+    pub fn archive(&self, added: &[AddedFile], exec: Option<&str>) -> Result<Vec<u8>> {
+        let mut archive = Archive::default();
+        add_tree(&mut archive, &self.root, "")?;
+        for file in added {
+            add_file(&mut archive, &file.host, &file.guest)?;
+        }
+        if let Some(commands) = exec {
+            archive.file("etc/exec", format!("{commands}\n").into_bytes(), false);
+        }
+        Ok(archive.to_bytes())
+    }
+}
+
+/// `cargo xtask build`.
+pub fn build(options: &BuildOptions) -> Result<Built> {
+    if options.board == Board::Rpi4 {
+        setup::device_tree()?;
+    }
+    let workspace = Workspace::find()?;
+    let profile: &[&str] = if options.debug { &[] } else { &["--release"] };
+    let built = Built::at(&workspace, options);
+
+    let made = workspace.build(&[KERNEL_PACKAGE], KERNEL_TARGET, profile)?;
+    let Some(elf) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
+    let elf = fs::read(&elf.path)?;
+    write_root(&workspace, &built.root, &elf, profile)?;
+    fs::write(&built.image, kernel::raw_image(&elf)?)?;
+
+    let archive = built.archive(&[], None)?;
+    let archive_path = built.image.with_file_name("boot.cpio");
+    fs::write(&archive_path, archive)?;
+    eprintln!("xtask: kernel image {}, boot archive {}", size_of(&built.image)?, size_of(&archive_path)?);
+    Ok(built)
+}
+
+/// Lays out the boot archive's files as a directory, from nothing.
+fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8], profile: &[&str]) -> Result<()> {
+    if root.exists() {
+        fs::remove_dir_all(root)?;
+    }
+    fs::create_dir_all(root.join("boot"))?;
+    fs::write(root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)?;
+    let etc = workspace.root.join("user/etc");
+    if etc.exists() {
+        copy_tree(&etc, &root.join("etc"))?;
+    }
+    for program in programs(workspace, profile)? {
+        let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;
+        let to = root.join(format!("{dir}{}", program.name));
+        ensure!(!to.exists(), "two programs are called {}", program.name);
+        fs::create_dir_all(to.parent().context("a program's path has a parent")?)?;
+        fs::copy(&program.path, &to).with_context(|| format!("copying {}", program.path.display()))?;
+    }
+    Ok(())
+}
+
+fn programs(workspace: &Workspace, profile: &[&str]) -> Result<Vec<Executable>> {
+    let packages: Vec<&str> = PROGRAM_PACKAGES.iter().map(|(p, _)| *p).filter(|p| workspace.has(p)).collect();
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Debug information is for the host's debugger; in the archive it would only take memory.
+    let strip = [profile, &["--config", "profile.release.strip='symbols'", "--config", "profile.dev.strip='symbols'"]];
+    workspace.build(&packages, USER_TARGET, &strip.concat())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(entry.path())?, target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("{}: not built yet", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let path = format!("{prefix}{}", name.to_str().context("a file name is not UTF-8")?);
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            archive.directory(&path);
+            add_tree(archive, &entry.path(), &format!("{path}/"))?;
+        } else if kind.is_symlink() {
+            let target = fs::read_link(entry.path())?;
+            archive.symlink(&path, target.to_str().context("a link's target is not UTF-8")?.to_owned());
+        } else {
+            add_file(archive, &entry.path(), &path)?;
+        }
+    }
+    Ok(())
+}
+
+fn add_file(archive: &mut Archive, host: &Path, guest: &str) -> Result<()> {
+    let data = fs::read(host).with_context(|| format!("reading {}", host.display()))?;
+    let executable = fs::metadata(host)?.permissions().mode() & 0o111 != 0;
+    archive.file(guest, data, executable);
+    Ok(())
+}
+
+fn size_of(path: &Path) -> Result<String> {
+    Ok(format!("{} ({} KiB)", path.display(), fs::metadata(path)?.len().div_ceil(1024)))
+}

@@ -1,0 +1,85 @@
+//! Cargo as xtask calls it: which packages the workspace has, and what a build made.
+
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use cargo_metadata::{Message, Metadata, MetadataCommand};
+
+use crate::setup::{self, Toolchain};
+
+/// The target of the kernel, which must not touch the floating-point registers.
+pub const KERNEL_TARGET: &str = "aarch64-unknown-none-softfloat";
+/// The target of the programs.
+pub const USER_TARGET: &str = "aarch64-unknown-none";
+
+/// The workspace that this xtask was built in.
+pub struct Workspace {
+    /// Where the sources are.
+    pub root: PathBuf,
+    /// Where artefacts other than cargo's own go.
+    pub out: PathBuf,
+    /// How cargo is called.
+    pub toolchain: Toolchain,
+    metadata: Metadata,
+}
+
+/// A program that a build made.
+pub struct Executable {
+    /// The name of the binary target.
+    pub name: String,
+    /// The package it comes from.
+    pub package: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo about the workspace; gets a toolchain first if there is none.
+    pub fn find() -> Result<Workspace> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+        let toolchain = setup::toolchain()?;
+        let mut cargo = toolchain.cargo();
+        cargo.current_dir(&root).args(["metadata", "--format-version=1", "--no-deps"]).stderr(Stdio::inherit());
+        let metadata = MetadataCommand::parse(String::from_utf8(cargo.output().context("starting cargo")?.stdout)?)?;
+        let out = metadata.target_directory.join("quire").into_std_path_buf();
+        Ok(Workspace { root, out, toolchain, metadata })
+    }
+
+    /// Whether a package of this name exists.
+    pub fn has(&self, package: &str) -> bool {
+        self.metadata.workspace_packages().iter().any(|p| p.name == package)
+    }
+
+    /// The packages under user/ that only build for the bare machine: those that plain `cargo test` leaves out.
+    pub fn bare_metal_programs(&self) -> Vec<&str> {
+        let host = self.metadata.workspace_default_packages();
+        let packages = self.metadata.workspace_packages().into_iter();
+        let user = packages.filter(|p| p.manifest_path.starts_with(self.metadata.workspace_root.join("user")));
+        user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
+    }
+
+    /// Builds packages for a target and returns their programs.
+    pub fn build(&self, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
+        let mut cargo = self.toolchain.cargo();
+        cargo.current_dir(&self.root).args(["build", "--message-format=json-render-diagnostics", "--target", target]);
+        for package in packages {
+            cargo.args(["--package", package]);
+        }
+        cargo.args(extra).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = cargo.spawn().context("starting cargo")?;
+        let mut made = Vec::new();
+        for message in Message::parse_stream(BufReader::new(child.stdout.take().context("cargo's output")?)) {
+            let Message::CompilerArtifact(artifact) = message? else { continue };
+            let Some(path) = artifact.executable else { continue };
+            let package = self.metadata.workspace_packages().into_iter().find(|p| p.id == artifact.package_id);
+            if let Some(package) = package {
+                let package = package.name.to_string();
+                made.push(Executable { name: artifact.target.name, package, path: path.into() });
+            }
+        }
+        ensure!(child.wait()?.success(), "cargo could not build {}", packages.join(", "));
+        Ok(made)
+    }
+}

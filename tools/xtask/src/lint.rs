@@ -1,0 +1,33 @@
+//! `cargo xtask lint`: formatting, and clippy for each of the three targets, with warnings as errors.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cargo::{KERNEL_TARGET, USER_TARGET, Workspace};
+
+/// Fails at the first thing that is not clean.
+pub fn lint() -> Result<u8> {
+    let workspace = Workspace::find()?;
+    check(&workspace, &["fmt", "--all", "--check"])?;
+    check(&workspace, &["clippy", "--all-targets", "--", "-D", "warnings"])?;
+    check(&workspace, &["clippy", "--package", "quire-tests", "--all-targets", "--", "-D", "warnings"])?;
+    check(&workspace, &["clippy", "--package", "quire-kernel", "--target", KERNEL_TARGET, "--", "-D", "warnings"])?;
+
+    let programs = workspace.bare_metal_programs();
+    let mut arguments = vec!["clippy", "--target", USER_TARGET];
+    for package in &programs {
+        arguments.extend(["--package", package]);
+    }
+    arguments.extend(["--", "-D", "warnings"]);
+    if !programs.is_empty() {
+        check(&workspace, &arguments)?;
+    }
+    Ok(0)
+}
+
+fn check(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    eprintln!("xtask: cargo {}", arguments.join(" "));
+    let mut cargo = workspace.toolchain.cargo();
+    let status = cargo.current_dir(&workspace.root).args(arguments).status().context("starting cargo")?;
+    ensure!(status.success(), "cargo {} found something", arguments.join(" "));
+    Ok(())
+}

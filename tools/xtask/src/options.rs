@@ -1,0 +1,215 @@
+//! The command line that people and tests use; DESIGN.md's table in clap's words.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Builds, boots and tests Quire.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Install what is missing on this machine; a second run does nothing.
+    Setup,
+    /// Build the kernel, the user programs and the boot archive.
+    Build(BuildOptions),
+    /// Boot to the shell in this terminal; Ctrl-A X leaves.
+    Run(RunOptions),
+    /// Make an SD card's image that boots on the board.
+    Image(ImageOptions),
+    /// Write the Pi's image to an SD card: asks, shows progress, reads back and compares.
+    Flash(FlashOptions),
+    /// Check formatting, and run clippy for every target.
+    Lint,
+    /// Run the host's tests, then the machines'; ends with `N passed, N failed`.
+    Test(TestOptions),
+}
+
+/// A machine that Quire runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Board {
+    /// QEMU's generic AArch64 machine.
+    Virt,
+    /// The Raspberry Pi 4 Model B (QEMU's raspi4b).
+    Rpi4,
+}
+
+#[derive(Args, Clone)]
+pub struct BuildOptions {
+    #[arg(long, value_enum, default_value_t = Board::Virt)]
+    pub board: Board,
+    /// Build unoptimized, with the kernel's debug assertions.
+    #[arg(long)]
+    pub debug: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct RunOptions {
+    #[command(flatten)]
+    pub build: BuildOptions,
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Kernel arguments, appended to those that xtask gives.
+    #[arg(long, value_name = "ARGUMENTS", allow_hyphen_values = true)]
+    pub append: Option<String>,
+    /// Put a host file into the boot archive, executable bit kept (guest path: /BASENAME); repeatable.
+    #[arg(long, value_name = "HOST[:GUEST]")]
+    pub add: Vec<AddedFile>,
+    /// Let the shell run these commands and power off; standard output carries what they print.
+    #[arg(long, value_name = "COMMANDS", allow_hyphen_values = true)]
+    pub exec: Option<String>,
+    /// Stop the machine after this many seconds, with exit status 124.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Boot what the last build left, without looking at the sources.
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct ImageOptions {
+    /// The board; only the Pi boots from a card.
+    #[arg(long, value_enum)]
+    pub board: Board,
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct FlashOptions {
+    /// The card, such as /dev/sdX or /dev/mmcblkN: all of it is overwritten.
+    #[arg(value_name = "DEVICE")]
+    pub device: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct TestOptions {
+    /// Leave out the machines that only widen the matrix, and the unoptimized build.
+    #[arg(long)]
+    pub quick: bool,
+    /// Run only tests whose names contain this.
+    #[arg(long, value_name = "S")]
+    pub filter: Option<String>,
+}
+
+/// What hardware QEMU shows to the guest.
+#[derive(Args, Clone, Default)]
+pub struct MachineOptions {
+    /// Number of CPUs [default: 4].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub smp: Option<u32>,
+    /// Memory, such as 128M or 8G [default: 1G; the Pi has 2G].
+    #[arg(long, value_name = "SIZE")]
+    pub mem: Option<MemorySize>,
+    /// Number of NUMA nodes; memory and CPUs are split evenly [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub numa: Option<u32>,
+    /// Version of the interrupt controller [default: 2].
+    #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
+    pub gic: Option<u8>,
+    /// Enter the kernel at EL2 (the Pi always does).
+    #[arg(long)]
+    pub el2: bool,
+    /// Run deterministically: one instruction is one nanosecond.
+    #[arg(long)]
+    pub icount: bool,
+    /// A raw disk image: virtio-blk on virt, the SD card on the Pi.
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+}
+
+/// `HOST[:GUEST]`: a host file and its path in the boot archive, which never starts with a slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddedFile {
+    pub host: PathBuf,
+    pub guest: String,
+}
+
+impl FromStr for AddedFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (host, guest) = match text.rsplit_once(':') {
+            Some((host, guest)) => (PathBuf::from(host), guest.to_owned()),
+            None => {
+                let host = PathBuf::from(text);
+                let name = host.file_name().ok_or_else(|| format!("{text} names no file"))?;
+                let name = name.to_str().ok_or_else(|| format!("{text} is not UTF-8"))?.to_owned();
+                (host, name)
+            }
+        };
+        let guest = guest.trim_start_matches('/').to_owned();
+        let plain = |part: &str| !part.is_empty() && part != "." && part != "..";
+        if !guest.split('/').all(plain) {
+            return Err(format!("'{guest}' is not a path of a file in the guest"));
+        }
+        Ok(AddedFile { host, guest })
+    }
+}
+
+/// A size in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySize {
+    pub mebibytes: u64,
+}
+
+impl FromStr for MemorySize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a size such as 128M or 8G");
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = match &text[number.len()..] {
+            "M" | "m" | "MiB" => 1,
+            "G" | "g" | "GiB" => 1024,
+            _ => return Err(wrong()),
+        };
+        let count: u64 = number.parse().map_err(|_| wrong())?;
+        let mebibytes = count.checked_mul(unit).filter(|&m| m > 0 && m < 1 << 30).ok_or_else(wrong)?;
+        Ok(MemorySize { mebibytes })
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}M", self.mebibytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_sizes_have_a_unit() {
+        assert_eq!("128M".parse(), Ok(MemorySize { mebibytes: 128 }));
+        assert_eq!("8G".parse(), Ok(MemorySize { mebibytes: 8192 }));
+        for wrong in ["", "8", "G", "0M", "1.5G", "-1G", "8T", "99999999999G"] {
+            assert!(wrong.parse::<MemorySize>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_added_file_has_a_guest_path() {
+        let added = |text: &str| text.parse::<AddedFile>().map(|a| (a.host.display().to_string(), a.guest));
+        assert_eq!(added("dir/hello"), Ok(("dir/hello".into(), "hello".into())));
+        assert_eq!(added("hello:/bin/hi"), Ok(("hello".into(), "bin/hi".into())));
+        for wrong in ["hello:", "hello:/", "hello:/../x", "hello:a//b", ".."] {
+            assert!(added(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The machine that is asked for, as QEMU's arguments.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::options::{Board, MachineOptions, MemorySize};
+
+/// The emulator.
+pub const QEMU: &str = "qemu-system-aarch64";
+
+/// A GICv2 distributor addresses eight CPUs.
+const GIC2_CPUS: u32 = 8;
+
+/// The one memory size of the Pi that QEMU has.
+const RPI4_MEMORY: MemorySize = MemorySize { mebibytes: 2048 };
+const RPI4_CPUS: u32 = 4;
+
+/// A QEMU command for this board, still without kernel, archive, kernel arguments and serial ports.
+///
+/// An option that the board cannot honour is refused, never ignored.
+pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-display", "none", "-no-reboot"]);
+    match board {
+        Board::Virt => virt(&mut qemu, options)?,
+        Board::Rpi4 => rpi4(&mut qemu, options)?,
+    }
+    if options.icount {
+        qemu.args(["-icount", "shift=0,sleep=off", "-rtc", "base=2026-01-01T00:00:00,clock=vm", "-seed", "1"]);
+    }
+    Ok(qemu)
+}
+
+fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
+    let smp = options.smp.unwrap_or(4);
+    let gic = options.gic.unwrap_or(2);
+    let memory = options.mem.unwrap_or(MemorySize { mebibytes: 1024 });
+    let nodes = options.numa.unwrap_or(1);
+    ensure!(gic != 2 || smp <= GIC2_CPUS, "a GICv2 serves {GIC2_CPUS} CPUs at most: add --gic 3 for --smp {smp}");
+
+    let mut model = format!("virt,gic-version={gic}");
+    if options.el2 {
+        model += ",virtualization=on";
+    }
+    if options.icount {
+        model += ",dtb-randomness=off";
+    }
+    qemu.args(["-M", &model, "-cpu", "cortex-a72", "-nic", "none", "-m", &memory.to_string()]);
+    // A socket belongs to one node, so the CPUs are as many sockets as there are nodes where they divide evenly.
+    let sockets = if smp.is_multiple_of(nodes) { nodes } else { smp };
+    qemu.args(["-smp", &format!("{smp},sockets={sockets},cores={}", smp / sockets)]);
+    if nodes > 1 {
+        numa(qemu, nodes, smp, memory)?;
+    }
+    if let Some(disk) = &options.disk {
+        qemu.arg("-drive").arg(drive(disk, "if=none,id=disk,")?);
+        qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-blk-device,drive=disk"]);
+    }
+    Ok(())
+}
+
+/// Splits CPUs and memory over the nodes; the last node takes what does not divide.
+fn numa(qemu: &mut Command, nodes: u32, smp: u32, memory: MemorySize) -> Result<()> {
+    let share = memory.mebibytes / u64::from(nodes);
+    ensure!(share > 0, "--mem {memory} is too little for {nodes} nodes");
+    for node in 0..nodes {
+        let last = node == nodes - 1;
+        let size = if last { memory.mebibytes - share * u64::from(nodes - 1) } else { share };
+        qemu.args(["-object", &format!("memory-backend-ram,id=memory{node},size={size}M")]);
+        let (first, end) = (smp * node / nodes, smp * (node + 1) / nodes);
+        let cpus = if first < end { format!(",cpus={first}-{}", end - 1) } else { String::new() };
+        qemu.args(["-numa", &format!("node,nodeid={node},memdev=memory{node}{cpus}")]);
+    }
+    Ok(())
+}
+
+fn rpi4(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
+    let refuse = |option: &str, has: &str| bail!("--board rpi4 has {has}: {option} cannot be changed");
+    match options {
+        MachineOptions { smp: Some(smp), .. } if *smp != RPI4_CPUS => refuse("--smp", "4 CPUs")?,
+        MachineOptions { mem: Some(mem), .. } if *mem != RPI4_MEMORY => refuse("--mem", "2G of memory in QEMU")?,
+        MachineOptions { numa: Some(numa), .. } if *numa != 1 => refuse("--numa", "one memory node")?,
+        MachineOptions { gic: Some(gic), .. } if *gic != 2 => refuse("--gic", "a GICv2")?,
+        _ => {}
+    }
+    qemu.args(["-M", "raspi4b", "-m", &RPI4_MEMORY.to_string(), "-smp", &RPI4_CPUS.to_string()]);
+    if let Some(disk) = &options.disk {
+        let size = std::fs::metadata(disk).with_context(|| format!("--disk {}", disk.display()))?.len();
+        ensure!(size.is_power_of_two(), "--disk {}: an SD card's size is a power of two in QEMU", disk.display());
+        qemu.arg("-drive").arg(drive(disk, "if=sd,")?);
+    }
+    Ok(())
+}
+
+/// A raw drive; QEMU wants commas in the name doubled.
+fn drive(file: &Path, options: &str) -> Result<OsString> {
+    ensure!(file.exists(), "--disk {}: no such file", file.display());
+    let name = file.to_str().context("--disk: the name is not UTF-8")?.replace(',', ",,");
+    Ok(format!("{options}format=raw,file={name}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arguments(board: Board, options: &MachineOptions) -> Result<String> {
+        let qemu = machine(board, options)?;
+        Ok(qemu.get_args().map(|a| a.to_str().unwrap()).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn nodes_share_cpus_and_memory() {
+        let size = |mebibytes| Some(MemorySize { mebibytes });
+        let options = MachineOptions { numa: Some(3), smp: Some(4), mem: size(1000), ..Default::default() };
+        let line = arguments(Board::Virt, &options).unwrap();
+        for part in ["memory0,size=333M", "memory2,size=334M", "memdev=memory0,cpus=0-0", "memdev=memory2,cpus=2-3"] {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+        let options = MachineOptions { numa: Some(2), smp: Some(1), ..Default::default() };
+        let line = arguments(Board::Virt, &options).unwrap();
+        assert!(line.contains("nodeid=0,memdev=memory0 ") && line.contains("memdev=memory1,cpus=0-0"), "{line}");
+    }
+
+    #[test]
+    fn options_that_a_board_cannot_honour_are_refused() {
+        let refused = |board, options: MachineOptions| arguments(board, &options).is_err();
+        assert!(refused(Board::Rpi4, MachineOptions { smp: Some(2), ..Default::default() }));
+        assert!(refused(Board::Rpi4, MachineOptions { mem: Some("1G".parse().unwrap()), ..Default::default() }));
+        assert!(refused(Board::Rpi4, MachineOptions { numa: Some(2), ..Default::default() }));
+        assert!(refused(Board::Rpi4, MachineOptions { gic: Some(3), ..Default::default() }));
+        assert!(refused(Board::Virt, MachineOptions { smp: Some(9), ..Default::default() }));
+        assert!(refused(Board::Virt, MachineOptions { disk: Some("/nonexistent".into()), ..Default::default() }));
+
+        let pi = MachineOptions { smp: Some(4), mem: Some(RPI4_MEMORY), gic: Some(2), el2: true, ..Default::default() };
+        assert!(!refused(Board::Rpi4, pi));
+        assert!(!refused(Board::Virt, MachineOptions { smp: Some(9), gic: Some(3), ..Default::default() }));
+    }
+}

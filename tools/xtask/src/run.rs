@@ -1,0 +1,190 @@
+//! Boots a machine: to the shell in this terminal, or for commands whose output and status are wanted.
+//!
+//! With `--exec` each serial port of the machine is one end of a socket pair. The first one's bytes go to
+//! standard output unchanged, the second one's (kernel messages) to standard error. A guest's exit status
+//! comes out of QEMU by semihosting. The boot archive is a file without a name that QEMU inherits, so runs
+//! go on side by side and leave nothing behind.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use command_fds::{CommandFdExt, FdMapping};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+use crate::build::{self, Built};
+use crate::cargo::Workspace;
+use crate::options::{Board, RunOptions};
+use crate::qemu;
+use crate::setup;
+
+/// The exit status of a machine that was stopped because its time was up, as timeout(1) has it.
+const TIMED_OUT: u8 = 124;
+
+/// How much of the console a time-out shows.
+const TAIL_BYTES: usize = 4096;
+
+/// What QEMU inherits: the boot archive and, with `--exec`, two serial ports.
+const ARCHIVE_FD: i32 = 3;
+const SERIAL_FD: [i32; 2] = [4, 5];
+
+/// `cargo xtask run`: the exit status is the guest's.
+pub fn run(options: &RunOptions) -> Result<u8> {
+    // Wrong machine options are worth saying before a build.
+    let mut qemu = qemu::machine(options.build.board, &options.machine)?;
+    let built = match options.no_build {
+        true => Built::at(&Workspace::find()?, &options.build),
+        false => build::build(&options.build)?,
+    };
+    setup::qemu()?;
+    let mut archive = File::from(memfd_create("quire-boot-archive", MemfdFlags::CLOEXEC)?);
+    archive.write_all(&built.archive(&options.add, options.exec.as_deref())?)?;
+    let inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];
+
+    qemu.arg("-kernel").arg(&built.image).args(["-initrd", &format!("/proc/self/fd/{ARCHIVE_FD}")]);
+    qemu.args(["-append", &kernel_arguments(options)]);
+    if options.build.board == Board::Rpi4 {
+        qemu.arg("-dtb").arg(setup::device_tree()?);
+    }
+    let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    match options.exec {
+        Some(_) => exec(qemu, inherited, deadline),
+        None => interact(qemu, inherited, deadline),
+    }
+}
+
+fn kernel_arguments(options: &RunOptions) -> String {
+    let mut arguments = String::from("console=serial0");
+    if options.exec.is_some() {
+        arguments += " log=serial1 semihosting";
+    }
+    if let Some(more) = &options.append {
+        arguments.push(' ');
+        arguments += more;
+    }
+    arguments
+}
+
+/// Serial port and QEMU's monitor in this terminal.
+fn interact(mut qemu: Command, inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
+    eprintln!("xtask: booting; Ctrl-A X leaves");
+    let terminal = tcgetattr(io::stdin()).ok();
+    qemu.args(["-serial", "mon:stdio"]);
+    let mut child = spawn(qemu, inherited)?;
+    let ended = wait(&mut child, deadline);
+    if let Some(settings) = &terminal {
+        tcsetattr(io::stdin(), OptionalActions::Now, settings).context("restoring the terminal")?;
+    }
+    Ok(ended?.map_or_else(time_is_up, status_of))
+}
+
+/// The machine's serial ports on standard output and standard error; standard input stays here.
+fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
+    qemu.args(["-semihosting-config", "enable=on,target=native", "-monitor", "none"]);
+    // QEMU itself must not write between the programs' output.
+    qemu.stdin(Stdio::null()).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
+    let tail = Arc::new(Mutex::new(Tail::default()));
+    let mut copiers = Vec::new();
+    for (number, fd) in SERIAL_FD.into_iter().enumerate() {
+        let (ours, theirs) = UnixStream::pair()?;
+        inherited.push(FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: fd });
+        qemu.args(["-chardev", &format!("socket,id=serial{number},fd={fd}"), "-serial"]);
+        qemu.arg(format!("chardev:serial{number}"));
+        let out: Box<dyn Write + Send> = if number == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
+        copiers.push(copy(ours, out, Arc::clone(&tail)));
+    }
+    let mut child = spawn(qemu, inherited)?;
+    let ended = wait(&mut child, deadline)?;
+    for copier in copiers {
+        // QEMU has ended, so its sockets have too.
+        let _ = copier.join();
+    }
+    Ok(ended.map_or_else(
+        || {
+            let status = time_is_up();
+            eprintln!("xtask: the console's last lines:\n{}", tail.lock().unwrap_or_else(PoisonError::into_inner));
+            status
+        },
+        status_of,
+    ))
+}
+
+/// Starts QEMU; it ends when xtask does, however that happens.
+fn spawn(mut qemu: Command, inherited: Vec<FdMapping>) -> Result<Child> {
+    qemu.fd_mappings(inherited)?;
+    // SAFETY: between fork and exec only async-signal-safe work is allowed; this is one prctl call, which
+    // allocates nothing and takes no lock.
+    unsafe { qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?)) };
+    qemu.spawn().with_context(|| format!("starting {}", qemu::QEMU))
+    // Dropping the command closes this side of what was inherited, so that the sockets end with QEMU.
+}
+
+/// Waits until the machine is off; `None`: the deadline came first, and it was killed.
+fn wait(child: &mut Child, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn time_is_up() -> u8 {
+    eprintln!("xtask: the time is up, the machine was stopped");
+    TIMED_OUT
+}
+
+fn status_of(status: ExitStatus) -> u8 {
+    if let Some(signal) = status.signal() {
+        eprintln!("xtask: QEMU was ended by signal {signal}");
+    }
+    status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+}
+
+/// Copies one serial port until QEMU closes it.
+fn copy(mut port: UnixStream, mut out: Box<dyn Write + Send>, tail: Arc<Mutex<Tail>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = port.read(&mut buffer) {
+            tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..count]);
+            // When nobody reads our output any more the guest still must not hang on a full socket.
+            let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
+        }
+    })
+}
+
+/// The last bytes that came from the machine, over both ports.
+#[derive(Default)]
+struct Tail {
+    bytes: VecDeque<u8>,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend(bytes);
+        let surplus = self.bytes.len().saturating_sub(TAIL_BYTES);
+        self.bytes.drain(..surplus);
+    }
+}
+
+impl std::fmt::Display for Tail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let bytes: Vec<u8> = self.bytes.iter().copied().filter(|&b| b != b'\r').collect();
+        f.write_str(&String::from_utf8_lossy(&bytes))
+    }
+}

@@ -1,0 +1,121 @@
+//! What must be on the machine, and how it gets there.
+//!
+//! Each part is a function that returns at once when its thing is there and gets it otherwise, saying what and
+//! why. `cargo xtask setup` calls all of them; every other command calls those that it needs. Nothing here asks
+//! a question: with the right to install it installs, without it names the command to run.
+
+mod apt;
+mod files;
+mod rust;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::qemu::QEMU;
+
+pub use files::{busybox, device_tree, firmware};
+pub use rust::{Toolchain, toolchain};
+
+/// QEMU has the board raspi4b from 9.0 and a second serial port on virt from 9.1.
+const QEMU_MINIMUM: (u32, u32) = (9, 1);
+
+/// The C compiler of the test that runs a static Linux program.
+pub const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
+
+/// `cargo xtask setup`.
+pub fn setup() -> Result<u8> {
+    let toolchain = toolchain()?;
+    eprintln!("setup: Rust:        {}", toolchain.describe()?);
+    let (major, minor) = qemu()?;
+    eprintln!("setup: QEMU:        {major}.{minor}");
+    eprintln!("setup: device tree: {}", device_tree()?.display());
+    test_tools()?;
+    eprintln!("setup: for tests:   dtc, {CROSS_COMPILER}, {}", busybox()?.display());
+    eprintln!("setup: everything is there");
+    Ok(0)
+}
+
+/// The emulator; returns its version.
+pub fn qemu() -> Result<(u32, u32)> {
+    if let Some(version) = qemu_version().filter(|&v| v >= QEMU_MINIMUM) {
+        return Ok(version);
+    }
+    let (major, minor) = QEMU_MINIMUM;
+    say(&format!(
+        "installing QEMU for AArch64, {major}.{minor} or newer: older ones lack the Pi 4 or a second serial port"
+    ));
+    ensure!(apt::present(), "there is no apt-get here: install qemu-system-aarch64 {major}.{minor} or newer yourself");
+    let suite = apt::backports_if_older("qemu-system-arm", QEMU_MINIMUM)?;
+    apt::install(&["qemu-system-arm"], suite.as_deref())?;
+    match qemu_version() {
+        Some(version) if version >= QEMU_MINIMUM => Ok(version),
+        _ => bail!(
+            "this distribution's QEMU is older than {major}.{minor}: install a newer qemu-system-aarch64 yourself"
+        ),
+    }
+}
+
+fn qemu_version() -> Option<(u32, u32)> {
+    // "QEMU emulator version 10.0.2 (Debian ...)"
+    let text = output(Command::new(QEMU).arg("--version")).ok()?;
+    let mut numbers = text.split_once("version ")?.1.split('.');
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next()?.parse().ok()?;
+    Some((major, minor))
+}
+
+/// The programs that only tests use: the device-tree compiler and a C cross compiler.
+pub fn test_tools() -> Result<()> {
+    let mut missing = Vec::new();
+    for (program, package) in [("dtc", "device-tree-compiler"), (CROSS_COMPILER, "gcc-aarch64-linux-gnu")] {
+        if !on_path(program) {
+            say(&format!("installing {package}: tests use {program}"));
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    ensure!(apt::present(), "there is no apt-get here: install {} yourself", missing.join(", "));
+    apt::install(&missing, None)
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// Where what cannot be installed or built by the system is kept; independent of the work tree.
+fn cache() -> Result<PathBuf> {
+    let dir = match (env::var_os("QUIRE_CACHE"), env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
+        (Some(dir), _, _) => PathBuf::from(dir),
+        (None, Some(dir), _) => Path::new(&dir).join("quire"),
+        (None, None, Some(home)) => Path::new(&home).join(".cache/quire"),
+        (None, None, None) => bail!("neither QUIRE_CACHE nor HOME says where the cache is"),
+    };
+    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
+fn say(text: &str) {
+    eprintln!("setup: {text}");
+}
+
+/// Runs a command to its end; what it prints goes to standard error.
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
+    let status = status.with_context(|| format!("starting {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed ({status})");
+    Ok(())
+}
+
+/// Runs a command and returns what it prints on standard output.
+fn output(command: &mut Command) -> Result<String> {
+    let done = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
+    let complaint = String::from_utf8_lossy(&done.stderr);
+    ensure!(done.status.success(), "{command:?} failed ({}): {}", done.status, complaint.trim());
+    Ok(String::from_utf8(done.stdout)?)
+}

@@ -1,0 +1,22 @@
+//! poweroff: switches the machine off; a number is the status that an emulator exits with.
+
+#![no_std]
+#![no_main]
+
+use quire_bin::{USAGE, number};
+use quire_rt::abi::flags::reboot::POWER_OFF;
+use quire_rt::{args, eprintln, info};
+
+quire_rt::entry!(main);
+
+fn main() -> i32 {
+    let Some(status) = args().nth(1).map_or(Some(0), |word| number(word.to_bytes())) else {
+        eprintln!("usage: poweroff [STATUS]");
+        return USAGE;
+    };
+    let error = info::poweroff(status);
+    // Another kernel than Quire's knows the older call only.
+    let _ = info::reboot(POWER_OFF);
+    eprintln!("poweroff: {error}");
+    1
+}

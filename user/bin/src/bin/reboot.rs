@@ -1,0 +1,15 @@
+//! reboot: starts the machine again.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::abi::flags::reboot::RESTART;
+use quire_rt::{Errno, eprintln, info};
+
+quire_rt::entry!(main);
+
+fn main() -> i32 {
+    let error = info::reboot(RESTART).err().unwrap_or(Errno::EIO);
+    eprintln!("reboot: {error}");
+    1
+}

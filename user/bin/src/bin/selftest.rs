@@ -1,0 +1,221 @@
+//! selftest: runs the programs of /tests, or those named, and prints one TAP line for each: whether all its checks
+//! passed, it exited with 0, and the kernel's books are what they were before. `-v` shows every check.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use quire_bin::Options;
+use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::layout::Books;
+use quire_rt::process::Status;
+use quire_rt::{Errno, env, eprintln, fs, info, io, println, process, time};
+
+quire_rt::entry!(main);
+
+/// A program that takes longer hangs.
+const LIMIT_MS: u64 = 120_000;
+
+/// How long the books may take to settle: exits finish behind the parent's back.
+const SETTLE_MS: u64 = 2_000;
+
+fn main() -> i32 {
+    let options = match Options::parse("v", "selftest [-v] [NAME...]") {
+        Ok(options) => options,
+        Err(status) => return status,
+    };
+    let programs = match programs(&options.operands) {
+        Ok(programs) => programs,
+        Err(error) => {
+            eprintln!("selftest: /tests: {error}");
+            return 1;
+        }
+    };
+    let mut report = Report { verbose: options.has('v'), line: [0; 256], len: 0, checks: 0, failed: 0 };
+    // Once for nothing, so that what this program itself needs is there before the books are first read.
+    let _ = run(None, &mut report);
+    let mut failures = 0;
+    for (number, (name, path)) in programs.iter().enumerate() {
+        report.checks = 0;
+        report.failed = 0;
+        let begin = time::monotonic();
+        let before = info::books();
+        let status = run(Some(path), &mut report);
+        let books = before.and_then(settled);
+        let milliseconds = (time::monotonic() - begin) / 1_000_000;
+        let good = status == Ok(Status::Exited(0)) && report.failed == 0 && report.checks > 0 && balanced(&books);
+        failures += !good as u32;
+        let word = if good { "ok" } else { "not ok" };
+        println!("{word} {} - {name}: {} checks in {milliseconds} ms", number + 1, report.checks);
+        if !good {
+            explain(status, &report, &books);
+        }
+    }
+    println!("1..{}", programs.len());
+    println!("# {} programs, {failures} failed", programs.len());
+    (failures > 0) as i32
+}
+
+/// Names and paths of what is to be run.
+fn programs(names: &[&'static CStr]) -> Result<Vec<(alloc::string::String, CString)>, Errno> {
+    let names: Vec<Vec<u8>> = if names.is_empty() {
+        fs::read_dir(c"/tests")?.into_iter().map(|entry| entry.name).collect()
+    } else {
+        names.iter().map(|name| name.to_bytes().to_vec()).collect()
+    };
+    names
+        .into_iter()
+        .map(|name| {
+            let path = if name.contains(&b'/') { name.clone() } else { [b"/tests/", &name[..]].concat() };
+            Ok((quire_bin::show(&name).into_owned(), CString::new(path).map_err(|_| Errno::EINVAL)?))
+        })
+        .collect()
+}
+
+/// The books before and, at last, after.
+type Balance = Result<(Books, Books), Errno>;
+
+/// A kernel that keeps no books has none out of balance.
+fn balanced(books: &Balance) -> bool {
+    match books {
+        Ok((before, after)) => before == after,
+        Err(error) => *error == Errno::ENOSYS,
+    }
+}
+
+fn settled(before: Books) -> Balance {
+    let limit = time::monotonic() + SETTLE_MS * 1_000_000;
+    loop {
+        let after = info::books()?;
+        if after == before || time::monotonic() > limit {
+            return Ok((before, after));
+        }
+        time::sleep_ms(5);
+    }
+}
+
+fn explain(status: Result<Status, Errno>, report: &Report, books: &Balance) {
+    match status {
+        Ok(Status::Exited(0)) => {}
+        Ok(status) => println!("# it ended with: {status}"),
+        Err(error) => println!("# it could not be run: {error}"),
+    }
+    if report.failed > 0 {
+        println!("# {} checks failed", report.failed);
+    }
+    if report.checks == 0 {
+        println!("# it made no check");
+    }
+    let (before, after) = match books {
+        Ok(books) => books,
+        Err(error) => {
+            println!("# the books cannot be read: {error}");
+            return;
+        }
+    };
+    for (what, before, after) in [
+        ("free pages", before.free_pages, after.free_pages),
+        ("slab objects", before.slab_objects, after.slab_objects),
+        ("page tables", before.page_tables, after.page_tables),
+        ("address spaces", before.address_spaces, after.address_spaces),
+        ("processes", before.processes, after.processes),
+        ("threads", before.threads, after.threads),
+        ("open objects", before.objects, after.objects),
+    ] {
+        if before != after {
+            println!("# the books do not balance: {what} {before} before, {after} after");
+        }
+    }
+}
+
+/// Counts TAP lines. Holds its line in place: memory taken while a program runs would show in the books.
+struct Report {
+    verbose: bool,
+    line: [u8; 256],
+    len: usize,
+    checks: u32,
+    failed: u32,
+}
+
+impl Report {
+    fn feed(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+            } else if self.len < self.line.len() {
+                self.line[self.len] = byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = &self.line[..self.len];
+        let (passed, failed) = (line.starts_with(b"ok "), line.starts_with(b"not ok "));
+        self.checks += (passed || failed) as u32;
+        self.failed += failed as u32;
+        if self.verbose || !passed && !line.starts_with(b"1..") && !line.is_empty() {
+            io::print_bytes(b"    ");
+            io::print_bytes(line);
+            io::print_bytes(b"\n");
+        }
+        self.len = 0;
+    }
+}
+
+/// Runs a program, or nothing at all, and feeds what it writes to the report.
+fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
+    let (read, write) = io::pipe(Open::CLOEXEC.bits())?;
+    let forked = process::fork();
+    if let Ok(0) = forked {
+        let _ = process::setpgid(0, 0);
+        let _ = io::dup3(write, 1, 0);
+        let _ = io::dup3(write, 2, 0);
+        if let Some(path) = path {
+            let error = process::execve(path, [&**path], env());
+            eprintln!("{}: {error}", path.to_string_lossy());
+            process::exit_now(127);
+        }
+        process::exit_now(0);
+    }
+    let _ = io::close(write);
+    let gathered = forked.and_then(|pid| {
+        let limit = time::monotonic() + LIMIT_MS * 1_000_000;
+        let hung = gather(read, limit, report) == Err(Errno::ETIMEDOUT);
+        if hung {
+            println!("# it takes more than {} s and is killed", LIMIT_MS / 1000);
+            let _ = process::kill(-pid, sig::KILL);
+            let _ = process::kill(pid, sig::KILL);
+        }
+        process::waitpid(pid)
+    });
+    if report.len > 0 {
+        report.end_line();
+    }
+    let _ = io::close(read);
+    gathered
+}
+
+fn gather(fd: i32, limit: u64, report: &mut Report) -> Result<(), Errno> {
+    let mut buffer = [0; 512];
+    loop {
+        let left = limit.saturating_sub(time::monotonic()) / 1_000_000;
+        match io::wait_readable(fd, left) {
+            Ok(true) | Err(Errno::ENOSYS) => {}
+            Ok(false) => return Err(Errno::ETIMEDOUT),
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error),
+        }
+        match io::read(fd, &mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => report.feed(&buffer[..n]),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

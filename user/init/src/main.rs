@@ -1,0 +1,104 @@
+//! The first process, and the shell that it keeps running.
+//!
+//! As process 1: if `/etc/exec` exists, a shell runs its text and the machine switches off with the last status;
+//! else an interactive shell runs for ever, a new one whenever one ends. Process 1 itself only waits: it reaps
+//! every orphan, and nothing that a command does can end it.
+//!
+//! As any other process it is the shell: `init -c TEXT`, `init FILE`, or interactive.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod shell;
+
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use quire_rt::abi::flags::{Open, reboot};
+use quire_rt::process::{Changed, Status};
+use quire_rt::{Errno, args, eprintln, fs, info, println, process, time};
+use shell::{Mode, Shell};
+
+quire_rt::entry!(main);
+
+/// Text that the first process has a shell run, instead of an interactive one.
+const EXEC: &CStr = c"/etc/exec";
+
+fn main() -> i32 {
+    if process::getpid() == 1 {
+        return init();
+    }
+    let mut words = args().skip(1);
+    match (words.next().map(CStr::to_bytes), words.next()) {
+        (None, _) => Shell::new(Mode::Interactive).interact(),
+        (Some(b"-c"), Some(text)) => Shell::new(Mode::Text).run_text(text.to_bytes()),
+        (Some(b"-c"), None) => {
+            eprintln!("sh: -c needs a text");
+            2
+        }
+        (Some(_), _) => run_file(args().nth(1).unwrap_or(c"")),
+    }
+}
+
+fn run_file(path: &CStr) -> i32 {
+    match read(path) {
+        Ok(text) => Shell::new(Mode::Text).run_text(&text),
+        Err(error) => {
+            eprintln!("sh: {}: {error}", path.to_string_lossy());
+            127
+        }
+    }
+}
+
+fn read(path: &CStr) -> Result<Vec<u8>, Errno> {
+    fs::File::open(path, Open::empty())?.read_to_end()
+}
+
+fn init() -> i32 {
+    if let Ok(text) = read(EXEC) {
+        let status = supervise(|| Shell::new(Mode::Text).run_text(&text));
+        if let Status::Killed(_) = status {
+            eprintln!("init: the shell ended: {status}");
+        }
+        switch_off(status.code());
+    }
+    loop {
+        let status = supervise(|| Shell::new(Mode::Interactive).interact());
+        println!("init: the shell ended ({status}); here is a new one");
+    }
+}
+
+/// Runs a shell in a process of its own until it ends, and reaps every orphan meanwhile.
+fn supervise(run: impl FnOnce() -> i32) -> Status {
+    let shell = loop {
+        match process::fork() {
+            Ok(0) => process::exit(run()),
+            Ok(pid) => break pid,
+            Err(error) => {
+                eprintln!("init: cannot start a shell: {error}; trying again");
+                time::sleep_ms(1000);
+            }
+        }
+    };
+    loop {
+        match process::wait4(-1, 0) {
+            Ok(Some(Changed { pid, status, .. })) if pid == shell => return status,
+            Ok(_) | Err(Errno::EINTR) => {}
+            // Not a child any more, though nobody else can have waited for it: treat it as killed.
+            Err(_) => return Status::Killed(quire_rt::abi::flags::sig::KILL),
+        }
+    }
+}
+
+/// Ends the machine; process 1 must not return.
+fn switch_off(status: i32) -> ! {
+    let error = info::poweroff(status);
+    // Another kernel than Quire's knows the older call only.
+    let _ = info::reboot(reboot::POWER_OFF);
+    eprintln!("init: cannot switch off: {error}");
+    loop {
+        time::sleep_ms(60_000);
+    }
+}

@@ -1,0 +1,105 @@
+//! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
+
+use quire_abi::layout::{self, Books, Pod, Sysinfo, Utsname, info};
+use quire_abi::{Errno, flags, nr};
+
+use crate::sys;
+
+/// A record that `QUIRE_INFO` gives.
+pub trait Record: Pod + Default {
+    /// Its kind, a number of [`info`].
+    const KIND: usize;
+}
+
+impl Record for layout::SystemInfo {
+    const KIND: usize = info::SYSTEM;
+}
+impl Record for layout::ZoneInfo {
+    const KIND: usize = info::ZONE;
+}
+impl Record for layout::RegionInfo {
+    const KIND: usize = info::REGION;
+}
+impl Record for layout::CpuInfo {
+    const KIND: usize = info::CPU;
+}
+impl Record for layout::ProcessInfo {
+    const KIND: usize = info::PROCESS;
+}
+
+/// Record number `index`; ENOENT past the last.
+pub fn record<T: Record>(index: usize) -> Result<T, Errno> {
+    let mut record = T::default();
+    // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
+    unsafe { sys::call(nr::QUIRE_INFO, [T::KIND, index, &raw mut record as usize, size_of::<T>()]) }?;
+    Ok(record)
+}
+
+/// All records of a kind. Ends at the first error, which past the last record is ENOENT.
+pub fn records<T: Record>() -> impl Iterator<Item = T> {
+    (0..).map_while(|index| record(index).ok())
+}
+
+/// The machine as a whole.
+pub fn system() -> Result<layout::SystemInfo, Errno> {
+    record(0)
+}
+
+/// The bytes of the kernel's log from `offset` on; 0 at its end.
+pub fn log(buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
+    // SAFETY: the kernel writes only within the buffer.
+    unsafe { sys::call(nr::QUIRE_LOG, [buffer.as_mut_ptr() as usize, buffer.len(), offset]) }
+}
+
+/// What must be the same once a program is gone.
+pub fn books() -> Result<Books, Errno> {
+    let mut books = Books::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::QUIRE_BOOKS, [&raw mut books as usize, size_of::<Books>()]) }?;
+    Ok(books)
+}
+
+/// Switches the machine off; under an emulator `status` becomes its exit status. Returns only on an error.
+pub fn poweroff(status: i32) -> Errno {
+    match sys::plain!(nr::QUIRE_POWEROFF, status) {
+        Err(error) => error,
+        Ok(_) => Errno::EIO,
+    }
+}
+
+/// `reboot` with a command of [`flags::reboot`]; returns on an error, or where the command changes nothing.
+pub fn reboot(command: u32) -> Result<(), Errno> {
+    sys::plain!(nr::REBOOT, flags::reboot::MAGIC1, flags::reboot::MAGIC2[0], command).map(drop)
+}
+
+/// Names of system and machine.
+pub fn uname() -> Result<Utsname, Errno> {
+    let mut names = Utsname {
+        sysname: [0; 65],
+        nodename: [0; 65],
+        release: [0; 65],
+        version: [0; 65],
+        machine: [0; 65],
+        domainname: [0; 65],
+    };
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::UNAME, [&raw mut names as usize]) }?;
+    Ok(names)
+}
+
+/// Memory, load and time since start, as Linux counts them.
+pub fn sysinfo() -> Result<Sysinfo, Errno> {
+    let mut info = Sysinfo::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::SYSINFO, [&raw mut info as usize]) }?;
+    Ok(info)
+}
+
+/// The text of a NUL-padded field; bytes that are no UTF-8 end it.
+pub fn text(field: &[u8]) -> &str {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    match core::str::from_utf8(&field[..end]) {
+        Ok(text) => text,
+        Err(error) => core::str::from_utf8(&field[..error.valid_up_to()]).unwrap_or(""),
+    }
+}

@@ -1,0 +1,154 @@
+//! Signals.
+
+use quire_abi::flags::sig;
+use quire_abi::layout::{Sigaction, sa};
+use quire_abi::{Errno, nr};
+
+use crate::{arch, sys};
+
+/// The start of what a handler's second argument points at, for signals that carry an address.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Info {
+    /// The signal.
+    pub signo: i32,
+    /// An errno, mostly 0.
+    pub errno: i32,
+    /// Why it was sent; what is greater than 0 comes from the kernel.
+    pub code: i32,
+    /// Unused.
+    pub pad: i32,
+    /// The address that faulted.
+    pub addr: usize,
+}
+
+/// A handler; the last argument points at the interrupted registers.
+pub type Handler = extern "C" fn(i32, *const Info, *mut u8);
+
+/// Sets of signals: bit n−1 is signal n.
+pub const fn set(signals: &[u32]) -> u64 {
+    let mut set = 0;
+    let mut i = 0;
+    while i < signals.len() {
+        set |= 1 << (signals[i] - 1);
+        i += 1;
+    }
+    set
+}
+
+fn action(signal: u32, action: &Sigaction) -> Result<Sigaction, Errno> {
+    let mut old = Sigaction::default();
+    // SAFETY: the kernel reads one record and writes one; a handler in it is a function of this program with the
+    // right type, since only this module's functions make the record.
+    unsafe {
+        sys::call(
+            nr::RT_SIGACTION,
+            [signal as usize, action as *const Sigaction as usize, &raw mut old as usize, size_of::<u64>()],
+        )
+    }?;
+    Ok(old)
+}
+
+/// Has `handler` called on `signal`; `flags` are those of [`sa`], `mask` is blocked meanwhile.
+pub fn handle(signal: u32, handler: Handler, flags: u64, mask: u64) -> Result<Sigaction, Errno> {
+    action(
+        signal,
+        &Sigaction {
+            handler: handler as usize as u64,
+            flags: flags | sa::SIGINFO | sa::RESTORER,
+            restorer: arch::signal_return as *const () as usize as u64,
+            mask,
+        },
+    )
+}
+
+/// Ignores `signal`.
+pub fn ignore(signal: u32) -> Result<Sigaction, Errno> {
+    action(signal, &Sigaction { handler: 1, ..Sigaction::default() })
+}
+
+/// Takes the default action on `signal` again.
+pub fn default(signal: u32) -> Result<Sigaction, Errno> {
+    action(signal, &Sigaction::default())
+}
+
+/// How [`mask`] changes the set of blocked signals.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    /// Adds to it.
+    Block = 0,
+    /// Takes from it.
+    Unblock = 1,
+    /// Replaces it.
+    Set = 2,
+}
+
+/// Changes this thread's blocked signals and returns what they were.
+pub fn mask(how: How, set: u64) -> Result<u64, Errno> {
+    let mut old = 0u64;
+    // SAFETY: the kernel reads one word and writes one.
+    unsafe {
+        sys::call(nr::RT_SIGPROCMASK, [how as usize, &raw const set as usize, &raw mut old as usize, size_of::<u64>()])
+    }?;
+    Ok(old)
+}
+
+/// Signals that wait for being unblocked.
+pub fn pending() -> Result<u64, Errno> {
+    let mut set = 0u64;
+    // SAFETY: the kernel writes one word.
+    unsafe { sys::call(nr::RT_SIGPENDING, [&raw mut set as usize, size_of::<u64>()]) }?;
+    Ok(set)
+}
+
+/// Sleeps until a signal outside `mask` was handled; always EINTR.
+pub fn suspend(mask: u64) -> Errno {
+    // SAFETY: the kernel reads one word.
+    match unsafe { sys::call(nr::RT_SIGSUSPEND, [&raw const mask as usize, size_of::<u64>()]) } {
+        Err(error) => error,
+        Ok(_) => Errno::EIO,
+    }
+}
+
+/// Names without `SIG`, by number from 1.
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+    "PWR", "SYS",
+];
+
+/// The name without `SIG`; `None` for numbers that have none.
+pub fn name(signal: u32) -> Option<&'static str> {
+    NAMES.get((signal as usize).checked_sub(1)?).copied()
+}
+
+/// The number of a name, with or without `SIG`, or of a number in digits.
+pub fn parse(text: &str) -> Option<u32> {
+    if let Ok(number) = text.parse() {
+        return (number < sig::COUNT).then_some(number);
+    }
+    let bare = text.strip_prefix("SIG").unwrap_or(text);
+    NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare)).map(|at| at as u32 + 1)
+}
+
+/// What a shell says of a program that the signal ended.
+pub fn describe(signal: u32) -> &'static str {
+    match signal {
+        sig::HUP => "Hangup",
+        sig::INT => "Interrupt",
+        sig::QUIT => "Quit",
+        sig::ILL => "Illegal instruction",
+        sig::TRAP => "Trace/breakpoint trap",
+        sig::ABRT => "Aborted",
+        sig::BUS => "Bus error",
+        sig::FPE => "Floating point exception",
+        sig::KILL => "Killed",
+        sig::USR1 => "User defined signal 1",
+        sig::SEGV => "Segmentation fault",
+        sig::USR2 => "User defined signal 2",
+        sig::PIPE => "Broken pipe",
+        sig::ALRM => "Alarm clock",
+        sig::TERM => "Terminated",
+        _ => "Killed by a signal",
+    }
+}

@@ -1,0 +1,27 @@
+//! System calls with their answers split into value and error. The modules beside this one give them types; a
+//! test that wants a call with wrong arguments comes here.
+
+use quire_abi::Errno;
+
+use crate::arch;
+
+/// A call with up to six arguments, those not given being zero.
+///
+/// # Safety
+/// As [`arch::syscall`].
+pub unsafe fn call<const N: usize>(number: usize, args: [usize; N]) -> Result<usize, Errno> {
+    const { assert!(N <= 6) };
+    let mut all = [0; 6];
+    all[..N].copy_from_slice(&args);
+    // SAFETY: the caller's promise.
+    Errno::from_ret(unsafe { arch::syscall(number, all) })
+}
+
+/// A call that reads and writes no memory of this process, and so can break no promise that Rust relies on.
+macro_rules! plain {
+    ($number:expr $(, $arg:expr)* $(,)?) => {
+        // SAFETY: this call takes numbers alone: it touches no memory of the process.
+        unsafe { $crate::sys::call($number, [$($arg as usize),*]) }
+    };
+}
+pub(crate) use plain;

@@ -1,0 +1,53 @@
+//! Time and sleep.
+
+use quire_abi::flags::clock;
+use quire_abi::layout::Timespec;
+use quire_abi::{Errno, nr};
+
+use crate::sys;
+
+/// Nanoseconds as the calls want them.
+pub const fn timespec(nanoseconds: u64) -> Timespec {
+    Timespec { sec: (nanoseconds / 1_000_000_000) as i64, nsec: (nanoseconds % 1_000_000_000) as i64 }
+}
+
+/// What a clock of [`clock`] shows.
+pub fn get(clock: i32) -> Result<Timespec, Errno> {
+    let mut time = Timespec::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::CLOCK_GETTIME, [clock as usize, &raw mut time as usize]) }?;
+    Ok(time)
+}
+
+/// Nanoseconds of a clock of [`clock`]; 0 if there is no such clock.
+pub fn nanoseconds(clock: i32) -> u64 {
+    get(clock).map_or(0, |time| time.sec as u64 * 1_000_000_000 + time.nsec as u64)
+}
+
+/// Nanoseconds since some point in the past, never going back.
+pub fn monotonic() -> u64 {
+    nanoseconds(clock::MONOTONIC)
+}
+
+/// Sleeps; on EINTR the second value is what remained.
+pub fn nanosleep(nanoseconds: u64) -> Result<(), (Errno, Timespec)> {
+    let time = timespec(nanoseconds);
+    let mut rest = Timespec::default();
+    // SAFETY: the kernel reads one record and writes one.
+    unsafe { sys::call(nr::NANOSLEEP, [&raw const time as usize, &raw mut rest as usize]) }
+        .map(drop)
+        .map_err(|error| (error, rest))
+}
+
+/// Sleeps at least so long, whatever signals are handled meanwhile.
+pub fn sleep(nanoseconds: u64) {
+    let mut left = nanoseconds;
+    while let Err((Errno::EINTR, rest)) = nanosleep(left) {
+        left = rest.sec as u64 * 1_000_000_000 + rest.nsec as u64;
+    }
+}
+
+/// Sleeps at least so many milliseconds.
+pub fn sleep_ms(milliseconds: u64) {
+    sleep(milliseconds * 1_000_000);
+}

@@ -1,0 +1,48 @@
+//! The terminal.
+
+use quire_abi::layout::{Termios, Winsize, tty};
+use quire_abi::{Errno, nr};
+
+use crate::sys;
+
+/// The settings; ENOTTY where `fd` is no terminal.
+pub fn get(fd: i32) -> Result<Termios, Errno> {
+    let mut termios = Termios::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TCGETS, &raw mut termios as usize]) }?;
+    Ok(termios)
+}
+
+/// Changes the settings once all output is written.
+pub fn set(fd: i32, termios: &Termios) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one record.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TCSETSW, termios as *const Termios as usize]) }.map(drop)
+}
+
+/// Columns and rows, if the terminal knows them.
+pub fn size(fd: i32) -> Option<(usize, usize)> {
+    let mut size = Winsize::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCGWINSZ, &raw mut size as usize]) }.ok()?;
+    (size.cols > 0 && size.rows > 0).then_some((size.cols as usize, size.rows as usize))
+}
+
+/// Makes the terminal that of this process's session, which has none yet.
+pub fn make_controlling(fd: i32) -> Result<(), Errno> {
+    const TIOCSCTTY: usize = 0x540e;
+    sys::plain!(nr::IOCTL, fd, TIOCSCTTY, 0).map(drop)
+}
+
+/// Makes a group the one that the terminal's keys signal.
+pub fn set_foreground(fd: i32, group: i32) -> Result<(), Errno> {
+    // SAFETY: the kernel reads one word.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCSPGRP, &raw const group as usize]) }.map(drop)
+}
+
+/// The group that the terminal's keys signal.
+pub fn foreground(fd: i32) -> Result<i32, Errno> {
+    let mut group = 0i32;
+    // SAFETY: the kernel writes one word.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCGPGRP, &raw mut group as usize]) }?;
+    Ok(group)
+}
