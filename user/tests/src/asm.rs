@@ -59,7 +59,7 @@ pub fn call_keeps_registers(number: usize) -> u64 {
             "cmp x8, {number}", "cinc x0, x0, ne",
             number = in(reg) number,
             in("x8") number,
-            lateout("x0") changed,
+            out("x0") changed,
             out("x1") _, out("x5") _, out("x7") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _,
             out("x13") _, out("x14") _, out("x15") _,
             options(nostack),
