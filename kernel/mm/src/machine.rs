@@ -37,6 +37,13 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
         core::hint::spin_loop();
     }
 
+    /// The return addresses of the calls that led here, innermost first; how many there were. For debugging:
+    /// a machine that cannot tell answers 0.
+    fn backtrace(self, into: &mut [usize]) -> usize {
+        let _ = into;
+        0
+    }
+
     /// Where the kernel sees a byte of DRAM.
     fn direct_map(self, addr: PhysAddr) -> *mut u8;
 

@@ -23,13 +23,24 @@ impl FaultInjection {
     /// Nothing fails.
     pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0 };
 
+    /// From the command line, as Linux has it: interval, probability, space, times, separated by commas. The space
+    /// (bytes that must go by first) has no meaning here; -1 times is for ever. What is missing is 1, 100, 0, -1.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut numbers = [1, 100, 0, -1i64];
+        for (i, word) in text.split(',').filter(|word| !word.is_empty()).enumerate() {
+            *numbers.get_mut(i)? = word.trim().parse().ok()?;
+        }
+        let [interval, probability, _, times] = numbers.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Some(Self { interval, probability, times, min_order: 0 })
+    }
+
     /// The `n`th allocation from now, counted from 1, fails, and no other.
     pub const fn nth(n: u32) -> Self {
         Self { interval: n, probability: 100, times: 1, min_order: 0 }
     }
 }
 
-pub(super) struct Injection {
+pub(crate) struct Injection {
     interval: AtomicU32,
     probability: AtomicU32,
     times: AtomicU32,
@@ -40,7 +51,7 @@ pub(super) struct Injection {
 }
 
 impl Injection {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             interval: AtomicU32::new(0),
             probability: AtomicU32::new(0),
@@ -53,7 +64,7 @@ impl Injection {
     }
 
     /// Whether this allocation is to fail. NOFAIL ones never are.
-    pub(super) fn hits(&self, order: u32, gfp: Gfp) -> bool {
+    pub(crate) fn hits(&self, order: u32, gfp: Gfp) -> bool {
         let interval = self.interval.load(Relaxed);
         if interval == 0 || gfp.contains(Gfp::NOFAIL) || order < self.min_order.load(Relaxed) {
             return false;
@@ -69,6 +80,18 @@ impl Injection {
         !spent
     }
 
+    /// Starts or stops; counts begin anew.
+    pub(crate) fn start(&self, what: FaultInjection) {
+        self.interval.store(0, Relaxed);
+        self.probability.store(what.probability, Relaxed);
+        self.times.store(what.times, Relaxed);
+        self.min_order.store(what.min_order, Relaxed);
+        self.seen.store(0, Relaxed);
+        self.random.store(1, Relaxed);
+        self.failed.store(0, Relaxed);
+        self.interval.store(what.interval, Relaxed);
+    }
+
     /// A linear congruential generator's high bits: the same sequence in each run.
     fn next_random(&self) -> u32 {
         let step = |x: u32| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -82,14 +105,7 @@ impl<M: Machine> PageAllocator<M> {
     /// Starts or stops injection; counts begin anew.
     pub fn inject_failures(&self, what: FaultInjection) {
         self.trap.fetch_and(!trap::INJECT, Relaxed);
-        let injection = &self.injection;
-        injection.interval.store(what.interval, Relaxed);
-        injection.probability.store(what.probability, Relaxed);
-        injection.times.store(what.times, Relaxed);
-        injection.min_order.store(what.min_order, Relaxed);
-        injection.seen.store(0, Relaxed);
-        injection.random.store(1, Relaxed);
-        injection.failed.store(0, Relaxed);
+        self.injection.start(what);
         if what.interval != 0 {
             self.trap.fetch_or(trap::INJECT, Relaxed);
         }
@@ -98,5 +114,23 @@ impl<M: Machine> PageAllocator<M> {
     /// Failures injected since the last start.
     pub fn injected_failures(&self) -> u32 {
         self.injection.failed.load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_says_what_fails() {
+        let all = FaultInjection { interval: 1, probability: 100, times: u32::MAX, min_order: 0 };
+        assert_eq!(FaultInjection::parse(""), Some(all));
+        assert_eq!(
+            FaultInjection::parse("5,20,0,3"),
+            Some(FaultInjection { interval: 5, probability: 20, times: 3, ..all })
+        );
+        assert_eq!(FaultInjection::parse("5,20,0,-1"), Some(FaultInjection { interval: 5, probability: 20, ..all }));
+        assert_eq!(FaultInjection::parse("five"), None);
+        assert_eq!(FaultInjection::parse("1,2,3,4,5"), None);
     }
 }

@@ -21,6 +21,7 @@ pub use block::{PageBlock, PageList};
 pub use gfp::Gfp;
 pub use init::{Config, InitError, MovableSplit, Summary, mem_map_ranges, table_bytes};
 pub use inject::FaultInjection;
+pub(crate) use inject::Injection;
 pub use pressure::{PressureHandler, Shrinker};
 pub use range::{MigrateRange, RangeError};
 pub use stats::ZoneView;
@@ -333,8 +334,8 @@ impl<M: Machine> PageAllocator<M> {
         }
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
-            while let Some(pfn) = chain.pop(frames) {
-                area.free_block(frames, pfn, 0);
+            while let Some(page) = chain.pop(frames) {
+                area.free_block(frames, Pfn(page as usize), 0);
             }
         });
     }

@@ -22,11 +22,12 @@ use spin::Once;
 
 use crate::addr::PAGE_SHIFT;
 use crate::machine::{MAX_CPUS, Machine};
-use crate::page_alloc::Gfp;
-use crate::slab::debug::{Fault, Report};
+use crate::page_alloc::{Gfp, Injection};
+use crate::slab::debug::{self, DebugFlags};
 use crate::slab::geometry::{Geometry, MAX_ORDER};
 use crate::slab::node::Node;
 use crate::slab::record::SlabRecord;
+use crate::slab::report::{Fault, Report};
 use crate::slab::slab::Array;
 use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, slab, slob, slub};
@@ -142,9 +143,12 @@ pub(super) const fn is_plausible(link: usize, object: usize) -> bool {
 
 /// What a cache knows once the allocator is up.
 pub(super) struct Setup<M: Machine> {
+    /// How slabs are kept. SLAB if the command line says SLUB and a debug option wants to see every object.
     pub(super) backend: Backend,
     pub(super) geometry: Geometry,
     pub(super) secret: usize,
+    pub(super) debug: DebugFlags,
+    pub(super) injection: &'static Injection,
     pub(super) report: fn(&Report),
     /// Where objects come from if the back end is SLOB.
     pub(super) slob: &'static Slob<M>,
@@ -342,20 +346,25 @@ impl<M: Machine> KmemCache<M> {
         let mut irq = irq;
         let object = match self.setup.get() {
             None => core::ptr::null_mut(),
-            Some(setup) => match setup.backend {
-                Backend::Slub => slub::alloc(self, setup, gfp, &mut irq),
-                Backend::Slab => slab::alloc(self, setup, gfp, &mut irq),
-                Backend::Slob => slob::alloc(self, setup, gfp, &mut irq),
-            },
+            Some(setup) if setup.debug.is_empty() => self.alloc_from_backend(setup, gfp, &mut irq),
+            Some(setup) => debug::alloc(self, setup, gfp, || self.alloc_from_backend(setup, gfp, &mut irq)),
         };
         self.machine.irq_restore(irq);
         object
     }
 
+    fn alloc_from_backend(&self, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
+        match setup.backend {
+            Backend::Slub => slub::alloc(self, setup, gfp, irq),
+            Backend::Slab => slab::alloc(self, setup, gfp, irq),
+            Backend::Slob => slob::alloc(self, setup, gfp, irq),
+        }
+    }
+
     #[cold]
     #[inline(never)]
     pub(super) fn free_slow(&self, object: NonNull<u8>, irq: usize) {
-        if let Some(setup) = self.setup.get() {
+        if let Some(setup) = self.setup.get().filter(|setup| debug::may_free(self, setup, object)) {
             match setup.backend {
                 Backend::Slub => slub::free(self, setup, object),
                 Backend::Slab => slab::free(self, setup, object),
@@ -386,7 +395,7 @@ impl<M: Machine> KmemCache<M> {
     #[cold]
     pub(super) fn report(&self, fault: Fault, object: usize) {
         if let Some(setup) = self.setup.get() {
-            (setup.report)(&Report { fault, cache: self.spec.name, object });
+            (setup.report)(&Report::new(self.machine, fault, self.spec.name, object));
         }
     }
 }

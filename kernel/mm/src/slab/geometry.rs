@@ -1,6 +1,7 @@
 //! How objects lie in a slab.
 
 use crate::addr::PAGE_SIZE;
+use crate::slab::debug::{DebugFlags, bytes_behind_link};
 use crate::slab::record::MAX_COLOURS;
 use crate::slab::{CacheSpec, SlabFlags};
 
@@ -19,15 +20,19 @@ pub(super) const MAX_ORDER: u32 = 10;
 /// How objects of one cache lie in its slabs.
 ///
 /// ```text
-/// | object | padding | link if it must not be in the object |
-/// 0        size                                        stride
+///        | object | padding | link if it must not be in the object |
+/// ^ cell 0        size                                         cell + stride
 /// ```
+///
+/// A debug option puts red zones around the object and its own words behind the link: see [`super::debug`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Geometry {
     /// Bytes of an object that its owner may use.
     pub(super) size: usize,
     /// From one object to the next.
     pub(super) stride: usize,
+    /// Bytes of a cell before its object.
+    pub(super) lead: usize,
     /// Where a free object keeps its link.
     pub(super) link: usize,
     /// The wanted size of a slab.
@@ -42,28 +47,40 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// `None` for a size or alignment that no slab can have.
-    pub(super) fn new(spec: &CacheSpec) -> Option<Geometry> {
+    pub(super) fn new(spec: &CacheSpec, debug: DebugFlags) -> Option<Geometry> {
         if !spec.align.is_power_of_two() || spec.align > MAX_ALIGN || spec.size > PAGE_SIZE << MAX_ORDER {
             return None;
         }
         let align = spec.effective_align();
-        let size = spec.size.max(1).next_multiple_of(8);
-        // A constructed object keeps its contents while it is free, so the link goes behind it. Otherwise it
-        // goes into the middle, where an overflow of the object before does not reach it.
-        let (link, end) = if spec.constructor.is_some() { (size, size + 8) } else { ((size / 2) & !7, size) };
-        let stride = end.next_multiple_of(align);
+        let is_debug = debug.intersects(DebugFlags::LAYOUT);
+        let words = spec.size.max(1).next_multiple_of(8);
+        // A red zone begins at the first byte that is not the owner's, and has 8 bytes at least.
+        let size = if is_debug { spec.size.max(1) } else { words };
+        let lead = if debug.contains(DebugFlags::RED_ZONE) { align } else { 0 };
+        // A constructed object keeps its contents while it is free, so the link goes behind it; and so it does if
+        // somebody looks at those contents. Otherwise it goes into the middle, where an overflow of the object
+        // before does not reach it.
+        let (link, end) = if is_debug {
+            (words + 8, words + 16 + bytes_behind_link(debug))
+        } else if spec.constructor.is_some() {
+            (words, words + 8)
+        } else {
+            ((words / 2) & !7, words)
+        };
+        let stride = (lead + end).next_multiple_of(align);
         // A slab is aligned to its own size.
         let min_order = order_for(stride.max(align));
         if min_order > MAX_ORDER {
             return None;
         }
         let order = best_order(stride, min_order);
-        Some(Geometry { size, stride, link, order, min_order, align, colour_step: align.max(CACHE_LINE) })
+        let colour_step = align.max(CACHE_LINE);
+        Some(Geometry { size, stride, lead, link, order, min_order, align, colour_step })
     }
 
     /// Where the first object of a slab of this colour is.
     pub(super) fn first(&self, colour: u32) -> usize {
-        colour as usize * self.colour_step
+        colour as usize * self.colour_step + self.lead
     }
 
     /// How many colours a slab of this order can have: what the objects leave of it, in steps.

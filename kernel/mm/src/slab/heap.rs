@@ -8,11 +8,12 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::Once;
 
 use crate::machine::Machine;
-use crate::page_alloc::Gfp;
+use crate::page_alloc::{FaultInjection, Gfp, Injection};
 use crate::slab::cache::{KmemCache, Setup};
-use crate::slab::debug::{Fault, Report};
+use crate::slab::debug::DebugFlags;
 use crate::slab::geometry::Geometry;
 use crate::slab::kmalloc::{CLASSES, class_spec};
+use crate::slab::report::{Fault, Report};
 use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, slab};
 use crate::sync::{Rank, SpinLock};
@@ -22,10 +23,42 @@ use crate::sync::{Rank, SpinLock};
 pub struct Config {
     /// `slab=`.
     pub backend: Backend,
+    /// `slub_debug=`; INJECT to be able to [inject failures](KernelHeap::inject_failures) later.
+    pub debug: DebugFlags,
+    /// `failslab=`.
+    pub failures: FaultInjection,
     /// Unpredictable bits for the hardening of free lists.
     pub seed: u64,
     /// Told of faults. Called with interrupts in any state and possibly under locks: it may log, or halt.
     pub report: fn(&Report),
+}
+
+impl Default for Config {
+    /// SLUB without debugging; a fault is a panic.
+    fn default() -> Self {
+        Self {
+            backend: Backend::Slub,
+            debug: DebugFlags::empty(),
+            failures: FaultInjection::OFF,
+            seed: 0,
+            report: |report| panic!("{report}"),
+        }
+    }
+}
+
+impl Config {
+    /// The default with what the command line says; `find` answers the value of a key. A word that makes no sense
+    /// counts for nothing.
+    pub fn from_args<'a>(find: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let mut config = Self::default();
+        config.backend = find("slab").and_then(Backend::from_name).unwrap_or(config.backend);
+        config.debug = find("slub_debug").map_or(config.debug, DebugFlags::from_letters);
+        if let Some(failures) = find("failslab").and_then(FaultInjection::parse) {
+            config.debug |= DebugFlags::INJECT;
+            config.failures = failures;
+        }
+        config
+    }
 }
 
 /// All caches, in order of creation.
@@ -48,6 +81,7 @@ pub struct KernelHeap<M: Machine> {
     config: Once<Config>,
     caches: SpinLock<Caches<M>, M>,
     pub(super) slob: Slob<M>,
+    pub(super) injection: Injection,
     /// Allocations of whole pages, and their pages.
     pub(super) large: AtomicUsize,
     pub(super) large_pages: AtomicUsize,
@@ -99,6 +133,7 @@ impl<M: Machine> KernelHeap<M> {
                 Caches { first: core::ptr::null_mut(), last: core::ptr::null_mut(), seed: 0 },
             ),
             slob: Slob::new(machine),
+            injection: Injection::new(),
             large: AtomicUsize::new(0),
             large_pages: AtomicUsize::new(0),
         }
@@ -115,11 +150,17 @@ impl<M: Machine> KernelHeap<M> {
             return;
         }
         self.caches.lock().seed = config.seed;
+        self.injection.start(config.failures);
         for class in &self.classes {
             // The classes' sizes are constants that every back end takes: a test makes each.
             let adopted = self.adopt(class);
             debug_assert!(adopted.is_ok());
         }
+    }
+
+    /// Makes allocations fail, if the heap was configured with [`DebugFlags::INJECT`].
+    pub fn inject_failures(&self, what: FaultInjection) {
+        self.injection.start(what);
     }
 
     /// Whether all objects come from SLOB's pages.
@@ -140,13 +181,22 @@ impl<M: Machine> KernelHeap<M> {
     /// The cache stays where it is until [`KernelHeap::forget`].
     fn bring_up(&'static self, cache: &KmemCache<M>) -> Result<(), CreateError> {
         let config = self.config.get().ok_or(CreateError::NotReady)?;
-        let geometry = Geometry::new(&cache.spec).ok_or(CreateError::Invalid)?;
+        let mut debug = config.debug;
+        if config.backend == Backend::Slob {
+            debug &= DebugFlags::INJECT;
+        }
+        let backend = match config.backend {
+            Backend::Slub if !debug.is_empty() => Backend::Slab,
+            backend => backend,
+        };
+        let geometry = Geometry::new(&cache.spec, debug).ok_or(CreateError::Invalid)?;
         let mut caches = self.caches.lock();
         if cache.setup.get().is_some() {
             return Ok(());
         }
         let secret = next_random(&mut caches.seed) as usize;
-        cache.set_up(Setup { backend: config.backend, geometry, secret, report: config.report, slob: &self.slob });
+        let (report, injection, slob) = (config.report, &self.injection, &self.slob);
+        cache.set_up(Setup { backend, geometry, secret, debug, injection, report, slob });
         let this = (&raw const *cache).cast_mut();
         if caches.last.is_null() {
             caches.first = this;
@@ -156,7 +206,7 @@ impl<M: Machine> KernelHeap<M> {
         }
         caches.last = this;
         drop(caches);
-        if config.backend == Backend::Slab {
+        if backend == Backend::Slab && debug.is_empty() {
             slab::set_up(cache, geometry.stride);
         }
         Ok(())
@@ -246,7 +296,7 @@ impl<M: Machine> KernelHeap<M> {
     #[cold]
     pub(super) fn report_foreign(&self, object: usize) {
         if let Some(config) = self.config.get() {
-            (config.report)(&Report { fault: Fault::Foreign, cache: "", object });
+            (config.report)(&Report::new(self.machine, Fault::Foreign, "", object));
         }
     }
 
@@ -328,10 +378,14 @@ impl<M: Machine> CacheHandle<M> {
         self.heap.forget(self.cache.as_ptr());
         // SAFETY: the handle is the only way to the cache, now that the list has forgotten it; `self` by value
         // means that nobody borrows it, and no object lives whose free could reach it.
-        unsafe {
-            self.cache.as_mut().release_all();
-            self.cache.drop_in_place();
-            self.heap.free_layout(self.cache.cast(), Layout::new::<KmemCache<M>>());
+        unsafe { self.cache.as_mut().release_all() };
+        // Slabs with an object at fault stay, and their records lead to the cache.
+        if self.info().slabs == 0 {
+            // SAFETY: as above, and no record leads to the cache any more. `create` got its memory.
+            unsafe {
+                self.cache.drop_in_place();
+                self.heap.free_layout(self.cache.cast(), Layout::new::<KmemCache<M>>());
+            }
         }
         Ok(())
     }

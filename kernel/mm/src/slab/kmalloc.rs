@@ -16,11 +16,11 @@ use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::CacheSpec;
 use crate::slab::cache::{CpuSlab, KmemCache};
-use crate::slab::debug::Fault;
 use crate::slab::frames::record_of;
 use crate::slab::geometry::{MAX_ORDER, order_for};
 use crate::slab::heap::KernelHeap;
 use crate::slab::record::LARGE;
+use crate::slab::report::Fault;
 use crate::slab::slob::{self, Need, SLOB};
 
 /// How many size classes there are.
@@ -116,6 +116,9 @@ impl<M: Machine> KernelHeap<M> {
             return cache.alloc_slow(gfp, irq);
         }
         self.machine.irq_restore(irq);
+        if self.injection.hits(0, gfp) {
+            return core::ptr::null_mut();
+        }
         self.alloc_with_header(cache, size, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
@@ -222,6 +225,9 @@ impl<M: Machine> KernelHeap<M> {
             return cache.alloc_slow(gfp, irq);
         }
         self.machine.irq_restore(irq);
+        if self.injection.hits(0, gfp) {
+            return core::ptr::null_mut();
+        }
         let need = Need::object(size_of_layout(layout), layout.align());
         let Some(object) = self.slob.alloc(need, gfp) else { return core::ptr::null_mut() };
         self.count(cache, CpuSlab::count_alloc);

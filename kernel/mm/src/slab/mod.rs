@@ -10,7 +10,8 @@
 //! - [`slub`]: the default back end; who may change what, and when, is explained there.
 //! - [`slab`](self::slab), [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
-//! - [`debug`]: what is reported, and the boot options that look for more.
+//! - [`report`]: what the kernel is told when an object was misused.
+//! - [`debug`]: the boot options that look for more.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
 //! allocator. No pages are asked for under the first two, and none given back under the second.
@@ -26,6 +27,7 @@ mod heap;
 mod kmalloc;
 mod node;
 mod record;
+mod report;
 #[allow(clippy::module_inception)] // It is what the field calls this back end.
 mod slab;
 mod slob;
@@ -34,8 +36,9 @@ mod slub;
 mod tests;
 
 pub use cache::KmemCache;
-pub use debug::{Fault, Report};
+pub use debug::DebugFlags;
 pub use heap::{CacheHandle, Config, CreateError, KernelHeap, SlabInfo};
+pub use report::{Fault, Report, Track};
 
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,11 +7,11 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::machine::Machine;
 use crate::page::PageState;
 use crate::page_alloc::Gfp;
-use crate::slab::Backend;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
-use crate::slab::debug::Fault;
 use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::record::{SlabList, SlabRecord, State, TAIL};
+use crate::slab::report::Fault;
+use crate::slab::{Backend, debug};
 use crate::sync::{Rank, SpinLock};
 use crate::zone::MAX_NODES;
 
@@ -113,6 +113,7 @@ impl<M: Machine> KmemCache<M> {
             if let Some(construct) = self.spec.constructor {
                 construct(core::ptr::with_exposed_provenance_mut(object));
             }
+            debug::prepare(self, setup, object);
             // SAFETY: the slab is ours alone, and the object and its link lie in it.
             unsafe { set_link(object, geometry.link, setup.secret, next) };
             next = object;

@@ -23,9 +23,9 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
-use crate::slab::debug::Fault;
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord, State};
+use crate::slab::report::Fault;
 use crate::slab::slub::MIN_PARTIAL;
 
 /// A CPU's free objects.

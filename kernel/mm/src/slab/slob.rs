@@ -24,10 +24,10 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{KmemCache, Setup};
-use crate::slab::debug::Fault;
 use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::geometry::order_for;
 use crate::slab::record::{LARGE, SlabList, SlabRecord};
+use crate::slab::report::Fault;
 use crate::sync::{Rank, SpinLock};
 
 /// Bytes of a unit.

@@ -35,9 +35,9 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
-use crate::slab::debug::Fault;
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
+use crate::slab::report::Fault;
 
 /// Empty slabs are given back while a node has more partial slabs than this.
 pub(super) const MIN_PARTIAL: usize = 5;

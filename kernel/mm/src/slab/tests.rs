@@ -1,5 +1,6 @@
 //! The front against a simple model, on every back end.
 
 mod backends;
+mod debug;
 mod machine;
 mod model;

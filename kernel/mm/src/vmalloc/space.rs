@@ -7,6 +7,7 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::fallible::{AllocError, try_box};
 use crate::kernel_table::{KernelAttrs, MapError};
 use crate::machine::Machine;
+use crate::page_alloc::{Gfp, PageList, Shrinker};
 use crate::sync::{Rank, SpinLock};
 use crate::vmalloc::tree::{AreaTree, Node};
 use crate::vmalloc::{KernelMapper, LAZY_MAX_PAGES};
@@ -65,6 +66,8 @@ struct Area {
     life: Life,
     /// The first frame, of areas that are physically contiguous.
     phys: Option<PhysAddr>,
+    /// Frames of the area's own.
+    frames: PageList,
     /// The start of the next area on the lazy list.
     next_lazy: Option<usize>,
 }
@@ -123,6 +126,51 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             inner: SpinLock::new(machine, Rank::Vmalloc, Inner { tree, lazy: None }),
             lazy_pages: AtomicUsize::new(0),
         }
+    }
+
+    /// At least `size` bytes in frames that need not be neighbours, zero if `gfp` says so. May sleep if `gfp` lets it.
+    pub fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmError> {
+        let pages = size.div_ceil(PAGE_SIZE);
+        let start = self.reserve(pages, AreaKind::Vmalloc, None)?;
+        let mut frames = PageList::new();
+        let mapped = self.fill(start, pages, gfp, &mut frames);
+        if let Some(node) = self.inner.lock().tree.find_mut(start.get()) {
+            node.value.frames = frames;
+        }
+        if let Err(error) = mapped {
+            self.release(start, AreaKind::Vmalloc)?;
+            return Err(error);
+        }
+        Ok(start)
+    }
+
+    /// Maps new frames to `pages` pages from `start` on. On an error, those that there are are in `frames`.
+    fn fill(&self, start: VirtAddr, pages: usize, gfp: Gfp, frames: &mut PageList) -> Result<(), VmError> {
+        // Neighbours are mapped together.
+        let (mut first, mut run, mut at) = (Pfn(0), 0, start);
+        for _ in 0..pages {
+            let pfn = self.machine.pages().alloc_raw(0, gfp)?;
+            // SAFETY: the frame was just allocated and has no other owner.
+            unsafe { frames.push(self.machine, pfn) };
+            if run != 0 && pfn.0 != first.0 + run {
+                self.mapper.map(at, first.addr(), run, KernelAttrs::DATA)?;
+                at = at + run * PAGE_SIZE;
+                run = 0;
+            }
+            if run == 0 {
+                first = pfn;
+            }
+            run += 1;
+        }
+        Ok(self.mapper.map(at, first.addr(), run, KernelAttrs::DATA)?)
+    }
+
+    /// Ends an area of [`VmSpace::vmalloc`].
+    ///
+    /// # Safety
+    /// Nobody uses the area any more.
+    pub unsafe fn vfree(&self, start: VirtAddr) -> Result<(), VmError> {
+        self.release(start, AreaKind::Vmalloc)
     }
 
     /// Maps frames that belong to the caller, in this order.
@@ -199,7 +247,8 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         if pages == 0 {
             return Err(VmError::Invalid);
         }
-        let mut node = try_box(Node::new(Area { kind, life: Life::Live, phys, next_lazy: None }))?;
+        let mut node =
+            try_box(Node::new(Area { kind, life: Life::Live, phys, frames: PageList::new(), next_lazy: None }))?;
         for purged in [false, true] {
             let placed = self.inner.lock().tree.insert(node, size, PAGE_SIZE, PAGE_SIZE);
             match placed {
@@ -266,11 +315,26 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         let (mut at, mut purged) = (first, 0);
         while let Some(start) = at {
             let removed = self.inner.lock().tree.remove(start);
-            let Some(node) = removed else { break };
+            let Some(mut node) = removed else { break };
+            if !node.value.frames.is_empty() {
+                // SAFETY: the frames are the area's own; its entries are gone, and no TLB has them.
+                unsafe { self.machine.pages().free_batch(&mut node.value.frames) };
+            }
             purged += node.range().len() / PAGE_SIZE - 1;
             at = node.value.next_lazy;
         }
         self.lazy_pages.fetch_sub(purged, Ordering::Relaxed);
         purged
+    }
+}
+
+/// Memory runs short: a purge gives the frames of freed areas back.
+impl<M: Machine, K: KernelMapper> Shrinker for VmSpace<M, K> {
+    fn count(&self) -> usize {
+        self.lazy_pages()
+    }
+
+    fn scan(&self, _target: usize, _gfp: Gfp) -> usize {
+        self.purge()
     }
 }

@@ -127,7 +127,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
     fn areas_agree_with_a_model(steps in prop::collection::vec(step(), 1..120)) {
@@ -240,4 +240,124 @@ fn vmallocinfo_goes_from_area_to_area() {
         from = info.start + (info.pages + 1) * PAGE_SIZE;
     }
     assert_eq!(seen, starts);
+}
+
+mod frames {
+    //! Areas with frames of their own, on a machine with memory.
+
+    use super::*;
+    use crate::page_alloc::{FaultInjection, Gfp, Shrinker};
+    use crate::sim::{Sim, SimConfig, TlbEvent, TlbObserver};
+
+    fn sim() -> &'static Sim {
+        Sim::boot(&SimConfig::new().bank(1 << 30, 16 << 20, 0))
+    }
+
+    /// The machine's TLB operations reach the tables' TLB.
+    struct Invalidates(Fake);
+
+    impl TlbObserver for Invalidates {
+        fn event(&self, _cpu: usize, event: TlbEvent) {
+            match event {
+                TlbEvent::All => self.0.tlb_flush_all(),
+                TlbEvent::Kernel { start, pages } => self.0.tlb_flush_kernel(start, pages),
+                _ => {}
+            }
+        }
+    }
+
+    fn sim_space(machine: &'static Sim) -> (&'static Tables, VmSpace<&'static Sim, Fake>) {
+        let tables = fake();
+        machine.observe_tlb(Box::new(Invalidates(tables)));
+        (tables, VmSpace::new(machine, tables, VirtAddr::new(START)..VirtAddr::new(START + (1 << 30))))
+    }
+
+    #[test]
+    fn frames_come_back_with_the_purge_and_not_before() {
+        let machine = sim();
+        let (tables, space) = sim_space(machine);
+        let free = machine.pages().total_free();
+        let areas: Vec<_> = (1..20).map(|i| (i, space.vmalloc(i * 5000, Gfp::KERNEL | Gfp::ZERO).unwrap())).collect();
+        let pages: usize = areas.iter().map(|(i, _)| (i * 5000usize).div_ceil(PAGE_SIZE)).sum();
+        assert_eq!(machine.pages().total_free(), free - pages);
+        for (i, start) in &areas {
+            let entries = tables.entries.lock().unwrap();
+            for page in 0..(i * 5000usize).div_ceil(PAGE_SIZE) {
+                let frame = entries[&(start.get() + page * PAGE_SIZE)];
+                let ptr = machine.direct_map(PhysAddr::new(frame));
+                // SAFETY: the frame is the area's, which is ours.
+                assert!(unsafe { std::slice::from_raw_parts(ptr, PAGE_SIZE) }.iter().all(|&byte| byte == 0));
+                // SAFETY: as above. Two pages on one frame would show as a byte that is not 0.
+                unsafe { ptr.write_bytes(1, PAGE_SIZE) };
+            }
+        }
+        for (_, start) in areas {
+            // SAFETY: nobody uses the area.
+            unsafe { space.vfree(start).unwrap() };
+        }
+        assert!(tables.entries.lock().unwrap().is_empty());
+        assert_eq!(machine.pages().total_free(), free - pages);
+        assert_eq!(machine.tlb_counts(), Default::default());
+        assert_eq!((space.count(), space.scan(1, Gfp::KERNEL)), (pages, pages));
+        assert_ne!(machine.tlb_counts(), Default::default());
+        assert_eq!(machine.pages().total_free(), free);
+    }
+
+    #[test]
+    fn no_memory_at_any_step_is_an_error_and_leaks_nothing() {
+        let machine = sim();
+        let (tables, space) = sim_space(machine);
+        let free = machine.pages().total_free();
+        for nth in 1..9 {
+            machine.pages().inject_failures(FaultInjection::nth(nth));
+            assert_eq!(space.vmalloc(8 * PAGE_SIZE, Gfp::KERNEL), Err(VmError::NoMemory));
+            machine.pages().inject_failures(FaultInjection::OFF);
+            tables.fuel.store(nth as isize - 1, Ordering::Relaxed);
+            let start = space.vmalloc(8 * PAGE_SIZE, Gfp::KERNEL);
+            tables.fuel.store(-1, Ordering::Relaxed);
+            match start {
+                // SAFETY: nobody uses the area.
+                Ok(start) => unsafe { space.vfree(start).unwrap() },
+                Err(error) => assert_eq!(error, VmError::NoMemory),
+            }
+            space.purge();
+            assert_eq!(machine.pages().total_free(), free);
+            assert_eq!((space.areas(), tables.entries.lock().unwrap().len()), (0, 0));
+        }
+        assert_eq!(space.vmalloc(0, Gfp::KERNEL), Err(VmError::Invalid));
+        assert_eq!(space.vmalloc(64 << 20, Gfp::KERNEL), Err(VmError::NoMemory), "more than there is");
+        space.purge();
+        assert_eq!(machine.pages().total_free(), free);
+    }
+
+    #[test]
+    fn cpus_allocate_and_free_side_by_side() {
+        let machine = sim();
+        let (tables, space) = sim_space(machine);
+        let free = machine.pages().total_free();
+        std::thread::scope(|scope| {
+            for cpu in 0..4 {
+                let space = &space;
+                scope.spawn(move || {
+                    Sim::set_cpu(cpu);
+                    let mut mine = std::collections::VecDeque::new();
+                    for i in 0..600 {
+                        mine.push_back(space.vmalloc((1 + (i + cpu) % 9) * PAGE_SIZE, Gfp::KERNEL).unwrap());
+                        if mine.len() > 8 {
+                            // SAFETY: nobody uses the area.
+                            unsafe { space.vfree(mine.pop_front().unwrap()).unwrap() };
+                        }
+                    }
+                    for start in mine {
+                        // SAFETY: nobody uses the area.
+                        unsafe { space.vfree(start).unwrap() };
+                    }
+                });
+            }
+        });
+        space.purge();
+        assert_eq!((space.areas(), space.lazy_pages()), (0, 0));
+        assert!(tables.entries.lock().unwrap().is_empty());
+        assert_eq!(machine.pages().total_free(), free);
+    }
 }

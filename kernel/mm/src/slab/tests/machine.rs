@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::FaultInjection;
 use crate::sim::{Sim, SimConfig};
-use crate::slab::{Backend, Config, KernelHeap, Report};
+use crate::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 
 pub type TestMachine = &'static Sim;
 
@@ -50,9 +50,21 @@ pub fn reports() -> Vec<Report> {
 
 /// A heap with this back end.
 pub fn heap(machine: TestMachine, backend: Backend) -> &'static KernelHeap<TestMachine> {
+    heap_with(machine, Config { backend, ..Config::default() })
+}
+
+/// A heap with these options.
+pub fn heap_with(machine: TestMachine, config: Config) -> &'static KernelHeap<TestMachine> {
     let heap = Box::leak(Box::new(KernelHeap::new(machine)));
-    heap.init(Config { backend, seed: 0x5eed, report: note });
+    heap.init(Config { seed: 0x5eed, report: note, ..config });
     heap
 }
 
 pub const BACKENDS: [Backend; 3] = [Backend::Slub, Backend::Slab, Backend::Slob];
+
+/// Each back end, and those that can with every debug option.
+pub fn configs() -> impl Iterator<Item = Config> {
+    let plain = BACKENDS.map(|backend| Config { backend, ..Config::default() });
+    let debug = [Backend::Slub, Backend::Slab];
+    plain.into_iter().chain(debug.map(|backend| Config { backend, debug: DebugFlags::LAYOUT, ..Config::default() }))
+}

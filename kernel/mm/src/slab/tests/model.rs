@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::machine::*;
 use crate::addr::PAGE_SIZE;
 use crate::page_alloc::Gfp;
-use crate::slab::{Backend, CacheSpec, KernelHeap, KmemCache, SlabFlags};
+use crate::slab::{Backend, CacheSpec, Config, KernelHeap, KmemCache, SlabFlags};
 
 /// An object and what it must contain.
 struct Live {
@@ -69,10 +69,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..400)
 }
 
-fn run_kmalloc(backend: Backend, steps: &[Step]) {
+fn run_kmalloc(config: Config, steps: &[Step]) {
     run_on(0);
     let machine = machine();
-    let heap = heap(machine, backend);
+    let heap = heap_with(machine, config);
     let before = (pages_taken(machine), heap.pages());
     let mut live: Vec<Live> = Vec::new();
     for (i, &step) in steps.iter().enumerate() {
@@ -128,10 +128,10 @@ fn run_kmalloc(backend: Backend, steps: &[Step]) {
     assert_eq!(reports(), []);
 }
 
-fn run_cache(backend: Backend, spec: CacheSpec, steps: &[Step]) {
+fn run_cache(config: Config, spec: CacheSpec, steps: &[Step]) {
     run_on(0);
     let machine = machine();
-    let heap = heap(machine, backend);
+    let heap = heap_with(machine, config);
     let cache = heap.create(spec).unwrap();
     let baseline = pages_taken(machine);
     let mut live: Vec<Live> = Vec::new();
@@ -162,7 +162,7 @@ fn run_cache(backend: Backend, spec: CacheSpec, steps: &[Step]) {
     check_disjoint(&live);
     let info = cache.info();
     assert!(info.active <= info.total);
-    assert!(backend == Backend::Slob || info.total * info.stride <= info.pages * PAGE_SIZE);
+    assert!(config.backend == Backend::Slob || info.total * info.stride <= info.pages * PAGE_SIZE);
     let cache = if live.is_empty() { cache } else { cache.destroy().expect_err("objects live") };
     for gone in live {
         gone.check();
@@ -200,27 +200,28 @@ proptest! {
 
     #[test]
     fn kmalloc_agrees_with_a_model(steps in steps()) {
-        for backend in BACKENDS {
-            run_kmalloc(backend, &steps);
+        for config in configs() {
+            run_kmalloc(config, &steps);
         }
     }
 
     #[test]
     fn caches_agree_with_a_model(spec in specs(), steps in steps()) {
-        for backend in BACKENDS {
-            run_cache(backend, spec, &steps);
+        for config in configs() {
+            run_cache(config, spec, &steps);
         }
     }
 }
 
 #[test]
 fn every_size_has_a_class_and_its_alignment() {
-    BACKENDS.into_iter().for_each(check_sizes_and_alignments);
+    configs().for_each(check_sizes_and_alignments);
 }
 
-fn check_sizes_and_alignments(backend: Backend) {
-    let heap = heap(machine(), backend);
-    for size in 0..=8192usize {
+fn check_sizes_and_alignments(config: Config) {
+    let heap = heap_with(machine(), config);
+    let step = if config.debug.is_empty() { 1 } else { 61 };
+    for size in (0..=8192usize).step_by(step) {
         let object = heap.kmalloc(size, Gfp::KERNEL).unwrap();
         // SAFETY: the object lives until the second line.
         unsafe {
@@ -255,11 +256,13 @@ fn a_heap_before_its_time_answers_that_there_is_no_memory() {
 /// Four CPUs allocate, and hand half of what they get to their neighbour, which frees it.
 #[test]
 fn remote_frees_balance() {
-    for backend in BACKENDS {
+    for config in configs() {
         let machine = machine();
-        let heap = heap(machine, backend);
+        let heap = heap_with(machine, config);
         let small: &'static KmemCache<_> = heap.create(CacheSpec::new("small", 40, 8)).ok().unwrap().leak();
         let sizes = [64usize, 40, 1000, 8192, 16];
+        // Poison is slow without optimisation.
+        let rounds = if config.debug.is_empty() { 6000usize } else { 600 };
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| mpsc::sync_channel::<Live>(64)).unzip();
         std::thread::scope(|scope| {
             for (cpu, inbox) in receivers.into_iter().enumerate() {
@@ -278,7 +281,7 @@ fn remote_frees_balance() {
                     };
                     let mut mine = Vec::new();
                     let mut random = cpu as u64 + 1;
-                    for i in 0..20_000usize {
+                    for i in 0..rounds {
                         random ^= random << 13;
                         random ^= random >> 7;
                         random ^= random << 17;
@@ -315,7 +318,7 @@ fn remote_frees_balance() {
             heap.shrink();
         }
         let slabs: usize = (0..).map_while(|i| heap.slab_info(i)).map(|info| info.slabs).sum();
-        assert_eq!(slabs, usize::from(backend != Backend::Slob), "only the slab with the cache is left");
+        assert_eq!(slabs, usize::from(config.backend != Backend::Slob), "only the slab with the cache is left");
         assert_eq!(pages_taken(machine), heap.pages());
     }
 }
