@@ -51,7 +51,7 @@ fn trees() -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn changed_bytes(tree in prop::sample::select(trees()), changes in prop::collection::vec(damage(), 1..12)) {
@@ -73,15 +73,15 @@ fn absurd_cells() {
     for (name, bytes) in CORPUS {
         let start = be32(bytes, 8);
         let mut usable = 0;
-        for at in (start..start + be32(bytes, 36)).step_by(4) {
-            // One word a cell, another for its neighbours, keeps this to a few seconds.
-            let word = [0, u32::MAX, 3, 0x8000_0000][at / 4 % 4];
+        for at in (start..start + be32(bytes, 36)).step_by(12) {
+            // One of three cells, with one of four words, keeps this to a few seconds.
+            let word = [0, u32::MAX, 3, 0x8000_0000][at / 12 % 4];
             let mut damaged = bytes.to_vec();
             damaged[at..at + 4].copy_from_slice(&u32::to_be_bytes(word));
             let read = check(&damaged).unwrap_or_else(|broken| panic!("{name}, {word:#x} at {at:#x}: {broken}"));
             usable += usize::from(read);
         }
-        assert!(usable > 100, "{name}: damage to values must not be damage to the structure");
+        assert!(usable > 20, "{name}: damage to values must not be damage to the structure");
     }
 }
 

@@ -205,6 +205,7 @@ fn lies_are_cut_back_to_what_is_safe() {
     assert!(matches!(board.controller, Some(Controller::GicV3 { stride: None, .. })));
     let [uart] = board.uarts.as_slice() else { panic!("{:?}", board.uarts) };
     assert_eq!((uart.registers.base, uart.interrupt), (0x903_0000, None));
+    assert_eq!(board.power, None, "its registers are memory");
     let timer = board.timer.expect("a timer");
     assert_eq!((timer.secure, timer.physical, timer.virt, timer.hypervisor), (level(29), None, level(27), None));
     assert_eq!(board.distances.get(0, 1), 20);

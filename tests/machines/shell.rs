@@ -38,18 +38,14 @@ fn check(machine: &Machine) {
     terminal.expect(PROMPT);
 
     // Ctrl-C ends the program in the foreground and not the shell.
-    terminal.type_text("sleep 1000");
-    terminal.press("\r");
-    terminal.expect("\n");
+    terminal.start("sleep 1000");
     terminal.press(CTRL_C);
     terminal.expect("[130]");
     terminal.expect(PROMPT);
     assert_eq!(terminal.run("echo alive"), "alive");
 
     // Ctrl-D ends a program's input; at the prompt it ends the shell, and init starts another.
-    terminal.type_text("cat");
-    terminal.press("\r");
-    terminal.expect("\n");
+    terminal.start("cat");
     terminal.press("typed\r");
     terminal.expect("typed\n");
     terminal.expect("typed\n");

@@ -33,12 +33,12 @@ pub struct Terminal {
 impl Terminal {
     /// Boots a machine and waits for the shell's prompt.
     pub fn boot(machine: &Machine) -> Terminal {
-        let mut terminal = Terminal::start(machine);
+        let mut terminal = Terminal::open(machine);
         terminal.expect(PROMPT);
         terminal
     }
 
-    fn start(machine: &Machine) -> Terminal {
+    fn open(machine: &Machine) -> Terminal {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pseudo-terminal");
         grantpt(&master).expect("a pseudo-terminal of ours");
         unlockpt(&master).expect("a pseudo-terminal to open");
@@ -68,10 +68,14 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Presses keys and waits until their text appeared.
-    pub fn type_text(&mut self, text: &str) {
-        self.press(text);
-        self.expect(text);
+    /// Types a command line that goes on running, and gives it a moment to take over the terminal.
+    #[track_caller]
+    pub fn start(&mut self, line: &str) {
+        self.press(line);
+        self.expect(line);
+        self.press("\r");
+        self.expect("\n");
+        thread::sleep(Duration::from_secs(1));
     }
 
     /// Waits for a text and returns what came before it.
@@ -98,7 +102,8 @@ impl Terminal {
     /// Runs a command line and returns what it printed.
     #[track_caller]
     pub fn run(&mut self, line: &str) -> String {
-        self.type_text(line);
+        self.press(line);
+        self.expect(line);
         self.press("\r");
         self.expect("\n");
         let output = self.expect(PROMPT);

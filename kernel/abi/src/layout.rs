@@ -444,8 +444,6 @@ pub struct SystemInfo {
     pub slab: u64,
     /// In kernel stacks.
     pub kernel_stacks: u64,
-    /// Mapped anonymous pages of processes.
-    pub anonymous: u64,
     /// The boot archive.
     pub archive: u64,
     /// Nanoseconds since power-on.
@@ -490,6 +488,6 @@ const _: () = {
     assert!(size_of::<RegionInfo>() == 48);
     assert!(size_of::<CpuInfo>() == 48);
     assert!(size_of::<ProcessInfo>() == 64);
-    assert!(size_of::<SystemInfo>() == 120);
+    assert!(size_of::<SystemInfo>() == 112);
     assert!(size_of::<Books>() == 56);
 };

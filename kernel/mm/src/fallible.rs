@@ -85,6 +85,15 @@ impl<T> TryVec<T> for Vec<T> {
     }
 }
 
+/// `len` bytes of zeros.
+pub fn try_zeroed(len: usize) -> Result<Vec<u8>, AllocError> {
+    let mut bytes: Vec<u8> = TryVec::try_with_capacity(len)?;
+    // There is room: this cannot allocate.
+    #[allow(clippy::disallowed_methods)]
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
 struct Counted<T> {
     count: AtomicUsize,
     value: T,

@@ -11,7 +11,7 @@ use quire_mm::sim::Sim;
 
 type Block = PageBlock<&'static Sim>;
 
-const STEPS: usize = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+const STEPS: usize = if cfg!(debug_assertions) { 8_000 } else { 200_000 };
 
 /// Marsaglia's xorshift: what a stress test needs.
 struct Random(u64);

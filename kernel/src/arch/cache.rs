@@ -2,16 +2,22 @@
 
 use core::arch::asm;
 
-use aarch64_cpu::registers::{CTR_EL0, Readable};
-
 use super::barrier::{dsb_ish, dsb_sy, isb};
 
+/// CTR_EL0: what the caches of this CPU are like.
+fn ctr() -> u64 {
+    let ctr: u64;
+    // SAFETY: a constant of the CPU.
+    unsafe { asm!("mrs {}, ctr_el0", out(reg) ctr, options(pure, nomem, nostack, preserves_flags)) }
+    ctr
+}
+
 fn data_line() -> usize {
-    4 << CTR_EL0.read(CTR_EL0::DminLine)
+    4 << (ctr() >> 16 & 15)
 }
 
 fn instruction_line() -> usize {
-    4 << CTR_EL0.read(CTR_EL0::IminLine)
+    4 << (ctr() & 15)
 }
 
 /// Cleans to the point of coherency: a CPU with its MMU off, or a device that does not snoop, reads what was
@@ -31,7 +37,7 @@ pub fn clean_to_memory(start: *const u8, len: usize) {
 /// clean data to the point of unification, invalidate instructions, each followed by DSB. CTR_EL0.IDC and DIC
 /// say which of the two a CPU does not need.
 pub fn sync_instructions(start: *const u8, len: usize) {
-    let ctr = CTR_EL0.get();
+    let ctr = ctr();
     let (idc, dic) = (ctr >> 28 & 1 == 1, ctr >> 29 & 1 == 1);
     let end = start.addr() + len;
     if !idc {

@@ -53,7 +53,7 @@ _head:
     b       primary_entry               // code0
     .long   0                           // code1
     .quad   {TEXT_OFFSET}               // text_offset
-    .quad   __image_end - __image_start // image_size, .bss included
+    .quad   __image_size                // .bss included
     .quad   0xa                         // flags: little-endian, 4 KiB pages, anywhere in memory
     .quad   0, 0, 0
     .ascii  "ARM\x64"
@@ -215,7 +215,8 @@ to_el1:
     ubfx    x0, x0, #24, #4             // GIC system registers
     cbz     x0, 7f
     mrs     x0, S3_4_C12_C9_5           // ICC_SRE_EL2: SRE, and EL1 may set its own
-    orr     x0, x0, #9
+    mov     x1, #9
+    orr     x0, x0, x1
     msr     S3_4_C12_C9_5, x0
     isb
     msr     S3_4_C12_C11_0, xzr         // ICH_HCR_EL2

@@ -189,9 +189,9 @@ fn insert(drafts: &mut Vec<Draft>, entry: &Entry) -> Result<(), quire_mm::fallib
 /// Sorts by (parent, name), level by level, so that children follow each other.
 fn finish(drafts: Vec<Draft>) -> Result<Vec<Node>, Error> {
     let no_memory = |_| Error::NoMemory;
-    let mut nodes: Vec<Node> = Vec::try_with_capacity(drafts.len()).map_err(no_memory)?;
+    let mut nodes: Vec<Node> = TryVec::try_with_capacity(drafts.len()).map_err(no_memory)?;
     // For each node in its final place, its number as a draft.
-    let mut order: Vec<usize> = Vec::try_with_capacity(drafts.len()).map_err(no_memory)?;
+    let mut order: Vec<usize> = TryVec::try_with_capacity(drafts.len()).map_err(no_memory)?;
     order.try_push(0).map_err(no_memory)?;
     nodes.try_push(node(&drafts[0], 0, 0)).map_err(no_memory)?;
     let mut at = 0;

@@ -20,7 +20,6 @@ pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
 /// The machine as a whole.
 pub fn system() -> SystemInfo {
     let board = BOARD.get();
-    let zones = PAGES.zone_infos();
     let mut name = [0; 32];
     let text = board.compatible.first().map_or("", |c| c.as_str()).as_bytes();
     let n = text.len().min(31);
@@ -28,12 +27,11 @@ pub fn system() -> SystemInfo {
     let (stacks, spare) = stack::pages();
     SystemInfo {
         ram: board.memory_size() / PAGE_SIZE as u64,
-        managed: zones.clone().map(|z| z.managed).sum(),
-        free: zones.map(|z| z.free + u64::from(z.per_cpu)).sum::<u64>() + spare as u64,
+        managed: PAGES.total_managed() as u64,
+        free: (PAGES.total_free() + spare) as u64,
         page_tables: SPACES.tables() as u64,
         slab: heap::SLAB.pages() as u64,
         kernel_stacks: stacks as u64,
-        anonymous: SPACES.anon() as u64,
         archive: archive::range(board).map_or(0, |r| archive::pages(&r)) as u64,
         uptime_ns: timer::now_ns(),
         first_user_ns: FIRST_USER_NS.load(Ordering::Relaxed),
@@ -45,7 +43,7 @@ pub fn system() -> SystemInfo {
 
 /// A zone; they come node by node.
 pub fn zone(index: usize) -> Option<ZoneInfo> {
-    PAGES.zone_infos().nth(index)
+    PAGES.zones().nth(index).map(|z| z.info())
 }
 
 /// A region of the physical map.

@@ -7,7 +7,7 @@ use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
-use quire_mm::{Machine, slab};
+use quire_mm::Machine;
 use quire_platform::bootargs;
 use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
 
@@ -79,7 +79,7 @@ pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> R
     kernel_map::adopt(table);
     let summary = page_allocator(board, memory)?;
     let args = board.chosen.bootargs.as_str();
-    heap::init_slab(slab::Config::from_args(|key| bootargs::find(args, key)));
+    heap::init_slab(args, &board.chosen.rng_seed);
     Ok(summary)
 }
 
@@ -168,11 +168,9 @@ fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
 }
 
 fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr) -> Result<(), MapError> {
-    // SAFETY: the linker script defines the symbols; only their addresses are used.
-    let [start, text_end, rodata_end, guard_end, end] = unsafe {
-        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __boot_stack_bottom, &raw const __image_end]
-            .map(|s| s.addr())
-    };
+    let symbols: [*const u8; 5] =
+        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __boot_stack_bottom, &raw const __image_end];
+    let [start, text_end, rodata_end, guard_end, end] = symbols.map(|s| s.addr());
     // The page below the boot stack stays unmapped.
     let guard = guard_end - PAGE_SIZE;
     let parts = [
@@ -206,7 +204,9 @@ fn all_memory(
     near: &PhysRange,
 ) -> Result<KernelTable, Error> {
     let mut at = PhysAddr::new(0);
-    while let Some(region) = memory.memory().find(|m| !m.no_map && m.range.end > at) {
+    loop {
+        let next = memory.memory().find(|m| !m.no_map && m.range.end > at);
+        let Some(region) = next else { break };
         let whole = region.range.start.max(at)..region.range.end;
         at = region.range.end;
         // What is near is mapped already.
@@ -222,7 +222,9 @@ fn all_memory(
     barrier::dsb_ishst();
     barrier::isb();
     let mut next = Pfn(0);
-    while let Some(frames) = mem_map_ranges(memory).find(|r| r.start >= next) {
+    loop {
+        let frames = mem_map_ranges(memory).find(|r| r.start >= next);
+        let Some(frames) = frames else { break };
         next = frames.end;
         map_records(&mut table, memory, image, near, frames.start..frames.end)?;
     }

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::layout::poll;
-use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::fallible::{KArc, try_zeroed};
 use quire_mm::sync::Rank;
 
 use crate::task::wait::{Sleep, WaitQueue};
@@ -145,8 +145,7 @@ impl Pipe {
 
     /// Makes the ring `size` bytes long, with the lock open while memory is found.
     fn grow(&self, size: usize) -> Result<(), Errno> {
-        let mut larger = Vec::try_with_capacity(size).map_err(Errno::from)?;
-        larger.resize(size, 0);
+        let mut larger = try_zeroed(size)?;
         let mut ring = self.ring.lock();
         let old_size = ring.bytes.len();
         if old_size < size {

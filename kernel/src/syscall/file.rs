@@ -8,7 +8,7 @@ use quire_abi::flags::{Open, sig};
 use quire_abi::layout::{Iovec, PollFd, Stat, Timespec, at, dtype, mode, poll as poll_bits, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::fallible::{KArc, TryVec, try_zeroed};
 
 use super::{Answer, Args, signal as signal_calls, time};
 use crate::arch::{timer, uaccess};
@@ -40,9 +40,7 @@ fn limit() -> u64 {
 
 /// Room for a path.
 pub fn path_buffer() -> Result<Vec<u8>, Errno> {
-    let mut buffer = Vec::try_with_capacity(PATH_MAX).map_err(Errno::from)?;
-    buffer.resize(PATH_MAX, 0);
-    Ok(buffer)
+    Ok(try_zeroed(PATH_MAX)?)
 }
 
 /// What a (directory, path) pair names. `flags` are those of the `*at` calls.
@@ -228,8 +226,7 @@ fn write_pipe(pipe: &Pipe, nonblocking: bool, from: UserAddr, len: usize) -> Ans
         let n = uaccess::copy_from_user(&mut small[..len], from)?;
         return write(&small[..n]);
     }
-    let mut buffer = Vec::try_with_capacity(PAGE_SIZE).map_err(Errno::from)?;
-    buffer.resize(PAGE_SIZE, 0);
+    let mut buffer = try_zeroed(PAGE_SIZE)?;
     let mut done = 0;
     while done < len {
         let n = PAGE_SIZE.min(len - done);
@@ -592,7 +589,7 @@ pub fn ppoll(a: Args) -> Answer {
         Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
         None => None,
     };
-    let mut watched: Vec<(PollFd, Option<KArc<OpenFile>>)> = Vec::try_with_capacity(count).map_err(Errno::from)?;
+    let mut watched: Vec<(PollFd, Option<KArc<OpenFile>>)> = TryVec::try_with_capacity(count).map_err(Errno::from)?;
     let table = table()?;
     for i in 0..count {
         let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;

@@ -1,7 +1,7 @@
 //! brk, mmap and what changes mappings.
 
 use quire_abi::Errno;
-use quire_abi::flags::{Map, Prot};
+use quire_abi::flags::{Map, Mremap, Prot};
 use quire_abi::layout::mode;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
@@ -63,7 +63,8 @@ pub fn mprotect(a: Args) -> Answer {
 }
 
 pub fn mremap(a: Args) -> Answer {
-    mm()?.remap(a.word(0), a.word(1), a.word(2), a.uint(3), a.word(4)).map(|addr| addr.get())
+    let flags = Mremap::from_bits(a.uint(3)).ok_or(Errno::EINVAL)?;
+    mm()?.remap(a.word(0), a.word(1), a.word(2), flags, a.word(4)).map(|addr| addr.get())
 }
 
 pub fn madvise(a: Args) -> Answer {
@@ -78,10 +79,6 @@ pub fn mincore(a: Args) -> Answer {
         }
     })?;
     failed.map_or(Ok(0), Err)
-}
-
-pub fn msync(a: Args) -> Answer {
-    mm()?.sync(a.word(0), a.word(1), a.uint(2)).map(|()| 0)
 }
 
 pub fn mlock(a: Args, flags: u32) -> Answer {
@@ -108,6 +105,5 @@ pub fn mlockall(a: Args) -> Answer {
 }
 
 pub fn munlockall() -> Answer {
-    mm()?.unlock_all();
-    Ok(0)
+    mm()?.lock_all(false, false, false).map(|()| 0)
 }

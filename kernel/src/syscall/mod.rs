@@ -87,7 +87,6 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::MREMAP => memory::mremap(a),
         nr::MADVISE => memory::madvise(a),
         nr::MINCORE => memory::mincore(a),
-        nr::MSYNC => memory::msync(a),
         nr::MLOCK => memory::mlock(a, 0),
         nr::MLOCK2 => memory::mlock(a, a.uint(2)),
         nr::MUNLOCK => memory::munlock(a),

@@ -12,7 +12,7 @@ use quire_abi::layout::{at, rlimit};
 use quire_abi::{Errno, layout::Rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
-use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::fallible::{KArc, TryVec, try_zeroed};
 use quire_mm::mm::{Limit, MapRequest, MmLayout};
 
 use super::process::{Process, TABLE, first_limits};
@@ -65,8 +65,7 @@ impl Strings {
     /// Reads the vector of string pointers at `addr`; a null `addr` is an empty one.
     pub fn from_user(addr: UserAddr) -> Result<Self, Errno> {
         let mut strings = Self::default();
-        let mut buffer = Vec::try_with_capacity(PAGE_SIZE).map_err(Errno::from)?;
-        buffer.resize(PAGE_SIZE, 0);
+        let mut buffer = try_zeroed(PAGE_SIZE)?;
         let mut slot = addr;
         while addr.get() != 0 {
             let pointer: usize = uaccess::get(slot)?;

@@ -34,9 +34,6 @@ pub type Object = quire_mm::object::Object<Cpu>;
 
 const _: () = assert!(PERCPU.len() == MAX_CPUS);
 
-/// What the address spaces share.
-pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
-
 // SAFETY: boot maps all DRAM at PAGE_OFFSET before anything asks for the direct map; TPIDR_EL1 gives the CPU its
 // number, which never changes; the TLB operations end with the barriers that complete them.
 unsafe impl Machine for Cpu {

@@ -113,7 +113,7 @@ fn take_slot() -> Result<usize, Errno> {
             }
             (slots.fresh + 1).next_power_of_two().max(64)
         };
-        let mut larger = Vec::try_with_capacity(wanted).map_err(Errno::from)?;
+        let mut larger: Vec<usize> = TryVec::try_with_capacity(wanted).map_err(Errno::from)?;
         let mut slots = SLOTS.lock();
         if slots.unmapped.capacity() < wanted {
             let old = core::mem::take(&mut slots.unmapped);

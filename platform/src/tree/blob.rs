@@ -16,8 +16,8 @@
 
 use super::TreeError;
 
-/// Nodes below nodes, at most; real trees stay below 10. It bounds the stack that a walk needs.
-pub const MAX_DEPTH: usize = 16;
+/// Nodes below nodes, at most; a Pi 4's tree has 6 levels. It bounds the stack that a walk needs, 300 bytes each.
+pub const MAX_DEPTH: usize = 12;
 /// The arm64 boot protocol allows a tree of 2 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
 /// Bytes of a tree that [`total_size`] needs to see.

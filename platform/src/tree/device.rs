@@ -41,6 +41,14 @@ pub enum Power {
     Bcm2835Pm(Region),
 }
 
+impl Power {
+    /// Its registers.
+    pub fn registers(&self) -> Region {
+        let Self::Bcm2835Pm(registers) = self;
+        *registers
+    }
+}
+
 impl Uart {
     /// Whether `name` is its alias, its path, or its path with some unit addresses left out.
     pub fn is_called(&self, name: &str) -> bool {
@@ -73,13 +81,13 @@ impl Board {
         } else {
             return;
         };
-        let Some((base, size)) = scope.mmio(node, 0) else {
+        let Some(registers) = scope.mmio(node, 0) else {
             return self.warn(Oddity::BadDevice, node.name, 0, 0);
         };
         let clock_phandle = node.property("clocks").and_then(|clocks| Cells(clocks).take(1)).unwrap_or(0) as u32;
         let uart = Uart {
             kind,
-            registers: Region { base, size },
+            registers,
             interrupt: None,
             clock: node.word("clock-frequency").filter(|hertz| *hertz > 0),
             path: path(scope, node),
@@ -89,7 +97,7 @@ impl Board {
         match self.uarts.push(uart) {
             // As long as the board's list: entries of the same index belong together.
             Ok(()) => drop(devices.uarts.push((Wires::of(scope, node), clock_phandle))),
-            Err(_) => self.warn(Oddity::TooMany, node.name, base, size),
+            Err(_) => self.warn(Oddity::TooMany, node.name, registers.base, registers.size),
         }
     }
 
@@ -106,9 +114,32 @@ impl Board {
     pub(super) fn read_power<'a>(&mut self, scope: &Scope<'a, '_>, node: &Node<'a>) {
         if self.power.is_none() && node.is_compatible(&["brcm,bcm2835-pm", "brcm,bcm2835-pm-wdt"]) {
             match scope.mmio(node, 0) {
-                Some((base, size)) => self.power = Some(Power::Bcm2835Pm(Region { base, size })),
+                Some(registers) => self.power = Some(Power::Bcm2835Pm(registers)),
                 None => self.warn(Oddity::BadDevice, node.name, 0, 0),
             }
+        }
+    }
+
+    /// Runs after the banks are settled. Registers that are memory at the same time are a lie: to use them would
+    /// overwrite what is kept there.
+    pub(super) fn drop_devices_in_memory(&mut self, devices: &mut Devices<'_>) {
+        for at in (0..self.uarts.len()).rev() {
+            let registers = self.uarts[at].registers;
+            if self.touches_memory(&registers) {
+                self.warn(Oddity::BadDevice, "serial", registers.base, registers.size);
+                self.uarts.remove(at);
+                devices.uarts.remove(at);
+            }
+        }
+        let in_memory =
+            self.controller.as_ref().and_then(|gic| gic.regions().find(|region| self.touches_memory(region)));
+        if let Some(registers) = in_memory {
+            self.warn(Oddity::BadDevice, "interrupt-controller", registers.base, registers.size);
+            self.controller = None;
+        }
+        if let Some(Power::Bcm2835Pm(registers)) = self.power.filter(|power| self.touches_memory(&power.registers())) {
+            self.warn(Oddity::BadDevice, "power", registers.base, registers.size);
+            self.power = None;
         }
     }
 
@@ -149,21 +180,11 @@ impl Board {
 /// The path of `node`; what does not fit is cut, and then nobody finds it by path.
 fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
     let mut path = String::new();
-    push_scope(&mut path, scope);
-    push_name(&mut path, node);
+    for node in scope.nodes().chain([node]) {
+        let at = if node.unit.is_some() { "@" } else { "" };
+        for part in ["/", node.name, at, node.unit.unwrap_or_default()] {
+            copy(&mut path, part);
+        }
+    }
     path
-}
-
-fn push_scope(path: &mut String<96>, scope: &Scope<'_, '_>) {
-    if let Some(above) = scope.above {
-        push_scope(path, above);
-        push_name(path, &scope.node);
-    }
-}
-
-fn push_name(path: &mut String<96>, node: &Node<'_>) {
-    let at = if node.unit.is_some() { "@" } else { "" };
-    for part in ["/", node.name, at, node.unit.unwrap_or_default()] {
-        copy(path, part);
-    }
 }

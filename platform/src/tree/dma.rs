@@ -8,7 +8,7 @@ impl Board {
     /// adds no limit of its own.
     pub(super) fn read_dma<'a>(&mut self, scope: &Scope<'a, '_>, node: &Node<'a>) {
         let Some(ranges) = node.dma_ranges.filter(|ranges| !ranges.is_empty()) else { return };
-        let (child, parent) = (node.cells, scope.node.cells);
+        let (child, parent) = (node.cells, scope.cells());
         let words = child.address.saturating_add(parent.address).saturating_add(child.size);
         let entries = ranges.chunks_exact(words.saturating_mul(4).max(1));
         // The bus address may have more cells than we read (PCI has three); only the CPU's side matters here.

@@ -29,6 +29,17 @@ pub enum Controller {
     },
 }
 
+impl Controller {
+    /// All its registers.
+    pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        let (fixed, more) = match self {
+            Self::GicV2 { distributor, cpu_interface } => ([Some(*distributor), Some(*cpu_interface)], &[][..]),
+            Self::GicV3 { distributor, redistributors, .. } => ([Some(*distributor), None], redistributors.as_slice()),
+        };
+        fixed.into_iter().flatten().chain(more.iter().copied())
+    }
+}
+
 /// How an interrupt is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
@@ -140,7 +151,7 @@ impl Board {
         if !(v3 || node.is_compatible(&GIC_V2)) || self.controller.is_some() {
             return;
         }
-        let region = |index| scope.mmio(node, index).map(|(base, size)| Region { base, size });
+        let region = |index| scope.mmio(node, index);
         let found = if v3 { gic_v3(node, region) } else { gic_v2(region) };
         let cells = node.interrupt_cells.filter(|cells| (3..=4).contains(cells));
         match (found, cells) {

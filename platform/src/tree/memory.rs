@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use super::walk::{Cells, Node, Scope};
+use super::walk::{Cells, Node, Scope, pairs};
 use super::{Board, MAX_BANKS, MAX_NODES, Oddity, PAGE, Region};
 
 /// A run of memory that belongs to one NUMA node.
@@ -68,7 +68,7 @@ impl Board {
     pub(super) fn add_memory<'a>(&mut self, root: &Scope<'a, '_>, node: &Node<'a>) {
         let numa = self.numa_node(node);
         let Some(reg) = node.property("reg") else { return };
-        for pair in root.pairs(reg) {
+        for pair in pairs(reg, root.cells()) {
             match pair {
                 Some((_, 0)) => {}
                 Some((base, size)) => match Region::new(base, size) {
@@ -84,9 +84,16 @@ impl Board {
         let (base, end) = (region.base.next_multiple_of(PAGE), region.end() / PAGE * PAGE);
         match end.checked_sub(base).and_then(|size| Region::new(base, size)) {
             None => self.warn(Oddity::TinyBank, name, region.base, region.size),
-            Some(whole) if self.banks.push(Bank { region: whole, node }).is_ok() => {}
+            Some(whole) if self.insert_bank(Bank { region: whole, node }) => {}
             Some(_) => self.warn(Oddity::TooMany, name, region.base, region.size),
         }
+    }
+
+    /// Keeps banks in order; false if there is no room.
+    fn insert_bank(&mut self, bank: Bank) -> bool {
+        let key = |bank: &Bank| (bank.region.base, bank.node);
+        let at = self.banks.partition_point(|other| key(other) <= key(&bank));
+        self.banks.insert(at, bank).is_ok()
     }
 
     /// The NUMA node of a memory or CPU node.
@@ -101,9 +108,8 @@ impl Board {
         }
     }
 
-    /// Sorts banks, joins those of one node that touch, and takes what two claim from the higher one.
+    /// Joins banks of one node that touch, and takes what two claim from the higher one.
     pub(super) fn settle_banks(&mut self) {
-        self.banks.sort_unstable_by_key(|bank| (bank.region.base, bank.node));
         let mut settled: Vec<Bank, MAX_BANKS> = Vec::new();
         for bank in core::mem::take(&mut self.banks) {
             let Some(last) = settled.last_mut() else {

@@ -87,7 +87,7 @@ impl Region {
     }
 }
 
-/// Everything that the kernel boots from. About 20 KiB: keep it in a `static` and fill it with [`Board::read`].
+/// Everything that the kernel boots from. About 16 KiB: keep it in a `static` and fill it with [`Board::read`].
 #[derive(Clone, Debug)]
 pub struct Board {
     /// The board's name, for people.
@@ -188,6 +188,11 @@ impl Board {
         base >= region.end()
     }
 
+    /// Whether any of `region` is memory.
+    pub fn touches_memory(&self, region: &Region) -> bool {
+        self.banks.iter().any(|bank| bank.region.overlaps(region))
+    }
+
     fn warn(&mut self, what: Oddity, node: &str, base: u64, size: u64) {
         let node = name(node, None);
         if self.warnings.push(Warning { what, node, base, size }).is_err() {
@@ -210,8 +215,7 @@ impl Board {
         self.distances.validate()?;
         for reserved in &self.reserved {
             promise(sane(&reserved.region), "reservations are sane")?;
-            let in_memory = self.banks.iter().any(|bank| bank.region.overlaps(&reserved.region));
-            promise(in_memory, "reservations touch memory")?;
+            promise(self.touches_memory(&reserved.region), "reservations touch memory")?;
             let lendable = !reserved.flags.contains(ReservationFlags::REUSABLE) || self.is_memory(&reserved.region);
             promise(lendable, "reusable reservations are memory")?;
         }
@@ -222,6 +226,11 @@ impl Board {
         promise(self.cpus.iter().all(|cpu| usize::from(cpu.node) < MAX_NODES), "CPUs have known nodes")?;
         let initrd = self.chosen.initrd.as_ref();
         promise(initrd.is_none_or(|initrd| self.is_memory(&initrd.region)), "the initrd is in memory")?;
+        let mut registers =
+            self.uarts.iter().map(|uart| uart.registers).chain(self.power.map(|power| power.registers()));
+        let mut gic = self.controller.iter().flat_map(Controller::regions);
+        let device = |region: Region| sane(&region) && !self.touches_memory(&region);
+        promise(registers.all(device) && gic.all(device), "registers are no memory")?;
         promise(self.stdout.is_none_or(|at| at < self.uarts.len()), "stdout is a known port")?;
         let limit_useful = self.dma_limit.is_none_or(|limit| self.banks.iter().any(|bank| bank.region.base < limit));
         promise(limit_useful, "DMA reaches some memory")

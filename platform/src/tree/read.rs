@@ -3,7 +3,7 @@
 use super::blob::Blob;
 use super::device::Devices;
 use super::interrupt::Specifiers;
-use super::walk::{Node, Scope};
+use super::walk::{Node, Path, Scope};
 use super::{Board, Oddity, TreeError, copy};
 
 /// What the walk leaves for later.
@@ -20,15 +20,15 @@ struct Later<'a> {
 pub(super) fn board(board: &mut Board, bytes: &[u8]) -> Result<(), TreeError> {
     let blob = Blob::new(bytes)?;
     let root = Node::root(&blob)?;
-    let scope = Scope::root(root);
     let mut later = Later::default();
     board.identify(&root);
-    board.walk(&scope, &mut later)?;
+    board.walk(root, &mut later)?;
 
     board.settle_banks();
     if board.banks.is_empty() {
         return Err(TreeError::NoMemory);
     }
+    board.drop_devices_in_memory(&mut later.devices);
     board.check_dma_limit();
     board.read_reservations(&blob, later.reserved)?;
     if let Some(cpus) = later.cpus {
@@ -53,13 +53,17 @@ impl Board {
         }
     }
 
-    fn walk<'a>(&mut self, scope: &Scope<'a, '_>, later: &mut Later<'a>) -> Result<(), TreeError> {
-        for node in scope.node.children() {
+    // A frame of its own, since the path is large and not needed afterwards.
+    #[inline(never)]
+    fn walk<'a>(&mut self, root: Node<'a>, later: &mut Later<'a>) -> Result<(), TreeError> {
+        let mut path = Path::new(root);
+        while let Some(node) = path.next() {
             let node = node?;
+            let Some(scope) = path.scope() else { break };
             // What is not "okay" is not there, and neither is what it leads to.
-            if node.okay && !(scope.above.is_none() && self.system_node(scope, &node, later)) {
-                self.device(scope, &node, later);
-                self.walk(&scope.enter(node), later)?;
+            if node.okay && !(scope.is_root() && self.system_node(&scope, &node, later)) {
+                self.device(&scope, &node, later);
+                path.enter(node)?;
             }
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Board {
     fn add_reservation(&mut self, node: &str, base: u64, size: u64, flags: ReservationFlags) -> Result<(), TreeError> {
         match Region::new(base, size) {
             None => self.warn(Oddity::BadRegion, node, base, size),
-            Some(region) if !self.banks.iter().any(|bank| bank.region.overlaps(&region)) => {
+            Some(region) if !self.touches_memory(&region) => {
                 self.warn(Oddity::ReservedOutside, node, base, size);
             }
             Some(region) => {

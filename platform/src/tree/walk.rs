@@ -1,13 +1,14 @@
 //! Nodes, properties and what a node inherits from those above it: cells, addresses, interrupt parent.
 //!
-//! A walk goes depth first. Each level leaves a [`Scope`] on the stack that points to the level above, so that an
-//! address is translated by following pointers up. [`MAX_DEPTH`](super::blob::MAX_DEPTH) bounds the chain.
+//! A walk goes depth first and keeps a [`Path`] of the nodes above, at most [`MAX_DEPTH`], through which an address is
+//! translated level by level.
 
 use fdt::nodes::{AsNode, Node as Raw};
 use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
+use heapless::Vec;
 
-use super::blob::{Blob, be32};
-use super::{PA_LIMIT, TreeError};
+use super::blob::{Blob, MAX_DEPTH, be32};
+use super::{Region, TreeError};
 
 type Mode<'a> = (UnalignedParser<'a>, NoPanic);
 
@@ -82,20 +83,8 @@ impl<'a> Node<'a> {
     }
 
     /// The nodes right below this one.
-    pub fn children(&self) -> impl Iterator<Item = Result<Node<'a>, TreeError>> + use<'a> {
-        let children = self.raw.children().ok();
-        // After an error the reader would return it for ever.
-        let mut failed = children.is_none();
-        let mut nodes = children.map(|children| children.iter());
-        core::iter::from_fn(move || {
-            let node = match nodes.as_mut()?.next()? {
-                _ if failed => return None,
-                Ok(raw) => Node::read(raw),
-                Err(_) => Err(TreeError::Reader),
-            };
-            failed = node.is_err();
-            Some(node)
-        })
+    pub fn children(&self) -> Children<'a> {
+        Children { raw: self.raw.children().ok().map(|children| children.iter()) }
     }
 
     /// The value of a property, bytes as they stand in the tree.
@@ -140,69 +129,142 @@ impl<'a> Node<'a> {
     }
 }
 
+/// The nodes right below another. Ends after an error, which the reader would repeat for ever.
+pub(super) struct Children<'a> {
+    raw: Option<fdt::nodes::NodeChildrenIter<'a, Mode<'a>>>,
+}
+
+impl<'a> Iterator for Children<'a> {
+    type Item = Result<Node<'a>, TreeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let node = self.raw.as_mut()?.next()?.map_err(|_| TreeError::Reader).and_then(Node::read);
+        if node.is_err() {
+            self.raw = None;
+        }
+        Some(node)
+    }
+}
+
 /// A node whose children are being visited.
-pub(super) struct Scope<'a, 's> {
-    pub above: Option<&'s Scope<'a, 's>>,
-    pub node: Node<'a>,
+pub(super) struct Level<'a> {
+    node: Node<'a>,
+    children: Children<'a>,
     /// The interrupt controller's phandle that holds for `node`; 0 where nobody said.
-    pub interrupt_parent: u32,
+    interrupt_parent: u32,
+}
+
+/// The way from the root to the node that is being visited. A walk is a loop over this and not a recursion, so that no
+/// tree can exhaust the boot stack.
+pub(super) struct Path<'a>(Vec<Level<'a>, MAX_DEPTH>);
+
+impl<'a> Path<'a> {
+    /// At the root, before its first child.
+    pub fn new(root: Node<'a>) -> Self {
+        let mut path = Self(Vec::new());
+        // An empty vector has room.
+        let _ = path.push(root, root.interrupt_parent.unwrap_or(0));
+        path
+    }
+
+    /// The next node in depth-first order: below the last one if that was entered, beside it or further up if not.
+    pub fn next(&mut self) -> Option<Result<Node<'a>, TreeError>> {
+        while let Some(level) = self.0.last_mut() {
+            if let Some(node) = level.children.next() {
+                return Some(node);
+            }
+            self.0.pop();
+        }
+        None
+    }
+
+    /// Makes `node`, the last that was met, the one whose children come next.
+    pub fn enter(&mut self, node: Node<'a>) -> Result<(), TreeError> {
+        let interrupt_parent = self.scope().map_or(0, |scope| scope.interrupt_parent_of(&node));
+        self.push(node, interrupt_parent)
+    }
+
+    /// Where the last node that was met has its place.
+    pub fn scope(&self) -> Option<Scope<'a, '_>> {
+        let (bus, above) = self.0.split_last()?;
+        Some(Scope { above, bus })
+    }
+
+    fn push(&mut self, node: Node<'a>, interrupt_parent: u32) -> Result<(), TreeError> {
+        let level = Level { node, children: node.children(), interrupt_parent };
+        self.0.push(level).map_err(|_| TreeError::TooDeep)
+    }
+}
+
+/// What a node inherits: the nodes above it.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a, 's> {
+    above: &'s [Level<'a>],
+    bus: &'s Level<'a>,
 }
 
 impl<'a, 's> Scope<'a, 's> {
-    /// The scope of the root node.
-    pub fn root(node: Node<'a>) -> Self {
-        Self { above: None, node, interrupt_parent: node.interrupt_parent.unwrap_or(0) }
+    /// Whether nodes here are children of the root.
+    pub fn is_root(&self) -> bool {
+        self.above.is_empty()
     }
 
-    /// The scope of `child`, a node right below this one.
-    pub fn enter(&'s self, child: Node<'a>) -> Scope<'a, 's> {
-        Scope { above: Some(self), node: child, interrupt_parent: self.interrupt_parent_of(&child) }
+    /// The cells of addresses here.
+    pub fn cells(&self) -> CellCounts {
+        self.bus.node.cells
+    }
+
+    /// The nodes from below the root down to the one whose children we are among.
+    pub fn nodes(&self) -> impl Iterator<Item = &'s Node<'a>> + use<'a, 's> {
+        self.above.iter().chain([self.bus]).skip(1).map(|level| &level.node)
+    }
+
+    /// Each bus on the way up with the cells of the one above it.
+    fn buses(&self) -> impl Iterator<Item = (&'s Node<'a>, CellCounts)> + use<'a, 's> {
+        let (mut above, mut bus) = (self.above, self.bus);
+        core::iter::from_fn(move || {
+            let (parent, further) = above.split_last()?;
+            let step = (&bus.node, parent.node.cells);
+            (above, bus) = (further, parent);
+            Some(step)
+        })
     }
 
     /// The phandle of the controller that `child`'s interrupts go to: its own word, or the parent's, where a
     /// parent that has interrupt cells is itself the controller.
     pub fn interrupt_parent_of(&self, child: &Node<'a>) -> u32 {
-        let inherited = if self.node.interrupt_cells.is_some() { self.node.phandle } else { self.interrupt_parent };
+        let bus = self.bus;
+        let inherited = if bus.node.interrupt_cells.is_some() { bus.node.phandle } else { bus.interrupt_parent };
         child.interrupt_parent.unwrap_or(inherited)
     }
 
     /// The `index`th (address, size) of `child`'s `reg`, as the CPU sees it.
-    pub fn mmio(&self, child: &Node<'a>, index: usize) -> Option<(u64, u64)> {
-        let (address, size) = self.pairs(child.property("reg")?).nth(index)??;
+    pub fn mmio(&self, child: &Node<'a>, index: usize) -> Option<Region> {
+        let (address, size) = pairs(child.property("reg")?, self.cells()).nth(index)??;
         self.translate(address, size)
     }
 
-    /// (address, size) pairs in this scope's cells, untranslated. A pair that does not fit 64 bits is `None`.
-    pub fn pairs(&self, value: &'a [u8]) -> impl Iterator<Item = Option<(u64, u64)>> + use<'a> {
-        pairs(value, self.node.cells)
-    }
-
-    /// A child's address on this bus, as the CPU sees it. `None` where a bus on the way up has no `ranges` (its
+    /// A child's registers on this bus, as the CPU sees them. `None` where a bus on the way up has no `ranges` (its
     /// children are not memory mapped) or none that holds all of the region.
-    pub fn translate(&self, address: u64, size: u64) -> Option<(u64, u64)> {
+    fn translate(&self, address: u64, size: u64) -> Option<Region> {
         let mut address = address;
-        let mut scope = self;
-        while let Some(above) = scope.above {
-            let ranges = scope.node.ranges?;
+        for (bus, parent) in self.buses() {
+            let ranges = bus.ranges?;
             if !ranges.is_empty() {
-                address = translate_once(ranges, scope.node.cells, above.node.cells, address, size)?;
+                address = translate_once(ranges, bus.cells, parent, address, size)?;
             }
-            scope = above;
         }
-        let end = address.checked_add(size)?;
-        (size > 0 && end <= PA_LIMIT).then_some((address, size))
+        Region::new(address, size)
     }
 
     /// As [`Scope::translate`], for what a device on this bus sees: through `dma-ranges`, where a missing one means
     /// that nothing changes.
     pub fn translate_dma(&self, address: u64, size: u64) -> Option<u64> {
         let mut address = address;
-        let mut scope = self;
-        while let Some(above) = scope.above {
-            if let Some(ranges) = scope.node.dma_ranges.filter(|ranges| !ranges.is_empty()) {
-                address = translate_once(ranges, scope.node.cells, above.node.cells, address, size)?;
+        for (bus, parent) in self.buses() {
+            if let Some(ranges) = bus.dma_ranges.filter(|ranges| !ranges.is_empty()) {
+                address = translate_once(ranges, bus.cells, parent, address, size)?;
             }
-            scope = above;
         }
         Some(address)
     }

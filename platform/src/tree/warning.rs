@@ -52,7 +52,7 @@ pub enum Oddity {
     BadPsci,
     /// An interrupt that its controller cannot have. Left out.
     BadInterrupt,
-    /// A device whose registers cannot be reached through the buses above it. Left out.
+    /// A device whose registers cannot be reached through the buses above it, or are memory. Left out.
     BadDevice,
     /// A `dma-ranges` from which no memory could be reached. Left out.
     BadDma,
@@ -81,7 +81,7 @@ impl Oddity {
             Self::BadRelease => "release address not aligned or not in memory, this CPU cannot be started",
             Self::BadPsci => "PSCI without a usable method, left out",
             Self::BadInterrupt => "interrupt that the controller cannot have, left out",
-            Self::BadDevice => "registers out of reach, device left out",
+            Self::BadDevice => "registers out of reach or in memory, device left out",
             Self::BadDma => "dma-ranges that reach no memory, left out",
             Self::NoSuchDevice => "path leads to no known device, left out",
             Self::TooMany => "no room for more of this kind, left out",

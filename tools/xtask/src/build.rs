@@ -75,10 +75,7 @@ fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8], profile: &[
     }
     fs::create_dir_all(root.join("boot"))?;
     fs::write(root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)?;
-    let etc = workspace.root.join("user/etc");
-    if etc.exists() {
-        copy_tree(&etc, &root.join("etc"))?;
-    }
+    copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
     for program in programs(workspace, profile)? {
         let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;
         let to = root.join(format!("{dir}{}", program.name));
@@ -90,13 +87,9 @@ fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8], profile: &[
 }
 
 fn programs(workspace: &Workspace, profile: &[&str]) -> Result<Vec<Executable>> {
-    let packages: Vec<&str> = PROGRAM_PACKAGES.iter().map(|(p, _)| *p).filter(|p| workspace.has(p)).collect();
-    if packages.is_empty() {
-        return Ok(Vec::new());
-    }
     // Debug information is for the host's debugger; in the archive it would only take memory.
     let strip = [profile, &["--config", "profile.release.strip='symbols'", "--config", "profile.dev.strip='symbols'"]];
-    workspace.build(&packages, USER_TARGET, &strip.concat())
+    workspace.build(&PROGRAM_PACKAGES.map(|(package, _)| package), USER_TARGET, &strip.concat())
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {

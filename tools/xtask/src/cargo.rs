@@ -47,11 +47,6 @@ impl Workspace {
         Ok(Workspace { root, out, toolchain, metadata })
     }
 
-    /// Whether a package of this name exists.
-    pub fn has(&self, package: &str) -> bool {
-        self.metadata.workspace_packages().iter().any(|p| p.name == package)
-    }
-
     /// The packages under user/ that only build for the bare machine: those that plain `cargo test` leaves out.
     pub fn bare_metal_programs(&self) -> Vec<&str> {
         let host = self.metadata.workspace_default_packages();

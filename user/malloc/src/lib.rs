@@ -4,21 +4,42 @@
 //! host that it is tested on.
 #![cfg_attr(not(test), no_std)]
 
-mod simple;
+mod arena;
+mod bins;
+mod cache;
+mod chunk;
+mod guard;
+mod heap;
+mod large;
+mod lock;
+mod malloc;
+mod mapped;
+mod options;
+mod remote;
+mod resize;
 mod system;
+mod walk;
 
 use core::alloc::{GlobalAlloc, Layout};
 
-pub use simple::{Malloc, ThreadBlock};
+pub use cache::ThreadBlock;
+pub use malloc::Malloc;
+pub use options::Parameter;
 pub use system::{Advice, PAGE, System};
+pub use walk::{Kind, Seen, Totals};
 
 // SAFETY: blocks are disjoint, as large and as aligned as asked for, and stay until they are freed.
 unsafe impl<S: System> GlobalAlloc for Malloc<S> {
+    #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.memalign(layout.align(), layout.size())
     }
 
+    #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= chunk::ALIGN {
+            return self.calloc(1, layout.size());
+        }
         let at = self.memalign(layout.align(), layout.size());
         if !at.is_null() {
             // SAFETY: the block holds `size` bytes and nobody else knows it.
@@ -27,8 +48,25 @@ unsafe impl<S: System> GlobalAlloc for Malloc<S> {
         at
     }
 
+    #[inline]
     unsafe fn dealloc(&self, at: *mut u8, _: Layout) {
         // SAFETY: `at` came from `alloc`, says the caller.
         unsafe { self.free(at) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if layout.align() <= chunk::ALIGN {
+            // SAFETY: `at` came from `alloc`, and `size` is not 0, says the caller.
+            return unsafe { self.realloc(at, size) };
+        }
+        let new = self.memalign(layout.align(), size);
+        if !new.is_null() {
+            // SAFETY: both blocks are alive, disjoint, and as large as the smaller size.
+            unsafe {
+                new.copy_from_nonoverlapping(at, layout.size().min(size));
+                self.free(at);
+            }
+        }
+        new
     }
 }

@@ -67,12 +67,15 @@ pub unsafe trait System: Sync {
     /// Nobody uses the range until it is unmapped.
     unsafe fn forbid(&self, at: NonNull<u8>, bytes: usize) -> bool;
 
-    /// The calling thread's block, or null where there is none (yet): the thread then works without a cache.
-    fn thread_block(&self) -> *mut ThreadBlock;
+    /// The calling thread's block.
+    fn thread_block(&self) -> NonNull<ThreadBlock>;
 
-    /// Called once for each thread before its block is first filled: arrange that [`Malloc::thread_exit`]
-    /// (crate::Malloc::thread_exit) runs on the thread when it ends.
-    fn adopt_thread(&self) {}
+    /// Called once for each thread before its block is first filled: arrange that
+    /// [`Malloc::thread_exit`](crate::Malloc::thread_exit) runs on the thread when it ends. Answers whether it will;
+    /// a thread for which it will not gets no cache.
+    fn adopt_thread(&self) -> bool {
+        true
+    }
 
     /// Called once before the first block is handed out: arrange that `before_fork`, `after_fork_parent` and
     /// `after_fork_child` of [`Malloc`](crate::Malloc) run around a fork.

@@ -54,7 +54,7 @@ impl ObjectPage {
 
 enum Content {
     /// `len` bytes at `start` in the direct map. Bit n of `synced`: page n is fit to be executed.
-    BootFile { start: PhysAddr, len: usize, synced: Vec<AtomicU64> },
+    BootFile { start: PhysAddr, len: usize, padded: bool, synced: Vec<AtomicU64> },
     /// Pages that begin as zeros.
     SharedAnon { pages: usize },
 }
@@ -69,13 +69,14 @@ pub struct Object<M: Machine> {
 
 impl<M: Machine> Object<M> {
     /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written by anyone.
-    pub fn boot_file(machine: M, start: PhysAddr, len: usize) -> Result<KArc<Self>, AllocError> {
+    /// `padded`: the rest of the last page is zeros, so that it too can be mapped where it lies.
+    pub fn boot_file(machine: M, start: PhysAddr, len: usize, padded: bool) -> Result<KArc<Self>, AllocError> {
         let words = len.div_ceil(PAGE_SIZE).div_ceil(64);
         let mut synced: Vec<AtomicU64> = TryVec::try_with_capacity(words)?;
         for _ in 0..words {
             synced.try_push(AtomicU64::new(0))?;
         }
-        Self::make(machine, Content::BootFile { start, len, synced })
+        Self::make(machine, Content::BootFile { start, len, padded, synced })
     }
 
     /// Shared anonymous memory.
@@ -105,8 +106,9 @@ impl<M: Machine> Object<M> {
     #[inline]
     pub fn in_place(&self, index: usize) -> Option<PhysAddr> {
         match &self.content {
-            Content::BootFile { start, len, .. } if start.is_aligned(PAGE_SIZE) && index < len >> PAGE_SHIFT => {
-                Some(*start + (index << PAGE_SHIFT))
+            Content::BootFile { start, len, padded, .. } if start.is_aligned(PAGE_SIZE) => {
+                let whole = if *padded { len.div_ceil(PAGE_SIZE) } else { len >> PAGE_SHIFT };
+                (index < whole).then(|| *start + (index << PAGE_SHIFT))
             }
             _ => None,
         }

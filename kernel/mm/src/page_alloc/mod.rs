@@ -339,8 +339,8 @@ impl<M: Machine> PageAllocator<M> {
         }
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
-            while let Some(pfn) = chain.pop(frames) {
-                area.free_block(frames, pfn, 0);
+            while let Some(page) = chain.pop(frames) {
+                area.free_block(frames, Pfn(page as usize), 0);
             }
         });
     }

@@ -6,6 +6,7 @@ use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{MAX_ORDER, MigrateType};
 use crate::fallible::AllocError;
 use crate::machine::Machine;
+use crate::page::link;
 use crate::pcp::Chain;
 use crate::zone::{Demand, Depth, MAX_NODES};
 
@@ -131,7 +132,7 @@ impl<M: Machine> PageAllocator<M> {
             for _ in 0..room {
                 let Some(pfn) = area.allocate(frames, 0, wanted) else { break };
                 frames.page(pfn).make_cached();
-                chain.push(frames, pfn);
+                chain.push(frames, link(pfn));
             }
         });
         chain

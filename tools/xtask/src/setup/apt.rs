@@ -25,23 +25,24 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
     }
     arguments.extend(packages);
     need_root(&format!("apt-get {}", arguments.join(" ")))?;
-    update()?;
+    update();
     run(apt_get().args(arguments))
 }
 
-/// The suite to install a package from so that it has at least this version: `None` is the default one.
+/// Installs a package in this version or a newer one, if the distribution has such a one.
 ///
 /// Debian 12 is the release whose own QEMU is too old and whose backports have a newer one.
-pub fn backports_if_older(package: &str, minimum: (u32, u32)) -> Result<Option<String>> {
-    let Some(codename) = debian_codename() else { return Ok(None) };
-    need_root(&format!("apt-get install {package} (from {codename}-backports)"))?;
-    update()?;
-    if candidate(package)?.is_some_and(|version| version >= minimum) {
-        return Ok(None);
+pub fn install_at_least(package: &str, minimum: (u32, u32)) -> Result<()> {
+    update();
+    let new_enough = candidate(package)?.is_some_and(|version| version >= minimum);
+    match debian_codename() {
+        Some(codename) if !new_enough => {
+            let suite = format!("{codename}-backports");
+            add_suite(&codename, &suite)?;
+            install(&[package], Some(&suite))
+        }
+        _ => install(&[package], None),
     }
-    let suite = format!("{codename}-backports");
-    add_suite(&codename, &suite)?;
-    Ok(Some(suite))
 }
 
 /// The code name of this Debian release; `None` on another distribution.
@@ -67,9 +68,12 @@ fn add_suite(codename: &str, suite: &str) -> Result<()> {
     if sources()?.iter().any(|(_, name)| name == suite) {
         return Ok(());
     }
+    let uri = archive_of(codename)?;
     let file = format!("/etc/apt/sources.list.d/{suite}.sources");
+    let line = format!("deb {uri} {suite} main");
+    need_root(&format!("sh -c 'echo {line} >/etc/apt/sources.list.d/{suite}.list && apt-get update'"))?;
     say(&format!("adding the suite {suite} to apt's sources ({file})"));
-    fs::write(&file, source(&archive_of(codename)?, suite, "main"))?;
+    fs::write(&file, source(&uri, suite, "main"))?;
     run(apt_get().arg("update"))
 }
 
@@ -179,24 +183,26 @@ fn know_arm64() -> Result<()> {
     let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
     if native.trim() != ARM64 && !foreign.lines().any(|a| a == ARM64) {
         let add = ["--add-architecture", ARM64];
-        need_root(&format!("dpkg {} && apt-get update", add.join(" ")))?;
+        need_root(&format!("sh -c 'dpkg {} && apt-get update'", add.join(" ")))?;
         say("making apt list the packages of arm64 as well");
         run(Command::new("dpkg").args(add))?;
         return run(apt_get().arg("update"));
     }
-    update()
+    update();
+    Ok(())
 }
 
-/// Refreshes apt's lists once in a run of xtask; without the right to, those that are there must do.
-fn update() -> Result<()> {
+/// Refreshes apt's lists once in a run of xtask. Where that fails, or needs a right that is not there, the lists
+/// that are there may still do.
+fn update() {
     static DONE: Once = Once::new();
-    let mut result = Ok(());
     DONE.call_once(|| {
-        if root() {
-            result = run(apt_get().args(["update", "-q"]));
+        if root()
+            && let Err(error) = run(apt_get().arg("update"))
+        {
+            say(&format!("{error}; going on with the lists that are there"));
         }
     });
-    result
 }
 
 fn apt_get() -> Command {

@@ -49,8 +49,7 @@ pub fn qemu() -> Result<(u32, u32)> {
         "installing QEMU for AArch64, {major}.{minor} or newer: older ones lack the Pi 4 or a second serial port"
     ));
     ensure!(apt::present(), "there is no apt-get here: install qemu-system-aarch64 {major}.{minor} or newer yourself");
-    let suite = apt::backports_if_older("qemu-system-arm", QEMU_MINIMUM)?;
-    apt::install(&["qemu-system-arm"], suite.as_deref())?;
+    apt::install_at_least("qemu-system-arm", QEMU_MINIMUM)?;
     match qemu_version() {
         Some(version) if version >= QEMU_MINIMUM => Ok(version),
         _ => bail!(

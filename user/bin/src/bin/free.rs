@@ -39,7 +39,6 @@ fn main() -> i32 {
     );
     println!();
     for (what, pages) in [
-        ("anonymous memory of processes", system.anonymous),
         ("their page tables", system.page_tables),
         ("kernel stacks", system.kernel_stacks),
         ("slab", system.slab),

@@ -7,120 +7,33 @@
 //! allocates and frees around any level takes the zone's lock once in a batch at most. The lists are per zone, not
 //! per node, because the zone is what a request limits; a free finds it in the page block table either way.
 //!
-//! # Who may do what to a stack
-//!
-//! Its CPU pushes, pops and replaces it. Any CPU may take all of it at once ([`Stack::take`]): that is how a list
-//! is drained from afar, without an interrupt to its CPU. A stack is one word, count and top, changed by
-//! compare-and-exchange. There is no ABA problem: between a pop's reading the top and its exchange, interrupts
-//! are masked, so the only change that can happen is that the stack becomes empty, and that makes the exchange fail.
-//!
 //! One cache line holds all of a CPU's lists for a zone, so that CPUs that work apart write no common line.
 
-use core::sync::atomic::{AtomicU64, Ordering::*};
+mod stack;
+
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU64, Ordering};
+}
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::addr::Pfn;
 use crate::buddy::{Frames, MigrateType};
 use crate::machine::Machine;
 use crate::page::link;
 
-/// A chain of pages through their `next` links, as a word: the first one's pfn above how many there are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Chain(u64);
+pub(crate) use stack::Chain;
+use stack::{Links, Stack};
 
-impl Chain {
-    pub(crate) const EMPTY: Self = Self(0);
-
+impl<M: Machine> Links for Frames<M> {
     #[inline(always)]
-    pub(crate) const fn new(first: u32, count: u32) -> Self {
-        Self((first as u64) << 32 | count as u64)
+    fn next(self, page: u32) -> u32 {
+        self.page(Pfn(page as usize)).next().load(Relaxed)
     }
 
     #[inline(always)]
-    pub(crate) const fn count(self) -> u32 {
-        self.0 as u32
-    }
-
-    #[inline(always)]
-    pub(crate) const fn first(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-
-    /// Takes the first page off a chain that nobody else sees.
-    #[inline]
-    pub(crate) fn pop<M: Machine>(&mut self, frames: Frames<M>) -> Option<Pfn> {
-        if self.count() == 0 {
-            return None;
-        }
-        let first = Pfn(self.first() as usize);
-        *self = Self::new(frames.page(first).next().load(Relaxed), self.count() - 1);
-        Some(first)
-    }
-
-    /// Puts a page in front of a chain that nobody else sees.
-    #[inline]
-    pub(crate) fn push<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn) {
-        frames.page(pfn).next().store(self.first(), Relaxed);
-        *self = Self::new(link(pfn), self.count() + 1);
-    }
-}
-
-/// A chain that its CPU works on, and that others may take whole.
-#[repr(transparent)]
-pub(crate) struct Stack(AtomicU64);
-
-impl Stack {
-    const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// Pages on it.
-    #[inline]
-    pub(crate) fn count(&self) -> u32 {
-        Chain(self.0.load(Relaxed)).count()
-    }
-
-    /// Takes the top page. By its CPU, with interrupts masked.
-    #[inline(always)]
-    fn pop<M: Machine>(&self, frames: Frames<M>) -> Option<Pfn> {
-        let mut old = Chain(self.0.load(Relaxed));
-        while old.count() != 0 {
-            let top = Pfn(old.first() as usize);
-            // If another CPU has just taken the stack, this may read anything; then the exchange fails.
-            let below = frames.page(top).next().load(Relaxed);
-            let new = Chain::new(below, old.count() - 1);
-            match self.0.compare_exchange_weak(old.0, new.0, Relaxed, Relaxed) {
-                Ok(_) => return Some(top),
-                Err(now) => old = Chain(now),
-            }
-        }
-        None
-    }
-
-    /// Puts a page on top; answers how many there are now. By its CPU, with interrupts masked.
-    #[inline(always)]
-    fn push<M: Machine>(&self, frames: Frames<M>, pfn: Pfn) -> u32 {
-        let next = frames.page(pfn).next();
-        let mut old = Chain(self.0.load(Relaxed));
-        loop {
-            next.store(old.first(), Relaxed);
-            let new = Chain::new(link(pfn), old.count() + 1);
-            // Release: who takes the stack from afar sees the links.
-            match self.0.compare_exchange_weak(old.0, new.0, Release, Relaxed) {
-                Ok(_) => return new.count(),
-                Err(now) => old = Chain(now),
-            }
-        }
-    }
-
-    /// Takes everything. By any CPU.
-    pub(crate) fn take(&self) -> Chain {
-        Chain(self.0.swap(0, Acquire))
-    }
-
-    /// Fills an empty stack. By its CPU, with interrupts masked: nobody else fills it, so it is still empty.
-    fn fill(&self, chain: Chain) {
-        debug_assert!(self.count() == 0);
-        self.0.store(chain.0, Release);
+    fn set_next(self, page: u32, next: u32) {
+        self.page(Pfn(page as usize)).next().store(next, Relaxed);
     }
 }
 
@@ -140,8 +53,8 @@ const _: () = assert!(size_of::<PerCpuLists>() == 64);
 impl PerCpuLists {
     pub(crate) const fn new() -> Self {
         Self {
-            active: [const { Stack::new() }; MigrateType::PER_CPU],
-            spare: [const { Stack::new() }; MigrateType::PER_CPU],
+            active: [const { Stack(AtomicU64::new(0)) }; MigrateType::PER_CPU],
+            spare: [const { Stack(AtomicU64::new(0)) }; MigrateType::PER_CPU],
             allocated: AtomicU64::new(0),
             batch: AtomicU64::new(1),
         }
@@ -150,15 +63,15 @@ impl PerCpuLists {
     /// Takes a page from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
-        let pfn = list.of(&self.active).pop(frames)?;
+        let page = list.of(&self.active).pop(frames)?;
         self.count_allocated(1);
-        Some(pfn)
+        Some(Pfn(page as usize))
     }
 
     /// Puts a page on the stack at work; whether that is full now.
     #[inline(always)]
     pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
-        u64::from(list.of(&self.active).push(frames, pfn)) >= self.batch.load(Relaxed)
+        u64::from(list.of(&self.active).push(frames, link(pfn))) >= self.batch.load(Relaxed)
     }
 
     /// The stack at work is empty: the spare takes its place. Whether there was one.

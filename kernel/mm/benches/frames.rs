@@ -1,0 +1,134 @@
+//! Page frames beside buddy_system_allocator's `FrameAllocator`: the same work, one run, from 64 MiB to 4 GiB.
+//!
+//! Churn: half of memory is filled with blocks of mixed orders, then blocks are freed and allocated at random.
+
+// What criterion's macros make has no documentation.
+#![allow(missing_docs)]
+
+use buddy_system_allocator::FrameAllocator;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use quire_mm::Machine;
+use quire_mm::addr::{PAGE_SIZE, Pfn};
+use quire_mm::page_alloc::Gfp;
+use quire_mm::sim::Sim;
+
+/// Who hands out blocks of frames.
+trait Frames {
+    fn alloc(&mut self, order: u32) -> Option<usize>;
+    fn free(&mut self, frame: usize, order: u32);
+}
+
+struct Quire(&'static Sim);
+
+impl Frames for Quire {
+    fn alloc(&mut self, order: u32) -> Option<usize> {
+        self.0.pages().alloc_raw(order, Gfp::KERNEL | Gfp::NORETRY).ok().map(|pfn| pfn.0)
+    }
+    fn free(&mut self, frame: usize, order: u32) {
+        // SAFETY: the benchmark frees what it allocated, once.
+        unsafe { self.0.pages().free_pages(Pfn(frame), order) }
+    }
+}
+
+impl Frames for FrameAllocator<33> {
+    fn alloc(&mut self, order: u32) -> Option<usize> {
+        FrameAllocator::alloc(self, 1 << order)
+    }
+    fn free(&mut self, frame: usize, order: u32) {
+        self.dealloc(frame, 1 << order);
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize
+    }
+
+    /// Mostly single pages, sometimes up to 256 KiB.
+    fn order(&mut self) -> u32 {
+        match self.next() % 16 {
+            0..=9 => 0,
+            10..=12 => 1 + (self.next() % 2) as u32,
+            _ => 3 + (self.next() % 4) as u32,
+        }
+    }
+}
+
+struct Churn<F> {
+    frames: F,
+    held: Vec<(usize, u32)>,
+    random: Random,
+}
+
+impl<F: Frames> Churn<F> {
+    fn new(mut frames: F, mib: usize) -> Self {
+        let mut random = Random(0x1234_5678_9abc_def1);
+        let (mut held, mut pages) = (Vec::new(), 0);
+        while pages < (mib << 20) / PAGE_SIZE / 2 {
+            let order = random.order();
+            let Some(frame) = frames.alloc(order) else { break };
+            held.push((frame, order));
+            pages += 1 << order;
+        }
+        Self { frames, held, random }
+    }
+
+    /// Frees one block and allocates another.
+    fn step(&mut self) {
+        let victim = self.random.next() % self.held.len();
+        let (frame, order) = self.held.swap_remove(victim);
+        self.frames.free(frame, order);
+        let order = self.random.order();
+        if let Some(frame) = self.frames.alloc(order) {
+            self.held.push((frame, order));
+        }
+    }
+}
+
+const STEPS: usize = 1000;
+
+fn churn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frames/churn");
+    group.throughput(Throughput::Elements(STEPS as u64));
+    for mib in [64, 512, 4096] {
+        let mut quire = Churn::new(Quire(Sim::with_mib(mib)), mib);
+        group.bench_function(BenchmarkId::new("quire", mib), |b| b.iter(|| (0..STEPS).for_each(|_| quire.step())));
+        let mut other = FrameAllocator::<33>::new();
+        let base = (1 << 30) / PAGE_SIZE;
+        other.add_frame(base, base + (mib << 20) / PAGE_SIZE);
+        let mut other = Churn::new(other, mib);
+        group.bench_function(BenchmarkId::new("buddy_system_allocator", mib), |b| {
+            b.iter(|| (0..STEPS).for_each(|_| other.step()));
+        });
+    }
+    group.finish();
+}
+
+fn hot_page(c: &mut Criterion) {
+    let mut group = c.benchmark_group("frames/hot page");
+    let mut pair = |name, frames: &mut dyn Frames| {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let frame = frames.alloc(0).expect("there is memory");
+                frames.free(frame, 0);
+            });
+        });
+    };
+    pair("quire", &mut Quire(Sim::with_mib(512)));
+    let mut other = FrameAllocator::<33>::new();
+    other.add_frame(1 << 18, (1 << 18) + (1 << 17));
+    pair("buddy_system_allocator", &mut other);
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).without_plots();
+    targets = churn, hot_page
+}
+criterion_main!(benches);

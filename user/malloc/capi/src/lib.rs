@@ -1,0 +1,18 @@
+//! What the two C libraries share: Linux as a [`System`](quire_malloc::System), and the C functions.
+//!
+//! The thin crates beside this one say [`export!`], which defines the functions under their C names in them, so that
+//! a program that only uses this crate as a library keeps its own malloc.
+#![no_std]
+
+mod api;
+mod export;
+mod linux;
+mod sys;
+mod tls;
+
+pub use api::*;
+pub use linux::{Linux, panicked};
+pub use sys::sbrk;
+
+/// The process's allocator.
+pub static MALLOC: quire_malloc::Malloc<Linux> = quire_malloc::Malloc::new(Linux::new());

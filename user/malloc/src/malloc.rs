@@ -1,0 +1,538 @@
+//! The allocator: what callers see, the fast paths, and the ways past them.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use crate::arena::{Arena, State};
+use crate::bins::MAX_SMALL;
+use crate::cache::{MAX_MEDIUM, Stage};
+use crate::chunk::{ALIGN, Chunk, HEAD, MAPPED, MAX_REQUEST, USED, chunk_size};
+use crate::guard::Guard;
+use crate::heap::new_arena;
+use crate::large::Damaged;
+use crate::lock::Lock;
+use crate::mapped::{Fresh, Mappings};
+use crate::options::{Options, Parameter};
+use crate::{System, ThreadBlock};
+
+/// Chunks of 4 GiB and more are always mappings, so that the seal of every other has all its bits.
+const MAX_IN_ARENA: usize = (1 << 32) - 4096;
+/// From here on the spare mapping is worth a look.
+const SPARE_FROM: usize = 64 << 10;
+
+/// The allocator over a system. Make one a `static`, tell its system about it, and hand it to
+/// `#[global_allocator]` or to C.
+pub struct Malloc<S: System> {
+    pub(crate) system: S,
+    secret: AtomicU64,
+    pub(crate) options: Options,
+    pub(crate) main: Arena,
+    pub(crate) arenas: AtomicUsize,
+    /// Held while an arena is made.
+    growing: Lock<()>,
+    pub(crate) mappings: Mappings,
+    pub(crate) guard: Guard,
+}
+
+impl<S: System> Malloc<S> {
+    /// An allocator that holds nothing yet.
+    pub const fn new(system: S) -> Malloc<S> {
+        Malloc {
+            system,
+            secret: AtomicU64::new(0),
+            options: Options::new(),
+            main: Arena::new(0),
+            arenas: AtomicUsize::new(1),
+            growing: Lock::new(()),
+            mappings: Mappings::new(),
+            guard: Guard::new(),
+        }
+    }
+
+    /// The system beneath.
+    pub fn system(&self) -> &S {
+        &self.system
+    }
+
+    #[inline(always)]
+    pub(crate) fn secret(&self) -> u64 {
+        self.secret.load(Ordering::Relaxed)
+    }
+
+    /// A block of `size` bytes at a multiple of 16, or null. A block of 0 bytes has an address of its own.
+    #[inline(always)]
+    pub fn malloc(&self, size: usize) -> *mut u8 {
+        let at = self.malloc_cached(size);
+        if at.is_null() { self.malloc_uncached(size) } else { at }
+    }
+
+    /// A block from the calling thread's cache, or null if there is none of that size.
+    #[inline(always)]
+    pub fn malloc_cached(&self, size: usize) -> *mut u8 {
+        // As `chunk_size`; a request that wraps comes out small and is sorted out by the other path.
+        let need = size.max(ALIGN - HEAD + 1).wrapping_add(HEAD + ALIGN - 1) & !(ALIGN - 1);
+        if need > MAX_SMALL {
+            return null_mut();
+        }
+        let block = self.system.thread_block();
+        // SAFETY: the block is this thread's; a stack's top, unless null, points to the topmost of its slots, and
+        // below the lowest chunk lies a null.
+        unsafe {
+            let bin = ThreadBlock::bin(block, need);
+            let top = (*bin).top;
+            if top.is_null() {
+                return null_mut();
+            }
+            let chunk = *top;
+            if chunk.is_none() {
+                return null_mut();
+            }
+            (*bin).top = top.wrapping_sub(1);
+            chunk.set_high(chunk.seal((*block.as_ptr()).secret));
+            chunk.0
+        }
+    }
+
+    /// What [`malloc`](Malloc::malloc) does where [`malloc_cached`](Malloc::malloc_cached) has nothing.
+    #[inline]
+    pub fn malloc_uncached(&self, size: usize) -> *mut u8 {
+        let need = size.wrapping_add(HEAD + ALIGN - 1) & !(ALIGN - 1);
+        if (MAX_SMALL + 1..=MAX_MEDIUM).contains(&need) {
+            // SAFETY: the block is this thread's and no other reference to it is alive.
+            let block = unsafe { &mut *self.system.thread_block().as_ptr() };
+            if let Some(chunk) = block.pop_medium(need) {
+                return chunk.hand_out(block.secret);
+            }
+        }
+        self.malloc_slow(size)
+    }
+
+    /// Gives a block back; null does nothing.
+    ///
+    /// # Safety
+    ///
+    /// `at` is null or a living block of this allocator. (Anything else ends the process with a message, as far as
+    /// the seal shows it.)
+    #[inline(always)]
+    pub unsafe fn free(&self, at: *mut u8) {
+        if at.is_null() {
+            return;
+        }
+        if at.addr().is_multiple_of(ALIGN) {
+            let chunk = Chunk(at);
+            let block = self.system.thread_block();
+            let size = chunk.low() as usize & !(ALIGN - 1);
+            // SAFETY: the block is this thread's; between top and full lie slots that nothing else uses.
+            unsafe {
+                if chunk.high() == chunk.seal((*block.as_ptr()).secret) && size <= MAX_SMALL {
+                    let bin = ThreadBlock::bin(block, size);
+                    let top = (*bin).top;
+                    if top != (*bin).full {
+                        let top = top.wrapping_add(1);
+                        *top = chunk;
+                        (*bin).top = top;
+                        chunk.set_high(0);
+                        return;
+                    }
+                }
+            }
+        }
+        self.free_slow(at);
+    }
+
+    /// A block of `count * size` zeroed bytes, or null if there is none or the product is too large.
+    #[inline(always)]
+    pub fn calloc(&self, count: usize, size: usize) -> *mut u8 {
+        let Some(bytes) = count.checked_mul(size) else { return null_mut() };
+        if bytes > MAX_SMALL {
+            return self.calloc_large(bytes);
+        }
+        let at = self.malloc(bytes);
+        if !at.is_null() {
+            // SAFETY: the block is new and holds that many bytes.
+            unsafe { at.write_bytes(0, bytes) };
+        }
+        at
+    }
+
+    fn calloc_large(&self, bytes: usize) -> *mut u8 {
+        if self.guard.is_on() || self.options.perturb().is_some() {
+            let at = self.malloc(bytes);
+            if !at.is_null() {
+                // SAFETY: the block is new and holds that many bytes.
+                unsafe { at.write_bytes(0, bytes) };
+            }
+            return at;
+        }
+        let need = chunk_size(bytes.min(MAX_REQUEST));
+        // SAFETY: the block is this thread's and no other reference to it is alive.
+        let cached = unsafe { (*self.system.thread_block().as_ptr()).pop_medium(need) };
+        let found = cached.map(|chunk| Fresh { chunk, zeroed: false }).or_else(|| self.large(bytes));
+        let Some(fresh) = found else { return null_mut() };
+        if !fresh.zeroed {
+            // SAFETY: as above.
+            unsafe { fresh.chunk.0.write_bytes(0, bytes) };
+        }
+        fresh.chunk.hand_out(self.secret())
+    }
+
+    /// A block at a multiple of `align`, a power of two; or null.
+    pub fn memalign(&self, align: usize, size: usize) -> *mut u8 {
+        debug_assert!(align.is_power_of_two());
+        if align <= ALIGN {
+            return self.malloc(size);
+        }
+        if size > MAX_REQUEST || align > MAX_REQUEST {
+            return null_mut();
+        }
+        if self.guard.is_on() {
+            return self.guarded(align, size);
+        }
+        let Some(chunk) = self.aligned(align, size) else { return null_mut() };
+        self.perturbed(chunk.hand_out(self.secret()))
+    }
+
+    fn aligned(&self, align: usize, size: usize) -> Option<Chunk> {
+        let need = chunk_size(size);
+        if let Some(block) = self.start_thread()
+            && need <= MAX_SMALL
+            && let Some(chunk) = block.pop_aligned(need, align)
+        {
+            return Some(chunk);
+        }
+        let with_slack = need + align + ALIGN;
+        if with_slack < self.options.mmap_threshold() || self.may_not_map() {
+            let found = self.in_arena(|m, state| state.take_aligned(m, align, need));
+            if found.is_some() {
+                return found;
+            }
+        }
+        self.map_block(size, align).map(|fresh| fresh.chunk)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn malloc_slow(&self, size: usize) -> *mut u8 {
+        if size > MAX_REQUEST {
+            return null_mut();
+        }
+        let need = chunk_size(size);
+        let cache = self.start_thread();
+        if self.guard.is_on() {
+            return self.guarded(ALIGN, size);
+        }
+        let found = match cache {
+            Some(block) if need <= MAX_SMALL => block.pop(need).or_else(|| self.refill(block, need)),
+            _ => None,
+        };
+        let found = found.or_else(|| self.large(size).map(|fresh| fresh.chunk));
+        let Some(chunk) = found else { return null_mut() };
+        self.perturbed(chunk.hand_out(self.secret()))
+    }
+
+    /// A chunk for `size` bytes that does not come from the thread's cache.
+    fn large(&self, size: usize) -> Option<Fresh> {
+        if size > MAX_REQUEST {
+            return None;
+        }
+        let need = chunk_size(size);
+        self.start();
+        if need >= SPARE_FROM
+            && let Some(fresh) = self.take_spare(size)
+        {
+            return Some(fresh);
+        }
+        let heap = |chunk| Fresh { chunk, zeroed: false };
+        let in_heap = need < self.options.mmap_threshold() || self.may_not_map();
+        if need < MAX_IN_ARENA {
+            let found = match in_heap {
+                true => self.in_arena(|m, state| state.take_or_extend(m, need)),
+                false => self.in_arena(|m, state| state.take(m, need)),
+            };
+            if found.is_some() {
+                return found.map(heap);
+            }
+        }
+        self.map_block(size, ALIGN)
+    }
+
+    fn may_not_map(&self) -> bool {
+        self.mappings.count.load(Ordering::Relaxed) >= self.options.mmap_max()
+    }
+
+    fn perturbed(&self, at: *mut u8) -> *mut u8 {
+        if let Some(byte) = self.options.perturb() {
+            // SAFETY: the block is new and holds so many bytes.
+            unsafe { at.write_bytes(!byte, self.bytes_of(Chunk(at))) };
+        }
+        at
+    }
+
+    /// Takes a medium block into the thread's cache; answers whether there was room.
+    #[inline]
+    fn free_medium(&self, at: *mut u8) -> bool {
+        let chunk = Chunk(at);
+        // SAFETY: the block is this thread's and no other reference to it is alive.
+        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
+        if !at.addr().is_multiple_of(ALIGN) || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret)
+        {
+            return false;
+        }
+        let size = chunk.size_of_small();
+        if !(MAX_SMALL + 1..=MAX_MEDIUM).contains(&size) || chunk.has(MAPPED) {
+            return false;
+        }
+        let Some(old) = block.push_medium(chunk, size) else { return false };
+        chunk.set_high(0);
+        if let Some(old) = old.some() {
+            self.give_to_arena(old);
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn free_slow(&self, at: *mut u8) {
+        if self.free_medium(at) {
+            return;
+        }
+        let cache = self.start_thread();
+        if self.guard.is_on() {
+            return self.free_guarded(at);
+        }
+        let chunk = self.living(at, "free(): invalid pointer", "free(): double free detected");
+        let size = chunk.sealed_size(self.secret());
+        if let Some(byte) = self.options.perturb() {
+            // SAFETY: the block is its owner's to give.
+            unsafe { at.write_bytes(byte, self.bytes_of(chunk)) };
+        }
+        chunk.take_back(self.secret());
+        match cache {
+            _ if chunk.has(MAPPED) => self.free_mapped(chunk),
+            Some(block) if size <= MAX_SMALL => {
+                self.make_room(block, size / 16);
+                block.push(chunk, size);
+            }
+            _ => {
+                self.options.learn(size);
+                self.give_to_arena(chunk);
+            }
+        }
+    }
+
+    /// The chunk of a pointer that a caller says is a living block, or the end of the process.
+    pub(crate) fn living(&self, at: *mut u8, invalid: &str, freed: &str) -> Chunk {
+        let chunk = Chunk(at);
+        if !at.addr().is_multiple_of(ALIGN) || at.addr() < ALIGN {
+            self.system.abort(invalid);
+        }
+        if !chunk.is_sealed(self.secret()) {
+            // A header that is whole but for the seal is what a free leaves.
+            self.system.abort(if chunk.high() == 0 && chunk.low() >= 32 { freed } else { invalid });
+        }
+        if !chunk.has(USED) {
+            self.system.abort(invalid);
+        }
+        chunk
+    }
+
+    /// How many bytes the owner of a living block may use.
+    pub(crate) fn bytes_of(&self, chunk: Chunk) -> usize {
+        let size = chunk.sealed_size(self.secret());
+        if chunk.has(MAPPED) { size } else { size - HEAD }
+    }
+
+    /// How many bytes of a living block its owner may use: at least as many as were asked for. 0 for null.
+    ///
+    /// # Safety
+    ///
+    /// `at` is null or a living block.
+    pub unsafe fn usable_size(&self, at: *mut u8) -> usize {
+        if at.is_null() {
+            return 0;
+        }
+        if self.guard.is_on() {
+            return self.guarded_size(at);
+        }
+        self.start();
+        self.bytes_of(self.living(at, "malloc_usable_size(): invalid pointer", "malloc_usable_size(): freed block"))
+    }
+
+    /// Sets a parameter; answers whether its value was taken. [`Parameter::Perturb`] reaches the calling thread and
+    /// threads that start later.
+    pub fn set_option(&self, parameter: Parameter, value: i32) -> bool {
+        let done = self.options.set(parameter, value);
+        if parameter == Parameter::Perturb {
+            self.thread_exit();
+            // SAFETY: the block is this thread's and no other reference to it is alive.
+            unsafe { (*self.system.thread_block().as_ptr()).stage = Stage::Zero };
+        }
+        done
+    }
+
+    /// Draws the secret, once, before anything is handed out.
+    #[inline]
+    pub(crate) fn start(&self) {
+        if self.secret() == 0 {
+            self.start_slow();
+        }
+    }
+
+    #[cold]
+    fn start_slow(&self) {
+        // The lowest bit makes every seal differ from the 0 that a chunk without one has.
+        let secret = self.system.random() | 1;
+        if self.secret.compare_exchange(0, secret, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.system.adopt_process();
+        }
+    }
+
+    /// Ends the process if the heap was found damaged.
+    #[inline(always)]
+    pub(crate) fn check<R>(&self, done: Result<R, Damaged>) -> R {
+        match done {
+            Ok(answer) => answer,
+            Err(Damaged) => self.system.abort("malloc(): corrupted heap: a free chunk was written to"),
+        }
+    }
+
+    /// Gives a chunk without a seal to its arena, or leaves it there if somebody holds the lock.
+    pub(crate) fn give_to_arena(&self, chunk: Chunk) {
+        let arena = self.arena_of(chunk);
+        let given = arena.state.try_with(&self.system, |state| {
+            arena.drain(state, self)?;
+            state.give(self, chunk)
+        });
+        match given {
+            Ok(done) => self.check(done),
+            Err(_) => arena.leave(chunk, self.secret()),
+        }
+    }
+
+    fn in_arena<R>(&self, f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>) -> Option<R> {
+        // SAFETY: the block is this thread's; slow paths use one reference to it at a time.
+        self.with_arena(unsafe { &mut *self.system.thread_block().as_ptr() }, f)
+    }
+
+    /// Runs `f` under the lock of the arena that served the thread last, or of the first one that is free if
+    /// somebody holds that; and in the first arena if the other has no memory.
+    pub(crate) fn with_arena<R>(
+        &self,
+        block: &mut ThreadBlock,
+        mut f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>,
+    ) -> Option<R> {
+        // SAFETY: arenas stay for ever once they are made.
+        let last = unsafe { block.arena.as_ref() }.unwrap_or(&self.main);
+        let mut run = |arena: &Arena, state: &mut State| {
+            arena.drain(state, self)?;
+            f(self, state)
+        };
+        let mut arena = last;
+        let done = match last.state.try_with(&self.system, |state| run(last, state)) {
+            Ok(done) => done,
+            Err(_) => {
+                let (other, done) = self.contended(last, &mut run);
+                arena = other;
+                block.arena = other;
+                done
+            }
+        };
+        let found = self.check(done);
+        if found.is_none() && !core::ptr::eq(arena, &self.main) {
+            return self.check(self.main.state.with(&self.system, |state| run(&self.main, state)));
+        }
+        found
+    }
+
+    #[cold]
+    fn contended<'a, R>(&'a self, last: &'a Arena, run: &mut impl FnMut(&Arena, &mut State) -> R) -> (&'a Arena, R) {
+        let mut at = Some(&self.main);
+        while let Some(arena) = at {
+            if let Ok(done) = arena.state.try_with(&self.system, |state| run(arena, state)) {
+                return (arena, done);
+            }
+            at = arena.next();
+        }
+        let arena = self.one_more_arena().unwrap_or(last);
+        (arena, arena.state.with(&self.system, |state| run(arena, state)))
+    }
+
+    fn one_more_arena(&self) -> Option<&Arena> {
+        if self.arenas.load(Ordering::Relaxed) >= self.options.arena_max() {
+            return None;
+        }
+        self.growing
+            .try_with(&self.system, |()| {
+                let arena = new_arena(self)?;
+                let mut tail = &self.main;
+                while let Some(next) = tail.next() {
+                    tail = next;
+                }
+                tail.next.store(core::ptr::from_ref(arena).cast_mut(), Ordering::Release);
+                self.arenas.fetch_add(1, Ordering::Relaxed);
+                Some(arena)
+            })
+            .ok()?
+    }
+
+    fn each_arena(&self, mut f: impl FnMut(&Arena)) {
+        let mut at = Some(&self.main);
+        while let Some(arena) = at {
+            f(arena);
+            at = arena.next();
+        }
+    }
+
+    /// Gives free memory back to the system: all but `pad` bytes at the top, and whole pages inside free chunks.
+    /// Answers whether any went.
+    pub fn trim(&self, pad: usize) -> bool {
+        self.thread_exit();
+        // SAFETY: the block is this thread's and no other reference to it is alive.
+        let stage = unsafe { &mut (*self.system.thread_block().as_ptr()).stage };
+        if *stage == Stage::Without {
+            *stage = Stage::Zero;
+        }
+        let mut any = self.drop_spare();
+        self.each_arena(|arena| {
+            let done = arena.state.with(&self.system, |state| {
+                arena.drain(state, self)?;
+                state.merge_fast(self)?;
+                any |= state.trim(self, pad);
+                any |= state.release_free(self);
+                Ok(())
+            });
+            self.check(done);
+        });
+        any
+    }
+
+    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest.
+    pub fn before_fork(&self) {
+        self.growing.acquire(&self.system);
+        self.each_arena(|arena| arena.state.acquire(&self.system));
+        self.mappings.lock(&self.system);
+        self.guard.lock(&self.system);
+    }
+
+    /// After a fork, in the parent.
+    pub fn after_fork_parent(&self) {
+        self.guard.unlock(&self.system);
+        self.mappings.unlock(&self.system);
+        self.each_arena(|arena| arena.state.release(&self.system));
+        self.growing.release(&self.system);
+    }
+
+    /// After a fork, in the child, which has one thread.
+    pub fn after_fork_child(&self) {
+        self.guard.reset();
+        self.mappings.reset();
+        self.each_arena(|arena| arena.state.reset());
+        self.growing.reset();
+    }
+
+    /// Arenas in the order they were made: the heap walker's way in.
+    pub(crate) fn arena_list(&self) -> impl Iterator<Item = &Arena> {
+        core::iter::successors(Some(&self.main), |arena| arena.next())
+    }
+}
+
+const _: () = assert!(core::mem::size_of::<AtomicPtr<u8>>() == 8, "the allocator counts in 64-bit words");

@@ -1,0 +1,167 @@
+//! What the tests need that Rust cannot say: registers by name, cache maintenance, instructions that must fault.
+
+use core::arch::{asm, naked_asm};
+
+/// Fills v0 to v31 from `before`, counts down from `turns`, and stores v0 to v31 to `after`: they must be equal,
+/// however often the kernel took the processor meanwhile.
+///
+/// # Safety
+/// Both point at 512 bytes.
+#[unsafe(naked)]
+pub unsafe extern "C" fn hold_vectors(before: *const u128, after: *mut u128, turns: u64) {
+    naked_asm!(
+        // The calling convention lets a function change all vector registers but the low halves of v8 to v15.
+        "stp d8, d9, [sp, #-64]!",
+        "stp d10, d11, [sp, #16]",
+        "stp d12, d13, [sp, #32]",
+        "stp d14, d15, [sp, #48]",
+        "ld1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [x0], #64",
+        "ld1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [x0], #64",
+        "ld1 {{v8.2d, v9.2d, v10.2d, v11.2d}}, [x0], #64",
+        "ld1 {{v12.2d, v13.2d, v14.2d, v15.2d}}, [x0], #64",
+        "ld1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [x0], #64",
+        "ld1 {{v20.2d, v21.2d, v22.2d, v23.2d}}, [x0], #64",
+        "ld1 {{v24.2d, v25.2d, v26.2d, v27.2d}}, [x0], #64",
+        "ld1 {{v28.2d, v29.2d, v30.2d, v31.2d}}, [x0]",
+        "2: subs x2, x2, #1",
+        "b.ne 2b",
+        "st1 {{v0.2d, v1.2d, v2.2d, v3.2d}}, [x1], #64",
+        "st1 {{v4.2d, v5.2d, v6.2d, v7.2d}}, [x1], #64",
+        "st1 {{v8.2d, v9.2d, v10.2d, v11.2d}}, [x1], #64",
+        "st1 {{v12.2d, v13.2d, v14.2d, v15.2d}}, [x1], #64",
+        "st1 {{v16.2d, v17.2d, v18.2d, v19.2d}}, [x1], #64",
+        "st1 {{v20.2d, v21.2d, v22.2d, v23.2d}}, [x1], #64",
+        "st1 {{v24.2d, v25.2d, v26.2d, v27.2d}}, [x1], #64",
+        "st1 {{v28.2d, v29.2d, v30.2d, v31.2d}}, [x1]",
+        "ldp d10, d11, [sp, #16]",
+        "ldp d12, d13, [sp, #32]",
+        "ldp d14, d15, [sp, #48]",
+        "ldp d8, d9, [sp], #64",
+        "ret",
+    )
+}
+
+/// Fills x9 to x15, x19 and x20 with numbers, makes the call, and counts those that changed.
+pub fn call_keeps_registers(number: usize) -> u64 {
+    let changed: u64;
+    // SAFETY: a call without pointers; every register used is declared.
+    unsafe {
+        asm!(
+            "mov x9, #109", "mov x10, #110", "mov x11, #111", "mov x12, #112", "mov x13, #113",
+            "mov x14, #114", "mov x15, #115", "mov x1, #101", "mov x5, #105", "mov x7, #107",
+            "svc #0",
+            "mov x0, xzr",
+            "cmp x9, #109", "cinc x0, x0, ne", "cmp x10, #110", "cinc x0, x0, ne",
+            "cmp x11, #111", "cinc x0, x0, ne", "cmp x12, #112", "cinc x0, x0, ne",
+            "cmp x13, #113", "cinc x0, x0, ne", "cmp x14, #114", "cinc x0, x0, ne",
+            "cmp x15, #115", "cinc x0, x0, ne", "cmp x1, #101", "cinc x0, x0, ne",
+            "cmp x5, #105", "cinc x0, x0, ne", "cmp x7, #107", "cinc x0, x0, ne",
+            "cmp x8, {number}", "cinc x0, x0, ne",
+            number = in(reg) number,
+            in("x8") number,
+            lateout("x0") changed,
+            out("x1") _, out("x5") _, out("x7") _, out("x9") _, out("x10") _, out("x11") _, out("x12") _,
+            out("x13") _, out("x14") _, out("x15") _,
+            options(nostack),
+        );
+    }
+    changed
+}
+
+/// Floating-point control register.
+pub fn fpcr() -> u64 {
+    let value;
+    // SAFETY: reads a register of EL0.
+    unsafe { asm!("mrs {}, fpcr", out(reg) value, options(nomem, nostack)) };
+    value
+}
+
+/// Sets the floating-point control register.
+pub fn set_fpcr(value: u64) {
+    // SAFETY: the tests that call this compute nothing in floating point before they put it back.
+    unsafe { asm!("msr fpcr, {}", in(reg) value, options(nomem, nostack)) };
+}
+
+/// Calls code at an address; it must be a function that returns a number, or fault.
+pub fn call(addr: usize) -> u64 {
+    let value;
+    // SAFETY: by the rule of this crate the address holds a function of the test's own, or must fault.
+    unsafe { asm!("blr {}", in(reg) addr, lateout("x0") value, clobber_abi("C")) };
+    value
+}
+
+/// Zeroes one block at an address of the test's own with `DC ZVA`.
+pub fn zero_block(addr: usize) {
+    // SAFETY: by the rule of this crate.
+    unsafe { asm!("dc zva, {}", in(reg) addr, options(nostack)) };
+}
+
+/// Makes what was written from `start` to `end` visible to instruction fetch on all processors: clean the data
+/// cache to the point of unification, wait, invalidate the instruction cache, wait (Arm ARM, B2.7.4.2).
+pub fn sync_code(start: usize, end: usize) {
+    let ctr = quire_rt::arch::cache_type();
+    let (data, code) = (4 << (ctr >> 16 & 15), 4 << (ctr & 15));
+    for addr in (start & !(data - 1)..end).step_by(data) {
+        // SAFETY: cleaning changes no memory.
+        unsafe { asm!("dc cvau, {}", in(reg) addr, options(nostack)) };
+    }
+    // SAFETY: a barrier.
+    unsafe { asm!("dsb ish", options(nostack)) };
+    for addr in (start & !(code - 1)..end).step_by(code) {
+        // SAFETY: invalidating makes instructions be fetched again.
+        unsafe { asm!("ic ivau, {}", in(reg) addr, options(nostack)) };
+    }
+    // SAFETY: barriers.
+    unsafe { asm!("dsb ish", "isb", options(nostack)) };
+}
+
+/// An instruction that a program may not execute, or one that traps.
+#[derive(Clone, Copy, Debug)]
+pub enum Trap {
+    /// Never defined.
+    Undefined,
+    /// A breakpoint.
+    Breakpoint,
+    /// Reads a register of EL1.
+    Register,
+    /// Masks interrupts.
+    MaskInterrupts,
+    /// Writes the kernel's table base register.
+    TableBase,
+    /// Calls a hypervisor.
+    Hypervisor,
+    /// Invalidates the translation buffer.
+    InvalidateTlb,
+}
+
+/// Executes it.
+pub fn trap(trap: Trap) {
+    // SAFETY: each must end the process; the tests run them in a child.
+    unsafe {
+        match trap {
+            Trap::Undefined => asm!("udf #0"),
+            Trap::Breakpoint => asm!("brk #0"),
+            Trap::Register => asm!("mrs {}, sctlr_el1", out(reg) _),
+            Trap::MaskInterrupts => asm!("msr daifset, #2"),
+            Trap::TableBase => asm!("msr ttbr1_el1, xzr"),
+            Trap::Hypervisor => asm!("hvc #0"),
+            Trap::InvalidateTlb => asm!("tlbi vmalle1"),
+        }
+    }
+}
+
+/// An exclusive load at an address; faults if it is misaligned.
+pub fn load_exclusive(addr: usize) -> u64 {
+    let value;
+    // SAFETY: by the rule of this crate the address is readable, or the load must fault.
+    unsafe { asm!("ldxr {}, [{}]", "clrex", out(reg) value, in(reg) addr, options(nostack)) };
+    value
+}
+
+/// A plain load of eight bytes at any alignment.
+pub fn load(addr: usize) -> u64 {
+    let value;
+    // SAFETY: by the rule of this crate the address is readable.
+    unsafe { asm!("ldr {}, [{}]", out(reg) value, in(reg) addr, options(nostack, readonly)) };
+    value
+}

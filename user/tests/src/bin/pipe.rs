@@ -1,0 +1,223 @@
+//! pipe: order, capacity, both ends, and sleeping on either.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::layout::{PollFd, mode, poll};
+use quire_rt::abi::nr;
+use quire_rt::process::{self, Status};
+use quire_rt::{Errno, fs, io, signal, time};
+use user_tests::{Checks, KERNEL, raw, start};
+
+quire_rt::entry!(main);
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    basics(&mut checks);
+    ends(&mut checks);
+    sleeping(&mut checks);
+    capacity(&mut checks);
+    transfer(&mut checks);
+    descriptors(&mut checks);
+    checks.finish()
+}
+
+fn close(pipe: (i32, i32)) {
+    let _ = (io::close(pipe.0), io::close(pipe.1));
+}
+
+fn basics(checks: &mut Checks) {
+    let (read, write) = io::pipe(0).expect("a pipe");
+    checks.eq(io::write(write, b"hello "), Ok(6), "bytes go in");
+    checks.eq(io::write(write, b"world"), Ok(5), "and more");
+    let mut buffer = [0; 64];
+    checks.eq(io::read(read, &mut buffer[..4]), Ok(4), "some come out");
+    checks.eq(io::read(read, &mut buffer[4..]), Ok(7), "and the rest, as much as there is");
+    checks.eq(&buffer[..11], b"hello world", "in order");
+    checks.eq(io::read(read, &mut []), Ok(0), "reading nothing does not sleep");
+    checks.eq(io::write(write, &[]), Ok(0), "nor does writing nothing");
+    checks.fails(io::read(write, &mut buffer), Errno::EBADF, "the writing end cannot be read");
+    checks.fails(io::write(read, b"x"), Errno::EBADF, "nor the reading end written");
+    checks.fails(fs::lseek(read, 0, 0), Errno::ESPIPE, "a pipe has no position");
+    checks.eq(fs::fstat(read).map(|stat| stat.mode & mode::FMT), Ok(mode::FIFO), "it is a FIFO");
+    checks.fails(raw(nr::PIPE2, [&raw mut buffer as usize, 0o7]), Errno::EINVAL, "unknown flags");
+    checks.fails(raw(nr::PIPE2, [KERNEL, 0]), Errno::EFAULT, "nowhere to put the descriptors");
+    let (next, other) = io::pipe(0).expect("a pipe");
+    checks.ok(next == write + 1 && other == write + 2, "and none is left behind");
+    close((next, other));
+    close((read, write));
+}
+
+fn ends(checks: &mut Checks) {
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let _ = io::write(write, b"last");
+    let second = io::dup(write).expect("a descriptor");
+    let _ = io::close(write);
+    let mut buffer = [0; 16];
+    checks.eq(io::read(read, &mut buffer), Ok(4), "what was written stays");
+    let _ = io::close(second);
+    checks.eq(io::read(read, &mut buffer), Ok(0), "without a writer it ends");
+    checks.eq(io::read(read, &mut buffer), Ok(0), "for good");
+    let _ = io::close(read);
+
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let _ = io::close(read);
+    checks.killed(|| io::write(write, b"x"), sig::PIPE, "writing without a reader is a signal");
+    checks.exits(
+        || {
+            let _ = signal::ignore(sig::PIPE);
+            (io::write(write, b"x") != Err(Errno::EPIPE)) as i32
+        },
+        0,
+        "and EPIPE for who ignores it",
+    );
+    let _ = io::close(write);
+}
+
+fn sleeping(checks: &mut Checks) {
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let begin = time::monotonic();
+    let pid = start(|| {
+        time::sleep_ms(60);
+        io::write(write, b"late").is_err() as i32
+    })
+    .unwrap_or(-1);
+    let mut buffer = [0; 16];
+    checks.eq(io::read(read, &mut buffer), Ok(4), "a reader sleeps until something comes");
+    checks.ok(time::monotonic() - begin >= 50_000_000, "not before it is there");
+    let _ = process::waitpid(pid);
+
+    let pid = start(|| {
+        let _ = io::close(read);
+        time::sleep_ms(30);
+        0
+    })
+    .unwrap_or(-1);
+    let _ = io::close(write);
+    checks.eq(io::read(read, &mut buffer), Ok(0), "the end of the last writer, by its exit, wakes a reader");
+    let _ = process::waitpid(pid);
+    let _ = io::close(read);
+
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let pid = start(|| {
+        let mut byte = [0];
+        (io::read(read, &mut byte) != Ok(0)) as i32
+    })
+    .unwrap_or(-1);
+    time::sleep_ms(20);
+    let _ = process::kill(pid, sig::KILL);
+    checks.eq(process::waitpid(pid), Ok(Status::Killed(sig::KILL)), "a sleeper can be killed");
+    checks.eq(io::wait_readable(read, 20), Ok(false), "an empty pipe is not ready");
+    let _ = io::write(write, b"x");
+    checks.eq(io::wait_readable(read, 2000), Ok(true), "one with something in it is");
+    let mut watched =
+        [PollFd { fd: 900, events: poll::IN, revents: 0 }, PollFd { fd: write, events: poll::OUT, revents: 0 }];
+    let zero = time::timespec(0);
+    let ready = raw(nr::PPOLL, [watched.as_mut_ptr() as usize, 2, &raw const zero as usize, 0, 0]);
+    checks.eq((ready, watched[0].revents, watched[1].revents), (Ok(2), poll::NVAL, poll::OUT), "ppoll on several");
+    close((read, write));
+}
+
+fn capacity(checks: &mut Checks) {
+    let (read, write) = io::pipe(Open::NONBLOCK.bits()).expect("a pipe");
+    let mut buffer = [7; 4096];
+    checks.fails(io::read(read, &mut buffer), Errno::EAGAIN, "an empty pipe does not make a NONBLOCK reader sleep");
+    let mut total = 0;
+    let last = loop {
+        match io::write(write, &buffer) {
+            Ok(n) => total += n,
+            Err(error) => break error,
+        }
+    };
+    checks.eq(last, Errno::EAGAIN, "nor a full one a writer");
+    checks.eq(total, 65536, "64 KiB fit in");
+    checks.eq(io::read(read, &mut buffer), Ok(4096), "room");
+    checks.eq(io::write(write, &buffer), Ok(4096), "is used again");
+    close((read, write));
+}
+
+fn transfer(checks: &mut Checks) {
+    const BYTES: usize = 1 << 20;
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let pid = start(|| {
+        let _ = io::close(read);
+        let mut sent = 0;
+        let mut chunk = [0u8; 5000];
+        while sent < BYTES {
+            let len = chunk.len().min(BYTES - sent);
+            (0..len).for_each(|i| chunk[i] = (((sent + i) * 31) >> 3) as u8);
+            if io::write_all(write, &chunk[..len]).is_err() {
+                return 1;
+            }
+            sent += len;
+        }
+        0
+    })
+    .unwrap_or(-1);
+    let _ = io::close(write);
+    let (mut received, mut right) = (0, true);
+    let mut chunk = [0; 3000];
+    while let Ok(n @ 1..) = io::read(read, &mut chunk) {
+        right &= (0..n).all(|i| chunk[i] == (((received + i) * 31) >> 3) as u8);
+        received += n;
+    }
+    checks.ok(right && received == BYTES, "a mebibyte comes through as it was sent");
+    checks.eq(process::waitpid(pid), Ok(Status::Exited(0)), "from a writer that slept on a full pipe");
+    let _ = io::close(read);
+
+    let (read, write) = io::pipe(0).expect("a pipe");
+    for writer in 0..4u8 {
+        let _ = start(|| (0..200).any(|_| io::write(write, &[writer; 100]) != Ok(100)) as i32);
+    }
+    let _ = io::close(write);
+    let mut counts = [0; 4];
+    let mut whole = true;
+    let mut record = [0; 100];
+    'records: loop {
+        let mut len = 0;
+        while len < record.len() {
+            match io::read(read, &mut record[len..]) {
+                Ok(n @ 1..) => len += n,
+                _ => break 'records,
+            }
+        }
+        whole &= record.iter().all(|byte| *byte == record[0]);
+        counts[record[0] as usize & 3] += 1;
+    }
+    checks.ok(whole && counts == [200; 4], "short writes of several writers do not mix");
+    while process::wait4(-1, 0).is_ok() {}
+    let _ = io::close(read);
+}
+
+fn descriptors(checks: &mut Checks) {
+    let (read, write) = io::pipe(0).expect("a pipe");
+    checks.eq(io::dup3(write, 60, 0), Ok(60), "dup3 to a number of one's choice");
+    checks.fails(io::dup3(write, write, 0), Errno::EINVAL, "dup3 onto itself");
+    checks.fails(io::dup3(900, 61, 0), Errno::EBADF, "dup3 of nothing");
+    checks.fails(io::dup3(write, 1 << 30, 0), Errno::EBADF, "dup3 to a number that is too large");
+    checks.fails(io::dup3(write, 61, 1), Errno::EINVAL, "dup3 with unknown flags");
+    let _ = io::close(60);
+    checks.fails(io::close(60), Errno::EBADF, "a descriptor closes once");
+    let mut opened = [0; 2048];
+    let mut count = 0;
+    let last = loop {
+        match io::dup(read) {
+            Ok(fd) if count < opened.len() => {
+                opened[count] = fd;
+                count += 1;
+            }
+            Ok(fd) => {
+                let _ = io::close(fd);
+                break None;
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    checks.ok(last == Some(Errno::EMFILE) && count >= 60, "descriptors have a limit");
+    for fd in &opened[..count] {
+        let _ = io::close(*fd);
+    }
+    checks.ok(io::dup(read).and_then(io::close).is_ok(), "and closing makes room");
+    close((read, write));
+}

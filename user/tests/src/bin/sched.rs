@@ -1,0 +1,138 @@
+//! sched: fair shares of one CPU, all CPUs at once, and staying where one is told.
+
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use quire_rt::abi::flags::sig;
+use quire_rt::abi::nr;
+use quire_rt::{Errno, process, sched, time};
+use user_tests::{Checks, KERNEL, raw, shared_counters, start};
+
+quire_rt::entry!(main);
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    affinity(&mut checks);
+    sharing(&mut checks);
+    spreading(&mut checks);
+    preemption(&mut checks);
+    checks.finish()
+}
+
+/// The CPUs that this process may use.
+fn cpus() -> impl Iterator<Item = u32> {
+    let mask = sched::affinity(0).map_or(1, |words| words[0]);
+    (0..64).filter(move |cpu| mask >> cpu & 1 == 1)
+}
+
+fn affinity(checks: &mut Checks) {
+    let before = sched::affinity(0).map_or(1, |words| words[0]);
+    checks.ok(
+        before != 0 && sched::getcpu().is_ok_and(|cpu| before >> cpu & 1 == 1),
+        "a process is on a CPU that it may use",
+    );
+    let moved =
+        cpus().all(|cpu| sched::set_affinity(0, 1 << cpu) == Ok(()) && (0..100).all(|_| sched::getcpu() == Ok(cpu)));
+    checks.ok(moved, "it goes to each CPU that it is told to");
+    checks.exits(
+        || (sched::affinity(0).map_or(0, |words| words[0]).count_ones() != 1) as i32,
+        0,
+        "a child inherits that",
+    );
+    let _ = sched::set_affinity(0, before);
+    checks.fails(sched::set_affinity(0, 0), Errno::EINVAL, "no CPU at all");
+    checks.fails(sched::set_affinity(999_999, 1), Errno::ESRCH, "a thread that is none");
+    let mask = [0u64; 2];
+    checks.fails(
+        raw(nr::SCHED_GETAFFINITY, [0, 4, mask.as_ptr() as usize]),
+        Errno::EINVAL,
+        "a size that is no multiple of 8",
+    );
+    checks.fails(raw(nr::SCHED_GETAFFINITY, [0, 128, KERNEL]), Errno::EFAULT, "nowhere to put it");
+    checks.fails(raw(nr::SCHED_SETAFFINITY, [0, 8, KERNEL]), Errno::EFAULT, "nowhere to get it from");
+    checks.eq(sched::affinity(0).map(|words| words[0]), Ok(before), "none of that changed anything");
+    sched::yield_now();
+    checks.ok(true, "sched_yield returns");
+}
+
+/// Starts a child that counts until it is killed.
+fn spinner(cpus: u64, counter: &'static AtomicU64, place: &'static AtomicU64) -> i32 {
+    start(|| {
+        let _ = sched::set_affinity(0, cpus);
+        loop {
+            place.store(sched::getcpu().map_or(0, |cpu| cpu as u64 + 1), SeqCst);
+            for _ in 0..1000 {
+                counter.fetch_add(1, SeqCst);
+            }
+        }
+    })
+    .unwrap_or(-1)
+}
+
+fn end(pids: &[i32]) {
+    for pid in pids {
+        let _ = process::kill(*pid, sig::KILL);
+        let _ = process::waitpid(*pid);
+    }
+}
+
+fn sharing(checks: &mut Checks) {
+    let counters = shared_counters();
+    let last = cpus().last().unwrap_or(0);
+    let pids = [0, 1].map(|i| spinner(1 << last, &counters[i], &counters[i + 2]));
+    while counters[0].load(SeqCst) == 0 || counters[1].load(SeqCst) == 0 {
+        time::sleep_ms(5);
+    }
+    let before = [0, 1].map(|i| counters[i].load(SeqCst));
+    time::sleep_ms(1000);
+    let done = [0, 1].map(|i| counters[i].load(SeqCst) - before[i]);
+    end(&pids);
+    let share = done[0] * 100 / (done[0] + done[1]).max(1);
+    checks.ok((40..=60).contains(&share), "two spinners on one CPU get 40 to 60 % each");
+    if !(40..=60).contains(&share) {
+        quire_rt::println!("# the first got {share} %");
+    }
+    let on = [2, 3].map(|i| counters[i].load(SeqCst));
+    checks.eq(on, [last as u64 + 1; 2], "and both stay there");
+}
+
+fn spreading(checks: &mut Checks) {
+    let count = sched::cpu_count().min(32) as usize;
+    let counters = shared_counters();
+    let all = sched::affinity(0).map_or(1, |words| words[0]);
+    let pids: [i32; 32] =
+        core::array::from_fn(|i| if i < count { spinner(all, &counters[i], &counters[64 + i]) } else { -1 });
+    let mut spread = false;
+    for _ in 0..100 {
+        let before: [u64; 32] = core::array::from_fn(|i| counters[i].load(SeqCst));
+        time::sleep_ms(50);
+        let running = (0..count).all(|i| counters[i].load(SeqCst) > before[i]);
+        let used = (0..count).fold(0u64, |used, i| used | 1 << counters[64 + i].load(SeqCst));
+        if running && used.count_ones() as usize == count {
+            spread = true;
+            break;
+        }
+    }
+    end(&pids[..count]);
+    checks.ok(spread, "as many spinners as CPUs run on one each");
+}
+
+fn preemption(checks: &mut Checks) {
+    // More spinners than CPUs: who sleeps must still wake in time.
+    let counters = shared_counters();
+    let count = (sched::cpu_count() as usize * 2).min(32);
+    let pids: [i32; 32] =
+        core::array::from_fn(|i| if i < count { spinner(u64::MAX, &counters[i], &counters[64 + i]) } else { -1 });
+    time::sleep_ms(50);
+    let begin = time::monotonic();
+    for _ in 0..10 {
+        time::sleep_ms(5);
+    }
+    let took = time::monotonic() - begin;
+    end(&pids[..count]);
+    checks.ok(took < 2_000_000_000, "a sleeper wakes although every CPU is busy");
+    let progress = (0..count).all(|i| counters[i].load(SeqCst) > 0);
+    checks.ok(progress, "and every spinner had its turn");
+}

@@ -1,0 +1,105 @@
+//! time: clocks go forward, sleeps last, and both agree with the counter.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::abi::flags::clock;
+use quire_rt::abi::layout::{Timespec, Timeval};
+use quire_rt::abi::nr;
+use quire_rt::{Errno, arch, time};
+use user_tests::{Checks, KERNEL, raw};
+
+quire_rt::entry!(main);
+
+const MS: u64 = 1_000_000;
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    clocks(&mut checks);
+    sleeping(&mut checks);
+    counter(&mut checks);
+    checks.finish()
+}
+
+fn clocks(checks: &mut Checks) {
+    let mut last = time::monotonic();
+    let forward = (0..20_000).all(|_| {
+        let now = time::monotonic();
+        let good = now >= last;
+        last = now;
+        good
+    });
+    checks.ok(forward && last > 0, "CLOCK_MONOTONIC never goes back");
+    for clock in 0..8 {
+        let valid = time::get(clock).is_ok_and(|time| time.sec >= 0 && (0..1_000_000_000).contains(&time.nsec));
+        checks.ok(valid, "each of the eight clocks has a time");
+    }
+    checks.fails(time::get(99), Errno::EINVAL, "a clock that is none");
+    let mut resolution = Timespec::default();
+    let got = raw(nr::CLOCK_GETRES, [clock::MONOTONIC as usize, &raw mut resolution as usize]);
+    checks.ok(
+        got == Ok(0) && resolution.sec == 0 && (1..=1000).contains(&resolution.nsec),
+        "clock_getres: 1 µs or better",
+    );
+    let mut now = Timeval::default();
+    let before = time::nanoseconds(clock::REALTIME) / 1000;
+    let got = raw(nr::GETTIMEOFDAY, [&raw mut now as usize, 0]);
+    let after = time::nanoseconds(clock::REALTIME) / 1000;
+    let middle = now.sec as u64 * 1_000_000 + now.usec as u64;
+    checks.ok(got == Ok(0) && (before..=after).contains(&middle), "gettimeofday lies between two readings of REALTIME");
+
+    let used = time::nanoseconds(clock::PROCESS_CPUTIME_ID);
+    let end = time::monotonic() + 50 * MS;
+    while time::monotonic() < end {}
+    let spun = time::nanoseconds(clock::PROCESS_CPUTIME_ID) - used;
+    time::sleep_ms(50);
+    let slept = time::nanoseconds(clock::PROCESS_CPUTIME_ID) - used - spun;
+    checks.ok(spun > 5 * MS, "the clock of CPU time runs while the process does");
+    checks.ok(slept < 25 * MS, "and stands while it sleeps");
+}
+
+fn sleeping(checks: &mut Checks) {
+    for milliseconds in [1, 20, 100] {
+        let begin = time::monotonic();
+        let result = time::nanosleep(milliseconds * MS);
+        let slept = time::monotonic() - begin;
+        checks.ok(result.is_ok() && slept >= milliseconds * MS, "a sleep is not too short");
+        checks.ok(slept < (milliseconds + 400) * MS, "nor much too long");
+    }
+    checks.ok(time::nanosleep(0).is_ok(), "no time at all");
+    for (sec, nsec, what) in
+        [(0, 1_000_000_000, "too many nanoseconds"), (0, -1, "negative nanoseconds"), (-1, 0, "negative seconds")]
+    {
+        let time = Timespec { sec, nsec };
+        checks.fails(raw(nr::NANOSLEEP, [&raw const time as usize, 0]), Errno::EINVAL, what);
+    }
+    checks.fails(raw(nr::NANOSLEEP, [KERNEL, 0]), Errno::EFAULT, "a time that is nowhere");
+    let until = time::monotonic() + 30 * MS;
+    let at = time::timespec(until);
+    let sleep = |clock: i32, at: &Timespec| {
+        raw(nr::CLOCK_NANOSLEEP, [clock as usize, clock::TIMER_ABSTIME as usize, at as *const _ as usize, 0])
+    };
+    let slept = sleep(clock::MONOTONIC, &at);
+    checks.ok(slept == Ok(0) && time::monotonic() >= until, "until a certain time");
+    checks.eq(sleep(clock::MONOTONIC, &time::timespec(1)), Ok(0), "until one that is past");
+    checks.fails(sleep(99, &at), Errno::EINVAL, "by a clock that is none");
+}
+
+fn counter(checks: &mut Checks) {
+    let frequency = arch::counter_frequency();
+    checks.ok((1_000_000..=10_000_000_000).contains(&frequency), "the counter's frequency");
+    let (time_before, count_before) = (time::monotonic(), arch::counter());
+    time::sleep_ms(100);
+    let (time_after, count_after) = (time::monotonic(), arch::counter());
+    let counted = ((count_after - count_before) as u128 * 1_000_000_000 / frequency as u128) as u64;
+    let clocked = time_after - time_before;
+    checks.ok(counted.abs_diff(clocked) < clocked / 20, "the counter and the clock agree within 5 %");
+    let mut last = arch::counter();
+    let forward = (0..100_000).all(|_| {
+        let now = arch::counter();
+        let good = now >= last;
+        last = now;
+        good
+    });
+    checks.ok(forward, "the counter never goes back");
+}
