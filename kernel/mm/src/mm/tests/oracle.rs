@@ -88,7 +88,7 @@ impl Random {
                 ];
                 let kind = self.pick(&[Map::PRIVATE, Map::PRIVATE, Map::SHARED]);
                 let flags = self.pick(&more) | kind | self.pick(&[Map::empty(), Map::empty(), Map::NORESERVE]);
-                let file = (self.below(4) == 0).then(|| (self.below(2), self.below(4)));
+                let file = (self.below(4) == 0).then(|| (self.below(3), self.below(4)));
                 let at = if flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) || self.below(2) == 0 { at } else { 0 };
                 Op::Map { process, at, len, prot, flags, file }
             }
@@ -158,16 +158,17 @@ impl Pair {
         rig.sim.spaces().asids().set_bits(3);
         let mut pair =
             Self { rig, files: Vec::new(), frames: Vec::new(), processes: Vec::new(), running: [None; CPUS], stamp: 0 };
-        pair.add_file(0, 5 * PAGE + 100);
-        pair.add_file(16, 3 * PAGE + 8);
+        pair.add_file(0, 5 * PAGE + 100, false);
+        pair.add_file(16, 3 * PAGE + 8, false);
+        pair.add_file(0, 2 * PAGE + 300, true);
         pair.add_process();
         pair
     }
 
     /// A file of the boot archive, `skew` bytes into a frame.
-    fn add_file(&mut self, skew: usize, len: usize) {
+    fn add_file(&mut self, skew: usize, len: usize, padded: bool) {
         let sim = self.rig.sim;
-        let pfn = sim.pages().alloc_raw(3, Gfp::KERNEL).unwrap();
+        let pfn = sim.pages().alloc_raw(3, Gfp::KERNEL | Gfp::ZERO).unwrap();
         self.frames.push(pfn);
         let start = pfn.addr() + skew;
         // SAFETY: eight frames, all this test's, hold `skew + len` bytes.
@@ -182,7 +183,7 @@ impl Pair {
             u64::from_le_bytes(word)
         };
         let words = Rc::new((0..len.div_ceil(PAGE)).map(word).collect());
-        self.files.push((Object::boot_file(sim, start, len).unwrap(), words));
+        self.files.push((Object::boot_file(sim, start, len, padded).unwrap(), words));
     }
 
     fn add_process(&mut self) {
