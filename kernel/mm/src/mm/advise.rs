@@ -4,6 +4,7 @@ use quire_abi::Errno;
 use quire_abi::flags::madv;
 
 use super::fault::FaultError;
+use super::residence::Populate;
 use super::{Intent, Mm};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
@@ -18,7 +19,7 @@ enum Advice {
     /// Pages go; only anonymous private ones if so.
     Drop { anon_only: bool },
     /// Pages come.
-    Populate { write: bool },
+    Populate(Populate),
 }
 
 /// `None` for an advice that Quire does not have: EINVAL.
@@ -40,8 +41,8 @@ fn advice(value: i32) -> Option<Advice> {
         madv::HUGEPAGE => Advice::Flags { set: VmFlags::HUGEPAGE, clear: huge },
         madv::NOHUGEPAGE => Advice::Flags { set: VmFlags::NOHUGEPAGE, clear: huge },
         madv::COLD | madv::PAGEOUT => Advice::Hint { refuses_locked: true },
-        madv::POPULATE_READ => Advice::Populate { write: false },
-        madv::POPULATE_WRITE => Advice::Populate { write: true },
+        madv::POPULATE_READ => Advice::Populate(Populate::Read),
+        madv::POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
     })
 }
@@ -60,8 +61,8 @@ impl<M: Machine> Mm<M> {
         if start == end {
             return Ok(());
         }
-        if let Advice::Populate { write } = advice {
-            return self.populate(start, end, write).map_err(|error| match error {
+        if let Advice::Populate(how) = advice {
+            return self.populate(start, end, how).map_err(|error| match error {
                 FaultError::Unmapped | FaultError::OutOfMemory => Errno::ENOMEM,
                 FaultError::Protection => Errno::EINVAL,
                 FaultError::BeyondObject => Errno::EFAULT,
@@ -101,7 +102,7 @@ impl<M: Machine> Mm<M> {
         let anon = vma.backing.is_none();
         match *advice {
             Advice::Hint { refuses_locked } if refuses_locked && locked => Err(Errno::EINVAL),
-            Advice::Hint { .. } | Advice::Populate { .. } => Ok(()),
+            Advice::Hint { .. } | Advice::Populate(_) => Ok(()),
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
             Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set),
             Advice::Drop { anon_only } => {

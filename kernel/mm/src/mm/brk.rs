@@ -2,6 +2,7 @@
 
 use quire_abi::Errno;
 
+use super::residence::Populate;
 use super::{Areas, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::machine::Machine;
@@ -45,7 +46,7 @@ impl<M: Machine> Mm<M> {
         let locked = areas.default_flags.contains(VmFlags::LOCKED);
         drop(areas);
         if locked && to > from {
-            let _ = self.populate(from, to, false);
+            let _ = self.populate(from, to, Populate::AsMapped);
         }
         new
     }

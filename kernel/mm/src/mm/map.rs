@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
 
+use super::residence::Populate;
 use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::{KArc, try_box};
@@ -97,7 +98,7 @@ impl<M: Machine> Mm<M> {
         drop(areas);
         if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
             // mmap succeeds even if this does not.
-            let _ = self.populate(start, end, false);
+            let _ = self.populate(start, end, Populate::AsMapped);
         }
         Ok(start)
     }

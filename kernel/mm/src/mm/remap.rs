@@ -4,6 +4,7 @@ use quire_abi::Errno;
 use quire_abi::flags::Mremap;
 
 use super::map::{find_gap, join, neighbours};
+use super::residence::Populate;
 use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::try_box;
@@ -77,7 +78,7 @@ impl<M: Machine> Mm<M> {
         };
         drop(areas);
         if locked && new_len > old_len {
-            let _ = self.populate(moved + old_len, moved + new_len, false);
+            let _ = self.populate(moved + old_len, moved + new_len, Populate::AsMapped);
         }
         Ok(moved)
     }

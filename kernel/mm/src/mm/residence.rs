@@ -10,25 +10,36 @@ use crate::machine::Machine;
 use crate::pte::{Pte, index};
 use crate::vma::VmFlags;
 
+/// How pages are brought in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Populate {
+    /// As the program will need them: for writing where a private page may be written.
+    AsMapped,
+    /// For reading.
+    Read,
+    /// For writing.
+    Write,
+}
+
 impl<M: Machine> Mm<M> {
-    /// Faults in every page of a range as a write would, where that is allowed (`write` insists), else as a read would.
-    pub(super) fn populate(&self, start: UserAddr, end: UserAddr, write: bool) -> Result<(), FaultError> {
+    /// Faults in every page of a range.
+    pub(super) fn populate(&self, start: UserAddr, end: UserAddr, how: Populate) -> Result<(), FaultError> {
         let mut addr = start;
         while addr < end {
             let areas = self.areas.read();
             let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
-            let wants = if write { Access::Write } else { Access::Read };
-            if !vma.flags.allows(wants) {
+            let access = if how == Populate::Write { Access::Write } else { Access::Read };
+            if !vma.flags.allows(access) {
                 return Err(FaultError::Protection);
             }
-            // A private page that may be written is brought in as the program will need it.
-            let write = write || vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
+            let private_writable = vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
+            let write = how == Populate::Write || how == Populate::AsMapped && private_writable;
             let to = vma.end.min(end);
             // A few pages at a time, so that who wants to change the map need not wait for all of them.
             let stop = to.min(addr + 64 * PAGE_SIZE);
             while addr < stop {
-                let present = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
-                if !self.tables.walk(addr).is_some_and(|leaf| present(leaf.peek(index(addr.get(), 3)))) {
+                let done = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
+                if !self.tables.walk(addr).is_some_and(|leaf| done(leaf.peek(index(addr.get(), 3)))) {
                     let pages = ((to - addr) >> PAGE_SHIFT).min(super::ahead::MAX_WINDOW);
                     self.fault_in(vma, addr, write, false, Some(pages))?;
                 }
@@ -59,7 +70,7 @@ impl<M: Machine> Mm<M> {
         if on_fault {
             return Ok(());
         }
-        self.populate(start, end, false).map_err(|error| match error {
+        self.populate(start, end, Populate::AsMapped).map_err(|error| match error {
             FaultError::OutOfMemory => Errno::EAGAIN,
             _ => Errno::ENOMEM,
         })
@@ -94,7 +105,7 @@ impl<M: Machine> Mm<M> {
             loop {
                 let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end));
                 let Some((start, end)) = next else { break };
-                let _ = self.populate(start, end, false);
+                let _ = self.populate(start, end, Populate::AsMapped);
                 at = end;
             }
         }

@@ -84,9 +84,10 @@ impl<M: Machine> Mm<M> {
         assert_eq!(areas.stack, sum(&|flags| flags.contains(VmFlags::GROWSDOWN)), "stack");
         assert_eq!(areas.locked, sum(&|flags| flags.contains(VmFlags::LOCKED)), "locked");
         for vma in areas.tree.iter() {
-            let merges =
-                areas.tree.next(vma).is_some_and(|next| next.start == vma.end && vma.continues_with(&next.kind()));
-            assert!(!merges, "two areas at {:?} should be one", vma.end);
+            let next = areas.tree.next(vma);
+            let merges = next.is_some_and(|next| next.start == vma.end && vma.continues_with(&next.kind()));
+            // A stack that grows into its neighbour stays two areas, in Linux too.
+            assert!(!merges || vma.flags.contains(VmFlags::GROWSDOWN), "two areas at {} should be one", vma.end);
         }
         let unproven: usize = areas.tree.iter().map(|vma| vma.ahead.unproven.load(Ordering::Relaxed)).sum();
         assert_eq!(self.unproven.load(Ordering::Relaxed), unproven, "unproven pages");

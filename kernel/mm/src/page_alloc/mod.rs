@@ -209,6 +209,11 @@ impl<M: Machine> PageAllocator<M> {
         self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
     }
 
+    /// The node that a CPU is on.
+    pub fn node_of_cpu(&self, cpu: usize) -> usize {
+        usize::from(self.topology().node_of_cpu[cpu])
+    }
+
     /// The node that this CPU is on.
     #[inline]
     pub fn local_node(&self) -> usize {

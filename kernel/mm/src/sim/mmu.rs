@@ -31,8 +31,8 @@ pub enum Abort {
 #[derive(Default)]
 struct Cpu {
     ttbr0: Option<Ttbr0>,
-    /// By ASID and page number.
-    pages: HashMap<(u16, usize), Pte>,
+    /// By ASID and page number: the entry, and the root of the tables that it came from, which no hardware knows.
+    pages: HashMap<(u16, usize), (Pte, PhysAddr)>,
     /// Last-level tables, by ASID and 2 MiB region.
     tables: HashMap<(u16, usize), PhysAddr>,
 }
@@ -103,17 +103,21 @@ impl Mmu {
         let ttbr0 = cpus[cpu].ttbr0.ok_or(Abort::Translation)?;
         let key = (ttbr0.asid.0, va >> PAGE_SHIFT);
         let pte = match cpus[cpu].pages.get(&key) {
-            Some(pte) => *pte,
+            Some((pte, root)) => {
+                assert_eq!(*root, ttbr0.table, "{va:#x}: an entry of another space with this ASID");
+                *pte
+            }
             None => {
                 let pte = self.walk(&mut cpus[cpu], ttbr0, va)?;
                 if pte.0 & bits::ACCESSED == 0 {
                     return Err(Abort::AccessFlag);
                 }
-                for other in cpus.iter() {
-                    let same = other.pages.get(&key).is_none_or(|old| old.addr() == pte.addr());
+                for (old, root) in cpus.iter().filter_map(|other| other.pages.get(&key)) {
+                    // (Another root's entry is of a past generation of ASIDs: its CPU forgets it in time.)
+                    let same = old.addr() == pte.addr() || *root != ttbr0.table;
                     assert!(same, "break-before-make left out at {va:#x}");
                 }
-                cpus[cpu].pages.insert(key, pte);
+                cpus[cpu].pages.insert(key, (pte, ttbr0.table));
                 pte
             }
         };

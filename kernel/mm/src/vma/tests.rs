@@ -48,6 +48,7 @@ fn free(model: &Model, at: usize, pages: usize) -> bool {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn the_tree_is_a_map_that_knows_its_gaps(ops in prop::collection::vec(op(), 1..200)) {
         let mut tree = Tree::new();

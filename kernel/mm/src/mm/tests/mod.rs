@@ -1,6 +1,8 @@
 //! Address spaces on a simulated machine with a software MMU.
 
 mod directed;
+mod model;
+mod oracle;
 
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;

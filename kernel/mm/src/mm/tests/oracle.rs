@@ -1,0 +1,451 @@
+//! The oracle: random programs run on the real code and on the model, and must agree after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::format;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::string::{String, ToString};
+use std::vec;
+use std::vec::Vec;
+
+use quire_abi::flags::{Map, Mremap, Prot, madv};
+
+use super::model::{File, Model, STACK_LIMIT, Window};
+use super::{PAGE, Rig, Space};
+use crate::addr::{Pfn, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::{Access, Limit, MapRequest, Mm, MmLayout, for_each_anon_mapping};
+use crate::object::Object;
+use crate::page_alloc::Gfp;
+use crate::sim::Sim;
+use crate::sim::mmu::Abort;
+
+/// The window spans three last-level tables; some operations go to far islands, so that tables come and go.
+const WINDOW: Window = Window { min: 0x3_ff00, base: 0x4_0500, top: 1 << 28 };
+const BRK: usize = 0x3_ff80;
+const CPUS: usize = 4;
+const PROCESSES: usize = 5;
+
+/// One step. Numbers are taken modulo what there is, so that any part of a script is a script.
+#[derive(Clone, Debug)]
+enum Op {
+    Map { process: usize, at: usize, len: usize, prot: u32, flags: Map, file: Option<(usize, usize)> },
+    Unmap { process: usize, at: usize, len: usize },
+    Protect { process: usize, at: usize, len: usize, prot: u32 },
+    Brk { process: usize, to: usize },
+    Remap { process: usize, at: usize, old: usize, new: usize, flags: Mremap, to: usize },
+    Advise { process: usize, at: usize, len: usize, advice: i32 },
+    Fork { process: usize },
+    Exit { process: usize },
+    Touch { process: usize, cpu: usize, at: usize, count: usize, access: Access },
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn page(&mut self) -> usize {
+        match self.below(12) {
+            0 => (1 + self.below(30)) << 18 | self.below(4),
+            1 | 2 => WINDOW.min + self.below(WINDOW.base - WINDOW.min),
+            // A small hot part around a table's edge makes operations meet.
+            _ => 0x4_0000 - 40 + self.below(80),
+        }
+    }
+
+    fn len(&mut self) -> usize {
+        match self.below(8) {
+            0 => 1 + self.below(700),
+            1..4 => 1,
+            _ => 1 + self.below(24),
+        }
+    }
+
+    fn op(&mut self) -> Op {
+        let process = self.below(PROCESSES);
+        let (at, len) = (self.page(), self.len());
+        let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
+        match self.below(100) {
+            0..14 => {
+                let more = [
+                    Map::empty(),
+                    Map::FIXED,
+                    Map::FIXED,
+                    Map::FIXED_NOREPLACE,
+                    Map::POPULATE,
+                    Map::GROWSDOWN | Map::FIXED,
+                ];
+                let kind = self.pick(&[Map::PRIVATE, Map::PRIVATE, Map::SHARED]);
+                let flags = self.pick(&more) | kind | self.pick(&[Map::empty(), Map::empty(), Map::NORESERVE]);
+                let file = (self.below(4) == 0).then(|| (self.below(3), self.below(4)));
+                let at = if flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) || self.below(2) == 0 { at } else { 0 };
+                Op::Map { process, at, len, prot, flags, file }
+            }
+            14..22 => Op::Unmap { process, at, len },
+            22..31 => Op::Protect { process, at, len, prot },
+            31..34 => Op::Brk { process, to: BRK - 2 + self.below(60) },
+            34..41 => {
+                let flags = self.pick(&[
+                    Mremap::empty(),
+                    Mremap::MAYMOVE,
+                    Mremap::MAYMOVE,
+                    Mremap::MAYMOVE | Mremap::FIXED,
+                    Mremap::MAYMOVE | Mremap::FIXED,
+                    Mremap::MAYMOVE | Mremap::DONTUNMAP,
+                    Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP,
+                ]);
+                let old = if self.below(12) == 0 { 0 } else { 1 + self.below(20) };
+                let new = if self.below(3) == 0 { old } else { 1 + self.below(30) };
+                Op::Remap { process, at, old, new, flags, to: self.page() }
+            }
+            41..51 => {
+                let advice = self.pick(&[
+                    madv::DONTNEED,
+                    madv::DONTNEED,
+                    madv::FREE,
+                    madv::DONTFORK,
+                    madv::DOFORK,
+                    madv::WIPEONFORK,
+                    madv::KEEPONFORK,
+                    madv::POPULATE_READ,
+                    madv::POPULATE_WRITE,
+                    madv::COLD,
+                ]);
+                Op::Advise { process, at, len, advice }
+            }
+            51..54 => Op::Fork { process },
+            54..56 => Op::Exit { process },
+            _ => {
+                let access = self.pick(&[Access::Read, Access::Write, Access::Write, Access::Exec]);
+                let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 };
+                Op::Touch { process, cpu: self.below(CPUS), at, count, access }
+            }
+        }
+    }
+}
+
+struct Process {
+    mm: Space,
+    model: Model,
+}
+
+/// Both sides of the comparison.
+struct Pair {
+    rig: Rig,
+    files: Vec<(KArc<Object<&'static Sim>>, File)>,
+    frames: Vec<Pfn>,
+    processes: Vec<Process>,
+    /// Which process each CPU runs.
+    running: [Option<*const Mm<&'static Sim>>; CPUS],
+    stamp: u64,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let rig = Rig::new(64);
+        // Few, so that generations roll over often.
+        rig.sim.spaces().asids().set_bits(3);
+        let mut pair =
+            Self { rig, files: Vec::new(), frames: Vec::new(), processes: Vec::new(), running: [None; CPUS], stamp: 0 };
+        pair.add_file(0, 5 * PAGE + 100, false);
+        pair.add_file(16, 3 * PAGE + 8, false);
+        pair.add_file(0, 2 * PAGE + 300, true);
+        pair.add_process();
+        pair
+    }
+
+    /// A file of the boot archive, `skew` bytes into a frame.
+    fn add_file(&mut self, skew: usize, len: usize, padded: bool) {
+        let sim = self.rig.sim;
+        let pfn = sim.pages().alloc_raw(3, Gfp::KERNEL | Gfp::ZERO).unwrap();
+        self.frames.push(pfn);
+        let start = pfn.addr() + skew;
+        // SAFETY: eight frames, all this test's, hold `skew + len` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(sim.direct_map(start), len) };
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = (n / PAGE * 31 + n % 8 + skew) as u8;
+        }
+        let word = |page: usize| {
+            let mut word = [0; 8];
+            let from = &bytes[page * PAGE..len.min(page * PAGE + 8)];
+            word[..from.len()].copy_from_slice(from);
+            u64::from_le_bytes(word)
+        };
+        let words = Rc::new((0..len.div_ceil(PAGE)).map(word).collect());
+        self.files.push((Object::boot_file(sim, start, len, padded).unwrap(), words));
+    }
+
+    fn add_process(&mut self) {
+        let at = |page: usize| UserAddr::new(page * PAGE);
+        let layout = MmLayout {
+            mmap_base: at(WINDOW.base),
+            mmap_min: at(WINDOW.min),
+            task_size: at(WINDOW.top),
+            stack_top: at(WINDOW.top),
+        };
+        let mm = Mm::new(self.rig.sim, &layout).unwrap();
+        mm.set_brk_start(at(BRK));
+        mm.set_limit(Limit::Stack, (STACK_LIMIT * PAGE) as u64);
+        self.processes.push(Process { mm, model: Model::new(WINDOW, BRK) });
+    }
+
+    fn step(&mut self, op: &Op) {
+        let live = self.processes.len();
+        match *op {
+            Op::Map { process, at, len, prot, flags, file } => {
+                let prot = Prot::from_bits_retain(prot);
+                let both = file.map(|(file, index)| (file % self.files.len(), index));
+                let p = &mut self.processes[process % live];
+                let flags = if both.is_some() { flags } else { flags | Map::ANONYMOUS };
+                let request = MapRequest {
+                    addr: at * PAGE,
+                    len: len * PAGE,
+                    prot,
+                    flags,
+                    object: both.map(|(file, index)| (self.files[file].0.clone(), index)),
+                    max_prot: if both.is_some() { Prot::READ | Prot::EXEC } else { Prot::all() },
+                };
+                let words = both.map(|(file, index)| (file, self.files[file].1.clone(), index));
+                let real = p.mm.map(&request).map(|at| at.get() / PAGE);
+                if at != 0 && at < WINDOW.min && flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) {
+                    assert!(real.is_err());
+                    return;
+                }
+                let expected = p.model.map(at, len, prot, flags, words);
+                assert_eq!(real, expected);
+            }
+            Op::Unmap { process, at, len } => {
+                let p = &mut self.processes[process % live];
+                assert_eq!(p.mm.unmap(at * PAGE, len * PAGE), Ok(()));
+                p.model.unmap(at, len);
+            }
+            Op::Protect { process, at, len, prot } => {
+                let p = &mut self.processes[process % live];
+                let prot = Prot::from_bits_retain(prot);
+                assert_eq!(p.mm.protect(at * PAGE, len * PAGE, prot), p.model.protect(at, len, prot));
+            }
+            Op::Brk { process, to } => {
+                let p = &mut self.processes[process % live];
+                assert_eq!(p.mm.brk(to * PAGE).get() / PAGE, p.model.brk(to));
+            }
+            Op::Remap { process, at, old, new, flags, to } => {
+                let p = &mut self.processes[process % live];
+                let to = to.max(WINDOW.min);
+                let mut end = 0;
+                p.mm.area_from(UserAddr::new(at * PAGE), |area| end = area.end.get() / PAGE);
+                let expected = p.model.remap(at, old, new, flags, to, || end);
+                let real = p.mm.remap(at * PAGE, old * PAGE, new * PAGE, flags, to * PAGE);
+                assert_eq!(real.map(|at| at.get() / PAGE), expected);
+            }
+            Op::Advise { process, at, len, advice } => {
+                let p = &mut self.processes[process % live];
+                assert_eq!(p.mm.advise(at * PAGE, len * PAGE, advice), p.model.advise(at, len, advice));
+            }
+            Op::Fork { process } => {
+                if live < PROCESSES {
+                    let p = &self.processes[process % live];
+                    let child = Process { mm: p.mm.fork().unwrap(), model: p.model.fork() };
+                    self.processes.push(child);
+                }
+            }
+            Op::Exit { process } => {
+                let gone = self.processes.swap_remove(process % live);
+                for cpu in 0..CPUS {
+                    if self.running[cpu] == Some(KArc::as_ptr(&gone.mm)) {
+                        self.running[cpu] = None;
+                        self.rig.idle(cpu);
+                    }
+                }
+                drop(gone);
+                if self.processes.is_empty() {
+                    self.add_process();
+                }
+            }
+            Op::Touch { process, cpu, at, count, access } => {
+                for n in 0..count {
+                    self.touch(process % live, cpu % CPUS, at + n, access);
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, process: usize, cpu: usize, page: usize, access: Access) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let p = &mut self.processes[process];
+        Sim::set_cpu(cpu);
+        if self.running[cpu] != Some(KArc::as_ptr(&p.mm)) {
+            self.running[cpu] = Some(KArc::as_ptr(&p.mm));
+            self.rig.mmu.load(cpu, Some(p.mm.activate(cpu)));
+        }
+        let mm = &p.mm;
+        let expected = p.model.touch(page, access, stamp, |page| {
+            mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
+        });
+        let mut tries = 0;
+        let real = loop {
+            tries += 1;
+            assert!(tries < 8, "the access to page {page:#x} never goes through");
+            match self.rig.mmu.access(cpu, page * PAGE, access) {
+                Ok(addr) => {
+                    let at = self.rig.sim.direct_map(addr).cast::<u64>();
+                    // SAFETY: the MMU allows the access to a frame of the simulated machine; one thread runs.
+                    let word = unsafe { at.read() };
+                    if access == Access::Write {
+                        // SAFETY: as above.
+                        unsafe { at.write(stamp) };
+                    }
+                    break Ok(word);
+                }
+                Err(Abort::Translation | Abort::AccessFlag | Abort::Permission) => {
+                    if let Err(error) = p.mm.fault(page * PAGE, access) {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        Sim::set_cpu(0);
+        assert_eq!(real, expected, "{access:?} of page {page:#x} on CPU {cpu}");
+    }
+
+    /// Everything at once, without touching anything.
+    fn check(&self) {
+        let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        for (number, p) in self.processes.iter().enumerate() {
+            p.mm.validate();
+            let mut areas = Vec::new();
+            p.mm.for_each_vma(|area| areas.push((area.start.get() / PAGE, area.end.get() / PAGE, area.flags)));
+            let mapped: usize = areas.iter().map(|(start, end, _)| end - start).sum();
+            assert_eq!(mapped, p.model.pages.len(), "mapped pages");
+            for (start, end, flags) in areas {
+                for page in start..end {
+                    let model = p.model.pages.get(&page).unwrap_or_else(|| panic!("page {page:#x} is mapped"));
+                    assert_eq!(model.prot.bits(), flags.bits() & 7, "rights of page {page:#x}");
+                    assert!(page + 1 == end || model.joins(&p.model.pages[&(page + 1)]), "an area of two kinds");
+                }
+            }
+            let mut present = BTreeSet::new();
+            p.mm.tables.for_each_entry(|va, pte| {
+                let page = va.get() / PAGE;
+                present.insert(page);
+                let at = self.rig.sim.direct_map(pte.addr()).cast::<u64>();
+                // SAFETY: a mapped frame of the simulated machine; one thread runs.
+                let word = unsafe { at.read() };
+                assert_eq!(Ok(word), p.model.pages[&page].word(), "content of page {page:#x} of process {number}");
+                if pte.is_anon() {
+                    mappings.entry(pte.addr().pfn().0).or_default().insert((KArc::as_ptr(&p.mm).addr(), page));
+                }
+            });
+            for (page, model) in &p.model.pages {
+                assert!(model.may_be_absent() || present.contains(page), "page {page:#x} was written and is gone");
+            }
+        }
+        for (pfn, expected) in mappings {
+            let mut found = BTreeSet::new();
+            for_each_anon_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
+                found.insert((KArc::as_ptr(mm).addr(), va.get() / PAGE));
+                true
+            });
+            assert_eq!(found, expected, "reverse mapping of frame {pfn:#x}");
+        }
+    }
+
+    fn finish(mut self) {
+        self.check();
+        for cpu in 0..CPUS {
+            self.rig.idle(cpu);
+        }
+        self.processes.clear();
+        self.files.clear();
+        for pfn in self.frames.drain(..) {
+            // SAFETY: allocated in `add_file`; no object refers to it any more.
+            unsafe { self.rig.sim.pages().free_pages(pfn, 3) };
+        }
+        self.rig.assert_balanced();
+    }
+}
+
+/// Runs a script; answers what went wrong and at which step.
+fn run(script: &[Op]) -> Result<(), (usize, String)> {
+    let mut at = 0;
+    let done = catch_unwind(AssertUnwindSafe(|| {
+        let mut pair = Pair::new();
+        for (n, op) in script.iter().enumerate() {
+            at = n;
+            pair.step(op);
+            if n % 200 == 199 {
+                pair.check();
+            }
+        }
+        at = script.len();
+        pair.finish();
+    }));
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+        (at, text.unwrap_or_default())
+    })
+}
+
+/// A shorter script that fails too.
+fn shrink(script: &[Op], failed_at: usize) -> Vec<Op> {
+    let mut script = script[..(failed_at + 1).min(script.len())].to_vec();
+    let mut chunk = script.len() / 2;
+    while chunk > 0 {
+        let mut from = 0;
+        while from < script.len() {
+            let mut shorter = script.clone();
+            shorter.drain(from..(from + chunk).min(script.len()));
+            match run(&shorter) {
+                Err((at, _)) => {
+                    shorter.truncate(at + 1);
+                    script = shorter;
+                }
+                Ok(()) => from += chunk,
+            }
+        }
+        chunk /= 2;
+    }
+    script
+}
+
+fn compare(seed: u64, steps: usize) {
+    let mut random = Random(seed);
+    let script: Vec<Op> = (0..steps).map(|_| random.op()).collect();
+    if let Err((at, text)) = run(&script) {
+        let short = shrink(&script, at);
+        let error = run(&short).err().map_or(text, |(_, text)| text);
+        let mut listing = vec![format!("seed {seed}, step {at}: {error}")];
+        listing.extend(short.iter().map(|op| format!("    {op:?},")));
+        panic!("{}", listing.join("\n"));
+    }
+}
+
+#[test]
+fn random_programs_agree_with_the_model() {
+    for seed in 1..=20 {
+        compare(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15), 1000);
+    }
+}
+
+/// The long form: `ORACLE_STEPS=1000000 cargo test --release -p quire-mm oracle -- --ignored`.
+#[test]
+#[ignore = "takes minutes"]
+fn random_programs_agree_for_a_long_time() {
+    let steps: u64 = std::env::var("ORACLE_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let first: u64 = std::env::var("ORACLE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
+    for seed in first..first + steps.div_ceil(2000) {
+        compare(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), 2000);
+    }
+}
