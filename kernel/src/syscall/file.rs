@@ -122,6 +122,7 @@ pub fn close(a: Args) -> Answer {
 
 /// Reads at a position, or at the file's own and on. Bytes go through the stack, or straight from the archive.
 fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> Answer {
+    uaccess::check(to, len)?;
     let len = len.min(MAX_RW);
     match &file.object {
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
@@ -200,6 +201,7 @@ fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
 }
 
 fn write_from(file: &OpenFile, from: UserAddr, len: usize) -> Answer {
+    uaccess::check(from, len)?;
     let len = len.min(MAX_RW);
     match &file.object {
         Object::Null | Object::Zero => Ok(len),

@@ -116,7 +116,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
         Space::new(mm.fork()?)?
     };
     let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
-    let thread = Thread::new_user(pid, process.clone(), space.mm.clone(), frame)?;
+    let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame)?;
     Ok((thread, Some(process)))
 }
 

@@ -404,7 +404,7 @@ fn end_other_threads(process: &Process) -> Result<(), Errno> {
 /// Runs in the new space from here on.
 fn switch_space(process: &Process, space: KArc<Space>) {
     let thread = current();
-    let mm = space.mm.clone();
+    let mm = KArc::clone(&space.mm);
     let old = process.space.lock().replace(space);
     let old_mm = {
         let irq = cpu::irq_save();
