@@ -75,9 +75,8 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    let became = |from: u32, to: u32| {
-        thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    };
+    let became =
+        |from: u32, to: u32| thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     // Only announced: it goes on where it is.
     if became(from | state::RUNNING, state::RUNNABLE | state::RUNNING) {
         return true;
