@@ -58,7 +58,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
         log::warn!("the boot loader gave no rng-seed: random numbers are predictable");
     }
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
-        boot::stop("no memory for address spaces", &"");
+        boot::stop("no memory for address spaces", &"even the zero page");
     }
     match problem {
         Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),

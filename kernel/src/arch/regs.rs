@@ -14,24 +14,6 @@ pub fn midr() -> u64 {
     MIDR_EL1.get()
 }
 
-/// The exception syndrome.
-#[inline(always)]
-pub fn esr() -> u64 {
-    let v: u64;
-    // SAFETY: reading ESR_EL1 has no effect.
-    unsafe { asm!("mrs {}, esr_el1", out(reg) v, options(nomem, nostack, preserves_flags)) }
-    v
-}
-
-/// The faulting address.
-#[inline(always)]
-pub fn far() -> usize {
-    let v: usize;
-    // SAFETY: reading FAR_EL1 has no effect.
-    unsafe { asm!("mrs {}, far_el1", out(reg) v, options(nomem, nostack, preserves_flags)) }
-    v
-}
-
 /// Sets the translation table and ASID of the lower half. With a fresh ASID, or one that always meant this
 /// table, nothing needs to be flushed; the ISB makes it so for the next user access.
 #[inline(always)]

@@ -39,13 +39,6 @@ pub const PSTATE_USER: u64 = 0;
 /// Bits of PSTATE that a program may choose: the condition flags.
 pub const PSTATE_USER_MASK: u64 = 0xf000_0000;
 
-impl TrapFrame {
-    /// Whether the frame is a program's.
-    pub fn from_user(&self) -> bool {
-        self.pstate & 0xf == 0
-    }
-}
-
 const FRAME: usize = size_of::<TrapFrame>();
 
 global_asm!(

@@ -48,11 +48,6 @@ impl<'a> BootTables<'a> {
         Self { image, taken: POOL, direct: Some((memory, mapped)) }
     }
 
-    /// The memory map, while tables are being made.
-    pub fn memory(&self) -> Option<&MemBlock> {
-        self.direct.as_ref().map(|(m, _)| &**m)
-    }
-
     fn image_to_phys(&self, ptr: *const u8) -> PhysAddr {
         self.image + (ptr.addr() - KIMAGE)
     }

@@ -1,6 +1,8 @@
 //! Physical memory at boot: from the device tree's words to a running page allocator.
 
+use core::fmt;
 use quire_mm::Machine;
+
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
@@ -43,6 +45,17 @@ pub enum Error {
     Pages(InitError),
     /// The kernel does not lie in memory that the tree describes.
     KernelOutsideMemory,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Map(e) => write!(f, "its tables: {e:?}"),
+            Self::MemBlock(e) => write!(f, "the boot allocator: {e:?}"),
+            Self::Pages(e) => write!(f, "the page allocator: {e:?}"),
+            Self::KernelOutsideMemory => write!(f, "the kernel does not lie in memory of the tree"),
+        }
+    }
 }
 
 impl From<MapError> for Error {
@@ -275,5 +288,8 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
         distance: &|a, b| u32::from(board.distances.get(a, b)),
     };
     // SAFETY: the direct map covers all memory and the records of all its frames are mapped and zero.
-    Ok(unsafe { PAGES.init(memory, &config) }?)
+    let summary = unsafe { PAGES.init(memory, &config) }?;
+    // SAFETY: once, right after it; what is reserved for CMA nobody has.
+    unsafe { PAGES.init_cma(memory) };
+    Ok(summary)
 }

@@ -78,8 +78,8 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
 }
 
 /// Says why the machine cannot go on, and stops it. Without a serial port yet, the words are in memory for a debugger.
-pub fn stop(what: &str, why: &dyn core::fmt::Debug) -> ! {
-    panic!("{what}: {why:?}")
+pub fn stop(what: &str, why: &dyn core::fmt::Display) -> ! {
+    panic!("{what}: {why}")
 }
 
 /// The first lines of the log: which machine this is, and what it has.

@@ -29,6 +29,8 @@ pub fn exit_thread(status: u32) -> ! {
     }
     sched::charge_current();
     process.cpu_ns.fetch_add(thread.cpu_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    // Before the process can see this thread gone: its last thread then knows who else holds the space.
+    drop(thread.set_mm(None));
     let (left, entry) = {
         let mut table = TABLE.lock();
         let left = table.remove_thread(process, thread);
@@ -41,7 +43,6 @@ pub fn exit_thread(status: u32) -> ! {
     } else {
         process.stop_wait.wake_all();
     }
-    thread.set_mm(None);
     thread.state.store(state::DEAD, Ordering::SeqCst);
     sched::schedule();
     unreachable!("a dead thread ran")
@@ -76,7 +77,6 @@ fn exit_process(process: &Process, status: u32) {
 
 /// Gives up the address space and tells a vfork parent.
 pub fn release_mm(process: &Process) {
-    drop(current().set_mm(None));
     let space = process.space.lock().take();
     drop(space);
     process.mm_released.store(true, Ordering::Release);

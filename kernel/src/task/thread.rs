@@ -145,12 +145,6 @@ impl Thread {
         self.context.get()
     }
 
-    /// The program's registers as it entered the kernel. For a user thread only.
-    pub fn frame(&self) -> *mut TrapFrame {
-        let top = self.stack.as_ref().map_or(0, Stack::top);
-        core::ptr::with_exposed_provenance_mut(top - size_of::<TrapFrame>())
-    }
-
     /// The process of a user thread.
     pub fn process(&self) -> &KArc<Process> {
         // Idle threads make no calls and take no user faults, and only they have no process.

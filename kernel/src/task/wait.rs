@@ -76,11 +76,6 @@ impl WaitQueue {
         }
     }
 
-    /// Whether anybody waits: a hint, exact for who holds the lock that the waiters' condition is under.
-    pub fn is_empty(&self) -> bool {
-        self.waiters.lock().0.is_empty()
-    }
-
     /// Sleeps until `ready` answers something. It is asked before each sleep, with no lock held. EINTR when the
     /// sleep was cut short, ETIMEDOUT when `deadline` (nanoseconds since power-on) passed.
     pub fn wait_until<T>(

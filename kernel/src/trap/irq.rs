@@ -1,5 +1,6 @@
 //! Interrupts: the timer, the console, and what CPUs tell each other.
 
+use core::fmt;
 use core::sync::atomic::Ordering;
 
 use quire_mm::sync::Rank;
@@ -39,6 +40,16 @@ pub enum Error {
     NoTimer,
     /// The controller refused.
     Gic(GicError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoController => write!(f, "the tree has no interrupt controller that Quire drives"),
+            Self::NoTimer => write!(f, "the tree has no virtual timer"),
+            Self::Gic(e) => write!(f, "{e}"),
+        }
+    }
 }
 
 impl From<GicError> for Error {

@@ -12,7 +12,7 @@ use quire_mm::UserAddr;
 use quire_mm::addr::USER_END;
 
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
-use crate::arch::{cpu, regs, uaccess};
+use crate::arch::{cpu, uaccess};
 use crate::console::panic;
 use crate::syscall;
 use crate::task::signal::{Disposition, FaultInfo};
@@ -247,9 +247,4 @@ fn stop(signal: u32) {
         exit::notify_change(process, 0xffff);
     }
     leave_if_ending();
-}
-
-/// The syndrome and address of the exception that is being taken.
-pub fn present() -> (Syndrome, usize) {
-    (Syndrome(regs::esr()), regs::far())
 }

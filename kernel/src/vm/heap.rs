@@ -9,10 +9,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use buddy_system_allocator::Heap;
+use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
 use quire_mm::slab::{Config, KernelHeap};
 use quire_mm::sync::Rank;
-use quire_mm::{Machine, PhysAddr};
 use quire_platform::bootargs;
 
 use super::machine::{Cpu, SpinLock};
@@ -70,6 +70,38 @@ unsafe impl GlobalAlloc for Global {
         }
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if SLAB.is_ready() {
+            // SAFETY: the caller's promise about the layout is passed on.
+            return unsafe { SLAB.alloc_zeroed(layout) };
+        }
+        // SAFETY: as above; what was given is as large as the layout.
+        unsafe {
+            let ptr = self.alloc(layout);
+            if !ptr.is_null() {
+                ptr.write_bytes(0, layout.size());
+            }
+            ptr
+        }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if !is_boot(ptr) {
+            // SAFETY: all that is not of the boot heap came from the slab; the rest is the caller's promise.
+            return unsafe { SLAB.realloc(ptr, layout, new_size) };
+        }
+        // SAFETY: the caller promises that the new size makes a layout; the two blocks are distinct, and the
+        // smaller of the two sizes lies in both.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+            if !new.is_null() {
+                core::ptr::copy_nonoverlapping(ptr, new, layout.size().min(new_size));
+                self.dealloc(ptr, layout);
+            }
+            new
+        }
+    }
+
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         if !is_boot(ptr) {
@@ -80,10 +112,4 @@ unsafe impl GlobalAlloc for Global {
             unsafe { BOOT.lock().dealloc(ptr, layout) }
         }
     }
-}
-
-/// The boot heap's physical range, for the memory map.
-pub fn boot_heap() -> PhysRange {
-    let phys = |at: &AtomicUsize| PhysAddr::new(at.load(Ordering::Relaxed) & !super::layout::PAGE_OFFSET);
-    phys(&BOOT_START)..phys(&BOOT_END)
 }

@@ -2,23 +2,17 @@
 //!
 //! ```text
 //! 0xffff_0000_0000_0000  direct map: physical address + PAGE_OFFSET, largest blocks that fit    64 TiB
-//! 0xffff_8000_0000_0000  vmalloc                                                                16 TiB
+//! 0xffff_8000_0000_0000  kept for vmalloc                                                       16 TiB
 //! 0xffff_a000_0000_0000  kernel stacks, each above a guard as large                               1 TiB
 //! 0xffff_b000_0000_0000  registers of the kernel's own devices                                    1 GiB
 //! 0xffff_c000_0000_0000  vmemmap: a `Page` a frame, mapped only where frames exist
 //! 0xffff_ffff_8000_0000  KIMAGE: the image, at TEXT_OFFSET; text RX, rodata R, data RW           1 GiB
-//! 0xffff_ffff_c000_0000  FDT_WINDOW: the device tree, read-only                                  4 MiB
+//! 0xffff_ffff_c000_0000  FDT_WINDOW: the device tree, read-only, in the early tables only        4 MiB
 //! 0xffff_ffff_ffff_ffff  end
 //! ```
 
 /// Where the direct map begins: physical address 0.
 pub const PAGE_OFFSET: usize = 0xffff_0000_0000_0000;
-/// Bytes of physical address space that the direct map can reach.
-pub const DIRECT_MAP_SIZE: usize = 1 << 46;
-/// Where vmalloc's addresses begin.
-pub const VMALLOC_START: usize = 0xffff_8000_0000_0000;
-/// Where they end.
-pub const VMALLOC_END: usize = 0xffff_9000_0000_0000;
 /// Where kernel stacks begin.
 pub const STACKS_START: usize = 0xffff_a000_0000_0000;
 /// Where they end.
