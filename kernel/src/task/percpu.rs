@@ -42,6 +42,8 @@ pub struct PerCpu {
     pub timers: SpinLock<Timers>,
     /// The address space in TTBR0, kept alive: an idle CPU leaves it there.
     pub active_mm: UnsafeCell<Option<KArc<Mm>>>,
+    /// Some space has ended that a CPU may still have loaded: once idle, this one unloads what it has.
+    pub let_go: AtomicBool,
     /// Nanoseconds spent idle.
     pub idle_ns: AtomicU64,
     /// Context switches.
@@ -72,6 +74,7 @@ impl PerCpu {
             run_queue: SpinLock::new(Cpu, Rank::RunQueue, RunQueue::new()),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),
             active_mm: UnsafeCell::new(None),
+            let_go: AtomicBool::new(false),
             idle_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             ticks: AtomicU64::new(0),

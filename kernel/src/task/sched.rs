@@ -317,7 +317,7 @@ pub fn idle_loop() -> ! {
         here.idling.store(true, Ordering::SeqCst);
         IDLE.fetch_or(bit, Ordering::SeqCst);
         while here.run_queue.lock().len == 0 && !pull(here) {
-            space::leave_dead();
+            space::let_go(here);
             cpu::wait_for_interrupt();
             cpu::irq_window();
         }

@@ -8,7 +8,7 @@ use quire_mm::fallible::KArc;
 
 use super::machine::Mm;
 use crate::arch::{cpu, regs, smp};
-use crate::task::percpu;
+use crate::task::percpu::{self, PerCpu};
 use crate::trap::irq;
 
 /// An address space as processes own it: usually one, two while a vfork child runs. With the last owner the memory
@@ -39,15 +39,22 @@ impl Drop for Space {
         // SAFETY: this is the end of the only owner of the field.
         unsafe { ManuallyDrop::drop(&mut self.mm) };
         if is_loaded {
-            percpu::online().filter(|c| c.idling.load(Ordering::SeqCst)).for_each(|c| irq::send_reschedule(c.id()));
+            for cpu in percpu::online() {
+                cpu.let_go.store(true, Ordering::SeqCst);
+                if cpu.idling.load(Ordering::SeqCst) {
+                    irq::send_reschedule(cpu.id());
+                }
+            }
         }
         SPACES_IN_USE.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// An idle CPU takes a space whose process has ended out of its TTBR0.
-pub fn leave_dead() {
-    leave(|active| KArc::count(active) == 1);
+/// An idle CPU that was told so takes out of its TTBR0 what it left there: the process may have ended.
+pub fn let_go(here: &PerCpu) {
+    if here.let_go.swap(false, Ordering::SeqCst) {
+        leave(|_| true);
+    }
 }
 
 /// Takes a space out of this CPU's TTBR0, if it is one like that.
