@@ -112,12 +112,7 @@ fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRang
     Ok(kernel)
 }
 
-fn reserve(
-    memory: &mut MemBlock,
-    range: PhysRange,
-    flags: ReservationFlags,
-    name: &str,
-) -> Result<(), MemBlockError> {
+fn reserve(memory: &mut MemBlock, range: PhysRange, flags: ReservationFlags, name: &str) -> Result<(), MemBlockError> {
     if flags.contains(ReservationFlags::NO_MAP) {
         return memory.mark_no_map(range);
     }
@@ -134,18 +129,11 @@ fn place(memory: &MemBlock, wish: &DynamicReservation) -> Result<PhysAddr, MemBl
     if wish.ranges.is_empty() {
         return memory.find(size, align, anywhere, None);
     }
-    wish.ranges
-        .iter()
-        .find_map(|r| memory.find(size, align, range(r), None).ok())
-        .ok_or(MemBlockError::NoSpace)
+    wish.ranges.iter().find_map(|r| memory.find(size, align, range(r), None).ok()).ok_or(MemBlockError::NoSpace)
 }
 
 /// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
-fn first_tables(
-    memory: &MemBlock,
-    image: PhysAddr,
-    kernel: &PhysRange,
-) -> Result<(KernelTable, PhysRange), Error> {
+fn first_tables(memory: &MemBlock, image: PhysAddr, kernel: &PhysRange) -> Result<(KernelTable, PhysRange), Error> {
     let mut pool = BootTables::from_pool(image);
     let root = pool.alloc().map_err(MapError::from)?;
     // SAFETY: the root is a fresh page of zeros, and boot is alone.
@@ -170,8 +158,14 @@ fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
 fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr) -> Result<(), MapError> {
     // SAFETY: the linker script defines the symbols; only their addresses are used.
     let [start, text_end, rodata_end, guard_end, end] = unsafe {
-        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __boot_stack_bottom, &raw const __image_end]
-            .map(|s| s.addr())
+        [
+            &raw const __image_start,
+            &raw const __text_end,
+            &raw const __rodata_end,
+            &raw const __boot_stack_bottom,
+            &raw const __image_end,
+        ]
+        .map(|s| s.addr())
     };
     // The page below the boot stack stays unmapped.
     let guard = guard_end - PAGE_SIZE;
@@ -189,13 +183,16 @@ fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr
     Ok(())
 }
 
-fn map_direct(
-    table: &mut KernelTable,
-    tables: &mut BootTables<'_>,
-    range: &PhysRange,
-) -> Result<(), MapError> {
+fn map_direct(table: &mut KernelTable, tables: &mut BootTables<'_>, range: &PhysRange) -> Result<(), MapError> {
     let va = VirtAddr::new(PAGE_OFFSET + range.start.get());
-    table.map(tables, va, range.start, range.end - range.start, KernelAttrs::data(MemoryType::Normal), Granularity::Blocks)
+    table.map(
+        tables,
+        va,
+        range.start,
+        range.end - range.start,
+        KernelAttrs::data(MemoryType::Normal),
+        Granularity::Blocks,
+    )
 }
 
 /// The rest of the direct map, and the records of all page frames.

@@ -111,7 +111,13 @@ struct Image {
 }
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
-pub fn exec(node: &'static Node, path: &[u8], args: &Strings, env: &Strings, frame: &mut TrapFrame) -> Result<(), Errno> {
+pub fn exec(
+    node: &'static Node,
+    path: &[u8],
+    args: &Strings,
+    env: &Strings,
+    frame: &mut TrapFrame,
+) -> Result<(), Errno> {
     let process = current().process();
     check_executable(node)?;
     let (space, image) = load(node, &process.limits.lock().clone())?;
@@ -158,8 +164,13 @@ pub fn first(node: &'static Node, path: &[u8]) -> Result<(KArc<Space>, TrapFrame
     env.push(b"HOME=/")?;
     env.push(b"TERM=vt100")?;
     let sp = fill_stack(&space.mm, &image, path, &args, &env)?;
-    let frame =
-        TrapFrame { pc: image.entry as u64, sp: sp as u64, pstate: PSTATE_USER, syscall: NO_SYSCALL, ..Default::default() };
+    let frame = TrapFrame {
+        pc: image.entry as u64,
+        sp: sp as u64,
+        pstate: PSTATE_USER,
+        syscall: NO_SYSCALL,
+        ..Default::default()
+    };
     Ok((space, frame))
 }
 

@@ -167,7 +167,8 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
     };
     if let Which::Pid(pid) = which {
         // By number, so that a parent of many does not search them.
-        let child = table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
+        let child =
+            table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
         let child = child.clone();
         return Ok(if table.family(&child).is_zombie {
             Some(reap(table, parent, &child))

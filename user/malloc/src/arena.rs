@@ -49,8 +49,8 @@ pub struct State {
     pub max_bytes: usize,
     /// How large the arena was when the break was last lowered, and by how much it was; 0 once it has grown again.
     pub trimmed: (usize, usize),
-    /// Bytes merged since free chunks' pages were last given back.
-    pub merged: usize,
+    /// The most that was free when free chunks' pages were last given back.
+    pub released: usize,
 }
 
 // SAFETY: the pointers lead to memory that only the holder of the arena's lock uses.
@@ -58,7 +58,11 @@ unsafe impl Send for State {}
 
 impl Arena {
     pub const fn new(other: u32) -> Arena {
-        Arena { state: Lock::new(State::new(other)), remote: Remote::new(), next: AtomicPtr::new(null_mut()) }
+        Arena {
+            state: Lock::new(State::new(other)),
+            remote: Remote::new(AtomicPtr::new(null_mut())),
+            next: AtomicPtr::new(null_mut()),
+        }
     }
 
     /// Takes over what other threads left for this arena; `state` is its own.
@@ -100,7 +104,7 @@ impl State {
             high: 0,
             bytes: 0,
             max_bytes: 0,
-            merged: 0,
+            released: 0,
             trimmed: (0, 0),
         }
     }
@@ -285,9 +289,10 @@ impl State {
         core::ptr::eq(arena_of(chunk), unsafe { (*self.region).arena })
     }
 
-    /// What follows a number of [`put`](State::put)s: keeps the fast bins' share of the heap bounded.
+    /// What follows a number of [`put`](State::put)s: the fast bins never hold more than programs and caches do.
     pub fn settle<S: System>(&mut self, m: &Malloc<S>) -> Result<(), Damaged> {
-        if self.fast.bytes() > FAST_MIN && self.fast.bytes() > self.bytes / 2 {
+        let unmerged = self.bytes - self.bins.bytes() - self.top_size();
+        if self.fast.bytes() > FAST_MIN && self.fast.bytes() > unmerged / 2 {
             self.merge_fast(m)?;
             self.trim_if_large(m);
         }
@@ -321,7 +326,6 @@ impl State {
         let mut size = chunk.size();
         let mut at = chunk;
         let next = chunk.after(size);
-        self.merged += size;
         if !chunk.has(USED) || size == 0 {
             return Err(Damaged);
         }

@@ -225,6 +225,9 @@ fn push(head: &mut Chunk, chunk: Chunk) {
 #[inline(always)]
 fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
     let (next, previous) = (chunk.link(NEXT), chunk.link(PREVIOUS));
+    if !next.may_be_followed() || !previous.may_be_followed() {
+        return Err(Damaged);
+    }
     if previous.is_none() {
         if *head != chunk {
             return Err(Damaged);

@@ -27,7 +27,7 @@ pub const MAX_MEDIUM: usize = (64 << 10) + 16;
 /// Places for medium chunks, one chunk each, by size.
 const MEDIUM: usize = 8;
 /// What they may hold together.
-const MEDIUM_BYTES: usize = 128 << 10;
+const MEDIUM_BYTES: usize = 96 << 10;
 
 /// One stack.
 #[derive(Clone, Copy)]
@@ -69,6 +69,7 @@ pub struct ThreadBlock {
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Medium {
+    /// The size last asked for here, and of the chunk if there is one.
     size: usize,
     chunk: Chunk,
 }
@@ -314,25 +315,35 @@ impl ThreadBlock {
     #[inline]
     pub(crate) fn pop_medium(&mut self, size: usize) -> Option<Chunk> {
         let place = &mut self.medium[size / 16 % MEDIUM];
-        if place.size != size {
-            return None;
+        if place.size == size {
+            let chunk = core::mem::replace(&mut place.chunk, Chunk::NONE).some()?;
+            self.medium_bytes -= size;
+            return Some(chunk);
         }
-        self.medium_bytes -= size;
-        place.size = 0;
-        Some(core::mem::replace(&mut place.chunk, Chunk::NONE))
+        if place.chunk.is_none() {
+            place.size = size;
+        }
+        None
     }
 
-    /// Puts a medium chunk in its place; answers the one that had it, or [`Chunk::NONE`]. None if the cache holds one
-    /// of that size, or enough.
+    /// Puts a medium chunk in its place, if its size was the last asked for there. If not, answers the chunk of another
+    /// size that has waited there in vain, if there is one.
     #[inline]
-    pub(crate) fn push_medium(&mut self, chunk: Chunk, size: usize) -> Option<Chunk> {
+    pub(crate) fn push_medium(&mut self, chunk: Chunk, size: usize) -> Result<(), Option<Chunk>> {
         let place = &mut self.medium[size / 16 % MEDIUM];
-        if place.size == size || self.medium_bytes + size > MEDIUM_BYTES {
-            return None;
+        if place.size != size {
+            let stale = core::mem::replace(&mut place.chunk, Chunk::NONE).some();
+            if stale.is_some() {
+                self.medium_bytes -= place.size;
+            }
+            return Err(stale);
         }
-        self.medium_bytes = self.medium_bytes + size - place.size;
-        place.size = size;
-        Some(core::mem::replace(&mut place.chunk, chunk))
+        if !place.chunk.is_none() || self.medium_bytes + size > MEDIUM_BYTES {
+            return Err(None);
+        }
+        self.medium_bytes += size;
+        place.chunk = chunk;
+        Ok(())
     }
 
     /// Puts a chunk onto a stack that has room.

@@ -131,16 +131,17 @@ impl State {
     }
 
     /// Gives memory back when much of it is free: the top chunk, when it has passed the threshold and an eighth of
-    /// the arena; and pages inside free chunks, when those are more than half of the arena.
+    /// the arena; and pages inside free chunks, when those are more than a quarter of the arena.
     pub fn trim_if_large<S: System>(&mut self, m: &Malloc<S>) {
         let dirty = if self.other == 0 { self.top_size() } else { self.high.saturating_sub(self.top.0.addr()) };
         let share = if m.options.is_dynamic() { self.bytes / 8 } else { 0 };
         if dirty >= m.options.trim_threshold().max(share) {
             self.trim(m, m.options.top_pad());
         }
-        // Each page has to come free again before this costs anything again.
+        // Only at a new record, so that a heap that breathes does not fault its pages in with each breath.
         let free = self.bins.bytes();
-        if free > self.bytes / 2 && self.merged > free / 2 && free > m.options.trim_threshold() {
+        if free > self.bytes / 4 && free > self.released + self.bytes / 8 && free > m.options.trim_threshold() {
+            self.released = free;
             self.release_free(m);
         }
     }
@@ -192,7 +193,6 @@ impl State {
     /// Gives whole pages inside free chunks back; answers whether any went.
     pub fn release_free<S: System>(&mut self, m: &Malloc<S>) -> bool {
         let mut any = false;
-        self.merged = 0;
         self.bins.each(&mut |chunk| {
             let size = chunk.size();
             // The links and the footer stay.

@@ -143,6 +143,9 @@ impl Large {
         let mut heir = chunk.link(PREVIOUS);
         if heir != chunk {
             let next = chunk.link(NEXT);
+            if !next.may_be_followed() || !heir.may_be_followed() {
+                return Err(Damaged);
+            }
             if next.link(PREVIOUS) != chunk || heir.link(NEXT) != chunk {
                 return Err(Damaged);
             }

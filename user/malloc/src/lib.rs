@@ -5,11 +5,13 @@
 #![cfg_attr(not(test), no_std)]
 
 mod arena;
+use core::sync::atomic;
 mod bins;
 mod cache;
 mod chunk;
 mod guard;
 mod heap;
+mod info;
 mod large;
 mod lock;
 mod malloc;
@@ -23,6 +25,7 @@ mod walk;
 use core::alloc::{GlobalAlloc, Layout};
 
 pub use cache::ThreadBlock;
+pub use info::Mallinfo;
 pub use malloc::Malloc;
 pub use options::Parameter;
 pub use system::{Advice, PAGE, System};

@@ -282,12 +282,18 @@ impl<S: System> Malloc<S> {
         if !(MAX_SMALL + 1..=MAX_MEDIUM).contains(&size) || chunk.has(MAPPED) {
             return false;
         }
-        let Some(old) = block.push_medium(chunk, size) else { return false };
-        chunk.set_high(0);
-        if let Some(old) = old.some() {
-            self.give_to_arena(old);
+        match block.push_medium(chunk, size) {
+            Ok(()) => {
+                chunk.set_high(0);
+                true
+            }
+            Err(stale) => {
+                if let Some(stale) = stale {
+                    self.give_to_arena(stale);
+                }
+                false
+            }
         }
-        true
     }
 
     #[inline(never)]

@@ -31,6 +31,8 @@ pub struct Fake {
     /// Added to the break before each growth: what a foreign user of it does.
     pub foreign: AtomicUsize,
     pub calls: AtomicUsize,
+    /// Bytes whose contents were said not to be needed.
+    pub dropped: AtomicUsize,
 }
 
 thread_local! {
@@ -51,6 +53,7 @@ impl Fake {
             budget: AtomicUsize::new(usize::MAX),
             foreign: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
         }
     }
 
@@ -114,7 +117,7 @@ unsafe impl System for Fake {
     }
 
     fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
-        assert!(bytes % PAGE == 0 && bytes > 0);
+        assert!(bytes.is_multiple_of(PAGE) && bytes > 0);
         if !self.allowed() || bytes > 1 << 32 {
             return None;
         }
@@ -155,6 +158,7 @@ unsafe impl System for Fake {
 
     unsafe fn advise(&self, at: NonNull<u8>, bytes: usize, advice: Advice) -> bool {
         if advice == Advice::DontNeed {
+            self.dropped.fetch_add(bytes, Ordering::Relaxed);
             unsafe { at.as_ptr().write_bytes(0, bytes) };
         }
         true
