@@ -275,10 +275,14 @@ impl State {
                 return Ok(n);
             }
             let size = chunk.size_of_small();
-            if !chunk.has(USED) || !(MIN..=MAX_SMALL).contains(&size) {
+            if !chunk.has(USED) || size < MIN {
                 return Err(Damaged);
             }
-            self.fast.push(*chunk, size, secret);
+            // A cache's largest may have come 16 bytes larger than they were asked for.
+            match size <= MAX_SMALL {
+                true => self.fast.push(*chunk, size, secret),
+                false => self.give(m, *chunk)?,
+            }
         }
         Ok(chunks.len())
     }

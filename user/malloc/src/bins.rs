@@ -147,7 +147,7 @@ impl Bins {
             }
             Ok(())
         } else {
-            self.large.remove(chunk)
+            self.large.remove(chunk, size)
         }
     }
 
@@ -212,7 +212,7 @@ impl Bins {
 }
 
 #[inline(always)]
-fn push(head: &mut Chunk, chunk: Chunk) {
+pub fn push(head: &mut Chunk, chunk: Chunk) {
     let first = *head;
     chunk.set_link(NEXT, first);
     chunk.set_link(PREVIOUS, Chunk::NONE);
@@ -223,7 +223,7 @@ fn push(head: &mut Chunk, chunk: Chunk) {
 }
 
 #[inline(always)]
-fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
+pub fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
     let (next, previous) = (chunk.link(NEXT), chunk.link(PREVIOUS));
     if !next.may_be_followed() || !previous.may_be_followed() {
         return Err(Damaged);

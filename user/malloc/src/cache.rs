@@ -57,6 +57,8 @@ pub struct ThreadBlock {
     bins: [Bin; CLASSES],
     pub(crate) secret: u64,
     pub(crate) stage: Stage,
+    /// How often this thread found its arena locked.
+    pub(crate) contended: usize,
     /// The arena that served this thread last; null for the first one.
     pub(crate) arena: *const Arena,
     /// The chunk that holds the stacks.
@@ -84,6 +86,7 @@ impl ThreadBlock {
             bins: [Bin { top: null_mut(), full: null_mut() }; CLASSES],
             secret: 0,
             stage: Stage::Zero,
+            contended: 0,
             arena: null_mut(),
             slots: Chunk::NONE,
             medium: [Medium { size: 0, chunk: Chunk::NONE }; MEDIUM],

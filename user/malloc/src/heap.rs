@@ -130,17 +130,17 @@ impl State {
         if size < MIN { Ok(()) } else { self.merge(old).map(|_| ()) }
     }
 
-    /// Gives memory back when much of it is free: the top chunk, when it has passed the threshold and an eighth of
-    /// the arena; and pages inside free chunks, when those are more than a quarter of the arena.
+    /// Gives memory back when much of it is free: the top chunk, when it has passed the threshold and a quarter of
+    /// the arena; and pages inside free chunks, when those are more than three eighths of the arena.
     pub fn trim_if_large<S: System>(&mut self, m: &Malloc<S>) {
         let dirty = if self.other == 0 { self.top_size() } else { self.high.saturating_sub(self.top.0.addr()) };
-        let share = if m.options.is_dynamic() { self.bytes / 8 } else { 0 };
+        let share = if m.options.is_dynamic() { self.bytes / 4 } else { 0 };
         if dirty >= m.options.trim_threshold().max(share) {
             self.trim(m, m.options.top_pad());
         }
         // Only at a new record, so that a heap that breathes does not fault its pages in with each breath.
         let free = self.bins.bytes();
-        if free > self.bytes / 4 && free > self.released + self.bytes / 8 && free > m.options.trim_threshold() {
+        if free > self.bytes / 8 * 3 && free > self.released + self.bytes / 8 && free > m.options.trim_threshold() {
             self.released = free;
             self.release_free(m);
         }

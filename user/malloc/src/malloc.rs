@@ -17,6 +17,8 @@ use crate::{System, ThreadBlock};
 
 /// Chunks of 4 GiB and more are always mappings, so that the seal of every other has all its bits.
 const MAX_IN_ARENA: usize = (1 << 32) - 4096;
+/// A thread that finds its arena and all others locked so often gets a new one.
+const CONTENTION: usize = 8;
 /// From here on the spare mapping is worth a look.
 const SPARE_FROM: usize = 64 << 10;
 
@@ -97,11 +99,18 @@ impl<S: System> Malloc<S> {
     #[inline]
     pub fn malloc_uncached(&self, size: usize) -> *mut u8 {
         let need = size.wrapping_add(HEAD + ALIGN - 1) & !(ALIGN - 1);
-        if (MAX_SMALL + 1..=MAX_MEDIUM).contains(&need) {
+        if need > MAX_SMALL {
             // SAFETY: the block is this thread's and no other reference to it is alive.
             let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-            if let Some(chunk) = block.pop_medium(need) {
+            if need <= MAX_MEDIUM
+                && let Some(chunk) = block.pop_medium(need)
+            {
                 return chunk.hand_out(block.secret);
+            }
+            // A thread with a cache has started, and there is neither a guard nor a byte to fill with.
+            if block.stage == Stage::Caching {
+                let secret = block.secret;
+                return self.large(size).map_or(null_mut(), |fresh| fresh.chunk.hand_out(secret));
             }
         }
         self.malloc_slow(size)
@@ -268,37 +277,38 @@ impl<S: System> Malloc<S> {
         at
     }
 
-    /// Takes a medium block into the thread's cache; answers whether there was room.
+    /// Frees a block above [`MAX_SMALL`] of a thread that has a cache: into that, if one of its size was asked for
+    /// lately, else into the arena. Answers false, and does nothing, for every other block.
     #[inline]
-    fn free_medium(&self, at: *mut u8) -> bool {
+    fn free_large(&self, at: *mut u8) -> bool {
         let chunk = Chunk(at);
         // SAFETY: the block is this thread's and no other reference to it is alive.
         let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-        if !at.addr().is_multiple_of(ALIGN) || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret)
-        {
+        let aligned = at.addr().is_multiple_of(ALIGN);
+        if !aligned || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret) {
             return false;
         }
         let size = chunk.size_of_small();
-        if !(MAX_SMALL + 1..=MAX_MEDIUM).contains(&size) || chunk.has(MAPPED) {
+        if size <= MAX_SMALL || chunk.flags() & (MAPPED | USED) != USED {
             return false;
         }
-        match block.push_medium(chunk, size) {
-            Ok(()) => {
-                chunk.set_high(0);
-                true
-            }
-            Err(stale) => {
-                if let Some(stale) = stale {
-                    self.give_to_arena(stale);
-                }
-                false
+        chunk.set_high(0);
+        if size > MAX_MEDIUM {
+            self.options.learn(size);
+        } else {
+            match block.push_medium(chunk, size) {
+                Ok(()) => return true,
+                Err(Some(stale)) => self.give_to_arena(stale),
+                Err(None) => {}
             }
         }
+        self.give_to_arena(chunk);
+        true
     }
 
     #[inline(never)]
     fn free_slow(&self, at: *mut u8) {
-        if self.free_medium(at) {
+        if self.free_large(at) {
             return;
         }
         let cache = self.start_thread();
@@ -436,7 +446,8 @@ impl<S: System> Malloc<S> {
         let done = match last.state.try_with(&self.system, |state| run(last, state)) {
             Ok(done) => done,
             Err(_) => {
-                let (other, done) = self.contended(last, &mut run);
+                block.contended += 1;
+                let (other, done) = self.contended(last, block.contended, &mut run);
                 arena = other;
                 block.arena = other;
                 done
@@ -450,7 +461,12 @@ impl<S: System> Malloc<S> {
     }
 
     #[cold]
-    fn contended<'a, R>(&'a self, last: &'a Arena, run: &mut impl FnMut(&Arena, &mut State) -> R) -> (&'a Arena, R) {
+    fn contended<'a, R>(
+        &'a self,
+        last: &'a Arena,
+        times: usize,
+        run: &mut impl FnMut(&Arena, &mut State) -> R,
+    ) -> (&'a Arena, R) {
         let mut at = Some(&self.main);
         while let Some(arena) = at {
             if let Ok(done) = arena.state.try_with(&self.system, |state| run(arena, state)) {
@@ -458,7 +474,9 @@ impl<S: System> Malloc<S> {
             }
             at = arena.next();
         }
-        let arena = self.one_more_arena().unwrap_or(last);
+        // A new arena is worth its memory for a thread that keeps meeting others, not for one chance meeting.
+        let new = if times.is_multiple_of(CONTENTION) { self.one_more_arena() } else { None };
+        let arena = new.unwrap_or(last);
         (arena, arena.state.with(&self.system, |state| run(arena, state)))
     }
 
