@@ -192,7 +192,14 @@ impl Bins {
             }
             chunk.clear_flag(UNSORTED);
             self.unsorted_len -= 1;
-            cut(&mut self.unsorted, chunk)?;
+            let next = chunk.link(NEXT);
+            if !next.may_be_followed() {
+                return Err(Damaged);
+            }
+            self.unsorted = next;
+            if !next.is_none() {
+                next.set_link(PREVIOUS, Chunk::NONE);
+            }
             self.large.insert(chunk, have);
         }
         Ok(self.large.best(size))

@@ -27,7 +27,7 @@ pub const MAX_MEDIUM: usize = (64 << 10) + 16;
 /// Places for medium chunks, one chunk each, by size.
 const MEDIUM: usize = 8;
 /// What they may hold together.
-const MEDIUM_BYTES: usize = 96 << 10;
+const MEDIUM_BYTES: usize = MAX_MEDIUM;
 
 /// One stack.
 #[derive(Clone, Copy)]

@@ -17,6 +17,9 @@ use crate::{Advice, Malloc, PAGE, System};
 pub const REGION: usize = 16 << 20;
 /// The largest chunk that such an arena tries to hold.
 pub const MAX_OTHER: usize = REGION / 4;
+/// A heap asks for a 32nd of its size more than it needs, but for no more than this: the room must stay smaller than a
+/// huge page, which would make all of it resident at the first touch.
+const MOST_PAD: usize = 1 << 20;
 /// The least to map when the break is refused.
 const MIN_MAP: usize = 1 << 20;
 
@@ -44,9 +47,11 @@ impl State {
 
     fn extend_break<S: System>(&mut self, m: &Malloc<S>, size: usize) -> Result<bool, Damaged> {
         let mut missing = size - self.top_size();
+        let share = if m.options.is_dynamic() { (self.bytes / 32).min(MOST_PAD) } else { 0 };
+        let pad = m.options.top_pad().max(share);
         // Where somebody else has moved the break, what was missing is not enough: a second turn asks for it all.
         for _ in 0..2 {
-            let Some(bytes) = missing.checked_add(m.options.top_pad() + BEFORE_FIRST) else { return Ok(false) };
+            let Some(bytes) = missing.checked_add(pad + BEFORE_FIRST) else { return Ok(false) };
             let bytes = bytes.next_multiple_of(PAGE);
             let Some(start) = m.system.grow_break(bytes) else { return self.extend_by_mapping(m, size) };
             // SAFETY: the newest region's record stays where it is.
