@@ -396,12 +396,13 @@ impl State {
         self.merge(rest).map(|_| ())
     }
 
-    /// A chunk whose block is a multiple of `align`, a power of two above 16.
+    /// A chunk whose block is a multiple of `align`, a power of two above 16; asks the system only if `extend`.
     pub fn take_aligned<S: System>(
         &mut self,
         m: &Malloc<S>,
         align: usize,
         size: usize,
+        extend: bool,
     ) -> Result<Option<Chunk>, Damaged> {
         // What was aligned before it was freed fits as it is, without slack for the worst case.
         let fits = self.bins.best(size)?.filter(|free| skip_to(*free, align) + size <= free.size());
@@ -413,7 +414,10 @@ impl State {
                 free
             }
             None => {
-                match self.merge_for(m, size + align + 16).and_then(|()| self.take_or_extend(m, size + align + 16))? {
+                let slack = size + align + 16;
+                self.merge_for(m, slack)?;
+                let found = if extend { self.take_or_extend(m, slack)? } else { self.take(m, slack)? };
+                match found {
                     Some(chunk) => chunk,
                     None => return Ok(None),
                 }

@@ -249,9 +249,30 @@ impl<S: System> Malloc<S> {
         if block.stage != Stage::Caching {
             return;
         }
+        self.empty(block);
+        block.stage = Stage::Without;
+        block.bins = ThreadBlock::new().bins;
+        let slots = core::mem::replace(&mut block.slots, Chunk::NONE);
+        self.give_to_arena(slots);
+    }
+
+    /// Gives everything in the calling thread's cache back, before the heap grows for a large request: some of it may
+    /// be what keeps free neighbours apart.
+    #[cold]
+    pub(crate) fn empty_cache(&self) {
+        // SAFETY: the block is this thread's and no other reference to it is alive.
+        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
+        if block.stage == Stage::Caching {
+            self.empty(block);
+        }
+    }
+
+    fn empty(&self, block: &mut ThreadBlock) {
         for class in MIN / 16..CLASSES {
             let held = block.held(class);
-            self.flush(block, class, held);
+            if held > 0 {
+                self.flush(block, class, held);
+            }
         }
         for place in &mut block.medium {
             let held = core::mem::replace(place, Medium { size: 0, chunk: Chunk::NONE });
@@ -260,10 +281,6 @@ impl<S: System> Malloc<S> {
             }
         }
         block.medium_bytes = 0;
-        block.stage = Stage::Without;
-        block.bins = ThreadBlock::new().bins;
-        let slots = core::mem::replace(&mut block.slots, Chunk::NONE);
-        self.give_to_arena(slots);
     }
 }
 

@@ -1,4 +1,5 @@
 //! What callers may count on, one property a test; and what misuse is answered with.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;
 

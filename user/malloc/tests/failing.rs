@@ -1,4 +1,5 @@
 //! A system that refuses: at every step of a sequence in turn, null comes out and nothing is lost.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every interleaving of the cross-thread free path: threads that free into an arena while others hold its lock.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicPtr, Ordering};

@@ -1,4 +1,5 @@
 //! Eight threads that allocate, check, hand blocks to each other, and end, over and over.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;
 

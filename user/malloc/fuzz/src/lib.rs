@@ -2,7 +2,7 @@
 //! at the end. Any string is a valid sequence, so a fuzzer need not know the format.
 
 #[path = "../../tests/support/mod.rs"]
-#[allow(missing_docs, clippy::undocumented_unsafe_blocks)]
+#[allow(missing_docs)]
 mod support;
 
 use std::sync::atomic::Ordering::Relaxed;

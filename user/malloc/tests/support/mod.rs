@@ -1,5 +1,6 @@
 //! A system made of the host's own allocator, which can be told to fail, to hand out breaks that do not join, and to
 //! report what is still mapped.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
