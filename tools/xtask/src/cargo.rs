@@ -47,11 +47,18 @@ impl Workspace {
         Ok(Workspace { root, out, toolchain, metadata })
     }
 
-    /// The packages under user/ that only build for the bare machine: those that plain `cargo test` leaves out.
+    /// Whether a package of this name exists.
+    pub fn has(&self, package: &str) -> bool {
+        self.metadata.workspace_packages().iter().any(|p| p.name == package)
+    }
+
+    /// The packages in user/'s own folders that only build for the bare machine: those that plain `cargo test` leaves
+    /// out. What lies deeper (the allocator's C libraries) is no program of ours.
     pub fn bare_metal_programs(&self) -> Vec<&str> {
         let host = self.metadata.workspace_default_packages();
         let packages = self.metadata.workspace_packages().into_iter();
-        let user = packages.filter(|p| p.manifest_path.starts_with(self.metadata.workspace_root.join("user")));
+        let user_dir = self.metadata.workspace_root.join("user");
+        let user = packages.filter(|p| p.manifest_path.ancestors().nth(2) == Some(&user_dir));
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 

@@ -12,6 +12,10 @@ pub fn lint() -> Result<u8> {
     check(&workspace, &["clippy", "--package", "quire-tests", "--all-targets", "--", "-D", "warnings"])?;
     check(&workspace, &["clippy", "--package", "quire-kernel", "--target", KERNEL_TARGET, "--", "-D", "warnings"])?;
 
+    let (to_link, to_load) = ("quire-malloc-static", "quire-malloc-preload");
+    check(&workspace, &["clippy", "--package", to_link, "--target", USER_TARGET, "--", "-D", "warnings"])?;
+    check(&workspace, &["clippy", "--package", to_load, "--", "-D", "warnings"])?;
+
     let programs = workspace.bare_metal_programs();
     let mut arguments = vec!["clippy", "--target", USER_TARGET];
     for package in &programs {

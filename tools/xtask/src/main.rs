@@ -11,6 +11,7 @@ mod flash;
 mod image;
 mod kernel;
 mod lint;
+mod malloc;
 mod options;
 mod qemu;
 mod run;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Command::Image(options) => image::image(&options),
         Command::Flash(options) => flash::flash(&options),
         Command::Lint => lint::lint(),
+        Command::Malloc => malloc::malloc(),
         Command::Test(options) => test::test(&options),
     };
     match done {

@@ -26,6 +26,8 @@ pub enum Command {
     Image(ImageOptions),
     /// Write the Pi's image to an SD card: asks, shows progress, reads back and compares.
     Flash(FlashOptions),
+    /// Build the allocator's two C libraries and print their paths, one a line.
+    Malloc,
     /// Check formatting, and run clippy for every target.
     Lint,
     /// Run the host's tests, then the machines'; ends with `N passed, N failed`.

@@ -49,8 +49,8 @@ pub struct State {
     pub max_bytes: usize,
     /// How large the arena was when the break was last lowered, and by how much it was; 0 once it has grown again.
     pub trimmed: (usize, usize),
-    /// Bytes merged since free chunks' pages were last given back.
-    pub merged: usize,
+    /// The most that was free when free chunks' pages were last given back.
+    pub released: usize,
 }
 
 // SAFETY: the pointers lead to memory that only the holder of the arena's lock uses.
@@ -58,7 +58,11 @@ unsafe impl Send for State {}
 
 impl Arena {
     pub const fn new(other: u32) -> Arena {
-        Arena { state: Lock::new(State::new(other)), remote: Remote::new(), next: AtomicPtr::new(null_mut()) }
+        Arena {
+            state: Lock::new(State::new(other)),
+            remote: Remote::new(AtomicPtr::new(null_mut())),
+            next: AtomicPtr::new(null_mut()),
+        }
     }
 
     /// Takes over what other threads left for this arena; `state` is its own.
@@ -100,7 +104,7 @@ impl State {
             high: 0,
             bytes: 0,
             max_bytes: 0,
-            merged: 0,
+            released: 0,
             trimmed: (0, 0),
         }
     }
@@ -271,10 +275,14 @@ impl State {
                 return Ok(n);
             }
             let size = chunk.size_of_small();
-            if !chunk.has(USED) || !(MIN..=MAX_SMALL).contains(&size) {
+            if !chunk.has(USED) || size < MIN {
                 return Err(Damaged);
             }
-            self.fast.push(*chunk, size, secret);
+            // A cache's largest may have come 16 bytes larger than they were asked for.
+            match size <= MAX_SMALL {
+                true => self.fast.push(*chunk, size, secret),
+                false => self.give(m, *chunk)?,
+            }
         }
         Ok(chunks.len())
     }
@@ -285,9 +293,10 @@ impl State {
         core::ptr::eq(arena_of(chunk), unsafe { (*self.region).arena })
     }
 
-    /// What follows a number of [`put`](State::put)s: keeps the fast bins' share of the heap bounded.
+    /// What follows a number of [`put`](State::put)s: the fast bins never hold more than programs and caches do.
     pub fn settle<S: System>(&mut self, m: &Malloc<S>) -> Result<(), Damaged> {
-        if self.fast.bytes() > FAST_MIN && self.fast.bytes() > self.bytes / 2 {
+        let unmerged = self.bytes - self.bins.bytes() - self.top_size();
+        if self.fast.bytes() > FAST_MIN && self.fast.bytes() > unmerged / 2 {
             self.merge_fast(m)?;
             self.trim_if_large(m);
         }
@@ -321,7 +330,6 @@ impl State {
         let mut size = chunk.size();
         let mut at = chunk;
         let next = chunk.after(size);
-        self.merged += size;
         if !chunk.has(USED) || size == 0 {
             return Err(Damaged);
         }
@@ -388,12 +396,13 @@ impl State {
         self.merge(rest).map(|_| ())
     }
 
-    /// A chunk whose block is a multiple of `align`, a power of two above 16.
+    /// A chunk whose block is a multiple of `align`, a power of two above 16; asks the system only if `extend`.
     pub fn take_aligned<S: System>(
         &mut self,
         m: &Malloc<S>,
         align: usize,
         size: usize,
+        extend: bool,
     ) -> Result<Option<Chunk>, Damaged> {
         // What was aligned before it was freed fits as it is, without slack for the worst case.
         let fits = self.bins.best(size)?.filter(|free| skip_to(*free, align) + size <= free.size());
@@ -405,7 +414,10 @@ impl State {
                 free
             }
             None => {
-                match self.merge_for(m, size + align + 16).and_then(|()| self.take_or_extend(m, size + align + 16))? {
+                let slack = size + align + 16;
+                self.merge_for(m, slack)?;
+                let found = if extend { self.take_or_extend(m, slack)? } else { self.take(m, slack)? };
+                match found {
                     Some(chunk) => chunk,
                     None => return Ok(None),
                 }

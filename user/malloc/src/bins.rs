@@ -147,7 +147,7 @@ impl Bins {
             }
             Ok(())
         } else {
-            self.large.remove(chunk)
+            self.large.remove(chunk, size)
         }
     }
 
@@ -192,7 +192,14 @@ impl Bins {
             }
             chunk.clear_flag(UNSORTED);
             self.unsorted_len -= 1;
-            cut(&mut self.unsorted, chunk)?;
+            let next = chunk.link(NEXT);
+            if !next.may_be_followed() {
+                return Err(Damaged);
+            }
+            self.unsorted = next;
+            if !next.is_none() {
+                next.set_link(PREVIOUS, Chunk::NONE);
+            }
             self.large.insert(chunk, have);
         }
         Ok(self.large.best(size))
@@ -212,7 +219,7 @@ impl Bins {
 }
 
 #[inline(always)]
-fn push(head: &mut Chunk, chunk: Chunk) {
+pub fn push(head: &mut Chunk, chunk: Chunk) {
     let first = *head;
     chunk.set_link(NEXT, first);
     chunk.set_link(PREVIOUS, Chunk::NONE);
@@ -223,8 +230,11 @@ fn push(head: &mut Chunk, chunk: Chunk) {
 }
 
 #[inline(always)]
-fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
+pub fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
     let (next, previous) = (chunk.link(NEXT), chunk.link(PREVIOUS));
+    if !next.may_be_followed() || !previous.may_be_followed() {
+        return Err(Damaged);
+    }
     if previous.is_none() {
         if *head != chunk {
             return Err(Damaged);

@@ -27,7 +27,7 @@ pub const MAX_MEDIUM: usize = (64 << 10) + 16;
 /// Places for medium chunks, one chunk each, by size.
 const MEDIUM: usize = 8;
 /// What they may hold together.
-const MEDIUM_BYTES: usize = 128 << 10;
+const MEDIUM_BYTES: usize = MAX_MEDIUM;
 
 /// One stack.
 #[derive(Clone, Copy)]
@@ -57,6 +57,8 @@ pub struct ThreadBlock {
     bins: [Bin; CLASSES],
     pub(crate) secret: u64,
     pub(crate) stage: Stage,
+    /// How often this thread found its arena locked.
+    pub(crate) contended: usize,
     /// The arena that served this thread last; null for the first one.
     pub(crate) arena: *const Arena,
     /// The chunk that holds the stacks.
@@ -69,6 +71,7 @@ pub struct ThreadBlock {
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Medium {
+    /// The size last asked for here, and of the chunk if there is one.
     size: usize,
     chunk: Chunk,
 }
@@ -83,6 +86,7 @@ impl ThreadBlock {
             bins: [Bin { top: null_mut(), full: null_mut() }; CLASSES],
             secret: 0,
             stage: Stage::Zero,
+            contended: 0,
             arena: null_mut(),
             slots: Chunk::NONE,
             medium: [Medium { size: 0, chunk: Chunk::NONE }; MEDIUM],
@@ -245,9 +249,30 @@ impl<S: System> Malloc<S> {
         if block.stage != Stage::Caching {
             return;
         }
+        self.empty(block);
+        block.stage = Stage::Without;
+        block.bins = ThreadBlock::new().bins;
+        let slots = core::mem::replace(&mut block.slots, Chunk::NONE);
+        self.give_to_arena(slots);
+    }
+
+    /// Gives everything in the calling thread's cache back, before the heap grows for a large request: some of it may
+    /// be what keeps free neighbours apart.
+    #[cold]
+    pub(crate) fn empty_cache(&self) {
+        // SAFETY: the block is this thread's and no other reference to it is alive.
+        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
+        if block.stage == Stage::Caching {
+            self.empty(block);
+        }
+    }
+
+    fn empty(&self, block: &mut ThreadBlock) {
         for class in MIN / 16..CLASSES {
             let held = block.held(class);
-            self.flush(block, class, held);
+            if held > 0 {
+                self.flush(block, class, held);
+            }
         }
         for place in &mut block.medium {
             let held = core::mem::replace(place, Medium { size: 0, chunk: Chunk::NONE });
@@ -256,10 +281,6 @@ impl<S: System> Malloc<S> {
             }
         }
         block.medium_bytes = 0;
-        block.stage = Stage::Without;
-        block.bins = ThreadBlock::new().bins;
-        let slots = core::mem::replace(&mut block.slots, Chunk::NONE);
-        self.give_to_arena(slots);
     }
 }
 
@@ -314,25 +335,35 @@ impl ThreadBlock {
     #[inline]
     pub(crate) fn pop_medium(&mut self, size: usize) -> Option<Chunk> {
         let place = &mut self.medium[size / 16 % MEDIUM];
-        if place.size != size {
-            return None;
+        if place.size == size {
+            let chunk = core::mem::replace(&mut place.chunk, Chunk::NONE).some()?;
+            self.medium_bytes -= size;
+            return Some(chunk);
         }
-        self.medium_bytes -= size;
-        place.size = 0;
-        Some(core::mem::replace(&mut place.chunk, Chunk::NONE))
+        if place.chunk.is_none() {
+            place.size = size;
+        }
+        None
     }
 
-    /// Puts a medium chunk in its place; answers the one that had it, or [`Chunk::NONE`]. None if the cache holds one
-    /// of that size, or enough.
+    /// Puts a medium chunk in its place, if its size was the last asked for there. If not, answers the chunk of another
+    /// size that has waited there in vain, if there is one.
     #[inline]
-    pub(crate) fn push_medium(&mut self, chunk: Chunk, size: usize) -> Option<Chunk> {
+    pub(crate) fn push_medium(&mut self, chunk: Chunk, size: usize) -> Result<(), Option<Chunk>> {
         let place = &mut self.medium[size / 16 % MEDIUM];
-        if place.size == size || self.medium_bytes + size > MEDIUM_BYTES {
-            return None;
+        if place.size != size {
+            let stale = core::mem::replace(&mut place.chunk, Chunk::NONE).some();
+            if stale.is_some() {
+                self.medium_bytes -= place.size;
+            }
+            return Err(stale);
         }
-        self.medium_bytes = self.medium_bytes + size - place.size;
-        place.size = size;
-        Some(core::mem::replace(&mut place.chunk, chunk))
+        if !place.chunk.is_none() || self.medium_bytes + size > MEDIUM_BYTES {
+            return Err(None);
+        }
+        self.medium_bytes += size;
+        place.chunk = chunk;
+        Ok(())
     }
 
     /// Puts a chunk onto a stack that has room.

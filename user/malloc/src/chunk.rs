@@ -196,6 +196,13 @@ impl Chunk {
         unsafe { self.0.wrapping_sub(16).cast::<usize>().write(value) }
     }
 
+    /// Whether a link read from a chunk can be one at all: a multiple of 16 in the lower half of the address space.
+    /// Text and small numbers written over it are not.
+    #[inline(always)]
+    pub fn may_be_followed(self) -> bool {
+        self.0.addr() & (15 | usize::MAX << 48) == 0
+    }
+
     /// Link number `i` of a free chunk.
     #[inline(always)]
     pub fn link(self, i: usize) -> Chunk {

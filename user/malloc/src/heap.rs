@@ -17,6 +17,9 @@ use crate::{Advice, Malloc, PAGE, System};
 pub const REGION: usize = 16 << 20;
 /// The largest chunk that such an arena tries to hold.
 pub const MAX_OTHER: usize = REGION / 4;
+/// A heap asks for a 32nd of its size more than it needs, but for no more than this: the room must stay smaller than a
+/// huge page, which would make all of it resident at the first touch.
+const MOST_PAD: usize = 1 << 20;
 /// The least to map when the break is refused.
 const MIN_MAP: usize = 1 << 20;
 
@@ -44,9 +47,11 @@ impl State {
 
     fn extend_break<S: System>(&mut self, m: &Malloc<S>, size: usize) -> Result<bool, Damaged> {
         let mut missing = size - self.top_size();
+        let share = if m.options.is_dynamic() { (self.bytes / 32).min(MOST_PAD) } else { 0 };
+        let pad = m.options.top_pad().max(share);
         // Where somebody else has moved the break, what was missing is not enough: a second turn asks for it all.
         for _ in 0..2 {
-            let Some(bytes) = missing.checked_add(m.options.top_pad() + BEFORE_FIRST) else { return Ok(false) };
+            let Some(bytes) = missing.checked_add(pad + BEFORE_FIRST) else { return Ok(false) };
             let bytes = bytes.next_multiple_of(PAGE);
             let Some(start) = m.system.grow_break(bytes) else { return self.extend_by_mapping(m, size) };
             // SAFETY: the newest region's record stays where it is.
@@ -130,17 +135,18 @@ impl State {
         if size < MIN { Ok(()) } else { self.merge(old).map(|_| ()) }
     }
 
-    /// Gives memory back when much of it is free: the top chunk, when it has passed the threshold and an eighth of
-    /// the arena; and pages inside free chunks, when those are more than half of the arena.
+    /// Gives memory back when much of it is free: the top chunk, when it has passed the threshold and a quarter of
+    /// the arena; and pages inside free chunks, when those are more than three eighths of the arena.
     pub fn trim_if_large<S: System>(&mut self, m: &Malloc<S>) {
         let dirty = if self.other == 0 { self.top_size() } else { self.high.saturating_sub(self.top.0.addr()) };
-        let share = if m.options.is_dynamic() { self.bytes / 8 } else { 0 };
+        let share = if m.options.is_dynamic() { self.bytes / 4 } else { 0 };
         if dirty >= m.options.trim_threshold().max(share) {
             self.trim(m, m.options.top_pad());
         }
-        // Each page has to come free again before this costs anything again.
+        // Only at a new record, so that a heap that breathes does not fault its pages in with each breath.
         let free = self.bins.bytes();
-        if free > self.bytes / 2 && self.merged > free / 2 && free > m.options.trim_threshold() {
+        if free > self.bytes / 8 * 3 && free > self.released + self.bytes / 8 && free > m.options.trim_threshold() {
+            self.released = free;
             self.release_free(m);
         }
     }
@@ -192,7 +198,6 @@ impl State {
     /// Gives whole pages inside free chunks back; answers whether any went.
     pub fn release_free<S: System>(&mut self, m: &Malloc<S>) -> bool {
         let mut any = false;
-        self.merged = 0;
         self.bins.each(&mut |chunk| {
             let size = chunk.size();
             // The links and the footer stay.

@@ -2,14 +2,25 @@
 //!
 //! It sees the system through one trait, [`System`], so the same code serves Quire, Linux on AArch64 and the x86_64
 //! host that it is tested on.
+//!
+//! The way of a malloc: the calling thread's stack of chunks of that size (`cache`); if it is empty, a batch from the
+//! thread's arena (`arenas`, `arena`): its fast bins, its small bins, the best fit among the rest (`bins`, `large`),
+//! the top chunk, more from the system (`heap`). Large ones: the arena's free chunks, else a mapping (`mapped`).
+//! The way of a free: the seal is checked and taken off (`chunk`), the chunk goes onto the thread's stack; a full
+//! stack gives half to the chunks' arenas, or leaves them there without waiting (`remote`).
+//!
+//! Lock order: the lock under which arenas are made, arenas in the order of their list, the spare mapping, the
+//! quarantine. Only a fork holds more than one arena.
 #![cfg_attr(not(test), no_std)]
 
 mod arena;
+mod arenas;
 mod bins;
 mod cache;
 mod chunk;
 mod guard;
 mod heap;
+mod info;
 mod large;
 mod lock;
 mod malloc;
@@ -21,8 +32,10 @@ mod system;
 mod walk;
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::sync::atomic;
 
 pub use cache::ThreadBlock;
+pub use info::Mallinfo;
 pub use malloc::Malloc;
 pub use options::Parameter;
 pub use system::{Advice, PAGE, System};

@@ -1,14 +1,13 @@
 //! The allocator: what callers see, the fast paths, and the ways past them.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::arena::{Arena, State};
+use crate::arena::Arena;
 use crate::bins::MAX_SMALL;
 use crate::cache::{MAX_MEDIUM, Stage};
 use crate::chunk::{ALIGN, Chunk, HEAD, MAPPED, MAX_REQUEST, USED, chunk_size};
 use crate::guard::Guard;
-use crate::heap::new_arena;
 use crate::large::Damaged;
 use crate::lock::Lock;
 use crate::mapped::{Fresh, Mappings};
@@ -29,7 +28,7 @@ pub struct Malloc<S: System> {
     pub(crate) main: Arena,
     pub(crate) arenas: AtomicUsize,
     /// Held while an arena is made.
-    growing: Lock<()>,
+    pub(crate) growing: Lock<()>,
     pub(crate) mappings: Mappings,
     pub(crate) guard: Guard,
 }
@@ -97,11 +96,18 @@ impl<S: System> Malloc<S> {
     #[inline]
     pub fn malloc_uncached(&self, size: usize) -> *mut u8 {
         let need = size.wrapping_add(HEAD + ALIGN - 1) & !(ALIGN - 1);
-        if (MAX_SMALL + 1..=MAX_MEDIUM).contains(&need) {
+        if need > MAX_SMALL {
             // SAFETY: the block is this thread's and no other reference to it is alive.
             let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-            if let Some(chunk) = block.pop_medium(need) {
+            if need <= MAX_MEDIUM
+                && let Some(chunk) = block.pop_medium(need)
+            {
                 return chunk.hand_out(block.secret);
+            }
+            // A thread with a cache has started, and there is neither a guard nor a byte to fill with.
+            if block.stage == Stage::Caching {
+                let secret = block.secret;
+                return self.large(size).map_or(null_mut(), |fresh| fresh.chunk.hand_out(secret));
             }
         }
         self.malloc_slow(size)
@@ -202,7 +208,10 @@ impl<S: System> Malloc<S> {
         }
         let with_slack = need + align + ALIGN;
         if with_slack < self.options.mmap_threshold() || self.may_not_map() {
-            let found = self.in_arena(|m, state| state.take_aligned(m, align, need));
+            let found = self.in_arena(|m, state| state.take_aligned(m, align, need, false)).or_else(|| {
+                self.empty_cache();
+                self.in_arena(|m, state| state.take_aligned(m, align, need, true))
+            });
             if found.is_some() {
                 return found;
             }
@@ -246,7 +255,10 @@ impl<S: System> Malloc<S> {
         let in_heap = need < self.options.mmap_threshold() || self.may_not_map();
         if need < MAX_IN_ARENA {
             let found = match in_heap {
-                true => self.in_arena(|m, state| state.take_or_extend(m, need)),
+                true => self.in_arena(|m, state| state.take(m, need)).or_else(|| {
+                    self.empty_cache();
+                    self.in_arena(|m, state| state.take_or_extend(m, need))
+                }),
                 false => self.in_arena(|m, state| state.take(m, need)),
             };
             if found.is_some() {
@@ -268,31 +280,38 @@ impl<S: System> Malloc<S> {
         at
     }
 
-    /// Takes a medium block into the thread's cache; answers whether there was room.
+    /// Frees a block above [`MAX_SMALL`] of a thread that has a cache: into that, if one of its size was asked for
+    /// lately, else into the arena. Answers false, and does nothing, for every other block.
     #[inline]
-    fn free_medium(&self, at: *mut u8) -> bool {
+    fn free_large(&self, at: *mut u8) -> bool {
         let chunk = Chunk(at);
         // SAFETY: the block is this thread's and no other reference to it is alive.
         let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-        if !at.addr().is_multiple_of(ALIGN) || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret)
-        {
+        let aligned = at.addr().is_multiple_of(ALIGN);
+        if !aligned || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret) {
             return false;
         }
         let size = chunk.size_of_small();
-        if !(MAX_SMALL + 1..=MAX_MEDIUM).contains(&size) || chunk.has(MAPPED) {
+        if size <= MAX_SMALL || chunk.flags() & (MAPPED | USED) != USED {
             return false;
         }
-        let Some(old) = block.push_medium(chunk, size) else { return false };
         chunk.set_high(0);
-        if let Some(old) = old.some() {
-            self.give_to_arena(old);
+        if size > MAX_MEDIUM {
+            self.options.learn(size);
+        } else {
+            match block.push_medium(chunk, size) {
+                Ok(()) => return true,
+                Err(Some(stale)) => self.give_to_arena(stale),
+                Err(None) => {}
+            }
         }
+        self.give_to_arena(chunk);
         true
     }
 
     #[inline(never)]
     fn free_slow(&self, at: *mut u8) {
-        if self.free_medium(at) {
+        if self.free_large(at) {
             return;
         }
         let cache = self.start_thread();
@@ -394,145 +413,6 @@ impl<S: System> Malloc<S> {
             Err(Damaged) => self.system.abort("malloc(): corrupted heap: a free chunk was written to"),
         }
     }
-
-    /// Gives a chunk without a seal to its arena, or leaves it there if somebody holds the lock.
-    pub(crate) fn give_to_arena(&self, chunk: Chunk) {
-        let arena = self.arena_of(chunk);
-        let given = arena.state.try_with(&self.system, |state| {
-            arena.drain(state, self)?;
-            state.give(self, chunk)
-        });
-        match given {
-            Ok(done) => self.check(done),
-            Err(_) => arena.leave(chunk, self.secret()),
-        }
-    }
-
-    fn in_arena<R>(&self, f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>) -> Option<R> {
-        // SAFETY: the block is this thread's; slow paths use one reference to it at a time.
-        self.with_arena(unsafe { &mut *self.system.thread_block().as_ptr() }, f)
-    }
-
-    /// Runs `f` under the lock of the arena that served the thread last, or of the first one that is free if
-    /// somebody holds that; and in the first arena if the other has no memory.
-    pub(crate) fn with_arena<R>(
-        &self,
-        block: &mut ThreadBlock,
-        mut f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>,
-    ) -> Option<R> {
-        // SAFETY: arenas stay for ever once they are made.
-        let last = unsafe { block.arena.as_ref() }.unwrap_or(&self.main);
-        let mut run = |arena: &Arena, state: &mut State| {
-            arena.drain(state, self)?;
-            f(self, state)
-        };
-        let mut arena = last;
-        let done = match last.state.try_with(&self.system, |state| run(last, state)) {
-            Ok(done) => done,
-            Err(_) => {
-                let (other, done) = self.contended(last, &mut run);
-                arena = other;
-                block.arena = other;
-                done
-            }
-        };
-        let found = self.check(done);
-        if found.is_none() && !core::ptr::eq(arena, &self.main) {
-            return self.check(self.main.state.with(&self.system, |state| run(&self.main, state)));
-        }
-        found
-    }
-
-    #[cold]
-    fn contended<'a, R>(&'a self, last: &'a Arena, run: &mut impl FnMut(&Arena, &mut State) -> R) -> (&'a Arena, R) {
-        let mut at = Some(&self.main);
-        while let Some(arena) = at {
-            if let Ok(done) = arena.state.try_with(&self.system, |state| run(arena, state)) {
-                return (arena, done);
-            }
-            at = arena.next();
-        }
-        let arena = self.one_more_arena().unwrap_or(last);
-        (arena, arena.state.with(&self.system, |state| run(arena, state)))
-    }
-
-    fn one_more_arena(&self) -> Option<&Arena> {
-        if self.arenas.load(Ordering::Relaxed) >= self.options.arena_max() {
-            return None;
-        }
-        self.growing
-            .try_with(&self.system, |()| {
-                let arena = new_arena(self)?;
-                let mut tail = &self.main;
-                while let Some(next) = tail.next() {
-                    tail = next;
-                }
-                tail.next.store(core::ptr::from_ref(arena).cast_mut(), Ordering::Release);
-                self.arenas.fetch_add(1, Ordering::Relaxed);
-                Some(arena)
-            })
-            .ok()?
-    }
-
-    fn each_arena(&self, mut f: impl FnMut(&Arena)) {
-        let mut at = Some(&self.main);
-        while let Some(arena) = at {
-            f(arena);
-            at = arena.next();
-        }
-    }
-
-    /// Gives free memory back to the system: all but `pad` bytes at the top, and whole pages inside free chunks.
-    /// Answers whether any went.
-    pub fn trim(&self, pad: usize) -> bool {
-        self.thread_exit();
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let stage = unsafe { &mut (*self.system.thread_block().as_ptr()).stage };
-        if *stage == Stage::Without {
-            *stage = Stage::Zero;
-        }
-        let mut any = self.drop_spare();
-        self.each_arena(|arena| {
-            let done = arena.state.with(&self.system, |state| {
-                arena.drain(state, self)?;
-                state.merge_fast(self)?;
-                any |= state.trim(self, pad);
-                any |= state.release_free(self);
-                Ok(())
-            });
-            self.check(done);
-        });
-        any
-    }
-
-    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest.
-    pub fn before_fork(&self) {
-        self.growing.acquire(&self.system);
-        self.each_arena(|arena| arena.state.acquire(&self.system));
-        self.mappings.lock(&self.system);
-        self.guard.lock(&self.system);
-    }
-
-    /// After a fork, in the parent.
-    pub fn after_fork_parent(&self) {
-        self.guard.unlock(&self.system);
-        self.mappings.unlock(&self.system);
-        self.each_arena(|arena| arena.state.release(&self.system));
-        self.growing.release(&self.system);
-    }
-
-    /// After a fork, in the child, which has one thread.
-    pub fn after_fork_child(&self) {
-        self.guard.reset();
-        self.mappings.reset();
-        self.each_arena(|arena| arena.state.reset());
-        self.growing.reset();
-    }
-
-    /// Arenas in the order they were made: the heap walker's way in.
-    pub(crate) fn arena_list(&self) -> impl Iterator<Item = &Arena> {
-        core::iter::successors(Some(&self.main), |arena| arena.next())
-    }
 }
 
-const _: () = assert!(core::mem::size_of::<AtomicPtr<u8>>() == 8, "the allocator counts in 64-bit words");
+const _: () = assert!(size_of::<usize>() == 8, "the allocator counts in 64-bit words");

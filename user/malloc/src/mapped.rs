@@ -25,6 +25,8 @@ unsafe impl Send for Spare {}
 
 pub struct Mappings {
     spare: Lock<Spare>,
+    /// The spare mapping's length, for a look without the lock.
+    spare_bytes: AtomicUsize,
     pub count: AtomicUsize,
     pub bytes: AtomicUsize,
     pub max_count: AtomicUsize,
@@ -35,6 +37,7 @@ impl Mappings {
     pub const fn new() -> Mappings {
         Mappings {
             spare: Lock::new(Spare { at: null_mut(), bytes: 0 }),
+            spare_bytes: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_count: AtomicUsize::new(0),
@@ -82,12 +85,16 @@ impl<S: System> Malloc<S> {
     /// The spare mapping, if it fits a block of `size` bytes without much waste.
     pub(crate) fn take_spare(&self, size: usize) -> Option<Fresh> {
         let len = mapping_len(size, ALIGN);
+        if self.mappings.spare_bytes.load(Relaxed) < len {
+            return None;
+        }
         self.mappings.spare.with(&self.system, |spare| {
             if spare.bytes < len || spare.bytes - len > len / 8 {
                 return None;
             }
             let at = core::mem::replace(&mut spare.at, null_mut());
             let bytes = core::mem::take(&mut spare.bytes);
+            self.mappings.spare_bytes.store(0, Relaxed);
             self.mappings.add(bytes);
             Some(Fresh { chunk: head(at, OFFSET, bytes), zeroed: false })
         })
@@ -95,11 +102,14 @@ impl<S: System> Malloc<S> {
 
     /// Unmaps the spare mapping.
     pub(crate) fn drop_spare(&self) -> bool {
-        self.keep_spare(null_mut(), 0)
+        self.mappings.spare_bytes.load(Relaxed) != 0 && self.keep_spare(null_mut(), 0)
     }
 
     fn keep_spare(&self, at: *mut u8, bytes: usize) -> bool {
-        let old = self.mappings.spare.with(&self.system, |spare| core::mem::replace(spare, Spare { at, bytes }));
+        let old = self.mappings.spare.with(&self.system, |spare| {
+            self.mappings.spare_bytes.store(bytes, Relaxed);
+            core::mem::replace(spare, Spare { at, bytes })
+        });
         // SAFETY: the mapping was freed, and nobody else can take it from here.
         NonNull::new(old.at).is_some_and(|at| unsafe { self.system.unmap(at, old.bytes) })
     }

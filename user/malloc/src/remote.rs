@@ -2,12 +2,10 @@
 //!
 //! A thread whose cache overflows with another arena's chunks does not wait for that arena: it pushes them here, and
 //! whoever holds the arena's lock next takes them all. Taking everything at once leaves no room for the ABA problem.
+//!
+//! Loom's test builds this file over loom's atomics, which is why they come from `super`.
 
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicPtr, Ordering};
-
-#[cfg(not(loom))]
-use core::sync::atomic::{AtomicPtr, Ordering};
+use super::atomic::{AtomicPtr, Ordering};
 
 /// The stack. The links lie in the chunks; the caller says how they are written.
 pub struct Remote {
@@ -15,24 +13,18 @@ pub struct Remote {
 }
 
 impl Remote {
-    #[cfg(not(loom))]
-    pub const fn new() -> Remote {
-        Remote { head: AtomicPtr::new(core::ptr::null_mut()) }
+    /// A stack over `head`, which must be null: loom's atomics cannot be made in a constant.
+    pub const fn new(head: AtomicPtr<u8>) -> Remote {
+        Remote { head }
     }
 
-    /// Loom's atomics cannot be made in a constant.
-    #[cfg(loom)]
-    pub fn new() -> Remote {
-        Remote { head: AtomicPtr::new(core::ptr::null_mut()) }
-    }
-
-    /// Pushes the chain from `first` to `last`. `link` writes the address of what follows `last`.
-    pub fn push(&self, first: *mut u8, mut link: impl FnMut(*mut u8)) {
+    /// Pushes a chunk. `link` writes the address of what follows into it.
+    pub fn push(&self, chunk: *mut u8, mut link: impl FnMut(*mut u8)) {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             link(head);
-            // Release: whoever takes the chain sees the links, and that its pushers are done with the chunks.
-            match self.head.compare_exchange_weak(head, first, Ordering::Release, Ordering::Relaxed) {
+            // Release: whoever takes the chunk sees its link, and that its pusher is done with it.
+            match self.head.compare_exchange_weak(head, chunk, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,
             }

@@ -116,6 +116,20 @@ impl State {
         }
     }
 
+    /// The sums, as far as the tags are whole.
+    pub(crate) fn totals(&self, secret: u64) -> Totals {
+        let mut totals = Totals { system: (self.bytes, self.max_bytes), fast: self.fast.bytes(), ..Totals::default() };
+        let _ = self.walk(secret, &mut |seen| totals.add(seen));
+        totals
+    }
+
+    /// From the newest region's first block to its end.
+    pub(crate) fn newest_region(&self) -> Option<(usize, usize)> {
+        // SAFETY: regions stay mapped while the arena's lock is held.
+        let region = unsafe { self.region.as_ref() }?;
+        Some((region.first.0.addr(), region.end & !15))
+    }
+
     /// Walks the arena and holds its chunks against its lists and counters.
     fn audit(&self, secret: u64) -> Result<Totals, &'static str> {
         let mut totals = Totals { system: (self.bytes, self.max_bytes), fast: self.fast.bytes(), ..Totals::default() };

@@ -1,4 +1,5 @@
 //! The allocator against the plainest model there is: a list of blocks, each with the byte it is filled with.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;
 

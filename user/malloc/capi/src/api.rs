@@ -161,3 +161,32 @@ pub fn mallopt(parameter: c_int, value: c_int) -> c_int {
 pub fn malloc_trim(pad: usize) -> c_int {
     c_int::from(MALLOC.trim(pad))
 }
+
+/// C23's `free_sized`.
+///
+/// # Safety
+///
+/// `at` is null or a living block of `size` bytes.
+pub unsafe fn free_sized(at: *mut u8, _size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { MALLOC.free(at) }
+}
+
+/// C23's `free_aligned_sized`.
+///
+/// # Safety
+///
+/// `at` is null or a living block of `size` bytes at a multiple of `align`.
+pub unsafe fn free_aligned_sized(at: *mut u8, _align: usize, _size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { MALLOC.free(at) }
+}
+
+/// `sbrk`: moves the break and answers where it was, or all ones and `ENOMEM`. The allocator copes with a break that
+/// others move upwards.
+pub fn sbrk(by: isize) -> usize {
+    crate::sys::move_break(by).unwrap_or_else(|| {
+        set_errno(ENOMEM);
+        usize::MAX
+    })
+}

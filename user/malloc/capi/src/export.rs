@@ -33,6 +33,12 @@ macro_rules! export {
             malloc_usable_size(at: *mut u8) -> usize;
             mallopt(parameter: i32, value: i32) -> i32;
             malloc_trim(pad: usize) -> i32;
+            free_sized(at: *mut u8, size: usize);
+            free_aligned_sized(at: *mut u8, align: usize, size: usize);
+            mallinfo2() -> $crate::Mallinfo;
+            malloc_stats();
+            malloc_info(options: i32, stream: *mut core::ffi::c_void) -> i32;
+            sbrk(by: isize) -> usize;
         }
 
         #[panic_handler]

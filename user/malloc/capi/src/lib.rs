@@ -7,12 +7,14 @@
 mod api;
 mod export;
 mod linux;
+mod report;
 mod sys;
 mod tls;
 
 pub use api::*;
 pub use linux::{Linux, panicked};
-pub use sys::sbrk;
+pub use quire_malloc::Mallinfo;
+pub use report::{mallinfo2, malloc_info, malloc_stats};
 
 /// The process's allocator.
 pub static MALLOC: quire_malloc::Malloc<Linux> = quire_malloc::Malloc::new(Linux::new());

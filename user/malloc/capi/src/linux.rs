@@ -21,7 +21,8 @@ const MAP_PRIVATE_ANONYMOUS: usize = 0x22;
 const MREMAP_MAYMOVE: usize = 1;
 const MADV_DONTNEED: usize = 4;
 const MADV_NOHUGEPAGE: usize = 15;
-const STDERR: usize = 2;
+/// Where messages go.
+pub const STDERR: usize = 2;
 
 /// No key for thread ends could be had (yet).
 const NO_KEY: u32 = u32::MAX;

@@ -104,8 +104,3 @@ pub fn move_break(by: isize) -> Option<usize> {
 pub fn lower_break(end: usize, bytes: usize) -> bool {
     with_break(|now| now == end && set_break(end - bytes) == end - bytes)
 }
-
-/// C's `sbrk`: moves the break and answers where it was, or -1 (and the caller sets `errno`).
-pub fn sbrk(by: isize) -> usize {
-    move_break(by).unwrap_or(usize::MAX)
-}

@@ -1,5 +1,6 @@
 //! A system made of the host's own allocator, which can be told to fail, to hand out breaks that do not join, and to
 //! report what is still mapped.
+#![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
@@ -31,6 +32,8 @@ pub struct Fake {
     /// Added to the break before each growth: what a foreign user of it does.
     pub foreign: AtomicUsize,
     pub calls: AtomicUsize,
+    /// Bytes whose contents were said not to be needed.
+    pub dropped: AtomicUsize,
 }
 
 thread_local! {
@@ -51,6 +54,7 @@ impl Fake {
             budget: AtomicUsize::new(usize::MAX),
             foreign: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
+            dropped: AtomicUsize::new(0),
         }
     }
 
@@ -114,7 +118,7 @@ unsafe impl System for Fake {
     }
 
     fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
-        assert!(bytes % PAGE == 0 && bytes > 0);
+        assert!(bytes.is_multiple_of(PAGE) && bytes > 0);
         if !self.allowed() || bytes > 1 << 32 {
             return None;
         }
@@ -155,6 +159,7 @@ unsafe impl System for Fake {
 
     unsafe fn advise(&self, at: NonNull<u8>, bytes: usize, advice: Advice) -> bool {
         if advice == Advice::DontNeed {
+            self.dropped.fetch_add(bytes, Ordering::Relaxed);
             unsafe { at.as_ptr().write_bytes(0, bytes) };
         }
         true
