@@ -24,7 +24,7 @@ use console::{log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
 use task::sched;
 use trap::irq;
-use vm::{SPACES, random};
+use vm::{SPACES, heap, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
 #[unsafe(no_mangle)]
@@ -47,6 +47,8 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
         .unwrap_or_else(|e| boot::stop("no memory to run in", &e));
+    let (files, problem) = archive::init(archive::range(board));
+    heap::init_slab(args, &board.chosen.rng_seed);
     let console = serial::init(board);
     power::init();
     boot::greet(board, &pages);
@@ -58,14 +60,14 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
         boot::stop("no memory for address spaces", &"");
     }
-    let (files, problem) = archive::init(archive::range(board));
-    if let Some(problem) = problem {
-        log::warn!("boot archive: {problem:?}; the files before it are used");
+    match problem {
+        Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),
+        None => log::info!("boot archive: {files} files and directories"),
     }
+    archive::make_objects().unwrap_or_else(|e| boot::stop("no memory for the boot archive's files", &e));
     if let Ok(file) = archive::lookup(0, b"/boot/kernel.sym", true) {
         symbols::init(file.data);
     }
-    log::info!("boot archive: {files} files and directories");
 
     irq::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
     boot::init_this_cpu(0).unwrap_or_else(|e| boot::stop("no memory for the idle thread", &e));

@@ -146,8 +146,6 @@ bitflags! {
         const COMPOUND = 1 << 21;
         /// Reading it failed.
         const ERROR = 1 << 22;
-        /// Taken from below the watermarks.
-        const RESERVES = 1 << 23;
 
         /// A frame that is freed with one of these is a bug of whoever frees it.
         const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()

@@ -52,6 +52,8 @@ pub enum Rank {
     KernelTable = 33,
     /// The list of slab caches.
     SlabCaches = 34,
+    /// The bitmaps of per-CPU memory.
+    PerCpuAreas = 35,
     /// A node of a slab cache.
     SlabNode = 36,
     /// Timers of a CPU.

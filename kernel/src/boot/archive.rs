@@ -11,11 +11,10 @@ use quire_abi::Errno;
 use quire_abi::layout::mode;
 use quire_mm::addr::{PAGE_SIZE, PhysRange};
 use quire_mm::fallible::{KArc, TryVec};
-use quire_mm::sync::Rank;
 use quire_mm::{Machine, PhysAddr};
 use spin::Once;
 
-use crate::vm::{Cpu, Object, SpinLock};
+use crate::vm::{Cpu, Object};
 
 /// A file, directory or symbolic link.
 pub struct Node {
@@ -33,8 +32,8 @@ pub struct Node {
     children: Range<u32>,
     /// Seconds since 1970.
     pub mtime: u32,
-    /// What maps it, while anybody does.
-    object: SpinLock<Option<KArc<Object>>>,
+    /// What maps it.
+    object: Once<KArc<Object>>,
 }
 
 static TREE: Once<Vec<Node>> = Once::new();
@@ -54,6 +53,9 @@ pub enum Error {
 const MAX_LINKS: u32 = 40;
 
 const HEADER: usize = 110;
+
+/// Longest name of a file.
+const NAME_MAX: usize = 255;
 
 struct Entry {
     path: &'static [u8],
@@ -128,6 +130,14 @@ pub fn init(range: Option<PhysRange>) -> (usize, Option<Error>) {
     (count, problem)
 }
 
+fn bytes(range: Option<PhysRange>) -> &'static [u8] {
+    match range {
+        // SAFETY: the boot loader's archive is memory that is reserved for good, in the direct map.
+        Some(r) => unsafe { core::slice::from_raw_parts(Cpu.direct_map(r.start), r.end - r.start) },
+        None => &[],
+    }
+}
+
 /// A node under construction: numbers are positions of insertion until all are sorted.
 struct Draft {
     parent: usize,
@@ -139,11 +149,7 @@ struct Draft {
 
 fn build(range: Option<PhysRange>, problem: &mut Option<Error>) -> Result<Vec<Node>, Error> {
     let no_memory = |_| Error::NoMemory;
-    let archive: &'static [u8] = match range {
-        // SAFETY: the boot loader's archive is memory that is reserved for good, in the direct map.
-        Some(r) => unsafe { core::slice::from_raw_parts(Cpu.direct_map(r.start), r.end - r.start) },
-        None => &[],
-    };
+    let archive = bytes(range);
     let mut drafts: Vec<Draft> = Vec::new();
     drafts.try_push(Draft { parent: 0, name: b"", mode: mode::DIR | 0o755, mtime: 0, data: &[] }).map_err(no_memory)?;
     for entry in entries(archive) {
@@ -220,7 +226,7 @@ fn node(draft: &Draft, ino: u32, parent: u32) -> Node {
         parent,
         children: 0..0,
         mtime: draft.mtime,
-        object: SpinLock::new(Cpu, Rank::Object, None),
+        object: Once::new(),
     }
 }
 
@@ -280,17 +286,16 @@ impl Node {
         Ok(len)
     }
 
-    /// The memory object of a file, made when it is first mapped and kept: it costs no pages while the archive's
-    /// files begin at page boundaries and are padded with zeros, as ours are.
+    /// The memory object of a regular file; ENODEV for anything else.
     pub fn object(&self) -> Result<KArc<Object>, Errno> {
-        if let Some(object) = self.object.lock().as_ref() {
-            return Ok(object.clone());
-        }
+        self.object.get().cloned().ok_or(Errno::ENODEV)
+    }
+
+    fn make_object(&self) -> Result<(), Errno> {
         let start = Cpu.direct_map_to_phys(self.data.as_ptr());
         let made = Object::boot_file(Cpu, start, self.data.len(), self.is_padded())?;
-        let mut slot = self.object.lock();
-        let object = slot.get_or_insert(made);
-        Ok(object.clone())
+        self.object.call_once(|| made);
+        Ok(())
     }
 
     /// Whether what follows the contents in their last page is zeros, so that it can be mapped as it is.
@@ -324,6 +329,9 @@ fn walk(cwd: u32, path: &[u8], follow: bool, links: &mut u32) -> Result<&'static
         if !at.is_dir() {
             return Err(Errno::ENOTDIR);
         }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
         let next = if name == b".." { by_number(at.parent) } else { at.child(name) }.ok_or(Errno::ENOENT)?;
         at = if next.is_link() && (follow || must_be_dir || steps.peek().is_some()) {
             *links += 1;
@@ -336,6 +344,17 @@ fn walk(cwd: u32, path: &[u8], follow: bool, links: &mut u32) -> Result<&'static
         };
     }
     if must_be_dir && !at.is_dir() { Err(Errno::ENOTDIR) } else { Ok(at) }
+}
+
+/// Makes the memory object of each regular file. It costs no pages while files begin at page boundaries and are padded
+/// with zeros, as in the archives that our tools make.
+pub fn make_objects() -> Result<(), Errno> {
+    tree().iter().filter(|n| n.mode & mode::FMT == mode::REG).try_for_each(Node::make_object)
+}
+
+/// How many entries an archive has, as far as it can be read.
+pub fn count(range: Option<PhysRange>) -> usize {
+    entries(bytes(range)).take_while(Result::is_ok).count()
 }
 
 /// The archive's pages, for the books and the memory map.

@@ -89,7 +89,7 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
 
 fn state_letter(table: &Table, process: &Process) -> u32 {
     let family = table.family(process);
-    let runs = |t: &Thread| t.state.load(Ordering::Relaxed) == state::RUNNABLE;
+    let runs = |t: &Thread| t.state.load(Ordering::Relaxed) & !state::RUNNING == state::RUNNABLE;
     u32::from(match () {
         () if family.is_zombie => b'Z',
         () if process.stopped.load(Ordering::Relaxed) => b'T',

@@ -11,7 +11,7 @@ use quire_mm::Machine;
 use quire_platform::bootargs;
 use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
 
-use super::BootCell;
+use super::{BootCell, archive};
 use super::early_table::BootTables;
 use crate::arch::{barrier, smp};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
@@ -20,8 +20,9 @@ use crate::vm::{Cpu, PAGES, heap, kernel_map};
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
 
-/// Bytes of the boot heap.
-const BOOT_HEAP: usize = 64 << 10;
+/// Bytes of the boot heap, and what it grows by for each entry of the boot archive.
+const BOOT_HEAP: usize = 32 << 10;
+const BOOT_HEAP_ENTRY: usize = 1 << 10;
 
 unsafe extern "C" {
     static __image_start: u8;
@@ -68,7 +69,7 @@ fn whole_pages(r: PhysRange) -> PhysRange {
     r.start.page_floor()..r.end.page_ceil().unwrap_or(r.end)
 }
 
-/// Everything up to the page allocator and the kernel heap. `image` is the physical address of KIMAGE; `fdt` and
+/// Everything up to the boot heap and the page allocator. `image` is the physical address of KIMAGE; `fdt` and
 /// `fdt_size` are the device tree's.
 pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> Result<Summary, Error> {
     // SAFETY: boot, on one CPU.
@@ -77,10 +78,11 @@ pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> R
     let (table, near) = first_tables(memory, image, &kernel)?;
     let table = all_memory(table, memory, image, &near)?;
     kernel_map::adopt(table);
-    let summary = page_allocator(board, memory)?;
-    let args = board.chosen.bootargs.as_str();
-    heap::init_slab(args, &board.chosen.rng_seed);
-    Ok(summary)
+    let size = (BOOT_HEAP + archive::count(archive::range(board)) * BOOT_HEAP_ENTRY).next_multiple_of(PAGE_SIZE);
+    let start = memory.alloc(size, PAGE_SIZE, near, None, RegionKind::Boot)?;
+    // SAFETY: memblock has just given the range, and the direct map covers it.
+    unsafe { heap::init_boot_heap(start..start + size) };
+    page_allocator(board, memory)
 }
 
 /// Fills memblock: banks, then who has what of them. What the kernel lives in comes first: no word of the tree can
@@ -228,9 +230,6 @@ fn all_memory(
         next = frames.end;
         map_records(&mut table, memory, image, near, frames.start..frames.end)?;
     }
-    let heap = memory.alloc(BOOT_HEAP, PAGE_SIZE, near.clone(), None, RegionKind::Boot)?;
-    // SAFETY: memblock has just given the range, in mapped memory.
-    unsafe { heap::init_boot_heap(heap..heap + BOOT_HEAP) };
     Ok(table)
 }
 

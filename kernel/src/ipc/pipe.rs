@@ -32,6 +32,8 @@ struct Ring {
     bytes: Vec<u8>,
     start: usize,
     len: usize,
+    /// Bytes that were ever taken out.
+    taken: u64,
     readers: u32,
     writers: u32,
 }
@@ -46,7 +48,7 @@ pub struct Pipe {
 impl Pipe {
     /// A pipe with one reader and one writer.
     pub fn new() -> Result<KArc<Self>, Errno> {
-        let ring = Ring { bytes: Vec::new(), start: 0, len: 0, readers: 1, writers: 1 };
+        let ring = Ring { bytes: Vec::new(), start: 0, len: 0, taken: 0, readers: 1, writers: 1 };
         Ok(KArc::try_new(Self {
             ring: SpinLock::new(Cpu, Rank::Object, ring),
             not_empty: WaitQueue::new(),
@@ -67,36 +69,43 @@ impl Pipe {
         super::poll::notify();
     }
 
-    /// Takes up to `to.len()` bytes; 0 at the end. Sleeps while there are none, unless `nonblocking`: EAGAIN.
-    pub fn read(&self, to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
-        if to.is_empty() {
-            return Ok(0);
-        }
-        let taken = if nonblocking {
-            self.try_read(to).ok_or(Errno::EAGAIN)?
+    /// Copies up to `to.len()` bytes without taking them; answers how many, 0 at the end, and their position for
+    /// [`Pipe::consume`]. Sleeps while there are none, unless `nonblocking`: EAGAIN.
+    pub fn peek(&self, to: &mut [u8], nonblocking: bool) -> Result<(usize, u64), Errno> {
+        if nonblocking {
+            self.try_peek(to).ok_or(Errno::EAGAIN)
         } else {
-            self.not_empty.wait_until(Sleep::Interruptible, None, || self.try_read(to))?
-        };
-        if taken > 0 {
-            self.not_full.wake_all();
-            super::poll::notify();
+            self.not_empty.wait_until(Sleep::Interruptible, None, || self.try_peek(to))
         }
-        Ok(taken)
     }
 
-    fn try_read(&self, to: &mut [u8]) -> Option<usize> {
-        let mut ring = self.ring.lock();
+    fn try_peek(&self, to: &mut [u8]) -> Option<(usize, u64)> {
+        let ring = self.ring.lock();
         if ring.len == 0 {
-            return (ring.writers == 0).then_some(0);
+            return (ring.writers == 0).then_some((0, ring.taken));
         }
         let n = to.len().min(ring.len);
-        let size = ring.bytes.len();
-        let first = n.min(size - ring.start);
+        let first = n.min(ring.bytes.len() - ring.start);
         to[..first].copy_from_slice(&ring.bytes[ring.start..ring.start + first]);
         to[first..n].copy_from_slice(&ring.bytes[..n - first]);
-        ring.start = (ring.start + n) & (size - 1);
-        ring.len -= n;
-        Some(n)
+        Some((n, ring.taken))
+    }
+
+    /// Takes `n` bytes that [`Pipe::peek`] showed at `position`; false if another reader took some meanwhile, and
+    /// nothing is taken. So a reader whose memory turns out bad has lost nothing.
+    pub fn consume(&self, n: usize, position: u64) -> bool {
+        {
+            let mut ring = self.ring.lock();
+            if ring.taken != position {
+                return false;
+            }
+            ring.taken += n as u64;
+            ring.start = (ring.start + n) & (ring.bytes.len() - 1);
+            ring.len -= n;
+        }
+        self.not_full.wake_all();
+        super::poll::notify();
+        true
     }
 
     /// Puts bytes in; answers how many. All of them or none where `from` is at most [`ATOMIC`] long. Sleeps while

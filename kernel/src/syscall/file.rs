@@ -138,35 +138,36 @@ fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> 
         Object::Null => Ok(0),
         Object::Zero => repeat(len, |at, n| uaccess::copy_to_user(to + at, &[0; PIECE][..n])),
         Object::Console => through(to, len, |piece| tty::read(piece, file.is_nonblocking())),
-        Object::Pipe(pipe, _) => {
-            let mut first = true;
-            let mut done = 0;
-            // The first piece may sleep; what else is there comes along.
-            while done < len {
-                let mut piece = [0; PIECE];
-                let room = PIECE.min(len - done);
-                let n = match pipe.read(&mut piece[..room], !first || file.is_nonblocking()) {
-                    Ok(n) => n,
-                    Err(e) if first => return Err(e),
-                    Err(_) => break,
-                };
-                if n == 0 {
-                    break;
-                }
-                let copied = uaccess::copy_to_user(to + done, &piece[..n]);
-                match copied {
-                    Ok(copied) => done += copied,
-                    Err(e) if first => return Err(e),
-                    Err(_) => break,
-                }
+        Object::Pipe(pipe, _) => read_pipe(pipe, file.is_nonblocking(), to, len),
+    }
+}
+
+/// The first piece may sleep; what else is there comes along.
+fn read_pipe(pipe: &Pipe, nonblocking: bool, to: UserAddr, len: usize) -> Answer {
+    let mut done = 0;
+    while done < len {
+        let mut piece = [0; PIECE];
+        let room = PIECE.min(len - done);
+        let moved = pipe.peek(&mut piece[..room], nonblocking || done > 0).and_then(|(n, position)| {
+            if n > 0 && uaccess::copy_to_user(to + done, &piece[..n])? != n {
+                return Err(Errno::EFAULT);
+            }
+            Ok((n, n == 0 || pipe.consume(n, position)))
+        });
+        match moved {
+            Ok((n, true)) => {
+                done += n;
                 if n < room {
                     break;
                 }
-                first = false;
             }
-            Ok(done)
+            // Another reader was faster.
+            Ok((_, false)) => {}
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
         }
     }
+    Ok(done)
 }
 
 /// One read through the stack.

@@ -2,7 +2,6 @@
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Prot};
-use quire_abi::layout::mode;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
@@ -35,17 +34,13 @@ pub fn mmap(a: Args) -> Answer {
     let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
     if !flags.contains(Map::ANONYMOUS) {
         let descriptor = current().process().descriptors()?.get(a.int(4))?;
-        let Open::Archive(node) = &descriptor.file.object else { return Err(Errno::ENODEV) };
-        if node.mode & mode::FMT != mode::REG {
-            return Err(Errno::ENODEV);
-        }
-        if !descriptor.rights.contains(Rights::READ) {
-            return Err(Errno::EACCES);
-        }
         let is_shared = flags.intersection(Map::SHARED_VALIDATE) != Map::PRIVATE;
-        if is_shared && prot.contains(Prot::WRITE) {
+        if !descriptor.rights.contains(Rights::READ)
+            || is_shared && prot.contains(Prot::WRITE) && !descriptor.rights.contains(Rights::WRITE)
+        {
             return Err(Errno::EACCES);
         }
+        let Open::Archive(node) = &descriptor.file.object else { return Err(Errno::ENODEV) };
         if is_shared {
             request.max_prot = Prot::READ | Prot::EXEC;
         }

@@ -1,8 +1,9 @@
 //! The scheduler: a round-robin queue a CPU, idle CPUs take work from busy ones.
 //!
-//! A thread is in at most one run queue ([`Thread::queued`]). Whoever makes it runnable while it is still on its way
-//! off a CPU may queue it elsewhere: the CPU that picks it waits until `on_cpu` is clear, which the way off, with
-//! interrupts masked, soon does. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
+//! A thread is in at most one run queue: whoever makes it runnable when it is neither that nor running queues it, and
+//! its state word decides who that is ([`state`]). Whoever wakes it while it is on its way off a CPU may queue it
+//! elsewhere: the CPU that picks it waits until `on_cpu` is clear, which the way off, with interrupts masked, soon
+//! does. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
 //!
 //! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`] and on the way back to user
 //! mode.
@@ -74,25 +75,28 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    if thread.state.compare_exchange(from, state::RUNNABLE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        return false;
+    let became = |from: u32, to: u32| {
+        thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    };
+    // Only announced: it goes on where it is.
+    if became(from | state::RUNNING, state::RUNNABLE | state::RUNNING) {
+        return true;
     }
-    enqueue(thread);
-    true
+    let woken = became(from, state::RUNNABLE);
+    if woken {
+        enqueue(thread);
+    }
+    // Between the two looks it may have gone to sleep for good.
+    woken || became(from | state::RUNNING, state::RUNNABLE | state::RUNNING)
 }
 
+/// Puts a thread that is runnable and not running into a queue. Whoever made it so calls this, once.
 fn enqueue(thread: &Thread) {
-    if thread.queued.swap(true, Ordering::AcqRel) {
-        return;
-    }
     let irq = cpu::irq_save();
     let target = place(thread);
-    {
-        let mut queue = target.run_queue.lock();
-        // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one
-        // is runnable.
-        queue.push(unsafe { UnsafeRef::from_raw(thread) });
-    }
+    // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
+    // runnable.
+    target.run_queue.lock().push(unsafe { UnsafeRef::from_raw(thread) });
     if target.idling.load(Ordering::SeqCst) {
         if target.id() == cpu::this().id() {
             current().set_work(work::RESCHEDULE);
@@ -137,17 +141,28 @@ pub fn block() {
 /// Announces a sleep: from here on a wake-up is not lost. The caller checks its condition next, then blocks or calls
 /// [`cancel`].
 pub fn prepare(kind: u32) {
-    current().state.store(kind, Ordering::SeqCst);
+    current().state.store(kind | state::RUNNING, Ordering::SeqCst);
 }
 
 /// Takes back what [`prepare`] announced.
 pub fn cancel() {
-    current().state.store(state::RUNNABLE, Ordering::SeqCst);
+    current().state.store(state::RUNNABLE | state::RUNNING, Ordering::SeqCst);
 }
 
 /// Lets others run first.
 pub fn yield_now() {
     schedule();
+}
+
+/// Makes an announced sleep one; false if the thread is to go on.
+fn goes_to_sleep(thread: &Thread) -> bool {
+    let now = thread.state.load(Ordering::SeqCst);
+    match now & !state::RUNNING {
+        state::RUNNABLE => false,
+        state::DEAD => true,
+        // A waker may be faster.
+        kind => thread.state.compare_exchange(now, kind, Ordering::SeqCst, Ordering::Relaxed).is_ok(),
+    }
 }
 
 /// Runs the next ready thread; returns when this one runs again.
@@ -156,37 +171,43 @@ pub fn schedule() {
     let here = cpu::this();
     let prev = current();
     prev.clear_work(work::RESCHEDULE);
-    let idle = here.idle.load(Ordering::Relaxed);
-    let goes_on = !core::ptr::eq(prev, idle) && prev.state.load(Ordering::SeqCst) == state::RUNNABLE;
-    if goes_on && !may_run(prev, here.id()) {
-        enqueue(prev);
-    }
-    let next = loop {
-        let mut queue = here.run_queue.lock();
-        if goes_on && !prev.queued.swap(true, Ordering::AcqRel) {
+    let idle = here.idle.load(Ordering::Relaxed).cast_const();
+    if !core::ptr::eq(prev, idle) && !goes_to_sleep(prev) {
+        if may_run(prev, here.id()) {
+            let mut queue = here.run_queue.lock();
             if queue.len == 0 {
-                prev.queued.store(false, Ordering::Release);
-                break core::ptr::from_ref(prev);
+                // Alone: it goes on.
+                drop(queue);
+                cpu::irq_restore(irq);
+                return;
             }
+            prev.state.store(state::RUNNABLE, Ordering::Release);
             // SAFETY: as in `enqueue`.
             queue.push(unsafe { UnsafeRef::from_raw(prev) });
+        } else {
+            prev.state.store(state::RUNNABLE, Ordering::Release);
+            enqueue(prev);
         }
-        let Some(next) = queue.pop() else { break idle.cast_const() };
-        drop(queue);
-        next.queued.store(false, Ordering::Release);
-        if may_run(&next, here.id()) {
-            break UnsafeRef::into_raw(next).cast_const();
-        }
-        // Its affinity changed while it waited here.
-        enqueue(&next);
-    };
-    if core::ptr::eq(prev, next) {
-        cpu::irq_restore(irq);
-        return;
     }
-    // SAFETY: a queued thread lives, and so does the idle thread.
-    switch_to(here, prev, unsafe { &*next });
+    let next = pick(here).unwrap_or(idle);
+    // SAFETY: a thread from a queue lives, and so does the idle thread.
+    let next = unsafe { &*next };
+    next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
+    if !core::ptr::eq(prev, next) {
+        switch_to(here, prev, next);
+    }
     cpu::irq_restore(irq);
+}
+
+/// Takes the first thread of this CPU's queue. Those whose affinity changed while they waited move on.
+fn pick(here: &PerCpu) -> Option<*const Thread> {
+    loop {
+        let next = here.run_queue.lock().pop()?;
+        if may_run(&next, here.id()) {
+            return Some(UnsafeRef::into_raw(next).cast_const());
+        }
+        enqueue(&next);
+    }
 }
 
 fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
@@ -215,7 +236,7 @@ pub extern "C" fn finish_switch() {
     let prev = here.switching_from.load(Ordering::Relaxed);
     // SAFETY: `switch_to` put a live thread there.
     let prev = unsafe { &*prev };
-    let dead = prev.state.load(Ordering::Relaxed) == state::DEAD;
+    let dead = prev.state.load(Ordering::Relaxed) & !state::RUNNING == state::DEAD;
     prev.on_cpu.store(false, Ordering::Release);
     if dead {
         // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,

@@ -25,9 +25,9 @@ pub mod work {
     pub const SIGNAL: u32 = 2;
 }
 
-/// Values of [`Thread::state`].
+/// Values of [`Thread::state`]: what a thread wants, and whether it is still on its way there.
 pub mod state {
-    /// Runs or is ready to.
+    /// Waits in a run queue; with [`RUNNING`], runs.
     pub const RUNNABLE: u32 = 0;
     /// Sleeps; a signal wakes it.
     pub const SLEEPING: u32 = 1;
@@ -35,6 +35,9 @@ pub mod state {
     pub const KILLABLE: u32 = 2;
     /// Has run for the last time.
     pub const DEAD: u32 = 3;
+    /// Bit: it is the current thread of a CPU. A sleep that is only announced has it, and whoever takes the
+    /// announcement back need not queue the thread: it never left. `schedule` clears it.
+    pub const RUNNING: u32 = 4;
 }
 
 /// A thread. Its process holds one owner, the CPU or queue that it is on another.
@@ -46,8 +49,6 @@ pub struct Thread {
     pub state: AtomicU32,
     /// The number that the program knows it by; 0 for a CPU's idle thread.
     pub tid: u32,
-    /// In a run queue.
-    pub queued: AtomicBool,
     /// On a CPU, or not yet entirely off it.
     pub on_cpu: AtomicBool,
     /// Where it runs, or ran last.
@@ -96,7 +97,6 @@ impl Thread {
             work: AtomicU32::new(work::SIGNAL),
             state: AtomicU32::new(state::RUNNABLE),
             tid,
-            queued: AtomicBool::new(false),
             on_cpu: AtomicBool::new(false),
             cpu: AtomicU32::new(cpu::this().id() as u32),
             affinity: AtomicU64::new(u64::MAX),
@@ -123,6 +123,7 @@ impl Thread {
     pub fn new_idle() -> Result<KArc<Self>, Errno> {
         let thread = Self::new(0, None, None);
         thread.on_cpu.store(true, Ordering::Relaxed);
+        thread.state.store(state::RUNNABLE | state::RUNNING, Ordering::Relaxed);
         Ok(KArc::try_new(thread)?)
     }
 

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use buddy_system_allocator::Heap;
 use quire_mm::addr::PhysRange;
-use quire_mm::slab::{Backend, Config, KernelHeap, Report};
+use quire_mm::slab::{Config, KernelHeap};
 use quire_mm::sync::Rank;
 use quire_mm::{Machine, PhysAddr};
 use quire_platform::bootargs;
@@ -46,21 +46,12 @@ pub unsafe fn init_boot_heap(range: PhysRange) {
     unsafe { BOOT.lock().init(start, len) }
 }
 
-/// Hands over to the slab allocator. The page allocator is up. `args`: the kernel's, of which `slab=` names the back
-/// end; `seed` hardens the free lists.
+/// Hands over to the slab allocator. The page allocator is up. `args`: the kernel's, which name the back end and
+/// what is checked; `seed` hardens the free lists.
 pub fn init_slab(args: &str, seed: &[u8]) {
-    let wanted = bootargs::find(args, "slab");
-    let backend = wanted.and_then(Backend::from_name);
-    if let (Some(name), None) = (wanted, backend) {
-        log::warn!("slab={name}: no such allocator, slub is used");
-    }
+    let config = Config::from_args(|key| bootargs::find(args, key));
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
-    SLAB.init(Config { backend: backend.unwrap_or(Backend::Slub), seed, report });
-}
-
-/// A program error of the kernel itself: going on would spread it.
-fn report(what: &Report) {
-    panic!("{:?} in cache {} at {:#x}", what.fault, what.cache, what.object)
+    SLAB.init(Config { seed, ..config });
 }
 
 fn is_boot(ptr: *mut u8) -> bool {

@@ -1,103 +1,113 @@
-//! The program's heap: free lists by size over `brk`, whole mappings for large blocks.
-//!
-//! A block of up to [`LARGEST`] bytes comes from the list of the next power of two; lists are refilled from the
-//! end of the data segment. Blocks keep no header: the layout that Rust hands back says which list they are of.
+//! The program's heap: quire-malloc on this system's calls. This is the one place that chooses the allocator.
 
-use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::null_mut;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicU32;
 
-use quire_abi::PAGE_SIZE;
-use quire_abi::flags::Prot;
+use quire_abi::flags::{Mremap, Prot, madv, sig};
+use quire_malloc::{Advice, Malloc, System, ThreadBlock};
 
-use crate::mem;
-use crate::sync::Mutex;
+use crate::{arch, io, mem, process, start, sync, thread};
 
-const SMALLEST: usize = 16;
-const LARGEST: usize = 32 * 1024;
-const CLASSES: usize = (LARGEST.ilog2() - SMALLEST.ilog2() + 1) as usize;
-/// Bytes by which the data segment grows.
-const CHUNK: usize = 64 * 1024;
-
-struct Lists {
-    /// First free block of each class; a free block starts with the address of the next.
-    free: [usize; CLASSES],
-    /// The unused rest of the last chunk.
-    next: usize,
-    end: usize,
-}
-
-struct Heap(Mutex<Lists>);
+/// What the allocator stands on.
+struct Quire;
 
 #[global_allocator]
-static HEAP: Heap = Heap(Mutex::new(Lists { free: [0; CLASSES], next: 0, end: 0 }));
+static HEAP: Malloc<Quire> = Malloc::new(Quire);
 
 /// Called as the last thing that a thread does before it exits.
-pub(crate) fn thread_exit() {}
-
-fn class(layout: Layout) -> Option<usize> {
-    let size = layout.size().max(layout.align()).max(SMALLEST).next_power_of_two();
-    (size <= LARGEST).then(|| (size.ilog2() - SMALLEST.ilog2()) as usize)
+pub(crate) fn thread_exit() {
+    HEAP.thread_exit();
 }
 
-impl Lists {
-    fn take(&mut self, class: usize) -> Option<usize> {
-        let block = self.free[class];
-        if block != 0 {
-            // SAFETY: a free block holds the address of the next one.
-            self.free[class] = unsafe { *(block as *const usize) };
-            return Some(block);
-        }
-        let size = SMALLEST << class;
-        let mut start = self.next.next_multiple_of(size);
-        if self.next == 0 || start + size > self.end {
-            start = self.grow(size)?;
-        }
-        self.next = start + size;
-        Some(start)
+/// Runs `fork` with the heap at rest, so that the child finds it usable whatever other threads were doing.
+pub(crate) fn around_fork<E>(fork: impl FnOnce() -> Result<i32, E>) -> Result<i32, E> {
+    HEAP.before_fork();
+    let forked = fork();
+    match forked {
+        Ok(0) => HEAP.after_fork_child(),
+        _ => HEAP.after_fork_parent(),
     }
+    forked
+}
 
-    /// Makes room for an aligned block of `size` bytes at the end of the data segment.
-    fn grow(&mut self, size: usize) -> Option<usize> {
-        // SAFETY: asks only.
-        let old = unsafe { mem::brk(0) };
-        if old == 0 {
-            return None;
-        }
-        let start = old.next_multiple_of(size);
-        let end = (start + size).next_multiple_of(CHUNK);
+fn pointer(addr: usize) -> Option<NonNull<u8>> {
+    NonNull::new(addr as *mut u8)
+}
+
+// SAFETY: the kernel answers fresh zero-filled memory that nobody else has; each thread has a control block of its
+// own, which starts as zeroes and lives as long as its stack.
+unsafe impl System for Quire {
+    fn grow_break(&self, bytes: usize) -> Option<NonNull<u8>> {
         // SAFETY: the segment only grows.
-        if unsafe { mem::brk(end) } != end {
-            return None;
-        }
-        self.end = end;
-        Some(start)
-    }
-
-    fn give(&mut self, class: usize, block: usize) {
-        // SAFETY: the block is free and at least 16 bytes long and aligned.
-        unsafe { *(block as *mut usize) = self.free[class] };
-        self.free[class] = block;
-    }
-}
-
-// SAFETY: a block is on a list or handed out, never both; it is aligned to its size, or to a page; the lock keeps
-// the lists to one thread.
-unsafe impl GlobalAlloc for Heap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match class(layout) {
-            Some(class) => self.0.lock().take(class).map_or(null_mut(), |block| block as *mut u8),
-            None if layout.align() > PAGE_SIZE => null_mut(),
-            None => mem::mmap_anonymous(layout.size(), Prot::READ | Prot::WRITE).map_or(null_mut(), |at| at as *mut u8),
+        unsafe {
+            let start = mem::brk(0);
+            let end = start.checked_add(bytes)?;
+            if mem::brk(end) == end { pointer(start) } else { None }
         }
     }
 
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        match class(layout) {
-            Some(class) => self.0.lock().give(class, block as usize),
-            None => {
-                // SAFETY: the caller gives the whole mapping back. An error leaves it mapped, which harms no one.
-                let _ = unsafe { mem::munmap(block as usize, layout.size()) };
-            }
+    fn shrink_break(&self, end: NonNull<u8>, bytes: usize) -> bool {
+        let end = end.as_ptr() as usize;
+        // SAFETY: the allocator gives back the segment's end, which it alone used.
+        unsafe { mem::brk(0) == end && mem::brk(end - bytes) == end - bytes }
+    }
+
+    fn map(&self, bytes: usize) -> Option<NonNull<u8>> {
+        mem::mmap_anonymous(bytes, Prot::READ | Prot::WRITE).ok().and_then(pointer)
+    }
+
+    unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { mem::munmap(at.as_ptr() as usize, bytes) }.is_ok()
+    }
+
+    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize, may_move: bool) -> Option<NonNull<u8>> {
+        let flags = if may_move { Mremap::MAYMOVE } else { Mremap::empty() };
+        // SAFETY: the caller's promise.
+        unsafe { mem::mremap(at.as_ptr() as usize, old, new, flags, 0) }.ok().and_then(pointer)
+    }
+
+    unsafe fn advise(&self, at: NonNull<u8>, bytes: usize, advice: Advice) -> bool {
+        let advice = match advice {
+            Advice::DontNeed => madv::DONTNEED,
+            Advice::NoHugePage => madv::NOHUGEPAGE,
+        };
+        // SAFETY: the caller's promise.
+        unsafe { mem::madvise(at.as_ptr() as usize, bytes, advice) }.is_ok()
+    }
+
+    unsafe fn forbid(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { mem::mprotect(at.as_ptr() as usize, bytes, Prot::empty()) }.is_ok()
+    }
+
+    fn thread_block(&self) -> NonNull<ThreadBlock> {
+        // SAFETY: every thread has a control block before it runs Rust code that allocates.
+        unsafe { NonNull::new_unchecked(&raw mut (*thread::control()).heap) }
+    }
+
+    fn wait(&self, word: &AtomicU32, expected: u32) {
+        // Waking early is allowed, so an error needs no answer.
+        let _ = sync::futex_wait(word, expected, None);
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        // Fails for a bad address only, and the lock's is good.
+        let _ = sync::futex_wake(word, 1);
+    }
+
+    fn random(&self) -> u64 {
+        match start::auxv(quire_abi::layout::at::RANDOM) {
+            // SAFETY: the kernel put 16 random bytes there.
+            Some(bytes) if bytes != 0 => unsafe { (bytes as *const u64).read_unaligned() },
+            _ => arch::counter(),
         }
+    }
+
+    fn abort(&self, message: &str) -> ! {
+        let _ = io::write_all(2, message.as_bytes());
+        let _ = io::write_all(2, b"\n");
+        let _ = process::kill(process::getpid(), sig::ABRT);
+        process::exit_now(134)
     }
 }

@@ -28,7 +28,7 @@ pub fn exit_now(status: i32) -> ! {
 /// locks that others may have held.
 pub fn fork() -> Result<i32, Errno> {
     crate::io::flush();
-    sys::plain!(nr::CLONE, sig::CHLD).map(|pid| pid as i32)
+    crate::heap::around_fork(|| sys::plain!(nr::CLONE, sig::CHLD).map(|pid| pid as i32))
 }
 
 /// Becomes another program; returns only on an error.

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use quire_abi::flags::{Clone, Prot};
 use quire_abi::{Errno, PAGE_SIZE, nr};
+use quire_malloc::ThreadBlock;
 
 use crate::{arch, mem, sync, sys};
 
@@ -14,8 +15,8 @@ const STACK: usize = 256 * 1024;
 /// What the thread pointer shows.
 #[repr(C)]
 pub struct Control {
-    /// Free for the allocator: its per-thread state, 0 before it has one.
-    pub heap: usize,
+    /// The allocator's part.
+    pub heap: ThreadBlock,
 }
 
 struct MainControl(core::cell::UnsafeCell<Control>);
@@ -23,7 +24,7 @@ struct MainControl(core::cell::UnsafeCell<Control>);
 // SAFETY: only the main thread's pointer shows this block.
 unsafe impl Sync for MainControl {}
 
-static MAIN: MainControl = MainControl(core::cell::UnsafeCell::new(Control { heap: 0 }));
+static MAIN: MainControl = MainControl(core::cell::UnsafeCell::new(Control { heap: ThreadBlock::new() }));
 
 /// Gives the first thread its control block. Before this no thread pointer may be used.
 pub(crate) fn init_main() {
@@ -62,7 +63,11 @@ pub fn spawn(run: impl FnOnce() + Send + 'static) -> Result<Thread, Errno> {
     let start = (map + PAGE_SIZE + STACK - size_of::<Start>()) as *mut Start;
     // SAFETY: within the fresh mapping, aligned since its top is page-aligned and the size a multiple of 16.
     unsafe {
-        start.write(Start { control: Control { heap: 0 }, tid: AtomicU32::new(u32::MAX), run: Some(Box::new(run)) })
+        start.write(Start {
+            control: Control { heap: ThreadBlock::new() },
+            tid: AtomicU32::new(u32::MAX),
+            run: Some(Box::new(run)),
+        })
     };
     let flags = Clone::VM
         | Clone::FS

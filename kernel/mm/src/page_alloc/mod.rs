@@ -209,6 +209,11 @@ impl<M: Machine> PageAllocator<M> {
         self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
     }
 
+    /// The node that a CPU is on.
+    pub fn node_of_cpu(&self, cpu: usize) -> usize {
+        usize::from(self.topology().node_of_cpu[cpu])
+    }
+
     /// The node that this CPU is on.
     #[inline]
     pub fn local_node(&self) -> usize {
@@ -342,7 +347,8 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do it for any other.
     pub fn drain_cpu(&self, cpu: usize) {
-        for (zone, lists) in self.lists[cpu].iter().enumerate() {
+        let present = |(zone, _): &(usize, &PerCpuLists)| self.zones[*zone].present() != 0;
+        for (zone, lists) in self.lists[cpu].iter().enumerate().filter(present) {
             for list in List::ALL {
                 for chain in lists.take(list) {
                     self.drain_chain(zone, chain);

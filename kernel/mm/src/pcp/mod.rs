@@ -103,7 +103,11 @@ impl PerCpuLists {
 
     /// Takes both stacks of a type. By any CPU.
     pub(crate) fn take(&self, list: List) -> [Chain; 2] {
-        [list.of(&self.active).take(), list.of(&self.spare).take()]
+        // An empty stack is left alone: its line stays with its CPU.
+        [&self.active, &self.spare].map(|stacks| match list.of(stacks) {
+            stack if stack.count() == 0 => Chain::EMPTY,
+            stack => stack.take(),
+        })
     }
 
     /// Pages held now.

@@ -2,7 +2,7 @@
 
 use crate::addr::PAGE_SIZE;
 use crate::slab::debug::{DebugFlags, bytes_behind_link};
-use crate::slab::record::MAX_COLOURS;
+use crate::slab::state::MAX_COLOURS;
 use crate::slab::{CacheSpec, SlabFlags};
 
 /// What a cache line is at most on the machines that we run on.

@@ -4,10 +4,11 @@
 //! once at boot. The parts, from the ground:
 //! - [`frames`]: from a pointer to the record of its frame.
 //! - [`record`]: what a frame's record says while the frame is in a slab.
+//! - [`state`]: a slab's counters in one word; who may change it, and when.
 //! - [`geometry`]: how objects lie in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
 //! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
-//! - [`slub`]: the default back end; who may change what, and when, is explained there.
+//! - [`slub`]: the default back end.
 //! - [`slab`](self::slab), [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
 //! - [`report`]: what the kernel is told when an object was misused.
@@ -19,6 +20,10 @@
 //! [`Rank::SlabCaches`]: crate::sync::Rank::SlabCaches
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 
+/// What [`state`] is made of; a test puts loom's in its place.
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU64, Ordering};
+}
 mod cache;
 mod debug;
 mod frames;
@@ -32,6 +37,7 @@ mod report;
 mod slab;
 mod slob;
 mod slub;
+mod state;
 #[cfg(test)]
 mod tests;
 

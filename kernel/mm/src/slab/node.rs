@@ -9,8 +9,9 @@ use crate::page::PageState;
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
 use crate::slab::frames::{pfn_of, record_of};
-use crate::slab::record::{SlabList, SlabRecord, State, TAIL};
+use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
+use crate::slab::state::State;
 use crate::slab::{Backend, debug};
 use crate::sync::{Rank, SpinLock};
 use crate::zone::MAX_NODES;
@@ -121,14 +122,14 @@ impl<M: Machine> KmemCache<M> {
 
         let head = record_of(self.machine, core::ptr::with_exposed_provenance(base));
         let owner = (&raw const *self).expose_provenance();
-        for back in 1..1u64 << order {
-            let page = core::ptr::with_exposed_provenance(base + ((back as usize) << PAGE_SHIFT));
+        for back in 1..1usize << order {
+            let page = core::ptr::with_exposed_provenance(base + (back << PAGE_SHIFT));
             let tail = record_of(self.machine, page);
-            tail.state.store(TAIL | back, Ordering::Relaxed);
+            tail.state.set_tail(back);
             tail.owner.store(owner, Ordering::Relaxed);
         }
         head.page().set_state(PageState::Slab);
-        head.state.store(State::new(order, objects).with_free(Some(first)).with_colour(colour).0, Ordering::Release);
+        head.state.store(State::new(order, objects).with_free(Some(first)).with_colour(colour));
         head.owner.store(owner, Ordering::Release);
         let node = self.node_of(head);
         node.slabs.fetch_add(1, Ordering::Relaxed);
@@ -150,7 +151,7 @@ impl<M: Machine> KmemCache<M> {
     /// Gives a slab's frames back. It is on no list, nobody's active slab, and has no object in use. How many
     /// pages that were.
     pub(super) fn discard_slab(&self, slab: &'static SlabRecord) -> usize {
-        let state = slab.state();
+        let state = slab.state.load();
         debug_assert!(state.inuse() == 0 && !state.is_frozen());
         let (pages, base) = (1usize << state.order(), self.base_of(slab));
         let node = self.node_of(slab);
@@ -175,7 +176,7 @@ impl<M: Machine> KmemCache<M> {
             return None;
         }
         let slab = record.head();
-        let state = slab.state();
+        let state = slab.state.load();
         let first = self.base_of(slab) + setup.geometry.first(state.colour());
         let is_object = object.checked_sub(first).is_some_and(|offset| {
             offset.is_multiple_of(setup.geometry.stride) && offset / setup.geometry.stride < state.objects() as usize

@@ -5,15 +5,15 @@
 //! | field   | first frame of a slab         | its other frames                | frames of a large kmalloc |
 //! | ------- | ----------------------------- | ------------------------------- | ------------------------- |
 //! | `owner` | the [`KmemCache`]'s address   | the same                        | order and [`LARGE`]       |
-//! | `state` | [`State`]                     | [`TAIL`] and frames to go back  | the caller's address      |
+//! | `state` | [`State`]                     | frames to go back               | the caller's address      |
 //! | `links` | previous and next slab        | unused                          | unused                    |
 //!
 //! `owner` is written before the slab's first object is handed out and cleared when its pages go back, so it is
-//! constant for as long as anybody may rightly ask. `state` is one word, changed by compare-and-exchange only
-//! once the slab is published: see [`super::slub`] for who may change it when. `links` belong to the list that
+//! constant for as long as anybody may rightly ask. Who may change `state` when is the back end's business. `links` belong to the list that
 //! the slab is on and are guarded by the lock of its node.
 //!
 //! [`KmemCache`]: super::KmemCache
+//! [`State`]: super::state::State
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -21,6 +21,7 @@ use crate::addr::Pfn;
 use crate::machine::Machine;
 use crate::page::{Page, PageState};
 use crate::slab::frames::{pfn_of, record};
+use crate::slab::state::StateWord;
 
 /// What a [`Page`] record holds while its frame is in a slab.
 #[repr(C, align(32))]
@@ -28,7 +29,7 @@ pub(super) struct SlabRecord {
     /// State, flags and references are the page allocator's; what follows is laid over the record's body.
     word: AtomicU32,
     refs: AtomicU32,
-    pub(super) state: AtomicU64,
+    pub(super) state: StateWord,
     links: AtomicU64,
     pub(super) owner: AtomicUsize,
 }
@@ -48,89 +49,6 @@ const _: () = {
 /// In `owner`: the frames are one large allocation; the order stands above the bit.
 pub(super) const LARGE: usize = 1;
 
-/// In `state` of a frame that is not a slab's first.
-pub(super) const TAIL: u64 = 1 << 63;
-
-/// The counters of one slab in one word, so that one compare-and-exchange moves them all.
-///
-/// ```text
-///  62    53   52     51   48 47     34 33   20 19    0
-/// | colour | frozen | order | objects | inuse | free |
-/// ```
-///
-/// `free` is the first free object as its distance from the slab's start in units of 8 bytes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct State(pub(super) u64);
-
-/// `free` of a slab that has no free object on its own list.
-const NO_FREE: u64 = 0xf_ffff;
-const INUSE_SHIFT: u32 = 20;
-const OBJECTS_SHIFT: u32 = 34;
-const COUNT: u64 = 0x3fff;
-const ORDER_SHIFT: u32 = 48;
-const FROZEN: u64 = 1 << 52;
-const COLOUR_SHIFT: u32 = 53;
-/// How many colours there can be.
-pub(super) const MAX_COLOURS: u32 = 1 << 10;
-
-impl State {
-    pub(super) const fn new(order: u32, objects: u32) -> State {
-        State((order as u64) << ORDER_SHIFT | (objects as u64) << OBJECTS_SHIFT | NO_FREE)
-    }
-
-    /// Byte offset of the first free object.
-    pub(super) const fn free(self) -> Option<usize> {
-        let free = self.0 & NO_FREE;
-        if free == NO_FREE { None } else { Some(free as usize * 8) }
-    }
-
-    pub(super) const fn inuse(self) -> u32 {
-        (self.0 >> INUSE_SHIFT & COUNT) as u32
-    }
-
-    pub(super) const fn objects(self) -> u32 {
-        (self.0 >> OBJECTS_SHIFT & COUNT) as u32
-    }
-
-    pub(super) const fn order(self) -> u32 {
-        (self.0 >> ORDER_SHIFT & 0xf) as u32
-    }
-
-    /// Whether the slab is some CPU's active one.
-    pub(super) const fn is_frozen(self) -> bool {
-        self.0 & FROZEN != 0
-    }
-
-    /// By how many steps the first object is shifted (SLAB).
-    pub(super) const fn colour(self) -> u32 {
-        (self.0 >> COLOUR_SHIFT) as u32 & (MAX_COLOURS - 1)
-    }
-
-    #[must_use]
-    pub(super) const fn with_colour(self, colour: u32) -> State {
-        State(self.0 | (colour as u64) << COLOUR_SHIFT)
-    }
-
-    #[must_use]
-    pub(super) const fn with_free(self, offset: Option<usize>) -> State {
-        let free = match offset {
-            Some(offset) => offset as u64 / 8,
-            None => NO_FREE,
-        };
-        State(self.0 & !NO_FREE | free)
-    }
-
-    #[must_use]
-    pub(super) const fn with_inuse(self, inuse: u32) -> State {
-        State(self.0 & !(COUNT << INUSE_SHIFT) | (inuse as u64) << INUSE_SHIFT)
-    }
-
-    #[must_use]
-    pub(super) const fn with_frozen(self, frozen: bool) -> State {
-        State(if frozen { self.0 | FROZEN } else { self.0 & !FROZEN })
-    }
-}
-
 impl SlabRecord {
     /// The record as the page allocator sees it.
     pub(super) fn page(&self) -> &Page {
@@ -144,34 +62,20 @@ impl SlabRecord {
         self.word.load(Ordering::Relaxed) & NOT_SLAB == 0
     }
 
-    /// The slab's state now. Acquire: a list that the word leads to was written before it.
-    #[inline]
-    pub(super) fn state(&self) -> State {
-        State(self.state.load(Ordering::Acquire))
-    }
-
-    /// Replaces `old`; the word's present value if it is not `old` any more.
-    #[inline]
-    pub(super) fn exchange(&self, old: State, new: State) -> Result<(), State> {
-        self.state.compare_exchange_weak(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).map(drop).map_err(State)
-    }
-
     /// The first frame's record, from that of any frame of the slab.
     #[inline]
     pub(super) fn head(&'static self) -> &'static SlabRecord {
-        let word = self.state.load(Ordering::Relaxed);
-        if word & TAIL == 0 {
-            return self;
+        match self.state.tail() {
+            None => self,
+            // SAFETY: a tail's word counts the records between it and the first one of its slab, in the same array.
+            Some(back) => unsafe { &*(&raw const *self).sub(back) },
         }
-        let back = (word & !TAIL) as usize;
-        // SAFETY: a tail's word counts the records between it and the first one of its slab, in the same array.
-        unsafe { &*(&raw const *self).sub(back) }
     }
 
     /// Makes the record say nothing, before its frame goes back to the page allocator.
     pub(super) fn clear(&self) {
         self.owner.store(0, Ordering::Relaxed);
-        self.state.store(0, Ordering::Relaxed);
+        self.state.set_raw(0);
         self.links.store(0, Ordering::Relaxed);
     }
 

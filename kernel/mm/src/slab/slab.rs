@@ -14,7 +14,7 @@
 //! Lock order: [`Rank::SlabNode`]; pages are asked for and given back without it.
 //!
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
-//! [`State`]: super::record::State
+//! [`State`]: super::state::State
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -24,9 +24,10 @@ use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
 use crate::slab::node::Lists;
-use crate::slab::record::{SlabList, SlabRecord, State};
+use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
 use crate::slab::slub::MIN_PARTIAL;
+use crate::slab::state::State;
 
 /// A CPU's free objects.
 #[repr(C, align(64))]
@@ -165,7 +166,7 @@ fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usiz
     let mut taken = 0;
     while taken < into.len() {
         let Some(slab) = lists.partial.first(machine).or_else(|| lists.empty.first(machine)) else { break };
-        let (base, mut state) = (cache.base_of(slab), slab.state());
+        let (base, mut state) = (cache.base_of(slab), slab.state.load());
         list_of(&mut lists, state).remove(machine, slab);
         while let Some(offset) = state.free().filter(|_| taken < into.len()) {
             let object = base + offset;
@@ -182,7 +183,7 @@ fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usiz
             into[taken] = object;
             taken += 1;
         }
-        slab.state.store(state.0, Ordering::Release);
+        slab.state.store(state);
         list_of(&mut lists, state).push_front(machine, slab);
     }
     taken
@@ -234,7 +235,7 @@ fn give_one<M: Machine>(
     object: usize,
     surplus: &mut SlabList,
 ) -> bool {
-    let (machine, base, old) = (cache.machine, cache.base_of(slab), slab.state());
+    let (machine, base, old) = (cache.machine, cache.base_of(slab), slab.state.load());
     let head = old.free().map(|offset| base + offset);
     if old.inuse() == 0 || head == Some(object) {
         cache.report(Fault::DoubleFree, object);
@@ -243,7 +244,7 @@ fn give_one<M: Machine>(
     // SAFETY: the object was given up by its owner and lies in this slab, whose node is locked.
     unsafe { set_link(object, setup.geometry.link, setup.secret, head.unwrap_or(end_of_list(base))) };
     let new = old.with_free(Some(object - base)).with_inuse(old.inuse() - 1);
-    slab.state.store(new.0, Ordering::Release);
+    slab.state.store(new);
     list_of(lists, old).remove(machine, slab);
     if new.inuse() == 0 && lists.empty.len() >= MIN_PARTIAL {
         surplus.push_front(machine, slab);

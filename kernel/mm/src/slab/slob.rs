@@ -54,12 +54,12 @@ struct Blocks {
 
 impl Blocks {
     fn of(page: &SlabRecord) -> Self {
-        let word = page.state.load(Ordering::Relaxed) as usize;
+        let word = page.state.raw() as usize;
         Self { first: word & 0xffff, free: word >> 16 & 0xffff, largest: word >> 32 & 0xffff }
     }
 
     fn store(self, page: &SlabRecord) {
-        page.state.store((self.first | self.free << 16 | self.largest << 32) as u64, Ordering::Relaxed);
+        page.state.set_raw((self.first | self.free << 16 | self.largest << 32) as u64);
     }
 
     /// The list that a page like this is on.

@@ -1,27 +1,8 @@
 //! SLUB: the default back end. What happens when the per-CPU fast path does not.
 //!
-//! A slab is in one of these states, which its [`State`](super::record::State) word tells:
-//!
-//! | frozen | own free list | in use        | where it is                                                |
-//! | ------ | ------------- | ------------- | ---------------------------------------------------------- |
-//! | yes    | any           | any           | one CPU's active slab; on no list                          |
-//! | no     | not empty     | < all         | on its node's partial list                                 |
-//! | no     | empty         | all           | full: on no list; the next free finds it by its object     |
-//!
-//! An active slab has two free lists: the CPU's, which only that CPU touches, and the slab's own, which takes
-//! what other CPUs free. To the state word everything on the CPU's list is in use. The CPU takes the whole own
-//! list when its list is empty.
-//!
-//! Freeing an object of a slab that is not this CPU's active one pushes it onto the slab's own list with one
-//! compare-and-exchange of the state word. That is safe against a list that changed and changed back, since a
-//! push needs only the head, and all others take the whole list at once. If the exchange takes the slab from
-//! one row of the table to another (a full slab gets a free object, or the last object in use comes back), the
-//! node's lock is taken *before* the exchange, so that the list and the word change together for everybody who
-//! holds the lock. A free that changes no row takes no lock and does not touch the slab after its exchange; so
-//! a slab whose last object came back under the lock has no other visitor, and can be discarded once it is
-//! off the list.
-//!
-//! Only holders of the node's lock freeze a slab, and only the CPU whose active slab it is unfreezes it.
+//! A CPU takes objects from its active slab, which is *frozen*: nobody else hands out its objects. What other CPUs
+//! free into it goes to a list of the slab's own. [`super::state`] explains the word that all this hangs on, and
+//! which of its changes need the node's lock.
 //!
 //! Lock order: [`Rank::SlabNode`] before the page allocator's; but no pages are asked for or given back while a
 //! node is locked.
@@ -38,6 +19,7 @@ use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, l
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
+use crate::slab::state::Move;
 
 /// Empty slabs are given back while a node has more partial slabs than this.
 pub(super) const MIN_PARTIAL: usize = 5;
@@ -52,7 +34,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
             return object;
         }
         if let Some(active) = cpu.active.get() {
-            match take_own_list(active) {
+            match active.state.take_or_thaw() {
                 Some(offset) => activate(cache, cpu, active, offset),
                 None => cpu.reset(),
             }
@@ -69,10 +51,10 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
         // By now this may be another CPU, or an interrupt may have found a slab.
         let cpu = cache.this_cpu();
         if cpu.active.get().is_none() {
-            let state = slab.state();
-            let taken = state.with_free(None).with_inuse(state.objects()).with_frozen(true);
-            slab.state.store(taken.0, Ordering::Relaxed);
-            activate(cache, cpu, slab, state.free().unwrap_or(0));
+            // Nobody else knows the slab, and all its objects are on its own list.
+            if let Some(offset) = slab.state.freeze() {
+                activate(cache, cpu, slab, offset);
+            }
         } else {
             let node = cache.node_of(slab);
             let mut lists = node.lists.lock();
@@ -86,7 +68,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
 pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
     let address = object.as_ptr().expose_provenance();
     let Some(slab) = cache.slab_of(setup, address) else { return };
-    if slab.state().free().is_some_and(|first| cache.base_of(slab) + first == address) {
+    if slab.state.load().free().is_some_and(|first| cache.base_of(slab) + first == address) {
         return cache.report(Fault::DoubleFree, address);
     }
     cache.this_cpu().count_free();
@@ -104,44 +86,31 @@ fn put<M: Machine>(
     count: u32,
 ) {
     let (machine, node, base) = (cache.machine, cache.node_of(slab), cache.base_of(slab));
-    let mut guard = None;
-    let mut old = slab.state();
-    let new = loop {
-        let Some(inuse) = old.inuse().checked_sub(count) else {
-            drop(guard);
-            return cache.report(Fault::DoubleFree, first);
-        };
-        let next = old.free().map_or(end_of_list(base), |offset| base + offset);
-        // SAFETY: the chain is the caller's until the exchange below has published it.
-        unsafe { set_link(last, setup.geometry.link, setup.secret, next) };
-        let new = old.with_free(Some(first - base)).with_inuse(inuse);
-        let changes_row = !old.is_frozen() && (old.free().is_none() || inuse == 0);
-        if changes_row && guard.is_none() {
-            guard = Some(node.lists.lock());
-            old = slab.state();
-            continue;
-        }
-        match slab.exchange(old, new) {
-            Ok(()) => break new,
-            Err(now) => old = now,
-        }
+    let link_last = |free: Option<usize>| {
+        let next = free.map_or(end_of_list(base), |offset| base + offset);
+        // SAFETY: the chain is the caller's until the push has published it.
+        unsafe { set_link(last, setup.geometry.link, setup.secret, next) }
     };
+    let Some(mut pushed) = slab.state.push(first - base, count, link_last, || node.lists.lock()) else {
+        return cache.report(Fault::DoubleFree, first);
+    };
+    let destination = pushed.destination();
     // Without the lock nothing is left to do, and the slab may be gone.
-    let Some(mut lists) = guard else { return };
-    if new.is_frozen() {
-        return;
-    }
-    let was_full = old.free().is_none();
-    if new.inuse() == 0 && lists.partial.len() >= MIN_PARTIAL {
-        if !was_full {
-            lists.partial.remove(machine, slab);
-            node.publish_length(&lists);
+    let Some(lists) = &mut pushed.guard else { return };
+    match destination {
+        Move::Empty { is_listed } if lists.partial.len() >= MIN_PARTIAL => {
+            if is_listed {
+                lists.partial.remove(machine, slab);
+                node.publish_length(lists);
+            }
+            drop(pushed);
+            cache.discard_slab(slab);
         }
-        drop(lists);
-        cache.discard_slab(slab);
-    } else if was_full {
-        lists.partial.push_back(machine, slab);
-        node.publish_length(&lists);
+        Move::Join | Move::Empty { is_listed: false } => {
+            lists.partial.push_back(machine, slab);
+            node.publish_length(lists);
+        }
+        Move::Stay | Move::Empty { is_listed: true } => {}
     }
 }
 
@@ -150,7 +119,7 @@ fn activate<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static Slab
     let base = cache.base_of(slab);
     cpu.active.set(Some(slab));
     cpu.base.set(base);
-    cpu.mask.set(!((PAGE_SIZE << slab.state().order()) - 1));
+    cpu.mask.set(!((PAGE_SIZE << slab.state.load().order()) - 1));
     cpu.freelist.set(base + offset);
 }
 
@@ -170,22 +139,6 @@ fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     cpu.freelist.set(next);
     cpu.count_alloc();
     Some(core::ptr::with_exposed_provenance_mut(object))
-}
-
-/// Takes all that others freed into this CPU's active slab; unfreezes it if that is nothing.
-fn take_own_list(slab: &SlabRecord) -> Option<usize> {
-    let mut old = slab.state();
-    loop {
-        let free = old.free();
-        let new = match free {
-            Some(_) => old.with_free(None).with_inuse(old.objects()),
-            None => old.with_frozen(false),
-        };
-        match slab.exchange(old, new) {
-            Ok(()) => return free,
-            Err(now) => old = now,
-        }
-    }
 }
 
 /// Freezes a partial slab of this node, or of another if `gfp` allows, and takes its list.
@@ -209,15 +162,8 @@ fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'s
     let slab = lists.partial.first(cache.machine)?;
     lists.partial.remove(cache.machine, slab);
     node.publish_length(&lists);
-    let mut old = slab.state();
-    loop {
-        let taken = old.with_free(None).with_inuse(old.objects()).with_frozen(true);
-        match slab.exchange(old, taken) {
-            // A slab on the partial list has a free object, as long as the lock is held.
-            Ok(()) => return Some((slab, old.free()?)),
-            Err(now) => old = now,
-        }
-    }
+    // A slab on the partial list has a free object, as long as the lock is held.
+    Some((slab, slab.state.freeze()?))
 }
 
 /// Takes a CPU's active slab away from it, with what its list holds. The CPU is this one with interrupts masked,
@@ -239,11 +185,7 @@ fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab)
     }
     let node = cache.node_of(slab);
     let mut lists = node.lists.lock();
-    let mut old = slab.state();
-    while let Err(now) = slab.exchange(old, old.with_frozen(false)) {
-        old = now;
-    }
-    if old.free().is_some() {
+    if slab.state.thaw() {
         lists.partial.push_back(cache.machine, slab);
         node.publish_length(&lists);
     }
@@ -290,7 +232,7 @@ fn take_empty<M: Machine>(cache: &KmemCache<M>, lists: &mut Lists, empty: &mut S
     let mut next = lists.partial.first(cache.machine);
     while let Some(slab) = next {
         next = lists.partial.after(cache.machine, slab);
-        if slab.state().inuse() == 0 {
+        if slab.state.load().inuse() == 0 {
             lists.partial.remove(cache.machine, slab);
             empty.push_back(cache.machine, slab);
         }
