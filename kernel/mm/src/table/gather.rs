@@ -3,6 +3,7 @@
 //! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. There is
 //! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 use super::entry::Kind;
@@ -67,7 +68,8 @@ pub struct Gather<'a, M: Machine> {
     /// Anonymous pages that only this holds, strung together by their `next`.
     sole: u32,
     /// Pages that have other holders: their links are not ours.
-    held: [u32; HELD],
+    held: [MaybeUninit<u32>; HELD],
+    /// How many of them are written.
     held_len: usize,
     counts: Counts,
 }
@@ -81,7 +83,7 @@ impl<'a, M: Machine> Gather<'a, M> {
             start: UserAddr::new(usize::MAX),
             end: UserAddr::new(0),
             sole: 0,
-            held: [0; HELD],
+            held: [const { MaybeUninit::uninit() }; HELD],
             held_len: 0,
             counts: Counts::default(),
         }
@@ -115,7 +117,7 @@ impl<'a, M: Machine> Gather<'a, M> {
                 return;
             }
         }
-        self.held[self.held_len] = pte.addr().pfn().0 as u32;
+        self.held[self.held_len].write(pte.addr().pfn().0 as u32);
         self.held_len += 1;
     }
 
@@ -133,7 +135,8 @@ impl<'a, M: Machine> Gather<'a, M> {
             release.sole_anon(pfn);
         }
         for pfn in &self.held[..self.held_len] {
-            release.page(Pfn(*pfn as usize));
+            // SAFETY: `take` wrote the first `held_len`.
+            release.page(Pfn(unsafe { pfn.assume_init() } as usize));
         }
         self.held_len = 0;
     }

@@ -35,16 +35,24 @@ impl<M: Machine> Tables<M> {
             let Some(target_leaf) = self.walk(target) else { return true };
             let (i, j) = (index(start.get(), 3), index(target.get(), 3));
             let mut source = leaf.lock();
-            let mut other = None;
-            if leaf.table.addr != target_leaf.table.addr {
-                other = Some(target_leaf.lock_as(Rank::PageTableChild));
-            }
-            for k in 0..pages {
-                let pte = source.get(i + k);
-                if pte != Pte::NONE {
-                    source.clear(i + k);
-                    present |= pte.is_present();
-                    other.as_mut().unwrap_or(&mut source).fill(j + k, pte);
+            if leaf.table.addr == target_leaf.table.addr {
+                for k in 0..pages {
+                    let pte = source.get(i + k);
+                    if pte != Pte::NONE {
+                        present |= pte.is_present();
+                        source.clear(i + k);
+                        source.fill(j + k, pte);
+                    }
+                }
+            } else {
+                let mut target = target_leaf.lock_as(Rank::PageTableChild);
+                for k in 0..pages {
+                    let pte = source.get(i + k);
+                    if pte != Pte::NONE {
+                        present |= pte.is_present();
+                        source.clear(i + k);
+                        target.fill(j + k, pte);
+                    }
                 }
             }
             true
