@@ -156,15 +156,11 @@ impl<M: Machine> Zone<M> {
         })
     }
 
-    /// Whether the zone, after serving the demand, keeps what it has to keep, and has a block that is large
-    /// enough.
+    /// Whether the zone, after serving the demand, keeps what it has to keep. Whether it has a block that is large
+    /// enough, the attempt will show.
     pub(crate) fn is_above_watermark(&self, demand: &Demand) -> bool {
-        let free = self.spendable(demand);
         let taken = (1 << demand.order) - 1;
-        if free <= taken + self.kept_from(demand) {
-            return false;
-        }
-        demand.order == 0 || self.with_area(|area| has_block(area, demand))
+        self.spendable(demand) > taken + self.kept_from(demand)
     }
 
     /// How many single pages may go before the watermark is reached, `most` at most.
@@ -272,12 +268,4 @@ impl<M: Machine> Zone<M> {
     pub(crate) fn set_lowmem_reserve(&self, highest: usize, pages: usize) {
         self.reserve[highest].store(pages, Relaxed);
     }
-}
-
-/// Whether a list that the demand may use has a block of its order.
-fn has_block(area: &FreeArea, demand: &Demand) -> bool {
-    let mobile = [MigrateType::Unmovable, MigrateType::Movable, MigrateType::Reclaimable];
-    mobile.iter().any(|&list| area.has_at_least(list, demand.order))
-        || demand.cma && area.has_at_least(MigrateType::Cma, demand.order)
-        || demand.reserves() && area.has_at_least(MigrateType::HighAtomic, demand.order)
 }

@@ -44,6 +44,14 @@ pub fn irq_enable() {
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) }
 }
 
+/// Takes the interrupts that are pending, and keeps further ones out again.
+#[inline(always)]
+pub fn irq_window() {
+    irq_enable();
+    super::barrier::isb();
+    irq_disable();
+}
+
 /// Keeps interrupts out.
 #[inline(always)]
 pub fn irq_disable() {

@@ -33,17 +33,8 @@ const SCTLR_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 1
 
 /// SCTLR_EL1 with the MMU on: RES1, and M, C, SA, SA0, I; EL0 may use DC ZVA (DZE), CTR_EL0 (UCT), cache
 /// maintenance by address (UCI), and is not trapped on WFI and WFE (nTWI, nTWE).
-const SCTLR_ON: u64 = SCTLR_RES1
-    | 1 << 0
-    | 1 << 2
-    | 1 << 3
-    | 1 << 4
-    | 1 << 12
-    | 1 << 14
-    | 1 << 15
-    | 1 << 16
-    | 1 << 18
-    | 1 << 26;
+const SCTLR_ON: u64 =
+    SCTLR_RES1 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 12 | 1 << 14 | 1 << 15 | 1 << 16 | 1 << 18 | 1 << 26;
 
 global_asm!(
     r#"

@@ -63,16 +63,20 @@ pub fn in_order(board: &Board) -> impl Iterator<Item = &Described> {
 }
 
 /// Lets a CPU begin at `secondary_main` with this stack and data.
-pub fn start(board: &Board, which: &Described, ttbr1: PhysAddr, stack_top: usize, percpu: usize) -> Result<(), &'static str> {
+pub fn start(
+    board: &Board,
+    which: &Described,
+    ttbr1: PhysAddr,
+    stack_top: usize,
+    percpu: usize,
+) -> Result<(), &'static str> {
     SECONDARY.ttbr1.store(ttbr1.get() as u64, Ordering::Relaxed);
     SECONDARY.stack.store(stack_top as u64, Ordering::Relaxed);
     SECONDARY.percpu.store(percpu as u64, Ordering::Relaxed);
     cache::clean_to_memory((&raw const SECONDARY).cast(), size_of::<Secondary>());
     let entry = image_to_phys(secondary_entry as *const () as usize).get() as u64;
     match (which.enable, &board.psci) {
-        (EnableMethod::Psci, Some(psci)) => {
-            psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses")
-        }
+        (EnableMethod::Psci, Some(psci)) => psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses"),
         (EnableMethod::Psci, None) => Err("the tree has no PSCI"),
         (EnableMethod::SpinTable(release), _) => {
             let word = Cpu.direct_map(PhysAddr::new(release as usize)).cast::<u64>();
@@ -94,4 +98,3 @@ pub fn leave_identity_map() {
     super::tlb::flush_local();
     isb();
 }
-

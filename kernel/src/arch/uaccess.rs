@@ -137,8 +137,8 @@ unsafe extern "C" {
     static __ex_table_end: [i32; 0];
 }
 
-/// Checks that a range lies in the lower half. Below that, the tables decide.
-fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
+/// Checks that a range lies in the lower half: EFAULT. Below that, the tables decide.
+pub fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
     match addr.get().checked_add(len) {
         Some(end) if end <= USER_END => Ok(()),
         _ => Err(Errno::EFAULT),

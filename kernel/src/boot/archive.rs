@@ -257,7 +257,10 @@ impl Node {
 
     fn child(&self, name: &[u8]) -> Option<&'static Node> {
         let children = self.entries();
-        children.binary_search_by(|n| if n.name < name { Ordering::Less } else { n.name.cmp(name) }).ok().map(|i| &children[i])
+        children
+            .binary_search_by(|n| if n.name < name { Ordering::Less } else { n.name.cmp(name) })
+            .ok()
+            .map(|i| &children[i])
     }
 
     /// Writes the absolute path, a NUL after it; answers its length with the NUL. ERANGE if it does not fit.

@@ -6,12 +6,12 @@
 
 use core::cell::UnsafeCell;
 
+use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use quire_mm::fallible::AllocError;
 use quire_mm::kernel_table::TableMemory;
 use quire_mm::memblock::{MemBlock, RegionKind};
 use quire_mm::pte::{ENTRIES, Pte};
-use quire_mm::Machine;
 
 use crate::vm::Cpu;
 use crate::vm::layout::KIMAGE;
@@ -71,9 +71,8 @@ impl TableMemory for BootTables<'_> {
             self.taken += 1;
             return Ok(self.pool_start() + (self.taken - 1) * PAGE_SIZE);
         };
-        let page = memory
-            .alloc(PAGE_SIZE, PAGE_SIZE, mapped.clone(), None, RegionKind::Boot)
-            .map_err(|_| AllocError)?;
+        let page =
+            memory.alloc(PAGE_SIZE, PAGE_SIZE, mapped.clone(), None, RegionKind::Boot).map_err(|_| AllocError)?;
         Cpu.clear_page(page);
         Ok(page)
     }

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::layout::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
 
 use super::memory::MEMORY;
 use super::{BOARD, archive};
@@ -69,7 +70,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
 pub fn process(index: usize) -> Option<ProcessInfo> {
     // The space's lock may spin for a fault's time: it is not taken under the table's.
     let process = TABLE.lock().processes().nth(index).cloned()?;
-    let stats = process.space.lock().as_ref().map(|s| s.mm.clone()).map(|mm| mm.stats()).unwrap_or_default();
+    let stats = process.space.lock().as_ref().map(|s| KArc::clone(&s.mm)).map(|mm| mm.stats()).unwrap_or_default();
     let table = TABLE.lock();
     let family = table.family(&process);
     Some(ProcessInfo {

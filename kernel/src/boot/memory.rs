@@ -1,5 +1,6 @@
 //! Physical memory at boot: from the device tree's words to a running page allocator.
 
+use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
@@ -7,12 +8,11 @@ use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
-use quire_mm::Machine;
 use quire_platform::bootargs;
 use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
 
-use super::{BootCell, archive};
 use super::early_table::BootTables;
+use super::{BootCell, archive};
 use crate::arch::{barrier, smp};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::vm::{Cpu, PAGES, heap, kernel_map};
@@ -114,12 +114,7 @@ fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRang
     Ok(kernel)
 }
 
-fn reserve(
-    memory: &mut MemBlock,
-    range: PhysRange,
-    flags: ReservationFlags,
-    name: &str,
-) -> Result<(), MemBlockError> {
+fn reserve(memory: &mut MemBlock, range: PhysRange, flags: ReservationFlags, name: &str) -> Result<(), MemBlockError> {
     if flags.contains(ReservationFlags::NO_MAP) {
         return memory.mark_no_map(range);
     }
@@ -136,18 +131,11 @@ fn place(memory: &MemBlock, wish: &DynamicReservation) -> Result<PhysAddr, MemBl
     if wish.ranges.is_empty() {
         return memory.find(size, align, anywhere, None);
     }
-    wish.ranges
-        .iter()
-        .find_map(|r| memory.find(size, align, range(r), None).ok())
-        .ok_or(MemBlockError::NoSpace)
+    wish.ranges.iter().find_map(|r| memory.find(size, align, range(r), None).ok()).ok_or(MemBlockError::NoSpace)
 }
 
 /// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
-fn first_tables(
-    memory: &MemBlock,
-    image: PhysAddr,
-    kernel: &PhysRange,
-) -> Result<(KernelTable, PhysRange), Error> {
+fn first_tables(memory: &MemBlock, image: PhysAddr, kernel: &PhysRange) -> Result<(KernelTable, PhysRange), Error> {
     let mut pool = BootTables::from_pool(image);
     let root = pool.alloc().map_err(MapError::from)?;
     // SAFETY: the root is a fresh page of zeros, and boot is alone.
@@ -170,8 +158,13 @@ fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
 }
 
 fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr) -> Result<(), MapError> {
-    let symbols: [*const u8; 5] =
-        [&raw const __image_start, &raw const __text_end, &raw const __rodata_end, &raw const __boot_stack_bottom, &raw const __image_end];
+    let symbols: [*const u8; 5] = [
+        &raw const __image_start,
+        &raw const __text_end,
+        &raw const __rodata_end,
+        &raw const __boot_stack_bottom,
+        &raw const __image_end,
+    ];
     let [start, text_end, rodata_end, guard_end, end] = symbols.map(|s| s.addr());
     // The page below the boot stack stays unmapped.
     let guard = guard_end - PAGE_SIZE;
@@ -189,13 +182,16 @@ fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr
     Ok(())
 }
 
-fn map_direct(
-    table: &mut KernelTable,
-    tables: &mut BootTables<'_>,
-    range: &PhysRange,
-) -> Result<(), MapError> {
+fn map_direct(table: &mut KernelTable, tables: &mut BootTables<'_>, range: &PhysRange) -> Result<(), MapError> {
     let va = VirtAddr::new(PAGE_OFFSET + range.start.get());
-    table.map(tables, va, range.start, range.end - range.start, KernelAttrs::data(MemoryType::Normal), Granularity::Blocks)
+    table.map(
+        tables,
+        va,
+        range.start,
+        range.end - range.start,
+        KernelAttrs::data(MemoryType::Normal),
+        Granularity::Blocks,
+    )
 }
 
 /// The rest of the direct map, and the records of all page frames.

@@ -170,7 +170,7 @@ pub fn first_process() -> Result<(), Errno> {
     let actions = KArc::try_new(Actions::new())?;
     let process = Process::new(number, space.clone(), descriptors, actions, None)?;
     process.set_name(PATH);
-    let thread = Thread::new_user(number, process.clone(), space.mm.clone(), &frame)?;
+    let thread = Thread::new_user(number, process.clone(), KArc::clone(&space.mm), &frame)?;
     let running = thread.clone();
     {
         let mut table = TABLE.lock();

@@ -6,8 +6,8 @@ use quire_platform::power::PowerManager;
 use quire_platform::tree::Power;
 
 use super::BOARD;
-use crate::arch::firmware::{Smccc, semihosting_exit};
 use crate::arch::cpu;
+use crate::arch::firmware::{Smccc, semihosting_exit};
 use crate::console::serial;
 use crate::trap::irq;
 use crate::vm::io;
@@ -21,7 +21,9 @@ pub fn init() {
     let wanted = quire_platform::bootargs::arguments(args).any(|(key, _)| key == "semihosting");
     SEMIHOSTING.store(wanted, Ordering::Relaxed);
     MANAGER.call_once(|| match BOARD.get().power {
-        Some(Power::Bcm2835Pm(region)) => io::map(region.base, region.size).ok().map(|p| p.as_ptr().expose_provenance()),
+        Some(Power::Bcm2835Pm(region)) => {
+            io::map(region.base, region.size).ok().map(|p| p.as_ptr().expose_provenance())
+        }
         None => None,
     });
 }

@@ -94,22 +94,31 @@ pub fn enable_input() {
     }
 }
 
-/// The console's interrupt: hands what came to the terminal.
+/// The console's interrupt: hands what came to the terminal, all of it: the port interrupts again only when something
+/// comes to an empty queue.
 pub fn interrupt() {
     let mut bytes = [0; 32];
-    let mut n = 0;
-    {
-        let mut ports = PORTS.lock();
-        let Some(port) = ports.console.as_mut() else { return };
-        port.acknowledge();
-        while n < bytes.len()
-            && let Some(byte) = port.get()
-        {
-            bytes[n] = byte;
-            n += 1;
+    loop {
+        let n = take_input(&mut bytes);
+        tty::receive(&bytes[..n]);
+        if n < bytes.len() {
+            break;
         }
     }
-    tty::receive(&bytes[..n]);
+}
+
+fn take_input(bytes: &mut [u8]) -> usize {
+    let mut ports = PORTS.lock();
+    let Some(port) = ports.console.as_mut() else { return 0 };
+    port.acknowledge();
+    let mut n = 0;
+    while n < bytes.len()
+        && let Some(byte) = port.get()
+    {
+        bytes[n] = byte;
+        n += 1;
+    }
+    n
 }
 
 /// Waits until all that was written is out: before the machine stops.

@@ -160,7 +160,8 @@ impl Descriptors {
 
     /// Makes room for numbers below `len`, if there is still room for `was` only.
     fn grow(&self, was: usize, len: usize) -> Result<(), Errno> {
-        let mut larger: Vec<Option<Descriptor>> = TryVec::try_with_capacity(len.next_power_of_two().max(8)).map_err(Errno::from)?;
+        let mut larger: Vec<Option<Descriptor>> =
+            TryVec::try_with_capacity(len.next_power_of_two().max(8)).map_err(Errno::from)?;
         let mut slots = self.slots.lock();
         if slots.len() != was {
             return Ok(());

@@ -75,7 +75,10 @@ pub fn openat(a: Args) -> Answer {
     };
     let (object, rights) = match device(path) {
         Some(object) => (object, rights),
-        None => (open_node(a.int(0), path, flags, rights)?, if flags.contains(Open::PATH) { Rights::empty() } else { rights }),
+        None => (
+            open_node(a.int(0), path, flags, rights)?,
+            if flags.contains(Open::PATH) { Rights::empty() } else { rights },
+        ),
     };
     let status = flags - Open::CLOEXEC - Open::CREAT - Open::EXCL - Open::NOCTTY - Open::TRUNC;
     let file = OpenFile::new(object, status)?;
@@ -122,6 +125,7 @@ pub fn close(a: Args) -> Answer {
 
 /// Reads at a position, or at the file's own and on. Bytes go through the stack, or straight from the archive.
 fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> Answer {
+    uaccess::check(to, len)?;
     let len = len.min(MAX_RW);
     match &file.object {
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
@@ -200,6 +204,7 @@ fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
 }
 
 fn write_from(file: &OpenFile, from: UserAddr, len: usize) -> Answer {
+    uaccess::check(from, len)?;
     let len = len.min(MAX_RW);
     match &file.object {
         Object::Null | Object::Zero => Ok(len),
@@ -601,15 +606,18 @@ pub fn ppoll(a: Args) -> Answer {
         signal_calls::with_mask(uaccess::get(mask)?);
     }
     let ready = poll::wait(deadline, || {
-        watched.iter_mut().map(|(fd, file)| {
-            const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
-            fd.revents = match file {
-                Some(file) => poll::ready(file) & (fd.events | ALWAYS),
-                None if fd.fd >= 0 => poll_bits::NVAL,
-                None => 0,
-            };
-            usize::from(fd.revents != 0)
-        }).sum()
+        watched
+            .iter_mut()
+            .map(|(fd, file)| {
+                const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
+                fd.revents = match file {
+                    Some(file) => poll::ready(file) & (fd.events | ALWAYS),
+                    None if fd.fd >= 0 => poll_bits::NVAL,
+                    None => 0,
+                };
+                usize::from(fd.revents != 0)
+            })
+            .sum()
     })?;
     for (i, (fd, _)) in watched.iter().enumerate() {
         uaccess::put(a.addr(0) + i * size_of::<PollFd>(), fd)?;

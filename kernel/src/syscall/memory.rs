@@ -70,7 +70,8 @@ pub fn mincore(a: Args) -> Answer {
     let (to, mut failed) = (a.addr(2), None);
     mm()?.in_core(a.word(0), a.word(1), |page, resident| {
         if failed.is_none() {
-            failed = to.checked_add(page).ok_or(Errno::EFAULT).and_then(|at| uaccess::put(at, &u8::from(resident))).err();
+            failed =
+                to.checked_add(page).ok_or(Errno::EFAULT).and_then(|at| uaccess::put(at, &u8::from(resident))).err();
         }
     })?;
     failed.map_or(Ok(0), Err)

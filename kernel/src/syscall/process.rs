@@ -127,9 +127,7 @@ pub fn setpgid(a: Args) -> Answer {
         return Err(Errno::EPERM);
     }
     let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
-    let exists = |pgid: u32| {
-        table.processes().any(|p| table.family(p).pgid == pgid && table.family(p).sid == sid)
-    };
+    let exists = |pgid: u32| table.processes().any(|p| table.family(p).pgid == pgid && table.family(p).sid == sid);
     if pgid != target.pid && !exists(pgid) {
         return Err(Errno::EPERM);
     }
@@ -324,4 +322,3 @@ pub fn reboot(a: Args) -> Answer {
         _ => Err(Errno::EINVAL),
     }
 }
-

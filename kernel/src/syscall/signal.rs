@@ -33,7 +33,15 @@ pub fn kill(a: Args) -> Answer {
         -1 => {
             let me = current().process().pid;
             let others = table.processes().filter(|p| p.pid != 1 && p.pid != me && !table.family(p).is_zombie);
-            if others.map(|p| if signal != 0 { signal::send_to_process(&table, p, signal) }).count() == 0 {
+            if others
+                .map(|p| {
+                    if signal != 0 {
+                        signal::send_to_process(&table, p, signal)
+                    }
+                })
+                .count()
+                == 0
+            {
                 return Err(Errno::ESRCH);
             }
         }

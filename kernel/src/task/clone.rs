@@ -2,8 +2,8 @@
 
 use core::sync::atomic::Ordering;
 
-use quire_abi::flags::{Clone, sig};
 use quire_abi::Errno;
+use quire_abi::flags::{Clone, sig};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
@@ -64,9 +64,9 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
         && let Some(child) = process
     {
         // The parent's memory is in use until then. Killed, it goes at once: the memory is counted.
-        let _ = child.stop_wait.wait_until(Sleep::Killable, None, || {
-            child.mm_released.load(Ordering::Acquire).then_some(())
-        });
+        let _ = child
+            .stop_wait
+            .wait_until(Sleep::Killable, None, || child.mm_released.load(Ordering::Acquire).then_some(()));
     }
     Ok(tid)
 }
@@ -116,7 +116,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
         Space::new(mm.fork()?)?
     };
     let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
-    let thread = Thread::new_user(pid, process.clone(), space.mm.clone(), frame)?;
+    let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame)?;
     Ok((thread, Some(process)))
 }
 

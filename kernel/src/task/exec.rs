@@ -110,7 +110,13 @@ struct Image {
 }
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
-pub fn exec(node: &'static Node, path: &[u8], args: &Strings, env: &Strings, frame: &mut TrapFrame) -> Result<(), Errno> {
+pub fn exec(
+    node: &'static Node,
+    path: &[u8],
+    args: &Strings,
+    env: &Strings,
+    frame: &mut TrapFrame,
+) -> Result<(), Errno> {
     let process = current().process();
     check_executable(node)?;
     let (space, image) = load(node, &process.limits.lock().clone())?;
@@ -157,8 +163,13 @@ pub fn first(node: &'static Node, path: &[u8]) -> Result<(KArc<Space>, TrapFrame
     env.push(b"HOME=/")?;
     env.push(b"TERM=vt100")?;
     let sp = fill_stack(&space.mm, &image, path, &args, &env)?;
-    let frame =
-        TrapFrame { pc: image.entry as u64, sp: sp as u64, pstate: PSTATE_USER, syscall: NO_SYSCALL, ..Default::default() };
+    let frame = TrapFrame {
+        pc: image.entry as u64,
+        sp: sp as u64,
+        pstate: PSTATE_USER,
+        syscall: NO_SYSCALL,
+        ..Default::default()
+    };
     Ok((space, frame))
 }
 
@@ -404,7 +415,7 @@ fn end_other_threads(process: &Process) -> Result<(), Errno> {
 /// Runs in the new space from here on.
 fn switch_space(process: &Process, space: KArc<Space>) {
     let thread = current();
-    let mm = space.mm.clone();
+    let mm = KArc::clone(&space.mm);
     let old = process.space.lock().replace(space);
     let old_mm = {
         let irq = cpu::irq_save();

@@ -24,7 +24,7 @@ pub fn exit_thread(status: u32) -> ! {
     if clear != 0 && thread.mm().is_some() {
         // The program asked for it; a bad address is its own loss.
         if uaccess::put(UserAddr::new(clear), &0u32).is_ok() {
-            let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, true);
+            let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, false);
         }
     }
     sched::charge_current();
@@ -167,7 +167,8 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
     };
     if let Which::Pid(pid) = which {
         // By number, so that a parent of many does not search them.
-        let child = table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
+        let child =
+            table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
         let child = child.clone();
         return Ok(if table.family(&child).is_zombie {
             Some(reap(table, parent, &child))

@@ -34,6 +34,8 @@ pub struct PerCpu {
     pub idle: AtomicPtr<Thread>,
     /// The thread that was switched away from, until the switch is finished.
     pub switching_from: AtomicPtr<Thread>,
+    /// The thread in `switching_from` may not run here any more, and is queued elsewhere when the switch is finished.
+    pub migrating: AtomicBool,
     /// Ready threads.
     pub run_queue: SpinLock<RunQueue>,
     /// Sleepers with a deadline.
@@ -66,6 +68,7 @@ impl PerCpu {
             node: AtomicU32::new(0),
             idle: AtomicPtr::new(core::ptr::null_mut()),
             switching_from: AtomicPtr::new(core::ptr::null_mut()),
+            migrating: AtomicBool::new(false),
             run_queue: SpinLock::new(Cpu, Rank::RunQueue, RunQueue::new()),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),
             active_mm: UnsafeCell::new(None),

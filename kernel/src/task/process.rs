@@ -272,7 +272,11 @@ impl Table {
             self.family_mut(&child).parent = heir;
             child.ppid.store(heir.pid, Ordering::Relaxed);
             let heir = self.family_mut(heir);
-            if is_zombie { heir.zombies.push_back(child) } else { heir.children.push_back(child) }
+            if is_zombie {
+                heir.zombies.push_back(child)
+            } else {
+                heir.children.push_back(child)
+            }
             zombies |= is_zombie;
         }
     }

@@ -1,9 +1,8 @@
 //! The scheduler: a round-robin queue a CPU, idle CPUs take work from busy ones.
 //!
 //! A thread is in at most one run queue: whoever makes it runnable when it is neither that nor running queues it, and
-//! its state word decides who that is ([`state`]). Whoever wakes it while it is on its way off a CPU may queue it
-//! elsewhere: the CPU that picks it waits until `on_cpu` is clear, which the way off, with interrupts masked, soon
-//! does. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
+//! its state word decides who that is ([`state`]). Whoever wakes it while it is on its way off a CPU waits until it is
+//! (`on_cpu`), which with interrupts masked is soon. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
 //!
 //! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`] and on the way back to user
 //! mode.
@@ -17,6 +16,7 @@ use super::percpu::{self, PERCPU, PerCpu};
 use super::thread::{Thread, current, state, work};
 use crate::arch::{context, cpu, regs, timer};
 use crate::trap::irq;
+use crate::vm::space;
 
 /// Nanoseconds that a thread runs while others wait.
 pub const SLICE: u64 = 4_000_000;
@@ -51,11 +51,11 @@ impl RunQueue {
         Some(thread)
     }
 
-    /// The first thread that may run on `cpu`.
+    /// The first thread that may run on `cpu` and is not the one that its own CPU is just leaving.
     fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Thread>> {
         let mut at = self.list.front_mut();
         while let Some(thread) = at.get() {
-            if may_run(thread, cpu) {
+            if may_run(thread, cpu) && !thread.on_cpu.load(Ordering::Acquire) {
                 self.len -= 1;
                 return at.remove();
             }
@@ -75,9 +75,8 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    let became = |from: u32, to: u32| {
-        thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    };
+    let became =
+        |from: u32, to: u32| thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     // Only announced: it goes on where it is.
     if became(from | state::RUNNING, state::RUNNABLE | state::RUNNING) {
         return true;
@@ -91,8 +90,14 @@ pub fn wake_from(thread: &Thread, from: u32) -> bool {
 }
 
 /// Puts a thread that is runnable and not running into a queue. Whoever made it so calls this, once.
+///
+/// A thread that is still on its way off a CPU is waited for here, before any queue has it, and not by the CPU that
+/// picks it: that one would be on its own way, and two could wait for each other.
 fn enqueue(thread: &Thread) {
     let irq = cpu::irq_save();
+    while thread.on_cpu.load(Ordering::Acquire) {
+        cpu::relax();
+    }
     let target = place(thread);
     // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
     // runnable.
@@ -185,8 +190,9 @@ pub fn schedule() {
             // SAFETY: as in `enqueue`.
             queue.push(unsafe { UnsafeRef::from_raw(prev) });
         } else {
+            // It is queued elsewhere once it is off this CPU.
             prev.state.store(state::RUNNABLE, Ordering::Release);
-            enqueue(prev);
+            here.migrating.store(true, Ordering::Relaxed);
         }
     }
     let next = pick(here).unwrap_or(idle);
@@ -211,9 +217,6 @@ fn pick(here: &PerCpu) -> Option<*const Thread> {
 }
 
 fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
-    while next.on_cpu.load(Ordering::Acquire) {
-        cpu::relax();
-    }
     charge(here, prev);
     here.switches.fetch_add(1, Ordering::Relaxed);
     next.on_cpu.store(true, Ordering::Relaxed);
@@ -238,6 +241,9 @@ pub extern "C" fn finish_switch() {
     let prev = unsafe { &*prev };
     let dead = prev.state.load(Ordering::Relaxed) & !state::RUNNING == state::DEAD;
     prev.on_cpu.store(false, Ordering::Release);
+    if here.migrating.swap(false, Ordering::Relaxed) {
+        enqueue(prev);
+    }
     if dead {
         // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,
         // where nothing runs on its stack any more.
@@ -311,9 +317,9 @@ pub fn idle_loop() -> ! {
         here.idling.store(true, Ordering::SeqCst);
         IDLE.fetch_or(bit, Ordering::SeqCst);
         while here.run_queue.lock().len == 0 && !pull(here) {
+            space::leave_dead();
             cpu::wait_for_interrupt();
-            cpu::irq_enable();
-            cpu::irq_disable();
+            cpu::irq_window();
         }
         IDLE.fetch_and(!bit, Ordering::SeqCst);
         here.idling.store(false, Ordering::SeqCst);

@@ -64,9 +64,8 @@ unsafe impl Pod for SigInfo {}
 unsafe impl Pod for Context {}
 // SAFETY: as above.
 unsafe impl Pod for FpContext {}
-const _: () = assert!(
-    size_of::<SigInfo>() == 128 && size_of::<Context>() == 176 + 288 && size_of::<FpContext>() == 528
-);
+const _: () =
+    assert!(size_of::<SigInfo>() == 128 && size_of::<Context>() == 176 + 288 && size_of::<FpContext>() == 528);
 
 /// Makes the thread enter the handler of `signal` when it gets to user mode. EFAULT when its stack can't hold the
 /// frame.
@@ -86,13 +85,8 @@ pub fn enter(frame: &mut TrapFrame, signal: u32, action: &HandlerAction) -> Resu
     uaccess::put(base + CONTEXT, &context(frame, mask, fault, alt))?;
     let mut end = RESERVED;
     if let Some(fp) = thread.fp_state() {
-        let record = FpContext {
-            magic: FP_MAGIC,
-            size: size_of::<FpContext>() as u32,
-            fpsr: fp.fpsr,
-            fpcr: fp.fpcr,
-            v: fp.v,
-        };
+        let record =
+            FpContext { magic: FP_MAGIC, size: size_of::<FpContext>() as u32, fpsr: fp.fpsr, fpcr: fp.fpcr, v: fp.v };
         uaccess::put(base + end, &record)?;
         end += size_of::<FpContext>();
     }

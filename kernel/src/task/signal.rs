@@ -203,7 +203,13 @@ pub fn send_to_thread(table: &Table, thread: &Thread, signal: u32) {
 /// Sends to all members of a group; answers how many there were.
 pub fn send_to_group(table: &Table, pgid: u32, signal: u32) -> usize {
     let members = table.processes().filter(|p| table.family(p).pgid == pgid && !table.family(p).is_zombie);
-    members.map(|p| if signal != 0 { send_to_process(table, p, signal) }).count()
+    members
+        .map(|p| {
+            if signal != 0 {
+                send_to_process(table, p, signal)
+            }
+        })
+        .count()
 }
 
 /// A stop undoes a pending continuation and the other way round; a continuation starts a stopped process at once.

@@ -95,8 +95,10 @@ impl WaitQueue {
         let thread = current();
         let waiter = Waiter { thread, link: LinkedListLink::new() };
         let result = loop {
-            self.enter(&waiter);
+            // In this order: whoever takes the node out from here on, late for an earlier event perhaps, also ends
+            // the sleep that is announced, and the next turn puts the node back.
             sched::prepare(sleep.state());
+            self.enter(&waiter);
             if let Some(value) = ready() {
                 break Ok(value);
             }

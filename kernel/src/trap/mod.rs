@@ -240,9 +240,9 @@ fn stop(signal: u32) {
         exit::notify_change(process, signal << 8 | 0x7f);
     }
     // Other threads stop when they look at their signals.
-    let resumed = process.stop_wait.wait_until(Sleep::Killable, None, || {
-        (!process.stopped.load(Ordering::Acquire)).then_some(())
-    });
+    let resumed = process
+        .stop_wait
+        .wait_until(Sleep::Killable, None, || (!process.stopped.load(Ordering::Acquire)).then_some(()));
     if resumed.is_ok() && process.exit_status().is_none() {
         exit::notify_change(process, 0xffff);
     }

@@ -2,9 +2,12 @@
 
 use quire_abi::Errno;
 use quire_mm::UserAddr;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
 
 pub use quire_mm::mm::Access;
 use quire_mm::mm::FaultError as MmError;
+use quire_mm::vma::VmFlags;
 
 use crate::task::thread::current;
 
@@ -66,13 +69,22 @@ pub struct FutexKey {
     pub offset: usize,
 }
 
-/// The key of a word. A private futex is known by its address; another by the frame that it lies in, which is the
-/// same for all that share it and stays while anybody has the word mapped.
+/// The key of a word. Memory of one's own is known by its address; shared memory by its place in the object, which is
+/// the same for all that map it. EFAULT where nothing is mapped.
 pub fn futex_key(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     let mm = current().mm().ok_or(Errno::EFAULT)?;
+    let own = FutexKey { space: KArc::as_ptr(mm).addr(), offset: addr.get() };
     if private {
-        return Ok(FutexKey { space: quire_mm::fallible::KArc::as_ptr(mm).addr(), offset: addr.get() });
+        return Ok(own);
     }
-    let page = mm.pin(addr.get(), true).map_err(|_| Errno::EFAULT)?;
-    Ok(FutexKey { space: 0, offset: page.addr().get() })
+    mm.area_from(addr, |area| match area.object {
+        _ if area.start > addr => None,
+        Some((object, index)) if area.flags.contains(VmFlags::SHARED) => {
+            Some(FutexKey { space: KArc::as_ptr(object).addr(), offset: index * PAGE_SIZE + (addr - area.start) })
+        }
+        // A word that PRIVATE operations know too is another futex to them, as on Linux.
+        _ => Some(FutexKey { offset: own.offset | 1, ..own }),
+    })
+    .flatten()
+    .ok_or(Errno::EFAULT)
 }

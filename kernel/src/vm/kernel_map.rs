@@ -1,12 +1,12 @@
 //! The kernel's live translation tables after boot.
 
+use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::fallible::AllocError;
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::page_alloc::Gfp;
 use quire_mm::pte::Pte;
 use quire_mm::sync::Rank;
-use quire_mm::Machine;
 
 use super::machine::{Cpu, PAGES, SpinLock};
 

@@ -66,12 +66,6 @@ impl FreeArea {
         self.counts[list as usize][order as usize]
     }
 
-    /// Whether a list has a block of this order or a higher one.
-    #[inline]
-    pub(crate) fn has_at_least(&self, list: MigrateType, order: u32) -> bool {
-        self.occupied[list as usize] >> order != 0
-    }
-
     /// The lowest order from `order` on that a list has a block of.
     #[inline]
     pub(crate) fn smallest(&self, list: MigrateType, order: u32) -> Option<u32> {

@@ -1,16 +1,20 @@
 //! Page frames beside buddy_system_allocator's `FrameAllocator`: the same work, one run, from 64 MiB to 4 GiB.
 //!
+//! Quire's side runs on a machine whose operations cost next to nothing, as they do in the kernel.
+//!
 //! Churn: half of memory is filled with blocks of mixed orders, then blocks are freed and allocated at random.
 
 // What criterion's macros make has no documentation.
 #![allow(missing_docs)]
 
+mod bare;
+
+use bare::Bare;
 use buddy_system_allocator::FrameAllocator;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::page_alloc::Gfp;
-use quire_mm::sim::Sim;
 
 /// Who hands out blocks of frames.
 trait Frames {
@@ -18,11 +22,11 @@ trait Frames {
     fn free(&mut self, frame: usize, order: u32);
 }
 
-struct Quire(&'static Sim);
+struct Quire(Bare);
 
 impl Frames for Quire {
     fn alloc(&mut self, order: u32) -> Option<usize> {
-        self.0.pages().alloc_raw(order, Gfp::KERNEL | Gfp::NORETRY).ok().map(|pfn| pfn.0)
+        self.0.pages().alloc_raw(order, Gfp::NOWAIT).ok().map(|pfn| pfn.0)
     }
     fn free(&mut self, frame: usize, order: u32) {
         // SAFETY: the benchmark frees what it allocated, once.
@@ -96,7 +100,7 @@ fn churn(c: &mut Criterion) {
     let mut group = c.benchmark_group("frames/churn");
     group.throughput(Throughput::Elements(STEPS as u64));
     for mib in [64, 512, 4096] {
-        let mut quire = Churn::new(Quire(Sim::with_mib(mib)), mib);
+        let mut quire = Churn::new(Quire(Bare::with_mib(mib)), mib);
         group.bench_function(BenchmarkId::new("quire", mib), |b| b.iter(|| (0..STEPS).for_each(|_| quire.step())));
         let mut other = FrameAllocator::<33>::new();
         let base = (1 << 30) / PAGE_SIZE;
@@ -119,7 +123,7 @@ fn hot_page(c: &mut Criterion) {
             });
         });
     };
-    pair("quire", &mut Quire(Sim::with_mib(512)));
+    pair("quire", &mut Quire(Bare::with_mib(512)));
     let mut other = FrameAllocator::<33>::new();
     other.add_frame(1 << 18, (1 << 18) + (1 << 17));
     pair("buddy_system_allocator", &mut other);

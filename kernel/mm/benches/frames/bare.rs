@@ -1,0 +1,88 @@
+//! A machine with one CPU and no interrupts, for the page allocator alone: the simulation's masking costs more than
+//! what is measured.
+
+use std::alloc::{Layout, alloc_zeroed};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+
+use quire_mm::Machine;
+use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use quire_mm::machine::Asid;
+use quire_mm::memblock::MemBlock;
+use quire_mm::mm::Spaces;
+use quire_mm::page::Page;
+use quire_mm::page_alloc::{Config, PageAllocator};
+
+/// Where its memory begins.
+const BASE: usize = 1 << 30;
+
+/// Addresses of what the machine consists of, and its allocator.
+pub struct World {
+    dram: usize,
+    mem_map: usize,
+    pages: OnceLock<Box<PageAllocator<Bare>>>,
+    held_ranks: AtomicU64,
+}
+
+#[derive(Clone, Copy)]
+pub struct Bare(&'static World);
+
+impl Bare {
+    pub fn with_mib(mib: usize) -> Self {
+        let bytes = mib << 20;
+        let zeroed = |len: usize| {
+            let layout = Layout::from_size_align(len + PAGE_SIZE, 16).expect("a size that fits");
+            // SAFETY: the size is not 0.
+            unsafe { alloc_zeroed(layout) }.expose_provenance().next_multiple_of(PAGE_SIZE)
+        };
+        let machine = Bare(Box::leak(Box::new(World {
+            dram: zeroed(bytes),
+            mem_map: zeroed((BASE + bytes) / PAGE_SIZE * size_of::<Page>()),
+            pages: OnceLock::new(),
+            held_ranks: AtomicU64::new(0),
+        })));
+        let mut memory = MemBlock::new();
+        memory.add(PhysAddr::new(BASE)..PhysAddr::new(BASE + bytes), 0).expect("there is room for one");
+        let pages = machine.0.pages.get_or_init(|| Box::new(PageAllocator::new(machine)));
+        // SAFETY: nobody else knows the machine yet; its memory and all records exist and are zeros.
+        unsafe { pages.init(&mut memory, &Config::default()) }.expect("there is memory");
+        machine
+    }
+}
+
+// SAFETY: memory is never freed; there is one CPU, used by one thread, and nothing that interrupts it or caches
+// translations.
+unsafe impl Machine for Bare {
+    fn cpu(self) -> usize {
+        0
+    }
+    fn irq_save(self) -> usize {
+        0
+    }
+    fn irq_restore(self, _: usize) {}
+    fn direct_map(self, addr: PhysAddr) -> *mut u8 {
+        std::ptr::with_exposed_provenance_mut(addr.get() - BASE + self.0.dram)
+    }
+    fn direct_map_to_phys(self, ptr: *const u8) -> PhysAddr {
+        PhysAddr::new(ptr.addr() - self.0.dram + BASE)
+    }
+    fn held_ranks(self) -> &'static AtomicU64 {
+        &self.0.held_ranks
+    }
+    fn pages(self) -> &'static PageAllocator<Self> {
+        self.0.pages.get().expect("made at boot")
+    }
+    fn spaces(self) -> &'static Spaces<Self> {
+        unreachable!("there are no address spaces here")
+    }
+    fn mem_map(self) -> *mut Page {
+        std::ptr::with_exposed_provenance_mut(self.0.mem_map)
+    }
+    fn publish_tables(self) {}
+    fn sync_instructions(self, _: PhysAddr) {}
+    fn tlb_flush_pages(self, _: Asid, _: usize, _: usize) {}
+    fn tlb_flush_asid(self, _: Asid) {}
+    fn tlb_flush_all(self) {}
+    fn tlb_flush_local(self) {}
+    fn tlb_flush_kernel(self, _: VirtAddr, _: usize) {}
+}
