@@ -93,6 +93,7 @@ pub enum PageState {
 }
 
 impl PageState {
+    #[inline(always)]
     const fn of(head: u64) -> Self {
         match head & STATE_MASK {
             1 => Self::Free,
@@ -383,6 +384,7 @@ impl Page {
 
     /// The 24 bytes that belong to the holder of a `Kernel`, `Slab` or `Table` frame to overlay with words of its
     /// own: maps and index, next and prev, owner. All 0 again, but for the links, before the frame is freed.
+    #[inline(always)]
     pub fn body(&self) -> *mut [u64; 3] {
         self.maps.as_ptr().cast()
     }

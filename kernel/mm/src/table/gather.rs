@@ -47,6 +47,7 @@ impl Counts {
 }
 
 /// Invalidates `start..end` of a space on all CPUs, by page or as a whole; nothing for a space that never ran.
+#[inline]
 pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end: UserAddr) {
     let Some(asid) = asid.current() else { return };
     let pages = (end - start) >> PAGE_SHIFT;
@@ -76,6 +77,7 @@ pub struct Gather<'a, M: Machine> {
 
 impl<'a, M: Machine> Gather<'a, M> {
     /// Nothing yet, for the space with this ASID.
+    #[inline]
     pub fn new(machine: M, asid: &'a AsidSlot) -> Self {
         Self {
             machine,
@@ -142,6 +144,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     /// Flushes, and answers what is to be uncharged.
+    #[inline]
     pub fn finish(mut self) -> Counts {
         self.flush();
         self.counts

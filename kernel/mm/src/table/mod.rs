@@ -33,7 +33,7 @@ use crate::fallible::AllocError;
 use crate::machine::{Asid, Machine};
 use crate::mm::frame;
 use crate::page::{Page, PageState};
-use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
+use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, bits, index};
 use crate::sync::{Rank, note_released, note_taken};
 
 /// Bytes that a last-level table covers.
@@ -464,6 +464,25 @@ impl<M: Machine> LeafGuard<'_, M> {
         debug_assert!(self.get(i) != Pte::NONE);
         self.entry(i).store(0, Ordering::Relaxed);
         self.live -= 1;
+    }
+
+    /// Moves `count` entries from `i` on to empty ones of another table, from `j` on. Whether any was present.
+    fn move_run(&mut self, i: usize, other: &mut Self, j: usize, count: usize) -> bool {
+        let mut moved = 0;
+        let mut all = 0;
+        for k in 0..count {
+            let pte = self.get(i + k);
+            if pte != Pte::NONE {
+                self.entry(i + k).store(0, Ordering::Relaxed);
+                // Their pages were published when they were first mapped.
+                other.entry(j + k).store(pte.0, Ordering::Relaxed);
+                moved += 1;
+                all |= pte.0;
+            }
+        }
+        self.live -= moved;
+        other.live += moved;
+        all & bits::VALID != 0
     }
 
     /// Changes attributes of a full entry: access rights, dirty state, the accessed flag. Those need no

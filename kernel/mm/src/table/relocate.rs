@@ -46,14 +46,7 @@ impl<M: Machine> Tables<M> {
                 }
             } else {
                 let mut target = target_leaf.lock_as(Rank::PageTableChild);
-                for k in 0..pages {
-                    let pte = source.get(i + k);
-                    if pte != Pte::NONE {
-                        present |= pte.is_present();
-                        source.clear(i + k);
-                        target.fill(j + k, pte);
-                    }
-                }
+                present |= source.move_run(i, &mut target, j, pages);
             }
             true
         });

@@ -60,6 +60,7 @@ impl<M: Machine> Tables<M> {
 }
 
 impl<M: Machine> Leaf<'_, M> {
+    #[inline(always)]
     fn live(&self) -> u32 {
         self.table.record().live.load(core::sync::atomic::Ordering::Relaxed)
     }
@@ -95,6 +96,7 @@ impl<M: Machine> Leaf<'_, M> {
 
 /// A non-present entry is gone. A marker has nothing behind it; a swap slot's count and the wait of a migration
 /// that finds its entry gone belong to the floors that make such entries.
+#[inline(always)]
 fn forget(what: NonPresent) {
     match what {
         NonPresent::None | NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_) => {}
