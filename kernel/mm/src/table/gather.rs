@@ -59,6 +59,14 @@ pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end
     }
 }
 
+/// Invalidates all of a space on all CPUs, the ways to its tables included.
+pub fn flush_space<M: Machine>(machine: M, asid: &AsidSlot) {
+    machine.publish_tables();
+    if let Some(asid) = asid.current() {
+        machine.tlb_flush_asid(asid);
+    }
+}
+
 /// See the module.
 pub struct Gather<'a, M: Machine> {
     machine: M,

@@ -70,7 +70,7 @@ pub struct Tables<M: Machine> {
 impl<M: Machine> Tables<M> {
     /// An empty root.
     pub fn new(machine: M) -> Result<Self, AllocError> {
-        let root = alloc_table(machine, true)?;
+        let root = alloc_table(machine)?;
         Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
 
@@ -107,20 +107,23 @@ impl<M: Machine> Tables<M> {
     pub fn walk_or_create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
         match self.walk(va) {
             Some(leaf) => Ok(leaf),
-            None => self.create(va, true),
+            None => self.create(va),
         }
     }
 
-    /// As `walk_or_create`; if `cleared` is false and the leaf is new, its entries are undefined until the caller has
-    /// written them all.
     #[cold]
-    fn create(&self, va: UserAddr, cleared: bool) -> Result<Leaf<'_, M>, AllocError> {
+    fn create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
+        Ok(Leaf { tables: self, table: self.descend(va, 3)? })
+    }
+
+    /// The table of `depth` (3 for a last-level one) for `va`, made if need be with all above it.
+    fn descend(&self, va: UserAddr, depth: usize) -> Result<Table<M>, AllocError> {
         let mut table = self.table(self.root);
-        for level in 0..3 {
+        for level in 0..depth {
             let i = index(va.get(), level);
             let mut entry = table.load(i);
             if !entry.is_table() {
-                let new = alloc_table(self.machine, cleared || level < 2)?;
+                let new = alloc_table(self.machine)?;
                 // First, so that who looks for occupied entries does not pass this one over.
                 table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
                 // The zeros of the new table are seen by walkers before the entry that leads to it.
@@ -143,7 +146,7 @@ impl<M: Machine> Tables<M> {
             }
             table.addr = entry.addr();
         }
-        Ok(Leaf { tables: self, table })
+        Ok(table)
     }
 
     /// The first last-level table that covers a part of `va..end`, and the first address of that part.
@@ -280,11 +283,9 @@ impl<M: Machine> Drop for Tables<M> {
     }
 }
 
-fn alloc_table<M: Machine>(machine: M, cleared: bool) -> Result<PhysAddr, AllocError> {
+fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
     let addr = frame::alloc_table(machine)?;
-    if cleared {
-        machine.clear_page(addr);
-    }
+    machine.clear_page(addr);
     let table = Table { machine, addr };
     table.page().set_state(PageState::Table);
     table.record().lock.store(0, Ordering::Relaxed);

@@ -75,14 +75,18 @@ impl<M: Machine> Leaf<'_, M> {
                 return;
             }
             let mut guard = self.lock();
-            while i < stop && gather.has_room() {
+            while gather.has_room() {
+                while i < stop && guard.get(i) == Pte::NONE {
+                    i += 1;
+                }
+                if i == stop {
+                    break;
+                }
                 let pte = guard.get(i);
-                if pte != Pte::NONE {
-                    guard.clear(i);
-                    match pte.kind() {
-                        None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
-                        Some(what) => forget(what),
-                    }
+                guard.clear(i);
+                match pte.kind() {
+                    None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
+                    Some(what) => forget(what),
                 }
                 i += 1;
             }

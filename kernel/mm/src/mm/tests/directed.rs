@@ -226,3 +226,34 @@ fn locked_memory_counts_and_is_limited() {
     assert_eq!(core, [true, true, false, false]);
     assert_eq!(mm.in_core(at + 4 * PAGE, PAGE, |_, _| {}), Err(Errno::ENOMEM));
 }
+
+#[test]
+fn mremap_moves_whole_tables_as_such() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (from, to, len) = (0x4000_0000, 0x5000_0000, 3 * 512 * PAGE);
+    map_at(&mm, from, len + PAGE, RW, Map::FIXED).unwrap();
+    let pages = [0, 1, 511, 512, 1535, 1536];
+    pages.iter().for_each(|page| rig.write(&mm, from + page * PAGE, 1 + *page as u64).unwrap());
+    let tables = mm.stats().table_pages;
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    assert_eq!(mm.remap(from, len + PAGE, len + PAGE, flags, to), Ok(UserAddr::new(to)));
+    assert_eq!(mm.stats().table_pages, tables + 1, "one table for the last page; the others moved");
+    mm.validate();
+    map_at(&mm, from, len, RW, Map::FIXED).unwrap();
+    for page in pages {
+        assert_eq!(rig.read(&mm, to + page * PAGE), Ok(1 + page as u64));
+        if page < 1536 {
+            assert_eq!(rig.read(&mm, from + page * PAGE), Ok(0), "page {page}");
+        }
+    }
+    // There are tables now, so entries move one by one.
+    assert_eq!(mm.remap(to, len, len, flags, from), Ok(UserAddr::new(from)));
+    for page in pages.into_iter().filter(|page| *page < 1536) {
+        assert_eq!(rig.read(&mm, from + page * PAGE), Ok(1 + page as u64));
+    }
+    mm.validate();
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}

@@ -105,6 +105,12 @@ impl Random {
                     Mremap::MAYMOVE | Mremap::DONTUNMAP,
                     Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP,
                 ]);
+                if self.below(6) == 0 {
+                    // Whole tables.
+                    let (at, to) = ((1 + self.below(8)) << 18, (1 + self.below(8)) << 18);
+                    let old = 512 + self.below(2) * 40;
+                    return Op::Remap { process, at, old, new: old, flags, to };
+                }
                 let old = if self.below(12) == 0 { 0 } else { 1 + self.below(20) };
                 let new = if self.below(3) == 0 { old } else { 1 + self.below(30) };
                 Op::Remap { process, at, old, new, flags, to: self.page() }
