@@ -20,21 +20,25 @@ macro_rules! address {
 
         impl $name {
             /// The address with this value.
+            #[inline(always)]
             pub const fn new(value: usize) -> Self {
                 Self(value)
             }
 
             /// The plain number.
+            #[inline(always)]
             pub const fn get(self) -> usize {
                 self.0
             }
 
             /// The start of the page that this lies in.
+            #[inline(always)]
             pub const fn page_floor(self) -> Self {
                 Self(self.0 & !(PAGE_SIZE - 1))
             }
 
             /// The start of the first page at or after this; `None` past the end of all addresses.
+            #[inline(always)]
             pub const fn page_ceil(self) -> Option<Self> {
                 match self.0.checked_add(PAGE_SIZE - 1) {
                     Some(v) => Some(Self(v & !(PAGE_SIZE - 1))),
@@ -43,16 +47,19 @@ macro_rules! address {
             }
 
             /// Bytes into the page.
+            #[inline(always)]
             pub const fn page_offset(self) -> usize {
                 self.0 & (PAGE_SIZE - 1)
             }
 
             /// Whether this is a multiple of `align`, a power of two.
+            #[inline(always)]
             pub const fn is_aligned(self, align: usize) -> bool {
                 self.0 & (align - 1) == 0
             }
 
             /// This plus `bytes`; `None` on overflow.
+            #[inline(always)]
             pub const fn checked_add(self, bytes: usize) -> Option<Self> {
                 match self.0.checked_add(bytes) {
                     Some(v) => Some(Self(v)),
@@ -63,6 +70,7 @@ macro_rules! address {
 
         impl core::ops::Add<usize> for $name {
             type Output = Self;
+            #[inline(always)]
             fn add(self, bytes: usize) -> Self {
                 Self(self.0 + bytes)
             }
@@ -70,6 +78,7 @@ macro_rules! address {
 
         impl core::ops::Sub<usize> for $name {
             type Output = Self;
+            #[inline(always)]
             fn sub(self, bytes: usize) -> Self {
                 Self(self.0 - bytes)
             }
@@ -77,6 +86,7 @@ macro_rules! address {
 
         impl core::ops::Sub for $name {
             type Output = usize;
+            #[inline(always)]
             fn sub(self, other: Self) -> usize {
                 self.0 - other.0
             }
@@ -116,6 +126,7 @@ pub struct Pfn(pub usize);
 
 impl Pfn {
     /// The frame's first byte.
+    #[inline(always)]
     pub const fn addr(self) -> PhysAddr {
         PhysAddr(self.0 << PAGE_SHIFT)
     }
@@ -123,6 +134,7 @@ impl Pfn {
 
 impl PhysAddr {
     /// The frame that this lies in.
+    #[inline(always)]
     pub const fn pfn(self) -> Pfn {
         Pfn(self.0 >> PAGE_SHIFT)
     }

@@ -31,6 +31,7 @@ impl AsidSlot {
     }
 
     /// The number that TLB entries of this space may carry; `None` if the space never ran.
+    #[inline]
     pub fn current(&self) -> Option<Asid> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,

@@ -23,6 +23,7 @@ impl From<AllocError> for Errno {
 }
 
 /// A box around `value`, or the value's end and an error.
+#[inline]
 pub fn try_box<T>(value: T) -> Result<Box<T>, AllocError> {
     let place = try_place::<T>()?;
     // SAFETY: `try_place` answers memory that is free, aligned and large enough for a `T`, from the global
@@ -34,6 +35,7 @@ pub fn try_box<T>(value: T) -> Result<Box<T>, AllocError> {
 }
 
 /// Uninitialised memory for one `T` from the global allocator.
+#[inline]
 fn try_place<T>() -> Result<NonNull<T>, AllocError> {
     let layout = Layout::new::<T>();
     if layout.size() == 0 {
@@ -112,6 +114,7 @@ unsafe impl<T: Send + Sync> Sync for KArc<T> {}
 
 impl<T> KArc<T> {
     /// The first owner.
+    #[inline]
     pub fn try_new(value: T) -> Result<Self, AllocError> {
         let inner = try_place::<Counted<T>>()?;
         // SAFETY: the place is free, aligned and large enough.
@@ -119,12 +122,14 @@ impl<T> KArc<T> {
         Ok(Self { inner })
     }
 
+    #[inline]
     fn counted(&self) -> &Counted<T> {
         // SAFETY: an owner exists, so the count is at least 1 and the memory lives.
         unsafe { self.inner.as_ref() }
     }
 
     /// Whether two owners own the same value.
+    #[inline]
     pub fn ptr_eq(a: &Self, b: &Self) -> bool {
         a.inner == b.inner
     }
@@ -135,6 +140,7 @@ impl<T> KArc<T> {
     }
 
     /// The value's address, as an identity.
+    #[inline]
     pub fn as_ptr(this: &Self) -> *const T {
         &raw const this.counted().value
     }
@@ -158,6 +164,7 @@ impl<T> KArc<T> {
     }
 
     /// Adds `n` owners that are no `KArc`s: records that hold the pointer in a form of their own.
+    #[inline]
     pub fn add_owners(this: &Self, n: usize) {
         this.counted().count.fetch_add(n, Ordering::Relaxed);
     }
@@ -193,6 +200,7 @@ impl<T> KArc<T> {
 }
 
 impl<T> Clone for KArc<T> {
+    #[inline]
     fn clone(&self) -> Self {
         // A new owner comes from an old one, so nothing needs ordering. The count cannot overflow: each owner is
         // a word of memory at least.
@@ -203,12 +211,14 @@ impl<T> Clone for KArc<T> {
 
 impl<T> Deref for KArc<T> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         &self.counted().value
     }
 }
 
 impl<T> Drop for KArc<T> {
+    #[inline]
     fn drop(&mut self) {
         // Release: what this owner did comes before the end. Acquire: so did what the others did.
         if self.counted().count.fetch_sub(1, Ordering::Release) == 1 {
@@ -226,6 +236,7 @@ mod tests {
 
     struct Bell<'a>(&'a Cell<u32>);
     impl Drop for Bell<'_> {
+        #[inline]
         fn drop(&mut self) {
             self.0.set(self.0.get() + 1);
         }

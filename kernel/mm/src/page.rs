@@ -93,6 +93,7 @@ pub enum PageState {
 }
 
 impl PageState {
+    #[inline(always)]
     const fn of(head: u64) -> Self {
         match head & STATE_MASK {
             1 => Self::Free,
@@ -345,6 +346,19 @@ impl Page {
         self.owner.store((owner as u64) << 16 | group, Release);
     }
 
+    /// As [`Page::set_state`] and [`Page::set_owner`] of a frame that only the caller knows: plain stores.
+    #[inline]
+    pub fn init_owner(&self, state: PageState, owner: usize, index: u64) {
+        debug_assert!(state.is_allocated() && self.state().is_allocated() && index < 1 << 40);
+        debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
+        self.index.store(index as u32, Relaxed);
+        let group = self.owner.load(Relaxed) & 0xffff;
+        self.owner.store((owner as u64) << 16 | group, Relaxed);
+        // Last: who finds the frame by its new state finds its owner too.
+        let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
+        self.head.store(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT, Release);
+    }
+
     /// The control group that the page is charged to.
     pub fn control_group(&self) -> u16 {
         self.owner.load(Relaxed) as u16
@@ -370,6 +384,7 @@ impl Page {
 
     /// The 24 bytes that belong to the holder of a `Kernel`, `Slab` or `Table` frame to overlay with words of its
     /// own: maps and index, next and prev, owner. All 0 again, but for the links, before the frame is freed.
+    #[inline(always)]
     pub fn body(&self) -> *mut [u64; 3] {
         self.maps.as_ptr().cast()
     }

@@ -74,6 +74,7 @@ pub const LEVEL_SHIFT: [u32; 4] = [39, 30, 21, 12];
 pub const ENTRIES: usize = 512;
 
 /// The index into the table of `level` for a virtual address.
+#[inline(always)]
 pub const fn index(va: usize, level: usize) -> usize {
     va >> LEVEL_SHIFT[level] & (ENTRIES - 1)
 }
@@ -106,36 +107,43 @@ impl Pte {
     pub const NONE: Pte = Pte(0);
 
     /// A table entry that points to the next level.
+    #[inline(always)]
     pub const fn table(next: PhysAddr) -> Pte {
         Pte(next.get() as u64 | bits::TABLE | bits::VALID)
     }
 
     /// A present page at level 3 with these attribute bits.
+    #[inline(always)]
     pub const fn page(frame: PhysAddr, attrs: u64) -> Pte {
         Pte(frame.get() as u64 | attrs | bits::TABLE | bits::VALID)
     }
 
     /// A present block at level 1 or 2 with these attribute bits.
+    #[inline(always)]
     pub const fn block(frame: PhysAddr, attrs: u64) -> Pte {
         Pte(frame.get() as u64 | attrs | bits::VALID)
     }
 
     /// Whether hardware follows the entry.
+    #[inline(always)]
     pub const fn is_present(self) -> bool {
         self.0 & bits::VALID != 0
     }
 
     /// Whether a present entry above level 3 points to a table.
+    #[inline(always)]
     pub const fn is_table(self) -> bool {
         self.0 & (bits::TABLE | bits::VALID) == bits::TABLE | bits::VALID
     }
 
     /// The output address of a present entry.
+    #[inline(always)]
     pub const fn addr(self) -> PhysAddr {
         PhysAddr::new((self.0 & bits::ADDR) as usize)
     }
 
     /// A non-present entry.
+    #[inline(always)]
     pub const fn non_present(what: NonPresent) -> Pte {
         Pte(match what {
             NonPresent::None => 0,
@@ -146,6 +154,7 @@ impl Pte {
     }
 
     /// What a non-present entry stands for; `None` for a present one.
+    #[inline(always)]
     pub const fn kind(self) -> Option<NonPresent> {
         if self.is_present() {
             return None;

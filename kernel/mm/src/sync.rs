@@ -156,6 +156,7 @@ pub struct SpinGuard<'a, T, M: Machine> {
 
 impl<T, M: Machine> Deref for SpinGuard<'_, T, M> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: the guard exists, so this CPU holds the lock.
         unsafe { &*self.lock.value.get() }
@@ -163,6 +164,7 @@ impl<T, M: Machine> Deref for SpinGuard<'_, T, M> {
 }
 
 impl<T, M: Machine> DerefMut for SpinGuard<'_, T, M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: the guard exists, so this CPU holds the lock; `&mut self` makes this the only reference.
         unsafe { &mut *self.lock.value.get() }

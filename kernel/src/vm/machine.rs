@@ -92,6 +92,10 @@ unsafe impl Machine for Cpu {
         cache::clear_page(self.direct_map(addr));
     }
 
+    fn copy_page(self, to: PhysAddr, from: PhysAddr) {
+        cache::copy_page(self.direct_map(to), self.direct_map(from));
+    }
+
     #[inline(always)]
     fn publish_tables(self) {
         barrier::dsb_ishst();

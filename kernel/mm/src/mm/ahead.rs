@@ -17,6 +17,7 @@ pub(super) const MAX_WINDOW: usize = 16;
 
 impl FaultAhead {
     /// Takes over the debts of a Vma that becomes part of this one's.
+    #[inline]
     pub fn absorb(&self, other: &Self) {
         self.unproven.fetch_add(other.unproven.load(Relaxed), Relaxed);
     }

@@ -50,16 +50,13 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
 /// Says that new frames belong to `group`, each at its home.
 #[inline]
 pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, group: &KArc<AnonGroup<M>>, home: usize) {
-    let page = page(machine, pfn);
-    page.set_state(PageState::Anon);
-    page.set_owner(KArc::as_ptr(group).expose_provenance(), home as u64);
+    page(machine, pfn).init_owner(PageState::Anon, KArc::as_ptr(group).expose_provenance(), home as u64);
 }
 
 /// Says that a new frame is page `index` of the object at `owner`.
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
     let page = page(machine, pfn);
-    page.set_state(PageState::Object);
-    page.set_owner(owner, index as u64);
+    page.init_owner(PageState::Object, owner, index as u64);
     if swap_backed {
         page.set_flags(PageFlags::SWAP_BACKED);
     }

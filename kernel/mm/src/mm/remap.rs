@@ -9,7 +9,8 @@ use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::try_box;
 use crate::machine::Machine;
-use crate::table::gather::flush_range;
+use crate::table::gather::{flush_range, flush_space};
+use crate::table::relocate::Moved;
 use crate::vma::{VmFlags, Vma};
 
 /// Splits of a move: what Linux leaves room for.
@@ -221,8 +222,10 @@ impl<M: Machine> Mm<M> {
         areas.count_in(flags, new_len >> PAGE_SHIFT);
         let joins = neighbours(areas, to, to + new_len, &new.kind());
         join(areas, to, to + new_len, joins, Some(new));
-        if any && self.tables.relocate(addr, to, old_len) {
-            flush_range(self.machine, &self.asid, addr, old_end);
+        match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
+            Moved::Nothing => {}
+            Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),
+            Moved::Tables => flush_space(self.machine, &self.asid),
         }
         Ok(to)
     }

@@ -78,6 +78,7 @@ impl<M: Machine> Mm<M> {
 }
 
 /// The pages of `addr..addr + len`, for calls that refuse anything else with EINVAL.
+#[inline]
 pub(super) fn checked_range(addr: usize, len: usize, task_size: UserAddr) -> Result<(UserAddr, UserAddr), Errno> {
     let start = UserAddr::new(addr);
     if !start.is_aligned(PAGE_SIZE) || start > task_size || len > task_size - start {

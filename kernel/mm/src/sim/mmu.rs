@@ -38,9 +38,9 @@ struct Cpu {
 }
 
 impl Cpu {
-    fn forget_asid(&mut self, asid: u16) {
+    fn forget_asid(&mut self, asid: u16, keep_tables: bool) {
         self.pages.retain(|key, _| key.0 != asid);
-        self.tables.retain(|key, _| key.0 != asid);
+        self.tables.retain(|key, _| keep_tables || key.0 != asid);
     }
 
     fn forget_all(&mut self) {
@@ -49,26 +49,90 @@ impl Cpu {
     }
 }
 
+/// Ways in which TLB maintenance can be wrong, to see whether tests notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Invalidation by page is left out.
+    NoPages,
+    /// It stops one page early.
+    PagesOneShort,
+    /// It hits another ASID.
+    PagesOfWrongAsid,
+    /// It reaches only the CPU that asks.
+    PagesOnlyHere,
+    /// Invalidation by ASID is left out.
+    NoAsid,
+    /// It forgets pages, but not the way to last-level tables.
+    AsidKeepsTables,
+    /// It reaches only the CPU that asks.
+    AsidOnlyHere,
+    /// The local flush after a roll-over of ASIDs is left out.
+    NoLocal,
+}
+
+impl Sabotage {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::NoPages,
+        Self::PagesOneShort,
+        Self::PagesOfWrongAsid,
+        Self::PagesOnlyHere,
+        Self::NoAsid,
+        Self::AsidKeepsTables,
+        Self::AsidOnlyHere,
+        Self::NoLocal,
+    ];
+
+    /// What becomes of an event: nothing, or another one; and whether it stays on the CPU that asks.
+    fn spoil(self, event: TlbEvent) -> (Option<TlbEvent>, bool) {
+        let spoilt = match (self, event) {
+            (Self::NoPages, TlbEvent::Pages { .. })
+            | (Self::NoAsid, TlbEvent::Asid(_))
+            | (Self::NoLocal, TlbEvent::Local) => None,
+            (Self::PagesOneShort, TlbEvent::Pages { asid, start, pages }) => {
+                Some(TlbEvent::Pages { asid, start, pages: pages - 1 })
+            }
+            (Self::PagesOfWrongAsid, TlbEvent::Pages { asid, start, pages }) => {
+                Some(TlbEvent::Pages { asid: Asid(asid.0 ^ 1), start, pages })
+            }
+            _ => Some(event),
+        };
+        let here = match event {
+            TlbEvent::Pages { .. } => self == Self::PagesOnlyHere,
+            TlbEvent::Asid(_) => self == Self::AsidOnlyHere,
+            _ => false,
+        };
+        (spoilt, here)
+    }
+}
+
 /// The MMUs of all CPUs of a machine.
 #[derive(Clone)]
 pub struct Mmu {
     machine: &'static Sim,
     cpus: Arc<Mutex<Vec<Cpu>>>,
+    sabotage: Option<Sabotage>,
 }
 
 impl TlbObserver for Mmu {
     fn event(&self, cpu: usize, event: TlbEvent) {
+        let (event, here) = self.sabotage.map_or((Some(event), false), |sabotage| sabotage.spoil(event));
+        let Some(event) = event else { return };
         let mut cpus = self.lock();
+        let reached = if here { &mut cpus[cpu..=cpu] } else { &mut cpus[..] };
         match event {
             TlbEvent::PublishTables | TlbEvent::SyncInstructions(_) | TlbEvent::Kernel { .. } => {}
             TlbEvent::Pages { asid, start, pages } => {
-                for cpu in cpus.iter_mut() {
+                for cpu in reached {
                     for page in 0..pages {
                         cpu.pages.remove(&(asid.0, (start >> PAGE_SHIFT) + page));
                     }
                 }
             }
-            TlbEvent::Asid(Asid(asid)) => cpus.iter_mut().for_each(|cpu| cpu.forget_asid(asid)),
+            TlbEvent::Asid(Asid(asid)) => {
+                let keep_tables = self.sabotage == Some(Sabotage::AsidKeepsTables);
+                reached.iter_mut().for_each(|cpu| cpu.forget_asid(asid, keep_tables));
+            }
             TlbEvent::All => cpus.iter_mut().for_each(Cpu::forget_all),
             TlbEvent::Local => cpus[cpu].forget_all(),
         }
@@ -78,8 +142,13 @@ impl TlbObserver for Mmu {
 impl Mmu {
     /// Puts MMUs into a machine.
     pub fn attach(machine: &'static Sim) -> Self {
+        Self::attach_broken(machine, None)
+    }
+
+    /// MMUs that do not do what they are told.
+    pub fn attach_broken(machine: &'static Sim, sabotage: Option<Sabotage>) -> Self {
         let cpus = (0..MAX_CPUS).map(|_| Cpu::default()).collect();
-        let mmu = Self { machine, cpus: Arc::new(Mutex::new(cpus)) };
+        let mmu = Self { machine, cpus: Arc::new(Mutex::new(cpus)), sabotage };
         machine.observe_tlb(Box::new(mmu.clone()));
         mmu
     }

@@ -91,6 +91,7 @@ pub struct ReadGuard<'a, T, M: Machine> {
 
 impl<T, M: Machine> Deref for ReadGuard<'_, T, M> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: while a reader is counted nobody has WRITE and proceeds, so there is no `&mut T`.
         unsafe { &*self.lock.value.get() }
@@ -126,6 +127,7 @@ impl<'a, T, M: Machine> IntentGuard<'a, T, M> {
 
 impl<T, M: Machine> Deref for IntentGuard<'_, T, M> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: `&mut T` exists only inside a `WriteGuard`, which borrows the one `IntentGuard` mutably.
         unsafe { &*self.lock.value.get() }
@@ -147,6 +149,7 @@ pub struct WriteGuard<'g, 'a, T, M: Machine> {
 
 impl<T, M: Machine> Deref for WriteGuard<'_, '_, T, M> {
     type Target = T;
+    #[inline]
     fn deref(&self) -> &T {
         // SAFETY: as for `DerefMut`.
         unsafe { &*self.intent.lock.value.get() }
@@ -154,6 +157,7 @@ impl<T, M: Machine> Deref for WriteGuard<'_, '_, T, M> {
 }
 
 impl<T, M: Machine> DerefMut for WriteGuard<'_, '_, T, M> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: WRITE is set and the readers have left; INTENT keeps other writers out.
         unsafe { &mut *self.intent.lock.value.get() }

@@ -17,6 +17,7 @@ pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::UXN;
 
 /// The attributes of an area's page that may not be written yet. Without access rights the entry stays valid,
 /// for EL1 alone; the kernel reaches user memory by unprivileged loads and stores, so it is refused too.
+#[inline]
 pub fn read_only(flags: VmFlags) -> u64 {
     let user = if flags.accessible() { bits::USER } else { 0 };
     let never = if flags.contains(VmFlags::EXEC) { 0 } else { bits::UXN };
@@ -24,6 +25,7 @@ pub fn read_only(flags: VmFlags) -> u64 {
 }
 
 /// The attributes of an area's page once it may be written.
+#[inline]
 pub fn writable(flags: VmFlags) -> u64 {
     if flags.contains(VmFlags::WRITE) { read_only(flags) & !bits::READ_ONLY | bits::DIRTY } else { read_only(flags) }
 }
@@ -45,6 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Whether the entry holds a reference to its page.
+    #[inline]
     pub fn is_counted(self) -> bool {
         !matches!(self, Kind::Zero | Kind::File)
     }

@@ -3,6 +3,7 @@
 //! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. There is
 //! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 use super::entry::Kind;
@@ -46,6 +47,7 @@ impl Counts {
 }
 
 /// Invalidates `start..end` of a space on all CPUs, by page or as a whole; nothing for a space that never ran.
+#[inline]
 pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end: UserAddr) {
     let Some(asid) = asid.current() else { return };
     let pages = (end - start) >> PAGE_SHIFT;
@@ -53,6 +55,14 @@ pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end
     if pages <= FLUSH_BY_PAGE {
         machine.tlb_flush_pages(asid, start.get(), pages);
     } else {
+        machine.tlb_flush_asid(asid);
+    }
+}
+
+/// Invalidates all of a space on all CPUs, the ways to its tables included.
+pub fn flush_space<M: Machine>(machine: M, asid: &AsidSlot) {
+    machine.publish_tables();
+    if let Some(asid) = asid.current() {
         machine.tlb_flush_asid(asid);
     }
 }
@@ -67,13 +77,15 @@ pub struct Gather<'a, M: Machine> {
     /// Anonymous pages that only this holds, strung together by their `next`.
     sole: u32,
     /// Pages that have other holders: their links are not ours.
-    held: [u32; HELD],
+    held: [MaybeUninit<u32>; HELD],
+    /// How many of them are written.
     held_len: usize,
     counts: Counts,
 }
 
 impl<'a, M: Machine> Gather<'a, M> {
     /// Nothing yet, for the space with this ASID.
+    #[inline]
     pub fn new(machine: M, asid: &'a AsidSlot) -> Self {
         Self {
             machine,
@@ -81,7 +93,7 @@ impl<'a, M: Machine> Gather<'a, M> {
             start: UserAddr::new(usize::MAX),
             end: UserAddr::new(0),
             sole: 0,
-            held: [0; HELD],
+            held: [const { MaybeUninit::uninit() }; HELD],
             held_len: 0,
             counts: Counts::default(),
         }
@@ -115,7 +127,7 @@ impl<'a, M: Machine> Gather<'a, M> {
                 return;
             }
         }
-        self.held[self.held_len] = pte.addr().pfn().0 as u32;
+        self.held[self.held_len].write(pte.addr().pfn().0 as u32);
         self.held_len += 1;
     }
 
@@ -133,12 +145,14 @@ impl<'a, M: Machine> Gather<'a, M> {
             release.sole_anon(pfn);
         }
         for pfn in &self.held[..self.held_len] {
-            release.page(Pfn(*pfn as usize));
+            // SAFETY: `take` wrote the first `held_len`.
+            release.page(Pfn(unsafe { pfn.assume_init() } as usize));
         }
         self.held_len = 0;
     }
 
     /// Flushes, and answers what is to be uncharged.
+    #[inline]
     pub fn finish(mut self) -> Counts {
         self.flush();
         self.counts

@@ -15,7 +15,9 @@
 //! destination). Only the zone and what is below it is taken inside. No interrupt handler takes these locks.
 //!
 //! # The record of a table page
-//! [`crate::page::Page::body`] of a `Table` frame holds the lock and the number of entries that are not empty.
+//! [`crate::page::Page::body`] of a `Table` frame holds the lock, the number of entries that are not empty, and, for
+//! levels 0 to 2, a bit for each eight entries of which one may be occupied: a sparse space is walked in the time
+//! that its tables take, not their empty entries.
 
 pub mod copy;
 pub mod entry;
@@ -31,22 +33,27 @@ use crate::fallible::AllocError;
 use crate::machine::{Asid, Machine};
 use crate::mm::frame;
 use crate::page::{Page, PageState};
-use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
+use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, bits, index};
 use crate::sync::{Rank, note_released, note_taken};
 
 /// Bytes that a last-level table covers.
 pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];
 
-/// Empty last-level tables that a space may keep, beyond an eighth of all.
-const SPARE_TABLES: usize = 8;
+/// Empty last-level tables that a space may keep, or an eighth of all if that is more. (Tests want sweeps often.)
+const SPARE_TABLES: usize = if cfg!(test) { 2 } else { 8 };
 
 /// What a table page's record holds; lies over `Page::body`.
 #[repr(C)]
 struct Record {
     lock: AtomicU32,
     live: AtomicU32,
-    rest: [u64; 2],
+    /// `Page::next` and `Page::prev`.
+    links: u64,
+    groups: AtomicU64,
 }
+
+/// Entries that share a bit of [`Record::groups`].
+const GROUP: usize = ENTRIES / 64;
 
 const _: () = assert!(size_of::<Record>() == 24);
 
@@ -63,7 +70,7 @@ pub struct Tables<M: Machine> {
 impl<M: Machine> Tables<M> {
     /// An empty root.
     pub fn new(machine: M) -> Result<Self, AllocError> {
-        let root = alloc_table(machine, true)?;
+        let root = alloc_table(machine)?;
         Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
 
@@ -100,20 +107,25 @@ impl<M: Machine> Tables<M> {
     pub fn walk_or_create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
         match self.walk(va) {
             Some(leaf) => Ok(leaf),
-            None => self.create(va, true),
+            None => self.create(va),
         }
     }
 
-    /// As `walk_or_create`; if `cleared` is false and the leaf is new, its entries are undefined until the caller has
-    /// written them all.
     #[cold]
-    fn create(&self, va: UserAddr, cleared: bool) -> Result<Leaf<'_, M>, AllocError> {
+    fn create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
+        Ok(Leaf { tables: self, table: self.descend(va, 3)? })
+    }
+
+    /// The table of `depth` (3 for a last-level one) for `va`, made if need be with all above it.
+    fn descend(&self, va: UserAddr, depth: usize) -> Result<Table<M>, AllocError> {
         let mut table = self.table(self.root);
-        for level in 0..3 {
+        for level in 0..depth {
             let i = index(va.get(), level);
             let mut entry = table.load(i);
             if !entry.is_table() {
-                let new = alloc_table(self.machine, cleared || level < 2)?;
+                let new = alloc_table(self.machine)?;
+                // First, so that who looks for occupied entries does not pass this one over.
+                table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
                 // The zeros of the new table are seen by walkers before the entry that leads to it.
                 match table.entry(i).compare_exchange(0, Pte::table(new).0, Ordering::Release, Ordering::Acquire) {
                     Ok(_) => {
@@ -134,21 +146,29 @@ impl<M: Machine> Tables<M> {
             }
             table.addr = entry.addr();
         }
-        Ok(Leaf { tables: self, table })
+        Ok(table)
     }
 
     /// The first last-level table that covers a part of `va..end`, and the first address of that part.
     pub fn next_leaf(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, Leaf<'_, M>)> {
-        let mut va = va.get();
-        'again: while va < end.get() {
+        let (mut va, end) = (va.get(), end.get());
+        'again: while va < end {
             let mut table = self.table(self.root);
             for (level, shift) in LEVEL_SHIFT[..3].iter().enumerate() {
-                let entry = table.load(index(va, level));
-                if !entry.is_table() {
-                    va = ((va >> shift) + 1) << shift;
+                let i = index(va, level);
+                let Some((j, below)) = table.next_table(i) else {
+                    // On to the first address beyond this table.
+                    let span = shift + 9;
+                    va = ((va >> span) + 1) << span;
                     continue 'again;
+                };
+                if j != i {
+                    va = ((va >> shift) + (j - i)) << shift;
+                    if va >= end {
+                        return None;
+                    }
                 }
-                table.addr = entry.addr();
+                table.addr = below;
             }
             return Some((UserAddr::new(va), Leaf { tables: self, table }));
         }
@@ -178,24 +198,17 @@ impl<M: Machine> Tables<M> {
     }
 
     fn sweep_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
-        let mut left = table.record().live.load(Ordering::Relaxed);
-        for i in 0..ENTRIES {
-            if left == 0 {
-                break;
-            }
-            let entry = table.load(i);
-            if !entry.is_table() {
-                continue;
-            }
-            left -= 1;
-            let below = self.table(entry.addr());
+        let mut next = 0;
+        while let Some((i, addr)) = table.next_table(next) {
+            next = i + 1;
+            let below = self.table(addr);
             if level < 2 {
                 self.sweep_below(below, level + 1, freed);
             }
             if below.record().live.load(Ordering::Relaxed) == 0 {
                 table.entry(i).store(0, Ordering::Relaxed);
                 table.record().live.fetch_sub(1, Ordering::Relaxed);
-                freed.push(below.addr);
+                freed.push(addr);
             }
         }
     }
@@ -209,19 +222,13 @@ impl<M: Machine> Tables<M> {
     }
 
     fn free_below(&self, table: Table<M>, level: usize, freed: &mut Chain<M>) {
-        let mut left = table.record().live.load(Ordering::Relaxed);
-        for i in 0..ENTRIES {
-            if left == 0 {
-                break;
+        let mut next = 0;
+        while let Some((i, addr)) = table.next_table(next) {
+            next = i + 1;
+            if level < 2 {
+                self.free_below(self.table(addr), level + 1, freed);
             }
-            let entry = table.load(i);
-            if entry.is_table() {
-                left -= 1;
-                if level < 2 {
-                    self.free_below(self.table(entry.addr()), level + 1, freed);
-                }
-                freed.push(entry.addr());
-            }
+            freed.push(addr);
         }
     }
 
@@ -244,6 +251,7 @@ impl<M: Machine> Tables<M> {
             live += 1;
             if level < 3 {
                 assert!(entry.is_table());
+                assert!(table.next_table(i).is_some_and(|(found, _)| found == i), "an entry that walks pass over");
                 *pages += 1;
                 self.validate_below(self.table(entry.addr()), level + 1, pages, spare);
             }
@@ -275,21 +283,21 @@ impl<M: Machine> Drop for Tables<M> {
     }
 }
 
-fn alloc_table<M: Machine>(machine: M, cleared: bool) -> Result<PhysAddr, AllocError> {
+fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
     let addr = frame::alloc_table(machine)?;
-    if cleared {
-        machine.clear_page(addr);
-    }
+    machine.clear_page(addr);
     let table = Table { machine, addr };
     table.page().set_state(PageState::Table);
     table.record().lock.store(0, Ordering::Relaxed);
     table.record().live.store(0, Ordering::Relaxed);
+    table.record().groups.store(0, Ordering::Relaxed);
     Ok(addr)
 }
 
 fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
     let table = Table { machine, addr };
     table.record().live.store(0, Ordering::Relaxed);
+    table.record().groups.store(0, Ordering::Relaxed);
     frame::free(machine, addr.pfn());
 }
 
@@ -344,6 +352,27 @@ impl<M: Machine> Table<M> {
     fn load(&self, i: usize) -> Pte {
         // Acquire: the zeros of a new table are seen by who sees its entry.
         Pte(self.entry(i).load(Ordering::Acquire))
+    }
+
+    /// The first table entry at or after `from` in this table of level 0 to 2, and where it leads.
+    #[inline]
+    fn next_table(&self, from: usize) -> Option<(usize, PhysAddr)> {
+        let mut i = from;
+        while i < ENTRIES {
+            let groups = self.record().groups.load(Ordering::Relaxed) >> (i / GROUP);
+            if groups & 1 == 0 {
+                if groups == 0 {
+                    return None;
+                }
+                i = (i / GROUP + groups.trailing_zeros() as usize) * GROUP;
+            }
+            let entry = self.load(i);
+            if entry.is_table() {
+                return Some((i, entry.addr()));
+            }
+            i += 1;
+        }
+        None
     }
 
     #[inline(always)]
@@ -436,6 +465,25 @@ impl<M: Machine> LeafGuard<'_, M> {
         debug_assert!(self.get(i) != Pte::NONE);
         self.entry(i).store(0, Ordering::Relaxed);
         self.live -= 1;
+    }
+
+    /// Moves `count` entries from `i` on to empty ones of another table, from `j` on. Whether any was present.
+    fn move_run(&mut self, i: usize, other: &mut Self, j: usize, count: usize) -> bool {
+        let mut moved = 0;
+        let mut all = 0;
+        for k in 0..count {
+            let pte = self.get(i + k);
+            if pte != Pte::NONE {
+                self.entry(i + k).store(0, Ordering::Relaxed);
+                // Their pages were published when they were first mapped.
+                other.entry(j + k).store(pte.0, Ordering::Relaxed);
+                moved += 1;
+                all |= pte.0;
+            }
+        }
+        self.live -= moved;
+        other.live += moved;
+        all & bits::VALID != 0
     }
 
     /// Changes attributes of a full entry: access rights, dirty state, the accessed flag. Those need no

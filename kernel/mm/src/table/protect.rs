@@ -30,6 +30,7 @@ impl<M: Machine> Tables<M> {
             }
             let first = index(from.get(), 3);
             let base = from.get() - (first << LEVEL_SHIFT[3]);
+            let (mut lowest, mut highest) = (usize::MAX, 0);
             let mut guard = leaf.lock();
             for i in first..first + ((to - from) >> PAGE_SHIFT) {
                 let old = guard.get(i);
@@ -37,26 +38,36 @@ impl<M: Machine> Tables<M> {
                     continue;
                 }
                 let mut new = old.0 & !PROTECTION | read_only;
-                if may_write && may_become_writable(self.machine, old, shared) {
+                if may_write && may_be_writable(self.machine, old, shared) {
                     new = new & !bits::READ_ONLY | bits::DIRTY;
                 }
-                if new != old.0 {
-                    guard.set_attrs(i, Pte(new));
-                    let at = UserAddr::new(base + (i << LEVEL_SHIFT[3]));
-                    changed = Some((changed.map_or(at, |c| c.0), at + PAGE_SIZE));
+                if new == old.0 {
+                    continue;
                 }
+                if flags.contains(VmFlags::EXEC) && !old.is_executable() {
+                    // What was written to the page so far is to be fetched from it.
+                    self.machine.sync_instructions(old.addr());
+                }
+                guard.set_attrs(i, Pte(new));
+                lowest = lowest.min(i);
+                highest = i;
+            }
+            drop(guard);
+            if lowest <= highest {
+                let at = |i: usize| UserAddr::new(base + (i << LEVEL_SHIFT[3]));
+                changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));
             }
         }
         changed
     }
 }
 
-/// Whether the fault path would make this entry of a writable area writable as it is.
-#[inline]
-fn may_become_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
+/// Whether the fault path would make this entry of a writable area writable as it is, or has done so.
+#[inline(always)]
+fn may_be_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
     if pte.is_anon() {
         // SAFETY: an anonymous entry holds a reference to its frame, so the record exists.
-        return unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
+        return pte.is_writable() || unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
     }
     shared && !pte.is_special()
 }

@@ -1,11 +1,24 @@
 //! mremap: moving entries.
 
-use super::{LEAF_SPAN, Leaf, Tables};
+use core::sync::atomic::Ordering;
+
+use super::{GROUP, LEAF_SPAN, Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
 use crate::machine::Machine;
-use crate::pte::{Pte, index};
+use crate::pte::{ENTRIES, Pte, index};
 use crate::sync::Rank;
+
+/// What [`Tables::relocate`] took away from the old range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// Nothing that a TLB could know.
+    Nothing,
+    /// Present entries.
+    Pages,
+    /// Whole tables: the way to them may be cached too, which only an invalidation of the ASID reaches.
+    Tables,
+}
 
 impl<M: Machine> Tables<M> {
     /// Makes all tables that [`Tables::relocate`] of the same ranges needs. Answers whether there is anything to move.
@@ -13,9 +26,10 @@ impl<M: Machine> Tables<M> {
     pub fn prepare_relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> Result<bool, AllocError> {
         let mut any = false;
         let mut error = None;
-        self.for_each_piece(from, to, len, |_, _, target, _| {
+        self.for_each_piece(from, to, len, |_, _, target, pages| {
             any = true;
-            match self.walk_or_create(target) {
+            // A whole table moves as such, and needs only the place for its entry.
+            match self.descend(target, if pages == ENTRIES { 2 } else { 3 }) {
                 Ok(_) => true,
                 Err(e) => {
                     error = Some(e);
@@ -28,28 +42,56 @@ impl<M: Machine> Tables<M> {
 
     /// Moves all entries of `from..from + len` to `to..`, where there are none. The ranges do not overlap, and
     /// nobody faults in this space meanwhile. Entries of all kinds move as they are: what they refer to does not
-    /// know the address. Answers whether present ones were among them, so that the old range must be flushed.
-    pub fn relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> bool {
+    /// know the address. Answers what of the old range may be cached, which the caller flushes.
+    pub fn relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> Moved {
         let mut present = false;
+        let mut tables = false;
         self.for_each_piece(from, to, len, |leaf, start, target, pages| {
+            if pages == ENTRIES && self.move_table(start, target) {
+                tables = true;
+                return true;
+            }
             let Some(target_leaf) = self.walk(target) else { return true };
             let (i, j) = (index(start.get(), 3), index(target.get(), 3));
             let mut source = leaf.lock();
-            let mut other = None;
-            if leaf.table.addr != target_leaf.table.addr {
-                other = Some(target_leaf.lock_as(Rank::PageTableChild));
-            }
-            for k in 0..pages {
-                let pte = source.get(i + k);
-                if pte != Pte::NONE {
-                    source.clear(i + k);
-                    present |= pte.is_present();
-                    other.as_mut().unwrap_or(&mut source).fill(j + k, pte);
+            if leaf.table.addr == target_leaf.table.addr {
+                for k in 0..pages {
+                    let pte = source.get(i + k);
+                    if pte != Pte::NONE {
+                        present |= pte.is_present();
+                        source.clear(i + k);
+                        source.fill(j + k, pte);
+                    }
                 }
+            } else {
+                let mut target = target_leaf.lock_as(Rank::PageTableChild);
+                present |= source.move_run(i, &mut target, j, pages);
             }
             true
         });
-        present
+        if tables {
+            Moved::Tables
+        } else if present {
+            Moved::Pages
+        } else {
+            Moved::Nothing
+        }
+    }
+
+    /// Moves the last-level table of `from` to `to`, if there is none yet; both are where a table begins.
+    fn move_table(&self, from: UserAddr, to: UserAddr) -> bool {
+        let (Ok(source), Ok(target)) = (self.descend(from, 2), self.descend(to, 2)) else { return false };
+        let (i, j) = (index(from.get(), 2), index(to.get(), 2));
+        if target.load(j) != Pte::NONE {
+            return false;
+        }
+        let entry = source.load(i);
+        source.entry(i).store(0, Ordering::Relaxed);
+        source.record().live.fetch_sub(1, Ordering::Relaxed);
+        target.record().groups.fetch_or(1 << (j / GROUP), Ordering::Relaxed);
+        target.record().live.fetch_add(1, Ordering::Relaxed);
+        target.entry(j).store(entry.0, Ordering::Release);
+        true
     }
 
     /// Visits the pieces of `from..from + len` that lie within one occupied last-level table and whose counterparts at

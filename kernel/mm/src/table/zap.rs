@@ -60,6 +60,7 @@ impl<M: Machine> Tables<M> {
 }
 
 impl<M: Machine> Leaf<'_, M> {
+    #[inline(always)]
     fn live(&self) -> u32 {
         self.table.record().live.load(core::sync::atomic::Ordering::Relaxed)
     }
@@ -74,14 +75,18 @@ impl<M: Machine> Leaf<'_, M> {
                 return;
             }
             let mut guard = self.lock();
-            while i < stop && gather.has_room() {
+            while gather.has_room() {
+                while i < stop && guard.get(i) == Pte::NONE {
+                    i += 1;
+                }
+                if i == stop {
+                    break;
+                }
                 let pte = guard.get(i);
-                if pte != Pte::NONE {
-                    guard.clear(i);
-                    match pte.kind() {
-                        None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
-                        Some(what) => forget(what),
-                    }
+                guard.clear(i);
+                match pte.kind() {
+                    None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
+                    Some(what) => forget(what),
                 }
                 i += 1;
             }
@@ -95,6 +100,7 @@ impl<M: Machine> Leaf<'_, M> {
 
 /// A non-present entry is gone. A marker has nothing behind it; a swap slot's count and the wait of a migration
 /// that finds its entry gone belong to the floors that make such entries.
+#[inline(always)]
 fn forget(what: NonPresent) {
     match what {
         NonPresent::None | NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_) => {}

@@ -61,17 +61,20 @@ bitflags! {
 
 impl VmFlags {
     /// `PROT_*` as area flags.
+    #[inline]
     pub fn from_prot(prot: Prot) -> Self {
         Self::from_bits_truncate(prot.bits() & 7)
     }
 
     /// Whether any access is allowed. The architecture has no write-only page, and no execute-only one that
     /// the kernel could read.
+    #[inline]
     pub fn accessible(self) -> bool {
         self.intersects(Self::READ | Self::WRITE | Self::EXEC)
     }
 
     /// Private and writable: its pages count towards the data limit.
+    #[inline]
     pub fn is_data(self) -> bool {
         self & (Self::WRITE | Self::SHARED | Self::GROWSDOWN) == Self::WRITE
     }
@@ -137,6 +140,7 @@ impl<M: Machine> Vma<M> {
     }
 
     /// Bytes.
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
@@ -147,21 +151,25 @@ impl<M: Machine> Vma<M> {
     }
 
     /// Pages.
+    #[inline]
     pub fn pages(&self) -> usize {
         self.len() >> PAGE_SHIFT
     }
 
     /// Whether `addr` lies inside.
+    #[inline]
     pub fn contains(&self, addr: UserAddr) -> bool {
         self.start <= addr && addr < self.end
     }
 
     /// The home of the page at `addr`, inside or (for a neighbour's sake) outside of this.
+    #[inline]
     pub fn home_of(&self, addr: UserAddr) -> usize {
         self.home.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
     }
 
     /// The object's page at `addr`.
+    #[inline]
     pub fn index_of(&self, addr: UserAddr) -> Option<usize> {
         let backing = self.backing.as_ref()?;
         Some(backing.index.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT)))
@@ -192,6 +200,7 @@ impl<M: Machine> Vma<M> {
     }
 
     /// This as a merge candidate, as it would be if it began at `addr`.
+    #[inline]
     pub fn kind_at(&self, addr: UserAddr) -> Kind<'_, M> {
         Kind {
             flags: self.flags,
@@ -202,11 +211,13 @@ impl<M: Machine> Vma<M> {
     }
 
     /// This as a merge candidate.
+    #[inline]
     pub fn kind(&self) -> Kind<'_, M> {
         self.kind_at(self.start)
     }
 
     /// Whether `addr..` of that kind would be one area with this, which ends there.
+    #[inline]
     pub fn continues_with(&self, next: &Kind<'_, M>) -> bool {
         self.kind_at(self.end) == *next
     }
@@ -226,6 +237,7 @@ pub struct Kind<'a, M: Machine> {
 
 impl<M: Machine> Kind<'_, M> {
     /// The kind of what follows after so many pages.
+    #[inline]
     pub fn after(&self, pages: usize) -> Self {
         let index = if self.object.is_some() { self.index.wrapping_add(pages) } else { 0 };
         Self { home: self.home.wrapping_add(pages), index, ..*self }
@@ -233,6 +245,7 @@ impl<M: Machine> Kind<'_, M> {
 }
 
 impl<M: Machine> PartialEq for Kind<'_, M> {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         let same_object = match (self.object, other.object) {
             (None, None) => true,

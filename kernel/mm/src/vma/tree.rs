@@ -52,6 +52,7 @@ unsafe impl<M: Machine> Sync for AreaTree<M> {}
 ///
 /// # Safety
 /// `node` is in a tree that the caller borrows for `'a`.
+#[inline]
 unsafe fn at<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a Vma<M> {
     // SAFETY: the caller's promise; nodes of a borrowed tree are live.
     unsafe { node.as_ref() }
@@ -61,16 +62,19 @@ unsafe fn at<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a Vma<M> {
 ///
 /// # Safety
 /// `node` is in a tree that the caller borrows mutably, and no other reference to the node's links lives.
+#[inline]
 unsafe fn links<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a mut Links<M> {
     // SAFETY: the caller's promise.
     unsafe { &mut (*node.as_ptr()).links }
 }
 
+#[inline]
 fn height<M: Machine>(link: Link<M>) -> i32 {
     // SAFETY: only called by methods that borrow the tree.
     link.map_or(0, |n| unsafe { at(n) }.links.height as i32)
 }
 
+#[inline]
 fn max_gap<M: Machine>(link: Link<M>) -> usize {
     // SAFETY: only called by methods that borrow the tree.
     link.map_or(0, |n| unsafe { at(n) }.links.max_gap)
@@ -78,6 +82,7 @@ fn max_gap<M: Machine>(link: Link<M>) -> usize {
 
 impl<M: Machine> Vma<M> {
     /// The lowest address that a neighbour below may end at.
+    #[inline]
     pub fn guarded_start(&self) -> usize {
         let guard = if self.flags.contains(VmFlags::GROWSDOWN) { STACK_GUARD } else { 0 };
         self.start.get().saturating_sub(guard)
@@ -106,6 +111,7 @@ impl<M: Machine> AreaTree<M> {
         self.count == 0
     }
 
+    #[inline]
     fn seek(&self, addr: UserAddr) -> Link<M> {
         let mut found = None;
         let mut link = self.root;
@@ -150,12 +156,14 @@ impl<M: Machine> AreaTree<M> {
     }
 
     /// The area after `vma`, which is one of this tree.
+    #[inline]
     pub fn next(&self, vma: &Vma<M>) -> Option<&Vma<M>> {
         // SAFETY: `self` is borrowed.
         vma.links.next.map(|n| unsafe { at(n) })
     }
 
     /// The area before `vma`, which is one of this tree.
+    #[inline]
     pub fn prev(&self, vma: &Vma<M>) -> Option<&Vma<M>> {
         // SAFETY: `self` is borrowed.
         vma.links.prev.map(|n| unsafe { at(n) })
@@ -418,6 +426,7 @@ impl<M: Machine> Drop for AreaTree<M> {
 }
 
 /// Recomputes a node's height and gaps from its children and neighbours; whether anything changed.
+#[inline]
 fn refresh<M: Machine>(node: NonNull<Vma<M>>) -> bool {
     // SAFETY: only called by methods that borrow the tree mutably; the shared references are gone before the
     // links are written.
@@ -436,6 +445,7 @@ fn refresh<M: Machine>(node: NonNull<Vma<M>>) -> bool {
 }
 
 /// The part of `start..end` within `low..high`, if `len` bytes fit.
+#[inline]
 fn clip(start: usize, end: usize, low: usize, high: usize, len: usize) -> Option<(usize, usize)> {
     let (start, end) = (max(start, low), end.min(high));
     (end >= start && end - start >= len).then_some((start, end))
@@ -538,11 +548,13 @@ pub struct Cursor<'a, M: Machine> {
 
 impl<M: Machine> Cursor<'_, M> {
     /// The area here; nothing past the last.
+    #[inline]
     pub fn current(&self) -> Option<&Vma<M>> {
         // SAFETY: the cursor borrows the tree.
         self.current.map(|n| unsafe { at(n) })
     }
 
+    #[inline]
     fn prev_link(&self) -> Link<M> {
         match self.current() {
             Some(vma) => vma.links.prev,
@@ -551,17 +563,20 @@ impl<M: Machine> Cursor<'_, M> {
     }
 
     /// The area before this place.
+    #[inline]
     pub fn prev(&self) -> Option<&Vma<M>> {
         // SAFETY: the cursor borrows the tree.
         self.prev_link().map(|n| unsafe { at(n) })
     }
 
     /// Goes to the next area.
+    #[inline]
     pub fn advance(&mut self) {
         self.current = self.current().and_then(|vma| vma.links.next);
     }
 
     /// Goes to the area before.
+    #[inline]
     pub fn retreat(&mut self) {
         self.current = self.prev_link();
     }

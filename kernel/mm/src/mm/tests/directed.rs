@@ -124,3 +124,136 @@ fn a_stack_grows_until_its_limit_and_keeps_its_distance() {
     rig.write(&mm, top - 710 * PAGE, 1).unwrap();
     mm.validate();
 }
+
+#[test]
+fn a_sparse_toucher_grows_by_a_tenth_at_most_and_a_sequential_one_faults_seldom() {
+    let rig = Rig::new(128);
+    for run in 1..6 {
+        let mm = rig.space();
+        let at = anon(&rig, &mm, 8192 * PAGE);
+        let mut asked = 0;
+        for start in (0..8192 - 32).step_by(32) {
+            for page in start..start + run {
+                rig.write(&mm, at + page * PAGE, 1).unwrap();
+                asked += 1;
+            }
+        }
+        let resident = mm.stats().rss_anon;
+        assert!(resident * 10 <= asked * 11, "runs of {run}: {resident} pages for {asked}");
+        mm.validate();
+    }
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 4096 * PAGE);
+    let before = rig.sim.tlb_counts().publish_tables;
+    for page in 0..4096 {
+        rig.write(&mm, at + page * PAGE, 1).unwrap();
+    }
+    let faults = rig.sim.tlb_counts().publish_tables - before;
+    assert!(faults < 4096 / 16 + 150, "{faults} faults for 4096 pages");
+}
+
+#[test]
+fn invalidation_is_by_page_for_a_few_by_asid_for_many_and_never_for_nothing() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let flushes = |what: &dyn Fn()| {
+        let before = rig.sim.tlb_counts();
+        what();
+        let after = rig.sim.tlb_counts();
+        (after.pages - before.pages, after.asid - before.asid)
+    };
+    let at = anon(&rig, &mm, 64 * PAGE);
+    assert_eq!(flushes(&|| mm.unmap(at, PAGE).unwrap()), (0, 0), "never touched");
+    (1..64).for_each(|page| rig.write(&mm, at + page * PAGE, 1).unwrap());
+    assert_eq!(flushes(&|| mm.unmap(at + PAGE, 8 * PAGE).unwrap()), (1, 0));
+    assert_eq!(flushes(&|| mm.unmap(at + 9 * PAGE, 9 * PAGE).unwrap()), (0, 1));
+    assert_eq!(flushes(&|| mm.protect(at + 18 * PAGE, PAGE, RW).unwrap()), (0, 0), "no change");
+    assert_eq!(flushes(&|| drop(mm.fork().unwrap())), (0, 1), "the parent; the child never ran");
+    assert_eq!(flushes(&|| drop(mm.fork().unwrap())), (0, 0), "nothing was writable");
+}
+
+#[test]
+fn mremap_moves_pages_and_reverse_mapping_finds_them() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 4 * PAGE);
+    for page in 0..4 {
+        rig.write(&mm, at + page * PAGE, page as u64).unwrap();
+    }
+    let to = 0x7000_0000;
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    assert_eq!(mm.remap(at + PAGE, 2 * PAGE, 3 * PAGE, flags, to), Ok(UserAddr::new(to)));
+    assert_eq!(rig.read(&mm, to), Ok(1));
+    assert_eq!(rig.read(&mm, to + PAGE), Ok(2));
+    assert_eq!(rig.read(&mm, to + 2 * PAGE), Ok(0));
+    assert_eq!(rig.read(&mm, at + PAGE), Err(FaultError::Unmapped));
+    let child = mm.fork().unwrap();
+    let pfn = mm.pin(to, false).unwrap().pfn();
+    let mut found = std::vec::Vec::new();
+    crate::mm::for_each_anon_mapping(rig.sim, pfn, |mm, va| {
+        found.push((KArc::as_ptr(mm), va.get()));
+        true
+    });
+    assert_eq!(found, [(KArc::as_ptr(&mm), to), (KArc::as_ptr(&child), to)]);
+    let none = quire_abi::flags::Mremap::empty();
+    assert_eq!(mm.remap(0x100_0000, PAGE, PAGE, none, 0), Err(Errno::EFAULT));
+    assert_eq!(mm.remap(to, PAGE, 0, none, 0), Err(Errno::EINVAL));
+    assert_eq!(mm.remap(to, 4 * PAGE, 5 * PAGE, none, 0), Err(Errno::EFAULT), "beyond the area");
+    assert_eq!(mm.remap(to, PAGE, 2 * PAGE, none, 0), Err(Errno::ENOMEM), "no room");
+    mm.validate();
+}
+
+#[test]
+fn locked_memory_counts_and_is_limited() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 4 * PAGE);
+    mm.set_limit(crate::mm::Limit::MemLock, 2 * PAGE as u64);
+    assert_eq!(mm.lock(at, 3 * PAGE, false), Err(Errno::ENOMEM));
+    assert_eq!(mm.lock(at, 2 * PAGE, false), Ok(()));
+    assert_eq!((mm.stats().locked, mm.stats().rss_anon), (2, 2));
+    assert_eq!(mm.advise(at, PAGE, quire_abi::flags::madv::DONTNEED), Err(Errno::EINVAL));
+    assert_eq!(map_at(&mm, 0, PAGE, RW, Map::LOCKED), Err(Errno::EAGAIN));
+    let child = mm.fork().unwrap();
+    assert_eq!(child.stats().locked, 0);
+    child.validate();
+    mm.unlock(at, 4 * PAGE).unwrap();
+    assert_eq!((mm.stats().locked, mm.stats().areas), (0, 1));
+    mm.set_limit(crate::mm::Limit::MemLock, 0);
+    assert_eq!(mm.lock(at, PAGE, false), Err(Errno::EPERM));
+    let mut core = [false; 4];
+    mm.in_core(at, 4 * PAGE, |page, there| core[page] = there).unwrap();
+    assert_eq!(core, [true, true, false, false]);
+    assert_eq!(mm.in_core(at + 4 * PAGE, PAGE, |_, _| {}), Err(Errno::ENOMEM));
+}
+
+#[test]
+fn mremap_moves_whole_tables_as_such() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (from, to, len) = (0x4000_0000, 0x5000_0000, 3 * 512 * PAGE);
+    map_at(&mm, from, len + PAGE, RW, Map::FIXED).unwrap();
+    let pages = [0, 1, 511, 512, 1535, 1536];
+    pages.iter().for_each(|page| rig.write(&mm, from + page * PAGE, 1 + *page as u64).unwrap());
+    let tables = mm.stats().table_pages;
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    assert_eq!(mm.remap(from, len + PAGE, len + PAGE, flags, to), Ok(UserAddr::new(to)));
+    assert_eq!(mm.stats().table_pages, tables + 1, "one table for the last page; the others moved");
+    mm.validate();
+    map_at(&mm, from, len, RW, Map::FIXED).unwrap();
+    for page in pages {
+        assert_eq!(rig.read(&mm, to + page * PAGE), Ok(1 + page as u64));
+        if page < 1536 {
+            assert_eq!(rig.read(&mm, from + page * PAGE), Ok(0), "page {page}");
+        }
+    }
+    // There are tables now, so entries move one by one.
+    assert_eq!(mm.remap(to, len, len, flags, from), Ok(UserAddr::new(from)));
+    for page in pages.into_iter().filter(|page| *page < 1536) {
+        assert_eq!(rig.read(&mm, from + page * PAGE), Ok(1 + page as u64));
+    }
+    mm.validate();
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}

@@ -3,13 +3,14 @@
 mod directed;
 mod model;
 mod oracle;
+mod threads;
 
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::{Access, FaultError, MapRequest, Mm, MmLayout};
 use crate::sim::Sim;
-use crate::sim::mmu::{Abort, Mmu};
+use crate::sim::mmu::{Abort, Mmu, Sabotage};
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
 
@@ -26,9 +27,13 @@ pub(super) struct Rig {
 
 impl Rig {
     pub fn new(mib: usize) -> Self {
+        Self::broken(mib, None)
+    }
+
+    pub fn broken(mib: usize, sabotage: Option<Sabotage>) -> Self {
         let sim = Sim::with_mib(mib);
         sim.spaces().init(16).unwrap();
-        let mmu = Mmu::attach(sim);
+        let mmu = Mmu::attach_broken(sim, sabotage);
         Self { sim, mmu, free: free_pages(sim) }
     }
 

@@ -17,9 +17,9 @@ use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::{Access, Limit, MapRequest, Mm, MmLayout, for_each_anon_mapping};
 use crate::object::Object;
-use crate::page_alloc::Gfp;
+use crate::page_alloc::{FaultInjection, Gfp};
 use crate::sim::Sim;
-use crate::sim::mmu::Abort;
+use crate::sim::mmu::{Abort, Sabotage};
 
 /// The window spans three last-level tables; some operations go to far islands, so that tables come and go.
 const WINDOW: Window = Window { min: 0x3_ff00, base: 0x4_0500, top: 1 << 28 };
@@ -57,8 +57,8 @@ impl Random {
 
     fn page(&mut self) -> usize {
         match self.below(12) {
-            0 => (1 + self.below(30)) << 18 | self.below(4),
-            1 | 2 => WINDOW.min + self.below(WINDOW.base - WINDOW.min),
+            0 | 1 => (1 + self.below(8)) << 18 | self.below(2),
+            2 | 3 => WINDOW.min + self.below(WINDOW.base - WINDOW.min),
             // A small hot part around a table's edge makes operations meet.
             _ => 0x4_0000 - 40 + self.below(80),
         }
@@ -105,6 +105,12 @@ impl Random {
                     Mremap::MAYMOVE | Mremap::DONTUNMAP,
                     Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP,
                 ]);
+                if self.below(6) == 0 {
+                    // Whole tables.
+                    let (at, to) = ((1 + self.below(8)) << 18, (1 + self.below(8)) << 18);
+                    let old = 512 + self.below(2) * 40;
+                    return Op::Remap { process, at, old, new: old, flags, to };
+                }
                 let old = if self.below(12) == 0 { 0 } else { 1 + self.below(20) };
                 let new = if self.below(3) == 0 { old } else { 1 + self.below(30) };
                 Op::Remap { process, at, old, new, flags, to: self.page() }
@@ -152,8 +158,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        let rig = Rig::new(64);
+    fn new(sabotage: Option<Sabotage>) -> Self {
+        let rig = Rig::broken(64, sabotage);
         // Few, so that generations roll over often.
         rig.sim.spaces().asids().set_bits(3);
         let mut pair =
@@ -361,8 +367,55 @@ impl Pair {
         }
     }
 
-    fn finish(mut self) {
+    /// A step of the real code alone; whether it fails does not matter.
+    fn step_alone(&mut self, op: &Op) {
+        let live = self.processes.len();
+        let mm = |process: usize| &self.processes[process % live].mm;
+        match *op {
+            Op::Map { process, at, len, prot, flags, file } => {
+                let object = file.map(|(file, index)| (self.files[file].0.clone(), index));
+                let flags = if object.is_some() { flags } else { flags | Map::ANONYMOUS };
+                let (prot, max_prot) = (Prot::from_bits_retain(prot), Prot::READ | Prot::EXEC);
+                let _ =
+                    mm(process).map(&MapRequest { addr: at * PAGE, len: len * PAGE, prot, flags, object, max_prot });
+            }
+            Op::Unmap { process, at, len } => drop(mm(process).unmap(at * PAGE, len * PAGE)),
+            Op::Protect { process, at, len, prot } => {
+                let _ = mm(process).protect(at * PAGE, len * PAGE, Prot::from_bits_retain(prot));
+            }
+            Op::Brk { process, to } => drop(mm(process).brk(to * PAGE)),
+            Op::Remap { process, at, old, new, flags, to } => {
+                let _ = mm(process).remap(at * PAGE, old * PAGE, new * PAGE, flags, to * PAGE);
+            }
+            Op::Advise { process, at, len, advice } => drop(mm(process).advise(at * PAGE, len * PAGE, advice)),
+            Op::Fork { process } => {
+                if live < PROCESSES
+                    && let Ok(child) = mm(process).fork()
+                {
+                    self.processes.push(Process { mm: child, model: Model::new(WINDOW, BRK) });
+                }
+            }
+            Op::Exit { process } => {
+                if live > 1 {
+                    (0..CPUS).for_each(|cpu| self.rig.idle(cpu));
+                    self.processes.swap_remove(process % live);
+                }
+            }
+            Op::Touch { process, at, count, access, .. } => {
+                for page in at..at + count {
+                    let _ = self.rig.touch(0, mm(process), page * PAGE, access);
+                }
+            }
+        }
+    }
+
+    fn finish(self) {
         self.check();
+        self.end();
+    }
+
+    /// Everybody exits, and everything is back.
+    fn end(mut self) {
         for cpu in 0..CPUS {
             self.rig.idle(cpu);
         }
@@ -377,10 +430,10 @@ impl Pair {
 }
 
 /// Runs a script; answers what went wrong and at which step.
-fn run(script: &[Op]) -> Result<(), (usize, String)> {
+fn run(script: &[Op], sabotage: Option<Sabotage>) -> Result<(), (usize, String)> {
     let mut at = 0;
     let done = catch_unwind(AssertUnwindSafe(|| {
-        let mut pair = Pair::new();
+        let mut pair = Pair::new(sabotage);
         for (n, op) in script.iter().enumerate() {
             at = n;
             pair.step(op);
@@ -407,7 +460,7 @@ fn shrink(script: &[Op], failed_at: usize) -> Vec<Op> {
         while from < script.len() {
             let mut shorter = script.clone();
             shorter.drain(from..(from + chunk).min(script.len()));
-            match run(&shorter) {
+            match run(&shorter, None) {
                 Err((at, _)) => {
                     shorter.truncate(at + 1);
                     script = shorter;
@@ -423,9 +476,9 @@ fn shrink(script: &[Op], failed_at: usize) -> Vec<Op> {
 fn compare(seed: u64, steps: usize) {
     let mut random = Random(seed);
     let script: Vec<Op> = (0..steps).map(|_| random.op()).collect();
-    if let Err((at, text)) = run(&script) {
+    if let Err((at, text)) = run(&script, None) {
         let short = shrink(&script, at);
-        let error = run(&short).err().map_or(text, |(_, text)| text);
+        let error = run(&short, None).err().map_or(text, |(_, text)| text);
         let mut listing = vec![format!("seed {seed}, step {at}: {error}")];
         listing.extend(short.iter().map(|op| format!("    {op:?},")));
         panic!("{}", listing.join("\n"));
@@ -436,6 +489,35 @@ fn compare(seed: u64, steps: usize) {
 fn random_programs_agree_with_the_model() {
     for seed in 1..=20 {
         compare(u64::wrapping_mul(seed, 0x9e37_79b9_7f4a_7c15), 1000);
+    }
+}
+
+#[test]
+fn wrong_tlb_maintenance_is_noticed() {
+    for sabotage in Sabotage::ALL {
+        let noticed = (1..=20_u64).any(|seed| {
+            let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let script: Vec<Op> = (0..1000).map(|_| random.op()).collect();
+            run(&script, Some(sabotage)).is_err()
+        });
+        assert!(noticed, "nobody noticed {sabotage:?}");
+    }
+}
+
+/// Every allocation of a page fails once: what was asked for fails or not, nothing is lost and nothing half done.
+#[test]
+fn failed_allocations_lose_nothing() {
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let script: Vec<Op> = (0..60).map(|_| random.op()).collect();
+    for nth in 1..=150 {
+        let mut pair = Pair::new(None);
+        pair.rig.sim.pages().inject_failures(FaultInjection::nth(nth));
+        for op in &script {
+            pair.step_alone(op);
+            pair.processes.iter().for_each(|p| p.mm.validate());
+        }
+        pair.rig.sim.pages().inject_failures(FaultInjection::OFF);
+        pair.end();
     }
 }
 
