@@ -118,7 +118,7 @@ pub fn copy_page(to: *mut u8, from: *const u8) {
             "add {to}, {to}, #64",
             "subs {n}, {n}, #1",
             "b.ne 2b",
-            n = inout(reg) 64 => _,
+            n = inout(reg) 64_u64 => _,
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,

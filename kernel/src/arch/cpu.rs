@@ -18,7 +18,7 @@ pub fn this() -> &'static PerCpu {
 /// Makes `data` this CPU's own.
 pub fn set_this(data: &'static PerCpu) {
     // SAFETY: TPIDR_EL1 is for this.
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(data), options(nomem, nostack, preserves_flags)) }
+    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(data), options(nostack, preserves_flags)) }
 }
 
 /// Masks interrupts; the answer is the former DAIF.

@@ -38,12 +38,12 @@ pub fn now_ns() -> u64 {
 /// Ticks as nanoseconds.
 #[inline]
 pub fn to_ns(ticks: u64) -> u64 {
-    (u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed)) >> 32) as u64
+    ((u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed))) >> 32) as u64
 }
 
 /// The first tick at or after `ns`, saturating.
 fn to_ticks(ns: u64) -> u64 {
-    let t = (u128::from(ns) * u128::from(TICKS_PER_NS.load(Ordering::Relaxed)) >> 32) as u64;
+    let t = ((u128::from(ns) * u128::from(TICKS_PER_NS.load(Ordering::Relaxed))) >> 32) as u64;
     t.saturating_add(1)
 }
 

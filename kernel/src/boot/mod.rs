@@ -84,7 +84,7 @@ pub fn stop(what: &str, why: &dyn core::fmt::Display) -> ! {
 
 /// The first lines of the log: which machine this is, and what it has.
 pub fn greet(board: &Board, pages: &Summary) {
-    let mib = |pages: usize| pages * PAGE_SIZE >> 20;
+    let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
     log::info!("Quire {} on {}", env!("CARGO_PKG_VERSION"), board.model);
     for warning in &board.warnings {
         log::warn!("device tree: {warning}");

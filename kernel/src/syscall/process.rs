@@ -101,7 +101,7 @@ pub fn set_tid_address(a: Args) -> Answer {
 }
 
 /// The process that a call means by `pid`, 0 being the caller.
-fn named<'a>(table: &'a Table, pid: i32) -> Result<&'a Process, Errno> {
+fn named(table: &Table, pid: i32) -> Result<&Process, Errno> {
     match pid {
         0 => Ok(current().process()),
         pid => table.process(u32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(|p| &**p).ok_or(Errno::ESRCH),
@@ -177,7 +177,7 @@ fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<
 }
 
 pub fn prlimit64(a: Args) -> Answer {
-    let new: Option<Rlimit> = a.opt_addr(2).map(|at| uaccess::get::<[u64; 2]>(at)).transpose()?.map(to_limit);
+    let new: Option<Rlimit> = a.opt_addr(2).map(uaccess::get::<[u64; 2]>).transpose()?.map(to_limit);
     let process = {
         let table = TABLE.lock();
         let pid = named(&table, a.int(0))?.pid;

@@ -39,7 +39,7 @@ const STACK_TOP: usize = USER_END - (16 << 20);
 const MIN_GAP: usize = 128 << 20;
 
 /// Where position-independent programs go: two thirds up, as Linux's ELF_ET_DYN_BASE.
-const DYN_BASE: usize = USER_END / 3 * 2 & !(PAGE_SIZE - 1);
+const DYN_BASE: usize = (USER_END / 3 * 2) & !(PAGE_SIZE - 1);
 
 /// Strings that a program is started with, NUL-terminated one after the other.
 #[derive(Default)]

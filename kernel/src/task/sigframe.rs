@@ -143,10 +143,7 @@ pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
     let head: [i32; 2] = uaccess::get(base + RESERVED)?;
     if head[0] as u32 == FP_MAGIC {
         let record: FpContext = uaccess::get(base + RESERVED)?;
-        if let Some(fp) = thread.fp_state() {
-            *fp = FpState { v: record.v, fpsr: record.fpsr, fpcr: record.fpcr };
-            thread.reload_fp();
-        }
+        thread.set_fp_state(&FpState { v: record.v, fpsr: record.fpsr, fpcr: record.fpcr });
     }
     frame.x = saved.x;
     frame.sp = saved.sp;

@@ -185,22 +185,25 @@ impl Thread {
         Ok(result?)
     }
 
-    /// A copy of the FP registers, current ones if the thread runs; `None` if it never used them.
-    pub fn fp_state(&self) -> Option<&mut FpState> {
-        // SAFETY: the thread is current, so nobody else looks at its state.
-        let state = unsafe { (*self.fp.get()).as_deref_mut() }?;
+    /// The FP registers of this thread, which is current; `None` if it never used them.
+    pub fn fp_state(&self) -> Option<FpState> {
         let irq = cpu::irq_save();
-        // SAFETY: a thread with a state runs with the registers enabled.
-        unsafe { fp::save(state) };
+        // SAFETY: the thread is current, so nobody else looks at its state.
+        let state = unsafe { (*self.fp.get()).as_deref_mut() }.map(|state| {
+            // SAFETY: a thread with a state runs with the registers enabled.
+            unsafe { fp::save(state) };
+            *state
+        });
         cpu::irq_restore(irq);
-        Some(state)
+        state
     }
 
-    /// Loads the FP registers from the state that [`Thread::fp_state`] answered and the caller changed.
-    pub fn reload_fp(&self) {
+    /// Sets the FP registers of this thread, which is current, if it uses them.
+    pub fn set_fp_state(&self, new: &FpState) {
         let irq = cpu::irq_save();
         // SAFETY: as in `fp_state`.
-        if let Some(state) = unsafe { (*self.fp.get()).as_deref() } {
+        if let Some(state) = unsafe { (*self.fp.get()).as_deref_mut() } {
+            *state = *new;
             // SAFETY: as in `fp_state`.
             unsafe { fp::load(state) };
         }
@@ -211,7 +214,7 @@ impl Thread {
     pub fn inherit_fp(&self, parent: &Thread) -> Result<(), Errno> {
         if let Some(state) = parent.fp_state() {
             // SAFETY: the child does not run yet.
-            unsafe { *self.fp.get() = Some(try_box(*state)?) };
+            unsafe { *self.fp.get() = Some(try_box(state)?) };
         }
         Ok(())
     }

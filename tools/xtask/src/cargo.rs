@@ -47,11 +47,6 @@ impl Workspace {
         Ok(Workspace { root, out, toolchain, metadata })
     }
 
-    /// Whether a package of this name exists.
-    pub fn has(&self, package: &str) -> bool {
-        self.metadata.workspace_packages().iter().any(|p| p.name == package)
-    }
-
     /// The packages in user/'s own folders that only build for the bare machine: those that plain `cargo test` leaves
     /// out. What lies deeper (the allocator's C libraries) is no program of ours.
     pub fn bare_metal_programs(&self) -> Vec<&str> {

@@ -222,7 +222,7 @@ fn the_guarded_mode_ends_blocks_at_a_page_and_keeps_freed_ones() {
         unsafe {
             at.write_bytes(1, size);
             assert_eq!(m.usable_size(at), size);
-            assert!(PAGE - (at as usize + size) % PAGE < 16 || (at as usize + size) % PAGE == 0);
+            assert!(PAGE - (at as usize + size) % PAGE < 16 || (at as usize + size).is_multiple_of(PAGE));
             let again = m.realloc(at, size + 5000);
             assert!(std::slice::from_raw_parts(again, size).iter().all(|b| *b == 1));
             m.free(again);

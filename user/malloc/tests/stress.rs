@@ -71,15 +71,15 @@ fn work(m: &Malloc<Fake>, table: &[Mutex<Option<Parcel>>], seed: u64, turns: usi
     let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     for turn in 0..turns {
         let slot = &table[next(&mut random) as usize % table.len()];
-        let new = (next(&mut random) % 4 != 0).then(|| Parcel::make(m, &mut random));
+        let new = (!next(&mut random).is_multiple_of(4)).then(|| Parcel::make(m, &mut random));
         let old = std::mem::replace(&mut *slot.lock().unwrap(), new);
         if let Some(mut old) = old {
-            if next(&mut random) % 8 == 0 {
+            if next(&mut random).is_multiple_of(8) {
                 old.grow(m, &mut random);
             }
             old.free(m);
         }
-        if turn % 1000 == 999 && seed % 3 == 0 {
+        if turn % 1000 == 999 && seed.is_multiple_of(3) {
             m.trim(0);
         }
     }

@@ -7,7 +7,7 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::try_box;
 use crate::machine::Machine;
 use crate::table::gather::Gather;
-use crate::vma::tree::Detached;
+use crate::vma::cursor::Detached;
 
 impl<M: Machine> Mm<M> {
     /// Unmaps a range: munmap's semantics and errors.

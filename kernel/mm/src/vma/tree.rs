@@ -4,26 +4,27 @@
 //! below itself) and the largest gap in its subtree, so finding an area, a neighbour, or the highest gap of a
 //! size are all O(log n). Areas do not overlap.
 //!
-//! The tree owns its areas; all `unsafe` about their links is in this file. Invariant: every link of a node in
-//! the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
+//! The tree owns its areas; all `unsafe` about their links is in this file and in cursor.rs. Invariant: every link of
+//! a node in the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
 
 use alloc::boxed::Box;
 use core::cmp::max;
 use core::ptr::NonNull;
 
+use super::cursor::Cursor;
 use super::{STACK_GUARD, VmFlags, Vma};
 use crate::addr::UserAddr;
 use crate::machine::Machine;
 
-type Link<M> = Option<NonNull<Vma<M>>>;
+pub(super) type Link<M> = Option<NonNull<Vma<M>>>;
 
 /// A node's place in the tree.
 pub struct Links<M: Machine> {
     parent: Link<M>,
     left: Link<M>,
     right: Link<M>,
-    prev: Link<M>,
-    next: Link<M>,
+    pub(super) prev: Link<M>,
+    pub(super) next: Link<M>,
     height: u8,
     gap: usize,
     max_gap: usize,
@@ -39,7 +40,7 @@ impl<M: Machine> Default for Links<M> {
 pub struct AreaTree<M: Machine> {
     root: Link<M>,
     first: Link<M>,
-    last: Link<M>,
+    pub(super) last: Link<M>,
     count: usize,
 }
 
@@ -53,7 +54,7 @@ unsafe impl<M: Machine> Sync for AreaTree<M> {}
 /// # Safety
 /// `node` is in a tree that the caller borrows for `'a`.
 #[inline]
-unsafe fn at<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a Vma<M> {
+pub(super) unsafe fn at<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a Vma<M> {
     // SAFETY: the caller's promise; nodes of a borrowed tree are live.
     unsafe { node.as_ref() }
 }
@@ -63,7 +64,7 @@ unsafe fn at<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a Vma<M> {
 /// # Safety
 /// `node` is in a tree that the caller borrows mutably, and no other reference to the node's links lives.
 #[inline]
-unsafe fn links<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a mut Links<M> {
+pub(super) unsafe fn links<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a mut Links<M> {
     // SAFETY: the caller's promise.
     unsafe { &mut (*node.as_ptr()).links }
 }
@@ -112,7 +113,7 @@ impl<M: Machine> AreaTree<M> {
     }
 
     #[inline]
-    fn seek(&self, addr: UserAddr) -> Link<M> {
+    pub(super) fn seek(&self, addr: UserAddr) -> Link<M> {
         let mut found = None;
         let mut link = self.root;
         while let Some(node) = link {
@@ -261,7 +262,7 @@ impl<M: Machine> AreaTree<M> {
     }
 
     /// Brings heights and gaps up to date from `link` to the root, and balances on the way.
-    fn retrace(&mut self, mut link: Link<M>) {
+    pub(super) fn retrace(&mut self, mut link: Link<M>) {
         while let Some(mut node) = link {
             let changed = refresh(node);
             // SAFETY: the tree is borrowed mutably.
@@ -293,7 +294,7 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    fn insert_between(&mut self, prev: Link<M>, next: Link<M>, vma: Box<Vma<M>>) {
+    pub(super) fn insert_between(&mut self, prev: Link<M>, next: Link<M>, vma: Box<Vma<M>>) {
         let node = NonNull::from(Box::leak(vma));
         // SAFETY: the node was leaked here; the tree is borrowed mutably, `prev` and `next` are its own, and each
         // reference to links ends with its statement.
@@ -331,7 +332,7 @@ impl<M: Machine> AreaTree<M> {
         self.retrace(next);
     }
 
-    fn unlink(&mut self, node: NonNull<Vma<M>>) -> Box<Vma<M>> {
+    pub(super) fn unlink(&mut self, node: NonNull<Vma<M>>) -> Box<Vma<M>> {
         // SAFETY: the tree is borrowed mutably, the node and all that its links lead to are its own, and each
         // reference to links ends with its statement.
         let (from, next) = unsafe {
@@ -493,137 +494,4 @@ fn lowest<M: Machine>(link: Link<M>, len: usize, low: usize, high: usize) -> Opt
         return None;
     }
     lowest(vma.links.right, len, low, high)
-}
-
-/// Areas that were taken out of a tree, in a chain that needs no memory. Freed when this is dropped.
-pub struct Detached<M: Machine> {
-    first: Link<M>,
-}
-
-impl<M: Machine> Detached<M> {
-    /// None yet.
-    pub const fn new() -> Self {
-        Self { first: None }
-    }
-
-    /// Adds one.
-    pub fn push(&mut self, mut vma: Box<Vma<M>>) {
-        vma.links.next = self.first;
-        self.first = Some(NonNull::from(Box::leak(vma)));
-    }
-
-    /// All of them, the last added first.
-    pub fn iter(&self) -> impl Iterator<Item = &Vma<M>> {
-        // SAFETY: the chain owns its nodes and is borrowed.
-        let follow = |link: Link<M>| link.map(|n| unsafe { at(n) });
-        core::iter::successors(follow(self.first), move |vma| follow(vma.links.next))
-    }
-
-    /// Takes the one that was added last.
-    pub fn pop(&mut self) -> Option<Box<Vma<M>>> {
-        // SAFETY: the node was leaked by `push` and is taken out of the chain here, once.
-        let vma = unsafe { Box::from_raw(self.first?.as_ptr()) };
-        self.first = vma.links.next;
-        Some(vma)
-    }
-}
-
-impl<M: Machine> Default for Detached<M> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<M: Machine> Drop for Detached<M> {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
-}
-
-/// A place in a tree that is being changed.
-pub struct Cursor<'a, M: Machine> {
-    tree: &'a mut AreaTree<M>,
-    current: Link<M>,
-}
-
-impl<M: Machine> Cursor<'_, M> {
-    /// The area here; nothing past the last.
-    #[inline]
-    pub fn current(&self) -> Option<&Vma<M>> {
-        // SAFETY: the cursor borrows the tree.
-        self.current.map(|n| unsafe { at(n) })
-    }
-
-    #[inline]
-    fn prev_link(&self) -> Link<M> {
-        match self.current() {
-            Some(vma) => vma.links.prev,
-            None => self.tree.last,
-        }
-    }
-
-    /// The area before this place.
-    #[inline]
-    pub fn prev(&self) -> Option<&Vma<M>> {
-        // SAFETY: the cursor borrows the tree.
-        self.prev_link().map(|n| unsafe { at(n) })
-    }
-
-    /// Goes to the next area.
-    #[inline]
-    pub fn advance(&mut self) {
-        self.current = self.current().and_then(|vma| vma.links.next);
-    }
-
-    /// Goes to the area before.
-    #[inline]
-    pub fn retreat(&mut self) {
-        self.current = self.prev_link();
-    }
-
-    /// Puts an area in before this place, between two neighbours; the cursor stays where it is.
-    pub fn insert_before(&mut self, vma: Box<Vma<M>>) {
-        let prev = self.prev_link();
-        self.tree.insert_between(prev, self.current, vma);
-    }
-
-    /// Takes this area out and goes to the next.
-    pub fn remove(&mut self) -> Option<Box<Vma<M>>> {
-        let node = self.current?;
-        self.advance();
-        Some(self.tree.unlink(node))
-    }
-
-    /// Moves the first address of the area here, not past its neighbour; what lies above stays what it was.
-    pub fn set_start(&mut self, start: UserAddr) {
-        self.edit(|vma| {
-            let (home, index) = (vma.home_of(start), vma.index_of(start));
-            vma.start = start;
-            vma.home = home;
-            if let (Some(backing), Some(index)) = (&mut vma.backing, index) {
-                backing.index = index;
-            }
-        });
-    }
-
-    /// Moves the end of the area here, not past its neighbour.
-    pub fn set_end(&mut self, end: UserAddr) {
-        self.edit(|vma| vma.end = end);
-    }
-
-    /// Changes what the area here is.
-    pub fn set_flags(&mut self, flags: VmFlags) {
-        self.edit(|vma| vma.flags = flags);
-    }
-
-    /// `change` leaves the links alone.
-    fn edit(&mut self, change: impl FnOnce(&mut Vma<M>)) {
-        let Some(node) = self.current else { return };
-        // SAFETY: the cursor borrows the tree mutably, so this is the only reference to the node.
-        unsafe { change(&mut *node.as_ptr()) };
-        self.tree.retrace(Some(node));
-        // SAFETY: the cursor borrows the tree.
-        let next = unsafe { at(node) }.links.next;
-        self.tree.retrace(next);
-    }
 }

@@ -3,6 +3,7 @@
 mod directed;
 mod model;
 mod oracle;
+mod script;
 mod threads;
 
 use crate::addr::{PAGE_SIZE, UserAddr};

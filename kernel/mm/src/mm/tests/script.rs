@@ -1,0 +1,126 @@
+//! Random programs as data: what the oracle runs, cuts down and prints.
+
+use quire_abi::flags::{Map, Mremap, madv};
+
+use super::model::Window;
+use crate::mm::Access;
+
+/// The window spans three last-level tables; some operations go to far islands, so that tables come and go.
+pub(super) const WINDOW: Window = Window { min: 0x3_ff00, base: 0x4_0500, top: 1 << 28 };
+pub(super) const BRK: usize = 0x3_ff80;
+pub(super) const CPUS: usize = 4;
+pub(super) const PROCESSES: usize = 5;
+
+/// One step. Numbers are taken modulo what there is, so that any part of a script is a script.
+#[derive(Clone, Debug)]
+pub(super) enum Op {
+    Map { process: usize, at: usize, len: usize, prot: u32, flags: Map, file: Option<(usize, usize)> },
+    Unmap { process: usize, at: usize, len: usize },
+    Protect { process: usize, at: usize, len: usize, prot: u32 },
+    Brk { process: usize, to: usize },
+    Remap { process: usize, at: usize, old: usize, new: usize, flags: Mremap, to: usize },
+    Advise { process: usize, at: usize, len: usize, advice: i32 },
+    Fork { process: usize },
+    Exit { process: usize },
+    Touch { process: usize, cpu: usize, at: usize, count: usize, access: Access },
+}
+
+pub(super) struct Random(pub u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+
+    fn page(&mut self) -> usize {
+        match self.below(12) {
+            0 | 1 => (1 + self.below(8)) << 18 | self.below(2),
+            2 | 3 => WINDOW.min + self.below(WINDOW.base - WINDOW.min),
+            // A small hot part around a table's edge makes operations meet.
+            _ => 0x4_0000 - 40 + self.below(80),
+        }
+    }
+
+    fn len(&mut self) -> usize {
+        match self.below(8) {
+            0 => 1 + self.below(700),
+            1..4 => 1,
+            _ => 1 + self.below(24),
+        }
+    }
+
+    pub fn op(&mut self) -> Op {
+        let process = self.below(PROCESSES);
+        let (at, len) = (self.page(), self.len());
+        let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
+        match self.below(100) {
+            0..14 => {
+                let more = [
+                    Map::empty(),
+                    Map::FIXED,
+                    Map::FIXED,
+                    Map::FIXED_NOREPLACE,
+                    Map::POPULATE,
+                    Map::GROWSDOWN | Map::FIXED,
+                ];
+                let kind = self.pick(&[Map::PRIVATE, Map::PRIVATE, Map::SHARED]);
+                let flags = self.pick(&more) | kind | self.pick(&[Map::empty(), Map::empty(), Map::NORESERVE]);
+                let file = (self.below(4) == 0).then(|| (self.below(3), self.below(4)));
+                let at = if flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) || self.below(2) == 0 { at } else { 0 };
+                Op::Map { process, at, len, prot, flags, file }
+            }
+            14..22 => Op::Unmap { process, at, len },
+            22..31 => Op::Protect { process, at, len, prot },
+            31..34 => Op::Brk { process, to: BRK - 2 + self.below(60) },
+            34..41 => {
+                let flags = self.pick(&[
+                    Mremap::empty(),
+                    Mremap::MAYMOVE,
+                    Mremap::MAYMOVE,
+                    Mremap::MAYMOVE | Mremap::FIXED,
+                    Mremap::MAYMOVE | Mremap::FIXED,
+                    Mremap::MAYMOVE | Mremap::DONTUNMAP,
+                    Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP,
+                ]);
+                if self.below(6) == 0 {
+                    // Whole tables.
+                    let (at, to) = ((1 + self.below(8)) << 18, (1 + self.below(8)) << 18);
+                    let old = 512 + self.below(2) * 40;
+                    return Op::Remap { process, at, old, new: old, flags, to };
+                }
+                let old = if self.below(12) == 0 { 0 } else { 1 + self.below(20) };
+                let new = if self.below(3) == 0 { old } else { 1 + self.below(30) };
+                Op::Remap { process, at, old, new, flags, to: self.page() }
+            }
+            41..51 => {
+                let advice = self.pick(&[
+                    madv::DONTNEED,
+                    madv::DONTNEED,
+                    madv::FREE,
+                    madv::DONTFORK,
+                    madv::DOFORK,
+                    madv::WIPEONFORK,
+                    madv::KEEPONFORK,
+                    madv::POPULATE_READ,
+                    madv::POPULATE_WRITE,
+                    madv::COLD,
+                ]);
+                Op::Advise { process, at, len, advice }
+            }
+            51..54 => Op::Fork { process },
+            54..56 => Op::Exit { process },
+            _ => {
+                let access = self.pick(&[Access::Read, Access::Write, Access::Write, Access::Exec]);
+                let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 };
+                Op::Touch { process, cpu: self.below(CPUS), at, count, access }
+            }
+        }
+    }
+}
