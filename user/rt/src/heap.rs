@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU32;
 
 use quire_abi::flags::{Mremap, Prot, madv, sig};
 use quire_malloc::{Advice, Malloc, System, ThreadBlock};
+pub use quire_malloc::{Mallinfo, Totals};
 
 use crate::{arch, io, mem, process, start, sync, thread};
 
@@ -13,6 +14,30 @@ struct Quire;
 
 #[global_allocator]
 static HEAP: Malloc<Quire> = Malloc::new(Quire);
+
+/// Gives the system back what free memory it can; answers whether any went.
+pub fn trim() -> bool {
+    HEAP.trim(0)
+}
+
+/// Counts the heap as C's `mallinfo2` does.
+pub fn info() -> Mallinfo {
+    HEAP.info()
+}
+
+/// Walks the heap and holds every chunk against the allocator's books: the sums, or what is wrong.
+pub fn validate() -> Result<Totals, &'static str> {
+    HEAP.validate()
+}
+
+/// How many bytes of a block its owner may use.
+///
+/// # Safety
+/// `at` is a living block of the global allocator.
+pub unsafe fn usable_size(at: *mut u8) -> usize {
+    // SAFETY: the caller's promise.
+    unsafe { HEAP.usable_size(at) }
+}
 
 /// Called as the last thing that a thread does before it exits.
 pub(crate) fn thread_exit() {
