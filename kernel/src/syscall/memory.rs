@@ -2,6 +2,7 @@
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Prot};
+use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
@@ -28,7 +29,7 @@ pub fn mmap(a: Args) -> Answer {
     let flags = Map::from_bits_retain(a.uint(3));
     let prot = Prot::from_bits_truncate(a.uint(2)) - Prot::GROWSDOWN - Prot::GROWSUP;
     let offset = a.word(5);
-    if !offset.is_multiple_of(quire_mm::addr::PAGE_SIZE) {
+    if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
@@ -44,7 +45,7 @@ pub fn mmap(a: Args) -> Answer {
         if is_shared {
             request.max_prot = Prot::READ | Prot::EXEC;
         }
-        request.object = Some((node.object()?, offset / quire_mm::addr::PAGE_SIZE));
+        request.object = Some((node.object()?, offset / PAGE_SIZE));
     }
     Ok(mm()?.map(&request)?.get())
 }
@@ -67,14 +68,24 @@ pub fn madvise(a: Args) -> Answer {
 }
 
 pub fn mincore(a: Args) -> Answer {
-    let (to, mut failed) = (a.addr(2), None);
-    mm()?.in_core(a.word(0), a.word(1), |page, resident| {
-        if failed.is_none() {
-            failed =
-                to.checked_add(page).ok_or(Errno::EFAULT).and_then(|at| uaccess::put(at, &u8::from(resident))).err();
+    /// Pages that are looked at before the answer is stored: no lock of the space is held while its memory is touched.
+    const PIECE: usize = 256;
+    let (start, len) = (a.word(0), a.word(1));
+    let mut done = 0;
+    loop {
+        let mut resident = [0u8; PIECE];
+        let piece = (len - done).min(PIECE * PAGE_SIZE);
+        mm()?.in_core(start.wrapping_add(done), piece, |page, is_in| resident[page] = u8::from(is_in))?;
+        let to = a.addr(2).checked_add(done / PAGE_SIZE).ok_or(Errno::EFAULT)?;
+        let pages = piece.div_ceil(PAGE_SIZE);
+        if uaccess::copy_to_user(to, &resident[..pages])? != pages {
+            return Err(Errno::EFAULT);
         }
-    })?;
-    failed.map_or(Ok(0), Err)
+        done += piece;
+        if done >= len {
+            return Ok(0);
+        }
+    }
 }
 
 pub fn mlock(a: Args, flags: u32) -> Answer {

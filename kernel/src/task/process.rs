@@ -292,7 +292,11 @@ impl Process {
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
         let (limits, name, cwd) = match template {
-            Some(p) => (*p.limits.lock(), *p.name.lock(), p.cwd.load(Ordering::Relaxed)),
+            Some(p) => {
+                let limits = *p.limits.lock();
+                let name = *p.name.lock();
+                (limits, name, p.cwd.load(Ordering::Relaxed))
+            }
             None => (first_limits(), [0; NAME_LEN], 0),
         };
         Ok(KArc::try_new(Self {
