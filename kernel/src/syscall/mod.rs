@@ -9,6 +9,7 @@ mod quire;
 mod sched;
 mod signal;
 mod time;
+mod transfer;
 
 use quire_abi::{Errno, nr};
 use quire_mm::UserAddr;
@@ -56,12 +57,12 @@ pub extern "C" fn enter(frame: &mut TrapFrame) {
 #[inline]
 fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
     match nr {
-        nr::READ => file::read(a),
-        nr::WRITE => file::write(a),
-        nr::READV => file::readv(a),
-        nr::WRITEV => file::writev(a),
-        nr::PREAD64 => file::pread(a),
-        nr::SENDFILE => file::sendfile(a),
+        nr::READ => transfer::read(a),
+        nr::WRITE => transfer::write(a),
+        nr::READV => transfer::readv(a),
+        nr::WRITEV => transfer::writev(a),
+        nr::PREAD64 => transfer::pread(a),
+        nr::SENDFILE => transfer::sendfile(a),
         nr::OPENAT => file::openat(a),
         nr::CLOSE => file::close(a),
         nr::LSEEK => file::lseek(a),
