@@ -397,7 +397,7 @@ fn exchange(checks: &mut Checks) {
 fn churn(checks: &mut Checks) {
     let mut wrong = 0;
     let mut after_first = 0;
-    for round in 0..10 {
+    for round in 0..20 {
         let (count, bad) = together(8, move |number| {
             let blocks: Vec<_> = (0..100).map(|i| Block::sized(16 + (i * 37 + number as usize) % 900)).collect();
             !all_good(&blocks) as u64
@@ -407,8 +407,11 @@ fn churn(checks: &mut Checks) {
             after_first = heap::info().arena;
         }
     }
-    checks.eq(wrong, 0, "eighty short-lived threads");
-    checks.ok(heap::info().arena <= after_first + 512 * KIB, "leave the heap as large as the first sixteen did");
+    checks.eq(wrong, 0, "a hundred and sixty short-lived threads");
+    // How many arenas there are depends on how many of the eight ever ran at once; a heap that grew with every thread
+    // would be 7 MiB larger.
+    let bound = after_first + 8 * 512 * KIB;
+    checks.ok(heap::info().arena <= bound, "leave the heap no larger than eight at once can make it");
 }
 
 fn forks(checks: &mut Checks) {
