@@ -58,7 +58,7 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     let made = workspace.build(&[KERNEL_PACKAGE], KERNEL_TARGET, profile)?;
     let Some(elf) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
     let elf = fs::read(&elf.path)?;
-    write_root(&workspace, &built.root, &elf, profile)?;
+    write_root(&workspace, &built.root, &elf)?;
     fs::write(&built.image, kernel::raw_image(&elf)?)?;
 
     let archive = built.archive(&[], None)?;
@@ -69,14 +69,14 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
 }
 
 /// Lays out the boot archive's files as a directory, from nothing.
-fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8], profile: &[&str]) -> Result<()> {
+fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8]) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root)?;
     }
     fs::create_dir_all(root.join("boot"))?;
     fs::write(root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)?;
     copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
-    for program in programs(workspace, profile)? {
+    for program in programs(workspace)? {
         let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;
         let to = root.join(format!("{dir}{}", program.name));
         ensure!(!to.exists(), "two programs are called {}", program.name);
@@ -86,12 +86,12 @@ fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8], profile: &[
     Ok(())
 }
 
-fn programs(workspace: &Workspace, profile: &[&str]) -> Result<Vec<Executable>> {
-    let mut extra = profile.to_vec();
+fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
+    // Optimised always: `--debug` is for the kernel, and the test programs count on frames and times of a real build.
+    let mut extra = vec!["--release"];
     for setting in [
         // Symbols are for the host's debugger; in the archive they would only take memory.
         "profile.release.strip='symbols'",
-        "profile.dev.strip='symbols'",
         // For dozens of small programs it doubles the time of a build and saves no byte.
         "profile.release.lto=false",
     ] {

@@ -47,7 +47,7 @@ pub enum Board {
 pub struct BuildOptions {
     #[arg(long, value_enum, default_value_t = Board::Virt)]
     pub board: Board,
-    /// Build unoptimized, with the kernel's debug assertions.
+    /// Build the kernel with its debug assertions, little optimized.
     #[arg(long)]
     pub debug: bool,
 }
