@@ -2,7 +2,7 @@
 //!
 //! A word's identity is its address in its address space (private futexes, and words of private memory), or its
 //! place in the memory object that it is a page of. Sleepers sit in one of [`BUCKETS`] lists by a hash of that;
-//! a bucket's lock makes "the word still has this value, so sleep" one step against "change the word, then wake".
+//! a sleeper is in its bucket before it compares the word, so that who changes the word and then wakes finds it.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,10 +11,10 @@ use quire_abi::Errno;
 use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
-use crate::arch::{self, uaccess};
-use crate::task::thread::{Thread, current, state};
-use crate::task::wait::Sleep;
-use crate::task::{sched, signal, timer};
+use crate::arch::uaccess;
+use crate::task::sched;
+use crate::task::thread::{Thread, current};
+use crate::task::wait::{self, Sleep};
 use crate::vm::fault::{self, FutexKey};
 use crate::vm::{Cpu, SpinLock};
 
@@ -47,53 +47,19 @@ pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
     if bits == 0 || !addr.is_aligned(4) {
         return Err(Errno::EINVAL);
     }
-    let thread = current();
-    // The word is read before the bucket is locked, since reading may fault, and compared again by the order of
-    // things: a waker changes the word, then locks the bucket.
     let key = fault::futex_key(addr, private)?;
-    let waiter = Waiter { thread, key: KeyCell::new(key), bits, link: LinkedListLink::new() };
+    let waiter = Waiter { thread: current(), key: KeyCell::new(key), bits, link: LinkedListLink::new() };
     // SAFETY: taken out below, or by a waker, before this frame ends.
     bucket(key).lock().0.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
-    let result = loop {
-        sched::prepare(state::SLEEPING);
-        if !is_queued(&waiter) {
-            break Ok(());
+    // Reading may fault, so no lock is held: a waker changes the word before it looks into the bucket, so either the
+    // new value is seen here, or the waker finds this waiter.
+    let result = match uaccess::get::<u32>(addr) {
+        Ok(now) if now == expected => {
+            wait::sleep(Sleep::Interruptible, deadline, || (!is_queued(&waiter)).then_some(()))
         }
-        sched::cancel();
-        match uaccess::get::<u32>(addr) {
-            Err(e) => break Err(e),
-            Ok(now) if now != expected => break Err(Errno::EAGAIN),
-            Ok(_) => {}
-        }
-        sched::prepare(state::SLEEPING);
-        if !is_queued(&waiter) {
-            break Ok(());
-        }
-        if signal::interrupts(thread, Sleep::Interruptible) {
-            break Err(Errno::EINTR);
-        }
-        match deadline {
-            Some(at) if arch::timer::now_ns() >= at => break Err(Errno::ETIMEDOUT),
-            Some(at) => {
-                timer::arm(thread, at);
-                sched::block();
-                timer::disarm(thread);
-            }
-            None => sched::block(),
-        }
-        // Whoever woke this thread without taking it from the bucket was a signal or the clock; the word's
-        // value no longer matters then.
-        if !is_queued(&waiter) {
-            break Ok(());
-        }
-        if signal::interrupts(thread, Sleep::Interruptible) {
-            break Err(Errno::EINTR);
-        }
-        if deadline.is_some_and(|at| arch::timer::now_ns() >= at) {
-            break Err(Errno::ETIMEDOUT);
-        }
+        Ok(_) => Err(Errno::EAGAIN),
+        Err(e) => Err(e),
     };
-    sched::cancel();
     if remove(&waiter) { result } else { Ok(()) }
 }
 

@@ -9,9 +9,8 @@ use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::uaccess;
 use crate::task::process::TABLE;
 use crate::task::signal::{self, UNBLOCKABLE, bit};
-use crate::task::thread::{current, state, work};
-use crate::task::wait::Sleep;
-use crate::task::{sched, sigframe};
+use crate::task::thread::{current, work};
+use crate::task::{sigframe, wait};
 
 /// The one size of a signal set.
 const SET_SIZE: usize = 8;
@@ -170,14 +169,7 @@ pub fn sigsuspend(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     with_mask(uaccess::get(a.addr(0))?);
-    loop {
-        sched::prepare(state::SLEEPING);
-        if signal::interrupts(current(), Sleep::Interruptible) {
-            sched::cancel();
-            return Err(Errno::EINTR);
-        }
-        sched::block();
-    }
+    Err(wait::pause())
 }
 
 pub fn sigreturn(frame: &mut TrapFrame) -> Answer {

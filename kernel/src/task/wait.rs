@@ -1,5 +1,5 @@
-//! Sleeping until something holds: the one way in which a thread waits, and the one way out of a sleep that is cut
-//! short.
+//! Sleeping until something holds: [`sleep`] is the one way in which a thread waits, and the one way out of a sleep
+//! that is cut short. A [`WaitQueue`] is `sleep` with a list of those whom an event concerns.
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -87,30 +87,13 @@ impl WaitQueue {
         if let Some(value) = ready() {
             return Ok(value);
         }
-        let thread = current();
-        let waiter = Waiter { thread, link: LinkedListLink::new() };
-        let result = loop {
-            // In this order: whoever takes the node out from here on, late for an earlier event perhaps, also ends
-            // the sleep that is announced, and the next turn puts the node back.
-            sched::prepare(sleep.state());
+        let waiter = Waiter { thread: current(), link: LinkedListLink::new() };
+        let result = self::sleep(sleep, deadline, || {
+            // The sleep is announced: whoever takes the node out from here on, late for an earlier event perhaps,
+            // also ends it, and the next turn puts the node back.
             self.enter(&waiter);
-            if let Some(value) = ready() {
-                break Ok(value);
-            }
-            if signal::interrupts(thread, sleep) {
-                break Err(Errno::EINTR);
-            }
-            match deadline {
-                Some(at) if arch::timer::now_ns() >= at => break Err(Errno::ETIMEDOUT),
-                Some(at) => {
-                    timer::arm(thread, at);
-                    sched::block();
-                    timer::disarm(thread);
-                }
-                None => sched::block(),
-            }
-        };
-        sched::cancel();
+            ready()
+        });
         let was_woken = !self.leave(&waiter);
         if was_woken && result.is_err() {
             // A wake-up that was meant for one must not be lost with this one.
@@ -139,18 +122,45 @@ impl WaitQueue {
     }
 }
 
-/// Sleeps until `deadline` (nanoseconds since power-on); EINTR when cut short.
-pub fn sleep_until(deadline: u64) -> Result<(), Errno> {
+/// Sleeps until `ready` answers something, whatever it is that wakes this thread ([`sched::wake`]). `ready` is asked
+/// before each sleep, when the sleep is already announced, so that no wake-up after the question is lost; it must
+/// not sleep. EINTR when the sleep was cut short, ETIMEDOUT when `deadline` (nanoseconds since power-on) passed.
+pub fn sleep<T>(sleep: Sleep, deadline: Option<u64>, mut ready: impl FnMut() -> Option<T>) -> Result<T, Errno> {
     let thread = current();
-    loop {
-        sched::prepare(state::SLEEPING);
-        let interrupted = signal::interrupts(thread, Sleep::Interruptible);
-        if interrupted || arch::timer::now_ns() >= deadline {
-            sched::cancel();
-            return if interrupted { Err(Errno::EINTR) } else { Ok(()) };
+    let result = loop {
+        sched::prepare(sleep.state());
+        if let Some(value) = ready() {
+            break Ok(value);
         }
-        timer::arm(thread, deadline);
-        sched::block();
-        timer::disarm(thread);
+        if signal::interrupts(thread, sleep) {
+            break Err(Errno::EINTR);
+        }
+        match deadline {
+            Some(at) if arch::timer::now_ns() >= at => break Err(Errno::ETIMEDOUT),
+            Some(at) => {
+                timer::arm(thread, at);
+                sched::block();
+                timer::disarm(thread);
+            }
+            None => sched::block(),
+        }
+    };
+    sched::cancel();
+    result
+}
+
+/// Sleeps until `deadline` (nanoseconds since power-on), or until it is cut short: EINTR.
+pub fn sleep_until(deadline: u64) -> Result<(), Errno> {
+    match sleep(Sleep::Interruptible, Some(deadline), || None::<()>) {
+        Err(Errno::ETIMEDOUT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Sleeps until a signal comes. Answers EINTR.
+pub fn pause() -> Errno {
+    match sleep(Sleep::Interruptible, None, || None::<core::convert::Infallible>) {
+        Err(e) => e,
+        Ok(never) => match never {},
     }
 }
