@@ -88,7 +88,7 @@ pub fn getpid() -> Answer {
 }
 
 pub fn gettid() -> Answer {
-    Ok(current().tid as usize)
+    Ok(current().tid() as usize)
 }
 
 pub fn getppid() -> Answer {

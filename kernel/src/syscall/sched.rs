@@ -73,7 +73,7 @@ pub fn setaffinity(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let tid = a.uint(0);
-    if tid == 0 || tid == current().tid {
+    if tid == 0 || tid == current().tid() {
         current().affinity.store(mask, Ordering::Relaxed);
         if mask >> cpu::this().id() & 1 == 0 {
             sched::yield_now();

@@ -138,7 +138,7 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
         signals.alt_stack = if shares { (0, 0) } else { alt_stack };
     }
     if flags.contains(Clone::PARENT_SETTID) {
-        uaccess::put(request.parent_tid, &thread.tid)?;
+        uaccess::put(request.parent_tid, &thread.tid())?;
     }
     if flags.contains(Clone::CHILD_CLEARTID) {
         thread.clear_child_tid.store(request.child_tid.get(), Ordering::Relaxed);

@@ -126,6 +126,7 @@ pub fn exec(
     end_other_threads(process)?;
 
     // Nothing fails from here on.
+    take_process_number(process);
     descriptors.close_for_exec();
     let old_descriptors = process.descriptors.lock().replace(descriptors);
     let old_actions = core::mem::replace(&mut *process.actions.lock(), actions);
@@ -410,6 +411,18 @@ fn end_other_threads(process: &Process) -> Result<(), Errno> {
         signal::doom_others(&table, process, me);
         None
     })
+}
+
+/// Whichever thread called exec, it is the process's first and only one afterwards, and known by its number.
+fn take_process_number(process: &Process) {
+    let thread = current();
+    let former = {
+        let mut table = TABLE.lock();
+        let own = thread.tid();
+        thread.take_number_of(process);
+        if own == process.pid { None } else { table.remove(own) }
+    };
+    drop(former);
 }
 
 /// Runs in the new space from here on.

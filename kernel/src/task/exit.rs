@@ -34,7 +34,7 @@ pub fn exit_thread(status: u32) -> ! {
     let (left, entry) = {
         let mut table = TABLE.lock();
         let left = table.remove_thread(process, thread);
-        let entry = if thread.tid == process.pid { None } else { table.remove(thread.tid) };
+        let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
         (left, entry)
     };
     drop(entry);

@@ -180,7 +180,7 @@ impl Table {
     pub fn thread(&self, tid: u32) -> Option<&Thread> {
         match self.entries.get(tid as usize)?.as_ref()? {
             Entry::Thread(t) => Some(t),
-            Entry::Process(p) => self.family(p).threads.iter().find(|t| t.tid == tid),
+            Entry::Process(p) => self.family(p).threads.iter().find(|t| t.tid() == tid),
             Entry::Reserved => None,
         }
     }

@@ -47,8 +47,8 @@ pub struct Thread {
     pub work: AtomicU32,
     /// [`state`].
     pub state: AtomicU32,
-    /// The number that the program knows it by; 0 for a CPU's idle thread.
-    pub tid: u32,
+    /// See [`Thread::tid`].
+    tid: AtomicU32,
     /// On a CPU, or not yet entirely off it.
     pub on_cpu: AtomicBool,
     /// Where it runs, or ran last.
@@ -96,7 +96,7 @@ impl Thread {
             // A user thread looks at its process before its first instruction.
             work: AtomicU32::new(work::SIGNAL),
             state: AtomicU32::new(state::RUNNABLE),
-            tid,
+            tid: AtomicU32::new(tid),
             on_cpu: AtomicBool::new(false),
             cpu: AtomicU32::new(cpu::this().id() as u32),
             affinity: AtomicU64::new(u64::MAX),
@@ -138,6 +138,16 @@ impl Thread {
         thread.context = UnsafeCell::new(Context::entering(top, return_to_user, 0));
         thread.mm = UnsafeCell::new(Some(mm));
         Ok(KArc::try_new(thread)?)
+    }
+
+    /// The number that the program knows it by; 0 for a CPU's idle thread.
+    pub fn tid(&self) -> u32 {
+        self.tid.load(Ordering::Relaxed)
+    }
+
+    /// exec: the only thread left takes its process's number, whichever it had.
+    pub fn take_number_of(&self, process: &Process) {
+        self.tid.store(process.pid, Ordering::Relaxed);
     }
 
     /// The saved registers.

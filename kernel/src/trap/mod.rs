@@ -103,7 +103,7 @@ fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u
     let name = name.split(|&b| b == 0).next().unwrap_or(&[]).escape_ascii();
     log::info!(
         "{name}[{}]: {why}: {syndrome} at address {addr:#x}, pc {:#x}, sp {:#x}",
-        thread.tid,
+        thread.tid(),
         frame.pc,
         frame.sp
     );
@@ -179,7 +179,7 @@ fn signals(frame: &mut TrapFrame) {
     let born = thread.set_child_tid.swap(0, Ordering::Relaxed);
     if born != 0 {
         // As Linux: a bad address is not the child's failure.
-        let _ = uaccess::put(UserAddr::new(born), &thread.tid);
+        let _ = uaccess::put(UserAddr::new(born), &thread.tid());
     }
     leave_if_ending();
     let mut delivered = false;

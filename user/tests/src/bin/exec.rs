@@ -12,6 +12,7 @@ use quire_rt::abi::flags::{Open, sig};
 use quire_rt::abi::layout::at;
 use quire_rt::abi::nr;
 use quire_rt::start::auxv;
+use quire_rt::thread::spawn;
 use quire_rt::{Errno, args, env, fs, io, process, signal};
 use user_tests::{Checks, KERNEL, raw};
 
@@ -70,6 +71,7 @@ fn again(words: &[&CStr]) -> i32 {
         Some(b"pid") => {
             (words.get(3).and_then(|pid| pid.to_str().ok()?.parse().ok()) != Some(process::getpid())) as i32
         }
+        Some(b"tid") => (process::gettid() != process::getpid()) as i32,
         Some(b"fds") => {
             // 50 was inherited, 51 closed on exec.
             let mut byte = [0];
@@ -108,6 +110,19 @@ fn becoming(checks: &mut Checks) {
         },
         0,
         "the process stays the same",
+    );
+    checks.exits(
+        || {
+            let Ok(thread) = spawn(|| {
+                run(&[c"x", c"again", c"tid"], &[]);
+            }) else {
+                return 98;
+            };
+            thread.join();
+            97
+        },
+        0,
+        "a second thread that becomes another program is its first thread",
     );
 }
 
