@@ -36,9 +36,10 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     kernel_log::init();
 
     let tree = boot::read_tree(fdt);
-    let fdt_size = tree.unwrap_or_else(|e| boot::stop("no usable device tree", &e));
+    let fdt_size = tree.unwrap_or_else(|e| boot::stop_early(fdt, None, "no usable device tree", &e));
     let board = BOARD.get();
     let args = board.chosen.bootargs.as_str();
+    power::init_semihosting(args);
     if let Some(level) = bootargs::find(args, "loglevel")
         && !kernel_log::set_level(level)
     {
@@ -46,7 +47,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     }
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
-        .unwrap_or_else(|e| boot::stop("no memory to run in", &e));
+        .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory to run in", &e));
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
     let console = serial::init(board);

@@ -10,3 +10,4 @@ mod linux;
 mod shell;
 mod status;
 mod terminal;
+mod trees;

@@ -50,7 +50,7 @@ fn a_panic_says_what_happened_and_where() {
     let no_program = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let outcome = Machine::virt().add(&no_program, "/init").exec("echo not reached");
     assert_eq!(outcome.ended_with(PANICKED), "");
-    for part in ["kernel panic", "init", "from 0x", "primary_main"] {
+    for part in ["kernel panic", "init", "x29 ffff", "from 0x", "primary_main"] {
         assert!(outcome.log.contains(part), "no '{part}'\n{outcome}");
     }
 }

@@ -282,9 +282,11 @@ replace_ttbr1:
 idmap_l0:       .space 4096
 idmap_l1:       .space 4096
 idmap_l2:       .space 4096
+    .global early_l0
 early_l0:       .space 4096
 early_l1:       .space 4096
 early_l2_image: .space 4096
+    .global early_l2_fdt
 early_l2_fdt:   .space 4096
     .global early_empty
 early_empty:    .space 4096

@@ -4,6 +4,7 @@ pub mod barrier;
 pub mod cache;
 pub mod context;
 pub mod cpu;
+pub mod early;
 pub mod firmware;
 pub mod fp;
 pub mod gic;

@@ -1,8 +1,10 @@
 //! System registers that the crate `aarch64-cpu` does not name, and a few shorthands.
 
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 
-use aarch64_cpu::registers::{MIDR_EL1, MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{ELR_EL1, ESR_EL1, FAR_EL1, MIDR_EL1, MPIDR_EL1, Readable, SPSR_EL1};
+
+use super::trap::{NO_SYSCALL, TrapFrame};
 
 /// Affinity fields of MPIDR_EL1, as the device tree's `reg` of a CPU has them.
 pub fn mpidr() -> u64 {
@@ -68,4 +70,56 @@ pub fn hwcap() -> u64 {
     set(7, field(isar, 16) >= 1);
     set(8, field(isar, 20) >= 2);
     caps
+}
+
+/// The general registers as they are on entry, for a kernel that dies without an exception: x1 to x30 and SP of the
+/// caller; the caller's own call has used x0.
+pub fn snapshot() -> TrapFrame {
+    let mut frame = TrapFrame { syscall: NO_SYSCALL, ..TrapFrame::default() };
+    // SAFETY: the frame has room for 31 registers and SP, in that order.
+    unsafe { store_registers(&raw mut frame) };
+    frame.pc = frame.x[30];
+    frame
+}
+
+#[unsafe(naked)]
+unsafe extern "C" fn store_registers(frame: *mut TrapFrame) {
+    naked_asm!(
+        "stp x0, x1, [x0]",
+        "stp x2, x3, [x0, #16]",
+        "stp x4, x5, [x0, #32]",
+        "stp x6, x7, [x0, #48]",
+        "stp x8, x9, [x0, #64]",
+        "stp x10, x11, [x0, #80]",
+        "stp x12, x13, [x0, #96]",
+        "stp x14, x15, [x0, #112]",
+        "stp x16, x17, [x0, #128]",
+        "stp x18, x19, [x0, #144]",
+        "stp x20, x21, [x0, #160]",
+        "stp x22, x23, [x0, #176]",
+        "stp x24, x25, [x0, #192]",
+        "stp x26, x27, [x0, #208]",
+        "stp x28, x29, [x0, #224]",
+        "mov x1, sp",
+        "stp x30, x1, [x0, #240]",
+        "ret",
+    )
+}
+
+/// What the last exception that this CPU took to EL1 left behind.
+#[derive(Clone, Copy, Debug)]
+pub struct ExceptionRegisters {
+    /// ESR_EL1.
+    pub esr: u64,
+    /// FAR_EL1.
+    pub far: u64,
+    /// ELR_EL1.
+    pub elr: u64,
+    /// SPSR_EL1.
+    pub spsr: u64,
+}
+
+/// Reads [`ExceptionRegisters`].
+pub fn last_exception() -> ExceptionRegisters {
+    ExceptionRegisters { esr: ESR_EL1.get(), far: FAR_EL1.get(), elr: ELR_EL1.get(), spsr: SPSR_EL1.get() }
 }

@@ -7,6 +7,7 @@ pub mod memory;
 pub mod power;
 
 use core::cell::UnsafeCell;
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -14,9 +15,11 @@ use quire_abi::flags::Open;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
-use quire_platform::tree::{Board, TreeError};
+use quire_platform::tree::{Board, TreeError, UartKind};
+use quire_platform::uart::{Pl011, Uart};
 
-use crate::arch::{cpu, fp, regs, smp, timer};
+use crate::arch::{cpu, early, fp, regs, smp, timer};
+use crate::console::serial;
 use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
@@ -59,9 +62,11 @@ impl<T> BootCell<T> {
 /// What the device tree says.
 pub static BOARD: BootCell<Board> = BootCell::new(Board::new());
 
+/// The device tree's window begins at a multiple of this.
+const BLOCK: usize = 2 << 20;
+
 /// Reads the device tree at physical `fdt` through its window. Answers its size.
 pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
-    const BLOCK: usize = 2 << 20;
     let offset = fdt % BLOCK;
     let window = FDT_WINDOW + offset;
     let header = core::ptr::with_exposed_provenance::<[u8; quire_platform::tree::HEADER_SIZE]>(window);
@@ -77,7 +82,39 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     Ok(size)
 }
 
-/// Says why the machine cannot go on, and stops it. Without a serial port yet, the words are in memory for a debugger.
+/// Says why the machine cannot go on, and stops it, at a time when the kernel has no serial port of its own yet. `board`
+/// is what the tree at `fdt` says; without it, the port is looked for in the damaged tree. If there is none, the words
+/// are in memory for a debugger.
+pub fn stop_early(fdt: usize, board: Option<&Board>, what: &str, why: &dyn core::fmt::Display) -> ! {
+    let port = match board {
+        // SAFETY: boot ends here, on its own stack.
+        Some(board) => serial::console_of(board)
+            .and_then(|uart| Some((uart.kind, unsafe { early::show_registers(uart.registers.base) }?))),
+        None => salvaged_port(fdt).map(|registers| (UartKind::Pl011, registers)),
+    };
+    if let Some((kind, registers)) = port {
+        // SAFETY: the registers are mapped until the machine stops, and this is their only user.
+        serial::adopt(unsafe { Uart::new(kind, registers) });
+    }
+    stop(what, why)
+}
+
+/// The first place that a damaged tree calls a port, and where one answers.
+fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
+    let offset = fdt % BLOCK;
+    let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
+    // SAFETY: the window maps this much of memory.
+    let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
+    let ports = quire_platform::tree::serial_ports(bytes);
+    ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
+        // SAFETY: boot ends here, on its own stack. The page lies in the 2 MiB that are shown.
+        let registers = unsafe { early::show_registers(region.base) }?;
+        // SAFETY: as above.
+        unsafe { Pl011::is_one(registers) }.then_some(registers)
+    })
+}
+
+/// Says why the machine cannot go on, and stops it.
 pub fn stop(what: &str, why: &dyn core::fmt::Display) -> ! {
     panic!("{what}: {why}")
 }

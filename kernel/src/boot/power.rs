@@ -15,11 +15,14 @@ use crate::vm::io;
 /// The kernel argument `semihosting`: a debugger, or an emulator, listens to HLT.
 static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
 
-/// Maps the board's power switch now, so that it works when nothing else does.
-pub fn init() {
-    let args = BOARD.get().chosen.bootargs.as_str();
+/// Heeds the kernel argument, as soon as it is known.
+pub fn init_semihosting(args: &str) {
     let wanted = quire_platform::bootargs::arguments(args).any(|(key, _)| key == "semihosting");
     SEMIHOSTING.store(wanted, Ordering::Relaxed);
+}
+
+/// Maps the board's power switch now, so that it works when nothing else does.
+pub fn init() {
     MANAGER.call_once(|| match BOARD.get().power {
         Some(Power::Bcm2835Pm(region)) => {
             io::map(region.base, region.size).ok().map(|p| p.as_ptr().expose_provenance())

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::log::Raw;
 use super::{log, symbols};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{cpu, timer};
+use crate::arch::{cpu, regs, timer};
 use crate::boot::power;
 use crate::trap::irq;
 use crate::trap::syndrome::Syndrome;
@@ -16,17 +16,23 @@ use crate::vm::layout::{KIMAGE, STACK_SIZE, STACKS_END, STACKS_START};
 /// The exit status under `--exec`.
 pub const PANIC_STATUS: u32 = 101;
 
+/// PSTATE's exception level; 0 is EL0.
+const PSTATE_EL: u64 = 3 << 2;
+
 /// The CPU that panics, plus one: others park, and a panic in the panic stops at once.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    let here = regs::snapshot();
     begin();
     let at = info.location();
     let _ = match at {
         Some(l) => writeln!(Raw, "kernel panic at {}:{}: {}", l.file(), l.line(), info.message()),
         None => writeln!(Raw, "kernel panic: {}", info.message()),
     };
+    registers(&here);
+    last_exception();
     backtrace(cpu::frame_pointer());
     end()
 }
@@ -72,6 +78,23 @@ fn registers(frame: &TrapFrame) {
         };
     }
     let _ = writeln!(Raw, "  pc  {:016x}  pstate {:08x}", frame.pc, frame.pstate);
+}
+
+/// What brought this CPU into the kernel, if that was an exception: the program's call or fault, or an interrupt, for
+/// which only the pc means something.
+fn last_exception() {
+    let last = regs::last_exception();
+    if last.elr == 0 {
+        return;
+    }
+    let from = if last.spsr & PSTATE_EL == 0 { "a program" } else { "the kernel" };
+    let _ = writeln!(
+        Raw,
+        "  last exception, from {from} at pc {:#x}: {}, address {:#x}",
+        last.elr,
+        Syndrome(last.esr),
+        last.far
+    );
 }
 
 /// Follows frame records as long as they ascend within one kernel stack.

@@ -26,11 +26,7 @@ static HAS_LOG: AtomicBool = AtomicBool::new(false);
 /// Finds and maps the ports. Text that was logged before is printed now.
 pub fn init(board: &Board) -> Option<Interrupt> {
     let args = board.chosen.bootargs.as_str();
-    let console = bootargs::find(args, "console")
-        .and_then(|name| board.uart(name))
-        .or(board.stdout())
-        .or(board.uarts.iter().find(|u| !u.occupied))
-        .or(board.uarts.first());
+    let console = console_of(board);
     let other = bootargs::find(args, "log")
         .and_then(|name| board.uart(name))
         .filter(|u| console.is_none_or(|c| c.registers != u.registers));
@@ -41,6 +37,22 @@ pub fn init(board: &Board) -> Option<Interrupt> {
     *PORTS.lock() = Ports { console: console_port, log: log_port };
     super::log::drain();
     console.and_then(|c| c.interrupt)
+}
+
+/// The port for the terminal.
+pub fn console_of(board: &Board) -> Option<&Description> {
+    bootargs::find(board.chosen.bootargs.as_str(), "console")
+        .and_then(|name| board.uart(name))
+        .or(board.stdout())
+        .or(board.uarts.iter().find(|u| !u.occupied))
+        .or(board.uarts.first())
+}
+
+/// Takes a port for a kernel that ends before [`init`]. What was logged is printed.
+pub fn adopt(port: Uart) {
+    PORTS.lock().console = Some(port);
+    HAS_LOG.store(true, Ordering::Relaxed);
+    super::log::drain();
 }
 
 fn open(uart: &Description) -> Option<Uart> {

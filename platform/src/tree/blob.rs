@@ -25,10 +25,10 @@ pub const HEADER_SIZE: usize = 40;
 
 const MAGIC: u32 = 0xd00d_feed;
 const VERSION: u32 = 17;
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROP: u32 = 3;
-const NOP: u32 = 4;
+pub(super) const BEGIN_NODE: u32 = 1;
+pub(super) const END_NODE: u32 = 2;
+pub(super) const PROP: u32 = 3;
+pub(super) const NOP: u32 = 4;
 const END: u32 = 9;
 
 /// The size that a tree's header claims, so that whoever holds only its address knows how much to map.

@@ -16,6 +16,7 @@ mod interrupt;
 mod memory;
 mod read;
 mod reserved;
+mod salvage;
 mod walk;
 mod warning;
 
@@ -30,6 +31,7 @@ pub use device::{Power, Uart, UartKind};
 pub use interrupt::{Controller, Interrupt, Timer, Trigger};
 pub use memory::{Bank, Distances};
 pub use reserved::{DynamicReservation, Reservation, ReservationFlags};
+pub use salvage::{MAX_PORTS, serial_ports};
 pub use warning::{Oddity, Warning};
 
 /// Physical addresses end here: 48 bits, which is what Quire's page tables hold.

@@ -20,7 +20,11 @@ pub(super) struct CellCounts {
 }
 
 /// What the specification lets a reader assume where a node does not say.
-const DEFAULT_CELLS: CellCounts = CellCounts { address: 2, size: 1 };
+impl Default for CellCounts {
+    fn default() -> Self {
+        Self { address: 2, size: 1 }
+    }
+}
 
 /// One node, with the properties that nearly every decision needs already picked out.
 #[derive(Clone, Copy)]
@@ -56,7 +60,7 @@ impl<'a> Node<'a> {
             device_type: None,
             okay: true,
             phandle: 0,
-            cells: DEFAULT_CELLS,
+            cells: CellCounts::default(),
             ranges: None,
             dma_ranges: None,
             interrupt_parent: None,
@@ -270,7 +274,14 @@ impl<'a, 's> Scope<'a, 's> {
     }
 }
 
-fn translate_once(ranges: &[u8], child: CellCounts, parent: CellCounts, address: u64, size: u64) -> Option<u64> {
+/// One step of translation, through one bus's `ranges`.
+pub(super) fn translate_once(
+    ranges: &[u8],
+    child: CellCounts,
+    parent: CellCounts,
+    address: u64,
+    size: u64,
+) -> Option<u64> {
     let end = address.checked_add(size)?;
     let entry = child.address.checked_add(parent.address)?.checked_add(child.size)?.checked_mul(4)?;
     if entry == 0 || child.address > 2 {

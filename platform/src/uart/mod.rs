@@ -43,7 +43,7 @@ pub enum Uart {
 
 impl Uart {
     /// The smallest region that holds the registers of any port.
-    pub const REGISTERS_SIZE: u64 = 0x40;
+    pub const REGISTERS_SIZE: u64 = 0x48;
 
     /// A port as it was left by whoever used it last: it can print at once.
     ///

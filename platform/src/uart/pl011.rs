@@ -82,6 +82,25 @@ impl Pl011 {
         Self { registers: registers.cast(), patience: Patience::default() }
     }
 
+    /// Whether a PL011 answers at `registers`, by its identification registers (Arm DDI 0183, 3.3.15 to 3.3.22). Only
+    /// reads. A port whose page holds other devices too, as on a Pi 4, cannot be told so.
+    ///
+    /// # Safety
+    ///
+    /// A page at `registers` is mapped as device memory.
+    pub unsafe fn is_one(registers: NonNull<u8>) -> bool {
+        const FIRST: usize = 0xfe0;
+        const PART: u32 = 0x011;
+        const PRIMECELL: u32 = 0xb105_f00d;
+        let word = |index: usize| {
+            // SAFETY: the eight words end with the page.
+            let value = unsafe { registers.byte_add(FIRST + index * 4).cast::<u32>().read_volatile() };
+            value & 0xff
+        };
+        let id = |first: usize| (0..4).fold(0, |id, i| id | word(first + i) << (8 * i));
+        id(4) == PRIMECELL && id(0) & 0xfff == PART
+    }
+
     fn registers(&self) -> &Registers {
         // SAFETY: the constructor's caller promises that the registers stay mapped and are ours.
         unsafe { self.registers.as_ref() }

@@ -126,6 +126,9 @@ pub struct MachineOptions {
     /// A raw disk image: virtio-blk on virt, the SD card on the Pi.
     #[arg(long, value_name = "FILE")]
     pub disk: Option<PathBuf>,
+    /// Show the kernel this device tree, in which QEMU rewrites memory and /chosen, instead of the board's own.
+    #[arg(long, value_name = "FILE")]
+    pub dtb: Option<PathBuf>,
 }
 
 /// `HOST[:GUEST]`: a host file and its path in the boot archive, which never starts with a slash.

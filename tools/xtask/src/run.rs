@@ -53,8 +53,10 @@ pub fn run(options: &RunOptions) -> Result<u8> {
 
     qemu.arg("-kernel").arg(&built.image).args(["-initrd", &format!("/proc/self/fd/{ARCHIVE_FD}")]);
     qemu.args(["-append", &kernel_arguments(options)]);
-    if options.build.board == Board::Rpi4 {
-        qemu.arg("-dtb").arg(setup::device_tree()?);
+    match (&options.machine.dtb, options.build.board) {
+        (Some(tree), _) => drop(qemu.arg("-dtb").arg(tree)),
+        (None, Board::Rpi4) => drop(qemu.arg("-dtb").arg(setup::device_tree()?)),
+        (None, Board::Virt) => {}
     }
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     match options.exec {
