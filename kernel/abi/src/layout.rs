@@ -19,7 +19,7 @@ macro_rules! pod {
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, SystemInfo, Books);
+pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, SystemInfo, Books, MapAudit);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -478,6 +478,20 @@ pub struct Books {
     pub objects: u64,
 }
 
+/// What comparing the page tables of all processes with the reverse map of all user pages found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MapAudit {
+    /// Table entries that stand for a page.
+    pub entries: u64,
+    /// Of these, those that their page's reverse map does not list once.
+    pub unlisted: u64,
+    /// Pages that are anonymous or an object's.
+    pub pages: u64,
+    /// Of these, those that are held by something else than the mappings that the reverse map lists, and their object.
+    pub miscounted: u64,
+}
+
 const _: () = {
     assert!(size_of::<Stat>() == 128);
     assert!(size_of::<Utsname>() == 390);
@@ -490,4 +504,5 @@ const _: () = {
     assert!(size_of::<ProcessInfo>() == 64);
     assert!(size_of::<SystemInfo>() == 112);
     assert!(size_of::<Books>() == 56);
+    assert!(size_of::<MapAudit>() == 32);
 };

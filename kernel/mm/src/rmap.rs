@@ -4,14 +4,15 @@
 //! A page that a process first touches belongs to that process's [`AnonGroup`] for good; its `Page` has the group
 //! and the page's *home* (see [`crate::vma`]). Only the process and those forked from it since can map the page,
 //! so the groups of a family form a tree that follows its forks, and a lookup visits the group's subtree: in each
-//! space the area of that home, found by address in O(log n) (or, for areas that mremap has moved, by a scan of
-//! the areas that are not at home, only in spaces that have such).
+//! space the area of that home, found by address in O(log n), or, for areas that mremap has moved, in the space's tree of
+//! areas that are not at home.
 //!
 //! A group has as owners its space and each of its pages; it outlives its space while children map its pages.
 //! When a group ends, its children become its parent's: whatever the parent's pages reach, they still reach.
 //!
 //! # Pages of objects
-//! Their `Page` has the object and the index; the object knows the areas that map it.
+//! Their `Page` has the object and the index, also where the page lies in place; the object knows the areas that map it,
+//! by index ([`crate::vma::spans`]): each is found in O(log n) of them.
 //!
 //! Lock order: a family's lock (`Rank::AnonGroup`) protects the links of its groups and is held for links only; the
 //! walk visits spaces without it, holding a reference to the space and to the group where it stands.

@@ -1,7 +1,7 @@
 //! Quire's own calls: what the memory manager and the machine look like, the log, switching off.
 
 use quire_abi::Errno;
-use quire_abi::layout::{Pod, info as kind};
+use quire_abi::layout::{MapAudit, Pod, info as kind};
 
 use super::{Answer, Args};
 use crate::arch::uaccess;
@@ -62,5 +62,16 @@ pub fn books(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     uaccess::put(a.addr(0), &books)?;
+    Ok(0)
+}
+
+/// Compares all page tables with reverse mapping, both ways. A debug facility: it looks at every user page of the
+/// machine, a space and a page at a time, and ends early for a signal.
+pub fn audit(a: Args) -> Answer {
+    if a.word(1) != size_of::<MapAudit>() {
+        return Err(Errno::EINVAL);
+    }
+    let found = crate::vm::audit::run()?;
+    uaccess::put(a.addr(0), &found)?;
     Ok(0)
 }

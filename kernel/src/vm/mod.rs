@@ -1,5 +1,6 @@
 //! The memory manager bound to this computer: `quire-mm` over `arch`.
 
+pub mod audit;
 pub mod fault;
 pub mod heap;
 pub mod io;

@@ -64,6 +64,5 @@ pub fn sigreturn_object() -> Result<KArc<Object>, Errno> {
         return Ok(object.clone());
     }
     let page = smp::image_to_phys(trap::sigreturn_page_address());
-    let made = Object::boot_file(Cpu, page, PAGE_SIZE, true)?;
-    Ok(OBJECT.call_once(|| made).clone())
+    Ok(OBJECT.try_call_once(|| Object::boot_file(Cpu, page, PAGE_SIZE, true))?.clone())
 }

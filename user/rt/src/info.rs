@@ -1,6 +1,6 @@
 //! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
 
-use quire_abi::layout::{self, Books, Pod, Sysinfo, Utsname, info};
+use quire_abi::layout::{self, Books, MapAudit, Pod, Sysinfo, Utsname, info};
 use quire_abi::{Errno, flags, nr};
 
 use crate::sys;
@@ -57,6 +57,14 @@ pub fn books() -> Result<Books, Errno> {
     // SAFETY: the kernel writes one record.
     unsafe { sys::call(nr::QUIRE_BOOKS, [&raw mut books as usize, size_of::<Books>()]) }?;
     Ok(books)
+}
+
+/// Compares all page tables with the reverse map of all user pages. What runs meanwhile may show as a difference.
+pub fn audit() -> Result<MapAudit, Errno> {
+    let mut audit = MapAudit::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::QUIRE_AUDIT, [&raw mut audit as usize, size_of::<MapAudit>()]) }?;
+    Ok(audit)
 }
 
 /// Switches the machine off; under an emulator `status` becomes its exit status. Returns only on an error.

@@ -30,7 +30,6 @@ impl<M: Machine> Mm<M> {
             let mut theirs = child.areas.intend_as(Rank::AddressSpaceChild);
             let mut theirs = theirs.write();
             (theirs.brk_start, theirs.brk) = (areas.brk_start, areas.brk);
-            theirs.moved = areas.moved;
             areas.tree.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTFORK)).try_for_each(|vma| {
                 let mut copy = vma.part(vma.start, vma.end);
                 // Locks are not inherited.

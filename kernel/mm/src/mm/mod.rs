@@ -11,14 +11,16 @@
 //! rights, waits for an intending writer and looks again before it says so ([`Mm::fault`]): so a MAP_FIXED over
 //! something mapped never shows the hole.
 //!
-//! Lock order: areas (`Rank::AddressSpace`), then a table page (see [`crate::table`]). fork's child is locked by
-//! nobody: only fork knows it.
+//! Lock order: areas (`Rank::AddressSpace`), then, for a change of the tree, the object that an area maps
+//! (`Rank::MemoryObject`); or a table page (see [`crate::table`]). fork's child is locked by nobody but fork and a walk of
+//! reverse mapping, which reads and holds no other space's lock.
 //!
 //! # Counters
 //! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else.
 
 mod advise;
 mod ahead;
+mod audit;
 mod brk;
 mod fault;
 mod fork;
@@ -52,10 +54,11 @@ use crate::table::Tables;
 use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
+pub use audit::{Audit, audit_page};
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
 pub use pin::PinnedPage;
-pub use reverse::for_each_anon_mapping;
+pub use reverse::for_each_mapping;
 pub use spaces::Spaces;
 pub use view::{AreaView, Stats};
 
@@ -122,8 +125,6 @@ pub(crate) struct Areas<M: Machine> {
     pub locked: usize,
     /// What mlockall(MCL_FUTURE) gives new areas.
     pub default_flags: VmFlags,
-    /// Whether mremap has ever left an area away from its home.
-    pub moved: bool,
 }
 
 impl<M: Machine> Areas<M> {
@@ -194,7 +195,6 @@ impl<M: Machine> Mm<M> {
             stack: 0,
             locked: 0,
             default_flags: VmFlags::empty(),
-            moved: false,
         };
         let mm = KArc::try_new(Self {
             machine,
@@ -210,6 +210,8 @@ impl<M: Machine> Mm<M> {
             unproven: AtomicUsize::new(0),
         })?;
         mm.group.set_mm(KArc::as_ptr(&mm));
+        // (fork holds the parent's areas.)
+        mm.areas.intend_as(Rank::AddressSpaceChild).write().tree.set_mm(KArc::as_ptr(&mm));
         Ok(mm)
     }
 

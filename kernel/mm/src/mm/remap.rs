@@ -181,7 +181,6 @@ impl<M: Machine> Mm<M> {
             // No page knows its home yet.
             new.home = to.get() >> PAGE_SHIFT;
         }
-        let at_home = new.is_at_home();
         let new = try_box(new)?;
         let gone = old_len > 0 && !keep;
         let upper = if gone && vma.start < addr && old_end < vma.end {
@@ -192,7 +191,6 @@ impl<M: Machine> Mm<M> {
 
         let mut areas = areas.write();
         let areas = &mut *areas;
-        areas.moved |= !at_home;
         if let Some(vma) = areas.tree.find(addr) {
             self.forget_ahead(vma, addr, old_end);
         }

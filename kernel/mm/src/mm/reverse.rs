@@ -1,42 +1,120 @@
-//! The reverse-mapping walk's work in one space.
+//! From a page to all that map it: the walk over spaces, and its work in each. See [`crate::rmap`].
 
 use super::Mm;
 use crate::addr::{PAGE_SHIFT, Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::frame;
+use crate::object::Object;
 use crate::page::PageState;
-use crate::pte::index;
+use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::AnonGroup;
 use crate::vma::Vma;
+use crate::vma::spans::Key;
+
+impl Pte {
+    /// Whether the entry stands for the page `pfn`: it maps it, or waits for it to be moved.
+    #[inline]
+    pub fn holds(self, pfn: Pfn) -> bool {
+        match self.kind() {
+            None => self.addr().pfn() == pfn,
+            Some(NonPresent::Migration(old)) => old.pfn() == pfn,
+            Some(_) => false,
+        }
+    }
+}
 
 impl<M: Machine> Mm<M> {
+    /// The entry for `addr` as it is now.
+    pub(super) fn entry(&self, addr: UserAddr) -> Pte {
+        self.tables.walk(addr).map_or(Pte::NONE, |leaf| leaf.peek(index(addr.get(), 3)))
+    }
+
     /// Where this space maps the anonymous page `pfn` with this home.
-    pub fn find_anon(&self, pfn: Pfn, home: usize) -> Option<UserAddr> {
+    fn find_anon(&self, pfn: Pfn, home: usize) -> Option<UserAddr> {
         let areas = self.areas.read();
         let at = |vma: &Vma<M>| {
             let offset = home.wrapping_sub(vma.home);
             let addr = (offset < vma.pages()).then(|| vma.start + (offset << PAGE_SHIFT))?;
-            let pte = self.tables.walk(addr)?.peek(index(addr.get(), 3));
-            (pte.is_present() && pte.is_anon() && pte.addr().pfn() == pfn).then_some(addr)
+            self.entry(addr).holds(pfn).then_some(addr)
         };
         let addr = UserAddr::new(home << PAGE_SHIFT);
         let straight = if addr.get() < USER_END { areas.tree.find(addr).and_then(at) } else { None };
-        straight
-            .or_else(|| areas.moved.then(|| areas.tree.iter().filter(|vma| !vma.is_at_home()).find_map(at)).flatten())
+        if straight.is_some() {
+            return straight;
+        }
+        let mut after = None;
+        while let Some(found) = areas.tree.away().find(home, after) {
+            // SAFETY: an area of this tree, which is locked for reading.
+            let there = at(unsafe { found.vma.as_ref() });
+            if there.is_some() {
+                return there;
+            }
+            after = Some(found.key);
+        }
+        None
+    }
+
+    /// Whether this space maps page `index` of the object, which is `pfn`, at `addr`.
+    fn maps_object(&self, addr: UserAddr, object: &KArc<Object<M>>, index: usize, pfn: Pfn) -> bool {
+        let areas = self.areas.read();
+        let is_it = |vma: &&Vma<M>| {
+            vma.index_of(addr) == Some(index)
+                && vma.backing.as_ref().is_some_and(|backing| KArc::ptr_eq(&backing.object, object))
+        };
+        areas.tree.find(addr).filter(is_it).is_some() && self.entry(addr).holds(pfn)
     }
 }
 
-/// Visits every mapping of the anonymous page `pfn`, to which the caller holds a reference, until `visit` answers
-/// `false`. Mappings that come or go meanwhile may be missed or seen.
-pub fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) {
+/// Visits every mapping of the user page `pfn` until `visit` answers `false`. The caller holds a reference to the page,
+/// or knows that it is one of an object's in place. Mappings that come or go meanwhile may be missed or seen. Answers
+/// whether the areas that may map the page stood still: if not, one that was moved, split or merged may have been
+/// missed or seen twice too.
+pub fn for_each_mapping<M: Machine>(machine: M, pfn: Pfn, visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) -> bool {
     let page = frame::page(machine, pfn);
-    if page.state() != PageState::Anon {
-        return;
+    if page.state() == PageState::Anon {
+        for_each_anon_mapping(machine, pfn, visit);
+        return true;
     }
+    let Some((object, index)) = Object::of_page(machine, page) else { return true };
+    for_each_object_mapping(&object, index, pfn, visit)
+}
+
+fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) {
+    let page = frame::page(machine, pfn);
     let home = page.index() as usize;
     // SAFETY: the caller's reference keeps the page anonymous, and an anonymous page is an owner of its group.
     let group = unsafe { KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner())) };
     let Some(group) = group else { return };
     AnonGroup::for_each_space(&group, |mm| mm.find_anon(pfn, home).is_none_or(|addr| visit(mm, addr)));
+}
+
+fn for_each_object_mapping<M: Machine>(
+    object: &KArc<Object<M>>,
+    index: usize,
+    pfn: Pfn,
+    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+) -> bool {
+    let changes = object.mappings().lock().changes();
+    let mut after: Option<Key> = None;
+    loop {
+        let (mm, addr) = {
+            let mappings = object.mappings().lock();
+            let Some(found) = mappings.find(index, after) else { return mappings.changes() == changes };
+            after = Some(found.key);
+            // SAFETY: an area leaves the mappings before it ends, and its space ends after its areas; the mappings are
+            // locked, under which alone an area among them changes its range.
+            unsafe {
+                let (start, first) = (&raw const (*found.vma.as_ptr()).start, found.key.0);
+                (KArc::upgrade(found.mm), *start + ((index - first) << PAGE_SHIFT))
+            }
+        };
+        // A space that ends is no longer one that maps anything.
+        if let Some(mm) = mm
+            && mm.maps_object(addr, object, index, pfn)
+            && !visit(&mm, addr)
+        {
+            return true;
+        }
+    }
 }

@@ -4,7 +4,12 @@
 //! whole pages are mapped where they lie in memory (no copy, no count: the archive never goes away), and shared
 //! anonymous memory, whose pages come into being at the first touch. The page cache, pagers and devices join here.
 //!
-//! Lock order: `Rank::MemoryObject` for the pages that the object owns.
+//! # Reverse mapping
+//! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
+//! ([`Mappings`]). A page that an object owns may outlive it: whoever finds the object through the page does so under
+//! the page lock, under which the end of the object takes its name off the page ([`Object::of_page`]).
+//!
+//! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
 mod radix;
 
@@ -15,8 +20,13 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::fallible::{AllocError, KArc, TryVec};
 use crate::machine::Machine;
 use crate::mm::frame;
+use crate::page::{Page, PageState};
 use crate::sync::{Rank, SpinLock};
+use crate::vma::spans::{BY_INDEX, Spans};
 use radix::Radix;
+
+/// The areas that map an object, by index.
+pub type Mappings<M> = Spans<M, BY_INDEX>;
 
 /// Why an object has no frame for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +75,12 @@ pub struct Object<M: Machine> {
     content: Content,
     /// Frames that the object owns, by index: a reference each.
     owned: SpinLock<Radix, M>,
+    mappings: SpinLock<Mappings<M>, M>,
 }
 
 impl<M: Machine> Object<M> {
-    /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written by anyone.
+    /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written by anyone. Whoever makes
+    /// one keeps it for ever, and makes one for each file: what lies in place names it.
     /// `padded`: the rest of the last page is zeros, so that it too can be mapped where it lies.
     pub fn boot_file(machine: M, start: PhysAddr, len: usize, padded: bool) -> Result<KArc<Self>, AllocError> {
         let words = len.div_ceil(PAGE_SIZE).div_ceil(64);
@@ -86,7 +98,45 @@ impl<M: Machine> Object<M> {
 
     fn make(machine: M, content: Content) -> Result<KArc<Self>, AllocError> {
         let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
-        KArc::try_new(Self { machine, content, owned })
+        let mappings = SpinLock::new(machine, Rank::MemoryObject, Spans::new());
+        let this = KArc::try_new(Self { machine, content, owned, mappings })?;
+        this.name_in_place(KArc::as_ptr(&this).expose_provenance());
+        Ok(this)
+    }
+
+    /// Says on the records of the pages in place whose they are. The page allocator never had most of them.
+    fn name_in_place(&self, owner: usize) {
+        for (index, frame) in (0..self.pages()).map_while(|index| Some((index, self.in_place(index)?))) {
+            frame::page(self.machine, frame.pfn()).set_owner(owner, index as u64);
+        }
+    }
+
+    /// The areas that map this.
+    #[inline]
+    pub(crate) fn mappings(&self) -> &SpinLock<Mappings<M>, M> {
+        &self.mappings
+    }
+
+    /// The object whose page this is, and the page's index in it. The caller holds a reference to the page, or knows
+    /// that it is one in place.
+    pub fn of_page(machine: M, page: &Page) -> Option<(KArc<Self>, usize)> {
+        let in_place = page.state() == PageState::Absent;
+        if !in_place && page.state() != PageState::Object {
+            return None;
+        }
+        // A page in place has an object that never ends, and a record whose flags are not in use.
+        while !in_place && !page.try_lock() {
+            machine.relax();
+        }
+        let owner = core::ptr::with_exposed_provenance::<Self>(page.owner());
+        // SAFETY: the name of an object is on its page until the object takes it off, under the page lock, as a
+        // part of its end: its memory is there.
+        let object = if owner.is_null() { None } else { unsafe { KArc::upgrade(owner) } };
+        let index = page.index() as usize;
+        if !in_place {
+            page.unlock();
+        }
+        object.map(|object| (object, index))
     }
 
     /// Whether this is a file rather than memory.
@@ -159,6 +209,11 @@ impl<M: Machine> Object<M> {
         Some(frame::page(self.machine, pfn).get().then_some(ObjectPage::Counted(pfn)))
     }
 
+    /// Whether the object owns the frame as its page `index`.
+    pub(crate) fn owns(&self, index: usize, pfn: Pfn) -> bool {
+        self.owned.lock().get(index) == Some(pfn.0 as u32)
+    }
+
     /// Whether the page at `index` is in memory.
     pub fn is_resident(&self, index: usize) -> bool {
         self.in_place(index).is_some() || self.owned.lock().get(index).is_some()
@@ -195,7 +250,16 @@ impl<M: Machine> Object<M> {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let machine = self.machine;
+        self.name_in_place(0);
         let mut release = frame::Release::new(machine);
-        self.owned.get_mut().for_each(|pfn| release.page(Pfn(pfn as usize)));
+        self.owned.get_mut().for_each(|pfn| {
+            let page = frame::page(machine, Pfn(pfn as usize));
+            while !page.try_lock() {
+                machine.relax();
+            }
+            page.set_owner(0, 0);
+            page.unlock();
+            release.page(Pfn(pfn as usize));
+        });
     }
 }

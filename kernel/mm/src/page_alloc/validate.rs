@@ -1,9 +1,10 @@
 //! Compares what the counters say with what the records say.
 
 use crate::addr::Pfn;
+use crate::buddy::pageblock::NO_ZONE;
 use crate::buddy::{MAX_ORDER, MigrateType, ORDERS, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use crate::machine::Machine;
-use crate::page::PageState;
+use crate::page::{Page, PageState};
 use crate::zone::MAX_ZONES;
 
 use super::PageAllocator;
@@ -36,6 +37,19 @@ impl<M: Machine> PageAllocator<M> {
     /// Looks at every record and compares. For tests and self-tests, while nobody allocates or frees.
     pub fn validate(&self) -> Result<(), Imbalance> {
         (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0).try_for_each(|zone| self.validate_zone(zone))
+    }
+
+    /// The first frame at or above `from` whose record looks like what is `wanted`.
+    pub fn next_frame(&self, from: Pfn, wanted: impl Fn(&Page) -> bool) -> Option<Pfn> {
+        let blocks = self.topology().pageblocks;
+        (from.0 >> PAGEBLOCK_ORDER..blocks.len()).find_map(|block| {
+            let start = block << PAGEBLOCK_ORDER;
+            if blocks.get(Pfn(start))?.zone() == NO_ZONE {
+                return None;
+            }
+            let frames = start.max(from.0)..start + PAGEBLOCK_PAGES;
+            frames.map(Pfn).find(|pfn| wanted(self.frames().page(*pfn)))
+        })
     }
 
     fn validate_zone(&self, zone: usize) -> Result<(), Imbalance> {

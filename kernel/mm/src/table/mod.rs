@@ -262,6 +262,27 @@ impl<M: Machine> Tables<M> {
         *spare += (level == 3 && live == 0) as usize;
     }
 
+    /// The first entry of `va..end` that looks like what is `wanted`, by its address, and its table. Another CPU may
+    /// change it at once.
+    pub fn next_entry(
+        &self,
+        mut va: UserAddr,
+        end: UserAddr,
+        wanted: impl Fn(Pte) -> bool,
+    ) -> Option<(UserAddr, Leaf<'_, M>)> {
+        while let Some((start, leaf)) = self.next_leaf(va, end) {
+            let base = start.get() & !(LEAF_SPAN - 1);
+            let first = index(start.get(), 3);
+            let found = if leaf.is_vacant() { None } else { (first..ENTRIES).find(|i| wanted(leaf.peek(*i))) };
+            if let Some(i) = found {
+                let at = UserAddr::new(base + (i << LEVEL_SHIFT[3]));
+                return (at < end).then_some((at, leaf));
+            }
+            va = UserAddr::new(base + LEAF_SPAN);
+        }
+        None
+    }
+
     /// All entries that are not empty, with their addresses, for tests and reverse-mapping checks.
     pub fn for_each_entry(&self, mut see: impl FnMut(UserAddr, Pte)) {
         let mut va = UserAddr::new(0);

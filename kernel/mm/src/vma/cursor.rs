@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use super::tree::{AreaTree, Link, at};
 use super::{VmFlags, Vma};
 use crate::addr::UserAddr;
+use crate::fallible::KArc;
 use crate::machine::Machine;
 
 /// Areas that were taken out of a tree, in a chain that needs no memory. Freed when this is dropped.
@@ -109,7 +110,7 @@ impl<M: Machine> Cursor<'_, M> {
 
     /// Moves the first address of the area here, not past its neighbour; what lies above stays what it was.
     pub fn set_start(&mut self, start: UserAddr) {
-        self.edit(|vma| {
+        self.edit_range(|vma| {
             let (home, index) = (vma.home_of(start), vma.index_of(start));
             vma.start = start;
             vma.home = home;
@@ -121,19 +122,55 @@ impl<M: Machine> Cursor<'_, M> {
 
     /// Moves the end of the area here, not past its neighbour.
     pub fn set_end(&mut self, end: UserAddr) {
-        self.edit(|vma| vma.end = end);
+        self.edit_range(|vma| vma.end = end);
     }
 
     /// Changes what the area here is.
     pub fn set_flags(&mut self, flags: VmFlags) {
-        self.edit(|vma| vma.flags = flags);
+        let Some(node) = self.current else { return };
+        // SAFETY: the cursor borrows the tree mutably. Only the field is borrowed: the rest of an area that maps an
+        // object may be read through that.
+        unsafe { (*node.as_ptr()).flags = flags };
+        self.settle(node);
     }
 
     /// `change` leaves the links alone.
-    fn edit(&mut self, change: impl FnOnce(&mut Vma<M>)) {
+    fn edit_range(&mut self, change: impl FnOnce(&mut Vma<M>)) {
         let Some(node) = self.current else { return };
-        // SAFETY: the cursor borrows the tree mutably, so this is the only reference to the node.
-        unsafe { change(&mut *node.as_ptr()) };
+        // SAFETY: the cursor borrows the tree.
+        if unsafe { at(node) }.is_plain() {
+            // SAFETY: the cursor borrows the tree mutably, so this is the only reference to the node.
+            unsafe { change(&mut *node.as_ptr()) };
+        } else {
+            self.edit_known(node, change);
+        }
+        self.settle(node);
+    }
+
+    /// Changes the range of an area that reverse mapping finds by it: not for a moment by a wrong one, or not at all.
+    #[cold]
+    fn edit_known(&mut self, node: NonNull<Vma<M>>, change: impl FnOnce(&mut Vma<M>)) {
+        // SAFETY: the area is in the tree that the cursor borrows mutably, and in the `Spans` that it belongs to
+        // (`AreaTree::enter`). Its object's lock, if any, is held, so the reference for `change` is the only one; the
+        // object lives, since the area's hold on it does not change.
+        unsafe {
+            let object = at(node).backing.as_ref().map(|backing| KArc::as_ptr(&backing.object));
+            let is_away = !at(node).is_at_home();
+            let mut mappings = object.map(|object| (*object).mappings().lock());
+            mappings.iter_mut().for_each(|mappings| mappings.remove(node));
+            if is_away {
+                self.tree.away.remove(node);
+            }
+            change(&mut *node.as_ptr());
+            mappings.iter_mut().for_each(|mappings| mappings.insert(node, self.tree.mm));
+            if is_away {
+                self.tree.away.insert(node, self.tree.mm);
+            }
+        }
+    }
+
+    /// Brings the tree up to date with an area that has changed.
+    fn settle(&mut self, node: NonNull<Vma<M>>) {
         self.tree.retrace(Some(node));
         // SAFETY: the cursor borrows the tree.
         let next = unsafe { at(node) }.links.next;

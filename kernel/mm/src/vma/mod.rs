@@ -5,6 +5,7 @@
 //! `Page` remembers stays true. A Vma that maps an object has an index into that besides.
 
 pub mod cursor;
+pub mod spans;
 #[cfg(test)]
 mod tests;
 pub mod tree;
@@ -112,6 +113,7 @@ pub struct FaultAhead {
 /// See the module.
 pub struct Vma<M: Machine> {
     pub(crate) links: tree::Links<M>,
+    pub(crate) places: spans::Places<M>,
     /// First address.
     pub start: UserAddr,
     /// One past the last address.
@@ -131,6 +133,7 @@ impl<M: Machine> Vma<M> {
     pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
         Self {
             links: tree::Links::default(),
+            places: spans::Places::default(),
             start,
             end,
             flags,
@@ -187,10 +190,17 @@ impl<M: Machine> Vma<M> {
         self.home == self.start.get() >> PAGE_SHIFT
     }
 
+    /// Whether its pages are found by where it lies alone: it is in no [`spans::Spans`].
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.backing.is_none() && self.is_at_home()
+    }
+
     /// A second area with the same properties for `start..end`, a part of this.
     pub fn part(&self, start: UserAddr, end: UserAddr) -> Self {
         Self {
             links: tree::Links::default(),
+            places: spans::Places::default(),
             start,
             end,
             flags: self.flags,

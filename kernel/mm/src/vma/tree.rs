@@ -4,6 +4,9 @@
 //! below itself) and the largest gap in its subtree, so finding an area, a neighbour, or the highest gap of a
 //! size are all O(log n). Areas do not overlap.
 //!
+//! Areas that map an object are also in that object's [`Spans`], and areas that are not at home in the tree's own: both
+//! follow each change of the tree here and in cursor.rs.
+//!
 //! The tree owns its areas; all `unsafe` about their links is in this file and in cursor.rs. Invariant: every link of
 //! a node in the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
 
@@ -12,11 +15,13 @@ use core::cmp::max;
 use core::ptr::NonNull;
 
 use super::cursor::Cursor;
+use super::spans::{BY_HOME, Spans};
 use super::{STACK_GUARD, VmFlags, Vma};
 use crate::addr::UserAddr;
 use crate::machine::Machine;
+use crate::mm::Mm;
 
-pub(super) type Link<M> = Option<NonNull<Vma<M>>>;
+pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
 
 /// A node's place in the tree.
 pub struct Links<M: Machine> {
@@ -42,6 +47,10 @@ pub struct AreaTree<M: Machine> {
     first: Link<M>,
     pub(super) last: Link<M>,
     count: usize,
+    /// The space, for reverse mapping.
+    pub(super) mm: *const Mm<M>,
+    /// The areas that are not at home.
+    pub(super) away: Spans<M, BY_HOME>,
 }
 
 // SAFETY: the tree owns its areas, which can be sent and shared themselves.
@@ -99,7 +108,47 @@ impl<M: Machine> Default for AreaTree<M> {
 impl<M: Machine> AreaTree<M> {
     /// No areas.
     pub const fn new() -> Self {
-        Self { root: None, first: None, last: None, count: 0 }
+        Self { root: None, first: None, last: None, count: 0, mm: core::ptr::null(), away: Spans::new() }
+    }
+
+    /// Says whose areas these are. Before the first one.
+    pub fn set_mm(&mut self, mm: *const Mm<M>) {
+        self.mm = mm;
+    }
+
+    /// The areas that are not at home, by home.
+    pub(crate) fn away(&self) -> &Spans<M, BY_HOME> {
+        &self.away
+    }
+
+    /// Enters an area of this tree where reverse mapping looks for it.
+    #[cold]
+    pub(super) fn enter(&mut self, node: NonNull<Vma<M>>) {
+        // SAFETY: the area is in this tree, so it lives; it is in no `Spans`, and leaves those before it ends.
+        unsafe {
+            let vma = at(node);
+            if let Some(backing) = &vma.backing {
+                backing.object.mappings().lock().insert(node, self.mm);
+            }
+            if !vma.is_at_home() {
+                self.away.insert(node, self.mm);
+            }
+        }
+    }
+
+    /// Takes an area of this tree out from where reverse mapping looks for it.
+    #[cold]
+    pub(super) fn leave(&mut self, node: NonNull<Vma<M>>) {
+        // SAFETY: `enter` put the area in.
+        unsafe {
+            let vma = at(node);
+            if let Some(backing) = &vma.backing {
+                backing.object.mappings().lock().remove(node);
+            }
+            if !vma.is_at_home() {
+                self.away.remove(node);
+            }
+        }
     }
 
     /// How many areas there are.
@@ -327,12 +376,20 @@ impl<M: Machine> AreaTree<M> {
             parent
         };
         self.count += 1;
+        // SAFETY: the node is the tree's own.
+        if !unsafe { at(node) }.is_plain() {
+            self.enter(node);
+        }
         refresh(node);
         self.retrace(parent);
         self.retrace(next);
     }
 
     pub(super) fn unlink(&mut self, node: NonNull<Vma<M>>) -> Box<Vma<M>> {
+        // SAFETY: the node is the tree's own.
+        if !unsafe { at(node) }.is_plain() {
+            self.leave(node);
+        }
         // SAFETY: the tree is borrowed mutably, the node and all that its links lead to are its own, and each
         // reference to links ends with its statement.
         let (from, next) = unsafe {
@@ -379,7 +436,7 @@ impl<M: Machine> AreaTree<M> {
         unsafe { Box::from_raw(node.as_ptr()) }
     }
 
-    /// Checks order, balance, gaps and threading against their definitions.
+    /// Checks order, balance, gaps, threading and what reverse mapping knows against their definitions.
     pub fn validate(&self) {
         fn walk<M: Machine>(tree: &AreaTree<M>, link: Link<M>, parent: Link<M>, n: &mut usize) -> (i32, usize) {
             let Some(node) = link else { return (0, 0) };
@@ -411,6 +468,9 @@ impl<M: Machine> AreaTree<M> {
             link = unsafe { at(node) }.links.prev;
         }
         assert_eq!(back, n);
+        self.away.validate();
+        let away: usize = self.iter().filter(|vma| !vma.is_at_home()).count();
+        assert_eq!(self.away.len(), away, "areas away from home");
     }
 }
 
@@ -418,6 +478,10 @@ impl<M: Machine> Drop for AreaTree<M> {
     fn drop(&mut self) {
         let mut link = self.first;
         while let Some(node) = link {
+            // SAFETY: the node is the tree's own.
+            if !unsafe { at(node) }.is_plain() {
+                self.leave(node);
+            }
             // SAFETY: the tree is going; every node came from a box and is freed once, after its successor
             // has been read.
             let vma = unsafe { Box::from_raw(node.as_ptr()) };

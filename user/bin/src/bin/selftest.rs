@@ -1,5 +1,6 @@
 //! selftest: runs the programs of /tests, or those named, and prints one TAP line for each: whether all its checks
-//! passed, it exited with 0, and the kernel's books are what they were before. `-v` shows every check.
+//! passed, it exited with 0, the kernel's books are what they were before, and its reverse map agrees with all page
+//! tables. `-v` shows every check.
 
 #![no_std]
 #![no_main]
@@ -12,7 +13,7 @@ use core::ffi::CStr;
 
 use quire_bin::Options;
 use quire_rt::abi::flags::{Open, sig};
-use quire_rt::abi::layout::Books;
+use quire_rt::abi::layout::{Books, MapAudit};
 use quire_rt::process::Status;
 use quire_rt::{Errno, env, eprintln, fs, info, io, println, process, time};
 
@@ -47,13 +48,16 @@ fn main() -> i32 {
         let before = at_rest();
         let status = run(Some(path), &mut report);
         let books = before.and_then(settled);
+        let audit = audited();
         let milliseconds = (time::monotonic() - begin) / 1_000_000;
-        let good = status == Ok(Status::Exited(0)) && report.failed == 0 && report.checks > 0 && balanced(&books);
+        let good = status == Ok(Status::Exited(0)) && report.failed == 0 && report.checks > 0;
+        let good = good && balanced(&books) && agrees(&audit);
         failures += !good as u32;
         let word = if good { "ok" } else { "not ok" };
         println!("{word} {} - {name}: {} checks in {milliseconds} ms", number + 1, report.checks);
         if !good {
             explain(status, &report, &books);
+            explain_audit(&audit);
         }
     }
     println!("1..{}", programs.len());
@@ -110,6 +114,36 @@ fn settled(before: Books) -> Balance {
             return Ok((before, after));
         }
         time::sleep_ms(5);
+    }
+}
+
+/// A kernel that cannot compare has nothing that differs.
+fn agrees(audit: &Result<MapAudit, Errno>) -> bool {
+    match audit {
+        Ok(audit) => audit.entries > 0 && audit.pages > 0 && audit.unlisted == 0 && audit.miscounted == 0,
+        Err(error) => *error == Errno::ENOSYS,
+    }
+}
+
+/// The reverse map against the page tables, once nobody changes them.
+fn audited() -> Result<MapAudit, Errno> {
+    let limit = time::monotonic() + SETTLE_MS * 1_000_000;
+    loop {
+        let audit = info::audit();
+        if agrees(&audit) || audit.is_err() || time::monotonic() > limit {
+            return audit;
+        }
+        time::sleep_ms(5);
+    }
+}
+
+fn explain_audit(audit: &Result<MapAudit, Errno>) {
+    match audit {
+        Ok(audit) => println!(
+            "# page tables: {} of {} entries are not in the reverse map; {} of {} pages have other holders than it lists",
+            audit.unlisted, audit.entries, audit.miscounted, audit.pages
+        ),
+        Err(error) => println!("# page tables and reverse map cannot be compared: {error}"),
     }
 }
 

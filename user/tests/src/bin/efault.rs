@@ -134,6 +134,7 @@ fn out_of_kernel(checks: &mut Checks, bad: usize, what: &str, [read, write, file
                 ("info", raw(QUIRE_INFO, [info::SYSTEM, 0, bad, size])),
                 ("log", raw(QUIRE_LOG, [bad, 64, 0])),
                 ("books", raw(QUIRE_BOOKS, [bad, books])),
+                ("audit", raw(QUIRE_AUDIT, [bad, size_of::<quire_rt::abi::layout::MapAudit>()])),
             ],
             what,
         );

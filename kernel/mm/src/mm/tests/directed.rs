@@ -1,6 +1,10 @@
 //! One behaviour a test.
 
+use std::vec::Vec;
+
 use super::*;
+use crate::addr::Pfn;
+use crate::mm::{audit_page, for_each_mapping};
 
 #[test]
 fn a_page_is_zero_then_what_was_written() {
@@ -126,6 +130,26 @@ fn a_stack_grows_until_its_limit_and_keeps_its_distance() {
 }
 
 #[test]
+fn a_moved_stack_ends_where_it_would_have_ended_unmoved() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (at, to) = (0x20 * PAGE, 0x7000_0000);
+    map_at(&mm, at, PAGE, RW, Map::FIXED | Map::GROWSDOWN).unwrap();
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    // (An empty area takes a new home when it moves.)
+    rig.write(&mm, at, 1).unwrap();
+    mm.remap(at, PAGE, PAGE, flags, to).unwrap();
+    assert_eq!(rig.write(&mm, to - 0x21 * PAGE, 2), Err(FaultError::Unmapped));
+    rig.write(&mm, to - 0x20 * PAGE, 2).unwrap();
+    assert_eq!(mm.stats().stack, 0x21);
+    mm.validate();
+    let pfn = mm.pin(to - 0x20 * PAGE, false).unwrap().pfn();
+    let mut found = None;
+    for_each_mapping(rig.sim, pfn, |_, va| found.replace(va.get()).is_none());
+    assert_eq!(found, Some(to - 0x20 * PAGE));
+}
+
+#[test]
 fn a_sparse_toucher_grows_by_a_tenth_at_most_and_a_sequential_one_faults_seldom() {
     let rig = Rig::new(128);
     for run in 1..6 {
@@ -190,7 +214,7 @@ fn mremap_moves_pages_and_reverse_mapping_finds_them() {
     let child = mm.fork().unwrap();
     let pfn = mm.pin(to, false).unwrap().pfn();
     let mut found = std::vec::Vec::new();
-    crate::mm::for_each_anon_mapping(rig.sim, pfn, |mm, va| {
+    for_each_mapping(rig.sim, pfn, |mm, va| {
         found.push((KArc::as_ptr(mm), va.get()));
         true
     });
@@ -256,4 +280,81 @@ fn mremap_moves_whole_tables_as_such() {
     rig.idle(0);
     drop(mm);
     rig.assert_balanced();
+}
+
+/// All (space, page) at which `pfn` is mapped, as reverse mapping says.
+fn mappings(rig: &Rig, pfn: Pfn) -> Vec<(*const Mm<&'static Sim>, usize)> {
+    let mut found = Vec::new();
+    for_each_mapping(rig.sim, pfn, |mm, va| {
+        found.push((KArc::as_ptr(mm), va.get()));
+        true
+    });
+    found.sort();
+    found
+}
+
+#[test]
+fn a_page_of_an_object_knows_all_that_map_it() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (at, other) = (0x4000_0000, 0x5000_0000);
+    map_at(&mm, at, 8 * PAGE, RW, Map::FIXED | Map::SHARED).unwrap();
+    (0..8).for_each(|page| rig.write(&mm, at + page * PAGE, page as u64).unwrap());
+    let pfn = mm.pin(at + 3 * PAGE, false).unwrap().pfn();
+    let me = KArc::as_ptr(&mm);
+    assert_eq!(mappings(&rig, pfn), [(me, at + 3 * PAGE)]);
+    // Cut above and below it, moved, doubled (an old length of 0 does that), forked.
+    mm.unmap(at + 5 * PAGE, PAGE).unwrap();
+    mm.protect(at + 2 * PAGE, 2 * PAGE, Prot::READ).unwrap();
+    assert_eq!(mappings(&rig, pfn), [(me, at + 3 * PAGE)]);
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    mm.remap(at + 3 * PAGE, PAGE, PAGE, flags, other).unwrap();
+    assert_eq!(mappings(&rig, pfn), [(me, other)]);
+    mm.remap(other, 0, PAGE, flags, other + 16 * PAGE).unwrap();
+    assert_eq!(mappings(&rig, pfn), [(me, other)], "the double is not touched yet");
+    assert_eq!(rig.read(&mm, other + 16 * PAGE), Ok(3));
+    let child = mm.fork().unwrap();
+    assert_eq!(rig.read(&child, other), Ok(3));
+    let mut expected = [(me, other), (me, other + 16 * PAGE), (KArc::as_ptr(&child), other)];
+    expected.sort();
+    assert_eq!(mappings(&rig, pfn), expected);
+    assert!(audit_page(rig.sim, pfn));
+    assert_eq!(Mm::audit(&child, || true), crate::mm::Audit { entries: 1, unlisted: 0 });
+    rig.idle(0);
+    drop(child);
+    mm.unmap(other, PAGE).unwrap();
+    assert_eq!(mappings(&rig, pfn), [(me, other + 16 * PAGE)]);
+    assert!(audit_page(rig.sim, pfn));
+    // What outlives its object is nobody's.
+    let held = mm.pin(other + 16 * PAGE, false).unwrap();
+    drop(mm);
+    assert_eq!(mappings(&rig, held.pfn()), []);
+    drop(held);
+    rig.assert_balanced();
+}
+
+#[test]
+fn areas_away_from_home_are_found_among_many() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (at, to) = (0x4000_0000, 0x5000_0000);
+    let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
+    // Each new page at `at` has the home of those that were moved away before.
+    let pages: Vec<Pfn> = (0..20)
+        .map(|n| {
+            map_at(&mm, at, PAGE, RW, Map::FIXED).unwrap();
+            rig.write(&mm, at, n as u64).unwrap();
+            mm.remap(at, PAGE, PAGE, flags, to + 2 * n * PAGE).unwrap();
+            mm.pin(to + 2 * n * PAGE, false).unwrap().pfn()
+        })
+        .collect();
+    let check = |gone: usize| {
+        for (n, pfn) in pages.iter().enumerate().skip(gone) {
+            assert_eq!(mappings(&rig, *pfn), [(KArc::as_ptr(&mm), to + 2 * n * PAGE)]);
+        }
+        mm.validate();
+    };
+    check(0);
+    mm.unmap(to, 10 * PAGE).unwrap();
+    check(5);
 }

@@ -16,7 +16,7 @@ use super::{PAGE, Rig, Space};
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
-use crate::mm::{Access, Limit, MapRequest, Mm, MmLayout, for_each_anon_mapping};
+use crate::mm::{Access, Limit, MapRequest, Mm, MmLayout, for_each_mapping};
 use crate::object::Object;
 use crate::page_alloc::{FaultInjection, Gfp};
 use crate::sim::Sim;
@@ -57,8 +57,9 @@ impl Pair {
         let sim = self.rig.sim;
         let pfn = sim.pages().alloc_raw(3, Gfp::KERNEL | Gfp::ZERO).unwrap();
         self.frames.push(pfn);
-        let start = pfn.addr() + skew;
-        // SAFETY: eight frames, all this test's, hold `skew + len` bytes.
+        // Frames inside of the block: like those of a boot archive, they are nobody's to the page allocator.
+        let start = pfn.addr() + PAGE + skew;
+        // SAFETY: seven frames, all this test's, hold `skew + len` bytes.
         let bytes = unsafe { std::slice::from_raw_parts_mut(sim.direct_map(start), len) };
         for (n, byte) in bytes.iter_mut().enumerate() {
             *byte = (n / PAGE * 31 + n % 8 + skew) as u8;
@@ -230,7 +231,7 @@ impl Pair {
                 // SAFETY: a mapped frame of the simulated machine; one thread runs.
                 let word = unsafe { at.read() };
                 assert_eq!(Ok(word), p.model.pages[&page].word(), "content of page {page:#x} of process {number}");
-                if pte.is_anon() {
+                if pte.addr() != self.rig.sim.spaces().zero_page() {
                     mappings.entry(pte.addr().pfn().0).or_default().insert((KArc::as_ptr(&p.mm).addr(), page));
                 }
             });
@@ -240,7 +241,7 @@ impl Pair {
         }
         for (pfn, expected) in mappings {
             let mut found = BTreeSet::new();
-            for_each_anon_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
+            for_each_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
                 found.insert((KArc::as_ptr(mm).addr(), va.get() / PAGE));
                 true
             });

@@ -1,0 +1,102 @@
+//! The self-test of reverse mapping: it and the page tables say the same.
+//!
+//! Two looks, of which each finds what the other cannot: every entry is listed, once, by the walk from its page
+//! ([`Mm::audit`]), and every page is held by exactly what its walk lists ([`audit_page`]). Spaces that run meanwhile may
+//! show what is about to be right: who finds a disagreement asks again.
+
+use super::Mm;
+use super::reverse::for_each_mapping;
+use crate::addr::{Pfn, USER_END, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::frame::{self, Release};
+use crate::page::PageState;
+use crate::pte::{NonPresent, Pte, index};
+
+/// What a look at a space found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Entries that stand for a page.
+    pub entries: usize,
+    /// Of these, those that the walk from their page does not list, or not once.
+    pub unlisted: usize,
+}
+
+impl<M: Machine> Mm<M> {
+    /// Looks up the page of each entry of this space. The areas are locked for one entry at a time, and not during the
+    /// walks. Stops when `go_on` answers `false`; it is asked before each entry.
+    pub fn audit(this: &KArc<Self>, mut go_on: impl FnMut() -> bool) -> Audit {
+        let mut audit = Audit::default();
+        let mut from = UserAddr::new(0);
+        while go_on()
+            && let Some((addr, pte, held)) = this.hold_next(from)
+        {
+            from = addr + crate::addr::PAGE_SIZE;
+            audit.entries += 1;
+            let pfn = match pte.kind() {
+                Some(NonPresent::Migration(old)) => old.pfn(),
+                _ => pte.addr().pfn(),
+            };
+            let mut listed = 0;
+            let steady = for_each_mapping(this.machine, pfn, |mm, at| {
+                listed += (KArc::ptr_eq(mm, this) && at == addr) as usize;
+                true
+            });
+            let still_there = || this.areas.read().tree.find(addr).is_some() && this.entry(addr) == pte;
+            audit.unlisted += (listed != 1 && steady && still_there()) as usize;
+            if held {
+                Release::new(this.machine).page(pfn);
+            }
+        }
+        audit
+    }
+
+    /// The first entry at or above `from` that stands for a page other than the zero page, and whether this has taken a
+    /// reference to the page.
+    fn hold_next(&self, from: UserAddr) -> Option<(UserAddr, Pte, bool)> {
+        let _areas = self.areas.read();
+        let zero = self.machine.spaces().zero_page();
+        let mut from = from;
+        loop {
+            let stands = |pte: Pte| match pte.kind() {
+                None => pte.addr() != zero,
+                Some(NonPresent::Migration(_)) => true,
+                Some(NonPresent::None | NonPresent::Swap(_) | NonPresent::Marker(_)) => false,
+            };
+            let (addr, leaf) = self.tables.next_entry(from, UserAddr::new(USER_END), stands)?;
+            from = addr + crate::addr::PAGE_SIZE;
+            let guard = leaf.lock();
+            let pte = guard.get(index(addr.get(), 3));
+            if !stands(pte) {
+                continue;
+            }
+            let counted = match pte.kind() {
+                Some(NonPresent::Migration(old)) => Some(old.pfn()),
+                _ => (!pte.is_special()).then_some(pte.addr().pfn()),
+            };
+            if counted.is_none_or(|pfn| frame::page(self.machine, pfn).get()) {
+                return Some((addr, pte, counted.is_some()));
+            }
+        }
+    }
+}
+
+/// Whether the user page `pfn`, if it is one, has a reference for each of its mappings, one for the object that owns it,
+/// and no more.
+pub fn audit_page<M: Machine>(machine: M, pfn: Pfn) -> bool {
+    let page = frame::page(machine, pfn);
+    if ![PageState::Anon, PageState::Object].into_iter().any(|state| page.get_if(state)) {
+        return true;
+    }
+    let mut holders = 1;
+    let steady = for_each_mapping(machine, pfn, |_, _| {
+        holders += 1;
+        true
+    });
+    if let Some((object, index)) = crate::object::Object::of_page(machine, page) {
+        holders += object.owns(index, pfn) as u32;
+    }
+    let counted = page.refs();
+    Release::new(machine).page(pfn);
+    !steady || holders == counted
+}

@@ -1,0 +1,60 @@
+//! The self-test of reverse mapping over all processes. See [`quire_mm::mm::Mm::audit`].
+
+use quire_abi::Errno;
+use quire_abi::layout::MapAudit;
+use quire_mm::addr::Pfn;
+use quire_mm::fallible::KArc;
+use quire_mm::mm::audit_page;
+use quire_mm::page::{Page, PageState};
+
+use super::{Mm, PAGES};
+use crate::task::process::TABLE;
+use crate::task::sched;
+use crate::task::signal::interrupts;
+use crate::task::thread::current;
+use crate::task::wait::Sleep;
+use crate::vm::Cpu;
+
+/// Looks at every space, then at every user page. EINTR when a signal wants the thread.
+pub fn run() -> Result<MapAudit, Errno> {
+    let mut found = MapAudit::default();
+    let mut last = 0;
+    while let Some((pid, mm)) = next_space(last) {
+        last = pid;
+        if let Some(mm) = mm {
+            let audit = Mm::audit(&mm, || !interrupted());
+            found.entries += audit.entries as u64;
+            found.unlisted += audit.unlisted as u64;
+        }
+        pause()?;
+    }
+    let is_user = |page: &Page| matches!(page.state(), PageState::Anon | PageState::Object);
+    let mut from = Pfn(0);
+    while let Some(pfn) = PAGES.next_frame(from, is_user) {
+        from = Pfn(pfn.0 + 1);
+        found.pages += 1;
+        found.miscounted += !audit_page(Cpu, pfn) as u64;
+        pause()?;
+    }
+    Ok(found)
+}
+
+/// The first process with a higher number, and its space if it has one.
+fn next_space(after: u32) -> Option<(u32, Option<KArc<Mm>>)> {
+    let process = TABLE.lock().processes().find(|process| process.pid > after).cloned()?;
+    let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
+    Some((process.pid, mm))
+}
+
+fn interrupted() -> bool {
+    interrupts(current(), Sleep::Interruptible)
+}
+
+/// Lets others run.
+fn pause() -> Result<(), Errno> {
+    if interrupted() {
+        return Err(Errno::EINTR);
+    }
+    sched::yield_now();
+    Ok(())
+}
