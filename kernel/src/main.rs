@@ -10,6 +10,8 @@ mod arch;
 mod boot;
 mod console;
 mod ipc;
+#[cfg(feature = "selftest")]
+mod selftest;
 mod syscall;
 mod task;
 mod trap;
@@ -73,6 +75,8 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     irq::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
     boot::init_this_cpu(0).unwrap_or_else(|e| boot::stop("no memory for the idle thread", &e));
     boot::start_secondaries(board);
+    #[cfg(feature = "selftest")]
+    selftest::run();
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();
     sched::idle_loop()
@@ -85,5 +89,7 @@ extern "C" fn secondary_main() -> ! {
     if !ready {
         cpu::park();
     }
+    #[cfg(feature = "selftest")]
+    selftest::serve();
     sched::idle_loop()
 }

@@ -51,9 +51,18 @@ impl Machine {
 
     /// Boots, lets the shell run the commands, and returns when the machine is off.
     pub fn exec(&self, commands: &str) -> Outcome {
-        let done = self.command().args(["--exec", commands]).output().expect("xtask starts");
+        self.run(&["--exec", commands])
+    }
+
+    /// Boots the kernel that checks its own memory manager, and returns when the machine is off.
+    pub fn selftest(&self) -> Outcome {
+        self.run(&["--selftest"])
+    }
+
+    fn run(&self, options: &[&str]) -> Outcome {
+        let done = self.command().args(options).output().expect("xtask starts");
         Outcome {
-            run: format!("{} --exec '{commands}'", self.options.join(" ")),
+            run: format!("{} {options:?}", self.options.join(" ")),
             status: done.status.code().expect("xtask ends by itself"),
             output: text(&done.stdout),
             log: text(&done.stderr),

@@ -28,7 +28,12 @@ pub struct Built {
 impl Built {
     /// Where a build of this kind is, whether or not it was made yet.
     pub fn at(workspace: &Workspace, options: &BuildOptions) -> Built {
-        let dir = workspace.out.join(if options.debug { "debug" } else { "release" });
+        let dir = workspace.out.join(match (options.selftest, options.debug) {
+            (false, false) => "release",
+            (false, true) => "debug",
+            (true, false) => "selftest",
+            (true, true) => "selftest-debug",
+        });
         Built { image: dir.join("kernel.img"), root: dir.join("root") }
     }
 
@@ -52,13 +57,22 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
         setup::device_tree()?;
     }
     let workspace = Workspace::find()?;
-    let profile: &[&str] = if options.debug { &[] } else { &["--release"] };
+    let mut extra = vec![];
+    if !options.debug {
+        extra.push("--release");
+    }
+    if options.selftest {
+        extra.extend(["--features", "selftest"]);
+    }
     let built = Built::at(&workspace, options);
 
-    let made = workspace.build(&[KERNEL_PACKAGE], KERNEL_TARGET, profile)?;
+    let made = workspace.build(&[KERNEL_PACKAGE], KERNEL_TARGET, &extra)?;
     let Some(elf) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
     let elf = fs::read(&elf.path)?;
-    write_root(&workspace, &built.root, &elf)?;
+    write_root(&built.root, &elf)?;
+    if !options.selftest {
+        add_programs(&workspace, &built.root)?;
+    }
     fs::write(&built.image, kernel::raw_image(&elf)?)?;
 
     let archive = built.archive(&[], None)?;
@@ -68,13 +82,18 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     Ok(built)
 }
 
-/// Lays out the boot archive's files as a directory, from nothing.
-fn write_root(workspace: &Workspace, root: &Path, kernel_elf: &[u8]) -> Result<()> {
+/// Lays out the boot archive's files as a directory, from nothing: what the kernel itself needs.
+fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root)?;
     }
     fs::create_dir_all(root.join("boot"))?;
     fs::write(root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)?;
+    Ok(())
+}
+
+/// Adds what runs on the kernel.
+fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
     copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
     for program in programs(workspace)? {
         let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;

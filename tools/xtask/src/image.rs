@@ -53,7 +53,7 @@ pub fn image(options: &ImageOptions) -> Result<u8> {
 pub fn rpi4() -> Result<Vec<u8>> {
     let firmware = setup::firmware()?;
     let device_tree = fs::read(setup::device_tree()?)?;
-    let built = build::build(&BuildOptions { board: Board::Rpi4, debug: false })?;
+    let built = build::build(&BuildOptions { board: Board::Rpi4, debug: false, selftest: false })?;
     let files: [(&str, Vec<u8>); 8] = [
         ("LICENCE.broadcom", fs::read(firmware.licence)?),
         ("bcm2711-rpi-4-b.dtb", device_tree),

@@ -50,6 +50,9 @@ pub struct BuildOptions {
     /// Build the kernel with its debug assertions, little optimized.
     #[arg(long)]
     pub debug: bool,
+    /// Build the kernel that checks its own memory manager in place of starting init, and powers off.
+    #[arg(long)]
+    pub selftest: bool,
 }
 
 #[derive(Args, Clone)]
@@ -65,7 +68,7 @@ pub struct RunOptions {
     #[arg(long, value_name = "HOST[:GUEST]")]
     pub add: Vec<AddedFile>,
     /// Let the shell run these commands and power off; standard output carries what they print.
-    #[arg(long, value_name = "COMMANDS", allow_hyphen_values = true)]
+    #[arg(long, value_name = "COMMANDS", allow_hyphen_values = true, conflicts_with = "selftest")]
     pub exec: Option<String>,
     /// Stop the machine after this many seconds, with exit status 124.
     #[arg(long, value_name = "SECONDS")]

@@ -1,6 +1,6 @@
 //! Boots a machine: to the shell in this terminal, or for commands whose output and status are wanted.
 //!
-//! With `--exec` each serial port of the machine is one end of a socket pair. The first one's bytes go to
+//! With `--exec` (or `--selftest`) each serial port of the machine is one end of a socket pair. The first one's bytes go to
 //! standard output unchanged, the second one's (kernel messages) to standard error. A guest's exit status
 //! comes out of QEMU by semihosting. The boot archive is a file without a name that QEMU inherits, so runs
 //! go on side by side and leave nothing behind.
@@ -59,15 +59,20 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         (None, Board::Virt) => {}
     }
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    match options.exec {
-        Some(_) => exec(qemu, inherited, deadline),
-        None => interact(qemu, inherited, deadline),
+    match runs_alone(options) {
+        true => exec(qemu, inherited, deadline),
+        false => interact(qemu, inherited, deadline),
     }
+}
+
+/// Whether nobody types: the machine does something and powers off.
+fn runs_alone(options: &RunOptions) -> bool {
+    options.exec.is_some() || options.build.selftest
 }
 
 fn kernel_arguments(options: &RunOptions) -> String {
     let mut arguments = String::from("console=serial0");
-    if options.exec.is_some() {
+    if runs_alone(options) {
         arguments += " log=serial1 semihosting";
     }
     if let Some(more) = &options.append {

@@ -96,11 +96,13 @@ pub fn test(options: &TestOptions) -> Result<u8> {
     Ok(u8::from(tally.failed > 0 || tally.passed == 0))
 }
 
-/// The optimized build and, for the whole matrix, the one with debug assertions.
+/// The optimized build and, for the whole matrix, the one with debug assertions; of each the kernel's self-test too.
 fn build_all(quick: bool) -> Result<()> {
-    build::build(&BuildOptions { board: Board::Virt, debug: false })?;
-    if !quick {
-        build::build(&BuildOptions { board: Board::Virt, debug: true })?;
+    let debug: &[bool] = if quick { &[false] } else { &[false, true] };
+    for &debug in debug {
+        for selftest in [false, true] {
+            build::build(&BuildOptions { board: Board::Virt, debug, selftest })?;
+        }
     }
     Ok(())
 }

@@ -1,0 +1,75 @@
+//! Checks of the contiguous memory areas: taken as a whole and in parts, lent to movable pages and taken back.
+
+use quire_mm::addr::Pfn;
+use quire_mm::cma::{CmaError, CmaInfo};
+use quire_mm::page_alloc::{Gfp, PageList};
+
+use super::memory::fill_with;
+use super::{Outcome, Wrong, expect, some};
+use crate::vm::PAGES;
+
+pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+    ("cma: the whole area, and again", whole),
+    ("cma: parts of any size and alignment", parts),
+    ("cma: the whole area after its borrowers are gone", after_borrowers),
+];
+
+fn areas() -> impl Iterator<Item = (usize, CmaInfo)> {
+    (0..).map_while(|area| PAGES.cma_info(area).map(|info| (area, info)))
+}
+
+fn take(area: usize, pages: usize, align_order: u32) -> Result<Pfn, CmaError> {
+    PAGES.cma_alloc(area, pages, align_order, None)
+}
+
+#[track_caller]
+fn give(area: usize, start: Pfn, pages: usize) -> Outcome {
+    // SAFETY: the checks give back what `take` gave them, once.
+    expect(unsafe { PAGES.cma_release(area, start, pages) }.is_ok(), "taken back")
+}
+
+fn whole() -> Outcome {
+    for (area, info) in areas() {
+        for _ in 0..3 {
+            let start = some(take(area, info.pages, 0).ok(), "the whole area")?;
+            expect(start == info.start, "from its first page")?;
+            expect(take(area, 1, 0) == Err(CmaError::NoSpace), "nothing is left")?;
+            give(area, start, info.pages)?;
+        }
+    }
+    expect(take(areas().count(), 1, 0) == Err(CmaError::BadRequest), "an area that there is not")
+}
+
+fn parts() -> Outcome {
+    for (area, info) in areas() {
+        for (pages, align_order) in [(1, 0), (3, 2), (100, 4), (512, 9), (info.pages / 2, 0)] {
+            let start = some(take(area, pages, align_order).ok(), "a part")?;
+            expect(start.0.is_multiple_of(1 << align_order), "aligned as it was asked")?;
+            let other = some(take(area, 1, 0).ok(), "another part")?;
+            expect(other < start || other.0 >= start.0 + pages, "apart from the first")?;
+            give(area, other, 1)?;
+            give(area, start, pages)?;
+            // SAFETY: it is refused, since nobody has it.
+            let twice = unsafe { PAGES.cma_release(area, start, pages) };
+            expect(twice == Err(CmaError::BadRequest), "not taken back twice")?;
+        }
+    }
+    Ok(())
+}
+
+fn after_borrowers() -> Outcome {
+    for (area, info) in areas() {
+        let mut borrowed = PageList::new();
+        fill_with(Gfp::HIGHUSER_MOVABLE, &mut borrowed);
+        let lent = take(area, info.pages, 0);
+        // SAFETY: `fill_with` allocated the blocks, and nobody else knows of them.
+        unsafe { PAGES.free_batch(&mut borrowed) };
+        match lent {
+            Err(CmaError::NoSpace) => {}
+            _ => return expect(false, "pages that are lent were given away"),
+        }
+        let start = take(area, info.pages, 0).map_err(|_| Wrong::here("the whole area, once they are gone"))?;
+        give(area, start, info.pages)?;
+    }
+    Ok(())
+}

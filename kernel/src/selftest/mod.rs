@@ -1,0 +1,120 @@
+//! The self-test build (cargo feature `selftest`): in place of init the kernel checks its own memory manager, with all
+//! CPUs of the machine that it runs on, and switches the machine off.
+//!
+//! Each check prints one line of TAP on the console, and after each the books must balance: what it took is back, and
+//! the page allocator's counters agree with its records. The kernel argument `selftest=bench` runs the
+//! microbenchmarks ([`bench`]) instead.
+//!
+//! [`crew`] makes the CPUs work together; the other modules are the checks of one part each.
+
+mod bench;
+mod books;
+mod cma;
+mod crew;
+mod memory;
+mod pages;
+mod random;
+mod slab;
+mod spaces;
+
+use core::fmt::{self, Write};
+use core::panic::Location;
+
+use quire_mm::fallible::AllocError;
+use quire_platform::bootargs;
+
+use crate::boot::{BOARD, power};
+use crate::console::serial;
+use books::Books;
+
+pub use crew::serve;
+
+/// What was found wrong, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Wrong {
+    at: &'static Location<'static>,
+    what: &'static str,
+}
+
+impl Wrong {
+    /// At the caller's place.
+    #[track_caller]
+    fn here(what: &'static str) -> Wrong {
+        Wrong { at: Location::caller(), what }
+    }
+}
+
+/// What comes of a check.
+pub type Outcome<T = ()> = Result<T, Wrong>;
+
+/// What must be so.
+#[track_caller]
+fn expect(holds: bool, what: &'static str) -> Outcome {
+    if holds { Ok(()) } else { Err(Wrong::here(what)) }
+}
+
+/// What must have been allocated.
+#[track_caller]
+fn got<T>(result: Result<T, AllocError>, what: &'static str) -> Outcome<T> {
+    let at = Location::caller();
+    result.map_err(|_| Wrong { at, what })
+}
+
+/// As [`got`], for the slab's way of saying so.
+#[track_caller]
+fn some<T>(option: Option<T>, what: &'static str) -> Outcome<T> {
+    got(option.ok_or(AllocError), what)
+}
+
+/// The checks, in their order.
+const CHECKS: &[&[(&str, fn() -> Outcome)]] =
+    &[pages::CHECKS, slab::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
+
+/// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.
+pub fn run() {
+    let wanted = bootargs::find(BOARD.get().chosen.bootargs.as_str(), "selftest");
+    let failed = if wanted == Some("bench") { bench::run() } else { run_checks() };
+    power::off(u32::from(failed != 0))
+}
+
+/// Answers how many failed.
+fn run_checks() -> usize {
+    say(format_args!("# {} CPUs, {} pages", crew::size(), crate::vm::PAGES.total_managed()));
+    spaces::warm_up();
+    let (mut count, mut failed) = (0, 0);
+    for (name, check) in CHECKS.iter().copied().flatten() {
+        count += 1;
+        let outcome = balanced(*check);
+        failed += usize::from(outcome.is_err());
+        match outcome {
+            Ok(()) => say(format_args!("ok {count} - {name}")),
+            Err(Wrong { at, what }) => {
+                say(format_args!("not ok {count} - {name}"));
+                say(format_args!("# {}:{}: {what}", at.file(), at.line()));
+            }
+        }
+    }
+    say(format_args!("1..{count}"));
+    say(format_args!("# {failed} failed"));
+    failed
+}
+
+/// Runs a check between two looks at the books.
+fn balanced(check: fn() -> Outcome) -> Outcome {
+    let before = Books::settled()?;
+    check()?;
+    before.compare(&Books::settled()?)
+}
+
+/// One line on the console.
+fn say(line: fmt::Arguments<'_>) {
+    struct Console;
+    impl Write for Console {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            serial::write_console(text.as_bytes());
+            Ok(())
+        }
+    }
+    // The console cannot fail.
+    let _ = write!(Console, "{line}\r\n");
+}
