@@ -66,6 +66,17 @@ bitflags! {
         const DONTUNMAP = 4;
     }
 
+    /// `msync` flags.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Msync: u32 {
+        /// Write-back may happen later: nothing to do, since the kernel knows what is dirty.
+        const ASYNC = 1;
+        /// Other mappings of the file are to see the change.
+        const INVALIDATE = 2;
+        /// Returns when everything has been written back.
+        const SYNC = 4;
+    }
+
     /// `clone` flags; the low byte is the signal at exit.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Clone: u64 {
@@ -148,6 +159,7 @@ pub mod madv {
     pub const PAGEOUT: i32 = 21;
     pub const POPULATE_READ: i32 = 22;
     pub const POPULATE_WRITE: i32 = 23;
+    pub const DONTNEED_LOCKED: i32 = 24;
 }
 
 /// Signal numbers.

@@ -1,7 +1,7 @@
 //! brk, mmap and what changes mappings.
 
 use quire_abi::Errno;
-use quire_abi::flags::{Map, Mremap, Prot};
+use quire_abi::flags::{Map, Mremap, Msync, Prot};
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
@@ -67,6 +67,11 @@ pub fn madvise(a: Args) -> Answer {
     mm()?.advise(a.word(0), a.word(1), a.int(2)).map(|()| 0)
 }
 
+pub fn msync(a: Args) -> Answer {
+    let flags = Msync::from_bits(a.uint(2)).ok_or(Errno::EINVAL)?;
+    mm()?.sync(a.word(0), a.word(1), flags).map(|()| 0)
+}
+
 pub fn mincore(a: Args) -> Answer {
     /// Pages that are looked at before the answer is stored: no lock of the space is held while its memory is touched.
     const PIECE: usize = 256;
@@ -112,5 +117,6 @@ pub fn mlockall(a: Args) -> Answer {
 }
 
 pub fn munlockall() -> Answer {
-    mm()?.lock_all(false, false, false).map(|()| 0)
+    mm()?.unlock_all();
+    Ok(0)
 }

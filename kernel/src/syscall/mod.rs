@@ -87,6 +87,7 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::MPROTECT => memory::mprotect(a),
         nr::MREMAP => memory::mremap(a),
         nr::MADVISE => memory::madvise(a),
+        nr::MSYNC => memory::msync(a),
         nr::MINCORE => memory::mincore(a),
         nr::MLOCK => memory::mlock(a, 0),
         nr::MLOCK2 => memory::mlock(a, a.uint(2)),

@@ -16,8 +16,8 @@ enum Advice {
     Hint { refuses_locked: bool },
     /// Changes flags.
     Flags { set: VmFlags, clear: VmFlags },
-    /// Pages go; only anonymous private ones if so.
-    Drop { anon_only: bool },
+    /// Pages go; only anonymous private ones, even locked ones, if so.
+    Drop { anon_only: bool, even_locked: bool },
     /// Pages come.
     Populate(Populate),
 }
@@ -32,8 +32,9 @@ fn advice(value: i32) -> Option<Advice> {
         madv::RANDOM => Advice::Flags { set: VmFlags::RANDOM, clear: order },
         madv::SEQUENTIAL => Advice::Flags { set: VmFlags::SEQUENTIAL, clear: order },
         madv::WILLNEED => Advice::Hint { refuses_locked: false },
-        madv::DONTNEED => Advice::Drop { anon_only: false },
-        madv::FREE => Advice::Drop { anon_only: true },
+        madv::DONTNEED => Advice::Drop { anon_only: false, even_locked: false },
+        madv::DONTNEED_LOCKED => Advice::Drop { anon_only: false, even_locked: true },
+        madv::FREE => Advice::Drop { anon_only: true, even_locked: false },
         madv::DONTFORK => Advice::Flags { set: VmFlags::DONTFORK, clear: none },
         madv::DOFORK => Advice::Flags { set: none, clear: VmFlags::DONTFORK },
         madv::WIPEONFORK => Advice::Flags { set: VmFlags::WIPEONFORK, clear: none },
@@ -105,8 +106,8 @@ impl<M: Machine> Mm<M> {
             Advice::Hint { .. } | Advice::Populate(_) => Ok(()),
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
             Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set),
-            Advice::Drop { anon_only } => {
-                if locked || anon_only && !anon {
+            Advice::Drop { anon_only, even_locked } => {
+                if locked && !even_locked || anon_only && !anon {
                     return Err(Errno::EINVAL);
                 }
                 self.forget_ahead(vma, start, end);

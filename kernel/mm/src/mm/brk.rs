@@ -60,9 +60,7 @@ impl<M: Machine> Mm<M> {
             && heap <= self.limit(Limit::Data)
             && self.may_expand(areas, HEAP, pages)
             && areas.tree.len() < MAX_MAP_COUNT;
-        if areas.default_flags.contains(VmFlags::LOCKED) {
-            self.may_lock(areas, pages)?;
-        }
+        self.may_lock(areas, areas.default_flags, pages)?;
         if allowed { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 }

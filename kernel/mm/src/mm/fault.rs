@@ -115,14 +115,13 @@ impl<M: Machine> Mm<M> {
             prev.end.get() <= low
                 || prev.end <= addr && (prev.flags.contains(VmFlags::GROWSDOWN) || !prev.flags.accessible())
         });
-        let locked = vma.flags.contains(VmFlags::LOCKED);
         // Below home 0 no page could be found again: a moved stack ends where it would have ended unmoved.
         clear
             && addr >= areas.layout.mmap_min
             && vma.home >= grown
             && (vma.end - addr) as u64 <= self.limit(Limit::Stack)
             && self.may_expand(areas, vma.flags, grown)
-            && (!locked || areas.locked + grown <= self.limit_pages(Limit::MemLock))
+            && self.may_lock(areas, vma.flags, grown).is_ok()
     }
 
     /// Brings in the page at `addr` of `vma`, whose rights allow the access; of anonymous memory up to `forced`

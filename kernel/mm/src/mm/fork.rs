@@ -33,7 +33,7 @@ impl<M: Machine> Mm<M> {
             areas.tree.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTFORK)).try_for_each(|vma| {
                 let mut copy = vma.part(vma.start, vma.end);
                 // Locks are not inherited.
-                copy.flags -= VmFlags::LOCKED;
+                copy.flags -= VmFlags::ANY_LOCK;
                 let flags = copy.flags;
                 let pages = copy.pages();
                 // Without its lock an area may be of its lower neighbour's kind.

@@ -83,9 +83,10 @@ impl<M: Machine> Mm<M> {
         let start = place(&areas, request, len)?;
         let end = start + len;
         let flags = flags | areas.default_flags;
-        if flags.contains(VmFlags::LOCKED) {
-            self.may_lock(&areas, pages)?;
+        if request.flags.contains(Map::LOCKED) && self.limit(Limit::MemLock) == 0 {
+            return Err(Errno::EPERM);
         }
+        self.may_lock(&areas, flags, pages)?;
         let fixed = request.flags.contains(Map::FIXED);
         let replaced = if fixed { mapped_pages(&areas, start, end) } else { 0 };
         if !self.may_expand(&areas, flags, pages - replaced.min(pages)) {
@@ -103,16 +104,10 @@ impl<M: Machine> Mm<M> {
         Ok(start)
     }
 
-    /// Whether `pages` more may be locked.
-    pub(super) fn may_lock(&self, areas: &Areas<M>, pages: usize) -> Result<(), Errno> {
-        let limit = self.limit(Limit::MemLock);
-        if limit == 0 {
-            return Err(Errno::EPERM);
-        }
-        if areas.locked + pages > self.limit_pages(Limit::MemLock) {
-            return Err(Errno::EAGAIN);
-        }
-        Ok(())
+    /// Whether `pages` more of this kind fit the limit on locked memory, if they are locked.
+    pub(super) fn may_lock(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> Result<(), Errno> {
+        let fits = !flags.contains(VmFlags::LOCKED) || areas.locked + pages <= self.limit_pages(Limit::MemLock);
+        if fits { Ok(()) } else { Err(Errno::EAGAIN) }
     }
 
     /// Puts an area into a free range, as a part of its neighbours where they are of its kind.
@@ -261,10 +256,15 @@ fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> R
         }
         return Ok(addr);
     }
-    let mut hint = addr.page_floor();
+    find_place(areas, addr.page_floor(), len)
+}
+
+/// Where `len` bytes go that would like to be at `hint`, if that is not 0.
+pub(super) fn find_place<M: Machine>(areas: &Areas<M>, hint: UserAddr, len: usize) -> Result<UserAddr, Errno> {
     if hint.get() != 0 {
-        hint = hint.max(layout.mmap_min);
-        if hint.get() <= task_size - len && fits_at(areas, hint, len) {
+        let hint = hint.max(areas.layout.mmap_min);
+        let last = areas.layout.task_size.get().checked_sub(len).ok_or(Errno::ENOMEM)?;
+        if hint.get() <= last && fits_at(areas, hint, len) {
             return Ok(hint);
         }
     }
@@ -272,7 +272,7 @@ fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> R
 }
 
 /// The highest gap below the mmap base, else the lowest above it.
-pub(super) fn find_gap<M: Machine>(areas: &Areas<M>, len: usize) -> Result<UserAddr, Errno> {
+fn find_gap<M: Machine>(areas: &Areas<M>, len: usize) -> Result<UserAddr, Errno> {
     let layout = &areas.layout;
     let (low, base, top) = (layout.mmap_min.get(), layout.mmap_base.get(), layout.task_size.get());
     areas.tree.highest_gap(len, low, base).or_else(|| areas.tree.lowest_gap(len, base, top)).ok_or(Errno::ENOMEM)

@@ -26,6 +26,7 @@ mod fault;
 mod fork;
 pub mod frame;
 mod map;
+mod msync;
 mod pin;
 mod protect;
 mod remap;

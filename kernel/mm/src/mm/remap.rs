@@ -3,9 +3,9 @@
 use quire_abi::Errno;
 use quire_abi::flags::Mremap;
 
-use super::map::{find_gap, join, neighbours};
+use super::map::{find_place, join, neighbours};
 use super::residence::Populate;
-use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
+use super::{Areas, Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::try_box;
 use crate::machine::Machine;
@@ -28,10 +28,6 @@ impl<M: Machine> Mm<M> {
     ) -> Result<UserAddr, Errno> {
         let addr = UserAddr::new(addr);
         let known = Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP;
-        let round = |len: usize| len.checked_next_multiple_of(PAGE_SIZE);
-        let (Some(mut old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
-            return Err(Errno::EINVAL);
-        };
         let may_move = flags.contains(Mremap::MAYMOVE);
         let keep = flags.contains(Mremap::DONTUNMAP);
         if !known.contains(flags)
@@ -42,16 +38,23 @@ impl<M: Machine> Mm<M> {
         {
             return Err(Errno::EINVAL);
         }
+        let round = |len: usize| len.checked_next_multiple_of(PAGE_SIZE);
+        let (Some(mut old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
+            return Err(Errno::EINVAL);
+        };
         let mut areas = self.areas.intend();
         areas.tree.find(addr).ok_or(Errno::EFAULT)?;
         let task_size = areas.layout.task_size;
-        let to = if flags.contains(Mremap::FIXED) {
-            let to = self.target(&areas, addr, old_len, new_len, new_addr)?;
+        // With DONTUNMAP alone the new address is a hint, but one that is checked.
+        let target = flags.intersects(Mremap::FIXED | Mremap::DONTUNMAP).then_some(new_addr);
+        let target = target.map(|to| self.target(&areas, addr, old_len, new_len, to)).transpose()?;
+        let to = target.filter(|_| flags.contains(Mremap::FIXED));
+        if let Some(to) = to {
+            if to < areas.layout.mmap_min {
+                return Err(Errno::EPERM);
+            }
             self.unmap_range(&mut areas, to, to + new_len)?;
-            Some(to)
-        } else {
-            None
-        };
+        }
         if old_len > new_len {
             if old_len > task_size - addr {
                 return Err(Errno::EINVAL);
@@ -72,7 +75,7 @@ impl<M: Machine> Mm<M> {
                 addr
             }
             None if may_move => {
-                let to = find_gap(&areas, new_len)?;
+                let to = find_place(&areas, target.unwrap_or(UserAddr::new(0)), new_len)?;
                 self.move_area(&mut areas, addr, old_len, new_len, to, keep)?
             }
             None => return Err(Errno::ENOMEM),
@@ -84,7 +87,7 @@ impl<M: Machine> Mm<M> {
         Ok(moved)
     }
 
-    /// MREMAP_FIXED's new place.
+    /// The new place that FIXED orders or DONTUNMAP proposes.
     fn target(
         &self,
         areas: &Areas<M>,
@@ -104,9 +107,6 @@ impl<M: Machine> Mm<M> {
         }
         if areas.tree.len() + SPARE_AREAS + 2 > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
-        }
-        if to < areas.layout.mmap_min {
-            return Err(Errno::EPERM);
         }
         Ok(to)
     }
@@ -131,9 +131,7 @@ impl<M: Machine> Mm<M> {
         if vma.index_of(addr).is_some_and(|index| index.checked_add(new_len >> PAGE_SHIFT).is_none()) {
             return Err(Errno::EINVAL);
         }
-        if vma.flags.contains(VmFlags::LOCKED) && areas.locked + more > self.limit_pages(Limit::MemLock) {
-            return Err(Errno::EAGAIN);
-        }
+        self.may_lock(areas, vma.flags, more)?;
         let charged = if keep { new_len >> PAGE_SHIFT } else { more };
         if !self.may_expand(areas, vma.flags, charged) {
             return Err(Errno::ENOMEM);
@@ -214,7 +212,7 @@ impl<M: Machine> Mm<M> {
             let mut cursor = areas.tree.cursor(addr);
             if cursor.current().is_some_and(|vma| vma.start == addr && vma.end == old_end) {
                 areas.locked -= old_len >> PAGE_SHIFT;
-                cursor.set_flags(flags - VmFlags::LOCKED);
+                cursor.set_flags(flags - VmFlags::ANY_LOCK);
             }
         }
         areas.count_in(flags, new_len >> PAGE_SHIFT);

@@ -2,9 +2,9 @@
 
 use quire_abi::Errno;
 
-use super::fault::{Access, FaultError};
+use super::fault::FaultError;
 use super::unmap::checked_range;
-use super::{Areas, Limit, Mm};
+use super::{Areas, Intent, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::pte::{Pte, index};
@@ -28,9 +28,17 @@ impl<M: Machine> Mm<M> {
         while addr < end {
             let areas = self.areas.read();
             let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
-            let access = if how == Populate::Write { Access::Write } else { Access::Read };
-            if !vma.flags.allows(access) {
+            let allowed = match how {
+                Populate::AsMapped => vma.flags.accessible(),
+                Populate::Read => vma.flags.contains(VmFlags::READ),
+                Populate::Write => vma.flags.contains(VmFlags::WRITE),
+            };
+            if !allowed {
                 return Err(FaultError::Protection);
+            }
+            if how == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT) {
+                addr = vma.end;
+                continue;
             }
             let private_writable = vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
             let write = how == Populate::Write || how == Populate::AsMapped && private_writable;
@@ -51,24 +59,21 @@ impl<M: Machine> Mm<M> {
 
     /// Locks a range into memory (mlock, and mlock2 with `on_fault`).
     pub fn lock(&self, addr: usize, len: usize, on_fault: bool) -> Result<(), Errno> {
-        let (start, end) = self.lock_range(addr, len)?;
+        if self.limit(Limit::MemLock) == 0 {
+            return Err(Errno::EPERM);
+        }
+        let (start, end) = lock_range(addr, len)?;
         if start == end {
             return Ok(());
         }
         {
             let mut areas = self.areas.intend();
-            if self.limit(Limit::MemLock) == 0 {
-                return Err(Errno::EPERM);
-            }
             let pages = (end - start) >> PAGE_SHIFT;
             let already = locked_pages(&areas, start, end);
             if areas.locked + pages - already.min(pages) > self.limit_pages(Limit::MemLock) {
                 return Err(Errno::ENOMEM);
             }
-            self.set_locked(&mut areas, start, end, true)?;
-        }
-        if on_fault {
-            return Ok(());
+            self.set_lock(&mut areas, start, end, lock_flags(on_fault))?;
         }
         self.populate(start, end, Populate::AsMapped).map_err(|error| match error {
             FaultError::OutOfMemory => Errno::EAGAIN,
@@ -78,29 +83,27 @@ impl<M: Machine> Mm<M> {
 
     /// Unlocks a range (munlock).
     pub fn unlock(&self, addr: usize, len: usize) -> Result<(), Errno> {
-        let (start, end) = self.lock_range(addr, len)?;
+        let (start, end) = lock_range(addr, len)?;
         let mut areas = self.areas.intend();
-        self.set_locked(&mut areas, start, end, false)
+        self.set_lock(&mut areas, start, end, VmFlags::empty())
     }
 
-    /// Locks or unlocks all that is mapped (`current`) and all that will be (`future`).
+    /// Locks all that is mapped (`current`), all that will be (`future`), or both.
     pub fn lock_all(&self, current: bool, future: bool, on_fault: bool) -> Result<(), Errno> {
         let mut areas = self.areas.intend();
+        if self.limit(Limit::MemLock) == 0 {
+            return Err(Errno::EPERM);
+        }
         if current && areas.total > self.limit_pages(Limit::MemLock) {
             return Err(Errno::ENOMEM);
         }
-        areas.write().default_flags = if future { VmFlags::LOCKED } else { VmFlags::empty() };
-        if !current && future {
-            return Ok(());
-        }
-        let mut at = UserAddr::new(0);
-        while let Some((start, end)) = areas.tree.find_from(at).map(|vma| (vma.start, vma.end)) {
-            // Failing to split or merge one area does not keep the others from their state.
-            let _ = self.set_locked(&mut areas, start, end, current);
-            at = end;
+        let lock = lock_flags(on_fault);
+        areas.write().default_flags = if future { lock } else { VmFlags::empty() };
+        if current {
+            self.set_lock_of_all(&mut areas, lock);
         }
         drop(areas);
-        if current && !on_fault {
+        if current {
             let mut at = UserAddr::new(0);
             loop {
                 let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end));
@@ -112,31 +115,29 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// mlock takes any address and rounds it down.
-    fn lock_range(&self, addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
-        let start = UserAddr::new(addr).page_floor();
-        let len = len.checked_add(addr - start.get()).and_then(|len| len.checked_next_multiple_of(PAGE_SIZE));
-        let len = len.ok_or(Errno::EINVAL)?;
-        if start.checked_add(len).is_none() {
-            return Err(Errno::EINVAL);
-        }
-        Ok((start, start + len))
+    /// Unlocks everything, now and in future.
+    pub fn unlock_all(&self) {
+        let mut areas = self.areas.intend();
+        areas.write().default_flags = VmFlags::empty();
+        self.set_lock_of_all(&mut areas, VmFlags::empty());
     }
 
-    fn set_locked(
-        &self,
-        areas: &mut super::Intent<'_, M>,
-        start: UserAddr,
-        end: UserAddr,
-        locked: bool,
-    ) -> Result<(), Errno> {
+    fn set_lock_of_all(&self, areas: &mut Intent<'_, M>, lock: VmFlags) {
+        let mut at = UserAddr::new(0);
+        while let Some((start, end)) = areas.tree.find_from(at).map(|vma| (vma.start, vma.end)) {
+            // Failing to split or merge one area does not keep the others from their state.
+            let _ = self.set_lock(areas, start, end, lock);
+            at = end;
+        }
+    }
+
+    /// Gives a range that has no holes this sort of lock, or none.
+    fn set_lock(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr, lock: VmFlags) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
             let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
             let to = vma.end.min(end);
-            let mut flags = vma.flags;
-            flags.set(VmFlags::LOCKED, locked);
-            self.change_flags(areas, at, to, flags)?;
+            self.change_flags(areas, at, to, (vma.flags - VmFlags::ANY_LOCK) | lock)?;
             at = to;
         }
         Ok(())
@@ -168,6 +169,19 @@ impl<M: Machine> Mm<M> {
         }
         Ok(())
     }
+}
+
+/// mlock takes any address and rounds it down.
+fn lock_range(addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
+    let start = UserAddr::new(addr).page_floor();
+    let len = len.checked_add(addr - start.get()).and_then(|len| len.checked_next_multiple_of(PAGE_SIZE));
+    let end = len.and_then(|len| start.checked_add(len)).ok_or(Errno::EINVAL)?;
+    Ok((start, end))
+}
+
+/// How an area is locked.
+fn lock_flags(on_fault: bool) -> VmFlags {
+    if on_fault { VmFlags::ANY_LOCK } else { VmFlags::LOCKED }
 }
 
 fn locked_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {

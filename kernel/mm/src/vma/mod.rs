@@ -58,6 +58,10 @@ bitflags! {
         const HUGEPAGE = 1 << 14;
         /// Huge pages not wanted.
         const NOHUGEPAGE = 1 << 15;
+        /// Locked pages come with their first touch, not before (`VM_LOCKONFAULT`).
+        const LOCKONFAULT = 1 << 16;
+        /// The two that mlock gives and munlock takes.
+        const ANY_LOCK = Self::LOCKED.bits() | Self::LOCKONFAULT.bits();
     }
 }
 

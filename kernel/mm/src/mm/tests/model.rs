@@ -146,6 +146,14 @@ impl Model {
         below.or_else(above).ok_or(Errno::ENOMEM)
     }
 
+    fn find_place(&self, hint: usize, len: usize) -> Result<usize, Errno> {
+        let hint = if hint == 0 { 0 } else { hint.max(self.window.min) };
+        if hint != 0 && self.is_free(hint, len) && hint + len <= self.free_end(hint) {
+            return Ok(hint);
+        }
+        self.find_gap(len)
+    }
+
     /// mmap; `file` is its number, words and index.
     pub fn map(
         &mut self,
@@ -169,12 +177,7 @@ impl Model {
             }
             hint
         } else {
-            let hint = if hint == 0 { 0 } else { hint.max(self.window.min) };
-            if hint != 0 && self.is_free(hint, len) && hint + len <= self.free_end(hint) {
-                hint
-            } else {
-                self.find_gap(len)?
-            }
+            self.find_place(hint, len)?
         };
         let may_write = !(shared && file.is_some());
         let base = match file {
@@ -259,7 +262,7 @@ impl Model {
                 madv::KEEPONFORK => page.wipe = false,
                 madv::POPULATE_READ | madv::POPULATE_WRITE => {
                     let write = advice == madv::POPULATE_WRITE;
-                    if !page.allows(if write { Access::Write } else { Access::Read }) {
+                    if !page.prot.contains(if write { Prot::WRITE } else { Prot::READ }) {
                         return Err(Errno::EINVAL);
                     }
                     let word = page.word().map_err(|_| Errno::EFAULT)?;
@@ -292,10 +295,10 @@ impl Model {
         let page = self.pages.get(&at).ok_or(Errno::EFAULT)?.clone();
         // The area as it was before anything below cuts it.
         let mut end = area_end();
+        if (fixed || keep) && target < at + old && at < target + new {
+            return Err(Errno::EINVAL);
+        }
         if fixed {
-            if target < at + old && at < target + new {
-                return Err(Errno::EINVAL);
-            }
             self.unmap(target, new);
             if (at..end).contains(&target) {
                 end = target;
@@ -327,7 +330,7 @@ impl Model {
         if !may_move {
             return Err(Errno::ENOMEM);
         }
-        let to = if fixed { target } else { self.find_gap(new)? };
+        let to = if fixed { target } else { self.find_place(if keep { target } else { 0 }, new)? };
         let mut moved = Vec::new();
         for n in 0..new {
             let base = page.base.after(n);

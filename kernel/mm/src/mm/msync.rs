@@ -1,0 +1,42 @@
+//! msync.
+//!
+//! Files are those of the boot archive, which cannot be written, and shared anonymous memory has no store behind it:
+//! nothing is ever to be written back. What is left is what the call says about its range.
+
+use quire_abi::Errno;
+use quire_abi::flags::Msync;
+
+use super::Mm;
+use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::vma::VmFlags;
+
+impl<M: Machine> Mm<M> {
+    /// Writes a range back: msync's semantics and errors. A hole is told of after the rest has been done, except with
+    /// ASYNC alone, which ends at it.
+    pub fn sync(&self, addr: usize, len: usize, flags: Msync) -> Result<(), Errno> {
+        let start = UserAddr::new(addr);
+        if !start.is_aligned(PAGE_SIZE) || flags.contains(Msync::ASYNC | Msync::SYNC) {
+            return Err(Errno::EINVAL);
+        }
+        let end =
+            len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len)).ok_or(Errno::ENOMEM)?;
+        let areas = self.areas.read();
+        let mut hole = false;
+        let mut at = start;
+        while at < end {
+            let vma = areas.tree.find_from(at).filter(|vma| vma.start < end).ok_or(Errno::ENOMEM)?;
+            if vma.start > at {
+                hole = true;
+                if flags == Msync::ASYNC {
+                    break;
+                }
+            }
+            if flags.contains(Msync::INVALIDATE) && vma.flags.contains(VmFlags::LOCKED) {
+                return Err(Errno::EBUSY);
+            }
+            at = vma.end;
+        }
+        if hole { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,190 @@
+//! RLIMIT_AS, RLIMIT_DATA and RLIMIT_STACK; RLIMIT_MEMLOCK is with mlock. And the calls that set limits.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::Errno;
+use quire_rt::abi::flags::{Map, Mremap, Prot, sig};
+use quire_rt::abi::layout::{Rlimit, rlimit};
+use quire_rt::abi::nr;
+use quire_rt::{mem, process};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, mmap, mprotect, munmap, peek, poke, raw};
+
+quire_rt::entry!(main);
+
+const ANON: Map = Map::PRIVATE.union(Map::ANONYMOUS);
+const MIB: usize = 1 << 20;
+
+fn limit(which: usize, bytes: usize) {
+    let _ = process::prlimit(which, Some(Rlimit { cur: bytes as u64, max: rlimit::INFINITY }));
+}
+
+/// Runs in a child with a limit. `run` answers whether all is as it should be.
+fn under(checks: &mut Checks, which: usize, bytes: usize, what: &str, run: impl FnOnce() -> bool) {
+    checks.exits(
+        || {
+            limit(which, bytes);
+            run() as i32
+        },
+        1,
+        what,
+    );
+}
+
+fn refused<T>(got: Result<T, Errno>) -> bool {
+    got.err() == Some(Errno::ENOMEM)
+}
+
+fn anon(len: usize, prot: Prot) -> Result<usize, Errno> {
+    mmap(0, len, prot, ANON, -1, 0)
+}
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    calls(&mut checks);
+    address_space(&mut checks);
+    data(&mut checks);
+    stack(&mut checks);
+    checks.finish()
+}
+
+fn calls(checks: &mut Checks) {
+    let old = process::prlimit(rlimit::AS, None);
+    checks.ok(old.is_ok(), "a limit can be read");
+    let mut words = [0u64; 2];
+    let at = words.as_mut_ptr() as usize;
+    checks.eq(raw(nr::GETRLIMIT, [rlimit::AS, at]).map(drop), Ok(()), "by getrlimit, too");
+    checks.eq(old.map(|old| [old.cur, old.max]), Ok(words), "the same");
+    checks.exits(
+        || {
+            let new = Rlimit { cur: 1 << 30, max: 1 << 31 };
+            let set = process::prlimit(rlimit::AS, Some(new)).is_ok();
+            let got = process::prlimit(rlimit::AS, None);
+            (set && got.is_ok_and(|got| got.cur == new.cur && got.max == new.max)) as i32
+        },
+        1,
+        "it can be set",
+    );
+    checks.exits(
+        || {
+            limit(rlimit::AS, 1 << 30);
+            let inherited = || process::prlimit(rlimit::AS, None).is_ok_and(|got| got.cur == 1 << 30) as i32;
+            user_tests::child(inherited).map_or(0, |status| status.code())
+        },
+        1,
+        "and a child inherits it",
+    );
+    let wrong = Rlimit { cur: 2, max: 1 };
+    checks.fails(process::prlimit(rlimit::AS, Some(wrong)), Errno::EINVAL, "a soft limit above the hard one");
+    checks.fails(process::prlimit(rlimit::COUNT, None), Errno::EINVAL, "a limit that there is not");
+    checks.fails(raw(nr::GETRLIMIT, [rlimit::COUNT, at]), Errno::EINVAL, "for getrlimit");
+    checks.fails(raw(nr::PRLIMIT64, [0, rlimit::AS, 0, KERNEL]), Errno::EFAULT, "an answer to the kernel's half");
+    checks.fails(raw(nr::PRLIMIT64, [0, rlimit::AS, KERNEL, 0]), Errno::EFAULT, "a limit from there");
+    checks.fails(raw(nr::SETRLIMIT, [rlimit::AS, 0x10]), Errno::EFAULT, "or from where nothing is");
+    checks.fails(raw(nr::PRLIMIT64, [0x7fff_fff0, rlimit::AS, 0, 0]), Errno::ESRCH, "nobody's");
+}
+
+fn address_space(checks: &mut Checks) {
+    const LIMIT: usize = 64 * MIB;
+    let which = rlimit::AS;
+    under(checks, which, LIMIT, "AS: mmap up to it, not beyond", || {
+        anon(16 * MIB, RW).is_ok() && refused(anon(64 * MIB, RW)) && anon(16 * MIB, RW).is_ok()
+    });
+    under(checks, which, LIMIT, "memory without rights counts", || refused(anon(65 * MIB, Prot::empty())));
+    under(checks, which, LIMIT, "NORESERVE counts", || refused(mmap(0, 65 * MIB, RW, ANON | Map::NORESERVE, -1, 0)));
+    under(checks, which, LIMIT, "shared memory counts", || {
+        refused(mmap(0, 65 * MIB, RW, Map::SHARED | Map::ANONYMOUS, -1, 0))
+    });
+    under(checks, which, LIMIT, "what is unmapped does not", || {
+        (0..8).all(|_| anon(24 * MIB, RW).is_ok_and(|at| munmap(at, 24 * MIB).is_ok()))
+    });
+    under(checks, which, LIMIT, "what MAP_FIXED replaces does not", || {
+        anon(40 * MIB, RW).is_ok_and(|at| mmap(at, 40 * MIB, RW, ANON | Map::FIXED, -1, 0) == Ok(at))
+    });
+    let at = map(MIB, RW);
+    under(checks, which, LIMIT, "mremap grows up to it", || {
+        // SAFETY: the test's own mapping.
+        let grow = |to| unsafe { mem::mremap(at, MIB, to, Mremap::MAYMOVE, 0) };
+        refused(grow(65 * MIB)) && grow(16 * MIB).is_ok()
+    });
+    let _ = munmap(at, MIB);
+    under(checks, which, LIMIT, "and DONTUNMAP counts twice", || {
+        let flags = Mremap::MAYMOVE | Mremap::DONTUNMAP;
+        // SAFETY: the test's own mapping.
+        anon(40 * MIB, RW).is_ok_and(|at| refused(unsafe { mem::mremap(at, 40 * MIB, 40 * MIB, flags, 0) }))
+    });
+    under(checks, which, LIMIT, "brk grows up to it", || {
+        // SAFETY: the end moves above what the heap has.
+        let brk = |end| unsafe { mem::brk(end) };
+        let start = brk(0);
+        brk(start + 65 * MIB) == start && brk(start + 4 * MIB) == start + 4 * MIB
+    });
+    under(checks, which, MIB, "what is there already stays", || {
+        poke(map_before(), 1);
+        refused(anon(MIB, RW))
+    });
+    let stack = mmap(0, 16 * PAGE, RW, ANON | Map::GROWSDOWN, -1, 0).unwrap_or(0);
+    checks.killed(
+        || {
+            limit(rlimit::AS, PAGE);
+            poke(stack - 64 * PAGE, 1);
+        },
+        sig::SEGV,
+        "a stack that cannot grow for it ends the program",
+    );
+    let _ = munmap(stack, 16 * PAGE);
+}
+
+/// An address in memory that is there before any limit.
+fn map_before() -> usize {
+    static mut PLACE: u8 = 0;
+    &raw mut PLACE as usize
+}
+
+fn data(checks: &mut Checks) {
+    const LIMIT: usize = 16 * MIB;
+    let which = rlimit::DATA;
+    under(checks, which, LIMIT, "DATA: private writable memory counts", || {
+        anon(4 * MIB, RW).is_ok() && refused(anon(17 * MIB, RW))
+    });
+    under(checks, which, LIMIT, "read-only memory does not", || anon(64 * MIB, Prot::READ).is_ok());
+    under(checks, which, LIMIT, "shared memory does not", || {
+        mmap(0, 64 * MIB, RW, Map::SHARED | Map::ANONYMOUS, -1, 0).is_ok()
+    });
+    under(checks, which, LIMIT, "until mprotect makes it writable", || {
+        anon(64 * MIB, Prot::READ).is_ok_and(|at| {
+            refused(mprotect(at, 32 * MIB, RW)) && mprotect(at, 4 * MIB, RW).is_ok() && peek(at + 5 * MIB) == 0
+        })
+    });
+    under(checks, which, LIMIT, "and no more once it is not", || {
+        anon(8 * MIB, RW).is_ok_and(|at| mprotect(at, 8 * MIB, Prot::READ).is_ok()) && anon(12 * MIB, RW).is_ok()
+    });
+    under(checks, which, LIMIT, "brk counts", || {
+        // SAFETY: the end moves above what the heap has.
+        let brk = |end| unsafe { mem::brk(end) };
+        let start = brk(0);
+        brk(start + 17 * MIB) == start && brk(start + MIB) == start + MIB
+    });
+}
+
+fn stack(checks: &mut Checks) {
+    /// A page-wise descent so many pages deep.
+    fn touch_down(from: usize, pages: usize) -> u8 {
+        (1..=pages).map(|page| peek(from - page * PAGE)).fold(0, |a, b| a | b)
+    }
+    let stack = map(1024 * PAGE, RW);
+    let top = stack + 1024 * PAGE;
+    let _ = munmap(stack, 1024 * PAGE);
+    let at = mmap(top - PAGE, PAGE, RW, ANON | Map::GROWSDOWN, -1, 0).unwrap_or(0);
+    checks.eq(at, top - PAGE, "a page that grows down");
+    under(checks, rlimit::STACK, 64 * PAGE, "STACK: it grows up to it", || touch_down(at, 63) == 0);
+    checks.killed(
+        || {
+            limit(rlimit::STACK, 64 * PAGE);
+            touch_down(at, 64)
+        },
+        sig::SEGV,
+        "and no page more",
+    );
+    let _ = munmap(at, PAGE);
+}
