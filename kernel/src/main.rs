@@ -26,7 +26,7 @@ use console::{log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
 use task::sched;
 use trap::irq;
-use vm::{SPACES, heap, random};
+use vm::{SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
 #[unsafe(no_mangle)]
@@ -52,6 +52,8 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
         .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory to run in", &e));
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
+    memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
+    pressure::init();
     let console = serial::init(board);
     power::init();
     boot::greet(board, &pages);

@@ -317,6 +317,16 @@ pub mod info {
     pub const CPU: usize = 3;
     /// [`super::ProcessInfo`], one a process, by pid.
     pub const PROCESS: usize = 4;
+    /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one a zone and migrate type.
+    pub const PAGE_TYPE: usize = 5;
+    /// [`SlabCacheInfo`](crate::statistics::SlabCacheInfo), one a slab cache, and one for whole pages.
+    pub const SLAB: usize = 6;
+    /// [`VmallocInfo`](crate::statistics::VmallocInfo), one an area, by address.
+    pub const VMALLOC: usize = 7;
+    /// [`Counter`](crate::statistics::Counter), one a line of vmstat.
+    pub const COUNTER: usize = 8;
+    /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
+    pub const CMA: usize = 9;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

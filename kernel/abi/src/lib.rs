@@ -10,6 +10,7 @@ pub mod errno;
 pub mod flags;
 pub mod layout;
 pub mod nr;
+pub mod statistics;
 
 pub use errno::Errno;
 

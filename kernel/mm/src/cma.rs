@@ -105,6 +105,11 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
+    /// Pages that the areas' bitmaps take.
+    pub fn cma_bitmap_pages(&self) -> usize {
+        (0..MAX_AREAS).map_while(|area| self.cma_info(area)).map(|info| 1 << Bitmap::order(info.pages)).sum()
+    }
+
     /// What there is to know about an area; `None` past the last.
     pub fn cma_info(&self, area: usize) -> Option<CmaInfo> {
         self.cma.with(area, |area| area.info).ok()

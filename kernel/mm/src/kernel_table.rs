@@ -44,8 +44,15 @@ impl KernelAttrs {
     pub const RODATA: Self = Self::of(MemoryType::Normal, bits::READ_ONLY | bits::PXN);
     /// Data.
     pub const DATA: Self = Self::data(MemoryType::Normal);
-    /// Registers.
+    /// Registers (`ioremap`).
     pub const DEVICE: Self = Self::data(MemoryType::Device);
+    /// Registers whose stores must have arrived when a barrier says so: interrupt controllers, power switches
+    /// (`ioremap_np`).
+    pub const DEVICE_STRICT: Self = Self::data(MemoryType::DeviceStrict);
+    /// Memory that a device shares without snooping (`ioremap_wc`).
+    pub const NON_CACHEABLE: Self = Self::data(MemoryType::NonCacheable);
+    /// Memory whose stores go through the caches (`ioremap_wt`).
+    pub const WRITE_THROUGH: Self = Self::data(MemoryType::WriteThrough);
 
     /// Readable and writable, of this memory type.
     pub const fn data(memory: MemoryType) -> Self {

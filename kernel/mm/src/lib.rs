@@ -4,7 +4,7 @@
 //! test` too, with host threads as CPUs.
 //!
 //! Floors, ground first; none imports a higher one:
-//! - [`addr`], [`machine`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
+//! - [`addr`], [`machine`], [`event`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
 //! - [`memblock`]: the boot allocator.
 //! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`], [`cma`]: page frames.
 //! - [`slab`]: objects smaller than a page.
@@ -21,6 +21,7 @@ pub mod addr;
 pub mod asid;
 pub mod buddy;
 pub mod cma;
+pub mod event;
 pub mod fallible;
 pub mod kernel_table;
 pub mod machine;

@@ -3,6 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use crate::addr::{PhysAddr, VirtAddr};
+use crate::event::Event;
 use crate::mm::Spaces;
 use crate::page::Page;
 use crate::page_alloc::PageAllocator;
@@ -42,6 +43,12 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
     fn backtrace(self, into: &mut [usize]) -> usize {
         let _ = into;
         0
+    }
+
+    /// Counts something that happened here. Interrupt handlers count nothing, so that it need not be atomic.
+    #[inline(always)]
+    fn count(self, event: Event, n: usize) {
+        let _ = (event, n);
     }
 
     /// Where the kernel sees a byte of DRAM.

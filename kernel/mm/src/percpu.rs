@@ -194,6 +194,11 @@ impl<M: Machine> PerCpuAreas<M> {
         chunks.maps.iter().map(bits).sum::<usize>() * GRAIN
     }
 
+    /// Pages of all chunks on all CPUs.
+    pub fn pages(&self) -> usize {
+        (self.chunks.lock().count * self.cpus()) << CHUNK_ORDER
+    }
+
     /// Adds a chunk.
     fn grow(&self) -> Result<(), AllocError> {
         let mut fresh = [0; MAX_CPUS];

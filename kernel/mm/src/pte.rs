@@ -52,8 +52,8 @@ pub mod bits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum MemoryType {
-    /// Device-nGnRnE: registers.
-    Device = 0,
+    /// Device-nGnRnE: registers; a store has arrived at the device when it is complete.
+    DeviceStrict = 0,
     /// Normal, write-back, allocating on reads and writes.
     Normal = 1,
     /// Normal, not cached: memory shared with a device that does not snoop.
@@ -62,10 +62,12 @@ pub enum MemoryType {
     WriteThrough = 3,
     /// Device-GRE: frame buffers.
     DeviceGre = 4,
+    /// Device-nGnRE: registers; something on the way may say that a store has arrived.
+    Device = 5,
 }
 
 /// MAIR_EL1 for [`MemoryType`] (Arm ARM D23.2.97): a byte an index.
-pub const MAIR: u64 = 0x0c_bb_44_ff_00;
+pub const MAIR: u64 = 0x04_0c_bb_44_ff_00;
 
 /// Log2 of the bytes that an entry covers at levels 0 to 3.
 pub const LEVEL_SHIFT: [u32; 4] = [39, 30, 21, 12];

@@ -3,15 +3,15 @@
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use quire_mm::PhysAddr;
 use quire_mm::machine::MAX_CPUS;
-use quire_mm::{Machine, PhysAddr};
 use quire_platform::tree::{Board, Cpu as Described, EnableMethod};
 
 use super::barrier::{dsb_sy, isb};
 use super::firmware::Smccc;
 use super::{cache, cpu, regs};
 use crate::boot::BootCell;
-use crate::vm::Cpu;
+use crate::vm::kmap::kmap_local;
 use crate::vm::layout::KIMAGE;
 
 /// What a starting CPU reads with its MMU off: TTBR1, stack top, per-CPU base.
@@ -79,9 +79,10 @@ pub fn start(
         (EnableMethod::Psci, Some(psci)) => psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses"),
         (EnableMethod::Psci, None) => Err("the tree has no PSCI"),
         (EnableMethod::SpinTable(release), _) => {
-            let word = Cpu.direct_map(PhysAddr::new(release as usize)).cast::<u64>();
-            // SAFETY: the tree's reader checked that the word is memory; the direct map reaches it. It may be
-            // physical 0, but its alias is no null pointer.
+            // A tree may keep the table from being mapped, since the firmware's code is beside it.
+            let page = kmap_local(PhysAddr::new(release as usize)).map_err(|_| "its release word cannot be mapped")?;
+            let word = page.as_ptr().cast::<u64>();
+            // SAFETY: the tree's reader checked that the word is memory, aligned; it is mapped for now.
             unsafe { word.write_volatile(entry) };
             cache::clean_to_memory(word.cast(), 8);
             dsb_sy();

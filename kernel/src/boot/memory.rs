@@ -17,7 +17,7 @@ use super::early_table::BootTables;
 use super::{BootCell, archive};
 use crate::arch::{barrier, smp};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
-use crate::vm::{Cpu, PAGES, heap, kernel_map};
+use crate::vm::{Cpu, PAGES, events, heap, kernel_map, percpu};
 
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
@@ -45,6 +45,8 @@ pub enum Error {
     Pages(InitError),
     /// The kernel does not lie in memory that the tree describes.
     KernelOutsideMemory,
+    /// There are no pages for per-CPU variables.
+    PerCpu,
 }
 
 impl fmt::Display for Error {
@@ -53,6 +55,7 @@ impl fmt::Display for Error {
             Self::Map(e) => write!(f, "its tables: {e:?}"),
             Self::MemBlock(e) => write!(f, "the boot allocator: {e:?}"),
             Self::Pages(e) => write!(f, "the page allocator: {e:?}"),
+            Self::PerCpu => write!(f, "no pages"),
             Self::KernelOutsideMemory => write!(f, "the kernel does not lie in memory of the tree"),
         }
     }
@@ -267,6 +270,11 @@ fn map_records(
     barrier::dsb_ishst();
     barrier::isb();
     Ok(())
+}
+
+/// Per-CPU variables for the CPUs of the tree.
+pub fn init_per_cpu(board: &Board) -> Result<(), Error> {
+    percpu::init(board.cpus.len().clamp(1, MAX_CPUS)).and_then(|()| events::init()).map_err(|_| Error::PerCpu)
 }
 
 fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error> {

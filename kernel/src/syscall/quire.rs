@@ -7,6 +7,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
+use crate::vm::statistics;
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -17,6 +18,11 @@ pub fn info(a: Args) -> Answer {
         kind::REGION => answer(a, facts::region(index)),
         kind::CPU => answer(a, facts::cpu(index)),
         kind::PROCESS => answer(a, facts::process(index)),
+        kind::PAGE_TYPE => answer(a, statistics::page_type(index)),
+        kind::SLAB => answer(a, statistics::slab(index)),
+        kind::VMALLOC => answer(a, statistics::vmalloc(index)),
+        kind::COUNTER => answer(a, statistics::counter(index)),
+        kind::CMA => answer(a, statistics::cma(index)),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -10,6 +10,7 @@ use quire_mm::sync::Rank;
 use super::sched::RunQueue;
 use super::thread::Thread;
 use super::timer::Timers;
+use crate::vm::events::{Counters, EARLY};
 use crate::vm::{Cpu, Mm, SpinLock};
 
 /// One CPU's data, on cache lines of its own.
@@ -50,6 +51,8 @@ pub struct PerCpu {
     pub switches: AtomicU64,
     /// Timer interrupts.
     pub ticks: AtomicU64,
+    /// What this CPU counts for vmstat.
+    pub counters: AtomicPtr<Counters>,
     /// When the current thread was last charged for its time.
     pub charged_at: AtomicU64,
 }
@@ -78,6 +81,7 @@ impl PerCpu {
             idle_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            counters: AtomicPtr::new((&raw const EARLY).cast_mut()),
             charged_at: AtomicU64::new(0),
         }
     }

@@ -3,12 +3,14 @@
 use quire_abi::Errno;
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 
 pub use quire_mm::mm::Access;
 use quire_mm::mm::FaultError as MmError;
 use quire_mm::vma::VmFlags;
 
+use super::events;
 use crate::task::thread::current;
 
 /// Why the touch cannot be served.
@@ -57,7 +59,10 @@ impl From<MmError> for FaultError {
 #[inline]
 pub fn handle(addr: UserAddr, access: Access) -> Result<(), FaultError> {
     let Some(mm) = current().mm() else { return Err(FaultError::Unmapped) };
-    mm.fault(addr.get(), access).map_err(FaultError::from)
+    mm.fault(addr.get(), access).map_err(|e| {
+        events::count(Event::FaultFailed, 1);
+        FaultError::from(e)
+    })
 }
 
 /// What tells two futex words apart: where the word is, in what.

@@ -1,5 +1,7 @@
 //! The kernel's live translation tables after boot.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::fallible::AllocError;
@@ -12,12 +14,16 @@ use super::machine::{Cpu, PAGES, SpinLock};
 
 static TABLE: SpinLock<Option<KernelTable>> = SpinLock::new(Cpu, Rank::KernelTable, None);
 
+/// Table pages that the page allocator gave. They are never given back.
+static TABLE_PAGES: AtomicUsize = AtomicUsize::new(0);
+
 /// Table pages from the page allocator, through the direct map.
 struct FromPages;
 
 impl TableMemory for FromPages {
     fn alloc(&mut self) -> Result<PhysAddr, AllocError> {
         let page = PAGES.alloc_zeroed_page(Gfp::ATOMIC)?;
+        TABLE_PAGES.fetch_add(1, Ordering::Relaxed);
         Ok(page.into_raw().addr())
     }
 
@@ -47,9 +53,19 @@ pub fn map(va: VirtAddr, pa: PhysAddr, pages: usize, attrs: KernelAttrs) -> Resu
 
 /// Removes a mapping of pages, on all CPUs.
 pub fn unmap(va: VirtAddr, pages: usize) {
-    let mut table = TABLE.lock();
-    if let Some(table) = table.as_mut() {
+    unmap_lazily(va, pages);
+    Cpu.tlb_flush_kernel(va, pages);
+}
+
+/// Removes the entries of pages; TLBs may still have them. The addresses are not mapped again, and the frames not
+/// used for anything else, before a flush of the kernel's entries.
+pub fn unmap_lazily(va: VirtAddr, pages: usize) {
+    if let Some(table) = TABLE.lock().as_mut() {
         table.unmap(&FromPages, va, pages);
-        Cpu.tlb_flush_kernel(va, pages);
     }
+}
+
+/// Pages in the kernel's own tables, those that boot made not included.
+pub fn table_pages() -> usize {
+    TABLE_PAGES.load(Ordering::Relaxed)
 }

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! 0xffff_0000_0000_0000  direct map: physical address + PAGE_OFFSET, largest blocks that fit    64 TiB
-//! 0xffff_8000_0000_0000  kept for vmalloc                                                       16 TiB
+//! 0xffff_8000_0000_0000  vmalloc: areas of pages, each before a guard page                      16 TiB
+//! 0xffff_9000_0000_0000  kmap: a few pages a CPU, mapped for a moment                            1 MiB
 //! 0xffff_a000_0000_0000  kernel stacks, each above a guard as large                               1 TiB
-//! 0xffff_b000_0000_0000  registers of the kernel's own devices                                    1 GiB
 //! 0xffff_c000_0000_0000  vmemmap: a `Page` a frame, mapped only where frames exist
 //! 0xffff_ffff_8000_0000  KIMAGE: the image, at TEXT_OFFSET; text RX, rodata R, data RW           1 GiB
 //! 0xffff_ffff_c000_0000  FDT_WINDOW: the device tree, read-only, in the early tables only        4 MiB
@@ -13,14 +13,16 @@
 
 /// Where the direct map begins: physical address 0.
 pub const PAGE_OFFSET: usize = 0xffff_0000_0000_0000;
+/// Where vmalloc's areas begin.
+pub const VMALLOC_START: usize = 0xffff_8000_0000_0000;
+/// Where they end.
+pub const VMALLOC_END: usize = 0xffff_9000_0000_0000;
+/// Where the pages that are mapped for a moment begin.
+pub const KMAP_START: usize = 0xffff_9000_0000_0000;
 /// Where kernel stacks begin.
 pub const STACKS_START: usize = 0xffff_a000_0000_0000;
 /// Where they end.
 pub const STACKS_END: usize = 0xffff_a100_0000_0000;
-/// Where mapped device registers begin.
-pub const IO_START: usize = 0xffff_b000_0000_0000;
-/// Where they end.
-pub const IO_END: usize = IO_START + (1 << 30);
 /// The record of page frame 0.
 pub const VMEMMAP: usize = 0xffff_c000_0000_0000;
 /// The 2 MiB boundary below the image.

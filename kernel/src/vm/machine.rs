@@ -3,14 +3,17 @@
 use core::sync::atomic::AtomicU64;
 
 use quire_mm::addr::PhysAddr;
+use quire_mm::event::Event;
 use quire_mm::machine::{Asid, MAX_CPUS};
 use quire_mm::mm::Spaces;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::PageAllocator;
 use quire_mm::{Machine, VirtAddr};
 
+use super::events;
 use super::layout::{PAGE_OFFSET, VMEMMAP};
 use crate::arch::{barrier, cache, cpu, tlb};
+use crate::console::panic;
 use crate::task::percpu::PERCPU;
 
 /// This computer.
@@ -55,6 +58,16 @@ unsafe impl Machine for Cpu {
     #[inline(always)]
     fn relax(self) {
         cpu::relax();
+    }
+
+    #[inline(always)]
+    fn count(self, event: Event, n: usize) {
+        events::count(event, n);
+    }
+
+    fn backtrace(self, into: &mut [usize]) -> usize {
+        let found = into.iter_mut().zip(panic::callers(cpu::frame_pointer())).map(|(slot, pc)| *slot = pc);
+        found.count()
     }
 
     #[inline(always)]
@@ -109,23 +122,29 @@ unsafe impl Machine for Cpu {
 
     #[inline]
     fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize) {
+        self.count(Event::TlbFlushRange, 1);
+        self.count(Event::TlbFlushPage, pages);
         tlb::flush_pages(asid, start, pages);
     }
 
     #[inline]
     fn tlb_flush_asid(self, asid: Asid) {
+        self.count(Event::TlbFlushAsid, 1);
         tlb::flush_asid(asid);
     }
 
     fn tlb_flush_all(self) {
+        self.count(Event::TlbFlushAll, 1);
         tlb::flush_all();
     }
 
     fn tlb_flush_local(self) {
+        self.count(Event::TlbFlushLocal, 1);
         tlb::flush_local();
     }
 
     fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
+        self.count(Event::TlbFlushKernel, 1);
         tlb::flush_kernel(start.get(), pages);
     }
 }

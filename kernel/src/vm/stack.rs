@@ -1,6 +1,10 @@
 //! Kernel stacks: [`STACK_SIZE`] bytes in slots of [`STACK_ALIGN`], so that an unmapped guard of the same size lies
 //! below each.
 //!
+//! They are no areas of vmalloc's: a slot is found in O(1), its alignment makes the check for an overflow one test of
+//! a bit, and one block behind it is one allocation and one run of entries, where vmalloc takes page by page. An
+//! area would cost the making of a thread a node, a search, and up to four runs.
+//!
 //! A slot whose stack ended keeps its pages while fewer than [`SPARE`] do: making a thread then costs no mapping.
 
 use alloc::vec::Vec;
@@ -8,7 +12,7 @@ use quire_abi::Errno;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::fallible::TryVec;
 use quire_mm::kernel_table::KernelAttrs;
-use quire_mm::page_alloc::{Gfp, PageBlock};
+use quire_mm::page_alloc::{Gfp, PageBlock, Shrinker};
 use quire_mm::sync::Rank;
 
 use super::kernel_map;
@@ -90,11 +94,16 @@ impl Drop for Stack {
                 return;
             }
         }
-        kernel_map::unmap(base_of(self.slot), 1 << ORDER);
-        give_slot(self.slot);
-        // SAFETY: the block is the one that `new` took apart, unmapped and flushed on all CPUs.
-        drop(unsafe { PageBlock::from_raw(Cpu, self.block.pfn(), ORDER) });
+        unmake(self.slot, self.block);
     }
+}
+
+/// Gives back the slot and the block of a stack that nobody has.
+fn unmake(slot: usize, block: PhysAddr) {
+    kernel_map::unmap(base_of(slot), 1 << ORDER);
+    give_slot(slot);
+    // SAFETY: the block is the one that `Stack::new` took apart, unmapped and flushed on all CPUs.
+    drop(unsafe { PageBlock::from_raw(Cpu, block.pfn(), ORDER) });
 }
 
 fn take_slot() -> Result<usize, Errno> {
@@ -131,6 +140,35 @@ fn give_slot(slot: usize) {
     let mut slots = SLOTS.lock();
     // There is room for every slot that was ever used.
     let _ = slots.unmapped.try_push(slot);
+}
+
+/// Stacks that no thread has.
+pub struct Spares;
+
+/// The shrinker of the spare stacks.
+pub static SPARES: Spares = Spares;
+
+impl Shrinker for Spares {
+    fn count(&self) -> usize {
+        SLOTS.lock().spare_count << ORDER
+    }
+
+    fn scan(&self, target: usize, _gfp: Gfp) -> usize {
+        let mut freed = 0;
+        while freed < target {
+            let spare = {
+                let mut slots = SLOTS.lock();
+                slots.spare_count.checked_sub(1).map(|last| {
+                    slots.spare_count = last;
+                    slots.spare[last]
+                })
+            };
+            let Some((slot, block)) = spare else { break };
+            unmake(slot, block);
+            freed += 1 << ORDER;
+        }
+        freed
+    }
 }
 
 /// Pages in stacks of threads, and in spare stacks.

@@ -4,6 +4,8 @@
 
 extern crate alloc;
 
+pub mod slab;
+
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::ffi::CStr;

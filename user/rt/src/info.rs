@@ -1,6 +1,7 @@
 //! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
 
 use quire_abi::layout::{self, Books, MapAudit, Pod, Sysinfo, Utsname, info};
+use quire_abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
 
 use crate::sys;
@@ -26,6 +27,21 @@ impl Record for layout::CpuInfo {
 impl Record for layout::ProcessInfo {
     const KIND: usize = info::PROCESS;
 }
+impl Record for PageTypeInfo {
+    const KIND: usize = info::PAGE_TYPE;
+}
+impl Record for SlabCacheInfo {
+    const KIND: usize = info::SLAB;
+}
+impl Record for VmallocInfo {
+    const KIND: usize = info::VMALLOC;
+}
+impl Record for Counter {
+    const KIND: usize = info::COUNTER;
+}
+impl Record for CmaInfo {
+    const KIND: usize = info::CMA;
+}
 
 /// Record number `index`; ENOENT past the last.
 pub fn record<T: Record>(index: usize) -> Result<T, Errno> {
@@ -38,6 +54,21 @@ pub fn record<T: Record>(index: usize) -> Result<T, Errno> {
 /// All records of a kind. Ends at the first error, which past the last record is ENOENT.
 pub fn records<T: Record>() -> impl Iterator<Item = T> {
     (0..).map_while(|index| record(index).ok())
+}
+
+/// The areas of the kernel's vmalloc range, by address.
+pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let area: VmallocInfo = record(from).ok()?;
+        from = area.end as usize;
+        Some(area)
+    })
+}
+
+/// The value of a counter of vmstat; `None` if there is none of this name.
+pub fn counter(name: &str) -> Option<u64> {
+    records::<Counter>().find(|counter| text(&counter.name) == name).map(|counter| counter.value)
 }
 
 /// The machine as a whole.

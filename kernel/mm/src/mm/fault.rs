@@ -6,6 +6,7 @@
 
 use super::{Areas, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
+use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::mm::frame;
@@ -75,6 +76,7 @@ impl<M: Machine> Mm<M> {
     /// once more if something has changed meanwhile.
     pub fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
         let addr = UserAddr::new(addr).page_floor();
+        self.machine.count(Event::Fault, 1);
         loop {
             {
                 let areas = self.areas.read();
@@ -198,6 +200,7 @@ impl<M: Machine> Mm<M> {
             unused.sole_anon(*pfn);
         }
         if filled > 0 {
+            self.machine.count(Event::FaultAnon, 1);
             self.charge(Counts { anon: filled, ..Counts::default() });
             let extra = if forced.is_none() { filled - 1 } else { 0 };
             self.note_window(vma, addr, filled, extra);
@@ -228,6 +231,7 @@ impl<M: Machine> Mm<M> {
             }
         }
         self.machine.publish_tables();
+        self.machine.count(Event::FaultZero, 1);
         self.note_window(vma, addr, filled.max(1), 0);
         Ok(())
     }
@@ -263,6 +267,7 @@ impl<M: Machine> Mm<M> {
         };
         self.machine.publish_tables();
         if filled {
+            self.machine.count(Event::FaultCopy, 1);
             self.charge(Counts { anon: 1, ..Counts::default() });
         } else {
             frame::Release::new(self.machine).sole_anon(pfn);
@@ -306,6 +311,7 @@ impl<M: Machine> Mm<M> {
         };
         self.machine.publish_tables();
         if filled {
+            self.machine.count(Event::FaultObject, 1);
             let mut counts = Counts::default();
             counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
             self.charge(counts);
@@ -352,6 +358,7 @@ impl<M: Machine> Mm<M> {
             }
         }
         self.machine.publish_tables();
+        self.machine.count(Event::FaultObject, 1);
         self.charge(Counts { file: filled, ..Counts::default() });
         Ok(())
     }
@@ -386,6 +393,7 @@ impl<M: Machine> Mm<M> {
                 guard.set_attrs(i, Pte(pte.0 | bits::ACCESSED));
             }
         }
+        self.machine.count(Event::FaultSpurious, 1);
         // An entry that was made more permissive without a flush may still be cached as it was.
         self.machine.publish_tables();
         if let Some(asid) = self.asid.current() {

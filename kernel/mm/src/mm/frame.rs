@@ -7,6 +7,7 @@
 use core::ptr;
 
 use crate::addr::{Pfn, PhysAddr};
+use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::page::{Page, PageFlags, PageState};
@@ -17,14 +18,18 @@ use crate::rmap::AnonGroup;
 #[inline]
 pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
     let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
-    machine.pages().alloc_raw(0, gfp)
+    let pfn = machine.pages().alloc_raw(0, gfp)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
 }
 
 /// As [`alloc_user`], for a page that the program did not ask for yet: gives up early.
 #[inline]
 pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NOMEMALLOC | Gfp::ZERO;
-    machine.pages().alloc_raw(0, gfp)
+    let pfn = machine.pages().alloc_raw(0, gfp)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
 }
 
 /// A frame for a translation table; its contents are undefined.
@@ -39,9 +44,16 @@ pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
     unsafe { Page::of(machine, pfn) }
 }
 
-/// Ends a frame that only the caller knows.
+/// Ends a table that no walker can reach any more.
+pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
+    // SAFETY: `alloc_table` gave the frame, and the caller is the last to know it.
+    unsafe { machine.pages().free_pages(table.pfn(), 0) }
+}
+
+/// Ends a frame of user memory that only the caller knows.
 #[inline]
 pub fn free<M: Machine>(machine: M, pfn: Pfn) {
+    machine.count(Event::UserFree, 1);
     // SAFETY: the caller is the last holder and ends here; what had a user mapping has been invalidated (the
     // `Gather` and the callers of `LeafGuard::replace` see to that).
     unsafe { machine.pages().free_pages(pfn, 0) }

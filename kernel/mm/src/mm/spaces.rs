@@ -47,7 +47,7 @@ impl<M: Machine> Spaces<M> {
         &self.asids
     }
 
-    /// Pages in translation tables of processes.
+    /// Pages in translation tables of processes, their roots included.
     pub fn tables(&self) -> usize {
         self.tables.load(Ordering::Relaxed)
     }

@@ -3,6 +3,7 @@
 use super::Mm;
 use super::fault::{FaultError, room};
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::event::Event;
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::frame;
@@ -34,6 +35,7 @@ impl<M: Machine> Mm<M> {
             if shared || self.is_sole(pte) {
                 self.reuse(&mut guard, vma, addr, shared);
                 drop(guard);
+                self.machine.count(Event::FaultReuse, 1);
                 self.machine.publish_tables();
                 // This CPU has the read-only entry cached, others may. (The neighbours that were reused along
                 // with it fault once more if theirs is cached.)
@@ -105,6 +107,7 @@ impl<M: Machine> Mm<M> {
             release.sole_anon(pfn);
             return Ok(());
         }
+        machine.count(Event::FaultCopy, 1);
         if kind != Kind::Anon {
             let mut gone = Counts::default();
             gone.add(kind);
@@ -162,6 +165,7 @@ impl<M: Machine> Mm<M> {
             release.sole_anon(*pfn);
         }
         if filled > 0 {
+            machine.count(Event::FaultAnon, 1);
             self.charge(Counts { anon: filled, ..Counts::default() });
             self.note_window(vma, addr, filled, filled - 1);
         }

@@ -92,6 +92,11 @@ impl Injection {
         self.interval.store(what.interval, Relaxed);
     }
 
+    /// Failures since the last start.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failed.load(Relaxed)
+    }
+
     /// A linear congruential generator's high bits: the same sequence in each run.
     fn next_random(&self) -> u32 {
         let step = |x: u32| x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -113,7 +118,7 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Failures injected since the last start.
     pub fn injected_failures(&self) -> u32 {
-        self.injection.failed.load(Relaxed)
+        self.injection.failures()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What happens when memory runs short: who is asked to give some back.
 
 use crate::addr::Pfn;
+use crate::event::Event;
 use crate::machine::Machine;
 use crate::sync::{Rank, SpinLock};
 
@@ -112,7 +113,10 @@ impl<M: Machine> PageAllocator<M> {
             }
             let available = shrinker.count();
             if available != 0 {
-                freed += shrinker.scan(available.min(target - freed), gfp);
+                let pages = shrinker.scan(available.min(target - freed), gfp);
+                self.machine.count(Event::ShrinkerCall, 1);
+                self.machine.count(Event::ShrinkerPages, pages);
+                freed += pages;
             }
         }
         freed

@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{MAX_ORDER, MigrateType};
+use crate::event::Event;
 use crate::fallible::AllocError;
 use crate::machine::Machine;
 use crate::page::link;
@@ -169,6 +170,7 @@ impl<M: Machine> PageAllocator<M> {
     /// One round: per-CPU lists to the buddy, the high-order atomic reserve too, then the shrinkers. Answers the
     /// pages that these freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
+        self.machine.count(Event::AllocStall, 1);
         let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
         self.drain_all();
         for zone in self.topology().zonelists[node][demand.highest].iter() {

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use spin::Once;
 
 use crate::machine::Machine;
-use crate::page_alloc::{FaultInjection, Gfp, Injection};
+use crate::page_alloc::{FaultInjection, Gfp, Injection, Shrinker};
 use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::debug::DebugFlags;
 use crate::slab::geometry::Geometry;
@@ -163,6 +163,11 @@ impl<M: Machine> KernelHeap<M> {
         self.injection.start(what);
     }
 
+    /// Failures injected since injection was last started.
+    pub fn injected_failures(&self) -> u32 {
+        self.injection.failures()
+    }
+
     /// Whether all objects come from SLOB's pages.
     pub(super) fn is_slob(&self) -> bool {
         self.config.get().is_some_and(|config| config.backend == Backend::Slob)
@@ -302,23 +307,52 @@ impl<M: Machine> KernelHeap<M> {
 
     /// Shrinks every cache, as seen from this CPU: how many pages went back to the page allocator.
     pub fn shrink(&self) -> usize {
+        self.shrink_until(usize::MAX)
+    }
+
+    /// Shrinks caches until so many pages went back.
+    fn shrink_until(&self, target: usize) -> usize {
         let mut pages = 0;
         self.find_cache(|cache| {
             // A node keeps few empty slabs, so the list's lock is not held for long.
             pages += cache.shrink();
-            None::<()>
+            (pages >= target).then_some(())
         });
         pages
     }
 
+    /// Pages of large allocations, and those that SLOB's objects share: what no cache's line of slabinfo has.
+    pub fn pages_outside_caches(&self) -> usize {
+        self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed)
+    }
+
     /// Pages that the heap holds: all slabs and large allocations.
     pub fn pages(&self) -> usize {
-        let mut pages = self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed);
+        let mut pages = self.pages_outside_caches();
         self.find_cache(|cache| {
             pages += cache.info().pages;
             None::<()>
         });
         pages
+    }
+}
+
+/// Memory runs short: slabs without an object in use go back.
+impl<M: Machine> Shrinker for KernelHeap<M> {
+    /// What the caches' free objects would fill: how many of them lie in slabs of their own, only a scan tells.
+    fn count(&self) -> usize {
+        let mut pages = 0;
+        self.find_cache(|cache| {
+            let info = cache.info();
+            let free = info.total.saturating_sub(info.active);
+            pages += (free * info.pages).checked_div(info.total).unwrap_or(0);
+            None::<()>
+        });
+        pages
+    }
+
+    fn scan(&self, target: usize, _gfp: Gfp) -> usize {
+        self.shrink_until(target)
     }
 }
 

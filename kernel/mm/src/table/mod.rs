@@ -73,6 +73,7 @@ impl<M: Machine> Tables<M> {
     /// An empty root.
     pub fn new(machine: M) -> Result<Self, AllocError> {
         let root = alloc_table(machine)?;
+        machine.spaces().count_tables(1);
         Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
 
@@ -302,6 +303,7 @@ impl<M: Machine> Tables<M> {
 impl<M: Machine> Drop for Tables<M> {
     fn drop(&mut self) {
         self.free_all();
+        self.machine.spaces().count_tables(-1);
         free_table(self.machine, self.root);
     }
 }
@@ -321,7 +323,7 @@ fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
     let table = Table { machine, addr };
     table.record().live.store(0, Ordering::Relaxed);
     table.record().groups.store(0, Ordering::Relaxed);
-    frame::free(machine, addr.pfn());
+    frame::free_table(machine, addr);
 }
 
 /// Unlinked tables on their way out, strung together by their first entries.

@@ -1,9 +1,11 @@
 //! [`VmSpace`]: areas from their reservation to their purge.
 
 use core::ops::Range;
+use core::panic::Location;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
+use crate::event::Event;
 use crate::fallible::{AllocError, try_box};
 use crate::kernel_table::{KernelAttrs, MapError};
 use crate::machine::Machine;
@@ -66,6 +68,8 @@ struct Area {
     life: Life,
     /// The first frame, of areas that are physically contiguous.
     phys: Option<PhysAddr>,
+    /// Who asked for it.
+    caller: &'static Location<'static>,
     /// Frames of the area's own.
     frames: PageList,
     /// The start of the next area on the lazy list.
@@ -83,6 +87,8 @@ pub struct AreaInfo {
     pub kind: AreaKind,
     /// The first frame, of areas that are physically contiguous.
     pub phys: Option<PhysAddr>,
+    /// Who asked for it.
+    pub caller: &'static Location<'static>,
     /// Freed, and waiting for its purge.
     pub is_lazy: bool,
 }
@@ -95,6 +101,7 @@ impl AreaInfo {
             pages: range.len() / PAGE_SIZE - 1,
             kind: area.kind,
             phys: area.phys,
+            caller: area.caller,
             is_lazy: area.life != Life::Live,
         }
     }
@@ -114,6 +121,8 @@ pub struct VmSpace<M: Machine, K> {
     inner: SpinLock<Inner, M>,
     /// Pages, without guards, of lazily freed areas.
     lazy_pages: AtomicUsize,
+    /// Frames of areas' own, those that wait for a purge included.
+    frames: AtomicUsize,
 }
 
 impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
@@ -125,15 +134,18 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             mapper,
             inner: SpinLock::new(machine, Rank::Vmalloc, Inner { tree, lazy: None }),
             lazy_pages: AtomicUsize::new(0),
+            frames: AtomicUsize::new(0),
         }
     }
 
     /// At least `size` bytes in frames that need not be neighbours, zero if `gfp` says so. May sleep if `gfp` lets it.
+    #[track_caller]
     pub fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmError> {
         let pages = size.div_ceil(PAGE_SIZE);
         let start = self.reserve(pages, AreaKind::Vmalloc, None)?;
         let mut frames = PageList::new();
         let mapped = self.fill(start, pages, gfp, &mut frames);
+        self.frames.fetch_add(frames.len(), Ordering::Relaxed);
         if let Some(node) = self.inner.lock().tree.find_mut(start.get()) {
             node.value.frames = frames;
         }
@@ -174,6 +186,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
     }
 
     /// Maps frames that belong to the caller, in this order.
+    #[track_caller]
     pub fn vmap(&self, frames: &[Pfn], attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
         let start = self.reserve(frames.len(), AreaKind::Vmap, None)?;
         let mut done = 0;
@@ -198,6 +211,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
     }
 
     /// Maps `size` bytes of physical addresses, at whatever offset into a page they start.
+    #[track_caller]
     pub fn ioremap(&self, phys: PhysAddr, size: usize, attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
         if size == 0 {
             return Err(VmError::Invalid);
@@ -241,14 +255,20 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.lazy_pages.load(Ordering::Relaxed)
     }
 
+    /// Frames of areas' own, those that wait for a purge included: they are given back last.
+    pub fn frames(&self) -> usize {
+        self.frames.load(Ordering::Relaxed)
+    }
+
     /// Addresses for an area of `pages` pages and its guard.
+    #[track_caller]
     pub(super) fn reserve(&self, pages: usize, kind: AreaKind, phys: Option<PhysAddr>) -> Result<VirtAddr, VmError> {
         let size = pages.checked_add(1).and_then(|all| all.checked_mul(PAGE_SIZE)).ok_or(VmError::Invalid)?;
         if pages == 0 {
             return Err(VmError::Invalid);
         }
-        let mut node =
-            try_box(Node::new(Area { kind, life: Life::Live, phys, frames: PageList::new(), next_lazy: None }))?;
+        let (life, caller, frames) = (Life::Live, Location::caller(), PageList::new());
+        let mut node = try_box(Node::new(Area { kind, life, phys, caller, frames, next_lazy: None }))?;
         for purged in [false, true] {
             let placed = self.inner.lock().tree.insert(node, size, PAGE_SIZE, PAGE_SIZE);
             match placed {
@@ -304,6 +324,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             at = node.value.next_lazy;
         }
         let Some(span) = span else { return 0 };
+        self.machine.count(Event::VmallocPurge, 1);
         // One by one is cheaper only if they lie close together.
         let pages = span.len() / PAGE_SIZE;
         if pages <= 2 * LAZY_MAX_PAGES {
@@ -317,6 +338,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             let removed = self.inner.lock().tree.remove(start);
             let Some(mut node) = removed else { break };
             if !node.value.frames.is_empty() {
+                self.frames.fetch_sub(node.value.frames.len(), Ordering::Relaxed);
                 // SAFETY: the frames are the area's own; its entries are gone, and no TLB has them.
                 unsafe { self.machine.pages().free_batch(&mut node.value.frames) };
             }

@@ -237,6 +237,7 @@ fn vmallocinfo_goes_from_area_to_area() {
     let (mut seen, mut from) = (Vec::new(), VirtAddr::new(0));
     while let Some(info) = space.next_area(from) {
         seen.push(info.start);
+        assert_eq!(info.caller.file(), file!(), "who asked for it");
         from = info.start + (info.pages + 1) * PAGE_SIZE;
     }
     assert_eq!(seen, starts);

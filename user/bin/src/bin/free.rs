@@ -38,10 +38,16 @@ fn main() -> i32 {
         show(system.free)
     );
     println!();
+    let counted = |name: &str| info::counter(name).unwrap_or(0);
     for (what, pages) in [
+        ("programs", counted("nr_user_pages")),
         ("their page tables", system.page_tables),
         ("kernel stacks", system.kernel_stacks),
         ("slab", system.slab),
+        ("vmalloc", counted("nr_vmalloc")),
+        ("per-CPU areas", counted("nr_per_cpu_areas")),
+        ("the kernel's page tables", counted("nr_kernel_page_tables")),
+        ("contiguous memory in use", counted("nr_cma_used") + counted("nr_cma_bitmaps")),
         ("boot archive", system.archive),
         ("never given to the allocator", system.ram.saturating_sub(system.managed)),
     ] {

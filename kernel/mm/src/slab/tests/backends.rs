@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::machine::*;
 use crate::addr::PAGE_SIZE;
-use crate::page_alloc::Gfp;
+use crate::machine::Machine;
+use crate::page_alloc::{Gfp, Shrinker};
 use crate::slab::{Backend, CacheSpec, CreateError};
 
 /// A piece of work that needs pages in many places.
@@ -63,6 +64,26 @@ fn a_failure_at_any_step_is_an_answer_and_leaks_nothing() {
         // Early requests for a large slab fall back to a small one, so not each failure is seen outside.
         let seen = (1..60).filter(|&nth| work(backend, nth)).count();
         assert!(seen > 10, "{backend:?}: {seen}");
+    }
+}
+
+#[test]
+fn the_page_allocator_gets_empty_slabs_before_it_fails() {
+    for backend in [Backend::Slub, Backend::Slab] {
+        let machine = machine();
+        let heap = heap(machine, backend);
+        assert!(machine.pages().register_shrinker(heap));
+        let objects: Vec<_> = (0..400).map(|_| heap.kmalloc(1000, Gfp::KERNEL).unwrap()).collect();
+        // SAFETY: each came from the heap and is given back once.
+        objects.into_iter().for_each(|object| unsafe { heap.kfree(object.as_ptr()) });
+        let kept = heap.pages();
+        assert!(heap.count() > 0 && kept > 0, "some slabs are kept empty");
+        let mut hoard = Vec::new();
+        while let Ok(page) = machine.pages().alloc_page(Gfp::KERNEL | Gfp::NOWARN) {
+            hoard.push(page);
+        }
+        assert!(heap.pages() < kept, "{backend:?} has still {} of {kept} pages", heap.pages());
+        drop(hoard);
     }
 }
 

@@ -1,0 +1,83 @@
+//! What vmstat counts as it happens.
+//!
+//! The machine keeps the counts ([`Machine::count`](crate::Machine::count)), a set for each CPU: counting is a load,
+//! an addition and a store on a line that no other CPU writes.
+
+macro_rules! events {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// Something that is counted.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub enum Event {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Event {
+            /// All of them, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// What vmstat calls it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+events! {
+    /// A fault on user memory, whatever came of it.
+    Fault = "pgfault",
+    /// A fault that brought new anonymous pages.
+    FaultAnon = "pgfault_anon",
+    /// A fault that mapped the zero page.
+    FaultZero = "pgfault_zero",
+    /// A fault that mapped pages of an object.
+    FaultObject = "pgfault_object",
+    /// A fault that copied a page.
+    FaultCopy = "pgfault_copy",
+    /// A fault that made a write-protected page writable as it is.
+    FaultReuse = "pgfault_reuse",
+    /// A fault on an entry that was there: another thread was faster, or a TLB knew an older state.
+    FaultSpurious = "pgfault_spurious",
+    /// A fault that ended in an error.
+    FaultFailed = "pgfault_failed",
+    /// Pages given to user memory.
+    UserAlloc = "pguser_alloc",
+    /// Pages that user memory gave back.
+    UserFree = "pguser_free",
+    /// Rounds of direct reclaim.
+    AllocStall = "allocstall",
+    /// Calls of shrinkers that had something to give.
+    ShrinkerCall = "shrinker_calls",
+    /// Pages that shrinkers gave back.
+    ShrinkerPages = "shrinker_pages",
+    /// Purges of lazily freed vmalloc areas.
+    VmallocPurge = "vmalloc_purge",
+    /// Invalidations page by page.
+    TlbFlushRange = "tlb_flush_range",
+    /// Pages that these invalidated.
+    TlbFlushPage = "tlb_flush_page",
+    /// Invalidations of one ASID.
+    TlbFlushAsid = "tlb_flush_asid",
+    /// Invalidations of everything, on all CPUs.
+    TlbFlushAll = "tlb_flush_all",
+    /// Invalidations of everything, on one CPU.
+    TlbFlushLocal = "tlb_flush_local",
+    /// Invalidations of ranges of the kernel's addresses.
+    TlbFlushKernel = "tlb_flush_kernel",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_places() {
+        assert!(Event::ALL.iter().enumerate().all(|(place, &event)| event as usize == place));
+    }
+}

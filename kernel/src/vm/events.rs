@@ -1,0 +1,58 @@
+//! The counts behind vmstat: a set for each CPU, in per-CPU memory.
+//!
+//! A CPU finds its set by a pointer in its [`PerCpu`] record. Kernel code is not preempted, and interrupt handlers
+//! count nothing, so a count is a load, an addition and a store.
+//!
+//! [`PerCpu`]: crate::task::percpu::PerCpu
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_mm::event::Event;
+use quire_mm::fallible::AllocError;
+use quire_mm::percpu::PerCpu;
+use spin::Once;
+
+use super::machine::Cpu;
+use super::percpu::AREAS;
+use crate::arch::cpu;
+use crate::task::percpu::PERCPU;
+
+/// One CPU's counts.
+#[repr(align(64))]
+pub struct Counters([AtomicU64; Event::COUNT]);
+
+impl Counters {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; Event::COUNT])
+    }
+}
+
+/// What is counted before there is per-CPU memory, by the CPU that boots.
+pub static EARLY: Counters = Counters::new();
+
+static COUNTERS: Once<PerCpu<Counters, Cpu>> = Once::new();
+
+/// Gives each CPU its set. Before the others start.
+pub fn init() -> Result<(), AllocError> {
+    let counters = PerCpu::try_new(&AREAS, |_| Counters::new())?;
+    let counters = COUNTERS.call_once(|| counters);
+    for (here, own) in PERCPU.iter().zip(counters.iter()) {
+        here.counters.store(core::ptr::from_ref(own).cast_mut(), Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// Counts on this CPU.
+#[inline(always)]
+pub fn count(event: Event, n: usize) {
+    // SAFETY: null at no time; `EARLY` and what `init` stored live for ever.
+    let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed) };
+    let counter = &counters.0[event as usize];
+    counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
+}
+
+/// All CPUs' counts together: exact while nobody counts.
+pub fn sum(event: Event) -> u64 {
+    let of = |counters: &Counters| counters.0[event as usize].load(Ordering::Relaxed);
+    of(&EARLY) + COUNTERS.get().map_or(0, |all| all.iter().map(of).sum())
+}

@@ -1,0 +1,153 @@
+//! The records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat and cmainfo.
+//!
+//! vmstat's gauges tell where all memory is: `nr_managed_pages` is the sum of the others but for `nr_free_cma`,
+//! `nr_vmalloc_lazy` and `nr_cma_pages`, which are parts of others.
+
+use core::fmt::Write;
+
+use quire_abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, area};
+use quire_mm::addr::VirtAddr;
+use quire_mm::buddy::MigrateType;
+use quire_mm::event::Event;
+use quire_mm::vmalloc::AreaKind;
+
+use super::heap::SLAB;
+use super::machine::{PAGES, SPACES};
+use super::percpu::AREAS;
+use super::vmalloc::VMALLOC;
+use super::{events, kernel_map, stack};
+
+/// A migrate type of a zone; zone by zone.
+pub fn page_type(index: usize) -> Option<PageTypeInfo> {
+    let kind = MigrateType::ALL[index % MigrateType::COUNT];
+    let zone = PAGES.zones().nth(index / MigrateType::COUNT)?;
+    Some(PageTypeInfo {
+        node: zone.node() as u32,
+        migrate_type: kind as u32,
+        zone: name(zone.kind().name()),
+        name: name(kind.name()),
+        page_blocks: PAGES.pageblock_types(&zone)[kind as usize] as u64,
+        free: zone.free_blocks_of(kind),
+    })
+}
+
+/// A slab cache; after the last what is in no cache.
+pub fn slab(index: usize) -> Option<SlabCacheInfo> {
+    if let Some(info) = SLAB.slab_info(index) {
+        return Some(SlabCacheInfo {
+            name: name(info.name),
+            object_size: info.object_size as u32,
+            stride: info.stride as u32,
+            active: info.active as u64,
+            total: info.total as u64,
+            slabs: info.slabs as u64,
+            pages: info.pages as u64,
+        });
+    }
+    let pages = SLAB.pages_outside_caches() as u64;
+    let is_behind_last = index.checked_sub(1).is_none_or(|last| SLAB.slab_info(last).is_some());
+    is_behind_last.then(|| SlabCacheInfo { name: name("(whole pages)"), pages, ..SlabCacheInfo::default() })
+}
+
+/// The first area that ends behind an address.
+pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
+    let found = VMALLOC.next_area(VirtAddr::new(from))?;
+    let mut caller = Text([0; 64], 0);
+    // The end of a long path says more than its beginning.
+    let file = found.caller.file();
+    let shown = file.char_indices().map(|(at, _)| at).find(|at| file.len() - at <= 56).unwrap_or(0);
+    let _ = write!(caller, "{}:{}", &file[shown..], found.caller.line());
+    Some(VmallocInfo {
+        start: found.start.get() as u64,
+        end: (found.start + (found.pages + 1) * quire_mm::addr::PAGE_SIZE).get() as u64,
+        phys: found.phys.map_or(u64::MAX, |phys| phys.get() as u64),
+        pages: found.pages as u64,
+        kind: match found.kind {
+            AreaKind::Vmalloc => area::VMALLOC,
+            AreaKind::Vmap => area::VMAP,
+            AreaKind::Ioremap => area::IOREMAP,
+        },
+        lazy: found.is_lazy.into(),
+        caller: caller.0,
+    })
+}
+
+/// Pages that there are now.
+const GAUGES: &[(&str, fn() -> usize)] = &[
+    ("nr_managed_pages", || PAGES.total_managed()),
+    ("nr_free_pages", || PAGES.zones().map(|zone| zone.free()).sum()),
+    ("nr_free_cma", || PAGES.zones().map(|zone| zone.free_cma()).sum()),
+    ("nr_free_per_cpu", || PAGES.zones().map(|zone| zone.per_cpu()).sum()),
+    ("nr_user_pages", || (events::sum(Event::UserAlloc).wrapping_sub(events::sum(Event::UserFree))) as usize),
+    ("nr_page_tables", || SPACES.tables()),
+    ("nr_kernel_page_tables", kernel_map::table_pages),
+    ("nr_kernel_stacks", || stack::pages().0),
+    ("nr_spare_stacks", || stack::pages().1),
+    ("nr_slab", || SLAB.pages()),
+    ("nr_vmalloc", || VMALLOC.frames()),
+    ("nr_vmalloc_lazy", || VMALLOC.lazy_pages()),
+    ("nr_per_cpu_areas", || AREAS.pages()),
+    ("nr_cma_pages", || cma_sum(|info| info.pages)),
+    ("nr_cma_used", || cma_sum(|info| info.used)),
+    ("nr_cma_bitmaps", || PAGES.cma_bitmap_pages()),
+    ("nr_bad_pages", || PAGES.bad_pages()),
+];
+
+/// Pages that went in and out of zones since boot.
+const TRAFFIC: &[(&str, fn() -> u64)] = &[
+    ("pgalloc", || PAGES.zones().map(|zone| zone.events().0).sum()),
+    ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
+    ("fail_page_alloc", || PAGES.injected_failures().into()),
+    ("failslab", || SLAB.injected_failures().into()),
+];
+
+fn cma_sum(what: impl Fn(quire_mm::cma::CmaInfo) -> usize) -> usize {
+    (0..).map_while(|index| PAGES.cma_info(index)).map(what).sum()
+}
+
+/// A line of vmstat.
+pub fn counter(index: usize) -> Option<Counter> {
+    let traffic = index.wrapping_sub(GAUGES.len());
+    let event = traffic.wrapping_sub(TRAFFIC.len());
+    let (text, value) = if let Some((text, value)) = GAUGES.get(index) {
+        (*text, value() as u64)
+    } else if let Some((text, value)) = TRAFFIC.get(traffic) {
+        (*text, value())
+    } else {
+        let event = *Event::ALL.get(event)?;
+        (event.name(), events::sum(event))
+    };
+    Some(Counter { name: name(text), value })
+}
+
+/// A contiguous memory area.
+pub fn cma(index: usize) -> Option<CmaInfo> {
+    let info = PAGES.cma_info(index)?;
+    Some(CmaInfo {
+        start: info.start.addr().get() as u64,
+        pages: info.pages as u64,
+        used: info.used as u64,
+        allocated: info.allocated as u64,
+        failed: info.failed as u64,
+    })
+}
+
+/// A NUL-padded field; what does not fit is left out.
+fn name<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = Text([0; N], 0);
+    let _ = field.write_str(text);
+    field.0
+}
+
+/// A field, and how much of it is written. The last byte stays NUL.
+struct Text<const N: usize>([u8; N], usize);
+
+impl<const N: usize> Write for Text<N> {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let room = &mut self.0[self.1..N - 1];
+        let n = text.len().min(room.len());
+        room[..n].copy_from_slice(&text.as_bytes()[..n]);
+        self.1 += n;
+        Ok(())
+    }
+}
