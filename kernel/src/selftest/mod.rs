@@ -16,6 +16,7 @@ mod pages;
 mod random;
 mod slab;
 mod spaces;
+mod vmalloc;
 
 use core::fmt::{self, Write};
 use core::panic::Location;
@@ -68,7 +69,7 @@ fn some<T>(option: Option<T>, what: &'static str) -> Outcome<T> {
 
 /// The checks, in their order.
 const CHECKS: &[&[(&str, fn() -> Outcome)]] =
-    &[pages::CHECKS, slab::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
+    &[pages::CHECKS, slab::CHECKS, vmalloc::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
 
 /// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.
 pub fn run() {
