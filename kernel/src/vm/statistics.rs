@@ -72,8 +72,11 @@ pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     })
 }
 
+/// A name, and where its value comes from.
+type Source<T> = (&'static str, fn() -> T);
+
 /// Pages that there are now.
-const GAUGES: &[(&str, fn() -> usize)] = &[
+const GAUGES: &[Source<usize>] = &[
     ("nr_managed_pages", || PAGES.total_managed()),
     ("nr_free_pages", || PAGES.zones().map(|zone| zone.free()).sum()),
     ("nr_free_cma", || PAGES.zones().map(|zone| zone.free_cma()).sum()),
@@ -94,7 +97,7 @@ const GAUGES: &[(&str, fn() -> usize)] = &[
 ];
 
 /// Pages that went in and out of zones since boot.
-const TRAFFIC: &[(&str, fn() -> u64)] = &[
+const TRAFFIC: &[Source<u64>] = &[
     ("pgalloc", || PAGES.zones().map(|zone| zone.events().0).sum()),
     ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
     ("fail_page_alloc", || PAGES.injected_failures().into()),
