@@ -175,7 +175,7 @@ fn main() -> i32 {
     touch(0);
     touch(1);
     let brought = count("nr_user_pages") - user;
-    checks.ok(brought >= N && brought < N + 8, "pages that are written are the program's");
+    checks.ok((N..N + 8).contains(&brought), "pages that are written are the program's");
     let new = count("pgfault_anon") - anon;
     checks.ok(new > 0 && new <= N + 8 && count("pgfault") - faults >= new, "and their faults are counted");
     let (asid, range, free) = (count("tlb_flush_asid"), count("tlb_flush_range"), count("nr_user_pages"));
