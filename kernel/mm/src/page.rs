@@ -27,13 +27,17 @@
 //!
 //! [`PageAllocator::free_pages`]: crate::page_alloc::PageAllocator::free_pages
 
+mod state;
+#[cfg(test)]
+mod tests;
+
 use core::num::NonZero;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
-use bitflags::bitflags;
-
 use crate::addr::Pfn;
 use crate::machine::Machine;
+
+pub use state::{PageFlags, PageState};
 
 /// The record of one page frame. All fields are atomic words, so that a shared reference is all anybody needs; who
 /// may write which field when is the state table's business.
@@ -68,7 +72,7 @@ const REFS_MAX: u32 = 1 << 31;
 /// What every kernel pointer has in bits 63 to 48: TTBR1's half in the kernel, zeros on a host.
 const POINTER_TOP: u64 = if cfg!(target_os = "none") { 0xffff << 48 } else { 0 };
 
-const STATE_MASK: u64 = 0xf;
+const STATE_MASK: u64 = PageState::MASK;
 const ORDER_SHIFT: u32 = 4;
 const ORDER_MASK: u64 = 0xf << ORDER_SHIFT;
 const INDEX_HIGH_SHIFT: u32 = 24;
@@ -76,83 +80,6 @@ const REFS_SHIFT: u32 = 32;
 const ONE_REF: u64 = 1 << REFS_SHIFT;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
-
-/// See the table at the top of this module.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-#[allow(missing_docs)]
-pub enum PageState {
-    Absent = 0,
-    Free = 1,
-    Cached = 2,
-    Kernel = 3,
-    Slab = 4,
-    Table = 5,
-    Anon = 6,
-    Object = 7,
-}
-
-impl PageState {
-    #[inline(always)]
-    const fn of(head: u64) -> Self {
-        match head & STATE_MASK {
-            1 => Self::Free,
-            2 => Self::Cached,
-            3 => Self::Kernel,
-            4 => Self::Slab,
-            5 => Self::Table,
-            6 => Self::Anon,
-            7 => Self::Object,
-            _ => Self::Absent,
-        }
-    }
-
-    /// Whether somebody holds the frame.
-    pub const fn is_allocated(self) -> bool {
-        self as u8 >= Self::Kernel as u8
-    }
-}
-
-bitflags! {
-    /// Flags of an allocated frame.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct PageFlags: u32 {
-        /// The page lock: see [`Page::try_lock`].
-        const LOCKED = 1 << 8;
-        /// Differs from what backs it.
-        const DIRTY = 1 << 9;
-        /// On its way to what backs it.
-        const WRITEBACK = 1 << 10;
-        /// Used since reclaim last looked.
-        const REFERENCED = 1 << 11;
-        /// On an LRU list.
-        const LRU = 1 << 12;
-        /// On an active list.
-        const ACTIVE = 1 << 13;
-        /// Locked into memory: on no list that reclaim looks at.
-        const UNEVICTABLE = 1 << 14;
-        /// Was evicted while in use and came back.
-        const WORKINGSET = 1 << 15;
-        /// Backed by swap rather than by a file.
-        const SWAP_BACKED = 1 << 16;
-        /// Has a slot in swap.
-        const SWAP_CACHE = 1 << 17;
-        /// Its contents are what they should be.
-        const UPTODATE = 1 << 18;
-        /// To be freed as soon as its write-back is done.
-        const RECLAIM = 1 << 19;
-        /// Mapped by one process alone, which may write without a copy.
-        const EXCLUSIVE = 1 << 20;
-        /// The block is one page of `1 << order` frames ([`compound_head`]).
-        const COMPOUND = 1 << 21;
-        /// Reading it failed.
-        const ERROR = 1 << 22;
-
-        /// A frame that is freed with one of these is a bug of whoever frees it.
-        const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()
-            | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits();
-    }
-}
 
 impl Page {
     /// The record of `pfn`.
@@ -432,11 +359,10 @@ impl Page {
     #[inline(always)]
     pub(crate) fn fit_to_free(&self, order: u32) -> bool {
         const TWO_REFS_OR_MORE: u64 = !(2 * ONE_REF - 1);
-        const CHECKED: u64 = TWO_REFS_OR_MORE | ORDER_MASK | PageFlags::NOT_WHEN_FREED.bits() as u64;
-        let head = self.head();
-        let fit = head & CHECKED == u64::from(order) << ORDER_SHIFT
-            && head & STATE_MASK >= PageState::Kernel as u64
-            && self.maps.load(Relaxed) == 0;
+        const BAD: u64 = TWO_REFS_OR_MORE | PageFlags::NOT_WHEN_FREED.bits() as u64;
+        let wanted = u64::from(order) << ORDER_SHIFT | PageState::ALLOCATED;
+        let is_fit = self.head() & (BAD | ORDER_MASK | PageState::ALLOCATED) == wanted;
+        let fit = is_fit && self.maps.load(Relaxed) == 0;
         if fit {
             self.owner.store(0, Relaxed);
         }
@@ -483,83 +409,4 @@ pub(crate) fn link(pfn: Pfn) -> u32 {
 #[inline(always)]
 pub(crate) fn linked(link: u32) -> Option<NonZero<u32>> {
     NonZero::new(link)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn zeroed() -> Page {
-        // SAFETY: all-zero bytes are valid atomics.
-        unsafe { core::mem::zeroed() }
-    }
-
-    #[test]
-    fn a_zeroed_record_is_absent_and_unowned() {
-        let page = zeroed();
-        assert_eq!(page.state(), PageState::Absent);
-        assert_eq!((page.refs(), page.maps(), page.owner(), page.index()), (0, 0, 0, 0));
-    }
-
-    #[test]
-    fn fields_do_not_disturb_each_other() {
-        let page = zeroed();
-        page.make_allocated(3);
-        let there = 0x7fff_1234_5678_usize;
-        page.set_state(PageState::Anon);
-        page.set_control_group(0xbeef);
-        page.set_owner(there | 1, 0xf_1234_5678_u64);
-        assert!(page.try_lock());
-        assert!(!page.try_lock());
-        page.set_flags(PageFlags::DIRTY);
-        assert_eq!(page.add_map(), 0);
-        assert_eq!(page.state(), PageState::Anon);
-        assert_eq!(page.order(), 3);
-        assert_eq!(page.owner() & 0xffff_ffff_ffff, there | 1);
-        assert_eq!(page.index(), 0xf_1234_5678);
-        assert_eq!(page.control_group(), 0xbeef);
-        assert_eq!(page.flags(), PageFlags::LOCKED | PageFlags::DIRTY);
-        page.set_owner(0, 5);
-        assert_eq!((page.owner(), page.index(), page.control_group()), (0, 5, 0xbeef));
-        page.unlock();
-        assert_eq!(page.flags(), PageFlags::DIRTY);
-        assert_eq!(page.remove_map(), 0);
-    }
-
-    #[test]
-    fn references_and_pins_share_a_count_that_cannot_wrap() {
-        let page = zeroed();
-        assert!(!page.get_if(PageState::Absent), "nobody holds it");
-        page.make_allocated(0);
-        assert!(!page.get_if(PageState::Anon), "not what was expected");
-        assert!(page.get_if(PageState::Kernel) && !page.put());
-        assert!(page.get() && page.pin());
-        assert!(page.maybe_pinned());
-        assert!(!page.unpin() && !page.maybe_pinned());
-        assert!(!page.put());
-        assert!(page.put());
-        page.head.store(u64::from(REFS_MAX) << REFS_SHIFT | PageState::Kernel as u64, Relaxed);
-        assert!(!page.get() && !page.pin() && !page.get_if(PageState::Kernel));
-        assert_eq!(page.refs(), REFS_MAX);
-    }
-
-    #[test]
-    fn what_is_still_in_use_is_not_fit_to_free() {
-        let page = zeroed();
-        assert!(!page.fit_to_free(0), "never allocated");
-        page.make_allocated(2);
-        assert!(!page.fit_to_free(1), "another order");
-        page.add_map();
-        assert!(!page.fit_to_free(2), "mapped");
-        page.remove_map();
-        page.set_flags(PageFlags::LRU);
-        assert!(!page.fit_to_free(2), "on a list");
-        page.clear_flags(PageFlags::LRU);
-        assert!(page.get());
-        assert!(!page.fit_to_free(2), "two holders");
-        assert!(!page.put());
-        assert!(page.fit_to_free(2));
-        page.make_cached();
-        assert!(!page.fit_to_free(0), "freed twice");
-    }
 }

@@ -22,7 +22,6 @@ const WARM_UP: u64 = 64;
 
 /// Prints `BENCH name operations nanoseconds` for each. Nothing can fail here but memory; answers how often it did.
 pub fn run() -> usize {
-    let mut failed = 0;
     let alloc_page: fn(Gfp) -> Option<PageBlock<Cpu>> = black_box(|gfp| PAGES.alloc_page(gfp).ok());
     let alloc_pages: fn(u32, Gfp) -> Option<PageBlock<Cpu>> = black_box(|n, gfp| PAGES.alloc_pages(n, gfp).ok());
     let free_pages: fn(PageBlock<Cpu>) = black_box(drop);
@@ -30,23 +29,28 @@ pub fn run() -> usize {
     // SAFETY: below it is given what `kmalloc` answered, once.
     let kfree: fn(NonNull<u8>) = black_box(|object| unsafe { SLAB.kfree(object.as_ptr()) });
 
-    failed += measure("kernel.loop", || true);
-    failed += measure("kernel.alloc_page", || alloc_page(Gfp::KERNEL).map(free_pages).is_some());
-    failed += measure("kernel.zeroed_page", || alloc_page(Gfp::KERNEL | Gfp::ZERO).map(free_pages).is_some());
-    failed += measure("kernel.alloc_order_3", || alloc_pages(3, Gfp::KERNEL).map(free_pages).is_some());
-    failed += measure("kernel.kmalloc_64", || kmalloc(64, Gfp::KERNEL).map(kfree).is_some());
-    failed += measure("kernel.kmalloc_1024", || kmalloc(1024, Gfp::KERNEL).map(kfree).is_some());
-    failed += measure("kernel.kzalloc_64", || kmalloc(64, Gfp::KERNEL | Gfp::ZERO).map(kfree).is_some());
-    failed
+    let zeroed = Gfp::KERNEL | Gfp::ZERO;
+    let outcomes = [
+        measure("kernel.loop", || {
+            black_box(0);
+            Some(())
+        }),
+        measure("kernel.alloc_page", || alloc_page(Gfp::KERNEL).map(free_pages)),
+        measure("kernel.alloc_page.zero", || alloc_page(zeroed).map(free_pages)),
+        measure("kernel.alloc_pages.order3", || alloc_pages(3, Gfp::KERNEL).map(free_pages)),
+        measure("kernel.kmalloc.64", || kmalloc(64, Gfp::KERNEL).map(kfree)),
+        measure("kernel.kmalloc.1024", || kmalloc(1024, Gfp::KERNEL).map(kfree)),
+        measure("kernel.kzalloc.64", || kmalloc(64, zeroed).map(kfree)),
+    ];
+    outcomes.iter().filter(|outcome| outcome.is_none()).count()
 }
 
 #[inline(never)]
-fn measure(name: &str, pair: impl Fn() -> bool) -> usize {
-    let failed = |ops: u64| (0..ops).filter(|_| !black_box(pair())).count();
-    let mut sum = failed(WARM_UP);
+fn measure(name: &str, pair: impl Fn() -> Option<()>) -> Option<()> {
+    (0..WARM_UP).try_for_each(|_| pair())?;
     let start = timer::ticks();
-    sum += failed(OPS);
+    (0..OPS).try_for_each(|_| pair())?;
     let spent = timer::to_ns(timer::ticks() - start);
     say(format_args!("BENCH {name} {OPS} {spent}"));
-    sum
+    Some(())
 }

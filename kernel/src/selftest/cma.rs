@@ -5,10 +5,10 @@ use quire_mm::cma::{CmaError, CmaInfo};
 use quire_mm::page_alloc::{Gfp, PageList};
 
 use super::memory::fill_with;
-use super::{Outcome, Wrong, expect, some};
+use super::{Check, Outcome, Wrong, expect, some};
 use crate::vm::PAGES;
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("cma: the whole area, and again", whole),
     ("cma: parts of any size and alignment", parts),
     ("cma: the whole area after its borrowers are gone", after_borrowers),

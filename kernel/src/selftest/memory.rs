@@ -8,11 +8,11 @@ use quire_mm::page_alloc::{FaultInjection, Gfp, PageList};
 use quire_mm::sync::Rank;
 
 use super::crew::{self, Place};
-use super::{Outcome, expect, got, pages, slab};
+use super::{Check, Outcome, expect, got, pages, slab};
 use crate::vm::heap::SLAB;
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("memory: pages run out", pages_run_out),
     ("memory: pages run out on all CPUs at once", run_out_everywhere),
     ("memory: slab runs out", slab_runs_out),

@@ -67,8 +67,11 @@ fn some<T>(option: Option<T>, what: &'static str) -> Outcome<T> {
     got(option.ok_or(AllocError), what)
 }
 
+/// A check and its name.
+type Check = (&'static str, fn() -> Outcome);
+
 /// The checks, in their order.
-const CHECKS: &[&[(&str, fn() -> Outcome)]] =
+const CHECKS: &[&[Check]] =
     &[pages::CHECKS, slab::CHECKS, vmalloc::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
 
 /// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.

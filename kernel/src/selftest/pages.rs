@@ -11,11 +11,11 @@ use quire_mm::zone::ZoneKind;
 
 use super::crew::{self, Place};
 use super::random::Random;
-use super::{Outcome, expect, got};
+use super::{Check, Outcome, expect, got};
 use crate::boot::BOARD;
 use crate::vm::{Cpu, PAGES};
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("pages: every order of every family", every_order_of_every_family),
     ("pages: zeroed ones are zero", zeroed_ones_are_zero),
     ("pages: a node's own", a_nodes_own),

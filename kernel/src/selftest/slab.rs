@@ -13,11 +13,11 @@ use quire_platform::bootargs;
 
 use super::crew::{self, Place};
 use super::random::Random;
-use super::{Outcome, expect, some};
+use super::{Check, Outcome, expect, some};
 use crate::boot::BOARD;
 use crate::vm::heap::SLAB;
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("slab: kmalloc of every class", kmalloc_of_every_class),
     ("slab: kzalloc and kcalloc", zeroed),
     ("slab: krealloc keeps what was there", krealloc),

@@ -9,11 +9,11 @@ use quire_mm::page_alloc::FaultInjection;
 
 use super::books::Books;
 use super::crew;
-use super::{Outcome, Wrong, expect};
+use super::{Check, Outcome, Wrong, expect};
 use crate::vm::stack::Stack;
 use crate::vm::{Cpu, Mm, PAGES};
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("spaces: a life with a child, on all CPUs", on_all_cpus),
     ("spaces: each allocation of a life fails", each_allocation_fails),
 ];

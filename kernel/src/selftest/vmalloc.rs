@@ -11,13 +11,13 @@ use quire_mm::percpu::PerCpu;
 use quire_mm::sync::Rank;
 use quire_mm::vmalloc::VmError;
 
-use super::{Outcome, crew, expect, got, some};
+use super::{Check, Outcome, crew, expect, got, some};
 use crate::vm::kmap::kmap_local;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-pub const CHECKS: &[(&str, fn() -> Outcome)] = &[
+pub const CHECKS: &[Check] = &[
     ("vmalloc: areas on all CPUs, their frames back after a purge", areas),
     ("vmalloc: addresses are used again, and show new frames on all CPUs", addresses_again),
     ("vmap: frames in any order, in every kind of memory", vmap),

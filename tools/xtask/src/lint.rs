@@ -10,7 +10,10 @@ pub fn lint() -> Result<u8> {
     check(&workspace, &["fmt", "--all", "--check"])?;
     check(&workspace, &["clippy", "--all-targets", "--", "-D", "warnings"])?;
     check(&workspace, &["clippy", "--package", "quire-tests", "--all-targets", "--", "-D", "warnings"])?;
-    check(&workspace, &["clippy", "--package", "quire-kernel", "--target", KERNEL_TARGET, "--", "-D", "warnings"])?;
+    let kernel = ["clippy", "--package", "quire-kernel", "--target", KERNEL_TARGET];
+    for features in [&[][..], &["--features", "selftest"]] {
+        check(&workspace, &[&kernel, features, &["--", "-D", "warnings"]].concat())?;
+    }
 
     let (to_link, to_load) = ("quire-malloc-static", "quire-malloc-preload");
     check(&workspace, &["clippy", "--package", to_link, "--target", USER_TARGET, "--", "-D", "warnings"])?;

@@ -138,7 +138,27 @@ impl<M: Machine> PageAllocator<M> {
     /// A block of `1 << order` frames. Its contents are what the last owner left, unless `gfp` has ZERO.
     #[inline]
     pub fn alloc_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
-        let pfn = self.alloc_raw(order, gfp)?;
+        match self.try_cached(order, gfp) {
+            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn)),
+            // SAFETY: the page was just allocated, and nobody else knows of it.
+            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, 0) }),
+            None => self.alloc_block_slow(order, gfp),
+        }
+    }
+
+    /// The end of an allocation of a zeroed page: apart, so that the fast path needs no stack.
+    #[inline(never)]
+    fn cleared(&self, pfn: Pfn) -> PageBlock<M> {
+        self.machine.clear_page(pfn.addr());
+        // SAFETY: the page was just allocated, and nobody else knows of it.
+        unsafe { PageBlock::from_raw(self.machine, pfn, 0) }
+    }
+
+    /// [`PageAllocator::alloc_slow`], whose answer needs no more work by the fast path that ends with it.
+    #[cold]
+    #[inline(never)]
+    fn alloc_block_slow(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
+        let pfn = self.alloc_slow(None, order, gfp)?;
         // SAFETY: the block was just allocated at this order, and nobody else knows of it.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
@@ -183,11 +203,7 @@ impl<M: Machine> PageAllocator<M> {
     /// A block without an owner: the caller must see to its end.
     #[inline]
     pub fn alloc_raw(&self, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
-        if order == 0
-            && !gfp.contains(Gfp::THISNODE)
-            && self.trap.load(Relaxed) == 0
-            && let Some(pfn) = self.alloc_cached(gfp)
-        {
+        if let Some(pfn) = self.try_cached(order, gfp) {
             if gfp.contains(Gfp::ZERO) {
                 self.machine.clear_page(pfn.addr());
             }
@@ -218,6 +234,13 @@ impl<M: Machine> PageAllocator<M> {
     #[inline]
     pub fn local_node(&self) -> usize {
         usize::from(self.topology().node_of_cpu[self.machine.cpu()])
+    }
+
+    /// The fast path, if the request is one for it and a page is at hand; its contents are undefined.
+    #[inline(always)]
+    fn try_cached(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
+        let simple = order == 0 && !gfp.contains(Gfp::THISNODE) && self.trap.load(Relaxed) == 0;
+        if simple { self.alloc_cached(gfp) } else { None }
     }
 
     /// The fast path: a page from this CPU's list for the request's best zone.

@@ -12,7 +12,7 @@ use crate::page_alloc::{FaultInjection, Gfp, Injection, Shrinker};
 use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::debug::DebugFlags;
 use crate::slab::geometry::Geometry;
-use crate::slab::kmalloc::{CLASSES, class_spec};
+use crate::slab::kmalloc::{CLASSES, ClassOffsets, class_spec};
 use crate::slab::report::{Fault, Report};
 use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, slab};
@@ -75,7 +75,10 @@ unsafe impl<M: Machine> Send for Caches<M> {}
 /// The kernel's heap: the `kmalloc` classes, and the list of all caches.
 ///
 /// Made in a `static`; every allocation fails until [`KernelHeap::init`].
+#[repr(C)]
 pub struct KernelHeap<M: Machine> {
+    /// First, so that the heap's address is the table's and a class's base.
+    pub(super) offsets: ClassOffsets,
     pub(super) classes: [KmemCache<M>; CLASSES],
     pub(super) machine: M,
     config: Once<Config>,
@@ -124,6 +127,7 @@ impl<M: Machine> KernelHeap<M> {
             ($($index:literal)*) => { [$(KmemCache::new(machine, class_spec($index))),*] };
         }
         Self {
+            offsets: Self::CLASS_OFFSETS,
             classes: classes!(0 1 2 3 4 5 6 7 8 9 10 11 12),
             machine,
             config: Once::new(),

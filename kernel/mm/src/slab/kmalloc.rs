@@ -46,6 +46,9 @@ const SIZES: [(usize, &str); CLASSES] = [
 /// The largest class; what is larger is whole pages.
 pub const MAX_CLASS: usize = SIZES[CLASSES - 1].0;
 
+/// For each size in words of 8 bytes, where in the heap its class is: neither a multiplication nor a second look-up.
+pub(super) type ClassOffsets = [u16; MAX_CLASS / 8 + 1];
+
 /// The class of a size, at most [`MAX_CLASS`].
 const fn class_of(size: usize) -> usize {
     let mut class = 0;
@@ -74,14 +77,14 @@ const fn size_of_layout(layout: Layout) -> usize {
 }
 
 impl<M: Machine> KernelHeap<M> {
-    /// The class of a size in words of 8 bytes, as its distance in `classes`: neither a multiplication nor a
-    /// second look-up.
-    const CLASS_OFFSETS: [u16; MAX_CLASS / 8 + 1] = {
-        assert!(CLASSES * size_of::<KmemCache<M>>() <= u16::MAX as usize);
+    /// [`KernelHeap::offsets`].
+    pub(super) const CLASS_OFFSETS: ClassOffsets = {
+        let first = core::mem::offset_of!(Self, classes);
+        assert!(first + CLASSES * size_of::<KmemCache<M>>() <= u16::MAX as usize);
         let mut table = [0; MAX_CLASS / 8 + 1];
         let mut words = 0;
         while words < table.len() {
-            table[words] = (class_of(words * 8) * size_of::<KmemCache<M>>()) as u16;
+            table[words] = (first + class_of(words * 8) * size_of::<KmemCache<M>>()) as u16;
             words += 1;
         }
         table
@@ -90,9 +93,9 @@ impl<M: Machine> KernelHeap<M> {
     /// The class of a size, at most [`MAX_CLASS`].
     #[inline(always)]
     fn class(&self, size: usize) -> &KmemCache<M> {
-        let offset = Self::CLASS_OFFSETS[size.div_ceil(8)];
-        // SAFETY: the table holds offsets of elements of the array.
-        unsafe { &*self.classes.as_ptr().byte_add(usize::from(offset)) }
+        let offset = self.offsets[size.div_ceil(8)];
+        // SAFETY: the table holds offsets of elements of `classes`.
+        unsafe { &*core::ptr::from_ref(self).byte_add(usize::from(offset)).cast() }
     }
 
     /// At least `size` bytes. A size of 0 counts as 1.

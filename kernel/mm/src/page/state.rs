@@ -1,0 +1,85 @@
+//! What a frame is, and the flags of an allocated one.
+
+use bitflags::bitflags;
+
+/// See the table at the top of [`crate::page`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+#[allow(missing_docs)]
+pub enum PageState {
+    Absent = 0,
+    Free = 1,
+    Cached = 2,
+    Slab = 4,
+    Kernel = 5,
+    Table = 6,
+    Anon = 7,
+    Object = 12,
+}
+
+impl PageState {
+    #[inline(always)]
+    pub(super) const fn of(head: u64) -> Self {
+        match head & Self::MASK {
+            1 => Self::Free,
+            2 => Self::Cached,
+            4 => Self::Slab,
+            5 => Self::Kernel,
+            6 => Self::Table,
+            7 => Self::Anon,
+            12 => Self::Object,
+            _ => Self::Absent,
+        }
+    }
+
+    /// The bits of a record's first word that hold the state.
+    pub(super) const MASK: u64 = 0xf;
+    /// The bit that all states of an allocated frame have, and no other.
+    pub(super) const ALLOCATED: u64 = 1 << 2;
+
+    /// Whether somebody holds the frame.
+    pub const fn is_allocated(self) -> bool {
+        self as u64 & Self::ALLOCATED != 0
+    }
+}
+
+bitflags! {
+    /// Flags of an allocated frame.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct PageFlags: u32 {
+        /// The page lock: see [`Page::try_lock`](super::Page::try_lock).
+        const LOCKED = 1 << 8;
+        /// Differs from what backs it.
+        const DIRTY = 1 << 9;
+        /// On its way to what backs it.
+        const WRITEBACK = 1 << 10;
+        /// Used since reclaim last looked.
+        const REFERENCED = 1 << 11;
+        /// On an LRU list.
+        const LRU = 1 << 12;
+        /// On an active list.
+        const ACTIVE = 1 << 13;
+        /// Locked into memory: on no list that reclaim looks at.
+        const UNEVICTABLE = 1 << 14;
+        /// Was evicted while in use and came back.
+        const WORKINGSET = 1 << 15;
+        /// Backed by swap rather than by a file.
+        const SWAP_BACKED = 1 << 16;
+        /// Has a slot in swap.
+        const SWAP_CACHE = 1 << 17;
+        /// Its contents are what they should be.
+        const UPTODATE = 1 << 18;
+        /// To be freed as soon as its write-back is done.
+        const RECLAIM = 1 << 19;
+        /// Mapped by one process alone, which may write without a copy.
+        const EXCLUSIVE = 1 << 20;
+        /// The block is one page of `1 << order` frames ([`compound_head`](super::compound_head)).
+        const COMPOUND = 1 << 21;
+        /// Reading it failed.
+        const ERROR = 1 << 22;
+
+        /// A frame that is freed with one of these is a bug of whoever frees it.
+        const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()
+            | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits();
+    }
+}
