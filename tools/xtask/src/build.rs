@@ -15,7 +15,8 @@ use crate::setup;
 const KERNEL_PACKAGE: &str = "quire-kernel";
 
 /// The packages whose programs go into the archive, and the directory in it.
-const PROGRAM_PACKAGES: [(&str, &str); 3] = [("quire-init", ""), ("quire-bin", "bin/"), ("quire-user-tests", "tests/")];
+const PROGRAM_PACKAGES: [(&str, &str); 4] =
+    [("quire-init", ""), ("quire-bin", "bin/"), ("quire-bench", "bin/"), ("quire-user-tests", "tests/")];
 
 /// What a build leaves for [`crate::qemu`].
 pub struct Built {
