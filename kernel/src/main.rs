@@ -65,6 +65,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
         boot::stop("no memory for address spaces", &"even the zero page");
     }
+    memory::init_overcommit(args);
     match problem {
         Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),
         None => log::info!("boot archive: {files} files and directories"),

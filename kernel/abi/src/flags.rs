@@ -162,6 +162,27 @@ pub mod madv {
     pub const DONTNEED_LOCKED: i32 = 24;
 }
 
+/// What `QUIRE_SETTING` reads and changes, by Linux's names.
+pub mod setting {
+    /// `vm.overcommit_memory`.
+    pub const OVERCOMMIT_MEMORY: usize = 0;
+    /// `vm.overcommit_ratio`: of memory, in percent, what mode 2 promises.
+    pub const OVERCOMMIT_RATIO: usize = 1;
+    /// `vm.overcommit_kbytes`: the same in KiB.
+    pub const OVERCOMMIT_KBYTES: usize = 2;
+    /// `oom_score_adj` of the calling process, plus 1000.
+    pub const OOM_SCORE_ADJ: usize = 3;
+    /// As the new value: only read.
+    pub const READ: usize = usize::MAX;
+
+    /// `vm.overcommit_memory`: only what cannot be is refused.
+    pub const OVERCOMMIT_GUESS: usize = 0;
+    /// `vm.overcommit_memory`: nothing is refused.
+    pub const OVERCOMMIT_ALWAYS: usize = 1;
+    /// `vm.overcommit_memory`: the limit is kept.
+    pub const OVERCOMMIT_NEVER: usize = 2;
+}
+
 /// Signal numbers.
 #[allow(missing_docs)]
 pub mod sig {

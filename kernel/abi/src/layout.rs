@@ -460,6 +460,10 @@ pub struct SystemInfo {
     pub uptime_ns: u64,
     /// Nanoseconds from power-on to the first user instruction.
     pub first_user_ns: u64,
+    /// Promised to processes (`Committed_AS`).
+    pub committed: u64,
+    /// Promised at most in mode 2 of `vm.overcommit_memory` (`CommitLimit`).
+    pub commit_limit: u64,
     /// CPUs online.
     pub cpus: u32,
     /// NUMA nodes.
@@ -486,6 +490,8 @@ pub struct Books {
     pub threads: u64,
     /// Open objects (files, pipes).
     pub objects: u64,
+    /// Pages promised to processes.
+    pub committed: u64,
 }
 
 /// What comparing the page tables of all processes with the reverse map of all user pages found.
@@ -512,7 +518,7 @@ const _: () = {
     assert!(size_of::<RegionInfo>() == 48);
     assert!(size_of::<CpuInfo>() == 48);
     assert!(size_of::<ProcessInfo>() == 64);
-    assert!(size_of::<SystemInfo>() == 112);
-    assert!(size_of::<Books>() == 56);
+    assert!(size_of::<SystemInfo>() == 128);
+    assert!(size_of::<Books>() == 64);
     assert!(size_of::<MapAudit>() == 32);
 };

@@ -34,6 +34,8 @@ pub fn system() -> SystemInfo {
         slab: heap::SLAB.pages() as u64,
         kernel_stacks: stacks as u64,
         archive: archive::range(board).map_or(0, |r| archive::pages(&r)) as u64,
+        committed: SPACES.commit().committed() as u64,
+        commit_limit: SPACES.commit().limit() as u64,
         uptime_ns: timer::now_ns(),
         first_user_ns: FIRST_USER_NS.load(Ordering::Relaxed),
         cpus: percpu::online().count() as u32,
@@ -111,5 +113,6 @@ pub fn books() -> Books {
         processes: u64::from(processes),
         threads: u64::from(threads),
         objects: handle::open_objects(),
+        committed: SPACES.commit().committed() as u64,
     }
 }

@@ -1,8 +1,9 @@
 //! Physical memory at boot: from the device tree's words to a running page allocator.
 
 use core::fmt;
-use quire_mm::Machine;
 
+use quire_abi::flags::setting;
+use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
@@ -17,7 +18,7 @@ use super::early_table::BootTables;
 use super::{BootCell, archive};
 use crate::arch::{barrier, smp};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
-use crate::vm::{Cpu, PAGES, events, heap, kernel_map, percpu};
+use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
 
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
@@ -300,4 +301,19 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
     // SAFETY: once, right after it; what is reserved for CMA nobody has.
     unsafe { PAGES.init_cma(memory) };
     Ok(summary)
+}
+
+/// How much memory is promised to processes (`vm.overcommit_*=`).
+pub fn init_overcommit(args: &str) {
+    for (key, which) in [
+        ("vm.overcommit_memory", setting::OVERCOMMIT_MEMORY),
+        ("vm.overcommit_ratio", setting::OVERCOMMIT_RATIO),
+        ("vm.overcommit_kbytes", setting::OVERCOMMIT_KBYTES),
+    ] {
+        let Some(text) = bootargs::find(args, key) else { continue };
+        let set = bootargs::number(text).is_some_and(|value| SPACES.commit().set(which, value as usize).is_ok());
+        if !set {
+            log::warn!("{key}={text}: no such value");
+        }
+    }
 }

@@ -145,6 +145,7 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::QUIRE_LOG => quire::log(a),
         nr::QUIRE_POWEROFF => quire::poweroff(a),
         nr::QUIRE_BOOKS => quire::books(a),
+        nr::QUIRE_SETTING => quire::setting(a),
         nr::QUIRE_AUDIT => quire::audit(a),
         _ => Err(Errno::ENOSYS),
     }

@@ -1,13 +1,14 @@
 //! Quire's own calls: what the memory manager and the machine look like, the log, switching off.
 
 use quire_abi::Errno;
+use quire_abi::flags::setting;
 use quire_abi::layout::{MapAudit, Pod, info as kind};
 
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
-use crate::vm::statistics;
+use crate::vm::{SPACES, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -80,4 +81,14 @@ pub fn audit(a: Args) -> Answer {
     let found = crate::vm::audit::run()?;
     uaccess::put(a.addr(0), &found)?;
     Ok(0)
+}
+
+/// Answers what a setting was, and sets it to x1 unless that is `READ`. EINVAL for what there is not.
+pub fn setting(a: Args) -> Answer {
+    let commit = SPACES.commit();
+    let old = commit.setting(a.word(0))?;
+    if a.word(1) != setting::READ {
+        commit.set(a.word(0), a.word(1))?;
+    }
+    Ok(old)
 }

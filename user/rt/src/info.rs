@@ -142,3 +142,8 @@ pub fn text(field: &[u8]) -> &str {
         Err(error) => core::str::from_utf8(&field[..error.valid_up_to()]).unwrap_or(""),
     }
 }
+
+/// A setting's value ([`flags::setting`]); with `new` it is set, and this is what it was.
+pub fn setting(which: usize, new: Option<usize>) -> Result<usize, Errno> {
+    sys::plain!(nr::QUIRE_SETTING, which, new.unwrap_or(flags::setting::READ))
+}

@@ -35,10 +35,11 @@ impl<M: Machine> Mm<M> {
             self.unmap_range(&mut areas, to, from)
         } else {
             self.may_grow_heap(&areas, from, to, new).and_then(|()| {
-                let flags = HEAP | areas.default_flags;
+                let flags = self.promise(&areas, HEAP | areas.default_flags, (to - from) >> PAGE_SHIFT)?;
                 self.insert_area(&mut areas, from, to, flags, None)
             })
         };
+        self.settle(&areas);
         if done.is_err() {
             return old;
         }

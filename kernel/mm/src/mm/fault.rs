@@ -103,8 +103,10 @@ impl<M: Machine> Mm<M> {
             return Err(FaultError::Unmapped);
         }
         let (flags, old) = (vma.flags, vma.start);
+        let pages = (old - addr) >> PAGE_SHIFT;
+        self.promise(&areas, flags & VmFlags::ACCOUNT, pages).map_err(|_| FaultError::Unmapped)?;
         let mut areas = areas.write();
-        areas.count_in(flags, (old - addr) >> PAGE_SHIFT);
+        areas.count_in(flags, pages);
         areas.tree.cursor(addr).set_start(addr);
         Ok(())
     }

@@ -3,7 +3,7 @@
 use quire_abi::Errno;
 
 use super::{Limit, Mm};
-use crate::fallible::{KArc, try_box};
+use crate::fallible::{AllocError, KArc, try_box};
 use crate::machine::Machine;
 use crate::rmap::AnonGroup;
 use crate::sync::Rank;
@@ -36,6 +36,7 @@ impl<M: Machine> Mm<M> {
                 copy.flags -= VmFlags::ANY_LOCK;
                 let flags = copy.flags;
                 let pages = copy.pages();
+                child.promise(&theirs, flags & VmFlags::ACCOUNT, pages).map_err(|_| AllocError)?;
                 // Without its lock an area may be of its lower neighbour's kind.
                 let joins = areas.default_flags.contains(VmFlags::LOCKED) || areas.locked != 0;
                 let mut end = theirs.tree.end();

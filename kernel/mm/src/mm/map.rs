@@ -60,7 +60,9 @@ impl<M: Machine> Mm<M> {
         }
         let len = request.len.checked_next_multiple_of(PAGE_SIZE).ok_or(Errno::ENOMEM)?;
         let pages = len >> PAGE_SHIFT;
-        let flags = area_flags(request)?;
+        let mut flags = area_flags(request)?;
+        // Mode 2 does not honour it.
+        flags.set(VmFlags::NORESERVE, flags.contains(VmFlags::NORESERVE) && self.machine.spaces().commit().may_skip());
         if let Some((_, index)) = &request.object {
             index.checked_add(pages).filter(|end| *end <= usize::MAX >> PAGE_SHIFT).ok_or(Errno::EOVERFLOW)?;
         }
@@ -71,36 +73,56 @@ impl<M: Machine> Mm<M> {
         let backing = match &request.object {
             Some((object, index)) => Some(Backing { object: object.clone(), index: *index }),
             None if flags.contains(VmFlags::SHARED) => {
-                Some(Backing { object: Object::shared_anon(self.machine, pages)?, index: 0 })
+                let reserve = !flags.contains(VmFlags::NORESERVE);
+                Some(Backing { object: Object::shared_anon(self.machine, pages, reserve)?, index: 0 })
             }
             None => None,
         };
 
         let mut areas = self.areas.intend();
+        let flags = flags | areas.default_flags;
+        let mapped = self.map_object_or_none(&mut areas, request, len, flags, backing);
+        self.settle(&areas);
+        drop(areas);
+        let start = mapped?;
+        if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
+            // mmap succeeds even if this does not.
+            let _ = self.populate(start, start + len, Populate::AsMapped);
+        }
+        Ok(start)
+    }
+
+    /// Finds the place, asks the limits, and puts the area there.
+    fn map_object_or_none(
+        &self,
+        areas: &mut Intent<'_, M>,
+        request: &MapRequest<M>,
+        len: usize,
+        flags: VmFlags,
+        backing: Option<Backing<M>>,
+    ) -> Result<UserAddr, Errno> {
         if areas.tree.len() >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
-        let start = place(&areas, request, len)?;
+        let pages = len >> PAGE_SHIFT;
+        let start = place(areas, request, len)?;
         let end = start + len;
-        let flags = flags | areas.default_flags;
         if request.flags.contains(Map::LOCKED) && self.limit(Limit::MemLock) == 0 {
             return Err(Errno::EPERM);
         }
-        self.may_lock(&areas, flags, pages)?;
+        self.may_lock(areas, flags, pages)?;
         let fixed = request.flags.contains(Map::FIXED);
-        let replaced = if fixed { mapped_pages(&areas, start, end) } else { 0 };
-        if !self.may_expand(&areas, flags, pages - replaced.min(pages)) {
+        let replaced = if fixed { mapped_pages(areas, start, end, VmFlags::empty()) } else { 0 };
+        if !self.may_expand(areas, flags, pages - replaced.min(pages)) {
             return Err(Errno::ENOMEM);
         }
+        // What goes counts for what comes.
+        let given_up = if fixed { mapped_pages(areas, start, end, VmFlags::ACCOUNT) } else { 0 };
+        let flags = self.promise(areas, flags, pages - given_up)?;
         if fixed {
-            self.unmap_range(&mut areas, start, end)?;
+            self.unmap_range(areas, start, end)?;
         }
-        self.insert_area(&mut areas, start, end, flags, backing)?;
-        drop(areas);
-        if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
-            // mmap succeeds even if this does not.
-            let _ = self.populate(start, end, Populate::AsMapped);
-        }
+        self.insert_area(areas, start, end, flags, backing)?;
         Ok(start)
     }
 
@@ -283,6 +305,8 @@ fn fits_at<M: Machine>(areas: &Areas<M>, start: UserAddr, len: usize) -> bool {
     areas.tree.find_from(start).is_none_or(|next| start.get() + len <= next.guarded_start())
 }
 
-fn mapped_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
-    areas.tree.range(start, end).map(|vma| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT).sum()
+/// Pages of a range that are in areas with all these flags.
+fn mapped_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr, flags: VmFlags) -> usize {
+    let wanted = areas.tree.range(start, end).filter(|vma| vma.flags.contains(flags));
+    wanted.map(|vma| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT).sum()
 }

@@ -16,12 +16,14 @@
 //! reverse mapping, which reads and holds no other space's lock.
 //!
 //! # Counters
-//! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else.
+//! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else. Promised memory is charged in
+//! [`Mm::promise`], before the map changes, and given back in [`Mm::settle`], by whoever changed it, at its end.
 
 mod advise;
 mod ahead;
 mod audit;
 mod brk;
+mod commit;
 mod fault;
 mod fork;
 pub mod frame;
@@ -56,6 +58,7 @@ use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
 pub use audit::{Audit, audit_page};
+pub use commit::Commit;
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
 pub use pin::PinnedPage;
@@ -124,6 +127,8 @@ pub(crate) struct Areas<M: Machine> {
     pub data: usize,
     pub stack: usize,
     pub locked: usize,
+    /// Pages of areas with ACCOUNT.
+    pub accounted: usize,
     /// What mlockall(MCL_FUTURE) gives new areas.
     pub default_flags: VmFlags,
 }
@@ -141,6 +146,9 @@ impl<M: Machine> Areas<M> {
         if flags.contains(VmFlags::LOCKED) {
             self.locked += pages;
         }
+        if flags.contains(VmFlags::ACCOUNT) {
+            self.accounted += pages;
+        }
     }
 
     /// Takes `pages` of this kind off the counts.
@@ -154,6 +162,9 @@ impl<M: Machine> Areas<M> {
         }
         if flags.contains(VmFlags::LOCKED) {
             self.locked -= pages;
+        }
+        if flags.contains(VmFlags::ACCOUNT) {
+            self.accounted -= pages;
         }
     }
 }
@@ -169,6 +180,8 @@ pub struct Mm<M: Machine> {
     pub(crate) asid: AsidSlot,
     pub(crate) group: KArc<AnonGroup<M>>,
     limits: [AtomicU64; 4],
+    /// Pages promised; changed under the right to change the map. At rest, what the areas say.
+    promised: AtomicUsize,
     rss_anon: AtomicUsize,
     rss_file: AtomicUsize,
     rss_shared: AtomicUsize,
@@ -195,6 +208,7 @@ impl<M: Machine> Mm<M> {
             data: 0,
             stack: 0,
             locked: 0,
+            accounted: 0,
             default_flags: VmFlags::empty(),
         };
         let mm = KArc::try_new(Self {
@@ -204,6 +218,7 @@ impl<M: Machine> Mm<M> {
             asid: AsidSlot::new(),
             group,
             limits: [const { AtomicU64::new(u64::MAX) }; 4],
+            promised: AtomicUsize::new(0),
             rss_anon: AtomicUsize::new(0),
             rss_file: AtomicUsize::new(0),
             rss_shared: AtomicUsize::new(0),
@@ -279,6 +294,29 @@ impl<M: Machine> Mm<M> {
             + self.rss_shared.load(Ordering::Relaxed)
     }
 
+    /// Promises `pages` more, if areas with these flags are counted; answers the flags, with ACCOUNT then. What of it
+    /// does not become part of the map goes back in [`Mm::settle`].
+    #[inline]
+    pub(crate) fn promise(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> Result<VmFlags, Errno> {
+        if !flags.is_accountable() && !flags.contains(VmFlags::ACCOUNT) {
+            return Ok(flags);
+        }
+        self.machine.spaces().commit().charge(self.machine, pages, areas.total)?;
+        self.promised.store(self.promised.load(Ordering::Relaxed) + pages, Ordering::Relaxed);
+        Ok(flags | VmFlags::ACCOUNT)
+    }
+
+    /// Gives back what is promised beyond what the areas have.
+    #[inline]
+    pub(crate) fn settle(&self, areas: &Areas<M>) {
+        let promised = self.promised.load(Ordering::Relaxed);
+        debug_assert!(promised >= areas.accounted, "an area that was not promised");
+        if promised != areas.accounted {
+            self.machine.spaces().commit().uncharge(self.machine, promised - areas.accounted);
+            self.promised.store(areas.accounted, Ordering::Relaxed);
+        }
+    }
+
     /// Whether `pages` more of this kind fit the limits on address space and data.
     pub(crate) fn may_expand(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> bool {
         let total = areas.total.checked_add(pages);
@@ -299,6 +337,7 @@ impl<M: Machine> Mm<M> {
         // Cutting out whole areas splits none, so this cannot fail.
         let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END));
         debug_assert!(done.is_ok());
+        self.settle(&areas);
         let _alone = areas.write();
         self.tables.sweep(self.asid.current());
     }
@@ -307,6 +346,7 @@ impl<M: Machine> Mm<M> {
 impl<M: Machine> Drop for Mm<M> {
     fn drop(&mut self) {
         self.group.set_mm(core::ptr::null());
+        self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
         // The space is active nowhere, so after one invalidation nothing can bring its entries back into a TLB,
         // and its pages and tables can go at once.
         if let Some(asid) = self.asid.current() {

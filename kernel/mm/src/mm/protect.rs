@@ -3,8 +3,8 @@
 use quire_abi::Errno;
 use quire_abi::flags::Prot;
 
-use super::Mm;
 use super::unmap::checked_range;
+use super::{Intent, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::table::gather::flush_range;
@@ -36,7 +36,18 @@ impl<M: Machine> Mm<M> {
             }
             start = vma.start;
         }
-        let rights = VmFlags::from_prot(prot);
+        let done = self.protect_areas(&mut areas, start, end, VmFlags::from_prot(prot));
+        self.settle(&areas);
+        done
+    }
+
+    fn protect_areas(
+        &self,
+        areas: &mut Intent<'_, M>,
+        mut start: UserAddr,
+        end: UserAddr,
+        rights: VmFlags,
+    ) -> Result<(), Errno> {
         let all = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
         while start < end {
             let vma = areas.tree.find(start).ok_or(Errno::ENOMEM)?;
@@ -45,15 +56,19 @@ impl<M: Machine> Mm<M> {
             if !may.contains(rights) {
                 return Err(Errno::EACCES);
             }
-            let new = (old - all) | rights;
+            let mut new = (old - all) | rights;
             if new != old {
                 let pages = (to - start) >> PAGE_SHIFT;
                 let more_data = new.is_data() && !old.is_data();
                 // The limit on address space is kept: only the data count grows.
-                if more_data && !self.may_hold_data(&areas, pages) {
+                if more_data && !self.may_hold_data(areas, pages) {
                     return Err(Errno::ENOMEM);
                 }
-                self.change_flags(&mut areas, start, to, new)?;
+                // Counted once, for good: what was written stays when the right to write goes.
+                if !old.contains(VmFlags::ACCOUNT) {
+                    new = self.promise(areas, new, pages)?;
+                }
+                self.change_flags(areas, start, to, new)?;
                 if let Some((from, to)) = self.tables.protect(start, to, new) {
                     flush_range(self.machine, &self.asid, from, to);
                 }

@@ -39,52 +39,69 @@ impl<M: Machine> Mm<M> {
             return Err(Errno::EINVAL);
         }
         let round = |len: usize| len.checked_next_multiple_of(PAGE_SIZE);
-        let (Some(mut old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
+        let (Some(old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
             return Err(Errno::EINVAL);
         };
         let mut areas = self.areas.intend();
+        let done = self.remap_under(&mut areas, addr, (old_len, new_len), flags, new_addr);
+        self.settle(&areas);
+        drop(areas);
+        let (moved, wanted) = done?;
+        if wanted {
+            let _ = self.populate(moved + old_len, moved + new_len, Populate::AsMapped);
+        }
+        Ok(moved)
+    }
+
+    /// Answers where the mapping is, and whether what it has grown by is to be brought in.
+    fn remap_under(
+        &self,
+        areas: &mut Intent<'_, M>,
+        addr: UserAddr,
+        (mut old_len, new_len): (usize, usize),
+        flags: Mremap,
+        new_addr: usize,
+    ) -> Result<(UserAddr, bool), Errno> {
+        let may_move = flags.contains(Mremap::MAYMOVE);
+        let keep = flags.contains(Mremap::DONTUNMAP);
         areas.tree.find(addr).ok_or(Errno::EFAULT)?;
         let task_size = areas.layout.task_size;
         // With DONTUNMAP alone the new address is a hint, but one that is checked.
         let target = flags.intersects(Mremap::FIXED | Mremap::DONTUNMAP).then_some(new_addr);
-        let target = target.map(|to| self.target(&areas, addr, old_len, new_len, to)).transpose()?;
+        let target = target.map(|to| self.target(areas, addr, old_len, new_len, to)).transpose()?;
         let to = target.filter(|_| flags.contains(Mremap::FIXED));
         if let Some(to) = to {
             if to < areas.layout.mmap_min {
                 return Err(Errno::EPERM);
             }
-            self.unmap_range(&mut areas, to, to + new_len)?;
+            self.unmap_range(areas, to, to + new_len)?;
         }
         if old_len > new_len {
             if old_len > task_size - addr {
                 return Err(Errno::EINVAL);
             }
-            self.unmap_range(&mut areas, addr + new_len, addr + old_len)?;
+            self.unmap_range(areas, addr + new_len, addr + old_len)?;
             old_len = new_len;
         }
         if to.is_none() && !keep && old_len == new_len {
-            return Ok(addr);
+            return Ok((addr, false));
         }
         let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
-        self.may_resize(&areas, vma, addr, old_len, new_len, keep)?;
+        self.may_resize(areas, vma, addr, old_len, new_len, keep)?;
         let (locked, end) = (vma.flags.contains(VmFlags::LOCKED), vma.end);
         let moved = match to {
-            Some(to) => self.move_area(&mut areas, addr, old_len, new_len, to, keep)?,
-            None if !keep && addr + old_len == end && self.extends(&areas, end, new_len - old_len) => {
-                self.extend(&mut areas, addr, end, new_len - old_len);
+            Some(to) => self.move_area(areas, addr, old_len, new_len, to, keep)?,
+            None if !keep && addr + old_len == end && self.extends(areas, end, new_len - old_len) => {
+                self.extend(areas, addr, end, new_len - old_len);
                 addr
             }
             None if may_move => {
-                let to = find_place(&areas, target.unwrap_or(UserAddr::new(0)), new_len)?;
-                self.move_area(&mut areas, addr, old_len, new_len, to, keep)?
+                let to = find_place(areas, target.unwrap_or(UserAddr::new(0)), new_len)?;
+                self.move_area(areas, addr, old_len, new_len, to, keep)?
             }
             None => return Err(Errno::ENOMEM),
         };
-        drop(areas);
-        if locked && new_len > old_len {
-            let _ = self.populate(moved + old_len, moved + new_len, Populate::AsMapped);
-        }
-        Ok(moved)
+        Ok((moved, locked && new_len > old_len))
     }
 
     /// The new place that FIXED orders or DONTUNMAP proposes.
@@ -111,7 +128,7 @@ impl<M: Machine> Mm<M> {
         Ok(to)
     }
 
-    /// Whether `old_len` bytes of `vma` from `addr` on may become `new_len`.
+    /// Whether `old_len` bytes of `vma` from `addr` on may become `new_len`; promises what that adds.
     fn may_resize(
         &self,
         areas: &Areas<M>,
@@ -136,6 +153,7 @@ impl<M: Machine> Mm<M> {
         if !self.may_expand(areas, vma.flags, charged) {
             return Err(Errno::ENOMEM);
         }
+        self.promise(areas, vma.flags & VmFlags::ACCOUNT, charged)?;
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::addr::PhysAddr;
 use crate::asid::AsidAllocator;
 use crate::fallible::AllocError;
 use crate::machine::Machine;
-use crate::mm::frame;
+use crate::mm::{Commit, frame};
 
 /// The zero page, the ASIDs, and machine-wide counters. A `static` in the kernel.
 pub struct Spaces<M: Machine> {
@@ -14,6 +14,7 @@ pub struct Spaces<M: Machine> {
     zero_page: AtomicUsize,
     asids: AsidAllocator<M>,
     tables: AtomicUsize,
+    commit: Commit,
 }
 
 impl<M: Machine> Spaces<M> {
@@ -24,6 +25,7 @@ impl<M: Machine> Spaces<M> {
             zero_page: AtomicUsize::new(0),
             asids: AsidAllocator::new(machine),
             tables: AtomicUsize::new(0),
+            commit: Commit::new(),
         }
     }
 
@@ -33,6 +35,7 @@ impl<M: Machine> Spaces<M> {
         self.asids.set_bits(asid_bits);
         let zero = frame::alloc_user(self.machine, true)?.addr();
         self.zero_page.store(zero.get(), Ordering::Release);
+        self.commit.set_total(self.machine.pages().total_managed());
         Ok(())
     }
 
@@ -45,6 +48,12 @@ impl<M: Machine> Spaces<M> {
     /// The ASIDs.
     pub fn asids(&self) -> &AsidAllocator<M> {
         &self.asids
+    }
+
+    /// The books of promised memory.
+    #[inline]
+    pub fn commit(&self) -> &Commit {
+        &self.commit
     }
 
     /// Pages in translation tables of processes, their roots included.

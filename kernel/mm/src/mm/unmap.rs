@@ -14,10 +14,12 @@ impl<M: Machine> Mm<M> {
     pub fn unmap(&self, addr: usize, len: usize) -> Result<(), Errno> {
         let mut areas = self.areas.intend();
         let (start, end) = checked_range(addr, len, areas.layout.task_size)?;
-        self.unmap_range(&mut areas, start, end)
+        let done = self.unmap_range(&mut areas, start, end);
+        self.settle(&areas);
+        done
     }
 
-    /// Takes everything out of a range. The only failure is that of splitting one area into two, before anything
+    /// Takes everything out of a range; the caller settles. The only failure is that of splitting one area into two, before anything
     /// has changed.
     pub(super) fn unmap_range(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr) -> Result<(), Errno> {
         let Some(first) = areas.tree.find_from(start).filter(|vma| vma.start < end) else { return Ok(()) };

@@ -83,6 +83,8 @@ impl<M: Machine> Mm<M> {
         assert_eq!(areas.data, sum(&|flags| flags.is_data()), "data");
         assert_eq!(areas.stack, sum(&|flags| flags.contains(VmFlags::GROWSDOWN)), "stack");
         assert_eq!(areas.locked, sum(&|flags| flags.contains(VmFlags::LOCKED)), "locked");
+        assert_eq!(areas.accounted, sum(&|flags| flags.contains(VmFlags::ACCOUNT)), "accounted");
+        assert_eq!(self.promised.load(Ordering::Relaxed), areas.accounted, "promised");
         for vma in areas.tree.iter() {
             let next = areas.tree.next(vma);
             let merges = next.is_some_and(|next| next.start == vma.end && vma.continues_with(&next.kind()));

@@ -16,6 +16,8 @@ mod radix;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use quire_abi::Errno;
+
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::fallible::{AllocError, KArc, TryVec};
 use crate::machine::Machine;
@@ -66,7 +68,7 @@ enum Content {
     /// `len` bytes at `start` in the direct map. Bit n of `synced`: page n is fit to be executed.
     BootFile { start: PhysAddr, len: usize, padded: bool, synced: Vec<AtomicU64> },
     /// Pages that begin as zeros.
-    SharedAnon { pages: usize },
+    SharedAnon { pages: usize, reserved: bool },
 }
 
 /// See the module.
@@ -91,9 +93,15 @@ impl<M: Machine> Object<M> {
         Self::make(machine, Content::BootFile { start, len, padded, synced })
     }
 
-    /// Shared anonymous memory.
-    pub fn shared_anon(machine: M, pages: usize) -> Result<KArc<Self>, AllocError> {
-        Self::make(machine, Content::SharedAnon { pages })
+    /// Shared anonymous memory, all of it promised now if `reserved`, else each page as it comes to be.
+    pub fn shared_anon(machine: M, pages: usize, reserved: bool) -> Result<KArc<Self>, Errno> {
+        let commit = machine.spaces().commit();
+        let promised = if reserved { pages } else { 0 };
+        commit.charge(machine, promised, 0)?;
+        Self::make(machine, Content::SharedAnon { pages, reserved }).map_err(|error| {
+            commit.uncharge(machine, promised);
+            error.into()
+        })
     }
 
     fn make(machine: M, content: Content) -> Result<KArc<Self>, AllocError> {
@@ -148,7 +156,7 @@ impl<M: Machine> Object<M> {
     pub fn pages(&self) -> usize {
         match &self.content {
             Content::BootFile { len, .. } => len.div_ceil(PAGE_SIZE),
-            Content::SharedAnon { pages } => *pages,
+            Content::SharedAnon { pages, .. } => *pages,
         }
     }
 
@@ -197,6 +205,9 @@ impl<M: Machine> Object<M> {
             return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
         }
         *slot = pfn.0 as u32;
+        if let Content::SharedAnon { reserved: false, .. } = self.content {
+            self.machine.spaces().commit().charge_unasked(self.machine);
+        }
         let got = frame::page(self.machine, pfn).get();
         debug_assert!(got, "a new frame has one reference");
         Ok(ObjectPage::Counted(pfn))
@@ -252,7 +263,9 @@ impl<M: Machine> Drop for Object<M> {
         let machine = self.machine;
         self.name_in_place(0);
         let mut release = frame::Release::new(machine);
+        let mut owned = 0;
         self.owned.get_mut().for_each(|pfn| {
+            owned += 1;
             let page = frame::page(machine, Pfn(pfn as usize));
             while !page.try_lock() {
                 machine.relax();
@@ -261,5 +274,8 @@ impl<M: Machine> Drop for Object<M> {
             page.unlock();
             release.page(Pfn(pfn as usize));
         });
+        if let Content::SharedAnon { pages, reserved } = self.content {
+            machine.spaces().commit().uncharge(machine, if reserved { pages } else { owned });
+        }
     }
 }

@@ -60,6 +60,8 @@ bitflags! {
         const NOHUGEPAGE = 1 << 15;
         /// Locked pages come with their first touch, not before (`VM_LOCKONFAULT`).
         const LOCKONFAULT = 1 << 16;
+        /// Counted by commit accounting, as it is from when it first could be written (`VM_ACCOUNT`).
+        const ACCOUNT = 1 << 17;
         /// The two that mlock gives and munlock takes.
         const ANY_LOCK = Self::LOCKED.bits() | Self::LOCKONFAULT.bits();
     }
@@ -77,6 +79,12 @@ impl VmFlags {
     #[inline]
     pub fn accessible(self) -> bool {
         self.intersects(Self::READ | Self::WRITE | Self::EXEC)
+    }
+
+    /// Private and writable, and not exempted: promised memory.
+    #[inline]
+    pub fn is_accountable(self) -> bool {
+        self & (Self::WRITE | Self::SHARED | Self::NORESERVE) == Self::WRITE
     }
 
     /// Private and writable: its pages count towards the data limit.

@@ -49,6 +49,8 @@ fn main() -> i32 {
         ("the kernel's page tables", counted("nr_kernel_page_tables")),
         ("contiguous memory in use", counted("nr_cma_used") + counted("nr_cma_bitmaps")),
         ("boot archive", system.archive),
+        ("promised to processes", system.committed),
+        ("promised at most, in mode 2", system.commit_limit),
         ("never given to the allocator", system.ram.saturating_sub(system.managed)),
     ] {
         println!("{what:30} {:12}", show(pages));

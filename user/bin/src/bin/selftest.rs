@@ -174,6 +174,7 @@ fn explain(status: Result<Status, Errno>, report: &Report, books: &Balance) {
         ("processes", before.processes, after.processes),
         ("threads", before.threads, after.threads),
         ("open objects", before.objects, after.objects),
+        ("promised pages", before.committed, after.committed),
     ] {
         if before != after {
             println!("# the books do not balance: {what} {before} before, {after} after");

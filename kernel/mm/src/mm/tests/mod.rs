@@ -77,6 +77,7 @@ impl Rig {
     pub fn assert_balanced(&self) {
         assert_eq!(self.sim.spaces().tables(), 0, "table pages");
         assert_eq!(self.sim.spaces().asids().spaces(), 0, "spaces with an ASID");
+        assert_eq!(self.sim.spaces().commit().committed(), 0, "promised pages");
         assert_eq!(free_pages(self.sim), self.free, "free pages");
     }
 }
