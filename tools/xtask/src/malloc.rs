@@ -17,6 +17,8 @@ use object::{Object, ObjectSymbol};
 use crate::cargo::{USER_TARGET, Workspace};
 
 const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Cargo's profile for libraries that leave this workspace.
+const PROFILE: &str = "malloc";
 
 /// Builds both libraries.
 pub fn malloc() -> Result<u8> {
@@ -35,7 +37,12 @@ pub fn malloc() -> Result<u8> {
 /// Builds a package that is a library for other languages; answers its file with that extension.
 fn library(workspace: &Workspace, package: &str, target: &str, extension: &str) -> Result<PathBuf> {
     let mut cargo = workspace.toolchain.cargo();
-    cargo.current_dir(&workspace.root).args(["build", "--release", "--message-format=json-render-diagnostics"]);
+    cargo.current_dir(&workspace.root).args([
+        "build",
+        "--profile",
+        PROFILE,
+        "--message-format=json-render-diagnostics",
+    ]);
     cargo.args(["--package", package, "--target", target]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("starting cargo")?;
     let mut file = None;
@@ -66,7 +73,8 @@ fn without_builtins(archive: &[u8]) -> Result<Vec<u8>> {
         }
         let data = member.data(archive)?;
         let object = object::File::parse(data)?;
-        let defined = object.symbols().filter(|s| s.is_global() && s.is_definition());
+        // (`is_definition` leaves out thread-local variables.)
+        let defined = object.symbols().filter(|s| s.is_global() && !s.is_undefined());
         let names = defined.map(|s| s.name_bytes()).collect::<Result<_, _>>()?;
         members.push(Member { data, names });
     }
@@ -96,7 +104,7 @@ fn write_archive(members: &[Member<'_>]) -> Vec<u8> {
     let mut archive = MAGIC.to_vec();
     append(&mut archive, "/", &index);
     for (i, member) in members.iter().enumerate() {
-        append(&mut archive, &format!("quire_malloc{i}.o/"), member.data);
+        append(&mut archive, &format!("quire{i}.o/"), member.data);
     }
     archive
 }
@@ -137,5 +145,12 @@ mod tests {
         assert_eq!(names, [b"malloc".as_slice(), b"free", b"sbrk"]);
         let held = |i: usize| read.member(index[i].offset()).unwrap().data(&*bytes).unwrap();
         assert_eq!((held(1), held(2)), (b"first\n".as_slice(), two));
+    }
+
+    #[test]
+    fn an_archive_of_many_members_is_one_too() {
+        let members: Vec<_> = (0..1200).map(|_| Member { data: b"some", names: vec![b"name"] }).collect();
+        let bytes = write_archive(&members);
+        assert_eq!(ArchiveFile::parse(&*bytes).unwrap().members().filter(Result::is_ok).count(), 1200);
     }
 }

@@ -65,6 +65,7 @@ pub fn test(options: &TestOptions) -> Result<u8> {
     setup::test_tools()?;
     let device_tree = setup::device_tree()?;
     let busybox = setup::busybox()?;
+    let speedtest1 = setup::malloc_guests();
     let workspace = Workspace::find()?;
     let cargo_test = || {
         let mut cargo = workspace.toolchain.cargo();
@@ -75,6 +76,9 @@ pub fn test(options: &TestOptions) -> Result<u8> {
 
     let mut host = cargo_test();
     host.args(&options.filter);
+    if let Some(file) = &speedtest1 {
+        host.env("QUIRE_SPEEDTEST1", file);
+    }
     tally.run("host tests", host)?;
 
     match build_all(options.quick) {

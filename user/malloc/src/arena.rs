@@ -18,6 +18,8 @@ use crate::lock::Lock;
 use crate::remote::Remote;
 use crate::{Malloc, System};
 
+/// The link's place in a large free chunk that is null unless its pages have been given back.
+pub const RELEASED: usize = 2;
 /// Freeing a merged chunk of this size also merges what the fast bins hold.
 const MERGE_FAST: usize = 64 << 10;
 /// Fast bins that hold this much are merged before a large request is served from the top chunk.
@@ -174,6 +176,9 @@ impl State {
     fn file(&mut self, chunk: Chunk, size: usize) {
         chunk.set(size, PREV | self.other);
         chunk.after(size).set_footer_before(size);
+        if size >= LARGE {
+            chunk.set_link(RELEASED, Chunk::NONE);
+        }
         self.bins.insert(chunk, size);
     }
 

@@ -3,11 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use crate::arena::{Arena, State};
-use crate::cache::Stage;
+use crate::cache::{Cache, Stage};
 use crate::chunk::Chunk;
 use crate::heap::new_arena;
 use crate::large::Damaged;
-use crate::{Malloc, System, ThreadBlock};
+use crate::{Malloc, System};
 
 /// A thread that finds its arena and all others locked so often gets a new one.
 const CONTENTION: usize = 8;
@@ -26,20 +26,15 @@ impl<S: System> Malloc<S> {
         }
     }
 
-    pub(crate) fn in_arena<R>(&self, f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>) -> Option<R> {
-        // SAFETY: the block is this thread's; slow paths use one reference to it at a time.
-        self.with_arena(unsafe { &mut *self.system.thread_block().as_ptr() }, f)
-    }
-
     /// Runs `f` under the lock of the arena that served the thread last, or of the first one that is free if
     /// somebody holds that; and in the first arena if the other has no memory.
     pub(crate) fn with_arena<R>(
         &self,
-        block: &mut ThreadBlock,
+        cache: &mut Cache,
         mut f: impl FnMut(&Self, &mut State) -> Result<Option<R>, Damaged>,
     ) -> Option<R> {
         // SAFETY: arenas stay for ever once they are made.
-        let last = unsafe { block.arena.as_ref() }.unwrap_or(&self.main);
+        let last = unsafe { cache.arena.as_ref() }.unwrap_or(&self.main);
         let mut run = |arena: &Arena, state: &mut State| {
             arena.drain(state, self)?;
             f(self, state)
@@ -48,10 +43,10 @@ impl<S: System> Malloc<S> {
         let done = match last.state.try_with(&self.system, |state| run(last, state)) {
             Ok(done) => done,
             Err(_) => {
-                block.contended += 1;
-                let (other, done) = self.contended(last, block.contended, &mut run);
+                cache.contended += 1;
+                let (other, done) = self.contended(last, cache.contended, &mut run);
                 arena = other;
-                block.arena = other;
+                cache.arena = other;
                 done
             }
         };
@@ -109,13 +104,12 @@ impl<S: System> Malloc<S> {
     }
 
     /// Gives free memory back to the system: all but `pad` bytes at the top, and whole pages inside free chunks.
-    /// Answers whether any went.
+    /// Answers whether any went; a handler that came in the middle of a call gives nothing back.
     pub fn trim(&self, pad: usize) -> bool {
-        self.thread_exit();
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let stage = unsafe { &mut (*self.system.thread_block().as_ptr()).stage };
-        if *stage == Stage::Without {
-            *stage = Stage::Zero;
+        let Some(mut inside) = self.enter() else { return false };
+        self.dismantle(inside.cache());
+        if inside.cache().stage == Stage::Without {
+            inside.cache().stage = Stage::Zero;
         }
         let mut any = self.drop_spare();
         self.each_arena(|arena| {
@@ -131,28 +125,50 @@ impl<S: System> Malloc<S> {
         any
     }
 
-    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest.
+    /// Runs `f` on an arena at rest; not at all, and answers `None`, for a handler that came in the middle of a call
+    /// that may hold this arena.
+    pub(crate) fn at_rest<R>(&self, arena: &Arena, f: impl FnOnce(&mut State) -> R) -> Option<R> {
+        let run = |state: &mut State| {
+            arena.drain(state, self)?;
+            Ok(f(state))
+        };
+        let inside = self.enter();
+        let done = match inside {
+            Some(_) => arena.state.with(&self.system, run),
+            None => arena.state.try_with(&self.system, run).ok()?,
+        };
+        Some(self.check(done))
+    }
+
+    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest. In the middle of a
+    /// call of the same thread, which holds some of them, it takes none: such a child may exec or exit.
     pub fn before_fork(&self) {
-        self.growing.acquire(&self.system);
-        self.each_arena(|arena| arena.state.acquire(&self.system));
-        self.mappings.lock(&self.system);
-        self.guard.lock(&self.system);
+        if self.enter_fork() {
+            self.growing.acquire(&self.system);
+            self.each_arena(|arena| arena.state.acquire(&self.system));
+            self.mappings.lock(&self.system);
+            self.guard.lock(&self.system);
+        }
     }
 
     /// After a fork, in the parent.
     pub fn after_fork_parent(&self) {
-        self.guard.unlock(&self.system);
-        self.mappings.unlock(&self.system);
-        self.each_arena(|arena| arena.state.release(&self.system));
-        self.growing.release(&self.system);
+        if let Some(_inside) = self.inside_fork() {
+            self.guard.unlock(&self.system);
+            self.mappings.unlock(&self.system);
+            self.each_arena(|arena| arena.state.release(&self.system));
+            self.growing.release(&self.system);
+        }
     }
 
     /// After a fork, in the child, which has one thread.
     pub fn after_fork_child(&self) {
-        self.guard.reset();
-        self.mappings.reset();
-        self.each_arena(|arena| arena.state.reset());
-        self.growing.reset();
+        if let Some(_inside) = self.inside_fork() {
+            self.guard.reset();
+            self.mappings.reset();
+            self.each_arena(|arena| arena.state.reset());
+            self.growing.reset();
+        }
     }
 
     /// Arenas in the order they were made: the heap walker's way in.

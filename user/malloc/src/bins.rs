@@ -1,9 +1,12 @@
 //! The lists of an arena: fast, small and unsorted. (Large chunks: see `large`.)
 //!
 //! Fast bins hold small chunks that a thread's cache had no room for, still marked used so that neighbours leave them
-//! alone: single lists, one a size, mangled. Small bins hold merged chunks below 1 KiB, one size each, with a bit map
-//! over them. The unsorted list holds what was merged lately and gives it one chance to be taken by size before it is
-//! sorted; it is bounded, so looking through it is too.
+//! alone: single lists, one a size. Small bins hold merged chunks below 1 KiB, one size each, with a bit map over them.
+//! The unsorted list holds what was merged lately and gives it one chance to be taken by size before it is sorted; it
+//! is bounded, so looking through it is too.
+//!
+//! No link lies in a chunk as it is: who writes over a freed block neither reads an address there nor can leave one
+//! that leads anywhere. A double list is also held against its neighbours' links before it is changed.
 
 use crate::chunk::{Chunk, MIN, UNSORTED};
 use crate::large::{Damaged, LARGE, Large};
@@ -15,7 +18,8 @@ pub const CLASSES: usize = MAX_SMALL / 16 + 1;
 
 const SMALL_BINS: usize = LARGE / 16;
 const UNSORTED_MAX: usize = 16;
-const NEXT: usize = 0;
+/// The links of a double list.
+pub const NEXT: usize = 0;
 const PREVIOUS: usize = 1;
 
 /// Chunks too small for anybody else, by size.
@@ -74,6 +78,8 @@ fn follow(chunk: Chunk, secret: u64) -> Result<Chunk, Damaged> {
 
 /// Everything merged: small bins, the unsorted list and the large bins.
 pub struct Bins {
+    /// What hides the links.
+    secret: u64,
     map: u64,
     small: [Chunk; SMALL_BINS],
     unsorted: Chunk,
@@ -86,6 +92,7 @@ pub struct Bins {
 impl Bins {
     pub const fn new() -> Bins {
         Bins {
+            secret: 0,
             map: 0,
             small: [Chunk::NONE; SMALL_BINS],
             unsorted: Chunk::NONE,
@@ -94,6 +101,12 @@ impl Bins {
             bytes: 0,
             chunks: 0,
         }
+    }
+
+    /// Says what hides the links, before the first chunk comes.
+    pub fn hide_with(&mut self, secret: u64) {
+        debug_assert!(self.chunks == 0 || self.secret == secret);
+        self.secret = secret;
     }
 
     /// Bytes of free chunks here.
@@ -116,15 +129,15 @@ impl Bins {
         } else if self.unsorted_len < UNSORTED_MAX {
             chunk.set_flag(UNSORTED);
             self.unsorted_len += 1;
-            push(&mut self.unsorted, chunk);
+            push(&mut self.unsorted, chunk, self.secret);
         } else {
-            self.large.insert(chunk, size);
+            self.large.insert(chunk, size, self.secret);
         }
     }
 
     fn insert_small(&mut self, chunk: Chunk, size: usize) {
         self.map |= 1 << (size / 16);
-        push(&mut self.small[size / 16], chunk);
+        push(&mut self.small[size / 16], chunk, self.secret);
     }
 
     /// Takes a chunk out, wherever it is.
@@ -138,16 +151,16 @@ impl Bins {
         if chunk.has(UNSORTED) {
             chunk.clear_flag(UNSORTED);
             self.unsorted_len -= 1;
-            cut(&mut self.unsorted, chunk)
+            cut(&mut self.unsorted, chunk, self.secret)
         } else if size < LARGE {
             let head = &mut self.small[size / 16];
-            cut(head, chunk)?;
+            cut(head, chunk, self.secret)?;
             if head.is_none() {
                 self.map &= !(1 << (size / 16));
             }
             Ok(())
         } else {
-            self.large.remove(chunk, size)
+            self.large.remove(chunk, size, self.secret)
         }
     }
 
@@ -192,46 +205,53 @@ impl Bins {
             }
             chunk.clear_flag(UNSORTED);
             self.unsorted_len -= 1;
-            let next = chunk.link(NEXT);
+            let next = chunk.link(NEXT).hidden(self.secret);
             if !next.may_be_followed() {
                 return Err(Damaged);
             }
             self.unsorted = next;
             if !next.is_none() {
-                next.set_link(PREVIOUS, Chunk::NONE);
+                next.set_link(PREVIOUS, Chunk::NONE.hidden(self.secret));
             }
-            self.large.insert(chunk, have);
+            self.large.insert(chunk, have, self.secret);
         }
-        Ok(self.large.best(size))
+        Ok(self.large.best(size, self.secret))
     }
 
-    /// Calls `f` with every chunk.
+    /// Calls `f` with every chunk that the lists lead to.
     pub fn each(&self, f: &mut impl FnMut(Chunk)) {
         for head in self.small.iter().chain([&self.unsorted]) {
-            let mut at = *head;
-            while !at.is_none() {
-                f(at);
-                at = at.link(NEXT);
-            }
+            each(*head, self.secret, f);
         }
-        self.large.each(f);
+        self.large.each(self.secret, f);
+    }
+}
+
+/// Calls `f` with every chunk of a list, as far as it can be followed.
+pub fn each(head: Chunk, secret: u64, f: &mut impl FnMut(Chunk)) {
+    let mut at = head;
+    while !at.is_none() && at.may_be_followed() {
+        f(at);
+        at = at.link(NEXT).hidden(secret);
     }
 }
 
 #[inline(always)]
-pub fn push(head: &mut Chunk, chunk: Chunk) {
+pub fn push(head: &mut Chunk, chunk: Chunk, secret: u64) {
     let first = *head;
-    chunk.set_link(NEXT, first);
-    chunk.set_link(PREVIOUS, Chunk::NONE);
+    chunk.set_link(NEXT, first.hidden(secret));
+    chunk.set_link(PREVIOUS, Chunk::NONE.hidden(secret));
     if !first.is_none() {
-        first.set_link(PREVIOUS, chunk);
+        first.set_link(PREVIOUS, chunk.hidden(secret));
     }
     *head = chunk;
 }
 
+/// Takes a chunk out of its list, if its neighbours agree that it is in it.
 #[inline(always)]
-pub fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
-    let (next, previous) = (chunk.link(NEXT), chunk.link(PREVIOUS));
+pub fn cut(head: &mut Chunk, chunk: Chunk, secret: u64) -> Result<(), Damaged> {
+    let hidden = (chunk.hidden(secret), chunk.link(NEXT), chunk.link(PREVIOUS));
+    let (next, previous) = (hidden.1.hidden(secret), hidden.2.hidden(secret));
     if !next.may_be_followed() || !previous.may_be_followed() {
         return Err(Damaged);
     }
@@ -241,16 +261,16 @@ pub fn cut(head: &mut Chunk, chunk: Chunk) -> Result<(), Damaged> {
         }
         *head = next;
     } else {
-        if previous.link(NEXT) != chunk {
+        if previous.link(NEXT) != hidden.0 {
             return Err(Damaged);
         }
-        previous.set_link(NEXT, next);
+        previous.set_link(NEXT, hidden.1);
     }
     if !next.is_none() {
-        if next.link(PREVIOUS) != chunk {
+        if next.link(PREVIOUS) != hidden.0 {
             return Err(Damaged);
         }
-        next.set_link(PREVIOUS, previous);
+        next.set_link(PREVIOUS, hidden.2);
     }
     Ok(())
 }

@@ -1,14 +1,17 @@
 //! The per-thread cache: for each small size a stack of chunks that need no lock.
 //!
 //! The stacks are arrays outside the chunks, so a chunk in a cache holds no link that its former owner could damage.
-//! A block of zeroes is a valid cache: each stack is empty and full at once, so the first call of a thread takes the
-//! slow path, which fills the block in. How much a stack may hold starts small and doubles with use.
+//! A block of zeroes is what a thread starts with: its gate shows that there is no cache, so the first call takes the
+//! slow path, which makes one. How much a stack may hold starts small and doubles with use.
 
+use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::AtomicUsize;
 
 use crate::arena::Arena;
 use crate::bins::{CLASSES, MAX_SMALL};
 use crate::chunk::{Chunk, MIN, OTHER};
+use crate::gate::{Gate, Inside};
 use crate::heap::arena_of;
 use crate::{Malloc, System};
 
@@ -53,14 +56,22 @@ pub enum Stage {
 /// The part of the allocator that each thread keeps in its thread-local storage, zero-filled at its start.
 #[repr(C, align(16))]
 pub struct ThreadBlock {
+    pub(crate) cache: UnsafeCell<Cache>,
+    pub(crate) gate: Gate,
+}
+
+/// What a thread uses while its gate is shut.
+#[repr(C)]
+pub struct Cache {
     /// By chunk size: the stack for size `s` lies `s` bytes into the block.
     bins: [Bin; CLASSES],
-    pub(crate) secret: u64,
-    pub(crate) stage: Stage,
+    /// What the gate shows when it is open: the secret, or 0 if there are no stacks.
+    pub open: u64,
+    pub stage: Stage,
     /// How often this thread found its arena locked.
-    pub(crate) contended: usize,
+    pub contended: usize,
     /// The arena that served this thread last; null for the first one.
-    pub(crate) arena: *const Arena,
+    pub arena: *const Arena,
     /// The chunk that holds the stacks.
     slots: Chunk,
     /// Chunks above [`MAX_SMALL`], for the request of just that size that often follows a free.
@@ -77,28 +88,40 @@ struct Medium {
 }
 
 // The fast path turns a size into the address of its stack without a shift.
-const _: () = assert!(size_of::<Bin>() == 16 && core::mem::offset_of!(ThreadBlock, bins) == 0);
+const _: () = assert!(size_of::<Bin>() == 16 && core::mem::offset_of!(Cache, bins) == 0);
+const _: () = assert!(core::mem::offset_of!(ThreadBlock, cache) == 0);
+
+/// The lowest slot of every stack that is not there.
+static NO_SLOT: AtomicUsize = AtomicUsize::new(0);
+
+impl Bin {
+    /// A stack that is empty and full at once: what classes below [`MIN`] have, where a request that wraps ends up, and
+    /// a size that was written over.
+    const NONE: Bin = Bin { top: NO_SLOT.as_ptr().cast(), full: NO_SLOT.as_ptr().cast() };
+}
 
 impl ThreadBlock {
     /// A block as a thread starts with it.
     pub const fn new() -> ThreadBlock {
-        ThreadBlock {
+        let cache = Cache {
             bins: [Bin { top: null_mut(), full: null_mut() }; CLASSES],
-            secret: 0,
+            open: 0,
             stage: Stage::Zero,
             contended: 0,
             arena: null_mut(),
             slots: Chunk::NONE,
             medium: [Medium { size: 0, chunk: Chunk::NONE }; MEDIUM],
             medium_bytes: 0,
-        }
+        };
+        ThreadBlock { cache: UnsafeCell::new(cache), gate: Gate::new() }
     }
 
     /// The stack for chunks of `size` bytes.
     ///
     /// # Safety
     ///
-    /// `block` is the calling thread's and `size`, a multiple of 16, is at most [`MAX_SMALL`].
+    /// `block` is the calling thread's, its gate is shut by the caller, and `size`, a multiple of 16, is at most
+    /// [`MAX_SMALL`].
     #[inline(always)]
     pub unsafe fn bin(block: NonNull<ThreadBlock>, size: usize) -> *mut Bin {
         debug_assert!(size <= MAX_SMALL && size.is_multiple_of(16));
@@ -130,63 +153,60 @@ const START_OF: [usize; CLASSES + 1] = {
 };
 
 impl<S: System> Malloc<S> {
-    /// Fills the calling thread's block in, if it has not been; answers the block if the thread has a cache.
-    #[allow(clippy::mut_from_ref)] // The block is the thread's, not the allocator's.
-    pub(crate) fn start_thread(&self) -> Option<&mut ThreadBlock> {
+    /// The calling thread's cache, if it has one; makes it at the thread's first call.
+    pub(crate) fn cache_of<'i>(&self, inside: &'i mut Inside) -> Option<&'i mut Cache> {
         self.start();
-        // SAFETY: the block is this thread's, and no reference to it outlives a call of the allocator's slow paths,
-        // which do not nest: `adopt_thread` is called with the stage set, and no reference alive in between.
-        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-        match block.stage {
-            Stage::Caching => return Some(block),
+        let cache = inside.cache();
+        match cache.stage {
+            Stage::Caching => return Some(cache),
             Stage::Without => return None,
             Stage::Zero => {}
         }
-        block.stage = Stage::Without;
-        block.secret = self.secret();
+        cache.stage = Stage::Without;
+        // What the system allocates on the way to this is a call in the middle of a call.
         if self.options.perturb().is_some() || self.guard.is_on() || !self.system.adopt_thread() {
             return None;
         }
-        // SAFETY: as above.
-        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
         let bytes = START_OF[CLASSES] * size_of::<Chunk>();
-        let slots = self.with_arena(block, |m, state| state.take_or_extend(m, crate::chunk::chunk_size(bytes)))?;
-        for (class, bin) in block.bins.iter_mut().enumerate().skip(MIN / 16) {
+        let slots = self.with_arena(cache, |m, state| state.take_or_extend(m, crate::chunk::chunk_size(bytes)))?;
+        cache.bins = [Bin::NONE; CLASSES];
+        for (class, bin) in cache.bins.iter_mut().enumerate().skip(MIN / 16) {
             let bottom = slots.0.cast::<Chunk>().wrapping_add(START_OF[class]);
             // SAFETY: the chunk has room for every stack.
             unsafe { bottom.write(Chunk::NONE) };
             let start = START.min(most(class));
             *bin = Bin { top: bottom, full: bottom.wrapping_add(start) };
         }
-        block.slots = slots;
-        block.stage = Stage::Caching;
-        Some(block)
+        cache.slots = slots;
+        cache.stage = Stage::Caching;
+        cache.open = self.secret();
+        Some(cache)
     }
 
     /// Lets a stack that was found empty or full hold more from now on; answers whether it did.
-    fn widen(block: &mut ThreadBlock, class: usize) -> bool {
-        let now = block.limit(class);
+    fn widen(cache: &mut Cache, class: usize) -> bool {
+        let now = cache.limit(class);
         if now >= most(class) {
             return false;
         }
-        let bottom = block.bottom(class);
-        block.bins[class].full = bottom.wrapping_add((2 * now).min(most(class)));
+        let bottom = cache.bottom(class);
+        cache.bins[class].full = bottom.wrapping_add((2 * now).min(most(class)));
         true
     }
 
     /// A chunk of `size` bytes for a thread whose stack is empty; some more go onto the stack.
-    pub(crate) fn refill(&self, block: &mut ThreadBlock, size: usize) -> Option<Chunk> {
+    pub(crate) fn refill(&self, cache: &mut Cache, size: usize) -> Option<Chunk> {
         let class = size / 16;
-        let now = block.limit(class);
+        let now = cache.limit(class);
         let mut batch = [Chunk::NONE; BATCH];
         let want = (now / 2 + 1).min(BATCH);
-        let got = self.with_arena(block, |m, state| {
+        let got = self.with_arena(cache, |m, state| {
             let n = state.refill(m, size, &mut batch[..want])?;
             Ok(if n == 0 { None } else { Some(n) })
         })?;
-        Self::widen(block, class);
+        Self::widen(cache, class);
         // The lowest address last onto the stack, so that blocks come out in order.
-        let bin = &mut block.bins[class];
+        let bin = &mut cache.bins[class];
         for chunk in batch[1..got].iter().rev() {
             bin.top = bin.top.wrapping_add(1);
             // SAFETY: fewer chunks than the stack holds.
@@ -197,21 +217,21 @@ impl<S: System> Malloc<S> {
 
     /// Makes room on a full stack: its lower half goes back. It may not hold more from now on: frees alone are no
     /// sign that the chunks will be wanted.
-    pub(crate) fn make_room(&self, block: &mut ThreadBlock, class: usize) {
-        let held = block.held(class);
-        self.flush(block, class, held.div_ceil(2));
+    pub(crate) fn make_room(&self, cache: &mut Cache, class: usize) {
+        let held = cache.held(class);
+        self.flush(cache, class, held.div_ceil(2));
     }
 
     /// Gives the `n` chunks back that lie lowest on a stack.
-    fn flush(&self, block: &mut ThreadBlock, class: usize, n: usize) {
-        let first = block.bottom(class).wrapping_add(1);
-        let held = block.held(class);
+    fn flush(&self, cache: &mut Cache, class: usize, n: usize) {
+        let first = cache.bottom(class).wrapping_add(1);
+        let held = cache.held(class);
         // SAFETY: the stack's slots from `first` to `top` hold chunks, and this thread alone uses them.
         unsafe {
             self.put_all(core::slice::from_raw_parts(first, n));
             first.copy_from(first.wrapping_add(n), held - n);
         }
-        block.bins[class].top = block.bins[class].top.wrapping_sub(n);
+        cache.bins[class].top = cache.bins[class].top.wrapping_sub(n);
     }
 
     /// Gives unsealed chunks to their arenas, or leaves them there for whoever holds the lock.
@@ -242,51 +262,57 @@ impl<S: System> Malloc<S> {
         if chunk.has(OTHER) { arena_of(chunk) } else { &self.main }
     }
 
-    /// The calling thread ends, or stops to have a cache: what it holds goes back.
+    /// The calling thread ends: what its cache holds goes back. What it frees from now on does so at once.
     pub fn thread_exit(&self) {
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-        if block.stage != Stage::Caching {
+        if let Some(mut inside) = self.enter() {
+            self.dismantle(inside.cache());
+        }
+    }
+
+    /// Takes a thread's cache from it, and gives back what it holds.
+    pub(crate) fn dismantle(&self, cache: &mut Cache) {
+        if cache.stage != Stage::Caching {
             return;
         }
-        self.empty(block);
-        block.stage = Stage::Without;
-        block.bins = ThreadBlock::new().bins;
-        let slots = core::mem::replace(&mut block.slots, Chunk::NONE);
+        self.empty(cache);
+        cache.stage = Stage::Without;
+        cache.open = 0;
+        // A handler may do this between a fast path's look at the gate and the shutting: that path then finds stacks
+        // which have nothing and want nothing.
+        cache.bins = [Bin::NONE; CLASSES];
+        let slots = core::mem::replace(&mut cache.slots, Chunk::NONE);
         self.give_to_arena(slots);
     }
 
-    /// Gives everything in the calling thread's cache back, before the heap grows for a large request: some of it may
-    /// be what keeps free neighbours apart.
+    /// Gives everything in a thread's cache back. Done before the heap grows for a large request: some of it may be
+    /// what keeps free neighbours apart.
     #[cold]
-    pub(crate) fn empty_cache(&self) {
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
-        if block.stage == Stage::Caching {
-            self.empty(block);
+    pub(crate) fn empty_cache(&self, cache: &mut Cache) {
+        if cache.stage == Stage::Caching {
+            self.empty(cache);
         }
     }
 
-    fn empty(&self, block: &mut ThreadBlock) {
+    fn empty(&self, cache: &mut Cache) {
         for class in MIN / 16..CLASSES {
-            let held = block.held(class);
+            let held = cache.held(class);
             if held > 0 {
-                self.flush(block, class, held);
+                self.flush(cache, class, held);
             }
         }
-        for place in &mut block.medium {
+        for place in &mut cache.medium {
             let held = core::mem::replace(place, Medium { size: 0, chunk: Chunk::NONE });
             if let Some(chunk) = held.chunk.some() {
                 self.give_to_arena(chunk);
             }
         }
-        block.medium_bytes = 0;
+        cache.medium_bytes = 0;
     }
 }
 
 const _: () = assert!(START_OF[CLASSES] * 8 < 1 << 16);
 
-impl ThreadBlock {
+impl Cache {
     /// Where a stack's lowest slot lies, which holds a null.
     fn bottom(&self, class: usize) -> *mut Chunk {
         self.slots.0.cast::<Chunk>().wrapping_add(START_OF[class])

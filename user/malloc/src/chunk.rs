@@ -6,7 +6,7 @@
 //!  block-16  the previous chunk's size, if that one is free (its footer); else the previous block's last word
 //!  block- 8  u32 low:  size bits 4..32, and the flags below
 //!  block- 4  u32 high: size bits 32..48, exclusive-or'ed with the seal while the owner holds the block
-//!  block     the owner's bytes up to block + size - 8; of a free chunk: list or tree links, and its footer at the end
+//!  block     the owner's bytes up to block + size - 8; of a free chunk: up to three links, and its footer at the end
 //! ```
 //!
 //! The seal is a secret mixed with the block's address. Only a block that its owner holds carries it: it is put on
@@ -206,7 +206,7 @@ impl Chunk {
     /// Link number `i` of a free chunk.
     #[inline(always)]
     pub fn link(self, i: usize) -> Chunk {
-        // SAFETY: a free chunk's block belongs to the heap; it holds two links, a large one six.
+        // SAFETY: a free chunk's block belongs to the heap; it has room for two links, from 1 KiB on for three.
         unsafe { self.0.cast::<Chunk>().wrapping_add(i).read() }
     }
 
@@ -221,6 +221,13 @@ impl Chunk {
     #[inline(always)]
     pub fn mangled(self, link: Chunk, secret: u64) -> Chunk {
         Chunk(link.0.map_addr(|a| a ^ (self.0.addr() >> 12) ^ secret as usize))
+    }
+
+    /// A link to this chunk as double lists keep it, and back: hidden by the secret alone, so that it can be copied
+    /// and compared as it lies there. The secret is odd: an address written over one never leads anywhere.
+    #[inline(always)]
+    pub fn hidden(self, secret: u64) -> Chunk {
+        Chunk(self.0.map_addr(|a| a ^ secret as usize))
     }
 }
 

@@ -128,8 +128,7 @@ impl<S: System> Malloc<S> {
     /// The record of a living guarded block, or the end of the process.
     #[allow(clippy::mut_from_ref)] // The record lies in the block's mapping, not in the allocator.
     fn record_of(&self, at: *mut u8) -> &mut Record {
-        let held = self.guard.quarantine.with(&self.system, |q| q.holds(at.addr()));
-        if held {
+        if self.quarantine(|q| q.holds(at.addr())) == Some(true) {
             self.system.abort("free(): double free detected (block is in quarantine)");
         }
         let front = at.map_addr(|a| (a & !(PAGE - 1)).wrapping_sub(PAGE)).cast::<Record>();
@@ -156,12 +155,24 @@ impl<S: System> Malloc<S> {
             self.system.advise(start, len, crate::Advice::DontNeed);
             self.system.forbid(start, len);
         }
-        self.guard.quarantine.with(&self.system, |q| {
+        let kept = self.quarantine(|q| {
             while let Some((old, bytes)) = q.crowded(len) {
                 // SAFETY: it was freed long ago.
                 unsafe { self.system.unmap(NonNull::new_unchecked(at.with_addr(old)), bytes) };
             }
             q.push(start.as_ptr().addr(), len);
         });
+        if kept.is_none() {
+            // SAFETY: the block was given up; nobody uses the mapping.
+            unsafe { self.system.unmap(start, len) };
+        }
+    }
+
+    /// Runs `f` on the quarantine; not at all for a handler that came in the middle of a call which may hold it.
+    fn quarantine<R>(&self, f: impl FnOnce(&mut Quarantine) -> R) -> Option<R> {
+        match self.enter() {
+            Some(_inside) => Some(self.guard.quarantine.with(&self.system, f)),
+            None => self.guard.quarantine.try_with(&self.system, f).ok(),
+        }
     }
 }

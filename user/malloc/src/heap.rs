@@ -7,9 +7,9 @@
 
 use core::ptr::NonNull;
 
-use crate::arena::{Arena, State};
+use crate::arena::{Arena, RELEASED, State};
 use crate::chunk::{Chunk, HEAD, MIN, OTHER, PREV, USED};
-use crate::large::Damaged;
+use crate::large::{Damaged, LARGE};
 use crate::options::Options;
 use crate::{Advice, Malloc, PAGE, System};
 
@@ -62,7 +62,7 @@ impl State {
                     self.count(bytes, &m.options);
                     self.set_top(self.top, have);
                 }
-                _ => self.open(start, bytes, &m.options)?,
+                _ => self.open(start, bytes, m)?,
             }
             if self.top_size() >= size {
                 return Ok(true);
@@ -75,7 +75,7 @@ impl State {
     fn extend_by_mapping<S: System>(&mut self, m: &Malloc<S>, size: usize) -> Result<bool, Damaged> {
         let bytes = (size + BEFORE_FIRST).next_multiple_of(PAGE).max(MIN_MAP);
         let Some(start) = m.system.map(bytes) else { return Ok(false) };
-        self.open(start, bytes, &m.options)?;
+        self.open(start, bytes, m)?;
         Ok(true)
     }
 
@@ -86,7 +86,7 @@ impl State {
         let Some(start) = map_aligned(&m.system) else { return Ok(false) };
         // SAFETY: the newest region's record stays where it is.
         let arena = unsafe { (*self.region).arena };
-        self.open(start, REGION, &m.options)?;
+        self.open(start, REGION, m)?;
         // SAFETY: `open` has made this the newest region.
         unsafe { (*self.region).arena = arena };
         Ok(true)
@@ -103,13 +103,14 @@ impl State {
     }
 
     /// Starts a region in new memory; the old top chunk becomes an ordinary free one.
-    fn open(&mut self, start: NonNull<u8>, bytes: usize, options: &Options) -> Result<(), Damaged> {
+    fn open<S: System>(&mut self, start: NonNull<u8>, bytes: usize, m: &Malloc<S>) -> Result<(), Damaged> {
         self.close_top()?;
-        self.open_at(start, bytes, 0, options);
+        self.open_at(start, bytes, 0, m);
         Ok(())
     }
 
-    fn open_at(&mut self, start: NonNull<u8>, bytes: usize, skip: usize, options: &Options) {
+    fn open_at<S: System>(&mut self, start: NonNull<u8>, bytes: usize, skip: usize, m: &Malloc<S>) {
+        self.bins.hide_with(m.secret());
         let base = start.as_ptr().wrapping_add(start.as_ptr().align_offset(16));
         let end = start.as_ptr().addr() + bytes;
         let first = Chunk(base.wrapping_add(BEFORE_FIRST + skip));
@@ -117,7 +118,7 @@ impl State {
         // SAFETY: the memory is new, aligned and larger than the record.
         unsafe { region.write(Region { previous: self.region, end, first, arena: core::ptr::null() }) };
         self.region = region;
-        self.count(bytes, options);
+        self.count(bytes, &m.options);
         self.high = 0;
         self.set_top(first, (end & !15) - first.0.addr());
     }
@@ -200,12 +201,17 @@ impl State {
         let mut any = false;
         self.bins.each(&mut |chunk| {
             let size = chunk.size();
+            if size < LARGE || !chunk.link(RELEASED).is_none() {
+                return;
+            }
             // The links and the footer stay.
             let from = (chunk.0.addr() + 64).next_multiple_of(PAGE);
             let to = (chunk.0.addr() + size - 2 * HEAD) & !(PAGE - 1);
             if from < to {
                 // SAFETY: the pages lie inside a free chunk, between its links and its footer.
-                any |= unsafe { release(&m.system, chunk.0.with_addr(from), to - from) };
+                let gone = unsafe { release(&m.system, chunk.0.with_addr(from), to - from) };
+                chunk.set_link(RELEASED, if gone { chunk } else { Chunk::NONE });
+                any |= gone;
             }
         });
         any
@@ -251,7 +257,7 @@ pub fn new_arena<S: System>(m: &Malloc<S>) -> Option<&Arena> {
         &*at
     };
     arena.state.with(&m.system, |state| {
-        state.open_at(start, REGION, SKIP, &m.options);
+        state.open_at(start, REGION, SKIP, m);
         // SAFETY: `open_at` has just written the record.
         unsafe { (*state.region).arena = at };
     });

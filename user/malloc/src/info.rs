@@ -37,9 +37,8 @@ pub struct Mallinfo {
 impl<S: System> Malloc<S> {
     fn totals(&self) -> impl Iterator<Item = Totals> {
         self.arena_list().map(|arena| {
-            let sums =
-                arena.state.with(&self.system, |state| arena.drain(state, self).map(|()| state.totals(self.secret())));
-            self.check(sums)
+            let sums = self.at_rest(arena, |state| state.totals(self.secret()));
+            sums.unwrap_or_default()
         })
     }
 
@@ -87,13 +86,12 @@ impl<S: System> Malloc<S> {
         let mut sum = Totals::default();
         for (i, arena) in self.arena_list().enumerate() {
             let mut sizes = Sizes::default();
-            let sums = arena.state.with(&self.system, |state| {
-                arena.drain(state, self)?;
+            let sums = self.at_rest(arena, |state| {
                 // A damaged region ends the list early; the sums then say so by not adding up.
                 let _ = state.walk(self.secret(), &mut |seen| sizes.add(seen.size, seen.kind));
-                Ok(state.totals(self.secret()))
+                state.totals(self.secret())
             });
-            let t = self.check(sums);
+            let t = sums.unwrap_or_default();
             writeln!(out, "<heap nr=\"{i}\">\n<sizes>")?;
             sizes.write(out)?;
             writeln!(out, "</sizes>")?;
@@ -113,7 +111,7 @@ impl<S: System> Malloc<S> {
         const COLUMNS: usize = 64;
         let Some(arena) = self.arena_list().nth(arena) else { return writeln!(out, "no such arena") };
         let mut picture = [b' '; PARTS];
-        let (first, part) = arena.state.with(&self.system, |state| {
+        let drawn = self.at_rest(arena, |state| {
             let Some((first, end)) = state.newest_region() else { return (0, 0) };
             let part = (end - first).div_ceil(PARTS).next_multiple_of(16).max(16);
             let _ = state.walk(self.secret(), &mut |seen| {
@@ -128,6 +126,7 @@ impl<S: System> Malloc<S> {
             });
             (first, part)
         });
+        let (first, part) = drawn.unwrap_or_default();
         writeln!(out, "{part} bytes a sign from {first:#x}: # used, c cached, . free, _ top, + mixed")?;
         for line in picture.chunks(COLUMNS) {
             let line = line.trim_ascii_end();

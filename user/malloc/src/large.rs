@@ -4,7 +4,7 @@
 //! all of its chunks fit. So a search looks at a handful of words whatever the heap holds, and what it finds is at
 //! most an eighth larger than the best fit could be. Chunks of 32 MiB and more share one bin.
 
-use crate::bins::{cut, push};
+use crate::bins::{NEXT, cut, each, push};
 use crate::chunk::Chunk;
 
 /// The smallest size kept here.
@@ -13,7 +13,6 @@ pub const LARGE: usize = 1024;
 const ROWS: usize = 16;
 const COLUMNS: usize = 16;
 const FIRST_ROW: u32 = LARGE.ilog2();
-const NEXT: usize = 0;
 /// How many chunks of a request's own bin are looked at.
 const LOOK_AT: usize = 8;
 
@@ -43,18 +42,18 @@ impl Large {
     }
 
     #[inline]
-    pub fn insert(&mut self, chunk: Chunk, size: usize) {
+    pub fn insert(&mut self, chunk: Chunk, size: usize, secret: u64) {
         let (row, column) = bin_of(size);
         self.rows |= 1 << row;
         self.columns[row] |= 1 << column;
-        push(&mut self.heads[row][column], chunk);
+        push(&mut self.heads[row][column], chunk, secret);
     }
 
     /// A chunk of at least `size` bytes that fits well.
     #[inline]
-    pub fn best(&self, size: usize) -> Option<Chunk> {
+    pub fn best(&self, size: usize, secret: u64) -> Option<Chunk> {
         let (row, column) = bin_of(size);
-        let own = self.best_in_bin(self.heads[row][column], size);
+        let own = best_in_bin(self.heads[row][column], size, secret);
         if own.is_some() {
             return own;
         }
@@ -70,29 +69,11 @@ impl Large {
         Some(self.heads[row][self.columns[row].trailing_zeros() as usize])
     }
 
-    /// The smallest of the first few chunks of a bin that is large enough.
-    #[inline(always)]
-    fn best_in_bin(&self, head: Chunk, size: usize) -> Option<Chunk> {
-        let (mut best, mut least) = (None, usize::MAX);
-        let mut at = head;
-        for _ in 0..LOOK_AT {
-            if at.is_none() || !at.may_be_followed() {
-                break;
-            }
-            let have = at.size();
-            if have >= size && have < least {
-                (best, least) = (Some(at), have);
-            }
-            at = at.link(NEXT);
-        }
-        best
-    }
-
     #[inline]
-    pub fn remove(&mut self, chunk: Chunk, size: usize) -> Result<(), Damaged> {
+    pub fn remove(&mut self, chunk: Chunk, size: usize, secret: u64) -> Result<(), Damaged> {
         let (row, column) = bin_of(size);
         let head = &mut self.heads[row][column];
-        cut(head, chunk)?;
+        cut(head, chunk, secret)?;
         if head.is_none() {
             self.columns[row] &= !(1 << column);
             if self.columns[row] == 0 {
@@ -103,13 +84,27 @@ impl Large {
     }
 
     /// Calls `f` with every chunk, in no particular order.
-    pub fn each(&self, f: &mut impl FnMut(Chunk)) {
+    pub fn each(&self, secret: u64, f: &mut impl FnMut(Chunk)) {
         for head in self.heads.as_flattened() {
-            let mut at = *head;
-            while !at.is_none() {
-                f(at);
-                at = at.link(NEXT);
-            }
+            each(*head, secret, f);
         }
     }
+}
+
+/// The smallest of the first few chunks of a bin that is large enough.
+#[inline(always)]
+fn best_in_bin(head: Chunk, size: usize, secret: u64) -> Option<Chunk> {
+    let (mut best, mut least) = (None, usize::MAX);
+    let mut at = head;
+    for _ in 0..LOOK_AT {
+        if at.is_none() || !at.may_be_followed() {
+            break;
+        }
+        let have = at.size();
+        if have >= size && have < least {
+            (best, least) = (Some(at), have);
+        }
+        at = at.link(NEXT).hidden(secret);
+    }
+    best
 }

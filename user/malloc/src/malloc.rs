@@ -5,8 +5,9 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::arena::Arena;
 use crate::bins::MAX_SMALL;
-use crate::cache::{MAX_MEDIUM, Stage};
+use crate::cache::{Cache, MAX_MEDIUM, Stage};
 use crate::chunk::{ALIGN, Chunk, HEAD, MAPPED, MAX_REQUEST, USED, chunk_size};
+use crate::gate::Inside;
 use crate::guard::Guard;
 use crate::large::Damaged;
 use crate::lock::Lock;
@@ -74,20 +75,23 @@ impl<S: System> Malloc<S> {
             return null_mut();
         }
         let block = self.system.thread_block();
-        // SAFETY: the block is this thread's; a stack's top, unless null, points to the topmost of its slots, and
-        // below the lowest chunk lies a null.
+        // SAFETY: the block is this thread's, and its gate shows that there is a cache. With the gate shut the stacks
+        // are this call's alone: a stack's top is the topmost of its slots, and below the lowest chunk lies a null.
         unsafe {
+            let gate = &(*block.as_ptr()).gate;
+            let secret = gate.look();
+            if secret & 1 == 0 {
+                return null_mut();
+            }
+            gate.shut(need as u64);
             let bin = ThreadBlock::bin(block, need);
             let top = (*bin).top;
-            if top.is_null() {
-                return null_mut();
-            }
             let chunk = *top;
-            if chunk.is_none() {
-                return null_mut();
+            if !chunk.is_none() {
+                (*bin).top = top.wrapping_sub(1);
+                chunk.set_high(chunk.seal(secret));
             }
-            (*bin).top = top.wrapping_sub(1);
-            chunk.set_high(chunk.seal((*block.as_ptr()).secret));
+            gate.open(secret);
             chunk.0
         }
     }
@@ -95,22 +99,20 @@ impl<S: System> Malloc<S> {
     /// What [`malloc`](Malloc::malloc) does where [`malloc_cached`](Malloc::malloc_cached) has nothing.
     #[inline]
     pub fn malloc_uncached(&self, size: usize) -> *mut u8 {
+        let Some(mut inside) = self.enter() else { return self.alloc_nested(ALIGN, size) };
         let need = size.wrapping_add(HEAD + ALIGN - 1) & !(ALIGN - 1);
-        if need > MAX_SMALL {
-            // SAFETY: the block is this thread's and no other reference to it is alive.
-            let block = unsafe { &mut *self.system.thread_block().as_ptr() };
+        let cache = inside.cache();
+        // A thread with a cache has started, and there is neither a guard nor a byte to fill with.
+        if need > MAX_SMALL && cache.stage == Stage::Caching {
             if need <= MAX_MEDIUM
-                && let Some(chunk) = block.pop_medium(need)
+                && let Some(chunk) = cache.pop_medium(need)
             {
-                return chunk.hand_out(block.secret);
+                return chunk.hand_out(cache.open);
             }
-            // A thread with a cache has started, and there is neither a guard nor a byte to fill with.
-            if block.stage == Stage::Caching {
-                let secret = block.secret;
-                return self.large(size).map_or(null_mut(), |fresh| fresh.chunk.hand_out(secret));
-            }
+            let secret = cache.open;
+            return self.large(cache, size).map_or(null_mut(), |fresh| fresh.chunk.hand_out(secret));
         }
-        self.malloc_slow(size)
+        self.malloc_slow(inside, size)
     }
 
     /// Gives a block back; null does nothing.
@@ -124,13 +126,19 @@ impl<S: System> Malloc<S> {
         if at.is_null() {
             return;
         }
-        if at.addr().is_multiple_of(ALIGN) {
+        let block = self.system.thread_block();
+        // SAFETY: the block is this thread's and lives as long as the thread.
+        let gate = unsafe { &(*block.as_ptr()).gate };
+        let secret = gate.look();
+        // A thread without a cache looks nowhere near the block: a guarded one may lie in a page that faults.
+        if secret & 1 != 0 && at.addr().is_multiple_of(ALIGN) {
             let chunk = Chunk(at);
-            let block = self.system.thread_block();
             let size = chunk.low() as usize & !(ALIGN - 1);
-            // SAFETY: the block is this thread's; between top and full lie slots that nothing else uses.
-            unsafe {
-                if chunk.high() == chunk.seal((*block.as_ptr()).secret) && size <= MAX_SMALL {
+            if chunk.high() == chunk.seal(secret) && size <= MAX_SMALL {
+                gate.shut(size as u64);
+                // SAFETY: with the gate shut the stacks are this call's alone: between top and full lie slots that
+                // nothing else uses. A stack that is not there has none: its top and full are equal.
+                unsafe {
                     let bin = ThreadBlock::bin(block, size);
                     let top = (*bin).top;
                     if top != (*bin).full {
@@ -138,9 +146,11 @@ impl<S: System> Malloc<S> {
                         *top = chunk;
                         (*bin).top = top;
                         chunk.set_high(0);
+                        gate.open(secret);
                         return;
                     }
                 }
+                gate.open(secret);
             }
         }
         self.free_slow(at);
@@ -162,18 +172,19 @@ impl<S: System> Malloc<S> {
     }
 
     fn calloc_large(&self, bytes: usize) -> *mut u8 {
-        if self.guard.is_on() || self.options.perturb().is_some() {
+        let plain = !self.guard.is_on() && self.options.perturb().is_none();
+        let Some(mut inside) = plain.then(|| self.enter()).flatten() else {
             let at = self.malloc(bytes);
             if !at.is_null() {
                 // SAFETY: the block is new and holds that many bytes.
                 unsafe { at.write_bytes(0, bytes) };
             }
             return at;
-        }
+        };
         let need = chunk_size(bytes.min(MAX_REQUEST));
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let cached = unsafe { (*self.system.thread_block().as_ptr()).pop_medium(need) };
-        let found = cached.map(|chunk| Fresh { chunk, zeroed: false }).or_else(|| self.large(bytes));
+        let cached = inside.cache().pop_medium(need).map(|chunk| Fresh { chunk, zeroed: false });
+        let found = cached.or_else(|| self.large(inside.cache(), bytes));
+        drop(inside);
         let Some(fresh) = found else { return null_mut() };
         if !fresh.zeroed {
             // SAFETY: as above.
@@ -191,26 +202,29 @@ impl<S: System> Malloc<S> {
         if size > MAX_REQUEST || align > MAX_REQUEST {
             return null_mut();
         }
+        self.start();
         if self.guard.is_on() {
             return self.guarded(align, size);
         }
-        let Some(chunk) = self.aligned(align, size) else { return null_mut() };
+        let Some(mut inside) = self.enter() else { return self.alloc_nested(align, size) };
+        let Some(chunk) = self.aligned(&mut inside, align, size) else { return null_mut() };
         self.perturbed(chunk.hand_out(self.secret()))
     }
 
-    fn aligned(&self, align: usize, size: usize) -> Option<Chunk> {
+    fn aligned(&self, inside: &mut Inside, align: usize, size: usize) -> Option<Chunk> {
         let need = chunk_size(size);
-        if let Some(block) = self.start_thread()
+        if let Some(cache) = self.cache_of(inside)
             && need <= MAX_SMALL
-            && let Some(chunk) = block.pop_aligned(need, align)
+            && let Some(chunk) = cache.pop_aligned(need, align)
         {
             return Some(chunk);
         }
+        let cache = inside.cache();
         let with_slack = need + align + ALIGN;
         if with_slack < self.options.mmap_threshold() || self.may_not_map() {
-            let found = self.in_arena(|m, state| state.take_aligned(m, align, need, false)).or_else(|| {
-                self.empty_cache();
-                self.in_arena(|m, state| state.take_aligned(m, align, need, true))
+            let found = self.with_arena(cache, |m, state| state.take_aligned(m, align, need, false)).or_else(|| {
+                self.empty_cache(cache);
+                self.with_arena(cache, |m, state| state.take_aligned(m, align, need, true))
             });
             if found.is_some() {
                 return found;
@@ -221,26 +235,26 @@ impl<S: System> Malloc<S> {
 
     #[cold]
     #[inline(never)]
-    fn malloc_slow(&self, size: usize) -> *mut u8 {
+    fn malloc_slow(&self, mut inside: Inside, size: usize) -> *mut u8 {
         if size > MAX_REQUEST {
             return null_mut();
         }
         let need = chunk_size(size);
-        let cache = self.start_thread();
+        let cache = self.cache_of(&mut inside);
         if self.guard.is_on() {
             return self.guarded(ALIGN, size);
         }
         let found = match cache {
-            Some(block) if need <= MAX_SMALL => block.pop(need).or_else(|| self.refill(block, need)),
+            Some(cache) if need <= MAX_SMALL => cache.pop(need).or_else(|| self.refill(cache, need)),
             _ => None,
         };
-        let found = found.or_else(|| self.large(size).map(|fresh| fresh.chunk));
+        let found = found.or_else(|| self.large(inside.cache(), size).map(|fresh| fresh.chunk));
         let Some(chunk) = found else { return null_mut() };
         self.perturbed(chunk.hand_out(self.secret()))
     }
 
     /// A chunk for `size` bytes that does not come from the thread's cache.
-    fn large(&self, size: usize) -> Option<Fresh> {
+    fn large(&self, cache: &mut Cache, size: usize) -> Option<Fresh> {
         if size > MAX_REQUEST {
             return None;
         }
@@ -255,11 +269,11 @@ impl<S: System> Malloc<S> {
         let in_heap = need < self.options.mmap_threshold() || self.may_not_map();
         if need < MAX_IN_ARENA {
             let found = match in_heap {
-                true => self.in_arena(|m, state| state.take(m, need)).or_else(|| {
-                    self.empty_cache();
-                    self.in_arena(|m, state| state.take_or_extend(m, need))
+                true => self.with_arena(cache, |m, state| state.take(m, need)).or_else(|| {
+                    self.empty_cache(cache);
+                    self.with_arena(cache, |m, state| state.take_or_extend(m, need))
                 }),
-                false => self.in_arena(|m, state| state.take(m, need)),
+                false => self.with_arena(cache, |m, state| state.take(m, need)),
             };
             if found.is_some() {
                 return found.map(heap);
@@ -272,7 +286,7 @@ impl<S: System> Malloc<S> {
         self.mappings.count.load(Ordering::Relaxed) >= self.options.mmap_max()
     }
 
-    fn perturbed(&self, at: *mut u8) -> *mut u8 {
+    pub(crate) fn perturbed(&self, at: *mut u8) -> *mut u8 {
         if let Some(byte) = self.options.perturb() {
             // SAFETY: the block is new and holds so many bytes.
             unsafe { at.write_bytes(!byte, self.bytes_of(Chunk(at))) };
@@ -283,12 +297,10 @@ impl<S: System> Malloc<S> {
     /// Frees a block above [`MAX_SMALL`] of a thread that has a cache: into that, if one of its size was asked for
     /// lately, else into the arena. Answers false, and does nothing, for every other block.
     #[inline]
-    fn free_large(&self, at: *mut u8) -> bool {
+    fn free_large(&self, cache: &mut Cache, at: *mut u8) -> bool {
         let chunk = Chunk(at);
-        // SAFETY: the block is this thread's and no other reference to it is alive.
-        let block = unsafe { &mut *self.system.thread_block().as_ptr() };
         let aligned = at.addr().is_multiple_of(ALIGN);
-        if !aligned || block.stage != Stage::Caching || chunk.high() != chunk.seal(block.secret) {
+        if !aligned || cache.stage != Stage::Caching || chunk.high() != chunk.seal(cache.open) {
             return false;
         }
         let size = chunk.size_of_small();
@@ -299,7 +311,7 @@ impl<S: System> Malloc<S> {
         if size > MAX_MEDIUM {
             self.options.learn(size);
         } else {
-            match block.push_medium(chunk, size) {
+            match cache.push_medium(chunk, size) {
                 Ok(()) => return true,
                 Err(Some(stale)) => self.give_to_arena(stale),
                 Err(None) => {}
@@ -311,31 +323,39 @@ impl<S: System> Malloc<S> {
 
     #[inline(never)]
     fn free_slow(&self, at: *mut u8) {
-        if self.free_large(at) {
-            return;
-        }
-        let cache = self.start_thread();
         if self.guard.is_on() {
             return self.free_guarded(at);
         }
-        let chunk = self.living(at, "free(): invalid pointer", "free(): double free detected");
-        let size = chunk.sealed_size(self.secret());
-        if let Some(byte) = self.options.perturb() {
-            // SAFETY: the block is its owner's to give.
-            unsafe { at.write_bytes(byte, self.bytes_of(chunk)) };
+        let Some(mut inside) = self.enter() else { return self.free_nested(at) };
+        if self.free_large(inside.cache(), at) {
+            return;
         }
+        let cache = self.cache_of(&mut inside);
+        let chunk = self.living_to_free(at);
+        let size = chunk.sealed_size(self.secret());
         chunk.take_back(self.secret());
         match cache {
             _ if chunk.has(MAPPED) => self.free_mapped(chunk),
-            Some(block) if size <= MAX_SMALL => {
-                self.make_room(block, size / 16);
-                block.push(chunk, size);
+            Some(cache) if size <= MAX_SMALL => {
+                self.make_room(cache, size / 16);
+                cache.push(chunk, size);
             }
             _ => {
                 self.options.learn(size);
                 self.give_to_arena(chunk);
             }
         }
+    }
+
+    /// The chunk of a block that its owner gives up, filled as [`Parameter::Perturb`] says, its seal still on; or the
+    /// end of the process.
+    pub(crate) fn living_to_free(&self, at: *mut u8) -> Chunk {
+        let chunk = self.living(at, "free(): invalid pointer", "free(): double free detected");
+        if let Some(byte) = self.options.perturb() {
+            // SAFETY: the block is its owner's to give.
+            unsafe { at.write_bytes(byte, self.bytes_of(chunk)) };
+        }
+        chunk
     }
 
     /// The chunk of a pointer that a caller says is a living block, or the end of the process.
@@ -380,10 +400,11 @@ impl<S: System> Malloc<S> {
     /// threads that start later.
     pub fn set_option(&self, parameter: Parameter, value: i32) -> bool {
         let done = self.options.set(parameter, value);
-        if parameter == Parameter::Perturb {
-            self.thread_exit();
-            // SAFETY: the block is this thread's and no other reference to it is alive.
-            unsafe { (*self.system.thread_block().as_ptr()).stage = Stage::Zero };
+        if parameter == Parameter::Perturb
+            && let Some(mut inside) = self.enter()
+        {
+            self.dismantle(inside.cache());
+            inside.cache().stage = Stage::Zero;
         }
         done
     }
@@ -398,6 +419,10 @@ impl<S: System> Malloc<S> {
 
     #[cold]
     fn start_slow(&self) {
+        // Whoever comes here at the same time is told the same.
+        if self.system.wants_guard() {
+            self.guard();
+        }
         // The lowest bit makes every seal differ from the 0 that a chunk without one has.
         let secret = self.system.random() | 1;
         if self.secret.compare_exchange(0, secret, Ordering::Relaxed, Ordering::Relaxed).is_ok() {

@@ -116,8 +116,13 @@ impl<S: System> Malloc<S> {
 
     /// Maps a block of at least `size` bytes at a multiple of `align`.
     pub(crate) fn map_block(&self, size: usize, align: usize) -> Option<Fresh> {
-        let len = mapping_len(size, align);
         self.drop_spare();
+        self.map_alone(size, align)
+    }
+
+    /// The same, with no look at the spare mapping and so with no lock.
+    pub(crate) fn map_alone(&self, size: usize, align: usize) -> Option<Fresh> {
+        let len = mapping_len(size, align);
         let at = self.system.map(len)?.as_ptr();
         let offset = (at.addr() + OFFSET).next_multiple_of(align.max(ALIGN)) - at.addr();
         // Whole pages in front of an aligned block and behind it go back at once.
@@ -138,16 +143,28 @@ impl<S: System> Malloc<S> {
 
     /// Frees a mapped block whose seal is off.
     pub(crate) fn free_mapped(&self, chunk: Chunk) {
-        let (at, len) = self.mapping_of(chunk, chunk.size());
-        self.mappings.count.fetch_sub(1, Relaxed);
-        self.mappings.resize(len, 0);
-        self.options.learn(len);
+        let (at, len) = self.account_freed(chunk);
         if len <= self.options.spare_max() {
             self.keep_spare(at.as_ptr(), len);
         } else {
             // SAFETY: the owner gave the block up.
             unsafe { self.system.unmap(at, len) };
         }
+    }
+
+    /// The same, with no thought of keeping the mapping and so with no lock.
+    pub(crate) fn unmap_block(&self, chunk: Chunk) {
+        let (at, len) = self.account_freed(chunk);
+        // SAFETY: the owner gave the block up.
+        unsafe { self.system.unmap(at, len) };
+    }
+
+    fn account_freed(&self, chunk: Chunk) -> (NonNull<u8>, usize) {
+        let (at, len) = self.mapping_of(chunk, chunk.size());
+        self.mappings.count.fetch_sub(1, Relaxed);
+        self.mappings.resize(len, 0);
+        self.options.learn(len);
+        (at, len)
     }
 
     /// The mapping around a block whose chunk has `size` bytes.

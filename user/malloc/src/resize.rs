@@ -3,7 +3,7 @@
 use core::ptr::null_mut;
 
 use crate::bins::MAX_SMALL;
-use crate::chunk::{Chunk, HEAD, MAPPED, MAX_REQUEST, MIN, USED, chunk_size};
+use crate::chunk::{Chunk, MAPPED, MAX_REQUEST, MIN, USED, chunk_size};
 use crate::{Malloc, System};
 
 /// From here on a chunk at the top grows by asking the system for more.
@@ -36,39 +36,33 @@ impl<S: System> Malloc<S> {
             }
             self.start();
             let chunk = self.living(at, "realloc(): invalid pointer", "realloc(): freed block");
-            if chunk.has(MAPPED) { self.realloc_mapped(chunk, size) } else { self.realloc_chunk(chunk, size) }
+            let resized = match self.enter() {
+                Some(_inside) if chunk.has(MAPPED) => self.resize_mapping(chunk, size),
+                Some(_inside) => self.resize_chunk(chunk, size),
+                // A handler in the middle of a call waits for no lock.
+                None => None,
+            };
+            match resized {
+                Some(chunk) => chunk.0,
+                None => self.copy_to(at, self.bytes_of(chunk), size),
+            }
         }
     }
 
-    /// # Safety
-    ///
-    /// As [`realloc`](Malloc::realloc); the chunk is a mapping.
-    unsafe fn realloc_mapped(&self, chunk: Chunk, size: usize) -> *mut u8 {
-        let old = chunk.sealed_size(self.secret());
-        if size > MAX_SMALL
-            && let Some(chunk) = self.resize_mapped(chunk, old, size)
-        {
-            return chunk.0;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.copy_to(chunk.0, old, size) }
+    /// The chunk of a block that is a mapping, which may have moved, with room for `size` bytes.
+    fn resize_mapping(&self, chunk: Chunk, size: usize) -> Option<Chunk> {
+        if size > MAX_SMALL { self.resize_mapped(chunk, chunk.sealed_size(self.secret()), size) } else { None }
     }
 
-    /// # Safety
-    ///
-    /// As [`realloc`](Malloc::realloc); the chunk lies in an arena.
-    unsafe fn realloc_chunk(&self, chunk: Chunk, size: usize) -> *mut u8 {
+    /// The chunk of a block in an arena, if it can have room for `size` bytes where it is.
+    fn resize_chunk(&self, chunk: Chunk, size: usize) -> Option<Chunk> {
         let old = chunk.sealed_size(self.secret());
         let need = chunk_size(size);
         let keep = match need <= old {
             true => old - need < MIN || self.shrink(chunk, old, need),
             false => self.grow(chunk, old, need),
         };
-        if keep {
-            return chunk.0;
-        }
-        // SAFETY: the caller's promise.
-        unsafe { self.copy_to(chunk.0, old - HEAD, size) }
+        keep.then_some(chunk)
     }
 
     /// Answers whether the chunk may stay where it is.

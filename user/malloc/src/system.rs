@@ -81,6 +81,12 @@ pub unsafe trait System: Sync {
     /// `after_fork_child` of [`Malloc`](crate::Malloc) run around a fork.
     fn adopt_process(&self) {}
 
+    /// Asked before the first block is handed out: whether this process wants the mode with guard pages and quarantine
+    /// (`guard`).
+    fn wants_guard(&self) -> bool {
+        false
+    }
+
     /// Sleeps while `word` holds `expected`; may wake early.
     fn wait(&self, word: &AtomicU32, expected: u32);
 

@@ -1,6 +1,6 @@
 //! The heap walker: every chunk of an arena in address order, and the check that they agree with its books.
 
-use crate::arena::{Arena, State};
+use crate::arena::State;
 use crate::bins::MAX_SMALL;
 use crate::chunk::{Chunk, MIN, PREV, USED};
 use crate::{Malloc, System};
@@ -156,13 +156,7 @@ impl<S: System> Malloc<S> {
     /// Calls `f` for each arena with its number and its state, under its lock.
     pub(crate) fn visit(&self, mut f: impl FnMut(usize, &State)) {
         for (i, arena) in self.arena_list().enumerate() {
-            let arena: &Arena = arena;
-            let done = arena.state.with(&self.system, |state| {
-                arena.drain(state, self)?;
-                f(i, state);
-                Ok(())
-            });
-            self.check(done);
+            self.at_rest(arena, |state| f(i, state));
         }
     }
 

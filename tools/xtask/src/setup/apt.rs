@@ -73,7 +73,7 @@ fn add_suite(codename: &str, suite: &str) -> Result<()> {
     let line = format!("deb {uri} {suite} main");
     need_root(&format!("sh -c 'echo {line} >/etc/apt/sources.list.d/{suite}.list && apt-get update'"))?;
     say(&format!("adding the suite {suite} to apt's sources ({file})"));
-    fs::write(&file, source(&uri, suite, "main"))?;
+    fs::write(&file, source("deb", &uri, suite, "main"))?;
     run(apt_get().arg("update"))
 }
 
@@ -91,10 +91,10 @@ fn archive_of(codename: &str) -> Result<String> {
 }
 
 /// The text of a sources file.
-fn source(uri: &str, suite: &str, component: &str) -> String {
+fn source(kind: &str, uri: &str, suite: &str, component: &str) -> String {
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
     let signed = if Path::new(keyring).exists() { format!("Signed-By: {keyring}\n") } else { String::new() };
-    format!("Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {component}\n{signed}")
+    format!("Types: {kind}\nURIs: {uri}\nSuites: {suite}\nComponents: {component}\n{signed}")
 }
 
 /// Takes files out of an arm64 package without installing it.
@@ -113,12 +113,37 @@ pub fn arm64_files(package: impl FnOnce() -> Result<String>, files: &[(&str, &Pa
 /// Takes files out of a package of a component of Debian's archive, with lists of our own: the system's sources
 /// stay as they are.
 pub fn component_files(component: &str, package: &str, files: &[(&str, &Path)]) -> Result<()> {
-    let Some(codename) = debian_codename() else { bail!("only Debian has the package {package} of {component}") };
+    with_own_lists("deb", component, |dir, own_apt_get| {
+        run(own_apt_get().args(["download", package]))?;
+        extract(dir, files)
+    })
+}
+
+/// Takes a file out of the upstream archive of a source package, with lists of our own.
+pub fn source_file(package: &str, pattern: &str, into: &Path) -> Result<()> {
+    with_own_lists("deb-src", "main", |dir, own_apt_get| {
+        run(own_apt_get().args(["source", "--download-only", package]))?;
+        let part = dir.join("part");
+        let pipe = r#"tar -xO --wildcards -f *.orig.tar.* "$0" >"$1""#;
+        run(Command::new("bash").current_dir(dir).arg("-c").arg(pipe).arg(pattern).arg(&part))?;
+        ensure!(fs::metadata(&part)?.len() > 0, "the source of {package} has no {pattern}");
+        fs::rename(&part, into)?;
+        Ok(())
+    })
+}
+
+/// Calls `work` with a directory and a maker of apt-get commands that know one kind of package of one component.
+fn with_own_lists(
+    kind: &str,
+    component: &str,
+    work: impl FnOnce(&Path, &dyn Fn() -> Command) -> Result<()>,
+) -> Result<()> {
+    let Some(codename) = debian_codename() else { bail!("only Debian has its component {component}") };
     let uri = archive_of(&codename)?;
     in_scratch(|dir| {
         fs::create_dir_all(dir.join("sources"))?;
         fs::create_dir_all(dir.join("lists/partial"))?;
-        fs::write(dir.join("sources/own.sources"), source(&uri, &codename, component))?;
+        fs::write(dir.join("sources/own.sources"), source(kind, &uri, &codename, component))?;
         let own_apt_get = || {
             let mut command = apt_get();
             command.current_dir(dir).args(["-o", "Dir::Etc::sourcelist=/dev/null", "-o", "Dir::Cache::pkgcache="]);
@@ -127,8 +152,7 @@ pub fn component_files(component: &str, package: &str, files: &[(&str, &Path)]) 
             command
         };
         run(own_apt_get().arg("update"))?;
-        run(own_apt_get().args(["download", package]))?;
-        extract(dir, files)
+        work(dir, &own_apt_get)
     })
 }
 

@@ -34,6 +34,17 @@ pub fn busybox() -> Result<PathBuf> {
     Ok(file)
 }
 
+/// SQLite's speed test, public domain, which the allocator's tests compile and run; it is in no package but the source.
+pub fn speedtest1() -> Result<PathBuf> {
+    let file = cache()?.join("speedtest1.c");
+    if !file.exists() {
+        say("fetching SQLite's speedtest1.c out of Debian's source package (14 MB): tests of malloc run it");
+        ensure!(apt::present(), "there is no apt-get here: put SQLite's test/speedtest1.c to {}", file.display());
+        apt::source_file("sqlite3", "*/test/speedtest1.c", &file)?;
+    }
+    Ok(file)
+}
+
 /// What the Pi's own processor runs before it starts ours. Debian's package has both parts of one version, and the
 /// licence, which wants to be handed on with them: unmodified, for use with a Raspberry Pi only.
 pub struct Firmware {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::qemu::QEMU;
 
-pub use files::{busybox, device_tree, firmware};
+pub use files::{busybox, device_tree, firmware, speedtest1};
 pub use rust::{Toolchain, toolchain};
 
 /// QEMU has the board raspi4b from 9.0 and a second serial port on virt from 9.1.
@@ -35,6 +35,10 @@ pub fn setup() -> Result<u8> {
     eprintln!("setup: device tree: {}", device_tree()?.display());
     test_tools()?;
     eprintln!("setup: for tests:   dtc, {CROSS_COMPILER}, {}", busybox()?.display());
+    eprintln!(
+        "setup: for malloc:  {}",
+        malloc_guests().map_or_else(|| "what there is".into(), |c| c.display().to_string())
+    );
     eprintln!("setup: everything is there");
     Ok(0)
 }
@@ -69,12 +73,31 @@ fn qemu_version() -> Option<(u32, u32)> {
 
 /// The programs that only tests use: the device-tree compiler and a C cross compiler.
 pub fn test_tools() -> Result<()> {
+    install_missing(&[
+        ("dtc", "device-tree-compiler", on_path("dtc")),
+        (CROSS_COMPILER, "gcc-aarch64-linux-gnu", on_path(CROSS_COMPILER)),
+    ])
+}
+
+/// The programs that the allocator's tests run under it, as far as they can be had; answers SQLite's speed test if
+/// it can be compiled.
+pub fn malloc_guests() -> Option<PathBuf> {
+    let header = Path::new("/usr/include/sqlite3.h");
+    let mut wanted = ["python3", "sqlite3", "git", "gcc"].map(|name| (name, name, on_path(name))).to_vec();
+    wanted.push(("sqlite3.h", "libsqlite3-dev", header.exists()));
+    if let Err(error) = install_missing(&wanted) {
+        say(&format!("{error:#}; tests skip what is not there"));
+    }
+    let speedtest = header.exists().then(speedtest1)?;
+    speedtest.inspect_err(|error| say(&format!("{error:#}; a test does without it"))).ok()
+}
+
+/// Installs the packages of those things that are not there.
+fn install_missing(wanted: &[(&str, &'static str, bool)]) -> Result<()> {
     let mut missing = Vec::new();
-    for (program, package) in [("dtc", "device-tree-compiler"), (CROSS_COMPILER, "gcc-aarch64-linux-gnu")] {
-        if !on_path(program) {
-            say(&format!("installing {package}: tests use {program}"));
-            missing.push(package);
-        }
+    for (thing, package, _) in wanted.iter().filter(|(_, _, there)| !there) {
+        say(&format!("installing {package}: tests use {thing}"));
+        missing.push(*package);
     }
     if missing.is_empty() {
         return Ok(());

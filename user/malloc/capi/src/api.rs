@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 use core::ptr::null_mut;
 
-use quire_malloc::{PAGE, Parameter};
+use quire_malloc::{PAGE, Parameter, System};
 
 use crate::MALLOC;
 
@@ -162,30 +162,38 @@ pub fn malloc_trim(pad: usize) -> c_int {
     c_int::from(MALLOC.trim(pad))
 }
 
-/// C23's `free_sized`.
+/// C23's `free_sized`. A size that the block cannot have ends the process.
 ///
 /// # Safety
 ///
 /// `at` is null or a living block of `size` bytes.
-pub unsafe fn free_sized(at: *mut u8, _size: usize) {
+pub unsafe fn free_sized(at: *mut u8, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { MALLOC.free(at) }
+    unsafe { free_aligned_sized(at, 1, size) }
 }
 
-/// C23's `free_aligned_sized`.
+/// C23's `free_aligned_sized`. A size or an alignment that the block cannot have ends the process.
 ///
 /// # Safety
 ///
 /// `at` is null or a living block of `size` bytes at a multiple of `align`.
-pub unsafe fn free_aligned_sized(at: *mut u8, _align: usize, _size: usize) {
+pub unsafe fn free_aligned_sized(at: *mut u8, align: usize, size: usize) {
+    if at.is_null() {
+        return;
+    }
     // SAFETY: the caller's promise.
-    unsafe { MALLOC.free(at) }
+    unsafe {
+        if !align.is_power_of_two() || !at.addr().is_multiple_of(align) || MALLOC.usable_size(at) < size {
+            MALLOC.system().abort("free_sized(): the block is not of that size or alignment");
+        }
+        MALLOC.free(at);
+    }
 }
 
 /// `sbrk`: moves the break and answers where it was, or all ones and `ENOMEM`. The allocator copes with a break that
 /// others move upwards.
 pub fn sbrk(by: isize) -> usize {
-    crate::sys::move_break(by).unwrap_or_else(|| {
+    MALLOC.undisturbed(|| crate::sys::move_break(by)).unwrap_or_else(|| {
         set_errno(ENOMEM);
         usize::MAX
     })

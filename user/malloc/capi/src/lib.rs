@@ -5,6 +5,7 @@
 #![no_std]
 
 mod api;
+mod env;
 mod export;
 mod linux;
 mod report;

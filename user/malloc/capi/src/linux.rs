@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use quire_malloc::{Advice, System, ThreadBlock};
 
 use crate::sys::{self, call, nr};
-use crate::{MALLOC, tls};
+use crate::{MALLOC, env, tls};
 
 unsafe extern "C" {
     fn abort() -> !;
@@ -23,6 +23,9 @@ const MADV_DONTNEED: usize = 4;
 const MADV_NOHUGEPAGE: usize = 15;
 /// Where messages go.
 pub const STDERR: usize = 2;
+
+/// The variable that turns the mode with guard pages and quarantine on.
+const GUARD_VARIABLE: &[u8] = b"QUIRE_MALLOC_GUARD";
 
 /// No key for thread ends could be had (yet).
 const NO_KEY: u32 = u32::MAX;
@@ -130,6 +133,10 @@ unsafe impl System for Linux {
             // Without the hooks a fork is as safe as the program makes it: nothing better can be done here.
             let _ = pthread_atfork(before_fork, in_parent, in_child);
         }
+    }
+
+    fn wants_guard(&self) -> bool {
+        env::is_on(GUARD_VARIABLE)
     }
 
     fn wait(&self, word: &AtomicU32, expected: u32) {

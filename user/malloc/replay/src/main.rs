@@ -7,10 +7,10 @@ fn main() -> std::io::Result<()> {
     if files.peek().is_none() {
         let mut bytes = Vec::new();
         std::io::stdin().read_to_end(&mut bytes)?;
-        quire_malloc_fuzz::replay(&bytes);
+        quire_malloc_replay::replay(&bytes);
     }
     for file in files {
-        quire_malloc_fuzz::replay(&std::fs::read(file)?);
+        quire_malloc_replay::replay(&std::fs::read(file)?);
     }
     Ok(())
 }
