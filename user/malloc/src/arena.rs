@@ -8,7 +8,7 @@
 //! Lock order: an arena, then the spare mapping. Never two arenas, except for a fork, in the order of the list.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use crate::bins::{Bins, Fast, MAX_SMALL};
 use crate::chunk::{Chunk, MIN, OTHER, PREV, USED};
@@ -61,7 +61,7 @@ unsafe impl Send for State {}
 impl Arena {
     pub const fn new(other: u32) -> Arena {
         Arena {
-            state: Lock::new(State::new(other)),
+            state: Lock::new(AtomicU32::new(0), State::new(other)),
             remote: Remote::new(AtomicPtr::new(null_mut())),
             next: AtomicPtr::new(null_mut()),
         }

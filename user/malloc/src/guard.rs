@@ -5,7 +5,7 @@
 //! forbidden page. A block of `size` bytes ends less than its alignment before that page.
 
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::lock::Lock;
 use crate::{Malloc, PAGE, System};
@@ -38,7 +38,7 @@ struct Record {
 impl Guard {
     pub const fn new() -> Guard {
         let quarantine = Quarantine { ring: [(0, 0); QUARANTINE], first: 0, len: 0, bytes: 0 };
-        Guard { on: AtomicBool::new(false), quarantine: Lock::new(quarantine) }
+        Guard { on: AtomicBool::new(false), quarantine: Lock::new(AtomicU32::new(0), quarantine) }
     }
 
     #[inline(always)]

@@ -1,8 +1,10 @@
 //! A mutex of one word on the system's wait and wake.
+//!
+//! Loom's test builds this file over loom's atomics, which is why they come from `super`.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::atomic::{AtomicU32, Ordering};
 use crate::System;
 
 const FREE: u32 = 0;
@@ -20,8 +22,9 @@ pub struct Lock<T> {
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 impl<T> Lock<T> {
-    pub const fn new(value: T) -> Lock<T> {
-        Lock { word: AtomicU32::new(FREE), value: UnsafeCell::new(value) }
+    /// A lock over `word`, which must be 0: loom's atomics cannot be made in a constant.
+    pub const fn new(word: AtomicU32, value: T) -> Lock<T> {
+        Lock { word, value: UnsafeCell::new(value) }
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The allocator: what callers see, the fast paths, and the ways past them.
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::arena::Arena;
 use crate::bins::MAX_SMALL;
@@ -43,7 +43,7 @@ impl<S: System> Malloc<S> {
             options: Options::new(),
             main: Arena::new(0),
             arenas: AtomicUsize::new(1),
-            growing: Lock::new(()),
+            growing: Lock::new(AtomicU32::new(0), ()),
             mappings: Mappings::new(),
             guard: Guard::new(),
         }

@@ -5,7 +5,7 @@
 //! the system, so it never adds to what the process holds at most.
 
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::bins::MAX_SMALL;
 use crate::chunk::{ALIGN, Chunk, MAPPED, PREV, USED};
@@ -36,7 +36,7 @@ pub struct Mappings {
 impl Mappings {
     pub const fn new() -> Mappings {
         Mappings {
-            spare: Lock::new(Spare { at: null_mut(), bytes: 0 }),
+            spare: Lock::new(AtomicU32::new(0), Spare { at: null_mut(), bytes: 0 }),
             spare_bytes: AtomicUsize::new(0),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),

@@ -114,6 +114,44 @@ fn links_of_free_chunks_written_over_are_seen() {
 }
 
 #[test]
+fn links_copied_from_another_free_chunk_are_seen() {
+    // Sizes whose chunks, freed, lie in a small bin, on the unsorted list, and in a large bin.
+    for (size, sorted) in [(500, false), (3000, false), (3000, true)] {
+        let m = new();
+        let blocks: Vec<_> = (0..200).map(|_| m.malloc(size)).collect();
+        // Every other one, so that they do not merge; and all that a thread's cache keeps of them.
+        blocks.iter().step_by(2).for_each(|at| unsafe { m.free(*at) });
+        m.trim(usize::MAX / 2);
+        if sorted {
+            m.malloc(100_000);
+        }
+        let message = dies(|| unsafe {
+            blocks[40].copy_from_nonoverlapping(blocks[60], 16);
+            m.free(blocks[41]);
+            m.trim(0);
+        });
+        assert!(message.contains("corrupted heap"), "{size} {message}");
+    }
+}
+
+#[test]
+fn no_address_of_a_block_lies_in_a_freed_one() {
+    for size in [40, 500, 3000, 40_000] {
+        let m = new();
+        let blocks: Vec<_> = (0..100).map(|_| m.malloc(size)).collect();
+        let freed: Vec<_> = blocks.iter().step_by(2).collect();
+        freed.iter().for_each(|at| unsafe { m.free(**at) });
+        for round in 0..2 {
+            let words = freed.iter().flat_map(|at| unsafe { *at.cast::<[usize; 2]>() });
+            let (low, high) = (blocks[0] as usize, blocks[99] as usize + size);
+            assert_eq!(words.filter(|word| (low..high).contains(word)).count(), 0, "{size}, round {round}");
+            // Out of the cache, onto the lists.
+            m.trim(usize::MAX / 2);
+        }
+    }
+}
+
+#[test]
 fn a_neighbour_that_is_free_is_grown_into() {
     let m = new();
     let (a, b, c) = (m.malloc(2000), m.malloc(50_000), m.malloc(2000));

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { HELD = 24 };
 
@@ -101,6 +102,7 @@ int main(int argc, char **argv)
 	int ops = argc > 1 ? atoi(argv[1]) : 60;
 	struct sigaction action = { .sa_handler = handler };
 	sigaction(SIGTRAP, &action, 0);
+	alarm(100); /* A handler that waits for a lock waits for ever. */
 	for (int i = 0; i < ops; i++) {
 		uint32_t r = next(&seed);
 		struct block *b = &mine[(r >> 8) % 64];
