@@ -24,9 +24,9 @@ use arch::{cpu, smp, timer};
 use boot::{BOARD, archive, memory, power};
 use console::{log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
-use task::sched;
+use task::{oom, sched};
 use trap::irq;
-use vm::{SPACES, heap, pressure, random};
+use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
 #[unsafe(no_mangle)]
@@ -80,6 +80,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     boot::start_secondaries(board);
     #[cfg(feature = "selftest")]
     selftest::run();
+    PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();
     sched::idle_loop()

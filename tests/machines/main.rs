@@ -7,6 +7,7 @@ mod boot;
 mod faults;
 mod harness;
 mod linux;
+mod oom;
 mod selftest;
 mod shell;
 mod status;

@@ -9,6 +9,7 @@ use quire_mm::mm::MapRequest;
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::ipc::handle::{Object as Open, Rights};
+use crate::task::oom;
 use crate::task::thread::current;
 use crate::vm::Mm;
 
@@ -47,15 +48,16 @@ pub fn mmap(a: Args) -> Answer {
         }
         request.object = Some((node.object()?, offset / PAGE_SIZE));
     }
-    Ok(mm()?.map(&request)?.get())
+    oom::retry(|| mm()?.map(&request)).map(|addr| addr.get())
 }
 
 pub fn munmap(a: Args) -> Answer {
-    mm()?.unmap(a.word(0), a.word(1)).map(|()| 0)
+    oom::retry(|| mm()?.unmap(a.word(0), a.word(1))).map(|()| 0)
 }
 
 pub fn mprotect(a: Args) -> Answer {
-    mm()?.protect(a.word(0), a.word(1), prot(a.uint(2))?).map(|()| 0)
+    let prot = prot(a.uint(2))?;
+    oom::retry(|| mm()?.protect(a.word(0), a.word(1), prot)).map(|()| 0)
 }
 
 pub fn mremap(a: Args) -> Answer {

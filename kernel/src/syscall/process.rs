@@ -14,6 +14,7 @@ use crate::boot::{archive, info, power};
 use crate::task::clone::{self, Request};
 use crate::task::exec::{self, Strings};
 use crate::task::exit::{self, Which};
+use crate::task::oom;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::signal;
 use crate::task::thread::current;
@@ -32,16 +33,18 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
         tls: a.0[3],
         child_tid: a.addr(4),
     };
-    clone::clone(&request, frame).map(|tid| tid as usize)
+    oom::retry(|| clone::clone(&request, frame)).map(|tid| tid as usize)
 }
 
 pub fn execve(a: Args, frame: &mut TrapFrame) -> Answer {
     let mut buffer = super::file::path_buffer()?;
     let path = uaccess::get_string(&mut buffer, a.addr(0))?;
     let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
-    let args = Strings::from_user(a.addr(1))?;
-    let env = Strings::from_user(a.addr(2))?;
-    exec::exec(node, path, &args, &env, frame)?;
+    oom::retry(|| {
+        let args = Strings::from_user(a.addr(1))?;
+        let env = Strings::from_user(a.addr(2))?;
+        exec::exec(node, path, &args, &env, frame)
+    })?;
     // x0 of the new program: nothing that the ABI names.
     Ok(0)
 }

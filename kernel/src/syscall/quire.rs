@@ -1,5 +1,7 @@
 //! Quire's own calls: what the memory manager and the machine look like, the log, switching off.
 
+use core::sync::atomic::Ordering;
+
 use quire_abi::Errno;
 use quire_abi::flags::setting;
 use quire_abi::layout::{MapAudit, Pod, info as kind};
@@ -8,6 +10,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
+use crate::task::thread::current;
 use crate::vm::{SPACES, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
@@ -85,6 +88,18 @@ pub fn audit(a: Args) -> Answer {
 
 /// Answers what a setting was, and sets it to x1 unless that is `READ`. EINVAL for what there is not.
 pub fn setting(a: Args) -> Answer {
+    /// Added to `oom_score_adj`, so that it is a call's answer.
+    const BIAS: i32 = 1000;
+    if a.word(0) == setting::OOM_SCORE_ADJ {
+        let adj = &current().process().oom_score_adj;
+        let old = (adj.load(Ordering::Relaxed) + BIAS) as usize;
+        match a.word(1) {
+            setting::READ => {}
+            new @ 0..=2000 => adj.store(new as i32 - BIAS, Ordering::Relaxed),
+            _ => return Err(Errno::EINVAL),
+        }
+        return Ok(old);
+    }
     let commit = SPACES.commit();
     let old = commit.setting(a.word(0))?;
     if a.word(1) != setting::READ {

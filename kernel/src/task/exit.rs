@@ -8,6 +8,7 @@ use quire_abi::{Errno, layout::Rusage};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
+use super::oom;
 use super::process::{EXITING, Entry, Process, TABLE, Table};
 use super::sched;
 use super::signal::{self, IGNORE};
@@ -79,6 +80,7 @@ fn exit_process(process: &Process, status: u32) {
 pub fn release_mm(process: &Process) {
     let space = process.space.lock().take();
     drop(space);
+    oom::memory_released(process);
     process.mm_released.store(true, Ordering::Release);
     process.stop_wait.wake_all();
 }

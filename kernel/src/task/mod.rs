@@ -3,6 +3,7 @@
 pub mod clone;
 pub mod exec;
 pub mod exit;
+pub mod oom;
 pub mod percpu;
 pub mod process;
 pub mod sched;

@@ -4,7 +4,7 @@
 //! statuses. Work under it is O(log n) or bounded by the family concerned.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use alloc::vec::Vec;
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
@@ -63,6 +63,10 @@ pub struct Process {
     pub children_cpu_ns: AtomicU64,
     /// Working directory: an index into the boot archive.
     pub cwd: AtomicU32,
+    /// What the OOM killer adds to its badness, in thousandths of memory.
+    pub oom_score_adj: AtomicI32,
+    /// The OOM killer ended it, and its memory is not back yet.
+    pub is_oom_victim: AtomicBool,
     sibling_link: LinkedListLink,
     family: UnsafeCell<Family>,
 }
@@ -316,6 +320,8 @@ impl Process {
             cpu_ns: AtomicU64::new(0),
             children_cpu_ns: AtomicU64::new(0),
             cwd: AtomicU32::new(cwd),
+            oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
+            is_oom_victim: AtomicBool::new(false),
             sibling_link: LinkedListLink::new(),
             family: UnsafeCell::new(Family {
                 parent: core::ptr::null(),

@@ -80,6 +80,8 @@ pub struct Thread {
     pub set_child_tid: AtomicUsize,
     /// exec in another thread of the process ends this one.
     pub doomed: AtomicBool,
+    /// An allocation of this thread's failed for want of memory: what the OOM killer needs to know of it, or 0.
+    pub starved: AtomicU32,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
 }
@@ -115,6 +117,7 @@ impl Thread {
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
             doomed: AtomicBool::new(false),
+            starved: AtomicU32::new(0),
             clear_child_tid: AtomicUsize::new(0),
         }
     }

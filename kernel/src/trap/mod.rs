@@ -22,6 +22,9 @@ use crate::task::{exit, sched, sigframe, signal};
 use crate::vm::fault::{self, Access, FaultError};
 use syndrome::{Class, Syndrome};
 
+/// PSTATE.I: interrupts were masked, so a spin lock may be held.
+const IRQ_MASKED: u64 = 1 << 7;
+
 /// Codes of `siginfo_t` for faults.
 mod code {
     pub const SEGV_MAPERR: i32 = 1;
@@ -78,7 +81,7 @@ fn memory_fault(syndrome: Syndrome, far: usize) -> Result<(), FaultError> {
     } else {
         Access::Read
     };
-    fault::handle(UserAddr::new(far), access)
+    fault::handle(UserAddr::new(far), access, true)
 }
 
 fn signal_of(error: FaultError) -> (u32, i32) {
@@ -126,7 +129,7 @@ pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
         let access = if syndrome.is_write() { Access::Write } else { Access::Read };
         let served = has_space
             && syndrome.is_translation_permission_or_access()
-            && fault::handle(UserAddr::new(far), access).is_ok();
+            && fault::handle(UserAddr::new(far), access, frame.pstate & IRQ_MASKED == 0).is_ok();
         if !served {
             frame.pc = fix as u64;
         }

@@ -11,6 +11,7 @@ use quire_mm::mm::FaultError as MmError;
 use quire_mm::vma::VmFlags;
 
 use super::events;
+use crate::task::oom;
 use crate::task::thread::current;
 
 /// Why the touch cannot be served.
@@ -55,14 +56,21 @@ impl From<MmError> for FaultError {
     }
 }
 
-/// Makes the touch possible, or says why it is not. The thread then tries again.
+/// Makes the touch possible, or says why it is not. The thread then tries again. Where there is no page to be had and
+/// the thread may sleep, somebody makes room first.
 #[inline]
-pub fn handle(addr: UserAddr, access: Access) -> Result<(), FaultError> {
+pub fn handle(addr: UserAddr, access: Access, may_sleep: bool) -> Result<(), FaultError> {
     let Some(mm) = current().mm() else { return Err(FaultError::Unmapped) };
-    mm.fault(addr.get(), access).map_err(|e| {
-        events::count(Event::FaultFailed, 1);
-        FaultError::from(e)
-    })
+    loop {
+        match mm.fault(addr.get(), access) {
+            Err(MmError::OutOfMemory) if may_sleep && oom::relieve() => {}
+            Err(e) => {
+                events::count(Event::FaultFailed, 1);
+                return Err(FaultError::from(e));
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// What tells two futex words apart: where the word is, in what.

@@ -16,7 +16,7 @@ mod shell;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use quire_rt::abi::flags::{Open, reboot};
+use quire_rt::abi::flags::{Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
 use quire_rt::{Errno, args, eprintln, fs, info, println, process, time};
 use shell::{Mode, Shell};
@@ -74,7 +74,11 @@ fn init() -> i32 {
 fn supervise(run: impl FnOnce() -> i32) -> Status {
     let shell = loop {
         match process::fork() {
-            Ok(0) => process::exit(run()),
+            Ok(0) => {
+                // Nobody could do anything about a shortage without it. What it starts is not exempt.
+                let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
+                process::exit(run())
+            }
             Ok(pid) => break pid,
             Err(error) => {
                 eprintln!("init: cannot start a shell: {error}; trying again");

@@ -294,6 +294,11 @@ impl<M: Machine> Mm<M> {
             + self.rss_shared.load(Ordering::Relaxed)
     }
 
+    /// Resident pages and pages of tables: what would be back without this space. No lock is taken.
+    pub fn footprint(&self) -> (usize, usize) {
+        (self.rss(), self.tables.pages())
+    }
+
     /// Promises `pages` more, if areas with these flags are counted; answers the flags, with ACCOUNT then. What of it
     /// does not become part of the map goes back in [`Mm::settle`].
     #[inline]

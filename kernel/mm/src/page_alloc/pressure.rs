@@ -31,6 +31,12 @@ pub trait PressureHandler: Sync {
         false
     }
 
+    /// Whether the thread that allocates is dying for the sake of memory: it gets what it needs for that, whatever the
+    /// watermarks say.
+    fn may_use_reserves(&self) -> bool {
+        false
+    }
+
     /// Somebody who must not fail waits for memory: let others run.
     fn wait(&self) {
         core::hint::spin_loop();

@@ -70,7 +70,10 @@ impl<M: Machine> PageAllocator<M> {
         if gfp.contains(Gfp::KSWAPD_RECLAIM) {
             self.pressure.handler().wake_kswapd(node);
         }
-        let demand = Demand { depth: deepest(gfp), ..demand };
+        // For what the kernel needs on the way out; a dying program's own pages can wait for ever.
+        let is_dying = !gfp.intersects(Gfp::NOMEMALLOC | Gfp::MOVABLE) && self.pressure.handler().may_use_reserves();
+        let depth = if is_dying { Depth::Nothing } else { deepest(gfp) };
+        let demand = Demand { depth, ..demand };
         if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
             return Some(pfn);
         }

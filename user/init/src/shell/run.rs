@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::flags::{Open, setting, sig};
 use quire_rt::process::{self, Status};
-use quire_rt::{Errno, eprintln, io, println, signal, time, tty};
+use quire_rt::{Errno, eprintln, info, io, println, signal, time, tty};
 use quire_shell::expand;
 use quire_shell::parse::{AndOr, Command, List, Pipeline, When};
 
@@ -222,6 +222,7 @@ impl Shell {
 
     /// What a new child does first: its group, the terminal, and signals as they were before the shell.
     fn become_child(&mut self, leader: i32, foreground: bool) {
+        let _ = info::setting(setting::OOM_SCORE_ADJ, Some(1000));
         if self.mode == Mode::Interactive {
             let _ = process::setpgid(0, leader);
             if foreground && leader == 0 {

@@ -1,0 +1,125 @@
+//! Out of memory: the process that uses most is killed, whether it sleeps or asks for more, and the others go on.
+//!
+//! Filling memory takes time, so this is for machines that have little.
+
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_rt::abi::flags::{Map, sig};
+use quire_rt::process::{self, Status};
+use quire_rt::{info, time};
+use user_tests::{Checks, PAGE, RW, mmap, peek, poke, shared_counters, start};
+
+quire_rt::entry!(main);
+
+/// More memory than this is too much to fill.
+const LIMIT: usize = 400 << 20;
+
+/// Maps memory and writes to a part of it, page by page; says how far it came. Answers where it is.
+fn hog(len: usize, progress: &AtomicU64) -> usize {
+    let flags = Map::PRIVATE | Map::ANONYMOUS | Map::NORESERVE;
+    let at = mmap(0, len, RW, flags, -1, 0).unwrap_or(0);
+    for page in 0..len / PAGE {
+        poke(at + page * PAGE, page as u8 | 1);
+        progress.store(page as u64 + 1, Ordering::Release);
+    }
+    at
+}
+
+fn intact(at: usize, len: usize) -> bool {
+    (0..len / PAGE).all(|page| peek(at + page * PAGE) == page as u8 | 1)
+}
+
+fn wait_for(progress: &AtomicU64, len: usize) {
+    while progress.load(Ordering::Acquire) < (len / PAGE) as u64 {
+        time::sleep_ms(5);
+    }
+}
+
+fn sleep_until(flag: &AtomicU64) {
+    while flag.load(Ordering::Acquire) == 0 {
+        time::sleep_ms(5);
+    }
+}
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    let free = info::sysinfo().map_or(usize::MAX, |info| info.freeram as usize * info.mem_unit.max(1) as usize);
+    if free > LIMIT {
+        checks.skip("out of memory", "there is too much of it");
+        return checks.finish();
+    }
+    for _ in 0..2 {
+        asking(&mut checks, free);
+        sleeping(&mut checks, free);
+    }
+    alone(&mut checks, free);
+    checks.finish()
+}
+
+/// Two that hold a part each, and one that wants ever more.
+fn asking(checks: &mut Checks, free: usize) {
+    let counters = shared_counters();
+    let (small, large) = (free / 8, free / 4);
+    let keeper = |slot: usize, len: usize| {
+        start(|| {
+            let at = hog(len, &counters[slot]);
+            sleep_until(&counters[7]);
+            !intact(at, len) as i32
+        })
+    };
+    let first = keeper(0, small);
+    let second = keeper(1, large);
+    wait_for(&counters[0], small);
+    wait_for(&counters[1], large);
+    let greedy = start(|| {
+        hog(4 * free, &counters[2]);
+        0
+    });
+    checks.eq(greedy.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "who asks for ever more is killed");
+    checks.ok(counters[2].load(Ordering::Relaxed) > (large / PAGE) as u64, "when it has most");
+    counters[7].store(1, Ordering::Release);
+    checks.eq(first.and_then(process::waitpid), Ok(Status::Exited(0)), "the smallest goes on");
+    checks.eq(second.and_then(process::waitpid), Ok(Status::Exited(0)), "the second goes on");
+    end(counters);
+}
+
+/// One that holds most and sleeps, and one that asks for a page too many.
+fn sleeping(checks: &mut Checks, free: usize) {
+    let counters = shared_counters();
+    let (most, wanted) = (free / 16 * 9, free / 2);
+    let sleeper = start(|| {
+        hog(most, &counters[0]);
+        sleep_until(&counters[7]);
+        0
+    });
+    wait_for(&counters[0], most);
+    let asker = start(|| {
+        let at = hog(wanted, &counters[1]);
+        !intact(at, wanted) as i32
+    });
+    checks.eq(sleeper.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "who sleeps on most is killed");
+    checks.eq(asker.and_then(process::waitpid), Ok(Status::Exited(0)), "who asked gets its page and goes on");
+    end(counters);
+}
+
+/// Several at once, with nobody else to blame.
+fn alone(checks: &mut Checks, free: usize) {
+    let counters = shared_counters();
+    let hogs = [0, 1, 2].map(|slot| {
+        start(|| {
+            hog(4 * free, &counters[slot]);
+            0
+        })
+    });
+    let ends = hogs.map(|hog| hog.and_then(process::waitpid));
+    checks
+        .ok(ends.iter().all(|end| *end == Ok(Status::Killed(sig::KILL))), "of three that want all, all die in the end");
+    end(counters);
+}
+
+fn end(counters: &'static [AtomicU64; PAGE / 8]) {
+    let _ = user_tests::munmap(counters.as_ptr() as usize, PAGE);
+}
