@@ -394,24 +394,39 @@ fn exchange(checks: &mut Checks) {
     }
 }
 
+/// What one of the short-lived threads does; answers the heap's size when it holds most, or 0 if something is wrong.
+fn short_life(number: u64) -> u64 {
+    let blocks: Vec<_> = (0..100).map(|i| Block::sized(16 + (i * 37 + number as usize) % 900)).collect();
+    if all_good(&blocks) { first_arena() as u64 } else { 0 }
+}
+
+/// The size of the first arena. Every other one counts as a region of 16 MiB, whatever of that was ever touched; how
+/// many there are depends on who met whom.
+fn first_arena() -> usize {
+    heap::info().arena % (16 * MIB)
+}
+
 fn churn(checks: &mut Checks) {
-    let mut wrong = 0;
-    let mut after_first = 0;
-    for round in 0..20 {
-        let (count, bad) = together(8, move |number| {
-            let blocks: Vec<_> = (0..100).map(|i| Block::sized(16 + (i * 37 + number as usize) % 900)).collect();
-            !all_good(&blocks) as u64
-        });
+    heap::trim();
+    let (before, pages) = (first_arena(), resident());
+    let (_, alone) = together(1, short_life);
+    let need = (alone as usize).saturating_sub(before);
+    checks.ok((48 * KIB..MIB).contains(&need), "a short-lived thread needs some memory");
+    heap::trim();
+    let (mut wrong, mut largest) = (0, 0);
+    for _ in 0..20 {
+        let (count, bad) = together(8, |number| (short_life(number) == 0) as u64);
         wrong += bad + (8 - count) as u64;
-        if round == 1 {
-            after_first = heap::info().arena;
-        }
+        largest = largest.max(first_arena());
     }
-    checks.eq(wrong, 0, "a hundred and sixty short-lived threads");
-    // How many arenas there are depends on how many of the eight ever ran at once; a heap that grew with every thread
-    // would be 7 MiB larger.
-    let bound = after_first + 8 * 512 * KIB;
-    checks.ok(heap::info().arena <= bound, "leave the heap no larger than eight at once can make it");
+    checks.eq(wrong, 0, "a hundred and sixty short-lived threads, eight at a time");
+    checks.ok(largest <= before + 8 * need, "never leave more in the heap than eight at once need");
+    heap::trim();
+    checks.ok(first_arena() <= before + 64 * KIB, "and nothing there once it is trimmed");
+    match (pages, resident()) {
+        (Some(before), Some(now)) => checks.ok(now <= before + 16, "in any arena: their pages are free"),
+        _ => checks.skip("in any arena: their pages are free", "the system does not say"),
+    }
 }
 
 fn forks(checks: &mut Checks) {
