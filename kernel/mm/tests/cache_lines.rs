@@ -2,25 +2,30 @@
 //! allocator's memory before and after.
 
 use std::collections::BTreeSet;
+use std::ptr::NonNull;
 
 use quire_mm::Machine;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Gfp, PageAllocator, PageBlock};
 use quire_mm::sim::Sim;
+use quire_mm::slab::{Config, KernelHeap};
 
 const LINE: usize = 64;
 const CPUS: usize = 4;
 
-/// A copy of the allocator and of all records, and where they are.
+type Heap = KernelHeap<&'static Sim>;
+
+/// A copy of the allocators and of all records, and where they are.
 struct Snapshot(Vec<(usize, Vec<u64>)>);
 
 impl Snapshot {
-    fn take(sim: &'static Sim) -> Self {
+    fn take(sim: &'static Sim, heap: &'static Heap) -> Self {
         let zone = sim.pages().zones().next().unwrap();
         let (start, frames) = zone.span();
         let allocator = (std::ptr::from_ref(sim.pages()).addr(), size_of::<PageAllocator<&'static Sim>>());
         let records = (sim.mem_map().wrapping_add(start.0).addr(), frames * size_of::<Page>());
-        Self([allocator, records].map(|(at, len)| (at, words(at, len).collect())).into())
+        let heap = (std::ptr::from_ref(heap).addr(), size_of::<Heap>());
+        Self([allocator, records, heap].map(|(at, len)| (at, words(at, len).collect())).into())
     }
 
     /// Lines that differ now.
@@ -38,42 +43,90 @@ fn words(at: usize, len: usize) -> impl Iterator<Item = u64> {
     (0..len / 8).map(move |i| unsafe { start.add(i).read_volatile() })
 }
 
-/// Allocations and frees that stay within a full and an empty list; the lines that they write.
-fn work(sim: &'static Sim, cpu: usize) -> BTreeSet<usize> {
+/// The lines that one CPU writes in one step.
+fn lines_of(sim: &'static Sim, heap: &'static Heap, cpu: usize, step: impl FnOnce()) -> Vec<usize> {
     Sim::set_cpu(cpu);
+    let before = Snapshot::take(sim, heap);
+    step();
+    before.written().collect()
+}
+
+/// Allocations and frees of pages that stay within a full and an empty list; the lines that they write.
+fn work_with_pages(sim: &'static Sim, heap: &'static Heap, cpu: usize) -> BTreeSet<usize> {
+    let mut held: [Option<PageBlock<&'static Sim>>; 6] = [const { None }; 6];
     let mut lines = BTreeSet::new();
-    let mut held: Vec<PageBlock<&'static Sim>> = Vec::new();
-    let mut step = |work: &mut dyn FnMut()| {
-        let before = Snapshot::take(sim);
-        work();
-        lines.extend(before.written());
-    };
-    for _ in 0..6 {
-        step(&mut || held.push(sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap()));
+    for slot in &mut held {
+        lines.extend(lines_of(sim, heap, cpu, || *slot = Some(sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap())));
     }
-    for _ in 0..6 {
-        step(&mut || drop(held.pop()));
+    for slot in held.iter_mut().rev() {
+        lines.extend(lines_of(sim, heap, cpu, || drop(slot.take())));
     }
     lines
 }
 
-#[test]
-fn cpus_that_work_apart_write_no_common_line() {
-    let sim = Sim::with_mib(128);
-    std::ptr::from_ref(sim.pages()).expose_provenance();
-    sim.mem_map().expose_provenance();
-    // The first allocation of each CPU fills its list from the buddy: that is the common path.
-    for cpu in 0..CPUS {
-        Sim::set_cpu(cpu);
-        drop(sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap());
+/// Allocations and frees of objects within a CPU's active slab; the lines that they write, those of the objects too.
+fn work_with_objects(sim: &'static Sim, heap: &'static Heap, cpu: usize) -> BTreeSet<usize> {
+    let mut held: [Option<NonNull<u8>>; 6] = [None; 6];
+    let mut lines = BTreeSet::new();
+    for slot in &mut held {
+        lines.extend(lines_of(sim, heap, cpu, || *slot = heap.kmalloc(64, Gfp::KERNEL)));
     }
-    let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(|cpu| work(sim, cpu)).collect();
-    Sim::set_cpu(0);
+    for slot in held.iter_mut().rev() {
+        let object = slot.take().unwrap().as_ptr();
+        // SAFETY: it came from the heap and is given back once.
+        lines.extend(lines_of(sim, heap, cpu, || unsafe { heap.kfree(object) }));
+        lines.insert(object.addr() / LINE);
+    }
+    lines
+}
+
+fn machine() -> (&'static Sim, &'static Heap) {
+    let sim = Sim::with_mib(128);
+    let heap: &'static Heap = Box::leak(Box::new(KernelHeap::new(sim)));
+    heap.init(Config { seed: 7, ..Config::default() });
+    std::ptr::from_ref(sim.pages()).expose_provenance();
+    std::ptr::from_ref(heap).expose_provenance();
+    sim.mem_map().expose_provenance();
+    (sim, heap)
+}
+
+/// No two sets have a line in common, and each has so many.
+fn assert_apart(lines: &[BTreeSet<usize>], at_least: usize) {
     for cpu in 0..CPUS {
-        assert!(lines[cpu].len() >= 4, "the lists and the records of six pages: {:x?}", lines[cpu]);
+        assert!(lines[cpu].len() >= at_least, "CPU {cpu} wrote {:x?}", lines[cpu]);
         for other in 0..cpu {
             let common: Vec<_> = lines[cpu].intersection(&lines[other]).collect();
             assert!(common.is_empty(), "CPUs {other} and {cpu} both write {common:x?}");
         }
     }
+}
+
+#[test]
+fn cpus_that_allocate_pages_apart_write_no_common_line() {
+    let (sim, heap) = machine();
+    // The first allocation of each CPU fills its list from the buddy: that is the common path.
+    for cpu in 0..CPUS {
+        Sim::set_cpu(cpu);
+        drop(sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap());
+    }
+    let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(|cpu| work_with_pages(sim, heap, cpu)).collect();
+    Sim::set_cpu(0);
+    // The lists and the records of six pages.
+    assert_apart(&lines, 4);
+}
+
+#[test]
+fn cpus_that_allocate_objects_apart_write_no_common_line() {
+    let (sim, heap) = machine();
+    // The first object of each CPU brings it a slab.
+    for cpu in 0..CPUS {
+        Sim::set_cpu(cpu);
+        let object = heap.kmalloc(64, Gfp::KERNEL).unwrap();
+        // SAFETY: it came from the heap and is given back once.
+        unsafe { heap.kfree(object.as_ptr()) };
+    }
+    let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(|cpu| work_with_objects(sim, heap, cpu)).collect();
+    Sim::set_cpu(0);
+    // The CPU's line of the cache, and six objects of a line each.
+    assert_apart(&lines, 7);
 }

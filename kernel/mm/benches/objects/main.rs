@@ -1,0 +1,206 @@
+//! Objects of mixed sizes beside the crates slabmalloc, talc and linked_list_allocator: the same work, one run.
+//!
+//! Churn: so many MiB are filled with objects of 8 bytes to 2 KiB, small ones as often as large ones, then objects are
+//! freed and allocated at random. Who knows the layout frees by it, as Rust does. Quire's side runs on a machine whose
+//! operations cost next to nothing, as they do in the kernel; the others run without a lock.
+
+// What criterion's macros make has no documentation.
+#![allow(missing_docs)]
+
+#[path = "../frames/bare.rs"]
+mod bare;
+
+use std::alloc::{Layout, alloc, alloc_zeroed};
+use std::ptr::NonNull;
+
+use bare::Bare;
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use linked_list_allocator::Heap as LinkedList;
+use quire_mm::page_alloc::Gfp;
+use quire_mm::slab::{Backend, Config, KernelHeap};
+use slabmalloc::{AllocationError, Allocator, LargeObjectPage, ObjectPage, ZoneAllocator};
+use talc::{ErrOnOom, Span, Talc};
+
+/// Who hands out objects.
+trait Objects {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>>;
+    /// Takes back what `alloc` answered for this layout.
+    fn free(&mut self, object: NonNull<u8>, layout: Layout);
+}
+
+struct Quire(&'static KernelHeap<Bare>);
+
+impl Quire {
+    fn new(mib: usize, backend: Backend) -> Self {
+        let heap: &'static KernelHeap<Bare> = Box::leak(Box::new(KernelHeap::new(Bare::with_mib(mib))));
+        heap.init(Config { backend, seed: 1, ..Config::default() });
+        Self(heap)
+    }
+}
+
+impl Objects for Quire {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.0.alloc_layout(layout, Gfp::KERNEL)
+    }
+    fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: the benchmark frees what it allocated, once and with its layout.
+        unsafe { self.0.free_layout(object, layout) }
+    }
+}
+
+/// Memory that lives as long as the process.
+fn arena(mib: usize) -> (*mut u8, usize) {
+    let bytes = mib << 20;
+    let layout = Layout::from_size_align(bytes, 4096).expect("a size that fits");
+    // SAFETY: the size is not 0.
+    (unsafe { alloc(layout) }, bytes)
+}
+
+impl Objects for LinkedList {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.allocate_first_fit(layout).ok()
+    }
+    fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { self.deallocate(object, layout) }
+    }
+}
+
+impl Objects for Talc<ErrOnOom> {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: no layout of the benchmark is empty.
+        unsafe { self.malloc(layout) }.ok()
+    }
+    fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { Talc::free(self, object, layout) }
+    }
+}
+
+/// slabmalloc wants its pages from its user, and gives none back by itself.
+struct SlabMalloc(ZoneAllocator<'static>);
+
+impl SlabMalloc {
+    fn page<T>() -> &'static mut T {
+        let layout = Layout::from_size_align(size_of::<T>(), size_of::<T>()).expect("pages are powers of two");
+        // SAFETY: the size is not 0, and a page of zeros is an empty one, by the crate's word.
+        unsafe { &mut *alloc_zeroed(layout).cast::<T>() }
+    }
+}
+
+impl Objects for SlabMalloc {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        match self.0.allocate(layout) {
+            Err(AllocationError::OutOfMemory) => {
+                // SAFETY: the pages are fresh, aligned to their size, and for good.
+                unsafe {
+                    if layout.size() <= ZoneAllocator::MAX_BASE_ALLOC_SIZE {
+                        self.0.refill(layout, Self::page::<ObjectPage<'_>>()).ok()?;
+                    } else {
+                        self.0.refill_large(layout, Self::page::<LargeObjectPage<'_>>()).ok()?;
+                    }
+                }
+                self.0.allocate(layout).ok()
+            }
+            other => other.ok(),
+        }
+    }
+    fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        self.0.deallocate(object, layout).expect("it came from here");
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 as usize
+    }
+
+    fn layout(&mut self) -> Layout {
+        let power = 8 << (self.next() % 8);
+        Layout::from_size_align(power + self.next() % power, 8).expect("at most 2 KiB")
+    }
+}
+
+struct Churn<O> {
+    objects: O,
+    held: Vec<(NonNull<u8>, Layout)>,
+    random: Random,
+}
+
+impl<O: Objects> Churn<O> {
+    fn new(mut objects: O, mib: usize) -> Self {
+        let mut random = Random(0x1234_5678_9abc_def1);
+        let (mut held, mut bytes) = (Vec::new(), 0);
+        while bytes < mib << 20 {
+            let layout = random.layout();
+            held.push((objects.alloc(layout).expect("there is memory"), layout));
+            bytes += layout.size();
+        }
+        Self { objects, held, random }
+    }
+
+    /// Frees one object and allocates another.
+    fn step(&mut self) {
+        let victim = self.random.next() % self.held.len();
+        let (object, layout) = self.held[victim];
+        self.objects.free(object, layout);
+        let layout = self.random.layout();
+        let object = self.objects.alloc(layout).expect("there is memory");
+        // SAFETY: the object is ours and has 8 bytes at least. Whoever allocates writes.
+        unsafe { object.cast::<u64>().write(victim as u64) };
+        self.held[victim] = (object, layout);
+    }
+}
+
+const STEPS: usize = 1000;
+
+fn churn(c: &mut Criterion) {
+    let mut group = c.benchmark_group("objects/churn");
+    group.throughput(Throughput::Elements(STEPS as u64));
+    for mib in [1, 16, 256] {
+        let room = 3 * mib + 8;
+        let mut measure = |name: &str, objects: Box<dyn Objects>| {
+            let mut churn = Churn::new(objects, mib);
+            group.bench_function(BenchmarkId::new(name, mib), |b| b.iter(|| (0..STEPS).for_each(|_| churn.step())));
+        };
+        measure("quire slub", Box::new(Quire::new(room, Backend::Slub)));
+        measure("quire slab", Box::new(Quire::new(room, Backend::Slab)));
+        measure("quire slob", Box::new(Quire::new(room, Backend::Slob)));
+        measure("slabmalloc", Box::new(SlabMalloc(ZoneAllocator::new())));
+        let (start, len) = arena(room);
+        let mut talc = Talc::new(ErrOnOom);
+        // SAFETY: the arena is nobody else's.
+        unsafe { talc.claim(Span::from_base_size(start, len)) }.expect("an arena is large enough");
+        measure("talc", Box::new(talc));
+        // Its free walks a list of all holes: a second a thousand steps, where there are a hundred thousand.
+        if mib < 256 {
+            let (start, len) = arena(room);
+            let mut list = LinkedList::empty();
+            // SAFETY: the arena is nobody else's.
+            unsafe { list.init(start, len) };
+            measure("linked_list_allocator", Box::new(list));
+        }
+    }
+    group.finish();
+}
+
+impl Objects for Box<dyn Objects> {
+    fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        (**self).alloc(layout)
+    }
+    fn free(&mut self, object: NonNull<u8>, layout: Layout) {
+        (**self).free(object, layout);
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10).without_plots();
+    targets = churn
+}
+criterion_main!(benches);
