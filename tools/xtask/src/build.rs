@@ -38,6 +38,11 @@ impl Built {
         Built { image: dir.join("kernel.img"), root: dir.join("root") }
     }
 
+    /// A program of the boot archive, as a file of the host.
+    pub fn program(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
     /// The boot archive: what was built, then what the user adds.
     pub fn archive(&self, added: &[AddedFile], exec: Option<&str>) -> Result<Vec<u8>> {
         let mut archive = Archive::default();

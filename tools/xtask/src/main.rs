@@ -5,6 +5,7 @@
 //! What xtask itself says goes to standard error, always: standard output belongs to the guest.
 
 mod archive;
+mod bench;
 mod build;
 mod cargo;
 mod flash;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup(),
         Command::Build(options) => build::build(&options).map(|_| 0),
         Command::Run(options) => run::run(&options),
+        Command::Bench(options) => bench::bench(&options),
         Command::Image(options) => image::image(&options),
         Command::Flash(options) => flash::flash(&options),
         Command::Lint => lint::lint(),

@@ -22,6 +22,8 @@ pub enum Command {
     Build(BuildOptions),
     /// Boot to the shell in this terminal; Ctrl-A X leaves.
     Run(RunOptions),
+    /// Count the instructions of the memory calls, beside Linux's: tables, and a picture.
+    Bench(BenchOptions),
     /// Make an SD card's image that boots on the board.
     Image(ImageOptions),
     /// Write the Pi's image to an SD card: asks, shows progress, reads back and compares.
@@ -76,6 +78,19 @@ pub struct RunOptions {
     /// Boot what the last build left, without looking at the sources.
     #[arg(long)]
     pub no_build: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct BenchOptions {
+    /// Run the same program on Debian's Linux too (fetches its kernel; takes minutes).
+    #[arg(long)]
+    pub vs_linux: bool,
+    /// Measure what the last builds left, without looking at the sources.
+    #[arg(long)]
+    pub no_build: bool,
+    /// Only rows whose names begin so; without any, all rows and the kernel's own fast paths.
+    #[arg(value_name = "ROW")]
+    pub rows: Vec<String>,
 }
 
 #[derive(Args, Clone)]

@@ -202,6 +202,18 @@ pub fn smallest_arm64(pattern: &str, fits: impl Fn(&str) -> bool) -> Result<Stri
     Ok(smallest.with_context(|| format!("apt knows no package {pattern} of {ARM64}"))?.1)
 }
 
+/// The package of the highest version whose name fits; the version is in the name.
+pub fn newest_arm64(pattern: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
+    let names = output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
+    let names = names.lines().filter_map(|line| line.split(' ').next()).filter(|name| fits(name));
+    Ok(names.max_by_key(|name| numbers_in(name)).with_context(|| format!("apt knows no package {pattern}"))?.to_owned())
+}
+
+/// The numbers in a text, in their order.
+fn numbers_in(text: &str) -> Vec<u64> {
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
+}
+
 fn know_arm64() -> Result<()> {
     let native = output(Command::new("dpkg").arg("--print-architecture"))?;
     let foreign = output(Command::new("dpkg").arg("--print-foreign-architectures"))?;
@@ -243,4 +255,16 @@ fn root() -> bool {
 fn need_root(command: &str) -> Result<()> {
     ensure!(root(), "this needs root: run `sudo {command}`, then try again");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_in_names_are_compared_as_numbers() {
+        let names =
+            ["linux-image-6.12.95+deb12-arm64", "linux-image-6.12.117+deb12-arm64", "linux-image-6.1.0-56-arm64"];
+        assert_eq!(names.into_iter().max_by_key(|name| numbers_in(name)), Some(names[1]));
+    }
 }

@@ -8,15 +8,29 @@ use anyhow::{Result, ensure};
 
 use super::{apt, cache, say};
 
+/// A full version, or it is a package that only depends on another.
+const LINUX_PACKAGES: &str = "^linux-image-[0-9]+[.][0-9]+[.][0-9]+.*-arm64$";
+
+/// Debian's Linux kernel for AArch64, GPL-2.0, to compare with.
+pub fn linux_kernel() -> Result<PathBuf> {
+    let file = cache()?.join("linux-arm64");
+    if !file.exists() {
+        say("fetching Debian's Linux kernel for AArch64 (60 MB or more): the benchmark runs on it too");
+        ensure!(apt::present(), "there is no apt-get here: put an AArch64 Linux Image to {}", file.display());
+        let usual = |name: &str| !name.contains("cloud") && !name.contains("-rt-");
+        apt::arm64_files(|| apt::newest_arm64(LINUX_PACKAGES, usual), &[("./boot/vmlinuz-*", &file)])?;
+    }
+    Ok(file)
+}
+
 /// The Pi's device tree, GPL-2.0, out of Debian's Linux.
 pub fn device_tree() -> Result<PathBuf> {
     let file = cache()?.join("bcm2711-rpi-4-b.dtb");
     if !file.exists() {
         say("fetching the Raspberry Pi 4's device tree out of Debian's Linux package (60 MB or more)");
         ensure!(apt::present(), "there is no apt-get here: put the Pi's bcm2711-rpi-4-b.dtb to {}", file.display());
-        // A full version, or it is a package that only depends on another; the cloud's flavour has no boards.
-        let pattern = "^linux-image-[0-9]+[.][0-9]+[.][0-9]+.*-arm64$";
-        let package = || apt::smallest_arm64(pattern, |name| !name.contains("cloud"));
+        // The cloud's flavour has no boards.
+        let package = || apt::smallest_arm64(LINUX_PACKAGES, |name| !name.contains("cloud"));
         apt::arm64_files(package, &[("*/bcm2711-rpi-4-b.dtb", &file)])?;
     }
     Ok(file)

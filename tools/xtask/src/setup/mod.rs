@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::qemu::QEMU;
 
-pub use files::{busybox, device_tree, firmware, speedtest1};
+pub use files::{busybox, device_tree, firmware, linux_kernel, speedtest1};
 pub use rust::{Toolchain, toolchain};
 
 /// QEMU has the board raspi4b from 9.0 and a second serial port on virt from 9.1.
