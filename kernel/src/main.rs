@@ -83,6 +83,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();
+    heap::inject_failures(args);
     sched::idle_loop()
 }
 

@@ -27,6 +27,28 @@ pub fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(1 << shift)
 }
 
+/// How much memory an argument wants, and where: `cma=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Bytes.
+    pub size: u64,
+    /// The addresses that will do: with exactly `size` bytes, these; `None` for any.
+    pub within: Option<(u64, u64)>,
+}
+
+/// `SIZE`, `SIZE@BASE` or `SIZE@BASE-END`, each as [`size`] reads it.
+pub fn wish(text: &str) -> Option<Wish> {
+    let Some((wanted, place)) = text.split_once('@') else {
+        return Some(Wish { size: size(text)?, within: None });
+    };
+    let wanted = size(wanted)?;
+    let (base, end) = match place.split_once('-') {
+        Some((base, end)) => (size(base)?, size(end)?),
+        None => (size(place)?, size(place)?.checked_add(wanted)?),
+    };
+    Some(Wish { size: wanted, within: Some((base, end)) }).filter(|_| base <= end)
+}
+
 /// A number: decimal or 0x-hexadecimal, nothing but digits.
 pub fn number(text: &str) -> Option<u64> {
     let (digits, radix) = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
@@ -130,6 +152,22 @@ mod tests {
         }
         for text in ["", "M", "-1", "+1", "1MM", "1 M", "0x", "17179869184G", "99999999999999999999", "1\u{e9}"] {
             assert_eq!(size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn wishes() {
+        let expected = [
+            ("64M", 64 << 20, None),
+            ("16M@1G", 16 << 20, Some((1 << 30, (1 << 30) + (16 << 20)))),
+            ("16M@1G-2G", 16 << 20, Some((1 << 30, 2 << 30))),
+            ("0", 0, None),
+        ];
+        for (text, size, within) in expected {
+            assert_eq!(wish(text), Some(Wish { size, within }), "{text}");
+        }
+        for text in ["", "@1G", "64M@", "64M@2G-1G", "64M@1G-", "64M-1G", "1T@0xffffffffffffffff"] {
+            assert_eq!(wish(text), None, "{text}");
         }
     }
 

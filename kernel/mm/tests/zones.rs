@@ -185,6 +185,8 @@ struct Handler {
     waited: AtomicUsize,
     failed: AtomicUsize,
     bad: AtomicUsize,
+    /// Frame, offset and value of what was found.
+    poison: Mutex<Vec<(quire_mm::addr::Pfn, usize, u8)>>,
     /// What a victim holds.
     victim: Mutex<Vec<Block>>,
     /// What is freed while somebody waits.
@@ -209,6 +211,9 @@ impl PressureHandler for Handler {
     }
     fn report_bad_page(&self, _: quire_mm::addr::Pfn) {
         self.bad.fetch_add(1, Relaxed);
+    }
+    fn report_poison(&self, pfn: quire_mm::addr::Pfn, offset: usize, found: u8) {
+        self.poison.lock().unwrap().push((pfn, offset, found));
     }
 }
 
@@ -269,11 +274,12 @@ fn injected_failures_hit_what_they_name() {
     let results: Vec<_> = (0..6).map(|_| pages.alloc_page(Gfp::KERNEL).is_ok()).collect();
     assert_eq!(results, [true, true, false, true, true, true]);
     assert_eq!(pages.injected_failures(), 1);
-    pages.inject_failures(FaultInjection { interval: 1, probability: 100, times: u32::MAX, min_order: 1 });
+    let always = FaultInjection { interval: 1, probability: 100, times: u32::MAX, ..FaultInjection::OFF };
+    pages.inject_failures(FaultInjection { min_order: 1, ..always });
     assert!(pages.alloc_page(Gfp::KERNEL).is_ok());
     assert!(pages.alloc_pages(1, Gfp::KERNEL).is_err());
     assert!(pages.alloc_pages(1, Gfp::KERNEL | Gfp::NOFAIL).is_ok());
-    pages.inject_failures(FaultInjection { interval: 1, probability: 30, times: u32::MAX, min_order: 0 });
+    pages.inject_failures(FaultInjection { probability: 30, ..always });
     let failed = (0..1000).filter(|_| pages.alloc_page(Gfp::KERNEL).is_err()).count();
     assert!((200..400).contains(&failed), "{failed} of 1000");
     pages.inject_failures(FaultInjection::OFF);
@@ -302,17 +308,24 @@ fn a_page_freed_twice_or_in_use_is_kept_out_of_circulation() {
 
 #[test]
 fn a_write_to_free_memory_is_found_with_poison_on() {
-    let (sim, handler) = handled(32);
-    let pages = sim.pages();
-    pages.set_poison(true);
-    let block = pages.alloc_page(Gfp::KERNEL).unwrap();
-    let stale = block.as_ptr();
+    let sim = Sim::boot(&SimConfig { poison: true, ..SimConfig::new().bank(GIB, 16 * MIB, 0) });
+    let handler: &Handler = Box::leak(Box::default());
+    sim.pages().set_pressure_handler(handler);
+    let take_all = || exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
+    let mut all = take_all();
+    let (block, never_used) = (all.pop().unwrap(), all.len());
+    assert!(never_used > 0 && handler.poison.lock().unwrap().is_empty(), "what boot handed out has the pattern too");
+    let (pfn, stale) = (block.pfn(), block.as_ptr());
+    // SAFETY: the block is ours.
+    unsafe { stale.write_bytes(7, 4096) };
     drop(block);
+    drop(all);
+    drop(take_all());
+    assert!(handler.poison.lock().unwrap().is_empty(), "what was written before the free does not matter");
     // SAFETY: the memory exists; that it is free is the point.
     unsafe { stale.add(100).write(1) };
-    let _again = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
-    assert_eq!(handler.bad.load(Relaxed), 1);
-    pages.set_poison(false);
+    drop(take_all());
+    assert_eq!(*handler.poison.lock().unwrap(), [(pfn, 100, 1)]);
 }
 
 #[test]

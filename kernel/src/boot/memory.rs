@@ -128,7 +128,33 @@ fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRang
             Err(_) => log::warn!("no room for reserved memory {} of {:#x} bytes", wish.name, wish.size),
         }
     }
+    reserve_cma(board, memory)?;
     Ok(kernel)
+}
+
+/// Bytes whose multiples CMA areas are, and lie at.
+const CMA_ALIGN: usize = 4 << 20;
+
+/// The area that `cma=` asks for, beside those of the tree: where every device reaches it if no place is named.
+fn reserve_cma(board: &Board, memory: &mut MemBlock) -> Result<(), MemBlockError> {
+    let Some(text) = bootargs::find(&board.chosen.bootargs, "cma") else { return Ok(()) };
+    let Some(wish) = bootargs::wish(text) else {
+        log::warn!("cma={text}: not SIZE[@BASE[-END]]");
+        return Ok(());
+    };
+    if wish.size == 0 {
+        return Ok(());
+    }
+    let (base, end) = wish.within.unwrap_or((0, board.dma_limit.unwrap_or(u64::MAX)));
+    let within = PhysAddr::new(base as usize)..PhysAddr::new(end as usize);
+    let size = (wish.size as usize).checked_next_multiple_of(CMA_ALIGN);
+    match size.and_then(|size| Some((size, memory.find(size, CMA_ALIGN, within, None).ok()?))) {
+        Some((size, at)) => memory.reserve(at..at + size, RegionKind::Cma, "cma="),
+        None => {
+            log::warn!("cma={text}: no room");
+            Ok(())
+        }
+    }
 }
 
 fn reserve(memory: &mut MemBlock, range: PhysRange, flags: ReservationFlags, name: &str) -> Result<(), MemBlockError> {
@@ -141,7 +167,7 @@ fn reserve(memory: &mut MemBlock, range: PhysRange, flags: ReservationFlags, nam
 
 fn place(memory: &MemBlock, wish: &DynamicReservation) -> Result<PhysAddr, MemBlockError> {
     // A CMA area is lent out in page blocks.
-    let block = if wish.flags.contains(ReservationFlags::REUSABLE) { 4 << 20 } else { PAGE_SIZE };
+    let block = if wish.flags.contains(ReservationFlags::REUSABLE) { CMA_ALIGN } else { PAGE_SIZE };
     let align = block.max(wish.alignment as usize);
     let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
     let size = wish.size as usize;
@@ -294,6 +320,7 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
         },
         min_free_kbytes: bootargs::find(args, "min_free_kbytes").and_then(bootargs::number).map(|n| n as usize),
         node_of_cpu,
+        poison: matches!(bootargs::find(args, "page_poison"), Some("1" | "on")),
         distance: &|a, b| u32::from(board.distances.get(a, b)),
     };
     // SAFETY: the direct map covers all memory and the records of all its frames are mapped and zero.

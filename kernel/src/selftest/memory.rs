@@ -114,7 +114,7 @@ fn slab_runs_out() -> Outcome {
 /// The exchange of pages and objects between CPUs, with one allocation of a few failing.
 fn allocations_fail_at_random() -> Outcome {
     for (interval, probability) in [(2, 50), (3, 100), (1, 20)] {
-        let failures = FaultInjection { interval, probability, times: u32::MAX, min_order: 0 };
+        let failures = FaultInjection { interval, probability, times: u32::MAX, ..FaultInjection::OFF };
         PAGES.inject_failures(failures);
         SLAB.inject_failures(failures);
         let outcome = crew::on_all(pages::exchange).and_then(|()| crew::on_all(slab::exchange));

@@ -11,11 +11,12 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
+use quire_mm::page_alloc::FaultInjection;
 use quire_mm::slab::{Config, KernelHeap};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 
-use super::machine::{Cpu, SpinLock};
+use super::machine::{Cpu, PAGES, SpinLock};
 use crate::arch::timer;
 
 /// The slab allocator.
@@ -51,7 +52,26 @@ pub unsafe fn init_boot_heap(range: PhysRange) {
 pub fn init_slab(args: &str, seed: &[u8]) {
     let config = Config::from_args(|key| bootargs::find(args, key));
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
-    SLAB.init(Config { seed, ..config });
+    // Failures begin when boot is done ([`inject_failures`]).
+    SLAB.init(Config { seed, failures: FaultInjection::OFF, ..config });
+}
+
+/// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.
+pub fn inject_failures(args: &str) {
+    let read = |key| {
+        let text = bootargs::find(args, key)?;
+        let failures = FaultInjection::parse(text);
+        if failures.is_none() {
+            log::warn!("{key}={text}: not INTERVAL,PROBABILITY,SPACE,TIMES");
+        }
+        failures
+    };
+    if let Some(failures) = read("fail_page_alloc") {
+        PAGES.inject_failures(failures);
+    }
+    if let Some(failures) = read("failslab") {
+        SLAB.inject_failures(failures);
+    }
 }
 
 fn is_boot(ptr: *mut u8) -> bool {

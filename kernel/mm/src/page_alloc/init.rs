@@ -4,6 +4,7 @@
 //! end at boundaries of the largest block, so no block and no buddy pair spans two zones.
 
 use core::ops::Range;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::buddy::pageblock::NO_ZONE;
@@ -12,7 +13,7 @@ use crate::machine::{MAX_CPUS, Machine};
 use crate::memblock::{MemBlock, MemBlockError, RegionKind};
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
-use super::{Gfp, PageAllocator, Topology, Zonelist};
+use super::{Gfp, POISON, PageAllocator, Topology, Zonelist, trap};
 
 /// What the command line and the device tree say about zones.
 pub struct Config<'a> {
@@ -24,6 +25,9 @@ pub struct Config<'a> {
     pub min_free_kbytes: Option<usize>,
     /// The node of each CPU.
     pub node_of_cpu: [u8; MAX_CPUS],
+    /// Debugging (`page_poison=`): all free memory is filled with a pattern, which is checked when it is handed out.
+    /// The fast paths are off then.
+    pub poison: bool,
     /// The distance between two nodes: 10 to itself, more to others.
     pub distance: &'a dyn Fn(usize, usize) -> u32,
 }
@@ -35,6 +39,7 @@ impl Default for Config<'_> {
             movable: MovableSplit::None,
             min_free_kbytes: None,
             node_of_cpu: [0; MAX_CPUS],
+            poison: false,
             distance: &|a, b| if a == b { 10 } else { 20 },
         }
     }
@@ -233,6 +238,9 @@ impl<M: Machine> PageAllocator<M> {
                 zonelists,
             };
         }
+        if config.poison {
+            self.trap.fetch_or(trap::POISON, Relaxed);
+        }
         let mut managed = 0;
         for free in memory.free_ranges() {
             managed += self.hand_out(whole_frames(&free));
@@ -323,6 +331,9 @@ impl<M: Machine> PageAllocator<M> {
         let reach = self.frames();
         let zone = &self.zones[usize::from(reach.pageblocks.of(Pfn(frames.start)).zone())];
         zone.add_managed(frames.len());
+        if self.trap.load(Relaxed) & trap::POISON != 0 {
+            frames.clone().for_each(|pfn| self.fill(Pfn(pfn), 0, POISON));
+        }
         zone.with_area(|area| {
             let mut at = frames.start;
             while at < frames.end {

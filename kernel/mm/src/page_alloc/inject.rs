@@ -1,6 +1,6 @@
 //! Failure injection: allocations that fail although there is memory (`fail_page_alloc=`).
 
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crate::machine::Machine;
 
@@ -17,26 +17,30 @@ pub struct FaultInjection {
     pub times: u32,
     /// Only this order and higher ones.
     pub min_order: u32,
+    /// Bytes that are allocated in peace first.
+    pub space: u32,
+    /// Pages of user memory are spared: a program that does not get one is killed, and with init the machine ends.
+    pub spares_user: bool,
 }
 
 impl FaultInjection {
     /// Nothing fails.
-    pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0 };
+    pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0, space: 0, spares_user: false };
 
-    /// From the command line, as Linux has it: interval, probability, space, times, separated by commas. The space
-    /// (bytes that must go by first) has no meaning here; -1 times is for ever. What is missing is 1, 100, 0, -1.
+    /// From the command line, as Linux has it: interval, probability, space, times, separated by commas; -1 times is
+    /// for ever. What is missing is 1, 100, 0, -1. As on Linux, user memory is spared.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = [1, 100, 0, -1i64];
         for (i, word) in text.split(',').filter(|word| !word.is_empty()).enumerate() {
             *numbers.get_mut(i)? = word.trim().parse().ok()?;
         }
-        let [interval, probability, _, times] = numbers.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-        Some(Self { interval, probability, times, min_order: 0 })
+        let [interval, probability, space, times] = numbers.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Some(Self { interval, probability, times, space, spares_user: true, min_order: 0 })
     }
 
     /// The `n`th allocation from now, counted from 1, fails, and no other.
     pub const fn nth(n: u32) -> Self {
-        Self { interval: n, probability: 100, times: 1, min_order: 0 }
+        Self { interval: n, probability: 100, times: 1, ..Self::OFF }
     }
 }
 
@@ -45,6 +49,8 @@ pub(crate) struct Injection {
     probability: AtomicU32,
     times: AtomicU32,
     min_order: AtomicU32,
+    space: AtomicU32,
+    spares_user: AtomicBool,
     seen: AtomicU32,
     random: AtomicU32,
     failed: AtomicU32,
@@ -57,16 +63,25 @@ impl Injection {
             probability: AtomicU32::new(0),
             times: AtomicU32::new(0),
             min_order: AtomicU32::new(0),
+            space: AtomicU32::new(0),
+            spares_user: AtomicBool::new(false),
             seen: AtomicU32::new(0),
             random: AtomicU32::new(0),
             failed: AtomicU32::new(0),
         }
     }
 
-    /// Whether this allocation is to fail. NOFAIL ones never are.
-    pub(crate) fn hits(&self, order: u32, gfp: Gfp) -> bool {
+    /// Whether this allocation of `size` bytes is to fail. NOFAIL ones never are.
+    pub(crate) fn hits(&self, order: u32, size: usize, gfp: Gfp) -> bool {
         let interval = self.interval.load(Relaxed);
         if interval == 0 || gfp.contains(Gfp::NOFAIL) || order < self.min_order.load(Relaxed) {
+            return false;
+        }
+        if self.spares_user.load(Relaxed) && gfp.contains(Gfp::HIGHMEM) {
+            return false;
+        }
+        let size = u32::try_from(size).unwrap_or(u32::MAX);
+        if self.space.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(size).filter(|&left| left > 0)).is_ok() {
             return false;
         }
         let seen = self.seen.fetch_add(1, Relaxed).wrapping_add(1);
@@ -86,6 +101,8 @@ impl Injection {
         self.probability.store(what.probability, Relaxed);
         self.times.store(what.times, Relaxed);
         self.min_order.store(what.min_order, Relaxed);
+        self.space.store(what.space, Relaxed);
+        self.spares_user.store(what.spares_user, Relaxed);
         self.seen.store(0, Relaxed);
         self.random.store(1, Relaxed);
         self.failed.store(0, Relaxed);
@@ -128,14 +145,28 @@ mod tests {
 
     #[test]
     fn the_command_line_says_what_fails() {
-        let all = FaultInjection { interval: 1, probability: 100, times: u32::MAX, min_order: 0 };
+        let all =
+            FaultInjection { interval: 1, probability: 100, times: u32::MAX, spares_user: true, ..FaultInjection::OFF };
         assert_eq!(FaultInjection::parse(""), Some(all));
         assert_eq!(
-            FaultInjection::parse("5,20,0,3"),
-            Some(FaultInjection { interval: 5, probability: 20, times: 3, ..all })
+            FaultInjection::parse("5,20,4096,3"),
+            Some(FaultInjection { interval: 5, probability: 20, space: 4096, times: 3, ..all })
         );
         assert_eq!(FaultInjection::parse("5,20,0,-1"), Some(FaultInjection { interval: 5, probability: 20, ..all }));
         assert_eq!(FaultInjection::parse("five"), None);
         assert_eq!(FaultInjection::parse("1,2,3,4,5"), None);
+    }
+
+    #[test]
+    fn space_goes_by_first_and_users_are_spared() {
+        let injection = Injection::new();
+        let after = FaultInjection { interval: 1, probability: 100, times: 1, space: 10_000, ..FaultInjection::OFF };
+        injection.start(FaultInjection { spares_user: true, ..after });
+        let hits: Vec<_> = (0..5).map(|_| injection.hits(0, 4096, Gfp::KERNEL)).collect();
+        assert_eq!(hits, [false, false, true, false, false]);
+        injection.start(FaultInjection { space: 0, spares_user: true, ..after });
+        assert!(!injection.hits(0, 4096, Gfp::HIGHUSER_MOVABLE) && injection.hits(0, 4096, Gfp::KERNEL));
+        injection.start(FaultInjection { space: 0, ..after });
+        assert!(injection.hits(0, 4096, Gfp::HIGHUSER_MOVABLE));
     }
 }

@@ -84,7 +84,7 @@ mod trap {
     pub(super) const POISON: u32 = 2;
 }
 
-/// What freed pages are filled with while `page_poison` is on.
+/// What free pages are filled with if `page_poison` is on.
 const POISON: u8 = 0xaa;
 
 /// The page allocator of a machine: its nodes and their zones. A `static` in the kernel; before

@@ -47,6 +47,12 @@ pub trait PressureHandler: Sync {
         let _ = (order, gfp);
     }
 
+    /// With page poisoning on: byte `offset` of a free frame was found to be `found`. Somebody wrote to it after it
+    /// was freed; the frame is about to be handed out.
+    fn report_poison(&self, pfn: Pfn, offset: usize, found: u8) {
+        panic!("page poison: {pfn:?} was written to after it was freed: byte {offset} is {found:#04x}");
+    }
+
     /// Somebody freed a frame that was not fit for it; it was taken out of circulation.
     fn report_bad_page(&self, pfn: Pfn) {
         panic!("bad page: {pfn:?} freed while in use, or twice");

@@ -35,7 +35,7 @@ impl<M: Machine> PageAllocator<M> {
             return Err(AllocError);
         }
         let traps = self.trap.load(Relaxed);
-        if traps & trap::INJECT != 0 && self.injection.hits(order, gfp) {
+        if traps & trap::INJECT != 0 && self.injection.hits(order, PAGE_SIZE << order, gfp) {
             return Err(AllocError);
         }
         let Some(pfn) = self.find(node, order, gfp) else {
@@ -199,13 +199,14 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Debugging: freed memory still holds what it was filled with, or somebody wrote to it since.
+    #[cold]
     fn check_poison(&self, pfn: Pfn, order: u32) {
         let start = self.machine.direct_map(pfn.addr());
         // SAFETY: the block was just allocated; nobody else reaches it.
         let bytes = unsafe { core::slice::from_raw_parts(start, PAGE_SIZE << order) };
-        // Pages that were last freed before poisoning began hold anything, so only a torn pattern tells.
-        if bytes[0] == POISON && bytes[1] == POISON && bytes.iter().any(|&byte| byte != POISON) {
-            self.bad_page(pfn);
+        if let Some(offset) = bytes.iter().position(|&byte| byte != POISON) {
+            let page = Pfn(pfn.0 + offset / PAGE_SIZE);
+            self.pressure.handler().report_poison(page, offset % PAGE_SIZE, bytes[offset]);
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::buddy::{MigrateType, ORDERS, PageblockTable};
 use crate::machine::{MAX_CPUS, Machine};
 use crate::zone::{MAX_ZONES, Zone, ZoneKind};
 
-use super::{PageAllocator, trap};
+use super::PageAllocator;
 
 /// A zone that has memory, with its place.
 pub struct ZoneView<'a, M: Machine> {
@@ -120,15 +120,5 @@ impl<M: Machine> PageAllocator<M> {
     /// Frames that were not fit to be freed and were kept out of circulation.
     pub fn bad_pages(&self) -> usize {
         self.bad_pages.load(Relaxed)
-    }
-
-    /// Debugging: fills freed memory with a pattern and checks it when it is handed out (`page_poison`). Fast paths
-    /// are off meanwhile.
-    pub fn set_poison(&self, on: bool) {
-        if on {
-            self.trap.fetch_or(trap::POISON, Relaxed);
-        } else {
-            self.trap.fetch_and(!trap::POISON, Relaxed);
-        }
     }
 }

@@ -31,6 +31,8 @@ pub struct SimConfig {
     pub movable: MovableSplit,
     /// See [`Config::min_free_kbytes`].
     pub min_free_kbytes: Option<usize>,
+    /// See [`Config::poison`].
+    pub poison: bool,
     /// See [`Config::node_of_cpu`].
     pub node_of_cpu: [u8; MAX_CPUS],
 }
@@ -50,6 +52,7 @@ impl SimConfig {
             dma_limit: None,
             movable: MovableSplit::None,
             min_free_kbytes: None,
+            poison: false,
             node_of_cpu: [0; MAX_CPUS],
         }
     }
@@ -89,6 +92,7 @@ impl SimConfig {
             dma_limit: self.dma_limit,
             movable: self.movable,
             min_free_kbytes: self.min_free_kbytes,
+            poison: self.poison,
             node_of_cpu: self.node_of_cpu,
             ..Config::default()
         }

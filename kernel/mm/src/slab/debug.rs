@@ -194,7 +194,7 @@ pub(super) fn alloc<M: Machine>(
     gfp: Gfp,
     mut take: impl FnMut() -> *mut u8,
 ) -> *mut u8 {
-    if setup.injection.hits(0, gfp) {
+    if setup.injection.hits(0, setup.geometry.size, gfp) {
         return core::ptr::null_mut();
     }
     loop {

@@ -119,7 +119,7 @@ impl<M: Machine> KernelHeap<M> {
             return cache.alloc_slow(gfp, irq);
         }
         self.machine.irq_restore(irq);
-        if self.injection.hits(0, gfp) {
+        if self.injection.hits(0, size, gfp) {
             return core::ptr::null_mut();
         }
         self.alloc_with_header(cache, size, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
@@ -228,7 +228,7 @@ impl<M: Machine> KernelHeap<M> {
             return cache.alloc_slow(gfp, irq);
         }
         self.machine.irq_restore(irq);
-        if self.injection.hits(0, gfp) {
+        if self.injection.hits(0, layout.size(), gfp) {
             return core::ptr::null_mut();
         }
         let need = Need::object(size_of_layout(layout), layout.align());

@@ -1,0 +1,48 @@
+//! Kernel arguments that change how memory is handed out: what they ask for happens, and nothing else breaks.
+
+use crate::harness::Machine;
+
+#[test]
+fn a_contiguous_memory_area_where_it_was_asked_for() {
+    let outcome = Machine::new(&["--append", "cma=64M@1G-1536M"]).exec("cmainfo; free; selftest accounts");
+    let output = outcome.succeeded();
+    let area = output.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        Some((words.next()?.strip_prefix("0x")?, words.next()?.parse::<u64>().ok()?))
+    });
+    let (start, kib) = area.unwrap_or_else(|| panic!("cmainfo shows no area\n{outcome}"));
+    let start = u64::from_str_radix(start, 16).expect("an address");
+    assert_eq!(kib, 64 << 10, "{outcome}");
+    assert!(start >= 1 << 30 && start + (64 << 20) <= 1536 << 20, "{start:#x}\n{outcome}");
+}
+
+#[test]
+fn an_area_that_makes_no_sense_is_named_and_left_out() {
+    for argument in ["cma=64M@3G", "cma=much"] {
+        let outcome = Machine::new(&["--append", argument]).exec("cmainfo");
+        assert!(outcome.succeeded().contains("no contiguous memory area"), "{outcome}");
+        assert!(outcome.log.contains(argument), "{outcome}");
+    }
+}
+
+/// Allocations fail while programs run; when no more do, every page is where the books say.
+#[test]
+fn allocations_that_fail_leak_nothing() {
+    let arguments = "fail_page_alloc=20,100,0,12 failslab=30,100,0,12";
+    let work = "ls /bin; ls /tests; /tests/fork; /tests/thread; /tests/mmap; ".repeat(3);
+    // Until the last failure is spent: what runs then succeeds.
+    let rest = "ls /bin; ".repeat(80);
+    let commands =
+        format!("{work} {rest} sleep 1; vmstat fail_page_alloc; vmstat failslab; selftest accounts fork thread");
+    let outcome = Machine::new(&["--append", arguments]).exec(&commands);
+    let output = outcome.succeeded();
+    assert!(output.lines().any(|line| line == "fail_page_alloc 12"), "{outcome}");
+    assert!(output.lines().any(|line| line == "failslab 12"), "{outcome}");
+    assert!(output.contains("# 3 programs, 0 failed"), "{outcome}");
+}
+
+#[test]
+fn nobody_writes_to_free_pages() {
+    let outcome = Machine::new(&["--append", "page_poison=1"]).exec("selftest accounts fork mmap thread pipe");
+    assert!(outcome.succeeded().contains("# 5 programs, 0 failed"), "{outcome}");
+}
