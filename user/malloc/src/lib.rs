@@ -8,6 +8,7 @@
 //! the top chunk, more from the system (`heap`). Large ones: the arena's free chunks, else a mapping (`mapped`).
 //! The way of a free: the seal is checked and taken off (`chunk`), the chunk goes onto the thread's stack; a full
 //! stack gives half to the chunks' arenas, or leaves them there without waiting (`remote`).
+//! A call from a signal's handler in the middle of another: neither cache nor lock (`gate`, `nested`).
 //!
 //! Lock order: the lock under which arenas are made, arenas in the order of their list, the spare mapping, the
 //! quarantine. Only a fork holds more than one arena.

@@ -59,7 +59,7 @@ int main(int argc, char **argv)
 		free_sized(memset(malloc(size), 1, size), size);
 		free_sized(memset(calloc(1, size), 1, size), size);
 		free_sized(memset(realloc(malloc(7), size), 1, size), size);
-		for (size_t align = 8; align <= 65536; align *= 2) {
+		for (size_t align = 8; align <= 65536 && size * align <= 32 << 20; align *= 2) {
 			p = aligned_alloc(align, size * align);
 			IS(p && (uintptr_t)p % align == 0 && malloc_usable_size(p) >= size * align);
 			free_aligned_sized(p, align, size * align);
