@@ -56,6 +56,42 @@ impl FreeArea {
         self.insert(frames, pfn, order, frames.pageblocks.of(pfn).migrate_type());
     }
 
+    /// Frees single frames that follow each other, their records the caller's to overwrite, as the largest blocks
+    /// that they make up.
+    #[inline]
+    pub(crate) fn free_run<M: Machine>(&mut self, frames: Frames<M>, first: Pfn, count: usize) {
+        let (mut at, end) = (first.0, first.0 + count);
+        for pfn in at..end {
+            frames.page(Pfn(pfn)).make_absent();
+        }
+        while at < end {
+            let order = at.trailing_zeros().min((end - at).ilog2()).min(PAGEBLOCK_ORDER);
+            self.free_block(frames, Pfn(at), order);
+            at += 1 << order;
+        }
+    }
+
+    /// Takes a block for `wanted` that is to be used as single frames, at most `limit` of them: the block that
+    /// single allocations one after the other would use up next. Answers its order too.
+    #[inline]
+    pub(crate) fn allocate_run<M: Machine>(
+        &mut self,
+        frames: Frames<M>,
+        limit: usize,
+        wanted: Wanted,
+    ) -> Option<(Pfn, u32)> {
+        let list = if self.prefers_cma(wanted) { MigrateType::Cma } else { wanted.list };
+        let order = self.smallest(list, 0).map_or(0, |order| order.min(limit.ilog2()));
+        Some((self.allocate(frames, order, wanted)?, order))
+    }
+
+    /// Movable allocations use CMA's share in proportion: kept for last, it would be all that is left for those who
+    /// cannot use it.
+    #[inline]
+    fn prefers_cma(&self, wanted: Wanted) -> bool {
+        wanted.cma && self.free_of[MigrateType::Cma as usize] > self.free / 2
+    }
+
     /// Takes a block of `order` off the lists of one migrate type, splitting a larger one if it must.
     #[inline]
     pub(crate) fn take<M: Machine>(&mut self, frames: Frames<M>, order: u32, list: MigrateType) -> Option<Pfn> {
@@ -79,12 +115,10 @@ impl FreeArea {
     /// may fall back to.
     #[inline]
     pub(crate) fn allocate<M: Machine>(&mut self, frames: Frames<M>, order: u32, wanted: Wanted) -> Option<Pfn> {
-        if wanted.cma && self.free_of[MigrateType::Cma as usize] > self.free / 2 {
-            // Movable allocations use CMA's share in proportion: kept for last, it would be all that is left
-            // for those who cannot use it.
-            if let Some(pfn) = self.take(frames, order, MigrateType::Cma) {
-                return Some(pfn);
-            }
+        if self.prefers_cma(wanted)
+            && let Some(pfn) = self.take(frames, order, MigrateType::Cma)
+        {
+            return Some(pfn);
         }
         if let Some(pfn) = self.take(frames, order, wanted.list) {
             return Some(pfn);

@@ -139,3 +139,37 @@ fn a_range_is_cut_out_of_larger_blocks() {
         assert_eq!(area.blocks(MigrateType::Movable, 10), 1);
     });
 }
+
+#[test]
+fn a_run_of_pages_comes_back_as_the_blocks_that_it_makes_up() {
+    let sim = empty_zone();
+    with_area(sim, |area, frames| {
+        for pfn in 2051..2085 {
+            frames.page(Pfn(pfn)).make_cached();
+        }
+        area.free_run(frames, Pfn(2051), 2085 - 2051);
+        for (pfn, order) in [(2051, 0), (2052, 2), (2056, 3), (2064, 4), (2080, 2), (2084, 0)] {
+            assert!(frames.page(Pfn(pfn)).is_free_block(order), "page {pfn}");
+        }
+        assert_eq!(area.free, 34);
+        // What lies inside a block is nobody's: no later merge takes it for a head.
+        assert!((2065..2080).all(|pfn| frames.page(Pfn(pfn)).state() == crate::page::PageState::Absent));
+        area.free_run(frames, Pfn(2048), 3);
+        area.free_run(frames, Pfn(2085), 3072 - 2085);
+        assert_eq!(area.blocks(MigrateType::Movable, 10), 1);
+    });
+}
+
+#[test]
+fn runs_use_up_small_blocks_before_they_split_large_ones() {
+    let sim = empty_zone();
+    with_area(sim, |area, frames| {
+        area.free_block(frames, Pfn(2048), 2);
+        area.free_block(frames, Pfn(3072), 9);
+        let wanted = Wanted { list: MigrateType::Movable, cma: false, reserves: false };
+        assert_eq!(area.allocate_run(frames, 63, wanted), Some((Pfn(2048), 2)), "all of the small block");
+        assert_eq!(area.allocate_run(frames, 59, wanted), Some((Pfn(3072), 5)), "no more than the limit");
+        assert_eq!(area.allocate_run(frames, 1, wanted), Some((Pfn(3104), 0)));
+        assert_eq!(area.free, 512 - 33);
+    });
+}

@@ -363,7 +363,17 @@ impl<M: Machine> PageAllocator<M> {
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
             while let Some(page) = chain.pop(frames) {
-                area.free_block(frames, Pfn(page as usize), 0);
+                // What was mapped in order comes back in order, or in reverse.
+                let (mut first, mut last) = (page, page);
+                while let Some(page) = chain.peek() {
+                    match page {
+                        _ if page == last + 1 => last = page,
+                        _ if page + 1 == first => first = page,
+                        _ => break,
+                    }
+                    chain.pop(frames);
+                }
+                area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
             }
         });
     }

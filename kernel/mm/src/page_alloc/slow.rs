@@ -48,7 +48,7 @@ impl<M: Machine> PageAllocator<M> {
             self.check_poison(pfn, order);
         }
         if gfp.contains(Gfp::ZERO) {
-            self.fill(pfn, order, 0);
+            (0..1 << order).for_each(|i| self.machine.clear_page(Pfn(pfn.0 + i).addr()));
         }
         if gfp.contains(Gfp::COMP) && order > 0 {
             self.frames().page(pfn).set_flags(crate::page::PageFlags::COMPOUND);
@@ -133,10 +133,14 @@ impl<M: Machine> PageAllocator<M> {
         let wanted =
             crate::buddy::Wanted { list: demand.list.migrate_type(), cma: demand.cma, reserves: demand.reserves() };
         zone.with_area(|area| {
-            for _ in 0..room {
-                let Some(pfn) = area.allocate(frames, 0, wanted) else { break };
-                frames.page(pfn).make_cached();
-                chain.push(frames, link(pfn));
+            while (chain.count() as usize) < room {
+                let limit = room - chain.count() as usize;
+                let Some((first, order)) = area.allocate_run(frames, limit, wanted) else { break };
+                // They come off the chain in the order of their addresses.
+                for pfn in (first.0..first.0 + (1 << order)).rev().map(Pfn) {
+                    frames.page(pfn).make_cached();
+                    chain.push(frames, link(pfn));
+                }
             }
         });
         chain

@@ -55,6 +55,12 @@ impl Chain {
         Some(first)
     }
 
+    /// The first page.
+    #[inline]
+    pub(crate) fn peek(self) -> Option<u32> {
+        (self.count() != 0).then(|| self.first())
+    }
+
     /// Puts a page in front of a chain that nobody else sees.
     #[inline]
     pub(crate) fn push(&mut self, links: impl Links, page: u32) {
