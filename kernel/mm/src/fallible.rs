@@ -25,11 +25,17 @@ impl From<AllocError> for Errno {
 /// A box around `value`, or the value's end and an error.
 #[inline]
 pub fn try_box<T>(value: T) -> Result<Box<T>, AllocError> {
+    try_box_with(|| value)
+}
+
+/// A box around what `make` answers, which is made in its place instead of being moved there.
+#[inline]
+pub fn try_box_with<T>(make: impl FnOnce() -> T) -> Result<Box<T>, AllocError> {
     let place = try_place::<T>()?;
     // SAFETY: `try_place` answers memory that is free, aligned and large enough for a `T`, from the global
     // allocator with `T`'s layout, which is what `Box` frees it with.
     unsafe {
-        place.as_ptr().write(value);
+        place.as_ptr().write(make());
         Ok(Box::from_raw(place.as_ptr()))
     }
 }

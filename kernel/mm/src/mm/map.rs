@@ -8,10 +8,10 @@ use quire_abi::flags::{Map, Prot};
 use super::residence::Populate;
 use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::fallible::{KArc, try_box};
+use crate::fallible::{KArc, try_box_with};
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::vma::{Backing, Kind, VmFlags, Vma};
+use crate::vma::{Backing, Kind, Spot, VmFlags, Vma};
 
 /// What mmap is asked for. Descriptor and offset have become an object and an index.
 pub struct MapRequest<M: Machine> {
@@ -142,7 +142,7 @@ impl<M: Machine> Mm<M> {
         backing: Option<Backing<M>>,
     ) -> Result<(), Errno> {
         let home = start.get() >> PAGE_SHIFT;
-        let joins = neighbours(
+        let between = neighbours(
             areas,
             start,
             end,
@@ -153,44 +153,59 @@ impl<M: Machine> Mm<M> {
                 index: backing.as_ref().map_or(0, |b| b.index),
             },
         );
-        let new = match joins {
-            (false, false) => Some(try_box(Vma::new(start, end, flags, backing))?),
+        let new = match between.joins {
+            (false, false) => Some(try_box_with(|| Vma::new(start, end, flags, backing))?),
             _ => None,
         };
         let mut areas = areas.write();
         areas.count_in(flags, (end - start) >> PAGE_SHIFT);
-        join(&mut areas, start, end, joins, new);
+        // SAFETY: nobody but the holder of the intent changes the tree.
+        unsafe { join(&mut areas, start, end, between, new) };
         Ok(())
     }
 }
 
-/// Whether a new area of this kind would be one with the area before it, and with the area after it.
+/// A free range between two areas.
+pub(super) struct Between<M: Machine> {
+    /// The area after it.
+    next: Spot<M>,
+    /// Whether a new area there would be one with the area before it, and with the area after it.
+    pub joins: (bool, bool),
+}
+
+/// Where an area of this kind would lie.
 pub(super) fn neighbours<M: Machine>(
     areas: &Areas<M>,
     start: UserAddr,
     end: UserAddr,
     kind: &Kind<'_, M>,
-) -> (bool, bool) {
-    let next = areas.tree.find_from(start);
+) -> Between<M> {
+    let spot = areas.tree.spot(start);
+    // SAFETY: the tree is borrowed.
+    let next = unsafe { areas.tree.at_spot(spot) };
     let prev = match next {
         Some(next) => areas.tree.prev(next),
         None => areas.tree.find_before(start),
     };
     let joins_prev = prev.is_some_and(|vma| vma.end == start && vma.continues_with(kind));
     let joins_next = next.is_some_and(|vma| vma.start == end && kind.after((end - start) >> PAGE_SHIFT) == vma.kind());
-    (joins_prev, joins_next)
+    Between { next: spot, joins: (joins_prev, joins_next) }
 }
 
 /// Makes the free range `start..end` part of its neighbours, as [`neighbours`] said, or else puts `new` there.
-pub(super) fn join<M: Machine>(
+///
+/// # Safety
+/// The tree has not changed since [`neighbours`].
+pub(super) unsafe fn join<M: Machine>(
     areas: &mut Areas<M>,
     start: UserAddr,
     end: UserAddr,
-    joins: (bool, bool),
+    between: Between<M>,
     new: Option<Box<Vma<M>>>,
 ) {
-    let mut cursor = areas.tree.cursor(start);
-    match joins {
+    // SAFETY: the caller's promise.
+    let mut cursor = unsafe { areas.tree.cursor_at(between.next) };
+    match between.joins {
         (true, true) => {
             let Some(next) = cursor.remove() else { return };
             cursor.retreat();

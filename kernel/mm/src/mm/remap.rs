@@ -167,10 +167,11 @@ impl<M: Machine> Mm<M> {
     fn extend(&self, areas: &mut Intent<'_, M>, addr: UserAddr, end: UserAddr, more: usize) {
         let Some(vma) = areas.tree.find(addr) else { return };
         let flags = vma.flags;
-        let joins = neighbours(areas, end, end + more, &vma.kind_at(end));
+        let between = neighbours(areas, end, end + more, &vma.kind_at(end));
         let mut areas = areas.write();
         areas.count_in(flags, more >> PAGE_SHIFT);
-        join(&mut areas, end, end + more, joins, None);
+        // SAFETY: nobody but the holder of the intent changes the tree.
+        unsafe { join(&mut areas, end, end + more, between, None) };
     }
 
     /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `to`. With `keep` the old area
@@ -234,8 +235,9 @@ impl<M: Machine> Mm<M> {
             }
         }
         areas.count_in(flags, new_len >> PAGE_SHIFT);
-        let joins = neighbours(areas, to, to + new_len, &new.kind());
-        join(areas, to, to + new_len, joins, Some(new));
+        let between = neighbours(areas, to, to + new_len, &new.kind());
+        // SAFETY: the tree is the same.
+        unsafe { join(areas, to, to + new_len, between, Some(new)) };
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
             Moved::Nothing => {}
             Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),

@@ -22,7 +22,10 @@ impl<M: Machine> Mm<M> {
     /// Takes everything out of a range; the caller settles. The only failure is that of splitting one area into two, before anything
     /// has changed.
     pub(super) fn unmap_range(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr) -> Result<(), Errno> {
-        let Some(first) = areas.tree.find_from(start).filter(|vma| vma.start < end) else { return Ok(()) };
+        let spot = areas.tree.spot(start);
+        // SAFETY: nobody but the holder of the intent changes the tree.
+        let first = unsafe { areas.tree.at_spot(spot) };
+        let Some(first) = first.filter(|vma| vma.start < end) else { return Ok(()) };
         let mut upper = None;
         if first.start < start && end < first.end {
             if areas.tree.len() >= MAX_MAP_COUNT {
@@ -34,7 +37,8 @@ impl<M: Machine> Mm<M> {
         {
             let mut areas = areas.write();
             let areas = &mut *areas;
-            let mut cursor = areas.tree.cursor(start);
+            // SAFETY: as above.
+            let mut cursor = unsafe { areas.tree.cursor_at(spot) };
             let mut counted = [None; 2];
             while let Some(vma) = cursor.current().filter(|vma| vma.start < end) {
                 let (from, to, flags) = (vma.start, vma.end, vma.flags);

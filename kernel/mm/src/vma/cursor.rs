@@ -110,7 +110,7 @@ impl<M: Machine> Cursor<'_, M> {
 
     /// Moves the first address of the area here, not past its neighbour; what lies above stays what it was.
     pub fn set_start(&mut self, start: UserAddr) {
-        self.edit_range(|vma| {
+        let edited = self.edit_range(|vma| {
             let (home, index) = (vma.home_of(start), vma.index_of(start));
             vma.start = start;
             vma.home = home;
@@ -118,11 +118,19 @@ impl<M: Machine> Cursor<'_, M> {
                 backing.index = index;
             }
         });
+        // The gap that this changes is the area's own.
+        self.tree.retrace(edited, None);
+        // The gap that this changes is the area's own.
+        self.tree.retrace(edited, None);
     }
 
     /// Moves the end of the area here, not past its neighbour.
     pub fn set_end(&mut self, end: UserAddr) {
-        self.edit_range(|vma| vma.end = end);
+        let Some(node) = self.edit_range(|vma| vma.end = end) else { return };
+        // The gap that this changes is the next area's.
+        // SAFETY: the cursor borrows the tree.
+        let next = unsafe { at(node) }.links.next;
+        self.tree.retrace(next, None);
     }
 
     /// Changes what the area here is.
@@ -131,12 +139,13 @@ impl<M: Machine> Cursor<'_, M> {
         // SAFETY: the cursor borrows the tree mutably. Only the field is borrowed: the rest of an area that maps an
         // object may be read through that.
         unsafe { (*node.as_ptr()).flags = flags };
-        self.settle(node);
+        self.tree.retrace(Some(node), None);
     }
 
-    /// `change` leaves the links alone.
-    fn edit_range(&mut self, change: impl FnOnce(&mut Vma<M>)) {
-        let Some(node) = self.current else { return };
+    /// Changes the range of the area here, and answers it. `change` leaves the links alone.
+    #[inline]
+    fn edit_range(&mut self, change: impl FnOnce(&mut Vma<M>)) -> Link<M> {
+        let node = self.current?;
         // SAFETY: the cursor borrows the tree.
         if unsafe { at(node) }.is_plain() {
             // SAFETY: the cursor borrows the tree mutably, so this is the only reference to the node.
@@ -144,7 +153,7 @@ impl<M: Machine> Cursor<'_, M> {
         } else {
             self.edit_known(node, change);
         }
-        self.settle(node);
+        Some(node)
     }
 
     /// Changes the range of an area that reverse mapping finds by it: not for a moment by a wrong one, or not at all.
@@ -167,13 +176,5 @@ impl<M: Machine> Cursor<'_, M> {
                 self.tree.away.insert(node, self.tree.mm);
             }
         }
-    }
-
-    /// Brings the tree up to date with an area that has changed.
-    fn settle(&mut self, node: NonNull<Vma<M>>) {
-        self.tree.retrace(Some(node));
-        // SAFETY: the cursor borrows the tree.
-        let next = unsafe { at(node) }.links.next;
-        self.tree.retrace(next);
     }
 }

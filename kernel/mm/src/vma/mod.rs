@@ -5,10 +5,12 @@
 //! `Page` remembers stays true. A Vma that maps an object has an index into that besides.
 
 pub mod cursor;
+mod gap;
 pub mod spans;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod validate;
 
 use core::sync::atomic::{AtomicU32, AtomicUsize};
 
@@ -21,6 +23,7 @@ use crate::machine::Machine;
 use crate::object::Object;
 
 pub use tree::AreaTree;
+pub(crate) use tree::Spot;
 
 bitflags! {
     /// What a Vma is and may become (`VM_*`). The lowest three are `PROT_*`.
@@ -142,6 +145,7 @@ pub struct Vma<M: Machine> {
 
 impl<M: Machine> Vma<M> {
     /// An area of anonymous or backed memory that has its home where it lies.
+    #[inline]
     pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
         Self {
             links: tree::Links::default(),

@@ -25,14 +25,14 @@ pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
 
 /// A node's place in the tree.
 pub struct Links<M: Machine> {
-    parent: Link<M>,
-    left: Link<M>,
-    right: Link<M>,
+    pub(super) parent: Link<M>,
+    pub(super) left: Link<M>,
+    pub(super) right: Link<M>,
     pub(super) prev: Link<M>,
     pub(super) next: Link<M>,
-    height: u8,
-    gap: usize,
-    max_gap: usize,
+    pub(super) height: u8,
+    pub(super) gap: usize,
+    pub(super) max_gap: usize,
 }
 
 impl<M: Machine> Default for Links<M> {
@@ -41,12 +41,23 @@ impl<M: Machine> Default for Links<M> {
     }
 }
 
+/// A place in a tree, as long as that does not change; nothing for the place after the last area.
+pub(crate) struct Spot<M: Machine>(Link<M>);
+
+impl<M: Machine> Clone for Spot<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Machine> Copy for Spot<M> {}
+
 /// The areas of a space.
 pub struct AreaTree<M: Machine> {
-    root: Link<M>,
-    first: Link<M>,
+    pub(super) root: Link<M>,
+    pub(super) first: Link<M>,
     pub(super) last: Link<M>,
-    count: usize,
+    pub(super) count: usize,
     /// The space, for reverse mapping.
     pub(super) mm: *const Mm<M>,
     /// The areas that are not at home.
@@ -235,23 +246,29 @@ impl<M: Machine> AreaTree<M> {
         self.find_from(start).is_none_or(|vma| vma.start >= end)
     }
 
-    /// The highest `len` free bytes within `low..high`.
-    pub fn highest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        // SAFETY: `self` is borrowed.
-        let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-        clip(top, usize::MAX, low, high, len)
-            .map(|(_, end)| end - len)
-            .or_else(|| highest(self.root, len, low, high))
-            .map(UserAddr::new)
+    /// The area that contains `addr`, else the next above it, for [`AreaTree::cursor_at`].
+    #[inline]
+    pub(crate) fn spot(&self, addr: UserAddr) -> Spot<M> {
+        Spot(self.seek(addr))
     }
 
-    /// The lowest `len` free bytes within `low..high`.
-    pub fn lowest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        // SAFETY: `self` is borrowed.
-        let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-        lowest(self.root, len, low, high)
-            .or_else(|| clip(top, usize::MAX, low, high, len).map(|(start, _)| start))
-            .map(UserAddr::new)
+    /// The area at a spot.
+    ///
+    /// # Safety
+    /// This tree answered `spot`, and has not changed since.
+    #[inline]
+    pub(crate) unsafe fn at_spot(&self, spot: Spot<M>) -> Option<&Vma<M>> {
+        // SAFETY: by the caller's promise the node is in the tree, which is borrowed.
+        spot.0.map(|n| unsafe { at(n) })
+    }
+
+    /// A place to change the tree, without looking for it again.
+    ///
+    /// # Safety
+    /// This tree answered `spot`, and has not changed since.
+    #[inline]
+    pub(crate) unsafe fn cursor_at(&mut self, spot: Spot<M>) -> Cursor<'_, M> {
+        Cursor { tree: self, current: spot.0 }
     }
 
     /// A place to change the tree: the area that contains `addr`, else the next above it, else the end.
@@ -310,37 +327,67 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// Brings heights and gaps up to date from `link` to the root, and balances on the way.
-    pub(super) fn retrace(&mut self, mut link: Link<M>) {
+    /// Brings heights and gaps up to date from `link` upwards, and balances on the way. Ends where nothing changes any
+    /// more, but not below `through`, whose own gap has changed and which is on the way.
+    pub(super) fn retrace(&mut self, mut link: Link<M>, through: Link<M>) {
+        let mut passed = through.is_none();
         while let Some(mut node) = link {
-            let changed = refresh(node);
+            passed |= link == through;
             // SAFETY: the tree is borrowed mutably.
+            let (was_high, was_wide) = unsafe { (links(node).height, links(node).max_gap) };
+            refresh(node);
+            // SAFETY: as above.
             let (left, right) = unsafe { (links(node).left, links(node).right) };
             let lean = height(left) - height(right);
-            if lean > 1 {
-                if let Some(l) = left {
-                    // SAFETY: as above.
-                    let (ll, lr) = unsafe { (links(l).left, links(l).right) };
-                    if height(ll) < height(lr) {
-                        self.rotate(l, true);
-                    }
-                }
-                node = self.rotate(node, false);
-            } else if lean < -1 {
-                if let Some(r) = right {
-                    // SAFETY: as above.
-                    let (rl, rr) = unsafe { (links(r).left, links(r).right) };
-                    if height(rr) < height(rl) {
-                        self.rotate(r, false);
-                    }
-                }
-                node = self.rotate(node, true);
-            } else if !changed {
-                return;
+            if !(-1..=1).contains(&lean) {
+                node = self.balance(node, lean > 0);
             }
             // SAFETY: as above.
-            link = unsafe { links(node) }.parent;
+            let l = unsafe { links(node) };
+            link = l.parent;
+            if l.height == was_high {
+                if l.max_gap != was_wide || !passed {
+                    self.retrace_gaps(link, through, passed);
+                }
+                return;
+            }
         }
+    }
+
+    /// As [`AreaTree::retrace`], where no height has changed below `link`: the shape above is as it should be.
+    fn retrace_gaps(&mut self, mut link: Link<M>, through: Link<M>, mut passed: bool) {
+        while let Some(node) = link {
+            if !passed && link == through {
+                passed = true;
+                let gap = gap_below(node);
+                // SAFETY: the tree is borrowed mutably.
+                unsafe { links(node) }.gap = gap;
+            }
+            // SAFETY: as above.
+            let l = unsafe { links(node) };
+            let widest = max(l.gap, max(max_gap(l.left), max_gap(l.right)));
+            if l.max_gap == widest && passed {
+                return;
+            }
+            l.max_gap = widest;
+            link = l.parent;
+        }
+    }
+
+    /// Rotates at `node`, whose left (or right) side is two levels higher than the other. Answers what is up.
+    fn balance(&mut self, node: NonNull<Vma<M>>, left: bool) -> NonNull<Vma<M>> {
+        // SAFETY: the tree is borrowed mutably.
+        let higher = unsafe { if left { links(node).left } else { links(node).right } };
+        if let Some(child) = higher {
+            // SAFETY: as above.
+            let (inner, outer) = unsafe {
+                if left { (links(child).right, links(child).left) } else { (links(child).left, links(child).right) }
+            };
+            if height(outer) < height(inner) {
+                self.rotate(child, left);
+            }
+        }
+        self.rotate(node, !left)
     }
 
     pub(super) fn insert_between(&mut self, prev: Link<M>, next: Link<M>, vma: Box<Vma<M>>) {
@@ -381,8 +428,8 @@ impl<M: Machine> AreaTree<M> {
             self.enter(node);
         }
         refresh(node);
-        self.retrace(parent);
-        self.retrace(next);
+        // The new node is a leaf, so the area after it, whose gap has changed, is above it.
+        self.retrace(parent, next);
     }
 
     pub(super) fn unlink(&mut self, node: NonNull<Vma<M>>) -> Box<Vma<M>> {
@@ -405,6 +452,11 @@ impl<M: Machine> AreaTree<M> {
             }
             let (Some(l), Some(r), Some(heir)) = (left, right, next) else {
                 self.replace_child(parent, node, left.or(right));
+                if let Some(r) = right {
+                    // An only child on the right is the area after this one.
+                    inherit(r, node);
+                    return self.unlinked(node, right, next);
+                }
                 return self.unlinked(node, parent, next);
             };
             // Two children: the successor, leftmost on the right, takes the node's place.
@@ -419,58 +471,18 @@ impl<M: Machine> AreaTree<M> {
             self.replace_child(parent, node, Some(heir));
             links(heir).left = Some(l);
             links(l).parent = Some(heir);
-            // What its subtree looked like to those above, for `retrace` to compare with.
-            links(heir).height = links(node).height;
-            links(heir).max_gap = links(node).max_gap;
+            inherit(heir, node);
             (from, next)
         };
         self.unlinked(node, from, next)
     }
 
-    /// Puts the tree in order after a node was unlinked below `from` and before `next`.
+    /// Puts the tree in order after a node was unlinked below `from` and before `next`, which is `from` or above it.
     fn unlinked(&mut self, node: NonNull<Vma<M>>, from: Link<M>, next: Link<M>) -> Box<Vma<M>> {
         self.count -= 1;
-        self.retrace(from);
-        self.retrace(next);
+        self.retrace(from, next);
         // SAFETY: the node came from a box and nothing points to it any more.
         unsafe { Box::from_raw(node.as_ptr()) }
-    }
-
-    /// Checks order, balance, gaps, threading and what reverse mapping knows against their definitions.
-    pub fn validate(&self) {
-        fn walk<M: Machine>(tree: &AreaTree<M>, link: Link<M>, parent: Link<M>, n: &mut usize) -> (i32, usize) {
-            let Some(node) = link else { return (0, 0) };
-            // SAFETY: the tree is borrowed.
-            let vma = unsafe { at(node) };
-            assert!(vma.links.parent == parent, "parent link");
-            assert!(vma.start < vma.end, "an empty area");
-            let (hl, gl) = walk(tree, vma.links.left, link, n);
-            *n += 1;
-            let (hr, gr) = walk(tree, vma.links.right, link, n);
-            assert!((hl - hr).abs() <= 1, "balance");
-            let before = tree.prev(vma).map_or(0, |p| p.end.get());
-            assert!(before <= vma.start.get(), "areas overlap");
-            assert_eq!(vma.links.gap, vma.guarded_start().saturating_sub(before), "gap of {:?}", vma.start);
-            let h = 1 + max(hl, hr);
-            let g = max(vma.links.gap, max(gl, gr));
-            assert_eq!((vma.links.height as i32, vma.links.max_gap), (h, g));
-            (h, g)
-        }
-        let mut n = 0;
-        walk(self, self.root, None, &mut n);
-        assert_eq!(n, self.count);
-        assert_eq!(self.iter().count(), n);
-        let mut back = 0;
-        let mut link = self.last;
-        while let Some(node) = link {
-            back += 1;
-            // SAFETY: `self` is borrowed.
-            link = unsafe { at(node) }.links.prev;
-        }
-        assert_eq!(back, n);
-        self.away.validate();
-        let away: usize = self.iter().filter(|vma| !vma.is_at_home()).count();
-        assert_eq!(self.away.len(), away, "areas away from home");
     }
 }
 
@@ -490,72 +502,36 @@ impl<M: Machine> Drop for AreaTree<M> {
     }
 }
 
-/// Recomputes a node's height and gaps from its children and neighbours; whether anything changed.
+/// Recomputes a node's height and gaps from its children and neighbours.
 #[inline]
-fn refresh<M: Machine>(node: NonNull<Vma<M>>) -> bool {
-    // SAFETY: only called by methods that borrow the tree mutably; the shared references are gone before the
-    // links are written.
+fn refresh<M: Machine>(node: NonNull<Vma<M>>) {
+    let gap = gap_below(node);
+    // SAFETY: only called by methods that borrow the tree mutably.
+    let l = unsafe { links(node) };
+    l.height = 1 + max(height(l.left), height(l.right)) as u8;
+    l.gap = gap;
+    l.max_gap = max(gap, max(max_gap(l.left), max_gap(l.right)));
+}
+
+/// The free bytes below a node.
+#[inline]
+fn gap_below<M: Machine>(node: NonNull<Vma<M>>) -> usize {
+    // SAFETY: only called by methods that borrow the tree.
+    let vma = unsafe { at(node) };
+    // SAFETY: as above.
+    let before = vma.links.prev.map_or(0, |p| unsafe { at(p) }.end.get());
+    vma.guarded_start().saturating_sub(before)
+}
+
+/// Makes `heir` look to those above as `node` did, whose place it has taken, for `retrace` to compare with.
+///
+/// # Safety
+/// As [`links`], for both; they are two.
+unsafe fn inherit<M: Machine>(heir: NonNull<Vma<M>>, node: NonNull<Vma<M>>) {
+    // SAFETY: the caller's promise.
     unsafe {
-        let vma = at(node);
-        let before = vma.links.prev.map_or(0, |p| at(p).end.get());
-        let gap = vma.guarded_start().saturating_sub(before);
-        let (left, right) = (vma.links.left, vma.links.right);
-        let height = 1 + max(height(left), height(right)) as u8;
-        let max_gap = max(gap, max(max_gap(left), max_gap(right)));
-        let l = links(node);
-        let changed = l.height != height || l.max_gap != max_gap;
-        (l.height, l.gap, l.max_gap) = (height, gap, max_gap);
-        changed
+        let (height, max_gap) = (links(node).height, links(node).max_gap);
+        let l = links(heir);
+        (l.height, l.max_gap) = (height, max_gap);
     }
-}
-
-/// The part of `start..end` within `low..high`, if `len` bytes fit.
-#[inline]
-fn clip(start: usize, end: usize, low: usize, high: usize, len: usize) -> Option<(usize, usize)> {
-    let (start, end) = (max(start, low), end.min(high));
-    (end >= start && end - start >= len).then_some((start, end))
-}
-
-// In both searches a subtree is entered in vain only on the two paths along `low` and `high`: O(log n).
-
-fn highest<M: Machine>(link: Link<M>, len: usize, low: usize, high: usize) -> Option<usize> {
-    // SAFETY: only called by methods that borrow the tree.
-    let vma = unsafe { at(link?) };
-    if vma.links.max_gap < len {
-        return None;
-    }
-    if vma.end.get().saturating_add(len) <= high
-        && let Some(found) = highest(vma.links.right, len, low, high)
-    {
-        return Some(found);
-    }
-    let end = vma.guarded_start();
-    if let Some((_, end)) = clip(end.saturating_sub(vma.links.gap), end, low, high, len) {
-        return Some(end - len);
-    }
-    if vma.start.get() < low.saturating_add(len) {
-        return None;
-    }
-    highest(vma.links.left, len, low, high)
-}
-
-fn lowest<M: Machine>(link: Link<M>, len: usize, low: usize, high: usize) -> Option<usize> {
-    // SAFETY: only called by methods that borrow the tree.
-    let vma = unsafe { at(link?) };
-    if vma.links.max_gap < len {
-        return None;
-    }
-    let end = vma.guarded_start();
-    if vma.start.get() >= low.saturating_add(len)
-        && let Some(found) = lowest(vma.links.left, len, low, high)
-    {
-        return Some(found);
-    }
-    if let Some((start, _)) = clip(end.saturating_sub(vma.links.gap), end, low, high, len) {
-        return Some(start);
-    }
-    if vma.end.get().saturating_add(len) > high {
-        return None;
-    }
-    lowest(vma.links.right, len, low, high)
 }
