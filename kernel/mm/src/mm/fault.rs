@@ -5,11 +5,12 @@
 //! lock only to look again and store: frames are allocated, cleared and copied without.
 
 use super::{Areas, Limit, Mm};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::mm::frame;
+use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
 use crate::table::entry::{self, ANON};
@@ -168,22 +169,8 @@ impl<M: Machine> Mm<M> {
         let first = index(addr.get(), 3);
         let window = forced.unwrap_or_else(|| self.window(vma, addr, false));
         let wanted = run_of_empty(leaf, first, window.min(room(vma, addr)));
-        let mut pages = [Pfn(0); super::ahead::MAX_WINDOW];
-        pages[0] = frame::alloc_user(self.machine, true)?;
-        let mut got = 1;
-        while got < wanted {
-            let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
-            pages[got] = pfn;
-            got += 1;
-        }
-        let pages = &pages[..got];
-        let home = vma.home_of(addr);
-        for (k, pfn) in pages.iter().enumerate() {
-            frame::make_anon(self.machine, *pfn, &self.group, home + k);
-            self.before_exec(vma, pfn.addr());
-        }
-        KArc::add_owners(&self.group, got);
-
+        let mut pages = Fresh::new();
+        self.take_fresh(&mut pages, vma, addr, |got| got < wanted)?;
         let attrs = entry::writable(vma.flags) | ANON;
         let mut unused = frame::Release::new(self.machine);
         let mut filled = 0;

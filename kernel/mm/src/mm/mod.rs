@@ -27,6 +27,7 @@ mod commit;
 mod fault;
 mod fork;
 pub mod frame;
+mod fresh;
 mod map;
 mod msync;
 mod pin;

@@ -2,11 +2,12 @@
 
 use super::Mm;
 use super::fault::{FaultError, room};
-use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::event::Event;
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::frame;
+use crate::mm::fresh::Fresh;
 use crate::pte::{Pte, bits, index};
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::gather::Counts;
@@ -129,26 +130,13 @@ impl<M: Machine> Mm<M> {
         let is_zero = |pte: Pte| pte.is_present() && pte.is_special() && pte.addr() == zero;
         let first = index(addr.get(), 3);
         let window = self.window(vma, addr, false).min(room(vma, addr));
-        let mut pages = [Pfn(0); super::ahead::MAX_WINDOW];
-        pages[0] = frame::alloc_user(machine, true)?;
-        let mut got = 1;
-        while got < window && is_zero(leaf.peek(first + got)) {
-            let Ok(pfn) = frame::alloc_ahead(machine) else { break };
-            pages[got] = pfn;
-            got += 1;
-        }
-        let pages = &pages[..got];
-        let home = vma.home_of(addr);
-        for (k, pfn) in pages.iter().enumerate() {
-            frame::make_anon(machine, *pfn, &self.group, home + k);
-            self.before_exec(vma, pfn.addr());
-        }
-        KArc::add_owners(&self.group, got);
+        let mut pages = Fresh::new();
+        self.take_fresh(&mut pages, vma, addr, |got| got < window && is_zero(leaf.peek(first + got)))?;
         let attrs = entry::writable(vma.flags) | ANON;
         let mut filled = 0;
         {
             let mut guard = leaf.lock();
-            while filled < got && is_zero(guard.get(first + filled)) {
+            while filled < pages.len() && is_zero(guard.get(first + filled)) {
                 guard.clear(first + filled);
                 filled += 1;
             }

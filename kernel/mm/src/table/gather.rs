@@ -132,11 +132,18 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     /// Invalidates what was cleared, then gives the references back. No page-table lock is held.
+    ///
+    /// Whatever was taken is in `start..end`; without that there is nothing to do.
+    #[inline]
     pub fn flush(&mut self) {
         if self.start < self.end {
-            flush_range(self.machine, self.asid, self.start, self.end);
-            (self.start, self.end) = (UserAddr::new(usize::MAX), UserAddr::new(0));
+            self.flush_some();
         }
+    }
+
+    fn flush_some(&mut self) {
+        flush_range(self.machine, self.asid, self.start, self.end);
+        (self.start, self.end) = (UserAddr::new(usize::MAX), UserAddr::new(0));
         let mut release = Release::new(self.machine);
         while self.sole != 0 {
             let pfn = Pfn(self.sole as usize);
@@ -153,7 +160,7 @@ impl<'a, M: Machine> Gather<'a, M> {
 
     /// Flushes, and answers what is to be uncharged.
     #[inline]
-    pub fn finish(mut self) -> Counts {
+    pub fn finish(&mut self) -> Counts {
         self.flush();
         self.counts
     }

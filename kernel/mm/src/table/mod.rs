@@ -159,17 +159,23 @@ impl<M: Machine> Tables<M> {
             let mut table = self.table(self.root);
             for (level, shift) in LEVEL_SHIFT[..3].iter().enumerate() {
                 let i = index(va, level);
-                let Some((j, below)) = table.next_table(i) else {
+                let entry = table.load(i);
+                if entry.is_table() {
+                    table.addr = entry.addr();
+                    continue;
+                }
+                if ((va >> shift) + 1) << shift >= end {
+                    return None;
+                }
+                let Some((j, below)) = table.next_table(i + 1) else {
                     // On to the first address beyond this table.
                     let span = shift + 9;
                     va = ((va >> span) + 1) << span;
                     continue 'again;
                 };
-                if j != i {
-                    va = ((va >> shift) + (j - i)) << shift;
-                    if va >= end {
-                        return None;
-                    }
+                va = ((va >> shift) + (j - i)) << shift;
+                if va >= end {
+                    return None;
                 }
                 table.addr = below;
             }

@@ -120,8 +120,6 @@ impl<M: Machine> Cursor<'_, M> {
         });
         // The gap that this changes is the area's own.
         self.tree.retrace(edited, None);
-        // The gap that this changes is the area's own.
-        self.tree.retrace(edited, None);
     }
 
     /// Moves the end of the area here, not past its neighbour.

@@ -1,0 +1,69 @@
+//! Fresh anonymous pages on their way into a table.
+
+use core::mem::MaybeUninit;
+use core::ops::Deref;
+
+use super::Mm;
+use super::ahead::MAX_WINDOW;
+use crate::addr::{Pfn, UserAddr};
+use crate::fallible::{AllocError, KArc};
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::vma::Vma;
+
+/// Up to [`MAX_WINDOW`] frames.
+pub(super) struct Fresh {
+    frames: [MaybeUninit<Pfn>; MAX_WINDOW],
+    len: usize,
+}
+
+impl Fresh {
+    /// None yet.
+    #[inline]
+    pub(super) fn new() -> Self {
+        Self { frames: [const { MaybeUninit::uninit() }; MAX_WINDOW], len: 0 }
+    }
+
+    #[inline]
+    fn push(&mut self, pfn: Pfn) {
+        self.frames[self.len].write(pfn);
+        self.len += 1;
+    }
+}
+
+impl Deref for Fresh {
+    type Target = [Pfn];
+
+    #[inline]
+    fn deref(&self) -> &[Pfn] {
+        // SAFETY: `push` wrote the first `len`.
+        unsafe { self.frames[..self.len].assume_init_ref() }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Takes zeroed pages that belong to this space, for `addr` of `vma` and, as long as `wanted` says so of the next one's
+    /// number and memory is plenty, for what follows it. Each has one reference: the table's, or else it is for
+    /// [`frame::Release::sole_anon`].
+    #[inline]
+    pub(super) fn take_fresh(
+        &self,
+        pages: &mut Fresh,
+        vma: &Vma<M>,
+        addr: UserAddr,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<(), AllocError> {
+        pages.push(frame::alloc_user(self.machine, true)?);
+        while pages.len < MAX_WINDOW && wanted(pages.len) {
+            let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
+            pages.push(pfn);
+        }
+        let home = vma.home_of(addr);
+        for (k, pfn) in pages.iter().enumerate() {
+            frame::make_anon(self.machine, *pfn, &self.group, home + k);
+            self.before_exec(vma, pfn.addr());
+        }
+        KArc::add_owners(&self.group, pages.len);
+        Ok(())
+    }
+}
