@@ -37,7 +37,7 @@ impl Deref for Fresh {
     #[inline]
     fn deref(&self) -> &[Pfn] {
         // SAFETY: `push` wrote the first `len`.
-        unsafe { self.frames[..self.len].assume_init_ref() }
+        unsafe { core::slice::from_raw_parts(self.frames.as_ptr().cast(), self.len) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Where there is room: the highest or the lowest gap of a size, found in O(log n) by the largest gap that each subtree
 //! of the area tree knows.
-
-use core::cmp::max;
+//!
+//! Both searches start at the bound that they prefer and go away from it: first the gap at the bound, then whole
+//! subtrees. In a subtree that has a gap of the size the way down to the nearest is known at each node.
 
 use super::Vma;
 use super::tree::{AreaTree, Link, at};
@@ -11,75 +12,117 @@ use crate::machine::Machine;
 impl<M: Machine> AreaTree<M> {
     /// The highest `len` free bytes within `low..high`.
     pub fn highest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        // SAFETY: `self` is borrowed.
-        let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-        clip(top, usize::MAX, low, high, len)
-            .map(|(_, end)| end - len)
-            .or_else(|| highest(self.root, len, low, high))
-            .map(UserAddr::new)
+        let last_in = |start: usize, end: usize| {
+            let (start, end) = (start.max(low), end.min(high));
+            (end >= start && end - start >= len).then(|| UserAddr::new(end - len))
+        };
+        // The first area that ends above `high`; the gaps beyond it are too high.
+        let mut node = match self.seek(UserAddr::new(high)) {
+            Some(node) => node,
+            None => {
+                // SAFETY: `self` is borrowed.
+                let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
+                let found = last_in(top, usize::MAX);
+                return found.or_else(|| highest_in(self.root, len).and_then(|(start, end)| last_in(start, end)));
+            }
+        };
+        loop {
+            // SAFETY: `self` is borrowed.
+            let vma = unsafe { at(node) };
+            let (start, end) = gap_of(vma);
+            if let Some(found) = last_in(start, end) {
+                return Some(found);
+            }
+            if let Some((start, end)) = highest_in(vma.links.left, len) {
+                return last_in(start, end);
+            }
+            // On to the area before this one's subtree.
+            let mut below = node;
+            loop {
+                // SAFETY: as above.
+                let parent = unsafe { at(below) }.links.parent?;
+                // SAFETY: as above.
+                if unsafe { at(parent) }.links.right == Some(below) {
+                    node = parent;
+                    break;
+                }
+                below = parent;
+            }
+        }
     }
 
     /// The lowest `len` free bytes within `low..high`.
     pub fn lowest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        // SAFETY: `self` is borrowed.
-        let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-        lowest(self.root, len, low, high)
-            .or_else(|| clip(top, usize::MAX, low, high, len).map(|(start, _)| start))
-            .map(UserAddr::new)
+        let first_in = |start: usize, end: usize| {
+            let (start, end) = (start.max(low), end.min(high));
+            (end >= start && end - start >= len).then(|| UserAddr::new(start))
+        };
+        let above = || {
+            // SAFETY: `self` is borrowed.
+            let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
+            first_in(top, usize::MAX)
+        };
+        // The first area that ends above `low`; the gap below it may reach up from there.
+        let Some(mut node) = self.seek(UserAddr::new(low)) else { return above() };
+        loop {
+            // SAFETY: `self` is borrowed.
+            let vma = unsafe { at(node) };
+            let (start, end) = gap_of(vma);
+            if let Some(found) = first_in(start, end) {
+                return Some(found);
+            }
+            if let Some((start, end)) = lowest_in(vma.links.right, len) {
+                return first_in(start, end);
+            }
+            // On to the area after this one's subtree.
+            let mut below = node;
+            loop {
+                // SAFETY: as above.
+                let Some(parent) = (unsafe { at(below) }).links.parent else { return above() };
+                // SAFETY: as above.
+                if unsafe { at(parent) }.links.left == Some(below) {
+                    node = parent;
+                    break;
+                }
+                below = parent;
+            }
+        }
     }
 }
 
-/// The part of `start..end` within `low..high`, if `len` bytes fit.
+/// The gap below an area.
 #[inline]
-fn clip(start: usize, end: usize, low: usize, high: usize, len: usize) -> Option<(usize, usize)> {
-    let (start, end) = (max(start, low), end.min(high));
-    (end >= start && end - start >= len).then_some((start, end))
+fn gap_of<M: Machine>(vma: &Vma<M>) -> (usize, usize) {
+    let end = vma.guarded_start();
+    (end - vma.links.gap, end)
 }
 
-// In both searches a subtree is entered in vain only on the two paths along `low` and `high`: O(log n).
-
-fn highest<M: Machine>(mut link: Link<M>, len: usize, low: usize, high: usize) -> Option<usize> {
-    while let Some(vma) = wide(link, len) {
-        if vma.end.get().saturating_add(len) <= high
-            && wide(vma.links.right, len).is_some()
-            && let Some(found) = highest(vma.links.right, len, low, high)
-        {
-            return Some(found);
+/// The highest gap of at least `len` bytes in a subtree.
+fn highest_in<M: Machine>(mut link: Link<M>, len: usize) -> Option<(usize, usize)> {
+    loop {
+        let vma = wide(link, len)?;
+        if wide(vma.links.right, len).is_some() {
+            link = vma.links.right;
+        } else if vma.links.gap >= len {
+            return Some(gap_of(vma));
+        } else {
+            link = vma.links.left;
         }
-        if vma.links.gap >= len {
-            let end = vma.guarded_start();
-            if let Some((_, end)) = clip(end - vma.links.gap, end, low, high, len) {
-                return Some(end - len);
-            }
-        }
-        if vma.start.get() < low.saturating_add(len) {
-            return None;
-        }
-        link = vma.links.left;
     }
-    None
 }
 
-fn lowest<M: Machine>(mut link: Link<M>, len: usize, low: usize, high: usize) -> Option<usize> {
-    while let Some(vma) = wide(link, len) {
-        if vma.start.get() >= low.saturating_add(len)
-            && wide(vma.links.left, len).is_some()
-            && let Some(found) = lowest(vma.links.left, len, low, high)
-        {
-            return Some(found);
+/// The lowest gap of at least `len` bytes in a subtree.
+fn lowest_in<M: Machine>(mut link: Link<M>, len: usize) -> Option<(usize, usize)> {
+    loop {
+        let vma = wide(link, len)?;
+        if wide(vma.links.left, len).is_some() {
+            link = vma.links.left;
+        } else if vma.links.gap >= len {
+            return Some(gap_of(vma));
+        } else {
+            link = vma.links.right;
         }
-        if vma.links.gap >= len {
-            let end = vma.guarded_start();
-            if let Some((start, _)) = clip(end - vma.links.gap, end, low, high, len) {
-                return Some(start);
-            }
-        }
-        if vma.end.get().saturating_add(len) > high {
-            return None;
-        }
-        link = vma.links.right;
     }
-    None
 }
 
 /// The node of a subtree in which some gap has `len` bytes.

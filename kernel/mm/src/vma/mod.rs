@@ -4,6 +4,7 @@
 //! Vma never been moved. `home` of a new Vma is its address; mremap moves the Vma and leaves `home`, so what a
 //! `Page` remembers stays true. A Vma that maps an object has an index into that besides.
 
+mod balance;
 pub mod cursor;
 mod gap;
 pub mod spans;

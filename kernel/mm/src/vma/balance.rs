@@ -1,0 +1,145 @@
+//! Keeping the area tree balanced, and what each node knows of its subtree true.
+
+use core::cmp::max;
+use core::ptr::NonNull;
+
+use super::Vma;
+use super::tree::{AreaTree, Link, at, links};
+use crate::machine::Machine;
+
+#[inline]
+fn height<M: Machine>(link: Link<M>) -> i32 {
+    // SAFETY: only called by methods that borrow the tree.
+    link.map_or(0, |n| unsafe { at(n) }.links.height as i32)
+}
+
+#[inline]
+fn max_gap<M: Machine>(link: Link<M>) -> usize {
+    // SAFETY: only called by methods that borrow the tree.
+    link.map_or(0, |n| unsafe { at(n) }.links.max_gap)
+}
+
+impl<M: Machine> AreaTree<M> {
+    /// Turns `node` and its child on the other side so that the child comes up. Answers what is up.
+    fn rotate(&mut self, node: NonNull<Vma<M>>, left: bool) -> NonNull<Vma<M>> {
+        // SAFETY: the tree is borrowed mutably, all nodes are its own, and each reference to links ends with its
+        // statement.
+        unsafe {
+            let parent = links(node).parent;
+            let Some(up) = (if left { links(node).right } else { links(node).left }) else { return node };
+            let inner = if left { links(up).left } else { links(up).right };
+            self.replace_child(parent, node, Some(up));
+            if left {
+                links(node).right = inner;
+                links(up).left = Some(node);
+            } else {
+                links(node).left = inner;
+                links(up).right = Some(node);
+            }
+            links(node).parent = Some(up);
+            if let Some(inner) = inner {
+                links(inner).parent = Some(node);
+            }
+            refresh(node);
+            refresh(up);
+            up
+        }
+    }
+
+    /// Brings heights and gaps up to date from `link` upwards, and balances on the way. Ends where nothing changes any
+    /// more, but not below `through`, whose own gap has changed and which is on the way.
+    pub(super) fn retrace(&mut self, mut link: Link<M>, through: Link<M>) {
+        let mut passed = through.is_none();
+        while let Some(mut node) = link {
+            passed |= link == through;
+            // SAFETY: the tree is borrowed mutably.
+            let (was_high, was_wide) = unsafe { (links(node).height, links(node).max_gap) };
+            refresh(node);
+            // SAFETY: as above.
+            let (left, right) = unsafe { (links(node).left, links(node).right) };
+            let lean = height(left) - height(right);
+            if !(-1..=1).contains(&lean) {
+                node = self.balance(node, lean > 0);
+            }
+            // SAFETY: as above.
+            let l = unsafe { links(node) };
+            link = l.parent;
+            if l.height == was_high {
+                if l.max_gap != was_wide || !passed {
+                    self.retrace_gaps(link, through, passed);
+                }
+                return;
+            }
+        }
+    }
+
+    /// As [`AreaTree::retrace`], where no height has changed below `link`: the shape above is as it should be.
+    fn retrace_gaps(&mut self, mut link: Link<M>, through: Link<M>, mut passed: bool) {
+        while let Some(node) = link {
+            if !passed && link == through {
+                passed = true;
+                let gap = gap_below(node);
+                // SAFETY: the tree is borrowed mutably.
+                unsafe { links(node) }.gap = gap;
+            }
+            // SAFETY: as above.
+            let l = unsafe { links(node) };
+            let widest = max(l.gap, max(max_gap(l.left), max_gap(l.right)));
+            if l.max_gap == widest && passed {
+                return;
+            }
+            l.max_gap = widest;
+            link = l.parent;
+        }
+    }
+
+    /// Rotates at `node`, whose left (or right) side is two levels higher than the other. Answers what is up.
+    fn balance(&mut self, node: NonNull<Vma<M>>, left: bool) -> NonNull<Vma<M>> {
+        // SAFETY: the tree is borrowed mutably.
+        let higher = unsafe { if left { links(node).left } else { links(node).right } };
+        if let Some(child) = higher {
+            // SAFETY: as above.
+            let (inner, outer) = unsafe {
+                if left { (links(child).right, links(child).left) } else { (links(child).left, links(child).right) }
+            };
+            if height(outer) < height(inner) {
+                self.rotate(child, left);
+            }
+        }
+        self.rotate(node, !left)
+    }
+}
+
+/// Recomputes a node's height and gaps from its children and neighbours.
+#[inline]
+pub(super) fn refresh<M: Machine>(node: NonNull<Vma<M>>) {
+    let gap = gap_below(node);
+    // SAFETY: only called by methods that borrow the tree mutably.
+    let l = unsafe { links(node) };
+    l.height = 1 + max(height(l.left), height(l.right)) as u8;
+    l.gap = gap;
+    l.max_gap = max(gap, max(max_gap(l.left), max_gap(l.right)));
+}
+
+/// The free bytes below a node.
+#[inline]
+fn gap_below<M: Machine>(node: NonNull<Vma<M>>) -> usize {
+    // SAFETY: only called by methods that borrow the tree.
+    let vma = unsafe { at(node) };
+    // SAFETY: as above.
+    let before = vma.links.prev.map_or(0, |p| unsafe { at(p) }.end.get());
+    vma.guarded_start().saturating_sub(before)
+}
+
+/// Makes `heir` look to those above as `node` did, whose place it has taken, for `retrace` to compare with.
+///
+/// # Safety
+/// As [`links`], for both; they are two.
+pub(super) unsafe fn inherit<M: Machine>(heir: NonNull<Vma<M>>, node: NonNull<Vma<M>>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (height, max_gap) = (links(node).height, links(node).max_gap);
+        let l = links(heir);
+        (l.height, l.max_gap) = (height, max_gap);
+    }
+}
