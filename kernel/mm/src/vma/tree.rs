@@ -7,7 +7,7 @@
 //! Areas that map an object are also in that object's [`Spans`], and areas that are not at home in the tree's own: both
 //! follow each change of the tree here and in cursor.rs.
 //!
-//! The tree owns its areas; all `unsafe` about their links is in this file and in cursor.rs. Invariant: every link of
+//! The tree owns its areas; all `unsafe` about their links is in this folder. Invariant: every link of
 //! a node in the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
 
 use alloc::boxed::Box;
