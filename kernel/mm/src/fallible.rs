@@ -47,6 +47,8 @@ fn try_place<T>() -> Result<NonNull<T>, AllocError> {
     if layout.size() == 0 {
         return Ok(NonNull::dangling());
     }
+    #[cfg(test)]
+    inject::pass()?;
     // SAFETY: the layout's size is not 0.
     NonNull::new(unsafe { alloc::alloc::alloc(layout) }).map(NonNull::cast).ok_or(AllocError)
 }
@@ -76,6 +78,8 @@ impl<T> TryVec<T> for Vec<T> {
     }
 
     fn try_with_capacity(n: usize) -> Result<Self, AllocError> {
+        #[cfg(test)]
+        inject::pass()?;
         let mut v = Vec::new();
         v.try_reserve_exact(n).map_err(|_| AllocError)?;
         Ok(v)
@@ -231,6 +235,36 @@ impl<T> Drop for KArc<T> {
             fence(Ordering::Acquire);
             // SAFETY: this was the last owner; the memory came from the global allocator with this layout.
             drop(unsafe { Box::from_raw(self.inner.as_ptr()) });
+        }
+    }
+}
+
+/// Boxes that cannot be had although there is memory.
+#[cfg(test)]
+pub(crate) mod inject {
+    use super::AllocError;
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    /// This thread's `nth` box from now on fails, counted from 1, and no other; or none does.
+    pub fn fail(nth: Option<u32>) {
+        LEFT.set(nth);
+    }
+
+    pub(super) fn pass() -> Result<(), AllocError> {
+        match LEFT.get() {
+            None => Ok(()),
+            Some(1) => {
+                LEFT.set(None);
+                Err(AllocError)
+            }
+            Some(n) => {
+                LEFT.set(Some(n - 1));
+                Ok(())
+            }
         }
     }
 }

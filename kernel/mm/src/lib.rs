@@ -17,6 +17,20 @@
 
 extern crate alloc;
 
+/// A bug on purpose, of those that tests can switch on (`seeded.rs`).
+#[cfg(test)]
+macro_rules! seeded {
+    ($bug:ident) => {
+        $crate::seeded::is_on($crate::seeded::Bug::$bug)
+    };
+}
+#[cfg(not(test))]
+macro_rules! seeded {
+    ($bug:ident) => {
+        false
+    };
+}
+
 pub mod addr;
 pub mod asid;
 pub mod buddy;
@@ -34,6 +48,8 @@ pub mod pcp;
 pub mod percpu;
 pub mod pte;
 pub mod rmap;
+#[cfg(test)]
+mod seeded;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slab;

@@ -69,6 +69,11 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
     /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
     fn mem_map(self) -> *mut Page;
 
+    /// What stands behind entries of pages that are elsewhere; nothing where no floor makes such entries.
+    fn absent(self) -> Option<&'static dyn crate::mm::Absent> {
+        None
+    }
+
     /// Fills a page frame with zeros.
     fn clear_page(self, addr: PhysAddr) {
         // SAFETY: the caller owns the frame, and the direct map reaches all of it.

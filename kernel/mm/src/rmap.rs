@@ -56,16 +56,17 @@ impl<M: Machine> AnonGroup<M> {
     /// The first group of a new family.
     pub fn new(machine: M) -> Result<KArc<Self>, AllocError> {
         let family = KArc::try_new(Family { lock: SpinLock::new(machine, Rank::AnonGroup, ()) })?;
-        Self::make(family, ptr::null())
+        Self::make(family)
     }
 
     /// The group of a space that is being forked from this one's.
     pub fn fork(parent: &KArc<Self>) -> Result<KArc<Self>, AllocError> {
-        let group = Self::make(parent.family.clone(), KArc::as_ptr(parent))?;
+        let group = Self::make(parent.family.clone())?;
         let _lock = parent.family.lock.lock();
         let this = KArc::as_ptr(&group);
         // SAFETY: the family is locked; parent and first child are linked, so they live.
         unsafe {
+            (*group.links.get()).parent = KArc::as_ptr(parent);
             let old = (*parent.links.get()).child;
             (*group.links.get()).next = old;
             if !old.is_null() {
@@ -77,8 +78,10 @@ impl<M: Machine> AnonGroup<M> {
         Ok(group)
     }
 
-    fn make(family: KArc<Family<M>>, parent: *const Self) -> Result<KArc<Self>, AllocError> {
-        let links = Links { mm: ptr::null(), parent, child: ptr::null(), next: ptr::null(), prev: ptr::null() };
+    /// A group without relatives: one that could not be made ends without having been linked.
+    fn make(family: KArc<Family<M>>) -> Result<KArc<Self>, AllocError> {
+        let links =
+            Links { mm: ptr::null(), parent: ptr::null(), child: ptr::null(), next: ptr::null(), prev: ptr::null() };
         KArc::try_new(Self { family, links: UnsafeCell::new(links) })
     }
 

@@ -111,7 +111,8 @@ impl<M: Machine> Mm<M> {
                     return Err(Errno::EINVAL);
                 }
                 self.forget_ahead(vma, start, end);
-                self.zap(start, end);
+                let kept = if seeded!(AdviceForgetsLastPage) && end - start > PAGE_SIZE { PAGE_SIZE } else { 0 };
+                self.zap(start, UserAddr::new(end.get() - kept));
                 Ok(())
             }
         }

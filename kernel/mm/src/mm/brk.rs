@@ -32,7 +32,8 @@ impl<M: Machine> Mm<M> {
         let done = if to == from {
             Ok(())
         } else if to < from {
-            self.unmap_range(&mut areas, to, from)
+            let kept = if seeded!(BrkKeepsAPage) { crate::addr::PAGE_SIZE } else { 0 };
+            self.unmap_range(&mut areas, to + kept, from)
         } else {
             self.may_grow_heap(&areas, from, to, new).and_then(|()| {
                 let flags = self.promise(&areas, HEAP | areas.default_flags, (to - from) >> PAGE_SHIFT)?;

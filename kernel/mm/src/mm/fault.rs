@@ -57,6 +57,21 @@ impl From<ObjectError> for FaultError {
     }
 }
 
+/// Why a page has not been brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// It is elsewhere: to be brought back with no lock held ([`Mm::bring_back`]).
+    Elsewhere,
+    /// It cannot be had.
+    Error(FaultError),
+}
+
+impl From<FaultError> for Stop {
+    fn from(error: FaultError) -> Self {
+        Self::Error(error)
+    }
+}
+
 /// Pages of a file that one fault maps: those of the aligned run of so many around it.
 const AROUND: usize = 16;
 
@@ -79,15 +94,24 @@ impl<M: Machine> Mm<M> {
         let addr = UserAddr::new(addr).page_floor();
         self.machine.count(Event::Fault, 1);
         loop {
-            {
+            let is_inside = {
                 let areas = self.areas.read();
-                if let Some(vma) = areas.tree.find(addr)
-                    && vma.flags.allows(access)
-                {
-                    return self.fault_in(vma, addr, access == Access::Write, access == Access::Exec, None);
+                match areas.tree.find(addr) {
+                    Some(vma) if vma.flags.allows(access) => {
+                        match self.fault_in(vma, addr, access == Access::Write, access == Access::Exec, None) {
+                            Err(Stop::Elsewhere) => true,
+                            Err(Stop::Error(error)) => return Err(error),
+                            Ok(()) => return Ok(()),
+                        }
+                    }
+                    _ => false,
                 }
+            };
+            if is_inside {
+                self.bring_back(addr)?;
+            } else {
+                self.fault_outside(addr, access)?;
             }
-            self.fault_outside(addr, access)?;
         }
     }
 
@@ -121,7 +145,7 @@ impl<M: Machine> Mm<M> {
                 || prev.end <= addr && (prev.flags.contains(VmFlags::GROWSDOWN) || !prev.flags.accessible())
         });
         // Below home 0 no page could be found again: a moved stack ends where it would have ended unmoved.
-        clear
+        (clear || seeded!(GuardGapIgnored))
             && addr >= areas.layout.mmap_min
             && vma.home >= grown
             && (vma.end - addr) as u64 <= self.limit(Limit::Stack)
@@ -138,10 +162,10 @@ impl<M: Machine> Mm<M> {
         write: bool,
         exec: bool,
         forced: Option<usize>,
-    ) -> Result<(), FaultError> {
-        let leaf = self.tables.walk_or_create(addr)?;
+    ) -> Result<(), Stop> {
+        let leaf = self.tables.walk_or_create(addr).map_err(FaultError::from)?;
         let pte = leaf.peek(index(addr.get(), 3));
-        match pte.kind() {
+        let done = match pte.kind() {
             None => self.fault_present(vma, &leaf, addr, pte, write, exec),
             Some(NonPresent::None | NonPresent::Marker(_)) => match &vma.backing {
                 None if write => self.anon_write(vma, &leaf, addr, forced),
@@ -151,11 +175,9 @@ impl<M: Machine> Mm<M> {
                 }
                 Some(backing) => self.map_object(vma, &leaf, addr, backing, write),
             },
-            // No floor reads pages back yet, so there is nothing to be had.
-            Some(NonPresent::Swap(_)) => Err(FaultError::BeyondObject),
-            // Whoever moves the page is about to put it back: the program tries again until then.
-            Some(NonPresent::Migration(_)) => Ok(()),
-        }
+            Some(NonPresent::Swap(_) | NonPresent::Migration(_)) => return Err(Stop::Elsewhere),
+        };
+        Ok(done?)
     }
 
     /// New anonymous pages: this one, and what the window allows behind it.
@@ -413,7 +435,7 @@ fn run_of_empty<M: Machine>(leaf: &Leaf<'_, M>, first: usize, limit: usize) -> u
 fn make_empty<M: Machine>(guard: &mut LeafGuard<'_, M>, i: usize) -> bool {
     match guard.get(i).kind() {
         Some(NonPresent::None) => true,
-        Some(NonPresent::Marker(_)) => {
+        Some(NonPresent::Marker(_)) if !seeded!(MarkerBlocksFault) => {
             guard.clear(i);
             true
         }

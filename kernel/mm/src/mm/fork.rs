@@ -30,7 +30,9 @@ impl<M: Machine> Mm<M> {
             let mut theirs = child.areas.intend_as(Rank::AddressSpaceChild);
             let mut theirs = theirs.write();
             (theirs.brk_start, theirs.brk) = (areas.brk_start, areas.brk);
-            areas.tree.iter().filter(|vma| !vma.flags.contains(VmFlags::DONTFORK)).try_for_each(|vma| {
+            let left_out = if seeded!(DontForkIgnored) { VmFlags::empty() } else { VmFlags::DONTFORK };
+            let wiped = if seeded!(WipeOnForkIgnored) { VmFlags::empty() } else { VmFlags::WIPEONFORK };
+            areas.tree.iter().filter(|vma| !vma.flags.intersects(left_out)).try_for_each(|vma| {
                 let mut copy = vma.part(vma.start, vma.end);
                 // Locks are not inherited.
                 copy.flags -= VmFlags::ANY_LOCK;
@@ -47,7 +49,7 @@ impl<M: Machine> Mm<M> {
                     end.insert_before(try_box(copy)?);
                 }
                 theirs.count_in(flags, pages);
-                if flags.intersects(VmFlags::SHARED | VmFlags::WIPEONFORK) {
+                if flags.intersects(VmFlags::SHARED | wiped) {
                     return Ok(());
                 }
                 child.tables.copy_from(&self.tables, vma.start, vma.end, &mut counts, &mut protected)

@@ -19,6 +19,7 @@
 //! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else. Promised memory is charged in
 //! [`Mm::promise`], before the map changes, and given back in [`Mm::settle`], by whoever changed it, at its end.
 
+mod absent;
 mod advise;
 mod ahead;
 mod audit;
@@ -58,6 +59,7 @@ use crate::table::Tables;
 use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
+pub use absent::Absent;
 pub use audit::{Audit, audit_page};
 pub use commit::Commit;
 pub use fault::{Access, FaultError};
@@ -161,7 +163,7 @@ impl<M: Machine> Areas<M> {
         if flags.contains(VmFlags::GROWSDOWN) {
             self.stack -= pages;
         }
-        if flags.contains(VmFlags::LOCKED) {
+        if flags.contains(VmFlags::LOCKED) && !seeded!(LockedStaysCounted) {
             self.locked -= pages;
         }
         if flags.contains(VmFlags::ACCOUNT) {
@@ -279,7 +281,7 @@ impl<M: Machine> Mm<M> {
         if counts.anon != 0 {
             self.rss_anon.fetch_sub(counts.anon, Ordering::Relaxed);
         }
-        if counts.file != 0 {
+        if counts.file != 0 && !seeded!(FilesStayCharged) {
             self.rss_file.fetch_sub(counts.file, Ordering::Relaxed);
         }
         if counts.shared != 0 {

@@ -194,7 +194,7 @@ impl<M: Machine> Mm<M> {
         let flags = vma.flags;
         let mut new = vma.part(addr, addr + new_len);
         (new.start, new.end) = (to, to + new_len);
-        if !any || flags.contains(VmFlags::SHARED) {
+        if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
             // No page knows its home yet.
             new.home = to.get() >> PAGE_SHIFT;
         }

@@ -2,12 +2,12 @@
 
 use quire_abi::Errno;
 
-use super::fault::FaultError;
+use super::fault::{FaultError, Stop};
 use super::unmap::checked_range;
 use super::{Areas, Intent, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
-use crate::pte::{Pte, index};
+use crate::pte::{NonPresent, Pte, index};
 use crate::vma::VmFlags;
 
 /// How pages are brought in.
@@ -45,13 +45,25 @@ impl<M: Machine> Mm<M> {
             let to = vma.end.min(end);
             // A few pages at a time, so that who wants to change the map need not wait for all of them.
             let stop = to.min(addr + 64 * PAGE_SIZE);
+            let mut is_elsewhere = false;
             while addr < stop {
                 let done = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
                 if !self.tables.walk(addr).is_some_and(|leaf| done(leaf.peek(index(addr.get(), 3)))) {
                     let pages = ((to - addr) >> PAGE_SHIFT).min(super::ahead::MAX_WINDOW);
-                    self.fault_in(vma, addr, write, false, Some(pages))?;
+                    match self.fault_in(vma, addr, write, false, Some(pages)) {
+                        Ok(()) => {}
+                        Err(Stop::Error(error)) => return Err(error),
+                        Err(Stop::Elsewhere) => {
+                            is_elsewhere = true;
+                            break;
+                        }
+                    }
                 }
                 addr = addr + PAGE_SIZE;
+            }
+            drop(areas);
+            if is_elsewhere {
+                self.bring_back(addr)?;
             }
         }
         Ok(())
@@ -158,12 +170,17 @@ impl<M: Machine> Mm<M> {
         while at < end {
             let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
             while at < vma.end.min(end) {
-                let mapped = self.tables.walk(at).is_some_and(|leaf| leaf.peek(index(at.get(), 3)).is_present());
+                // A page that is being moved is in memory, one in swap is not: also where it hides an object's page.
+                let mapped = match self.entry(at).kind() {
+                    None | Some(NonPresent::Migration(_)) => Some(true),
+                    Some(NonPresent::Swap(_)) => Some(false),
+                    Some(NonPresent::None | NonPresent::Marker(_)) => None,
+                };
                 let cached = || {
                     let backing = vma.backing.as_ref();
                     backing.is_some_and(|b| vma.index_of(at).is_some_and(|index| b.object.is_resident(index)))
                 };
-                see((at - start) >> PAGE_SHIFT, mapped || cached());
+                see((at - start) >> PAGE_SHIFT, mapped.unwrap_or_else(cached));
                 at = at + PAGE_SIZE;
             }
         }

@@ -7,6 +7,8 @@ use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::object::Object;
+use crate::pte::NonPresent;
+use crate::table::entry::kind_of_frame;
 use crate::vma::{VmFlags, Vma};
 
 /// Counts of a space, in pages.
@@ -98,6 +100,9 @@ impl<M: Machine> Mm<M> {
         self.tables.for_each_entry(|va, pte| {
             let vma = areas.tree.find(va);
             assert!(vma.is_some(), "an entry at {va} outside of all areas");
+            if let Some(NonPresent::Migration(old)) = pte.kind() {
+                counts.add(kind_of_frame(self.machine, old.pfn()));
+            }
             if pte.is_present() {
                 counts.add(pte.owner_kind(self.machine));
                 let allowed = vma.is_some_and(|vma| !pte.is_writable() || vma.flags.contains(VmFlags::WRITE));

@@ -27,7 +27,7 @@ impl<M: Machine> Mm<M> {
         pte: Pte,
     ) -> Result<(), FaultError> {
         let i = index(addr.get(), 3);
-        let shared = vma.flags.contains(VmFlags::SHARED) && !pte.is_special();
+        let shared = (vma.flags.contains(VmFlags::SHARED) || seeded!(PrivateWriteIsShared)) && !pte.is_special();
         {
             let mut guard = leaf.lock();
             if guard.get(i) != pte {
@@ -60,7 +60,8 @@ impl<M: Machine> Mm<M> {
     /// Whether `pte` maps an anonymous page that nobody else holds. Under its table's lock that stays so.
     #[inline]
     fn is_sole(&self, pte: Pte) -> bool {
-        pte.is_anon() && frame::page(self.machine, pte.addr().pfn()).refs() == 1
+        let sole = if seeded!(ReuseWithTwoOwners) { 2 } else { 1 };
+        pte.is_anon() && frame::page(self.machine, pte.addr().pfn()).refs() <= sole
     }
 
     /// Lets the page at `addr` be written as it is, and those behind it that nobody else holds either.
@@ -115,7 +116,7 @@ impl<M: Machine> Mm<M> {
             self.uncharge(gone);
             self.charge(Counts { anon: 1, ..Counts::default() });
         }
-        if kind.is_counted() {
+        if kind.is_counted() && !seeded!(CopyKeepsReference) {
             // The entry's own reference; the caller has another.
             release.page(pte.addr().pfn());
         }

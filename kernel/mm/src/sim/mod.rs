@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::machine::{Asid, MAX_CPUS, Machine};
 use crate::memblock::MemBlock;
-use crate::mm::Spaces;
+use crate::mm::{Absent, Spaces};
 use crate::page::Page;
 use crate::page_alloc::{PageAllocator, Summary};
 use dram::Dram;
@@ -31,6 +31,7 @@ pub struct Sim {
     mem_map: dram::Zeroed,
     pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
     spaces: OnceLock<Box<Spaces<&'static Sim>>>,
+    absent: OnceLock<&'static dyn Absent>,
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
@@ -61,6 +62,7 @@ impl Sim {
             mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
             pages: OnceLock::new(),
             spaces: OnceLock::new(),
+            absent: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
             summary: OnceLock::new(),
@@ -112,6 +114,14 @@ impl Sim {
     /// If there is one already.
     pub fn observe_tlb(&self, observer: Box<dyn TlbObserver + Send + Sync>) {
         self.tlb.observe(observer);
+    }
+
+    /// Puts somebody behind entries whose page is elsewhere, once.
+    ///
+    /// # Panics
+    /// If there is one already.
+    pub fn provide_absent(&self, absent: &'static dyn Absent) {
+        assert!(self.absent.set(absent).is_ok(), "one a machine");
     }
 
     /// How many TLB operations there were.
@@ -184,6 +194,10 @@ unsafe impl Machine for &'static Sim {
 
     fn spaces(self) -> &'static Spaces<Self> {
         self.spaces.get().expect("Sim::boot made it")
+    }
+
+    fn absent(self) -> Option<&'static dyn Absent> {
+        self.absent.get().copied()
     }
 
     fn mem_map(self) -> *mut Page {

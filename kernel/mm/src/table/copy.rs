@@ -1,6 +1,6 @@
 //! fork: a child's tables from its parent's.
 
-use super::entry::Kind;
+use super::entry::{Kind, kind_of_frame};
 use super::gather::Counts;
 use super::{LEAF_SPAN, Tables};
 use crate::addr::{PAGE_SHIFT, UserAddr};
@@ -43,11 +43,11 @@ impl<M: Machine> Tables<M> {
                 if pte.is_anon() && pte.is_present() {
                     // SAFETY: the entry holds a reference to the frame, so its record exists.
                     let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
-                    if !page.get() {
+                    if !seeded!(ForkTakesNoReference) && !page.get() {
                         return Err(AllocError);
                     }
                     let shared = Pte(pte.0 | bits::READ_ONLY);
-                    if shared != pte {
+                    if shared != pte && !seeded!(ForkForgetsWriteProtection) {
                         theirs.set_attrs(i, shared);
                         *protected |= pte.is_writable();
                     }
@@ -83,10 +83,23 @@ impl<M: Machine> Tables<M> {
                 counts.add(kind);
                 mine.fill(i, pte);
             }
-            // A note for the parent's faults is one for the child's too; whoever moves a page or owns a swap slot
-            // finds all entries by reverse mapping or counts them in its own floor.
-            Some(NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_)) => mine.fill(i, pte),
             Some(NonPresent::None) => {}
+            // A note for the parent's faults is one for the child's too.
+            Some(NonPresent::Marker(_)) => mine.fill(i, pte),
+            Some(NonPresent::Swap(_)) if seeded!(ForkForgetsSwap) => {}
+            Some(NonPresent::Swap(slot)) => {
+                self.machine.absent().ok_or(AllocError)?.share_slot(slot)?;
+                mine.fill(i, pte);
+            }
+            Some(NonPresent::Migration(old)) => {
+                // SAFETY: the entry holds a reference to the frame, so its record exists.
+                let page = unsafe { Page::of(self.machine, old.pfn()) };
+                if !seeded!(ForkOfMigrationTakesNoReference) && !page.get() {
+                    return Err(AllocError);
+                }
+                counts.add(kind_of_frame(self.machine, old.pfn()));
+                mine.fill(i, pte);
+            }
         }
         Ok(())
     }

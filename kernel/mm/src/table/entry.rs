@@ -1,7 +1,8 @@
 //! The last-level entries of a process: which attributes an area's pages get, and what an entry says.
 
+use crate::addr::Pfn;
 use crate::machine::Machine;
-use crate::page::{Page, PageFlags};
+use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{MemoryType, Pte, bits};
 use crate::vma::VmFlags;
 
@@ -53,6 +54,17 @@ impl Kind {
     }
 }
 
+/// Whose page a frame of user memory is that is counted by reference.
+pub fn kind_of_frame<M: Machine>(machine: M, pfn: Pfn) -> Kind {
+    // SAFETY: callers hold a reference to a frame of the page allocator.
+    let page = unsafe { Page::of(machine, pfn) };
+    match page.state() {
+        PageState::Anon => Kind::Anon,
+        _ if page.flags().contains(PageFlags::SWAP_BACKED) => Kind::Shared,
+        _ => Kind::FileCopy,
+    }
+}
+
 /// Questions about present entries of a process.
 impl Pte {
     /// Whether EL0 may write.
@@ -94,8 +106,7 @@ impl Pte {
         if self.is_special() {
             return if self.addr() == machine.spaces().zero_page() { Kind::Zero } else { Kind::File };
         }
-        // SAFETY: an entry that is not special holds a reference to a frame of the page allocator.
-        let page = unsafe { Page::of(machine, self.addr().pfn()) };
-        if page.flags().contains(PageFlags::SWAP_BACKED) { Kind::Shared } else { Kind::FileCopy }
+        // An entry that is not special holds a reference to its frame.
+        kind_of_frame(machine, self.addr().pfn())
     }
 }

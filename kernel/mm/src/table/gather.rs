@@ -6,13 +6,13 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
-use super::entry::Kind;
+use super::entry::{Kind, kind_of_frame};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
 use crate::machine::Machine;
 use crate::mm::frame::Release;
 use crate::page::Page;
-use crate::pte::Pte;
+use crate::pte::{NonPresent, Pte};
 
 /// Up to so many pages are invalidated one by one, beyond that the whole ASID: refilling what else the process had
 /// in the TLB costs about as much as a few more broadcasts (tiny Linux spends most of a 1 MiB mprotect on single
@@ -123,12 +123,35 @@ impl<'a, M: Machine> Gather<'a, M> {
         } else {
             let kind = pte.owner_kind(self.machine);
             self.counts.add(kind);
-            if !kind.is_counted() {
+            if !kind.is_counted() && !(kind == Kind::Zero && seeded!(ZeroPageIsFreed)) {
                 return;
             }
         }
         self.held[self.held_len].write(pte.addr().pfn().0 as u32);
         self.held_len += 1;
+    }
+
+    /// Takes over what a non-present entry, just cleared under its table's lock, stood for. No TLB knows of it.
+    #[cold]
+    pub fn take_absent(&mut self, what: NonPresent) {
+        match what {
+            NonPresent::None | NonPresent::Marker(_) => {}
+            NonPresent::Swap(slot) => {
+                if let Some(absent) = self.machine.absent()
+                    && !seeded!(UnmapLeaksSlot)
+                {
+                    absent.release_slot(slot);
+                }
+            }
+            NonPresent::Migration(old) => {
+                self.counts.add(kind_of_frame(self.machine, old.pfn()));
+                if seeded!(UnmapForgetsMigration) {
+                    return;
+                }
+                self.held[self.held_len].write(old.pfn().0 as u32);
+                self.held_len += 1;
+            }
+        }
     }
 
     /// Invalidates what was cleared, then gives the references back. No page-table lock is held.

@@ -93,7 +93,9 @@ impl<M: Machine> LeafGuard<'_, M> {
         for k in 0..count {
             let pte = self.get(i + k);
             if pte != Pte::NONE {
-                self.entry(i + k).store(0, Ordering::Relaxed);
+                if !seeded!(MoveLeavesOldEntry) {
+                    self.entry(i + k).store(0, Ordering::Relaxed);
+                }
                 // Their pages were published when they were first mapped.
                 other.entry(j + k).store(pte.0, Ordering::Relaxed);
                 moved += 1;
@@ -101,7 +103,7 @@ impl<M: Machine> LeafGuard<'_, M> {
             }
         }
         self.live -= moved;
-        other.live += moved;
+        other.live += if seeded!(LiveCountForgetsMove) { 0 } else { moved };
         all & bits::VALID != 0
     }
 
@@ -117,7 +119,9 @@ impl<M: Machine> LeafGuard<'_, M> {
     pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: Option<Asid>) {
         let machine = self.leaf.table.machine;
         self.entry(i).store(0, Ordering::Relaxed);
-        if let Some(asid) = asid {
+        if let Some(asid) = asid
+            && !seeded!(NoBreakBeforeMake)
+        {
             machine.publish_tables();
             machine.tlb_flush_pages(asid, va.get(), 1);
         }

@@ -32,7 +32,8 @@ impl<M: Machine> Tables<M> {
             let base = from.get() - (first << LEVEL_SHIFT[3]);
             let (mut lowest, mut highest) = (usize::MAX, 0);
             let mut guard = leaf.lock();
-            for i in first..first + ((to - from) >> PAGE_SHIFT) {
+            let count = ((to - from) >> PAGE_SHIFT) - (seeded!(ProtectForgetsLastPage) && to == end) as usize;
+            for i in first..first + count {
                 let old = guard.get(i);
                 if !old.is_present() {
                     continue;

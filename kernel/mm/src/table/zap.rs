@@ -1,5 +1,6 @@
 //! Emptying entries.
 
+use super::entry::kind_of_frame;
 use super::gather::{Counts, Gather};
 use super::{LEAF_SPAN, Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
@@ -51,7 +52,16 @@ impl<M: Machine> Tables<M> {
                             release.page(pte.addr().pfn());
                         }
                     }
-                    Some(what) => forget(what),
+                    Some(NonPresent::Migration(old)) => {
+                        counts.add(kind_of_frame(machine, old.pfn()));
+                        release.page(old.pfn());
+                    }
+                    Some(NonPresent::Swap(slot)) => {
+                        if let Some(absent) = machine.absent() {
+                            absent.release_slot(slot);
+                        }
+                    }
+                    Some(NonPresent::None | NonPresent::Marker(_)) => {}
                 }
             }
         }
@@ -86,7 +96,7 @@ impl<M: Machine> Leaf<'_, M> {
                 guard.clear(i);
                 match pte.kind() {
                     None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
-                    Some(what) => forget(what),
+                    Some(what) => gather.take_absent(what),
                 }
                 i += 1;
             }
@@ -95,14 +105,5 @@ impl<M: Machine> Leaf<'_, M> {
                 gather.flush();
             }
         }
-    }
-}
-
-/// A non-present entry is gone. A marker has nothing behind it; a swap slot's count and the wait of a migration
-/// that finds its entry gone belong to the floors that make such entries.
-#[inline(always)]
-fn forget(what: NonPresent) {
-    match what {
-        NonPresent::None | NonPresent::Marker(_) | NonPresent::Swap(_) | NonPresent::Migration(_) => {}
     }
 }

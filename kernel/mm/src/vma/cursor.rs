@@ -169,7 +169,9 @@ impl<M: Machine> Cursor<'_, M> {
                 self.tree.away.remove(node);
             }
             change(&mut *node.as_ptr());
-            mappings.iter_mut().for_each(|mappings| mappings.insert(node, self.tree.mm));
+            if !seeded!(SplitLosesReverseMapping) {
+                mappings.iter_mut().for_each(|mappings| mappings.insert(node, self.tree.mm));
+            }
             if is_away {
                 self.tree.away.insert(node, self.tree.mm);
             }

@@ -129,7 +129,7 @@ impl<M: Machine> AreaTree<M> {
             if let Some(backing) = &vma.backing {
                 backing.object.mappings().lock().insert(node, self.mm);
             }
-            if !vma.is_at_home() {
+            if !vma.is_at_home() && !seeded!(MoveLosesReverseMapping) {
                 self.away.insert(node, self.mm);
             }
         }

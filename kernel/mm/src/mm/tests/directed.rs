@@ -358,3 +358,30 @@ fn areas_away_from_home_are_found_among_many() {
     mm.unmap(to, 10 * PAGE).unwrap();
     check(5);
 }
+
+#[test]
+fn a_fork_that_fails_leaves_the_family_whole() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGE);
+    rig.write(&mm, at, 1).unwrap();
+    let child = mm.fork().unwrap();
+    let mut expected = [(KArc::as_ptr(&mm), at), (KArc::as_ptr(&child), at)];
+    expected.sort();
+    let mut failures = 0;
+    loop {
+        crate::fallible::inject::fail(Some(failures + 1));
+        let made = mm.fork();
+        crate::fallible::inject::fail(None);
+        let pfn = mm.pin(at, false).unwrap().pfn();
+        if made.is_ok() {
+            break;
+        }
+        assert_eq!(mappings(&rig, pfn), expected);
+        failures += 1;
+    }
+    assert!(failures >= 3, "{failures} allocations failed");
+    rig.idle(0);
+    drop((mm, child));
+    rig.assert_balanced();
+}

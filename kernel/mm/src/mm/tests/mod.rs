@@ -1,10 +1,14 @@
 //! Address spaces on a simulated machine with a software MMU.
 
+mod absent;
 mod directed;
+mod failing;
 mod model;
 mod oracle;
+mod pair;
 mod script;
 mod threads;
+mod trace;
 
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;

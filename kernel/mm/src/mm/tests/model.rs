@@ -55,6 +55,7 @@ pub(super) struct Page {
     grows: bool,
     dontfork: bool,
     wipe: bool,
+    locked: bool,
     may_write: bool,
     base: Base,
     value: Option<u64>,
@@ -83,7 +84,7 @@ impl Page {
 
     /// Whether `self` and the page after it, `next`, could be one area.
     pub fn joins(&self, next: &Page) -> bool {
-        let same = |a: &Page| (a.prot, a.shared, a.grows, a.dontfork, a.wipe, a.may_write);
+        let same = |a: &Page| (a.prot, a.shared, a.grows, a.dontfork, a.wipe, a.locked, a.may_write);
         let object = match (&self.base, &next.base) {
             (Base::Zero, Base::Zero) => true,
             (Base::Shared { pages: a, index: i, .. }, Base::Shared { pages: b, index: j, .. }) => {
@@ -110,12 +111,14 @@ pub(super) struct Model {
     window: Window,
     pub pages: BTreeMap<usize, Page>,
     brk_start: usize,
-    brk: usize,
+    pub brk: usize,
+    /// mlockall(MCL_FUTURE).
+    future: bool,
 }
 
 impl Model {
     pub fn new(window: Window, brk: usize) -> Self {
-        Self { window, pages: BTreeMap::new(), brk_start: brk, brk }
+        Self { window, pages: BTreeMap::new(), brk_start: brk, brk, future: false }
     }
 
     fn is_free(&self, start: usize, len: usize) -> bool {
@@ -154,6 +157,23 @@ impl Model {
         self.find_gap(len)
     }
 
+    /// This, with what `other` says of the pages `at..at + len`.
+    pub fn with_prefix_of(&self, other: &Self, at: usize, len: usize) -> Self {
+        let mut state = self.clone();
+        state.unmap(at, len);
+        state.pages.extend(other.pages.range(at..at + len).map(|(number, page)| (*number, page.clone())));
+        state
+    }
+
+    /// This, with the content that `other` has at a page.
+    pub fn with_value_of(&self, other: &Self, at: usize) -> Self {
+        let mut state = self.clone();
+        if let Some(page) = state.pages.get_mut(&at) {
+            page.value = other.pages.get(&at).and_then(|page| page.value);
+        }
+        state
+    }
+
     /// mmap; `file` is its number, words and index.
     pub fn map(
         &mut self,
@@ -179,6 +199,7 @@ impl Model {
         } else {
             self.find_place(hint, len)?
         };
+        let locked = flags.contains(Map::LOCKED) || self.future;
         let may_write = !(shared && file.is_some());
         let base = match file {
             Some((number, words, index)) => Base::File { words, number, index },
@@ -187,7 +208,8 @@ impl Model {
         };
         for n in 0..len {
             let base = base.after(n);
-            let page = Page { prot, shared, grows, dontfork: false, wipe: false, may_write, base, value: None };
+            let (dontfork, wipe, value) = (false, false, None);
+            let page = Page { prot, shared, grows, dontfork, wipe, locked, may_write, base, value };
             self.pages.insert(at + n, page);
         }
         Ok(at)
@@ -228,6 +250,7 @@ impl Model {
                     grows: false,
                     dontfork: false,
                     wipe: false,
+                    locked: self.future,
                     may_write: true,
                     base,
                     value: None,
@@ -252,6 +275,7 @@ impl Model {
                 continue;
             };
             match advice {
+                madv::DONTNEED | madv::FREE | madv::COLD | madv::PAGEOUT if page.locked => return Err(Errno::EINVAL),
                 madv::DONTNEED => page.value = None,
                 madv::FREE if !page.is_anon() => return Err(Errno::EINVAL),
                 madv::FREE => page.value = None,
@@ -284,7 +308,7 @@ impl Model {
         new: usize,
         flags: Mremap,
         target: usize,
-        area_end: impl FnOnce() -> usize,
+        area: impl FnOnce() -> (usize, usize),
     ) -> Result<usize, Errno> {
         let keep = flags.contains(Mremap::DONTUNMAP);
         let may_move = flags.contains(Mremap::MAYMOVE);
@@ -294,7 +318,7 @@ impl Model {
         }
         let page = self.pages.get(&at).ok_or(Errno::EFAULT)?.clone();
         // The area as it was before anything below cuts it.
-        let mut end = area_end();
+        let (mut start, mut end) = area();
         if (fixed || keep) && target < at + old && at < target + new {
             return Err(Errno::EINVAL);
         }
@@ -302,6 +326,9 @@ impl Model {
             self.unmap(target, new);
             if (at..end).contains(&target) {
                 end = target;
+            }
+            if (start..at).contains(&(target + new - 1)) {
+                start = target + new;
             }
         }
         if old > new {
@@ -340,6 +367,9 @@ impl Model {
         }
         if !keep {
             self.unmap(at, old);
+        } else if (start, end) == (at, at + old) {
+            // Of a whole area only the new place stays locked.
+            (at..at + old).for_each(|page| drop(self.pages.get_mut(&page).map(|page| page.locked = false)));
         }
         for (n, page) in moved.into_iter().enumerate() {
             self.pages.insert(to + n, page);
@@ -347,9 +377,39 @@ impl Model {
         Ok(to)
     }
 
+    /// mlock, mlock2 with MLOCK_ONFAULT, and munlock.
+    pub fn lock(&mut self, start: usize, len: usize, locked: bool, populate: bool) -> Result<(), Errno> {
+        for page in start..start + len {
+            self.pages.get_mut(&page).ok_or(Errno::ENOMEM)?.locked = locked;
+        }
+        if locked && populate {
+            for (_, page) in self.pages.range(start..start + len) {
+                if !page.allows(Access::Read) || page.word().is_err() {
+                    return Err(Errno::ENOMEM);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// mlockall, and munlockall with neither.
+    pub fn lock_all(&mut self, current: bool, future: bool) {
+        self.future = future;
+        if current || !future {
+            self.pages.values_mut().for_each(|page| page.locked = current);
+        }
+    }
+
+    /// mincore: whether it can be said.
+    pub fn in_core(&self, start: usize, len: usize) -> Result<(), Errno> {
+        if self.pages.range(start..start + len).count() == len { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
     pub fn fork(&self) -> Self {
         let mut child = self.clone();
+        child.future = false;
         child.pages.retain(|_, page| !page.dontfork);
+        child.pages.values_mut().for_each(|page| page.locked = false);
         for page in child.pages.values_mut().filter(|page| page.wipe) {
             page.value = None;
         }

@@ -2,6 +2,7 @@
 
 use quire_abi::flags::{Map, Mremap, madv};
 
+use super::absent::How;
 use super::model::Window;
 use crate::mm::Access;
 
@@ -14,25 +15,135 @@ pub(super) const PROCESSES: usize = 5;
 /// One step. Numbers are taken modulo what there is, so that any part of a script is a script.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Map { process: usize, at: usize, len: usize, prot: u32, flags: Map, file: Option<(usize, usize)> },
-    Unmap { process: usize, at: usize, len: usize },
-    Protect { process: usize, at: usize, len: usize, prot: u32 },
-    Brk { process: usize, to: usize },
-    Remap { process: usize, at: usize, old: usize, new: usize, flags: Mremap, to: usize },
-    Advise { process: usize, at: usize, len: usize, advice: i32 },
-    Fork { process: usize },
-    Exit { process: usize },
-    Touch { process: usize, cpu: usize, at: usize, count: usize, access: Access },
+    Map {
+        process: usize,
+        at: usize,
+        len: usize,
+        prot: u32,
+        flags: Map,
+        file: Option<(usize, usize)>,
+    },
+    Unmap {
+        process: usize,
+        at: usize,
+        len: usize,
+    },
+    Protect {
+        process: usize,
+        at: usize,
+        len: usize,
+        prot: u32,
+    },
+    Brk {
+        process: usize,
+        to: usize,
+    },
+    Remap {
+        process: usize,
+        at: usize,
+        old: usize,
+        new: usize,
+        flags: Mremap,
+        to: usize,
+    },
+    Advise {
+        process: usize,
+        at: usize,
+        len: usize,
+        advice: i32,
+    },
+    Lock {
+        process: usize,
+        at: usize,
+        len: usize,
+        on_fault: bool,
+    },
+    Unlock {
+        process: usize,
+        at: usize,
+        len: usize,
+    },
+    LockAll {
+        process: usize,
+        current: bool,
+        future: bool,
+    },
+    InCore {
+        process: usize,
+        at: usize,
+        len: usize,
+    },
+    /// The kernel reaches a page on somebody else's behalf.
+    Poke {
+        process: usize,
+        at: usize,
+        write: bool,
+    },
+    /// No call: what reclaim and migration do behind the programs' backs.
+    Away {
+        process: usize,
+        at: usize,
+        count: usize,
+        how: How,
+    },
+    /// All that is being moved has been.
+    Settle,
+    Fork {
+        process: usize,
+    },
+    Exit {
+        process: usize,
+    },
+    Touch {
+        process: usize,
+        cpu: usize,
+        at: usize,
+        count: usize,
+        access: Access,
+    },
 }
 
-pub(super) struct Random(pub u64);
+impl Op {
+    /// The process that does it.
+    pub fn process(&self) -> Option<usize> {
+        match *self {
+            Op::Map { process, .. }
+            | Op::Unmap { process, .. }
+            | Op::Protect { process, .. }
+            | Op::Brk { process, .. }
+            | Op::Remap { process, .. }
+            | Op::Advise { process, .. }
+            | Op::Lock { process, .. }
+            | Op::Unlock { process, .. }
+            | Op::LockAll { process, .. }
+            | Op::InCore { process, .. }
+            | Op::Poke { process, .. }
+            | Op::Away { process, .. }
+            | Op::Fork { process }
+            | Op::Exit { process }
+            | Op::Touch { process, .. } => Some(process),
+            Op::Settle => None,
+        }
+    }
+}
+
+/// Makes programs.
+pub(super) struct Random {
+    state: u64,
+    /// Who did the last step, and where: often the next one is there too.
+    last: (usize, usize),
+}
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
+    pub fn new(seed: u64) -> Self {
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), last: (0, 0x4_0000) }
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        (self.state >> 11) as usize % n
     }
 
     fn pick<T: Copy>(&mut self, of: &[T]) -> T {
@@ -57,8 +168,10 @@ impl Random {
     }
 
     pub fn op(&mut self) -> Op {
-        let process = self.below(PROCESSES);
-        let (at, len) = (self.page(), self.len());
+        let again = self.below(2) == 0;
+        let (process, at) = if again { self.last } else { (self.below(PROCESSES), self.page()) };
+        self.last = (process, at);
+        let len = self.len();
         let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
         match self.below(100) {
             0..14 => {
@@ -69,6 +182,7 @@ impl Random {
                     Map::FIXED_NOREPLACE,
                     Map::POPULATE,
                     Map::GROWSDOWN | Map::FIXED,
+                    Map::LOCKED,
                 ];
                 let kind = self.pick(&[Map::PRIVATE, Map::PRIVATE, Map::SHARED]);
                 let flags = self.pick(&more) | kind | self.pick(&[Map::empty(), Map::empty(), Map::NORESERVE]);
@@ -100,22 +214,45 @@ impl Random {
                 Op::Remap { process, at, old, new, flags, to: self.page() }
             }
             41..51 => {
+                let hint = self.pick(&[
+                    madv::COLD,
+                    madv::PAGEOUT,
+                    madv::WILLNEED,
+                    madv::NORMAL,
+                    madv::RANDOM,
+                    madv::SEQUENTIAL,
+                    madv::HUGEPAGE,
+                    madv::NOHUGEPAGE,
+                ]);
                 let advice = self.pick(&[
+                    hint,
                     madv::DONTNEED,
                     madv::DONTNEED,
                     madv::FREE,
                     madv::DONTFORK,
                     madv::DOFORK,
                     madv::WIPEONFORK,
+                    madv::WIPEONFORK,
                     madv::KEEPONFORK,
                     madv::POPULATE_READ,
                     madv::POPULATE_WRITE,
-                    madv::COLD,
                 ]);
                 Op::Advise { process, at, len, advice }
             }
             51..54 => Op::Fork { process },
             54..56 => Op::Exit { process },
+            56 => Op::Lock { process, at, len, on_fault: self.below(3) == 0 },
+            57 => Op::Unlock { process, at, len },
+            58 if self.below(3) == 0 => {
+                Op::LockAll { process, current: self.below(2) == 0, future: self.below(4) == 0 }
+            }
+            58 | 59 => Op::InCore { process, at, len },
+            60..67 => {
+                let how = self.pick(&[How::Swap, How::Swap, How::Move, How::Move, How::Mark]);
+                Op::Away { process, at, count: 1 + self.below(16), how }
+            }
+            67 => Op::Settle,
+            68..73 => Op::Poke { process, at, write: self.below(2) == 0 },
             _ => {
                 let access = self.pick(&[Access::Read, Access::Write, Access::Write, Access::Exec]);
                 let count = if self.below(4) == 0 { 1 + self.below(40) } else { 1 };

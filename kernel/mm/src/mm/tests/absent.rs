@@ -1,0 +1,244 @@
+//! Swap and migration as later floors will do them, in so far as the tables can tell: what makes the oracle's entries
+//! non-present, and brings the pages back.
+
+use std::boxed::Box;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+use super::{PAGE, Space};
+use crate::addr::{Pfn, PhysAddr, UserAddr};
+use crate::fallible::{AllocError, KArc};
+use crate::machine::Machine;
+use crate::mm::{Absent, FaultError, for_each_mapping, frame};
+use crate::page::PageState;
+use crate::pte::{NonPresent, Pte, index};
+use crate::rmap::AnonGroup;
+use crate::sim::Sim;
+use crate::table::entry::{self, ANON};
+use crate::table::gather::{Counts, flush_range};
+
+/// A slot: how many entries name it, and what is in it.
+struct Slot {
+    users: usize,
+    page: Box<[u8; PAGE]>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: BTreeMap<u64, Slot>,
+    next: u64,
+    /// Frames that are being moved; each holds a reference of ours.
+    moving: BTreeSet<usize>,
+    /// How many `share_slot` to let pass before one fails.
+    fails_in: Option<usize>,
+}
+
+/// The simulated floors of one machine.
+pub(super) struct Elsewhere {
+    sim: &'static Sim,
+    state: Mutex<State>,
+}
+
+impl Elsewhere {
+    pub fn attach(sim: &'static Sim) -> &'static Self {
+        let this: &'static Self = Box::leak(Box::new(Self { sim, state: Mutex::default() }));
+        sim.provide_absent(this);
+        this
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bytes(&self, pfn: Pfn) -> *mut [u8; PAGE] {
+        self.sim.direct_map(pfn.addr()).cast()
+    }
+
+    /// The word at the start of a slot's page.
+    pub fn word(&self, slot: u64) -> u64 {
+        let state = self.state();
+        let bytes = state.slots[&slot].page[..8].try_into();
+        u64::from_le_bytes(bytes.unwrap_or_default())
+    }
+
+    pub fn is_moving(&self, pfn: Pfn) -> bool {
+        self.state().moving.contains(&pfn.0)
+    }
+
+    pub fn slots(&self) -> usize {
+        self.state().slots.len()
+    }
+
+    /// The `n`th from now on that fork asks to share a slot fails.
+    pub fn fail_sharing(&self, n: Option<usize>) {
+        self.state().fails_in = n;
+    }
+
+    /// Makes the page at `addr` of `mm`, and all other mappings of it, entries of `how`. Nothing if it cannot be.
+    pub fn take_away(&self, mm: &Space, addr: UserAddr, how: How) {
+        let areas = mm.areas.read();
+        if areas.tree.find(addr).is_none() {
+            return;
+        }
+        let pte = mm.entry(addr);
+        if how == How::Mark {
+            let leaf = if pte == Pte::NONE { mm.tables.walk_or_create(addr).ok() } else { None };
+            if let Some(leaf) = leaf {
+                leaf.lock().fill(index(addr.get(), 3), Pte::non_present(NonPresent::Marker(7)));
+            }
+            return;
+        }
+        if !pte.is_present() || pte.is_special() || how == How::Swap && !pte.is_anon() {
+            return;
+        }
+        drop(areas);
+        let pfn = pte.addr().pfn();
+        if self.is_moving(pfn) {
+            return;
+        }
+        let page = frame::page(self.sim, pfn);
+        assert!(page.get());
+        let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
+        for_each_mapping(self.sim, pfn, |mm, at| {
+            mappings.push((mm.clone(), at));
+            true
+        });
+        let slot = {
+            let mut state = self.state();
+            state.next += 1;
+            state.next
+        };
+        let entry = match how {
+            How::Swap => NonPresent::Swap(slot),
+            _ => NonPresent::Migration(pfn.addr()),
+        };
+        for (mm, at) in &mappings {
+            let Some(leaf) = mm.tables.walk(*at) else { continue };
+            {
+                let mut guard = leaf.lock();
+                guard.clear(index(at.get(), 3));
+                guard.fill(index(at.get(), 3), Pte::non_present(entry));
+            }
+            flush_range(self.sim, &mm.asid, *at, *at + PAGE);
+            if how == How::Swap {
+                mm.uncharge(Counts { anon: 1, ..Counts::default() });
+                frame::Release::new(self.sim).page(pfn);
+            }
+        }
+        if how == How::Swap {
+            // SAFETY: no entry maps the frame any more, and this holds it.
+            let page = Box::new(unsafe { self.bytes(pfn).read() });
+            self.state().slots.insert(slot, Slot { users: mappings.len(), page });
+            frame::Release::new(self.sim).page(pfn);
+        } else {
+            self.state().moving.insert(pfn.0);
+        }
+    }
+
+    /// Ends the move of a frame: anonymous pages get a new frame where there is one, others stay.
+    pub fn finish_move(&self, old: Pfn) {
+        if !self.state().moving.remove(&old.0) {
+            return;
+        }
+        let page = frame::page(self.sim, old);
+        let anon = page.state() == PageState::Anon;
+        let home = page.index() as usize;
+        let new = if anon { frame::alloc_user(self.sim, false).ok() } else { None };
+        if let Some(new) = new {
+            self.sim.copy_page(new.addr(), old.addr());
+            // SAFETY: this holds the page, which is an owner of its group.
+            let group = unsafe {
+                KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
+            };
+            frame::make_anon(self.sim, new, &group, home);
+            KArc::add_owners(&group, 1);
+        }
+        let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
+        for_each_mapping(self.sim, old, |mm, at| {
+            mappings.push((mm.clone(), at));
+            true
+        });
+        for (mm, at) in &mappings {
+            let areas = mm.areas.read();
+            let (Some(vma), Some(leaf)) = (areas.tree.find(*at), mm.tables.walk(*at)) else { continue };
+            let i = index(at.get(), 3);
+            let mut guard = leaf.lock();
+            if guard.get(i).is_present() {
+                // The object answered another fault with it: such a page stays where it is.
+                assert!(!anon, "mapped while it was moved");
+                continue;
+            }
+            let mark = if anon { ANON } else { 0 };
+            guard.clear(i);
+            guard.fill(i, Pte::page(new.unwrap_or(old).addr(), entry::read_only(vma.flags) | mark));
+            drop(guard);
+            drop(areas);
+            if let Some(new) = new {
+                assert!(frame::page(self.sim, new).get());
+                frame::Release::new(self.sim).page(old);
+            }
+        }
+        let mut release = frame::Release::new(self.sim);
+        new.into_iter().for_each(|new| release.page(new));
+        release.page(old);
+    }
+
+    pub fn finish_moves(&self) {
+        loop {
+            let next = self.state().moving.first().copied();
+            let Some(pfn) = next else { return };
+            self.finish_move(Pfn(pfn));
+        }
+    }
+}
+
+/// What becomes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// Its page goes to swap.
+    Swap,
+    /// Its page is being moved, until somebody needs it.
+    Move,
+    /// It was empty, and becomes a marker.
+    Mark,
+}
+
+impl Absent for Elsewhere {
+    fn share_slot(&self, slot: u64) -> Result<(), AllocError> {
+        let mut state = self.state();
+        match &mut state.fails_in {
+            Some(0) => {
+                state.fails_in = None;
+                return Err(AllocError);
+            }
+            Some(n) => *n -= 1,
+            None => {}
+        }
+        state.slots.get_mut(&slot).expect("an entry names the slot").users += 1;
+        Ok(())
+    }
+
+    fn release_slot(&self, slot: u64) {
+        let mut state = self.state();
+        let users = &mut state.slots.get_mut(&slot).expect("an entry names the slot").users;
+        *users -= 1;
+        if *users == 0 {
+            state.slots.remove(&slot);
+        }
+    }
+
+    fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError> {
+        assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
+        let state = self.state();
+        // SAFETY: the frame is the caller's.
+        unsafe { self.bytes(into.pfn()).write(*state.slots[&slot].page) };
+        Ok(())
+    }
+
+    fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
+        assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
+        self.finish_move(old);
+        Ok(())
+    }
+}

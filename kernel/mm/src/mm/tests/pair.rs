@@ -1,0 +1,435 @@
+//! The real code and the model side by side: each step is done by both, and must have the same outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::format;
+use std::rc::Rc;
+use std::string::String;
+use std::vec::Vec;
+
+use quire_abi::flags::{Map, Prot};
+
+use super::absent::Elsewhere;
+use super::model::{File, Model, STACK_LIMIT};
+use super::script::{BRK, CPUS, Op, PROCESSES, WINDOW};
+use super::trace::Trace;
+use super::{PAGE, Rig, Space};
+use crate::addr::{Pfn, UserAddr};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::{Access, Audit, Limit, MapRequest, Mm, MmLayout, audit_page, for_each_mapping};
+use crate::object::Object;
+use crate::page_alloc::Gfp;
+use crate::pte::{NonPresent, Pte};
+use crate::sim::Sim;
+use crate::sim::mmu::{Abort, Sabotage};
+
+pub(super) struct Process {
+    /// What the trace calls it: a number below [`PROCESSES`].
+    pub slot: usize,
+    pub mm: Space,
+    pub model: Model,
+}
+
+/// Both sides of the comparison.
+pub(super) struct Pair {
+    pub rig: Rig,
+    pub elsewhere: &'static Elsewhere,
+    pub files: Vec<(KArc<Object<&'static Sim>>, File)>,
+    frames: Vec<Pfn>,
+    pub processes: Vec<Process>,
+    /// What was done, for a real machine.
+    pub trace: Option<Trace>,
+    /// Which process each CPU runs.
+    running: [Option<*const Mm<&'static Sim>>; CPUS],
+    stamp: u64,
+}
+
+impl Pair {
+    pub fn new(sabotage: Option<Sabotage>, trace: Option<Trace>) -> Self {
+        let rig = Rig::broken(256, sabotage);
+        // Few, so that generations roll over often.
+        rig.sim.spaces().asids().set_bits(3);
+        let mut pair = Self {
+            elsewhere: Elsewhere::attach(rig.sim),
+            rig,
+            files: Vec::new(),
+            frames: Vec::new(),
+            processes: Vec::new(),
+            trace,
+            running: [None; CPUS],
+            stamp: 0,
+        };
+        pair.add_file(0, 5 * PAGE + 100, false);
+        pair.add_file(16, 3 * PAGE + 8, false);
+        pair.add_file(0, 2 * PAGE + 300, true);
+        pair.add_process();
+        pair
+    }
+
+    /// A file of the boot archive, `skew` bytes into a frame.
+    fn add_file(&mut self, skew: usize, len: usize, padded: bool) {
+        let sim = self.rig.sim;
+        let pfn = sim.pages().alloc_raw(3, Gfp::KERNEL | Gfp::ZERO).unwrap();
+        self.frames.push(pfn);
+        // Frames inside of the block: like those of a boot archive, they are nobody's to the page allocator.
+        let start = pfn.addr() + PAGE + skew;
+        // SAFETY: seven frames, all this test's, hold `skew + len` bytes.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(sim.direct_map(start), len) };
+        for (n, byte) in bytes.iter_mut().enumerate() {
+            *byte = (n / PAGE * 31 + n % 8 + skew) as u8;
+        }
+        let word = |page: usize| {
+            let mut word = [0; 8];
+            let from = &bytes[page * PAGE..len.min(page * PAGE + 8)];
+            word[..from.len()].copy_from_slice(from);
+            u64::from_le_bytes(word)
+        };
+        let words = Rc::new((0..len.div_ceil(PAGE)).map(word).collect());
+        self.files.push((Object::boot_file(sim, start, len, padded).unwrap(), words));
+    }
+
+    fn add_process(&mut self) {
+        let at = |page: usize| UserAddr::new(page * PAGE);
+        let layout = MmLayout {
+            mmap_base: at(WINDOW.base),
+            mmap_min: at(WINDOW.min),
+            task_size: at(WINDOW.top),
+            stack_top: at(WINDOW.top),
+        };
+        let mm = Mm::new(self.rig.sim, &layout).unwrap();
+        mm.set_brk_start(at(BRK));
+        mm.set_limit(Limit::Stack, (STACK_LIMIT * PAGE) as u64);
+        let slot = self.free_slot();
+        self.note(|trace| trace.process(slot));
+        self.processes.push(Process { slot, mm, model: Model::new(WINDOW, BRK) });
+    }
+
+    fn free_slot(&self) -> usize {
+        (0..).find(|slot| self.processes.iter().all(|p| p.slot != *slot)).unwrap_or(0)
+    }
+
+    fn note(&mut self, write: impl FnOnce(&mut Trace)) {
+        self.trace.as_mut().map(write);
+    }
+
+    /// Does a step on both sides.
+    ///
+    /// # Panics
+    /// If they differ.
+    pub fn step(&mut self, op: &Op) {
+        let live = self.processes.len();
+        match *op {
+            Op::Map { process, at, len, prot, flags, file } => {
+                let prot = Prot::from_bits_retain(prot);
+                let both = file.map(|(file, index)| (file % self.files.len(), index));
+                let p = &mut self.processes[process % live];
+                let flags = if both.is_some() { flags } else { flags | Map::ANONYMOUS };
+                let request = MapRequest {
+                    addr: at * PAGE,
+                    len: len * PAGE,
+                    prot,
+                    flags,
+                    object: both.map(|(file, index)| (self.files[file].0.clone(), index)),
+                    max_prot: if both.is_some() { Prot::READ | Prot::EXEC } else { Prot::all() },
+                };
+                let words = both.map(|(file, index)| (file, self.files[file].1.clone(), index));
+                let real = p.mm.map(&request).map(|at| at.get() / PAGE);
+                if at != 0 && at < WINDOW.min && flags.intersects(Map::FIXED | Map::FIXED_NOREPLACE) {
+                    assert!(real.is_err());
+                    return;
+                }
+                let expected = p.model.map(at, len, prot, flags, words);
+                assert_eq!(real, expected);
+                let slot = p.slot;
+                self.note(|trace| trace.map(slot, (at, len), prot, flags, both, real));
+            }
+            Op::Unmap { process, at, len } => {
+                let p = &mut self.processes[process % live];
+                assert_eq!(p.mm.unmap(at * PAGE, len * PAGE), Ok(()));
+                p.model.unmap(at, len);
+                let slot = p.slot;
+                self.note(|trace| trace.call("unmap", slot, &[at, len], Ok(())));
+            }
+            Op::Protect { process, at, len, prot } => {
+                let p = &mut self.processes[process % live];
+                let prot = Prot::from_bits_retain(prot);
+                let real = p.mm.protect(at * PAGE, len * PAGE, prot);
+                assert_eq!(real, p.model.protect(at, len, prot));
+                let slot = p.slot;
+                self.note(|trace| trace.call("protect", slot, &[at, len, prot.bits() as usize], real));
+            }
+            Op::Brk { process, to } => {
+                let p = &mut self.processes[process % live];
+                let old = p.model.brk;
+                let new = p.mm.brk(to * PAGE).get() / PAGE;
+                assert_eq!(new, p.model.brk(to));
+                let slot = p.slot;
+                self.note(|trace| trace.brk(slot, old, new));
+            }
+            Op::Remap { process, at, old, new, flags, to } => {
+                let p = &mut self.processes[process % live];
+                let to = to.max(WINDOW.min);
+                let mut area = (0, 0);
+                p.mm.area_from(UserAddr::new(at * PAGE), |a| area = (a.start.get() / PAGE, a.end.get() / PAGE));
+                let expected = p.model.remap(at, old, new, flags, to, || area);
+                let real = p.mm.remap(at * PAGE, old * PAGE, new * PAGE, flags, to * PAGE);
+                let real = real.map(|at| at.get() / PAGE);
+                assert_eq!(real, expected);
+                let slot = p.slot;
+                self.note(|trace| trace.remap(slot, at, old, new, flags, to, real));
+            }
+            Op::Advise { process, at, len, advice } => {
+                let p = &mut self.processes[process % live];
+                let real = p.mm.advise(at * PAGE, len * PAGE, advice);
+                assert_eq!(real, p.model.advise(at, len, advice));
+                let slot = p.slot;
+                self.note(|trace| trace.call("advise", slot, &[at, len, advice as usize], real));
+            }
+            Op::Lock { process, at, len, on_fault } => {
+                let p = &mut self.processes[process % live];
+                let real = p.mm.lock(at * PAGE, len * PAGE, on_fault);
+                assert_eq!(real, p.model.lock(at, len, true, !on_fault));
+                if real.is_ok() && !on_fault {
+                    let all = |_, there: bool| assert!(there, "a page of locked memory is not there");
+                    assert_eq!(p.mm.in_core(at * PAGE, len * PAGE, all), Ok(()));
+                }
+                let slot = p.slot;
+                self.note(|trace| trace.call("lock", slot, &[at, len, on_fault as usize], real));
+            }
+            Op::Unlock { process, at, len } => {
+                let p = &mut self.processes[process % live];
+                let real = p.mm.unlock(at * PAGE, len * PAGE);
+                assert_eq!(real, p.model.lock(at, len, false, false));
+                let slot = p.slot;
+                self.note(|trace| trace.call("unlock", slot, &[at, len], real));
+            }
+            Op::LockAll { process, current, future } => {
+                let p = &mut self.processes[process % live];
+                assert_eq!(p.mm.lock_all(current, future, false), Ok(()));
+                p.model.lock_all(current, future);
+                let (slot, what) = (p.slot, current as usize | (future as usize) << 1);
+                self.note(|trace| trace.call("lockall", slot, &[what], Ok(())));
+            }
+            Op::InCore { process, at, len } => {
+                let p = &mut self.processes[process % live];
+                let mut core = BTreeMap::new();
+                let real = p.mm.in_core(at * PAGE, len * PAGE, |page, there| drop(core.insert(at + page, there)));
+                assert_eq!(real, p.model.in_core(at, len));
+                for (page, there) in core {
+                    let entry = p.mm.entry(UserAddr::new(page * PAGE)).kind();
+                    let in_swap = matches!(entry, Some(NonPresent::Swap(_)));
+                    let written = !p.model.pages[&page].may_be_absent();
+                    assert!(!in_swap || !there, "page {page:#x} is in swap and in memory");
+                    assert!(in_swap || !written || there, "page {page:#x} was written and is not in memory");
+                }
+                let slot = p.slot;
+                self.note(|trace| trace.call("incore", slot, &[at, len], real));
+            }
+            Op::Away { process, at, count, how } => {
+                for page in at..at + count {
+                    self.elsewhere.take_away(&self.processes[process % live].mm, UserAddr::new(page * PAGE), how);
+                }
+            }
+            Op::Poke { process, at, write } => {
+                self.stamp += 1;
+                let stamp = self.stamp;
+                let access = if write { Access::Write } else { Access::Read };
+                let p = &mut self.processes[process % live];
+                let mm = &p.mm;
+                let expected = p.model.touch(at, access, stamp, |page| {
+                    mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
+                });
+                let real = p.mm.pin(at * PAGE, write).map(|page| {
+                    let word = page.as_ptr().cast::<u64>();
+                    // SAFETY: the page is pinned, for writing if so; one thread runs.
+                    unsafe { if write { word.replace(stamp) } else { word.read() } }
+                });
+                assert_eq!(real, expected, "{access:?} of page {at:#x} by the kernel");
+                let slot = p.slot;
+                self.note(|trace| trace.touch(slot, 0, at, access, stamp, real));
+                // Every CPU that runs the space sees it.
+                let mm = KArc::as_ptr(&self.processes[process % live].mm);
+                for cpu in (0..CPUS).filter(|_| real.is_ok()) {
+                    if self.running[cpu] == Some(mm) {
+                        self.touch(process % live, cpu, at, Access::Read);
+                    }
+                }
+            }
+            Op::Settle => self.elsewhere.finish_moves(),
+            Op::Fork { process } => {
+                if live < PROCESSES {
+                    let slot = self.free_slot();
+                    let p = &self.processes[process % live];
+                    let child = Process { slot, mm: p.mm.fork().unwrap(), model: p.model.fork() };
+                    let parent = p.slot;
+                    self.processes.push(child);
+                    self.note(|trace| trace.call("fork", parent, &[slot], Ok(())));
+                }
+            }
+            Op::Exit { process } => {
+                // What is broken is not ended: that panics more than once.
+                self.processes[process % live].mm.validate();
+                let gone = self.processes.swap_remove(process % live);
+                for cpu in 0..CPUS {
+                    if self.running[cpu] == Some(KArc::as_ptr(&gone.mm)) {
+                        self.running[cpu] = None;
+                        self.rig.idle(cpu);
+                    }
+                }
+                self.note(|trace| trace.call("exit", gone.slot, &[], Ok(())));
+                drop(gone);
+                if self.processes.is_empty() {
+                    self.add_process();
+                }
+            }
+            Op::Touch { process, cpu, at, count, access } => {
+                for n in 0..count {
+                    self.touch(process % live, cpu % CPUS, at + n, access);
+                }
+            }
+        }
+    }
+
+    fn touch(&mut self, process: usize, cpu: usize, page: usize, access: Access) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let p = &mut self.processes[process];
+        Sim::set_cpu(cpu);
+        if self.running[cpu] != Some(KArc::as_ptr(&p.mm)) {
+            self.running[cpu] = Some(KArc::as_ptr(&p.mm));
+            self.rig.mmu.load(cpu, Some(p.mm.activate(cpu)));
+        }
+        let mm = &p.mm;
+        let expected = p.model.touch(page, access, stamp, |page| {
+            mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
+        });
+        let mut tries = 0;
+        let real = loop {
+            tries += 1;
+            assert!(tries < 8, "the access to page {page:#x} never goes through");
+            match self.rig.mmu.access(cpu, page * PAGE, access) {
+                Ok(addr) => {
+                    let at = self.rig.sim.direct_map(addr).cast::<u64>();
+                    // SAFETY: the MMU allows the access to a frame of the simulated machine; one thread runs.
+                    let word = unsafe { at.read() };
+                    if access == Access::Write {
+                        // SAFETY: as above.
+                        unsafe { at.write(stamp) };
+                    }
+                    break Ok(word);
+                }
+                Err(Abort::Translation | Abort::AccessFlag | Abort::Permission) => {
+                    if let Err(error) = p.mm.fault(page * PAGE, access) {
+                        break Err(error);
+                    }
+                }
+            }
+        };
+        Sim::set_cpu(0);
+        assert_eq!(real, expected, "{access:?} of page {page:#x} on CPU {cpu}");
+        let slot = p.slot;
+        self.note(|trace| trace.touch(slot, cpu, page, access, stamp, real));
+    }
+
+    /// The word at the start of the page that an entry stands for; `None` for an entry without a page.
+    fn word(&self, pte: Pte) -> Option<u64> {
+        let frame = match pte.kind() {
+            None => pte.addr(),
+            Some(NonPresent::Migration(old)) => old,
+            Some(NonPresent::Swap(slot)) => return Some(self.elsewhere.word(slot)),
+            Some(NonPresent::None | NonPresent::Marker(_)) => return None,
+        };
+        // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
+        Some(unsafe { self.rig.sim.direct_map(frame).cast::<u64>().read() })
+    }
+
+    /// What differs between a space and what a model says of it: areas, rights, contents.
+    pub fn difference(&self, mm: &Space, model: &Model) -> Result<(), String> {
+        let mut areas = Vec::new();
+        mm.for_each_vma(|area| areas.push((area.start.get() / PAGE, area.end.get() / PAGE, area.flags)));
+        let mapped: usize = areas.iter().map(|(start, end, _)| end - start).sum();
+        if mapped != model.pages.len() {
+            return Err(format!("{mapped} mapped pages, not {}", model.pages.len()));
+        }
+        for (start, end, flags) in areas {
+            for page in start..end {
+                let Some(expected) = model.pages.get(&page) else { return Err(format!("page {page:#x} is mapped")) };
+                if expected.prot.bits() != flags.bits() & 7 {
+                    return Err(format!("rights of page {page:#x}"));
+                }
+                if page + 1 != end && !model.pages.get(&(page + 1)).is_some_and(|next| expected.joins(next)) {
+                    return Err(format!("an area of two kinds at page {page:#x}"));
+                }
+            }
+        }
+        let mut present = BTreeSet::new();
+        let mut wrong = None;
+        mm.tables.for_each_entry(|va, pte| {
+            let page = va.get() / PAGE;
+            let Some(word) = self.word(pte) else { return };
+            present.insert(page);
+            if model.pages.get(&page).map(|page| page.word()) != Some(Ok(word)) {
+                wrong = Some(page);
+            }
+        });
+        if let Some(page) = wrong {
+            return Err(format!("content of page {page:#x}"));
+        }
+        match model.pages.iter().find(|(page, p)| !p.may_be_absent() && !present.contains(page)) {
+            Some((page, _)) => Err(format!("page {page:#x} was written and is gone")),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything at once, without touching anything.
+    pub fn check(&self) {
+        let zero = self.rig.sim.spaces().zero_page();
+        let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        let mut slots = BTreeSet::new();
+        for p in &self.processes {
+            p.mm.validate();
+            if let Err(text) = self.difference(&p.mm, &p.model) {
+                panic!("process {}: {text}", p.slot);
+            }
+            p.mm.tables.for_each_entry(|va, pte| {
+                let pfn = match pte.kind() {
+                    None if pte.addr() == zero => return,
+                    None => pte.addr().pfn(),
+                    Some(NonPresent::Migration(old)) => old.pfn(),
+                    Some(NonPresent::Swap(slot)) => return drop(slots.insert(slot)),
+                    Some(NonPresent::None | NonPresent::Marker(_)) => return,
+                };
+                mappings.entry(pfn.0).or_default().insert((KArc::as_ptr(&p.mm).addr(), va.get() / PAGE));
+            });
+            let audit = Mm::audit(&p.mm, || true);
+            assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
+        }
+        assert_eq!(self.elsewhere.slots(), slots.len(), "swap slots in use");
+        for (pfn, expected) in mappings {
+            let mut found = BTreeSet::new();
+            for_each_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
+                assert!(found.insert((KArc::as_ptr(mm).addr(), va.get() / PAGE)), "a mapping is listed twice");
+                true
+            });
+            assert_eq!(found, expected, "reverse mapping of frame {pfn:#x}");
+            let holds = self.elsewhere.is_moving(Pfn(pfn)) || audit_page(self.rig.sim, Pfn(pfn));
+            assert!(holds, "frame {pfn:#x} has other holders than its mappings");
+        }
+    }
+
+    /// Everybody exits, and everything is back.
+    pub fn end(mut self) {
+        self.elsewhere.finish_moves();
+        for cpu in 0..CPUS {
+            self.rig.idle(cpu);
+        }
+        self.processes.clear();
+        self.files.clear();
+        for pfn in self.frames.drain(..) {
+            // SAFETY: allocated in `add_file`; no object refers to it any more.
+            unsafe { self.rig.sim.pages().free_pages(pfn, 3) };
+        }
+        assert_eq!(self.elsewhere.slots(), 0, "swap slots in use");
+        self.rig.assert_balanced();
+    }
+}

@@ -1,0 +1,112 @@
+//! Bugs on purpose: the oracle must notice each of them.
+//!
+//! `seeded!(Name)` in an `if` is false, and costs nothing, everywhere but in this crate's tests, where one of them may be
+//! switched on for a thread. Wrong TLB maintenance has its own switch, in the simulated MMU ([`crate::sim::mmu::Sabotage`]).
+
+use std::cell::Cell;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A page takes another's place without break and invalidation.
+    NoBreakBeforeMake,
+    /// fork takes no reference to a page.
+    ForkTakesNoReference,
+    /// A page that was copied on a write keeps the reference of the entry.
+    CopyKeepsReference,
+    /// Pages of files stay charged.
+    FilesStayCharged,
+    /// Areas with different rights become one.
+    MergesDifferentRights,
+    /// mprotect passes over the last page.
+    ProtectForgetsLastPage,
+    /// mremap leaves the old entries.
+    MoveLeavesOldEntry,
+    /// mremap gives the pages of an area a new home.
+    MoveForgetsHome,
+    /// fork leaves the parent's entry writable.
+    ForkForgetsWriteProtection,
+    /// A write reuses a page that two spaces hold.
+    ReuseWithTwoOwners,
+    /// The zero page is given back like a page of its own.
+    ZeroPageIsFreed,
+    /// brk keeps one page too many.
+    BrkKeepsAPage,
+    /// A stack grows up to its neighbour.
+    GuardGapIgnored,
+    /// An area that maps an object is not found through it once its range has changed.
+    SplitLosesReverseMapping,
+    /// The areas away from home do not know an area that was moved.
+    MoveLosesReverseMapping,
+    /// MADV_WIPEONFORK does nothing.
+    WipeOnForkIgnored,
+    /// MADV_DONTFORK does nothing.
+    DontForkIgnored,
+    /// MADV_DONTNEED passes over the last page.
+    AdviceForgetsLastPage,
+    /// Unlocked pages stay counted as locked.
+    LockedStaysCounted,
+    /// A private mapping of a file is written in place of a copy.
+    PrivateWriteIsShared,
+    /// munmap leaves a swap slot in use.
+    UnmapLeaksSlot,
+    /// A page that comes back from swap stays a user of its slot.
+    SwapInLeaksSlot,
+    /// fork does not copy entries of pages that are in swap.
+    ForkForgetsSwap,
+    /// fork takes no reference for an entry of a page that is being moved.
+    ForkOfMigrationTakesNoReference,
+    /// Who unmaps a page that is being moved does not give its reference back.
+    UnmapForgetsMigration,
+    /// Faults pass markers over.
+    MarkerBlocksFault,
+    /// The limit of a table's sweep: entries that are not present do not keep it.
+    LiveCountForgetsMove,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Self; 27] = [
+        Self::NoBreakBeforeMake,
+        Self::ForkTakesNoReference,
+        Self::CopyKeepsReference,
+        Self::FilesStayCharged,
+        Self::MergesDifferentRights,
+        Self::ProtectForgetsLastPage,
+        Self::MoveLeavesOldEntry,
+        Self::MoveForgetsHome,
+        Self::ForkForgetsWriteProtection,
+        Self::ReuseWithTwoOwners,
+        Self::ZeroPageIsFreed,
+        Self::BrkKeepsAPage,
+        Self::GuardGapIgnored,
+        Self::SplitLosesReverseMapping,
+        Self::MoveLosesReverseMapping,
+        Self::WipeOnForkIgnored,
+        Self::DontForkIgnored,
+        Self::AdviceForgetsLastPage,
+        Self::LockedStaysCounted,
+        Self::PrivateWriteIsShared,
+        Self::UnmapLeaksSlot,
+        Self::SwapInLeaksSlot,
+        Self::ForkForgetsSwap,
+        Self::ForkOfMigrationTakesNoReference,
+        Self::UnmapForgetsMigration,
+        Self::MarkerBlocksFault,
+        Self::LiveCountForgetsMove,
+    ];
+}
+
+std::thread_local! {
+    static ON: Cell<Option<Bug>> = const { Cell::new(None) };
+}
+
+/// Switches a bug on for this thread, or all off.
+pub fn switch(bug: Option<Bug>) {
+    ON.set(bug);
+}
+
+/// Whether the bug is on.
+pub fn is_on(bug: Bug) -> bool {
+    ON.get() == Some(bug)
+}
