@@ -28,6 +28,11 @@ impl<M: Machine> Mm<M> {
         while addr < end {
             let areas = self.areas.read();
             let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
+            if how == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT) {
+                // Whatever its rights.
+                addr = vma.end;
+                continue;
+            }
             let allowed = match how {
                 Populate::AsMapped => vma.flags.accessible(),
                 Populate::Read => vma.flags.contains(VmFlags::READ),
@@ -35,10 +40,6 @@ impl<M: Machine> Mm<M> {
             };
             if !allowed {
                 return Err(FaultError::Protection);
-            }
-            if how == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT) {
-                addr = vma.end;
-                continue;
             }
             let private_writable = vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
             let write = how == Populate::Write || how == Populate::AsMapped && private_writable;

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Prot};
 
-use super::model::Model;
+use super::model::{Lock, Model};
 use super::pair::Pair;
 use super::script::{Op, PROCESSES, Random};
 use super::{PAGE, Space};
@@ -100,8 +100,10 @@ fn expected(pair: &Pair, mm: &Space, model: &mut Model, op: &Op) -> Option<Resul
             model.remap(at, old, new, flags, to, || area)
         }
         Op::Advise { at, len, advice, .. } => model.advise(at, len, advice).map(|()| 0),
-        Op::Lock { at, len, on_fault, .. } => model.lock(at, len, true, !on_fault).map(|()| 0),
-        Op::Unlock { at, len, .. } => model.lock(at, len, false, false).map(|()| 0),
+        Op::Lock { at, len, on_fault, .. } => {
+            model.lock(at, len, if on_fault { Lock::OnFault } else { Lock::Yes }).map(|()| 0)
+        }
+        Op::Unlock { at, len, .. } => model.lock(at, len, Lock::No).map(|()| 0),
         Op::Poke { at, write, .. } => {
             let access = if write { Access::Write } else { Access::Read };
             let end = |page| mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0);

@@ -55,10 +55,18 @@ pub(super) struct Page {
     grows: bool,
     dontfork: bool,
     wipe: bool,
-    locked: bool,
+    lock: Lock,
     may_write: bool,
     base: Base,
     value: Option<u64>,
+}
+
+/// How a page is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lock {
+    No,
+    Yes,
+    OnFault,
 }
 
 impl Page {
@@ -84,7 +92,7 @@ impl Page {
 
     /// Whether `self` and the page after it, `next`, could be one area.
     pub fn joins(&self, next: &Page) -> bool {
-        let same = |a: &Page| (a.prot, a.shared, a.grows, a.dontfork, a.wipe, a.locked, a.may_write);
+        let same = |a: &Page| (a.prot, a.shared, a.grows, a.dontfork, a.wipe, a.lock, a.may_write);
         let object = match (&self.base, &next.base) {
             (Base::Zero, Base::Zero) => true,
             (Base::Shared { pages: a, index: i, .. }, Base::Shared { pages: b, index: j, .. }) => {
@@ -199,7 +207,7 @@ impl Model {
         } else {
             self.find_place(hint, len)?
         };
-        let locked = flags.contains(Map::LOCKED) || self.future;
+        let lock = if flags.contains(Map::LOCKED) || self.future { Lock::Yes } else { Lock::No };
         let may_write = !(shared && file.is_some());
         let base = match file {
             Some((number, words, index)) => Base::File { words, number, index },
@@ -209,7 +217,7 @@ impl Model {
         for n in 0..len {
             let base = base.after(n);
             let (dontfork, wipe, value) = (false, false, None);
-            let page = Page { prot, shared, grows, dontfork, wipe, locked, may_write, base, value };
+            let page = Page { prot, shared, grows, dontfork, wipe, lock, may_write, base, value };
             self.pages.insert(at + n, page);
         }
         Ok(at)
@@ -250,7 +258,7 @@ impl Model {
                     grows: false,
                     dontfork: false,
                     wipe: false,
-                    locked: self.future,
+                    lock: if self.future { Lock::Yes } else { Lock::No },
                     may_write: true,
                     base,
                     value: None,
@@ -275,8 +283,10 @@ impl Model {
                 continue;
             };
             match advice {
-                madv::DONTNEED | madv::FREE | madv::COLD | madv::PAGEOUT if page.locked => return Err(Errno::EINVAL),
-                madv::DONTNEED => page.value = None,
+                madv::DONTNEED | madv::FREE | madv::COLD | madv::PAGEOUT if page.lock != Lock::No => {
+                    return Err(Errno::EINVAL);
+                }
+                madv::DONTNEED | madv::DONTNEED_LOCKED => page.value = None,
                 madv::FREE if !page.is_anon() => return Err(Errno::EINVAL),
                 madv::FREE => page.value = None,
                 madv::DONTFORK => page.dontfork = true,
@@ -369,7 +379,7 @@ impl Model {
             self.unmap(at, old);
         } else if (start, end) == (at, at + old) {
             // Of a whole area only the new place stays locked.
-            (at..at + old).for_each(|page| drop(self.pages.get_mut(&page).map(|page| page.locked = false)));
+            self.pages.range_mut(at..at + old).for_each(|(_, page)| page.lock = Lock::No);
         }
         for (n, page) in moved.into_iter().enumerate() {
             self.pages.insert(to + n, page);
@@ -378,11 +388,11 @@ impl Model {
     }
 
     /// mlock, mlock2 with MLOCK_ONFAULT, and munlock.
-    pub fn lock(&mut self, start: usize, len: usize, locked: bool, populate: bool) -> Result<(), Errno> {
+    pub fn lock(&mut self, start: usize, len: usize, lock: Lock) -> Result<(), Errno> {
         for page in start..start + len {
-            self.pages.get_mut(&page).ok_or(Errno::ENOMEM)?.locked = locked;
+            self.pages.get_mut(&page).ok_or(Errno::ENOMEM)?.lock = lock;
         }
-        if locked && populate {
+        if lock == Lock::Yes {
             for (_, page) in self.pages.range(start..start + len) {
                 if !page.allows(Access::Read) || page.word().is_err() {
                     return Err(Errno::ENOMEM);
@@ -396,7 +406,8 @@ impl Model {
     pub fn lock_all(&mut self, current: bool, future: bool) {
         self.future = future;
         if current || !future {
-            self.pages.values_mut().for_each(|page| page.locked = current);
+            let lock = if current { Lock::Yes } else { Lock::No };
+            self.pages.values_mut().for_each(|page| page.lock = lock);
         }
     }
 
@@ -409,7 +420,7 @@ impl Model {
         let mut child = self.clone();
         child.future = false;
         child.pages.retain(|_, page| !page.dontfork);
-        child.pages.values_mut().for_each(|page| page.locked = false);
+        child.pages.values_mut().for_each(|page| page.lock = Lock::No);
         for page in child.pages.values_mut().filter(|page| page.wipe) {
             page.value = None;
         }

@@ -7,6 +7,8 @@ use std::string::{String, ToString};
 use std::vec;
 use std::vec::Vec;
 
+use quire_abi::flags::madv;
+
 use super::pair::Pair;
 use super::script::{Op, Random};
 use super::trace::Trace;
@@ -65,6 +67,25 @@ fn shrink(script: &[Op], failed_at: usize) -> Vec<Op> {
     script
 }
 
+/// Writes what a real machine needs to do a script; answers the command for it.
+fn save(script: &[Op], trace: &Trace) -> Option<String> {
+    let folder = std::env::temp_dir().join("quire-oracle");
+    std::fs::create_dir_all(&folder).ok()?;
+    let mut command = String::from("on a machine: cargo xtask run --smp 4");
+    let mut put = |name: &str, bytes: &[u8]| {
+        let path = folder.join(name);
+        command += &format!(" --add {}:/replay/{name}", path.display());
+        std::fs::write(path, bytes).ok()
+    };
+    put("script", (trace.lines().join("\n") + "\n").as_bytes())?;
+    if script.iter().any(|op| matches!(op, Op::Map { file: Some(_), .. })) {
+        for (number, bytes) in Pair::new(None, None).file_contents().into_iter().enumerate() {
+            put(&format!("file{}", number + 1), &bytes)?;
+        }
+    }
+    Some(command + " --exec '/tests/replay /replay/script'")
+}
+
 fn compare(seed: u64, steps: usize) {
     let mut random = Random::new(seed);
     let script: Vec<Op> = (0..steps).map(|_| random.op()).collect();
@@ -75,9 +96,7 @@ fn compare(seed: u64, steps: usize) {
         listing.extend(short.iter().map(|op| format!("    {op:?},")));
         let mut trace = Some(Trace::default());
         let _ = run_traced(&short, None, &mut trace);
-        listing
-            .push("The same for a real machine (see user/tests/src/bin/replay.rs), up to the step that fails:".into());
-        listing.extend(trace.iter().flat_map(|trace| trace.lines().iter().cloned()));
+        listing.extend(trace.and_then(|trace| save(&short, &trace)));
         panic!("{}", listing.join("\n"));
     }
 }
@@ -126,11 +145,11 @@ fn print_a_program_for_a_real_machine() {
     let seed: u64 = std::env::var("ORACLE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let steps: usize = std::env::var("ORACLE_STEPS").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
     let mut random = Random::new(seed);
-    // The files are the oracle's own.
-    let script: Vec<Op> = core::iter::repeat_with(|| random.op())
-        .filter(|op| !matches!(op, Op::Map { file: Some(_), .. } | Op::LockAll { .. }))
-        .take(steps)
-        .collect();
+    // The files are the oracle's own; MADV_FREE may free later elsewhere, and mlockall is limited.
+    let is_for_all = |op: &Op| {
+        !matches!(op, Op::Map { file: Some(_), .. } | Op::LockAll { .. } | Op::Advise { advice: madv::FREE, .. })
+    };
+    let script: Vec<Op> = core::iter::repeat_with(|| random.op()).filter(is_for_all).take(steps).collect();
     let mut trace = Some(Trace::default());
     assert_eq!(run_traced(&script, None, &mut trace), Ok(()));
     trace.iter().flat_map(|trace| trace.lines()).for_each(|line| std::println!("{line}"));

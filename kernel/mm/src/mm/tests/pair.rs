@@ -9,7 +9,7 @@ use std::vec::Vec;
 use quire_abi::flags::{Map, Prot};
 
 use super::absent::Elsewhere;
-use super::model::{File, Model, STACK_LIMIT};
+use super::model::{File, Lock, Model, STACK_LIMIT};
 use super::script::{BRK, CPUS, Op, PROCESSES, WINDOW};
 use super::trace::Trace;
 use super::{PAGE, Rig, Space};
@@ -22,6 +22,10 @@ use crate::page_alloc::Gfp;
 use crate::pte::{NonPresent, Pte};
 use crate::sim::Sim;
 use crate::sim::mmu::{Abort, Sabotage};
+
+/// The files of the boot archive: bytes into a frame, length, and whether the last page can be mapped as it is.
+const FILES: [(usize, usize, bool); 3] =
+    [(0, 5 * PAGE + 100, false), (16, 3 * PAGE + 8, false), (0, 2 * PAGE + 300, true)];
 
 pub(super) struct Process {
     /// What the trace calls it: a number below [`PROCESSES`].
@@ -59,9 +63,7 @@ impl Pair {
             running: [None; CPUS],
             stamp: 0,
         };
-        pair.add_file(0, 5 * PAGE + 100, false);
-        pair.add_file(16, 3 * PAGE + 8, false);
-        pair.add_file(0, 2 * PAGE + 300, true);
+        FILES.into_iter().for_each(|(skew, len, padded)| pair.add_file(skew, len, padded));
         pair.add_process();
         pair
     }
@@ -86,6 +88,16 @@ impl Pair {
         };
         let words = Rc::new((0..len.div_ceil(PAGE)).map(word).collect());
         self.files.push((Object::boot_file(sim, start, len, padded).unwrap(), words));
+    }
+
+    /// The bytes of the files.
+    pub fn file_contents(&self) -> Vec<Vec<u8>> {
+        let bytes = |(pfn, (skew, len, _)): (&Pfn, (usize, usize, bool))| {
+            let start = self.rig.sim.direct_map(pfn.addr() + PAGE + skew);
+            // SAFETY: `add_file` wrote them there.
+            unsafe { std::slice::from_raw_parts(start, len) }.to_vec()
+        };
+        self.frames.iter().zip(FILES).map(bytes).collect()
     }
 
     fn add_process(&mut self) {
@@ -188,7 +200,7 @@ impl Pair {
             Op::Lock { process, at, len, on_fault } => {
                 let p = &mut self.processes[process % live];
                 let real = p.mm.lock(at * PAGE, len * PAGE, on_fault);
-                assert_eq!(real, p.model.lock(at, len, true, !on_fault));
+                assert_eq!(real, p.model.lock(at, len, if on_fault { Lock::OnFault } else { Lock::Yes }));
                 if real.is_ok() && !on_fault {
                     let all = |_, there: bool| assert!(there, "a page of locked memory is not there");
                     assert_eq!(p.mm.in_core(at * PAGE, len * PAGE, all), Ok(()));
@@ -199,13 +211,17 @@ impl Pair {
             Op::Unlock { process, at, len } => {
                 let p = &mut self.processes[process % live];
                 let real = p.mm.unlock(at * PAGE, len * PAGE);
-                assert_eq!(real, p.model.lock(at, len, false, false));
+                assert_eq!(real, p.model.lock(at, len, Lock::No));
                 let slot = p.slot;
                 self.note(|trace| trace.call("unlock", slot, &[at, len], real));
             }
             Op::LockAll { process, current, future } => {
                 let p = &mut self.processes[process % live];
-                assert_eq!(p.mm.lock_all(current, future, false), Ok(()));
+                if current || future {
+                    assert_eq!(p.mm.lock_all(current, future, false), Ok(()));
+                } else {
+                    p.mm.unlock_all();
+                }
                 p.model.lock_all(current, future);
                 let (slot, what) = (p.slot, current as usize | (future as usize) << 1);
                 self.note(|trace| trace.call("lockall", slot, &[what], Ok(())));
@@ -213,7 +229,9 @@ impl Pair {
             Op::InCore { process, at, len } => {
                 let p = &mut self.processes[process % live];
                 let mut core = BTreeMap::new();
-                let real = p.mm.in_core(at * PAGE, len * PAGE, |page, there| drop(core.insert(at + page, there)));
+                let real = p.mm.in_core(at * PAGE, len * PAGE, |page, there| {
+                    core.insert(at + page, there);
+                });
                 assert_eq!(real, p.model.in_core(at, len));
                 for (page, there) in core {
                     let entry = p.mm.entry(UserAddr::new(page * PAGE)).kind();
@@ -396,7 +414,10 @@ impl Pair {
                     None if pte.addr() == zero => return,
                     None => pte.addr().pfn(),
                     Some(NonPresent::Migration(old)) => old.pfn(),
-                    Some(NonPresent::Swap(slot)) => return drop(slots.insert(slot)),
+                    Some(NonPresent::Swap(slot)) => {
+                        slots.insert(slot);
+                        return;
+                    }
                     Some(NonPresent::None | NonPresent::Marker(_)) => return,
                 };
                 mappings.entry(pfn.0).or_default().insert((KArc::as_ptr(&p.mm).addr(), va.get() / PAGE));

@@ -228,6 +228,7 @@ impl Random {
                     hint,
                     madv::DONTNEED,
                     madv::DONTNEED,
+                    madv::DONTNEED_LOCKED,
                     madv::FREE,
                     madv::DONTFORK,
                     madv::DOFORK,
