@@ -99,7 +99,7 @@ fn parse(line: &str) -> Option<Line<'_>> {
 /// The descriptor of one of the oracle's files, from 1.
 fn file(number: usize) -> usize {
     let path = [c"/replay/file1", c"/replay/file2", c"/replay/file3"];
-    match path.get(number.wrapping_sub(1)).map(|path| fs::open(path, Open::RDONLY)) {
+    match path.get(number.wrapping_sub(1)).map(|path| fs::open(path, Open::empty())) {
         Some(Ok(fd)) => fd as usize,
         _ => usize::MAX,
     }
@@ -124,6 +124,7 @@ fn perform(line: &Line<'_>) -> String {
         "advise" => raw(nr::MADVISE, [a[0] * P, a[1] * P, a[2]]),
         "lock" => raw(nr::MLOCK2, [a[0] * P, a[1] * P, a[2]]),
         "unlock" => raw(nr::MUNLOCK, [a[0] * P, a[1] * P]),
+        "sync" => raw(nr::MSYNC, [a[0] * P, a[1] * P, a[2]]),
         "lockall" if a[0] == 0 => raw(nr::MUNLOCKALL, []),
         "lockall" => raw(nr::MLOCKALL, [a[0]]),
         "incore" => {
@@ -219,7 +220,7 @@ fn fail(shared: &[AtomicU64], line: usize, got: &str) {
 
 fn main() -> i32 {
     let mut checks = Checks::new();
-    let from_file = args().nth(1).map(|path| fs::File::open(path, Open::RDONLY).and_then(|file| file.read_to_end()));
+    let from_file = args().nth(1).map(|path| fs::File::open(path, Open::empty()).and_then(|file| file.read_to_end()));
     let text = match from_file {
         None => BUILT_IN.to_string(),
         Some(Ok(bytes)) => String::from_utf8_lossy(&bytes).into_owned(),

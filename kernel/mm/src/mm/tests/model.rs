@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Map, Mremap, Prot, madv};
+use quire_abi::flags::{Map, Mremap, Msync, Prot, madv};
 
 use crate::mm::{Access, FaultError};
 
@@ -409,6 +409,18 @@ impl Model {
             let lock = if current { Lock::Yes } else { Lock::No };
             self.pages.values_mut().for_each(|page| page.lock = lock);
         }
+    }
+
+    /// msync: nothing is ever written back; what it says of the range.
+    pub fn sync(&self, start: usize, len: usize, flags: Msync) -> Result<(), Errno> {
+        if flags.contains(Msync::ASYNC | Msync::SYNC) {
+            return Err(Errno::EINVAL);
+        }
+        let mut locks = self.pages.range(start..start + len).map(|(_, page)| page.lock);
+        if flags.contains(Msync::INVALIDATE) && locks.any(|lock| lock != Lock::No) {
+            return Err(Errno::EBUSY);
+        }
+        self.in_core(start, len)
     }
 
     /// mincore: whether it can be said.

@@ -243,6 +243,13 @@ impl Pair {
                 let slot = p.slot;
                 self.note(|trace| trace.call("incore", slot, &[at, len], real));
             }
+            Op::Sync { process, at, len, flags } => {
+                let p = &mut self.processes[process % live];
+                let real = p.mm.sync(at * PAGE, len * PAGE, flags);
+                assert_eq!(real, p.model.sync(at, len, flags));
+                let slot = p.slot;
+                self.note(|trace| trace.call("sync", slot, &[at, len, flags.bits() as usize], real));
+            }
             Op::Away { process, at, count, how } => {
                 for page in at..at + count {
                     self.elsewhere.take_away(&self.processes[process % live].mm, UserAddr::new(page * PAGE), how);

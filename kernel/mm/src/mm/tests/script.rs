@@ -1,6 +1,6 @@
 //! Random programs as data: what the oracle runs, cuts down and prints.
 
-use quire_abi::flags::{Map, Mremap, madv};
+use quire_abi::flags::{Map, Mremap, Msync, madv};
 
 use super::absent::How;
 use super::model::Window;
@@ -68,6 +68,12 @@ pub(super) enum Op {
         current: bool,
         future: bool,
     },
+    Sync {
+        process: usize,
+        at: usize,
+        len: usize,
+        flags: Msync,
+    },
     InCore {
         process: usize,
         at: usize,
@@ -117,6 +123,7 @@ impl Op {
             | Op::Unlock { process, .. }
             | Op::LockAll { process, .. }
             | Op::InCore { process, .. }
+            | Op::Sync { process, .. }
             | Op::Poke { process, .. }
             | Op::Away { process, .. }
             | Op::Fork { process }
@@ -247,7 +254,12 @@ impl Random {
             58 if self.below(3) == 0 => {
                 Op::LockAll { process, current: self.below(2) == 0, future: self.below(4) == 0 }
             }
-            58 | 59 => Op::InCore { process, at, len },
+            58 | 59 if len % 2 == 0 => Op::InCore { process, at, len },
+            58 | 59 => {
+                let both = Msync::SYNC | Msync::INVALIDATE;
+                let flags = [Msync::ASYNC, Msync::SYNC, both, Msync::ASYNC | Msync::SYNC][at % 4];
+                Op::Sync { process, at, len, flags }
+            }
             60..67 => {
                 let how = self.pick(&[How::Swap, How::Swap, How::Move, How::Move, How::Mark]);
                 Op::Away { process, at, count: 1 + self.below(16), how }
