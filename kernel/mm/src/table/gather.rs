@@ -123,7 +123,8 @@ impl<'a, M: Machine> Gather<'a, M> {
         } else {
             let kind = pte.owner_kind(self.machine);
             self.counts.add(kind);
-            if !kind.is_counted() && !(kind == Kind::Zero && seeded!(ZeroPageIsFreed)) {
+            let freed_as_own = kind == Kind::Zero && seeded!(ZeroPageIsFreed);
+            if !kind.is_counted() && !freed_as_own {
                 return;
             }
         }

@@ -254,7 +254,7 @@ impl Random {
             58 if self.below(3) == 0 => {
                 Op::LockAll { process, current: self.below(2) == 0, future: self.below(4) == 0 }
             }
-            58 | 59 if len % 2 == 0 => Op::InCore { process, at, len },
+            58 | 59 if len.is_multiple_of(2) => Op::InCore { process, at, len },
             58 | 59 => {
                 let both = Msync::SYNC | Msync::INVALIDATE;
                 let flags = [Msync::ASYNC, Msync::SYNC, both, Msync::ASYNC | Msync::SYNC][at % 4];
