@@ -14,6 +14,10 @@
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]
+#![cfg_attr(
+    not(any(test, feature = "sim")),
+    deny(clippy::disallowed_macros, clippy::disallowed_methods, clippy::disallowed_types)
+)]
 
 extern crate alloc;
 

@@ -20,7 +20,7 @@ use crate::vm::{Cpu, PAGES, SpinLock};
 pub const CHECKS: &[Check] = &[
     ("vmalloc: areas on all CPUs, their frames back after a purge", areas),
     ("vmalloc: addresses are used again, and show new frames on all CPUs", addresses_again),
-    ("vmap: frames in any order, in every kind of memory", vmap),
+    ("vmap: frames in any order, writable and read-only", vmap),
     ("per-CPU: each CPU has its own", per_cpu),
     ("kmap: memory of the direct map is where it is", kmap),
 ];
