@@ -30,10 +30,13 @@ pub struct Bare(&'static World);
 impl Bare {
     pub fn with_mib(mib: usize) -> Self {
         let bytes = mib << 20;
+        // As aligned as a machine must be: to the largest block of frames. Not asked for as such, for then the host
+        // would write the zeros itself.
+        const ALIGN: usize = 4 << 20;
         let zeroed = |len: usize| {
-            let layout = Layout::from_size_align(len + PAGE_SIZE, 16).expect("a size that fits");
+            let layout = Layout::from_size_align(len + ALIGN, 16).expect("a size that fits");
             // SAFETY: the size is not 0.
-            unsafe { alloc_zeroed(layout) }.expose_provenance().next_multiple_of(PAGE_SIZE)
+            unsafe { alloc_zeroed(layout) }.expose_provenance().next_multiple_of(ALIGN)
         };
         let machine = Bare(Box::leak(Box::new(World {
             dram: zeroed(bytes),
