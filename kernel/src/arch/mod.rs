@@ -9,6 +9,7 @@ pub mod firmware;
 pub mod fp;
 pub mod gic;
 mod head;
+mod mem;
 pub mod regs;
 pub mod smp;
 pub mod timer;

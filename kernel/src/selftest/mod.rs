@@ -9,6 +9,7 @@
 
 mod bench;
 mod books;
+mod bytes;
 mod cma;
 mod crew;
 mod memory;
@@ -72,7 +73,7 @@ type Check = (&'static str, fn() -> Outcome);
 
 /// The checks, in their order.
 const CHECKS: &[&[Check]] =
-    &[pages::CHECKS, slab::CHECKS, vmalloc::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
+    &[bytes::CHECKS, pages::CHECKS, slab::CHECKS, vmalloc::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
 
 /// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.
 pub fn run() {
