@@ -132,9 +132,10 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len += 1;
     }
 
-    /// Takes over what a non-present entry, just cleared under its table's lock, stood for. No TLB knows of it.
+    /// Takes over what the non-present entry at `va`, just cleared under its table's lock, stood for. (No TLB knows of
+    /// it; what it held waits for the flush all the same.)
     #[cold]
-    pub fn take_absent(&mut self, what: NonPresent) {
+    pub fn take_absent(&mut self, what: NonPresent, va: UserAddr) {
         match what {
             NonPresent::None | NonPresent::Marker(_) => {}
             NonPresent::Swap(slot) => {
@@ -149,6 +150,8 @@ impl<'a, M: Machine> Gather<'a, M> {
                 if seeded!(UnmapForgetsMigration) {
                     return;
                 }
+                self.start = self.start.min(va);
+                self.end = self.end.max(va + PAGE_SIZE);
                 self.held[self.held_len].write(old.pfn().0 as u32);
                 self.held_len += 1;
             }

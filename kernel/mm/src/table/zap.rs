@@ -96,7 +96,7 @@ impl<M: Machine> Leaf<'_, M> {
                 guard.clear(i);
                 match pte.kind() {
                     None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
-                    Some(what) => gather.take_absent(what),
+                    Some(what) => gather.take_absent(what, UserAddr::new(base + i * PAGE_SIZE)),
                 }
                 i += 1;
             }

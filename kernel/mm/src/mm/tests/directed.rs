@@ -2,6 +2,7 @@
 
 use std::vec::Vec;
 
+use super::absent::{Elsewhere, How};
 use super::*;
 use crate::addr::Pfn;
 use crate::mm::{audit_page, for_each_mapping};
@@ -383,5 +384,24 @@ fn a_fork_that_fails_leaves_the_family_whole() {
     assert!(failures >= 3, "{failures} allocations failed");
     rig.idle(0);
     drop((mm, child));
+    rig.assert_balanced();
+}
+
+#[test]
+fn a_page_that_is_unmapped_while_it_is_moved_is_not_lost() {
+    let rig = Rig::new(64);
+    let elsewhere = Elsewhere::attach(rig.sim);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGE);
+    rig.write(&mm, at, 1).unwrap();
+    let pfn = mm.pin(at, false).unwrap().pfn();
+    elsewhere.take_away(&mm, UserAddr::new(at), How::Move);
+    mm.advise(at, PAGE, quire_abi::flags::madv::DONTNEED).unwrap();
+    assert_eq!(crate::mm::frame::page(rig.sim, pfn).refs(), 1, "who moves it");
+    mm.validate();
+    elsewhere.finish_moves();
+    assert_eq!(rig.read(&mm, at), Ok(0));
+    rig.idle(0);
+    drop(mm);
     rig.assert_balanced();
 }
