@@ -120,6 +120,7 @@ impl<M: Machine> Cursor<'_, M> {
         });
         // The gap that this changes is the area's own.
         self.tree.retrace(edited, None);
+        self.tree.has_room_below(edited);
     }
 
     /// Moves the end of the area here, not past its neighbour.
@@ -129,6 +130,7 @@ impl<M: Machine> Cursor<'_, M> {
         // SAFETY: the cursor borrows the tree.
         let next = unsafe { at(node) }.links.next;
         self.tree.retrace(next, None);
+        self.tree.has_room_below(next);
     }
 
     /// Changes what the area here is.
@@ -138,6 +140,7 @@ impl<M: Machine> Cursor<'_, M> {
         // object may be read through that.
         unsafe { (*node.as_ptr()).flags = flags };
         self.tree.retrace(Some(node), None);
+        self.tree.has_room_below(Some(node));
     }
 
     /// Changes the range of the area here, and answers it. `change` leaves the links alone.

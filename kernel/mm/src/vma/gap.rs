@@ -4,14 +4,62 @@
 //! Both searches start at the bound that they prefer and go away from it: first the gap at the bound, then whole
 //! subtrees. In a subtree that has a gap of the size the way down to the nearest is known at each node.
 
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use super::Vma;
 use super::tree::{AreaTree, Link, at};
 use crate::addr::UserAddr;
 use crate::machine::Machine;
 
+/// What is known of the gaps below a bound: none of `len` bytes or more reaches above `end`. Changed by who may change
+/// the tree, if only next; atomic so that finding a gap, which changes no area, needs the tree shared only.
+pub(super) struct Searched {
+    len: AtomicUsize,
+    high: AtomicUsize,
+    end: AtomicUsize,
+}
+
+impl Searched {
+    /// Nothing is known.
+    pub const fn new() -> Self {
+        Self { len: AtomicUsize::new(usize::MAX), high: AtomicUsize::new(0), end: AtomicUsize::new(0) }
+    }
+
+    /// Where a search for `len` bytes below `high` may begin.
+    #[inline]
+    fn start(&self, len: usize, high: usize) -> usize {
+        let known = self.len.load(Relaxed) <= len && self.high.load(Relaxed) == high;
+        if known { self.end.load(Relaxed).min(high) } else { high }
+    }
+
+    #[inline]
+    fn note(&self, len: usize, high: usize, end: usize) {
+        self.len.store(len, Relaxed);
+        self.high.store(high, Relaxed);
+        self.end.store(end, Relaxed);
+    }
+}
+
 impl<M: Machine> AreaTree<M> {
-    /// The highest `len` free bytes within `low..high`.
+    /// The gap below `above`, or that behind the last area, may have grown.
+    #[inline]
+    pub(super) fn has_room_below(&self, above: Link<M>) {
+        // SAFETY: `self` is borrowed, and the link is its own.
+        let end = above.map_or(usize::MAX, |n| unsafe { at(n) }.guarded_start());
+        if end > self.searched.end.load(Relaxed) {
+            self.searched.end.store(end, Relaxed);
+        }
+    }
+
+    /// The highest `len` free bytes within `low..high`. Searches that follow each other with the same `high` begin where
+    /// the last one ended, unless room has come to be above that.
     pub fn highest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
+        let found = self.highest_gap_below(len, low, self.searched.start(len, high))?;
+        self.searched.note(len, high, found.get() + len);
+        Some(found)
+    }
+
+    fn highest_gap_below(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
         let last_in = |start: usize, end: usize| {
             let (start, end) = (start.max(low), end.min(high));
             (end >= start && end - start >= len).then(|| UserAddr::new(end - len))

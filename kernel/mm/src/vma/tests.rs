@@ -17,6 +17,7 @@ enum Op {
     Remove { nth: usize },
     Shrink { nth: usize, head: bool },
     Gap { pages: usize, low: usize, high: usize },
+    Map { pages: usize, map: bool },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -26,6 +27,8 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<usize>().prop_map(|nth| Op::Remove { nth }),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(nth, head)| Op::Shrink { nth, head }),
         3 => (1..600_usize, page.clone(), page).prop_map(|(pages, a, b)| Op::Gap { pages, low: a.min(b), high: a.max(b) }),
+        // As mmap searches: one bound, mostly small sizes, and what was found is often mapped.
+        6 => (1..20_usize, any::<bool>()).prop_map(|(pages, map)| Op::Map { pages, map }),
     ]
 }
 
@@ -82,6 +85,15 @@ proptest! {
                             tree.cursor(addr(page)).set_end(addr(end - 1));
                             model.insert(page, (end - 1, stack));
                         }
+                    }
+                }
+                Op::Map { pages, map } => {
+                    let place = (16..2901 - pages).rfind(|at| free(&model, *at, pages));
+                    prop_assert_eq!(tree.highest_gap(pages * PAGE_SIZE, 16 * PAGE_SIZE, 2900 * PAGE_SIZE), place.map(addr));
+                    if let Some(page) = place && map {
+                        let vma = Vma::new(addr(page), addr(page + pages), VmFlags::READ, None);
+                        tree.cursor(addr(page)).insert_before(Box::new(vma));
+                        model.insert(page, (page + pages, false));
                     }
                 }
                 Op::Gap { pages, low, high } => {

@@ -15,6 +15,7 @@ use core::ptr::NonNull;
 
 use super::balance::{inherit, refresh};
 use super::cursor::Cursor;
+use super::gap::Searched;
 use super::spans::{BY_HOME, Spans};
 use super::{STACK_GUARD, VmFlags, Vma};
 use crate::addr::UserAddr;
@@ -58,6 +59,7 @@ pub struct AreaTree<M: Machine> {
     pub(super) first: Link<M>,
     pub(super) last: Link<M>,
     pub(super) count: usize,
+    pub(super) searched: Searched,
     /// The space, for reverse mapping.
     pub(super) mm: *const Mm<M>,
     /// The areas that are not at home.
@@ -107,7 +109,15 @@ impl<M: Machine> Default for AreaTree<M> {
 impl<M: Machine> AreaTree<M> {
     /// No areas.
     pub const fn new() -> Self {
-        Self { root: None, first: None, last: None, count: 0, mm: core::ptr::null(), away: Spans::new() }
+        Self {
+            root: None,
+            first: None,
+            last: None,
+            count: 0,
+            searched: Searched::new(),
+            mm: core::ptr::null(),
+            away: Spans::new(),
+        }
     }
 
     /// Says whose areas these are. Before the first one.
@@ -380,6 +390,7 @@ impl<M: Machine> AreaTree<M> {
     fn unlinked(&mut self, node: NonNull<Vma<M>>, from: Link<M>, next: Link<M>) -> Box<Vma<M>> {
         self.count -= 1;
         self.retrace(from, next);
+        self.has_room_below(next);
         // SAFETY: the node came from a box and nothing points to it any more.
         unsafe { Box::from_raw(node.as_ptr()) }
     }
