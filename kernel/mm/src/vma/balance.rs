@@ -66,17 +66,25 @@ impl<M: Machine> AreaTree<M> {
             link = l.parent;
             if l.height == was_high {
                 if l.max_gap != was_wide || !passed {
-                    self.retrace_gaps(link, through, passed);
+                    self.retrace_gaps(link, (was_wide, l.max_gap), through, passed);
                 }
                 return;
             }
         }
     }
 
-    /// As [`AreaTree::retrace`], where no height has changed below `link`: the shape above is as it should be.
-    fn retrace_gaps(&mut self, mut link: Link<M>, through: Link<M>, mut passed: bool) {
+    /// As [`AreaTree::retrace`], where no height has changed below `link`: the shape above is as it should be. The child
+    /// that this comes from had, and has, these widest gaps.
+    fn retrace_gaps(
+        &mut self,
+        mut link: Link<M>,
+        (mut was, mut now): (usize, usize),
+        through: Link<M>,
+        mut passed: bool,
+    ) {
         while let Some(node) = link {
-            if !passed && link == through {
+            let own_changed = !passed && link == through;
+            if own_changed {
                 passed = true;
                 let gap = gap_below(node);
                 // SAFETY: the tree is borrowed mutably.
@@ -84,11 +92,18 @@ impl<M: Machine> AreaTree<M> {
             }
             // SAFETY: as above.
             let l = unsafe { links(node) };
-            let widest = max(l.gap, max(max_gap(l.left), max_gap(l.right)));
-            if l.max_gap == widest && passed {
+            let old = l.max_gap;
+            // Only where the widest became narrower somebody else may be it.
+            let new = if own_changed || now < was && old == was {
+                max(l.gap, max(max_gap(l.left), max_gap(l.right)))
+            } else {
+                max(old, now)
+            };
+            if new == old && passed {
                 return;
             }
-            l.max_gap = widest;
+            l.max_gap = new;
+            (was, now) = (old, new);
             link = l.parent;
         }
     }
