@@ -178,10 +178,9 @@ impl<M: Machine> AreaTree<M> {
             // SAFETY: `self` is borrowed.
             let vma = unsafe { at(node) };
             if vma.end > addr {
+                // If this contains `addr`, all that is left of it ends at or below that: the way down ends here
+                // without a second comparison a level.
                 found = link;
-                if vma.start <= addr {
-                    break;
-                }
                 link = vma.links.left;
             } else {
                 link = vma.links.right;
