@@ -8,6 +8,7 @@
 #![allow(missing_docs)]
 
 mod bare;
+mod random;
 
 use bare::Bare;
 use buddy_system_allocator::FrameAllocator;
@@ -15,6 +16,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::page_alloc::Gfp;
+use random::Random;
 
 /// Who hands out blocks of frames.
 trait Frames {
@@ -43,16 +45,7 @@ impl Frames for FrameAllocator<33> {
     }
 }
 
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 as usize
-    }
-
     /// Mostly single pages, sometimes up to 256 KiB.
     fn order(&mut self) -> u32 {
         match self.next() % 16 {

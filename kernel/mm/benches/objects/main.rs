@@ -9,6 +9,8 @@
 
 #[path = "../frames/bare.rs"]
 mod bare;
+#[path = "../frames/random.rs"]
+mod random;
 
 use std::alloc::{Layout, alloc, alloc_zeroed};
 use std::ptr::NonNull;
@@ -18,6 +20,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use linked_list_allocator::Heap as LinkedList;
 use quire_mm::page_alloc::Gfp;
 use quire_mm::slab::{Backend, Config, KernelHeap};
+use random::Random;
 use slabmalloc::{AllocationError, Allocator, LargeObjectPage, ObjectPage, ZoneAllocator};
 use talc::{ErrOnOom, Span, Talc};
 
@@ -110,16 +113,7 @@ impl Objects for SlabMalloc {
     }
 }
 
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 as usize
-    }
-
     fn layout(&mut self) -> Layout {
         let power = 8 << (self.next() % 8);
         Layout::from_size_align(power + self.next() % power, 8).expect("at most 2 KiB")
