@@ -147,18 +147,20 @@ fn model(test: impl Fn() + Sync + Send + 'static) {
     builder.check(test);
 }
 
+/// A thread for each chunk, which frees it in its owner's name.
+fn freed_by_others<const N: usize>(arena: &Arc<Arena>, chunks: [(usize, usize); N]) -> [thread::JoinHandle<()>; N] {
+    chunks.map(|(at, who)| {
+        let arena = arena.clone();
+        thread::spawn(move || arena.free(at, who))
+    })
+}
+
 #[test]
 fn nothing_is_lost_and_nothing_comes_twice() {
     model(|| {
         let arena = arena();
         let mut chunks: Vec<usize> = (0..3).map(|_| new_chunk()).collect();
-        let threads: Vec<_> = [(chunks[0], 1), (chunks[1], 2)]
-            .into_iter()
-            .map(|(at, who)| {
-                let arena = arena.clone();
-                thread::spawn(move || arena.free(at, who))
-            })
-            .collect();
+        let threads = freed_by_others(&arena, [(chunks[0], 1), (chunks[1], 2)]);
         arena.free(chunks[2], 3);
         for thread in threads {
             thread.join().unwrap();
@@ -175,10 +177,7 @@ fn a_chunk_taken_again_is_its_new_owners_alone() {
     model(|| {
         let arena = arena();
         let first = new_chunk();
-        let other = {
-            let arena = arena.clone();
-            thread::spawn(move || arena.free(first, 1))
-        };
+        let [other] = freed_by_others(&arena, [(first, 1)]);
         // Takes it as soon as it is there, writes to it as an owner would, and frees it again. The second turn finds
         // what was left on the list during the first.
         for _ in 0..2 {
@@ -197,13 +196,7 @@ fn what_comes_while_the_list_is_taken_is_not_lost() {
     model(|| {
         let arena = arena();
         let mut chunks: Vec<usize> = (0..2).map(|_| new_chunk()).collect();
-        let threads: Vec<_> = [(chunks[0], 1), (chunks[1], 2)]
-            .into_iter()
-            .map(|(at, who)| {
-                let arena = arena.clone();
-                thread::spawn(move || arena.free(at, who))
-            })
-            .collect();
+        let threads = freed_by_others(&arena, [(chunks[0], 1), (chunks[1], 2)]);
         // One comes during the first turn, the other while the second takes the list.
         let mut all: Vec<usize> = (0..2).filter_map(|_| arena.take()).collect();
         for thread in threads {
