@@ -4,6 +4,8 @@
 //! Both searches start at the bound that they prefer and go away from it: first the gap at the bound, then whole
 //! subtrees. In a subtree that has a gap of the size the way down to the nearest is known at each node.
 
+use core::ops::Range;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::Vma;
@@ -59,18 +61,21 @@ impl<M: Machine> AreaTree<M> {
         Some(found)
     }
 
+    /// Where the last area ends.
+    #[inline]
+    fn top(&self) -> usize {
+        // SAFETY: `self` is borrowed.
+        self.last.map_or(0, |n| unsafe { at(n) }.end.get())
+    }
+
     fn highest_gap_below(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        let last_in = |start: usize, end: usize| {
-            let (start, end) = (start.max(low), end.min(high));
-            (end >= start && end - start >= len).then(|| UserAddr::new(end - len))
-        };
+        let last_in =
+            |start: usize, end: usize| clip(start, end, low..high, len).map(|within| UserAddr::new(within.end - len));
         // The first area that ends above `high`; the gaps beyond it are too high.
         let mut node = match self.seek(UserAddr::new(high)) {
             Some(node) => node,
             None => {
-                // SAFETY: `self` is borrowed.
-                let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-                let found = last_in(top, usize::MAX);
+                let found = last_in(self.top(), usize::MAX);
                 return found.or_else(|| highest_in(self.root, len).and_then(|(start, end)| last_in(start, end)));
             }
         };
@@ -84,32 +89,15 @@ impl<M: Machine> AreaTree<M> {
             if let Some((start, end)) = highest_in(vma.links.left, len) {
                 return last_in(start, end);
             }
-            // On to the area before this one's subtree.
-            let mut below = node;
-            loop {
-                // SAFETY: as above.
-                let parent = unsafe { at(below) }.links.parent?;
-                // SAFETY: as above.
-                if unsafe { at(parent) }.links.right == Some(below) {
-                    node = parent;
-                    break;
-                }
-                below = parent;
-            }
+            node = first_above(node, |parent, child| parent.links.right == Some(child))?;
         }
     }
 
     /// The lowest `len` free bytes within `low..high`.
     pub fn lowest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
-        let first_in = |start: usize, end: usize| {
-            let (start, end) = (start.max(low), end.min(high));
-            (end >= start && end - start >= len).then(|| UserAddr::new(start))
-        };
-        let above = || {
-            // SAFETY: `self` is borrowed.
-            let top = self.last.map_or(0, |n| unsafe { at(n) }.end.get());
-            first_in(top, usize::MAX)
-        };
+        let first_in =
+            |start: usize, end: usize| clip(start, end, low..high, len).map(|within| UserAddr::new(within.start));
+        let above = || first_in(self.top(), usize::MAX);
         // The first area that ends above `low`; the gap below it may reach up from there.
         let Some(mut node) = self.seek(UserAddr::new(low)) else { return above() };
         loop {
@@ -122,19 +110,36 @@ impl<M: Machine> AreaTree<M> {
             if let Some((start, end)) = lowest_in(vma.links.right, len) {
                 return first_in(start, end);
             }
-            // On to the area after this one's subtree.
-            let mut below = node;
-            loop {
-                // SAFETY: as above.
-                let Some(parent) = (unsafe { at(below) }).links.parent else { return above() };
-                // SAFETY: as above.
-                if unsafe { at(parent) }.links.left == Some(below) {
-                    node = parent;
-                    break;
-                }
-                below = parent;
+            match first_above(node, |parent, child| parent.links.left == Some(child)) {
+                Some(next) => node = next,
+                None => return above(),
             }
         }
+    }
+}
+
+/// The part of `start..end` within `bounds`, if it has `len` bytes.
+#[inline]
+fn clip(start: usize, end: usize, bounds: Range<usize>, len: usize) -> Option<Range<usize>> {
+    let (start, end) = (start.max(bounds.start), end.min(bounds.end));
+    (end >= start && end - start >= len).then_some(start..end)
+}
+
+/// The nearest node above `node` to which the way up comes from the side that `comes_from` tells: from the right, the
+/// area before the subtree of `node`; from the left, the area after it.
+#[inline]
+fn first_above<M: Machine>(
+    mut node: NonNull<Vma<M>>,
+    comes_from: impl Fn(&Vma<M>, NonNull<Vma<M>>) -> bool,
+) -> Link<M> {
+    loop {
+        // SAFETY: only called by methods that borrow the tree.
+        let parent = unsafe { at(node) }.links.parent?;
+        // SAFETY: as above.
+        if comes_from(unsafe { at(parent) }, node) {
+            return Some(parent);
+        }
+        node = parent;
     }
 }
 
