@@ -64,9 +64,33 @@ impl KernelAttrs {
         Self(self.0 | bits::READ_ONLY)
     }
 
+    /// How a mapping like this gets on with the direct map's of the same memory.
+    pub const fn alias(self) -> Alias {
+        const SHIFT: u32 = bits::ATTR_SHIFT;
+        const NORMAL: u64 = MemoryType::Normal as u64;
+        const NON_CACHEABLE: u64 = MemoryType::NonCacheable as u64;
+        const WRITE_THROUGH: u64 = MemoryType::WriteThrough as u64;
+        match self.0 >> SHIFT & 7 {
+            NORMAL => Alias::Same,
+            NON_CACHEABLE | WRITE_THROUGH => Alias::Mismatched,
+            _ => Alias::Device,
+        }
+    }
+
     const fn of(memory: MemoryType, rest: u64) -> Self {
         Self((memory as u64) << bits::ATTR_SHIFT | bits::INNER_SHARE | bits::ACCESSED | bits::UXN | rest)
     }
+}
+
+/// Two mappings of the same memory, one of them write-back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// Both are.
+    Same,
+    /// The other is Normal memory of another cacheability: caches have to be maintained between the two.
+    Mismatched,
+    /// The other is Device memory: what accesses do then is nobody's to promise.
+    Device,
 }
 
 /// How large the entries of a mapping may be.
@@ -168,11 +192,17 @@ impl KernelTable {
 
     /// Where `va` leads; `None` where nothing is mapped.
     pub fn translate(&self, memory: &impl TableMemory, va: VirtAddr) -> Option<PhysAddr> {
+        let (pte, level) = self.leaf(memory, va)?;
+        Some(pte.addr() + (va.get() & ((1 << LEVEL_SHIFT[level]) - 1)))
+    }
+
+    /// The page or block entry that maps `va`, and its level.
+    pub fn leaf(&self, memory: &impl TableMemory, va: VirtAddr) -> Option<(Pte, usize)> {
         (1..=3).find_map(|level| {
             // SAFETY: `find` answers an entry of a live table.
             let pte = unsafe { self.find(memory, va, level)?.read_volatile() };
             let is_leaf = pte.is_present() && (level == 3 || !pte.is_table());
-            is_leaf.then(|| pte.addr() + (va.get() & ((1 << LEVEL_SHIFT[level]) - 1)))
+            is_leaf.then_some((pte, level))
         })
     }
 
@@ -266,6 +296,39 @@ mod tests {
         assert_eq!(table.translate(&host, base + start - 1), None);
         // Root, L1, two L2 (one a GiB with an edge), two L3.
         assert_eq!(host.pages.len(), 6);
+    }
+
+    #[test]
+    fn each_attribute_arrives_in_the_entry() {
+        let (mut host, mut table) = fresh(4);
+        let mut va = VirtAddr::new(0xffff_8000_0000_0000);
+        // With the byte of MAIR_EL1 that the entry's index leads to (Arm ARM, MAIR_EL1).
+        let cases = [
+            (KernelAttrs::TEXT, 0xff, true, true, Alias::Same),
+            (KernelAttrs::RODATA, 0xff, true, false, Alias::Same),
+            (KernelAttrs::DATA, 0xff, false, false, Alias::Same),
+            (KernelAttrs::DATA.read_only(), 0xff, true, false, Alias::Same),
+            (KernelAttrs::NON_CACHEABLE, 0x44, false, false, Alias::Mismatched),
+            (KernelAttrs::WRITE_THROUGH, 0xbb, false, false, Alias::Mismatched),
+            (KernelAttrs::WRITE_THROUGH.read_only(), 0xbb, true, false, Alias::Mismatched),
+            (KernelAttrs::DEVICE, 0x04, false, false, Alias::Device),
+            (KernelAttrs::DEVICE_STRICT, 0x00, false, false, Alias::Device),
+            (KernelAttrs::data(MemoryType::DeviceGre), 0x0c, false, false, Alias::Device),
+        ];
+        for (attrs, mair, read_only, executable, alias) in cases {
+            table.map(&mut host, va, PhysAddr::new(0x7000), PAGE_SIZE, attrs, Granularity::Pages).unwrap();
+            let (pte, level) = table.leaf(&host, va).unwrap();
+            assert_eq!((level, pte.addr()), (3, PhysAddr::new(0x7000)));
+            let entry = pte.0 & !bits::ADDR;
+            assert_eq!(crate::pte::MAIR.to_le_bytes()[entry as usize >> bits::ATTR_SHIFT & 7], mair, "{attrs:?}");
+            assert_eq!(entry & bits::READ_ONLY != 0, read_only, "{attrs:?}");
+            assert_eq!(entry & bits::PXN == 0, executable, "{attrs:?}");
+            let always = bits::INNER_SHARE | bits::ACCESSED | bits::UXN;
+            assert_eq!(entry & always, always, "{attrs:?}");
+            assert_eq!(entry & (bits::USER | bits::NOT_GLOBAL | bits::DBM), 0, "the kernel's alone, in all spaces");
+            assert_eq!(attrs.alias(), alias);
+            va = va + PAGE_SIZE;
+        }
     }
 
     #[test]

@@ -33,6 +33,22 @@ pub fn clean_to_memory(start: *const u8, len: usize) {
     dsb_sy();
 }
 
+/// Cleans to the point of coherency and invalidates, in all CPUs' caches, whatever the attributes of the mapping that
+/// names the lines; between what came before and what comes after, as two mappings of one memory with other attributes
+/// need it (Arm ARM, mismatched memory attributes).
+pub fn flush_to_memory(start: *const u8, len: usize) {
+    let line = data_line();
+    let mut at = start.addr() & !(line - 1);
+    // What was written past the caches has arrived.
+    dsb_sy();
+    while at < start.addr() + len {
+        // SAFETY: DC CIVAC writes back a line and forgets it; it changes no value that an observer of the address sees.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) }
+        at += line;
+    }
+    dsb_sy();
+}
+
 /// Makes instructions that were written at `start` the ones that are fetched, on all CPUs (Arm ARM B2.7.4.2):
 /// clean data to the point of unification, invalidate instructions, each followed by DSB. CTR_EL0.IDC and DIC
 /// say which of the two a CPU does not need.

@@ -18,6 +18,9 @@ pub struct Context {
 
 /// Saves this thread into `prev` and goes on as `next`. Returns when somebody switches back to `prev`.
 ///
+/// Another CPU may have mapped `next`'s stack a moment ago. The ISB, behind the branches of the run queue's lock, keeps
+/// walks for it from having begun before that was seen (see [`crate::trap::spurious`]).
+///
 /// # Safety
 /// Interrupts are masked; `next` was saved by this function or made by [`Context::entering`], on a stack that
 /// nobody runs on.
@@ -39,6 +42,7 @@ pub unsafe extern "C" fn switch(prev: *mut Context, next: *const Context) {
         "ldp x27, x28, [x1, #64]",
         "ldp x29, x9, [x1, #80]",
         "ldr x30, [x1, #96]",
+        "isb",
         "mov sp, x9",
         "ret",
     )

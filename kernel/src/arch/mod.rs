@@ -10,9 +10,12 @@ pub mod fp;
 pub mod gic;
 mod head;
 mod mem;
+#[cfg(feature = "selftest")]
+pub mod probe;
 pub mod regs;
 pub mod smp;
 pub mod timer;
 pub mod tlb;
+pub mod translate;
 pub mod trap;
 pub mod uaccess;

@@ -7,6 +7,7 @@
 //!
 //! [`crew`] makes the CPUs work together; the other modules are the checks of one part each.
 
+mod attributes;
 mod bench;
 mod books;
 mod bytes;
@@ -72,8 +73,16 @@ fn some<T>(option: Option<T>, what: &'static str) -> Outcome<T> {
 type Check = (&'static str, fn() -> Outcome);
 
 /// The checks, in their order.
-const CHECKS: &[&[Check]] =
-    &[bytes::CHECKS, pages::CHECKS, slab::CHECKS, vmalloc::CHECKS, cma::CHECKS, spaces::CHECKS, memory::CHECKS];
+const CHECKS: &[&[Check]] = &[
+    bytes::CHECKS,
+    pages::CHECKS,
+    slab::CHECKS,
+    vmalloc::CHECKS,
+    attributes::CHECKS,
+    cma::CHECKS,
+    spaces::CHECKS,
+    memory::CHECKS,
+];
 
 /// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.
 pub fn run() {

@@ -2,6 +2,7 @@
 //! back to user mode.
 
 pub mod irq;
+pub mod spurious;
 pub mod syndrome;
 
 use core::sync::atomic::Ordering;
@@ -117,7 +118,7 @@ fn kill_current(signal: u32) {
     signal::begin_exit(&table, current().process(), signal);
 }
 
-/// A synchronous exception from EL1: a user access of the copy routines, or a bug.
+/// A synchronous exception from EL1: a user access of the copy routines, an access that came too early, or a bug.
 pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
     let pc = frame.pc as usize;
@@ -133,6 +134,13 @@ pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
         if !served {
             frame.pc = fix as u64;
         }
+        return;
+    }
+    if spurious::is_spurious(syndrome, far) {
+        return;
+    }
+    #[cfg(feature = "selftest")]
+    if crate::arch::probe::fix_up(frame, syndrome.class()) {
         return;
     }
     panic::exception(frame, "exception in the kernel", syndrome, far);

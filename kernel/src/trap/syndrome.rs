@@ -75,6 +75,11 @@ impl Syndrome {
         matches!(self.status(), 0x04..=0x0f)
     }
 
+    /// Whether an abort is for an entry that is not there.
+    pub fn is_translation(self) -> bool {
+        matches!(self.status(), 0x04..=0x07)
+    }
+
     /// Whether an abort is for alignment.
     pub fn is_alignment(self) -> bool {
         self.status() == 0x21

@@ -65,6 +65,12 @@ pub fn unmap_lazily(va: VirtAddr, pages: usize) {
     }
 }
 
+/// The entry that maps an address.
+#[cfg(feature = "selftest")]
+pub fn entry(va: VirtAddr) -> Option<Pte> {
+    TABLE.lock().as_ref()?.leaf(&FromPages, va).map(|(pte, _)| pte)
+}
+
 /// Pages in the kernel's own tables, those that boot made not included.
 pub fn table_pages() -> usize {
     TABLE_PAGES.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@ use quire_mm::vmalloc::{KernelMapper, VmSpace};
 use super::kernel_map;
 use super::layout::{VMALLOC_END, VMALLOC_START};
 use super::machine::Cpu;
+use crate::arch::cache;
 
 /// Virtually contiguous kernel memory.
 pub static VMALLOC: VmSpace<Cpu, LiveTables> =
@@ -27,6 +28,10 @@ impl KernelMapper for LiveTables {
 
     fn unmap(&self, va: VirtAddr, pages: usize) {
         pieces(pages).for_each(|(done, n)| kernel_map::unmap_lazily(va + done * PAGE_SIZE, n));
+    }
+
+    fn flush_caches(&self, va: VirtAddr, pages: usize) {
+        cache::flush_to_memory(core::ptr::with_exposed_provenance(va.get()), pages * PAGE_SIZE);
     }
 }
 

@@ -17,6 +17,15 @@
 //! again while a stale translation exists. A purge runs when [`LAZY_MAX_PAGES`] pages have been collected, when
 //! addresses run out, and when the page allocator wants memory back.
 //!
+//! # Aliases
+//! The frames of a vmap stay in the direct map, as write-back memory, and any CPU may fetch their lines through it at
+//! any time. A mapping of another cacheability is therefore mismatched (Arm ARM, mismatched memory attributes), which
+//! is allowed among Normal types if caches are maintained where the use of one mapping ends and that of the other
+//! begins, with a barrier: [`VmSpace::vmap`] cleans and invalidates the lines before it answers, so that no dirty one
+//! comes down on what is written past the caches later; [`VmSpace::vunmap`] does so again, so that no clean one hides
+//! it from the direct map. In between the direct map is not used to write to the frames, and is not relied on to read
+//! them. Device memory is refused: no maintenance would make that right.
+//!
 //! # Locks
 //! The tree's ([`Rank::Vmalloc`]) is held for O(log n) steps; no memory is allocated or freed under it, and tables
 //! are changed outside of it, by whoever owns the area. The mapper has its own.
@@ -40,6 +49,10 @@ pub trait KernelMapper: Send + Sync {
 
     /// Removes the entries of `pages` pages from `va`, as far as there are any. TLBs are not asked.
     fn unmap(&self, va: VirtAddr, pages: usize);
+
+    /// Cleans and invalidates the lines of `pages` mapped pages from `va` in all data caches, to the point of
+    /// coherency, after all accesses before and before all after it.
+    fn flush_caches(&self, va: VirtAddr, pages: usize);
 }
 
 /// Freed pages that may wait for a purge.

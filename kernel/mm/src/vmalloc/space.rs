@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, try_box};
-use crate::kernel_table::{KernelAttrs, MapError};
+use crate::kernel_table::{Alias, KernelAttrs, MapError};
 use crate::machine::Machine;
 use crate::page_alloc::{Gfp, PageList, Shrinker};
 use crate::sync::{Rank, SpinLock};
@@ -72,6 +72,8 @@ struct Area {
     caller: &'static Location<'static>,
     /// Frames of the area's own.
     frames: PageList,
+    /// It is mapped, and not as the direct map maps its frames.
+    is_mismatched: bool,
     /// The start of the next area on the lazy list.
     next_lazy: Option<usize>,
 }
@@ -185,9 +187,14 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.release(start, AreaKind::Vmalloc)
     }
 
-    /// Maps frames that belong to the caller, in this order.
+    /// Maps frames that belong to the caller, in this order. If not as write-back memory, nobody uses the frames'
+    /// addresses in the direct map until the area has ended; as Device memory they are not mapped.
     #[track_caller]
     pub fn vmap(&self, frames: &[Pfn], attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
+        let alias = attrs.alias();
+        if alias == Alias::Device {
+            return Err(VmError::Invalid);
+        }
         let start = self.reserve(frames.len(), AreaKind::Vmap, None)?;
         let mut done = 0;
         while let Some(&first) = frames.get(done) {
@@ -197,6 +204,12 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
                 return Err(error.into());
             }
             done += run;
+        }
+        if alias == Alias::Mismatched {
+            self.mapper.flush_caches(start, frames.len());
+            if let Some(node) = self.inner.lock().tree.find_mut(start.get()) {
+                node.value.is_mismatched = true;
+            }
         }
         Ok(start)
     }
@@ -268,7 +281,8 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             return Err(VmError::Invalid);
         }
         let (life, caller, frames) = (Life::Live, Location::caller(), PageList::new());
-        let mut node = try_box(Node::new(Area { kind, life, phys, caller, frames, next_lazy: None }))?;
+        let area = Area { kind, life, phys, caller, frames, is_mismatched: false, next_lazy: None };
+        let mut node = try_box(Node::new(area))?;
         for purged in [false, true] {
             let placed = self.inner.lock().tree.insert(node, size, PAGE_SIZE, PAGE_SIZE);
             match placed {
@@ -284,7 +298,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
 
     /// Ends an area: its entries go now, its addresses with the next purge.
     fn release(&self, start: VirtAddr, kind: AreaKind) -> Result<(), VmError> {
-        let pages = {
+        let (pages, is_mismatched) = {
             let mut inner = self.inner.lock();
             let node = inner.tree.find_mut(start.get()).ok_or(VmError::Invalid)?;
             let pages = node.range().len() / PAGE_SIZE - 1;
@@ -293,8 +307,11 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
                 return Err(VmError::Invalid);
             }
             node.value.life = Life::Unmapping;
-            pages
+            (pages, node.value.is_mismatched)
         };
+        if is_mismatched {
+            self.mapper.flush_caches(start, pages);
+        }
         self.mapper.unmap(start, pages);
         {
             let mut inner = self.inner.lock();

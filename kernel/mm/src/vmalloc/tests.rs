@@ -20,6 +20,8 @@ struct Tables {
     stale: Mutex<BTreeSet<usize>>,
     /// Calls of `map` that still succeed; negative for all.
     fuel: AtomicIsize,
+    /// Pages whose caches were flushed, with the frames behind them.
+    cleaned: Mutex<Vec<(usize, usize)>>,
     flushes: AtomicU64,
     held: AtomicU64,
 }
@@ -97,6 +99,13 @@ impl KernelMapper for Fake {
             if self.entries.lock().unwrap().remove(&page).is_some() {
                 self.stale.lock().unwrap().insert(page);
             }
+        }
+    }
+
+    fn flush_caches(&self, va: VirtAddr, pages: usize) {
+        for page in (0..pages).map(|i| va.get() + i * PAGE_SIZE) {
+            let frame = *self.entries.lock().unwrap().get(&page).expect("caches are flushed by mapped addresses");
+            self.cleaned.lock().unwrap().push((page, frame));
         }
     }
 }
@@ -226,6 +235,40 @@ fn nonsense_is_refused() {
         assert_eq!(space.iounmap(at), Err(VmError::Invalid), "it is no device's");
         assert_eq!(space.vunmap(at + PAGE_SIZE), Err(VmError::Invalid), "it starts elsewhere");
         assert_eq!(space.vunmap(at), Ok(()));
+    }
+}
+
+/// Caches are flushed when a mismatched alias begins and when it ends, and for no other mapping.
+#[test]
+fn mismatched_aliases_are_flushed_at_both_ends() {
+    let machine = fake();
+    let space = space(machine, 100);
+    let pfns = [Pfn(3), Pfn(9), Pfn(4)];
+    let flushed = || std::mem::take(&mut *machine.cleaned.lock().unwrap());
+    for attrs in [KernelAttrs::NON_CACHEABLE, KernelAttrs::WRITE_THROUGH, KernelAttrs::NON_CACHEABLE.read_only()] {
+        let start = space.vmap(&pfns, attrs).unwrap();
+        let all: Vec<_> =
+            pfns.iter().enumerate().map(|(i, pfn)| (start.get() + i * PAGE_SIZE, pfn.addr().get())).collect();
+        assert_eq!(flushed(), all);
+        // SAFETY: nobody uses the area.
+        unsafe { space.vunmap(start).unwrap() };
+        assert_eq!(flushed(), all);
+    }
+    for attrs in [KernelAttrs::DATA, KernelAttrs::DATA.read_only()] {
+        let start = space.vmap(&pfns, attrs).unwrap();
+        // SAFETY: nobody uses the area.
+        unsafe { space.vunmap(start).unwrap() };
+    }
+    // What a mapping that fails halfway has mapped was not used.
+    machine.fuel.store(1, Ordering::Relaxed);
+    assert_eq!(space.vmap(&pfns, KernelAttrs::NON_CACHEABLE), Err(VmError::NoMemory));
+    machine.fuel.store(-1, Ordering::Relaxed);
+    let at = space.ioremap(PhysAddr::new(0x9000), PAGE_SIZE, KernelAttrs::NON_CACHEABLE).unwrap();
+    // SAFETY: nobody uses the area.
+    unsafe { space.iounmap(at).unwrap() };
+    assert_eq!(flushed(), [], "what has one mapping only needs nothing");
+    for attrs in [KernelAttrs::DEVICE, KernelAttrs::DEVICE_STRICT] {
+        assert_eq!(space.vmap(&pfns, attrs), Err(VmError::Invalid), "memory is no device");
     }
 }
 
