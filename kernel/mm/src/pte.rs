@@ -42,6 +42,11 @@ pub mod bits {
     pub const SPECIAL: u64 = 1 << 56;
     /// Bits 47 to 12: the output address.
     pub const ADDR: u64 = 0x0000_ffff_ffff_f000;
+    /// Software, in a page of a process: shift of how many pages before this one came along with it (four bits, which
+    /// the architecture ignores as long as TCR_EL1.HWU* are clear).
+    pub const AHEAD_SHIFT: u32 = 59;
+    /// Software: that number.
+    pub const AHEAD: u64 = 15 << AHEAD_SHIFT;
     /// In a table entry: nothing below it is executable at EL1.
     pub const PXN_TABLE: u64 = 1 << 59;
     /// In a table entry: nothing below it is executable at EL0.

@@ -110,7 +110,6 @@ impl<M: Machine> Mm<M> {
                 if locked && !even_locked || anon_only && !anon {
                     return Err(Errno::EINVAL);
                 }
-                self.forget_ahead(vma, start, end);
                 let kept = if seeded!(AdviceForgetsLastPage) && end - start > PAGE_SIZE { PAGE_SIZE } else { 0 };
                 self.zap(start, UserAddr::new(end.get() - kept));
                 Ok(())

@@ -1,43 +1,46 @@
 //! How many anonymous pages a fault brings in.
 //!
 //! A program that touches page after page gets windows of 2, 4, 8 and 16 pages. Pages that it has not asked for
-//! are *unproven* until its next fault lies right behind them: then it went past them all. A space may have at
+//! are *unproven* until a fault lies right behind them: then it went past them all. A space may have at
 //! most one unproven page for ten that its program did ask for, so a program that stops, or jumps about, is never
 //! more than 10 % larger than without.
+//!
+//! Where a window ends is noted in its last entry ([`Pte::ahead`]). So there are as many streams as threads or loops
+//! make, they share nothing but the space's sum, and what goes with an entry goes with its debt: at any time the sum is that
+//! of the anonymous entries' notes.
 
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Mm;
-use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::machine::Machine;
-use crate::vma::{FaultAhead, VmFlags, Vma};
+use crate::pte::index;
+use crate::table::{Leaf, LeafGuard};
+use crate::vma::{VmFlags, Vma};
 
 /// The largest window.
 pub(super) const MAX_WINDOW: usize = 16;
 
-impl FaultAhead {
-    /// Takes over the debts of a Vma that becomes part of this one's.
-    #[inline]
-    pub fn absorb(&self, other: &Self) {
-        self.unproven.fetch_add(other.unproven.load(Relaxed), Relaxed);
-    }
-}
-
 impl<M: Machine> Mm<M> {
-    /// How many pages a fault at `addr` may bring in. `free` says that they cost no memory (the zero page).
+    /// How many pages a fault at `addr`, in `leaf`, may bring in. `free` says that they cost no memory (the zero page).
     #[inline]
-    pub(super) fn window(&self, vma: &Vma<M>, addr: UserAddr, free: bool) -> usize {
-        let ahead = &vma.ahead;
-        if ahead.next.load(Relaxed) != addr.get() || vma.flags.contains(VmFlags::RANDOM) {
+    pub(super) fn window(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr, free: bool) -> usize {
+        let behind = (addr - vma.start) >> PAGE_SHIFT;
+        if behind == 0 || vma.flags.contains(VmFlags::RANDOM) {
             return 1;
         }
-        // What the last fault brought in is proven now. Whoever takes the number settles it.
-        if ahead.extra.load(Relaxed) != 0 {
-            let proven = ahead.extra.swap(0, Relaxed) as usize;
-            ahead.unproven.fetch_sub(proven, Relaxed);
-            self.unproven.fetch_sub(proven, Relaxed);
+        // A stream is two pages before this one, as far as this area and this table know; one that has a window is more.
+        let i = index(addr.get(), 3);
+        let seen = behind.min(i);
+        let mut ahead = 0;
+        if seen >= 1 {
+            let before = leaf.peek(i - 1);
+            ahead = before.ahead();
+            if !before.is_present() || ahead == 0 && seen >= 2 && !leaf.peek(i - 2).is_present() {
+                return 1;
+            }
         }
-        let window = (2 * ahead.window.load(Relaxed) as usize).clamp(2, MAX_WINDOW);
+        let window = (2 * (ahead + 1)).min(MAX_WINDOW);
         if free {
             return window;
         }
@@ -46,42 +49,33 @@ impl<M: Machine> Mm<M> {
         window.min(1 + credit)
     }
 
-    /// Remembers that a fault at `addr` brought in `pages`, of which `extra` take memory that nobody asked for.
+    /// Notes that a fault at `addr` has filled so many entries of the table that `guard` locks, one of which was asked for. What
+    /// came before is proven. `free` as for [`Mm::window`].
     #[inline]
-    pub(super) fn note_window(&self, vma: &Vma<M>, addr: UserAddr, pages: usize, extra: usize) {
-        let ahead = &vma.ahead;
-        ahead.next.store(addr.get() + pages * PAGE_SIZE, Relaxed);
-        ahead.window.store(pages as u32, Relaxed);
-        if extra != 0 {
-            // An abandoned stream's extra pages stay unproven: only this fault's can be proven by the next.
-            ahead.extra.store(extra as u32, Relaxed);
-            ahead.unproven.fetch_add(extra, Relaxed);
-            self.unproven.fetch_add(extra, Relaxed);
-        } else if ahead.extra.load(Relaxed) != 0 {
-            ahead.extra.store(0, Relaxed);
-        }
-    }
-
-    /// `start..end` is being emptied: what was unproven there is gone.
-    pub(super) fn forget_ahead(&self, vma: &Vma<M>, start: UserAddr, end: UserAddr) {
-        let ahead = &vma.ahead;
-        if ahead.unproven.load(Relaxed) == 0 {
-            return;
-        }
-        let gone = if start <= vma.start && vma.end <= end {
-            ahead.extra.store(0, Relaxed);
-            ahead.unproven.swap(0, Relaxed)
-        } else {
-            // Of a part, only the last window's place is known.
-            let next = ahead.next.load(Relaxed);
-            let first = next.saturating_sub(ahead.window.load(Relaxed) as usize * PAGE_SIZE);
-            if first < start.get() || end.get() < next {
-                return;
+    pub(super) fn note_window(
+        &self,
+        guard: &mut LeafGuard<'_, M>,
+        vma: &Vma<M>,
+        addr: UserAddr,
+        filled: usize,
+        free: bool,
+    ) {
+        let first = index(addr.get(), 3);
+        let mut proven = 0;
+        if first > 0 && addr > vma.start {
+            let before = guard.get(first - 1);
+            if before.is_present() && before.ahead() != 0 {
+                proven = if before.is_anon() { before.ahead() } else { 0 };
+                guard.set_attrs(first - 1, before.with_ahead(0));
             }
-            let gone = ahead.extra.swap(0, Relaxed) as usize;
-            ahead.unproven.fetch_sub(gone, Relaxed);
-            gone
-        };
-        self.unproven.fetch_sub(gone, Relaxed);
+        }
+        if filled > 1 {
+            let last = guard.get(first + filled - 1);
+            guard.set_attrs(first + filled - 1, last.with_ahead(filled - 1));
+        }
+        let extra = if free { 0 } else { filled.saturating_sub(1) };
+        if extra != proven {
+            self.unproven.fetch_add(extra.wrapping_sub(proven), Relaxed);
+        }
     }
 }

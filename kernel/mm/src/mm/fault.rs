@@ -189,7 +189,7 @@ impl<M: Machine> Mm<M> {
         forced: Option<usize>,
     ) -> Result<(), FaultError> {
         let first = index(addr.get(), 3);
-        let window = forced.unwrap_or_else(|| self.window(vma, addr, false));
+        let window = forced.unwrap_or_else(|| self.window(vma, leaf, addr, false));
         let wanted = run_of_empty(leaf, first, window.min(room(vma, addr)));
         let mut pages = Fresh::new();
         self.take_fresh(&mut pages, vma, addr, |got| got < wanted)?;
@@ -204,6 +204,9 @@ impl<M: Machine> Mm<M> {
                     filled += 1;
                 }
             }
+            if forced.is_none() {
+                self.note_window(&mut guard, vma, addr, filled, false);
+            }
         }
         self.machine.publish_tables();
         // Another thread was faster: its page counts.
@@ -213,8 +216,6 @@ impl<M: Machine> Mm<M> {
         if filled > 0 {
             self.machine.count(Event::FaultAnon, 1);
             self.charge(Counts { anon: filled, ..Counts::default() });
-            let extra = if forced.is_none() { filled - 1 } else { 0 };
-            self.note_window(vma, addr, filled, extra);
         }
         Ok(())
     }
@@ -228,7 +229,7 @@ impl<M: Machine> Mm<M> {
         forced: Option<usize>,
     ) -> Result<(), FaultError> {
         let first = index(addr.get(), 3);
-        let window = forced.unwrap_or_else(|| self.window(vma, addr, true));
+        let window = forced.unwrap_or_else(|| self.window(vma, leaf, addr, true));
         let wanted = window.min(room(vma, addr));
         let zero = self.machine.spaces().zero_page();
         self.before_exec(vma, zero);
@@ -240,10 +241,12 @@ impl<M: Machine> Mm<M> {
                 guard.fill(first + filled, pte);
                 filled += 1;
             }
+            if forced.is_none() {
+                self.note_window(&mut guard, vma, addr, filled, true);
+            }
         }
         self.machine.publish_tables();
         self.machine.count(Event::FaultZero, 1);
-        self.note_window(vma, addr, filled.max(1), 0);
         Ok(())
     }
 

@@ -210,9 +210,6 @@ pub(super) unsafe fn join<M: Machine>(
             let Some(next) = cursor.remove() else { return };
             cursor.retreat();
             cursor.set_end(next.end);
-            if let Some(prev) = cursor.current() {
-                prev.ahead.absorb(&next.ahead);
-            }
         }
         (true, false) => {
             cursor.retreat();

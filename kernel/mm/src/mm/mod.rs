@@ -281,6 +281,9 @@ impl<M: Machine> Mm<M> {
         if counts.anon != 0 {
             self.rss_anon.fetch_sub(counts.anon, Ordering::Relaxed);
         }
+        if counts.ahead != 0 {
+            self.unproven.fetch_sub(counts.ahead, Ordering::Relaxed);
+        }
         if counts.file != 0 && !seeded!(FilesStayCharged) {
             self.rss_file.fetch_sub(counts.file, Ordering::Relaxed);
         }

@@ -208,9 +208,6 @@ impl<M: Machine> Mm<M> {
 
         let mut areas = areas.write();
         let areas = &mut *areas;
-        if let Some(vma) = areas.tree.find(addr) {
-            self.forget_ahead(vma, addr, old_end);
-        }
         if gone {
             areas.count_out(flags, old_len >> PAGE_SHIFT);
             let mut cursor = areas.tree.cursor(addr);

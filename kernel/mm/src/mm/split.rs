@@ -59,21 +59,14 @@ impl<M: Machine> Mm<M> {
             (true, true) => match (joins_prev, joins_next) {
                 (false, false) => cursor.set_flags(flags),
                 (false, true) => {
-                    let Some(vma) = cursor.remove() else { return Ok(()) };
+                    cursor.remove();
                     cursor.set_start(start);
-                    if let Some(next) = cursor.current() {
-                        next.ahead.absorb(&vma.ahead);
-                    }
                 }
                 (true, joins_next) => {
-                    let Some(vma) = cursor.remove() else { return Ok(()) };
+                    cursor.remove();
                     let next = if joins_next { cursor.remove() } else { None };
                     cursor.retreat();
                     cursor.set_end(next.as_ref().map_or(end, |next| next.end));
-                    if let Some(prev) = cursor.current() {
-                        prev.ahead.absorb(&vma.ahead);
-                        next.iter().for_each(|next| prev.ahead.absorb(&next.ahead));
-                    }
                 }
             },
             (true, false) => {

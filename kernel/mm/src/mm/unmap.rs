@@ -42,7 +42,6 @@ impl<M: Machine> Mm<M> {
             let mut counted = [None; 2];
             while let Some(vma) = cursor.current().filter(|vma| vma.start < end) {
                 let (from, to, flags) = (vma.start, vma.end, vma.flags);
-                self.forget_ahead(vma, start, end);
                 if from < start {
                     cursor.set_end(start);
                     cursor.advance();

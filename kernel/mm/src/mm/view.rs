@@ -93,8 +93,6 @@ impl<M: Machine> Mm<M> {
             // A stack that grows into its neighbour stays two areas, in Linux too.
             assert!(!merges || vma.flags.contains(VmFlags::GROWSDOWN), "two areas at {} should be one", vma.end);
         }
-        let unproven: usize = areas.tree.iter().map(|vma| vma.ahead.unproven.load(Ordering::Relaxed)).sum();
-        assert_eq!(self.unproven.load(Ordering::Relaxed), unproven, "unproven pages");
         self.tables.validate();
         let mut counts = crate::table::gather::Counts::default();
         self.tables.for_each_entry(|va, pte| {
@@ -105,6 +103,7 @@ impl<M: Machine> Mm<M> {
             }
             if pte.is_present() {
                 counts.add(pte.owner_kind(self.machine));
+                counts.ahead += if pte.is_anon() { pte.ahead() } else { 0 };
                 let allowed = vma.is_some_and(|vma| !pte.is_writable() || vma.flags.contains(VmFlags::WRITE));
                 assert!(allowed, "a writable entry at {va} in an area that is not");
             }
@@ -115,6 +114,7 @@ impl<M: Machine> Mm<M> {
             self.rss_shared.load(Ordering::Relaxed),
         );
         assert_eq!(charged, (counts.anon, counts.file, counts.shared), "resident pages");
+        assert_eq!(self.unproven.load(Ordering::Relaxed), counts.ahead, "unproven pages");
     }
 }
 

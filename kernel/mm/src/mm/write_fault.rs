@@ -115,6 +115,8 @@ impl<M: Machine> Mm<M> {
             gone.add(kind);
             self.uncharge(gone);
             self.charge(Counts { anon: 1, ..Counts::default() });
+        } else if pte.ahead() != 0 {
+            self.uncharge(Counts { ahead: pte.ahead(), ..Counts::default() });
         }
         if kind.is_counted() && !seeded!(CopyKeepsReference) {
             // The entry's own reference; the caller has another.
@@ -130,7 +132,7 @@ impl<M: Machine> Mm<M> {
         let zero = machine.spaces().zero_page();
         let is_zero = |pte: Pte| pte.is_present() && pte.is_special() && pte.addr() == zero;
         let first = index(addr.get(), 3);
-        let window = self.window(vma, addr, false).min(room(vma, addr));
+        let window = self.window(vma, leaf, addr, false).min(room(vma, addr));
         let mut pages = Fresh::new();
         self.take_fresh(&mut pages, vma, addr, |got| got < window && is_zero(leaf.peek(first + got)))?;
         let attrs = entry::writable(vma.flags) | ANON;
@@ -147,6 +149,7 @@ impl<M: Machine> Mm<M> {
             for (k, pfn) in pages[..filled].iter().enumerate() {
                 guard.fill(first + k, Pte::page(pfn.addr(), attrs));
             }
+            self.note_window(&mut guard, vma, addr, filled, false);
         }
         machine.publish_tables();
         let mut release = frame::Release::new(machine);
@@ -156,7 +159,6 @@ impl<M: Machine> Mm<M> {
         if filled > 0 {
             machine.count(Event::FaultAnon, 1);
             self.charge(Counts { anon: filled, ..Counts::default() });
-            self.note_window(vma, addr, filled, filled - 1);
         }
         Ok(())
     }

@@ -51,7 +51,7 @@ impl<M: Machine> Tables<M> {
                         theirs.set_attrs(i, shared);
                         *protected |= pte.is_writable();
                     }
-                    mine.fill(i, shared);
+                    mine.fill(i, shared.with_ahead(0));
                     counts.anon += 1;
                     continue;
                 }

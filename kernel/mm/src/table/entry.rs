@@ -97,6 +97,18 @@ impl Pte {
         self.0 & bits::SPECIAL != 0
     }
 
+    /// How many pages before this one came along with it, unasked, if nothing behind it has been asked for since.
+    #[inline(always)]
+    pub fn ahead(self) -> usize {
+        ((self.0 & bits::AHEAD) >> bits::AHEAD_SHIFT) as usize
+    }
+
+    /// The same entry with that number, at most 15.
+    #[inline(always)]
+    pub fn with_ahead(self, pages: usize) -> Pte {
+        Pte(self.0 & !bits::AHEAD | (pages as u64) << bits::AHEAD_SHIFT)
+    }
+
     /// Whose page it is.
     #[inline]
     pub fn owner_kind<M: Machine>(self, machine: M) -> Kind {

@@ -27,6 +27,8 @@ const HELD: usize = 64;
 pub struct Counts {
     /// Anonymous.
     pub anon: usize,
+    /// Of these, those that nobody has asked for yet ([`Pte::ahead`]).
+    pub ahead: usize,
     /// Of files.
     pub file: usize,
     /// Shared anonymous.
@@ -112,6 +114,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.end = self.end.max(va + PAGE_SIZE);
         if pte.is_anon() {
             self.counts.anon += 1;
+            self.counts.ahead += pte.ahead();
             // SAFETY: the entry held a reference to the frame, so its record exists.
             let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
             if page.refs() == 1 {

@@ -13,8 +13,6 @@ mod tests;
 pub mod tree;
 mod validate;
 
-use core::sync::atomic::{AtomicU32, AtomicUsize};
-
 use bitflags::bitflags;
 use quire_abi::flags::Prot;
 
@@ -112,20 +110,6 @@ impl<M: Machine> Clone for Backing<M> {
     }
 }
 
-/// How the faults of a Vma follow each other. Hints: a race between CPUs costs speed, not correctness, and the
-/// sums of what is unproven stay right.
-#[derive(Default)]
-pub struct FaultAhead {
-    /// The address that a sequential program faults on next.
-    pub next: AtomicUsize,
-    /// Pages that the last fault brought in.
-    pub window: AtomicU32,
-    /// Those of them that the program did not ask for and has not gone past.
-    pub extra: AtomicU32,
-    /// All such pages of this Vma, `extra` included.
-    pub unproven: AtomicUsize,
-}
-
 /// See the module.
 pub struct Vma<M: Machine> {
     pub(crate) links: tree::Links<M>,
@@ -140,8 +124,6 @@ pub struct Vma<M: Machine> {
     pub home: usize,
     /// What it maps; nothing for anonymous private memory.
     pub backing: Option<Backing<M>>,
-    /// The state of the fault path's read-ahead.
-    pub ahead: FaultAhead,
 }
 
 impl<M: Machine> Vma<M> {
@@ -156,7 +138,6 @@ impl<M: Machine> Vma<M> {
             flags,
             home: start.get() >> PAGE_SHIFT,
             backing,
-            ahead: FaultAhead::default(),
         }
     }
 
@@ -223,7 +204,6 @@ impl<M: Machine> Vma<M> {
             flags: self.flags,
             home: self.home_of(start),
             backing: self.backing_at(start),
-            ahead: FaultAhead::default(),
         }
     }
 

@@ -115,14 +115,16 @@ impl Elsewhere {
         };
         for (mm, at) in &mappings {
             let Some(leaf) = mm.tables.walk(*at) else { continue };
-            {
+            let ahead = {
                 let mut guard = leaf.lock();
+                let was = guard.get(index(at.get(), 3));
                 guard.clear(index(at.get(), 3));
                 guard.fill(index(at.get(), 3), Pte::non_present(entry));
-            }
+                was.ahead()
+            };
             flush_range(self.sim, &mm.asid, *at, *at + PAGE);
+            mm.uncharge(Counts { anon: (how == How::Swap) as usize, ahead, ..Counts::default() });
             if how == How::Swap {
-                mm.uncharge(Counts { anon: 1, ..Counts::default() });
                 frame::Release::new(self.sim).page(pfn);
             }
         }

@@ -6,6 +6,7 @@ use super::absent::{Elsewhere, How};
 use super::*;
 use crate::addr::Pfn;
 use crate::mm::{audit_page, for_each_mapping};
+use quire_abi::flags::{Mremap, madv};
 
 #[test]
 fn a_page_is_zero_then_what_was_written() {
@@ -167,14 +168,44 @@ fn a_sparse_toucher_grows_by_a_tenth_at_most_and_a_sequential_one_faults_seldom(
         assert!(resident * 10 <= asked * 11, "runs of {run}: {resident} pages for {asked}");
         mm.validate();
     }
-    let mm = rig.space();
-    let at = anon(&rig, &mm, 4096 * PAGE);
-    let before = rig.sim.tlb_counts().publish_tables;
-    for page in 0..4096 {
-        rig.write(&mm, at + page * PAGE, 1).unwrap();
+    // A program alone in its memory, and four that share an area, as threads do.
+    for streams in [1, 4] {
+        let mm = rig.space();
+        let at = anon(&rig, &mm, 4096 * PAGE);
+        let before = rig.sim.tlb_counts().publish_tables;
+        for page in 0..4096 / streams {
+            for stream in 0..streams {
+                rig.write(&mm, at + (stream * 4096 / streams + page) * PAGE, 1).unwrap();
+            }
+        }
+        let faults = rig.sim.tlb_counts().publish_tables - before;
+        assert!(faults < 4096 / 16 + 150, "{faults} faults for 4096 pages in {streams} streams");
+        mm.validate();
     }
-    let faults = rig.sim.tlb_counts().publish_tables - before;
-    assert!(faults < 4096 / 16 + 150, "{faults} faults for 4096 pages");
+}
+
+#[test]
+fn windows_owe_nothing_once_their_pages_are_gone_or_copied() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 512 * PAGE);
+    let touch = |pages: core::ops::Range<usize>| pages.for_each(|page| rig.write(&mm, at + page * PAGE, 1).unwrap());
+    // Enough for a window of 16 that nothing follows.
+    touch(0..440);
+    mm.validate();
+    let child = mm.fork().unwrap();
+    child.validate();
+    // The copies are made in both: what was noted in the parent's entries goes.
+    touch(0..440);
+    mm.validate();
+    drop(child);
+    mm.advise(at + 100 * PAGE, 200 * PAGE, madv::DONTNEED).unwrap();
+    mm.validate();
+    touch(100..300);
+    let moved = mm.remap(at + 300 * PAGE, 140 * PAGE, 200 * PAGE, Mremap::MAYMOVE, 0).unwrap();
+    assert_ne!(moved.get(), at + 300 * PAGE);
+    mm.unmap(at + 50 * PAGE, 300 * PAGE).unwrap();
+    mm.validate();
 }
 
 #[test]
