@@ -289,13 +289,20 @@ pub fn tick() {
     super::timer::wake_due(now);
     let thread = current();
     let is_idle = core::ptr::eq(thread, here.idle.load(Ordering::Relaxed));
+    let mut waits = false;
     {
         let mut queue = here.run_queue.lock();
         if queue.next_tick <= now {
             queue.next_tick = if is_idle { u64::MAX } else { now + SLICE };
-            if queue.len > 0 {
-                thread.set_work(work::RESCHEDULE);
-            }
+            waits = queue.len > 0;
+        }
+    }
+    if waits {
+        thread.set_work(work::RESCHEDULE);
+        // A CPU that went idle as the thread was queued has not seen it.
+        let idle = IDLE.load(Ordering::Relaxed) & !(1 << here.id());
+        if idle != 0 {
+            irq::send_reschedule(idle.trailing_zeros() as usize);
         }
     }
     program_timer(here);
