@@ -43,6 +43,12 @@ impl Machine {
         self
     }
 
+    /// Shows the kernel another device tree.
+    pub fn tree(mut self, tree: &Path) -> Machine {
+        self.options.extend(["--dtb".to_owned(), tree.display().to_string()]);
+        self
+    }
+
     /// Stops the machine after this time.
     pub fn seconds(mut self, seconds: u32) -> Machine {
         self.seconds = seconds;
@@ -134,6 +140,26 @@ pub fn compile(name: &str) -> PathBuf {
     assert!(status.success(), "{} does not compile", source.display());
     fs::rename(&part, &program).expect("the program gets its name");
     program
+}
+
+/// The device tree of QEMU's virt with 4 CPUs and a GICv2, and with what tests/trees has in the file `name` besides.
+/// Memory and command line are none of its business: QEMU writes those.
+pub fn tree(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    // Tests that use one tree make it side by side.
+    let file = |what: &str| directory.join(format!("{name}.{:?}.{what}", std::thread::current().id()));
+    let (base, overlay, whole) = (file("base"), file("overlay"), file("dtb"));
+    let run = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).stdout(Stdio::null()).status();
+        assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?}");
+    };
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(name);
+    let [base, overlay, whole, source] = [&base, &overlay, &whole, &source].map(|p| p.to_str().expect("a plain path"));
+    let board = format!("virt,gic-version=2,dumpdtb={base}");
+    run("qemu-system-aarch64", &["-M", &board, "-cpu", "cortex-a72", "-smp", "4", "-display", "none", "-nic", "none"]);
+    run("dtc", &["-q", "-I", "dts", "-O", "dtb", "-o", overlay, source]);
+    run("fdtoverlay", &["-i", base, "-o", whole, overlay]);
+    PathBuf::from(whole)
 }
 
 /// Debian's busybox for AArch64, static.

@@ -1,16 +1,22 @@
-//! The kernel's self-test before init, on machines of every shape and with every slab back end.
+//! The kernel's self-test before init, on machines of every shape and with every slab back end. After each of its
+//! checks the books must balance, or it fails.
 
-use crate::harness::Machine;
+use crate::harness::{Machine, Outcome, tree};
 
 /// Boots the self-test build with these options; all its checks must pass.
 fn check(options: &[&str]) {
-    let outcome = Machine::new(options).selftest();
+    check_machine(&Machine::new(options));
+}
+
+fn check_machine(machine: &Machine) -> Outcome {
+    let outcome = machine.selftest();
     let output = outcome.succeeded();
     assert!(!output.contains("not ok"), "{outcome}");
     let passed = output.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(passed > 0, "{outcome}");
     outcome.has_line(&format!("1..{passed}"));
     outcome.has_line("# 0 failed");
+    outcome
 }
 
 #[test]
@@ -32,6 +38,15 @@ fn selftest_slob_in_little_memory() {
 #[test]
 fn selftest_with_injection() {
     check(&["--append", "failslab=0"]);
+}
+
+/// Memory that is never mapped, two contiguous memory areas of the tree's, and one of the command line's.
+#[test]
+fn selftest_with_areas_of_a_tree() {
+    let machine = Machine::new(&["--mem", "512M", "--append", "cma=12M"]).tree(&tree("areas.dtso"));
+    let outcome = check_machine(&machine);
+    outcome.has_line("# 3 contiguous memory areas");
+    outcome.has_line("# memory that is not mapped");
 }
 
 #[test]

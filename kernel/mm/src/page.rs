@@ -185,9 +185,10 @@ impl Page {
         self.sub_refs(1)
     }
 
-    /// Adds a pin, for who has a reference already. `false` when there are too many.
+    /// Adds a pin, for who has a reference already. `false` when there are too many. Whether the page is where it may
+    /// stay, [`PageAllocator::pin_long_term`](crate::page_alloc::PageAllocator::pin_long_term) knows.
     #[must_use]
-    pub fn pin(&self) -> bool {
+    pub(crate) fn pin(&self) -> bool {
         self.add_refs(PIN)
     }
 

@@ -9,6 +9,7 @@ use quire_mm::cma::CmaError;
 use quire_mm::memblock::RegionKind;
 use quire_mm::page_alloc::{Gfp, MigrateRange, MovableSplit, PageBlock, RangeError};
 use quire_mm::sim::{Sim, SimConfig};
+use quire_mm::zone::ZoneKind;
 
 type Block = PageBlock<&'static Sim>;
 
@@ -44,9 +45,10 @@ fn a_free_range_can_be_had_and_given_back() {
         assert_eq!(pages.total_free(), free - len);
         assert_eq!(pages.validate(), Ok(()));
         assert_eq!(pages.alloc_range(range.clone(), None), Err(RangeError::Busy));
+        let cached = pages.held_by_cpu(0);
         // SAFETY: the range was allocated above.
         unsafe { pages.free_range(range) };
-        pages.drain_all();
+        assert_eq!(pages.held_by_cpu(0), cached, "what comes back together stays together");
         assert_eq!(pages.total_free(), free);
         assert_eq!(pages.validate(), Ok(()));
     }
@@ -186,7 +188,35 @@ fn long_term_pins_are_not_for_pages_that_must_move() {
     let mut config = SimConfig::new().bank(GIB, 64 * MIB, 0).reserve(GIB + 16 * MIB, 4 * MIB, RegionKind::Cma);
     config.movable = MovableSplit::MovableCore(16 * MIB / PAGE_SIZE);
     let sim = Sim::boot(&config);
-    assert!(sim.pages().allows_long_term_pin(Pfn(BASE + 1)));
-    assert!(!sim.pages().allows_long_term_pin(Pfn(BASE + 16 * 256)), "CMA");
-    assert!(!sim.pages().allows_long_term_pin(Pfn(BASE + 63 * 256)), "zone MOVABLE");
+    let pages = sim.pages();
+    let zone = pages.zones().find(|zone| zone.kind() == ZoneKind::Movable).unwrap();
+    let (movable, managed) = (zone.span(), zone.managed());
+    // Every page that there is, by whoever may have it.
+    let (mut pinned, mut in_areas, mut in_zone) = (0, 0, 0);
+    let all: Vec<_> = [Gfp::HIGHUSER_MOVABLE, Gfp::KERNEL].map(|gfp| exhaust(sim, gfp | Gfp::MEMALLOC)).into();
+    for block in all.iter().flatten() {
+        let is_lent = pages.cma_area_of(block.pfn()).is_some();
+        let must_move = (movable.0.0..movable.0.0 + movable.1).contains(&block.pfn().0);
+        in_areas += usize::from(is_lent);
+        in_zone += usize::from(must_move);
+        let is_pinned = pages.pin_long_term(block.pfn());
+        assert_eq!(is_pinned, !is_lent && !must_move, "{:?}", block.pfn());
+        if is_pinned {
+            assert!(block.page().maybe_pinned() && !block.page().unpin());
+            pinned += 1;
+        }
+    }
+    assert_eq!((in_areas, in_zone), (4 * MIB / PAGE_SIZE, managed));
+    assert!(pinned > 40 * MIB / PAGE_SIZE);
+}
+
+/// A page that is allocated as one that does not move can be pinned wherever it comes from.
+#[test]
+fn unmovable_pages_can_always_be_pinned() {
+    let sim = with_area();
+    for gfp in [Gfp::KERNEL, Gfp::USER, Gfp::HIGHUSER, Gfp::ATOMIC] {
+        for block in exhaust(sim, gfp) {
+            assert!(sim.pages().pin_long_term(block.pfn()) && !block.page().unpin());
+        }
+    }
 }

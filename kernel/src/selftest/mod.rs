@@ -13,6 +13,7 @@ mod books;
 mod bytes;
 mod cma;
 mod crew;
+mod kmap;
 mod memory;
 mod pages;
 mod random;
@@ -28,6 +29,7 @@ use quire_platform::bootargs;
 
 use crate::boot::{BOARD, power};
 use crate::console::serial;
+use crate::vm::PAGES;
 use books::Books;
 
 pub use crew::serve;
@@ -79,6 +81,7 @@ const CHECKS: &[&[Check]] = &[
     slab::CHECKS,
     vmalloc::CHECKS,
     attributes::CHECKS,
+    kmap::CHECKS,
     cma::CHECKS,
     spaces::CHECKS,
     memory::CHECKS,
@@ -93,7 +96,11 @@ pub fn run() {
 
 /// Answers how many failed.
 fn run_checks() -> usize {
-    say(format_args!("# {} CPUs, {} pages", crew::size(), crate::vm::PAGES.total_managed()));
+    say(format_args!("# {} CPUs, {} pages", crew::size(), PAGES.total_managed()));
+    say(format_args!("# {} contiguous memory areas", (0..).map_while(|area| PAGES.cma_info(area)).count()));
+    if kmap::region().is_some() {
+        say(format_args!("# memory that is not mapped"));
+    }
     spaces::warm_up();
     let (mut count, mut failed) = (0, 0);
     for (name, check) in CHECKS.iter().copied().flatten() {

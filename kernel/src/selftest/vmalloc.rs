@@ -1,4 +1,4 @@
-//! Checks of virtually contiguous memory, of short-lived mappings and of per-CPU memory, over the live tables.
+//! Checks of virtually contiguous memory and of per-CPU memory, over the live tables.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,7 +12,6 @@ use quire_mm::sync::Rank;
 use quire_mm::vmalloc::VmError;
 
 use super::{Check, Outcome, crew, expect, got, some};
-use crate::vm::kmap::kmap_local;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{Cpu, PAGES, SpinLock};
@@ -22,7 +21,6 @@ pub const CHECKS: &[Check] = &[
     ("vmalloc: addresses are used again, and show new frames on all CPUs", addresses_again),
     ("vmap: frames in any order, writable and read-only", vmap),
     ("per-CPU: each CPU has its own", per_cpu),
-    ("kmap: memory of the direct map is where it is", kmap),
 ];
 
 /// A word of an area.
@@ -149,10 +147,4 @@ fn per_cpu() -> Outcome {
     drop(found);
     drop(each);
     expect(AREAS.used() == used, "the place is free again")
-}
-
-fn kmap() -> Outcome {
-    let page = got(PAGES.alloc_page(Gfp::KERNEL), "a page")?;
-    let mapped = some(kmap_local(page.addr() + 8).ok(), "a mapping")?;
-    expect(mapped.as_ptr() == Cpu.direct_map(page.addr() + 8), "it is the direct map's")
 }

@@ -11,7 +11,7 @@ use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
 use crate::task::thread::current;
-use crate::vm::{SPACES, statistics};
+use crate::vm::{PAGES, SPACES, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -84,6 +84,17 @@ pub fn audit(a: Args) -> Answer {
     let found = crate::vm::audit::run()?;
     uaccess::put(a.addr(0), &found)?;
     Ok(0)
+}
+
+/// Takes all of a contiguous memory area and gives it back; answers its pages. ENOENT for one that there is not, EBUSY
+/// where somebody has pages of it that cannot be moved away. A debug facility.
+pub fn cma_try(a: Args) -> Answer {
+    let area = a.word(0);
+    let info = PAGES.cma_info(area).ok_or(Errno::ENOENT)?;
+    let start = PAGES.cma_alloc(area, info.pages, 0, None).map_err(|_| Errno::EBUSY)?;
+    // SAFETY: it was taken just now, and nobody else knows of it.
+    unsafe { PAGES.cma_release(area, start, info.pages) }.map_err(|_| Errno::EBUSY)?;
+    Ok(info.pages)
 }
 
 /// Answers what a setting was, and sets it to x1 unless that is `READ`. EINVAL for what there is not.

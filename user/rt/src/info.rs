@@ -98,6 +98,11 @@ pub fn audit() -> Result<MapAudit, Errno> {
     Ok(audit)
 }
 
+/// Takes all of a contiguous memory area for a moment; its pages, or EBUSY where it cannot be had.
+pub fn try_cma(area: usize) -> Result<usize, Errno> {
+    sys::plain!(nr::QUIRE_CMA_TRY, area)
+}
+
 /// Switches the machine off; under an emulator `status` becomes its exit status. Returns only on an error.
 pub fn poweroff(status: i32) -> Errno {
     match sys::plain!(nr::QUIRE_POWEROFF, status) {

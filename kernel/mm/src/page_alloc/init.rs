@@ -13,7 +13,7 @@ use crate::machine::{MAX_CPUS, Machine};
 use crate::memblock::{MemBlock, MemBlockError, RegionKind};
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
-use super::{Gfp, POISON, PageAllocator, Topology, Zonelist, trap};
+use super::{Gfp, PageAllocator, Topology, Zonelist, trap};
 
 /// What the command line and the device tree say about zones.
 pub struct Config<'a> {
@@ -331,9 +331,7 @@ impl<M: Machine> PageAllocator<M> {
         let reach = self.frames();
         let zone = &self.zones[usize::from(reach.pageblocks.of(Pfn(frames.start)).zone())];
         zone.add_managed(frames.len());
-        if self.trap.load(Relaxed) & trap::POISON != 0 {
-            frames.clone().for_each(|pfn| self.fill(Pfn(pfn), 0, POISON));
-        }
+        self.poison(Pfn(frames.start), frames.len());
         zone.with_area(|area| {
             let mut at = frames.start;
             while at < frames.end {

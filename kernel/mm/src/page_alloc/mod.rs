@@ -342,9 +342,7 @@ impl<M: Machine> PageAllocator<M> {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, pfn: Pfn, order: u32) {
-        if self.trap.load(Relaxed) & trap::POISON != 0 {
-            self.fill(pfn, order, POISON);
-        }
+        self.poison(pfn, 1 << order);
         let frames = self.frames();
         let block = frames.pageblocks.of(pfn);
         match block.list() {
@@ -395,10 +393,15 @@ impl<M: Machine> PageAllocator<M> {
         (0..MAX_CPUS).for_each(|cpu| self.drain_cpu(cpu));
     }
 
-    fn fill(&self, pfn: Pfn, order: u32, byte: u8) {
-        let start = self.machine.direct_map(pfn.addr());
-        // SAFETY: the block is the allocator's own at this moment, and the direct map reaches all of it.
-        unsafe { core::ptr::write_bytes(start, byte, PAGE_SIZE << order) };
+    /// Debugging: fills frames that come back.
+    fn poison(&self, first: Pfn, frames: usize) {
+        if self.trap.load(Relaxed) & trap::POISON == 0 {
+            return;
+        }
+        for pfn in (first.0..first.0 + frames).map(Pfn) {
+            // SAFETY: the frame is the allocator's own at this moment, and the direct map reaches all of it.
+            unsafe { self.machine.direct_map(pfn.addr()).write_bytes(POISON, PAGE_SIZE) };
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use core::ops::Range;
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use crate::machine::Machine;
+#[cfg(doc)]
+use crate::page::Page;
 use crate::zone::ZoneKind;
 
 use super::PageAllocator;
@@ -54,18 +56,49 @@ impl<M: Machine> PageAllocator<M> {
         if taken { Ok(()) } else { Err(RangeError::Busy) }
     }
 
-    /// Frees a range of order-0 blocks.
+    /// Frees a range of order-0 blocks, all the way to the buddy: they are wanted together again, and would be scattered
+    /// if the next to come got them from per-CPU lists.
     ///
     /// # Safety
     /// As [`PageAllocator::free_pages`] for each frame.
     pub unsafe fn free_range(&self, range: Range<Pfn>) {
-        for pfn in range.start.0..range.end.0 {
-            // SAFETY: the caller's promise.
-            unsafe { self.free_pages(Pfn(pfn), 0) };
+        let mut at = range.start.0;
+        while at < range.end.0 {
+            let end = (at + 1).next_multiple_of(PAGEBLOCK_PAGES).min(range.end.0);
+            self.free_within_page_block(at..end);
+            at = end;
         }
     }
 
-    /// Whether a page may stay here for as long as a device likes: not where others count on moving it away.
+    /// As [`PageAllocator::free_range`], for frames of one page block.
+    fn free_within_page_block(&self, pfns: Range<usize>) {
+        let frames = self.frames();
+        let zone = usize::from(frames.pageblocks.of(Pfn(pfns.start)).zone());
+        let mut at = pfns.start;
+        while at < pfns.end {
+            let run = (at..pfns.end).take_while(|&pfn| frames.page(Pfn(pfn)).fit_to_free(0)).count();
+            if run > 0 {
+                self.poison(Pfn(at), run);
+                self.zones[zone].with_area(|area| area.free_run(frames, Pfn(at), run));
+            }
+            at += run;
+            if at < pfns.end {
+                self.bad_page(Pfn(at));
+                at += 1;
+            }
+        }
+    }
+
+    /// Pins a page, of which the caller holds a reference, for as long as a device likes: it stays where it is until
+    /// [`Page::unpin`]. Refused where others count on moving it away: the caller moves it first, to a page that was
+    /// allocated without MOVABLE. There is no other way to pin.
+    #[must_use]
+    pub fn pin_long_term(&self, pfn: Pfn) -> bool {
+        self.allows_long_term_pin(pfn) && self.frames().page(pfn).pin()
+    }
+
+    /// Whether a page may stay here for as long as a device likes: neither in a contiguous memory area nor in zone
+    /// MOVABLE, nor where somebody collects a range just now.
     pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
         self.topology().pageblocks.get(pfn).is_some_and(|block| {
             let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
