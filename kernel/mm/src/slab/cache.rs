@@ -23,12 +23,12 @@ use spin::Once;
 use crate::addr::PAGE_SHIFT;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::{Gfp, Injection};
+use crate::slab::array::Array;
 use crate::slab::debug::{self, DebugFlags};
 use crate::slab::geometry::{Geometry, MAX_ORDER};
 use crate::slab::node::Node;
 use crate::slab::record::SlabRecord;
 use crate::slab::report::{Fault, Report};
-use crate::slab::slab::Array;
 use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, slab, slob, slub};
 use crate::zone::MAX_NODES;
@@ -53,7 +53,7 @@ pub(super) struct CpuSlab {
     pub(super) mask: Cell<usize>,
     /// The active slab's record (SLUB).
     pub(super) active: Cell<Option<&'static SlabRecord>>,
-    /// The array of free objects (SLAB); null if there is none.
+    /// The array of free objects; null if there is none.
     pub(super) array: Cell<*mut Array>,
 }
 

@@ -15,7 +15,7 @@ use crate::slab::geometry::Geometry;
 use crate::slab::kmalloc::{CLASSES, ClassOffsets, class_spec};
 use crate::slab::report::{Fault, Report};
 use crate::slab::slob::Slob;
-use crate::slab::{Backend, CacheSpec, slab};
+use crate::slab::{Backend, CacheSpec, array};
 use crate::sync::{Rank, SpinLock};
 
 /// What the command line and the boot code decide.
@@ -215,8 +215,8 @@ impl<M: Machine> KernelHeap<M> {
         }
         caches.last = this;
         drop(caches);
-        if backend == Backend::Slab && debug.is_empty() {
-            slab::set_up(cache, geometry.stride);
+        if backend != Backend::Slob && debug.is_empty() {
+            array::set_up(cache, geometry.stride);
         }
         Ok(())
     }

@@ -8,6 +8,7 @@
 //! - [`geometry`]: how objects lie in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
 //! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
+//! - [`array`]: the free objects that each CPU keeps at hand.
 //! - [`slub`]: the default back end.
 //! - [`slab`](self::slab), [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
@@ -24,6 +25,7 @@
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering};
 }
+mod array;
 mod cache;
 mod debug;
 mod frames;
@@ -49,7 +51,7 @@ pub use report::{Fault, Report, Track};
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Per-CPU active slabs: the fastest.
+    /// Per-CPU active slabs, and per-CPU arrays for what does not come back to them: the fastest.
     Slub,
     /// Three lists of slabs, colouring, and per-CPU arrays.
     Slab,

@@ -178,10 +178,8 @@ impl<M: Machine> KmemCache<M> {
         let slab = record.head();
         let state = slab.state.load();
         let first = self.base_of(slab) + setup.geometry.first(state.colour());
-        let is_object = object.checked_sub(first).is_some_and(|offset| {
-            offset.is_multiple_of(setup.geometry.stride) && offset / setup.geometry.stride < state.objects() as usize
-        });
-        if !is_object {
+        let index = object.checked_sub(first).and_then(|offset| setup.geometry.index(offset));
+        if index.is_none_or(|index| index >= state.objects() as usize) {
             self.report(Fault::NotAnObject, object);
             return None;
         }

@@ -15,13 +15,15 @@
 //!
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 //! [`State`]: super::state::State
+//! [`array`]: super::array
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::addr::PAGE_SIZE;
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::Machine;
 use crate::page_alloc::Gfp;
+use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
@@ -29,65 +31,12 @@ use crate::slab::report::Fault;
 use crate::slab::slub::MIN_PARTIAL;
 use crate::slab::state::State;
 
-/// A CPU's free objects.
-#[repr(C, align(64))]
-pub(super) struct Array {
-    len: usize,
-    /// How many there may be.
-    limit: usize,
-    objects: [usize; Array::ROOM],
-}
-
-impl Array {
-    const ROOM: usize = PAGE_SIZE / MAX_CPUS / size_of::<usize>() - 2;
-
-    /// How many objects of a size a CPU may keep to itself.
-    const fn limit(stride: usize) -> usize {
-        match stride {
-            0..=256 => Self::ROOM,
-            257..=1024 => 16,
-            1025..=4096 => 8,
-            _ => 4,
-        }
-    }
-
-    /// How many objects go to or come from the lists at once.
-    fn batch(&self) -> usize {
-        self.limit / 2
-    }
-}
-
-const _: () = assert!(size_of::<Array>() * MAX_CPUS == PAGE_SIZE);
-
-/// Gives each CPU its array, if there is a page for them. Nobody uses the cache yet.
-pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
-    let Ok(pfn) = cache.machine.pages().alloc_raw(0, Gfp::KERNEL | Gfp::ZERO) else { return };
-    let arrays = cache.machine.direct_map(pfn.addr()).cast::<Array>();
-    for (i, cpu) in cache.all_cpus().iter().enumerate() {
-        // SAFETY: the page is ours alone and has room for an array a CPU; zeros are an empty array.
-        unsafe {
-            let array = arrays.add(i);
-            (*array).limit = Array::limit(stride);
-            cpu.array.set(array);
-        }
-    }
-    cache.nodes[0].pages.fetch_add(1, Ordering::Relaxed);
-}
-
-/// This CPU's array. Interrupts are masked, or the cache is the caller's alone.
-#[allow(clippy::mut_from_ref)]
-fn array(cpu: &CpuSlab) -> Option<&mut Array> {
-    // SAFETY: null or made by `set_up`, and used by its CPU only, one function of this module at a time: none of
-    // them calls another one that takes the array while it holds it.
-    unsafe { cpu.array.get().as_mut() }
-}
-
 /// An object. Interrupts are masked and `irq` undoes that; they are not while pages are asked for.
 pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
     loop {
         let cpu = cache.this_cpu();
-        let object = match array(cpu) {
+        let object = match array::of(cpu) {
             // What an array holds may be from any node.
             Some(array) if !gfp.contains(Gfp::THISNODE) => pop(cache, setup, array, gfp),
             _ => {
@@ -109,12 +58,10 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
 
 /// The object that was freed last, after a batch from the lists if there is none.
 fn pop<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, array: &mut Array, gfp: Gfp) -> Option<usize> {
-    if array.len == 0 {
-        let batch = array.batch();
-        array.len = take_from_lists(cache, setup, gfp, &mut array.objects[..batch]);
+    if array.is_empty() {
+        array.refill(|into| take_from_lists(cache, setup, gfp, into));
     }
-    array.len = array.len.checked_sub(1)?;
-    Some(array.objects[array.len])
+    array.pop()
 }
 
 /// An object comes back. Interrupts are masked.
@@ -124,24 +71,18 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
         return;
     }
     let cpu = cache.this_cpu();
-    let Some(array) = array(cpu) else {
+    let Some(array) = array::of(cpu) else {
         if give_to_lists(cache, setup, &[address]) == 1 {
             cpu.count_free();
         }
         return;
     };
-    if array.len != 0 && array.objects[array.len - 1] == address {
+    if array.is_top(address) {
         return cache.report(Fault::DoubleFree, address);
     }
-    if array.len == array.limit {
-        // The oldest are the coldest.
-        let batch = array.batch();
-        give_to_lists(cache, setup, &array.objects[..batch]);
-        array.objects.copy_within(batch..array.len, 0);
-        array.len -= batch;
-    }
-    array.objects[array.len] = address;
-    array.len += 1;
+    array.push(address, |coldest| {
+        give_to_lists(cache, setup, coldest);
+    });
     cpu.count_free();
 }
 
@@ -267,9 +208,8 @@ fn discard<M: Machine>(cache: &KmemCache<M>, mut slabs: SlabList) -> usize {
 /// Puts what a CPU's array holds back into the slabs. The CPU is this one with interrupts masked, or one that does
 /// not use the cache.
 fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
-    if let Some(array) = array(cpu) {
-        let len = core::mem::take(&mut array.len);
-        give_to_lists(cache, setup, &array.objects[..len]);
+    if let Some(array) = array::of(cpu) {
+        give_to_lists(cache, setup, array.take());
     }
 }
 
@@ -287,13 +227,7 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
         flush(cache, setup, cpu);
     }
     discard_empty(cache);
-    let arrays = cache.all_cpus()[0].array.get();
-    if !arrays.is_null() {
-        let pfn = cache.machine.direct_map_to_phys(arrays.cast()).pfn();
-        // SAFETY: `set_up` got the page, the first array is at its start, and nobody uses the cache any more.
-        unsafe { cache.machine.pages().free_pages(pfn, 0) };
-        cache.nodes[0].pages.fetch_sub(1, Ordering::Relaxed);
-    }
+    array::tear_down(cache);
 }
 
 fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {

@@ -4,10 +4,14 @@
 //! free into it goes to a list of the slab's own. [`super::state`] explains the word that all this hangs on, and
 //! which of its changes need the node's lock.
 //!
+//! What a CPU frees into other slabs waits in its [`array`] first: programs that free in another order than
+//! they allocate would else pay for a slab's word, and often for the node's lock, with every object.
+//!
 //! Lock order: [`Rank::SlabNode`] before the page allocator's; but no pages are asked for or given back while a
 //! node is locked.
 //!
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
+//! [`array`]: super::array
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
@@ -15,6 +19,7 @@ use core::sync::atomic::Ordering;
 use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
+use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
@@ -32,6 +37,13 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
         let cpu = cache.this_cpu();
         if let Some(object) = pop(cache, cpu) {
             return object;
+        }
+        // What an array holds may be from any node.
+        if !gfp.contains(Gfp::THISNODE)
+            && let Some(object) = array::of(cpu).and_then(Array::pop)
+        {
+            cpu.count_alloc();
+            return core::ptr::with_exposed_provenance_mut(object);
         }
         if let Some(active) = cpu.active.get() {
             match active.state.take_or_thaw() {
@@ -71,8 +83,22 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
     if slab.state.load().free().is_some_and(|first| cache.base_of(slab) + first == address) {
         return cache.report(Fault::DoubleFree, address);
     }
-    cache.this_cpu().count_free();
-    put(cache, setup, slab, address, address, 1);
+    let cpu = cache.this_cpu();
+    match array::of(cpu) {
+        Some(array) if array.is_top(address) => return cache.report(Fault::DoubleFree, address),
+        Some(array) => array.push(address, |coldest| give_back(cache, setup, coldest)),
+        None => put(cache, setup, slab, address, address, 1),
+    }
+    cpu.count_free();
+}
+
+/// Objects leave an array for their slabs.
+fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) {
+    for &object in objects {
+        if let Some(slab) = cache.slab_of(setup, object) {
+            put(cache, setup, slab, object, object, 1);
+        }
+    }
 }
 
 /// Pushes a chain of `count` free objects of one slab, which the caller owns, onto the slab's own list, and moves
@@ -166,9 +192,12 @@ fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'s
     Some((slab, slab.state.freeze()?))
 }
 
-/// Takes a CPU's active slab away from it, with what its list holds. The CPU is this one with interrupts masked,
-/// or one that does not use the cache.
+/// Takes from a CPU what it keeps to itself: its array, and its active slab with what its list holds. The CPU is this
+/// one with interrupts masked, or one that does not use the cache.
 fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
+    if let Some(array) = array::of(cpu) {
+        give_back(cache, setup, array.take());
+    }
     let Some(slab) = cpu.active.get() else { return };
     let (base, mut object) = (cpu.base.get(), cpu.freelist.get());
     let (first, mut last, mut count) = (object, object, 0);
@@ -205,6 +234,7 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
         deactivate(cache, setup, cpu);
     }
     discard_empty(cache);
+    array::tear_down(cache);
 }
 
 fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {

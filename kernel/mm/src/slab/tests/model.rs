@@ -328,7 +328,7 @@ fn a_slab_in_use_on_one_cpu_takes_frees_from_another() {
     let machine = machine();
     let heap = heap(machine, Backend::Slub);
     run_on(0);
-    let objects: Vec<_> = (0..10).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
+    let objects: Vec<_> = (0..40).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
     run_on(1);
     for object in &objects {
         // SAFETY: each is freed once.
@@ -336,9 +336,13 @@ fn a_slab_in_use_on_one_cpu_takes_frees_from_another() {
     }
     assert_eq!(heap.live_objects(), 0);
     run_on(0);
-    // The active slab has 64 objects: CPU 0 gets them all without another page.
+    // The active slab has 64 objects: CPU 0 gets those that are left, and what CPU 1's array had no room for, without
+    // another page.
     let pages = pages_taken(machine);
-    let again: Vec<_> = (0..64).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
+    let again: Vec<_> = (0..64 - 40 + 15).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
     assert_eq!(pages_taken(machine), pages);
-    assert!(objects.iter().all(|object| again.contains(object)));
+    assert!(objects[..15].iter().all(|object| again.contains(object)));
+    // CPU 1 gets what it freed, the last first.
+    run_on(1);
+    assert!(objects[15..].iter().rev().all(|object| heap.kmalloc(64, Gfp::KERNEL) == Some(*object)));
 }
