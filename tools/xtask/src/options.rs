@@ -135,6 +135,9 @@ pub struct MachineOptions {
     /// Version of the interrupt controller [default: 2].
     #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
     pub gic: Option<u8>,
+    /// QEMU's name of the CPU [default: cortex-a72; the Pi has that].
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<String>,
     /// Enter the kernel at EL2 (the Pi always does).
     #[arg(long)]
     pub el2: bool,

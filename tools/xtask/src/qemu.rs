@@ -11,6 +11,9 @@ use crate::options::{Board, MachineOptions, MemorySize};
 /// The emulator.
 pub const QEMU: &str = "qemu-system-aarch64";
 
+/// The Pi's CPU, which the default machine has too.
+const CPU: &str = "cortex-a72";
+
 /// A GICv2 distributor addresses eight CPUs.
 const GIC2_CPUS: u32 = 8;
 
@@ -48,7 +51,8 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     if options.icount {
         model += ",dtb-randomness=off";
     }
-    qemu.args(["-M", &model, "-cpu", "cortex-a72", "-nic", "none", "-m", &memory.to_string()]);
+    let cpu = options.cpu.as_deref().unwrap_or(CPU);
+    qemu.args(["-M", &model, "-cpu", cpu, "-nic", "none", "-m", &memory.to_string()]);
     // A socket belongs to one node, so the CPUs are as many sockets as there are nodes where they divide evenly.
     let sockets = if smp.is_multiple_of(nodes) { nodes } else { smp };
     qemu.args(["-smp", &format!("{smp},sockets={sockets},cores={}", smp / sockets)]);
@@ -84,6 +88,7 @@ fn rpi4(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
         MachineOptions { mem: Some(mem), .. } if *mem != RPI4_MEMORY => refuse("--mem", "2G of memory in QEMU")?,
         MachineOptions { numa: Some(numa), .. } if *numa != 1 => refuse("--numa", "one memory node")?,
         MachineOptions { gic: Some(gic), .. } if *gic != 2 => refuse("--gic", "a GICv2")?,
+        MachineOptions { cpu: Some(cpu), .. } if cpu != CPU => refuse("--cpu", CPU)?,
         _ => {}
     }
     qemu.args(["-M", "raspi4b", "-m", &RPI4_MEMORY.to_string(), "-smp", &RPI4_CPUS.to_string()]);
@@ -131,6 +136,7 @@ mod tests {
         assert!(refused(Board::Rpi4, MachineOptions { mem: Some("1G".parse().unwrap()), ..Default::default() }));
         assert!(refused(Board::Rpi4, MachineOptions { numa: Some(2), ..Default::default() }));
         assert!(refused(Board::Rpi4, MachineOptions { gic: Some(3), ..Default::default() }));
+        assert!(refused(Board::Rpi4, MachineOptions { cpu: Some("max".into()), ..Default::default() }));
         assert!(refused(Board::Virt, MachineOptions { smp: Some(9), ..Default::default() }));
         assert!(refused(Board::Virt, MachineOptions { disk: Some("/nonexistent".into()), ..Default::default() }));
 
