@@ -66,6 +66,9 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
         boot::stop("no memory for address spaces", &"even the zero page");
     }
+    if arch::regs::table_updates() != arch::regs::TableUpdates::Nothing {
+        SPACES.set_hardware_updates();
+    }
     memory::init_overcommit(args);
     match problem {
         Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),
@@ -79,6 +82,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     irq::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
     boot::init_this_cpu(0).unwrap_or_else(|e| boot::stop("no memory for the idle thread", &e));
     boot::start_secondaries(board);
+    boot::report_features();
     #[cfg(feature = "selftest")]
     selftest::run();
     PAGES.set_pressure_handler(&oom::Pressure);

@@ -327,6 +327,9 @@ pub mod info {
     pub const COUNTER: usize = 8;
     /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
     pub const CMA: usize = 9;
+    /// [`AreaInfo`](crate::statistics::AreaInfo), one a part of an area, by address, of the process that a fifth argument
+    /// names: 0 for the caller. ESRCH if there is no such process.
+    pub const AREA: usize = 10;
 }
 
 /// Orders 0 to 10 of the buddy allocator.
@@ -392,6 +395,18 @@ pub struct RegionInfo {
     pub name: [u8; 24],
 }
 
+/// Bits of `CpuInfo::features`: what its MMU does.
+pub mod cpu_feature {
+    /// Sets the access flag of page table entries.
+    pub const ACCESS_FLAG: u32 = 1;
+    /// Makes them dirty on a write.
+    pub const DIRTY_STATE: u32 = 2;
+    /// Keeps the kernel from user memory (PAN).
+    pub const PAN: u32 = 4;
+    /// Has ASIDs of 16 bits.
+    pub const ASID_16: u32 = 8;
+}
+
 /// One CPU.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -404,6 +419,10 @@ pub struct CpuInfo {
     pub node: u32,
     /// 1 when running.
     pub online: u32,
+    /// [`cpu_feature`]
+    pub features: u32,
+    /// 0.
+    pub pad: u32,
     /// Nanoseconds spent idle.
     pub idle_ns: u64,
     /// Context switches.
@@ -516,7 +535,7 @@ const _: () = {
     assert!(size_of::<Rusage>() == 144);
     assert!(size_of::<ZoneInfo>() == 16 + 8 * (8 + ORDERS));
     assert!(size_of::<RegionInfo>() == 48);
-    assert!(size_of::<CpuInfo>() == 48);
+    assert!(size_of::<CpuInfo>() == 56);
     assert!(size_of::<ProcessInfo>() == 64);
     assert!(size_of::<SystemInfo>() == 128);
     assert!(size_of::<Books>() == 64);

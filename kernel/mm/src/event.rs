@@ -42,6 +42,8 @@ events! {
     FaultCopy = "pgfault_copy",
     /// A fault that made a write-protected page writable as it is.
     FaultReuse = "pgfault_reuse",
+    /// A fault that set the access flag of an old entry.
+    FaultYoung = "pgfault_young",
     /// A fault on an entry that was there: another thread was faster, or a TLB knew an older state.
     FaultSpurious = "pgfault_spurious",
     /// A fault that ended in an error.

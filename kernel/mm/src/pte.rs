@@ -28,7 +28,7 @@ pub mod bits {
     pub const ACCESSED: u64 = 1 << 10;
     /// Tagged with the ASID.
     pub const NOT_GLOBAL: u64 = 1 << 11;
-    /// Dirty bit modifier: hardware may clear READ_ONLY (where HAFDBS exists).
+    /// Dirty bit modifier: a write may clear READ_ONLY (see [`crate::table::entry`]).
     pub const DBM: u64 = 1 << 51;
     /// Part of a run of 16 equal entries.
     pub const CONTIGUOUS: u64 = 1 << 52;
@@ -36,7 +36,7 @@ pub mod bits {
     pub const PXN: u64 = 1 << 53;
     /// EL0 may not execute.
     pub const UXN: u64 = 1 << 54;
-    /// Software: has been written since it was clean.
+    /// Software: dirty, whatever READ_ONLY says (see [`crate::table::entry`]).
     pub const DIRTY: u64 = 1 << 55;
     /// Software: the frame has no owner to count (the zero page, device memory).
     pub const SPECIAL: u64 = 1 << 56;

@@ -60,13 +60,25 @@ pub enum Bug {
     UnmapForgetsMigration,
     /// Faults pass markers over.
     MarkerBlocksFault,
+    /// Who takes an entry away reads it first, and clears it then.
+    TakeIsNotAtomic,
+    /// Who changes an entry's attributes overwrites what hardware has set meanwhile.
+    ChangeIsNotAtomic,
+    /// fork leaves hardware the right to make an entry writable.
+    ForkLeavesDbm,
+    /// mprotect leaves it.
+    ProtectLeavesDbm,
+    /// What becomes write-protected is clean.
+    ProtectionForgetsDirty,
+    /// MADV_COLD leaves old entries in TLBs as young ones.
+    ColdForgetsFlush,
     /// The limit of a table's sweep: entries that are not present do not keep it.
     LiveCountForgetsMove,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 33] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -93,6 +105,12 @@ impl Bug {
         Self::ForkOfMigrationTakesNoReference,
         Self::UnmapForgetsMigration,
         Self::MarkerBlocksFault,
+        Self::TakeIsNotAtomic,
+        Self::ChangeIsNotAtomic,
+        Self::ForkLeavesDbm,
+        Self::ProtectLeavesDbm,
+        Self::ProtectionForgetsDirty,
+        Self::ColdForgetsFlush,
         Self::LiveCountForgetsMove,
     ];
 }

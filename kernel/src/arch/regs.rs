@@ -48,6 +48,45 @@ pub fn has_16_bit_asids() -> bool {
     ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::ASIDBits) == 2
 }
 
+/// What of entries of translation tables a CPU can update by itself (FEAT_HAFDBS).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TableUpdates {
+    /// Nothing: Cortex-A72.
+    Nothing,
+    /// It sets the access flag.
+    AccessFlag,
+    /// It makes writable entries dirty, too.
+    DirtyState,
+}
+
+/// What this CPU can update.
+pub fn table_updates() -> TableUpdates {
+    use aarch64_cpu::registers::ID_AA64MMFR1_EL1;
+    match ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::HAFDBS) {
+        0 => TableUpdates::Nothing,
+        1 => TableUpdates::AccessFlag,
+        _ => TableUpdates::DirtyState,
+    }
+}
+
+/// Lets this CPU update what it can (TCR_EL1.HA and HD). TLBs may cache these bits: they are in force for certain once
+/// this CPU's has been invalidated. Entries of the kernel are never old, and none has DBM: they stay as they are.
+pub fn enable_table_updates() {
+    use aarch64_cpu::registers::{TCR_EL1, Writeable};
+    let can = table_updates();
+    let mut tcr = TCR_EL1.get();
+    tcr |= u64::from(can >= TableUpdates::AccessFlag) << 39;
+    tcr |= u64::from(can >= TableUpdates::DirtyState) << 40;
+    TCR_EL1.set(tcr);
+    super::barrier::isb();
+}
+
+/// Whether the kernel is kept from user memory but by its copy routines (FEAT_PAN).
+pub fn has_pan() -> bool {
+    use aarch64_cpu::registers::ID_AA64MMFR1_EL1;
+    ID_AA64MMFR1_EL1.get() >> 20 & 15 != 0
+}
+
 /// Lets EL0 read the virtual counter and its frequency (EL0VCTEN), and nothing else of the timer.
 pub fn allow_user_counter() {
     // SAFETY: it gives EL0 a clock to read.

@@ -203,8 +203,7 @@ pub fn cmpxchg(word: UserAddr, expected: u32, new: u32) -> Result<u32, Errno> {
     if !word.is_aligned(4) {
         return Err(Errno::EINVAL);
     }
-    use aarch64_cpu::registers::{ID_AA64MMFR1_EL1, Readable};
-    let pan = ID_AA64MMFR1_EL1.get() >> 20 & 15;
+    let pan = u64::from(super::regs::has_pan());
     // SAFETY: the word is in the lower half and aligned; the accesses have fix-ups.
     match unsafe { __user_cmpxchg(word.get(), expected, new, pan) } {
         -1 => Err(Errno::EFAULT),

@@ -62,6 +62,8 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
         midr: percpu.midr.load(Ordering::Relaxed),
         node: percpu.node.load(Ordering::Relaxed),
         online: u32::from(percpu.online.load(Ordering::Relaxed)),
+        features: percpu.features.load(Ordering::Relaxed),
+        pad: 0,
         idle_ns: percpu.idle_ns.load(Ordering::Relaxed),
         switches: percpu.switches.load(Ordering::Relaxed),
         ticks: percpu.ticks.load(Ordering::Relaxed),

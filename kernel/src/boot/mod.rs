@@ -12,12 +12,14 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
+use quire_abi::layout::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
 use quire_platform::tree::{Board, TreeError, UartKind};
 use quire_platform::uart::{Pl011, Uart};
 
+use crate::arch::regs::TableUpdates;
 use crate::arch::{cpu, early, fp, regs, smp, timer};
 use crate::console::serial;
 use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
@@ -26,9 +28,9 @@ use crate::task::process::{Entry, Process, TABLE};
 use crate::task::signal::Actions;
 use crate::task::thread::Thread;
 use crate::task::{exec, sched};
-use crate::vm::kernel_map;
 use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
 use crate::vm::stack::Stack;
+use crate::vm::{SPACES, kernel_map};
 
 /// A static that the boot CPU fills in before anybody else runs, and that is only read from then on.
 pub struct BootCell<T>(UnsafeCell<T>);
@@ -142,18 +144,47 @@ pub fn greet(board: &Board, pages: &Summary) {
 
 /// This CPU's idle thread, clock and registers; it is online from here on.
 pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
+    // As the CPU that boots does; one that cannot takes faults in place of it, which are served.
+    if SPACES.hardware_updates() {
+        regs::enable_table_updates();
+    }
     smp::leave_identity_map();
     regs::allow_user_counter();
     fp::set_enabled(false);
     let here = &PERCPU[id];
     here.mpidr.store(regs::mpidr(), Ordering::Relaxed);
     here.midr.store(regs::midr(), Ordering::Relaxed);
+    here.features.store(features(), Ordering::Relaxed);
     let idle = KArc::into_raw(Thread::new_idle()?).cast_mut();
     here.idle.store(idle, Ordering::Relaxed);
     here.current.store(idle, Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
     here.online.store(true, Ordering::Release);
     Ok(())
+}
+
+/// What this CPU's MMU does, for cpuinfo.
+fn features() -> u32 {
+    let updates = if SPACES.hardware_updates() { regs::table_updates() } else { TableUpdates::Nothing };
+    let mut features = 0;
+    let mut set = |feature: u32, has: bool| features |= if has { feature } else { 0 };
+    set(cpu_feature::ACCESS_FLAG, updates >= TableUpdates::AccessFlag);
+    set(cpu_feature::DIRTY_STATE, updates >= TableUpdates::DirtyState);
+    set(cpu_feature::PAN, regs::has_pan());
+    set(cpu_feature::ASID_16, regs::has_16_bit_asids());
+    features
+}
+
+/// Says how entries of page tables come by their access flag and dirty state.
+pub fn report_features() {
+    let has = |feature: u32| move |cpu: &&percpu::PerCpu| cpu.features.load(Ordering::Relaxed) & feature != 0;
+    let all = percpu::online().count();
+    let of = |feature: u32| percpu::online().filter(has(feature)).count();
+    match (of(cpu_feature::ACCESS_FLAG), of(cpu_feature::DIRTY_STATE)) {
+        (0, _) => log::info!("access flag and dirty state: by faults"),
+        (flag, dirty) if flag == all && dirty == all => log::info!("access flag and dirty state: by hardware"),
+        (flag, dirty) => log::info!("access flag by hardware on {flag} of {all} CPUs, dirty state on {dirty}"),
+    }
 }
 
 /// Starts the other CPUs, one after the other, and waits for each for a while.

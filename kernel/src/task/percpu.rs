@@ -29,6 +29,8 @@ pub struct PerCpu {
     pub mpidr: AtomicU64,
     /// MIDR_EL1.
     pub midr: AtomicU64,
+    /// What its MMU does ([`cpu_feature`](quire_abi::layout::cpu_feature)).
+    pub features: AtomicU32,
     /// NUMA node.
     pub node: AtomicU32,
     /// The thread that runs when no other can.
@@ -70,6 +72,7 @@ impl PerCpu {
             idling: AtomicBool::new(false),
             mpidr: AtomicU64::new(0),
             midr: AtomicU64::new(0),
+            features: AtomicU32::new(0),
             node: AtomicU32::new(0),
             idle: AtomicPtr::new(core::ptr::null_mut()),
             switching_from: AtomicPtr::new(core::ptr::null_mut()),

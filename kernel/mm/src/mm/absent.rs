@@ -13,7 +13,7 @@ use super::{Mm, frame};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
-use crate::pte::{NonPresent, Pte, index};
+use crate::pte::{NonPresent, Pte, bits, index};
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
 
@@ -81,7 +81,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Maps a frame with the contents of what `pte` stands for, if that is still the entry for `addr`. Read-only: a write
-    /// asks whether it may reuse the page, as for any other.
+    /// asks whether it may reuse the page, as for any other. Dirty: there is nothing else that has these contents.
     fn put_back(&self, addr: UserAddr, pte: Pte, pfn: Pfn) -> bool {
         let areas = self.areas.read();
         let (Some(vma), Some(leaf)) = (areas.tree.find(addr), self.tables.walk(addr)) else { return false };
@@ -94,7 +94,7 @@ impl<M: Machine> Mm<M> {
         frame::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
         KArc::add_owners(&self.group, 1);
         guard.clear(i);
-        guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON));
+        guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON | bits::DIRTY));
         drop(guard);
         self.machine.publish_tables();
         self.charge(Counts { anon: 1, ..Counts::default() });

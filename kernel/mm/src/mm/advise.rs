@@ -8,12 +8,15 @@ use super::residence::Populate;
 use super::{Intent, Mm};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
+use crate::table::gather::flush_range;
 use crate::vma::VmFlags;
 
 /// What an advice does to each area that it meets.
 enum Advice {
-    /// Nothing yet; refused for locked memory if so.
-    Hint { refuses_locked: bool },
+    /// Nothing yet.
+    Hint,
+    /// Pages become old: the first that reclaim would take. Refused for locked memory.
+    Cold,
     /// Changes flags.
     Flags { set: VmFlags, clear: VmFlags },
     /// Pages go; only anonymous private ones, even locked ones, if so.
@@ -31,7 +34,7 @@ fn advice(value: i32) -> Option<Advice> {
         madv::NORMAL => Advice::Flags { set: none, clear: order },
         madv::RANDOM => Advice::Flags { set: VmFlags::RANDOM, clear: order },
         madv::SEQUENTIAL => Advice::Flags { set: VmFlags::SEQUENTIAL, clear: order },
-        madv::WILLNEED => Advice::Hint { refuses_locked: false },
+        madv::WILLNEED => Advice::Hint,
         madv::DONTNEED => Advice::Drop { anon_only: false, even_locked: false },
         madv::DONTNEED_LOCKED => Advice::Drop { anon_only: false, even_locked: true },
         madv::FREE => Advice::Drop { anon_only: true, even_locked: false },
@@ -41,7 +44,7 @@ fn advice(value: i32) -> Option<Advice> {
         madv::KEEPONFORK => Advice::Flags { set: none, clear: VmFlags::WIPEONFORK },
         madv::HUGEPAGE => Advice::Flags { set: VmFlags::HUGEPAGE, clear: huge },
         madv::NOHUGEPAGE => Advice::Flags { set: VmFlags::NOHUGEPAGE, clear: huge },
-        madv::COLD | madv::PAGEOUT => Advice::Hint { refuses_locked: true },
+        madv::COLD | madv::PAGEOUT => Advice::Cold,
         madv::POPULATE_READ => Advice::Populate(Populate::Read),
         madv::POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
@@ -102,8 +105,18 @@ impl<M: Machine> Mm<M> {
         let locked = vma.flags.contains(VmFlags::LOCKED);
         let anon = vma.backing.is_none();
         match *advice {
-            Advice::Hint { refuses_locked } if refuses_locked && locked => Err(Errno::EINVAL),
-            Advice::Hint { .. } | Advice::Populate(_) => Ok(()),
+            Advice::Hint | Advice::Populate(_) => Ok(()),
+            Advice::Cold if locked => Err(Errno::EINVAL),
+            Advice::Cold => {
+                // One invalidation for the range, as Linux does here (its sampling of single pages goes without): then
+                // a page that is touched again is seen to be.
+                if let Some((from, to)) = self.tables.make_old(start, end)
+                    && !seeded!(ColdForgetsFlush)
+                {
+                    flush_range(self.machine, &self.asid, from, to);
+                }
+                Ok(())
+            }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
             Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set),
             Advice::Drop { anon_only, even_locked } => {

@@ -66,12 +66,12 @@ impl<M: Machine> Mm<M> {
             let before = guard.get(first - 1);
             if before.is_present() && before.ahead() != 0 {
                 proven = if before.is_anon() { before.ahead() } else { 0 };
-                guard.set_attrs(first - 1, before.with_ahead(0));
+                guard.update(first - 1, before, |pte| pte.with_ahead(0));
             }
         }
         if filled > 1 {
             let last = guard.get(first + filled - 1);
-            guard.set_attrs(first + filled - 1, last.with_ahead(filled - 1));
+            guard.update(first + filled - 1, last, |pte| pte.with_ahead(filled - 1));
         }
         let extra = if free { 0 } else { filled.saturating_sub(1) };
         if extra != proven {

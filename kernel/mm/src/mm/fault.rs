@@ -309,10 +309,11 @@ impl<M: Machine> Mm<M> {
             object.prepare_exec(object_index, pfn.addr());
         }
         let shared = vma.flags.contains(VmFlags::SHARED);
-        let attrs = if shared && (write || !object.is_file()) {
-            entry::writable(vma.flags)
-        } else {
-            entry::read_only(vma.flags)
+        // (A mapping of a file of the boot archive is never both shared and writable.)
+        let attrs = match shared {
+            true if write => entry::writable(vma.flags),
+            true if !object.is_file() => entry::writable_clean(vma.flags),
+            _ => entry::read_only(vma.flags),
         };
         let i = index(addr.get(), 3);
         let filled = {
@@ -358,6 +359,9 @@ impl<M: Machine> Mm<M> {
             }
         }
         let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
+        // Nobody has touched the neighbours. Where no CPU sets the access flag that would cost a fault for each that is
+        // touched later, which is what they are mapped now to save.
+        let untouched = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
         let mut filled = 0;
         {
             let mut guard = leaf.lock();
@@ -366,7 +370,7 @@ impl<M: Machine> Mm<M> {
                 // Only the page that was asked for takes a marker's place.
                 let asked = start + k * PAGE_SIZE == addr;
                 if guard.get(first + k) == Pte::NONE || asked && make_empty(&mut guard, first + k) {
-                    guard.fill(first + k, Pte::page(frame, attrs));
+                    guard.fill(first + k, Pte::page(frame, if asked { attrs } else { untouched }));
                     filled += 1;
                 }
             }
@@ -385,8 +389,9 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// The entry is there already: a write to a read-only page, or the fault of another thread was faster, or the
-    /// TLB knows an older state.
+    /// The entry is there already: a write to a read-only page, or a touch of an old one, or the fault of another thread
+    /// was faster, or the TLB knows an older state.
+    #[inline(never)]
     fn fault_present(
         &self,
         vma: &Vma<M>,
@@ -400,12 +405,16 @@ impl<M: Machine> Mm<M> {
             return self.write_protected(vma, leaf, addr, pte);
         }
         debug_assert!(pte.is_readable() && (!exec || pte.is_executable()), "an entry has fewer rights than its area");
-        if pte.0 & bits::ACCESSED == 0 {
-            let mut guard = leaf.lock();
+        if !pte.is_young() {
             let i = index(addr.get(), 3);
-            if guard.get(i) == pte {
-                guard.set_attrs(i, Pte(pte.0 | bits::ACCESSED));
-            }
+            let mut guard = leaf.lock();
+            // Otherwise the program faults once more, if it must.
+            let _ = guard.get(i) == pte && guard.change(i, pte, Pte(pte.0 | bits::ACCESSED));
+            drop(guard);
+            self.machine.count(Event::FaultYoung, 1);
+            // No TLB holds an entry whose access flag is clear.
+            self.machine.publish_tables();
+            return Ok(());
         }
         self.machine.count(Event::FaultSpurious, 1);
         // An entry that was made more permissive without a flush may still be cached as it was.

@@ -39,6 +39,7 @@ mod reverse;
 mod spaces;
 mod split;
 mod unmap;
+mod usage;
 mod view;
 mod write_fault;
 
@@ -67,6 +68,7 @@ pub use map::MapRequest;
 pub use pin::PinnedPage;
 pub use reverse::for_each_mapping;
 pub use spaces::Spaces;
+pub use usage::Usage;
 pub use view::{AreaView, Stats};
 
 /// The most areas that a space may have (Linux's default `max_map_count`).

@@ -5,7 +5,7 @@ use super::fault::{Access, FaultError};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::machine::Machine;
 use crate::mm::frame;
-use crate::pte::index;
+use crate::pte::{Pte, index};
 
 /// A user page that stays what it is until this is dropped. Meant for short: a fork does not copy it early.
 pub struct PinnedPage<M: Machine> {
@@ -54,7 +54,7 @@ impl<M: Machine> Mm<M> {
             let Some(leaf) = self.tables.walk(page) else { continue };
             let guard = leaf.lock();
             let pte = guard.get(index(page.get(), 3));
-            if !pte.is_present() || write && !pte.is_writable() {
+            if !is_usable(pte, write) {
                 continue;
             }
             let counted = !pte.is_special();
@@ -74,11 +74,18 @@ impl<M: Machine> Mm<M> {
                 && let Some(leaf) = self.tables.walk(page)
             {
                 let pte = leaf.peek(index(page.get(), 3));
-                if pte.is_present() && (access != Access::Write || pte.is_writable()) {
+                if is_usable(pte, access == Access::Write) {
                     return Ok(());
                 }
             }
         }
         self.fault(page.get(), access)
     }
+}
+
+/// Whether a program's access would go through and leave no trace: what comes by the direct map leaves none either, so a
+/// fault sets access flag and dirty state first.
+#[inline]
+fn is_usable(pte: Pte, write: bool) -> bool {
+    pte.is_present() && pte.is_young() && (!write || pte.is_writable())
 }

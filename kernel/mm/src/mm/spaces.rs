@@ -1,6 +1,6 @@
 //! What all address spaces of a machine share.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::addr::PhysAddr;
 use crate::asid::AsidAllocator;
@@ -15,6 +15,7 @@ pub struct Spaces<M: Machine> {
     asids: AsidAllocator<M>,
     tables: AtomicUsize,
     commit: Commit,
+    hardware_updates: AtomicBool,
 }
 
 impl<M: Machine> Spaces<M> {
@@ -26,6 +27,7 @@ impl<M: Machine> Spaces<M> {
             asids: AsidAllocator::new(machine),
             tables: AtomicUsize::new(0),
             commit: Commit::new(),
+            hardware_updates: AtomicBool::new(false),
         }
     }
 
@@ -37,6 +39,18 @@ impl<M: Machine> Spaces<M> {
         self.zero_page.store(zero.get(), Ordering::Release);
         self.commit.set_total(self.machine.pages().total_managed());
         Ok(())
+    }
+
+    /// Says that some CPU sets the access flag, or the dirty state, of entries by itself. Before the first space is made.
+    pub fn set_hardware_updates(&self) {
+        self.hardware_updates.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether CPUs update entries: then software changes present ones atomically (see [`crate::table::entry`]). CPUs that
+    /// do not may be among them: the faults that they take are served.
+    #[inline(always)]
+    pub fn hardware_updates(&self) -> bool {
+        self.hardware_updates.load(Ordering::Relaxed)
     }
 
     /// The page that is all zeros and shared by everyone.

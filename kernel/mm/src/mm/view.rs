@@ -7,7 +7,7 @@ use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::pte::NonPresent;
+use crate::pte::{NonPresent, bits};
 use crate::table::entry::kind_of_frame;
 use crate::vma::{VmFlags, Vma};
 
@@ -104,7 +104,10 @@ impl<M: Machine> Mm<M> {
             if pte.is_present() {
                 counts.add(pte.owner_kind(self.machine));
                 counts.ahead += if pte.is_anon() { pte.ahead() } else { 0 };
-                let allowed = vma.is_some_and(|vma| !pte.is_writable() || vma.flags.contains(VmFlags::WRITE));
+                let is_told = !pte.is_writable() || pte.0 & (bits::DIRTY | bits::DBM) != 0;
+                assert!(is_told, "a writable entry at {va} that is not dirty");
+                let may_be_written = pte.is_writable() || pte.is_writable_clean();
+                let allowed = vma.is_some_and(|vma| !may_be_written || vma.flags.contains(VmFlags::WRITE));
                 assert!(allowed, "a writable entry at {va} in an area that is not");
             }
         });
@@ -118,7 +121,7 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-fn view<M: Machine>(vma: &Vma<M>) -> AreaView<'_, M> {
+pub(super) fn view<M: Machine>(vma: &Vma<M>) -> AreaView<'_, M> {
     let object = vma.backing.as_ref().map(|b| (&b.object, b.index));
     AreaView { start: vma.start, end: vma.end, flags: vma.flags, object }
 }

@@ -33,7 +33,7 @@ impl<M: Machine> Mm<M> {
             if guard.get(i) != pte {
                 return Ok(());
             }
-            if shared || self.is_sole(pte) {
+            if pte.is_writable_clean() || shared || self.is_sole(pte) {
                 self.reuse(&mut guard, vma, addr, shared);
                 drop(guard);
                 self.machine.count(Event::FaultReuse, 1);
@@ -67,8 +67,7 @@ impl<M: Machine> Mm<M> {
     /// Lets the page at `addr` be written as it is, and those behind it that nobody else holds either.
     fn reuse(&self, guard: &mut LeafGuard<'_, M>, vma: &Vma<M>, addr: UserAddr, shared: bool) {
         let first = index(addr.get(), 3);
-        let make_writable = |pte: Pte| Pte(pte.0 & !bits::READ_ONLY | bits::DIRTY | bits::ACCESSED);
-        guard.set_attrs(first, make_writable(guard.get(first)));
+        guard.update(first, guard.get(first), Pte::written);
         if shared {
             return;
         }
@@ -77,7 +76,8 @@ impl<M: Machine> Mm<M> {
             if !pte.is_present() || pte.is_writable() || !self.is_sole(pte) {
                 break;
             }
-            guard.set_attrs(i, make_writable(pte));
+            // As old as it was: nobody has touched it.
+            guard.update(i, pte, |pte| Pte(pte.0 & !bits::READ_ONLY | bits::DIRTY));
         }
     }
 
@@ -140,7 +140,7 @@ impl<M: Machine> Mm<M> {
         {
             let mut guard = leaf.lock();
             while filled < pages.len() && is_zero(guard.get(first + filled)) {
-                guard.clear(first + filled);
+                guard.take(first + filled);
                 filled += 1;
             }
             if filled > 0 {

@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::machine::{Asid, MAX_CPUS, Machine};
 use crate::memblock::MemBlock;
 use crate::mm::{Absent, Spaces};
@@ -202,6 +202,18 @@ unsafe impl Machine for &'static Sim {
 
     fn mem_map(self) -> *mut Page {
         self.mem_map.start().cast()
+    }
+
+    fn clear_page(self, addr: PhysAddr) {
+        // SAFETY: the caller owns the frame, and the direct map reaches all of it.
+        unsafe { core::ptr::write_bytes(self.direct_map(addr), 0, PAGE_SIZE) }
+        self.tlb.event(CPU.get(), TlbEvent::NewContent(addr));
+    }
+
+    fn copy_page(self, to: PhysAddr, from: PhysAddr) {
+        // SAFETY: the caller owns both frames, they differ, and the direct map reaches all of them.
+        unsafe { core::ptr::copy_nonoverlapping(self.direct_map(from), self.direct_map(to), PAGE_SIZE) }
+        self.tlb.event(CPU.get(), TlbEvent::NewContent(to));
     }
 
     fn publish_tables(self) {

@@ -13,11 +13,20 @@ use crate::machine::Asid;
 pub enum TlbEvent {
     PublishTables,
     SyncInstructions(PhysAddr),
-    Pages { asid: Asid, start: usize, pages: usize },
+    Pages {
+        asid: Asid,
+        start: usize,
+        pages: usize,
+    },
     Asid(Asid),
     All,
     Local,
-    Kernel { start: VirtAddr, pages: usize },
+    Kernel {
+        start: VirtAddr,
+        pages: usize,
+    },
+    /// No TLB maintenance: the kernel has filled a frame with zeros or with a copy.
+    NewContent(PhysAddr),
 }
 
 /// Somebody who acts on TLB maintenance: a software MMU.
@@ -41,7 +50,7 @@ pub struct TlbCounts {
 
 #[derive(Default)]
 pub(super) struct Tlb {
-    counts: [AtomicUsize; 7],
+    counts: [AtomicUsize; 8],
     observer: OnceLock<Box<dyn TlbObserver + Send + Sync>>,
 }
 
@@ -59,6 +68,7 @@ impl Tlb {
             TlbEvent::All => 4,
             TlbEvent::Local => 5,
             TlbEvent::Kernel { .. } => 6,
+            TlbEvent::NewContent(_) => 7,
         };
         self.counts[kind].fetch_add(1, Relaxed);
         if let Some(observer) = self.observer.get() {
@@ -67,7 +77,7 @@ impl Tlb {
     }
 
     pub(super) fn counts(&self) -> TlbCounts {
-        let [publish_tables, sync_instructions, pages, asid, all, local, kernel] =
+        let [publish_tables, sync_instructions, pages, asid, all, local, kernel, _] =
             core::array::from_fn(|kind| self.counts[kind].load(Relaxed));
         TlbCounts { publish_tables, sync_instructions, pages, asid, all, local, kernel }
     }

@@ -46,12 +46,16 @@ impl<M: Machine> Tables<M> {
                     if !seeded!(ForkTakesNoReference) && !page.get() {
                         return Err(AllocError);
                     }
-                    let shared = Pte(pte.0 | bits::READ_ONLY);
-                    if shared != pte && !seeded!(ForkForgetsWriteProtection) {
-                        theirs.set_attrs(i, shared);
-                        *protected |= pte.is_writable();
-                    }
-                    mine.fill(i, shared.with_ahead(0));
+                    let forgets = seeded!(ForkForgetsWriteProtection);
+                    let leaves = seeded!(ForkLeavesDbm);
+                    let shared = |pte: Pte| match () {
+                        () if forgets => pte,
+                        () if leaves => Pte(pte.0 | bits::READ_ONLY),
+                        () => pte.write_protected(),
+                    };
+                    let (old, new) = theirs.update(i, pte, shared);
+                    *protected |= old != new;
+                    mine.fill(i, new.with_ahead(0));
                     counts.anon += 1;
                     continue;
                 }

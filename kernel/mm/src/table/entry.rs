@@ -1,4 +1,39 @@
 //! The last-level entries of a process: which attributes an area's pages get, and what an entry says.
+//!
+//! # Access flag and dirty state
+//! Arm ARM DDI 0487, "Hardware updates to the translation tables" (FEAT_HAFDBS). Entries look alike whether the CPU
+//! updates them or not; what one does, the fault path does for the other:
+//!
+//! | state of a present entry | bits | first touch | first write |
+//! | --- | --- | --- | --- |
+//! | old | no ACCESSED | HA: the CPU sets ACCESSED; else a fault does | as by its other bits |
+//! | read-only | READ_ONLY | goes through | faults: copy, reuse, or SIGSEGV |
+//! | writable, clean | READ_ONLY, DBM | goes through | HD: the CPU clears READ_ONLY; else a fault does, without a copy |
+//! | writable, dirty | no READ_ONLY | goes through | goes through |
+//!
+//! An entry is *dirty* if DIRTY is set or READ_ONLY is not ([`Pte::is_dirty`]). DIRTY remembers it when the right to write
+//! goes ([`Pte::write_protected`]); an entry with neither READ_ONLY nor DBM has it. Private anonymous pages come as writable and dirty: they come by a write. Pages of
+//! shared memory that are read first come as writable and clean.
+//! DBM is a right: it is set only where a write needs nobody's leave, and goes wherever that ends (fork, mprotect),
+//! since hardware may make such an entry writable at any moment.
+//!
+//! Who may update an entry:
+//! - Software under its table's lock, and where hardware updates entries ([`Spaces::hardware_updates`]) by an atomic swap
+//!   ([`LeafGuard::take`]) or compare-exchange ([`LeafGuard::change`]): a plain store would undo what a CPU has set since
+//!   the entry was read. Elsewhere plain stores under the lock do.
+//! - Hardware, at any time, what the table above says, and nothing else: never the address, never an entry that is not
+//!   valid. So what `take` answers is final, though TLBs may know the entry for longer: a CPU that has it as clean
+//!   finds, on a write, that it is gone.
+//!
+//! Who takes an entry of shared memory away leaves its dirty state with the page ([`note_dirty`]).
+//!
+//! TLB: an entry that is old is in no TLB, and one that got more rights, or that became dirty, needs no invalidation: who
+//! knows it as it was faults, or updates it, once more. Who makes an entry old, clean or write-protected invalidates it
+//! before relying on it: until then touches leave no trace, or writes go through.
+//!
+//! [`Spaces::hardware_updates`]: crate::mm::Spaces::hardware_updates
+//! [`LeafGuard::take`]: super::LeafGuard::take
+//! [`LeafGuard::change`]: super::LeafGuard::change
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
@@ -14,7 +49,7 @@ const BASE: u64 =
     (MemoryType::Normal as u64) << bits::ATTR_SHIFT | bits::INNER_SHARE | bits::ACCESSED | bits::NOT_GLOBAL | bits::PXN;
 
 /// The bits that an area's protection decides.
-pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::UXN;
+pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::DBM | bits::UXN;
 
 /// The attributes of an area's page that may not be written yet. Without access rights the entry stays valid,
 /// for EL1 alone; the kernel reaches user memory by unprivileged loads and stores, so it is refused too.
@@ -25,7 +60,13 @@ pub fn read_only(flags: VmFlags) -> u64 {
     BASE | user | never | bits::READ_ONLY
 }
 
-/// The attributes of an area's page once it may be written.
+/// The attributes of an area's page that may be written and has not been.
+#[inline]
+pub fn writable_clean(flags: VmFlags) -> u64 {
+    read_only(flags) | if flags.contains(VmFlags::WRITE) { bits::DBM } else { 0 }
+}
+
+/// The attributes of an area's page once it is written.
 #[inline]
 pub fn writable(flags: VmFlags) -> u64 {
     if flags.contains(VmFlags::WRITE) { read_only(flags) & !bits::READ_ONLY | bits::DIRTY } else { read_only(flags) }
@@ -65,8 +106,67 @@ pub fn kind_of_frame<M: Machine>(machine: M, pfn: Pfn) -> Kind {
     }
 }
 
+/// Leaves the dirty state of an entry of shared memory, which was taken away, with the page.
+#[inline]
+pub fn note_dirty<M: Machine>(machine: M, pte: Pte, kind: Kind) {
+    if kind == Kind::Shared && pte.is_dirty() {
+        // SAFETY: the entry held a reference to the frame, which has not been given back.
+        let page = unsafe { Page::of(machine, pte.addr().pfn()) };
+        if !page.flags().contains(PageFlags::DIRTY) {
+            page.set_flags(PageFlags::DIRTY);
+        }
+    }
+}
+
+/// What becomes of present entries.
+impl Pte {
+    /// Touched, and written: for the fault path, in an area that may be written.
+    #[inline(always)]
+    pub fn written(self) -> Pte {
+        Pte(self.0 & !bits::READ_ONLY | bits::DIRTY | bits::ACCESSED)
+    }
+
+    /// Without the right to be written, now or by hardware; as dirty as before.
+    #[inline(always)]
+    pub fn write_protected(self) -> Pte {
+        Pte(self.without_dbm().0 | bits::READ_ONLY)
+    }
+
+    /// Without DBM: what hardware said by it, DIRTY says.
+    #[inline(always)]
+    pub fn without_dbm(self) -> Pte {
+        // Most pages are private and never had it.
+        if self.0 & bits::DBM == 0 { self } else { self.dbm_to_dirty() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn dbm_to_dirty(self) -> Pte {
+        let dirty = if self.is_dirty() && !seeded!(ProtectionForgetsDirty) { bits::DIRTY } else { 0 };
+        Pte(self.0 & !bits::DBM | dirty)
+    }
+}
+
 /// Questions about present entries of a process.
 impl Pte {
+    /// Whether it has been touched since it was made old.
+    #[inline(always)]
+    pub fn is_young(self) -> bool {
+        self.0 & bits::ACCESSED != 0
+    }
+
+    /// Whether it has been written since it was clean.
+    #[inline(always)]
+    pub fn is_dirty(self) -> bool {
+        self.0 & (bits::DIRTY | bits::READ_ONLY) != bits::READ_ONLY
+    }
+
+    /// Whether a write makes it dirty and goes through, by hardware or by a fault.
+    #[inline(always)]
+    pub fn is_writable_clean(self) -> bool {
+        self.0 & (bits::DBM | bits::READ_ONLY) == bits::DBM | bits::READ_ONLY
+    }
+
     /// Whether EL0 may write.
     #[inline(always)]
     pub fn is_writable(self) -> bool {

@@ -6,7 +6,7 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
-use super::entry::{Kind, kind_of_frame};
+use super::entry::{Kind, kind_of_frame, note_dirty};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
 use crate::machine::Machine;
@@ -126,6 +126,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         } else {
             let kind = pte.owner_kind(self.machine);
             self.counts.add(kind);
+            note_dirty(self.machine, pte, kind);
             let freed_as_own = kind == Kind::Zero && seeded!(ZeroPageIsFreed);
             if !kind.is_counted() && !freed_as_own {
                 return;

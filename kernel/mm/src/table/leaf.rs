@@ -43,7 +43,8 @@ impl<'a, M: Machine> Leaf<'a, M> {
                 machine.relax();
             }
         }
-        LeafGuard { leaf: self, rank, entries: self.table.entry(0), live: 0 }
+        let hardware = machine.spaces().hardware_updates();
+        LeafGuard { leaf: self, rank, entries: self.table.entry(0), live: 0, hardware }
     }
 }
 
@@ -54,6 +55,8 @@ pub struct LeafGuard<'a, M: Machine> {
     entries: *const AtomicU64,
     /// Entries that this guard has filled, less those it has emptied.
     live: i32,
+    /// Whether CPUs update present entries meanwhile ([`super::entry`]).
+    hardware: bool,
 }
 
 impl<M: Machine> LeafGuard<'_, M> {
@@ -64,10 +67,13 @@ impl<M: Machine> LeafGuard<'_, M> {
         unsafe { &*self.entries.add(i) }
     }
 
-    /// Entry `i`.
+    /// Entry `i`. Hardware may update a present one at once: see [`super::entry`].
     #[inline(always)]
     pub fn get(&self, i: usize) -> Pte {
-        Pte(self.entry(i).load(Ordering::Relaxed))
+        let pte = Pte(self.entry(i).load(Ordering::Relaxed));
+        #[cfg(test)]
+        crate::sim::mmu::meanwhile(self.entry(i));
+        pte
     }
 
     /// Fills an empty entry. What was written to the page before is seen by who sees the entry.
@@ -78,12 +84,60 @@ impl<M: Machine> LeafGuard<'_, M> {
         self.live += 1;
     }
 
-    /// Empties an entry.
+    /// Empties an entry without a page behind it, which nobody else writes to.
     #[inline(always)]
     pub fn clear(&mut self, i: usize) {
-        debug_assert!(self.get(i) != Pte::NONE);
+        debug_assert!(self.get(i) != Pte::NONE && !self.get(i).is_present());
         self.entry(i).store(0, Ordering::Relaxed);
         self.live -= 1;
+    }
+
+    /// Empties an entry. The answer is what it was last.
+    #[inline(always)]
+    pub fn take(&mut self, i: usize) -> Pte {
+        debug_assert!(self.get(i) != Pte::NONE);
+        self.live -= 1;
+        if self.hardware && !seeded!(TakeIsNotAtomic) {
+            return swap(self.entry(i), Pte::NONE);
+        }
+        let pte = self.get(i);
+        self.entry(i).store(0, Ordering::Relaxed);
+        pte
+    }
+
+    /// Changes attributes of a present entry that was `old`: access rights, dirty state, the access flag. Those need no
+    /// break-before-make (Arm ARM D8.16.1 lists what does: another output address, memory type, block size, …). `false`,
+    /// and nothing is changed, if hardware was faster.
+    #[inline(always)]
+    #[must_use]
+    pub fn change(&mut self, i: usize, old: Pte, new: Pte) -> bool {
+        debug_assert!(old.is_present() && new.is_present() && old.addr() == new.addr());
+        if self.hardware && !seeded!(ChangeIsNotAtomic) {
+            return exchange(self.entry(i), old, new);
+        }
+        self.entry(i).store(new.0, Ordering::Release);
+        true
+    }
+
+    /// Changes attributes of a present entry that was `old` when last looked at, to what `f` says of them. Answers what it
+    /// was and what it is now.
+    #[inline(always)]
+    pub fn update(&mut self, i: usize, mut old: Pte, f: impl Fn(Pte) -> Pte) -> (Pte, Pte) {
+        loop {
+            let new = f(old);
+            if new == old || self.change(i, old, new) {
+                return (old, new);
+            }
+            old = self.get(i);
+        }
+    }
+
+    /// Makes an entry old; whether it was young. A touch is certain to show again only once the entry has been
+    /// invalidated: who asks for many invalidates them together, and who only samples need not.
+    #[inline]
+    pub fn test_and_clear_young(&mut self, i: usize) -> bool {
+        let pte = self.get(i);
+        pte.is_present() && self.update(i, pte, |pte| Pte(pte.0 & !bits::ACCESSED)).0.is_young()
     }
 
     /// Moves `count` entries from `i` on to empty ones of another table, from `j` on. Whether any was present.
@@ -91,10 +145,10 @@ impl<M: Machine> LeafGuard<'_, M> {
         let mut moved = 0;
         let mut all = 0;
         for k in 0..count {
-            let pte = self.get(i + k);
+            let mut pte = self.get(i + k);
             if pte != Pte::NONE {
                 if !seeded!(MoveLeavesOldEntry) {
-                    self.entry(i + k).store(0, Ordering::Relaxed);
+                    pte = self.take(i + k);
                 }
                 // Their pages were published when they were first mapped.
                 other.entry(j + k).store(pte.0, Ordering::Relaxed);
@@ -102,23 +156,16 @@ impl<M: Machine> LeafGuard<'_, M> {
                 all |= pte.0;
             }
         }
-        self.live -= moved;
         other.live += if seeded!(LiveCountForgetsMove) { 0 } else { moved };
         all & bits::VALID != 0
     }
 
-    /// Changes attributes of a full entry: access rights, dirty state, the accessed flag. Those need no
-    /// break-before-make (Arm ARM D8.16.1 lists what does: another output address, memory type, block size, …).
-    #[inline(always)]
-    pub fn set_attrs(&mut self, i: usize, pte: Pte) {
-        debug_assert!(!self.get(i).is_present() || self.get(i).addr() == pte.addr());
-        self.entry(i).store(pte.0, Ordering::Release);
-    }
-
-    /// Puts another page into a full entry: break, invalidate, make.
+    /// Puts another page into the place of one that may not be written: break, invalidate, make.
     pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: Option<Asid>) {
         let machine = self.leaf.table.machine;
-        self.entry(i).store(0, Ordering::Relaxed);
+        let old = self.take(i);
+        self.live += 1;
+        debug_assert!(!old.is_writable() && !old.is_writable_clean(), "what is written meanwhile would be lost");
         if let Some(asid) = asid
             && !seeded!(NoBreakBeforeMake)
         {
@@ -133,6 +180,20 @@ impl<M: Machine> LeafGuard<'_, M> {
     pub fn is_vacant(&self) -> bool {
         self.leaf.table.record().live.load(Ordering::Relaxed) as i32 + self.live == 0
     }
+}
+
+// Out of the way of those who use plain stores: their loops keep their registers.
+
+#[cold]
+#[inline(never)]
+fn swap(entry: &AtomicU64, new: Pte) -> Pte {
+    Pte(entry.swap(new.0, Ordering::Relaxed))
+}
+
+#[cold]
+#[inline(never)]
+fn exchange(entry: &AtomicU64, old: Pte, new: Pte) -> bool {
+    entry.compare_exchange(old.0, new.0, Ordering::Release, Ordering::Relaxed).is_ok()
 }
 
 impl<M: Machine> Drop for LeafGuard<'_, M> {

@@ -2,7 +2,8 @@
 //!
 //! # Who may do what
 //! - Entries of a last-level table are read and written under that table's lock ([`Leaf::lock`]); a lone read may
-//!   do without ([`Leaf::peek`]) if its answer is checked again under the lock.
+//!   do without ([`Leaf::peek`]) if its answer is checked again under the lock. CPUs that set access flags and dirty
+//!   state write to them too: [`entry`] says how both get along.
 //! - A table entry (levels 0 to 2) goes from empty to a table by compare-exchange, at any time, by whoever holds the
 //!   space's areas for reading. It goes back to empty only in [`Tables::sweep`] and [`Tables::free_all`], for which
 //!   nobody else walks the space: they need its areas exclusively. So a walk needs no lock of its own.
@@ -25,6 +26,7 @@ pub mod gather;
 mod leaf;
 pub mod protect;
 pub mod relocate;
+mod young;
 pub mod zap;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};

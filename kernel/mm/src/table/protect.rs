@@ -19,6 +19,16 @@ impl<M: Machine> Tables<M> {
         let may_write = flags.contains(VmFlags::WRITE);
         let shared = flags.contains(VmFlags::SHARED);
         let read_only = entry::read_only(flags) & PROTECTION;
+        let machine = self.machine;
+        let with_rights = |old: Pte| {
+            let right = if seeded!(ProtectLeavesDbm) { old.0 & bits::DBM } else { 0 };
+            let new = old.without_dbm().0 & !PROTECTION | read_only | right;
+            Pte(match may_write && may_be_writable(machine, old, shared) {
+                true if new & bits::DIRTY != 0 => new & !bits::READ_ONLY,
+                true => new | bits::DBM,
+                false => new,
+            })
+        };
         let mut changed: Option<(UserAddr, UserAddr)> = None;
         let mut va = start;
         while let Some((from, leaf)) = self.next_leaf(va, end) {
@@ -38,18 +48,14 @@ impl<M: Machine> Tables<M> {
                 if !old.is_present() {
                     continue;
                 }
-                let mut new = old.0 & !PROTECTION | read_only;
-                if may_write && may_be_writable(self.machine, old, shared) {
-                    new = new & !bits::READ_ONLY | bits::DIRTY;
-                }
-                if new == old.0 {
-                    continue;
-                }
                 if flags.contains(VmFlags::EXEC) && !old.is_executable() {
                     // What was written to the page so far is to be fetched from it.
-                    self.machine.sync_instructions(old.addr());
+                    machine.sync_instructions(old.addr());
                 }
-                guard.set_attrs(i, Pte(new));
+                let (old, new) = guard.update(i, old, with_rights);
+                if new == old {
+                    continue;
+                }
                 lowest = lowest.min(i);
                 highest = i;
             }
@@ -67,8 +73,9 @@ impl<M: Machine> Tables<M> {
 #[inline(always)]
 fn may_be_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
     if pte.is_anon() {
+        let may_already = pte.0 & bits::READ_ONLY == 0 || pte.0 & bits::DBM != 0;
         // SAFETY: an anonymous entry holds a reference to its frame, so the record exists.
-        return pte.is_writable() || unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
+        return may_already || unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
     }
     shared && !pte.is_special()
 }

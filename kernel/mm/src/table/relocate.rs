@@ -59,8 +59,8 @@ impl<M: Machine> Tables<M> {
                     let pte = source.get(i + k);
                     if pte != Pte::NONE {
                         present |= pte.is_present();
-                        source.clear(i + k);
-                        source.fill(j + k, pte);
+                        let last = source.take(i + k);
+                        source.fill(j + k, last);
                     }
                 }
             } else {

@@ -1,6 +1,6 @@
 //! Emptying entries.
 
-use super::entry::kind_of_frame;
+use super::entry::{kind_of_frame, note_dirty};
 use super::gather::{Counts, Gather};
 use super::{LEAF_SPAN, Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
@@ -48,6 +48,7 @@ impl<M: Machine> Tables<M> {
                     None => {
                         let kind = pte.owner_kind(machine);
                         counts.add(kind);
+                        note_dirty(machine, pte, kind);
                         if kind.is_counted() {
                             release.page(pte.addr().pfn());
                         }
@@ -92,8 +93,7 @@ impl<M: Machine> Leaf<'_, M> {
                 if i == stop {
                     break;
                 }
-                let pte = guard.get(i);
-                guard.clear(i);
+                let pte = guard.take(i);
                 match pte.kind() {
                     None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
                     Some(what) => gather.take_absent(what, UserAddr::new(base + i * PAGE_SIZE)),

@@ -3,7 +3,9 @@
 #![no_std]
 #![no_main]
 
-use quire_rt::abi::layout::CpuInfo;
+use core::fmt;
+
+use quire_rt::abi::layout::{CpuInfo, cpu_feature};
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
@@ -25,6 +27,7 @@ fn main() -> i32 {
         println!("CPU variant     : {:#x}", cpu.midr >> 20 & 0xf);
         println!("CPU part        : {part:#05x}");
         println!("CPU revision    : {}", cpu.midr & 0xf);
+        println!("MMU features    : {}", Features(cpu.features));
         println!("affinity        : {:#x}", cpu.mpidr & 0xff_00ff_ffff);
         println!("node            : {}", cpu.node);
         println!("idle            : {}.{:03} s", cpu.idle_ns / 1_000_000_000, cpu.idle_ns / 1_000_000 % 1000);
@@ -32,6 +35,23 @@ fn main() -> i32 {
         println!("timer interrupts: {}", cpu.ticks);
     }
     0
+}
+
+/// Words for the bits of [`cpu_feature`].
+struct Features(u32);
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (cpu_feature::ACCESS_FLAG, "hw_af"),
+            (cpu_feature::DIRTY_STATE, "hw_dbm"),
+            (cpu_feature::PAN, "pan"),
+            (cpu_feature::ASID_16, "asid16"),
+        ];
+        let mut words = names.iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, name)| name);
+        words.next().map_or(Ok(()), |first| write!(f, "{first}"))?;
+        words.try_for_each(|name| write!(f, " {name}"))
+    }
 }
 
 /// Names of processors that the supported boards and QEMU have.

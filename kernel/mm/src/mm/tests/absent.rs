@@ -1,5 +1,5 @@
-//! Swap and migration as later floors will do them, in so far as the tables can tell: what makes the oracle's entries
-//! non-present, and brings the pages back.
+//! Swap, migration and write-back as later floors will do them, in so far as the tables can tell: what makes the oracle's
+//! entries non-present, and brings the pages back; what makes them clean.
 
 use std::boxed::Box;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,8 +11,8 @@ use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::mm::{Absent, FaultError, for_each_mapping, frame};
-use crate::page::PageState;
-use crate::pte::{NonPresent, Pte, index};
+use crate::page::{PageFlags, PageState};
+use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::AnonGroup;
 use crate::sim::Sim;
 use crate::table::entry::{self, ANON};
@@ -109,7 +109,7 @@ impl Elsewhere {
             state.next += 1;
             state.next
         };
-        let entry = match how {
+        let absent = match how {
             How::Swap => NonPresent::Swap(slot),
             _ => NonPresent::Migration(pfn.addr()),
         };
@@ -117,9 +117,9 @@ impl Elsewhere {
             let Some(leaf) = mm.tables.walk(*at) else { continue };
             let ahead = {
                 let mut guard = leaf.lock();
-                let was = guard.get(index(at.get(), 3));
-                guard.clear(index(at.get(), 3));
-                guard.fill(index(at.get(), 3), Pte::non_present(entry));
+                let was = guard.take(index(at.get(), 3));
+                guard.fill(index(at.get(), 3), Pte::non_present(absent));
+                entry::note_dirty(self.sim, was, entry::kind_of_frame(self.sim, pfn));
                 was.ahead()
             };
             flush_range(self.sim, &mm.asid, *at, *at + PAGE);
@@ -136,6 +136,34 @@ impl Elsewhere {
         } else {
             self.state().moving.insert(pfn.0);
         }
+    }
+
+    /// Makes the page at `addr` of `mm` clean, in all its mappings. Answers its frame, if there is one to be cleaned.
+    pub fn clean(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
+        let pte = mm.entry(addr);
+        mm.areas.read().tree.find(addr)?;
+        if !pte.is_present() || pte.is_special() || self.is_moving(pte.addr().pfn()) {
+            return None;
+        }
+        let pfn = pte.addr().pfn();
+        let page = frame::page(self.sim, pfn);
+        assert!(page.get());
+        let cleaned = |pte: Pte| {
+            let right = if pte.is_writable() { bits::DBM } else { 0 };
+            Pte((pte.0 | bits::READ_ONLY | right) & !bits::DIRTY)
+        };
+        for_each_mapping(self.sim, pfn, |mm, at| {
+            if let Some(leaf) = mm.tables.walk(at) {
+                let mut guard = leaf.lock();
+                let i = index(at.get(), 3);
+                guard.update(i, guard.get(i), cleaned);
+            }
+            flush_range(self.sim, &mm.asid, at, at + PAGE);
+            true
+        });
+        page.clear_flags(PageFlags::DIRTY);
+        frame::Release::new(self.sim).page(pfn);
+        Some(pfn)
     }
 
     /// Ends the move of a frame: anonymous pages get a new frame where there is one, others stay.
@@ -173,7 +201,7 @@ impl Elsewhere {
             }
             let mark = if anon { ANON } else { 0 };
             guard.clear(i);
-            guard.fill(i, Pte::page(new.unwrap_or(old).addr(), entry::read_only(vma.flags) | mark));
+            guard.fill(i, Pte::page(new.unwrap_or(old).addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
             drop(guard);
             drop(areas);
             if let Some(new) = new {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::string::String;
 use std::vec::Vec;
 
-use quire_abi::flags::{Map, Prot};
+use quire_abi::flags::{Map, Prot, madv};
 
 use super::absent::Elsewhere;
 use super::model::{File, Lock, Model, STACK_LIMIT};
@@ -16,8 +16,9 @@ use super::{PAGE, Rig, Space};
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
-use crate::mm::{Access, Audit, Limit, MapRequest, Mm, MmLayout, audit_page, for_each_mapping};
+use crate::mm::{Access, Audit, Limit, MapRequest, Mm, MmLayout, audit_page, for_each_mapping, frame};
 use crate::object::Object;
+use crate::page::{PageFlags, PageState};
 use crate::page_alloc::Gfp;
 use crate::pte::{NonPresent, Pte};
 use crate::sim::Sim;
@@ -46,11 +47,29 @@ pub(super) struct Pair {
     /// Which process each CPU runs.
     running: [Option<*const Mm<&'static Sim>>; CPUS],
     stamp: u64,
+    /// Pages, by slot and number, that were made old, and that nobody has touched since.
+    old: BTreeSet<(usize, usize)>,
+}
+
+/// Who sets access flags and dirty state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Updates {
+    BySoftware,
+    ByHardware,
 }
 
 impl Pair {
     pub fn new(sabotage: Option<Sabotage>, trace: Option<Trace>) -> Self {
+        Self::on(Updates::BySoftware, sabotage, trace)
+    }
+
+    pub fn on(updates: Updates, sabotage: Option<Sabotage>, trace: Option<Trace>) -> Self {
         let rig = Rig::broken(256, sabotage);
+        if updates == Updates::ByHardware {
+            rig.sim.spaces().set_hardware_updates();
+        }
+        // Whatever the last machine's CPUs did on this thread, they don't here.
+        rig.mmu.stir(0x5bd1_e995);
         // Few, so that generations roll over often.
         rig.sim.spaces().asids().set_bits(3);
         let mut pair = Self {
@@ -62,6 +81,7 @@ impl Pair {
             trace,
             running: [None; CPUS],
             stamp: 0,
+            old: BTreeSet::new(),
         };
         FILES.into_iter().for_each(|(skew, len, padded)| pair.add_file(skew, len, padded));
         pair.add_process();
@@ -129,6 +149,47 @@ impl Pair {
     /// # Panics
     /// If they differ.
     pub fn step(&mut self, op: &Op) {
+        self.forget_old(op);
+        self.take_step(op);
+        self.check_old();
+    }
+
+    /// What a step may touch need no longer be old.
+    fn forget_old(&mut self, op: &Op) {
+        let live = self.processes.len();
+        let slot = op.process().map(|process| self.processes[process % live].slot);
+        match *op {
+            Op::Touch { at, count, .. } => {
+                self.old.retain(|old| Some(old.0) != slot || !(at..at + count).contains(&old.1))
+            }
+            Op::Poke { at, .. } => drop(slot.map(|slot| self.old.remove(&(slot, at)))),
+            Op::Clean { .. } | Op::InCore { .. } | Op::Sync { .. } | Op::Fork { .. } => {}
+            Op::Away { .. } | Op::Settle => self.old.clear(),
+            _ => self.old.retain(|old| Some(old.0) != slot),
+        }
+    }
+
+    /// What was made old is old until it is touched.
+    fn check_old(&mut self) {
+        if self.rig.mmu.was_stirred() {
+            self.old.clear();
+        }
+        for (slot, page) in &self.old {
+            if let Some(p) = self.processes.iter().find(|p| p.slot == *slot) {
+                let pte = p.mm.entry(UserAddr::new(page * PAGE));
+                assert!(!pte.is_present() || !pte.is_young(), "page {page:#x} was not touched and is young");
+            }
+        }
+    }
+
+    /// An access has been made to a page: its entry tells.
+    fn check_traces(&self, p: &Process, page: usize, write: bool) {
+        let pte = p.mm.entry(UserAddr::new(page * PAGE));
+        assert!(pte.is_present() && pte.is_young(), "page {page:#x} was touched and is old");
+        assert!(!write || pte.is_dirty(), "page {page:#x} was written and is clean");
+    }
+
+    fn take_step(&mut self, op: &Op) {
         let live = self.processes.len();
         match *op {
             Op::Map { process, at, len, prot, flags, file } => {
@@ -195,6 +256,10 @@ impl Pair {
                 let real = p.mm.advise(at * PAGE, len * PAGE, advice);
                 assert_eq!(real, p.model.advise(at, len, advice));
                 let slot = p.slot;
+                if advice == madv::COLD && real.is_ok() {
+                    let there = |page: &usize| p.mm.entry(UserAddr::new(page * PAGE)).is_present();
+                    self.old.extend((at..at + len).filter(there).map(|page| (slot, page)));
+                }
                 self.note(|trace| trace.call("advise", slot, &[at, len, advice as usize], real));
             }
             Op::Lock { process, at, len, on_fault } => {
@@ -255,6 +320,13 @@ impl Pair {
                     self.elsewhere.take_away(&self.processes[process % live].mm, UserAddr::new(page * PAGE), how);
                 }
             }
+            Op::Clean { process, at, count } => {
+                for page in at..at + count {
+                    let cleaned = self.elsewhere.clean(&self.processes[process % live].mm, UserAddr::new(page * PAGE));
+                    // (What was written while it was cleaned was written before.)
+                    cleaned.into_iter().for_each(|pfn| self.rig.mmu.forget_writes(pfn.0));
+                }
+            }
             Op::Poke { process, at, write } => {
                 self.stamp += 1;
                 let stamp = self.stamp;
@@ -266,11 +338,17 @@ impl Pair {
                 });
                 let real = p.mm.pin(at * PAGE, write).map(|page| {
                     let word = page.as_ptr().cast::<u64>();
+                    if write {
+                        self.rig.mmu.note_write(page.pfn().0);
+                    }
                     // SAFETY: the page is pinned, for writing if so; one thread runs.
                     unsafe { if write { word.replace(stamp) } else { word.read() } }
                 });
                 assert_eq!(real, expected, "{access:?} of page {at:#x} by the kernel");
                 let slot = p.slot;
+                if real.is_ok() {
+                    self.check_traces(&self.processes[process % live], at, write);
+                }
                 self.note(|trace| trace.touch(slot, 0, at, access, stamp, real));
                 // Every CPU that runs the space sees it.
                 let mm = KArc::as_ptr(&self.processes[process % live].mm);
@@ -353,6 +431,9 @@ impl Pair {
         Sim::set_cpu(0);
         assert_eq!(real, expected, "{access:?} of page {page:#x} on CPU {cpu}");
         let slot = p.slot;
+        if real.is_ok() {
+            self.check_traces(&self.processes[process], page, access == Access::Write);
+        }
         self.note(|trace| trace.touch(slot, cpu, page, access, stamp, real));
     }
 
@@ -409,8 +490,11 @@ impl Pair {
     /// Everything at once, without touching anything.
     pub fn check(&self) {
         let zero = self.rig.sim.spaces().zero_page();
+        // First: while this looks at entries, CPUs go on.
+        let written = self.rig.mmu.written();
         let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
         let mut slots = BTreeSet::new();
+        let mut dirty = BTreeSet::new();
         for p in &self.processes {
             p.mm.validate();
             if let Err(text) = self.difference(&p.mm, &p.model) {
@@ -419,7 +503,12 @@ impl Pair {
             p.mm.tables.for_each_entry(|va, pte| {
                 let pfn = match pte.kind() {
                     None if pte.addr() == zero => return,
-                    None => pte.addr().pfn(),
+                    None => {
+                        if pte.is_dirty() {
+                            dirty.insert(pte.addr().pfn().0);
+                        }
+                        pte.addr().pfn()
+                    }
                     Some(NonPresent::Migration(old)) => old.pfn(),
                     Some(NonPresent::Swap(slot)) => {
                         slots.insert(slot);
@@ -433,6 +522,12 @@ impl Pair {
             assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
         }
         assert_eq!(self.elsewhere.slots(), slots.len(), "swap slots in use");
+        for pfn in written.into_iter().filter(|pfn| !dirty.contains(pfn)) {
+            let page = frame::page(self.rig.sim, Pfn(pfn));
+            let holds = matches!(page.state(), PageState::Anon | PageState::Object);
+            let is_known = self.elsewhere.is_moving(Pfn(pfn)) || page.flags().contains(PageFlags::DIRTY);
+            assert!(!holds || is_known, "frame {pfn:#x} was written and nobody knows");
+        }
         for (pfn, expected) in mappings {
             let mut found = BTreeSet::new();
             for_each_mapping(self.rig.sim, Pfn(pfn), |mm, va| {

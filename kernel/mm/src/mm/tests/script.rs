@@ -92,6 +92,12 @@ pub(super) enum Op {
         count: usize,
         how: How,
     },
+    /// No call either: what write-back does. Pages are clean from now on.
+    Clean {
+        process: usize,
+        at: usize,
+        count: usize,
+    },
     /// All that is being moved has been.
     Settle,
     Fork {
@@ -126,6 +132,7 @@ impl Op {
             | Op::Sync { process, .. }
             | Op::Poke { process, .. }
             | Op::Away { process, .. }
+            | Op::Clean { process, .. }
             | Op::Fork { process }
             | Op::Exit { process }
             | Op::Touch { process, .. } => Some(process),
@@ -233,6 +240,7 @@ impl Random {
                 ]);
                 let advice = self.pick(&[
                     hint,
+                    madv::COLD,
                     madv::DONTNEED,
                     madv::DONTNEED,
                     madv::DONTNEED_LOCKED,
@@ -260,10 +268,11 @@ impl Random {
                 let flags = [Msync::ASYNC, Msync::SYNC, both, Msync::ASYNC | Msync::SYNC][at % 4];
                 Op::Sync { process, at, len, flags }
             }
-            60..67 => {
+            60..66 => {
                 let how = self.pick(&[How::Swap, How::Swap, How::Move, How::Move, How::Mark]);
                 Op::Away { process, at, count: 1 + self.below(16), how }
             }
+            66 => Op::Clean { process, at, count: 1 + self.below(40) },
             67 => Op::Settle,
             68..73 => Op::Poke { process, at, write: self.below(2) == 0 },
             _ => {

@@ -1,0 +1,99 @@
+//! What the areas of a space have in memory, by the entries of their tables: resident, referenced, dirty.
+
+use super::Mm;
+use super::view::{AreaView, view};
+use crate::addr::{PAGE_SHIFT, UserAddr};
+use crate::machine::Machine;
+use crate::mm::frame;
+use crate::page::PageFlags;
+use crate::pte::{NonPresent, Pte, index};
+use crate::table::LEAF_SPAN;
+use crate::table::entry::Kind;
+
+/// Last-level tables that one look goes through, while who wants to change the map waits.
+const TABLES: usize = 8;
+
+/// Counts of a part of an area, in pages. The zero page counts for nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Mapped, in memory.
+    pub resident: usize,
+    /// Of these, touched since they were made old.
+    pub referenced: usize,
+    /// Of these, anonymous.
+    pub anon: usize,
+    /// Of these, held by nobody else, and not written since they were clean.
+    pub private_clean: usize,
+    /// Held by nobody else, and written.
+    pub private_dirty: usize,
+    /// Others hold them too, or may without being counted (files in place), and not written.
+    pub shared_clean: usize,
+    /// Others hold them too, and written.
+    pub shared_dirty: usize,
+    /// Not in memory but in swap.
+    pub swapped: usize,
+}
+
+impl Usage {
+    fn add<M: Machine>(&mut self, machine: M, pte: Pte) {
+        match pte.kind() {
+            None => self.add_present(machine, pte),
+            Some(NonPresent::Swap(_)) => self.swapped += 1,
+            // It is in memory; what its entry knew comes back with it.
+            Some(NonPresent::Migration(_)) => {
+                self.resident += 1;
+                self.private_dirty += 1;
+            }
+            Some(NonPresent::None | NonPresent::Marker(_)) => {}
+        }
+    }
+
+    fn add_present<M: Machine>(&mut self, machine: M, pte: Pte) {
+        let kind = pte.owner_kind(machine);
+        if kind == Kind::Zero {
+            return;
+        }
+        self.resident += 1;
+        self.referenced += pte.is_young() as usize;
+        self.anon += (kind == Kind::Anon) as usize;
+        let page = frame::page(machine, pte.addr().pfn());
+        let (own, in_record) = match kind {
+            Kind::Anon => (1, false),
+            // The object's reference, and this mapping's.
+            Kind::Shared | Kind::FileCopy => (2, page.flags().contains(PageFlags::DIRTY)),
+            Kind::Zero | Kind::File => (0, false),
+        };
+        let is_shared = own == 0 || page.refs() > own;
+        *match (is_shared, pte.is_dirty() || in_record) {
+            (false, false) => &mut self.private_clean,
+            (false, true) => &mut self.private_dirty,
+            (true, false) => &mut self.shared_clean,
+            (true, true) => &mut self.shared_dirty,
+        } += 1;
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// The first area that ends above `from`, and what of it is in memory, from `from` on and as far as one look goes: to
+    /// the address that comes with it. Entries are read without their tables' locks: what changes meanwhile may be
+    /// counted as it was or as it is.
+    pub fn usage_from<R>(&self, from: UserAddr, see: impl FnOnce(AreaView<'_, M>, Usage, UserAddr) -> R) -> Option<R> {
+        let areas = self.areas.read();
+        let vma = areas.tree.find_from(from)?;
+        let mut at = vma.start.max(from.page_floor());
+        let mut usage = Usage::default();
+        for _ in 0..TABLES {
+            let Some((start, leaf)) = self.tables.next_leaf(at, vma.end) else {
+                at = vma.end;
+                break;
+            };
+            let next = UserAddr::new((start.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN);
+            at = next.min(vma.end);
+            if !leaf.is_vacant() {
+                let first = index(start.get(), 3);
+                (first..first + ((at - start) >> PAGE_SHIFT)).for_each(|i| usage.add(self.machine, leaf.peek(i)));
+            }
+        }
+        Some(see(view(vma), usage, at))
+    }
+}
