@@ -79,7 +79,8 @@ fn kibibytes(text: &str) -> Option<u64> {
 
 #[test]
 fn virt() {
-    check(&Machine::virt(), VIRT);
+    let outcome = check(&Machine::virt(), VIRT);
+    assert!(outcome.log.contains("access flag and dirty state: by faults"), "{outcome}");
 }
 
 #[test]
@@ -116,6 +117,27 @@ fn gic_3() {
 #[ignore = "matrix"]
 fn el2_gic_3() {
     check(&Machine::new(&["--el2", "--gic", "3"]), VIRT);
+}
+
+/// All that the architecture has: CPUs set access flags and dirty state, and there is PAN.
+#[test]
+fn max_cpu() {
+    let machine = Machine::new(&["--cpu", "max"]);
+    let outcome = check(&machine, VIRT);
+    assert!(outcome.log.contains("access flag and dirty state: by hardware"), "{outcome}");
+    assert!(outcome.output.contains("hw_af hw_dbm pan"), "{outcome}");
+}
+
+#[test]
+#[ignore = "matrix"]
+fn max_cpu_el2_gic_3() {
+    check(&Machine::new(&["--cpu", "max", "--el2", "--gic", "3"]), VIRT);
+}
+
+#[test]
+#[ignore = "matrix"]
+fn max_cpu_debug_assertions() {
+    check(&Machine::new(&["--cpu", "max", "--debug"]), VIRT);
 }
 
 #[test]

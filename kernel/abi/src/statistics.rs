@@ -1,5 +1,5 @@
-//! What `QUIRE_INFO` tells of the kernel's memory: the records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat and
-//! cmainfo. The kinds are in [`info`](crate::layout::info).
+//! What `QUIRE_INFO` tells of memory: the records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat, cmainfo and
+//! pmap. The kinds are in [`info`](crate::layout::info).
 
 use crate::layout::{ORDERS, Pod};
 
@@ -102,6 +102,100 @@ pub struct CmaInfo {
     pub failed: u64,
 }
 
+/// What an area of a process is.
+#[allow(missing_docs)]
+pub mod vma {
+    pub const READ: u32 = 1;
+    pub const WRITE: u32 = 1 << 1;
+    pub const EXEC: u32 = 1 << 2;
+    pub const SHARED: u32 = 1 << 3;
+    pub const STACK: u32 = 1 << 4;
+    pub const HEAP: u32 = 1 << 5;
+    pub const LOCKED: u32 = 1 << 6;
+    /// It maps an object: a file if there is a name, else memory.
+    pub const OBJECT: u32 = 1 << 7;
+}
+
+/// A part of an area of a process, and what of it is in memory, as `/proc/PID/smaps` of Linux tells: counts are in pages.
+/// Asked for by address, as [`VmallocInfo`] is: the answer is for the first area that ends behind it. The counts begin
+/// there and go to `to`, for a large area not to its end: who wants all of it asks again from there.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct AreaInfo {
+    /// The area's first byte.
+    pub start: u64,
+    /// One past its last.
+    pub end: u64,
+    /// One past the part that is counted.
+    pub to: u64,
+    /// The page of the object at the area's start.
+    pub index: u64,
+    /// Mapped and in memory (Rss).
+    pub resident: u64,
+    /// Of these, touched since they were made old (Referenced).
+    pub referenced: u64,
+    /// Of these, anonymous (Anonymous).
+    pub anon: u64,
+    /// Mapped here alone, and not written (Private_Clean).
+    pub private_clean: u64,
+    /// Mapped here alone, and written (Private_Dirty).
+    pub private_dirty: u64,
+    /// Held by others too, and not written (Shared_Clean).
+    pub shared_clean: u64,
+    /// Held by others too, and written (Shared_Dirty).
+    pub shared_dirty: u64,
+    /// In swap (Swap).
+    pub swapped: u64,
+    /// [`vma`].
+    pub flags: u32,
+    /// 0.
+    pub pad: u32,
+    /// The path of the file that it maps, NUL-padded.
+    pub name: [u8; 64],
+}
+
+impl AreaInfo {
+    /// Adds what another part of the same area has.
+    pub fn add(&mut self, part: &Self) {
+        self.to = part.to;
+        self.resident += part.resident;
+        self.referenced += part.referenced;
+        self.anon += part.anon;
+        self.private_clean += part.private_clean;
+        self.private_dirty += part.private_dirty;
+        self.shared_clean += part.shared_clean;
+        self.shared_dirty += part.shared_dirty;
+        self.swapped += part.swapped;
+    }
+
+    /// Pages that were written, whoever holds them.
+    pub fn dirty(&self) -> u64 {
+        self.private_dirty + self.shared_dirty
+    }
+}
+
+impl Default for AreaInfo {
+    fn default() -> Self {
+        Self {
+            start: 0,
+            end: 0,
+            to: 0,
+            index: 0,
+            resident: 0,
+            referenced: 0,
+            anon: 0,
+            private_clean: 0,
+            private_dirty: 0,
+            shared_clean: 0,
+            shared_dirty: 0,
+            swapped: 0,
+            flags: 0,
+            pad: 0,
+            name: [0; 64],
+        }
+    }
+}
+
 macro_rules! pod {
     ($($t:ty = $size:expr;)*) => {
         $(
@@ -119,4 +213,5 @@ pod! {
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
     Counter = 24 + 8;
     CmaInfo = 5 * 8;
+    AreaInfo = 12 * 8 + 4 + 4 + 64;
 }

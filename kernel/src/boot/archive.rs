@@ -289,6 +289,11 @@ impl Node {
         Ok(len)
     }
 
+    /// The file whose memory object this is. O(files of the archive).
+    pub fn of_object(object: &KArc<Object>) -> Option<&'static Node> {
+        tree().iter().find(|node| node.object.get().is_some_and(|own| KArc::ptr_eq(own, object)))
+    }
+
     /// The memory object of a regular file; ENODEV for anything else.
     pub fn object(&self) -> Result<KArc<Object>, Errno> {
         self.object.get().cloned().ok_or(Errno::ENODEV)

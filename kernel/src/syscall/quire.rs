@@ -5,13 +5,16 @@ use core::sync::atomic::Ordering;
 use quire_abi::Errno;
 use quire_abi::flags::setting;
 use quire_abi::layout::{MapAudit, Pod, info as kind};
+use quire_abi::statistics::AreaInfo;
+use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
+use crate::task::process::TABLE;
 use crate::task::thread::current;
-use crate::vm::{PAGES, SPACES, statistics};
+use crate::vm::{PAGES, SPACES, areas, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -27,8 +30,21 @@ pub fn info(a: Args) -> Answer {
         kind::VMALLOC => answer(a, statistics::vmalloc(index)),
         kind::COUNTER => answer(a, statistics::counter(index)),
         kind::CMA => answer(a, statistics::cma(index)),
+        kind::AREA => answer(a, area(a)?),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none.
+fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
+    let from = a.addr(1);
+    if a.word(4) == 0 {
+        return Ok(current().mm().and_then(|mm| areas::area(mm, from)));
+    }
+    let process = TABLE.lock().process(a.uint(4)).cloned().ok_or(Errno::ESRCH)?;
+    // The space's lock may spin for a fault's time: it is not taken under the table's.
+    let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
+    Ok(mm.and_then(|mm| areas::area(&mm, from)))
 }
 
 fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {

@@ -1,5 +1,6 @@
 //! The memory manager bound to this computer: `quire-mm` over `arch`.
 
+pub mod areas;
 pub mod audit;
 pub mod events;
 pub mod fault;

@@ -1,7 +1,7 @@
 //! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
 
 use quire_abi::layout::{self, Books, MapAudit, Pod, Sysinfo, Utsname, info};
-use quire_abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
+use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
 
 use crate::sys;
@@ -64,6 +64,39 @@ pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
         from = area.end as usize;
         Some(area)
     })
+}
+
+/// The areas of a process, by address; 0 is the caller. Each is counted from its first page to its last, however many
+/// answers of the kernel that takes.
+pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
+    let mut from = 0;
+    core::iter::from_fn(move || {
+        let mut area = match area(pid, from) {
+            Err(Errno::ENOENT) => return None,
+            other => other,
+        };
+        if let Ok(area) = &mut area {
+            while area.to < area.end {
+                match self::area(pid, area.to as usize) {
+                    Ok(part) if part.start < area.end => area.add(&part),
+                    // It has changed meanwhile.
+                    _ => break,
+                }
+            }
+        }
+        // Past an error there is nothing.
+        from = area.map_or(usize::MAX, |area| area.end as usize);
+        Some(area)
+    })
+}
+
+/// A part of the first area of a process that ends behind an address; ENOENT if there is none.
+pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
+    let mut part = AreaInfo::default();
+    let args = [info::AREA, from, &raw mut part as usize, size_of::<AreaInfo>(), pid as usize];
+    // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
+    unsafe { sys::call(nr::QUIRE_INFO, args) }?;
+    Ok(part)
 }
 
 /// The value of a counter of vmstat; `None` if there is none of this name.

@@ -44,6 +44,7 @@ The shell
 Memory
   free         memory in use and free             memmap       the physical map that the device tree gave
   buddyinfo    free blocks of each order          zoneinfo     zones, their pages and watermarks
+  pmap PID     what a process has mapped, and what of it is in memory, referenced, dirty
 Machine
   cpuinfo      the processors                     dmesg        the kernel's log
   ps           processes                          uname -a     names and versions
