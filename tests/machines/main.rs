@@ -9,6 +9,7 @@ mod boot;
 mod faults;
 mod harness;
 mod linux;
+mod misuse;
 mod oom;
 mod selftest;
 mod shell;

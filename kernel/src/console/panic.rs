@@ -4,8 +4,9 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::log;
 use super::log::Raw;
-use super::{log, symbols};
+use super::symbols::Named;
 use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, regs, timer};
 use crate::boot::power;
@@ -42,8 +43,7 @@ pub fn exception(frame: &TrapFrame, what: &str, syndrome: Syndrome, far: usize) 
     begin();
     let _ = writeln!(Raw, "kernel panic: {what}: {syndrome}, address {far:#x}");
     registers(frame);
-    let _ = write!(Raw, "  at ");
-    name(frame.pc as usize);
+    let _ = writeln!(Raw, "  at {}", Named(frame.pc as usize));
     backtrace(frame.x[29] as usize);
     end()
 }
@@ -99,8 +99,7 @@ fn last_exception() {
 
 fn backtrace(fp: usize) {
     for pc in callers(fp).take(64) {
-        let _ = write!(Raw, "  from ");
-        name(pc.wrapping_sub(4));
+        let _ = writeln!(Raw, "  from {}", Named(pc.wrapping_sub(4)));
     }
 }
 
@@ -117,17 +116,6 @@ pub fn callers(fp: usize) -> impl Iterator<Item = usize> {
         at = (next > fp && next - fp <= STACK_SIZE).then_some(next);
         (pc != 0).then_some(pc)
     })
-}
-
-fn name(pc: usize) {
-    unsafe extern "C" {
-        static __image_start: u8;
-    }
-    let offset = pc.wrapping_sub((&raw const __image_start).addr());
-    let _ = match symbols::lookup(offset) {
-        Some((name, into)) if offset < 1 << 30 => writeln!(Raw, "{pc:#x} {name}+{into:#x}"),
-        _ => writeln!(Raw, "{pc:#x}"),
-    };
 }
 
 fn end() -> ! {

@@ -3,6 +3,8 @@
 //! Little-endian: magic "QSYM", count, then for each function its offset from the image's start and that of its
 //! NUL-terminated name from the file's start, by ascending address.
 
+use core::fmt;
+
 use spin::Once;
 
 static TABLE: Once<&'static [u8]> = Once::new();
@@ -25,8 +27,25 @@ fn word(file: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?))
 }
 
+/// An address of the kernel's code as people read it: with its function's name, where that is known.
+pub struct Named(pub usize);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        unsafe extern "C" {
+            static __image_start: u8;
+        }
+        write!(f, "{:#x}", self.0)?;
+        let offset = self.0.wrapping_sub((&raw const __image_start).addr());
+        match lookup(offset) {
+            Some((name, into)) if offset < 1 << 30 => write!(f, " {name}+{into:#x}"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The function that `offset` (from the image's start) lies in, and how far in. O(log n).
-pub fn lookup(offset: usize) -> Option<(&'static str, usize)> {
+fn lookup(offset: usize) -> Option<(&'static str, usize)> {
     let file = *TABLE.get()?;
     let count = word(file, 4)? as usize;
     let start = |i: usize| word(file, HEADER + i * 8).map_or(usize::MAX, |w| w as usize);

@@ -3,7 +3,7 @@
 //!
 //! Each check prints one line of TAP on the console, and after each the books must balance: what it took is back, and
 //! the page allocator's counters agree with its records. The kernel argument `selftest=bench` runs the
-//! microbenchmarks ([`bench`]) instead.
+//! microbenchmarks ([`bench`]) instead, and other words misuse memory ([`misuse`]), so that the kernel panics.
 //!
 //! [`crew`] makes the CPUs work together; the other modules are the checks of one part each.
 
@@ -15,6 +15,7 @@ mod cma;
 mod crew;
 mod kmap;
 mod memory;
+mod misuse;
 mod pages;
 mod random;
 mod slab;
@@ -90,7 +91,10 @@ const CHECKS: &[&[Check]] = &[
 /// Runs all checks, or the benchmarks, and switches the machine off with status 0 if nothing was wrong, else 1.
 pub fn run() {
     let wanted = bootargs::find(BOARD.get().chosen.bootargs.as_str(), "selftest");
-    let failed = if wanted == Some("bench") { bench::run() } else { run_checks() };
+    let failed = match wanted {
+        Some("bench") => bench::run(),
+        wanted => wanted.and_then(misuse::run).unwrap_or_else(run_checks),
+    };
     power::off(u32::from(failed != 0))
 }
 

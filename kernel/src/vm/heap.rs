@@ -5,6 +5,7 @@
 //! boot heap is known by its address.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,12 +13,13 @@ use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
 use quire_mm::page_alloc::FaultInjection;
-use quire_mm::slab::{Config, KernelHeap};
+use quire_mm::slab::{Config, KernelHeap, Report};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 
 use super::machine::{Cpu, PAGES, SpinLock};
 use crate::arch::timer;
+use crate::console::symbols::Named;
 
 /// The slab allocator.
 pub static SLAB: KernelHeap<Cpu> = KernelHeap::new(Cpu);
@@ -53,7 +55,27 @@ pub fn init_slab(args: &str, seed: &[u8]) {
     let config = Config::from_args(|key| bootargs::find(args, key));
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
     // Failures begin when boot is done ([`inject_failures`]).
-    SLAB.init(Config { seed, failures: FaultInjection::OFF, ..config });
+    SLAB.init(Config { seed, failures: FaultInjection::OFF, report: misused, ..config });
+}
+
+/// Nobody can say what else is damaged: the kernel ends, with the report and the names of the call sites in it.
+fn misused(report: &Report) {
+    panic!("{}", Misuse(report))
+}
+
+struct Misuse<'a>(&'a Report);
+
+impl fmt::Display for Misuse<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let tracks = [("found by", Some(self.0.found)), ("allocated by", self.0.allocated), ("freed by", self.0.freed)];
+        for (what, track) in tracks {
+            for pc in track.iter().flat_map(|track| track.callers).filter(|&pc| pc != 0) {
+                write!(f, "\n  {what} {}", Named(pc.wrapping_sub(4)))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.

@@ -38,12 +38,15 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Enough to leave the allocator.
+const CALLERS: usize = 7;
+
 /// Who did something to an object: where, and on which CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Track {
-    /// Return addresses, innermost first; 0 where there are no more.
-    pub callers: [usize; 4],
+    /// Return addresses, innermost first; 0 where there are no more. The first ones are the allocator's own.
+    pub callers: [usize; CALLERS],
     /// The CPU's number.
     pub cpu: usize,
 }
@@ -51,7 +54,7 @@ pub struct Track {
 impl Track {
     /// Whoever called.
     pub(super) fn here<M: Machine>(machine: M) -> Track {
-        let mut track = Track { callers: [0; 4], cpu: machine.cpu() };
+        let mut track = Track { callers: [0; CALLERS], cpu: machine.cpu() };
         machine.backtrace(&mut track.callers);
         track
     }

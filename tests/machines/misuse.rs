@@ -1,0 +1,79 @@
+//! Memory that the kernel itself misuses: the panic is the success, and its words name what was misused, and by whom.
+
+use crate::harness::{Machine, PANICKED};
+
+/// What slub_debug finds, and who is in the report: with each way, the fault and the call sites.
+const WAYS: [(&str, &str, &[&str]); 4] = [
+    (
+        "double-free",
+        "double free",
+        &["found by misuse::frees_again", "allocated by misuse::allocates", "freed by misuse::frees"],
+    ),
+    (
+        "late-double-free",
+        "double free",
+        &["found by misuse::frees_again", "allocated by misuse::allocates", "freed by misuse::frees"],
+    ),
+    (
+        "use-after-free",
+        "use after free",
+        &["found by misuse::allocates", "allocated by misuse::allocates", "freed by misuse::frees"],
+    ),
+    ("overrun", "overrun", &["found by misuse::frees", "allocated by misuse::allocates"]),
+];
+
+/// Boots the self-test build, lets it misuse memory, and looks for the report.
+fn check(way: &str, arguments: &str, words: &[&str], sites: &[&str]) {
+    let outcome = Machine::new(&["--smp", "1", "--append", &format!("selftest={way} {arguments}")]).selftest();
+    outcome.ended_with(PANICKED);
+    let said = outcome.log.lines().find(|line| line.contains("kernel panic"));
+    let said = said.unwrap_or_else(|| panic!("no panic\n{outcome}"));
+    assert!(words.iter().all(|word| said.contains(word)), "not {words:?}\n{outcome}");
+    for site in sites {
+        let (what, function) = site.rsplit_once(' ').expect("two parts");
+        let named = |line: &str| line.trim().starts_with(what) && line.contains(&format!("{function}+"));
+        assert!(outcome.log.lines().any(named), "no '{site}'\n{outcome}");
+    }
+}
+
+/// With all of slub_debug, on a back end that has room for it.
+fn check_debugging(back_end: &str) {
+    let arguments = format!("slab={back_end} slub_debug=FZPU");
+    for (way, fault, sites) in WAYS {
+        check(way, &arguments, &["slab: ", fault, ": object 0xffff", " of victim"], sites);
+    }
+    check("wrong-cache", &arguments, &["freed to the wrong cache", " of other"], &["found by misuse::frees"]);
+}
+
+#[test]
+fn slub_debugging_names_cache_object_and_call_sites() {
+    check_debugging("slub");
+}
+
+#[test]
+#[ignore = "matrix"]
+fn slab_debugging_names_cache_object_and_call_sites() {
+    check_debugging("slab");
+}
+
+/// What costs nothing is always found: an object that is freed twice in a row. SLOB, whose objects have no room for
+/// anything else, finds any object that is free already.
+#[test]
+fn a_double_free_is_found_without_debugging() {
+    for back_end in ["slub", "slab", "slob"] {
+        let arguments = format!("slab={back_end}");
+        check(
+            "double-free",
+            &arguments,
+            &["slab: double free: object 0xffff", " of victim"],
+            &["found by misuse::frees_again"],
+        );
+    }
+    check("late-double-free", "slab=slob", &["double free", " of victim"], &["found by misuse::frees_again"]);
+}
+
+#[test]
+fn misused_pages_are_named() {
+    check("page-double-free", "", &["bad page: pfn 0x", "freed while in use, or twice"], &[]);
+    check("page-use-after-free", "page_poison=1", &["was written to after it was freed: byte 100 is 0x41"], &[]);
+}
