@@ -182,15 +182,12 @@ impl Shrinker for Cache {
 struct Handler {
     woken: AtomicUsize,
     killed: AtomicUsize,
-    waited: AtomicUsize,
     failed: AtomicUsize,
     bad: AtomicUsize,
     /// Frame, offset and value of what was found.
     poison: Mutex<Vec<(quire_mm::addr::Pfn, usize, u8)>>,
     /// What a victim holds.
     victim: Mutex<Vec<Block>>,
-    /// What is freed while somebody waits.
-    later: Mutex<Vec<Block>>,
 }
 
 impl PressureHandler for Handler {
@@ -200,11 +197,6 @@ impl PressureHandler for Handler {
     fn out_of_memory(&self, _: u32, _: Gfp) -> bool {
         self.killed.fetch_add(1, Relaxed);
         self.victim.lock().unwrap().drain(..).count() != 0
-    }
-    fn wait(&self) {
-        if self.waited.fetch_add(1, Relaxed) > 3 {
-            self.later.lock().unwrap().clear();
-        }
     }
     fn report_failure(&self, _: u32, _: Gfp) {
         self.failed.fetch_add(1, Relaxed);
@@ -254,16 +246,6 @@ fn the_oom_killer_comes_last_and_not_for_everyone() {
     assert_eq!(handler.killed.load(Relaxed), 1);
     *handler.victim.lock().unwrap() = hoard;
     assert!(sim.pages().alloc_page(Gfp::KERNEL).is_ok());
-}
-
-#[test]
-fn nofail_waits_until_there_is_memory() {
-    let (sim, handler) = handled(32);
-    let hoard = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY);
-    *handler.later.lock().unwrap() = hoard;
-    assert!(sim.pages().alloc_page(Gfp::NOFS | Gfp::NOFAIL).is_ok());
-    assert!(handler.waited.load(Relaxed) > 3);
-    assert!(sim.pages().alloc_pages(11, Gfp::KERNEL | Gfp::NOFAIL).is_err(), "no such order");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! The page allocator cannot kill: who allocates may hold any lock. It marks the thread ([`Pressure`]), the allocation
 //! fails, and what holds no lock any more asks [`relieve`]: a page fault, or a call that can begin anew ([`retry`]). That
-//! picks a victim, waits until its memory is back, and the caller tries again.
+//! picks a victim, waits until its memory is back, and the caller tries again. An allocation that must not fail (NOFAIL) is
+//! made with no lock held, and asks by itself.
 //!
 //! A victim dies like anybody who is killed, by its own threads, wherever they sleep or run: every sleep is killable,
 //! and what they allocate on their way may use the reserves. Until it has given up its memory nobody else is picked,
@@ -19,9 +20,9 @@ use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
 
 use super::process::{NAME_LEN, Process, TABLE, Table};
-use super::signal;
 use super::thread::current;
 use super::wait::{Sleep, WaitQueue};
+use super::{sched, signal};
 use crate::arch::timer;
 use crate::vm::PAGES;
 
@@ -53,6 +54,15 @@ impl PressureHandler for Pressure {
     fn out_of_memory(&self, _order: u32, _gfp: Gfp) -> bool {
         current().starved.store(RELEASES.load(Ordering::Acquire) | STARVED, Ordering::Relaxed);
         false
+    }
+
+    /// Who must not fail may sleep, and so does here what others do once their allocation has failed.
+    fn wait_for_memory(&self) {
+        let relieved = current().process.is_some() && relieve();
+        if !relieved {
+            // It is to die itself, or nobody is left who could: what others do may still help.
+            sched::yield_now();
+        }
     }
 
     fn may_use_reserves(&self) -> bool {

@@ -38,9 +38,10 @@ bitflags! {
         const KSWAPD_RECLAIM = 1 << 10;
         /// No complaint in the log when it fails.
         const NOWARN = 1 << 11;
-        /// Tries hard, but neither kills for it nor waits forever.
+        /// Tries as long as reclaim frees anything, large blocks too, but neither kills for it nor waits for ever.
         const RETRY_MAYFAIL = 1 << 12;
-        /// Never fails: for who can wait and asks for order 0 or 1; otherwise it has no effect.
+        /// Never fails, and may have somebody killed for it: for who can wait, holds no lock, and asks for order 0 or 1;
+        /// otherwise it has no effect.
         const NOFAIL = 1 << 13;
         /// One round of reclaim, no more.
         const NORETRY = 1 << 14;

@@ -37,7 +37,13 @@ pub trait PressureHandler: Sync {
         false
     }
 
-    /// Somebody who must not fail waits for memory: let others run.
+    /// Somebody who must not fail has found nothing, after [`PressureHandler::out_of_memory`] was asked if his flags
+    /// allow that. He holds no lock and may sleep: let somebody else give up memory, or time pass.
+    fn wait_for_memory(&self) {
+        self.wait();
+    }
+
+    /// Somebody waits for what another CPU is just doing: let others run.
     fn wait(&self) {
         core::hint::spin_loop();
     }

@@ -149,6 +149,7 @@ impl<M: Machine> PageAllocator<M> {
     /// Reclaims in rounds until the demand can be met, or it is hopeless.
     fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
+        debug_assert!(!must_not_fail || self.machine.held_ranks().load(Relaxed) == 0, "NOFAIL under a lock");
         let mut fruitless = 0;
         let mut rounds = 0;
         loop {
@@ -167,7 +168,7 @@ impl<M: Machine> PageAllocator<M> {
                 fruitless = 0;
                 rounds = 0;
             } else if must_not_fail {
-                self.pressure.handler().wait();
+                self.pressure.handler().wait_for_memory();
             } else {
                 return None;
             }
