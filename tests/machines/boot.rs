@@ -172,12 +172,46 @@ fn runs_are_deterministic_when_instructions_are_counted() {
     assert_eq!(first.log, second.log, "the kernel's messages and their times");
 }
 
+/// KiB of all that the memory manager needs to keep its books: records, tables, per-CPU memory, slabs, as `memmap` and
+/// `vmstat` show them; at most nine thousandths of memory.
+fn check_metadata(outcome: &Outcome, memory: u64) {
+    let gauge = |name: &str| {
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok();
+        outcome.output.lines().find_map(value).unwrap_or_else(|| panic!("no {name}\n{outcome}")) * 4
+    };
+    let regions = |what: &str| {
+        let size = |line: &str| {
+            let words: Vec<&str> = line.strip_suffix(what)?.split_once(" - ")?.1.split_whitespace().collect();
+            kibibytes(&words.get(1..3)?.join(" "))
+        };
+        outcome.output.lines().filter_map(size).sum::<u64>()
+    };
+    let records = regions("page records");
+    let gauges = ["nr_kernel_page_tables", "nr_slab", "nr_per_cpu_areas", "nr_vmalloc", "nr_cma_bitmaps"];
+    let all = records + regions("boot allocations") + gauges.map(gauge).iter().sum::<u64>();
+    assert!(records >= memory / 128, "a record of 32 bytes a page\n{outcome}");
+    assert!(all <= memory * 9 / 1000, "{all} KiB of metadata for {memory} KiB\n{outcome}");
+}
+
+/// The page allocator has all of 8 GiB soon: the kernel sums up the buddy's lists before it says so.
+#[test]
+fn much_memory_is_handed_out_in_time() {
+    let outcome = Machine::new(&["--icount", "--mem", "8G"]).exec("memmap; vmstat");
+    outcome.succeeded();
+    let after =
+        |line: &str| line.split_once(" handed out ")?.1.split_once(" after ")?.1.strip_suffix(" ms")?.parse().ok();
+    let milliseconds: Option<f64> = outcome.log.lines().find_map(after);
+    assert!(milliseconds.is_some_and(|milliseconds| milliseconds < 5.0), "{milliseconds:?} ms\n{outcome}");
+    check_metadata(&outcome, 8 << 20);
+}
+
 /// With 1 GiB, at most 12 MiB are gone when the shell runs; the boot archive is not counted.
 #[test]
 fn little_memory_is_gone_after_boot() {
-    let outcome = Machine::new(&["--mem", "1G"]).exec("free");
+    let outcome = Machine::new(&["--mem", "1G"]).exec("free; memmap; vmstat");
     let memory =
         Memory::read(outcome.succeeded()).unwrap_or_else(|| panic!("free's words are not understood\n{outcome}"));
     let gone = memory.total + memory.never_given - memory.free - memory.archive;
     assert!(gone <= 12 * 1024, "{gone} KiB are gone\n{outcome}");
+    check_metadata(&outcome, 1 << 20);
 }

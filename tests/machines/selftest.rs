@@ -65,7 +65,9 @@ fn selftest_matrix_of_back_ends() {
 #[test]
 #[ignore = "matrix"]
 fn selftest_much_memory() {
-    check(&["--mem", "8G"]);
+    for back_end in ["slub", "slab", "slob"] {
+        check(&["--mem", "8G", "--append", &format!("slab={back_end} failslab=0")]);
+    }
 }
 
 #[test]

@@ -18,6 +18,9 @@ use crate::vm::{PAGES, SPACES, heap, kernel_map, space, stack};
 /// Nanoseconds from power-on to the first user instruction.
 pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
 
+/// Nanoseconds from power-on until every page was handed out.
+pub static HANDED_OUT_NS: AtomicU64 = AtomicU64::new(0);
+
 /// The machine as a whole.
 pub fn system() -> SystemInfo {
     let board = BOARD.get();

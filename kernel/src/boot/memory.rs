@@ -1,10 +1,12 @@
 //! Physical memory at boot: from the device tree's words to a running page allocator.
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use quire_abi::flags::setting;
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quire_mm::buddy::ORDERS;
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
@@ -15,8 +17,8 @@ use quire_platform::bootargs;
 use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
 
 use super::early_table::BootTables;
-use super::{BootCell, archive};
-use crate::arch::{barrier, smp};
+use super::{BootCell, archive, info};
+use crate::arch::{barrier, smp, timer};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
 
@@ -48,6 +50,8 @@ pub enum Error {
     KernelOutsideMemory,
     /// There are no pages for per-CPU variables.
     PerCpu,
+    /// So many pages were to be handed out, and so many are on the buddy's lists.
+    Lost(usize, usize),
 }
 
 impl fmt::Display for Error {
@@ -57,6 +61,7 @@ impl fmt::Display for Error {
             Self::MemBlock(e) => write!(f, "the boot allocator: {e:?}"),
             Self::Pages(e) => write!(f, "the page allocator: {e:?}"),
             Self::PerCpu => write!(f, "no pages"),
+            Self::Lost(managed, listed) => write!(f, "of {managed} free pages {listed} can be had"),
             Self::KernelOutsideMemory => write!(f, "the kernel does not lie in memory of the tree"),
         }
     }
@@ -325,6 +330,13 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
     };
     // SAFETY: the direct map covers all memory and the records of all its frames are mapped and zero.
     let summary = unsafe { PAGES.init(memory, &config) }?;
+    let listed =
+        |blocks: [u64; ORDERS]| blocks.iter().enumerate().map(|(order, n)| (*n as usize) << order).sum::<usize>();
+    let listed = PAGES.zones().map(|zone| listed(zone.free_blocks())).sum();
+    if listed != summary.managed {
+        return Err(Error::Lost(summary.managed, listed));
+    }
+    info::HANDED_OUT_NS.store(timer::now_ns(), Ordering::Relaxed);
     // SAFETY: once, right after it; what is reserved for CMA nobody has.
     unsafe { PAGES.init_cma(memory) };
     Ok(summary)

@@ -131,14 +131,17 @@ pub fn greet(board: &Board, pages: &Summary) {
     if board.warnings_lost > 0 {
         log::warn!("device tree: {} more warnings", board.warnings_lost);
     }
+    let microseconds = info::HANDED_OUT_NS.load(Ordering::Relaxed) / 1000;
     log::info!(
-        "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB)",
+        "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB) after {}.{:03} ms",
         mib(pages.present),
         board.banks.len(),
         pages.present,
         pages.reserved,
         pages.managed,
-        mib(pages.managed)
+        mib(pages.managed),
+        microseconds / 1000,
+        microseconds % 1000
     );
 }
 

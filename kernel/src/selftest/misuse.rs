@@ -13,8 +13,11 @@ use crate::vm::{Cpu, PAGES};
 
 type Cache = CacheHandle<Cpu>;
 
+/// A way and its name.
+type Way = (&'static str, fn() -> Option<()>);
+
 /// The ways. Each is expected not to return.
-const WAYS: &[(&str, fn() -> Option<()>)] = &[
+const WAYS: &[Way] = &[
     ("double-free", double_free),
     ("late-double-free", late_double_free),
     ("use-after-free", use_after_free),
