@@ -38,9 +38,16 @@ impl Bare {
             // SAFETY: the size is not 0.
             unsafe { alloc_zeroed(layout) }.expose_provenance().next_multiple_of(ALIGN)
         };
+        let mem_map_len = (BASE + bytes) / PAGE_SIZE * size_of::<Page>();
+        let mem_map = zeroed(mem_map_len);
+        // In the kernel, too, large blocks map the records. (Advice: nothing depends on it.)
+        // SAFETY: the range is our own.
+        unsafe {
+            libc::madvise(std::ptr::with_exposed_provenance_mut(mem_map), mem_map_len, libc::MADV_HUGEPAGE);
+        }
         let machine = Bare(Box::leak(Box::new(World {
             dram: zeroed(bytes),
-            mem_map: zeroed((BASE + bytes) / PAGE_SIZE * size_of::<Page>()),
+            mem_map,
             pages: OnceLock::new(),
             held_ranks: AtomicU64::new(0),
         })));

@@ -2,13 +2,18 @@
 //!
 //! Quire's side runs on a machine whose operations cost next to nothing, as they do in the kernel.
 //!
-//! Churn: half of memory is filled with blocks of mixed orders, then blocks are freed and allocated at random.
+//! Half of memory is filled with blocks of mixed orders. Then blocks are freed and allocated at random: a thousand of
+//! them, which shows what a larger heap costs; or all of them, which shows what it costs that a record a frame, unlike a tree
+//! of what is free, outgrows the caches.
 
 // What criterion's macros make has no documentation.
 #![allow(missing_docs)]
 
 mod bare;
 mod random;
+mod side_by_side;
+
+use std::time::Duration;
 
 use bare::Bare;
 use buddy_system_allocator::FrameAllocator;
@@ -17,6 +22,7 @@ use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::page_alloc::Gfp;
 use random::Random;
+use side_by_side::print_ratios;
 
 /// Who hands out blocks of frames.
 trait Frames {
@@ -63,7 +69,8 @@ struct Churn<F> {
 }
 
 impl<F: Frames> Churn<F> {
-    fn new(mut frames: F, mib: usize) -> Self {
+    /// Fills half of memory; churns so many of the blocks.
+    fn new(mut frames: F, mib: usize, churned: usize) -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let (mut held, mut pages) = (Vec::new(), 0);
         while pages < (mib << 20) / PAGE_SIZE / 2 {
@@ -72,6 +79,12 @@ impl<F: Frames> Churn<F> {
             held.push((frame, order));
             pages += 1 << order;
         }
+        // Wherever they are; the others stay.
+        for i in 0..churned.min(held.len()) {
+            let other = i + random.next() % (held.len() - i);
+            held.swap(i, other);
+        }
+        held.truncate(churned);
         Self { frames, held, random }
     }
 
@@ -88,22 +101,33 @@ impl<F: Frames> Churn<F> {
 }
 
 const STEPS: usize = 1000;
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEASUREMENT: Duration = Duration::from_secs(2);
 
 fn churn(c: &mut Criterion) {
-    let mut group = c.benchmark_group("frames/churn");
-    group.throughput(Throughput::Elements(STEPS as u64));
-    for mib in [64, 512, 4096] {
-        let mut quire = Churn::new(Quire(Bare::with_mib(mib)), mib);
-        group.bench_function(BenchmarkId::new("quire", mib), |b| b.iter(|| (0..STEPS).for_each(|_| quire.step())));
-        let mut other = FrameAllocator::<33>::new();
-        let base = (1 << 30) / PAGE_SIZE;
-        other.add_frame(base, base + (mib << 20) / PAGE_SIZE);
-        let mut other = Churn::new(other, mib);
-        group.bench_function(BenchmarkId::new("buddy_system_allocator", mib), |b| {
-            b.iter(|| (0..STEPS).for_each(|_| other.step()));
-        });
+    for (name, churned) in [("frames/churn of 1000", 1000), ("frames/churn of all", usize::MAX)] {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(STEPS as u64));
+        for mib in [64, 512, 4096] {
+            let mut quire = Churn::new(Quire(Bare::with_mib(mib)), mib, churned);
+            group.bench_function(BenchmarkId::new("quire", mib), |b| b.iter(|| (0..STEPS).for_each(|_| quire.step())));
+            let mut other = FrameAllocator::<33>::new();
+            let base = (1 << 30) / PAGE_SIZE;
+            other.add_frame(base, base + (mib << 20) / PAGE_SIZE);
+            let mut other = Churn::new(other, mib, churned);
+            group.bench_function(BenchmarkId::new("buddy_system_allocator", mib), |b| {
+                b.iter(|| (0..STEPS).for_each(|_| other.step()));
+            });
+            print_ratios(
+                &format!("{name}, {mib} MiB"),
+                &mut [
+                    ("quire", Box::new(|| (0..STEPS).for_each(|_| quire.step()))),
+                    ("buddy_system_allocator", Box::new(|| (0..STEPS).for_each(|_| other.step()))),
+                ],
+            );
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 fn hot_page(c: &mut Criterion) {
@@ -125,7 +149,7 @@ fn hot_page(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).without_plots();
+    config = Criterion::default().sample_size(20).warm_up_time(WARM_UP).measurement_time(MEASUREMENT).without_plots();
     targets = churn, hot_page
 }
 criterion_main!(benches);

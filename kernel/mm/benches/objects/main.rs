@@ -1,8 +1,10 @@
-//! Objects of mixed sizes beside the crates slabmalloc, talc and linked_list_allocator: the same work, one run.
+//! Objects of mixed sizes beside the crates slabmalloc, talc and linked_list_allocator: the same work, one run, in heaps
+//! from 64 MiB to 4 GiB.
 //!
-//! Churn: so many MiB are filled with objects of 8 bytes to 2 KiB, small ones as often as large ones, then objects are
-//! freed and allocated at random. Who knows the layout frees by it, as Rust does. Quire's side runs on a machine whose
-//! operations cost next to nothing, as they do in the kernel; the others run without a lock.
+//! A quarter of the heap is filled with objects of 8 bytes to 2 KiB, small ones as often as large ones. Then objects are
+//! freed and allocated at random: ten thousand of them, which shows what a larger heap costs, or all of them, which shows what
+//! the caches do. Who knows the layout frees by it, as Rust does. Quire's side runs on a machine whose operations cost next
+//! to nothing, as they do in the kernel; the others run without a lock.
 
 // What criterion's macros make has no documentation.
 #![allow(missing_docs)]
@@ -11,9 +13,12 @@
 mod bare;
 #[path = "../frames/random.rs"]
 mod random;
+#[path = "../frames/side_by_side.rs"]
+mod side_by_side;
 
 use std::alloc::{Layout, alloc, alloc_zeroed};
 use std::ptr::NonNull;
+use std::time::Duration;
 
 use bare::Bare;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -21,6 +26,7 @@ use linked_list_allocator::Heap as LinkedList;
 use quire_mm::page_alloc::Gfp;
 use quire_mm::slab::{Backend, Config, KernelHeap};
 use random::Random;
+use side_by_side::{Contestant, print_ratios};
 use slabmalloc::{AllocationError, Allocator, LargeObjectPage, ObjectPage, ZoneAllocator};
 use talc::{ErrOnOom, Span, Talc};
 
@@ -127,7 +133,8 @@ struct Churn<O> {
 }
 
 impl<O: Objects> Churn<O> {
-    fn new(mut objects: O, mib: usize) -> Self {
+    /// Fills so many MiB; churns so many of the objects.
+    fn new(mut objects: O, mib: usize, churned: usize) -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let (mut held, mut bytes) = (Vec::new(), 0);
         while bytes < mib << 20 {
@@ -135,6 +142,12 @@ impl<O: Objects> Churn<O> {
             held.push((objects.alloc(layout).expect("there is memory"), layout));
             bytes += layout.size();
         }
+        // Wherever they are; the others stay.
+        for i in 0..churned.min(held.len()) {
+            let other = i + random.next() % (held.len() - i);
+            held.swap(i, other);
+        }
+        held.truncate(churned);
         Self { objects, held, random }
     }
 
@@ -152,35 +165,42 @@ impl<O: Objects> Churn<O> {
 }
 
 const STEPS: usize = 1000;
+const WARM_UP: Duration = Duration::from_secs(1);
+const MEASUREMENT: Duration = Duration::from_secs(2);
 
 fn churn(c: &mut Criterion) {
-    let mut group = c.benchmark_group("objects/churn");
-    group.throughput(Throughput::Elements(STEPS as u64));
-    for mib in [1, 16, 256] {
-        let room = 3 * mib + 8;
-        let mut measure = |name: &str, objects: Box<dyn Objects>| {
-            let mut churn = Churn::new(objects, mib);
-            group.bench_function(BenchmarkId::new(name, mib), |b| b.iter(|| (0..STEPS).for_each(|_| churn.step())));
-        };
-        measure("quire slub", Box::new(Quire::new(room, Backend::Slub)));
-        measure("quire slab", Box::new(Quire::new(room, Backend::Slab)));
-        measure("quire slob", Box::new(Quire::new(room, Backend::Slob)));
-        measure("slabmalloc", Box::new(SlabMalloc(ZoneAllocator::new())));
-        let (start, len) = arena(room);
-        let mut talc = Talc::new(ErrOnOom);
-        // SAFETY: the arena is nobody else's.
-        unsafe { talc.claim(Span::from_base_size(start, len)) }.expect("an arena is large enough");
-        measure("talc", Box::new(talc));
-        // Its free walks a list of all holes: a second a thousand steps, where there are a hundred thousand.
-        if mib < 256 {
-            let (start, len) = arena(room);
-            let mut list = LinkedList::empty();
+    for (name, churned) in [("objects/churn of 10000", 10_000), ("objects/churn of all", usize::MAX)] {
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Elements(STEPS as u64));
+        for heap in [64, 512, 4096] {
+            let mut contestants: Vec<Contestant<'_>> = Vec::new();
+            let mut measure = |name, objects: Box<dyn Objects>| {
+                let mut churn = Churn::new(objects, heap / 4, churned);
+                let mut turn = move || (0..STEPS).for_each(|_| churn.step());
+                group.bench_function(BenchmarkId::new(name, heap), |b| b.iter(&mut turn));
+                contestants.push((name, Box::new(turn)));
+            };
+            measure("quire slub", Box::new(Quire::new(heap, Backend::Slub)));
+            measure("quire slab", Box::new(Quire::new(heap, Backend::Slab)));
+            measure("quire slob", Box::new(Quire::new(heap, Backend::Slob)));
+            measure("slabmalloc", Box::new(SlabMalloc(ZoneAllocator::new())));
+            let (start, len) = arena(heap);
+            let mut talc = Talc::new(ErrOnOom);
             // SAFETY: the arena is nobody else's.
-            unsafe { list.init(start, len) };
-            measure("linked_list_allocator", Box::new(list));
+            unsafe { talc.claim(Span::from_base_size(start, len)) }.expect("an arena is large enough");
+            measure("talc", Box::new(talc));
+            // Its free walks a list of all holes: a second a thousand steps, where there are a hundred thousand.
+            if heap < 512 {
+                let (start, len) = arena(heap);
+                let mut list = LinkedList::empty();
+                // SAFETY: the arena is nobody else's.
+                unsafe { list.init(start, len) };
+                measure("linked_list_allocator", Box::new(list));
+            }
+            print_ratios(&format!("{name}, {heap} MiB"), &mut contestants);
         }
+        group.finish();
     }
-    group.finish();
 }
 
 impl Objects for Box<dyn Objects> {
@@ -194,7 +214,7 @@ impl Objects for Box<dyn Objects> {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(10).without_plots();
+    config = Criterion::default().sample_size(10).warm_up_time(WARM_UP).measurement_time(MEASUREMENT).without_plots();
     targets = churn
 }
 criterion_main!(benches);
