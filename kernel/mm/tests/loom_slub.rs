@@ -99,6 +99,19 @@ impl World {
         Some(self.walk(first))
     }
 
+    /// What an allocation does that wants objects of more than one partial slab.
+    fn empty_out(&self) -> Option<Vec<usize>> {
+        let mut lists = self.lists.lock().unwrap();
+        if !lists.is_partial {
+            return None;
+        }
+        let first = self.word.empty_out(OBJECTS);
+        assert!(first.is_some(), "a partial slab has a free object");
+        lists.is_partial = false;
+        drop(lists);
+        Some(self.walk(first))
+    }
+
     /// Compares the word with the lists when all is quiet.
     fn check(&self) -> State {
         let (state, lists) = (self.word.load(), self.lists.lock().unwrap());
@@ -174,6 +187,31 @@ fn a_slab_is_taken_or_discarded_and_never_both() {
             None => assert!(world.lists.lock().unwrap().is_discarded),
         }
     });
+}
+
+#[test]
+fn a_slab_that_was_emptied_out_is_listed_by_the_next_free() {
+    for discards in [false, true] {
+        loom::model(move || {
+            let world = World::new(false, discards);
+            world.free(0);
+            let far = Arc::clone(&world);
+            let other = thread::spawn(move || far.free(1));
+            let taken = world.empty_out();
+            other.join().unwrap();
+            let state = world.check();
+            let is_discarded = world.lists.lock().unwrap().is_discarded;
+            match taken {
+                Some(objects) if objects.len() == 1 => assert_eq!((objects, state.inuse()), (vec![0], 1)),
+                Some(objects) => {
+                    // The other's push came first, and kept the slab.
+                    assert!(!discards && objects.len() == 2);
+                    assert_eq!(state.inuse(), 2);
+                }
+                None => assert!(is_discarded),
+            }
+        });
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Objects of mixed sizes beside the crates slabmalloc, talc and linked_list_allocator: the same work, one run, in heaps
 //! from 64 MiB to 4 GiB.
 //!
-//! A quarter of the heap is filled with objects of 8 bytes to 2 KiB, small ones as often as large ones. Then objects are
+//! An eighth of the heap is filled with objects of 8 bytes to 2 KiB, small ones as often as large ones. Then objects are
 //! freed and allocated at random: ten thousand of them, which shows what a larger heap costs, or all of them, which shows what
 //! the caches do. Who knows the layout frees by it, as Rust does. Quire's side runs on a machine whose operations cost next
 //! to nothing, as they do in the kernel; the others run without a lock.
@@ -175,7 +175,7 @@ fn churn(c: &mut Criterion) {
         for heap in [64, 512, 4096] {
             let mut contestants: Vec<Contestant<'_>> = Vec::new();
             let mut measure = |name, objects: Box<dyn Objects>| {
-                let mut churn = Churn::new(objects, heap / 4, churned);
+                let mut churn = Churn::new(objects, heap / 8, churned);
                 let mut turn = move || (0..STEPS).for_each(|_| churn.step());
                 group.bench_function(BenchmarkId::new(name, heap), |b| b.iter(&mut turn));
                 contestants.push((name, Box::new(turn)));

@@ -52,8 +52,15 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
             }
             continue;
         }
-        if let Some((slab, offset)) = take_partial(cache, gfp) {
-            activate(cache, cpu, slab, offset);
+        match take_partial(cache, setup, cpu, gfp) {
+            Some(Taken::Slab(slab, offset)) => activate(cache, cpu, slab, offset),
+            Some(Taken::Object(object)) => {
+                cpu.count_alloc();
+                return core::ptr::with_exposed_provenance_mut(object);
+            }
+            None => {}
+        }
+        if cpu.active.get().is_some() {
             continue;
         }
         machine.irq_restore(*irq);
@@ -167,29 +174,79 @@ fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     Some(core::ptr::with_exposed_provenance_mut(object))
 }
 
-/// Freezes a partial slab of this node, or of another if `gfp` allows, and takes its list.
-fn take_partial<M: Machine>(cache: &KmemCache<M>, gfp: Gfp) -> Option<(&'static SlabRecord, usize)> {
-    let local = cache.machine.pages().local_node();
-    if let Some(found) = take_partial_of(cache, local) {
-        return Some(found);
-    }
-    if gfp.contains(Gfp::THISNODE) {
-        return None;
-    }
-    (0..cache.nodes.len()).filter(|&node| node != local).find_map(|node| take_partial_of(cache, node))
+/// What the partial slabs had for a CPU.
+enum Taken {
+    /// A slab, now frozen, and its list: many objects.
+    Slab(&'static SlabRecord, usize),
+    /// An object of one that had few; more are in the CPU's array, which was empty.
+    Object(usize),
 }
 
-fn take_partial_of<M: Machine>(cache: &KmemCache<M>, node: usize) -> Option<(&'static SlabRecord, usize)> {
+/// Takes free objects of partial slabs of this node, or of another if `gfp` allows.
+fn take_partial<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab, gfp: Gfp) -> Option<Taken> {
+    let local = cache.machine.pages().local_node();
+    let is_bound = gfp.contains(Gfp::THISNODE);
+    // Who is bound to a node has passed over the array.
+    let mut array = if is_bound { None } else { array::of(cpu) };
+    if let Some(found) = take_partial_of(cache, setup, local, array.as_deref_mut()) {
+        return Some(found);
+    }
+    if is_bound {
+        return None;
+    }
+    let mut others = (0..cache.nodes.len()).filter(|&node| node != local);
+    others.find_map(|node| take_partial_of(cache, setup, node, array.as_deref_mut()))
+}
+
+fn take_partial_of<M: Machine>(
+    cache: &KmemCache<M>,
+    setup: &Setup<M>,
+    node: usize,
+    array: Option<&mut Array>,
+) -> Option<Taken> {
     let node = &cache.nodes[node];
     if node.partials.load(Ordering::Relaxed) == 0 {
         return None;
     }
     let mut lists = node.lists.lock();
+    // Slabs with a few free objects each, as random frees leave them, are worth no visit apiece.
+    if let Some(array) = array {
+        array.refill(|into| empty_out(cache, setup, &mut lists, into));
+        if let Some(object) = array.pop() {
+            node.publish_length(&lists);
+            return Some(Taken::Object(object));
+        }
+    }
     let slab = lists.partial.first(cache.machine)?;
     lists.partial.remove(cache.machine, slab);
     node.publish_length(&lists);
     // A slab on the partial list has a free object, as long as the lock is held.
-    Some((slab, slab.state.freeze()?))
+    Some(Taken::Slab(slab, slab.state.freeze()?))
+}
+
+/// Fills `into` with all free objects of the first partial slabs, as long as there is room for all of a slab; how many.
+/// A slab that has more than that is worth to become somebody's active one.
+fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lists, into: &mut [usize]) -> usize {
+    let mut taken = 0;
+    while let Some(slab) = lists.partial.first(cache.machine)
+        && let Some(first) = slab.state.empty_out(into.len() - taken)
+    {
+        lists.partial.remove(cache.machine, slab);
+        let mut object = cache.base_of(slab) + first;
+        while object & 1 == 0 && taken < into.len() {
+            // SAFETY: the list was the slab's, and is ours now.
+            let next = unsafe { link(object, setup.geometry.link, setup.secret) };
+            if !is_plausible(next, object) {
+                // The rest of the list is lost.
+                cache.report(Fault::FreeListCorrupted, object);
+                break;
+            }
+            into[taken] = object;
+            taken += 1;
+            object = next;
+        }
+    }
+    taken
 }
 
 /// Takes from a CPU what it keeps to itself: its array, and its active slab with what its list holds. The CPU is this

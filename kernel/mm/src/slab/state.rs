@@ -19,6 +19,8 @@
 //! exchange; so a slab whose last object came back under the lock has no other visitor, and can be discarded once it
 //! is off the list.
 //!
+//! Who needs many objects at once takes all that a partial slab has, and leaves it full ([`StateWord::empty_out`]).
+//!
 //! Only holders of the node's lock freeze a slab, and only the CPU whose active slab it is thaws it.
 //!
 //! `tests/loom_slub.rs` compiles this file a second time, with loom's atomics.
@@ -240,6 +242,19 @@ impl StateWord {
             old = now;
         }
         old.free()
+    }
+
+    /// Takes the own list of a slab that was on a partial list, which makes it full; `None` if that has more than `limit`
+    /// objects. The node's lock is held.
+    pub(super) fn empty_out(&self, limit: usize) -> Option<usize> {
+        let mut old = self.load();
+        while (old.objects() - old.inuse()) as usize <= limit {
+            match self.exchange(old, old.with_free(None).with_inuse(old.objects())) {
+                Ok(()) => return old.free(),
+                Err(now) => old = now,
+            }
+        }
+        None
     }
 
     /// Thaws this CPU's active slab, with all its objects in use or on its own list. The node's lock is held.
