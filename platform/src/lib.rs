@@ -4,6 +4,7 @@
 //! - [`bootargs`]: the kernel's command line.
 //! - [`uart`]: serial ports.
 //! - [`gic`]: the interrupt controller.
+//! - [`gpio`]: what pins lead to.
 //! - [`power`]: starting CPUs, switching off, resetting.
 //!
 //! Nothing here executes a privileged instruction or reads a system register: where a driver needs one it takes a
@@ -13,6 +14,7 @@
 
 pub mod bootargs;
 pub mod gic;
+pub mod gpio;
 pub mod power;
 pub mod tree;
 pub mod uart;

@@ -5,7 +5,7 @@ mod common;
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
     Board, Conduit, Controller, EnableMethod, Interrupt, Oddity, Power, Region, ReservationFlags as Flags, TreeError,
-    Trigger, UartKind, total_size,
+    Trigger, Uart, UartKind, total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -15,6 +15,13 @@ fn board(name: &str) -> Board {
     let board = Board::from_tree(&tree(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     board.validate().unwrap_or_else(|broken| panic!("{name}: {broken}"));
     board
+}
+
+/// What a port's pins are set to.
+fn pins(uart: &Uart) -> Vec<(u8, u8)> {
+    let pins = uart.pins.clone().expect("pins");
+    assert_eq!(pins.registers, Region { base: 0xfe20_0000, size: 0xb4 });
+    pins.pins.iter().map(|pin| (pin.number, pin.function)).collect()
 }
 
 fn banks(board: &Board) -> Vec<(u64, u64, u8)> {
@@ -174,6 +181,10 @@ fn buses_interrupts_and_clocks() {
     assert_eq!(mini.alias.as_deref(), Some("serial3"));
     assert_eq!((identity.registers.base, identity.clock), (0xfe30_0000, Some(24_000_000)));
     assert_eq!(board.stdout().map(|uart| uart.path.as_str()), Some("/soc/apb/serial@1000"));
+    // A function for each pin; one for all; another device's group for the same pins is not taken.
+    assert_eq!(pins(occupied), [(40, 0), (41, 0), (14, 4), (15, 5)]);
+    assert_eq!(pins(mini), [(14, 2), (15, 2)]);
+    assert_eq!(identity.pins, None, "a group that there is not");
     assert_eq!(board.chosen.stdout_options, "115200");
     assert_eq!(board.dma_limit, Some(GIB), "the inner window ends lowest");
     assert_eq!(board.power, Some(Power::Bcm2835Pm(Region { base: 0xfe10_0000, size: 0x114 })));
@@ -242,8 +253,11 @@ fn raspberry_pi_4() {
     let pl011 = board.uart("serial0").expect("a PL011");
     assert_eq!((pl011.kind, pl011.registers.base, pl011.interrupt), (UartKind::Pl011, 0xfe20_1000, level(153)));
     assert!(pl011.occupied, "Bluetooth hangs on it");
+    let header = [(30, 0), (31, 0), (32, 0), (33, 0), (14, 4), (15, 4)];
+    assert_eq!(pins(pl011), header, "away from Bluetooth, to GPIO 14 and 15 as ALT0");
     let mini = board.stdout().expect("a console");
     assert_eq!((mini.kind, mini.registers.base, mini.interrupt), (UartKind::MiniUart, 0xfe21_5040, level(125)));
+    assert_eq!(pins(mini), [(14, 2), (15, 2)], "ALT5");
     assert_eq!(board.chosen.stdout_options, "115200n8");
     assert_eq!(board.timer.map(|timer| (timer.physical, timer.virt)), Some((level(30), level(27))));
     assert_eq!(board.dma_limit, None, "all of less than 1 GiB is reached");

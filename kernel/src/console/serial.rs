@@ -7,7 +7,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
-use quire_platform::tree::{Board, Interrupt, Uart as Description};
+use quire_platform::gpio;
+use quire_platform::tree::{Board, Interrupt, Pins, Uart as Description};
 use quire_platform::uart::{Rate, Uart};
 
 use super::tty;
@@ -30,8 +31,9 @@ pub fn init(board: &Board) -> Option<Interrupt> {
     let other = bootargs::find(args, "log")
         .and_then(|name| board.uart(name))
         .filter(|u| console.is_none_or(|c| c.registers != u.registers));
-    let console_port = console.and_then(open);
+    // First, so that the console has pins that both could have.
     let log_port = other.and_then(open);
+    let console_port = console.and_then(open);
     HAS_CONSOLE.store(console_port.is_some(), Ordering::Relaxed);
     HAS_LOG.store(console_port.is_some() || log_port.is_some(), Ordering::Relaxed);
     *PORTS.lock() = Ports { console: console_port, log: log_port };
@@ -56,6 +58,16 @@ pub fn adopt(port: Uart) {
 }
 
 fn open(uart: &Description) -> Option<Uart> {
+    if let Some(Pins { registers, pins }) = &uart.pins
+        && let Ok(controller) = io::map(registers.base, registers.size.max(gpio::REGISTERS_SIZE))
+    {
+        // SAFETY: the controller's registers are mapped, and only this sets pins, on the one CPU that runs; then nobody
+        // uses the mapping.
+        unsafe {
+            gpio::set(controller, pins);
+            io::unmap(controller);
+        }
+    }
     let registers = io::map(uart.registers.base, uart.registers.size.max(Uart::REGISTERS_SIZE)).ok()?;
     // SAFETY: the registers of this port are mapped as device memory for good, and this is its only driver.
     let mut port = unsafe { Uart::new(uart.kind, registers) };

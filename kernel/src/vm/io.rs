@@ -1,8 +1,8 @@
-//! Registers of the kernel's own few devices, mapped for good: what a driver process uses it maps for itself.
+//! Registers of the kernel's own few devices, most of them mapped for good: what a driver process uses it maps for itself.
 
 use core::ptr::NonNull;
 
-use quire_mm::addr::PhysAddr;
+use quire_mm::addr::{PhysAddr, VirtAddr};
 use quire_mm::kernel_table::KernelAttrs;
 use quire_mm::vmalloc::VmError;
 use quire_platform::tree::Region;
@@ -20,4 +20,13 @@ pub fn map(base: u64, size: u64) -> Result<NonNull<u8>, VmError> {
     // Strict: an interrupt controller is done with an interrupt when it was told so, not soon after.
     let va = VMALLOC.ioremap(PhysAddr::new(base as usize), size as usize, KernelAttrs::DEVICE_STRICT)?;
     NonNull::new(core::ptr::with_exposed_provenance_mut(va.get())).ok_or(VmError::NoSpace)
+}
+
+/// Ends a mapping.
+///
+/// # Safety
+/// [`map`] made it, and nobody uses it any more.
+pub unsafe fn unmap(registers: NonNull<u8>) {
+    // SAFETY: the caller's promise. What is no mapping is left alone.
+    let _ = unsafe { VMALLOC.iounmap(VirtAddr::new(registers.as_ptr().addr())) };
 }

@@ -3,6 +3,7 @@
 use heapless::{String, Vec};
 
 use super::interrupt::{Interrupt, Specifiers, Wires};
+use super::pins::{Controller, Pins};
 use super::walk::{Cells, Node, Scope};
 use super::{Board, MAX_UARTS, Oddity, Region, copy};
 
@@ -23,6 +24,8 @@ pub struct Uart {
     pub alias: Option<String<16>>,
     /// Its node has children: the wires lead to a device (Bluetooth on a Pi 4), not to a person.
     pub occupied: bool,
+    /// What pins have to be set to for a person to be at its wires, where that is known.
+    pub pins: Option<Pins>,
 }
 
 /// The kinds of serial ports that Quire drives.
@@ -64,11 +67,21 @@ fn same_path(full: &str, given: &str) -> bool {
         && full.next().is_none()
 }
 
+/// What a serial port's node says of others.
+struct Wiring<'a> {
+    interrupts: Wires<'a>,
+    /// The phandle of its clock.
+    clock: u32,
+    /// The groups of pins.
+    pinctrl: Option<&'a [u8]>,
+}
+
 /// What has to wait until the whole tree was seen.
 #[derive(Default)]
 pub(super) struct Devices<'a> {
-    uarts: Vec<(Wires<'a>, u32), MAX_UARTS>,
+    uarts: Vec<Wiring<'a>, MAX_UARTS>,
     clocks: Vec<(u32, u32), 16>,
+    pins: Option<Controller<'a>>,
 }
 
 impl Board {
@@ -93,10 +106,12 @@ impl Board {
             path: path(scope, node),
             alias: None,
             occupied: node.children().next().is_some(),
+            pins: None,
         };
+        let (interrupts, pinctrl) = (Wires::of(scope, node), node.property("pinctrl-0"));
         match self.uarts.push(uart) {
             // As long as the board's list: entries of the same index belong together.
-            Ok(()) => drop(devices.uarts.push((Wires::of(scope, node), clock_phandle))),
+            Ok(()) => drop(devices.uarts.push(Wiring { interrupts, clock: clock_phandle, pinctrl })),
             Err(_) => self.warn(Oddity::TooMany, node.name, registers.base, registers.size),
         }
     }
@@ -107,6 +122,13 @@ impl Board {
             let hertz = node.word("clock-frequency").filter(|hertz| *hertz > 0);
             // With no room, a port keeps the divisor that firmware has set.
             let _ = hertz.map(|hertz| devices.clocks.push((node.phandle, hertz)));
+        }
+    }
+
+    /// Remembers `node` if it controls pins.
+    pub(super) fn find_pins<'a>(devices: &mut Devices<'a>, scope: &Scope<'a, '_>, node: &Node<'a>) {
+        if devices.pins.is_none() && node.is_compatible(&["brcm,bcm2711-gpio", "brcm,bcm2835-gpio"]) {
+            devices.pins = scope.mmio(node, 0).map(|registers| Controller { node: *node, registers });
         }
     }
 
@@ -143,7 +165,7 @@ impl Board {
         }
     }
 
-    /// Runs after the walk: interrupts, clocks, aliases, and which port is the console.
+    /// Runs after the walk: interrupts, clocks, aliases, which port is the console, and pins.
     pub(super) fn connect_uarts<'a>(
         &mut self,
         devices: &Devices<'a>,
@@ -151,12 +173,12 @@ impl Board {
         aliases: Option<Node<'a>>,
         stdout: Option<&'a str>,
     ) {
-        for (at, (wires, clock)) in devices.uarts.iter().enumerate() {
-            let interrupt = specifiers.decode(wires).next();
+        for (at, wiring) in devices.uarts.iter().enumerate() {
+            let interrupt = specifiers.decode(&wiring.interrupts).next();
             if let Some(Err(number)) = interrupt {
                 self.warn(Oddity::BadInterrupt, "serial", number, 0);
             }
-            let fixed = devices.clocks.iter().find(|(phandle, _)| phandle == clock);
+            let fixed = devices.clocks.iter().find(|(phandle, _)| *phandle == wiring.clock);
             let uart = &mut self.uarts[at];
             uart.interrupt = interrupt.and_then(Result::ok);
             uart.clock = uart.clock.or(fixed.map(|(_, hertz)| *hertz));
@@ -168,12 +190,14 @@ impl Board {
                 uart.alias = String::try_from(alias).ok();
             }
         }
-        let Some(stdout) = stdout else { return };
-        let target = aliases.and_then(|aliases| aliases.text(stdout)).unwrap_or(stdout);
-        self.stdout = self.uarts.iter().position(|uart| uart.is_called(target));
-        if self.stdout.is_none() {
-            self.warn(Oddity::NoSuchDevice, stdout, 0, 0);
+        if let Some(stdout) = stdout {
+            let target = aliases.and_then(|aliases| aliases.text(stdout)).unwrap_or(stdout);
+            self.stdout = self.uarts.iter().position(|uart| uart.is_called(target));
+            if self.stdout.is_none() {
+                self.warn(Oddity::NoSuchDevice, stdout, 0, 0);
+            }
         }
+        self.connect_pins(devices.pins, |at| devices.uarts.get(at)?.pinctrl);
     }
 }
 

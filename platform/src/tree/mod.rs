@@ -14,6 +14,7 @@ mod device;
 mod dma;
 mod interrupt;
 mod memory;
+mod pins;
 mod read;
 mod reserved;
 mod salvage;
@@ -30,6 +31,7 @@ pub use cpus::{Conduit, Cpu, EnableMethod, Psci};
 pub use device::{Power, Uart, UartKind};
 pub use interrupt::{Controller, Interrupt, Timer, Trigger};
 pub use memory::{Bank, Distances};
+pub use pins::{MAX_PINS, Pin, Pins};
 pub use reserved::{DynamicReservation, Reservation, ReservationFlags};
 pub use salvage::{MAX_PORTS, serial_ports};
 pub use warning::{Oddity, Warning};
@@ -230,9 +232,11 @@ impl Board {
         promise(initrd.is_none_or(|initrd| self.is_memory(&initrd.region)), "the initrd is in memory")?;
         let mut registers =
             self.uarts.iter().map(|uart| uart.registers).chain(self.power.map(|power| power.registers()));
+        let mut pins = self.uarts.iter().filter_map(|uart| uart.pins.as_ref());
         let mut gic = self.controller.iter().flat_map(Controller::regions);
         let device = |region: Region| sane(&region) && !self.touches_memory(&region);
         promise(registers.all(device) && gic.all(device), "registers are no memory")?;
+        promise(pins.all(|pins| device(pins.registers)), "the pins' registers are no memory")?;
         promise(self.stdout.is_none_or(|at| at < self.uarts.len()), "stdout is a known port")?;
         let limit_useful = self.dma_limit.is_none_or(|limit| self.banks.iter().any(|bank| bank.region.base < limit));
         promise(limit_useful, "DMA reaches some memory")

@@ -95,6 +95,7 @@ impl Board {
         self.read_controller(&mut later.specifiers, scope, node);
         Self::find_timer(&mut later.specifiers, scope, node);
         Self::find_clock(&mut later.devices, node);
+        Self::find_pins(&mut later.devices, scope, node);
         self.read_uart(&mut later.devices, scope, node);
         self.read_power(scope, node);
         if self.psci.is_none() && node.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {

@@ -3,8 +3,8 @@
 //! What QEMU does not show: it ignores the divisor, line control and the order in which registers are written, has
 //! sent each byte before the write returns, and raises the receive interrupt at the first byte. The chip takes
 //! divisor and format only with the write to LCRH, wants to be idle and disabled for it, and raises the receive
-//! interrupt at the FIFO's threshold or 32 bit times after the last byte: so both sources are enabled. On a Pi 4 the pins
-//! belong to Bluetooth unless GPIO 14 and 15 are on ALT0 or firmware was told `dtoverlay=disable-bt`.
+//! interrupt at the FIFO's threshold or 32 bit times after the last byte: so both sources are enabled. On a Pi 4 its
+//! pins lead to Bluetooth unless somebody sets others, which the tree's `Uart::pins` has.
 
 use core::ptr::NonNull;
 
