@@ -50,7 +50,10 @@ fn try_place<T>() -> Result<NonNull<T>, AllocError> {
     #[cfg(test)]
     inject::pass()?;
     // SAFETY: the layout's size is not 0.
-    NonNull::new(unsafe { alloc::alloc::alloc(layout) }).map(NonNull::cast).ok_or(AllocError)
+    let place = NonNull::new(unsafe { alloc::alloc::alloc(layout) }).map(NonNull::cast).ok_or(AllocError);
+    #[cfg(test)]
+    let place = place.inspect(|place: &NonNull<T>| inject::enter(place.as_ptr()));
+    place
 }
 
 /// What `Vec` lacks on a machine where memory can run out.
@@ -82,6 +85,10 @@ impl<T> TryVec<T> for Vec<T> {
         inject::pass()?;
         let mut v = Vec::new();
         v.try_reserve_exact(n).map_err(|_| AllocError)?;
+        #[cfg(test)]
+        if v.capacity() != 0 {
+            inject::enter(v.as_ptr());
+        }
         Ok(v)
     }
 
@@ -239,35 +246,8 @@ impl<T> Drop for KArc<T> {
     }
 }
 
-/// Boxes that cannot be had although there is memory.
 #[cfg(test)]
-pub(crate) mod inject {
-    use super::AllocError;
-    use std::cell::Cell;
-
-    std::thread_local! {
-        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    }
-
-    /// This thread's `nth` box from now on fails, counted from 1, and no other; or none does.
-    pub fn fail(nth: Option<u32>) {
-        LEFT.set(nth);
-    }
-
-    pub(super) fn pass() -> Result<(), AllocError> {
-        match LEFT.get() {
-            None => Ok(()),
-            Some(1) => {
-                LEFT.set(None);
-                Err(AllocError)
-            }
-            Some(n) => {
-                LEFT.set(Some(n - 1));
-                Ok(())
-            }
-        }
-    }
-}
+pub(crate) mod inject;
 
 #[cfg(test)]
 mod tests {

@@ -74,6 +74,12 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
         None
     }
 
+    /// Whether the allocation that the calling thread is making is to fail although there is memory. Asked once for each,
+    /// while somebody [wants it](PageAllocator::ask_about_failures).
+    fn fails_allocation(self) -> bool {
+        false
+    }
+
     /// Fills a page frame with zeros.
     fn clear_page(self, addr: PhysAddr) {
         // SAFETY: the caller owns the frame, and the direct map reaches all of it.

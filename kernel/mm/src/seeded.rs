@@ -74,10 +74,45 @@ pub enum Bug {
     ColdForgetsFlush,
     /// The limit of a table's sweep: entries that are not present do not keep it.
     LiveCountForgetsMove,
+
+    /// mmap that fails keeps its promise.
+    FailedMapKeepsPromise,
+    /// munmap cuts before it knows whether it can split.
+    FailedUnmapCuts,
+    /// mprotect changes the entries before it knows whether the area can be split.
+    FailedProtectChangesEntries,
+    /// brk answers the old end, but remembers the new one.
+    FailedBrkMoves,
+    /// mremap takes the pages along before it has the new area.
+    FailedMoveForgetsArea,
+    /// fork that fails leaves the child's memory.
+    FailedForkKeepsChild,
+    /// An object that could not be made gives its promise back twice.
+    FailedObjectGivesBackTwice,
+    /// A copy that could not be made keeps its source.
+    FailedCopyKeepsSource,
+    /// A page that could not be read from swap stays a user of its slot.
+    FailedSwapInKeepsSlot,
+    /// An object has no place for a page, and loses it.
+    FailedIndexLosesPage,
 }
 
 impl Bug {
-    /// All of them.
+    /// Those that show only when an allocation fails.
+    pub const BEHIND_FAILURES: [Self; 10] = [
+        Self::FailedMapKeepsPromise,
+        Self::FailedUnmapCuts,
+        Self::FailedProtectChangesEntries,
+        Self::FailedBrkMoves,
+        Self::FailedMoveForgetsArea,
+        Self::FailedForkKeepsChild,
+        Self::FailedObjectGivesBackTwice,
+        Self::FailedCopyKeepsSource,
+        Self::FailedSwapInKeepsSlot,
+        Self::FailedIndexLosesPage,
+    ];
+
+    /// All others.
     pub const ALL: [Self; 33] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,

@@ -76,7 +76,9 @@ impl<M: Machine> Mm<M> {
                 frame::free(self.machine, pfn);
             }
         });
-        absent.release_slot(slot);
+        if done.is_ok() || !seeded!(FailedSwapInKeepsSlot) {
+            absent.release_slot(slot);
+        }
         done
     }
 

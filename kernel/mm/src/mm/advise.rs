@@ -118,7 +118,10 @@ impl<M: Machine> Mm<M> {
                 Ok(())
             }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
-            Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set),
+            Advice::Flags { set, clear } => {
+                // What madvise(2) says of a kernel that lacks what a split takes.
+                self.change_flags(areas, start, end, (vma.flags - clear) | set).map_err(|_| Errno::EAGAIN)
+            }
             Advice::Drop { anon_only, even_locked } => {
                 if locked && !even_locked || anon_only && !anon {
                     return Err(Errno::EINVAL);

@@ -42,6 +42,9 @@ impl<M: Machine> Mm<M> {
         };
         self.settle(&areas);
         if done.is_err() {
+            if seeded!(FailedBrkMoves) {
+                areas.write().brk = new;
+            }
             return old;
         }
         areas.write().brk = new;

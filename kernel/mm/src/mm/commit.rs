@@ -93,8 +93,12 @@ impl Commit {
 
     /// Pages promised (`Committed_AS`).
     pub fn committed(&self) -> usize {
-        let sum: isize = self.slots.iter().map(|slot| slot.0.load(Relaxed)).sum();
-        sum.max(0) as usize
+        self.sum().max(0) as usize
+    }
+
+    /// As counted: below 0 if more was taken back than given, or if a slot changes while they are added up.
+    pub(super) fn sum(&self) -> isize {
+        self.slots.iter().map(|slot| slot.0.load(Relaxed)).sum()
     }
 
     /// Pages that mode 2 promises in all (`CommitLimit`).

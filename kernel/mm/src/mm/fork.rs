@@ -63,6 +63,9 @@ impl<M: Machine> Mm<M> {
             }
         }
         drop(areas);
+        if copied.is_err() && seeded!(FailedForkKeepsChild) {
+            core::mem::forget(child.clone());
+        }
         copied?;
         Ok(child)
     }

@@ -82,7 +82,9 @@ impl<M: Machine> Mm<M> {
         let mut areas = self.areas.intend();
         let flags = flags | areas.default_flags;
         let mapped = self.map_object_or_none(&mut areas, request, len, flags, backing);
-        self.settle(&areas);
+        if mapped.is_ok() || !seeded!(FailedMapKeepsPromise) {
+            self.settle(&areas);
+        }
         drop(areas);
         let start = mapped?;
         if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
@@ -119,10 +121,15 @@ impl<M: Machine> Mm<M> {
         // What goes counts for what comes.
         let given_up = if fixed { mapped_pages(areas, start, end, VmFlags::ACCOUNT) } else { 0 };
         let flags = self.promise(areas, flags, pages - given_up)?;
-        if fixed {
+        if fixed && replaced != 0 {
+            // Made before anything goes: nothing fails between the end of the old and the new.
+            let new = try_box_with(|| Vma::new(start, end, flags, backing))?;
             self.unmap_range(areas, start, end)?;
+            let between = neighbours(areas, start, end, &new.kind());
+            self.put_area(areas, start, end, flags, between, Some(new));
+        } else {
+            self.insert_area(areas, start, end, flags, backing)?;
         }
-        self.insert_area(areas, start, end, flags, backing)?;
         Ok(start)
     }
 
@@ -157,11 +164,24 @@ impl<M: Machine> Mm<M> {
             (false, false) => Some(try_box_with(|| Vma::new(start, end, flags, backing))?),
             _ => None,
         };
+        self.put_area(areas, start, end, flags, between, new);
+        Ok(())
+    }
+
+    /// Fills a free range, of which [`neighbours`] said just now what lies around it.
+    fn put_area(
+        &self,
+        areas: &mut Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        flags: VmFlags,
+        between: Between<M>,
+        new: Option<Box<Vma<M>>>,
+    ) {
         let mut areas = areas.write();
         areas.count_in(flags, (end - start) >> PAGE_SHIFT);
         // SAFETY: nobody but the holder of the intent changes the tree.
         unsafe { join(&mut areas, start, end, between, new) };
-        Ok(())
     }
 }
 

@@ -36,17 +36,24 @@ impl<M: Machine> Mm<M> {
             }
             start = vma.start;
         }
-        let done = self.protect_areas(&mut areas, start, end, VmFlags::from_prot(prot));
+        let mut wants_copies = false;
+        let done = self.protect_areas(&mut areas, start, end, VmFlags::from_prot(prot), &mut wants_copies);
         self.settle(&areas);
+        drop(areas);
+        if wants_copies {
+            self.populate_locked(start, end);
+        }
         done
     }
 
+    /// `wants_copies` if locked private memory becomes writable: its pages are copied now, not at the first write.
     fn protect_areas(
         &self,
         areas: &mut Intent<'_, M>,
         mut start: UserAddr,
         end: UserAddr,
         rights: VmFlags,
+        wants_copies: &mut bool,
     ) -> Result<(), Errno> {
         let all = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
         while start < end {
@@ -68,7 +75,12 @@ impl<M: Machine> Mm<M> {
                 if !old.contains(VmFlags::ACCOUNT) {
                     new = self.promise(areas, new, pages)?;
                 }
+                if seeded!(FailedProtectChangesEntries) {
+                    self.tables.protect(start, to, new);
+                }
                 self.change_flags(areas, start, to, new)?;
+                *wants_copies |= old & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED) == VmFlags::LOCKED
+                    && new.contains(VmFlags::WRITE);
                 if let Some((from, to)) = self.tables.protect(start, to, new) {
                     flush_range(self.machine, &self.asid, from, to);
                 }

@@ -198,7 +198,13 @@ impl<M: Machine> Mm<M> {
             // No page knows its home yet.
             new.home = to.get() >> PAGE_SHIFT;
         }
-        let new = try_box(new)?;
+        let new = match try_box(new) {
+            Err(error) if seeded!(FailedMoveForgetsArea) => {
+                self.tables.relocate(addr, to, old_len);
+                return Err(error.into());
+            }
+            made => made?,
+        };
         let gone = old_len > 0 && !keep;
         let upper = if gone && vma.start < addr && old_end < vma.end {
             Some(try_box(vma.part(old_end, vma.end))?)

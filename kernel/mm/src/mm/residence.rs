@@ -5,7 +5,7 @@ use quire_abi::Errno;
 use super::fault::{FaultError, Stop};
 use super::unmap::checked_range;
 use super::{Areas, Intent, Limit, Mm};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::pte::{NonPresent, Pte, index};
 use crate::vma::VmFlags;
@@ -117,15 +117,22 @@ impl<M: Machine> Mm<M> {
         }
         drop(areas);
         if current {
-            let mut at = UserAddr::new(0);
-            loop {
-                let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end));
-                let Some((start, end)) = next else { break };
-                let _ = self.populate(start, end, Populate::AsMapped);
-                at = end;
-            }
+            self.populate_locked(UserAddr::new(0), UserAddr::new(USER_END));
         }
         Ok(())
+    }
+
+    /// Brings in the locked areas of a range, as far as that can be done.
+    pub(super) fn populate_locked(&self, start: UserAddr, end: UserAddr) {
+        let mut at = start;
+        loop {
+            let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end, vma.flags));
+            let Some((from, to, flags)) = next.filter(|(from, ..)| *from < end) else { break };
+            if flags.contains(VmFlags::LOCKED) {
+                let _ = self.populate(from, to.min(end), Populate::AsMapped);
+            }
+            at = to;
+        }
     }
 
     /// Unlocks everything, now and in future.

@@ -51,7 +51,7 @@ impl<M: Machine> Mm<M> {
             }
         }
         let copied = self.copy_for_write(vma, leaf, addr, pte);
-        if !pte.is_special() {
+        if !pte.is_special() && (copied.is_ok() || !seeded!(FailedCopyKeepsSource)) {
             frame::Release::new(self.machine).page(pte.addr().pfn());
         }
         copied

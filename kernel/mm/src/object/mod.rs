@@ -98,10 +98,12 @@ impl<M: Machine> Object<M> {
         let commit = machine.spaces().commit();
         let promised = if reserved { pages } else { 0 };
         commit.charge(machine, promised, 0)?;
-        Self::make(machine, Content::SharedAnon { pages, reserved }).map_err(|error| {
+        // Also of an object that could not be made it is the end that takes the promise back.
+        let made = Self::make(machine, Content::SharedAnon { pages, reserved });
+        if made.is_err() && seeded!(FailedObjectGivesBackTwice) {
             commit.uncharge(machine, promised);
-            error.into()
-        })
+        }
+        Ok(made?)
     }
 
     fn make(machine: M, content: Content) -> Result<KArc<Self>, AllocError> {
@@ -193,7 +195,9 @@ impl<M: Machine> Object<M> {
             Ok(slot) => slot,
             Err(error) => {
                 drop(owned);
-                frame::free(self.machine, pfn);
+                if !seeded!(FailedIndexLosesPage) {
+                    frame::free(self.machine, pfn);
+                }
                 return Err(error.into());
             }
         };

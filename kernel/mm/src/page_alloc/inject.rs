@@ -1,4 +1,5 @@
-//! Failure injection: allocations that fail although there is memory (`fail_page_alloc=`).
+//! Failure injection: allocations that fail although there is memory, machine-wide (`fail_page_alloc=`) or where
+//! [`Machine::fails_allocation`] says so.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -131,6 +132,17 @@ impl<M: Machine> PageAllocator<M> {
         if what.interval != 0 {
             self.trap.fetch_or(trap::INJECT, Relaxed);
         }
+    }
+
+    /// Until as many calls of [`PageAllocator::ask_no_more`], the machine is asked of each allocation, but NOFAIL ones,
+    /// whether it is to fail. May be called with anything locked.
+    pub fn ask_about_failures(&self) {
+        self.trap.fetch_add(trap::ASK, Relaxed);
+    }
+
+    /// See [`PageAllocator::ask_about_failures`].
+    pub fn ask_no_more(&self) {
+        self.trap.fetch_sub(trap::ASK, Relaxed);
     }
 
     /// Failures injected since the last start.

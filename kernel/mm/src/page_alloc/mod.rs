@@ -82,6 +82,8 @@ impl Topology {
 mod trap {
     pub(super) const INJECT: u32 = 1;
     pub(super) const POISON: u32 = 2;
+    /// How many want [`Machine::fails_allocation`](crate::Machine::fails_allocation) to be asked, counted in this unit.
+    pub(super) const ASK: u32 = 4;
 }
 
 /// What free pages are filled with if `page_poison` is on.

@@ -38,6 +38,9 @@ impl<M: Machine> PageAllocator<M> {
         if traps & trap::INJECT != 0 && self.injection.hits(order, PAGE_SIZE << order, gfp) {
             return Err(AllocError);
         }
+        if traps >= trap::ASK && !gfp.contains(Gfp::NOFAIL) && self.machine.fails_allocation() {
+            return Err(AllocError);
+        }
         let Some(pfn) = self.find(node, order, gfp) else {
             if !gfp.contains(Gfp::NOWARN) {
                 self.pressure.handler().report_failure(order, gfp);

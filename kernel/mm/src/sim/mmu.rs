@@ -3,7 +3,8 @@
 //! It is as unkind as the architecture allows: nothing is ever evicted, valid entries are cached whether the access
 //! is allowed or not, and entries that lead to last-level tables are cached apart (so that freeing a table without
 //! invalidating those is noticed: [`Mmu::access`] then reads a table that is somebody else's by now). Where two CPUs
-//! would hold different frames for one page of one ASID, break-before-make was left out, and it panics.
+//! would hold different frames for one page of one ASID, or a CPU another one than the table, break-before-make was left
+//! out, and it panics.
 //!
 //! Where the machine's spaces are told of hardware that updates entries, this is such hardware: an access sets the access
 //! flag, a write makes a writable entry dirty, both by compare-exchange. [`Mmu::stir`] lets CPUs do that between any two
@@ -268,6 +269,10 @@ impl Mmu {
         let mut pte = match cpus[cpu].pages.get(&key) {
             Some((pte, root)) => {
                 assert_eq!(*root, ttbr0.table, "{va:#x}: an entry of another space with this ASID");
+                // What is being taken away may still be here; what has come to be there instead may not.
+                let now = self.in_memory(ttbr0.table, va);
+                let same = now.is_none_or(|now| !now.is_present() || now.addr() == pte.addr());
+                assert!(same, "break-before-make left out at {va:#x}");
                 *pte
             }
             None => {
@@ -308,6 +313,19 @@ impl Mmu {
     /// Whether this hardware updates entries.
     fn updates(&self) -> bool {
         self.machine.spaces().hardware_updates()
+    }
+
+    /// The last-level entry as it is in memory, whatever TLBs have.
+    fn in_memory(&self, root: PhysAddr, va: usize) -> Option<Pte> {
+        let mut table = root;
+        for level in 0..3 {
+            let entry = self.read(table, index(va, level));
+            if !entry.is_table() {
+                return None;
+            }
+            table = entry.addr();
+        }
+        Some(self.read(table, index(va, 3)))
     }
 
     /// The entry for `va` as tables have it, updated as the access demands.

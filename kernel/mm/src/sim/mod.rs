@@ -200,6 +200,11 @@ unsafe impl Machine for &'static Sim {
         self.absent.get().copied()
     }
 
+    #[cfg(test)]
+    fn fails_allocation(self) -> bool {
+        crate::fallible::inject::pass().is_err()
+    }
+
     fn mem_map(self) -> *mut Page {
         self.mem_map.start().cast()
     }

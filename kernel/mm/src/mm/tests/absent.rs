@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use super::{PAGE, Space};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
-use crate::fallible::{AllocError, KArc};
+use crate::fallible::{AllocError, KArc, inject};
 use crate::machine::Machine;
 use crate::mm::{Absent, FaultError, for_each_mapping, frame};
 use crate::page::{PageFlags, PageState};
@@ -30,8 +30,6 @@ struct State {
     next: u64,
     /// Frames that are being moved; each holds a reference of ours.
     moving: BTreeSet<usize>,
-    /// How many `share_slot` to let pass before one fails.
-    fails_in: Option<usize>,
 }
 
 /// The simulated floors of one machine.
@@ -68,11 +66,6 @@ impl Elsewhere {
 
     pub fn slots(&self) -> usize {
         self.state().slots.len()
-    }
-
-    /// The `n`th from now on that fork asks to share a slot fails.
-    pub fn fail_sharing(&self, n: Option<usize>) {
-        self.state().fails_in = n;
     }
 
     /// Makes the page at `addr` of `mm`, and all other mappings of it, entries of `how`. Nothing if it cannot be.
@@ -236,15 +229,8 @@ pub(super) enum How {
 
 impl Absent for Elsewhere {
     fn share_slot(&self, slot: u64) -> Result<(), AllocError> {
+        inject::pass()?;
         let mut state = self.state();
-        match &mut state.fails_in {
-            Some(0) => {
-                state.fails_in = None;
-                return Err(AllocError);
-            }
-            Some(n) => *n -= 1,
-            None => {}
-        }
         state.slots.get_mut(&slot).expect("an entry names the slot").users += 1;
         Ok(())
     }
@@ -267,6 +253,7 @@ impl Absent for Elsewhere {
     }
 
     fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
+        assert!(self.is_moving(old), "an entry waits for ever: nobody moves its frame");
         assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
         self.finish_move(old);
         Ok(())

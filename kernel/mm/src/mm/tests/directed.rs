@@ -284,6 +284,28 @@ fn locked_memory_counts_and_is_limited() {
 }
 
 #[test]
+fn locked_memory_that_becomes_writable_is_copied_at_once() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let locked = map_at(&mm, 0x4000_0000, 3 * PAGE, Prot::READ, Map::FIXED).unwrap();
+    let on_fault = map_at(&mm, 0x5000_0000, 3 * PAGE, Prot::READ, Map::FIXED).unwrap();
+    mm.lock(locked, 3 * PAGE, false).unwrap();
+    mm.lock(on_fault, 3 * PAGE, true).unwrap();
+    mm.protect(locked + PAGE, 2 * PAGE, RW).unwrap();
+    mm.protect(on_fault, 3 * PAGE, RW).unwrap();
+    let writable = |at: usize| [0, 1, 2].map(|page| mm.entry(UserAddr::new(at + page * PAGE)).is_writable());
+    assert_eq!((writable(locked), writable(on_fault)), ([false, true, true], [false; 3]));
+    mm.validate();
+    // What cannot be had now is no error of mprotect's.
+    mm.protect(locked, 3 * PAGE, Prot::READ).unwrap();
+    mm.advise(locked, 3 * PAGE, quire_abi::flags::madv::DONTNEED_LOCKED).unwrap();
+    rig.sim.pages().inject_failures(crate::page_alloc::FaultInjection::nth(1));
+    assert_eq!(mm.protect(locked, 3 * PAGE, RW), Ok(()));
+    rig.sim.pages().inject_failures(crate::page_alloc::FaultInjection::OFF);
+    assert_eq!(rig.write(&mm, locked, 7), Ok(()));
+}
+
+#[test]
 fn mremap_moves_whole_tables_as_such() {
     let rig = Rig::new(64);
     let mm = rig.space();

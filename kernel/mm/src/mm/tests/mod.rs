@@ -1,10 +1,12 @@
 //! Address spaces on a simulated machine with a software MMU.
 
 mod absent;
+mod compare;
 mod directed;
 mod failing;
 mod model;
 mod oracle;
+mod outcomes;
 mod pair;
 mod script;
 mod threads;
@@ -81,7 +83,7 @@ impl Rig {
     pub fn assert_balanced(&self) {
         assert_eq!(self.sim.spaces().tables(), 0, "table pages");
         assert_eq!(self.sim.spaces().asids().spaces(), 0, "spaces with an ASID");
-        assert_eq!(self.sim.spaces().commit().committed(), 0, "promised pages");
+        assert_eq!(self.sim.spaces().commit().sum(), 0, "promised pages");
         assert_eq!(free_pages(self.sim), self.free, "free pages");
     }
 }

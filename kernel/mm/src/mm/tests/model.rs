@@ -12,6 +12,7 @@ use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Msync, Prot, madv};
 
 use crate::mm::{Access, FaultError};
+use crate::vma::VmFlags;
 
 pub(super) const GUARD: usize = 256;
 /// RLIMIT_STACK, in pages.
@@ -86,6 +87,29 @@ impl Page {
         self.shared || self.value.is_none()
     }
 
+    /// What its area says of it, as far as [`Page::FLAGS`].
+    pub fn flags(&self) -> VmFlags {
+        let mut flags = VmFlags::from_prot(self.prot);
+        flags.set(VmFlags::SHARED, self.shared);
+        flags.set(VmFlags::GROWSDOWN, self.grows);
+        flags.set(VmFlags::DONTFORK, self.dontfork);
+        flags.set(VmFlags::WIPEONFORK, self.wipe);
+        flags.set(VmFlags::MAY_WRITE, self.may_write);
+        flags.set(VmFlags::LOCKED, self.lock != Lock::No);
+        flags.set(VmFlags::LOCKONFAULT, self.lock == Lock::OnFault);
+        flags
+    }
+
+    pub const FLAGS: VmFlags = VmFlags::READ
+        .union(VmFlags::WRITE)
+        .union(VmFlags::EXEC)
+        .union(VmFlags::SHARED)
+        .union(VmFlags::GROWSDOWN)
+        .union(VmFlags::DONTFORK)
+        .union(VmFlags::WIPEONFORK)
+        .union(VmFlags::MAY_WRITE)
+        .union(VmFlags::ANY_LOCK);
+
     fn is_anon(&self) -> bool {
         matches!(self.base, Base::Zero)
     }
@@ -121,7 +145,7 @@ pub(super) struct Model {
     brk_start: usize,
     pub brk: usize,
     /// mlockall(MCL_FUTURE).
-    future: bool,
+    pub future: bool,
 }
 
 impl Model {
@@ -170,15 +194,6 @@ impl Model {
         let mut state = self.clone();
         state.unmap(at, len);
         state.pages.extend(other.pages.range(at..at + len).map(|(number, page)| (*number, page.clone())));
-        state
-    }
-
-    /// This, with the content that `other` has at a page.
-    pub fn with_value_of(&self, other: &Self, at: usize) -> Self {
-        let mut state = self.clone();
-        if let Some(page) = state.pages.get_mut(&at) {
-            page.value = other.pages.get(&at).and_then(|page| page.value);
-        }
         state
     }
 

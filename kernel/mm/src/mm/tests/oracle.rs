@@ -115,13 +115,40 @@ fn random_programs_agree_with_the_model() {
     }
 }
 
-/// Whether one of 20 scripts of 1000 steps fails: every other one on CPUs that update entries.
-fn is_noticed(sabotage: Option<Sabotage>) -> bool {
-    (1..=20_u64).any(|seed| {
+/// How many steps it takes, in 20 scripts of 1000, every other one on CPUs that update entries, until one fails.
+fn steps_until_noticed(sabotage: Option<Sabotage>, first: u64) -> Option<usize> {
+    let mut steps = 0;
+    (first..first + 20).find_map(|seed| {
         let mut random = Random::new(seed);
         let script: Vec<Op> = (0..1000).map(|_| random.op()).collect();
-        run(&script, BOTH[seed as usize % 2], sabotage).is_err()
+        let noticed = run(&script, BOTH[seed as usize % 2], sabotage).err();
+        steps += noticed.as_ref().map_or(1000, |(at, _)| *at);
+        noticed.map(|_| steps)
     })
+}
+
+fn is_noticed(sabotage: Option<Sabotage>) -> bool {
+    steps_until_noticed(sabotage, 1).is_some()
+}
+
+/// Prints after how many steps each bug is noticed, with ten sets of seeds.
+#[test]
+#[ignore = "prints"]
+fn how_soon_bugs_are_noticed() {
+    let show = |name: String, sabotage: Option<Sabotage>| {
+        let mut steps: Vec<_> = (0..10).map(|n| steps_until_noticed(sabotage, 1 + n * 100)).collect();
+        steps.sort_by_key(|steps| steps.unwrap_or(usize::MAX));
+        let steps: Vec<String> = steps.iter().map(|s| s.map_or("never".into(), |s| s.to_string())).collect();
+        std::println!("{name}: {}", steps.join(" "));
+    };
+    for sabotage in Sabotage::ALL {
+        show(format!("{sabotage:?}"), Some(sabotage));
+    }
+    for bug in Bug::ALL {
+        seeded::switch(Some(bug));
+        show(format!("{bug:?}"), None);
+    }
+    seeded::switch(None);
 }
 
 #[test]

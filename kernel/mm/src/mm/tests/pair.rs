@@ -1,9 +1,7 @@
 //! The real code and the model side by side: each step is done by both, and must have the same outcome.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::format;
 use std::rc::Rc;
-use std::string::String;
 use std::vec::Vec;
 
 use quire_abi::flags::{Map, Prot, madv};
@@ -16,17 +14,23 @@ use super::{PAGE, Rig, Space};
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
-use crate::mm::{Access, Audit, Limit, MapRequest, Mm, MmLayout, audit_page, for_each_mapping, frame};
+use crate::mm::{Access, FaultError, Limit, MapRequest, Mm, MmLayout};
 use crate::object::Object;
-use crate::page::{PageFlags, PageState};
-use crate::page_alloc::Gfp;
-use crate::pte::{NonPresent, Pte};
+use crate::page_alloc::{Gfp, PressureHandler};
+use crate::pte::NonPresent;
 use crate::sim::Sim;
 use crate::sim::mmu::{Abort, Sabotage};
 
 /// The files of the boot archive: bytes into a frame, length, and whether the last page can be mapped as it is.
 const FILES: [(usize, usize, bool); 3] =
     [(0, 5 * PAGE + 100, false), (16, 3 * PAGE + 8, false), (0, 2 * PAGE + 300, true)];
+
+/// Bad pages are counted, and a step that left one fails: a panic where a page is freed would be one more of many.
+struct Counted;
+
+impl PressureHandler for Counted {
+    fn report_bad_page(&self, _: Pfn) {}
+}
 
 pub(super) struct Process {
     /// What the trace calls it: a number below [`PROCESSES`].
@@ -70,6 +74,7 @@ impl Pair {
         }
         // Whatever the last machine's CPUs did on this thread, they don't here.
         rig.mmu.stir(0x5bd1_e995);
+        rig.sim.pages().set_pressure_handler(&Counted);
         // Few, so that generations roll over often.
         rig.sim.spaces().asids().set_bits(3);
         let mut pair = Self {
@@ -83,8 +88,7 @@ impl Pair {
             stamp: 0,
             old: BTreeSet::new(),
         };
-        FILES.into_iter().for_each(|(skew, len, padded)| pair.add_file(skew, len, padded));
-        pair.add_process();
+        pair.set_up();
         pair
     }
 
@@ -149,13 +153,26 @@ impl Pair {
     /// # Panics
     /// If they differ.
     pub fn step(&mut self, op: &Op) {
+        let process = op.process().map(|process| process % self.processes.len());
+        self.do_both(op);
+        let is_call = !matches!(op, Op::Touch { .. } | Op::Poke { .. } | Op::Exit { .. } | Op::Away { .. });
+        let forked = matches!(op, Op::Fork { .. }).then_some(self.processes.len() - 1);
+        for number in process.filter(|_| is_call).into_iter().chain(forked) {
+            let p = &self.processes[number];
+            assert_eq!(self.difference(&p.mm, &p.model), Ok(()), "process {}", p.slot);
+        }
+        assert_eq!(self.rig.sim.pages().bad_pages(), 0, "a page was freed that was not fit for it");
+    }
+
+    /// As [`Pair::step`], where only what the step itself answers is compared.
+    pub fn do_both(&mut self, op: &Op) {
         self.forget_old(op);
         self.take_step(op);
         self.check_old();
     }
 
     /// What a step may touch need no longer be old.
-    fn forget_old(&mut self, op: &Op) {
+    pub fn forget_old(&mut self, op: &Op) {
         let live = self.processes.len();
         let slot = op.process().map(|process| self.processes[process % live].slot);
         match *op {
@@ -248,6 +265,9 @@ impl Pair {
                 let real = p.mm.remap(at * PAGE, old * PAGE, new * PAGE, flags, to * PAGE);
                 let real = real.map(|at| at.get() / PAGE);
                 assert_eq!(real, expected);
+                if real.is_ok() {
+                    assert_eq!(Mm::audit(&p.mm, || true).unlisted, 0, "pages that moved and are not found again");
+                }
                 let slot = p.slot;
                 self.note(|trace| trace.remap(slot, at, old, new, flags, to, real));
             }
@@ -333,9 +353,7 @@ impl Pair {
                 let access = if write { Access::Write } else { Access::Read };
                 let p = &mut self.processes[process % live];
                 let mm = &p.mm;
-                let expected = p.model.touch(at, access, stamp, |page| {
-                    mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
-                });
+                let expected = p.model.touch(at, access, stamp, |page| area_end(mm, page));
                 let real = p.mm.pin(at * PAGE, write).map(|page| {
                     let word = page.as_ptr().cast::<u64>();
                     if write {
@@ -393,19 +411,21 @@ impl Pair {
         }
     }
 
-    fn touch(&mut self, process: usize, cpu: usize, page: usize, access: Access) {
-        self.stamp += 1;
-        let stamp = self.stamp;
-        let p = &mut self.processes[process];
+    /// An access by a program on `cpu`: faults are taken until it goes through or must not.
+    pub fn reach(
+        &mut self,
+        process: usize,
+        cpu: usize,
+        page: usize,
+        access: Access,
+        write: Option<u64>,
+    ) -> Result<u64, FaultError> {
+        let p = &self.processes[process];
         Sim::set_cpu(cpu);
         if self.running[cpu] != Some(KArc::as_ptr(&p.mm)) {
             self.running[cpu] = Some(KArc::as_ptr(&p.mm));
             self.rig.mmu.load(cpu, Some(p.mm.activate(cpu)));
         }
-        let mm = &p.mm;
-        let expected = p.model.touch(page, access, stamp, |page| {
-            mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
-        });
         let mut tries = 0;
         let real = loop {
             tries += 1;
@@ -415,9 +435,9 @@ impl Pair {
                     let at = self.rig.sim.direct_map(addr).cast::<u64>();
                     // SAFETY: the MMU allows the access to a frame of the simulated machine; one thread runs.
                     let word = unsafe { at.read() };
-                    if access == Access::Write {
+                    if let Some(value) = write {
                         // SAFETY: as above.
-                        unsafe { at.write(stamp) };
+                        unsafe { at.write(value) };
                     }
                     break Ok(word);
                 }
@@ -429,124 +449,48 @@ impl Pair {
             }
         };
         Sim::set_cpu(0);
+        real
+    }
+
+    pub fn touch(&mut self, process: usize, cpu: usize, page: usize, access: Access) {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let p = &mut self.processes[process];
+        let (mm, slot) = (&p.mm, p.slot);
+        let expected = p.model.touch(page, access, stamp, |page| area_end(mm, page));
+        let real = self.reach(process, cpu, page, access, (access == Access::Write).then_some(stamp));
         assert_eq!(real, expected, "{access:?} of page {page:#x} on CPU {cpu}");
-        let slot = p.slot;
         if real.is_ok() {
             self.check_traces(&self.processes[process], page, access == Access::Write);
         }
         self.note(|trace| trace.touch(slot, cpu, page, access, stamp, real));
     }
 
-    /// The word at the start of the page that an entry stands for; `None` for an entry without a page.
-    fn word(&self, pte: Pte) -> Option<u64> {
-        let frame = match pte.kind() {
-            None => pte.addr(),
-            Some(NonPresent::Migration(old)) => old,
-            Some(NonPresent::Swap(slot)) => return Some(self.elsewhere.word(slot)),
-            Some(NonPresent::None | NonPresent::Marker(_)) => return None,
-        };
-        // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
-        Some(unsafe { self.rig.sim.direct_map(frame).cast::<u64>().read() })
-    }
-
-    /// What differs between a space and what a model says of it: areas, rights, contents.
-    pub fn difference(&self, mm: &Space, model: &Model) -> Result<(), String> {
-        let mut areas = Vec::new();
-        mm.for_each_vma(|area| areas.push((area.start.get() / PAGE, area.end.get() / PAGE, area.flags)));
-        let mapped: usize = areas.iter().map(|(start, end, _)| end - start).sum();
-        if mapped != model.pages.len() {
-            return Err(format!("{mapped} mapped pages, not {}", model.pages.len()));
-        }
-        for (start, end, flags) in areas {
-            for page in start..end {
-                let Some(expected) = model.pages.get(&page) else { return Err(format!("page {page:#x} is mapped")) };
-                if expected.prot.bits() != flags.bits() & 7 {
-                    return Err(format!("rights of page {page:#x}"));
-                }
-                if page + 1 != end && !model.pages.get(&(page + 1)).is_some_and(|next| expected.joins(next)) {
-                    return Err(format!("an area of two kinds at page {page:#x}"));
-                }
-            }
-        }
-        let mut present = BTreeSet::new();
-        let mut wrong = None;
-        mm.tables.for_each_entry(|va, pte| {
-            let page = va.get() / PAGE;
-            let Some(word) = self.word(pte) else { return };
-            present.insert(page);
-            if model.pages.get(&page).map(|page| page.word()) != Some(Ok(word)) {
-                wrong = Some(page);
-            }
-        });
-        if let Some(page) = wrong {
-            return Err(format!("content of page {page:#x}"));
-        }
-        match model.pages.iter().find(|(page, p)| !p.may_be_absent() && !present.contains(page)) {
-            Some((page, _)) => Err(format!("page {page:#x} was written and is gone")),
-            None => Ok(()),
-        }
-    }
-
-    /// Everything at once, without touching anything.
-    pub fn check(&self) {
-        let zero = self.rig.sim.spaces().zero_page();
-        // First: while this looks at entries, CPUs go on.
-        let written = self.rig.mmu.written();
-        let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
-        let mut slots = BTreeSet::new();
-        let mut dirty = BTreeSet::new();
-        for p in &self.processes {
-            p.mm.validate();
-            if let Err(text) = self.difference(&p.mm, &p.model) {
-                panic!("process {}: {text}", p.slot);
-            }
-            p.mm.tables.for_each_entry(|va, pte| {
-                let pfn = match pte.kind() {
-                    None if pte.addr() == zero => return,
-                    None => {
-                        if pte.is_dirty() {
-                            dirty.insert(pte.addr().pfn().0);
-                        }
-                        pte.addr().pfn()
-                    }
-                    Some(NonPresent::Migration(old)) => old.pfn(),
-                    Some(NonPresent::Swap(slot)) => {
-                        slots.insert(slot);
-                        return;
-                    }
-                    Some(NonPresent::None | NonPresent::Marker(_)) => return,
-                };
-                mappings.entry(pfn.0).or_default().insert((KArc::as_ptr(&p.mm).addr(), va.get() / PAGE));
-            });
-            let audit = Mm::audit(&p.mm, || true);
-            assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
-        }
-        assert_eq!(self.elsewhere.slots(), slots.len(), "swap slots in use");
-        for pfn in written.into_iter().filter(|pfn| !dirty.contains(pfn)) {
-            let page = frame::page(self.rig.sim, Pfn(pfn));
-            let holds = matches!(page.state(), PageState::Anon | PageState::Object);
-            let is_known = self.elsewhere.is_moving(Pfn(pfn)) || page.flags().contains(PageFlags::DIRTY);
-            assert!(!holds || is_known, "frame {pfn:#x} was written and nobody knows");
-        }
-        for (pfn, expected) in mappings {
-            let mut found = BTreeSet::new();
-            for_each_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
-                assert!(found.insert((KArc::as_ptr(mm).addr(), va.get() / PAGE)), "a mapping is listed twice");
-                true
-            });
-            assert_eq!(found, expected, "reverse mapping of frame {pfn:#x}");
-            let holds = self.elsewhere.is_moving(Pfn(pfn)) || audit_page(self.rig.sim, Pfn(pfn));
-            assert!(holds, "frame {pfn:#x} has other holders than its mappings");
-        }
-    }
-
     /// Everybody exits, and everything is back.
     pub fn end(mut self) {
+        self.clear();
+    }
+
+    /// As [`Pair::end`]; then a new first process and new files are there.
+    pub fn begin_anew(&mut self) {
+        self.clear();
+        self.set_up();
+    }
+
+    fn set_up(&mut self) {
+        FILES.into_iter().for_each(|(skew, len, padded)| self.add_file(skew, len, padded));
+        self.add_process();
+    }
+
+    fn clear(&mut self) {
         self.elsewhere.finish_moves();
+        self.old.clear();
         for cpu in 0..CPUS {
+            self.running[cpu] = None;
             self.rig.idle(cpu);
         }
         self.processes.clear();
+        self.rig.mmu.written().into_iter().for_each(|frame| self.rig.mmu.forget_writes(frame));
         self.files.clear();
         for pfn in self.frames.drain(..) {
             // SAFETY: allocated in `add_file`; no object refers to it any more.
@@ -555,4 +499,9 @@ impl Pair {
         assert_eq!(self.elsewhere.slots(), 0, "swap slots in use");
         self.rig.assert_balanced();
     }
+}
+
+/// Where the area of a page ends, in pages; 0 if there is none.
+pub(super) fn area_end(mm: &Space, page: usize) -> usize {
+    mm.area_from(UserAddr::new(page * PAGE), |area| area.end.get() / PAGE).unwrap_or(0)
 }

@@ -1,5 +1,7 @@
 //! Random programs as data: what the oracle runs, cuts down and prints.
 
+use std::vec::Vec;
+
 use quire_abi::flags::{Map, Mremap, Msync, madv};
 
 use super::absent::How;
@@ -11,6 +13,12 @@ pub(super) const WINDOW: Window = Window { min: 0x3_ff00, base: 0x4_0500, top: 1
 pub(super) const BRK: usize = 0x3_ff80;
 pub(super) const CPUS: usize = 4;
 pub(super) const PROCESSES: usize = 5;
+/// Four pages around a table's edge, where everybody meets.
+const HOT: usize = 0x4_0000 - 2;
+/// The process that came last, however many of at most [`PROCESSES`] there are.
+const LATEST: usize = 59;
+/// Pages of a last-level table.
+const TABLE: usize = 512;
 
 /// One step. Numbers are taken modulo what there is, so that any part of a script is a script.
 #[derive(Clone, Debug)]
@@ -146,11 +154,13 @@ pub(super) struct Random {
     state: u64,
     /// Who did the last step, and where: often the next one is there too.
     last: (usize, usize),
+    /// What follows, last first: steps that show what the one before them may have left in a TLB.
+    next: Vec<Op>,
 }
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), last: (0, 0x4_0000) }
+        Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), last: (0, 0x4_0000), next: Vec::new() }
     }
 
     pub fn below(&mut self, n: usize) -> usize {
@@ -168,6 +178,7 @@ impl Random {
         match self.below(12) {
             0 | 1 => (1 + self.below(8)) << 18 | self.below(2),
             2 | 3 => WINDOW.min + self.below(WINDOW.base - WINDOW.min),
+            4 | 5 => HOT + self.below(4),
             // A small hot part around a table's edge makes operations meet.
             _ => 0x4_0000 - 40 + self.below(80),
         }
@@ -182,6 +193,77 @@ impl Random {
     }
 
     pub fn op(&mut self) -> Op {
+        if let Some(op) = self.next.pop() {
+            return op;
+        }
+        let op = self.draw();
+        self.follow(&op);
+        op
+    }
+
+    /// What another CPU sees of the page, or what the same one still has of a table.
+    fn follow(&mut self, op: &Op) {
+        match *op {
+            Op::Touch { process, cpu, at, .. } if self.below(3) == 0 => {
+                let process = if self.below(4) == 0 { self.below(PROCESSES) } else { process };
+                let access = self.pick(&[Access::Read, Access::Write, Access::Write]);
+                let cpu = cpu + 1 + self.below(CPUS - 1);
+                self.next.push(Op::Touch { process, cpu, at, count: 1, access });
+            }
+            Op::Fork { process } => {
+                // Copied on a write, while another CPU still has the page as it was.
+                let (at, cpu) = (self.last.1, self.below(CPUS));
+                let touch = |cpu, access| Op::Touch { process, cpu, at, count: 2, access };
+                self.next.extend([touch(cpu, Access::Read), touch(cpu + 1, Access::Write), touch(cpu, Access::Read)]);
+                let access = self.pick(&[Access::Read, Access::Write]);
+                let cpu = self.below(CPUS);
+                self.next.push(Op::Touch { process: LATEST, cpu, at: HOT, count: 4, access });
+                if self.below(2) == 0 {
+                    // A page that hardware may make dirty is no longer one of its own after the next fork.
+                    let write = Op::Touch { process, cpu, at: HOT, count: 4, access: Access::Write };
+                    let read = Op::Touch { process: LATEST, cpu, at: HOT, count: 4, access: Access::Read };
+                    let clean = Op::Clean { process, at: HOT, count: 4 };
+                    self.next.extend([read, write.clone(), Op::Fork { process }, clean, write]);
+                }
+            }
+            // What a CPU writes while an entry goes must be known of the page, which stays with its object.
+            Op::Clean { process, at, .. } if self.below(2) == 0 => {
+                let (len, cpu) = (16, self.below(CPUS));
+                let flags = Map::SHARED | Map::FIXED;
+                let map = Op::Map { process, at, len, prot: 3, flags, file: None };
+                let write = Op::Touch { process, cpu, at, count: len, access: Access::Write };
+                let clean = Op::Clean { process, at, count: len };
+                let drop = Op::Advise { process, at, len, advice: madv::DONTNEED };
+                self.next.extend([drop, clean, write, map]);
+            }
+            // Many spaces use up the ASIDs.
+            Op::Exit { process } if self.below(2) == 0 => {
+                for _ in 0..3 {
+                    let cpu = self.below(CPUS);
+                    let touch = Op::Touch { process: LATEST, cpu, at: HOT, count: 4, access: Access::Read };
+                    self.next.extend([Op::Exit { process: LATEST }, touch, Op::Fork { process }]);
+                }
+            }
+            Op::Remap { process, at, old, to, .. } if old >= TABLE && self.below(2) == 0 => {
+                // The table is there, and one CPU knows the way to it.
+                let cpu = self.below(CPUS);
+                let touch = |at, access| Op::Touch { process, cpu, at, count: 1, access };
+                let flags = Map::PRIVATE | Map::FIXED;
+                let map = Op::Map { process, at, len: TABLE, prot: 3, flags, file: None };
+                let moving = Mremap::MAYMOVE | Mremap::FIXED;
+                let remap = Op::Remap { process, at, old: TABLE, new: TABLE, flags: moving, to };
+                let (write, read) = (touch(at, Access::Write), touch(at, Access::Read));
+                self.next.extend([touch(to, Access::Read), read, remap, write, map]);
+            }
+            Op::Unmap { process, at, .. } if self.below(3) == 0 => {
+                let cpu = self.below(CPUS);
+                self.next.push(Op::Touch { process, cpu, at, count: 1, access: Access::Read });
+            }
+            _ => {}
+        }
+    }
+
+    fn draw(&mut self) -> Op {
         let again = self.below(2) == 0;
         let (process, at) = if again { self.last } else { (self.below(PROCESSES), self.page()) };
         self.last = (process, at);
@@ -220,14 +302,14 @@ impl Random {
                 if self.below(6) == 0 {
                     // Whole tables.
                     let (at, to) = ((1 + self.below(8)) << 18, (1 + self.below(8)) << 18);
-                    let old = 512 + self.below(2) * 40;
+                    let old = TABLE + self.below(2) * 40;
                     return Op::Remap { process, at, old, new: old, flags, to };
                 }
                 let old = if self.below(12) == 0 { 0 } else { 1 + self.below(20) };
                 let new = if self.below(3) == 0 { old } else { 1 + self.below(30) };
                 Op::Remap { process, at, old, new, flags, to: self.page() }
             }
-            41..51 => {
+            41..50 => {
                 let hint = self.pick(&[
                     madv::COLD,
                     madv::PAGEOUT,
@@ -255,8 +337,8 @@ impl Random {
                 ]);
                 Op::Advise { process, at, len, advice }
             }
-            51..54 => Op::Fork { process },
-            54..56 => Op::Exit { process },
+            50..53 => Op::Fork { process },
+            53..56 => Op::Exit { process },
             56 => Op::Lock { process, at, len, on_fault: self.below(3) == 0 },
             57 => Op::Unlock { process, at, len },
             58 if self.below(3) == 0 => {

@@ -1,0 +1,95 @@
+//! Memory that cannot be had although there is some, and the ledger of what has been had: for this crate's own tests.
+
+use super::AllocError;
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+
+std::thread_local! {
+    static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    /// Addresses of what this module's parent handed out and nobody has given back.
+    static LEDGER: RefCell<Option<HashSet<usize>>> = const { RefCell::new(None) };
+}
+
+/// This thread's `nth` allocation from now on fails, counted from 1, and no other; or none does. Boxes and vectors
+/// count, and pages where somebody [asks](crate::page_alloc::PageAllocator::ask_about_failures).
+pub fn fail(nth: Option<u32>) {
+    LEFT.set(nth);
+}
+
+/// Whether what was to fail has yet to come.
+pub fn is_armed() -> bool {
+    LEFT.get().is_some()
+}
+
+pub fn pass() -> Result<(), AllocError> {
+    match LEFT.get() {
+        None => Ok(()),
+        Some(1) => {
+            LEFT.set(None);
+            Err(AllocError)
+        }
+        Some(n) => {
+            LEFT.set(Some(n - 1));
+            Ok(())
+        }
+    }
+}
+
+/// From now on this thread knows which of its boxes and vectors live.
+pub fn keep_ledger() {
+    LEDGER.with_borrow_mut(|ledger| *ledger = Some(HashSet::new()));
+}
+
+/// How many of them do.
+pub fn live() -> usize {
+    LEDGER.with_borrow(|ledger| ledger.as_ref().map_or(0, HashSet::len))
+}
+
+pub(super) fn enter<T>(place: *const T) {
+    // (Growing, the ledger frees memory, and finds itself borrowed.)
+    LEDGER.with_borrow_mut(|ledger| ledger.as_mut().map(|ledger| ledger.insert(place.addr())));
+}
+
+/// Whether the ledger had it.
+fn strike(place: *const u8) -> bool {
+    let strike = |ledger: &RefCell<Option<HashSet<usize>>>| {
+        ledger.try_borrow_mut().is_ok_and(|mut ledger| ledger.as_mut().is_some_and(|l| l.remove(&place.addr())))
+    };
+    LEDGER.try_with(strike).unwrap_or(false)
+}
+
+/// The host's allocator, which strikes from the ledger what is given back.
+struct Host;
+
+#[global_allocator]
+static HOST: Host = Host;
+
+// SAFETY: it is the system's, and does nothing else with the memory.
+unsafe impl GlobalAlloc for Host {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: by the caller, here and below.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as above.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
+        strike(place);
+        // SAFETY: as above.
+        unsafe { System.dealloc(place, layout) }
+    }
+
+    unsafe fn realloc(&self, place: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let known = strike(place);
+        // SAFETY: as above.
+        let new = unsafe { System.realloc(place, layout, size) };
+        if known {
+            enter(if new.is_null() { place } else { new });
+        }
+        new
+    }
+}

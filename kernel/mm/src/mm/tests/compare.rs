@@ -1,0 +1,128 @@
+//! Spaces held against their models, without touching a page: areas, rights, contents; and reverse mapping against all tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+use super::model::{Model, Page};
+use super::pair::Pair;
+use super::{PAGE, Space};
+use crate::addr::Pfn;
+use crate::fallible::KArc;
+use crate::machine::Machine;
+use crate::mm::{Audit, Mm, audit_page, for_each_mapping, frame};
+use crate::page::{PageFlags, PageState};
+use crate::pte::{NonPresent, Pte};
+use crate::vma::VmFlags;
+
+impl Pair {
+    /// The word at the start of the page that an entry stands for; `None` for an entry without a page.
+    fn word(&self, pte: Pte) -> Option<u64> {
+        let frame = match pte.kind() {
+            None => pte.addr(),
+            Some(NonPresent::Migration(old)) => old,
+            Some(NonPresent::Swap(slot)) => return Some(self.elsewhere.word(slot)),
+            Some(NonPresent::None | NonPresent::Marker(_)) => return None,
+        };
+        // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
+        Some(unsafe { self.rig.sim.direct_map(frame).cast::<u64>().read() })
+    }
+
+    /// What differs between a space and what a model says of it: areas, rights, contents.
+    pub fn difference(&self, mm: &Space, model: &Model) -> Result<(), String> {
+        let mut areas = Vec::new();
+        mm.for_each_vma(|area| areas.push((area.start.get() / PAGE, area.end.get() / PAGE, area.flags)));
+        if mm.heap().1.get() != model.brk * PAGE {
+            return Err(format!("the heap ends at {}", mm.heap().1));
+        }
+        if mm.areas.read().default_flags.contains(VmFlags::LOCKED) != model.future {
+            return Err("what new areas are locked by".into());
+        }
+        let mapped: usize = areas.iter().map(|(start, end, _)| end - start).sum();
+        if mapped != model.pages.len() {
+            return Err(format!("{mapped} mapped pages, not {}", model.pages.len()));
+        }
+        for (start, end, flags) in areas {
+            for page in start..end {
+                let Some(expected) = model.pages.get(&page) else { return Err(format!("page {page:#x} is mapped")) };
+                if expected.flags() != flags & Page::FLAGS {
+                    return Err(format!("page {page:#x} is {flags:?}, not {:?}", expected.flags()));
+                }
+                if page + 1 != end && !model.pages.get(&(page + 1)).is_some_and(|next| expected.joins(next)) {
+                    return Err(format!("an area of two kinds at page {page:#x}"));
+                }
+            }
+        }
+        let mut present = BTreeSet::new();
+        let mut wrong = None;
+        mm.tables.for_each_entry(|va, pte| {
+            let page = va.get() / PAGE;
+            let Some(word) = self.word(pte) else { return };
+            present.insert(page);
+            if model.pages.get(&page).map(|page| page.word()) != Some(Ok(word)) {
+                wrong = Some(page);
+            }
+        });
+        if let Some(page) = wrong {
+            return Err(format!("content of page {page:#x}"));
+        }
+        match model.pages.iter().find(|(page, p)| !p.may_be_absent() && !present.contains(page)) {
+            Some((page, _)) => Err(format!("page {page:#x} was written and is gone")),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything at once, without touching anything.
+    pub fn check(&self) {
+        let zero = self.rig.sim.spaces().zero_page();
+        // First: while this looks at entries, CPUs go on.
+        let written = self.rig.mmu.written();
+        let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
+        let mut slots = BTreeSet::new();
+        let mut dirty = BTreeSet::new();
+        for p in &self.processes {
+            p.mm.validate();
+            if let Err(text) = self.difference(&p.mm, &p.model) {
+                panic!("process {}: {text}", p.slot);
+            }
+            p.mm.tables.for_each_entry(|va, pte| {
+                let pfn = match pte.kind() {
+                    None if pte.addr() == zero => return,
+                    None => {
+                        if pte.is_dirty() {
+                            dirty.insert(pte.addr().pfn().0);
+                        }
+                        pte.addr().pfn()
+                    }
+                    Some(NonPresent::Migration(old)) => old.pfn(),
+                    Some(NonPresent::Swap(slot)) => {
+                        slots.insert(slot);
+                        return;
+                    }
+                    Some(NonPresent::None | NonPresent::Marker(_)) => return,
+                };
+                mappings.entry(pfn.0).or_default().insert((KArc::as_ptr(&p.mm).addr(), va.get() / PAGE));
+            });
+            let audit = Mm::audit(&p.mm, || true);
+            assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
+        }
+        assert_eq!(self.elsewhere.slots(), slots.len(), "swap slots in use");
+        for pfn in written.into_iter().filter(|pfn| !dirty.contains(pfn)) {
+            let page = frame::page(self.rig.sim, Pfn(pfn));
+            let holds = matches!(page.state(), PageState::Anon | PageState::Object);
+            let is_known = self.elsewhere.is_moving(Pfn(pfn)) || page.flags().contains(PageFlags::DIRTY);
+            assert!(!holds || is_known, "frame {pfn:#x} was written and nobody knows");
+        }
+        for (pfn, expected) in mappings {
+            let mut found = BTreeSet::new();
+            for_each_mapping(self.rig.sim, Pfn(pfn), |mm, va| {
+                assert!(found.insert((KArc::as_ptr(mm).addr(), va.get() / PAGE)), "a mapping is listed twice");
+                true
+            });
+            assert_eq!(found, expected, "reverse mapping of frame {pfn:#x}");
+            let holds = self.elsewhere.is_moving(Pfn(pfn)) || audit_page(self.rig.sim, Pfn(pfn));
+            assert!(holds, "frame {pfn:#x} has other holders than its mappings");
+        }
+    }
+}
