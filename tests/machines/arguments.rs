@@ -41,6 +41,15 @@ fn allocations_that_fail_leak_nothing() {
     assert!(output.contains("# 3 programs, 0 failed"), "{outcome}");
 }
 
+/// Every allocation of every call, one after the other, with the back ends that the other tests do not use.
+#[test]
+fn each_allocation_that_fails_leaks_nothing() {
+    for argument in ["slab=slab", "slab=slob"] {
+        let outcome = Machine::new(&["--smp", "2", "--append", argument]).exec("selftest failmem failcall");
+        assert!(outcome.succeeded().contains("# 2 programs, 0 failed"), "{outcome}");
+    }
+}
+
 #[test]
 fn nobody_writes_to_free_pages() {
     let outcome = Machine::new(&["--append", "page_poison=1"]).exec("selftest accounts fork mmap thread pipe");

@@ -348,6 +348,11 @@ pub fn pipe2(a: Args) -> Answer {
     if !(flags - Open::CLOEXEC - Open::NONBLOCK).is_empty() {
         return Err(Errno::EINVAL);
     }
+    // pipe(2) knows no ENOMEM; Linux too says ENFILE where there is no memory for a pipe.
+    make_pipe(a, flags).map_err(|e| if e == Errno::ENOMEM { Errno::ENFILE } else { e })
+}
+
+fn make_pipe(a: Args, flags: Open) -> Answer {
     let pipe = Pipe::new()?;
     let status = flags & Open::NONBLOCK;
     let close_on_exec = flags.contains(Open::CLOEXEC);

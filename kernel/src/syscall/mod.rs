@@ -147,6 +147,7 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::QUIRE_BOOKS => quire::books(a),
         nr::QUIRE_SETTING => quire::setting(a),
         nr::QUIRE_AUDIT => quire::audit(a),
+        nr::QUIRE_FAIL_NTH => quire::fail_nth(a),
         nr::QUIRE_CMA_TRY => quire::cma_try(a),
         _ => Err(Errno::ENOSYS),
     }

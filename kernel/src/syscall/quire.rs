@@ -14,7 +14,7 @@ use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
-use crate::vm::{PAGES, SPACES, areas, statistics};
+use crate::vm::{PAGES, SPACES, areas, inject, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -111,6 +111,13 @@ pub fn cma_try(a: Args) -> Answer {
     // SAFETY: it was taken just now, and nobody else knows of it.
     unsafe { PAGES.cma_release(area, start, info.pages) }.map_err(|_| Errno::EBUSY)?;
     Ok(info.pages)
+}
+
+/// The calling thread's x0th allocation from now on fails; none does for 0. Answers how many were left until the one
+/// that was asked for before: 0 if it has failed, or there was none.
+pub fn fail_nth(a: Args) -> Answer {
+    let n = u32::try_from(a.word(0)).map_err(|_| Errno::EINVAL)?;
+    Ok(inject::arm(n) as usize)
 }
 
 /// Answers what a setting was, and sets it to x1 unless that is `READ`. EINVAL for what there is not.

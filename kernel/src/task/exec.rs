@@ -13,7 +13,7 @@ use quire_abi::{Errno, layout::Rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::{KArc, TryVec, try_zeroed};
-use quire_mm::mm::{Limit, MapRequest, MmLayout};
+use quire_mm::mm::{FaultError, Limit, MapRequest, MmLayout};
 
 use super::process::{Process, TABLE, first_limits};
 use super::signal;
@@ -392,7 +392,10 @@ fn write(mm: &Mm, at: usize, bytes: &[u8]) -> Result<(), Errno> {
     while done < bytes.len() {
         let here = at + done;
         let n = (PAGE_SIZE - here % PAGE_SIZE).min(bytes.len() - done);
-        let page = mm.pin(here, true).map_err(|_| Errno::E2BIG)?;
+        let page = mm.pin(here, true).map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::E2BIG,
+        })?;
         // SAFETY: the page is pinned and the new program's alone; `n` bytes end within it.
         unsafe { core::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), page.as_ptr(), n) };
         done += n;

@@ -16,9 +16,11 @@ use super::thread::{Thread, current, state};
 use super::wait::Sleep;
 use crate::arch::uaccess;
 use crate::ipc::futex;
+use crate::vm::inject;
 
 /// Ends the calling thread. With its last thread the process ends, with `status` unless it already has one.
 pub fn exit_thread(status: u32) -> ! {
+    inject::arm(0);
     let thread = current();
     let process = thread.process();
     let clear = thread.clear_child_tid.load(Ordering::Relaxed);

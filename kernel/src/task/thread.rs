@@ -82,6 +82,8 @@ pub struct Thread {
     pub doomed: AtomicBool,
     /// An allocation of this thread's failed for want of memory: what the OOM killer needs to know of it, or 0.
     pub starved: AtomicU32,
+    /// Its allocation that is to fail, counted from the next; 0 for none (see `vm::inject`).
+    pub fail_nth: AtomicU32,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
 }
@@ -118,6 +120,7 @@ impl Thread {
             set_child_tid: AtomicUsize::new(0),
             doomed: AtomicBool::new(false),
             starved: AtomicU32::new(0),
+            fail_nth: AtomicU32::new(0),
             clear_child_tid: AtomicUsize::new(0),
         }
     }

@@ -7,7 +7,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use buddy_system_allocator::Heap;
 use quire_mm::Machine;
@@ -17,12 +17,19 @@ use quire_mm::slab::{Config, KernelHeap, Report};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 
+use super::inject;
 use super::machine::{Cpu, PAGES, SpinLock};
 use crate::arch::timer;
 use crate::console::symbols::Named;
 
 /// The slab allocator.
 pub static SLAB: KernelHeap<Cpu> = KernelHeap::new(Cpu);
+
+/// Reasons not to go straight to the slab allocator: it is not up yet; and how many threads want to be
+/// [asked](inject::fails), in units of `ASK`.
+static DETOUR: AtomicU32 = AtomicU32::new(BOOTING);
+const BOOTING: u32 = 1;
+const ASK: u32 = 2;
 
 /// Largest order of the boot heap: blocks of up to 2^20 bytes.
 const ORDERS: usize = 21;
@@ -56,6 +63,7 @@ pub fn init_slab(args: &str, seed: &[u8]) {
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
     // Failures begin when boot is done ([`inject_failures`]).
     SLAB.init(Config { seed, failures: FaultInjection::OFF, report: misused, ..config });
+    DETOUR.fetch_and(!BOOTING, Ordering::Release);
 }
 
 /// Nobody can say what else is damaged: the kernel ends, with the report and the names of the call sites in it.
@@ -76,6 +84,29 @@ impl fmt::Display for Misuse<'_> {
         }
         Ok(())
     }
+}
+
+/// Until as many calls of [`ask_no_more`], [`inject::fails`] is asked about each allocation.
+pub fn ask_about_failures() {
+    DETOUR.fetch_add(ASK, Ordering::Relaxed);
+}
+
+/// See [`ask_about_failures`].
+pub fn ask_no_more() {
+    DETOUR.fetch_sub(ASK, Ordering::Relaxed);
+}
+
+/// An allocation that has a reason not to go straight to the slab allocator.
+#[cold]
+fn alloc_by_detour(layout: Layout) -> *mut u8 {
+    if DETOUR.load(Ordering::Relaxed) & BOOTING != 0 {
+        return BOOT.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr);
+    }
+    if inject::fails() {
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the layout is one of `GlobalAlloc`'s.
+    unsafe { SLAB.alloc(layout) }
 }
 
 /// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.
@@ -104,16 +135,15 @@ fn is_boot(ptr: *mut u8) -> bool {
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if SLAB.is_ready() {
-            // SAFETY: the caller's promise about the layout is passed on.
-            unsafe { SLAB.alloc(layout) }
-        } else {
-            BOOT.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        if DETOUR.load(Ordering::Relaxed) != 0 {
+            return alloc_by_detour(layout);
         }
+        // SAFETY: the caller's promise about the layout is passed on.
+        unsafe { SLAB.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if SLAB.is_ready() {
+        if DETOUR.load(Ordering::Relaxed) == 0 {
             // SAFETY: the caller's promise about the layout is passed on.
             return unsafe { SLAB.alloc_zeroed(layout) };
         }
@@ -129,6 +159,9 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !is_boot(ptr) {
+            if DETOUR.load(Ordering::Relaxed) != 0 && inject::fails() {
+                return core::ptr::null_mut();
+            }
             // SAFETY: all that is not of the boot heap came from the slab; the rest is the caller's promise.
             return unsafe { SLAB.realloc(ptr, layout, new_size) };
         }

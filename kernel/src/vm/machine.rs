@@ -100,6 +100,10 @@ unsafe impl Machine for Cpu {
         core::ptr::with_exposed_provenance_mut(VMEMMAP)
     }
 
+    fn fails_allocation(self) -> bool {
+        super::inject::fails()
+    }
+
     #[inline(always)]
     fn clear_page(self, addr: PhysAddr) {
         cache::clear_page(self.direct_map(addr));

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod events;
 pub mod fault;
 pub mod heap;
+pub mod inject;
 pub mod io;
 pub mod kernel_map;
 pub mod kmap;

@@ -136,6 +136,12 @@ pub fn try_cma(area: usize) -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_CMA_TRY, area)
 }
 
+/// This thread's `n`th allocation in the kernel from now on fails, be it in a call or in a fault; none does for 0.
+/// Answers how many were left until the one that was asked for before: 0 if it has failed, or there was none.
+pub fn fail_nth(n: u32) -> Result<u32, Errno> {
+    sys::plain!(nr::QUIRE_FAIL_NTH, n).map(|left| left as u32)
+}
+
 /// Switches the machine off; under an emulator `status` becomes its exit status. Returns only on an error.
 pub fn poweroff(status: i32) -> Errno {
     match sys::plain!(nr::QUIRE_POWEROFF, status) {

@@ -2,6 +2,8 @@
 
 use core::arch::{asm, naked_asm};
 
+use quire_rt::abi::nr;
+
 /// Fills v0 to v31 from `before`, counts down from `turns`, and stores v0 to v31 to `after`: they must be equal,
 /// however often the kernel took the processor meanwhile.
 ///
@@ -148,6 +150,53 @@ pub fn trap(trap: Trap) {
             Trap::InvalidateTlb => asm!("tlbi vmalle1"),
         }
     }
+}
+
+/// Makes a call with its `n`th allocation failing: what it leaves in x0, and how many were left until then. Nothing
+/// between touches memory, so that no page fault takes the failure. The child of a fork comes back here too.
+pub fn call_armed(n: u32, number: usize, args: [usize; 6]) -> (isize, u32) {
+    let (ret, left): (isize, usize);
+    // SAFETY: by the rule of this crate nothing that Rust relies on is at the addresses given; all registers that the
+    // calls use are declared.
+    unsafe {
+        asm!(
+            "mov x8, {fail}", "svc #0",
+            "mov x0, x9", "mov x8, x10", "svc #0",
+            "mov x9, x0",
+            "mov x0, xzr", "mov x8, {fail}", "svc #0",
+            fail = const nr::QUIRE_FAIL_NTH,
+            inout("x0") n as usize => left,
+            in("x1") args[1], in("x2") args[2], in("x3") args[3], in("x4") args[4], in("x5") args[5],
+            inout("x9") args[0] => ret,
+            in("x10") number,
+            out("x8") _,
+            options(nostack),
+        );
+    }
+    (ret, left as u32)
+}
+
+/// vfork, with a child that does nothing but exit with a status; answers what the call leaves in x0.
+#[unsafe(naked)]
+pub extern "C" fn vfork_exit(status: u64) -> isize {
+    naked_asm!(
+        "mov x9, x0",
+        // CLONE_VM | CLONE_VFORK | SIGCHLD; the child stays on this stack, and writes nothing to it.
+        "mov x0, #0x4111",
+        "mov x1, xzr",
+        "mov x2, xzr",
+        "mov x3, xzr",
+        "mov x4, xzr",
+        "mov x8, {clone}",
+        "svc #0",
+        "cbnz x0, 2f",
+        "mov x0, x9",
+        "mov x8, {exit}",
+        "svc #0",
+        "2: ret",
+        clone = const nr::CLONE,
+        exit = const nr::EXIT_GROUP,
+    )
 }
 
 /// An exclusive load at an address; faults if it is misaligned.

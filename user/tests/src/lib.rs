@@ -10,6 +10,7 @@
 extern crate alloc;
 
 pub mod asm;
+pub mod failing;
 
 use core::fmt::Debug;
 use core::sync::atomic::AtomicU64;
