@@ -180,10 +180,10 @@ to_el1:
     msr     sctlr_el1, x0
     isb
     ret
-5:  msr     sctlr_el1, x0
-    mov     x0, #(1 << 31)              // HCR_EL2.RW: EL1 is AArch64; nothing is trapped
-    msr     hcr_el2, x0
+5:  mov     x1, #(1 << 31)              // HCR_EL2.RW: EL1 is AArch64; nothing is trapped; not E2H, with which
+    msr     hcr_el2, x1                 // the name of a register of EL1 means EL2's own
     isb
+    msr     sctlr_el1, x0
     mov     x0, #3                      // EL1 may use the physical counter and timer
     msr     cnthctl_el2, x0
     msr     cntvoff_el2, xzr
