@@ -112,3 +112,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_area_within_a_stack_s_distance_makes_room_below_it() {
+    let mut tree = Tree::new();
+    let stack = Vma::new(addr(2000), addr(2010), VmFlags::GROWSDOWN, None);
+    tree.cursor(addr(2000)).insert_before(Box::new(stack));
+    let gap = |tree: &Tree| tree.highest_gap(PAGE_SIZE, 0, 2010 * PAGE_SIZE);
+    let distance = STACK_GUARD / PAGE_SIZE;
+    assert_eq!(gap(&tree), Some(addr(2000 - distance - 1)));
+    let near = Vma::new(addr(1990), addr(1991), VmFlags::READ, None);
+    tree.cursor(addr(1990)).insert_before(Box::new(near));
+    assert_eq!(gap(&tree), Some(addr(1989)));
+}

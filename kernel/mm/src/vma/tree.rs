@@ -338,6 +338,11 @@ impl<M: Machine> AreaTree<M> {
         refresh(node);
         // The new node is a leaf, so the area after it, whose gap has changed, is above it.
         self.retrace(parent, next);
+        // Within the distance that a stack keeps: who comes below keeps it no longer.
+        // SAFETY: the tree is borrowed, and the area is its own.
+        if next.is_some_and(|n| unsafe { at(n) }.flags.contains(VmFlags::GROWSDOWN)) {
+            self.has_room_below(Some(node));
+        }
     }
 
     pub(super) fn unlink(&mut self, node: NonNull<Vma<M>>) -> Box<Vma<M>> {
