@@ -11,6 +11,7 @@ mod pair;
 mod script;
 mod threads;
 mod trace;
+mod updates;
 
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
