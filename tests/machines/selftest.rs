@@ -90,6 +90,12 @@ fn selftest_rpi4() {
 
 #[test]
 #[ignore = "matrix"]
+fn selftest_max_cpu() {
+    check(&["--cpu", "max"]);
+}
+
+#[test]
+#[ignore = "matrix"]
 fn selftest_debug_assertions() {
     check(&["--debug"]);
 }

@@ -7,12 +7,14 @@
 extern crate alloc;
 
 use alloc::string::String;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::{Map, Mremap, Open, Prot, madv};
 use quire_rt::abi::layout::{CpuInfo, ProcessInfo, cpu_feature, info as kind};
 use quire_rt::abi::nr;
 use quire_rt::abi::statistics::{AreaInfo, vma};
+use quire_rt::thread::{Thread, spawn};
 use quire_rt::{fs, info, mem, process};
 use user_tests::{Checks, PAGE, RW, child, is_quire, map, mmap, mprotect, munmap, peek, poke, raw};
 
@@ -92,6 +94,7 @@ fn main() -> i32 {
     shared(&mut checks);
     rights(&mut checks);
     ends(&mut checks);
+    beside(&mut checks);
     if is_quire() {
         faults(&mut checks);
         records(&mut checks);
@@ -194,6 +197,30 @@ fn ends(checks: &mut Checks) {
     let _ = (munmap(moved.unwrap_or(at), 3 * PAGE), munmap(twin + PAGE, 3 * PAGE));
     checks.eq(usage(at).dirty, 2, "and is left behind by it");
     let _ = munmap(at, 4 * PAGE);
+}
+
+/// One thread reads and writes while the other changes the same entries: no write is forgotten.
+fn beside(checks: &mut Checks) {
+    const PAGES: usize = 512;
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let at = mmap(0, PAGES * PAGE, RW, SHARED, -1, 0).unwrap_or(0);
+    let writer = spawn(move || {
+        for page in 0..PAGES {
+            let at = at + page * PAGE;
+            peek(at);
+            poke(at, 1);
+        }
+        DONE.store(true, Ordering::Release);
+    });
+    let mut changes = 0;
+    while writer.is_ok() && !DONE.load(Ordering::Acquire) {
+        let _ = mprotect(at, PAGES * PAGE, RW | Prot::EXEC);
+        let _ = (cold(at, PAGES), mprotect(at, PAGES * PAGE, RW));
+        changes += 1;
+    }
+    checks.ok(writer.map(Thread::join).is_ok() && changes > 0, "a thread writes, another changes rights and makes old");
+    checks.eq(usage(at).dirty, PAGES as u64, "all that was written is dirty");
+    let _ = munmap(at, PAGES * PAGE);
 }
 
 /// Who sets access flags: the CPU where it can, faults elsewhere.
