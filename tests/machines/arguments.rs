@@ -25,6 +25,26 @@ fn an_area_that_makes_no_sense_is_named_and_left_out() {
     }
 }
 
+/// What `zoneinfo` says of a zone: the number behind a word, in pages.
+fn zone(output: &str, name: &str, what: &str) -> Option<u64> {
+    let zone =
+        output.split("Node ").find(|zone| zone.lines().next().is_some_and(|line| line.trim().ends_with(name)))?;
+    let value = |line: &str| line.trim().strip_prefix(what)?.trim().parse().ok();
+    zone.lines().find_map(value)
+}
+
+#[test]
+fn zone_movable_and_the_watermarks_are_as_asked_for() {
+    for (argument, movable) in [("movablecore=256M", 256), ("kernelcore=256M", 768)] {
+        let outcome = Machine::new(&["--append", argument]).exec("zoneinfo");
+        let present = zone(outcome.succeeded(), "MOVABLE", "present");
+        assert_eq!(present, Some(movable << 8), "{outcome}");
+    }
+    let outcome = Machine::new(&["--append", "min_free_kbytes=8192"]).exec("zoneinfo");
+    let min = zone(outcome.succeeded(), "DMA32", "min");
+    assert!(min.is_some_and(|min| min.abs_diff(8192 / 4) <= 1), "{outcome}");
+}
+
 /// Allocations fail while programs run; when no more do, every page is where the books say.
 #[test]
 fn allocations_that_fail_leak_nothing() {

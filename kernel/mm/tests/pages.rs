@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use quire_mm::memblock::RegionKind;
-use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock};
+use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock, mem_map_ranges};
 use quire_mm::sim::{Sim, SimConfig};
 use quire_mm::zone::ZoneKind;
 
@@ -140,7 +140,7 @@ proptest! {
         let at_boot: Vec<_> = sim.pages().zones().map(|zone| zone.free_blocks()).collect();
         let mut model = Model { sim, owned: BTreeMap::new(), next: 0, free: sim.pages().total_free() };
         assert_eq!(model.free, sim.summary().managed);
-        for (i, op) in ops.iter().enumerate() {
+        for op in &ops {
             match *op {
                 Op::Alloc { cpu, order, gfp } => {
                     Sim::set_cpu(cpu);
@@ -152,11 +152,8 @@ proptest! {
                 }
                 Op::Drain => sim.pages().drain_all(),
             }
-            if i % 32 == 0 {
-                model.check();
-            }
+            model.check();
         }
-        model.check();
         while !model.owned.is_empty() {
             model.free(0);
         }
@@ -186,6 +183,62 @@ fn every_frame_that_nobody_reserved_is_handed_out() {
     assert_eq!(taken.len(), free, "and every one of them can be had");
     assert_eq!(sim.pages().total_free(), 0);
     assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+/// Records exist for the blocks of 4 MiB that memory lies in, and for nothing between.
+#[test]
+fn holes_have_no_records() {
+    let memory = machine().memblock().clone();
+    let recorded: Vec<_> = mem_map_ranges(&memory).collect();
+    let mib = |range: &std::ops::Range<Pfn>| (range.start.0 / 256, range.end.0.div_ceil(256));
+    let wanted = [(1008, 1036), (1072, 1088), (4088, 4112), (4160, 4184)];
+    assert_eq!(recorded.iter().map(mib).collect::<Vec<_>>(), wanted);
+    let holds = |pfn: usize| recorded.iter().any(|range| (range.start.0..range.end.0).contains(&pfn));
+    for region in memory.memory() {
+        assert!(holds(region.range.start.pfn().0) && holds(region.range.end.pfn().0 - 1));
+    }
+}
+
+#[test]
+fn pages_by_address_come_and_go() {
+    let sim = Sim::with_mib(32);
+    let pages = sim.pages();
+    let free = pages.total_free();
+    for order in [0, 3, 10] {
+        let at = pages.get_free_pages(order, Gfp::KERNEL).unwrap();
+        assert!(at.addr().is_multiple_of(PAGE_SIZE << order));
+        assert_eq!(pages.total_free(), free - (1 << order));
+        // SAFETY: the block is ours, and given back once.
+        unsafe {
+            at.write_bytes(0xff, PAGE_SIZE << order);
+            pages.free_address(at, order);
+        }
+    }
+    let zeroed = pages.get_zeroed_page(Gfp::KERNEL).unwrap();
+    // SAFETY: the page is ours, and given back once.
+    unsafe {
+        assert!(std::slice::from_raw_parts(zeroed, PAGE_SIZE).iter().all(|&byte| byte == 0));
+        pages.free_address(zeroed, 0);
+    }
+    assert!(pages.get_free_pages(11, Gfp::KERNEL).is_err(), "no such order");
+    assert_eq!(pages.total_free(), free);
+}
+
+/// A per-CPU list is filled from whatever there is: single pages do.
+#[test]
+fn a_refill_needs_no_large_block() {
+    let sim = Sim::with_mib(32);
+    let pages = sim.pages();
+    let gfp = Gfp::HIGHUSER_MOVABLE | Gfp::MEMALLOC | Gfp::NORETRY;
+    let all: Vec<_> = std::iter::from_fn(|| pages.alloc_page(gfp).ok()).collect();
+    let (kept, freed): (Vec<_>, Vec<_>) = all.into_iter().partition(|block| block.pfn().0 % 2 == 0);
+    let count = freed.len();
+    drop(freed);
+    pages.drain_all();
+    assert!(pages.alloc_pages(1, gfp).is_err(), "no two pages are neighbours");
+    let again: Vec<_> = std::iter::from_fn(|| pages.alloc_page(gfp).ok()).collect();
+    assert_eq!(again.len(), count);
+    drop(kept);
 }
 
 #[test]

@@ -138,6 +138,27 @@ fn nodes_are_used_by_distance() {
     Sim::set_cpu(0);
 }
 
+/// Four nodes in a line, each as far from another as there are steps between them.
+#[test]
+fn the_nearest_node_helps_out_first() {
+    let mut config = SimConfig::new();
+    for node in 0..4 {
+        config = config.bank((1 + node) * GIB / 2, 16 * MIB, node);
+    }
+    config.distance = |a, b| 10 + 10 * a.abs_diff(b) as u32;
+    config.node_of_cpu = core::array::from_fn(|cpu| cpu as u8 % 4);
+    let sim = Sim::boot(&config);
+    for (cpu, order) in [(0, [0, 1, 2, 3]), (3, [3, 2, 1, 0]), (2, [2, 3, 1, 0])] {
+        Sim::set_cpu(cpu);
+        let taken = exhaust(sim, 0, Gfp::KERNEL | Gfp::NORETRY | Gfp::MEMALLOC);
+        let mut nodes: Vec<_> = taken.iter().map(|block| zone_of(sim, block).0).collect();
+        // First all of each down to its low watermark, then what is below, in the same order.
+        nodes.dedup();
+        assert!(nodes.len() >= 8 && nodes.chunks(4).all(|turn| turn == order), "{nodes:?}");
+    }
+    Sim::set_cpu(0);
+}
+
 #[test]
 fn kernelcore_is_spread_over_the_nodes() {
     let mut config = SimConfig::new().bank(GIB, 64 * MIB, 0).bank(2 * GIB, 16 * MIB, 1).bank(3 * GIB, 64 * MIB, 2);

@@ -35,6 +35,8 @@ pub struct SimConfig {
     pub poison: bool,
     /// See [`Config::node_of_cpu`].
     pub node_of_cpu: [u8; MAX_CPUS],
+    /// See [`Config::distance`].
+    pub distance: fn(usize, usize) -> u32,
 }
 
 impl Default for SimConfig {
@@ -54,6 +56,7 @@ impl SimConfig {
             min_free_kbytes: None,
             poison: false,
             node_of_cpu: [0; MAX_CPUS],
+            distance: |a, b| if a == b { 10 } else { 20 },
         }
     }
 
@@ -87,14 +90,14 @@ impl SimConfig {
         memory
     }
 
-    pub(super) fn page_alloc(&self) -> Config<'static> {
+    pub(super) fn page_alloc(&self) -> Config<'_> {
         Config {
             dma_limit: self.dma_limit,
             movable: self.movable,
             min_free_kbytes: self.min_free_kbytes,
             poison: self.poison,
             node_of_cpu: self.node_of_cpu,
-            ..Config::default()
+            distance: &self.distance,
         }
     }
 }
