@@ -1,4 +1,4 @@
-//! Record layouts of the calls: Linux's for AArch64, then those of Quire's own calls.
+//! Record layouts of the calls that Linux has: its own for AArch64.
 //!
 //! Every record is plain old data: `repr(C)`, no padding that could carry kernel memory out (explicit
 //! `pad` fields instead), and every bit pattern valid.
@@ -11,15 +11,16 @@ pub unsafe trait Pod: Copy + 'static {}
 
 macro_rules! pod {
     ($($t:ty),* $(,)?) => {
-        // SAFETY: integers and the `repr(C)` records of this file, which are made of integers, arrays of
-        // integers and other such records only; the size assertions below show the absence of padding.
-        $(unsafe impl Pod for $t {})*
+        // SAFETY: integers and the `repr(C)` records of the file that uses this, which are made of integers, arrays of
+        // integers and other such records only; that file's size assertions show the absence of padding.
+        $(unsafe impl $crate::layout::Pod for $t {})*
     };
 }
 
+pub(crate) use pod;
+
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, SystemInfo, Books, MapAudit);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -304,240 +305,10 @@ pub mod at {
     pub const EMPTY_PATH: u32 = 0x1000;
 }
 
-/// What `QUIRE_INFO(kind, index, buf, len)` answers: it copies record number `index` of `kind` and returns its
-/// size; ENOENT past the last record, EINVAL for an unknown kind or a `len` that is not the record's size.
-pub mod info {
-    /// [`super::SystemInfo`], one record.
-    pub const SYSTEM: usize = 0;
-    /// [`super::ZoneInfo`], one a zone.
-    pub const ZONE: usize = 1;
-    /// [`super::RegionInfo`], one a region of the physical map, by address.
-    pub const REGION: usize = 2;
-    /// [`super::CpuInfo`], one a CPU.
-    pub const CPU: usize = 3;
-    /// [`super::ProcessInfo`], one a process, by pid.
-    pub const PROCESS: usize = 4;
-    /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one a zone and migrate type.
-    pub const PAGE_TYPE: usize = 5;
-    /// [`SlabCacheInfo`](crate::statistics::SlabCacheInfo), one a slab cache, and one for whole pages.
-    pub const SLAB: usize = 6;
-    /// [`VmallocInfo`](crate::statistics::VmallocInfo), one an area, by address.
-    pub const VMALLOC: usize = 7;
-    /// [`Counter`](crate::statistics::Counter), one a line of vmstat.
-    pub const COUNTER: usize = 8;
-    /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
-    pub const CMA: usize = 9;
-    /// [`AreaInfo`](crate::statistics::AreaInfo), one a part of an area, by address, of the process that a fifth argument
-    /// names: 0 for the caller. ESRCH if there is no such process.
-    pub const AREA: usize = 10;
-}
-
-/// Orders 0 to 10 of the buddy allocator.
-pub const ORDERS: usize = 11;
-
-/// One zone of one node; counts are in pages.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct ZoneInfo {
-    /// Node number.
-    pub node: u32,
-    /// Pages that per-CPU lists hold.
-    pub per_cpu: u32,
-    /// "DMA", "DMA32", "NORMAL" or "MOVABLE", NUL-padded.
-    pub name: [u8; 8],
-    /// First page frame number.
-    pub start_pfn: u64,
-    /// Pages from first to last, holes included.
-    pub spanned: u64,
-    /// Pages that exist.
-    pub present: u64,
-    /// Pages that the buddy allocator was given.
-    pub managed: u64,
-    /// Free pages, per-CPU lists not included.
-    pub free: u64,
-    /// Watermarks.
-    pub min: u64,
-    /// Below this background reclaim starts.
-    pub low: u64,
-    /// At this it stops.
-    pub high: u64,
-    /// Free blocks of each order.
-    pub blocks: [u64; ORDERS],
-}
-
-/// What a region of the physical map is.
-#[allow(missing_docs)]
-pub mod region {
-    pub const MEMORY: u32 = 0;
-    pub const RESERVED: u32 = 1;
-    pub const NO_MAP: u32 = 2;
-    pub const CMA: u32 = 3;
-    pub const KERNEL: u32 = 4;
-    pub const INITRD: u32 = 5;
-    pub const DEVICE_TREE: u32 = 6;
-    pub const MEM_MAP: u32 = 7;
-    pub const BOOT: u32 = 8;
-}
-
-/// A region of the physical map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct RegionInfo {
-    /// First byte.
-    pub start: u64,
-    /// One past the last byte.
-    pub end: u64,
-    /// [`region`].
-    pub kind: u32,
-    /// NUMA node, for memory; `u32::MAX` else.
-    pub node: u32,
-    /// The tree's name for it, NUL-padded.
-    pub name: [u8; 24],
-}
-
-/// Bits of `CpuInfo::features`: what its MMU does.
-pub mod cpu_feature {
-    /// Sets the access flag of page table entries.
-    pub const ACCESS_FLAG: u32 = 1;
-    /// Makes them dirty on a write.
-    pub const DIRTY_STATE: u32 = 2;
-    /// Keeps the kernel from user memory (PAN).
-    pub const PAN: u32 = 4;
-    /// Has ASIDs of 16 bits.
-    pub const ASID_16: u32 = 8;
-}
-
-/// One CPU.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct CpuInfo {
-    /// Affinity fields of MPIDR_EL1.
-    pub mpidr: u64,
-    /// MIDR_EL1.
-    pub midr: u64,
-    /// NUMA node.
-    pub node: u32,
-    /// 1 when running.
-    pub online: u32,
-    /// [`cpu_feature`]
-    pub features: u32,
-    /// 0.
-    pub pad: u32,
-    /// Nanoseconds spent idle.
-    pub idle_ns: u64,
-    /// Context switches.
-    pub switches: u64,
-    /// Timer interrupts taken.
-    pub ticks: u64,
-}
-
-/// One process; memory in pages.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct ProcessInfo {
-    /// Process id.
-    pub pid: u32,
-    /// Parent's id.
-    pub ppid: u32,
-    /// Process group.
-    pub pgid: u32,
-    /// Threads.
-    pub threads: u32,
-    /// `R` running or ready, `S` asleep, `Z` zombie.
-    pub state: u32,
-    /// CPU that its first thread ran on last.
-    pub cpu: u32,
-    /// Mapped pages.
-    pub vsize: u64,
-    /// Resident pages.
-    pub rss: u64,
-    /// Nanoseconds of CPU time.
-    pub cpu_ns: u64,
-    /// Name, NUL-padded.
-    pub name: [u8; 16],
-}
-
-/// The machine as a whole; memory in pages.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct SystemInfo {
-    /// RAM that the device tree shows.
-    pub ram: u64,
-    /// Given to the page allocator.
-    pub managed: u64,
-    /// Free now, per-CPU lists included.
-    pub free: u64,
-    /// In page tables, the kernel's not included.
-    pub page_tables: u64,
-    /// Held by the slab allocator.
-    pub slab: u64,
-    /// In kernel stacks.
-    pub kernel_stacks: u64,
-    /// The boot archive.
-    pub archive: u64,
-    /// Nanoseconds since power-on.
-    pub uptime_ns: u64,
-    /// Nanoseconds from power-on to the first user instruction.
-    pub first_user_ns: u64,
-    /// Promised to processes (`Committed_AS`).
-    pub committed: u64,
-    /// Promised at most in mode 2 of `vm.overcommit_memory` (`CommitLimit`).
-    pub commit_limit: u64,
-    /// CPUs online.
-    pub cpus: u32,
-    /// NUMA nodes.
-    pub nodes: u32,
-    /// "virt" or "rpi4" or the first `compatible` of the tree, NUL-padded.
-    pub board: [u8; 32],
-}
-
-/// The kernel's books: all that must be what it was once a program is gone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Books {
-    /// Free pages, per-CPU lists and empty slabs included.
-    pub free_pages: u64,
-    /// Live slab objects.
-    pub slab_objects: u64,
-    /// Pages in page tables of processes.
-    pub page_tables: u64,
-    /// Address-space identifiers that belong to an address space.
-    pub address_spaces: u64,
-    /// Processes.
-    pub processes: u64,
-    /// Threads.
-    pub threads: u64,
-    /// Open objects (files, pipes).
-    pub objects: u64,
-    /// Pages promised to processes.
-    pub committed: u64,
-}
-
-/// What comparing the page tables of all processes with the reverse map of all user pages found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct MapAudit {
-    /// Table entries that stand for a page.
-    pub entries: u64,
-    /// Of these, those that their page's reverse map does not list once.
-    pub unlisted: u64,
-    /// Pages that are anonymous or an object's.
-    pub pages: u64,
-    /// Of these, those that are held by something else than the mappings that the reverse map lists, and their object.
-    pub miscounted: u64,
-}
-
 const _: () = {
     assert!(size_of::<Stat>() == 128);
     assert!(size_of::<Utsname>() == 390);
     assert!(size_of::<Sysinfo>() == 112);
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);
-    assert!(size_of::<ZoneInfo>() == 16 + 8 * (8 + ORDERS));
-    assert!(size_of::<RegionInfo>() == 48);
-    assert!(size_of::<CpuInfo>() == 56);
-    assert!(size_of::<ProcessInfo>() == 64);
-    assert!(size_of::<SystemInfo>() == 128);
-    assert!(size_of::<Books>() == 64);
-    assert!(size_of::<MapAudit>() == 32);
 };

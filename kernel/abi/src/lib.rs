@@ -8,6 +8,7 @@
 
 pub mod errno;
 pub mod flags;
+pub mod info;
 pub mod layout;
 pub mod nr;
 pub mod statistics;

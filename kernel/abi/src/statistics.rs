@@ -1,7 +1,8 @@
 //! What `QUIRE_INFO` tells of memory: the records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat, cmainfo and
-//! pmap. The kinds are in [`info`](crate::layout::info).
+//! pmap. The kinds are in [`info::kind`](crate::info::kind).
 
-use crate::layout::{ORDERS, Pod};
+use crate::info::ORDERS;
+use crate::layout::Pod;
 
 /// The page blocks, and the free blocks, of one migrate type in one zone.
 #[derive(Clone, Copy, Debug, Default)]

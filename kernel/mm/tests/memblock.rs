@@ -182,7 +182,7 @@ fn regions_keep_the_tree_s_names() {
     memory.reserve(bytes(20, 30), RegionKind::Cma, "a name that is longer than the record").unwrap();
     let regions: Vec<_> = memory.regions().collect();
     assert_eq!(regions.len(), 3);
-    assert_eq!((regions[0].kind, regions[0].node), (quire_abi::layout::region::MEMORY, 3));
+    assert_eq!((regions[0].kind, regions[0].node), (quire_abi::info::region::MEMORY, 3));
     assert!(regions[1].name.starts_with(b"linux,cma\0"));
     assert_eq!(&regions[2].name, b"a name that is longer th");
 }

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use quire_abi::layout::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
+use quire_abi::info::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 

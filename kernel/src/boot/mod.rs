@@ -12,7 +12,7 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::layout::cpu_feature;
+use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;

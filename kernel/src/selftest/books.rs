@@ -1,7 +1,5 @@
 //! The books of the memory manager at rest.
 
-use quire_abi::layout;
-
 use super::{Outcome, crew, expect};
 use crate::boot::info;
 use crate::vm::{PAGES, heap};
@@ -9,7 +7,7 @@ use crate::vm::{PAGES, heap};
 /// What must be the same before and after a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Books {
-    kernel: layout::Books,
+    kernel: quire_abi::info::Books,
     slab_pages: usize,
     cma_used: usize,
     bad_pages: usize,

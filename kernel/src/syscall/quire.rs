@@ -4,7 +4,8 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::setting;
-use quire_abi::layout::{MapAudit, Pod, info as kind};
+use quire_abi::info::{MapAudit, kind};
+use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
 use quire_mm::fallible::KArc;
 

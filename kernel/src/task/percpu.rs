@@ -29,7 +29,7 @@ pub struct PerCpu {
     pub mpidr: AtomicU64,
     /// MIDR_EL1.
     pub midr: AtomicU64,
-    /// What its MMU does ([`cpu_feature`](quire_abi::layout::cpu_feature)).
+    /// What its MMU does ([`cpu_feature`](quire_abi::info::cpu_feature)).
     pub features: AtomicU32,
     /// NUMA node.
     pub node: AtomicU32,

@@ -1,7 +1,7 @@
 //! The self-test of reverse mapping over all processes. See [`quire_mm::mm::Mm::audit`].
 
 use quire_abi::Errno;
-use quire_abi::layout::MapAudit;
+use quire_abi::info::MapAudit;
 use quire_mm::addr::Pfn;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::audit_page;

@@ -1,6 +1,7 @@
 //! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
 
-use quire_abi::layout::{self, Books, MapAudit, Pod, Sysinfo, Utsname, info};
+use quire_abi::info::{self, Books, MapAudit, kind};
+use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
 
@@ -8,39 +9,39 @@ use crate::sys;
 
 /// A record that `QUIRE_INFO` gives.
 pub trait Record: Pod + Default {
-    /// Its kind, a number of [`info`].
+    /// Its kind, a number of [`kind`].
     const KIND: usize;
 }
 
-impl Record for layout::SystemInfo {
-    const KIND: usize = info::SYSTEM;
+impl Record for info::SystemInfo {
+    const KIND: usize = kind::SYSTEM;
 }
-impl Record for layout::ZoneInfo {
-    const KIND: usize = info::ZONE;
+impl Record for info::ZoneInfo {
+    const KIND: usize = kind::ZONE;
 }
-impl Record for layout::RegionInfo {
-    const KIND: usize = info::REGION;
+impl Record for info::RegionInfo {
+    const KIND: usize = kind::REGION;
 }
-impl Record for layout::CpuInfo {
-    const KIND: usize = info::CPU;
+impl Record for info::CpuInfo {
+    const KIND: usize = kind::CPU;
 }
-impl Record for layout::ProcessInfo {
-    const KIND: usize = info::PROCESS;
+impl Record for info::ProcessInfo {
+    const KIND: usize = kind::PROCESS;
 }
 impl Record for PageTypeInfo {
-    const KIND: usize = info::PAGE_TYPE;
+    const KIND: usize = kind::PAGE_TYPE;
 }
 impl Record for SlabCacheInfo {
-    const KIND: usize = info::SLAB;
+    const KIND: usize = kind::SLAB;
 }
 impl Record for VmallocInfo {
-    const KIND: usize = info::VMALLOC;
+    const KIND: usize = kind::VMALLOC;
 }
 impl Record for Counter {
-    const KIND: usize = info::COUNTER;
+    const KIND: usize = kind::COUNTER;
 }
 impl Record for CmaInfo {
-    const KIND: usize = info::CMA;
+    const KIND: usize = kind::CMA;
 }
 
 /// Record number `index`; ENOENT past the last.
@@ -93,7 +94,7 @@ pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
 /// A part of the first area of a process that ends behind an address; ENOENT if there is none.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
     let mut part = AreaInfo::default();
-    let args = [info::AREA, from, &raw mut part as usize, size_of::<AreaInfo>(), pid as usize];
+    let args = [kind::AREA, from, &raw mut part as usize, size_of::<AreaInfo>(), pid as usize];
     // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
     unsafe { sys::call(nr::QUIRE_INFO, args) }?;
     Ok(part)
@@ -105,7 +106,7 @@ pub fn counter(name: &str) -> Option<u64> {
 }
 
 /// The machine as a whole.
-pub fn system() -> Result<layout::SystemInfo, Errno> {
+pub fn system() -> Result<info::SystemInfo, Errno> {
     record(0)
 }
 

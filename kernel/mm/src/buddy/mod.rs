@@ -28,7 +28,7 @@ pub const MAX_ORDER: u32 = 10;
 /// Number of orders.
 pub const ORDERS: usize = MAX_ORDER as usize + 1;
 
-const _: () = assert!(ORDERS == quire_abi::layout::ORDERS);
+const _: () = assert!(ORDERS == quire_abi::info::ORDERS);
 
 /// Frames in the largest block.
 pub const MAX_ORDER_PAGES: usize = 1 << MAX_ORDER;

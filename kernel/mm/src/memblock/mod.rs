@@ -8,7 +8,7 @@ mod region_list;
 
 use core::ops::Range;
 
-use quire_abi::layout::{RegionInfo, region};
+use quire_abi::info::{RegionInfo, region};
 
 use crate::addr::{PhysAddr, PhysRange};
 use region_list::{Entry, RegionList};

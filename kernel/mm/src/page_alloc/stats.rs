@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use quire_abi::layout::ZoneInfo;
+use quire_abi::info::ZoneInfo;
 
 use crate::buddy::{MigrateType, ORDERS, PageblockTable};
 use crate::machine::{MAX_CPUS, Machine};

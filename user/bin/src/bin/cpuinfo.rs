@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use quire_rt::abi::layout::{CpuInfo, cpu_feature};
+use quire_rt::abi::info::{CpuInfo, cpu_feature};
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);

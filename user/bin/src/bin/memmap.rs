@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use quire_rt::abi::layout::{RegionInfo, region};
+use quire_rt::abi::info::{RegionInfo, region};
 use quire_rt::{eprintln, info, println};
 
 extern crate alloc;

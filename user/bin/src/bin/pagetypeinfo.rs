@@ -3,7 +3,7 @@
 #![no_std]
 #![no_main]
 
-use quire_rt::abi::layout::ORDERS;
+use quire_rt::abi::info::ORDERS;
 use quire_rt::abi::statistics::PageTypeInfo;
 use quire_rt::{eprintln, info, print, println};
 

@@ -4,7 +4,7 @@
 #![no_main]
 
 use quire_bin::kib;
-use quire_rt::abi::layout::ProcessInfo;
+use quire_rt::abi::info::ProcessInfo;
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);

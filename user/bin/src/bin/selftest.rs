@@ -13,7 +13,7 @@ use core::ffi::CStr;
 
 use quire_bin::Options;
 use quire_rt::abi::flags::{Open, sig};
-use quire_rt::abi::layout::{Books, MapAudit};
+use quire_rt::abi::info::{Books, MapAudit};
 use quire_rt::process::Status;
 use quire_rt::{Errno, env, eprintln, fs, info, io, println, process, time};
 

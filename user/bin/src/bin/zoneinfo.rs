@@ -3,7 +3,7 @@
 #![no_std]
 #![no_main]
 
-use quire_rt::abi::layout::ZoneInfo;
+use quire_rt::abi::info::ZoneInfo;
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);

@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use quire_rt::abi::flags::sig;
-use quire_rt::abi::layout::{ORDERS, SystemInfo, ZoneInfo};
+use quire_rt::abi::info::{ORDERS, SystemInfo, ZoneInfo};
 use quire_rt::abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, area};
 use quire_rt::{Errno, info, process, time};
 use user_tests::{Checks, PAGE, RW, map, munmap, peek, poke, start};

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::{Map, Mremap, Open, Prot, madv};
-use quire_rt::abi::layout::{CpuInfo, ProcessInfo, cpu_feature, info as kind};
+use quire_rt::abi::info::{CpuInfo, ProcessInfo, cpu_feature, kind};
 use quire_rt::abi::nr;
 use quire_rt::abi::statistics::{AreaInfo, vma};
 use quire_rt::thread::{Thread, spawn};

@@ -4,7 +4,8 @@
 #![no_main]
 
 use quire_rt::abi::flags::{Open, Prot, sig};
-use quire_rt::abi::layout::{Timespec, at, info, tty};
+use quire_rt::abi::info::kind;
+use quire_rt::abi::layout::{Timespec, at, tty};
 use quire_rt::abi::nr::*;
 use quire_rt::{Errno, fs, io};
 use user_tests::{Checks, KERNEL, PAGE, RW, is_quire, map, munmap, raw};
@@ -126,15 +127,15 @@ fn out_of_kernel(checks: &mut Checks, bad: usize, what: &str, [read, write, file
         all_fault(checks, &[("ioctl", raw(IOCTL, [0, tty::TCGETS, bad]))], what);
     }
     if is_quire() {
-        let size = size_of::<quire_rt::abi::layout::SystemInfo>();
-        let books = size_of::<quire_rt::abi::layout::Books>();
+        let size = size_of::<quire_rt::abi::info::SystemInfo>();
+        let books = size_of::<quire_rt::abi::info::Books>();
         all_fault(
             checks,
             &[
-                ("info", raw(QUIRE_INFO, [info::SYSTEM, 0, bad, size])),
+                ("info", raw(QUIRE_INFO, [kind::SYSTEM, 0, bad, size])),
                 ("log", raw(QUIRE_LOG, [bad, 64, 0])),
                 ("books", raw(QUIRE_BOOKS, [bad, books])),
-                ("audit", raw(QUIRE_AUDIT, [bad, size_of::<quire_rt::abi::layout::MapAudit>()])),
+                ("audit", raw(QUIRE_AUDIT, [bad, size_of::<quire_rt::abi::info::MapAudit>()])),
             ],
             what,
         );

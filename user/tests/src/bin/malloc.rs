@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use quire_rt::abi::layout::ProcessInfo;
+use quire_rt::abi::info::ProcessInfo;
 use quire_rt::sync::Mutex;
 use quire_rt::thread::{Thread, spawn};
 use quire_rt::{Errno, heap, info, mem, process, time};
