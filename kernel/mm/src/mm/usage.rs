@@ -7,7 +7,6 @@ use crate::machine::Machine;
 use crate::mm::frame;
 use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, index};
-use crate::table::LEAF_SPAN;
 use crate::table::entry::Kind;
 
 /// Last-level tables that one look goes through, while who wants to change the map waits.
@@ -83,12 +82,11 @@ impl<M: Machine> Mm<M> {
         let mut at = vma.start.max(from.page_floor());
         let mut usage = Usage::default();
         for _ in 0..TABLES {
-            let Some((start, leaf)) = self.tables.next_leaf(at, vma.end) else {
+            let Some((start, to, leaf)) = self.tables.next_part(at, vma.end) else {
                 at = vma.end;
                 break;
             };
-            let next = UserAddr::new((start.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN);
-            at = next.min(vma.end);
+            at = to;
             if !leaf.is_vacant() {
                 let first = index(start.get(), 3);
                 (first..first + ((at - start) >> PAGE_SHIFT)).for_each(|i| usage.add(self.machine, leaf.peek(i)));

@@ -1,8 +1,8 @@
 //! fork: a child's tables from its parent's.
 
+use super::Tables;
 use super::entry::{Kind, kind_of_frame};
 use super::gather::Counts;
-use super::{LEAF_SPAN, Tables};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
 use crate::machine::Machine;
@@ -24,10 +24,8 @@ impl<M: Machine> Tables<M> {
         protected: &mut bool,
     ) -> Result<(), AllocError> {
         let mut va = start;
-        while let Some((from, leaf)) = parent.next_leaf(va, end) {
-            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
-            let to = UserAddr::new(next.min(end.get()));
-            va = UserAddr::new(next);
+        while let Some((from, to, leaf)) = parent.next_part(va, end) {
+            va = to;
             if leaf.is_vacant() {
                 continue;
             }

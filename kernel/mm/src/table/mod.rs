@@ -186,6 +186,14 @@ impl<M: Machine> Tables<M> {
         None
     }
 
+    /// The first part of `va..end` that one last-level table covers: where it begins and ends, and the table.
+    #[inline]
+    pub fn next_part(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, UserAddr, Leaf<'_, M>)> {
+        let (from, leaf) = self.next_leaf(va, end)?;
+        let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
+        Some((from, UserAddr::new(next.min(end.get())), leaf))
+    }
+
     /// Whether there are so many empty tables that [`Tables::sweep`] is worth its walk.
     #[inline]
     pub fn wants_sweep(&self) -> bool {

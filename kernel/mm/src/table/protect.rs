@@ -1,7 +1,7 @@
 //! Changing access rights.
 
+use super::Tables;
 use super::entry::{self, PROTECTION};
-use super::{LEAF_SPAN, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::page::Page;
@@ -31,10 +31,8 @@ impl<M: Machine> Tables<M> {
         };
         let mut changed: Option<(UserAddr, UserAddr)> = None;
         let mut va = start;
-        while let Some((from, leaf)) = self.next_leaf(va, end) {
-            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
-            let to = UserAddr::new(next.min(end.get()));
-            va = UserAddr::new(next);
+        while let Some((from, to, leaf)) = self.next_part(va, end) {
+            va = to;
             if leaf.is_vacant() {
                 continue;
             }

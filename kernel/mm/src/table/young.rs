@@ -1,6 +1,6 @@
 //! Which pages are in use: the access flag as whoever wants memory back reads it.
 
-use super::{LEAF_SPAN, Tables};
+use super::Tables;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::pte::{LEVEL_SHIFT, index};
@@ -11,10 +11,8 @@ impl<M: Machine> Tables<M> {
     pub fn make_old(&self, start: UserAddr, end: UserAddr) -> Option<(UserAddr, UserAddr)> {
         let mut changed: Option<(UserAddr, UserAddr)> = None;
         let mut va = start;
-        while let Some((from, leaf)) = self.next_leaf(va, end) {
-            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
-            let to = UserAddr::new(next.min(end.get()));
-            va = UserAddr::new(next);
+        while let Some((from, to, leaf)) = self.next_part(va, end) {
+            va = to;
             if leaf.is_vacant() {
                 continue;
             }

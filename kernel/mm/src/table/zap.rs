@@ -2,7 +2,7 @@
 
 use super::entry::{kind_of_frame, note_dirty};
 use super::gather::{Counts, Gather};
-use super::{LEAF_SPAN, Leaf, Tables};
+use super::{Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::mm::frame::Release;
@@ -12,11 +12,9 @@ impl<M: Machine> Tables<M> {
     /// Empties all entries of `start..end`. The pages belong to `gather` until it has flushed.
     pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
         let mut va = start;
-        while let Some((from, leaf)) = self.next_leaf(va, end) {
-            let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
-            let to = UserAddr::new(next.min(end.get()));
+        while let Some((from, to, leaf)) = self.next_part(va, end) {
             leaf.zap(from, to, gather);
-            va = UserAddr::new(next);
+            va = to;
         }
     }
 
@@ -26,9 +24,8 @@ impl<M: Machine> Tables<M> {
         let mut counts = Counts::default();
         let mut release = Release::new(machine);
         let mut va = UserAddr::new(0);
-        while let Some((start, leaf)) = self.next_leaf(va, UserAddr::new(USER_END)) {
-            let base = start.get() & !(LEAF_SPAN - 1);
-            va = UserAddr::new(base + LEAF_SPAN);
+        while let Some((_, to, leaf)) = self.next_part(va, UserAddr::new(USER_END)) {
+            va = to;
             // No lock: nobody else walks this space any more. The entries stay as they are; the table goes too.
             let mut left = leaf.live();
             for i in 0..ENTRIES {

@@ -8,7 +8,8 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use quire_rt::abi::flags::{Clone, Open, sig};
-use quire_rt::abi::layout::{PollFd, Sigaction, Timespec, at, info, poll, sa};
+use quire_rt::abi::info::{self, kind};
+use quire_rt::abi::layout::{PollFd, Sigaction, Timespec, at, poll, sa};
 use quire_rt::abi::nr;
 use quire_rt::arch::clone_thread;
 use quire_rt::process::Status;
@@ -366,7 +367,7 @@ fn answers(checks: &mut Checks) {
         ("sched_getaffinity", nr::SCHED_GETAFFINITY, [0, 8, OUT, 0, 0, 0], FAULT),
         ("getcpu", nr::GETCPU, [OUT, 0, 0, 0, 0, 0], FAULT),
         ("mincore", nr::MINCORE, [path & !(PAGE - 1), PAGE, OUT, 0, 0, 0], &[Errno::EFAULT, Errno::EAGAIN]),
-        ("the kernel's facts", nr::QUIRE_INFO, [info::SYSTEM, 0, OUT, SYSTEM, 0, 0], FAULT),
+        ("the kernel's facts", nr::QUIRE_INFO, [kind::SYSTEM, 0, OUT, SYSTEM, 0, 0], FAULT),
         ("the kernel's log", nr::QUIRE_LOG, [OUT, 100, 0, 0, 0, 0], FAULT),
         ("the kernel's books", nr::QUIRE_BOOKS, [OUT, BOOKS, 0, 0, 0, 0], FAULT),
         ("the kernel's comparison", nr::QUIRE_AUDIT, [OUT, AUDIT, 0, 0, 0, 0], FAULT),
@@ -398,6 +399,6 @@ fn answers(checks: &mut Checks) {
     );
 }
 
-const SYSTEM: usize = size_of::<quire_rt::abi::layout::SystemInfo>();
-const BOOKS: usize = size_of::<quire_rt::abi::layout::Books>();
+const SYSTEM: usize = size_of::<info::SystemInfo>();
+const BOOKS: usize = size_of::<info::Books>();
 const AUDIT: usize = size_of::<quire_rt::abi::layout::MapAudit>();
