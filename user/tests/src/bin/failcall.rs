@@ -401,4 +401,4 @@ fn answers(checks: &mut Checks) {
 
 const SYSTEM: usize = size_of::<info::SystemInfo>();
 const BOOKS: usize = size_of::<info::Books>();
-const AUDIT: usize = size_of::<quire_rt::abi::layout::MapAudit>();
+const AUDIT: usize = size_of::<info::MapAudit>();
