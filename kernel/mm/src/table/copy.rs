@@ -44,16 +44,13 @@ impl<M: Machine> Tables<M> {
                     if !seeded!(ForkTakesNoReference) && !page.get() {
                         return Err(AllocError);
                     }
-                    let forgets = seeded!(ForkForgetsWriteProtection);
-                    let leaves = seeded!(ForkLeavesDbm);
-                    let shared = |pte: Pte| match () {
-                        () if forgets => pte,
-                        () if leaves => Pte(pte.0 | bits::READ_ONLY),
-                        () => pte.write_protected(),
-                    };
-                    let (old, new) = theirs.update(i, pte, shared);
-                    *protected |= old != new;
-                    mine.fill(i, new.with_ahead(0));
+                    let mut copy = pte;
+                    // Most are protected already where a process forks again and again.
+                    if pte.0 & (bits::READ_ONLY | bits::DBM) != bits::READ_ONLY {
+                        copy = protect(&mut theirs, i, pte);
+                        *protected |= copy != pte;
+                    }
+                    mine.fill(i, copy.with_ahead(0));
                     counts.anon += 1;
                     continue;
                 }
@@ -105,4 +102,16 @@ impl<M: Machine> Tables<M> {
         }
         Ok(())
     }
+}
+
+/// Takes the right to write, and hardware's to give it, from the entry that was `old` when last looked at. Answers what it
+/// is now.
+#[inline(never)]
+fn protect<M: Machine>(guard: &mut super::LeafGuard<'_, M>, i: usize, old: Pte) -> Pte {
+    if seeded!(ForkForgetsWriteProtection) {
+        return old;
+    }
+    let leaves_dbm = seeded!(ForkLeavesDbm);
+    let protected = |pte: Pte| if leaves_dbm { Pte(pte.0 | bits::READ_ONLY) } else { pte.write_protected() };
+    guard.update(i, old, protected).1
 }

@@ -27,43 +27,48 @@ impl<M: Machine> Tables<M> {
         while let Some((_, to, leaf)) = self.next_part(va, UserAddr::new(USER_END)) {
             va = to;
             // No lock: nobody else walks this space any more. The entries stay as they are; the table goes too.
-            let mut left = leaf.live();
-            for i in 0..ENTRIES {
-                if left == 0 {
-                    break;
-                }
+            let (mut left, mut i) = (leaf.live(), 0);
+            while left != 0 && i < ENTRIES {
                 let pte = leaf.peek(i);
+                i += 1;
                 if pte == Pte::NONE {
                     continue;
                 }
                 left -= 1;
-                match pte.kind() {
-                    None if pte.is_anon() => {
-                        counts.anon += 1;
-                        release.page(pte.addr().pfn());
-                    }
-                    None => {
-                        let kind = pte.owner_kind(machine);
-                        counts.add(kind);
-                        note_dirty(machine, pte, kind);
-                        if kind.is_counted() {
-                            release.page(pte.addr().pfn());
-                        }
-                    }
-                    Some(NonPresent::Migration(old)) => {
-                        counts.add(kind_of_frame(machine, old.pfn()));
-                        release.page(old.pfn());
-                    }
-                    Some(NonPresent::Swap(slot)) => {
-                        if let Some(absent) = machine.absent() {
-                            absent.release_slot(slot);
-                        }
-                    }
-                    Some(NonPresent::None | NonPresent::Marker(_)) => {}
+                if pte.is_present() && pte.is_anon() {
+                    counts.anon += 1;
+                    release.page(pte.addr().pfn());
+                } else {
+                    end_other(machine, pte, &mut counts, &mut release);
                 }
             }
         }
         counts
+    }
+}
+
+/// Gives back what an entry of a dead space held that is not an anonymous page.
+#[inline(never)]
+fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mut Release<M>) {
+    match pte.kind() {
+        None => {
+            let kind = pte.owner_kind(machine);
+            counts.add(kind);
+            note_dirty(machine, pte, kind);
+            if kind.is_counted() {
+                release.page(pte.addr().pfn());
+            }
+        }
+        Some(NonPresent::Migration(old)) => {
+            counts.add(kind_of_frame(machine, old.pfn()));
+            release.page(old.pfn());
+        }
+        Some(NonPresent::Swap(slot)) => {
+            if let Some(absent) = machine.absent() {
+                absent.release_slot(slot);
+            }
+        }
+        Some(NonPresent::None | NonPresent::Marker(_)) => {}
     }
 }
 
