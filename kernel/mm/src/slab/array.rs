@@ -80,6 +80,11 @@ impl Array {
         self.len == 0
     }
 
+    /// What is in it.
+    pub(super) fn objects(&self) -> &[usize] {
+        &self.objects[..self.len]
+    }
+
     /// Takes out everything.
     pub(super) fn take(&mut self) -> &[usize] {
         let len = core::mem::take(&mut self.len);

@@ -265,7 +265,7 @@ impl<M: Machine> KernelHeap<M> {
 
     /// Calls `visit` for each cache in order of creation until it answers something. The list's lock is held:
     /// `visit` is short and allocates nothing.
-    fn find_cache<R>(&self, mut visit: impl FnMut(&KmemCache<M>) -> Option<R>) -> Option<R> {
+    pub(super) fn find_cache<R>(&self, mut visit: impl FnMut(&KmemCache<M>) -> Option<R>) -> Option<R> {
         let caches = self.caches.lock();
         let mut at = caches.first;
         // SAFETY: caches on the list live as long as the lock is held.

@@ -14,6 +14,7 @@
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
 //! - [`report`]: what the kernel is told when an object was misused.
 //! - [`debug`]: the boot options that look for more.
+//! - [`validate`]: comparing the counts with the lists, for tests.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
 //! allocator. No pages are asked for under the first two, and none given back under the second.
@@ -42,6 +43,7 @@ mod slub;
 mod state;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 pub use cache::KmemCache;
 pub use debug::DebugFlags;

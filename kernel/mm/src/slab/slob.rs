@@ -214,6 +214,28 @@ impl<M: Machine> Slob<M> {
         true
     }
 
+    /// Compares what the pages' records say with their free blocks. Nobody else is here meanwhile.
+    pub(super) fn validate(&self) {
+        let lists = self.lists.lock();
+        for (class, list) in lists.classes.iter().enumerate() {
+            let mut next = list.first(self.machine);
+            while let Some(page) = next {
+                let (blocks, units) = (Blocks::of(page), self.units_of(page));
+                assert_eq!(blocks.class(), Some(class), "a page on the wrong list");
+                let (mut free, mut end, mut at) = (0, None, blocks.first);
+                while at != NIL {
+                    let (len, behind) = units.block(at);
+                    assert!(end.is_none_or(|end| end < at), "free blocks out of order, or not merged");
+                    free += len;
+                    end = Some(at + len);
+                    at = behind;
+                }
+                assert_eq!((free, units.largest(blocks.first)), (blocks.free, blocks.largest), "free units of a page");
+                next = list.after(self.machine, page);
+            }
+        }
+    }
+
     fn alloc_from_lists(&self, need: Need) -> Option<usize> {
         let mut lists = self.lists.lock();
         for class in need.units.ilog2() as usize..CLASSES {

@@ -111,6 +111,7 @@ fn run_kmalloc(config: Config, steps: &[Step]) {
             _ => {}
         }
         assert_eq!(heap.live_objects(), live.len());
+        heap.validate();
     }
     check_disjoint(&live);
     for gone in live {
@@ -158,6 +159,7 @@ fn run_cache(config: Config, spec: CacheSpec, steps: &[Step]) {
             _ => {}
         }
         assert_eq!(cache.live_objects(), live.len());
+        heap.validate();
     }
     check_disjoint(&live);
     let info = cache.info();
