@@ -30,7 +30,9 @@ impl Model {
         let same_piece = |at: usize| self.memory[at..at + len].windows(2).all(|pair| pair[0] == pair[1]);
         let on_node = |page: usize| node.is_none_or(|node| self.memory[page].is_some_and(|m| m.node == node));
         let fits = |at: usize| (at..at + len).all(|page| self.is_free(page) && on_node(page)) && same_piece(at);
-        (within.0..=within.1.saturating_sub(len)).rev().filter(|at| at % align == 0).find(|&at| fits(at))
+        // A range that is shorter than the block has no place for it.
+        let last = within.1.checked_sub(len)?;
+        (within.0..=last).rev().filter(|at| at % align == 0).find(|&at| fits(at))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Outcome, crew, expect};
 use crate::boot::info;
+use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{PAGES, heap};
 
 /// What must be the same before and after a check.
@@ -17,6 +18,7 @@ impl Books {
     /// Has every CPU give back what it keeps for speed, then reads the books. The page allocator's counters must agree
     /// with its records.
     pub fn settled() -> Outcome<Books> {
+        VMALLOC.purge();
         crew::on_all(|_| {
             heap::SLAB.shrink();
             Ok(())
