@@ -11,7 +11,7 @@
 //! | --- | --- | --- | --- |
 //! | `Absent` | a hole, reserved at boot, or inside a block | – | boot, splits: to `Free` |
 //! | `Free` | head of a free block in its zone's buddy; the order, and the list's migrate type in place of flags | neighbours in the free list | buddy: to `Kernel`, `Cached`, or `Absent` when it merges |
-//! | `Cached` | free, order 0, on a per-CPU list | the list below it | pcp: to `Kernel`, or `Free` when drained |
+//! | `Cached` | head of a free block on a per-CPU list; the order | the list below it | pcp: to `Kernel`, or `Free` when drained |
 //! | `Kernel` | allocated; nobody has said what for | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
@@ -332,10 +332,10 @@ impl Page {
         self.head.store(0, Relaxed);
     }
 
-    /// Joins a per-CPU list.
+    /// Becomes head of a free block on a per-CPU list.
     #[inline(always)]
-    pub(crate) fn make_cached(&self) {
-        self.head.store(PageState::Cached as u64, Relaxed);
+    pub(crate) fn make_cached(&self, order: u32) {
+        self.head.store(PageState::Cached as u64 | u64::from(order) << ORDER_SHIFT, Relaxed);
     }
 
     /// Becomes head of an allocated block with one reference.

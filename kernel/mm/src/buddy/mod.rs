@@ -71,18 +71,19 @@ impl FreeArea {
         }
     }
 
-    /// Takes a block for `wanted` that is to be used as single frames, at most `limit` of them: the block that
-    /// single allocations one after the other would use up next. Answers its order too.
+    /// Takes for `wanted` blocks of `order` that follow each other, at most `limit` of them: those that allocations one
+    /// after the other would use up next. Answers how many they are.
     #[inline]
     pub(crate) fn allocate_run<M: Machine>(
         &mut self,
         frames: Frames<M>,
+        order: u32,
         limit: usize,
         wanted: Wanted,
-    ) -> Option<(Pfn, u32)> {
+    ) -> Option<(Pfn, usize)> {
         let list = if self.prefers_cma(wanted) { MigrateType::Cma } else { wanted.list };
-        let order = self.smallest(list, 0).map_or(0, |order| order.min(limit.ilog2()));
-        Some((self.allocate(frames, order, wanted)?, order))
+        let found = self.smallest(list, order).map_or(order, |found| found.min(order + limit.ilog2()));
+        Some((self.allocate(frames, found, wanted)?, 1 << (found - order)))
     }
 
     /// Movable allocations use CMA's share in proportion: kept for last, it would be all that is left for those who

@@ -145,7 +145,7 @@ fn a_run_of_pages_comes_back_as_the_blocks_that_it_makes_up() {
     let sim = empty_zone();
     with_area(sim, |area, frames| {
         for pfn in 2051..2085 {
-            frames.page(Pfn(pfn)).make_cached();
+            frames.page(Pfn(pfn)).make_cached(0);
         }
         area.free_run(frames, Pfn(2051), 2085 - 2051);
         for (pfn, order) in [(2051, 0), (2052, 2), (2056, 3), (2064, 4), (2080, 2), (2084, 0)] {
@@ -167,9 +167,9 @@ fn runs_use_up_small_blocks_before_they_split_large_ones() {
         area.free_block(frames, Pfn(2048), 2);
         area.free_block(frames, Pfn(3072), 9);
         let wanted = Wanted { list: MigrateType::Movable, cma: false, reserves: false };
-        assert_eq!(area.allocate_run(frames, 63, wanted), Some((Pfn(2048), 2)), "all of the small block");
-        assert_eq!(area.allocate_run(frames, 59, wanted), Some((Pfn(3072), 5)), "no more than the limit");
-        assert_eq!(area.allocate_run(frames, 1, wanted), Some((Pfn(3104), 0)));
+        assert_eq!(area.allocate_run(frames, 0, 63, wanted), Some((Pfn(2048), 4)), "all of the small block");
+        assert_eq!(area.allocate_run(frames, 0, 59, wanted), Some((Pfn(3072), 32)), "no more than the limit");
+        assert_eq!(area.allocate_run(frames, 0, 1, wanted), Some((Pfn(3104), 1)));
         assert_eq!(area.free, 512 - 33);
     });
 }

@@ -72,6 +72,6 @@ fn what_is_still_in_use_is_not_fit_to_free() {
     assert!(!page.fit_to_free(2), "two holders");
     assert!(!page.put());
     assert!(page.fit_to_free(2));
-    page.make_cached();
+    page.make_cached(0);
     assert!(!page.fit_to_free(0), "freed twice");
 }

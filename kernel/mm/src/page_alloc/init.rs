@@ -409,7 +409,7 @@ fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
 /// Pages that a per-CPU list fetches at once: a 4096th of the zone, between 2 and 64. Even, because two records share
 /// a cache line: pages that were neighbours in the buddy stay with one CPU.
 fn batch(managed: usize) -> usize {
-    (managed / 4096).clamp(2, 64) & !1
+    (managed / 2048).clamp(2, 64) & !1
 }
 
 fn check(memory: &MemBlock) -> Result<(), InitError> {

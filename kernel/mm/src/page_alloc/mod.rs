@@ -35,7 +35,7 @@ use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{Frames, MAX_ORDER, PageblockTable};
 use crate::fallible::AllocError;
 use crate::machine::{MAX_CPUS, Machine};
-use crate::pcp::{Chain, List, PerCpuLists};
+use crate::pcp::{CACHED_ORDERS, Chain, List, PerCpuLists, ZoneLists};
 use crate::zone::{MAX_NODES, MAX_ZONES, Zone, ZoneKind};
 
 /// The zones that a request may use, best first.
@@ -97,7 +97,7 @@ pub struct PageAllocator<M: Machine> {
     machine: M,
     trap: AtomicU32,
     topology: UnsafeCell<Topology>,
-    lists: [[PerCpuLists; MAX_ZONES]; MAX_CPUS],
+    lists: [[ZoneLists; MAX_ZONES]; MAX_CPUS],
     zones: [Zone<M>; MAX_ZONES],
     /// Frames that were not fit to be freed, and were kept out of circulation.
     bad_pages: AtomicUsize,
@@ -118,7 +118,7 @@ impl<M: Machine> PageAllocator<M> {
             topology: UnsafeCell::new(Topology::EMPTY),
             trap: AtomicU32::new(0),
             bad_pages: AtomicUsize::new(0),
-            lists: [const { [const { PerCpuLists::new() }; MAX_ZONES] }; MAX_CPUS],
+            lists: [const { [const { ZoneLists::new() }; MAX_ZONES] }; MAX_CPUS],
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
@@ -141,19 +141,23 @@ impl<M: Machine> PageAllocator<M> {
     #[inline]
     pub fn alloc_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
         match self.try_cached(order, gfp) {
-            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn)),
-            // SAFETY: the page was just allocated, and nobody else knows of it.
-            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, 0) }),
+            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
+            // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
             None => self.alloc_block_slow(order, gfp),
         }
     }
 
-    /// The end of an allocation of a zeroed page: apart, so that the fast path needs no stack.
+    /// The end of an allocation of a zeroed block: apart, so that the fast path needs no stack.
     #[inline(never)]
-    fn cleared(&self, pfn: Pfn) -> PageBlock<M> {
-        self.machine.clear_page(pfn.addr());
-        // SAFETY: the page was just allocated, and nobody else knows of it.
-        unsafe { PageBlock::from_raw(self.machine, pfn, 0) }
+    fn cleared(&self, pfn: Pfn, order: u32) -> PageBlock<M> {
+        self.clear(pfn, order);
+        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        unsafe { PageBlock::from_raw(self.machine, pfn, order) }
+    }
+
+    fn clear(&self, pfn: Pfn, order: u32) {
+        (0..1 << order).for_each(|i| self.machine.clear_page(Pfn(pfn.0 + i).addr()));
     }
 
     /// [`PageAllocator::alloc_slow`], whose answer needs no more work by the fast path that ends with it.
@@ -207,7 +211,7 @@ impl<M: Machine> PageAllocator<M> {
     pub fn alloc_raw(&self, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
         if let Some(pfn) = self.try_cached(order, gfp) {
             if gfp.contains(Gfp::ZERO) {
-                self.machine.clear_page(pfn.addr());
+                self.clear(pfn, order);
             }
             return Ok(pfn);
         }
@@ -238,26 +242,27 @@ impl<M: Machine> PageAllocator<M> {
         usize::from(self.topology().node_of_cpu[self.machine.cpu()])
     }
 
-    /// The fast path, if the request is one for it and a page is at hand; its contents are undefined.
+    /// The fast path, if the request is one for it and a block is at hand; its contents are undefined.
     #[inline(always)]
     fn try_cached(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
-        let simple = order == 0 && !gfp.contains(Gfp::THISNODE) && self.trap.load(Relaxed) == 0;
-        if simple { self.alloc_cached(gfp) } else { None }
+        let special = if order == 0 { Gfp::THISNODE } else { Gfp::THISNODE.union(Gfp::COMP) };
+        let simple = order < CACHED_ORDERS && !gfp.intersects(special) && self.trap.load(Relaxed) == 0;
+        if simple { self.alloc_cached(order, gfp) } else { None }
     }
 
-    /// The fast path: a page from this CPU's list for the request's best zone.
+    /// The fast path: a block from this CPU's list for the request's best zone.
     #[inline(always)]
-    fn alloc_cached(&self, gfp: Gfp) -> Option<Pfn> {
+    fn alloc_cached(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
         let irq = self.machine.irq_save();
         let cpu = self.machine.cpu();
         // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
         let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
         // SAFETY: as above; `init` lists zones only.
-        let lists = unsafe { self.lists_unchecked(cpu, zone) };
+        let lists = unsafe { self.lists_unchecked(cpu, zone) }.of(order);
         let pfn = lists.pop(self.frames(), gfp.list());
         self.machine.irq_restore(irq);
         let pfn = pfn?;
-        self.frames().page(pfn).make_allocated(0);
+        self.frames().page(pfn).make_allocated(order);
         Some(pfn)
     }
 
@@ -266,14 +271,14 @@ impl<M: Machine> PageAllocator<M> {
     /// # Safety
     /// `cpu` is below MAX_CPUS, `zone` below MAX_ZONES.
     #[inline(always)]
-    unsafe fn lists_unchecked(&self, cpu: usize, zone: u8) -> &PerCpuLists {
+    unsafe fn lists_unchecked(&self, cpu: usize, zone: u8) -> &ZoneLists {
         debug_assert!(cpu < MAX_CPUS && usize::from(zone) < MAX_ZONES);
         // SAFETY: the caller's promise.
         unsafe { self.lists.get_unchecked(cpu).get_unchecked(usize::from(zone)) }
     }
 
     /// This CPU's lists for a zone. With interrupts masked.
-    fn own_lists(&self, zone: usize) -> &PerCpuLists {
+    fn own_lists(&self, zone: usize) -> &ZoneLists {
         &self.lists[self.machine.cpu()][zone]
     }
 
@@ -290,24 +295,24 @@ impl<M: Machine> PageAllocator<M> {
         }
         // SAFETY: its record says that it is allocated, so it exists.
         let block = unsafe { self.topology().pageblocks.of_existing(pfn) };
-        if order == 0
+        if order < CACHED_ORDERS
             && self.trap.load(Relaxed) == 0
             && let Some(list) = block.list()
         {
-            return self.free_cached(block.zone(), list, pfn);
+            return self.free_cached(block.zone(), list, pfn, order);
         }
         self.free_slow(pfn, order);
     }
 
-    /// The fast path: a page to this CPU's list for its zone, which is that of a managed frame.
+    /// The fast path: a block to this CPU's list for its zone, which is that of a managed frame.
     #[inline(always)]
-    fn free_cached(&self, zone: u8, list: List, pfn: Pfn) {
-        self.frames().page(pfn).make_cached();
+    fn free_cached(&self, zone: u8, list: List, pfn: Pfn, order: u32) {
+        self.frames().page(pfn).make_cached(order);
         let irq = self.machine.irq_save();
         // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract); a managed frame's zone exists.
-        let lists = unsafe { self.lists_unchecked(self.machine.cpu(), zone) };
+        let lists = unsafe { self.lists_unchecked(self.machine.cpu(), zone) }.of(order);
         if lists.push(self.frames(), list, pfn) {
-            return self.spill(lists, zone, list, irq);
+            return self.spill(lists, zone, list, order, irq);
         }
         self.machine.irq_restore(irq);
     }
@@ -315,8 +320,8 @@ impl<M: Machine> PageAllocator<M> {
     /// A list is full: its older half goes to the buddy.
     #[cold]
     #[inline(never)]
-    fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, irq: usize) {
-        self.drain_chain(zone.into(), lists.retire(list));
+    fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
+        self.drain_chain(zone.into(), order, lists.retire(list));
         self.machine.irq_restore(irq);
     }
 
@@ -348,21 +353,25 @@ impl<M: Machine> PageAllocator<M> {
         let frames = self.frames();
         let block = frames.pageblocks.of(pfn);
         match block.list() {
-            Some(list) if order == 0 => self.free_cached(block.zone(), list, pfn),
+            Some(list) if order < CACHED_ORDERS => self.free_cached(block.zone(), list, pfn, order),
             _ => self.zones[usize::from(block.zone())].with_area(|area| area.free_block(frames, pfn, order)),
         }
     }
 
-    /// Gives a chain of cached pages to the buddy of their zone.
+    /// Gives a chain of cached blocks of one order to the buddy of their zone.
     #[cold]
     #[inline(never)]
-    fn drain_chain(&self, zone: usize, mut chain: Chain) {
+    fn drain_chain(&self, zone: usize, order: u32, mut chain: Chain) {
         if chain.count() == 0 {
             return;
         }
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
             while let Some(page) = chain.pop(frames) {
+                if order > 0 {
+                    area.free_block(frames, Pfn(page as usize), order);
+                    continue;
+                }
                 // What was mapped in order comes back in order, or in reverse.
                 let (mut first, mut last) = (page, page);
                 while let Some(page) = chain.peek() {
@@ -380,11 +389,11 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do it for any other.
     pub fn drain_cpu(&self, cpu: usize) {
-        let present = |(zone, _): &(usize, &PerCpuLists)| self.zones[*zone].present() != 0;
+        let present = |(zone, _): &(usize, &ZoneLists)| self.zones[*zone].present() != 0;
         for (zone, lists) in self.lists[cpu].iter().enumerate().filter(present) {
-            for list in List::ALL {
-                for chain in lists.take(list) {
-                    self.drain_chain(zone, chain);
+            for (order, lists) in lists.iter() {
+                for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
+                    self.drain_chain(zone, order, chain);
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fallible::AllocError;
 use crate::machine::Machine;
 use crate::page::link;
-use crate::pcp::Chain;
+use crate::pcp::{CACHED_ORDERS, Chain};
 use crate::zone::{Demand, Depth, MAX_NODES};
 
 use super::{Gfp, POISON, PageAllocator, trap};
@@ -51,7 +51,7 @@ impl<M: Machine> PageAllocator<M> {
             self.check_poison(pfn, order);
         }
         if gfp.contains(Gfp::ZERO) {
-            (0..1 << order).for_each(|i| self.machine.clear_page(Pfn(pfn.0 + i).addr()));
+            self.clear(pfn, order);
         }
         if gfp.contains(Gfp::COMP) && order > 0 {
             self.frames().page(pfn).set_flags(crate::page::PageFlags::COMPOUND);
@@ -89,10 +89,10 @@ impl<M: Machine> PageAllocator<M> {
         let zonelist = &self.topology().zonelists[node][demand.highest];
         let wanted = zonelist.iter().filter(|&zone| !gfp.contains(Gfp::THISNODE) || super::init::node_of(zone) == node);
         for zone in wanted {
-            let pfn = match demand.order {
-                0 => self.take_from_lists(zone, demand),
-                _ => self.take_from_buddy(zone, demand),
-            };
+            // Who may dig into the reserve for high orders also adds to it, which is the buddy's to do.
+            let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
+            let pfn =
+                if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
             if pfn.is_some() {
                 return pfn;
             }
@@ -111,7 +111,7 @@ impl<M: Machine> PageAllocator<M> {
     fn take_from_lists(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
         let irq = self.machine.irq_save();
         let frames = self.frames();
-        let lists = self.own_lists(zone);
+        let lists = self.own_lists(zone).of(demand.order);
         let mut pfn = lists.pop(frames, demand.list);
         if pfn.is_none() {
             if !lists.use_spare(demand.list) {
@@ -120,15 +120,16 @@ impl<M: Machine> PageAllocator<M> {
             pfn = lists.pop(frames, demand.list);
         }
         self.machine.irq_restore(irq);
-        frames.page(pfn?).make_allocated(0);
+        frames.page(pfn?).make_allocated(demand.order);
         pfn
     }
 
-    /// Single pages from the buddy, as many as a batch has, or as there are above the watermark.
+    /// Blocks from the buddy, as many as a batch has, or as there are above the watermark.
     fn batch_from_buddy(&self, zone: usize, batch: usize, demand: &Demand) -> Chain {
         let frames = self.frames();
         let zone = &self.zones[zone];
-        let room = zone.room(demand, batch);
+        let order = demand.order;
+        let room = zone.room(demand, batch << order) >> order;
         let mut chain = Chain::EMPTY;
         if room == 0 {
             return chain;
@@ -138,10 +139,11 @@ impl<M: Machine> PageAllocator<M> {
         zone.with_area(|area| {
             while (chain.count() as usize) < room {
                 let limit = room - chain.count() as usize;
-                let Some((first, order)) = area.allocate_run(frames, limit, wanted) else { break };
+                let Some((first, run)) = area.allocate_run(frames, order, limit, wanted) else { break };
                 // They come off the chain in the order of their addresses.
-                for pfn in (first.0..first.0 + (1 << order)).rev().map(Pfn) {
-                    frames.page(pfn).make_cached();
+                for i in (0..run).rev() {
+                    let pfn = Pfn(first.0 + (i << order));
+                    frames.page(pfn).make_cached(order);
                     chain.push(frames, link(pfn));
                 }
             }

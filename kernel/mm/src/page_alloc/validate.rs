@@ -87,8 +87,8 @@ impl<M: Machine> PageAllocator<M> {
                     at += here;
                 }
                 PageState::Cached => {
-                    found.cached += 1;
-                    at += 1;
+                    found.cached += 1 << order;
+                    at += 1 << order;
                 }
                 _ => at += 1,
             }

@@ -1,13 +1,15 @@
-//! Per-CPU lists of free pages: what makes the common allocation and free cheap.
+//! Per-CPU lists of free blocks: what makes the common allocation and free cheap.
 //!
-//! For each CPU and zone there are, for each mobile migrate type, two stacks of pages: one at work and one spare.
-//! A free pushes, an allocation pops, with interrupts masked and no lock. When the stack at work is full it
-//! becomes the spare, and the old spare, whose pages have been out of use longest, goes back to the buddy in
+//! For each CPU, zone and small order there are, for each mobile migrate type, two stacks of blocks: one at work and
+//! one spare. A free pushes, an allocation pops, with interrupts masked and no lock. When the stack at work is full it
+//! becomes the spare, and the old spare, whose blocks have been out of use longest, goes back to the buddy in
 //! one go; when it is empty the spare takes its place, and only then a batch comes from the buddy. So a CPU that
 //! allocates and frees around any level takes the zone's lock once in a batch at most. The lists are per zone, not
 //! per node, because the zone is what a request limits; a free finds it in the page block table either way.
 //!
-//! One cache line holds all of a CPU's lists for a zone, so that CPUs that work apart write no common line.
+//! A block on a list merges with nobody, so a list holds few of the larger orders, and none above order 3.
+//!
+//! One cache line holds a CPU's lists for a zone and order, so that CPUs that work apart write no common line.
 
 mod stack;
 
@@ -37,14 +39,62 @@ impl<M: Machine> Links for Frames<M> {
     }
 }
 
-/// One CPU's lists for one zone.
+/// The first so many orders have per-CPU lists: what slabs, stacks and tables are made of (the same as Linux's
+/// PAGE_ALLOC_COSTLY_ORDER has it).
+pub(crate) const CACHED_ORDERS: u32 = 4;
+
+/// One CPU's lists for one zone, by order.
+pub(crate) struct ZoneLists([PerCpuLists; CACHED_ORDERS as usize]);
+
+impl ZoneLists {
+    pub(crate) const fn new() -> Self {
+        Self([const { PerCpuLists::new() }; CACHED_ORDERS as usize])
+    }
+
+    /// The lists of an order that has some.
+    #[inline(always)]
+    pub(crate) fn of(&self, order: u32) -> &PerCpuLists {
+        debug_assert!(order < CACHED_ORDERS);
+        // SAFETY: the mask keeps the index below the length, which is a power of two.
+        unsafe { self.0.get_unchecked((order & (CACHED_ORDERS - 1)) as usize) }
+    }
+
+    /// Each order and its lists.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &PerCpuLists)> {
+        (0..).zip(&self.0)
+    }
+
+    /// Counts an allocation that went past the lists.
+    pub(crate) fn count_allocated(&self, pages: u64) {
+        self.0[0].count_allocated(pages);
+    }
+
+    /// Pages held now.
+    pub(crate) fn held(&self) -> usize {
+        self.iter().map(|(order, lists)| lists.held() << order).sum()
+    }
+
+    /// Pages allocated since boot.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.iter().map(|(order, lists)| lists.allocated() << order).sum()
+    }
+
+    /// Changes how many pages are fetched at once. Of each order it is as many, but one block at least.
+    pub(crate) fn set_batch(&self, pages: usize) {
+        self.iter().for_each(|(order, lists)| lists.set_batch((pages >> order).max(2)));
+    }
+}
+
+const _: () = assert!(CACHED_ORDERS.is_power_of_two());
+
+/// One CPU's lists for one zone and order.
 #[repr(C, align(64))]
 pub(crate) struct PerCpuLists {
     active: [Stack; MigrateType::PER_CPU],
     spare: [Stack; MigrateType::PER_CPU],
-    /// Pages that this CPU allocated from the zone since boot. What was freed follows from what is in use.
+    /// Blocks that this CPU allocated from the zone since boot. What was freed follows from what is in use.
     allocated: AtomicU64,
-    /// Pages that make a stack full, and that are fetched at once.
+    /// Blocks that make a stack full, and that are fetched at once.
     batch: AtomicU64,
 }
 
@@ -60,7 +110,7 @@ impl PerCpuLists {
         }
     }
 
-    /// Takes a page from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
+    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
         let page = list.of(&self.active).pop(frames)?;
@@ -68,7 +118,7 @@ impl PerCpuLists {
         Some(Pfn(page as usize))
     }
 
-    /// Puts a page on the stack at work; whether that is full now.
+    /// Puts a block on the stack at work; whether that is full now.
     #[inline(always)]
     pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
         u64::from(list.of(&self.active).push(frames, link(pfn))) >= self.batch.load(Relaxed)
@@ -84,7 +134,7 @@ impl PerCpuLists {
         true
     }
 
-    /// The stack at work is empty, and so is the spare: pages from the buddy take its place.
+    /// The stack at work is empty, and so is the spare: blocks from the buddy take its place.
     pub(crate) fn refill(&self, list: List, chain: Chain) {
         list.of(&self.active).fill(chain);
     }
@@ -97,8 +147,8 @@ impl PerCpuLists {
     }
 
     #[inline(always)]
-    pub(crate) fn count_allocated(&self, pages: u64) {
-        self.allocated.store(self.allocated.load(Relaxed) + pages, Relaxed);
+    fn count_allocated(&self, blocks: u64) {
+        self.allocated.store(self.allocated.load(Relaxed) + blocks, Relaxed);
     }
 
     /// Takes both stacks of a type. By any CPU.
@@ -110,13 +160,13 @@ impl PerCpuLists {
         })
     }
 
-    /// Pages held now.
-    pub(crate) fn held(&self) -> usize {
+    /// Blocks held now.
+    fn held(&self) -> usize {
         self.active.iter().chain(&self.spare).map(|stack| stack.count() as usize).sum()
     }
 
-    /// Pages allocated since boot.
-    pub(crate) fn allocated(&self) -> u64 {
+    /// Blocks allocated since boot.
+    fn allocated(&self) -> u64 {
         self.allocated.load(Relaxed)
     }
 
@@ -124,8 +174,8 @@ impl PerCpuLists {
         self.batch.load(Relaxed) as usize
     }
 
-    pub(crate) fn set_batch(&self, pages: usize) {
-        self.batch.store(pages as u64, Relaxed);
+    fn set_batch(&self, blocks: usize) {
+        self.batch.store(blocks as u64, Relaxed);
     }
 }
 
