@@ -406,7 +406,7 @@ fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
     core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
 }
 
-/// Pages that a per-CPU list fetches at once: a 4096th of the zone, between 2 and 64. Even, because two records share
+/// Pages that a per-CPU list fetches at once: a 2048th of the zone, between 2 and 64. Even, because two records share
 /// a cache line: pages that were neighbours in the buddy stay with one CPU.
 fn batch(managed: usize) -> usize {
     (managed / 2048).clamp(2, 64) & !1

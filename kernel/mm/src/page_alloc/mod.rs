@@ -317,11 +317,11 @@ impl<M: Machine> PageAllocator<M> {
         self.machine.irq_restore(irq);
     }
 
-    /// A list is full: its older half goes to the buddy.
+    /// A list is more than full: its older half goes to the buddy.
     #[cold]
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
-        self.drain_chain(zone.into(), order, lists.retire(list));
+        self.drain_chain(zone.into(), order, lists.retire(self.frames(), list));
         self.machine.irq_restore(irq);
     }
 

@@ -91,8 +91,7 @@ impl<M: Machine> PageAllocator<M> {
         for zone in wanted {
             // Who may dig into the reserve for high orders also adds to it, which is the buddy's to do.
             let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
-            let pfn =
-                if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
+            let pfn = if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
             if pfn.is_some() {
                 return pfn;
             }

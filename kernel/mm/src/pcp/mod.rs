@@ -1,17 +1,20 @@
 //! Per-CPU lists of free blocks: what makes the common allocation and free cheap.
 //!
 //! For each CPU, zone and small order there are, for each mobile migrate type, two stacks of blocks: one at work and
-//! one spare. A free pushes, an allocation pops, with interrupts masked and no lock. When the stack at work is full it
-//! becomes the spare, and the old spare, whose blocks have been out of use longest, goes back to the buddy in
-//! one go; when it is empty the spare takes its place, and only then a batch comes from the buddy. So a CPU that
-//! allocates and frees around any level takes the zone's lock once in a batch at most. The lists are per zone, not
-//! per node, because the zone is what a request limits; a free finds it in the page block table either way.
+//! one spare (the magazines of Bonwick and Adams 2001). A free pushes, an allocation pops, with interrupts masked and no
+//! lock. When a full stack gets one more it becomes the spare, but for that one, and the old spare, whose blocks have
+//! been out of use longest, goes back to the buddy in one go; when it is empty the spare takes its place, and only then a
+//! batch comes from the buddy. So a CPU that allocates and frees around any level takes the zone's lock once in a batch
+//! at most, and one that does so one by one not at all. The lists are per zone, not per node, because the zone is what a
+//! request limits; a free finds it in the page block table either way.
 //!
 //! A block on a list merges with nobody, so a list holds few of the larger orders, and none above order 3.
 //!
 //! One cache line holds a CPU's lists for a zone and order, so that CPUs that work apart write no common line.
 
 mod stack;
+#[cfg(test)]
+mod tests;
 
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering};
@@ -79,9 +82,12 @@ impl ZoneLists {
         self.iter().map(|(order, lists)| lists.allocated() << order).sum()
     }
 
-    /// Changes how many pages are fetched at once. Of each order it is as many, but one block at least.
+    /// Changes how many single pages are fetched at once. Of the larger orders it is half as much memory, but two blocks
+    /// at least: less would be no reserve.
     pub(crate) fn set_batch(&self, pages: usize) {
-        self.iter().for_each(|(order, lists)| lists.set_batch((pages >> order).max(2)));
+        for (order, lists) in self.iter() {
+            lists.set_batch(if order == 0 { pages } else { (pages >> (order + 1)).max(2) });
+        }
     }
 }
 
@@ -110,7 +116,7 @@ impl PerCpuLists {
         }
     }
 
-    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow but the last five.
+    /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow down to `count_allocated`.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
         let page = list.of(&self.active).pop(frames)?;
@@ -118,10 +124,10 @@ impl PerCpuLists {
         Some(Pfn(page as usize))
     }
 
-    /// Puts a block on the stack at work; whether that is full now.
+    /// Puts a block on the stack at work; whether that was full.
     #[inline(always)]
     pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
-        u64::from(list.of(&self.active).push(frames, link(pfn))) >= self.batch.load(Relaxed)
+        u64::from(list.of(&self.active).push(frames, link(pfn))) > self.batch.load(Relaxed)
     }
 
     /// The stack at work is empty: the spare takes its place. Whether there was one.
@@ -139,10 +145,15 @@ impl PerCpuLists {
         list.of(&self.active).fill(chain);
     }
 
-    /// The stack at work is full: it becomes the spare. Answers the old spare, for the buddy.
-    pub(crate) fn retire(&self, list: List) -> Chain {
-        let old = list.of(&self.spare).take();
-        list.of(&self.spare).fill(list.of(&self.active).take());
+    /// The stack at work is more than full: all but the top becomes the spare. Answers the old spare, for the buddy.
+    pub(crate) fn retire<M: Machine>(&self, frames: Frames<M>, list: List) -> Chain {
+        let (active, spare) = (list.of(&self.active), list.of(&self.spare));
+        let top = active.pop(frames);
+        let old = spare.take();
+        spare.fill(active.take());
+        if let Some(top) = top {
+            active.push(frames, top);
+        }
         old
     }
 
