@@ -13,6 +13,9 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{CpuSlab, KmemCache};
+use crate::slab::frames::record_of;
+use crate::slab::node::{Lists, Node};
+use crate::slab::record::{SlabList, SlabRecord};
 
 /// A CPU's free objects.
 #[repr(C, align(64))]
@@ -116,6 +119,33 @@ pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
         unsafe { cache.machine.pages().free_pages(pfn, 0) };
         cache.nodes[0].pages.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Puts objects, all in use to their slabs, back into them. `give` is called for each under the lock of its slab's node,
+/// which is taken once for all up to the first of another node; slabs that it leaves on the list go back to the page
+/// allocator.
+pub(super) fn give_back<M: Machine>(
+    cache: &KmemCache<M>,
+    objects: &[usize],
+    mut give: impl FnMut(&Node<M>, &mut Lists, &'static SlabRecord, usize, &mut SlabList),
+) {
+    // Who freed them has made sure that they are objects of this cache.
+    let slab_of = |object| record_of(cache.machine, core::ptr::with_exposed_provenance(object)).head();
+    let mut surplus = SlabList::new();
+    let mut rest = objects;
+    while let Some(&first) = rest.first() {
+        let node = cache.node_of(slab_of(first));
+        let mut lists = node.lists.lock();
+        while let Some((&object, behind)) = rest.split_first() {
+            let slab = slab_of(object);
+            if !core::ptr::eq(cache.node_of(slab), node) {
+                break;
+            }
+            give(node, &mut lists, slab, object, &mut surplus);
+            rest = behind;
+        }
+    }
+    cache.discard_slabs(surplus);
 }
 
 /// A CPU's array. The CPU is this one with interrupts masked, or one that does not use the cache. Who has the answer calls

@@ -167,6 +167,16 @@ impl<M: Machine> KmemCache<M> {
         pages
     }
 
+    /// Gives slabs back that are on this list only; how many pages.
+    pub(super) fn discard_slabs(&self, mut slabs: SlabList) -> usize {
+        let mut pages = 0;
+        while let Some(slab) = slabs.first(self.machine) {
+            slabs.remove(self.machine, slab);
+            pages += self.discard_slab(slab);
+        }
+        pages
+    }
+
     /// The slab that an object is in, if it is an object of this cache; reports it otherwise.
     pub(super) fn slab_of(&self, setup: &Setup<M>, object: usize) -> Option<&'static SlabRecord> {
         let record = record_of(self.machine, core::ptr::with_exposed_provenance(object));

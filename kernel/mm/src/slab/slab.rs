@@ -144,27 +144,10 @@ fn list_of(lists: &mut Lists, state: State) -> &mut SlabList {
 /// Puts objects back into their slabs, and gives slabs back that are empty beyond a reserve. How many objects were
 /// sound.
 fn give_to_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
-    let mut surplus = SlabList::new();
     let mut sound = 0;
-    let mut rest = objects;
-    while let Some(&first) = rest.first() {
-        let Some(slab) = cache.slab_of(setup, first) else {
-            rest = &rest[1..];
-            continue;
-        };
-        // All up to the first of another node under one lock.
-        let node = cache.node_of(slab);
-        let mut lists = node.lists.lock();
-        while let Some((&object, behind)) = rest.split_first() {
-            let Some(slab) = cache.slab_of(setup, object) else { break };
-            if !core::ptr::eq(cache.node_of(slab), node) {
-                break;
-            }
-            sound += usize::from(give_one(cache, setup, &mut lists, slab, object, &mut surplus));
-            rest = behind;
-        }
-    }
-    discard(cache, surplus);
+    array::give_back(cache, objects, |_, lists, slab, object, surplus| {
+        sound += usize::from(give_one(cache, setup, lists, slab, object, surplus));
+    });
     sound
 }
 
@@ -195,16 +178,6 @@ fn give_one<M: Machine>(
     true
 }
 
-/// Gives slabs back that are on no other list; how many pages.
-fn discard<M: Machine>(cache: &KmemCache<M>, mut slabs: SlabList) -> usize {
-    let mut pages = 0;
-    while let Some(slab) = slabs.first(cache.machine) {
-        slabs.remove(cache.machine, slab);
-        pages += cache.discard_slab(slab);
-    }
-    pages
-}
-
 /// Puts what a CPU's array holds back into the slabs. The CPU is this one with interrupts masked, or one that does
 /// not use the cache.
 fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
@@ -232,5 +205,5 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
 
 fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
     let empty = |node: &super::node::Node<M>| core::mem::replace(&mut node.lists.lock().empty, SlabList::new());
-    cache.nodes.iter().map(|node| discard(cache, empty(node))).sum()
+    cache.nodes.iter().map(|node| cache.discard_slabs(empty(node))).sum()
 }

@@ -13,6 +13,7 @@
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 //! [`array`]: super::array
 
+use core::ops::RangeInclusive;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
@@ -24,7 +25,7 @@ use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, l
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
-use crate::slab::state::Move;
+use crate::slab::state::{Move, Pushed};
 
 /// Empty slabs are given back while a node has more partial slabs than this.
 pub(super) const MIN_PARTIAL: usize = 5;
@@ -94,18 +95,20 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
     match array::of(cpu) {
         Some(array) if array.is_top(address) => return cache.report(Fault::DoubleFree, address),
         Some(array) => array.push(address, |coldest| give_back(cache, setup, coldest)),
-        None => put(cache, setup, slab, address, address, 1),
+        None => put(cache, setup, slab, address..=address, 1),
     }
     cpu.count_free();
 }
 
 /// Objects leave an array for their slabs.
 fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) {
-    for &object in objects {
-        if let Some(slab) = cache.slab_of(setup, object) {
-            put(cache, setup, slab, object, object, 1);
+    array::give_back(cache, objects, |node, lists, slab, object, surplus| {
+        let Some(pushed) = push(cache, setup, slab, object..=object, 1, || ()) else { return };
+        if settle(cache.machine, lists, slab, pushed.destination()) {
+            surplus.push_front(cache.machine, slab);
         }
-    }
+        node.publish_length(lists);
+    });
 }
 
 /// Pushes a chain of `count` free objects of one slab, which the caller owns, onto the slab's own list, and moves
@@ -114,36 +117,61 @@ fn put<M: Machine>(
     cache: &KmemCache<M>,
     setup: &Setup<M>,
     slab: &'static SlabRecord,
-    first: usize,
-    last: usize,
+    chain: RangeInclusive<usize>,
     count: u32,
 ) {
-    let (machine, node, base) = (cache.machine, cache.node_of(slab), cache.base_of(slab));
-    let link_last = |free: Option<usize>| {
-        let next = free.map_or(end_of_list(base), |offset| base + offset);
-        // SAFETY: the chain is the caller's until the push has published it.
-        unsafe { set_link(last, setup.geometry.link, setup.secret, next) }
-    };
-    let Some(mut pushed) = slab.state.push(first - base, count, link_last, || node.lists.lock()) else {
-        return cache.report(Fault::DoubleFree, first);
-    };
+    let node = cache.node_of(slab);
+    let Some(mut pushed) = push(cache, setup, slab, chain, count, || node.lists.lock()) else { return };
     let destination = pushed.destination();
     // Without the lock nothing is left to do, and the slab may be gone.
     let Some(lists) = &mut pushed.guard else { return };
+    let is_surplus = settle(cache.machine, lists, slab, destination);
+    node.publish_length(lists);
+    drop(pushed);
+    if is_surplus {
+        cache.discard_slab(slab);
+    }
+}
+
+/// Pushes a chain, from its first object to its last, onto its slab's own list. `lock` takes the node's lock.
+fn push<M: Machine, G>(
+    cache: &KmemCache<M>,
+    setup: &Setup<M>,
+    slab: &'static SlabRecord,
+    chain: RangeInclusive<usize>,
+    count: u32,
+    lock: impl Fn() -> G,
+) -> Option<Pushed<G>> {
+    let base = cache.base_of(slab);
+    let link_last = |free: Option<usize>| {
+        let next = free.map_or(end_of_list(base), |offset| base + offset);
+        // SAFETY: the chain is the caller's until the push has published it.
+        unsafe { set_link(*chain.end(), setup.geometry.link, setup.secret, next) }
+    };
+    let pushed = slab.state.push(chain.start() - base, count, link_last, lock);
+    if pushed.is_none() {
+        cache.report(Fault::DoubleFree, *chain.start());
+    }
+    pushed
+}
+
+/// Moves a slab to where it belongs after a push, under its node's lock. Whether it is empty and one too many: then it is
+/// on no list now.
+fn settle<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, destination: Move) -> bool {
     match destination {
         Move::Empty { is_listed } if lists.partial.len() >= MIN_PARTIAL => {
             if is_listed {
                 lists.partial.remove(machine, slab);
-                node.publish_length(lists);
             }
-            drop(pushed);
-            cache.discard_slab(slab);
+            true
         }
+        // In front: who needs objects next gets those that are still in a cache, and the other slabs get the time to
+        // become empty.
         Move::Join | Move::Empty { is_listed: false } => {
-            lists.partial.push_back(machine, slab);
-            node.publish_length(lists);
+            lists.partial.push_front(machine, slab);
+            false
         }
-        Move::Stay | Move::Empty { is_listed: true } => {}
+        Move::Stay | Move::Empty { is_listed: true } => false,
     }
 }
 
@@ -267,7 +295,7 @@ fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab)
     cpu.reset();
     // While the slab is frozen, a push to its own list moves it to no list.
     if count != 0 {
-        put(cache, setup, slab, first, last, count);
+        put(cache, setup, slab, first..=last, count);
     }
     let node = cache.node_of(slab);
     let mut lists = node.lists.lock();
@@ -304,12 +332,7 @@ fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
             take_empty(cache, &mut lists, &mut empty);
             node.publish_length(&lists);
             drop(lists);
-            let mut pages = 0;
-            while let Some(slab) = empty.first(cache.machine) {
-                empty.remove(cache.machine, slab);
-                pages += cache.discard_slab(slab);
-            }
-            pages
+            cache.discard_slabs(empty)
         })
         .sum()
 }
