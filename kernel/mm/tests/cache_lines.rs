@@ -1,16 +1,18 @@
 //! CPUs that work apart write no common cache line: each operation's writes are found by comparing all of the
 //! allocator's memory before and after.
 
+mod lines;
+
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
+use lines::{LINE, Snapshot, assert_apart};
 use quire_mm::Machine;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Gfp, PageAllocator, PageBlock};
 use quire_mm::sim::Sim;
 use quire_mm::slab::{CacheHandle, CacheSpec, Config, KernelHeap, KmemCache};
 
-const LINE: usize = 64;
 const CPUS: usize = 4;
 
 type Heap = KernelHeap<&'static Sim>;
@@ -25,53 +27,37 @@ struct Rig {
     cache: &'static Cache,
 }
 
-/// A copy of the allocators and of all records, and where they are.
-struct Snapshot(Vec<(usize, Vec<u64>)>);
-
-impl Snapshot {
-    fn take(rig: Rig) -> Self {
-        let zone = rig.sim.pages().zones().next().unwrap();
-        let (start, frames) = zone.span();
-        let allocator = (std::ptr::from_ref(rig.sim.pages()).addr(), size_of::<PageAllocator<&'static Sim>>());
-        let records = (rig.sim.mem_map().wrapping_add(start.0).addr(), frames * size_of::<Page>());
-        let heap = (std::ptr::from_ref(rig.heap).addr(), size_of::<Heap>());
-        let cache = (std::ptr::from_ref(&**rig.cache).addr(), size_of::<KmemCache<&'static Sim>>());
-        Self([allocator, records, heap, cache].map(|(at, len)| (at, words(at, len).collect())).into())
-    }
-
-    /// Lines that differ now.
-    fn written(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().flat_map(|(at, before)| {
-            let changed = words(*at, before.len() * 8).zip(before).enumerate().filter(|(_, (now, old))| now != *old);
-            changed.map(move |(i, _)| (at + i * 8) / LINE)
-        })
-    }
-}
-
-fn words(at: usize, len: usize) -> impl Iterator<Item = u64> {
-    let start = std::ptr::with_exposed_provenance::<u64>(at);
-    // SAFETY: the range is the allocator's or the records', and nobody writes to them meanwhile.
-    (0..len / 8).map(move |i| unsafe { start.add(i).read_volatile() })
+/// The allocators and all records: where they are, and how many bytes.
+fn shared(rig: Rig) -> [(usize, usize); 4] {
+    let zone = rig.sim.pages().zones().next().unwrap();
+    let (start, frames) = zone.span();
+    [
+        (std::ptr::from_ref(rig.sim.pages()).addr(), size_of::<PageAllocator<&'static Sim>>()),
+        (rig.sim.mem_map().wrapping_add(start.0).addr(), frames * size_of::<Page>()),
+        (std::ptr::from_ref(rig.heap).addr(), size_of::<Heap>()),
+        (std::ptr::from_ref(&**rig.cache).addr(), size_of::<KmemCache<&'static Sim>>()),
+    ]
 }
 
 /// The lines that one CPU writes in one step.
 fn lines_of(rig: Rig, cpu: usize, step: impl FnOnce()) -> Vec<usize> {
     Sim::set_cpu(cpu);
-    let before = Snapshot::take(rig);
+    let before = Snapshot::take(shared(rig));
     step();
     before.written().collect()
 }
 
-/// Allocations and frees of pages that stay within a full and an empty list; the lines that they write.
-fn work_with_pages(rig: Rig, cpu: usize) -> BTreeSet<usize> {
+/// Allocations and frees of so many blocks, which stay within a full and an empty list; the lines that they write.
+fn work_with_pages(rig: Rig, cpu: usize, order: u32, blocks: usize) -> BTreeSet<usize> {
     let pages = rig.sim.pages();
-    let mut held: [Option<PageBlock<&'static Sim>>; 6] = [const { None }; 6];
+    let mut held: Vec<PageBlock<&'static Sim>> = Vec::with_capacity(blocks);
     let mut lines = BTreeSet::new();
-    for slot in &mut held {
-        lines.extend(lines_of(rig, cpu, || *slot = Some(pages.alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap())));
+    for _ in 0..blocks {
+        let alloc = || held.push(pages.alloc_pages(order, Gfp::HIGHUSER_MOVABLE).unwrap());
+        lines.extend(lines_of(rig, cpu, alloc));
     }
-    for slot in held.iter_mut().rev() {
-        lines.extend(lines_of(rig, cpu, || drop(slot.take())));
+    while let Some(block) = held.pop() {
+        lines.extend(lines_of(rig, cpu, || drop(block)));
     }
     lines
 }
@@ -120,29 +106,21 @@ fn machine() -> Rig {
     Rig { sim, heap, cache }
 }
 
-/// No two sets have a line in common, and each has so many.
-fn assert_apart(lines: &[BTreeSet<usize>], at_least: usize) {
-    for cpu in 0..CPUS {
-        assert!(lines[cpu].len() >= at_least, "CPU {cpu} wrote {:x?}", lines[cpu]);
-        for other in 0..cpu {
-            let common: Vec<_> = lines[cpu].intersection(&lines[other]).collect();
-            assert!(common.is_empty(), "CPUs {other} and {cpu} both write {common:x?}");
-        }
-    }
-}
-
 #[test]
 fn cpus_that_allocate_pages_apart_write_no_common_line() {
-    let rig = machine();
-    // The first allocation of each CPU fills its list from the buddy: that is the common path.
-    for cpu in 0..CPUS {
-        Sim::set_cpu(cpu);
-        drop(rig.sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap());
+    // The lists' line and those of the records: two of single pages share one.
+    for (order, blocks, at_least) in [(0, 6, 4), (1, 2, 3), (2, 2, 3), (3, 2, 3)] {
+        let rig = machine();
+        // The first allocation of each CPU fills its list from the buddy: that is the common path.
+        for cpu in 0..CPUS {
+            Sim::set_cpu(cpu);
+            drop(rig.sim.pages().alloc_pages(order, Gfp::HIGHUSER_MOVABLE).unwrap());
+        }
+        let work = |cpu| work_with_pages(rig, cpu, order, blocks);
+        let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(work).collect();
+        Sim::set_cpu(0);
+        assert_apart(&lines, at_least);
     }
-    let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(|cpu| work_with_pages(rig, cpu)).collect();
-    Sim::set_cpu(0);
-    // The lists and the records of six pages.
-    assert_apart(&lines, 4);
 }
 
 #[test]

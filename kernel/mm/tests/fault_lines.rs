@@ -4,11 +4,14 @@
 //! What the address spaces allocate for themselves lies in an arena here, side by side as kmalloc's classes would have
 //! it, so that two objects in one line are seen.
 
+mod lines;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use lines::{Snapshot, assert_apart};
 use quire_abi::flags::Prot;
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
@@ -18,7 +21,6 @@ use quire_mm::page::{Page, PageState};
 use quire_mm::page_alloc::{Gfp, PageAllocator};
 use quire_mm::sim::Sim;
 
-const LINE: usize = 64;
 const CPUS: usize = 4;
 
 /// The classes of kmalloc. Powers of two are aligned to their size; so are the others to their largest power of two.
@@ -80,40 +82,22 @@ fn on<R>(cpu: usize, work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// A copy of all that CPUs share, and where it is.
-struct Snapshot(Vec<(usize, Vec<u64>)>);
-
-impl Snapshot {
-    fn take(sim: &'static Sim) -> Self {
-        let zone = sim.pages().zones().next().unwrap();
-        let (start, frames) = zone.span();
-        let mut parts = vec![
-            (std::ptr::from_ref(sim.pages()).addr(), size_of::<PageAllocator<&'static Sim>>()),
-            (std::ptr::from_ref(sim.spaces()).addr(), size_of::<Spaces<&'static Sim>>()),
-            (sim.mem_map().wrapping_add(start.0).addr(), frames * size_of::<Page>()),
-            (ARENA.0.as_ptr().addr(), size_of::<Arena>()),
-        ];
-        // Tables. What else a frame holds is its process's own.
-        // SAFETY: a zone's frames have records.
-        let is_table = |pfn: &Pfn| unsafe { Page::of(sim, *pfn) }.state() == PageState::Table;
-        let tables = (start.0..start.0 + frames).map(Pfn).filter(is_table);
-        parts.extend(tables.map(|pfn| (sim.direct_map(pfn.addr()).expose_provenance(), PAGE_SIZE)));
-        Self(parts.into_iter().map(|(at, len)| (at, words(at, len).collect())).collect())
-    }
-
-    /// Lines that differ now.
-    fn written(&self) -> impl Iterator<Item = usize> {
-        self.0.iter().flat_map(|(at, before)| {
-            let changed = words(*at, before.len() * 8).zip(before).enumerate().filter(|(_, (now, old))| now != *old);
-            changed.map(move |(i, _)| (at + i * 8) / LINE)
-        })
-    }
-}
-
-fn words(at: usize, len: usize) -> impl Iterator<Item = u64> {
-    let start = std::ptr::with_exposed_provenance::<u64>(at);
-    // SAFETY: the range is memory of the memory manager's, and nobody writes to it meanwhile.
-    (0..len / 8).map(move |i| unsafe { start.add(i).read_volatile() })
+/// All that CPUs share: where it is, and how many bytes.
+fn shared(sim: &'static Sim) -> Vec<(usize, usize)> {
+    let zone = sim.pages().zones().next().unwrap();
+    let (start, frames) = zone.span();
+    let mut parts = vec![
+        (std::ptr::from_ref(sim.pages()).addr(), size_of::<PageAllocator<&'static Sim>>()),
+        (std::ptr::from_ref(sim.spaces()).addr(), size_of::<Spaces<&'static Sim>>()),
+        (sim.mem_map().wrapping_add(start.0).addr(), frames * size_of::<Page>()),
+        (ARENA.0.as_ptr().addr(), size_of::<Arena>()),
+    ];
+    // Tables. What else a frame holds is its process's own.
+    // SAFETY: a zone's frames have records.
+    let is_table = |pfn: &Pfn| unsafe { Page::of(sim, *pfn) }.state() == PageState::Table;
+    let tables = (start.0..start.0 + frames).map(Pfn).filter(is_table);
+    parts.extend(tables.map(|pfn| (sim.direct_map(pfn.addr()).expose_provenance(), PAGE_SIZE)));
+    parts
 }
 
 type Space = KArc<Mm<&'static Sim>>;
@@ -136,17 +120,6 @@ fn process(sim: &'static Sim) -> (Space, usize) {
     (mm, start)
 }
 
-/// No two sets have a line in common, and each has so many.
-fn assert_apart(lines: &[BTreeSet<usize>], at_least: usize) {
-    for cpu in 0..CPUS {
-        assert!(lines[cpu].len() >= at_least, "CPU {cpu} wrote {:x?}", lines[cpu]);
-        for other in 0..cpu {
-            let common: Vec<_> = lines[cpu].intersection(&lines[other]).map(|line| line * LINE).collect();
-            assert!(common.is_empty(), "CPUs {other} and {cpu} both write {common:x?}");
-        }
-    }
-}
-
 #[test]
 fn processes_that_touch_memory_apart_write_no_common_line() {
     // As much as makes a CPU's list long.
@@ -162,7 +135,7 @@ fn processes_that_touch_memory_apart_write_no_common_line() {
         let (mm, start) = &processes[cpu];
         let mut lines = BTreeSet::new();
         for page in BEFORE..BEFORE + WATCHED {
-            let before = Snapshot::take(sim);
+            let before = Snapshot::take(shared(sim));
             on(cpu, || mm.fault(start + page * PAGE_SIZE, Access::Write)).unwrap();
             lines.extend(before.written());
         }
