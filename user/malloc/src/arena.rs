@@ -46,6 +46,8 @@ pub struct State {
     pub other: u32,
     /// The highest address that the top chunk has started at since its pages were last given back.
     pub high: usize,
+    /// Where the top chunk started when all pages behind it were given back; 0 since it is in another region.
+    pub cleared: usize,
     /// Bytes got from the system, now and at most.
     pub bytes: usize,
     pub max_bytes: usize,
@@ -104,6 +106,7 @@ impl State {
             region: null_mut(),
             other,
             high: 0,
+            cleared: 0,
             bytes: 0,
             max_bytes: 0,
             released: 0,

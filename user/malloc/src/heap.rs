@@ -119,7 +119,7 @@ impl State {
         unsafe { region.write(Region { previous: self.region, end, first, arena: core::ptr::null() }) };
         self.region = region;
         self.count(bytes, &m.options);
-        self.high = 0;
+        (self.high, self.cleared) = (0, 0);
         self.set_top(first, (end & !15) - first.0.addr());
     }
 
@@ -186,14 +186,19 @@ impl State {
             // SAFETY: the region is one mapping and holds nothing but the top chunk.
             return unsafe { m.system.unmap(NonNull::new_unchecked(region.cast()), REGION) };
         }
-        let from = (self.top.0.addr() + pad).next_multiple_of(PAGE);
-        let to = self.high.next_multiple_of(PAGE).min(end & !(PAGE - 1));
-        if from >= to {
+        let top = self.top.0.addr();
+        let from = (top + pad).next_multiple_of(PAGE);
+        // What lies behind `high` was never written, but a system may bring in more pages than the one that a touch asks
+        // for.
+        let to = end & !(PAGE - 1);
+        if from >= to || self.cleared == top && self.high == top {
             return false;
         }
-        self.high = self.top.0.addr();
         // SAFETY: these pages lie inside the top chunk, behind its header.
-        unsafe { release(&m.system, self.top.0.with_addr(from), to - from) }
+        let gone = unsafe { release(&m.system, self.top.0.with_addr(from), to - from) };
+        self.high = top;
+        self.cleared = if gone && pad == 0 { top } else { 0 };
+        gone
     }
 
     /// Gives whole pages inside free chunks back; answers whether any went.

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use quire_malloc::{Advice, PAGE, System, ThreadBlock};
 
@@ -34,6 +34,10 @@ pub struct Fake {
     pub calls: AtomicUsize,
     /// Bytes whose contents were said not to be needed.
     pub dropped: AtomicUsize,
+    /// The next growth of the break clears this, and lasts until another thread waits for a lock, or maps.
+    pub stall: AtomicBool,
+    /// How often a thread has waited for a lock, or mapped.
+    met: AtomicUsize,
 }
 
 thread_local! {
@@ -55,6 +59,8 @@ impl Fake {
             foreign: AtomicUsize::new(0),
             calls: AtomicUsize::new(0),
             dropped: AtomicUsize::new(0),
+            stall: AtomicBool::new(false),
+            met: AtomicUsize::new(0),
         }
     }
 
@@ -93,6 +99,12 @@ unsafe impl System for Fake {
         if !self.allowed() {
             return None;
         }
+        let met = self.met.load(Ordering::SeqCst);
+        if self.stall.swap(false, Ordering::SeqCst) {
+            while self.met.load(Ordering::SeqCst) == met {
+                std::thread::yield_now();
+            }
+        }
         let mut world = self.world.lock().unwrap();
         if world.area == 0 {
             world.area = unsafe { alloc(layout(BREAK)) } as usize;
@@ -122,6 +134,7 @@ unsafe impl System for Fake {
         if !self.allowed() || bytes > 1 << 32 {
             return None;
         }
+        self.met.fetch_add(1, Ordering::SeqCst);
         let at = unsafe { alloc_zeroed(layout(bytes)) };
         self.world.lock().unwrap().mappings.insert(at as usize, (bytes, bytes));
         NonNull::new(at)
@@ -174,6 +187,7 @@ unsafe impl System for Fake {
     }
 
     fn wait(&self, word: &AtomicU32, expected: u32) {
+        self.met.fetch_add(1, Ordering::SeqCst);
         if word.load(Ordering::Relaxed) == expected {
             std::thread::yield_now();
         }
