@@ -16,6 +16,20 @@ use quire_mm::page_alloc::{Config, PageAllocator};
 /// Where its memory begins.
 const BASE: usize = 1 << 30;
 
+/// Zeros for as long as the process lives, as aligned as a machine must be: to the largest block of frames. Large blocks
+/// map them, as they do in the kernel.
+pub fn memory(bytes: usize) -> *mut u8 {
+    const ALIGN: usize = 4 << 20;
+    // Not asked for with the alignment, for then the host would write the zeros itself.
+    let layout = Layout::from_size_align(bytes + ALIGN, 16).expect("a size that fits");
+    // SAFETY: the size is not 0.
+    let start = unsafe { alloc_zeroed(layout) };
+    let start = start.wrapping_add(start.align_offset(ALIGN));
+    // SAFETY: the range is our own. (Advice: nothing depends on it.)
+    unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
+    start
+}
+
 /// Addresses of what the machine consists of, and its allocator.
 pub struct World {
     dram: usize,
@@ -30,24 +44,10 @@ pub struct Bare(&'static World);
 impl Bare {
     pub fn with_mib(mib: usize) -> Self {
         let bytes = mib << 20;
-        // As aligned as a machine must be: to the largest block of frames. Not asked for as such, for then the host
-        // would write the zeros itself.
-        const ALIGN: usize = 4 << 20;
-        let zeroed = |len: usize| {
-            let layout = Layout::from_size_align(len + ALIGN, 16).expect("a size that fits");
-            // SAFETY: the size is not 0.
-            unsafe { alloc_zeroed(layout) }.expose_provenance().next_multiple_of(ALIGN)
-        };
         let mem_map_len = (BASE + bytes) / PAGE_SIZE * size_of::<Page>();
-        let mem_map = zeroed(mem_map_len);
-        // In the kernel, too, large blocks map the records. (Advice: nothing depends on it.)
-        // SAFETY: the range is our own.
-        unsafe {
-            libc::madvise(std::ptr::with_exposed_provenance_mut(mem_map), mem_map_len, libc::MADV_HUGEPAGE);
-        }
         let machine = Bare(Box::leak(Box::new(World {
-            dram: zeroed(bytes),
-            mem_map,
+            dram: memory(bytes).expose_provenance(),
+            mem_map: memory(mem_map_len).expose_provenance(),
             pages: OnceLock::new(),
             held_ranks: AtomicU64::new(0),
         })));

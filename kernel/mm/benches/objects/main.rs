@@ -16,13 +16,15 @@ mod random;
 #[path = "../frames/side_by_side.rs"]
 mod side_by_side;
 
-use std::alloc::{Layout, alloc, alloc_zeroed};
+use std::alloc::Layout;
+use std::ops::Range;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use bare::Bare;
+use bare::{Bare, memory};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use linked_list_allocator::Heap as LinkedList;
+use quire_mm::addr::PAGE_SIZE;
 use quire_mm::page_alloc::Gfp;
 use quire_mm::slab::{Backend, Config, KernelHeap};
 use random::Random;
@@ -57,14 +59,6 @@ impl Objects for Quire {
     }
 }
 
-/// Memory that lives as long as the process.
-fn arena(mib: usize) -> (*mut u8, usize) {
-    let bytes = mib << 20;
-    let layout = Layout::from_size_align(bytes, 4096).expect("a size that fits");
-    // SAFETY: the size is not 0.
-    (unsafe { alloc(layout) }, bytes)
-}
-
 impl Objects for LinkedList {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate_first_fit(layout).ok()
@@ -86,36 +80,56 @@ impl Objects for Talc<ErrOnOom> {
     }
 }
 
-/// slabmalloc wants its pages from its user, and gives none back by itself.
-struct SlabMalloc(ZoneAllocator<'static>);
+/// slabmalloc wants its pages from its user, and gives none back by itself. It gets as many as it asks for, which is more
+/// than the heap's size.
+struct SlabMalloc {
+    zones: ZoneAllocator<'static>,
+    /// Memory that no page was cut from yet.
+    left: Range<usize>,
+}
 
 impl SlabMalloc {
-    fn page<T>() -> &'static mut T {
-        let layout = Layout::from_size_align(size_of::<T>(), size_of::<T>()).expect("pages are powers of two");
-        // SAFETY: the size is not 0, and a page of zeros is an empty one, by the crate's word.
-        unsafe { &mut *alloc_zeroed(layout).cast::<T>() }
+    const CHUNK: usize = 64 << 20;
+
+    /// Small pages come from the beginning of a chunk and large ones from the end: nothing is lost between them.
+    fn page<T>(&mut self) -> &'static mut T {
+        let size = size_of::<T>();
+        if self.left.len() < size {
+            let start = memory(Self::CHUNK).expose_provenance();
+            self.left = start..start + Self::CHUNK;
+        }
+        let page = if size == PAGE_SIZE { self.left.start } else { (self.left.end - size) & !(size - 1) };
+        if page < self.left.start {
+            self.left = 0..0;
+            return self.page();
+        }
+        self.left = if size == PAGE_SIZE { page + size..self.left.end } else { self.left.start..page };
+        // SAFETY: the page is cut off once and aligned, and a page of zeros is an empty one, by the crate's word.
+        unsafe { &mut *std::ptr::with_exposed_provenance_mut(page) }
     }
 }
 
 impl Objects for SlabMalloc {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        match self.0.allocate(layout) {
+        match self.zones.allocate(layout) {
             Err(AllocationError::OutOfMemory) => {
                 // SAFETY: the pages are fresh, aligned to their size, and for good.
                 unsafe {
                     if layout.size() <= ZoneAllocator::MAX_BASE_ALLOC_SIZE {
-                        self.0.refill(layout, Self::page::<ObjectPage<'_>>()).ok()?;
+                        let page = self.page::<ObjectPage<'_>>();
+                        self.zones.refill(layout, page).ok()?;
                     } else {
-                        self.0.refill_large(layout, Self::page::<LargeObjectPage<'_>>()).ok()?;
+                        let page = self.page::<LargeObjectPage<'_>>();
+                        self.zones.refill_large(layout, page).ok()?;
                     }
                 }
-                self.0.allocate(layout).ok()
+                self.zones.allocate(layout).ok()
             }
             other => other.ok(),
         }
     }
     fn free(&mut self, object: NonNull<u8>, layout: Layout) {
-        self.0.deallocate(object, layout).expect("it came from here");
+        self.zones.deallocate(object, layout).expect("it came from here");
     }
 }
 
@@ -183,18 +197,17 @@ fn churn(c: &mut Criterion) {
             measure("quire slub", Box::new(Quire::new(heap, Backend::Slub)));
             measure("quire slab", Box::new(Quire::new(heap, Backend::Slab)));
             measure("quire slob", Box::new(Quire::new(heap, Backend::Slob)));
-            measure("slabmalloc", Box::new(SlabMalloc(ZoneAllocator::new())));
-            let (start, len) = arena(heap);
+            measure("slabmalloc", Box::new(SlabMalloc { zones: ZoneAllocator::new(), left: 0..0 }));
+            let len = heap << 20;
             let mut talc = Talc::new(ErrOnOom);
             // SAFETY: the arena is nobody else's.
-            unsafe { talc.claim(Span::from_base_size(start, len)) }.expect("an arena is large enough");
+            unsafe { talc.claim(Span::from_base_size(memory(len), len)) }.expect("an arena is large enough");
             measure("talc", Box::new(talc));
             // Its free walks a list of all holes: a second a thousand steps, where there are a hundred thousand.
             if heap < 512 {
-                let (start, len) = arena(heap);
                 let mut list = LinkedList::empty();
                 // SAFETY: the arena is nobody else's.
-                unsafe { list.init(start, len) };
+                unsafe { list.init(memory(len), len) };
                 measure("linked_list_allocator", Box::new(list));
             }
             print_ratios(&format!("{name}, {heap} MiB"), &mut contestants);
