@@ -74,6 +74,13 @@ pub(crate) enum Depth {
     Nothing,
 }
 
+impl Depth {
+    /// Whether a reserve is left alone.
+    pub(crate) fn is_ordinary(self) -> bool {
+        matches!(self, Self::Low | Self::Min)
+    }
+}
+
 /// What an allocation asks of a zone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {

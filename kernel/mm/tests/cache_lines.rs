@@ -95,7 +95,8 @@ fn assert_objects_apart(rig: Rig, alloc: impl Fn() -> Option<NonNull<u8>>, free:
 }
 
 fn machine() -> Rig {
-    let sim = Sim::with_mib(128);
+    // So large that a list of any order holds a few blocks.
+    let sim = Sim::with_mib(512);
     let heap: &'static Heap = Box::leak(Box::new(KernelHeap::new(sim)));
     heap.init(Config { seed: 7, ..Config::default() });
     let cache: &'static Cache = Box::leak(Box::new(heap.create(CacheSpec::new("own", 200, 64)).unwrap()));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use quire_mm::Machine;
 use quire_mm::page_alloc::{Gfp, PageBlock, PressureHandler, Shrinker};
-use quire_mm::sim::Sim;
+use quire_mm::sim::{Sim, SimConfig};
 
 type Block = PageBlock<&'static Sim>;
 
@@ -208,4 +208,20 @@ fn combinations_are_made_of_the_flags() {
     assert_eq!(Gfp::HIGHUSER, Gfp::USER | Gfp::HIGHMEM);
     assert_eq!(Gfp::HIGHUSER_MOVABLE, Gfp::HIGHUSER | Gfp::MOVABLE);
     assert_eq!(Gfp::NOWAIT, Gfp::KSWAPD_RECLAIM | Gfp::NOWARN);
+}
+
+#[test]
+fn thisnode_kills_nobody_and_gives_way_to_nofail() {
+    let config = SimConfig::new().bank(1 << 30, 32 << 20, 0).bank(2 << 30, 32 << 20, 1);
+    let sim = Sim::boot(&config);
+    let around: &Around = Box::leak(Box::default());
+    sim.pages().set_pressure_handler(around);
+    let gfp = Gfp::NOWAIT | Gfp::MEMALLOC | Gfp::THISNODE;
+    let _node_0: Vec<_> = std::iter::from_fn(|| sim.pages().alloc_page(gfp).ok()).collect();
+    assert!(sim.pages().alloc_page(Gfp::KERNEL | Gfp::THISNODE).is_err());
+    assert_eq!((around.kills(), around.waits()), (0, 0), "node 1 has memory");
+    for node in [0, 5] {
+        let block = sim.pages().alloc_pages_node(node, 0, Gfp::KERNEL | Gfp::THISNODE | Gfp::NOFAIL).unwrap();
+        assert_eq!(sim.pages().node_of(block.pfn()), 1);
+    }
 }

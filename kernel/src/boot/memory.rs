@@ -325,6 +325,7 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
         },
         min_free_kbytes: bootargs::find(args, "min_free_kbytes").and_then(bootargs::number).map(|n| n as usize),
         node_of_cpu,
+        cpus: board.cpus.len(),
         poison: matches!(bootargs::find(args, "page_poison"), Some("1" | "on")),
         distance: &|a, b| u32::from(board.distances.get(a, b)),
     };

@@ -55,7 +55,7 @@ impl Bare {
         memory.add(PhysAddr::new(BASE)..PhysAddr::new(BASE + bytes), 0).expect("there is room for one");
         let pages = machine.0.pages.get_or_init(|| Box::new(PageAllocator::new(machine)));
         // SAFETY: nobody else knows the machine yet; its memory and all records exist and are zeros.
-        unsafe { pages.init(&mut memory, &Config::default()) }.expect("there is memory");
+        unsafe { pages.init(&mut memory, &Config { cpus: 1, ..Config::default() }) }.expect("there is memory");
         machine
     }
 }

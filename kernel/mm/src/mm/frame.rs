@@ -26,7 +26,7 @@ pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocErro
 /// As [`alloc_user`], for a page that the program did not ask for yet: gives up early.
 #[inline]
 pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
-    let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NOMEMALLOC | Gfp::ZERO;
+    let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
     let pfn = machine.pages().alloc_raw(0, gfp)?;
     machine.count(Event::UserAlloc, 1);
     Ok(pfn)

@@ -34,7 +34,8 @@ bitflags! {
         const ZERO = 1 << 8;
         /// The caller may wait: shrinkers run on its behalf.
         const DIRECT_RECLAIM = 1 << 9;
-        /// Wakes background reclaim below the low watermark.
+        /// Wakes background reclaim below the low watermark (the reclaim floor brings a kswapd to wake; until then the
+        /// handler of the kernel does nothing).
         const KSWAPD_RECLAIM = 1 << 10;
         /// No complaint in the log when it fails.
         const NOWARN = 1 << 11;
@@ -43,15 +44,15 @@ bitflags! {
         /// Never fails, and may have somebody killed for it: for who can wait, holds no lock, and asks for order 0 or 1;
         /// otherwise it has no effect.
         const NOFAIL = 1 << 13;
-        /// One round of reclaim, no more.
+        /// One round of reclaim, no more; for who cannot wait, not even what other CPUs' lists hold.
         const NORETRY = 1 << 14;
         /// The caller frees memory with it soon: no watermark holds it back.
         const MEMALLOC = 1 << 15;
         /// The watermarks hold whatever else is said; wins over MEMALLOC.
         const NOMEMALLOC = 1 << 16;
-        /// From the caller's node or not at all.
+        /// From the caller's node or not at all; nobody is killed for it. NOFAIL wins.
         const THISNODE = 1 << 17;
-        /// The block is one compound page.
+        /// The block is one compound page: its head says so (reverse mapping of large pages will ask).
         const COMP = 1 << 18;
         /// Charged to the caller's control group (memory control groups give this its meaning).
         const ACCOUNT = 1 << 19;

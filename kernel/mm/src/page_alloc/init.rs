@@ -25,6 +25,8 @@ pub struct Config<'a> {
     pub min_free_kbytes: Option<usize>,
     /// The node of each CPU.
     pub node_of_cpu: [u8; MAX_CPUS],
+    /// How many CPUs there are, or may be.
+    pub cpus: usize,
     /// Debugging (`page_poison=`): all free memory is filled with a pattern, which is checked when it is handed out.
     /// The fast paths are off then.
     pub poison: bool,
@@ -39,6 +41,7 @@ impl Default for Config<'_> {
             movable: MovableSplit::None,
             min_free_kbytes: None,
             node_of_cpu: [0; MAX_CPUS],
+            cpus: MAX_CPUS,
             poison: false,
             distance: &|a, b| if a == b { 10 } else { 20 },
         }
@@ -235,6 +238,7 @@ impl<M: Machine> PageAllocator<M> {
                 pageblocks,
                 preferred: config.node_of_cpu.map(|node| preferred(&zonelists[usize::from(node) % MAX_NODES])),
                 node_of_cpu: config.node_of_cpu.map(|node| node % MAX_NODES as u8),
+                cpus: config.cpus.clamp(1, MAX_CPUS),
                 zonelists,
             };
         }
@@ -380,7 +384,7 @@ impl<M: Machine> PageAllocator<M> {
             };
             let step = (min / 4).max(managed / 1000);
             zone.set_watermarks(Watermarks { min, low: min + step, high: min + 2 * step });
-            self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed)));
+            self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed, self.topology().cpus)));
         }
         self.set_lowmem_reserves();
     }
@@ -406,10 +410,11 @@ fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
     core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
 }
 
-/// Pages that a per-CPU list fetches at once: a 2048th of the zone, between 2 and 64. Even, because two records share
-/// a cache line: pages that were neighbours in the buddy stay with one CPU.
-fn batch(managed: usize) -> usize {
-    (managed / 2048).clamp(2, 64) & !1
+/// Pages that a per-CPU list fetches at once, between 2 and 64: so many that all lists of all CPUs together, full, hold
+/// a 34th of the zone. Even, because two records share a cache line: pages that were neighbours in the buddy stay with
+/// one CPU.
+fn batch(managed: usize, cpus: usize) -> usize {
+    (managed / (512 * cpus)).clamp(2, 64) & !1
 }
 
 fn check(memory: &MemBlock) -> Result<(), InitError> {

@@ -65,6 +65,8 @@ pub(crate) struct Topology {
     /// For each CPU and each [`Gfp::zone_bits`], the first zone of the zonelist. All below MAX_ZONES.
     preferred: [[u8; 16]; MAX_CPUS],
     node_of_cpu: [u8; MAX_CPUS],
+    /// How many CPUs there are.
+    cpus: usize,
     /// For each node and highest zone.
     zonelists: [[Zonelist; ZoneKind::COUNT]; MAX_NODES],
 }
@@ -74,6 +76,7 @@ impl Topology {
         pageblocks: PageblockTable::EMPTY,
         preferred: [[0; 16]; MAX_CPUS],
         node_of_cpu: [0; MAX_CPUS],
+        cpus: MAX_CPUS,
         zonelists: [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES],
     };
 }

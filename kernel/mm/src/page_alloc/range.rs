@@ -2,7 +2,8 @@
 //!
 //! The page blocks under the range are isolated first, so that what is free in them, and what is freed from then
 //! on, goes to nobody. Then what is still in use is moved away, if somebody has offered to do that, and what is
-//! free is taken off the lists. Only that last step looks at single frames.
+//! free is taken off the lists. Each step goes from page block to page block, and holds the zone's lock for one of them
+//! at a time: who needs the lock otherwise waits no longer for a large range than for a small one.
 
 use core::ops::Range;
 
@@ -62,27 +63,22 @@ impl<M: Machine> PageAllocator<M> {
     /// # Safety
     /// As [`PageAllocator::free_pages`] for each frame.
     pub unsafe fn free_range(&self, range: Range<Pfn>) {
-        let mut at = range.start.0;
-        while at < range.end.0 {
-            let end = (at + 1).next_multiple_of(PAGEBLOCK_PAGES).min(range.end.0);
-            self.free_within_page_block(at..end);
-            at = end;
-        }
+        parts(&range).for_each(|part| self.free_within_page_block(part));
     }
 
     /// As [`PageAllocator::free_range`], for frames of one page block.
-    fn free_within_page_block(&self, pfns: Range<usize>) {
+    fn free_within_page_block(&self, part: Range<Pfn>) {
         let frames = self.frames();
-        let zone = usize::from(frames.pageblocks.of(Pfn(pfns.start)).zone());
-        let mut at = pfns.start;
-        while at < pfns.end {
-            let run = (at..pfns.end).take_while(|&pfn| frames.page(Pfn(pfn)).fit_to_free(0)).count();
+        let zone = usize::from(frames.pageblocks.of(part.start).zone());
+        let (mut at, end) = (part.start.0, part.end.0);
+        while at < end {
+            let run = (at..end).take_while(|&pfn| frames.page(Pfn(pfn)).fit_to_free(0)).count();
             if run > 0 {
                 self.poison(Pfn(at), run);
                 self.zones[zone].with_area(|area| area.free_run(frames, Pfn(at), run));
             }
             at += run;
-            if at < pfns.end {
+            if at < end {
                 self.bad_page(Pfn(at));
                 at += 1;
             }
@@ -120,47 +116,68 @@ impl<M: Machine> PageAllocator<M> {
     /// Makes all page blocks of the range `Isolate`, or none.
     fn isolate(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
         let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            let taken = |pfn| frames.pageblocks.of(pfn).migrate_type() == MigrateType::Isolate;
-            if page_blocks(range).any(taken) {
+        for part in parts(range) {
+            let isolated = self.zones[zone].with_area(|area| {
+                let block = frames.pageblocks.of(part.start);
+                let is_ours = block.migrate_type() != MigrateType::Isolate;
+                if is_ours {
+                    block.isolate();
+                    area.move_free_blocks(frames, part.start, MigrateType::Isolate);
+                }
+                is_ours
+            });
+            if !isolated {
+                self.end_isolation(zone, &(range.start..part.start));
                 return Err(RangeError::Isolated);
             }
-            for pfn in page_blocks(range) {
-                frames.pageblocks.of(pfn).isolate();
-                area.move_free_blocks(frames, pfn, MigrateType::Isolate);
-            }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     fn end_isolation(&self, zone: usize, range: &Range<Pfn>) {
         let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            for pfn in page_blocks(range) {
-                let block = frames.pageblocks.of(pfn);
+        for part in parts(range) {
+            self.zones[zone].with_area(|area| {
+                let block = frames.pageblocks.of(part.start);
                 let back = block.type_before_isolation();
                 block.set_migrate_type(back);
-                area.move_free_blocks(frames, pfn, back);
-            }
-        });
+                area.move_free_blocks(frames, part.start, back);
+            });
+        }
     }
 
     fn is_range_free(&self, zone: usize, range: &Range<Pfn>) -> bool {
-        self.zones[zone].with_area(|area| area.is_range_free(self.frames(), range.start, range.end))
+        let is_free = |part: Range<Pfn>| {
+            self.zones[zone].with_area(|area| area.is_range_free(self.frames(), part.start, part.end))
+        };
+        parts(range).all(is_free)
     }
 
-    /// Takes the range off the lists if all of it is free.
+    /// Takes the range off the lists if all of it is free. What is isolated and free stays so, so it can be taken bit by
+    /// bit.
     fn take_isolated(&self, zone: usize, range: &Range<Pfn>) -> bool {
-        let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            if !area.is_range_free(frames, range.start, range.end) {
+        for part in parts(range) {
+            if !self.take_part(zone, &part) {
+                // SAFETY: these were taken just now, and nobody knows of them.
+                unsafe { self.free_range(range.start..part.start) };
                 return false;
             }
-            area.take_range(frames, range.start, range.end);
-            for pfn in range.start.0..range.end.0 {
-                frames.page(Pfn(pfn)).make_allocated(0);
+        }
+        let irq = self.machine.irq_save();
+        self.own_lists(zone).count_allocated((range.end.0 - range.start.0) as u64);
+        self.machine.irq_restore(irq);
+        true
+    }
+
+    fn take_part(&self, zone: usize, part: &Range<Pfn>) -> bool {
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            let is_free = area.is_range_free(frames, part.start, part.end);
+            if is_free {
+                area.take_range(frames, part.start, part.end);
+                (part.start.0..part.end.0).for_each(|pfn| frames.page(Pfn(pfn)).make_allocated(0));
             }
-            true
+            is_free
         })
     }
 
@@ -185,6 +202,15 @@ impl<M: Machine> PageAllocator<M> {
 
 /// The first frame of each page block that a range touches.
 fn page_blocks(range: &Range<Pfn>) -> impl Iterator<Item = Pfn> + use<> {
-    let start = range.start.0 & !(PAGEBLOCK_PAGES - 1);
-    (start..range.end.0).step_by(PAGEBLOCK_PAGES).map(Pfn)
+    parts(range).map(|part| Pfn(part.start.0 & !(PAGEBLOCK_PAGES - 1)))
+}
+
+/// A range's parts in each page block.
+fn parts(range: &Range<Pfn>) -> impl Iterator<Item = Range<Pfn>> + use<> {
+    let (mut at, end) = (range.start.0, range.end.0);
+    core::iter::from_fn(move || {
+        let part = at..(at + 1).next_multiple_of(PAGEBLOCK_PAGES).min(end);
+        at = part.end;
+        (!part.is_empty()).then_some(Pfn(part.start)..Pfn(part.end))
+    })
 }

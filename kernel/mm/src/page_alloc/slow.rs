@@ -80,6 +80,14 @@ impl<M: Machine> PageAllocator<M> {
         if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
             return Some(pfn);
         }
+        // What CPUs keep to themselves, this one too, is free: it goes before anything that is in use. For who can do
+        // without it stays where it is.
+        if !gfp.contains(Gfp::NORETRY) || gfp.may_wait() {
+            self.drain_all();
+            if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
+                return Some(pfn);
+            }
+        }
         if gfp.may_wait() { self.reclaim_and_retry(node, &demand, gfp) } else { None }
     }
 
@@ -114,7 +122,9 @@ impl<M: Machine> PageAllocator<M> {
         let mut pfn = lists.pop(frames, demand.list);
         if pfn.is_none() {
             if !lists.use_spare(demand.list) {
-                lists.refill(demand.list, self.batch_from_buddy(zone, lists.batch(), demand));
+                // Who digs deep takes what it needs, and no reserve for those who come after it.
+                let batch = if demand.depth.is_ordinary() { lists.batch() } else { 1 };
+                lists.refill(demand.list, self.batch_from_buddy(zone, batch, demand));
             }
             pfn = lists.pop(frames, demand.list);
         }
@@ -154,6 +164,8 @@ impl<M: Machine> PageAllocator<M> {
     fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
         debug_assert!(!must_not_fail || self.machine.held_ranks().load(Relaxed) == 0, "NOFAIL under a lock");
+        // A page from another node is better than none, if those are the choices.
+        let gfp = if must_not_fail { gfp - Gfp::THISNODE } else { gfp };
         let mut fruitless = 0;
         let mut rounds = 0;
         loop {
@@ -179,8 +191,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// One round: per-CPU lists to the buddy, the high-order atomic reserve too, then the shrinkers. Answers the
-    /// pages that these freed.
+    /// One round: the shrinkers, whose pages per-CPU lists give to the buddy, and the high-order atomic reserve. Answers
+    /// the pages that the shrinkers freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         self.machine.count(Event::AllocStall, 1);
         let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
@@ -199,11 +211,11 @@ impl<M: Machine> PageAllocator<M> {
         self.zones.iter().filter(|&zone| give(zone)).count() != 0
     }
 
-    /// Whether somebody was killed for it. Not for large blocks, nor for who can do without or must not call into
-    /// what a dying process may wait for.
+    /// Whether somebody was killed for it. Not for large blocks, nor for who can do without, has other nodes to ask, or must
+    /// not call into what a dying process may wait for.
     fn kill_for(&self, order: u32, gfp: Gfp) -> bool {
         let worth = order <= COSTLY_ORDER || gfp.contains(Gfp::NOFAIL);
-        let willing = !gfp.intersects(Gfp::NORETRY | Gfp::RETRY_MAYFAIL) && gfp.contains(Gfp::FS);
+        let willing = !gfp.intersects(Gfp::NORETRY | Gfp::RETRY_MAYFAIL | Gfp::THISNODE) && gfp.contains(Gfp::FS);
         worth && willing && self.pressure.handler().out_of_memory(order, gfp)
     }
 

@@ -39,7 +39,7 @@ impl<M: Machine> ZoneView<'_, M> {
         self.pages.lists.iter().map(|cpu| cpu[self.number].held()).sum()
     }
 
-    /// Pages allocated from the zone and freed to it since boot, those that CMA took not included.
+    /// Pages allocated from the zone and freed to it since boot.
     pub fn events(&self) -> (u64, u64) {
         let allocated: u64 = self.pages.lists.iter().map(|cpu| cpu[self.number].allocated()).sum();
         let in_use = self.managed().saturating_sub(self.free() + self.per_cpu());

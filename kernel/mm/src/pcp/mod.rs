@@ -82,11 +82,11 @@ impl ZoneLists {
         self.iter().map(|(order, lists)| lists.allocated() << order).sum()
     }
 
-    /// Changes how many single pages are fetched at once. Of the larger orders it is half as much memory, but two blocks
-    /// at least: less would be no reserve.
+    /// Changes how many single pages are fetched at once. Of the larger orders it is half as much memory, but one block
+    /// at least. Two such stacks for each type and order make fifteen times as many pages in all.
     pub(crate) fn set_batch(&self, pages: usize) {
         for (order, lists) in self.iter() {
-            lists.set_batch(if order == 0 { pages } else { (pages >> (order + 1)).max(2) });
+            lists.set_batch(if order == 0 { pages } else { (pages >> (order + 1)).max(1) });
         }
     }
 }

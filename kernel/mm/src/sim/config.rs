@@ -35,6 +35,8 @@ pub struct SimConfig {
     pub poison: bool,
     /// See [`Config::node_of_cpu`].
     pub node_of_cpu: [u8; MAX_CPUS],
+    /// See [`Config::cpus`].
+    pub cpus: usize,
     /// See [`Config::distance`].
     pub distance: fn(usize, usize) -> u32,
 }
@@ -56,6 +58,7 @@ impl SimConfig {
             min_free_kbytes: None,
             poison: false,
             node_of_cpu: [0; MAX_CPUS],
+            cpus: 4,
             distance: |a, b| if a == b { 10 } else { 20 },
         }
     }
@@ -97,6 +100,7 @@ impl SimConfig {
             min_free_kbytes: self.min_free_kbytes,
             poison: self.poison,
             node_of_cpu: self.node_of_cpu,
+            cpus: self.cpus,
             distance: &self.distance,
         }
     }

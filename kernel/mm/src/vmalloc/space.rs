@@ -144,6 +144,10 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
     #[track_caller]
     pub fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmError> {
         let pages = size.div_ceil(PAGE_SIZE);
+        // What can never be met must not take everything first, and have somebody killed for the rest.
+        if pages > self.machine.pages().total_managed() {
+            return Err(AllocError.into());
+        }
         let start = self.reserve(pages, AreaKind::Vmalloc, None)?;
         let mut frames = PageList::new();
         let mapped = self.fill(start, pages, gfp, &mut frames);

@@ -317,6 +317,16 @@ mod frames {
     }
 
     #[test]
+    fn more_than_there_is_takes_nothing() {
+        let machine = sim();
+        let (_, space) = sim_space(machine);
+        let (free, started) = (machine.pages().total_free(), machine.pages().zones().next().unwrap().events());
+        assert_eq!(space.vmalloc(512 << 20, Gfp::KERNEL), Err(VmError::NoMemory));
+        assert_eq!(machine.pages().total_free(), free);
+        assert_eq!(machine.pages().zones().next().unwrap().events(), started);
+    }
+
+    #[test]
     fn frames_come_back_with_the_purge_and_not_before() {
         let machine = sim();
         let (tables, space) = sim_space(machine);
