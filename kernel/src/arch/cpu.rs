@@ -37,6 +37,16 @@ pub fn irq_restore(daif: usize) {
     unsafe { asm!("msr daif, {}", in(reg) daif, options(nostack, preserves_flags)) }
 }
 
+/// Whether interrupts are kept out.
+#[inline(always)]
+pub fn irqs_masked() -> bool {
+    const I: usize = 1 << 7;
+    let daif: usize;
+    // SAFETY: reading DAIF has no effect.
+    unsafe { asm!("mrs {}, daif", out(reg) daif, options(nomem, nostack, preserves_flags)) }
+    daif & I != 0
+}
+
 /// Lets interrupts in.
 #[inline(always)]
 pub fn irq_enable() {

@@ -23,7 +23,7 @@ use super::process::{NAME_LEN, Process, TABLE, Table};
 use super::thread::current;
 use super::wait::{Sleep, WaitQueue};
 use super::{sched, signal};
-use crate::arch::timer;
+use crate::arch::{cpu, timer};
 use crate::vm::PAGES;
 
 /// `oom_score_adj` of who is never picked.
@@ -44,6 +44,8 @@ static RELEASES: AtomicU32 = AtomicU32::new(0);
 const STARVED: u32 = 1 << 31;
 /// Until when nobody else is picked.
 static PATIENT_UNTIL: AtomicU64 = AtomicU64::new(0);
+/// Until when failed allocations are not reported.
+static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Threads that wait for a victim's memory.
 static FREED: WaitQueue = WaitQueue::new();
 
@@ -54,6 +56,18 @@ impl PressureHandler for Pressure {
     fn out_of_memory(&self, _order: u32, _gfp: Gfp) -> bool {
         current().starved.store(RELEASES.load(Ordering::Acquire) | STARVED, Ordering::Relaxed);
         false
+    }
+
+    /// A line now and then. Who is marked as starved has a report of its own; where interrupts are masked nothing may be
+    /// formatted, and who allocated there sees the error.
+    fn report_failure(&self, order: u32, gfp: Gfp) {
+        let now = timer::now_ns();
+        let is_due = |until: u64| (until <= now).then_some(now + PATIENCE);
+        let is_starved = current().starved.load(Ordering::Relaxed) & STARVED != 0;
+        let is_quiet = is_starved || cpu::irqs_masked();
+        if !is_quiet && QUIET_UNTIL.fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due).is_ok() {
+            log::warn!("no free block of order {order} for {gfp:?}");
+        }
     }
 
     /// Who must not fail may sleep, and so does here what others do once their allocation has failed.
