@@ -80,6 +80,12 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
         false
     }
 
+    /// Whether the calling thread has been killed: nobody will see what its call answers, and what it does in vain it
+    /// need not do again.
+    fn is_killed(self) -> bool {
+        false
+    }
+
     /// Fills a page frame with zeros.
     fn clear_page(self, addr: PhysAddr) {
         // SAFETY: the caller owns the frame, and the direct map reaches all of it.

@@ -15,6 +15,9 @@ use super::layout::{PAGE_OFFSET, VMEMMAP};
 use crate::arch::{barrier, cache, cpu, tlb};
 use crate::console::panic;
 use crate::task::percpu::PERCPU;
+use crate::task::signal;
+use crate::task::thread::current;
+use crate::task::wait::Sleep;
 
 /// This computer.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +105,10 @@ unsafe impl Machine for Cpu {
 
     fn fails_allocation(self) -> bool {
         super::inject::fails()
+    }
+
+    fn is_killed(self) -> bool {
+        signal::interrupts(current(), Sleep::Killable)
     }
 
     #[inline(always)]

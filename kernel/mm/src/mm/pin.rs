@@ -41,29 +41,41 @@ impl<M: Machine> Drop for PinnedPage<M> {
 
 impl<M: Machine> Mm<M> {
     /// Brings in the page at `addr` for reading, or for writing, and holds it.
+    ///
+    /// Other threads may take the page away each time before it is held. No number of times tells them from a fault that
+    /// brings in nothing, so this goes on like a program's own access, which faults until it goes through: as long as the
+    /// thread lives. Once it is killed any error is the answer.
     pub fn pin(&self, addr: usize, write: bool) -> Result<PinnedPage<M>, FaultError> {
         let access = if write { Access::Write } else { Access::Read };
-        let page = UserAddr::new(addr).page_floor();
+        let addr = UserAddr::new(addr);
         loop {
-            self.fault_if_needed(page, access)?;
-            let areas = self.areas.read();
-            // Read again: another thread may have changed it since the fault.
-            if !areas.tree.find(page).is_some_and(|vma| vma.flags.allows(access)) {
-                continue;
+            self.fault_if_needed(addr.page_floor(), access)?;
+            if let Some(held) = self.hold(addr, access)? {
+                return Ok(held);
             }
-            let Some(leaf) = self.tables.walk(page) else { continue };
-            let guard = leaf.lock();
-            let pte = guard.get(index(page.get(), 3));
-            if !is_usable(pte, write) {
-                continue;
-            }
-            let counted = !pte.is_special();
-            if counted && !frame::page(self.machine, pte.addr().pfn()).get() {
+            if self.machine.is_killed() {
                 return Err(FaultError::OutOfMemory);
             }
-            let addr = pte.addr() + UserAddr::new(addr).page_offset();
-            return Ok(PinnedPage { machine: self.machine, addr, counted });
         }
+    }
+
+    /// Holds the page at `addr`, if it is there for such an access.
+    fn hold(&self, addr: UserAddr, access: Access) -> Result<Option<PinnedPage<M>>, FaultError> {
+        let areas = self.areas.read();
+        if !areas.tree.find(addr).is_some_and(|vma| vma.flags.allows(access)) {
+            return Ok(None);
+        }
+        let Some(leaf) = self.tables.walk(addr) else { return Ok(None) };
+        let guard = leaf.lock();
+        let pte = guard.get(index(addr.get(), 3));
+        if !is_usable(pte, access == Access::Write) {
+            return Ok(None);
+        }
+        let counted = !pte.is_special();
+        if counted && !frame::page(self.machine, pte.addr().pfn()).get() {
+            return Err(FaultError::OutOfMemory);
+        }
+        Ok(Some(PinnedPage { machine: self.machine, addr: pte.addr() + addr.page_offset(), counted }))
     }
 
     /// As [`Mm::fault`], but nothing if the access would go through.

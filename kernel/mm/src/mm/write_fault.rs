@@ -6,6 +6,7 @@ use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::event::Event;
 use crate::fallible::KArc;
 use crate::machine::Machine;
+use crate::mm::ahead::MAX_WINDOW;
 use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::pte::{Pte, bits, index};
@@ -125,8 +126,8 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// The page was only ever read: new zeroed pages take the zero page's place, here and in the window behind. All
-    /// entries are broken, invalidated together, and made.
+    /// The page was only ever read: new zeroed pages take the zero page's place, here and in the window behind, where
+    /// they are as old as what was there. All entries are broken, invalidated together, and made.
     fn replace_zeros(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr) -> Result<(), FaultError> {
         let machine = self.machine;
         let zero = machine.spaces().zero_page();
@@ -137,17 +138,21 @@ impl<M: Machine> Mm<M> {
         self.take_fresh(&mut pages, vma, addr, |got| got < window && is_zero(leaf.peek(first + got)))?;
         let attrs = entry::writable(vma.flags) | ANON;
         let mut filled = 0;
+        let mut ages = [bits::ACCESSED; MAX_WINDOW];
         {
             let mut guard = leaf.lock();
             while filled < pages.len() && is_zero(guard.get(first + filled)) {
-                guard.take(first + filled);
+                let old = guard.take(first + filled);
+                if filled > 0 {
+                    ages[filled] = old.0 & bits::ACCESSED;
+                }
                 filled += 1;
             }
             if filled > 0 {
                 crate::table::gather::flush_range(machine, &self.asid, addr, addr + filled * PAGE_SIZE);
             }
-            for (k, pfn) in pages[..filled].iter().enumerate() {
-                guard.fill(first + k, Pte::page(pfn.addr(), attrs));
+            for (k, (pfn, age)) in pages[..filled].iter().zip(ages).enumerate() {
+                guard.fill(first + k, Pte::page(pfn.addr(), attrs & !bits::ACCESSED | age));
             }
             self.note_window(&mut guard, vma, addr, filled, false);
         }

@@ -41,6 +41,8 @@ pub struct Sim {
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
+    /// How many times more [`Machine::is_killed`] says no.
+    static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static HELD_RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
@@ -92,6 +94,11 @@ impl Sim {
     /// What the calling thread's backtraces say from now on: one call, from this address.
     pub fn set_call_site(address: usize) {
         CALL_SITE.set(address);
+    }
+
+    /// The calling thread is killed once it has asked so many times whether it was.
+    pub fn kill_after(asked: usize) {
+        LIVES.set(asked);
     }
 
     /// What boot handed out.
@@ -203,6 +210,12 @@ unsafe impl Machine for &'static Sim {
     #[cfg(test)]
     fn fails_allocation(self) -> bool {
         crate::fallible::inject::pass().is_err()
+    }
+
+    fn is_killed(self) -> bool {
+        let left = LIVES.get();
+        LIVES.set(left.saturating_sub(1));
+        left == 0
     }
 
     fn mem_map(self) -> *mut Page {

@@ -8,6 +8,7 @@ mod model;
 mod oracle;
 mod outcomes;
 mod pair;
+mod pin;
 mod script;
 mod threads;
 mod trace;

@@ -354,6 +354,8 @@ impl Pair {
                 let p = &mut self.processes[process % live];
                 let mm = &p.mm;
                 let expected = p.model.touch(at, access, stamp, |page| area_end(mm, page));
+                // Nobody else is here who could take the page away.
+                Sim::kill_after(0);
                 let real = p.mm.pin(at * PAGE, write).map(|page| {
                     let word = page.as_ptr().cast::<u64>();
                     if write {

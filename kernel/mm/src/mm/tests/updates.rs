@@ -99,6 +99,28 @@ fn what_was_made_old_is_young_after_a_touch() {
 }
 
 #[test]
+fn zeros_that_were_made_old_stay_old_where_a_write_ahead_gives_them_a_page() {
+    both(|rig, _| {
+        let mm = rig.space();
+        // Some pages that were asked for, so that there is credit for others.
+        let proven = anon(rig, &mm, 100 * PAGE);
+        (0..100).for_each(|page| rig.write(&mm, proven + page * PAGE, 1).unwrap());
+        let at = anon(rig, &mm, 64 * PAGE);
+        (0..64).for_each(|page| drop(rig.read(&mm, at + page * PAGE).unwrap()));
+        mm.advise(at, 64 * PAGE, madv::COLD).unwrap();
+        let mut ahead = 0;
+        for written in 1..=20 {
+            rig.write(&mm, at + (written - 1) * PAGE, 1).unwrap();
+            let entries = (0..64).map(|page| entry(&mm, at + page * PAGE));
+            ahead += entries.clone().skip(written).filter(|pte| pte.is_anon()).count();
+            assert!(entries.enumerate().all(|(page, pte)| pte.is_young() == (page < written)), "{written} written");
+        }
+        assert_ne!(ahead, 0);
+        mm.validate();
+    });
+}
+
+#[test]
 fn neighbours_of_a_file_s_page_come_old_where_that_costs_no_fault() {
     both(|rig, hardware| {
         let pfn = rig.sim.pages().alloc_raw(3, Gfp::KERNEL | Gfp::ZERO).unwrap();
