@@ -136,3 +136,21 @@ fn two_drains_share_a_stack_without_overlap() {
         each_once(all, &[0, 1]);
     });
 }
+
+#[test]
+fn a_refill_is_seen_whole_from_afar() {
+    loom::model(|| {
+        let world = World::new();
+        let far = Arc::clone(&world);
+        let drainer = thread::spawn(move || far.spend(far.stack.take()));
+        let mut chain = Chain::EMPTY;
+        for page in 0..3 {
+            world.use_page(page);
+            chain.push(&*world, page);
+        }
+        world.stack.fill(chain);
+        let mut all = drainer.join().unwrap();
+        all.extend(world.spend(world.stack.take()));
+        each_once(all, &[0, 1, 2]);
+    });
+}

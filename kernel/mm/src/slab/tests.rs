@@ -4,3 +4,4 @@ mod backends;
 mod debug;
 mod machine;
 mod model;
+mod slabs;

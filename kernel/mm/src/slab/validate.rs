@@ -7,6 +7,7 @@ use crate::machine::Machine;
 use crate::slab::Backend;
 use crate::slab::array;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, link};
+use crate::slab::frames::pfn_of;
 use crate::slab::heap::KernelHeap;
 use crate::slab::record::{SlabList, SlabRecord};
 
@@ -28,13 +29,18 @@ impl<M: Machine> KmemCache<M> {
         let in_slabs: usize = self
             .nodes
             .iter()
-            .map(|node| {
+            .enumerate()
+            .map(|(number, node)| {
                 let lists = node.lists.lock();
                 assert_eq!(node.partials.load(Ordering::Relaxed), self.expected_partials(setup, lists.partial.len()));
-                self.free_on(setup, &lists.partial, |free, objects| {
+                if setup.backend == Backend::Slab {
+                    let listed = lists.partial.len() + lists.full.len() + lists.empty.len();
+                    assert_eq!(node.slabs.load(Ordering::Relaxed), listed, "slabs of {}", self.name());
+                }
+                self.free_on(setup, number, &lists.partial, |free, objects| {
                     free != 0 && (setup.backend == Backend::Slub || free < objects)
-                }) + self.free_on(setup, &lists.full, |free, _| free == 0)
-                    + self.free_on(setup, &lists.empty, |free, objects| free == objects)
+                }) + self.free_on(setup, number, &lists.full, |free, _| free == 0)
+                    + self.free_on(setup, number, &lists.empty, |free, objects| free == objects)
             })
             .sum();
         let on_cpus: usize = self.all_cpus().iter().map(|cpu| self.free_on_cpu(setup, cpu)).sum();
@@ -47,13 +53,14 @@ impl<M: Machine> KmemCache<M> {
         if setup.backend == Backend::Slub { len } else { 0 }
     }
 
-    /// Free objects of the slabs on a list, each of which is as `fits` says of its free objects and all of them.
-    fn free_on(&self, setup: &Setup<M>, list: &SlabList, fits: impl Fn(u32, u32) -> bool) -> usize {
+    /// Free objects of the slabs on a list of a node, each of which is as `fits` says of its free objects and all of them.
+    fn free_on(&self, setup: &Setup<M>, node: usize, list: &SlabList, fits: impl Fn(u32, u32) -> bool) -> usize {
         let (mut sum, mut len) = (0, 0);
         let mut next = list.first(self.machine);
         while let Some(slab) = next {
             let (state, free) = (slab.state.load(), self.own_free(setup, slab));
             assert!(!state.is_frozen(), "an active slab on a list of {}", self.name());
+            assert_eq!(self.machine.pages().node_of(pfn_of(self.machine, slab)), node, "a slab on another node's list");
             assert!(fits(free as u32, state.objects()), "a slab of {} on the wrong list", self.name());
             sum += free;
             len += 1;

@@ -51,6 +51,11 @@ enum Step {
     Resize(usize, usize),
     Cpu(usize),
     Fail(u32),
+    /// So many objects of one size.
+    Many(usize),
+    /// So many objects, those that came last first.
+    FreeMany(usize),
+    Shrink,
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -65,6 +70,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (any::<usize>(), size()).prop_map(|(i, s)| Step::Resize(i, s)),
         1 => (0..4usize).prop_map(Step::Cpu),
         1 => (0..4u32).prop_map(Step::Fail),
+        1 => (1..80usize).prop_map(Step::Many),
+        1 => (1..100usize).prop_map(Step::FreeMany),
+        1 => Just(Step::Shrink),
     ];
     prop::collection::vec(step, 1..400)
 }
@@ -106,6 +114,19 @@ fn run_kmalloc(config: Config, steps: &[Step]) {
                     live[index] = Live::new(object, size, tag);
                 }
             }
+            Step::Many(count) => {
+                let size = [16, 200, 1000, 3000][count % 4];
+                let objects = (0..count).filter_map(|_| heap.kmalloc(size, Gfp::KERNEL));
+                live.extend(objects.map(|object| Live::new(object, size, tag)));
+            }
+            Step::FreeMany(count) => {
+                for gone in live.drain(live.len().saturating_sub(count)..) {
+                    gone.check();
+                    // SAFETY: as above.
+                    unsafe { heap.kfree(gone.object.as_ptr()) };
+                }
+            }
+            Step::Shrink => drop(heap.shrink()),
             Step::Cpu(cpu) => run_on(cpu),
             Step::Fail(nth) => fail(machine, nth),
             _ => {}
@@ -124,6 +145,7 @@ fn run_kmalloc(config: Config, steps: &[Step]) {
     for cpu in 0..4 {
         run_on(cpu);
         heap.shrink();
+        heap.validate();
     }
     assert_eq!((pages_taken(machine), heap.pages()), before, "all pages are back");
     assert_eq!(reports(), []);
@@ -135,19 +157,30 @@ fn run_cache(config: Config, spec: CacheSpec, steps: &[Step]) {
     let heap = heap_with(machine, config);
     let cache = heap.create(spec).unwrap();
     let baseline = pages_taken(machine);
+    let books = |heap: &KernelHeap<_>| pages_taken(machine) - heap.pages();
+    let balance = books(heap);
+    let new = |object: NonNull<u8>, tag: usize| {
+        assert_eq!(object.as_ptr() as usize % spec.align.max(8), 0, "aligned");
+        if spec.constructor.is_none() {
+            return Live::new(object, spec.size, tag as u8);
+        }
+        let live = Live { object, size: spec.size, tag: CONSTRUCTED };
+        live.check();
+        live
+    };
     let mut live: Vec<Live> = Vec::new();
     for (i, &step) in steps.iter().enumerate() {
         match step {
-            Step::Alloc(_) | Step::Zalloc(_) => {
-                let Some(object) = cache.alloc(Gfp::KERNEL) else { continue };
-                assert_eq!(object.as_ptr() as usize % spec.align.max(8), 0, "aligned");
-                if spec.constructor.is_some() {
-                    Live { object, size: spec.size, tag: CONSTRUCTED }.check();
-                    live.push(Live { object, size: spec.size, tag: CONSTRUCTED });
-                } else {
-                    live.push(Live::new(object, spec.size, i as u8));
+            Step::Alloc(_) | Step::Zalloc(_) => live.extend(cache.alloc(Gfp::KERNEL).map(|object| new(object, i))),
+            Step::Many(count) => live.extend((0..count).filter_map(|_| Some(new(cache.alloc(Gfp::KERNEL)?, i)))),
+            Step::FreeMany(count) => {
+                for gone in live.drain(live.len().saturating_sub(count)..) {
+                    gone.check();
+                    // SAFETY: the object is from the cache, and its record is gone.
+                    unsafe { cache.free(gone.object) };
                 }
             }
+            Step::Shrink => drop(cache.shrink()),
             Step::Free(index) if !live.is_empty() => {
                 let gone = live.swap_remove(index % live.len());
                 gone.check();
@@ -162,6 +195,7 @@ fn run_cache(config: Config, spec: CacheSpec, steps: &[Step]) {
         heap.validate();
     }
     check_disjoint(&live);
+    assert_eq!(books(heap), balance, "the books agree with the source");
     let info = cache.info();
     assert!(info.active <= info.total);
     assert!(config.backend == Backend::Slob || info.total * info.stride <= info.pages * PAGE_SIZE);
@@ -182,19 +216,21 @@ fn run_cache(config: Config, spec: CacheSpec, steps: &[Step]) {
 const CONSTRUCTED: u8 = 0xc3;
 
 fn specs() -> impl Strategy<Value = CacheSpec> {
-    (1..3000usize, 0..10u32, any::<bool>(), any::<bool>()).prop_map(|(size, align, line, construct)| {
-        let mut spec = CacheSpec::new("test", size, 1 << align);
-        if line {
-            spec.flags |= SlabFlags::HWCACHE_ALIGN;
-        }
-        if construct {
-            // The whole object, whatever its size: the test's objects are at most this large.
-            spec.size = 200;
-            // SAFETY: objects of this cache have 200 bytes.
-            spec.constructor = Some(|object| unsafe { object.write_bytes(CONSTRUCTED, 200) });
-        }
-        spec
-    })
+    (prop_oneof![4 => 1..3000usize, 1 => 3000..9000usize], 0..10u32, any::<bool>(), any::<bool>()).prop_map(
+        |(size, align, line, construct)| {
+            let mut spec = CacheSpec::new("test", size, 1 << align);
+            if line {
+                spec.flags |= SlabFlags::HWCACHE_ALIGN;
+            }
+            if construct {
+                // The whole object, whatever its size: the test's objects are at most this large.
+                spec.size = 200;
+                // SAFETY: objects of this cache have 200 bytes.
+                spec.constructor = Some(|object| unsafe { object.write_bytes(CONSTRUCTED, 200) });
+            }
+            spec
+        },
+    )
 }
 
 proptest! {
