@@ -41,7 +41,7 @@ fn a_batch_of_each_order_is_half_as_much_memory_as_one_of_pages() {
     let pages = batch(sim, 0);
     assert!(pages >= 32, "{pages} pages at once");
     for order in ORDERS.skip(1) {
-        assert_eq!(batch(sim, order), (pages / 2 >> order).max(2), "order {order}");
+        assert_eq!(batch(sim, order), (pages >> (order + 1)).max(2), "order {order}");
     }
 }
 
