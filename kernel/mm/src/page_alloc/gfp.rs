@@ -10,7 +10,8 @@ bitflags! {
     /// How to get free pages.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Gfp: u32 {
-        // Zone and mobility. The first five are in this order for `zone` and `migrate_type`.
+        // Zone and mobility. The first five are in this order for `zone` and `migrate_type`; the first eight are what the
+        // slab allocator's fast path looks for, with one test.
         /// What the weakest device reaches: zone DMA only.
         const DMA = 1 << 0;
         /// The kernel needs no address for it. There is no HIGHMEM zone on 64 bits: with MOVABLE, this opens zone
@@ -23,37 +24,39 @@ bitflags! {
         /// A shrinker can give it back: goes to reclaimable page blocks.
         const RECLAIMABLE = 1 << 4;
 
+        // What it is like.
+        /// Filled with zeros.
+        const ZERO = 1 << 5;
+        /// From the caller's node or not at all; nobody is killed for it. NOFAIL wins.
+        const THISNODE = 1 << 6;
+        /// The block is one compound page: its head says so (reverse mapping of large pages will ask).
+        const COMP = 1 << 7;
+
         // Behaviour.
         /// Urgent: may dip below the min watermark.
-        const HIGH = 1 << 5;
+        const HIGH = 1 << 8;
         /// Reclaim may start input or output (write-back and swap give this its meaning).
-        const IO = 1 << 6;
+        const IO = 1 << 9;
         /// Reclaim may call into a file system (the page cache gives this its meaning); the OOM killer needs it.
-        const FS = 1 << 7;
-        /// Filled with zeros.
-        const ZERO = 1 << 8;
+        const FS = 1 << 10;
         /// The caller may wait: shrinkers run on its behalf.
-        const DIRECT_RECLAIM = 1 << 9;
+        const DIRECT_RECLAIM = 1 << 11;
         /// Wakes background reclaim below the low watermark (the reclaim floor brings a kswapd to wake; until then the
         /// handler of the kernel does nothing).
-        const KSWAPD_RECLAIM = 1 << 10;
+        const KSWAPD_RECLAIM = 1 << 12;
         /// No complaint in the log when it fails.
-        const NOWARN = 1 << 11;
+        const NOWARN = 1 << 13;
         /// Tries as long as reclaim frees anything, large blocks too, but neither kills for it nor waits for ever.
-        const RETRY_MAYFAIL = 1 << 12;
+        const RETRY_MAYFAIL = 1 << 14;
         /// Never fails, and may have somebody killed for it: for who can wait, holds no lock, and asks for order 0 or 1;
         /// otherwise it has no effect.
-        const NOFAIL = 1 << 13;
+        const NOFAIL = 1 << 15;
         /// One round of reclaim, no more; for who cannot wait, not even what other CPUs' lists hold.
-        const NORETRY = 1 << 14;
+        const NORETRY = 1 << 16;
         /// The caller frees memory with it soon: no watermark holds it back.
-        const MEMALLOC = 1 << 15;
+        const MEMALLOC = 1 << 17;
         /// The watermarks hold whatever else is said; wins over MEMALLOC.
-        const NOMEMALLOC = 1 << 16;
-        /// From the caller's node or not at all; nobody is killed for it. NOFAIL wins.
-        const THISNODE = 1 << 17;
-        /// The block is one compound page: its head says so (reverse mapping of large pages will ask).
-        const COMP = 1 << 18;
+        const NOMEMALLOC = 1 << 18;
         /// Charged to the caller's control group (memory control groups give this its meaning).
         const ACCOUNT = 1 << 19;
         /// Both ways of reclaim.
