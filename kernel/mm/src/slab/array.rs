@@ -113,6 +113,7 @@ pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
 /// Gives the arrays' page back. They are empty, and nobody uses the cache any more.
 pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
     let arrays = cache.all_cpus()[0].array.get();
+    cache.all_cpus().iter().for_each(|cpu| cpu.array.set(core::ptr::null_mut()));
     if !arrays.is_null() {
         let pfn = cache.machine.direct_map_to_phys(arrays.cast()).pfn();
         // SAFETY: `set_up` got the page, and the first array is at its start.

@@ -30,7 +30,7 @@ use crate::slab::node::Node;
 use crate::slab::record::SlabRecord;
 use crate::slab::report::{Fault, Report};
 use crate::slab::slob::Slob;
-use crate::slab::{Backend, CacheSpec, slab, slob, slub};
+use crate::slab::{Backend, CacheSpec, demand, slab, slob, slub};
 use crate::zone::MAX_NODES;
 
 /// What one CPU knows of one cache: a line of its own, so that CPUs do not disturb each other.
@@ -220,20 +220,24 @@ impl<M: Machine> KmemCache<M> {
     }
 
     /// An object: as the constructor or the last owner left it if the cache has one, else zero if `gfp` says so,
-    /// else with arbitrary contents.
+    /// else with arbitrary contents. `None` if there is no memory, or if the cache was not made for the zone that `gfp` asks
+    /// for.
     #[inline]
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        if gfp.contains(Gfp::ZERO) {
-            return self.alloc_zeroed(gfp);
+        if gfp.intersects(demand::SPECIAL) {
+            return self.alloc_special(gfp);
         }
         NonNull::new(self.alloc_raw(gfp, |irq| self.alloc_slow(gfp, irq)))
     }
 
     /// Apart, so that the fast path needs no stack.
     #[inline(never)]
-    fn alloc_zeroed(&self, gfp: Gfp) -> Option<NonNull<u8>> {
-        let object = NonNull::new(self.alloc_raw(gfp, |irq| self.alloc_slow(gfp, irq)))?;
-        if self.spec.constructor.is_none() {
+    fn alloc_special(&self, gfp: Gfp) -> Option<NonNull<u8>> {
+        if !self.spec.flags.reaches(gfp) {
+            return None;
+        }
+        let object = NonNull::new(self.alloc_where(gfp, |irq| self.alloc_slow(gfp, irq)))?;
+        if gfp.contains(Gfp::ZERO) && self.spec.constructor.is_none() {
             // SAFETY: the object is the caller's alone and has this many bytes.
             unsafe { object.write_bytes(0, self.object_size()) };
         }
@@ -259,6 +263,11 @@ impl<M: Machine> KmemCache<M> {
         cpu.count_alloc();
         self.machine.irq_restore(irq);
         core::ptr::with_exposed_provenance_mut(object)
+    }
+
+    /// As [`KmemCache::alloc_raw`], for a caller that may be bound to this CPU's node: only `slow` knows of that.
+    pub(super) fn alloc_where(&self, gfp: Gfp, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
+        if gfp.contains(Gfp::THISNODE) { slow(self.machine.irq_save()) } else { self.alloc_raw(gfp, slow) }
     }
 
     /// Takes an object back.

@@ -196,6 +196,7 @@ impl<M: Machine> KernelHeap<M> {
         }
         let backend = match config.backend {
             Backend::Slub if !debug.is_empty() => Backend::Slab,
+            Backend::Slob if !cache.spec.flags.gfp().is_empty() => Backend::Slab,
             backend => backend,
         };
         let geometry = Geometry::new(&cache.spec, debug).ok_or(CreateError::Invalid)?;

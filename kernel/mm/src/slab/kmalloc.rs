@@ -16,10 +16,11 @@ use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::CacheSpec;
 use crate::slab::cache::{CpuSlab, KmemCache};
+use crate::slab::demand;
 use crate::slab::frames::record_of;
 use crate::slab::geometry::{MAX_ORDER, order_for};
 use crate::slab::heap::KernelHeap;
-use crate::slab::record::LARGE;
+use crate::slab::record::{LARGE, large_order, large_owner, large_zone};
 use crate::slab::report::Fault;
 use crate::slab::slob::{self, Need, SLOB};
 
@@ -70,10 +71,12 @@ const fn class_align(size: usize) -> usize {
 }
 
 /// The size to ask for so that its class has this layout's alignment: a multiple of the alignment. The classes
-/// that are no powers of two serve multiples of 32 up to 96, and of 64 up to 192, at those alignments.
+/// that are no powers of two serve multiples of 32 up to 96, and of 64 up to 192, at those alignments. No bytes are
+/// aligned as one would be.
 #[inline(always)]
-const fn size_of_layout(layout: Layout) -> usize {
-    layout.pad_to_align().size()
+fn size_of_layout(layout: Layout) -> usize {
+    let mask = layout.align() - 1;
+    (layout.size().max(1) + mask) & !mask
 }
 
 impl<M: Machine> KernelHeap<M> {
@@ -98,15 +101,15 @@ impl<M: Machine> KernelHeap<M> {
         unsafe { &*core::ptr::from_ref(self).byte_add(usize::from(offset)).cast() }
     }
 
-    /// At least `size` bytes. A size of 0 counts as 1.
+    /// At least `size` bytes. A size of 0 counts as 1. With DMA or DMA32, whole pages of that zone, whatever the size.
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        if size > MAX_CLASS {
-            return self.alloc_large(size, gfp);
+        // One test for all that is rare, and for the largest class.
+        if (size / MAX_CLASS) | (gfp.bits() & demand::SPECIAL.bits()) as usize != 0 {
+            return self.kmalloc_special(size, gfp);
         }
-        if gfp.contains(Gfp::ZERO) {
-            return self.alloc_zeroed(size, gfp);
-        }
+        // SAFETY: the first half of what was tested says so.
+        unsafe { core::hint::assert_unchecked(size < MAX_CLASS) };
         let cache = self.class(size);
         NonNull::new(cache.alloc_raw(gfp, |irq| self.kmalloc_slow(cache, size, gfp, irq)))
     }
@@ -127,12 +130,17 @@ impl<M: Machine> KernelHeap<M> {
 
     /// Apart, so that the fast path needs no stack.
     #[inline(never)]
-    fn alloc_zeroed(&self, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+    fn kmalloc_special(&self, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
+        if size > MAX_CLASS || gfp.intersects(demand::ZONES) {
+            return self.alloc_large(size, gfp);
+        }
         let cache = self.class(size);
-        let slow = |irq| self.kmalloc_slow(cache, size, gfp, irq);
-        let object = NonNull::new(cache.alloc_raw(gfp, slow))?;
-        // SAFETY: the object is the caller's alone and has this many bytes.
-        unsafe { object.write_bytes(0, size) };
+        let object = NonNull::new(cache.alloc_where(gfp, |irq| self.kmalloc_slow(cache, size, gfp, irq)))?;
+        if gfp.contains(Gfp::ZERO) {
+            // All of it, for a `krealloc` that stays in place.
+            // SAFETY: the object is the caller's alone and has this many bytes.
+            unsafe { object.write_bytes(0, self.capacity(size, gfp)) };
+        }
         Some(object)
     }
 
@@ -177,14 +185,17 @@ impl<M: Machine> KernelHeap<M> {
             return slob::units(unsafe { header(object).read() }) * slob::UNIT;
         }
         if !record.may_be_slab() || owner == 0 {
-            return PAGE_SIZE << (owner >> 1);
+            return PAGE_SIZE << large_order(owner);
         }
         // SAFETY: as in `kfree`.
         unsafe { &*core::ptr::with_exposed_provenance::<KmemCache<M>>(owner) }.object_size()
     }
 
     /// The same contents in at least `size` bytes, perhaps elsewhere; on failure the old memory stays. Null is an
-    /// empty old object.
+    /// empty old object. It lies where `gfp` says, also if it did not before.
+    ///
+    /// With ZERO, what is new is zero; if the object came with ZERO and was resized with it ever since, as in Linux: its
+    /// owner's last size is written nowhere, so that all behind it is kept zero instead.
     ///
     /// # Safety
     /// As for [`KernelHeap::kfree`], unless the answer is `None`.
@@ -192,7 +203,12 @@ impl<M: Machine> KernelHeap<M> {
         let Some(old) = NonNull::new(ptr) else { return self.kmalloc(size, gfp) };
         // SAFETY: by the caller, here and below.
         let room = unsafe { self.ksize(old) };
-        if self.capacity(size) == room && old.as_ptr().addr().is_multiple_of(natural_align(size)) {
+        let is_aligned = old.as_ptr().addr().is_multiple_of(natural_align(size));
+        if self.capacity(size, gfp) == room && is_aligned && self.is_low_enough(old, gfp) {
+            if gfp.contains(Gfp::ZERO) {
+                // SAFETY: the object has `room` bytes, and `size` is at most its capacity.
+                unsafe { old.add(size).write_bytes(0, room - size) };
+            }
             return Some(old);
         }
         let new = self.kmalloc(size, gfp)?;
@@ -204,15 +220,30 @@ impl<M: Machine> KernelHeap<M> {
         Some(new)
     }
 
-    /// Memory for a layout.
+    /// Memory for a layout. With DMA or DMA32 only if it is larger than the classes: else its owner, who frees it by its layout,
+    /// would name a class that it is not from.
     #[inline(always)]
     pub fn alloc_layout(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
+        let size = size_of_layout(layout);
+        if size > MAX_CLASS || gfp.intersects(demand::SPECIAL) {
+            return self.layout_special(layout, gfp);
+        }
+        let cache = self.class(size);
+        NonNull::new(cache.alloc_raw(gfp, |irq| self.layout_slow(cache, layout, gfp, irq)))
+    }
+
+    /// Apart, so that the fast path needs no stack.
+    #[inline(never)]
+    fn layout_special(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
         let size = size_of_layout(layout);
         if size > MAX_CLASS {
             return self.alloc_large(size, gfp);
         }
+        if gfp.intersects(demand::ZONES) {
+            return None;
+        }
         let cache = self.class(size);
-        let object = NonNull::new(cache.alloc_raw(gfp, |irq| self.layout_slow(cache, layout, gfp, irq)))?;
+        let object = NonNull::new(cache.alloc_where(gfp, |irq| self.layout_slow(cache, layout, gfp, irq)))?;
         if gfp.contains(Gfp::ZERO) {
             // SAFETY: the object is the caller's alone and has this many bytes.
             unsafe { object.write_bytes(0, layout.size()) };
@@ -306,14 +337,23 @@ impl<M: Machine> KernelHeap<M> {
     }
 
     /// How many bytes `kmalloc` of a size really answers.
-    fn capacity(&self, size: usize) -> usize {
-        if self.is_slob() && Need::with_header(size, natural_align(size)).fits_page() {
+    fn capacity(&self, size: usize, gfp: Gfp) -> usize {
+        if gfp.intersects(demand::ZONES) {
+            PAGE_SIZE << order_for(size)
+        } else if self.is_slob() && Need::with_header(size, natural_align(size)).fits_page() {
             slob::units(size) * slob::UNIT
         } else if size <= MAX_CLASS && !self.is_slob() {
             SIZES[class_of(size)].0
         } else {
             PAGE_SIZE << order_for(size)
         }
+    }
+
+    /// Whether an object lies in a zone that `gfp` allows.
+    fn is_low_enough(&self, object: NonNull<u8>, gfp: Gfp) -> bool {
+        let owner = record_of(self.machine, object.as_ptr()).owner.load(Ordering::Relaxed);
+        let is_large = owner & LARGE != 0 && owner != SLOB;
+        !gfp.intersects(demand::ZONES) || is_large && large_zone(owner) <= demand::zone(gfp)
     }
 
     /// The same of a layout.
@@ -336,10 +376,11 @@ impl<M: Machine> KernelHeap<M> {
             return None;
         }
         let order = order_for(size);
-        let pfn = self.machine.pages().alloc_raw(order, gfp).ok()?;
+        let asked = demand::for_pages(gfp) | (gfp & Gfp::ZERO);
+        let pfn = self.machine.pages().alloc_raw(order, asked).ok()?;
         let object = self.machine.direct_map(pfn.addr());
         object.expose_provenance();
-        record_of(self.machine, object).owner.store((order as usize) << 1 | LARGE, Ordering::Relaxed);
+        record_of(self.machine, object).owner.store(large_owner(order, demand::zone(gfp)), Ordering::Relaxed);
         self.large.fetch_add(1, Ordering::Relaxed);
         self.large_pages.fetch_add(1 << order, Ordering::Relaxed);
         NonNull::new(object)
@@ -358,7 +399,7 @@ impl<M: Machine> KernelHeap<M> {
         if !sound || record.owner.compare_exchange(owner, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return self.report_foreign(object.as_ptr().addr());
         }
-        let order = (owner >> 1) as u32;
+        let order = large_order(owner);
         self.large.fetch_sub(1, Ordering::Relaxed);
         self.large_pages.fetch_sub(1 << order, Ordering::Relaxed);
         let pfn = self.machine.direct_map_to_phys(object.as_ptr()).pfn();
@@ -381,6 +422,8 @@ fn header(object: NonNull<u8>) -> *const usize {
 // `dealloc`; nothing here unwinds.
 unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: by the caller.
+        unsafe { core::hint::assert_unchecked(layout.size() != 0) };
         self.alloc_layout(layout, HEAP_GFP).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
@@ -389,6 +432,8 @@ unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: by the caller: it was allocated with this layout.
+        unsafe { core::hint::assert_unchecked(layout.size() != 0) };
         if let Some(object) = NonNull::new(ptr) {
             // SAFETY: by the caller.
             unsafe { self.free_layout(object, layout) }

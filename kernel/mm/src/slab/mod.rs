@@ -4,6 +4,7 @@
 //! once at boot. The parts, from the ground:
 //! - [`frames`]: from a pointer to the record of its frame.
 //! - [`record`]: what a frame's record says while the frame is in a slab.
+//! - [`demand`]: what a request's flags mean here.
 //! - [`state`]: a slab's counters in one word; who may change it, and when.
 //! - [`geometry`]: how objects lie in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
@@ -29,6 +30,7 @@ mod atomic {
 mod array;
 mod cache;
 mod debug;
+mod demand;
 mod frames;
 mod geometry;
 mod heap;
@@ -79,6 +81,11 @@ bitflags::bitflags! {
     pub struct SlabFlags: u32 {
         /// Objects start at cache lines, or share one evenly if they are small.
         const HWCACHE_ALIGN = 1 << 0;
+        /// Objects lie where the weakest device reaches them: in zone DMA (`SLAB_CACHE_DMA`). SLOB, whose pages all
+        /// caches share, leaves such a cache to SLAB.
+        const DMA = 1 << 1;
+        /// Objects lie below 4 GiB (`SLAB_CACHE_DMA32`); otherwise as with DMA.
+        const DMA32 = 1 << 2;
     }
 }
 

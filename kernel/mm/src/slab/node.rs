@@ -12,7 +12,7 @@ use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
 use crate::slab::state::State;
-use crate::slab::{Backend, debug};
+use crate::slab::{Backend, debug, demand};
 use crate::sync::{Rank, SpinLock};
 use crate::zone::MAX_NODES;
 
@@ -92,10 +92,10 @@ impl<M: Machine> KmemCache<M> {
     /// May sleep if `gfp` allows it.
     pub(super) fn new_slab(&self, setup: &Setup<M>, gfp: Gfp) -> Option<&'static SlabRecord> {
         let geometry = &setup.geometry;
-        let gfp = gfp - Gfp::ZERO;
+        let gfp = (demand::for_pages(gfp) - demand::ZONES) | self.spec.flags.gfp();
         // A big slab is a wish, one that holds an object a need.
         let pages = self.machine.pages();
-        let wish = if geometry.min_order < geometry.order { gfp | Gfp::NOWARN | Gfp::NORETRY } else { gfp };
+        let wish = if geometry.min_order < geometry.order { demand::wish(gfp) } else { gfp };
         let (order, pfn) = match pages.alloc_raw(geometry.order, wish) {
             Ok(pfn) => (geometry.order, pfn),
             Err(_) if geometry.min_order < geometry.order => {

@@ -4,7 +4,7 @@
 //!
 //! | field   | first frame of a slab         | its other frames                | frames of a large kmalloc |
 //! | ------- | ----------------------------- | ------------------------------- | ------------------------- |
-//! | `owner` | the [`KmemCache`]'s address   | the same                        | order and [`LARGE`]       |
+//! | `owner` | the [`KmemCache`]'s address   | the same                        | zone, order and [`LARGE`] |
 //! | `state` | [`State`]                     | frames to go back               | the caller's address      |
 //! | `links` | previous and next slab        | unused                          | unused                    |
 //!
@@ -46,8 +46,24 @@ const _: () = {
     assert!(PageState::Free as u32 & NOT_SLAB != 0 && PageState::Cached as u32 & NOT_SLAB != 0);
 };
 
-/// In `owner`: the frames are one large allocation; the order stands above the bit.
+/// In `owner`: the frames are one large allocation; above the bit stand the order, in four bits, and the highest zone that
+/// was allowed, in two.
 pub(super) const LARGE: usize = 1;
+
+/// `owner` of a large allocation's first frame.
+pub(super) const fn large_owner(order: u32, zone: usize) -> usize {
+    zone << 5 | (order as usize) << 1 | LARGE
+}
+
+/// The order in such a word.
+pub(super) const fn large_order(owner: usize) -> u32 {
+    (owner >> 1 & 0xf) as u32
+}
+
+/// The zone in such a word.
+pub(super) const fn large_zone(owner: usize) -> usize {
+    owner >> 5 & 3
+}
 
 impl SlabRecord {
     /// The record as the page allocator sees it.

@@ -114,7 +114,8 @@ fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usiz
             // SAFETY: a slab's own list holds free objects, which nobody touches without the node's lock.
             let next = unsafe { link(object, setup.geometry.link, setup.secret) };
             let size = PAGE_SIZE << state.order();
-            if next != end_of_list(base) && (next % 8 != 0 || next < base || next - base >= size) {
+            let is_ring = state.inuse() == state.objects();
+            if is_ring || next != end_of_list(base) && (next % 8 != 0 || next < base || next - base >= size) {
                 // The rest of the list is lost, and the slab stays full.
                 cache.report(Fault::FreeListCorrupted, object);
                 state = state.with_free(None).with_inuse(state.objects());

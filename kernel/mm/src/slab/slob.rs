@@ -24,6 +24,7 @@ use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::cache::{KmemCache, Setup};
+use crate::slab::demand;
 use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::geometry::order_for;
 use crate::slab::record::{LARGE, SlabList, SlabRecord};
@@ -166,10 +167,10 @@ impl<M: Machine> Slob<M> {
         if !need.fits_page() {
             return self.alloc_whole(need, gfp);
         }
-        if let Some(found) = self.alloc_from_lists(need) {
+        if let Some(found) = self.alloc_from_lists(need, gfp) {
             return Some(found);
         }
-        let pfn = self.machine.pages().alloc_raw(0, gfp - Gfp::ZERO).ok()?;
+        let pfn = self.machine.pages().alloc_raw(0, demand::for_pages(gfp)).ok()?;
         self.pages.fetch_add(1, Ordering::Relaxed);
         let start = self.machine.direct_map(pfn.addr());
         start.expose_provenance();
@@ -236,14 +237,17 @@ impl<M: Machine> Slob<M> {
         }
     }
 
-    fn alloc_from_lists(&self, need: Need) -> Option<usize> {
+    fn alloc_from_lists(&self, need: Need, gfp: Gfp) -> Option<usize> {
+        let pages = self.machine.pages();
+        let bound = gfp.contains(Gfp::THISNODE).then(|| pages.local_node());
+        let fits = |page| bound.is_none_or(|node| pages.node_of(pfn_of(self.machine, page)) == node);
         let mut lists = self.lists.lock();
         for class in need.units.ilog2() as usize..CLASSES {
             let mut next = lists.classes[class].first(self.machine);
             for _ in 0..TRIES {
                 let Some(page) = next else { break };
                 next = lists.classes[class].after(self.machine, page);
-                let Some(found) = self.take(page, need) else { continue };
+                let Some(found) = fits(page).then(|| self.take(page, need)).flatten() else { continue };
                 let now = Blocks::of(page).class();
                 if now != Some(class) {
                     lists.classes[class].remove(self.machine, page);
@@ -329,7 +333,7 @@ impl<M: Machine> Slob<M> {
     /// What is larger than a page, or aligned to more.
     fn alloc_whole(&self, need: Need, gfp: Gfp) -> Option<usize> {
         let order = need.order();
-        let pfn = self.machine.pages().alloc_raw(order, gfp - Gfp::ZERO).ok()?;
+        let pfn = self.machine.pages().alloc_raw(order, demand::for_pages(gfp)).ok()?;
         self.pages.fetch_add(1 << order, Ordering::Relaxed);
         let start = self.machine.direct_map(pfn.addr());
         record_of(self.machine, start).owner.store(SLOB, Ordering::Relaxed);

@@ -22,6 +22,7 @@ use crate::machine::Machine;
 use crate::page_alloc::Gfp;
 use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
+use crate::slab::frames::pfn_of;
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
@@ -34,15 +35,17 @@ pub(super) const MIN_PARTIAL: usize = 5;
 /// pages are asked for.
 pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
+    let is_bound = gfp.contains(Gfp::THISNODE);
     loop {
         let cpu = cache.this_cpu();
+        if is_bound && !is_active_local(cache, cpu) {
+            retire(cache, setup, cpu);
+        }
         if let Some(object) = pop(cache, cpu) {
             return object;
         }
         // What an array holds may be from any node.
-        if !gfp.contains(Gfp::THISNODE)
-            && let Some(object) = array::of(cpu).and_then(Array::pop)
-        {
+        if !is_bound && let Some(object) = array::of(cpu).and_then(Array::pop) {
             cpu.count_alloc();
             return core::ptr::with_exposed_provenance_mut(object);
         }
@@ -283,19 +286,17 @@ fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab)
     if let Some(array) = array::of(cpu) {
         give_back(cache, setup, array.take());
     }
+    retire(cache, setup, cpu);
+}
+
+/// Takes its active slab from a CPU, with what its list holds. The CPU is as for [`deactivate`].
+fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
     let Some(slab) = cpu.active.get() else { return };
-    let (base, mut object) = (cpu.base.get(), cpu.freelist.get());
-    let (first, mut last, mut count) = (object, object, 0);
-    while object & 1 == 0 && object & cpu.mask.get() == base {
-        last = object;
-        count += 1;
-        // SAFETY: what the CPU's list holds is free and ours, by the contract above.
-        object = unsafe { link(object, setup.geometry.link, setup.secret) };
-    }
+    let first = cpu.freelist.get();
     cpu.reset();
     // While the slab is frozen, a push to its own list moves it to no list.
-    if count != 0 {
-        put(cache, setup, slab, first..=last, count);
+    if let Some((chain, count)) = sound_chain(cache, setup, slab, first) {
+        put(cache, setup, slab, chain, count);
     }
     let node = cache.node_of(slab);
     let mut lists = node.lists.lock();
@@ -303,6 +304,41 @@ fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab)
         lists.partial.push_back(cache.machine, slab);
         node.publish_length(&lists);
     }
+}
+
+/// The list of free objects that starts with `first`, up to its last, and their number; if there are any, and if the list
+/// leads to its end through objects of this slab. It does not if one was freed twice and the list is a ring, or if one
+/// was written to: then its objects are lost.
+fn sound_chain<M: Machine>(
+    cache: &KmemCache<M>,
+    setup: &Setup<M>,
+    slab: &'static SlabRecord,
+    first: usize,
+) -> Option<(RangeInclusive<usize>, u32)> {
+    let (base, state) = (cache.base_of(slab), slab.state.load());
+    let is_object = |address: usize| {
+        let offset = address.wrapping_sub(base);
+        let index = if offset < PAGE_SIZE << state.order() { setup.geometry.index(offset) } else { None };
+        index.is_some_and(|index| index < state.objects() as usize)
+    };
+    let (mut object, mut last, mut count) = (first, first, 0);
+    while object != end_of_list(base) {
+        if count == state.objects() || !is_object(object) {
+            cache.report(Fault::FreeListCorrupted, last);
+            return None;
+        }
+        last = object;
+        count += 1;
+        // SAFETY: what the CPU's list holds is free and ours, and this is an object of the slab.
+        object = unsafe { link(object, setup.geometry.link, setup.secret) };
+    }
+    (count != 0).then_some((first..=last, count))
+}
+
+/// Whether a CPU's active slab, if it has one, is on this CPU's node.
+fn is_active_local<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> bool {
+    let pages = cache.machine.pages();
+    cpu.active.get().is_none_or(|slab| pages.node_of(pfn_of(cache.machine, slab)) == pages.local_node())
 }
 
 /// Gives this CPU's slab and all empty ones back; how many pages.

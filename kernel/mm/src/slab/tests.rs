@@ -2,6 +2,7 @@
 
 mod backends;
 mod debug;
+mod demand;
 mod machine;
 mod model;
 mod slabs;
