@@ -60,6 +60,16 @@ pub fn number(text: &str) -> Option<u64> {
     if plain { u64::from_str_radix(digits, radix).ok() } else { None }
 }
 
+/// Yes or no, in the words that Linux takes.
+pub fn boolean(text: &str) -> Option<bool> {
+    let is = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    match () {
+        () if is(&["1", "y", "yes", "t", "true", "on"]) => Some(true),
+        () if is(&["0", "n", "no", "f", "false", "off"]) => Some(false),
+        () => None,
+    }
+}
+
 /// See [`arguments`].
 #[derive(Clone, Debug)]
 pub struct Arguments<'a> {
@@ -153,6 +163,16 @@ mod tests {
         for text in ["", "M", "-1", "+1", "1MM", "1 M", "0x", "17179869184G", "99999999999999999999", "1\u{e9}"] {
             assert_eq!(size(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn yes_and_no() {
+        for (text, value) in
+            [("1", Some(true)), ("On", Some(true)), ("yes", Some(true)), ("off", Some(false)), ("0", Some(false))]
+        {
+            assert_eq!(boolean(text), value, "{text}");
+        }
+        assert!(["", "2", "maybe", "onn"].iter().all(|text| boolean(text).is_none()));
     }
 
     #[test]

@@ -221,6 +221,9 @@ fn lies_are_cut_back_to_what_is_safe() {
     assert_eq!((timer.secure, timer.physical, timer.virt, timer.hypervisor), (level(29), None, level(27), None));
     assert_eq!(board.distances.get(0, 1), 20);
     assert!(warned(&board, Oddity::OverlappingBanks, "memory"));
+    assert!(warned(&board, Oddity::BankTooHigh, "memory"), "a frame number of 33 bits");
+    let nodes = board.warnings.iter().filter(|warning| warning.what == Oddity::BadNode).map(|warning| warning.base);
+    assert!(nodes.eq([9, 7000]), "{:?}", board.warnings);
     assert!(board.warnings_lost > 0, "more lies than room for words");
     assert!(board.warnings.iter().all(|warning| !warning.to_string().is_empty()));
 }

@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use super::walk::{Cells, Node, Scope, pairs};
-use super::{Board, MAX_BANKS, MAX_NODES, Oddity, PAGE, Region};
+use super::{Board, MAX_BANKS, MAX_NODES, MEMORY_LIMIT, Oddity, PAGE, Region};
 
 /// A run of memory that belongs to one NUMA node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,13 @@ impl Board {
     }
 
     fn add_bank(&mut self, name: &str, region: Region, node: u8) {
-        let (base, end) = (region.base.next_multiple_of(PAGE), region.end() / PAGE * PAGE);
+        if region.end() > MEMORY_LIMIT {
+            self.warn(Oddity::BankTooHigh, name, region.base, region.size);
+        }
+        if region.base >= MEMORY_LIMIT {
+            return;
+        }
+        let (base, end) = (region.base.next_multiple_of(PAGE), region.end().min(MEMORY_LIMIT) / PAGE * PAGE);
         match end.checked_sub(base).and_then(|size| Region::new(base, size)) {
             None => self.warn(Oddity::TinyBank, name, region.base, region.size),
             Some(whole) if self.insert_bank(Bank { region: whole, node }) => {}

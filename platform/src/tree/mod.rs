@@ -38,10 +38,12 @@ pub use warning::{Oddity, Warning};
 
 /// Physical addresses end here: 48 bits, which is what Quire's page tables hold.
 pub const PA_LIMIT: u64 = 1 << 48;
+/// Memory ends here: frame numbers have 32 bits, and the last block of frames stays out of their way.
+pub const MEMORY_LIMIT: u64 = (1 << 44) - (4 << 20);
 /// Banks of memory that are taken from a tree.
 pub const MAX_BANKS: usize = 64;
-/// NUMA nodes; their numbers are below this.
-pub const MAX_NODES: usize = 16;
+/// NUMA nodes; their numbers are below this. As many as the memory manager serves.
+pub const MAX_NODES: usize = 8;
 /// CPUs that are taken from a tree.
 pub const MAX_CPUS: usize = 64;
 /// Static reservations, `/memreserve/` entries included.
@@ -213,6 +215,8 @@ impl Board {
             sane(&bank.region) && bank.region.base.is_multiple_of(PAGE) && bank.region.size.is_multiple_of(PAGE)
         };
         promise(self.banks.iter().all(whole), "banks are whole pages below the limit")?;
+        let low = self.banks.iter().all(|bank| bank.region.end() <= MEMORY_LIMIT);
+        promise(low, "all memory has frame numbers")?;
         let apart = self.banks.windows(2).all(|pair| pair[0].region.end() <= pair[1].region.base);
         promise(apart, "banks are sorted and apart")?;
         promise(self.banks.iter().all(|bank| usize::from(bank.node) < MAX_NODES), "banks have known nodes")?;

@@ -24,6 +24,8 @@ pub enum Oddity {
     BadRegion,
     /// A memory bank smaller than a page. Left out.
     TinyBank,
+    /// A memory bank that ends above [`MEMORY_LIMIT`](super::MEMORY_LIMIT). What is above is left out.
+    BankTooHigh,
     /// Two banks of memory overlap. The lower one keeps what both claim.
     OverlappingBanks,
     /// A NUMA node number that is too large. Taken as node 0.
@@ -67,6 +69,7 @@ impl Oddity {
         match self {
             Self::BadRegion => "impossible region, left out",
             Self::TinyBank => "memory smaller than a page, left out",
+            Self::BankTooHigh => "memory with frame numbers of more than 32 bits, left out from there on",
             Self::OverlappingBanks => "memory banks overlap, the lower one keeps what both claim",
             Self::BadNode => "NUMA node number too large, taken as 0",
             Self::BadDistance => "senseless NUMA distance, left out",
