@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use quire_mm::PhysAddr;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
+use quire_mm::memblock::{CAPACITY, MemBlock, MemBlockError, RegionKind};
 
 /// Pages in the model's world.
 const PAGES: usize = 64;
@@ -152,16 +152,16 @@ proptest! {
 #[test]
 fn a_full_list_says_so_and_stays_as_it_was() {
     let mut memory = MemBlock::new();
-    for i in 0..128 {
+    for i in 0..CAPACITY {
         memory.add(bytes(2 * i, 2 * i + 1), 0).unwrap();
     }
-    assert_eq!(memory.add(bytes(300, 301), 0), Err(MemBlockError::Full));
-    assert_eq!(memory.add(bytes(0, 400), 1), Err(MemBlockError::Full));
-    assert_eq!(memory.memory().count(), 128);
+    assert_eq!(memory.add(bytes(600, 601), 0), Err(MemBlockError::Full));
+    assert_eq!(memory.add(bytes(0, 800), 1), Err(MemBlockError::Full));
+    assert_eq!(memory.memory().count(), CAPACITY);
     memory.add(bytes(1, 2), 0).unwrap_err();
-    assert_eq!(memory.memory().count(), 128);
+    assert_eq!(memory.memory().count(), CAPACITY);
     memory.remove(bytes(0, 10)).unwrap();
-    memory.add(bytes(300, 301), 0).unwrap();
+    memory.add(bytes(600, 601), 0).unwrap();
 }
 
 #[test]
@@ -187,4 +187,20 @@ fn regions_keep_the_tree_s_names() {
     assert_eq!((regions[0].kind, regions[0].node), (quire_abi::info::region::MEMORY, 3));
     assert!(regions[1].name.starts_with(b"linux,cma\0"));
     assert_eq!(&regions[2].name, b"a name that is longer th");
+}
+
+/// What a tree may have at most: banks, and as many reservations, each of which cuts a bank in three.
+#[test]
+fn there_is_room_for_all_that_a_tree_may_have() {
+    let page = |n: usize| PhysAddr::new(n * 4096)..PhysAddr::new((n + 1) * 4096);
+    let mut memory = MemBlock::new();
+    for bank in 0..64 {
+        memory.add(page(1024 * bank).start..page(1024 * bank + 1000).start, bank % 2).unwrap();
+    }
+    for hole in 0..72 {
+        memory.mark_no_map(page(2 * hole + 1)).unwrap();
+        memory.reserve(page(2048 + 2 * hole), RegionKind::Reserved, "").unwrap();
+    }
+    assert_eq!(memory.memory().filter(|region| region.no_map).count(), 72);
+    assert_eq!(memory.memory().count(), 64 + 2 * 72);
 }

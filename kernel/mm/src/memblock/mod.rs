@@ -11,12 +11,13 @@ use core::ops::Range;
 use quire_abi::info::{RegionInfo, region};
 
 use crate::addr::{PhysAddr, PhysRange};
+pub use region_list::CAPACITY;
 use region_list::{Entry, RegionList};
 
 /// What memblock cannot do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemBlockError {
-    /// There are more regions than the list has room for (128).
+    /// There are more regions than the list has room for ([`CAPACITY`]).
     Full,
     /// No free range of that size and place.
     NoSpace,

@@ -6,8 +6,8 @@ use crate::addr::PhysAddr;
 
 use super::MemBlockError;
 
-/// Regions that a list has room for.
-pub(super) const CAPACITY: usize = 128;
+/// Regions that a list has room for: a tree's 64 banks, each of its reservations cutting one in three, and what boot takes.
+pub const CAPACITY: usize = 256;
 
 /// A range of addresses and what is known about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
