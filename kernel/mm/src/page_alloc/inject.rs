@@ -29,14 +29,21 @@ impl FaultInjection {
     pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0, space: 0, spares_user: false };
 
     /// From the command line, as Linux has it: interval, probability, space, times, separated by commas; -1 times is
-    /// for ever. What is missing is 1, 100, 0, -1. As on Linux, user memory is spared.
+    /// for ever. What is missing, or empty, is 1, 100, 0, -1. As on Linux, user memory is spared. `None` for anything else:
+    /// more than 100 percent, numbers of more than 32 bits.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut numbers = [1, 100, 0, -1i64];
-        for (i, word) in text.split(',').filter(|word| !word.is_empty()).enumerate() {
-            *numbers.get_mut(i)? = word.trim().parse().ok()?;
+        let mut numbers = [1, 100, 0, u32::MAX];
+        for (i, word) in text.split(',').map(str::trim).enumerate() {
+            let number = numbers.get_mut(i)?;
+            *number = match word {
+                "" => *number,
+                "-1" if i == 3 => u32::MAX,
+                word => word.parse().ok()?,
+            };
         }
-        let [interval, probability, space, times] = numbers.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-        Some(Self { interval, probability, times, space, spares_user: true, min_order: 0 })
+        let [interval, probability, space, times] = numbers;
+        let sensible = probability <= 100;
+        sensible.then_some(Self { interval, probability, times, space, spares_user: true, min_order: 0 })
     }
 
     /// The `n`th allocation from now, counted from 1, fails, and no other.
@@ -165,8 +172,12 @@ mod tests {
             Some(FaultInjection { interval: 5, probability: 20, space: 4096, times: 3, ..all })
         );
         assert_eq!(FaultInjection::parse("5,20,0,-1"), Some(FaultInjection { interval: 5, probability: 20, ..all }));
-        assert_eq!(FaultInjection::parse("five"), None);
-        assert_eq!(FaultInjection::parse("1,2,3,4,5"), None);
+        // An empty word keeps its place.
+        assert_eq!(FaultInjection::parse("5,,0,3"), Some(FaultInjection { interval: 5, times: 3, ..all }));
+        assert_eq!(FaultInjection::parse(",20,"), Some(FaultInjection { probability: 20, ..all }));
+        for text in ["five", "1,2,3,4,5", "1,2,3,4,", "-1", "1,101", "1,-1", "1,1,-1", "1,1,1,-2", "4294967296"] {
+            assert_eq!(FaultInjection::parse(text), None, "{text}");
+        }
     }
 
     #[test]

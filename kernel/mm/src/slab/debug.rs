@@ -47,9 +47,10 @@ bitflags::bitflags! {
 }
 
 impl DebugFlags {
-    /// From `slub_debug=`: letters as in Linux, all but INJECT if there are none. Letters unknown to us mean
-    /// nothing.
-    pub fn from_letters(letters: &str) -> DebugFlags {
+    /// From `slub_debug=`: letters as in Linux, all but INJECT if there are none. They end at a comma: what follows names
+    /// caches on Linux. Letters unknown to us mean nothing ([`DebugFlags::unknown_letter`]).
+    pub fn from_letters(argument: &str) -> DebugFlags {
+        let letters = letters(argument);
         if letters.is_empty() {
             return Self::LAYOUT;
         }
@@ -61,6 +62,16 @@ impl DebugFlags {
             _ => flags,
         })
     }
+
+    /// The first letter of `slub_debug=` that has no meaning here.
+    pub fn unknown_letter(argument: &str) -> Option<char> {
+        letters(argument).chars().find(|letter| !"FZPU".contains(letter.to_ascii_uppercase()))
+    }
+}
+
+/// Without the list of caches.
+fn letters(argument: &str) -> &str {
+    argument.split(',').next().unwrap_or_default()
 }
 
 const RED_LIVE: u8 = 0xcc;

@@ -176,5 +176,9 @@ fn the_command_line_chooses() {
     assert_eq!((config.failures.interval, config.failures.probability), (10, 50));
     let config = Config::from_args(|key| (key == "slab").then_some("slap"));
     assert_eq!((config.backend, config.debug), (Backend::Slub, DebugFlags::empty()));
-    assert_eq!(DebugFlags::from_letters(""), DebugFlags::LAYOUT);
+    for all in ["", ",dentry"] {
+        assert_eq!((DebugFlags::from_letters(all), DebugFlags::unknown_letter(all)), (DebugFlags::LAYOUT, None));
+    }
+    assert_eq!(DebugFlags::from_letters("P,buffer"), DebugFlags::POISON, "no letter is in a cache's name");
+    assert_eq!((DebugFlags::unknown_letter("fzpu,x"), DebugFlags::unknown_letter("FXQ")), (None, Some('X')));
 }
