@@ -53,7 +53,8 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
         .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory to run in", &e));
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
-    memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
+    memory::init_per_cpu(board)
+        .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory for per-CPU variables", &e));
     pressure::init();
     let console = serial::init(board);
     power::init();

@@ -45,6 +45,71 @@ fn zone_movable_and_the_watermarks_are_as_asked_for() {
     assert!(min.is_some_and(|min| min.abs_diff(8192 / 4) <= 1), "{outcome}");
 }
 
+/// What asks for everything or nothing does not stop the machine, and is named in the log if it is not done.
+#[test]
+fn absurd_zones_and_watermarks_boot() {
+    let absurd = [
+        ("kernelcore=0", None),
+        ("kernelcore=1", None),
+        ("kernelcore=4M", Some("the kernel, which keeps")),
+        ("movablecore=1020M", Some("the kernel, which keeps")),
+        ("movablecore=100G", Some("leaves no zone MOVABLE")),
+        ("min_free_kbytes=18446744073709551615", Some("more than a quarter")),
+        ("min_free_kbytes=2000000", Some("more than a quarter")),
+    ];
+    for (argument, why) in absurd {
+        let outcome = Machine::new(&["--append", argument]).exec("zoneinfo; selftest accounts fork");
+        let output = outcome.succeeded();
+        assert!(output.contains("# 2 programs, 0 failed"), "{outcome}");
+        let cut_back = why == Some("the kernel, which keeps");
+        assert_eq!(zone(output, "MOVABLE", "present").is_some(), cut_back, "{outcome}");
+        let warning = outcome.log.lines().find(|line| line.contains(&format!("{argument}:")));
+        assert_eq!(warning.is_some(), why.is_some(), "{outcome}");
+        assert!(why.is_none_or(|why| warning.is_some_and(|line| line.contains(why))), "{outcome}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let malformed = [
+        "slab=foo",
+        "slub_debug=QX",
+        "kernelcore=101%",
+        "movablecore=abc",
+        "min_free_kbytes=-1",
+        "page_poison=maybe",
+        "fail_page_alloc=5,,-1",
+        "failslab=many",
+    ];
+    let outcome = Machine::new(&["--append", &malformed.join(" ")]).exec("zoneinfo");
+    assert_eq!(zone(outcome.succeeded(), "MOVABLE", "present"), None, "{outcome}");
+    for argument in malformed {
+        let named = outcome.log.lines().filter(|line| line.contains(&format!("{argument}:"))).count();
+        assert_eq!(named, 1, "{argument}\n{outcome}");
+    }
+    let arguments = "slab=slob slub_debug=P,buffer kernelcore=25%";
+    let outcome = Machine::new(&["--append", arguments]).exec("zoneinfo");
+    assert_eq!(zone(outcome.succeeded(), "MOVABLE", "present"), Some(768 << 8), "{outcome}");
+    for why in ["caches cannot be chosen", "has no effect with slab=slob"] {
+        assert!(outcome.log.contains(&format!("slub_debug=P,buffer: {why}")), "{outcome}");
+    }
+}
+
+#[test]
+fn an_area_lies_in_one_zone() {
+    let outcome = Machine::new(&["--append", "movablecore=256M cma=512M"]).exec("cmainfo; zoneinfo; selftest accounts");
+    assert!(outcome.succeeded().contains("524288"), "{outcome}");
+    assert!(zone(&outcome.output, "MOVABLE", "managed").is_some_and(|pages| pages > 200 << 8), "{outcome}");
+}
+
+/// The tree may number more nodes than there are: their memory and CPUs are node 0's.
+#[test]
+fn nodes_with_high_numbers_are_taken_as_the_first() {
+    let outcome = Machine::new(&["--numa", "9", "--mem", "2G", "--smp", "2"]).exec("selftest accounts");
+    assert!(outcome.succeeded().contains("# 1 programs, 0 failed"), "{outcome}");
+    assert!(outcome.log.contains("NUMA node number too large"), "{outcome}");
+}
+
 /// Allocations fail while programs run; when no more do, every page is where the books say.
 #[test]
 fn allocations_that_fail_leak_nothing() {

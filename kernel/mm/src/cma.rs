@@ -8,17 +8,42 @@
 //! The lock over bitmaps is held to read and change them only. It has the rank of a zone's, and is not taken
 //! together with one.
 
+use core::fmt;
 use core::ops::Range;
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::buddy::PAGEBLOCK_PAGES;
 use crate::machine::Machine;
 use crate::memblock::{MemBlock, RegionKind};
-use crate::page_alloc::{Gfp, MigrateRange, PageAllocator, PageBlock, RangeError};
+use crate::page_alloc::{Config, Gfp, MigrateRange, PageAllocator, PageBlock};
 use crate::sync::{Rank, SpinLock};
 
-/// The most areas that a kernel serves.
-pub const MAX_AREAS: usize = 8;
+/// The most areas that a kernel serves: as many as it can hear of.
+pub const MAX_AREAS: usize = 80;
+
+/// Why memory that was set aside for an area is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaError {
+    /// There are [`MAX_AREAS`] already.
+    TooMany,
+    /// It has no whole page block.
+    TooSmall,
+    /// It is not all memory of one zone.
+    SpansZones,
+    /// There is no memory for its bitmap.
+    NoMemory,
+}
+
+impl fmt::Display for AreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooMany => "there are too many",
+            Self::TooSmall => "it has no whole page block of 2 MiB",
+            Self::SpansZones => "it does not lie in one zone",
+            Self::NoMemory => "there is no memory for its bitmap",
+        })
+    }
+}
 
 /// Why an area does not give pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,37 +97,57 @@ impl<M: Machine> Cma<M> {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Makes areas of what memblock reserved as [`RegionKind::Cma`], whole page blocks of it. Answers how many areas
-    /// there are; what there is no room for, or what spans zones, stays reserved.
+    /// Makes areas of what memblock reserved as [`RegionKind::Cma`], whole page blocks of it; the rest, and what cannot
+    /// be an area, of which `refused` is told, goes to the buddy as other memory does. The watermarks are set anew: zones
+    /// have grown.
     ///
     /// # Safety
-    /// Once, after [`PageAllocator::init`] with this memblock; nobody uses those regions.
-    pub unsafe fn init_cma(&self, memory: &MemBlock) -> usize {
+    /// Once, after [`PageAllocator::init`] with this memblock and `config`; nobody uses those regions.
+    pub unsafe fn init_cma(
+        &self,
+        memory: &MemBlock,
+        config: &Config<'_>,
+        refused: &mut dyn FnMut(Range<PhysAddr>, AreaError),
+    ) {
         for (range, _) in memory.reserved().filter(|(_, kind)| *kind == RegionKind::Cma) {
             // SAFETY: the caller's promise.
-            let _ = unsafe { self.add_cma_area(range) };
+            let made = unsafe { self.add_cma_area(range.clone()) };
+            let area = made.clone().unwrap_or(range.end..range.end);
+            for rest in [range.start..area.start, area.end..range.end] {
+                // SAFETY: the caller's promise; this part was not made an area's.
+                unsafe { self.free_reserved(rest) };
+            }
+            if let Err(error) = made {
+                refused(range, error);
+            }
         }
-        self.cma.0.lock().len
+        self.set_watermarks(config);
     }
 
+    /// Answers what has become the area; on error nothing has.
+    ///
     /// # Safety
     /// The range was present and reserved at boot, nobody uses it, and it was not handed out since.
-    unsafe fn add_cma_area(&self, range: Range<PhysAddr>) -> Result<(), RangeError> {
+    unsafe fn add_cma_area(&self, range: Range<PhysAddr>) -> Result<Range<PhysAddr>, AreaError> {
         let start = range.start.get().div_ceil(PAGE_SIZE).next_multiple_of(PAGEBLOCK_PAGES);
         let end = range.end.pfn().0 & !(PAGEBLOCK_PAGES - 1);
-        if start >= end || self.cma.0.lock().len == MAX_AREAS {
-            return Err(RangeError::BadRange);
+        if start >= end {
+            return Err(AreaError::TooSmall);
         }
-        let memory = self.alloc_zeroed_pages(Bitmap::order(end - start), Gfp::KERNEL).map_err(|_| RangeError::Busy)?;
+        if self.cma.0.lock().len == MAX_AREAS {
+            return Err(AreaError::TooMany);
+        }
+        let order = Bitmap::order(end - start);
+        let memory = self.alloc_zeroed_pages(order, Gfp::KERNEL).map_err(|_| AreaError::NoMemory)?;
         // SAFETY: the caller's promise.
-        unsafe { self.free_reserved_as_cma(Pfn(start)..Pfn(end))? };
+        unsafe { self.free_reserved_as_cma(Pfn(start)..Pfn(end)) }.map_err(|_| AreaError::SpansZones)?;
         let bitmap = Bitmap::new(memory);
         let mut all = self.cma.0.lock();
         let len = all.len;
         let info = CmaInfo { start: Pfn(start), pages: end - start, ..CmaInfo::default() };
         all.areas[len] = Area { info, bitmap, collecting: false };
         all.len += 1;
-        Ok(())
+        Ok(Pfn(start).addr()..Pfn(end).addr())
     }
 
     /// Pages that the areas' bitmaps take.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use quire_mm::buddy::MigrateType;
-use quire_mm::cma::CmaError;
+use quire_mm::cma::{AreaError, CmaError, MAX_AREAS};
 use quire_mm::memblock::RegionKind;
 use quire_mm::page_alloc::{Gfp, MigrateRange, MovableSplit, PageBlock, RangeError};
 use quire_mm::sim::{Sim, SimConfig};
@@ -181,6 +181,39 @@ fn borrowers_that_can_move_make_room() {
         assert_eq!(unsafe { block.as_ptr().cast::<usize>().read() }, name, "contents move along");
     }
     assert_eq!(pages.validate(), Ok(()));
+}
+
+/// Memory that was set aside and is no area is handed out like other memory; somebody is told why.
+#[test]
+fn what_cannot_be_an_area_is_not_lost() {
+    let config = SimConfig::new().bank(GIB, 96 * MIB, 0).reserve(GIB + 4 * MIB, MIB, RegionKind::Cma);
+    let mut config = config.reserve(GIB + 32 * MIB + PAGE_SIZE, 4 * MIB, RegionKind::Cma);
+    config = config.reserve(GIB + 72 * MIB, 24 * MIB, RegionKind::Cma);
+    config.movable = MovableSplit::MovableCore(16 * MIB / PAGE_SIZE);
+    let sim = Sim::boot(&config);
+    let area = sim.pages().cma_info(0).unwrap();
+    assert_eq!((area.start.addr().get(), area.pages), (GIB + 34 * MIB, 512));
+    assert_eq!(sim.pages().cma_info(1), None);
+    let (start, why): (Vec<_>, Vec<_>) = sim.refused_areas().iter().map(|(range, why)| (range.start, *why)).unzip();
+    assert_eq!(start, [4, 72].map(|mib| PhysAddr::new(GIB + mib * MIB)));
+    assert_eq!(why, [AreaError::TooSmall, AreaError::SpansZones]);
+    assert_eq!(sim.pages().total_managed(), sim.summary().managed + 29 * MIB / PAGE_SIZE);
+    assert_eq!(sim.pages().total_free() + sim.pages().cma_bitmap_pages(), sim.pages().total_managed());
+    assert_eq!(sim.pages().validate(), Ok(()));
+}
+
+#[test]
+fn there_is_room_for_all_areas_that_a_tree_may_have() {
+    let areas = |count: usize| {
+        let area = |config: SimConfig, i| config.reserve(GIB + 4 * i * MIB, 2 * MIB, RegionKind::Cma);
+        Sim::boot(&(1..=count).fold(SimConfig::new().bank(GIB, 512 * MIB, 0), area))
+    };
+    let sim = areas(73);
+    assert!(sim.pages().cma_info(72).is_some() && sim.refused_areas().is_empty());
+    let sim = areas(MAX_AREAS + 1);
+    assert!(sim.pages().cma_info(MAX_AREAS - 1).is_some() && sim.pages().cma_info(MAX_AREAS).is_none());
+    assert!(sim.refused_areas().iter().map(|(_, why)| *why).eq([AreaError::TooMany]));
+    assert_eq!(sim.pages().total_managed(), sim.summary().managed + (MAX_AREAS + 1) * 512);
 }
 
 #[test]

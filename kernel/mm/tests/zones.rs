@@ -9,6 +9,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::memblock::{MemBlock, RegionKind};
 use quire_mm::page_alloc::{
     Config, FaultInjection, Gfp, InitError, MovableSplit, PageAllocator, PageBlock, PressureHandler, Shrinker,
+    ZoneBounds,
 };
 use quire_mm::sim::{Sim, SimConfig};
 use quire_mm::zone::ZoneKind;
@@ -171,6 +172,106 @@ fn kernelcore_is_spread_over_the_nodes() {
     for (node, kernel, movable) in [(0, 28, 36), (1, 16, 0), (2, 28, 36)] {
         assert_eq!((present(node, ZoneKind::Dma32), present(node, ZoneKind::Movable)), (pages(kernel), pages(movable)));
     }
+}
+
+fn sizes(sim: &'static Sim) -> Vec<(ZoneKind, usize)> {
+    sim.pages().zones().map(|zone| (zone.kind(), zone.present())).collect()
+}
+
+/// As on Linux: what asks for all memory, or for none, gets no zone MOVABLE.
+#[test]
+fn the_kernel_always_has_a_zone() {
+    let all = 64 * MIB / PAGE_SIZE;
+    let absurd = [
+        MovableSplit::KernelCore(0),
+        MovableSplit::KernelCore(all),
+        MovableSplit::KernelCore(usize::MAX),
+        MovableSplit::MovableCore(all),
+        MovableSplit::MovableCore(usize::MAX),
+    ];
+    for split in absurd {
+        let sim = Sim::boot(&SimConfig { movable: split, ..SimConfig::new().bank(GIB, 64 * MIB, 0) });
+        assert_eq!(sizes(sim), [(ZoneKind::Dma32, all)], "{split:?}");
+        assert!(sim.pages().alloc_page(Gfp::KERNEL).is_ok(), "{split:?}");
+    }
+}
+
+#[test]
+fn a_split_leaves_the_kernel_enough_to_boot() {
+    use MovableSplit::{KernelCore, MovableCore};
+    let pages = |mib: usize| mib * MIB / PAGE_SIZE;
+    let mut memory = MemBlock::new();
+    memory.add(PhysAddr::new(GIB)..PhysAddr::new(2 * GIB), 0).unwrap();
+    memory.reserve(PhysAddr::new(GIB)..PhysAddr::new(GIB + 36 * MIB), RegionKind::Kernel, "").unwrap();
+    // A 16th, and what is reserved.
+    let least = KernelCore(pages(64 + 36));
+    for split in [KernelCore(1), MovableCore(pages(1020)), KernelCore(pages(99))] {
+        assert_eq!(split.settle(&memory), least, "{split:?}");
+    }
+    for split in [least, MovableCore(pages(256)), KernelCore(pages(1023)), MovableSplit::None] {
+        assert_eq!(split.settle(&memory), split);
+    }
+    for split in [KernelCore(0), KernelCore(pages(1024)), MovableCore(pages(1024)), MovableCore(usize::MAX)] {
+        assert_eq!(split.settle(&memory), MovableSplit::None, "{split:?}");
+    }
+    memory.reserve(PhysAddr::new(GIB)..PhysAddr::new(GIB + 1000 * MIB), RegionKind::Kernel, "").unwrap();
+    assert_eq!(MovableCore(pages(8)).settle(&memory), MovableSplit::None, "there is nothing to spare");
+    let both = |kernel, movable| MovableSplit::from_args(kernel, movable, &memory);
+    assert_eq!(both(None, Some(0)), MovableSplit::None);
+    assert_eq!(both(Some(pages(100)), Some(pages(256))), KernelCore(pages(768)), "the kernel gets the larger part");
+    assert_eq!(both(Some(pages(900)), Some(pages(256))), KernelCore(pages(900)));
+}
+
+#[test]
+fn no_watermark_takes_more_than_a_quarter() {
+    for kbytes in [usize::MAX, usize::MAX / 1024, 1 << 21] {
+        let config = SimConfig { min_free_kbytes: Some(kbytes), ..SimConfig::new().bank(GIB, 64 * MIB, 0) };
+        let sim = Sim::boot(&config);
+        let zone = sim.pages().zones().next().unwrap();
+        assert_eq!(zone.watermarks().min, zone.managed() / 4, "{kbytes}");
+        assert_eq!(sim.pages().set_min_free(kbytes), zone.managed() / 4 * 4);
+        assert!(sim.pages().alloc_page(Gfp::KERNEL).is_ok());
+    }
+}
+
+/// What areas have counts like other memory, but that pages which cannot move get nothing of it.
+#[test]
+fn contiguous_areas_count_for_the_watermarks() {
+    let with = |config: SimConfig| Sim::boot(&config);
+    let bank = || SimConfig::new().bank(GIB, GIB, 0);
+    let area = |config: SimConfig, mib: usize| config.reserve(2 * GIB - mib * MIB, mib * MIB, RegionKind::Cma);
+    let marks = |sim: &'static Sim| sim.pages().zones().next().unwrap().watermarks();
+    assert_eq!(marks(with(area(bank(), 896))), marks(with(bank())));
+    let sim = with(SimConfig { min_free_kbytes: Some(GIB / 1024), ..area(bank(), 896) });
+    let not_lent = sim.pages().total_managed() - 896 * MIB / PAGE_SIZE;
+    assert_eq!(marks(sim).min, not_lent / 4);
+    // The reserve that a lower zone keeps follows the zone above, which is one area.
+    let far = || SimConfig::new().bank(GIB, 128 * MIB, 0).bank(5 * GIB, GIB, 0);
+    let reserve = |sim: &'static Sim| sim.pages().zones().next().unwrap().lowmem_reserve();
+    assert_eq!(reserve(with(far().reserve(5 * GIB, GIB, RegionKind::Cma))), [0, 0, 1024, 1024]);
+}
+
+#[test]
+fn a_place_in_one_zone_is_found() {
+    let mut memory = MemBlock::new();
+    for (start, node) in [(GIB, 0), (5 * GIB, 0), (7 * GIB, 1)] {
+        memory.add(PhysAddr::new(start)..PhysAddr::new(start + GIB), node).unwrap();
+    }
+    memory.reserve(PhysAddr::new(7 * GIB)..PhysAddr::new(8 * GIB), RegionKind::Reserved, "").unwrap();
+    let split = MovableSplit::KernelCore(3 * GIB / 2 / PAGE_SIZE);
+    let bounds = ZoneBounds::new(&memory, None, split);
+    let find = |mib: usize, end: usize| {
+        let found = bounds.find(&memory, mib * MIB, 4 * MIB, PhysAddr::new(0)..PhysAddr::new(end));
+        found.map(|at| at.get() / MIB)
+    };
+    // Node 0: 768 MiB are the kernel's, but zone MOVABLE is a part of NORMAL only, which is all movable then.
+    assert_eq!(find(1024, usize::MAX), Some(5 * 1024));
+    assert_eq!(find(1025, usize::MAX), None);
+    assert_eq!(find(512, 4 * GIB), Some(1536));
+    let bounds = ZoneBounds::new(&memory, None, MovableSplit::MovableCore(256 * MIB / PAGE_SIZE));
+    let find = |mib: usize| bounds.find(&memory, mib * MIB, 4 * MIB, PhysAddr::new(0)..PhysAddr::new(usize::MAX));
+    assert_eq!(find(128), Some(PhysAddr::new(6 * GIB - 128 * MIB)), "in zone MOVABLE");
+    assert_eq!(find(512), Some(PhysAddr::new(6 * GIB - 256 * MIB - 512 * MIB)), "below it");
 }
 
 #[test]

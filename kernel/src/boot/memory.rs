@@ -11,13 +11,13 @@ use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, Ta
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
 use quire_mm::page::Page;
-use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
+use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, ZoneBounds, mem_map_ranges};
 use quire_mm::pte::MemoryType;
 use quire_platform::bootargs;
-use quire_platform::tree::{Board, DynamicReservation, Region, ReservationFlags};
+use quire_platform::tree::{Board, Region, ReservationFlags};
 
 use super::early_table::BootTables;
-use super::{BootCell, archive, info};
+use super::{BootCell, archive, argument, info, zones};
 use crate::arch::{barrier, smp, timer};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
@@ -83,7 +83,8 @@ impl From<InitError> for Error {
     }
 }
 
-fn range(region: &Region) -> PhysRange {
+/// A region of the tree as the memory manager has it.
+pub fn range(region: &Region) -> PhysRange {
     PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
 }
 
@@ -96,7 +97,7 @@ fn whole_pages(r: PhysRange) -> PhysRange {
 pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> Result<Summary, Error> {
     // SAFETY: boot, on one CPU.
     let memory = unsafe { MEMORY.boot_mut() };
-    let kernel = describe(board, memory, image, fdt..fdt + fdt_size)?;
+    let (kernel, split) = describe(board, memory, image, fdt..fdt + fdt_size)?;
     let (table, near) = first_tables(memory, image, &kernel)?;
     let table = all_memory(table, memory, image, &near)?;
     kernel_map::adopt(table);
@@ -104,12 +105,17 @@ pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> R
     let start = memory.alloc(size, PAGE_SIZE, near, None, RegionKind::Boot)?;
     // SAFETY: memblock has just given the range, and the direct map covers it.
     unsafe { heap::init_boot_heap(start..start + size) };
-    page_allocator(board, memory)
+    page_allocator(board, memory, split)
 }
 
 /// Fills memblock: banks, then who has what of them. What the kernel lives in comes first: no word of the tree can
-/// take it away.
-fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRange) -> Result<PhysRange, Error> {
+/// take it away. Answers where that is, and what zone MOVABLE is to have.
+fn describe(
+    board: &Board,
+    memory: &mut MemBlock,
+    image: PhysAddr,
+    fdt: PhysRange,
+) -> Result<(PhysRange, MovableSplit), Error> {
     for bank in &board.banks {
         memory.add(range(&bank.region), usize::from(bank.node))?;
     }
@@ -127,59 +133,30 @@ fn describe(board: &Board, memory: &mut MemBlock, image: PhysAddr, fdt: PhysRang
     for reserved in &board.reserved {
         reserve(memory, whole_pages(range(&reserved.region)), reserved.flags, &reserved.name)?;
     }
-    for wish in &board.dynamic {
-        match place(memory, wish) {
-            Ok(at) => reserve(memory, at..at + wish.size as usize, wish.flags, &wish.name)?,
-            Err(_) => log::warn!("no room for reserved memory {} of {:#x} bytes", wish.name, wish.size),
-        }
-    }
-    reserve_cma(board, memory)?;
-    Ok(kernel)
+    zones::place_dynamic(board, memory, None)?;
+    let split = zones::movable_split(&board.chosen.bootargs, memory);
+    let bounds = ZoneBounds::new(memory, dma_limit(board), split);
+    zones::place_dynamic(board, memory, Some(&bounds))?;
+    zones::reserve_cma(board, memory, &bounds)?;
+    Ok((kernel, split))
 }
 
-/// Bytes whose multiples CMA areas are, and lie at.
-const CMA_ALIGN: usize = 4 << 20;
-
-/// The area that `cma=` asks for, beside those of the tree: where every device reaches it if no place is named.
-fn reserve_cma(board: &Board, memory: &mut MemBlock) -> Result<(), MemBlockError> {
-    let Some(text) = bootargs::find(&board.chosen.bootargs, "cma") else { return Ok(()) };
-    let Some(wish) = bootargs::wish(text) else {
-        log::warn!("cma={text}: not SIZE[@BASE[-END]]");
-        return Ok(());
-    };
-    if wish.size == 0 {
-        return Ok(());
-    }
-    let (base, end) = wish.within.unwrap_or((0, board.dma_limit.unwrap_or(u64::MAX)));
-    let within = PhysAddr::new(base as usize)..PhysAddr::new(end as usize);
-    let size = (wish.size as usize).checked_next_multiple_of(CMA_ALIGN);
-    match size.and_then(|size| Some((size, memory.find(size, CMA_ALIGN, within, None).ok()?))) {
-        Some((size, at)) => memory.reserve(at..at + size, RegionKind::Cma, "cma="),
-        None => {
-            log::warn!("cma={text}: no room");
-            Ok(())
-        }
-    }
+fn dma_limit(board: &Board) -> Option<PhysAddr> {
+    board.dma_limit.map(|limit| PhysAddr::new(limit as usize))
 }
 
-fn reserve(memory: &mut MemBlock, range: PhysRange, flags: ReservationFlags, name: &str) -> Result<(), MemBlockError> {
+/// Sets memory aside, as the tree's flags have it.
+pub fn reserve(
+    memory: &mut MemBlock,
+    range: PhysRange,
+    flags: ReservationFlags,
+    name: &str,
+) -> Result<(), MemBlockError> {
     if flags.contains(ReservationFlags::NO_MAP) {
         return memory.mark_no_map(range);
     }
     let lent = flags.contains(ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL);
     memory.reserve(range, if lent { RegionKind::Cma } else { RegionKind::Reserved }, name)
-}
-
-fn place(memory: &MemBlock, wish: &DynamicReservation) -> Result<PhysAddr, MemBlockError> {
-    // A CMA area is lent out in page blocks.
-    let block = if wish.flags.contains(ReservationFlags::REUSABLE) { CMA_ALIGN } else { PAGE_SIZE };
-    let align = block.max(wish.alignment as usize);
-    let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
-    let size = wish.size as usize;
-    if wish.ranges.is_empty() {
-        return memory.find(size, align, anywhere, None);
-    }
-    wish.ranges.iter().find_map(|r| memory.find(size, align, range(r), None).ok()).ok_or(MemBlockError::NoSpace)
 }
 
 /// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
@@ -309,24 +286,19 @@ pub fn init_per_cpu(board: &Board) -> Result<(), Error> {
     percpu::init(board.cpus.len().clamp(1, MAX_CPUS)).and_then(|()| events::init()).map_err(|_| Error::PerCpu)
 }
 
-fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error> {
+fn page_allocator(board: &Board, memory: &mut MemBlock, split: MovableSplit) -> Result<Summary, Error> {
     let args = board.chosen.bootargs.as_str();
-    let pages = |key: &str| bootargs::find(args, key).and_then(bootargs::size).map(|b| b as usize / PAGE_SIZE);
     let mut node_of_cpu = [0; MAX_CPUS];
     for (cpu, node) in smp::in_order(board).zip(&mut node_of_cpu) {
         *node = cpu.node;
     }
     let config = Config {
-        dma_limit: board.dma_limit.map(|limit| PhysAddr::new(limit as usize)),
-        movable: match (pages("kernelcore"), pages("movablecore")) {
-            (Some(n), _) => MovableSplit::KernelCore(n),
-            (None, Some(n)) => MovableSplit::MovableCore(n),
-            (None, None) => MovableSplit::None,
-        },
-        min_free_kbytes: bootargs::find(args, "min_free_kbytes").and_then(bootargs::number).map(|n| n as usize),
+        dma_limit: dma_limit(board),
+        movable: split,
+        min_free_kbytes: argument(args, "min_free_kbytes", "a number", bootargs::number).map(|n| n as usize),
         node_of_cpu,
         cpus: board.cpus.len(),
-        poison: matches!(bootargs::find(args, "page_poison"), Some("1" | "on")),
+        poison: argument(args, "page_poison", "on or off", bootargs::boolean).unwrap_or(false),
         distance: &|a, b| u32::from(board.distances.get(a, b)),
     };
     // SAFETY: the direct map covers all memory and the records of all its frames are mapped and zero.
@@ -339,7 +311,8 @@ fn page_allocator(board: &Board, memory: &mut MemBlock) -> Result<Summary, Error
     }
     info::HANDED_OUT_NS.store(timer::now_ns(), Ordering::Relaxed);
     // SAFETY: once, right after it; what is reserved for CMA nobody has.
-    unsafe { PAGES.init_cma(memory) };
+    unsafe { PAGES.init_cma(memory, &config, &mut zones::report_refused) };
+    zones::set_min_free(config.min_free_kbytes);
     Ok(summary)
 }
 

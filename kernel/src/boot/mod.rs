@@ -5,6 +5,7 @@ pub mod early_table;
 pub mod info;
 pub mod memory;
 pub mod power;
+mod zones;
 
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
@@ -16,6 +17,7 @@ use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
+use quire_platform::bootargs;
 use quire_platform::tree::{Board, TreeError, UartKind};
 use quire_platform::uart::{Pl011, Uart};
 
@@ -59,6 +61,16 @@ impl<T> BootCell<T> {
         // SAFETY: what the caller promises.
         unsafe { &mut *self.0.get() }
     }
+}
+
+/// The value of a kernel argument; one that makes no sense is named in the log, and is none.
+pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let text = bootargs::find(args, key)?;
+    let value = read(text);
+    if value.is_none() {
+        log::warn!("{key}={text}: not {form}");
+    }
+    value
 }
 
 /// What the device tree says.

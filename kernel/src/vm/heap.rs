@@ -13,13 +13,14 @@ use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
 use quire_mm::page_alloc::FaultInjection;
-use quire_mm::slab::{Config, KernelHeap, Report};
+use quire_mm::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 
 use super::inject;
 use super::machine::{Cpu, PAGES, SpinLock};
 use crate::arch::timer;
+use crate::boot::argument;
 use crate::console::symbols::Named;
 
 /// The slab allocator.
@@ -60,6 +61,18 @@ pub unsafe fn init_boot_heap(range: PhysRange) {
 /// what is checked; `seed` hardens the free lists.
 pub fn init_slab(args: &str, seed: &[u8]) {
     let config = Config::from_args(|key| bootargs::find(args, key));
+    argument(args, "slab", "slub, slab or slob", Backend::from_name);
+    if let Some(debug) = bootargs::find(args, "slub_debug") {
+        if let Some(letter) = DebugFlags::unknown_letter(debug) {
+            log::warn!("slub_debug={debug}: '{letter}' is none of F, Z, P and U");
+        }
+        if debug.contains(',') {
+            log::warn!("slub_debug={debug}: caches cannot be chosen: it holds for all");
+        }
+        if config.backend == Backend::Slob {
+            log::warn!("slub_debug={debug}: has no effect with slab=slob");
+        }
+    }
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
     // Failures begin when boot is done ([`inject_failures`]).
     SLAB.init(Config { seed, failures: FaultInjection::OFF, report: misused, ..config });
@@ -111,14 +124,7 @@ fn alloc_by_detour(layout: Layout) -> *mut u8 {
 
 /// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.
 pub fn inject_failures(args: &str) {
-    let read = |key| {
-        let text = bootargs::find(args, key)?;
-        let failures = FaultInjection::parse(text);
-        if failures.is_none() {
-            log::warn!("{key}={text}: not INTERVAL,PROBABILITY,SPACE,TIMES");
-        }
-        failures
-    };
+    let read = |key| argument(args, key, "INTERVAL,PROBABILITY,SPACE,TIMES", FaultInjection::parse);
     if let Some(failures) = read("fail_page_alloc") {
         PAGES.inject_failures(failures);
     }

@@ -13,7 +13,8 @@ use crate::machine::{MAX_CPUS, Machine};
 use crate::memblock::{MemBlock, MemBlockError, RegionKind};
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
-use super::{Gfp, PageAllocator, Topology, Zonelist, trap};
+use super::bounds::whole_frames;
+use super::{Gfp, MovableSplit, PageAllocator, Topology, ZoneBounds, Zonelist, trap};
 
 /// What the command line and the device tree say about zones.
 pub struct Config<'a> {
@@ -48,23 +49,12 @@ impl Default for Config<'_> {
     }
 }
 
-/// How much memory is for movable pages only, in pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MovableSplit {
-    /// Nothing.
-    None,
-    /// All but so much, which is spread evenly over the nodes.
-    KernelCore(usize),
-    /// So much.
-    MovableCore(usize),
-}
-
 /// Why there are no zones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitError {
     /// Memblock has no whole frame.
     NoMemory,
-    /// A node's number is [`MAX_NODES`] or more.
+    /// The number of a node, or of a CPU's node, is [`MAX_NODES`] or more.
     TooManyNodes,
     /// A frame's number has more than 32 bits.
     AddressTooHigh,
@@ -120,99 +110,18 @@ fn table_len(memory: &MemBlock) -> usize {
     mem_map_ranges(memory).last().map_or(0, |range| range.end.0 >> PAGEBLOCK_ORDER)
 }
 
-/// The whole frames in a range of addresses.
-fn whole_frames(range: &Range<PhysAddr>) -> Range<usize> {
-    let start = range.start.get().div_ceil(PAGE_SIZE);
-    start..(range.end.get() >> PAGE_SHIFT).max(start)
-}
-
 /// Number of a zone in all arrays of zones.
 fn zone_number(node: usize, kind: ZoneKind) -> usize {
     node * ZoneKind::COUNT + kind as usize
 }
 
+/// Whether pages that cannot move may lie in a zone.
+fn is_low(zone: usize) -> bool {
+    zone % ZoneKind::COUNT != ZoneKind::Movable as usize
+}
+
 pub(super) fn node_of(zone: usize) -> usize {
     zone / ZoneKind::COUNT
-}
-
-/// Where zones begin.
-struct Bounds {
-    dma32: usize,
-    normal: usize,
-    movable: [usize; MAX_NODES],
-}
-
-impl Bounds {
-    fn new(memory: &MemBlock, config: &Config<'_>) -> Self {
-        let block = |addr: usize| (addr >> PAGE_SHIFT) & !(MAX_ORDER_PAGES - 1);
-        let dma32 = config.dma_limit.map_or(0, |limit| block(limit.get()));
-        let mut bounds = Self { dma32, normal: block(1 << 32).max(dma32), movable: [usize::MAX; MAX_NODES] };
-        bounds.split_movable(memory, config.movable);
-        bounds
-    }
-
-    fn kind(&self, node: usize, pfn: usize) -> ZoneKind {
-        if pfn >= self.movable[node] {
-            ZoneKind::Movable
-        } else if pfn >= self.normal {
-            ZoneKind::Normal
-        } else if pfn >= self.dma32 {
-            ZoneKind::Dma32
-        } else {
-            ZoneKind::Dma
-        }
-    }
-
-    /// Zone MOVABLE is the top of each node that has memory in the highest zone of all.
-    fn split_movable(&mut self, memory: &MemBlock, split: MovableSplit) {
-        let mut pages = [0; MAX_NODES];
-        let mut highest = 0;
-        for region in memory.memory() {
-            let frames = whole_frames(&region.range);
-            pages[region.node] += frames.len();
-            highest = highest.max(frames.end);
-        }
-        let total: usize = pages.iter().sum();
-        let kernel = match split {
-            MovableSplit::None => return,
-            MovableSplit::KernelCore(kernel) => kernel,
-            MovableSplit::MovableCore(movable) => total.saturating_sub(movable.next_multiple_of(MAX_ORDER_PAGES)),
-        };
-        let floor = [self.normal, self.dma32, 0].into_iter().find(|&start| start < highest).unwrap_or(0);
-        let share = even_shares(&pages, kernel);
-        self.movable = core::array::from_fn(|node| movable_start(memory, node, share[node], floor));
-    }
-}
-
-/// Spreads `wanted` evenly over the nodes; what a small node cannot take goes to the others.
-fn even_shares(pages: &[usize; MAX_NODES], wanted: usize) -> [usize; MAX_NODES] {
-    let mut share = [0; MAX_NODES];
-    let mut left = wanted;
-    loop {
-        let open = (0..MAX_NODES).filter(|&node| share[node] < pages[node]).count();
-        if open == 0 || left == 0 {
-            return share;
-        }
-        let each = left.div_ceil(open);
-        for (share, &pages) in share.iter_mut().zip(pages) {
-            let more = each.min(pages - *share).min(left);
-            *share += more;
-            left -= more;
-        }
-    }
-}
-
-/// The frame of a node from which on there are `kernel` pages below it, at a block boundary at or above `floor`.
-fn movable_start(memory: &MemBlock, node: usize, kernel: usize, floor: usize) -> usize {
-    let mut left = kernel;
-    for region in memory.memory().filter(|region| region.node == node) {
-        let frames = whole_frames(&region.range);
-        if frames.len() > left {
-            return (frames.start + left).next_multiple_of(MAX_ORDER_PAGES).max(floor);
-        }
-        left -= frames.len();
-    }
-    usize::MAX
 }
 
 impl<M: Machine> PageAllocator<M> {
@@ -226,18 +135,18 @@ impl<M: Machine> PageAllocator<M> {
     /// the direct map reaches (but for no-map), unused where not reserved; records exist for all of
     /// [`mem_map_ranges`], all zeros.
     pub unsafe fn init(&self, memory: &mut MemBlock, config: &Config<'_>) -> Result<Summary, InitError> {
-        check(memory)?;
+        check(memory, config)?;
         reserve_frame_0(memory)?;
         let pageblocks = self.new_table(memory)?;
-        let bounds = Bounds::new(memory, config);
+        let bounds = ZoneBounds::new(memory, config.dma_limit, config.movable);
         let present = self.assign_zones(memory, pageblocks, &bounds);
         let zonelists = self.zonelists(config);
         // SAFETY: nobody else uses the allocator yet (the caller's promise), so this is the only reference.
         unsafe {
             *self.topology.get() = Topology {
                 pageblocks,
-                preferred: config.node_of_cpu.map(|node| preferred(&zonelists[usize::from(node) % MAX_NODES])),
-                node_of_cpu: config.node_of_cpu.map(|node| node % MAX_NODES as u8),
+                preferred: config.node_of_cpu.map(|node| preferred(&zonelists[usize::from(node)])),
+                node_of_cpu: config.node_of_cpu,
                 cpus: config.cpus.clamp(1, MAX_CPUS),
                 zonelists,
             };
@@ -249,7 +158,7 @@ impl<M: Machine> PageAllocator<M> {
         for free in memory.free_ranges() {
             managed += self.hand_out(whole_frames(&free));
         }
-        self.set_min_free(config.min_free_kbytes.unwrap_or_else(|| self.default_min_free_kbytes()));
+        self.set_watermarks(config);
         Ok(Summary { present, reserved: present - managed, managed })
     }
 
@@ -269,7 +178,7 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Gives each page block with memory a zone, and each zone its extent. Answers the frames that exist.
-    fn assign_zones(&self, memory: &MemBlock, table: PageblockTable, bounds: &Bounds) -> usize {
+    fn assign_zones(&self, memory: &MemBlock, table: PageblockTable, bounds: &ZoneBounds) -> usize {
         let mut present = 0;
         for region in memory.memory().filter(|region| !region.no_map) {
             let frames = whole_frames(&region.range);
@@ -359,6 +268,11 @@ impl<M: Machine> PageAllocator<M> {
         self.hand_out(frames)
     }
 
+    /// The watermarks, and what else follows from the sizes of zones, as `config` has it.
+    pub(crate) fn set_watermarks(&self, config: &Config<'_>) {
+        self.set_min_free(config.min_free_kbytes.unwrap_or_else(|| self.default_min_free_kbytes()));
+    }
+
     /// Linux's formula: the square root of 16 times the low memory, between 128 KiB and 256 MiB.
     fn default_min_free_kbytes(&self) -> usize {
         let kbytes = self.lowmem_pages() * (PAGE_SIZE / 1024);
@@ -366,27 +280,37 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     fn lowmem_pages(&self) -> usize {
-        let low = (0..MAX_ZONES).filter(|zone| zone % ZoneKind::COUNT != ZoneKind::Movable as usize);
+        let low = (0..MAX_ZONES).filter(|&zone| is_low(zone));
         low.map(|zone| self.zones[zone].managed()).sum()
     }
 
+    /// Low memory that pages which cannot move never get.
+    fn lent_lowmem_pages(&self) -> usize {
+        let zone_of = |pfn| usize::from(self.frames().pageblocks.of(pfn).zone());
+        let areas = (0..).map_while(|area| self.cma_info(area));
+        areas.filter(|info| is_low(zone_of(info.start))).map(|info| info.pages).sum()
+    }
+
     /// Spreads `min_free_kbytes` over the zones in proportion, and derives all that follows from sizes: the other
-    /// watermarks, the lowmem reserves, the batches of per-CPU lists.
-    pub fn set_min_free(&self, kbytes: usize) {
-        let pages_min = kbytes * 1024 / PAGE_SIZE;
+    /// watermarks, the lowmem reserves, the batches of per-CPU lists. Answers how many KiB those are: more than a
+    /// quarter of what pages that cannot move may have would leave nothing to work with.
+    pub fn set_min_free(&self, kbytes: usize) -> usize {
+        const KBYTES: usize = PAGE_SIZE / 1024;
         let lowmem = self.lowmem_pages().max(1);
+        let pages_min = (kbytes / KBYTES).min((lowmem - self.lent_lowmem_pages()) / 4);
         for (number, zone) in self.zones.iter().enumerate() {
             let managed = zone.managed();
-            let min = match number % ZoneKind::COUNT == ZoneKind::Movable as usize {
+            let min = match is_low(number) {
+                true => (pages_min as u128 * managed as u128 / lowmem as u128) as usize,
                 // Nobody depends on this zone's last pages: a token amount, as Linux has it.
-                true => (managed / 1024).clamp(32, 128).min(managed),
-                false => (pages_min as u128 * managed as u128 / lowmem as u128) as usize,
+                false => (managed / 1024).clamp(32, 128).min(managed),
             };
             let step = (min / 4).max(managed / 1000);
             zone.set_watermarks(Watermarks { min, low: min + step, high: min + 2 * step });
             self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed, self.topology().cpus)));
         }
         self.set_lowmem_reserves();
+        pages_min * KBYTES
     }
 
     /// A zone keeps 1/256 (DMA, DMA32) or 1/32 (NORMAL) of the size of the zones above it in its node from requests
@@ -417,7 +341,10 @@ fn batch(managed: usize, cpus: usize) -> usize {
     (managed / (512 * cpus)).clamp(2, 64) & !1
 }
 
-fn check(memory: &MemBlock) -> Result<(), InitError> {
+fn check(memory: &MemBlock, config: &Config<'_>) -> Result<(), InitError> {
+    if config.node_of_cpu.iter().any(|&node| usize::from(node) >= MAX_NODES) {
+        return Err(InitError::TooManyNodes);
+    }
     let mut frames = 0;
     for region in memory.memory() {
         if region.node >= MAX_NODES {

@@ -8,6 +8,7 @@
 //! this module.
 
 mod block;
+mod bounds;
 mod gfp;
 mod init;
 mod inject;
@@ -18,8 +19,9 @@ mod stats;
 mod validate;
 
 pub use block::{PageBlock, PageList};
+pub use bounds::{MovableSplit, ZoneBounds};
 pub use gfp::Gfp;
-pub use init::{Config, InitError, MovableSplit, Summary, mem_map_ranges, table_bytes};
+pub use init::{Config, InitError, Summary, mem_map_ranges, table_bytes};
 pub use inject::FaultInjection;
 pub(crate) use inject::Injection;
 pub use pressure::{PressureHandler, Shrinker};

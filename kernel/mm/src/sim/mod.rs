@@ -16,8 +16,10 @@ use std::boxed::Box;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::vec::Vec;
 
-use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use crate::cma::AreaError;
 use crate::machine::{Asid, MAX_CPUS, Machine};
 use crate::memblock::MemBlock;
 use crate::mm::{Absent, Spaces};
@@ -35,7 +37,14 @@ pub struct Sim {
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
-    summary: OnceLock<(Summary, MemBlock)>,
+    booted: OnceLock<Booted>,
+}
+
+/// What boot left behind.
+struct Booted {
+    summary: Summary,
+    memory: MemBlock,
+    refused: Vec<(PhysRange, AreaError)>,
 }
 
 thread_local! {
@@ -67,15 +76,16 @@ impl Sim {
             absent: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
-            summary: OnceLock::new(),
+            booted: OnceLock::new(),
         }));
         let pages = sim.pages.get_or_init(|| Box::new(PageAllocator::new(sim)));
         // SAFETY: nobody else knows the machine yet. Its banks are DRAM that `direct_map` reaches; the records span
         // all of them, rounded out, and were allocated as zeros.
         let summary = unsafe { pages.init(&mut memory, &config.page_alloc()) }.expect("the configuration makes sense");
+        let mut refused = Vec::new();
         // SAFETY: once, after `init` with this memblock, and nobody uses the areas.
-        unsafe { pages.init_cma(&memory) };
-        let _ = sim.summary.set((summary, memory));
+        unsafe { pages.init_cma(&memory, &config.page_alloc(), &mut |range, why| refused.push((range, why))) };
+        let _ = sim.booted.set(Booted { summary, memory, refused });
         sim.spaces.get_or_init(|| Box::new(Spaces::new(sim)));
         sim
     }
@@ -103,16 +113,21 @@ impl Sim {
 
     /// What boot handed out.
     pub fn summary(&self) -> Summary {
-        self.booted().0
+        self.booted().summary
     }
 
     /// What memblock knew when boot was done.
     pub fn memblock(&self) -> &MemBlock {
-        &self.booted().1
+        &self.booted().memory
     }
 
-    fn booted(&self) -> &(Summary, MemBlock) {
-        self.summary.get().expect("Sim::boot is done")
+    /// What was set aside for contiguous memory areas and is none, and why.
+    pub fn refused_areas(&self) -> &[(PhysRange, AreaError)] {
+        &self.booted().refused
+    }
+
+    fn booted(&self) -> &Booted {
+        self.booted.get().expect("Sim::boot is done")
     }
 
     /// Puts somebody behind the TLB operations, once.
