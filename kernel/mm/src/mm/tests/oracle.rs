@@ -15,6 +15,9 @@ use super::trace::Trace;
 use crate::seeded::{self, Bug};
 use crate::sim::mmu::Sabotage;
 
+/// After so many steps everything is compared, also what the step had nothing to do with.
+const CHECKED: usize = 50;
+
 /// Runs a script; answers what went wrong and at which step.
 fn run(script: &[Op], updates: Updates, sabotage: Option<Sabotage>) -> Result<(), (usize, String)> {
     run_traced(script, updates, sabotage, &mut None)
@@ -35,7 +38,7 @@ fn run_traced(
             at = n;
             pair.step(op);
             *trace = pair.trace.clone();
-            if n % 200 == 199 {
+            if n % CHECKED == CHECKED - 1 {
                 pair.check();
             }
         }

@@ -1,5 +1,7 @@
 //! Random programs as data: what the oracle runs, cuts down and prints.
 
+mod scenes;
+
 use std::vec::Vec;
 
 use quire_abi::flags::{Map, Mremap, Msync, madv};
@@ -270,6 +272,13 @@ impl Random {
         let len = self.len();
         let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
         match self.below(100) {
+            97.. => {
+                // The last is the next.
+                let mut scene = self.scene(process, at);
+                scene.reverse();
+                self.next.extend(scene);
+                self.next.pop().unwrap_or(Op::Settle)
+            }
             0..14 => {
                 let more = [
                     Map::empty(),
