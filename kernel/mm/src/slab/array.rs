@@ -124,12 +124,12 @@ pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
 
 /// Puts objects, all in use to their slabs, back into them. `give` is called for each under the lock of its slab's node,
 /// which is taken once for all up to the first of another node; slabs that it leaves on the list go back to the page
-/// allocator.
+/// allocator. How many pages these were.
 pub(super) fn give_back<M: Machine>(
     cache: &KmemCache<M>,
     objects: &[usize],
     mut give: impl FnMut(&Node<M>, &mut Lists, &'static SlabRecord, usize, &mut SlabList),
-) {
+) -> usize {
     // Who freed them has made sure that they are objects of this cache.
     let slab_of = |object| record_of(cache.machine, core::ptr::with_exposed_provenance(object)).head();
     let mut surplus = SlabList::new();
@@ -146,7 +146,7 @@ pub(super) fn give_back<M: Machine>(
             rest = behind;
         }
     }
-    cache.discard_slabs(surplus);
+    cache.discard_slabs(surplus)
 }
 
 /// A CPU's array. The CPU is this one with interrupts masked, or one that does not use the cache. Who has the answer calls

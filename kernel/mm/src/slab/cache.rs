@@ -16,7 +16,7 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use spin::Once;
 
@@ -141,6 +141,9 @@ pub(super) const fn is_plausible(link: usize, object: usize) -> bool {
     (link ^ object) >> (PAGE_SHIFT + MAX_ORDER) == 0
 }
 
+/// In `visitors`: the cache's owner has destroyed it, and the last visitor ends it.
+pub(super) const ORPHAN: u32 = 1 << 31;
+
 /// What a cache knows once the allocator is up.
 pub(super) struct Setup<M: Machine> {
     /// How slabs are kept. SLAB if the command line says SLUB and a debug option wants to see every object.
@@ -171,6 +174,8 @@ pub struct KmemCache<M: Machine> {
     pub(super) machine: M,
     /// The next cache in the heap's list, guarded by that list's lock.
     pub(super) next: AtomicPtr<KmemCache<M>>,
+    /// Who shrinks the cache now, and [`ORPHAN`]; changed under that lock.
+    pub(super) visitors: AtomicU32,
 }
 
 impl<M: Machine> KmemCache<M> {
@@ -183,6 +188,7 @@ impl<M: Machine> KmemCache<M> {
             spec,
             machine,
             next: AtomicPtr::new(core::ptr::null_mut()),
+            visitors: AtomicU32::new(0),
         }
     }
 
@@ -324,6 +330,9 @@ impl<M: Machine> KmemCache<M> {
 
     /// Gives unused slabs back to the page allocator: all that are on no CPU, and this CPU's own. How many
     /// pages that were.
+    ///
+    /// What other CPUs have at hand stays theirs, since they take it without a lock: an active slab each, and an array of
+    /// up to 30 objects (4 of the largest) that may each keep a slab. (Linux flushes them with work on each CPU.)
     pub fn shrink(&self) -> usize {
         let Some(setup) = self.setup.get() else { return 0 };
         match setup.backend {

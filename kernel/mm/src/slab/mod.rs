@@ -18,7 +18,7 @@
 //! - [`validate`]: comparing the counts with the lists, for tests.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
-//! allocator. No pages are asked for under the first two, and none given back under the second.
+//! allocator. No pages are asked for or given back under the first two.
 //!
 //! [`Rank::SlabCaches`]: crate::sync::Rank::SlabCaches
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode

@@ -19,12 +19,11 @@ use crate::zone::MAX_NODES;
 /// The lists of a node. Rank [`Rank::SlabNode`]; one node of one cache at a time, and no pages are allocated or
 /// freed under it.
 pub(super) struct Lists {
-    /// SLUB: slabs with free objects of their own that are nobody's active slab. SLAB: slabs with some objects in
-    /// use.
+    /// Slabs with some objects in use and some free. SLUB: of those that are nobody's active slab.
     pub(super) partial: SlabList,
     /// SLAB: slabs with all objects in use.
     pub(super) full: SlabList,
-    /// SLAB: slabs with no object in use.
+    /// Slabs with no object in use. Apart, so that who wants to give them back need not look for them.
     pub(super) empty: SlabList,
 }
 
@@ -32,13 +31,26 @@ impl Lists {
     const fn new() -> Self {
         Self { partial: SlabList::new(), full: SlabList::new(), empty: SlabList::new() }
     }
+
+    /// Slabs with free objects.
+    pub(super) fn available(&self) -> usize {
+        self.partial.len() + self.empty.len()
+    }
+
+    /// The list to take the next slab with free objects from: empty ones last, for then they can be given back.
+    pub(super) fn supply(&mut self) -> &mut SlabList {
+        if self.partial.len() != 0 { &mut self.partial } else { &mut self.empty }
+    }
 }
+
+/// How many empty slabs are taken off a list at once.
+const BATCH: usize = 8;
 
 /// A cache's part on one NUMA node; a line of its own.
 #[repr(align(64))]
 pub(super) struct Node<M: Machine> {
     pub(super) lists: SpinLock<Lists, M>,
-    /// The length of `partial`, to be looked at before the lock is taken.
+    /// SLUB: the slabs with free objects on the lists, to be looked at before the lock is taken.
     pub(super) partials: AtomicUsize,
     /// The colour of the next slab (SLAB).
     next_colour: AtomicU32,
@@ -71,9 +83,9 @@ impl<M: Machine> Node<M> {
         unsafe { (&raw const nodes).cast::<[Self; MAX_NODES]>().read() }
     }
 
-    /// To be called under the lock after `partial` changed.
+    /// SLUB: to be called under the lock after the lists changed.
     pub(super) fn publish_length(&self, lists: &Lists) {
-        self.partials.store(lists.partial.len(), Ordering::Relaxed);
+        self.partials.store(lists.available(), Ordering::Relaxed);
     }
 }
 
@@ -175,6 +187,33 @@ impl<M: Machine> KmemCache<M> {
             pages += self.discard_slab(slab);
         }
         pages
+    }
+
+    /// Gives back the slabs that have no object in use now; how many pages. A few at a time: neither a node's lock is held
+    /// for long, nor are interrupts masked.
+    pub(super) fn discard_empty(&self, setup: &Setup<M>) -> usize {
+        let discard = |node: &Node<M>| {
+            let (mut left, mut pages) = (node.lists.lock().empty.len(), 0);
+            while left != 0 {
+                let mut batch = SlabList::new();
+                let mut lists = node.lists.lock();
+                while batch.len() < left.min(BATCH)
+                    && let Some(slab) = lists.empty.first(self.machine)
+                {
+                    lists.empty.remove(self.machine, slab);
+                    batch.push_back(self.machine, slab);
+                }
+                if setup.backend == Backend::Slub {
+                    node.publish_length(&lists);
+                }
+                drop(lists);
+                // Others may have taken the rest meanwhile.
+                left = if batch.len() == 0 { 0 } else { left - batch.len() };
+                pages += self.discard_slabs(batch);
+            }
+            pages
+        };
+        self.nodes.iter().map(discard).sum()
     }
 
     /// The slab that an object is in, if it is an object of this cache; reports it otherwise.

@@ -106,7 +106,7 @@ fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usiz
     let mut lists = node.lists.lock();
     let mut taken = 0;
     while taken < into.len() {
-        let Some(slab) = lists.partial.first(machine).or_else(|| lists.empty.first(machine)) else { break };
+        let Some(slab) = lists.supply().first(machine) else { break };
         let (base, mut state) = (cache.base_of(slab), slab.state.load());
         list_of(&mut lists, state).remove(machine, slab);
         while let Some(offset) = state.free().filter(|_| taken < into.len()) {
@@ -179,20 +179,21 @@ fn give_one<M: Machine>(
     true
 }
 
-/// Puts what a CPU's array holds back into the slabs. The CPU is this one with interrupts masked, or one that does
-/// not use the cache.
-fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
-    if let Some(array) = array::of(cpu) {
-        give_to_lists(cache, setup, array.take());
-    }
+/// Puts what a CPU's array holds back into the slabs; how many pages that gave back. The CPU is this one with interrupts
+/// masked, or one that does not use the cache.
+fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
+    let Some(array) = array::of(cpu) else { return 0 };
+    array::give_back(cache, array.take(), |_, lists, slab, object, surplus| {
+        give_one(cache, setup, lists, slab, object, surplus);
+    })
 }
 
 /// Gives back this CPU's array and all empty slabs; how many pages.
 pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
     let irq = cache.machine.irq_save();
-    flush(cache, setup, cache.this_cpu());
+    let pages = flush(cache, setup, cache.this_cpu());
     cache.machine.irq_restore(irq);
-    discard_empty(cache)
+    pages + cache.discard_empty(setup)
 }
 
 /// Nobody else knows the cache, and no object lives: gives back all it has.
@@ -200,11 +201,6 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
     for cpu in cache.all_cpus() {
         flush(cache, setup, cpu);
     }
-    discard_empty(cache);
+    cache.discard_empty(setup);
     array::tear_down(cache);
-}
-
-fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
-    let empty = |node: &super::node::Node<M>| core::mem::replace(&mut node.lists.lock().empty, SlabList::new());
-    cache.nodes.iter().map(|node| cache.discard_slabs(empty(node))).sum()
 }

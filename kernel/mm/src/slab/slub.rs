@@ -24,7 +24,7 @@ use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
 use crate::slab::frames::pfn_of;
 use crate::slab::node::Lists;
-use crate::slab::record::{SlabList, SlabRecord};
+use crate::slab::record::SlabRecord;
 use crate::slab::report::Fault;
 use crate::slab::state::{Move, Pushed};
 
@@ -81,7 +81,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
         } else {
             let node = cache.node_of(slab);
             let mut lists = node.lists.lock();
-            lists.partial.push_front(machine, slab);
+            lists.empty.push_front(machine, slab);
             node.publish_length(&lists);
         }
     }
@@ -97,21 +97,23 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
     let cpu = cache.this_cpu();
     match array::of(cpu) {
         Some(array) if array.is_top(address) => return cache.report(Fault::DoubleFree, address),
-        Some(array) => array.push(address, |coldest| give_back(cache, setup, coldest)),
+        Some(array) => array.push(address, |coldest| {
+            give_back(cache, setup, coldest);
+        }),
         None => put(cache, setup, slab, address..=address, 1),
     }
     cpu.count_free();
 }
 
-/// Objects leave an array for their slabs.
-fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) {
+/// Objects leave an array for their slabs. How many pages that gave back.
+fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
     array::give_back(cache, objects, |node, lists, slab, object, surplus| {
         let Some(pushed) = push(cache, setup, slab, object..=object, 1, || ()) else { return };
         if settle(cache.machine, lists, slab, pushed.destination()) {
             surplus.push_front(cache.machine, slab);
         }
         node.publish_length(lists);
-    });
+    })
 }
 
 /// Pushes a chain of `count` free objects of one slab, which the caller owns, onto the slab's own list, and moves
@@ -162,19 +164,23 @@ fn push<M: Machine, G>(
 /// on no list now.
 fn settle<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, destination: Move) -> bool {
     match destination {
-        Move::Empty { is_listed } if lists.partial.len() >= MIN_PARTIAL => {
+        Move::Empty { is_listed } => {
+            let is_surplus = lists.available() >= MIN_PARTIAL;
             if is_listed {
                 lists.partial.remove(machine, slab);
             }
-            true
+            if !is_surplus {
+                lists.empty.push_front(machine, slab);
+            }
+            is_surplus
         }
         // In front: who needs objects next gets those that are still in a cache, and the other slabs get the time to
         // become empty.
-        Move::Join | Move::Empty { is_listed: false } => {
+        Move::Join => {
             lists.partial.push_front(machine, slab);
             false
         }
-        Move::Stay | Move::Empty { is_listed: true } => false,
+        Move::Stay => false,
     }
 }
 
@@ -248,10 +254,10 @@ fn take_partial_of<M: Machine>(
             return Some(Taken::Object(object));
         }
     }
-    let slab = lists.partial.first(cache.machine)?;
-    lists.partial.remove(cache.machine, slab);
+    let slab = lists.supply().first(cache.machine)?;
+    lists.supply().remove(cache.machine, slab);
     node.publish_length(&lists);
-    // A slab on the partial list has a free object, as long as the lock is held.
+    // A slab on these lists has a free object, as long as the lock is held.
     Some(Taken::Slab(slab, slab.state.freeze()?))
 }
 
@@ -259,10 +265,10 @@ fn take_partial_of<M: Machine>(
 /// A slab that has more than that is worth to become somebody's active one.
 fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lists, into: &mut [usize]) -> usize {
     let mut taken = 0;
-    while let Some(slab) = lists.partial.first(cache.machine)
+    while let Some(slab) = lists.supply().first(cache.machine)
         && let Some(first) = slab.state.empty_out(into.len() - taken)
     {
-        lists.partial.remove(cache.machine, slab);
+        lists.supply().remove(cache.machine, slab);
         let mut object = cache.base_of(slab) + first;
         while object & 1 == 0 && taken < into.len() {
             // SAFETY: the list was the slab's, and is ours now.
@@ -280,18 +286,17 @@ fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lis
     taken
 }
 
-/// Takes from a CPU what it keeps to itself: its array, and its active slab with what its list holds. The CPU is this
-/// one with interrupts masked, or one that does not use the cache.
-fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
-    if let Some(array) = array::of(cpu) {
-        give_back(cache, setup, array.take());
-    }
-    retire(cache, setup, cpu);
+/// Takes from a CPU what it keeps to itself: its array, and its active slab with what its list holds; how many pages that
+/// gave back. The CPU is this one with interrupts masked, or one that does not use the cache.
+fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
+    let pages = array::of(cpu).map_or(0, |array| give_back(cache, setup, array.take()));
+    pages + retire(cache, setup, cpu)
 }
 
-/// Takes its active slab from a CPU, with what its list holds. The CPU is as for [`deactivate`].
-fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
-    let Some(slab) = cpu.active.get() else { return };
+/// Takes its active slab from a CPU, with what its list holds; how many pages that gave back. The CPU is as for
+/// [`deactivate`].
+fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
+    let Some(slab) = cpu.active.get() else { return 0 };
     let first = cpu.freelist.get();
     cpu.reset();
     // While the slab is frozen, a push to its own list moves it to no list.
@@ -300,10 +305,18 @@ fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) {
     }
     let node = cache.node_of(slab);
     let mut lists = node.lists.lock();
+    let mut is_surplus = false;
     if slab.state.thaw() {
-        lists.partial.push_back(cache.machine, slab);
+        // The last object in use comes back under the lock only.
+        if slab.state.load().inuse() != 0 {
+            lists.partial.push_back(cache.machine, slab);
+        } else {
+            is_surplus = settle(cache.machine, &mut lists, slab, Move::Empty { is_listed: false });
+        }
         node.publish_length(&lists);
     }
+    drop(lists);
+    if is_surplus { cache.discard_slab(slab) } else { 0 }
 }
 
 /// The list of free objects that starts with `first`, up to its last, and their number; if there are any, and if the list
@@ -344,9 +357,9 @@ fn is_active_local<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> bool {
 /// Gives this CPU's slab and all empty ones back; how many pages.
 pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
     let irq = cache.machine.irq_save();
-    deactivate(cache, setup, cache.this_cpu());
+    let pages = deactivate(cache, setup, cache.this_cpu());
     cache.machine.irq_restore(irq);
-    discard_empty(cache)
+    pages + cache.discard_empty(setup)
 }
 
 /// Nobody else knows the cache: gives back all its slabs that are empty; all, if no object lives.
@@ -354,33 +367,6 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
     for cpu in cache.all_cpus() {
         deactivate(cache, setup, cpu);
     }
-    discard_empty(cache);
+    cache.discard_empty(setup);
     array::tear_down(cache);
-}
-
-fn discard_empty<M: Machine>(cache: &KmemCache<M>) -> usize {
-    cache
-        .nodes
-        .iter()
-        .map(|node| {
-            let mut empty = SlabList::new();
-            let mut lists = node.lists.lock();
-            take_empty(cache, &mut lists, &mut empty);
-            node.publish_length(&lists);
-            drop(lists);
-            cache.discard_slabs(empty)
-        })
-        .sum()
-}
-
-/// Moves slabs without a live object from the partial list. Nobody else can reach such a slab.
-fn take_empty<M: Machine>(cache: &KmemCache<M>, lists: &mut Lists, empty: &mut SlabList) {
-    let mut next = lists.partial.first(cache.machine);
-    while let Some(slab) = next {
-        next = lists.partial.after(cache.machine, slab);
-        if slab.state.load().inuse() == 0 {
-            lists.partial.remove(cache.machine, slab);
-            empty.push_back(cache.machine, slab);
-        }
-    }
 }

@@ -3,7 +3,8 @@
 //! | frozen | own free list | in use        | where the slab is                                          |
 //! | ------ | ------------- | ------------- | ---------------------------------------------------------- |
 //! | yes    | any           | any           | one CPU's active slab; on no list                          |
-//! | no     | not empty     | < all         | on its node's partial list                                 |
+//! | no     | not empty     | < all, not 0  | on its node's partial list                                 |
+//! | no     | not empty     | 0             | on its node's empty list                                   |
 //! | no     | empty         | all           | full: on no list; the next free finds it by its object     |
 //!
 //! An active slab has two free lists: the CPU's, which only that CPU touches, and the slab's own, which takes

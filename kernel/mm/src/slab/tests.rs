@@ -5,4 +5,5 @@ mod debug;
 mod demand;
 mod machine;
 mod model;
+mod shrink;
 mod slabs;

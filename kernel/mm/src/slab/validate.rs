@@ -32,14 +32,13 @@ impl<M: Machine> KmemCache<M> {
             .enumerate()
             .map(|(number, node)| {
                 let lists = node.lists.lock();
-                assert_eq!(node.partials.load(Ordering::Relaxed), self.expected_partials(setup, lists.partial.len()));
+                assert_eq!(node.partials.load(Ordering::Relaxed), self.expected_partials(setup, lists.available()));
                 if setup.backend == Backend::Slab {
                     let listed = lists.partial.len() + lists.full.len() + lists.empty.len();
                     assert_eq!(node.slabs.load(Ordering::Relaxed), listed, "slabs of {}", self.name());
                 }
-                self.free_on(setup, number, &lists.partial, |free, objects| {
-                    free != 0 && (setup.backend == Backend::Slub || free < objects)
-                }) + self.free_on(setup, number, &lists.full, |free, _| free == 0)
+                self.free_on(setup, number, &lists.partial, |free, objects| free != 0 && free < objects)
+                    + self.free_on(setup, number, &lists.full, |free, _| free == 0)
                     + self.free_on(setup, number, &lists.empty, |free, objects| free == objects)
             })
             .sum();
