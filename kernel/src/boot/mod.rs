@@ -138,7 +138,7 @@ pub fn greet(board: &Board, pages: &Summary) {
     let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
     log::info!("Quire {} on {}", env!("CARGO_PKG_VERSION"), board.model);
     for warning in &board.warnings {
-        log::warn!("device tree: {warning}");
+        log::warn!("{warning}");
     }
     if board.warnings_lost > 0 {
         log::warn!("device tree: {} more warnings", board.warnings_lost);
