@@ -119,7 +119,7 @@ impl Stack {
 
     /// Fills an empty stack. By its CPU, with interrupts masked: nobody else fills it, so it is still empty.
     pub(crate) fn fill(&self, chain: Chain) {
-        debug_assert!(self.count() == 0);
-        self.0.store(chain.0, Release);
+        let old = self.0.swap(chain.0, Release);
+        debug_assert!(Chain(old).count() == 0);
     }
 }
