@@ -15,6 +15,7 @@
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
 //! - [`report`]: what the kernel is told when an object was misused.
 //! - [`debug`]: the boot options that look for more.
+//! - [`visit`]: shrinking caches while others destroy them.
 //! - [`validate`]: comparing the counts with the lists, for tests.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
@@ -46,6 +47,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod validate;
+mod visit;
 
 pub use cache::KmemCache;
 pub use debug::DebugFlags;
