@@ -10,6 +10,7 @@ use crate::archive::Archive;
 use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::kernel;
 use crate::options::{AddedFile, Board, BuildOptions};
+use crate::output;
 use crate::setup;
 
 const KERNEL_PACKAGE: &str = "quire-kernel";
@@ -22,6 +23,8 @@ const PROGRAM_PACKAGES: [(&str, &str); 4] =
 pub struct Built {
     /// The raw kernel image, the same for every board.
     pub image: PathBuf,
+    /// The kernel's ELF file with what a debugger needs. Cargo's own is of whichever kind was built last.
+    pub elf: PathBuf,
     /// Directory of the files that go into the boot archive.
     root: PathBuf,
 }
@@ -35,7 +38,7 @@ impl Built {
             (true, false) => "selftest",
             (true, true) => "selftest-debug",
         });
-        Built { image: dir.join("kernel.img"), root: dir.join("root") }
+        Built { image: dir.join("kernel.img"), elf: dir.join("kernel.elf"), root: dir.join("root") }
     }
 
     /// A program of the boot archive, as a file of the host.
@@ -72,18 +75,25 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     }
     let built = Built::at(&workspace, options);
 
-    let made = workspace.build(&[KERNEL_PACKAGE], KERNEL_TARGET, &extra)?;
-    let Some(elf) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
-    let elf = fs::read(&elf.path)?;
+    let what = match (options.selftest, options.debug) {
+        (false, false) => "building the kernel",
+        (false, true) => "building the kernel with debug assertions",
+        (true, false) => "building the self-test kernel",
+        (true, true) => "building the self-test kernel with debug assertions",
+    };
+    let made = workspace.build(what, &[KERNEL_PACKAGE], KERNEL_TARGET, &extra)?;
+    let Some(made) = made.iter().find(|e| e.package == KERNEL_PACKAGE) else { bail!("cargo built no kernel") };
+    let elf = fs::read(&made.path)?;
     write_root(&built.root, &elf)?;
+    output::copy(&made.path, &built.elf)?;
     if !options.selftest {
         add_programs(&workspace, &built.root)?;
     }
-    fs::write(&built.image, kernel::raw_image(&elf)?)?;
+    output::write(&built.image, kernel::raw_image(&elf)?)?;
 
     let archive = built.archive(&[], None)?;
     let archive_path = built.image.with_file_name("boot.cpio");
-    fs::write(&archive_path, archive)?;
+    output::write(&archive_path, archive)?;
     eprintln!("xtask: kernel image {}, boot archive {}", size_of(&built.image)?, size_of(&archive_path)?);
     Ok(built)
 }
@@ -94,8 +104,7 @@ fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
         fs::remove_dir_all(root)?;
     }
     fs::create_dir_all(root.join("boot"))?;
-    fs::write(root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)?;
-    Ok(())
+    output::write(&root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)
 }
 
 /// Adds what runs on the kernel.
@@ -106,7 +115,7 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
         let to = root.join(format!("{dir}{}", program.name));
         ensure!(!to.exists(), "two programs are called {}", program.name);
         fs::create_dir_all(to.parent().context("a program's path has a parent")?)?;
-        fs::copy(&program.path, &to).with_context(|| format!("copying {}", program.path.display()))?;
+        output::copy(&program.path, &to)?;
     }
     Ok(())
 }
@@ -122,7 +131,7 @@ fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
     ] {
         extra.extend(["--config", setting]);
     }
-    workspace.build(&PROGRAM_PACKAGES.map(|(package, _)| package), USER_TARGET, &extra)
+    workspace.build("building the programs", &PROGRAM_PACKAGES.map(|(package, _)| package), USER_TARGET, &extra)
 }
 
 fn copy_tree(from: &Path, to: &Path) -> Result<()> {
@@ -136,7 +145,7 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         } else if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(entry.path())?, target)?;
         } else {
-            fs::copy(entry.path(), target)?;
+            output::copy(&entry.path(), &target)?;
         }
     }
     Ok(())

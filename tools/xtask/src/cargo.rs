@@ -2,11 +2,12 @@
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use cargo_metadata::{Message, Metadata, MetadataCommand};
+use cargo_metadata::{Artifact, Message, Metadata, MetadataCommand};
 
+use crate::progress::{self, Progress};
 use crate::setup::{self, Toolchain};
 
 /// The target of the kernel, which must not touch the floating-point registers.
@@ -57,26 +58,56 @@ impl Workspace {
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 
-    /// Builds packages for a target and returns their programs.
-    pub fn build(&self, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
+    /// A cargo command in this workspace.
+    pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = self.toolchain.cargo();
-        cargo.current_dir(&self.root).args(["build", "--message-format=json-render-diagnostics", "--target", target]);
+        cargo.current_dir(&self.root).args(arguments);
+        cargo
+    }
+
+    /// Builds packages for a target and returns their programs; `what` says what they are.
+    pub fn build(&self, what: &str, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
+        let mut cargo = self.cargo(&["build", "--target", target]);
         for package in packages {
             cargo.args(["--package", package]);
         }
-        cargo.args(extra).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = cargo.spawn().context("starting cargo")?;
+        cargo.args(extra);
+        let artifacts = artifacts(what, cargo)?;
+        let executables = artifacts.into_iter().filter_map(|artifact| {
+            let package = self.metadata.workspace_packages().into_iter().find(|p| p.id == artifact.package_id)?;
+            let path = artifact.executable?.into();
+            Some(Executable { name: artifact.target.name, package: package.name.to_string(), path })
+        });
+        Ok(executables.collect())
+    }
+}
+
+/// Runs a cargo that builds something, and answers what it made.
+pub fn artifacts(what: &str, mut cargo: Command) -> Result<Vec<Artifact>> {
+    cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
+    let (status, made) = progress::watch(what, &mut cargo, false, pass_on, |child| {
         let mut made = Vec::new();
         for message in Message::parse_stream(BufReader::new(child.stdout.take().context("cargo's output")?)) {
-            let Message::CompilerArtifact(artifact) = message? else { continue };
-            let Some(path) = artifact.executable else { continue };
-            let package = self.metadata.workspace_packages().into_iter().find(|p| p.id == artifact.package_id);
-            if let Some(package) = package {
-                let package = package.name.to_string();
-                made.push(Executable { name: artifact.target.name, package, path: path.into() });
+            if let Message::CompilerArtifact(artifact) = message? {
+                made.push(artifact);
             }
         }
-        ensure!(child.wait()?.success(), "cargo could not build {}", packages.join(", "));
         Ok(made)
+    })?;
+    ensure!(status.success(), "{what}: cargo failed ({status})");
+    Ok(made)
+}
+
+/// Runs a cargo whose output is for people.
+pub fn run(what: &str, mut cargo: Command) -> Result<()> {
+    let (status, ()) = progress::watch(what, &mut cargo, true, pass_on, |_| Ok(()))?;
+    ensure!(status.success(), "{what}: cargo failed ({status})");
+    Ok(())
+}
+
+/// Shows what cargo says, but for what the live line tells already.
+pub fn pass_on(progress: &Progress, line: &str) {
+    if !progress::is_cargo_step(line) {
+        progress.note(line);
     }
 }

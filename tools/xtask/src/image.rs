@@ -12,7 +12,8 @@ use fscommon::StreamSlice;
 use mbrman::{BOOT_ACTIVE, CHS, MBR, MBRPartitionEntry};
 
 use crate::build;
-use crate::options::{Board, BuildOptions, ImageOptions};
+use crate::options::{Board, BuildOptions, CardBoard, ImageOptions};
+use crate::output;
 use crate::setup;
 
 /// A power of two, since QEMU takes no other card. With clusters of one sector it has more of them than the
@@ -42,9 +43,10 @@ const COMMAND_LINE: &str = "console=serial0\n";
 
 /// `cargo xtask image`.
 pub fn image(options: &ImageOptions) -> Result<u8> {
-    ensure!(options.board == Board::Rpi4, "only --board rpi4 boots from a card");
-    let image = rpi4()?;
-    fs::write(&options.output, &image)?;
+    let image = match options.board {
+        CardBoard::Rpi4 => rpi4()?,
+    };
+    output::write(&options.output, &image)?;
     eprintln!("xtask: {} is a card of {} MiB", options.output.display(), image.len() >> 20);
     Ok(0)
 }

@@ -1,8 +1,8 @@
 //! `cargo xtask lint`: formatting, and clippy for each of the three targets, with warnings as errors.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 
-use crate::cargo::{KERNEL_TARGET, USER_TARGET, Workspace};
+use crate::cargo::{self, KERNEL_TARGET, USER_TARGET, Workspace};
 
 /// Fails at the first thing that is not clean.
 pub fn lint() -> Result<u8> {
@@ -30,9 +30,5 @@ pub fn lint() -> Result<u8> {
 }
 
 fn check(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
-    eprintln!("xtask: cargo {}", arguments.join(" "));
-    let mut cargo = workspace.toolchain.cargo();
-    let status = cargo.current_dir(&workspace.root).args(arguments).status().context("starting cargo")?;
-    ensure!(status.success(), "cargo {} found something", arguments.join(" "));
-    Ok(())
+    cargo::run(&format!("cargo {}", arguments.join(" ")), workspace.cargo(arguments))
 }

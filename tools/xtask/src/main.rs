@@ -2,7 +2,7 @@
 //!
 //! [`options`] is the command line, [`setup`] what must be on the machine; each command has a module of its own. The way from sources to a booted
 //! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`]; [`test`] goes it many times.
-//! What xtask itself says goes to standard error, always: standard output belongs to the guest.
+//! [`progress`] shows what takes a while, [`output`] writes the files that are made. What xtask itself says goes to standard error, always: standard output belongs to the guest.
 
 mod archive;
 mod bench;
@@ -14,6 +14,8 @@ mod kernel;
 mod lint;
 mod malloc;
 mod options;
+mod output;
+mod progress;
 mod qemu;
 mod run;
 mod setup;

@@ -5,16 +5,14 @@
 //! shared library is for LD_PRELOAD on an x86_64 host.
 
 use std::fs;
-use std::io::BufReader;
 use std::path::PathBuf;
-use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use cargo_metadata::Message;
 use object::read::archive::ArchiveFile;
 use object::{Object, ObjectSymbol};
 
-use crate::cargo::{USER_TARGET, Workspace};
+use crate::cargo::{self, USER_TARGET, Workspace};
+use crate::output;
 
 const HOST_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Cargo's profile for libraries that leave this workspace.
@@ -28,7 +26,7 @@ pub fn malloc() -> Result<u8> {
     let out = workspace.out.join("malloc");
     fs::create_dir_all(&out)?;
     let path = out.join("libquire_malloc.a");
-    fs::write(&path, without_builtins(&archive)?).with_context(|| format!("writing {}", path.display()))?;
+    output::write(&path, without_builtins(&archive)?)?;
     println!("{}", path.display());
     println!("{}", library(&workspace, "quire-malloc-preload", HOST_TARGET, "so")?.display());
     Ok(0)
@@ -36,24 +34,11 @@ pub fn malloc() -> Result<u8> {
 
 /// Builds a package that is a library for other languages; answers its file with that extension.
 fn library(workspace: &Workspace, package: &str, target: &str, extension: &str) -> Result<PathBuf> {
-    let mut cargo = workspace.toolchain.cargo();
-    cargo.current_dir(&workspace.root).args([
-        "build",
-        "--profile",
-        PROFILE,
-        "--message-format=json-render-diagnostics",
-    ]);
-    cargo.args(["--package", package, "--target", target]).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = cargo.spawn().context("starting cargo")?;
-    let mut file = None;
-    for message in Message::parse_stream(BufReader::new(child.stdout.take().context("cargo's output")?)) {
-        let Message::CompilerArtifact(artifact) = message? else { continue };
-        if artifact.manifest_path.starts_with(workspace.root.join("user/malloc").as_os_str().to_string_lossy().as_ref())
-        {
-            file = artifact.filenames.into_iter().find(|f| f.extension() == Some(extension)).or(file);
-        }
-    }
-    ensure!(child.wait()?.success(), "cargo could not build {package}");
+    let cargo = workspace.cargo(&["build", "--profile", PROFILE, "--package", package, "--target", target]);
+    let sources = workspace.root.join("user/malloc");
+    let made = cargo::artifacts(&format!("building {package}"), cargo)?.into_iter();
+    let ours = made.filter(|artifact| artifact.manifest_path.as_std_path().starts_with(&sources));
+    let file = ours.flat_map(|artifact| artifact.filenames).find(|file| file.extension() == Some(extension));
     Ok(file.with_context(|| format!("{package} made no .{extension} file"))?.into())
 }
 

@@ -45,8 +45,16 @@ pub enum Board {
     Rpi4,
 }
 
+/// A board that boots from a card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CardBoard {
+    /// The Raspberry Pi 4 Model B.
+    Rpi4,
+}
+
 #[derive(Args, Clone)]
 pub struct BuildOptions {
+    /// The machine; the kernel is the same for both.
     #[arg(long, value_enum, default_value_t = Board::Virt)]
     pub board: Board,
     /// Build the kernel with its debug assertions, little optimized.
@@ -78,6 +86,10 @@ pub struct RunOptions {
     /// Boot what the last build left, without looking at the sources.
     #[arg(long)]
     pub no_build: bool,
+    /// Wait for a debugger before the first instruction, on this port of this machine.
+    #[arg(long, value_name = "PORT", num_args = 0..=1, require_equals = true, default_missing_value = "1234",
+        value_parser = clap::value_parser!(u16).range(1..))]
+    pub gdb: Option<u16>,
 }
 
 #[derive(Args, Clone)]
@@ -95,9 +107,9 @@ pub struct BenchOptions {
 
 #[derive(Args, Clone)]
 pub struct ImageOptions {
-    /// The board; only the Pi boots from a card.
+    /// The board that the card is for.
     #[arg(long, value_enum)]
-    pub board: Board,
+    pub board: CardBoard,
     /// The file to write.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -181,6 +193,9 @@ impl FromStr for AddedFile {
     }
 }
 
+/// With less, the kernel and the boot archive do not fit.
+const LEAST_MEMORY: MemorySize = MemorySize { mebibytes: 16 };
+
 /// A size in MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemorySize {
@@ -191,16 +206,25 @@ impl FromStr for MemorySize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not a size such as 128M or 8G");
         let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = match &text[number.len()..] {
-            "M" | "m" | "MiB" => 1,
-            "G" | "g" | "GiB" => 1024,
-            _ => return Err(wrong()),
+        let shift = match &text[number.len()..] {
+            "K" | "k" | "KiB" => 10,
+            "M" | "m" | "MiB" => 20,
+            "G" | "g" | "GiB" => 30,
+            "T" | "t" | "TiB" => 40,
+            "" if !text.is_empty() => return Err("a size needs its unit, as in 128M or 8G".to_owned()),
+            _ => return Err("not a size such as 128M or 8G".to_owned()),
         };
-        let count: u64 = number.parse().map_err(|_| wrong())?;
-        let mebibytes = count.checked_mul(unit).filter(|&m| m > 0 && m < 1 << 30).ok_or_else(wrong)?;
-        Ok(MemorySize { mebibytes })
+        let count: u64 = number.parse().map_err(|_| "not a whole number with a unit, such as 128M or 8G".to_owned())?;
+        let bytes = count.checked_mul(1 << shift).ok_or("more than an address can tell")?;
+        let size = MemorySize { mebibytes: bytes >> 20 };
+        if size.mebibytes < LEAST_MEMORY.mebibytes {
+            return Err(format!("too little: Quire needs {LEAST_MEMORY}"));
+        }
+        if !bytes.is_multiple_of(1 << 20) {
+            return Err("QEMU's machines have whole MiB".to_owned());
+        }
+        Ok(size)
     }
 }
 
@@ -224,9 +248,43 @@ mod tests {
     fn memory_sizes_have_a_unit() {
         assert_eq!("128M".parse(), Ok(MemorySize { mebibytes: 128 }));
         assert_eq!("8G".parse(), Ok(MemorySize { mebibytes: 8192 }));
-        for wrong in ["", "8", "G", "0M", "1.5G", "-1G", "8T", "99999999999G"] {
-            assert!(wrong.parse::<MemorySize>().is_err(), "{wrong}");
+        assert_eq!("32768K".parse(), Ok(MemorySize { mebibytes: 32 }));
+        assert_eq!("1T".parse(), Ok(MemorySize { mebibytes: 1 << 20 }));
+        for (wrong, why) in [
+            ("", "128M"),
+            ("8", "unit"),
+            ("G", "whole number"),
+            ("1.5G", "whole number"),
+            ("-1G", "whole number"),
+            ("8X", "128M"),
+            ("0M", "needs 16M"),
+            ("1K", "needs 16M"),
+            ("15M", "needs 16M"),
+            ("16385K", "whole MiB"),
+            ("99999999999G", "address"),
+        ] {
+            let said = wrong.parse::<MemorySize>().unwrap_err();
+            assert!(said.contains(why), "{wrong}: {said}");
         }
+    }
+
+    #[test]
+    fn a_card_is_offered_for_boards_that_boot_from_one() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
+        assert_eq!(parse("xtask image --board rpi4 -o card"), Ok(()));
+        assert!(parse("xtask image --board virt -o card").unwrap_err().contains("rpi4"));
+    }
+
+    #[test]
+    fn a_debugger_s_port_has_a_default() {
+        let port = |line: &str| match Cli::try_parse_from(line.split(' ')).map(|cli| cli.command) {
+            Ok(Command::Run(options)) => options.gdb,
+            _ => panic!("{line}"),
+        };
+        assert_eq!(port("xtask run"), None);
+        assert_eq!(port("xtask run --gdb"), Some(1234));
+        assert_eq!(port("xtask run --gdb=4321 --smp 1"), Some(4321));
+        assert_eq!(port("xtask run --gdb --smp 1"), Some(1234));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! go on side by side and leave nothing behind.
 
 use std::collections::VecDeque;
+use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -57,6 +58,12 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         (Some(tree), _) => drop(qemu.arg("-dtb").arg(tree)),
         (None, Board::Rpi4) => drop(qemu.arg("-dtb").arg(setup::device_tree()?)),
         (None, Board::Virt) => {}
+    }
+    if let Some(port) = options.gdb {
+        qemu.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
+        let elf = built.elf.strip_prefix(env::current_dir()?).unwrap_or(&built.elf).display();
+        eprintln!("xtask: the machine waits for a debugger, in another terminal:");
+        eprintln!("xtask:   gdb-multiarch {elf} -ex 'target remote :{port}'");
     }
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     match runs_alone(options) {

@@ -1,18 +1,32 @@
 //! `cargo xtask test`: host tests first, then machines; one count over both.
 //!
 //! The machines' tests are the package quire-tests. They boot what was built here through this very program, so
-//! what they show holds for the command line that people use.
+//! what they show holds for the command line that people use. What a runner prints goes on by way of [`Report`],
+//! which leaves out programs none of whose tests ran.
 
 use std::env;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::build;
 use crate::cargo::Workspace;
 use crate::options::{Board, BuildOptions, TestOptions};
+use crate::progress::{self, Progress};
 use crate::setup;
+
+/// What test runners printed, so far: counts, and which of it a reader wants.
+#[derive(Default)]
+struct Report {
+    tally: Tally,
+    /// Tests that a program said it runs, and of these those that ended: for the live line.
+    expected: u64,
+    ended: u64,
+    /// The program whose tests come next; it is shown once it runs one.
+    heading: Option<String>,
+    /// What is shown now belongs to a program that runs something.
+    is_running: bool,
+}
 
 /// Passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,19 +49,51 @@ impl Tally {
             }
         }
     }
+}
 
-    /// Runs a test runner, passes its output on, and adds its counts. A runner that fails without saying which
-    /// test did counts as one failed test.
-    fn run(&mut self, what: &str, mut runner: Command) -> Result<()> {
-        eprintln!("xtask: {what}");
-        let mut child = runner.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo")?;
-        let before = *self;
-        for line in BufReader::new(child.stdout.take().context("cargo's output")?).lines() {
-            let line = line?;
-            println!("{line}");
-            self.count(&line);
+impl Report {
+    /// Takes a line of a runner, cargo's or a test program's, and answers what is to be shown of it.
+    fn line(&mut self, line: &str) -> Vec<String> {
+        self.tally.count(line);
+        let plain = progress::without_colour(line);
+        if let Some(program) = heading(&plain) {
+            // Cargo says so of each program, also of those that have no test or none that is asked for.
+            (self.heading, self.is_running) = (Some(program.to_owned()), false);
+            return Vec::new();
         }
-        if !child.wait()?.success() && self.failed == before.failed {
+        if let Some(count) = plain.strip_prefix("running ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok())
+        {
+            self.expected += count;
+            self.is_running = count > 0;
+            return match self.is_running {
+                true => self.heading.take().into_iter().chain([line.to_owned()]).collect(),
+                false => Vec::new(),
+            };
+        }
+        if plain.starts_with("test ") && plain.contains(" ... ") {
+            self.ended += 1;
+            if plain.ends_with("... ignored") || plain.contains("... ignored, ") {
+                return Vec::new();
+            }
+        }
+        let is_of_silent = self.heading.is_some() && (plain.is_empty() || plain.starts_with("test result: "));
+        let is_shown = !is_of_silent && !progress::is_cargo_step(line) && (self.is_running || !plain.is_empty());
+        is_shown.then(|| line.to_owned()).into_iter().collect()
+    }
+
+    /// Runs a test runner, passes on what is of interest, and adds its counts. A runner that fails without saying
+    /// which test did counts as one failed test.
+    fn run(&mut self, what: &str, mut runner: Command) -> Result<()> {
+        let before = self.tally;
+        (self.expected, self.ended) = (0, 0);
+        let each = |progress: &Progress, line: &str| {
+            self.line(line).iter().for_each(|shown| progress.print(shown));
+            if self.expected > 0 {
+                progress.at(self.ended, self.expected, "tests");
+            }
+        };
+        let (status, ()) = progress::watch(what, &mut runner, true, each, |_| Ok(()))?;
+        if !status.success() && self.tally.failed == before.failed {
             self.fail(&format!("{what}: the test runner failed"));
         }
         Ok(())
@@ -55,8 +101,14 @@ impl Tally {
 
     fn fail(&mut self, why: &str) {
         eprintln!("xtask: {why}");
-        self.failed += 1;
+        self.tally.failed += 1;
     }
+}
+
+/// The program that cargo says it runs now.
+fn heading(line: &str) -> Option<&str> {
+    let line = line.strip_prefix(' ')?.trim_start();
+    (line.starts_with("Running ") || line.starts_with("Doc-tests ")).then_some(line)
 }
 
 /// Runs everything; the last line counts it.
@@ -67,37 +119,49 @@ pub fn test(options: &TestOptions) -> Result<u8> {
     let busybox = setup::busybox()?;
     let speedtest1 = setup::malloc_guests();
     let workspace = Workspace::find()?;
-    let cargo_test = || {
-        let mut cargo = workspace.toolchain.cargo();
-        cargo.current_dir(&workspace.root).args(["test", "--no-fail-fast"]).env("QUIRE_RPI4_DTB", &device_tree);
+    let cargo_test = |more: &[&str]| {
+        let mut cargo = workspace.cargo(&["test", "--no-fail-fast"]);
+        cargo.args(more).args(&options.filter).env("QUIRE_RPI4_DTB", &device_tree);
         cargo
     };
-    let mut tally = Tally::default();
+    let mut report = Report::default();
 
-    let mut host = cargo_test();
-    host.args(&options.filter);
+    let mut host = cargo_test(&[]);
     if let Some(file) = &speedtest1 {
         host.env("QUIRE_SPEEDTEST1", file);
     }
-    tally.run("host tests", host)?;
+    report.run("host tests", host)?;
 
-    match build_all(options.quick) {
-        Err(error) => tally.fail(&format!("no machine is booted: {error:#}")),
-        Ok(()) => {
-            let mut machines = cargo_test();
-            machines.args(["--package", "quire-tests"]).args(&options.filter);
-            machines.env("QUIRE_XTASK", env::current_exe()?).env("QUIRE_BUSYBOX", &busybox);
-            if !options.quick {
-                machines.args(["--", "--include-ignored"]);
+    let machines = || cargo_test(&["--package", "quire-tests"]);
+    if options.filter.is_none() || has_tests(machines())? {
+        match build_all(options.quick) {
+            Err(error) => report.fail(&format!("no machine is booted: {error:#}")),
+            Ok(()) => {
+                let mut machines = machines();
+                machines.env("QUIRE_XTASK", env::current_exe()?).env("QUIRE_BUSYBOX", &busybox);
+                if !options.quick {
+                    machines.args(["--", "--include-ignored"]);
+                }
+                report.run("machines", machines)?;
             }
-            tally.run("machines", machines)?;
         }
     }
+    let tally = report.tally;
     if tally == Tally::default() {
         eprintln!("xtask: no test was run");
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     Ok(u8::from(tally.failed > 0 || tally.passed == 0))
+}
+
+/// Whether a runner would run a test at all; a machine is built for those only that boot it.
+fn has_tests(mut runner: Command) -> Result<bool> {
+    runner.args(["--", "--list", "--format", "terse"]);
+    let mut found = false;
+    let each = |_: &Progress, line: &str| found |= line.ends_with(": test");
+    let (status, ()) = progress::watch("looking for tests of machines", &mut runner, true, each, |_| Ok(()))?;
+    // A runner that cannot even list them fails where it runs them, and says why.
+    Ok(found || !status.success())
 }
 
 /// The optimized build and, for the whole matrix, the one with debug assertions; of each the kernel's self-test too.
@@ -131,10 +195,64 @@ mod tests {
 
     #[test]
     fn a_runner_that_only_fails_is_a_failed_test() {
-        let mut tally = Tally::default();
-        tally.run("true", Command::new("true")).unwrap();
-        assert_eq!(tally, Tally::default());
-        tally.run("false", Command::new("false")).unwrap();
-        assert_eq!(tally, Tally { passed: 0, failed: 1 });
+        let mut report = Report::default();
+        report.run("true", Command::new("true")).unwrap();
+        assert_eq!(report.tally, Tally::default());
+        report.run("false", Command::new("false")).unwrap();
+        assert_eq!(report.tally, Tally { passed: 0, failed: 1 });
+    }
+
+    /// What `cargo test FILTER` prints over three programs of which one has such a test, and a failed one.
+    const RUN: &str = "
+   Compiling quire-mm v0.1.0
+warning: unused variable
+    Finished `test` profile
+     Running unittests src/lib.rs (target/debug/deps/quire_abi-1)
+
+running 0 tests
+
+test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s
+
+     Running unittests src/lib.rs (target/debug/deps/quire_mm-2)
+
+running 3 tests
+test buddy::ignored ... ignored, matrix
+test buddy::merges ... ok
+test buddy::splits ... FAILED
+
+failures:
+---- buddy::splits stdout ----
+assertion failed
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s
+
+   Doc-tests quire_mm
+
+running 0 tests
+
+test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn only_what_ran_is_shown() {
+        let mut report = Report::default();
+        let shown: Vec<String> = RUN.lines().flat_map(|line| report.line(line)).collect();
+        let expected = [
+            "warning: unused variable",
+            "Running unittests src/lib.rs (target/debug/deps/quire_mm-2)",
+            "running 3 tests",
+            "test buddy::merges ... ok",
+            "test buddy::splits ... FAILED",
+            "",
+            "failures:",
+            "---- buddy::splits stdout ----",
+            "assertion failed",
+            "",
+            "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+            "",
+        ];
+        assert_eq!(shown, expected);
+        assert_eq!(report.tally, Tally { passed: 1, failed: 1 });
+        assert_eq!((report.expected, report.ended), (3, 3));
     }
 }

@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::progress;
 use crate::qemu::QEMU;
 
 pub use files::{busybox, device_tree, firmware, linux_kernel, speedtest1};
@@ -128,9 +129,12 @@ fn say(text: &str) {
 
 /// Runs a command to its end; what it prints goes to standard error.
 fn run(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
-    let status = status.with_context(|| format!("starting {command:?}"))?;
-    ensure!(status.success(), "{command:?} failed ({status})");
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    // Options of apt's, and the text of a script, say nothing to a reader.
+    let what = line.split(" -").next().unwrap_or(&line).to_owned();
+    let (status, ()) = progress::watch(&what, command, true, |progress, line| progress.note(line), |_| Ok(()))?;
+    ensure!(status.success(), "{line} failed ({status})");
     Ok(())
 }
 

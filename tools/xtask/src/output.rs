@@ -1,0 +1,88 @@
+//! Files that xtask makes: whole or not there, and every failure names the file.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// Writes a file. It gets its name when it is complete, so that a disk that is full leaves what was there before.
+pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
+    replace(path, |part| fs::write(part, bytes))
+}
+
+/// Copies a file with its permissions, as [`write`] writes one.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    replace(to, |part| fs::copy(from, part).map(drop)).with_context(|| format!("copying {}", from.display()))
+}
+
+/// Has a file made under another name beside it, and renames it.
+fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
+    // A device or a pipe of this name would be replaced by a file, not written to.
+    match fs::metadata(path) {
+        Ok(there) => ensure!(there.is_file(), "{} is there and is no regular file", path.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    }
+    let part = part_of(path);
+    let done = make(&part).and_then(|()| fs::rename(&part, path));
+    if done.is_err() {
+        // It may be what fills the disk, and it may not be there at all.
+        let _ = fs::remove_file(&part);
+    }
+    done.with_context(|| format!("writing {}", path.display()))
+}
+
+/// The name of a file until it is complete: of this process alone.
+fn part_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
+    name.push(format!(".part{}", std::process::id()));
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("quire-output-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let dir = scratch("whole");
+        let file = dir.join("image");
+        write(&file, b"old").unwrap();
+        write(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing is left beside it");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    /// /dev/full answers what a full disk does.
+    #[test]
+    fn a_full_disk_is_named_and_leaves_the_old_file() {
+        let dir = scratch("full");
+        let file = dir.join("image");
+        write(&file, b"old").unwrap();
+        let error = replace(&file, |part| {
+            fs::write(part, b"ha")?;
+            fs::write("/dev/full", b"half of it")
+        });
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.contains(&file.display().to_string()) && error.contains("No space"), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no torn file is left");
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let error = format!("{:#}", write(Path::new("/dev/null"), b"x").unwrap_err());
+        assert!(error.contains("/dev/null is there and is no regular file"), "{error}");
+        assert!(write(Path::new("/nonexistent/dir/file"), b"x").is_err());
+    }
+}
