@@ -2,7 +2,7 @@
 //!
 //! The boot protocol (Linux, `Documentation/arch/arm64/booting.rst`): x0 holds the device tree's physical
 //! address, the MMU is off, the caller is at EL2 or EL1, and the image lies at a 2 MiB boundary plus
-//! `text_offset`. Secondary CPUs enter at [`secondary_entry`] in the same state, by PSCI or spin table.
+//! `text_offset`. Secondary CPUs enter at `secondary_entry` in the same state, by PSCI or spin table.
 //!
 //! Early tables, all in `.boot.tables`, 2 MiB blocks:
 //!

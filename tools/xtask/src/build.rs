@@ -109,7 +109,7 @@ fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
 
 /// Adds what runs on the kernel.
 fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
-    copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
+    output::copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
     for program in programs(workspace)? {
         let (_, dir) = PROGRAM_PACKAGES.iter().find(|(package, _)| *package == program.package).context("package")?;
         let to = root.join(format!("{dir}{}", program.name));
@@ -132,23 +132,6 @@ fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
         extra.extend(["--config", setting]);
     }
     workspace.build("building the programs", &PROGRAM_PACKAGES.map(|(package, _)| package), USER_TARGET, &extra)
-}
-
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&entry.path(), &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(entry.path())?, target)?;
-        } else {
-            output::copy(&entry.path(), &target)?;
-        }
-    }
-    Ok(())
 }
 
 fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {

@@ -58,6 +58,11 @@ impl Workspace {
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 
+    /// Where cargo puts what it makes.
+    pub fn target(&self) -> &Path {
+        self.metadata.target_directory.as_std_path()
+    }
+
     /// A cargo command in this workspace.
     pub fn cargo(&self, arguments: &[&str]) -> Command {
         let mut cargo = self.toolchain.cargo();

@@ -1,34 +1,31 @@
-//! `cargo xtask lint`: formatting, and clippy for each of the three targets, with warnings as errors.
+//! `cargo xtask lint`: formatting, clippy for each of the three targets, and rustdoc, with warnings as errors.
 
 use anyhow::Result;
 
 use crate::cargo::{self, KERNEL_TARGET, USER_TARGET, Workspace};
+use crate::docs;
 
 /// Fails at the first thing that is not clean.
 pub fn lint() -> Result<u8> {
     let workspace = Workspace::find()?;
-    check(&workspace, &["fmt", "--all", "--check"])?;
-    check(&workspace, &["clippy", "--all-targets", "--", "-D", "warnings"])?;
-    check(&workspace, &["clippy", "--package", "quire-tests", "--all-targets", "--", "-D", "warnings"])?;
-    let kernel = ["clippy", "--package", "quire-kernel", "--target", KERNEL_TARGET];
-    for features in [&[][..], &["--features", "selftest"]] {
-        check(&workspace, &[&kernel, features, &["--", "-D", "warnings"]].concat())?;
-    }
+    cargo::run("formatting", workspace.cargo(&["fmt", "--all", "--check"]))?;
+    clippy(&workspace, "clippy, host", &["--all-targets"])?;
+    clippy(&workspace, "clippy, tests of machines", &["--package", "quire-tests", "--all-targets"])?;
+    let kernel = ["--package", "quire-kernel", "--target", KERNEL_TARGET];
+    clippy(&workspace, "clippy, kernel", &kernel)?;
+    clippy(&workspace, "clippy, self-test kernel", &[&kernel[..], &["--features", "selftest"]].concat())?;
 
     let (to_link, to_load) = ("quire-malloc-static", "quire-malloc-preload");
-    check(&workspace, &["clippy", "--package", to_link, "--target", USER_TARGET, "--", "-D", "warnings"])?;
-    check(&workspace, &["clippy", "--package", to_load, "--", "-D", "warnings"])?;
+    clippy(&workspace, "clippy, malloc to link", &["--package", to_link, "--target", USER_TARGET])?;
+    clippy(&workspace, "clippy, malloc to load", &["--package", to_load])?;
 
-    let programs = workspace.bare_metal_programs();
-    let mut arguments = vec!["clippy", "--target", USER_TARGET];
-    for package in &programs {
-        arguments.extend(["--package", package]);
-    }
-    arguments.extend(["--", "-D", "warnings"]);
-    check(&workspace, &arguments)?;
+    let mut programs = vec!["--target", USER_TARGET];
+    programs.extend(workspace.bare_metal_programs().iter().flat_map(|&package| ["--package", package]));
+    clippy(&workspace, "clippy, programs", &programs)?;
+    docs::rustdoc(&workspace)?;
     Ok(0)
 }
 
-fn check(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
-    cargo::run(&format!("cargo {}", arguments.join(" ")), workspace.cargo(arguments))
+fn clippy(workspace: &Workspace, what: &str, selection: &[&str]) -> Result<()> {
+    cargo::run(what, workspace.cargo(&[&["clippy"], selection, &["--", "-D", "warnings"]].concat()))
 }

@@ -1,13 +1,14 @@
 //! `cargo xtask`: everything that is done to Quire from outside, so that a contributor does nothing by hand.
 //!
 //! [`options`] is the command line, [`setup`] what must be on the machine; each command has a module of its own. The way from sources to a booted
-//! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`]; [`test`] goes it many times.
+//! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`]; [`mod@test`] goes it many times.
 //! [`progress`] shows what takes a while, [`output`] writes the files that are made. What xtask itself says goes to standard error, always: standard output belongs to the guest.
 
 mod archive;
 mod bench;
 mod build;
 mod cargo;
+mod docs;
 mod flash;
 mod image;
 mod kernel;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::bench(&options),
         Command::Image(options) => image::image(&options),
         Command::Flash(options) => flash::flash(&options),
+        Command::Docs => docs::docs(),
         Command::Lint => lint::lint(),
         Command::Malloc => malloc::malloc(),
         Command::Test(options) => test::test(&options),

@@ -30,7 +30,9 @@ pub enum Command {
     Flash(FlashOptions),
     /// Build the allocator's two C libraries and print their paths, one a line.
     Malloc,
-    /// Check formatting, and run clippy for every target.
+    /// Build the book and the reference of every crate; prints where they begin.
+    Docs,
+    /// Check formatting, and run clippy and rustdoc for every target.
     Lint,
     /// Run the host's tests, then the machines'; ends with `N passed, N failed`.
     Test(TestOptions),

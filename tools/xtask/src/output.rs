@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -12,9 +13,27 @@ pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     replace(path, |part| fs::write(part, bytes))
 }
 
-/// Copies a file with its permissions, as [`write`] writes one.
+/// Copies a file with its permissions, as [`fn@write`] writes one.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     replace(to, |part| fs::copy(from, part).map(drop)).with_context(|| format!("copying {}", from.display()))
+}
+
+/// Copies a directory's files and links into another, which need not be there.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&entry.path(), &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(entry.path())?, &target).with_context(|| format!("making {}", target.display()))?;
+        } else {
+            copy(&entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Has a file made under another name beside it, and renames it.

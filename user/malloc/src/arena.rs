@@ -42,7 +42,7 @@ pub struct State {
     pub top: Chunk,
     /// The newest region; the top chunk is at its end.
     pub region: *mut Region,
-    /// [`OTHER`](crate::chunk::OTHER) or 0: set in each chunk's header.
+    /// [`OTHER`] or 0: set in each chunk's header.
     pub other: u32,
     /// The highest address that the top chunk has started at since its pages were last given back.
     pub high: usize,

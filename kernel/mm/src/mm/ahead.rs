@@ -5,7 +5,7 @@
 //! most one unproven page for ten that its program did ask for, so a program that stops, or jumps about, is never
 //! more than 10 % larger than without.
 //!
-//! Where a window ends is noted in its last entry ([`Pte::ahead`]). So there are as many streams as threads or loops
+//! Where a window ends is noted in its last entry ([`Pte::ahead`](crate::pte::Pte::ahead)). So there are as many streams as threads or loops
 //! make, they share nothing but the space's sum, and what goes with an entry goes with its debt: at any time the sum is that
 //! of the anonymous entries' notes.
 

@@ -187,7 +187,7 @@ impl<M: Machine> KernelHeap<M> {
         self.bring_up(cache)
     }
 
-    /// The cache stays where it is until [`KernelHeap::forget`].
+    /// The cache stays where it is until [`CacheHandle::destroy`].
     fn bring_up(&'static self, cache: &KmemCache<M>) -> Result<(), CreateError> {
         let config = self.config.get().ok_or(CreateError::NotReady)?;
         let mut debug = config.debug;

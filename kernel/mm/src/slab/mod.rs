@@ -9,9 +9,9 @@
 //! - [`geometry`]: how objects lie in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
 //! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
-//! - [`array`]: the free objects that each CPU keeps at hand.
+//! - [`mod@array`]: the free objects that each CPU keeps at hand.
 //! - [`slub`]: the default back end.
-//! - [`slab`](self::slab), [`slob`]: the other two.
+//! - [`mod@slab`], [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
 //! - [`report`]: what the kernel is told when an object was misused.
 //! - [`debug`]: the boot options that look for more.

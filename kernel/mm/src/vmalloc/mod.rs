@@ -7,13 +7,13 @@
 //! | guard | area | guard | free ... | area | guard | lazily freed | guard | ... |
 //! ```
 //!
-//! Each area ends in a guard page that is never mapped, and the range starts with one: who runs off either end of an
+//! Each area ends in a guard page that is never mapped, and the range starts with one: whoever runs off either end of an
 //! area faults. A kernel stack is an area like any other.
 //!
 //! # Freeing
 //! Freeing removes the table entries at once, but other CPUs' TLBs may still have them. Invalidating costs an
 //! interrupt or a broadcast to every CPU, so areas are collected and invalidated together: a freed area keeps its
-//! addresses and its frames ([`Life::Lazy`]) until a purge has invalidated them on all CPUs. So neither is used
+//! addresses and its frames (`Life::Lazy`) until a purge has invalidated them on all CPUs. So neither is used
 //! again while a stale translation exists. A purge runs when [`LAZY_MAX_PAGES`] pages have been collected, when
 //! addresses run out, and when the page allocator wants memory back.
 //!
