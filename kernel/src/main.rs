@@ -71,6 +71,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
         SPACES.set_hardware_updates();
     }
     memory::init_overcommit(args);
+    sched::init(args);
     match problem {
         Some(problem) => log::warn!("boot archive: {files} files; {problem:?}: what follows is lost"),
         None => log::info!("boot archive: {files} files and directories"),

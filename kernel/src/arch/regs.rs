@@ -158,6 +158,11 @@ pub struct ExceptionRegisters {
     pub spsr: u64,
 }
 
+/// Whether the exception that is being served came out of the kernel, before a nested one.
+pub fn interrupted_kernel() -> bool {
+    SPSR_EL1.read(SPSR_EL1::M) != u64::from(SPSR_EL1::M::EL0t)
+}
+
 /// Reads [`ExceptionRegisters`].
 pub fn last_exception() -> ExceptionRegisters {
     ExceptionRegisters { esr: ESR_EL1.get(), far: FAR_EL1.get(), elr: ELR_EL1.get(), spsr: SPSR_EL1.get() }

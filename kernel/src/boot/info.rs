@@ -89,8 +89,7 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
         cpu: family.threads.front().get().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
         vsize: stats.total as u64,
         rss: (stats.rss_anon + stats.rss_file + stats.rss_shared) as u64,
-        cpu_ns: process.cpu_ns.load(Ordering::Relaxed)
-            + family.threads.iter().map(|t| t.cpu_ns.load(Ordering::Relaxed)).sum::<u64>(),
+        cpu_ns: table.cpu_time(&process).total(),
         name: *process.name.lock(),
     })
 }

@@ -15,9 +15,12 @@ use crate::task::clone::{self, Request};
 use crate::task::exec::{self, Strings};
 use crate::task::exit::{self, Which};
 use crate::task::oom;
+use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
+use crate::task::sched;
 use crate::task::signal;
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 use crate::vm::random;
 
 pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
@@ -213,13 +216,16 @@ pub fn getrusage(a: Args) -> Answer {
     const CHILDREN: i32 = -1;
     const THREAD: i32 = 1;
     let process = current().process();
-    let ns = match a.int(0) {
-        SELF => time::process_cpu_ns(),
-        CHILDREN => process.children_cpu_ns.load(Ordering::Relaxed),
-        THREAD => current().cpu_ns.load(Ordering::Relaxed),
+    let spent = match a.int(0) {
+        SELF => time::process_time(),
+        CHILDREN => process.children_time.spent(),
+        THREAD => {
+            sched::charge_current();
+            current().time.spent()
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let mut usage = exit::usage(ns);
+    let mut usage = spent.usage();
     if a.int(0) == SELF
         && let Some(mm) = current().mm()
     {
@@ -306,7 +312,7 @@ pub fn getrandom(a: Args) -> Answer {
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
         }
-        if signal::interrupts(current(), crate::task::wait::Sleep::Interruptible) {
+        if resched_point(Sleep::Interruptible).is_err() {
             break;
         }
     }

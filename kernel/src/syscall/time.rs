@@ -1,7 +1,5 @@
 //! Clocks and sleeping. There is no real-time clock: CLOCK_REALTIME starts at 0 (1970) with the machine.
 
-use core::sync::atomic::Ordering;
-
 use quire_abi::Errno;
 use quire_abi::flags::clock;
 use quire_abi::layout::{Timespec, Timeval};
@@ -9,6 +7,7 @@ use quire_mm::UserAddr;
 
 use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
+use crate::task::cputime::Spent;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::task::{sched, wait};
@@ -37,9 +36,9 @@ pub fn clock_gettime(a: Args) -> Answer {
         | clock::BOOTTIME => timer::now_ns(),
         clock::THREAD_CPUTIME_ID => {
             sched::charge_current();
-            current().cpu_ns.load(Ordering::Relaxed)
+            current().time.spent().total()
         }
-        clock::PROCESS_CPUTIME_ID => process_cpu_ns(),
+        clock::PROCESS_CPUTIME_ID => process_time().total(),
         _ => return Err(Errno::EINVAL),
     };
     uaccess::put(a.addr(1), &from_ns(ns))?;
@@ -47,12 +46,9 @@ pub fn clock_gettime(a: Args) -> Answer {
 }
 
 /// CPU time of the calling process, all threads.
-pub fn process_cpu_ns() -> u64 {
+pub fn process_time() -> Spent {
     sched::charge_current();
-    let process = current().process();
-    let table = TABLE.lock();
-    let live: u64 = table.family(process).threads.iter().map(|t| t.cpu_ns.load(Ordering::Relaxed)).sum();
-    process.cpu_ns.load(Ordering::Relaxed) + live
+    TABLE.lock().cpu_time(current().process())
 }
 
 pub fn clock_getres(a: Args) -> Answer {

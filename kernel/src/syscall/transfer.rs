@@ -16,9 +16,11 @@ use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::handle::{Object, OpenFile, Rights};
 use crate::ipc::pipe::Pipe;
+use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::signal;
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 
 /// Most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
 const MAX_RW: usize = 0x7fff_f000;
@@ -99,7 +101,7 @@ fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
         }
-        if signal::interrupts(current(), crate::task::wait::Sleep::Killable) {
+        if resched_point(Sleep::Killable).is_err() {
             break;
         }
     }

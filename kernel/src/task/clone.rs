@@ -179,5 +179,5 @@ fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KA
     // The count of the running self; `bury` drops it.
     let running = KArc::into_raw(own);
     // SAFETY: the count just given keeps it alive.
-    sched::wake(unsafe { &*running });
+    sched::start(unsafe { &*running });
 }

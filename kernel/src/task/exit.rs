@@ -12,7 +12,7 @@ use super::oom;
 use super::process::{EXITING, Entry, Process, TABLE, Table};
 use super::sched;
 use super::signal::{self, IGNORE};
-use super::thread::{Thread, current, state};
+use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::uaccess;
 use crate::ipc::futex;
@@ -31,7 +31,7 @@ pub fn exit_thread(status: u32) -> ! {
         }
     }
     sched::charge_current();
-    process.cpu_ns.fetch_add(thread.cpu_ns.load(Ordering::Relaxed), Ordering::Relaxed);
+    process.time.add(thread.time.spent());
     // Before the process can see this thread gone: its last thread then knows who else holds the space.
     drop(thread.set_mm(None));
     let (left, entry) = {
@@ -46,9 +46,7 @@ pub fn exit_thread(status: u32) -> ! {
     } else {
         process.stop_wait.wake_all();
     }
-    thread.state.store(state::DEAD, Ordering::SeqCst);
-    sched::schedule();
-    unreachable!("a dead thread ran")
+    sched::leave()
 }
 
 /// Drops the last reference of a thread that has run for the last time, its stack with it.
@@ -195,9 +193,9 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
 }
 
 fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
-    let cpu = zombie.cpu_ns.load(Ordering::Relaxed) + zombie.children_cpu_ns.load(Ordering::Relaxed);
-    parent.children_cpu_ns.fetch_add(cpu, Ordering::Relaxed);
-    let waited = Waited { pid: zombie.pid, status: zombie.exit_status().unwrap_or(0), usage: usage(cpu) };
+    let spent = zombie.time.spent() + zombie.children_time.spent();
+    parent.children_time.add(spent);
+    let waited = Waited { pid: zombie.pid, status: zombie.exit_status().unwrap_or(0), usage: spent.usage() };
     (waited, table.reap(zombie))
 }
 
@@ -209,14 +207,5 @@ fn report_change(table: &mut Table, child: &Process, options: u32) -> Option<Fou
         return None;
     }
     table.family_mut(child).change = None;
-    let cpu = child.cpu_ns.load(Ordering::Relaxed);
-    Some((Waited { pid: child.pid, status, usage: usage(cpu) }, None))
-}
-
-/// CPU time as a usage record; Quire does not tell user from system time and counts all as user time.
-pub fn usage(cpu_ns: u64) -> Rusage {
-    let mut usage = Rusage::default();
-    usage.utime.sec = (cpu_ns / 1_000_000_000) as i64;
-    usage.utime.usec = (cpu_ns % 1_000_000_000 / 1000) as i64;
-    usage
+    Some((Waited { pid: child.pid, status, usage: child.time.spent().usage() }, None))
 }

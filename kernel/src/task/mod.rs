@@ -1,10 +1,14 @@
 //! Processes, threads, signals and the scheduler.
 
+pub mod balance;
 pub mod clone;
+pub mod cputime;
 pub mod exec;
 pub mod exit;
+pub mod latency;
 pub mod oom;
 pub mod percpu;
+pub mod point;
 pub mod process;
 pub mod sched;
 pub mod sigframe;

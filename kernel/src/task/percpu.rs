@@ -7,7 +7,8 @@ use quire_mm::fallible::KArc;
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::Rank;
 
-use super::sched::RunQueue;
+use super::balance::RunQueue;
+use super::latency::Latency;
 use super::thread::Thread;
 use super::timer::Timers;
 use crate::vm::events::{Counters, EARLY};
@@ -37,10 +38,14 @@ pub struct PerCpu {
     pub idle: AtomicPtr<Thread>,
     /// The thread that was switched away from, until the switch is finished.
     pub switching_from: AtomicPtr<Thread>,
-    /// The thread in `switching_from` may not run here any more, and is queued elsewhere when the switch is finished.
-    pub migrating: AtomicBool,
     /// Ready threads.
     pub run_queue: SpinLock<RunQueue>,
+    /// How many they are. Written under the queue's lock.
+    pub waiting: AtomicU32,
+    /// The end of the slice; `u64::MAX` while the CPU idles. Its own CPU's, with interrupts masked.
+    pub next_tick: AtomicU64,
+    /// How long the kernel kept it to itself.
+    pub latency: Latency,
     /// Sleepers with a deadline.
     pub timers: SpinLock<Timers>,
     /// The address space in TTBR0, kept alive: an idle CPU leaves it there.
@@ -76,8 +81,10 @@ impl PerCpu {
             node: AtomicU32::new(0),
             idle: AtomicPtr::new(core::ptr::null_mut()),
             switching_from: AtomicPtr::new(core::ptr::null_mut()),
-            migrating: AtomicBool::new(false),
             run_queue: SpinLock::new(Cpu, Rank::RunQueue, RunQueue::new()),
+            waiting: AtomicU32::new(0),
+            next_tick: AtomicU64::new(u64::MAX),
+            latency: Latency::new(),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),
             active_mm: UnsafeCell::new(None),
             let_go: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use quire_abi::layout::{Rlimit, rlimit};
 use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
 
+use super::cputime::{CpuTime, Spent};
 use super::signal::{Actions, Pending};
 use super::thread::Thread;
 use super::wait::WaitQueue;
@@ -57,10 +58,10 @@ pub struct Process {
     pub limits: SpinLock<[Rlimit; rlimit::COUNT]>,
     /// What `ps` shows, NUL-padded.
     pub name: SpinLock<[u8; NAME_LEN]>,
-    /// CPU time of threads that ended, in nanoseconds.
-    pub cpu_ns: AtomicU64,
+    /// CPU time of threads that ended.
+    pub time: CpuTime,
     /// CPU time of children that were waited for.
-    pub children_cpu_ns: AtomicU64,
+    pub children_time: CpuTime,
     /// Working directory: an index into the boot archive.
     pub cwd: AtomicU32,
     /// What the OOM killer adds to its badness, in thousandths of memory.
@@ -194,6 +195,11 @@ impl Table {
         (self.processes, self.threads)
     }
 
+    /// CPU time of a process, all threads.
+    pub fn cpu_time(&self, process: &Process) -> Spent {
+        process.time.spent() + self.family(process).threads.iter().map(|t| t.time.spent()).sum()
+    }
+
     /// The family of a process.
     pub fn family<'a>(&'a self, process: &'a Process) -> &'a Family {
         // SAFETY: `&self` is proof of the lock, and nobody has `&mut self`.
@@ -317,8 +323,8 @@ impl Process {
             mm_released: AtomicBool::new(false),
             limits: SpinLock::new(Cpu, Rank::Process, limits),
             name: SpinLock::new(Cpu, Rank::Process, name),
-            cpu_ns: AtomicU64::new(0),
-            children_cpu_ns: AtomicU64::new(0),
+            time: CpuTime::new(),
+            children_time: CpuTime::new(),
             cwd: AtomicU32::new(cwd),
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),

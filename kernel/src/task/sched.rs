@@ -1,72 +1,51 @@
-//! The scheduler: a round-robin queue a CPU, idle CPUs take work from busy ones.
+//! The scheduler: who runs next on this CPU, round-robin with slices. Which CPU's queue a thread waits in is the
+//! business of [`balance`](super::balance).
 //!
-//! A thread is in at most one run queue: whoever makes it runnable when it is neither that nor running queues it, and
-//! its state word decides who that is ([`state`]). Whoever wakes it while it is on its way off a CPU waits until it is
-//! (`on_cpu`), which with interrupts masked is soon. A CPU that runs a program gets a tick every [`SLICE`]; an idle one gets none.
+//! [`Thread::state`] says what a thread wants and whether a CPU has it (RUNNING, until the CPU is entirely off it).
+//! Who queues a thread follows from that one word, and nobody waits for a thread to leave a CPU, least of all with
+//! interrupts masked:
 //!
-//! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`] and on the way back to user
-//! mode.
+//! - A waker that finds a sleeping thread off every CPU makes it runnable and queues it.
+//! - A waker that finds it RUNNING only makes it runnable. Either it goes on, or the CPU that leaves it finds it
+//!   runnable in [`finish_switch`], and queues it.
+//! - A thread that is preempted, yields or may not stay is queued by [`finish_switch`] for the same reason.
+//!
+//! So a thread in a queue is off every CPU, with its registers saved, and any CPU may take it.
+//!
+//! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`], at a
+//! [point](super::point::resched_point) of long work, and on the way back to user mode. A CPU that runs a program gets
+//! a tick every slice; an idle one gets none.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_mm::fallible::KArc;
+use quire_platform::bootargs;
 
-use super::percpu::{self, PERCPU, PerCpu};
+use super::balance::{self, enqueue, may_run};
+use super::percpu::PerCpu;
 use super::thread::{Thread, current, state, work};
 use crate::arch::{context, cpu, regs, timer};
 use crate::trap::irq;
 use crate::vm::space;
 
 /// Nanoseconds that a thread runs while others wait.
-pub const SLICE: u64 = 4_000_000;
+static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
 
-intrusive_adapter!(pub InQueue = UnsafeRef<Thread>: Thread { queue_link => LinkedListLink });
+/// The least and the most that `slice=` may say, in microseconds.
+const SLICES: core::ops::RangeInclusive<u64> = 10..=1_000_000;
 
-/// The ready threads of a CPU. Each is owned once by the queue.
-pub struct RunQueue {
-    list: LinkedList<InQueue>,
-    len: usize,
-    /// The tick that is due next; `u64::MAX` while the CPU idles.
-    next_tick: u64,
-}
-
-// SAFETY: the links are only touched under the lock that this lives in.
-unsafe impl Send for RunQueue {}
-
-impl RunQueue {
-    /// Empty.
-    pub const fn new() -> Self {
-        Self { list: LinkedList::new(InQueue::NEW), len: 0, next_tick: u64::MAX }
-    }
-
-    fn push(&mut self, thread: UnsafeRef<Thread>) {
-        self.list.push_back(thread);
-        self.len += 1;
-    }
-
-    fn pop(&mut self) -> Option<UnsafeRef<Thread>> {
-        let thread = self.list.pop_front()?;
-        self.len -= 1;
-        Some(thread)
-    }
-
-    /// The first thread that may run on `cpu` and is not the one that its own CPU is just leaving.
-    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Thread>> {
-        let mut at = self.list.front_mut();
-        while let Some(thread) = at.get() {
-            if may_run(thread, cpu) && !thread.on_cpu.load(Ordering::Acquire) {
-                self.len -= 1;
-                return at.remove();
-            }
-            at.move_next();
-        }
-        None
+/// Takes the slice from the kernel argument `slice=`, in microseconds.
+pub fn init(args: &str) {
+    let Some(text) = bootargs::find(args, "slice") else { return };
+    match text.parse() {
+        Ok(microseconds) if SLICES.contains(&microseconds) => SLICE.store(microseconds * 1000, Ordering::Relaxed),
+        _ => log::warn!("slice={text}: not a number of microseconds from {} to {}", SLICES.start(), SLICES.end()),
     }
 }
 
-/// CPUs that idle, a bit each: a hint for placing threads.
-static IDLE: AtomicU64 = AtomicU64::new(0);
+fn slice() -> u64 {
+    SLICE.load(Ordering::Relaxed)
+}
 
 /// Makes a sleeping thread runnable. Nothing happens if it is not asleep.
 pub fn wake(thread: &Thread) -> bool {
@@ -75,67 +54,36 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    let became =
-        |from: u32, to: u32| thread.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-    // Only announced: it goes on where it is.
-    if became(from | state::RUNNING, state::RUNNABLE | state::RUNNING) {
-        return true;
-    }
-    let woken = became(from, state::RUNNABLE);
-    if woken {
-        enqueue(thread);
-    }
-    // Between the two looks it may have gone to sleep for good.
-    woken || became(from | state::RUNNING, state::RUNNABLE | state::RUNNING)
-}
-
-/// Puts a thread that is runnable and not running into a queue. Whoever made it so calls this, once.
-///
-/// A thread that is still on its way off a CPU is waited for here, before any queue has it, and not by the CPU that
-/// picks it: that one would be on its own way, and two could wait for each other.
-fn enqueue(thread: &Thread) {
-    let irq = cpu::irq_save();
-    while thread.on_cpu.load(Ordering::Acquire) {
-        cpu::relax();
-    }
-    let target = place(thread);
-    // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
-    // runnable.
-    target.run_queue.lock().push(unsafe { UnsafeRef::from_raw(thread) });
-    if target.idling.load(Ordering::SeqCst) {
-        if target.id() == cpu::this().id() {
-            current().set_work(work::RESCHEDULE);
-        } else {
-            irq::send_reschedule(target.id());
+    // Ordered behind what the caller did before: a thread that announces its sleep later sees that.
+    let mut was = thread.state.load(Ordering::SeqCst);
+    loop {
+        if was & !state::RUNNING != from {
+            return false;
+        }
+        let now = was & state::RUNNING | state::RUNNABLE;
+        match thread.state.compare_exchange_weak(was, now, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => break,
+            Err(other) => was = other,
         }
     }
-    cpu::irq_restore(irq);
+    if was & state::RUNNING == 0 {
+        enqueue(thread);
+    }
+    true
+}
+
+/// Lets a new thread run, where least is to do.
+pub fn start(thread: &Thread) {
+    let best = balance::least_loaded(thread.affinity.load(Ordering::Relaxed));
+    thread.cpu.store(best.id() as u32, Ordering::Relaxed);
+    wake(thread);
 }
 
 /// Interrupts the CPU that a thread runs on, so that it looks at its work.
 pub fn kick(thread: &Thread) {
-    if thread.on_cpu.load(Ordering::SeqCst) && !core::ptr::eq(thread, current()) {
+    if thread.state.load(Ordering::SeqCst) & state::RUNNING != 0 && !core::ptr::eq(thread, current()) {
         irq::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
     }
-}
-
-fn may_run(thread: &Thread, cpu: usize) -> bool {
-    thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
-}
-
-/// Where a thread that wakes should run: where it ran, if that CPU idles or nobody else does.
-fn place(thread: &Thread) -> &'static PerCpu {
-    let allowed = thread.affinity.load(Ordering::Relaxed);
-    let last = thread.cpu.load(Ordering::Relaxed) as usize;
-    let idle = IDLE.load(Ordering::Relaxed) & allowed;
-    let pick = if allowed >> last & 1 == 1 && (idle == 0 || idle >> last & 1 == 1) {
-        last
-    } else if idle != 0 {
-        idle.trailing_zeros() as usize
-    } else {
-        percpu::online().map(PerCpu::id).find(|id| allowed >> id & 1 == 1).unwrap_or(0)
-    };
-    &PERCPU[pick]
 }
 
 /// Sleeps in the state that the caller has set with [`prepare`], until somebody wakes this thread.
@@ -159,67 +107,39 @@ pub fn yield_now() {
     schedule();
 }
 
-/// Makes an announced sleep one; false if the thread is to go on.
-fn goes_to_sleep(thread: &Thread) -> bool {
-    let now = thread.state.load(Ordering::SeqCst);
-    match now & !state::RUNNING {
-        state::RUNNABLE => false,
-        state::DEAD => true,
-        // A waker may be faster.
-        kind => thread.state.compare_exchange(now, kind, Ordering::SeqCst, Ordering::Relaxed).is_ok(),
-    }
+/// Ends the current thread, which nobody finds any more.
+pub fn leave() -> ! {
+    current().state.store(state::DEAD | state::RUNNING, Ordering::SeqCst);
+    schedule();
+    unreachable!("a dead thread ran")
 }
 
-/// Runs the next ready thread; returns when this one runs again.
+/// Runs the next ready thread; returns when this one runs again. One that is to go on does so at once when nobody
+/// else waits.
 pub fn schedule() {
     let irq = cpu::irq_save();
     let here = cpu::this();
     let prev = current();
     prev.clear_work(work::RESCHEDULE);
-    let idle = here.idle.load(Ordering::Relaxed).cast_const();
-    if !core::ptr::eq(prev, idle) && !goes_to_sleep(prev) {
-        if may_run(prev, here.id()) {
-            let mut queue = here.run_queue.lock();
-            if queue.len == 0 {
-                // Alone: it goes on.
-                drop(queue);
-                cpu::irq_restore(irq);
-                return;
-            }
-            prev.state.store(state::RUNNABLE, Ordering::Release);
-            // SAFETY: as in `enqueue`.
-            queue.push(unsafe { UnsafeRef::from_raw(prev) });
-        } else {
-            // It is queued elsewhere once it is off this CPU.
-            prev.state.store(state::RUNNABLE, Ordering::Release);
-            here.migrating.store(true, Ordering::Relaxed);
-        }
-    }
-    let next = pick(here).unwrap_or(idle);
-    // SAFETY: a thread from a queue lives, and so does the idle thread.
-    let next = unsafe { &*next };
-    next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
-    if !core::ptr::eq(prev, next) {
-        switch_to(here, prev, next);
+    here.latency.rescheduled(timer::now_ns);
+    // SAFETY: the idle thread lives for ever.
+    let idle = unsafe { &*here.idle.load(Ordering::Relaxed) };
+    let goes_on = || {
+        let is_runnable = prev.state.load(Ordering::SeqCst) == state::RUNNABLE | state::RUNNING;
+        is_runnable && may_run(prev, here.id())
+    };
+    match here.pick() {
+        Some(next) => switch_to(here, prev, next),
+        None if core::ptr::eq(prev, idle) || goes_on() => {}
+        None => switch_to(here, prev, idle),
     }
     cpu::irq_restore(irq);
-}
-
-/// Takes the first thread of this CPU's queue. Those whose affinity changed while they waited move on.
-fn pick(here: &PerCpu) -> Option<*const Thread> {
-    loop {
-        let next = here.run_queue.lock().pop()?;
-        if may_run(&next, here.id()) {
-            return Some(UnsafeRef::into_raw(next).cast_const());
-        }
-        enqueue(&next);
-    }
 }
 
 fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     charge(here, prev);
     here.switches.fetch_add(1, Ordering::Relaxed);
-    next.on_cpu.store(true, Ordering::Relaxed);
+    next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
     next.cpu.store(here.id() as u32, Ordering::Relaxed);
     prev.save_user_state();
     if let Some(mm) = next.mm() {
@@ -228,7 +148,7 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     next.load_user_state();
     here.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
-    // SAFETY: interrupts are masked; `next` is off its former CPU, and nobody else may pick it: it is in no queue.
+    // SAFETY: interrupts are masked; `next` is off every CPU, and nobody else may pick it: it is in no queue.
     unsafe { context::switch(prev.context(), next.context()) };
     finish_switch();
 }
@@ -237,17 +157,18 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
 pub extern "C" fn finish_switch() {
     let here = cpu::this();
     let prev = here.switching_from.load(Ordering::Relaxed);
-    // SAFETY: `switch_to` put a live thread there.
-    let prev = unsafe { &*prev };
-    let dead = prev.state.load(Ordering::Relaxed) & !state::RUNNING == state::DEAD;
-    prev.on_cpu.store(false, Ordering::Release);
-    if here.migrating.swap(false, Ordering::Relaxed) {
-        enqueue(prev);
+    if prev == here.idle.load(Ordering::Relaxed) {
+        return;
     }
-    if dead {
+    // SAFETY: `switch_to` put a live thread there, and it lives until its state here is DEAD.
+    let prev = unsafe { &*prev };
+    match prev.state.fetch_and(!state::RUNNING, Ordering::AcqRel) & !state::RUNNING {
+        state::RUNNABLE => enqueue(prev),
         // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,
         // where nothing runs on its stack any more.
-        super::exit::bury(unsafe { KArc::from_raw(prev) });
+        state::DEAD => super::exit::bury(unsafe { KArc::from_raw(prev) }),
+        // Asleep: whoever wakes it queues it, and may have done so already.
+        _ => {}
     }
 }
 
@@ -268,7 +189,7 @@ fn charge(here: &PerCpu, thread: &Thread) {
     let now = timer::now_ns();
     let spent = now.saturating_sub(here.charged_at.swap(now, Ordering::Relaxed));
     if thread.process.is_some() {
-        thread.cpu_ns.fetch_add(spent, Ordering::Relaxed);
+        thread.time.charge(spent);
     } else {
         here.idle_ns.fetch_add(spent, Ordering::Relaxed);
     }
@@ -281,70 +202,58 @@ pub fn charge_current() {
     cpu::irq_restore(irq);
 }
 
-/// The timer interrupt.
-pub fn tick() {
+/// The timer interrupt, which came out of the kernel or a program.
+pub fn tick(in_kernel: bool) {
     let here = cpu::this();
     let now = timer::now_ns();
     here.ticks.fetch_add(1, Ordering::Relaxed);
+    let due = here.next_tick.load(Ordering::Relaxed);
+    if due <= now {
+        here.next_tick.store(now + slice(), Ordering::Relaxed);
+        end_slice(here, due, now, in_kernel);
+    }
     super::timer::wake_due(now);
-    let thread = current();
-    let is_idle = core::ptr::eq(thread, here.idle.load(Ordering::Relaxed));
-    let mut waits = false;
-    {
-        let mut queue = here.run_queue.lock();
-        if queue.next_tick <= now {
-            queue.next_tick = if is_idle { u64::MAX } else { now + SLICE };
-            waits = queue.len > 0;
-        }
-    }
-    if waits {
-        thread.set_work(work::RESCHEDULE);
-        // A CPU that went idle as the thread was queued has not seen it.
-        let idle = IDLE.load(Ordering::Relaxed) & !(1 << here.id());
-        if idle != 0 {
-            irq::send_reschedule(idle.trailing_zeros() as usize);
-        }
-    }
     program_timer(here);
+}
+
+fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
+    let thread = current();
+    here.latency.interrupted(due, now);
+    here.latency.want_reschedule(now);
+    thread.time.sample(in_kernel);
+    charge(here, thread);
+    thread.set_work(work::RESCHEDULE);
+    here.even_out();
 }
 
 /// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.
 pub fn program_timer(here: &PerCpu) {
     let deadline = here.timers.lock().next();
-    let tick = here.run_queue.lock().next_tick;
-    timer::set_deadline(deadline.min(tick));
+    timer::set_deadline(deadline.min(here.next_tick.load(Ordering::Relaxed)));
+}
+
+fn set_next_tick(here: &PerCpu, at: u64) {
+    here.next_tick.store(at, Ordering::Relaxed);
+    program_timer(here);
 }
 
 /// What a CPU does when it has nothing to do. Its boot stack is the idle thread's.
 pub fn idle_loop() -> ! {
     let here = cpu::this();
-    let bit = 1 << here.id();
     loop {
         cpu::irq_disable();
-        here.idling.store(true, Ordering::SeqCst);
-        IDLE.fetch_or(bit, Ordering::SeqCst);
-        while here.run_queue.lock().len == 0 && !pull(here) {
+        balance::set_idle(here, true);
+        while !here.find_work() {
             space::let_go(here);
             cpu::wait_for_interrupt();
             cpu::irq_window();
+            // Whoever queued a thread here took the bit; another CPU may have taken the thread.
+            balance::set_idle(here, true);
         }
-        IDLE.fetch_and(!bit, Ordering::SeqCst);
-        here.idling.store(false, Ordering::SeqCst);
-        here.run_queue.lock().next_tick = timer::now_ns() + SLICE;
-        program_timer(here);
+        balance::set_idle(here, false);
+        set_next_tick(here, timer::now_ns() + slice());
         schedule();
-        here.run_queue.lock().next_tick = u64::MAX;
-        program_timer(here);
+        set_next_tick(here, u64::MAX);
         cpu::irq_enable();
     }
-}
-
-/// Takes a waiting thread from the CPU that has most. O(CPUs).
-fn pull(here: &'static PerCpu) -> bool {
-    let busiest = percpu::online()
-        .filter(|c| !core::ptr::eq(*c, here) && !c.idling.load(Ordering::Relaxed))
-        .max_by_key(|c| c.run_queue.lock().len);
-    let Some(thread) = busiest.and_then(|c| c.run_queue.lock().steal(here.id())) else { return false };
-    here.run_queue.lock().push(thread);
-    true
 }

@@ -8,6 +8,7 @@ use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
 use quire_mm::fallible::{KArc, try_box};
 
+use super::cputime::CpuTime;
 use super::process::Process;
 use super::signal::ThreadSignals;
 use crate::arch::context::Context;
@@ -35,8 +36,8 @@ pub mod state {
     pub const KILLABLE: u32 = 2;
     /// Has run for the last time.
     pub const DEAD: u32 = 3;
-    /// Bit: it is the current thread of a CPU. A sleep that is only announced has it, and whoever takes the
-    /// announcement back need not queue the thread: it never left. `schedule` clears it.
+    /// Bit: it is the current thread of a CPU, or not yet entirely off one. Set by the CPU that takes it from a queue,
+    /// cleared by the same CPU once it has left it ([`finish_switch`](crate::task::sched::finish_switch)).
     pub const RUNNING: u32 = 4;
 }
 
@@ -49,8 +50,6 @@ pub struct Thread {
     pub state: AtomicU32,
     /// See [`Thread::tid`].
     tid: AtomicU32,
-    /// On a CPU, or not yet entirely off it.
-    pub on_cpu: AtomicBool,
     /// Where it runs, or ran last.
     pub cpu: AtomicU32,
     /// CPUs that it may run on, a bit each.
@@ -72,8 +71,8 @@ pub struct Thread {
     pub deadline: AtomicU64,
     /// Whose timers it is among.
     pub timer_cpu: AtomicU32,
-    /// Nanoseconds of CPU time.
-    pub cpu_ns: AtomicU64,
+    /// CPU time.
+    pub time: CpuTime,
     /// Blocked and pending signals.
     pub signals: SpinLock<ThreadSignals>,
     /// Where it stores its own number before its first instruction; 0 for nowhere.
@@ -88,8 +87,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicUsize,
 }
 
-// SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU (`on_cpu`
-// orders the two); the links belong to the locks of the queues; the rest is atomic or locked.
+// SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU
+// (RUNNING in `state` orders the two); the links belong to the locks of the queues; the rest is atomic or locked.
 unsafe impl Sync for Thread {}
 // SAFETY: as above; nothing in it is bound to the CPU that made it.
 unsafe impl Send for Thread {}
@@ -101,7 +100,6 @@ impl Thread {
             work: AtomicU32::new(work::SIGNAL),
             state: AtomicU32::new(state::RUNNABLE),
             tid: AtomicU32::new(tid),
-            on_cpu: AtomicBool::new(false),
             cpu: AtomicU32::new(cpu::this().id() as u32),
             affinity: AtomicU64::new(u64::MAX),
             context: UnsafeCell::new(Context::default()),
@@ -115,7 +113,7 @@ impl Thread {
             timer_link: RBTreeLink::new(),
             deadline: AtomicU64::new(0),
             timer_cpu: AtomicU32::new(0),
-            cpu_ns: AtomicU64::new(0),
+            time: CpuTime::new(),
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
             doomed: AtomicBool::new(false),
@@ -128,7 +126,6 @@ impl Thread {
     /// What a CPU runs when there is nothing else, on the stack that it booted on.
     pub fn new_idle() -> Result<KArc<Self>, Errno> {
         let thread = Self::new(0, None, None);
-        thread.on_cpu.store(true, Ordering::Relaxed);
         thread.state.store(state::RUNNABLE | state::RUNNING, Ordering::Relaxed);
         Ok(KArc::try_new(thread)?)
     }

@@ -1,5 +1,8 @@
 //! Sleepers with a deadline: a tree a CPU, ordered by time. A thread sleeps on one deadline at most, so its link is
 //! part of it and nothing is allocated. Every operation is O(log n).
+//!
+//! Programs decide how many deadlines fall due together. An interrupt wakes [`BATCH`] sleepers at most; the next one
+//! comes after a pause as long as that took, so that what is interrupted gets on, too.
 
 use core::sync::atomic::Ordering;
 
@@ -7,7 +10,7 @@ use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, in
 
 use super::sched;
 use super::thread::Thread;
-use crate::arch::cpu;
+use crate::arch::{self, cpu};
 use crate::task::percpu::PERCPU;
 
 intrusive_adapter!(pub ByDeadline = UnsafeRef<Thread>: Thread { timer_link => RBTreeLink });
@@ -19,9 +22,14 @@ impl<'a> KeyAdapter<'a> for ByDeadline {
     }
 }
 
+/// Sleepers that one interrupt wakes: some 15,000 instructions.
+const BATCH: usize = 32;
+
 /// The sleepers of one CPU.
 pub struct Timers {
     tree: RBTree<ByDeadline>,
+    /// No interrupt for them before this.
+    not_before: u64,
 }
 
 // SAFETY: the links are only touched under the lock that this lives in, and a thread in the tree outlives its
@@ -31,12 +39,12 @@ unsafe impl Send for Timers {}
 impl Timers {
     /// No sleepers.
     pub const fn new() -> Self {
-        Self { tree: RBTree::new(ByDeadline::NEW) }
+        Self { tree: RBTree::new(ByDeadline::NEW), not_before: 0 }
     }
 
-    /// The earliest deadline; `u64::MAX` if there is none.
+    /// When they need an interrupt next; `u64::MAX` for never.
     pub fn next(&self) -> u64 {
-        self.tree.front().get().map_or(u64::MAX, |t| t.deadline.load(Ordering::Relaxed))
+        self.tree.front().get().map_or(u64::MAX, |t| t.deadline.load(Ordering::Relaxed).max(self.not_before))
     }
 
     /// Takes out a sleeper whose time has come.
@@ -71,12 +79,15 @@ pub fn disarm(thread: &Thread) {
     }
 }
 
-/// Wakes all of this CPU's sleepers that are due. In the timer interrupt; each costs O(log n), and the lock is let
-/// go between them.
+/// Wakes this CPU's sleepers that are due, or as many of them as one interrupt may. In the timer interrupt; each costs
+/// O(log n), and the lock is let go between them.
 pub fn wake_due(now: u64) {
-    loop {
-        let due = cpu::this().timers.lock().pop_due(now);
-        let Some(thread) = due else { break };
+    let timers = &cpu::this().timers;
+    for _ in 0..BATCH {
+        let due = timers.lock().pop_due(now);
+        let Some(thread) = due else { return };
         sched::wake(&thread);
     }
+    let end = arch::timer::now_ns();
+    timers.lock().not_before = end + (end - now);
 }

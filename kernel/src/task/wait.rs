@@ -1,5 +1,11 @@
 //! Sleeping until something holds: [`sleep`] is the one way in which a thread waits, and the one way out of a sleep
 //! that is cut short. A [`WaitQueue`] is `sleep` with a list of those whom an event concerns.
+//!
+//! How many wait for one event is up to programs, and the event may happen in an interrupt or under a spin lock. So
+//! nobody wakes them all by itself: whoever makes the event happen wakes [`BATCH`] of them, and each of those, on its
+//! way, wakes [`RELAY`] more. A ticket tells who waited already as it happened.
+
+use core::cell::Cell;
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -28,17 +34,63 @@ impl Sleep {
     }
 }
 
+/// Threads that an event wakes at once.
+const BATCH: usize = 16;
+
+/// Threads that each of them wakes in its turn.
+const RELAY: usize = 2;
+
 struct Waiter {
     thread: *const Thread,
+    /// Its place in the order of arrival; touched under the queue's lock.
+    ticket: Cell<u64>,
     link: LinkedListLink,
 }
 
 intrusive_adapter!(InWait = UnsafeRef<Waiter>: Waiter { link => LinkedListLink });
 
-struct Waiters(LinkedList<InWait>);
+/// In order of their tickets.
+struct Waiters {
+    list: LinkedList<InWait>,
+    next_ticket: u64,
+    /// Those with lower tickets are to be woken.
+    wake_below: u64,
+}
 
 // SAFETY: links and nodes are only touched under the queue's lock; a node is taken out before its stack frame ends.
 unsafe impl Send for Waiters {}
+
+impl Waiters {
+    const fn new() -> Self {
+        Self { list: LinkedList::new(InWait::NEW), next_ticket: 0, wake_below: 0 }
+    }
+
+    fn push(&mut self, waiter: &Waiter) {
+        waiter.ticket.set(self.next_ticket);
+        self.next_ticket += 1;
+        // SAFETY: `wait_until` takes the node out before its frame ends.
+        self.list.push_back(unsafe { UnsafeRef::from_raw(waiter) });
+    }
+
+    /// Wakes the one that has waited longest.
+    fn wake_first(&mut self) {
+        if let Some(waiter) = self.list.pop_front() {
+            // SAFETY: the waiter was in the queue, so its thread is still inside `wait_until`, which takes the
+            // lock that is held here before it returns.
+            sched::wake(unsafe { &*waiter.thread });
+        }
+    }
+
+    /// Wakes a few of those that an event concerns.
+    fn pass_on(&mut self, count: usize) {
+        for _ in 0..count {
+            match self.list.front().get() {
+                Some(waiter) if waiter.ticket.get() < self.wake_below => self.wake_first(),
+                _ => break,
+            }
+        }
+    }
+}
 
 /// Threads that wait for the same thing.
 pub struct WaitQueue {
@@ -54,26 +106,19 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self { waiters: SpinLock::new(Cpu, Rank::WaitQueue, Waiters(LinkedList::new(InWait::NEW))) }
+        Self { waiters: SpinLock::new(Cpu, Rank::WaitQueue, Waiters::new()) }
     }
 
     /// Wakes the one that has waited longest.
     pub fn wake_one(&self) {
-        let mut waiters = self.waiters.lock();
-        if let Some(waiter) = waiters.0.pop_front() {
-            // SAFETY: the waiter was in the queue, so its thread is still inside `wait_until`, which takes the
-            // lock that is held here before it returns.
-            sched::wake(unsafe { &*waiter.thread });
-        }
+        self.waiters.lock().wake_first();
     }
 
-    /// Wakes all. O(waiters).
+    /// Wakes all that wait now: the first few at once, and those wake the others. O(1).
     pub fn wake_all(&self) {
         let mut waiters = self.waiters.lock();
-        while let Some(waiter) = waiters.0.pop_front() {
-            // SAFETY: as in `wake_one`.
-            sched::wake(unsafe { &*waiter.thread });
-        }
+        waiters.wake_below = waiters.next_ticket;
+        waiters.pass_on(BATCH);
     }
 
     /// Sleeps until `ready` answers something. It is asked before each sleep, with no lock held. EINTR when the
@@ -87,7 +132,7 @@ impl WaitQueue {
         if let Some(value) = ready() {
             return Ok(value);
         }
-        let waiter = Waiter { thread: current(), link: LinkedListLink::new() };
+        let waiter = Waiter { thread: current(), ticket: Cell::new(0), link: LinkedListLink::new() };
         let result = self::sleep(sleep, deadline, || {
             // The sleep is announced: whoever takes the node out from here on, late for an earlier event perhaps,
             // also ends it, and the next turn puts the node back.
@@ -104,9 +149,9 @@ impl WaitQueue {
 
     fn enter(&self, waiter: &Waiter) {
         let mut waiters = self.waiters.lock();
+        waiters.pass_on(RELAY);
         if !waiter.link.is_linked() {
-            // SAFETY: `wait_until` takes the node out before its frame ends.
-            waiters.0.push_back(unsafe { UnsafeRef::from_raw(waiter) });
+            waiters.push(waiter);
         }
     }
 
@@ -116,8 +161,9 @@ impl WaitQueue {
         let linked = waiter.link.is_linked();
         if linked {
             // SAFETY: a linked node is in this queue, whose lock is held.
-            unsafe { waiters.0.cursor_mut_from_ptr(waiter).remove() };
+            unsafe { waiters.list.cursor_mut_from_ptr(waiter).remove() };
         }
+        waiters.pass_on(RELAY);
         linked
     }
 }

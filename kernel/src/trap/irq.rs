@@ -8,8 +8,8 @@ use quire_platform::gic::{GicError, InterruptController, Priority};
 use quire_platform::tree::{Board, Interrupt, Region};
 use spin::Once;
 
-use crate::arch::cpu;
 use crate::arch::gic::CpuInterface;
+use crate::arch::{cpu, regs};
 use crate::console::serial;
 use crate::task::sched;
 use crate::task::thread::{current, work};
@@ -104,6 +104,7 @@ pub fn handle() {
     let (Some(controller), Some(lines)) = (CONTROLLER.get(), LINES.get()) else { return };
     // What the interrupted code holds are locks that no handler takes.
     let held = cpu::this().held_ranks.swap(0, Ordering::Relaxed);
+    let in_kernel = regs::interrupted_kernel();
     while let Some(active) = controller.acknowledge() {
         let intid = active.intid();
         if intid == u32::from(STOP) {
@@ -111,7 +112,7 @@ pub fn handle() {
             cpu::park();
         }
         if intid == lines.timer.intid {
-            sched::tick();
+            sched::tick(in_kernel);
         } else if lines.console.is_some_and(|c| c.intid == intid) {
             serial::interrupt();
         } else if intid == u32::from(RESCHEDULE) {

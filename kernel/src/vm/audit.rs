@@ -8,8 +8,8 @@ use quire_mm::mm::audit_page;
 use quire_mm::page::{Page, PageState};
 
 use super::{Mm, PAGES};
+use crate::task::point::resched_point;
 use crate::task::process::TABLE;
-use crate::task::sched;
 use crate::task::signal::interrupts;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
@@ -52,9 +52,5 @@ fn interrupted() -> bool {
 
 /// Lets others run.
 fn pause() -> Result<(), Errno> {
-    if interrupted() {
-        return Err(Errno::EINTR);
-    }
-    sched::yield_now();
-    Ok(())
+    Ok(resched_point(Sleep::Interruptible)?)
 }

@@ -16,6 +16,7 @@ use super::machine::{PAGES, SPACES};
 use super::percpu::AREAS;
 use super::vmalloc::VMALLOC;
 use super::{events, kernel_map, stack};
+use crate::task::latency;
 
 /// A migrate type of a zone; zone by zone.
 pub fn page_type(index: usize) -> Option<PageTypeInfo> {
@@ -96,12 +97,14 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_bad_pages", || PAGES.bad_pages()),
 ];
 
-/// Pages that went in and out of zones since boot.
+/// What else is known since boot: pages that went in and out of zones, and how long the kernel kept a CPU to itself.
 const TRAFFIC: &[Source<u64>] = &[
     ("pgalloc", || PAGES.zones().map(|zone| zone.events().0).sum()),
     ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
     ("fail_page_alloc", || PAGES.injected_failures().into()),
     ("failslab", || SLAB.injected_failures().into()),
+    ("longest_masked_ns", latency::longest_masked),
+    ("longest_unpreempted_ns", latency::longest_unpreempted),
 ];
 
 fn cma_sum(what: impl Fn(quire_mm::cma::CmaInfo) -> usize) -> usize {

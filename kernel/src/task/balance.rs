@@ -1,0 +1,178 @@
+//! Which CPU runs a thread: run queues, where a thread is queued, and what CPUs take from each other.
+//!
+//! A thread that wakes goes where it ran, unless another CPU that it may use idles; a new thread goes where least is
+//! to do. An idle CPU takes from the one with most, and at the end of its slices so does a busy one, as long as that
+//! leaves the other no worse off than itself. Two run queues are never locked at once.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+
+use super::percpu::{self, PERCPU, PerCpu};
+use super::thread::{Thread, current, work};
+use crate::arch::cpu;
+use crate::trap::irq;
+
+/// Threads of a queue that a CPU looks at for one that it may run: the lock is another CPU's. A queue moves on with
+/// every slice, so what lies further back is looked at later.
+const LOOKED_AT: usize = 32;
+
+intrusive_adapter!(pub InQueue = UnsafeRef<Thread>: Thread { queue_link => LinkedListLink });
+
+/// The ready threads of a CPU. Each is owned once by the queue, and is on no CPU.
+pub struct RunQueue {
+    list: LinkedList<InQueue>,
+}
+
+// SAFETY: the links are only touched under the lock that this lives in.
+unsafe impl Send for RunQueue {}
+
+impl RunQueue {
+    /// Empty.
+    pub const fn new() -> Self {
+        Self { list: LinkedList::new(InQueue::NEW) }
+    }
+
+    /// The first thread that may run on `cpu`, of those at the front.
+    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Thread>> {
+        let mut at = self.list.front_mut();
+        for _ in 0..LOOKED_AT {
+            if may_run(at.get()?, cpu) {
+                return at.remove();
+            }
+            at.move_next();
+        }
+        None
+    }
+}
+
+/// CPUs that idle, a bit each: a hint for placing threads. Whoever gives one of them a thread takes its bit.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+
+/// Shows this CPU as idle, or not.
+pub fn set_idle(here: &PerCpu, idle: bool) {
+    here.idling.store(idle, Ordering::SeqCst);
+    if idle {
+        IDLE.fetch_or(1 << here.id(), Ordering::SeqCst);
+    } else {
+        IDLE.fetch_and(!(1 << here.id()), Ordering::SeqCst);
+    }
+}
+
+/// Whether a thread's affinity allows a CPU.
+pub fn may_run(thread: &Thread, cpu: usize) -> bool {
+    thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
+}
+
+/// Puts a thread that is runnable and on no CPU into a queue. Whoever made it so calls this, once.
+pub fn enqueue(thread: &Thread) {
+    let irq = cpu::irq_save();
+    let target = place(thread);
+    target.push(thread);
+    if target.idling.load(Ordering::SeqCst) {
+        IDLE.fetch_and(!(1 << target.id()), Ordering::Relaxed);
+        if target.id() == cpu::this().id() {
+            current().set_work(work::RESCHEDULE);
+        } else {
+            irq::send_reschedule(target.id());
+        }
+    }
+    cpu::irq_restore(irq);
+}
+
+/// Where a thread that wakes should run: where it ran, if that CPU idles or nobody else does.
+fn place(thread: &Thread) -> &'static PerCpu {
+    let allowed = thread.affinity.load(Ordering::Relaxed);
+    let last = thread.cpu.load(Ordering::Relaxed) as usize;
+    let idle = IDLE.load(Ordering::Relaxed) & allowed;
+    if allowed >> last & 1 == 1 && (idle == 0 || idle >> last & 1 == 1) {
+        &PERCPU[last]
+    } else if idle != 0 {
+        &PERCPU[idle.trailing_zeros() as usize]
+    } else {
+        least_loaded(allowed)
+    }
+}
+
+/// The CPU with least to do among some; this one if it is as good as any. O(CPUs).
+pub fn least_loaded(allowed: u64) -> &'static PerCpu {
+    let here = cpu::this();
+    let candidates = percpu::online().filter(|cpu| allowed >> cpu.id() & 1 == 1);
+    candidates.min_by_key(|cpu| (cpu.load(), !core::ptr::eq(*cpu, here))).unwrap_or(here)
+}
+
+impl PerCpu {
+    fn push(&self, thread: &Thread) {
+        let mut queue = self.run_queue.lock();
+        // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
+        // runnable.
+        queue.list.push_back(unsafe { UnsafeRef::from_raw(thread) });
+        // Ordered before the look at `idling` that follows, as `find_work` looks in the opposite order.
+        self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
+    }
+
+    fn take(&self, find: impl FnOnce(&mut RunQueue) -> Option<UnsafeRef<Thread>>) -> Option<UnsafeRef<Thread>> {
+        let mut queue = self.run_queue.lock();
+        let thread = find(&mut queue)?;
+        self.waiting.store(self.waiting.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        Some(thread)
+    }
+
+    /// Whether threads wait in this CPU's queue.
+    pub fn has_waiting(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) != 0
+    }
+
+    /// How many threads share this CPU.
+    fn load(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed) + u32::from(!self.idling.load(Ordering::Relaxed))
+    }
+
+    /// Takes the first thread of this CPU's queue. Those whose affinity changed while they waited move on: a few at a
+    /// time, since interrupts are masked. `None` does not mean that nobody waits.
+    pub fn pick(&self) -> Option<&'static Thread> {
+        for _ in 0..LOOKED_AT {
+            let next = self.take(|queue| queue.list.pop_front())?;
+            if may_run(&next, self.id()) {
+                // SAFETY: a thread from a queue lives until it has run.
+                return Some(unsafe { &*UnsafeRef::into_raw(next) });
+            }
+            enqueue(&next);
+        }
+        None
+    }
+
+    /// Takes a thread from a CPU that has more than `than` waiting, the one with most first; false if there is none
+    /// that may run here. O(CPUs).
+    fn pull(&self, than: u32) -> bool {
+        let mut tried = 0u64;
+        loop {
+            let others = percpu::online().filter(|cpu| cpu.id() != self.id() && tried >> cpu.id() & 1 == 0);
+            let waiting = |cpu: &&PerCpu| cpu.waiting.load(Ordering::Relaxed);
+            let Some(busiest) = others.max_by_key(waiting).filter(|cpu| waiting(cpu) > than) else { return false };
+            if let Some(thread) = busiest.take(|queue| queue.steal(self.id())) {
+                self.push(&thread);
+                return true;
+            }
+            tried |= 1 << busiest.id();
+        }
+    }
+
+    /// Looks for work for this CPU, which has none.
+    pub fn find_work(&self) -> bool {
+        self.has_waiting() || self.pull(0)
+    }
+
+    /// The end of a slice on this CPU, which is busy: takes a thread from one that has two more, and shows an idle CPU
+    /// what waits here, which went idle perhaps as it was queued.
+    pub fn even_out(&self) {
+        self.pull(self.waiting.load(Ordering::Relaxed) + 1);
+        if self.has_waiting() {
+            let allowed = self.run_queue.lock().list.front().get().map_or(0, |t| t.affinity.load(Ordering::Relaxed));
+            let idle = IDLE.load(Ordering::Relaxed) & allowed & !(1 << self.id());
+            if idle != 0 {
+                irq::send_reschedule(idle.trailing_zeros() as usize);
+            }
+        }
+    }
+}
