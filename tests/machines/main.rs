@@ -11,6 +11,8 @@ mod harness;
 mod linux;
 mod misuse;
 mod oom;
+mod programs;
+mod readme;
 mod selftest;
 mod shell;
 mod status;

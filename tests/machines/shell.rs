@@ -71,6 +71,18 @@ fn on_rpi4() {
     check(&Machine::rpi4());
 }
 
+/// The shell asks the terminal how large it is, and programs know what it answers. Nobody need answer.
+#[test]
+fn the_width_is_the_terminal_s() {
+    let longest = |text: &str| text.lines().map(str::len).max().unwrap_or(0);
+    let mut terminal = Terminal::boot(&Machine::virt());
+    let narrow = longest(&terminal.run("ls /tests"));
+    assert!((60..80).contains(&narrow), "{narrow} columns of 80");
+    terminal.press("\x1b[50;132R");
+    let wide = longest(&terminal.run("ls /tests"));
+    assert!((112..132).contains(&wide), "{wide} columns of 132");
+}
+
 #[test]
 fn poweroff_leaves() {
     let mut terminal = Terminal::boot(&Machine::virt());

@@ -181,6 +181,7 @@ pub mod tty {
     pub const TIOCGPGRP: usize = 0x540f;
     pub const TIOCSPGRP: usize = 0x5410;
     pub const TIOCGWINSZ: usize = 0x5413;
+    pub const TIOCSWINSZ: usize = 0x5414;
     pub const ICRNL: u32 = 0o400;
     pub const OPOST: u32 = 1;
     pub const ONLCR: u32 = 4;

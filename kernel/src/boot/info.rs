@@ -60,6 +60,11 @@ pub fn region(index: usize) -> Option<RegionInfo> {
 /// A CPU of the tree.
 pub fn cpu(index: usize) -> Option<CpuInfo> {
     let percpu = PERCPU.get(index).filter(|_| index < BOARD.get().cpus.len().max(1))?;
+    // A CPU charges the time that it idled when it wakes.
+    let idle_now = match percpu.idling.load(Ordering::Relaxed) {
+        true => timer::now_ns().saturating_sub(percpu.charged_at.load(Ordering::Relaxed)),
+        false => 0,
+    };
     Some(CpuInfo {
         mpidr: percpu.mpidr.load(Ordering::Relaxed),
         midr: percpu.midr.load(Ordering::Relaxed),
@@ -67,7 +72,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
         online: u32::from(percpu.online.load(Ordering::Relaxed)),
         features: percpu.features.load(Ordering::Relaxed),
         pad: 0,
-        idle_ns: percpu.idle_ns.load(Ordering::Relaxed),
+        idle_ns: percpu.idle_ns.load(Ordering::Relaxed) + idle_now,
         switches: percpu.switches.load(Ordering::Relaxed),
         ticks: percpu.ticks.load(Ordering::Relaxed),
     })

@@ -1,8 +1,9 @@
 //! The terminal: the line discipline between the console's port and the programs that have it open.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
+use quire_abi::flags::sig;
 use quire_abi::layout::{Termios, Winsize, poll, tty};
 use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
@@ -21,6 +22,9 @@ static READERS: WaitQueue = WaitQueue::new();
 
 /// The process group that typed signals go to; 0 for none.
 static FOREGROUND: AtomicU32 = AtomicU32::new(0);
+
+/// Rows and columns of the screen, as [`size_word`] packs them. A port does not know them: 0 until somebody tells.
+static SIZE: AtomicU64 = AtomicU64::new(0);
 
 /// Takes what came over the line. In the port's interrupt.
 pub fn receive(bytes: &[u8]) {
@@ -77,6 +81,16 @@ pub fn ready() -> u16 {
     poll::OUT | if LINE.lock().is_readable() { poll::IN } else { 0 }
 }
 
+fn size_word(size: Winsize) -> u64 {
+    let fields = [size.rows, size.cols, size.xpixel, size.ypixel];
+    fields.iter().rev().fold(0, |word, &field| word << 16 | u64::from(field))
+}
+
+fn size_of(word: u64) -> Winsize {
+    let field = |n: u32| (word >> (16 * n)) as u16;
+    Winsize { rows: field(0), cols: field(1), xpixel: field(2), ypixel: field(3) }
+}
+
 /// The requests of ioctl_tty(2) that Quire has; ENOTTY for others.
 pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
     match request {
@@ -101,8 +115,14 @@ pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
             }
             FOREGROUND.store(group, Ordering::Relaxed);
         }
-        // The port does not know how large the screen is: 0 means so.
-        tty::TIOCGWINSZ => uaccess::put(arg, &Winsize::default())?,
+        tty::TIOCGWINSZ => uaccess::put(arg, &size_of(SIZE.load(Ordering::Relaxed)))?,
+        tty::TIOCSWINSZ => {
+            let new = size_word(uaccess::get(arg)?);
+            let group = FOREGROUND.load(Ordering::Relaxed);
+            if SIZE.swap(new, Ordering::Relaxed) != new && group != 0 {
+                signal::send_to_group(&TABLE.lock(), group, sig::WINCH);
+            }
+        }
         _ => return Err(Errno::ENOTTY),
     }
     Ok(0)

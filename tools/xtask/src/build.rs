@@ -1,7 +1,7 @@
 //! From sources to what a machine boots: kernel image, symbols, boot archive.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -117,6 +117,8 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
         fs::create_dir_all(to.parent().context("a program's path has a parent")?)?;
         output::copy(&program.path, &to)?;
     }
+    // init is the shell too, for every process but the first.
+    symlink("/init", root.join("bin/sh"))?;
     Ok(())
 }
 

@@ -58,7 +58,10 @@ fn read(path: &CStr) -> Result<Vec<u8>, Errno> {
 
 fn init() -> i32 {
     if let Ok(text) = read(EXEC) {
-        let status = supervise(|| Shell::new(Mode::Text).run_text(&text));
+        let status = supervise(|| {
+            shell::no_input();
+            Shell::new(Mode::Text).run_text(&text)
+        });
         if let Status::Killed(_) = status {
             eprintln!("init: the shell ended: {status}");
         }

@@ -140,6 +140,13 @@ pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
     sys::plain!(nr::KILL, pid, signal).map(drop)
 }
 
+/// Gives this process a name, which ps shows; what is longer than 15 bytes is cut.
+pub fn set_name(name: &CStr) {
+    const PR_SET_NAME: usize = 15;
+    // SAFETY: the kernel reads a string. It cannot fail.
+    let _ = unsafe { sys::call(nr::PRCTL, [PR_SET_NAME, name.as_ptr() as usize]) };
+}
+
 /// The process's id.
 pub fn getpid() -> i32 {
     sys::plain!(nr::GETPID).map_or(0, |pid| pid as i32)

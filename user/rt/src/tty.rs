@@ -27,6 +27,14 @@ pub fn size(fd: i32) -> Option<(usize, usize)> {
     (size.cols > 0 && size.rows > 0).then_some((size.cols as usize, size.rows as usize))
 }
 
+/// Tells the terminal how large it is, which its programs can then ask for.
+pub fn set_size(fd: i32, columns: usize, rows: usize) -> Result<(), Errno> {
+    let (rows, cols) = (u16::try_from(rows).unwrap_or(u16::MAX), u16::try_from(columns).unwrap_or(u16::MAX));
+    let size = Winsize { rows, cols, ..Winsize::default() };
+    // SAFETY: the kernel reads one record.
+    unsafe { sys::call(nr::IOCTL, [fd as usize, tty::TIOCSWINSZ, &raw const size as usize]) }.map(drop)
+}
+
 /// Makes the terminal that of this process's session, which has none yet.
 pub fn make_controlling(fd: i32) -> Result<(), Errno> {
     const TIOCSCTTY: usize = 0x540e;

@@ -36,6 +36,9 @@ pub trait Completer {
     fn complete(&self, before: &str) -> Completion;
 }
 
+/// Asks a terminal how large it is: where its cursor is at most. The answer comes like a key.
+pub const ASK_SIZE: &[u8] = b"\x1b7\x1b[999;999H\x1b[6n\x1b8";
+
 /// Longest line that can be typed, in characters.
 const LONGEST: usize = 4096;
 
@@ -129,6 +132,8 @@ pub struct Editor {
     line: Line,
     prompt: String,
     columns: usize,
+    /// Columns and rows that the terminal told.
+    size: Option<(usize, usize)>,
     /// Rows between the prompt's first one and the terminal's cursor.
     row: usize,
 }
@@ -136,7 +141,7 @@ pub struct Editor {
 impl Default for Editor {
     fn default() -> Self {
         let (decoder, history, line) = Default::default();
-        Editor { decoder, history, line, prompt: String::new(), columns: 80, row: 0 }
+        Editor { decoder, history, line, prompt: String::new(), columns: 80, size: None, row: 0 }
     }
 }
 
@@ -150,6 +155,11 @@ impl Editor {
         out.extend(prompt.as_bytes());
         self.wrap(out);
         self.row = self.cell(0) / self.columns;
+    }
+
+    /// Columns and rows that the terminal told, when it was asked last ([`ASK_SIZE`]).
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.size
     }
 
     /// Takes a byte that was typed.
@@ -170,6 +180,12 @@ impl Editor {
             Key::EndOfFile if self.line.text.is_empty() => {
                 out.extend(b"\r\n");
                 return Some(Event::End);
+            }
+            Key::Position { row, column } => {
+                self.size = Some((column.into(), row.into()));
+                // What is there was wrapped by the terminal itself.
+                self.columns = usize::from(column).max(2);
+                self.row = self.cell(self.line.cursor) / self.columns;
             }
             Key::EndOfFile => self.change(Key::Delete, out),
             Key::Tab => self.complete(completer, out),

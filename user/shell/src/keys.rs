@@ -43,6 +43,13 @@ pub enum Key {
     Interrupt,
     /// Ctrl-D.
     EndOfFile,
+    /// No key: the terminal's answer to the question where its cursor is.
+    Position {
+        /// Counted from 1.
+        row: u16,
+        /// Counted from 1.
+        column: u16,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -170,6 +177,8 @@ impl Decoder {
                 None
             }
             0x00..=0x1f => self.ground(byte),
+            // F3 with Shift, Ctrl or the like is a position in the first row as well.
+            b'R' if numbers == 1 && first > 1 => Some(Key::Position { row: first, column: last }),
             _ => letter(byte, if numbers > 0 { last } else { 0 }),
         }
     }
@@ -209,6 +218,12 @@ mod tests {
             [Char('a'), Up, Down, WordLeft, Delete, Home, End, Backspace]
         );
         assert_eq!(keys("aü€😀".as_bytes()), [Char('a'), Char('ü'), Char('€'), Char('😀')]);
+    }
+
+    #[test]
+    fn a_position_is_told_from_a_function_key() {
+        assert_eq!(keys(b"\x1b[50;132Rx"), [Key::Position { row: 50, column: 132 }, Key::Char('x')]);
+        assert_eq!(keys(b"\x1b[1;5R\x1b[R\x1b[5R\x1b[1;2;3Rx"), [Key::Char('x')], "F3, and what is none");
     }
 
     #[test]

@@ -1,15 +1,68 @@
-//! free: memory in use and free, in KiB (`-m` MiB, `-b` bytes), and what the kernel itself uses.
+//! free: memory in use and free, in KiB, and what the kernel itself uses. `-b`, `-k`, `-m`, `-g` choose the unit, `-h` one
+//! that suits each number; `-w` shows buffers and cache apart.
+//!
+//! The first lines are those of free(1) on Linux. A dash is what Quire does not count. There is no page cache yet, so nothing
+//! is in `buff/cache`: files are in the boot archive, which is not the allocator's. `available` is what programs can have
+//! before the allocator's low watermarks are reached.
 
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
+use alloc::format;
+use alloc::string::String;
+
 use quire_bin::Options;
+use quire_rt::abi::info::{SystemInfo, ZoneInfo};
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
+/// What numbers are shown in.
+#[derive(Clone, Copy)]
+enum Unit {
+    /// Two to the power of this many bytes.
+    Fixed(u32),
+    /// Whatever suits the number.
+    Human,
+}
+
+impl Unit {
+    fn of(options: &Options) -> Unit {
+        let shift = [('b', 0), ('k', 10), ('m', 20), ('g', 30)].into_iter().find(|(letter, _)| options.has(*letter));
+        match shift {
+            _ if options.has('h') => Unit::Human,
+            Some((_, shift)) => Unit::Fixed(shift),
+            None => Unit::Fixed(10),
+        }
+    }
+
+    fn show(self, pages: u64) -> String {
+        let bytes = pages * quire_rt::abi::PAGE_SIZE as u64;
+        match self {
+            Unit::Fixed(shift) => format!("{}", bytes >> shift),
+            Unit::Human => human(bytes),
+        }
+    }
+}
+
+/// Three digits at most, with a unit: `0B`, `96Ki`, `1.2Gi`, `15Gi`.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "Ki", "Mi", "Gi", "Ti"];
+    let mut unit = 0;
+    while unit + 1 < UNITS.len() && bytes >> (10 * (unit + 1)) > 0 {
+        unit += 1;
+    }
+    let tenths = (u128::from(bytes) * 10) >> (10 * unit);
+    match tenths {
+        0..100 if unit > 0 => format!("{}.{}{}", tenths / 10, tenths % 10, UNITS[unit]),
+        _ => format!("{}{}", tenths / 10, UNITS[unit]),
+    }
+}
+
 fn main() -> i32 {
-    let options = match Options::parse("bkm", "free [-bkm]") {
+    let options = match Options::parse("bkmghw", "free [-bkmghw]") {
         Ok(options) => options,
         Err(status) => return status,
     };
@@ -20,24 +73,32 @@ fn main() -> i32 {
             return 1;
         }
     };
-    let show = |pages: u64| {
-        let bytes = pages * quire_rt::abi::PAGE_SIZE as u64;
-        if options.has('m') {
-            bytes >> 20
-        } else if options.has('b') {
-            bytes
-        } else {
-            bytes >> 10
-        }
-    };
-    println!("{:>18} {:>14} {:>14}", "total", "used", "free");
-    println!(
-        "Mem: {:13} {:14} {:14}",
-        show(system.managed),
-        show(system.managed.saturating_sub(system.free)),
-        show(system.free)
-    );
+    let unit = Unit::of(&options);
+    summary(&system, unit, options.has('w'));
     println!();
+    details(&system, unit);
+    0
+}
+
+/// What Linux's free shows.
+fn summary(system: &SystemInfo, unit: Unit, wide: bool) {
+    let cached = if wide { "     buffers       cache" } else { "  buff/cache" };
+    println!("               total        used        free      shared{cached}   available");
+    let show = |pages| unit.show(pages);
+    let used = system.managed.saturating_sub(system.free);
+    let [total, used, free, none] = [system.managed, used, system.free, 0].map(show);
+    let available = show(available());
+    let cached = if wide { format!("{none:>12}{none:>12}") } else { format!("{none:>12}") };
+    println!("Mem:    {total:>12}{used:>12}{free:>12}{:>12}{cached}{available:>12}", "-");
+    println!("Swap:   {none:>12}{none:>12}{none:>12}");
+}
+
+/// Pages above the zones' low watermarks.
+fn available() -> u64 {
+    info::records::<ZoneInfo>().map(|zone| zone.free.saturating_sub(zone.low)).sum()
+}
+
+fn details(system: &SystemInfo, unit: Unit) {
     let counted = |name: &str| info::counter(name).unwrap_or(0);
     for (what, pages) in [
         ("programs", counted("nr_user_pages")),
@@ -53,7 +114,6 @@ fn main() -> i32 {
         ("promised at most, in mode 2", system.commit_limit),
         ("never given to the allocator", system.ram.saturating_sub(system.managed)),
     ] {
-        println!("{what:30} {:12}", show(pages));
+        println!("{what:30} {:>12}", unit.show(pages));
     }
-    0
 }

@@ -1,5 +1,5 @@
 //! slabtop: the kernel's slab caches, largest first, again and again until it is interrupted (Ctrl-C) or `q` and Enter
-//! are typed. `-d SECONDS` between two looks (1 otherwise), `-o` looks once.
+//! are typed. `-d SECONDS` between two looks (1 otherwise), `-o` looks once, as it does without a terminal.
 
 #![no_std]
 #![no_main]
@@ -31,13 +31,14 @@ fn main() -> i32 {
         eprintln!("slabtop: {error}");
         return 1;
     }
-    let once = options.has('o');
+    let has_terminal = tty::get(0).is_ok() && tty::get(1).is_ok();
+    let once = options.has('o') || !has_terminal;
     loop {
         if !once {
             // Home, and everything below it cleared.
             print!("\x1b[H\x1b[J");
         }
-        let rows = if once { usize::MAX } else { tty::size(1).map_or(ROWS, |(rows, _)| rows).saturating_sub(5) };
+        let rows = if once { usize::MAX } else { tty::size(1).map_or(ROWS, |(_, rows)| rows).saturating_sub(5) };
         show(rows);
         io::flush();
         if once || stopped(seconds) {

@@ -1,30 +1,133 @@
-//! vmstat: the memory manager's counters, one a line, as in /proc/vmstat of Linux. `vmstat WORD...` shows those whose
-//! names contain one of the words.
+//! vmstat: `vmstat DELAY [COUNT]` shows memory and CPUs every DELAY seconds, as vmstat(8) of Linux does; without numbers all
+//! counters of the memory manager, one a line, as in /proc/vmstat of Linux, or those whose names contain a WORD.
+//!
+//! The first row counts from boot. `in` counts timer interrupts alone. `us` is all time that no CPU was idle: Quire does not
+//! tell the kernel's part of it, hence the dash under `sy`. What Quire does not have (swap, block devices, a host that
+//! steals time) is 0.
 
 #![no_std]
 #![no_main]
 
-use quire_bin::Options;
+use core::ffi::CStr;
+
+use quire_bin::{Options, USAGE, kib, number};
+use quire_rt::abi::info::{CpuInfo, ProcessInfo};
 use quire_rt::abi::statistics::Counter;
-use quire_rt::{eprintln, info, println};
+use quire_rt::{Errno, eprintln, info, io, println, time};
 
 quire_rt::entry!(main);
 
+/// Rows between two headings, as a terminal shows them.
+const ROWS_A_HEADING: u64 = 20;
+
 fn main() -> i32 {
-    let options = match Options::parse("", "vmstat [WORD...]") {
+    let options = match Options::parse("", "vmstat [DELAY [COUNT] | WORD...]") {
         Ok(options) => options,
         Err(status) => return status,
     };
-    if let Err(error) = info::record::<Counter>(0) {
-        eprintln!("vmstat: {error}");
-        return 1;
+    let words = &options.operands[..];
+    let done = match words.first().and_then(|word| number::<u64>(word.to_bytes())) {
+        None => counters(words),
+        Some(delay) => match words.get(1).map(|word| number::<u64>(word.to_bytes())) {
+            _ if delay == 0 || words.len() > 2 => return usage(),
+            None => watch(delay, u64::MAX),
+            Some(Some(count)) if count > 0 => watch(delay, count),
+            Some(_) => return usage(),
+        },
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("vmstat: {error}");
+            1
+        }
     }
+}
+
+fn usage() -> i32 {
+    eprintln!("vmstat: DELAY and COUNT are numbers above 0");
+    USAGE
+}
+
+fn counters(words: &[&CStr]) -> Result<(), Errno> {
+    info::record::<Counter>(0)?;
     for counter in info::records::<Counter>() {
         let name = info::text(&counter.name);
-        let is_wanted = |word: &&core::ffi::CStr| name.contains(&*quire_bin::show(word.to_bytes()));
-        if options.operands.is_empty() || options.operands.iter().any(is_wanted) {
+        let is_wanted = |word: &&CStr| name.contains(&*quire_bin::show(word.to_bytes()));
+        if words.is_empty() || words.iter().any(is_wanted) {
             println!("{name} {}", counter.value);
         }
     }
-    0
+    Ok(())
+}
+
+/// What all CPUs together have counted since boot.
+#[derive(Clone, Copy, Default)]
+struct Cpus {
+    /// Nanoseconds that passed, once for each CPU.
+    all: u64,
+    idle: u64,
+    ticks: u64,
+    switches: u64,
+}
+
+impl Cpus {
+    fn now() -> Result<Cpus, Errno> {
+        info::record::<CpuInfo>(0)?;
+        let time = time::monotonic();
+        let add = |sum: Cpus, cpu: CpuInfo| Cpus {
+            all: sum.all + time,
+            idle: sum.idle + cpu.idle_ns,
+            ticks: sum.ticks + cpu.ticks,
+            switches: sum.switches + cpu.switches,
+        };
+        Ok(info::records::<CpuInfo>().filter(|cpu| cpu.online == 1).fold(Cpus::default(), add))
+    }
+
+    fn since(self, before: Cpus) -> Cpus {
+        Cpus {
+            all: self.all.saturating_sub(before.all),
+            idle: self.idle.saturating_sub(before.idle),
+            ticks: self.ticks.saturating_sub(before.ticks),
+            switches: self.switches.saturating_sub(before.switches),
+        }
+    }
+}
+
+/// Shows `count` rows, `delay` seconds apart.
+fn watch(delay: u64, count: u64) -> Result<(), Errno> {
+    let mut before = Cpus::default();
+    let mut seconds = (time::monotonic() / 1_000_000_000).max(1);
+    for row in 0..count {
+        if row % ROWS_A_HEADING == 0 {
+            println!("procs -----------memory---------- ---swap-- -----io---- -system-- ------cpu-----");
+            println!(" r  b   swpd   free   buff  cache   si   so    bi    bo   in   cs us sy id wa st");
+        }
+        let now = Cpus::now()?;
+        show(now.since(before), seconds)?;
+        io::flush();
+        (before, seconds) = (now, delay);
+        if row + 1 < count {
+            time::sleep_ms(delay.saturating_mul(1000));
+        }
+    }
+    Ok(())
+}
+
+fn show(cpus: Cpus, seconds: u64) -> Result<(), Errno> {
+    let free = info::system()?.free;
+    let running = info::records::<ProcessInfo>().filter(|process| process.state == u32::from(b'R')).count();
+    let idle = (cpus.idle.min(cpus.all) * 100).checked_div(cpus.all).unwrap_or(0);
+    println!(
+        "{running:2} {blocked:2} {none:6} {:6} {none:6} {none:6} {none:4} {none:4} {none:5} {none:5} {:4} {:4} {:2} {:>2} {idle:2} \
+         {none:2} {none:2}",
+        kib(free),
+        cpus.ticks / seconds,
+        cpus.switches / seconds,
+        100 - idle,
+        "-",
+        blocked = 0,
+        none = 0,
+    );
+    Ok(())
 }

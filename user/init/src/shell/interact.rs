@@ -11,7 +11,7 @@ use quire_rt::abi::flags::sig;
 use quire_rt::abi::layout::{Termios, tty as bits};
 use quire_rt::{Errno, fs, info, io, println, process, signal, tty};
 use quire_shell::complete::complete;
-use quire_shell::edit::{Completer, Completion, Editor, Event};
+use quire_shell::edit::{ASK_SIZE, Completer, Completion, Editor, Event};
 use quire_shell::parse::parse;
 use quire_shell::token::Error;
 
@@ -22,7 +22,7 @@ use super::{Mode, Shell};
 /// Signals that the terminal sends and the interactive shell itself does not heed.
 pub const IGNORED: [u32; 5] = [sig::INT, sig::QUIT, sig::TSTP, sig::TTIN, sig::TTOU];
 
-/// Columns of a terminal that does not tell, as on a serial line.
+/// Columns of a terminal that does not tell.
 const COLUMNS: usize = 80;
 
 /// The terminal and its settings as they were found.
@@ -48,6 +48,11 @@ impl Terminal {
     fn read(&self, editor: &mut Editor, prompt: &str, shell: &Shell) -> Event {
         let _ = tty::set(0, &self.raw);
         let mut out = Vec::new();
+        // A serial line does not tell how large the terminal at its other end is; the terminal itself may. When keys wait
+        // already, its answer would come behind them, perhaps to the program that they start.
+        if matches!(io::wait_readable(0, 0), Ok(false)) {
+            out.extend(ASK_SIZE);
+        }
         let columns = tty::size(0).map_or(COLUMNS, |(columns, _)| columns);
         editor.begin(prompt, columns, &mut out);
         let event = loop {
@@ -58,7 +63,9 @@ impl Terminal {
             match io::read(0, &mut byte) {
                 // One byte at a time: what follows the line is for the program that the line starts.
                 Ok(1) => {
-                    if let Some(event) = editor.feed(byte[0], shell, &mut out) {
+                    let event = editor.feed(byte[0], shell, &mut out);
+                    self.tell_size(editor);
+                    if let Some(event) = event {
                         break event;
                     }
                 }
@@ -69,6 +76,16 @@ impl Terminal {
         let _ = io::write_all(1, &out);
         let _ = tty::set(0, &self.cooked);
         event
+    }
+
+    /// Lets programs know what the terminal told of its size.
+    fn tell_size(&self, editor: &Editor) {
+        if let Some((columns, rows)) = editor.size()
+            && tty::size(0) != editor.size()
+        {
+            // Only the shell itself needs it.
+            let _ = tty::set_size(0, columns, rows);
+        }
     }
 }
 

@@ -100,6 +100,15 @@ pub fn redirect_saving(redirects: &[Redirect]) -> Result<Restore, ()> {
     Ok(restore)
 }
 
+/// Makes standard input one that has ended: nobody types for a background process, or where a text is run.
+pub fn no_input() {
+    if let Ok((read, write)) = io::pipe(0) {
+        let _ = io::close(write);
+        let _ = io::dup3(read, 0, 0);
+        let _ = io::close(read);
+    }
+}
+
 impl Shell {
     /// What a child made for a command does; does not return.
     pub(super) fn run_child(&mut self, launch: &Launch) -> ! {

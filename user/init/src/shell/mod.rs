@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use children::Children;
+pub use launch::no_input;
 use quire_rt::{env, eprintln, fs, process};
 use quire_shell::expand::Context;
 use quire_shell::glob::Directories;
@@ -48,8 +49,9 @@ pub struct Shell {
 }
 
 impl Shell {
-    /// A shell with the environment that this process was given.
+    /// A shell with the environment that this process was given, in a process that takes the shell's name.
     pub fn new(mode: Mode) -> Shell {
+        process::set_name(c"sh");
         let mut variables = BTreeMap::new();
         for entry in env() {
             let entry = entry.to_bytes();

@@ -236,10 +236,8 @@ impl Shell {
             let _ = signal::ignore(sig::INT);
             let _ = signal::ignore(sig::QUIT);
         }
-        if !foreground && let Ok((read, write)) = io::pipe(0) {
-            let _ = io::close(write);
-            let _ = io::dup3(read, 0, 0);
-            let _ = io::close(read);
+        if !foreground {
+            super::no_input();
         }
         self.children = Default::default();
     }

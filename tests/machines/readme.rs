@@ -1,0 +1,65 @@
+//! What README shows is what a machine prints.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use crate::harness::Machine;
+
+/// The block of README that starts so, and the machine's options that its first line has.
+fn sample() -> (Vec<String>, Vec<String>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let text = fs::read_to_string(path).expect("README.md is there");
+    let (_, rest) = text.split_once("```\n$ cargo xtask run").expect("README shows a run");
+    let (block, _) = rest.split_once("```").expect("the block ends");
+    let mut lines = block.lines().map(str::to_owned);
+    let options = lines.next().expect("its first line").split_whitespace().map(str::to_owned).collect();
+    (options, lines.collect())
+}
+
+/// A line in which all numbers look alike, however wide they are.
+fn shape(line: &str) -> String {
+    let words = line.split_whitespace().map(|word| {
+        let hexadecimal = word.starts_with("0x") && word[2..].bytes().all(|byte| byte.is_ascii_hexdigit());
+        if hexadecimal { "N".to_owned() } else { collapse(word) }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// Each run of digits as one `N`; a time's opening bracket does not stick to a short number.
+fn collapse(word: &str) -> String {
+    let mut shape = String::new();
+    for char in word.chars() {
+        match char {
+            '0'..='9' if shape.ends_with('N') => {}
+            '0'..='9' => shape.push('N'),
+            other => shape.push(other),
+        }
+    }
+    shape
+}
+
+/// Each line of the sample but its commands stands in what a machine prints, numbers aside.
+#[test]
+fn the_sample_is_true() {
+    let (options, sample) = sample();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let prompt = "quire:/# ";
+    let commands: Vec<&str> = sample.iter().filter_map(|line| line.strip_prefix(prompt)).collect();
+    assert!(!commands.is_empty(), "the sample types something");
+    let outcome = Machine::new(&options).exec(&commands.join("; "));
+    outcome.succeeded();
+    let printed: BTreeSet<String> = outcome.output.lines().chain(outcome.log.lines()).map(shape).collect();
+    for line in sample.iter().filter(|line| !line.starts_with(prompt) && !line.is_empty() && *line != "…") {
+        // Only a shell at a terminal says these.
+        let is_banner = line.starts_with("Try ") || line.starts_with("Quire ") || line.starts_with("linux,");
+        assert!(is_banner || printed.contains(&shape(line)), "README shows '{line}'\n{outcome}");
+    }
+}
+
+#[test]
+fn numbers_look_alike() {
+    assert_eq!(shape("[    0.036213] 4 CPUs after 78.804 ms"), shape("[   12.1] 16 CPUs after 1.2 ms"));
+    assert_eq!(shape("0x0040000000 - 0x007fffffff  1 GiB  memory"), shape("0x1 - 0x2f      3 GiB memory"));
+    assert_ne!(shape("4 CPUs"), shape("4 CPU"));
+}
