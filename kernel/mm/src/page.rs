@@ -15,27 +15,76 @@
 //! | `Kernel` | allocated; nobody has said what for | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
-//! | `Anon` | anonymous user memory; `owner` is its group, `index` its page address | LRU | as above |
+//! | `Anon` | anonymous user memory; `owner` is its group, `index` its home | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
 //!
 //! While a frame is allocated (the last five), the page allocator keeps for itself only state and order, and
-//! everything else is the holder's. Who frees it leaves `maps` 0, none of the flags in
-//! [`PageFlags::NOT_WHEN_FREED`], and `refs` 0 or 1.
+//! everything else is the holder's. Whoever frees it must leave `pins` 0, none of the flags in
+//! [`PageFlags::NOT_WHEN_FREED`], and the count that the next section says.
+//!
+//! # The count
+//!
+//! The page allocator hands a frame out with one reference. A frame of the kernel's (`Kernel`, `Slab`, `Table`) cannot
+//! be found by its record: its holder alone counts, and frees it with the one reference
+//! ([`PageAllocator::free_pages`]). A page of user memory (`Anon`, `Object`) is found by others, so the count decides
+//! when it ends: the thread that takes it from 1 to 0, by [`Page::put`] or [`Page::freeze`], owns the frame from then
+//! on and frees it ([`PageAllocator::free_frozen_pages`]), and nobody ever raises a count from 0. A comparison of
+//! [`Page::refs`] with a number ends nothing and frees nothing; what it may decide is said where it is made.
+//!
+//! What counts, and so what a freeze expects of whoever wants the page for itself:
+//!
+//! | the page is | count |
+//! | --- | --- |
+//! | new, on its way to an entry or an object | 1 |
+//! | `Anon` | a reference for each present entry that maps it |
+//! | `Object`, in its object's tree | a reference for each such entry, and 1 for the object |
+//! | either, pinned | 1 more for each pin, which `pins` counts besides |
+//! | either, held for a moment by somebody who found it or looked it up | 1 more for each of them |
+//! | either, on its way elsewhere: isolated by whoever moves it or takes it away | 1 more |
+//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::Absent`]) | 1, or 2 of an object; a freeze takes that to 0 |
+//! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
+//! | freed | 0 |
+//!
+//! Who may take a reference, and from where:
+//! - from a table's entry, under that table's lock: a present entry has a reference, so the count is not 0;
+//! - from an object's tree, under the object's lock: the object has a reference. Whoever freezes a page that is in a
+//!   tree does so under that lock too, and takes it out or unfreezes it before giving the lock back;
+//! - by the record alone: [`Page::get_if`], and then another look whether it is still the page that was meant;
+//! - beside a reference that one has.
+//!
+//! Order: entries, owner and index are written before the state says `Anon` or `Object` (a release store,
+//! [`Page::init_owner`]); `get_if` acquires.
+//!
+//! Mappings are not counted: [`Page::mappings_at_most`] bounds them by what holds the page otherwise.
+//!
+//! # Pins
+//!
+//! A pin holds a page where it is, and what it is, for as long as a device likes: it is a reference, and counts in
+//! `pins` besides. It is taken under the lock of a table whose entry maps the page, so that a fork, which holds that
+//! lock as it copies the entry, sees every pin that was there before and none half-made.
 //!
 //! Node, zone and migrate type are not here: they are the same for all 512 frames of a page block, and its table
 //! ([`crate::buddy::pageblock`]) has them.
 //!
 //! [`PageAllocator::free_pages`]: crate::page_alloc::PageAllocator::free_pages
+//! [`PageAllocator::free_frozen_pages`]: crate::page_alloc::PageAllocator::free_frozen_pages
 
+mod head;
 mod state;
 #[cfg(test)]
 mod tests;
+
+/// What [`head`] is made of; a test puts loom's in its place.
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU64, Ordering, fence};
+}
 
 use core::num::NonZero;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
+use head::{ALL_REFS, Head, ONE_REF, STATE_MASK, refs_of};
 
 pub use state::{PageFlags, PageState};
 
@@ -44,11 +93,11 @@ pub use state::{PageFlags, PageState};
 #[repr(C, align(32))]
 pub struct Page {
     /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, 31 to 24 the index's bits 39 to 32; above them the
-    /// references: mappings, holders and pins ([`PIN`] each). One word, so that whoever finds a page without holding
-    /// it can see in one look that it is what they expect and that it is held.
-    head: AtomicU64,
-    /// Page-table entries that map the frame.
-    maps: AtomicU32,
+    /// references. One word, so that whoever finds a page without holding it can see in one look that it is what they
+    /// expect and that it is held.
+    head: Head,
+    /// How many of the references are pins.
+    pins: AtomicU32,
     /// Bits 31 to 0 of the index.
     index: AtomicU32,
     next: AtomicU32,
@@ -62,22 +111,12 @@ const _: () = assert!(size_of::<Page>() == 32);
 /// log2 of the size of a record.
 pub const PAGE_RECORD_SHIFT: u32 = 5;
 
-/// What a reference that pins (DMA, long-term access) counts for. More than this many plain references look like a
-/// pin too, which errs to the safe side.
-pub const PIN: u32 = 1024;
-
-/// Above this the count refuses to grow: half of the range is left for races on the way there.
-const REFS_MAX: u32 = 1 << 31;
-
 /// What every kernel pointer has in bits 63 to 48: TTBR1's half in the kernel, zeros on a host.
 const POINTER_TOP: u64 = if cfg!(target_os = "none") { 0xffff << 48 } else { 0 };
 
-const STATE_MASK: u64 = PageState::MASK;
 const ORDER_SHIFT: u32 = 4;
 const ORDER_MASK: u64 = 0xf << ORDER_SHIFT;
 const INDEX_HIGH_SHIFT: u32 = 24;
-const REFS_SHIFT: u32 = 32;
-const ONE_REF: u64 = 1 << REFS_SHIFT;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
 
@@ -100,7 +139,7 @@ impl Page {
 
     #[inline(always)]
     fn head(&self) -> u64 {
-        self.head.load(Relaxed)
+        self.head.load()
     }
 
     /// What the frame is.
@@ -109,13 +148,14 @@ impl Page {
         PageState::of(self.head())
     }
 
-    /// The holder says what an allocated frame is for: `Kernel`, `Slab`, `Table`, `Anon` or `Object`.
+    /// The holder says what an allocated frame is for: `Kernel`, `Slab` or `Table`. (What others can find begins with
+    /// [`Page::init_owner`].)
     #[inline]
     pub fn set_state(&self, state: PageState) {
-        debug_assert!(state.is_allocated() && self.state().is_allocated());
+        debug_assert!(state.is_allocated() && !state.is_user() && self.state().is_allocated());
         // The holder is alone with the state, but flags and references may change meanwhile: only what differs flips.
         let old = self.head() & STATE_MASK;
-        self.head.fetch_xor(old ^ state as u64, Relaxed);
+        self.head.flip(old ^ state as u64);
     }
 
     /// log2 of the frames of the block that this is the head of.
@@ -133,13 +173,13 @@ impl Page {
     /// Sets flags; answers those that were set before.
     #[inline]
     pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.head.fetch_or(flags.bits().into(), AcqRel) as u32)
+        PageFlags::from_bits_truncate(self.head.set(flags.bits().into()) as u32)
     }
 
     /// Clears flags; answers those that were set before.
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
-        PageFlags::from_bits_truncate(self.head.fetch_and(!u64::from(flags.bits()), AcqRel) as u32)
+        PageFlags::from_bits_truncate(self.head.clear(flags.bits().into()) as u32)
     }
 
     /// Takes the page lock if nobody has it. It protects owner and index of a page that others can find.
@@ -155,93 +195,90 @@ impl Page {
         debug_assert!(old.contains(PageFlags::LOCKED));
     }
 
-    /// References, pins included ([`PIN`] each).
+    /// References: see "The count" at the top. What was done under those that are gone comes before what follows.
     #[inline]
     pub fn refs(&self) -> u32 {
-        refs_of(self.head.load(Acquire))
+        refs_of(self.head.load_acquire())
     }
 
-    /// Adds a reference, for who has one already. `false` when there are too many.
+    /// Adds a reference beside one that keeps the page: the caller's own, or one that a lock which the caller holds
+    /// protects. `false` when there are too many.
     #[inline]
     #[must_use]
     pub fn get(&self) -> bool {
-        self.add_refs(1)
+        self.head.get()
     }
 
-    /// Adds a reference if the frame is held and is what the finder expects: for who found it without holding it.
+    /// Adds a reference if the frame is held and is a page of user memory of this kind: for somebody who found it by
+    /// its record. It need not be the page that was meant any more: the caller looks again.
     #[must_use]
     pub fn get_if(&self, expected: PageState) -> bool {
-        let grow = |head: u64| {
-            let held = (1..REFS_MAX).contains(&refs_of(head)) && PageState::of(head) == expected;
-            held.then(|| head + ONE_REF)
-        };
-        self.head.fetch_update(Acquire, Relaxed, grow).is_ok()
+        debug_assert!(expected.is_user(), "only user pages are found by their records");
+        self.head.get_if(expected as u64)
     }
 
-    /// Gives a reference back; `true` if it was the last one: the caller then frees the frame.
+    /// Gives a reference back; `true` if it was the last one: the page is the caller's alone, to be freed.
     #[inline]
     #[must_use]
     pub fn put(&self) -> bool {
-        self.sub_refs(1)
+        self.head.put()
     }
 
-    /// Adds a pin, for who has a reference already. `false` when there are too many. Whether the page is where it may
-    /// stay, [`PageAllocator::pin_long_term`](crate::page_alloc::PageAllocator::pin_long_term) knows.
+    /// Takes the count from exactly `expected` references, all of them the caller's to give up, to 0, whatever the flags
+    /// are: the page is the caller's alone, and nobody gets it until [`Page::unfreeze`]. `false`, and nothing is changed,
+    /// if somebody else holds it too.
+    #[inline(always)]
+    #[must_use]
+    pub fn freeze(&self, expected: u32) -> bool {
+        self.head.freeze(expected)
+    }
+
+    /// Ends a freeze: the page has `refs` references again, and what the caller did to it is seen by whoever finds it.
+    #[inline]
+    pub fn unfreeze(&self, refs: u32) {
+        self.head.unfreeze(refs);
+    }
+
+    /// Adds a pin, for a caller that holds the page and the lock that "Pins" at the top asks for. `false` when there are
+    /// too many references. Whether the page is where it may stay,
+    /// [`PageAllocator::pin_long_term`](crate::page_alloc::PageAllocator::pin_long_term) knows.
     #[must_use]
     pub(crate) fn pin(&self) -> bool {
-        self.add_refs(PIN)
+        // In this order, and the other one in `unpin`: there are never fewer references than pins.
+        let got = self.get();
+        if got {
+            self.pins.fetch_add(1, Release);
+        }
+        got
     }
 
     /// Gives a pin back; `true` if it was the last reference.
     #[must_use]
     pub fn unpin(&self) -> bool {
-        self.sub_refs(PIN)
+        let old = self.pins.fetch_sub(1, Release);
+        debug_assert!(old != 0, "pin count below 0");
+        self.put()
     }
 
-    /// Whether somebody may have it pinned (or there are very many references).
-    pub fn maybe_pinned(&self) -> bool {
-        self.refs() >= PIN
+    /// Whether somebody has it pinned.
+    pub fn is_pinned(&self) -> bool {
+        self.pins.load(Acquire) != 0
     }
 
-    #[inline]
-    fn add_refs(&self, n: u32) -> bool {
-        let n = u64::from(n) << REFS_SHIFT;
-        if refs_of(self.head.fetch_add(n, Relaxed)) < REFS_MAX {
-            return true;
+    /// At most how many entries map this page of user memory, whose holders include `others` that are neither entries
+    /// nor pins: the object, the caller. `None` if it is frozen: entries that stand for it do not count.
+    pub fn mappings_at_most(&self, others: u32) -> Option<u32> {
+        loop {
+            let pins = self.pins.load(Acquire);
+            let refs = self.refs();
+            if refs == 0 {
+                return None;
+            }
+            // A pin that came or went meanwhile would be in one number only.
+            if self.pins.load(Relaxed) == pins {
+                return Some(refs.saturating_sub(pins).saturating_sub(others));
+            }
         }
-        self.head.fetch_sub(n, Relaxed);
-        false
-    }
-
-    #[inline]
-    fn sub_refs(&self, n: u32) -> bool {
-        let old = refs_of(self.head.fetch_sub(u64::from(n) << REFS_SHIFT, Release));
-        debug_assert!(old >= n, "reference count below 0");
-        if old != n {
-            return false;
-        }
-        core::sync::atomic::fence(Acquire);
-        true
-    }
-
-    /// Page-table entries that map the frame.
-    #[inline]
-    pub fn maps(&self) -> u32 {
-        self.maps.load(Acquire)
-    }
-
-    /// Counts a mapping; answers how many there were.
-    #[inline]
-    pub fn add_map(&self) -> u32 {
-        self.maps.fetch_add(1, Relaxed)
-    }
-
-    /// Takes a mapping off the count; answers how many are left.
-    #[inline]
-    pub fn remove_map(&self) -> u32 {
-        let old = self.maps.fetch_sub(1, AcqRel);
-        debug_assert!(old != 0, "mapping count below 0");
-        old.wrapping_sub(1)
     }
 
     /// The owner's address with its low 3 bits as a tag, and 0 if there is none.
@@ -251,6 +288,13 @@ impl Page {
             0 => 0,
             low => (low | POINTER_TOP) as usize,
         }
+    }
+
+    /// As [`Page::owner`], for the last holder of a page that has an owner.
+    #[inline(always)]
+    pub(crate) fn owner_at_end(&self) -> usize {
+        debug_assert!(self.refs() == 0 && self.owner() != 0);
+        (self.owner.load(Relaxed) >> 16 | POINTER_TOP) as usize
     }
 
     /// The page index in the owner, below 2^40.
@@ -268,23 +312,23 @@ impl Page {
         self.index.store(index as u32, Relaxed);
         let flip = self.head() >> INDEX_HIGH_SHIFT & 0xff ^ index >> 32;
         if flip != 0 {
-            self.head.fetch_xor(flip << INDEX_HIGH_SHIFT, Relaxed);
+            self.head.flip(flip << INDEX_HIGH_SHIFT);
         }
         let group = self.owner.load(Relaxed) & 0xffff;
         self.owner.store((owner as u64) << 16 | group, Release);
     }
 
-    /// As [`Page::set_state`] and [`Page::set_owner`] of a frame that only the caller knows: plain stores.
+    /// A frame that only the caller knows becomes a page of user memory, which can be found from now on.
     #[inline]
     pub fn init_owner(&self, state: PageState, owner: usize, index: u64) {
-        debug_assert!(state.is_allocated() && self.state().is_allocated() && index < 1 << 40);
+        debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << 40);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
         let group = self.owner.load(Relaxed) & 0xffff;
         self.owner.store((owner as u64) << 16 | group, Relaxed);
-        // Last: who finds the frame by its new state finds its owner too.
+        // Last: whoever finds the frame by its new state must find its owner too.
         let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
-        self.head.store(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT, Release);
+        self.head.publish(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT);
     }
 
     /// The control group that the page is charged to.
@@ -311,10 +355,10 @@ impl Page {
     }
 
     /// The 24 bytes that belong to the holder of a `Kernel`, `Slab` or `Table` frame to overlay with words of its
-    /// own: maps and index, next and prev, owner. All 0 again, but for the links, before the frame is freed.
+    /// own: pins and index, next and prev, owner. All 0 again, but for the links, before the frame is freed.
     #[inline(always)]
     pub fn body(&self) -> *mut [u64; 3] {
-        self.maps.as_ptr().cast()
+        self.pins.as_ptr().cast()
     }
 }
 
@@ -323,25 +367,25 @@ impl Page {
     /// Becomes head of a free block that is on the list of migrate type `list`.
     #[inline]
     pub(crate) fn make_free(&self, order: u32, list: u8) {
-        self.head.store(free_head(order) | u64::from(list) << FREE_LIST_SHIFT, Relaxed);
+        self.head.store(free_head(order) | u64::from(list) << FREE_LIST_SHIFT);
     }
 
     /// Becomes the inside of a block.
     #[inline]
     pub(crate) fn make_absent(&self) {
-        self.head.store(0, Relaxed);
+        self.head.store(0);
     }
 
     /// Becomes head of a free block on a per-CPU list.
     #[inline(always)]
     pub(crate) fn make_cached(&self, order: u32) {
-        self.head.store(PageState::Cached as u64 | u64::from(order) << ORDER_SHIFT, Relaxed);
+        self.head.store(PageState::Cached as u64 | u64::from(order) << ORDER_SHIFT);
     }
 
-    /// Becomes head of an allocated block with one reference.
+    /// Becomes head of an allocated block with one reference, which nobody can find.
     #[inline(always)]
     pub(crate) fn make_allocated(&self, order: u32) {
-        self.head.store(PageState::Kernel as u64 | u64::from(order) << ORDER_SHIFT | ONE_REF, Relaxed);
+        self.head.store(PageState::Kernel as u64 | u64::from(order) << ORDER_SHIFT | ONE_REF);
     }
 
     /// Whether this is the head of a free block of exactly this order.
@@ -356,14 +400,25 @@ impl Page {
         (self.head() >> FREE_LIST_SHIFT & 7) as u8
     }
 
-    /// Whether who frees the block of this order leaves the record as the table demands; ends its ownership.
+    /// Whether the frame of the kernel's that heads a block of this order is left as the table demands by its sole
+    /// holder; ends its ownership.
     #[inline(always)]
     pub(crate) fn fit_to_free(&self, order: u32) -> bool {
-        const TWO_REFS_OR_MORE: u64 = !(2 * ONE_REF - 1);
-        const BAD: u64 = TWO_REFS_OR_MORE | PageFlags::NOT_WHEN_FREED.bits() as u64;
-        let wanted = u64::from(order) << ORDER_SHIFT | PageState::ALLOCATED;
-        let is_fit = self.head() & (BAD | ORDER_MASK | PageState::ALLOCATED) == wanted;
-        let fit = is_fit && self.maps.load(Relaxed) == 0;
+        self.fit(PageState::USER, ONE_REF | PageState::ALLOCATED, order)
+    }
+
+    /// As [`Page::fit_to_free`] for a block of any kind that has no references left: it can be found no longer.
+    #[inline(always)]
+    pub(crate) fn fit_to_free_frozen(&self, order: u32) -> bool {
+        self.fit(0, PageState::ALLOCATED, order)
+    }
+
+    /// Whether of the count, the bits that no frame may have when it is freed, and `more`, only `wanted` is there.
+    #[inline(always)]
+    fn fit(&self, more: u64, wanted: u64, order: u32) -> bool {
+        const LOOK: u64 = ALL_REFS | PageFlags::NOT_WHEN_FREED.bits() as u64 | ORDER_MASK | PageState::ALLOCATED;
+        let is_fit = self.head() & (LOOK | more) == u64::from(order) << ORDER_SHIFT | wanted;
+        let fit = is_fit && self.pins.load(Relaxed) == 0;
         if fit {
             self.owner.store(0, Relaxed);
         }
@@ -376,13 +431,8 @@ const fn free_head(order: u32) -> u64 {
     PageState::Free as u64 | (order as u64) << ORDER_SHIFT
 }
 
-#[inline(always)]
-const fn refs_of(head: u64) -> u32 {
-    (head >> REFS_SHIFT) as u32
-}
-
 /// The head of the block that `pfn` lies in, free or allocated; `None` for a frame that is nobody's. Stable only
-/// for who holds the block, or the zone's lock. At most as many steps as there are orders: inner frames carry no
+/// for a caller that holds the block, or the zone's lock. At most as many steps as there are orders: inner frames carry no
 /// pointer, their head is the nearest aligned frame whose block reaches this far.
 ///
 /// # Safety

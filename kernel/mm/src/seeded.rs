@@ -54,13 +54,13 @@ pub enum Bug {
     SwapInLeaksSlot,
     /// fork does not copy entries of pages that are in swap.
     ForkForgetsSwap,
-    /// fork takes no reference for an entry of a page that is being moved.
-    ForkOfMigrationTakesNoReference,
-    /// Who unmaps a page that is being moved does not give its reference back.
+    /// fork takes a reference for an entry of a page that is being moved, which has none.
+    ForkOfMigrationTakesReference,
+    /// A page that is unmapped while it is being moved stays charged.
     UnmapForgetsMigration,
     /// Faults pass markers over.
     MarkerBlocksFault,
-    /// Who takes an entry away reads it first, and clears it then.
+    /// An entry that is taken away is read first, and cleared then.
     TakeIsNotAtomic,
     /// Who changes an entry's attributes overwrites what hardware has set meanwhile.
     ChangeIsNotAtomic,
@@ -137,7 +137,7 @@ impl Bug {
         Self::UnmapLeaksSlot,
         Self::SwapInLeaksSlot,
         Self::ForkForgetsSwap,
-        Self::ForkOfMigrationTakesNoReference,
+        Self::ForkOfMigrationTakesReference,
         Self::UnmapForgetsMigration,
         Self::MarkerBlocksFault,
         Self::TakeIsNotAtomic,

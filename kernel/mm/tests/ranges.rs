@@ -235,7 +235,7 @@ fn long_term_pins_are_not_for_pages_that_must_move() {
         let is_pinned = pages.pin_long_term(block.pfn());
         assert_eq!(is_pinned, !is_lent && !must_move, "{:?}", block.pfn());
         if is_pinned {
-            assert!(block.page().maybe_pinned() && !block.page().unpin());
+            assert!(block.page().is_pinned() && !block.page().unpin());
             pinned += 1;
         }
     }

@@ -402,11 +402,15 @@ fn a_page_freed_twice_or_in_use_is_kept_out_of_circulation() {
         pages.free_pages(pfn, 0);
     }
     assert_eq!((handler.bad.load(Relaxed), pages.bad_pages()), (1, 1));
-    let mapped = pages.alloc_page(Gfp::KERNEL).unwrap();
-    mapped.page().add_map();
-    drop(mapped);
+    let held = pages.alloc_page(Gfp::KERNEL).unwrap();
+    assert!(held.page().get());
+    drop(held);
     assert_eq!((handler.bad.load(Relaxed), pages.bad_pages()), (2, 2));
-    assert_eq!(pages.total_free() + 1, pages.total_managed(), "the mapped one is lost, the other is free once");
+    assert_eq!(
+        pages.total_free() + 1,
+        pages.total_managed(),
+        "the one that somebody holds is lost, the other is free once"
+    );
     assert_eq!(pages.validate(), Ok(()));
 }
 

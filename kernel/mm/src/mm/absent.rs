@@ -2,11 +2,35 @@
 //!
 //! The floors that make such entries stand above this one; what they owe to whoever meets an entry is [`Absent`], and what
 //! an entry stands for is the same for all who walk tables:
-//! - A swap entry is a user of its slot, and is not charged. fork adds a user; who takes the entry away, or brings the page
-//!   back, ends one.
-//! - A migration entry holds what the present entry held: a reference to the old frame, and its charge. fork copies
-//!   both. Whoever moves the page finds the entry by reverse mapping, and puts the new frame into its place.
+//! - A swap entry is a user of its slot, and is not charged. fork adds a user; whoever takes the entry away, or brings the
+//!   page back, ends one.
+//! - A migration entry has the charge of the present entry, of which it tells the kind itself ([`Pte::moved_kind`]), and no
+//!   reference. fork copies entry and charge. Whoever takes it away ends the charge.
 //! - A marker holds nothing.
+//!
+//! # Moving a page
+//! The mover, and nobody else, keeps the old frame while entries stand for it. It
+//! 1. takes a reference to the page, and the page lock;
+//! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, under the table's lock;
+//!    invalidates; and only then gives the entry's reference back;
+//! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the object's
+//!    too: expected are 2, under the object's lock, and the new frame is in the tree before that is given back. If the
+//!    freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put back;
+//! 4. copies the contents, makes the new frame an anonymous page of the same group and home, or the object's, and walks
+//!    again: each migration entry becomes a present one, under the table's lock, with a reference to the new frame. To
+//!    give up is the same with the old frame, which is unfrozen first;
+//! 5. frees the old frame, frozen until then, and gives back its own reference to the new one.
+//!
+//! No entry is missed by the last walk for having come meanwhile. Only a fork makes new ones. It links the child's group
+//! under the parent's before it copies, and a walk visits a group before those below it: so an entry that is copied before
+//! the walk has come to the parent is found in the child, and one that is copied after is present. munmap and the end of
+//! a space take entries away, and ask nothing of the frame. (The walk does not come to a space that has begun to end, so
+//! its entries may outlast the move: this is why they tell the kind of their charge.)
+//!
+//! A thread that waits for a move knows the frame by the entry alone, and holds nothing: when it asks, the move may be
+//! over and the frame another's. So a wait is no promise, and whoever has waited looks again.
+//!
+//! [`Page::freeze`]: crate::page::Page::freeze
 
 use super::fault::FaultError;
 use super::{Mm, frame};
@@ -28,8 +52,8 @@ pub trait Absent: Sync {
     /// Reads a slot that has users into a frame. May sleep; ends early when the thread is killed, with any error.
     fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError>;
 
-    /// Waits until a frame that is being moved has been, or has stayed where it was. May sleep, and ends early, as
-    /// `read_slot`.
+    /// Waits until a frame that is being moved has been, or has stayed where it was; not at all if it is not (any more).
+    /// May sleep, and ends early, as `read_slot`.
     fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError>;
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Two looks, of which each finds what the other cannot: every entry is listed, once, by the walk from its page
 //! ([`Mm::audit`]), and every page is held by exactly what its walk lists ([`audit_page`]). Spaces that run meanwhile may
-//! show what is about to be right: who finds a disagreement asks again.
+//! show what is about to be right: whoever finds a disagreement asks again. Pages that are frozen, and the entries that
+//! stand for them, are with whoever moves them, and left out.
 
 use super::Mm;
 use super::reverse::for_each_mapping;
@@ -10,7 +11,7 @@ use crate::addr::{Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::mm::frame::{self, Release};
-use crate::page::PageState;
+use crate::page::{Page, PageState};
 use crate::pte::{NonPresent, Pte, index};
 
 /// What a look at a space found.
@@ -51,8 +52,8 @@ impl<M: Machine> Mm<M> {
         audit
     }
 
-    /// The first entry at or above `from` that stands for a page other than the zero page, and whether this has taken a
-    /// reference to the page.
+    /// The first entry at or above `from` that stands for a page which can be held, other than the zero page, and whether
+    /// this has taken a reference to it.
     fn hold_next(&self, from: UserAddr) -> Option<(UserAddr, Pte, bool)> {
         let _areas = self.areas.read();
         let zero = self.machine.spaces().zero_page();
@@ -70,22 +71,29 @@ impl<M: Machine> Mm<M> {
             if !stands(pte) {
                 continue;
             }
-            let counted = match pte.kind() {
-                Some(NonPresent::Migration(old)) => Some(old.pfn()),
-                _ => (!pte.is_special()).then_some(pte.addr().pfn()),
+            let held = match pte.kind() {
+                // Under the table's lock it is still being moved, so the record is the page's.
+                Some(NonPresent::Migration(old)) => find(frame::page(self.machine, old.pfn())),
+                _ if pte.is_special() => return Some((addr, pte, false)),
+                _ => frame::page(self.machine, pte.addr().pfn()).get(),
             };
-            if counted.is_none_or(|pfn| frame::page(self.machine, pfn).get()) {
-                return Some((addr, pte, counted.is_some()));
+            if held {
+                return Some((addr, pte, true));
             }
         }
     }
+}
+
+/// Takes a reference to a page of user memory that is not frozen, whichever it is.
+fn find(page: &Page) -> bool {
+    [PageState::Anon, PageState::Object].into_iter().any(|state| page.get_if(state))
 }
 
 /// Whether the user page `pfn`, if it is one, has a reference for each of its mappings, one for the object that owns it,
 /// and no more.
 pub fn audit_page<M: Machine>(machine: M, pfn: Pfn) -> bool {
     let page = frame::page(machine, pfn);
-    if ![PageState::Anon, PageState::Object].into_iter().any(|state| page.get_if(state)) {
+    if !find(page) {
         return true;
     }
     let mut holders = 1;

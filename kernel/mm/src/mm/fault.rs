@@ -211,7 +211,7 @@ impl<M: Machine> Mm<M> {
         self.machine.publish_tables();
         // Another thread was faster: its page counts.
         for pfn in &pages[filled..] {
-            unused.sole_anon(*pfn);
+            unused.page(*pfn);
         }
         if filled > 0 {
             self.machine.count(Event::FaultAnon, 1);
@@ -284,7 +284,7 @@ impl<M: Machine> Mm<M> {
             self.machine.count(Event::FaultCopy, 1);
             self.charge(Counts { anon: 1, ..Counts::default() });
         } else {
-            frame::Release::new(self.machine).sole_anon(pfn);
+            frame::Release::new(self.machine).page(pfn);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Page frames as address spaces use them: the one place that meets the page allocator.
 //!
-//! A frame of user memory counts references: one for each table entry that maps it, one for the object that has
-//! it, one for each pin. `Page::maps` is not kept: reverse mapping counts when somebody asks.
-//! An anonymous page's record also owns its [`AnonGroup`], which therefore lives as long as its pages do.
+//! A frame of user memory ends when its count of references does ([`crate::page`] says what counts): others may have found
+//! it by its record, so whoever had it last, not whoever made it, frees it. An anonymous page's record also owns its
+//! [`AnonGroup`], which therefore lives as long as its pages do.
 
 use core::ptr;
 
@@ -50,28 +50,28 @@ pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
     unsafe { machine.pages().free_pages(table.pfn(), 0) }
 }
 
-/// Ends a frame of user memory that only the caller knows.
+/// Ends a frame that was allocated for user memory and has not become a page of it: nobody else can have found it.
 #[inline]
 pub fn free<M: Machine>(machine: M, pfn: Pfn) {
     machine.count(Event::UserFree, 1);
-    // SAFETY: the caller is the last holder and ends here; what had a user mapping has been invalidated (the
-    // `Gather` and the callers of `LeafGuard::replace` see to that).
+    // SAFETY: the caller is the only holder and ends here.
     unsafe { machine.pages().free_pages(pfn, 0) }
 }
 
-/// Says that new frames belong to `group`, each at its home.
+/// Says that a new frame belongs to `group`, which counts it as an owner, at this home: it can be found from now on.
 #[inline]
 pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, group: &KArc<AnonGroup<M>>, home: usize) {
     page(machine, pfn).init_owner(PageState::Anon, KArc::as_ptr(group).expose_provenance(), home as u64);
 }
 
-/// Says that a new frame is page `index` of the object at `owner`.
+/// Says that a new frame is page `index` of the object at `owner`: it can be found from now on, and leads to the object.
+/// Under the object's lock, which keeps it in the object's tree from then on.
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
     let page = page(machine, pfn);
-    page.init_owner(PageState::Object, owner, index as u64);
     if swap_backed {
         page.set_flags(PageFlags::SWAP_BACKED);
     }
+    page.init_owner(PageState::Object, owner, index as u64);
 }
 
 /// Gives references back, and frees frames whose last one that was. Groups hear of their pages' ends in bulk, when
@@ -97,20 +97,28 @@ impl<M: Machine> Release<M> {
             if page.state() == PageState::Anon {
                 self.note(page);
             }
-            free(self.machine, pfn);
+            self.free(pfn);
         }
     }
 
-    /// Frees an anonymous page to which the caller has the only reference.
+    /// Frees an anonymous page that the caller has frozen.
     #[inline]
-    pub fn sole_anon(&mut self, pfn: Pfn) {
+    pub fn frozen_anon(&mut self, pfn: Pfn) {
         self.note(page(self.machine, pfn));
-        free(self.machine, pfn);
+        self.free(pfn);
+    }
+
+    #[inline]
+    fn free(&self, pfn: Pfn) {
+        self.machine.count(Event::UserFree, 1);
+        // SAFETY: the count is 0, so nobody else reaches the frame by its record; what had a user mapping has been
+        // invalidated (the `Gather` and the callers of `LeafGuard::replace` see to that).
+        unsafe { self.machine.pages().free_frozen_pages(pfn, 0) }
     }
 
     #[inline]
     fn note(&mut self, page: &Page) {
-        let group = ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner());
+        let group = ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner_at_end());
         if group != self.group {
             self.settle();
             self.group = group;

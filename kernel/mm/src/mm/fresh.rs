@@ -44,7 +44,7 @@ impl Deref for Fresh {
 impl<M: Machine> Mm<M> {
     /// Takes zeroed pages that belong to this space, for `addr` of `vma` and, as long as `wanted` says so of the next one's
     /// number and memory is plenty, for what follows it. Each has one reference: the table's, or else it is for
-    /// [`frame::Release::sole_anon`].
+    /// [`frame::Release::page`], since somebody may have found it by now.
     #[inline]
     pub(super) fn take_fresh(
         &self,

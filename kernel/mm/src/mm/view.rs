@@ -8,7 +8,6 @@ use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::object::Object;
 use crate::pte::{NonPresent, bits};
-use crate::table::entry::kind_of_frame;
 use crate::vma::{VmFlags, Vma};
 
 /// Counts of a space, in pages.
@@ -98,8 +97,8 @@ impl<M: Machine> Mm<M> {
         self.tables.for_each_entry(|va, pte| {
             let vma = areas.tree.find(va);
             assert!(vma.is_some(), "an entry at {va} outside of all areas");
-            if let Some(NonPresent::Migration(old)) = pte.kind() {
-                counts.add(kind_of_frame(self.machine, old.pfn()));
+            if let Some(NonPresent::Migration(_)) = pte.kind() {
+                counts.add(pte.moved_kind());
             }
             if pte.is_present() {
                 counts.add(pte.owner_kind(self.machine));

@@ -58,7 +58,14 @@ impl<M: Machine> Mm<M> {
         copied
     }
 
-    /// Whether `pte` maps an anonymous page that nobody else holds. Under its table's lock that stays so.
+    /// Whether `pte` maps an anonymous page that nobody else holds, or holds only to find out what it is. Under its
+    /// table's lock.
+    ///
+    /// A count of 1 is this entry's. Another space may come by a reference through this entry alone, and a pin too,
+    /// which the lock excludes. Somebody may find the page by its record right after this look; that gives no right to
+    /// what is in it: whoever wants the page to stand still takes away its entries, or their right to write, under
+    /// their tables' locks, and sees there what this has made of them. In the other order such a reference makes the
+    /// count 2, and the page is copied in vain.
     #[inline]
     fn is_sole(&self, pte: Pte) -> bool {
         let sole = if seeded!(ReuseWithTwoOwners) { 2 } else { 1 };
@@ -107,7 +114,7 @@ impl<M: Machine> Mm<M> {
         machine.publish_tables();
         let mut release = frame::Release::new(machine);
         if !replaced {
-            release.sole_anon(pfn);
+            release.page(pfn);
             return Ok(());
         }
         machine.count(Event::FaultCopy, 1);
@@ -159,7 +166,7 @@ impl<M: Machine> Mm<M> {
         machine.publish_tables();
         let mut release = frame::Release::new(machine);
         for pfn in &pages[filled..] {
-            release.sole_anon(*pfn);
+            release.page(*pfn);
         }
         if filled > 0 {
             machine.count(Event::FaultAnon, 1);

@@ -188,8 +188,6 @@ impl<M: Machine> Object<M> {
         // Made without the lock; if another CPU was faster, its page counts.
         let pfn = frame::alloc_user(self.machine, true)?;
         self.fill(pfn, index);
-        let swap_backed = !self.is_file();
-        frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         let mut owned = self.owned.lock();
         let slot = match owned.slot(index) {
             Ok(slot) => slot,
@@ -208,12 +206,15 @@ impl<M: Machine> Object<M> {
             frame::free(self.machine, pfn);
             return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
         }
+        // Not before: a page that can be found leads to its object, whose end takes its name off those in the tree alone.
+        let swap_backed = !self.is_file();
+        frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         *slot = pfn.0 as u32;
         if let Content::SharedAnon { reserved: false, .. } = self.content {
             self.machine.spaces().commit().charge_unasked(self.machine);
         }
         let got = frame::page(self.machine, pfn).get();
-        debug_assert!(got, "a new frame has one reference");
+        debug_assert!(got, "a new page has few references");
         Ok(ObjectPage::Counted(pfn))
     }
 
@@ -254,7 +255,7 @@ impl<M: Machine> Object<M> {
             return self.machine.sync_instructions(addr);
         };
         let Some(word) = synced.get(index / 64) else { return };
-        // The content never changes, so once is enough. Release and Acquire: who sees the bit may rely on it.
+        // The content never changes, so once is enough. Release and Acquire: a CPU that sees the bit may rely on it.
         if word.load(Ordering::Acquire) & 1 << (index % 64) == 0 {
             self.machine.sync_instructions(addr);
             word.fetch_or(1 << (index % 64), Ordering::Release);

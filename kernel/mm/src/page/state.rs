@@ -2,6 +2,8 @@
 
 use bitflags::bitflags;
 
+use super::head::STATE_MASK;
+
 /// See the table at the top of [`crate::page`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -13,33 +15,38 @@ pub enum PageState {
     Slab = 4,
     Kernel = 5,
     Table = 6,
-    Anon = 7,
-    Object = 12,
+    Anon = 12,
+    Object = 13,
 }
 
 impl PageState {
     #[inline(always)]
     pub(super) const fn of(head: u64) -> Self {
-        match head & Self::MASK {
+        match head & STATE_MASK {
             1 => Self::Free,
             2 => Self::Cached,
             4 => Self::Slab,
             5 => Self::Kernel,
             6 => Self::Table,
-            7 => Self::Anon,
-            12 => Self::Object,
+            12 => Self::Anon,
+            13 => Self::Object,
             _ => Self::Absent,
         }
     }
 
-    /// The bits of a record's first word that hold the state.
-    pub(super) const MASK: u64 = 0xf;
     /// The bit that all states of an allocated frame have, and no other.
     pub(super) const ALLOCATED: u64 = 1 << 2;
+    /// The bit that only user pages have.
+    pub(super) const USER: u64 = 1 << 3;
 
     /// Whether somebody holds the frame.
     pub const fn is_allocated(self) -> bool {
         self as u64 & Self::ALLOCATED != 0
+    }
+
+    /// Whether it is a page of user memory: others than its holders may find it by its record.
+    pub const fn is_user(self) -> bool {
+        self as u64 & Self::USER != 0
     }
 }
 

@@ -287,18 +287,35 @@ impl<M: Machine> PageAllocator<M> {
         &self.lists[self.machine.cpu()][zone]
     }
 
-    /// Frees a block.
+    /// Frees a block of the kernel's with its one reference. (A page of user memory may be held by somebody who found
+    /// it: [`PageAllocator::free_frozen_pages`].)
     ///
     /// # Safety
     /// The caller owns the block: it was allocated at this order, by raw means or [`PageBlock::into_raw`], nobody
     /// else reaches it (in particular no TLB), and nobody uses it from here on.
     #[inline]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) {
-        let page = self.frames().page(pfn);
-        if !page.fit_to_free(order) {
+        let fit = self.frames().page(pfn).fit_to_free(order);
+        self.free_if_fit(pfn, order, fit);
+    }
+
+    /// Frees a block whose last reference the caller has given up: by [`put`](crate::page::Page::put) or
+    /// [`freeze`](crate::page::Page::freeze).
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_pages`].
+    #[inline]
+    pub unsafe fn free_frozen_pages(&self, pfn: Pfn, order: u32) {
+        let fit = self.frames().page(pfn).fit_to_free_frozen(order);
+        self.free_if_fit(pfn, order, fit);
+    }
+
+    #[inline(always)]
+    fn free_if_fit(&self, pfn: Pfn, order: u32, fit: bool) {
+        if !fit {
             return self.bad_page(pfn);
         }
-        // SAFETY: its record says that it is allocated, so it exists.
+        // SAFETY: its record says that it was allocated, so it exists.
         let block = unsafe { self.topology().pageblocks.of_existing(pfn) };
         if order < CACHED_ORDERS
             && self.trap.load(Relaxed) == 0

@@ -1,7 +1,7 @@
 //! fork: a child's tables from its parent's.
 
 use super::Tables;
-use super::entry::{Kind, kind_of_frame};
+use super::entry::Kind;
 use super::gather::Counts;
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
@@ -90,13 +90,14 @@ impl<M: Machine> Tables<M> {
                 self.machine.absent().ok_or(AllocError)?.share_slot(slot)?;
                 mine.fill(i, pte);
             }
+            // The copy holds what the entry does: no reference, a charge. Whoever moves the page finds it in the child,
+            // which the family knew before any entry was copied.
             Some(NonPresent::Migration(old)) => {
-                // SAFETY: the entry holds a reference to the frame, so its record exists.
-                let page = unsafe { Page::of(self.machine, old.pfn()) };
-                if !seeded!(ForkOfMigrationTakesNoReference) && !page.get() {
-                    return Err(AllocError);
+                if seeded!(ForkOfMigrationTakesReference) {
+                    // SAFETY: the frame is one of the page allocator's.
+                    let _ = unsafe { Page::of(self.machine, old.pfn()) }.get();
                 }
-                counts.add(kind_of_frame(self.machine, old.pfn()));
+                counts.add(pte.moved_kind());
                 mine.fill(i, pte);
             }
         }

@@ -25,20 +25,20 @@
 //!   valid. So what `take` answers is final, though TLBs may know the entry for longer: a CPU that has it as clean
 //!   finds, on a write, that it is gone.
 //!
-//! Who takes an entry of shared memory away leaves its dirty state with the page ([`note_dirty`]).
+//! Whoever takes an entry of shared memory away must leave its dirty state with the page ([`note_dirty`]).
 //!
-//! TLB: an entry that is old is in no TLB, and one that got more rights, or that became dirty, needs no invalidation: who
-//! knows it as it was faults, or updates it, once more. Who makes an entry old, clean or write-protected invalidates it
-//! before relying on it: until then touches leave no trace, or writes go through.
+//! TLB: an entry that is old is in no TLB, and one that got more rights, or that became dirty, needs no invalidation: a
+//! CPU that knows it as it was faults, or updates it, once more. Whoever makes an entry old, clean or write-protected must
+//! invalidate it before relying on it: until then touches leave no trace, or writes go through.
 //!
 //! [`Spaces::hardware_updates`]: crate::mm::Spaces::hardware_updates
 //! [`LeafGuard::take`]: super::LeafGuard::take
 //! [`LeafGuard::change`]: super::LeafGuard::change
 
-use crate::addr::Pfn;
+use crate::addr::{Pfn, PhysAddr};
 use crate::machine::Machine;
 use crate::page::{Page, PageFlags, PageState};
-use crate::pte::{MemoryType, Pte, bits};
+use crate::pte::{MemoryType, NonPresent, Pte, bits};
 use crate::vma::VmFlags;
 
 /// Software bit 57: the page is anonymous; its `Page` has its group and home.
@@ -47,6 +47,11 @@ pub const ANON: u64 = 1 << 57;
 /// What every page of a process has.
 const BASE: u64 =
     (MemoryType::Normal as u64) << bits::ATTR_SHIFT | bits::INNER_SHARE | bits::ACCESSED | bits::NOT_GLOBAL | bits::PXN;
+
+/// In a migration entry: the page is a copy of a file's. With neither this nor the next it is anonymous.
+const MOVED_FILE: u64 = 1 << 4;
+/// In a migration entry: the page is shared memory.
+const MOVED_SHARED: u64 = 1 << 5;
 
 /// The bits that an area's protection decides.
 pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::DBM | bits::UXN;
@@ -144,6 +149,30 @@ impl Pte {
     fn dbm_to_dirty(self) -> Pte {
         let dirty = if self.is_dirty() && !seeded!(ProtectionForgetsDirty) { bits::DIRTY } else { 0 };
         Pte(self.0 & !bits::DBM | dirty)
+    }
+}
+
+/// An entry of a page that is being moved: besides the old frame it says how it is charged. The record cannot be asked:
+/// in a space that ends such an entry may outlast the frame's use.
+impl Pte {
+    /// Stands for the page at `old`, which a present entry mapped that was charged as `kind`.
+    pub fn migration(old: PhysAddr, kind: Kind) -> Pte {
+        debug_assert!(kind.is_counted(), "what nobody counts does not move");
+        let note = match kind {
+            Kind::FileCopy => MOVED_FILE,
+            Kind::Shared => MOVED_SHARED,
+            _ => 0,
+        };
+        Pte(Pte::non_present(NonPresent::Migration(old)).0 | note)
+    }
+
+    /// How a migration entry is charged.
+    pub fn moved_kind(self) -> Kind {
+        match self.0 & (MOVED_FILE | MOVED_SHARED) {
+            MOVED_FILE => Kind::FileCopy,
+            MOVED_SHARED => Kind::Shared,
+            _ => Kind::Anon,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! Pages on their way out: unmapped, but perhaps still in a TLB.
 //!
 //! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. There is
-//! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees.
+//! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees. A page whose last
+//! reference it has is frozen at once: until it is freed nobody can find it.
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
-use super::entry::{Kind, kind_of_frame, note_dirty};
+use super::entry::{Kind, note_dirty};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
 use crate::machine::Machine;
@@ -76,7 +77,7 @@ pub struct Gather<'a, M: Machine> {
     /// What is to be invalidated; empty if `start >= end`.
     start: UserAddr,
     end: UserAddr,
-    /// Anonymous pages that only this holds, strung together by their `next`.
+    /// Anonymous pages that are frozen, strung together by their `next`.
     sole: u32,
     /// Pages that have other holders: their links are not ours.
     held: [MaybeUninit<u32>; HELD],
@@ -117,8 +118,7 @@ impl<'a, M: Machine> Gather<'a, M> {
             self.counts.ahead += pte.ahead();
             // SAFETY: the entry held a reference to the frame, so its record exists.
             let page = unsafe { Page::of(self.machine, pte.addr().pfn()) };
-            if page.refs() == 1 {
-                // The entry was the only way to the page, and its table is locked: nobody can come to hold it.
+            if page.freeze(1) {
                 page.next().store(self.sole, Ordering::Relaxed);
                 self.sole = pte.addr().pfn().0 as u32;
                 return;
@@ -136,29 +136,21 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len += 1;
     }
 
-    /// Takes over what the non-present entry at `va`, just cleared under its table's lock, stood for. (No TLB knows of
-    /// it; what it held waits for the flush all the same.)
+    /// Takes over what the non-present entry `pte`, just cleared under its table's lock, stood for. No TLB knows of it.
     #[cold]
-    pub fn take_absent(&mut self, what: NonPresent, va: UserAddr) {
-        match what {
-            NonPresent::None | NonPresent::Marker(_) => {}
-            NonPresent::Swap(slot) => {
+    pub fn take_absent(&mut self, pte: Pte) {
+        match pte.kind() {
+            None | Some(NonPresent::None | NonPresent::Marker(_)) => {}
+            Some(NonPresent::Swap(slot)) => {
                 if let Some(absent) = self.machine.absent()
                     && !seeded!(UnmapLeaksSlot)
                 {
                     absent.release_slot(slot);
                 }
             }
-            NonPresent::Migration(old) => {
-                self.counts.add(kind_of_frame(self.machine, old.pfn()));
-                if seeded!(UnmapForgetsMigration) {
-                    return;
-                }
-                self.start = self.start.min(va);
-                self.end = self.end.max(va + PAGE_SIZE);
-                self.held[self.held_len].write(old.pfn().0 as u32);
-                self.held_len += 1;
-            }
+            Some(NonPresent::Migration(_)) if seeded!(UnmapForgetsMigration) => {}
+            // Its reference went when it became one; the page is with whoever moves it.
+            Some(NonPresent::Migration(_)) => self.counts.add(pte.moved_kind()),
         }
     }
 
@@ -180,7 +172,7 @@ impl<'a, M: Machine> Gather<'a, M> {
             let pfn = Pfn(self.sole as usize);
             // SAFETY: this owns the frame.
             self.sole = unsafe { Page::of(self.machine, pfn) }.next().load(Ordering::Relaxed);
-            release.sole_anon(pfn);
+            release.frozen_anon(pfn);
         }
         for pfn in &self.held[..self.held_len] {
             // SAFETY: `take` wrote the first `held_len`.

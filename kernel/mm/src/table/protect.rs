@@ -72,6 +72,7 @@ impl<M: Machine> Tables<M> {
 fn may_be_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
     if pte.is_anon() {
         let may_already = pte.0 & bits::READ_ONLY == 0 || pte.0 & bits::DBM != 0;
+        // (What a count of 1 is good for: `Mm::is_sole`.)
         // SAFETY: an anonymous entry holds a reference to its frame, so the record exists.
         return may_already || unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
     }

@@ -1,6 +1,6 @@
 //! Emptying entries.
 
-use super::entry::{kind_of_frame, note_dirty};
+use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
 use super::{Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
@@ -59,10 +59,8 @@ fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mu
                 release.page(pte.addr().pfn());
             }
         }
-        Some(NonPresent::Migration(old)) => {
-            counts.add(kind_of_frame(machine, old.pfn()));
-            release.page(old.pfn());
-        }
+        // The frame may be another's by now: whoever moves the page does not come to a space that ends.
+        Some(NonPresent::Migration(_)) => counts.add(pte.moved_kind()),
         Some(NonPresent::Swap(slot)) => {
             if let Some(absent) = machine.absent() {
                 absent.release_slot(slot);
@@ -98,7 +96,7 @@ impl<M: Machine> Leaf<'_, M> {
                 let pte = guard.take(i);
                 match pte.kind() {
                     None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
-                    Some(what) => gather.take_absent(what, UserAddr::new(base + i * PAGE_SIZE)),
+                    Some(_) => gather.take_absent(pte),
                 }
                 i += 1;
             }

@@ -15,7 +15,7 @@ use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::AnonGroup;
 use crate::sim::Sim;
-use crate::table::entry::{self, ANON};
+use crate::table::entry::{self, ANON, Kind};
 use crate::table::gather::{Counts, flush_range};
 
 /// A slot: how many entries name it, and what is in it.
@@ -28,7 +28,7 @@ struct Slot {
 struct State {
     slots: BTreeMap<u64, Slot>,
     next: u64,
-    /// Frames that are being moved; each holds a reference of ours.
+    /// Frames that are being moved: frozen, or an object's and held.
     moving: BTreeSet<usize>,
 }
 
@@ -102,24 +102,23 @@ impl Elsewhere {
             state.next += 1;
             state.next
         };
+        let kind = entry::kind_of_frame(self.sim, pfn);
         let absent = match how {
-            How::Swap => NonPresent::Swap(slot),
-            _ => NonPresent::Migration(pfn.addr()),
+            How::Swap => Pte::non_present(NonPresent::Swap(slot)),
+            _ => Pte::migration(pfn.addr(), kind),
         };
         for (mm, at) in &mappings {
             let Some(leaf) = mm.tables.walk(*at) else { continue };
             let ahead = {
                 let mut guard = leaf.lock();
                 let was = guard.take(index(at.get(), 3));
-                guard.fill(index(at.get(), 3), Pte::non_present(absent));
-                entry::note_dirty(self.sim, was, entry::kind_of_frame(self.sim, pfn));
+                guard.fill(index(at.get(), 3), absent);
+                entry::note_dirty(self.sim, was, kind);
                 was.ahead()
             };
             flush_range(self.sim, &mm.asid, *at, *at + PAGE);
             mm.uncharge(Counts { anon: (how == How::Swap) as usize, ahead, ..Counts::default() });
-            if how == How::Swap {
-                frame::Release::new(self.sim).page(pfn);
-            }
+            frame::Release::new(self.sim).page(pfn);
         }
         if how == How::Swap {
             // SAFETY: no entry maps the frame any more, and this holds it.
@@ -127,6 +126,12 @@ impl Elsewhere {
             self.state().slots.insert(slot, Slot { users: mappings.len(), page });
             frame::Release::new(self.sim).page(pfn);
         } else {
+            // What the table in page.rs says that a freeze expects; an object's page stays, since its object may be asked
+            // for it meanwhile.
+            match kind {
+                Kind::Anon => assert!(page.freeze(1), "somebody else holds it"),
+                _ => assert_eq!(page.refs(), 2, "this and the object"),
+            }
             self.state().moving.insert(pfn.0);
         }
     }
@@ -168,9 +173,12 @@ impl Elsewhere {
         let anon = page.state() == PageState::Anon;
         let home = page.index() as usize;
         let new = if anon { frame::alloc_user(self.sim, false).ok() } else { None };
+        if anon && new.is_none() {
+            page.unfreeze(1);
+        }
         if let Some(new) = new {
             self.sim.copy_page(new.addr(), old.addr());
-            // SAFETY: this holds the page, which is an owner of its group.
+            // SAFETY: this has the page frozen, which is an owner of its group.
             let group = unsafe {
                 KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
             };
@@ -193,18 +201,16 @@ impl Elsewhere {
                 continue;
             }
             let mark = if anon { ANON } else { 0 };
+            let there = new.unwrap_or(old);
+            assert!(frame::page(self.sim, there).get());
             guard.clear(i);
-            guard.fill(i, Pte::page(new.unwrap_or(old).addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
-            drop(guard);
-            drop(areas);
-            if let Some(new) = new {
-                assert!(frame::page(self.sim, new).get());
-                frame::Release::new(self.sim).page(old);
-            }
+            guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
         }
         let mut release = frame::Release::new(self.sim);
-        new.into_iter().for_each(|new| release.page(new));
-        release.page(old);
+        if new.is_some() {
+            release.frozen_anon(old);
+        }
+        release.page(new.unwrap_or(old));
     }
 
     pub fn finish_moves(&self) {

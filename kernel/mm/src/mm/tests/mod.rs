@@ -4,6 +4,7 @@ mod absent;
 mod compare;
 mod directed;
 mod failing;
+mod found;
 mod model;
 mod oracle;
 mod outcomes;

@@ -1,0 +1,142 @@
+//! A page record's first word: state, order, flags, and how many references there are.
+//!
+//! # The protocol
+//!
+//! - A reference is taken by somebody who has one ([`Head::get`]), or found: by a look at the word that sees the state
+//!   that was expected and a count above 0, and an exchange of that very word ([`Head::get_if`]).
+//! - The last reference goes by [`Head::put`], or, where its holder must know that it is the last one before it gives
+//!   it up, by [`Head::freeze`]. Either way one thread takes the count to 0, and the frame is that thread's alone:
+//!   nobody raises a count from 0, so plain stores to the record are right until [`Head::unfreeze`], or the next life
+//!   of the frame.
+//! - What one holder did with the page comes before what the thread does that took the count to 0 (release in `put`,
+//!   acquire there), and what that thread did comes before what is done by those who find the page after `unfreeze`.
+//!
+//! Flags change at any time by anybody who may change them, and never disturb the count.
+//!
+//! `tests/loom_page.rs` compiles this file a second time, with loom's atomics.
+
+use super::atomic::{AtomicU64, Ordering::*, fence};
+
+/// The bits that hold the state.
+pub(super) const STATE_MASK: u64 = 0xf;
+const REFS_SHIFT: u32 = 32;
+/// A reference.
+pub(super) const ONE_REF: u64 = 1 << REFS_SHIFT;
+/// All references.
+pub(super) const ALL_REFS: u64 = !(ONE_REF - 1);
+/// Above this the count refuses to grow: half of the range is left for races on the way there.
+pub(super) const REFS_MAX: u32 = 1 << 31;
+
+/// The references in a word.
+#[inline(always)]
+pub(super) const fn refs_of(head: u64) -> u32 {
+    (head >> REFS_SHIFT) as u32
+}
+
+/// See the module.
+#[repr(transparent)]
+pub(super) struct Head(pub(super) AtomicU64);
+
+impl Head {
+    /// The word, in no order with anything else.
+    #[inline(always)]
+    pub(super) fn load(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    /// The word, before anything that the caller does because of it.
+    #[inline(always)]
+    pub(super) fn load_acquire(&self) -> u64 {
+        self.0.load(Acquire)
+    }
+
+    /// Writes the word of a frame that only the caller can reach: its count is 0, or nobody looks for its state.
+    #[inline(always)]
+    pub(super) fn store(&self, head: u64) {
+        self.0.store(head, Relaxed);
+    }
+
+    /// As [`Head::store`], after everything that the caller has done to the frame: it can be found from now on.
+    #[inline(always)]
+    pub(super) fn publish(&self, head: u64) {
+        self.0.store(head, Release);
+    }
+
+    /// Sets bits below the count; answers the word before.
+    #[inline(always)]
+    pub(super) fn set(&self, bits: u64) -> u64 {
+        self.0.fetch_or(bits, AcqRel)
+    }
+
+    /// Clears bits below the count; answers the word before.
+    #[inline(always)]
+    pub(super) fn clear(&self, bits: u64) -> u64 {
+        self.0.fetch_and(!bits, AcqRel)
+    }
+
+    /// Flips bits below the count.
+    #[inline(always)]
+    pub(super) fn flip(&self, bits: u64) {
+        self.0.fetch_xor(bits, Relaxed);
+    }
+
+    /// Adds a reference beside one that the caller has. `false` when there are too many.
+    #[inline(always)]
+    pub(super) fn get(&self) -> bool {
+        let old = refs_of(self.0.fetch_add(ONE_REF, Relaxed));
+        debug_assert!(old != 0, "a reference to a page that nobody holds");
+        if old < REFS_MAX {
+            return true;
+        }
+        self.0.fetch_sub(ONE_REF, Relaxed);
+        false
+    }
+
+    /// Adds a reference if the page is held and in this state.
+    #[inline]
+    pub(super) fn get_if(&self, state: u64) -> bool {
+        let mut head = self.load();
+        while (1..REFS_MAX).contains(&refs_of(head)) && head & STATE_MASK == state {
+            match self.0.compare_exchange_weak(head, head + ONE_REF, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+        false
+    }
+
+    /// Gives a reference back; `true` if it was the last one: the page is the caller's alone.
+    #[inline(always)]
+    pub(super) fn put(&self) -> bool {
+        let old = refs_of(self.0.fetch_sub(ONE_REF, Release));
+        debug_assert!(old != 0, "reference count below 0");
+        if old != 1 {
+            return false;
+        }
+        fence(Acquire);
+        true
+    }
+
+    /// Takes the count from exactly `expected` to 0: all references are the caller's, and the page is now the caller's
+    /// alone. `false`, and nothing is changed, if the count is another.
+    #[inline(always)]
+    pub(super) fn freeze(&self, expected: u32) -> bool {
+        loop {
+            let head = self.load();
+            if refs_of(head) != expected {
+                return false;
+            }
+            if self.0.compare_exchange_weak(head, head & !ALL_REFS, AcqRel, Relaxed).is_ok() {
+                return true;
+            }
+        }
+    }
+
+    /// Ends a freeze with `refs` references.
+    #[inline]
+    pub(super) fn unfreeze(&self, refs: u32) {
+        // Nobody else changes the count, but flags may change.
+        let old = refs_of(self.0.fetch_add(u64::from(refs) << REFS_SHIFT, Release));
+        debug_assert!(old == 0 && refs != 0, "the page was not frozen");
+    }
+}
