@@ -23,7 +23,7 @@ use quire_platform::bootargs;
 
 use arch::{cpu, smp, timer};
 use boot::{BOARD, archive, memory, power};
-use console::{log as kernel_log, serial, symbols};
+use console::{input, log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
 use task::{oom, sched};
 use trap::irq;
@@ -87,6 +87,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     boot::report_features();
     #[cfg(feature = "selftest")]
     selftest::run();
+    input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();

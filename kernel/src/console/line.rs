@@ -17,7 +17,39 @@ pub enum Event {
     Readable,
     /// A signal for the foreground group.
     Signal(u32),
+    /// There is more to do for this byte: [`Line::go_on`].
+    More,
 }
+
+/// What the terminal shows for a step: bounded, as the step is.
+pub struct Echo {
+    bytes: [u8; Echo::SIZE],
+    len: usize,
+}
+
+impl Echo {
+    /// The longest is a piece of a line that is erased.
+    const SIZE: usize = ERASED_AT_ONCE * 6 + 2;
+
+    /// Nothing.
+    pub fn new() -> Self {
+        Self { bytes: [0; Self::SIZE], len: 0 }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        let n = text.len().min(Self::SIZE - self.len);
+        self.bytes[self.len..self.len + n].copy_from_slice(&text[..n]);
+        self.len += n;
+    }
+}
+
+/// Characters that a step takes off the line: its lock masks interrupts.
+const ERASED_AT_ONCE: usize = 32;
 
 /// Settings, the line being typed, and what is ready to be read.
 pub struct Line {
@@ -30,6 +62,8 @@ pub struct Line {
     typed_len: usize,
     /// Ctrl-D on an empty line: the next read answers 0.
     at_end: bool,
+    /// The line is being erased.
+    is_erasing: bool,
 }
 
 const CONTROL: u8 = 0x1f;
@@ -53,7 +87,15 @@ impl Line {
             line: 0,
             cc,
         };
-        Self { termios, ready: [0; SIZE], ready_len: 0, typed: [0; SIZE], typed_len: 0, at_end: false }
+        Self {
+            termios,
+            ready: [0; SIZE],
+            ready_len: 0,
+            typed: [0; SIZE],
+            typed_len: 0,
+            at_end: false,
+            is_erasing: false,
+        }
     }
 
     fn has(&self, flag: u32) -> bool {
@@ -61,7 +103,7 @@ impl Line {
     }
 
     /// Takes a typed byte; `echo` gets what the terminal shows for it.
-    pub fn input(&mut self, byte: u8, echo: &mut dyn FnMut(&[u8])) -> Event {
+    pub fn input(&mut self, byte: u8, echo: &mut Echo) -> Event {
         let byte = if byte == b'\r' && self.termios.iflag & tty::ICRNL != 0 { b'\n' } else { byte };
         let cc = self.termios.cc;
         if self.has(tty::ISIG) && byte != 0 {
@@ -82,8 +124,11 @@ impl Line {
             return self.commit(&[byte]);
         }
         match byte {
-            b if b == cc[tty::VERASE] || b == 0x08 => self.erase(1, echo),
-            b if b == cc[tty::VKILL] => self.erase(usize::MAX, echo),
+            b if b == cc[tty::VERASE] || b == 0x08 => self.erase_character(echo),
+            b if b == cc[tty::VKILL] => {
+                self.is_erasing = true;
+                return self.go_on(echo);
+            }
             b if b == cc[tty::VEOF] => {
                 self.at_end = self.typed_len == 0;
                 return self.finish_line();
@@ -91,7 +136,7 @@ impl Line {
             b'\n' => {
                 self.push(b'\n');
                 if self.has(tty::ECHO) {
-                    echo(b"\r\n");
+                    echo.push(b"\r\n");
                 }
                 return self.finish_line();
             }
@@ -112,30 +157,47 @@ impl Line {
         fits
     }
 
-    fn erase(&mut self, count: usize, echo: &mut dyn FnMut(&[u8])) {
-        for _ in 0..count.min(self.typed_len) {
-            self.typed_len -= 1;
-            let gone = self.typed[self.typed_len];
-            let is_continuation = gone & 0xc0 == 0x80;
-            if self.has(tty::ECHO) && !is_continuation {
-                let width = if gone < 0x20 { 2 } else { 1 };
-                (0..width).for_each(|_| echo(b"\x08 \x08"));
-            } else if is_continuation && count == 1 {
-                // The rest of a UTF-8 character goes with it.
-                self.erase(1, echo);
+    /// Goes on with a byte that takes several steps.
+    pub fn go_on(&mut self, echo: &mut Echo) -> Event {
+        for _ in 0..ERASED_AT_ONCE {
+            self.erase_byte(echo);
+        }
+        self.is_erasing &= self.typed_len > 0;
+        if self.is_erasing { Event::More } else { Event::None }
+    }
+
+    /// Takes off the last character, all bytes of it.
+    fn erase_character(&mut self, echo: &mut Echo) {
+        // The longest in UTF-8.
+        for _ in 0..4 {
+            if !self.erase_byte(echo) {
+                break;
             }
         }
     }
 
-    fn show(&self, byte: u8, echo: &mut dyn FnMut(&[u8])) {
+    /// Takes off the last byte; whether it was the continuation of a character.
+    fn erase_byte(&mut self, echo: &mut Echo) -> bool {
+        let Some(last) = self.typed_len.checked_sub(1) else { return false };
+        self.typed_len = last;
+        let gone = self.typed[last];
+        let is_continuation = gone & 0xc0 == 0x80;
+        if self.has(tty::ECHO) && !is_continuation {
+            let width = if gone < 0x20 { 2 } else { 1 };
+            (0..width).for_each(|_| echo.push(b"\x08 \x08"));
+        }
+        is_continuation
+    }
+
+    fn show(&self, byte: u8, echo: &mut Echo) {
         if !self.has(tty::ECHO) {
             return;
         }
         match byte {
-            b'\n' => echo(b"\r\n"),
-            b'\t' => echo(b"\t"),
-            0..0x20 if self.has(tty::ECHOCTL) => echo(&[b'^', byte | 0x40]),
-            _ => echo(&[byte]),
+            b'\n' => echo.push(b"\r\n"),
+            b'\t' => echo.push(b"\t"),
+            0..0x20 if self.has(tty::ECHOCTL) => echo.push(&[b'^', byte | 0x40]),
+            _ => echo.push(&[byte]),
         }
     }
 

@@ -9,9 +9,8 @@ use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 use quire_platform::gpio;
 use quire_platform::tree::{Board, Interrupt, Pins, Uart as Description};
-use quire_platform::uart::{Rate, Uart};
+use quire_platform::uart::{Offer, Rate, Uart};
 
-use super::tty;
 use crate::vm::{Cpu, SpinLock, io};
 
 struct Ports {
@@ -83,55 +82,65 @@ pub fn has_log() -> bool {
     HAS_LOG.load(Ordering::Relaxed)
 }
 
-/// Prints log text, a carriage return before each line's end where it goes to the terminal.
+/// Prints log text, each line's end with a carriage return before it. The lock is open while the port is full.
 pub fn write_log(text: &[u8]) {
+    for line in text.split_inclusive(|&byte| byte == b'\n') {
+        match line.split_last() {
+            Some((b'\n', line)) => {
+                send_log(line);
+                send_log(b"\r\n");
+            }
+            _ => send_log(line),
+        }
+    }
+}
+
+fn send_log(bytes: &[u8]) {
+    for &byte in bytes {
+        while offer_log(byte) == Offer::Full {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+fn offer_log(byte: u8) -> Offer {
     let mut ports = PORTS.lock();
     let ports = &mut *ports;
-    if let Some(port) = ports.log.as_mut().or(ports.console.as_mut()) {
-        put_lines(port, text);
-    }
+    ports.log.as_mut().or(ports.console.as_mut()).map_or(Offer::Lost, |port| port.offer(byte))
 }
 
-fn put_lines(port: &mut Uart, text: &[u8]) {
-    for &byte in text {
-        if byte == b'\n' {
-            port.put(b'\r');
-        }
-        port.put(byte);
-    }
+/// Bytes that are sent while the ports are locked: no more than a port takes at once.
+const AT_ONCE: usize = 32;
+
+/// Sends what the terminal's port takes without waiting, a few bytes at most; answers how many. Bytes that a port
+/// which does not drain loses count as sent, and so do all where there is no port.
+pub fn offer_console(bytes: &[u8]) -> usize {
+    let mut ports = PORTS.lock();
+    let Some(port) = ports.console.as_mut() else { return bytes.len() };
+    let few = &bytes[..bytes.len().min(AT_ONCE)];
+    few.iter().position(|&byte| port.offer(byte) == Offer::Full).unwrap_or(few.len())
 }
 
-/// Sends bytes to the terminal as they are. The lock is let go every few bytes: a slow line masks interrupts for no
-/// longer.
+/// Sends bytes to the terminal as they are, in any context. The lock is open while the port is full: a slow line
+/// masks no interrupts.
+#[cfg(feature = "selftest")]
 pub fn write_console(bytes: &[u8]) {
-    for piece in bytes.chunks(32) {
-        if let Some(port) = PORTS.lock().console.as_mut() {
-            piece.iter().for_each(|&b| _ = port.put(b));
-        }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        rest = &rest[offer_console(rest)..];
+        core::hint::spin_loop();
     }
 }
 
-/// Lets input interrupt.
-pub fn enable_input() {
+/// Lets input interrupt, or not.
+pub fn set_input_interrupt(on: bool) {
     if let Some(port) = PORTS.lock().console.as_mut() {
-        port.set_receive_interrupt(true);
+        port.set_receive_interrupt(on);
     }
 }
 
-/// The console's interrupt: hands what came to the terminal, all of it: the port interrupts again only when something
-/// comes to an empty queue.
-pub fn interrupt() {
-    let mut bytes = [0; 32];
-    loop {
-        let n = take_input(&mut bytes);
-        tty::receive(&bytes[..n]);
-        if n < bytes.len() {
-            break;
-        }
-    }
-}
-
-fn take_input(bytes: &mut [u8]) -> usize {
+/// What came, as much as there is room for. The port interrupts again only when something comes to an empty queue.
+pub fn take_input(bytes: &mut [u8]) -> usize {
     let mut ports = PORTS.lock();
     let Some(port) = ports.console.as_mut() else { return 0 };
     port.acknowledge();
@@ -159,6 +168,11 @@ pub fn write_raw(text: &[u8]) {
     // SAFETY: the other CPUs are stopped or stopping; two writers at once would only mix their text.
     let ports = unsafe { &mut *PORTS.as_ptr() };
     if let Some(port) = ports.log.as_mut().or(ports.console.as_mut()) {
-        put_lines(port, text);
+        for &byte in text {
+            if byte == b'\n' {
+                port.put(b'\r');
+            }
+            port.put(byte);
+        }
     }
 }

@@ -8,17 +8,20 @@ use quire_abi::layout::{Termios, Winsize, poll, tty};
 use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
-use super::line::{Event, Line};
+use super::line::{Echo, Event, Line};
 use super::serial;
 use crate::arch::uaccess;
 use crate::ipc;
+use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::signal;
+use crate::task::turn::{Turn, TurnGuard};
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
 static LINE: SpinLock<Line> = SpinLock::new(Cpu, Rank::Terminal, Line::new());
 static READERS: WaitQueue = WaitQueue::new();
+static TURN: Turn = Turn::new();
 
 /// The process group that typed signals go to; 0 for none.
 static FOREGROUND: AtomicU32 = AtomicU32::new(0);
@@ -26,12 +29,15 @@ static FOREGROUND: AtomicU32 = AtomicU32::new(0);
 /// Rows and columns of the screen, as [`size_word`] packs them. A port does not know them: 0 until somebody tells.
 static SIZE: AtomicU64 = AtomicU64::new(0);
 
-/// Takes what came over the line. In the port's interrupt.
+/// Takes what was typed. In the terminal's thread.
 pub fn receive(bytes: &[u8]) {
     for &byte in bytes {
-        let event = LINE.lock().input(byte, &mut serial::write_console);
+        let mut event = with_echo(|line, echo| line.input(byte, echo));
+        while event == Event::More {
+            event = with_echo(Line::go_on);
+        }
         match event {
-            Event::None => {}
+            Event::None | Event::More => {}
             Event::Readable => {
                 READERS.wake_all();
                 ipc::poll::notify();
@@ -46,6 +52,15 @@ pub fn receive(bytes: &[u8]) {
     }
 }
 
+/// Runs a step of the line discipline and shows what it echoes, once the line is open again.
+fn with_echo(step: impl FnOnce(&mut Line, &mut Echo) -> Event) -> Event {
+    let mut echo = Echo::new();
+    let event = step(&mut LINE.lock(), &mut echo);
+    // All of it: nobody interrupts the terminal's thread.
+    send(echo.bytes());
+    event
+}
+
 /// Reads; sleeps while there is nothing, unless `nonblocking`: EAGAIN.
 pub fn read(to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
     if to.is_empty() {
@@ -57,23 +72,53 @@ pub fn read(to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
     READERS.wait_until(Sleep::Interruptible, None, || LINE.lock().read(to))
 }
 
-/// Writes all bytes, each line's end with a carriage return before it where the settings say so.
-pub fn write(bytes: &[u8]) -> usize {
-    let flags = LINE.lock().termios.oflag;
-    if flags & tty::OPOST != 0 && flags & tty::ONLCR != 0 {
-        for piece in bytes.split_inclusive(|&b| b == b'\n') {
-            match piece.split_last() {
-                Some((b'\n', text)) => {
-                    serial::write_console(text);
-                    serial::write_console(b"\r\n");
-                }
-                _ => serial::write_console(piece),
+/// The right to write: what one call writes stays together.
+pub struct Writer {
+    _turn: TurnGuard<'static>,
+}
+
+/// Sleeps while somebody else writes, unless `nonblocking`: EAGAIN.
+pub fn writer(nonblocking: bool) -> Result<Writer, Errno> {
+    let turn = if nonblocking { TURN.take_now()? } else { TURN.take(Sleep::Interruptible)? };
+    Ok(Writer { _turn: turn })
+}
+
+impl Writer {
+    /// Writes, each line's end with a carriage return before it where the settings say so. Answers how many of `bytes`
+    /// went out before a signal came; EINTR for none.
+    pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let flags = LINE.lock().termios.oflag;
+        let translates = flags & tty::OPOST != 0 && flags & tty::ONLCR != 0;
+        let mut done = 0;
+        while done < bytes.len() {
+            let rest = &bytes[done..];
+            let end_of_line = rest.iter().position(|&b| translates && b == b'\n').unwrap_or(rest.len());
+            let (sent, wanted) = match end_of_line {
+                0 => (send(b"\r\n") / 2, 1),
+                length => (send(&rest[..length]), length),
+            };
+            done += sent;
+            if sent < wanted {
+                return if done == 0 { Err(Errno::EINTR) } else { Ok(done) };
             }
         }
-    } else {
-        serial::write_console(bytes);
+        Ok(done)
     }
-    bytes.len()
+}
+
+/// Sends bytes as the port takes them; answers how many went before the thread was killed, or while the port was full
+/// got a signal.
+fn send(bytes: &[u8]) -> usize {
+    let mut done = 0;
+    while done < bytes.len() {
+        let sent = serial::offer_console(&bytes[done..]);
+        done += sent;
+        let cut = if sent == 0 { Sleep::Interruptible } else { Sleep::Killable };
+        if resched_point(cut).is_err() {
+            break;
+        }
+    }
+    done
 }
 
 /// What `poll` would say.

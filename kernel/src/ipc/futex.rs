@@ -2,8 +2,12 @@
 //!
 //! A word's identity is its address in its address space (private futexes, and words of private memory), or its
 //! place in the memory object that it is a page of. Sleepers sit in one of [`BUCKETS`] lists by a hash of that;
-//! a sleeper is in its bucket before it compares the word, so that who changes the word and then wakes finds it.
+//! a sleeper is in its bucket before it compares the word, so that whoever changes the word and then wakes finds it.
+//!
+//! How many sleep on a word, or share a bucket, is up to programs. Whoever wakes or moves them looks at a few under the
+//! lock, leaves a bookmark in the list, and passes a point; a ticket tells it who came after it had begun.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
@@ -12,6 +16,7 @@ use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
 use crate::arch::uaccess;
+use crate::task::point::{ENTRIES, resched_point};
 use crate::task::sched;
 use crate::task::thread::{Thread, current};
 use crate::task::wait::{self, Sleep};
@@ -21,21 +26,51 @@ use crate::vm::{Cpu, SpinLock};
 const BUCKETS: usize = 64;
 
 struct Waiter {
+    /// Null for a bookmark, which is nobody's key.
     thread: *const Thread,
     key: KeyCell,
     bits: u32,
+    /// Its place in the order of arrival in its bucket; touched under the bucket's lock.
+    ticket: Cell<u64>,
     link: LinkedListLink,
+}
+
+impl Waiter {
+    fn new(key: FutexKey, bits: u32) -> Self {
+        let ticket = Cell::new(0);
+        Self { thread: current(), key: KeyCell::new(key), bits, ticket, link: LinkedListLink::new() }
+    }
+
+    fn bookmark() -> Self {
+        let nobody = FutexKey { space: usize::MAX, offset: usize::MAX };
+        Self { thread: core::ptr::null(), ..Self::new(nobody, 0) }
+    }
 }
 
 intrusive_adapter!(InBucket = UnsafeRef<Waiter>: Waiter { link => LinkedListLink });
 
-struct Bucket(LinkedList<InBucket>);
+/// Sleepers in the order in which they came.
+struct Bucket {
+    list: LinkedList<InBucket>,
+    next_ticket: u64,
+}
 
 // SAFETY: links and nodes are only touched under the bucket's lock; a node is taken out before its frame ends.
 unsafe impl Send for Bucket {}
 
-static TABLE: [SpinLock<Bucket>; BUCKETS] =
-    [const { SpinLock::new(Cpu, Rank::Futex, Bucket(LinkedList::new(InBucket::NEW))) }; BUCKETS];
+impl Bucket {
+    const fn new() -> Self {
+        Self { list: LinkedList::new(InBucket::NEW), next_ticket: 0 }
+    }
+
+    fn push(&mut self, waiter: UnsafeRef<Waiter>) {
+        waiter.ticket.set(self.next_ticket);
+        self.next_ticket += 1;
+        self.list.push_back(waiter);
+    }
+}
+
+static TABLE: [SpinLock<Bucket>; BUCKETS] = [const { SpinLock::new(Cpu, Rank::Futex, Bucket::new()) }; BUCKETS];
 
 fn bucket(key: FutexKey) -> &'static SpinLock<Bucket> {
     let mixed = (key.space as u64 ^ key.offset as u64 >> 2).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -48,9 +83,9 @@ pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
         return Err(Errno::EINVAL);
     }
     let key = fault::futex_key(addr, private)?;
-    let waiter = Waiter { thread: current(), key: KeyCell::new(key), bits, link: LinkedListLink::new() };
+    let waiter = Waiter::new(key, bits);
     // SAFETY: taken out below, or by a waker, before this frame ends.
-    bucket(key).lock().0.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
+    bucket(key).lock().push(unsafe { UnsafeRef::from_raw(&waiter) });
     // Reading may fault, so no lock is held: a waker changes the word before it looks into the bucket, so either the
     // new value is seen here, or the waker finds this waiter.
     let result = match uaccess::get::<u32>(addr) {
@@ -73,7 +108,7 @@ fn remove(waiter: &Waiter) -> bool {
         let linked = waiter.link.is_linked();
         if linked {
             // SAFETY: a linked waiter is in the bucket of its key, whose lock is held.
-            unsafe { bucket.0.cursor_mut_from_ptr(waiter).remove() };
+            unsafe { bucket.list.cursor_mut_from_ptr(waiter).remove() };
         }
         linked
     })
@@ -118,26 +153,115 @@ pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usiz
         return Err(Errno::EINVAL);
     }
     let key = fault::futex_key(addr, private)?;
-    Ok(wake_key(&mut bucket(key).lock(), key, count, bits))
+    Ok(Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run())
 }
 
-fn wake_key(bucket: &mut Bucket, key: FutexKey, count: u32, bits: u32) -> usize {
-    let mut woken = 0;
-    let mut at = bucket.0.front_mut();
-    while woken < count as usize {
-        let Some(waiter) = at.get() else { break };
-        if waiter.key.get() == key && waiter.bits & bits != 0 {
-            let thread = waiter.thread;
-            at.remove();
-            // SAFETY: the waiter was in the bucket, so its thread is inside `wait`, which takes this lock before
-            // it returns.
-            sched::wake(unsafe { &*thread });
-            woken += 1;
+/// What is to be done to the sleepers of a word that sleep as it begins.
+struct Sweep {
+    key: FutexKey,
+    /// How many to wake of those whose bits meet `bits`.
+    count: usize,
+    bits: u32,
+    /// Where to move others, and how many.
+    target: Option<FutexKey>,
+    moved: usize,
+}
+
+/// The buckets of a sweep, locked by address; a waiter is always in one of them.
+struct Buckets {
+    source: SpinGuard,
+    /// `None` where it is the same.
+    destination: Option<SpinGuard>,
+}
+
+type SpinGuard = quire_mm::sync::SpinGuard<'static, Bucket, Cpu>;
+
+impl Buckets {
+    fn lock(source: &'static SpinLock<Bucket>, destination: &'static SpinLock<Bucket>) -> Self {
+        if core::ptr::eq(source, destination) {
+            Self { source: source.lock(), destination: None }
+        } else if core::ptr::from_ref(source) < core::ptr::from_ref(destination) {
+            let source = source.lock();
+            Self { source, destination: Some(destination.lock_as(Rank::FutexSecond)) }
         } else {
-            at.move_next();
+            let destination = destination.lock();
+            Self { source: source.lock_as(Rank::FutexSecond), destination: Some(destination) }
         }
     }
-    woken
+}
+
+impl Sweep {
+    /// Answers how many were woken or moved. A killed thread finishes it as well: sleepers may be other processes'.
+    fn run(mut self) -> usize {
+        let source = bucket(self.key);
+        let destination = self.target.map_or(source, bucket);
+        let bookmark = Waiter::bookmark();
+        let mut done = 0;
+        let mut end = None;
+        loop {
+            let mut buckets = Buckets::lock(source, destination);
+            let end = *end.get_or_insert(buckets.source.next_ticket);
+            if self.step(&mut buckets, &bookmark, end, &mut done) {
+                return done;
+            }
+            drop(buckets);
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+
+    /// Looks at a few sleepers from the bookmark on, or from the first. Answers whether that was all; else the bookmark
+    /// is where to go on.
+    fn step(&mut self, buckets: &mut Buckets, bookmark: &Waiter, end: u64, done: &mut usize) -> bool {
+        let list = &mut buckets.source.list;
+        let mut at = if bookmark.link.is_linked() {
+            // SAFETY: only this sweep links its bookmark, in this list, whose lock is held.
+            let mut at = unsafe { list.cursor_mut_from_ptr(bookmark) };
+            at.remove();
+            at
+        } else {
+            list.front_mut()
+        };
+        for _ in 0..ENTRIES {
+            let Some(waiter) = at.get() else { return true };
+            if waiter.ticket.get() >= end && !waiter.thread.is_null() || self.count == 0 && self.moved == 0 {
+                return true;
+            }
+            if waiter.key.get() != self.key {
+                at.move_next();
+            } else if self.count > 0 {
+                if waiter.bits & self.bits == 0 {
+                    at.move_next();
+                    continue;
+                }
+                let thread = waiter.thread;
+                at.remove();
+                // SAFETY: the waiter was in the bucket, so its thread is inside `wait`, which takes this lock before
+                // it returns.
+                sched::wake(unsafe { &*thread });
+                self.count -= 1;
+                *done += 1;
+            } else {
+                match (&mut buckets.destination, self.target) {
+                    (Some(destination), Some(target)) => {
+                        if let Some(waiter) = at.remove() {
+                            waiter.key.set(target);
+                            destination.push(waiter);
+                        }
+                    }
+                    (None, Some(target)) => {
+                        waiter.key.set(target);
+                        at.move_next();
+                    }
+                    (_, None) => return true,
+                }
+                self.moved -= 1;
+                *done += 1;
+            }
+        }
+        // SAFETY: `run` goes on until the bookmark is out again.
+        at.insert_before(unsafe { UnsafeRef::from_raw(bookmark) });
+        false
+    }
 }
 
 /// Wakes up to `count` sleepers of `from` and moves up to `moved` others to `to`, if the word at `from` still is
@@ -159,38 +283,8 @@ pub fn requeue(
     {
         return Err(Errno::EAGAIN);
     }
-    let (source, destination) = (bucket(key), bucket(target));
-    if core::ptr::eq(source, destination) {
-        let mut both = source.lock();
-        let woken = wake_key(&mut both, key, count, u32::MAX);
-        let mine = both.0.iter().filter(|w| w.key.get() == key).take(moved as usize);
-        return Ok(woken + mine.map(|w| w.key.set(target)).count());
-    }
-    // Two buckets are locked by address; a waiter is always in one of them.
-    let (mut one, mut two);
-    let (source, destination) = if core::ptr::from_ref(source) < core::ptr::from_ref(destination) {
-        one = source.lock();
-        two = destination.lock_as(Rank::FutexSecond);
-        (&mut *one, &mut *two)
-    } else {
-        one = destination.lock();
-        two = source.lock_as(Rank::FutexSecond);
-        (&mut *two, &mut *one)
-    };
-    let woken = wake_key(source, key, count, u32::MAX);
-    let mut done = 0;
-    let mut at = source.0.front_mut();
-    while done < moved as usize {
-        let Some(waiter) = at.get() else { break };
-        if waiter.key.get() != key {
-            at.move_next();
-        } else if let Some(waiter) = at.remove() {
-            waiter.key.set(target);
-            destination.0.push_back(waiter);
-            done += 1;
-        }
-    }
-    Ok(woken + done)
+    let sweep = Sweep { key, count: count as usize, bits: u32::MAX, target: Some(target), moved: moved as usize };
+    Ok(sweep.run())
 }
 
 /// Changes the word at `second` by `op` and wakes sleepers of both words: `FUTEX_WAKE_OP` of futex(2).

@@ -2,6 +2,7 @@
 //!
 //! The convention is Linux's on AArch64: number in x8, arguments in x0 to x5, the result or −errno in x0.
 
+mod buffers;
 mod file;
 mod memory;
 mod process;

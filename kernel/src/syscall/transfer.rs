@@ -1,43 +1,43 @@
 //! Moving bytes: read, write and their kin. What lies in the archive is copied from there; the rest goes through a small
-//! buffer, since no lock is held while user memory is touched.
+//! buffer, since no spin lock is held while user memory is touched.
+//!
+//! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and where Linux lets a signal
+//! cut a transfer short (devices and the console, not files) a signal does.
 
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::sig;
-use quire_abi::layout::Iovec;
-use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
 
+use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::file::table;
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::handle::{Object, OpenFile, Rights};
-use crate::ipc::pipe::Pipe;
-use crate::task::point::resched_point;
+use crate::ipc::pipe::{self, Pipe};
+use crate::task::point::{COPY, resched_point};
 use crate::task::process::TABLE;
 use crate::task::signal;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// Most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
-const MAX_RW: usize = 0x7fff_f000;
-
 /// Bytes that go through the kernel's stack at a time.
 const PIECE: usize = 1024;
 
-/// Reads at a position, or at the file's own and on. Bytes go through the stack, or straight from the archive.
-fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> Answer {
-    uaccess::check(to, len)?;
-    let len = len.min(MAX_RW);
+static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
+
+/// Reads at a position, or at the file's own and on.
+fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
     match &file.object {
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
         Object::Archive(node) => {
             let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
             let from = usize::try_from(at).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
-            let n = uaccess::copy_to_user(to, &from[..len.min(from.len())])?;
+            let from = &from[..from.len().min(to.left())];
+            let n = in_pieces(from.len(), Sleep::Killable, |done, n| to.put(&from[done..done + n]))?;
             if position.is_none() {
                 file.offset.store(at + n as u64, Ordering::Relaxed);
             }
@@ -45,59 +45,49 @@ fn read_to(file: &OpenFile, to: UserAddr, len: usize, position: Option<u64>) -> 
         }
         _ if position.is_some() => Err(Errno::ESPIPE),
         Object::Null => Ok(0),
-        Object::Zero => repeat(len, |at, n| uaccess::copy_to_user(to + at, &[0; PIECE][..n])),
-        Object::Console => through(to, len, |piece| tty::read(piece, file.is_nonblocking())),
-        Object::Pipe(pipe, _) => read_pipe(pipe, file.is_nonblocking(), to, len),
+        Object::Zero => in_pieces(to.left(), Sleep::Interruptible, |_, n| to.put(&ZEROS[..n.min(PAGE_SIZE)])),
+        Object::Console => {
+            let mut piece = [0; PIECE];
+            let n = tty::read(&mut piece[..to.left().min(PIECE)], file.is_nonblocking())?;
+            to.put(&piece[..n])
+        }
+        Object::Pipe(pipe, _) => read_pipe(pipe, file.is_nonblocking(), to),
     }
 }
 
-/// The first piece may sleep; what else is there comes along.
-fn read_pipe(pipe: &Pipe, nonblocking: bool, to: UserAddr, len: usize) -> Answer {
+/// Moves `len` bytes by steps of at most [`COPY`] with a point between them; `step` gets what is done and what to do,
+/// and answers what it did. A step that does nothing ends it; an error after the first step counts as the end.
+fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
     let mut done = 0;
     while done < len {
+        match step(done, COPY.min(len - done)) {
+            Ok(0) => break,
+            Ok(moved) => done += moved,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if resched_point(cut).is_err() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// The first piece may sleep; what else is there comes along.
+fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
+    let mut done = 0;
+    while to.left() > 0 {
         let mut piece = [0; PIECE];
-        let room = PIECE.min(len - done);
-        let moved = pipe.peek(&mut piece[..room], nonblocking || done > 0).and_then(|(n, position)| {
-            if n > 0 && uaccess::copy_to_user(to + done, &piece[..n])? != n {
-                return Err(Errno::EFAULT);
-            }
-            Ok((n, n == 0 || pipe.consume(n, position)))
-        });
-        match moved {
-            Ok((n, true)) => {
+        let room = PIECE.min(to.left());
+        match read_piece(pipe, nonblocking || done > 0, to, &mut piece[..room]) {
+            Ok(Some(n)) => {
                 done += n;
                 if n < room {
                     break;
                 }
             }
             // Another reader was faster.
-            Ok((_, false)) => {}
-            Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
-}
-
-/// One read through the stack.
-fn through(to: UserAddr, len: usize, read: impl FnOnce(&mut [u8]) -> Answer) -> Answer {
-    let mut piece = [0; PIECE];
-    let n = read(&mut piece[..len.min(PIECE)])?;
-    if n == 0 { Ok(0) } else { uaccess::copy_to_user(to, &piece[..n]) }
-}
-
-/// Moves `len` bytes in pieces; an error after the first counts as the end.
-fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
-    let mut done = 0;
-    while done < len {
-        let n = PIECE.min(len - done);
-        match step(done, n) {
-            Ok(moved) => {
-                done += moved;
-                if moved < n {
-                    break;
-                }
-            }
+            Ok(None) => {}
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
         }
@@ -108,100 +98,84 @@ fn repeat(len: usize, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
     Ok(done)
 }
 
-fn write_from(file: &OpenFile, from: UserAddr, len: usize) -> Answer {
-    uaccess::check(from, len)?;
-    let len = len.min(MAX_RW);
+/// Bytes leave the pipe once they are in the reader's memory, so that a reader with a bad address loses none.
+fn read_piece(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>, piece: &mut [u8]) -> Result<Option<usize>, Errno> {
+    let (n, position) = pipe.peek(piece, nonblocking)?;
+    let mut ahead = to.clone();
+    if ahead.put(&piece[..n])? != n {
+        return Err(Errno::EFAULT);
+    }
+    if n > 0 && !pipe.consume(n, position) {
+        return Ok(None);
+    }
+    *to = ahead;
+    Ok(Some(n))
+}
+
+fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
     match &file.object {
-        Object::Null | Object::Zero => Ok(len),
+        Object::Null | Object::Zero => Ok(from.left()),
         Object::Archive(_) => Err(Errno::EROFS),
-        Object::Console => repeat(len, |at, n| {
+        Object::Console => {
+            // One call's bytes stay together.
+            let turn = tty::writer(file.is_nonblocking())?;
             let mut piece = [0; PIECE];
-            let n = uaccess::copy_from_user(&mut piece[..n], from + at)?;
-            Ok(tty::write(&piece[..n]))
-        }),
-        Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from, len),
+            in_pieces(from.left(), Sleep::Interruptible, |_, n| {
+                let n = from.take(&mut piece[..n.min(PIECE)])?;
+                turn.write(&piece[..n])
+            })
+        }
+        Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from),
     }
 }
 
-/// Writes of up to a page go in whole; larger ones in pages.
-fn write_pipe(pipe: &Pipe, nonblocking: bool, from: UserAddr, len: usize) -> Answer {
-    let write = |bytes: &[u8]| -> Answer {
-        let result = pipe.write(bytes, nonblocking);
-        if result == Err(Errno::EPIPE) {
-            signal::send_to_thread(&TABLE.lock(), current(), sig::PIPE);
-        }
-        result
-    };
-    if len <= 256 {
+/// What is up to [`pipe::ATOMIC`] long goes in whole; more goes in pages.
+fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
+    if from.left() <= 256 {
         let mut small = [0; 256];
-        let n = uaccess::copy_from_user(&mut small[..len], from)?;
-        return write(&small[..n]);
+        let n = from.take(&mut small)?;
+        return put_in(pipe, &small[..n], nonblocking);
     }
-    let mut buffer = try_zeroed(PAGE_SIZE)?;
-    let mut done = 0;
-    while done < len {
-        let n = PAGE_SIZE.min(len - done);
-        let moved = uaccess::copy_from_user(&mut buffer[..n], from + done).and_then(|n| write(&buffer[..n]));
-        match moved {
-            Ok(moved) => done += moved,
-            Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
-        }
+    let mut buffer = try_zeroed(pipe::ATOMIC)?;
+    in_pieces(from.left(), Sleep::Killable, |_, n| {
+        let n = from.take(&mut buffer[..n.min(pipe::ATOMIC)])?;
+        put_in(pipe, &buffer[..n], nonblocking)
+    })
+}
+
+/// Writes to a pipe. Where nobody reads any more, that is a signal, too.
+fn put_in(pipe: &Pipe, bytes: &[u8], nonblocking: bool) -> Answer {
+    let result = pipe.write(bytes, nonblocking);
+    if result == Err(Errno::EPIPE) {
+        signal::send_to_thread(&TABLE.lock(), current(), sig::PIPE);
     }
-    Ok(done)
+    result
 }
 
 pub fn read(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
-    read_to(&file, a.addr(1), a.word(2), None)
+    read_to(&file, &mut Buffers::one(a.addr(1), a.word(2))?, None)
 }
 
 pub fn pread(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
     let position = i64::try_from(a.0[3]).map_err(|_| Errno::EINVAL)?;
-    read_to(&file, a.addr(1), a.word(2), Some(position as u64))
+    read_to(&file, &mut Buffers::one(a.addr(1), a.word(2))?, Some(position as u64))
 }
 
 pub fn write(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
-    write_from(&file, a.addr(1), a.word(2))
-}
-
-/// Calls `move_one` for each piece of a vector until one comes up short.
-fn vector(a: Args, mut move_one: impl FnMut(UserAddr, usize) -> Answer) -> Answer {
-    const IOV_MAX: usize = 1024;
-    if a.word(2) > IOV_MAX {
-        return Err(Errno::EINVAL);
-    }
-    let mut done = 0;
-    for i in 0..a.word(2) {
-        let [base, len]: [u64; 2] = uaccess::get(a.addr(1) + i * size_of::<Iovec>())?;
-        if len == 0 {
-            continue;
-        }
-        let len = len as usize;
-        match move_one(UserAddr::new(base as usize), len) {
-            Ok(n) => {
-                done += n;
-                if n < len {
-                    break;
-                }
-            }
-            Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
-        }
-    }
-    Ok(done)
+    write_from(&file, &mut Buffers::one(a.addr(1), a.word(2))?)
 }
 
 pub fn readv(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
-    vector(a, |base, len| read_to(&file, base, len, None))
+    with_vector(a.addr(1), a.word(2), |to| read_to(&file, to, None))
 }
 
 pub fn writev(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
-    vector(a, |base, len| write_from(&file, base, len))
+    with_vector(a.addr(1), a.word(2), |from| write_from(&file, from))
 }
 
 /// From a file of the archive to anything: EINVAL for other sources, after which programs copy by hand.
@@ -216,20 +190,15 @@ pub fn sendfile(a: Args) -> Answer {
     let start = own.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
     let data = usize::try_from(start).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
     let data = &data[..data.len().min(a.word(3)).min(MAX_RW)];
-    let mut done = 0;
-    for piece in data.chunks(PAGE_SIZE) {
-        let moved = match &to.object {
-            Object::Console => Ok(tty::write(piece)),
-            Object::Pipe(pipe, _) => pipe.write(piece, to.is_nonblocking()),
+    let done = in_pieces(data.len(), Sleep::Interruptible, |done, n| {
+        let piece = &data[done..done + n.min(PAGE_SIZE)];
+        match &to.object {
+            Object::Console => tty::writer(to.is_nonblocking())?.write(piece),
+            Object::Pipe(pipe, _) => put_in(pipe, piece, to.is_nonblocking()),
             Object::Null | Object::Zero => Ok(piece.len()),
             Object::Archive(_) => Err(Errno::EROFS),
-        };
-        match moved {
-            Ok(n) => done += n,
-            Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
         }
-    }
+    })?;
     match a.opt_addr(2) {
         Some(at) => uaccess::put(at, &(start + done as u64))?,
         None => from.offset.store(start + done as u64, Ordering::Relaxed),

@@ -15,4 +15,5 @@ pub mod sigframe;
 pub mod signal;
 pub mod thread;
 pub mod timer;
+pub mod turn;
 pub mod wait;

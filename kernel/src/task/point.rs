@@ -14,6 +14,13 @@ use super::wait::Sleep;
 use super::{sched, signal};
 use crate::arch::cpu;
 
+/// Bytes that may be copied to or from user memory between two points: with a page fault for each page of them, some
+/// 20,000 instructions.
+pub const COPY: usize = 16 << 10;
+
+/// Entries of a list or a table (threads to wake, numbers to look at) between two points, and under one lock.
+pub const ENTRIES: usize = 64;
+
 /// The thread has something better to do than to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupted;

@@ -188,7 +188,7 @@ pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
 fn charge(here: &PerCpu, thread: &Thread) {
     let now = timer::now_ns();
     let spent = now.saturating_sub(here.charged_at.swap(now, Ordering::Relaxed));
-    if thread.process.is_some() {
+    if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
         thread.time.charge(spent);
     } else {
         here.idle_ns.fetch_add(spent, Ordering::Relaxed);

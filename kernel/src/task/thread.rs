@@ -143,7 +143,18 @@ impl Thread {
         Ok(KArc::try_new(thread)?)
     }
 
-    /// The number that the program knows it by; 0 for a CPU's idle thread.
+    /// A thread of the kernel's own, which never returns from `entry` and begins with interrupts masked. It does not
+    /// run before it is woken.
+    pub fn new_kernel(entry: extern "C" fn(usize) -> !) -> Result<KArc<Self>, Errno> {
+        let stack = Stack::new()?;
+        let top = stack.top();
+        let mut thread = Self::new(0, None, Some(stack));
+        thread.state = AtomicU32::new(state::KILLABLE);
+        thread.context = UnsafeCell::new(Context::entering(top, entry, 0));
+        Ok(KArc::try_new(thread)?)
+    }
+
+    /// The number that the program knows it by; 0 for the kernel's own.
     pub fn tid(&self) -> u32 {
         self.tid.load(Ordering::Relaxed)
     }
@@ -160,7 +171,7 @@ impl Thread {
 
     /// The process of a user thread.
     pub fn process(&self) -> &KArc<Process> {
-        // Idle threads make no calls and take no user faults, and only they have no process.
+        // The kernel's own threads make no calls and take no user faults, and only they have no process.
         #[allow(clippy::expect_used)]
         self.process.as_ref().expect("a user thread has a process")
     }

@@ -10,7 +10,7 @@ use spin::Once;
 
 use crate::arch::gic::CpuInterface;
 use crate::arch::{cpu, regs};
-use crate::console::serial;
+use crate::console::{input, serial};
 use crate::task::sched;
 use crate::task::thread::{current, work};
 use crate::vm::{Cpu, SpinLock, io};
@@ -71,7 +71,7 @@ pub fn init(board: &Board, console: Option<Interrupt>) -> Result<(), Error> {
     init_cpu()?;
     if let Some(line) = console {
         configure(line)?;
-        serial::enable_input();
+        serial::set_input_interrupt(true);
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ pub fn handle() {
         if intid == lines.timer.intid {
             sched::tick(in_kernel);
         } else if lines.console.is_some_and(|c| c.intid == intid) {
-            serial::interrupt();
+            input::interrupt();
         } else if intid == u32::from(RESCHEDULE) {
             current().set_work(work::RESCHEDULE);
         }

@@ -13,7 +13,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite};
 use tock_registers::{register_bitfields, register_structs};
 
-use super::{Patience, Rate};
+use super::{Offer, Patience, Rate};
 
 register_bitfields![u32,
     IER [
@@ -88,12 +88,12 @@ impl MiniUart {
         registers.cntl.write(CNTL::RX_ENABLE::SET + CNTL::TX_ENABLE::SET);
     }
 
-    pub(super) fn put(&mut self, byte: u8) -> bool {
-        let ready = self.patience.wait_until(|| self.registers().lsr.is_set(LSR::TX_EMPTY));
-        if ready {
+    pub(super) fn offer(&mut self, byte: u8) -> Offer {
+        let offer = self.patience.look(self.registers().lsr.is_set(LSR::TX_EMPTY));
+        if offer == Offer::Taken {
             self.registers().io.set(u32::from(byte));
         }
-        ready
+        offer
     }
 
     pub(super) fn get(&mut self) -> Option<u8> {

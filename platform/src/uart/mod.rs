@@ -33,6 +33,17 @@ pub enum Rate {
 /// more; a read of a device register takes 50 ns or more, so this is several milliseconds.
 const PATIENCE: u32 = 100_000;
 
+/// What became of a byte that a port was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is on its way.
+    Taken,
+    /// The port is full: ask again.
+    Full,
+    /// The port has been full for too long, and the byte is given up.
+    Lost,
+}
+
 /// Any of the ports that Quire drives.
 pub enum Uart {
     /// Arm PrimeCell PL011.
@@ -70,11 +81,22 @@ impl Uart {
         }
     }
 
-    /// Sends a byte; false if the port did not take it in time.
-    pub fn put(&mut self, byte: u8) -> bool {
+    /// Sends a byte if there is room for it now.
+    pub fn offer(&mut self, byte: u8) -> Offer {
         match self {
-            Self::Pl011(port) => port.put(byte),
-            Self::Mini(port) => port.put(byte),
+            Self::Pl011(port) => port.offer(byte),
+            Self::Mini(port) => port.offer(byte),
+        }
+    }
+
+    /// Waits for room and sends a byte; false if the port did not take it in time.
+    pub fn put(&mut self, byte: u8) -> bool {
+        loop {
+            match self.offer(byte) {
+                Offer::Taken => return true,
+                Offer::Full => core::hint::spin_loop(),
+                Offer::Lost => return false,
+            }
         }
     }
 
@@ -129,21 +151,33 @@ impl core::fmt::Write for Uart {
 /// A wait that is cut short while the port is known to be stuck.
 #[derive(Default)]
 struct Patience {
-    stuck: Cell<bool>,
+    /// Looks in vain since the last that was not.
+    misses: Cell<u32>,
 }
 
 impl Patience {
-    fn wait_until(&self, ready: impl Fn() -> bool) -> bool {
-        let tries = if self.stuck.get() { 1 } else { PATIENCE };
-        for _ in 0..tries {
-            if ready() {
-                self.stuck.set(false);
-                return true;
-            }
-            core::hint::spin_loop();
+    /// Notes what a look at the port found, and says what becomes of what waits for it.
+    fn look(&self, ready: bool) -> Offer {
+        if ready {
+            self.misses.set(0);
+            return Offer::Taken;
         }
-        self.stuck.set(true);
-        false
+        let misses = self.misses.get();
+        if misses >= PATIENCE {
+            return Offer::Lost;
+        }
+        self.misses.set(misses + 1);
+        Offer::Full
+    }
+
+    fn wait_until(&self, ready: impl Fn() -> bool) -> bool {
+        loop {
+            match self.look(ready()) {
+                Offer::Taken => return true,
+                Offer::Full => core::hint::spin_loop(),
+                Offer::Lost => return false,
+            }
+        }
     }
 }
 

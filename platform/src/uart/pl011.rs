@@ -12,7 +12,7 @@ use tock_registers::interfaces::{Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
 use tock_registers::{register_bitfields, register_structs};
 
-use super::{Patience, Rate};
+use super::{Offer, Patience, Rate};
 
 register_bitfields![u32,
     DR [
@@ -123,12 +123,12 @@ impl Pl011 {
         registers.cr.write(CR::UARTEN::SET + CR::TXE::SET + CR::RXE::SET);
     }
 
-    pub(super) fn put(&mut self, byte: u8) -> bool {
-        let ready = self.patience.wait_until(|| !self.registers().fr.is_set(FR::TXFF));
-        if ready {
+    pub(super) fn offer(&mut self, byte: u8) -> Offer {
+        let offer = self.patience.look(!self.registers().fr.is_set(FR::TXFF));
+        if offer == Offer::Taken {
             self.registers().dr.set(u32::from(byte));
         }
-        ready
+        offer
     }
 
     pub(super) fn get(&mut self) -> Option<u8> {

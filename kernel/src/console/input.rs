@@ -1,0 +1,100 @@
+//! What is typed: from the port to the terminal.
+//!
+//! The interrupt only moves bytes from the port into a small queue. A kernel thread gives them to the line discipline,
+//! echoes, wakes readers and sends signals: somebody who types a lot, or pastes, costs the machine a thread's share of
+//! a CPU and masks no interrupts. When the queue is full the port keeps what comes, and loses it in the end, as ports do.
+//!
+//! Lock order: the queue's ([`Rank::Terminal`]), then the port's.
+
+use quire_abi::Errno;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::{serial, tty};
+use crate::arch::cpu;
+use crate::task::point::resched_point;
+use crate::task::sched;
+use crate::task::thread::Thread;
+use crate::task::wait::{Sleep, WaitQueue};
+use crate::vm::{Cpu, SpinLock};
+
+/// Bytes that wait for the terminal's thread.
+const SIZE: usize = 256;
+
+/// Bytes that are taken from the port, or given to the terminal, at a time: a port holds no more.
+const PIECE: usize = 32;
+
+struct Queue {
+    bytes: [u8; SIZE],
+    start: usize,
+    len: usize,
+    /// The port's interrupt is off, because there is no room.
+    is_throttled: bool,
+}
+
+static QUEUE: SpinLock<Queue> =
+    SpinLock::new(Cpu, Rank::Terminal, Queue { bytes: [0; SIZE], start: 0, len: 0, is_throttled: false });
+static ARRIVED: WaitQueue = WaitQueue::new();
+
+impl Queue {
+    /// Takes from the port what it has, while there is room.
+    fn fill(&mut self) {
+        let mut piece = [0; PIECE];
+        let room = PIECE.min(SIZE - self.len);
+        let n = serial::take_input(&mut piece[..room]);
+        for &byte in &piece[..n] {
+            self.bytes[(self.start + self.len) % SIZE] = byte;
+            self.len += 1;
+        }
+        let is_full = self.len == SIZE;
+        if is_full != self.is_throttled {
+            serial::set_input_interrupt(!is_full);
+            self.is_throttled = is_full;
+        }
+    }
+
+    fn take(&mut self, to: &mut [u8; PIECE]) -> usize {
+        let n = PIECE.min(self.len);
+        for byte in &mut to[..n] {
+            *byte = self.bytes[self.start];
+            self.start = (self.start + 1) % SIZE;
+        }
+        self.len -= n;
+        n
+    }
+}
+
+/// The port's interrupt.
+pub fn interrupt() {
+    QUEUE.lock().fill();
+    ARRIVED.wake_one();
+}
+
+/// The next bytes. The port interrupts only when something comes to an empty one, so it is asked until it is.
+fn next(piece: &mut [u8; PIECE]) -> Option<usize> {
+    let mut queue = QUEUE.lock();
+    queue.fill();
+    let n = queue.take(piece);
+    (n > 0).then_some(n)
+}
+
+/// Starts the terminal's thread.
+pub fn start() -> Result<(), Errno> {
+    let thread = Thread::new_kernel(serve)?;
+    // Its running self holds the count, for ever.
+    // SAFETY: that count keeps it alive.
+    sched::start(unsafe { &*KArc::into_raw(thread) });
+    Ok(())
+}
+
+extern "C" fn serve(_: usize) -> ! {
+    cpu::irq_enable();
+    let mut piece = [0; PIECE];
+    loop {
+        // A thread of no process is neither killed nor sent signals.
+        if let Ok(n) = ARRIVED.wait_until(Sleep::Killable, None, || next(&mut piece)) {
+            tty::receive(&piece[..n]);
+        }
+        let _ = resched_point(Sleep::Killable);
+    }
+}

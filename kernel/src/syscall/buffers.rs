@@ -1,0 +1,152 @@
+//! A program's buffers, one or a vector of them, as one run of bytes: what read, write and their kin move to and from.
+//!
+//! A vector is copied in and checked as a whole before a byte moves, so that nobody changes it meanwhile, and the
+//! bytes go on across its parts: what the other side treats as one piece stays one.
+
+use alloc::vec::Vec;
+use quire_abi::Errno;
+use quire_abi::layout::Iovec;
+use quire_mm::UserAddr;
+use quire_mm::fallible::TryVec;
+
+use crate::arch::uaccess;
+use crate::task::point::{ENTRIES, resched_point};
+use crate::task::wait::Sleep;
+
+/// Most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
+pub const MAX_RW: usize = 0x7fff_f000;
+
+/// Most parts of a vector.
+const IOV_MAX: usize = 1024;
+
+/// What is left of the buffers. The ranges are in the lower half; whether there is memory shows at the copy.
+#[derive(Clone)]
+pub struct Buffers<'a> {
+    addr: UserAddr,
+    /// Bytes left of the present part.
+    here: usize,
+    rest: &'a [(UserAddr, usize)],
+    /// Bytes left in all.
+    left: usize,
+}
+
+impl Buffers<'_> {
+    /// One buffer.
+    #[inline]
+    pub fn one(addr: UserAddr, len: usize) -> Result<Self, Errno> {
+        uaccess::check(addr, len)?;
+        let left = len.min(MAX_RW);
+        Ok(Self { addr, here: left, rest: &[], left })
+    }
+
+    /// Bytes left.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Copies the next bytes in; answers how many came, fewer only at the end or a bad address. EFAULT if none did.
+    /// They are passed.
+    pub fn take(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
+        let wanted = to.len().min(self.left);
+        let mut done = 0;
+        while done < wanted {
+            let (addr, n) = self.piece(wanted - done);
+            match uaccess::copy_from_user(&mut to[done..done + n], addr) {
+                Ok(copied) => {
+                    done += copied;
+                    self.pass(copied);
+                    if copied < n {
+                        break;
+                    }
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Copies bytes out to where the buffers go on; answers how many fitted. EFAULT if there was room and none went.
+    /// They are passed.
+    pub fn put(&mut self, from: &[u8]) -> Result<usize, Errno> {
+        let wanted = from.len().min(self.left);
+        let mut done = 0;
+        while done < wanted {
+            let (addr, n) = self.piece(wanted - done);
+            match uaccess::copy_to_user(addr, &from[done..done + n]) {
+                Ok(copied) => {
+                    done += copied;
+                    self.pass(copied);
+                    if copied < n {
+                        break;
+                    }
+                }
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// The next bytes that lie together, up to `most`, of which some are left.
+    fn piece(&mut self, most: usize) -> (UserAddr, usize) {
+        while self.here == 0
+            && let Some((&(addr, len), rest)) = self.rest.split_first()
+        {
+            (self.addr, self.here, self.rest) = (addr, len, rest);
+        }
+        (self.addr, self.here.min(most))
+    }
+
+    fn pass(&mut self, n: usize) {
+        self.addr = self.addr + n;
+        self.here -= n;
+        self.left -= n;
+    }
+}
+
+/// Runs `f` with the buffers of a vector. EINVAL for a vector that is too long or has a part that is, EFAULT where it
+/// is not, or a part is not in the lower half.
+pub fn with_vector<T>(
+    vector: UserAddr,
+    count: usize,
+    f: impl FnOnce(&mut Buffers<'_>) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    /// Parts of a vector that need no memory.
+    const FEW: usize = 8;
+    if count > IOV_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut few = [(UserAddr::new(0), 0); FEW];
+    let mut many: Vec<(UserAddr, usize)>;
+    let parts = if count <= FEW {
+        &mut few[..count]
+    } else {
+        many = TryVec::try_with_capacity(count).map_err(Errno::from)?;
+        while many.len() < count {
+            many.try_push((UserAddr::new(0), 0)).map_err(Errno::from)?;
+        }
+        &mut many[..]
+    };
+    let left = import(vector, parts)?;
+    f(&mut Buffers { addr: UserAddr::new(0), here: 0, rest: parts, left })
+}
+
+/// Copies a vector in; answers its bytes, [`MAX_RW`] at most.
+fn import(vector: UserAddr, parts: &mut [(UserAddr, usize)]) -> Result<usize, Errno> {
+    let mut left = 0;
+    for (i, part) in parts.iter_mut().enumerate() {
+        if i.is_multiple_of(ENTRIES) {
+            resched_point(Sleep::Killable)?;
+        }
+        let at = vector.checked_add(i * size_of::<Iovec>()).ok_or(Errno::EFAULT)?;
+        let [base, len]: [u64; 2] = uaccess::get(at)?;
+        let len = usize::try_from(len as i64).map_err(|_| Errno::EINVAL)?;
+        let base = UserAddr::new(base as usize);
+        uaccess::check(base, len)?;
+        let len = len.min(MAX_RW - left);
+        *part = (base, len);
+        left += len;
+    }
+    Ok(left)
+}
