@@ -22,7 +22,7 @@ use quire_mm::PhysAddr;
 use quire_platform::bootargs;
 
 use arch::{cpu, smp, timer};
-use boot::{BOARD, archive, memory, power};
+use boot::{BOARD, archive, early_port, memory, power};
 use console::{input, log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
 use task::{oom, sched};
@@ -37,9 +37,9 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
     timer::init_clock();
     kernel_log::init();
+    early_port::arm(fdt);
 
-    let tree = boot::read_tree(fdt);
-    let fdt_size = tree.unwrap_or_else(|e| boot::stop_early(fdt, None, "no usable device tree", &e));
+    let fdt_size = boot::read_tree(fdt).unwrap_or_else(|e| boot::stop("no usable device tree", &e));
     let board = BOARD.get();
     let args = board.chosen.bootargs.as_str();
     power::init_semihosting(args);
@@ -50,13 +50,13 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     }
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
-        .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory to run in", &e));
+        .unwrap_or_else(|e| boot::stop("no memory to run in", &e));
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
-    memory::init_per_cpu(board)
-        .unwrap_or_else(|e| boot::stop_early(fdt, Some(board), "no memory for per-CPU variables", &e));
+    memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
     pressure::init();
     let console = serial::init(board);
+    early_port::disarm();
     power::init();
     boot::greet(board, &pages);
 

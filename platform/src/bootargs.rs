@@ -60,6 +60,21 @@ pub fn number(text: &str) -> Option<u64> {
     if plain { u64::from_str_radix(digits, radix).ok() } else { None }
 }
 
+/// Bits a second that a line has if nobody says.
+pub const BAUD: u32 = 115_200;
+
+/// A serial line's rate, from what follows a port's name as on Linux: `BAUD`, then parity, bits and flow control (`115200n8`).
+/// Nothing is [`BAUD`]. Only 8 bits without parity and flow control can be had.
+pub fn baud(text: &str) -> Option<u32> {
+    if text.is_empty() {
+        return Some(BAUD);
+    }
+    let end = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
+    let (rate, format) = text.split_at(end);
+    let plain = matches!(format, "" | "n" | "n8");
+    rate.parse().ok().filter(|rate| plain && *rate > 0)
+}
+
 /// Yes or no, in the words that Linux takes.
 pub fn boolean(text: &str) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
@@ -173,6 +188,16 @@ mod tests {
             assert_eq!(boolean(text), value, "{text}");
         }
         assert!(["", "2", "maybe", "onn"].iter().all(|text| boolean(text).is_none()));
+    }
+
+    #[test]
+    fn rates() {
+        for (text, rate) in [("", BAUD), ("115200", 115_200), ("9600n8", 9600), ("921600n", 921_600)] {
+            assert_eq!(baud(text), Some(rate), "{text}");
+        }
+        for text in ["9600e7", "9600n7", "115200n8r", "0", "-1", "fast", "99999999999", "n8"] {
+            assert_eq!(baud(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - [`uart`]: serial ports.
 //! - [`gic`]: the interrupt controller.
 //! - [`gpio`]: what pins lead to.
+//! - [`mailbox`]: how fast a clock of a Raspberry Pi's firmware ticks.
 //! - [`power`]: starting CPUs, switching off, resetting.
 //!
 //! Nothing here executes a privileged instruction or reads a system register: where a driver needs one it takes a
@@ -15,6 +16,7 @@
 pub mod bootargs;
 pub mod gic;
 pub mod gpio;
+pub mod mailbox;
 pub mod power;
 pub mod tree;
 pub mod uart;

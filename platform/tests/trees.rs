@@ -4,8 +4,8 @@ mod common;
 
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
-    Board, Conduit, Controller, EnableMethod, Interrupt, Oddity, Power, Region, ReservationFlags as Flags, TreeError,
-    Trigger, Uart, UartKind, total_size,
+    Board, Clock, Conduit, Controller, EnableMethod, FirmwareClock, Interrupt, MAX_RESERVATIONS, Oddity, Power, Region,
+    ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -69,11 +69,15 @@ fn small_virt() {
     );
     let uart = board.stdout().expect("a console");
     assert_eq!((uart.kind, uart.registers.base, uart.registers.size), (UartKind::Pl011, 0x900_0000, 0x1000));
-    assert_eq!((uart.interrupt, uart.clock, uart.occupied), (level(33), Some(24_000_000), false));
+    assert_eq!((uart.interrupt, uart.clock, uart.occupied), (level(33), Clock::Fixed(24_000_000), false));
     assert_eq!(board.uart("serial0"), Some(uart));
     assert_eq!(board.uart("/pl011@9000000"), Some(uart));
     assert_eq!(board.uart("/pl011"), Some(uart), "the unit address may be left out");
-    assert_eq!(board.uart("serial9"), None);
+    assert_eq!(
+        (board.uart("serial9"), board.uart("ttyS0"), board.uart("ttyAMA"), board.uart("tty1")),
+        (None, None, None, None)
+    );
+    assert_eq!(board.uart("ttyAMA0"), Some(uart));
     assert_eq!(board.uart("/pl011@900000"), None);
     let psci = board.psci.expect("firmware");
     assert_eq!((psci.conduit, psci.cpu_on), (Conduit::Hvc, Some(0xc400_0003)));
@@ -176,10 +180,13 @@ fn buses_interrupts_and_clocks() {
     assert_eq!(board.controller, Some(gic));
     let [occupied, mini, identity] = board.uarts.as_slice() else { panic!("{:?}", board.uarts) };
     assert_eq!((occupied.registers.base, occupied.interrupt, occupied.occupied), (0xfe20_1000, None, true));
-    assert_eq!((mini.kind, mini.registers.base, mini.clock), (UartKind::MiniUart, 0xfe20_2000, Some(48_000_000)));
+    assert_eq!(
+        (mini.kind, mini.registers.base, mini.clock),
+        (UartKind::MiniUart, 0xfe20_2000, Clock::Fixed(48_000_000))
+    );
     assert_eq!(mini.interrupt, Some(Interrupt { intid: 125, trigger: Trigger::Edge }));
     assert_eq!(mini.alias.as_deref(), Some("serial3"));
-    assert_eq!((identity.registers.base, identity.clock), (0xfe30_0000, Some(24_000_000)));
+    assert_eq!((identity.registers.base, identity.clock), (0xfe30_0000, Clock::Fixed(24_000_000)));
     assert_eq!(board.stdout().map(|uart| uart.path.as_str()), Some("/soc/apb/serial@1000"));
     // A function for each pin; one for all; another device's group for the same pins is not taken.
     assert_eq!(pins(occupied), [(40, 0), (41, 0), (14, 4), (15, 5)]);
@@ -256,11 +263,17 @@ fn raspberry_pi_4() {
     let pl011 = board.uart("serial0").expect("a PL011");
     assert_eq!((pl011.kind, pl011.registers.base, pl011.interrupt), (UartKind::Pl011, 0xfe20_1000, level(153)));
     assert!(pl011.occupied, "Bluetooth hangs on it");
+    assert_eq!(pl011.clock, Clock::Firmware(FirmwareClock::Uart));
+    assert_eq!(board.mailbox, Some(Region { base: 0xfe00_b880, size: 0x40 }));
+    assert_eq!((board.uart("ttyAMA0"), board.uart("ttyAMA1")), (Some(pl011), None));
     let header = [(30, 0), (31, 0), (32, 0), (33, 0), (14, 4), (15, 4)];
     assert_eq!(pins(pl011), header, "away from Bluetooth, to GPIO 14 and 15 as ALT0");
     let mini = board.stdout().expect("a console");
     assert_eq!((mini.kind, mini.registers.base, mini.interrupt), (UartKind::MiniUart, 0xfe21_5040, level(125)));
     assert_eq!(pins(mini), [(14, 2), (15, 2)], "ALT5");
+    assert_eq!(mini.clock, Clock::Firmware(FirmwareClock::Core));
+    assert_eq!(mini.switch, Some(Region { base: 0xfe21_5000, size: 8 }));
+    assert_eq!((board.uart("ttyS1"), board.uart("ttyS0")), (Some(mini), Some(mini)), "by its alias, and as the first");
     assert_eq!(board.chosen.stdout_options, "115200n8");
     assert_eq!(board.timer.map(|timer| (timer.physical, timer.virt)), Some((level(30), level(27))));
     assert_eq!(board.dma_limit, None, "all of less than 1 GiB is reached");
@@ -298,4 +311,36 @@ fn errors_say_what_is_wrong() {
     assert_eq!(with_word(8, u32::MAX), Some(TreeError::Block("strings")));
     assert_eq!(with_word(9, 4), Some(TreeError::Structure(0)));
     assert_eq!(with_word(16, 0), Some(TreeError::Structure(0)));
+}
+
+/// `tree` with these entries in its memory reservation block, which moves to its end.
+fn with_reservations(mut tree: Vec<u8>, entries: impl Iterator<Item = (u64, u64)>) -> Vec<u8> {
+    const TOTAL_SIZE: usize = 4;
+    const RESERVATIONS: usize = 16;
+    tree.resize(tree.len().next_multiple_of(8), 0);
+    let start = tree.len() as u32;
+    for (base, size) in entries.chain([(0, 0)]) {
+        tree.extend([base.to_be_bytes(), size.to_be_bytes()].as_flattened());
+    }
+    let size = tree.len() as u32;
+    tree[RESERVATIONS..RESERVATIONS + 4].copy_from_slice(&start.to_be_bytes());
+    tree[TOTAL_SIZE..TOTAL_SIZE + 4].copy_from_slice(&size.to_be_bytes());
+    tree
+}
+
+/// None of them is forgotten: where there is no room for one, its neighbour grows.
+#[test]
+fn reservations_that_are_too_many_are_joined() {
+    for count in [MAX_RESERVATIONS as u64, MAX_RESERVATIONS as u64 + 1, 3 * MAX_RESERVATIONS as u64] {
+        let asked: Vec<(u64, u64)> = (0..count).map(|i| (GIB + i * MIB / 2, 0x3000)).collect();
+        let board = Board::from_tree(&with_reservations(tree("virt-128m"), asked.iter().copied())).expect("it is read");
+        assert_eq!(board.validate(), Ok(()));
+        let owned = |(base, size)| board.reserved.iter().any(|r| r.region.contains(&Region { base, size }));
+        assert!(asked.iter().copied().all(owned), "{count}");
+        let joined = board.warnings.iter().filter(|w| w.what == Oddity::JoinedReservation).count() as u64;
+        let told = joined + u64::from(board.warnings_lost);
+        assert_eq!(told, count.saturating_sub(MAX_RESERVATIONS as u64));
+        let bytes: u64 = board.reserved.iter().map(|reserved| reserved.region.size).sum();
+        assert!(bytes <= 0x3000 * count + MIB / 2 * told, "no more than what lies between");
+    }
 }

@@ -110,6 +110,11 @@ impl Outcome {
         &self.output
     }
 
+    /// What came by either way, of a machine that may have one port.
+    pub fn all(&self) -> String {
+        format!("{}{}", self.output, self.log)
+    }
+
     /// Fails unless the output has this line.
     #[track_caller]
     pub fn has_line(&self, line: &str) {
@@ -142,7 +147,7 @@ pub fn compile(name: &str) -> PathBuf {
     program
 }
 
-/// The device tree of QEMU's virt with 4 CPUs and a GICv2, and with what tests/trees has in the file `name` besides.
+/// The device tree of QEMU's virt with 4 CPUs, a GICv2 and two serial ports, and with what tests/trees has in the file `name` besides.
 /// Memory and command line are none of its business: QEMU writes those.
 pub fn tree(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -156,7 +161,9 @@ pub fn tree(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("trees").join(name);
     let [base, overlay, whole, source] = [&base, &overlay, &whole, &source].map(|p| p.to_str().expect("a plain path"));
     let board = format!("virt,gic-version=2,dumpdtb={base}");
-    run("qemu-system-aarch64", &["-M", &board, "-cpu", "cortex-a72", "-smp", "4", "-display", "none", "-nic", "none"]);
+    let ports = ["-serial", "null", "-serial", "null"];
+    let machine = ["-M", &board, "-cpu", "cortex-a72", "-smp", "4", "-display", "none", "-nic", "none"];
+    run("qemu-system-aarch64", &[&machine[..], &ports].concat());
     run("dtc", &["-q", "-I", "dts", "-O", "dtb", "-o", overlay, source]);
     run("fdtoverlay", &["-i", base, "-o", whole, overlay]);
     PathBuf::from(whole)

@@ -6,6 +6,7 @@
 mod areas;
 mod arguments;
 mod boot;
+mod console;
 mod faults;
 mod harness;
 mod linux;

@@ -1,9 +1,9 @@
-//! Device trees that cannot be used: the kernel says so on the port that the tree names, and stops.
+//! Device trees that are odd or cannot be used: the kernel says what it leaves out and boots, or says so and stops.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Machine, TIMED_OUT};
+use crate::harness::{Machine, Outcome, PANICKED, TIMED_OUT, tree};
 
 /// Offsets of header fields: total size, where the strings are, the structure block's size.
 const TOTAL_SIZE: usize = 4;
@@ -47,4 +47,67 @@ fn a_tree_that_cannot_be_read_is_named_on_the_console() {
     for part in ["kernel panic", "no usable device tree", "nested more than", "x29 ffff", "from 0x"] {
         assert!(output.contains(part), "no '{part}'\n{outcome}");
     }
+}
+
+/// Boots with what a file of tests/trees adds; the machine works.
+fn boots_with(name: &str) -> Outcome {
+    let outcome = Machine::new(&["--mem", "512M"]).tree(&tree(name)).exec("memmap; selftest accounts fork");
+    assert!(outcome.succeeded().contains("# 2 programs, 0 failed"), "{outcome}");
+    outcome
+}
+
+/// What the tree takes away although the kernel lives in it is named, and stays.
+#[test]
+fn reservations_over_what_is_in_use_are_named_and_hold_around_it() {
+    let cases: [(&str, &[(&str, &str)]); 3] = [
+        ("nomap-kernel.dtso", &[("firmware@40000000", "over the kernel")]),
+        ("nomap-archive.dtso", &[("firmware@48000000", "over the boot archive"), ("more@48100000", "stays mapped")]),
+        ("reserved-in-use.dtso", &[("plain@40000000", "over the kernel"), ("pool@48000000", "none of it is lent")]),
+    ];
+    for (name, warnings) in cases {
+        let outcome = boots_with(name);
+        for (node, words) in warnings {
+            let named = outcome.log.lines().any(|line| line.contains(node) && line.contains(words));
+            assert!(named, "{node}: {words}\n{outcome}");
+        }
+        let hidden = outcome.output.lines().filter(|line| line.contains("never mapped")).count();
+        assert_eq!(hidden > 0, name.starts_with("nomap"), "the rest of it is kept\n{outcome}");
+    }
+}
+
+/// QEMU's own tree with entries in its memory reservation block.
+fn reserving(name: &str, entries: impl Iterator<Item = (u64, u64)>) -> PathBuf {
+    const RESERVATIONS: usize = 16;
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../platform/trees/virt-128m.dtb");
+    let mut tree = fs::read(source).expect("the tree is in the repository");
+    tree.resize(tree.len().next_multiple_of(8), 0);
+    let start = tree.len() as u32;
+    for (base, size) in entries.chain([(0, 0)]) {
+        tree.extend([base.to_be_bytes(), size.to_be_bytes()].as_flattened());
+    }
+    let size = tree.len() as u32;
+    tree[RESERVATIONS..RESERVATIONS + 4].copy_from_slice(&start.to_be_bytes());
+    tree[TOTAL_SIZE..TOTAL_SIZE + 4].copy_from_slice(&size.to_be_bytes());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::write(&path, tree).expect("there is room for a tree");
+    path
+}
+
+/// Nobody uses what has an owner, however many there are; some lose what lies between them.
+#[test]
+fn more_reservations_than_there_is_room_for() {
+    let entries = (0..150).map(|i| (0x4200_0000 + i * 0x2_0000, 0x1000));
+    let tree = reserving("many-reservations.dtb", entries);
+    let outcome = Machine::new(&["--mem", "128M", "--smp", "1"]).tree(&tree).exec("memmap; selftest accounts");
+    assert!(outcome.succeeded().contains("# 1 programs, 0 failed"), "{outcome}");
+    assert!(outcome.all().contains("too many reservations, joined with the nearest"), "{outcome}");
+}
+
+/// A kernel that ends before it has set up a port says why on the one that the tree names.
+#[test]
+fn a_kernel_without_memory_to_run_in_says_so() {
+    let tree = reserving("all-reserved.dtb", [(0x4000_0000, 0x800_0000)].into_iter());
+    let outcome = Machine::new(&["--mem", "128M", "--smp", "1"]).tree(&tree).exec("echo not reached");
+    outcome.ended_with(PANICKED);
+    assert!(outcome.all().contains("no memory to run in"), "{outcome}");
 }

@@ -51,7 +51,13 @@ fn range() -> impl Strategy<Value = (usize, usize)> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let kind = prop_oneof![Just(RegionKind::Reserved), Just(RegionKind::Boot), Just(RegionKind::Cma)];
+    let kind = prop_oneof![
+        Just(RegionKind::Reserved),
+        Just(RegionKind::Boot),
+        Just(RegionKind::Cma),
+        Just(RegionKind::Initrd),
+        Just(RegionKind::DeviceTree),
+    ];
     prop_oneof![
         3 => (range(), 0..2_usize).prop_map(|((a, b), node)| Op::Add(a, b, node)),
         1 => range().prop_map(|(a, b)| Op::Remove(a, b)),
@@ -65,6 +71,11 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn bytes(start: usize, end: usize) -> std::ops::Range<PhysAddr> {
     PhysAddr::new(start * PAGE_SIZE)..PhysAddr::new(end * PAGE_SIZE)
+}
+
+/// Whether the kernel lives in what is reserved so.
+fn lives_on(kind: RegionKind) -> bool {
+    matches!(kind, RegionKind::Kernel | RegionKind::Initrd | RegionKind::DeviceTree)
 }
 
 fn apply(op: &Op, real: &mut MemBlock, model: &mut Model) {
@@ -81,7 +92,9 @@ fn apply(op: &Op, real: &mut MemBlock, model: &mut Model) {
         }
         Op::NoMap(a, b) => {
             real.mark_no_map(bytes(a, b)).unwrap();
-            model.memory[a..b].iter_mut().flatten().for_each(|memory| memory.no_map = true);
+            for page in (a..b).filter(|&page| !model.reserved[page].is_some_and(lives_on)) {
+                model.memory[page].iter_mut().for_each(|memory| memory.no_map = true);
+            }
         }
         Op::Reserve(a, b, kind) => {
             real.reserve(bytes(a, b), kind, "").unwrap();
@@ -187,6 +200,21 @@ fn regions_keep_the_tree_s_names() {
     assert_eq!((regions[0].kind, regions[0].node), (quire_abi::info::region::MEMORY, 3));
     assert!(regions[1].name.starts_with(b"linux,cma\0"));
     assert_eq!(&regions[2].name, b"a name that is longer th");
+}
+
+#[test]
+fn what_the_kernel_lives_in_stays_mapped() {
+    let mut memory = MemBlock::new();
+    memory.add(bytes(0, 100), 0).unwrap();
+    memory.reserve(bytes(20, 30), RegionKind::Kernel, "kernel").unwrap();
+    memory.reserve(bytes(40, 41), RegionKind::Initrd, "boot archive").unwrap();
+    assert_eq!(memory.in_use(bytes(0, 20)), None);
+    assert_eq!(memory.in_use(bytes(10, 25)), Some((bytes(20, 25), RegionKind::Kernel)));
+    memory.mark_no_map(bytes(10, 60)).unwrap();
+    let hidden: Vec<_> = memory.memory().filter(|region| region.no_map).map(|region| region.range).collect();
+    assert_eq!(hidden, [bytes(10, 20), bytes(30, 40), bytes(41, 60)]);
+    memory.mark_no_map(bytes(22, 24)).unwrap();
+    assert_eq!(memory.memory().filter(|region| region.no_map).count(), 3);
 }
 
 /// What a tree may have at most: banks, and as many reservations, each of which cuts a bank in three.

@@ -1,18 +1,25 @@
-//! The early tables once more, for a kernel that ends before it has any others.
+//! Device registers for a kernel that ends before it can map any: added to whatever tables are live.
 
 use core::ptr::NonNull;
 
+use aarch64_cpu::registers::{Readable, TTBR1_EL1};
+use quire_mm::PhysAddr;
 use quire_mm::pte::{ENTRIES, MemoryType, Pte, bits, index};
 
-use super::barrier::dsb_ishst;
-use super::smp::{image_to_phys, replace_tables};
-use crate::vm::layout::FDT_WINDOW;
+use super::barrier::{dsb_ishst, isb};
+use super::smp::{IMAGE, image_to_phys};
+use crate::vm::layout::{FDT_WINDOW, KIMAGE};
 
 /// What one entry of the tree's level 2 table covers.
 const BLOCK: u64 = 2 << 20;
 
-/// Where registers are shown: a block's distance above the device tree's window.
+/// Where registers are shown: blocks at this distance above the device tree's window.
 const WINDOW: usize = FDT_WINDOW + (8 << 20);
+
+/// Most blocks that are shown: a port, its pins and the firmware's mailbox.
+const BLOCKS: usize = 4;
+
+const TABLE: u64 = bits::TABLE | bits::VALID;
 
 const DEVICE_BLOCK: u64 = (MemoryType::Device as u64) << bits::ATTR_SHIFT
     | bits::VALID
@@ -22,20 +29,42 @@ const DEVICE_BLOCK: u64 = (MemoryType::Device as u64) << bits::ATTR_SHIFT
     | bits::PXN;
 
 unsafe extern "C" {
-    static early_l0: u8;
     static mut early_l2_fdt: [Pte; ENTRIES];
+    static __image_start: u8;
+    static __image_end: u8;
 }
 
-/// Goes back to the tables that the boot CPU began with, and shows the 2 MiB of registers around physical `base` in
-/// them. Answers where `base` is.
+/// Shows the 2 MiB of registers around physical `base`; answers where `base` is. The early tables have a table for the
+/// tree's window; the final ones, whose first two levels above the image lie in it too, get the same one. What is mapped
+/// stays so.
 ///
 /// # Safety
-/// Boot, before [`super::smp::leave_identity_map`], on the stack in the image; nothing outside the image and the tree
-/// is used any more.
+/// Boot, on one CPU, or a kernel that ends; nobody uses the registers of that block by another mapping meanwhile.
 pub unsafe fn show_registers(base: u64) -> Option<NonNull<u8>> {
-    // SAFETY: boot is alone; the table is in the image, which is mapped writable, and the entry has been empty.
-    unsafe { early_l2_fdt[index(WINDOW, 2)] = Pte(base & !(BLOCK - 1) | DEVICE_BLOCK) };
+    // SAFETY: the roots of both sets of tables map the image, so a table lies behind the entry; boot is alone.
+    unsafe {
+        let root = in_image(TTBR1_EL1.get() & bits::ADDR)?;
+        let level_1 = in_image((*root)[index(WINDOW, 0)].0 & bits::ADDR)?;
+        let slot = &mut (*level_1)[index(WINDOW, 1)];
+        if slot.0 & bits::VALID == 0 {
+            slot.0 = image_to_phys((&raw const early_l2_fdt).addr()).get() as u64 | TABLE;
+        }
+    }
+    let wanted = Pte(base & !(BLOCK - 1) | DEVICE_BLOCK);
+    let first = index(WINDOW, 2);
+    // SAFETY: as above; the entries of the window have been empty.
+    let table = unsafe { (&raw mut early_l2_fdt).as_mut() }?;
+    let blocks = &mut table[first..first + BLOCKS];
+    let at = blocks.iter().position(|block| *block == wanted || block.0 == 0)?;
+    blocks[at] = wanted;
     dsb_ishst();
-    replace_tables(image_to_phys((&raw const early_l0).addr()));
-    NonNull::new(core::ptr::with_exposed_provenance_mut(WINDOW + (base & (BLOCK - 1)) as usize))
+    isb();
+    NonNull::new(core::ptr::with_exposed_provenance_mut(WINDOW + at * BLOCK as usize + (base & (BLOCK - 1)) as usize))
+}
+
+/// A table in the image, by its physical address.
+fn in_image(table: u64) -> Option<*mut [Pte; ENTRIES]> {
+    let image = image_to_phys((&raw const __image_start).addr())..image_to_phys((&raw const __image_end).addr());
+    let table = Some(PhysAddr::new(table as usize)).filter(|table| image.contains(table))?;
+    Some(core::ptr::with_exposed_provenance_mut(KIMAGE + (table - *IMAGE.get())))
 }

@@ -11,15 +11,15 @@ use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, Ta
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
 use quire_mm::page::Page;
-use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, ZoneBounds, mem_map_ranges};
+use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
 use quire_platform::bootargs;
-use quire_platform::tree::{Board, Region, ReservationFlags};
+use quire_platform::tree::Board;
 
 use super::early_table::BootTables;
-use super::{BootCell, archive, argument, info, zones};
+use super::{BootCell, archive, argument, claims, info, zones};
 use crate::arch::{barrier, smp, timer};
-use crate::vm::layout::{FDT_WINDOW, KIMAGE, PAGE_OFFSET, VMEMMAP};
+use crate::vm::layout::{KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
 
 /// The physical memory map; `memmap` shows it.
@@ -83,80 +83,28 @@ impl From<InitError> for Error {
     }
 }
 
-/// A region of the tree as the memory manager has it.
-pub fn range(region: &Region) -> PhysRange {
-    PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
-}
-
-fn whole_pages(r: PhysRange) -> PhysRange {
-    r.start.page_floor()..r.end.page_ceil().unwrap_or(r.end)
-}
-
 /// Everything up to the boot heap and the page allocator. `image` is the physical address of KIMAGE; `fdt` and
 /// `fdt_size` are the device tree's.
 pub fn init(board: &Board, image: PhysAddr, fdt: PhysAddr, fdt_size: usize) -> Result<Summary, Error> {
     // SAFETY: boot, on one CPU.
     let memory = unsafe { MEMORY.boot_mut() };
-    let (kernel, split) = describe(board, memory, image, fdt..fdt + fdt_size)?;
+    let (kernel, split) = claims::describe(board, memory, image, fdt..fdt + fdt_size)?;
     let (table, near) = first_tables(memory, image, &kernel)?;
     let table = all_memory(table, memory, image, &near)?;
     kernel_map::adopt(table);
     let size = (BOOT_HEAP + archive::count(archive::range(board)) * BOOT_HEAP_ENTRY).next_multiple_of(PAGE_SIZE);
-    let start = memory.alloc(size, PAGE_SIZE, near, None, RegionKind::Boot)?;
+    let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
+    let start = memory
+        .alloc(size, PAGE_SIZE, near, None, RegionKind::Boot)
+        .or_else(|_| memory.alloc(size, PAGE_SIZE, anywhere, None, RegionKind::Boot))?;
     // SAFETY: memblock has just given the range, and the direct map covers it.
     unsafe { heap::init_boot_heap(start..start + size) };
     page_allocator(board, memory, split)
 }
 
-/// Fills memblock: banks, then who has what of them. What the kernel lives in comes first: no word of the tree can
-/// take it away. Answers where that is, and what zone MOVABLE is to have.
-fn describe(
-    board: &Board,
-    memory: &mut MemBlock,
-    image: PhysAddr,
-    fdt: PhysRange,
-) -> Result<(PhysRange, MovableSplit), Error> {
-    for bank in &board.banks {
-        memory.add(range(&bank.region), usize::from(bank.node))?;
-    }
-    let at = |symbol: &u8| image + (core::ptr::from_ref(symbol).addr() - KIMAGE);
-    // SAFETY: the linker script defines the symbols; only their addresses are used.
-    let kernel = unsafe { at(&__image_start)..at(&__image_end) };
-    if !board.is_memory(&Region { base: kernel.start.get() as u64, size: (kernel.end - kernel.start) as u64 }) {
-        return Err(Error::KernelOutsideMemory);
-    }
-    memory.reserve(kernel.clone(), RegionKind::Kernel, "kernel")?;
-    memory.reserve(whole_pages(fdt), RegionKind::DeviceTree, "device tree")?;
-    if let Some(initrd) = &board.chosen.initrd {
-        memory.reserve(whole_pages(range(&initrd.region)), RegionKind::Initrd, "boot archive")?;
-    }
-    for reserved in &board.reserved {
-        reserve(memory, whole_pages(range(&reserved.region)), reserved.flags, &reserved.name)?;
-    }
-    zones::place_dynamic(board, memory, None)?;
-    let split = zones::movable_split(&board.chosen.bootargs, memory);
-    let bounds = ZoneBounds::new(memory, dma_limit(board), split);
-    zones::place_dynamic(board, memory, Some(&bounds))?;
-    zones::reserve_cma(board, memory, &bounds)?;
-    Ok((kernel, split))
-}
-
-fn dma_limit(board: &Board) -> Option<PhysAddr> {
+/// The first address that the weakest device cannot reach.
+pub fn dma_limit(board: &Board) -> Option<PhysAddr> {
     board.dma_limit.map(|limit| PhysAddr::new(limit as usize))
-}
-
-/// Sets memory aside, as the tree's flags have it.
-pub fn reserve(
-    memory: &mut MemBlock,
-    range: PhysRange,
-    flags: ReservationFlags,
-    name: &str,
-) -> Result<(), MemBlockError> {
-    if flags.contains(ReservationFlags::NO_MAP) {
-        return memory.mark_no_map(range);
-    }
-    let lent = flags.contains(ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL);
-    memory.reserve(range, if lent { RegionKind::Cma } else { RegionKind::Reserved }, name)
 }
 
 /// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
@@ -173,13 +121,24 @@ fn first_tables(memory: &MemBlock, image: PhysAddr, kernel: &PhysRange) -> Resul
     Ok((table, near))
 }
 
-/// The mapped part of the kernel's bank that lies in the same GiB: few tables cover it.
+/// A piece of mapped memory that lies in one GiB, so that few tables cover it: around the kernel if there is room, else
+/// where most is free. The tree may keep the kernel's whole neighbourhood from being mapped.
 fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
     const GIB: usize = 1 << 30;
-    let bank = memory.memory().find(|m| !m.no_map && m.range.contains(&kernel.start))?.range;
-    let window = PhysAddr::new(kernel.start.get() & !(GIB - 1));
-    let near = bank.start.max(window)..bank.end.min(window + GIB);
-    (near.end >= kernel.end).then_some(near)
+    /// Bytes that the tables and the boot heap of most machines fit in.
+    const ENOUGH: usize = 1 << 20;
+    let within_gib = |piece: PhysRange, at: PhysAddr| {
+        let window = PhysAddr::new(at.get() & !(GIB - 1));
+        piece.start.max(window)..piece.end.min(window + GIB)
+    };
+    let free_bytes = |piece: &PhysRange| {
+        let overlap = |free: PhysRange| free.end.min(piece.end).get().saturating_sub(free.start.max(piece.start).get());
+        memory.free_ranges().map(overlap).sum::<usize>()
+    };
+    let mapped = || memory.memory().filter(|region| !region.no_map).map(|region| region.range);
+    let home = mapped().find(|piece| piece.contains(&kernel.start)).map(|piece| within_gib(piece, kernel.start));
+    let last_gib = |piece: PhysRange| within_gib(piece.clone(), piece.end - 1);
+    home.filter(|home| free_bytes(home) >= ENOUGH).or_else(|| mapped().map(last_gib).max_by_key(free_bytes))
 }
 
 fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr) -> Result<(), MapError> {
@@ -203,7 +162,6 @@ fn map_image(table: &mut KernelTable, pool: &mut BootTables<'_>, image: PhysAddr
         let pa = image + (from - KIMAGE);
         table.map(pool, VirtAddr::new(from), pa, to - from, attrs, Granularity::Pages)?;
     }
-    let _ = FDT_WINDOW;
     Ok(())
 }
 

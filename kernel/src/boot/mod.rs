@@ -1,6 +1,8 @@
 //! From the first Rust instruction to init: what exists before there are processes.
 
 pub mod archive;
+mod claims;
+pub mod early_port;
 pub mod early_table;
 pub mod info;
 pub mod memory;
@@ -8,7 +10,6 @@ pub mod power;
 mod zones;
 
 use core::cell::UnsafeCell;
-use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -18,12 +19,10 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
 use quire_platform::bootargs;
-use quire_platform::tree::{Board, TreeError, UartKind};
-use quire_platform::uart::{Pl011, Uart};
+use quire_platform::tree::{Board, TreeError};
 
 use crate::arch::regs::TableUpdates;
-use crate::arch::{cpu, early, fp, regs, smp, timer};
-use crate::console::serial;
+use crate::arch::{cpu, fp, regs, smp, timer};
 use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
@@ -93,39 +92,8 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(window), size) };
     // SAFETY: the first thing that boot does, on one CPU.
     unsafe { BOARD.boot_mut() }.read(bytes)?;
+    early_port::board_is_known();
     Ok(size)
-}
-
-/// Says why the machine cannot go on, and stops it, at a time when the kernel has no serial port of its own yet. `board`
-/// is what the tree at `fdt` says; without it, the port is looked for in the damaged tree. If there is none, the words
-/// are in memory for a debugger.
-pub fn stop_early(fdt: usize, board: Option<&Board>, what: &str, why: &dyn core::fmt::Display) -> ! {
-    let port = match board {
-        // SAFETY: boot ends here, on its own stack.
-        Some(board) => serial::console_of(board)
-            .and_then(|uart| Some((uart.kind, unsafe { early::show_registers(uart.registers.base) }?))),
-        None => salvaged_port(fdt).map(|registers| (UartKind::Pl011, registers)),
-    };
-    if let Some((kind, registers)) = port {
-        // SAFETY: the registers are mapped until the machine stops, and this is their only user.
-        serial::adopt(unsafe { Uart::new(kind, registers) });
-    }
-    stop(what, why)
-}
-
-/// The first place that a damaged tree calls a port, and where one answers.
-fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
-    let offset = fdt % BLOCK;
-    let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
-    // SAFETY: the window maps this much of memory.
-    let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
-    let ports = quire_platform::tree::serial_ports(bytes);
-    ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
-        // SAFETY: boot ends here, on its own stack. The page lies in the 2 MiB that are shown.
-        let registers = unsafe { early::show_registers(region.base) }?;
-        // SAFETY: as above.
-        unsafe { Pl011::is_one(registers) }.then_some(registers)
-    })
 }
 
 /// Says why the machine cannot go on, and stops it.

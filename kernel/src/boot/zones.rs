@@ -12,14 +12,15 @@ use quire_platform::bootargs;
 use quire_platform::tree::{self, Board, DynamicReservation, ReservationFlags};
 
 use super::argument;
-use super::memory::{range, reserve};
+use super::claims::{range, reserve};
 use crate::vm::PAGES;
 
 // All that a tree may have, and `cma=`.
 const _: () = assert!(MAX_AREAS > tree::MAX_RESERVATIONS + tree::MAX_DYNAMIC);
 const _: () = assert!(MAX_NODES == tree::MAX_NODES);
-// Each reservation may cut a bank in three; what boot reserves besides is far less than there are banks.
-const _: () = assert!(CAPACITY >= tree::MAX_BANKS + 2 * (tree::MAX_RESERVATIONS + tree::MAX_DYNAMIC));
+// Each reservation may cut a bank in three, and is cut by what the kernel lives in: image, archive and tree. What boot
+// reserves besides is far less than there are banks.
+const _: () = assert!(CAPACITY >= tree::MAX_BANKS + 2 * (tree::MAX_RESERVATIONS + tree::MAX_DYNAMIC + 3));
 const _: () = assert!(tree::MEMORY_LIMIT as usize / PAGE_SIZE <= u32::MAX as usize);
 
 /// `kernelcore=` and `movablecore=`, each a size or percents of memory. What is reserved by now stays the kernel's.

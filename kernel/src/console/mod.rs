@@ -3,6 +3,7 @@
 //! The line discipline lives here until there is IPC to put it into a server with; it knows no device and no
 //! program, so that it can move as it is.
 
+mod clock;
 pub mod input;
 pub mod line;
 pub mod log;

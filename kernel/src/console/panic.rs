@@ -9,7 +9,7 @@ use super::log::Raw;
 use super::symbols::Named;
 use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, regs, timer};
-use crate::boot::power;
+use crate::boot::{early_port, power};
 use crate::trap::irq;
 use crate::trap::syndrome::Syndrome;
 use crate::vm::layout::{KIMAGE, STACK_SIZE, STACKS_END, STACKS_START};
@@ -64,6 +64,7 @@ fn begin() {
         Err(_) => cpu::park(),
     }
     irq::stop_others();
+    early_port::open();
     log::drain();
     let now = timer::now_ns() / 1000;
     let _ = write!(Raw, "[{:5}.{:06}] CPU {} ", now / 1_000_000, now % 1_000_000, me - 1);

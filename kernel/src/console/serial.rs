@@ -1,16 +1,19 @@
 //! The serial ports: one for the terminal, and where the kernel arguments name another for it, one for the log.
 //!
-//! `console=` and `log=` take an alias or path of the device tree (`serial0`). Without `console=` the tree's
-//! `stdout-path` decides, then the first port that is wired to a person.
+//! `console=` and `log=` take an alias or path of the device tree (`serial0`) or Linux's name of a port (`ttyAMA0`), and
+//! after a comma its rate; the last `console=` that names a port counts. Without one the tree's `stdout-path` decides, then
+//! the first port that is wired to a person. Ports are set up wholly, whatever firmware has left.
 
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_mm::sync::Rank;
-use quire_platform::bootargs;
+use quire_platform::bootargs::{self, BAUD};
 use quire_platform::gpio;
-use quire_platform::tree::{Board, Interrupt, Pins, Uart as Description};
-use quire_platform::uart::{Offer, Rate, Uart};
+use quire_platform::tree::{Board, Interrupt, Pins, Uart as Description, UartKind};
+use quire_platform::uart::{MiniUart, Offer, Rate, Uart};
 
+use super::clock;
 use crate::vm::{Cpu, SpinLock, io};
 
 struct Ports {
@@ -23,57 +26,113 @@ static PORTS: SpinLock<Ports> = SpinLock::new(Cpu, Rank::Uart, Ports { console: 
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 static HAS_LOG: AtomicBool = AtomicBool::new(false);
 
+/// How registers are reached.
+pub struct Mapper {
+    /// Shows the registers at a physical address.
+    pub map: fn(u64, u64) -> Option<NonNull<u8>>,
+    /// Ends that; nobody uses them any more.
+    pub unmap: fn(NonNull<u8>),
+}
+
+/// A running kernel's way to registers.
+const MAPPED: Mapper = Mapper {
+    map: |base, size| io::map(base, size).ok(),
+    // SAFETY: what `map` made, and whoever calls this is done with it.
+    unmap: |registers| unsafe { io::unmap(registers) },
+};
+
+impl Mapper {
+    /// Lets `work` use the registers at `base` for a while.
+    pub fn with<T>(&self, base: u64, size: u64, work: impl FnOnce(NonNull<u8>) -> T) -> Option<T> {
+        let registers = (self.map)(base, size)?;
+        let done = work(registers);
+        (self.unmap)(registers);
+        Some(done)
+    }
+}
+
+/// A port, and how many bits a second it is to send.
+#[derive(Clone, Copy)]
+pub struct Choice<'a> {
+    uart: &'a Description,
+    baud: u32,
+}
+
 /// Finds and maps the ports. Text that was logged before is printed now.
 pub fn init(board: &Board) -> Option<Interrupt> {
-    let args = board.chosen.bootargs.as_str();
     let console = console_of(board);
-    let other = bootargs::find(args, "log")
-        .and_then(|name| board.uart(name))
-        .filter(|u| console.is_none_or(|c| c.registers != u.registers));
+    let other = named(board, "log").filter(|log| console.is_none_or(|c| c.uart.registers != log.uart.registers));
     // First, so that the console has pins that both could have.
-    let log_port = other.and_then(open);
-    let console_port = console.and_then(open);
+    let log_port = other.and_then(|log| open(board, log, &MAPPED));
+    let console_port = console.and_then(|console| open(board, console, &MAPPED));
     HAS_CONSOLE.store(console_port.is_some(), Ordering::Relaxed);
     HAS_LOG.store(console_port.is_some() || log_port.is_some(), Ordering::Relaxed);
     *PORTS.lock() = Ports { console: console_port, log: log_port };
     super::log::drain();
-    console.and_then(|c| c.interrupt)
+    console.and_then(|console| console.uart.interrupt)
 }
 
 /// The port for the terminal.
-pub fn console_of(board: &Board) -> Option<&Description> {
-    bootargs::find(board.chosen.bootargs.as_str(), "console")
-        .and_then(|name| board.uart(name))
-        .or(board.stdout())
-        .or(board.uarts.iter().find(|u| !u.occupied))
-        .or(board.uarts.first())
+fn console_of(board: &Board) -> Option<Choice<'_>> {
+    let options = &board.chosen.stdout_options;
+    let plain = |uart| Choice { uart, baud: BAUD };
+    named(board, "console")
+        .or(board.stdout().map(|uart| Choice { uart, baud: bootargs::baud(options).unwrap_or(BAUD) }))
+        .or(board.uarts.iter().find(|uart| !uart.occupied).map(plain))
+        .or(board.uarts.first().map(plain))
 }
 
-/// Takes a port for a kernel that ends before [`init`]. What was logged is printed.
-pub fn adopt(port: Uart) {
-    PORTS.lock().console = Some(port);
-    HAS_LOG.store(true, Ordering::Relaxed);
-    super::log::drain();
+/// Where a kernel that ends before [`init`] says so.
+pub fn log_or_console(board: &Board) -> Option<Choice<'_>> {
+    named(board, "log").or_else(|| console_of(board))
 }
 
-fn open(uart: &Description) -> Option<Uart> {
-    if let Some(Pins { registers, pins }) = &uart.pins
-        && let Ok(controller) = io::map(registers.base, registers.size.max(gpio::REGISTERS_SIZE))
-    {
-        // SAFETY: the controller's registers are mapped, and only this sets pins, on the one CPU that runs; then nobody
-        // uses the mapping.
-        unsafe {
-            gpio::set(controller, pins);
-            io::unmap(controller);
-        }
+/// The port that the last argument `key` names which names one. The log names arguments that do not.
+fn named<'a>(board: &'a Board, key: &str) -> Option<Choice<'a>> {
+    let mut choice = None;
+    for (_, value) in bootargs::arguments(&board.chosen.bootargs).filter(|(name, _)| *name == key) {
+        let value = value.unwrap_or_default();
+        let (name, options) = value.split_once(',').unwrap_or((value, ""));
+        let Some(uart) = board.uart(name) else {
+            log::warn!("{key}={value}: no such serial port");
+            continue;
+        };
+        let baud = bootargs::baud(options).unwrap_or_else(|| {
+            log::warn!("{key}={value}: not a rate, as 115200 or 115200n8; it is taken as {BAUD}");
+            BAUD
+        });
+        choice = Some(Choice { uart, baud });
     }
-    let registers = io::map(uart.registers.base, uart.registers.size.max(Uart::REGISTERS_SIZE)).ok()?;
+    choice
+}
+
+/// Takes a port for a kernel that ends before [`init`].
+pub fn adopt(port: Option<Uart>) {
+    HAS_LOG.store(port.is_some(), Ordering::Relaxed);
+    // SAFETY: one CPU runs, and only to its end: whoever holds the lock does not go on.
+    unsafe { (*PORTS.as_ptr()).log = port };
+}
+
+/// Sets a port up, whatever state it is in.
+pub fn open(board: &Board, choice: Choice<'_>, mapper: &Mapper) -> Option<Uart> {
+    let Choice { uart, baud } = choice;
+    if let Some(Pins { registers, pins }) = &uart.pins {
+        let size = registers.size.max(gpio::REGISTERS_SIZE);
+        // SAFETY: the controller's registers are mapped, and only this sets pins, on the one CPU that runs.
+        mapper.with(registers.base, size, |controller| unsafe { gpio::set(controller, pins) });
+    }
+    if let (UartKind::MiniUart, Some(block)) = (uart.kind, uart.switch) {
+        // SAFETY: as above, for the block's registers.
+        mapper.with(block.base, block.size, |block| unsafe { MiniUart::switch_on(block) });
+    }
+    let rate = match clock::hertz(board, uart.clock, mapper) {
+        Some(clock) => Rate::Set { clock, baud },
+        None => Rate::Keep,
+    };
+    let registers = (mapper.map)(uart.registers.base, uart.registers.size.max(Uart::REGISTERS_SIZE))?;
     // SAFETY: the registers of this port are mapped as device memory for good, and this is its only driver.
     let mut port = unsafe { Uart::new(uart.kind, registers) };
-    port.init(match uart.clock {
-        Some(clock) => Rate::Set { clock, baud: 115_200 },
-        None => Rate::Keep,
-    });
+    port.init(rate);
     Some(port)
 }
 

@@ -2,9 +2,10 @@
 
 use heapless::{String, Vec};
 
+use super::clock::{Clock, Clocks};
 use super::interrupt::{Interrupt, Specifiers, Wires};
 use super::pins::{Controller, Pins};
-use super::walk::{Cells, Node, Scope};
+use super::walk::{Node, Scope};
 use super::{Board, MAX_UARTS, Oddity, Region, copy};
 
 /// A serial port.
@@ -16,8 +17,10 @@ pub struct Uart {
     pub registers: Region,
     /// Its interrupt.
     pub interrupt: Option<Interrupt>,
-    /// The frequency of its clock in Hz, where the tree says. Otherwise its divisor stays as firmware left it.
-    pub clock: Option<u32>,
+    /// What its rate is divided from.
+    pub clock: Clock,
+    /// The registers that switch it on, where firmware may have left it off.
+    pub switch: Option<Region>,
     /// The path of its node.
     pub path: String<96>,
     /// Its alias, `serial0` for example.
@@ -70,8 +73,8 @@ fn same_path(full: &str, given: &str) -> bool {
 /// What a serial port's node says of others.
 struct Wiring<'a> {
     interrupts: Wires<'a>,
-    /// The phandle of its clock.
-    clock: u32,
+    /// What names its clock.
+    clocks: &'a [u8],
     /// The groups of pins.
     pinctrl: Option<&'a [u8]>,
 }
@@ -80,7 +83,7 @@ struct Wiring<'a> {
 #[derive(Default)]
 pub(super) struct Devices<'a> {
     uarts: Vec<Wiring<'a>, MAX_UARTS>,
-    clocks: Vec<(u32, u32), 16>,
+    pub(super) clocks: Clocks,
     pins: Option<Controller<'a>>,
 }
 
@@ -97,12 +100,13 @@ impl Board {
         let Some(registers) = scope.mmio(node, 0) else {
             return self.warn(Oddity::BadDevice, node.name, 0, 0);
         };
-        let clock_phandle = node.property("clocks").and_then(|clocks| Cells(clocks).take(1)).unwrap_or(0) as u32;
+        let clocks = node.property("clocks").unwrap_or_default();
         let uart = Uart {
             kind,
             registers,
             interrupt: None,
-            clock: node.word("clock-frequency").filter(|hertz| *hertz > 0),
+            clock: node.word("clock-frequency").filter(|hertz| *hertz > 0).map_or(Clock::Unknown, Clock::Fixed),
+            switch: None,
             path: path(scope, node),
             alias: None,
             occupied: node.children().next().is_some(),
@@ -111,17 +115,8 @@ impl Board {
         let (interrupts, pinctrl) = (Wires::of(scope, node), node.property("pinctrl-0"));
         match self.uarts.push(uart) {
             // As long as the board's list: entries of the same index belong together.
-            Ok(()) => drop(devices.uarts.push(Wiring { interrupts, clock: clock_phandle, pinctrl })),
+            Ok(()) => drop(devices.uarts.push(Wiring { interrupts, clocks, pinctrl })),
             Err(_) => self.warn(Oddity::TooMany, node.name, registers.base, registers.size),
-        }
-    }
-
-    /// Remembers `node` if it is a clock that ticks at one frequency.
-    pub(super) fn find_clock(devices: &mut Devices<'_>, node: &Node<'_>) {
-        if node.is_compatible(&["fixed-clock"]) && node.phandle != 0 {
-            let hertz = node.word("clock-frequency").filter(|hertz| *hertz > 0);
-            // With no room, a port keeps the divisor that firmware has set.
-            let _ = hertz.map(|hertz| devices.clocks.push((node.phandle, hertz)));
         }
     }
 
@@ -163,6 +158,23 @@ impl Board {
             self.warn(Oddity::BadDevice, "power", registers.base, registers.size);
             self.power = None;
         }
+        if let Some(registers) = self.mailbox.filter(|registers| self.touches_memory(registers)) {
+            self.warn(Oddity::BadDevice, "mailbox", registers.base, registers.size);
+            self.mailbox = None;
+        }
+    }
+
+    /// The port that Linux calls `name`: a PL011 is `ttyAMA`, the others are `ttyS`, and the number is that of the port's
+    /// alias (`serial1`), or that of the port among its kind where no alias has it.
+    pub(super) fn uart_of_linux(&self, name: &str) -> Option<&Uart> {
+        let numbered = |prefix| name.strip_prefix(prefix).and_then(|number: &str| number.parse::<usize>().ok());
+        let (kind, number) = match (numbered("ttyAMA"), numbered("ttyS")) {
+            (Some(number), _) => (UartKind::Pl011, number),
+            (None, number) => (UartKind::MiniUart, number?),
+        };
+        let mut of_kind = self.uarts.iter().filter(move |uart| uart.kind == kind);
+        let alias = |uart: &Uart| uart.alias.as_ref()?.strip_prefix("serial")?.parse::<usize>().ok();
+        of_kind.clone().find(|uart| alias(uart) == Some(number)).or_else(|| of_kind.nth(number))
     }
 
     /// Runs after the walk: interrupts, clocks, aliases, which port is the console, and pins.
@@ -178,10 +190,14 @@ impl Board {
             if let Some(Err(number)) = interrupt {
                 self.warn(Oddity::BadInterrupt, "serial", number, 0);
             }
-            let fixed = devices.clocks.iter().find(|(phandle, _)| *phandle == wiring.clock);
+            let (clock, switch) = devices.clocks.of(wiring.clocks);
+            let switch = switch.filter(|registers| !self.touches_memory(registers));
             let uart = &mut self.uarts[at];
             uart.interrupt = interrupt.and_then(Result::ok);
-            uart.clock = uart.clock.or(fixed.map(|(_, hertz)| *hertz));
+            uart.switch = switch;
+            if uart.clock == Clock::Unknown {
+                uart.clock = clock;
+            }
         }
         for (alias, target) in aliases.iter().flat_map(Node::properties) {
             let target = super::walk::text(target).unwrap_or_default();

@@ -9,6 +9,7 @@
 
 mod blob;
 mod chosen;
+mod clock;
 mod cpus;
 mod device;
 mod dma;
@@ -27,6 +28,7 @@ use heapless::{String, Vec};
 
 pub use blob::{HEADER_SIZE, MAX_DEPTH, MAX_SIZE, total_size};
 pub use chosen::{Chosen, Initrd};
+pub use clock::{Clock, FirmwareClock};
 pub use cpus::{Conduit, Cpu, EnableMethod, Psci};
 pub use device::{Power, Uart, UartKind};
 pub use interrupt::{Controller, Interrupt, Timer, Trigger};
@@ -46,7 +48,7 @@ pub const MAX_BANKS: usize = 64;
 pub const MAX_NODES: usize = 8;
 /// CPUs that are taken from a tree.
 pub const MAX_CPUS: usize = 64;
-/// Static reservations, `/memreserve/` entries included.
+/// Static reservations, `/memreserve/` entries included. Where a tree has more, neighbours are joined.
 pub const MAX_RESERVATIONS: usize = 64;
 /// Reservations that the kernel has to place.
 pub const MAX_DYNAMIC: usize = 8;
@@ -79,6 +81,11 @@ impl Region {
     /// Whether the two share an address.
     pub fn overlaps(&self, other: &Region) -> bool {
         self.base < other.end() && other.base < self.end()
+    }
+
+    /// Bytes between the two; 0 if they touch or overlap.
+    pub fn gap(&self, other: &Region) -> u64 {
+        self.base.saturating_sub(other.end()).max(other.base.saturating_sub(self.end()))
     }
 
     /// Whether all of `other` lies inside.
@@ -126,6 +133,8 @@ pub struct Board {
     pub dma_limit: Option<u64>,
     /// A block of registers that switches the board off, where there is no PSCI.
     pub power: Option<Power>,
+    /// The registers of the mailbox to a Raspberry Pi's firmware.
+    pub mailbox: Option<Region>,
     /// What was odd about the tree.
     pub warnings: Vec<Warning, MAX_WARNINGS>,
     /// Warnings that did not fit.
@@ -151,6 +160,7 @@ impl Board {
             stdout: None,
             dma_limit: None,
             power: None,
+            mailbox: None,
             warnings: Vec::new(),
             warnings_lost: 0,
         }
@@ -173,9 +183,9 @@ impl Board {
         self.uarts.get(self.stdout?)
     }
 
-    /// The serial port with this alias (`serial0`) or path (`/soc/serial@7e201000`).
+    /// The serial port with this alias (`serial0`), path (`/soc/serial@7e201000`) or name in Linux (`ttyAMA0`, `ttyS0`).
     pub fn uart(&self, name: &str) -> Option<&Uart> {
-        self.uarts.iter().find(|uart| uart.is_called(name))
+        self.uarts.iter().find(|uart| uart.is_called(name)).or_else(|| self.uart_of_linux(name))
     }
 
     /// The sum of all banks in bytes.
@@ -234,8 +244,8 @@ impl Board {
         promise(self.cpus.iter().all(|cpu| usize::from(cpu.node) < MAX_NODES), "CPUs have known nodes")?;
         let initrd = self.chosen.initrd.as_ref();
         promise(initrd.is_none_or(|initrd| self.is_memory(&initrd.region)), "the initrd is in memory")?;
-        let mut registers =
-            self.uarts.iter().map(|uart| uart.registers).chain(self.power.map(|power| power.registers()));
+        let ports = self.uarts.iter().flat_map(|uart| [Some(uart.registers), uart.switch]).flatten();
+        let mut registers = ports.chain(self.power.map(|power| power.registers())).chain(self.mailbox);
         let mut pins = self.uarts.iter().filter_map(|uart| uart.pins.as_ref());
         let mut gic = self.controller.iter().flat_map(Controller::regions);
         let device = |region: Region| sane(&region) && !self.touches_memory(&region);
@@ -287,8 +297,6 @@ pub enum TreeError {
     Reader,
     /// No memory is described that could be used.
     NoMemory,
-    /// More than [`MAX_RESERVATIONS`].
-    TooManyReservations,
 }
 
 impl fmt::Display for TreeError {
@@ -302,7 +310,6 @@ impl fmt::Display for TreeError {
             Self::TooDeep => write!(f, "damaged device tree: nodes nested more than {MAX_DEPTH} deep"),
             Self::Reader => write!(f, "damaged device tree: its nodes cannot be read"),
             Self::NoMemory => write!(f, "the device tree describes no usable memory"),
-            Self::TooManyReservations => write!(f, "the device tree reserves more than {MAX_RESERVATIONS} regions"),
         }
     }
 }

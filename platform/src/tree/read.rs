@@ -30,7 +30,7 @@ pub(super) fn board(board: &mut Board, bytes: &[u8]) -> Result<(), TreeError> {
     }
     board.drop_devices_in_memory(&mut later.devices);
     board.check_dma_limit();
-    board.read_reservations(&blob, later.reserved)?;
+    board.read_reservations(&blob, later.reserved);
     if let Some(cpus) = later.cpus {
         board.read_cpus(&cpus);
     }
@@ -94,10 +94,11 @@ impl Board {
         self.read_dma(scope, node);
         self.read_controller(&mut later.specifiers, scope, node);
         Self::find_timer(&mut later.specifiers, scope, node);
-        Self::find_clock(&mut later.devices, node);
+        later.devices.clocks.find(scope, node);
         Self::find_pins(&mut later.devices, scope, node);
         self.read_uart(&mut later.devices, scope, node);
         self.read_power(scope, node);
+        self.read_mailbox(scope, node);
         if self.psci.is_none() && node.is_compatible(&["arm,psci", "arm,psci-0.2", "arm,psci-1.0"]) {
             self.read_psci(node);
         }

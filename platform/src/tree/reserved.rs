@@ -7,7 +7,7 @@ use heapless::Vec;
 
 use super::blob::Blob;
 use super::walk::{CellCounts, Cells, Node, pairs};
-use super::{Board, Name, Oddity, PAGE, Region, TreeError, name};
+use super::{Board, Name, Oddity, PAGE, Region, name};
 
 bitflags! {
     /// What a reservation's node says about its memory.
@@ -63,9 +63,9 @@ impl DynamicReservation {
 
 impl Board {
     /// Everything that is reserved.
-    pub(super) fn read_reservations<'a>(&mut self, blob: &Blob<'a>, parent: Option<Node<'a>>) -> Result<(), TreeError> {
+    pub(super) fn read_reservations<'a>(&mut self, blob: &Blob<'a>, parent: Option<Node<'a>>) {
         for (base, size) in blob.reservations().filter(|(_, size)| *size > 0) {
-            self.add_reservation("memreserve", base, size, ReservationFlags::MEMRESERVE)?;
+            self.add_reservation("memreserve", base, size, ReservationFlags::MEMRESERVE);
         }
         let children = parent.iter().flat_map(Node::children).map_while(Result::ok);
         for node in children.filter(|node| node.okay) {
@@ -76,7 +76,7 @@ impl Board {
                 for pair in pairs(reg, counts) {
                     match pair {
                         Some((_, 0)) => {}
-                        Some((base, size)) => self.add_reservation(&full_name, base, size, flags)?,
+                        Some((base, size)) => self.add_reservation(&full_name, base, size, flags),
                         None => self.warn(Oddity::BadRegion, &full_name, 0, 0),
                     }
                 }
@@ -85,7 +85,6 @@ impl Board {
             }
         }
         self.unlend_what_is_not_free();
-        Ok(())
     }
 
     fn flags(&mut self, node: &Node<'_>) -> ReservationFlags {
@@ -101,7 +100,7 @@ impl Board {
         flags
     }
 
-    fn add_reservation(&mut self, node: &str, base: u64, size: u64, flags: ReservationFlags) -> Result<(), TreeError> {
+    fn add_reservation(&mut self, node: &str, base: u64, size: u64, flags: ReservationFlags) {
         match Region::new(base, size) {
             None => self.warn(Oddity::BadRegion, node, base, size),
             Some(region) if !self.touches_memory(&region) => {
@@ -109,11 +108,25 @@ impl Board {
             }
             Some(region) => {
                 let entry = Reservation { name: name(node, None), region, flags };
-                // To use memory that has an owner is worse than not to boot.
-                self.reserved.push(entry).map_err(|_| TreeError::TooManyReservations)?;
+                if let Err(entry) = self.reserved.push(entry) {
+                    self.warn(Oddity::JoinedReservation, node, base, size);
+                    self.join_reservation(&entry);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// There is no room for another reservation: the nearest one grows over `entry`. To use memory that has an owner is
+    /// worse than to lose what lies between the two.
+    fn join_reservation(&mut self, entry: &Reservation) {
+        let nearest = self.reserved.iter_mut().min_by_key(|other| other.region.gap(&entry.region));
+        // The list is full: there is one.
+        let Some(other) = nearest else { return };
+        let base = other.region.base.min(entry.region.base);
+        let end = other.region.end().max(entry.region.end());
+        other.region = Region { base, size: end - base };
+        let (either, both) = (other.flags | entry.flags, other.flags & entry.flags);
+        other.flags = either & ReservationFlags::NO_MAP | both & ReservationFlags::MEMRESERVE;
     }
 
     fn add_dynamic(&mut self, node: &Node<'_>, address_cells: usize, size_cells: usize, flags: ReservationFlags) {

@@ -36,6 +36,8 @@ pub enum Oddity {
     ReservedOutside,
     /// A reservation that may be lent, but overlaps another one or is not all memory. Reserved, not lent.
     NotLendable,
+    /// A reservation for which there is no room of its own. What lies between it and the nearest one is reserved, too.
+    JoinedReservation,
     /// A reservation that is both no-map and reusable. Taken as no-map.
     NoMapReusable,
     /// A reservation to be placed whose size, alignment or ranges cannot be met. Left out.
@@ -75,6 +77,7 @@ impl Oddity {
             Self::BadDistance => "senseless NUMA distance, left out",
             Self::ReservedOutside => "reservation outside all memory, left out",
             Self::NotLendable => "reusable reservation overlaps another or is not all memory, reserved but not lent",
+            Self::JoinedReservation => "too many reservations, joined with the nearest and what lies between",
             Self::NoMapReusable => "both no-map and reusable, taken as no-map",
             Self::BadDynamic => "reservation that cannot be placed, left out",
             Self::BadInitrd => "initrd is empty or not in memory, left out",

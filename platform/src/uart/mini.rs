@@ -1,9 +1,9 @@
 //! The mini-UART of Broadcom's auxiliary block (BCM2711 peripherals, chapter 2).
 //!
 //! What QEMU does not show: it ignores rate and format, and behaves as if the block were always switched on. On the
-//! chip firmware has to switch it on (`enable_uart=1` in config.txt): without it reads return 0 and nothing arrives.
-//! Its rate divides the VPU core clock, which `enable_uart=1` also keeps from changing; the tree does not tell its
-//! frequency, so the divisor stays as firmware left it. The manual's table of the interrupt enable register
+//! chip it has to be ([`MiniUart::switch_on`]): until then reads return 0 and nothing arrives.
+//! Its rate divides the VPU core clock, whose frequency the firmware tells, and which `enable_uart=1` in config.txt keeps
+//! from changing. The manual's table of the interrupt enable register
 //! has receive and transmit the wrong way round, and calls bits 3:2 unused although receive interrupts need them.
 //! Receive errors other than overruns are not reported by this port.
 
@@ -66,6 +66,18 @@ impl MiniUart {
     /// As for [`super::Uart::new`].
     pub unsafe fn new(registers: NonNull<u8>) -> Self {
         Self { registers: registers.cast(), patience: Patience::default() }
+    }
+
+    /// Switches the port on, by the auxiliary block's register of what is on in it.
+    ///
+    /// # Safety
+    ///
+    /// The block's registers, 8 bytes, are mapped at `block` as device memory, and nobody else uses them meanwhile.
+    pub unsafe fn switch_on(block: NonNull<u8>) {
+        const MINI_UART: u32 = 1;
+        // SAFETY: the caller's promise; the second word says what is on.
+        let enables = unsafe { block.byte_add(4).cast::<ReadWrite<u32>>().as_ref() };
+        enables.set(enables.get() | MINI_UART);
     }
 
     fn registers(&self) -> &Registers {

@@ -64,12 +64,22 @@ fn a_full_port_is_given_up() {
 
 #[test]
 fn mini_uart_is_set_up() {
-    let (bench, mut uart) = Bench::new(UartKind::MiniUart, &[(0x14, 1 << 6 | 1 << 5 | 1), (0x28, 542)]);
+    let (bench, mut uart) = Bench::new(UartKind::MiniUart, &[(0x14, 1 << 6 | 1 << 5 | 1), (0x28, 541)]);
     uart.init(Rate::Keep);
-    assert_eq!((bench.word(0x04), bench.word(0x0c), bench.word(0x20), bench.word(0x28)), (0, 3, 3, 542));
+    assert_eq!((bench.word(0x04), bench.word(0x0c), bench.word(0x20), bench.word(0x28)), (0, 3, 3, 541));
+    uart.init(Rate::Set { clock: 500_000_000, baud: 115_200 });
+    assert_eq!(bench.word(0x28), 542);
     uart.set_receive_interrupt(true);
     assert_eq!(bench.word(0x04), 0xd);
     assert!(uart.flush());
     assert_eq!(write!(uart, "a\n"), Ok(()));
     assert_eq!(uart.get(), Some(b'\n'), "the last byte that was sent stands in the same register");
+}
+
+#[test]
+fn the_mini_uart_is_switched_on_and_its_neighbours_stay() {
+    let words: &[Cell<u32>; 2] = Box::leak(Box::new([Cell::new(7), Cell::new(4)]));
+    // SAFETY: the words live for ever and may be written through shared references.
+    unsafe { MiniUart::switch_on(NonNull::from(words).cast()) };
+    assert_eq!((words[0].get(), words[1].get()), (7, 5));
 }

@@ -85,6 +85,9 @@ pub struct RunOptions {
     /// Stop the machine after this many seconds, with exit status 124.
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// Give QEMU one more argument, after xtask's own; repeatable.
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub qemu: Vec<String>,
     /// Boot what the last build left, without looking at the sources.
     #[arg(long)]
     pub no_build: bool,

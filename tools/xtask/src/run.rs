@@ -65,6 +65,7 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         eprintln!("xtask: the machine waits for a debugger, in another terminal:");
         eprintln!("xtask:   gdb-multiarch {elf} -ex 'target remote :{port}'");
     }
+    qemu.args(&options.qemu);
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     match runs_alone(options) {
         true => exec(qemu, inherited, deadline),

@@ -103,9 +103,28 @@ impl MemBlock {
         self.memory.remove(nonempty(range)?)
     }
 
-    /// The memory here must not be mapped, nor used.
+    /// The memory here must not be mapped, nor used. What the kernel lives in ([`MemBlock::in_use`]) stays mapped all the
+    /// same: the kernel could not go on without it.
     pub fn mark_no_map(&mut self, range: PhysRange) -> Result<(), MemBlockError> {
-        self.memory.update(nonempty(range)?, |memory| memory.no_map = true)
+        let range = nonempty(range)?;
+        let mut at = range.start;
+        while at < range.end {
+            let spared = self.in_use(at..range.end).map_or(range.end..range.end, |(spared, _)| spared);
+            if at < spared.start {
+                self.memory.update(at..spared.start, |memory| memory.no_map = true)?;
+            }
+            at = spared.end;
+        }
+        Ok(())
+    }
+
+    /// The first part of `range` that the kernel lives in already: its image, the boot archive or the device tree.
+    pub fn in_use(&self, range: PhysRange) -> Option<(PhysRange, RegionKind)> {
+        let alive = |kind| matches!(kind, RegionKind::Kernel | RegionKind::Initrd | RegionKind::DeviceTree);
+        self.reserved()
+            .filter(|(_, kind)| alive(*kind))
+            .map(|(used, kind)| (used.start.max(range.start)..used.end.min(range.end), kind))
+            .find(|(used, _)| used.start < used.end)
     }
 
     /// Somebody uses this range. Where it is reserved already, the first word stands.

@@ -1,0 +1,103 @@
+//! Who has what of memory when boot begins: first what the kernel lives in, then what the device tree sets aside.
+//!
+//! The image, the boot archive and the tree itself are in use when the tree's words are heeded, so no word can take them
+//! away: a reservation holds around them, and the log says where it does not.
+
+use quire_mm::PhysAddr;
+use quire_mm::addr::PhysRange;
+use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
+use quire_mm::page_alloc::{MovableSplit, ZoneBounds};
+use quire_platform::tree::{Board, Region, ReservationFlags};
+
+use super::memory::{Error, dma_limit};
+use super::zones;
+use crate::vm::layout::KIMAGE;
+
+unsafe extern "C" {
+    static __image_start: u8;
+    static __image_end: u8;
+}
+
+/// A region of the tree as the memory manager has it.
+pub fn range(region: &Region) -> PhysRange {
+    PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
+}
+
+fn whole_pages(r: PhysRange) -> PhysRange {
+    r.start.page_floor()..r.end.page_ceil().unwrap_or(r.end)
+}
+
+/// Fills memblock: banks, then who has what of them. Answers where the kernel is, and what zone MOVABLE is to have.
+pub fn describe(
+    board: &Board,
+    memory: &mut MemBlock,
+    image: PhysAddr,
+    fdt: PhysRange,
+) -> Result<(PhysRange, MovableSplit), Error> {
+    for bank in &board.banks {
+        memory.add(range(&bank.region), usize::from(bank.node))?;
+    }
+    let at = |symbol: &u8| image + (core::ptr::from_ref(symbol).addr() - KIMAGE);
+    // SAFETY: the linker script defines the symbols; only their addresses are used.
+    let kernel = unsafe { at(&__image_start)..at(&__image_end) };
+    if !board.is_memory(&Region { base: kernel.start.get() as u64, size: (kernel.end - kernel.start) as u64 }) {
+        return Err(Error::KernelOutsideMemory);
+    }
+    memory.reserve(kernel.clone(), RegionKind::Kernel, "kernel")?;
+    memory.reserve(whole_pages(fdt), RegionKind::DeviceTree, "device tree")?;
+    if let Some(initrd) = &board.chosen.initrd {
+        memory.reserve(whole_pages(range(&initrd.region)), RegionKind::Initrd, "boot archive")?;
+    }
+    for reserved in &board.reserved {
+        reserve(memory, whole_pages(range(&reserved.region)), reserved.flags, &reserved.name)?;
+    }
+    zones::place_dynamic(board, memory, None)?;
+    let split = zones::movable_split(&board.chosen.bootargs, memory);
+    let bounds = ZoneBounds::new(memory, dma_limit(board), split);
+    zones::place_dynamic(board, memory, Some(&bounds))?;
+    zones::reserve_cma(board, memory, &bounds)?;
+    Ok((kernel, split))
+}
+
+/// Sets memory aside, as the tree's flags have it.
+pub fn reserve(
+    memory: &mut MemBlock,
+    range: PhysRange,
+    flags: ReservationFlags,
+    name: &str,
+) -> Result<(), MemBlockError> {
+    let (no_map, lent) = (
+        flags.contains(ReservationFlags::NO_MAP),
+        flags.contains(ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL),
+    );
+    let used = memory.in_use(range.clone());
+    if let Some((used, by)) = &used
+        && !is_their_own(*by, flags)
+    {
+        let done = match (no_map, lent) {
+            (true, _) => "stays mapped",
+            (_, true) => "none of it is lent",
+            _ => "stays in use",
+        };
+        let (start, end) = (used.start.get(), used.end.get());
+        log::warn!("device tree: {name}: lies over {} at {start:#x}-{:#x}, which {done}", named(*by), end - 1);
+    }
+    match no_map {
+        true => memory.mark_no_map(range),
+        false if lent && used.is_none() => memory.reserve(range, RegionKind::Cma, name),
+        false => memory.reserve(range, RegionKind::Reserved, name),
+    }
+}
+
+/// Boot loaders list what they load in the memory reservation block.
+fn is_their_own(by: RegionKind, flags: ReservationFlags) -> bool {
+    flags == ReservationFlags::MEMRESERVE && by != RegionKind::Kernel
+}
+
+fn named(kind: RegionKind) -> &'static str {
+    match kind {
+        RegionKind::Kernel => "the kernel",
+        RegionKind::Initrd => "the boot archive",
+        _ => "the device tree itself",
+    }
+}

@@ -1,0 +1,70 @@
+//! A serial port for a kernel that ends before it has one of its own.
+//!
+//! From its first instruction until [`crate::console::serial::init`] a kernel that panics looks for the port here: the
+//! one that the board's description names, or, where the device tree cannot be read, a PL011 that the damaged tree still
+//! shows and that answers. If there is none, the words are in memory for a debugger.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use quire_mm::addr::PAGE_SIZE;
+use quire_platform::tree::UartKind;
+use quire_platform::uart::{Pl011, Uart};
+
+use super::{BLOCK, BOARD};
+use crate::arch::early;
+use crate::console::serial::{self, Mapper};
+use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
+
+/// Where the device tree is, while there is no other port; 0 before and after.
+static FDT: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the board is what the tree says.
+static IS_READ: AtomicBool = AtomicBool::new(false);
+
+/// The device tree is at physical `fdt`: a kernel that ends from here on finds a port.
+pub fn arm(fdt: usize) {
+    FDT.store(fdt, Ordering::Relaxed);
+}
+
+/// The tree has been read.
+pub fn board_is_known() {
+    IS_READ.store(true, Ordering::Relaxed);
+}
+
+/// The ports are the kernel's own from here on.
+pub fn disarm() {
+    FDT.store(0, Ordering::Relaxed);
+}
+
+/// Gives a kernel that ends a port, if it has none yet.
+pub fn open() {
+    let fdt = FDT.swap(0, Ordering::Relaxed);
+    if fdt == 0 {
+        return;
+    }
+    // SAFETY: boot ends here, on the one CPU that runs; what is shown stays so.
+    let shown = Mapper { map: |base, _| unsafe { early::show_registers(base) }, unmap: |_| {} };
+    if IS_READ.load(Ordering::Relaxed) {
+        let board = BOARD.get();
+        serial::adopt(serial::log_or_console(board).and_then(|port| serial::open(board, port, &shown)));
+    } else {
+        // SAFETY: the registers are mapped until the machine stops, and this is their only user.
+        serial::adopt(salvaged_port(fdt).map(|registers| unsafe { Uart::new(UartKind::Pl011, registers) }));
+    }
+}
+
+/// The first place that a damaged tree calls a port, and where one answers.
+fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
+    let offset = fdt % BLOCK;
+    let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
+    // SAFETY: the window maps this much of memory until the tree has been read.
+    let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
+    let ports = quire_platform::tree::serial_ports(bytes);
+    ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
+        // SAFETY: boot ends here. The page lies in the 2 MiB that are shown.
+        let registers = unsafe { early::show_registers(region.base) }?;
+        // SAFETY: as above.
+        unsafe { Pl011::is_one(registers) }.then_some(registers)
+    })
+}
