@@ -15,6 +15,10 @@ pub const MAX_CPUS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Asid(pub u16);
 
+/// The calling thread was killed: nobody will see what its call answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Killed;
+
 /// The machine below the memory manager. In the kernel a zero-sized type; in host tests a `&'static` simulation
 /// whose CPUs are threads.
 ///
@@ -84,6 +88,38 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
     /// need not do again.
     fn is_killed(self) -> bool {
         false
+    }
+
+    /// A place in work of a length that a program sets, at which other threads run if it is their turn. `Err` if the
+    /// calling thread was killed: work that can stop halfway does. The caller holds no spin lock.
+    #[inline(always)]
+    fn resched_point(self) -> Result<(), Killed> {
+        Ok(())
+    }
+
+    /// The calling thread, for [`Machine::unpark`].
+    fn this_thread(self) -> usize {
+        0
+    }
+
+    /// Sleeps until `ready` says so, which is asked before each sleep; no [`Machine::unpark`] after a question is lost. If
+    /// `killable`, a killed thread sleeps no more: `false`. A machine that has no threads to run meanwhile spins.
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        while !ready() {
+            if killable && self.is_killed() {
+                return false;
+            }
+            self.relax();
+        }
+        true
+    }
+
+    /// Has a thread that sleeps in [`Machine::park`] ask again.
+    ///
+    /// # Safety
+    /// `thread` is from [`Machine::this_thread`], and the thread does not end during the call.
+    unsafe fn unpark(self, thread: usize) {
+        let _ = thread;
     }
 
     /// Fills a page frame with zeros.

@@ -1,16 +1,31 @@
-//! Spin locks with interrupts masked, and the order in which they may be taken.
+//! Locks, and the order in which they may be taken.
 //!
-//! Every lock has a [`Rank`]. A CPU takes locks in ascending rank only; debug builds assert it with one word of
-//! bits a CPU. A spin lock is never held across a sleep, so the CPU is what holds it. Interrupts are masked
-//! while one is held: a handler may take the same locks, and the holder is never away for long. So what is
-//! done under a lock is bounded and short.
+//! Every lock has a [`Rank`]. Locks are taken in ascending rank only; debug builds assert it with one word of bits.
+//!
+//! - A [`SpinLock`] is never held across a sleep, so the CPU is what holds it. Interrupts are masked while one is held: a
+//!   handler may take the same locks, and the holder is never away for long. So what is done under one is bounded and
+//!   short, and no memory is waited for.
+//! - A [`SharedLock`] sleeps. A thread takes it with no spin lock held.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
 
 mod shared;
+#[cfg(test)]
+mod tests;
+
+/// What loom replaces.
+mod atomic {
+    pub use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    /// How often a thread looks again before it sleeps: about as long as a switch to another thread and back takes.
+    /// (Threads of tests should sleep.)
+    pub const LOOKS: u32 = if cfg!(test) { 2 } else { 100 };
+}
+
 pub use shared::{IntentGuard, ReadGuard, SharedLock, WriteGuard};
+
+use atomic::{AtomicU32, Ordering};
 
 use crate::machine::Machine;
 
@@ -58,6 +73,8 @@ pub enum Rank {
     SlabNode = 36,
     /// Timers of a CPU.
     Timers = 40,
+    /// The queue of a sleeping lock.
+    SleepQueue = 43,
     /// A wait queue.
     WaitQueue = 44,
     /// A run queue.
@@ -77,6 +94,16 @@ pub enum Rank {
     /// The UART.
     Uart = 62,
 }
+
+impl Rank {
+    /// Whether locks of this rank are [`SharedLock`]s.
+    const fn sleeps(self) -> bool {
+        1 << self as u8 & SLEEPING != 0
+    }
+}
+
+/// The ranks of sleeping locks, a bit each: what a thread may hold while another one runs.
+pub const SLEEPING: u64 = 1 << Rank::AddressSpace as u8 | 1 << Rank::AddressSpaceChild as u8;
 
 /// A ticket spin lock over `T` that masks interrupts while it is held. Fair: waiters are served in order.
 pub struct SpinLock<T, M: Machine> {
@@ -189,6 +216,7 @@ pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
         let held = machine.held_ranks();
         let bits = held.load(Ordering::Relaxed);
         assert!(bits >> rank as u8 == 0, "lock order: {rank:?} taken while ranks {bits:#x} are held");
+        assert!(!rank.sleeps() || bits & !SLEEPING == 0, "{rank:?} taken under a spin lock of ranks {bits:#x}");
         held.store(bits | 1 << rank as u8, Ordering::Relaxed);
     }
 }

@@ -82,7 +82,8 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
 pub fn process(index: usize) -> Option<ProcessInfo> {
     // The space's lock may spin for a fault's time: it is not taken under the table's.
     let process = TABLE.lock().processes().nth(index).cloned()?;
-    let stats = process.space.lock().as_ref().map(|s| KArc::clone(&s.mm)).map(|mm| mm.stats()).unwrap_or_default();
+    let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
+    let stats = mm.map(|mm| mm.stats()).unwrap_or_default();
     let table = TABLE.lock();
     let family = table.family(&process);
     Some(ProcessInfo {

@@ -119,7 +119,9 @@ pub fn exec(
 ) -> Result<(), Errno> {
     let process = current().process();
     check_executable(node)?;
-    let (space, image) = load(node, &process.limits.lock().clone())?;
+    // (The lock's guard must not live as long as the call.)
+    let limits = *process.limits.lock();
+    let (space, image) = load(node, &limits)?;
     let sp = fill_stack(&space.mm, &image, path, args, env)?;
     let actions = process.actions.lock().clone().copy_for_exec()?;
     let descriptors = process.descriptors()?.copy()?;

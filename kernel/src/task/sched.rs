@@ -19,6 +19,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_mm::fallible::KArc;
+use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
 use super::balance::{self, enqueue, may_run};
@@ -137,6 +138,9 @@ pub fn schedule() {
 }
 
 fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
+    if cfg!(debug_assertions) {
+        carry_ranks(here, prev, next);
+    }
     charge(here, prev);
     here.switches.fetch_add(1, Ordering::Relaxed);
     next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
@@ -151,6 +155,14 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     // SAFETY: interrupts are masked; `next` is off every CPU, and nobody else may pick it: it is in no queue.
     unsafe { context::switch(prev.context(), next.context()) };
     finish_switch();
+}
+
+/// The locks that a thread holds while it is off the CPU go with it: sleeping ones only.
+fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
+    let held = here.held_ranks.load(Ordering::Relaxed);
+    assert!(held & !SLEEPING == 0, "a spin lock is held over a switch: ranks {held:#x}");
+    prev.held_ranks.store(held, Ordering::Relaxed);
+    here.held_ranks.store(next.held_ranks.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 /// The second half of a switch, on the new thread's stack: the old one may now run elsewhere, or end.

@@ -268,7 +268,7 @@ pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) {
 
 /// Whether a thread's sleep should end.
 pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
-    let Some(process) = &thread.process else { return false };
+    let Some(process) = thread.process.as_ref().filter(|_| sleep != Sleep::Deaf) else { return false };
     if process.exiting.load(Ordering::Acquire) != 0 || thread.doomed.load(Ordering::Acquire) {
         return true;
     }

@@ -71,6 +71,8 @@ pub struct Thread {
     pub deadline: AtomicU64,
     /// Whose timers it is among.
     pub timer_cpu: AtomicU32,
+    /// Debug builds: the sleeping locks that it holds while it is off a CPU, a bit a rank.
+    pub held_ranks: AtomicU64,
     /// CPU time.
     pub time: CpuTime,
     /// Blocked and pending signals.
@@ -113,6 +115,7 @@ impl Thread {
             timer_link: RBTreeLink::new(),
             deadline: AtomicU64::new(0),
             timer_cpu: AtomicU32::new(0),
+            held_ranks: AtomicU64::new(0),
             time: CpuTime::new(),
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),

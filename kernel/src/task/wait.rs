@@ -23,13 +23,15 @@ pub enum Sleep {
     Interruptible,
     /// Only the end of the process.
     Killable,
+    /// Nothing: for waits that are as short as what other threads do with a lock.
+    Deaf,
 }
 
 impl Sleep {
     fn state(self) -> u32 {
         match self {
             Sleep::Interruptible => state::SLEEPING,
-            Sleep::Killable => state::KILLABLE,
+            Sleep::Killable | Sleep::Deaf => state::KILLABLE,
         }
     }
 }

@@ -4,7 +4,7 @@ use core::sync::atomic::AtomicU64;
 
 use quire_mm::addr::PhysAddr;
 use quire_mm::event::Event;
-use quire_mm::machine::{Asid, MAX_CPUS};
+use quire_mm::machine::{Asid, Killed, MAX_CPUS};
 use quire_mm::mm::Spaces;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::PageAllocator;
@@ -15,9 +15,10 @@ use super::layout::{PAGE_OFFSET, VMEMMAP};
 use crate::arch::{barrier, cache, cpu, tlb};
 use crate::console::panic;
 use crate::task::percpu::PERCPU;
-use crate::task::signal;
-use crate::task::thread::current;
-use crate::task::wait::Sleep;
+use crate::task::point::resched_point;
+use crate::task::thread::{Thread, current};
+use crate::task::wait::{self, Sleep};
+use crate::task::{sched, signal};
 
 /// This computer.
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +110,25 @@ unsafe impl Machine for Cpu {
 
     fn is_killed(self) -> bool {
         signal::interrupts(current(), Sleep::Killable)
+    }
+
+    #[inline(always)]
+    fn resched_point(self) -> Result<(), Killed> {
+        resched_point(Sleep::Killable).map_err(|_| Killed)
+    }
+
+    fn this_thread(self) -> usize {
+        core::ptr::from_ref(current()).expose_provenance()
+    }
+
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        let sleep = if killable { Sleep::Killable } else { Sleep::Deaf };
+        wait::sleep(sleep, None, || ready().then_some(())).is_ok()
+    }
+
+    unsafe fn unpark(self, thread: usize) {
+        // SAFETY: `this_thread` answered a thread's address, and the thread is there by the caller's word.
+        sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
     }
 
     #[inline(always)]

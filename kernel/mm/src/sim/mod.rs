@@ -16,6 +16,7 @@ use std::boxed::Box;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::thread::Thread;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
@@ -54,6 +55,7 @@ thread_local! {
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
+    static ME: &'static Thread = Box::leak(Box::new(std::thread::current()));
     static HELD_RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
     static THREAD: u64 = {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -231,6 +233,27 @@ unsafe impl Machine for &'static Sim {
         let left = LIVES.get();
         LIVES.set(left.saturating_sub(1));
         left == 0
+    }
+
+    fn this_thread(self) -> usize {
+        ME.with(|thread| core::ptr::from_ref::<Thread>(thread).expose_provenance())
+    }
+
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        assert!(!Sim::interrupts_masked(), "a sleep with interrupts masked");
+        while !ready() {
+            if killable && self.is_killed() {
+                return false;
+            }
+            // No time-out: a wake-up that is lost must show.
+            std::thread::park();
+        }
+        true
+    }
+
+    unsafe fn unpark(self, thread: usize) {
+        // SAFETY: `this_thread` answered the address of what is never freed.
+        unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) }.unpark();
     }
 
     fn mem_map(self) -> *mut Page {

@@ -1,33 +1,55 @@
-//! A spinning lock with readers, one intending writer, and moments of exclusion.
+//! A sleeping lock with readers, one intending writer, and moments of exclusion.
 //!
 //! Readers run side by side, and beside a writer that only *intends* to write: it looks, prepares and allocates
 //! while they go on. For the short moment of the change it excludes them ([`IntentGuard::write`]). Intending
 //! writers exclude each other, so what one has seen stays true until it writes.
 //!
-//! Interrupts stay enabled: no interrupt handler may take such a lock. The kernel must not switch tasks while
-//! one is held. The lock's word:
+//! # Who may take it, and who may hold it
+//! A thread takes such a lock where it may sleep: with interrupts enabled and no spin lock held, which debug builds
+//! assert. The thread, not its CPU, holds it: it may pass a point at which another thread runs
+//! ([`Machine::resched_point`]), and so may whoever waits. It never waits for memory, for a server or for a device
+//! while it holds one, so a holder always gets on, and a wait is as long as what holders do.
 //!
+//! # The word
 //! ```text
-//!  31        2    1      0
-//! | readers  | write | intent |
+//!  31      4      3         2        1       0
+//! | readers | overdue | queued | write | intent |
 //! ```
+//! Without contention each operation is one atomic step on it. `queued` says that the queue is not empty: whoever gives
+//! something back then looks into the queue. It changes under the queue's lock only.
+//!
+//! # The queue
+//! A thread that finds the lock taken looks again a few times, since holders are quick, and then queues and sleeps.
+//! - Readers are kept out only by `write`. When it goes, the lock is given to all of them that are queued.
+//! - The first intending writer in the queue is woken when `intent` goes, and competes for it: a thread that runs may be
+//!   faster. Giving the lock to the sleeper at once would make every later owner sleep as well, for as long as
+//!   two threads want it. A thread that was woken and still found the lock taken says `overdue`: then nobody else takes
+//!   `intent` before it does, so nobody starves.
+//! - A writer that waits for readers to leave is known to the queue as such, and the last of them wakes it. New readers do
+//!   not come in meanwhile.
+//!
+//! Lock order: the queue's own lock is of `Rank::SleepQueue`; a thread is woken under it.
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::ptr::NonNull;
 
-use super::{Rank, note_released, note_taken};
-use crate::machine::Machine;
+use super::atomic::{AtomicBool, AtomicU32, LOOKS, Ordering};
+use super::{Rank, SpinLock, note_released, note_taken};
+use crate::machine::{Killed, Machine};
 
 const INTENT: u32 = 1;
 const WRITE: u32 = 2;
-const READER: u32 = 4;
+const QUEUED: u32 = 4;
+const OVERDUE: u32 = 8;
+const READER: u32 = 16;
 
 /// See the module.
 pub struct SharedLock<T, M: Machine> {
     word: AtomicU32,
     rank: Rank,
     machine: M,
+    queue: SpinLock<Queue, M>,
     value: UnsafeCell<T>,
 }
 
@@ -36,25 +58,104 @@ unsafe impl<T: Send + Sync, M: Machine> Sync for SharedLock<T, M> {}
 // SAFETY: owning the lock is owning the `T`.
 unsafe impl<T: Send, M: Machine> Send for SharedLock<T, M> {}
 
+/// What a queued thread waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Read,
+    Intent,
+}
+
+impl Wanted {
+    /// What keeps a thread that comes from outside from taking it.
+    #[inline(always)]
+    const fn obstacles(self) -> u32 {
+        match self {
+            Self::Read => WRITE,
+            Self::Intent => INTENT | OVERDUE,
+        }
+    }
+}
+
+/// A thread in the queue; lies on its stack.
+struct Waiter {
+    wanted: Wanted,
+    /// For [`Machine::unpark`].
+    thread: usize,
+    /// What it wants is its own, and it is out of the queue.
+    granted: AtomicBool,
+    next: UnsafeCell<Option<NonNull<Waiter>>>,
+}
+
+/// Threads that wait, the first one first, and the writer that waits for readers to leave.
+struct Queue {
+    first: Option<NonNull<Waiter>>,
+    last: Option<NonNull<Waiter>>,
+    writer: Option<usize>,
+}
+
+// SAFETY: the waiters live until they have left the queue, and their links are touched under its lock only.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// Appends a waiter.
+    ///
+    /// # Safety
+    /// It is in no queue, and stays where it is until it has left this one.
+    unsafe fn push(&mut self, waiter: &Waiter) {
+        let waiter = NonNull::from(waiter);
+        match self.last {
+            // SAFETY: who is in the queue lives, and its link belongs to this, which is borrowed mutably.
+            Some(last) => unsafe { *last.as_ref().next.get() = Some(waiter) },
+            None => self.first = Some(waiter),
+        }
+        self.last = Some(waiter);
+    }
+
+    /// The thread of the first one that wants to write.
+    fn first_writer(&self) -> Option<usize> {
+        let mut at = self.first;
+        while let Some(waiter) = at {
+            // SAFETY: as in `push`.
+            let waiter = unsafe { waiter.as_ref() };
+            if waiter.wanted == Wanted::Intent {
+                return Some(waiter.thread);
+            }
+            // SAFETY: as in `push`.
+            at = unsafe { *waiter.next.get() };
+        }
+        None
+    }
+
+    /// Takes out every waiter that `leaves` says is to go. O(waiters).
+    fn retain(&mut self, mut leaves: impl FnMut(&Waiter) -> bool) {
+        let mut at = self.first.take();
+        self.last = None;
+        while let Some(waiter) = at {
+            // SAFETY: as in `push`. A waiter may end as soon as it is told that it has left: its link is read before.
+            at = unsafe { (*waiter.as_ref().next.get()).take() };
+            // SAFETY: it is in the queue until `leaves` says otherwise.
+            let waiter = unsafe { waiter.as_ref() };
+            if !leaves(waiter) {
+                // SAFETY: it was in this queue and is to stay there.
+                unsafe { self.push(waiter) };
+            }
+        }
+    }
+}
+
 impl<T, M: Machine> SharedLock<T, M> {
     /// An open lock.
     pub const fn new(machine: M, rank: Rank, value: T) -> Self {
-        Self { word: AtomicU32::new(0), rank, machine, value: UnsafeCell::new(value) }
+        debug_assert!(rank.sleeps());
+        let queue = SpinLock::new(machine, Rank::SleepQueue, Queue { first: None, last: None, writer: None });
+        Self { word: AtomicU32::new(0), rank, machine, queue, value: UnsafeCell::new(value) }
     }
 
     /// Waits until nobody writes, and reads.
     #[inline]
     pub fn read(&self) -> ReadGuard<'_, T, M> {
-        note_taken(self.machine, self.rank);
-        loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if word & WRITE == 0
-                && self.word.compare_exchange_weak(word, word + READER, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
-                return ReadGuard { lock: self };
-            }
-            self.machine.relax();
-        }
+        self.take(Wanted::Read, self.rank);
+        ReadGuard { lock: self }
     }
 
     /// Waits until nobody else intends to write; readers go on.
@@ -63,24 +164,198 @@ impl<T, M: Machine> SharedLock<T, M> {
         self.intend_as(self.rank)
     }
 
+    /// As [`SharedLock::intend`], but gives up when the thread is killed.
+    #[inline]
+    pub fn intend_killable(&self) -> Result<IntentGuard<'_, T, M>, Killed> {
+        note_taken(self.machine, self.rank);
+        if !self.try_take(Wanted::Intent, Wanted::Intent.obstacles()) && !self.wait(Wanted::Intent, true) {
+            note_released(self.machine, self.rank);
+            return Err(Killed);
+        }
+        Ok(IntentGuard { lock: self, rank: self.rank })
+    }
+
     /// As [`SharedLock::intend`], with another place in the lock order: for the second of two such locks.
     #[inline]
     pub fn intend_as(&self, rank: Rank) -> IntentGuard<'_, T, M> {
-        note_taken(self.machine, rank);
-        loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if word & INTENT == 0
-                && self.word.compare_exchange_weak(word, word | INTENT, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
-                return IntentGuard { lock: self, rank };
-            }
-            self.machine.relax();
-        }
+        self.take(Wanted::Intent, rank);
+        IntentGuard { lock: self, rank }
     }
 
     /// The value, without locking: whoever has `&mut` is alone.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
+    }
+
+    /// How many threads sleep here, for tests.
+    #[cfg(test)]
+    pub(super) fn waiters(&self) -> usize {
+        let mut n = 0;
+        let mut queue = self.queue.lock();
+        queue.retain(|_| {
+            n += 1;
+            false
+        });
+        n + usize::from(queue.writer.is_some())
+    }
+
+    /// Whether nobody has it or wants it, for tests.
+    #[cfg(test)]
+    pub(super) fn is_open(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == 0
+    }
+
+    #[inline]
+    fn take(&self, wanted: Wanted, rank: Rank) {
+        note_taken(self.machine, rank);
+        if !self.try_take(wanted, wanted.obstacles()) {
+            self.wait(wanted, false);
+        }
+    }
+
+    /// Takes it if none of `obstacles` is in the word.
+    #[inline]
+    fn try_take(&self, wanted: Wanted, obstacles: u32) -> bool {
+        let more = if wanted == Wanted::Read { READER } else { INTENT };
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & obstacles == 0 {
+            match self.word.compare_exchange_weak(word, word + more, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    /// Waits until the lock is this thread's, or, if that may end the wait, until the thread has been killed: `false`.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self, wanted: Wanted, killable: bool) -> bool {
+        for _ in 0..LOOKS {
+            self.machine.relax();
+            if self.try_take(wanted, wanted.obstacles()) {
+                return true;
+            }
+        }
+        let waiter = Waiter {
+            wanted,
+            thread: self.machine.this_thread(),
+            granted: AtomicBool::new(false),
+            next: UnsafeCell::new(None),
+        };
+        {
+            let mut queue = self.queue.lock();
+            // Said before the last look: whoever gives the lock back after it sees that somebody is queued.
+            self.word.fetch_or(QUEUED, Ordering::Relaxed);
+            if self.try_take(wanted, wanted.obstacles()) {
+                self.note_if_empty(&queue);
+                return true;
+            }
+            // SAFETY: it leaves before this function does.
+            unsafe { queue.push(&waiter) };
+        }
+        let mut won = false;
+        let mut was_woken = false;
+        self.machine.park(killable, &mut || {
+            // (The first question comes before the first sleep. A reader is only ever granted its place.)
+            if was_woken && wanted == Wanted::Intent && !won {
+                won = self.try_take(Wanted::Intent, INTENT);
+                if !won {
+                    self.word.fetch_or(OVERDUE, Ordering::Relaxed);
+                    // Whoever gave the lock back before that has not seen it.
+                    won = self.try_take(Wanted::Intent, INTENT);
+                }
+            }
+            was_woken = true;
+            won || waiter.granted.load(Ordering::Acquire)
+        });
+        let mut queue = self.queue.lock();
+        let granted = waiter.granted.load(Ordering::Acquire);
+        if !granted {
+            queue.retain(|other| core::ptr::eq(other, &waiter));
+        }
+        self.leave(&queue, wanted);
+        won || granted
+    }
+
+    /// A waiter has left the queue, which is locked.
+    fn leave(&self, queue: &Queue, wanted: Wanted) {
+        if wanted == Wanted::Intent {
+            // Nobody but the first writer in the queue says so, which it was until now.
+            self.word.fetch_and(!OVERDUE, Ordering::Relaxed);
+            // It may have been woken, and have gone without what it was woken for.
+            if self.word.load(Ordering::Relaxed) & INTENT == 0
+                && let Some(next) = queue.first_writer()
+            {
+                // SAFETY: a waiter leaves the queue under its lock, and its thread goes on after that.
+                unsafe { self.machine.unpark(next) };
+            }
+        }
+        self.note_if_empty(queue);
+    }
+
+    /// Says that nobody is queued if so. The queue is locked.
+    fn note_if_empty(&self, queue: &Queue) {
+        if queue.first.is_none() {
+            self.word.fetch_and(!QUEUED, Ordering::Relaxed);
+        }
+    }
+
+    /// Something was given back, and somebody is queued: serves those whose turn it is. O(waiters).
+    #[cold]
+    #[inline(never)]
+    fn serve(&self) {
+        let mut queue = self.queue.lock();
+        let overdue = self.word.load(Ordering::Relaxed) & OVERDUE != 0;
+        let mut first_writer = true;
+        queue.retain(|waiter| {
+            let thread = waiter.thread;
+            let granted = match waiter.wanted {
+                Wanted::Read => self.try_take(Wanted::Read, WRITE),
+                Wanted::Intent if !core::mem::take(&mut first_writer) => return false,
+                Wanted::Intent if overdue => self.try_take(Wanted::Intent, INTENT),
+                Wanted::Intent => {
+                    // SAFETY: a waiter leaves the queue under its lock, and its thread goes on after that.
+                    unsafe { self.machine.unpark(thread) };
+                    return false;
+                }
+            };
+            if granted {
+                // From here on the waiter may be out of the queue, but its thread takes the queue's lock before it goes on.
+                waiter.granted.store(true, Ordering::Release);
+                // SAFETY: so the thread is there.
+                unsafe { self.machine.unpark(thread) };
+            }
+            granted
+        });
+        self.note_if_empty(&queue);
+    }
+
+    /// The last reader has left while a writer waits for that.
+    #[cold]
+    #[inline(never)]
+    fn wake_writer(&self) {
+        if let Some(thread) = self.queue.lock().writer {
+            // SAFETY: a writer takes its name off, under the lock that is held here, before it goes on.
+            unsafe { self.machine.unpark(thread) };
+        }
+    }
+
+    /// Waits until the readers have left.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_readers(&self) {
+        let have_left = || self.word.load(Ordering::Acquire) < READER;
+        for _ in 0..LOOKS {
+            self.machine.relax();
+            if have_left() {
+                return;
+            }
+        }
+        // Said before the next look: a reader that leaves after it finds the name.
+        self.queue.lock().writer = Some(self.machine.this_thread());
+        self.machine.park(false, &mut || have_left());
+        self.queue.lock().writer = None;
     }
 }
 
@@ -101,8 +376,12 @@ impl<T, M: Machine> Deref for ReadGuard<'_, T, M> {
 impl<T, M: Machine> Drop for ReadGuard<'_, T, M> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.word.fetch_sub(READER, Ordering::Release);
-        note_released(self.lock.machine, self.lock.rank);
+        let lock = self.lock;
+        let old = lock.word.fetch_sub(READER, Ordering::Release);
+        note_released(lock.machine, lock.rank);
+        if old & WRITE != 0 && old < 2 * READER {
+            lock.wake_writer();
+        }
     }
 }
 
@@ -117,9 +396,8 @@ impl<'a, T, M: Machine> IntentGuard<'a, T, M> {
     #[inline]
     pub fn write(&mut self) -> WriteGuard<'_, 'a, T, M> {
         let lock = self.lock;
-        lock.word.fetch_or(WRITE, Ordering::Relaxed);
-        while lock.word.load(Ordering::Acquire) >= READER {
-            lock.machine.relax();
+        if lock.word.fetch_or(WRITE, Ordering::Acquire) >= READER {
+            lock.wait_for_readers();
         }
         WriteGuard { intent: self }
     }
@@ -137,8 +415,11 @@ impl<T, M: Machine> Deref for IntentGuard<'_, T, M> {
 impl<T, M: Machine> Drop for IntentGuard<'_, T, M> {
     #[inline]
     fn drop(&mut self) {
-        self.lock.word.fetch_and(!INTENT, Ordering::Release);
+        let old = self.lock.word.fetch_and(!INTENT, Ordering::Release);
         note_released(self.lock.machine, self.rank);
+        if old & QUEUED != 0 {
+            self.lock.serve();
+        }
     }
 }
 
@@ -167,6 +448,9 @@ impl<T, M: Machine> DerefMut for WriteGuard<'_, '_, T, M> {
 impl<T, M: Machine> Drop for WriteGuard<'_, '_, T, M> {
     #[inline]
     fn drop(&mut self) {
-        self.intent.lock.word.fetch_and(!WRITE, Ordering::Release);
+        let lock = self.intent.lock;
+        if lock.word.fetch_and(!WRITE, Ordering::Release) & QUEUED != 0 {
+            lock.serve();
+        }
     }
 }
