@@ -7,6 +7,7 @@ mod areas;
 mod arguments;
 mod boot;
 mod console;
+mod debugger;
 mod faults;
 mod harness;
 mod linux;

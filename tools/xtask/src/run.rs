@@ -63,7 +63,7 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         qemu.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
         let elf = built.elf.strip_prefix(env::current_dir()?).unwrap_or(&built.elf).display();
         eprintln!("xtask: the machine waits for a debugger, in another terminal:");
-        eprintln!("xtask:   gdb-multiarch {elf} -ex 'target remote :{port}'");
+        eprintln!("xtask:   {} {elf} -ex 'target remote :{port}'", setup::DEBUGGER);
     }
     qemu.args(&options.qemu);
     let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));

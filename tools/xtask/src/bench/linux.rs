@@ -1,10 +1,10 @@
 //! The same program on Debian's Linux: it is the first and only process, so that nothing else runs.
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -14,9 +14,9 @@ use crate::qemu::QEMU;
 use crate::setup;
 
 /// Boots Linux with `program` as init and answers what came out of its serial port.
-pub fn run(program: &Path, rows: &str) -> Result<String> {
+pub fn run(program: &Path, rows: &str, expected: usize) -> Result<String> {
     let kernel = setup::linux_kernel()?;
-    eprintln!("xtask: measuring {} (minutes)", version(&fs::read(&kernel)?));
+    let what = format!("measuring {} (minutes)", version(&fs::read(&kernel)?));
     let mut archive = Archive::default();
     archive.file("bench", fs::read(program).with_context(|| program.display().to_string())?, true);
     // Inherited: the descriptor is not closed on exec.
@@ -39,11 +39,7 @@ pub fn run(program: &Path, rows: &str) -> Result<String> {
     // What Linux puts off at boot would disturb the first rows, hence `settle`.
     let arguments = "console=ttyAMA0 loglevel=3 norandmaps panic=-1 rdinit=/bench -- settle poweroff";
     qemu.args(["-append", &format!("{arguments} {rows}")]);
-    let mut child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting QEMU")?;
-    let mut output = Vec::new();
-    child.stdout.take().context("QEMU's output")?.read_to_end(&mut output)?;
-    child.wait()?;
-    let output = String::from_utf8_lossy(&output).into_owned();
+    let (_, output) = super::measure(&what, expected, &mut qemu)?;
     ensure!(output.lines().any(|line| line.trim() == "DONE"), "the benchmark did not end on Linux:\n{output}");
     Ok(output)
 }

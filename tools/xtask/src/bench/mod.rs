@@ -1,15 +1,19 @@
 //! `cargo xtask bench`: what the memory calls cost in instructions, beside Linux.
 //!
 //! The program user/bench runs on Quire with one CPU and 1 GiB under `--icount`, the self-test kernel counts its own
-//! fast paths, and the figures go into a table ([`report`]) and a picture ([`picture`]). Linux's are committed
-//! (`linux.tsv`); with `--vs-linux` the same binary runs on Debian's kernel too ([`linux`]).
+//! fast paths, and the figures go into tables ([`report`]), a picture ([`picture`]) and comma-separated values. Linux's are
+//! committed (`linux.tsv`); with `--vs-linux` the same binary runs on Debian's kernel too ([`linux`]). A mark that does not
+//! hold ([`marks`]) or a row that does not work makes the exit status 1.
 
 mod linux;
+mod marks;
 mod picture;
 mod report;
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fmt;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +21,8 @@ use anyhow::{Context, Result, ensure};
 use crate::build::{self, Built};
 use crate::cargo::Workspace;
 use crate::options::{BenchOptions, Board, BuildOptions};
+use crate::output;
+use crate::progress::Progress;
 use crate::setup;
 use report::{Report, Section};
 
@@ -68,9 +74,42 @@ impl Figures {
     }
 }
 
+/// What was measured, and what it is compared with.
+pub struct Versions {
+    pub quire: String,
+    pub tiny: String,
+    pub debian: String,
+    pub machine: String,
+}
+
+impl Versions {
+    fn find(workspace: &Workspace, (major, minor): (u32, u32)) -> Versions {
+        let git = |arguments: &[&str]| {
+            let done = Command::new("git").current_dir(&workspace.root).args(arguments).output().ok()?;
+            done.status.success().then(|| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+        };
+        // Sources need not come from git.
+        let commit = git(&["rev-parse", "--short", "HEAD"]).map_or(String::new(), |commit| format!(" at {commit}"));
+        let is_changed = git(&["status", "--porcelain", "-uno"]).is_some_and(|changes| !changes.is_empty());
+        Versions {
+            quire: format!("Quire {}{commit}{}", env!("CARGO_PKG_VERSION"), if is_changed { ", changed" } else { "" }),
+            tiny: report::said_of("tiny").to_owned(),
+            debian: report::said_of("debian").to_owned(),
+            machine: format!("QEMU {major}.{minor}, cortex-a72, 1 CPU, 1 GiB, --icount"),
+        }
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Versions { quire, tiny, debian, machine } = self;
+        write!(f, "{quire} on {machine}; beside it {tiny} and {debian}")
+    }
+}
+
 /// Measures and reports.
 pub fn bench(options: &BenchOptions) -> Result<u8> {
-    setup::qemu()?;
+    let qemu = setup::qemu()?;
     let workspace = Workspace::find()?;
     let normal = BuildOptions { board: Board::Virt, debug: false, selftest: false };
     if !options.no_build {
@@ -78,42 +117,69 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
         build::build(&BuildOptions { selftest: true, ..normal.clone() })?;
     }
     let rows = options.rows.join(" ");
+    let complete = options.rows.is_empty();
 
-    eprintln!("xtask: measuring Quire");
     let commands = format!("vmstat tlb; bench {rows}; vmstat tlb");
-    let quire = Figures::parse(&run(&["--exec", &commands])?);
+    let expected = if complete { report::committed()?.len() } else { 0 };
+    let quire = Figures::parse(&run("measuring Quire", expected, &["--exec", &commands])?);
     ensure!(quire.done, "user/bench did not come to its end on Quire");
     let linux = match options.vs_linux {
         true => {
             let program = Built::at(&workspace, &normal).program("bin/bench");
-            Some(Figures::parse(&linux::run(&program, &rows)?))
+            Some(Figures::parse(&linux::run(&program, &rows, expected)?))
         }
         false => None,
     };
     let mut fast_paths = Vec::new();
-    if options.rows.is_empty() {
+    if complete {
         for back_end in ["slub", "slab", "slob"] {
             let append = format!("selftest=bench slab={back_end}");
-            let output = run(&["--selftest", "--append", &append])?;
+            let what = format!("measuring the kernel's fast paths with {back_end}");
+            let output = run(&what, 0, &["--selftest", "--append", &append])?;
             fast_paths.push(Section { name: back_end, figures: Figures::parse(&output) });
         }
     }
 
-    let report = Report::new(&quire, linux.as_ref(), &fast_paths)?;
+    let versions = Versions::find(&workspace, qemu);
+    let report = Report::new(&versions, &quire, linux.as_ref(), &fast_paths, complete)?;
     print!("{report}");
-    let path = workspace.out.join("bench.svg");
-    picture::draw(&path, &report)?;
-    eprintln!("xtask: the picture is {}", path.display());
-    Ok(u8::from(!quire.failed.is_empty()))
+    let [picture, values] = ["bench.svg", "bench.csv"].map(|name| workspace.out.join(name));
+    output::write(&picture, picture::draw(&report)?)?;
+    output::write(&values, report.csv())?;
+    eprintln!("xtask: the picture is {}, the figures are {}", picture.display(), values.display());
+    let complaints = report.complaints();
+    complaints.iter().for_each(|complaint| eprintln!("xtask: {complaint}"));
+    Ok(u8::from(!complaints.is_empty()))
 }
 
-/// Boots Quire through this very program, and answers what it printed.
-fn run(options: &[&str]) -> Result<String> {
+/// Boots Quire through this very program, and answers what it printed. `expected` rows come, if that is known.
+fn run(what: &str, expected: usize, options: &[&str]) -> Result<String> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["run", "--no-build", "--icount", "--smp", "1", "--mem", "1G", "--timeout", "1800"]).args(options);
-    let done = command.stdin(Stdio::null()).stderr(Stdio::null()).output().context("starting xtask")?;
-    ensure!(done.status.success(), "the machine ended with {}: cargo xtask run {}", done.status, options.join(" "));
-    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    command.stderr(Stdio::null());
+    let (status, output) = measure(what, expected, &mut command)?;
+    ensure!(status.success(), "the machine ended with {status}: cargo xtask run {}", options.join(" "));
+    Ok(output)
+}
+
+/// Runs a machine that prints a row a line, and answers all that it prints.
+fn measure(what: &str, expected: usize, command: &mut Command) -> Result<(std::process::ExitStatus, String)> {
+    let progress = Progress::new(what);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting a machine")?;
+    let (mut output, mut done) = (String::new(), 0);
+    let mut lines = BufReader::new(child.stdout.take().context("the machine's output")?);
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        if let Some((row, _)) = Figures::parse(&text).rows.first() {
+            done += 1;
+            let total = if expected > 0 { done.max(expected as u64) } else { 0 };
+            progress.at(done, total, row);
+        }
+        output += &text;
+        line.clear();
+    }
+    Ok((child.wait()?, output))
 }
 
 #[cfg(test)]

@@ -1,49 +1,243 @@
-//! The picture: a bar a row, as long as Quire's figure is beside tiny Linux's.
-
-use std::path::Path;
+//! The picture: a bar a row in groups, as long as Quire's figure is beside tiny Linux's, with both Linuxes and the row's mark
+//! on the same scale; below them the kernel's own pairs, in instructions.
+//!
+//! What is longer than the scale is cut: such a bar ends in a notch, and its figure stands beside it.
 
 use anyhow::{Result, anyhow};
+use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::report::{Line, Report};
+use super::marks;
+use super::report::{Line, Report, mean};
 
-const ROW_HEIGHT: i32 = 18;
-const LABEL_WIDTH: i32 = 190;
-/// Of a bar that says that both cost the same.
-const WHOLE: i32 = 600;
-const MARGIN: i32 = 40;
-/// The longest bar, as a ratio; what is longer is cut.
-const LONGEST: f64 = 1.5;
+const ROW_HEIGHT: i32 = 16;
+/// A group's heading and the space above it.
+const HEADING: i32 = 30;
+/// Where bars begin.
+const LEFT: i32 = 190;
+/// How long the longest bar is.
+const WIDTH: i32 = 700;
+/// Where figures stand.
+const FIGURES: i32 = LEFT + WIDTH + 16;
+const WHOLE: i32 = FIGURES + 290;
+const TOP: i32 = 96;
+/// The longest bar of a ratio to tiny Linux.
+const LONGEST_RATIO: f64 = 2.5;
 
-/// Draws it as an SVG file.
-pub fn draw(path: &Path, report: &Report<'_>) -> Result<()> {
-    let lines: Vec<(&Line, f64)> = report.lines.iter().filter_map(|l| Some((l, l.quire / l.peers?[1]))).collect();
-    let bottom = MARGIN + ROW_HEIGHT * lines.len() as i32;
-    let width = LABEL_WIDTH + (f64::from(WHOLE) * LONGEST) as i32 + 2 * MARGIN;
-    let root = SVGBackend::new(path, (width as u32, (bottom + MARGIN) as u32)).into_drawing_area();
-    let font = ("sans-serif", 12).into_font();
-    let wrong = |error: DrawingAreaErrorKind<std::io::Error>| anyhow!("{}: {error}", path.display());
-    let text = |words: String, at: (i32, i32)| root.draw(&Text::new(words, at, font.clone())).map_err(wrong);
+const BETTER: RGBColor = RGBColor(60, 140, 80);
+const EQUAL: RGBColor = RGBColor(200, 160, 50);
+const WORSE: RGBColor = RGBColor(190, 60, 50);
+const TINY: RGBColor = RGBColor(30, 30, 30);
+const DEBIAN: RGBColor = RGBColor(40, 80, 190);
+const MARK: RGBColor = RGBColor(150, 40, 150);
 
-    root.fill(&WHITE).map_err(wrong)?;
-    text("Instructions an operation, Quire's to those of tiny Linux 6.12".to_owned(), (LABEL_WIDTH, 10))?;
-    for (i, (line, ratio)) in lines.iter().enumerate() {
-        let top = MARGIN + ROW_HEIGHT * i as i32;
-        let length = (ratio.min(LONGEST) * f64::from(WHOLE)) as i32;
-        let colour = match ratio {
-            r if *r <= 0.5 => RGBColor(60, 140, 80),
-            r if *r < 1.0 => RGBColor(200, 160, 50),
-            _ => RGBColor(190, 60, 50),
+type Area<'text> = DrawingArea<SVGBackend<'text>, Shift>;
+
+/// Draws it; the answer is the text of an SVG file.
+pub fn draw(report: &Report<'_>) -> Result<String> {
+    let mut text = String::new();
+    let groups: Vec<&[Line]> = report.groups().collect();
+    let pairs = report.fast_paths.first().map_or(0, |section| section.rows().count()) as i32;
+    let rows = report.lines.len() as i32 + pairs;
+    let headings = groups.len() as i32 + i32::from(pairs > 0);
+    let height = TOP + ROW_HEIGHT * rows + HEADING * headings + 30;
+    {
+        let area = SVGBackend::with_string(&mut text, (WHOLE as u32, height as u32)).into_drawing_area();
+        let mut canvas = Canvas { area: &area, top: TOP, scale: LONGEST_RATIO };
+        area.fill(&WHITE).map_err(wrong)?;
+        canvas.legend(report)?;
+        groups.iter().try_for_each(|group| canvas.group(group))?;
+        if pairs > 0 {
+            canvas.pairs(report)?;
+        }
+        area.present().map_err(wrong)?;
+    }
+    Ok(text)
+}
+
+fn wrong(error: impl std::fmt::Display) -> anyhow::Error {
+    anyhow!("drawing: {error}")
+}
+
+/// The area, and how far down it is drawn.
+struct Canvas<'a, 'text> {
+    area: &'a Area<'text>,
+    top: i32,
+    /// What the longest bar stands for.
+    scale: f64,
+}
+
+impl Canvas<'_, '_> {
+    fn text(&self, words: &str, at: (i32, i32), size: i32, colour: RGBColor) -> Result<()> {
+        let style = ("sans-serif", size).into_font().color(&colour);
+        self.area.draw(&Text::new(words.to_owned(), at, style)).map_err(wrong)
+    }
+
+    fn legend(&self, report: &Report<'_>) -> Result<()> {
+        let headline = report.headline();
+        let (first, second) = headline.split_once("; ").unwrap_or((&headline, ""));
+        self.text(first, (10, 10), 16, BLACK)?;
+        self.text(second, (10, 30), 16, if second.contains("FAIL") { WORSE } else { BLACK })?;
+        self.text(&report.versions.to_string(), (10, 52), 12, BLACK)?;
+        self.text("Instructions an operation, as a ratio to tiny Linux.  Bar: Quire;", (10, 72), 12, BLACK)?;
+        self.upright(380, 70, TINY, 2)?;
+        self.text("tiny Linux", (386, 72), 12, TINY)?;
+        self.diamond(462, 78, DEBIAN)?;
+        self.text("Debian's Linux", (470, 72), 12, DEBIAN)?;
+        self.triangle(572, 72, MARK)?;
+        self.text("the most that Quire allows itself", (580, 72), 12, MARK)?;
+        self.notch(796, 72, BETTER)?;
+        self.text("longer than drawn", (814, 72), 12, BLACK)
+    }
+
+    /// A group of rows with its means.
+    fn group(&mut self, lines: &[Line]) -> Result<()> {
+        let Some(first) = lines.first() else { return Ok(()) };
+        let mut heading = first.group().to_owned();
+        if let (Some((tiny, _)), Some((debian, _))) = (mean(lines, |l| l.tiny), mean(lines, |l| l.debian)) {
+            heading += &format!(": mean {tiny:.2} of tiny, {debian:.2} of Debian's");
+        }
+        self.text(&heading, (10, self.top + 12), 14, BLACK)?;
+        self.top += HEADING;
+        lines.iter().try_for_each(|line| self.row(line))
+    }
+
+    fn row(&mut self, line: &Line) -> Result<()> {
+        self.text(&line.name, (24, self.top + 2), 12, BLACK)?;
+        let Some(tiny) = line.tiny else {
+            self.text(&format!("{:.0}, no figure of Linux", line.quire), (LEFT, self.top + 2), 12, BLACK)?;
+            self.top += ROW_HEIGHT;
+            return Ok(());
         };
-        text(line.name.clone(), (10, top + 3))?;
-        let bar = [(LABEL_WIDTH, top + 2), (LABEL_WIDTH + length, top + ROW_HEIGHT - 2)];
-        root.draw(&Rectangle::new(bar, colour.filled())).map_err(wrong)?;
-        text(format!("{ratio:.2}  ({:.0})", line.quire), (LABEL_WIDTH + length + 6, top + 3))?;
+        let ratio = line.quire / tiny;
+        let colour = match ratio {
+            r if r <= 0.5 => BETTER,
+            r if r < 1.0 => EQUAL,
+            _ => WORSE,
+        };
+        self.bar(ratio, colour)?;
+        self.upright(self.x(1.0), self.top, TINY, 2)?;
+        self.figures(&[format!("{:.0}", line.quire), format!("{ratio:.2} of {tiny:.0}")], 0)?;
+        if let Some(debian) = line.debian {
+            self.diamond(self.x(debian / tiny), self.top + ROW_HEIGHT / 2, DEBIAN)?;
+            self.beyond(debian / tiny, DEBIAN)?;
+            self.figures(&[format!("{:.2} of {debian:.0}", line.quire / debian)], 2)?;
+        }
+        if let Some(mark) = marks::of_row(&line.name) {
+            self.triangle(self.x(mark / tiny), self.top + 1, MARK)?;
+            self.beyond(mark / tiny, MARK)?;
+        }
+        self.top += ROW_HEIGHT;
+        Ok(())
     }
-    for part in [0.5, 1.0] {
-        let x = LABEL_WIDTH + (part * f64::from(WHOLE)) as i32;
-        root.draw(&PathElement::new([(x, MARGIN), (x, bottom)], BLACK.mix(0.5))).map_err(wrong)?;
-        text(format!("{part}"), (x - 8, bottom + 4))?;
+
+    /// The kernel's own pairs: a bar for the first back end, ticks for the others.
+    fn pairs(&mut self, report: &Report<'_>) -> Result<()> {
+        let [first, others @ ..] = report.fast_paths else { return Ok(()) };
+        let figures = || report.fast_paths.iter().flat_map(|s| s.rows().filter_map(|row| s.net(row)));
+        self.scale = figures().fold(1.0, f64::max);
+        let names: Vec<&str> = report.fast_paths.iter().map(|section| section.name).collect();
+        let parts = ["bar", "tick", "ring"].iter().zip(names).map(|(part, name)| format!("{part}: {name}"));
+        let heading = format!("in the kernel, instructions a pair ({})", parts.collect::<Vec<_>>().join(", "));
+        self.text(&heading, (10, self.top + 12), 14, BLACK)?;
+        self.top += HEADING;
+        for row in first.rows() {
+            self.text(row, (24, self.top + 2), 12, BLACK)?;
+            let figure = first.net(row).unwrap_or(0.0);
+            self.bar(figure, RGBColor(120, 150, 170))?;
+            for (number, other) in others.iter().enumerate() {
+                let Some(figure) = other.net(row) else { continue };
+                match number {
+                    0 => self.upright(self.x(figure), self.top, TINY, 2)?,
+                    _ => self.ring(self.x(figure), self.top + ROW_HEIGHT / 2, DEBIAN)?,
+                }
+            }
+            if let Some(mark) = marks::of_pair(row) {
+                self.triangle(self.x(mark), self.top + 1, MARK)?;
+            }
+            let all = report.fast_paths.iter().map(|s| s.net(row).map_or("-".into(), |figure| format!("{figure:.0}")));
+            self.figures(&all.collect::<Vec<_>>(), 0)?;
+            self.top += ROW_HEIGHT;
+        }
+        Ok(())
     }
-    root.present().map_err(wrong)
+
+    /// Figures beside a row, the first of them in this column.
+    fn figures(&self, figures: &[String], column: usize) -> Result<()> {
+        const COLUMNS: [i32; 3] = [0, 64, 170];
+        let columns = COLUMNS.iter().skip(column);
+        let mut each = figures.iter().zip(columns);
+        each.try_for_each(|(figure, x)| self.text(figure, (FIGURES + x, self.top + 2), 12, BLACK))
+    }
+
+    /// Says of what stands at the scale's end that it is farther away.
+    fn beyond(&self, figure: f64, colour: RGBColor) -> Result<()> {
+        if figure > self.scale { self.text("»", (LEFT + WIDTH + 4, self.top + 2), 12, colour) } else { Ok(()) }
+    }
+
+    /// Where a figure stands; what is longer than the scale, at its end.
+    fn x(&self, figure: f64) -> i32 {
+        LEFT + ((figure / self.scale).clamp(0.0, 1.0) * f64::from(WIDTH)) as i32
+    }
+
+    fn bar(&self, figure: f64, colour: RGBColor) -> Result<()> {
+        let bar = [(LEFT, self.top + 2), (self.x(figure), self.top + ROW_HEIGHT - 2)];
+        self.area.draw(&Rectangle::new(bar, colour.filled())).map_err(wrong)?;
+        if figure > self.scale { self.notch(LEFT + WIDTH - 12, self.top, colour) } else { Ok(()) }
+    }
+
+    /// A zigzag through a bar that goes on.
+    fn notch(&self, x: i32, top: i32, colour: RGBColor) -> Result<()> {
+        let corners =
+            |shift: i32| [(x + shift, top), (x + shift + 5, top + 6), (x + shift, top + 10), (x + shift + 5, top + 16)];
+        let mut gap: Vec<(i32, i32)> = corners(0).to_vec();
+        gap.extend(corners(5).into_iter().rev());
+        self.area.draw(&Polygon::new(gap, WHITE.filled())).map_err(wrong)?;
+        self.area.draw(&PathElement::new(corners(0), colour)).map_err(wrong)?;
+        self.area.draw(&PathElement::new(corners(5), colour)).map_err(wrong)
+    }
+
+    fn upright(&self, x: i32, top: i32, colour: RGBColor, width: u32) -> Result<()> {
+        self.area.draw(&PathElement::new([(x, top), (x, top + ROW_HEIGHT)], colour.stroke_width(width))).map_err(wrong)
+    }
+
+    fn diamond(&self, x: i32, y: i32, colour: RGBColor) -> Result<()> {
+        let corners = [(x - 5, y), (x, y - 5), (x + 5, y), (x, y + 5)];
+        self.area.draw(&Polygon::new(corners, colour.filled())).map_err(wrong)
+    }
+
+    fn triangle(&self, x: i32, top: i32, colour: RGBColor) -> Result<()> {
+        let corners = [(x - 4, top), (x + 4, top), (x, top + 8)];
+        self.area.draw(&Polygon::new(corners, colour.filled())).map_err(wrong)
+    }
+
+    fn ring(&self, x: i32, y: i32, colour: RGBColor) -> Result<()> {
+        self.area.draw(&Circle::new((x, y), 4, colour.stroke_width(2))).map_err(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Section;
+    use super::super::{Figures, Versions};
+    use super::*;
+
+    #[test]
+    fn all_rows_are_drawn_and_long_ones_are_cut() {
+        let versions =
+            Versions { quire: "Quire".into(), tiny: "tiny".into(), debian: "Debian".into(), machine: "QEMU".into() };
+        let text = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n";
+        let sections = ["slub", "slab", "slob"].map(|name| Section { name, figures: Figures::parse(text) });
+        let drawn = |huge: &str| {
+            let rows = format!("brk.query 1 1 128.0\nfault.write_huge 1 1 {huge}\nown.row 1 1 7.0\nDONE");
+            let report = Report::new(&versions, &Figures::parse(&rows), None, &sections, false).unwrap();
+            draw(&report).unwrap()
+        };
+        let (short, long) = (drawn("10.0"), drawn("9999.0"));
+        for row in ["brk.query", "fault.write_huge", "own.row", "kernel.alloc_page", "no figure of Linux"] {
+            assert!(long.contains(row), "{row}");
+        }
+        let lines = |svg: &str| svg.matches("<polyline").count();
+        assert_eq!(lines(&long), lines(&short) + 2, "a cut bar has a notch");
+    }
 }

@@ -1,10 +1,11 @@
-//! The tables: Quire's figures beside Linux's, and whether the marks hold.
+//! The tables: Quire's figures beside Linux's in groups, what they come to, and whether the marks hold.
 
 use std::fmt;
 
 use anyhow::{Context, Result};
 
-use super::Figures;
+use super::marks::{self, Mark};
+use super::{Figures, Versions};
 
 /// Linux's committed figures.
 const LINUX: &str = include_str!("linux.tsv");
@@ -15,60 +16,140 @@ pub struct Section {
     pub figures: Figures,
 }
 
+impl Section {
+    /// A row less the loop around it.
+    pub fn net(&self, row: &str) -> Option<f64> {
+        Some(self.figures.get(row)? - self.figures.get("kernel.loop")?)
+    }
+
+    /// The rows but for the loop itself.
+    pub fn rows(&self) -> impl Iterator<Item = &str> {
+        self.figures.rows.iter().map(|(row, _)| row.as_str()).filter(|row| *row != "kernel.loop")
+    }
+}
+
 /// A row of the main table.
 pub struct Line {
     pub name: String,
     pub quire: f64,
-    /// Debian's and tiny's committed figures.
-    pub peers: Option<[f64; 2]>,
+    /// Tiny's committed figure.
+    pub tiny: Option<f64>,
+    /// Debian's.
+    pub debian: Option<f64>,
     /// Debian's, measured now with the same binary.
-    pub linux: Option<f64>,
+    pub measured: Option<f64>,
 }
 
 impl Line {
     /// Whether the row counts for the means: one about memory that needs no huge pages.
-    fn counts(&self) -> bool {
+    pub fn counts(&self) -> bool {
         !self.name.starts_with("sys.") && !self.name.contains("_huge") && self.name != "fault.none"
     }
-}
 
-/// The most that something may cost.
-struct Mark {
-    what: &'static str,
-    most: f64,
-    figure: Option<f64>,
+    /// The group that it belongs to: what stands before the first dot.
+    pub fn group(&self) -> &str {
+        self.name.split('.').next().unwrap_or(&self.name)
+    }
 }
 
 /// All that is to be said.
 pub struct Report<'a> {
+    pub versions: &'a Versions,
     pub lines: Vec<Line>,
-    marks: Vec<Mark>,
-    fast_paths: &'a [Section],
+    pub marks: Vec<Mark>,
+    pub fast_paths: &'a [Section],
     tlb: Vec<(String, u64)>,
-    failed: &'a [String],
+    /// What did not work or was not there.
+    pub failed: Vec<String>,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(quire: &'a Figures, linux: Option<&Figures>, fast_paths: &'a [Section]) -> Result<Report<'a>> {
+    /// `complete`: all rows were asked for, so that each that Linux's figures are known of must be there.
+    pub fn new(
+        versions: &'a Versions,
+        quire: &Figures,
+        linux: Option<&Figures>,
+        fast_paths: &'a [Section],
+        complete: bool,
+    ) -> Result<Report<'a>> {
         let peers = committed()?;
-        let line = |(name, figure): &(String, f64)| Line {
-            name: name.clone(),
-            quire: *figure,
-            peers: peers.iter().find(|(row, _)| row == name).map(|&(_, figures)| figures),
-            linux: linux.and_then(|linux| linux.get(name)),
+        let line = |(name, figure): &(String, f64)| {
+            let peer = peers.iter().find(|(row, _)| row == name).map(|&(_, figures)| figures);
+            Line {
+                name: name.clone(),
+                quire: *figure,
+                tiny: peer.map(|[_, tiny]| tiny),
+                debian: peer.map(|[debian, _]| debian),
+                measured: linux.and_then(|linux| linux.get(name)),
+            }
         };
+        let mut failed = quire.failed.clone();
+        if complete {
+            let missing = peers.iter().filter(|(row, _)| quire.get(row).is_none());
+            failed.extend(missing.map(|(row, _)| format!("{row}: not measured")));
+        }
         Ok(Report {
+            versions,
             lines: quire.rows.iter().map(line).collect(),
-            marks: marks(quire, fast_paths),
+            marks: marks::all(quire, fast_paths, complete),
             fast_paths,
             tlb: quire.growth().into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
-            failed: &quire.failed,
+            failed,
         })
+    }
+
+    /// What is wrong, a sentence each: marks that do not hold, rows that did not work.
+    pub fn complaints(&self) -> Vec<String> {
+        let marks = self.marks.iter().filter_map(Mark::complaint);
+        marks.chain(self.failed.iter().map(|row| format!("row failed: {row}"))).collect()
+    }
+
+    /// The lines of each group, in order.
+    pub fn groups(&self) -> impl Iterator<Item = &[Line]> {
+        self.lines.chunk_by(|one, next| one.group() == next.group())
+    }
+
+    /// The rows, the means and the marks in a sentence or two.
+    pub fn headline(&self) -> String {
+        let mut parts = Vec::new();
+        let measured = ("Debian's Linux measured now", mean(&self.lines, |line| line.measured));
+        let tiny = (self.versions.tiny.as_str(), mean(&self.lines, |line| line.tiny));
+        for (what, mean) in [tiny, (self.versions.debian.as_str(), mean(&self.lines, |line| line.debian)), measured] {
+            parts.extend(mean.map(|(mean, rows)| format!("{mean:.3} of {what} ({rows} rows)")));
+        }
+        let failing = self.marks.iter().filter_map(Mark::complaint).count();
+        let marks = match (self.marks.len(), failing) {
+            (0, _) => "no marks".to_owned(),
+            (all, 0) => format!("all {all} marks hold"),
+            (all, failing) => format!("{failing} of {all} marks FAIL"),
+        };
+        match parts.is_empty() {
+            true => format!("Quire: {marks}"),
+            false => format!("Quire costs in geometric mean {}; {marks}", parts.join(", ")),
+        }
+    }
+
+    /// As comma-separated values, a line a figure's row.
+    pub fn csv(&self) -> String {
+        let mut text = String::from("group,row,quire,tiny,debian,debian_measured,mark\n");
+        let show = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.1}"));
+        for line in &self.lines {
+            let [tiny, debian, measured] = [line.tiny, line.debian, line.measured].map(show);
+            let mark = show(marks::of_row(&line.name));
+            text += &format!("{},{},{:.1},{tiny},{debian},{measured},{mark}\n", line.group(), line.name, line.quire);
+        }
+        for section in self.fast_paths {
+            for row in section.rows() {
+                let mark = show(marks::of_pair(row).filter(|_| section.name == "slub"));
+                text += &format!("{},{row},{},,,,{mark}\n", section.name, show(section.net(row)));
+            }
+        }
+        text
     }
 }
 
 /// The rows of linux.tsv: Debian's figure, tiny's.
-fn committed() -> Result<Vec<(&'static str, [f64; 2])>> {
+pub fn committed() -> Result<Vec<(&'static str, [f64; 2])>> {
     let rows = LINUX.lines().filter(|line| !line.starts_with('#')).skip(1);
     rows.map(|line| {
         let mut words = line.split('\t');
@@ -78,42 +159,15 @@ fn committed() -> Result<Vec<(&'static str, [f64; 2])>> {
     .collect()
 }
 
-/// The marks that this kernel has set itself.
-fn marks(quire: &Figures, fast_paths: &[Section]) -> Vec<Mark> {
-    const ROWS: [(&str, f64); 10] = [
-        ("brk.query", 150.0),
-        ("brk.touch.4K", 3000.0),
-        ("mmap.notouch.4K", 1500.0),
-        ("fault.write_random", 900.0),
-        ("fault.write", 500.0),
-        ("fault.read_zero", 400.0),
-        ("fault.unmap", 150.0),
-        ("cow.write.16M", 1600.0),
-        ("cow.reuse.16M", 500.0),
-        ("mprotect.1M", 8000.0),
-    ];
-    let mut marks: Vec<Mark> = ROWS.iter().map(|&(what, most)| Mark { what, most, figure: quire.get(what) }).collect();
-    marks.push(Mark { what: "mremap.move.1M", most: 8000.0, figure: quire.get("mremap.move.1M") });
-    let pages = (64 << 20) / 4096;
-    let of_a_page = |large: f64, small: f64| (large - small) / f64::from(pages);
-    let fork = quire.get("fork.exit.64M").zip(quire.get("fork.exit.0")).map(|(large, small)| of_a_page(large, small));
-    marks.push(Mark { what: "fork.exit, a resident page", most: 120.0, figure: fork });
-    let slub = fast_paths.iter().find(|section| section.name == "slub").map(|section| &section.figures);
-    for (what, row, most) in
-        [("alloc_page + free", "kernel.alloc_page", 120.0), ("kmalloc(64) + kfree, slub", "kernel.kmalloc.64", 80.0)]
-    {
-        marks.push(Mark { what, most, figure: slub.and_then(|figures| net(figures, row)) });
-    }
-    marks
+/// What linux.tsv says behind "# WORD: ".
+pub fn said_of(word: &str) -> &'static str {
+    let said = LINUX.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(word)?.strip_prefix(": "));
+    said.unwrap_or("Linux")
 }
 
-/// A row of the kernel's own less the loop around it.
-fn net(figures: &Figures, row: &str) -> Option<f64> {
-    Some(figures.get(row)? - figures.get("kernel.loop")?)
-}
-
-/// The geometric mean, and of how many.
-fn mean(ratios: impl Iterator<Item = f64>) -> Option<(f64, usize)> {
+/// The geometric mean of Quire's figures to another's over the lines that count, and of how many.
+pub fn mean(lines: &[Line], peer: impl Fn(&Line) -> Option<f64>) -> Option<(f64, usize)> {
+    let ratios = lines.iter().filter(|line| line.counts()).filter_map(|line| Some(line.quire / peer(line)?));
     let logarithms: Vec<f64> = ratios.map(f64::ln).collect();
     let count = logarithms.len();
     (count > 0).then(|| ((logarithms.iter().sum::<f64>() / count as f64).exp(), count))
@@ -121,21 +175,24 @@ fn mean(ratios: impl Iterator<Item = f64>) -> Option<(f64, usize)> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Instructions an operation; by page in the rows of touches. Ratios are Quire's to the other's.\n")?;
+        writeln!(f, "{}", self.headline())?;
+        writeln!(f, "{}\n", self.versions)?;
+        writeln!(f, "Instructions an operation; by page in the rows of touches. Ratios are Quire's to the other's.")?;
+        writeln!(f, "The means leave out sys and _huge: these are not about pages of 4 KiB.")?;
         self.main_table(f)?;
-        self.means(f)?;
+        let behind = self.lines.iter().filter(|line| line.counts() && line.tiny.is_some_and(|tiny| line.quire >= tiny));
+        let behind: Vec<&str> = behind.map(|line| line.name.as_str()).collect();
+        writeln!(f, "\nrows behind tiny: {}", if behind.is_empty() { "none".to_owned() } else { behind.join(", ") })?;
         if !self.fast_paths.is_empty() {
             self.fast_path_table(f)?;
         }
-        writeln!(f, "\n{:<28} {:>8} {:>8}", "mark", "at most", "is")?;
-        for Mark { what, most, figure } in &self.marks {
-            let Some(figure) = figure else { continue };
-            let verdict = if figure <= most { "holds" } else { "FAILS" };
-            writeln!(f, "{what:<28} {most:>8.0} {figure:>8.0}  {verdict}")?;
+        if !self.marks.is_empty() {
+            writeln!(f, "\n{:<32} {:>8} {:>8}", "mark", "at most", "is")?;
+            self.marks.iter().try_for_each(|mark| writeln!(f, "{mark}"))?;
         }
         if !self.tlb.is_empty() {
             writeln!(f, "\nTLB invalidations over all rows")?;
-            self.tlb.iter().try_for_each(|(name, count)| writeln!(f, "{name:<28} {count:>8}"))?;
+            self.tlb.iter().try_for_each(|(name, count)| writeln!(f, "{name:<32} {count:>8}"))?;
         }
         self.failed.iter().try_for_each(|row| writeln!(f, "failed: {row}"))
     }
@@ -143,51 +200,37 @@ impl fmt::Display for Report<'_> {
 
 impl Report<'_> {
     fn main_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has_linux = self.lines.iter().any(|line| line.linux.is_some());
-        write!(f, "{:<24} {:>10} {:>10} {:>6} {:>10} {:>6}", "row", "Quire", "tiny", "ratio", "Debian", "ratio")?;
-        writeln!(f, "{}", if has_linux { "   measured  ratio" } else { "" })?;
-        for line in &self.lines {
-            write!(f, "{:<24} {:>10.0}", line.name, line.quire)?;
-            match line.peers {
-                Some([debian, tiny]) => {
-                    let [to_tiny, to_debian] = [tiny, debian].map(|peer| line.quire / peer);
-                    write!(f, " {tiny:>10.0} {to_tiny:>6.2} {debian:>10.0} {to_debian:>6.2}")?;
+        let has_measured = self.lines.iter().any(|line| line.measured.is_some());
+        write!(f, "\n{:<24} {:>10} {:>10} {:>6} {:>10} {:>6}", "row", "Quire", "tiny", "ratio", "Debian", "ratio")?;
+        writeln!(f, "{}", if has_measured { "   measured  ratio" } else { "" })?;
+        for group in self.groups() {
+            for line in group {
+                write!(f, "{:<24} {:>10.0}", line.name, line.quire)?;
+                for peer in [line.tiny, line.debian].into_iter().chain(has_measured.then_some(line.measured)) {
+                    match peer {
+                        Some(peer) => write!(f, " {peer:>10.0} {:>6.2}", line.quire / peer)?,
+                        None => write!(f, " {:>10} {:>6}", "-", "-")?,
+                    }
                 }
-                None => write!(f, "{:36}", "")?,
+                writeln!(f)?;
             }
-            match line.linux {
-                Some(linux) => writeln!(f, " {linux:>10.0} {:>6.2}", line.quire / linux)?,
-                None => writeln!(f)?,
+            let means = [mean(group, |line| line.tiny), mean(group, |line| line.debian)];
+            if let [Some((tiny, _)), Some((debian, _))] = means {
+                writeln!(f, "{:<24} {:>10} {:>10} {tiny:>6.2} {:>10} {debian:>6.2}", "", "mean", "", "")?;
             }
+            writeln!(f)?;
         }
         Ok(())
     }
 
-    fn means(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counted = || self.lines.iter().filter(|line| line.counts());
-        let to = |peer: usize| counted().filter_map(move |line| Some(line.quire / line.peers?[peer]));
-        let measured = counted().filter_map(|line| Some(line.quire / line.linux?));
-        writeln!(f)?;
-        for (what, mean) in [("tiny", mean(to(1))), ("Debian", mean(to(0))), ("Debian, measured", mean(measured))] {
-            let Some((mean, rows)) = mean else { continue };
-            writeln!(f, "geometric mean to {what}: {mean:.3} over {rows} rows (sys and _huge left out)")?;
-        }
-        let behind: Vec<&str> = counted()
-            .filter(|line| line.peers.is_some_and(|[_, tiny]| line.quire >= tiny))
-            .map(|line| line.name.as_str())
-            .collect();
-        writeln!(f, "rows behind tiny: {}", if behind.is_empty() { "none".to_owned() } else { behind.join(", ") })
-    }
-
     fn fast_path_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\n{:<28}", "in the kernel, a pair")?;
+        write!(f, "\n{:<32}", "in the kernel, a pair")?;
         self.fast_paths.iter().try_for_each(|section| write!(f, " {:>8}", section.name))?;
         writeln!(f)?;
-        let rows = &self.fast_paths[0].figures.rows;
-        for (row, _) in rows.iter().filter(|(row, _)| row != "kernel.loop") {
-            write!(f, "{row:<28}")?;
+        for row in self.fast_paths[0].rows() {
+            write!(f, "{row:<32}")?;
             for section in self.fast_paths {
-                write!(f, " {:>8.0}", net(&section.figures, row).unwrap_or(f64::NAN))?;
+                write!(f, " {:>8.0}", section.net(row).unwrap_or(f64::NAN))?;
             }
             writeln!(f)?;
         }
@@ -199,25 +242,60 @@ impl Report<'_> {
 mod tests {
     use super::*;
 
+    fn versions() -> Versions {
+        Versions { quire: "Quire".into(), tiny: "tiny".into(), debian: "Debian".into(), machine: "QEMU".into() }
+    }
+
     #[test]
     fn the_committed_figures_are_read() {
         let rows = committed().unwrap();
         assert!(rows.len() > 60);
         let brk = rows.iter().find(|(row, _)| *row == "brk.query").unwrap().1;
         assert!(brk[0] > brk[1] && brk[1] > 100.0, "{brk:?}");
+        assert!(said_of("tiny").starts_with("tiny Linux 6.") && said_of("debian").starts_with("Debian's Linux 6."));
     }
 
     #[test]
     fn means_leave_out_what_is_not_about_base_pages() {
         let quire = Figures::parse("sys.getpid 1 1 1.0\nbrk.query 1 1 127.6\nfault.write_huge 1 1 1.0\nDONE");
-        let text = Report::new(&quire, None, &[]).unwrap().to_string();
-        assert!(text.contains("geometric mean to tiny: 0.5") && text.contains("over 1 rows"), "{text}");
-        assert!(text.contains("brk.query                         150      128  holds"), "{text}");
+        let versions = versions();
+        let report = Report::new(&versions, &quire, None, &[], false).unwrap();
+        let text = report.to_string();
+        assert!(text.starts_with("Quire costs in geometric mean 0.501 of tiny (1 rows)"), "{text}");
+        assert!(text.contains("brk.query                             150      128  holds"), "{text}");
+        assert!(report.complaints().is_empty());
+        assert_eq!(report.groups().count(), 3);
     }
 
     #[test]
-    fn a_mark_that_is_missed_says_so() {
-        let quire = Figures::parse("brk.query 1 1 151.0\nDONE");
-        assert!(Report::new(&quire, None, &[]).unwrap().to_string().contains("FAILS"));
+    fn a_mark_that_is_missed_is_a_complaint() {
+        let quire = Figures::parse("brk.query 1 1 151.0\nFAIL cow.x EINVAL\nDONE");
+        let versions = versions();
+        let report = Report::new(&versions, &quire, None, &[], false).unwrap();
+        assert!(report.to_string().contains("FAILS") && report.headline().contains("1 of 1 marks FAIL"));
+        assert_eq!(report.complaints().len(), 2, "{:?}", report.complaints());
+    }
+
+    #[test]
+    fn a_row_that_is_missing_from_all_is_a_complaint() {
+        let quire = Figures::parse("brk.query 1 1 100.0\nDONE");
+        let versions = versions();
+        let report = Report::new(&versions, &quire, None, &[], true).unwrap();
+        let complaints = report.complaints();
+        assert!(complaints.iter().any(|line| line.contains("fork.vfork: not measured")), "{complaints:?}");
+        assert!(!complaints.iter().any(|line| line.contains("brk.query")), "{complaints:?}");
+    }
+
+    #[test]
+    fn values_have_a_column_each() {
+        let quire = Figures::parse("brk.query 1 1 127.6\nown.row 1 1 5.0\nDONE");
+        let kernel = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n";
+        let slub = [Section { name: "slub", figures: Figures::parse(kernel) }];
+        let versions = versions();
+        let csv = Report::new(&versions, &quire, None, &slub, false).unwrap().csv();
+        let rows: Vec<&str> = csv.lines().collect();
+        assert_eq!(rows[1], "brk,brk.query,127.6,254.6,593.9,,150.0");
+        assert_eq!(rows[2..], ["own,own.row,5.0,,,,", "slub,kernel.alloc_page,110.0,,,,120.0"]);
+        assert!(rows.iter().all(|row| row.split(',').count() == 7));
     }
 }

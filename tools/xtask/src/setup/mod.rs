@@ -27,6 +27,9 @@ const QEMU_MINIMUM: (u32, u32) = (9, 1);
 /// The C compiler of the test that runs a static Linux program.
 pub const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
 
+/// The debugger that can attach to the machine.
+pub const DEBUGGER: &str = "gdb-multiarch";
+
 /// `cargo xtask setup`.
 pub fn setup() -> Result<u8> {
     let toolchain = toolchain()?;
@@ -35,7 +38,7 @@ pub fn setup() -> Result<u8> {
     eprintln!("setup: QEMU:        {major}.{minor}");
     eprintln!("setup: device tree: {}", device_tree()?.display());
     test_tools()?;
-    eprintln!("setup: for tests:   dtc, {CROSS_COMPILER}, {}", busybox()?.display());
+    eprintln!("setup: for tests:   dtc, {CROSS_COMPILER}, {DEBUGGER}, {}", busybox()?.display());
     eprintln!(
         "setup: for malloc:  {}",
         malloc_guests().map_or_else(|| "what there is".into(), |c| c.display().to_string())
@@ -72,11 +75,12 @@ fn qemu_version() -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
-/// The programs that only tests use: the device-tree compiler and a C cross compiler.
+/// The programs that only tests use: the device-tree compiler, a C cross compiler, and a debugger.
 pub fn test_tools() -> Result<()> {
     install_missing(&[
         ("dtc", "device-tree-compiler", on_path("dtc")),
         (CROSS_COMPILER, "gcc-aarch64-linux-gnu", on_path(CROSS_COMPILER)),
+        (DEBUGGER, "gdb-multiarch", on_path(DEBUGGER)),
     ])
 }
 

@@ -3,6 +3,9 @@
 //! mdBook comes from the registry, in the version that is named here, and is compiled once into target/. Rustdoc runs once a
 //! target: the host's crates, the kernel's, the programs'. Its warnings are errors, or links would break unseen.
 
+mod links;
+
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +27,9 @@ pub fn docs() -> Result<u8> {
     let reference = rustdoc(&workspace)?;
     let mdbook = mdbook(&workspace)?;
     let book = workspace.out.join("docs");
-    build_book(&mdbook, &workspace.root.join("docs"), &book)?;
+    let pages = workspace.out.join("pages");
+    lay_out(&workspace.root.join("docs"), &pages)?;
+    build_book(&mdbook, &pages, &book)?;
     for (name, made) in reference {
         output::copy_tree(&made, &book.join("reference").join(name))?;
     }
@@ -69,6 +74,21 @@ fn mdbook(workspace: &Workspace) -> Result<PathBuf> {
     cargo::run(&what, cargo)?;
     ensure!(program.exists(), "cargo install left no {}", program.display());
     Ok(program)
+}
+
+/// Copies the pages, with links to sources turned into such that hold in the book.
+fn lay_out(docs: &Path, pages: &Path) -> Result<()> {
+    if pages.exists() {
+        fs::remove_dir_all(pages)?;
+    }
+    output::copy_tree(docs, pages)?;
+    for entry in fs::read_dir(pages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            output::write(&path, links::rewritten(&fs::read_to_string(&path)?))?;
+        }
+    }
+    Ok(())
 }
 
 fn build_book(mdbook: &Path, from: &Path, to: &Path) -> Result<()> {

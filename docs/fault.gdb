@@ -1,0 +1,38 @@
+# Follows the first store of a program that finds no page, from the trap to the table entry and back. docs/debugging.md tells
+# what each step shows. Run it on a kernel built with --debug, on one CPU, with a debugger attached before the first instruction.
+set pagination off
+set confirm off
+set language c
+
+# walk ADDRESS: the table entries on the way to a user address, read through the kernel's direct map; $entry is the last.
+define walk
+  set $table = $TTBR0_EL1 & 0xfffffffff000
+  set $shift = 39
+  while $shift >= 12
+    set $entry = (unsigned long *) (0xffff000000000000 + $table + (($arg0 >> $shift) & 511) * 8)
+    printf "bits %d to %d: the entry at %#lx is %#lx\n", $shift, $shift + 8, $entry, *$entry
+    set $table = *$entry & 0xfffffffff000
+    set $shift = (*$entry & 1) ? $shift - 9 : 0
+  end
+end
+
+# A data abort from EL0 (class 0x24) by a write (bit 6).
+break quire_kernel::trap::from_user if (esr >> 26) == 0x24 && (esr & 0x40) != 0
+continue
+set $address = far
+set $store = frame->pc
+printf "the store at %#lx to %#lx faults\n", $store, $address
+x/i $store
+walk $address
+
+# Whoever writes the entry.
+watch *$entry
+continue
+backtrace 8
+delete
+
+# The program runs the store again.
+tbreak *$store
+continue
+stepi
+printf "the word at %#lx is %#lx\n", $address, *(unsigned long *) $address

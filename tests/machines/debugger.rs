@@ -1,0 +1,55 @@
+//! A debugger at work on the kernel: the example of docs/debugging.md.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::harness::Machine;
+
+/// A port that nobody uses now.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its number").port()
+}
+
+/// From the store to the entry: the backtrace at the moment at which the entry is written has every file of the tour.
+#[test]
+#[ignore = "matrix"]
+fn a_fault_is_followed_from_the_store_to_the_entry() {
+    let port = free_port();
+    let gdb = format!("--gdb={port}");
+    let machine = Machine::new(&["--debug", "--smp", "1", &gdb, "--exec", "echo hello"]);
+    let mut machine = machine.command().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("xtask starts");
+    let log = BufReader::new(machine.stderr.take().expect("a pipe"));
+    let mut lines = log.lines().map_while(Result::ok);
+    let hint = lines.find(|line| line.contains("gdb-multiarch ")).expect("xtask says how to attach a debugger");
+    let kernel = hint.split_whitespace().skip_while(|word| *word != "gdb-multiarch").nth(1).expect("the kernel's file");
+
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fault.gdb");
+    let mut gdb = Command::new("gdb-multiarch");
+    // It tries for some seconds, should QEMU still be starting.
+    gdb.args(["-nx", "-batch", kernel, "-ex", &format!("target remote :{port}"), "-x"])
+        .arg(script)
+        .args(["-ex", "kill"]);
+    let done = gdb.stdin(Stdio::null()).output().expect("gdb-multiarch starts");
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&done.stderr);
+    let _ = machine.kill();
+    let _ = machine.wait();
+    for part in [
+        "faults\n",
+        "bits 12 to 20: the entry at",
+        "Old value = 0\n",
+        "fill<",
+        "anon_write<",
+        "fault_in<",
+        "fault::handle (",
+        "trap::memory_fault (",
+        "trap::from_user (",
+        "el0_sync ()",
+        "the word at 0x",
+    ] {
+        assert!(said.contains(part), "no '{part}'\n--- gdb\n{said}\n--- errors\n{errors}");
+    }
+}

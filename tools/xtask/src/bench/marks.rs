@@ -1,0 +1,162 @@
+//! The marks that this kernel has set itself, and whether they hold.
+//!
+//! A mark must be wrong in neither direction: a figure that is too large fails it, and so does one that cannot be (not a
+//! number, nothing, less than nothing) or that is missing although everything was measured.
+
+use std::fmt;
+
+use super::{Figures, report::Section};
+
+/// The most that a row of user/bench may cost.
+const ROWS: [(&str, f64); 11] = [
+    ("brk.query", 150.0),
+    ("brk.touch.4K", 3000.0),
+    ("mmap.notouch.4K", 1500.0),
+    ("fault.write_random", 900.0),
+    ("fault.write", 500.0),
+    ("fault.read_zero", 400.0),
+    ("fault.unmap", 150.0),
+    ("cow.write.16M", 1600.0),
+    ("cow.reuse.16M", 500.0),
+    ("mprotect.1M", 8000.0),
+    ("mremap.move.1M", 8000.0),
+];
+
+/// The most that a pair of the kernel's own may cost, the loop around it not counted: row, back end, instructions.
+const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("kernel.kmalloc.64", "slub", 80.0)];
+
+/// What fork and exit cost for each page that is resident, from two rows.
+const FORK: (&str, &str, f64) = ("fork.exit.64M", "fork.exit.0", 120.0);
+const FORK_PAGES: f64 = (64 << 20) as f64 / 4096.0;
+
+/// The most that something may cost.
+pub struct Mark {
+    /// The row, or what is made of rows.
+    pub row: String,
+    /// Instructions.
+    pub most: f64,
+    /// What was measured, if it was.
+    pub figure: Option<f64>,
+}
+
+/// What came of a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Holds,
+    Fails,
+    /// Nothing in the machine costs that.
+    Absurd,
+    Unmeasured,
+}
+
+impl Mark {
+    pub fn verdict(&self) -> Verdict {
+        match self.figure {
+            None => Verdict::Unmeasured,
+            Some(figure) if !figure.is_finite() || figure <= 0.0 => Verdict::Absurd,
+            Some(figure) if figure <= self.most => Verdict::Holds,
+            Some(_) => Verdict::Fails,
+        }
+    }
+
+    /// Why it does not hold, in a sentence with row, mark and figure.
+    pub fn complaint(&self) -> Option<String> {
+        let Mark { row, most, figure } = self;
+        let figure = figure.unwrap_or(f64::NAN);
+        match self.verdict() {
+            Verdict::Holds => None,
+            Verdict::Fails => Some(format!("{row} costs {figure:.1} instructions; its mark is {most:.0}")),
+            Verdict::Absurd => Some(format!("{row} cannot cost {figure:.1} instructions; its mark is {most:.0}")),
+            Verdict::Unmeasured => Some(format!("{row} was not measured; its mark is {most:.0}")),
+        }
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mark { row, most, figure } = self;
+        let figure = figure.map_or("-".to_owned(), |figure| format!("{figure:.0}"));
+        let verdict = match self.verdict() {
+            Verdict::Holds => "holds",
+            Verdict::Fails => "FAILS",
+            Verdict::Absurd => "FAILS: that cannot be",
+            Verdict::Unmeasured => "FAILS: not measured",
+        };
+        write!(f, "{row:<32} {most:>8.0} {figure:>8}  {verdict}")
+    }
+}
+
+/// All marks; `complete` says that everything was measured, so that what is missing counts against its mark. Else marks
+/// on what was not asked for are left out.
+pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark> {
+    let rows = ROWS.iter().map(|&(row, most)| Mark { row: row.to_owned(), most, figure: quire.get(row) });
+    let (large, small, most) = FORK;
+    let figure = quire.get(large).zip(quire.get(small)).map(|(large, small)| (large - small) / FORK_PAGES);
+    let fork = Mark { row: "fork.exit, a resident page".to_owned(), most, figure };
+    let pairs = PAIRS.iter().map(|&(row, back_end, most)| {
+        let section = fast_paths.iter().find(|section| section.name == back_end);
+        Mark { row: format!("{row}, {back_end}"), most, figure: section.and_then(|section| section.net(row)) }
+    });
+    rows.chain([fork]).chain(pairs).filter(|mark| complete || mark.figure.is_some()).collect()
+}
+
+/// The mark of a row, where a picture shows it.
+pub fn of_row(row: &str) -> Option<f64> {
+    ROWS.iter().find(|(name, _)| *name == row).map(|&(_, most)| most)
+}
+
+/// The mark of a pair of the kernel's own.
+pub fn of_pair(row: &str) -> Option<f64> {
+    PAIRS.iter().find(|(name, ..)| *name == row).map(|&(.., most)| most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(figure: Option<f64>) -> Mark {
+        Mark { row: "brk.query".into(), most: 150.0, figure }
+    }
+
+    #[test]
+    fn a_mark_is_wrong_in_neither_direction() {
+        for (figure, verdict) in [
+            (Some(150.0), Verdict::Holds),
+            (Some(0.1), Verdict::Holds),
+            (Some(150.1), Verdict::Fails),
+            (Some(0.0), Verdict::Absurd),
+            (Some(-3.0), Verdict::Absurd),
+            (Some(f64::NAN), Verdict::Absurd),
+            (Some(f64::INFINITY), Verdict::Absurd),
+            (None, Verdict::Unmeasured),
+        ] {
+            assert_eq!(mark(figure).verdict(), verdict, "{figure:?}");
+            assert_eq!(mark(figure).complaint().is_none(), verdict == Verdict::Holds);
+        }
+    }
+
+    #[test]
+    fn a_complaint_names_row_mark_and_figure() {
+        let complaint = mark(Some(151.25)).complaint().unwrap();
+        assert!(["brk.query", "151.2", "150"].iter().all(|part| complaint.contains(part)), "{complaint}");
+    }
+
+    #[test]
+    fn what_is_missing_counts_if_all_was_measured() {
+        let quire = Figures::parse("brk.query 1 1 128.0\nfork.exit.64M 1 1 1643840\nfork.exit.0 1 1 5440\nDONE");
+        let some = all(&quire, &[], false);
+        assert_eq!(some.iter().map(|m| &*m.row).collect::<Vec<_>>(), ["brk.query", "fork.exit, a resident page"]);
+        assert_eq!(some[1].figure, Some(100.0));
+        let every = all(&quire, &[], true);
+        assert_eq!(every.len(), ROWS.len() + 1 + PAIRS.len());
+        assert_eq!(every.iter().filter(|mark| mark.verdict() == Verdict::Unmeasured).count(), every.len() - 2);
+    }
+
+    #[test]
+    fn pairs_are_counted_without_their_loop() {
+        let text = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n";
+        let slub = [Section { name: "slub", figures: Figures::parse(text) }];
+        let marks = all(&Figures::default(), &slub, false);
+        assert_eq!((marks.len(), marks[0].figure), (1, Some(110.0)));
+    }
+}

@@ -1,0 +1,116 @@
+//! Links from the book's pages to sources: relative paths, as a reader of the repository wants them. In the built book they
+//! lead to rustdoc's pages of the same files.
+
+/// Where rustdoc puts the sources of a folder.
+const FOLDERS: [(&str, &str); 9] = [
+    ("kernel/abi/src/", "host/src/quire_abi/"),
+    ("kernel/mm/src/", "host/src/quire_mm/"),
+    ("kernel/src/", "kernel/src/quire_kernel/"),
+    ("platform/src/", "host/src/quire_platform/"),
+    ("user/malloc/src/", "host/src/quire_malloc/"),
+    ("user/rt/src/", "programs/src/quire_rt/"),
+    ("user/shell/src/", "host/src/quire_shell/"),
+    ("user/init/src/", "programs/src/init/"),
+    ("tools/xtask/src/", "host/src/xtask/"),
+];
+
+/// A link in a page: what it shows, and where it leads.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Link<'a> {
+    pub text: &'a str,
+    pub target: &'a str,
+}
+
+/// The links of a page to files outside docs/.
+pub fn to_sources(page: &str) -> Vec<Link<'_>> {
+    let mut links = Vec::new();
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once("](../") {
+        rest = after;
+        let (Some((_, text)), Some((target, _))) = (before.rsplit_once('['), after.split_once(')')) else { continue };
+        links.push(Link { text, target });
+    }
+    links
+}
+
+/// A page as the book has it.
+pub fn rewritten(page: &str) -> String {
+    let mut text = page.to_owned();
+    for Link { target, .. } in to_sources(page) {
+        let found = FOLDERS.iter().find_map(|(folder, place)| Some((place, target.strip_prefix(folder)?)));
+        if let Some((place, file)) = found {
+            text = text.replace(&format!("](../{target})"), &format!("](reference/{place}{file}.html)"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    #[test]
+    fn links_lead_to_rustdoc_s_pages() {
+        let page = "a [`Mm::fault`](../kernel/mm/src/mm/fault.rs) b [x](other.md) [y](../README.md)";
+        let expected =
+            "a [`Mm::fault`](reference/host/src/quire_mm/mm/fault.rs.html) b [x](other.md) [y](../README.md)";
+        assert_eq!(rewritten(page), expected);
+        let links = to_sources(page);
+        assert_eq!(links[0], Link { text: "`Mm::fault`", target: "kernel/mm/src/mm/fault.rs" });
+        assert_eq!(links.len(), 2);
+    }
+
+    /// Whether a file declares what is called so.
+    fn declares(source: &str, name: &str) -> bool {
+        let kinds = ["fn", "struct", "enum", "trait", "static", "const", "type", "mod", "macro_rules!"];
+        let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        let declared = |kind: &&str| {
+            let start = format!("{kind} {name}");
+            source.match_indices(&start).any(|(at, _)| ends(&source[at + start.len()..]))
+        };
+        // Assembly has labels.
+        kinds.iter().any(|kind| declared(&kind)) || source.lines().any(|line| line.trim() == format!("{name}:"))
+    }
+
+    /// Every source that a page links to is there and has what the link names.
+    #[test]
+    fn links_name_what_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut checked = 0;
+        for entry in fs::read_dir(root.join("docs")).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let page = fs::read_to_string(&path).unwrap();
+            for Link { text, target } in to_sources(&page) {
+                let source = fs::read_to_string(root.join(target));
+                let source = source.unwrap_or_else(|error| panic!("{}: {target}: {error}", path.display()));
+                let name = text.trim_matches('`');
+                let name = name.rsplit("::").next().unwrap();
+                let is_file = text.contains('/') || !text.starts_with('`');
+                assert!(is_file || declares(&source, name), "{}: {target} has no {name}", path.display());
+                checked += 1;
+            }
+        }
+        assert!(checked > 40, "{checked} links");
+    }
+
+    /// A tour passes through five files at most, which its list names in order.
+    #[test]
+    fn tours_are_short() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        for tour in ["fault", "allocation", "free", "syscall"] {
+            let page = fs::read_to_string(docs.join(format!("tour-{tour}.md"))).unwrap();
+            let (_, list) = page.split_once("Files, in the order of the tour:\n\n").expect("a list of files");
+            let files = list.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+            let listed: Vec<&str> = to_sources(&files).iter().map(|link| link.target).collect();
+            assert!((3..=5).contains(&listed.len()), "{tour}: {listed:?}");
+            for Link { target, .. } in to_sources(&page) {
+                assert!(listed.contains(&target), "{tour} needs a file that its list does not have: {target}");
+            }
+        }
+    }
+}
