@@ -1,5 +1,5 @@
 //! The scheduler: who runs next on this CPU, round-robin with slices. Which CPU's queue a thread waits in is the
-//! business of [`balance`](super::balance).
+//! business of [`balance`].
 //!
 //! [`Thread::state`] says what a thread wants and whether a CPU has it (RUNNING, until the CPU is entirely off it).
 //! Who queues a thread follows from that one word, and nobody waits for a thread to leave a CPU, least of all with

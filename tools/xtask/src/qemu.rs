@@ -42,6 +42,7 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     let gic = options.gic.unwrap_or(2);
     let memory = options.mem.unwrap_or(MemorySize { mebibytes: 1024 });
     let nodes = options.numa.unwrap_or(1);
+    promised(memory, &host_memory())?;
     ensure!(gic != 2 || smp <= GIC2_CPUS, "a GICv2 serves {GIC2_CPUS} CPUs at most: add --gic 3 for --smp {smp}");
 
     let mut model = format!("virt,gic-version={gic}");
@@ -63,6 +64,35 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
         qemu.arg("-drive").arg(drive(disk, "if=none,id=disk,")?);
         qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-blk-device,drive=disk"]);
     }
+    Ok(())
+}
+
+/// What Linux says of this machine's memory, as far as it bounds what QEMU may ask for.
+struct HostMemory {
+    /// /proc/sys/vm/overcommit_memory
+    policy: String,
+    /// /proc/meminfo
+    memory: String,
+}
+
+fn host_memory() -> HostMemory {
+    // Without these files nothing is known, and QEMU finds out.
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    HostMemory { policy: read("/proc/sys/vm/overcommit_memory"), memory: read("/proc/meminfo") }
+}
+
+/// Refuses more memory than Linux promises anybody: by its usual policy, all memory and swap that there is.
+fn promised(memory: MemorySize, host: &HostMemory) -> Result<()> {
+    let field = |name: &str| {
+        let rest = host.memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let (Some(memory_there), "0") = (field("MemTotal"), host.policy.trim()) else { return Ok(()) };
+    let mebibytes = (memory_there + field("SwapTotal").unwrap_or(0)) >> 10;
+    ensure!(
+        memory.mebibytes <= mebibytes,
+        "--mem {memory}: this machine has {mebibytes}M of memory and swap, and Linux promises no more"
+    );
     Ok(())
 }
 
@@ -127,6 +157,21 @@ mod tests {
         let options = MachineOptions { numa: Some(2), smp: Some(1), ..Default::default() };
         let line = arguments(Board::Virt, &options).unwrap();
         assert!(line.contains("nodeid=0,memdev=memory0 ") && line.contains("memdev=memory1,cpus=0-0"), "{line}");
+    }
+
+    #[test]
+    fn more_memory_than_the_host_promises_is_refused() {
+        let host = |policy: &str| HostMemory {
+            policy: policy.to_owned(),
+            memory: "MemTotal:        2097152 kB\nMemFree: 5 kB\nSwapTotal:       1048576 kB\n".to_owned(),
+        };
+        let ask = |gibibytes: u64, policy: &str| promised(MemorySize { mebibytes: gibibytes << 10 }, &host(policy));
+        assert!(ask(3, "0\n").is_ok());
+        let why = ask(4, "0\n").unwrap_err().to_string();
+        assert!(why.contains("--mem 4096M") && why.contains("3072M"), "{why}");
+        assert!(ask(4, "1\n").is_ok(), "the host promises anything");
+        let unknown = HostMemory { policy: String::new(), memory: String::new() };
+        assert!(promised(MemorySize { mebibytes: 1 << 20 }, &unknown).is_ok());
     }
 
     #[test]

@@ -182,7 +182,7 @@ impl fmt::Display for Report<'_> {
         self.main_table(f)?;
         let behind = self.lines.iter().filter(|line| line.counts() && line.tiny.is_some_and(|tiny| line.quire >= tiny));
         let behind: Vec<&str> = behind.map(|line| line.name.as_str()).collect();
-        writeln!(f, "\nrows behind tiny: {}", if behind.is_empty() { "none".to_owned() } else { behind.join(", ") })?;
+        writeln!(f, "rows behind tiny: {}", if behind.is_empty() { "none".to_owned() } else { behind.join(", ") })?;
         if !self.fast_paths.is_empty() {
             self.fast_path_table(f)?;
         }
