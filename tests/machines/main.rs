@@ -10,6 +10,7 @@ mod console;
 mod debugger;
 mod faults;
 mod harness;
+mod latency;
 mod linux;
 mod misuse;
 mod oom;

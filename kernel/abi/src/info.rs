@@ -126,6 +126,8 @@ pub struct CpuInfo {
     pub pad: u32,
     /// Nanoseconds spent idle.
     pub idle_ns: u64,
+    /// Nanoseconds spent in the kernel, for threads.
+    pub system_ns: u64,
     /// Context switches.
     pub switches: u64,
     /// Timer interrupts taken.
@@ -231,7 +233,7 @@ pub struct MapAudit {
 const _: () = {
     assert!(size_of::<ZoneInfo>() == 16 + 8 * (8 + ORDERS));
     assert!(size_of::<RegionInfo>() == 48);
-    assert!(size_of::<CpuInfo>() == 56);
+    assert!(size_of::<CpuInfo>() == 64);
     assert!(size_of::<ProcessInfo>() == 64);
     assert!(size_of::<SystemInfo>() == 128);
     assert!(size_of::<Books>() == 64);

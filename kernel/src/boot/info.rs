@@ -73,6 +73,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
         features: percpu.features.load(Ordering::Relaxed),
         pad: 0,
         idle_ns: percpu.idle_ns.load(Ordering::Relaxed) + idle_now,
+        system_ns: percpu.system_ns.load(Ordering::Relaxed),
         switches: percpu.switches.load(Ordering::Relaxed),
         ticks: percpu.ticks.load(Ordering::Relaxed),
     })

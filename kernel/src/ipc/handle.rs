@@ -15,6 +15,8 @@ use quire_mm::sync::Rank;
 
 use super::pipe::{Pipe, Side};
 use crate::boot::archive::Node;
+use crate::task::point::{ENTRIES, resched_point};
+use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 bitflags! {
@@ -104,6 +106,19 @@ impl Descriptor {
 /// A process's table.
 pub struct Descriptors {
     slots: SpinLock<Vec<Option<Descriptor>>>,
+    /// Changes of entries. Written under the lock.
+    changes: AtomicU64,
+}
+
+/// A table may be large: it is closed entry by entry with points in between, in process context as every last owner is.
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        for slot in core::mem::take(self.slots.get_mut()) {
+            drop(slot);
+            // Whoever ends is killed, and closes all the same.
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
 }
 
 impl Descriptors {
@@ -113,25 +128,46 @@ impl Descriptors {
     }
 
     fn from_slots(slots: Vec<Option<Descriptor>>) -> Result<KArc<Self>, Errno> {
-        Ok(KArc::try_new(Self { slots: SpinLock::new(Cpu, Rank::Descriptors, slots) })?)
+        Ok(KArc::try_new(Self { slots: SpinLock::new(Cpu, Rank::Descriptors, slots), changes: AtomicU64::new(0) })?)
     }
 
-    /// A table with the same entries.
+    /// A table with the same entries, as they are at one moment.
     pub fn copy(&self) -> Result<KArc<Self>, Errno> {
+        /// Another thread may change entries meanwhile; then it is begun anew, so often.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let changes = self.changes.load(Ordering::Acquire);
+            let copy = self.copy_by(ENTRIES)?;
+            if self.changes.load(Ordering::Acquire) == changes {
+                return Self::from_slots(copy);
+            }
+            // Here the entries go that were closed since, with no lock held.
+            drop(copy);
+        }
+        Self::from_slots(self.copy_by(usize::MAX)?)
+    }
+
+    /// Copies the entries, so many under each hold of the lock.
+    fn copy_by(&self, step: usize) -> Result<Vec<Option<Descriptor>>, Errno> {
         let mut copy = Vec::new();
         loop {
             // The room is made with the lock open: allocation may reclaim.
             let needed = self.slots.lock().len();
-            copy.try_reserve_exact(needed).map_err(|_| Errno::ENOMEM)?;
+            copy.try_reserve_exact(needed - copy.len().min(needed)).map_err(|_| Errno::ENOMEM)?;
+            resched_point(Sleep::Killable)?;
             let slots = self.slots.lock();
-            if slots.len() <= copy.capacity() {
-                for slot in slots.iter() {
-                    copy.try_push(slot.clone()).map_err(Errno::from)?;
-                }
-                break;
+            let room = copy.capacity() - copy.len();
+            for slot in slots.iter().skip(copy.len()).take(step.min(room)) {
+                copy.try_push(slot.clone()).map_err(Errno::from)?;
+            }
+            if copy.len() >= slots.len() {
+                return Ok(copy);
             }
         }
-        Self::from_slots(copy)
+    }
+
+    fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// What `fd` refers to; EBADF.
@@ -150,6 +186,7 @@ impl Descriptors {
             }
             if free < slots.len() {
                 slots[free] = Some(descriptor);
+                self.note_change();
                 return Ok(free as i32);
             }
             let len = slots.len();
@@ -186,6 +223,7 @@ impl Descriptors {
         loop {
             let mut slots = self.slots.lock();
             if index < slots.len() {
+                self.note_change();
                 return Ok(slots[index].replace(descriptor));
             }
             let len = slots.len();
@@ -198,6 +236,7 @@ impl Descriptors {
     pub fn remove(&self, fd: i32) -> Result<Descriptor, Errno> {
         let mut slots = self.slots.lock();
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.note_change();
         slots.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)
     }
 
@@ -207,6 +246,7 @@ impl Descriptors {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let slot = slots.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
         slot.close_on_exec = on;
+        self.note_change();
         Ok(())
     }
 
@@ -218,6 +258,7 @@ impl Descriptors {
             let closed = slots.get_mut(i).and_then(|s| s.take_if(|d| d.close_on_exec));
             drop(slots);
             drop(closed);
+            let _ = resched_point(Sleep::Killable);
         }
     }
 }

@@ -1,23 +1,29 @@
 //! `ppoll`: waiting for any of several objects.
 //!
 //! All pollers share one queue, which every object that becomes ready wakes when anybody polls: simple and right,
-//! at O(pollers) a wake-up. Objects pay one load while nobody does.
+//! at O(pollers) a wake-up. Objects pay one load while nobody does. A poller looks at its objects, which may be many,
+//! while it is awake, and sleeps only if nothing has happened since it began to look.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::poll;
 
 use super::handle::{Object, OpenFile};
+use crate::arch::timer;
 use crate::console::tty;
+use crate::task::point::resched_point;
 use crate::task::wait::{Sleep, WaitQueue};
 
 static POLLERS: WaitQueue = WaitQueue::new();
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// What became ready while somebody polled.
+static EVENTS: AtomicU64 = AtomicU64::new(0);
 
 /// Something became ready.
 pub fn notify() {
     if COUNT.load(Ordering::SeqCst) > 0 {
+        EVENTS.fetch_add(1, Ordering::SeqCst);
         POLLERS.wake_all();
     }
 }
@@ -32,15 +38,27 @@ pub fn ready(file: &OpenFile) -> u16 {
 }
 
 /// Sleeps until `check` answers a count above 0, or the deadline: then 0.
-pub fn wait(deadline: Option<u64>, mut check: impl FnMut() -> usize) -> Result<usize, Errno> {
+pub fn wait(deadline: Option<u64>, check: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
     COUNT.fetch_add(1, Ordering::SeqCst);
-    let result = POLLERS.wait_until(Sleep::Interruptible, deadline, || match check() {
-        0 => None,
-        n => Some(n),
-    });
+    let result = wait_counted(deadline, check);
     COUNT.fetch_sub(1, Ordering::SeqCst);
-    match result {
-        Err(Errno::ETIMEDOUT) => Ok(0),
-        other => other,
+    result
+}
+
+fn wait_counted(deadline: Option<u64>, mut check: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
+    loop {
+        let seen = EVENTS.load(Ordering::SeqCst);
+        let ready = check()?;
+        let is_over = deadline.is_some_and(|at| timer::now_ns() >= at);
+        if ready > 0 || is_over {
+            return Ok(ready);
+        }
+        // Others' events may come faster than it looks.
+        resched_point(Sleep::Interruptible)?;
+        let is_news = || (EVENTS.load(Ordering::SeqCst) != seen).then_some(());
+        match POLLERS.wait_until(Sleep::Interruptible, deadline, is_news) {
+            Ok(()) | Err(Errno::ETIMEDOUT) => {}
+            Err(e) => return Err(e),
+        }
     }
 }

@@ -17,7 +17,9 @@ use crate::console::tty;
 use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::poll;
+use crate::task::point::{ENTRIES, resched_point};
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 
 /// Longest path, its NUL included (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -148,6 +150,7 @@ pub fn getdents(a: Args) -> Answer {
     let all = special.into_iter().chain(dir.entries().iter().map(|n| (n.name, n)));
     let (mut done, mut index) = (0, first);
     for (name, node) in all.skip(first) {
+        pass(index)?;
         let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);
         if done + len > a.word(2) {
             if done == 0 {
@@ -375,6 +378,11 @@ fn make_pipe(a: Args, flags: Open) -> Answer {
     Ok(0)
 }
 
+/// The point between the entries of a list that a program made, now and then.
+fn pass(index: usize) -> Result<(), Errno> {
+    if index.is_multiple_of(ENTRIES) { Ok(resched_point(Sleep::Killable)?) } else { Ok(()) }
+}
+
 pub fn ppoll(a: Args) -> Answer {
     let count = a.word(1);
     if count as u64 > limit() {
@@ -387,6 +395,7 @@ pub fn ppoll(a: Args) -> Answer {
     let mut watched: Vec<(PollFd, Option<KArc<OpenFile>>)> = TryVec::try_with_capacity(count).map_err(Errno::from)?;
     let table = table()?;
     for i in 0..count {
+        pass(i)?;
         let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;
         let file = if fd.fd < 0 { None } else { table.get(fd.fd).ok().map(|d| d.file) };
         watched.try_push((fd, file)).map_err(Errno::from)?;
@@ -395,20 +404,21 @@ pub fn ppoll(a: Args) -> Answer {
         signal_calls::with_mask(uaccess::get(mask)?);
     }
     let ready = poll::wait(deadline, || {
-        watched
-            .iter_mut()
-            .map(|(fd, file)| {
-                const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
-                fd.revents = match file {
-                    Some(file) => poll::ready(file) & (fd.events | ALWAYS),
-                    None if fd.fd >= 0 => poll_bits::NVAL,
-                    None => 0,
-                };
-                usize::from(fd.revents != 0)
-            })
-            .sum()
+        let mut ready = 0;
+        for (i, (fd, file)) in watched.iter_mut().enumerate() {
+            const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
+            pass(i)?;
+            fd.revents = match file {
+                Some(file) => poll::ready(file) & (fd.events | ALWAYS),
+                None if fd.fd >= 0 => poll_bits::NVAL,
+                None => 0,
+            };
+            ready += usize::from(fd.revents != 0);
+        }
+        Ok(ready)
     })?;
     for (i, (fd, _)) in watched.iter().enumerate() {
+        pass(i)?;
         uaccess::put(a.addr(0) + i * size_of::<PollFd>(), fd)?;
     }
     Ok(ready)

@@ -13,8 +13,10 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
+use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 use crate::vm::{PAGES, SPACES, areas, inject, statistics};
 
 /// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
@@ -72,6 +74,7 @@ pub fn log(a: Args) -> Answer {
             return Err(Errno::EFAULT);
         }
         (from, done) = (next, done + n);
+        resched_point(Sleep::Killable)?;
     }
     if let Some(at) = a.opt_addr(3) {
         uaccess::put(at, &from)?;

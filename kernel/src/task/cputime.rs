@@ -38,10 +38,12 @@ impl CpuTime {
         self.in_kernel.store(in_kernel, Ordering::Relaxed);
     }
 
-    /// Adds time of the thread that this is of.
-    pub fn charge(&self, ns: u64) {
-        let part = if self.in_kernel.load(Ordering::Relaxed) { &self.system } else { &self.user };
+    /// Adds time of the thread that this is of; answers whether as system time.
+    pub fn charge(&self, ns: u64) -> bool {
+        let in_kernel = self.in_kernel.load(Ordering::Relaxed);
+        let part = if in_kernel { &self.system } else { &self.user };
         part.fetch_add(ns, Ordering::Relaxed);
+        in_kernel
     }
 
     /// Adds what another used.

@@ -7,8 +7,10 @@ use quire_abi::layout::sa;
 use quire_abi::{Errno, layout::Rusage};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
+use quire_mm::sync::SpinGuard;
 
 use super::oom;
+use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Entry, Process, TABLE, Table};
 use super::sched;
 use super::signal::{self, IGNORE};
@@ -16,7 +18,7 @@ use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::uaccess;
 use crate::ipc::futex;
-use crate::vm::inject;
+use crate::vm::{Cpu, inject};
 
 /// Ends the calling thread. With its last thread the process ends, with `status` unless it already has one.
 pub fn exit_thread(status: u32) -> ! {
@@ -61,19 +63,32 @@ fn exit_process(process: &Process, status: u32) {
     drop(descriptors);
     release_mm(process);
     let reaped = {
-        let mut table = TABLE.lock();
-        let Some(init) = table.process(1).cloned() else { return };
+        let Some(init) = TABLE.lock().process(1).cloned() else { return };
         if core::ptr::eq(KArc::as_ptr(&init), process) {
-            drop(table);
             crate::console::panic::init_ended(process.exit_status().unwrap_or(status));
         }
-        if table.give_children(process, &init) {
-            init.child_wait.wake_all();
-        }
+        let mut table = give_children_away(process, &init);
         table.make_zombie(process);
         notify_parent(&mut table, process)
     };
     drop(reaped);
+}
+
+/// Gives all children to init, some under each hold of the table's lock. The last hold is the caller's: nobody comes to
+/// have this parent any more.
+fn give_children_away(process: &Process, init: &Process) -> SpinGuard<'static, Table, Cpu> {
+    loop {
+        let mut table = TABLE.lock();
+        let (is_all, zombies) = table.give_children(process, init, ENTRIES);
+        if zombies {
+            init.child_wait.wake_all();
+        }
+        if is_all {
+            return table;
+        }
+        drop(table);
+        let _ = resched_point(Sleep::Killable);
+    }
 }
 
 /// Gives up the address space and tells a vfork parent.

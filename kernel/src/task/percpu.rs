@@ -54,6 +54,8 @@ pub struct PerCpu {
     pub let_go: AtomicBool,
     /// Nanoseconds spent idle.
     pub idle_ns: AtomicU64,
+    /// Nanoseconds of threads' system time.
+    pub system_ns: AtomicU64,
     /// Context switches.
     pub switches: AtomicU64,
     /// Timer interrupts.
@@ -89,6 +91,7 @@ impl PerCpu {
             active_mm: UnsafeCell::new(None),
             let_go: AtomicBool::new(false),
             idle_ns: AtomicU64::new(0),
+            system_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             counters: AtomicPtr::new((&raw const EARLY).cast_mut()),

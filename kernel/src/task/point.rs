@@ -41,11 +41,13 @@ impl From<Interrupted> for Errno {
 ///   far, or EINTR if that is nothing.
 /// - A thread on its way out (exit) is killed by that rule and goes on nevertheless: it ignores the answer.
 ///
-/// The caller is in process context, with interrupts enabled and no spin lock held. A sleeping lock may be held, for
-/// others wait for it asleep. Without anything to do it is one load.
+/// The caller is in process context, with interrupts enabled, no spin lock held and no sleep announced
+/// ([`sched::prepare`]). A sleeping lock may be held, for others wait for it asleep. Without anything to do it is one
+/// load.
 #[inline]
 pub fn resched_point(cut: Sleep) -> Result<(), Interrupted> {
     debug_assert!(!cpu::irqs_masked(), "a reschedule with interrupts masked");
+    debug_assert!(current().is_awake(), "a reschedule of a thread that has announced a sleep");
     if current().work.load(Ordering::Relaxed) == 0 { Ok(()) } else { pause(cut) }
 }
 

@@ -267,16 +267,17 @@ impl Table {
         self.remove(zombie.pid)
     }
 
-    /// Gives the children of a process that ends to `heir`; answers whether zombies were among them.
-    pub fn give_children(&mut self, from: &Process, heir: &Process) -> bool {
+    /// Gives some children of a process that ends to `heir`, zombies last; answers whether it has none left, and whether
+    /// zombies were given.
+    pub fn give_children(&mut self, from: &Process, heir: &Process, most: usize) -> (bool, bool) {
         let mut zombies = false;
-        loop {
+        for _ in 0..most {
             let family = self.family_mut(from);
             let (child, is_zombie) = match family.children.pop_front() {
                 Some(c) => (c, false),
                 None => match family.zombies.pop_front() {
                     Some(z) => (z, true),
-                    None => break zombies,
+                    None => return (true, zombies),
                 },
             };
             self.family_mut(&child).parent = heir;
@@ -289,6 +290,7 @@ impl Table {
             }
             zombies |= is_zombie;
         }
+        (false, zombies)
     }
 }
 

@@ -201,7 +201,9 @@ fn charge(here: &PerCpu, thread: &Thread) {
     let now = timer::now_ns();
     let spent = now.saturating_sub(here.charged_at.swap(now, Ordering::Relaxed));
     if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
-        thread.time.charge(spent);
+        if thread.time.charge(spent) {
+            here.system_ns.fetch_add(spent, Ordering::Relaxed);
+        }
     } else {
         here.idle_ns.fetch_add(spent, Ordering::Relaxed);
     }

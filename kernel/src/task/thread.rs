@@ -287,6 +287,11 @@ impl Thread {
         }
     }
 
+    /// Whether the thread, which is current, has announced no sleep.
+    pub fn is_awake(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == state::RUNNABLE | state::RUNNING
+    }
+
     /// Sets a [`work`] bit.
     pub fn set_work(&self, bit: u32) {
         self.work.fetch_or(bit, Ordering::Release);

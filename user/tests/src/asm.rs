@@ -2,6 +2,8 @@
 
 use core::arch::{asm, naked_asm};
 
+use quire_rt::Errno;
+use quire_rt::abi::flags::Clone;
 use quire_rt::abi::nr;
 
 /// Fills v0 to v31 from `before`, counts down from `turns`, and stores v0 to v31 to `after`: they must be equal,
@@ -213,4 +215,33 @@ pub fn load(addr: usize) -> u64 {
     // SAFETY: by the rule of this crate the address is readable.
     unsafe { asm!("ldr {}, [{}]", out(reg) value, in(reg) addr, options(nostack, readonly)) };
     value
+}
+
+/// Starts a thread that makes one call and ends. It lives in registers and never looks at its stack, which is the
+/// caller's.
+pub fn thread_that_calls(number: usize, args: [usize; 6]) -> Result<usize, Errno> {
+    let flags = Clone::VM | Clone::FS | Clone::FILES | Clone::SIGHAND | Clone::THREAD | Clone::SYSVSEM;
+    let answer: isize;
+    // SAFETY: the thread touches no memory itself; by this crate's rule its call's pointers are the test's business.
+    unsafe {
+        asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x0, x21", "mov x1, x22", "mov x2, x23", "mov x3, x24", "mov x4, x25", "mov x5, x26",
+            "mov x8, x20",
+            "svc #0",
+            "3: mov x0, xzr",
+            "mov x8, {exit}",
+            "svc #0",
+            "b 3b",
+            "2:",
+            exit = const nr::EXIT,
+            inlateout("x0") flags.bits() as usize => answer,
+            in("x1") 0, in("x2") 0, in("x3") 0, in("x4") 0, in("x8") nr::CLONE,
+            in("x20") number, in("x21") args[0], in("x22") args[1], in("x23") args[2], in("x24") args[3],
+            in("x25") args[4], in("x26") args[5],
+            options(nostack),
+        );
+    }
+    Errno::from_ret(answer)
 }

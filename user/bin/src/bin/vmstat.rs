@@ -1,8 +1,8 @@
 //! vmstat: `vmstat DELAY [COUNT]` shows memory and CPUs every DELAY seconds, as vmstat(8) of Linux does; without numbers all
 //! counters of the memory manager, one a line, as in /proc/vmstat of Linux, or those whose names contain a WORD.
 //!
-//! The first row counts from boot. `in` counts timer interrupts alone. `us` is all time that no CPU was idle: Quire does not
-//! tell the kernel's part of it, hence the dash under `sy`. What Quire does not have (swap, block devices, a host that
+//! The first row counts from boot. `in` counts timer interrupts alone. User and system time are
+//! sampled at the ends of slices. What Quire does not have (swap, block devices, a host that
 //! steals time) is 0.
 
 #![no_std]
@@ -67,6 +67,7 @@ struct Cpus {
     /// Nanoseconds that passed, once for each CPU.
     all: u64,
     idle: u64,
+    system: u64,
     ticks: u64,
     switches: u64,
 }
@@ -78,6 +79,7 @@ impl Cpus {
         let add = |sum: Cpus, cpu: CpuInfo| Cpus {
             all: sum.all + time,
             idle: sum.idle + cpu.idle_ns,
+            system: sum.system + cpu.system_ns,
             ticks: sum.ticks + cpu.ticks,
             switches: sum.switches + cpu.switches,
         };
@@ -88,6 +90,7 @@ impl Cpus {
         Cpus {
             all: self.all.saturating_sub(before.all),
             idle: self.idle.saturating_sub(before.idle),
+            system: self.system.saturating_sub(before.system),
             ticks: self.ticks.saturating_sub(before.ticks),
             switches: self.switches.saturating_sub(before.switches),
         }
@@ -117,15 +120,16 @@ fn watch(delay: u64, count: u64) -> Result<(), Errno> {
 fn show(cpus: Cpus, seconds: u64) -> Result<(), Errno> {
     let free = info::system()?.free;
     let running = info::records::<ProcessInfo>().filter(|process| process.state == u32::from(b'R')).count();
-    let idle = (cpus.idle.min(cpus.all) * 100).checked_div(cpus.all).unwrap_or(0);
+    let share = |part: u64| (part.min(cpus.all) * 100).checked_div(cpus.all).unwrap_or(0);
+    let idle = share(cpus.idle);
+    let system = share(cpus.system).min(100 - idle);
     println!(
-        "{running:2} {blocked:2} {none:6} {:6} {none:6} {none:6} {none:4} {none:4} {none:5} {none:5} {:4} {:4} {:2} {:>2} {idle:2} \
+        "{running:2} {blocked:2} {none:6} {:6} {none:6} {none:6} {none:4} {none:4} {none:5} {none:5} {:4} {:4} {:2} {system:2} {idle:2} \
          {none:2} {none:2}",
         kib(free),
         cpus.ticks / seconds,
         cpus.switches / seconds,
-        100 - idle,
-        "-",
+        100 - idle - system,
         blocked = 0,
         none = 0,
     );

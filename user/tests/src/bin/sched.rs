@@ -6,8 +6,9 @@
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use quire_rt::abi::flags::sig;
+use quire_rt::abi::info::ProcessInfo;
 use quire_rt::abi::nr;
-use quire_rt::{Errno, process, sched, time};
+use quire_rt::{Errno, info, process, sched, time};
 use user_tests::{Checks, KERNEL, raw, shared_counters, start};
 
 quire_rt::entry!(main);
@@ -18,6 +19,8 @@ fn main() -> i32 {
     sharing(&mut checks);
     spreading(&mut checks);
     preemption(&mut checks);
+    shares(&mut checks);
+    storm(&mut checks);
     checks.finish()
 }
 
@@ -135,4 +138,57 @@ fn preemption(checks: &mut Checks) {
     checks.ok(took < 2_000_000_000, "a sleeper wakes although every CPU is busy");
     let progress = (0..count).all(|i| counters[i].load(SeqCst) > 0);
     checks.ok(progress, "and every spinner had its turn");
+}
+
+/// CPU time of a process, in nanoseconds.
+fn used(pid: i32) -> u64 {
+    info::records::<ProcessInfo>().find(|p| p.pid as i32 == pid).map_or(0, |p| p.cpu_ns)
+}
+
+fn shares(checks: &mut Checks) {
+    // All are children of one, which runs on one CPU.
+    let counters = shared_counters();
+    let count = (sched::cpu_count() as usize * 2).min(32);
+    let pids: [i32; 32] =
+        core::array::from_fn(|i| if i < count { spinner(u64::MAX, &counters[i], &counters[64 + i]) } else { -1 });
+    time::sleep_ms(1000);
+    let times: [u64; 32] = core::array::from_fn(|i| if i < count { used(pids[i]) } else { 0 });
+    end(&pids[..count]);
+    let (least, most) = (times[..count].iter().min().unwrap_or(&0), times[..count].iter().max().unwrap_or(&0));
+    checks.ok(*most < least * 2, "twice as many spinners as CPUs share them evenly");
+    if *most >= least * 2 {
+        quire_rt::println!("# the least got {least} ns, the most {most} ns");
+    }
+}
+
+fn storm(checks: &mut Checks) {
+    // Threads that yield while others tell them where to run: a CPU may be leaving the one that it is to queue.
+    let counters = shared_counters();
+    let all = sched::affinity(0).map_or(1, |words| words[0]);
+    let yielders: [i32; 8] = core::array::from_fn(|i| {
+        let yields = || loop {
+            sched::yield_now();
+            counters[i].fetch_add(1, SeqCst);
+        };
+        start(yields).unwrap_or(-1)
+    });
+    let movers: [i32; 2] = core::array::from_fn(|i| {
+        let moves = || {
+            for step in i.. {
+                let cpu = cpus().nth(step * 7 % all.count_ones() as usize).unwrap_or(0);
+                let _ = sched::set_affinity(yielders[step % 8], 1 << cpu);
+            }
+            0
+        };
+        start(moves).unwrap_or(-1)
+    });
+    time::sleep_ms(1500);
+    let before: [u64; 8] = core::array::from_fn(|i| counters[i].load(SeqCst));
+    let goes_on = (0..200).any(|_| {
+        time::sleep_ms(20);
+        (0..8).all(|i| counters[i].load(SeqCst) > before[i])
+    });
+    end(&movers);
+    end(&yielders);
+    checks.ok(goes_on, "threads that yield go on while others move them from CPU to CPU");
 }

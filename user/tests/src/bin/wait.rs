@@ -3,11 +3,11 @@
 #![no_std]
 #![no_main]
 
-use quire_rt::abi::flags::{sig, wait};
+use quire_rt::abi::flags::{Open, clock, sig, wait};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, kill, wait4, waitpid};
-use quire_rt::{Errno, signal, time};
-use user_tests::{Checks, child, raw, start};
+use quire_rt::{Errno, fs, io, signal, time};
+use user_tests::{Checks, RW, child, map, munmap, raw, start};
 
 quire_rt::entry!(main);
 
@@ -33,6 +33,7 @@ fn main() -> i32 {
     zombies(&mut checks);
     interrupted(&mut checks);
     usage(&mut checks);
+    parts(&mut checks);
     checks.finish()
 }
 
@@ -119,4 +120,29 @@ fn usage(checks: &mut Checks) {
     checks.ok((5_000..2_000_000).contains(&used), "the time that a child used");
     let children = process::getrusage(-1).map_or(0, |usage| usage.utime.usec + usage.stime.usec + usage.utime.sec);
     checks.ok(children > 0, "is added to that of all children");
+}
+
+/// User and system time of a child that runs `step` for a while, in microseconds.
+fn times_of(step: impl Fn()) -> Option<[i64; 2]> {
+    const LONG: u64 = 300_000_000;
+    let child = start(|| {
+        while time::nanoseconds(clock::PROCESS_CPUTIME_ID) < LONG {
+            step();
+        }
+        0
+    });
+    let usage = process::wait4(child.ok()?, 0).ok()??.usage;
+    Some([usage.utime, usage.stime].map(|time| time.sec * 1_000_000 + time.usec))
+}
+
+fn parts(checks: &mut Checks) {
+    let spin = || (0..1_000_000).for_each(|i| _ = core::hint::black_box(i));
+    let user = times_of(spin);
+    checks.ok(user.is_some_and(|[user, system]| user > 3 * system), "a program's own work is user time");
+    let zeros = fs::open(c"/dev/zero", Open::empty()).unwrap_or(-1);
+    let buffer = map(1 << 20, RW);
+    let system = times_of(|| _ = raw(nr::READ, [zeros as usize, buffer, 1 << 20]));
+    let _ = munmap(buffer, 1 << 20);
+    checks.ok(system.is_some_and(|[user, system]| system > 3 * user), "what the kernel does for it is system time");
+    let _ = io::close(zeros);
 }
