@@ -21,6 +21,18 @@ fn no_work_of_any_length_keeps_four_cpus() {
     check("4");
 }
 
+/// What one call writes to the console is one piece, with several CPUs as with one.
+#[test]
+fn one_write_to_the_console_is_one_piece() {
+    for cpus in ["1", "4"] {
+        let outcome = Machine::new(&["--smp", cpus]).exec("/tests/console");
+        let letter = |line: &str| line.bytes().next().filter(u8::is_ascii_lowercase);
+        let is_whole = |line: &str| line.len() == 63 && line.bytes().all(|byte| Some(byte) == letter(line));
+        let whole = outcome.succeeded().lines().filter(|line| is_whole(line)).count();
+        outcome.has_line(&format!("lines {whole}"));
+    }
+}
+
 /// The slice is what the counters are exact to, and how fast threads take turns: nothing breaks.
 #[test]
 fn a_slice_that_makes_no_sense_is_named() {

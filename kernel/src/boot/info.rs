@@ -1,5 +1,6 @@
 //! What the kernel shows of itself: the records behind `QUIRE_INFO` and `QUIRE_BOOKS`.
 
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::info::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
@@ -13,6 +14,7 @@ use crate::ipc::handle;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::thread::{Thread, state};
+use crate::task::walk;
 use crate::vm::{PAGES, SPACES, heap, kernel_map, space, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
@@ -82,7 +84,14 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
 /// A process, by rising number.
 pub fn process(index: usize) -> Option<ProcessInfo> {
     // The space's lock may spin for a fault's time: it is not taken under the table's.
-    let process = TABLE.lock().processes().nth(index).cloned()?;
+    let mut before = index;
+    let process = walk::each_process(|_, process| match before.checked_sub(1) {
+        None => ControlFlow::Break(process.clone()),
+        Some(rest) => {
+            before = rest;
+            ControlFlow::Continue(())
+        }
+    })?;
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     let stats = mm.map(|mm| mm.stats()).unwrap_or_default();
     let table = TABLE.lock();

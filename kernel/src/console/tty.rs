@@ -13,10 +13,10 @@ use super::serial;
 use crate::arch::uaccess;
 use crate::ipc;
 use crate::task::point::resched_point;
-use crate::task::process::TABLE;
 use crate::task::signal;
 use crate::task::turn::{Turn, TurnGuard};
 use crate::task::wait::{Sleep, WaitQueue};
+use crate::task::walk;
 use crate::vm::{Cpu, SpinLock};
 
 static LINE: SpinLock<Line> = SpinLock::new(Cpu, Rank::Terminal, Line::new());
@@ -45,7 +45,7 @@ pub fn receive(bytes: &[u8]) {
             Event::Signal(number) => {
                 let group = FOREGROUND.load(Ordering::Relaxed);
                 if group != 0 {
-                    signal::send_to_group(&TABLE.lock(), group, number);
+                    signal::send_to_group(group, number);
                 }
             }
         }
@@ -154,8 +154,7 @@ pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
         tty::TIOCGPGRP => uaccess::put(arg, &FOREGROUND.load(Ordering::Relaxed))?,
         tty::TIOCSPGRP => {
             let group: u32 = uaccess::get(arg)?;
-            let table = TABLE.lock();
-            if !table.processes().any(|p| table.family(p).pgid == group) {
+            if !walk::any_process(|table, process| table.family(process).pgid == group) {
                 return Err(Errno::ESRCH);
             }
             FOREGROUND.store(group, Ordering::Relaxed);
@@ -165,7 +164,7 @@ pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
             let new = size_word(uaccess::get(arg)?);
             let group = FOREGROUND.load(Ordering::Relaxed);
             if SIZE.swap(new, Ordering::Relaxed) != new && group != 0 {
-                signal::send_to_group(&TABLE.lock(), group, sig::WINCH);
+                signal::send_to_group(group, sig::WINCH);
             }
         }
         _ => return Err(Errno::ENOTTY),

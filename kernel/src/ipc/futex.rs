@@ -153,6 +153,10 @@ pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usiz
         return Err(Errno::EINVAL);
     }
     let key = fault::futex_key(addr, private)?;
+    if bucket(key).lock().list.is_empty() {
+        // As mostly: nothing is prepared for a walk.
+        return Ok(0);
+    }
     Ok(Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run())
 }
 

@@ -46,7 +46,17 @@ impl Buffers<'_> {
 
     /// Copies the next bytes in; answers how many came, fewer only at the end or a bad address. EFAULT if none did.
     /// They are passed.
+    #[inline]
     pub fn take(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
+        if to.len() <= self.here {
+            let copied = uaccess::copy_from_user(to, self.addr)?;
+            self.pass(copied);
+            return Ok(copied);
+        }
+        self.take_across(to)
+    }
+
+    fn take_across(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
         let wanted = to.len().min(self.left);
         let mut done = 0;
         while done < wanted {
@@ -68,7 +78,17 @@ impl Buffers<'_> {
 
     /// Copies bytes out to where the buffers go on; answers how many fitted. EFAULT if there was room and none went.
     /// They are passed.
+    #[inline]
     pub fn put(&mut self, from: &[u8]) -> Result<usize, Errno> {
+        if from.len() <= self.here {
+            let copied = uaccess::copy_to_user(self.addr, from)?;
+            self.pass(copied);
+            return Ok(copied);
+        }
+        self.put_across(from)
+    }
+
+    fn put_across(&mut self, from: &[u8]) -> Result<usize, Errno> {
         let wanted = from.len().min(self.left);
         let mut done = 0;
         while done < wanted {

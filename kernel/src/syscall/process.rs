@@ -21,6 +21,7 @@ use crate::task::sched;
 use crate::task::signal;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
+use crate::task::walk;
 use crate::vm::random;
 
 pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
@@ -120,21 +121,29 @@ pub fn setpgid(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let me = current().process();
-    let mut table = TABLE.lock();
-    let target = named(&table, pid)?.pid;
-    let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
-    let family = table.family(&target);
-    let is_child = core::ptr::eq(family.parent, &raw const **me);
-    if target.pid != me.pid && !is_child {
-        return Err(Errno::ESRCH);
-    }
-    let sid = table.family(me).sid;
-    if family.sid != sid || family.sid == target.pid {
+    let (target, sid) = {
+        let table = TABLE.lock();
+        let target = named(&table, pid)?.pid;
+        let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
+        let family = table.family(&target);
+        let is_child = core::ptr::eq(family.parent, &raw const **me);
+        if target.pid != me.pid && !is_child {
+            return Err(Errno::ESRCH);
+        }
+        let sid = table.family(me).sid;
+        if family.sid != sid || family.sid == target.pid {
+            return Err(Errno::EPERM);
+        }
+        (target, sid)
+    };
+    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
+    let is_member = |table: &Table, p: &Process| table.family(p).pgid == pgid && table.family(p).sid == sid;
+    if pgid != target.pid && !walk::any_process(is_member) {
         return Err(Errno::EPERM);
     }
-    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
-    let exists = |pgid: u32| table.processes().any(|p| table.family(p).pgid == pgid && table.family(p).sid == sid);
-    if pgid != target.pid && !exists(pgid) {
+    let mut table = TABLE.lock();
+    // It may have begun a session of its own meanwhile.
+    if table.family(&target).sid != sid || sid == target.pid {
         return Err(Errno::EPERM);
     }
     table.family_mut(&target).pgid = pgid;
@@ -153,10 +162,11 @@ pub fn getsid(a: Args) -> Answer {
 
 pub fn setsid() -> Answer {
     let me = current().process();
-    let mut table = TABLE.lock();
-    if table.processes().any(|p| table.family(p).pgid == me.pid) {
+    // Whoever joins the group later can only be of this process's making.
+    if walk::any_process(|table, process| table.family(process).pgid == me.pid) {
         return Err(Errno::EPERM);
     }
+    let mut table = TABLE.lock();
     let family = table.family_mut(me);
     (family.pgid, family.sid) = (me.pid, me.pid);
     Ok(me.pid as usize)

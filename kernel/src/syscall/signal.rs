@@ -21,9 +21,9 @@ fn valid(signal: u32) -> Result<u32, Errno> {
 
 pub fn kill(a: Args) -> Answer {
     let signal = valid(a.uint(1))?;
-    let table = TABLE.lock();
     match a.int(0) {
         pid if pid > 0 => {
+            let table = TABLE.lock();
             let process = table.process(pid as u32).ok_or(Errno::ESRCH)?;
             if signal != 0 {
                 signal::send_to_process(&table, process, signal);
@@ -31,23 +31,14 @@ pub fn kill(a: Args) -> Answer {
         }
         -1 => {
             let me = current().process().pid;
-            let others = table.processes().filter(|p| p.pid != 1 && p.pid != me && !table.family(p).is_zombie);
-            if others
-                .map(|p| {
-                    if signal != 0 {
-                        signal::send_to_process(&table, p, signal)
-                    }
-                })
-                .count()
-                == 0
-            {
+            if signal::send_to_many(signal, |_, process| process.pid != 1 && process.pid != me) == 0 {
                 return Err(Errno::ESRCH);
             }
         }
         group => {
-            let own = table.family(current().process()).pgid;
-            let pgid = if group == 0 { own } else { group.unsigned_abs() };
-            if signal::send_to_group(&table, pgid, signal) == 0 {
+            let own = || TABLE.lock().family(current().process()).pgid;
+            let pgid = if group == 0 { own() } else { group.unsigned_abs() };
+            if signal::send_to_group(pgid, signal) == 0 {
                 return Err(Errno::ESRCH);
             }
         }

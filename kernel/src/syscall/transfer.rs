@@ -133,7 +133,8 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
 fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     if from.left() <= 256 {
         let mut small = [0; 256];
-        let n = from.take(&mut small)?;
+        let len = from.left();
+        let n = from.take(&mut small[..len])?;
         return put_in(pipe, &small[..n], nonblocking);
     }
     let mut buffer = try_zeroed(pipe::ATOMIC)?;

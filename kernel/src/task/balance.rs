@@ -80,6 +80,17 @@ pub fn enqueue(thread: &Thread) {
     cpu::irq_restore(irq);
 }
 
+/// As [`enqueue`], for a thread that this CPU has just left, with interrupts masked: at the end of its own queue unless
+/// it may not stay or another CPU idles.
+pub fn requeue(here: &PerCpu, thread: &Thread) {
+    let allowed = thread.affinity.load(Ordering::Relaxed);
+    if allowed >> here.id() & 1 == 1 && IDLE.load(Ordering::Relaxed) & allowed == 0 {
+        here.push(thread);
+    } else {
+        enqueue(thread);
+    }
+}
+
 /// Where a thread that wakes should run: where it ran, if that CPU idles or nobody else does.
 fn place(thread: &Thread) -> &'static PerCpu {
     let allowed = thread.affinity.load(Ordering::Relaxed);

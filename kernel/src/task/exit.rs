@@ -11,7 +11,7 @@ use quire_mm::sync::SpinGuard;
 
 use super::oom;
 use super::point::{ENTRIES, resched_point};
-use super::process::{EXITING, Entry, Process, TABLE, Table};
+use super::process::{EXITING, Entry, Process, ROUSED_BY_EACH, TABLE, Table};
 use super::sched;
 use super::signal::{self, IGNORE};
 use super::thread::{Thread, current};
@@ -39,6 +39,7 @@ pub fn exit_thread(status: u32) -> ! {
     let (left, entry) = {
         let mut table = TABLE.lock();
         let left = table.remove_thread(process, thread);
+        table.rouse_some(process, ROUSED_BY_EACH);
         let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
         (left, entry)
     };

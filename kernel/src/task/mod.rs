@@ -17,3 +17,4 @@ pub mod thread;
 pub mod timer;
 pub mod turn;
 pub mod wait;
+pub mod walk;

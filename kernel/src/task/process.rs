@@ -3,7 +3,7 @@
 //! The table's lock ([`Rank::Processes`]) covers the numbers and the family: parents, children, groups, exit
 //! statuses. Work under it is O(log n) or bounded by the family concerned.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use alloc::vec::Vec;
@@ -14,7 +14,7 @@ use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
 
 use super::cputime::{CpuTime, Spent};
-use super::signal::{Actions, Pending};
+use super::signal::{self, Actions, Pending};
 use super::thread::Thread;
 use super::wait::WaitQueue;
 use crate::ipc::handle::Descriptors;
@@ -23,6 +23,11 @@ use crate::vm::{Cpu, SpinLock};
 
 /// One more than the highest process or thread number.
 pub const PID_MAX: u32 = 32768;
+
+/// Threads of a process that ends that are roused at once, and by each that leaves.
+const ROUSED_AT_ONCE: usize = 16;
+/// See [`ROUSED_AT_ONCE`].
+pub const ROUSED_BY_EACH: usize = 2;
 
 /// Length of a name, a NUL included.
 pub const NAME_LEN: usize = 16;
@@ -87,6 +92,8 @@ pub struct Family {
     pub threads: LinkedList<Threads>,
     /// How many.
     pub thread_count: u32,
+    /// The next thread that is to be roused; null while none is.
+    to_rouse: Cell<*const Thread>,
     /// Process group.
     pub pgid: u32,
     /// Session.
@@ -225,11 +232,41 @@ impl Table {
     pub fn remove_thread(&mut self, process: &Process, thread: &Thread) -> u32 {
         let family = self.family_mut(process);
         // SAFETY: a thread is in its process's list from `add_thread` until here.
-        unsafe { family.threads.cursor_mut_from_ptr(thread).remove() };
+        let mut at = unsafe { family.threads.cursor_mut_from_ptr(thread) };
+        at.remove();
+        if core::ptr::eq(family.to_rouse.get(), thread) {
+            family.to_rouse.set(at.get().map_or(core::ptr::null(), core::ptr::from_ref));
+        }
         family.thread_count -= 1;
         let left = family.thread_count;
         self.threads -= 1;
         left
+    }
+
+    /// All threads of a process that ends are to leave: the first few hear of it at once, and each that leaves
+    /// [tells others](Table::rouse_some). There may be thousands, and the table is locked.
+    pub fn rouse_all(&self, process: &Process) {
+        let family = self.family(process);
+        family.to_rouse.set(family.threads.front().get().map_or(core::ptr::null(), core::ptr::from_ref));
+        self.rouse_some(process, ROUSED_AT_ONCE);
+    }
+
+    /// Rouses some of the threads that are still to be.
+    pub fn rouse_some(&self, process: &Process, count: usize) {
+        let family = self.family(process);
+        for _ in 0..count {
+            let next = family.to_rouse.get();
+            if next.is_null() {
+                return;
+            }
+            // SAFETY: it is in the list: `remove_thread` moves on from one that it takes out.
+            let mut at = unsafe { family.threads.cursor_from_ptr(next) };
+            if let Some(thread) = at.get() {
+                signal::rouse(thread);
+            }
+            at.move_next();
+            family.to_rouse.set(at.get().map_or(core::ptr::null(), core::ptr::from_ref));
+        }
     }
 
     /// Makes `child` a child of `parent`.
@@ -337,6 +374,7 @@ impl Process {
                 zombies: LinkedList::new(Siblings::NEW),
                 threads: LinkedList::new(Threads::NEW),
                 thread_count: 0,
+                to_rouse: Cell::new(core::ptr::null()),
                 pgid: pid,
                 sid: pid,
                 exit_signal: 0,

@@ -22,7 +22,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
-use super::balance::{self, enqueue, may_run};
+use super::balance::{self, enqueue, may_run, requeue};
 use super::percpu::PerCpu;
 use super::thread::{Thread, current, state, work};
 use crate::arch::{context, cpu, regs, timer};
@@ -175,7 +175,7 @@ pub extern "C" fn finish_switch() {
     // SAFETY: `switch_to` put a live thread there, and it lives until its state here is DEAD.
     let prev = unsafe { &*prev };
     match prev.state.fetch_and(!state::RUNNING, Ordering::AcqRel) & !state::RUNNING {
-        state::RUNNABLE => enqueue(prev),
+        state::RUNNABLE => requeue(here, prev),
         // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,
         // where nothing runs on its stack any more.
         state::DEAD => super::exit::bury(unsafe { KArc::from_raw(prev) }),

@@ -3,6 +3,7 @@
 //! A pending set is one atomic word; what came with a signal is not kept, but for the fault that a thread caused
 //! itself. The lock order is [`Rank::Process`] for actions; pending sets need no lock.
 
+use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::layout::{Sigaction, sa};
@@ -11,9 +12,9 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 use super::process::{EXITING, Process, Table};
-use super::sched;
 use super::thread::{Thread, state, work};
 use super::wait::Sleep;
+use super::{sched, walk};
 use crate::vm::{Cpu, SpinLock};
 
 /// The bit of a signal in a set.
@@ -200,16 +201,24 @@ pub fn send_to_thread(table: &Table, thread: &Thread, signal: u32) {
     nudge(thread, signal);
 }
 
-/// Sends to all members of a group; answers how many there were.
-pub fn send_to_group(table: &Table, pgid: u32, signal: u32) -> usize {
-    let members = table.processes().filter(|p| table.family(p).pgid == pgid && !table.family(p).is_zombie);
-    members
-        .map(|p| {
+/// Sends to all members of a group; answers how many there were. The caller holds no lock.
+pub fn send_to_group(pgid: u32, signal: u32) -> usize {
+    send_to_many(signal, |table, process| table.family(process).pgid == pgid)
+}
+
+/// Sends to all that `is_meant` picks of the processes that live; answers how many they were. The caller holds no lock.
+pub fn send_to_many(signal: u32, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
+    let mut count = 0;
+    walk::each_process::<()>(|table, process| {
+        if !table.family(process).is_zombie && is_meant(table, process) {
             if signal != 0 {
-                send_to_process(table, p, signal)
+                send_to_process(table, process, signal);
             }
-        })
-        .count()
+            count += 1;
+        }
+        ControlFlow::Continue(())
+    });
+    count
 }
 
 /// A stop undoes a pending continuation and the other way round; a continuation starts a stopped process at once.
@@ -238,20 +247,20 @@ fn nudge(thread: &Thread, signal: u32) {
     }
 }
 
-/// Ends a process: all its threads leave at their next return to user mode, and sleepers are woken. The first
-/// status stays. The caller holds the table.
+/// Ends a process: all its threads leave at their next return to user mode, and sleepers are woken, the first few at
+/// once and the others by those that leave. The first status stays. The caller holds the table.
 pub fn begin_exit(table: &Table, process: &Process, status: u32) {
     let first =
         process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire).is_ok();
     if first {
         process.stopped.store(false, Ordering::Release);
         process.stop_wait.wake_all();
-        table.family(process).threads.iter().for_each(rouse);
+        table.rouse_all(process);
     }
 }
 
 /// Gets a thread on its way to user mode, whatever it does now.
-fn rouse(thread: &Thread) {
+pub fn rouse(thread: &Thread) {
     thread.set_work(work::SIGNAL);
     if !sched::wake(thread) {
         sched::kick(thread);

@@ -6,6 +6,7 @@
 //! way, wakes [`RELAY`] more. A ticket tells who waited already as it happened.
 
 use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering, fence};
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -97,6 +98,8 @@ impl Waiters {
 /// Threads that wait for the same thing.
 pub struct WaitQueue {
     waiters: SpinLock<Waiters>,
+    /// Whether there are any. Written under the lock; whoever wakes looks without it first, since mostly nobody waits.
+    any: AtomicBool,
 }
 
 impl Default for WaitQueue {
@@ -108,19 +111,38 @@ impl Default for WaitQueue {
 impl WaitQueue {
     /// Nobody waits.
     pub const fn new() -> Self {
-        Self { waiters: SpinLock::new(Cpu, Rank::WaitQueue, Waiters::new()) }
+        Self { waiters: SpinLock::new(Cpu, Rank::WaitQueue, Waiters::new()), any: AtomicBool::new(false) }
     }
 
     /// Wakes the one that has waited longest.
     pub fn wake_one(&self) {
-        self.waiters.lock().wake_first();
+        if self.has_waiters() {
+            let mut waiters = self.waiters.lock();
+            waiters.wake_first();
+            self.note(&waiters);
+        }
     }
 
     /// Wakes all that wait now: the first few at once, and those wake the others. O(1).
     pub fn wake_all(&self) {
-        let mut waiters = self.waiters.lock();
-        waiters.wake_below = waiters.next_ticket;
-        waiters.pass_on(BATCH);
+        if self.has_waiters() {
+            let mut waiters = self.waiters.lock();
+            waiters.wake_below = waiters.next_ticket;
+            waiters.pass_on(BATCH);
+            self.note(&waiters);
+        }
+    }
+
+    /// Whether somebody may have to hear of what the caller has just done. A waiter enters the queue before it looks
+    /// whether that is done; the two barriers see to it that one of the two sees the other.
+    #[inline]
+    fn has_waiters(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.any.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, waiters: &Waiters) {
+        self.any.store(!waiters.list.is_empty(), Ordering::Relaxed);
     }
 
     /// Sleeps until `ready` answers something. It is asked before each sleep, with no lock held. EINTR when the
@@ -155,6 +177,10 @@ impl WaitQueue {
         if !waiter.link.is_linked() {
             waiters.push(waiter);
         }
+        self.note(&waiters);
+        drop(waiters);
+        // See `has_waiters`.
+        fence(Ordering::SeqCst);
     }
 
     /// Takes the node out; answers whether it was still in.
@@ -166,6 +192,7 @@ impl WaitQueue {
             unsafe { waiters.list.cursor_mut_from_ptr(waiter).remove() };
         }
         waiters.pass_on(RELAY);
+        self.note(&waiters);
         linked
     }
 }

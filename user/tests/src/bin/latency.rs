@@ -35,7 +35,7 @@ struct Amount {
 }
 
 const A_LITTLE: Amount = Amount { threads: 50, processes: 10, descriptors: 100, bytes: 64 << 10 };
-const A_LOT: Amount = Amount { threads: 1000, processes: 200, descriptors: 4000, bytes: 4 << 20 };
+const A_LOT: Amount = Amount { threads: 1000, processes: 200, descriptors: 2000, bytes: 4 << 20 };
 
 /// A kind of work, which ends with the process that does it.
 type Work = fn(&Amount) -> Result<bool, Errno>;

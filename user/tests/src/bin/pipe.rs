@@ -3,8 +3,12 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
+use alloc::vec::Vec;
+
 use quire_rt::abi::flags::{Open, sig};
-use quire_rt::abi::layout::{PollFd, mode, poll};
+use quire_rt::abi::layout::{Iovec, PollFd, mode, poll};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal, time};
@@ -166,14 +170,36 @@ fn transfer(checks: &mut Checks) {
     checks.eq(process::waitpid(pid), Ok(Status::Exited(0)), "from a writer that slept on a full pipe");
     let _ = io::close(read);
 
+    checks.ok(records::<100>(|fd, record| io::write(fd, record)), "short writes of several writers do not mix");
+    let in_parts = |fd: i32, record: &[u8]| {
+        let parts = record.chunks(100).map(|part| Iovec { base: part.as_ptr() as u64, len: part.len() as u64 });
+        let vector: Vec<Iovec> = parts.collect();
+        raw(nr::WRITEV, [fd as usize, vector.as_ptr() as usize, vector.len()])
+    };
+    checks.ok(records::<300>(in_parts), "nor do short vectors");
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let byte = Iovec { base: b"x".as_ptr() as u64, len: 1 };
+    let vector = [byte, Iovec { len: 1 << 63, ..byte }];
+    let written = raw(nr::WRITEV, [write as usize, vector.as_ptr() as usize, 2]);
+    checks.fails(written, Errno::EINVAL, "a vector with a part of negative length");
+    let nowhere = [byte, Iovec { base: KERNEL as u64, len: 1 }];
+    let written = raw(nr::WRITEV, [write as usize, nowhere.as_ptr() as usize, 2]);
+    checks.fails(written, Errno::EFAULT, "or with a part that is the kernel's");
+    let _ = io::close(write);
+    checks.eq(io::read(read, &mut [0]), Ok(0), "writes nothing");
+    let _ = io::close(read);
+}
+
+/// Whether records of several writers come out of a pipe whole, and all of them.
+fn records<const LEN: usize>(put: impl Fn(i32, &[u8]) -> Result<usize, Errno>) -> bool {
     let (read, write) = io::pipe(0).expect("a pipe");
     for writer in 0..4u8 {
-        let _ = start(|| (0..200).any(|_| io::write(write, &[writer; 100]) != Ok(100)) as i32);
+        let _ = start(|| (0..200).any(|_| put(write, &[writer; LEN]) != Ok(LEN)).into());
     }
     let _ = io::close(write);
     let mut counts = [0; 4];
     let mut whole = true;
-    let mut record = [0; 100];
+    let mut record = [0; LEN];
     'records: loop {
         let mut len = 0;
         while len < record.len() {
@@ -185,9 +211,9 @@ fn transfer(checks: &mut Checks) {
         whole &= record.iter().all(|byte| *byte == record[0]);
         counts[record[0] as usize & 3] += 1;
     }
-    checks.ok(whole && counts == [200; 4], "short writes of several writers do not mix");
-    while process::wait4(-1, 0).is_ok() {}
     let _ = io::close(read);
+    (0..4).for_each(|_| _ = process::waitpid(-1));
+    whole && counts == [200; 4]
 }
 
 fn descriptors(checks: &mut Checks) {
