@@ -57,6 +57,8 @@ mod seeded;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slab;
+#[cfg(test)]
+mod steps;
 pub mod sync;
 pub mod table;
 pub mod vma;

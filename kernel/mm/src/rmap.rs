@@ -2,20 +2,41 @@
 //!
 //! # Anonymous pages
 //! A page that a process first touches belongs to that process's [`AnonGroup`] for good; its `Page` has the group
-//! and the page's *home* (see [`crate::vma`]). Only the process and those forked from it since can map the page,
-//! so the groups of a family form a tree that follows its forks, and a lookup visits the group's subtree: in each
+//! and the page's *home* (see [`crate::vma`]). Only the process and those forked from it since can map the page: in each
 //! space the area of that home, found by address in O(log n), or, for areas that mremap has moved, in the space's tree of
 //! areas that are not at home.
 //!
-//! A group has as owners its space and each of its pages; it outlives its space while children map its pages.
-//! When a group ends, its children become its parent's: whatever the parent's pages reach, they still reach.
+//! # Families
+//! The groups that stem from one `Mm::new` are a family, a tree that follows its forks. It is kept as a *tour*: a list in
+//! which each group has an opening and a closing bracket, and what is between them is what it has forked. So
+//! - a walk from a group goes along the list from one bracket to the other, and meets a group before those below it;
+//! - a fork inserts a pair of brackets behind its parent's opening one;
+//! - a group leaves by taking its two brackets out, and what was between them is its parent's: O(1), however many children
+//!   it has.
+//!
+//! A group is in the tour while its space is there, or while it keeps two others or more apart, or while a walk stands on
+//! it. So of n groups in a tour n/2 or more have a space (but for those that walks stand on), and a walk's length depends
+//! on the spaces that may map the page, not on the generations that have ended. A group whose space ends with
+//! one child in the tour is folded away: whatever maps its pages is in its child's place, so the two become one *class*
+//! with that place in the tour. One with no child has none: nobody maps its pages any more. Classes are a
+//! union-find forest, by rank: from a group to its class's place it is O(log n) steps.
+//!
+//! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. What is left,
+//! as in Linux: a page that many children got, and all but the last of them have replaced by a copy, is looked for in
+//! all of them.
+//!
+//! # Lifetimes
+//! A group's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the tour.
+//! The family's lock (`Rank::AnonGroup`) protects brackets and classes, and is held for a bounded number of steps; counts
+//! are given back without it. The walk visits spaces without it, holding a reference to the space.
 //!
 //! # Pages of objects
 //! Their `Page` has the object and the index, also where the page lies in place; the object knows the areas that map it,
 //! by index ([`crate::vma::spans`]): each is found in O(log n) of them.
 //!
-//! Lock order: a family's lock (`Rank::AnonGroup`) protects the links of its groups and is held for links only; the
-//! walk visits spaces without it, holding a reference to the space and to the group where it stands.
+//! [`Page::mappings_at_most`]: crate::page::Page::mappings_at_most
+
+mod tour;
 
 use core::cell::UnsafeCell;
 use core::ptr;
@@ -24,6 +45,7 @@ use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::mm::Mm;
 use crate::sync::{Rank, SpinLock};
+use tour::{Brackets, Gone, Mark};
 
 /// What all groups that stem from one `Mm::new` share.
 struct Family<M: Machine> {
@@ -40,14 +62,22 @@ pub struct AnonGroup<M: Machine> {
 struct Links<M: Machine> {
     /// The space, until it ends.
     mm: *const Mm<M>,
-    parent: *const AnonGroup<M>,
-    child: *const AnonGroup<M>,
-    next: *const AnonGroup<M>,
-    prev: *const AnonGroup<M>,
+    /// Before the group comes into the tour: its parent, which forks it. After it has left: the next one whose count is to
+    /// be given back.
+    other: *const AnonGroup<M>,
+    brackets: Brackets<M>,
+    /// Walks that stand on it, or began at it.
+    walks: u32,
+    /// The depth that the classes behind this could have.
+    rank: u32,
+    /// The class mate that leads to the class's place, with a count; null in the one that knows it.
+    forward: *const AnonGroup<M>,
+    /// The class's place in the tour; null if it has none.
+    place: *const AnonGroup<M>,
 }
 
 // SAFETY: the links are accessed under the family's lock; what they point to is `Sync` itself and outlives the
-// links: a group and a space unlink themselves, under that lock, before they end.
+// links: the tour and `forward` have counts, and a space unlinks itself, under that lock, before it ends.
 unsafe impl<M: Machine> Send for AnonGroup<M> {}
 // SAFETY: as above.
 unsafe impl<M: Machine> Sync for AnonGroup<M> {}
@@ -56,93 +86,63 @@ impl<M: Machine> AnonGroup<M> {
     /// The first group of a new family.
     pub fn new(machine: M) -> Result<KArc<Self>, AllocError> {
         let family = KArc::try_new(Family { lock: SpinLock::new(machine, Rank::AnonGroup, ()) })?;
-        Self::make(family)
+        Self::make(family, ptr::null())
     }
 
-    /// The group of a space that is being forked from this one's.
+    /// A group for a space that is being forked from this one's, which is there until [`AnonGroup::begin`].
     pub fn fork(parent: &KArc<Self>) -> Result<KArc<Self>, AllocError> {
-        let group = Self::make(parent.family.clone())?;
-        let _lock = parent.family.lock.lock();
-        let this = KArc::as_ptr(&group);
-        // SAFETY: the family is locked; parent and first child are linked, so they live.
-        unsafe {
-            (*group.links.get()).parent = KArc::as_ptr(parent);
-            let old = (*parent.links.get()).child;
-            (*group.links.get()).next = old;
-            if !old.is_null() {
-                (*(*old).links.get()).prev = this;
-            }
-            (*parent.links.get()).child = this;
-        }
-        drop(_lock);
-        Ok(group)
+        Self::make(parent.family.clone(), KArc::as_ptr(parent))
     }
 
-    /// A group without relatives: one that could not be made ends without having been linked.
-    fn make(family: KArc<Family<M>>) -> Result<KArc<Self>, AllocError> {
-        let links =
-            Links { mm: ptr::null(), parent: ptr::null(), child: ptr::null(), next: ptr::null(), prev: ptr::null() };
+    fn make(family: KArc<Family<M>>, parent: *const Self) -> Result<KArc<Self>, AllocError> {
+        let links = Links {
+            mm: ptr::null(),
+            other: parent,
+            brackets: Brackets::NONE,
+            walks: 0,
+            rank: 0,
+            forward: ptr::null(),
+            place: ptr::null(),
+        };
         KArc::try_new(Self { family, links: UnsafeCell::new(links) })
     }
 
-    /// Says which space the group's pages come from; null when it ends. Once this has returned with null, no walk
-    /// comes to hold the space any more.
-    pub fn set_mm(&self, mm: *const Mm<M>) {
-        let _lock = self.family.lock.lock();
-        // SAFETY: the family is locked.
-        unsafe { (*self.links.get()).mm = mm };
-    }
-
-    /// Visits every space that may map a page of this group, until `visit` answers `false`.
-    pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<Mm<M>>) -> bool) {
-        let mut here = this.clone();
-        loop {
-            let mm = {
-                let _lock = this.family.lock.lock();
-                // SAFETY: the family is locked, so a space that is linked has not passed `set_mm(null)`: its memory
-                // is there, though its count may be 0.
-                unsafe {
-                    let mm = (*here.links.get()).mm;
-                    if mm.is_null() { None } else { KArc::upgrade(mm) }
-                }
-            };
-            if let Some(mm) = mm
-                && !visit(&mm)
-            {
-                return;
-            }
-            match Self::successor(this, &here) {
-                Some(next) => here = next,
-                None => return,
-            }
+    /// Says which space the group's pages come from: from now on walks find it. Before it has pages, and before its
+    /// parent ends.
+    pub fn begin(this: &KArc<Self>, mm: *const Mm<M>) {
+        KArc::add_owners(this, 1);
+        let group = KArc::as_ptr(this);
+        let _lock = this.family.lock.lock();
+        // SAFETY: the family is locked; a parent has its space, so it is in the tour.
+        unsafe {
+            let links = &mut *this.links.get();
+            let parent = core::mem::replace(&mut links.other, ptr::null());
+            (links.mm, links.place) = (mm, group);
+            tour::insert(parent, group);
         }
     }
 
-    /// The group after `here` in `root`'s subtree, parents first.
-    fn successor(root: &KArc<Self>, here: &KArc<Self>) -> Option<KArc<Self>> {
-        let _lock = root.family.lock.lock();
-        let mut at = KArc::as_ptr(here);
-        // SAFETY: the family is locked; `here` is held, and all links lead to linked groups, whose memory is there.
-        // One whose count is 0 waits for the lock to unlink itself: its children are visited all the same.
+    /// The space ends, if it had begun. Once this has returned, no walk comes to hold it any more.
+    pub fn end(this: &KArc<Self>) {
+        let mut gone = Gone::new();
+        let group = KArc::as_ptr(this);
+        let lock = this.family.lock.lock();
+        // SAFETY: the family is locked; a group with a space is in the tour.
         unsafe {
-            let mut down = (*(*at).links.get()).child;
-            loop {
-                let next = if !down.is_null() {
-                    down
-                } else {
-                    while at != KArc::as_ptr(root) && (*(*at).links.get()).next.is_null() {
-                        at = (*(*at).links.get()).parent;
-                    }
-                    if at == KArc::as_ptr(root) {
-                        return None;
-                    }
-                    (*(*at).links.get()).next
-                };
-                if let Some(group) = KArc::upgrade(next) {
-                    return Some(group);
-                }
-                at = next;
-                down = (*(*at).links.get()).child;
+            if !core::mem::replace(&mut (*links(group)).mm, ptr::null()).is_null() {
+                tour::trim(group, &mut gone);
+            }
+        }
+        drop(lock);
+        gone.give_back();
+    }
+
+    /// Visits every space that may map a page of this group, parents first, until `visit` answers `false`.
+    pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<Mm<M>>) -> bool) {
+        let Some(mut walk) = Walk::begin(this) else { return };
+        while let Some(mm) = walk.next() {
+            if !visit(&mm) {
+                return;
             }
         }
     }
@@ -150,43 +150,140 @@ impl<M: Machine> AnonGroup<M> {
 
 impl<M: Machine> Drop for AnonGroup<M> {
     fn drop(&mut self) {
-        let _lock = self.family.lock.lock();
-        // SAFETY: the family is locked; parent, siblings and children are linked, so their memory is there.
+        let forward = self.links.get_mut().forward;
+        if !forward.is_null() {
+            // SAFETY: `forward` came from `into_raw` when this joined the class. The drop goes on to class mates that
+            // only this one led to: by rank that is O(log n) deep.
+            drop(unsafe { KArc::from_raw(forward) });
+        }
+    }
+}
+
+/// Brackets that a walk passes at a time.
+const STRIDE: usize = 32;
+
+/// A walk along what lies between a group's brackets. The groups where it began and where it stands stay in the tour.
+struct Walk<'a, M: Machine> {
+    group: &'a KArc<AnonGroup<M>>,
+    root: *const AnonGroup<M>,
+    /// The bracket that was looked at last; none before the first one.
+    at: Mark<M>,
+}
+
+impl<'a, M: Machine> Walk<'a, M> {
+    /// A walk from the place of the group's class, if it has one.
+    fn begin(group: &'a KArc<AnonGroup<M>>) -> Option<Self> {
+        let _lock = group.family.lock.lock();
+        // SAFETY: the family is locked; the class's place is in the tour.
         unsafe {
-            let links = &*self.links.get();
-            // The children take this group's place among its siblings.
-            let (mut first, mut last) = (links.child, ptr::null());
-            let mut child = first;
-            while !child.is_null() {
-                (*(*child).links.get()).parent = links.parent;
-                last = child;
-                child = (*(*child).links.get()).next;
+            let root = (*links(tour::class_of(KArc::as_ptr(group)))).place;
+            if root.is_null() {
+                return None;
             }
-            // A root's children become roots: nobody walks across roots.
-            if links.parent.is_null() {
-                child = first;
-                while !child.is_null() {
-                    let next = (*(*child).links.get()).next;
-                    (*(*child).links.get()).next = ptr::null();
-                    (*(*child).links.get()).prev = ptr::null();
-                    child = next;
-                }
-                return;
-            }
-            if first.is_null() {
-                first = links.next;
-            } else {
-                (*(*first).links.get()).prev = links.prev;
-                (*(*last).links.get()).next = links.next;
-            }
-            if links.prev.is_null() {
-                (*(*links.parent).links.get()).child = first;
-            } else {
-                (*(*links.prev).links.get()).next = first;
-            }
-            if !links.next.is_null() {
-                (*(*links.next).links.get()).prev = if last.is_null() { links.prev } else { last };
+            (*links(root)).walks += 1;
+            Some(Self { group, root, at: Mark::NONE })
+        }
+    }
+
+    /// The next space.
+    fn next(&mut self) -> Option<KArc<Mm<M>>> {
+        loop {
+            let mut gone = Gone::new();
+            let lock = self.group.family.lock.lock();
+            // SAFETY: the family is locked; the walk's groups are in the tour.
+            let step = unsafe { self.step(&mut gone) };
+            drop(lock);
+            gone.give_back();
+            match step {
+                Step::Space(mm) => return Some(mm),
+                Step::End => return None,
+                Step::Further => {}
             }
         }
     }
+
+    /// Goes on to the next space, or as far as one hold of the lock allows.
+    ///
+    /// # Safety
+    /// The family is locked.
+    unsafe fn step(&mut self, gone: &mut Gone<M>) -> Step<M> {
+        let mut at = self.at;
+        let mut found = Step::Further;
+        // SAFETY: the caller holds the lock. `at` is in the tour, and so is all that follows it up to the root's end. A space
+        // that is linked has not passed `end`: its memory is there, though its count may be 0.
+        unsafe {
+            for _ in 0..STRIDE {
+                count_step();
+                at = if at.is_none() { Mark::open(self.root) } else { at.next() };
+                if at.closes(self.root) {
+                    found = Step::End;
+                    break;
+                }
+                let mm = (*links(at.group())).mm;
+                if at.is_open()
+                    && !mm.is_null()
+                    && let Some(mm) = KArc::upgrade(mm)
+                {
+                    found = Step::Space(mm);
+                    break;
+                }
+            }
+            (*links(at.group())).walks += 1;
+            self.leave(gone);
+        }
+        self.at = at;
+        found
+    }
+
+    /// Stands no longer where it stood.
+    ///
+    /// # Safety
+    /// As [`Walk::step`].
+    unsafe fn leave(&mut self, gone: &mut Gone<M>) {
+        let at = core::mem::replace(&mut self.at, Mark::NONE);
+        if !at.is_none() {
+            // SAFETY: the caller's promise.
+            unsafe { tour::put(at.group(), gone) };
+        }
+    }
+}
+
+impl<M: Machine> Drop for Walk<'_, M> {
+    fn drop(&mut self) {
+        let mut gone = Gone::new();
+        let lock = self.group.family.lock.lock();
+        // SAFETY: the family is locked; the walk's groups are in the tour.
+        unsafe {
+            self.leave(&mut gone);
+            tour::put(self.root, &mut gone);
+        }
+        drop(lock);
+        gone.give_back();
+    }
+}
+
+/// How far a walk has come.
+enum Step<M: Machine> {
+    /// To a space.
+    Space(KArc<Mm<M>>),
+    /// Past groups without one.
+    Further,
+    /// To the end.
+    End,
+}
+
+/// The links of a group.
+///
+/// # Safety
+/// The group's memory is there. (No reference to it is made.)
+unsafe fn links<M: Machine>(group: *const AnonGroup<M>) -> *mut Links<M> {
+    // SAFETY: the caller's promise.
+    unsafe { UnsafeCell::raw_get(&raw const (*group).links) }
+}
+
+/// Counts a step of a walk: what tests of its length go by.
+#[inline(always)]
+pub(crate) fn count_step() {
+    #[cfg(test)]
+    crate::steps::count();
 }

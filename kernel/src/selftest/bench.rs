@@ -1,5 +1,5 @@
-//! What the allocators' fast paths cost. Under the emulator's `-icount` a nanosecond is an instruction, so that the
-//! counter tells instructions.
+//! What the allocators' fast paths cost, and the walks of reverse mapping ([`super::walks`]). Under the emulator's
+//! `-icount` a nanosecond is an instruction, so that the counter tells instructions.
 //!
 //! Every call goes through a pointer that the compiler does not see through, as a driver's call would, with its
 //! arguments in registers. The calls are part of the figures; the loop around them is measured alone and can be taken
@@ -31,26 +31,27 @@ pub fn run() -> usize {
 
     let zeroed = Gfp::KERNEL | Gfp::ZERO;
     let outcomes = [
-        measure("kernel.loop", || {
+        measure("kernel.loop", OPS, || {
             black_box(0);
             Some(())
         }),
-        measure("kernel.alloc_page", || alloc_page(Gfp::KERNEL).map(free_pages)),
-        measure("kernel.alloc_page.zero", || alloc_page(zeroed).map(free_pages)),
-        measure("kernel.alloc_pages.order3", || alloc_pages(3, Gfp::KERNEL).map(free_pages)),
-        measure("kernel.kmalloc.64", || kmalloc(64, Gfp::KERNEL).map(kfree)),
-        measure("kernel.kmalloc.1024", || kmalloc(1024, Gfp::KERNEL).map(kfree)),
-        measure("kernel.kzalloc.64", || kmalloc(64, zeroed).map(kfree)),
+        measure("kernel.alloc_page", OPS, || alloc_page(Gfp::KERNEL).map(free_pages)),
+        measure("kernel.alloc_page.zero", OPS, || alloc_page(zeroed).map(free_pages)),
+        measure("kernel.alloc_pages.order3", OPS, || alloc_pages(3, Gfp::KERNEL).map(free_pages)),
+        measure("kernel.kmalloc.64", OPS, || kmalloc(64, Gfp::KERNEL).map(kfree)),
+        measure("kernel.kmalloc.1024", OPS, || kmalloc(1024, Gfp::KERNEL).map(kfree)),
+        measure("kernel.kzalloc.64", OPS, || kmalloc(64, zeroed).map(kfree)),
     ];
-    outcomes.iter().filter(|outcome| outcome.is_none()).count()
+    outcomes.iter().filter(|outcome| outcome.is_none()).count() + super::walks::run()
 }
 
+/// Prints the line of one, which is done so many times.
 #[inline(never)]
-fn measure(name: &str, pair: impl Fn() -> Option<()>) -> Option<()> {
+pub fn measure(name: &str, times: u64, pair: impl Fn() -> Option<()>) -> Option<()> {
     (0..WARM_UP).try_for_each(|_| pair())?;
     let start = timer::ticks();
-    (0..OPS).try_for_each(|_| pair())?;
+    (0..times).try_for_each(|_| pair())?;
     let spent = timer::to_ns(timer::ticks() - start);
-    say(format_args!("BENCH {name} {OPS} {spent}"));
+    say(format_args!("BENCH {name} {times} {spent}"));
     Some(())
 }

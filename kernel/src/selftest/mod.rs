@@ -21,6 +21,7 @@ mod random;
 mod slab;
 mod spaces;
 mod vmalloc;
+mod walks;
 
 use core::fmt::{self, Write};
 use core::panic::Location;

@@ -21,10 +21,11 @@
 //!    give up is the same with the old frame, which is unfrozen first;
 //! 5. frees the old frame, frozen until then, and gives back its own reference to the new one.
 //!
-//! No entry is missed by the last walk for having come meanwhile. Only a fork makes new ones. It links the child's group
-//! under the parent's before it copies, and a walk visits a group before those below it: so an entry that is copied before
-//! the walk has come to the parent is found in the child, and one that is copied after is present. munmap and the end of
-//! a space take entries away, and ask nothing of the frame. (The walk does not come to a space that has begun to end, so
+//! No entry of an anonymous page is missed by the last walk for having come meanwhile. Only a fork makes new ones. It puts
+//! the child's group behind the parent's in their family's tour before it copies, and a walk visits a group before those
+//! below it: so an entry that is copied before the walk has come to the parent is found in the child, and one that is
+//! copied after is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the end of a
+//! space take entries away, and ask nothing of the frame. (The walk does not come to a space that has begun to end, so
 //! its entries may outlast the move: this is why they tell the kind of their charge.)
 //!
 //! A thread that waits for a move knows the frame by the entry alone, and holds nothing: when it asks, the move may be

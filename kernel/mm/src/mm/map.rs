@@ -123,8 +123,9 @@ impl<M: Machine> Mm<M> {
         let flags = self.promise(areas, flags, pages - given_up)?;
         if fixed && replaced != 0 {
             // Made before anything goes: nothing fails between the end of the old and the new.
-            let new = try_box_with(|| Vma::new(start, end, flags, backing))?;
+            let mut new = try_box_with(|| Vma::new(start, end, flags, backing))?;
             self.unmap_range(areas, start, end)?;
+            new.home = areas.tree.home_for(start, end, &new.kind());
             let between = neighbours(areas, start, end, &new.kind());
             self.put_area(areas, start, end, flags, between, Some(new));
         } else {
@@ -148,20 +149,21 @@ impl<M: Machine> Mm<M> {
         flags: VmFlags,
         backing: Option<Backing<M>>,
     ) -> Result<(), Errno> {
-        let home = start.get() >> PAGE_SHIFT;
-        let between = neighbours(
-            areas,
-            start,
-            end,
-            &Kind {
-                flags,
-                home,
-                object: backing.as_ref().map(|b| &b.object),
-                index: backing.as_ref().map_or(0, |b| b.index),
-            },
-        );
+        let mut kind = Kind {
+            flags,
+            home: 0,
+            object: backing.as_ref().map(|b| &b.object),
+            index: backing.as_ref().map_or(0, |b| b.index),
+        };
+        kind.home = areas.tree.home_for(start, end, &kind);
+        let home = kind.home;
+        let between = neighbours(areas, start, end, &kind);
         let new = match between.joins {
-            (false, false) => Some(try_box_with(|| Vma::new(start, end, flags, backing))?),
+            (false, false) => {
+                let mut new = try_box_with(|| Vma::new(start, end, flags, backing))?;
+                new.home = home;
+                Some(new)
+            }
             _ => None,
         };
         self.put_area(areas, start, end, flags, between, new);

@@ -66,7 +66,7 @@ pub use commit::Commit;
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
 pub use pin::PinnedPage;
-pub use reverse::for_each_mapping;
+pub use reverse::{for_each_mapping, for_each_mapping_of_held};
 pub use spaces::Spaces;
 pub use usage::Usage;
 pub use view::{AreaView, Stats};
@@ -230,7 +230,7 @@ impl<M: Machine> Mm<M> {
             rss_peak: AtomicUsize::new(0),
             unproven: AtomicUsize::new(0),
         })?;
-        mm.group.set_mm(KArc::as_ptr(&mm));
+        AnonGroup::begin(&mm.group, KArc::as_ptr(&mm));
         // (fork holds the parent's areas.)
         mm.areas.intend_as(Rank::AddressSpaceChild).write().tree.set_mm(KArc::as_ptr(&mm));
         Ok(mm)
@@ -358,7 +358,7 @@ impl<M: Machine> Mm<M> {
 
 impl<M: Machine> Drop for Mm<M> {
     fn drop(&mut self) {
-        self.group.set_mm(core::ptr::null());
+        AnonGroup::end(&self.group);
         self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
         // The space is active nowhere, so after one invalidation nothing can bring its entries back into a TLB,
         // and its pages and tables can go at once.

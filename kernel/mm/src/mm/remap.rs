@@ -196,7 +196,7 @@ impl<M: Machine> Mm<M> {
         (new.start, new.end) = (to, to + new_len);
         if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
             // No page knows its home yet.
-            new.home = to.get() >> PAGE_SHIFT;
+            new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
         }
         let new = match try_box(new) {
             Err(error) if seeded!(FailedMoveForgetsArea) => {
@@ -241,11 +241,26 @@ impl<M: Machine> Mm<M> {
         let between = neighbours(areas, to, to + new_len, &new.kind());
         // SAFETY: the tree is the same.
         unsafe { join(areas, to, to + new_len, between, Some(new)) };
+        if keep && any && !flags.contains(VmFlags::SHARED) {
+            self.leave_home(areas, addr, old_end);
+        }
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
             Moved::Nothing => {}
             Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),
             Moved::Tables => flush_space(self.machine, &self.asid),
         }
         Ok(to)
+    }
+
+    /// The pages of this range have left with their home. An area that had no others gets another home, so that what comes
+    /// to it and leaves it likewise is told from them. (As in Linux, a part of an area stays what it was.)
+    #[cold]
+    #[inline(never)]
+    fn leave_home(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
+        let home = areas.tree.own_home(start);
+        let mut cursor = areas.tree.cursor(start);
+        if cursor.current().is_some_and(|vma| vma.start == start && vma.end == end) {
+            cursor.set_home(home);
+        }
     }
 }

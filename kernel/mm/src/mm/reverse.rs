@@ -1,6 +1,6 @@
 //! From a page to all that map it: the walk over spaces, and its work in each. See [`crate::rmap`].
 
-use super::Mm;
+use super::{Areas, Mm};
 use crate::addr::{PAGE_SHIFT, Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
@@ -30,9 +30,18 @@ impl<M: Machine> Mm<M> {
         self.tables.walk(addr).map_or(Pte::NONE, |leaf| leaf.peek(index(addr.get(), 3)))
     }
 
-    /// Where this space maps the anonymous page `pfn` with this home.
-    fn find_anon(&self, pfn: Pfn, home: usize) -> Option<UserAddr> {
-        let areas = self.areas.read();
+    /// Visits the one place where this space maps the anonymous page `pfn` with this home, if there is one.
+    fn visit_anon(
+        this: &KArc<Self>,
+        pfn: Pfn,
+        home: usize,
+        visit: &mut impl FnMut(&KArc<Self>, UserAddr) -> bool,
+    ) -> bool {
+        let areas = this.areas.read();
+        this.find_anon(&areas, pfn, home).is_none_or(|addr| visit(this, addr))
+    }
+
+    fn find_anon(&self, areas: &Areas<M>, pfn: Pfn, home: usize) -> Option<UserAddr> {
         let at = |vma: &Vma<M>| {
             let offset = home.wrapping_sub(vma.home);
             let addr = (offset < vma.pages()).then(|| vma.start + (offset << PAGE_SHIFT))?;
@@ -56,8 +65,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Whether this space maps page `index` of the object, which is `pfn`, at `addr`.
-    fn maps_object(&self, addr: UserAddr, object: &KArc<Object<M>>, index: usize, pfn: Pfn) -> bool {
-        let areas = self.areas.read();
+    fn maps_object(&self, areas: &Areas<M>, addr: UserAddr, object: &KArc<Object<M>>, index: usize, pfn: Pfn) -> bool {
         let is_it = |vma: &&Vma<M>| {
             vma.index_of(addr) == Some(index)
                 && vma.backing.as_ref().is_some_and(|backing| KArc::ptr_eq(&backing.object, object))
@@ -66,27 +74,69 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Visits every mapping of the user page `pfn` until `visit` answers `false`. The caller holds a reference to the page,
-/// or knows that it is one of an object's in place. Mappings that come or go meanwhile may be missed or seen. Answers
-/// whether the areas that may map the page stood still: if not, one that was moved, split or merged may have been
-/// missed or seen twice too.
+/// Visits every mapping of the user page `pfn` until `visit` answers `false`. The caller holds a reference to the page, has
+/// it frozen, or knows that it is one of an object's in place.
+///
+/// The space's areas are locked for reading during a visit, which may lock the entry's table, and sleeps for nothing. A
+/// page's entry does not move from one space to another, so no mapping of an anonymous page is missed that was there
+/// before the walk and is there after it; one that comes or goes meanwhile may be missed or seen. Answers whether the areas
+/// that may map the page stood still: if not, a mapping of an object's page that was moved, or whose area was split or
+/// merged, may have been missed or seen twice too.
 pub fn for_each_mapping<M: Machine>(machine: M, pfn: Pfn, visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) -> bool {
+    walk(machine, pfn, None, visit)
+}
+
+/// As [`for_each_mapping`], for a caller that holds `own` references to the page: the walk ends with the last mapping that
+/// there can be by the page's count. That makes it short where many spaces could map the page and few do. Mappings that
+/// come meanwhile are missed the more easily.
+pub fn for_each_mapping_of_held<M: Machine>(
+    machine: M,
+    pfn: Pfn,
+    own: u32,
+    visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+) -> bool {
+    walk(machine, pfn, Some(own), visit)
+}
+
+fn walk<M: Machine>(
+    machine: M,
+    pfn: Pfn,
+    own: Option<u32>,
+    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+) -> bool {
     let page = frame::page(machine, pfn);
-    if page.state() == PageState::Anon {
-        for_each_anon_mapping(machine, pfn, visit);
+    let state = page.state();
+    let left = own.filter(|_| state.is_user()).and_then(|own| {
+        let object = (state == PageState::Object) as u32;
+        page.mappings_at_most(own + object)
+    });
+    let mut left = left.unwrap_or(u32::MAX);
+    if left == 0 {
         return true;
     }
-    let Some((object, index)) = Object::of_page(machine, page) else { return true };
-    for_each_object_mapping(&object, index, pfn, visit)
+    let counted = |mm: &KArc<Mm<M>>, addr: UserAddr| {
+        left -= 1;
+        visit(mm, addr) && left != 0
+    };
+    match state {
+        PageState::Anon => {
+            for_each_anon_mapping(machine, pfn, counted);
+            true
+        }
+        _ => match Object::of_page(machine, page) {
+            Some((object, index)) => for_each_object_mapping(&object, index, pfn, counted),
+            None => true,
+        },
+    }
 }
 
 fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) {
     let page = frame::page(machine, pfn);
     let home = page.index() as usize;
-    // SAFETY: the caller's reference keeps the page anonymous, and an anonymous page is an owner of its group.
+    // SAFETY: the caller's hold keeps the page anonymous, and an anonymous page is an owner of its group.
     let group = unsafe { KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner())) };
     let Some(group) = group else { return };
-    AnonGroup::for_each_space(&group, |mm| mm.find_anon(pfn, home).is_none_or(|addr| visit(mm, addr)));
+    AnonGroup::for_each_space(&group, |mm| Mm::visit_anon(mm, pfn, home, &mut visit));
 }
 
 fn for_each_object_mapping<M: Machine>(
@@ -110,10 +160,9 @@ fn for_each_object_mapping<M: Machine>(
             }
         };
         // A space that ends is no longer one that maps anything.
-        if let Some(mm) = mm
-            && mm.maps_object(addr, object, index, pfn)
-            && !visit(&mm, addr)
-        {
+        let Some(mm) = mm else { continue };
+        let areas = mm.areas.read();
+        if mm.maps_object(&areas, addr, object, index, pfn) && !visit(&mm, addr) {
             return true;
         }
     }

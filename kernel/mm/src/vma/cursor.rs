@@ -143,6 +143,13 @@ impl<M: Machine> Cursor<'_, M> {
         self.tree.has_room_below(Some(node));
     }
 
+    /// Gives the area here, which has no pages, another home.
+    pub fn set_home(&mut self, home: usize) {
+        if let Some(node) = self.current {
+            self.edit_known(node, |vma| vma.home = home);
+        }
+    }
+
     /// Changes the range of the area here, and answers it. `change` leaves the links alone.
     #[inline]
     fn edit_range(&mut self, change: impl FnOnce(&mut Vma<M>)) -> Link<M> {
@@ -175,7 +182,7 @@ impl<M: Machine> Cursor<'_, M> {
             if !seeded!(SplitLosesReverseMapping) {
                 mappings.iter_mut().for_each(|mappings| mappings.insert(node, self.tree.mm));
             }
-            if is_away {
+            if !at(node).is_at_home() {
                 self.tree.away.insert(node, self.tree.mm);
             }
         }

@@ -1,8 +1,9 @@
 //! `Vma`: a run of pages of one address space that are treated alike.
 //!
-//! A private Vma's anonymous pages are found by their *home*: the page number at which they would lie had their
-//! Vma never been moved. `home` of a new Vma is its address; mremap moves the Vma and leaves `home`, so what a
-//! `Page` remembers stays true. A Vma that maps an object has an index into that besides.
+//! A private Vma's anonymous pages are found by their *home*, a page number that stays with them wherever mremap moves
+//! the Vma. `home` of a new Vma is its address, and mremap leaves it, so what a `Page` remembers stays true. Where Vmas
+//! that were moved away claim those numbers already, a new one gets some of its own (`AreaTree::home_for`): whoever
+//! looks for a page by its home finds few that could have it. A Vma that maps an object has an index into that besides.
 
 mod balance;
 pub mod cursor;
@@ -183,7 +184,7 @@ impl<M: Machine> Vma<M> {
         self.backing.as_ref().map(|b| Backing { object: b.object.clone(), index })
     }
 
-    /// Whether this lies where its pages are known: mremap has not moved it.
+    /// Whether this lies where its pages are known.
     pub fn is_at_home(&self) -> bool {
         self.home == self.start.get() >> PAGE_SHIFT
     }

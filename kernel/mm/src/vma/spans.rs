@@ -2,7 +2,7 @@
 //!
 //! A [`Spans`] holds areas as intervals of page numbers, with the links inside the areas: nothing is ever allocated.
 //! There are two kinds. An object's, by index, holds every area of every space that maps it. A space's, by home, holds
-//! the areas that mremap has moved away from their home. Areas may overlap, and several may begin at one number.
+//! the areas that are not at home. Areas may overlap, and several may begin at one number.
 //!
 //! It is a treap, in order of (first page, address of the area), with the highest last page of each subtree; its shape
 //! follows from a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
@@ -21,6 +21,7 @@ use super::tree::Link;
 use crate::addr::PAGE_SHIFT;
 use crate::machine::Machine;
 use crate::mm::Mm;
+use crate::rmap::count_step;
 
 /// By index in the object that the areas map.
 pub const BY_INDEX: usize = 0;
@@ -37,7 +38,7 @@ struct Place<M: Machine> {
 /// An area's places in the trees; each is written when the area comes into the tree.
 pub struct Places<M: Machine> {
     places: [UnsafeCell<MaybeUninit<Place<M>>>; 2],
-    /// The space, for who finds the area through its object.
+    /// The space, for a walk that finds the area through its object.
     mm: UnsafeCell<MaybeUninit<*const Mm<M>>>,
 }
 
@@ -131,11 +132,20 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
         self.changes += 1;
     }
 
+    /// Whether an area covers any of the pages `from` to `to`: O(log n).
+    pub fn meets(&self, from: usize, to: usize) -> bool {
+        // SAFETY: the tree is borrowed, and all nodes of it live.
+        unsafe { first::<M, WHICH>(self.root, from, to) }.is_some()
+    }
+
     /// The first area that covers `page` behind `after`, in order of keys: O(log n).
     pub fn find(&self, page: usize, after: Option<Key>) -> Option<Found<M>> {
         // SAFETY: the tree is borrowed, and all nodes of it live.
         unsafe {
-            let node = first::<M, WHICH>(self.root, page, after)?;
+            let node = match after {
+                None => first::<M, WHICH>(self.root, page, page),
+                Some(after) => next::<M, WHICH>(self.root, page, after),
+            }?;
             let mm =
                 if WHICH == BY_INDEX { (*(*node.as_ptr()).places.mm.get()).assume_init() } else { core::ptr::null() };
             Some(Found { key: key::<M, WHICH>(node), mm, vma: node })
@@ -185,7 +195,7 @@ unsafe fn place<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a mut Place<
     unsafe { (*place_cell::<M, W>(node)).assume_init_mut() }
 }
 
-/// As [`place`], for who only reads; others may read it too.
+/// As [`place`], for a caller that only reads; others may read it too.
 unsafe fn seen<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a Place<M> {
     // SAFETY: as for `place`.
     unsafe { (*place_cell::<M, W>(node)).assume_init_ref() }
@@ -211,9 +221,14 @@ unsafe fn key<M: Machine, const W: usize>(node: Node<M>) -> Key {
     (unsafe { begin::<M, W>(node) }, node.addr().get())
 }
 
-/// A node is above all that weigh less: the finaliser of SplitMix64 over its address, which has no duplicates.
+/// A node is above all that weigh less: a hash of its address, which has no duplicates.
 fn weight<M: Machine>(node: Node<M>) -> u64 {
-    let x = node.addr().get() as u64;
+    mix(node.addr().get() as u64)
+}
+
+/// The finaliser of SplitMix64.
+#[inline]
+pub(super) fn mix(x: u64) -> u64 {
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
@@ -306,17 +321,41 @@ unsafe fn join<M: Machine, const W: usize>(left: Link<M>, right: Link<M>) -> Lin
     }
 }
 
-/// A subtree is entered in vain only on the two paths along `page` and `after`.
-unsafe fn first<M: Machine, const W: usize>(link: Link<M>, page: usize, after: Option<Key>) -> Link<M> {
+/// The first area that covers any of the pages `from` to `to`: one way down.
+unsafe fn first<M: Machine, const W: usize>(mut link: Link<M>, from: usize, to: usize) -> Link<M> {
+    // SAFETY: as the caller's.
+    unsafe {
+        while let Some(node) = link {
+            count_step();
+            let p = seen::<M, W>(node);
+            // If all areas that reach so far begin behind `to` on the left, those here and on the right do too.
+            if p.left.is_some_and(|left| seen::<M, W>(left).highest >= from) {
+                link = p.left;
+            } else if begin::<M, W>(node) > to {
+                return None;
+            } else if last::<M, W>(node) >= from {
+                return link;
+            } else {
+                link = p.right;
+            }
+        }
+    }
+    None
+}
+
+/// The first area behind `after` that covers `page`. A subtree is entered in vain only on the two paths along `page` and
+/// `after`.
+unsafe fn next<M: Machine, const W: usize>(link: Link<M>, page: usize, after: Key) -> Link<M> {
     let node = link?;
+    count_step();
     // SAFETY: as the caller's.
     unsafe {
         let p = seen::<M, W>(node);
         if p.highest < page {
             return None;
         }
-        if after.is_none_or(|after| key::<M, W>(node) > after) {
-            let found = first::<M, W>(p.left, page, after);
+        if key::<M, W>(node) > after {
+            let found = next::<M, W>(p.left, page, after);
             if found.is_some() {
                 return found;
             }
@@ -327,6 +366,6 @@ unsafe fn first<M: Machine, const W: usize>(link: Link<M>, page: usize, after: O
                 return link;
             }
         }
-        first::<M, W>(p.right, page, after)
+        next::<M, W>(p.right, page, after)
     }
 }

@@ -125,3 +125,45 @@ fn an_area_within_a_stack_s_distance_makes_room_below_it() {
     tree.cursor(addr(1990)).insert_before(Box::new(near));
     assert_eq!(gap(&tree), Some(addr(1989)));
 }
+
+/// Areas away from home, which overlap in every way, are found by the numbers that they claim as a search of all finds them.
+#[test]
+fn areas_away_from_home_are_found_by_what_they_claim() {
+    let mut tree = AreaTree::<&'static Sim>::new();
+    let mut seed = 7_u64;
+    let mut random = move |n: usize| {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (seed >> 33) as usize % n
+    };
+    let mut claims: Vec<(usize, usize, usize)> = Vec::new();
+    for n in 0..300 {
+        let start = UserAddr::new((1000 + n * 100) * PAGE_SIZE);
+        let pages = 1 + random(if n % 3 == 0 { 90 } else { 4 });
+        let mut vma = Box::new(Vma::new(start, start + pages * PAGE_SIZE, VmFlags::READ, None));
+        vma.home = random(400);
+        claims.push((vma.home, vma.home + pages - 1, start.get()));
+        tree.cursor(start).insert_before(vma);
+        if n % 5 == 4 {
+            let gone = claims.swap_remove(random(claims.len()));
+            tree.cursor(UserAddr::new(gone.2)).remove();
+        }
+        tree.away().validate();
+        for page in (0..500).step_by(7) {
+            let mut expected: Vec<_> = claims.iter().filter(|c| c.0 <= page && page <= c.1).map(|c| c.2).collect();
+            let mut found = Vec::new();
+            let mut after = None;
+            while let Some(next) = tree.away().find(page, after) {
+                assert!(after.is_none_or(|after| after < next.key), "in order");
+                after = Some(next.key);
+                // SAFETY: the area is one of the tree's.
+                found.push(unsafe { next.vma.as_ref() }.start.get());
+            }
+            found.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "who claims {page}");
+            let to = page + random(20);
+            let meets = claims.iter().any(|c| c.0 <= to && page <= c.1);
+            assert_eq!(tree.away().meets(page, to), meets, "{page} to {to}");
+        }
+    }
+}

@@ -16,13 +16,16 @@ use core::ptr::NonNull;
 use super::balance::{inherit, refresh};
 use super::cursor::Cursor;
 use super::gap::Searched;
-use super::spans::{BY_HOME, Spans};
-use super::{STACK_GUARD, VmFlags, Vma};
-use crate::addr::UserAddr;
+use super::spans::{BY_HOME, Spans, mix};
+use super::{Kind, STACK_GUARD, VmFlags, Vma};
+use crate::addr::{PAGE_SHIFT, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::mm::Mm;
 
 pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
+
+/// What a [`Page`](crate::page::Page) has room for.
+const HOME_BITS: u32 = 40;
 
 /// A node's place in the tree.
 pub struct Links<M: Machine> {
@@ -128,6 +131,44 @@ impl<M: Machine> AreaTree<M> {
     /// The areas that are not at home, by home.
     pub(crate) fn away(&self) -> &Spans<M, BY_HOME> {
         &self.away
+    }
+
+    /// The home of a new area without pages for this free range, whose kind is `kind` but for its home: where it lies; or,
+    /// if areas that were moved away claim numbers of that, what makes it one with a neighbour; or else its own numbers.
+    #[inline]
+    pub(crate) fn home_for(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>) -> usize {
+        let straight = start.get() >> PAGE_SHIFT;
+        if self.away.is_empty() {
+            return straight;
+        }
+        self.free_home(start, end, kind, straight)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_home(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>, straight: usize) -> usize {
+        let pages = (end - start) >> PAGE_SHIFT;
+        let is_free = |home: &usize| !self.away.meets(*home, *home + pages - 1);
+        let next = self.find_from(start).filter(|vma| vma.start == end);
+        let prev = self.find_before(start).filter(|vma| vma.end == start);
+        let after = prev
+            .map(|vma| vma.home_of(start))
+            .filter(|home| prev.is_some_and(|vma| vma.continues_with(&Kind { home: *home, ..*kind })));
+        let before = next
+            .and_then(|vma| vma.home.checked_sub(pages))
+            .filter(|home| next.is_some_and(|vma| Kind { home: *home, ..*kind }.after(pages) == vma.kind()));
+        [Some(straight), after, before].into_iter().flatten().find(is_free).unwrap_or_else(|| self.own_home(start))
+    }
+
+    /// Numbers above all addresses, for an area that lies at `start` and has no pages: at random, so that areas seldom
+    /// claim the same. There are 15 times as many as there are pages in a space, and all its areas together cover no more
+    /// than those, so a number is claimed by less than one area in the mean, wherever they grow.
+    pub(crate) fn own_home(&self, start: UserAddr) -> usize {
+        const LOWEST: usize = USER_END >> PAGE_SHIFT;
+        // Each area with such a home changes the tree of those away. The space's address tells spaces apart.
+        let seed = self.mm.addr() as u64 ^ mix(self.away.changes() ^ mix(start.get() as u64));
+        // (Room for the largest area behind the highest home.)
+        LOWEST + (mix(seed) % ((1 << HOME_BITS) - 2 * LOWEST as u64)) as usize
     }
 
     /// Enters an area of this tree where reverse mapping looks for it.

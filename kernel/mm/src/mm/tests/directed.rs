@@ -393,7 +393,7 @@ fn areas_away_from_home_are_found_among_many() {
     let mm = rig.space();
     let (at, to) = (0x4000_0000, 0x5000_0000);
     let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
-    // Each new page at `at` has the home of those that were moved away before.
+    // (What comes to `at` while they claim its numbers gets numbers of its own.)
     let pages: Vec<Pfn> = (0..20)
         .map(|n| {
             map_at(&mm, at, PAGE, RW, Map::FIXED).unwrap();

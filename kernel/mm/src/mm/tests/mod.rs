@@ -10,6 +10,7 @@ mod oracle;
 mod outcomes;
 mod pair;
 mod pin;
+mod rmap;
 mod script;
 mod threads;
 mod trace;

@@ -1,0 +1,265 @@
+//! How long walks from a page to its mappings are, in steps: brackets, class mates and areas that are looked at.
+
+use std::vec::Vec;
+
+use super::*;
+use crate::addr::Pfn;
+use crate::mm::for_each_mapping_of_held;
+use crate::steps;
+use quire_abi::flags::{Mremap, madv};
+
+/// The steps of a walk from the page at `at`, which must have one mapper.
+fn steps_to_one(rig: &Rig, mm: &Space, at: usize) -> usize {
+    let held = mm.pin(at, false).unwrap();
+    let mut found = Vec::new();
+    let steps = steps::of(|| {
+        for_each_mapping_of_held(rig.sim, held.pfn(), 1, |mm, addr| {
+            found.push((KArc::as_ptr(mm), addr.get()));
+            true
+        });
+    });
+    assert_eq!(found, [(KArc::as_ptr(mm), at)]);
+    steps
+}
+
+fn move_to(mm: &Space, at: usize, to: usize, more: Mremap) {
+    mm.remap(at, PAGE, PAGE, Mremap::MAYMOVE | Mremap::FIXED | more, to).unwrap();
+}
+
+/// What the same walk takes with one space and one area.
+fn alone() -> usize {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGE);
+    rig.write(&mm, at, 1).unwrap();
+    steps_to_one(&rig, &mm, at)
+}
+
+#[test]
+fn generations_that_have_ended_cost_a_walk_nothing() {
+    const DEPTH: usize = 4000;
+    let rig = Rig::new(256);
+    let mut mm = rig.space();
+    let at = anon(&rig, &mm, DEPTH * PAGE);
+    // Each generation writes a page, forks, and ends.
+    for n in 0..DEPTH {
+        rig.write(&mm, at + n * PAGE, 1).unwrap();
+        let child = mm.fork().unwrap();
+        rig.idle(0);
+        mm = child;
+    }
+    for n in [0, 1, DEPTH / 2, DEPTH - 2, DEPTH - 1] {
+        let steps = steps_to_one(&rig, &mm, at + n * PAGE);
+        assert!(steps <= 2 * alone(), "{steps} steps from a page of generation {n}");
+    }
+    drop(mm);
+    rig.assert_balanced();
+}
+
+#[test]
+fn younger_children_cost_a_walk_nothing() {
+    const WIDTH: usize = 4000;
+    let rig = Rig::new(256);
+    let parent = rig.space();
+    let at = anon(&rig, &parent, 2 * PAGE);
+    rig.write(&parent, at, 1).unwrap();
+    let children: Vec<_> = (0..WIDTH).map(|_| parent.fork().unwrap()).collect();
+    // After the forks: nobody else can map it.
+    rig.write(&parent, at + PAGE, 1).unwrap();
+    let steps = steps_to_one(&rig, &parent, at + PAGE);
+    assert!(steps <= 2 * alone(), "{steps} steps");
+    // What all map is found in all, and the audit, which trusts no count, looks at all.
+    let pfn = parent.pin(at, false).unwrap().pfn();
+    let mut found = 0;
+    for_each_mapping_of_held(rig.sim, pfn, 0, |_, _| {
+        found += 1;
+        true
+    });
+    assert_eq!(found, WIDTH + 1);
+    assert!(crate::mm::audit_page(rig.sim, pfn));
+    rig.idle(0);
+    drop((parent, children));
+    rig.assert_balanced();
+}
+
+#[test]
+fn areas_that_moved_from_one_place_are_told_apart() {
+    const AREAS: usize = 10_000;
+    let rig = Rig::new(256);
+    let mm = rig.space();
+    let (at, to) = (0x4000_0000, 0x1_0000_0000);
+    let one_away = {
+        let mm = rig.space();
+        map_at(&mm, at, PAGE, RW, Map::FIXED).unwrap();
+        rig.write(&mm, at, 1).unwrap();
+        move_to(&mm, at, to, Mremap::empty());
+        let steps = steps_to_one(&rig, &mm, to);
+        rig.idle(0);
+        steps
+    };
+    // By turns the place is left and mapped anew, and only emptied.
+    for n in 0..AREAS {
+        map_at(&mm, at, PAGE, RW, Map::FIXED).unwrap();
+        rig.write(&mm, at, 1).unwrap();
+        let keep = n % 2 == 1;
+        move_to(&mm, at, to + 4 * n * PAGE, if keep { Mremap::DONTUNMAP } else { Mremap::empty() });
+        if keep {
+            rig.write(&mm, at, 1).unwrap();
+            move_to(&mm, at, to + (4 * n + 2) * PAGE, Mremap::empty());
+        }
+    }
+    // O(log n) of a tree, and not a search: twice the steps of one among a few, and the depth of the tree of those away.
+    let depth = 4 * AREAS.ilog2() as usize;
+    let mut sum = 0;
+    let places: Vec<_> =
+        (0..AREAS).step_by(97).flat_map(|n| [4 * n].into_iter().chain((n % 2 == 1).then_some(4 * n + 2))).collect();
+    for place in &places {
+        let steps = steps_to_one(&rig, &mm, to + place * PAGE);
+        assert!(steps <= 2 * one_away + depth, "{steps} steps");
+        sum += steps;
+    }
+    assert!(sum / places.len() <= one_away + depth / 2, "{} steps in the mean", sum / places.len());
+    mm.validate();
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
+
+/// What programs see of areas is the same: what fills the hole that a moved area left is one area.
+#[test]
+fn a_hole_that_a_move_left_is_filled_by_one_area() {
+    let rig = Rig::new(64);
+    let mm = rig.space();
+    let (at, to) = (0x4000_0000, 0x1_0000_0000);
+    map_at(&mm, at, 16 * PAGE, RW, Map::FIXED).unwrap();
+    rig.write(&mm, at + 3 * PAGE, 3).unwrap();
+    mm.remap(at, 16 * PAGE, 16 * PAGE, Mremap::MAYMOVE | Mremap::FIXED, to).unwrap();
+    let areas = |mm: &Space| mm.areas.read().tree.len();
+    assert_eq!(areas(&mm), 1);
+    for n in [8, 9, 7, 10, 6, 5, 11, 12, 4, 3, 2, 13, 1, 14, 0, 15] {
+        map_at(&mm, at + n * PAGE, PAGE, RW, Map::FIXED).unwrap();
+        rig.write(&mm, at + n * PAGE, 100 + n as u64).unwrap();
+    }
+    assert_eq!(areas(&mm), 2);
+    let child = mm.fork().unwrap();
+    for n in 0..16 {
+        assert_eq!(rig.read(&child, at + n * PAGE), Ok(100 + n as u64));
+        let pfn = mm.pin(at + n * PAGE, false).unwrap().pfn();
+        let mut found = 0;
+        crate::mm::for_each_mapping(rig.sim, pfn, |_, addr| {
+            assert_eq!(addr.get(), at + n * PAGE);
+            found += 1;
+            true
+        });
+        assert_eq!(found, 2);
+    }
+    assert_eq!(rig.read(&child, to + 3 * PAGE), Ok(3));
+    [&mm, &child].into_iter().for_each(|mm| mm.validate());
+    rig.idle(0);
+    drop((mm, child));
+    rig.assert_balanced();
+}
+
+/// A group ends in a bounded number of steps under its family's lock, however many children and ancestors it has.
+#[test]
+fn the_end_of_a_space_is_as_long_with_many_relatives_as_with_few() {
+    let end_among = |relatives: usize| {
+        let rig = Rig::new(256);
+        let root = rig.space();
+        let middle = root.fork().unwrap();
+        let children: Vec<_> = (0..relatives).map(|_| middle.fork().unwrap()).collect();
+        let mut line = std::vec![children.last().unwrap().clone()];
+        for _ in 0..relatives {
+            let child = line.last().unwrap().fork().unwrap();
+            line.push(child);
+        }
+        let steps = steps::of(|| drop(middle));
+        let last = line.pop().unwrap();
+        let last_steps = steps::of(|| drop(last));
+        drop((root, children, line));
+        rig.assert_balanced();
+        steps.max(last_steps)
+    };
+    assert_eq!(end_among(1000), end_among(3));
+}
+
+/// Families of random shape, whose members write, drop pages, fork and end, and are walked through meanwhile: each page is
+/// found where it is mapped, and nowhere else.
+#[test]
+fn families_of_any_shape_are_walked_whole() {
+    const PAGES: usize = 8;
+    for seed in 1..40_u64 {
+        let rig = Rig::new(64);
+        let mut seed = seed;
+        let mut random = move |n: usize| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (seed >> 33) as usize % n
+        };
+        let first = rig.space();
+        let at = anon(&rig, &first, PAGES * PAGE);
+        let mut family = std::vec![first];
+        for _ in 0..120 {
+            let one = random(family.len());
+            match random(8) {
+                0..3 => rig.write(&family[one], at + random(PAGES) * PAGE, 1).unwrap(),
+                3 => family[one].advise(at + random(PAGES) * PAGE, PAGE, madv::DONTNEED).unwrap(),
+                4 | 5 if family.len() < 12 => {
+                    let child = family[one].fork().unwrap();
+                    family.push(child);
+                }
+                _ if family.len() > 1 => {
+                    rig.idle(0);
+                    // Now and then while somebody walks past it.
+                    let pfn = mapped(&family[one], at + random(PAGES) * PAGE);
+                    let mut going = Some(family.swap_remove(one));
+                    if let Some(pfn) = pfn {
+                        let held = crate::mm::frame::page(rig.sim, pfn);
+                        assert!(held.get());
+                        crate::mm::for_each_mapping(rig.sim, pfn, |_, _| {
+                            // (The visited space is held by the walk.)
+                            going = None;
+                            true
+                        });
+                        crate::mm::frame::Release::new(rig.sim).page(pfn);
+                    }
+                }
+                _ => {}
+            }
+            check(&rig, &family, at, PAGES);
+        }
+        rig.idle(0);
+        drop(family);
+        rig.assert_balanced();
+    }
+}
+
+/// The frame of an anonymous page at `addr`.
+fn mapped(mm: &Space, addr: usize) -> Option<Pfn> {
+    let pte = mm.entry(UserAddr::new(addr));
+    (pte.is_present() && pte.is_anon()).then(|| pte.addr().pfn())
+}
+
+fn check(rig: &Rig, family: &[Space], at: usize, pages: usize) {
+    for addr in (0..pages).map(|page| at + page * PAGE) {
+        for pfn in family.iter().filter_map(|mm| mapped(mm, addr)) {
+            let maps = family.iter().filter(|mm| mapped(mm, addr) == Some(pfn));
+            let mut expected: Vec<_> = maps.map(KArc::as_ptr).collect();
+            for bounded in [false, true] {
+                let mut found = Vec::new();
+                let see = |mm: &Space, va: UserAddr| {
+                    assert_eq!(va.get(), addr);
+                    found.push(KArc::as_ptr(mm));
+                    true
+                };
+                if bounded {
+                    for_each_mapping_of_held(rig.sim, pfn, 0, see);
+                } else {
+                    crate::mm::for_each_mapping(rig.sim, pfn, see);
+                }
+                found.sort();
+                expected.sort();
+                assert_eq!(found, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A family's tour: brackets in a list, and the classes that have a place in it. See [`super`].
+//!
+//! Everything here is under the family's lock. Invariant of a group in the tour, outside of these functions: it has a
+//! space, or two children in the tour or more, or a walk stands on it.
+
+use core::ptr;
+
+use super::{AnonGroup, count_step, links};
+use crate::fallible::KArc;
+use crate::machine::Machine;
+
+/// A bracket: a group, and which of its two. The lowest bit of the address says so.
+pub(super) struct Mark<M: Machine>(*const AnonGroup<M>);
+
+impl<M: Machine> Clone for Mark<M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: Machine> Copy for Mark<M> {}
+
+impl<M: Machine> PartialEq for Mark<M> {
+    fn eq(&self, other: &Self) -> bool {
+        ptr::eq(self.0, other.0)
+    }
+}
+
+/// A group's two places in the list.
+pub(super) struct Brackets<M: Machine> {
+    open: Neighbours<M>,
+    close: Neighbours<M>,
+}
+
+impl<M: Machine> Brackets<M> {
+    /// In no list.
+    pub(super) const NONE: Self = Self { open: Neighbours::NONE, close: Neighbours::NONE };
+}
+
+struct Neighbours<M: Machine> {
+    prev: Mark<M>,
+    next: Mark<M>,
+}
+
+impl<M: Machine> Neighbours<M> {
+    const NONE: Self = Self { prev: Mark::NONE, next: Mark::NONE };
+}
+
+impl<M: Machine> Mark<M> {
+    /// The end of the list.
+    pub(super) const NONE: Self = Self(ptr::null());
+
+    pub(super) fn open(group: *const AnonGroup<M>) -> Self {
+        Self(group)
+    }
+
+    fn close(group: *const AnonGroup<M>) -> Self {
+        Self(group.map_addr(|addr| addr | 1))
+    }
+
+    pub(super) fn is_none(self) -> bool {
+        self.0.is_null()
+    }
+
+    pub(super) fn is_open(self) -> bool {
+        !self.is_none() && self.0.addr() & 1 == 0
+    }
+
+    pub(super) fn closes(self, group: *const AnonGroup<M>) -> bool {
+        self == Self::close(group)
+    }
+
+    /// The group whose bracket it is.
+    pub(super) fn group(self) -> *const AnonGroup<M> {
+        self.0.map_addr(|addr| addr & !1)
+    }
+
+    /// # Safety
+    /// The bracket is one of a group's whose memory is there, and the family is locked.
+    unsafe fn neighbours(self) -> *mut Neighbours<M> {
+        // SAFETY: the caller's promise; no reference is made.
+        unsafe {
+            let brackets = &raw mut (*links(self.group())).brackets;
+            if self.is_open() { &raw mut (*brackets).open } else { &raw mut (*brackets).close }
+        }
+    }
+
+    /// # Safety
+    /// As [`Mark::neighbours`].
+    pub(super) unsafe fn next(self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.neighbours()).next }
+    }
+
+    /// # Safety
+    /// As [`Mark::neighbours`].
+    unsafe fn prev(self) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.neighbours()).prev }
+    }
+
+    /// Makes `next` follow this; either may be the end of the list.
+    ///
+    /// # Safety
+    /// As [`Mark::neighbours`], for both.
+    unsafe fn join(self, next: Self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !self.is_none() {
+                (*self.neighbours()).next = next;
+            }
+            if !next.is_none() {
+                (*next.neighbours()).prev = self;
+            }
+        }
+    }
+}
+
+// Below, all that is unsafe asks for this: the family is locked, and groups that are named are in its tour, or come into it.
+
+/// Puts a group into the tour: behind its parent's opening bracket, or alone.
+///
+/// # Safety
+/// See above. The group has a count for the tour.
+pub(super) unsafe fn insert<M: Machine>(parent: *const AnonGroup<M>, group: *const AnonGroup<M>) {
+    let (open, close) = (Mark::open(group), Mark::close(group));
+    // SAFETY: the caller's promise.
+    unsafe {
+        open.join(close);
+        if !parent.is_null() {
+            let after = Mark::open(parent).next();
+            Mark::open(parent).join(open);
+            close.join(after);
+        }
+    }
+}
+
+/// A walk leaves the group.
+///
+/// # Safety
+/// See above.
+pub(super) unsafe fn put<M: Machine>(group: *const AnonGroup<M>, gone: &mut Gone<M>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*links(group)).walks -= 1;
+        trim(group, gone);
+    }
+}
+
+/// Takes the group out of the tour if nothing keeps it there, and then its parent, which may be left with one child.
+///
+/// # Safety
+/// See above.
+pub(super) unsafe fn trim<M: Machine>(mut group: *const AnonGroup<M>, gone: &mut Gone<M>) {
+    // SAFETY: the caller's promise. A second round is the parent's, and ends there unless walks stood on its ancestors.
+    unsafe {
+        loop {
+            count_step();
+            if !(*links(group)).mm.is_null() || (*links(group)).walks != 0 {
+                return;
+            }
+            let first = Mark::open(group).next();
+            let is_leaf = first.closes(group);
+            if !is_leaf && !Mark::close(first.group()).next().closes(group) {
+                return;
+            }
+            if is_leaf {
+                (*links(class_of(group))).place = ptr::null();
+            } else {
+                unite(class_of(group), class_of(first.group()), first.group());
+            }
+            let (before, after) = remove(group);
+            gone.push(group);
+            if !is_leaf {
+                return;
+            }
+            group = if before.is_open() {
+                before.group()
+            } else if !after.is_none() && !after.is_open() {
+                after.group()
+            } else {
+                // Siblings on both sides, or the tour's end.
+                return;
+            };
+        }
+    }
+}
+
+/// Takes a group's brackets out; answers what was before the first and after the second.
+///
+/// # Safety
+/// See above.
+unsafe fn remove<M: Machine>(group: *const AnonGroup<M>) -> (Mark<M>, Mark<M>) {
+    // SAFETY: the caller's promise. One bracket after the other, since they may be neighbours.
+    unsafe {
+        let (open, close) = (Mark::open(group), Mark::close(group));
+        let before = open.prev();
+        before.join(open.next());
+        let after = close.next();
+        close.prev().join(after);
+        (before, after)
+    }
+}
+
+/// The group that knows where the class of this one is.
+///
+/// # Safety
+/// The family is locked, and the group's count is not 0.
+pub(super) unsafe fn class_of<M: Machine>(mut group: *const AnonGroup<M>) -> *const AnonGroup<M> {
+    // SAFETY: each has a count to the next.
+    unsafe {
+        while !(*links(group)).forward.is_null() {
+            count_step();
+            group = (*links(group)).forward;
+        }
+    }
+    group
+}
+
+/// Makes two classes one, which is at `place`: the lower joins the higher.
+///
+/// # Safety
+/// See above; both are what [`class_of`] answered, and differ.
+unsafe fn unite<M: Machine>(a: *const AnonGroup<M>, b: *const AnonGroup<M>, place: *const AnonGroup<M>) {
+    // SAFETY: the caller's promise. Members of both are in the tour, so the counts are not 0.
+    unsafe {
+        let (lower, higher) = if (*links(a)).rank > (*links(b)).rank { (b, a) } else { (a, b) };
+        if let Some(mate) = KArc::upgrade(higher) {
+            (*links(lower)).forward = KArc::into_raw(mate);
+        }
+        (*links(higher)).rank += ((*links(a)).rank == (*links(b)).rank) as u32;
+        (*links(higher)).place = place;
+    }
+}
+
+/// Groups that have left the tour, whose counts are given back once the lock is.
+#[must_use]
+pub(super) struct Gone<M: Machine>(*const AnonGroup<M>);
+
+impl<M: Machine> Gone<M> {
+    pub(super) fn new() -> Self {
+        Self(ptr::null())
+    }
+
+    /// # Safety
+    /// The group has left the tour, whose count it still has.
+    unsafe fn push(&mut self, group: *const AnonGroup<M>) {
+        // SAFETY: the caller's promise.
+        unsafe { (*links(group)).other = core::mem::replace(&mut self.0, group) };
+    }
+
+    /// Without the family's lock.
+    pub(super) fn give_back(self) {
+        let mut group = self.0;
+        while !group.is_null() {
+            // SAFETY: nobody else writes `other` of a group that has left the tour, and `begin` added this count.
+            unsafe {
+                let next = (*links(group)).other;
+                KArc::drop_owners(group, 1);
+                group = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a walk from a page to its one mapping costs: alone, and where others have nothing to do with it but that they
+//! might have.
+
+use core::hint::black_box;
+
+use quire_abi::flags::{Map, Mremap, Prot};
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::mm::{Access, MapRequest, MmLayout, for_each_mapping_of_held};
+
+use super::bench::measure;
+use crate::vm::{Cpu, Mm};
+
+const WALKS: u64 = 10_000;
+/// Generations that have ended, or children that came before the page.
+const RELATIVES: usize = 4000;
+/// Areas that were moved away from one place.
+const AREAS: usize = 10_000;
+const RW: Prot = Prot::READ.union(Prot::WRITE);
+/// Where areas are made, and where they are moved to.
+const FROM: usize = 0x4000_0000;
+const TO: usize = 0x1_0000_0000;
+
+/// Prints a line for each. Nothing can fail here but memory; answers how often it did.
+pub fn run() -> usize {
+    [alone(), behind_ended_generations(), beside_younger_children(), among_moved_areas()]
+        .iter()
+        .filter(|outcome| outcome.is_none())
+        .count()
+}
+
+fn space() -> Option<KArc<Mm>> {
+    Mm::new(Cpu, &MmLayout::default()).ok()
+}
+
+fn map(mm: &Mm, at: usize, pages: usize) -> Option<()> {
+    let flags = Map::PRIVATE | Map::ANONYMOUS | Map::FIXED;
+    mm.map(&MapRequest { addr: at, flags, ..MapRequest::anonymous(pages * PAGE_SIZE, RW) }).ok().map(drop)
+}
+
+fn write(mm: &Mm, at: usize) -> Option<()> {
+    mm.fault(at, Access::Write).ok()
+}
+
+/// Measures the walk from the page at `at`, which this space alone maps.
+fn walk(name: &str, mm: &Mm, at: usize) -> Option<()> {
+    let page = mm.pin(at, false).ok()?;
+    measure(name, WALKS, || {
+        let mut found = 0;
+        for_each_mapping_of_held(Cpu, black_box(page.pfn()), 1, |_, _| {
+            found += 1;
+            true
+        });
+        (found == 1).then_some(())
+    })
+}
+
+fn alone() -> Option<()> {
+    let mm = space()?;
+    map(&mm, FROM, 1)?;
+    write(&mm, FROM)?;
+    walk("kernel.rmap.alone", &mm, FROM)
+}
+
+fn behind_ended_generations() -> Option<()> {
+    let mut mm = space()?;
+    map(&mm, FROM, RELATIVES)?;
+    for page in 0..RELATIVES {
+        write(&mm, FROM + page * PAGE_SIZE)?;
+        let child = mm.fork().ok()?;
+        mm = child;
+    }
+    walk("kernel.rmap.ended", &mm, FROM)
+}
+
+fn beside_younger_children() -> Option<()> {
+    let mm = space()?;
+    map(&mm, FROM, 1)?;
+    let mut children: alloc::vec::Vec<KArc<Mm>> = TryVec::try_with_capacity(RELATIVES).ok()?;
+    for _ in 0..RELATIVES {
+        children.try_push(mm.fork().ok()?).ok()?;
+    }
+    write(&mm, FROM)?;
+    walk("kernel.rmap.younger", &mm, FROM)
+}
+
+fn among_moved_areas() -> Option<()> {
+    let mm = space()?;
+    for area in 0..AREAS {
+        map(&mm, FROM, 1)?;
+        write(&mm, FROM)?;
+        let to = TO + 2 * area * PAGE_SIZE;
+        mm.remap(FROM, PAGE_SIZE, PAGE_SIZE, Mremap::MAYMOVE | Mremap::FIXED, to).ok()?;
+        if area == 0 {
+            walk("kernel.rmap.moved_one", &mm, TO)?;
+        }
+    }
+    walk("kernel.rmap.moved", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
+}
