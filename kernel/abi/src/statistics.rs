@@ -22,7 +22,8 @@ pub struct PageTypeInfo {
     pub free: [u64; ORDERS],
 }
 
-/// One slab cache. The last record is no cache: it sums up what is no slab, allocations of whole pages.
+/// One slab cache. The last record is no cache: it sums up what is no slab, allocations of whole
+/// pages and the arrays in which CPUs keep free objects at hand.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct SlabCacheInfo {
@@ -38,7 +39,7 @@ pub struct SlabCacheInfo {
     pub total: u64,
     /// Slabs.
     pub slabs: u64,
-    /// Pages.
+    /// Pages of the slabs.
     pub pages: u64,
 }
 

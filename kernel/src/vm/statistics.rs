@@ -45,9 +45,9 @@ pub fn slab(index: usize) -> Option<SlabCacheInfo> {
             pages: info.pages as u64,
         });
     }
-    let pages = SLAB.pages_outside_caches() as u64;
+    let pages = (SLAB.pages_outside_caches() + SLAB.array_pages()) as u64;
     let is_behind_last = index.checked_sub(1).is_none_or(|last| SLAB.slab_info(last).is_some());
-    is_behind_last.then(|| SlabCacheInfo { name: name("(whole pages)"), pages, ..SlabCacheInfo::default() })
+    is_behind_last.then(|| SlabCacheInfo { name: name("(no slabs)"), pages, ..SlabCacheInfo::default() })
 }
 
 /// The first area that ends behind an address.

@@ -1,4 +1,4 @@
-//! The command line that people and tests use; DESIGN.md's table in clap's words.
+//! The command line that people and tests use, in clap's words.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -7,8 +7,6 @@
 //! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
 //! cache works without.
 
-use core::sync::atomic::Ordering;
-
 use crate::addr::PAGE_SIZE;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::Gfp;
@@ -107,7 +105,6 @@ pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
             cpu.array.set(array);
         }
     }
-    cache.nodes[0].pages.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Gives the arrays' page back. They are empty, and nobody uses the cache any more.
@@ -118,7 +115,6 @@ pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
         let pfn = cache.machine.direct_map_to_phys(arrays.cast()).pfn();
         // SAFETY: `set_up` got the page, and the first array is at its start.
         unsafe { cache.machine.pages().free_pages(pfn, 0) };
-        cache.nodes[0].pages.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

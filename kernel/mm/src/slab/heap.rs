@@ -308,11 +308,21 @@ impl<M: Machine> KernelHeap<M> {
         self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed)
     }
 
-    /// Pages that the heap holds: all slabs and large allocations.
+    /// Pages that the heap holds: all slabs, the arrays in front of them, and large allocations.
     pub fn pages(&self) -> usize {
         let mut pages = self.pages_outside_caches();
         self.find_cache(|cache| {
             pages += cache.info().pages;
+            None::<()>
+        });
+        pages + self.array_pages()
+    }
+
+    /// Pages in which CPUs keep the free objects at hand.
+    pub fn array_pages(&self) -> usize {
+        let mut pages = 0;
+        self.find_cache(|cache| {
+            pages += usize::from(!cache.all_cpus()[0].array.get().is_null());
             None::<()>
         });
         pages

@@ -296,3 +296,29 @@ fn an_ended_cache_has_no_arrays() {
         }
     }
 }
+
+/// The pages of a line of slabinfo are those of its slabs, which are all as large as each other while memory is plenty;
+/// the arrays in which CPUs keep objects at hand are counted apart, and all together are what the page allocator gave.
+#[test]
+fn a_cache_s_pages_are_its_slabs() {
+    for backend in [Backend::Slub, Backend::Slab] {
+        let machine = machine();
+        let before = pages_taken(machine);
+        let heap = heap(machine, backend);
+        let objects: Vec<_> = (0..200).map(|i| heap.kmalloc(64 << (i % 7), Gfp::KERNEL).unwrap()).collect();
+        let lines: Vec<_> = (0..).map_while(|index| heap.slab_info(index)).collect();
+        assert!(lines.iter().any(|line| line.slabs > 1));
+        for line in &lines {
+            let of_a_slab = line.pages.checked_div(line.slabs).unwrap_or(0);
+            let fits = line.slabs == 0 || of_a_slab.is_power_of_two();
+            assert!(fits && line.pages == line.slabs * of_a_slab, "{backend:?}: {line:?}");
+        }
+        let slabs: usize = lines.iter().map(|line| line.pages).sum();
+        assert_eq!(
+            slabs + heap.array_pages() + heap.pages_outside_caches(),
+            pages_taken(machine) - before,
+            "{backend:?}"
+        );
+        objects.into_iter().for_each(|object| free(heap, object));
+    }
+}

@@ -163,8 +163,7 @@ fn slab_takes_from_partial_slabs_before_empty_ones() {
     let cache = cache(heap, 500);
     let mut slabs: BTreeMap<usize, Vec<NonNull<u8>>> = BTreeMap::new();
     let first = cache.alloc(Gfp::KERNEL).unwrap();
-    // (A page of the cache's is its arrays'.)
-    let (per, size) = (cache.info().total, (cache.info().pages - 1) * PAGE_SIZE);
+    let (per, size) = (cache.info().total, cache.info().pages * PAGE_SIZE);
     for object in take(cache, 4 * per - 1, Gfp::KERNEL).into_iter().chain([first]) {
         slabs.entry(object.as_ptr().addr() & !(size - 1)).or_default().push(object);
     }
