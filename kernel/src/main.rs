@@ -21,7 +21,7 @@ mod vm;
 use quire_mm::PhysAddr;
 use quire_platform::bootargs;
 
-use arch::{cpu, smp, timer};
+use arch::{cpu, errata, reset, smp, timer};
 use boot::{BOARD, archive, early_port, memory, power};
 use console::{input, log as kernel_log, serial, symbols};
 use task::percpu::PERCPU;
@@ -31,7 +31,10 @@ use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
 #[unsafe(no_mangle)]
-extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
+extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
+    #[cfg(feature = "selftest")]
+    reset::spoil();
+    reset::settle();
     cpu::set_this(&PERCPU[0]);
     // SAFETY: the first thing that runs.
     unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
@@ -41,6 +44,8 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
 
     let fdt_size = boot::read_tree(fdt).unwrap_or_else(|e| boot::stop("no usable device tree", &e));
     let board = BOARD.get();
+    errata::init(entered_in == 2, board);
+    errata::apply();
     let args = board.chosen.bootargs.as_str();
     power::init_semihosting(args);
     if let Some(level) = bootargs::find(args, "loglevel")
@@ -50,7 +55,7 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
     }
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
-        .unwrap_or_else(|e| boot::stop("no memory to run in", &e));
+        .unwrap_or_else(|e| boot::stop("no memory to run in", &memory::Shortage(e)));
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
@@ -98,6 +103,10 @@ extern "C" fn primary_main(fdt: usize, image: usize) -> ! {
 /// A secondary CPU's first Rust code: final tables, its own stack and per-CPU data, interrupts masked.
 #[unsafe(no_mangle)]
 extern "C" fn secondary_main() -> ! {
+    #[cfg(feature = "selftest")]
+    reset::spoil();
+    reset::settle();
+    errata::apply();
     let ready = irq::init_cpu().is_ok() && boot::init_this_cpu(cpu::this().id()).is_ok();
     if !ready {
         cpu::park();

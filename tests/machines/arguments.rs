@@ -95,6 +95,19 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
+/// Once, with what there is; what init gets is not the kernel's.
+#[test]
+fn unknown_arguments_are_named() {
+    let outcome = Machine::new(&["--append", "quiet root=/dev/sda norandmaps min_fre_kbytes=1 -- init=x"]).exec("true");
+    outcome.succeeded();
+    let unknown = outcome.log.lines().filter_map(|line| line.split_once("unknown kernel arguments:"));
+    let unknown: Vec<&str> = unknown.map(|(_, keys)| keys.trim()).collect();
+    assert_eq!(unknown, ["quiet root min_fre_kbytes"], "{outcome}");
+    assert!(outcome.log.contains("min_free_kbytes movablecore"), "{outcome}");
+    let outcome = Machine::new(&["--append", "loglevel=info"]).exec("true");
+    assert!(!outcome.log.contains("unknown kernel arguments"), "{outcome}");
+}
+
 #[test]
 fn an_area_lies_in_one_zone() {
     let outcome = Machine::new(&["--append", "movablecore=256M cma=512M"]).exec("cmainfo; zoneinfo; selftest accounts");

@@ -3,6 +3,7 @@
 //! All of them are one program so that they share its threads. A test that is `#[ignore]`d widens the matrix
 //! and is left out by `--quick`.
 
+mod archive;
 mod areas;
 mod arguments;
 mod boot;

@@ -12,8 +12,14 @@ macro_rules! numbers {
     };
 }
 
+/// Linux's call numbers are below this.
+pub const LINUX_END: usize = 512;
+
 /// The first of Quire's own call numbers.
 pub const QUIRE_BASE: usize = 0x1000;
+
+/// Room for Quire's own call numbers.
+pub const QUIRE_COUNT: usize = 64;
 
 numbers! {
     GETCWD = 17;

@@ -52,6 +52,10 @@ events! {
     UserAlloc = "pguser_alloc",
     /// Pages that user memory gave back.
     UserFree = "pguser_free",
+    /// Copies of pages of boot files that do not lie at a page's start. They stay.
+    ArchiveCopy = "pgarchive_copy",
+    /// Slab objects by which those are found.
+    ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",
     /// Calls of shrinkers that had something to give.

@@ -52,6 +52,7 @@ _head:
 
 primary_entry:
     mov     x21, x0                     // device tree
+    mrs     x22, CurrentEL
     bl      to_el1
 
     // Zero the early tables. The MMU is off, so this goes past the caches; lines that the loader left there
@@ -139,10 +140,11 @@ primary_entry:
     isb
     mov     x0, x21
     mov     x1, x28                     // physical address of KIMAGE
+    ubfx    x2, x22, #2, #2             // the exception level that it was entered in
     mov     x29, xzr
     mov     x30, xzr
-    ldr     x2, =primary_main
-    br      x2
+    ldr     x3, =primary_main
+    br      x3
 
 misplaced:
     wfe
@@ -196,13 +198,33 @@ to_el1:
     mrs     x0, mpidr_el1
     msr     vmpidr_el2, x0
     mrs     x0, id_aa64dfr0_el1
-    ubfx    x0, x0, #8, #4              // PMUVer: MDCR_EL2.HPMN gives EL1 all counters
+    sbfx    x0, x0, #8, #4              // PMUVer; -1: not the architecture's
     cmp     x0, #1
+    mov     x0, xzr                     // MDCR_EL2: nothing of debug and counters is trapped
     b.lt    6f
     mrs     x0, pmcr_el0
-    ubfx    x0, x0, #11, #5
-    msr     mdcr_el2, x0
-6:  mrs     x0, id_aa64pfr0_el1
+    ubfx    x0, x0, #11, #5             // HPMN: EL1 has all counters
+6:  msr     mdcr_el2, x0
+    mrs     x0, id_aa64mmfr1_el1
+    ubfx    x0, x0, #40, #4             // HCRX_EL2
+    cbz     x0, 9f
+    msr     S3_4_C1_C2_2, xzr
+9:  mrs     x0, id_aa64mmfr0_el1
+    ubfx    x0, x0, #56, #4             // fine-grained traps: HFGRTR, HFGWTR, HFGITR, HDFGRTR, HDFGWTR (EL2)
+    cbz     x0, 10f
+    msr     S3_4_C1_C1_4, xzr
+    msr     S3_4_C1_C1_5, xzr
+    msr     S3_4_C1_C1_6, xzr
+    msr     S3_4_C3_C1_4, xzr
+    msr     S3_4_C3_C1_5, xzr
+10: mrs     x0, midr_el1
+    lsr     x0, x0, #4
+    ldr     x1, =0x410fd08              // a Cortex-A72: EL1 may write CPUACTLR_EL1 if EL3 lets it (see `errata`)
+    cmp     x0, x1
+    b.ne    11f
+    mov     x0, #1
+    msr     actlr_el2, x0
+11: mrs     x0, id_aa64pfr0_el1
     ubfx    x0, x0, #24, #4             // GIC system registers
     cbz     x0, 7f
     mrs     x0, S3_4_C12_C9_5           // ICC_SRE_EL2: SRE, and EL1 may set its own

@@ -5,6 +5,7 @@ pub mod cache;
 pub mod context;
 pub mod cpu;
 pub mod early;
+pub mod errata;
 pub mod firmware;
 pub mod fp;
 pub mod gic;
@@ -13,7 +14,9 @@ mod mem;
 #[cfg(feature = "selftest")]
 pub mod probe;
 pub mod regs;
+pub mod reset;
 pub mod smp;
+pub mod speculation;
 pub mod timer;
 pub mod tlb;
 pub mod translate;

@@ -87,12 +87,6 @@ pub fn has_pan() -> bool {
     ID_AA64MMFR1_EL1.get() >> 20 & 15 != 0
 }
 
-/// Lets EL0 read the virtual counter and its frequency (EL0VCTEN), and nothing else of the timer.
-pub fn allow_user_counter() {
-    // SAFETY: it gives EL0 a clock to read.
-    unsafe { asm!("msr cntkctl_el1, {}", in(reg) 1u64 << 1, options(nomem, nostack, preserves_flags)) }
-}
-
 /// What programs may use of the CPU, as Linux's HWCAP bits (`arch/arm64/include/uapi/asm/hwcap.h`).
 pub fn hwcap() -> u64 {
     use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64PFR0_EL1};

@@ -5,17 +5,18 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::info::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 
 use super::memory::MEMORY;
 use super::{BOARD, archive};
-use crate::arch::timer;
+use crate::arch::{speculation, timer};
 use crate::ipc::handle;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::thread::{Thread, state};
 use crate::task::walk;
-use crate::vm::{PAGES, SPACES, heap, kernel_map, space, stack};
+use crate::vm::{PAGES, SPACES, events, heap, kernel_map, space, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
 pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
@@ -61,7 +62,7 @@ pub fn region(index: usize) -> Option<RegionInfo> {
 
 /// A CPU of the tree.
 pub fn cpu(index: usize) -> Option<CpuInfo> {
-    let percpu = PERCPU.get(index).filter(|_| index < BOARD.get().cpus.len().max(1))?;
+    let percpu = speculation::get(&PERCPU, index).filter(|_| index < BOARD.get().cpus.len().max(1))?;
     // A CPU charges the time that it idled when it wakes.
     let idle_now = match percpu.idling.load(Ordering::Relaxed) {
         true => timer::now_ns().saturating_sub(percpu.charged_at.load(Ordering::Relaxed)),
@@ -122,12 +123,15 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
 }
 
 /// The books. Memory that is kept for speed counts as free, so that they can be compared; so do the kernel's own tables,
-/// which grow with the addresses it uses and stay.
+/// which grow with the addresses it uses and stay, and copies of what lies badly in the boot archive, which the first user
+/// of a page makes.
 pub fn books() -> Books {
     let (processes, threads) = TABLE.lock().counts();
     Books {
-        free_pages: system().free + (heap::SLAB.pages() + kernel_map::table_pages()) as u64,
-        slab_objects: heap::SLAB.live_objects() as u64,
+        free_pages: system().free
+            + (heap::SLAB.pages() + kernel_map::table_pages()) as u64
+            + events::sum(Event::ArchiveCopy),
+        slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode)),
         page_tables: SPACES.tables() as u64,
         address_spaces: space::in_use(),
         processes: u64::from(processes),

@@ -25,6 +25,9 @@ use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
 
+/// Free memory with which 4 CPUs reach the shell, and programs of some pages run.
+const LEAST_FREE_KIB: usize = 2048;
+
 /// Bytes of the boot heap, and what it grows by for each entry of the boot archive.
 const BOOT_HEAP: usize = 32 << 10;
 const BOOT_HEAP_ENTRY: usize = 1 << 10;
@@ -64,6 +67,20 @@ impl fmt::Display for Error {
             Self::Lost(managed, listed) => write!(f, "of {managed} free pages {listed} can be had"),
             Self::KernelOutsideMemory => write!(f, "the kernel does not lie in memory of the tree"),
         }
+    }
+}
+
+/// The error, and how much memory there is beside what is needed: for a person who has to find more.
+pub struct Shortage(pub Error);
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = MEMORY.get();
+        let kib = |ranges: &mut dyn Iterator<Item = PhysRange>| ranges.map(|r| r.end - r.start).sum::<usize>() / 1024;
+        let all = kib(&mut memory.memory().map(|region| region.range));
+        let free = kib(&mut memory.free_ranges());
+        let Self(error) = self;
+        write!(f, "{error}: of {all} KiB {free} are free; {LEAST_FREE_KIB} have to be, beside kernel and boot archive")
     }
 }
 

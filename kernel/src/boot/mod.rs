@@ -1,6 +1,7 @@
 //! From the first Rust instruction to init: what exists before there are processes.
 
 pub mod archive;
+mod arguments;
 mod claims;
 pub mod early_port;
 pub mod early_table;
@@ -18,11 +19,10 @@ use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
-use quire_platform::bootargs;
 use quire_platform::tree::{Board, TreeError};
 
 use crate::arch::regs::TableUpdates;
-use crate::arch::{cpu, fp, regs, smp, timer};
+use crate::arch::{cpu, regs, smp, timer};
 use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
@@ -62,15 +62,7 @@ impl<T> BootCell<T> {
     }
 }
 
-/// The value of a kernel argument; one that makes no sense is named in the log, and is none.
-pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
-    let text = bootargs::find(args, key)?;
-    let value = read(text);
-    if value.is_none() {
-        log::warn!("{key}={text}: not {form}");
-    }
-    value
-}
+pub use arguments::argument;
 
 /// What the device tree says.
 pub static BOARD: BootCell<Board> = BootCell::new(Board::new());
@@ -111,6 +103,7 @@ pub fn greet(board: &Board, pages: &Summary) {
     if board.warnings_lost > 0 {
         log::warn!("device tree: {} more warnings", board.warnings_lost);
     }
+    arguments::report_unknown(&board.chosen.bootargs);
     let microseconds = info::HANDED_OUT_NS.load(Ordering::Relaxed) / 1000;
     log::info!(
         "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB) after {}.{:03} ms",
@@ -132,8 +125,6 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
         regs::enable_table_updates();
     }
     smp::leave_identity_map();
-    regs::allow_user_counter();
-    fp::set_enabled(false);
     let here = &PERCPU[id];
     here.mpidr.store(regs::mpidr(), Ordering::Relaxed);
     here.midr.store(regs::midr(), Ordering::Relaxed);
@@ -172,15 +163,15 @@ pub fn report_features() {
 
 /// Starts the other CPUs, one after the other, and waits for each for a while.
 pub fn start_secondaries(board: &Board) {
-    /// Nanoseconds to wait for one.
-    const PATIENCE: u64 = 200_000_000;
+    /// Nanoseconds to wait for one. The host of an emulator may let others run first.
+    const PATIENCE: u64 = 10_000_000_000;
     let Some(root) = kernel_map::root() else { return };
     for (id, described) in smp::in_order(board).enumerate().skip(1) {
         let here = &PERCPU[id];
         here.node.store(u32::from(described.node), Ordering::Relaxed);
         let Ok(stack) = Stack::new() else {
             log::warn!("CPU {id}: no memory for its stack");
-            return;
+            break;
         };
         let top = core::mem::ManuallyDrop::new(stack).top();
         if let Err(why) = smp::start(board, described, root, top, core::ptr::from_ref(here).addr()) {
@@ -193,8 +184,8 @@ pub fn start_secondaries(board: &Board) {
         }
         if !here.online.load(Ordering::Acquire) {
             // It may still come, and would read what is meant for the next: no more are started.
-            log::warn!("CPU {id} ({:#x}) did not come", described.mpidr);
-            return;
+            log::warn!("CPU {id} ({:#x}) did not come in {} s", described.mpidr, PATIENCE / 1_000_000_000);
+            break;
         }
     }
     if board.cpus.len() > PERCPU.len() {

@@ -14,6 +14,7 @@ use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
 
 use super::pipe::{Pipe, Side};
+use crate::arch::speculation;
 use crate::boot::archive::Node;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
@@ -173,7 +174,8 @@ impl Descriptors {
     /// What `fd` refers to; EBADF.
     pub fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
         let slots = self.slots.lock();
-        slots.get(usize::try_from(fd).map_err(|_| Errno::EBADF)?).and_then(Option::clone).ok_or(Errno::EBADF)
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        speculation::get(&slots, index).and_then(Option::clone).ok_or(Errno::EBADF)
     }
 
     /// Enters a descriptor at the lowest free number from `from` on; EMFILE at `limit`. O(descriptors).
@@ -222,9 +224,9 @@ impl Descriptors {
         }
         loop {
             let mut slots = self.slots.lock();
-            if index < slots.len() {
+            if let Some(slot) = speculation::get_mut(&mut slots, index) {
                 self.note_change();
-                return Ok(slots[index].replace(descriptor));
+                return Ok(slot.replace(descriptor));
             }
             let len = slots.len();
             drop(slots);
@@ -237,14 +239,14 @@ impl Descriptors {
         let mut slots = self.slots.lock();
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         self.note_change();
-        slots.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)
+        speculation::get_mut(&mut slots, index).and_then(Option::take).ok_or(Errno::EBADF)
     }
 
     /// Sets or clears close-on-exec; EBADF.
     pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<(), Errno> {
         let mut slots = self.slots.lock();
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        let slot = slots.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
+        let slot = speculation::get_mut(&mut slots, index).and_then(Option::as_mut).ok_or(Errno::EBADF)?;
         slot.close_on_exec = on;
         self.note_change();
         Ok(())

@@ -18,6 +18,7 @@ mod memory;
 mod misuse;
 mod pages;
 mod random;
+mod registers;
 mod slab;
 mod spaces;
 mod vmalloc;
@@ -78,6 +79,7 @@ type Check = (&'static str, fn() -> Outcome);
 
 /// The checks, in their order.
 const CHECKS: &[&[Check]] = &[
+    registers::CHECKS,
     bytes::CHECKS,
     pages::CHECKS,
     slab::CHECKS,

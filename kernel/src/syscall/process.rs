@@ -9,7 +9,7 @@ use quire_mm::addr::PAGE_SIZE;
 
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{timer, uaccess};
+use crate::arch::{speculation, timer, uaccess};
 use crate::boot::{archive, info, power};
 use crate::task::clone::{self, Request};
 use crate::task::exec::{self, Strings};
@@ -175,12 +175,13 @@ pub fn setsid() -> Answer {
 fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
     let (old, all) = {
         let mut limits = process.limits.lock();
-        let old = *limits.get(which).ok_or(Errno::EINVAL)?;
+        let limit = speculation::get_mut(&mut *limits, which).ok_or(Errno::EINVAL)?;
+        let old = *limit;
         if let Some(new) = new {
             if new.cur > new.max {
                 return Err(Errno::EINVAL);
             }
-            limits[which] = new;
+            *limit = new;
         }
         (old, *limits)
     };

@@ -6,7 +6,7 @@ use quire_abi::layout::Sigaction;
 
 use super::{Answer, Args};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
-use crate::arch::uaccess;
+use crate::arch::{speculation, uaccess};
 use crate::task::process::TABLE;
 use crate::task::signal::{self, UNBLOCKABLE, bit};
 use crate::task::thread::{current, work};
@@ -82,10 +82,11 @@ pub fn sigaction(a: Args) -> Answer {
     let actions = process.actions.lock().clone();
     let old = {
         let mut table = actions.0.lock();
-        let old = table[signal as usize];
+        let action = speculation::get_mut(&mut *table, signal as usize).ok_or(Errno::EINVAL)?;
+        let old = *action;
         if let Some(mut new) = new {
             new.mask &= !UNBLOCKABLE;
-            table[signal as usize] = new;
+            *action = new;
         }
         old
     };

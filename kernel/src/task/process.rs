@@ -17,6 +17,7 @@ use super::cputime::{CpuTime, Spent};
 use super::signal::{self, Actions, Pending};
 use super::thread::Thread;
 use super::wait::WaitQueue;
+use crate::arch::speculation;
 use crate::ipc::handle::Descriptors;
 use crate::vm::space::Space;
 use crate::vm::{Cpu, SpinLock};
@@ -174,7 +175,7 @@ impl Table {
 
     /// The process with a number.
     pub fn process(&self, pid: u32) -> Option<&KArc<Process>> {
-        match self.entries.get(pid as usize)?.as_ref()? {
+        match speculation::get(&self.entries, pid as usize)?.as_ref()? {
             Entry::Process(p) => Some(p),
             _ => None,
         }
@@ -190,7 +191,7 @@ impl Table {
 
     /// The thread with a number, a process's first thread too.
     pub fn thread(&self, tid: u32) -> Option<&Thread> {
-        match self.entries.get(tid as usize)?.as_ref()? {
+        match speculation::get(&self.entries, tid as usize)?.as_ref()? {
             Entry::Thread(t) => Some(t),
             Entry::Process(p) => self.family(p).threads.iter().find(|t| t.tid() == tid),
             Entry::Reserved => None,

@@ -15,6 +15,7 @@ use super::process::{EXITING, Process, Table};
 use super::thread::{Thread, state, work};
 use super::wait::Sleep;
 use super::{sched, walk};
+use crate::arch::speculation;
 use crate::vm::{Cpu, SpinLock};
 
 /// The bit of a signal in a set.
@@ -146,7 +147,8 @@ pub struct HandlerAction {
 /// What `signal` would do to `process` now. init's default is to ignore: what it does not handle cannot end it.
 pub fn disposition(process: &Process, signal: u32) -> Disposition {
     let actions = process.actions.lock().clone();
-    let action = actions.0.lock()[signal as usize];
+    // kill(2) asks with a number that the program has chosen.
+    let action = speculation::get(&*actions.0.lock(), signal as usize).copied().unwrap_or_default();
     match action.handler {
         IGNORE => Disposition::Ignore,
         DEFAULT if bit(signal) & IGNORED_BY_DEFAULT != 0 => Disposition::Ignore,

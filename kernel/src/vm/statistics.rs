@@ -8,6 +8,7 @@ use core::fmt::Write;
 use quire_abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, area};
 use quire_mm::addr::VirtAddr;
 use quire_mm::buddy::MigrateType;
+use quire_mm::cma::MAX_AREAS;
 use quire_mm::event::Event;
 use quire_mm::vmalloc::AreaKind;
 
@@ -16,6 +17,7 @@ use super::machine::{PAGES, SPACES};
 use super::percpu::AREAS;
 use super::vmalloc::VMALLOC;
 use super::{events, kernel_map, stack};
+use crate::arch::speculation;
 use crate::task::latency;
 
 /// A migrate type of a zone; zone by zone.
@@ -115,12 +117,12 @@ fn cma_sum(what: impl Fn(quire_mm::cma::CmaInfo) -> usize) -> usize {
 pub fn counter(index: usize) -> Option<Counter> {
     let traffic = index.wrapping_sub(GAUGES.len());
     let event = traffic.wrapping_sub(TRAFFIC.len());
-    let (text, value) = if let Some((text, value)) = GAUGES.get(index) {
+    let (text, value) = if let Some((text, value)) = speculation::get(GAUGES, index) {
         (*text, value() as u64)
-    } else if let Some((text, value)) = TRAFFIC.get(traffic) {
+    } else if let Some((text, value)) = speculation::get(TRAFFIC, traffic) {
         (*text, value())
     } else {
-        let event = *Event::ALL.get(event)?;
+        let event = *speculation::get(Event::ALL, event)?;
         (event.name(), events::sum(event))
     };
     Some(Counter { name: name(text), value })
@@ -128,7 +130,7 @@ pub fn counter(index: usize) -> Option<Counter> {
 
 /// A contiguous memory area.
 pub fn cma(index: usize) -> Option<CmaInfo> {
-    let info = PAGES.cma_info(index)?;
+    let info = PAGES.cma_info(speculation::bounded(index, MAX_AREAS)?)?;
     Some(CmaInfo {
         start: info.start.addr().get() as u64,
         pages: info.pages as u64,

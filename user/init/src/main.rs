@@ -67,9 +67,40 @@ fn init() -> i32 {
         }
         switch_off(status.code());
     }
+    let mut pause = Pause::default();
     loop {
+        let started = time::monotonic();
         let status = supervise(|| Shell::new(Mode::Interactive).interact());
-        println!("init: the shell ended ({status}); here is a new one");
+        match pause.after(time::monotonic() - started) {
+            0 => println!("init: the shell ended ({status}); here is a new one"),
+            seconds => {
+                println!("init: the shell ended ({status}); a new one comes in {seconds} s");
+                time::sleep_ms(seconds * 1000);
+            }
+        }
+    }
+}
+
+/// How long process 1 waits before it starts a shell again: not at all, but longer each time where shells end as soon as
+/// they have begun.
+#[derive(Default)]
+struct Pause {
+    /// Shells in a row that ended soon.
+    short: u32,
+}
+
+impl Pause {
+    /// Seconds to wait after a shell that ran for so many nanoseconds.
+    fn after(&mut self, ran: u64) -> u64 {
+        const SOON: u64 = 2_000_000_000;
+        /// As many may end soon: somebody tries `exit`.
+        const FREE: u32 = 3;
+        const LONGEST: u64 = 60;
+        self.short = if ran < SOON { self.short + 1 } else { 0 };
+        match self.short.checked_sub(FREE + 1) {
+            None => 0,
+            Some(doubled) => (1 << doubled.min(6)).min(LONGEST),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use quire_abi::Errno;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
+use crate::event::Event;
 use crate::fallible::{AllocError, KArc, TryVec};
 use crate::machine::Machine;
 use crate::mm::frame;
@@ -189,9 +190,11 @@ impl<M: Machine> Object<M> {
         let pfn = frame::alloc_user(self.machine, true)?;
         self.fill(pfn, index);
         let mut owned = self.owned.lock();
+        let nodes = owned.nodes();
         let slot = match owned.slot(index) {
             Ok(slot) => slot,
             Err(error) => {
+                self.count_copies(0, owned.nodes() - nodes);
                 drop(owned);
                 if !seeded!(FailedIndexLosesPage) {
                     frame::free(self.machine, pfn);
@@ -210,12 +213,21 @@ impl<M: Machine> Object<M> {
         let swap_backed = !self.is_file();
         frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         *slot = pfn.0 as u32;
+        self.count_copies(1, owned.nodes() - nodes);
         if let Content::SharedAnon { reserved: false, .. } = self.content {
             self.machine.spaces().commit().charge_unasked(self.machine);
         }
         let got = frame::page(self.machine, pfn).get();
         debug_assert!(got, "a new page has few references");
         Ok(ObjectPage::Counted(pfn))
+    }
+
+    /// Counts copies of a file's pages, which stay for good, and what finds them.
+    fn count_copies(&self, pages: usize, nodes: usize) {
+        if self.is_file() {
+            self.machine.count(Event::ArchiveCopy, pages);
+            self.machine.count(Event::ArchiveNode, nodes);
+        }
     }
 
     /// The frame that the object owns at `index`, with a new reference; `Some(None)` if it has too many.

@@ -20,6 +20,7 @@ pub struct Radix {
     root: Option<Box<Node>>,
     /// Levels below the root.
     height: u32,
+    nodes: u32,
 }
 
 /// The number of bits that a tree with this many levels below its root resolves.
@@ -30,7 +31,12 @@ const fn reach(height: u32) -> u32 {
 impl Radix {
     /// An empty tree.
     pub const fn new() -> Self {
-        Self { root: None, height: 0 }
+        Self { root: None, height: 0, nodes: 0 }
+    }
+
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        self.nodes as usize
     }
 
     /// The frame at `index`.
@@ -55,6 +61,7 @@ impl Radix {
         while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             if self.root.is_some() {
                 let mut top = try_box(Node::Inner([const { None }; WAYS]))?;
+                self.nodes += 1;
                 if let Node::Inner(nodes) = &mut *top {
                     nodes[0] = self.root.take();
                 }
@@ -67,11 +74,12 @@ impl Radix {
         loop {
             let node = match place {
                 Some(node) => node,
-                None => place.insert(try_box(if level == 0 {
-                    Node::Leaf([0; WAYS])
-                } else {
-                    Node::Inner([const { None }; WAYS])
-                })?),
+                None => {
+                    let empty = if level == 0 { Node::Leaf([0; WAYS]) } else { Node::Inner([const { None }; WAYS]) };
+                    let made = try_box(empty)?;
+                    self.nodes += 1;
+                    place.insert(made)
+                }
             };
             let way = index >> (BITS * level) & (WAYS - 1);
             match &mut **node {

@@ -15,13 +15,15 @@ fn main() -> i32 {
         eprintln!("cpuinfo: {error}");
         return 1;
     }
-    for (number, cpu) in info::records::<CpuInfo>().enumerate() {
-        if number > 0 {
+    let mut is_first = true;
+    // One that never came is not there.
+    for (number, cpu) in info::records::<CpuInfo>().enumerate().filter(|(_, cpu)| cpu.online == 1) {
+        if !core::mem::take(&mut is_first) {
             println!();
         }
         // Fields of MIDR_EL1 and MPIDR_EL1, Arm Architecture Reference Manual, D24.2.
         let (implementer, part) = (cpu.midr >> 24 & 0xff, cpu.midr >> 4 & 0xfff);
-        println!("processor       : {number}{}", if cpu.online == 1 { "" } else { " (offline)" });
+        println!("processor       : {number}");
         println!("model name      : {}", model(implementer, part));
         println!("CPU implementer : {implementer:#04x}");
         println!("CPU variant     : {:#x}", cpu.midr >> 20 & 0xf);

@@ -1,0 +1,57 @@
+//! Kernel arguments: what there is, and what somebody asked for in vain.
+
+use core::fmt;
+
+use quire_platform::bootargs;
+
+/// All arguments that something in the kernel looks for.
+const KNOWN: &[&str] = &[
+    "cma",
+    "console",
+    "fail_page_alloc",
+    "failslab",
+    "kernelcore",
+    "log",
+    "loglevel",
+    "min_free_kbytes",
+    "movablecore",
+    "norandmaps",
+    "page_poison",
+    "selftest",
+    "semihosting",
+    "slab",
+    "slice",
+    "slub_debug",
+    "vm.overcommit_kbytes",
+    "vm.overcommit_memory",
+    "vm.overcommit_ratio",
+];
+
+/// The value of a kernel argument; one that makes no sense is named in the log, and is none.
+pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    debug_assert!(KNOWN.contains(&key), "{key} is not listed");
+    let text = bootargs::find(args, key)?;
+    let value = read(text);
+    if value.is_none() {
+        log::warn!("{key}={text}: not {form}");
+    }
+    value
+}
+
+/// Names what nobody looks for, and what there is.
+pub fn report_unknown(args: &str) {
+    let unknown = || bootargs::arguments(args).map(|(key, _)| key).filter(|key| !KNOWN.contains(key));
+    if unknown().next().is_some() {
+        log::warn!("unknown kernel arguments:{}", Words(unknown));
+        log::info!("there are:{}", Words(|| KNOWN.iter().copied()));
+    }
+}
+
+/// Words, each after a space.
+struct Words<F>(F);
+
+impl<'a, I: Iterator<Item = &'a str>, F: Fn() -> I> fmt::Display for Words<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (self.0)().try_for_each(|word| write!(f, " {word}"))
+    }
+}
