@@ -40,6 +40,27 @@ pub fn try_box_with<T>(make: impl FnOnce() -> T) -> Result<Box<T>, AllocError> {
     }
 }
 
+/// As [`try_box_with`], in memory that `alloc` answers: null, or the global allocator's.
+///
+/// # Safety
+/// What `alloc` answers is null, or was allocated by the global allocator with the layout that it is given, and is nobody
+/// else's.
+#[inline]
+pub unsafe fn try_box_from<T>(
+    alloc: impl FnOnce(Layout) -> *mut u8,
+    make: impl FnOnce() -> T,
+) -> Result<Box<T>, AllocError> {
+    const { assert!(size_of::<T>() != 0) }
+    let place = NonNull::new(alloc(Layout::new::<T>())).ok_or(AllocError)?.cast::<T>();
+    #[cfg(test)]
+    inject::enter(place.as_ptr());
+    // SAFETY: the caller's word.
+    unsafe {
+        place.as_ptr().write(make());
+        Ok(Box::from_raw(place.as_ptr()))
+    }
+}
+
 /// Uninitialised memory for one `T` from the global allocator.
 #[inline]
 fn try_place<T>() -> Result<NonNull<T>, AllocError> {

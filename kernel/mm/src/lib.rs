@@ -8,6 +8,7 @@
 //! - [`memblock`]: the boot allocator.
 //! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`], [`cma`]: page frames.
 //! - [`slab`]: objects smaller than a page.
+//! - [`supply`]: memory for work that must not wait for it.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
 //! - [`pte`], [`table`], [`asid`], [`kernel_table`]: translation tables and what caches them.
 //! - [`object`], [`rmap`], [`vma`], [`mm`]: address spaces.
@@ -59,6 +60,7 @@ pub mod sim;
 pub mod slab;
 #[cfg(test)]
 mod steps;
+pub mod supply;
 pub mod sync;
 pub mod table;
 pub mod vma;

@@ -1,12 +1,15 @@
 //! What the memory manager asks of the machine: one small trait.
 
+use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
+
+use quire_abi::Errno;
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::event::Event;
 use crate::mm::Spaces;
 use crate::page::Page;
-use crate::page_alloc::PageAllocator;
+use crate::page_alloc::{Gfp, PageAllocator};
 
 /// The most CPUs that a kernel serves: per-CPU arrays have this length.
 pub const MAX_CPUS: usize = 16;
@@ -18,6 +21,12 @@ pub struct Asid(pub u16);
 /// The calling thread was killed: nobody will see what its call answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Killed;
+
+impl From<Killed> for Errno {
+    fn from(_: Killed) -> Self {
+        Errno::EINTR
+    }
+}
 
 /// The machine below the memory manager. In the kernel a zero-sized type; in host tests a `&'static` simulation
 /// whose CPUs are threads.
@@ -80,8 +89,19 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
 
     /// Whether the allocation that the calling thread is making is to fail although there is memory. Asked once for each,
     /// while somebody [wants it](PageAllocator::ask_about_failures).
-    fn fails_allocation(self) -> bool {
+    ///
+    /// An allocation that cannot wait and fails makes the next one that can fail too, unless its caller can do without it
+    /// (NORETRY): whoever waits for what was missing gets to see the failure.
+    fn fails_allocation(self, gfp: Gfp) -> bool {
+        let _ = gfp;
         false
+    }
+
+    /// Memory of the global allocator, without a wait for any; null if there is none.
+    #[inline]
+    fn alloc_now(self, layout: Layout) -> *mut u8 {
+        // SAFETY: callers ask for what has a size.
+        unsafe { alloc::alloc::alloc(layout) }
     }
 
     /// Whether the calling thread has been killed: nobody will see what its call answers, and what it does in vain it

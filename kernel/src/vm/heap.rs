@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
-use quire_mm::page_alloc::FaultInjection;
+use quire_mm::page_alloc::{FaultInjection, Gfp};
 use quire_mm::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
@@ -111,15 +111,24 @@ pub fn ask_no_more() {
 
 /// An allocation that has a reason not to go straight to the slab allocator.
 #[cold]
-fn alloc_by_detour(layout: Layout) -> *mut u8 {
+fn alloc_by_detour(layout: Layout, gfp: Gfp) -> *mut u8 {
     if DETOUR.load(Ordering::Relaxed) & BOOTING != 0 {
         return BOOT.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr);
     }
-    if inject::fails() {
+    if inject::fails(gfp) {
         return core::ptr::null_mut();
     }
-    // SAFETY: the layout is one of `GlobalAlloc`'s.
-    unsafe { SLAB.alloc(layout) }
+    SLAB.alloc_layout(layout, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Memory of this allocator, without a wait for any; null if there is none.
+#[inline]
+pub fn alloc_now(layout: Layout) -> *mut u8 {
+    const NOW: Gfp = Gfp::KERNEL.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NOWARN);
+    if DETOUR.load(Ordering::Relaxed) != 0 {
+        return alloc_by_detour(layout, NOW);
+    }
+    SLAB.alloc_layout(layout, NOW).map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.
@@ -142,7 +151,7 @@ unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if DETOUR.load(Ordering::Relaxed) != 0 {
-            return alloc_by_detour(layout);
+            return alloc_by_detour(layout, Gfp::KERNEL);
         }
         // SAFETY: the caller's promise about the layout is passed on.
         unsafe { SLAB.alloc(layout) }
@@ -165,7 +174,7 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !is_boot(ptr) {
-            if DETOUR.load(Ordering::Relaxed) != 0 && inject::fails() {
+            if DETOUR.load(Ordering::Relaxed) != 0 && inject::fails(Gfp::KERNEL) {
                 return core::ptr::null_mut();
             }
             // SAFETY: all that is not of the boot heap came from the slab; the rest is the caller's promise.

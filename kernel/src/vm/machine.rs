@@ -1,5 +1,6 @@
 //! The machine as the memory manager sees it: a type of no size over `arch`.
 
+use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
 
 use quire_mm::addr::PhysAddr;
@@ -7,7 +8,7 @@ use quire_mm::event::Event;
 use quire_mm::machine::{Asid, Killed, MAX_CPUS};
 use quire_mm::mm::Spaces;
 use quire_mm::page::Page;
-use quire_mm::page_alloc::PageAllocator;
+use quire_mm::page_alloc::{Gfp, PageAllocator};
 use quire_mm::{Machine, VirtAddr};
 
 use super::events;
@@ -104,8 +105,13 @@ unsafe impl Machine for Cpu {
         core::ptr::with_exposed_provenance_mut(VMEMMAP)
     }
 
-    fn fails_allocation(self) -> bool {
-        super::inject::fails()
+    fn fails_allocation(self, gfp: Gfp) -> bool {
+        super::inject::fails(gfp)
+    }
+
+    #[inline(always)]
+    fn alloc_now(self, layout: Layout) -> *mut u8 {
+        super::heap::alloc_now(layout)
     }
 
     fn is_killed(self) -> bool {

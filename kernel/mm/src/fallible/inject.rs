@@ -7,6 +7,8 @@ use std::collections::HashSet;
 
 std::thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    /// The one that was to fail could not wait: the one by which its caller then waits fails too.
+    static LASTS: Cell<bool> = const { Cell::new(false) };
     /// Addresses of what this module's parent handed out and nobody has given back.
     static LEDGER: RefCell<Option<HashSet<usize>>> = const { RefCell::new(None) };
 }
@@ -15,6 +17,7 @@ std::thread_local! {
 /// count, and pages where somebody [asks](crate::page_alloc::PageAllocator::ask_about_failures).
 pub fn fail(nth: Option<u32>) {
     LEFT.set(nth);
+    LASTS.set(false);
 }
 
 /// Whether what was to fail has yet to come.
@@ -22,7 +25,20 @@ pub fn is_armed() -> bool {
     LEFT.get().is_some()
 }
 
+/// An allocation that may wait.
 pub fn pass() -> Result<(), AllocError> {
+    if LASTS.replace(false) { Err(AllocError) } else { pass_one() }
+}
+
+/// An allocation whose caller will wait if it fails.
+pub fn pass_now() -> Result<(), AllocError> {
+    let passed = pass_one();
+    LASTS.set(LASTS.get() || passed.is_err());
+    passed
+}
+
+/// An allocation that its caller can do without.
+pub fn pass_one() -> Result<(), AllocError> {
     match LEFT.get() {
         None => Ok(()),
         Some(1) => {

@@ -8,6 +8,7 @@ use super::residence::Populate;
 use super::{Intent, Mm};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
+use crate::supply::{Supply, supplied};
 use crate::table::gather::flush_range;
 use crate::vma::VmFlags;
 
@@ -72,25 +73,46 @@ impl<M: Machine> Mm<M> {
                 FaultError::BeyondObject => Errno::EFAULT,
             });
         }
-        let mut areas = self.areas.intend();
         let mut hole = false;
         let mut at = start;
-        while at < end {
-            let Some(vma) = areas.tree.find_from(at).filter(|vma| vma.start < end) else {
-                hole = true;
+        // What has followed the advice need not again.
+        supplied(self.machine, |supply| self.advise_areas(&mut at, end, &advice, &mut hole, supply)).map_err(
+            |error| match (&advice, error) {
+                // What madvise(2) says of a kernel that lacks what a split takes.
+                (Advice::Flags { .. }, Errno::ENOMEM) => Errno::EAGAIN,
+                _ => error,
+            },
+        )?;
+        if hole { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Follows an advice from `at` on, which goes along.
+    fn advise_areas(
+        &self,
+        at: &mut UserAddr,
+        end: UserAddr,
+        advice: &Advice,
+        hole: &mut bool,
+        supply: &Supply<M>,
+    ) -> Result<(), Errno> {
+        let mut areas = self.areas.intend_killable()?;
+        while *at < end {
+            self.machine.resched_point()?;
+            let Some(vma) = areas.tree.find_from(*at).filter(|vma| vma.start < end) else {
+                *hole = true;
                 break;
             };
-            hole |= vma.start > at;
-            let from = vma.start.max(at);
+            *hole |= vma.start > *at;
+            let from = vma.start.max(*at);
             let to = vma.end.min(end);
-            self.advise_area(&mut areas, from, to, &advice)?;
-            at = to;
+            self.advise_area(&mut areas, from, to, advice, supply)?;
+            *at = to;
         }
         if self.tables.wants_sweep() {
             let _alone = areas.write();
             self.tables.sweep(self.asid.current());
         }
-        if hole { Err(Errno::ENOMEM) } else { Ok(()) }
+        Ok(())
     }
 
     /// Follows an advice about a part of one area.
@@ -100,6 +122,7 @@ impl<M: Machine> Mm<M> {
         start: UserAddr,
         end: UserAddr,
         advice: &Advice,
+        supply: &Supply<M>,
     ) -> Result<(), Errno> {
         let Some(vma) = areas.tree.find(start) else { return Ok(()) };
         let locked = vma.flags.contains(VmFlags::LOCKED);
@@ -119,8 +142,7 @@ impl<M: Machine> Mm<M> {
             }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
             Advice::Flags { set, clear } => {
-                // What madvise(2) says of a kernel that lacks what a split takes.
-                self.change_flags(areas, start, end, (vma.flags - clear) | set).map_err(|_| Errno::EAGAIN)
+                self.change_flags(areas, start, end, (vma.flags - clear) | set, supply)
             }
             Advice::Drop { anon_only, even_locked } => {
                 if locked && !even_locked || anon_only && !anon {

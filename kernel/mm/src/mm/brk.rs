@@ -6,6 +6,7 @@ use super::residence::Populate;
 use super::{Areas, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::machine::Machine;
+use crate::supply::{Supply, supplied};
 use crate::vma::VmFlags;
 
 const HEAP: VmFlags =
@@ -22,38 +23,45 @@ impl<M: Machine> Mm<M> {
 
     /// Moves the end of the heap to `new` if that can be, and answers where it is.
     pub fn brk(&self, new: usize) -> UserAddr {
-        let mut areas = self.areas.intend();
-        let old = areas.brk;
         let new = UserAddr::new(new);
+        let mut old = new;
+        let moved = supplied(self.machine, |supply| self.try_brk(new, &mut old, supply));
+        moved.unwrap_or(old)
+    }
+
+    /// Answers where the heap ends then; `old` is where it ended before.
+    fn try_brk(&self, new: UserAddr, old: &mut UserAddr, supply: &Supply<M>) -> Result<UserAddr, Errno> {
+        // (A killed thread sees no answer.)
+        let mut areas = self.areas.intend_killable()?;
+        *old = areas.brk;
+        let old = areas.brk;
         if new < areas.brk_start {
-            return old;
+            return Ok(old);
         }
-        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return old };
+        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(old) };
         let done = if to == from {
             Ok(())
         } else if to < from {
             let kept = if seeded!(BrkKeepsAPage) { crate::addr::PAGE_SIZE } else { 0 };
-            self.unmap_range(&mut areas, to + kept, from)
+            self.unmap_range(&mut areas, to + kept, from, supply)
         } else {
             self.may_grow_heap(&areas, from, to, new).and_then(|()| {
                 let flags = self.promise(&areas, HEAP | areas.default_flags, (to - from) >> PAGE_SHIFT)?;
-                self.insert_area(&mut areas, from, to, flags, None)
+                self.insert_area(&mut areas, from, to, flags, None, supply)
             })
         };
         self.settle(&areas);
-        if done.is_err() {
-            if seeded!(FailedBrkMoves) {
-                areas.write().brk = new;
-            }
-            return old;
+        if done.is_err() && seeded!(FailedBrkMoves) {
+            areas.write().brk = new;
         }
+        done?;
         areas.write().brk = new;
         let locked = areas.default_flags.contains(VmFlags::LOCKED);
         drop(areas);
         if locked && to > from {
             let _ = self.populate(from, to, Populate::AsMapped);
         }
-        new
+        Ok(new)
     }
 
     fn may_grow_heap(&self, areas: &Areas<M>, from: UserAddr, to: UserAddr, new: UserAddr) -> Result<(), Errno> {

@@ -13,6 +13,7 @@ use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
+use crate::supply::Supply;
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
@@ -62,14 +63,22 @@ impl From<ObjectError> for FaultError {
 pub(super) enum Stop {
     /// It is elsewhere: to be brought back with no lock held ([`Mm::bring_back`]).
     Elsewhere,
+    /// It takes memory that is to be waited for with no lock held ([`Supply::refill`]).
+    Short,
     /// It cannot be had.
     Error(FaultError),
 }
 
-impl From<FaultError> for Stop {
-    fn from(error: FaultError) -> Self {
-        Self::Error(error)
-    }
+/// How a page is brought in.
+pub(super) struct Touch<'a, M: Machine> {
+    /// To be written, or else read.
+    pub write: bool,
+    /// To be executed.
+    pub exec: bool,
+    /// Of anonymous memory so many pages, instead of the window that a fault has.
+    pub forced: Option<usize>,
+    /// Where memory comes from.
+    pub supply: &'a Supply<M>,
 }
 
 /// Pages of a file that one fault maps: those of the aligned run of so many around it.
@@ -93,25 +102,34 @@ impl<M: Machine> Mm<M> {
     pub fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
         let addr = UserAddr::new(addr).page_floor();
         self.machine.count(Event::Fault, 1);
+        let supply = Supply::new(self.machine);
+        let touch =
+            Touch { write: access == Access::Write, exec: access == Access::Exec, forced: None, supply: &supply };
         loop {
-            let is_inside = {
+            let stop = {
                 let areas = self.areas.read();
-                match areas.tree.find(addr) {
-                    Some(vma) if vma.flags.allows(access) => {
-                        match self.fault_in(vma, addr, access == Access::Write, access == Access::Exec, None) {
-                            Err(Stop::Elsewhere) => true,
-                            Err(Stop::Error(error)) => return Err(error),
-                            Ok(()) => return Ok(()),
-                        }
-                    }
-                    _ => false,
+                match areas.tree.find(addr).filter(|vma| vma.flags.allows(access)) {
+                    Some(vma) => match self.fault_in(vma, addr, &touch) {
+                        Ok(()) => return Ok(()),
+                        Err(stop) => Some(stop),
+                    },
+                    None => None,
                 }
             };
-            if is_inside {
-                self.bring_back(addr)?;
-            } else {
-                self.fault_outside(addr, access)?;
+            match stop {
+                None => self.fault_outside(addr, access)?,
+                Some(stop) => self.clear_the_way(stop, addr, &supply)?,
             }
+        }
+    }
+
+    /// Does what a fault at `addr` stopped for, now that no lock is held: then it looks again.
+    #[cold]
+    pub(super) fn clear_the_way(&self, stop: Stop, addr: UserAddr, supply: &Supply<M>) -> Result<(), FaultError> {
+        match stop {
+            Stop::Elsewhere => self.bring_back(addr),
+            Stop::Short => Ok(supply.refill()?),
+            Stop::Error(error) => Err(error),
         }
     }
 
@@ -153,31 +171,31 @@ impl<M: Machine> Mm<M> {
             && self.may_lock(areas, vma.flags, grown).is_ok()
     }
 
-    /// Brings in the page at `addr` of `vma`, whose rights allow the access; of anonymous memory up to `forced`
-    /// pages if given.
-    pub(super) fn fault_in(
-        &self,
-        vma: &Vma<M>,
-        addr: UserAddr,
-        write: bool,
-        exec: bool,
-        forced: Option<usize>,
-    ) -> Result<(), Stop> {
-        let leaf = self.tables.walk_or_create(addr).map_err(FaultError::from)?;
+    /// Brings in the page at `addr` of `vma`, whose rights allow the access.
+    pub(super) fn fault_in(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<(), Stop> {
+        match self.try_fault_in(vma, addr, touch) {
+            Err(Stop::Error(FaultError::OutOfMemory)) if touch.supply.is_short() => Err(Stop::Short),
+            done => done,
+        }
+    }
+
+    #[inline]
+    fn try_fault_in(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<(), Stop> {
+        let leaf = self.tables.walk_or_create(addr, touch.supply).map_err(|e| Stop::Error(e.into()))?;
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
-            None => self.fault_present(vma, &leaf, addr, pte, write, exec),
+            None => self.fault_present(vma, &leaf, addr, pte, touch),
             Some(NonPresent::None | NonPresent::Marker(_)) => match &vma.backing {
-                None if write => self.anon_write(vma, &leaf, addr, forced),
-                None => self.zero_read(vma, &leaf, addr, forced),
-                Some(backing) if write && !vma.flags.contains(VmFlags::SHARED) => {
-                    self.private_write(vma, &leaf, addr, backing)
+                None if touch.write => self.anon_write(vma, &leaf, addr, touch),
+                None => self.zero_read(vma, &leaf, addr, touch.forced),
+                Some(backing) if touch.write && !vma.flags.contains(VmFlags::SHARED) => {
+                    self.private_write(vma, &leaf, addr, backing, touch.supply)
                 }
-                Some(backing) => self.map_object(vma, &leaf, addr, backing, write),
+                Some(backing) => self.map_object(vma, &leaf, addr, backing, touch),
             },
             Some(NonPresent::Swap(_) | NonPresent::Migration(_)) => return Err(Stop::Elsewhere),
         };
-        Ok(done?)
+        done.map_err(Stop::Error)
     }
 
     /// New anonymous pages: this one, and what the window allows behind it.
@@ -186,13 +204,13 @@ impl<M: Machine> Mm<M> {
         vma: &Vma<M>,
         leaf: &Leaf<'_, M>,
         addr: UserAddr,
-        forced: Option<usize>,
+        touch: &Touch<'_, M>,
     ) -> Result<(), FaultError> {
         let first = index(addr.get(), 3);
-        let window = forced.unwrap_or_else(|| self.window(vma, leaf, addr, false));
+        let window = touch.forced.unwrap_or_else(|| self.window(vma, leaf, addr, false));
         let wanted = run_of_empty(leaf, first, window.min(room(vma, addr)));
         let mut pages = Fresh::new();
-        self.take_fresh(&mut pages, vma, addr, |got| got < wanted)?;
+        self.take_fresh(&mut pages, vma, addr, touch.supply, |got| got < wanted)?;
         let attrs = entry::writable(vma.flags) | ANON;
         let mut unused = frame::Release::new(self.machine);
         let mut filled = 0;
@@ -204,7 +222,7 @@ impl<M: Machine> Mm<M> {
                     filled += 1;
                 }
             }
-            if forced.is_none() {
+            if touch.forced.is_none() {
                 self.note_window(&mut guard, vma, addr, filled, false);
             }
         }
@@ -257,9 +275,10 @@ impl<M: Machine> Mm<M> {
         leaf: &Leaf<'_, M>,
         addr: UserAddr,
         backing: &Backing<M>,
+        supply: &Supply<M>,
     ) -> Result<(), FaultError> {
-        let source = backing.object.page(vma.index_of(addr).unwrap_or(0))?;
-        let copy = frame::alloc_user(self.machine, false);
+        let source = backing.object.page(vma.index_of(addr).unwrap_or(0), supply)?;
+        let copy = supply.user(false);
         if let Ok(pfn) = copy {
             self.machine.copy_page(pfn.addr(), source.addr());
         }
@@ -296,14 +315,14 @@ impl<M: Machine> Mm<M> {
         leaf: &Leaf<'_, M>,
         addr: UserAddr,
         backing: &Backing<M>,
-        write: bool,
+        touch: &Touch<'_, M>,
     ) -> Result<(), FaultError> {
         let object = &*backing.object;
         let object_index = vma.index_of(addr).unwrap_or(0);
         if object.in_place(object_index).is_some() {
             return self.map_around(vma, leaf, addr, object);
         }
-        let ObjectPage::Counted(pfn) = object.page(object_index)? else { return Ok(()) };
+        let ObjectPage::Counted(pfn) = object.page(object_index, touch.supply)? else { return Ok(()) };
         let exec = vma.flags.contains(VmFlags::EXEC);
         if exec {
             object.prepare_exec(object_index, pfn.addr());
@@ -311,7 +330,7 @@ impl<M: Machine> Mm<M> {
         let shared = vma.flags.contains(VmFlags::SHARED);
         // (A mapping of a file of the boot archive is never both shared and writable.)
         let attrs = match shared {
-            true if write => entry::writable(vma.flags),
+            true if touch.write => entry::writable(vma.flags),
             true if !object.is_file() => entry::writable_clean(vma.flags),
             _ => entry::read_only(vma.flags),
         };
@@ -398,13 +417,12 @@ impl<M: Machine> Mm<M> {
         leaf: &Leaf<'_, M>,
         addr: UserAddr,
         pte: Pte,
-        write: bool,
-        exec: bool,
+        touch: &Touch<'_, M>,
     ) -> Result<(), FaultError> {
-        if write && !pte.is_writable() {
-            return self.write_protected(vma, leaf, addr, pte);
+        if touch.write && !pte.is_writable() {
+            return self.write_protected(vma, leaf, addr, pte, touch.supply);
         }
-        debug_assert!(pte.is_readable() && (!exec || pte.is_executable()), "an entry has fewer rights than its area");
+        debug_assert!(pte.is_readable() && (!touch.exec || pte.is_executable()), "an entry has fewer rights than its area");
         if !pte.is_young() {
             let i = index(addr.get(), 3);
             let mut guard = leaf.lock();

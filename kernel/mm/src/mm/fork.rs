@@ -3,9 +3,10 @@
 use quire_abi::Errno;
 
 use super::{Limit, Mm};
-use crate::fallible::{AllocError, KArc, try_box};
+use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::rmap::AnonGroup;
+use crate::supply::{Supply, supplied};
 use crate::sync::Rank;
 use crate::table::gather::Counts;
 use crate::vma::VmFlags;
@@ -16,9 +17,14 @@ impl<M: Machine> Mm<M> {
     ///
     /// Faults of other threads wait meanwhile: what the child sees of private memory is one moment's state.
     pub fn fork(&self) -> Result<KArc<Self>, Errno> {
-        let mut areas = self.areas.intend();
+        supplied(self.machine, |supply| self.try_fork(supply))
+    }
+
+    fn try_fork(&self, supply: &Supply<M>) -> Result<KArc<Self>, Errno> {
         let group = AnonGroup::fork(&self.group)?;
-        let child = Self::assemble(self.machine, areas.layout, group)?;
+        let layout = self.areas.read().layout;
+        let child = Self::assemble(self.machine, layout, group)?;
+        let mut areas = self.areas.intend_killable()?;
         for limit in [Limit::AddressSpace, Limit::Data, Limit::Stack, Limit::MemLock] {
             child.set_limit(limit, self.limit(limit));
         }
@@ -33,6 +39,7 @@ impl<M: Machine> Mm<M> {
             let left_out = if seeded!(DontForkIgnored) { VmFlags::empty() } else { VmFlags::DONTFORK };
             let wiped = if seeded!(WipeOnForkIgnored) { VmFlags::empty() } else { VmFlags::WIPEONFORK };
             areas.tree.iter().filter(|vma| !vma.flags.intersects(left_out)).try_for_each(|vma| {
+                self.machine.resched_point().map_err(|_| AllocError)?;
                 let mut copy = vma.part(vma.start, vma.end);
                 // Locks are not inherited.
                 copy.flags -= VmFlags::ANY_LOCK;
@@ -46,13 +53,13 @@ impl<M: Machine> Mm<M> {
                     end.retreat();
                     end.set_end(copy.end);
                 } else {
-                    end.insert_before(try_box(copy)?);
+                    end.insert_before(supply.boxed(|| copy)?);
                 }
                 theirs.count_in(flags, pages);
                 if flags.intersects(VmFlags::SHARED | wiped) {
                     return Ok(());
                 }
-                child.tables.copy_from(&self.tables, vma.start, vma.end, &mut counts, &mut protected)
+                child.tables.copy_from(&self.tables, vma.start, vma.end, &mut counts, &mut protected, supply)
             })
         };
         child.charge(counts);

@@ -9,6 +9,7 @@ use crate::addr::{Pfn, UserAddr};
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Machine;
 use crate::mm::frame;
+use crate::supply::Supply;
 use crate::vma::Vma;
 
 /// Up to [`MAX_WINDOW`] frames.
@@ -51,9 +52,10 @@ impl<M: Machine> Mm<M> {
         pages: &mut Fresh,
         vma: &Vma<M>,
         addr: UserAddr,
+        supply: &Supply<M>,
         wanted: impl Fn(usize) -> bool,
     ) -> Result<(), AllocError> {
-        pages.push(frame::alloc_user(self.machine, true)?);
+        pages.push(supply.user(true)?);
         while pages.len < MAX_WINDOW && wanted(pages.len) {
             let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
             pages.push(pfn);

@@ -5,12 +5,13 @@ use alloc::boxed::Box;
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
 
-use super::residence::Populate;
+use super::residence::{POINT_EVERY, Populate};
 use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::fallible::{KArc, try_box_with};
+use crate::fallible::KArc;
 use crate::machine::Machine;
 use crate::object::Object;
+use crate::supply::{Supply, supplied};
 use crate::vma::{Backing, Kind, Spot, VmFlags, Vma};
 
 /// What mmap is asked for. Descriptor and offset have become an object and an index.
@@ -70,23 +71,7 @@ impl<M: Machine> Mm<M> {
             // There is a pool of huge pages, so to speak, and it is empty.
             return Err(Errno::ENOMEM);
         }
-        let backing = match &request.object {
-            Some((object, index)) => Some(Backing { object: object.clone(), index: *index }),
-            None if flags.contains(VmFlags::SHARED) => {
-                let reserve = !flags.contains(VmFlags::NORESERVE);
-                Some(Backing { object: Object::shared_anon(self.machine, pages, reserve)?, index: 0 })
-            }
-            None => None,
-        };
-
-        let mut areas = self.areas.intend();
-        let flags = flags | areas.default_flags;
-        let mapped = self.map_object_or_none(&mut areas, request, len, flags, backing);
-        if mapped.is_ok() || !seeded!(FailedMapKeepsPromise) {
-            self.settle(&areas);
-        }
-        drop(areas);
-        let start = mapped?;
+        let (start, flags) = supplied(self.machine, |supply| self.try_map(request, len, flags, supply))?;
         if flags.contains(VmFlags::LOCKED) || request.flags & (Map::POPULATE | Map::NONBLOCK) == Map::POPULATE {
             // mmap succeeds even if this does not.
             let _ = self.populate(start, start + len, Populate::AsMapped);
@@ -94,15 +79,41 @@ impl<M: Machine> Mm<M> {
         Ok(start)
     }
 
+    /// Answers where the area is, and its flags.
+    fn try_map(
+        &self,
+        request: &MapRequest<M>,
+        len: usize,
+        flags: VmFlags,
+        supply: &Supply<M>,
+    ) -> Result<(UserAddr, VmFlags), Errno> {
+        let backing = match &request.object {
+            Some((object, index)) => Some(Backing { object: object.clone(), index: *index }),
+            None if flags.contains(VmFlags::SHARED) => {
+                let reserve = !flags.contains(VmFlags::NORESERVE);
+                Some(Backing { object: Object::shared_anon(self.machine, len >> PAGE_SHIFT, reserve)?, index: 0 })
+            }
+            None => None,
+        };
+        let mut areas = self.areas.intend_killable()?;
+        let flags = flags | areas.default_flags;
+        let mapped = self.map_object_or_none(&mut areas, request, flags, backing, supply);
+        if mapped.is_ok() || !seeded!(FailedMapKeepsPromise) {
+            self.settle(&areas);
+        }
+        Ok((mapped?, flags))
+    }
+
     /// Finds the place, asks the limits, and puts the area there.
     fn map_object_or_none(
         &self,
         areas: &mut Intent<'_, M>,
         request: &MapRequest<M>,
-        len: usize,
         flags: VmFlags,
         backing: Option<Backing<M>>,
+        supply: &Supply<M>,
     ) -> Result<UserAddr, Errno> {
+        let len = request.len.next_multiple_of(PAGE_SIZE);
         if areas.tree.len() >= MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
@@ -114,24 +125,39 @@ impl<M: Machine> Mm<M> {
         }
         self.may_lock(areas, flags, pages)?;
         let fixed = request.flags.contains(Map::FIXED);
-        let replaced = if fixed { mapped_pages(areas, start, end, VmFlags::empty()) } else { 0 };
+        let replaced = if fixed { self.pages_with(areas, start, end, VmFlags::empty()) } else { 0 };
         if !self.may_expand(areas, flags, pages - replaced.min(pages)) {
             return Err(Errno::ENOMEM);
         }
         // What goes counts for what comes.
-        let given_up = if fixed { mapped_pages(areas, start, end, VmFlags::ACCOUNT) } else { 0 };
+        let given_up = if fixed { self.pages_with(areas, start, end, VmFlags::ACCOUNT) } else { 0 };
         let flags = self.promise(areas, flags, pages - given_up)?;
         if fixed && replaced != 0 {
             // Made before anything goes: nothing fails between the end of the old and the new.
-            let mut new = try_box_with(|| Vma::new(start, end, flags, backing))?;
-            self.unmap_range(areas, start, end)?;
+            let mut new = supply.boxed(|| Vma::new(start, end, flags, backing))?;
+            self.unmap_range(areas, start, end, supply)?;
             new.home = areas.tree.home_for(start, end, &new.kind());
             let between = neighbours(areas, start, end, &new.kind());
             self.put_area(areas, start, end, flags, between, Some(new));
         } else {
-            self.insert_area(areas, start, end, flags, backing)?;
+            self.insert_area(areas, start, end, flags, backing, supply)?;
         }
         Ok(start)
+    }
+
+    /// Pages of a range that are in areas with all these flags. O(areas of the range).
+    pub(super) fn pages_with(&self, areas: &Areas<M>, start: UserAddr, end: UserAddr, flags: VmFlags) -> usize {
+        let mut pages = 0;
+        for (n, vma) in areas.tree.range(start, end).enumerate() {
+            if n % POINT_EVERY == POINT_EVERY - 1 {
+                // (It is a sum: the thread, if it is killed, ends at the next lock.)
+                let _ = self.machine.resched_point();
+            }
+            if vma.flags.contains(flags) {
+                pages += (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT;
+            }
+        }
+        pages
     }
 
     /// Whether `pages` more of this kind fit the limit on locked memory, if they are locked.
@@ -148,6 +174,7 @@ impl<M: Machine> Mm<M> {
         end: UserAddr,
         flags: VmFlags,
         backing: Option<Backing<M>>,
+        supply: &Supply<M>,
     ) -> Result<(), Errno> {
         let mut kind = Kind {
             flags,
@@ -160,7 +187,7 @@ impl<M: Machine> Mm<M> {
         let between = neighbours(areas, start, end, &kind);
         let new = match between.joins {
             (false, false) => {
-                let mut new = try_box_with(|| Vma::new(start, end, flags, backing))?;
+                let mut new = supply.boxed(|| Vma::new(start, end, flags, backing))?;
                 new.home = home;
                 Some(new)
             }
@@ -339,8 +366,3 @@ fn fits_at<M: Machine>(areas: &Areas<M>, start: UserAddr, len: usize) -> bool {
     areas.tree.find_from(start).is_none_or(|next| start.get() + len <= next.guarded_start())
 }
 
-/// Pages of a range that are in areas with all these flags.
-fn mapped_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr, flags: VmFlags) -> usize {
-    let wanted = areas.tree.range(start, end).filter(|vma| vma.flags.contains(flags));
-    wanted.map(|vma| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT).sum()
-}

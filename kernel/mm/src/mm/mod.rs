@@ -55,6 +55,7 @@ use crate::asid::AsidSlot;
 use crate::fallible::KArc;
 use crate::machine::{Asid, Machine};
 use crate::rmap::AnonGroup;
+use crate::supply::Supply;
 use crate::sync::{IntentGuard, Rank, SharedLock};
 use crate::table::Tables;
 use crate::table::gather::Counts;
@@ -347,8 +348,9 @@ impl<M: Machine> Mm<M> {
     /// table by then.
     pub fn teardown(&self) {
         let mut areas = self.areas.intend();
-        // Cutting out whole areas splits none, so this cannot fail.
-        let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END));
+        // Cutting out whole areas splits none, so this takes no memory and cannot fail.
+        let supply = Supply::new(self.machine);
+        let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END), &supply);
         debug_assert!(done.is_ok());
         self.settle(&areas);
         let _alone = areas.write();

@@ -5,8 +5,9 @@ use quire_abi::flags::Prot;
 
 use super::unmap::checked_range;
 use super::{Intent, Mm};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
+use crate::supply::{Supply, supplied};
 use crate::table::gather::flush_range;
 use crate::vma::VmFlags;
 
@@ -24,7 +25,31 @@ impl<M: Machine> Mm<M> {
         if !(prot & !grows).difference(Prot::READ | Prot::WRITE | Prot::EXEC).is_empty() {
             return Err(Errno::EINVAL);
         }
-        let mut areas = self.areas.intend();
+        let mut wants_copies = false;
+        // What has changed already is as it should be, and passed over.
+        let done = supplied(self.machine, |supply| {
+            let mut areas = self.areas.intend_killable()?;
+            let done = self.protect_range(&mut areas, (addr, len), prot, grows, &mut wants_copies, supply);
+            self.settle(&areas);
+            done
+        });
+        if wants_copies {
+            let end = addr.saturating_add(len).checked_next_multiple_of(PAGE_SIZE);
+            self.populate_locked(UserAddr::new(addr), UserAddr::new(end.unwrap_or(USER_END)));
+        }
+        done
+    }
+
+    /// The part that is done with the right to change the map.
+    fn protect_range(
+        &self,
+        areas: &mut Intent<'_, M>,
+        (addr, len): (usize, usize),
+        prot: Prot,
+        grows: Prot,
+        wants_copies: &mut bool,
+        supply: &Supply<M>,
+    ) -> Result<(), Errno> {
         // Past the end of everything there is nothing mapped, which is ENOMEM here.
         let (mut start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
         if !grows.is_empty() {
@@ -36,14 +61,7 @@ impl<M: Machine> Mm<M> {
             }
             start = vma.start;
         }
-        let mut wants_copies = false;
-        let done = self.protect_areas(&mut areas, start, end, VmFlags::from_prot(prot), &mut wants_copies);
-        self.settle(&areas);
-        drop(areas);
-        if wants_copies {
-            self.populate_locked(start, end);
-        }
-        done
+        self.protect_areas(areas, start, end, VmFlags::from_prot(prot), wants_copies, supply)
     }
 
     /// `wants_copies` if locked private memory becomes writable: its pages are copied now, not at the first write.
@@ -54,9 +72,11 @@ impl<M: Machine> Mm<M> {
         end: UserAddr,
         rights: VmFlags,
         wants_copies: &mut bool,
+        supply: &Supply<M>,
     ) -> Result<(), Errno> {
         let all = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
         while start < end {
+            self.machine.resched_point()?;
             let vma = areas.tree.find(start).ok_or(Errno::ENOMEM)?;
             let (old, to) = (vma.flags, vma.end.min(end));
             let may = VmFlags::from_bits_truncate(old.bits() >> 4 & 7);
@@ -78,7 +98,7 @@ impl<M: Machine> Mm<M> {
                 if seeded!(FailedProtectChangesEntries) {
                     self.tables.protect(start, to, new);
                 }
-                self.change_flags(areas, start, to, new)?;
+                self.change_flags(areas, start, to, new, supply)?;
                 *wants_copies |= old & (VmFlags::WRITE | VmFlags::SHARED | VmFlags::LOCKED) == VmFlags::LOCKED
                     && new.contains(VmFlags::WRITE);
                 if let Some((from, to)) = self.tables.protect(start, to, new) {

@@ -7,8 +7,8 @@ use super::map::{find_place, join, neighbours};
 use super::residence::Populate;
 use super::{Areas, Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::fallible::try_box;
 use crate::machine::Machine;
+use crate::supply::{Supply, supplied};
 use crate::table::gather::{flush_range, flush_space};
 use crate::table::relocate::Moved;
 use crate::vma::{VmFlags, Vma};
@@ -42,11 +42,12 @@ impl<M: Machine> Mm<M> {
         let (Some(old_len), Some(new_len)) = (round(old_len), round(new_len)) else {
             return Err(Errno::EINVAL);
         };
-        let mut areas = self.areas.intend();
-        let done = self.remap_under(&mut areas, addr, (old_len, new_len), flags, new_addr);
-        self.settle(&areas);
-        drop(areas);
-        let (moved, wanted) = done?;
+        let (moved, wanted) = supplied(self.machine, |supply| {
+            let mut areas = self.areas.intend_killable()?;
+            let done = self.remap_under(&mut areas, addr, (old_len, new_len), flags, new_addr, supply);
+            self.settle(&areas);
+            done
+        })?;
         if wanted {
             let _ = self.populate(moved + old_len, moved + new_len, Populate::AsMapped);
         }
@@ -61,6 +62,7 @@ impl<M: Machine> Mm<M> {
         (mut old_len, new_len): (usize, usize),
         flags: Mremap,
         new_addr: usize,
+        supply: &Supply<M>,
     ) -> Result<(UserAddr, bool), Errno> {
         let may_move = flags.contains(Mremap::MAYMOVE);
         let keep = flags.contains(Mremap::DONTUNMAP);
@@ -74,13 +76,13 @@ impl<M: Machine> Mm<M> {
             if to < areas.layout.mmap_min {
                 return Err(Errno::EPERM);
             }
-            self.unmap_range(areas, to, to + new_len)?;
+            self.unmap_range(areas, to, to + new_len, supply)?;
         }
         if old_len > new_len {
             if old_len > task_size - addr {
                 return Err(Errno::EINVAL);
             }
-            self.unmap_range(areas, addr + new_len, addr + old_len)?;
+            self.unmap_range(areas, addr + new_len, addr + old_len, supply)?;
             old_len = new_len;
         }
         if to.is_none() && !keep && old_len == new_len {
@@ -90,14 +92,14 @@ impl<M: Machine> Mm<M> {
         self.may_resize(areas, vma, addr, old_len, new_len, keep)?;
         let (locked, end) = (vma.flags.contains(VmFlags::LOCKED), vma.end);
         let moved = match to {
-            Some(to) => self.move_area(areas, addr, old_len, new_len, to, keep)?,
+            Some(to) => self.move_area(areas, addr, (old_len, new_len), to, keep, supply)?,
             None if !keep && addr + old_len == end && self.extends(areas, end, new_len - old_len) => {
                 self.extend(areas, addr, end, new_len - old_len);
                 addr
             }
             None if may_move => {
                 let to = find_place(areas, target.unwrap_or(UserAddr::new(0)), new_len)?;
-                self.move_area(areas, addr, old_len, new_len, to, keep)?
+                self.move_area(areas, addr, (old_len, new_len), to, keep, supply)?
             }
             None => return Err(Errno::ENOMEM),
         };
@@ -180,16 +182,16 @@ impl<M: Machine> Mm<M> {
         &self,
         areas: &mut Intent<'_, M>,
         addr: UserAddr,
-        old_len: usize,
-        new_len: usize,
+        (old_len, new_len): (usize, usize),
         to: UserAddr,
         keep: bool,
+        supply: &Supply<M>,
     ) -> Result<UserAddr, Errno> {
         if areas.tree.len() + SPARE_AREAS > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
         let old_end = addr + old_len;
-        let any = self.tables.prepare_relocate(addr, to, old_len)?;
+        let any = self.tables.prepare_relocate(addr, to, old_len, supply)?;
         let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
         let flags = vma.flags;
         let mut new = vma.part(addr, addr + new_len);
@@ -198,7 +200,7 @@ impl<M: Machine> Mm<M> {
             // No page knows its home yet.
             new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
         }
-        let new = match try_box(new) {
+        let new = match supply.boxed(|| new) {
             Err(error) if seeded!(FailedMoveForgetsArea) => {
                 self.tables.relocate(addr, to, old_len);
                 return Err(error.into());
@@ -207,7 +209,7 @@ impl<M: Machine> Mm<M> {
         };
         let gone = old_len > 0 && !keep;
         let upper = if gone && vma.start < addr && old_end < vma.end {
-            Some(try_box(vma.part(old_end, vma.end))?)
+            Some(supply.boxed(|| vma.part(old_end, vma.end))?)
         } else {
             None
         };

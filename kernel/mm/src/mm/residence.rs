@@ -2,13 +2,17 @@
 
 use quire_abi::Errno;
 
-use super::fault::{FaultError, Stop};
+use super::fault::{FaultError, Touch};
 use super::unmap::checked_range;
 use super::{Areas, Intent, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::pte::{NonPresent, Pte, index};
+use crate::supply::{Supply, supplied};
 use crate::vma::VmFlags;
+
+/// Pages or areas that are looked at between two points at which others may run.
+pub(super) const POINT_EVERY: usize = 256;
 
 /// How pages are brought in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,8 +28,11 @@ pub(super) enum Populate {
 impl<M: Machine> Mm<M> {
     /// Faults in every page of a range.
     pub(super) fn populate(&self, start: UserAddr, end: UserAddr, how: Populate) -> Result<(), FaultError> {
+        let supply = Supply::new(self.machine);
         let mut addr = start;
         while addr < end {
+            // (For a killed thread any error will do.)
+            self.machine.resched_point().map_err(|_| FaultError::OutOfMemory)?;
             let areas = self.areas.read();
             let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
             if how == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT) {
@@ -46,25 +53,22 @@ impl<M: Machine> Mm<M> {
             let to = vma.end.min(end);
             // A few pages at a time, so that who wants to change the map need not wait for all of them.
             let stop = to.min(addr + 64 * PAGE_SIZE);
-            let mut is_elsewhere = false;
+            let mut stopped = None;
             while addr < stop {
                 let done = |pte: Pte| pte.is_present() && (!write || pte.is_writable());
                 if !self.tables.walk(addr).is_some_and(|leaf| done(leaf.peek(index(addr.get(), 3)))) {
                     let pages = ((to - addr) >> PAGE_SHIFT).min(super::ahead::MAX_WINDOW);
-                    match self.fault_in(vma, addr, write, false, Some(pages)) {
-                        Ok(()) => {}
-                        Err(Stop::Error(error)) => return Err(error),
-                        Err(Stop::Elsewhere) => {
-                            is_elsewhere = true;
-                            break;
-                        }
+                    let touch = Touch { write, exec: false, forced: Some(pages), supply: &supply };
+                    stopped = self.fault_in(vma, addr, &touch).err();
+                    if stopped.is_some() {
+                        break;
                     }
                 }
                 addr = addr + PAGE_SIZE;
             }
             drop(areas);
-            if is_elsewhere {
-                self.bring_back(addr)?;
+            if let Some(stop) = stopped {
+                self.clear_the_way(stop, addr, &supply)?;
             }
         }
         Ok(())
@@ -79,15 +83,15 @@ impl<M: Machine> Mm<M> {
         if start == end {
             return Ok(());
         }
-        {
-            let mut areas = self.areas.intend();
+        supplied(self.machine, |supply| {
+            let mut areas = self.areas.intend_killable()?;
             let pages = (end - start) >> PAGE_SHIFT;
-            let already = locked_pages(&areas, start, end);
+            let already = self.locked_pages(&areas, start, end);
             if areas.locked + pages - already.min(pages) > self.limit_pages(Limit::MemLock) {
                 return Err(Errno::ENOMEM);
             }
-            self.set_lock(&mut areas, start, end, lock_flags(on_fault))?;
-        }
+            self.set_lock(&mut areas, start, end, lock_flags(on_fault), supply)
+        })?;
         self.populate(start, end, Populate::AsMapped).map_err(|error| match error {
             FaultError::OutOfMemory => Errno::EAGAIN,
             _ => Errno::ENOMEM,
@@ -97,13 +101,15 @@ impl<M: Machine> Mm<M> {
     /// Unlocks a range (munlock).
     pub fn unlock(&self, addr: usize, len: usize) -> Result<(), Errno> {
         let (start, end) = lock_range(addr, len)?;
-        let mut areas = self.areas.intend();
-        self.set_lock(&mut areas, start, end, VmFlags::empty())
+        supplied(self.machine, |supply| {
+            let mut areas = self.areas.intend_killable()?;
+            self.set_lock(&mut areas, start, end, VmFlags::empty(), supply)
+        })
     }
 
     /// Locks all that is mapped (`current`), all that will be (`future`), or both.
     pub fn lock_all(&self, current: bool, future: bool, on_fault: bool) -> Result<(), Errno> {
-        let mut areas = self.areas.intend();
+        let mut areas = self.areas.intend_killable()?;
         if self.limit(Limit::MemLock) == 0 {
             return Err(Errno::EPERM);
         }
@@ -126,6 +132,7 @@ impl<M: Machine> Mm<M> {
     pub(super) fn populate_locked(&self, start: UserAddr, end: UserAddr) {
         let mut at = start;
         loop {
+            let _ = self.machine.resched_point();
             let next = self.areas.read().tree.find_from(at).map(|vma| (vma.start.max(at), vma.end, vma.flags));
             let Some((from, to, flags)) = next.filter(|(from, ..)| *from < end) else { break };
             if flags.contains(VmFlags::LOCKED) {
@@ -144,23 +151,37 @@ impl<M: Machine> Mm<M> {
 
     fn set_lock_of_all(&self, areas: &mut Intent<'_, M>, lock: VmFlags) {
         let mut at = UserAddr::new(0);
+        // Whole areas are never split, so nothing is allocated.
+        let supply = Supply::new(self.machine);
         while let Some((start, end)) = areas.tree.find_from(at).map(|vma| (vma.start, vma.end)) {
-            // Failing to split or merge one area does not keep the others from their state.
-            let _ = self.set_lock(areas, start, end, lock);
+            let done = self.set_lock(areas, start, end, lock, &supply);
+            debug_assert!(done.is_ok() || self.machine.is_killed());
             at = end;
         }
     }
 
     /// Gives a range that has no holes this sort of lock, or none.
-    fn set_lock(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr, lock: VmFlags) -> Result<(), Errno> {
+    fn set_lock(
+        &self,
+        areas: &mut Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        lock: VmFlags,
+        supply: &Supply<M>,
+    ) -> Result<(), Errno> {
         let mut at = start;
         while at < end {
+            self.machine.resched_point()?;
             let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
             let to = vma.end.min(end);
-            self.change_flags(areas, at, to, (vma.flags - VmFlags::ANY_LOCK) | lock)?;
+            self.change_flags(areas, at, to, (vma.flags - VmFlags::ANY_LOCK) | lock, supply)?;
             at = to;
         }
         Ok(())
+    }
+
+    fn locked_pages(&self, areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
+        self.pages_with(areas, start, end, VmFlags::LOCKED)
     }
 
     /// Which pages of a range are in memory (mincore): calls `see` with each page's number and answer.
@@ -178,6 +199,9 @@ impl<M: Machine> Mm<M> {
         while at < end {
             let vma = areas.tree.find(at).ok_or(Errno::ENOMEM)?;
             while at < vma.end.min(end) {
+                if (at - start).is_multiple_of(POINT_EVERY * PAGE_SIZE) {
+                    self.machine.resched_point()?;
+                }
                 // A page that is being moved is in memory, one in swap is not: also where it hides an object's page.
                 let mapped = match self.entry(at).kind() {
                     None | Some(NonPresent::Migration(_)) => Some(true),
@@ -209,7 +233,3 @@ fn lock_flags(on_fault: bool) -> VmFlags {
     if on_fault { VmFlags::ANY_LOCK } else { VmFlags::LOCKED }
 }
 
-fn locked_pages<M: Machine>(areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
-    let inside = |vma: &crate::vma::Vma<M>| (vma.end.min(end) - vma.start.max(start)) >> PAGE_SHIFT;
-    areas.tree.range(start, end).filter(|vma| vma.flags.contains(VmFlags::LOCKED)).map(inside).sum()
-}

@@ -4,8 +4,8 @@ use quire_abi::Errno;
 
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, UserAddr};
-use crate::fallible::try_box;
 use crate::machine::Machine;
+use crate::supply::Supply;
 use crate::vma::{Kind, VmFlags};
 
 impl<M: Machine> Mm<M> {
@@ -17,6 +17,7 @@ impl<M: Machine> Mm<M> {
         start: UserAddr,
         end: UserAddr,
         flags: VmFlags,
+        supply: &Supply<M>,
     ) -> Result<(), Errno> {
         let Some(vma) = areas.tree.find(start) else { return Ok(()) };
         let old = vma.flags;
@@ -44,10 +45,10 @@ impl<M: Machine> Mm<M> {
         if splits > 0 {
             let mut new = vma.part(start, end);
             new.flags = flags;
-            part = Some(try_box(new)?);
+            part = Some(supply.boxed(|| new)?);
         }
         if splits > 1 {
-            upper = Some(try_box(vma.part(end, vma.end))?);
+            upper = Some(supply.boxed(|| vma.part(end, vma.end))?);
         }
 
         let mut areas = areas.write();

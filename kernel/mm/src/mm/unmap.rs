@@ -4,24 +4,32 @@ use quire_abi::Errno;
 
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::fallible::try_box;
 use crate::machine::Machine;
+use crate::supply::{Supply, supplied};
 use crate::table::gather::Gather;
 use crate::vma::cursor::Detached;
 
 impl<M: Machine> Mm<M> {
     /// Unmaps a range: munmap's semantics and errors.
     pub fn unmap(&self, addr: usize, len: usize) -> Result<(), Errno> {
-        let mut areas = self.areas.intend();
-        let (start, end) = checked_range(addr, len, areas.layout.task_size)?;
-        let done = self.unmap_range(&mut areas, start, end);
-        self.settle(&areas);
-        done
+        supplied(self.machine, |supply| {
+            let mut areas = self.areas.intend_killable()?;
+            let (start, end) = checked_range(addr, len, areas.layout.task_size)?;
+            let done = self.unmap_range(&mut areas, start, end, supply);
+            self.settle(&areas);
+            done
+        })
     }
 
     /// Takes everything out of a range; the caller settles. The only failure is that of splitting one area into two, before anything
     /// has changed.
-    pub(super) fn unmap_range(&self, areas: &mut Intent<'_, M>, start: UserAddr, end: UserAddr) -> Result<(), Errno> {
+    pub(super) fn unmap_range(
+        &self,
+        areas: &mut Intent<'_, M>,
+        start: UserAddr,
+        end: UserAddr,
+        supply: &Supply<M>,
+    ) -> Result<(), Errno> {
         let spot = areas.tree.spot(start);
         // SAFETY: nobody but the holder of the intent changes the tree.
         let first = unsafe { areas.tree.at_spot(spot) };
@@ -31,7 +39,7 @@ impl<M: Machine> Mm<M> {
             if areas.tree.len() >= MAX_MAP_COUNT {
                 return Err(Errno::ENOMEM);
             }
-            upper = match try_box(first.part(end, first.end)) {
+            upper = match supply.boxed(|| first.part(end, first.end)) {
                 Err(_) if seeded!(FailedUnmapCuts) => None,
                 made => Some(made?),
             };
@@ -58,6 +66,8 @@ impl<M: Machine> Mm<M> {
                     break;
                 } else if let Some(vma) = cursor.remove() {
                     gone.push(vma);
+                    // What has begun is finished, killed or not.
+                    let _ = self.machine.resched_point();
                 }
             }
             for (flags, pages) in counted.into_iter().flatten() {
@@ -67,7 +77,9 @@ impl<M: Machine> Mm<M> {
                 areas.count_out(vma.flags, vma.pages());
             }
         }
-        drop(gone);
+        while gone.pop().is_some() {
+            let _ = self.machine.resched_point();
+        }
         self.zap(start, end);
         if self.tables.wants_sweep() {
             let _alone = areas.write();

@@ -10,6 +10,7 @@ use crate::mm::ahead::MAX_WINDOW;
 use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::pte::{Pte, bits, index};
+use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
@@ -26,6 +27,7 @@ impl<M: Machine> Mm<M> {
         leaf: &Leaf<'_, M>,
         addr: UserAddr,
         pte: Pte,
+        supply: &Supply<M>,
     ) -> Result<(), FaultError> {
         let i = index(addr.get(), 3);
         let shared = (vma.flags.contains(VmFlags::SHARED) || seeded!(PrivateWriteIsShared)) && !pte.is_special();
@@ -51,7 +53,7 @@ impl<M: Machine> Mm<M> {
                 return Err(FaultError::OutOfMemory);
             }
         }
-        let copied = self.copy_for_write(vma, leaf, addr, pte);
+        let copied = self.copy_for_write(vma, leaf, addr, pte, supply);
         if !pte.is_special() && (copied.is_ok() || !seeded!(FailedCopyKeepsSource)) {
             frame::Release::new(self.machine).page(pte.addr().pfn());
         }
@@ -90,13 +92,20 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Puts a copy in the place of the page that `pte` maps.
-    fn copy_for_write(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr, pte: Pte) -> Result<(), FaultError> {
+    fn copy_for_write(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        pte: Pte,
+        supply: &Supply<M>,
+    ) -> Result<(), FaultError> {
         let machine = self.machine;
         let kind = pte.owner_kind(machine);
         if kind == Kind::Zero {
-            return self.replace_zeros(vma, leaf, addr);
+            return self.replace_zeros(vma, leaf, addr, supply);
         }
-        let pfn = frame::alloc_user(machine, false)?;
+        let pfn = supply.user(false)?;
         machine.copy_page(pfn.addr(), pte.addr());
         frame::make_anon(machine, pfn, &self.group, vma.home_of(addr));
         KArc::add_owners(&self.group, 1);
@@ -135,14 +144,20 @@ impl<M: Machine> Mm<M> {
 
     /// The page was only ever read: new zeroed pages take the zero page's place, here and in the window behind, where
     /// they are as old as what was there. All entries are broken, invalidated together, and made.
-    fn replace_zeros(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr) -> Result<(), FaultError> {
+    fn replace_zeros(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        supply: &Supply<M>,
+    ) -> Result<(), FaultError> {
         let machine = self.machine;
         let zero = machine.spaces().zero_page();
         let is_zero = |pte: Pte| pte.is_present() && pte.is_special() && pte.addr() == zero;
         let first = index(addr.get(), 3);
         let window = self.window(vma, leaf, addr, false).min(room(vma, addr));
         let mut pages = Fresh::new();
-        self.take_fresh(&mut pages, vma, addr, |got| got < window && is_zero(leaf.peek(first + got)))?;
+        self.take_fresh(&mut pages, vma, addr, supply, |got| got < window && is_zero(leaf.peek(first + got)))?;
         let attrs = entry::writable(vma.flags) | ANON;
         let mut filled = 0;
         let mut ages = [bits::ACCESSED; MAX_WINDOW];

@@ -24,6 +24,7 @@ use crate::fallible::{AllocError, KArc, TryVec};
 use crate::machine::Machine;
 use crate::mm::frame;
 use crate::page::{Page, PageState};
+use crate::supply::Supply;
 use crate::sync::{Rank, SpinLock};
 use crate::vma::spans::{BY_INDEX, Spans};
 use radix::Radix;
@@ -175,8 +176,8 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame for `index`, made if need be.
-    pub fn page(&self, index: usize) -> Result<ObjectPage, ObjectError> {
+    /// The frame for `index`, made if need be of what `supply` has.
+    pub fn page(&self, index: usize, supply: &Supply<M>) -> Result<ObjectPage, ObjectError> {
         if index >= self.pages() {
             return Err(ObjectError::Beyond);
         }
@@ -187,11 +188,11 @@ impl<M: Machine> Object<M> {
             return page.ok_or(ObjectError::OutOfMemory);
         }
         // Made without the lock; if another CPU was faster, its page counts.
-        let pfn = frame::alloc_user(self.machine, true)?;
+        let pfn = supply.user(true)?;
         self.fill(pfn, index);
         let mut owned = self.owned.lock();
         let nodes = owned.nodes();
-        let slot = match owned.slot(index) {
+        let slot = match owned.slot(index, supply) {
             Ok(slot) => slot,
             Err(error) => {
                 self.count_copies(0, owned.nodes() - nodes);

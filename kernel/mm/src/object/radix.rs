@@ -2,7 +2,9 @@
 
 use alloc::boxed::Box;
 
-use crate::fallible::{AllocError, try_box};
+use crate::fallible::AllocError;
+use crate::machine::Machine;
+use crate::supply::Supply;
 
 const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
@@ -57,10 +59,10 @@ impl Radix {
     }
 
     /// The place for the frame at `index`, made if need be; 0 in it is none.
-    pub fn slot(&mut self, index: usize) -> Result<&mut u32, AllocError> {
+    pub fn slot<M: Machine>(&mut self, index: usize, supply: &Supply<M>) -> Result<&mut u32, AllocError> {
         while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             if self.root.is_some() {
-                let mut top = try_box(Node::Inner([const { None }; WAYS]))?;
+                let mut top = supply.boxed(|| Node::Inner([const { None }; WAYS]))?;
                 self.nodes += 1;
                 if let Node::Inner(nodes) = &mut *top {
                     nodes[0] = self.root.take();
@@ -75,8 +77,10 @@ impl Radix {
             let node = match place {
                 Some(node) => node,
                 None => {
-                    let empty = if level == 0 { Node::Leaf([0; WAYS]) } else { Node::Inner([const { None }; WAYS]) };
-                    let made = try_box(empty)?;
+                    let made = match level {
+                        0 => supply.boxed(|| Node::Leaf([0; WAYS]))?,
+                        _ => supply.boxed(|| Node::Inner([const { None }; WAYS]))?,
+                    };
                     self.nodes += 1;
                     place.insert(made)
                 }
@@ -111,13 +115,14 @@ mod tests {
 
     #[test]
     fn a_sparse_set_of_indices_is_found_again() {
+        let supply = Supply::new(crate::sim::Sim::with_mib(16));
         let mut tree = Radix::new();
         let mut model = BTreeMap::new();
         let mut seed = 1_u64;
         for n in 1..2000_u32 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let index = (seed >> 33) as usize & ((1 << (seed >> 59)) - 1);
-            *tree.slot(index).unwrap() = n;
+            *tree.slot(index, &supply).unwrap() = n;
             model.insert(index, n);
             assert_eq!(tree.get(index), Some(n));
         }

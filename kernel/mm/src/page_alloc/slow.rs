@@ -31,6 +31,11 @@ impl<M: Machine> PageAllocator<M> {
     #[inline(never)]
     pub(super) fn alloc_slow(&self, node: Option<usize>, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
         let node = node.unwrap_or_else(|| self.topology().node_of_cpu[self.machine.cpu()].into());
+        debug_assert!(
+            !gfp.may_wait() || self.machine.held_ranks().load(Relaxed) == 0,
+            "memory is waited for under locks of ranks {:#x}",
+            self.machine.held_ranks().load(Relaxed)
+        );
         if order > MAX_ORDER || node >= MAX_NODES {
             return Err(AllocError);
         }
@@ -38,7 +43,7 @@ impl<M: Machine> PageAllocator<M> {
         if traps & trap::INJECT != 0 && self.injection.hits(order, PAGE_SIZE << order, gfp) {
             return Err(AllocError);
         }
-        if traps >= trap::ASK && !gfp.contains(Gfp::NOFAIL) && self.machine.fails_allocation() {
+        if traps >= trap::ASK && !gfp.contains(Gfp::NOFAIL) && self.machine.fails_allocation(gfp) {
             return Err(AllocError);
         }
         let Some(pfn) = self.find(node, order, gfp) else {

@@ -12,6 +12,7 @@ mod tlb;
 pub use config::{Bank, SimConfig};
 pub use tlb::{TlbCounts, TlbEvent, TlbObserver};
 
+use std::alloc::Layout;
 use std::boxed::Box;
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -225,8 +226,24 @@ unsafe impl Machine for &'static Sim {
     }
 
     #[cfg(test)]
-    fn fails_allocation(self) -> bool {
-        crate::fallible::inject::pass().is_err()
+    fn fails_allocation(self, gfp: crate::page_alloc::Gfp) -> bool {
+        use crate::fallible::inject;
+        use crate::page_alloc::Gfp;
+        let passed = match (gfp.may_wait(), gfp.contains(Gfp::NORETRY)) {
+            (true, _) => inject::pass(),
+            (false, true) => inject::pass_one(),
+            (false, false) => inject::pass_now(),
+        };
+        passed.is_err()
+    }
+
+    fn alloc_now(self, layout: Layout) -> *mut u8 {
+        #[cfg(test)]
+        if crate::fallible::inject::pass_now().is_err() {
+            return core::ptr::null_mut();
+        }
+        // SAFETY: callers ask for what has a size.
+        unsafe { std::alloc::alloc(layout) }
     }
 
     fn is_killed(self) -> bool {

@@ -8,6 +8,7 @@ use crate::fallible::AllocError;
 use crate::machine::Machine;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte, bits, index};
+use crate::supply::Supply;
 use crate::sync::Rank;
 
 impl<M: Machine> Tables<M> {
@@ -22,14 +23,17 @@ impl<M: Machine> Tables<M> {
         end: UserAddr,
         counts: &mut Counts,
         protected: &mut bool,
+        supply: &Supply<M>,
     ) -> Result<(), AllocError> {
         let mut va = start;
         while let Some((from, to, leaf)) = parent.next_part(va, end) {
             va = to;
+            // (For a killed thread any error will do.)
+            self.machine.resched_point().map_err(|_| AllocError)?;
             if leaf.is_vacant() {
                 continue;
             }
-            let mine = self.walk_or_create(from)?;
+            let mine = self.walk_or_create(from, supply)?;
             let first = index(from.get(), 3);
             let mut theirs = leaf.lock();
             let mut mine = mine.lock_as(Rank::PageTableChild);

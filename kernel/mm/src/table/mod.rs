@@ -37,6 +37,7 @@ use crate::machine::{Asid, Machine};
 use crate::mm::frame;
 use crate::page::{Page, PageState};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
+use crate::supply::Supply;
 
 pub use leaf::{Leaf, LeafGuard};
 
@@ -74,7 +75,9 @@ pub struct Tables<M: Machine> {
 impl<M: Machine> Tables<M> {
     /// An empty root.
     pub fn new(machine: M) -> Result<Self, AllocError> {
-        let root = alloc_table(machine)?;
+        let root = frame::alloc_table(machine)?;
+        machine.clear_page(root);
+        let root = make_table(machine, root);
         machine.spaces().count_tables(1);
         Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
@@ -109,26 +112,26 @@ impl<M: Machine> Tables<M> {
 
     /// The last-level table for `va`, made if need be.
     #[inline]
-    pub fn walk_or_create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
+    pub fn walk_or_create(&self, va: UserAddr, supply: &Supply<M>) -> Result<Leaf<'_, M>, AllocError> {
         match self.walk(va) {
             Some(leaf) => Ok(leaf),
-            None => self.create(va),
+            None => self.create(va, supply),
         }
     }
 
     #[cold]
-    fn create(&self, va: UserAddr) -> Result<Leaf<'_, M>, AllocError> {
-        Ok(Leaf { tables: self, table: self.descend(va, 3)? })
+    fn create(&self, va: UserAddr, supply: &Supply<M>) -> Result<Leaf<'_, M>, AllocError> {
+        Ok(Leaf { tables: self, table: self.descend(va, 3, supply)? })
     }
 
     /// The table of `depth` (3 for a last-level one) for `va`, made if need be with all above it.
-    fn descend(&self, va: UserAddr, depth: usize) -> Result<Table<M>, AllocError> {
+    fn descend(&self, va: UserAddr, depth: usize, supply: &Supply<M>) -> Result<Table<M>, AllocError> {
         let mut table = self.table(self.root);
         for level in 0..depth {
             let i = index(va.get(), level);
             let mut entry = table.load(i);
             if !entry.is_table() {
-                let new = alloc_table(self.machine)?;
+                let new = make_table(self.machine, supply.table()?);
                 // First, so that who looks for occupied entries does not pass this one over.
                 table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
                 // The zeros of the new table are seen by walkers before the entry that leads to it.
@@ -324,15 +327,14 @@ impl<M: Machine> Drop for Tables<M> {
     }
 }
 
-fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
-    let addr = frame::alloc_table(machine)?;
-    machine.clear_page(addr);
+/// Makes a frame of zeros an empty table.
+fn make_table<M: Machine>(machine: M, addr: PhysAddr) -> PhysAddr {
     let table = Table { machine, addr };
     table.page().set_state(PageState::Table);
     table.record().lock.store(0, Ordering::Relaxed);
     table.record().live.store(0, Ordering::Relaxed);
     table.record().groups.store(0, Ordering::Relaxed);
-    Ok(addr)
+    addr
 }
 
 fn free_table<M: Machine>(machine: M, addr: PhysAddr) {

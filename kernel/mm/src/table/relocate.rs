@@ -7,6 +7,7 @@ use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
 use crate::machine::Machine;
 use crate::pte::{ENTRIES, Pte, index};
+use crate::supply::Supply;
 use crate::sync::Rank;
 
 /// What [`Tables::relocate`] took away from the old range.
@@ -23,13 +24,19 @@ pub enum Moved {
 impl<M: Machine> Tables<M> {
     /// Makes all tables that [`Tables::relocate`] of the same ranges needs. Answers whether there is anything to move.
     /// Nobody sweeps the tables until then.
-    pub fn prepare_relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> Result<bool, AllocError> {
+    pub fn prepare_relocate(
+        &self,
+        from: UserAddr,
+        to: UserAddr,
+        len: usize,
+        supply: &Supply<M>,
+    ) -> Result<bool, AllocError> {
         let mut any = false;
         let mut error = None;
         self.for_each_piece(from, to, len, |_, _, target, pages| {
             any = true;
             // A whole table moves as such, and needs only the place for its entry.
-            match self.descend(target, if pages == ENTRIES { 2 } else { 3 }) {
+            match self.descend(target, if pages == ENTRIES { 2 } else { 3 }, supply) {
                 Ok(_) => true,
                 Err(e) => {
                     error = Some(e);
@@ -80,7 +87,11 @@ impl<M: Machine> Tables<M> {
 
     /// Moves the last-level table of `from` to `to`, if there is none yet; both are where a table begins.
     fn move_table(&self, from: UserAddr, to: UserAddr) -> bool {
-        let (Ok(source), Ok(target)) = (self.descend(from, 2), self.descend(to, 2)) else { return false };
+        // The tables above are there: nothing is made.
+        let supply = Supply::new(self.machine);
+        let (Ok(source), Ok(target)) = (self.descend(from, 2, &supply), self.descend(to, 2, &supply)) else {
+            return false;
+        };
         let (i, j) = (index(from.get(), 2), index(to.get(), 2));
         if target.load(j) != Pte::NONE {
             return false;
@@ -106,6 +117,8 @@ impl<M: Machine> Tables<M> {
         let end = from + len;
         let mut va = from;
         while let Some((start, leaf)) = self.next_leaf(va, end) {
+            // A move that has begun is finished.
+            let _ = self.machine.resched_point();
             let target = to + (start - from);
             let room = |addr: UserAddr| LEAF_SPAN - (addr.get() & (LEAF_SPAN - 1));
             let bytes = room(start).min(room(target)).min(end - start);

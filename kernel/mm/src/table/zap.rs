@@ -15,6 +15,8 @@ impl<M: Machine> Tables<M> {
         while let Some((from, to, leaf)) = self.next_part(va, end) {
             leaf.zap(from, to, gather);
             va = to;
+            // What is unmapped stays so: a killed thread finishes too.
+            let _ = self.machine.resched_point();
         }
     }
 
@@ -26,6 +28,8 @@ impl<M: Machine> Tables<M> {
         let mut va = UserAddr::new(0);
         while let Some((_, to, leaf)) = self.next_part(va, UserAddr::new(USER_END)) {
             va = to;
+            // (A space that a CPU drops without a thread has no tables left.)
+            let _ = machine.resched_point();
             // No lock: nobody else walks this space any more. The entries stay as they are; the table goes too.
             let (mut left, mut i) = (leaf.live(), 0);
             while left != 0 && i < ENTRIES {

@@ -15,6 +15,7 @@ use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::AnonGroup;
 use crate::sim::Sim;
+use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::gather::{Counts, flush_range};
 
@@ -76,7 +77,7 @@ impl Elsewhere {
         }
         let pte = mm.entry(addr);
         if how == How::Mark {
-            let leaf = if pte == Pte::NONE { mm.tables.walk_or_create(addr).ok() } else { None };
+            let leaf = if pte == Pte::NONE { mm.tables.walk_or_create(addr, &Supply::new(mm.machine)).ok() } else { None };
             if let Some(leaf) = leaf {
                 leaf.lock().fill(index(addr.get(), 3), Pte::non_present(NonPresent::Marker(7)));
             }

@@ -12,6 +12,7 @@ mod pair;
 mod pin;
 mod rmap;
 mod script;
+mod shortage;
 mod threads;
 mod trace;
 mod updates;

@@ -6,6 +6,7 @@ use std::thread;
 use super::*;
 use crate::pte::{NonPresent, Pte, index};
 use crate::seeded::{self, Bug};
+use crate::supply::Supply;
 use quire_abi::flags::madv;
 
 #[test]
@@ -14,7 +15,7 @@ fn who_is_killed_no_longer_tries_what_cannot_be() {
     let mm = rig.space();
     let at = anon(&rig, &mm, PAGE);
     let marker = Pte::non_present(NonPresent::Marker(7));
-    mm.tables.walk_or_create(UserAddr::new(at)).unwrap().lock().fill(index(at, 3), marker);
+    mm.tables.walk_or_create(UserAddr::new(at), &Supply::new(rig.sim)).unwrap().lock().fill(index(at, 3), marker);
     for lives in [0, 1, 20] {
         // The fault says that all is well, and leaves no page.
         seeded::switch(Some(Bug::MarkerBlocksFault));
