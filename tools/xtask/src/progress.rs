@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// How long a step may be silent where no live line shows that it works.
 pub const SILENCE: Duration = Duration::from_secs(2);
@@ -58,7 +58,7 @@ impl Shared {
     }
 }
 
-/// One line on a step, for a log: "compiling the kernel: 12 of 40, quire-mm, 14 seconds".
+/// One line on a step, for a log: "compiling the kernel: 12 of 40, quire-mm, 0:14".
 fn plain(what: &str, state: &State, time: Duration) -> String {
     let mut line = format!("{what}: ");
     if state.total > 0 {
@@ -67,7 +67,8 @@ fn plain(what: &str, state: &State, time: Duration) -> String {
     if !state.detail.is_empty() {
         line += &format!("{}, ", state.detail);
     }
-    line + &HumanDuration(time).to_string()
+    let seconds = time.as_secs();
+    line + &format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// A step of a command, from its making to its end.
@@ -361,8 +362,8 @@ mod tests {
     fn a_plain_line_has_what_is_known() {
         let known = State { done: 12, total: 40, detail: "quire-mm".into(), ended: false };
         let time = Duration::from_secs(14);
-        assert_eq!(plain("compiling", &known, time), "compiling: 12 of 40, quire-mm, 14 seconds");
-        assert_eq!(plain("waiting", &State::default(), time), "waiting: 14 seconds");
+        assert_eq!(plain("compiling", &known, time), "compiling: 12 of 40, quire-mm, 0:14");
+        assert_eq!(plain("waiting", &State::default(), Duration::from_secs(185)), "waiting: 3:05");
     }
 
     /// A step that works without a word says that it does, and its program's lines come in order.
