@@ -48,7 +48,16 @@ pub fn fails(gfp: Gfp) -> bool {
     }
     let is_it = left == 1 || left == LASTS;
     let lasts = left == 1 && !gfp.may_wait() && !gfp.contains(Gfp::NORETRY);
-    nth.store(if lasts { LASTS } else if is_it { 0 } else { left - 1 }, Relaxed);
+    nth.store(
+        if lasts {
+            LASTS
+        } else if is_it {
+            0
+        } else {
+            left - 1
+        },
+        Relaxed,
+    );
     if is_it && !lasts {
         stop();
     }

@@ -141,9 +141,7 @@ impl<M: Machine> Mm<M> {
                 Ok(())
             }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
-            Advice::Flags { set, clear } => {
-                self.change_flags(areas, start, end, (vma.flags - clear) | set, supply)
-            }
+            Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set, supply),
             Advice::Drop { anon_only, even_locked } => {
                 if locked && !even_locked || anon_only && !anon {
                     return Err(Errno::EINVAL);

@@ -422,7 +422,10 @@ impl<M: Machine> Mm<M> {
         if touch.write && !pte.is_writable() {
             return self.write_protected(vma, leaf, addr, pte, touch.supply);
         }
-        debug_assert!(pte.is_readable() && (!touch.exec || pte.is_executable()), "an entry has fewer rights than its area");
+        debug_assert!(
+            pte.is_readable() && (!touch.exec || pte.is_executable()),
+            "an entry has fewer rights than its area"
+        );
         if !pte.is_young() {
             let i = index(addr.get(), 3);
             let mut guard = leaf.lock();

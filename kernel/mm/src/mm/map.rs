@@ -365,4 +365,3 @@ fn find_gap<M: Machine>(areas: &Areas<M>, len: usize) -> Result<UserAddr, Errno>
 fn fits_at<M: Machine>(areas: &Areas<M>, start: UserAddr, len: usize) -> bool {
     areas.tree.find_from(start).is_none_or(|next| start.get() + len <= next.guarded_start())
 }
-

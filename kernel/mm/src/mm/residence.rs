@@ -232,4 +232,3 @@ fn lock_range(addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
 fn lock_flags(on_fault: bool) -> VmFlags {
     if on_fault { VmFlags::ANY_LOCK } else { VmFlags::LOCKED }
 }
-

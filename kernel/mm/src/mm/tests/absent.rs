@@ -77,7 +77,8 @@ impl Elsewhere {
         }
         let pte = mm.entry(addr);
         if how == How::Mark {
-            let leaf = if pte == Pte::NONE { mm.tables.walk_or_create(addr, &Supply::new(mm.machine)).ok() } else { None };
+            let leaf =
+                if pte == Pte::NONE { mm.tables.walk_or_create(addr, &Supply::new(mm.machine)).ok() } else { None };
             if let Some(leaf) = leaf {
                 leaf.lock().fill(index(addr.get(), 3), Pte::non_present(NonPresent::Marker(7)));
             }

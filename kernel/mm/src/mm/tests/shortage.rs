@@ -1,8 +1,8 @@
 //! Memory that is there only for those who wait: whatever a call needs it gets, with no lock held meanwhile.
 
 use std::boxed::Box;
-use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::*};
 use std::vec::Vec;
 
 use super::*;
@@ -19,7 +19,8 @@ struct Hoard {
 
 impl Hoard {
     fn new(sim: &'static Sim) -> &'static Self {
-        let hoard: &'static Self = Box::leak(Box::new(Self { sim, pages: Mutex::default(), scans: AtomicUsize::new(0) }));
+        let hoard: &'static Self =
+            Box::leak(Box::new(Self { sim, pages: Mutex::default(), scans: AtomicUsize::new(0) }));
         assert!(sim.pages().register_shrinker(hoard));
         hoard
     }
@@ -80,9 +81,8 @@ fn calls_and_faults_wait_for_memory_with_no_lock_held() {
     let child = starved(hoard, "fork", || mm.fork()).unwrap();
     starved(hoard, "a copy", || rig.write(&mm, at, 5)).unwrap();
     let to = 0x7000_0000_0000;
-    let moved = starved(hoard, "mremap", || {
-        mm.remap(at, 1024 * PAGE, 1024 * PAGE, Mremap::MAYMOVE | Mremap::FIXED, to)
-    });
+    let moved =
+        starved(hoard, "mremap", || mm.remap(at, 1024 * PAGE, 1024 * PAGE, Mremap::MAYMOVE | Mremap::FIXED, to));
     assert_eq!(moved.unwrap().get(), to);
     let populated = map_at(&mm, 0, 64 * PAGE, RW, Map::empty()).unwrap();
     let advice = quire_abi::flags::madv::POPULATE_WRITE;
