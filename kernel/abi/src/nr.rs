@@ -66,10 +66,22 @@ numbers! {
     RT_SIGPENDING = 136;
     RT_SIGRETURN = 139;
     REBOOT = 142;
+    SETREGID = 143;
+    SETGID = 144;
+    SETREUID = 145;
+    SETUID = 146;
+    SETRESUID = 147;
+    GETRESUID = 148;
+    SETRESGID = 149;
+    GETRESGID = 150;
+    SETFSUID = 151;
+    SETFSGID = 152;
     SETPGID = 154;
     GETPGID = 155;
     GETSID = 156;
     SETSID = 157;
+    GETGROUPS = 158;
+    SETGROUPS = 159;
     UNAME = 160;
     GETRLIMIT = 163;
     SETRLIMIT = 164;
@@ -105,6 +117,7 @@ numbers! {
     MEMBARRIER = 283;
     MLOCK2 = 284;
     RSEQ = 293;
+    CLOSE_RANGE = 436;
     FACCESSAT2 = 439;
 
     QUIRE_INFO = QUIRE_BASE;

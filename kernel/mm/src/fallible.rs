@@ -81,6 +81,10 @@ fn try_place<T>() -> Result<NonNull<T>, AllocError> {
 pub trait TryVec<T> {
     /// Appends, growing in powers of two: O(1) amortised.
     fn try_push(&mut self, value: T) -> Result<(), AllocError>;
+    /// Appends a copy of a slice, growing as [`TryVec::try_push`] does.
+    fn try_extend_from_slice(&mut self, from: &[T]) -> Result<(), AllocError>
+    where
+        T: Copy;
     /// A vector with room for `n`.
     fn try_with_capacity(n: usize) -> Result<Self, AllocError>
     where
@@ -98,6 +102,17 @@ impl<T> TryVec<T> for Vec<T> {
         // There is room: this cannot allocate.
         #[allow(clippy::disallowed_methods)]
         self.push(value);
+        Ok(())
+    }
+
+    fn try_extend_from_slice(&mut self, from: &[T]) -> Result<(), AllocError>
+    where
+        T: Copy,
+    {
+        self.try_reserve(from.len()).map_err(|_| AllocError)?;
+        // There is room: this cannot allocate.
+        #[allow(clippy::disallowed_methods)]
+        self.extend_from_slice(from);
         Ok(())
     }
 
@@ -266,6 +281,8 @@ impl<T> Drop for KArc<T> {
         }
     }
 }
+
+pub mod slots;
 
 #[cfg(test)]
 pub(crate) mod inject;

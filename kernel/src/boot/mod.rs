@@ -23,7 +23,8 @@ use quire_platform::tree::{Board, TreeError};
 
 use crate::arch::regs::TableUpdates;
 use crate::arch::{cpu, regs, smp, timer};
-use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
+use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::table::Descriptors;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
 use crate::task::signal::Actions;

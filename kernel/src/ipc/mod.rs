@@ -4,3 +4,4 @@ pub mod futex;
 pub mod handle;
 pub mod pipe;
 pub mod poll;
+pub mod table;

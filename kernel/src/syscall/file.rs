@@ -14,9 +14,10 @@ use super::{Answer, Args, signal as signal_calls, time};
 use crate::arch::{timer, uaccess};
 use crate::boot::archive::{self, Node};
 use crate::console::tty;
-use crate::ipc::handle::{Descriptor, Descriptors, Object, OpenFile, Rights};
+use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::poll;
+use crate::ipc::table::Descriptors;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
@@ -116,6 +117,22 @@ pub fn close(a: Args) -> Answer {
     let closed = table()?.remove(a.int(0))?;
     drop(closed);
     Ok(0)
+}
+
+/// Closes all descriptors from x0 to x1, or marks them as closed by exec. A table is a process's: CLOSE_RANGE_UNSHARE,
+/// which gives a thread one of its own, is an unknown flag.
+pub fn close_range(a: Args) -> Answer {
+    const CLOEXEC: u32 = 4;
+    let (first, last, flags) = (a.uint(0), a.uint(1), a.uint(2));
+    if flags & !CLOEXEC != 0 || first > last {
+        return Err(Errno::EINVAL);
+    }
+    let (first, last) = (first as usize, last as usize);
+    match flags {
+        0 => table()?.remove_range(first, last),
+        _ => table()?.close_range_on_exec(first, last),
+    }
+    .map(|()| 0)
 }
 
 pub fn lseek(a: Args) -> Answer {

@@ -73,6 +73,7 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::SENDFILE => transfer::sendfile(a),
         nr::OPENAT => file::openat(a),
         nr::CLOSE => file::close(a),
+        nr::CLOSE_RANGE => file::close_range(a),
         nr::LSEEK => file::lseek(a),
         nr::GETDENTS64 => file::getdents(a),
         nr::NEWFSTATAT => file::fstatat(a),

@@ -18,7 +18,7 @@ use super::signal::{self, Actions, Pending};
 use super::thread::Thread;
 use super::wait::WaitQueue;
 use crate::arch::speculation;
-use crate::ipc::handle::Descriptors;
+use crate::ipc::table::Descriptors;
 use crate::vm::space::Space;
 use crate::vm::{Cpu, SpinLock};
 

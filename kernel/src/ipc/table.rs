@@ -1,0 +1,208 @@
+//! A process's table of descriptors.
+//!
+//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
+//! Never held: while memory is allocated, while an object's lock is taken, or while an object is
+//! dropped. Whatever goes through all numbers passes a [point](crate::task::point) at each.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_abi::Errno;
+use quire_mm::fallible::KArc;
+use quire_mm::fallible::slots::{Room, Slots};
+use quire_mm::sync::Rank;
+
+use super::handle::Descriptor;
+use crate::arch::speculation;
+use crate::task::point::{ENTRIES, resched_point};
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, SpinLock};
+
+/// No process has more descriptors, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a higher limit.
+pub const NR_OPEN: u64 = 1 << 20;
+
+/// A table of descriptors, shared after CLONE_FILES.
+pub struct Descriptors {
+    slots: SpinLock<Slots<Descriptor>>,
+    /// Changes of entries. Written under the lock.
+    changes: AtomicU64,
+}
+
+impl Descriptors {
+    /// Empty.
+    pub fn new() -> Result<KArc<Self>, Errno> {
+        Self::from_slots(Slots::new())
+    }
+
+    fn from_slots(slots: Slots<Descriptor>) -> Result<KArc<Self>, Errno> {
+        Ok(KArc::try_new(Self { slots: SpinLock::new(Cpu, Rank::Descriptors, slots), changes: AtomicU64::new(0) })?)
+    }
+
+    /// A table with the entries that are to be kept, as they are at one moment. EINTR if the thread is killed meanwhile.
+    pub fn copy(&self, keep: impl Fn(&Descriptor) -> bool) -> Result<KArc<Self>, Errno> {
+        /// Another thread may change entries meanwhile; then it is begun anew, so often.
+        const TRIES: usize = 4;
+        for _ in 0..TRIES {
+            let changes = self.changes.load(Ordering::Acquire);
+            let copy = self.copy_by(ENTRIES, &keep)?;
+            if self.changes.load(Ordering::Acquire) == changes {
+                return Self::from_slots(copy);
+            }
+            // Here the entries go that were closed since, with no lock held.
+            drop(copy);
+        }
+        Self::from_slots(self.copy_by(usize::MAX, &keep)?)
+    }
+
+    /// Copies the entries, so many under each hold of the lock.
+    fn copy_by(&self, step: usize, keep: &impl Fn(&Descriptor) -> bool) -> Result<Slots<Descriptor>, Errno> {
+        let mut copy = Slots::new();
+        let mut next = 0;
+        let mut room = Room::none();
+        'batches: loop {
+            let slots = self.slots.lock();
+            for _ in 0..step {
+                let Some(number) = slots.next_used(next) else { return Ok(copy) };
+                if let Some(descriptor) = slots.get(number).filter(|descriptor| keep(descriptor)) {
+                    if let Err(lack) = copy.make_room(number, &mut room) {
+                        // The room is made with the lock open: allocation may reclaim.
+                        drop(slots);
+                        room = lack.supply()?;
+                        continue 'batches;
+                    }
+                    // There is room, and nothing comes back: the number is copied once.
+                    let _ = copy.set(number, descriptor.clone());
+                }
+                next = number + 1;
+            }
+            drop(slots);
+            resched_point(Sleep::Killable)?;
+        }
+    }
+
+    fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// What `fd` refers to; EBADF.
+    pub fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
+        let slots = self.slots.lock();
+        slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
+    }
+
+    /// Enters a descriptor at the lowest free number from `from` on; EMFILE at `limit`.
+    pub fn insert(&self, descriptor: Descriptor, from: usize, limit: u64) -> Result<i32, Errno> {
+        let limit = limit.min(NR_OPEN);
+        if from as u64 >= limit {
+            return Err(Errno::EMFILE);
+        }
+        let mut room = Room::none();
+        loop {
+            let mut slots = self.slots.lock();
+            let free = slots.lowest_free(from);
+            if free as u64 >= limit {
+                return Err(Errno::EMFILE);
+            }
+            let lack = match slots.make_room(free, &mut room) {
+                Ok(()) => {
+                    self.note_change();
+                    // The number is free, so nothing comes back.
+                    return slots.set(free, descriptor).map(|_| free as i32).map_err(|_| Errno::ENOMEM);
+                }
+                Err(lack) => lack,
+            };
+            drop(slots);
+            room = lack.supply()?;
+        }
+    }
+
+    /// Puts a descriptor at exactly `fd`; what was there comes back, to be dropped. EBADF at or above `limit`.
+    pub fn replace(&self, fd: i32, descriptor: Descriptor, limit: u64) -> Result<Option<Descriptor>, Errno> {
+        let number = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        if number as u64 >= limit.min(NR_OPEN) {
+            return Err(Errno::EBADF);
+        }
+        let mut room = Room::none();
+        loop {
+            let mut slots = self.slots.lock();
+            let lack = match slots.make_room(number, &mut room) {
+                Ok(()) => {
+                    let number = number_in(&slots, fd)?;
+                    self.note_change();
+                    return slots.set(number, descriptor).map_err(|_| Errno::ENOMEM);
+                }
+                Err(lack) => lack,
+            };
+            drop(slots);
+            room = lack.supply()?;
+        }
+    }
+
+    /// Takes a descriptor out; EBADF.
+    pub fn remove(&self, fd: i32) -> Result<Descriptor, Errno> {
+        let mut slots = self.slots.lock();
+        let number = number_in(&slots, fd)?;
+        self.note_change();
+        slots.take(number).ok_or(Errno::EBADF)
+    }
+
+    /// Closes all descriptors from `first` to `last`. EINTR if the thread is killed meanwhile.
+    pub fn remove_range(&self, first: usize, last: usize) -> Result<(), Errno> {
+        let mut number = first;
+        loop {
+            let removed = {
+                let mut slots = self.slots.lock();
+                let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
+                number = used;
+                self.note_change();
+                slots.take(used)
+            };
+            drop(removed);
+            resched_point(Sleep::Killable)?;
+        }
+    }
+
+    /// Sets or clears close-on-exec; EBADF.
+    pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<(), Errno> {
+        let mut slots = self.slots.lock();
+        let number = number_in(&slots, fd)?;
+        slots.get_mut(number).ok_or(Errno::EBADF)?.close_on_exec = on;
+        self.note_change();
+        Ok(())
+    }
+
+    /// Sets close-on-exec for all descriptors from `first` to `last`. EINTR if the thread is killed meanwhile.
+    pub fn close_range_on_exec(&self, first: usize, last: usize) -> Result<(), Errno> {
+        let mut number = first;
+        loop {
+            {
+                let mut slots = self.slots.lock();
+                let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
+                if let Some(descriptor) = slots.get_mut(used) {
+                    descriptor.close_on_exec = true;
+                }
+                self.note_change();
+                number = used + 1;
+            }
+            resched_point(Sleep::Killable)?;
+        }
+    }
+}
+
+impl Drop for Descriptors {
+    /// Closes one after the other: a process may have a million. The last owner is in process context.
+    fn drop(&mut self) {
+        let slots = self.slots.get_mut();
+        let mut number = 0;
+        while let Some(used) = slots.next_used(number) {
+            drop(slots.take(used));
+            number = used + 1;
+            // Whoever ends goes on nevertheless.
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+/// The number that a program gave, bounded by the table on guessed paths too. EBADF.
+fn number_in(slots: &Slots<Descriptor>, fd: i32) -> Result<usize, Errno> {
+    usize::try_from(fd).ok().and_then(|number| speculation::bounded(number, slots.len())).ok_or(Errno::EBADF)
+}
