@@ -4,21 +4,24 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::{Clone, reboot as cmd, wait};
-use quire_abi::layout::{Rlimit, Sysinfo, Utsname};
+use quire_abi::layout::{Rlimit, Sysinfo, Utsname, rlimit};
 use quire_mm::addr::PAGE_SIZE;
 
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
 use crate::boot::{archive, info, power};
+use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
-use crate::task::exec::{self, Strings};
+use crate::task::exec;
 use crate::task::exit::{self, Which};
+use crate::task::image;
 use crate::task::oom;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::sched;
 use crate::task::signal;
+use crate::task::startup::Strings;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::task::walk;
@@ -44,8 +47,13 @@ pub fn execve(a: Args, frame: &mut TrapFrame) -> Answer {
     let mut buffer = super::file::path_buffer()?;
     let path = uaccess::get_string(&mut buffer, a.addr(0))?;
     let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
+    image::check_executable(node)?;
     oom::retry(|| {
-        let args = Strings::from_user(a.addr(1))?;
+        let mut args = Strings::from_user(a.addr(1))?;
+        if args.count() == 0 {
+            // Programs count on a name, so as Linux does.
+            args.push(b"")?;
+        }
         let env = Strings::from_user(a.addr(2))?;
         exec::exec(node, path, &args, &env, frame)
     })?;
@@ -181,6 +189,9 @@ fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<
             if new.cur > new.max {
                 return Err(Errno::EINVAL);
             }
+            if which == rlimit::NOFILE && new.max > NR_OPEN {
+                return Err(Errno::EPERM);
+            }
             *limit = new;
         }
         (old, *limits)
@@ -188,7 +199,7 @@ fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<
     if new.is_some()
         && let Some(space) = process.space.lock().as_ref()
     {
-        exec::set_limits(&space.mm, &all);
+        image::set_limits(&space.mm, &all);
     }
     Ok(old)
 }

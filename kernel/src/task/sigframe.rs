@@ -10,7 +10,7 @@ use super::thread::current;
 use crate::arch::fp::FpState;
 use crate::arch::trap::{PSTATE_USER_MASK, TrapFrame};
 use crate::arch::uaccess;
-use crate::task::exec::SIGRETURN_PAGE;
+use crate::task::startup::SIGRETURN_PAGE;
 
 /// `siginfo_t`: signal, errno, code, then what the code says.
 #[derive(Clone, Copy)]

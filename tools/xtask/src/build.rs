@@ -11,6 +11,7 @@ use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::kernel;
 use crate::options::{AddedFile, Board, BuildOptions};
 use crate::output;
+use crate::samples;
 use crate::setup;
 
 const KERNEL_PACKAGE: &str = "quire-kernel";
@@ -116,6 +117,12 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
         ensure!(!to.exists(), "two programs are called {}", program.name);
         fs::create_dir_all(to.parent().context("a program's path has a parent")?)?;
         output::copy(&program.path, &to)?;
+    }
+    fs::create_dir_all(root.join("etc/elf"))?;
+    for (name, bytes) in samples::all() {
+        let path = root.join("etc/elf").join(name);
+        output::write(&path, bytes)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     }
     // init is the shell too, for every process but the first.
     symlink("/init", root.join("bin/sh"))?;

@@ -19,6 +19,7 @@ mod output;
 mod progress;
 mod qemu;
 mod run;
+mod samples;
 mod setup;
 mod test;
 

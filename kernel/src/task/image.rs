@@ -1,0 +1,278 @@
+//! A program's image: an ELF file mapped into a new address space, as Linux's binfmt_elf maps it.
+//!
+//! The crate `elf` parses the headers. The loader looks at what Linux looks at and at nothing else: the magic number,
+//! the type, the machine and the program headers. Section headers may lie anywhere or nowhere, and class, encoding and
+//! versions may say anything.
+//!
+//! Segments are mapped in the file's order, each over whatever lies there already, so they may share pages, overlap and
+//! reach past the end of the file, where a touch is SIGBUS. A segment that is longer in memory than in the file has
+//! zeros from there to the end of a page at least.
+//!
+//! All of this is done before execve's point of no return. Where Linux finds out later and kills the process with
+//! SIGSEGV, the caller gets the errno and goes on.
+
+use elf::abi::{
+    EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK,
+    PT_INTERP, PT_LOAD,
+};
+use elf::endian::LittleEndian;
+use elf::file::{Class, FileHeader};
+use elf::segment::{ProgramHeader, SegmentTable};
+use quire_abi::Errno;
+use quire_abi::flags::{Map, Prot};
+use quire_abi::layout::{Rlimit, rlimit};
+use quire_mm::UserAddr;
+use quire_mm::addr::{PAGE_SIZE, USER_END};
+use quire_mm::fallible::KArc;
+use quire_mm::mm::{FaultError, Limit, MapRequest, MmLayout};
+
+use crate::boot::archive::{self, Node};
+use crate::vm::space::Space;
+use crate::vm::{Cpu, Mm, Object, random};
+
+/// The stack ends below the page with the code that returns from signal handlers, and a gap.
+const STACK_TOP: usize = USER_END - (16 << 20);
+
+/// mmap begins at least so far below the stack, so that the stack has room (as Linux's MIN_GAP).
+const MIN_GAP: usize = 128 << 20;
+
+/// Where position-independent programs go: two thirds up, as Linux's ELF_ET_DYN_BASE.
+const DYN_BASE: usize = (USER_END / 3 * 2) & !(PAGE_SIZE - 1);
+
+/// Bytes of a file header and of a program header.
+const FILE_HEADER: usize = 64;
+pub const PROGRAM_HEADER: usize = 56;
+
+/// Linux's PATH_MAX, its NUL included.
+const PATH_MAX: usize = 4096;
+
+/// What the loader learned of a program.
+pub struct Image {
+    /// Its first instruction.
+    pub entry: usize,
+    /// Where the program headers are in memory, if a segment has them; else the load bias.
+    pub phdr: usize,
+    /// How many.
+    pub phnum: usize,
+    /// Where its stack ends.
+    pub stack_top: usize,
+    /// What its stack allows.
+    pub stack_prot: Prot,
+}
+
+/// Whether a file may be started at all: EACCES.
+pub fn check_executable(node: &Node) -> Result<(), Errno> {
+    let is_file = node.mode & quire_abi::layout::mode::FMT == quire_abi::layout::mode::REG;
+    if !is_file || node.mode & 0o111 == 0 { Err(Errno::EACCES) } else { Ok(()) }
+}
+
+/// Makes an address space with a program in it, but for its stack.
+pub fn load(node: &'static Node, limits: &[Rlimit; rlimit::COUNT]) -> Result<(KArc<Space>, Image), Errno> {
+    let (header, segments) = headers(node.data)?;
+    let aslr = |pages: usize| random::offset(pages) * PAGE_SIZE;
+    let stack_top = STACK_TOP - aslr(1 << 10);
+    let stack_limit = limits[rlimit::STACK].cur.min((USER_END / 6 * 5) as u64) as usize;
+    let gap = (stack_limit & !(PAGE_SIZE - 1)).clamp(MIN_GAP, USER_END / 6 * 5);
+    let layout = MmLayout {
+        mmap_base: UserAddr::new(stack_top - gap - aslr(1 << 18)),
+        stack_top: UserAddr::new(stack_top),
+        task_size: UserAddr::new(USER_END),
+        ..MmLayout::default()
+    };
+    let space = Space::new(Mm::new(Cpu, &layout)?)?;
+    set_limits(&space.mm, limits);
+
+    let is_dyn = header.e_type == ET_DYN;
+    let bias = if is_dyn { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
+    let loader = Loader { mm: &space.mm, object: node.object()?, bias };
+    let mut end = 0;
+    let mut phdr = bias;
+    for (number, segment) in loads(&segments).enumerate() {
+        end = end.max(loader.map(&segment, number == 0)?);
+        let place = header.e_phoff.wrapping_sub(segment.p_offset);
+        if header.e_phoff >= segment.p_offset && place < segment.p_filesz {
+            phdr = bias.wrapping_add((segment.p_vaddr + place) as usize);
+        }
+    }
+    let brk = bias.wrapping_add(end).next_multiple_of(PAGE_SIZE) + aslr(1 << 13);
+    space.mm.set_brk_start(UserAddr::new(brk));
+    let entry = bias.wrapping_add(header.e_entry as usize);
+    if entry >= USER_END {
+        return Err(Errno::EINVAL);
+    }
+    let stack_prot = stack_prot(&segments);
+    Ok((space, Image { entry, phdr, phnum: segments.len(), stack_top, stack_prot }))
+}
+
+/// Gives an address space the limits of its process.
+pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT]) {
+    for (which, limit) in [
+        (Limit::AddressSpace, rlimit::AS),
+        (Limit::Data, rlimit::DATA),
+        (Limit::Stack, rlimit::STACK),
+        (Limit::MemLock, rlimit::MEMLOCK),
+    ] {
+        mm.set_limit(which, limits[limit].cur);
+    }
+}
+
+type Segments<'a> = SegmentTable<'a, LittleEndian>;
+
+/// The file header and the program headers. ENOEXEC for what is no program for this machine.
+fn headers(data: &[u8]) -> Result<(FileHeader<LittleEndian>, Segments<'_>), Errno> {
+    let bad = Errno::ENOEXEC;
+    // Behind the end of a short file are zeros, as in the buffer that Linux reads its head into.
+    let mut head = [0; FILE_HEADER];
+    let there = data.len().min(FILE_HEADER);
+    head[..there].copy_from_slice(&data[..there]);
+    if head[..ELFMAGIC.len()] != ELFMAGIC {
+        return Err(bad);
+    }
+    let ident = (LittleEndian, Class::ELF64, head[EI_OSABI], head[EI_ABIVERSION]);
+    let header = FileHeader::parse_tail(ident, &head[EI_NIDENT..]).map_err(|_| bad)?;
+    let is_program = matches!(header.e_type, ET_EXEC | ET_DYN) && header.e_machine == EM_AARCH64;
+    let size = usize::from(header.e_phnum) * PROGRAM_HEADER;
+    if !is_program || usize::from(header.e_phentsize) != PROGRAM_HEADER || size == 0 || size > PAGE_SIZE {
+        return Err(bad);
+    }
+    let table = part(data, header.e_phoff, size).ok_or(bad)?;
+    let segments = SegmentTable::new(LittleEndian, Class::ELF64, table);
+    if let Some(segment) = segments.iter().find(|s| s.p_type == PT_INTERP) {
+        return Err(interpreter(data, &segment));
+    }
+    Ok((header, segments))
+}
+
+/// `len` bytes of a file from `offset` on, if it has them.
+fn part(data: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    data.get(start..start.checked_add(len)?)
+}
+
+/// Why a program that names an interpreter cannot be started: what is wrong with the name or the file, or else that
+/// this kernel does not load a second image.
+fn interpreter(data: &[u8], segment: &ProgramHeader) -> Errno {
+    let len = segment.p_filesz as usize;
+    if !(2..=PATH_MAX).contains(&len) {
+        return Errno::ENOEXEC;
+    }
+    let Some(name) = part(data, segment.p_offset, len) else { return Errno::EIO };
+    if name[len - 1] != 0 {
+        return Errno::ENOEXEC;
+    }
+    let path = name.split(|&b| b == 0).next().unwrap_or(name);
+    match archive::lookup(0, path, true).and_then(check_executable) {
+        Ok(()) => Errno::ENOEXEC,
+        Err(error) => error,
+    }
+}
+
+fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> + 'a {
+    segments.iter().filter(|s| s.p_type == PT_LOAD)
+}
+
+/// What is added to the addresses of a position-independent program, so that its first segment lies at `base`, or
+/// below it where the segments want an alignment. EINVAL for one that has no size.
+fn load_bias(segments: &Segments<'_>, base: usize) -> Result<usize, Errno> {
+    // What is not a power of two is ignored, as Linux does.
+    let alignments = loads(segments).map(|s| s.p_align as usize).filter(|align| align.is_power_of_two());
+    let alignment = alignments.max().unwrap_or(0).max(PAGE_SIZE);
+    let Some(first) = loads(segments).next() else { return Ok(base) };
+    if loads(segments).all(|s| s.p_memsz == 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok((base & !(alignment - 1)).wrapping_sub(page_floor(first.p_vaddr as usize)))
+}
+
+/// Whether the program wants to execute its stack.
+fn stack_prot(segments: &Segments<'_>) -> Prot {
+    let wants = segments.iter().find(|s| s.p_type == PT_GNU_STACK).is_some_and(|s| s.p_flags & PF_X != 0);
+    Prot::READ | Prot::WRITE | if wants { Prot::EXEC } else { Prot::empty() }
+}
+
+fn page_floor(at: usize) -> usize {
+    at & !(PAGE_SIZE - 1)
+}
+
+fn prot_of(flags: u32) -> Prot {
+    let mut prot = Prot::empty();
+    prot.set(Prot::READ, flags & PF_R != 0);
+    prot.set(Prot::WRITE, flags & PF_W != 0);
+    prot.set(Prot::EXEC, flags & PF_X != 0);
+    prot
+}
+
+/// Maps the segments of one file.
+struct Loader<'a> {
+    mm: &'a Mm,
+    object: KArc<Object>,
+    bias: usize,
+}
+
+impl Loader<'_> {
+    /// Maps a segment; answers where it ends, without the bias.
+    fn map(&self, segment: &ProgramHeader, is_first: bool) -> Result<usize, Errno> {
+        let (at, file, memory) = (segment.p_vaddr as usize, segment.p_filesz as usize, segment.p_memsz as usize);
+        let end = at.checked_add(memory).filter(|end| at < USER_END && *end <= USER_END).ok_or(Errno::EINVAL)?;
+        if file > memory {
+            return Err(Errno::EINVAL);
+        }
+        let start = self.bias.wrapping_add(at);
+        if start.checked_add(memory).is_none_or(|end| end > USER_END) {
+            return Err(Errno::ENOMEM);
+        }
+        let prot = prot_of(segment.p_flags);
+        let place = if is_first { Map::FIXED_NOREPLACE } else { Map::FIXED };
+        let zeros = if file > 0 {
+            self.map_file(segment, start, prot, place)?;
+            start + file
+        } else {
+            page_floor(start)
+        };
+        if memory > file {
+            if file > 0 && prot.contains(Prot::WRITE) {
+                self.clear_rest_of_page(zeros)?;
+            }
+            let from = zeros.next_multiple_of(PAGE_SIZE);
+            let to = (start + memory).next_multiple_of(PAGE_SIZE);
+            if to > from {
+                let flags = Map::PRIVATE | Map::ANONYMOUS | place;
+                self.mm.map(&MapRequest { addr: from, flags, ..MapRequest::anonymous(to - from, prot) })?;
+            }
+        }
+        Ok(end)
+    }
+
+    /// Maps the part of a segment that is in the file, whole pages of it.
+    fn map_file(&self, segment: &ProgramHeader, start: usize, prot: Prot, place: Map) -> Result<(), Errno> {
+        let offset = segment.p_offset as usize;
+        if start % PAGE_SIZE != offset % PAGE_SIZE {
+            return Err(Errno::EINVAL);
+        }
+        self.mm.map(&MapRequest {
+            addr: page_floor(start),
+            len: (start % PAGE_SIZE + segment.p_filesz as usize).next_multiple_of(PAGE_SIZE),
+            prot,
+            flags: Map::PRIVATE | place,
+            object: Some((self.object.clone(), offset / PAGE_SIZE)),
+            max_prot: Prot::all(),
+        })?;
+        Ok(())
+    }
+
+    /// Where memory goes on behind the file's part, the program expects zeros to the end of the page, whatever the file
+    /// has there.
+    fn clear_rest_of_page(&self, from: usize) -> Result<(), Errno> {
+        let len = from.next_multiple_of(PAGE_SIZE) - from;
+        if len == 0 {
+            return Ok(());
+        }
+        let page = self.mm.pin(from, true).map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::EFAULT,
+        })?;
+        // SAFETY: the page is pinned and this process's own copy; `len` bytes from there end within it.
+        unsafe { core::ptr::write_bytes(page.as_ptr(), 0, len) };
+        Ok(())
+    }
+}

@@ -1,0 +1,231 @@
+//! What a new program finds on its stack, as the ABI has it (System V, AArch64): strings at the top, below them the
+//! auxiliary vector, the environment, the arguments and their count, where SP points.
+//!
+//! The stack is written through pinned pages, since its space is not the current one yet.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_abi::flags::{Map, Prot};
+use quire_abi::layout::at;
+use quire_mm::UserAddr;
+use quire_mm::addr::{PAGE_SIZE, USER_END};
+use quire_mm::fallible::{KArc, TryVec, try_zeroed};
+use quire_mm::mm::{FaultError, MapRequest};
+
+use super::image::{Image, PROGRAM_HEADER};
+use super::point::resched_point;
+use super::wait::Sleep;
+use crate::arch::{regs, uaccess};
+use crate::vm::{Mm, random};
+
+/// Most bytes of arguments and environment: Linux's limit is a quarter of the stack limit, 2 MiB by default; this
+/// keeps what a process can make the kernel hold at once small.
+const MAX_STRINGS: usize = 128 << 10;
+
+/// The page with the code that returns from signal handlers, for programs that bring none.
+pub const SIGRETURN_PAGE: usize = USER_END - PAGE_SIZE;
+
+/// Pages of stack that there are from the start.
+const FIRST_PAGES: usize = 2;
+
+/// Strings that a program is started with, NUL-terminated one after the other.
+#[derive(Default)]
+pub struct Strings {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Strings {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Adds one. E2BIG past the limit.
+    pub fn push(&mut self, text: &[u8]) -> Result<(), Errno> {
+        self.append(text)?;
+        self.append(b"\0")?;
+        self.count += 1;
+        Ok(())
+    }
+
+    fn append(&mut self, piece: &[u8]) -> Result<(), Errno> {
+        if self.bytes.len() + piece.len() > MAX_STRINGS {
+            return Err(Errno::E2BIG);
+        }
+        Ok(self.bytes.try_extend_from_slice(piece)?)
+    }
+
+    /// Reads the vector of string pointers at `addr`; a null `addr` is an empty one.
+    pub fn from_user(addr: UserAddr) -> Result<Self, Errno> {
+        let mut strings = Self::default();
+        let mut buffer = try_zeroed(PAGE_SIZE)?;
+        let mut slot = addr;
+        while addr.get() != 0 {
+            resched_point(Sleep::Killable)?;
+            let pointer: usize = uaccess::get(slot)?;
+            if pointer == 0 {
+                break;
+            }
+            // A string longer than the buffer comes in pieces.
+            let mut from = UserAddr::new(pointer);
+            loop {
+                match uaccess::get_string(&mut buffer, from) {
+                    Ok(text) => {
+                        strings.push(text)?;
+                        break;
+                    }
+                    Err(Errno::ENAMETOOLONG) => {
+                        strings.append(&buffer)?;
+                        from = from.checked_add(buffer.len()).ok_or(Errno::EFAULT)?;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            slot = slot.checked_add(8).ok_or(Errno::EFAULT)?;
+        }
+        Ok(strings)
+    }
+}
+
+/// Makes a program's stack and what is on it; answers SP. E2BIG if that is more than the stack's `limit` allows.
+pub fn fill_stack(
+    mm: &KArc<Mm>,
+    image: &Image,
+    limit: u64,
+    path: &[u8],
+    args: &Strings,
+    env: &Strings,
+) -> Result<usize, Errno> {
+    let seed = random::bytes();
+    let mut layout = Layout { at: image.stack_top };
+    // (A NUL behind the path, and a word of zeros above it all.)
+    layout.put(1);
+    let name = layout.put(path.len());
+    let env_at = layout.put(env.bytes.len());
+    let args_at = layout.put(args.bytes.len());
+    let platform = layout.put(PLATFORM.len());
+    let random = layout.put(seed.len());
+    let auxv = auxv(image, platform, random, name);
+    let words = 1 + args.count + 1 + env.count + 1 + auxv.len() * 2;
+    let sp = (layout.at - words * 8) & !15;
+
+    let size = (image.stack_top - sp).next_multiple_of(PAGE_SIZE);
+    if size as u64 > limit.max(PAGE_SIZE as u64) {
+        return Err(Errno::E2BIG);
+    }
+    map_stack(mm, image, size.max(FIRST_PAGES * PAGE_SIZE))?;
+    for (at, bytes) in
+        [(name, path), (env_at, &env.bytes), (args_at, &args.bytes), (platform, PLATFORM), (random, &seed[..])]
+    {
+        write(mm, at, bytes)?;
+    }
+    write(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
+    Ok(sp)
+}
+
+/// AT_PLATFORM.
+const PLATFORM: &[u8] = b"aarch64\0";
+
+/// Gives out places from the top of the stack down.
+struct Layout {
+    at: usize,
+}
+
+impl Layout {
+    fn put(&mut self, len: usize) -> usize {
+        self.at -= len;
+        self.at
+    }
+}
+
+fn auxv(image: &Image, platform: usize, random: usize, name: usize) -> [(u64, u64); 18] {
+    [
+        (at::PHDR, image.phdr as u64),
+        (at::PHENT, PROGRAM_HEADER as u64),
+        (at::PHNUM, image.phnum as u64),
+        (at::PAGESZ, PAGE_SIZE as u64),
+        (at::BASE, 0),
+        (at::FLAGS, 0),
+        (at::ENTRY, image.entry as u64),
+        (at::UID, 0),
+        (at::EUID, 0),
+        (at::GID, 0),
+        (at::EGID, 0),
+        (at::HWCAP, regs::hwcap()),
+        (at::CLKTCK, 100),
+        (at::SECURE, 0),
+        (at::PLATFORM, platform as u64),
+        (at::RANDOM, random as u64),
+        (at::EXECFN, name as u64),
+        (at::NULL, 0),
+    ]
+}
+
+/// The count of arguments, the pointers to them and to the environment, and the auxiliary vector.
+fn vectors(
+    args: &Strings,
+    args_at: usize,
+    env: &Strings,
+    env_at: usize,
+    auxv: &[(u64, u64)],
+) -> Result<Vec<u8>, Errno> {
+    let words = 1 + args.count + 1 + env.count + 1 + auxv.len() * 2;
+    let mut bytes: Vec<u8> = TryVec::try_with_capacity(words * 8)?;
+    let mut word = |value: u64| bytes.try_extend_from_slice(&value.to_le_bytes());
+    word(args.count as u64)?;
+    for (strings, start) in [(args, args_at), (env, env_at)] {
+        let mut from = 0;
+        for text in strings.bytes.split_inclusive(|&b| b == 0) {
+            word((start + from) as u64)?;
+            from += text.len();
+        }
+        word(0)?;
+    }
+    for (key, value) in auxv {
+        word(*key)?;
+        word(*value)?;
+    }
+    Ok(bytes)
+}
+
+/// Maps the stack and the page that handlers return through.
+fn map_stack(mm: &Mm, image: &Image, size: usize) -> Result<(), Errno> {
+    // Where a segment lies already there is no room for it.
+    let no_room = |error| if error == Errno::EEXIST { Errno::ENOMEM } else { error };
+    mm.map(&MapRequest {
+        addr: image.stack_top - size,
+        flags: Map::PRIVATE | Map::ANONYMOUS | Map::FIXED_NOREPLACE | Map::GROWSDOWN,
+        ..MapRequest::anonymous(size, image.stack_prot)
+    })
+    .map_err(no_room)?;
+    mm.map(&MapRequest {
+        addr: SIGRETURN_PAGE,
+        len: PAGE_SIZE,
+        prot: Prot::READ | Prot::EXEC,
+        flags: Map::PRIVATE | Map::FIXED_NOREPLACE,
+        object: Some((random::sigreturn_object()?, 0)),
+        max_prot: Prot::READ | Prot::EXEC,
+    })
+    .map_err(no_room)?;
+    Ok(())
+}
+
+/// Writes to a space that need not be the current one, page by page.
+fn write(mm: &Mm, at: usize, bytes: &[u8]) -> Result<(), Errno> {
+    let mut done = 0;
+    while done < bytes.len() {
+        resched_point(Sleep::Killable)?;
+        let here = at + done;
+        let n = (PAGE_SIZE - here % PAGE_SIZE).min(bytes.len() - done);
+        let page = mm.pin(here, true).map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::E2BIG,
+        })?;
+        // SAFETY: the page is pinned and the new program's alone; `n` bytes end within it.
+        unsafe { core::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), page.as_ptr(), n) };
+        done += n;
+    }
+    Ok(())
+}

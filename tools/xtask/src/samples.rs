@@ -1,0 +1,194 @@
+//! ELF files for the test program `elf`, of kinds that no linker makes: what they do is their exit status.
+//!
+//! Most add up bytes of their own memory, which tells what the kernel put where. The test has the sums.
+
+/// Where the first segment lies, with the headers and, at [`CODE`], the code.
+const BASE: u64 = 0x40_0000;
+/// Where the code is in the file.
+const CODE: u64 = 0x200;
+/// Where the segment under test lies.
+const DATA: u64 = 0x41_0000;
+
+const EXEC: u16 = 2;
+const DYN: u16 = 3;
+const LOAD: u32 = 1;
+const R: u32 = 4;
+const RW: u32 = 6;
+const RX: u32 = 5;
+
+/// A program header.
+#[derive(Clone, Copy)]
+struct Segment {
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    address: u64,
+    file: u64,
+    memory: u64,
+    align: u64,
+}
+
+const fn segment(flags: u32, offset: u64, address: u64, file: u64, memory: u64) -> Segment {
+    Segment { kind: LOAD, flags, offset, address, file, memory, align: 0x1000 }
+}
+
+impl Segment {
+    fn bytes(&self) -> Vec<u8> {
+        let words = [self.offset, self.address, self.address, self.file, self.memory, self.align];
+        let head = [self.kind, self.flags];
+        head.iter().flat_map(|w| w.to_le_bytes()).chain(words.iter().flat_map(|w| w.to_le_bytes())).collect()
+    }
+}
+
+/// A file in the making.
+struct Sample {
+    kind: u16,
+    entry: u64,
+    segments: Vec<Segment>,
+    /// Bytes at offsets, behind the headers.
+    body: Vec<(usize, Vec<u8>)>,
+    size: usize,
+    /// Bytes at offsets of the file header that are not as they should be.
+    patches: Vec<(usize, Vec<u8>)>,
+}
+
+impl Sample {
+    /// A program that adds up the bytes at `addresses`, with further segments and bytes.
+    fn sum(addresses: &[u64], segments: &[Segment], body: &[(usize, u8)]) -> Self {
+        let mut all = vec![segment(RX, 0, BASE, 0x1000, 0x1000)];
+        all.extend(segments);
+        let mut bytes = vec![(CODE as usize, sum_of(addresses))];
+        bytes.extend(body.iter().map(|(at, byte)| (*at, vec![*byte])));
+        Self { kind: EXEC, entry: BASE + CODE, segments: all, body: bytes, size: 0x4000, patches: Vec::new() }
+    }
+
+    fn patched(at: usize, bytes: &[u8]) -> Self {
+        Self { patches: vec![(at, bytes.to_vec())], ..Self::sum(&[BASE + 1], &[], &[]) }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+        let u16s = |file: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|v| file.extend(v.to_le_bytes()));
+        u16s(&mut file, &[self.kind, 183]);
+        file.extend(1u32.to_le_bytes());
+        [self.entry, 64, 0].iter().for_each(|v| file.extend(v.to_le_bytes()));
+        file.extend(0u32.to_le_bytes());
+        u16s(&mut file, &[64, 56, self.segments.len() as u16, 0, 0, 0]);
+        self.segments.iter().for_each(|s| file.extend(s.bytes()));
+        file.resize(self.size.max(CODE as usize), 0);
+        for (at, bytes) in self.body.iter().chain(&self.patches) {
+            file[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        file
+    }
+}
+
+fn words(instructions: &[u32]) -> Vec<u8> {
+    instructions.iter().flat_map(|i| i.to_le_bytes()).collect()
+}
+
+/// `mov xR, #value`, in four instructions.
+fn mov(register: u32, value: u64) -> [u32; 4] {
+    let piece = |i: u32| (value >> (16 * i)) as u32 & 0xffff;
+    let first = [0xd280_0000, 0xf280_0000, 0xf280_0000, 0xf280_0000];
+    [0, 1, 2, 3].map(|i| first[i as usize] | i << 21 | piece(i) << 5 | register)
+}
+
+/// `exit(x0)`.
+fn exit() -> Vec<u32> {
+    [&mov(8, 93)[..], &[0xd400_0001]].concat()
+}
+
+fn sum_of(addresses: &[u64]) -> Vec<u8> {
+    let mut code = mov(0, 0).to_vec();
+    for address in addresses {
+        code.extend(mov(1, *address));
+        // ldrb w2, [x1]; add x0, x0, x2
+        code.extend([0x3940_0022, 0x8b02_0000]);
+    }
+    code.extend(exit());
+    words(&code)
+}
+
+/// A position-independent program that answers bits 12 to 15 of its own address.
+fn aligned(align: u64) -> Sample {
+    // adr x0, .; ubfx x0, x0, #12, #4
+    let code = [&[0x1000_0000, 0xd34c_3c00][..], &exit()].concat();
+    let segments = [segment(RX, 0, 0, 0x1000, 0x1000), segment(RW, 0x1000, 0x1_1000, 0x100, 0x100)];
+    Sample {
+        kind: DYN,
+        entry: CODE,
+        segments: segments.map(|s| Segment { align, ..s }).to_vec(),
+        body: vec![(CODE as usize, words(&code))],
+        size: 0x2000,
+        patches: Vec::new(),
+    }
+}
+
+/// All files, by name.
+pub fn all() -> Vec<(&'static str, Vec<u8>)> {
+    let data = |file, memory| segment(RW, 0x1000, DATA, file, memory);
+    let parts = [segment(R, 0, BASE, 0x200, 0x200), segment(RX, 0x200, BASE + 0x200, 0x200, 0x200)];
+    let mut unsorted = Sample::sum(&[DATA + 0x10], &[data(0x100, 0x100)], &[(0x1010, 11)]);
+    unsorted.segments.reverse();
+    let no_load = Segment { kind: 0, ..segment(R, 0, 0, 0, 0) };
+    let stray = Segment { kind: 6, ..segment(R, 64, u64::MAX - 7, 112, 112) };
+    let bytes: &[(usize, u8)] = &[(0x1010, 4), (0x1080, 0x20), (0x1fff, 0x63)];
+    [
+        ("plain", Sample::sum(&[DATA + 0x10], &[data(0x100, 0x100)], &[(0x1010, 5)])),
+        (
+            "past-end",
+            Sample {
+                size: 0x1040,
+                ..Sample::sum(&[DATA + 0x10, DATA + 0x80], &[data(0x3000, 0x3000)], &[(0x1010, 6)])
+            },
+        ),
+        ("past-end-touched", Sample { size: 0x1040, ..Sample::sum(&[DATA + 0x1000], &[data(0x3000, 0x3000)], &[]) }),
+        (
+            "bss-past-end",
+            Sample { size: 0x1040, ..Sample::sum(&[DATA], &[segment(RW, 0x3000, DATA, 0x10, 0x20)], &[]) },
+        ),
+        (
+            "shared-page",
+            Sample { segments: parts.to_vec(), ..Sample::sum(&[BASE + 0x300, BASE + 1], &[], &[(0x300, 7)]) },
+        ),
+        ("same-twice", Sample::sum(&[DATA + 0x10], &[data(0x1000, 0x1000); 2], &[(0x1010, 9)])),
+        (
+            "overlapping",
+            Sample::sum(
+                &[DATA + 0x10],
+                &[data(0x1000, 0x1000), segment(RW, 0x2000, DATA, 0x1000, 0x1000)],
+                &[(0x1010, 9), (0x2010, 10)],
+            ),
+        ),
+        ("unsorted", unsorted),
+        ("bss-only", Sample::sum(&[DATA + 0x10, DATA + 0x1fff], &[segment(RW, 0x7000, DATA, 0, 0x2000)], &[])),
+        ("empty", Sample::sum(&[BASE + 1], &[segment(RW, 0, 0, 0, 0)], &[])),
+        ("bss-tail", Sample::sum(&[DATA + 0x10, DATA + 0x80, DATA + 0x1000], &[data(0x18, 0x1800)], bytes)),
+        ("behind-bss", Sample::sum(&[DATA + 0x10, DATA + 0x80], &[data(0x18, 0x40)], bytes)),
+        ("behind-file", Sample::sum(&[DATA + 0x10, DATA + 0x80], &[data(0x18, 0x18)], bytes)),
+        ("odd-offset", Sample::sum(&[DATA], &[segment(RW, 0x1010, DATA, 0x100, 0x100)], &[])),
+        ("less-memory", Sample::sum(&[DATA], &[data(0x100, 0x50)], &[])),
+        ("huge-memory", Sample::sum(&[BASE + 1], &[data(0x100, 1 << 46)], &[])),
+        ("memory-wraps", Sample::sum(&[BASE + 1], &[data(0x100, 0u64.wrapping_sub(0x1000))], &[])),
+        ("kernel-address", Sample::sum(&[BASE + 1], &[segment(RW, 0x1000, 0xffff << 48, 0x100, 0x100)], &[])),
+        ("no-load", Sample { segments: vec![no_load], ..Sample::sum(&[BASE], &[], &[]) }),
+        ("stray-phdr", Sample { segments: [&[stray][..], &aligned(0x1_0000).segments].concat(), ..aligned(0x1_0000) }),
+        ("aligned", aligned(0x1_0000)),
+        ("align-not-power", Sample::sum(&[DATA + 0x10], &[Segment { align: 3, ..data(0x100, 0x100) }], &[(0x1010, 5)])),
+        ("sections-beyond", Sample::patched(40, &0x700_0000u64.to_le_bytes())),
+        ("sections-odd", Sample::patched(58, &[3, 0, 5, 0, 4, 0])),
+        ("class", Sample::patched(4, &[1])),
+        ("version", Sample::patched(20, &[7])),
+        ("header-size", Sample::patched(54, &[57, 0])),
+        ("header-count", Sample::patched(56, &[0xe8, 0xfd])),
+        ("machine", Sample::patched(18, &[62, 0])),
+        ("entry-nowhere", Sample::patched(24, &[0; 8])),
+        ("entry-odd", Sample::patched(24, &(BASE + CODE + 2).to_le_bytes())),
+        ("entry-kernel", Sample::patched(24, &0xffff_0000_0008_0000u64.to_le_bytes())),
+    ]
+    .into_iter()
+    .map(|(name, sample)| (name, sample.bytes()))
+    .chain([("short", b"\x7fELF\x02\x01\x01".to_vec()), ("nothing", Vec::new())])
+    .collect()
+}

@@ -1,0 +1,136 @@
+//! ELF files that no linker makes, and what becomes of them: as on Linux, but for where Linux kills the process because
+//! it has given up the old program already, when here the caller of execve hears why.
+
+#![no_std]
+#![no_main]
+
+use alloc::ffi::CString;
+use alloc::format;
+use core::ffi::CStr;
+
+use quire_rt::abi::flags::sig;
+use quire_rt::abi::layout::{Rlimit, rlimit};
+use quire_rt::abi::nr;
+use quire_rt::process::{self, Status};
+use quire_rt::{Errno, args, env, fs};
+use user_tests::{Checks, child, raw};
+
+extern crate alloc;
+
+quire_rt::entry!(main);
+
+/// How a file of `/etc/elf` must end.
+enum Ends {
+    /// With this status.
+    With(u8),
+    /// By this signal.
+    By(u32),
+    /// Not started for this reason; the caller goes on.
+    Refused(Errno),
+}
+use Ends::{By, Refused, With};
+
+const FILES: &[(&str, Ends)] = &[
+    ("plain", With(5)),
+    // Behind the end of the file, in its last page, are zeros.
+    ("past-end", With(6)),
+    ("past-end-touched", By(sig::BUS)),
+    ("bss-past-end", Refused(Errno::EFAULT)),
+    // 'E' of the magic number is 69.
+    ("shared-page", With(76)),
+    ("same-twice", With(9)),
+    ("overlapping", With(10)),
+    ("unsorted", With(11)),
+    ("bss-only", With(0)),
+    ("empty", With(69)),
+    ("bss-tail", With(4)),
+    ("behind-bss", With(4)),
+    ("behind-file", With(4 + 0x20)),
+    ("odd-offset", Refused(Errno::EINVAL)),
+    ("less-memory", Refused(Errno::EINVAL)),
+    ("huge-memory", Refused(Errno::ENOMEM)),
+    ("memory-wraps", Refused(Errno::EINVAL)),
+    ("kernel-address", Refused(Errno::EINVAL)),
+    ("no-load", By(sig::SEGV)),
+    ("stray-phdr", With(0)),
+    ("align-not-power", With(5)),
+    ("sections-beyond", With(69)),
+    ("sections-odd", With(69)),
+    ("class", With(69)),
+    ("version", With(69)),
+    ("header-size", Refused(Errno::ENOEXEC)),
+    ("header-count", Refused(Errno::ENOEXEC)),
+    ("machine", Refused(Errno::ENOEXEC)),
+    ("entry-nowhere", By(sig::SEGV)),
+    ("entry-odd", By(sig::BUS)),
+    ("entry-kernel", Refused(Errno::EINVAL)),
+    ("short", Refused(Errno::ENOEXEC)),
+    ("nothing", Refused(Errno::ENOEXEC)),
+];
+
+/// The status of a child that could not become what it was to become: this and the errno.
+const REFUSED: i32 = 120;
+
+fn main() -> i32 {
+    let mut words = args();
+    match (words.next(), words.next(), words.next()) {
+        (Some(name), None, _) if env().any(|word| word == c"NO_ARGUMENTS") => return name.count_bytes() as i32,
+        (Some(_), Some(_), Some(_)) => return 0,
+        _ => {}
+    }
+    let mut checks = Checks::new();
+    if fs::stat(c"/etc/elf/plain", 0).is_err() {
+        checks.skip("files that no linker makes", "they are missing");
+        return checks.finish();
+    }
+    files(&mut checks);
+    alignment(&mut checks);
+    arguments(&mut checks);
+    checks.finish()
+}
+
+fn become_file(name: &str) -> i32 {
+    let path = CString::new(format!("/etc/elf/{name}")).unwrap_or_default();
+    REFUSED + process::execve(&path, [&*path], []).get()
+}
+
+fn files(checks: &mut Checks) {
+    for (name, ends) in FILES {
+        let wanted = match ends {
+            With(status) => Status::Exited(*status),
+            By(signal) => Status::Killed(*signal),
+            Refused(error) => Status::Exited((REFUSED + error.get()) as u8),
+        };
+        checks.eq(child(|| become_file(name)), Ok(wanted), name);
+    }
+}
+
+fn alignment(checks: &mut Checks) {
+    let is_aligned = (0..8).all(|_| child(|| become_file("aligned")) == Ok(Status::Exited(0)));
+    checks.ok(is_aligned, "a position-independent program lies where p_align wants it, eight times out of eight");
+}
+
+fn own() -> &'static CStr {
+    c"/tests/elf"
+}
+
+fn arguments(checks: &mut Checks) {
+    let none: [&CStr; 0] = [];
+    checks.exits(
+        || REFUSED + process::execve(own(), none, [c"NO_ARGUMENTS"]).get(),
+        0,
+        "no arguments at all become an empty name",
+    );
+    checks.exits(
+        || {
+            let _ = process::prlimit(rlimit::STACK, Some(Rlimit { cur: 64 << 10, max: 64 << 10 }));
+            let long = CString::new(alloc::vec![b'a'; 100_000]).unwrap_or_default();
+            (process::execve(own(), [own(), c"x", &*long], []) == Errno::E2BIG) as i32
+        },
+        1,
+        "E2BIG, and the caller lives",
+    );
+    // What is wrong with the file comes before what is wrong with the arguments.
+    let bad = user_tests::KERNEL;
+    checks.fails(raw(nr::EXECVE, [c"/etc/motd".as_ptr() as usize, bad, 0]), Errno::EACCES, "EACCES before EFAULT");
+}
