@@ -24,3 +24,17 @@ fn busybox_runs_on_rpi4() {
     let outcome = Machine::rpi4().add(&busybox(), "/busybox").exec(commands);
     assert_eq!(outcome.succeeded(), "hello world\naarch64\n1\n2\n3\n", "{outcome}");
 }
+
+#[test]
+fn calls_that_there_are_not_are_logged_once_a_program() {
+    let machine = Machine::virt().add(&compile("unknown.c"), "/unknown").add(&compile("unknown.c"), "/another");
+    let outcome = machine.exec("/unknown; /unknown; /another");
+    outcome.succeeded();
+    let said = |what: &str| {
+        let lines = outcome.log.lines().filter(|line| line.contains("no such call: "));
+        lines.filter(|line| line.ends_with(what)).count()
+    };
+    assert_eq!(said("no such call: clone3 (435)"), 2, "two programs\n{outcome}");
+    assert_eq!([said("no such call: 600"), said("no such call: 601")], [2, 0], "numbers without a name\n{outcome}");
+    assert!(outcome.log.contains("another["), "the program's name\n{outcome}");
+}

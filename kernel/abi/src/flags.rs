@@ -213,6 +213,55 @@ pub mod sig {
     pub const COUNT: u32 = 65;
 }
 
+/// Codes of a signal's record (`si_code`) that are not of one signal alone.
+#[allow(missing_docs)]
+pub mod si {
+    pub const USER: i32 = 0;
+    pub const KERNEL: i32 = 0x80;
+    pub const QUEUE: i32 = -1;
+    pub const TIMER: i32 = -2;
+    pub const MESGQ: i32 = -3;
+    pub const ASYNCIO: i32 = -4;
+    pub const TKILL: i32 = -6;
+}
+
+/// Codes of SIGCHLD.
+#[allow(missing_docs)]
+pub mod cld {
+    pub const EXITED: i32 = 1;
+    pub const KILLED: i32 = 2;
+    pub const STOPPED: i32 = 5;
+    pub const CONTINUED: i32 = 6;
+}
+
+/// Timers of `setitimer`.
+#[allow(missing_docs)]
+pub mod itimer {
+    pub const REAL: i32 = 0;
+    pub const VIRTUAL: i32 = 1;
+    pub const PROF: i32 = 2;
+}
+
+/// Operations and flags of `futex`, and the bits of a word that the kernel knows.
+#[allow(missing_docs)]
+pub mod futex {
+    pub const WAIT: u32 = 0;
+    pub const WAKE: u32 = 1;
+    pub const REQUEUE: u32 = 3;
+    pub const CMP_REQUEUE: u32 = 4;
+    pub const WAKE_OP: u32 = 5;
+    pub const WAIT_BITSET: u32 = 9;
+    pub const WAKE_BITSET: u32 = 10;
+    pub const PRIVATE: u32 = 128;
+    pub const CLOCK_REALTIME: u32 = 256;
+    /// In the word of a robust futex: somebody sleeps on it.
+    pub const WAITERS: u32 = 0x8000_0000;
+    /// Its owner ended without letting go of it.
+    pub const OWNER_DIED: u32 = 0x4000_0000;
+    /// The owner's number.
+    pub const TID_MASK: u32 = 0x3fff_ffff;
+}
+
 /// Options of `wait4`.
 pub mod wait {
     /// Return at once when no child has changed.

@@ -21,6 +21,7 @@ pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, Termios, Winsize, Sigaction, Rlimit, Rusage);
+pod!(Siginfo, Itimerval, RobustListHead);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -34,7 +35,7 @@ pub struct Timespec {
 }
 
 /// Seconds and microseconds.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Timeval {
     /// Seconds.
@@ -152,6 +153,7 @@ pub struct PollFd {
 #[allow(missing_docs)]
 pub mod poll {
     pub const IN: u16 = 1;
+    pub const PRI: u16 = 2;
     pub const OUT: u16 = 4;
     pub const ERR: u16 = 8;
     pub const HUP: u16 = 16;
@@ -226,6 +228,43 @@ pub struct Sigaction {
     pub mask: u64,
 }
 
+/// What comes with a signal: signal, errno, code, then what the code says, which starts at byte 16.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Siginfo {
+    pub signo: i32,
+    pub errno: i32,
+    pub code: i32,
+    pub pad: i32,
+    /// `SI_USER`, `SI_TKILL`, `SI_QUEUE`: pid and uid in the first word, the value in the second. Children: pid and
+    /// uid, status, user time, system time. Faults: the address.
+    pub fields: [u64; 4],
+    pub rest: [u64; 10],
+}
+
+/// An interval timer's: what it starts anew with, and what is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Itimerval {
+    /// 0 for once.
+    pub interval: Timeval,
+    /// 0 for a timer that does not run.
+    pub value: Timeval,
+}
+
+/// The head of a thread's list of robust futexes (`set_robust_list`).
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct RobustListHead {
+    /// The first entry, or the head itself. Bit 0 of a pointer to an entry marks one that inherits priority.
+    pub list: u64,
+    /// From an entry to its futex word.
+    pub futex_offset: i64,
+    /// The entry that the thread is about to enter or to take out.
+    pub list_op_pending: u64,
+}
+
 /// Bits of `Sigaction::flags`.
 #[allow(missing_docs)]
 pub mod sa {
@@ -257,6 +296,7 @@ pub mod rlimit {
     pub const NOFILE: usize = 7;
     pub const MEMLOCK: usize = 8;
     pub const AS: usize = 9;
+    pub const SIGPENDING: usize = 11;
     pub const COUNT: usize = 16;
     pub const INFINITY: u64 = u64::MAX;
 }
@@ -312,4 +352,5 @@ const _: () = {
     assert!(size_of::<Sysinfo>() == 112);
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);
+    assert!(size_of::<Siginfo>() == 128);
 };

@@ -4,11 +4,8 @@ macro_rules! numbers {
     ($($name:ident = $value:expr;)*) => {
         $(#[doc = concat!("`", stringify!($name), "`")] pub const $name: usize = $value;)*
 
-        /// The call's name in lower case, for traces; `None` for a number that has none here.
-        pub const fn name(nr: usize) -> Option<&'static str> {
-            $(if nr == $name { return Some(stringify!($name)); })*
-            None
-        }
+        /// All of them.
+        pub const ALL: &[usize] = &[$($name),*];
     };
 }
 
@@ -40,6 +37,7 @@ numbers! {
     WRITEV = 66;
     PREAD64 = 67;
     SENDFILE = 71;
+    PSELECT6 = 72;
     PPOLL = 73;
     READLINKAT = 78;
     NEWFSTATAT = 79;
@@ -49,13 +47,17 @@ numbers! {
     SET_TID_ADDRESS = 96;
     FUTEX = 98;
     SET_ROBUST_LIST = 99;
+    GET_ROBUST_LIST = 100;
     NANOSLEEP = 101;
+    GETITIMER = 102;
+    SETITIMER = 103;
     CLOCK_GETTIME = 113;
     CLOCK_GETRES = 114;
     CLOCK_NANOSLEEP = 115;
     SCHED_SETAFFINITY = 122;
     SCHED_GETAFFINITY = 123;
     SCHED_YIELD = 124;
+    RESTART_SYSCALL = 128;
     KILL = 129;
     TKILL = 130;
     TGKILL = 131;
@@ -64,6 +66,8 @@ numbers! {
     RT_SIGACTION = 134;
     RT_SIGPROCMASK = 135;
     RT_SIGPENDING = 136;
+    RT_SIGTIMEDWAIT = 137;
+    RT_SIGQUEUEINFO = 138;
     RT_SIGRETURN = 139;
     REBOOT = 142;
     SETREGID = 143;
@@ -111,6 +115,7 @@ numbers! {
     MUNLOCKALL = 231;
     MINCORE = 232;
     MADVISE = 233;
+    RT_TGSIGQUEUEINFO = 240;
     WAIT4 = 260;
     PRLIMIT64 = 261;
     GETRANDOM = 278;

@@ -116,7 +116,7 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
     let runs = |t: &Thread| t.state.load(Ordering::Relaxed) & !state::RUNNING == state::RUNNABLE;
     u32::from(match () {
         () if family.is_zombie => b'Z',
-        () if process.stopped.load(Ordering::Relaxed) => b'T',
+        () if process.stop.is_active() => b'T',
         () if family.threads.iter().any(runs) => b'R',
         () => b'S',
     })

@@ -13,7 +13,7 @@ use super::serial;
 use crate::arch::uaccess;
 use crate::ipc;
 use crate::task::point::resched_point;
-use crate::task::signal;
+use crate::task::signal::{self, Info};
 use crate::task::turn::{Turn, TurnGuard};
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::task::walk;
@@ -45,7 +45,7 @@ pub fn receive(bytes: &[u8]) {
             Event::Signal(number) => {
                 let group = FOREGROUND.load(Ordering::Relaxed);
                 if group != 0 {
-                    signal::send_to_group(group, number);
+                    signal::send_to_group(group, &Info::of_kernel(number));
                 }
             }
         }
@@ -164,7 +164,7 @@ pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
             let new = size_word(uaccess::get(arg)?);
             let group = FOREGROUND.load(Ordering::Relaxed);
             if SIZE.swap(new, Ordering::Relaxed) != new && group != 0 {
-                signal::send_to_group(group, sig::WINCH);
+                signal::send_to_group(group, &Info::of_kernel(sig::WINCH));
             }
         }
         _ => return Err(Errno::ENOTTY),

@@ -6,6 +6,8 @@
 //!
 //! How many sleep on a word, or share a bucket, is up to programs. Whoever wakes or moves them looks at a few under the
 //! lock, leaves a bookmark in the list, and passes a point; a ticket tells it who came after it had begun.
+//!
+//! Addresses and operations are checked before anything changes.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -77,12 +79,21 @@ fn bucket(key: FutexKey) -> &'static SpinLock<Bucket> {
     &TABLE[(mixed >> 58) as usize]
 }
 
-/// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `deadline`, EINTR.
-pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Result<(), Errno> {
-    if bits == 0 || !addr.is_aligned(4) {
+/// The key of a word: EINVAL if it is misaligned, EFAULT where no program has memory.
+fn key_of(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
+    if !addr.is_aligned(4) {
         return Err(Errno::EINVAL);
     }
-    let key = fault::futex_key(addr, private)?;
+    uaccess::check(addr, 4)?;
+    fault::futex_key(addr, private)
+}
+
+/// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `deadline`, EINTR.
+pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Result<(), Errno> {
+    if bits == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let key = key_of(addr, private)?;
     let waiter = Waiter::new(key, bits);
     // SAFETY: taken out below, or by a waker, before this frame ends.
     bucket(key).lock().push(unsafe { UnsafeRef::from_raw(&waiter) });
@@ -149,15 +160,18 @@ impl KeyCell {
 
 /// Wakes up to `count` sleepers of a word whose bits meet `bits`; answers how many.
 pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usize, Errno> {
-    if bits == 0 || !addr.is_aligned(4) {
+    if bits == 0 {
         return Err(Errno::EINVAL);
     }
-    let key = fault::futex_key(addr, private)?;
+    Ok(wake_key(key_of(addr, private)?, count, bits))
+}
+
+fn wake_key(key: FutexKey, count: u32, bits: u32) -> usize {
     if bucket(key).lock().list.is_empty() {
         // As mostly: nothing is prepared for a walk.
-        return Ok(0);
+        return 0;
     }
-    Ok(Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run())
+    Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run()
 }
 
 /// What is to be done to the sleepers of a word that sleep as it begins.
@@ -278,10 +292,7 @@ pub fn requeue(
     expected: Option<u32>,
     private: bool,
 ) -> Result<usize, Errno> {
-    if !from.is_aligned(4) || !to.is_aligned(4) {
-        return Err(Errno::EINVAL);
-    }
-    let (key, target) = (fault::futex_key(from, private)?, fault::futex_key(to, private)?);
+    let (key, target) = (key_of(from, private)?, key_of(to, private)?);
     if let Some(expected) = expected
         && uaccess::get::<u32>(from)? != expected
     {
@@ -291,49 +302,68 @@ pub fn requeue(
     Ok(sweep.run())
 }
 
-/// Changes the word at `second` by `op` and wakes sleepers of both words: `FUTEX_WAKE_OP` of futex(2).
-pub fn wake_op(
-    first: UserAddr,
-    second: UserAddr,
-    count: u32,
-    count_second: u32,
-    op: u32,
-    private: bool,
-) -> Result<usize, Errno> {
-    const SHIFT: u32 = 8;
-    let mut operand = (op << 8) as i32 >> 20;
-    let compare = (op << 20) as i32 >> 20;
-    if op >> 28 & SHIFT != 0 {
-        operand = 1i32.wrapping_shl(operand as u32 & 31);
+/// What `FUTEX_WAKE_OP` does to a word, and what it asks of the old value.
+struct Operation {
+    change: u32,
+    operand: u32,
+    compare: u32,
+    than: i32,
+}
+
+impl Operation {
+    /// Takes the argument apart: ENOSYS for what there is not.
+    fn decode(op: u32) -> Result<Self, Errno> {
+        const SHIFT: u32 = 8;
+        let signed = |bits: u32| (bits << 20) as i32 >> 20;
+        let mut operand = signed(op >> 12) as u32;
+        if op >> 28 & SHIFT != 0 {
+            operand = 1 << (operand & 31);
+        }
+        let (change, compare) = (op >> 28 & 7, op >> 24 & 15);
+        if change > 4 || compare > 5 {
+            return Err(Errno::ENOSYS);
+        }
+        Ok(Self { change, operand, compare, than: signed(op) })
     }
-    let change = |old: u32| -> Result<u32, Errno> {
-        Ok(match op >> 28 & 7 {
-            0 => operand as u32,
-            1 => old.wrapping_add(operand as u32),
-            2 => old | operand as u32,
-            3 => old & !(operand as u32),
-            4 => old ^ operand as u32,
-            _ => return Err(Errno::ENOSYS),
-        })
-    };
+
+    fn apply(&self, old: u32) -> u32 {
+        match self.change {
+            0 => self.operand,
+            1 => old.wrapping_add(self.operand),
+            2 => old | self.operand,
+            3 => old & !self.operand,
+            _ => old ^ self.operand,
+        }
+    }
+
+    fn holds(&self, old: u32) -> bool {
+        let old = old as i32;
+        match self.compare {
+            0 => old == self.than,
+            1 => old != self.than,
+            2 => old < self.than,
+            3 => old <= self.than,
+            4 => old > self.than,
+            _ => old >= self.than,
+        }
+    }
+}
+
+/// Changes the word at `second` by `op` and wakes sleepers of both words, at most `counts`: `FUTEX_WAKE_OP` of futex(2).
+pub fn wake_op(first: UserAddr, second: UserAddr, counts: [u32; 2], op: u32, private: bool) -> Result<usize, Errno> {
+    let (key, second_key) = (key_of(first, private)?, key_of(second, private)?);
+    let operation = Operation::decode(op)?;
     let mut old = uaccess::get::<u32>(second)?;
     loop {
-        let was = uaccess::cmpxchg(second, old, change(old)?)?;
+        let was = uaccess::cmpxchg(second, old, operation.apply(old))?;
         if was == old {
             break;
         }
         old = was;
     }
-    let was = old as i32;
-    let also = match op >> 24 & 15 {
-        0 => was == compare,
-        1 => was != compare,
-        2 => was < compare,
-        3 => was <= compare,
-        4 => was > compare,
-        5 => was >= compare,
-        _ => return Err(Errno::ENOSYS),
-    };
-    let woken = wake(first, count, u32::MAX, private)?;
-    Ok(woken + if also { wake(second, count_second, u32::MAX, private)? } else { 0 })
+    let mut woken = wake_key(key, counts[0], u32::MAX);
+    if operation.holds(old) {
+        woken += wake_key(second_key, counts[1], u32::MAX);
+    }
+    Ok(woken)
 }

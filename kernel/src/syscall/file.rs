@@ -5,22 +5,20 @@ use core::sync::atomic::Ordering;
 use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::layout::{PollFd, Stat, Timespec, at, dtype, mode, poll as poll_bits, rlimit};
+use quire_abi::layout::{Stat, Timespec, at, dtype, mode, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::{KArc, TryVec, try_zeroed};
+use quire_mm::fallible::{KArc, try_zeroed};
 
-use super::{Answer, Args, signal as signal_calls, time};
-use crate::arch::{timer, uaccess};
+use super::poll::pass;
+use super::{Answer, Args};
+use crate::arch::uaccess;
 use crate::boot::archive::{self, Node};
 use crate::console::tty;
 use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
-use crate::ipc::poll;
 use crate::ipc::table::Descriptors;
-use crate::task::point::{ENTRIES, resched_point};
 use crate::task::thread::current;
-use crate::task::wait::Sleep;
 
 /// Longest path, its NUL included (`PATH_MAX`).
 const PATH_MAX: usize = 4096;
@@ -30,8 +28,11 @@ pub(super) fn table() -> Result<KArc<Descriptors>, Errno> {
     current().process().descriptors()
 }
 
-fn limit() -> u64 {
-    current().process().limit(rlimit::NOFILE)
+/// One more than the highest number that a descriptor may have, whatever the limit says: Linux's `nr_open`.
+const MOST_DESCRIPTORS: u64 = 1 << 20;
+
+pub(super) fn limit() -> u64 {
+    current().process().limit(rlimit::NOFILE).min(MOST_DESCRIPTORS)
 }
 
 /// Room for a path.
@@ -393,50 +394,4 @@ fn make_pipe(a: Args, flags: Open) -> Answer {
         return Err(e);
     }
     Ok(0)
-}
-
-/// The point between the entries of a list that a program made, now and then.
-fn pass(index: usize) -> Result<(), Errno> {
-    if index.is_multiple_of(ENTRIES) { Ok(resched_point(Sleep::Killable)?) } else { Ok(()) }
-}
-
-pub fn ppoll(a: Args) -> Answer {
-    let count = a.word(1);
-    if count as u64 > limit() {
-        return Err(Errno::EINVAL);
-    }
-    let deadline = match a.opt_addr(2) {
-        Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
-        None => None,
-    };
-    let mut watched: Vec<(PollFd, Option<KArc<OpenFile>>)> = TryVec::try_with_capacity(count).map_err(Errno::from)?;
-    let table = table()?;
-    for i in 0..count {
-        pass(i)?;
-        let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;
-        let file = if fd.fd < 0 { None } else { table.get(fd.fd).ok().map(|d| d.file) };
-        watched.try_push((fd, file)).map_err(Errno::from)?;
-    }
-    if let Some(mask) = a.opt_addr(3) {
-        signal_calls::with_mask(uaccess::get(mask)?);
-    }
-    let ready = poll::wait(deadline, || {
-        let mut ready = 0;
-        for (i, (fd, file)) in watched.iter_mut().enumerate() {
-            const ALWAYS: u16 = poll_bits::ERR | poll_bits::HUP;
-            pass(i)?;
-            fd.revents = match file {
-                Some(file) => poll::ready(file) & (fd.events | ALWAYS),
-                None if fd.fd >= 0 => poll_bits::NVAL,
-                None => 0,
-            };
-            ready += usize::from(fd.revents != 0);
-        }
-        Ok(ready)
-    })?;
-    for (i, (fd, _)) in watched.iter().enumerate() {
-        pass(i)?;
-        uaccess::put(a.addr(0) + i * size_of::<PollFd>(), fd)?;
-    }
-    Ok(ready)
 }

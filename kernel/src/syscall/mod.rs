@@ -4,13 +4,17 @@
 
 mod buffers;
 mod file;
+mod futex;
 mod memory;
+mod poll;
 mod process;
 mod quire;
+pub mod restart;
 mod sched;
 mod signal;
 mod time;
 mod transfer;
+mod unknown;
 
 use quire_abi::{Errno, nr};
 use quire_mm::UserAddr;
@@ -88,7 +92,8 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::FCNTL => file::fcntl(a),
         nr::IOCTL => file::ioctl(a),
         nr::PIPE2 => file::pipe2(a),
-        nr::PPOLL => file::ppoll(a),
+        nr::PPOLL => poll::ppoll(a),
+        nr::PSELECT6 => poll::pselect6(a),
 
         nr::BRK => memory::brk(a),
         nr::MMAP => memory::mmap(a),
@@ -135,10 +140,17 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::RT_SIGPROCMASK => signal::sigprocmask(a),
         nr::RT_SIGPENDING => signal::sigpending(a),
         nr::RT_SIGSUSPEND => signal::sigsuspend(a),
+        nr::RT_SIGTIMEDWAIT => signal::sigtimedwait(a),
+        nr::RT_SIGQUEUEINFO => signal::sigqueueinfo(a),
+        nr::RT_TGSIGQUEUEINFO => signal::tgsigqueueinfo(a),
         nr::RT_SIGRETURN => signal::sigreturn(frame),
         nr::SIGALTSTACK => signal::sigaltstack(a, frame),
 
-        nr::FUTEX => sched::futex(a),
+        nr::RESTART_SYSCALL => restart::call(),
+
+        nr::FUTEX => futex::futex(a),
+        nr::SET_ROBUST_LIST => futex::set_robust_list(a),
+        nr::GET_ROBUST_LIST => futex::get_robust_list(a),
         nr::SCHED_YIELD => sched::sched_yield(),
         nr::SCHED_SETAFFINITY => sched::setaffinity(a),
         nr::SCHED_GETAFFINITY => sched::getaffinity(a),
@@ -148,6 +160,8 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::CLOCK_GETRES => time::clock_getres(a),
         nr::GETTIMEOFDAY => time::gettimeofday(a),
         nr::NANOSLEEP => time::nanosleep(a),
+        nr::GETITIMER => time::getitimer(a),
+        nr::SETITIMER => time::setitimer(a),
         nr::CLOCK_NANOSLEEP => time::clock_nanosleep(a),
 
         nr::QUIRE_INFO => quire::info(a),
@@ -158,14 +172,6 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::QUIRE_AUDIT => quire::audit(a),
         nr::QUIRE_FAIL_NTH => quire::fail_nth(a),
         nr::QUIRE_CMA_TRY => quire::cma_try(a),
-        _ => Err(Errno::ENOSYS),
+        _ => unknown::call(nr),
     }
-}
-
-/// Whether an interrupted call starts again after a handler with SA_RESTART (signal(7)).
-pub fn is_restartable(nr: usize) -> bool {
-    matches!(
-        nr,
-        nr::READ | nr::WRITE | nr::READV | nr::WRITEV | nr::WAIT4 | nr::FUTEX | nr::OPENAT | nr::IOCTL | nr::SENDFILE
-    )
 }

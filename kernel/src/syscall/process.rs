@@ -68,7 +68,7 @@ pub fn exit(a: Args) -> Answer {
 pub fn exit_group(a: Args) -> Answer {
     let status = (a.uint(0) & 0xff) << 8;
     let process = current().process();
-    signal::begin_exit(&TABLE.lock(), process, status);
+    signal::end_process(status);
     exit::exit_thread(process.exit_status().unwrap_or(status))
 }
 

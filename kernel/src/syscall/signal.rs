@@ -1,72 +1,136 @@
 //! Signals.
 
 use quire_abi::Errno;
-use quire_abi::flags::sig;
+use quire_abi::flags::{si, sig};
 use quire_abi::layout::Sigaction;
+use quire_mm::UserAddr;
 
-use super::{Answer, Args};
+use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
-use crate::arch::{speculation, uaccess};
+use crate::arch::{speculation, timer, uaccess};
 use crate::task::process::TABLE;
-use crate::task::signal::{self, UNBLOCKABLE, bit};
+use crate::task::sigframe;
+use crate::task::signal::{self, Info, UNBLOCKABLE, bit};
 use crate::task::thread::{current, work};
-use crate::task::{sigframe, wait};
+use crate::task::wait::{self, Sleep};
 
 /// The one size of a signal set.
-const SET_SIZE: usize = 8;
+pub const SET_SIZE: usize = 8;
 
 fn valid(signal: u32) -> Result<u32, Errno> {
     if signal < sig::COUNT { Ok(signal) } else { Err(Errno::EINVAL) }
 }
 
+/// What comes with a signal of the calling process's.
+fn from_here(signal: u32, code: i32) -> Info {
+    let process = current().process();
+    Info::of_user(signal, code, process.pid, process.uid())
+}
+
 pub fn kill(a: Args) -> Answer {
-    let signal = valid(a.uint(1))?;
-    match a.int(0) {
+    let info = from_here(valid(a.uint(1))?, si::USER);
+    let me = current().process();
+    let sent = match a.int(0) {
         pid if pid > 0 => {
             let table = TABLE.lock();
             let process = table.process(pid as u32).ok_or(Errno::ESRCH)?;
-            if signal != 0 {
-                signal::send_to_process(&table, process, signal);
-            }
+            // A record that finds no room is left out, as on Linux.
+            signal::send_or_ask(&table, process, &info);
+            1
         }
-        -1 => {
-            let me = current().process().pid;
-            if signal::send_to_many(signal, |_, process| process.pid != 1 && process.pid != me) == 0 {
-                return Err(Errno::ESRCH);
-            }
+        -1 => signal::send_to_many(&info, |_, process| process.pid != 1 && process.pid != me.pid),
+        0 => {
+            let own = TABLE.lock().family(me).pgid;
+            signal::send_to_group(own, &info)
         }
-        group => {
-            let own = || TABLE.lock().family(current().process()).pgid;
-            let pgid = if group == 0 { own() } else { group.unsigned_abs() };
-            if signal::send_to_group(pgid, signal) == 0 {
-                return Err(Errno::ESRCH);
-            }
-        }
-    }
-    Ok(0)
+        group => signal::send_to_group(group.unsigned_abs(), &info),
+    };
+    if sent == 0 { Err(Errno::ESRCH) } else { Ok(0) }
 }
 
-fn kill_thread(pid: Option<u32>, tid: i32, signal: u32) -> Answer {
-    let signal = valid(signal)?;
+/// Sends to one thread, of the process `pid` if that is given.
+fn send_to_thread(pid: Option<u32>, tid: i32, info: Info) -> Answer {
     let tid = u32::try_from(tid).ok().filter(|t| *t > 0).ok_or(Errno::EINVAL)?;
     let table = TABLE.lock();
     let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
     if pid.is_some_and(|pid| thread.process().pid != pid) {
         return Err(Errno::ESRCH);
     }
-    if signal != 0 {
-        signal::send_to_thread(&table, thread, signal);
+    if info.signal != 0 && !signal::send_to_thread(&table, thread, &info) {
+        return Err(Errno::EAGAIN);
     }
     Ok(0)
 }
 
+fn positive(pid: i32) -> Result<u32, Errno> {
+    u32::try_from(pid).ok().filter(|p| *p > 0).ok_or(Errno::EINVAL)
+}
+
 pub fn tkill(a: Args) -> Answer {
-    kill_thread(None, a.int(0), a.uint(1))
+    send_to_thread(None, a.int(0), from_here(valid(a.uint(1))?, si::TKILL))
 }
 
 pub fn tgkill(a: Args) -> Answer {
-    let pid = u32::try_from(a.int(0)).ok().filter(|p| *p > 0).ok_or(Errno::EINVAL)?;
-    kill_thread(Some(pid), a.int(1), a.uint(2))
+    let pid = positive(a.int(0))?;
+    send_to_thread(Some(pid), a.int(1), from_here(valid(a.uint(2))?, si::TKILL))
+}
+
+/// The record of a `*sigqueueinfo` call. Nobody may pass for the kernel, or for `kill` and `tkill`, to others: EPERM.
+fn queued(signal: u32, record: UserAddr, pid: u32) -> Result<Info, Errno> {
+    let info = Info::from_user(valid(signal)?, &uaccess::get(record)?)?;
+    let is_false = info.code >= 0 || info.code == si::TKILL;
+    if is_false && current().process().pid != pid { Err(Errno::EPERM) } else { Ok(info) }
+}
+
+pub fn sigqueueinfo(a: Args) -> Answer {
+    let info = queued(a.uint(1), a.addr(2), a.uint(0))?;
+    let table = TABLE.lock();
+    let process = u32::try_from(a.int(0)).ok().and_then(|pid| table.process(pid)).ok_or(Errno::ESRCH)?;
+    if signal::send_or_ask(&table, process, &info) { Ok(0) } else { Err(Errno::EAGAIN) }
+}
+
+pub fn tgsigqueueinfo(a: Args) -> Answer {
+    let info = queued(a.uint(2), a.addr(3), a.uint(0))?;
+    send_to_thread(Some(positive(a.int(0))?), a.int(1), info)
+}
+
+/// Waits for one of a set of signals, which the caller blocks, and takes it: its number, and its record where asked for. EAGAIN
+/// when the time has passed.
+pub fn sigtimedwait(a: Args) -> Answer {
+    if a.word(3) != SET_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    let set = uaccess::get::<u64>(a.addr(0))? & !UNBLOCKABLE;
+    let deadline = match a.opt_addr(2) {
+        Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
+        None => None,
+    };
+    let thread = current();
+    let process = thread.process();
+    let info = match signal::take_of(thread, process, set) {
+        Some(info) => info,
+        None => {
+            // They are let through for as long as it takes, so that their senders wake this thread.
+            let blocked = {
+                let mut signals = thread.signals.lock();
+                let blocked = signals.blocked;
+                signals.awaited = set;
+                signals.blocked &= !set;
+                blocked
+            };
+            let result = wait::sleep(Sleep::Interruptible, deadline, || signal::take_of(thread, process, set));
+            let mut signals = thread.signals.lock();
+            signals.blocked = blocked;
+            signals.awaited = 0;
+            drop(signals);
+            thread.set_work(work::SIGNAL);
+            result.map_err(|e| if e == Errno::ETIMEDOUT { Errno::EAGAIN } else { e })?
+        }
+    };
+    if let Some(at) = a.opt_addr(1) {
+        uaccess::put(at, &info.to_user())?;
+    }
+    Ok(info.signal as usize)
 }
 
 pub fn sigaction(a: Args) -> Answer {
@@ -92,8 +156,7 @@ pub fn sigaction(a: Args) -> Answer {
     };
     if new.is_some() && signal::is_ignored(process, signal) {
         // What is ignored now and pending is discarded (POSIX).
-        process.pending.remove(bit(signal));
-        current().signals.lock().pending &= !bit(signal);
+        signal::remove_everywhere(&TABLE.lock(), process, bit(signal));
     }
     if let Some(at) = a.opt_addr(2) {
         uaccess::put(at, &old)?;
@@ -140,7 +203,7 @@ pub fn sigpending(a: Args) -> Answer {
     let thread = current();
     let (pending, blocked) = {
         let signals = thread.signals.lock();
-        (signals.pending, signals.blocked)
+        (signals.pending.set(), signals.blocked)
     };
     uaccess::put(a.addr(0), &((pending | thread.process().pending.get()) & blocked))?;
     Ok(0)
@@ -156,6 +219,14 @@ pub fn with_mask(mask: u64) {
     thread.set_work(work::SIGNAL);
 }
 
+/// Ends [`with_mask`] at once: no signal has ended the sleep.
+pub fn restore_mask() {
+    let mut signals = current().signals.lock();
+    if let Some(mask) = signals.restore.take() {
+        signals.blocked = mask;
+    }
+}
+
 pub fn sigsuspend(a: Args) -> Answer {
     if a.word(1) != SET_SIZE {
         return Err(Errno::EINVAL);
@@ -166,7 +237,8 @@ pub fn sigsuspend(a: Args) -> Answer {
 
 pub fn sigreturn(frame: &mut TrapFrame) -> Answer {
     if sigframe::leave(frame).is_err() {
-        signal::force(current(), signal::FaultInfo { signal: sig::SEGV, ..Default::default() });
+        const MAPERR: i32 = 1;
+        signal::force(current(), Info::of_fault(sig::SEGV, MAPERR, frame.sp));
     }
     frame.syscall = NO_SYSCALL;
     current().set_work(work::SIGNAL);
@@ -175,29 +247,13 @@ pub fn sigreturn(frame: &mut TrapFrame) -> Answer {
 }
 
 pub fn sigaltstack(a: Args, frame: &TrapFrame) -> Answer {
-    const ON_STACK: u64 = 1;
-    const DISABLE: u64 = 2;
-    const MIN: u64 = 5120;
-    let thread = current();
-    let old = thread.signals.lock().alt_stack;
-    let is_on = frame.sp.wrapping_sub(old.0) < old.1;
+    let old = current().signals.lock().alt_stack;
     let new: Option<[u64; 3]> = a.opt_addr(0).map(uaccess::get).transpose()?;
-    if let Some([base, flags, size]) = new {
-        if is_on {
-            return Err(Errno::EPERM);
-        }
-        // The upper half of the flags' word is padding.
-        let stack = match flags & 0xffff_ffff {
-            DISABLE => (0, 0),
-            0 | ON_STACK if size < MIN => return Err(Errno::ENOMEM),
-            0 | ON_STACK => (base, size),
-            _ => return Err(Errno::EINVAL),
-        };
-        thread.signals.lock().alt_stack = stack;
+    if let Some(new) = new {
+        sigframe::set_alt_stack(new, frame.sp)?;
     }
     if let Some(at) = a.opt_addr(1) {
-        let flags = if old.1 == 0 { DISABLE } else { u64::from(is_on) };
-        uaccess::put(at, &[old.0, flags, old.1])?;
+        uaccess::put(at, &[old.base, sigframe::stack_flags(old, frame.sp), old.size])?;
     }
     Ok(0)
 }

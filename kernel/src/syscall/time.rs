@@ -1,14 +1,16 @@
 //! Clocks and sleeping. There is no real-time clock: CLOCK_REALTIME starts at 0 (1970) with the machine.
 
 use quire_abi::Errno;
-use quire_abi::flags::clock;
-use quire_abi::layout::{Timespec, Timeval};
+use quire_abi::flags::{clock, itimer};
+use quire_abi::layout::{Itimerval, Timespec, Timeval};
 use quire_mm::UserAddr;
 
 use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
 use crate::task::cputime::Spent;
-use crate::task::process::TABLE;
+use crate::task::itimer as real;
+use crate::task::process::{Process, TABLE};
+use crate::task::signal::Resume;
 use crate::task::thread::current;
 use crate::task::{sched, wait};
 
@@ -22,7 +24,8 @@ pub fn to_ns(t: Timespec) -> Result<u64, Errno> {
     Ok((t.sec as u64).saturating_mul(NS).saturating_add(t.nsec as u64))
 }
 
-fn from_ns(ns: u64) -> Timespec {
+/// Nanoseconds as programs have them.
+pub fn from_ns(ns: u64) -> Timespec {
     Timespec { sec: (ns / NS) as i64, nsec: (ns % NS) as i64 }
 }
 
@@ -86,18 +89,51 @@ pub fn clock_nanosleep(a: Args) -> Answer {
     let time = to_ns(uaccess::get(a.addr(2))?)?;
     match a.uint(1) {
         0 => sleep(timer::now_ns().saturating_add(time), a.opt_addr(3)),
-        clock::TIMER_ABSTIME => sleep(time, None),
+        clock::TIMER_ABSTIME => wait::sleep_until(time).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }
 
-/// Sleeps until `deadline`; when cut short, what is left goes to `rest`.
-fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
+/// Sleeps until `deadline`; when cut short, what is left goes to `rest`, and the sleep may go on by `restart_syscall`.
+pub fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
     let result = wait::sleep_until(deadline);
-    if result.is_err()
-        && let Some(at) = rest
-    {
-        uaccess::put(at, &from_ns(deadline.saturating_sub(timer::now_ns())))?;
+    if result == Err(Errno::EINTR) {
+        if let Some(at) = rest {
+            uaccess::put(at, &from_ns(deadline.saturating_sub(timer::now_ns())))?;
+        }
+        current().signals.lock().resume = Some(Resume::Sleep { deadline, rest });
     }
     result.map(|()| 0)
+}
+
+/// Which timer: those of CPU time do not exist here, and are refused like any other.
+fn real_timer(which: i32) -> Result<&'static Process, Errno> {
+    if which == itimer::REAL { Ok(current().process()) } else { Err(Errno::EINVAL) }
+}
+
+fn micros(t: Timeval) -> Result<u64, Errno> {
+    let nsec = t.usec.checked_mul(1000).ok_or(Errno::EINVAL)?;
+    to_ns(Timespec { sec: t.sec, nsec })
+}
+
+fn timer_value((value, interval): (u64, u64)) -> Itimerval {
+    let time = |ns: u64| Timeval { sec: (ns / NS) as i64, usec: (ns % NS / 1000) as i64 };
+    Itimerval { interval: time(interval), value: time(value) }
+}
+
+pub fn getitimer(a: Args) -> Answer {
+    let process = real_timer(a.int(0))?;
+    uaccess::put(a.addr(1), &timer_value(process.real_timer.get()))?;
+    Ok(0)
+}
+
+pub fn setitimer(a: Args) -> Answer {
+    let process = real_timer(a.int(0))?;
+    // As Linux: no new value is one of 0.
+    let new: Itimerval = a.opt_addr(1).map(uaccess::get).transpose()?.unwrap_or_default();
+    let old = real::set(process, micros(new.value)?, micros(new.interval)?);
+    if let Some(at) = a.opt_addr(2) {
+        uaccess::put(at, &timer_value(old))?;
+    }
+    Ok(0)
 }

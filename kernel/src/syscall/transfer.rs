@@ -19,9 +19,7 @@ use crate::console::tty;
 use crate::ipc::handle::{Object, OpenFile, Rights};
 use crate::ipc::pipe::{self, Pipe};
 use crate::task::point::{COPY, resched_point};
-use crate::task::process::TABLE;
 use crate::task::signal;
-use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
 /// Bytes that go through the kernel's stack at a time.
@@ -148,7 +146,7 @@ fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer 
 fn put_in(pipe: &Pipe, bytes: &[u8], nonblocking: bool) -> Answer {
     let result = pipe.write(bytes, nonblocking);
     if result == Err(Errno::EPIPE) {
-        signal::send_to_thread(&TABLE.lock(), current(), sig::PIPE);
+        signal::send_own(sig::PIPE);
     }
     result
 }

@@ -9,6 +9,7 @@ use quire_mm::fallible::KArc;
 
 use super::process::{Entry, Process, TABLE};
 use super::sched;
+use super::signal::{self, AltStack};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
@@ -59,7 +60,10 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
         release_number(tid);
         return Err(e);
     }
-    start(tid, request, &thread, process.as_ref());
+    if let Err(e) = start(tid, request, &thread, process.as_ref()) {
+        release_number(tid);
+        return Err(e);
+    }
     if flags.contains(Clone::VFORK)
         && let Some(child) = process
     {
@@ -135,7 +139,7 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
         signals.blocked = blocked;
         // A child that shares memory but is no vfork child gets no alternate stack (clone(2)).
         let shares = flags.contains(Clone::VM) && !flags.contains(Clone::VFORK);
-        signals.alt_stack = if shares { (0, 0) } else { alt_stack };
+        signals.alt_stack = if shares { AltStack::default() } else { alt_stack };
     }
     if flags.contains(Clone::PARENT_SETTID) {
         uaccess::put(request.parent_tid, &thread.tid())?;
@@ -149,11 +153,14 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
     Ok(())
 }
 
-/// Enters the child into the table and lets it run.
-fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) {
+/// Enters the child into the table and lets it run. A thread that is about to end starts nobody: EINTR.
+fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) -> Result<(), Errno> {
     let own = thread.clone();
     let parent = current().process();
     let mut table = TABLE.lock();
+    if signal::interrupts(current(), Sleep::Killable) {
+        return Err(Errno::EINTR);
+    }
     match process {
         Some(child) => {
             table.insert(tid, Entry::Process(child.clone()));
@@ -180,4 +187,5 @@ fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KA
     let running = KArc::into_raw(own);
     // SAFETY: the count just given keeps it alive.
     sched::start(unsafe { &*running });
+    Ok(())
 }

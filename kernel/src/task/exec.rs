@@ -11,10 +11,11 @@ use quire_abi::layout::rlimit;
 use quire_mm::fallible::KArc;
 
 use super::process::{Process, TABLE, first_limits};
+use super::signal::AltStack;
 use super::startup::{self, Strings};
 use super::thread::current;
 use super::wait::Sleep;
-use super::{image, signal};
+use super::{image, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::boot::archive::Node;
@@ -38,6 +39,7 @@ pub fn exec(
     end_other_threads(process)?;
 
     // Nothing fails from here on.
+    robust::release(current());
     take_process_number(process);
     let old_descriptors = process.descriptors.lock().replace(descriptors);
     let old_actions = core::mem::replace(&mut *process.actions.lock(), actions);
@@ -49,10 +51,12 @@ pub fn exec(
     thread.drop_fp();
     regs::set_tls(0);
     thread.clear_child_tid.store(0, Ordering::Relaxed);
+    thread.unknown_call.store(usize::MAX, Ordering::Relaxed);
     {
         let mut signals = thread.signals.lock();
-        signals.alt_stack = (0, 0);
+        signals.alt_stack = AltStack::default();
         signals.restore = None;
+        signals.resume = None;
     }
     *frame = TrapFrame {
         pc: image.entry as u64,
@@ -86,17 +90,16 @@ pub fn first(node: &'static Node, path: &[u8]) -> Result<(KArc<Space>, TrapFrame
     Ok((space, frame))
 }
 
-/// Ends the process's other threads and waits until they are gone.
+/// Ends the process's other threads and waits until they are gone. EINTR if one of them called exec first, or the process
+/// ends.
 fn end_other_threads(process: &Process) -> Result<(), Errno> {
     let me = current();
     process.stop_wait.wait_until(Sleep::Killable, None, || {
         let table = TABLE.lock();
-        if table.family(process).thread_count == 1 {
-            return Some(());
-        }
-        signal::doom_others(&table, process, me);
-        None
-    })
+        // Again each time: a thread may have made another before it heard of its end.
+        let doomed = signal::doom_others(&table, process, me);
+        (doomed.is_err() || table.family(process).thread_count == 1).then_some(doomed)
+    })?
 }
 
 /// Whichever thread called exec, it is the process's first and only one afterwards, and known by its number.

@@ -2,20 +2,20 @@
 
 use core::sync::atomic::Ordering;
 
-use quire_abi::flags::{sig, wait};
+use quire_abi::flags::{cld, sig, wait};
 use quire_abi::layout::sa;
 use quire_abi::{Errno, layout::Rusage};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SpinGuard;
 
-use super::oom;
+use super::cputime::Spent;
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Entry, Process, ROUSED_BY_EACH, TABLE, Table};
-use super::sched;
-use super::signal::{self, IGNORE};
+use super::signal::{self, IGNORE, Info};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
+use super::{itimer, oom, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::futex;
 use crate::vm::{Cpu, inject};
@@ -25,6 +25,7 @@ pub fn exit_thread(status: u32) -> ! {
     inject::arm(0);
     let thread = current();
     let process = thread.process();
+    robust::release(thread);
     let clear = thread.clear_child_tid.load(Ordering::Relaxed);
     if clear != 0 && thread.mm().is_some() {
         // The program asked for it; a bad address is its own loss.
@@ -40,6 +41,9 @@ pub fn exit_thread(status: u32) -> ! {
         let mut table = TABLE.lock();
         let left = table.remove_thread(process, thread);
         table.rouse_some(process, ROUSED_BY_EACH);
+        if left > 0 {
+            stop::thread_left(&table, process);
+        }
         let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
         (left, entry)
     };
@@ -60,6 +64,7 @@ pub fn bury(thread: KArc<Thread>) {
 /// Lets go of memory and descriptors first, so that they are back before anybody hears of the end.
 fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
+    itimer::stop(process);
     let descriptors = process.descriptors.lock().take();
     drop(descriptors);
     release_mm(process);
@@ -113,28 +118,26 @@ fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
     let actions = parent.actions.lock().clone();
     let action = actions.0.lock()[sig::CHLD as usize];
     if exit_signal != 0 {
-        signal::send_to_process(table, parent, exit_signal);
+        signal::send_to_process(table, parent, &info_of_end(process, exit_signal));
     }
     parent.child_wait.wake_all();
     let no_wait = exit_signal == sig::CHLD && (action.handler == IGNORE || action.flags & sa::NOCLDWAIT != 0);
     if no_wait { table.reap(process) } else { None }
 }
 
-/// Tells the parent that a child was stopped or continued.
-pub fn notify_change(process: &Process, status: u32) {
-    let mut table = TABLE.lock();
-    table.family_mut(process).change = Some(status);
-    let parent = table.family(process).parent;
-    if parent.is_null() {
-        return;
-    }
-    // SAFETY: as in `notify_parent`.
-    let parent = unsafe { &*parent };
-    let actions = parent.actions.lock().clone();
-    if actions.0.lock()[sig::CHLD as usize].flags & sa::NOCLDSTOP == 0 {
-        signal::send_to_process(&table, parent, sig::CHLD);
-    }
-    parent.child_wait.wake_all();
+fn info_of_end(process: &Process, signal: u32) -> Info {
+    let status = process.exit_status().unwrap_or(0);
+    let (code, what) = match status & 0x7f {
+        0 => (cld::EXITED, status >> 8 & 0xff),
+        killer => (cld::KILLED, killer),
+    };
+    let times = ticks(process.time.spent());
+    Info::of_child(signal, code, process.pid, process.uid(), what, times)
+}
+
+/// CPU time as a record of SIGCHLD has it: user and system time in hundredths of seconds.
+pub fn ticks(spent: Spent) -> [u64; 2] {
+    [spent.user, spent.system].map(|ns| ns / 10_000_000)
 }
 
 /// Which children a wait is for.
@@ -191,7 +194,7 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
         return Ok(if table.family(&child).is_zombie {
             Some(reap(table, parent, &child))
         } else {
-            report_change(table, &child, options)
+            report_change(&child, options)
         });
     }
     if let Some(zombie) = family.zombies.iter().find(|z| matches(z)) {
@@ -200,9 +203,9 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
         return Ok(Some(reap(table, parent, &zombie)));
     }
     if options & (wait::WUNTRACED | wait::WCONTINUED) != 0 {
-        let changed = family.children.iter().filter(|c| matches(c)).find(|c| table.family(c).change.is_some());
+        let changed = family.children.iter().filter(|c| matches(c)).find(|c| c.stop.change() != 0);
         if let Some(child) = changed.and_then(|c| table.process(c.pid)).cloned() {
-            return Ok(report_change(table, &child, options));
+            return Ok(report_change(&child, options));
         }
     }
     if family.children.iter().any(matches) { Ok(None) } else { Err(Errno::ECHILD) }
@@ -215,13 +218,12 @@ fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
     (waited, table.reap(zombie))
 }
 
-fn report_change(table: &mut Table, child: &Process, options: u32) -> Option<Found> {
-    const CONTINUED: u32 = 0xffff;
-    let status = table.family(child).change?;
-    let wanted = if status == CONTINUED { wait::WCONTINUED } else { wait::WUNTRACED };
-    if options & wanted == 0 {
+fn report_change(child: &Process, options: u32) -> Option<Found> {
+    let status = child.stop.change();
+    let wanted = if status == stop::CONTINUED { wait::WCONTINUED } else { wait::WUNTRACED };
+    if status == 0 || options & wanted == 0 {
         return None;
     }
-    table.family_mut(child).change = None;
+    child.stop.clear_change();
     Some((Waited { pid: child.pid, status, usage: child.time.spent().usage() }, None))
 }

@@ -14,7 +14,10 @@ use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
 
 use super::cputime::{CpuTime, Spent};
-use super::signal::{self, Actions, Pending};
+use super::itimer::RealTimer;
+use super::pending::{MOST, Pending};
+use super::signal::{self, Actions};
+use super::stop::Stop;
 use super::thread::Thread;
 use super::wait::WaitQueue;
 use crate::arch::speculation;
@@ -54,8 +57,12 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Its threads that are stopped, and exec or exit waiting for threads to go.
     pub stop_wait: WaitQueue,
-    /// Stopped by a signal.
-    pub stopped: AtomicBool,
+    /// Stopping by signals, and going on.
+    pub stop: Stop,
+    /// What `setitimer` and `alarm` set.
+    pub real_timer: RealTimer,
+    /// Tells programs apart: a hash of the path that was last executed.
+    pub program: AtomicU64,
     /// Set once the process is ending: [`EXITING`] and the wait status.
     pub exiting: AtomicU64,
     /// A vfork parent waits until this is set: the child has its own memory, or none.
@@ -103,8 +110,6 @@ pub struct Family {
     pub exit_signal: u32,
     /// Has ended; all but the number and the status is gone.
     pub is_zombie: bool,
-    /// Status for `wait4` of a stop or continuation that was not yet reported.
-    pub change: Option<u32>,
 }
 
 // SAFETY: `family` is only touched under the table's lock, of which `Table::family` wants proof; the link too; the
@@ -358,7 +363,9 @@ impl Process {
             pending: Pending::new(),
             child_wait: WaitQueue::new(),
             stop_wait: WaitQueue::new(),
-            stopped: AtomicBool::new(false),
+            stop: Stop::default(),
+            real_timer: RealTimer::new(),
+            program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),
             exiting: AtomicU64::new(0),
             mm_released: AtomicBool::new(false),
             limits: SpinLock::new(Cpu, Rank::Process, limits),
@@ -380,18 +387,26 @@ impl Process {
                 sid: pid,
                 exit_signal: 0,
                 is_zombie: false,
-                change: None,
             }),
         })?)
     }
 
-    /// Sets the name from the last part of a path.
+    /// exec: the name is the last part of the program's path.
     pub fn set_name(&self, path: &[u8]) {
+        // FNV-1a.
+        let hash =
+            path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
+        self.program.store(hash, Ordering::Relaxed);
         let last = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
         let mut name = [0; NAME_LEN];
         let n = last.len().min(NAME_LEN - 1);
         name[..n].copy_from_slice(&last[..n]);
         *self.name.lock() = name;
+    }
+
+    /// The user that it belongs to: all are root's.
+    pub fn uid(&self) -> u32 {
+        0
     }
 
     /// A limit's present value.
@@ -416,6 +431,7 @@ pub fn first_limits() -> [Rlimit; rlimit::COUNT] {
     let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
     limits[rlimit::STACK].cur = 8 << 20;
     limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
+    limits[rlimit::SIGPENDING] = Rlimit { cur: MOST as u64, max: MOST as u64 };
     limits[rlimit::MEMLOCK] = Rlimit { cur: 8 << 20, max: 8 << 20 };
     limits
 }

@@ -2,27 +2,15 @@
 //! (`arch/arm64/include/uapi/asm/sigcontext.h`), so that handlers find what they know.
 
 use quire_abi::Errno;
-use quire_abi::layout::{Pod, sa};
+use quire_abi::layout::{Pod, Siginfo, sa};
 use quire_mm::UserAddr;
 
-use super::signal::{FaultInfo, HandlerAction, UNBLOCKABLE, bit};
+use super::signal::{AltStack, HandlerAction, Info, ThreadSignals, UNBLOCKABLE, bit};
 use super::thread::current;
 use crate::arch::fp::FpState;
 use crate::arch::trap::{PSTATE_USER_MASK, TrapFrame};
 use crate::arch::uaccess;
 use crate::task::startup::SIGRETURN_PAGE;
-
-/// `siginfo_t`: signal, errno, code, then what the code says.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct SigInfo {
-    signal: i32,
-    errno: i32,
-    code: i32,
-    pad: i32,
-    addr: u64,
-    rest: [u64; 13],
-}
 
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -53,35 +41,43 @@ struct FpContext {
 
 const FP_MAGIC: u32 = 0x4650_8001;
 const INFO: usize = 0;
-const CONTEXT: usize = size_of::<SigInfo>();
+const CONTEXT: usize = size_of::<Siginfo>();
 const RESERVED: usize = CONTEXT + size_of::<Context>();
 const FRAME_RECORD: usize = RESERVED + 4096;
 const FRAME: usize = FRAME_RECORD + 16;
 
 // SAFETY: `repr(C)`, integers only, and the assertion below shows that nothing is padding.
-unsafe impl Pod for SigInfo {}
-// SAFETY: as above.
 unsafe impl Pod for Context {}
 // SAFETY: as above.
 unsafe impl Pod for FpContext {}
-const _: () =
-    assert!(size_of::<SigInfo>() == 128 && size_of::<Context>() == 176 + 288 && size_of::<FpContext>() == 528);
+const _: () = assert!(size_of::<Context>() == 176 + 288 && size_of::<FpContext>() == 528);
 
-/// Makes the thread enter the handler of `signal` when it gets to user mode. EFAULT when its stack can't hold the
-/// frame.
-pub fn enter(frame: &mut TrapFrame, signal: u32, action: &HandlerAction) -> Result<(), Errno> {
+/// `ss_flags`.
+pub mod ss {
+    /// The thread runs on it (an answer; accepted as a wish too).
+    pub const ONSTACK: u64 = 1;
+    /// There is none.
+    pub const DISABLE: u64 = 2;
+    /// A handler that runs on it finds none set.
+    pub const AUTODISARM: u64 = 1 << 31;
+}
+
+/// Makes the thread enter the handler of a signal when it gets to user mode. EFAULT when its stack can't hold the
+/// frame. All addresses are the program's: their sums may wrap, and the copy routines refuse what is out of bounds.
+pub fn enter(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) -> Result<(), Errno> {
     let thread = current();
+    let signal = info.signal;
     let (mask, fault, alt) = {
         let mut signals = thread.signals.lock();
         let mask = signals.restore.take().unwrap_or(signals.blocked);
-        (mask, signals.fault, signals.alt_stack)
+        (mask, signals.fault_address, signals.alt_stack)
     };
-    let on_alt = frame.sp.wrapping_sub(alt.0) < alt.1;
-    let top = if action.flags & sa::ONSTACK != 0 && alt.1 != 0 && !on_alt { alt.0 + alt.1 } else { frame.sp };
+    let uses_alt = action.flags & sa::ONSTACK != 0 && alt.size != 0 && !alt.holds(frame.sp);
+    let top = if uses_alt { alt.base.wrapping_add(alt.size) } else { frame.sp };
     let at = top.checked_sub(FRAME as u64).ok_or(Errno::EFAULT)? & !15;
     let base = UserAddr::new(at as usize);
-    let fault = if fault.signal == signal { fault } else { FaultInfo::default() };
-    uaccess::put(base + INFO, &info(signal, fault))?;
+    uaccess::check(base, FRAME)?;
+    uaccess::put(base + INFO, &info.to_user())?;
     uaccess::put(base + CONTEXT, &context(frame, mask, fault, alt))?;
     let mut end = RESERVED;
     if let Some(fp) = thread.fp_state() {
@@ -105,25 +101,32 @@ pub fn enter(frame: &mut TrapFrame, signal: u32, action: &HandlerAction) -> Resu
     if action.flags & sa::NODEFER == 0 {
         signals.blocked |= bit(signal);
     }
-    signals.fault = FaultInfo::default();
+    signals.resume = None;
+    if alt.disarms && alt.size != 0 {
+        signals.alt_stack = AltStack::default();
+    }
     Ok(())
 }
 
-fn info(signal: u32, fault: FaultInfo) -> SigInfo {
-    SigInfo { signal: signal as i32, errno: 0, code: fault.code, pad: 0, addr: fault.addr, rest: [0; 13] }
+/// As `ss_flags` says it of a thread with this stack pointer.
+pub fn stack_flags(alt: AltStack, sp: u64) -> u64 {
+    let state = match alt.size {
+        0 => ss::DISABLE,
+        _ if alt.holds(sp) => ss::ONSTACK,
+        _ => 0,
+    };
+    state | if alt.disarms { ss::AUTODISARM } else { 0 }
 }
 
-fn context(frame: &TrapFrame, mask: u64, fault: FaultInfo, alt: (u64, u64)) -> Context {
-    const SS_DISABLE: u64 = 2;
-    let flags = if alt.1 == 0 { SS_DISABLE } else { 0 };
+fn context(frame: &TrapFrame, mask: u64, fault_address: u64, alt: AltStack) -> Context {
     Context {
         flags: 0,
         link: 0,
-        stack: [alt.0, flags, alt.1],
+        stack: [alt.base, stack_flags(alt, frame.sp), alt.size],
         mask,
         unused: [0; 15],
         align: 0,
-        fault_address: fault.addr,
+        fault_address,
         x: frame.x,
         sp: frame.sp,
         pc: frame.pc,
@@ -139,6 +142,7 @@ pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
     if !base.is_aligned(16) {
         return Err(Errno::EFAULT);
     }
+    uaccess::check(base, FRAME)?;
     let saved: Context = uaccess::get(base + CONTEXT)?;
     let head: [i32; 2] = uaccess::get(base + RESERVED)?;
     if head[0] as u32 == FP_MAGIC {
@@ -149,6 +153,33 @@ pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
     frame.sp = saved.sp;
     frame.pc = saved.pc;
     frame.pstate = saved.pstate & PSTATE_USER_MASK;
-    thread.signals.lock().blocked = saved.mask & !UNBLOCKABLE;
+    let mut signals = thread.signals.lock();
+    // What the handler left there is a wish like that of sigaltstack, and a bad one is passed over.
+    let _ = change_alt_stack(&mut signals, saved.stack, frame.sp);
+    signals.blocked = saved.mask & !UNBLOCKABLE;
+    signals.resume = None;
+    Ok(())
+}
+
+/// Sets the current thread's alternate stack from a `stack_t`: base, flags, size. EPERM while the thread is on one.
+pub fn set_alt_stack(wish: [u64; 3], sp: u64) -> Result<(), Errno> {
+    change_alt_stack(&mut current().signals.lock(), wish, sp)
+}
+
+fn change_alt_stack(signals: &mut ThreadSignals, wish: [u64; 3], sp: u64) -> Result<(), Errno> {
+    const LEAST: u64 = 5120;
+    let [base, flags, size] = wish;
+    if signals.alt_stack.holds(sp) {
+        return Err(Errno::EPERM);
+    }
+    // The upper half of the flags' word is padding.
+    let flags = flags & 0xffff_ffff;
+    let disarms = flags & ss::AUTODISARM != 0;
+    signals.alt_stack = match flags & !ss::AUTODISARM {
+        ss::DISABLE => AltStack { base: 0, size: 0, disarms },
+        0 | ss::ONSTACK if size < LEAST => return Err(Errno::ENOMEM),
+        0 | ss::ONSTACK => AltStack { base, size, disarms },
+        _ => return Err(Errno::EINVAL),
+    };
     Ok(())
 }

@@ -1,20 +1,25 @@
 //! Signals: sending, blocking, and what they do to a thread on its way to user mode.
 //!
-//! A pending set is one atomic word; what came with a signal is not kept, but for the fault that a thread caused
-//! itself. The lock order is [`Rank::Process`] for actions; pending sets need no lock.
+//! Whoever sends holds the table of processes; what was sent waits in the queues of [`pending`](super::pending). The lock
+//! order is the table, a process's actions and queue ([`Rank::Process`]), then a table of actions and a thread's signals
+//! ([`Rank::Descriptors`]).
 
 use core::ops::ControlFlow;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
-use quire_abi::layout::{Sigaction, sa};
-use quire_abi::{Errno, flags::sig};
+use quire_abi::Errno;
+use quire_abi::flags::{si, sig};
+use quire_abi::layout::{Sigaction, rlimit, sa};
+use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::process::{EXITING, Process, Table};
-use super::thread::{Thread, state, work};
+pub use super::pending::Info;
+use super::pending::{Queue, RT_MIN};
+use super::process::{EXITING, Process, TABLE, Table};
+use super::thread::{Thread, current, state, work};
 use super::wait::Sleep;
-use super::{sched, walk};
+use super::{itimer, sched, stop, walk};
 use crate::arch::speculation;
 use crate::vm::{Cpu, SpinLock};
 
@@ -29,39 +34,47 @@ pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
 
-/// A set of signals that have come and were not yet taken.
-pub struct Pending(AtomicU64);
+/// Another stack for handlers, as `sigaltstack` sets it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AltStack {
+    /// Its lowest address.
+    pub base: u64,
+    /// Its length; 0 for none.
+    pub size: u64,
+    /// A handler that runs on it finds none set: `SS_AUTODISARM`.
+    pub disarms: bool,
+}
 
-impl Pending {
-    /// None.
-    pub const fn new() -> Self {
-        Self(AtomicU64::new(0))
-    }
-
-    /// The set.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-
-    fn add(&self, signal: u32) {
-        self.0.fetch_or(bit(signal), Ordering::AcqRel);
-    }
-
-    /// Removes signals; answers whether any were there.
-    pub fn remove(&self, set: u64) -> bool {
-        self.0.fetch_and(!set, Ordering::AcqRel) & set != 0
+impl AltStack {
+    /// Whether a stack pointer is on it. Stacks grow down: one at the very end is, one at the base is not.
+    pub fn holds(&self, sp: u64) -> bool {
+        !self.disarms && sp > self.base && sp - self.base <= self.size
     }
 }
 
-/// What a thread's own fault says beside the signal.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FaultInfo {
-    /// The signal it is of; 0 for none.
-    pub signal: u32,
-    /// `si_code`.
-    pub code: i32,
-    /// `si_addr`.
-    pub addr: u64,
+/// How a sleep that a signal without a handler cut short goes on: by `restart_syscall`, until the same point of time.
+#[derive(Clone, Copy, Debug)]
+pub enum Resume {
+    /// `nanosleep`, `clock_nanosleep` for a span.
+    Sleep {
+        /// Nanoseconds since power-on.
+        deadline: u64,
+        /// Where what is left goes.
+        rest: Option<UserAddr>,
+    },
+    /// `FUTEX_WAIT` and `FUTEX_WAIT_BITSET` with a time-out.
+    Futex {
+        /// The word.
+        word: UserAddr,
+        /// What it should hold.
+        expected: u32,
+        /// Whose wake-ups count.
+        bits: u32,
+        /// Nanoseconds since power-on.
+        deadline: u64,
+        /// For this process alone.
+        private: bool,
+    },
 }
 
 /// A thread's signals.
@@ -70,18 +83,30 @@ pub struct ThreadSignals {
     pub blocked: u64,
     /// What to block again once a handler has run that ended `rt_sigsuspend` or `ppoll`.
     pub restore: Option<u64>,
-    /// The alternate stack: base, length.
-    pub alt_stack: (u64, u64),
-    /// The last fault.
-    pub fault: FaultInfo,
+    /// What `rt_sigtimedwait` has let through: blocked, but for the thread that waits for them.
+    pub awaited: u64,
+    /// The alternate stack.
+    pub alt_stack: AltStack,
+    /// Where the last fault was.
+    pub fault_address: u64,
     /// For this thread alone.
-    pub pending: u64,
+    pub pending: Queue,
+    /// The sleep that was cut short.
+    pub resume: Option<Resume>,
 }
 
 impl ThreadSignals {
     /// None blocked, none pending.
     pub fn lock() -> SpinLock<Self> {
-        let none = Self { blocked: 0, restore: None, alt_stack: (0, 0), fault: FaultInfo::default(), pending: 0 };
+        let none = Self {
+            blocked: 0,
+            restore: None,
+            awaited: 0,
+            alt_stack: AltStack::default(),
+            fault_address: 0,
+            pending: Queue::new(),
+            resume: None,
+        };
         SpinLock::new(Cpu, Rank::Descriptors, none)
     }
 }
@@ -168,54 +193,70 @@ fn is_shielded(process: &Process, signal: u32) -> bool {
     process.pid == 1 && !matches!(disposition(process, signal), Disposition::Handle(_))
 }
 
-/// Sends a signal to a process. The caller holds the table.
-pub fn send_to_process(table: &Table, process: &Process, signal: u32) {
-    if table.family(process).is_zombie || is_shielded(process, signal) {
-        return;
+/// Sends a signal to a process. The caller holds the table. False if what comes with it must be kept and cannot be.
+pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
+    let signal = info.signal;
+    if table.family(process).is_zombie || !accepts(table, process, signal) {
+        return true;
     }
-    if signal == sig::KILL {
-        begin_exit(table, process, sig::KILL);
-        return;
+    let is_unwanted = || !table.family(process).threads.iter().any(|t| holds_back(t, signal));
+    if is_ignored(process, signal) && is_unwanted() {
+        return true;
     }
-    on_arrival(process, signal);
-    if matches!(disposition(process, signal), Disposition::Ignore) && !is_blocked_somewhere(table, process, signal) {
-        return;
+    if !process.pending.add(info, limit(process, signal)) {
+        return false;
     }
-    process.pending.add(signal);
     // One thread is enough: the first that does not block it. Marking all lets whoever returns first take it.
     for thread in table.family(process).threads.iter() {
-        nudge(thread, signal);
+        if thread.signals.lock().blocked & bit(signal) == 0 {
+            nudge(thread);
+        }
     }
+    true
 }
 
-/// Sends a signal to one thread. The caller holds the table.
-pub fn send_to_thread(table: &Table, thread: &Thread, signal: u32) {
+/// Sends a signal to one thread. The caller holds the table. Answers as [`send_to_process`].
+pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     let process = thread.process();
-    if is_shielded(process, signal) {
-        return;
+    let signal = info.signal;
+    if !accepts(table, process, signal) || (is_ignored(process, signal) && !holds_back(thread, signal)) {
+        return true;
     }
-    if signal == sig::KILL {
-        begin_exit(table, process, sig::KILL);
-        return;
+    let limit = limit(process, signal);
+    let (added, blocked) = {
+        let mut signals = thread.signals.lock();
+        (signals.pending.add(info, limit), signals.blocked & bit(signal) != 0)
+    };
+    if added && !blocked {
+        nudge(thread);
     }
-    on_arrival(process, signal);
-    thread.signals.lock().pending |= bit(signal);
-    nudge(thread, signal);
+    added
+}
+
+/// Sends the calling thread a signal that its own call has caused: as from itself.
+pub fn send_own(signal: u32) {
+    let thread = current();
+    let process = thread.process();
+    let info = Info::of_user(signal, si::USER, process.pid, process.uid());
+    send_to_thread(&TABLE.lock(), thread, &info);
+}
+
+/// How many records may wait: of signals that do not queue there are few in any case.
+fn limit(process: &Process, signal: u32) -> usize {
+    if signal < RT_MIN { usize::MAX } else { process.limit(rlimit::SIGPENDING) as usize }
 }
 
 /// Sends to all members of a group; answers how many there were. The caller holds no lock.
-pub fn send_to_group(pgid: u32, signal: u32) -> usize {
-    send_to_many(signal, |table, process| table.family(process).pgid == pgid)
+pub fn send_to_group(pgid: u32, info: &Info) -> usize {
+    send_to_many(info, |table, process| table.family(process).pgid == pgid)
 }
 
 /// Sends to all that `is_meant` picks of the processes that live; answers how many they were. The caller holds no lock.
-pub fn send_to_many(signal: u32, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
+pub fn send_to_many(info: &Info, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
     let mut count = 0;
     walk::each_process::<()>(|table, process| {
         if !table.family(process).is_zombie && is_meant(table, process) {
-            if signal != 0 {
-                send_to_process(table, process, signal);
-            }
+            send_or_ask(table, process, info);
             count += 1;
         }
         ControlFlow::Continue(())
@@ -223,29 +264,48 @@ pub fn send_to_many(signal: u32, mut is_meant: impl FnMut(&Table, &Process) -> b
     count
 }
 
-/// A stop undoes a pending continuation and the other way round; a continuation starts a stopped process at once.
-fn on_arrival(process: &Process, signal: u32) {
-    if signal == sig::CONT {
-        process.pending.remove(STOPS);
-        if process.stopped.swap(false, Ordering::AcqRel) {
-            process.stop_wait.wake_all();
+/// Sends, unless the signal is 0: then nothing is done.
+pub fn send_or_ask(table: &Table, process: &Process, info: &Info) -> bool {
+    info.signal == 0 || send_to_process(table, process, info)
+}
+
+/// Whether a signal goes on to a queue: KILL acts at once, and init is spared what it does not handle. A stop undoes a
+/// pending continuation and the other way round; a continuation starts a stopped process at once.
+fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
+    if is_shielded(process, signal) {
+        return false;
+    }
+    match signal {
+        sig::KILL => begin_exit(table, process, sig::KILL),
+        sig::CONT => {
+            remove_everywhere(table, process, STOPS);
+            stop::end(table, process);
         }
-    } else if bit(signal) & STOPS != 0 {
-        process.pending.remove(bit(sig::CONT));
+        _ if bit(signal) & STOPS != 0 => remove_everywhere(table, process, bit(sig::CONT)),
+        _ => {}
+    }
+    signal != sig::KILL
+}
+
+/// Drops signals of a process and of all its threads.
+pub fn remove_everywhere(table: &Table, process: &Process, set: u64) {
+    process.pending.remove(set);
+    for thread in table.family(process).threads.iter() {
+        thread.signals.lock().pending.remove(set);
     }
 }
 
-fn is_blocked_somewhere(table: &Table, process: &Process, signal: u32) -> bool {
-    table.family(process).threads.iter().any(|t| t.signals.lock().blocked & bit(signal) != 0)
+/// Whether a thread blocks a signal or waits for it: then it is kept even where it would be ignored.
+fn holds_back(thread: &Thread, signal: u32) -> bool {
+    let signals = thread.signals.lock();
+    (signals.blocked | signals.awaited) & bit(signal) != 0
 }
 
 /// Makes a thread look at its signals.
-fn nudge(thread: &Thread, signal: u32) {
-    if thread.signals.lock().blocked & bit(signal) == 0 {
-        thread.set_work(work::SIGNAL);
-        if !sched::wake_from(thread, state::SLEEPING) {
-            sched::kick(thread);
-        }
+pub fn nudge(thread: &Thread) {
+    thread.set_work(work::SIGNAL);
+    if !sched::wake_from(thread, state::SLEEPING) {
+        sched::kick(thread);
     }
 }
 
@@ -255,9 +315,17 @@ pub fn begin_exit(table: &Table, process: &Process, status: u32) {
     let first =
         process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire).is_ok();
     if first {
-        process.stopped.store(false, Ordering::Release);
-        process.stop_wait.wake_all();
+        stop::cancel(process);
         table.rouse_all(process);
+    }
+}
+
+/// The calling thread ends its process; if exec in another thread is already ending this one, it ends alone.
+pub fn end_process(status: u32) {
+    let thread = current();
+    let table = TABLE.lock();
+    if !thread.doomed.load(Ordering::Acquire) {
+        begin_exit(&table, thread.process(), status);
     }
 }
 
@@ -269,12 +337,17 @@ pub fn rouse(thread: &Thread) {
     }
 }
 
-/// exec: all other threads of the current one's process end. The caller holds the table.
-pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) {
-    for thread in table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, survivor)) {
-        thread.doomed.store(true, Ordering::Release);
+/// exec: all other threads of the survivor's process end. Of two threads that call this, the second finds itself doomed
+/// by the first, and changes nothing: EINTR. The caller holds the table.
+pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) -> Result<(), Errno> {
+    if survivor.doomed.load(Ordering::Acquire) {
+        return Err(Errno::EINTR);
+    }
+    let others = table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, survivor));
+    for thread in others.filter(|t| !t.doomed.swap(true, Ordering::AcqRel)) {
         rouse(thread);
     }
+    Ok(())
 }
 
 /// Whether a thread's sleep should end.
@@ -283,48 +356,78 @@ pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     if process.exiting.load(Ordering::Acquire) != 0 || thread.doomed.load(Ordering::Acquire) {
         return true;
     }
-    sleep == Sleep::Interruptible && deliverable(thread, process) != 0
+    sleep == Sleep::Interruptible && (process.stop.is_active() || deliverable(thread, process) != 0)
 }
 
 /// Pending signals that a thread does not block.
 pub fn deliverable(thread: &Thread, process: &Process) -> u64 {
     let signals = thread.signals.lock();
-    (signals.pending | process.pending.get()) & !signals.blocked
+    (signals.pending.set() | process.pending.get()) & !signals.blocked
 }
 
-/// Takes the lowest deliverable signal, synchronous ones first.
-pub fn take(thread: &Thread, process: &Process) -> Option<u32> {
+/// Takes a deliverable signal: the thread's own before the process's, then those of faults, then the lowest.
+pub fn take(thread: &Thread, process: &Process) -> Option<Info> {
+    let mask = {
+        let mut signals = thread.signals.lock();
+        let mask = !signals.blocked;
+        if let Some(signal) = choose(signals.pending.set() & mask) {
+            return Some(signals.pending.take(signal));
+        }
+        mask
+    };
+    take_of_process(process, mask)
+}
+
+/// Takes a signal of a set, blocked or not.
+pub fn take_of(thread: &Thread, process: &Process, set: u64) -> Option<Info> {
+    {
+        let mut signals = thread.signals.lock();
+        if let Some(signal) = choose(signals.pending.set() & set) {
+            return Some(signals.pending.take(signal));
+        }
+    }
+    take_of_process(process, set)
+}
+
+fn take_of_process(process: &Process, set: u64) -> Option<Info> {
+    while let Some(signal) = choose(process.pending.get() & set) {
+        // Another thread may be faster.
+        if let Some(info) = process.pending.take(signal) {
+            if signal == sig::ALRM {
+                itimer::restart(process);
+            }
+            return Some(info);
+        }
+    }
+    None
+}
+
+fn choose(set: u64) -> Option<u32> {
     const FAULTS: u64 = bit(sig::SEGV) | bit(sig::BUS) | bit(sig::ILL) | bit(sig::TRAP) | bit(sig::FPE);
-    let set = deliverable(thread, process);
     let choice = if set & FAULTS != 0 { set & FAULTS } else { set };
-    if choice == 0 {
-        return None;
-    }
-    let signal = choice.trailing_zeros() + 1;
-    let mut signals = thread.signals.lock();
-    if signals.pending & bit(signal) != 0 {
-        signals.pending &= !bit(signal);
-        return Some(signal);
-    }
-    drop(signals);
-    process.pending.remove(bit(signal)).then_some(signal)
+    (choice != 0).then(|| choice.trailing_zeros() + 1)
 }
 
 /// A fault that the thread itself caused: the signal is not blocked or ignored, or the process ends.
-pub fn force(thread: &Thread, info: FaultInfo) {
+pub fn force(thread: &Thread, info: Info) {
     let process = thread.process();
-    let signal = info.signal;
-    let blocked = thread.signals.lock().blocked & bit(signal) != 0;
-    if blocked || !matches!(disposition(process, signal), Disposition::Handle(_)) {
-        let actions = process.actions.lock().clone();
-        actions.0.lock()[signal as usize] = Sigaction::default();
-        thread.signals.lock().blocked &= !bit(signal);
+    let blocked = thread.signals.lock().blocked & bit(info.signal) != 0;
+    if blocked || !matches!(disposition(process, info.signal), Disposition::Handle(_)) {
+        reset_action(process, info.signal);
+        thread.signals.lock().blocked &= !bit(info.signal);
     }
     let mut signals = thread.signals.lock();
-    signals.fault = info;
-    signals.pending |= bit(signal);
+    signals.fault_address = info.fields[0];
+    // The record may find no room: the signal is pending all the same.
+    signals.pending.add(&info, usize::MAX);
     drop(signals);
     thread.set_work(work::SIGNAL);
+}
+
+/// Takes the default action on a signal from here on.
+pub fn reset_action(process: &Process, signal: u32) {
+    let actions = process.actions.lock().clone();
+    actions.0.lock()[signal as usize] = Sigaction::default();
 }
 
 /// Whether a handler wants a call that it interrupted to be started again.

@@ -87,6 +87,10 @@ pub struct Thread {
     pub fail_nth: AtomicU32,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
+    /// The number of the last call that it made in vain; `usize::MAX` for none.
+    pub unknown_call: AtomicUsize,
+    /// The head of its list of robust futexes; 0 for none.
+    pub robust_list: AtomicUsize,
 }
 
 // SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU
@@ -123,6 +127,8 @@ impl Thread {
             starved: AtomicU32::new(0),
             fail_nth: AtomicU32::new(0),
             clear_child_tid: AtomicUsize::new(0),
+            unknown_call: AtomicUsize::new(usize::MAX),
+            robust_list: AtomicUsize::new(0),
         }
     }
 

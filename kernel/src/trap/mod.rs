@@ -7,19 +7,17 @@ pub mod syndrome;
 
 use core::sync::atomic::Ordering;
 
-use quire_abi::Errno;
 use quire_abi::flags::sig;
 use quire_mm::UserAddr;
 use quire_mm::addr::USER_END;
 
-use crate::arch::trap::{NO_SYSCALL, TrapFrame};
+use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, uaccess};
 use crate::console::panic;
-use crate::syscall;
-use crate::task::signal::{Disposition, FaultInfo};
+use crate::syscall::restart;
+use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::{current, work};
-use crate::task::wait::Sleep;
-use crate::task::{exit, sched, sigframe, signal};
+use crate::task::{exit, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 use syndrome::{Class, Syndrome};
 
@@ -62,9 +60,9 @@ pub extern "C" fn from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
     };
     report(frame, syndrome, addr, why, signal);
     if signal == sig::KILL {
-        kill_current(sig::KILL);
+        signal::end_process(sig::KILL);
     } else {
-        signal::force(current(), FaultInfo { signal, code, addr });
+        signal::force(current(), Info::of_fault(signal, code, addr));
     }
 }
 
@@ -111,11 +109,6 @@ fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u
         frame.pc,
         frame.sp
     );
-}
-
-fn kill_current(signal: u32) {
-    let table = crate::task::process::TABLE.lock();
-    signal::begin_exit(&table, current().process(), signal);
 }
 
 /// A synchronous exception from EL1: a user access of the copy routines, an access that came too early, or a bug.
@@ -192,32 +185,28 @@ fn signals(frame: &mut TrapFrame) {
         // As Linux: a bad address is not the child's failure.
         let _ = uaccess::put(UserAddr::new(born), &thread.tid());
     }
-    leave_if_ending();
     let mut delivered = false;
-    while let Some(signal) = signal::take(thread, process) {
-        match signal::disposition(process, signal) {
+    loop {
+        leave_if_ending();
+        if process.stop.is_active() {
+            stop::halt(process);
+            continue;
+        }
+        let continuations = process.stop.continuations();
+        let Some(info) = signal::take(thread, process) else { break };
+        match signal::disposition(process, info.signal) {
             Disposition::Ignore => {}
-            Disposition::Terminate => {
-                kill_current(signal);
-                leave_if_ending();
-            }
-            Disposition::Stop => stop(signal),
+            Disposition::Terminate => signal::end_process(info.signal),
+            Disposition::Stop => stop::begin(process, info.signal, continuations),
             Disposition::Handle(action) => {
-                restart(frame, |nr| signal::restarts(&action) && syscall::is_restartable(nr));
-                if action.flags & quire_abi::layout::sa::RESETHAND != 0 {
-                    let actions = process.actions.lock().clone();
-                    actions.0.lock()[signal as usize] = quire_abi::layout::Sigaction::default();
-                }
-                if sigframe::enter(frame, signal, &action).is_err() {
-                    kill_current(sig::SEGV);
-                    leave_if_ending();
-                }
+                restart::after_handler(frame, &action);
+                handle(frame, &info, &action);
                 delivered = true;
             }
         }
     }
     if !delivered {
-        restart(frame, syscall::is_restartable);
+        restart::without_handler(frame);
         let mut signals = thread.signals.lock();
         if let Some(mask) = signals.restore.take() {
             signals.blocked = mask;
@@ -225,12 +214,17 @@ fn signals(frame: &mut TrapFrame) {
     }
 }
 
-/// Starts an interrupted call again if `again` says so for its number; its result stays EINTR otherwise.
-fn restart(frame: &mut TrapFrame, again: impl FnOnce(usize) -> bool) {
-    let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
-    if call != NO_SYSCALL && frame.x[0] as isize == Errno::EINTR.to_ret() && again(call as usize) {
-        frame.x[0] = frame.orig_x0;
-        frame.pc -= 4;
+/// Has a handler run next, or a fault where its frame has no place: then it is the fault's turn.
+fn handle(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) {
+    let process = current().process();
+    if action.flags & quire_abi::layout::sa::RESETHAND != 0 {
+        signal::reset_action(process, info.signal);
+    }
+    if sigframe::enter(frame, info, action).is_err() {
+        if info.signal == sig::SEGV {
+            signal::reset_action(process, sig::SEGV);
+        }
+        signal::force(current(), Info::of_kernel(sig::SEGV));
     }
 }
 
@@ -242,20 +236,4 @@ fn leave_if_ending() {
     if thread.doomed.load(Ordering::Acquire) {
         exit::exit_thread(0);
     }
-}
-
-/// Stops the process until it is continued or ends.
-fn stop(signal: u32) {
-    let process = current().process();
-    if !process.stopped.swap(true, Ordering::AcqRel) {
-        exit::notify_change(process, signal << 8 | 0x7f);
-    }
-    // Other threads stop when they look at their signals.
-    let resumed = process
-        .stop_wait
-        .wait_until(Sleep::Killable, None, || (!process.stopped.load(Ordering::Acquire)).then_some(()));
-    if resumed.is_ok() && process.exit_status().is_none() {
-        exit::notify_change(process, 0xffff);
-    }
-    leave_if_ending();
 }

@@ -1,12 +1,12 @@
 //! Signals.
 
-use quire_abi::flags::sig;
-use quire_abi::layout::{Sigaction, sa};
+use quire_abi::flags::{si, sig};
+use quire_abi::layout::{Sigaction, Siginfo, sa};
 use quire_abi::{Errno, nr};
 
 use crate::{arch, sys};
 
-/// The start of what a handler's second argument points at, for signals that carry an address.
+/// The start of what a handler's second argument points at.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Info {
@@ -18,8 +18,32 @@ pub struct Info {
     pub code: i32,
     /// Unused.
     pub pad: i32,
-    /// The address that faulted.
+    /// The address that faulted; of other signals, who sent it: [`Info::pid`], [`Info::uid`].
     pub addr: usize,
+    /// What else there is.
+    pub more: [u64; 3],
+}
+
+impl Info {
+    /// The sender's process, or the child.
+    pub fn pid(&self) -> i32 {
+        self.addr as u32 as i32
+    }
+
+    /// The sender's user.
+    pub fn uid(&self) -> u32 {
+        (self.addr >> 32) as u32
+    }
+
+    /// Of SIGCHLD: the exit status, or the signal that ended or stopped the child.
+    pub fn status(&self) -> i32 {
+        self.more[0] as i32
+    }
+
+    /// What its sender gave along.
+    pub fn value(&self) -> u64 {
+        self.more[0]
+    }
 }
 
 /// A handler; the last argument points at the interrupted registers.
@@ -108,6 +132,27 @@ pub fn suspend(mask: u64) -> Errno {
         Err(error) => error,
         Ok(_) => Errno::EIO,
     }
+}
+
+/// Waits for one of a set of blocked signals, at most so long, and takes it: its record.
+pub fn timed_wait(set: u64, nanoseconds: Option<u64>) -> Result<Siginfo, Errno> {
+    let time = nanoseconds.map(crate::time::timespec);
+    let time = time.as_ref().map_or(0, |time| time as *const _ as usize);
+    let mut info = Siginfo::default();
+    // SAFETY: the kernel reads a word and a time and writes one record.
+    unsafe {
+        sys::call(nr::RT_SIGTIMEDWAIT, [&raw const set as usize, &raw mut info as usize, time, size_of::<u64>()])
+    }?;
+    Ok(info)
+}
+
+/// Sends a signal with a value to a process.
+pub fn queue(pid: i32, signal: u32, value: u64) -> Result<(), Errno> {
+    let me = crate::process::getpid() as u32;
+    let info =
+        Siginfo { signo: signal as i32, code: si::QUEUE, fields: [me as u64, value, 0, 0], ..Siginfo::default() };
+    // SAFETY: the kernel reads one record.
+    unsafe { sys::call(nr::RT_SIGQUEUEINFO, [pid as usize, signal as usize, &raw const info as usize]) }.map(drop)
 }
 
 /// Names without `SIG`, by number from 1.

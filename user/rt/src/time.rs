@@ -1,7 +1,7 @@
 //! Time and sleep.
 
-use quire_abi::flags::clock;
-use quire_abi::layout::Timespec;
+use quire_abi::flags::{clock, itimer};
+use quire_abi::layout::{Itimerval, Timespec, Timeval};
 use quire_abi::{Errno, nr};
 
 use crate::sys;
@@ -27,6 +27,18 @@ pub fn nanoseconds(clock: i32) -> u64 {
 /// Nanoseconds since some point in the past, never going back.
 pub fn monotonic() -> u64 {
     nanoseconds(clock::MONOTONIC)
+}
+
+/// Has SIGALRM sent after `value` nanoseconds and then every `interval`; a `value` of 0 stops that. Answers what was left,
+/// and the interval.
+pub fn set_alarm(value: u64, interval: u64) -> Result<(u64, u64), Errno> {
+    let time = |ns: u64| Timeval { sec: (ns / 1_000_000_000) as i64, usec: (ns % 1_000_000_000 / 1000) as i64 };
+    let new = Itimerval { interval: time(interval), value: time(value) };
+    let mut old = Itimerval::default();
+    // SAFETY: the kernel reads one record and writes one.
+    unsafe { sys::call(nr::SETITIMER, [itimer::REAL as usize, &raw const new as usize, &raw mut old as usize]) }?;
+    let ns = |time: Timeval| time.sec as u64 * 1_000_000_000 + time.usec as u64 * 1000;
+    Ok((ns(old.value), ns(old.interval)))
 }
 
 /// Sleeps; on EINTR the second value is what remained.

@@ -129,6 +129,12 @@ pub fn all(addr: usize, len: usize, value: u8) -> bool {
     (addr..addr + len).all(|at| peek(at) == value)
 }
 
+/// Maps a fresh page that children share.
+pub fn shared_page() -> usize {
+    let flags = (Map::SHARED | Map::ANONYMOUS).bits() as usize;
+    raw(quire_rt::abi::nr::MMAP, [0, PAGE, RW.bits() as usize, flags, usize::MAX, 0]).expect("memory for the test")
+}
+
 /// Maps fresh private memory.
 pub fn map(len: usize, prot: Prot) -> usize {
     mem::mmap_anonymous(len, prot).expect("memory for the test")

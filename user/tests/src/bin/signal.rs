@@ -119,8 +119,56 @@ fn handling(checks: &mut Checks) {
         42,
         "so a stack overflow can be handled",
     );
+    alternate(checks);
     let off = [0usize, 2, 0];
     let _ = raw(nr::SIGALTSTACK, [off.as_ptr() as usize, 0]);
+    let _ = user_tests::munmap(stack, 8 * PAGE);
+}
+
+/// Alternate stacks that are none, and one that is off while a handler runs on it.
+fn alternate(checks: &mut Checks) {
+    const AUTODISARM: usize = 1 << 31;
+    let set = |record: [usize; 3]| raw(nr::SIGALTSTACK, [record.as_ptr() as usize, 0]);
+    for (base, size) in [(usize::MAX - 4095, 0x1_0000), (usize::MAX, usize::MAX), (KERNEL, 8 * PAGE), (0, 8192)] {
+        let killed = || {
+            let _ = handle(sig::USR1, count, sa::ONSTACK, 0);
+            let _ = set([base, 0, size]);
+            me(sig::USR1);
+        };
+        checks.killed(killed, sig::SEGV, "a stack that is nowhere, or wraps: a fault");
+    }
+    extern "C" fn caught(_: i32, info: *const Info, _: *mut u8) {
+        // SAFETY: the kernel hands the handler a record.
+        process::exit_now(unsafe { (*info).code })
+    }
+    checks.exits(
+        || {
+            let _ = handle(sig::USR1, count, sa::ONSTACK, 0);
+            let _ = handle(sig::SEGV, caught, 0, 0);
+            let _ = set([usize::MAX - 4095, 0, 0x1_0000]);
+            me(sig::USR1);
+            1
+        },
+        0x80,
+        "which a handler on the usual stack may catch",
+    );
+    checks.fails(set([0, 3, 8192]), Errno::EINVAL, "unknown flags");
+    checks.fails(set([0, 0, 100]), Errno::ENOMEM, "too small a stack");
+    extern "C" fn look(_: i32, _: *const Info, _: *mut u8) {
+        let mut now = [0usize; 3];
+        let _ = raw(nr::SIGALTSTACK, [0, now.as_mut_ptr() as usize]);
+        LAST.store(now[1] as u32, SeqCst);
+    }
+    let stack = map(8 * PAGE, RW);
+    let mut now = [0usize; 3];
+    for (flags, inside) in [(0, 1), (AUTODISARM, 2)] {
+        let _ = set([stack, flags, 8 * PAGE]);
+        let _ = handle(sig::USR1, look, sa::ONSTACK, 0);
+        me(sig::USR1);
+        let _ = raw(nr::SIGALTSTACK, [0, now.as_mut_ptr() as usize]);
+        checks.eq(LAST.load(SeqCst), inside, "a handler sees the stack that it runs on, or none with AUTODISARM");
+        checks.eq(now, [stack, flags, 8 * PAGE], "and afterwards it is set as before");
+    }
     let _ = user_tests::munmap(stack, 8 * PAGE);
 }
 

@@ -1,0 +1,89 @@
+//! What becomes of a call that a signal cut short (signal(7), and Linux's ERESTART codes).
+//!
+//! | call | a handler ran | no handler ran: a stop, or another thread took the signal |
+//! | --- | --- | --- |
+//! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile` | again with SA_RESTART, else EINTR | again |
+//! | `wait4`, `openat`, `ioctl`, `fcntl` | again with SA_RESTART, else EINTR | again |
+//! | `futex` WAIT, WAIT_BITSET without a time-out | again with SA_RESTART, else EINTR | again |
+//! | `futex` WAIT, WAIT_BITSET with one | EINTR | goes on until the same point of time |
+//! | `nanosleep`, `clock_nanosleep` for a span | EINTR, and what is left | goes on until the same point of time |
+//! | `clock_nanosleep` until a time | EINTR | again |
+//! | `rt_sigsuspend` | EINTR | again |
+//! | `ppoll`, `pselect6` | EINTR | again, with what is left of its time |
+//! | `rt_sigtimedwait` | EINTR | EINTR |
+//!
+//! A transfer that has moved some bytes answers their number and is not restarted. "Again" makes the call anew with its
+//! arguments; "goes on" makes the call [`restart_syscall`](call), which takes up what the thread left in
+//! [`ThreadSignals::resume`](crate::task::signal::ThreadSignals). A handler ends the right to that.
+
+use quire_abi::{Errno, nr};
+
+use super::{Answer, futex, time};
+use crate::arch::trap::{NO_SYSCALL, TrapFrame};
+use crate::task::signal::{self, HandlerAction, Resume};
+use crate::task::thread::current;
+
+/// When an interrupted call is made again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Never.
+    No,
+    /// If no handler ran.
+    WithoutHandler,
+    /// Also after a handler with SA_RESTART.
+    ByFlag,
+}
+
+fn again(nr: usize) -> Again {
+    match nr {
+        nr::READ | nr::READV | nr::PREAD64 | nr::WRITE | nr::WRITEV | nr::SENDFILE => Again::ByFlag,
+        nr::WAIT4 | nr::OPENAT | nr::IOCTL | nr::FCNTL | nr::FUTEX => Again::ByFlag,
+        nr::CLOCK_NANOSLEEP | nr::RT_SIGSUSPEND | nr::PPOLL | nr::PSELECT6 => Again::WithoutHandler,
+        _ => Again::No,
+    }
+}
+
+/// The call that the frame is in, if it was cut short. It is asked once a call.
+fn interrupted(frame: &mut TrapFrame) -> Option<usize> {
+    let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
+    (call != NO_SYSCALL && frame.x[0] as isize == Errno::EINTR.to_ret()).then_some(call as usize)
+}
+
+/// A handler is about to run: an interrupted call is made again after it, or has ended.
+pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
+    let Some(call) = interrupted(frame) else { return };
+    let goes_on = current().signals.lock().resume.take().is_some();
+    if !goes_on && signal::restarts(action) && again(call) == Again::ByFlag {
+        make_again(frame);
+    }
+}
+
+/// No handler ran: an interrupted call goes on.
+pub fn without_handler(frame: &mut TrapFrame) {
+    let Some(call) = interrupted(frame) else { return };
+    if current().signals.lock().resume.is_some() {
+        make_again(frame);
+        frame.x[8] = nr::RESTART_SYSCALL as u64;
+    } else if again(call) != Again::No {
+        make_again(frame);
+    }
+}
+
+/// The instruction before the one that the frame goes on with is the SVC.
+fn make_again(frame: &mut TrapFrame) {
+    const SVC: u64 = 4;
+    frame.x[0] = frame.orig_x0;
+    frame.pc = frame.pc.wrapping_sub(SVC);
+}
+
+/// `restart_syscall`: EINTR where nothing was cut short.
+pub fn call() -> Answer {
+    let resume = current().signals.lock().resume.take();
+    match resume {
+        Some(Resume::Sleep { deadline, rest }) => time::sleep(deadline, rest),
+        Some(Resume::Futex { word, expected, bits, deadline, private }) => {
+            futex::wait(word, expected, bits, Some(deadline), private)
+        }
+        None => Err(Errno::EINTR),
+    }
+}

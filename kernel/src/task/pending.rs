@@ -1,0 +1,215 @@
+//! Signals that have been sent and not yet taken, with what comes with each: [`Info`].
+//!
+//! A signal below [`RT_MIN`] is there once or not at all: a second one is lost. The others queue in the order in which they
+//! were sent. The first record of a queue has a place of its own, so that the common case allocates nothing; there are at
+//! most [`MOST`] further ones. Where a record finds no room, a signal that carries no value of its sender's is pending without
+//! one, as on Linux, and one that does is refused.
+//!
+//! A thread's queue is covered by the lock of its signals; a process's has a lock of [`Rank::Process`], and its set can be
+//! read without.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_abi::Errno;
+use quire_abi::flags::{si, sig};
+use quire_abi::layout::Siginfo;
+use quire_mm::fallible::TryVec;
+use quire_mm::sync::Rank;
+
+use super::signal::bit;
+use crate::vm::{Cpu, SpinLock};
+
+/// The first signal that queues.
+pub const RT_MIN: u32 = 32;
+
+/// Most further records of one queue: with the queue's lock held, one is searched for, or all are dropped.
+pub const MOST: usize = 512;
+
+/// What comes with a signal: the part of `siginfo_t` that may be other than zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// The signal; 0 for none.
+    pub signal: u32,
+    /// `si_errno`.
+    pub errno: i32,
+    /// `si_code`.
+    pub code: i32,
+    /// What the code says.
+    pub fields: [u64; 4],
+}
+
+impl Info {
+    const NONE: Self = Self { signal: 0, errno: 0, code: 0, fields: [0; 4] };
+
+    fn new(signal: u32, code: i32, fields: [u64; 4]) -> Self {
+        Self { signal, errno: 0, code, fields }
+    }
+
+    /// From the kernel itself.
+    pub fn of_kernel(signal: u32) -> Self {
+        Self::new(signal, si::KERNEL, [0; 4])
+    }
+
+    /// From a process: `code` is `SI_USER` or `SI_TKILL`.
+    pub fn of_user(signal: u32, code: i32, pid: u32, uid: u32) -> Self {
+        Self::new(signal, code, [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0])
+    }
+
+    /// From a fault at `addr`.
+    pub fn of_fault(signal: u32, code: i32, addr: u64) -> Self {
+        Self::new(signal, code, [addr, 0, 0, 0])
+    }
+
+    /// Of a child: `status` is an exit status or a signal, the times are in clock ticks.
+    pub fn of_child(signal: u32, code: i32, pid: u32, uid: u32, status: u32, times: [u64; 2]) -> Self {
+        let [user, system] = times;
+        Self::new(signal, code, [u64::from(pid) | u64::from(uid) << 32, u64::from(status), user, system])
+    }
+
+    /// As a program says: `rt_sigqueueinfo`. E2BIG for a record with more in it than a kernel knows.
+    pub fn from_user(signal: u32, record: &Siginfo) -> Result<Self, Errno> {
+        // A record of a known kind may have anything in its last bytes; in another they might mean something.
+        let is_known = matches!(record.code, si::USER | si::QUEUE | si::TIMER | si::MESGQ | si::ASYNCIO | si::TKILL);
+        if !is_known && record.rest.iter().any(|word| *word != 0) {
+            return Err(Errno::E2BIG);
+        }
+        Ok(Self { signal, errno: record.errno, code: record.code, fields: record.fields })
+    }
+
+    /// As programs see it.
+    pub fn to_user(&self) -> Siginfo {
+        let signo = self.signal as i32;
+        Siginfo { signo, errno: self.errno, code: self.code, pad: 0, fields: self.fields, rest: [0; 10] }
+    }
+
+    /// Whether the sender is to hear that the record could not be kept.
+    fn must_be_kept(&self) -> bool {
+        self.signal >= RT_MIN && self.code != si::USER && self.code != si::KERNEL
+    }
+}
+
+/// Signals that wait, oldest first.
+pub struct Queue {
+    set: u64,
+    /// Older than all of `rest`.
+    first: Info,
+    rest: Vec<Info>,
+}
+
+impl Queue {
+    /// None.
+    pub const fn new() -> Self {
+        Self { set: 0, first: Info::NONE, rest: Vec::new() }
+    }
+
+    /// The set.
+    pub fn set(&self) -> u64 {
+        self.set
+    }
+
+    /// Adds a signal; at most `limit` further ones there may be. False if its record must be kept and cannot.
+    pub fn add(&mut self, info: &Info, limit: usize) -> bool {
+        if info.signal < RT_MIN && self.set & bit(info.signal) != 0 {
+            return true;
+        }
+        let kept = self.keep(info, limit);
+        if kept || !info.must_be_kept() {
+            self.set |= bit(info.signal);
+            return true;
+        }
+        false
+    }
+
+    fn keep(&mut self, info: &Info, limit: usize) -> bool {
+        if self.first.signal == 0 && self.rest.is_empty() {
+            self.first = *info;
+            return true;
+        }
+        self.rest.len() < limit.min(MOST) && self.rest.try_push(*info).is_ok()
+    }
+
+    /// Takes the oldest `signal`, which is in the set.
+    pub fn take(&mut self, signal: u32) -> Info {
+        let info = self.unlink(bit(signal)).unwrap_or(Info::of_user(signal, si::USER, 0, 0));
+        let has_more = signal >= RT_MIN && self.rest.iter().any(|info| info.signal == signal);
+        if !has_more {
+            self.set &= !bit(signal);
+        }
+        info
+    }
+
+    /// Takes out the oldest record of one of a set of signals.
+    fn unlink(&mut self, set: u64) -> Option<Info> {
+        if self.first.signal != 0 && set & bit(self.first.signal) != 0 {
+            let info = self.first;
+            self.first.signal = 0;
+            return Some(info);
+        }
+        let at = self.rest.iter().position(|info| set & bit(info.signal) != 0)?;
+        let info = self.rest.remove(at);
+        if self.rest.is_empty() {
+            self.rest = Vec::new();
+        }
+        Some(info)
+    }
+
+    /// Drops a set of signals.
+    pub fn remove(&mut self, set: u64) {
+        if self.set & set != 0 {
+            self.set &= !set;
+            if self.first.signal != 0 && set & bit(self.first.signal) != 0 {
+                self.first.signal = 0;
+            }
+            self.rest.retain(|info| set & bit(info.signal) == 0);
+            if self.rest.is_empty() {
+                self.rest = Vec::new();
+            }
+        }
+    }
+}
+
+/// A process's signals.
+pub struct Pending {
+    /// The queue's set, for those who only look.
+    set: AtomicU64,
+    queue: SpinLock<Queue>,
+}
+
+impl Pending {
+    /// None.
+    pub fn new() -> Self {
+        Self { set: AtomicU64::new(0), queue: SpinLock::new(Cpu, Rank::Process, Queue::new()) }
+    }
+
+    /// The set.
+    pub fn get(&self) -> u64 {
+        self.set.load(Ordering::Acquire)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.queue.lock();
+        let result = change(&mut queue);
+        self.set.store(queue.set(), Ordering::Release);
+        result
+    }
+
+    /// Adds a signal, see [`Queue::add`].
+    pub fn add(&self, info: &Info, limit: usize) -> bool {
+        self.change(|queue| queue.add(info, limit))
+    }
+
+    /// Takes a signal, if no other thread was faster.
+    pub fn take(&self, signal: u32) -> Option<Info> {
+        self.change(|queue| (queue.set() & bit(signal) != 0).then(|| queue.take(signal)))
+    }
+
+    /// Drops a set of signals.
+    pub fn remove(&self, set: u64) {
+        if self.get() & set != 0 {
+            self.change(|queue| queue.remove(set));
+        }
+    }
+}
+
+const _: () = assert!(sig::COUNT == 65, "a set is one word");

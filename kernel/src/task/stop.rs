@@ -1,0 +1,166 @@
+//! Stopping a process and letting it go on.
+//!
+//! A stop is the process's: the thread that takes the signal [begins](begin) it, and each thread [halts](halt) on its way to
+//! user mode, those that sleep interruptibly being woken for it. The parent hears of the stop when the last thread has
+//! halted. A continuation [ends](end) it at once.
+//!
+//! Everything here changes under the table's lock; [`Stop::is_active`] may be asked without.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use quire_abi::flags::{cld, sig};
+use quire_abi::layout::sa;
+
+use super::exit;
+use super::process::{Process, TABLE, Table};
+use super::signal::{self, Info};
+use super::thread::current;
+use super::wait::Sleep;
+
+/// Wait status of a child that goes on.
+pub const CONTINUED: u32 = 0xffff;
+
+/// What a process knows of its stops.
+#[derive(Default)]
+pub struct Stop {
+    active: AtomicBool,
+    /// By which signal.
+    signal: AtomicU32,
+    /// Counts stops: a thread that halted for one must see that the next is another.
+    begun: AtomicU32,
+    /// Counts continuations, also of a process that was not stopped: one that comes between the taking of a signal and
+    /// the stop undoes the stop.
+    ended: AtomicU32,
+    /// Threads that have halted in this stop.
+    halted: AtomicU32,
+    /// All have, and the parent was told.
+    complete: AtomicBool,
+    /// Status for `wait4` of a change that was not yet reported; 0 for none.
+    change: AtomicU32,
+}
+
+impl Stop {
+    /// Whether the process is stopped, or about to be.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
+    }
+
+    /// To be asked before a signal is taken, for [`begin`].
+    pub fn continuations(&self) -> u32 {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The wait status of a change that nobody was told of; 0 for none. The caller holds the table.
+    pub fn change(&self) -> u32 {
+        self.change.load(Ordering::Relaxed)
+    }
+
+    /// The change has been reported. The caller holds the table.
+    pub fn clear_change(&self) {
+        self.change.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Begins a stop by `signal`, which was taken after [`Stop::continuations`] answered `ended`.
+pub fn begin(process: &Process, signal: u32, ended: u32) {
+    let table = TABLE.lock();
+    let stop = &process.stop;
+    let is_late = stop.is_active() || stop.continuations() != ended || process.exit_status().is_some();
+    if is_late || (signal != sig::STOP && is_orphaned(&table, process)) {
+        return;
+    }
+    stop.signal.store(signal, Ordering::Relaxed);
+    stop.begun.fetch_add(1, Ordering::AcqRel);
+    stop.halted.store(0, Ordering::Relaxed);
+    stop.complete.store(false, Ordering::Relaxed);
+    stop.active.store(true, Ordering::SeqCst);
+    let me = current();
+    table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, me)).for_each(signal::nudge);
+}
+
+/// Whether nobody in the session could let a process's group go on: no member has a parent there that is of another
+/// group. A stop by the terminal is ignored then (POSIX). O(processes).
+fn is_orphaned(table: &Table, process: &Process) -> bool {
+    let family = table.family(process);
+    let (pgid, sid) = (family.pgid, family.sid);
+    let members = table.processes().map(|p| table.family(p)).filter(|f| f.pgid == pgid && !f.is_zombie);
+    !members.into_iter().any(|member| {
+        // SAFETY: a parent outlives its children's membership, and the table is locked.
+        let parent = unsafe { member.parent.as_ref() };
+        parent.map(|p| table.family(p)).is_some_and(|parent| parent.pgid != pgid && parent.sid == sid)
+    })
+}
+
+/// Sleeps while the process is stopped. Returns early if the thread is to end.
+pub fn halt(process: &Process) {
+    let stop = &process.stop;
+    let begun = {
+        let table = TABLE.lock();
+        if !stop.is_active() {
+            return;
+        }
+        stop.halted.fetch_add(1, Ordering::Relaxed);
+        check_complete(&table, process);
+        stop.begun.load(Ordering::Relaxed)
+    };
+    let is_over = || !stop.is_active() || stop.begun.load(Ordering::Acquire) != begun;
+    let killed = process.stop_wait.wait_until(Sleep::Killable, None, || is_over().then_some(())).is_err();
+    if killed {
+        let _table = TABLE.lock();
+        if !is_over() {
+            stop.halted.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells the parent once no thread runs any more.
+fn check_complete(table: &Table, process: &Process) {
+    let stop = &process.stop;
+    let all = stop.halted.load(Ordering::Relaxed) >= table.family(process).thread_count;
+    if stop.is_active() && all && !stop.complete.swap(true, Ordering::Relaxed) {
+        let signal = stop.signal.load(Ordering::Relaxed);
+        notify_parent(table, process, cld::STOPPED, signal, signal << 8 | 0x7f);
+    }
+}
+
+/// A thread has left a process that has others: those may all have halted. The caller holds the table.
+pub fn thread_left(table: &Table, process: &Process) {
+    check_complete(table, process);
+}
+
+/// A continuation has come. The caller holds the table.
+pub fn end(table: &Table, process: &Process) {
+    let stop = &process.stop;
+    stop.ended.fetch_add(1, Ordering::AcqRel);
+    if stop.active.swap(false, Ordering::AcqRel) {
+        process.stop_wait.wake_all();
+        if stop.complete.load(Ordering::Relaxed) {
+            notify_parent(table, process, cld::CONTINUED, sig::CONT, CONTINUED);
+        }
+    }
+}
+
+/// The process ends: nobody halts any more. The caller holds the table.
+pub fn cancel(process: &Process) {
+    process.stop.active.store(false, Ordering::Release);
+    process.stop_wait.wake_all();
+}
+
+/// Tells the parent that a child was stopped or continued.
+fn notify_parent(table: &Table, process: &Process, code: i32, signal: u32, status: u32) {
+    process.stop.change.store(status, Ordering::Relaxed);
+    let parent = table.family(process).parent;
+    if parent.is_null() {
+        return;
+    }
+    // SAFETY: a parent outlives its children's membership, and the table is locked.
+    let parent = unsafe { &*parent };
+    let actions = parent.actions.lock().clone();
+    let flags = actions.0.lock()[sig::CHLD as usize].flags;
+    if flags & sa::NOCLDSTOP == 0 {
+        let times = exit::ticks(process.time.spent());
+        let info = Info::of_child(sig::CHLD, code, process.pid, process.uid(), signal, times);
+        signal::send_to_process(table, parent, &info);
+    }
+    parent.child_wait.wake_all();
+}

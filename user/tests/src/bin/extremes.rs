@@ -1,0 +1,114 @@
+//! extremes: every call with arguments from the edges of what a word can be. Whatever it answers, the kernel lives: in the
+//! debug build, where arithmetic that overflows is a panic, this finds sums of what a program gave that nobody checked.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::abi::flags::{sig, wait};
+use quire_rt::abi::layout::{Rlimit, rlimit};
+use quire_rt::abi::{PAGE_SIZE, nr};
+use quire_rt::process::{self, Status, wait4};
+use quire_rt::{io, time};
+use user_tests::{Checks, RW, map, poke, raw, start};
+
+quire_rt::entry!(main);
+
+/// Calls that only end the program or the machine, or whose arguments mean nothing but how; and the one that makes allocations fail.
+const LEFT_OUT: [usize; 12] = [
+    nr::EXIT,
+    nr::EXIT_GROUP,
+    nr::RT_SIGRETURN,
+    nr::CLONE,
+    nr::REBOOT,
+    nr::KILL,
+    nr::TKILL,
+    nr::TGKILL,
+    nr::QUIRE_POWEROFF,
+    nr::QUIRE_FAIL_NTH,
+    nr::QUIRE_AUDIT,
+    nr::QUIRE_SETTING,
+];
+
+/// Combinations that are tried of each call.
+const ROUNDS: usize = 400;
+
+/// Milliseconds after which a child that sleeps where no alarm wakes it is ended.
+const PATIENCE: u64 = 3_000;
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    for &number in nr::ALL.iter().filter(|number| !LEFT_OUT.contains(number)) {
+        let Ok(pid) = start(|| attack(number)) else { continue };
+        let limit = time::monotonic() + PATIENCE * 1_000_000;
+        let status = loop {
+            match wait4(pid, wait::WNOHANG) {
+                Ok(None) if time::monotonic() < limit => time::sleep_ms(1),
+                Ok(None) => {
+                    let _ = process::kill(pid, sig::KILL);
+                }
+                Ok(Some(changed)) => break changed.status,
+                Err(_) => break Status::Continued,
+            }
+        };
+        let usual = matches!(status, Status::Exited(0) | Status::Killed(sig::ALRM | sig::SEGV | sig::BUS | sig::KILL));
+        if !usual {
+            checks.eq((number, status), (number, Status::Exited(0)), "a call that ends its program");
+        }
+    }
+    checks.ok(process::getpid() > 1, "the kernel lives");
+    checks.finish()
+}
+
+/// Makes one call again and again. Those that sleep are ended by an alarm.
+fn attack(number: usize) -> i32 {
+    // What is written and read is not to be seen, and memory is not to be filled.
+    for fd in 0..3 {
+        let _ = io::close(fd);
+    }
+    let _ = process::prlimit(rlimit::AS, Some(Rlimit { cur: 64 << 20, max: 64 << 20 }));
+    let page = map(2 * PAGE_SIZE, RW);
+    let values = [
+        0,
+        1,
+        2,
+        7,
+        8,
+        page,
+        page + PAGE_SIZE - 4,
+        page + 2 * PAGE_SIZE - 8,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        1 << 32,
+        (1 << 47) - 1,
+        1 << 47,
+        (1 << 48) - 1,
+        1 << 48,
+        (1 << 48) - PAGE_SIZE,
+        isize::MAX as usize,
+        isize::MIN as usize,
+        usize::MAX - PAGE_SIZE,
+        usize::MAX - PAGE_SIZE + 1,
+        usize::MAX - 7,
+        usize::MAX - 1,
+        usize::MAX,
+    ];
+    let mut seed = number as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed as usize
+    };
+    for _ in 0..ROUNDS {
+        let _ = time::set_alarm(20_000_000, 0);
+        let args: [usize; 6] = core::array::from_fn(|_| values[next() % values.len()]);
+        // What pointers show is of the same kind.
+        for at in [page, page + 8, page + 16, page + PAGE_SIZE, page + 2 * PAGE_SIZE - 8] {
+            let value = values[next() % values.len()].to_le_bytes();
+            value.iter().enumerate().for_each(|(i, byte)| poke(at + i, *byte));
+        }
+        let _ = raw(number, args);
+    }
+    0
+}
