@@ -58,7 +58,7 @@ pub extern "C" fn enter(frame: &mut TrapFrame) {
     let own = || Some(speculation::bounded(nr.wrapping_sub(nr::QUIRE_BASE), nr::QUIRE_COUNT)? + nr::QUIRE_BASE);
     let answer = match linux.or_else(own) {
         Some(nr) => dispatch(nr, args, frame),
-        None => Err(Errno::ENOSYS),
+        None => unknown::call(nr),
     };
     frame.x[0] = match answer {
         Ok(v) => v as u64,
