@@ -11,54 +11,31 @@
 //!
 //! Lock order: `Rank::Asid`; nothing is taken inside.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+mod allocator;
 
-use crate::machine::{Asid, MAX_CPUS, Machine};
+/// What loom replaces.
+mod atomic {
+    pub(super) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+}
+
+use crate::machine::{MAX_CPUS, Machine};
 use crate::sync::{Rank, SpinLock};
+use allocator::{MAX_BITS, Numbers, WORDS};
+use atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
-/// The most ASID bits that the architecture has.
-const MAX_BITS: u32 = 16;
-const WORDS: usize = (1 << MAX_BITS) / 64;
-
-/// What an address space remembers: generation above, number below; 0 before the first activation.
-#[derive(Default)]
-pub struct AsidSlot(AtomicU64);
+pub use allocator::{AsidAllocator, AsidSlot};
 
 impl AsidSlot {
     /// A slot that was never activated.
     pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
+}
 
-    /// The number that TLB entries of this space may carry; `None` if the space never ran.
-    #[inline]
-    pub fn current(&self) -> Option<Asid> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            context => Some(Asid(context as u16)),
-        }
+impl Default for AsidSlot {
+    fn default() -> Self {
+        Self::new()
     }
-}
-
-struct Numbers {
-    /// Bit n: number n is taken in this generation. Number 0 is nobody's: TTBR0 holds it when no space is active.
-    taken: [u64; WORDS],
-    /// Where the search goes on.
-    next: usize,
-    reserved: [u64; MAX_CPUS],
-    /// Bit n: CPU n flushes before it loads a table.
-    owes_flush: u32,
-}
-
-/// Hands out ASIDs.
-pub struct AsidAllocator<M: Machine> {
-    machine: M,
-    bits: AtomicU32,
-    generation: AtomicU64,
-    active: [AtomicU64; MAX_CPUS],
-    numbers: SpinLock<Numbers, M>,
-    spaces: AtomicUsize,
-    rollovers: AtomicUsize,
 }
 
 impl<M: Machine> AsidAllocator<M> {
@@ -79,134 +56,5 @@ impl<M: Machine> AsidAllocator<M> {
             spaces: AtomicUsize::new(0),
             rollovers: AtomicUsize::new(0),
         }
-    }
-
-    /// Says how many bits the CPUs' ASIDs have: 8 or 16 (tests take fewer). Before the first activation.
-    pub fn set_bits(&self, bits: u32) {
-        self.bits.store(bits.clamp(1, MAX_BITS), Ordering::Relaxed);
-    }
-
-    /// The ASID with which `slot`'s space runs on `cpu` from now on. Interrupts are masked on that CPU until it
-    /// has loaded its table with the answer. (A CPU that goes idle need not say so: its last ASID stays noted and a
-    /// roll-over keeps it.)
-    #[inline]
-    pub fn activate(&self, slot: &AsidSlot, cpu: usize) -> Asid {
-        let context = slot.0.load(Ordering::Relaxed);
-        let old = self.active[cpu].load(Ordering::Relaxed);
-        let same_generation = context & !0xffff == self.generation.load(Ordering::Relaxed);
-        // The exchange fails if a roll-over has taken this CPU's ASID away meanwhile: then this CPU owes a flush.
-        if old != 0
-            && same_generation
-            && self.active[cpu].compare_exchange(old, context, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            return Asid(context as u16);
-        }
-        self.activate_slow(slot, cpu)
-    }
-
-    #[cold]
-    fn activate_slow(&self, slot: &AsidSlot, cpu: usize) -> Asid {
-        let mut numbers = self.numbers.lock();
-        let mut context = slot.0.load(Ordering::Relaxed);
-        if context & !0xffff != self.generation.load(Ordering::Relaxed) {
-            context = self.renew(&mut numbers, context);
-            slot.0.store(context, Ordering::Relaxed);
-        }
-        if numbers.owes_flush & 1 << cpu != 0 {
-            numbers.owes_flush &= !(1 << cpu);
-            self.machine.tlb_flush_local();
-        }
-        self.active[cpu].store(context, Ordering::Relaxed);
-        Asid(context as u16)
-    }
-
-    /// A context of the current generation for a space whose context is `old`.
-    fn renew(&self, numbers: &mut Numbers, old: u64) -> u64 {
-        let generation = self.generation.load(Ordering::Relaxed);
-        if old == 0 {
-            self.spaces.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let number = old & 0xffff;
-            let renewed = generation | number;
-            let mut kept = false;
-            // Several CPUs may have it reserved (threads of one space): all of them learn the new generation.
-            for reserved in &mut numbers.reserved {
-                if *reserved == old {
-                    *reserved = renewed;
-                    kept = true;
-                }
-            }
-            if kept {
-                return renewed;
-            }
-            // Not in use at the roll-over: it may keep its number if nobody has taken it since.
-            let (word, bit) = (number as usize / 64, 1 << (number % 64));
-            if numbers.taken[word] & bit == 0 {
-                numbers.taken[word] |= bit;
-                return renewed;
-            }
-        }
-        if let Some(number) = self.find(numbers) {
-            return generation | number as u64;
-        }
-        self.roll_over(numbers);
-        // At most MAX_CPUS numbers are reserved, and there are more than that.
-        let number = self.find(numbers).unwrap_or(0);
-        self.generation.load(Ordering::Relaxed) | number as u64
-    }
-
-    fn find(&self, numbers: &mut Numbers) -> Option<usize> {
-        let end = 1usize << self.bits.load(Ordering::Relaxed);
-        let mut n = numbers.next;
-        while n < end {
-            let free = !numbers.taken[n / 64] & (!0 << (n % 64));
-            if free != 0 {
-                let found = n / 64 * 64 + free.trailing_zeros() as usize;
-                if found >= end {
-                    break;
-                }
-                numbers.taken[found / 64] |= 1 << (found % 64);
-                numbers.next = found + 1;
-                return Some(found);
-            }
-            n = (n / 64 + 1) * 64;
-        }
-        numbers.next = end;
-        None
-    }
-
-    fn roll_over(&self, numbers: &mut Numbers) {
-        self.generation.fetch_add(1 << MAX_BITS, Ordering::Relaxed);
-        self.rollovers.fetch_add(1, Ordering::Relaxed);
-        numbers.taken.fill(0);
-        numbers.taken[0] = 1;
-        numbers.next = 1;
-        for cpu in 0..MAX_CPUS {
-            let active = self.active[cpu].swap(0, Ordering::Relaxed);
-            // A CPU that has not come by since the last roll-over still runs with what was reserved then.
-            if active != 0 {
-                numbers.reserved[cpu] = active;
-            }
-            let number = (numbers.reserved[cpu] & 0xffff) as usize;
-            numbers.taken[number / 64] |= 1 << (number % 64);
-        }
-        numbers.owes_flush = !0;
-    }
-
-    /// The space behind `slot` is gone: it is active nowhere and never will be again.
-    pub fn release(&self, slot: &AsidSlot) {
-        if slot.0.swap(0, Ordering::Relaxed) != 0 {
-            self.spaces.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Address spaces that have an ASID.
-    pub fn spaces(&self) -> usize {
-        self.spaces.load(Ordering::Relaxed)
-    }
-
-    /// How often the numbers have run out.
-    pub fn rollovers(&self) -> usize {
-        self.rollovers.load(Ordering::Relaxed)
     }
 }
