@@ -156,18 +156,22 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
         }
     }
 
-    /// Makes preceding stores to table entries visible to table walkers on all CPUs, before any later access
-    /// that relies on them.
+    /// Makes preceding stores to table entries visible to table walkers on all CPUs, this one's own included, before
+    /// anything that comes later in the program (DSB ISHST, ISB). Until then walkers may see them late or in another order;
+    /// the exception return alone does not help, since it waits for no store. So three kinds of callers need it: those who
+    /// invalidate afterwards, those who read afterwards what another CPU does (the ASID of a space that may be run for
+    /// the first time), and those who let a program go on that would fault again.
     fn publish_tables(self);
 
     /// Makes what was written to a frame through the direct map fit to be executed from it, on all CPUs: to be
     /// called before an executable entry for it is published.
     fn sync_instructions(self, addr: PhysAddr);
 
-    /// Invalidates, on all CPUs, last-level entries of pages in `start..start + pages * PAGE_SIZE` of one ASID.
+    /// Invalidates, on all CPUs, last-level entries of pages in `start..start + pages * PAGE_SIZE` of one ASID. The caller
+    /// has published what it stored to them ([`crate::table::flush`] is the only one).
     fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize);
 
-    /// Invalidates, on all CPUs, last-level and table entries of one ASID.
+    /// Invalidates, on all CPUs, last-level and table entries of one ASID. As for [`Machine::tlb_flush_pages`].
     fn tlb_flush_asid(self, asid: Asid);
 
     /// Invalidates everything on all CPUs.

@@ -74,6 +74,27 @@ pub enum Bug {
     ColdForgetsFlush,
     /// The limit of a table's sweep: entries that are not present do not keep it.
     LiveCountForgetsMove,
+    /// What is invalidated was not published before.
+    FlushForgetsPublication,
+    /// A fault maps an executable page without synchronising instructions.
+    FaultForgetsInstructions,
+    /// mprotect makes a page executable without synchronising instructions.
+    ProtectForgetsInstructions,
+    /// A fault fills an entry, and does not publish it.
+    FaultForgetsPublication,
+    /// The root of a new space is not published.
+    RootForgetsPublication,
+
+    /// mremap moves what was there before it took the lock.
+    MoveTrustsItsFirstLook,
+    /// A fault that meets an entry with too few rights does not wait for whoever changes it.
+    FaultIgnoresChange,
+    /// MAP_POPULATE and its like believe in a hole that is about to be filled.
+    PopulateSeesHole,
+    /// MADV_DONTNEED unlocks a table before it has invalidated what it took from it.
+    DropForgetsBreak,
+    /// Whoever invalidates reads the ASID before the entries are published.
+    FlushReadsAsidFirst,
 
     /// mmap that fails keeps its promise.
     FailedMapKeepsPromise,
@@ -112,8 +133,17 @@ impl Bug {
         Self::FailedIndexLosesPage,
     ];
 
+    /// Those that show only when several CPUs do something to one space at once.
+    pub const BESIDE_OTHERS: [Self; 5] = [
+        Self::MoveTrustsItsFirstLook,
+        Self::FaultIgnoresChange,
+        Self::PopulateSeesHole,
+        Self::DropForgetsBreak,
+        Self::FlushReadsAsidFirst,
+    ];
+
     /// All others.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 38] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -147,6 +177,11 @@ impl Bug {
         Self::ProtectionForgetsDirty,
         Self::ColdForgetsFlush,
         Self::LiveCountForgetsMove,
+        Self::FlushForgetsPublication,
+        Self::FaultForgetsInstructions,
+        Self::ProtectForgetsInstructions,
+        Self::FaultForgetsPublication,
+        Self::RootForgetsPublication,
     ];
 }
 
@@ -157,6 +192,11 @@ std::thread_local! {
 /// Switches a bug on for this thread, or all off.
 pub fn switch(bug: Option<Bug>) {
     ON.set(bug);
+}
+
+/// The bug that is on, for another thread that works for this one.
+pub fn current() -> Option<Bug> {
+    ON.get()
 }
 
 /// Whether the bug is on.

@@ -2,7 +2,8 @@
 //!
 //! The order (Arm ARM D8.13.5, D8.14.1): the entry was changed by a store; DSB ISHST makes the store visible to
 //! walkers; TLBI ..IS asks every CPU of the inner shareable domain to forget; DSB ISH waits for all of them; ISB
-//! where this CPU's own next instructions rely on it.
+//! where this CPU's own next instructions rely on it. For a process's entries the first barrier is the caller's, who reads
+//! the ASID after it (`quire_mm::table::flush`).
 
 use core::arch::asm;
 
@@ -16,9 +17,8 @@ fn operand(va: usize, asid: u16) -> u64 {
     (va as u64 >> PAGE_SHIFT) & ((1 << 44) - 1) | u64::from(asid) << 48
 }
 
-/// Last-level entries of `pages` pages from `start`, one ASID, all CPUs.
+/// Last-level entries of `pages` pages from `start`, one ASID, all CPUs. What was stored to the tables has been published.
 pub fn flush_pages(asid: Asid, start: usize, pages: usize) {
-    dsb_ishst();
     for i in 0..pages {
         let x = operand(start + i * PAGE_SIZE, asid.0);
         // SAFETY: forgetting a cached translation is always safe; walks find what the tables hold.
@@ -27,9 +27,8 @@ pub fn flush_pages(asid: Asid, start: usize, pages: usize) {
     dsb_ish();
 }
 
-/// All entries of one ASID, tables included, all CPUs.
+/// All entries of one ASID, tables included, all CPUs. What was stored to the tables has been published.
 pub fn flush_asid(asid: Asid) {
-    dsb_ishst();
     let x = u64::from(asid.0) << 48;
     // SAFETY: as above.
     unsafe { asm!("tlbi aside1is, {}", in(reg) x, options(nostack, preserves_flags)) }

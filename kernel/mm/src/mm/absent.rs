@@ -123,7 +123,7 @@ impl<M: Machine> Mm<M> {
         guard.clear(i);
         guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON | bits::DIRTY));
         drop(guard);
-        self.machine.publish_tables();
+        // (The fault looks again, and publishes what it finds.)
         self.charge(Counts { anon: 1, ..Counts::default() });
         true
     }

@@ -9,7 +9,7 @@ use super::{Intent, Mm};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::supply::{Supply, supplied};
-use crate::table::gather::flush_range;
+use crate::table::flush::flush_range;
 use crate::vma::VmFlags;
 
 /// What an advice does to each area that it meets.
@@ -110,7 +110,7 @@ impl<M: Machine> Mm<M> {
         }
         if self.tables.wants_sweep() {
             let _alone = areas.write();
-            self.tables.sweep(self.asid.current());
+            self.tables.sweep(&self.asid);
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl<M: Machine> Mm<M> {
                     return Err(Errno::EINVAL);
                 }
                 let kept = if seeded!(AdviceForgetsLastPage) && end - start > PAGE_SIZE { PAGE_SIZE } else { 0 };
-                self.zap(start, UserAddr::new(end.get() - kept));
+                self.zap_beside_faults(start, UserAddr::new(end.get() - kept));
                 Ok(())
             }
         }

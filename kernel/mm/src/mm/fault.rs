@@ -15,6 +15,7 @@ use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON};
+use crate::table::flush::flush_page;
 use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
 use crate::vma::{Backing, STACK_GUARD, VmFlags, Vma};
@@ -65,6 +66,8 @@ pub(super) enum Stop {
     Elsewhere,
     /// It takes memory that is to be waited for with no lock held ([`Supply::refill`]).
     Short,
+    /// Its entry does not have the rights of its area yet: mprotect is about to change it.
+    Changing,
     /// It cannot be had.
     Error(FaultError),
 }
@@ -129,8 +132,21 @@ impl<M: Machine> Mm<M> {
         match stop {
             Stop::Elsewhere => self.bring_back(addr),
             Stop::Short => Ok(supply.refill()?),
+            Stop::Changing => {
+                let areas = self.areas.intend();
+                debug_assert!(self.has_rights(&areas, addr), "an entry has fewer rights than its area");
+                Ok(())
+            }
             Stop::Error(error) => Err(error),
         }
+    }
+
+    /// Whether a present entry for `addr` may be read, and executed, as its area says. So it is while nobody changes rights.
+    fn has_rights(&self, areas: &Areas<M>, addr: UserAddr) -> bool {
+        let (Some(vma), Some(leaf)) = (areas.tree.find(addr), self.tables.walk(addr)) else { return true };
+        let pte = leaf.peek(index(addr.get(), 3));
+        let may = |access, has: bool| has || !vma.flags.allows(access);
+        !pte.is_present() || may(Access::Read, pte.is_readable()) && may(Access::Exec, pte.is_executable())
     }
 
     /// The fault found no area, or not the right to it. `Ok` if it may look again: a change was under way, or a
@@ -184,6 +200,10 @@ impl<M: Machine> Mm<M> {
         let leaf = self.tables.walk_or_create(addr, touch.supply).map_err(|e| Stop::Error(e.into()))?;
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
+            // mprotect gives an area its new rights first, and its entries theirs after that.
+            None if (!pte.is_readable() || touch.exec && !pte.is_executable()) && !seeded!(FaultIgnoresChange) => {
+                return Err(Stop::Changing);
+            }
             None => self.fault_present(vma, &leaf, addr, pte, touch),
             Some(NonPresent::None | NonPresent::Marker(_)) => match &vma.backing {
                 None if touch.write => self.anon_write(vma, &leaf, addr, touch),
@@ -226,7 +246,9 @@ impl<M: Machine> Mm<M> {
                 self.note_window(&mut guard, vma, addr, filled, false);
             }
         }
-        self.machine.publish_tables();
+        if !seeded!(FaultForgetsPublication) {
+            self.machine.publish_tables();
+        }
         // Another thread was faster: its page counts.
         for pfn in &pages[filled..] {
             unused.page(*pfn);
@@ -403,7 +425,7 @@ impl<M: Machine> Mm<M> {
     /// Makes a frame that the kernel has written fit to be executed, if its area allows that.
     #[inline]
     pub(super) fn before_exec(&self, vma: &Vma<M>, frame: PhysAddr) {
-        if vma.flags.contains(VmFlags::EXEC) {
+        if vma.flags.contains(VmFlags::EXEC) && !seeded!(FaultForgetsInstructions) {
             self.machine.sync_instructions(frame);
         }
     }
@@ -439,10 +461,7 @@ impl<M: Machine> Mm<M> {
         }
         self.machine.count(Event::FaultSpurious, 1);
         // An entry that was made more permissive without a flush may still be cached as it was.
-        self.machine.publish_tables();
-        if let Some(asid) = self.asid.current() {
-            self.machine.tlb_flush_pages(asid, addr.get(), 1);
-        }
+        flush_page(self.machine, &self.asid, addr);
         Ok(())
     }
 }

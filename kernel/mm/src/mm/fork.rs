@@ -8,6 +8,7 @@ use crate::machine::Machine;
 use crate::rmap::AnonGroup;
 use crate::supply::{Supply, supplied};
 use crate::sync::Rank;
+use crate::table::flush::flush_space;
 use crate::table::gather::Counts;
 use crate::vma::VmFlags;
 
@@ -64,10 +65,7 @@ impl<M: Machine> Mm<M> {
         };
         child.charge(counts);
         if protected {
-            self.machine.publish_tables();
-            if let Some(asid) = self.asid.current() {
-                self.machine.tlb_flush_asid(asid);
-            }
+            flush_space(self.machine, &self.asid);
         }
         drop(areas);
         if copied.is_err() && seeded!(FailedForkKeepsChild) {

@@ -58,6 +58,7 @@ use crate::rmap::AnonGroup;
 use crate::supply::Supply;
 use crate::sync::{IntentGuard, Rank, SharedLock};
 use crate::table::Tables;
+use crate::table::flush::flush_space;
 use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
@@ -354,7 +355,7 @@ impl<M: Machine> Mm<M> {
         debug_assert!(done.is_ok());
         self.settle(&areas);
         let _alone = areas.write();
-        self.tables.sweep(self.asid.current());
+        self.tables.sweep(&self.asid);
     }
 }
 
@@ -364,9 +365,7 @@ impl<M: Machine> Drop for Mm<M> {
         self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
         // The space is active nowhere, so after one invalidation nothing can bring its entries back into a TLB,
         // and its pages and tables can go at once.
-        if let Some(asid) = self.asid.current() {
-            self.machine.tlb_flush_asid(asid);
-        }
+        flush_space(self.machine, &self.asid);
         let counts = self.tables.zap_dead();
         self.uncharge(counts);
         debug_assert_eq!(self.rss(), 0, "pages charged to a dead space");

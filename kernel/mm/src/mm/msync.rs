@@ -21,7 +21,8 @@ impl<M: Machine> Mm<M> {
         }
         let end =
             len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len)).ok_or(Errno::ENOMEM)?;
-        let areas = self.areas.read();
+        // The intent keeps changes away, whose middle might show a hole.
+        let areas = self.areas.intend();
         let mut hole = false;
         let mut at = start;
         while at < end {

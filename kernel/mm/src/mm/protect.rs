@@ -8,7 +8,7 @@ use super::{Intent, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::supply::{Supply, supplied};
-use crate::table::gather::flush_range;
+use crate::table::flush::flush_range;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {

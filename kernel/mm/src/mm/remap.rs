@@ -9,7 +9,7 @@ use super::{Areas, Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::supply::{Supply, supplied};
-use crate::table::gather::{flush_range, flush_space};
+use crate::table::flush::{flush_range, flush_space};
 use crate::table::relocate::Moved;
 use crate::vma::{VmFlags, Vma};
 
@@ -190,6 +190,21 @@ impl<M: Machine> Mm<M> {
         if areas.tree.len() + SPARE_AREAS > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
+        // Faults go on while this prepares the move, and may bring in what it is not prepared for.
+        while !self.try_move(areas, addr, (old_len, new_len), to, keep, supply)? {}
+        Ok(to)
+    }
+
+    /// As [`Mm::move_area`]; `false`, and nothing has changed, if there is more to move by now than when this looked.
+    fn try_move(
+        &self,
+        areas: &mut Intent<'_, M>,
+        addr: UserAddr,
+        (old_len, new_len): (usize, usize),
+        to: UserAddr,
+        keep: bool,
+        supply: &Supply<M>,
+    ) -> Result<bool, Errno> {
         let old_end = addr + old_len;
         let any = self.tables.prepare_relocate(addr, to, old_len, supply)?;
         let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
@@ -215,6 +230,9 @@ impl<M: Machine> Mm<M> {
         };
 
         let mut areas = areas.write();
+        if !self.tables.is_prepared(addr, to, old_len, any) && !seeded!(MoveTrustsItsFirstLook) {
+            return Ok(false);
+        }
         let areas = &mut *areas;
         if gone {
             areas.count_out(flags, old_len >> PAGE_SHIFT);
@@ -251,7 +269,7 @@ impl<M: Machine> Mm<M> {
             Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),
             Moved::Tables => flush_space(self.machine, &self.asid),
         }
-        Ok(to)
+        Ok(true)
     }
 
     /// The pages of this range have left with their home. An area that had no others gets another home, so that what comes

@@ -9,7 +9,7 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::machine::Machine;
 use crate::pte::{NonPresent, Pte, index};
 use crate::supply::{Supply, supplied};
-use crate::vma::VmFlags;
+use crate::vma::{VmFlags, Vma};
 
 /// Pages or areas that are looked at between two points at which others may run.
 pub(super) const POINT_EVERY: usize = 256;
@@ -25,6 +25,24 @@ pub(super) enum Populate {
     Write,
 }
 
+impl Populate {
+    /// The area at `addr`, if it allows this.
+    fn area<M: Machine>(self, areas: &Areas<M>, addr: UserAddr) -> Result<&Vma<M>, FaultError> {
+        let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
+        let allowed = match self {
+            Populate::AsMapped => self.skips(vma) || vma.flags.accessible(),
+            Populate::Read => vma.flags.contains(VmFlags::READ),
+            Populate::Write => vma.flags.contains(VmFlags::WRITE),
+        };
+        if allowed { Ok(vma) } else { Err(FaultError::Protection) }
+    }
+
+    /// Whether an area is left to later faults, whatever its rights.
+    fn skips<M: Machine>(self, vma: &Vma<M>) -> bool {
+        self == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT)
+    }
+}
+
 impl<M: Machine> Mm<M> {
     /// Faults in every page of a range.
     pub(super) fn populate(&self, start: UserAddr, end: UserAddr, how: Populate) -> Result<(), FaultError> {
@@ -34,19 +52,18 @@ impl<M: Machine> Mm<M> {
             // (For a killed thread any error will do.)
             self.machine.resched_point().map_err(|_| FaultError::OutOfMemory)?;
             let areas = self.areas.read();
-            let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
-            if how == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT) {
-                // Whatever its rights.
+            let Ok(vma) = how.area(&areas, addr) else {
+                if seeded!(PopulateSeesHole) {
+                    return how.area(&areas, addr).map(|_| ());
+                }
+                drop(areas);
+                // What is missing may be about to come: a change is under way, and this was its middle.
+                how.area(&self.areas.intend(), addr)?;
+                continue;
+            };
+            if how.skips(vma) {
                 addr = vma.end;
                 continue;
-            }
-            let allowed = match how {
-                Populate::AsMapped => vma.flags.accessible(),
-                Populate::Read => vma.flags.contains(VmFlags::READ),
-                Populate::Write => vma.flags.contains(VmFlags::WRITE),
-            };
-            if !allowed {
-                return Err(FaultError::Protection);
             }
             let private_writable = vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
             let write = how == Populate::Write || how == Populate::AsMapped && private_writable;
@@ -193,7 +210,8 @@ impl<M: Machine> Mm<M> {
         if len == 0 {
             return Ok(());
         }
-        let areas = self.areas.read();
+        // The intent keeps changes away, whose middle might show a hole; faults go on.
+        let areas = self.areas.intend();
         let (start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
         let mut at = start;
         while at < end {

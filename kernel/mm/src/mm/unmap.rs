@@ -83,14 +83,22 @@ impl<M: Machine> Mm<M> {
         self.zap(start, end);
         if self.tables.wants_sweep() {
             let _alone = areas.write();
-            self.tables.sweep(self.asid.current());
+            self.tables.sweep(&self.asid);
         }
         Ok(())
     }
 
-    /// Empties the entries of a range and frees what they held, once no TLB has them.
-    pub(super) fn zap(&self, start: UserAddr, end: UserAddr) {
-        let mut gather = Gather::new(self.machine, &self.asid);
+    /// Empties the entries of a range without areas and frees what they held, once no TLB has them.
+    fn zap(&self, start: UserAddr, end: UserAddr) {
+        self.zap_into(Gather::new(self.machine, &self.asid), start, end);
+    }
+
+    /// Empties the entries of a range whose areas stay: faults fill them again at any moment.
+    pub(super) fn zap_beside_faults(&self, start: UserAddr, end: UserAddr) {
+        self.zap_into(Gather::beside_faults(self.machine, &self.asid), start, end);
+    }
+
+    fn zap_into(&self, mut gather: Gather<'_, M>, start: UserAddr, end: UserAddr) {
         self.tables.zap(start, end, &mut gather);
         let counts = gather.finish();
         self.uncharge(counts);

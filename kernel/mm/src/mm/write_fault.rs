@@ -12,6 +12,7 @@ use crate::mm::fresh::Fresh;
 use crate::pte::{Pte, bits, index};
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
+use crate::table::flush::{flush_page, flush_range};
 use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
 use crate::vma::{VmFlags, Vma};
@@ -40,12 +41,9 @@ impl<M: Machine> Mm<M> {
                 self.reuse(&mut guard, vma, addr, shared);
                 drop(guard);
                 self.machine.count(Event::FaultReuse, 1);
-                self.machine.publish_tables();
                 // This CPU has the read-only entry cached, others may. (The neighbours that were reused along
                 // with it fault once more if theirs is cached.)
-                if let Some(asid) = self.asid.current() {
-                    self.machine.tlb_flush_pages(asid, addr.get(), 1);
-                }
+                flush_page(self.machine, &self.asid, addr);
                 return Ok(());
             }
             // The copy is made without the lock; until then the reference keeps the source what it is.
@@ -116,7 +114,7 @@ impl<M: Machine> Mm<M> {
             let mut guard = leaf.lock();
             let same = guard.get(i) == pte;
             if same {
-                guard.replace(i, new, addr, self.asid.current());
+                guard.replace(i, new, addr, &self.asid);
             }
             same
         };
@@ -171,7 +169,7 @@ impl<M: Machine> Mm<M> {
                 filled += 1;
             }
             if filled > 0 {
-                crate::table::gather::flush_range(machine, &self.asid, addr, addr + filled * PAGE_SIZE);
+                flush_range(machine, &self.asid, addr, addr + filled * PAGE_SIZE);
             }
             for (k, (pfn, age)) in pages[..filled].iter().zip(ages).enumerate() {
                 guard.fill(first + k, Pte::page(pfn.addr(), attrs & !bits::ACCESSED | age));

@@ -8,6 +8,7 @@ mod config;
 mod dram;
 pub mod mmu;
 mod tlb;
+pub mod turns;
 
 pub use config::{Bank, SimConfig};
 pub use tlb::{TlbCounts, TlbEvent, TlbObserver};
@@ -149,6 +150,11 @@ impl Sim {
         assert!(self.absent.set(absent).is_ok(), "one a machine");
     }
 
+    /// The calling thread has written to a whole frame through the direct map, as the kernel does.
+    pub fn note_content(&self, addr: PhysAddr) {
+        self.tlb.event(CPU.get(), TlbEvent::NewContent(addr));
+    }
+
     /// How many TLB operations there were.
     pub fn tlb_counts(&self) -> TlbCounts {
         self.tlb.counts()
@@ -157,6 +163,16 @@ impl Sim {
     /// Whether the calling thread has interrupts masked.
     pub fn interrupts_masked() -> bool {
         MASKED.get() != 0
+    }
+}
+
+/// Tells whoever simulates the MMU of a simulated machine of an access to a table, by the calling thread's CPU.
+#[cfg(test)]
+pub(crate) fn tables<M: Machine>(machine: M, tell: impl FnOnce(&dyn TlbObserver, usize)) {
+    turns::point();
+    let machine: &dyn core::any::Any = &machine;
+    if let Some(observer) = machine.downcast_ref::<&'static Sim>().and_then(|sim| sim.tlb.observer()) {
+        tell(observer, CPU.get());
     }
 }
 
@@ -171,10 +187,11 @@ unsafe impl Machine for &'static Sim {
     fn irq_save(self) -> usize {
         let depth = MASKED.get();
         if depth == 0 {
+            turns::point();
             let me = THREAD.with(|thread| *thread);
             let holder = &self.masked_by[CPU.get()];
             while holder.compare_exchange_weak(0, me, Acquire, Relaxed).is_err() {
-                std::thread::yield_now();
+                turns::wait();
             }
         }
         MASKED.set(depth + 1);
@@ -190,7 +207,7 @@ unsafe impl Machine for &'static Sim {
     }
 
     fn relax(self) {
-        std::thread::yield_now();
+        turns::wait();
     }
 
     fn backtrace(self, into: &mut [usize]) -> usize {
@@ -262,8 +279,10 @@ unsafe impl Machine for &'static Sim {
             if killable && self.is_killed() {
                 return false;
             }
-            // No time-out: a wake-up that is lost must show.
-            std::thread::park();
+            // No time-out: a wake-up that is lost must show. (Where threads take turns it would not.)
+            if !turns::wait_if_taken() {
+                std::thread::park();
+            }
         }
         true
     }
@@ -280,13 +299,13 @@ unsafe impl Machine for &'static Sim {
     fn clear_page(self, addr: PhysAddr) {
         // SAFETY: the caller owns the frame, and the direct map reaches all of it.
         unsafe { core::ptr::write_bytes(self.direct_map(addr), 0, PAGE_SIZE) }
-        self.tlb.event(CPU.get(), TlbEvent::NewContent(addr));
+        self.note_content(addr);
     }
 
     fn copy_page(self, to: PhysAddr, from: PhysAddr) {
         // SAFETY: the caller owns both frames, they differ, and the direct map reaches all of them.
         unsafe { core::ptr::copy_nonoverlapping(self.direct_map(from), self.direct_map(to), PAGE_SIZE) }
-        self.tlb.event(CPU.get(), TlbEvent::NewContent(to));
+        self.note_content(to);
     }
 
     fn publish_tables(self) {

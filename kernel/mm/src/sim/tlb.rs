@@ -2,10 +2,11 @@
 
 use std::boxed::Box;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::machine::Asid;
+use crate::pte::Pte;
 
 /// What the memory manager told the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,16 @@ pub enum TlbEvent {
 pub trait TlbObserver {
     /// `cpu` did this. The invalidation is complete on all CPUs when this returns.
     fn event(&self, cpu: usize, event: TlbEvent);
+
+    /// The software of `cpu` is about to load a word of a process's table.
+    fn load(&self, cpu: usize, word: &AtomicU64) {
+        let _ = (cpu, word);
+    }
+
+    /// It is about to store to one; as a store-release, if so.
+    fn store(&self, cpu: usize, word: &AtomicU64, new: Pte, release: bool) {
+        let _ = (cpu, word, new, release);
+    }
 }
 
 /// How often what was done.
@@ -59,6 +70,11 @@ impl Tlb {
         assert!(self.observer.set(observer).is_ok(), "one observer a machine");
     }
 
+    #[cfg(test)]
+    pub(super) fn observer(&self) -> Option<&(dyn TlbObserver + Send + Sync)> {
+        self.observer.get().map(|observer| &**observer)
+    }
+
     pub(super) fn event(&self, cpu: usize, event: TlbEvent) {
         let kind = match event {
             TlbEvent::PublishTables => 0,
@@ -70,6 +86,7 @@ impl Tlb {
             TlbEvent::Kernel { .. } => 6,
             TlbEvent::NewContent(_) => 7,
         };
+        super::turns::point();
         self.counts[kind].fetch_add(1, Relaxed);
         if let Some(observer) = self.observer.get() {
             observer.event(cpu, event);

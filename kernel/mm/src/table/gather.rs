@@ -8,17 +8,13 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 use super::entry::{Kind, note_dirty};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
+use super::flush::flush_range;
+use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
 use crate::machine::Machine;
 use crate::mm::frame::Release;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte};
-
-/// Up to so many pages are invalidated one by one, beyond that the whole ASID: refilling what else the process had
-/// in the TLB costs about as much as a few more broadcasts (tiny Linux spends most of a 1 MiB mprotect on single
-/// TLBIs; QEMU breaks even at about 8).
-pub const FLUSH_BY_PAGE: usize = 8;
 
 /// Pages with other holders that are kept at a time.
 const HELD: usize = 64;
@@ -49,27 +45,6 @@ impl Counts {
     }
 }
 
-/// Invalidates `start..end` of a space on all CPUs, by page or as a whole; nothing for a space that never ran.
-#[inline]
-pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end: UserAddr) {
-    let Some(asid) = asid.current() else { return };
-    let pages = (end - start) >> PAGE_SHIFT;
-    machine.publish_tables();
-    if pages <= FLUSH_BY_PAGE {
-        machine.tlb_flush_pages(asid, start.get(), pages);
-    } else {
-        machine.tlb_flush_asid(asid);
-    }
-}
-
-/// Invalidates all of a space on all CPUs, the ways to its tables included.
-pub fn flush_space<M: Machine>(machine: M, asid: &AsidSlot) {
-    machine.publish_tables();
-    if let Some(asid) = asid.current() {
-        machine.tlb_flush_asid(asid);
-    }
-}
-
 /// See the module.
 pub struct Gather<'a, M: Machine> {
     machine: M,
@@ -77,6 +52,8 @@ pub struct Gather<'a, M: Machine> {
     /// What is to be invalidated; empty if `start >= end`.
     start: UserAddr,
     end: UserAddr,
+    /// Faults fill entries again as soon as their table is unlocked.
+    beside_faults: bool,
     /// Anonymous pages that are frozen, strung together by their `next`.
     sole: u32,
     /// Pages that have other holders: their links are not ours.
@@ -95,10 +72,33 @@ impl<'a, M: Machine> Gather<'a, M> {
             asid,
             start: UserAddr::new(usize::MAX),
             end: UserAddr::new(0),
+            beside_faults: false,
             sole: 0,
             held: [const { MaybeUninit::uninit() }; HELD],
             held_len: 0,
             counts: Counts::default(),
+        }
+    }
+
+    /// As [`Gather::new`], where faults go on in the range: what is cleared is invalidated before its table is unlocked, since
+    /// another page may take its place then (break-before-make, Arm ARM D8.16.1).
+    pub fn beside_faults(machine: M, asid: &'a AsidSlot) -> Self {
+        Self { beside_faults: true, ..Self::new(machine, asid) }
+    }
+
+    /// The table whose entries were taken is about to be unlocked.
+    #[inline]
+    pub fn before_unlock(&mut self) {
+        if self.beside_faults && !seeded!(DropForgetsBreak) {
+            self.invalidate();
+        }
+    }
+
+    #[inline]
+    fn invalidate(&mut self) {
+        if self.start < self.end {
+            flush_range(self.machine, self.asid, self.start, self.end);
+            (self.start, self.end) = (UserAddr::new(usize::MAX), UserAddr::new(0));
         }
     }
 
@@ -156,17 +156,16 @@ impl<'a, M: Machine> Gather<'a, M> {
 
     /// Invalidates what was cleared, then gives the references back. No page-table lock is held.
     ///
-    /// Whatever was taken is in `start..end`; without that there is nothing to do.
+    /// Whatever was taken is in `start..end`, or was invalidated earlier ([`Gather::beside_faults`]).
     #[inline]
     pub fn flush(&mut self) {
-        if self.start < self.end {
+        if self.start < self.end || self.beside_faults {
             self.flush_some();
         }
     }
 
     fn flush_some(&mut self) {
-        flush_range(self.machine, self.asid, self.start, self.end);
-        (self.start, self.end) = (UserAddr::new(usize::MAX), UserAddr::new(0));
+        self.invalidate();
         let mut release = Release::new(self.machine);
         while self.sole != 0 {
             let pfn = Pfn(self.sole as usize);

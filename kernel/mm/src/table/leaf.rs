@@ -1,10 +1,13 @@
 //! Last-level tables: entries, and the lock under which they change.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
+use super::flush::flush_page;
+use super::word::Word;
 use super::{Table, Tables};
 use crate::addr::UserAddr;
-use crate::machine::{Asid, Machine};
+use crate::asid::AsidSlot;
+use crate::machine::Machine;
 use crate::pte::{ENTRIES, Pte, bits};
 use crate::sync::{Rank, note_released, note_taken};
 
@@ -44,7 +47,7 @@ impl<'a, M: Machine> Leaf<'a, M> {
             }
         }
         let hardware = machine.spaces().hardware_updates();
-        LeafGuard { leaf: self, rank, entries: self.table.entry(0), live: 0, hardware }
+        LeafGuard { leaf: self, rank, words: self.table.word(0), live: 0, hardware }
     }
 }
 
@@ -52,7 +55,7 @@ impl<'a, M: Machine> Leaf<'a, M> {
 pub struct LeafGuard<'a, M: Machine> {
     leaf: &'a Leaf<'a, M>,
     rank: Rank,
-    entries: *const AtomicU64,
+    words: *const Word,
     /// Entries that this guard has filled, less those it has emptied.
     live: i32,
     /// Whether CPUs update present entries meanwhile ([`super::entry`]).
@@ -61,26 +64,28 @@ pub struct LeafGuard<'a, M: Machine> {
 
 impl<M: Machine> LeafGuard<'_, M> {
     #[inline(always)]
-    fn entry(&self, i: usize) -> &AtomicU64 {
+    fn word(&self, i: usize) -> &Word {
         debug_assert!(i < ENTRIES);
-        // SAFETY: as in `Table::entry`, from which the pointer came; a leaf has 512 entries.
-        unsafe { &*self.entries.add(i) }
+        // SAFETY: as in `Table::word`, from which the pointer came; a leaf has 512 entries.
+        unsafe { &*self.words.add(i) }
+    }
+
+    #[inline(always)]
+    fn machine(&self) -> M {
+        self.leaf.table.machine
     }
 
     /// Entry `i`. Hardware may update a present one at once: see [`super::entry`].
     #[inline(always)]
     pub fn get(&self, i: usize) -> Pte {
-        let pte = Pte(self.entry(i).load(Ordering::Relaxed));
-        #[cfg(test)]
-        crate::sim::mmu::meanwhile(self.entry(i));
-        pte
+        self.word(i).load_locked(self.machine())
     }
 
-    /// Fills an empty entry. What was written to the page before is seen by who sees the entry.
+    /// Fills an empty entry. What was written to the page before is seen by whoever sees the entry.
     #[inline(always)]
     pub fn fill(&mut self, i: usize, pte: Pte) {
         debug_assert!(self.get(i) == Pte::NONE && pte != Pte::NONE);
-        self.entry(i).store(pte.0, Ordering::Release);
+        self.word(i).store_release(self.machine(), pte);
         self.live += 1;
     }
 
@@ -88,7 +93,7 @@ impl<M: Machine> LeafGuard<'_, M> {
     #[inline(always)]
     pub fn clear(&mut self, i: usize) {
         debug_assert!(self.get(i) != Pte::NONE && !self.get(i).is_present());
-        self.entry(i).store(0, Ordering::Relaxed);
+        self.word(i).store(self.machine(), Pte::NONE);
         self.live -= 1;
     }
 
@@ -98,10 +103,10 @@ impl<M: Machine> LeafGuard<'_, M> {
         debug_assert!(self.get(i) != Pte::NONE);
         self.live -= 1;
         if self.hardware && !seeded!(TakeIsNotAtomic) {
-            return swap(self.entry(i), Pte::NONE);
+            return swap(self.machine(), self.word(i), Pte::NONE);
         }
         let pte = self.get(i);
-        self.entry(i).store(0, Ordering::Relaxed);
+        self.word(i).store(self.machine(), Pte::NONE);
         pte
     }
 
@@ -113,9 +118,9 @@ impl<M: Machine> LeafGuard<'_, M> {
     pub fn change(&mut self, i: usize, old: Pte, new: Pte) -> bool {
         debug_assert!(old.is_present() && new.is_present() && old.addr() == new.addr());
         if self.hardware && !seeded!(ChangeIsNotAtomic) {
-            return exchange(self.entry(i), old, new);
+            return exchange(self.machine(), self.word(i), old, new);
         }
-        self.entry(i).store(new.0, Ordering::Release);
+        self.word(i).store_release(self.machine(), new);
         true
     }
 
@@ -151,7 +156,7 @@ impl<M: Machine> LeafGuard<'_, M> {
                     pte = self.take(i + k);
                 }
                 // Their pages were published when they were first mapped.
-                other.entry(j + k).store(pte.0, Ordering::Relaxed);
+                other.word(j + k).store(self.machine(), pte);
                 moved += 1;
                 all |= pte.0;
             }
@@ -161,18 +166,15 @@ impl<M: Machine> LeafGuard<'_, M> {
     }
 
     /// Puts another page into the place of one that may not be written: break, invalidate, make.
-    pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: Option<Asid>) {
-        let machine = self.leaf.table.machine;
+    pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: &AsidSlot) {
+        let machine = self.machine();
         let old = self.take(i);
         self.live += 1;
         debug_assert!(!old.is_writable() && !old.is_writable_clean(), "what is written meanwhile would be lost");
-        if let Some(asid) = asid
-            && !seeded!(NoBreakBeforeMake)
-        {
-            machine.publish_tables();
-            machine.tlb_flush_pages(asid, va.get(), 1);
+        if !seeded!(NoBreakBeforeMake) {
+            flush_page(machine, asid, va);
         }
-        self.entry(i).store(pte.0, Ordering::Release);
+        self.word(i).store_release(machine, pte);
     }
 
     /// Whether all entries are empty.
@@ -186,14 +188,14 @@ impl<M: Machine> LeafGuard<'_, M> {
 
 #[cold]
 #[inline(never)]
-fn swap(entry: &AtomicU64, new: Pte) -> Pte {
-    Pte(entry.swap(new.0, Ordering::Relaxed))
+fn swap<M: Machine>(machine: M, word: &Word, new: Pte) -> Pte {
+    word.swap(machine, new)
 }
 
 #[cold]
 #[inline(never)]
-fn exchange(entry: &AtomicU64, old: Pte, new: Pte) -> bool {
-    entry.compare_exchange(old.0, new.0, Ordering::Release, Ordering::Relaxed).is_ok()
+fn exchange<M: Machine>(machine: M, word: &Word, old: Pte, new: Pte) -> bool {
+    word.compare_exchange(machine, old, new).is_ok()
 }
 
 impl<M: Machine> Drop for LeafGuard<'_, M> {

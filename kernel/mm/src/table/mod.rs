@@ -20,24 +20,30 @@
 //! levels 0 to 2, a bit for each eight entries of which one may be occupied: a sparse space is walked in the time
 //! that its tables take, not their empty entries.
 
+mod change;
 pub mod copy;
 pub mod entry;
+pub mod flush;
 pub mod gather;
 mod leaf;
 pub mod protect;
 pub mod relocate;
+mod word;
 mod young;
 pub mod zap;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::addr::{PhysAddr, USER_END, UserAddr};
+use crate::asid::AsidSlot;
 use crate::fallible::AllocError;
-use crate::machine::{Asid, Machine};
+use crate::machine::Machine;
 use crate::mm::frame;
 use crate::page::{Page, PageState};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
 use crate::supply::Supply;
+use flush::flush_space;
+use word::Word;
 
 pub use leaf::{Leaf, LeafGuard};
 
@@ -78,6 +84,10 @@ impl<M: Machine> Tables<M> {
         let root = frame::alloc_table(machine)?;
         machine.clear_page(root);
         let root = make_table(machine, root);
+        // A CPU may load the root, and walk from it, as soon as somebody else knows the space.
+        if !seeded!(RootForgetsPublication) {
+            machine.publish_tables();
+        }
         machine.spaces().count_tables(1);
         Ok(Self { machine, root, pages: AtomicUsize::new(1), spare: AtomicUsize::new(0) })
     }
@@ -132,11 +142,11 @@ impl<M: Machine> Tables<M> {
             let mut entry = table.load(i);
             if !entry.is_table() {
                 let new = make_table(self.machine, supply.table()?);
-                // First, so that who looks for occupied entries does not pass this one over.
+                // First, so that whoever looks for occupied entries does not pass this one over.
                 table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
                 // The zeros of the new table are seen by walkers before the entry that leads to it.
-                match table.entry(i).compare_exchange(0, Pte::table(new).0, Ordering::Release, Ordering::Acquire) {
-                    Ok(_) => {
+                match table.word(i).compare_exchange(self.machine, Pte::NONE, Pte::table(new)) {
+                    Ok(()) => {
                         entry = Pte::table(new);
                         table.record().live.fetch_add(1, Ordering::Relaxed);
                         self.pages.fetch_add(1, Ordering::Relaxed);
@@ -144,11 +154,11 @@ impl<M: Machine> Tables<M> {
                         if level == 2 {
                             self.spare.fetch_add(1, Ordering::Relaxed);
                         }
-                        self.machine.publish_tables();
+                        // (Published along with the first entry that is filled below it.)
                     }
                     Err(other) => {
                         free_table(self.machine, new);
-                        entry = Pte(other);
+                        entry = other;
                     }
                 }
             }
@@ -205,17 +215,14 @@ impl<M: Machine> Tables<M> {
     }
 
     /// Unlinks and frees all empty tables but the root. Nobody else walks this space meanwhile.
-    pub fn sweep(&self, asid: Option<Asid>) {
+    pub fn sweep(&self, asid: &AsidSlot) {
         let mut freed = Chain::new(self.machine);
         self.sweep_below(self.table(self.root), 0, &mut freed);
         self.pages.fetch_sub(freed.count, Ordering::Relaxed);
         self.spare.store(0, Ordering::Relaxed);
         // Walkers may have cached the table entries (Arm ARM D8.14: intermediate entries are cached in their own
         // right), so the whole ASID goes before the memory does.
-        self.machine.publish_tables();
-        if let Some(asid) = asid {
-            self.machine.tlb_flush_asid(asid);
-        }
+        flush_space(self.machine, asid);
         freed.free();
     }
 
@@ -228,7 +235,7 @@ impl<M: Machine> Tables<M> {
                 self.sweep_below(below, level + 1, freed);
             }
             if below.record().live.load(Ordering::Relaxed) == 0 {
-                table.entry(i).store(0, Ordering::Relaxed);
+                table.word(i).store(self.machine, Pte::NONE);
                 table.record().live.fetch_sub(1, Ordering::Relaxed);
                 freed.push(addr);
             }
@@ -384,17 +391,16 @@ struct Table<M: Machine> {
 
 impl<M: Machine> Table<M> {
     #[inline(always)]
-    fn entry(&self, i: usize) -> &AtomicU64 {
+    fn word(&self, i: usize) -> &Word {
         debug_assert!(i < ENTRIES);
         // SAFETY: `addr` is a table page of a space that lives: the direct map reaches its 512 words, which are
         // accessed as atomics only (by hardware too).
-        unsafe { &*self.machine.direct_map(self.addr).cast::<AtomicU64>().add(i) }
+        unsafe { &*self.machine.direct_map(self.addr).cast::<Word>().add(i) }
     }
 
     #[inline(always)]
     fn load(&self, i: usize) -> Pte {
-        // Acquire: the zeros of a new table are seen by who sees its entry.
-        Pte(self.entry(i).load(Ordering::Acquire))
+        self.word(i).load(self.machine)
     }
 
     /// The first table entry at or after `from` in this table of level 0 to 2, and where it leads.

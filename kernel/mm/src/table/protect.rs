@@ -2,10 +2,10 @@
 
 use super::Tables;
 use super::entry::{self, PROTECTION};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::page::Page;
-use crate::pte::{LEVEL_SHIFT, Pte, bits, index};
+use crate::pte::{Pte, bits};
 use crate::vma::VmFlags;
 
 impl<M: Machine> Tables<M> {
@@ -29,41 +29,19 @@ impl<M: Machine> Tables<M> {
                 false => new,
             })
         };
-        let mut changed: Option<(UserAddr, UserAddr)> = None;
-        let mut va = start;
-        while let Some((from, to, leaf)) = self.next_part(va, end) {
-            va = to;
-            if leaf.is_vacant() {
-                continue;
+        let end = if seeded!(ProtectForgetsLastPage) { UserAddr::new(end.get() - PAGE_SIZE) } else { end };
+        self.change_each(start, end, |guard, i| {
+            let old = guard.get(i);
+            if !old.is_present() {
+                return false;
             }
-            let first = index(from.get(), 3);
-            let base = from.get() - (first << LEVEL_SHIFT[3]);
-            let (mut lowest, mut highest) = (usize::MAX, 0);
-            let mut guard = leaf.lock();
-            let count = ((to - from) >> PAGE_SHIFT) - (seeded!(ProtectForgetsLastPage) && to == end) as usize;
-            for i in first..first + count {
-                let old = guard.get(i);
-                if !old.is_present() {
-                    continue;
-                }
-                if flags.contains(VmFlags::EXEC) && !old.is_executable() {
-                    // What was written to the page so far is to be fetched from it.
-                    machine.sync_instructions(old.addr());
-                }
-                let (old, new) = guard.update(i, old, with_rights);
-                if new == old {
-                    continue;
-                }
-                lowest = lowest.min(i);
-                highest = i;
+            if flags.contains(VmFlags::EXEC) && !old.is_executable() && !seeded!(ProtectForgetsInstructions) {
+                // What was written to the page so far is to be fetched from it.
+                machine.sync_instructions(old.addr());
             }
-            drop(guard);
-            if lowest <= highest {
-                let at = |i: usize| UserAddr::new(base + (i << LEVEL_SHIFT[3]));
-                changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));
-            }
-        }
-        changed
+            let (old, new) = guard.update(i, old, with_rights);
+            new != old
+        })
     }
 }
 

@@ -47,8 +47,32 @@ impl<M: Machine> Tables<M> {
         error.map_or(Ok(any), Err)
     }
 
-    /// Moves all entries of `from..from + len` to `to..`, where there are none. The ranges do not overlap, and
-    /// nobody faults in this space meanwhile. Entries of all kinds move as they are: what they refer to does not
+    /// Whether [`Tables::relocate`] would find all tables that it needs, and there is anything to move only if `any`. Nobody
+    /// faults in this space meanwhile.
+    pub fn is_prepared(&self, from: UserAddr, to: UserAddr, len: usize, any: bool) -> bool {
+        let mut prepared = true;
+        self.for_each_piece(from, to, len, |_, _, target, pages| {
+            prepared = any && self.depth(target) >= if pages == ENTRIES { 2 } else { 3 };
+            prepared
+        });
+        prepared
+    }
+
+    /// How far down there are tables for `va`: 3 for a last-level one.
+    fn depth(&self, va: UserAddr) -> usize {
+        let mut table = self.table(self.root);
+        for level in 0..3 {
+            let entry = table.load(index(va.get(), level));
+            if !entry.is_table() {
+                return level;
+            }
+            table.addr = entry.addr();
+        }
+        3
+    }
+
+    /// Moves all entries of `from..from + len` to `to..`, where there are none, as [`Tables::is_prepared`] has it. The
+    /// ranges do not overlap, and nobody faults in this space meanwhile. Entries of all kinds move as they are: what they refer to does not
     /// know the address. Answers what of the old range may be cached, which the caller flushes.
     pub fn relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> Moved {
         let mut present = false;
@@ -97,11 +121,11 @@ impl<M: Machine> Tables<M> {
             return false;
         }
         let entry = source.load(i);
-        source.entry(i).store(0, Ordering::Relaxed);
+        source.word(i).store(self.machine, Pte::NONE);
         source.record().live.fetch_sub(1, Ordering::Relaxed);
         target.record().groups.fetch_or(1 << (j / GROUP), Ordering::Relaxed);
         target.record().live.fetch_add(1, Ordering::Relaxed);
-        target.entry(j).store(entry.0, Ordering::Release);
+        target.word(j).store_release(self.machine, entry);
         true
     }
 

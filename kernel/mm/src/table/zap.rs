@@ -104,6 +104,7 @@ impl<M: Machine> Leaf<'_, M> {
                 }
                 i += 1;
             }
+            gather.before_unlock();
             drop(guard);
             if !gather.has_room() {
                 gather.flush();

@@ -17,7 +17,9 @@ use crate::rmap::AnonGroup;
 use crate::sim::Sim;
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
-use crate::table::gather::{Counts, flush_range};
+use crate::table::flush::flush_range;
+use crate::table::gather::Counts;
+use crate::vma::VmFlags;
 
 /// A slot: how many entries name it, and what is in it.
 struct Slot {
@@ -205,6 +207,9 @@ impl Elsewhere {
             let mark = if anon { ANON } else { 0 };
             let there = new.unwrap_or(old);
             assert!(frame::page(self.sim, there).get());
+            if vma.flags.contains(VmFlags::EXEC) {
+                self.sim.sync_instructions(there.addr());
+            }
             guard.clear(i);
             guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
         }
@@ -254,9 +259,10 @@ impl Absent for Elsewhere {
 
     fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError> {
         assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
-        let state = self.state();
+        let page = self.state().slots[&slot].page.clone();
         // SAFETY: the frame is the caller's.
-        unsafe { self.bytes(into.pfn()).write(*state.slots[&slot].page) };
+        unsafe { self.bytes(into.pfn()).write(*page) };
+        self.sim.note_content(into);
         Ok(())
     }
 

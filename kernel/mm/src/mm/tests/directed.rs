@@ -167,6 +167,7 @@ fn a_sparse_toucher_grows_by_a_tenth_at_most_and_a_sequential_one_faults_seldom(
         let resident = mm.stats().rss_anon;
         assert!(resident * 10 <= asked * 11, "runs of {run}: {resident} pages for {asked}");
         mm.validate();
+        rig.idle(0);
     }
     // A program alone in its memory, and four that share an area, as threads do.
     for streams in [1, 4] {
@@ -181,6 +182,7 @@ fn a_sparse_toucher_grows_by_a_tenth_at_most_and_a_sequential_one_faults_seldom(
         let faults = rig.sim.tlb_counts().publish_tables - before;
         assert!(faults < 4096 / 16 + 150, "{faults} faults for 4096 pages in {streams} streams");
         mm.validate();
+        rig.idle(0);
     }
 }
 

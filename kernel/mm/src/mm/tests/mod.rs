@@ -1,6 +1,7 @@
 //! Address spaces on a simulated machine with a software MMU.
 
 mod absent;
+mod beside;
 mod compare;
 mod directed;
 mod failing;
@@ -44,8 +45,8 @@ impl Rig {
 
     pub fn broken(mib: usize, sabotage: Option<Sabotage>) -> Self {
         let sim = Sim::with_mib(mib);
-        sim.spaces().init(16).unwrap();
         let mmu = Mmu::attach_broken(sim, sabotage);
+        sim.spaces().init(16).unwrap();
         Self { sim, mmu, free: free_pages(sim) }
     }
 

@@ -53,13 +53,18 @@ fn run_traced(
     })
 }
 
+/// So many scripts are tried to make one shorter: a minute's work.
+const TRIED: usize = 300;
+
 /// A shorter script that fails too.
 fn shrink(script: &[Op], updates: Updates, failed_at: usize) -> Vec<Op> {
     let mut script = script[..(failed_at + 1).min(script.len())].to_vec();
     let mut chunk = script.len() / 2;
+    let mut tried = 0;
     while chunk > 0 {
         let mut from = 0;
-        while from < script.len() {
+        while from < script.len() && tried < TRIED {
+            tried += 1;
             let mut shorter = script.clone();
             shorter.drain(from..(from + chunk).min(script.len()));
             match run(&shorter, updates, None) {

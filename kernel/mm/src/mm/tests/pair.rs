@@ -21,7 +21,7 @@ use crate::mm::{Limit, Mm, MmLayout};
 use crate::object::Object;
 use crate::page_alloc::{Gfp, PressureHandler};
 use crate::sim::Sim;
-use crate::sim::mmu::Sabotage;
+use crate::sim::mmu::{Drain, Sabotage};
 
 /// The files of the boot archive: bytes into a frame, length, and whether the last page can be mapped as it is.
 const FILES: [(usize, usize, bool); 3] =
@@ -55,6 +55,8 @@ pub(super) struct Pair {
     stamp: u64,
     /// Pages, by slot and number, that were made old, and that nobody has touched since.
     old: BTreeSet<(usize, usize)>,
+    /// How often the hardware had updated entries out of turn when they were last looked at.
+    stirred: usize,
 }
 
 /// Who sets access flags and dirty state.
@@ -74,6 +76,8 @@ impl Pair {
         if updates == Updates::ByHardware {
             rig.sim.spaces().set_hardware_updates();
         }
+        let drain = if updates == Updates::ByHardware { Drain::AtChance } else { Drain::Late };
+        rig.mmu.set_chance(1, drain);
         // Whatever the last machine's CPUs did on this thread, they don't here.
         rig.mmu.stir(0x5bd1_e995);
         rig.sim.pages().set_pressure_handler(&Counted);
@@ -89,6 +93,7 @@ impl Pair {
             running: [None; CPUS],
             stamp: 0,
             old: BTreeSet::new(),
+            stirred: 0,
         };
         pair.set_up();
         pair
@@ -106,6 +111,7 @@ impl Pair {
         for (n, byte) in bytes.iter_mut().enumerate() {
             *byte = (n / PAGE * 31 + n % 8 + skew) as u8;
         }
+        (0..7).for_each(|n| sim.note_content(pfn.addr() + (1 + n) * PAGE));
         let word = |page: usize| {
             let mut word = [0; 8];
             let from = &bytes[page * PAGE..len.min(page * PAGE + 8)];

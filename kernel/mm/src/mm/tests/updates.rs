@@ -157,6 +157,7 @@ fn what_was_written_is_dirty_in_the_page_s_record_once_its_entry_is_gone() {
             rig.write(&mm, at + PAGE, 7).unwrap();
             [at, at + PAGE].into_iter().for_each(|at| end(&mm, at));
             assert!(is_dirty(written.pfn()) && !is_dirty(read.pfn()));
+            rig.idle(0);
         }
     });
 }

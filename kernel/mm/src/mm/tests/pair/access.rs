@@ -31,7 +31,8 @@ impl Pair {
 
     /// What was made old is old until it is touched.
     pub(super) fn check_old(&mut self) {
-        if self.rig.mmu.was_stirred() {
+        let stirred = self.rig.mmu.stirred();
+        if core::mem::replace(&mut self.stirred, stirred) != stirred {
             self.old.clear();
         }
         for (slot, page) in &self.old {
@@ -64,10 +65,11 @@ impl Pair {
             self.running[cpu] = Some(KArc::as_ptr(&p.mm));
             self.rig.mmu.load(cpu, Some(p.mm.activate(cpu)));
         }
-        let mut tries = 0;
+        // One fault makes the access possible, unless somebody changes the entry while it is being handled.
+        let (mut tries, stirred) = (0, self.rig.mmu.stirred());
         let real = loop {
             tries += 1;
-            assert!(tries < 8, "the access to page {page:#x} never goes through");
+            assert!(tries <= 2 + self.rig.mmu.stirred() - stirred, "the access to page {page:#x} faults again");
             match self.rig.mmu.access(cpu, page * PAGE, access) {
                 Ok(addr) => {
                     let at = self.rig.sim.direct_map(addr).cast::<u64>();

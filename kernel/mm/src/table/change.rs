@@ -1,0 +1,43 @@
+//! Changing the present entries of a range where they are.
+
+use super::{LeafGuard, Tables};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::machine::Machine;
+use crate::pte::{LEVEL_SHIFT, index};
+
+impl<M: Machine> Tables<M> {
+    /// Calls `change` with the table, locked, and the number of each entry of `start..end` in a table that is not empty.
+    /// Answers the range around those entries of which it said that they have changed.
+    #[inline(always)]
+    pub(super) fn change_each(
+        &self,
+        start: UserAddr,
+        end: UserAddr,
+        mut change: impl FnMut(&mut LeafGuard<'_, M>, usize) -> bool,
+    ) -> Option<(UserAddr, UserAddr)> {
+        let mut changed: Option<(UserAddr, UserAddr)> = None;
+        let mut va = start;
+        while let Some((from, to, leaf)) = self.next_part(va, end) {
+            va = to;
+            if leaf.is_vacant() {
+                continue;
+            }
+            let first = index(from.get(), 3);
+            let base = from.get() - (first << LEVEL_SHIFT[3]);
+            let (mut lowest, mut highest) = (usize::MAX, 0);
+            let mut guard = leaf.lock();
+            for i in first..first + ((to - from) >> PAGE_SHIFT) {
+                if change(&mut guard, i) {
+                    lowest = lowest.min(i);
+                    highest = i;
+                }
+            }
+            drop(guard);
+            if lowest <= highest {
+                let at = |i: usize| UserAddr::new(base + (i << LEVEL_SHIFT[3]));
+                changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));
+            }
+        }
+        changed
+    }
+}
