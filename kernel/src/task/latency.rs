@@ -5,7 +5,8 @@
 //! interrupt comes late by as long as interrupts were masked, and asks for a reschedule that comes late by as long as
 //! the kernel did without one. So the longest stretch is seen short by at most one slice: the 4 ms of a machine at
 //! work show only what is far too long, and a machine that is started with `slice=10` (microseconds) shows every
-//! stretch but for its first 10 µs. Under `--icount` a nanosecond is an instruction.
+//! stretch but for its first 10 µs. Under `--icount` and with one CPU a nanosecond is an instruction; of several CPUs the
+//! emulator runs one at a time, and a host that runs other programs stops all of them: both count as the kernel's time.
 //!
 //! An idle CPU measures nothing.
 

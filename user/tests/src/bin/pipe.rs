@@ -170,7 +170,7 @@ fn transfer(checks: &mut Checks) {
     checks.eq(process::waitpid(pid), Ok(Status::Exited(0)), "from a writer that slept on a full pipe");
     let _ = io::close(read);
 
-    checks.ok(records::<100>(|fd, record| io::write(fd, record)), "short writes of several writers do not mix");
+    checks.ok(records::<100>(io::write), "short writes of several writers do not mix");
     let in_parts = |fd: i32, record: &[u8]| {
         let parts = record.chunks(100).map(|part| Iovec { base: part.as_ptr() as u64, len: part.len() as u64 });
         let vector: Vec<Iovec> = parts.collect();
