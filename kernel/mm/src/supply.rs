@@ -15,6 +15,7 @@ use alloc::alloc::Layout;
 use alloc::boxed::Box;
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::event::Event;
@@ -55,16 +56,32 @@ enum Missing {
     Object(Layout),
 }
 
+/// What there is only after something was missing.
+#[derive(Clone, Copy)]
+struct Store {
+    /// Frames by [`Use`], strung together by [`Page::next`]; 0 ends a chain.
+    frames: [u32; 2],
+    /// Objects of the global allocator, strung together by their first words, and the layout of each.
+    objects: *mut u8,
+    layout: Layout,
+    missing: Missing,
+    rounds: u32,
+}
+
+impl Store {
+    const NEW: Self = Self {
+        frames: [0; 2],
+        objects: ptr::null_mut(),
+        layout: Layout::new::<usize>(),
+        missing: Missing::Nothing,
+        rounds: 0,
+    };
+}
+
 /// See the module.
 pub struct Supply<M: Machine> {
     machine: M,
-    /// Frames by [`Use`], strung together by [`Page::next`]; 0 ends a chain.
-    frames: [Cell<u32>; 2],
-    /// Objects of the global allocator, strung together by their first words, and the layout of each.
-    objects: Cell<*mut u8>,
-    layout: Cell<Layout>,
-    missing: Cell<Missing>,
-    rounds: Cell<u32>,
+    store: Cell<Option<Store>>,
 }
 
 /// Does `work`, which fails rather than wait for memory, until it fails for another reason or not at all. No lock is held
@@ -88,14 +105,7 @@ impl<M: Machine> Supply<M> {
     /// Nothing laid by.
     #[inline]
     pub const fn new(machine: M) -> Self {
-        Self {
-            machine,
-            frames: [const { Cell::new(0) }; 2],
-            objects: Cell::new(ptr::null_mut()),
-            layout: Cell::new(Layout::new::<usize>()),
-            missing: Cell::new(Missing::Nothing),
-            rounds: Cell::new(0),
-        }
+        Self { machine, store: Cell::new(None) }
     }
 
     /// A frame for a program's memory, with one reference. Zeroed if asked.
@@ -134,18 +144,25 @@ impl<M: Machine> Supply<M> {
     /// Whether the last failure was one that [`Supply::refill`] can mend.
     #[inline]
     pub fn is_short(&self) -> bool {
-        !matches!(self.missing.get(), Missing::Nothing)
+        self.store.get().is_some_and(|store| !matches!(store.missing, Missing::Nothing))
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Store) -> R) -> R {
+        let mut store = self.store.get().unwrap_or(Store::NEW);
+        let done = change(&mut store);
+        self.store.set(Some(store));
+        done
     }
 
     #[cold]
     fn spare(&self, what: Use, zeroed: bool) -> Result<Pfn, AllocError> {
-        let chain = &self.frames[what as usize];
-        let pfn = Pfn(chain.get() as usize);
-        if pfn.0 == 0 {
-            self.missing.set(Missing::Frame(what));
-            return Err(AllocError);
-        }
-        chain.set(self.page(pfn).next().load(core::sync::atomic::Ordering::Relaxed));
+        let pfn = self.change(|store| {
+            let pfn = self.pop(&mut store.frames[what as usize]);
+            if pfn.is_none() {
+                store.missing = Missing::Frame(what);
+            }
+            pfn.ok_or(AllocError)
+        })?;
         if zeroed {
             self.machine.clear_page(pfn.addr());
         }
@@ -154,14 +171,13 @@ impl<M: Machine> Supply<M> {
 
     #[cold]
     fn spare_object(&self, layout: Layout) -> *mut u8 {
-        let object = self.objects.get();
-        if object.is_null() || self.layout.get() != layout {
-            self.missing.set(Missing::Object(layout));
-            return ptr::null_mut();
-        }
-        // SAFETY: `lay_by_objects` wrote the next one's address there.
-        self.objects.set(unsafe { object.cast::<*mut u8>().read() });
-        object
+        self.change(|store| {
+            if store.objects.is_null() || store.layout != layout {
+                store.missing = Missing::Object(layout);
+                return ptr::null_mut();
+            }
+            pop_object(&mut store.objects)
+        })
     }
 
     fn page(&self, pfn: Pfn) -> &'static Page {
@@ -169,13 +185,24 @@ impl<M: Machine> Supply<M> {
         unsafe { Page::of(self.machine, pfn) }
     }
 
+    /// Takes the first frame of a chain.
+    fn pop(&self, chain: &mut u32) -> Option<Pfn> {
+        let pfn = Pfn(*chain as usize);
+        (pfn.0 != 0).then(|| {
+            *chain = self.page(pfn).next().load(Relaxed);
+            pfn
+        })
+    }
+
     /// Waits for what was missing. The caller holds no lock and may sleep. The error is final: nothing can be reclaimed, or
     /// the thread was killed; the page allocator has marked the thread as one that starves.
     #[cold]
     pub fn refill(&self) -> Result<(), AllocError> {
-        let count = 1 << self.rounds.get().min(MAX_ROUNDS);
-        self.rounds.set(self.rounds.get() + 1);
-        match self.missing.replace(Missing::Nothing) {
+        let (missing, count) = self.change(|store| {
+            store.rounds += 1;
+            (core::mem::replace(&mut store.missing, Missing::Nothing), 1 << (store.rounds - 1).min(MAX_ROUNDS))
+        });
+        match missing {
             Missing::Nothing => Ok(()),
             Missing::Frame(what) => self.lay_by_frames(what, count),
             Missing::Object(layout) => self.lay_by_objects(layout, count),
@@ -187,11 +214,10 @@ impl<M: Machine> Supply<M> {
         for n in 0..count {
             let gfp = if n == 0 { what.gfp() } else { what.gfp() | Gfp::NORETRY | Gfp::NOWARN };
             match self.machine.pages().alloc_raw(0, gfp) {
-                Ok(pfn) => {
-                    let chain = &self.frames[what as usize];
-                    self.page(pfn).next().store(chain.get(), core::sync::atomic::Ordering::Relaxed);
-                    chain.set(pfn.0 as u32);
-                }
+                Ok(pfn) => self.change(|store| {
+                    let chain = &mut store.frames[what as usize];
+                    self.page(pfn).next().store(core::mem::replace(chain, pfn.0 as u32), Relaxed);
+                }),
                 Err(error) if n == 0 => return Err(error),
                 Err(_) => break,
             }
@@ -201,11 +227,13 @@ impl<M: Machine> Supply<M> {
     }
 
     fn lay_by_objects(&self, layout: Layout, count: usize) -> Result<(), AllocError> {
-        if layout != self.layout.get() {
-            self.free_objects();
-        }
         debug_assert!(layout.size() >= size_of::<usize>() && layout.align() >= align_of::<usize>());
-        self.layout.set(layout);
+        self.change(|store| {
+            if layout != store.layout {
+                free_objects(store);
+                store.layout = layout;
+            }
+        });
         for n in 0..count {
             #[cfg(test)]
             if crate::fallible::inject::pass().is_err() {
@@ -216,42 +244,48 @@ impl<M: Machine> Supply<M> {
             if object.is_null() {
                 return if n == 0 { Err(AllocError) } else { Ok(()) };
             }
-            // SAFETY: it has room for a word, and is nobody else's.
-            unsafe { object.cast::<*mut u8>().write(self.objects.get()) };
-            self.objects.set(object);
+            self.change(|store| {
+                // SAFETY: it has room for a word, and is nobody else's.
+                unsafe { object.cast::<*mut u8>().write(store.objects) };
+                store.objects = object;
+            });
             self.machine.resched_point().map_err(|_| AllocError)?;
         }
         Ok(())
     }
 
-    fn free_objects(&self) {
-        let layout = self.layout.get();
-        while !self.objects.get().is_null() {
-            let object = self.spare_object(layout);
-            // SAFETY: it came from the global allocator with this layout, and nobody has it.
-            unsafe { alloc::alloc::dealloc(object, layout) };
-        }
-    }
-
     #[cold]
-    fn give_back(&self) {
-        for chain in &self.frames {
-            while chain.get() != 0 {
-                let pfn = Pfn(chain.get() as usize);
-                chain.set(self.page(pfn).next().load(core::sync::atomic::Ordering::Relaxed));
+    fn give_back(&self, mut store: Store) {
+        for mut chain in store.frames {
+            while let Some(pfn) = self.pop(&mut chain) {
                 // SAFETY: an allocated frame that nobody has come to know.
                 unsafe { self.machine.pages().free_pages(pfn, 0) };
             }
         }
-        self.free_objects();
+        free_objects(&mut store);
+    }
+}
+
+/// Takes the first object of a chain that is not empty.
+fn pop_object(chain: &mut *mut u8) -> *mut u8 {
+    let object = *chain;
+    // SAFETY: `lay_by_objects` wrote the next one's address there.
+    *chain = unsafe { object.cast::<*mut u8>().read() };
+    object
+}
+
+fn free_objects(store: &mut Store) {
+    while !store.objects.is_null() {
+        // SAFETY: it came from the global allocator with this layout, and nobody has it.
+        unsafe { alloc::alloc::dealloc(pop_object(&mut store.objects), store.layout) };
     }
 }
 
 impl<M: Machine> Drop for Supply<M> {
     #[inline]
     fn drop(&mut self) {
-        if self.frames[0].get() | self.frames[1].get() != 0 || !self.objects.get().is_null() {
-            self.give_back();
+        if let Some(store) = self.store.get() {
+            self.give_back(store);
         }
     }
 }

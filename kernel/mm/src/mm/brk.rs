@@ -24,7 +24,13 @@ impl<M: Machine> Mm<M> {
     /// Moves the end of the heap to `new` if that can be, and answers where it is.
     pub fn brk(&self, new: usize) -> UserAddr {
         let new = UserAddr::new(new);
-        let mut old = new;
+        let mut old = {
+            let areas = self.areas.read();
+            if new < areas.brk_start {
+                return areas.brk;
+            }
+            areas.brk
+        };
         let moved = supplied(self.machine, |supply| self.try_brk(new, &mut old, supply));
         moved.unwrap_or(old)
     }
@@ -35,9 +41,6 @@ impl<M: Machine> Mm<M> {
         let mut areas = self.areas.intend_killable()?;
         *old = areas.brk;
         let old = areas.brk;
-        if new < areas.brk_start {
-            return Ok(old);
-        }
         let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(old) };
         let done = if to == from {
             Ok(())

@@ -2,6 +2,7 @@
 
 use quire_abi::Errno;
 
+use super::residence::POINT_EVERY;
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
@@ -45,6 +46,7 @@ impl<M: Machine> Mm<M> {
             };
         }
         let mut gone = Detached::new();
+        let mut removed = 0;
         {
             let mut areas = areas.write();
             let areas = &mut *areas;
@@ -66,8 +68,11 @@ impl<M: Machine> Mm<M> {
                     break;
                 } else if let Some(vma) = cursor.remove() {
                     gone.push(vma);
-                    // What has begun is finished, killed or not.
-                    let _ = self.machine.resched_point();
+                    removed += 1;
+                    if removed % POINT_EVERY == 0 {
+                        // What has begun is finished, killed or not.
+                        let _ = self.machine.resched_point();
+                    }
                 }
             }
             for (flags, pages) in counted.into_iter().flatten() {
@@ -78,7 +83,10 @@ impl<M: Machine> Mm<M> {
             }
         }
         while gone.pop().is_some() {
-            let _ = self.machine.resched_point();
+            removed += 1;
+            if removed % POINT_EVERY == 0 {
+                let _ = self.machine.resched_point();
+            }
         }
         self.zap(start, end);
         if self.tables.wants_sweep() {
