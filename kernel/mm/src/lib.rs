@@ -38,8 +38,8 @@ macro_rules! seeded {
 
 pub mod addr;
 pub mod asid;
+mod bitmap;
 pub mod buddy;
-pub mod cma;
 pub mod event;
 pub mod fallible;
 pub mod kernel_table;
@@ -69,3 +69,4 @@ pub mod zone;
 
 pub use addr::{PhysAddr, UserAddr, VirtAddr};
 pub use machine::Machine;
+pub use page_alloc::cma;

@@ -20,6 +20,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::PAGE_SIZE;
+use crate::bitmap;
 use crate::fallible::AllocError;
 use crate::machine::{MAX_CPUS, Machine};
 use crate::page_alloc::Gfp;
@@ -50,35 +51,22 @@ impl Offset {
 struct Bitmap([u64; WORDS]);
 
 impl Bitmap {
-    fn is_taken(&self, grain: usize) -> bool {
-        self.0[grain / 64] >> (grain % 64) & 1 != 0
-    }
-
     fn set(&mut self, first: usize, count: usize, taken: bool) {
-        for grain in first..first + count {
-            let bit = 1 << (grain % 64);
+        for (index, mask) in bitmap::words(first..first + count) {
             if taken {
-                self.0[grain / 64] |= bit;
+                self.0[index] |= mask;
             } else {
-                self.0[grain / 64] &= !bit;
+                self.0[index] &= !mask;
             }
         }
     }
 
     /// Takes the first `count` free grains in a row that start at a multiple of `align` grains.
     fn take(&mut self, count: usize, align: usize) -> Option<usize> {
-        let mut first = 0;
-        while first + count <= WORDS * 64 {
-            match (first..first + count).rev().find(|&grain| self.is_taken(grain)) {
-                None => {
-                    self.set(first, count, true);
-                    return Some(first);
-                }
-                // No place up to the last one that is taken.
-                Some(last) => first = (last + 1).next_multiple_of(align),
-            }
-        }
-        None
+        let aligned = |grain: usize| grain.checked_next_multiple_of(align);
+        let first = bitmap::find_clear_run(|index| self.0[index], WORDS * 64, 0, count, aligned)?;
+        self.set(first, count, true);
+        Some(first)
     }
 }
 

@@ -102,7 +102,7 @@ impl Demand {
 /// One zone of one node.
 pub struct Zone<M: Machine> {
     area: SpinLock<FreeArea, M>,
-    /// Copies of the area's counts for who looks without the lock; written under it.
+    /// Copies of the area's counts for readers without the lock; written under it.
     free: AtomicUsize,
     free_cma: AtomicUsize,
     free_high_atomic: AtomicUsize,
@@ -139,7 +139,7 @@ impl<M: Machine> Zone<M> {
     pub(crate) fn with_area<R>(&self, work: impl FnOnce(&mut FreeArea) -> R) -> R {
         let mut area = self.area.lock();
         let result = work(&mut area);
-        self.free.store(area.free, Relaxed);
+        self.free.store(area.usable(), Relaxed);
         self.free_cma.store(area.free_of[MigrateType::Cma as usize], Relaxed);
         self.free_high_atomic.store(area.free_of[MigrateType::HighAtomic as usize], Relaxed);
         result
@@ -200,7 +200,8 @@ impl<M: Machine> Zone<M> {
         mark + self.reserve[demand.highest].load(Relaxed)
     }
 
-    /// Free pages, without those on per-CPU lists.
+    /// Free pages, without those on per-CPU lists, and without those that are isolated while somebody collects a range:
+    /// nobody gets them, so no watermark may count on them.
     #[inline]
     pub fn free(&self) -> usize {
         self.free.load(Relaxed)

@@ -44,7 +44,7 @@ fn a_free_range_can_be_had_and_given_back() {
         assert_eq!(pages.alloc_range(range.clone(), None), Ok(()));
         assert_eq!(pages.total_free(), free - len);
         assert_eq!(pages.validate(), Ok(()));
-        assert_eq!(pages.alloc_range(range.clone(), None), Err(RangeError::Busy));
+        assert_eq!(pages.alloc_range(range.clone(), None), Err(RangeError::Busy(Pfn(range.end.0 - 1))));
         let cached = pages.held_by_cpu(0);
         // SAFETY: the range was allocated above.
         unsafe { pages.free_range(range) };
@@ -62,7 +62,7 @@ fn a_range_in_use_is_left_as_it_was() {
     let block = blocker.pfn().0 & !511;
     let types: Vec<MigrateType> =
         (0..pages.pageblocks().len()).map(|i| pages.pageblocks().get(Pfn(i * 512)).unwrap().migrate_type()).collect();
-    assert_eq!(pages.alloc_range(Pfn(block)..Pfn(block + 512), None), Err(RangeError::Busy));
+    assert_eq!(pages.alloc_range(Pfn(block)..Pfn(block + 512), None), Err(RangeError::Busy(blocker.pfn())));
     for (i, &before) in types.iter().enumerate() {
         assert_eq!(pages.pageblocks().get(Pfn(i * 512)).unwrap().migrate_type(), before);
     }
@@ -140,14 +140,14 @@ struct Mover {
 }
 
 impl MigrateRange for Mover {
-    fn migrate(&self, start: Pfn, end: Pfn) -> bool {
+    fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn> {
         for block in self.held.lock().unwrap().iter_mut().filter(|block| (start..end).contains(&block.pfn())) {
-            let Ok(new) = self.sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE) else { return false };
+            let Ok(new) = self.sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE) else { return Err(block.pfn()) };
             assert!(!(start..end).contains(&new.pfn()), "isolated pages are handed to nobody");
             self.sim.copy_page(new.addr(), block.addr());
             *block = new;
         }
-        true
+        Ok(())
     }
 }
 
@@ -180,6 +180,125 @@ fn borrowers_that_can_move_make_room() {
         // SAFETY: the block is owned.
         assert_eq!(unsafe { block.as_ptr().cast::<usize>().read() }, name, "contents move along");
     }
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+/// Says of a page that it cannot be moved, and what places it was asked to empty.
+struct Refuser {
+    stays: Pfn,
+    asked: Mutex<Vec<std::ops::Range<Pfn>>>,
+}
+
+impl MigrateRange for Refuser {
+    fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn> {
+        self.asked.lock().unwrap().push(start..end);
+        Err(self.stays)
+    }
+}
+
+#[test]
+fn a_page_that_stays_is_in_the_way_once() {
+    let sim = with_area();
+    let pages = sim.pages();
+    let info = pages.cma_info(0).unwrap();
+    let stays = Pfn(info.start.0 + info.pages / 2);
+    assert_eq!(pages.alloc_range(stays..Pfn(stays.0 + 1), None), Ok(()));
+    let refuser = Refuser { stays, asked: Mutex::default() };
+    let more_than_half = info.pages / 2 + 1;
+    assert_eq!(pages.cma_alloc(0, more_than_half, 0, Some(&refuser)), Err(CmaError::NoSpace));
+    assert_eq!(*refuser.asked.lock().unwrap(), [info.start..Pfn(info.start.0 + more_than_half)]);
+    // What fits behind it is found, whether somebody says what stays or the allocator finds it busy.
+    for migrate in [Some(&refuser as &dyn MigrateRange), None] {
+        let place = pages.cma_alloc(0, info.pages / 2 - 1, 9, migrate).unwrap();
+        assert_eq!(place, info.start, "the first half is free");
+        let (first, second) = (place, pages.cma_alloc(0, info.pages / 2 - 512, 9, migrate).unwrap());
+        assert_eq!(second.0, stays.0 + 512, "at the first boundary behind the page that stays");
+        // SAFETY: both were allocated above.
+        unsafe {
+            pages.cma_release(0, first, info.pages / 2 - 1).unwrap();
+            pages.cma_release(0, second, info.pages / 2 - 512).unwrap();
+        }
+    }
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+/// Wherever pages are in the way, the place that is found is the first that has none: all that are skipped have one.
+#[test]
+fn no_place_is_skipped_that_could_be_had() {
+    let sim = with_area();
+    let pages = sim.pages();
+    let info = pages.cma_info(0).unwrap();
+    let is_busy = |frame: usize| frame % 97 == 5 && frame < 3000 || frame % 1000 == 0;
+    for frame in (0..info.pages).filter(|&frame| is_busy(frame)) {
+        let pfn = Pfn(info.start.0 + frame);
+        assert_eq!(pages.alloc_range(pfn..Pfn(pfn.0 + 1), None), Ok(()));
+    }
+    for (len, align_order) in [(1, 0), (90, 0), (97, 0), (64, 6), (500, 0), (900, 0), (512, 9), (1000, 0)] {
+        let fits = |first: usize| (first..first + len).all(|frame| frame < info.pages && !is_busy(frame));
+        let is_aligned = |first: usize| (info.start.0 + first).is_multiple_of(1 << align_order);
+        let expected = (0..info.pages).find(|&first| is_aligned(first) && fits(first));
+        let found = pages.cma_alloc(0, len, align_order, None);
+        assert_eq!(found.ok(), expected.map(|first| Pfn(info.start.0 + first)), "{len} pages, order {align_order}");
+        if let Ok(start) = found {
+            // SAFETY: allocated above.
+            unsafe { pages.cma_release(0, start, len) }.unwrap();
+        }
+    }
+    assert_eq!(pages.validate(), Ok(()));
+}
+
+#[test]
+fn a_killed_thread_stops_collecting_and_leaves_all_as_it_was() {
+    let sim = with_area();
+    let pages = sim.pages();
+    pages.drain_all();
+    let (free, info) = (pages.total_free(), pages.cma_info(0).unwrap());
+    let mut cut = 0;
+    loop {
+        Sim::kill_after(cut);
+        let found = pages.cma_alloc(0, AREA_PAGES, 0, None);
+        Sim::kill_after(usize::MAX);
+        if let Ok(start) = found {
+            // SAFETY: allocated just now.
+            unsafe { pages.cma_release(0, start, AREA_PAGES) }.unwrap();
+            break;
+        }
+        assert_eq!(found, Err(CmaError::Killed), "killed at point {cut}");
+        assert_eq!(pages.total_free(), free);
+        assert_eq!(pages.validate(), Ok(()));
+        assert_eq!(pages.pageblocks().get(info.start).unwrap().migrate_type(), MigrateType::Cma);
+        cut += 1;
+    }
+    assert!(cut >= 2 * AREA_PAGES / 512, "a point for each page block that is isolated, and for each that is taken");
+}
+
+/// While an area is collected, what is free in it is no reason to give away what the watermarks keep.
+#[test]
+fn isolated_pages_feed_nobody() {
+    struct Greedy(&'static Sim, Mutex<Vec<Block>>);
+    impl MigrateRange for Greedy {
+        fn migrate(&self, start: Pfn, _: Pfn) -> Result<(), Pfn> {
+            let (sim, mut taken) = (self.0, self.1.lock().unwrap());
+            taken.extend(exhaust(sim, Gfp::NOWAIT));
+            taken.extend(exhaust(sim, Gfp::HIGHUSER_MOVABLE));
+            let zone = sim.pages().zones().next().unwrap();
+            // The watermark is looked at before a batch is taken, which per-CPU lists then hold.
+            let (left, min) = (zone.free() + zone.per_cpu(), zone.watermarks().min);
+            assert!(left >= min, "{left} pages left while {min} are kept");
+            Err(start)
+        }
+    }
+    let sim = with_area();
+    let pages = sim.pages();
+    let greedy = Greedy(sim, Mutex::new(exhaust(sim, Gfp::NOWAIT)));
+    // A guest, so that something must be moved.
+    let guest = pages.alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap();
+    assert!(pages.cma_area_of(guest.pfn()).is_some());
+    assert_eq!(pages.cma_alloc(0, AREA_PAGES, 0, Some(&greedy)), Err(CmaError::NoSpace));
+    // What is for the urgent is still there.
+    let zone = pages.zones().next().unwrap();
+    let urgent = exhaust(sim, Gfp::ATOMIC).len();
+    assert!(urgent >= zone.watermarks().min / 2, "{urgent} pages for the urgent");
     assert_eq!(pages.validate(), Ok(()));
 }
 

@@ -76,6 +76,73 @@ fn requests_fall_back_to_lower_zones_but_leave_their_reserve() {
     assert!(for_dma.len() + 64 > dma.lowmem_reserve()[ZoneKind::Normal as usize]);
 }
 
+/// Two nodes, this CPU on the first.
+fn two_nodes() -> SimConfig {
+    SimConfig::new().bank(GIB, 32 * MIB, 0).bank(2 * GIB, 64 * MIB, 1)
+}
+
+#[test]
+fn a_later_zone_serves_at_the_cost_of_the_best() {
+    // Large enough for the largest batches: with each comes a walk down the zonelist.
+    let large = SimConfig::new().bank(3 * GIB, 128 * MIB, 0);
+    let cases =
+        [(large.clone().bank(5 * GIB, 128 * MIB, 0), Gfp::KERNEL), (large.bank(5 * GIB, 128 * MIB, 1), Gfp::USER)];
+    for (mut config, gfp) in cases {
+        config.cpus = 1;
+        let sim = Sim::boot(&config);
+        let mut held = Vec::new();
+        let mut masked_in_zone = Vec::new();
+        // So many pages of each zone, when all better ones are used up; how often interrupts were masked for them.
+        const PAGES: usize = 4096;
+        for _ in 0..2 {
+            let zone = {
+                held.push(sim.pages().alloc_page(gfp).unwrap());
+                zone_of(sim, held.last().unwrap())
+            };
+            let before = Sim::times_masked();
+            held.extend((0..PAGES).map(|_| sim.pages().alloc_page(gfp).unwrap()));
+            masked_in_zone.push(Sim::times_masked() - before);
+            assert_eq!(zone_of(sim, held.last().unwrap()), zone);
+            // The last zone may end before another one is found.
+            while zone_of(sim, held.last().unwrap()) == zone
+                && let Ok(block) = sim.pages().alloc_page(gfp)
+            {
+                held.push(block);
+            }
+        }
+        let [best, later] = masked_in_zone[..] else { unreachable!() };
+        assert!(best < PAGES * 11 / 10 && later <= best + PAGES / 10, "{best}, then {later} for {PAGES} pages");
+    }
+}
+
+#[test]
+fn a_zone_that_has_memory_again_serves_after_a_batch() {
+    let sim = Sim::boot(&two_nodes());
+    let gfp = Gfp::HIGHUSER_MOVABLE;
+    let mut held: Vec<Block> = Vec::new();
+    let mut local = Vec::new();
+    loop {
+        let block = sim.pages().alloc_page(gfp).unwrap();
+        match zone_of(sim, &block).0 {
+            0 => local.push(block),
+            _ => break held.push(block),
+        }
+    }
+    // A page of the own node that this CPU frees serves at once.
+    let freed = local.pop().unwrap().into_raw();
+    // SAFETY: the block was given up just now.
+    unsafe { sim.pages().free_pages(freed, 0) };
+    held.push(sim.pages().alloc_page(gfp).unwrap());
+    assert_eq!(held.last().unwrap().pfn(), freed);
+    // Those that another CPU frees serve once what was fetched from the other node is used up, even if it never runs out.
+    Sim::set_cpu(1);
+    drop(local);
+    sim.pages().drain_cpu(1);
+    Sim::set_cpu(0);
+    let remote = (0..).take_while(|_| zone_of(sim, &sim.pages().alloc_page(gfp).unwrap()).0 == 1).take(1000).count();
+    assert!(remote <= 64, "{remote} times a page of the other node");
+}
+
 #[test]
 fn without_a_dma_limit_dma_is_all_below_4_gib() {
     let sim = Sim::boot(&SimConfig::new().bank(2 * GIB, 16 * MIB, 0).bank(5 * GIB, 16 * MIB, 0));

@@ -8,7 +8,8 @@
 use core::hint::black_box;
 use core::ptr::NonNull;
 
-use quire_mm::page_alloc::{Gfp, PageBlock};
+use quire_mm::addr::Pfn;
+use quire_mm::page_alloc::{Gfp, PageBlock, PageList};
 
 use super::say;
 use crate::arch::timer;
@@ -30,7 +31,9 @@ pub fn run() -> usize {
     let kfree: fn(NonNull<u8>) = black_box(|object| unsafe { SLAB.kfree(object.as_ptr()) });
 
     let zeroed = Gfp::KERNEL | Gfp::ZERO;
+    let fills = fill(alloc_page);
     let outcomes = [
+        fills,
         measure("kernel.loop", OPS, || {
             black_box(0);
             Some(())
@@ -43,6 +46,37 @@ pub fn run() -> usize {
         measure("kernel.kzalloc.64", OPS, || kmalloc(64, zeroed).map(kfree)),
     ];
     outcomes.iter().filter(|outcome| outcome.is_none()).count() + super::walks::run()
+}
+
+/// Takes all pages one by one and says what one costs in each zone in turn: `BENCH kernel.fill.0` in the best, and so on. A
+/// later zone costs what the best one does. (There is one on machines with more than 3 GiB or with `movablecore=`.)
+fn fill(alloc_page: fn(Gfp) -> Option<PageBlock<Cpu>>) -> Option<()> {
+    const FILL: usize = 16_384;
+    let mut taken = PageList::new();
+    let mut take = || {
+        let pfn = alloc_page(Gfp::HIGHUSER_MOVABLE | Gfp::NOWARN | Gfp::NORETRY)?.into_raw();
+        // SAFETY: the block was given up just now.
+        unsafe { taken.push(Cpu, pfn) };
+        Some(pfn)
+    };
+    let mut nth = 0;
+    while let Some(first) = take() {
+        let start = timer::ticks();
+        let last = (0..FILL).map_while(|_| take()).last();
+        let spent = timer::to_ns(timer::ticks() - start);
+        if last.is_some_and(|last| zone_of(last) == zone_of(first)) {
+            say(format_args!("BENCH kernel.fill.{nth} {FILL} {spent}"));
+        }
+        nth += 1;
+        while take().is_some_and(|pfn| zone_of(pfn) == zone_of(first)) {}
+    }
+    // SAFETY: all were allocated above, and nobody else knows of them.
+    unsafe { PAGES.free_batch(&mut taken) };
+    Some(())
+}
+
+fn zone_of(pfn: Pfn) -> Option<usize> {
+    PAGES.zones().position(|zone| (zone.span().0.0..zone.span().0.0 + zone.span().1).contains(&pfn.0))
 }
 
 /// Prints the line of one, which is done so many times.

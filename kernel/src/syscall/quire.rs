@@ -7,6 +7,7 @@ use quire_abi::flags::setting;
 use quire_abi::info::{MapAudit, kind};
 use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
+use quire_mm::cma::CmaError;
 use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
@@ -111,7 +112,10 @@ pub fn audit(a: Args) -> Answer {
 pub fn cma_try(a: Args) -> Answer {
     let area = a.word(0);
     let info = PAGES.cma_info(area).ok_or(Errno::ENOENT)?;
-    let start = PAGES.cma_alloc(area, info.pages, 0, None).map_err(|_| Errno::EBUSY)?;
+    let start = PAGES.cma_alloc(area, info.pages, 0, None).map_err(|error| match error {
+        CmaError::Killed => Errno::EINTR,
+        CmaError::BadRequest | CmaError::NoSpace => Errno::EBUSY,
+    })?;
     // SAFETY: it was taken just now, and nobody else knows of it.
     unsafe { PAGES.cma_release(area, start, info.pages) }.map_err(|_| Errno::EBUSY)?;
     Ok(info.pages)

@@ -66,6 +66,12 @@ impl FreeArea {
         self.counts[list as usize][order as usize]
     }
 
+    /// Free frames that are handed out: all but the isolated ones.
+    #[inline]
+    pub(crate) fn usable(&self) -> usize {
+        self.free - self.free_of[MigrateType::Isolate as usize]
+    }
+
     /// The lowest order from `order` on that a list has a block of.
     #[inline]
     pub(crate) fn smallest(&self, list: MigrateType, order: u32) -> Option<u32> {

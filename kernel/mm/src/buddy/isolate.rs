@@ -42,19 +42,20 @@ impl FreeArea {
         }
     }
 
-    /// Whether all frames of `start..end` are in free blocks. The range lies in isolated page blocks.
-    pub(crate) fn is_range_free<M: Machine>(&self, frames: Frames<M>, start: Pfn, end: Pfn) -> bool {
-        let mut at = match free_block_around(frames, start) {
-            Some((head, order)) => head.0 + (1 << order),
-            None => return false,
-        };
+    /// The last frame of `start..end` that is in no free block. The range lies in isolated page blocks.
+    pub(crate) fn last_busy<M: Machine>(&self, frames: Frames<M>, start: Pfn, end: Pfn) -> Option<Pfn> {
+        let mut at = free_block_around(frames, start).map_or(start.0, |(head, order)| head.0 + (1 << order));
+        let mut last = None;
         while at < end.0 {
             match free_order(frames, Pfn(at)) {
                 Some(order) => at += 1 << order,
-                None => return false,
+                None => {
+                    last = Some(Pfn(at));
+                    at += 1;
+                }
             }
         }
-        true
+        last
     }
 
     /// Takes all frames of `start..end`, which are free, off the lists. What is left of blocks that reach over

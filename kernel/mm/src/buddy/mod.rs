@@ -90,7 +90,7 @@ impl FreeArea {
     /// cannot use it.
     #[inline]
     fn prefers_cma(&self, wanted: Wanted) -> bool {
-        wanted.cma && self.free_of[MigrateType::Cma as usize] > self.free / 2
+        wanted.cma && self.free_of[MigrateType::Cma as usize] > self.usable() / 2
     }
 
     /// Takes a block of `order` off the lists of one migrate type, splitting a larger one if it must.

@@ -128,11 +128,12 @@ fn a_range_is_cut_out_of_larger_blocks() {
     let sim = empty_zone();
     with_area(sim, |area, frames| {
         area.free_block(frames, Pfn(2048), 10);
-        assert!(area.is_range_free(frames, Pfn(2051), Pfn(2700)));
+        assert_eq!(area.last_busy(frames, Pfn(2051), Pfn(2700)), None);
         area.take_range(frames, Pfn(2051), Pfn(2700));
         assert_eq!(area.free, 1024 - (2700 - 2051));
-        assert!(!area.is_range_free(frames, Pfn(2050), Pfn(2052)));
-        assert!(area.is_range_free(frames, Pfn(2048), Pfn(2051)));
+        assert_eq!(area.last_busy(frames, Pfn(2050), Pfn(2052)), Some(Pfn(2051)));
+        assert_eq!(area.last_busy(frames, Pfn(2048), Pfn(2900)), Some(Pfn(2699)));
+        assert_eq!(area.last_busy(frames, Pfn(2048), Pfn(2051)), None);
         for pfn in 2051..2700 {
             area.free_block(frames, Pfn(pfn), 0);
         }

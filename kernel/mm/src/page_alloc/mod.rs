@@ -1,14 +1,17 @@
 //! The page interface: who needs page frames asks here.
 //!
-//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to
-//! the zones of its zonelist as far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to
-//! the slow path, which digs deeper and reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
+//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to its list
+//! for the zone that a batch came from when the best zone had nothing left ([`fallback`]), to the zones of its zonelist as
+//! far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to the slow path, which digs deeper and
+//! reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
 //!
 //! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers run with none held by
 //! this module.
 
 mod block;
 mod bounds;
+pub mod cma;
+mod fallback;
 mod gfp;
 mod init;
 mod inject;
@@ -102,13 +105,14 @@ pub struct PageAllocator<M: Machine> {
     machine: M,
     trap: AtomicU32,
     topology: UnsafeCell<Topology>,
+    fallbacks: [fallback::Fallbacks; MAX_CPUS],
     lists: [[ZoneLists; MAX_ZONES]; MAX_CPUS],
     zones: [Zone<M>; MAX_ZONES],
     /// Frames that were not fit to be freed, and were kept out of circulation.
     bad_pages: AtomicUsize,
     pressure: pressure::Pressure<M>,
     injection: inject::Injection,
-    pub(crate) cma: crate::cma::Cma<M>,
+    cma: cma::Cma,
 }
 
 // SAFETY: all fields but `topology` are atomics and locks. `topology` is written by `init` alone, whose caller
@@ -123,11 +127,12 @@ impl<M: Machine> PageAllocator<M> {
             topology: UnsafeCell::new(Topology::EMPTY),
             trap: AtomicU32::new(0),
             bad_pages: AtomicUsize::new(0),
+            fallbacks: [const { fallback::Fallbacks::new() }; MAX_CPUS],
             lists: [const { [const { ZoneLists::new() }; MAX_ZONES] }; MAX_CPUS],
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
-            cma: crate::cma::Cma::new(machine),
+            cma: cma::Cma::new(),
         }
     }
 
@@ -145,11 +150,14 @@ impl<M: Machine> PageAllocator<M> {
     /// A block of `1 << order` frames. Its contents are what the last owner left, unless `gfp` has ZERO.
     #[inline]
     pub fn alloc_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
-        match self.try_cached(order, gfp) {
-            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
+        if !self.is_for_lists(order, gfp) {
+            return self.alloc_block_slow(order, gfp);
+        }
+        match self.alloc_cached(order, gfp) {
+            Ok(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
             // SAFETY: the block was just allocated at this order, and nobody else knows of it.
-            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
-            None => self.alloc_block_slow(order, gfp),
+            Ok(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
+            Err(irq) => self.alloc_block_later(order, gfp, irq),
         }
     }
 
@@ -172,6 +180,17 @@ impl<M: Machine> PageAllocator<M> {
         let pfn = self.alloc_slow(None, order, gfp)?;
         // SAFETY: the block was just allocated at this order, and nobody else knows of it.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
+    }
+
+    /// [`PageAllocator::alloc_later`], likewise.
+    #[inline(never)]
+    fn alloc_block_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<PageBlock<M>, AllocError> {
+        match self.pop_fallback(order, gfp, irq) {
+            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
+            // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
+            None => self.alloc_block_slow(order, gfp),
+        }
     }
 
     /// One frame.
@@ -214,13 +233,29 @@ impl<M: Machine> PageAllocator<M> {
     /// A block without an owner: the caller must see to its end.
     #[inline]
     pub fn alloc_raw(&self, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
-        if let Some(pfn) = self.try_cached(order, gfp) {
-            if gfp.contains(Gfp::ZERO) {
-                self.clear(pfn, order);
-            }
-            return Ok(pfn);
+        if !self.is_for_lists(order, gfp) {
+            return self.alloc_slow(None, order, gfp);
         }
-        self.alloc_slow(None, order, gfp)
+        match self.alloc_cached(order, gfp) {
+            Ok(pfn) => {
+                if gfp.contains(Gfp::ZERO) {
+                    self.clear(pfn, order);
+                }
+                Ok(pfn)
+            }
+            Err(irq) => self.alloc_later(order, gfp, irq),
+        }
+    }
+
+    /// Goes on where this CPU's list for the best zone was found empty, with interrupts still masked: by the list for the
+    /// zone that stands in for it, then by the slow path. Apart, so that the fast path is small wherever it is inlined.
+    #[inline(never)]
+    fn alloc_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<Pfn, AllocError> {
+        let Some(pfn) = self.pop_fallback(order, gfp, irq) else { return self.alloc_slow(None, order, gfp) };
+        if gfp.contains(Gfp::ZERO) {
+            self.clear(pfn, order);
+        }
+        Ok(pfn)
     }
 
     /// A block from a certain node if it has one; from others only without THISNODE.
@@ -247,24 +282,38 @@ impl<M: Machine> PageAllocator<M> {
         usize::from(self.topology().node_of_cpu[self.machine.cpu()])
     }
 
-    /// The fast path, if the request is one for it and a block is at hand; its contents are undefined.
+    /// Whether a request is one for the fast path.
     #[inline(always)]
-    fn try_cached(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
+    fn is_for_lists(&self, order: u32, gfp: Gfp) -> bool {
         let special = if order == 0 { Gfp::THISNODE } else { Gfp::THISNODE.union(Gfp::COMP) };
-        let simple = order < CACHED_ORDERS && !gfp.intersects(special) && self.trap.load(Relaxed) == 0;
-        if simple { self.alloc_cached(order, gfp) } else { None }
+        order < CACHED_ORDERS && !gfp.intersects(special) && self.trap.load(Relaxed) == 0
     }
 
-    /// The fast path: a block from this CPU's list for the request's best zone.
+    /// The fast path: a block from this CPU's list for the request's best zone; its contents are undefined. If there is
+    /// none, interrupts stay masked, and what restores them is the error.
     #[inline(always)]
-    fn alloc_cached(&self, order: u32, gfp: Gfp) -> Option<Pfn> {
+    fn alloc_cached(&self, order: u32, gfp: Gfp) -> Result<Pfn, usize> {
         let irq = self.machine.irq_save();
         let cpu = self.machine.cpu();
         // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
         let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
         // SAFETY: as above; `init` lists zones only.
         let lists = unsafe { self.lists_unchecked(cpu, zone) }.of(order);
-        let pfn = lists.pop(self.frames(), gfp.list());
+        let pfn = lists.pop(self.frames(), gfp.list()).ok_or(irq)?;
+        self.machine.irq_restore(irq);
+        self.frames().page(pfn).make_allocated(order);
+        Ok(pfn)
+    }
+
+    /// A block from this CPU's list for the zone that stands in for the request's best one. Restores interrupts.
+    #[inline(always)]
+    fn pop_fallback(&self, order: u32, gfp: Gfp, irq: usize) -> Option<Pfn> {
+        let cpu = self.machine.cpu();
+        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and only zones of zonelists are granted.
+        let pfn = unsafe {
+            let zone = self.fallbacks.get_unchecked(cpu).spend(gfp);
+            zone.and_then(|zone| self.lists_unchecked(cpu, zone).of(order).pop(self.frames(), gfp.list()))
+        };
         self.machine.irq_restore(irq);
         let pfn = pfn?;
         self.frames().page(pfn).make_allocated(order);

@@ -40,11 +40,6 @@ pub trait PressureHandler: Sync {
     /// Somebody who must not fail has found nothing, after [`PressureHandler::out_of_memory`] was asked if his flags
     /// allow that. He holds no lock and may sleep: let somebody else give up memory, or time pass.
     fn wait_for_memory(&self) {
-        self.wait();
-    }
-
-    /// Somebody waits for what another CPU is just doing: let others run.
-    fn wait(&self) {
         core::hint::spin_loop();
     }
 
@@ -93,21 +88,12 @@ impl<M: Machine> Pressure<M> {
         self.handler().report_bad_page(pfn);
     }
 
-    /// Lets others run who will change what the caller waits for.
-    pub(super) fn wait(&self) {
-        self.handler().wait();
-    }
-
     fn shrinker(&self, i: usize) -> Option<&'static dyn Shrinker> {
         self.0.lock().shrinkers.get(i).copied().flatten()
     }
 }
 
 impl<M: Machine> PageAllocator<M> {
-    pub(crate) fn wait_for_others(&self) {
-        self.pressure.wait();
-    }
-
     /// Registers what the kernel does about pressure; the last one counts.
     pub fn set_pressure_handler(&self, handler: &'static dyn PressureHandler) {
         self.pressure.0.lock().handler = handler;

@@ -2,14 +2,15 @@
 //!
 //! The page blocks under the range are isolated first, so that what is free in them, and what is freed from then
 //! on, goes to nobody. Then what is still in use is moved away, if somebody has offered to do that, and what is
-//! free is taken off the lists. Each step goes from page block to page block, and holds the zone's lock for one of them
-//! at a time: who needs the lock otherwise waits no longer for a large range than for a small one.
+//! free is taken off the lists. Each step goes from page block to page block, from the last to the first, so that an error
+//! names the last frame that is in the way: a caller that is free to choose looks on behind it. The zone's lock is held for
+//! one page block at a time, and between two of them other threads run, and a kill ends the work.
 
 use core::ops::Range;
 
 use crate::addr::Pfn;
-use crate::buddy::{MigrateType, PAGEBLOCK_PAGES};
-use crate::machine::Machine;
+use crate::buddy::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
+use crate::machine::{Killed, Machine};
 #[cfg(doc)]
 use crate::page::Page;
 use crate::zone::ZoneKind;
@@ -21,17 +22,25 @@ use super::PageAllocator;
 pub enum RangeError {
     /// It is empty, spans zones, or has frames that are not the page allocator's.
     BadRange,
-    /// Somebody else collects pages in one of its page blocks.
-    Isolated,
-    /// Somebody uses a page of it.
-    Busy,
+    /// Somebody else collects pages in the page block that ends with this frame of the range; of several the last.
+    Isolated(Pfn),
+    /// Somebody uses this page of it; of several the last, or, of those that can be moved, the last that was not.
+    Busy(Pfn),
+    /// The calling thread was killed.
+    Killed,
+}
+
+impl From<Killed> for RangeError {
+    fn from(_: Killed) -> Self {
+        Self::Killed
+    }
 }
 
 /// Who can move pages that are in use.
 pub trait MigrateRange {
-    /// Moves what is in use in `start..end` elsewhere. `false` if something cannot be moved. The page blocks are
-    /// isolated; no lock is held.
-    fn migrate(&self, start: Pfn, end: Pfn) -> bool;
+    /// Moves what is in use in `start..end` elsewhere. The page blocks are isolated; no lock is held. An error names a
+    /// page that cannot be moved, the last one of several.
+    fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn>;
 }
 
 /// Rounds of migration and draining before a range counts as busy: pages may be on their way through a per-CPU list.
@@ -39,31 +48,49 @@ const ROUNDS: usize = 3;
 
 impl<M: Machine> PageAllocator<M> {
     /// Allocates all frames of `range`, each as a block of order 0 of its own. On error nothing has changed, but
-    /// that pages may have moved.
+    /// that pages may have moved. The caller holds no lock, and may sleep.
     pub fn alloc_range(&self, range: Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
         let zone = self.zone_of_range(&range)?;
         self.isolate(zone, &range)?;
-        let taken = (0..ROUNDS).any(|_| {
+        let outcome = self.collect(zone, &range, migrate);
+        self.end_isolation(zone, &range);
+        outcome
+    }
+
+    /// Takes all of an isolated range, once what is in use there is gone.
+    fn collect(&self, zone: usize, range: &Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
+        let mut outcome = Ok(());
+        for _ in 0..ROUNDS {
             if let Some(migrate) = migrate
-                && !self.is_range_free(zone, &range)
-                && !migrate.migrate(range.start, range.end)
+                && !self.is_range_free(zone, range)
             {
-                return false;
+                let in_range = |pfn: Pfn| pfn.clamp(range.start, Pfn(range.end.0 - 1));
+                migrate.migrate(range.start, range.end).map_err(|stays| RangeError::Busy(in_range(stays)))?;
             }
             self.drain_all();
-            self.take_isolated(zone, &range)
-        });
-        self.end_isolation(zone, &range);
-        if taken { Ok(()) } else { Err(RangeError::Busy) }
+            outcome = self.take_isolated(zone, range);
+            if !matches!(outcome, Err(RangeError::Busy(_))) {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Frees a range of order-0 blocks, all the way to the buddy: they are wanted together again, and would be scattered
-    /// if the next to come got them from per-CPU lists.
+    /// if the next to come got them from per-CPU lists. The caller holds no lock, and may sleep.
     ///
     /// # Safety
     /// As [`PageAllocator::free_pages`] for each frame.
     pub unsafe fn free_range(&self, range: Range<Pfn>) {
-        parts(&range).for_each(|part| self.free_within_page_block(part));
+        for part in parts(&range) {
+            self.let_others_run();
+            self.free_within_page_block(part);
+        }
+    }
+
+    /// Passes a point in work that must be brought to its end even by a thread that was killed.
+    fn let_others_run(&self) {
+        let _ = self.machine.resched_point();
     }
 
     /// As [`PageAllocator::free_range`], for frames of one page block.
@@ -115,28 +142,38 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Makes all page blocks of the range `Isolate`, or none.
     fn isolate(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
-        let frames = self.frames();
-        for part in parts(range) {
-            let isolated = self.zones[zone].with_area(|area| {
-                let block = frames.pageblocks.of(part.start);
-                let is_ours = block.migrate_type() != MigrateType::Isolate;
-                if is_ours {
-                    block.isolate();
-                    area.move_free_blocks(frames, part.start, MigrateType::Isolate);
-                }
-                is_ours
+        for part in parts(range).rev() {
+            let point = self.machine.resched_point().map_err(RangeError::from);
+            let isolated = point.and_then(|()| match self.isolate_page_block(zone, part.start) {
+                true => Ok(()),
+                false => Err(RangeError::Isolated(Pfn(part.end.0 - 1))),
             });
-            if !isolated {
-                self.end_isolation(zone, &(range.start..part.start));
-                return Err(RangeError::Isolated);
+            if isolated.is_err() {
+                self.end_isolation(zone, &(part.end..range.end));
+                return isolated;
             }
         }
         Ok(())
     }
 
+    /// `false` if somebody else has isolated it.
+    fn isolate_page_block(&self, zone: usize, pfn: Pfn) -> bool {
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            let block = frames.pageblocks.of(pfn);
+            let is_ours = block.migrate_type() != MigrateType::Isolate;
+            if is_ours {
+                block.isolate();
+                area.move_free_blocks(frames, pfn, MigrateType::Isolate);
+            }
+            is_ours
+        })
+    }
+
     fn end_isolation(&self, zone: usize, range: &Range<Pfn>) {
         let frames = self.frames();
         for part in parts(range) {
+            self.let_others_run();
             self.zones[zone].with_area(|area| {
                 let block = frames.pageblocks.of(part.start);
                 let back = block.type_before_isolation();
@@ -148,36 +185,40 @@ impl<M: Machine> PageAllocator<M> {
 
     fn is_range_free(&self, zone: usize, range: &Range<Pfn>) -> bool {
         let is_free = |part: Range<Pfn>| {
-            self.zones[zone].with_area(|area| area.is_range_free(self.frames(), part.start, part.end))
+            self.let_others_run();
+            self.zones[zone].with_area(|area| area.last_busy(self.frames(), part.start, part.end).is_none())
         };
         parts(range).all(is_free)
     }
 
     /// Takes the range off the lists if all of it is free. What is isolated and free stays so, so it can be taken bit by
     /// bit.
-    fn take_isolated(&self, zone: usize, range: &Range<Pfn>) -> bool {
-        for part in parts(range) {
-            if !self.take_part(zone, &part) {
+    fn take_isolated(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
+        for part in parts(range).rev() {
+            let point = self.machine.resched_point().map_err(RangeError::from);
+            let taken = point.and_then(|()| self.take_part(zone, &part).map_err(RangeError::Busy));
+            if taken.is_err() {
                 // SAFETY: these were taken just now, and nobody knows of them.
-                unsafe { self.free_range(range.start..part.start) };
-                return false;
+                unsafe { self.free_range(part.end..range.end) };
+                return taken;
             }
         }
         let irq = self.machine.irq_save();
         self.own_lists(zone).count_allocated((range.end.0 - range.start.0) as u64);
         self.machine.irq_restore(irq);
-        true
+        Ok(())
     }
 
-    fn take_part(&self, zone: usize, part: &Range<Pfn>) -> bool {
+    /// Takes what lies in one page block if all of it is free, else names the last frame that is not.
+    fn take_part(&self, zone: usize, part: &Range<Pfn>) -> Result<(), Pfn> {
         let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            let is_free = area.is_range_free(frames, part.start, part.end);
-            if is_free {
+        self.zones[zone].with_area(|area| match area.last_busy(frames, part.start, part.end) {
+            Some(busy) => Err(busy),
+            None => {
                 area.take_range(frames, part.start, part.end);
                 (part.start.0..part.end.0).for_each(|pfn| frames.page(Pfn(pfn)).make_allocated(0));
+                Ok(())
             }
-            is_free
         })
     }
 
@@ -201,16 +242,16 @@ impl<M: Machine> PageAllocator<M> {
 }
 
 /// The first frame of each page block that a range touches.
-fn page_blocks(range: &Range<Pfn>) -> impl Iterator<Item = Pfn> + use<> {
+fn page_blocks(range: &Range<Pfn>) -> impl DoubleEndedIterator<Item = Pfn> + use<> {
     parts(range).map(|part| Pfn(part.start.0 & !(PAGEBLOCK_PAGES - 1)))
 }
 
 /// A range's parts in each page block.
-fn parts(range: &Range<Pfn>) -> impl Iterator<Item = Range<Pfn>> + use<> {
-    let (mut at, end) = (range.start.0, range.end.0);
-    core::iter::from_fn(move || {
-        let part = at..(at + 1).next_multiple_of(PAGEBLOCK_PAGES).min(end);
-        at = part.end;
-        (!part.is_empty()).then_some(Pfn(part.start)..Pfn(part.end))
+fn parts(range: &Range<Pfn>) -> impl DoubleEndedIterator<Item = Range<Pfn>> + use<> {
+    let Range { start: Pfn(start), end: Pfn(end) } = *range;
+    let blocks = if start < end { start >> PAGEBLOCK_ORDER..end.div_ceil(PAGEBLOCK_PAGES) } else { 0..0 };
+    blocks.map(move |block| {
+        let first = block << PAGEBLOCK_ORDER;
+        Pfn(start.max(first))..Pfn(end.min(first + PAGEBLOCK_PAGES))
     })
 }

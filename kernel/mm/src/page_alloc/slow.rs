@@ -101,15 +101,28 @@ impl<M: Machine> PageAllocator<M> {
     fn take_from_zonelist(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let zonelist = &self.topology().zonelists[node][demand.highest];
         let wanted = zonelist.iter().filter(|&zone| !gfp.contains(Gfp::THISNODE) || super::init::node_of(zone) == node);
+        // Whoever may dig into the reserve for high orders also adds to it, which is the buddy's to do.
+        let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
         for zone in wanted {
-            // Who may dig into the reserve for high orders also adds to it, which is the buddy's to do.
-            let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
             let pfn = if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
             if pfn.is_some() {
+                if from_lists && Some(zone) != zonelist.iter().next() {
+                    self.grant_fallback(node, zone, demand.order, gfp);
+                }
                 return pfn;
             }
         }
         None
+    }
+
+    /// The better zones had nothing: for as long as a batch lasts, the fast path need not look at them.
+    fn grant_fallback(&self, node: usize, zone: usize, order: u32, gfp: Gfp) {
+        let irq = self.machine.irq_save();
+        if self.local_node() == node {
+            let blocks = self.own_lists(zone).of(order).batch();
+            self.fallbacks[self.machine.cpu()].grant(gfp, zone, blocks);
+        }
+        self.machine.irq_restore(irq);
     }
 
     fn take_from_buddy(&self, zone: usize, demand: &Demand) -> Option<Pfn> {

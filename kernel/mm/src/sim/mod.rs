@@ -23,7 +23,7 @@ use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::cma::AreaError;
-use crate::machine::{Asid, MAX_CPUS, Machine};
+use crate::machine::{Asid, Killed, MAX_CPUS, Machine};
 use crate::memblock::MemBlock;
 use crate::mm::{Absent, Spaces};
 use crate::page::Page;
@@ -57,6 +57,8 @@ thread_local! {
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
+    /// How often they were.
+    static TIMES_MASKED: Cell<usize> = const { Cell::new(0) };
     static ME: &'static Thread = Box::leak(Box::new(std::thread::current()));
     static HELD_RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
     static THREAD: u64 = {
@@ -160,6 +162,12 @@ impl Sim {
         self.tlb.counts()
     }
 
+    /// How often the calling thread has masked interrupts: what it did beside the fast paths, which do so once each, shows
+    /// in it.
+    pub fn times_masked() -> usize {
+        TIMES_MASKED.get()
+    }
+
     /// Whether the calling thread has interrupts masked.
     pub fn interrupts_masked() -> bool {
         MASKED.get() != 0
@@ -195,6 +203,7 @@ unsafe impl Machine for &'static Sim {
             }
         }
         MASKED.set(depth + 1);
+        TIMES_MASKED.set(TIMES_MASKED.get() + 1);
         depth
     }
 
@@ -267,6 +276,10 @@ unsafe impl Machine for &'static Sim {
         let left = LIVES.get();
         LIVES.set(left.saturating_sub(1));
         left == 0
+    }
+
+    fn resched_point(self) -> Result<(), Killed> {
+        if self.is_killed() { Err(Killed) } else { Ok(()) }
     }
 
     fn this_thread(self) -> usize {

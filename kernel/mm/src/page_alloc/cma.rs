@@ -1,0 +1,305 @@
+//! Contiguous memory areas: lent to movable pages, taken back as a whole.
+//!
+//! An area is reserved at boot, then handed to the buddy as page blocks of type CMA, which only movable
+//! allocations use. [`PageAllocator::cma_alloc`] chooses a place by the area's bitmap, one bit a frame, which says
+//! what the area's owners have; who borrows the rest does not matter to it, they are moved away
+//! ([`MigrateRange`]).
+//!
+//! There is no lock. One thread at a time collects pages in an area, since two places can share a page block, and
+//! it alone sets bits; whoever gives a place back clears its bits. An allocation looks at each word of the bitmap and
+//! at each frame a few times at most, however many are in use, and no step of it masks interrupts for longer than a page
+//! block takes.
+
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+
+use spin::Once;
+
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
+use crate::bitmap;
+use crate::buddy::PAGEBLOCK_PAGES;
+use crate::machine::Machine;
+use crate::memblock::{MemBlock, RegionKind};
+
+use super::{Config, Gfp, MigrateRange, PageAllocator, PageBlock, RangeError};
+
+/// The most areas that a kernel serves: as many as it can hear of.
+pub const MAX_AREAS: usize = 80;
+
+/// Why memory that was set aside for an area is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AreaError {
+    /// There are [`MAX_AREAS`] already.
+    TooMany,
+    /// It has no whole page block.
+    TooSmall,
+    /// It is not all memory of one zone.
+    SpansZones,
+    /// There is no memory for its bitmap.
+    NoMemory,
+}
+
+impl fmt::Display for AreaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooMany => "there are too many",
+            Self::TooSmall => "it has no whole page block of 2 MiB",
+            Self::SpansZones => "it does not lie in one zone",
+            Self::NoMemory => "there is no memory for its bitmap",
+        })
+    }
+}
+
+/// Why an area does not give pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CmaError {
+    /// There is no such area, or nothing is asked for, or what is given back was not had.
+    BadRequest,
+    /// No place is large enough, or all that are have pages that cannot be moved.
+    NoSpace,
+    /// The calling thread was killed before it had the pages.
+    Killed,
+}
+
+/// What `cmainfo` shows; in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CmaInfo {
+    /// First frame.
+    pub start: Pfn,
+    /// Its size.
+    pub pages: usize,
+    /// What its owners have.
+    pub used: usize,
+    /// Allocations that succeeded.
+    pub allocated: usize,
+    /// Allocations that failed.
+    pub failed: usize,
+}
+
+struct Area {
+    start: Pfn,
+    pages: usize,
+    /// One bit a frame: set if an owner has it.
+    bitmap: &'static [AtomicU64],
+    /// Somebody is collecting pages.
+    collecting: AtomicBool,
+    used: AtomicUsize,
+    allocated: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+/// All areas of a machine: those that there are come first, and stay.
+pub(crate) struct Cma([Once<Area>; MAX_AREAS]);
+
+impl Cma {
+    pub(crate) const fn new() -> Self {
+        Self([const { Once::new() }; MAX_AREAS])
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Area> {
+        self.0.iter().map_while(Once::get)
+    }
+
+    fn get(&self, area: usize) -> Result<&Area, CmaError> {
+        self.0.get(area).and_then(Once::get).ok_or(CmaError::BadRequest)
+    }
+}
+
+impl<M: Machine> PageAllocator<M> {
+    /// Makes areas of what memblock reserved as [`RegionKind::Cma`], whole page blocks of it; the rest, and what cannot
+    /// be an area, of which `refused` is told, goes to the buddy as other memory does. The watermarks are set anew: zones
+    /// have grown.
+    ///
+    /// # Safety
+    /// Once, after [`PageAllocator::init`] with this memblock and `config`; nobody uses those regions.
+    pub unsafe fn init_cma(
+        &self,
+        memory: &MemBlock,
+        config: &Config<'_>,
+        refused: &mut dyn FnMut(Range<PhysAddr>, AreaError),
+    ) {
+        for (range, _) in memory.reserved().filter(|(_, kind)| *kind == RegionKind::Cma) {
+            // SAFETY: the caller's promise.
+            let made = unsafe { self.add_cma_area(range.clone()) };
+            let area = made.clone().unwrap_or(range.end..range.end);
+            for rest in [range.start..area.start, area.end..range.end] {
+                // SAFETY: the caller's promise; this part was not made an area's.
+                unsafe { self.free_reserved(rest) };
+            }
+            if let Err(error) = made {
+                refused(range, error);
+            }
+        }
+        self.set_watermarks(config);
+    }
+
+    /// Answers what has become the area; on error nothing has.
+    ///
+    /// # Safety
+    /// The range was present and reserved at boot, nobody uses it, and it was not handed out since.
+    unsafe fn add_cma_area(&self, range: Range<PhysAddr>) -> Result<Range<PhysAddr>, AreaError> {
+        let start = range.start.get().div_ceil(PAGE_SIZE).next_multiple_of(PAGEBLOCK_PAGES);
+        let end = range.end.pfn().0 & !(PAGEBLOCK_PAGES - 1);
+        if start >= end {
+            return Err(AreaError::TooSmall);
+        }
+        let slot = self.cma.0.iter().find(|slot| slot.get().is_none()).ok_or(AreaError::TooMany)?;
+        let memory =
+            self.alloc_zeroed_pages(bitmap_order(end - start), Gfp::KERNEL).map_err(|_| AreaError::NoMemory)?;
+        // SAFETY: the caller's promise.
+        unsafe { self.free_reserved_as_cma(Pfn(start)..Pfn(end)) }.map_err(|_| AreaError::SpansZones)?;
+        slot.call_once(|| Area::new(Pfn(start), end - start, memory));
+        Ok(Pfn(start).addr()..Pfn(end).addr())
+    }
+
+    /// Pages that the areas' bitmaps take.
+    pub fn cma_bitmap_pages(&self) -> usize {
+        self.cma.iter().map(|area| 1 << bitmap_order(area.pages)).sum()
+    }
+
+    /// What there is to know about an area; `None` past the last.
+    pub fn cma_info(&self, area: usize) -> Option<CmaInfo> {
+        self.cma.get(area).ok().map(Area::info)
+    }
+
+    /// The area that a frame belongs to.
+    pub fn cma_area_of(&self, pfn: Pfn) -> Option<usize> {
+        self.cma.iter().position(|area| area.holds(pfn, 1))
+    }
+
+    /// Allocates `pages` frames in a row, the first at a multiple of `1 << align_order`. Each is a block of order 0. The
+    /// caller holds no lock, and may sleep.
+    pub fn cma_alloc(
+        &self,
+        area: usize,
+        pages: usize,
+        align_order: u32,
+        migrate: Option<&dyn MigrateRange>,
+    ) -> Result<Pfn, CmaError> {
+        if pages == 0 || align_order >= usize::BITS {
+            return Err(CmaError::BadRequest);
+        }
+        let area = self.cma.get(area)?;
+        self.begin_collecting(area)?;
+        let found = self.collect_in_area(area, pages, 1 << align_order, migrate);
+        area.collecting.store(false, Release);
+        let counter = if found.is_ok() { &area.allocated } else { &area.failed };
+        counter.fetch_add(1, Relaxed);
+        found
+    }
+
+    /// Tries the places that the owners have left free, in ascending order, and each time looks on behind the last page
+    /// that was in the way: so no page is in the way twice, and what is tried is at most twice the area.
+    fn collect_in_area(
+        &self,
+        area: &Area,
+        pages: usize,
+        align: usize,
+        migrate: Option<&dyn MigrateRange>,
+    ) -> Result<Pfn, CmaError> {
+        let mut from = area.start;
+        loop {
+            let place = area.find(from, pages, align).ok_or(CmaError::NoSpace)?;
+            match self.alloc_range(place..Pfn(place.0 + pages), migrate) {
+                Ok(()) => {
+                    area.claim(place, pages);
+                    return Ok(place);
+                }
+                Err(RangeError::Busy(pfn) | RangeError::Isolated(pfn)) => from = Pfn(pfn.0 + 1),
+                Err(RangeError::Killed) => return Err(CmaError::Killed),
+                Err(RangeError::BadRange) => return Err(CmaError::BadRequest),
+            }
+        }
+    }
+
+    /// Waits until nobody else collects in this area.
+    fn begin_collecting(&self, area: &Area) -> Result<(), CmaError> {
+        while area.collecting.swap(true, Acquire) {
+            self.machine.resched_point().map_err(|_| CmaError::Killed)?;
+            self.machine.relax();
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`PageAllocator::cma_alloc`] gave.
+    ///
+    /// # Safety
+    /// As [`PageAllocator::free_pages`] for each frame.
+    pub unsafe fn cma_release(&self, area: usize, start: Pfn, pages: usize) -> Result<(), CmaError> {
+        let area = self.cma.get(area)?;
+        if pages == 0 || !area.holds(start, pages) || !area.is_claimed(start, pages) {
+            return Err(CmaError::BadRequest);
+        }
+        // The pages first: whoever finds the place by the bitmap must find them free.
+        // SAFETY: the caller's promise.
+        unsafe { self.free_range(start..Pfn(start.0 + pages)) };
+        area.give_back(start, pages);
+        Ok(())
+    }
+}
+
+impl Area {
+    /// An area of which nobody has anything yet; `memory` is zeroed, and becomes the bitmap for good.
+    fn new<M: Machine>(start: Pfn, pages: usize, memory: PageBlock<M>) -> Self {
+        let (words, len) = (memory.as_ptr().cast::<AtomicU64>(), memory.size() / size_of::<u64>());
+        memory.into_raw();
+        // SAFETY: the block is zeroed, aligned to a page, of this size, and never freed, and all its users go by this
+        // slice.
+        let bitmap = unsafe { core::slice::from_raw_parts(words, len) };
+        let zero = || AtomicUsize::new(0);
+        let collecting = AtomicBool::new(false);
+        Self { start, pages, bitmap, collecting, used: zero(), allocated: zero(), failed: zero() }
+    }
+
+    fn info(&self) -> CmaInfo {
+        CmaInfo {
+            start: self.start,
+            pages: self.pages,
+            used: self.used.load(Relaxed),
+            allocated: self.allocated.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+        }
+    }
+
+    fn holds(&self, start: Pfn, pages: usize) -> bool {
+        let end = self.start.0 + self.pages;
+        start >= self.start && start.0 <= end && pages <= end - start.0
+    }
+
+    /// The words of the bitmap for a place, each with a mask of its bits.
+    fn words(&self, start: Pfn, pages: usize) -> impl Iterator<Item = (&AtomicU64, u64)> {
+        let first = start.0 - self.start.0;
+        bitmap::words(first..first + pages).map(|(index, mask)| (&self.bitmap[index], mask))
+    }
+
+    fn is_claimed(&self, start: Pfn, pages: usize) -> bool {
+        self.words(start, pages).all(|(word, mask)| word.load(Relaxed) & mask == mask)
+    }
+
+    /// The first place at or after `from` of which no owner has anything.
+    fn find(&self, from: Pfn, pages: usize, align: usize) -> Option<Pfn> {
+        let start = self.start.0;
+        let aligned = |bit: usize| Some((start + bit).checked_next_multiple_of(align)? - start);
+        // Acquire: who gave a place back has freed its pages.
+        let word = |index: usize| self.bitmap[index].load(Acquire);
+        let first = bitmap::find_clear_run(word, self.pages, from.0 - start, pages, aligned)?;
+        Some(Pfn(start + first))
+    }
+
+    /// By the thread that collects.
+    fn claim(&self, start: Pfn, pages: usize) {
+        self.words(start, pages).for_each(|(word, mask)| _ = word.fetch_or(mask, Relaxed));
+        self.used.fetch_add(pages, Relaxed);
+    }
+
+    fn give_back(&self, start: Pfn, pages: usize) {
+        self.used.fetch_sub(pages, Relaxed);
+        self.words(start, pages).for_each(|(word, mask)| _ = word.fetch_and(!mask, Release));
+    }
+}
+
+/// The order of the block that a bitmap of so many bits needs.
+fn bitmap_order(bits: usize) -> u32 {
+    bits.div_ceil(8 * PAGE_SIZE).next_power_of_two().ilog2()
+}
