@@ -46,7 +46,8 @@ impl From<Interrupted> for Errno {
 /// load.
 #[inline]
 pub fn resched_point(cut: Sleep) -> Result<(), Interrupted> {
-    debug_assert!(!cpu::irqs_masked(), "a reschedule with interrupts masked");
+    // (The thread that boots makes the first process before it lets interrupts in.)
+    debug_assert!(!cpu::irqs_masked() || current().process.is_none(), "a reschedule with interrupts masked");
     debug_assert!(current().is_awake(), "a reschedule of a thread that has announced a sleep");
     if current().work.load(Ordering::Relaxed) == 0 { Ok(()) } else { pause(cut) }
 }
