@@ -92,7 +92,7 @@ impl State {
         let mut gone: Vec<_> = it.pages.extract_if(|key, _| which(key)).map(|(key, _)| key).collect();
         if !keep_tables {
             let tables = it.tables.extract_if(|key, _| which(key));
-            gone.extend(tables.map(|((asid, region), _)| (asid, region << (LEVEL_SHIFT[2] - PAGE_SHIFT as u32))));
+            gone.extend(tables.map(|((asid, region), _)| (asid, region << (LEVEL_SHIFT[2] - PAGE_SHIFT))));
         }
         // (The order of a map is no order that a seed decides.)
         gone.sort_unstable();
