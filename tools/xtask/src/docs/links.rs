@@ -71,7 +71,7 @@ mod tests {
             source.match_indices(&start).any(|(at, _)| ends(&source[at + start.len()..]))
         };
         // Assembly has labels.
-        kinds.iter().any(|kind| declared(&kind)) || source.lines().any(|line| line.trim() == format!("{name}:"))
+        kinds.iter().any(declared) || source.lines().any(|line| line.trim() == format!("{name}:"))
     }
 
     /// Every source that a page links to is there and has what the link names.
