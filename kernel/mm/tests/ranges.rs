@@ -228,7 +228,7 @@ fn no_place_is_skipped_that_could_be_had() {
     let sim = with_area();
     let pages = sim.pages();
     let info = pages.cma_info(0).unwrap();
-    let is_busy = |frame: usize| frame % 97 == 5 && frame < 3000 || frame % 1000 == 0;
+    let is_busy = |frame: usize| frame % 97 == 5 && frame < 3000 || frame.is_multiple_of(1000);
     for frame in (0..info.pages).filter(|&frame| is_busy(frame)) {
         let pfn = Pfn(info.start.0 + frame);
         assert_eq!(pages.alloc_range(pfn..Pfn(pfn.0 + 1), None), Ok(()));

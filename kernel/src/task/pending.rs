@@ -78,7 +78,7 @@ impl Info {
     }
 
     /// As programs see it.
-    pub fn to_user(&self) -> Siginfo {
+    pub fn to_user(self) -> Siginfo {
         let signo = self.signal as i32;
         Siginfo { signo, errno: self.errno, code: self.code, pad: 0, fields: self.fields, rest: [0; 10] }
     }

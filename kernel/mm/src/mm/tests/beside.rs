@@ -99,7 +99,7 @@ impl World {
         if seed.is_multiple_of(2) {
             rig.sim.spaces().set_hardware_updates();
         }
-        rig.mmu.set_chance(seed, if seed % 3 == 0 { Drain::AtChance } else { Drain::Late });
+        rig.mmu.set_chance(seed, if seed.is_multiple_of(3) { Drain::AtChance } else { Drain::Late });
         rig.sim.spaces().asids().set_bits(3);
         let mm = rig.space();
         for half in 0..2 {
@@ -125,10 +125,10 @@ impl World {
         let outcome = match outcome {
             Ok(outcome) => outcome,
             // Known to the others from now on.
-            Err(child) => Outcome::Child(child.and_then(|child| {
+            Err(child) => Outcome::Child(child.map(|child| {
                 let mut spaces = self.spaces();
                 spaces.push(child);
-                Some(spaces.len() - 1)
+                spaces.len() - 1
             })),
         };
         let done = Done { cpu, start, end, space, op, outcome };
@@ -202,7 +202,7 @@ impl World {
         let at = UserAddr::new(address(page));
         let mut prot = None;
         mm.area_from(at, |area| {
-            prot = (area.start <= at).then(|| Prot::from_bits_truncate((area.flags.bits() & 7) as u32));
+            prot = (area.start <= at).then(|| Prot::from_bits_truncate(area.flags.bits() & 7));
         });
         let pte = mm.entry(at);
         // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.

@@ -124,6 +124,7 @@ impl Pair {
             // SAFETY: the page is pinned, for writing if so; one thread runs.
             unsafe { if write { word.replace(stamp) } else { word.read() } }
         });
+        Sim::kill_after(usize::MAX);
         assert_eq!(real, expected, "{access:?} of page {at:#x} by the kernel");
         let slot = p.slot;
         if real.is_ok() {
