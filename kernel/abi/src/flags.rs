@@ -151,6 +151,8 @@ pub mod madv {
     pub const FREE: i32 = 8;
     pub const DONTFORK: i32 = 10;
     pub const DOFORK: i32 = 11;
+    pub const DONTDUMP: i32 = 16;
+    pub const DODUMP: i32 = 17;
     pub const HUGEPAGE: i32 = 14;
     pub const NOHUGEPAGE: i32 = 15;
     pub const WIPEONFORK: i32 = 18;

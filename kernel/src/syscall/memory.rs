@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Msync, Prot};
-use quire_mm::addr::PAGE_SIZE;
+use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
@@ -36,6 +36,11 @@ pub fn mmap(a: Args) -> Answer {
     let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
     if !flags.contains(Map::ANONYMOUS) {
         let descriptor = current().process().descriptors()?.get(a.int(4))?;
+        // A file ends below 2^63, whatever it is.
+        let end = a.word(1).checked_next_multiple_of(PAGE_SIZE).and_then(|len| offset.checked_add(len));
+        if end.is_none_or(|end| end > i64::MAX as usize) && a.word(1) != 0 {
+            return Err(Errno::EOVERFLOW);
+        }
         let is_shared = flags.intersection(Map::SHARED_VALIDATE) != Map::PRIVATE;
         if !descriptor.rights.contains(Rights::READ)
             || is_shared && prot.contains(Prot::WRITE) && !descriptor.rights.contains(Rights::WRITE)
@@ -78,6 +83,7 @@ pub fn mincore(a: Args) -> Answer {
     /// Pages that are looked at before the answer is stored: no lock of the space is held while its memory is touched.
     const PIECE: usize = 256;
     let (start, len) = (a.word(0), a.word(1));
+    check_mincore(start, len, a.word(2))?;
     let mut done = 0;
     loop {
         let mut resident = [0u8; PIECE];
@@ -93,6 +99,24 @@ pub fn mincore(a: Args) -> Answer {
             return Ok(0);
         }
     }
+}
+
+/// What Linux says before it looks at a page, in its order: the address, whether the range can be an address range at
+/// all, and whether the answer's place is a program's.
+fn check_mincore(start: usize, len: usize, answer: usize) -> Result<(), Errno> {
+    /// Where the largest address space of the architecture ends.
+    const LARGEST: usize = 1 << 52;
+    let ends_by = |start: usize, len: usize, limit: usize| start.checked_add(len).is_some_and(|end| end <= limit);
+    if !start.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    if !ends_by(start, len, LARGEST) {
+        return Err(Errno::ENOMEM);
+    }
+    if !ends_by(answer, len.div_ceil(PAGE_SIZE), USER_END) {
+        return Err(Errno::EFAULT);
+    }
+    Ok(())
 }
 
 pub fn mlock(a: Args, flags: u32) -> Answer {

@@ -14,7 +14,7 @@ use crate::vma::VmFlags;
 
 /// What an advice does to each area that it meets.
 enum Advice {
-    /// Nothing yet.
+    /// Nothing: there is no read-ahead to start, and no core dump to keep memory out of.
     Hint,
     /// Pages become old: the first that reclaim would take. Refused for locked memory.
     Cold,
@@ -35,7 +35,7 @@ fn advice(value: i32) -> Option<Advice> {
         madv::NORMAL => Advice::Flags { set: none, clear: order },
         madv::RANDOM => Advice::Flags { set: VmFlags::RANDOM, clear: order },
         madv::SEQUENTIAL => Advice::Flags { set: VmFlags::SEQUENTIAL, clear: order },
-        madv::WILLNEED => Advice::Hint,
+        madv::WILLNEED | madv::DONTDUMP | madv::DODUMP => Advice::Hint,
         madv::DONTNEED => Advice::Drop { anon_only: false, even_locked: false },
         madv::DONTNEED_LOCKED => Advice::Drop { anon_only: false, even_locked: true },
         madv::FREE => Advice::Drop { anon_only: true, even_locked: false },

@@ -4,7 +4,7 @@ use quire_abi::Errno;
 
 use super::residence::Populate;
 use super::{Areas, Limit, MAX_MAP_COUNT, Mm};
-use crate::addr::{PAGE_SHIFT, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Machine;
 use crate::supply::{Supply, supplied};
 use crate::vma::VmFlags;
@@ -45,7 +45,7 @@ impl<M: Machine> Mm<M> {
         let done = if to == from {
             Ok(())
         } else if to < from {
-            let kept = if seeded!(BrkKeepsAPage) { crate::addr::PAGE_SIZE } else { 0 };
+            let kept = if seeded!(BrkKeepsAPage) { PAGE_SIZE } else { 0 };
             self.unmap_range(&mut areas, to + kept, from, supply)
         } else {
             self.may_grow_heap(&areas, from, to, new).and_then(|()| {
@@ -70,7 +70,9 @@ impl<M: Machine> Mm<M> {
     fn may_grow_heap(&self, areas: &Areas<M>, from: UserAddr, to: UserAddr, new: UserAddr) -> Result<(), Errno> {
         let pages = (to - from) >> PAGE_SHIFT;
         let heap = (new - areas.brk_start) as u64;
-        let free = areas.tree.find_from(from).is_none_or(|next| to.get() <= next.guarded_start());
+        // A page stays free before the next area, as on Linux, so that running past the heap's end is a fault.
+        let free =
+            areas.tree.find_from(from).is_none_or(|next| to.get().saturating_add(PAGE_SIZE) <= next.guarded_start());
         let allowed = to <= areas.layout.task_size
             && free
             && heap <= self.limit(Limit::Data)

@@ -19,8 +19,9 @@ impl<M: Machine> Mm<M> {
         if !start.is_aligned(PAGE_SIZE) || flags.contains(Msync::ASYNC | Msync::SYNC) {
             return Err(Errno::EINVAL);
         }
-        let end =
-            len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len)).ok_or(Errno::ENOMEM)?;
+        // As on Linux a length in the last page of all numbers is rounded up to 0.
+        let len = len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
+        let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
         // The intent keeps changes away, whose middle might show a hole.
         let areas = self.areas.intend();
         let mut hole = false;

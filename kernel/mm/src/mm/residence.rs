@@ -238,11 +238,12 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// mlock takes any address and rounds it down.
+/// mlock takes any address and rounds it down. As on Linux, a length that passes 2^64 when it is rounded up begins again
+/// at 0.
 fn lock_range(addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
     let start = UserAddr::new(addr).page_floor();
-    let len = len.checked_add(addr - start.get()).and_then(|len| len.checked_next_multiple_of(PAGE_SIZE));
-    let end = len.and_then(|len| start.checked_add(len)).ok_or(Errno::EINVAL)?;
+    let len = len.wrapping_add(addr - start.get()).checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
+    let end = start.checked_add(len).ok_or(Errno::EINVAL)?;
     Ok((start, end))
 }
 

@@ -47,6 +47,7 @@ fn main() -> i32 {
     let fixed = mmap(block, PAGE, RW, Map::PRIVATE | Map::ANONYMOUS | Map::FIXED_NOREPLACE, -1, 0);
     checks.eq(fixed, Ok(block), "a mapping above the end");
     checks.eq(brk(block + PAGE), top + 50, "the end does not move over a mapping");
+    checks.eq(brk(block), top + 50, "nor up to it: a page stays free");
     poke(block, 3);
     checks.eq(peek(block), 3, "which is untouched");
     let _ = munmap(block, PAGE);

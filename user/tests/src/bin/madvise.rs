@@ -40,6 +40,8 @@ fn ranges(checks: &mut Checks) {
     checks.eq(madvise(PAGE, 0, madv::NORMAL), Ok(()), "length 0 where nothing is mapped");
     checks.eq(madvise(at, 1, madv::NORMAL), Ok(()), "a length is rounded up");
     checks.fails(madvise(at + 1, PAGE, madv::NORMAL), Errno::EINVAL, "an address that is no page's");
+    checks.eq(madvise(at, PAGE, madv::DONTDUMP), Ok(()), "DONTDUMP");
+    checks.eq(madvise(at, PAGE, madv::DODUMP), Ok(()), "DODUMP");
     checks.fails(madvise(at, usize::MAX - 100, madv::NORMAL), Errno::EINVAL, "a negative length");
     checks.fails(madvise(at, PAGE, 9999), Errno::EINVAL, "an advice that there is not");
     checks.fails(madvise(at, 0, 9999), Errno::EINVAL, "even for nothing");

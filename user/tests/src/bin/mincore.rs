@@ -41,6 +41,7 @@ fn main() -> i32 {
     checks.fails(raw(nr::MINCORE, [at, usize::MAX / 2, room]), Errno::ENOMEM, "a range beyond everything");
     checks.fails(raw(nr::MINCORE, [KERNEL, PAGE, room]), Errno::ENOMEM, "the kernel's half");
     checks.fails(raw(nr::MINCORE, [at, PAGE, KERNEL]), Errno::EFAULT, "an answer into the kernel's half");
+    checks.fails(raw(nr::MINCORE, [at, 1 << 40, KERNEL]), Errno::EFAULT, "which comes before holes");
     checks.fails(raw(nr::MINCORE, [at, PAGE, 0x10]), Errno::EFAULT, "an answer to where nothing is mapped");
     let _ = munmap(at + 3 * PAGE, PAGE);
     checks.eq(core(at, 3), Ok(0), "up to a hole");

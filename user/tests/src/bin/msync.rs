@@ -35,6 +35,8 @@ fn main() -> i32 {
     checks.fails(msync(shared, PAGE, Msync::SYNC | Msync::ASYNC), Errno::EINVAL, "both SYNC and ASYNC");
     checks.fails(mem::msync(shared, PAGE, 8), Errno::EINVAL, "an unknown flag");
     checks.fails(msync(shared, usize::MAX - 2 * PAGE, Msync::SYNC), Errno::ENOMEM, "a range that wraps");
+    checks.eq(msync(shared, usize::MAX, Msync::SYNC), Ok(()), "a length that rounds up to 2^64 is 0");
+    checks.eq(mem::mlock(shared, usize::MAX), Ok(()), "for mlock, too");
     checks.fails(msync(KERNEL, PAGE, Msync::SYNC), Errno::ENOMEM, "the kernel's half");
 
     let _ = munmap(shared + PAGE, PAGE);

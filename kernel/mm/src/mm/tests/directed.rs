@@ -106,6 +106,9 @@ fn brk_moves_the_end_of_the_heap() {
     assert_eq!(mm.brk(0x4f_ffff).get(), 0x50_0800, "not below the start");
     map_at(&mm, 0x50_3000, PAGE, RW, Map::FIXED).unwrap();
     assert_eq!(mm.brk(0x50_4000).get(), 0x50_0800, "not over another area");
+    assert_eq!(mm.brk(0x50_3000).get(), 0x50_0800, "nor up to it");
+    mm.unmap(0x50_3000, PAGE).unwrap();
+    map_at(&mm, 0x50_4000, PAGE, RW, Map::FIXED).unwrap();
     assert_eq!(mm.brk(0x50_3000).get(), 0x50_3000);
     assert_eq!(rig.read(&mm, 0x50_1ff0), Ok(0), "what was given back is forgotten");
     mm.set_limit(crate::mm::Limit::Data, 0x2000);

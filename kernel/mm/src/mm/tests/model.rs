@@ -261,7 +261,7 @@ impl Model {
             return self.brk;
         }
         if new > self.brk {
-            if !self.is_free(self.brk, new - self.brk) || new > self.free_end(self.brk) {
+            if !self.is_free(self.brk, new + 1 - self.brk) || new > self.free_end(self.brk) {
                 return self.brk;
             }
             let prot = Prot::READ | Prot::WRITE;
