@@ -108,6 +108,23 @@ bitflags! {
         const CHILD_SETTID = 0x100_0000;
     }
 
+    /// What a handle of machine control allows: an operation each on the machine as a whole.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub struct Control: u32 {
+        /// Switching off with a status (`QUIRE_POWEROFF`).
+        const POWER = 1;
+        /// Changing settings of the machine (`QUIRE_SETTING`).
+        const SETTINGS = 2;
+        /// Reading the kernel's books and comparing its tables (`QUIRE_BOOKS`, `QUIRE_AUDIT`).
+        const AUDIT = 4;
+        /// Taking contiguous memory (`QUIRE_CMA_TRY`).
+        const CONTIGUOUS = 8;
+        /// Lowering one's own `oom_score_adj` (`QUIRE_SETTING`).
+        const OOM = 16;
+        /// Making allocations fail (`QUIRE_FAIL_NTH`).
+        const INJECT = 32;
+    }
+
     /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Open: u32 {

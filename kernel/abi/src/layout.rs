@@ -21,7 +21,7 @@ pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(Siginfo, Itimerval, RobustListHead);
+pod!(Siginfo, Itimerval, RobustListHead, HandleInfo);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -338,12 +338,37 @@ pub mod at {
     pub const SECURE: u64 = 23;
     pub const RANDOM: u64 = 25;
     pub const EXECFN: u64 = 31;
+    /// Quire's own: where the list of the program's handles is ([`HandleInfo`](super::HandleInfo)).
+    pub const HANDLES: u64 = 0x1000;
+    /// Quire's own: how many there are.
+    pub const HANDLE_COUNT: u64 = 0x1001;
     /// `dirfd` that means the working directory.
     pub const FDCWD: i32 = -100;
     /// Flag of `newfstatat`: do not follow the last symbolic link.
     pub const SYMLINK_NOFOLLOW: u32 = 0x100;
     /// Flag of `newfstatat`: an empty path means `dirfd` itself.
     pub const EMPTY_PATH: u32 = 0x1000;
+}
+
+/// A handle that a program was started with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandleInfo {
+    /// Its number, from [`HandleInfo::FIRST`] on.
+    pub number: u32,
+    /// What it is of.
+    pub kind: u32,
+    /// What it allows; the meaning of the bits is the kind's.
+    pub rights: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+impl HandleInfo {
+    /// The lowest number of a handle. Descriptors of files are below it.
+    pub const FIRST: u32 = 1 << 30;
+    /// Kind: machine control, with rights of [`Control`](crate::flags::Control).
+    pub const MACHINE: u32 = 1;
 }
 
 const _: () = {

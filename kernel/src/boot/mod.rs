@@ -23,7 +23,7 @@ use quire_platform::tree::{Board, TreeError};
 
 use crate::arch::regs::TableUpdates;
 use crate::arch::{cpu, regs, smp, timer};
-use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::handle::{Descriptor, Handle, Object, OpenFile, Rights};
 use crate::ipc::table::Descriptors;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
@@ -196,7 +196,8 @@ pub fn start_secondaries(board: &Board) {
     log::info!("{} CPUs", percpu::online().count());
 }
 
-/// Makes init: `/init` of the boot archive, with the console as its descriptors 0, 1 and 2.
+/// Makes init: `/init` of the boot archive, with the console as its descriptors 0, 1 and 2, and machine
+/// control as its one handle.
 pub fn first_process() -> Result<(), Errno> {
     const PATH: &[u8] = b"/init";
     const INIT: u32 = 1;
@@ -209,7 +210,8 @@ pub fn first_process() -> Result<(), Errno> {
         let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec: false };
         descriptors.insert(descriptor, 0, 3)?;
     }
-    let (space, frame) = exec::first(node, PATH)?;
+    descriptors.insert_handle(Handle::machine())?;
+    let (space, frame) = exec::first(node, PATH, &descriptors)?;
     let actions = KArc::try_new(Actions::new())?;
     let process = Process::new(number, space.clone(), descriptors, actions, None)?;
     process.set_name(PATH);

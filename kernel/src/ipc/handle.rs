@@ -1,4 +1,9 @@
-//! What a process holds of the kernel's objects: descriptors, each an open object and rights.
+//! What a process holds of the kernel's objects: entries of an object and rights, which only shrink.
+//!
+//! Descriptors are entries for files, with Linux's rules for their numbers, dup, fork and exec. [`Handle`]s are entries
+//! for all other objects. Their numbers begin at [`HandleInfo::FIRST`], above any descriptor's; no limit, no search for
+//! the lowest free number and no `close_range` reaches them, and they pass to a child or a new program only if the
+//! holder has named them (`QUIRE_GRANT`), with the rights that it named.
 //!
 //! What is open is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make of it.
 //! The rights are the descriptor's own. A process's descriptors are in its [table](super::table).
@@ -7,7 +12,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use quire_abi::Errno;
-use quire_abi::flags::Open;
+use quire_abi::flags::{Control, Open};
+use quire_abi::layout::HandleInfo;
 use quire_mm::fallible::KArc;
 
 use super::pipe::{Pipe, Side};
@@ -94,5 +100,65 @@ impl Descriptor {
     /// The file, if the descriptor has these rights; EBADF else, as read(2) and write(2) have it.
     pub fn file_for(self, rights: Rights) -> Result<KArc<OpenFile>, Errno> {
         if self.rights.contains(rights) { Ok(self.file) } else { Err(Errno::EBADF) }
+    }
+}
+
+/// What a handle is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The machine as a whole: power, settings, audits. The rights are those of [`Control`].
+    Machine,
+}
+
+impl Target {
+    fn kind(self) -> u32 {
+        match self {
+            Self::Machine => HandleInfo::MACHINE,
+        }
+    }
+}
+
+/// An entry for an object that is no file.
+#[derive(Clone, Copy)]
+pub struct Handle {
+    target: Target,
+    rights: u32,
+    /// What a child or a new program gets; 0 is not to have the handle at all.
+    granted: u32,
+}
+
+impl Handle {
+    /// Machine control with all rights: the kernel makes it once, for init.
+    pub fn machine() -> Self {
+        Self { target: Target::Machine, rights: Control::all().bits(), granted: 0 }
+    }
+
+    /// Names what of it passes on. EPERM for rights that it does not have.
+    pub fn grant(&mut self, rights: u32) -> Result<(), Errno> {
+        if rights & !self.rights != 0 {
+            return Err(Errno::EPERM);
+        }
+        self.granted = rights;
+        Ok(())
+    }
+
+    /// What a child gets of it: the same name, so that a program that it becomes has it too.
+    pub fn for_child(self) -> Option<Self> {
+        (self.granted != 0).then_some(Self { rights: self.granted, ..self })
+    }
+
+    /// What a new program gets of it, which has named nothing yet.
+    pub fn for_program(self) -> Option<Self> {
+        self.for_child().map(|handle| Self { granted: 0, ..handle })
+    }
+
+    /// Whether this is machine control with these rights.
+    pub fn controls(&self, rights: Control) -> bool {
+        self.target == Target::Machine && self.rights & rights.bits() == rights.bits()
+    }
+
+    /// What a program is told of it.
+    pub fn info(&self, number: u32) -> HandleInfo {
+        HandleInfo { number, kind: self.target.kind(), rights: self.rights, reserved: 0 }
     }
 }

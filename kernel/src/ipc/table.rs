@@ -1,4 +1,4 @@
-//! A process's table of descriptors.
+//! A process's table: descriptors of files, and above their numbers [handles](super::handle::Handle) of other objects.
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
 //! Never held: while memory is allocated, while an object's lock is taken, or while an object is
@@ -7,11 +7,12 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
+use quire_abi::layout::HandleInfo;
 use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::sync::Rank;
 
-use super::handle::Descriptor;
+use super::handle::{Descriptor, Handle};
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
@@ -20,37 +21,123 @@ use crate::vm::{Cpu, SpinLock};
 /// No process has more descriptors, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a higher limit.
 pub const NR_OPEN: u64 = 1 << 20;
 
-/// A table of descriptors, shared after CLONE_FILES.
+/// Handles that a process may have.
+const MAX_HANDLES: usize = ENTRIES;
+
+/// A table of descriptors and handles, shared after CLONE_FILES.
 pub struct Descriptors {
     slots: SpinLock<Slots<Descriptor>>,
     /// Changes of entries. Written under the lock.
     changes: AtomicU64,
+    /// By number, less [`HandleInfo::FIRST`].
+    handles: SpinLock<Slots<Handle>>,
 }
 
 impl Descriptors {
     /// Empty.
     pub fn new() -> Result<KArc<Self>, Errno> {
-        Self::from_slots(Slots::new())
+        Self::from_slots(Slots::new(), Slots::new())
     }
 
-    fn from_slots(slots: Slots<Descriptor>) -> Result<KArc<Self>, Errno> {
-        Ok(KArc::try_new(Self { slots: SpinLock::new(Cpu, Rank::Descriptors, slots), changes: AtomicU64::new(0) })?)
+    fn from_slots(slots: Slots<Descriptor>, handles: Slots<Handle>) -> Result<KArc<Self>, Errno> {
+        Ok(KArc::try_new(Self {
+            slots: SpinLock::new(Cpu, Rank::Descriptors, slots),
+            changes: AtomicU64::new(0),
+            handles: SpinLock::new(Cpu, Rank::Descriptors, handles),
+        })?)
+    }
+
+    /// A child's table: all descriptors, and the handles that were named.
+    pub fn copy_for_child(&self) -> Result<KArc<Self>, Errno> {
+        self.copy(|_| true, Handle::for_child)
+    }
+
+    /// A new program's table: the descriptors that exec does not close, and the handles that were named.
+    pub fn copy_for_program(&self) -> Result<KArc<Self>, Errno> {
+        self.copy(|descriptor| !descriptor.close_on_exec, Handle::for_program)
     }
 
     /// A table with the entries that are to be kept, as they are at one moment. EINTR if the thread is killed meanwhile.
-    pub fn copy(&self, keep: impl Fn(&Descriptor) -> bool) -> Result<KArc<Self>, Errno> {
+    fn copy(
+        &self,
+        keep: impl Fn(&Descriptor) -> bool,
+        pass: impl Fn(Handle) -> Option<Handle>,
+    ) -> Result<KArc<Self>, Errno> {
         /// Another thread may change entries meanwhile; then it is begun anew, so often.
         const TRIES: usize = 4;
         for _ in 0..TRIES {
             let changes = self.changes.load(Ordering::Acquire);
             let copy = self.copy_by(ENTRIES, &keep)?;
             if self.changes.load(Ordering::Acquire) == changes {
-                return Self::from_slots(copy);
+                return Self::from_slots(copy, self.copy_handles(&pass)?);
             }
             // Here the entries go that were closed since, with no lock held.
             drop(copy);
         }
-        Self::from_slots(self.copy_by(usize::MAX, &keep)?)
+        Self::from_slots(self.copy_by(usize::MAX, &keep)?, self.copy_handles(&pass)?)
+    }
+
+    fn copy_handles(&self, pass: &impl Fn(Handle) -> Option<Handle>) -> Result<Slots<Handle>, Errno> {
+        let mut copy = Slots::new();
+        let mut room = Room::none();
+        let mut next = 0;
+        loop {
+            let handles = self.handles.lock();
+            let Some(number) = handles.next_used(next) else { return Ok(copy) };
+            let passed = handles.get(number).copied().and_then(pass);
+            drop(handles);
+            next = number + 1;
+            let Some(handle) = passed else { continue };
+            while let Err(lack) = copy.make_room(number, &mut room) {
+                room = lack.supply()?;
+            }
+            // There is room, and nothing comes back: the number is copied once.
+            let _ = copy.set(number, handle);
+        }
+    }
+
+    /// Enters a handle; answers its number. EMFILE if the process has too many.
+    pub fn insert_handle(&self, handle: Handle) -> Result<u32, Errno> {
+        let mut room = Room::none();
+        loop {
+            let mut handles = self.handles.lock();
+            let free = handles.lowest_free(0);
+            if free >= MAX_HANDLES {
+                return Err(Errno::EMFILE);
+            }
+            let lack = match handles.make_room(free, &mut room) {
+                Ok(()) => {
+                    // There is room, and nothing comes back: the number is free.
+                    let _ = handles.set(free, handle);
+                    return Ok(HandleInfo::FIRST + free as u32);
+                }
+                Err(lack) => lack,
+            };
+            drop(handles);
+            room = lack.supply()?;
+        }
+    }
+
+    /// What a handle's number refers to.
+    pub fn handle(&self, number: u32) -> Option<Handle> {
+        let handles = self.handles.lock();
+        let number = number.checked_sub(HandleInfo::FIRST)? as usize;
+        handles.get(speculation::bounded(number, handles.len())?).copied()
+    }
+
+    /// Names what of a handle passes to children and new programs. EBADF, or EPERM for rights that it does not have.
+    pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
+        let mut handles = self.handles.lock();
+        let number = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
+        let number = speculation::bounded(number, handles.len()).ok_or(Errno::EBADF)?;
+        handles.get_mut(number).ok_or(Errno::EBADF)?.grant(rights)
+    }
+
+    /// The handle with the lowest number from `from` on.
+    pub fn next_handle(&self, from: u32) -> Option<HandleInfo> {
+        let handles = self.handles.lock();
+        let number = handles.next_used(from.saturating_sub(HandleInfo::FIRST) as usize)?;
+        handles.get(number).map(|handle| handle.info(HandleInfo::FIRST + number as u32))
     }
 
     /// Copies the entries, so many under each hold of the lock.

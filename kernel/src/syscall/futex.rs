@@ -10,6 +10,7 @@ use quire_mm::UserAddr;
 use super::{Answer, Args, time};
 use crate::arch::{timer, uaccess};
 use crate::ipc::futex;
+use crate::task::credentials::permit_inspection;
 use crate::task::process::TABLE;
 use crate::task::signal::Resume;
 use crate::task::thread::current;
@@ -79,7 +80,12 @@ pub fn set_robust_list(a: Args) -> Answer {
 pub fn get_robust_list(a: Args) -> Answer {
     let head = match a.uint(0) {
         0 => current().robust_list.load(Ordering::Relaxed),
-        tid => TABLE.lock().thread(tid).ok_or(Errno::ESRCH)?.robust_list.load(Ordering::Relaxed),
+        tid => {
+            let table = TABLE.lock();
+            let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
+            permit_inspection(thread.process())?;
+            thread.robust_list.load(Ordering::Relaxed)
+        }
     };
     uaccess::put(a.addr(2), &size_of::<RobustListHead>())?;
     uaccess::put(a.addr(1), &head)?;

@@ -5,6 +5,7 @@
 mod buffers;
 mod file;
 mod futex;
+mod identity;
 mod memory;
 mod poll;
 mod process;
@@ -18,6 +19,8 @@ mod unknown;
 
 use quire_abi::{Errno, nr};
 use quire_mm::UserAddr;
+
+use identity::Of;
 
 use crate::arch::speculation;
 use crate::arch::trap::TrapFrame;
@@ -118,7 +121,22 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::GETPPID => process::getppid(),
         nr::GETTID => process::gettid(),
         nr::SET_TID_ADDRESS => process::set_tid_address(a),
-        nr::GETUID | nr::GETEUID | nr::GETGID | nr::GETEGID => Ok(0),
+        nr::GETUID => identity::real(Of::User),
+        nr::GETEUID => identity::effective(Of::User),
+        nr::GETGID => identity::real(Of::Group),
+        nr::GETEGID => identity::effective(Of::Group),
+        nr::SETUID => identity::set(a, Of::User),
+        nr::SETGID => identity::set(a, Of::Group),
+        nr::SETREUID => identity::set_two(a, Of::User),
+        nr::SETREGID => identity::set_two(a, Of::Group),
+        nr::SETRESUID => identity::set_three(a, Of::User),
+        nr::SETRESGID => identity::set_three(a, Of::Group),
+        nr::GETRESUID => identity::get_three(a, Of::User),
+        nr::GETRESGID => identity::get_three(a, Of::Group),
+        nr::SETFSUID => identity::set_files(a, Of::User),
+        nr::SETFSGID => identity::set_files(a, Of::Group),
+        nr::GETGROUPS => identity::getgroups(a),
+        nr::SETGROUPS => identity::setgroups(a),
         nr::SETPGID => process::setpgid(a),
         nr::GETPGID => process::getpgid(a),
         nr::SETSID => process::setsid(),
@@ -172,6 +190,7 @@ fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
         nr::QUIRE_AUDIT => quire::audit(a),
         nr::QUIRE_FAIL_NTH => quire::fail_nth(a),
         nr::QUIRE_CMA_TRY => quire::cma_try(a),
+        nr::QUIRE_GRANT => quire::grant(a),
         _ => unknown::call(nr),
     }
 }

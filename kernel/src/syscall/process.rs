@@ -13,6 +13,7 @@ use crate::arch::{speculation, timer, uaccess};
 use crate::boot::{archive, info, power};
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
+use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
 use crate::task::exit::{self, Which};
 use crate::task::image;
@@ -181,6 +182,7 @@ pub fn setsid() -> Answer {
 }
 
 fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
+    let may_raise = require(current().process(), Privilege::RaiseLimit);
     let (old, all) = {
         let mut limits = process.limits.lock();
         let limit = speculation::get_mut(&mut *limits, which).ok_or(Errno::EINVAL)?;
@@ -192,14 +194,18 @@ fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<
             if which == rlimit::NOFILE && new.max > NR_OPEN {
                 return Err(Errno::EPERM);
             }
+            if new.max > old.max {
+                may_raise?;
+            }
             *limit = new;
         }
         (old, *limits)
     };
+    let is_privileged = process.credentials.lock().is_privileged();
     if new.is_some()
         && let Some(space) = process.space.lock().as_ref()
     {
-        image::set_limits(&space.mm, &all);
+        image::set_limits(&space.mm, &all, is_privileged);
     }
     Ok(old)
 }
@@ -211,6 +217,7 @@ pub fn prlimit64(a: Args) -> Answer {
         let pid = named(&table, a.int(0))?.pid;
         table.process(pid).cloned().ok_or(Errno::ESRCH)?
     };
+    permit_inspection(&process)?;
     let old = change_limit(&process, a.word(1), new)?;
     if let Some(at) = a.opt_addr(3) {
         uaccess::put(at, &old)?;
@@ -342,6 +349,7 @@ pub fn getrandom(a: Args) -> Answer {
 }
 
 pub fn reboot(a: Args) -> Answer {
+    require(current().process(), Privilege::Reboot)?;
     if a.uint(0) != cmd::MAGIC1 || !cmd::MAGIC2.contains(&a.uint(1)) {
         return Err(Errno::EINVAL);
     }

@@ -1,9 +1,10 @@
-//! Quire's own calls: what the memory manager and the machine look like, the log, switching off.
+//! Quire's own calls: what the memory manager and the machine look like, which anybody may ask, and what changes the
+//! machine, which takes a handle of machine control ([`control`]).
 
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::setting;
+use quire_abi::flags::{Control, setting};
 use quire_abi::info::{MapAudit, kind};
 use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
@@ -14,6 +15,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::boot::{info as facts, power};
 use crate::console::log as kernel_log;
+use crate::task::credentials::permit_inspection;
 use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
@@ -46,6 +48,7 @@ fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
         return Ok(current().mm().and_then(|mm| areas::area(mm, from)));
     }
     let process = TABLE.lock().process(a.uint(4)).cloned().ok_or(Errno::ESRCH)?;
+    permit_inspection(&process)?;
     // The space's lock may spin for a fault's time: it is not taken under the table's.
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     Ok(mm.and_then(|mm| areas::area(&mm, from)))
@@ -83,34 +86,51 @@ pub fn log(a: Args) -> Answer {
     Ok(done)
 }
 
+/// EPERM unless x0 is a handle of machine control with these rights. Whatever else is wrong with the number: the caller
+/// was not given the power.
+fn control(a: Args, rights: Control) -> Result<(), Errno> {
+    let handle = current().process().descriptors()?.handle(a.uint(0));
+    if handle.is_some_and(|handle| handle.controls(rights)) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Names what of the handle x0 passes to children and to the next program: the rights x1, or nothing of it for 0. EBADF,
+/// or EPERM for rights that the caller does not have.
+pub fn grant(a: Args) -> Answer {
+    current().process().descriptors()?.grant(a.uint(0), a.uint(1)).map(|()| 0)
+}
+
 pub fn poweroff(a: Args) -> Answer {
-    power::off(a.uint(0))
+    control(a, Control::POWER)?;
+    power::off(a.uint(1))
 }
 
 pub fn books(a: Args) -> Answer {
+    control(a, Control::AUDIT)?;
     let books = facts::books();
-    if a.word(1) != size_of_val(&books) {
+    if a.word(2) != size_of_val(&books) {
         return Err(Errno::EINVAL);
     }
-    uaccess::put(a.addr(0), &books)?;
+    uaccess::put(a.addr(1), &books)?;
     Ok(0)
 }
 
 /// Compares all page tables with reverse mapping, both ways. A debug facility: it looks at every user page of the
 /// machine, a space and a page at a time, and ends early for a signal.
 pub fn audit(a: Args) -> Answer {
-    if a.word(1) != size_of::<MapAudit>() {
+    control(a, Control::AUDIT)?;
+    if a.word(2) != size_of::<MapAudit>() {
         return Err(Errno::EINVAL);
     }
     let found = crate::vm::audit::run()?;
-    uaccess::put(a.addr(0), &found)?;
+    uaccess::put(a.addr(1), &found)?;
     Ok(0)
 }
 
-/// Takes all of a contiguous memory area and gives it back; answers its pages. ENOENT for one that there is not, EBUSY
-/// where somebody has pages of it that cannot be moved away. A debug facility.
+/// Takes all of the contiguous memory area x1 and gives it back; answers its pages. ENOENT for one that there is not,
+/// EBUSY where somebody has pages of it that cannot be moved away. A debug facility.
 pub fn cma_try(a: Args) -> Answer {
-    let area = a.word(0);
+    control(a, Control::CONTIGUOUS)?;
+    let area = a.word(1);
     let info = PAGES.cma_info(area).ok_or(Errno::ENOENT)?;
     let start = PAGES.cma_alloc(area, info.pages, 0, None).map_err(|error| match error {
         CmaError::Killed => Errno::EINTR,
@@ -121,31 +141,45 @@ pub fn cma_try(a: Args) -> Answer {
     Ok(info.pages)
 }
 
-/// The calling thread's x0th allocation from now on fails; none does for 0. Answers how many were left until the one
+/// The calling thread's x1th allocation from now on fails; none does for 0. Answers how many were left until the one
 /// that was asked for before: 0 if it has failed, or there was none.
 pub fn fail_nth(a: Args) -> Answer {
-    let n = u32::try_from(a.word(0)).map_err(|_| Errno::EINVAL)?;
+    control(a, Control::INJECT)?;
+    let n = u32::try_from(a.word(1)).map_err(|_| Errno::EINVAL)?;
     Ok(inject::arm(n) as usize)
 }
 
-/// Answers what a setting was, and sets it to x1 unless that is `READ`. EINVAL for what there is not.
+/// Answers what the setting x1 was, and sets it to x2 unless that is `READ`. Anybody may read. EINVAL for what there is
+/// not.
 pub fn setting(a: Args) -> Answer {
-    /// Added to `oom_score_adj`, so that it is a call's answer.
-    const BIAS: i32 = 1000;
-    if a.word(0) == setting::OOM_SCORE_ADJ {
-        let adj = &current().process().oom_score_adj;
-        let old = (adj.load(Ordering::Relaxed) + BIAS) as usize;
-        match a.word(1) {
-            setting::READ => {}
-            new @ 0..=2000 => adj.store(new as i32 - BIAS, Ordering::Relaxed),
-            _ => return Err(Errno::EINVAL),
-        }
-        return Ok(old);
+    let (which, new) = (a.word(1), a.word(2));
+    if which == setting::OOM_SCORE_ADJ {
+        return oom_score_adj(a, new);
     }
     let commit = SPACES.commit();
-    let old = commit.setting(a.word(0))?;
-    if a.word(1) != setting::READ {
-        commit.set(a.word(0), a.word(1))?;
+    let old = commit.setting(which)?;
+    if new != setting::READ {
+        control(a, Control::SETTINGS)?;
+        commit.set(which, new)?;
+    }
+    Ok(old)
+}
+
+/// Anybody may make itself more likely to be picked, as on Linux.
+fn oom_score_adj(a: Args, new: usize) -> Answer {
+    /// Added to `oom_score_adj`, so that it is a call's answer.
+    const BIAS: i32 = 1000;
+    let adj = &current().process().oom_score_adj;
+    let old = (adj.load(Ordering::Relaxed) + BIAS) as usize;
+    match new {
+        setting::READ => {}
+        0..=2000 => {
+            if new < old {
+                control(a, Control::OOM)?;
+            }
+            adj.store(new as i32 - BIAS, Ordering::Relaxed);
+        }
+        _ => return Err(Errno::EINVAL),
     }
     Ok(old)
 }

@@ -6,6 +6,7 @@ use quire_abi::Errno;
 
 use super::{Answer, Args};
 use crate::arch::{cpu, uaccess};
+use crate::task::credentials::permit_scheduling;
 use crate::task::percpu::{self, PerCpu};
 use crate::task::process::TABLE;
 use crate::task::sched;
@@ -40,6 +41,7 @@ pub fn setaffinity(a: Args) -> Answer {
     }
     let table = TABLE.lock();
     let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
+    permit_scheduling(thread.process())?;
     thread.affinity.store(mask, Ordering::Relaxed);
     // If it runs where it may not any more, it moves at its next way to user mode.
     thread.set_work(crate::task::thread::work::RESCHEDULE);

@@ -8,7 +8,8 @@ use quire_mm::UserAddr;
 use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{speculation, timer, uaccess};
-use crate::task::process::TABLE;
+use crate::task::credentials::permit_signal;
+use crate::task::process::{Process, TABLE, Table};
 use crate::task::sigframe;
 use crate::task::signal::{self, Info, UNBLOCKABLE, bit};
 use crate::task::thread::{current, work};
@@ -34,18 +35,39 @@ pub fn kill(a: Args) -> Answer {
         pid if pid > 0 => {
             let table = TABLE.lock();
             let process = table.process(pid as u32).ok_or(Errno::ESRCH)?;
+            permit_signal(&table, process, info.signal)?;
             // A record that finds no room is left out, as on Linux.
             signal::send_or_ask(&table, process, &info);
-            1
+            Ok(())
         }
-        -1 => signal::send_to_many(&info, |_, process| process.pid != 1 && process.pid != me.pid),
+        -1 => match send_to_permitted(&info, |_, process| process.pid != 1 && process.pid != me.pid) {
+            // As on Linux this is no error, if only there was somebody.
+            Err(Errno::EPERM) => Ok(()),
+            sent => sent,
+        },
         0 => {
             let own = TABLE.lock().family(me).pgid;
-            signal::send_to_group(own, &info)
+            send_to_permitted(&info, |table, process| table.family(process).pgid == own)
         }
-        group => signal::send_to_group(group.unsigned_abs(), &info),
+        group => send_to_permitted(&info, |table, process| table.family(process).pgid == group.unsigned_abs()),
     };
-    if sent == 0 { Err(Errno::ESRCH) } else { Ok(0) }
+    sent.map(|()| 0)
+}
+
+/// Sends to those meant that the caller may send to. ESRCH if there is nobody, EPERM if it may send to none.
+fn send_to_permitted(info: &Info, is_meant: impl Fn(&Table, &Process) -> bool) -> Result<(), Errno> {
+    let mut refused = false;
+    let sent = signal::send_to_many(info, |table, process| {
+        let meant = is_meant(table, process);
+        let permitted = meant && permit_signal(table, process, info.signal).is_ok();
+        refused |= meant && !permitted;
+        permitted
+    });
+    match (sent, refused) {
+        (0, true) => Err(Errno::EPERM),
+        (0, false) => Err(Errno::ESRCH),
+        _ => Ok(()),
+    }
 }
 
 /// Sends to one thread, of the process `pid` if that is given.
@@ -56,6 +78,7 @@ fn send_to_thread(pid: Option<u32>, tid: i32, info: Info) -> Answer {
     if pid.is_some_and(|pid| thread.process().pid != pid) {
         return Err(Errno::ESRCH);
     }
+    permit_signal(&table, thread.process(), info.signal)?;
     if info.signal != 0 && !signal::send_to_thread(&table, thread, &info) {
         return Err(Errno::EAGAIN);
     }
@@ -86,6 +109,7 @@ pub fn sigqueueinfo(a: Args) -> Answer {
     let info = queued(a.uint(1), a.addr(2), a.uint(0))?;
     let table = TABLE.lock();
     let process = u32::try_from(a.int(0)).ok().and_then(|pid| table.process(pid)).ok_or(Errno::ESRCH)?;
+    permit_signal(&table, process, info.signal)?;
     if signal::send_or_ask(&table, process, &info) { Ok(0) } else { Err(Errno::EAGAIN) }
 }
 

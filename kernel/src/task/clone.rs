@@ -111,7 +111,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     let from = parent.process();
     let mm = parent.mm().ok_or(Errno::ESRCH)?;
     let descriptors = from.descriptors()?;
-    let descriptors = if request.flags.contains(Clone::FILES) { descriptors } else { descriptors.copy(|_| true)? };
+    let descriptors = if request.flags.contains(Clone::FILES) { descriptors } else { descriptors.copy_for_child()? };
     let actions = from.actions.lock().clone();
     let actions = if request.flags.contains(Clone::SIGHAND) { actions } else { actions.copy()? };
     let space = if request.flags.contains(Clone::VM) {

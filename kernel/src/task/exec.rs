@@ -10,15 +10,17 @@ use quire_abi::Errno;
 use quire_abi::layout::rlimit;
 use quire_mm::fallible::KArc;
 
+use super::credentials::Credentials;
 use super::process::{Process, TABLE, first_limits};
 use super::signal::AltStack;
-use super::startup::{self, Strings};
+use super::startup::{self, Start, Strings};
 use super::thread::current;
 use super::wait::Sleep;
 use super::{image, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::boot::archive::Node;
+use crate::ipc::table::Descriptors;
 use crate::vm::space::Space;
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
@@ -32,10 +34,12 @@ pub fn exec(
     let process = current().process();
     // (The lock's guard must not live as long as the call.)
     let limits = *process.limits.lock();
-    let (space, image) = image::load(node, &limits)?;
-    let sp = startup::fill_stack(&space.mm, &image, limits[rlimit::STACK].cur, path, args, env)?;
+    let credentials = process.credentials.lock().clone();
+    let (space, image) = image::load(node, &limits, credentials.is_privileged())?;
+    let descriptors = process.descriptors()?.copy_for_program()?;
+    let start = Start { limit: limits[rlimit::STACK].cur, path, args, env, credentials: &credentials };
+    let sp = startup::fill_stack(&space.mm, &image, &start, &descriptors)?;
     let actions = process.actions.lock().clone().copy_for_exec()?;
-    let descriptors = process.descriptors()?.copy(|descriptor| !descriptor.close_on_exec)?;
     end_other_threads(process)?;
 
     // Nothing fails from here on.
@@ -43,6 +47,7 @@ pub fn exec(
     take_process_number(process);
     let old_descriptors = process.descriptors.lock().replace(descriptors);
     let old_actions = core::mem::replace(&mut *process.actions.lock(), actions);
+    process.credentials.lock().for_program();
     process.set_name(path);
     switch_space(process, space);
     drop(old_descriptors);
@@ -69,17 +74,19 @@ pub fn exec(
 }
 
 /// The first program: as [`exec`], for a process that is being made. Answers its space and first frame.
-pub fn first(node: &'static Node, path: &[u8]) -> Result<(KArc<Space>, TrapFrame), Errno> {
+pub fn first(node: &'static Node, path: &[u8], descriptors: &Descriptors) -> Result<(KArc<Space>, TrapFrame), Errno> {
     image::check_executable(node)?;
     let limits = first_limits();
-    let (space, image) = image::load(node, &limits)?;
+    let (space, image) = image::load(node, &limits, true)?;
     let mut args = Strings::default();
     args.push(path)?;
     let mut env = Strings::default();
     env.push(b"PATH=/bin:/tests")?;
     env.push(b"HOME=/")?;
     env.push(b"TERM=vt100")?;
-    let sp = startup::fill_stack(&space.mm, &image, limits[rlimit::STACK].cur, path, &args, &env)?;
+    let credentials = Credentials::default();
+    let start = Start { limit: limits[rlimit::STACK].cur, path, args: &args, env: &env, credentials: &credentials };
+    let sp = startup::fill_stack(&space.mm, &image, &start, descriptors)?;
     let frame = TrapFrame {
         pc: image.entry as u64,
         sp: sp as u64,

@@ -67,7 +67,11 @@ pub fn check_executable(node: &Node) -> Result<(), Errno> {
 }
 
 /// Makes an address space with a program in it, but for its stack.
-pub fn load(node: &'static Node, limits: &[Rlimit; rlimit::COUNT]) -> Result<(KArc<Space>, Image), Errno> {
+pub fn load(
+    node: &'static Node,
+    limits: &[Rlimit; rlimit::COUNT],
+    is_privileged: bool,
+) -> Result<(KArc<Space>, Image), Errno> {
     let (header, segments) = headers(node.data)?;
     let aslr = |pages: usize| random::offset(pages) * PAGE_SIZE;
     let stack_top = STACK_TOP - aslr(1 << 10);
@@ -80,7 +84,7 @@ pub fn load(node: &'static Node, limits: &[Rlimit; rlimit::COUNT]) -> Result<(KA
         ..MmLayout::default()
     };
     let space = Space::new(Mm::new(Cpu, &layout)?)?;
-    set_limits(&space.mm, limits);
+    set_limits(&space.mm, limits, is_privileged);
 
     let is_dyn = header.e_type == ET_DYN;
     let bias = if is_dyn { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
@@ -104,8 +108,8 @@ pub fn load(node: &'static Node, limits: &[Rlimit; rlimit::COUNT]) -> Result<(KA
     Ok((space, Image { entry, phdr, phnum: segments.len(), stack_top, stack_prot }))
 }
 
-/// Gives an address space the limits of its process.
-pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT]) {
+/// Gives an address space the limits of its process. Root may lock whatever it likes.
+pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT], is_privileged: bool) {
     for (which, limit) in [
         (Limit::AddressSpace, rlimit::AS),
         (Limit::Data, rlimit::DATA),
@@ -113,6 +117,9 @@ pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT]) {
         (Limit::MemLock, rlimit::MEMLOCK),
     ] {
         mm.set_limit(which, limits[limit].cur);
+    }
+    if is_privileged {
+        mm.set_limit(Limit::MemLock, rlimit::INFINITY);
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod clone;
 pub mod cputime;
+pub mod credentials;
 pub mod exec;
 pub mod exit;
 pub mod image;

@@ -14,6 +14,7 @@ use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
 
 use super::cputime::{CpuTime, Spent};
+use super::credentials::Credentials;
 use super::itimer::RealTimer;
 use super::pending::{MOST, Pending};
 use super::signal::{self, Actions};
@@ -75,6 +76,8 @@ pub struct Process {
     pub time: CpuTime,
     /// CPU time of children that were waited for.
     pub children_time: CpuTime,
+    /// Who it is.
+    pub credentials: SpinLock<Credentials>,
     /// Working directory: an index into the boot archive.
     pub cwd: AtomicU32,
     /// What the OOM killer adds to its badness, in thousandths of memory.
@@ -346,13 +349,14 @@ impl Process {
         actions: KArc<Actions>,
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
-        let (limits, name, cwd) = match template {
+        let (limits, name, cwd, credentials) = match template {
             Some(p) => {
                 let limits = *p.limits.lock();
                 let name = *p.name.lock();
-                (limits, name, p.cwd.load(Ordering::Relaxed))
+                let credentials = p.credentials.lock().clone();
+                (limits, name, p.cwd.load(Ordering::Relaxed), credentials)
             }
-            None => (first_limits(), [0; NAME_LEN], 0),
+            None => (first_limits(), [0; NAME_LEN], 0, Credentials::default()),
         };
         Ok(KArc::try_new(Self {
             pid,
@@ -372,6 +376,7 @@ impl Process {
             name: SpinLock::new(Cpu, Rank::Process, name),
             time: CpuTime::new(),
             children_time: CpuTime::new(),
+            credentials: SpinLock::new(Cpu, Rank::Process, credentials),
             cwd: AtomicU32::new(cwd),
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),
@@ -404,9 +409,9 @@ impl Process {
         *self.name.lock() = name;
     }
 
-    /// The user that it belongs to: all are root's.
+    /// The user that it belongs to.
     pub fn uid(&self) -> u32 {
-        0
+        self.credentials.lock().user.real
     }
 
     /// A limit's present value.

@@ -7,16 +7,18 @@ use alloc::vec::Vec;
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
-use quire_abi::layout::at;
+use quire_abi::layout::{HandleInfo, at};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::{KArc, TryVec, try_zeroed};
 use quire_mm::mm::{FaultError, MapRequest};
 
+use super::credentials::Credentials;
 use super::image::{Image, PROGRAM_HEADER};
 use super::point::resched_point;
 use super::wait::Sleep;
 use crate::arch::{regs, uaccess};
+use crate::ipc::table::Descriptors;
 use crate::vm::{Mm, random};
 
 /// Most bytes of arguments and environment: Linux's limit is a quarter of the stack limit, 2 MiB by default; this
@@ -89,15 +91,24 @@ impl Strings {
     }
 }
 
-/// Makes a program's stack and what is on it; answers SP. E2BIG if that is more than the stack's `limit` allows.
-pub fn fill_stack(
-    mm: &KArc<Mm>,
-    image: &Image,
-    limit: u64,
-    path: &[u8],
-    args: &Strings,
-    env: &Strings,
-) -> Result<usize, Errno> {
+/// What a program is started with.
+pub struct Start<'a> {
+    /// The stack's limit.
+    pub limit: u64,
+    /// The path it was found by.
+    pub path: &'a [u8],
+    /// Its arguments.
+    pub args: &'a Strings,
+    /// Its environment.
+    pub env: &'a Strings,
+    /// Who it is.
+    pub credentials: &'a Credentials,
+}
+
+/// Makes a program's stack and what is on it; answers SP. E2BIG if that is more than the stack's limit allows.
+pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, descriptors: &Descriptors) -> Result<usize, Errno> {
+    let Start { limit, path, args, env, .. } = *start;
+    let handles = handles(descriptors)?;
     let seed = random::bytes();
     let mut layout = Layout { at: image.stack_top };
     // (A NUL behind the path, and a word of zeros above it all.)
@@ -107,7 +118,8 @@ pub fn fill_stack(
     let args_at = layout.put(args.bytes.len());
     let platform = layout.put(PLATFORM.len());
     let random = layout.put(seed.len());
-    let auxv = auxv(image, platform, random, name);
+    let handles_at = layout.put(size_of_val(&handles[..]));
+    let auxv = auxv(image, start.credentials, Places { platform, random, name, handles: handles_at }, handles.len());
     let words = 1 + args.count + 1 + env.count + 1 + auxv.len() * 2;
     let sp = (layout.at - words * 8) & !15;
 
@@ -120,6 +132,10 @@ pub fn fill_stack(
         [(name, path), (env_at, &env.bytes), (args_at, &args.bytes), (platform, PLATFORM), (random, &seed[..])]
     {
         write(mm, at, bytes)?;
+    }
+    for (i, handle) in handles.iter().enumerate() {
+        let fields = [handle.number, handle.kind, handle.rights, handle.reserved].map(u32::to_le_bytes);
+        write(mm, handles_at + i * size_of::<HandleInfo>(), fields.as_flattened())?;
     }
     write(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
     Ok(sp)
@@ -140,7 +156,15 @@ impl Layout {
     }
 }
 
-fn auxv(image: &Image, platform: usize, random: usize, name: usize) -> [(u64, u64); 18] {
+/// Where what the auxiliary vector points to is.
+struct Places {
+    platform: usize,
+    random: usize,
+    name: usize,
+    handles: usize,
+}
+
+fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u64, u64); 20] {
     [
         (at::PHDR, image.phdr as u64),
         (at::PHENT, PROGRAM_HEADER as u64),
@@ -149,18 +173,31 @@ fn auxv(image: &Image, platform: usize, random: usize, name: usize) -> [(u64, u6
         (at::BASE, 0),
         (at::FLAGS, 0),
         (at::ENTRY, image.entry as u64),
-        (at::UID, 0),
-        (at::EUID, 0),
-        (at::GID, 0),
-        (at::EGID, 0),
+        (at::UID, u64::from(who.user.real)),
+        (at::EUID, u64::from(who.user.effective)),
+        (at::GID, u64::from(who.group.real)),
+        (at::EGID, u64::from(who.group.effective)),
         (at::HWCAP, regs::hwcap()),
         (at::CLKTCK, 100),
         (at::SECURE, 0),
-        (at::PLATFORM, platform as u64),
-        (at::RANDOM, random as u64),
-        (at::EXECFN, name as u64),
+        (at::PLATFORM, places.platform as u64),
+        (at::RANDOM, places.random as u64),
+        (at::EXECFN, places.name as u64),
+        (at::HANDLES, places.handles as u64),
+        (at::HANDLE_COUNT, handles as u64),
         (at::NULL, 0),
     ]
+}
+
+/// The handles that the program is told of.
+fn handles(descriptors: &Descriptors) -> Result<Vec<HandleInfo>, Errno> {
+    let mut handles = Vec::new();
+    let mut next = HandleInfo::FIRST;
+    while let Some(handle) = descriptors.next_handle(next) {
+        handles.try_push(handle)?;
+        next = handle.number + 1;
+    }
+    Ok(handles)
 }
 
 /// The count of arguments, the pointers to them and to the environment, and the auxiliary vector.

@@ -16,9 +16,9 @@ mod shell;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
-use quire_rt::abi::flags::{Open, reboot, setting};
+use quire_rt::abi::flags::{Control, Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
-use quire_rt::{Errno, args, eprintln, fs, info, println, process, time};
+use quire_rt::{Errno, args, eprintln, fs, handles, info, println, process, time};
 use shell::{Mode, Shell};
 
 quire_rt::entry!(main);
@@ -27,6 +27,11 @@ quire_rt::entry!(main);
 const EXEC: &CStr = c"/etc/exec";
 
 fn main() -> i32 {
+    // A shell may do what whoever started it gave it, and so may its parts, which are children; which of its programs
+    // may do what, a file says.
+    if let Err(error) = handles::grant(Control::all()) {
+        eprintln!("sh: no machine control passes on: {error}");
+    }
     if process::getpid() == 1 {
         return init();
     }

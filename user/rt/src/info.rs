@@ -5,6 +5,7 @@ use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
 
+use crate::handles::control;
 use crate::sys;
 
 /// A record that `QUIRE_INFO` gives.
@@ -120,7 +121,7 @@ pub fn log(buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
 pub fn books() -> Result<Books, Errno> {
     let mut books = Books::default();
     // SAFETY: the kernel writes one record.
-    unsafe { sys::call(nr::QUIRE_BOOKS, [&raw mut books as usize, size_of::<Books>()]) }?;
+    unsafe { sys::call(nr::QUIRE_BOOKS, [control() as usize, &raw mut books as usize, size_of::<Books>()]) }?;
     Ok(books)
 }
 
@@ -128,24 +129,24 @@ pub fn books() -> Result<Books, Errno> {
 pub fn audit() -> Result<MapAudit, Errno> {
     let mut audit = MapAudit::default();
     // SAFETY: the kernel writes one record.
-    unsafe { sys::call(nr::QUIRE_AUDIT, [&raw mut audit as usize, size_of::<MapAudit>()]) }?;
+    unsafe { sys::call(nr::QUIRE_AUDIT, [control() as usize, &raw mut audit as usize, size_of::<MapAudit>()]) }?;
     Ok(audit)
 }
 
 /// Takes all of a contiguous memory area for a moment; its pages, or EBUSY where it cannot be had.
 pub fn try_cma(area: usize) -> Result<usize, Errno> {
-    sys::plain!(nr::QUIRE_CMA_TRY, area)
+    sys::plain!(nr::QUIRE_CMA_TRY, control(), area)
 }
 
 /// This thread's `n`th allocation in the kernel from now on fails, be it in a call or in a fault; none does for 0.
 /// Answers how many were left until the one that was asked for before: 0 if it has failed, or there was none.
 pub fn fail_nth(n: u32) -> Result<u32, Errno> {
-    sys::plain!(nr::QUIRE_FAIL_NTH, n).map(|left| left as u32)
+    sys::plain!(nr::QUIRE_FAIL_NTH, control(), n).map(|left| left as u32)
 }
 
 /// Switches the machine off; under an emulator `status` becomes its exit status. Returns only on an error.
 pub fn poweroff(status: i32) -> Errno {
-    match sys::plain!(nr::QUIRE_POWEROFF, status) {
+    match sys::plain!(nr::QUIRE_POWEROFF, control(), status) {
         Err(error) => error,
         Ok(_) => Errno::EIO,
     }
@@ -190,5 +191,5 @@ pub fn text(field: &[u8]) -> &str {
 
 /// A setting's value ([`flags::setting`]); with `new` it is set, and this is what it was.
 pub fn setting(which: usize, new: Option<usize>) -> Result<usize, Errno> {
-    sys::plain!(nr::QUIRE_SETTING, which, new.unwrap_or(flags::setting::READ))
+    sys::plain!(nr::QUIRE_SETTING, control(), which, new.unwrap_or(flags::setting::READ))
 }

@@ -13,8 +13,8 @@
 //! }
 //! ```
 //!
-//! Calls have Linux's numbers, layouts and meaning, so the same binary runs on AArch64 Linux; only [`info`] is
-//! Quire's own. Assembly is in [`arch`] alone; `unsafe` calls are typed in the module of their family.
+//! Calls have Linux's numbers, layouts and meaning, so the same binary runs on AArch64 Linux; only [`info`] and
+//! [`handles`] are Quire's own. Assembly is in [`arch`] alone; `unsafe` calls are typed in the module of their family.
 
 #![no_std]
 
@@ -22,6 +22,7 @@ extern crate alloc;
 
 pub mod arch;
 pub mod fs;
+pub mod handles;
 pub mod heap;
 pub mod info;
 pub mod io;

@@ -5,6 +5,7 @@ use core::arch::{asm, naked_asm};
 use quire_rt::Errno;
 use quire_rt::abi::flags::Clone;
 use quire_rt::abi::nr;
+use quire_rt::handles;
 
 /// Fills v0 to v31 from `before`, counts down from `turns`, and stores v0 to v31 to `after`: they must be equal,
 /// however often the kernel took the processor meanwhile.
@@ -158,19 +159,20 @@ pub fn trap(trap: Trap) {
 /// between touches memory, so that no page fault takes the failure. The child of a fork comes back here too.
 pub fn call_armed(n: u32, number: usize, args: [usize; 6]) -> (isize, u32) {
     let (ret, left): (isize, usize);
+    let control = handles::control() as usize;
     // SAFETY: by the rule of this crate nothing that Rust relies on is at the addresses given; all registers that the
     // calls use are declared.
     unsafe {
         asm!(
             "mov x8, {fail}", "svc #0",
-            "mov x0, x9", "mov x8, x10", "svc #0",
+            "mov x0, x9", "mov x1, x11", "mov x8, x10", "svc #0",
             "mov x9, x0",
-            "mov x0, xzr", "mov x8, {fail}", "svc #0",
+            "mov x0, x12", "mov x1, xzr", "mov x8, {fail}", "svc #0",
             fail = const nr::QUIRE_FAIL_NTH,
-            inout("x0") n as usize => left,
-            in("x1") args[1], in("x2") args[2], in("x3") args[3], in("x4") args[4], in("x5") args[5],
+            inout("x0") control => left,
+            inout("x1") n as usize => _, in("x2") args[2], in("x3") args[3], in("x4") args[4], in("x5") args[5],
             inout("x9") args[0] => ret,
-            in("x10") number,
+            in("x10") number, in("x11") args[1], in("x12") control,
             out("x8") _,
             options(nostack),
         );

@@ -2,10 +2,10 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use quire_rt::abi::flags::{Map, Msync, Prot, sig};
+use quire_rt::abi::flags::{Control, Map, Msync, Prot, sig};
 use quire_rt::abi::nr;
 use quire_rt::process::Status;
-use quire_rt::{Errno, info};
+use quire_rt::{Errno, handles, info};
 
 use crate::{Checks, PAGE, asm, child, mmap, raw};
 
@@ -19,7 +19,8 @@ pub fn arm(n: u32) -> u32 {
 
 /// Whether this kernel can do it.
 pub fn is_available() -> bool {
-    info::fail_nth(0).is_ok()
+    // Children arm failures too.
+    handles::grant(Control::INJECT).is_ok() && info::fail_nth(0).is_ok()
 }
 
 /// An address with nothing around: what is mapped there needs tables of its own.

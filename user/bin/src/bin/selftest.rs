@@ -12,10 +12,10 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_bin::Options;
-use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::flags::{Control, Open, sig};
 use quire_rt::abi::info::{Books, MapAudit};
 use quire_rt::process::Status;
-use quire_rt::{Errno, env, eprintln, fs, info, io, println, process, time};
+use quire_rt::{Errno, env, eprintln, fs, handles, info, io, println, process, time};
 
 quire_rt::entry!(main);
 
@@ -37,6 +37,8 @@ fn main() -> i32 {
             return 1;
         }
     };
+    // What this program may do its children may, until they are the programs that `handles::GRANTS` tells apart.
+    let _ = handles::grant(Control::all());
     let mut report = Report { verbose: options.has('v'), line: [0; 256], len: 0, checks: 0, failed: 0 };
     // Once for nothing, so that what this program itself needs is there before the books are first read.
     let _ = run(None, &mut report);
@@ -226,6 +228,7 @@ fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
         let _ = io::dup3(write, 1, 0);
         let _ = io::dup3(write, 2, 0);
         if let Some(path) = path {
+            let _ = handles::grant_to(path.to_bytes());
             let error = process::execve(path, [&**path], env());
             eprintln!("{}: {error}", path.to_string_lossy());
             process::exit_now(127);

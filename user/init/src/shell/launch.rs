@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use quire_rt::abi::flags::Open;
 use quire_rt::abi::{layout::mode, nr};
-use quire_rt::{Errno, eprintln, fs, io, process, sys};
+use quire_rt::{Errno, eprintln, fs, handles, io, process, sys};
 use quire_shell::token::Direction;
 
 use super::builtin::Builtin;
@@ -152,6 +152,8 @@ impl Shell {
         let mut failure = Errno::ENOENT;
         for path in self.candidates(name) {
             let Ok(path) = CString::new(path) else { continue };
+            // A program that the file does not name gets nothing, whatever it would be called by.
+            let _ = handles::grant_to(path.to_bytes());
             let error = process::execve(&path, argv.iter().map(|arg| &**arg), environment.iter().map(|entry| &**entry));
             // A directory is "permission denied" to exec; say what it is.
             let is_directory = fs::stat(&path, 0).is_ok_and(|stat| stat.mode & mode::FMT == mode::DIR);

@@ -134,8 +134,14 @@ fn out_of_kernel(checks: &mut Checks, bad: usize, what: &str, [read, write, file
             &[
                 ("info", raw(QUIRE_INFO, [kind::SYSTEM, 0, bad, size])),
                 ("log", raw(QUIRE_LOG, [bad, 64, 0])),
-                ("books", raw(QUIRE_BOOKS, [bad, books])),
-                ("audit", raw(QUIRE_AUDIT, [bad, size_of::<quire_rt::abi::info::MapAudit>()])),
+                ("books", raw(QUIRE_BOOKS, [quire_rt::handles::control() as usize, bad, books])),
+                (
+                    "audit",
+                    raw(
+                        QUIRE_AUDIT,
+                        [quire_rt::handles::control() as usize, bad, size_of::<quire_rt::abi::info::MapAudit>()],
+                    ),
+                ),
             ],
             what,
         );

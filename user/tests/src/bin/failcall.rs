@@ -335,6 +335,7 @@ fn answers(checks: &mut Checks) {
     let past = &raw const past as usize;
     let action = Sigaction::default();
     let action = &raw const action as usize;
+    let control = quire_rt::handles::control() as usize;
     const OUT: usize = usize::MAX - 1;
     let table: &[(&str, usize, [usize; 6], &[Errno])] = &[
         ("read of a file", nr::READ, [file, OUT, 100, 0, 0, 0], FAULT),
@@ -369,8 +370,8 @@ fn answers(checks: &mut Checks) {
         ("mincore", nr::MINCORE, [path & !(PAGE - 1), PAGE, OUT, 0, 0, 0], &[Errno::EFAULT, Errno::EAGAIN]),
         ("the kernel's facts", nr::QUIRE_INFO, [kind::SYSTEM, 0, OUT, SYSTEM, 0, 0], FAULT),
         ("the kernel's log", nr::QUIRE_LOG, [OUT, 100, 0, 0, 0, 0], FAULT),
-        ("the kernel's books", nr::QUIRE_BOOKS, [OUT, BOOKS, 0, 0, 0, 0], FAULT),
-        ("the kernel's comparison", nr::QUIRE_AUDIT, [OUT, AUDIT, 0, 0, 0, 0], FAULT),
+        ("the kernel's books", nr::QUIRE_BOOKS, [control, OUT, BOOKS, 0, 0, 0], FAULT),
+        ("the kernel's comparison", nr::QUIRE_AUDIT, [control, OUT, AUDIT, 0, 0, 0], FAULT),
     ];
     for (name, number, args, errnos) in table {
         let least = if args.contains(&OUT) && *number != nr::READLINKAT { 2 } else { 1 };

@@ -1,7 +1,7 @@
 //! mlock, mlock2, munlock, mlockall, munlockall and MAP_LOCKED.
 //!
 //! On Linux a privileged process is not bound by RLIMIT_MEMLOCK, so the checks of the limit give up their privilege
-//! first; on Quire, which knows no users, the call that does that is ENOSYS, and everybody is bound.
+//! first.
 
 #![no_std]
 #![no_main]
@@ -20,9 +20,6 @@ const ONFAULT: usize = 1;
 const CURRENT: usize = 1;
 const FUTURE: usize = 2;
 const ALL_ONFAULT: usize = 4;
-
-/// Linux's `setuid`.
-const SETUID: usize = 146;
 
 fn mlock2(at: usize, len: usize, flags: usize) -> Result<(), Errno> {
     raw(nr::MLOCK2, [at, len, flags]).map(drop)
@@ -51,7 +48,9 @@ fn limited(bytes: usize, run: impl FnOnce() -> Option<Errno>) -> Result<process:
         if process::prlimit(rlimit::MEMLOCK, Some(Rlimit { cur: bytes, max: bytes })).is_err() {
             return 255;
         }
-        let _ = raw(SETUID, [1000]);
+        if raw(nr::SETUID, [1000]).is_err() {
+            return 254;
+        }
         run().map_or(0, number)
     })
 }

@@ -1,0 +1,123 @@
+//! Who the caller is: users and groups, asked for and changed.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_mm::fallible::{KArc, TryVec};
+
+use super::{Answer, Args};
+use crate::arch::uaccess;
+use crate::task::credentials::{Credentials, Ids, MAX_GROUPS, Privilege, require};
+use crate::task::image;
+use crate::task::point::resched_point;
+use crate::task::process::Process;
+use crate::task::thread::current;
+use crate::task::wait::Sleep;
+
+/// Which numbers a call is about.
+#[derive(Clone, Copy)]
+pub enum Of {
+    User,
+    Group,
+}
+
+fn ids(credentials: &mut Credentials, of: Of) -> &mut Ids {
+    match of {
+        Of::User => &mut credentials.user,
+        Of::Group => &mut credentials.group,
+    }
+}
+
+/// Changes numbers of the caller, all or none; what follows from who it is follows.
+fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) -> Result<T, Errno> {
+    let process = current().process();
+    let done = {
+        let mut credentials = process.credentials.lock();
+        let is_privileged = credentials.is_privileged();
+        change(ids(&mut credentials, of), is_privileged)?
+    };
+    apply_limits(process);
+    Ok(done)
+}
+
+/// Gives the process's memory its limits anew: root's has none for locked memory. A space that a vfork child shares
+/// keeps its owner's.
+fn apply_limits(process: &Process) {
+    let limits = *process.limits.lock();
+    let is_privileged = process.credentials.lock().is_privileged();
+    let space = process.space.lock().clone();
+    // (This owner is one, the process the other.)
+    if let Some(space) = space
+        && KArc::count(&space) <= 2
+    {
+        image::set_limits(&space.mm, &limits, is_privileged);
+    }
+}
+
+pub fn real(of: Of) -> Answer {
+    Ok(ids(&mut current().process().credentials.lock(), of).real as usize)
+}
+
+pub fn effective(of: Of) -> Answer {
+    Ok(ids(&mut current().process().credentials.lock(), of).effective as usize)
+}
+
+pub fn set(a: Args, of: Of) -> Answer {
+    change(of, |ids, is_privileged| ids.set(a.uint(0), is_privileged)).map(|()| 0)
+}
+
+pub fn set_two(a: Args, of: Of) -> Answer {
+    change(of, |ids, is_privileged| ids.set_two(a.uint(0), a.uint(1), is_privileged)).map(|()| 0)
+}
+
+pub fn set_three(a: Args, of: Of) -> Answer {
+    let wanted = [a.uint(0), a.uint(1), a.uint(2)];
+    change(of, |ids, is_privileged| ids.set_three(wanted, is_privileged)).map(|()| 0)
+}
+
+pub fn set_files(a: Args, of: Of) -> Answer {
+    change(of, |ids, is_privileged| Ok(ids.set_files(a.uint(0), is_privileged))).map(|old| old as usize)
+}
+
+pub fn get_three(a: Args, of: Of) -> Answer {
+    let ids = *ids(&mut current().process().credentials.lock(), of);
+    for (i, id) in [ids.real, ids.effective, ids.saved].iter().enumerate() {
+        uaccess::put(a.addr(i), id)?;
+    }
+    Ok(0)
+}
+
+pub fn getgroups(a: Args) -> Answer {
+    let groups = current().process().credentials.lock().groups.clone();
+    let groups = groups.as_deref().map_or(&[][..], |groups| &groups[..]);
+    let room = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?;
+    if room == 0 {
+        return Ok(groups.len());
+    }
+    if room < groups.len() {
+        return Err(Errno::EINVAL);
+    }
+    for (i, group) in groups.iter().enumerate() {
+        uaccess::put(a.addr(1) + i * size_of::<u32>(), group)?;
+        resched_point(Sleep::Killable)?;
+    }
+    Ok(groups.len())
+}
+
+pub fn setgroups(a: Args) -> Answer {
+    let process = current().process();
+    require(process, Privilege::SetGroups)?;
+    let count = a.uint(0) as usize;
+    if count > MAX_GROUPS {
+        return Err(Errno::EINVAL);
+    }
+    let mut groups: Vec<u32> = TryVec::try_with_capacity(count)?;
+    for i in 0..count {
+        groups.try_push(uaccess::get(a.addr(1) + i * size_of::<u32>())?)?;
+        resched_point(Sleep::Killable)?;
+    }
+    let groups = if count == 0 { None } else { Some(KArc::try_new(groups)?) };
+    let old = core::mem::replace(&mut process.credentials.lock().groups, groups);
+    drop(old);
+    Ok(0)
+}
