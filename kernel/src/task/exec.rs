@@ -1,7 +1,7 @@
 //! exec: a new program in an old process.
 //!
 //! Everything that can fail is done first, beside the old program: the image ([`image`]), the stack
-//! ([`startup`](super::startup)), a table of descriptors and one of signal actions of its own. Then the other threads
+//! ([`super::startup`]), a table of descriptors and one of signal actions of its own. Then the other threads
 //! end, and from there on nothing fails.
 
 use core::sync::atomic::Ordering;

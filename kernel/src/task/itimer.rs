@@ -170,7 +170,7 @@ pub fn next(cpu: usize) -> u64 {
     NEXT[cpu].load(Ordering::Relaxed)
 }
 
-/// Sends the signals of this CPU's timers that are due. In the timer interrupt, with no lock held. At most [`BATCH`]
+/// Sends the signals of this CPU's timers that are due. In the timer interrupt, with no lock held. At most `BATCH`
 /// a time: the interrupt comes again at once for the rest.
 pub fn expire(now: u64) {
     const BATCH: usize = 16;
