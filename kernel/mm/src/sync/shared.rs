@@ -145,7 +145,7 @@ impl Queue {
 
 impl<T, M: Machine> SharedLock<T, M> {
     /// An open lock.
-    pub const fn new(machine: M, rank: Rank, value: T) -> Self {
+    pub fn new(machine: M, rank: Rank, value: T) -> Self {
         debug_assert!(rank.sleeps());
         let queue = SpinLock::new(machine, Rank::SleepQueue, Queue { first: None, last: None, writer: None });
         Self { word: AtomicU32::new(0), rank, machine, queue, value: UnsafeCell::new(value) }
