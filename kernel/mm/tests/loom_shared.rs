@@ -131,6 +131,8 @@ fn write(lock: &Lock) {
     let value = intent.write();
     value.add(1);
     assert_eq!(value.get(), before + 1, "another writer came in between");
+    drop(value);
+    assert_eq!(intent.get(), before + 1, "another writer did not wait for the end of the intent");
 }
 
 fn model(test: impl Fn() + Send + Sync + 'static) {
@@ -174,6 +176,23 @@ fn a_writer_and_two_readers() {
         assert!(seen <= lock.read().get());
         reader.join().unwrap();
         writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_comes_in_beside_what_is_left_of_an_intent() {
+    model(|| {
+        let lock = lock(false);
+        let mut intent = lock.intend();
+        let value = intent.write();
+        let reader = thread::spawn({
+            let lock = lock.clone();
+            move || lock.read().get()
+        });
+        value.add(1);
+        drop(value);
+        assert!(reader.join().unwrap() <= 1);
+        drop(intent);
     });
 }
 
