@@ -58,7 +58,8 @@ impl Rig {
     pub fn touch(&self, cpu: usize, mm: &Space, va: usize, access: Access) -> Result<*mut u8, FaultError> {
         Sim::set_cpu(cpu);
         self.mmu.load(cpu, Some(mm.activate(cpu)));
-        for _ in 0..8 {
+        // (Others may take the page or the right away each time before the access goes through.)
+        for _ in 0..1000 {
             match self.mmu.access(cpu, va, access) {
                 Ok(addr) => return Ok(self.sim.direct_map(addr)),
                 Err(Abort::Translation | Abort::AccessFlag | Abort::Permission) => mm.fault(va, access)?,

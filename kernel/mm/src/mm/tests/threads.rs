@@ -46,10 +46,11 @@ fn faults_run_beside_changes_of_the_map() {
                 thread::yield_now();
             }
         });
-        for faulter in faulters {
-            faulter.join().unwrap();
-        }
+        let ends = faulters.into_iter().map(|faulter| faulter.join());
+        let ends: std::vec::Vec<_> = ends.collect();
+        // Whatever became of them: the others wait for that.
         done.store(true, Ordering::Relaxed);
+        ends.into_iter().for_each(|end| end.unwrap());
     });
     mm.validate();
     for page in 0..512_u64 {
@@ -109,10 +110,11 @@ fn what_hardware_marks_dirty_meanwhile_is_not_lost() {
                 mm.unmap(twin, PAGES * PAGE).unwrap();
             }
         });
-        for toucher in touchers {
-            toucher.join().unwrap();
-        }
+        let ends = touchers.into_iter().map(|toucher| toucher.join());
+        let ends: std::vec::Vec<_> = ends.collect();
+        // Whatever became of them: the others wait for that.
         done.store(true, Ordering::Relaxed);
+        ends.into_iter().for_each(|end| end.unwrap());
     });
     mm.validate();
     for page in 0..PAGES {
