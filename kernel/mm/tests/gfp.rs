@@ -189,7 +189,7 @@ fn nofail_waits_until_there_is_memory() {
 /// A lock that the victim needs would never be free again.
 #[test]
 #[cfg(debug_assertions)]
-#[should_panic(expected = "NOFAIL under a lock")]
+#[should_panic(expected = "memory is waited for under locks")]
 fn nofail_is_not_for_who_holds_a_lock() {
     let (sim, _, _all) = exhausted(0);
     let lock = quire_mm::sync::SpinLock::new(sim, quire_mm::sync::Rank::Object, ());

@@ -181,7 +181,6 @@ impl<M: Machine> PageAllocator<M> {
     /// Reclaims in rounds until the demand can be met, or it is hopeless.
     fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
-        debug_assert!(!must_not_fail || self.machine.held_ranks().load(Relaxed) == 0, "NOFAIL under a lock");
         // A page from another node is better than none, if those are the choices.
         let gfp = if must_not_fail { gfp - Gfp::THISNODE } else { gfp };
         let mut fruitless = 0;
