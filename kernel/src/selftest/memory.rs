@@ -58,7 +58,9 @@ static HELD: [SpinLock<PageList>; MAX_CPUS] = [const { SpinLock::new(Cpu, Rank::
 /// All CPUs take what they can get; then each frees what another took.
 fn run_out_everywhere() -> Outcome {
     crew::on_all(|place| {
-        fill_with(Gfp::HIGHUSER_MOVABLE, &mut HELD[place.me].lock());
+        let mut held = PageList::new();
+        fill_with(Gfp::HIGHUSER_MOVABLE, &mut held);
+        *HELD[place.me].lock() = held;
         Ok(())
     })?;
     let refused = PAGES.alloc_page(Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN).is_err();
