@@ -28,7 +28,7 @@ walk $address
 # Whoever writes the entry.
 watch *$entry
 continue
-backtrace 8
+backtrace 9
 delete
 
 # The program runs the store again.
