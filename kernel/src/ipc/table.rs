@@ -154,6 +154,7 @@ impl Descriptors {
                         // The room is made with the lock open: allocation may reclaim.
                         drop(slots);
                         room = lack.supply()?;
+                        resched_point(Sleep::Killable)?;
                         continue 'batches;
                     }
                     // There is room, and nothing comes back: the number is copied once.
