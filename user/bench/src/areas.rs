@@ -130,7 +130,7 @@ fn churn(sheet: &Sheet) -> Outcome {
     };
     (0..WARM_UP).try_for_each(|_| step())?;
     let ticks = time(|| (0..STEPS).try_for_each(|_| step()))?;
-    // The warm-up's pages are a known share, but counted exactly: the sizes are random.
+    // Subtracts the warm-up's pages, counted exactly because the sizes are random.
     let all = pages;
     let ops = all - warm_up_pages(WARM_UP);
     slots.iter().filter(|slot| slot.1 != 0).try_for_each(|&(at, len)| unmap(at, len))?;

@@ -57,7 +57,7 @@ fn touched(sheet: &Sheet, pages: Pages, prepare: fn(usize) -> Outcome, work: imp
         let at = area(LEN, pages)?;
         prepare(at)?;
         ticks += time(|| work(at))?;
-        // Where that was the work, there is nothing any more, which is no error.
+        // If the measured work has unmapped the area already, this does nothing and is no error.
         unmap(at, LEN)?;
     }
     sheet.write("", ROUNDS * LEN / PAGE, ticks);

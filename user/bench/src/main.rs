@@ -7,9 +7,9 @@
 //! ```text
 //! bench [settle] [poweroff] [noop] [ROW...]
 //! ```
-//! Arguments that are no option are beginnings of row names; without any, all rows run. `settle` sleeps for five seconds
-//! first, in which a kernel ends what it put off at boot; `poweroff` switches the machine off at the end; `noop` does
-//! nothing, which is what the rows that call exec want.
+//! An argument that is not an option selects the rows whose names begin with it; without such arguments all rows run.
+//! `settle` sleeps for five seconds first, so that the kernel can finish work deferred from boot; `poweroff` switches
+//! the machine off at the end; `noop` does nothing and is the program that the exec rows run.
 
 #![no_std]
 #![no_main]

@@ -1,7 +1,7 @@
-//! The clock, the sheet that results are written on, and the few things that rows do to memory.
+//! The clock, the sheet of results, and the few operations on memory that the rows share.
 //!
-//! Calls and touches of addresses are what this program is made of, so they are safe functions here, with the rule
-//! that a row hands them only addresses of mappings that it made itself.
+//! This program consists of system calls and accesses to raw addresses, so both are safe functions here. The rule is
+//! that a row passes only addresses of mappings that it made itself.
 
 use quire_rt::abi::flags::{Map, Prot, madv};
 use quire_rt::abi::{PAGE_SIZE, nr};
@@ -38,7 +38,7 @@ impl Sheet {
         println!("{name}{ending} {ops} {ticks} {}.{}", tenths / 10, tenths % 10);
     }
 
-    /// Measures `ops` repetitions, eight more coming first.
+    /// Measures `ops` repetitions, after eight unmeasured ones as a warm-up.
     pub fn each(&self, ops: usize, ending: &str, mut work: impl FnMut() -> Outcome) -> Outcome {
         (0..8).try_for_each(|_| work())?;
         let ticks = time(|| (0..ops).try_for_each(|_| work()))?;
@@ -58,7 +58,7 @@ pub fn time(work: impl FnOnce() -> Outcome) -> Outcome<u64> {
 /// Any call.
 #[inline(always)]
 pub fn call<const N: usize>(number: usize, args: [usize; N]) -> Outcome<usize> {
-    // SAFETY: by this module's rule nothing that Rust relies on is at the addresses given.
+    // SAFETY: by this module's rule the addresses given hold nothing that Rust relies on.
     unsafe { sys::call(number, args) }
 }
 
@@ -74,7 +74,7 @@ pub fn unmap(at: usize, len: usize) -> Outcome {
     call(nr::MUNMAP, [at, len]).map(drop)
 }
 
-/// Whether a row asks for base pages or takes what the kernel gives by itself.
+/// Whether a row asks for base pages or accepts the kernel's default.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Pages {
     Base,
@@ -85,7 +85,7 @@ pub enum Pages {
 pub fn area(len: usize, pages: Pages) -> Outcome<usize> {
     let at = map(len, RW, Map::empty())?;
     if pages == Pages::Base {
-        // A kernel without huge pages may not know this.
+        // A kernel without huge pages may reject this advice.
         let _ = call(nr::MADVISE, [at, len, madv::NOHUGEPAGE as usize]);
     }
     Ok(at)

@@ -19,7 +19,7 @@ pub const ROWS: &[Row] = &[
     row("cow.write_huge.16M", |sheet| copies(sheet, Pages::Default, "cow.reuse_huge.16M")),
 ];
 
-/// A child that runs a function. Past the run-time library, which would do work of its own.
+/// Forks a child that runs a function. Bypasses the run-time library, which would do work of its own.
 #[inline(always)]
 fn fork(child: impl FnOnce()) -> Outcome<usize> {
     let pid = call(nr::CLONE, [sig::CHLD as usize, 0, 0, 0, 0])?;
@@ -30,7 +30,7 @@ fn fork(child: impl FnOnce()) -> Outcome<usize> {
     Ok(pid)
 }
 
-/// A child on a stack of its own in this very memory, while which this program waits.
+/// Makes a child that has its own stack in this address space; this program waits until it ends or calls exec.
 fn vfork(child: extern "C" fn(usize) -> !) -> Outcome<usize> {
     #[repr(C, align(16))]
     struct Stack([u8; 4 * PAGE_SIZE]);
@@ -52,14 +52,14 @@ extern "C" fn leave(status: usize) -> ! {
     }
 }
 
-/// Becomes this very program, which does nothing then.
+/// Executes this same program with the argument that makes it do nothing.
 extern "C" fn become_noop(_: usize) -> ! {
     let args = [c"bench".as_ptr() as usize, c"noop".as_ptr() as usize, 0];
     let _ = call(nr::EXECVE, [own_path(), args.as_ptr() as usize, args[2..].as_ptr() as usize]);
     leave(127)
 }
 
-/// Waits for a child, which must have ended well.
+/// Waits for a child, which must exit with status 0.
 #[inline(always)]
 fn wait(pid: usize) -> Outcome {
     let mut status = 0u32;

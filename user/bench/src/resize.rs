@@ -1,4 +1,4 @@
-//! Rows about changing areas that are there: mprotect and mremap.
+//! Rows about changing existing areas: mprotect and mremap.
 
 use quire_rt::abi::flags::{Map, Mremap, Prot};
 use quire_rt::abi::nr;

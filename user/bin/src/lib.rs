@@ -1,4 +1,4 @@
-//! What the small programs share: options, messages, input by file and by line.
+//! Code that the small programs share: options, messages, input by file and by line.
 
 #![no_std]
 
@@ -19,13 +19,13 @@ pub const USAGE: i32 = 2;
 /// A program's command line.
 pub struct Options {
     given: Vec<(u8, &'static [u8])>,
-    /// What is not an option.
+    /// The arguments that are not options.
     pub operands: Vec<&'static CStr>,
 }
 
 impl Options {
-    /// Reads the command line. `known` lists option letters, a colon behind those that take a value; `usage` is
-    /// shown for `--help` and for what is not known, and the error is the status to exit with then.
+    /// Reads the command line. `known` lists option letters, with a colon behind those that take a value. `--help` and
+    /// unknown options print `usage`; the error is the status to exit with.
     pub fn parse(known: &str, usage: &str) -> Result<Options, i32> {
         let mut options = Options { given: Vec::new(), operands: Vec::new() };
         let mut words = args().skip(1);
@@ -71,7 +71,7 @@ impl Options {
     }
 }
 
-/// Text of bytes that may be no UTF-8.
+/// Text of bytes that need not be UTF-8.
 pub fn show(bytes: &[u8]) -> Cow<'_, str> {
     alloc::string::String::from_utf8_lossy(bytes)
 }
@@ -81,8 +81,8 @@ pub fn number<T: core::str::FromStr>(text: &[u8]) -> Option<T> {
     core::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Calls `each` with every file that the operands name, standard input for `-` and for no operands. The status is
-/// 1 if one could not be opened or read; the others are still done.
+/// Calls `each` with every file that the operands name, standard input for `-` and for no operands. The status is 1 if
+/// a file could not be opened or read; the other files are still processed.
 pub fn inputs(operands: &[&'static CStr], mut each: impl FnMut(&CStr, i32) -> Result<(), Errno>) -> i32 {
     let mut status = 0;
     let standard = [c"-"];

@@ -3,7 +3,7 @@
 use quire_rt::abi::statistics::SlabCacheInfo;
 use quire_rt::{info, println};
 
-/// The line above [`print`]'s.
+/// The heading of the lines that [`print`] writes.
 pub const HEADING: &str = "name                active    total   size stride   slabs      KiB";
 
 /// One cache.

@@ -23,14 +23,14 @@ use shell::{Mode, Shell};
 
 quire_rt::entry!(main);
 
-/// Text that the first process has a shell run, instead of an interactive one.
+/// The first process has a shell run this text instead of starting an interactive shell.
 const EXEC: &CStr = c"/etc/exec";
 
 fn main() -> i32 {
-    // A shell may do what whoever started it gave it, and so may its parts, which are children; which of its programs
-    // may do what, a file says.
+    // The shell and the children that run parts of its commands keep all handles that the shell was started with. A
+    // file says which programs get which rights.
     if let Err(error) = handles::grant(Control::all()) {
-        eprintln!("sh: no machine control passes on: {error}");
+        eprintln!("sh: cannot pass machine control on: {error}");
     }
     if process::getpid() == 1 {
         return init();
@@ -86,8 +86,8 @@ fn init() -> i32 {
     }
 }
 
-/// How long process 1 waits before it starts a shell again: not at all, but longer each time where shells end as soon as
-/// they have begun.
+/// How long process 1 waits before it starts a shell again: usually not at all; if shells end as soon as they start,
+/// longer each time.
 #[derive(Default)]
 struct Pause {
     /// Shells in a row that ended soon.
@@ -98,7 +98,7 @@ impl Pause {
     /// Seconds to wait after a shell that ran for so many nanoseconds.
     fn after(&mut self, ran: u64) -> u64 {
         const SOON: u64 = 2_000_000_000;
-        /// As many may end soon: somebody tries `exit`.
+        /// This many may end early without a pause: somebody tries `exit`.
         const FREE: u32 = 3;
         const LONGEST: u64 = 60;
         self.short = if ran < SOON { self.short + 1 } else { 0 };
@@ -114,7 +114,7 @@ fn supervise(run: impl FnOnce() -> i32) -> Status {
     let shell = loop {
         match process::fork() {
             Ok(0) => {
-                // Nobody could do anything about a shortage without it. What it starts is not exempt.
+                // Without the shell nobody could act on a shortage of memory. Programs that it starts are not exempt.
                 let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
                 process::exit(run())
             }
@@ -129,7 +129,7 @@ fn supervise(run: impl FnOnce() -> i32) -> Status {
         match process::wait4(-1, 0) {
             Ok(Some(Changed { pid, status, .. })) if pid == shell => return status,
             Ok(_) | Err(Errno::EINTR) => {}
-            // Not a child any more, though nobody else can have waited for it: treat it as killed.
+            // The shell is no longer a child, though nothing else can have waited for it: treat it as killed.
             Err(_) => return Status::Killed(quire_rt::abi::flags::sig::KILL),
         }
     }
@@ -138,7 +138,7 @@ fn supervise(run: impl FnOnce() -> i32) -> Status {
 /// Ends the machine; process 1 must not return.
 fn switch_off(status: i32) -> ! {
     let error = info::poweroff(status);
-    // Another kernel than Quire's knows the older call only.
+    // A kernel other than Quire's has only the older call.
     let _ = info::reboot(reboot::POWER_OFF);
     eprintln!("init: cannot switch off: {error}");
     loop {

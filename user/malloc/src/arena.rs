@@ -163,7 +163,7 @@ impl State {
         Ok(self.take_top(size))
     }
 
-    /// Makes `size` bytes of a free chunk that is in no bin used, and files the rest.
+    /// Marks `size` bytes of a free chunk, which is in no bin, as used, and files the rest.
     pub fn split(&mut self, free: Chunk, have: usize, size: usize) {
         let rest = have - size;
         if rest < MIN {
@@ -202,8 +202,8 @@ impl State {
         self.high = self.high.max(top.0.addr());
     }
 
-    /// Fills `out` with chunks of `size` bytes for a thread's cache: at least one, unless memory is gone, and as
-    /// many more as come cheap. One that could not be split cleanly is 16 bytes larger.
+    /// Fills `out` with chunks of `size` bytes for a thread's cache: at least one, unless memory is exhausted, and as
+    /// many more as are cheap to get. One that could not be split cleanly is 16 bytes larger.
     pub fn refill<S: System>(&mut self, m: &Malloc<S>, size: usize, out: &mut [Chunk]) -> Result<usize, Damaged> {
         let secret = m.secret();
         let mut n = 0;
@@ -301,7 +301,8 @@ impl State {
         core::ptr::eq(arena_of(chunk), unsafe { (*self.region).arena })
     }
 
-    /// What follows a number of [`put`](State::put)s: the fast bins never hold more than programs and caches do.
+    /// To be called after one or more [`put`](State::put)s: keeps the fast bins from holding more than programs and
+    /// caches do.
     pub fn settle<S: System>(&mut self, m: &Malloc<S>) -> Result<(), Damaged> {
         let unmerged = self.bytes - self.bins.bytes() - self.top_size();
         if self.fast.bytes() > FAST_MIN && self.fast.bytes() > unmerged / 2 {
@@ -320,7 +321,7 @@ impl State {
         Ok(())
     }
 
-    /// Moves every chunk from the fast bins to where it merges.
+    /// Takes every chunk out of the fast bins and merges it.
     pub fn merge_fast<S: System>(&mut self, m: &Malloc<S>) -> Result<(), Damaged> {
         if self.fast.bytes() == 0 {
             return Ok(());
@@ -333,7 +334,7 @@ impl State {
         Ok(())
     }
 
-    /// Answers the size of what the chunk became part of.
+    /// Merges a chunk with its neighbours; returns the size of the result.
     pub fn merge(&mut self, chunk: Chunk) -> Result<usize, Damaged> {
         let mut size = chunk.size();
         let mut at = chunk;
@@ -412,7 +413,7 @@ impl State {
         size: usize,
         extend: bool,
     ) -> Result<Option<Chunk>, Damaged> {
-        // What was aligned before it was freed fits as it is, without slack for the worst case.
+        // A chunk that was aligned before it was freed fits without slack for the worst case.
         let fits = self.bins.best(size)?.filter(|free| skip_to(*free, align) + size <= free.size());
         let chunk = match fits {
             Some(free) => {

@@ -1,4 +1,4 @@
-//! All arenas together: which one serves a thread, when there is one more, and what is done to each in turn.
+//! All arenas together: which one serves a thread, when another is created, and operations on all of them in turn.
 
 use core::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use crate::heap::new_arena;
 use crate::large::Damaged;
 use crate::{Malloc, System};
 
-/// A thread that finds its arena and all others locked so often gets a new one.
+/// A thread that has found its arena and all others locked this many times gets a new one.
 const CONTENTION: usize = 8;
 
 impl<S: System> Malloc<S> {
@@ -71,7 +71,7 @@ impl<S: System> Malloc<S> {
             }
             at = arena.next();
         }
-        // A new arena is worth its memory for a thread that keeps meeting others, not for one chance meeting.
+        // A new arena is worth its memory only for a thread that meets contention repeatedly.
         let new = if times.is_multiple_of(CONTENTION) { self.one_more_arena() } else { None };
         let arena = new.unwrap_or(last);
         (arena, arena.state.with(&self.system, |state| run(arena, state)))
@@ -140,8 +140,8 @@ impl<S: System> Malloc<S> {
         Some(self.check(done))
     }
 
-    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest. In the middle of a
-    /// call of the same thread, which holds some of them, it takes none: such a child may exec or exit.
+    /// Before a fork, in the parent: takes every lock, so that the child finds the heap at rest. If the fork interrupts
+    /// a call of the same thread, which holds some of the locks, it takes none: such a child may only exec or exit.
     pub fn before_fork(&self) {
         if self.enter_fork() {
             self.growing.acquire(&self.system);
@@ -171,7 +171,7 @@ impl<S: System> Malloc<S> {
         }
     }
 
-    /// Arenas in the order they were made: the heap walker's way in.
+    /// Arenas in the order of their creation, for the heap walker.
     pub(crate) fn arena_list(&self) -> impl Iterator<Item = &Arena> {
         core::iter::successors(Some(&self.main), |arena| arena.next())
     }

@@ -5,8 +5,8 @@
 //! The unsorted list holds what was merged lately and gives it one chance to be taken by size before it is sorted; it
 //! is bounded, so looking through it is too.
 //!
-//! No link lies in a chunk as it is: who writes over a freed block neither reads an address there nor can leave one
-//! that leads anywhere. A double list is also held against its neighbours' links before it is changed.
+//! Links in chunks are mangled: code that reads a freed block finds no address there, and code that writes over one
+//! cannot forge a link that leads anywhere. Before a double list is changed, its neighbours' links are checked as well.
 
 use crate::chunk::{Chunk, MIN, UNSORTED};
 use crate::large::{Damaged, LARGE, Large};
@@ -22,7 +22,7 @@ const UNSORTED_MAX: usize = 16;
 pub const NEXT: usize = 0;
 const PREVIOUS: usize = 1;
 
-/// Chunks too small for anybody else, by size.
+/// The fast bins: single lists of small chunks, by size.
 pub struct Fast {
     heads: [Chunk; CLASSES],
     bytes: usize,
@@ -78,7 +78,7 @@ fn follow(chunk: Chunk, secret: u64) -> Result<Chunk, Damaged> {
 
 /// Everything merged: small bins, the unsorted list and the large bins.
 pub struct Bins {
-    /// What hides the links.
+    /// The secret that links are mangled with.
     secret: u64,
     map: u64,
     small: [Chunk; SMALL_BINS],
@@ -103,7 +103,7 @@ impl Bins {
         }
     }
 
-    /// Says what hides the links, before the first chunk comes.
+    /// Sets the secret that links are mangled with; called before the first chunk is inserted.
     pub fn hide_with(&mut self, secret: u64) {
         debug_assert!(self.chunks == 0 || self.secret == secret);
         self.secret = secret;
@@ -119,7 +119,7 @@ impl Bins {
         self.chunks
     }
 
-    /// Puts a merged chunk, whose header and footer are right, where it waits for its next owner.
+    /// Files a merged chunk, whose header and footer are correct.
     #[inline]
     pub fn insert(&mut self, chunk: Chunk, size: usize) {
         self.bytes += size;

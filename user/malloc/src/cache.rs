@@ -1,8 +1,8 @@
 //! The per-thread cache: for each small size a stack of chunks that need no lock.
 //!
-//! The stacks are arrays outside the chunks, so a chunk in a cache holds no link that its former owner could damage.
-//! A block of zeroes is what a thread starts with: its gate shows that there is no cache, so the first call takes the
-//! slow path, which makes one. How much a stack may hold starts small and doubles with use.
+//! The stacks are arrays outside the chunks, so a chunk in a cache holds no link that its former owner could damage. A
+//! thread starts with a block of zeroes: its gate shows that there is no cache, so the first call takes the slow path,
+//! which makes one. A stack's capacity starts small and doubles with use.
 
 use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
@@ -17,7 +17,7 @@ use crate::{Malloc, System};
 
 /// What a stack may hold at first.
 const START: usize = 8;
-/// How many chunks go to and fro at most in one turn.
+/// How many chunks move between a stack and an arena at most in one batch.
 const BATCH: usize = 32;
 /// What a stack may hold at most, in bytes and in chunks.
 const MOST_BYTES: usize = 4096;
@@ -49,7 +49,7 @@ pub enum Stage {
     /// As the thread started.
     Zero = 0,
     Caching = 1,
-    /// The thread ends or must do without.
+    /// The thread is ending or cannot have a cache.
     Without = 2,
 }
 
@@ -60,7 +60,7 @@ pub struct ThreadBlock {
     pub(crate) gate: Gate,
 }
 
-/// What a thread uses while its gate is shut.
+/// The cache proper, which a thread uses while its gate is shut.
 #[repr(C)]
 pub struct Cache {
     /// By chunk size: the stack for size `s` lies `s` bytes into the block.
@@ -91,12 +91,12 @@ struct Medium {
 const _: () = assert!(size_of::<Bin>() == 16 && core::mem::offset_of!(Cache, bins) == 0);
 const _: () = assert!(core::mem::offset_of!(ThreadBlock, cache) == 0);
 
-/// The lowest slot of every stack that is not there.
+/// The lowest slot of every stack that does not exist.
 static NO_SLOT: AtomicUsize = AtomicUsize::new(0);
 
 impl Bin {
-    /// A stack that is empty and full at once: what classes below [`MIN`] have, where a request that wraps ends up, and
-    /// a size that was written over.
+    /// A stack that is empty and full at once. Classes below [`MIN`] have it; a request whose size wraps and a
+    /// corrupted size lead to it.
     const NONE: Bin = Bin { top: NO_SLOT.as_ptr().cast(), full: NO_SLOT.as_ptr().cast() };
 }
 
@@ -163,7 +163,7 @@ impl<S: System> Malloc<S> {
             Stage::Zero => {}
         }
         cache.stage = Stage::Without;
-        // What the system allocates on the way to this is a call in the middle of a call.
+        // If the system allocates on the way here, that is a nested call.
         if self.options.perturb().is_some() || self.guard.is_on() || !self.system.adopt_thread() {
             return None;
         }
@@ -215,8 +215,8 @@ impl<S: System> Malloc<S> {
         Some(batch[0])
     }
 
-    /// Makes room on a full stack: its lower half goes back. It may not hold more from now on: frees alone are no
-    /// sign that the chunks will be wanted.
+    /// Makes room on a full stack: its lower half goes back. Its limit is not raised: frees alone do not show that the
+    /// chunks will be needed.
     pub(crate) fn make_room(&self, cache: &mut Cache, class: usize) {
         let held = cache.held(class);
         self.flush(cache, class, held.div_ceil(2));
@@ -278,14 +278,14 @@ impl<S: System> Malloc<S> {
         cache.stage = Stage::Without;
         cache.open = 0;
         // A handler may do this between a fast path's look at the gate and the shutting: that path then finds stacks
-        // which have nothing and want nothing.
+        // that are empty and full at once.
         cache.bins = [Bin::NONE; CLASSES];
         let slots = core::mem::replace(&mut cache.slots, Chunk::NONE);
         self.give_to_arena(slots);
     }
 
-    /// Gives everything in a thread's cache back. Done before the heap grows for a large request: some of it may be
-    /// what keeps free neighbours apart.
+    /// Gives everything in a thread's cache back. Done before the heap grows for a large request, since a cached chunk
+    /// may keep free neighbours from merging.
     #[cold]
     pub(crate) fn empty_cache(&self, cache: &mut Cache) {
         if cache.stage == Stage::Caching {

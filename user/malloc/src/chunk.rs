@@ -1,4 +1,4 @@
-//! The chunk: what a block looks like from below, with boundary tags.
+//! The chunk: a block with its boundary tags, as the allocator sees it.
 //!
 //! A chunk is named by the address of its block (a multiple of 16). Its header is the word in front of the block:
 //!

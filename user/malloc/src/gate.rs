@@ -1,13 +1,13 @@
-//! The gate of a thread's cache: shut while a call of the allocator is at work on the thread.
+//! The gate of a thread's cache: shut while an allocator call runs on the thread.
 //!
-//! A signal's handler may run between any two instructions of a call, and may call the allocator itself. It then
-//! finds the gate shut and goes another way (`nested`), which needs neither the cache nor a lock, since both may be
-//! in the hands of the call that it interrupts. A handler that runs while the gate is open makes an ordinary call,
-//! which is over before the interrupted code goes on.
+//! A signal's handler may run between any two instructions of a call, and may call the allocator itself. It then finds
+//! the gate shut and takes another path (`nested`), which needs neither the cache nor a lock, since the interrupted
+//! call may be using both. A handler that runs while the gate is open makes an ordinary call, which is over before the
+//! interrupted code goes on.
 //!
-//! That is all the protocol there is: look at the gate; if it is open, shut it; work; put back what it showed. A call
-//! that comes between the look and the shutting leaves the gate as it was, so nothing needs to be looked at again;
-//! what was read of the cache before the shutting must not be used.
+//! The whole protocol: read the gate; if it is open, shut it; work; restore the value read. A call that comes between
+//! the read and the shutting leaves the gate as it was, so nothing needs to be read again; but cache contents read
+//! before the gate was shut must not be used.
 //!
 //! Only its own thread looks at a gate, so the order of the instructions is all that matters: the fences hold the
 //! compiler to it, and a processor lets no thread see its own accesses in another order.
@@ -28,7 +28,7 @@ use crate::{Malloc, System};
 #[repr(transparent)]
 pub struct Gate(AtomicU64);
 
-/// Shut by a call off the fast path.
+/// Shut by a call on a slow path.
 const AT_WORK: u64 = 2;
 /// Shut from before a fork to after it.
 const FORKING: u64 = 4;

@@ -1,5 +1,5 @@
-//! The optional mode for hunting bugs: each block ends at a page that nobody may touch, and freed blocks stay
-//! inaccessible in a quarantine, so that an overrun or a use after free faults where it happens.
+//! The optional mode for hunting bugs: each block ends at an inaccessible page, and freed blocks stay inaccessible in a
+//! quarantine, so that an overrun or a use after free faults where it happens.
 //!
 //! Every block is a mapping: a front page with the block's [`Record`], the block's pages with the block at their end, and the
 //! forbidden page. A block of `size` bytes ends less than its alignment before that page.
@@ -110,7 +110,8 @@ impl<S: System> Malloc<S> {
                 return null_mut();
             }
             start.cast::<Record>().write(Record { mark: self.mark(at), len, size });
-            // The way from the block to its mapping: the page in front of the block's is the record's, or says so.
+            // Finds the mapping from the block: the page in front of the block's pages holds the record, or a pointer
+            // to it.
             let front = start.as_ptr().with_addr((at & !(PAGE - 1)) - PAGE);
             if front != start.as_ptr() {
                 let skip = front.addr() - start.as_ptr().addr();

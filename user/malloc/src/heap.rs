@@ -49,7 +49,8 @@ impl State {
         let mut missing = size - self.top_size();
         let share = if m.options.is_dynamic() { (self.bytes / 32).min(MOST_PAD) } else { 0 };
         let pad = m.options.top_pad().max(share);
-        // Where somebody else has moved the break, what was missing is not enough: a second turn asks for it all.
+        // If somebody else has moved the break, the missing bytes alone are not enough: the second attempt asks for the
+        // whole size.
         for _ in 0..2 {
             let Some(bytes) = missing.checked_add(pad + BEFORE_FIRST) else { return Ok(false) };
             let bytes = bytes.next_multiple_of(PAGE);
@@ -95,7 +96,7 @@ impl State {
     fn count(&mut self, bytes: usize, options: &Options) {
         self.bytes += bytes;
         if self.bytes >= self.trimmed.0 && self.trimmed.0 != 0 {
-            // What was given back was needed again.
+            // Memory that had been given back is needed again.
             options.learn_trim(self.trimmed.1);
             self.trimmed = (0, 0);
         }
@@ -144,7 +145,7 @@ impl State {
         if dirty >= m.options.trim_threshold().max(share) {
             self.trim(m, m.options.top_pad());
         }
-        // Only at a new record, so that a heap that breathes does not fault its pages in with each breath.
+        // Only at a new maximum, so that a heap that grows and shrinks in turns does not fault its pages in each time.
         let free = self.bins.bytes();
         if free > self.bytes / 8 * 3 && free > self.released + self.bytes / 8 && free > m.options.trim_threshold() {
             self.released = free;
@@ -152,7 +153,7 @@ impl State {
         }
     }
 
-    /// Gives the top chunk's pages back but for `pad` bytes; answers whether any went.
+    /// Gives the top chunk's pages back except for `pad` bytes; returns whether any were.
     pub fn trim<S: System>(&mut self, m: &Malloc<S>, pad: usize) -> bool {
         if self.top.is_none() {
             return false;
@@ -188,8 +189,7 @@ impl State {
         }
         let top = self.top.0.addr();
         let from = (top + pad).next_multiple_of(PAGE);
-        // What lies behind `high` was never written, but a system may bring in more pages than the one that a touch asks
-        // for.
+        // Memory behind `high` was never written, but a system may bring in more pages than the one touched.
         let to = end & !(PAGE - 1);
         if from >= to || self.cleared == top && self.high == top {
             return false;

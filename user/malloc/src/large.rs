@@ -1,8 +1,8 @@
 //! Free chunks of 1 KiB and more: sixteen bins for each power of two, found by bit maps.
 //!
 //! A request takes a chunk of its own bin if one of the first few fits, else the first of the next bin that has any:
-//! all of its chunks fit. So a search looks at a handful of words whatever the heap holds, and what it finds is at
-//! most an eighth larger than the best fit could be. Chunks of 32 MiB and more share one bin.
+//! all of its chunks fit. So a search reads a handful of words whatever the heap holds, and its result is at most an
+//! eighth larger than the best fit. Chunks of 32 MiB and more share one bin.
 
 use crate::bins::{NEXT, cut, each, push};
 use crate::chunk::Chunk;

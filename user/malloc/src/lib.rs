@@ -3,12 +3,12 @@
 //! It sees the system through one trait, [`System`], so the same code serves Quire, Linux on AArch64 and the x86_64
 //! host that it is tested on.
 //!
-//! The way of a malloc: the calling thread's stack of chunks of that size (`cache`); if it is empty, a batch from the
+//! The path of a malloc: the calling thread's stack of chunks of that size (`cache`); if it is empty, a batch from the
 //! thread's arena (`arenas`, `arena`): its fast bins, its small bins, the best fit among the rest (`bins`, `large`),
-//! the top chunk, more from the system (`heap`). Large ones: the arena's free chunks, else a mapping (`mapped`).
-//! The way of a free: the seal is checked and taken off (`chunk`), the chunk goes onto the thread's stack; a full
-//! stack gives half to the chunks' arenas, or leaves them there without waiting (`remote`).
-//! A call from a signal's handler in the middle of another: neither cache nor lock (`gate`, `nested`).
+//! the top chunk, more from the system (`heap`). Large ones: the arena's free chunks, else a mapping (`mapped`). The
+//! path of a free: the seal is checked and taken off (`chunk`), the chunk goes onto the thread's stack; a full stack
+//! gives half to the chunks' arenas, or leaves them there without waiting (`remote`). A call from a signal's handler in
+//! the middle of another: neither cache nor lock (`gate`, `nested`).
 //!
 //! Lock order: the lock under which arenas are made, arenas in the order of their list, the spare mapping, the
 //! quarantine. Only a fork holds more than one arena.

@@ -53,7 +53,7 @@ impl<T> Lock<T> {
         self.word.compare_exchange(FREE, HELD, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes the lock and keeps it past this call: what a fork does.
+    /// Takes the lock and keeps it past this call; used around a fork.
     #[inline(always)]
     pub fn acquire(&self, system: &impl System) {
         if !self.try_acquire() {

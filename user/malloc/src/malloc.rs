@@ -1,4 +1,4 @@
-//! The allocator: what callers see, the fast paths, and the ways past them.
+//! The allocator: its interface, the fast paths, and the dispatch to the slow ones.
 
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -130,7 +130,8 @@ impl<S: System> Malloc<S> {
         // SAFETY: the block is this thread's and lives as long as the thread.
         let gate = unsafe { &(*block.as_ptr()).gate };
         let secret = gate.look();
-        // A thread without a cache looks nowhere near the block: a guarded one may lie in a page that faults.
+        // A thread without a cache must not read near the block: a guarded block's header may lie in a page that
+        // faults.
         if secret & 1 != 0 && at.addr().is_multiple_of(ALIGN) {
             let chunk = Chunk(at);
             let size = chunk.low() as usize & !(ALIGN - 1);
@@ -365,7 +366,7 @@ impl<S: System> Malloc<S> {
             self.system.abort(invalid);
         }
         if !chunk.is_sealed(self.secret()) {
-            // A header that is whole but for the seal is what a free leaves.
+            // A free leaves a header that is intact except for the seal.
             self.system.abort(if chunk.high() == 0 && chunk.low() >= 32 { freed } else { invalid });
         }
         if !chunk.has(USED) {
@@ -419,7 +420,7 @@ impl<S: System> Malloc<S> {
 
     #[cold]
     fn start_slow(&self) {
-        // Whoever comes here at the same time is told the same.
+        // Threads that come here at the same time get the same answer.
         if self.system.wants_guard() {
             self.guard();
         }

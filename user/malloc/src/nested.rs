@@ -1,4 +1,4 @@
-//! Calls in the middle of a call: what a signal's handler gets that interrupted the allocator on its own thread.
+//! Nested calls: those of a signal handler that interrupted the allocator on its own thread.
 //!
 //! The interrupted call may hold the thread's cache, an arena's lock, or the spare mapping's, and does not go on
 //! before the handler is done. So nothing here waits and nothing here touches the cache: a block is a mapping of its

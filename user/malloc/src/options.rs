@@ -94,8 +94,8 @@ impl Options {
         self.fixed.load(Relaxed) == 0
     }
 
-    /// A large chunk of `size` bytes comes back: the program is one that uses such for a while only, so the next
-    /// ones come from the heap, and the heap keeps room for two.
+    /// A large chunk of `size` bytes is freed: the program uses such blocks only for a while, so the next ones come
+    /// from the heap, and the heap keeps room for two.
     pub fn learn(&self, size: usize) {
         if self.is_dynamic() && size > self.mmap_threshold() && size <= MMAP_THRESHOLD_MAX {
             self.mmap_threshold.store(size, Relaxed);
@@ -127,7 +127,7 @@ impl Options {
             Perturb => (&self.perturb, false),
             ArenaMax => (&self.arena_max, false),
         };
-        // -1 means never to trim; every other negative value is taken for what C's conversion makes of it.
+        // -1 means never to trim; any other negative value is converted as C would.
         let mut value = value as usize;
         match parameter {
             MmapThreshold if value > MMAP_THRESHOLD_MAX => return false,

@@ -23,7 +23,7 @@ impl Remote {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
             link(head);
-            // Release: whoever takes the chunk sees its link, and that its pusher is done with it.
+            // Release: the thread that takes the chunk sees its link and all earlier writes of the pushing thread.
             match self.head.compare_exchange_weak(head, chunk, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => head = now,

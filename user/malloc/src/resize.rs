@@ -67,7 +67,7 @@ impl<S: System> Malloc<S> {
 
     /// Answers whether the chunk may stay where it is.
     fn shrink(&self, chunk: Chunk, old: usize, need: usize) -> bool {
-        // A small one that loses less than half is not worth the lock.
+        // A small chunk that loses less than half is not worth taking the lock.
         if old <= MAX_SMALL && need >= old / 2 {
             return true;
         }

@@ -1,4 +1,5 @@
-//! The heap walker: every chunk of an arena in address order, and the check that they agree with its books.
+//! The heap walker: every chunk of an arena in address order, and the check that they agree with its lists and
+//! counters.
 
 use crate::arena::State;
 use crate::bins::MAX_SMALL;
@@ -16,7 +17,7 @@ pub enum Kind {
     Free,
     /// It is the top chunk.
     Top,
-    /// Too small for anyone: the end of a region that was left.
+    /// Too small for a block: the fence at the end of a region that is no longer the newest.
     Fence,
 }
 
@@ -130,7 +131,7 @@ impl State {
         Some((region.first.0.addr(), region.end & !15))
     }
 
-    /// Walks the arena and holds its chunks against its lists and counters.
+    /// Walks the arena and checks its chunks against its lists and counters.
     fn audit(&self, secret: u64) -> Result<Totals, &'static str> {
         let mut totals = Totals { system: (self.bytes, self.max_bytes), fast: self.fast.bytes(), ..Totals::default() };
         self.walk(secret, &mut |seen| totals.add(seen))?;

@@ -1,4 +1,4 @@
-//! What callers may count on, one property a test; and what misuse is answered with.
+//! What callers may rely on, one property per test, and the messages for misuse.
 #![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;

@@ -1,4 +1,4 @@
-//! A system that refuses: at every step of a sequence in turn, null comes out and nothing is lost.
+//! A system that refuses memory at every step of a sequence in turn: the call returns null and nothing is lost.
 #![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;

@@ -1,4 +1,4 @@
-//! A further arena gives all back but its first page, under a system that brings in more pages than are touched.
+//! A further arena gives back all memory except its first page, on a system that brings in more pages than are touched.
 #![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 
 mod support;

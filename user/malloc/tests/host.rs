@@ -1,8 +1,9 @@
 //! Programs of the host under the library for LD_PRELOAD: what they print must not depend on the allocator.
 //!
-//! What the machine lacks is skipped with a line. `cargo xtask test` installs what it can and names SQLite's speed test
-//! in QUIRE_SPEEDTEST1. With QUIRE_MALLOC_ROUNDS=N each program is also timed with either allocator, N times in turn,
-//! and the middle one of the ratios (ours over libc's) is printed; nothing is asserted about it.
+//! A test whose programs are missing on this machine is skipped with a line. `cargo xtask test` installs what it can
+//! and names SQLite's speed test in QUIRE_SPEEDTEST1. With QUIRE_MALLOC_ROUNDS=N each program is also timed with either
+//! allocator, N times in turn, and the middle one of the ratios (ours over libc's) is printed; nothing is asserted
+//! about it.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use std::fs;
@@ -42,7 +43,7 @@ fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
 }
 
-/// Says something past the test runner, which keeps what passing tests print to itself.
+/// Prints a line directly to standard error: the test runner hides the output of passing tests.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "malloc: {text}");
 }
@@ -109,7 +110,7 @@ fn time(name: &str, line: &[&str], dir: &Path) {
     };
     let mut ratios: Vec<f64> = (0..rounds)
         .map(|round| {
-            // Who goes first takes turns.
+            // The two take turns in going first.
             if round % 2 == 0 {
                 let theirs = seconds(command(line, dir));
                 seconds(ours(line, dir)) / theirs
@@ -154,13 +155,13 @@ fn sqlite_shell() {
 #[test]
 fn sqlite_speed_test() {
     let Some(source) = std::env::var_os("QUIRE_SPEEDTEST1").map(PathBuf::from) else {
-        return say("skipped: nobody says where SQLite's speedtest1.c is; the shell does such work in sqlite_shell");
+        return say("skipped: QUIRE_SPEEDTEST1 does not name SQLite's speedtest1.c; sqlite_shell covers similar work");
     };
     let dir = scratch("speedtest1");
     if let Some(program) = compile(&source, &dir, &["-lsqlite3"]) {
         let program = program.to_str().expect("a path of text");
         let line = [program, "--memdb", "--verify", "--size", "40"];
-        // What each line says but for the seconds at its end; and the hash over all results.
+        // Each line without the seconds at its end, and the hash over all results.
         let untimed =
             |line: &str| line.rsplit_once(' ').filter(|l| l.1.ends_with('s')).map_or(line, |l| l.0).to_owned();
         let results = |output: &str| output.lines().map(|line| untimed(line) + "\n").collect();
@@ -226,7 +227,7 @@ fn a_signal_after_each_instruction() {
     let done = run(ours(&[program], &dir));
     assert!(done.status.success(), "{} {}", done.status, text(&done));
     let counts: Vec<usize> = text(&done).split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(counts[0] > 5000 && counts[1] > 500, "the signals do not strike: {counts:?}");
+    assert!(counts[0] > 5000 && counts[1] > 500, "no signal interrupted the allocator: {counts:?}");
     let mut guarded = ours(&[program, "5"], &dir);
     guarded.env("QUIRE_MALLOC_GUARD", "1");
     let done = run(guarded);
@@ -260,7 +261,7 @@ fn each_function_keeps_to_its_manual_page() {
         ends(guard, "double", Some(SIGABRT), "free(): double free detected");
         ends(guard, "inside", Some(SIGABRT), "free(): invalid pointer");
     }
-    // What only pages can show.
+    // Cases that only the guard pages detect.
     ends("0", "overrun", None, "");
     ends("0", "late", None, "");
     ends("1", "overrun", Some(SIGSEGV), "");

@@ -1,8 +1,9 @@
 //! The cross-thread free path in every interleaving: threads that free into an arena while others hold its lock.
 //!
 //! The lock and the lock-free list are the allocator's own files, over loom's atomics. (Loom's mutex would not do: in
-//! its model a `try_lock` never meets another holder, and so nothing would ever be pushed.) What stands for the rest of
-//! an arena keeps to `cache.rs`: the lock if it is free, else the list; who has the lock takes the list first.
+//! its model a `try_lock` never meets another holder, and so nothing would ever be pushed.) The stand-in for the rest
+//! of an arena follows `cache.rs`: a free takes the lock if it is available and uses the list if not; the holder of the
+//! lock drains the list first.
 #![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 #![allow(dead_code)] // They use a part of those files.
 
@@ -85,7 +86,7 @@ fn arena() -> Arc<Arena> {
 }
 
 impl Arena {
-    /// What a free does: under the lock if it is to be had, else on the list.
+    /// What a free does: under the lock if it is available, else on the list.
     fn free(&self, at: usize, who: usize) {
         let at = at as *mut u8;
         chunk(at).owner.with_mut(|owner| unsafe { *owner = who });

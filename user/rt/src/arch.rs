@@ -21,8 +21,8 @@ global_asm!(
 /// A system call: the number in x8, arguments in x0 to x5, the answer in x0, all else unchanged.
 ///
 /// # Safety
-/// The call does to memory, descriptors and this process whatever its number and arguments ask for: the caller
-/// answers for both.
+/// The call affects memory, descriptors and this process as its number and arguments say; the caller is responsible for
+/// both.
 #[inline(always)]
 pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     let ret;

@@ -53,7 +53,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        // Nothing is written behind a close, so its error would say nothing.
+        // A close writes nothing back, so its error carries no information.
         let _ = io::close(self.0);
     }
 }

@@ -1,8 +1,8 @@
-//! Handles: what the program was given besides files, and what it passes on.
+//! Handles: the rights that the program was given besides files, and those that it passes on.
 //!
-//! A program has the handles that whoever started it named, and finds them in its auxiliary vector. They pass to a child
-//! and to the next program only if this program names them in turn, with the rights that it names. For the programs of
-//! the archive [`GRANTS`] says which: a file that people can read.
+//! A program finds the handles that its starter granted in its auxiliary vector. They pass to a child or to the next
+//! program only if this program grants them in turn, with the rights that it names. For the programs of the archive,
+//! the text file [`GRANTS`] says which.
 
 use core::ffi::CStr;
 
@@ -36,7 +36,7 @@ pub fn control() -> u32 {
     machine().map_or(0, |handle| handle.number)
 }
 
-/// Names what of machine control passes on from here: of `rights`, as much as there is.
+/// Grants machine control to children and the next program: those of `rights` that this program has.
 pub fn grant(rights: Control) -> Result<(), Errno> {
     match machine() {
         Some(handle) => sys::plain!(nr::QUIRE_GRANT, handle.number, handle.rights & rights.bits()).map(drop),
@@ -44,7 +44,7 @@ pub fn grant(rights: Control) -> Result<(), Errno> {
     }
 }
 
-/// Names what [`GRANTS`] says of the program at `path`. Without the file, or a line for the program, that is nothing.
+/// Grants what [`GRANTS`] lists for the program at `path`: nothing if there is no file, or no line for the program.
 pub fn grant_to(path: &[u8]) -> Result<(), Errno> {
     if machine().is_none() {
         return Ok(());
@@ -53,8 +53,8 @@ pub fn grant_to(path: &[u8]) -> Result<(), Errno> {
     grant(rights_of(&text, path))
 }
 
-/// What the text of [`GRANTS`] says of a path. A line is a path and words; `#` begins a comment. What is no known word
-/// gives nothing.
+/// The rights that the text of [`GRANTS`] lists for a path. A line is a path and words; `#` begins a comment. An
+/// unknown word grants nothing.
 fn rights_of(text: &[u8], path: &[u8]) -> Control {
     let lines = text.split(|&b| b == b'\n').map(|line| line.split(|&b| b == b'#').next().unwrap_or(line));
     for line in lines {

@@ -9,13 +9,13 @@ pub use quire_malloc::{Mallinfo, Totals};
 
 use crate::{arch, io, mem, process, start, sync, thread};
 
-/// What the allocator stands on.
+/// The system beneath the allocator.
 struct Quire;
 
 #[global_allocator]
 static HEAP: Malloc<Quire> = Malloc::new(Quire);
 
-/// Gives the system back what free memory it can; answers whether any went.
+/// Returns free memory to the system where possible; the result says whether any was.
 pub fn trim() -> bool {
     HEAP.trim(0)
 }
@@ -25,7 +25,7 @@ pub fn info() -> Mallinfo {
     HEAP.info()
 }
 
-/// Walks the heap and holds every chunk against the allocator's books: the sums, or what is wrong.
+/// Walks the heap and checks every chunk against the allocator's records: the sums, or what is wrong.
 pub fn validate() -> Result<Totals, &'static str> {
     HEAP.validate()
 }
@@ -112,7 +112,7 @@ unsafe impl System for Quire {
     }
 
     fn wait(&self, word: &AtomicU32, expected: u32) {
-        // Waking early is allowed, so an error needs no answer.
+        // Waking early is allowed, so an error needs no handling.
         let _ = sync::futex_wait(word, expected, None);
     }
 

@@ -1,4 +1,4 @@
-//! Quire's own calls: what the kernel knows, its log, its books, and the end of the machine.
+//! Quire's own calls: information about the kernel, its log, its object counts, and power-off.
 
 use quire_abi::info::{self, Books, MapAudit, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
@@ -81,7 +81,7 @@ pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
             while area.to < area.end {
                 match self::area(pid, area.to as usize) {
                     Ok(part) if part.start < area.end => area.add(&part),
-                    // It has changed meanwhile.
+                    // The area has changed meanwhile.
                     _ => break,
                 }
             }
@@ -117,7 +117,7 @@ pub fn log(buffer: &mut [u8], offset: usize) -> Result<usize, Errno> {
     unsafe { sys::call(nr::QUIRE_LOG, [buffer.as_mut_ptr() as usize, buffer.len(), offset]) }
 }
 
-/// What must be the same once a program is gone.
+/// Counts of kernel resources that must be the same before and after a program.
 pub fn books() -> Result<Books, Errno> {
     let mut books = Books::default();
     // SAFETY: the kernel writes one record.
@@ -125,7 +125,8 @@ pub fn books() -> Result<Books, Errno> {
     Ok(books)
 }
 
-/// Compares all page tables with the reverse map of all user pages. What runs meanwhile may show as a difference.
+/// Compares all page tables with the reverse map of all user pages. Programs that run meanwhile may show as
+/// differences.
 pub fn audit() -> Result<MapAudit, Errno> {
     let mut audit = MapAudit::default();
     // SAFETY: the kernel writes one record.
@@ -138,8 +139,9 @@ pub fn try_cma(area: usize) -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_CMA_TRY, control(), area)
 }
 
-/// This thread's `n`th allocation in the kernel from now on fails, be it in a call or in a fault; none does for 0.
-/// Answers how many were left until the one that was asked for before: 0 if it has failed, or there was none.
+/// Makes this thread's `n`th allocation in the kernel from now on fail, in a call or in a fault; 0 cancels that.
+/// Returns how many allocations were left until the failure requested before: 0 if it has happened or was not
+/// requested.
 pub fn fail_nth(n: u32) -> Result<u32, Errno> {
     sys::plain!(nr::QUIRE_FAIL_NTH, control(), n).map(|left| left as u32)
 }
@@ -189,7 +191,7 @@ pub fn text(field: &[u8]) -> &str {
     }
 }
 
-/// A setting's value ([`flags::setting`]); with `new` it is set, and this is what it was.
+/// A setting's value ([`flags::setting`]). With `new`, sets it and returns the old value.
 pub fn setting(which: usize, new: Option<usize>) -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_SETTING, control(), which, new.unwrap_or(flags::setting::READ))
 }

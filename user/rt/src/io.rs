@@ -106,7 +106,7 @@ impl Write for Buffer {
     }
 }
 
-/// What `print!` calls.
+/// Behind `print!`.
 pub fn print(args: fmt::Arguments<'_>) {
     let mut out = OUT.lock();
     // The buffer itself never fails; a `Display` that does has printed what it could.
@@ -126,7 +126,7 @@ pub fn flush() {
     OUT.lock().flush();
 }
 
-/// What `eprint!` calls: gathers a short message, so that it arrives in one piece.
+/// Behind `eprint!`: gathers a short message, so that it arrives in one piece.
 pub fn eprint(args: fmt::Arguments<'_>) {
     struct Message {
         len: usize,

@@ -1,4 +1,4 @@
-//! What a program on Quire stands on, in place of a standard library.
+//! The run-time library of programs on Quire, in place of a standard library.
 //!
 //! A program is `no_std` and `no_main`, and names its main function with [`entry!`]:
 //!

@@ -1,4 +1,5 @@
-//! The address space. Mapping and unmapping can pull memory from under a reference, so what does it is unsafe.
+//! The address space. Mapping and unmapping can take away memory that is still referenced, so those functions are
+//! unsafe.
 
 use quire_abi::flags::{Map, Mremap, Prot};
 use quire_abi::{Errno, nr};
@@ -14,7 +15,7 @@ pub unsafe fn mmap(addr: usize, len: usize, prot: Prot, map: Map, fd: i32, offse
     unsafe { sys::call(nr::MMAP, [addr, len, prot.bits() as usize, map.bits() as usize, fd as isize as usize, offset]) }
 }
 
-/// Private anonymous memory where the kernel likes: always fresh, so always safe.
+/// Private anonymous memory at an address that the kernel chooses: always fresh, so always safe.
 pub fn mmap_anonymous(len: usize, prot: Prot) -> Result<usize, Errno> {
     // SAFETY: without `FIXED`, nothing that is mapped changes.
     unsafe { mmap(0, len, prot, Map::PRIVATE | Map::ANONYMOUS, -1, 0) }
@@ -41,26 +42,27 @@ pub unsafe fn mprotect(addr: usize, len: usize, prot: Prot) -> Result<(), Errno>
 /// Resizes or moves a mapping and returns where it is now.
 ///
 /// # Safety
-/// Nothing may still use what goes: the old place if it moves, the end if it shrinks, the target with `FIXED`.
+/// Nothing may still use memory that this takes away: the old range if it moves, the end if it shrinks, the target with
+/// `FIXED`.
 pub unsafe fn mremap(old: usize, old_len: usize, new_len: usize, flags: Mremap, new: usize) -> Result<usize, Errno> {
     // SAFETY: the caller's promise.
     unsafe { sys::call(nr::MREMAP, [old, old_len, new_len, flags.bits() as usize, new]) }
 }
 
-/// Tells what is to come of a range ([`quire_abi::flags::madv`]).
+/// Gives advice about a range ([`quire_abi::flags::madv`]).
 ///
 /// # Safety
-/// Some advice drops contents: nothing may rely on them then.
+/// Some advice drops contents: then nothing may rely on them.
 pub unsafe fn madvise(addr: usize, len: usize, advice: i32) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     unsafe { sys::call(nr::MADVISE, [addr, len, advice as usize]) }.map(drop)
 }
 
-/// Moves the end of the data segment, or says where it is (0). Like Linux's call it returns the end that holds
-/// afterwards, the old one if the move failed.
+/// Moves the end of the data segment; 0 only asks for it. Like Linux's call it returns the resulting end, which is the
+/// old one if the move failed.
 ///
 /// # Safety
-/// Nothing may still use what lies above a lower end.
+/// Nothing may still use memory above the new end.
 pub unsafe fn brk(end: usize) -> usize {
     // SAFETY: the caller's promise.
     unsafe { sys::call(nr::BRK, [end]) }.unwrap_or(0)

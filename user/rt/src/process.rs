@@ -31,7 +31,7 @@ pub fn fork() -> Result<i32, Errno> {
     crate::heap::around_fork(|| sys::plain!(nr::CLONE, sig::CHLD).map(|pid| pid as i32))
 }
 
-/// Becomes another program; returns only on an error.
+/// Executes another program; returns only on an error.
 pub fn execve<'a, 'b>(
     path: &CStr,
     args: impl IntoIterator<Item = &'a CStr>,
@@ -95,7 +95,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// What [`wait4`] saw.
+/// The result of [`wait4`].
 #[derive(Clone, Copy, Debug)]
 pub struct Changed {
     /// The child.
@@ -134,8 +134,8 @@ pub fn reap() -> Option<Changed> {
     wait4(-1, wait::WNOHANG).ok().flatten()
 }
 
-/// Sends a signal to a process (> 0), the own group (0), everyone (−1) or a group (less than −1); signal 0 only
-/// asks whether it could be sent.
+/// Sends a signal to a process (> 0), the own group (0), everyone (−1) or a group (less than −1); signal 0 only checks
+/// whether a signal could be sent.
 pub fn kill(pid: i32, signal: u32) -> Result<(), Errno> {
     sys::plain!(nr::KILL, pid, signal).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Which CPU runs what.
+//! CPUs: which one runs this thread, and which ones may.
 
 use quire_abi::{Errno, nr};
 

@@ -14,13 +14,13 @@ pub struct Info {
     pub signo: i32,
     /// An errno, mostly 0.
     pub errno: i32,
-    /// Why it was sent; what is greater than 0 comes from the kernel.
+    /// Why it was sent; codes greater than 0 come from the kernel.
     pub code: i32,
     /// Unused.
     pub pad: i32,
-    /// The address that faulted; of other signals, who sent it: [`Info::pid`], [`Info::uid`].
+    /// The address that faulted; for other signals, the sender: [`Info::pid`], [`Info::uid`].
     pub addr: usize,
-    /// What else there is.
+    /// The rest, by kind of signal.
     pub more: [u64; 3],
 }
 
@@ -40,7 +40,7 @@ impl Info {
         self.more[0] as i32
     }
 
-    /// What its sender gave along.
+    /// The value that its sender attached.
     pub fn value(&self) -> u64 {
         self.more[0]
     }
@@ -117,7 +117,7 @@ pub fn mask(how: How, set: u64) -> Result<u64, Errno> {
     Ok(old)
 }
 
-/// Signals that wait for being unblocked.
+/// Pending signals: blocked, and sent meanwhile.
 pub fn pending() -> Result<u64, Errno> {
     let mut set = 0u64;
     // SAFETY: the kernel writes one word.
@@ -134,7 +134,7 @@ pub fn suspend(mask: u64) -> Errno {
     }
 }
 
-/// Waits for one of a set of blocked signals, at most so long, and takes it: its record.
+/// Waits for one of a set of blocked signals, at most so long, accepts it, and returns its record.
 pub fn timed_wait(set: u64, nanoseconds: Option<u64>) -> Result<Siginfo, Errno> {
     let time = nanoseconds.map(crate::time::timespec);
     let time = time.as_ref().map_or(0, |time| time as *const _ as usize);
@@ -176,7 +176,7 @@ pub fn parse(text: &str) -> Option<u32> {
     NAMES.iter().position(|name| name.eq_ignore_ascii_case(bare)).map(|at| at as u32 + 1)
 }
 
-/// What a shell says of a program that the signal ended.
+/// The message that a shell prints for a program killed by the signal.
 pub fn describe(signal: u32) -> &'static str {
     match signal {
         sig::HUP => "Hangup",

@@ -5,7 +5,7 @@ use quire_abi::Errno;
 
 use crate::arch;
 
-/// A call with up to six arguments, those not given being zero.
+/// A call with up to six arguments; missing ones are zero.
 ///
 /// # Safety
 /// As [`arch::syscall`].
@@ -17,7 +17,7 @@ pub unsafe fn call<const N: usize>(number: usize, args: [usize; N]) -> Result<us
     Errno::from_ret(unsafe { arch::syscall(number, all) })
 }
 
-/// A call that reads and writes no memory of this process, and so can break no promise that Rust relies on.
+/// A call that reads and writes no memory of this process, and so cannot violate anything that Rust relies on.
 macro_rules! plain {
     ($number:expr $(, $arg:expr)* $(,)?) => {
         // SAFETY: this call takes numbers alone: it touches no memory of the process.

@@ -1,4 +1,4 @@
-//! Threads: a stack of their own with a guard page below it, and a control block that the thread pointer shows.
+//! Threads: each has a stack of its own with a guard page below it, and a control block at the thread pointer.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +12,7 @@ use crate::{arch, mem, sync, sys};
 /// Bytes of a thread's stack, the guard page not included.
 const STACK: usize = 256 * 1024;
 
-/// What the thread pointer shows.
+/// The block that the thread pointer points to.
 #[repr(C)]
 pub struct Control {
     /// The allocator's part.
@@ -21,7 +21,7 @@ pub struct Control {
 
 struct MainControl(core::cell::UnsafeCell<Control>);
 
-// SAFETY: only the main thread's pointer shows this block.
+// SAFETY: only the main thread's pointer points to this block.
 unsafe impl Sync for MainControl {}
 
 static MAIN: MainControl = MainControl(core::cell::UnsafeCell::new(Control { heap: ThreadBlock::new() }));
@@ -37,7 +37,7 @@ pub fn control() -> *mut Control {
     arch::thread_pointer() as *mut Control
 }
 
-/// What a new thread is handed, at the top of its stack.
+/// The record that a new thread gets, at the top of its stack.
 #[repr(C, align(16))]
 struct Start {
     control: Control,

@@ -6,12 +6,12 @@ use quire_abi::{Errno, nr};
 
 use crate::sys;
 
-/// Nanoseconds as the calls want them.
+/// Nanoseconds as a `timespec`.
 pub const fn timespec(nanoseconds: u64) -> Timespec {
     Timespec { sec: (nanoseconds / 1_000_000_000) as i64, nsec: (nanoseconds % 1_000_000_000) as i64 }
 }
 
-/// What a clock of [`clock`] shows.
+/// The time of a clock of [`clock`].
 pub fn get(clock: i32) -> Result<Timespec, Errno> {
     let mut time = Timespec::default();
     // SAFETY: the kernel writes one record.
@@ -29,8 +29,8 @@ pub fn monotonic() -> u64 {
     nanoseconds(clock::MONOTONIC)
 }
 
-/// Has SIGALRM sent after `value` nanoseconds and then every `interval`; a `value` of 0 stops that. Answers what was left,
-/// and the interval.
+/// Has SIGALRM sent after `value` nanoseconds and then every `interval`; a `value` of 0 stops that. Returns the time
+/// that was left, and the old interval.
 pub fn set_alarm(value: u64, interval: u64) -> Result<(u64, u64), Errno> {
     let time = |ns: u64| Timeval { sec: (ns / 1_000_000_000) as i64, usec: (ns % 1_000_000_000 / 1000) as i64 };
     let new = Itimerval { interval: time(interval), value: time(value) };

@@ -27,7 +27,7 @@ pub fn size(fd: i32) -> Option<(usize, usize)> {
     (size.cols > 0 && size.rows > 0).then_some((size.cols as usize, size.rows as usize))
 }
 
-/// Tells the terminal how large it is, which its programs can then ask for.
+/// Sets the terminal's size, which its programs can then query.
 pub fn set_size(fd: i32, columns: usize, rows: usize) -> Result<(), Errno> {
     let (rows, cols) = (u16::try_from(rows).unwrap_or(u16::MAX), u16::try_from(columns).unwrap_or(u16::MAX));
     let size = Winsize { rows, cols, ..Winsize::default() };

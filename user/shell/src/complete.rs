@@ -1,4 +1,4 @@
-//! Completion: what the word before the cursor may become.
+//! Completion of the word before the cursor.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use crate::edit::Completion;
 use crate::glob::Directories;
 
-/// Where a word stands.
+/// Where a word is in a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Command,
@@ -51,7 +51,7 @@ fn last_word(text: &str) -> (String, usize, Place) {
     (word, start.unwrap_or(text.len()), place)
 }
 
-/// Quotes what the shell would not take as it is.
+/// Quotes characters that are special to the shell.
 fn escape(name: &str) -> String {
     let mut escaped = String::new();
     for char in name.chars() {
@@ -63,8 +63,8 @@ fn escape(name: &str) -> String {
     escaped
 }
 
-/// Completes the word before the cursor: a command's name from `commands` where a command stands, a path elsewhere
-/// and where the word has a slash.
+/// Completes the word before the cursor: in a command's place by a name from `commands`, elsewhere or if the word has a
+/// slash by a path.
 pub fn complete(before: &str, commands: &[String], directories: &dyn Directories) -> Completion {
     let (word, start, place) = last_word(before);
     let mut candidates = match place {
@@ -151,7 +151,8 @@ mod tests {
             let list = parse(escape(&name).as_bytes()).unwrap();
             let command = &list.items[0].chain.first.commands[0];
             let words = command.words.len() + command.assignments.len();
-            // A lone `!` or a name such as `a=b` is no word to the parser; neither is completed in front.
+            // The parser does not take a lone `!` or a name such as `a=b` for a word; neither is completed in a
+            // command's place.
             prop_assert_eq!(words, 1);
         }
     }

@@ -1,5 +1,5 @@
-//! A line being edited, on a terminal that wraps long lines. No terminal is touched here: keys come in as bytes,
-//! what to send back is appended to a buffer.
+//! A line being edited, on a terminal that wraps long lines. No terminal is touched here: keys come in as bytes, and
+//! output for the terminal is appended to a buffer.
 //!
 //! Every character is taken to be one column wide.
 
@@ -36,7 +36,8 @@ pub trait Completer {
     fn complete(&self, before: &str) -> Completion;
 }
 
-/// Asks a terminal how large it is: where its cursor is at most. The answer comes like a key.
+/// Asks a terminal for its size: moves the cursor as far as possible and asks where it is. The answer arrives like a
+/// key.
 pub const ASK_SIZE: &[u8] = b"\x1b7\x1b[999;999H\x1b[6n\x1b8";
 
 /// Longest line that can be typed, in characters.
@@ -132,7 +133,7 @@ pub struct Editor {
     line: Line,
     prompt: String,
     columns: usize,
-    /// Columns and rows that the terminal told.
+    /// Columns and rows that the terminal reported.
     size: Option<(usize, usize)>,
     /// Rows between the prompt's first one and the terminal's cursor.
     row: usize,
@@ -157,7 +158,7 @@ impl Editor {
         self.row = self.cell(0) / self.columns;
     }
 
-    /// Columns and rows that the terminal told, when it was asked last ([`ASK_SIZE`]).
+    /// Columns and rows that the terminal reported when it was last asked ([`ASK_SIZE`]).
     pub fn size(&self) -> Option<(usize, usize)> {
         self.size
     }
@@ -183,7 +184,7 @@ impl Editor {
             }
             Key::Position { row, column } => {
                 self.size = Some((column.into(), row.into()));
-                // What is there was wrapped by the terminal itself.
+                // The terminal itself has wrapped the text that is shown already.
                 self.columns = usize::from(column).max(2);
                 self.row = self.cell(self.line.cursor) / self.columns;
             }
@@ -211,7 +212,7 @@ impl Editor {
         None
     }
 
-    /// Applies a key and shows what changed with as few bytes as is easy: most keys are characters at the end.
+    /// Applies a key and shows the change in few bytes: most keys are characters at the end of the line.
     fn change(&mut self, key: Key, out: &mut Vec<u8>) {
         let before = (self.line.text.len(), self.line.cursor);
         self.line.apply(key);
@@ -237,7 +238,7 @@ impl Editor {
         self.prompt.chars().count() + index
     }
 
-    /// At the right margin terminals wait with the cursor: sends it on, so that all are in the same place.
+    /// At the right margin, terminals delay the wrap: moves the cursor on, so that all terminals agree.
     fn wrap(&self, out: &mut Vec<u8>) {
         let end = self.cell(self.line.text.len());
         if end > 0 && end.is_multiple_of(self.columns) {
@@ -285,7 +286,7 @@ impl Editor {
         self.row = row;
     }
 
-    /// Leaves the line as it stands, with the cursor in the first column below it.
+    /// Leaves the line as it is, with the cursor in the first column below it.
     fn leave(&mut self, out: &mut Vec<u8>) {
         self.move_to(self.line.text.len(), out);
         // A line that ends at the margin has its cursor in the next row already.

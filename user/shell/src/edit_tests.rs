@@ -162,7 +162,7 @@ fn tab_inserts_what_is_common_and_then_shows_the_rest() {
     assert_eq!(typed(&mut editor, &names, b"m\tl\t\r").0, [Event::Line("x memmap ls ".into())]);
 }
 
-/// Keys as bytes, and what they mean for the model.
+/// Keys as bytes, and the model's key for them.
 fn key() -> impl Strategy<Value = (Vec<u8>, Key)> {
     prop_oneof![
         6 => "[a-z ü]".prop_map(|text| (text.as_bytes().to_vec(), Key::Char(text.chars().next().unwrap()))),

@@ -1,11 +1,11 @@
-//! From a word to arguments: variables, splitting, patterns, in this order.
+//! Expansion of words to arguments: variables, splitting, patterns, in this order.
 
 use alloc::vec::Vec;
 
 use crate::glob::{self, Directories, Step};
 use crate::token::{Part, Word};
 
-/// What words are expanded with.
+/// The variables and directories that words are expanded with.
 pub trait Context: Directories {
     /// The value of a variable, `?`, `$` and `!` among them.
     fn variable(&self, name: &[u8]) -> Option<Vec<u8>>;

@@ -1,5 +1,5 @@
-//! Patterns: `*` is any bytes, `?` any one byte, all else itself. A slash is matched by a slash alone, a dot at
-//! the start of a name by a dot alone.
+//! Patterns: `*` is any bytes, `?` any one byte, and every other byte matches itself. Only a slash matches a slash, and
+//! only a dot matches a dot at the start of a name.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ pub enum Step {
     Many,
 }
 
-/// Where names come from.
+/// The source of names.
 pub trait Directories {
     /// The names in a directory (`""` is the working directory), in no particular order.
     fn names(&self, directory: &[u8]) -> Vec<Vec<u8>>;
@@ -22,7 +22,7 @@ pub trait Directories {
     fn exists(&self, path: &[u8]) -> bool;
 }
 
-/// Whether a name without slashes fits.
+/// Whether a name without slashes matches.
 pub fn matches(pattern: &[Step], name: &[u8]) -> bool {
     if name.first() == Some(&b'.') && pattern.first() != Some(&Step::Byte(b'.')) {
         return false;
@@ -58,7 +58,7 @@ pub fn matches(pattern: &[Step], name: &[u8]) -> bool {
     pattern[p..].iter().all(|step| *step == Step::Many)
 }
 
-/// All paths that fit, in order; none if the pattern fits nothing.
+/// All paths that match, in order; none if nothing matches.
 pub fn expand(pattern: &[Step], directories: &dyn Directories) -> Vec<Vec<u8>> {
     let mut paths = Vec::from([Vec::new()]);
     let mut components = pattern.split(|step| *step == Step::Byte(b'/')).peekable();
@@ -77,7 +77,7 @@ pub fn expand(pattern: &[Step], directories: &dyn Directories) -> Vec<Vec<u8>> {
                 ),
             }
         }
-        // What a `*` found but is no directory falls out here or has no names below.
+        // A name that `*` matched but that is not a directory is dropped here, or has no names below it.
         if components.peek().is_some() {
             next.iter_mut().for_each(|path| path.push(b'/'));
         }
@@ -162,7 +162,7 @@ pub(crate) mod tests {
         assert!(!matches(&pattern(&stars), "a".repeat(2000).replace("aaaa", "aaab").replace('a', "b").as_bytes()));
     }
 
-    /// The definition, with no thought of time.
+    /// The definition, without regard to time.
     fn model(pattern: &[Step], name: &[u8]) -> bool {
         match (pattern.first(), name.first()) {
             (None, None) => true,

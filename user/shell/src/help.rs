@@ -1,9 +1,9 @@
-//! What `help` says: every command with a line.
+//! The text of `help`: a line for every command.
 
 use alloc::format;
 use alloc::string::String;
 
-/// A command, what may stand behind it, and what it does.
+/// A command, its operands, and what it does.
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
@@ -17,14 +17,14 @@ const fn entry(name: &'static str, usage: &'static str, summary: &'static str) -
     Entry { name, usage, summary }
 }
 
-/// All commands, by what they are about.
+/// All commands, by topic.
 pub const GROUPS: &[(&str, &[Entry])] = &[
     (
         "The shell's own",
         &[
             entry(":", "", "does nothing"),
-            entry("cd", "[DIR | -]", "changes the current directory; / without one, the one before with -"),
-            entry("exec", "COMMAND", "becomes the command; without one, keeps the redirections"),
+            entry("cd", "[DIR | -]", "changes the current directory; to / without one, to the previous one with -"),
+            entry("exec", "COMMAND", "replaces the shell by the command; without one, keeps the redirections"),
             entry("exit", "[STATUS]", "ends the shell"),
             entry("export", "[NAME[=VALUE]...]", "puts variables into the environment of programs"),
             entry("help", "[COMMAND...]", "shows this"),
@@ -40,9 +40,9 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("buddyinfo", "", "free blocks of each order, by zone"),
             entry("cmainfo", "[-t]", "contiguous memory areas; -t takes each for a moment"),
             entry("free", "[-bkmghw]", "memory in use and free, and what the kernel itself uses"),
-            entry("memmap", "", "the physical map that the device tree gave"),
-            entry("pagetypeinfo", "", "free blocks by migrate type, and how many page blocks are of each"),
-            entry("pmap", "[PID]", "what a process has mapped, and what of it is in memory, referenced, dirty"),
+            entry("memmap", "", "the physical memory map, from the device tree"),
+            entry("pagetypeinfo", "", "free blocks by migrate type, and page blocks of each type"),
+            entry("pmap", "[PID]", "a process's mappings: resident, referenced and dirty pages of each"),
             entry("slabinfo", "", "the kernel's slab caches"),
             entry("slabtop", "[-d SECONDS] [-o]", "the slab caches, largest first, again and again; q ends it"),
             entry("vmallocinfo", "", "the areas of the kernel's vmalloc range"),
@@ -74,7 +74,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("echo", "[-n] [WORD...]", "its words"),
             entry("grep", "[-vicnq] PATTERN [FILE...]", "lines that contain a pattern of ^ $ . *"),
             entry("head", "[-n COUNT] [FILE...]", "the first lines"),
-            entry("ls", "[-la1d] [PATH...]", "what is in directories"),
+            entry("ls", "[-la1d] [PATH...]", "names in directories"),
             entry("seq", "[FIRST [STEP]] LAST", "numbers in order"),
             entry("wc", "[-lwc] [FILE...]", "counts lines, words and bytes"),
             entry("yes", "[WORD...]", "a line again and again"),
@@ -83,16 +83,16 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
     (
         "The rest",
         &[
-            entry("bench", "[ROW...]", "what memory calls cost; cargo xtask bench makes a report of it"),
+            entry("bench", "[ROW...]", "measures memory calls; cargo xtask bench makes a report of it"),
             entry("false", "", "fails"),
-            entry("selftest", "[-v] [NAME...]", "runs the programs in /tests and checks the kernel's books after each"),
+            entry("selftest", "[-v] [NAME...]", "runs the programs in /tests and checks the kernel's resource counts"),
             entry("sleep", "SECONDS", "waits"),
             entry("true", "", "succeeds"),
         ],
     ),
 ];
 
-/// What can be typed besides commands.
+/// The shell's syntax.
 const SYNTAX: &str = "\
 a; b   a && b   a || b   a | b   a &   ! a   'quotes' \"and $VAR\"   $? $! $$   * ? [a-z]   < file   > file
 Tab completes, Up and Down walk through history, Ctrl-C stops a program, Ctrl-D ends the shell.
@@ -166,7 +166,7 @@ mod tests {
         assert!(count > 20, "{count}");
     }
 
-    /// The usage that a program prints itself is what help says.
+    /// The usage that a program prints itself is the one in help.
     #[test]
     fn the_usage_is_the_program_s_own() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin/src/bin");

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 /// Lines that are kept.
 const CAPACITY: usize = 500;
 
-/// The lines, oldest first, and where someone who walks through them is.
+/// The lines, oldest first, and the position of the user who walks through them.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     lines: Vec<String>,

@@ -1,6 +1,6 @@
-//! From bytes that a terminal sends to keys.
+//! Decodes the bytes that a terminal sends into keys.
 
-/// What someone pressed.
+/// A key that was pressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
     /// A character to insert.
@@ -43,7 +43,7 @@ pub enum Key {
     Interrupt,
     /// Ctrl-D.
     EndOfFile,
-    /// No key: the terminal's answer to the question where its cursor is.
+    /// Not a key: the terminal's answer to a query of its cursor's position.
     Position {
         /// Counted from 1.
         row: u16,
@@ -68,7 +68,7 @@ enum State {
     Character { missing: u8, bits: u32, least: u32 },
 }
 
-/// Puts bytes together; unknown sequences and wrong UTF-8 give nothing.
+/// Assembles bytes; unknown sequences and invalid UTF-8 are dropped.
 #[derive(Clone, Debug, Default)]
 pub struct Decoder {
     state: State,

@@ -1,9 +1,9 @@
-//! The part of the shell that needs no machine, so that it runs under `cargo test` on the host: from bytes that
-//! someone types to a line ([`edit`], [`history`], [`complete`]), from a line to commands ([`parse`]), and from the
-//! words of a command to arguments ([`expand`], [`glob`]). [`help`] has the words on every command. Running them is the
-//! program's part.
+//! The part of the shell that makes no system calls, so that it runs under `cargo test` on the host: line editing
+//! ([`edit`], [`history`], [`complete`]), parsing of a line into commands ([`parse`]), and expansion of a command's
+//! words to arguments ([`expand`], [`glob`]). [`help`] has a line on every command. The program `init` runs the
+//! commands.
 //!
-//! Words are bytes: nothing here minds text that is not UTF-8.
+//! Words are bytes: text need not be UTF-8.
 
 #![cfg_attr(not(test), no_std)]
 

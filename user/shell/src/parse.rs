@@ -1,4 +1,4 @@
-//! From tokens to commands. The grammar, a small subset of POSIX's:
+//! The parser: from tokens to commands. The grammar, a small subset of POSIX's:
 //!
 //! ```text
 //! list      = { and-or ( ";" | "&" | newline ) }
@@ -50,7 +50,7 @@ pub enum When {
 pub struct Pipeline {
     /// `time`: say how long it took.
     pub timed: bool,
-    /// `!`: the status is turned round.
+    /// `!`: the status is negated.
     pub negated: bool,
     /// The commands, at least one.
     pub commands: Vec<Command>,
@@ -154,7 +154,7 @@ impl Parser {
                     let Some(Token::Word(word)) = self.tokens.next() else { continue };
                     match assignment(word) {
                         Ok(assignment) if command.words.is_empty() => command.assignments.push(assignment),
-                        // Behind the command's name it is an argument like any other: put the word together again.
+                        // After the command's name it is an ordinary argument: put the word together again.
                         Ok((name, value)) => command.words.push(rejoin(name, value)),
                         Err(word) => command.words.push(word),
                     }

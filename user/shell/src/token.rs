@@ -1,4 +1,4 @@
-//! From text to tokens: words with their quoting, and operators.
+//! The lexer: from text to tokens, which are words with their quoting, and operators.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -6,7 +6,7 @@ use core::fmt;
 /// A piece of a word. Quoted pieces are not split and match themselves only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Bytes as they stand.
+    /// Literal bytes.
     Text {
         /// The bytes, quoting removed.
         bytes: Vec<u8>,
@@ -45,7 +45,7 @@ impl Word {
         }
     }
 
-    /// Makes sure that the word exists even if nothing stands between the quotes.
+    /// Makes sure that the word exists even if the quotes are empty.
     fn open_quote(&mut self) {
         self.parts.push(Part::Text { bytes: Vec::new(), quoted: true });
     }
@@ -90,7 +90,7 @@ pub enum Token {
 pub enum Error {
     /// It may become one with another line: an open quote, a trailing `|`, `&&`, `||` or backslash.
     Incomplete(&'static str),
-    /// This should not stand where it does.
+    /// A token is in the wrong place.
     Unexpected(&'static str),
 }
 
@@ -249,7 +249,7 @@ impl Lexer<'_> {
         }
     }
 
-    /// What follows a `$`; one that names nothing stands for itself.
+    /// What follows a `$`; a `$` without a name stands for itself.
     fn variable(&mut self, word: &mut Word, quoted: bool) -> Result<(), Error> {
         let braced = self.next_if(b'{');
         let start = self.at;

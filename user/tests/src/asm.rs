@@ -1,4 +1,4 @@
-//! What the tests need that Rust cannot say: registers by name, cache maintenance, instructions that must fault.
+//! Assembly for the tests: registers by name, cache maintenance, instructions that must fault.
 
 use core::arch::{asm, naked_asm};
 
@@ -8,7 +8,7 @@ use quire_rt::abi::nr;
 use quire_rt::handles;
 
 /// Fills v0 to v31 from `before`, counts down from `turns`, and stores v0 to v31 to `after`: they must be equal,
-/// however often the kernel took the processor meanwhile.
+/// however often the kernel preempted the thread meanwhile.
 ///
 /// # Safety
 /// Both point at 512 bytes.
@@ -83,7 +83,7 @@ pub fn fpcr() -> u64 {
 
 /// Sets the floating-point control register.
 pub fn set_fpcr(value: u64) {
-    // SAFETY: the tests that call this compute nothing in floating point before they put it back.
+    // SAFETY: the tests that call this do no floating-point arithmetic before they restore it.
     unsafe { asm!("msr fpcr, {}", in(reg) value, options(nomem, nostack)) };
 }
 
@@ -155,8 +155,9 @@ pub fn trap(trap: Trap) {
     }
 }
 
-/// Makes a call with its `n`th allocation failing: what it leaves in x0, and how many were left until then. Nothing
-/// between touches memory, so that no page fault takes the failure. The child of a fork comes back here too.
+/// Makes a call whose `n`th allocation fails; returns x0 and the number of allocations that were left until the
+/// failure. No memory is accessed in between, so that no page fault consumes the failure. The child of a fork returns
+/// here too.
 pub fn call_armed(n: u32, number: usize, args: [usize; 6]) -> (isize, u32) {
     let (ret, left): (isize, usize);
     let control = handles::control() as usize;
@@ -180,7 +181,7 @@ pub fn call_armed(n: u32, number: usize, args: [usize; 6]) -> (isize, u32) {
     (ret, left as u32)
 }
 
-/// vfork, with a child that does nothing but exit with a status; answers what the call leaves in x0.
+/// vfork, with a child that only exits with a status; returns the call's x0.
 #[unsafe(naked)]
 pub extern "C" fn vfork_exit(status: u64) -> isize {
     naked_asm!(
@@ -219,7 +220,7 @@ pub fn load(addr: usize) -> u64 {
     value
 }
 
-/// Starts a thread that makes one call and ends. It lives in registers and never looks at its stack, which is the
+/// Starts a thread that makes one call and ends. It uses registers only and never accesses its stack, which is the
 /// caller's.
 pub fn thread_that_calls(number: usize, args: [usize; 6]) -> Result<usize, Errno> {
     let flags = Clone::VM | Clone::FS | Clone::FILES | Clone::SIGHAND | Clone::THREAD | Clone::SYSVSEM;

@@ -1,4 +1,5 @@
-//! Work with each of its allocations in the kernel failing in turn: the first, then the second, until none is met.
+//! Runs an operation with each of its kernel allocations failing in turn: the first, then the second, until the
+//! operation meets no failure.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -12,18 +13,18 @@ use crate::{Checks, PAGE, asm, child, mmap, raw};
 /// More allocations than anything here makes.
 const ENDLESS: u32 = 2000;
 
-/// The next `n`th allocation fails; answers how many were left until the last one asked for.
+/// Makes the `n`th allocation from now on fail; returns how many were left until the failure requested before.
 pub fn arm(n: u32) -> u32 {
     info::fail_nth(n).unwrap_or(u32::MAX)
 }
 
-/// Whether this kernel can do it.
+/// Whether this kernel can make allocations fail.
 pub fn is_available() -> bool {
     // Children arm failures too.
     handles::grant(Control::INJECT).is_ok() && info::fail_nth(0).is_ok()
 }
 
-/// An address with nothing around: what is mapped there needs tables of its own.
+/// An address far from all mappings: a mapping there needs page tables of its own.
 pub fn place() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(1 << 45);
     NEXT.fetch_add(1 << 30, Ordering::Relaxed)
@@ -45,17 +46,17 @@ pub type Raw = (usize, [usize; 6]);
 
 /// A call that may meet failed allocations.
 pub struct Call<'a> {
-    /// What the check is called.
+    /// The check's name.
     pub name: &'a str,
-    /// What it may answer then.
+    /// Errnos that it may answer then.
     pub errnos: &'a [Errno],
-    /// Failures that it must meet, for the check to mean anything.
+    /// The least number of failures that it must meet, for the check to mean anything.
     pub least: u32,
 }
 
 impl Call<'_> {
-    /// `prepare` makes what the call is about, `call` says which it is, and `is_sound` whether what it answered and left is
-    /// right, and cleans up.
+    /// `prepare` sets up the call's operand, `call` gives the call for it, and `is_sound` checks the answer and the
+    /// state afterwards, and cleans up.
     pub fn check<T>(
         &self,
         checks: &mut Checks,
@@ -71,8 +72,8 @@ impl Call<'_> {
         self.check_made(checks, prepare, make, is_sound);
     }
 
-    /// As [`Call::check`], for who makes the call himself, armed with the number that he is given: answers what it answered,
-    /// and how many were left.
+    /// As [`Call::check`], but the closure makes the call itself, armed with the number that it gets; it returns the
+    /// call's answer, and how many allocations were left.
     pub fn check_made<T>(
         &self,
         checks: &mut Checks,
@@ -98,14 +99,14 @@ impl Call<'_> {
         self.tell(checks, wrong, failures);
     }
 
-    /// Two checks: nothing was wrong, and there were failures.
+    /// Reports two checks: nothing was wrong, and there were failures.
     fn tell<W: PartialEq + core::fmt::Debug>(&self, checks: &mut Checks, wrong: Option<W>, failures: u32) {
         checks.eq(wrong, None, self.name);
         let enough = (self.least..ENDLESS - 1).contains(&failures);
         checks.eq((enough, failures), (true, failures), "it met failures");
     }
 
-    /// `work` done by a child, with what `prepare` made: it works (`true`), or is killed.
+    /// Runs `work` in a child, on what `prepare` made: it must succeed (`true`) or be killed.
     pub fn or_dies<T>(&self, checks: &mut Checks, mut prepare: impl FnMut() -> T, mut work: impl FnMut(&T) -> bool) {
         let mut failures = 0;
         let mut wrong = None;

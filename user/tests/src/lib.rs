@@ -1,9 +1,9 @@
-//! The harness of the test programs: checks that print TAP, children that must end in a certain way, and ways to
-//! do what a correct program would not.
+//! The harness of the test programs: checks that print TAP, children that must end in a certain way, and invalid calls
+//! and accesses that a correct program would not make.
 //!
-//! Calls with wrong arguments and touches of arbitrary addresses are what these programs are made of, so [`raw`],
-//! [`peek`] and [`poke`] are safe functions here, with the rule that a test hands them only addresses of mappings
-//! that it made for the purpose, or such as the kernel must refuse.
+//! These programs make calls with wrong arguments and access arbitrary addresses, so [`raw`], [`peek`] and [`poke`] are
+//! safe functions here. The rule is that a test passes only addresses of mappings that it made for the purpose, or
+//! addresses that the kernel must refuse.
 
 #![no_std]
 
@@ -24,7 +24,7 @@ pub use quire_rt::abi::PAGE_SIZE as PAGE;
 /// Read and write.
 pub const RW: Prot = Prot::READ.union(Prot::WRITE);
 
-/// An address that no process has: the top of the kernel's half is below it, a user's half far below.
+/// An address in the kernel's half, which no process may access.
 pub const KERNEL: usize = 0xffff_8000_0000_0000;
 
 /// Counts and prints checks.
@@ -47,7 +47,7 @@ impl Checks {
         println!("{} {} - {what}", if passed { "ok" } else { "not ok" }, self.count);
     }
 
-    /// One check of a value, shown if it is wrong.
+    /// One check of a value, which is printed if it is wrong.
     #[track_caller]
     pub fn eq<T: PartialEq + Debug>(&mut self, got: T, wanted: T, what: &str) {
         let passed = got == wanted;
@@ -58,7 +58,7 @@ impl Checks {
         }
     }
 
-    /// One check that a call failed so.
+    /// One check that a call failed with this error.
     #[track_caller]
     pub fn fails<T: Debug>(&mut self, got: Result<T, Errno>, wanted: Errno, what: &str) {
         self.eq(got.err(), Some(wanted), what);

@@ -1,5 +1,5 @@
-//! cmainfo: the contiguous memory areas: where they are, and what their owners have of them. `-t` takes each as a whole
-//! for a moment, to see whether an owner could have it now.
+//! cmainfo: the contiguous memory areas: where they are, and how much of each its owner has allocated. `-t` allocates
+//! each area as a whole for a moment, to see whether an owner could have it now.
 
 #![no_std]
 #![no_main]

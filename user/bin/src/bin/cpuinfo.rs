@@ -16,7 +16,7 @@ fn main() -> i32 {
         return 1;
     }
     let mut is_first = true;
-    // One that never came is not there.
+    // A CPU that never started is left out.
     for (number, cpu) in info::records::<CpuInfo>().enumerate().filter(|(_, cpu)| cpu.online == 1) {
         if !core::mem::take(&mut is_first) {
             println!();

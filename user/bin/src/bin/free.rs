@@ -1,9 +1,9 @@
 //! free: memory in use and free, in KiB, and what the kernel itself uses. `-b`, `-k`, `-m`, `-g` choose the unit, `-h` one
 //! that suits each number; `-w` shows buffers and cache apart.
 //!
-//! The first lines are those of free(1) on Linux. A dash is what Quire does not count. There is no page cache yet, so nothing
-//! is in `buff/cache`: files are in the boot archive, which is not the allocator's. `available` is what programs can have
-//! before the allocator's low watermarks are reached.
+//! The first lines are those of free(1) on Linux. A dash stands for what Quire does not count. There is no page cache
+//! yet, so `buff/cache` is 0: files are in the boot archive, which does not belong to the allocator. `available` is
+//! what programs can have before the allocator's low watermarks are reached.
 
 #![no_std]
 #![no_main]
@@ -19,7 +19,7 @@ use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
-/// What numbers are shown in.
+/// The unit that numbers are shown in.
 #[derive(Clone, Copy)]
 enum Unit {
     /// Two to the power of this many bytes.

@@ -1,4 +1,4 @@
-//! grep: lines that contain a pattern: `^`, `$`, `.` and `*` as usual, all else itself.
+//! grep: lines that contain a pattern: `^`, `$`, `.` and `*` as usual; every other character matches itself.
 
 #![no_std]
 #![no_main]
@@ -68,7 +68,7 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern fits from the line's start on.
+    /// Whether the pattern matches at the start of `line`.
     fn here(&self, pattern: &[u8], line: &[u8]) -> bool {
         match pattern {
             [] => true,

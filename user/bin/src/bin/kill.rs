@@ -19,7 +19,7 @@ fn main() -> i32 {
         }
         Some([b'-', name @ ..]) if name != b"-" => {
             words.next();
-            // `-s NAME` and `-n NUMBER` as POSIX has them, `-NAME` and `-NUMBER` as everyone writes them.
+            // `-s NAME` and `-n NUMBER` as in POSIX, `-NAME` and `-NUMBER` as in common use.
             let name = if matches!(name, b"s" | b"n") { words.next().unwrap_or_default() } else { name };
             let Some(number) = core::str::from_utf8(name).ok().and_then(signal::parse) else {
                 eprintln!("kill: {}: no such signal", show(name));

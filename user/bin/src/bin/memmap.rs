@@ -1,4 +1,4 @@
-//! memmap: the physical map: banks of memory, and what lies in them, by address.
+//! memmap: the physical memory map: banks of memory and the regions in them, by address.
 
 #![no_std]
 #![no_main]
@@ -20,7 +20,7 @@ fn main() -> i32 {
         return 1;
     }
     let mut regions: Vec<RegionInfo> = info::records().collect();
-    // A bank stands before what lies in it, also where both start at the same address.
+    // A bank is listed before the regions in it, even if both start at the same address.
     regions.sort_by_key(|region| (region.start, region.kind != region::MEMORY, core::cmp::Reverse(region.end)));
     println!("{:>12}   {:>12} {:>10}  what", "first", "last", "size");
     let mut total = 0;
@@ -58,7 +58,7 @@ fn describe(region: &RegionInfo) -> String {
     if name.is_empty() { kind.into() } else { format!("{kind}: {name}") }
 }
 
-/// A size in the largest unit that divides it, or in KiB with the rest in bytes unsaid.
+/// A size in the largest unit that divides it, or in KiB, rounded down.
 fn human(bytes: u64) -> String {
     for (shift, unit) in [(30, "GiB"), (20, "MiB")] {
         if bytes > 0 && bytes.trailing_zeros() >= shift {

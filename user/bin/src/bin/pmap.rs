@@ -1,5 +1,5 @@
-//! pmap: what a process has mapped, and what of it is in memory, referenced and dirty, as `pmap -x` of Linux tells; sizes in
-//! KiB. Without a number, pmap itself.
+//! pmap: a process's mappings, and how much of each is in memory, referenced and dirty, as `pmap -x` of Linux shows
+//! them; sizes in KiB. Without a number, pmap itself.
 
 #![no_std]
 #![no_main]
@@ -62,7 +62,7 @@ fn mapping(area: &AreaInfo) -> &str {
         "" if area.flags & vma::HEAP != 0 => "[heap]",
         "" if area.flags & vma::STACK != 0 => "[stack]",
         "" if area.flags & vma::SHARED != 0 => "[shared]",
-        // What the kernel gives every process: the way back from signal handlers.
+        // The page that the kernel maps into every process: the return from signal handlers.
         "" if area.flags & vma::OBJECT != 0 => "[kernel]",
         "" => "[anon]",
         name => name,

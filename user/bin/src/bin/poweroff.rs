@@ -15,7 +15,7 @@ fn main() -> i32 {
         return USAGE;
     };
     let error = info::poweroff(status);
-    // Another kernel than Quire's knows the older call only.
+    // A kernel other than Quire's has only the older call.
     let _ = info::reboot(POWER_OFF);
     eprintln!("poweroff: {error}");
     1

@@ -1,6 +1,6 @@
 //! selftest: runs the programs of /tests, or those named, and prints one TAP line for each: whether all its checks
-//! passed, it exited with 0, the kernel's books are what they were before, and its reverse map agrees with all page
-//! tables. `-v` shows every check.
+//! passed, it exited with 0, the kernel's counts are what they were before, and its reverse mapping agrees with all
+//! page tables. `-v` shows every check.
 
 #![no_std]
 #![no_main]
@@ -22,7 +22,7 @@ quire_rt::entry!(main);
 /// A program that takes longer hangs.
 const LIMIT_MS: u64 = 120_000;
 
-/// How long the books may take to settle: exits finish behind the parent's back.
+/// How long the counts may take to settle: an exit finishes after the parent has been told of it.
 const SETTLE_MS: u64 = 2_000;
 
 fn main() -> i32 {
@@ -37,10 +37,10 @@ fn main() -> i32 {
             return 1;
         }
     };
-    // What this program may do its children may, until they are the programs that `handles::GRANTS` tells apart.
+    // Children keep this program's rights until they call exec; then `handles::GRANTS` says what each program gets.
     let _ = handles::grant(Control::all());
     let mut report = Report { verbose: options.has('v'), line: [0; 256], len: 0, checks: 0, failed: 0 };
-    // Once for nothing, so that what this program itself needs is there before the books are first read.
+    // One empty run first, so that this program has allocated what it needs before the counts are first read.
     let _ = run(None, &mut report);
     let mut failures = 0;
     for (number, (name, path)) in programs.iter().enumerate() {
@@ -67,7 +67,7 @@ fn main() -> i32 {
     (failures > 0) as i32
 }
 
-/// Names and paths of what is to be run.
+/// Names and paths of the programs to run.
 fn programs(names: &[&'static CStr]) -> Result<Vec<(alloc::string::String, CString)>, Errno> {
     let names: Vec<Vec<u8>> = if names.is_empty() {
         fs::read_dir(c"/tests")?.into_iter().map(|entry| entry.name).collect()
@@ -83,10 +83,10 @@ fn programs(names: &[&'static CStr]) -> Result<Vec<(alloc::string::String, CStri
         .collect()
 }
 
-/// The books before and, at last, after.
+/// The counts before a program and, once they are at rest, after it.
 type Balance = Result<(Books, Books), Errno>;
 
-/// A kernel that keeps no books has none out of balance.
+/// A kernel without these counts (ENOSYS) counts as balanced.
 fn balanced(books: &Balance) -> bool {
     match books {
         Ok((before, after)) => before == after,
@@ -94,7 +94,7 @@ fn balanced(books: &Balance) -> bool {
     }
 }
 
-/// The books once nothing changes them: what ran before may still be giving up its last stack on another CPU.
+/// The counts once they no longer change: the previous program may still be freeing its last stack on another CPU.
 fn at_rest() -> Result<Books, Errno> {
     let limit = time::monotonic() + SETTLE_MS * 1_000_000;
     let mut last = info::books()?;
@@ -119,7 +119,7 @@ fn settled(before: Books) -> Balance {
     }
 }
 
-/// A kernel that cannot compare has nothing that differs.
+/// A kernel that cannot compare (ENOSYS) counts as agreeing.
 fn agrees(audit: &Result<MapAudit, Errno>) -> bool {
     match audit {
         Ok(audit) => audit.entries > 0 && audit.pages > 0 && audit.unlisted == 0 && audit.miscounted == 0,
@@ -127,7 +127,7 @@ fn agrees(audit: &Result<MapAudit, Errno>) -> bool {
     }
 }
 
-/// The reverse map against the page tables, once nobody changes them.
+/// Compares the reverse mapping with the page tables, once nothing changes them.
 fn audited() -> Result<MapAudit, Errno> {
     let limit = time::monotonic() + SETTLE_MS * 1_000_000;
     loop {
@@ -184,7 +184,8 @@ fn explain(status: Result<Status, Errno>, report: &Report, books: &Balance) {
     }
 }
 
-/// Counts TAP lines. Holds its line in place: memory taken while a program runs would show in the books.
+/// Counts TAP lines. Its line buffer is part of the structure: memory allocated while a program runs would show in the
+/// counts.
 struct Report {
     verbose: bool,
     line: [u8; 256],
@@ -219,7 +220,7 @@ impl Report {
     }
 }
 
-/// Runs a program, or nothing at all, and feeds what it writes to the report.
+/// Runs a program, or nothing if there is no path, and feeds its output to the report.
 fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
     let (read, write) = io::pipe(Open::CLOEXEC.bits())?;
     let forked = process::fork();
@@ -240,7 +241,7 @@ fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
         let limit = time::monotonic() + LIMIT_MS * 1_000_000;
         let hung = gather(read, limit, report) == Err(Errno::ETIMEDOUT);
         if hung {
-            println!("# it takes more than {} s and is killed", LIMIT_MS / 1000);
+            println!("# it took more than {} s and was killed", LIMIT_MS / 1000);
             let _ = process::kill(-pid, sig::KILL);
             let _ = process::kill(pid, sig::KILL);
         }

@@ -1,5 +1,6 @@
 //! slabtop: the kernel's slab caches, largest first, again and again until it is interrupted (Ctrl-C) or `q` and Enter
-//! are typed. `-d SECONDS` between two looks (1 otherwise), `-o` looks once, as it does without a terminal.
+//! are typed. `-d SECONDS` sets the time between two pictures (default 1); `-o` prints one picture, and so does slabtop
+//! without a terminal.
 
 #![no_std]
 #![no_main]
@@ -15,7 +16,7 @@ use quire_rt::{eprintln, info, io, print, println, tty};
 
 quire_rt::entry!(main);
 
-/// Lines of a terminal that does not say how many it has.
+/// Lines assumed for a terminal of unknown size.
 const ROWS: usize = 24;
 
 fn main() -> i32 {
@@ -58,7 +59,7 @@ fn show(rows: usize) {
     caches.iter().take(rows).for_each(slab::print);
 }
 
-/// Waits; whether a line with a `q` came meanwhile. Without input it only waits.
+/// Waits, and returns whether a line with a `q` came meanwhile. Without input it only waits.
 fn stopped(seconds: u64) -> bool {
     if !matches!(io::wait_readable(0, seconds * 1000), Ok(true)) {
         return false;

@@ -17,7 +17,7 @@ use quire_rt::{Errno, eprintln, info, io, println, time};
 
 quire_rt::entry!(main);
 
-/// Rows between two headings, as a terminal shows them.
+/// Rows between two headings, so that one is always on the screen.
 const ROWS_A_HEADING: u64 = 20;
 
 fn main() -> i32 {

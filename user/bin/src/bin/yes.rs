@@ -1,4 +1,4 @@
-//! yes: a line again and again, until nobody reads it.
+//! yes: writes a line again and again, until nobody reads it.
 
 #![no_std]
 #![no_main]

@@ -1,4 +1,4 @@
-//! What the shell does itself, because it concerns the shell's own process.
+//! Builtins: commands that the shell runs itself because they affect its own process.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -55,7 +55,7 @@ impl Shell {
     pub(super) fn run_builtin(&mut self, builtin: Builtin, arguments: &[Vec<u8>]) -> i32 {
         let operands = &arguments[1..];
         match builtin {
-            // Alone it is handled where the process can be replaced; in a pipeline it would change nothing.
+            // `exec` as a single command is handled where the process can be replaced; in a pipeline it has no effect.
             Builtin::Exec | Builtin::Nothing => 0,
             Builtin::Cd => self.cd(operands),
             Builtin::Exit => self.leave(operands),

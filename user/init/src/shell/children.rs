@@ -7,9 +7,9 @@ use quire_rt::Errno;
 use quire_rt::abi::layout::{Rusage, Timeval};
 use quire_rt::process::{self, Status};
 
-/// What a pipeline's processes came to.
+/// How a pipeline's processes ended.
 pub struct Outcome {
-    /// One status a process, in order.
+    /// One status per process, in order.
     pub statuses: Vec<Status>,
     /// User and system time of all, in microseconds.
     pub user: u64,
@@ -52,7 +52,7 @@ impl Children {
                 Err(_) => break,
             }
         }
-        // A process that cannot be waited for was never ours: status 127, as POSIX has it.
+        // A process that cannot be waited for is not a child of the shell: status 127, as POSIX says.
         let statuses = ended.into_iter().map(|status| status.unwrap_or(Status::Exited(127))).collect();
         Outcome { statuses, user, system }
     }
@@ -70,7 +70,7 @@ impl Children {
         self.background.iter().filter(|(_, status)| status.is_none()).map(|(pid, _)| *pid).collect()
     }
 
-    /// Notes what ended in the meantime, without waiting, and returns it.
+    /// Records and returns the children that have ended, without waiting.
     pub fn reap(&mut self) -> Vec<(i32, Status)> {
         while let Some(changed) = process::reap() {
             self.note(changed.pid, changed.status);

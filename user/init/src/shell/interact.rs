@@ -19,10 +19,10 @@ use super::builtin;
 use super::launch::show;
 use super::{Mode, Shell};
 
-/// Signals that the terminal sends and the interactive shell itself does not heed.
+/// Signals from the terminal that the interactive shell itself ignores.
 pub const IGNORED: [u32; 5] = [sig::INT, sig::QUIT, sig::TSTP, sig::TTIN, sig::TTOU];
 
-/// Columns of a terminal that does not tell.
+/// Columns assumed for a terminal of unknown size.
 const COLUMNS: usize = 80;
 
 /// The terminal and its settings as they were found.
@@ -33,7 +33,7 @@ struct Terminal {
 
 impl Terminal {
     fn open() -> Option<Terminal> {
-        /// `lflag`: Ctrl-V and its kin.
+        /// `lflag`: Ctrl-V and similar keys.
         const IEXTEN: u32 = 0o100000;
         let cooked = tty::get(0).ok()?;
         let mut raw = cooked;
@@ -48,8 +48,8 @@ impl Terminal {
     fn read(&self, editor: &mut Editor, prompt: &str, shell: &Shell) -> Event {
         let _ = tty::set(0, &self.raw);
         let mut out = Vec::new();
-        // A serial line does not tell how large the terminal at its other end is; the terminal itself may. When keys wait
-        // already, its answer would come behind them, perhaps to the program that they start.
+        // A serial line does not know the size of the terminal at its other end; the terminal itself may. If keys are
+        // waiting already, its answer would come after them and might go to the program that they start.
         if matches!(io::wait_readable(0, 0), Ok(false)) {
             out.extend(ASK_SIZE);
         }
@@ -61,7 +61,7 @@ impl Terminal {
             let _ = io::write_all(1, &out);
             out.clear();
             match io::read(0, &mut byte) {
-                // One byte at a time: what follows the line is for the program that the line starts.
+                // One byte at a time: input after the line is for the program that the line starts.
                 Ok(1) => {
                     let event = editor.feed(byte[0], shell, &mut out);
                     self.tell_size(editor);
@@ -78,7 +78,7 @@ impl Terminal {
         event
     }
 
-    /// Lets programs know what the terminal told of its size.
+    /// Passes the size that the terminal reported on to programs.
     fn tell_size(&self, editor: &Editor) {
         if let Some((columns, rows)) = editor.size()
             && tty::size(0) != editor.size()
@@ -129,7 +129,7 @@ impl Shell {
                     }
                     text.push('\n');
                 }
-                // The end within a command gives up the command, not the shell.
+                // End of input within a command abandons the command, not the shell.
                 Event::End if !text.is_empty() => return Event::Interrupted,
                 other => return other,
             }
@@ -145,7 +145,7 @@ impl Shell {
         }
     }
 
-    /// Commands from something that is no terminal: all of it at once, without a word.
+    /// Runs commands from input that is not a terminal: all of it at once, without prompts.
     fn run_input(&mut self) -> i32 {
         self.mode = Mode::Text;
         let mut text = Vec::new();
@@ -172,7 +172,7 @@ impl Completer for Shell {
     }
 }
 
-/// A few words on where someone has landed.
+/// The greeting: the system, its CPUs and its memory.
 fn banner() {
     let Ok(names) = info::uname() else { return };
     println!("\n{} {}, {}", info::text(&names.sysname), info::text(&names.release), info::text(&names.machine));

@@ -100,7 +100,7 @@ pub fn redirect_saving(redirects: &[Redirect]) -> Result<Restore, ()> {
     Ok(restore)
 }
 
-/// Makes standard input one that has ended: nobody types for a background process, or where a text is run.
+/// Replaces standard input by one at its end: background processes and scripts get no keyboard input.
 pub fn no_input() {
     if let Ok((read, write)) = io::pipe(0) {
         let _ = io::close(write);
@@ -110,7 +110,7 @@ pub fn no_input() {
 }
 
 impl Shell {
-    /// What a child made for a command does; does not return.
+    /// Runs a command in the child that was made for it; does not return.
     pub(super) fn run_child(&mut self, launch: &Launch) -> ! {
         if redirect_all(&launch.redirects).is_err() {
             process::exit_now(1);
@@ -139,10 +139,10 @@ impl Shell {
         }
     }
 
-    /// Becomes a program; returns the status that says why not.
+    /// Executes a program; returns only on failure, with the status for the error.
     fn exec(&self, arguments: &[Vec<u8>], assignments: &[(Vec<u8>, Vec<u8>)]) -> i32 {
         let name = &arguments[0];
-        // A NUL cannot come out of the parser's words unless it was typed; such a name is no file's.
+        // A word contains a NUL only if one was typed; no file has such a name.
         let Ok(argv) = arguments.iter().map(|argument| CString::new(&argument[..])).collect::<Result<Vec<_>, _>>()
         else {
             eprintln!("sh: {}: not found", show(name));
@@ -152,10 +152,10 @@ impl Shell {
         let mut failure = Errno::ENOENT;
         for path in self.candidates(name) {
             let Ok(path) = CString::new(path) else { continue };
-            // A program that the file does not name gets nothing, whatever it would be called by.
+            // A program that the file does not name gets nothing.
             let _ = handles::grant_to(path.to_bytes());
             let error = process::execve(&path, argv.iter().map(|arg| &**arg), environment.iter().map(|entry| &**entry));
-            // A directory is "permission denied" to exec; say what it is.
+            // exec answers "permission denied" for a directory; say that it is one.
             let is_directory = fs::stat(&path, 0).is_ok_and(|stat| stat.mode & mode::FMT == mode::DIR);
             match error {
                 Errno::EACCES if is_directory => failure = Errno::EISDIR,

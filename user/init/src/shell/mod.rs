@@ -18,7 +18,7 @@ use quire_shell::expand::Context;
 use quire_shell::glob::Directories;
 use quire_shell::parse;
 
-/// Where programs are looked for when `PATH` does not say.
+/// The search path if `PATH` is not set.
 const PATH: &[u8] = b"/bin:/tests";
 
 /// Where commands come from.

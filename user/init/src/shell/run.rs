@@ -1,4 +1,4 @@
-//! Running parsed commands: conditions, pipelines, and what is said of how they ended.
+//! Running parsed commands: conditions, pipelines, and messages about how they ended.
 
 use alloc::vec::Vec;
 
@@ -78,7 +78,7 @@ impl Shell {
         }
     }
 
-    /// A command alone: what the shell does itself, it does without another process.
+    /// Runs a single command; a builtin runs without another process.
     fn run_single(&mut self, command: &Command, user: &mut u64, system: &mut u64) -> i32 {
         let launch = self.expand(command);
         if launch.arguments.is_empty() {
@@ -108,7 +108,7 @@ impl Shell {
         let complete = pids.len() == launches.len();
         let outcome = self.children.wait_for(&pids);
         if self.mode == Mode::Interactive {
-            // Fails where the terminal knows no groups; then there is nothing to take back.
+            // Fails if the terminal has no process groups; then there is nothing to take back.
             let _ = tty::set_foreground(0, process::getpgid(0).unwrap_or(0));
         }
         *user += outcome.user;
@@ -122,7 +122,7 @@ impl Shell {
         }
     }
 
-    /// Says what killed a process, where the user cannot know it.
+    /// Says what killed a process, unless the user can tell (Ctrl-C, a closed pipe).
     fn tell(&self, status: Status) {
         match status {
             Status::Killed(sig::INT) if self.mode == Mode::Interactive => println!(),
@@ -151,7 +151,7 @@ impl Shell {
         self.last_background = Some(pid);
         self.status = 0;
         if self.mode == Mode::Interactive {
-            // Both sides do it, so that it holds whoever runs first.
+            // Parent and child both do this, so that it holds whichever runs first.
             let _ = process::setpgid(pid, pid);
             println!("[{pid}]");
         }
@@ -232,7 +232,7 @@ impl Shell {
                 let _ = signal::default(signal);
             }
         } else if !foreground {
-            // Without groups the terminal's keys and input must still not reach it.
+            // Without groups, the terminal's signals and input must still not reach it.
             let _ = signal::ignore(sig::INT);
             let _ = signal::ignore(sig::QUIT);
         }

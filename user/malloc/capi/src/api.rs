@@ -38,7 +38,7 @@ pub fn malloc(size: usize) -> *mut u8 {
     if at.is_null() { malloc_uncached(size) } else { at }
 }
 
-/// Out of line as a whole, so that the short way needs no frame.
+/// Out of line as a whole, so that the fast path needs no frame.
 #[inline(never)]
 fn malloc_uncached(size: usize) -> *mut u8 {
     or_enomem(MALLOC.malloc_uncached(size))
@@ -108,7 +108,7 @@ pub fn aligned_alloc(align: usize, size: usize) -> *mut u8 {
     or_enomem(MALLOC.memalign(align, size))
 }
 
-/// POSIX's `posix_memalign`, which answers its error and leaves `errno` and, on error, `out` alone.
+/// POSIX's `posix_memalign`, which returns its error and leaves `errno` and, on error, `out` alone.
 ///
 /// # Safety
 ///
@@ -190,7 +190,7 @@ pub unsafe fn free_aligned_sized(at: *mut u8, align: usize, size: usize) {
     }
 }
 
-/// `sbrk`: moves the break and answers where it was, or all ones and `ENOMEM`. The allocator copes with a break that
+/// `sbrk`: moves the break and returns where it was, or all ones and `ENOMEM`. The allocator tolerates a break that
 /// others move upwards.
 pub fn sbrk(by: isize) -> usize {
     MALLOC.undisturbed(|| crate::sys::move_break(by)).unwrap_or_else(|| {

@@ -1,4 +1,4 @@
-//! The environment, read without libc's help: the allocator looks before the program's first block.
+//! The environment, read without libc's help: the allocator reads it before it hands out the first block.
 
 use core::ffi::{CStr, c_char};
 
@@ -6,7 +6,7 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Whether a variable is there with a value other than `0` and nothing.
+/// Whether a variable is set to something other than `0` or the empty string.
 pub fn is_on(name: &[u8]) -> bool {
     // SAFETY: libc's pointer to its list of strings, which ends with a null; the pointer is null before libc has
     // started. The list is read once, before the program's first block, so before the program can change it.

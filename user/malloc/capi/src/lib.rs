@@ -1,7 +1,7 @@
 //! What the two C libraries share: Linux as a [`System`](quire_malloc::System), and the C functions.
 //!
-//! The thin crates beside this one say [`export!`], which defines the functions under their C names in them, so that
-//! a program that only uses this crate as a library keeps its own malloc.
+//! The thin crates beside this one invoke [`export!`], which defines the functions under their C names there. So a
+//! program that only uses this crate as a library keeps its own malloc.
 #![no_std]
 
 mod api;

@@ -27,7 +27,7 @@ pub const STDERR: usize = 2;
 /// The variable that turns the mode with guard pages and quarantine on.
 const GUARD_VARIABLE: &[u8] = b"QUIRE_MALLOC_GUARD";
 
-/// No key for thread ends could be had (yet).
+/// No pthread key: not created yet, or its creation failed.
 const NO_KEY: u32 = u32::MAX;
 
 /// The system beneath the two C libraries.
@@ -130,7 +130,7 @@ unsafe impl System for Linux {
             if pthread_key_create(&raw mut key, thread_ends) == 0 {
                 self.key.store(key, Ordering::Release);
             }
-            // Without the hooks a fork is as safe as the program makes it: nothing better can be done here.
+            // Without the hooks, only the program itself can make a fork safe; there is no better fallback here.
             let _ = pthread_atfork(before_fork, in_parent, in_child);
         }
     }
@@ -153,7 +153,7 @@ unsafe impl System for Linux {
         let got = unsafe { call(nr::GETRANDOM, [(&raw mut number).addr(), 8, 1, 0, 0, 0]) };
         match got {
             Ok(8) => number,
-            // Too early in the machine's life: what the loader has randomised must do.
+            // Too early after boot for random numbers: use the addresses that the loader has randomised.
             _ => {
                 ((&raw const number).addr() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
                     ^ self.thread_block().as_ptr().addr() as u64
@@ -163,7 +163,7 @@ unsafe impl System for Linux {
 
     fn abort(&self, message: &str) -> ! {
         for part in [message, "\n"] {
-            // SAFETY: reads the string. Whether anybody hears it does not matter any more.
+            // SAFETY: reads the string. Whether the message arrives no longer matters.
             let _ = unsafe { call(nr::WRITE, [STDERR, part.as_ptr().addr(), part.len(), 0, 0, 0]) };
         }
         // SAFETY: C's abort may be called at any time.

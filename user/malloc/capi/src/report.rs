@@ -1,4 +1,4 @@
-//! The C functions that say what the heap looks like. None allocates on the way.
+//! The C functions that report on the heap. None of them allocates.
 
 use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
@@ -42,7 +42,7 @@ pub fn mallinfo2() -> Mallinfo {
 
 /// `malloc_stats`: to standard error.
 pub fn malloc_stats() {
-    // There is nobody to tell if standard error is closed.
+    // If standard error is closed, there is no place to report it.
     let _ = MALLOC.write_stats(&mut Stderr);
 }
 

@@ -54,8 +54,8 @@ const FUTEX_WAIT_PRIVATE: usize = 128;
 const FUTEX_WAKE_PRIVATE: usize = 129;
 
 pub fn wait(word: &AtomicU32, expected: u32) {
-    // An error (a signal came, the word had changed) is one more early return, which the caller copes with.
-    // SAFETY: the word is mapped; the call only reads it.
+    // An error (a signal came, the word had changed) is an early return, which the caller allows for. SAFETY: the word
+    // is mapped; the call only reads it.
     let _ = unsafe { call(nr::FUTEX, [word.as_ptr().addr(), FUTEX_WAIT_PRIVATE, expected as usize, 0, 0, 0]) };
 }
 
@@ -68,7 +68,7 @@ pub fn wake(word: &AtomicU32) {
 static BREAK: AtomicU32 = AtomicU32::new(0);
 
 fn with_break<R>(f: impl FnOnce(usize) -> R) -> R {
-    // 0 free, 1 held, 2 held with somebody waiting.
+    // 0: free; 1: held; 2: held, with waiters.
     if BREAK.swap(1, Ordering::Acquire) != 0 {
         while BREAK.swap(2, Ordering::Acquire) != 0 {
             wait(&BREAK, 2);
@@ -81,12 +81,12 @@ fn with_break<R>(f: impl FnOnce(usize) -> R) -> R {
     answer
 }
 
-/// In the child of a fork: whoever moved the break is not there.
+/// In the child of a fork: a thread that held the lock does not exist here.
 pub fn reset_break() {
     BREAK.store(0, Ordering::Release);
 }
 
-/// Asks for the break to be `to`; answers where it is.
+/// Asks the kernel to set the break to `to`; returns where it is.
 fn set_break(to: usize) -> usize {
     // SAFETY: only called for addresses at or above where the heap's users have left the break.
     unsafe { call(nr::BRK, [to, 0, 0, 0, 0, 0]) }.unwrap_or(0)

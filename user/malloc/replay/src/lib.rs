@@ -1,5 +1,5 @@
-//! A byte string as a sequence of allocator calls, each block's contents checked before it goes and the heap's books
-//! at the end. Any string is a valid sequence, so a fuzzer need not know the format.
+//! Runs a byte string as a sequence of allocator calls. Each block's contents are checked before it is freed, and the
+//! heap is validated at the end. Any string is a valid sequence, so a fuzzer need not know the format.
 
 #[path = "../../tests/support/mod.rs"]
 #[allow(missing_docs)]

@@ -1,4 +1,4 @@
-//! A system made of the host's own allocator, which can be told to fail, to hand out breaks that do not join, and to
+//! A system on top of the host's own allocator. It can be told to fail, to hand out breaks that do not join, and to
 //! report what is still mapped.
 #![allow(clippy::undocumented_unsafe_blocks)] // The tests keep to the contracts that they test.
 #![allow(dead_code)] // Each test binary uses a part of it.
@@ -29,7 +29,7 @@ pub struct Fake {
     world: Mutex<World>,
     /// Calls that ask for memory still to succeed; the one after fails, and so do all until it is set again.
     pub budget: AtomicUsize,
-    /// Added to the break before each growth: what a foreign user of it does.
+    /// Added to the break before each growth, as if another user had moved it.
     pub foreign: AtomicUsize,
     pub calls: AtomicUsize,
     /// Bytes whose contents were said not to be needed.

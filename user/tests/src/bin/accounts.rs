@@ -16,7 +16,7 @@ use user_tests::{Checks, PAGE, RW, map, munmap, peek, poke, start};
 
 quire_rt::entry!(main);
 
-/// Everything there is to know, read one after the other.
+/// All statistics, read one after the other.
 struct Books {
     system: SystemInfo,
     zones: Vec<ZoneInfo>,
@@ -54,7 +54,7 @@ fn pages(free: &[u64; ORDERS]) -> u64 {
     free.iter().enumerate().map(|(order, blocks)| blocks << order).sum()
 }
 
-/// Where all managed pages are.
+/// The counters that together cover all managed pages.
 const EVERYWHERE: &[&str] = &[
     "nr_free_pages",
     "nr_free_per_cpu",
@@ -71,7 +71,7 @@ const EVERYWHERE: &[&str] = &[
     "nr_bad_pages",
 ];
 
-/// What two of the kernel's tables say of the same thing.
+/// Pairs of values that two of the kernel's tables give for the same thing.
 fn agreements(books: &Books) -> Vec<(u64, u64, &'static str)> {
     let system = &books.system;
     let zones = |of: fn(&ZoneInfo) -> u64| books.zones.iter().map(of).sum::<u64>();
@@ -107,9 +107,9 @@ fn agreements(books: &Books) -> Vec<(u64, u64, &'static str)> {
     ])
 }
 
-/// Reads the books until they agree: while they are read, other CPUs may still be giving up what ran before.
+/// Reads the statistics until they agree: meanwhile other CPUs may still be freeing what earlier programs used.
 fn settled() -> Result<Books, Errno> {
-    // The second time around what the reading itself needs is there.
+    // Reads twice: by the second time the memory that reading itself needs has been allocated.
     Books::read()?;
     let mut books = Books::read()?;
     for _ in 0..100 {
@@ -123,7 +123,7 @@ fn settled() -> Result<Books, Errno> {
     Ok(books)
 }
 
-/// A short life.
+/// A child that sleeps for a moment and exits.
 fn nap() -> i32 {
     time::sleep_ms(20);
     0
@@ -197,7 +197,7 @@ fn main() -> i32 {
         let children: Vec<_> = (0..4).filter_map(|_| start(nap).ok()).collect();
         children.into_iter().for_each(|pid| _ = process::waitpid(pid));
         let given = count("shrinker_pages");
-        checks.killed(|| hoard(books.system.managed as usize), sig::KILL, "who takes all memory is killed");
+        checks.killed(|| hoard(books.system.managed as usize), sig::KILL, "a process that takes all memory is killed");
         checks.ok(count("shrinker_pages") > given, "after the kernel's caches have given back what they could");
     }
     checks.finish()

@@ -1,4 +1,5 @@
-//! Who may do what: machine control by its handle, whoever asks, and Linux's calls by Linux's rule for users.
+//! Authority: machine control is bound to its handle, whatever the user id, and Linux's calls follow Linux's rule for
+//! users.
 
 #![no_std]
 #![no_main]
@@ -36,7 +37,7 @@ fn without_a_handle(checks: &mut Checks) {
     let mut books = Books::default();
     let mut audit = MapAudit::default();
     let (books, audit) = (&raw mut books as usize, &raw mut audit as usize);
-    // No handle, a descriptor, a handle that there is not.
+    // No handle, a descriptor, a nonexistent handle.
     for number in [0, 1, HandleInfo::FIRST as usize + 7, usize::MAX] {
         let answers = [
             raw(nr::QUIRE_POWEROFF, [number, 0]),
@@ -95,7 +96,7 @@ fn passing_on(checks: &mut Checks) {
     checks.eq(handles::grant(Control::SETTINGS), Ok(()), "a right is named");
     checks.exits(|| may_set() as i32, 1, "a child has it");
     let rights = Control::SETTINGS.bits() as u8;
-    checks.exits(become_again, rights, "so has a program, and no other right");
+    checks.exits(become_again, rights, "a new program has it, and no other right");
     let more = [handles::control() as usize, Control::all().bits() as usize];
     checks.fails(raw(nr::QUIRE_GRANT, more), Errno::EPERM, "rights that one does not have cannot be named");
     checks.fails(raw(nr::QUIRE_GRANT, [3, 0]), Errno::EBADF, "nor what is no handle");
@@ -127,7 +128,7 @@ const REFUSED: Result<usize, Errno> = Err(Errno::EPERM);
 
 fn becoming_another(checks: &mut Checks) {
     checks.eq((users(), ids(nr::GETRESGID)), ([0; 3], [0; 3]), "a process is root's at first");
-    // Each in a child of its own; what is wrong is its status.
+    // Each in a child of its own; its exit status says what is wrong.
     let mut in_child = |run: fn() -> bool, what: &str| checks.exits(|| run() as i32, 1, what);
     in_child(
         || raw(nr::SETUID, [USER]) == Ok(0) && users() == [1000; 3] && raw(nr::SETUID, [0]) == REFUSED,
@@ -139,7 +140,7 @@ fn becoming_another(checks: &mut Checks) {
             let not_other = raw(nr::SETUID, [OTHER]) == REFUSED;
             down && not_other && raw(nr::SETUID, [0]) == Ok(0) && users() == [0; 3]
         },
-        "who keeps a saved number comes back",
+        "a process that keeps a saved id can return to it",
     );
     in_child(
         || {
@@ -170,7 +171,7 @@ fn becoming_another(checks: &mut Checks) {
     );
     in_child(
         || raw(nr::SETUID, [KEEP]) == Err(Errno::EINVAL) && raw(nr::GETRESUID, [0, 0, 0]) == Err(Errno::EFAULT),
-        "what is no number",
+        "an invalid number",
     );
     in_child(groups, "supplementary groups");
 }

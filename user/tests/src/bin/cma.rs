@@ -1,4 +1,4 @@
-//! cma: contiguous memory areas lend their pages to programs, and can be had as a whole when those have ended.
+//! cma: contiguous memory areas lend their pages to programs, and can be allocated as a whole when those have ended.
 
 #![no_std]
 #![no_main]
@@ -55,7 +55,7 @@ fn wait_for(phase: &AtomicU64, wanted: u64) {
 
 type Outcomes = [Result<usize, Errno>; AREAS];
 
-/// Takes each area as a whole, again and again, until that goes well or for so many times.
+/// Tries to take each area as a whole until that succeeds, at most so many times.
 fn try_all(outcomes: &mut [Result<usize, Errno>], times: usize) {
     for _ in 0..times {
         outcomes.iter_mut().enumerate().for_each(|(area, outcome)| *outcome = info::try_cma(area));
@@ -79,7 +79,7 @@ fn main() -> i32 {
     let areas = info::records::<CmaInfo>().take(AREAS).count();
     let all: u64 = info::records::<CmaInfo>().take(AREAS).map(|area| area.pages).sum();
     let managed = info::system().map_or(u64::MAX, |system| system.managed);
-    checks.fails(info::try_cma(areas), Errno::ENOENT, "an area that there is not");
+    checks.fails(info::try_cma(areas), Errno::ENOENT, "a nonexistent area");
     if areas == 0 || managed > LIMIT {
         checks.skip("contiguous memory", if areas == 0 { "there is none" } else { "there is too much memory" });
         return checks.finish();

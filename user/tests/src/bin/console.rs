@@ -1,5 +1,5 @@
-//! console: what one call writes to the terminal is one piece. The lines of this program show it, 63 equal letters each:
-//! who looks at the terminal counts those that are not.
+//! console: the output of one write call is not interleaved with others'. This program prints lines of 63 equal letters
+//! each; the reader of the terminal counts lines that are mixed.
 
 #![no_std]
 #![no_main]

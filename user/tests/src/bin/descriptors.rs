@@ -1,4 +1,4 @@
-//! Numbers of descriptors: the lowest free one, whatever has come and gone, up to the limit.
+//! descriptors: a new descriptor gets the lowest free number, whatever was opened and closed before, up to the limit.
 
 #![no_std]
 #![no_main]

@@ -1,5 +1,5 @@
-//! dirty: which pages were touched and which were written, as the kernel tells of each area. On Linux by
-//! /proc/self/smaps, where there is one.
+//! dirty: which pages were referenced and which were written, as the kernel reports for each area; on Linux from
+//! /proc/self/smaps, if it exists.
 
 #![no_std]
 #![no_main]
@@ -116,7 +116,7 @@ fn private(checks: &mut Checks) {
     checks.eq(usage(at), pages(4, 2, 4), "so is what is written");
     checks.eq(cold(at + 3 * PAGE, 1), Ok(()), "a part");
     checks.eq(usage(at), pages(4, 1, 4), "leaves the rest as it is");
-    // By the kernel's hand, on the program's behalf.
+    // Written by the kernel, on the program's behalf.
     checks.eq(fs::File::open(c"/init", Open::empty()).is_ok_and(|file| read(&file, at + 3 * PAGE)), true, "read(2)");
     checks.eq(usage(at), pages(4, 2, 4), "leaves its trace too");
     let _ = munmap(at, 16 * PAGE);
@@ -223,7 +223,7 @@ fn beside(checks: &mut Checks) {
     let _ = munmap(at, PAGES * PAGE);
 }
 
-/// Who sets access flags: the CPU where it can, faults elsewhere.
+/// Access flags are set by the CPU if it can, and by faults otherwise.
 fn faults(checks: &mut Checks) {
     let features = |cpu: CpuInfo| if cpu.online == 1 { cpu.features } else { !0 };
     let all = info::records::<CpuInfo>().map(features).fold(!0, |all, own| all & own);

@@ -1,4 +1,4 @@
-//! efault: a bad pointer in any argument of any call is EFAULT, and does no harm.
+//! efault: a bad pointer in any argument of any call gives EFAULT, and does no harm.
 
 #![no_std]
 #![no_main]
@@ -148,7 +148,7 @@ fn out_of_kernel(checks: &mut Checks, bad: usize, what: &str, [read, write, file
     }
 }
 
-/// Buffers that begin well.
+/// Buffers that start in valid memory and end outside it.
 fn edges(checks: &mut Checks, read: i32, write: i32) {
     let two = map(2 * PAGE, RW);
     let _ = munmap(two + PAGE, PAGE);

@@ -1,5 +1,5 @@
-//! ELF files that no linker makes, and what becomes of them: as on Linux, but for where Linux kills the process because
-//! it has given up the old program already, when here the caller of execve hears why.
+//! elf: malformed ELF files are treated as on Linux, with one exception: where Linux kills the process because it has
+//! given up the old program already, execve fails here with the reason.
 
 #![no_std]
 #![no_main]
@@ -68,7 +68,7 @@ const FILES: &[(&str, Ends)] = &[
     ("nothing", Refused(Errno::ENOEXEC)),
 ];
 
-/// The status of a child that could not become what it was to become: this and the errno.
+/// The status of a child whose exec failed is this plus the errno.
 const REFUSED: i32 = 120;
 
 fn main() -> i32 {
@@ -130,7 +130,7 @@ fn arguments(checks: &mut Checks) {
         1,
         "E2BIG, and the caller lives",
     );
-    // What is wrong with the file comes before what is wrong with the arguments.
+    // Errors of the file take precedence over errors of the arguments.
     let bad = user_tests::KERNEL;
     checks.fails(raw(nr::EXECVE, [c"/etc/motd".as_ptr() as usize, bad, 0]), Errno::EACCES, "EACCES before EFAULT");
 }

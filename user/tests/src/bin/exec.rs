@@ -1,4 +1,4 @@
-//! exec: another program in the same process: arguments, environment, what stays and what goes.
+//! exec: another program in the same process: arguments, environment, and which state is kept.
 
 #![no_std]
 #![no_main]
@@ -58,7 +58,7 @@ fn start_up(checks: &mut Checks) {
     checks.eq(auxv(at::HWCAP).map(|bits| bits & 3), Some(3), "AT_HWCAP");
 }
 
-/// The second program: what it finds is its status.
+/// The second program: its status says what it found.
 fn again(words: &[&CStr]) -> i32 {
     match words.get(2).map(|word| word.to_bytes()) {
         Some(b"args") => {
@@ -96,7 +96,7 @@ fn becoming(checks: &mut Checks) {
     let words = [c"own name", c"again", c"args", c"", c"a b\n\xff", c"last"];
     checks.exits(|| run(&words, &[]), 0, "arguments arrive as they are");
     let environment = [c"A=1", c"EMPTY=", c"no equals sign"];
-    checks.exits(|| run(&[c"x", c"again", c"env"], &environment), 0, "so does the environment");
+    checks.exits(|| run(&[c"x", c"again", c"env"], &environment), 0, "the environment arrives as it is");
     checks.exits(|| run(&[c"x", c"again", c"empty"], &[]), 0, "there need not be any");
     let mut many = vec![c"x", c"again", c"many"];
     many.resize(3 + 250, c"argument");

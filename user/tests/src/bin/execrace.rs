@@ -55,7 +55,7 @@ fn main() -> i32 {
         });
         meet(2);
         again();
-        // This thread lost: it is to end before the call returns.
+        // This thread lost the race: it ends before the call returns.
         9
     };
     checks.eq(rounds(40, two), (40, 0, None), "of two threads in exec one wins");

@@ -1,5 +1,5 @@
-//! extremes: every call with arguments from the edges of what a word can be. Whatever it answers, the kernel lives: in the
-//! debug build, where arithmetic that overflows is a panic, this finds sums of what a program gave that nobody checked.
+//! extremes: every call with extreme values as arguments. Whatever the answer, the kernel must survive: in the debug
+//! build, where arithmetic overflow panics, this finds unchecked sums of user-given values.
 
 #![no_std]
 #![no_main]
@@ -13,7 +13,7 @@ use user_tests::{Checks, RW, map, poke, raw, start};
 
 quire_rt::entry!(main);
 
-/// Calls that only end the program or the machine, or whose arguments mean nothing but how; and the one that makes allocations fail.
+/// Calls that end the program or the machine, whatever their arguments; and the one that makes allocations fail.
 const LEFT_OUT: [usize; 12] = [
     nr::EXIT,
     nr::EXIT_GROUP,
@@ -32,7 +32,7 @@ const LEFT_OUT: [usize; 12] = [
 /// Combinations that are tried of each call.
 const ROUNDS: usize = 400;
 
-/// Milliseconds after which a child that sleeps where no alarm wakes it is ended.
+/// Milliseconds after which a child that no alarm wakes is killed.
 const PATIENCE: u64 = 3_000;
 
 fn main() -> i32 {
@@ -59,9 +59,9 @@ fn main() -> i32 {
     checks.finish()
 }
 
-/// Makes one call again and again. Those that sleep are ended by an alarm.
+/// Makes one call again and again. An alarm interrupts those that sleep.
 fn attack(number: usize) -> i32 {
-    // What is written and read is not to be seen, and memory is not to be filled.
+    // The calls must neither reach the terminal nor fill memory.
     for fd in 0..3 {
         let _ = io::close(fd);
     }
@@ -103,7 +103,7 @@ fn attack(number: usize) -> i32 {
     for _ in 0..ROUNDS {
         let _ = time::set_alarm(20_000_000, 0);
         let args: [usize; 6] = core::array::from_fn(|_| values[next() % values.len()]);
-        // What pointers show is of the same kind.
+        // The memory that pointers lead to holds extreme values as well.
         for at in [page, page + 8, page + 16, page + PAGE_SIZE, page + 2 * PAGE_SIZE - 8] {
             let value = values[next() % values.len()].to_le_bytes();
             value.iter().enumerate().for_each(|(i, byte)| poke(at + i, *byte));

@@ -1,5 +1,5 @@
-//! failcall: memory runs out at every step of the calls that make processes, threads and open files, move bytes, deliver
-//! signals and answer into memory that is not there yet.
+//! failcall: memory runs out at every step of the calls that make processes, threads and open files, move bytes,
+//! deliver signals and write to memory that is not present yet.
 
 #![no_std]
 #![no_main]
@@ -20,7 +20,7 @@ use user_tests::{Checks, PAGE, RW, all, asm, child, munmap, peek, poke, raw};
 
 quire_rt::entry!(main);
 
-/// What a call says whose pointer leads to memory that cannot be had.
+/// The answer of a call whose pointer leads to memory that cannot be allocated.
 const FAULT: &[Errno] = &[Errno::EFAULT];
 const MEMORY: &[Errno] = &[Errno::ENOMEM];
 const FAULT_OR_MEMORY: &[Errno] = &[Errno::EFAULT, Errno::ENOMEM];
@@ -36,7 +36,7 @@ fn own() -> &'static CStr {
 
 fn main() -> i32 {
     if args().nth(1) == Some(c"armed") {
-        // What exec was armed with before is still there, unless it has failed since.
+        // The failure armed before exec is still pending, unless it has happened since.
         return (arm(0) == 0) as i32;
     }
     let mut checks = Checks::new();
@@ -68,7 +68,7 @@ fn processes(checks: &mut Checks) {
                 (0..4).for_each(|page| poke(at + page * PAGE, 9));
                 process::exit_now(7);
             }
-            // What the parent has is its own, whether there is a child or not.
+            // The parent's pages are its own, whether there is a child or not.
             let sound = ended(made) && (0..4).all(|page| peek(at + page * PAGE) == 7);
             (0..4).for_each(|page| poke(at + page * PAGE, 7));
             sound
@@ -84,7 +84,7 @@ fn processes(checks: &mut Checks) {
         |(), n| vfork(n),
         |(), made| ended(made),
     );
-    // Of a child that has ended, the status may be lost: its end is told once.
+    // The status of an ended child may be lost: its end is reported once.
     Call { name: "wait4", errnos: FAULT, least: 3 }.check(
         checks,
         || {
@@ -99,7 +99,7 @@ fn processes(checks: &mut Checks) {
 
 static END: AtomicU32 = AtomicU32::new(0);
 
-/// What threads here do: they sleep until the end. They have no heap, and no thread pointer of their own.
+/// The threads of this test sleep until the end. They have no heap, and no thread pointer of their own.
 extern "C" fn sleep(_: usize) -> ! {
     while END.load(Ordering::Acquire) == 0 {
         let _ = quire_rt::sync::futex_wait(&END, 0, None);
@@ -117,7 +117,7 @@ fn start_thread(stack: usize) -> Result<usize, Errno> {
     Errno::from_ret(unsafe { clone_thread(flags.bits() as usize, stack + PAGE, none, 0, none, sleep, 0) })
 }
 
-/// A stack for a thread, which is there.
+/// A stack for a thread, with its page present.
 fn stack() -> usize {
     let at = area(1, RW);
     poke(at + PAGE - 1, 0);
@@ -201,7 +201,7 @@ fn descriptors(checks: &mut Checks) {
         |()| (nr::DUP3, [0, to, 0, 0, 0, 0]),
         |(), done| done.is_err() || io::close(to as i32).is_ok(),
     );
-    // Each begins with the table as the one before left it, once it had worked.
+    // Each starts with the table as the previous one left it after it had succeeded.
     let calls: [(&str, usize, u32, usize, [usize; 6]); 3] = [
         ("openat", 128, 3, nr::OPENAT, [here, path, 0, 0, 0, 0]),
         ("dup", 256, 1, nr::DUP, [0; 6]),
@@ -256,7 +256,7 @@ fn bytes(checks: &mut Checks) {
         || (pipe_with(300), area(1, RW)),
         |((read, _), out)| (nr::READ, [*read as usize, *out, 300, 0, 0, 0]),
         |(pipe, out), done| {
-            // Not a byte is lost.
+            // No byte is lost.
             let left = drained(pipe);
             let sound = done.map_or(left == 300, |n| n == 300 && left == 0 && all(out, n, 7));
             munmap(out, PAGE).is_ok() && sound
@@ -325,7 +325,7 @@ fn signals(checks: &mut Checks) {
     let _ = signal::default(sig::USR1);
 }
 
-/// Calls that answer into a page that is not there yet: EFAULT, or what they need besides.
+/// Calls that write to a page that is not present yet: EFAULT, or the error of another allocation.
 fn answers(checks: &mut Checks) {
     let here = usize::MAX - 99;
     let path = own().as_ptr() as usize;
@@ -381,7 +381,7 @@ fn answers(checks: &mut Checks) {
             |out, n| {
                 let (ret, left) = asm::call_armed(n, *number, args.map(|arg| if arg == OUT { *out } else { arg }));
                 match Errno::from_ret(ret) {
-                    // With memory, too: the path is no link, the word is not 1.
+                    // These fail even with memory: the path is not a link, the word is not 1.
                     Err(Errno::EINVAL) if *number == nr::READLINKAT => (Ok(0), left),
                     Err(Errno::EAGAIN) if *number == nr::FUTEX => (Ok(0), left),
                     answer => (answer, left),

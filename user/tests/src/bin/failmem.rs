@@ -1,5 +1,5 @@
-//! failmem: memory runs out at every step of the calls that map memory, and of the faults that fill it. A call then says so
-//! and leaves what there was, or what Linux leaves; a program that cannot have its page is killed.
+//! failmem: memory runs out at every step of the calls that map memory, and of the faults that fill it. A call then
+//! fails and leaves the state as it was, or as Linux leaves it; a program that cannot get its page is killed.
 
 #![no_std]
 #![no_main]
@@ -77,7 +77,7 @@ fn mapping(checks: &mut Checks) {
             |at| mmap_call(*at, 4, prot, flags | Map::FIXED_NOREPLACE, fd),
             |at, done| {
                 let sound = is_mapped(at, 4) == done.is_ok();
-                // What could not be populated comes when it is touched.
+                // Pages that could not be populated come with the first access.
                 let sound = sound && (done.is_err() || fd >= 0 || all(at, 4 * PAGE, 0));
                 let _ = munmap(at, 4 * PAGE);
                 sound
@@ -96,7 +96,7 @@ fn mapping(checks: &mut Checks) {
         },
     );
     let _ = io::close(fd);
-    // What is between the program's end and its heap is no area of it, so that the first growth needs one.
+    // The gap between the program's end and its heap belongs to no area, so the first growth needs a new one.
     let brk = |end: usize| raw(nr::BRK, [end]).unwrap_or(0);
     let start = brk(0);
     Call { name: "brk", errnos: &[], least: 1 }.check(
@@ -174,7 +174,7 @@ fn moving(checks: &mut Checks) {
         || (filled(6), filled(6)),
         |(at, to)| remap(*at, 4, 4, Mremap::MAYMOVE | Mremap::FIXED, to + PAGE),
         |(at, to), done| {
-            // The target may be gone by then.
+            // The target may have been unmapped by then.
             let sound = if done.is_ok() { is_filled(to, 6) && is_filled(at + 4 * PAGE, 2) } else { is_filled(at, 6) };
             let sound = sound && peek(to) == 7 && peek(to + 5 * PAGE) == 7;
             let _ = munmap(at, 6 * PAGE);
@@ -214,7 +214,7 @@ fn advising(checks: &mut Checks) {
         ("madvise: at random", madv::RANDOM),
         ("madvise: no huge pages", madv::NOHUGEPAGE),
     ] {
-        // The one call whose errno for that is not ENOMEM.
+        // The one call that answers another errno than ENOMEM.
         Call { name, errnos: &[Errno::EAGAIN], least: 2 }.check(
             checks,
             || filled(6),

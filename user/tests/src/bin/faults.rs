@@ -1,4 +1,4 @@
-//! faults: what a program has no right to do ends it, by the right signal, and nothing else.
+//! faults: a forbidden access ends the program by the right signal, and affects nothing else.
 
 #![no_std]
 #![no_main]
@@ -74,7 +74,7 @@ extern "C" fn leave(_: i32, info: *const signal::Info, _: *mut u8) {
     process::exit_now(info.code + if info.addr == 0x1234 { 10 } else { 0 })
 }
 
-/// A handler learns what happened, and can put it right.
+/// A handler gets the details of a fault, and can resolve it.
 fn details(checks: &mut Checks) {
     let at = map(2 * PAGE, Prot::READ);
     let _ = signal::handle(sig::SEGV, repair, 0, 0);

@@ -1,4 +1,4 @@
-//! files: the boot archive: open, read, seek, list, and what is not there.
+//! files: the boot archive: open, read, seek, list, and nonexistent names.
 
 #![no_std]
 #![no_main]
@@ -77,7 +77,7 @@ fn status(checks: &mut Checks) {
     checks.eq((opened.ino, opened.size, opened.mode), (file.ino, file.size, file.mode), "fstat says the same");
     let mut empty = Stat::default();
     let call = [fd as usize, c"".as_ptr() as usize, &raw mut empty as usize, at::EMPTY_PATH as usize];
-    checks.eq((raw(nr::NEWFSTATAT, call), empty.ino), (Ok(0), file.ino), "so does an empty path with EMPTY_PATH");
+    checks.eq((raw(nr::NEWFSTATAT, call), empty.ino), (Ok(0), file.ino), "an empty path with EMPTY_PATH too");
     let access = |path: &CStr, wanted: usize| raw(nr::FACCESSAT, [at::FDCWD as usize, path.as_ptr() as usize, wanted]);
     checks.eq(access(FILE, 5), Ok(0), "faccessat: readable, executable");
     checks.fails(access(c"/nosuch", 0), Errno::ENOENT, "faccessat of nothing");

@@ -63,7 +63,8 @@ fn copies(checks: &mut Checks) {
     for fd in [read, write] {
         let _ = io::close(fd);
     }
-    // Once the child is gone the parent is the only owner again and may write in place or copy: it must not matter.
+    // Once the child has ended the parent is the only owner again. It may write in place or copy: the program must not
+    // notice.
     for round in 0..10 {
         let _ = child(|| 0);
         poke(private, round);

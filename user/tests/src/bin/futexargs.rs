@@ -1,4 +1,4 @@
-//! futexargs: what futex refuses, and that it changes nothing then.
+//! futexargs: arguments that futex refuses; a refused call changes nothing.
 
 #![no_std]
 #![no_main]
@@ -66,11 +66,11 @@ fn refused(checks: &mut Checks, private: u32) {
     for nsec in [-1, 1_000_000_000] {
         let bad = Timespec { sec: 0, nsec };
         let bad = call(one, futex::WAIT | private, 1, &raw const bad as usize, 0, 0);
-        checks.fails(bad, Errno::EINVAL, "a time that is none, before the word is looked at");
+        checks.fails(bad, Errno::EINVAL, "an invalid time, before the word is read");
     }
     checks.fails(call(one, futex::WAIT | private, 0, KERNEL, 0, 0), Errno::EFAULT, "a time that is nowhere");
     for op in [2, 14, 64, 127, 0x200, 0x4000_0000] {
-        checks.fails(call(one, op | private, 0, 0, two, 0), Errno::ENOSYS, "an operation that is none");
+        checks.fails(call(one, op | private, 0, 0, two, 0), Errno::ENOSYS, "an invalid operation");
     }
     for op in [6, 7, 8, 11, 12, 13] {
         checks.fails(call(one, op | private, 0, 0, two, 0), Errno::ENOSYS, "no inheritance of priority");
@@ -86,8 +86,8 @@ fn wake_op(checks: &mut Checks, private: u32) {
     checks.fails(wake(one + 2, two, add), Errno::EINVAL, "WAKE_OP: a misaligned first word");
     checks.fails(wake(one, two + 2, add), Errno::EINVAL, "a misaligned second word");
     checks.fails(wake(KERNEL, two, add), Errno::EFAULT, "a first word that is nowhere");
-    checks.fails(wake(one, two, operation(5, 1, 0, 0)), Errno::ENOSYS, "a change that is none");
-    checks.fails(wake(one, two, operation(1, 1, 6, 0)), Errno::ENOSYS, "a comparison that is none");
+    checks.fails(wake(one, two, operation(5, 1, 0, 0)), Errno::ENOSYS, "an invalid change");
+    checks.fails(wake(one, two, operation(1, 1, 6, 0)), Errno::ENOSYS, "an invalid comparison");
     checks.eq(words[1].load(SeqCst), 7, "and the word is as it was");
     let changes = [
         (operation(0, 0xfff, 0, 0), u32::MAX),
@@ -104,7 +104,7 @@ fn wake_op(checks: &mut Checks, private: u32) {
     }
 }
 
-/// How many a count wakes: at least one, as on Linux.
+/// How many waiters a count wakes: at least one, as on Linux.
 fn counts(checks: &mut Checks) {
     for (count, wanted) in [(0, 1), (-1, 1), (2, 2), (i32::MAX, 3)] {
         let word = Arc::new(AtomicU32::new(0));

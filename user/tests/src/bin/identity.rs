@@ -1,4 +1,4 @@
-//! identity: who and where a process is: ids, names, memory, random bytes.
+//! identity: information about process and system: ids, names, memory, random bytes.
 
 #![no_std]
 #![no_main]

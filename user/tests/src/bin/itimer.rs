@@ -27,7 +27,7 @@ extern "C" fn count(_: i32, _: *const Info, _: *mut u8) {
 
 fn main() -> i32 {
     if args().count() > 1 {
-        // exec keeps the timer, whose signal ends this.
+        // exec keeps the timer, whose signal ends this sleep.
         time::sleep_ms(10_000);
         return 1;
     }
@@ -54,7 +54,7 @@ fn main() -> i32 {
 fn once_and_again(checks: &mut Checks) {
     let _ = handle(sig::ALRM, count, 0, 0);
     let begin = time::monotonic();
-    // Again and again: one of them comes when the pause has begun, however late that is.
+    // Repeatedly: one of them arrives after the pause has begun, however late that is.
     let _ = set_alarm(30 * MS, 30 * MS);
     checks.eq(signal::suspend(0), Errno::EINTR, "an alarm's handler ends a pause");
     checks.ok(time::monotonic() - begin >= 30 * MS, "not early");
@@ -92,14 +92,14 @@ fn values(checks: &mut Checks) {
     let mut old = Itimerval::default();
     let at = &raw mut old as usize;
     for which in [itimer::VIRTUAL, itimer::PROF, 3, -1] {
-        checks.fails(call(nr::SETITIMER, which, new, 0), Errno::EINVAL, "a timer that there is not");
+        checks.fails(call(nr::SETITIMER, which, new, 0), Errno::EINVAL, "a nonexistent timer");
         checks.fails(call(nr::GETITIMER, which, at, 0), Errno::EINVAL, "nor to be asked");
     }
     for (sec, usec) in [(-1, 0), (0, -1), (0, 1_000_000), (0, i64::MAX), (i64::MIN, 0)] {
         let bad = Timeval { sec, usec };
         for bad in [Itimerval { value: bad, ..time }, Itimerval { interval: bad, ..time }] {
             let bad = call(nr::SETITIMER, itimer::REAL, &raw const bad as usize, 0);
-            checks.fails(bad, Errno::EINVAL, "a time that is none");
+            checks.fails(bad, Errno::EINVAL, "an invalid time");
         }
     }
     checks.fails(call(nr::SETITIMER, itimer::REAL, KERNEL, 0), Errno::EFAULT, "a time that is nowhere");

@@ -1,6 +1,6 @@
-//! latency: work whose length a program sets, one kind after the other, does what it should. With the argument `exact`,
-//! on a machine that runs deterministically with slices of 10 µs (`slice=10`), there is more of each, and the kernel
-//! must have kept the CPU to itself for no longer than it may.
+//! latency: operations whose length a program chooses, one kind after the other, work correctly. With the argument
+//! `exact`, on a machine that runs deterministically with slices of 10 µs (`slice=10`), there is more of each, and the
+//! kernel must have kept the CPU to itself for no longer than it may.
 
 #![no_std]
 #![no_main]
@@ -20,8 +20,8 @@ use user_tests::{Checks, PAGE, RW, child, map, raw, start};
 
 quire_rt::entry!(main);
 
-/// Nanoseconds, which are instructions, that the kernel may keep interrupts masked, or go without a point where another
-/// thread or a signal gets in. The counters fall short by a slice at most.
+/// The longest that the kernel may keep interrupts masked, or run without a preemption point, in nanoseconds, which are
+/// instructions here. The counters fall short by a slice at most.
 const MASKED: u64 = 50_000 - SLICE;
 const UNPREEMPTED: u64 = 200_000 - SLICE;
 const SLICE: u64 = 10_000;
@@ -160,7 +160,7 @@ fn callers(count: usize, number: usize, args: [usize; 6]) -> Result<(), Errno> {
     for _ in 0..count {
         thread_that_calls(number, args)?;
     }
-    // None of them says that it sleeps.
+    // There is no sign of when they sleep.
     time::sleep_ms(20);
     Ok(())
 }
@@ -243,7 +243,7 @@ fn group_killed(amount: &Amount) -> Result<bool, Errno> {
 
 fn everybody_signalled(amount: &Amount) -> Result<bool, Errno> {
     let group = sleepers(amount.processes)?;
-    // Nobody minds this one.
+    // This signal has no effect on anybody.
     process::kill(-1, sig::WINCH)?;
     process::kill(-group, sig::KILL)?;
     Ok((0..amount.processes).all(|_| process::waitpid(-1) == Ok(Status::Killed(sig::KILL))))

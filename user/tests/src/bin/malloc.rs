@@ -1,5 +1,5 @@
-//! malloc: the heap of programs, seen through the global allocator: single blocks, what goes back to the system, and
-//! threads that hand blocks to each other and fork meanwhile.
+//! malloc: the heap of programs, through the global allocator: single blocks, memory returned to the system, and
+//! threads that exchange blocks and fork meanwhile.
 
 #![no_std]
 #![no_main]
@@ -23,8 +23,8 @@ const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 /// What each arena but the first takes from the system at a time.
 const REGION: usize = 16 * MIB;
-/// Pages that such an arena keeps when all of it is free. It stays once it is made, and so does the first page of its
-/// region: the arena's own books, and the header of the one chunk that is all the rest.
+/// Pages that such an arena keeps when all of it is free. An arena stays once it is made, and so does the first page of
+/// its region: the arena's own record, and the header of the one chunk that is the rest of the region.
 const ARENA_KEEPS: u64 = 1;
 
 fn main() -> i32 {
@@ -93,7 +93,7 @@ impl Block {
         }
     }
 
-    /// Whether nobody wrote into it and it is as large and aligned as was asked.
+    /// Whether its contents are intact and it is as large and aligned as requested.
     fn good(&self) -> bool {
         // SAFETY: the block is alive.
         let usable = unsafe { heap::usable_size(self.at) };
@@ -102,7 +102,7 @@ impl Block {
             && self.holds(self.layout.size(), self.mark)
     }
 
-    /// Changes the size; whether what both sizes have was kept.
+    /// Changes the size; returns whether the common part was kept.
     fn resize(&mut self, size: usize) -> bool {
         // SAFETY: the block is alive and of this layout, and neither size is 0.
         let at = unsafe { realloc(self.at, self.layout, size) };
@@ -117,7 +117,7 @@ impl Block {
         kept
     }
 
-    /// Frees it; whether its bytes were right to the end.
+    /// Frees it; returns whether its contents were intact until then.
     fn done(self) -> bool {
         self.good()
     }
@@ -249,8 +249,9 @@ fn mappings(checks: &mut Checks) {
     checks.eq(heap::info().hblks, before.hblks, "no mapping is left");
 }
 
-/// Pages that the heap and the stacks of threads have, in memory or swapped; `None` on a system that does not say. What
-/// maps the program's file comes in with the code that runs, and the main stack with how deep it calls: neither counts.
+/// Pages that the heap and the stacks of threads have, in memory or swapped; `None` on a system that does not say.
+/// Mappings of the program's file and the main stack do not count: they grow with the code that runs and the depth of
+/// calls.
 fn pages() -> Option<u64> {
     let mut pages = 0;
     for area in info::areas(0) {
@@ -262,22 +263,22 @@ fn pages() -> Option<u64> {
     Some(pages)
 }
 
-/// What a trimmed heap keeps.
+/// The pages and regions that a trimmed heap keeps.
 struct Kept {
     pages: Option<u64>,
-    /// Regions of arenas other than the first. How many there are depends on who met whom.
+    /// Regions of arenas other than the first. Their number depends on contention between threads.
     regions: usize,
 }
 
 impl Kept {
-    /// Trims the heap, and looks.
+    /// Trims the heap, and measures it.
     fn after_trim() -> Kept {
         heap::trim();
         Kept { pages: pages(), regions: heap::info().arena / REGION }
     }
 
-    /// One check that a heap whose blocks are again those that there were keeps no more pages than it did, but for what
-    /// each arena does that was made meanwhile.
+    /// Checks that a heap with the same blocks as before keeps no more pages than before, except for those that each
+    /// new arena keeps.
     #[track_caller]
     fn check_again(&self, checks: &mut Checks, what: &str) {
         let now = Kept::after_trim();
@@ -358,7 +359,7 @@ impl Random {
 
 type Table = [Mutex<Option<Block>>];
 
-/// Puts new blocks in the table's places and frees what was there; how many blocks were not right.
+/// Puts new blocks in the table's places and frees what was there; returns how many blocks were damaged.
 fn trade(table: &Table, seed: u64, turns: usize) -> u64 {
     let mut random = Random::new(seed);
     let mut wrong = 0;
@@ -383,7 +384,7 @@ fn trade(table: &Table, seed: u64, turns: usize) -> u64 {
     wrong
 }
 
-/// Runs `threads` of `work`, which is told its number, to their ends; how many there were and what they summed up to.
+/// Runs `threads` of `work`, each with its number, until they end; returns their number and the sum of their results.
 fn together(threads: usize, work: impl Fn(u64) -> u64 + Send + Sync + 'static) -> (usize, u64) {
     let shared = Arc::new((work, AtomicU64::new(0)));
     let started: Vec<Thread> = (0..threads as u64)
@@ -425,7 +426,7 @@ fn exchange(checks: &mut Checks) {
     before.check_again(checks, "and the pages are given back");
 }
 
-/// What one of the short-lived threads does; answers the heap's size when it holds most, or 0 if something is wrong.
+/// One short-lived thread; returns the heap's size at its peak, or 0 if something is wrong.
 fn short_life(number: u64) -> u64 {
     let blocks: Vec<_> = (0..100).map(|i| Block::sized(16 + (i * 37 + number as usize) % 900)).collect();
     if all_good(&blocks) { first_arena() as u64 } else { 0 }
@@ -476,11 +477,11 @@ fn forks(checks: &mut Checks) {
     let mine: Vec<_> = (0..50).map(|i| Block::sized(100 + 90 * i)).collect();
     let mut good = 0;
     for round in 0..12 {
-        // In the middle of the others' work, wherever that is.
+        // At an arbitrary point of the others' work.
         time::sleep_ms(1 + round % 4);
         let status = user_tests::child(|| {
             let inherited = all_good(&mine);
-            // The table's places may be locked for ever here; the child makes one of its own.
+            // In the child the table's slots may be locked for ever, so it makes a table of its own.
             let table: Arc<Table> = (0..40).map(|_| Mutex::new(None)).collect();
             let alone = trade(&table, round, 100);
             let (count, bad) = together(2, move |number| trade(&table, number, 50));

@@ -20,10 +20,10 @@ use user_tests::Checks;
 
 quire_rt::entry!(main);
 
-/// What the handler holds from one signal to the next: vectors of their own length.
+/// Vectors that the handler keeps from one signal to the next; each holds its own length.
 static HELD: [AtomicPtr<Vec<usize>>; 8] = [const { AtomicPtr::new(null_mut()) }; 8];
 static SIGNALS: AtomicU64 = AtomicU64::new(0);
-/// Blocks that were made in the middle of a call, which are mappings: nothing else here is large enough for one.
+/// Blocks allocated in nested calls, which are mappings: nothing else here is large enough for one.
 static INSIDE: AtomicU64 = AtomicU64::new(0);
 static WRONG: AtomicU64 = AtomicU64::new(0);
 static DONE: AtomicBool = AtomicBool::new(false);
@@ -60,7 +60,7 @@ fn main() -> i32 {
     checks.ok(SIGNALS.load(SeqCst) >= 200, "two hundred signals");
     checks.ok(INSIDE.load(SeqCst) >= 5, "some in the middle of malloc or free");
     checks.ok(mine.iter().all(|vec| whole(vec)), "the program's blocks are whole");
-    checks.eq(WRONG.load(SeqCst), 0, "the handler's were, and those that went");
+    checks.eq(WRONG.load(SeqCst), 0, "the handler's blocks are whole, freed ones too");
     drop(mine);
     for place in &HELD {
         take(place);

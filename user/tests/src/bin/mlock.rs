@@ -1,7 +1,6 @@
 //! mlock, mlock2, munlock, mlockall, munlockall and MAP_LOCKED.
 //!
-//! On Linux a privileged process is not bound by RLIMIT_MEMLOCK, so the checks of the limit give up their privilege
-//! first.
+//! A privileged process is not bound by RLIMIT_MEMLOCK, so the checks of the limit drop their privilege first.
 
 #![no_std]
 #![no_main]
@@ -111,7 +110,7 @@ fn refused(checks: &mut Checks) {
 }
 
 fn everything(checks: &mut Checks) {
-    // In children, since all that a program has is locked.
+    // In children, since these calls lock all memory of a process.
     let unlimited = Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY };
     let old = map(4 * PAGE, RW);
     let mut in_child = |what: &str, run: &dyn Fn() -> bool| {

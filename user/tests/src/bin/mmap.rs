@@ -96,7 +96,7 @@ fn refused(checks: &mut Checks) {
     ] {
         checks.fails(got, wanted, what);
     }
-    // It is the file that says which flags it knows, so there has to be one.
+    // The file decides which flags it supports, so there has to be one.
     let fd = fs::open(c"/init", Open::empty()).unwrap_or(-1);
     let unknown = Map::SHARED_VALIDATE | UNKNOWN;
     checks.fails(mmap(0, PAGE, Prot::READ, unknown, fd, 0), Errno::EOPNOTSUPP, "an unknown flag with SHARED_VALIDATE");
@@ -153,7 +153,7 @@ fn unmapping(checks: &mut Checks) {
     });
     checks.ok(gone, "and all are gone");
 
-    // Every other page, so that neither neighbours nor tables can stand for one another.
+    // Every other page, so that neither areas nor tables can be merged.
     let many = map(512 * PAGE, RW);
     let _ = mprotect(many, PAGE, RW);
     (0..512).for_each(|page| poke(many + page * PAGE, page as u8));

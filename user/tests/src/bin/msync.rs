@@ -1,4 +1,4 @@
-//! msync: what it says of its range, since nothing here is ever to be written back.
+//! msync: its checks of the range, since there is never anything to write back.
 
 #![no_std]
 #![no_main]
@@ -48,7 +48,7 @@ fn main() -> i32 {
 
     checks.eq(mem::mlock(shared + 2 * PAGE, PAGE), Ok(()), "a page is locked");
     let locked = shared + 2 * PAGE;
-    checks.eq(msync(locked, PAGE, Msync::SYNC), Ok(()), "SYNC does not mind");
+    checks.eq(msync(locked, PAGE, Msync::SYNC), Ok(()), "SYNC ignores that");
     checks.fails(msync(locked, PAGE, Msync::INVALIDATE), Errno::EBUSY, "INVALIDATE does");
     checks.fails(msync(shared, 4 * PAGE, Msync::SYNC | Msync::INVALIDATE), Errno::EBUSY, "even after a hole");
     checks.fails(

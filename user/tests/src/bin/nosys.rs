@@ -1,4 +1,4 @@
-//! nosys: numbers that are no calls.
+//! nosys: unassigned system call numbers.
 
 #![no_std]
 #![no_main]

@@ -1,6 +1,6 @@
-//! Out of memory: the process that uses most is killed, whether it sleeps or asks for more, and the others go on.
+//! oom: out of memory, the process that uses most is killed, whether it sleeps or asks for more, and the others go on.
 //!
-//! Filling memory takes time, so this is for machines that have little.
+//! Filling memory takes time, so this test runs on small machines only.
 
 #![no_std]
 #![no_main]
@@ -17,7 +17,7 @@ quire_rt::entry!(main);
 /// More memory than this is too much to fill.
 const LIMIT: usize = 400 << 20;
 
-/// Maps memory and writes to a part of it, page by page; says how far it came. Answers where it is.
+/// Maps memory and writes to a part of it, page by page; records its progress. Returns the address.
 fn hog(len: usize, progress: &AtomicU64) -> usize {
     let flags = Map::PRIVATE | Map::ANONYMOUS | Map::NORESERVE;
     let at = mmap(0, len, RW, flags, -1, 0).unwrap_or(0);
@@ -59,7 +59,7 @@ fn main() -> i32 {
     checks.finish()
 }
 
-/// Two that hold a part each, and one that wants ever more.
+/// Two processes that hold a part each, and one that keeps asking for more.
 fn asking(checks: &mut Checks, free: usize) {
     let counters = shared_counters();
     let (small, large) = (free / 8, free / 4);
@@ -78,7 +78,7 @@ fn asking(checks: &mut Checks, free: usize) {
         hog(4 * free, &counters[2]);
         0
     });
-    checks.eq(greedy.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "who asks for ever more is killed");
+    checks.eq(greedy.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "a process that keeps asking for memory is killed");
     checks.ok(counters[2].load(Ordering::Relaxed) > (large / PAGE) as u64, "when it has most");
     counters[7].store(1, Ordering::Release);
     checks.eq(first.and_then(process::waitpid), Ok(Status::Exited(0)), "the smallest goes on");
@@ -86,7 +86,7 @@ fn asking(checks: &mut Checks, free: usize) {
     end(counters);
 }
 
-/// One that holds most and sleeps, and one that asks for a page too many.
+/// One process that holds most memory and sleeps, and one that asks for one page too many.
 fn sleeping(checks: &mut Checks, free: usize) {
     let counters = shared_counters();
     let (most, wanted) = (free / 16 * 9, free / 2);
@@ -100,12 +100,12 @@ fn sleeping(checks: &mut Checks, free: usize) {
         let at = hog(wanted, &counters[1]);
         !intact(at, wanted) as i32
     });
-    checks.eq(sleeper.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "who sleeps on most is killed");
-    checks.eq(asker.and_then(process::waitpid), Ok(Status::Exited(0)), "who asked gets its page and goes on");
+    checks.eq(sleeper.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "the process that holds most is killed, though it sleeps");
+    checks.eq(asker.and_then(process::waitpid), Ok(Status::Exited(0)), "the process that asked gets its page and goes on");
     end(counters);
 }
 
-/// Several at once, with nobody else to blame.
+/// Several at once, with no other large process.
 fn alone(checks: &mut Checks, free: usize) {
     let counters = shared_counters();
     let hogs = [0, 1, 2].map(|slot| {

@@ -1,4 +1,4 @@
-//! Overcommit: what memory may be promised in each of the three modes, and that promises are taken back.
+//! overcommit: how much memory may be promised in each of the three modes, and that promises are returned.
 //!
 //! On Linux the modes are files of /proc/sys/vm; where they cannot be written there is nothing to check.
 
@@ -48,7 +48,7 @@ fn anon(len: usize, prot: Prot, flags: Map) -> Result<usize, Errno> {
     mmap(0, len, prot, ANON | flags, -1, 0)
 }
 
-/// Maps and unmaps: whether that can be.
+/// Whether a mapping of this kind is granted; unmaps it again.
 fn fits(len: usize, prot: Prot, flags: Map) -> bool {
     let at = mmap(0, len, prot, flags, -1, 0);
     at.is_ok_and(|at| munmap(at, len) == Ok(()))
@@ -89,10 +89,10 @@ fn guess(checks: &mut Checks) {
     // SAFETY: the test's own mapping.
     let grown = unsafe { mem::mremap(at, PAGE, 2 * total, Mremap::MAYMOVE, 0) };
     checks.fails(grown, Errno::ENOMEM, "mremap asks for what it adds");
-    // SAFETY: the end moves above what the heap has.
+    // SAFETY: the end only moves above the heap's memory.
     let brk = |end| unsafe { mem::brk(end) };
     let start = brk(0);
-    checks.eq(brk(start + 2 * total), start, "so does brk");
+    checks.eq(brk(start + 2 * total), start, "brk is counted too");
     let _ = munmap(at, PAGE);
 }
 
@@ -147,7 +147,7 @@ fn settings(checks: &mut Checks) {
     for which in [setting::OVERCOMMIT_MEMORY, setting::OVERCOMMIT_RATIO] {
         checks.fails(info::setting(which, Some(1 << 40)), Errno::EINVAL, "a value that cannot be");
     }
-    checks.fails(info::setting(99, None), Errno::EINVAL, "a setting that there is not");
+    checks.fails(info::setting(99, None), Errno::EINVAL, "a nonexistent setting");
     let (total, limit, _) = memory();
     let old = info::setting(setting::OVERCOMMIT_RATIO, Some(25)).unwrap_or(50);
     checks.ok(memory().1.abs_diff(total / 4) < total / 100, "a quarter of memory");

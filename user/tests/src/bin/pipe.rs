@@ -74,7 +74,7 @@ fn ends(checks: &mut Checks) {
             (io::write(write, b"x") != Err(Errno::EPIPE)) as i32
         },
         0,
-        "and EPIPE for who ignores it",
+        "and EPIPE if it is ignored",
     );
     let _ = io::close(write);
 }
@@ -190,7 +190,7 @@ fn transfer(checks: &mut Checks) {
     let _ = io::close(read);
 }
 
-/// Whether records of several writers come out of a pipe whole, and all of them.
+/// Whether all records of several writers come out of a pipe whole.
 fn records<const LEN: usize>(put: impl Fn(i32, &[u8]) -> Result<usize, Errno>) -> bool {
     let (read, write) = io::pipe(0).expect("a pipe");
     for writer in 0..4u8 {
@@ -218,7 +218,7 @@ fn records<const LEN: usize>(put: impl Fn(i32, &[u8]) -> Result<usize, Errno>) -
 
 fn descriptors(checks: &mut Checks) {
     let (read, write) = io::pipe(0).expect("a pipe");
-    checks.eq(io::dup3(write, 60, 0), Ok(60), "dup3 to a number of one's choice");
+    checks.eq(io::dup3(write, 60, 0), Ok(60), "dup3 to a chosen number");
     checks.fails(io::dup3(write, write, 0), Errno::EINVAL, "dup3 onto itself");
     checks.fails(io::dup3(900, 61, 0), Errno::EBADF, "dup3 of nothing");
     checks.fails(io::dup3(write, 1 << 30, 0), Errno::EBADF, "dup3 to a number that is too large");

@@ -1,12 +1,13 @@
-//! replay: does what a random program of the memory manager's oracle did, with real calls, and compares the outcomes.
+//! replay: repeats a random program of the memory manager's oracle with real calls, and compares the outcomes.
 //!
-//! `replay FILE` does a script that the oracle printed (`cargo xtask run --add SCRIPT:/replay/script --add …`, as it says);
-//! without an argument it does one that comes with this program, which the ignored test
-//! `print_a_program_for_a_real_machine` made. A line is a call, the number of the process that makes it, arguments in
-//! hexadecimal (memory in pages), and behind `=` the outcome; kernel/mm/src/mm/tests/trace.rs writes them.
+//! `replay FILE` runs a script that the oracle printed (the oracle prints the command: `cargo xtask run --add
+//! SCRIPT:/replay/script --add …`). Without an argument it runs the script that comes with this program, which the
+//! ignored test `print_a_program_for_a_real_machine` made. A line is a call, the number of the process that makes it,
+//! arguments in hexadecimal (memory in pages), and behind `=` the outcome; kernel/mm/src/mm/tests/trace.rs writes them.
 //!
-//! Each process walks through the script, does its own lines when it is their turn, and says whose turn is next in a page
-//! that all share. The first one belongs to nobody's script: it makes processes from nothing.
+//! Each process walks through the script, executes its own lines when it is their turn, and publishes whose turn is
+//! next in a page that all share. The first process executes no lines: it creates processes that have no parent in the
+//! script.
 
 #![no_std]
 #![no_main]
@@ -37,12 +38,12 @@ const TURN: usize = 0;
 const WRONG: usize = 1;
 const GOT: usize = 2;
 
-/// Where outcomes of touches begin that are signals, as they are kept in [`GOT`].
+/// Marks outcomes of accesses that are signals, as they are kept in [`GOT`].
 const SIGNAL: u64 = 1 << 63;
 
 static FAULT: AtomicI32 = AtomicI32::new(0);
 
-/// Notes what the signal says, and goes on behind the load or store that caused it.
+/// Records the signal, and resumes after the load or store that caused it.
 extern "C" fn skip(signo: i32, info: *const Info, context: *mut u8) {
     // SAFETY: the kernel hands the record of a fault.
     FAULT.store(signo << 8 | unsafe { (*info).code }, Relaxed);
@@ -55,7 +56,7 @@ extern "C" fn skip(signo: i32, info: *const Info, context: *mut u8) {
     }
 }
 
-/// A touch's outcome: the word that was there, or how the kernel refused.
+/// An access's outcome: the word read, or the signal.
 fn touch(addr: usize, write: Option<u64>) -> Result<u64, &'static str> {
     FAULT.store(0, Relaxed);
     let mut word = 0_u64;
@@ -63,7 +64,7 @@ fn touch(addr: usize, write: Option<u64>) -> Result<u64, &'static str> {
     unsafe {
         asm!("ldr {word}, [{addr}]", word = inout(reg) word, addr = in(reg) addr);
         if let Some(value) = write {
-            // A refused load says nothing about the store.
+            // A refused load says nothing about the store, so forget it.
             FAULT.store(0, Relaxed);
             asm!("str {value}, [{addr}]", value = in(reg) value, addr = in(reg) addr);
         }
@@ -105,7 +106,7 @@ fn file(number: usize) -> usize {
     }
 }
 
-/// Does a line; the outcome as the script has it.
+/// Executes a line; returns the outcome in the script's form.
 fn perform(line: &Line<'_>) -> String {
     let a = line.args;
     let done = match line.call {
@@ -132,7 +133,7 @@ fn perform(line: &Line<'_>) -> String {
             raw(nr::MINCORE, [a[0] * P, a[1].min(core.len()) * P, core.as_mut_ptr() as usize])
         }
         "read" | "write" => {
-            // Where there are fewer, the script runs all the same.
+            // With fewer CPUs the script runs all the same.
             let _ = sched::set_affinity(0, 1 << a[0]);
             let write = (line.call == "write").then_some(a[2] as u64);
             return match touch(a[1] * P, write) {

@@ -1,4 +1,4 @@
-//! restart: what a call does that a handler interrupts, with SA_RESTART and without (signal(7)).
+//! restart: the effect of a handler on an interrupted call, with and without SA_RESTART (signal(7)).
 
 #![no_std]
 #![no_main]
@@ -25,9 +25,9 @@ extern "C" fn count(_: i32, _: *const Info, _: *mut u8) {
     COUNT.fetch_add(1, SeqCst);
 }
 
-/// Makes a call while a child sends a handled signal every 30 ms, some of which come when the call sleeps, however late
-/// that is. After a few the child runs `then`, which answers whether to run it again. Answers what the call did, and whether
-/// the handler ran.
+/// Makes a call while a child sends a handled signal every 30 ms, so that some arrive while the call sleeps, however
+/// late that is. After a few the child runs `then`, which says whether to run it again. Returns the call's result, and
+/// whether the handler ran.
 fn interrupted<T>(flags: u64, call: impl FnOnce() -> T, mut then: impl FnMut() -> bool) -> (T, bool) {
     let _ = handle(sig::USR1, count, flags, 0);
     let parent = process::getpid();
@@ -110,7 +110,7 @@ fn sleeps(checks: &mut Checks) {
     }
     let untimed = interrupted(0, || futex_wait(&WORD, 0, None), nothing);
     checks.eq(untimed, (Err(Errno::EINTR), true), "a futex without: EINTR");
-    // A second signal, without SA_RESTART, ends what the first one had made again.
+    // A second signal, without SA_RESTART, ends the call that the first one restarted.
     let parent = process::getpid();
     let second = || kill(parent, sig::USR2).is_ok();
     let _ = handle(sig::USR2, count, 0, 0);
@@ -141,7 +141,7 @@ fn polls(checks: &mut Checks) {
     checks.eq(sets, [1 << r, 1 << w, 0], "in its set each");
     let none = [1u64 << 40];
     let at = none.as_ptr() as usize;
-    checks.fails(raw(nr::PSELECT6, [64, at, 0, 0, 0, 0]), Errno::EBADF, "a descriptor that is none");
+    checks.fails(raw(nr::PSELECT6, [64, at, 0, 0, 0, 0]), Errno::EBADF, "an invalid descriptor");
     checks.fails(raw(nr::PSELECT6, [usize::MAX, 0, 0, 0, 0, 0]), Errno::EINVAL, "a negative number of them");
     // A mask that lets USR1 through: a poll that finds something does not let it end the call.
     let old = mask(How::Block, set(&[sig::USR1])).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! RLIMIT_AS, RLIMIT_DATA and RLIMIT_STACK; RLIMIT_MEMLOCK is with mlock. And the calls that set limits.
+//! rlimits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, and the calls that set limits. The test of mlock covers
+//! RLIMIT_MEMLOCK.
 
 #![no_std]
 #![no_main]
@@ -76,7 +77,7 @@ fn calls(checks: &mut Checks) {
     );
     let wrong = Rlimit { cur: 2, max: 1 };
     checks.fails(process::prlimit(rlimit::AS, Some(wrong)), Errno::EINVAL, "a soft limit above the hard one");
-    checks.fails(process::prlimit(rlimit::COUNT, None), Errno::EINVAL, "a limit that there is not");
+    checks.fails(process::prlimit(rlimit::COUNT, None), Errno::EINVAL, "a nonexistent limit");
     checks.fails(raw(nr::GETRLIMIT, [rlimit::COUNT, at]), Errno::EINVAL, "for getrlimit");
     checks.fails(raw(nr::PRLIMIT64, [0, rlimit::AS, 0, KERNEL]), Errno::EFAULT, "an answer to the kernel's half");
     checks.fails(raw(nr::PRLIMIT64, [0, rlimit::AS, KERNEL, 0]), Errno::EFAULT, "a limit from there");
@@ -114,7 +115,7 @@ fn address_space(checks: &mut Checks) {
         anon(40 * MIB, RW).is_ok_and(|at| refused(unsafe { mem::mremap(at, 40 * MIB, 40 * MIB, flags, 0) }))
     });
     under(checks, which, LIMIT, "brk grows up to it", || {
-        // SAFETY: the end moves above what the heap has.
+        // SAFETY: the end only moves above the heap's memory.
         let brk = |end| unsafe { mem::brk(end) };
         let start = brk(0);
         brk(start + 65 * MIB) == start && brk(start + 4 * MIB) == start + 4 * MIB
@@ -160,7 +161,7 @@ fn data(checks: &mut Checks) {
         anon(8 * MIB, RW).is_ok_and(|at| mprotect(at, 8 * MIB, Prot::READ).is_ok()) && anon(12 * MIB, RW).is_ok()
     });
     under(checks, which, LIMIT, "brk counts", || {
-        // SAFETY: the end moves above what the heap has.
+        // SAFETY: the end only moves above the heap's memory.
         let brk = |end| unsafe { mem::brk(end) };
         let start = brk(0);
         brk(start + 17 * MIB) == start && brk(start + MIB) == start + MIB
@@ -168,7 +169,7 @@ fn data(checks: &mut Checks) {
 }
 
 fn stack(checks: &mut Checks) {
-    /// A page-wise descent so many pages deep.
+    /// Touches the pages below an address, one by one downwards.
     fn touch_down(from: usize, pages: usize) -> u8 {
         (1..=pages).map(|page| peek(from - page * PAGE)).fold(0, |a, b| a | b)
     }

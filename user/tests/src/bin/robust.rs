@@ -27,7 +27,7 @@ struct Lock {
     pad: AtomicU32,
 }
 
-/// What lies in the page that all share.
+/// The contents of the page that all share.
 #[repr(C)]
 struct Shared {
     head: [AtomicU64; 3],
@@ -90,7 +90,7 @@ fn calls(checks: &mut Checks, shared: &Shared) {
     checks.eq(raw(nr::SET_ROBUST_LIST, [at, HEAD]), Ok(0), "a list is set");
     checks.eq((get(0, &mut head, &mut len), head, len), (Ok(0), at, HEAD), "and asked for");
     checks.eq(get(process::gettid(), &mut head, &mut len), Ok(0), "by number too");
-    checks.fails(get(999_999, &mut head, &mut len), Errno::ESRCH, "a thread that is none");
+    checks.fails(get(999_999, &mut head, &mut len), Errno::ESRCH, "a nonexistent thread");
     checks.fails(raw(nr::GET_ROBUST_LIST, [0, KERNEL, KERNEL]), Errno::EFAULT, "an answer to nowhere");
     checks.exits(
         || {
@@ -177,7 +177,7 @@ fn corrupt(checks: &mut Checks, shared: &Shared) {
         checks.ok(shared.words_are(0..2, OWNER_DIED), "ends the walk after what is before it");
     }
     for offset in [1, u64::MAX, 1 << 63, (1 << 63) - 8, 2] {
-        checks.eq(ends(&|| shared.head[1].store(offset, SeqCst)), nine, "an offset that is none");
+        checks.eq(ends(&|| shared.head[1].store(offset, SeqCst)), nine, "an invalid offset");
     }
     for head in [1, 8, KERNEL, usize::MAX, usize::MAX - 7] {
         checks.eq(ends(&|| assert_eq!(raw(nr::SET_ROBUST_LIST, [head, HEAD]), Ok(0))), nine, "a head that is nowhere");

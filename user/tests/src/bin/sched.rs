@@ -1,4 +1,4 @@
-//! sched: fair shares of one CPU, all CPUs at once, and staying where one is told.
+//! sched: fair shares of one CPU, all CPUs at once, and CPU affinity.
 
 #![no_std]
 #![no_main]
@@ -46,7 +46,7 @@ fn affinity(checks: &mut Checks) {
     );
     let _ = sched::set_affinity(0, before);
     checks.fails(sched::set_affinity(0, 0), Errno::EINVAL, "no CPU at all");
-    checks.fails(sched::set_affinity(999_999, 1), Errno::ESRCH, "a thread that is none");
+    checks.fails(sched::set_affinity(999_999, 1), Errno::ESRCH, "a nonexistent thread");
     let mask = [0u64; 2];
     checks.fails(
         raw(nr::SCHED_GETAFFINITY, [0, 4, mask.as_ptr() as usize]),
@@ -123,7 +123,7 @@ fn spreading(checks: &mut Checks) {
 }
 
 fn preemption(checks: &mut Checks) {
-    // More spinners than CPUs: who sleeps must still wake in time.
+    // More spinners than CPUs: a sleeper must still wake in time.
     let counters = shared_counters();
     let count = (sched::cpu_count() as usize * 2).min(32);
     let pids: [i32; 32] =
@@ -162,7 +162,8 @@ fn shares(checks: &mut Checks) {
 }
 
 fn storm(checks: &mut Checks) {
-    // Threads that yield while others tell them where to run: a CPU may be leaving the one that it is to queue.
+    // Threads that yield while others change their affinity: a CPU may be switching away from the thread that it has to
+    // queue.
     let counters = shared_counters();
     let all = sched::affinity(0).map_or(1, |words| words[0]);
     let yielders: [i32; 8] = core::array::from_fn(|i| {
@@ -184,7 +185,7 @@ fn storm(checks: &mut Checks) {
     });
     time::sleep_ms(1500);
     let before: [u64; 8] = core::array::from_fn(|i| counters[i].load(SeqCst));
-    // (A host that runs other things too takes its time.)
+    // (A busy host may take longer.)
     let goes_on = (0..2000).any(|_| {
         time::sleep_ms(20);
         (0..8).all(|i| counters[i].load(SeqCst) > before[i])

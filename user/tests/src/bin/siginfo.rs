@@ -1,4 +1,4 @@
-//! siginfo: what comes with a signal: from whom, why, and what its sender gave along.
+//! siginfo: the information that comes with a signal: its sender, its cause, and its value.
 
 #![no_std]
 #![no_main]
@@ -33,7 +33,7 @@ extern "C" fn note(_: i32, info: *const Info, _: *mut u8) {
     COUNT.fetch_add(1, SeqCst);
 }
 
-/// What came last, once something has; a record of zeros if nothing does within a second.
+/// The last signal's record, once one has come; a record of zeros if none comes within a second.
 fn last() -> Siginfo {
     let limit = time::monotonic() + 1_000_000_000;
     while COUNT.load(SeqCst) == 0 && time::monotonic() < limit {
@@ -200,7 +200,7 @@ fn waiting(checks: &mut Checks, me: i32) {
     checks.eq(head(info), (sig::CHLD, cld::EXITED, pid), "one whose default is to be ignored");
     let _ = process::waitpid(pid);
     let pid = start(|| {
-        // Again and again: one of them comes when the wait has begun, however late that is.
+        // Repeatedly: one of them arrives after the wait has begun, however late that is.
         while kill(me, RT).is_ok() {
             time::sleep_ms(30);
         }

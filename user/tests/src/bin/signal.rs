@@ -1,4 +1,4 @@
-//! signal: sent, blocked, handled, and what they interrupt.
+//! signal: sending, blocking, handling, and interrupted calls.
 
 #![no_std]
 #![no_main]
@@ -28,7 +28,7 @@ extern "C" fn count(signal: i32, info: *const Info, _: *mut u8) {
     STACK.store(&raw const right as usize, SeqCst);
 }
 
-/// Sends its own signal twice, and notes how often it ran within itself.
+/// Sends its own signal twice, and records how deeply it was nested.
 extern "C" fn nested(_: i32, _: *const Info, _: *mut u8) {
     let depth = DEPTH.fetch_add(1, SeqCst) + 1;
     LAST.fetch_max(depth, SeqCst);
@@ -60,12 +60,12 @@ fn main() -> i32 {
 
 fn sending(checks: &mut Checks) {
     checks.eq(kill(process::getpid(), 0), Ok(()), "signal 0 asks only");
-    checks.fails(kill(999_999, sig::TERM), Errno::ESRCH, "a process that is none");
-    checks.fails(kill(-999_999, sig::TERM), Errno::ESRCH, "a group that is none");
-    checks.fails(kill(process::getpid(), 65), Errno::EINVAL, "a signal that is none");
+    checks.fails(kill(999_999, sig::TERM), Errno::ESRCH, "a nonexistent process");
+    checks.fails(kill(-999_999, sig::TERM), Errno::ESRCH, "a nonexistent group");
+    checks.fails(kill(process::getpid(), 65), Errno::EINVAL, "an invalid signal");
     checks.fails(handle(sig::KILL, count, 0, 0), Errno::EINVAL, "KILL cannot be handled");
     checks.fails(signal::ignore(sig::STOP), Errno::EINVAL, "STOP cannot be ignored");
-    checks.fails(handle(65, count, 0, 0), Errno::EINVAL, "nor can what is none");
+    checks.fails(handle(65, count, 0, 0), Errno::EINVAL, "nor can an invalid signal");
     checks.fails(raw(nr::RT_SIGACTION, [sig::USR1 as usize, 0, 0, 4]), Errno::EINVAL, "a set of the wrong size");
 }
 
@@ -125,7 +125,7 @@ fn handling(checks: &mut Checks) {
     let _ = user_tests::munmap(stack, 8 * PAGE);
 }
 
-/// Alternate stacks that are none, and one that is off while a handler runs on it.
+/// Invalid alternate stacks, and one that is disabled while a handler runs on it.
 fn alternate(checks: &mut Checks) {
     const AUTODISARM: usize = 1 << 31;
     let set = |record: [usize; 3]| raw(nr::SIGALTSTACK, [record.as_ptr() as usize, 0]);

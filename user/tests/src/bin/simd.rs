@@ -1,4 +1,4 @@
-//! simd: vector registers and floating-point control belong to a thread, whoever else runs.
+//! simd: vector registers and floating-point control belong to a thread, whatever else runs.
 
 #![no_std]
 #![no_main]
@@ -9,8 +9,8 @@ use user_tests::{Checks, asm, child, start};
 
 quire_rt::entry!(main);
 
-/// Holds a pattern of its own in all registers for a while, with calls between; the number of turns in which one
-/// was not as it had been.
+/// Holds a pattern of its own in all registers for a while, with calls in between; returns in how many rounds a
+/// register had changed.
 fn hammer(seed: u128, milliseconds: u64) -> i32 {
     let before: [u128; 32] = core::array::from_fn(|i| {
         seed.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) ^ (i as u128) << 96 | i as u128
@@ -55,6 +55,6 @@ fn main() -> i32 {
     checks.eq(inherited, Ok(process::Status::Exited(0)), "a child inherits FPCR");
     checks.eq((other, kept), (Ok(process::Status::Exited(0)), new), "and changes only its own");
     checks.eq(asm::call_keeps_registers(nr::GETPID), 0, "a quick call keeps the general registers");
-    checks.eq(asm::call_keeps_registers(nr::SCHED_YIELD), 0, "so does one that may switch");
+    checks.eq(asm::call_keeps_registers(nr::SCHED_YIELD), 0, "a call that may switch keeps them too");
     checks.finish()
 }

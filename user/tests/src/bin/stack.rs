@@ -1,4 +1,4 @@
-//! stack: it grows when touched, up to its limit, and no further.
+//! stack: it grows on access, up to its limit and no further.
 
 #![no_std]
 #![no_main]

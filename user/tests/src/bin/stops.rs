@@ -1,4 +1,4 @@
-//! stops: a stop is the process's, and a continuation takes up what it interrupted.
+//! stops: a stop applies to the whole process, and interrupted calls resume when it continues.
 
 #![no_std]
 #![no_main]
@@ -109,8 +109,8 @@ fn quick(checks: &mut Checks, shared: &'static Shared) {
     end(pid);
 }
 
-/// Starts a child that sleeps in `sleep`, stops it meanwhile and lets it go on; answers its exit status. `then` happens
-/// between stop and end.
+/// Starts a child that sleeps in `sleep`, stops it meanwhile and continues it; returns its exit status. `then` runs
+/// between the stop and the end.
 fn over_a_stop(sleep: impl FnOnce() -> i32, then: impl FnOnce()) -> Option<Status> {
     let pid = start(sleep).unwrap_or(-1);
     time::sleep_ms(60);
@@ -137,7 +137,7 @@ fn sleeps(checks: &mut Checks, shared: &'static Shared) {
         let call = [clock::MONOTONIC as usize, clock::TIMER_ABSTIME as usize, &raw const until as usize, 0];
         raw(nr::CLOCK_NANOSLEEP, call).is_err() as i32
     };
-    checks.eq(over_a_stop(absolute, || {}), fine, "so does clock_nanosleep until a time");
+    checks.eq(over_a_stop(absolute, || {}), fine, "clock_nanosleep until a time goes on too");
     let timed = || {
         let begin = time::monotonic();
         let result = futex_wait_shared(&shared.word, 0, Some(250 * MS));
@@ -155,7 +155,7 @@ fn sleeps(checks: &mut Checks, shared: &'static Shared) {
         let time = time::timespec(250 * MS);
         (raw(nr::PPOLL, [0, 0, &raw const time as usize, 0, 8]) != Ok(0)) as i32
     };
-    checks.eq(over_a_stop(poller, || {}), fine, "so does a poll");
+    checks.eq(over_a_stop(poller, || {}), fine, "a poll goes on too");
     let selector = || {
         let time = time::timespec(250 * MS);
         (raw(nr::PSELECT6, [0, 0, 0, 0, &raw const time as usize, 0]) != Ok(0)) as i32
@@ -181,7 +181,7 @@ fn sleeps(checks: &mut Checks, shared: &'static Shared) {
 fn ends(checks: &mut Checks) {
     checks.exits(
         || {
-            // A session of one's own: nobody is left there who could let it go on.
+            // In a session of its own: nobody is left in it who could continue the child.
             let _ = process::setsid();
             let _ = [sig::TSTP, sig::TTIN, sig::TTOU].map(|signal| kill(process::getpid(), signal));
             7

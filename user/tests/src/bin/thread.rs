@@ -148,7 +148,7 @@ fn memory(checks: &mut Checks) {
     poke(gone, 1);
     checks.killed(
         || {
-            // The other thread has the page in its translation buffer, on another CPU if there is one.
+            // The other thread has the page in its TLB, on another CPU if there is one.
             let reader = spawn(move || {
                 loop {
                     peek(gone);
@@ -182,7 +182,7 @@ fn ending(checks: &mut Checks) {
             time::sleep_ms(10_000);
         },
         sig::SEGV,
-        "so does one that faults",
+        "a thread that faults ends all",
     );
     checks.exits(
         || {

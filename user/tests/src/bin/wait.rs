@@ -1,4 +1,4 @@
-//! wait: how children ended, and whom one can wait for.
+//! wait: how children ended, and which ones a process can wait for.
 
 #![no_std]
 #![no_main]
@@ -67,14 +67,14 @@ fn choosing(checks: &mut Checks) {
     );
     checks.eq(wait4(0, 0).ok().flatten().map(|changed| changed.pid), Some(other), "the others by the own group");
     checks.fails(process::setpgid(0, -1), Errno::EINVAL, "a negative group");
-    checks.fails(process::setpgid(999_999, 0), Errno::ESRCH, "a process that is none");
+    checks.fails(process::setpgid(999_999, 0), Errno::ESRCH, "a nonexistent process");
 }
 
 fn zombies(checks: &mut Checks) {
     let pid = start(|| 3).unwrap_or(-1);
     time::sleep_ms(30);
     checks.eq(kill(pid, 0), Ok(()), "a child that ended is there until it is waited for");
-    checks.eq(kill(pid, sig::KILL), Ok(()), "and does not mind signals");
+    checks.eq(kill(pid, sig::KILL), Ok(()), "and signals have no effect on it");
     checks.eq(waitpid(pid), Ok(Status::Exited(3)), "its status stays");
     checks.fails(kill(pid, 0), Errno::ESRCH, "then it is gone");
     checks.exits(
