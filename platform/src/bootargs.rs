@@ -1,8 +1,8 @@
 //! The kernel's command line.
 //!
 //! Arguments are separated by white space. Each is `key` or `key=value`; double quotes keep white space together,
-//! around a value (`title="a b"`) or around the whole argument (`"title=a b"`), as Linux has it. A quote inside a
-//! value is kept as it stands. Everything after an argument `--` is for init.
+//! around a value (`title="a b"`) or around the whole argument (`"title=a b"`), as on Linux. A quote inside a value is
+//! kept. Everything after an argument `--` is for init.
 
 /// The arguments of `line` as (key, value), in order.
 pub fn arguments(line: &str) -> Arguments<'_> {
@@ -27,12 +27,12 @@ pub fn size(text: &str) -> Option<u64> {
     number(digits)?.checked_mul(1 << shift)
 }
 
-/// How much memory an argument wants, and where: `cma=`.
+/// The size and place of memory that an argument (`cma=`) asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// Bytes.
     pub size: u64,
-    /// The addresses that will do: with exactly `size` bytes, these; `None` for any.
+    /// The acceptable addresses; a range of exactly `size` bytes fixes the place, and `None` means any.
     pub within: Option<(u64, u64)>,
 }
 
@@ -55,16 +55,16 @@ pub fn number(text: &str) -> Option<u64> {
         Some(digits) => (digits, 16),
         None => (text, 10),
     };
-    // from_str_radix takes a sign, which has no place here.
+    // from_str_radix accepts a sign, which is not allowed here.
     let plain = digits.bytes().all(|digit| digit.is_ascii_alphanumeric());
     if plain { u64::from_str_radix(digits, radix).ok() } else { None }
 }
 
-/// Bits a second that a line has if nobody says.
+/// The default rate of a serial line, in bits per second.
 pub const BAUD: u32 = 115_200;
 
-/// A serial line's rate, from what follows a port's name as on Linux: `BAUD`, then parity, bits and flow control (`115200n8`).
-/// Nothing is [`BAUD`]. Only 8 bits without parity and flow control can be had.
+/// A serial line's rate, from the options after a port's name, as on Linux: the rate, then parity, bits and flow
+/// control (`115200n8`). An empty text means [`BAUD`]. Only 8 bits without parity and flow control are supported.
 pub fn baud(text: &str) -> Option<u32> {
     if text.is_empty() {
         return Some(BAUD);
@@ -75,7 +75,7 @@ pub fn baud(text: &str) -> Option<u32> {
     rate.parse().ok().filter(|rate| plain && *rate > 0)
 }
 
-/// Yes or no, in the words that Linux takes.
+/// A boolean, in the words that Linux accepts.
 pub fn boolean(text: &str) -> Option<bool> {
     let is = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
     match () {
@@ -93,7 +93,7 @@ pub struct Arguments<'a> {
 }
 
 impl<'a> Arguments<'a> {
-    /// What has not been read yet: when the iterator has ended, init's arguments.
+    /// The part not read yet; once the iterator has ended, init's arguments.
     pub fn rest(&self) -> &'a str {
         self.rest.trim()
     }

@@ -1,4 +1,4 @@
-//! The pins of Broadcom's chips: which of the devices inside a pin leads to (BCM2711 ARM Peripherals, 5.2).
+//! The pins of Broadcom's chips: which internal device each pin connects to (BCM2711 ARM Peripherals, 5.2).
 
 use core::ptr::NonNull;
 
@@ -20,12 +20,12 @@ struct Registers {
 /// The smallest region that holds the registers.
 pub const REGISTERS_SIZE: u64 = size_of::<Registers>() as u64;
 
-/// Sets pins, one after the other; numbers that there are no pins of are passed over.
+/// Sets pins, one after the other; invalid pin numbers are skipped.
 ///
 /// # Safety
 ///
-/// `registers` is where the registers of a pins' controller of this kind are mapped, at least [`REGISTERS_SIZE`] bytes, as
-/// device memory, and nobody else sets pins meanwhile.
+/// The registers of such a pin controller, at least [`REGISTERS_SIZE`] bytes, are mapped at `registers` as device
+/// memory, and nothing else sets pins meanwhile.
 pub unsafe fn set(registers: NonNull<u8>, pins: &[Pin]) {
     // SAFETY: the caller's promise.
     let registers = unsafe { registers.cast::<Registers>().as_ref() };

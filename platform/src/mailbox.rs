@@ -1,11 +1,11 @@
-//! The mailbox to a Raspberry Pi's firmware, for the one question that the kernel has: how fast a clock ticks.
+//! The mailbox to a Raspberry Pi's firmware, for the one question that the kernel asks: the rate of a clock.
 //!
-//! The firmware reads and writes a [`Message`] in memory, past the CPU's caches. So whoever asks
-//! 1. writes the message back to memory and forgets its cache lines,
-//! 2. calls [`Mailbox::exchange`] with the message's address as the firmware's bus has it ([`bus_address`]),
-//! 3. forgets the cache lines again, and reads [`Message::hertz`].
+//! The firmware reads and writes a [`Message`] in memory and bypasses the CPU's caches. So the caller
+//! 1. cleans and invalidates the message's cache lines,
+//! 2. calls [`Mailbox::exchange`] with the message's address on the firmware's bus ([`bus_address`]),
+//! 3. invalidates the cache lines again, and reads [`Message::hertz`].
 //!
-//! The property interface: github.com/raspberrypi/firmware/wiki/Mailbox-property-interface. QEMU answers it too.
+//! The property interface: github.com/raspberrypi/firmware/wiki/Mailbox-property-interface. QEMU implements it too.
 
 use core::ptr::NonNull;
 
@@ -41,16 +41,16 @@ pub const REGISTERS_SIZE: u64 = size_of::<Registers>() as u64;
 /// The channel of the property interface; the low four bits of what is sent.
 const PROPERTIES: u32 = 8;
 
-/// How often a register is looked at before the firmware is given up: a read takes 50 ns or more.
+/// Polls of a register before the driver gives up; a read takes 50 ns or more.
 const PATIENCE: usize = 1_000_000;
 
-/// Answers that others left unread, at most: the queue holds eight.
+/// The most answers that an earlier user can have left unread: the queue holds eight.
 const STALE: usize = 16;
 
 /// The firmware's bus sees the first GiB of memory here, uncached.
 const BUS: u32 = 0xc000_0000;
 
-/// A physical address as the firmware's bus has it, if it can reach it.
+/// A physical address's equivalent on the firmware's bus, if the bus can reach it.
 pub fn bus_address(physical: u64) -> Option<u32> {
     u32::try_from(physical).ok().filter(|low| *low < 1 << 30).map(|low| low | BUS)
 }
@@ -73,7 +73,7 @@ impl Message {
         Self([0; 16])
     }
 
-    /// Asks that a clock be on, and for its frequency.
+    /// Requests that a clock be on, and its frequency.
     pub fn ask(&mut self, clock: FirmwareClock) {
         let clock = clock as u32;
         let size = size_of::<Self>() as u32;
@@ -112,11 +112,11 @@ impl Mailbox {
         Self { registers: registers.cast() }
     }
 
-    /// Has the firmware answer the message at `bus_address`; false if it does not in time.
+    /// Passes the message at `bus_address` to the firmware and waits for its answer; false if that takes too long.
     ///
     /// # Safety
     ///
-    /// A [`Message`] lies there, in nobody's cache, and nobody touches it until this returns.
+    /// A [`Message`] is at that address, in no cache, and nothing else accesses it until this returns.
     pub unsafe fn exchange(&self, bus_address: u32) -> bool {
         // SAFETY: the constructor's caller promises that the registers stay mapped and are ours.
         let registers = unsafe { self.registers.as_ref() };
@@ -141,7 +141,7 @@ mod tests {
 
     use super::*;
 
-    /// Registers that stay as they are set: what is sent is what comes back where the two are one word.
+    /// Registers that keep their values: a message sent comes back as the answer, where both are one word.
     fn bench(preset: &[(usize, u32)]) -> (&'static [Cell<u32>; 16], Mailbox) {
         let words: &'static [Cell<u32>; 16] = Box::leak(Box::new([const { Cell::new(0) }; 16]));
         preset.iter().for_each(|(offset, value)| words[offset / 4].set(*value));

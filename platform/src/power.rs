@@ -1,10 +1,10 @@
 //! Starting CPUs, switching off, resetting.
 //!
-//! With PSCI firmware does all three ([`Psci`]). A board without it has its secondary CPUs in a spin table
-//! ([`EnableMethod::SpinTable`](crate::tree::EnableMethod)): the kernel stores the physical address where the CPU shall
-//! begin in the double word that the tree names, cleans that line to the point of coherency (the CPU reads with its
-//! caches off), then `dsb sy` and `sev`. That word may lie in page 0, which Rust must not dereference at address 0; the
-//! direct map's alias is fine. Power is then a matter of the board's own registers ([`PowerManager`]).
+//! With PSCI, firmware does all three ([`Psci`]). A board without it has its secondary CPUs in a spin table
+//! ([`EnableMethod::SpinTable`](crate::tree::EnableMethod)): the kernel stores the CPU's physical entry address in the
+//! double word that the tree names, cleans that line to the point of coherency (the CPU reads with its caches off),
+//! then `dsb sy` and `sev`. That word may lie in page 0, which Rust must not dereference at address 0; the direct map's
+//! alias is fine. Power is then controlled by the board's own registers ([`PowerManager`]).
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -17,18 +17,18 @@ use crate::tree::{Conduit, Psci};
 
 /// A call to firmware by the SMC calling convention (Arm DEN 0028), which the kernel implements.
 pub trait Firmware {
-    /// Calls with x0 to x3 and answers x0.
+    /// Calls with x0 to x3 and returns x0.
     fn call(&self, conduit: Conduit, arguments: [u64; 4]) -> u64;
 }
 
-/// What firmware may answer instead of success (Arm DEN 0022).
+/// Firmware's error codes (Arm DEN 0022).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PsciError {
     /// This firmware has no such function.
     NotSupported,
     /// No CPU with this MPIDR, for example.
     InvalidParameters,
-    /// Firmware does not want to.
+    /// Firmware refuses.
     Denied,
     /// The CPU runs already.
     AlreadyOn,
@@ -40,9 +40,9 @@ pub enum PsciError {
     NotPresent,
     /// The CPU was taken out of service.
     Disabled,
-    /// Not an address where a CPU can begin.
+    /// Not a valid entry address.
     InvalidAddress,
-    /// A number that the specification does not have.
+    /// A code that is not in the specification.
     Unknown(i32),
 }
 
@@ -90,24 +90,24 @@ impl Psci {
     }
 
     /// Starts the CPU with this MPIDR at the physical address `entry`, with `context` in x0, at the exception level of
-    /// the caller, with MMU and caches off. That firmware agreed does not mean that the CPU has arrived.
+    /// the caller, with MMU and caches off. Success does not mean that the CPU runs already.
     pub fn cpu_on(&self, firmware: &impl Firmware, mpidr: u64, entry: u64, context: u64) -> Result<(), PsciError> {
         self.call(firmware, self.cpu_on, [mpidr, entry, context]).map(|_| ())
     }
 
-    /// Switches the machine off. Comes back only to say why not.
+    /// Switches the machine off. Returns only on an error.
     pub fn system_off(&self, firmware: &impl Firmware) -> PsciError {
         self.call(firmware, self.system_off, [0; 3]).err().unwrap_or(PsciError::InternalFailure)
     }
 
-    /// Resets the machine. Comes back only to say why not.
+    /// Resets the machine. Returns only on an error.
     pub fn system_reset(&self, firmware: &impl Firmware) -> PsciError {
         self.call(firmware, self.system_reset, [0; 3]).err().unwrap_or(PsciError::InternalFailure)
     }
 
     fn call(&self, firmware: &impl Firmware, function: Option<u32>, [a, b, c]: [u64; 3]) -> Result<u32, PsciError> {
         let function = u64::from(function.ok_or(PsciError::NotSupported)?);
-        // All answers are 32-bit; what is above them in x0 means nothing.
+        // All answers have 32 bits; the upper half of x0 is undefined.
         let answer = firmware.call(self.conduit, [function, a, b, c]) as i32;
         if answer < 0 { Err(PsciError::from_code(answer)) } else { Ok(answer as u32) }
     }
@@ -123,7 +123,7 @@ register_structs! {
     }
 }
 
-/// In the top byte of every word that the power manager is to accept.
+/// The top byte that every word written to the power manager must have.
 const PASSWORD: u32 = 0x5a00_0000;
 /// RSTC: what the watchdog does when it runs out.
 const RSTC_ACTION: u32 = 0x30;
@@ -133,8 +133,8 @@ const RSTS_PARTITION: u32 = 0x555;
 /// WDOG: ticks of 16 µs; long enough for the write to RSTC to get there.
 const TICKS: u32 = 10;
 
-/// The power manager of Broadcom's BCM2835 and its successors: a watchdog that resets the chip, and a word in
-/// which it finds after the reset what to do.
+/// The power manager of Broadcom's BCM2835 and its successors: a watchdog that resets the chip, and a word that tells
+/// firmware after the reset what to do.
 ///
 /// What QEMU does not show: it acts at the write to RSTC, before the watchdog runs out, and halts or resets the
 /// emulator. The chip resets about 160 µs later, and firmware then halts in a state that draws power, since a Pi 4 cannot
@@ -158,12 +158,12 @@ impl PowerManager {
         Self { registers: registers.cast() }
     }
 
-    /// Switches the board off, within a millisecond after the return.
+    /// Switches the board off within a millisecond; returns before that.
     pub fn power_off(&mut self) {
         self.expire(RSTS_PARTITION);
     }
 
-    /// Resets the board, within a millisecond after the return.
+    /// Resets the board within a millisecond; returns before that.
     pub fn reset(&mut self) {
         self.expire(0);
     }
@@ -211,7 +211,7 @@ mod tests {
     fn calls_are_made_as_specified() {
         let firmware = firmware(0);
         assert_eq!(PSCI.cpu_on(&firmware, 0x1_0000_0203, 0x4008_0000, 7), Ok(()));
-        assert_eq!(PSCI.system_off(&firmware), PsciError::InternalFailure, "it came back");
+        assert_eq!(PSCI.system_off(&firmware), PsciError::InternalFailure, "the call returned");
         assert_eq!(PSCI.system_reset(&firmware), PsciError::NotSupported);
         let cpu_on = [0xc400_0003, 0x1_0000_0203, 0x4008_0000, 7];
         let expected = [(Conduit::Smc, cpu_on), (Conduit::Smc, [0x8400_0008, 0, 0, 0])];

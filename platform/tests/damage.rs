@@ -1,4 +1,4 @@
-//! Damaged trees: no panic, no endless walk, and what is read keeps its promises.
+//! Damaged trees: no panic, no endless walk, and every board that is read passes its validation.
 
 mod common;
 
@@ -16,7 +16,7 @@ enum Damage {
 
 fn damage() -> impl Strategy<Value = Damage> {
     let at = any::<prop::sample::Index>;
-    // Words that mean something to a tree: tokens, cell counts, phandles, extremes.
+    // Words with a meaning in a tree: tokens, cell counts, phandles, extremes.
     let word = prop_oneof![Just(0), 1..=9u32, Just(0x8000), Just(u32::MAX), Just(0xffff_f000), any::<u32>()];
     prop_oneof![
         (at(), 1..=255u8).prop_map(|(at, bits)| Damage::Flip(at, bits)),
@@ -41,7 +41,7 @@ fn apply(bytes: &mut [u8], damage: &Damage) {
 }
 
 fn check(bytes: &[u8]) -> Result<bool, TestCaseError> {
-    // What is looked for in a tree that cannot be read.
+    // The ports salvaged from a tree that cannot be read.
     let ports = serial_ports(bytes);
     prop_assert!(ports.iter().all(|port| Region::new(port.base, port.size) == Some(*port)));
     let Ok(board) = Board::from_tree(bytes) else { return Ok(false) };
@@ -69,15 +69,15 @@ proptest! {
     }
 }
 
-/// Every property value of every tree, one cell at a time, made absurd: these trees are well formed, so that the
-/// damage reaches the code that decides what cells mean.
+/// Replaces every property value of every tree, one cell at a time, by an absurd one. These trees are well formed, so
+/// that the damage reaches the code that interprets cells.
 #[test]
 fn absurd_cells() {
     for (name, bytes) in CORPUS {
         let start = be32(bytes, 8);
         let mut usable = 0;
         for at in (start..start + be32(bytes, 36)).step_by(12) {
-            // One of three cells, with one of four words, keeps this to a few seconds.
+            // Only every third cell, with one of four words, to limit this to a few seconds.
             let word = [0, u32::MAX, 3, 0x8000_0000][at / 12 % 4];
             let mut damaged = bytes.to_vec();
             damaged[at..at + 4].copy_from_slice(&u32::to_be_bytes(word));
@@ -94,7 +94,7 @@ fn cut_short() {
         for len in (0..bytes.len()).step_by(53) {
             let mut cut = bytes[..len].to_vec();
             assert!(Board::from_tree(&cut).is_err(), "{name} cut to {len}");
-            // The same with a header that admits it.
+            // The same with a header that gives the reduced size.
             if len >= 40 {
                 cut[4..8].copy_from_slice(&(len as u32).to_be_bytes());
                 check(&cut).unwrap_or_else(|broken| panic!("{name} shortened to {len}: {broken}"));

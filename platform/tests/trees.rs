@@ -1,4 +1,4 @@
-//! What whole trees say, as their author meant it.
+//! Whole trees: each is read as its author meant it.
 
 mod common;
 
@@ -17,7 +17,7 @@ fn board(name: &str) -> Board {
     board
 }
 
-/// What a port's pins are set to.
+/// The settings of a port's pins.
 fn pins(uart: &Uart) -> Vec<(u8, u8)> {
     let pins = uart.pins.clone().expect("pins");
     assert_eq!(pins.registers, Region { base: 0xfe20_0000, size: 0xb4 });
@@ -191,7 +191,7 @@ fn buses_interrupts_and_clocks() {
     // A function for each pin; one for all; another device's group for the same pins is not taken.
     assert_eq!(pins(occupied), [(40, 0), (41, 0), (14, 4), (15, 5)]);
     assert_eq!(pins(mini), [(14, 2), (15, 2)]);
-    assert_eq!(identity.pins, None, "a group that there is not");
+    assert_eq!(identity.pins, None, "a nonexistent group");
     assert_eq!(board.chosen.stdout_options, "115200");
     assert_eq!(board.dma_limit, Some(GIB), "the inner window ends lowest");
     assert_eq!(board.power, Some(Power::Bcm2835Pm(Region { base: 0xfe10_0000, size: 0x114 })));
@@ -276,7 +276,7 @@ fn raspberry_pi_4() {
     assert_eq!((board.uart("ttyS1"), board.uart("ttyS0")), (Some(mini), Some(mini)), "by its alias, and as the first");
     assert_eq!(board.chosen.stdout_options, "115200n8");
     assert_eq!(board.timer.map(|timer| (timer.physical, timer.virt)), Some((level(30), level(27))));
-    assert_eq!(board.dma_limit, None, "all of less than 1 GiB is reached");
+    assert_eq!(board.dma_limit, None, "devices reach all memory below 1 GiB");
     assert_eq!(board.power, Some(Power::Bcm2835Pm(Region { base: 0xfe10_0000, size: 0x114 })));
     let [memreserve] = board.reserved.as_slice() else { panic!("{:?}", board.reserved) };
     assert_eq!((memreserve.region, memreserve.flags), (Region { base: 0, size: 0x1000 }, Flags::MEMRESERVE));
@@ -328,7 +328,7 @@ fn with_reservations(mut tree: Vec<u8>, entries: impl Iterator<Item = (u64, u64)
     tree
 }
 
-/// None of them is forgotten: where there is no room for one, its neighbour grows.
+/// No reservation is lost: if there is no room for one, its neighbour grows.
 #[test]
 fn reservations_that_are_too_many_are_joined() {
     for count in [MAX_RESERVATIONS as u64, MAX_RESERVATIONS as u64 + 1, 3 * MAX_RESERVATIONS as u64] {

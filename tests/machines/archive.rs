@@ -1,4 +1,4 @@
-//! Where the boot archive lies: its files need not begin where pages do.
+//! The place of the boot archive: its files need not be page-aligned.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,8 @@ fn entry(name: &str, contents: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// The archive of the last build so many bytes further on, with commands for its shell. Another archive may follow one.
+/// The archive of the last build, shifted by so many bytes, with commands for its shell. One archive may follow
+/// another.
 fn shifted(by: usize, commands: &str) -> Vec<u8> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/quire/release/boot.cpio");
     let mut archive = vec![0; by];
@@ -27,7 +28,7 @@ fn shifted(by: usize, commands: &str) -> Vec<u8> {
     archive
 }
 
-/// Pages of such files are copied when they are touched first, and the copies stay: the books know them.
+/// Pages of such files are copied at the first access and the copies stay; the resource counts include them.
 #[test]
 fn the_books_balance_wherever_the_archive_lies() {
     for by in [4, 16, 64] {

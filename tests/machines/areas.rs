@@ -1,4 +1,5 @@
-//! Contiguous memory areas: they lie where the tree and the command line say, are lent to programs, and come back.
+//! Contiguous memory areas: they are where the tree and the command line say, are lent to programs, and can be taken
+//! back.
 
 use crate::harness::{Machine, tree};
 

@@ -1,4 +1,4 @@
-//! Kernel arguments that change how memory is handed out: what they ask for happens, and nothing else breaks.
+//! Kernel arguments that change how memory is distributed: they have the documented effect, and nothing else breaks.
 
 use crate::harness::Machine;
 
@@ -25,7 +25,7 @@ fn an_area_that_makes_no_sense_is_named_and_left_out() {
     }
 }
 
-/// What `zoneinfo` says of a zone: the number behind a word, in pages.
+/// A number of a zone in `zoneinfo`, by the word before it, in pages.
 fn zone(output: &str, name: &str, what: &str) -> Option<u64> {
     let zone =
         output.split("Node ").find(|zone| zone.lines().next().is_some_and(|line| line.trim().ends_with(name)))?;
@@ -45,7 +45,7 @@ fn zone_movable_and_the_watermarks_are_as_asked_for() {
     assert!(min.is_some_and(|min| min.abs_diff(8192 / 4) <= 1), "{outcome}");
 }
 
-/// What asks for everything or nothing does not stop the machine, and is named in the log if it is not done.
+/// Requests for everything or nothing do not stop the machine, and the log names those that are not met.
 #[test]
 fn absurd_zones_and_watermarks_boot() {
     let absurd = [
@@ -95,7 +95,7 @@ fn what_cannot_be_read_is_named() {
     }
 }
 
-/// Once, with what there is; what init gets is not the kernel's.
+/// Once, with a list of those that are known; arguments after `--` are init's.
 #[test]
 fn unknown_arguments_are_named() {
     let outcome = Machine::new(&["--append", "quiet root=/dev/sda norandmaps min_fre_kbytes=1 -- init=x"]).exec("true");
@@ -115,7 +115,7 @@ fn an_area_lies_in_one_zone() {
     assert!(zone(&outcome.output, "MOVABLE", "managed").is_some_and(|pages| pages > 200 << 8), "{outcome}");
 }
 
-/// The tree may number more nodes than there are: their memory and CPUs are node 0's.
+/// The tree may have node numbers above the limit: such nodes' memory and CPUs go to node 0.
 #[test]
 fn nodes_with_high_numbers_are_taken_as_the_first() {
     let outcome = Machine::new(&["--numa", "9", "--mem", "2G", "--smp", "2"]).exec("selftest accounts");
@@ -123,12 +123,12 @@ fn nodes_with_high_numbers_are_taken_as_the_first() {
     assert!(outcome.log.contains("NUMA node number too large"), "{outcome}");
 }
 
-/// Allocations fail while programs run; when no more do, every page is where the books say.
+/// Allocations fail while programs run; after the last failure every page is accounted for.
 #[test]
 fn allocations_that_fail_leak_nothing() {
     let arguments = "fail_page_alloc=20,100,0,12 failslab=30,100,0,12";
     let work = "ls /bin; ls /tests; /tests/fork; /tests/thread; /tests/mmap; ".repeat(3);
-    // Until the last failure is spent: what runs then succeeds.
+    // Runs until the last failure has happened, so that later commands succeed.
     let rest = "ls /bin; ".repeat(80);
     let commands =
         format!("{work} {rest} sleep 1; vmstat fail_page_alloc; vmstat failslab; selftest accounts fork thread");
@@ -139,7 +139,7 @@ fn allocations_that_fail_leak_nothing() {
     assert!(output.contains("# 3 programs, 0 failed"), "{outcome}");
 }
 
-/// Every allocation of every call, one after the other, with the back ends that the other tests do not use.
+/// Lets every allocation of every call fail, one after the other, with the back ends that the other tests do not use.
 #[test]
 fn each_allocation_that_fails_leaks_nothing() {
     for argument in ["slab=slab", "slab=slob"] {

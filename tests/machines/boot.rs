@@ -1,4 +1,4 @@
-//! Boots the matrix of machines: each shows its memory rightly and passes its own tests.
+//! Boots the matrix of machines: each reports its memory correctly and passes its own tests.
 
 use crate::harness::{Machine, Outcome};
 
@@ -11,7 +11,7 @@ struct Hardware {
 }
 
 const VIRT: Hardware = Hardware { mebibytes: 1024, nodes: 1, cpus: 4 };
-/// What the Pi's tree shows in QEMU, whatever the board has.
+/// The hardware that QEMU's tree for the Pi describes, whatever the board has.
 const RPI4: Hardware = Hardware { mebibytes: 960, nodes: 1, cpus: 4 };
 
 /// Boots, looks at the memory and runs the machine's self-tests.
@@ -22,7 +22,7 @@ fn check(machine: &Machine, hardware: Hardware) -> Outcome {
     let memory = Memory::read(output).unwrap_or_else(|| panic!("free's words are not understood\n{outcome}"));
     let all = hardware.mebibytes * 1024;
     assert_eq!(memory.total + memory.never_given, all, "all memory is accounted for\n{outcome}");
-    // A record of at most 32 bytes a page, the kernel itself, and what else is needed at boot.
+    // A record of at most 32 bytes per page, the kernel itself, and other memory needed at boot.
     let overhead = all / 128 + 6 * 1024 + memory.archive;
     assert!(memory.never_given <= overhead, "{} KiB never came to the allocator\n{outcome}", memory.never_given);
     assert!(memory.free <= memory.total && memory.free > memory.total / 2, "{outcome}");
@@ -119,7 +119,7 @@ fn el2_gic_3() {
     check(&Machine::new(&["--el2", "--gic", "3"]), VIRT);
 }
 
-/// All that the architecture has: CPUs set access flags and dirty state, and there is PAN.
+/// With all features of the architecture: CPUs set access flags and dirty state, and there is PAN.
 #[test]
 fn max_cpu_updates_page_tables() {
     let outcome = Machine::new(&["--cpu", "max"]).exec("cpuinfo; selftest dirty fork madvise mprotect mremap thread");
@@ -178,8 +178,8 @@ fn runs_are_deterministic_when_instructions_are_counted() {
     assert_eq!(first.log, second.log, "the kernel's messages and their times");
 }
 
-/// KiB of all that the memory manager needs to keep its books: records, tables, per-CPU memory, slabs, as `memmap` and
-/// `vmstat` show them; at most nine thousandths of memory.
+/// Checks the memory manager's metadata in KiB: page records, tables, per-CPU memory and slabs, as `memmap` and
+/// `vmstat` show them, are at most nine thousandths of memory.
 fn check_metadata(outcome: &Outcome, memory: u64) {
     let gauge = |name: &str| {
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<u64>().ok();
@@ -199,7 +199,7 @@ fn check_metadata(outcome: &Outcome, memory: u64) {
     assert!(all <= memory * 9 / 1000, "{all} KiB of metadata for {memory} KiB\n{outcome}");
 }
 
-/// The page allocator has all of 8 GiB soon: the kernel sums up the buddy's lists before it says so.
+/// The page allocator has all of 8 GiB soon after boot: the kernel sums up the buddy's lists before it prints the line.
 #[test]
 fn much_memory_is_handed_out_in_time() {
     let outcome = Machine::new(&["--icount", "--mem", "8G"]).exec("memmap; vmstat");
@@ -211,7 +211,7 @@ fn much_memory_is_handed_out_in_time() {
     check_metadata(&outcome, 8 << 20);
 }
 
-/// With 1 GiB, at most 12 MiB are gone when the shell runs; the boot archive is not counted.
+/// With 1 GiB, at most 12 MiB are in use when the shell runs; the boot archive is not counted.
 #[test]
 fn little_memory_is_gone_after_boot() {
     let outcome = Machine::new(&["--mem", "1G"]).exec("free; memmap; vmstat");

@@ -1,8 +1,8 @@
-//! Which serial port is the console, and that it is set up wholly, whatever firmware has left.
+//! Selection of the console's serial port, and its complete set-up, whatever state firmware left it in.
 
 use crate::harness::{Machine, Outcome};
 
-/// What QEMU says of a PL011 whose divisor is written.
+/// QEMU's trace lines about writes to a PL011's divisor.
 fn divisors(outcome: &Outcome) -> Vec<&str> {
     outcome.log.lines().filter(|line| line.contains("pl011_write") && line.contains("BRD")).collect()
 }
@@ -26,7 +26,7 @@ fn a_port_may_have_linux_s_name_and_a_rate() {
     }
 }
 
-/// The tree of a Pi does not tell how fast the clock of its PL011 ticks: the firmware does (QEMU's says 3 MHz).
+/// The rate of a Pi's PL011 clock is not in the tree: the firmware reports it (QEMU's says 3 MHz).
 #[test]
 fn the_divisor_of_a_pi_s_port_is_programmed() {
     let machine = Machine::new(&["--board", "rpi4", "--qemu", "-trace", "--qemu", "pl011_write"]);

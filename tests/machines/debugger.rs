@@ -1,4 +1,4 @@
-//! A debugger at work on the kernel: the example of docs/debugging.md.
+//! A debugger attached to the kernel: the example of docs/debugging.md.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::Machine;
 
-/// A port that nobody uses now.
+/// A free port.
 fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     listener.local_addr().expect("its number").port()
@@ -28,7 +28,7 @@ fn a_fault_is_followed_from_the_store_to_the_entry() {
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/fault.gdb");
     let mut gdb = Command::new("gdb-multiarch");
-    // It tries for some seconds, should QEMU still be starting.
+    // gdb retries for some seconds, in case QEMU is still starting.
     gdb.args(["-nx", "-batch", kernel, "-ex", &format!("target remote :{port}"), "-x"])
         .arg(script)
         .args(["-ex", "kill"]);

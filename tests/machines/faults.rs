@@ -1,8 +1,8 @@
-//! A program that does what it has no right to dies alone.
+//! A program that makes a forbidden access dies, and nothing else does.
 
 use crate::harness::{Machine, compile};
 
-/// What the shell says of a program that died of SIGSEGV.
+/// The shell's status for a program that died of SIGSEGV.
 const SEGMENTATION_FAULT: i32 = 128 + 11;
 
 /// The ways to die that programs/crash.c knows.
@@ -30,7 +30,7 @@ fn on_rpi4() {
     check(Machine::rpi4());
 }
 
-/// The kernel says which program died, where, and of which access.
+/// The kernel's log says which program died, at which instruction, and by which access.
 #[test]
 fn the_log_says_why() {
     let outcome = Machine::virt().add(&compile("crash.c"), "/crash").exec("/crash kernel-read");

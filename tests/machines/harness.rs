@@ -1,4 +1,4 @@
-//! A machine to boot for a list of commands, and what came of it.
+//! Boots a machine for a list of commands, and keeps the outcome.
 
 use std::env;
 use std::fmt;
@@ -75,7 +75,7 @@ impl Machine {
         }
     }
 
-    /// The command that boots this machine, for tests that look after its terminal themselves.
+    /// The command that boots this machine, for tests that handle its terminal themselves.
     pub fn command(&self) -> Command {
         let xtask = env::var_os("QUIRE_XTASK").expect("these tests are run by `cargo xtask test`");
         let mut command = Command::new(xtask);
@@ -110,7 +110,7 @@ impl Outcome {
         &self.output
     }
 
-    /// What came by either way, of a machine that may have one port.
+    /// Output and log together, for a machine that may have one port.
     pub fn all(&self) -> String {
         format!("{}{}", self.output, self.log)
     }
@@ -137,7 +137,7 @@ fn text(bytes: &[u8]) -> String {
 pub fn compile(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs").join(name);
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(source.file_stem().expect("a source has a name"));
-    // Tests that use one program compile it side by side: only a whole one gets the name.
+    // Several tests may compile the same program at once: only a complete file gets the name.
     let part = program.with_extension(format!("{:?}", std::thread::current().id()));
     let mut compiler = Command::new("aarch64-linux-gnu-gcc");
     compiler.args(["-O1", "-static", "-nostdlib", "-ffreestanding", "-Wall", "-Werror", "-o"]);
@@ -147,11 +147,11 @@ pub fn compile(name: &str) -> PathBuf {
     program
 }
 
-/// The device tree of QEMU's virt with 4 CPUs, a GICv2 and two serial ports, and with what tests/trees has in the file `name` besides.
-/// Memory and command line are none of its business: QEMU writes those.
+/// The device tree of QEMU's virt with 4 CPUs, a GICv2 and two serial ports, plus the contents of the file `name` in
+/// tests/trees. QEMU itself writes memory and command line.
 pub fn tree(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    // Tests that use one tree make it side by side.
+    // Several tests may make the same tree at once.
     let file = |what: &str| directory.join(format!("{name}.{:?}.{what}", std::thread::current().id()));
     let (base, overlay, whole) = (file("base"), file("overlay"), file("dtb"));
     let run = |program: &str, arguments: &[&str]| {

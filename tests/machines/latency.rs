@@ -1,9 +1,9 @@
-//! How long the kernel keeps a CPU to itself, counted in instructions: `/tests/latency` says what is tried.
+//! The kernel's longest stretches without preemption, in instructions: `/tests/latency` drives the operations.
 
 use crate::harness::Machine;
 
-/// With slices of 10,000 instructions the counters fall short by no more than that, which the program knows. One CPU: the
-/// emulator runs several in turn, and what the others execute would count as this one's time.
+/// With slices of 10,000 instructions the counters fall short by no more than that, which the program takes into
+/// account. One CPU: the emulator runs several in turn, and the others' instructions would count as this one's time.
 #[test]
 fn no_work_of_any_length_keeps_a_cpu() {
     let machine = Machine::new(&["--icount", "--smp", "1", "--append", "slice=10"]).seconds(400);
@@ -12,7 +12,7 @@ fn no_work_of_any_length_keeps_a_cpu() {
     assert!(!outcome.output.contains("not ok"), "{outcome}");
 }
 
-/// What one call writes to the console is one piece, with several CPUs as with one.
+/// The output of one write call to the console is not interleaved, with several CPUs as with one.
 #[test]
 fn one_write_to_the_console_is_one_piece() {
     for cpus in ["1", "4"] {
@@ -24,7 +24,7 @@ fn one_write_to_the_console_is_one_piece() {
     }
 }
 
-/// A slice that cannot be is named, and the machine runs with its own.
+/// An invalid slice is named in the log, and the machine uses the default.
 #[test]
 fn a_slice_that_makes_no_sense_is_named() {
     for argument in ["slice=9", "slice=long", "slice=1000001"] {

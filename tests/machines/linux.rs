@@ -1,4 +1,4 @@
-//! Programs that were built for Linux run as they are.
+//! Programs that were built for Linux run unmodified.
 
 use crate::harness::{Machine, busybox, compile};
 

@@ -1,8 +1,9 @@
-//! Memory that the kernel itself misuses: the panic is the success, and its words name what was misused, and by whom.
+//! The kernel misuses its own memory: the panic is the success, and its message names the object and the code that
+//! misused it.
 
 use crate::harness::{Machine, PANICKED};
 
-/// What slub_debug finds, and who is in the report: with each way, the fault and the call sites.
+/// The faults that slub_debug finds, with the words and call sites of each report.
 const WAYS: [(&str, &str, &[&str]); 4] = [
     (
         "double-free",
@@ -56,8 +57,8 @@ fn slab_debugging_names_cache_object_and_call_sites() {
     check_debugging("slab");
 }
 
-/// What costs nothing is always found: an object that is freed twice in a row. SLOB, whose objects have no room for
-/// anything else, finds any object that is free already.
+/// An object that is freed twice in a row is always found, since that check costs nothing. SLOB, which has no other
+/// checks, finds every free of an object that is free already.
 #[test]
 fn a_double_free_is_found_without_debugging() {
     for back_end in ["slub", "slab", "slob"] {

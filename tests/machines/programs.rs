@@ -1,8 +1,8 @@
-//! What the small programs print, where people compare it with Linux's.
+//! The output of the small programs, where users compare it with Linux's.
 
 use crate::harness::Machine;
 
-/// Every program that is there has its line in `help`.
+/// Every program has its line in `help`.
 #[test]
 fn help_lists_every_command() {
     let outcome = Machine::virt().exec("ls -1 /bin; echo ---; help; echo ---; help cd; help nonsense");
@@ -38,7 +38,7 @@ fn free_has_linux_s_columns() {
     assert!(number(0, 5) < number(0, 2), "some of what is free is kept back\n{outcome}");
 }
 
-/// With numbers vmstat is vmstat(8): a row each second, and an idle machine's CPUs are idle.
+/// With numbers vmstat is like vmstat(8): a row each second, and an idle machine's CPUs are idle.
 #[test]
 fn vmstat_counts_as_on_linux() {
     let outcome = Machine::virt().exec("vmstat 1 3; vmstat tlb_flush_page; vmstat 0");
@@ -53,7 +53,7 @@ fn vmstat_counts_as_on_linux() {
     assert_eq!((rows.len(), rows[5][0], rows[6][0]), (7, "tlb_flush_page", "vmstat:"), "{outcome}");
 }
 
-/// Nobody types there: slabtop shows one picture, cat's input has ended, and ps knows the shell.
+/// Without a terminal, slabtop shows one picture and cat's input is at its end; ps shows the shell.
 #[test]
 fn programs_end_where_nobody_types() {
     let outcome = Machine::virt().exec("slabtop; cat; ps; sh -c 'echo of the inner one'");

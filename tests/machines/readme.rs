@@ -1,4 +1,4 @@
-//! What README shows is what a machine prints.
+//! The sample output in README is what a machine prints.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn sample() -> (Vec<String>, Vec<String>) {
     (options, lines.collect())
 }
 
-/// A line in which all numbers look alike, however wide they are.
+/// A line with all numbers replaced, whatever their width.
 fn shape(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
         let hexadecimal = word.starts_with("0x") && word[2..].bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -39,7 +39,7 @@ fn collapse(word: &str) -> String {
     shape
 }
 
-/// Each line of the sample but its commands stands in what a machine prints, numbers aside.
+/// Each line of the sample except its commands is in a machine's output, numbers aside.
 #[test]
 fn the_sample_is_true() {
     let (options, sample) = sample();
@@ -51,7 +51,7 @@ fn the_sample_is_true() {
     outcome.succeeded();
     let printed: BTreeSet<String> = outcome.output.lines().chain(outcome.log.lines()).map(shape).collect();
     for line in sample.iter().filter(|line| !line.starts_with(prompt) && !line.is_empty() && *line != "…") {
-        // Only a shell at a terminal says these.
+        // Only a shell at a terminal prints these.
         let is_banner = line.starts_with("Try ") || line.starts_with("Quire ") || line.starts_with("linux,");
         assert!(is_banner || printed.contains(&shape(line)), "README shows '{line}'\n{outcome}");
     }

@@ -1,5 +1,5 @@
 //! The kernel's self-test before init, on machines of every shape and with every slab back end. After each of its
-//! checks the books must balance, or it fails.
+//! checks the resource counts must balance, or it fails.
 
 use crate::harness::{Machine, Outcome, tree};
 

@@ -71,7 +71,8 @@ fn on_rpi4() {
     check(&Machine::rpi4());
 }
 
-/// The shell asks the terminal how large it is, and programs know what it answers. Nobody need answer.
+/// The shell asks the terminal for its size, and programs get the answer. A terminal that does not answer is no
+/// problem.
 #[test]
 fn the_width_is_the_terminal_s() {
     let longest = |text: &str| text.lines().map(str::len).max().unwrap_or(0);

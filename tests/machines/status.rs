@@ -1,4 +1,4 @@
-//! What comes out of `run --exec`: the programs' output and nothing else, and the status of the last command.
+//! `run --exec` prints the programs' output and nothing else, and exits with the status of the last command.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ fn a_machine_that_hangs_is_stopped_and_shows_its_last_lines() {
 
 #[test]
 fn a_panic_says_what_happened_and_where() {
-    // A file that is no program, in the place of the one program that the kernel cannot do without.
+    // A file that is not a program replaces init, the one program that the kernel needs.
     let no_program = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let outcome = Machine::virt().add(&no_program, "/init").exec("echo not reached");
     assert_eq!(outcome.ended_with(PANICKED), "");

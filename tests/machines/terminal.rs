@@ -23,7 +23,7 @@ pub struct Terminal {
     keyboard: File,
     screen: Receiver<Vec<u8>>,
     child: Child,
-    /// What came and was not yet expected.
+    /// Output that no expectation has consumed yet.
     pending: String,
     /// Everything that came, for the report of a failure.
     seen: String,
@@ -68,7 +68,7 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).expect("the terminal takes keys");
     }
 
-    /// Types a command line that goes on running, and gives it a moment to take over the terminal.
+    /// Types a command line whose program keeps running, and gives it a moment to take over the terminal.
     #[track_caller]
     pub fn start(&mut self, line: &str) {
         self.press(line);
@@ -107,7 +107,7 @@ impl Terminal {
         self.press("\r");
         self.expect("\n");
         let output = self.expect(PROMPT);
-        // The prompt's own line is not the command's.
+        // The prompt's own line is not part of the command's output.
         output.rsplit_once('\n').map_or(String::new(), |(lines, _)| lines.to_owned())
     }
 
@@ -116,7 +116,7 @@ impl Terminal {
         self.child.wait().expect("xtask can be waited for").code().expect("xtask ends by itself")
     }
 
-    /// Whether the terminal edits and echoes lines, as a person's terminal does before and after.
+    /// Whether the terminal is in cooked mode: it edits and echoes lines.
     pub fn is_cooked(&self) -> bool {
         let settings = tcgetattr(&self.line).expect("a terminal has settings");
         settings.local_modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG)
@@ -132,7 +132,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Ended already, or of no use any more; QEMU goes with it.
+        // It may have ended already; QEMU ends with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

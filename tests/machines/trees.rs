@@ -1,4 +1,5 @@
-//! Device trees that are odd or cannot be used: the kernel says what it leaves out and boots, or says so and stops.
+//! Device trees with defects: the kernel reports what it leaves out and boots, or says that the tree is unusable and
+//! stops.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ fn field(tree: &[u8], at: usize) -> usize {
     u32::from_be_bytes(tree[at..at + 4].try_into().expect("four bytes")) as usize
 }
 
-/// QEMU's own tree with nodes nested deeper below its root than any reader goes. It is still well formed: QEMU edits
-/// it before the kernel sees it.
+/// QEMU's own tree with nodes nested deeper than the kernel's limit. It is still well formed: QEMU edits it before the
+/// kernel sees it.
 fn too_deep(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../platform/trees/virt-128m.dtb");
     let mut tree = fs::read(source).expect("the tree is in the repository");
@@ -42,21 +43,21 @@ fn a_tree_that_cannot_be_read_is_named_on_the_console() {
     let tree = too_deep("too-deep.dtb");
     let options = ["--mem", "128M", "--smp", "1", "--dtb", tree.to_str().expect("a plain path")];
     let outcome = Machine::new(&options).seconds(8).exec("echo not reached");
-    // Without a tree nobody knows how to switch the machine off.
+    // Without a tree the kernel does not know how to switch the machine off.
     let output = outcome.ended_with(TIMED_OUT);
     for part in ["kernel panic", "no usable device tree", "nested more than", "x29 ffff", "from 0x"] {
         assert!(output.contains(part), "no '{part}'\n{outcome}");
     }
 }
 
-/// Boots with what a file of tests/trees adds; the machine works.
+/// Boots with the additions of a file in tests/trees; the machine works.
 fn boots_with(name: &str) -> Outcome {
     let outcome = Machine::new(&["--mem", "512M"]).tree(&tree(name)).exec("memmap; selftest accounts fork");
     assert!(outcome.succeeded().contains("# 2 programs, 0 failed"), "{outcome}");
     outcome
 }
 
-/// What the tree takes away although the kernel lives in it is named, and stays.
+/// Reservations over memory that the kernel already uses are named, and that memory stays in use.
 #[test]
 fn reservations_over_what_is_in_use_are_named_and_hold_around_it() {
     let cases: [(&str, &[(&str, &str)]); 3] = [
@@ -93,7 +94,7 @@ fn reserving(name: &str, entries: impl Iterator<Item = (u64, u64)>) -> PathBuf {
     path
 }
 
-/// Nobody uses what has an owner, however many there are; some lose what lies between them.
+/// No reserved memory is used, however many reservations there are; joined ones lose the memory between them.
 #[test]
 fn more_reservations_than_there_is_room_for() {
     let entries = (0..150).map(|i| (0x4200_0000 + i * 0x2_0000, 0x1000));
@@ -103,7 +104,7 @@ fn more_reservations_than_there_is_room_for() {
     assert!(outcome.all().contains("too many reservations, joined with the nearest"), "{outcome}");
 }
 
-/// A kernel that ends before it has set up a port says why on the one that the tree names.
+/// A kernel that stops before it has set up its console reports why on the port that the tree names.
 #[test]
 fn a_kernel_without_memory_to_run_in_says_so() {
     let tree = reserving("all-reserved.dtb", [(0x4000_0000, 0x800_0000)].into_iter());

@@ -17,7 +17,7 @@ macro_rules! errnos {
                 match self.0 { $($value => stringify!($name),)* _ => "E?" }
             }
 
-            /// A few words for people.
+            /// The message for users.
             pub const fn text(self) -> &'static str {
                 match self.0 { $($value => $text,)* _ => "unknown error" }
             }
@@ -72,12 +72,12 @@ impl Errno {
         self.0
     }
 
-    /// What x0 holds after a call that failed so.
+    /// The value of x0 after a call that failed with this error.
     pub const fn to_ret(self) -> isize {
         -(self.0 as isize)
     }
 
-    /// Splits what a call left in x0: −4095 to −1 is an error, all else a value.
+    /// Decodes x0 after a call: −4095 to −1 is an error, anything else a value.
     pub const fn from_ret(ret: isize) -> Result<usize, Errno> {
         if ret < 0 && ret >= -4095 { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
     }

@@ -18,18 +18,18 @@ bitflags! {
         const GROWSUP = 0x0200_0000;
     }
 
-    /// What kind of mapping, and where (`MAP_*`).
+    /// Kind and placement of a mapping (`MAP_*`).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Map: u32 {
-        /// Writes are seen by all that map the object.
+        /// Writes are visible to every process that maps the object.
         const SHARED = 0x01;
         /// Writes stay with the process: copy-on-write.
         const PRIVATE = 0x02;
         /// Shared, and unknown flags are an error (both type bits at once).
         const SHARED_VALIDATE = 0x03;
-        /// Exactly at the address given; what is there goes.
+        /// Exactly at the address given; existing mappings there are replaced.
         const FIXED = 0x10;
-        /// No file behind it.
+        /// Not backed by a file.
         const ANONYMOUS = 0x20;
         /// Grows towards lower addresses when touched below.
         const GROWSDOWN = 0x0100;
@@ -71,7 +71,7 @@ bitflags! {
     pub struct Msync: u32 {
         /// Write-back may happen later: nothing to do, since the kernel knows what is dirty.
         const ASYNC = 1;
-        /// Other mappings of the file are to see the change.
+        /// Invalidate other mappings of the file, so that they see the change.
         const INVALIDATE = 2;
         /// Returns when everything has been written back.
         const SYNC = 4;
@@ -108,14 +108,14 @@ bitflags! {
         const CHILD_SETTID = 0x100_0000;
     }
 
-    /// What a handle of machine control allows: an operation each on the machine as a whole.
+    /// Rights of a machine-control handle; each allows one operation on the machine as a whole.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub struct Control: u32 {
         /// Switching off with a status (`QUIRE_POWEROFF`).
         const POWER = 1;
         /// Changing settings of the machine (`QUIRE_SETTING`).
         const SETTINGS = 2;
-        /// Reading the kernel's books and comparing its tables (`QUIRE_BOOKS`, `QUIRE_AUDIT`).
+        /// Reading the kernel's resource counts and auditing its tables (`QUIRE_BOOKS`, `QUIRE_AUDIT`).
         const AUDIT = 4;
         /// Taking contiguous memory (`QUIRE_CMA_TRY`).
         const CONTIGUOUS = 8;
@@ -138,7 +138,7 @@ bitflags! {
         const EXCL = 0o200;
         /// Never the controlling terminal.
         const NOCTTY = 0o400;
-        /// Cut to length 0.
+        /// Truncate to length 0.
         const TRUNC = 0o1000;
         /// Writes go to the end.
         const APPEND = 0o2000;
@@ -181,11 +181,11 @@ pub mod madv {
     pub const DONTNEED_LOCKED: i32 = 24;
 }
 
-/// What `QUIRE_SETTING` reads and changes, by Linux's names.
+/// Settings that `QUIRE_SETTING` reads and changes, by Linux's names.
 pub mod setting {
     /// `vm.overcommit_memory`.
     pub const OVERCOMMIT_MEMORY: usize = 0;
-    /// `vm.overcommit_ratio`: of memory, in percent, what mode 2 promises.
+    /// `vm.overcommit_ratio`: the share of memory that mode 2 promises, in percent.
     pub const OVERCOMMIT_RATIO: usize = 1;
     /// `vm.overcommit_kbytes`: the same in KiB.
     pub const OVERCOMMIT_KBYTES: usize = 2;
@@ -194,11 +194,11 @@ pub mod setting {
     /// As the new value: only read.
     pub const READ: usize = usize::MAX;
 
-    /// `vm.overcommit_memory`: only what cannot be is refused.
+    /// `vm.overcommit_memory`: only requests that can never be met are refused.
     pub const OVERCOMMIT_GUESS: usize = 0;
     /// `vm.overcommit_memory`: nothing is refused.
     pub const OVERCOMMIT_ALWAYS: usize = 1;
-    /// `vm.overcommit_memory`: the limit is kept.
+    /// `vm.overcommit_memory`: the limit is enforced.
     pub const OVERCOMMIT_NEVER: usize = 2;
 }
 
@@ -232,7 +232,7 @@ pub mod sig {
     pub const COUNT: u32 = 65;
 }
 
-/// Codes of a signal's record (`si_code`) that are not of one signal alone.
+/// Codes of a signal's record (`si_code`) that are not specific to one signal.
 #[allow(missing_docs)]
 pub mod si {
     pub const USER: i32 = 0;
@@ -273,9 +273,9 @@ pub mod futex {
     pub const WAKE_BITSET: u32 = 10;
     pub const PRIVATE: u32 = 128;
     pub const CLOCK_REALTIME: u32 = 256;
-    /// In the word of a robust futex: somebody sleeps on it.
+    /// In the word of a robust futex: there are waiters.
     pub const WAITERS: u32 = 0x8000_0000;
-    /// Its owner ended without letting go of it.
+    /// Its owner ended without releasing it.
     pub const OWNER_DIED: u32 = 0x4000_0000;
     /// The owner's number.
     pub const TID_MASK: u32 = 0x3fff_ffff;

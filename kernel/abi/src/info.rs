@@ -1,12 +1,13 @@
-//! Record layouts of Quire's own calls: the machine, its memory and CPUs, its processes, and the kernel's books. Those of
-//! memory's finer points are in [`statistics`](crate::statistics). What [`layout`](crate::layout) says of every record holds here.
+//! Record layouts of Quire's own calls: the machine, its memory and CPUs, its processes, and the kernel's resource
+//! counts. Detailed memory statistics are in [`statistics`](crate::statistics). The rules of [`layout`](crate::layout)
+//! apply to these records too.
 
 use crate::layout::pod;
 
 pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, SystemInfo, Books, MapAudit);
 
-/// What `QUIRE_INFO(kind, index, buf, len)` answers: it copies record number `index` of `kind` and returns its
-/// size; ENOENT past the last record, EINVAL for an unknown kind or a `len` that is not the record's size.
+/// The kinds of records of `QUIRE_INFO(kind, index, buf, len)`, which copies record number `index` of `kind` and
+/// returns its size; ENOENT past the last record, EINVAL for an unknown kind or a `len` that is not the record's size.
 pub mod kind {
     /// [`super::SystemInfo`], one record.
     pub const SYSTEM: usize = 0;
@@ -28,8 +29,8 @@ pub mod kind {
     pub const COUNTER: usize = 8;
     /// [`CmaInfo`](crate::statistics::CmaInfo), one a contiguous memory area.
     pub const CMA: usize = 9;
-    /// [`AreaInfo`](crate::statistics::AreaInfo), one a part of an area, by address, of the process that a fifth argument
-    /// names: 0 for the caller. ESRCH if there is no such process.
+    /// [`AreaInfo`](crate::statistics::AreaInfo), one per part of an area, by address, of the process in the fifth
+    /// argument; 0 is the caller. ESRCH if there is no such process.
     pub const AREA: usize = 10;
 }
 
@@ -52,7 +53,7 @@ pub struct ZoneInfo {
     pub spanned: u64,
     /// Pages that exist.
     pub present: u64,
-    /// Pages that the buddy allocator was given.
+    /// Pages that the buddy allocator manages.
     pub managed: u64,
     /// Free pages, per-CPU lists not included.
     pub free: u64,
@@ -66,7 +67,7 @@ pub struct ZoneInfo {
     pub blocks: [u64; ORDERS],
 }
 
-/// What a region of the physical map is.
+/// Kinds of regions of the physical map.
 #[allow(missing_docs)]
 pub mod region {
     pub const MEMORY: u32 = 0;
@@ -92,15 +93,15 @@ pub struct RegionInfo {
     pub kind: u32,
     /// NUMA node, for memory; `u32::MAX` else.
     pub node: u32,
-    /// The tree's name for it, NUL-padded.
+    /// Its name in the device tree, NUL-padded.
     pub name: [u8; 24],
 }
 
-/// Bits of `CpuInfo::features`: what its MMU does.
+/// Bits of `CpuInfo::features`: features of its MMU.
 pub mod cpu_feature {
     /// Sets the access flag of page table entries.
     pub const ACCESS_FLAG: u32 = 1;
-    /// Makes them dirty on a write.
+    /// Marks them dirty on a write.
     pub const DIRTY_STATE: u32 = 2;
     /// Keeps the kernel from user memory (PAN).
     pub const PAN: u32 = 4;
@@ -164,7 +165,7 @@ pub struct ProcessInfo {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct SystemInfo {
-    /// RAM that the device tree shows.
+    /// RAM that the device tree describes.
     pub ram: u64,
     /// Given to the page allocator.
     pub managed: u64,
@@ -194,7 +195,7 @@ pub struct SystemInfo {
     pub board: [u8; 32],
 }
 
-/// The kernel's books: all that must be what it was once a program is gone.
+/// The kernel's resource counts, which must be the same before and after a program runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Books {
@@ -216,17 +217,17 @@ pub struct Books {
     pub committed: u64,
 }
 
-/// What comparing the page tables of all processes with the reverse map of all user pages found.
+/// The result of comparing the page tables of all processes with the reverse mapping of all user pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MapAudit {
     /// Table entries that stand for a page.
     pub entries: u64,
-    /// Of these, those that their page's reverse map does not list once.
+    /// Of these, those that their page's reverse mapping does not list exactly once.
     pub unlisted: u64,
     /// Pages that are anonymous or an object's.
     pub pages: u64,
-    /// Of these, those that are held by something else than the mappings that the reverse map lists, and their object.
+    /// Of these, those with references other than from the mappings in the reverse mapping and from their object.
     pub miscounted: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Record layouts of the calls that Linux has: its own for AArch64.
+//! Record layouts of Linux's calls, as on Linux for AArch64.
 //!
 //! Every record is plain old data: `repr(C)`, no padding that could carry kernel memory out (explicit
 //! `pad` fields instead), and every bit pattern valid.
@@ -145,7 +145,7 @@ pub struct PollFd {
     pub fd: i32,
     /// What to wait for.
     pub events: u16,
-    /// What there is.
+    /// Events that have occurred.
     pub revents: u16,
 }
 
@@ -214,7 +214,7 @@ pub struct Winsize {
     pub ypixel: u16,
 }
 
-/// What to do on a signal (the kernel's layout on AArch64).
+/// The action for a signal (the kernel's layout on AArch64).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Sigaction {
@@ -228,7 +228,7 @@ pub struct Sigaction {
     pub mask: u64,
 }
 
-/// What comes with a signal: signal, errno, code, then what the code says, which starts at byte 16.
+/// The information that comes with a signal: signal, errno, code, then fields that depend on the code, from byte 16 on.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -243,7 +243,7 @@ pub struct Siginfo {
     pub rest: [u64; 10],
 }
 
-/// An interval timer's: what it starts anew with, and what is left.
+/// An interval timer's setting: the interval that it restarts with, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Itimerval {
@@ -259,9 +259,9 @@ pub struct Itimerval {
 pub struct RobustListHead {
     /// The first entry, or the head itself. Bit 0 of a pointer to an entry marks one that inherits priority.
     pub list: u64,
-    /// From an entry to its futex word.
+    /// The offset from an entry to its futex word.
     pub futex_offset: i64,
-    /// The entry that the thread is about to enter or to take out.
+    /// The entry that the thread is about to insert or remove.
     pub list_op_pending: u64,
 }
 
@@ -338,7 +338,7 @@ pub mod at {
     pub const SECURE: u64 = 23;
     pub const RANDOM: u64 = 25;
     pub const EXECFN: u64 = 31;
-    /// Quire's own: where the list of the program's handles is ([`HandleInfo`](super::HandleInfo)).
+    /// Quire's own: the address of the list of the program's handles ([`HandleInfo`](super::HandleInfo)).
     pub const HANDLES: u64 = 0x1000;
     /// Quire's own: how many there are.
     pub const HANDLE_COUNT: u64 = 0x1001;
@@ -356,9 +356,9 @@ pub mod at {
 pub struct HandleInfo {
     /// Its number, from [`HandleInfo::FIRST`] on.
     pub number: u32,
-    /// What it is of.
+    /// The kind of object.
     pub kind: u32,
-    /// What it allows; the meaning of the bits is the kind's.
+    /// The operations that it allows; the kind defines the bits.
     pub rights: u32,
     /// 0.
     pub reserved: u32,

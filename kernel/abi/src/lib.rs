@@ -1,4 +1,5 @@
-//! What both worlds speak: system-call numbers, errno, flag sets and record layouts. No logic.
+//! The interface between kernel and programs: system-call numbers, errno, flag sets and record layouts. It contains no
+//! logic.
 //!
 //! Where Linux has the call, its AArch64 number, flags and layouts are used (the generic table of
 //! `include/uapi/asm-generic/unistd.h`), so that an unmodified static Linux binary runs. Quire's own calls

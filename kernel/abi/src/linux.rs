@@ -1,5 +1,5 @@
-//! Names of Linux's system calls on AArch64, by number, for messages: facts of `include/uapi/asm-generic/unistd.h` up to
-//! Linux 6.12. Which of them there are here, [`nr`](crate::nr) says.
+//! Names of Linux's system calls on AArch64, by number, for messages: facts of `include/uapi/asm-generic/unistd.h` up
+//! to Linux 6.12. [`nr`](crate::nr) lists those that Quire implements.
 
 /// Sorted by number.
 #[rustfmt::skip]
@@ -66,7 +66,7 @@ const NAMES: &[(u16, &str)] = &[
     (460, "lsm_set_self_attr"), (461, "lsm_list_modules"), (462, "mseal"),
 ];
 
-/// The name of a call of Linux's; `None` for a number that is none.
+/// The name of a Linux call; `None` for an unassigned number.
 pub fn call_name(nr: usize) -> Option<&'static str> {
     let nr = u16::try_from(nr).ok()?;
     NAMES.binary_search_by_key(&nr, |(number, _)| *number).ok().map(|at| NAMES[at].1)

@@ -1,4 +1,4 @@
-//! What `QUIRE_INFO` tells of memory: the records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat, cmainfo and
+//! Memory statistics from `QUIRE_INFO`: the records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat, cmainfo and
 //! pmap. The kinds are in [`info::kind`](crate::info::kind).
 
 use crate::info::ORDERS;
@@ -22,8 +22,8 @@ pub struct PageTypeInfo {
     pub free: [u64; ORDERS],
 }
 
-/// One slab cache. The last record is no cache: it sums up what is no slab, allocations of whole
-/// pages and the arrays in which CPUs keep free objects at hand.
+/// One slab cache. The last record is not a cache: it sums up allocations of whole pages and the per-CPU arrays of free
+/// objects.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct SlabCacheInfo {
@@ -43,7 +43,7 @@ pub struct SlabCacheInfo {
     pub pages: u64,
 }
 
-/// What an area of kernel addresses is for.
+/// The uses of areas of kernel addresses.
 #[allow(missing_docs)]
 pub mod area {
     pub const VMALLOC: u32 = 0;
@@ -51,8 +51,8 @@ pub mod area {
     pub const IOREMAP: u32 = 2;
 }
 
-/// One area of vmalloc's range. Asked for by address: the `index` of `QUIRE_INFO` is where to look from, and the
-/// answer is the first area that ends behind it.
+/// One area of vmalloc's range. The `index` of `QUIRE_INFO` is an address, and the answer is the first area that ends
+/// above it.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VmallocInfo {
@@ -68,7 +68,7 @@ pub struct VmallocInfo {
     pub kind: u32,
     /// 1 for an area that was freed and waits for its invalidation.
     pub lazy: u32,
-    /// Who asked for it: file and line, NUL-padded.
+    /// The caller that allocated it: file and line, NUL-padded.
     pub caller: [u8; 64],
 }
 
@@ -78,7 +78,7 @@ impl Default for VmallocInfo {
     }
 }
 
-/// One line of vmstat. `nr_` counts what there is now, in pages; the others count what has happened since boot.
+/// One line of vmstat. Names with `nr_` give current amounts, in pages; the others count events since boot.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Counter {
@@ -96,7 +96,7 @@ pub struct CmaInfo {
     pub start: u64,
     /// Its size.
     pub pages: u64,
-    /// What its owners have.
+    /// Pages allocated to its owners.
     pub used: u64,
     /// Allocations that succeeded.
     pub allocated: u64,
@@ -104,7 +104,7 @@ pub struct CmaInfo {
     pub failed: u64,
 }
 
-/// What an area of a process is.
+/// Flags of a process's area.
 #[allow(missing_docs)]
 pub mod vma {
     pub const READ: u32 = 1;
@@ -118,9 +118,10 @@ pub mod vma {
     pub const OBJECT: u32 = 1 << 7;
 }
 
-/// A part of an area of a process, and what of it is in memory, as `/proc/PID/smaps` of Linux tells: counts are in pages.
-/// Asked for by address, as [`VmallocInfo`] is: the answer is for the first area that ends behind it. The counts begin
-/// there and go to `to`, for a large area not to its end: who wants all of it asks again from there.
+/// A part of a process's area, with the counts of Linux's `/proc/PID/smaps`, in pages. As with [`VmallocInfo`], the
+/// `index` is an address, and the answer is about the first area that ends above it. The counts cover the part from
+/// that address to `to`, which for a large area is not its end: a caller that wants the whole area asks again from
+/// there.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct AreaInfo {
@@ -157,7 +158,7 @@ pub struct AreaInfo {
 }
 
 impl AreaInfo {
-    /// Adds what another part of the same area has.
+    /// Adds the counts of another part of the same area.
     pub fn add(&mut self, part: &Self) {
         self.to = part.to;
         self.resident += part.resident;
@@ -170,7 +171,7 @@ impl AreaInfo {
         self.swapped += part.swapped;
     }
 
-    /// Pages that were written, whoever holds them.
+    /// Pages that were written, private and shared.
     pub fn dirty(&self) -> u64 {
         self.private_dirty + self.shared_dirty
     }

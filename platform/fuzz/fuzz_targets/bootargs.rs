@@ -1,4 +1,4 @@
-//! Any text as a command line: no panic, and what was split off is part of the line.
+//! Any text as a command line: no panic, and every key, value and rest is part of the line.
 
 #![no_main]
 

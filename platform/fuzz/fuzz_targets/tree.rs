@@ -1,4 +1,4 @@
-//! Any bytes as a device tree: no panic, no hang, and a board that keeps its promises.
+//! Any bytes as a device tree: no panic, no hang, and a board that passes its validation.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! The registers that hold one or a few bits for every interrupt. They lie alike in both versions' distributor
-//! and in version 3's redistributors, where only the first 32 interrupts exist.
+//! The registers that hold one or a few bits for every interrupt. They have the same layout in both versions'
+//! distributor and in version 3's redistributors, where only the first 32 interrupts exist.
 
 use tock_registers::interfaces::{ReadWriteable, Readable, Writeable};
 use tock_registers::registers::{ReadOnly, ReadWrite, WriteOnly};
@@ -56,7 +56,7 @@ impl Lines {
         ((self.typer.read(TYPER::LINES) + 1) * 32).min(SPECIAL.start)
     }
 
-    /// How many words of one bit an interrupt that makes, the private ones' first word included.
+    /// How many words a register of one bit per interrupt takes, including the first word, of the private interrupts.
     pub fn words(&self) -> usize {
         self.count().div_ceil(32) as usize
     }
@@ -71,7 +71,7 @@ impl Lines {
         for priority in self.ipriorityr.iter().skip(first * 32).take(words * 32) {
             priority.set(Priority::Normal as u8);
         }
-        // Two bits an interrupt, 0 for level. Word 0 is that of the software-generated ones and fixed.
+        // Two bits per interrupt, 0 for level. Word 0 belongs to the software-generated ones and is fixed.
         for trigger in self.icfgr.iter().skip((first * 2).max(1)).take(words * 2) {
             trigger.set(0);
         }
@@ -84,7 +84,7 @@ impl Lines {
         }
     }
 
-    /// `intid` was checked by whoever chose these registers, here and below: it is below [`SPECIAL`].
+    /// Here and below, the caller that selected these registers has checked that `intid` is below [`SPECIAL`].
     pub fn enable(&self, intid: u32) {
         self.isenabler[(intid / 32) as usize].set(1 << (intid % 32));
     }
@@ -93,7 +93,7 @@ impl Lines {
         self.icenabler[(intid / 32) as usize].set(1 << (intid % 32));
     }
 
-    /// Sets trigger and priority of an interrupt that is disabled, as a change of trigger demands.
+    /// Sets trigger and priority of an interrupt. It must be disabled, since a change of trigger requires that.
     pub fn configure(&self, interrupt: Interrupt, priority: Priority) {
         let Interrupt { intid, trigger } = interrupt;
         self.ipriorityr[intid as usize].set(priority as u8);
@@ -105,7 +105,7 @@ impl Lines {
         }
     }
 
-    /// Version 3: waits until what was written to the distributor is in effect.
+    /// Version 3: waits until earlier writes to the distributor are in effect.
     pub fn wait(&self) -> Result<(), GicError> {
         super::wait_until(|| !self.ctlr.is_set(CTLR::RWP))
     }

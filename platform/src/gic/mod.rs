@@ -5,7 +5,7 @@
 //!
 //! All methods take `&self`, so that the controller can be a `static`. Acknowledging, ending, enabling, disabling and
 //! sending touch registers that are a CPU's own or that change single bits when written: no lock.
-//! [`InterruptController::configure`] changes words that interrupts share: callers serialise it with a lock of theirs.
+//! [`InterruptController::configure`] changes words that interrupts share: callers must serialise it with a lock.
 //!
 //! All interrupts are used as the non-secure world sees them, in one group, with priority drop and deactivation in
 //! one step.
@@ -26,15 +26,15 @@ use core::ptr::NonNull;
 
 use crate::tree::{Controller, Interrupt, MAX_CPUS, Region};
 
-/// What the drivers need from the CPU that they run on. The kernel implements it next to its other system registers.
+/// The CPU operations that the drivers need. The kernel implements it next to its other system registers.
 pub trait SysRegs {
     /// MPIDR_EL1.
     fn mpidr() -> u64;
-    /// `dsb ishst`: a CPU that is interrupted because of what follows sees the stores before it.
+    /// `dsb ishst`: a CPU that a later write interrupts sees all earlier stores.
     fn dsb_ishst();
     /// `isb`.
     fn isb();
-    /// Reads ICC_SRE_EL1. This and all that follow are called with a GICv3 only.
+    /// Reads ICC_SRE_EL1. This method and the following ones are called with a GICv3 only.
     fn read_icc_sre() -> u64;
     /// Writes ICC_SRE_EL1. EL2 has to allow it before the kernel leaves it (ICC_SRE_EL2.Enable).
     fn write_icc_sre(value: u64);
@@ -46,7 +46,7 @@ pub trait SysRegs {
     fn write_icc_ctlr(value: u64);
     /// Writes ICC_IGRPEN1_EL1.
     fn write_icc_igrpen1(value: u64);
-    /// Reads ICC_IAR1_EL1, then `dsb sy`: only after it is the interrupt known to be active.
+    /// Reads ICC_IAR1_EL1, then `dsb sy`: only after that the interrupt is known to be active.
     fn read_icc_iar1() -> u64;
     /// Writes ICC_EOIR1_EL1.
     fn write_icc_eoir1(value: u64);
@@ -60,7 +60,7 @@ pub trait SysRegs {
 pub enum Priority {
     /// Before all others.
     Urgent = 0x80,
-    /// What everything gets that nobody said more about.
+    /// The default.
     Normal = 0xa0,
 }
 
@@ -70,12 +70,12 @@ const PRIORITY_MASK: u8 = 0xf0;
 const SGIS: u32 = 16;
 /// INTIDs below this are private to a CPU.
 const PRIVATE: u32 = 32;
-/// INTIDs that are none, and say that there is nothing to handle.
+/// Special INTIDs, which say that there is nothing to handle.
 const SPECIAL: core::ops::Range<u32> = 1020..1024;
-/// Tries until a controller must have done what it was told; a few milliseconds at the least.
+/// Polls before a controller counts as stuck; a few milliseconds at the least.
 const PATIENCE: u32 = 100_000;
 
-/// Why the controller cannot do what it is asked.
+/// Why an operation on the controller failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GicError {
     /// A register region of the tree is too small or could not be mapped.
@@ -86,7 +86,7 @@ pub enum GicError {
     NoSuchCpu(usize),
     /// No redistributor belongs to the CPU of this MPIDR.
     NoRedistributor(u64),
-    /// It did not do what it was told in time.
+    /// It did not react in time.
     Stuck,
     /// The CPU interface cannot be used through system registers: a higher exception level forbids it.
     NoSystemRegisters,
@@ -114,12 +114,12 @@ impl core::error::Error for GicError {}
 #[must_use = "an interrupt that is not ended blocks all of its priority and below"]
 pub struct Active {
     intid: u32,
-    /// As it was read; version 2 wants it back with the sender's number in it.
+    /// As it was read; version 2 needs it back with the sender's number in it.
     word: u32,
 }
 
 impl Active {
-    /// Which interrupt it is: below 16 one that software sent, below 32 private to this CPU.
+    /// The interrupt's number: software-generated below 16, private to this CPU below 32.
     pub fn intid(&self) -> u32 {
         self.intid
     }
@@ -142,8 +142,8 @@ impl<S: SysRegs> InterruptController<S> {
     ///
     /// # Safety
     ///
-    /// 1. `map` answers addresses where all of the region is mapped, readable and writable, as device memory (nGnRnE or
-    ///    nGnRE), for as long as the value lives, or `None`.
+    /// 1. `map` returns an address at which all of the region is mapped, readable and writable, as device memory
+    ///    (nGnRnE or nGnRE), for as long as the value lives, or `None`.
     /// 2. Nobody else uses these registers.
     pub unsafe fn new(
         controller: &Controller,
@@ -153,7 +153,8 @@ impl<S: SysRegs> InterruptController<S> {
             let mapped = if region.size >= size { map(region) } else { None };
             mapped.ok_or(GicError::Registers(region))
         };
-        // SAFETY: in all three cases: `map` vouches for the registers, and we checked that the region is large enough.
+        // SAFETY: in all three cases: `map`'s contract covers the registers, and the region was checked to be large
+        // enough.
         let gic = unsafe {
             match controller {
                 Controller::GicV2 { distributor, cpu_interface } => Gic::V2(v2::Gic::new(
@@ -207,8 +208,8 @@ impl<S: SysRegs> InterruptController<S> {
         Ok(())
     }
 
-    /// Holds an interrupt back. One that a CPU is just taking may still arrive. For a private one `cpu` is the CPU
-    /// that calls.
+    /// Disables an interrupt. One that a CPU is just taking may still arrive. For a private one `cpu` is the CPU that
+    /// calls.
     pub fn disable(&self, cpu: usize, intid: u32) -> Result<(), GicError> {
         match &self.gic {
             Gic::V2(gic) => gic.lines(intid)?.disable(intid),
@@ -238,7 +239,7 @@ impl<S: SysRegs> InterruptController<S> {
         }
     }
 
-    /// Interrupts the CPU with this number. It sees what this CPU has stored before.
+    /// Interrupts the CPU with this number. That CPU sees all earlier stores of this one.
     pub fn send(&self, cpu: usize, sgi: u8) -> Result<(), GicError> {
         let sgi = software_generated(sgi)?;
         S::dsb_ishst();

@@ -1,4 +1,4 @@
-//! The drivers on memory that keeps what is written: which words they write, and what they conclude from what is there.
+//! The drivers on plain memory: which words they write, and how they react to the words that they read.
 
 use core::cell::Cell;
 use std::thread_local;
@@ -175,7 +175,7 @@ fn v2_ends_what_it_acknowledged() {
 fn v3_finds_each_cpus_redistributor() {
     let (bench, gic) = gicv3();
     let [first, second] = REDISTRIBUTORS.map(|region| region.base);
-    // The bits outside the affinity fields are no part of the search.
+    // The bits outside the affinity fields are ignored by the search.
     let cpus = [(0, first), (1, first + 0x2_0000), (0x100, second), (0x1_0000_0002, second + 0x4_0000)];
     for (cpu, (mpidr, frame)) in cpus.into_iter().enumerate() {
         SYS.with(|sys| sys.mpidr.set(mpidr | 1 << 31 | 1 << 24));

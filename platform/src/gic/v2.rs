@@ -16,7 +16,7 @@ use crate::tree::Interrupt;
 
 /// Bytes of a distributor's registers.
 pub(super) const DISTRIBUTOR_SIZE: u64 = 0x1000;
-/// Bytes that we need of a CPU interface; some trees show no more.
+/// Bytes needed of a CPU interface; some trees describe no more.
 pub(super) const CPU_INTERFACE_SIZE: u64 = 0x100;
 const CPUS: usize = 8;
 
@@ -47,8 +47,8 @@ pub(super) struct Gic {
     masks: [AtomicU8; CPUS],
 }
 
-// SAFETY: the registers are this value's own, and the hardware orders accesses of several CPUs; what two CPUs must not
-// change at once is said in the module above.
+// SAFETY: the registers are this value's own, and the hardware orders accesses of several CPUs; the parent module says
+// what two CPUs must not change at once.
 unsafe impl Send for Gic {}
 // SAFETY: as above.
 unsafe impl Sync for Gic {}
@@ -126,7 +126,7 @@ impl Gic {
         self.cpu_interface().iar.get()
     }
 
-    /// `active` as it was acknowledged: for a software-generated one with its sender.
+    /// `active` as it was acknowledged; for a software-generated interrupt it includes the sender.
     pub fn end(&self, active: u32) {
         self.cpu_interface().eoir.set(active);
     }

@@ -68,7 +68,7 @@ register_structs! {
     }
 }
 
-/// What the driver knows of a CPU once it has come up.
+/// What the driver records about a CPU once it has come up.
 struct Cpu {
     affinity: AtomicU64,
     redistributor: AtomicPtr<Redistributor>,
@@ -89,8 +89,8 @@ pub(super) struct Gic {
     cpus: [Cpu; MAX_CPUS],
 }
 
-// SAFETY: the registers are this value's own, and the hardware orders accesses of several CPUs; what two CPUs must not
-// change at once is said in the module above.
+// SAFETY: the registers are this value's own, and the hardware orders accesses of several CPUs; the parent module says
+// what two CPUs must not change at once.
 unsafe impl Send for Gic {}
 // SAFETY: as above.
 unsafe impl Sync for Gic {}
@@ -227,7 +227,7 @@ fn affinity(mpidr: u64) -> u64 {
     (mpidr >> 32 & 0xff) << 24 | mpidr & 0xff_ffff
 }
 
-/// The same for GICD_IROUTER, which has them where MPIDR_EL1 has.
+/// The same for GICD_IROUTER, which has the fields at MPIDR_EL1's places.
 fn route(affinity: u64) -> u64 {
     affinity >> 24 << 32 | affinity & 0xff_ffff
 }

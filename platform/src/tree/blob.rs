@@ -2,8 +2,7 @@
 //!
 //! The reader underneath is the crate `fdt`, 0.2.0-alpha3 (0.1.5 panics on FDT_NOP words and knows one memory node
 //! only). It bounds-checks every access, but on a tree that is not well formed it adds header fields with overflow,
-//! indexes with them, and its iterators repeat an error for ever. So [`Blob::new`] establishes what the reader
-//! takes for granted:
+//! indexes with them, and its iterators repeat an error for ever. So [`Blob::new`] establishes what the reader assumes:
 //!
 //! 1. header fields lie inside the buffer, their sums do not wrap, blocks are aligned;
 //! 2. the strings block is ASCII and ends in NUL, so every offset inside it is a string;
@@ -11,8 +10,8 @@
 //!    value ends inside the block, and its last word is the only FDT_END;
 //! 4. the memory reservation block has a terminator before its end.
 //!
-//! After that the reader cannot fail. [`super::walk`] is the only other file that knows it, and takes an error of
-//! the reader as [`TreeError::Reader`] all the same. One walk of the reader costs O(size × depth).
+//! After that the reader cannot fail. [`super::walk`] is the only other file that uses it; it still reports an error of
+//! the reader as [`TreeError::Reader`]. One walk of the reader costs O(size × depth).
 
 use super::TreeError;
 
@@ -31,7 +30,7 @@ pub(super) const PROP: u32 = 3;
 pub(super) const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// The size that a tree's header claims, so that whoever holds only its address knows how much to map.
+/// The size that a tree's header claims, for a caller that has only its address and must know how much to map.
 pub fn total_size(header: &[u8; HEADER_SIZE]) -> Result<usize, TreeError> {
     let word = |at: usize| be32(header, at).unwrap_or(0);
     if word(0) != MAGIC {
@@ -44,7 +43,7 @@ pub fn total_size(header: &[u8; HEADER_SIZE]) -> Result<usize, TreeError> {
     Ok(size)
 }
 
-/// A tree whose bytes keep the promises in this file's head.
+/// A tree whose bytes satisfy the conditions in this file's head.
 #[derive(Clone, Copy)]
 pub struct Blob<'a> {
     bytes: &'a [u8],
@@ -110,7 +109,7 @@ fn check_strings(strings: &[u8]) -> Result<(), TreeError> {
     if terminated && strings.is_ascii() { Ok(()) } else { Err(TreeError::Block("strings")) }
 }
 
-/// One pass over the tokens; promise 3 of the module.
+/// One pass over the tokens; checks condition 3 of the module.
 fn check_structure(block: &[u8], strings_len: usize) -> Result<(), TreeError> {
     let damaged = |at: usize| TreeError::Structure(at);
     let (mut at, mut depth) = (0, 0);

@@ -1,4 +1,4 @@
-//! `/chosen`: what the boot loader tells the kernel.
+//! `/chosen`: the boot loader's parameters for the kernel.
 
 use heapless::{String, Vec};
 
@@ -9,7 +9,7 @@ use super::{Board, Oddity, Region, copy};
 const MAX_BOOTARGS: usize = 2048;
 const MAX_SEED: usize = 64;
 
-/// What the boot loader says.
+/// The boot loader's parameters.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// The kernel's command line.
@@ -27,7 +27,7 @@ pub struct Chosen {
 /// The boot archive in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Initrd {
-    /// Where, byte by byte; all of it is memory.
+    /// Its exact bytes; all of them are memory.
     pub region: Region,
 }
 
@@ -62,7 +62,7 @@ impl Board {
         }
         let seed = node.property("rng-seed").unwrap_or_default();
         self.chosen.rng_seed = seed.iter().copied().take(MAX_SEED).collect();
-        // A boot loader that has none leaves the number at 0.
+        // A boot loader without a random number leaves 0.
         self.chosen.kaslr_seed = node.number("kaslr-seed").filter(|seed| *seed != 0);
         self.read_initrd(node);
         let path = node.text("stdout-path").or_else(|| node.text("linux,stdout-path"))?;

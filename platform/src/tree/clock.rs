@@ -1,5 +1,5 @@
-//! What a serial port's rate is divided from: a fixed clock, or one of the firmware's on Broadcom's chips, whose frequency
-//! the tree does not tell.
+//! The clock that a serial port's rate is divided from: a fixed clock or, on Broadcom's chips, one of the firmware's,
+//! whose frequency is not in the tree.
 
 use heapless::Vec;
 
@@ -11,9 +11,9 @@ use super::{Board, Oddity, Region};
 pub enum Clock {
     /// It ticks at so many Hz.
     Fixed(u32),
-    /// The firmware knows.
+    /// The firmware has to be asked.
     Firmware(FirmwareClock),
-    /// Nobody says: the divisor stays as it was left.
+    /// Unknown: the divisor stays as firmware left it.
     Unknown,
 }
 
@@ -57,12 +57,12 @@ impl Clocks {
             None
         };
         if let Some(source) = source.filter(|_| node.phandle != 0) {
-            // With no room, a port keeps the divisor that firmware has set.
+            // If the list is full, a port keeps the divisor that firmware has set.
             let _ = self.0.push((node.phandle, source));
         }
     }
 
-    /// The clock that a port's `clocks` names, and the registers that switch the port on where there are such.
+    /// The clock that a port's `clocks` names, and the registers that switch the port on, if there are any.
     pub(super) fn of(&self, clocks: &[u8]) -> (Clock, Option<Region>) {
         let mut cells = Cells(clocks);
         let phandle = cells.take(1).unwrap_or(0);

@@ -20,7 +20,7 @@ pub struct Cpu {
 /// How a secondary CPU is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnableMethod {
-    /// The tree names no way that Quire knows. A tree with one CPU need not name any.
+    /// The tree names no method that Quire supports. A tree with one CPU need not name any.
     None,
     /// PSCI CPU_ON.
     Psci,
@@ -42,7 +42,7 @@ pub enum Conduit {
 pub struct Psci {
     /// How it is called.
     pub conduit: Conduit,
-    /// CPU_ON. Fixed since version 0.2; before it the tree says, as for the other two.
+    /// CPU_ON. The number is fixed since version 0.2; before that it comes from the tree.
     pub cpu_on: Option<u32>,
     /// SYSTEM_OFF; there is none before 0.2.
     pub system_off: Option<u32>,
@@ -110,7 +110,7 @@ impl Board {
     }
 }
 
-/// The specification wants `device_type`, but has let it go out of use.
+/// The specification requires `device_type` but has deprecated it.
 fn is_cpu(node: &Node<'_>) -> bool {
     node.device_type.map_or(node.name == "cpu", |kind| kind == "cpu")
 }

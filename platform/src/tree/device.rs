@@ -17,7 +17,7 @@ pub struct Uart {
     pub registers: Region,
     /// Its interrupt.
     pub interrupt: Option<Interrupt>,
-    /// What its rate is divided from.
+    /// The clock that its rate is divided from.
     pub clock: Clock,
     /// The registers that switch it on, where firmware may have left it off.
     pub switch: Option<Region>,
@@ -27,7 +27,7 @@ pub struct Uart {
     pub alias: Option<String<16>>,
     /// Its node has children: the wires lead to a device (Bluetooth on a Pi 4), not to a person.
     pub occupied: bool,
-    /// What pins have to be set to for a person to be at its wires, where that is known.
+    /// The pin settings that lead the port to a person's connector, if they are known.
     pub pins: Option<Pins>,
 }
 
@@ -70,16 +70,16 @@ fn same_path(full: &str, given: &str) -> bool {
         && full.next().is_none()
 }
 
-/// What a serial port's node says of others.
+/// A serial port's references to other nodes.
 struct Wiring<'a> {
     interrupts: Wires<'a>,
-    /// What names its clock.
+    /// The property that names its clock.
     clocks: &'a [u8],
     /// The groups of pins.
     pinctrl: Option<&'a [u8]>,
 }
 
-/// What has to wait until the whole tree was seen.
+/// References that can only be resolved after the whole tree has been read.
 #[derive(Default)]
 pub(super) struct Devices<'a> {
     uarts: Vec<Wiring<'a>, MAX_UARTS>,
@@ -137,8 +137,8 @@ impl Board {
         }
     }
 
-    /// Runs after the banks are settled. Registers that are memory at the same time are a lie: to use them would
-    /// overwrite what is kept there.
+    /// Runs after the banks are settled. Registers that are memory at the same time are an error in the tree: using
+    /// them would corrupt memory.
     pub(super) fn drop_devices_in_memory(&mut self, devices: &mut Devices<'_>) {
         for at in (0..self.uarts.len()).rev() {
             let registers = self.uarts[at].registers;
@@ -164,8 +164,8 @@ impl Board {
         }
     }
 
-    /// The port that Linux calls `name`: a PL011 is `ttyAMA`, the others are `ttyS`, and the number is that of the port's
-    /// alias (`serial1`), or that of the port among its kind where no alias has it.
+    /// The port that Linux calls `name`: a PL011 is `ttyAMA`, the others are `ttyS`, and the number comes from the
+    /// port's alias (`serial1`) or, if no alias has that number, from its position among ports of its kind.
     pub(super) fn uart_of_linux(&self, name: &str) -> Option<&Uart> {
         let numbered = |prefix| name.strip_prefix(prefix).and_then(|number: &str| number.parse::<usize>().ok());
         let (kind, number) = match (numbered("ttyAMA"), numbered("ttyS")) {
@@ -217,7 +217,7 @@ impl Board {
     }
 }
 
-/// The path of `node`; what does not fit is cut, and then nobody finds it by path.
+/// The path of `node`, cut if it does not fit; such a port cannot be found by its path.
 fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
     let mut path = String::new();
     for node in scope.nodes().chain([node]) {

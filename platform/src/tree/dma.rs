@@ -1,11 +1,11 @@
-//! How far devices reach: `dma-ranges`.
+//! The addresses that devices can reach: `dma-ranges`.
 
 use super::walk::{Cells, Node, Scope};
 use super::{Board, Oddity, PA_LIMIT};
 
 impl Board {
-    /// Lowers the limit to where the bus `node` ends, if it says. A bus without `dma-ranges`, or with an empty one,
-    /// adds no limit of its own.
+    /// Lowers the limit to the end of what the bus `node` reaches, if it says so. A bus without `dma-ranges`, or with
+    /// an empty one, adds no limit of its own.
     pub(super) fn read_dma<'a>(&mut self, scope: &Scope<'a, '_>, node: &Node<'a>) {
         let Some(ranges) = node.dma_ranges.filter(|ranges| !ranges.is_empty()) else { return };
         let (child, parent) = (node.cells, scope.cells());

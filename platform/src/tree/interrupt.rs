@@ -1,4 +1,4 @@
-//! The interrupt controller, and what interrupt specifiers mean to it.
+//! The interrupt controller, and the decoding of interrupt specifiers.
 
 use heapless::Vec;
 
@@ -76,7 +76,7 @@ pub struct Timer {
 const GIC_V2: [&str; 5] = ["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a9-gic", "arm,cortex-a7-gic", "arm,pl390"];
 const GIC_V3: [&str; 1] = ["arm,gic-v3"];
 
-/// What has to wait until the whole tree was seen.
+/// References that can only be resolved after the whole tree has been read.
 #[derive(Default)]
 pub(super) struct Specifiers<'a> {
     /// Of the controller that was found: its phandle and `#interrupt-cells`.
@@ -84,10 +84,10 @@ pub(super) struct Specifiers<'a> {
     timer: Option<(Node<'a>, Wires<'a>)>,
 }
 
-/// A device's interrupts as the tree has them.
+/// A device's interrupts in the tree's encoding.
 #[derive(Clone, Copy)]
 pub(super) struct Wires<'a> {
-    /// The controller's phandle, or `None` where each entry brings its own.
+    /// The controller's phandle, or `None` if each entry names its own.
     parent: Option<u32>,
     cells: &'a [u8],
 }
@@ -117,7 +117,7 @@ impl<'a> Specifiers<'a> {
                 Some(parent) => parent,
                 None => cells.take(1)? as u32,
             };
-            // A controller without a phandle is nobody's parent.
+            // No node can refer to a controller without a phandle.
             if phandle == 0 || to != phandle {
                 return None;
             }
@@ -204,7 +204,7 @@ fn gic_v2(region: impl Fn(usize) -> Option<Region>) -> Option<Controller> {
 fn gic_v3(node: &Node<'_>, region: impl Fn(usize) -> Option<Region>) -> Option<Controller> {
     let count = node.word("#redistributor-regions").unwrap_or(1) as usize;
     let redistributors = (1..=count.min(MAX_REDISTRIBUTORS)).map(&region).collect::<Option<Vec<_, _>>>();
-    // A stride that is not whole 64 KiB frames would lead the search astray.
+    // With a stride that is not a multiple of 64 KiB the search would misread the frames.
     let stride = node.number("redistributor-stride").filter(|stride| *stride > 0 && stride % 0x1_0000 == 0);
     let redistributors = redistributors.filter(|regions| !regions.is_empty())?;
     Some(Controller::GicV3 { distributor: region(0)?, redistributors, stride })

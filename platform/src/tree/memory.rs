@@ -14,7 +14,7 @@ pub struct Bank {
     pub node: u8,
 }
 
-/// How far NUMA nodes are from each other, as the binding `numa-distance-map-v1` counts: 10 is local.
+/// The distances between NUMA nodes, in the units of the binding `numa-distance-map-v1`: 10 is local.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Distances([[u8; MAX_NODES]; MAX_NODES]);
 
@@ -22,7 +22,7 @@ const LOCAL: u8 = 10;
 const REMOTE: u8 = 20;
 
 impl Distances {
-    /// 10 to oneself, 20 to every other node.
+    /// 10 to the node itself, 20 to every other node.
     pub const fn new() -> Self {
         let mut table = [[REMOTE; MAX_NODES]; MAX_NODES];
         let mut node = 0;
@@ -33,7 +33,7 @@ impl Distances {
         Self(table)
     }
 
-    /// The distance of memory on `to` from a CPU on `from`; nodes that do not exist are as far away as can be.
+    /// The distance of memory on `to` from a CPU on `from`; nonexistent nodes have the largest distance.
     pub fn get(&self, from: usize, to: usize) -> u8 {
         self.0.get(from).and_then(|row| row.get(to)).copied().unwrap_or(u8::MAX)
     }
@@ -114,7 +114,7 @@ impl Board {
         }
     }
 
-    /// Joins banks of one node that touch, and takes what two claim from the higher one.
+    /// Joins adjacent banks of one node, and removes what two banks claim from the higher one.
     pub(super) fn settle_banks(&mut self) {
         let mut settled: Vec<Bank, MAX_BANKS> = Vec::new();
         for bank in core::mem::take(&mut self.banks) {
@@ -138,7 +138,8 @@ impl Board {
         self.banks = settled;
     }
 
-    /// `/distance-map`: (from, to, distance) triplets. What is given one way holds both ways, unless both are given.
+    /// `/distance-map`: (from, to, distance) triplets. A distance given in one direction holds for both, unless both
+    /// are given.
     pub(super) fn read_distances(&mut self, node: &Node<'_>) {
         let triplets = || node.property("distance-matrix").unwrap_or_default().chunks_exact(12).map(triplet);
         for (from, to, distance) in triplets() {

@@ -1,9 +1,10 @@
-//! What a device tree says, as plain data.
+//! A device tree's contents as plain data.
 //!
 //! [`Board::from_tree`] checks the bytes ([`blob`]), walks the nodes once ([`walk`]) and leaves fixed-size arrays
-//! behind: nothing in a [`Board`] points into the tree, and nothing in it was taken on trust. A tree that is not well
-//! formed, or describes no memory, is a [`TreeError`]. Whatever else is odd is left out or cut back to what is safe, and
-//! recorded in [`Board::warnings`] for the boot log. [`Board::validate`] states what readers may rely on.
+//! behind: nothing in a [`Board`] points into the tree, and everything in it was checked. A tree that is not well
+//! formed, or describes no memory, is a [`TreeError`]. Any other defect is left out or reduced to something safe, and
+//! recorded in [`Board::warnings`] for the boot log. [`Board::validate`] states the invariants that readers may rely
+//! on.
 //!
 //! Addresses are physical addresses as the CPU sees them, translated through the `ranges` of every bus above.
 
@@ -40,11 +41,11 @@ pub use warning::{Oddity, Warning};
 
 /// Physical addresses end here: 48 bits, which is what Quire's page tables hold.
 pub const PA_LIMIT: u64 = 1 << 48;
-/// Memory ends here: frame numbers have 32 bits, and the last block of frames stays out of their way.
+/// Memory ends here: frame numbers have 32 bits, and the last block of frames is left unused.
 pub const MEMORY_LIMIT: u64 = (1 << 44) - (4 << 20);
 /// Banks of memory that are taken from a tree.
 pub const MAX_BANKS: usize = 64;
-/// NUMA nodes; their numbers are below this. As many as the memory manager serves.
+/// NUMA nodes; their numbers are below this. The memory manager's own limit.
 pub const MAX_NODES: usize = 8;
 /// CPUs that are taken from a tree.
 pub const MAX_CPUS: usize = 64;
@@ -100,7 +101,8 @@ impl Region {
     }
 }
 
-/// Everything that the kernel boots from. About 16 KiB: keep it in a `static` and fill it with [`Board::read`].
+/// The hardware description that the kernel boots with. About 16 KiB: keep it in a `static` and fill it with
+/// [`Board::read`].
 #[derive(Clone, Debug)]
 pub struct Board {
     /// The board's name, for people.
@@ -109,13 +111,13 @@ pub struct Board {
     pub compatible: Vec<String<40>, 4>,
     /// Memory, sorted by address, without overlaps, cut to whole pages.
     pub banks: Vec<Bank, MAX_BANKS>,
-    /// How far NUMA nodes are from each other.
+    /// The distances between NUMA nodes.
     pub distances: Distances,
-    /// Memory that somebody owns already.
+    /// Memory that has an owner already.
     pub reserved: Vec<Reservation, MAX_RESERVATIONS>,
-    /// Memory that has to be set aside, at a place of the kernel's choice.
+    /// Memory to be reserved at a place that the kernel chooses.
     pub dynamic: Vec<DynamicReservation, MAX_DYNAMIC>,
-    /// What the boot loader says.
+    /// The boot loader's parameters.
     pub chosen: Chosen,
     /// CPUs in the tree's order, each MPIDR once.
     pub cpus: Vec<Cpu, MAX_CPUS>,
@@ -135,7 +137,7 @@ pub struct Board {
     pub power: Option<Power>,
     /// The registers of the mailbox to a Raspberry Pi's firmware.
     pub mailbox: Option<Region>,
-    /// What was odd about the tree.
+    /// Defects of the tree that were worked around.
     pub warnings: Vec<Warning, MAX_WARNINGS>,
     /// Warnings that did not fit.
     pub warnings_lost: u32,
@@ -166,7 +168,7 @@ impl Board {
         }
     }
 
-    /// What the tree in `bytes` says. `bytes` may be longer than the tree.
+    /// Reads the tree in `bytes`, which may be longer than the tree.
     pub fn from_tree(bytes: &[u8]) -> Result<Self, TreeError> {
         let mut board = Self::new();
         board.read(bytes)?;
@@ -178,7 +180,7 @@ impl Board {
         read::board(self, bytes)
     }
 
-    /// The serial port that is the console by the tree's word.
+    /// The serial port that the tree names as the console.
     pub fn stdout(&self) -> Option<&Uart> {
         self.uarts.get(self.stdout?)
     }
@@ -216,7 +218,8 @@ impl Board {
         }
     }
 
-    /// What every reader may rely on, whatever tree this came from. The error names the broken promise.
+    /// Checks the invariants that every reader may rely on, whatever the tree. The error names the one that is
+    /// violated.
     pub fn validate(&self) -> Result<(), &'static str> {
         let promise = |holds: bool, broken: &'static str| if holds { Ok(()) } else { Err(broken) };
         let sane = |region: &Region| Region::new(region.base, region.size) == Some(*region);
@@ -287,7 +290,7 @@ pub enum TreeError {
     Size(usize),
     /// A version that is not compatible with 17.
     Version(u32),
-    /// A block of the tree does not lie in it, or is not terminated.
+    /// A block of the tree lies outside it, or is not terminated.
     Block(&'static str),
     /// The structure block is damaged at this offset.
     Structure(usize),

@@ -1,9 +1,9 @@
-//! Which pins a serial port's wires come out at, on Broadcom's chips: each pin leads to one of several devices inside.
+//! The pins of serial ports on Broadcom's chips: each pin connects to one of several internal devices.
 //!
-//! A port's `pinctrl-0` names groups of pins and what they are set to (`brcm,pins`, `brcm,function`). Where a device is
-//! soldered to those, as Bluetooth is to a Pi 4's PL011, nobody would hear the kernel: such a port goes to the pins of
-//! the port that a person is at, if the tree has a group that says how. It is known by its name, which begins as those of
-//! the port's own do ("uart0_gpio14" beside "uart0_gpio32").
+//! A port's `pinctrl-0` names groups of pins and what they are set to (`brcm,pins`, `brcm,function`). If a device is
+//! soldered to those, as Bluetooth is to a Pi 4's PL011, the kernel's output would reach no person. Such a port is
+//! moved to the pins of the port with a connector, if the tree has a group for that. The group is found by its name,
+//! which begins like those of the port's own ("uart0_gpio14" beside "uart0_gpio32").
 
 use heapless::Vec;
 
@@ -28,20 +28,20 @@ const INPUT: u8 = 0;
 /// What the pins of a port have to be set to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pins {
-    /// The registers of the pins' controller.
+    /// The registers of the pin controller.
     pub registers: Region,
     /// The pins, in the order in which they are to be set.
     pub pins: Vec<Pin, MAX_PINS>,
 }
 
-/// The pins' controller.
+/// The pin controller.
 #[derive(Clone, Copy)]
 pub(super) struct Controller<'a> {
     pub node: Node<'a>,
     pub registers: Region,
 }
 
-/// One of its groups, as a node has it.
+/// One of its groups: a node.
 struct Group<'a>(Node<'a>);
 
 impl<'a> Group<'a> {
@@ -50,7 +50,7 @@ impl<'a> Group<'a> {
         let mut numbers = Cells(self.0.property("brcm,pins").unwrap_or_default());
         let mut function = None;
         core::iter::from_fn(move || {
-            // One function for all, or one for each.
+            // Either one function for all pins or one for each.
             function = functions.take(1).or(function);
             let small = |cell: Option<u64>, limit: u8| u8::try_from(cell?).ok().filter(|value| *value < limit);
             Some(Pin { number: small(numbers.take(1), 64)?, function: small(function, 8)? })
@@ -84,7 +84,7 @@ impl<'a> Controller<'a> {
 }
 
 impl Board {
-    /// Runs when it is known which port is whose. `pinctrl` is each port's `pinctrl-0`.
+    /// Runs once ports and their devices are known. `pinctrl` is each port's `pinctrl-0`.
     pub(super) fn connect_pins<'a>(
         &mut self,
         controller: Option<Controller<'a>>,
@@ -94,7 +94,7 @@ impl Board {
         let registers = controller.registers;
         let own = |at: usize| {
             let groups = pinctrl(at).into_iter().flat_map(|pinctrl| controller.groups_of(pinctrl));
-            // What does not fit is no serial port's: transmit, receive and the two of flow control do.
+            // A serial port has at most transmit, receive and the two flow-control pins, so its own pins fit.
             groups.flat_map(|group| group.pins()).take(MAX_PINS).collect::<Vec<Pin, MAX_PINS>>()
         };
         let free = |at: &usize| !self.uarts[*at].occupied && !own(*at).is_empty();
@@ -113,7 +113,7 @@ impl Board {
                     .as_ref()
                     .and_then(|person| controller.groups().find(|group| group.has_numbers_of(person) && stems(group)));
                 let Some(better) = better else { continue };
-                // Two pins that lead to one wire inside would disturb each other.
+                // Two pins on one internal signal would conflict.
                 pins.iter_mut().for_each(|pin| pin.function = INPUT);
                 if better.pins().any(|pin| pins.push(pin).is_err()) {
                     continue;

@@ -1,4 +1,4 @@
-//! The order in which a tree is read: one walk, then what depends on all of it.
+//! The order in which a tree is read: one walk, then everything that depends on the whole tree.
 
 use super::blob::Blob;
 use super::device::Devices;
@@ -6,7 +6,7 @@ use super::interrupt::Specifiers;
 use super::walk::{Node, Path, Scope};
 use super::{Board, Oddity, TreeError, copy};
 
-/// What the walk leaves for later.
+/// Work that the walk leaves for later.
 #[derive(Default)]
 struct Later<'a> {
     chosen: Option<Node<'a>>,
@@ -53,14 +53,14 @@ impl Board {
         }
     }
 
-    // A frame of its own, since the path is large and not needed afterwards.
+    // A stack frame of its own, since the path is large and not needed afterwards.
     #[inline(never)]
     fn walk<'a>(&mut self, root: Node<'a>, later: &mut Later<'a>) -> Result<(), TreeError> {
         let mut path = Path::new(root);
         while let Some(node) = path.next() {
             let node = node?;
             let Some(scope) = path.scope() else { break };
-            // What is not "okay" is not there, and neither is what it leads to.
+            // A node whose status is not "okay" does not exist, and neither do the nodes below it.
             if node.okay && !(scope.is_root() && self.system_node(&scope, &node, later)) {
                 self.device(&scope, &node, later);
                 path.enter(node)?;
@@ -69,7 +69,7 @@ impl Board {
         Ok(())
     }
 
-    /// The nodes that are not devices; true if `node` was one and needs no further look.
+    /// The nodes that are not devices; true if `node` was one of them and needs no further handling.
     fn system_node<'a>(&mut self, root: &Scope<'a, '_>, node: &Node<'a>, later: &mut Later<'a>) -> bool {
         let keep = match node.name {
             "chosen" => &mut later.chosen,

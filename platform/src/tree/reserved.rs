@@ -1,6 +1,6 @@
-//! Memory that is spoken for: `/memreserve/` entries and the children of `/reserved-memory`.
+//! Reserved memory: `/memreserve/` entries and the children of `/reserved-memory`.
 //!
-//! Runs after the banks are settled, since a reservation is judged by the memory that it reserves.
+//! Runs after the banks are settled, since a reservation is checked against the memory that it reserves.
 
 use bitflags::bitflags;
 use heapless::Vec;
@@ -13,9 +13,9 @@ bitflags! {
     /// What a reservation's node says about its memory.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct ReservationFlags: u8 {
-        /// The kernel must not map it, not even speculatively reachable.
+        /// The kernel must not map it, so that not even speculative accesses reach it.
         const NO_MAP = 1;
-        /// The kernel may use it as long as it can give it back: with `SHARED_POOL` a CMA area.
+        /// The kernel may use it if it can give it back; with `SHARED_POOL` this is a CMA area.
         const REUSABLE = 2;
         /// The area from which devices without one of their own allocate.
         const CMA_DEFAULT = 4;
@@ -31,13 +31,13 @@ bitflags! {
 pub struct Reservation {
     /// The node's name.
     pub name: Name,
-    /// Where, byte by byte: a reader that deals in pages rounds outward.
+    /// The exact bytes: a reader that works with pages must round outward.
     pub region: Region,
-    /// What may be done with it.
+    /// How it may be used.
     pub flags: ReservationFlags,
 }
 
-/// Memory that the kernel has to find and then treat as a [`Reservation`].
+/// Memory that the kernel has to choose and then treat as a [`Reservation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DynamicReservation {
     /// The node's name.
@@ -48,7 +48,7 @@ pub struct DynamicReservation {
     pub alignment: u64,
     /// Where it may lie; anywhere, if this is empty.
     pub ranges: Vec<Region, 4>,
-    /// What may be done with it.
+    /// How it may be used.
     pub flags: ReservationFlags,
 }
 
@@ -116,8 +116,8 @@ impl Board {
         }
     }
 
-    /// There is no room for another reservation: the nearest one grows over `entry`. To use memory that has an owner is
-    /// worse than to lose what lies between the two.
+    /// Merges `entry` into the nearest reservation, when there is no room for another one. Losing the memory between
+    /// the two is better than using memory that has an owner.
     fn join_reservation(&mut self, entry: &Reservation) {
         let nearest = self.reserved.iter_mut().min_by_key(|other| other.region.gap(&entry.region));
         // The list is full: there is one.
@@ -132,7 +132,7 @@ impl Board {
     fn add_dynamic(&mut self, node: &Node<'_>, address_cells: usize, size_cells: usize, flags: ReservationFlags) {
         let number = |property: &str| {
             let value = node.property(property)?;
-            // One number as wide as the size cells, or 0: absent and absurd are told apart below.
+            // One number as wide as the size cells, or 0; missing and invalid values are distinguished below.
             let wide = size_cells.checked_mul(4) == Some(value.len());
             Some(if wide { Cells(value).take(size_cells).unwrap_or(0) } else { 0 })
         };
@@ -173,7 +173,7 @@ impl Board {
         }
     }
 
-    /// Lending memory that another reservation claims too, or that is not memory, would hand it out twice.
+    /// Clears `REUSABLE` where lending is unsafe: memory that another reservation claims too would be handed out twice.
     fn unlend_what_is_not_free(&mut self) {
         for at in 0..self.reserved.len() {
             let Reservation { name, region, flags } = self.reserved[at].clone();

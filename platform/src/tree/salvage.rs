@@ -1,8 +1,8 @@
-//! What is left to say when a tree cannot be read: where a serial port is, so that somebody hears of it.
+//! Salvage from an unreadable tree: finds a serial port, so that the error can be reported.
 //!
-//! [`serial_ports`] believes nothing but the tokens that it can follow from the structure block's start to the first
-//! damage. What it finds are guesses. Whoever uses one asks the device who it is before writing to it
-//! ([`crate::uart::Pl011::is_one`]), so only PrimeCell ports, which can be asked, are looked for.
+//! [`serial_ports`] trusts only the tokens that it can follow from the structure block's start to the first damage. Its
+//! results are guesses: the caller must identify the device before writing to it ([`crate::uart::Pl011::is_one`]). So
+//! it only looks for PrimeCell ports, which have identification registers.
 
 use heapless::Vec;
 
@@ -25,12 +25,12 @@ struct Open<'a> {
 /// Registers of PL011 ports in a tree that may be damaged anywhere, in the tree's order. O(size).
 pub fn serial_ports(bytes: &[u8]) -> Vec<Region, MAX_PORTS> {
     let mut found = Vec::new();
-    // Absence of a tree is no damage: there is nothing to look for.
+    // The scan ends at damage, which is expected here.
     let _ = scan(bytes, &mut found);
     found
 }
 
-/// Follows the tokens. Ends with `None` where there is no next one that makes sense.
+/// Follows the tokens. Ends with `None` if the next one is invalid.
 fn scan(bytes: &[u8], found: &mut Vec<Region, MAX_PORTS>) -> Option<()> {
     let strings = bytes.get(be32(bytes, 12)? as usize..)?;
     let mut at = be32(bytes, 8)? as usize;
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_port_before_the_damage_is_found() {
         let mut tree = VIRT.to_vec();
-        // Everything that the header claims but the two offsets, and the end of the structure block.
+        // Damages the whole header except the two offsets, and the end of the structure block.
         tree[0..8].fill(0xff);
         tree[16..40].fill(0xff);
         assert_eq!(serial_ports(&tree)[0].base, 0x900_0000);

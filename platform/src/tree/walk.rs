@@ -1,4 +1,4 @@
-//! Nodes, properties and what a node inherits from those above it: cells, addresses, interrupt parent.
+//! Nodes, properties, and the values that a node inherits from its ancestors: cells, addresses, interrupt parent.
 //!
 //! A walk goes depth first and keeps a [`Path`] of the nodes above, at most [`MAX_DEPTH`], through which an address is
 //! translated level by level.
@@ -19,7 +19,7 @@ pub(super) struct CellCounts {
     pub size: usize,
 }
 
-/// What the specification lets a reader assume where a node does not say.
+/// The specification's defaults.
 impl Default for CellCounts {
     fn default() -> Self {
         Self { address: 2, size: 1 }
@@ -86,12 +86,12 @@ impl<'a> Node<'a> {
         Ok(node)
     }
 
-    /// The nodes right below this one.
+    /// The children of this node.
     pub fn children(&self) -> Children<'a> {
         Children { raw: self.raw.children().ok().map(|children| children.iter()) }
     }
 
-    /// The value of a property, bytes as they stand in the tree.
+    /// The value of a property: its bytes in the tree.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
         self.raw.raw_property(name).ok().flatten().map(|property| property.value)
     }
@@ -133,7 +133,7 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The nodes right below another. Ends after an error, which the reader would repeat for ever.
+/// The children of a node. Ends after an error, which the reader would repeat for ever.
 pub(super) struct Children<'a> {
     raw: Option<fdt::nodes::NodeChildrenIter<'a, Mode<'a>>>,
 }
@@ -154,11 +154,11 @@ impl<'a> Iterator for Children<'a> {
 pub(super) struct Level<'a> {
     node: Node<'a>,
     children: Children<'a>,
-    /// The interrupt controller's phandle that holds for `node`; 0 where nobody said.
+    /// The phandle of the interrupt controller for `node`; 0 if none is given.
     interrupt_parent: u32,
 }
 
-/// The way from the root to the node that is being visited. A walk is a loop over this and not a recursion, so that no
+/// The path from the root to the node that is being visited. A walk is a loop over this and not a recursion, so that no
 /// tree can exhaust the boot stack.
 pub(super) struct Path<'a>(Vec<Level<'a>, MAX_DEPTH>);
 
@@ -182,13 +182,13 @@ impl<'a> Path<'a> {
         None
     }
 
-    /// Makes `node`, the last that was met, the one whose children come next.
+    /// Descends into `node`, which must be the node that the walk met last: its children come next.
     pub fn enter(&mut self, node: Node<'a>) -> Result<(), TreeError> {
         let interrupt_parent = self.scope().map_or(0, |scope| scope.interrupt_parent_of(&node));
         self.push(node, interrupt_parent)
     }
 
-    /// Where the last node that was met has its place.
+    /// The scope of the node that the walk met last.
     pub fn scope(&self) -> Option<Scope<'a, '_>> {
         let (bus, above) = self.0.split_last()?;
         Some(Scope { above, bus })
@@ -218,7 +218,7 @@ impl<'a, 's> Scope<'a, 's> {
         self.bus.node.cells
     }
 
-    /// The nodes from below the root down to the one whose children we are among.
+    /// The nodes from below the root down to the parent of the nodes here.
     pub fn nodes(&self) -> impl Iterator<Item = &'s Node<'a>> + use<'a, 's> {
         self.above.iter().chain([self.bus]).skip(1).map(|level| &level.node)
     }
@@ -234,8 +234,8 @@ impl<'a, 's> Scope<'a, 's> {
         })
     }
 
-    /// The phandle of the controller that `child`'s interrupts go to: its own word, or the parent's, where a
-    /// parent that has interrupt cells is itself the controller.
+    /// The phandle of the controller that `child`'s interrupts go to: its own property or the inherited one. A parent
+    /// with interrupt cells is itself the controller.
     pub fn interrupt_parent_of(&self, child: &Node<'a>) -> u32 {
         let bus = self.bus;
         let inherited = if bus.node.interrupt_cells.is_some() { bus.node.phandle } else { bus.interrupt_parent };
@@ -308,7 +308,7 @@ pub(super) fn pairs<'a>(value: &'a [u8], counts: CellCounts) -> impl Iterator<It
     })
 }
 
-/// The cells that are left of an array property.
+/// The remaining cells of an array property.
 pub(super) struct Cells<'a>(pub &'a [u8]);
 
 impl Cells<'_> {

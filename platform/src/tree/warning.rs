@@ -1,13 +1,13 @@
-//! What was odd about a tree that could be used all the same.
+//! Defects of a tree that can be used all the same.
 
 use core::fmt;
 
 use super::Name;
 
-/// One thing that was odd, and where.
+/// One defect and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
-    /// What it was and what was done about it.
+    /// The kind of defect, and how it was handled.
     pub what: Oddity,
     /// The node.
     pub node: Name,
@@ -17,7 +17,7 @@ pub struct Warning {
     pub size: u64,
 }
 
-/// What can be odd, and the safe thing that was done about it.
+/// The kinds of defects, and the safe way in which each was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Oddity {
     /// A region wraps around, ends above the physical address space or does not fit its cells. Left out.

@@ -1,11 +1,11 @@
 //! The mini-UART of Broadcom's auxiliary block (BCM2711 peripherals, chapter 2).
 //!
 //! What QEMU does not show: it ignores rate and format, and behaves as if the block were always switched on. On the
-//! chip it has to be ([`MiniUart::switch_on`]): until then reads return 0 and nothing arrives.
-//! Its rate divides the VPU core clock, whose frequency the firmware tells, and which `enable_uart=1` in config.txt keeps
-//! from changing. The manual's table of the interrupt enable register
-//! has receive and transmit the wrong way round, and calls bits 3:2 unused although receive interrupts need them.
-//! Receive errors other than overruns are not reported by this port.
+//! chip it has to be switched on first ([`MiniUart::switch_on`]): until then reads return 0 and writes are lost. Its
+//! rate is divided from the VPU core clock. The firmware reports that clock's frequency, and `enable_uart=1` in
+//! config.txt keeps it from changing. The manual's table of the interrupt enable register has receive and transmit
+//! exchanged, and calls bits 3:2 unused although receive interrupts need them. Receive errors other than overruns are
+//! not reported by this port.
 
 use core::ptr::NonNull;
 
@@ -21,7 +21,7 @@ register_bitfields![u32,
         REQUIRED OFFSET(2) NUMBITS(2) [Both = 3]
     ],
     LCR [
-        /// The manual says one bit; the chip wants both.
+        /// The manual says one bit; the chip needs both.
         WLEN OFFSET(0) NUMBITS(2) [Eight = 3]
     ],
     LSR [
@@ -68,14 +68,14 @@ impl MiniUart {
         Self { registers: registers.cast(), patience: Patience::default() }
     }
 
-    /// Switches the port on, by the auxiliary block's register of what is on in it.
+    /// Switches the port on in the auxiliary block's enable register.
     ///
     /// # Safety
     ///
     /// The block's registers, 8 bytes, are mapped at `block` as device memory, and nobody else uses them meanwhile.
     pub unsafe fn switch_on(block: NonNull<u8>) {
         const MINI_UART: u32 = 1;
-        // SAFETY: the caller's promise; the second word says what is on.
+        // SAFETY: the caller's promise; the second word is the enable register.
         let enables = unsafe { block.byte_add(4).cast::<ReadWrite<u32>>().as_ref() };
         enables.set(enables.get() | MINI_UART);
     }

@@ -1,8 +1,8 @@
 //! Serial ports, polled for output and interrupt-driven for input: enough for the kernel's log, panics and debug
-//! console. Everything else about a console is the business of a process.
+//! console. Everything else about a console belongs in a process.
 //!
 //! A [`Uart`] has one owner, who may keep it in a `static` behind a lock. No method waits for ever: a port that does
-//! not drain loses bytes, and from then on is only asked once a byte until it drains again.
+//! not drain loses bytes, and from then on is polled only once per byte until it drains again.
 
 mod mini;
 mod pl011;
@@ -15,12 +15,12 @@ pub use pl011::Pl011;
 
 use crate::tree::UartKind;
 
-/// How fast a port is to be.
+/// The rate that a port is set to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rate {
     /// As firmware left it.
     Keep,
-    /// What divides down from the port's clock.
+    /// Divided from the port's clock.
     Set {
         /// The port's clock in Hz.
         clock: u32,
@@ -29,18 +29,18 @@ pub enum Rate {
     },
 }
 
-/// How often a full port is asked before a byte is given up. A byte takes 87 µs at 115200 baud and a port keeps 16 or
-/// more; a read of a device register takes 50 ns or more, so this is several milliseconds.
+/// Polls of a full port before a byte is dropped. A byte takes 87 µs at 115200 baud and a port keeps 16 or more; a read
+/// of a device register takes 50 ns or more, so this is several milliseconds.
 const PATIENCE: u32 = 100_000;
 
-/// What became of a byte that a port was offered.
+/// The result of offering a byte to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// It is on its way.
+    /// The port has accepted it.
     Taken,
-    /// The port is full: ask again.
+    /// The port is full: offer it again.
     Full,
-    /// The port has been full for too long, and the byte is given up.
+    /// The port has been full for too long, and the byte is dropped.
     Lost,
 }
 
@@ -56,7 +56,7 @@ impl Uart {
     /// The smallest region that holds the registers of any port.
     pub const REGISTERS_SIZE: u64 = 0x48;
 
-    /// A port as it was left by whoever used it last: it can print at once.
+    /// A port in the state in which firmware or the boot loader left it: it can print at once.
     ///
     /// # Safety
     ///
@@ -64,7 +64,7 @@ impl Uart {
     ///    [`Uart::REGISTERS_SIZE`] bytes, readable and writable, as device memory, for as long as the value lives.
     /// 2. Nobody else uses them meanwhile.
     pub unsafe fn new(kind: UartKind, registers: NonNull<u8>) -> Self {
-        // SAFETY: what the caller promises is what both constructors ask for.
+        // SAFETY: the caller's promises are those that both constructors require.
         unsafe {
             match kind {
                 UartKind::Pl011 => Self::Pl011(Pl011::new(registers)),
@@ -73,7 +73,8 @@ impl Uart {
         }
     }
 
-    /// Waits until what was written is out, then sets 8 bits, no parity, no flow control, no interrupts, and the rate.
+    /// Waits until earlier output has been sent, then sets 8 bits, no parity, no flow control, no interrupts, and the
+    /// rate.
     pub fn init(&mut self, rate: Rate) {
         match self {
             Self::Pl011(port) => port.init(rate),
@@ -100,7 +101,7 @@ impl Uart {
         }
     }
 
-    /// The next byte that arrived. One that arrived damaged is passed over.
+    /// The next byte received. Bytes with receive errors are skipped.
     pub fn get(&mut self) -> Option<u8> {
         match self {
             Self::Pl011(port) => port.get(),
@@ -116,12 +117,12 @@ impl Uart {
         }
     }
 
-    /// Withdraws the interrupt. Call it before reading with [`Uart::get`] until nothing is left, so that a byte that
+    /// Clears the interrupt. Call it before reading with [`Uart::get`] until nothing is left, so that a byte that
     /// arrives after the last read raises it again.
     pub fn acknowledge(&mut self) {
         match self {
             Self::Pl011(port) => port.acknowledge(),
-            // Its interrupt follows the FIFO: reading withdraws it.
+            // Its interrupt follows the FIFO: reading clears it.
             Self::Mini(_) => {}
         }
     }
@@ -148,15 +149,15 @@ impl core::fmt::Write for Uart {
     }
 }
 
-/// A wait that is cut short while the port is known to be stuck.
+/// A bounded wait, which is shortened while the port is known to be stuck.
 #[derive(Default)]
 struct Patience {
-    /// Looks in vain since the last that was not.
+    /// Unsuccessful polls since the last successful one.
     misses: Cell<u32>,
 }
 
 impl Patience {
-    /// Notes what a look at the port found, and says what becomes of what waits for it.
+    /// Records the result of a poll, and decides what happens to the byte that waits.
     fn look(&self, ready: bool) -> Offer {
         if ready {
             self.misses.set(0);

@@ -1,10 +1,10 @@
 //! Arm PrimeCell UART (Arm DDI 0183).
 //!
-//! What QEMU does not show: it ignores the divisor, line control and the order in which registers are written, has
-//! sent each byte before the write returns, and raises the receive interrupt at the first byte. The chip takes
-//! divisor and format only with the write to LCRH, wants to be idle and disabled for it, and raises the receive
-//! interrupt at the FIFO's threshold or 32 bit times after the last byte: so both sources are enabled. On a Pi 4 its
-//! pins lead to Bluetooth unless somebody sets others, which the tree's `Uart::pins` has.
+//! What QEMU does not show: it ignores the divisor, line control and the order in which registers are written, has sent
+//! each byte before the write returns, and raises the receive interrupt at the first byte. The chip takes divisor and
+//! format only with the write to LCRH, wants to be idle and disabled for it, and raises the receive interrupt at the
+//! FIFO's threshold or 32 bit times after the last byte: so both sources are enabled. On a Pi 4 its pins lead to
+//! Bluetooth unless others are selected; the tree's `Uart::pins` has those.
 
 use core::ptr::NonNull;
 
@@ -83,7 +83,7 @@ impl Pl011 {
     }
 
     /// Whether a PL011 answers at `registers`, by its identification registers (Arm DDI 0183, 3.3.15 to 3.3.22). Only
-    /// reads. A port whose page holds other devices too, as on a Pi 4, cannot be told so.
+    /// reads. A port that shares its page with other devices, as on a Pi 4, cannot be identified in this way.
     ///
     /// # Safety
     ///
@@ -133,7 +133,7 @@ impl Pl011 {
 
     pub(super) fn get(&mut self) -> Option<u8> {
         let registers = self.registers();
-        // A line that is held down delivers errors for ever: look at no more than the FIFO holds.
+        // A line that is held down delivers errors for ever: read no more bytes than the FIFO holds.
         for _ in 0..FIFO_SIZE {
             if registers.fr.is_set(FR::RXFE) {
                 break;
@@ -160,7 +160,8 @@ impl Pl011 {
     }
 }
 
-/// The clock is divided by 16 and by this: (whole, sixty-fourths). `None` where the baud rate cannot be had.
+/// The clock is divided by 16 and by this: (whole, sixty-fourths). `None` if the clock cannot be divided to the baud
+/// rate.
 fn divisor(clock: u32, baud: u32) -> Option<(u32, u32)> {
     let sixty_fourths = (u64::from(clock) * 4 + u64::from(baud) / 2).checked_div(u64::from(baud))?;
     let (whole, fraction) = (sixty_fourths >> 6, sixty_fourths & 0x3f);

@@ -5,7 +5,7 @@ use core::fmt::Write;
 
 use super::*;
 
-/// Registers that stay as they are set, word by word.
+/// Registers that keep their values, word by word.
 struct Bench {
     words: &'static [Cell<u32>; 64],
 }

@@ -1,18 +1,17 @@
 //! The boot archive: an uncompressed cpio in the "newc" form, laid out so that the kernel can map it.
 //!
-//! The data of every regular file that has any starts at a multiple of [`PAGE`] from the start of the archive,
-//! and zeros fill its last page. So the frames that hold the archive can stand for the pages of its files, and
-//! no program sees bytes behind the end of a file. In front of the data this is plain newc: `namesize` counts
-//! as many NULs behind the name as it takes to get to the page boundary. Behind the data it is not: the next
-//! header stands at the next multiple of `PAGE` instead of the next multiple of four, so a reader rounds up to
-//! that, or skips zeros until the next magic, as GNU cpio does.
+//! The data of every regular file that has any starts at a multiple of [`PAGE`] from the start of the archive, and
+//! zeros fill its last page. So the kernel can map the archive's own frames as the pages of its files, and no program
+//! sees bytes beyond the end of a file. Before the data this is plain newc: `namesize` includes the NULs that pad the
+//! name to the page boundary. After the data it is not: the next header is at the next multiple of `PAGE` instead of
+//! the next multiple of four, so a reader rounds up to that, or skips zeros until the next magic, as GNU cpio does.
 //!
 //! Directories come before what is in them, everything belongs to root and no time is recorded: the same
 //! files always give the same archive.
 
 use std::collections::BTreeMap;
 
-/// The grain of the layout.
+/// The alignment of file data.
 pub const PAGE: usize = 4096;
 
 const HEADER: usize = 110;
@@ -35,7 +34,7 @@ impl Entry {
     }
 }
 
-/// An archive in the making. Paths have no leading slash; a later entry replaces an earlier one of its path.
+/// An archive under construction. Paths have no leading slash; a later entry replaces an earlier one of its path.
 #[derive(Default)]
 pub struct Archive {
     // A directory's path is a prefix of its files' and so comes before them.

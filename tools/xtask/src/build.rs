@@ -1,4 +1,4 @@
-//! From sources to what a machine boots: kernel image, symbols, boot archive.
+//! Building what a machine boots: kernel image, symbols, boot archive.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -20,18 +20,18 @@ const KERNEL_PACKAGE: &str = "quire-kernel";
 const PROGRAM_PACKAGES: [(&str, &str); 4] =
     [("quire-init", ""), ("quire-bin", "bin/"), ("quire-bench", "bin/"), ("quire-user-tests", "tests/")];
 
-/// What a build leaves for [`crate::qemu`].
+/// The results of a build, for [`crate::qemu`].
 pub struct Built {
     /// The raw kernel image, the same for every board.
     pub image: PathBuf,
-    /// The kernel's ELF file with what a debugger needs. Cargo's own is of whichever kind was built last.
+    /// The kernel's ELF file with debug information. Cargo's own file is of the kind that was built last.
     pub elf: PathBuf,
     /// Directory of the files that go into the boot archive.
     root: PathBuf,
 }
 
 impl Built {
-    /// Where a build of this kind is, whether or not it was made yet.
+    /// The paths of a build of this kind, whether or not it exists yet.
     pub fn at(workspace: &Workspace, options: &BuildOptions) -> Built {
         let dir = workspace.out.join(match (options.selftest, options.debug) {
             (false, false) => "release",
@@ -47,7 +47,7 @@ impl Built {
         self.root.join(path)
     }
 
-    /// The boot archive: what was built, then what the user adds.
+    /// The boot archive: the files that were built, then those that the user adds.
     pub fn archive(&self, added: &[AddedFile], exec: Option<&str>) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         add_tree(&mut archive, &self.root, "")?;
@@ -99,7 +99,7 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     Ok(built)
 }
 
-/// Lays out the boot archive's files as a directory, from nothing: what the kernel itself needs.
+/// Lays out the boot archive's files in a new directory: first those that the kernel itself needs.
 fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
     if root.exists() {
         fs::remove_dir_all(root)?;
@@ -108,7 +108,7 @@ fn write_root(root: &Path, kernel_elf: &[u8]) -> Result<()> {
     output::write(&root.join("boot/kernel.sym"), kernel::symbol_file(kernel_elf)?)
 }
 
-/// Adds what runs on the kernel.
+/// Adds the programs.
 fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
     output::copy_tree(&workspace.root.join("user/etc"), &root.join("etc"))?;
     for program in programs(workspace)? {
@@ -130,12 +130,13 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
 }
 
 fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
-    // Optimised always: `--debug` is for the kernel, and the test programs count on frames and times of a real build.
+    // Always optimised: `--debug` is for the kernel, and the test programs rely on the stack frames and times of a
+    // release build.
     let mut extra = vec!["--release"];
     for setting in [
         // Symbols are for the host's debugger; in the archive they would only take memory.
         "profile.release.strip='symbols'",
-        // For dozens of small programs it doubles the time of a build and saves no byte.
+        // For dozens of small programs, link-time optimisation doubles the build time and saves nothing.
         "profile.release.lto=false",
     ] {
         extra.extend(["--config", setting]);

@@ -1,4 +1,4 @@
-//! Cargo as xtask calls it: which packages the workspace has, and what a build made.
+//! Calls of cargo: the workspace's packages, and the results of a build.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub const USER_TARGET: &str = "aarch64-unknown-none";
 pub struct Workspace {
     /// Where the sources are.
     pub root: PathBuf,
-    /// Where artefacts other than cargo's own go.
+    /// The directory for artefacts other than cargo's own.
     pub out: PathBuf,
     /// How cargo is called.
     pub toolchain: Toolchain,
@@ -49,7 +49,7 @@ impl Workspace {
     }
 
     /// The packages in user/'s own folders that only build for the bare machine: those that plain `cargo test` leaves
-    /// out. What lies deeper (the allocator's C libraries) is no program of ours.
+    /// out. Packages in deeper folders (the allocator's C libraries) are not programs of Quire.
     pub fn bare_metal_programs(&self) -> Vec<&str> {
         let host = self.metadata.workspace_default_packages();
         let packages = self.metadata.workspace_packages().into_iter();
@@ -58,7 +58,7 @@ impl Workspace {
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 
-    /// Where cargo puts what it makes.
+    /// Cargo's target directory.
     pub fn target(&self) -> &Path {
         self.metadata.target_directory.as_std_path()
     }
@@ -70,7 +70,7 @@ impl Workspace {
         cargo
     }
 
-    /// Builds packages for a target and returns their programs; `what` says what they are.
+    /// Builds packages for a target and returns their programs; `what` names them in messages.
     pub fn build(&self, what: &str, packages: &[&str], target: &str, extra: &[&str]) -> Result<Vec<Executable>> {
         let mut cargo = self.cargo(&["build", "--target", target]);
         for package in packages {
@@ -87,7 +87,7 @@ impl Workspace {
     }
 }
 
-/// Runs a cargo that builds something, and answers what it made.
+/// Runs a cargo command that builds something, and returns the programs.
 pub fn artifacts(what: &str, mut cargo: Command) -> Result<Vec<Artifact>> {
     cargo.arg("--message-format=json-render-diagnostics").stdout(Stdio::piped());
     let (status, made) = progress::watch(what, &mut cargo, false, pass_on, |child| {
@@ -103,14 +103,14 @@ pub fn artifacts(what: &str, mut cargo: Command) -> Result<Vec<Artifact>> {
     Ok(made)
 }
 
-/// Runs a cargo whose output is for people.
+/// Runs a cargo command whose output is for the user.
 pub fn run(what: &str, mut cargo: Command) -> Result<()> {
     let (status, ()) = progress::watch(what, &mut cargo, true, pass_on, |_| Ok(()))?;
     ensure!(status.success(), "{what}: cargo failed ({status})");
     Ok(())
 }
 
-/// Shows what cargo says, but for what the live line tells already.
+/// Shows cargo's output, except lines that the live line already covers.
 pub fn pass_on(progress: &Progress, line: &str) {
     if !progress::is_cargo_step(line) {
         progress.note(line);

@@ -1,4 +1,4 @@
-//! `cargo xtask flash`: the Pi's image onto a card, and proof that it is there.
+//! `cargo xtask flash`: writes the Pi's image to a card and verifies it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, Read, Write};
@@ -12,7 +12,7 @@ use rustix::fs::{Advice, OFlags, fadvise};
 use crate::image;
 use crate::options::FlashOptions;
 
-/// How much is written or compared between two looks at the progress bar.
+/// Bytes written or compared between two updates of the progress bar.
 const CHUNK: usize = 1 << 20;
 
 /// `cargo xtask flash`.
@@ -22,19 +22,18 @@ pub fn flash(options: &FlashOptions) -> Result<u8> {
     let mut card = open(&device)?;
     let image = image::rpi4()?;
     let size = size_of(&device)?;
-    ensure!(size >= image.len() as u64, "{} has {} MiB, too little", device.display(), size >> 20);
+    ensure!(size >= image.len() as u64, "{} has {} MiB, which is too small", device.display(), size >> 20);
     if !confirmed(&device, size)? {
         eprintln!("xtask: nothing was written");
         return Ok(1);
     }
     write(&mut card, &image)?;
     verify(&device, &card, &image)?;
-    eprintln!("xtask: {} holds the image; it can be taken out", device.display());
+    eprintln!("xtask: {} holds the image; it can be removed", device.display());
     Ok(0)
 }
 
-/// Opens a device that nobody else uses: Linux refuses an exclusive open of one that is mounted, or a partition
-/// of which is.
+/// Opens a device exclusively: Linux refuses that if it or one of its partitions is mounted.
 fn open(device: &Path) -> Result<File> {
     let exclusive = OFlags::EXCL.bits() as i32;
     let opened = OpenOptions::new().read(true).write(true).custom_flags(exclusive).open(device);
@@ -43,7 +42,7 @@ fn open(device: &Path) -> Result<File> {
             bail!("{} is in use: unmount its partitions first", device.display())
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            bail!("no right to write to {}: run `sudo chown $USER {0}`, then try again", device.display())
+            bail!("no permission to write to {}: run `sudo chown $USER {0}`, then try again", device.display())
         }
         opened => opened.with_context(|| format!("opening {}", device.display())),
     }
@@ -51,22 +50,22 @@ fn open(device: &Path) -> Result<File> {
 
 /// The device's size in bytes.
 fn size_of(device: &Path) -> Result<u64> {
-    let sectors = attribute(device, "size").context("Linux does not tell the device's size")?;
+    let sectors = attribute(device, "size").context("cannot read the device's size")?;
     Ok(sectors.parse::<u64>()? * 512)
 }
 
-/// What /sys says about a block device.
+/// An attribute of a block device in /sys.
 fn attribute(device: &Path, name: &str) -> Option<String> {
     let path = Path::new("/sys/class/block").join(device.file_name()?).join(name);
     Some(fs::read_to_string(path).ok()?.trim().to_owned())
 }
 
-/// Shows what is about to be overwritten, and has the device's name typed.
+/// Shows the device that is about to be overwritten, and asks the user to type its name.
 fn confirmed(device: &Path, size: u64) -> Result<bool> {
     let model = attribute(device, "device/model").or_else(|| attribute(device, "device/name")).unwrap_or_default();
     eprintln!("xtask: {} ({} MiB{}{model})", device.display(), size >> 20, if model.is_empty() { "" } else { ", " });
     if attribute(device, "removable").is_some_and(|removable| removable != "1") {
-        eprintln!("xtask: Linux does not call it removable: make sure that it is the card");
+        eprintln!("xtask: Linux does not list it as removable: make sure that it is the card");
     }
     eprint!("xtask: all of it will be overwritten. Type {} to go on: ", device.display());
     io::stderr().flush()?;
@@ -84,7 +83,7 @@ fn write(card: &mut File, image: &[u8]) -> Result<()> {
     let bar = progress("writing", image.len())?;
     for chunk in image.chunks(CHUNK) {
         card.write_all(chunk)?;
-        // Written through, or the bar would show how fast memory is.
+        // Written through, or the bar would show the speed of memory.
         card.sync_data()?;
         bar.inc(chunk.len() as u64);
     }
@@ -103,7 +102,11 @@ fn verify(device: &Path, card: &File, image: &[u8]) -> Result<()> {
         let read = &mut read[..chunk.len()];
         card.read_exact(read)?;
         if let Some(at) = chunk.iter().zip(&*read).position(|(wanted, found)| wanted != found) {
-            bail!("{}: byte {} is not what was written: the card is bad", device.display(), number * CHUNK + at);
+            bail!(
+                "{}: byte {} differs from what was written: the card is faulty",
+                device.display(),
+                number * CHUNK + at
+            );
         }
         bar.inc(chunk.len() as u64);
     }

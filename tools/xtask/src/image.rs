@@ -16,11 +16,11 @@ use crate::options::{Board, BuildOptions, CardBoard, ImageOptions};
 use crate::output;
 use crate::setup;
 
-/// A power of two, since QEMU takes no other card. With clusters of one sector it has more of them than the
+/// A power of two, since QEMU accepts no other card size. With clusters of one sector it has more of them than the
 /// 65,525 below which a file system is not FAT32.
 const IMAGE_BYTES: usize = 64 << 20;
 const SECTOR: u32 = 512;
-/// The partition starts at 1 MiB, as partitioning tools have it, and takes the rest.
+/// The partition starts at 1 MiB, as partitioning tools do it, and takes the rest.
 const FIRST_SECTOR: u32 = 2048;
 /// The partition type "FAT32, LBA".
 const FAT32_LBA: u8 = 0x0c;
@@ -51,7 +51,7 @@ pub fn image(options: &ImageOptions) -> Result<u8> {
     Ok(0)
 }
 
-/// Builds everything and puts it on a card for the Pi.
+/// Builds everything and returns a card image for the Pi.
 pub fn rpi4() -> Result<Vec<u8>> {
     let firmware = setup::firmware()?;
     let device_tree = fs::read(setup::device_tree()?)?;
@@ -69,8 +69,8 @@ pub fn rpi4() -> Result<Vec<u8>> {
     card(&files)
 }
 
-/// The kernel with the zeros of its .bss: the firmware puts the archive behind the file's last byte, and the
-/// memory that the kernel clears must not be there.
+/// The kernel image with the zeros of its .bss: the firmware loads the archive right after the file, and the kernel
+/// must not clear it with its .bss.
 fn whole_kernel(mut kernel: Vec<u8>) -> Result<Vec<u8>> {
     const SIZE_AT: usize = 16;
     const MAGIC_AT: usize = 56;

@@ -1,4 +1,4 @@
-//! What is made of the kernel's ELF file: the raw image that boots, and the symbols for its backtraces.
+//! Derived from the kernel's ELF file: the raw image that boots, and the symbols for its backtraces.
 
 use anyhow::{Context, Result, bail, ensure};
 use object::elf::PT_LOAD;
@@ -8,7 +8,7 @@ use object::{LittleEndian, Object, ObjectSymbol, SymbolKind};
 /// The first word of the symbol file, "QSYM" in memory.
 const SYMBOLS_MAGIC: u32 = 0x4d59_5351;
 
-/// An image larger than this is a linker script gone wrong, not a kernel.
+/// A larger image means a mistake in the linker script.
 const IMAGE_LIMIT: u64 = 64 << 20;
 
 /// Copies the loadable segments to their physical places, counted from the lowest one's.
@@ -38,7 +38,7 @@ pub fn raw_image(elf: &[u8]) -> Result<Vec<u8>> {
     Ok(image)
 }
 
-/// The table that the kernel's backtraces are read with: the functions, sorted by address.
+/// The symbol table for the kernel's backtraces: the functions, sorted by address.
 ///
 /// All numbers are little-endian u32: the magic, the number of functions, then for each function its offset
 /// from the symbol `__image_start` and the offset of its NUL-terminated name from the start of the file.

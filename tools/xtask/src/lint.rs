@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::cargo::{self, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::docs;
 
-/// Fails at the first thing that is not clean.
+/// Fails at the first check that is not clean.
 pub fn lint() -> Result<u8> {
     let workspace = Workspace::find()?;
     cargo::run("formatting", workspace.cargo(&["fmt", "--all", "--check"]))?;

@@ -1,8 +1,9 @@
-//! `cargo xtask`: everything that is done to Quire from outside, so that a contributor does nothing by hand.
+//! `cargo xtask`: set-up, build, run, test and documentation, so that a contributor does nothing by hand.
 //!
-//! [`options`] is the command line, [`setup`] what must be on the machine; each command has a module of its own. The way from sources to a booted
-//! machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then [`qemu`], then [`run`]; [`mod@test`] goes it many times.
-//! [`progress`] shows what takes a while, [`output`] writes the files that are made. What xtask itself says goes to standard error, always: standard output belongs to the guest.
+//! [`options`] is the command line, and [`setup`] installs what the commands need; each command has a module of its
+//! own. The path from sources to a booted machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then
+//! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`progress`] shows long-running steps, [`output`] writes
+//! files. xtask's own messages always go to standard error: standard output belongs to the guest.
 
 mod archive;
 mod bench;

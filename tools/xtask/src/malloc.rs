@@ -32,7 +32,7 @@ pub fn malloc() -> Result<u8> {
     Ok(0)
 }
 
-/// Builds a package that is a library for other languages; answers its file with that extension.
+/// Builds a package that is a library for other languages; returns its file with that extension.
 fn library(workspace: &Workspace, package: &str, target: &str, extension: &str) -> Result<PathBuf> {
     let cargo = workspace.cargo(&["build", "--profile", PROFILE, "--package", package, "--target", target]);
     let sources = workspace.root.join("user/malloc");
@@ -48,7 +48,7 @@ struct Member<'data> {
     names: Vec<&'data [u8]>,
 }
 
-/// The same archive less the members of rustc's compiler_builtins.
+/// The same archive without the members of rustc's compiler_builtins.
 fn without_builtins(archive: &[u8]) -> Result<Vec<u8>> {
     let mut members = Vec::new();
     for member in ArchiveFile::parse(archive)?.members() {

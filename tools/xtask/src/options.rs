@@ -1,4 +1,4 @@
-//! The command line that people and tests use, in clap's words.
+//! The command line, for users and tests, declared with clap.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ pub struct RunOptions {
     /// Give QEMU one more argument, after xtask's own; repeatable.
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub qemu: Vec<String>,
-    /// Boot what the last build left, without looking at the sources.
+    /// Boot the last build, without checking the sources.
     #[arg(long)]
     pub no_build: bool,
     /// Wait for a debugger before the first instruction, on this port of this machine.
@@ -102,10 +102,10 @@ pub struct BenchOptions {
     /// Run the same program on Debian's Linux too (fetches its kernel; takes minutes).
     #[arg(long)]
     pub vs_linux: bool,
-    /// Measure what the last builds left, without looking at the sources.
+    /// Measure the last builds, without checking the sources.
     #[arg(long)]
     pub no_build: bool,
-    /// Only rows whose names begin so; without any, all rows and the kernel's own fast paths.
+    /// Only rows whose names begin with one of these; without any, all rows and the kernel's own fast paths.
     #[arg(value_name = "ROW")]
     pub rows: Vec<String>,
 }
@@ -137,7 +137,7 @@ pub struct TestOptions {
     pub filter: Option<String>,
 }
 
-/// What hardware QEMU shows to the guest.
+/// The hardware that QEMU emulates.
 #[derive(Args, Clone, Default)]
 pub struct MachineOptions {
     /// Number of CPUs [default: 4].

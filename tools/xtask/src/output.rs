@@ -1,4 +1,4 @@
-//! Files that xtask makes: whole or not there, and every failure names the file.
+//! Files that xtask writes: complete or absent, and every error names the file.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes a file. It gets its name when it is complete, so that a disk that is full leaves what was there before.
+/// Writes a file. It gets its name when it is complete, so that a full disk leaves the old file intact.
 pub fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<()> {
     replace(path, |part| fs::write(part, bytes))
 }
@@ -18,7 +18,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<()> {
     replace(to, |part| fs::copy(from, part).map(drop)).with_context(|| format!("copying {}", from.display()))
 }
 
-/// Copies a directory's files and links into another, which need not be there.
+/// Copies a directory's files and links into another, which need not exist.
 pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("making {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
@@ -36,18 +36,18 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has a file made under another name beside it, and renames it.
+/// Has the file written under a temporary name beside it, and renames it.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     // A device or a pipe of this name would be replaced by a file, not written to.
     match fs::metadata(path) {
-        Ok(there) => ensure!(there.is_file(), "{} is there and is no regular file", path.display()),
+        Ok(there) => ensure!(there.is_file(), "{} exists and is not a regular file", path.display()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     }
     let part = part_of(path);
     let done = make(&part).and_then(|()| fs::rename(&part, path));
     if done.is_err() {
-        // It may be what fills the disk, and it may not be there at all.
+        // The partial file may be what fills the disk, and it may not exist at all.
         let _ = fs::remove_file(&part);
     }
     done.with_context(|| format!("writing {}", path.display()))
@@ -81,7 +81,7 @@ mod tests {
         fs::remove_dir_all(dir).unwrap();
     }
 
-    /// /dev/full answers what a full disk does.
+    /// /dev/full fails like a full disk.
     #[test]
     fn a_full_disk_is_named_and_leaves_the_old_file() {
         let dir = scratch("full");
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_not_replaced() {
         let error = format!("{:#}", write(Path::new("/dev/null"), b"x").unwrap_err());
-        assert!(error.contains("/dev/null is there and is no regular file"), "{error}");
+        assert!(error.contains("/dev/null exists and is not a regular file"), "{error}");
         assert!(write(Path::new("/nonexistent/dir/file"), b"x").is_err());
     }
 }

@@ -1,11 +1,11 @@
-//! What a command says while it works, so that nobody wonders whether it still does.
+//! Progress messages, so that a user can see that a command still works.
 //!
-//! A [`Progress`] is one step of a command. On a terminal it is one live line with counts and time. Elsewhere it says a plain
-//! line at its start and then whenever nothing else was said for [`SILENCE`]. All lines that are printed during a step go
-//! through it, so that they stand above the live line and not in it.
+//! A [`Progress`] is one step of a command. On a terminal it is one live line with counts and time. Elsewhere it prints
+//! a plain line at its start and then whenever nothing else was printed for [`SILENCE`]. All lines printed during a
+//! step go through it, so that they appear above the live line and not in it.
 //!
-//! [`watch`] runs a program as a step. Cargo, and whatever else redraws a line by carriage returns, tells its state in such
-//! lines; [`Output`] takes them apart.
+//! [`watch`] runs a program as a step. Cargo and other programs that redraw a line with carriage returns report their
+//! state in such lines; [`Output`] parses them.
 
 use std::io::{self, IsTerminal, PipeReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
@@ -16,26 +16,26 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How long a step may be silent where no live line shows that it works.
+/// How long a step may be silent without a live line.
 pub const SILENCE: Duration = Duration::from_secs(2);
 
 /// How far a step is.
 #[derive(Default)]
 struct State {
     done: u64,
-    /// 0 while nobody knows.
+    /// 0 while it is unknown.
     total: u64,
     /// What is being worked on.
     detail: String,
     ended: bool,
 }
 
-/// What a step shares with the thread that ends its silence.
+/// State shared with the thread that prints lines during silences.
 struct Shared {
     what: String,
     begun: Instant,
     state: Mutex<State>,
-    /// Signalled when something was said, and at the end.
+    /// Signalled when something was printed, and at the end.
     said: Condvar,
 }
 
@@ -44,7 +44,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says how far the step is whenever nothing was said for a while, until it ends.
+    /// Prints the step's state whenever nothing was printed for a while, until it ends.
     fn end_silences(&self) {
         let mut state = self.state();
         while !state.ended {
@@ -71,7 +71,7 @@ fn plain(what: &str, state: &State, time: Duration) -> String {
     line + &format!("{}:{:02}", seconds / 60, seconds % 60)
 }
 
-/// A step of a command, from its making to its end.
+/// A step of a command, from its creation to its end.
 pub struct Progress {
     /// The live line, on a terminal.
     bar: Option<ProgressBar>,
@@ -81,7 +81,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Begins a step, which `what` names.
+    /// Begins the step that `what` names.
     pub fn new(what: &str) -> Progress {
         let shared = Arc::new(Shared {
             what: what.to_owned(),
@@ -104,7 +104,7 @@ impl Progress {
         Progress { bar: None, shared, speaker: Some(speaker) }
     }
 
-    /// How far the step is, 0 of 0 if nobody knows, and what is being worked on.
+    /// Sets how far the step is (0 of 0 if unknown), and the item being worked on.
     pub fn at(&self, done: u64, total: u64, detail: &str) {
         let mut state = self.shared.state();
         (state.done, state.total) = (done, total);
@@ -113,7 +113,7 @@ impl Progress {
         self.show();
     }
 
-    /// What is being worked on now; the counts stay.
+    /// Sets the item being worked on; the counts stay.
     pub fn detail(&self, detail: &str) {
         detail.clone_into(&mut self.shared.state().detail);
         self.show();
@@ -129,7 +129,7 @@ impl Progress {
         self.above(|| println!("{line}"));
     }
 
-    /// Prints without harm to the live line; that something was said ends a silence.
+    /// Prints without damaging the live line; this also ends a silence.
     fn above(&self, print: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(print),
@@ -156,7 +156,7 @@ impl Progress {
     }
 }
 
-/// A template of the live line. A wrong one would be a mistake in this file; indicatif's own is there for it.
+/// A template of the live line. An invalid one would be a mistake in this file; then indicatif's default is used.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()).progress_chars("=> ")
 }
@@ -178,7 +178,7 @@ impl Drop for Progress {
 /// Runs a program as a step. Its standard error and, unless something else reads it, its standard output go to `each`, line by
 /// line and in the order in which they were written; lines that it redraws become the step's detail.
 ///
-/// A program that reads its own standard output from `command` sets it up before and looks after it in `meanwhile`.
+/// A caller that reads the program's standard output itself sets up the pipe before, and reads it in `meanwhile`.
 pub fn watch<T>(
     what: &str,
     command: &mut Command,
@@ -206,7 +206,8 @@ pub fn watch<T>(
     Ok((child.wait()?, result?))
 }
 
-/// Makes a cargo draw its progress into a pipe, in colour if it ends up on a terminal. Other programs do not mind.
+/// Makes cargo draw its progress into a pipe, in colour if it ends up on a terminal. Other programs ignore these
+/// variables.
 fn speak_to_pipes(command: &mut Command) {
     let colour = if io::stderr().is_terminal() { "always" } else { "never" };
     command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "120");
@@ -228,7 +229,7 @@ fn read(mut from: PipeReader, progress: &Progress, each: &mut impl FnMut(&Progre
 enum Piece<'a> {
     /// A line that stays.
     Line(&'a str),
-    /// A line that is about to be drawn anew.
+    /// A line that is about to be redrawn.
     Redrawn(&'a str),
 }
 
@@ -252,7 +253,7 @@ fn counts(line: &str) -> Option<(u64, u64, &str)> {
     Some((done.parse().ok()?, total.parse().ok()?, names.trim()))
 }
 
-/// Puts together what comes from a pipe in arbitrary parts.
+/// Assembles lines from the arbitrary pieces that a pipe delivers.
 #[derive(Default)]
 struct Output {
     pending: Vec<u8>,
@@ -287,7 +288,7 @@ impl Output {
     }
 }
 
-/// A line without the sequences that colour it.
+/// A line without its colour sequences.
 pub fn without_colour(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -298,7 +299,7 @@ pub fn without_colour(text: &str) -> String {
     plain + rest
 }
 
-/// Whether a line of cargo's only says that a step of its own began or ended, which the live line tells already.
+/// Whether a line of cargo's only reports the start or end of one of its steps, which the live line shows already.
 pub fn is_cargo_step(line: &str) -> bool {
     const STEPS: [&str; 11] = [
         "Checking",
@@ -366,7 +367,7 @@ mod tests {
         assert_eq!(plain("waiting", &State::default(), Duration::from_secs(185)), "waiting: 3:05");
     }
 
-    /// A step that works without a word says that it does, and its program's lines come in order.
+    /// A silent step reports that it works, and its program's lines arrive in order.
     #[test]
     fn a_program_s_lines_come_in_the_order_written() {
         let mut command = Command::new("sh");

@@ -1,4 +1,4 @@
-//! The machine that is asked for, as QEMU's arguments.
+//! QEMU's arguments for the requested machine.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,11 +17,11 @@ const CPU: &str = "cortex-a72";
 /// A GICv2 distributor addresses eight CPUs.
 const GIC2_CPUS: u32 = 8;
 
-/// The one memory size of the Pi that QEMU has.
+/// The only memory size that QEMU's Pi has.
 const RPI4_MEMORY: MemorySize = MemorySize { mebibytes: 2048 };
 const RPI4_CPUS: u32 = 4;
 
-/// A QEMU command for this board, still without kernel, archive, kernel arguments and serial ports.
+/// A QEMU command for this board, without kernel, archive, kernel arguments and serial ports.
 ///
 /// An option that the board cannot honour is refused, never ignored.
 pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
@@ -54,7 +54,7 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     }
     let cpu = options.cpu.as_deref().unwrap_or(CPU);
     qemu.args(["-M", &model, "-cpu", cpu, "-nic", "none", "-m", &memory.to_string()]);
-    // A socket belongs to one node, so the CPUs are as many sockets as there are nodes where they divide evenly.
+    // A socket belongs to one node, so there are as many sockets as nodes if the CPUs divide evenly.
     let sockets = if smp.is_multiple_of(nodes) { nodes } else { smp };
     qemu.args(["-smp", &format!("{smp},sockets={sockets},cores={}", smp / sockets)]);
     if nodes > 1 {
@@ -67,7 +67,7 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     Ok(())
 }
 
-/// What Linux says of this machine's memory, as far as it bounds what QEMU may ask for.
+/// The host's memory, as far as Linux's policy limits what QEMU may allocate.
 struct HostMemory {
     /// /proc/sys/vm/overcommit_memory
     policy: String,
@@ -76,12 +76,12 @@ struct HostMemory {
 }
 
 fn host_memory() -> HostMemory {
-    // Without these files nothing is known, and QEMU finds out.
+    // Without these files the limit is unknown, and QEMU's own error has to do.
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     HostMemory { policy: read("/proc/sys/vm/overcommit_memory"), memory: read("/proc/meminfo") }
 }
 
-/// Refuses more memory than Linux promises anybody: by its usual policy, all memory and swap that there is.
+/// Refuses more memory than Linux grants one process: by its default policy, all memory and swap of the host.
 fn promised(memory: MemorySize, host: &HostMemory) -> Result<()> {
     let field = |name: &str| {
         let rest = host.memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
@@ -91,7 +91,7 @@ fn promised(memory: MemorySize, host: &HostMemory) -> Result<()> {
     let mebibytes = (memory_there + field("SwapTotal").unwrap_or(0)) >> 10;
     ensure!(
         memory.mebibytes <= mebibytes,
-        "--mem {memory}: this machine has {mebibytes}M of memory and swap, and Linux promises no more"
+        "--mem {memory}: this host has {mebibytes}M of memory and swap, and Linux grants no more than that"
     );
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Boots a machine: to the shell in this terminal, or for commands whose output and status are wanted.
+//! Boots a machine: to the shell in this terminal, or to run commands and return their output and status.
 //!
-//! With `--exec` (or `--selftest`) each serial port of the machine is one end of a socket pair. The first one's bytes go to
-//! standard output unchanged, the second one's (kernel messages) to standard error. A guest's exit status
-//! comes out of QEMU by semihosting. The boot archive is a file without a name that QEMU inherits, so runs
-//! go on side by side and leave nothing behind.
+//! With `--exec` (or `--selftest`) each serial port of the machine is one end of a socket pair. The first one's bytes
+//! go to standard output unchanged, the second one's (kernel messages) to standard error. A guest's exit status comes
+//! out of QEMU by semihosting. The boot archive is an unnamed file that QEMU inherits, so several runs may go on at
+//! once and leave nothing behind.
 
 use std::collections::VecDeque;
 use std::env;
@@ -29,10 +29,10 @@ use crate::options::{Board, RunOptions};
 use crate::qemu;
 use crate::setup;
 
-/// The exit status of a machine that was stopped because its time was up, as timeout(1) has it.
+/// The exit status of a machine that was stopped because its time was up, as with timeout(1).
 const TIMED_OUT: u8 = 124;
 
-/// How much of the console a time-out shows.
+/// Bytes of the console that a time-out shows.
 const TAIL_BYTES: usize = 4096;
 
 /// What QEMU inherits: the boot archive and, with `--exec`, two serial ports.
@@ -41,7 +41,7 @@ const SERIAL_FD: [i32; 2] = [4, 5];
 
 /// `cargo xtask run`: the exit status is the guest's.
 pub fn run(options: &RunOptions) -> Result<u8> {
-    // Wrong machine options are worth saying before a build.
+    // Report wrong machine options before a build.
     let mut qemu = qemu::machine(options.build.board, &options.machine)?;
     let built = match options.no_build {
         true => Built::at(&Workspace::find()?, &options.build),
@@ -73,7 +73,7 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     }
 }
 
-/// Whether nobody types: the machine does something and powers off.
+/// Whether the run is not interactive: the machine does its work and powers off.
 fn runs_alone(options: &RunOptions) -> bool {
     options.exec.is_some() || options.build.selftest
 }
@@ -90,7 +90,7 @@ fn kernel_arguments(options: &RunOptions) -> String {
     arguments
 }
 
-/// Serial port and QEMU's monitor in this terminal.
+/// Runs the machine with its serial port and QEMU's monitor in this terminal.
 fn interact(mut qemu: Command, inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
     eprintln!("xtask: booting; Ctrl-A X leaves");
     let terminal = tcgetattr(io::stdin()).ok();
@@ -103,7 +103,7 @@ fn interact(mut qemu: Command, inherited: Vec<FdMapping>, deadline: Option<Insta
     Ok(ended?.map_or_else(time_is_up, status_of))
 }
 
-/// The machine's serial ports on standard output and standard error; standard input stays here.
+/// Runs the machine with its serial ports on standard output and standard error, and without standard input.
 fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
     qemu.args(["-semihosting-config", "enable=on,target=native", "-monitor", "none"]);
     // QEMU itself must not write between the programs' output.
@@ -141,7 +141,7 @@ fn spawn(mut qemu: Command, inherited: Vec<FdMapping>) -> Result<Child> {
     // allocates nothing and takes no lock.
     unsafe { qemu.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::TERM))?)) };
     qemu.spawn().with_context(|| format!("starting {}", qemu::QEMU))
-    // Dropping the command closes this side of what was inherited, so that the sockets end with QEMU.
+    // Dropping the command closes this side's copies of the descriptors, so that the sockets end with QEMU.
 }
 
 /// Waits until the machine is off; `None`: the deadline came first, and it was killed.
@@ -177,13 +177,13 @@ fn copy(mut port: UnixStream, mut out: Box<dyn Write + Send>, tail: Arc<Mutex<Ta
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = port.read(&mut buffer) {
             tail.lock().unwrap_or_else(PoisonError::into_inner).push(&buffer[..count]);
-            // When nobody reads our output any more the guest still must not hang on a full socket.
+            // Even if nobody reads this output any more, the guest must not hang on a full socket.
             let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
         }
     })
 }
 
-/// The last bytes that came from the machine, over both ports.
+/// The machine's last output, over both ports.
 #[derive(Default)]
 struct Tail {
     bytes: VecDeque<u8>,

@@ -1,6 +1,6 @@
-//! ELF files for the test program `elf`, of kinds that no linker makes: what they do is their exit status.
+//! Malformed and unusual ELF files for the test program `elf`: the exit status of each tells what it did.
 //!
-//! Most add up bytes of their own memory, which tells what the kernel put where. The test has the sums.
+//! Most add up bytes of their own memory, which shows how the kernel mapped them. The test has the sums.
 
 /// Where the first segment lies, with the headers and, at [`CODE`], the code.
 const BASE: u64 = 0x40_0000;
@@ -40,7 +40,7 @@ impl Segment {
     }
 }
 
-/// A file in the making.
+/// A file under construction.
 struct Sample {
     kind: u16,
     entry: u64,
@@ -48,7 +48,7 @@ struct Sample {
     /// Bytes at offsets, behind the headers.
     body: Vec<(usize, Vec<u8>)>,
     size: usize,
-    /// Bytes at offsets of the file header that are not as they should be.
+    /// Wrong bytes at offsets of the file header.
     patches: Vec<(usize, Vec<u8>)>,
 }
 
@@ -110,7 +110,7 @@ fn sum_of(addresses: &[u64]) -> Vec<u8> {
     words(&code)
 }
 
-/// A position-independent program that answers bits 12 to 15 of its own address.
+/// A position-independent program that exits with bits 12 to 15 of its own address.
 fn aligned(align: u64) -> Sample {
     // adr x0, .; ubfx x0, x0, #12, #4
     let code = [&[0x1000_0000, 0xd34c_3c00][..], &exit()].concat();

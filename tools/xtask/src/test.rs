@@ -1,8 +1,8 @@
 //! `cargo xtask test`: host tests first, then machines; one count over both.
 //!
-//! The machines' tests are the package quire-tests. They boot what was built here through this very program, so
-//! what they show holds for the command line that people use. What a runner prints goes on by way of [`Report`],
-//! which leaves out programs none of whose tests ran.
+//! The machines' tests are the package quire-tests. They boot the builds made here through this program, so they test
+//! the command line that users use. A runner's output passes through [`Report`], which leaves out programs of which no
+//! test ran.
 
 use std::env;
 use std::process::Command;
@@ -15,16 +15,16 @@ use crate::options::{Board, BuildOptions, TestOptions};
 use crate::progress::{self, Progress};
 use crate::setup;
 
-/// What test runners printed, so far: counts, and which of it a reader wants.
+/// The output of test runners so far: counts, and which lines to show.
 #[derive(Default)]
 struct Report {
     tally: Tally,
-    /// Tests that a program said it runs, and of these those that ended: for the live line.
+    /// For the live line: the number of tests that a program announced, and how many of them have ended.
     expected: u64,
     ended: u64,
     /// The program whose tests come next; it is shown once it runs one.
     heading: Option<String>,
-    /// What is shown now belongs to a program that runs something.
+    /// The current lines belong to a program that runs tests.
     is_running: bool,
 }
 
@@ -36,7 +36,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Adds what one line of a test runner's output counts.
+    /// Adds the counts in one line of a test runner's output.
     fn count(&mut self, line: &str) {
         // "test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s"
         let Some(result) = line.strip_prefix("test result: ") else { return };
@@ -52,12 +52,12 @@ impl Tally {
 }
 
 impl Report {
-    /// Takes a line of a runner, cargo's or a test program's, and answers what is to be shown of it.
+    /// Takes a line of a runner, cargo's or a test program's, and returns the lines to show.
     fn line(&mut self, line: &str) -> Vec<String> {
         self.tally.count(line);
         let plain = progress::without_colour(line);
         if let Some(program) = heading(&plain) {
-            // Cargo says so of each program, also of those that have no test or none that is asked for.
+            // Cargo prints this for each program, even for one without a matching test.
             (self.heading, self.is_running) = (Some(program.to_owned()), false);
             return Vec::new();
         }
@@ -81,8 +81,8 @@ impl Report {
         is_shown.then(|| line.to_owned()).into_iter().collect()
     }
 
-    /// Runs a test runner, passes on what is of interest, and adds its counts. A runner that fails without saying
-    /// which test did counts as one failed test.
+    /// Runs a test runner, shows the relevant lines, and adds its counts. A runner that fails without naming a test
+    /// counts as one failed test.
     fn run(&mut self, what: &str, mut runner: Command) -> Result<()> {
         let before = self.tally;
         (self.expected, self.ended) = (0, 0);
@@ -105,7 +105,7 @@ impl Report {
     }
 }
 
-/// The program that cargo says it runs now.
+/// The program that cargo announces in this line.
 fn heading(line: &str) -> Option<&str> {
     let line = line.strip_prefix(' ')?.trim_start();
     (line.starts_with("Running ") || line.starts_with("Doc-tests ")).then_some(line)
@@ -154,13 +154,13 @@ pub fn test(options: &TestOptions) -> Result<u8> {
     Ok(u8::from(tally.failed > 0 || tally.passed == 0))
 }
 
-/// Whether a runner would run a test at all; a machine is built for those only that boot it.
+/// Whether a runner would run any test; the machines are built only if one boots them.
 fn has_tests(mut runner: Command) -> Result<bool> {
     runner.args(["--", "--list", "--format", "terse"]);
     let mut found = false;
     let each = |_: &Progress, line: &str| found |= line.ends_with(": test");
     let (status, ()) = progress::watch("looking for tests of machines", &mut runner, true, each, |_| Ok(()))?;
-    // A runner that cannot even list them fails where it runs them, and says why.
+    // A runner that cannot list its tests fails when it runs them, and says why.
     Ok(found || !status.success())
 }
 

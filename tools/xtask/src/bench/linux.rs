@@ -13,7 +13,7 @@ use crate::archive::Archive;
 use crate::qemu::QEMU;
 use crate::setup;
 
-/// Boots Linux with `program` as init and answers what came out of its serial port.
+/// Boots Linux with `program` as init and returns the output of its serial port.
 pub fn run(program: &Path, rows: &str, expected: usize) -> Result<String> {
     let kernel = setup::linux_kernel()?;
     let what = format!("measuring {} (minutes)", version(&fs::read(&kernel)?));
@@ -36,7 +36,7 @@ pub fn run(program: &Path, rows: &str, expected: usize) -> Result<String> {
     ]);
     qemu.args(["-serial", "stdio", "-monitor", "none"]).arg("-kernel").arg(kernel);
     qemu.args(["-initrd", &format!("/proc/self/fd/{}", initramfs.as_raw_fd())]);
-    // What Linux puts off at boot would disturb the first rows, hence `settle`.
+    // Work that Linux defers at boot would disturb the first rows, hence `settle`.
     let arguments = "console=ttyAMA0 loglevel=3 norandmaps panic=-1 rdinit=/bench -- settle poweroff";
     qemu.args(["-append", &format!("{arguments} {rows}")]);
     let (_, output) = super::measure(&what, expected, &mut qemu)?;
@@ -44,7 +44,7 @@ pub fn run(program: &Path, rows: &str, expected: usize) -> Result<String> {
     Ok(output)
 }
 
-/// What a kernel image says of itself: "Linux version" and a word.
+/// The version string in a kernel image: "Linux version" and a word.
 fn version(image: &[u8]) -> String {
     const BANNER: &[u8] = b"Linux version ";
     let at = image.windows(BANNER.len()).position(|window| window == BANNER);

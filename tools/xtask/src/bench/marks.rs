@@ -1,7 +1,7 @@
-//! The marks that this kernel has set itself, and whether they hold.
+//! The marks: upper bounds for costs of this kernel, and whether they hold.
 //!
-//! A mark must be wrong in neither direction: a figure that is too large fails it, and so does one that cannot be (not a
-//! number, nothing, less than nothing) or that is missing although everything was measured.
+//! A mark fails if the figure is too large, if the figure is impossible (not a number, zero or negative), and if the
+//! figure is missing although everything was measured.
 
 use std::fmt;
 
@@ -22,11 +22,11 @@ const ROWS: [(&str, f64); 11] = [
     ("mremap.move.1M", 8000.0),
 ];
 
-/// The most that a pair of the kernel's own may cost, the loop around it not counted: row, back end, instructions.
+/// The most that a pair of kernel operations may cost, without the loop around it: row, back end, instructions.
 const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("kernel.kmalloc.64", "slub", 80.0)];
 
-/// A walk of reverse mapping to a page's one mapping, among others that have nothing to do with it, and the same walk
-/// without them: the first costs at most twice as much.
+/// A reverse-mapping walk to a page's single mapping, among unrelated mappings, and the same walk without them: the
+/// first may cost at most twice as much.
 const WALKS: [(&str, &str); 3] = [
     ("kernel.rmap.ended", "kernel.rmap.alone"),
     ("kernel.rmap.younger", "kernel.rmap.alone"),
@@ -40,20 +40,20 @@ const FORK_PAGES: f64 = (64 << 20) as f64 / 4096.0;
 
 /// The most that something may cost.
 pub struct Mark {
-    /// The row, or what is made of rows.
+    /// The row, or the name of a value derived from rows.
     pub row: String,
     /// Instructions.
     pub most: f64,
-    /// What was measured, if it was.
+    /// The measured figure, if there is one.
     pub figure: Option<f64>,
 }
 
-/// What came of a mark.
+/// The result of checking a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Holds,
     Fails,
-    /// Nothing in the machine costs that.
+    /// The figure is impossible.
     Absurd,
     Unmeasured,
 }
@@ -88,15 +88,15 @@ impl fmt::Display for Mark {
         let verdict = match self.verdict() {
             Verdict::Holds => "holds",
             Verdict::Fails => "FAILS",
-            Verdict::Absurd => "FAILS: that cannot be",
+            Verdict::Absurd => "FAILS: impossible figure",
             Verdict::Unmeasured => "FAILS: not measured",
         };
         write!(f, "{row:<32} {most:>8.0} {figure:>8}  {verdict}")
     }
 }
 
-/// All marks; `complete` says that everything was measured, so that what is missing counts against its mark. Else marks
-/// on what was not asked for are left out.
+/// All marks. If `complete`, everything was measured, and a missing figure fails its mark; otherwise marks without a
+/// figure are left out.
 pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark> {
     let rows = ROWS.iter().map(|&(row, most)| Mark { row: row.to_owned(), most, figure: quire.get(row) });
     let (large, small, most) = FORK;
@@ -114,12 +114,12 @@ pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark>
     rows.chain([fork]).chain(pairs).chain(walks).filter(|mark| complete || mark.figure.is_some()).collect()
 }
 
-/// The mark of a row, where a picture shows it.
+/// The mark of a row, for the picture.
 pub fn of_row(row: &str) -> Option<f64> {
     ROWS.iter().find(|(name, _)| *name == row).map(|&(_, most)| most)
 }
 
-/// The mark of a pair of the kernel's own.
+/// The mark of a pair of kernel operations.
 pub fn of_pair(row: &str) -> Option<f64> {
     PAIRS.iter().find(|(name, ..)| *name == row).map(|&(.., most)| most)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what the memory calls cost in instructions, beside Linux.
+//! `cargo xtask bench`: the cost of the memory calls in instructions, compared with Linux.
 //!
 //! The program user/bench runs on Quire with one CPU and 1 GiB under `--icount`, the self-test kernel counts its own
 //! fast paths, and the figures go into tables ([`report`]), a picture ([`picture`]) and comma-separated values. Linux's are
@@ -26,18 +26,18 @@ use crate::progress::Progress;
 use crate::setup;
 use report::{Report, Section};
 
-/// What came of a run: for each row, in the order in which they were printed, instructions an operation.
+/// The figures of a run: for each row, in the order printed, instructions per operation.
 #[derive(Default)]
 pub struct Figures {
     rows: Vec<(String, f64)>,
-    /// What else was printed as a name and a number: the kernel's counters, before the rows and after them.
+    /// Other lines of a name and a number: the kernel's counters, before the rows and after them.
     counters: Vec<(String, u64)>,
     failed: Vec<String>,
     done: bool,
 }
 
 impl Figures {
-    /// Reads what user/bench, `vmstat` and the self-test kernel print. Other lines are the machine's own words.
+    /// Reads what user/bench, `vmstat` and the self-test kernel print. Other lines are the machine's messages.
     fn parse(text: &str) -> Figures {
         let mut figures = Figures::default();
         for line in text.lines() {
@@ -64,7 +64,7 @@ impl Figures {
         self.rows.iter().find(|(name, _)| name == row).map(|&(_, figure)| figure)
     }
 
-    /// How much each counter grew between its first and its last showing, if it did.
+    /// The growth of each counter between its first and its last value, if it grew.
     fn growth(&self) -> BTreeMap<&str, u64> {
         let mut ends = BTreeMap::new();
         for (name, value) in &self.counters {
@@ -74,7 +74,7 @@ impl Figures {
     }
 }
 
-/// What was measured, and what it is compared with.
+/// The versions of what was measured, and of what it is compared with.
 pub struct Versions {
     pub quire: String,
     pub tiny: String,
@@ -122,7 +122,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let commands = format!("vmstat tlb; bench {rows}; vmstat tlb");
     let expected = if complete { report::committed()?.len() } else { 0 };
     let quire = Figures::parse(&run("measuring Quire", expected, &["--exec", &commands])?);
-    ensure!(quire.done, "user/bench did not come to its end on Quire");
+    ensure!(quire.done, "user/bench did not finish on Quire");
     let linux = match options.vs_linux {
         true => {
             let program = Built::at(&workspace, &normal).program("bin/bench");
@@ -152,7 +152,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     Ok(u8::from(!complaints.is_empty()))
 }
 
-/// Boots Quire through this very program, and answers what it printed. `expected` rows come, if that is known.
+/// Boots Quire through this program, and returns its output. `expected` is the number of rows, if it is known.
 fn run(what: &str, expected: usize, options: &[&str]) -> Result<String> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["run", "--no-build", "--icount", "--smp", "1", "--mem", "1G", "--timeout", "1800"]).args(options);
@@ -162,7 +162,7 @@ fn run(what: &str, expected: usize, options: &[&str]) -> Result<String> {
     Ok(output)
 }
 
-/// Runs a machine that prints a row a line, and answers all that it prints.
+/// Runs a machine that prints one row per line, and returns its whole output.
 fn measure(what: &str, expected: usize, command: &mut Command) -> Result<(std::process::ExitStatus, String)> {
     let progress = Progress::new(what);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting a machine")?;

@@ -1,7 +1,7 @@
-//! The picture: a bar a row in groups, as long as Quire's figure is beside tiny Linux's, with both Linuxes and the row's mark
-//! on the same scale; below them the kernel's own pairs, in instructions.
+//! The picture: one bar per row, in groups. A bar's length is the ratio of Quire's figure to tiny Linux's; both Linuxes
+//! and the row's mark are on the same scale. Below are the kernel's own pairs, in instructions.
 //!
-//! What is longer than the scale is cut: such a bar ends in a notch, and its figure stands beside it.
+//! Bars longer than the scale are cut: such a bar ends in a notch, and its figure is printed beside it.
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
@@ -15,9 +15,9 @@ const ROW_HEIGHT: i32 = 16;
 const HEADING: i32 = 30;
 /// Where bars begin.
 const LEFT: i32 = 190;
-/// How long the longest bar is.
+/// The length of the longest bar.
 const WIDTH: i32 = 700;
-/// Where figures stand.
+/// Where figures are printed.
 const FIGURES: i32 = LEFT + WIDTH + 16;
 const WHOLE: i32 = FIGURES + 290;
 const TOP: i32 = 96;
@@ -33,7 +33,7 @@ const MARK: RGBColor = RGBColor(150, 40, 150);
 
 type Area<'text> = DrawingArea<SVGBackend<'text>, Shift>;
 
-/// Draws it; the answer is the text of an SVG file.
+/// Draws it; returns the text of an SVG file.
 pub fn draw(report: &Report<'_>) -> Result<String> {
     let mut text = String::new();
     let groups: Vec<&[Line]> = report.groups().collect();
@@ -63,7 +63,7 @@ fn wrong(error: impl std::fmt::Display) -> anyhow::Error {
 struct Canvas<'a, 'text> {
     area: &'a Area<'text>,
     top: i32,
-    /// What the longest bar stands for.
+    /// The value of the longest bar.
     scale: f64,
 }
 
@@ -170,12 +170,12 @@ impl Canvas<'_, '_> {
         each.try_for_each(|(figure, x)| self.text(figure, (FIGURES + x, self.top + 2), 12, BLACK))
     }
 
-    /// Says of what stands at the scale's end that it is farther away.
+    /// Marks a point at the end of the scale whose value lies beyond it.
     fn beyond(&self, figure: f64, colour: RGBColor) -> Result<()> {
         if figure > self.scale { self.text("»", (LEFT + WIDTH + 4, self.top + 2), 12, colour) } else { Ok(()) }
     }
 
-    /// Where a figure stands; what is longer than the scale, at its end.
+    /// The position of a figure; larger figures are placed at the scale's end.
     fn x(&self, figure: f64) -> i32 {
         LEFT + ((figure / self.scale).clamp(0.0, 1.0) * f64::from(WIDTH)) as i32
     }
@@ -186,7 +186,7 @@ impl Canvas<'_, '_> {
         if figure > self.scale { self.notch(LEFT + WIDTH - 12, self.top, colour) } else { Ok(()) }
     }
 
-    /// A zigzag through a bar that goes on.
+    /// A zigzag through a bar that was cut.
     fn notch(&self, x: i32, top: i32, colour: RGBColor) -> Result<()> {
         let corners =
             |shift: i32| [(x + shift, top), (x + shift + 5, top + 6), (x + shift, top + 10), (x + shift + 5, top + 16)];

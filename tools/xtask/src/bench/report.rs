@@ -1,4 +1,4 @@
-//! The tables: Quire's figures beside Linux's in groups, what they come to, and whether the marks hold.
+//! The tables: Quire's figures beside Linux's in groups, their means, and whether the marks hold.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use super::{Figures, Versions};
 /// Linux's committed figures.
 const LINUX: &str = include_str!("linux.tsv");
 
-/// What the fast paths inside the kernel cost with a slab back end.
+/// The costs of the fast paths inside the kernel with one slab back end.
 pub struct Section {
     pub name: &'static str,
     pub figures: Figures,
 }
 
 impl Section {
-    /// A row less the loop around it.
+    /// A row without the loop around it.
     pub fn net(&self, row: &str) -> Option<f64> {
         Some(self.figures.get(row)? - self.figures.get("kernel.loop")?)
     }
@@ -46,25 +46,25 @@ impl Line {
         !self.name.starts_with("sys.") && !self.name.contains("_huge") && self.name != "fault.none"
     }
 
-    /// The group that it belongs to: what stands before the first dot.
+    /// The group that it belongs to: the part before the first dot.
     pub fn group(&self) -> &str {
         self.name.split('.').next().unwrap_or(&self.name)
     }
 }
 
-/// All that is to be said.
+/// The whole report.
 pub struct Report<'a> {
     pub versions: &'a Versions,
     pub lines: Vec<Line>,
     pub marks: Vec<Mark>,
     pub fast_paths: &'a [Section],
     tlb: Vec<(String, u64)>,
-    /// What did not work or was not there.
+    /// Rows that failed or are missing.
     pub failed: Vec<String>,
 }
 
 impl<'a> Report<'a> {
-    /// `complete`: all rows were asked for, so that each that Linux's figures are known of must be there.
+    /// If `complete`, all rows were requested, so every row with figures of Linux must be present.
     pub fn new(
         versions: &'a Versions,
         quire: &Figures,
@@ -129,7 +129,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// As comma-separated values, a line a figure's row.
+    /// As comma-separated values, one line per row.
     pub fn csv(&self) -> String {
         let mut text = String::from("group,row,quire,tiny,debian,debian_measured,mark\n");
         let show = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.1}"));
@@ -159,7 +159,7 @@ pub fn committed() -> Result<Vec<(&'static str, [f64; 2])>> {
     .collect()
 }
 
-/// What linux.tsv says behind "# WORD: ".
+/// The text after "# WORD: " in linux.tsv.
 pub fn said_of(word: &str) -> &'static str {
     let said = LINUX.lines().find_map(|line| line.strip_prefix("# ")?.strip_prefix(word)?.strip_prefix(": "));
     said.unwrap_or("Linux")

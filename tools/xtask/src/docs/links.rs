@@ -1,5 +1,5 @@
-//! Links from the book's pages to sources: relative paths, as a reader of the repository wants them. In the built book they
-//! lead to rustdoc's pages of the same files.
+//! Links from the book's pages to sources: relative paths, which work in the repository. In the built book they lead to
+//! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
 const FOLDERS: [(&str, &str); 9] = [
@@ -14,7 +14,7 @@ const FOLDERS: [(&str, &str); 9] = [
     ("tools/xtask/src/", "host/src/xtask/"),
 ];
 
-/// A link in a page: what it shows, and where it leads.
+/// A link in a page: its text and its target.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Link<'a> {
     pub text: &'a str,
@@ -33,7 +33,7 @@ pub fn to_sources(page: &str) -> Vec<Link<'_>> {
     links
 }
 
-/// A page as the book has it.
+/// A page with its links rewritten for the book.
 pub fn rewritten(page: &str) -> String {
     let mut text = page.to_owned();
     for Link { target, .. } in to_sources(page) {
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(links.len(), 2);
     }
 
-    /// Whether a file declares what is called so.
+    /// Whether a file declares an item of this name.
     fn declares(source: &str, name: &str) -> bool {
         let kinds = ["fn", "struct", "enum", "trait", "static", "const", "type", "mod", "macro_rules!"];
         let ends = |rest: &str| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
@@ -74,7 +74,7 @@ mod tests {
         kinds.iter().any(declared) || source.lines().any(|line| line.trim() == format!("{name}:"))
     }
 
-    /// Every source that a page links to is there and has what the link names.
+    /// Every source that a page links to exists and declares the item that the link names.
     #[test]
     fn links_name_what_is_there() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -98,7 +98,7 @@ mod tests {
         assert!(checked > 40, "{checked} links");
     }
 
-    /// A tour passes through five files at most, which its list names in order.
+    /// A tour passes through at most five files, which its list names in order.
     #[test]
     fn tours_are_short() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");

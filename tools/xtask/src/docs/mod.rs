@@ -1,7 +1,7 @@
 //! `cargo xtask docs`: the book (docs/, by mdBook) and, behind it, the reference of every crate (by rustdoc).
 //!
-//! mdBook comes from the registry, in the version that is named here, and is compiled once into target/. Rustdoc runs once a
-//! target: the host's crates, the kernel's, the programs'. Its warnings are errors, or links would break unseen.
+//! mdBook comes from the registry, in the version named here, and is compiled once into target/. Rustdoc runs once per
+//! target: the host's crates, the kernel's, the programs'. Its warnings are errors, so that broken links are noticed.
 
 mod links;
 
@@ -21,7 +21,7 @@ const MDBOOK_VERSION: &str = "0.5.4";
 /// Private items are documented, so that links to them lead somewhere.
 const FLAGS: &str = "-Dwarnings -Arustdoc::private_intra_doc_links";
 
-/// Builds book and reference; answers by printing where they begin.
+/// Builds book and reference, and prints where they begin.
 pub fn docs() -> Result<u8> {
     let workspace = Workspace::find()?;
     let reference = rustdoc(&workspace)?;
@@ -37,10 +37,10 @@ pub fn docs() -> Result<u8> {
     Ok(0)
 }
 
-/// Documents every crate of the workspace; answers each part's name in the book, and where it is.
+/// Documents every crate of the workspace; returns each part's name in the book, and its directory.
 ///
-/// The kernel and the programs have directories of their own, as rustdoc makes them a target; the host's crates are what
-/// plain `cargo doc` documents. Private items too: those who read this want to know how it works.
+/// The kernel and the programs have directories of their own, since rustdoc makes one per target; the host's crates are
+/// those of plain `cargo doc`. Private items are included: readers of this want to know how it works.
 pub fn rustdoc(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
     let programs = workspace.bare_metal_programs();
     let programs: Vec<&str> = programs.iter().flat_map(|&package| ["--package", package]).collect();
@@ -76,7 +76,7 @@ fn mdbook(workspace: &Workspace) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Copies the pages, with links to sources turned into such that hold in the book.
+/// Copies the pages, with links to sources rewritten for the book.
 fn lay_out(docs: &Path, pages: &Path) -> Result<()> {
     if pages.exists() {
         fs::remove_dir_all(pages)?;

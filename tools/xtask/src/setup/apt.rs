@@ -12,7 +12,7 @@ use super::{cache, on_path, output, run, say};
 /// The architecture of the Pi, whose packages some files come from.
 const ARM64: &str = "arm64";
 
-/// Whether this is a machine with apt.
+/// Whether this machine has apt.
 pub fn present() -> bool {
     on_path("apt-get")
 }
@@ -29,7 +29,7 @@ pub fn install(packages: &[&str], suite: Option<&str>) -> Result<()> {
     run(apt_get().args(arguments))
 }
 
-/// Installs a package in this version or a newer one, if the distribution has such a one.
+/// Installs a package in at least this version, if the distribution has one.
 ///
 /// Debian 12 is the release whose own QEMU is too old and whose backports have a newer one.
 pub fn install_at_least(package: &str, minimum: (u32, u32)) -> Result<()> {
@@ -57,7 +57,7 @@ fn debian_codename() -> Option<String> {
 fn candidate(package: &str) -> Result<Option<(u32, u32)>> {
     let policy = output(Command::new("apt-cache").args(["policy", package]))?;
     let Some(version) = policy.lines().find_map(|l| l.trim().strip_prefix("Candidate: ")) else { return Ok(None) };
-    // "1:10.0.2+ds-2": what stands before the colon is the epoch.
+    // "1:10.0.2+ds-2": the part before the colon is the epoch.
     let upstream = version.rsplit(':').next().unwrap_or(version);
     let mut numbers = upstream.split('.').map(|n| n.parse().ok());
     Ok(numbers.next().flatten().zip(numbers.next().flatten()))
@@ -156,7 +156,7 @@ fn with_own_lists(
     })
 }
 
-/// Does something in a directory that is there for it alone.
+/// Runs `work` in a temporary directory of its own.
 fn in_scratch(work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let dir = cache()?.join(format!("scratch-{}", std::process::id()));
     fs::create_dir_all(&dir)?;
@@ -172,7 +172,7 @@ fn extract(dir: &Path, files: &[(&str, &Path)]) -> Result<()> {
     let package = packages.context("apt-get download left no package")?;
     for (pattern, into) in files {
         let part = dir.join("part");
-        // Written to standard output, a file comes without the directories above it.
+        // Through standard output a file comes without its parent directories.
         let pipe = r#"set -o pipefail; dpkg-deb --fsys-tarfile "$0" | tar -xO --wildcards "$1" >"$2""#;
         run(Command::new("bash").arg("-c").arg(pipe).arg(&package).arg(pattern).arg(&part))?;
         ensure!(fs::metadata(&part)?.len() > 0, "{} has no {pattern}", package.display());
@@ -181,7 +181,7 @@ fn extract(dir: &Path, files: &[(&str, &Path)]) -> Result<()> {
     Ok(())
 }
 
-/// The smallest package whose name fits: name and size of every candidate come from apt's lists.
+/// The smallest package whose name matches; names and sizes come from apt's lists.
 pub fn smallest_arm64(pattern: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
     let names = output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
     let names = names.lines().filter_map(|line| line.split(' ').next()).filter(|name| fits(name));
@@ -202,7 +202,7 @@ pub fn smallest_arm64(pattern: &str, fits: impl Fn(&str) -> bool) -> Result<Stri
     Ok(smallest.with_context(|| format!("apt knows no package {pattern} of {ARM64}"))?.1)
 }
 
-/// The package of the highest version whose name fits; the version is in the name.
+/// The package of the highest version whose name matches; the version is in the name.
 pub fn newest_arm64(pattern: &str, fits: impl Fn(&str) -> bool) -> Result<String> {
     let names = output(Command::new("apt-cache").args(["search", "--names-only", pattern]))?;
     let names = names.lines().filter_map(|line| line.split(' ').next()).filter(|name| fits(name));
@@ -228,15 +228,14 @@ fn know_arm64() -> Result<()> {
     Ok(())
 }
 
-/// Refreshes apt's lists once in a run of xtask. Where that fails, or needs a right that is not there, the lists
-/// that are there may still do.
+/// Refreshes apt's lists once per run of xtask. If that fails or is not permitted, the existing lists may still do.
 fn update() {
     static DONE: Once = Once::new();
     DONE.call_once(|| {
         if root()
             && let Err(error) = run(apt_get().arg("update"))
         {
-            say(&format!("{error}; going on with the lists that are there"));
+            say(&format!("{error}; continuing with the existing package lists"));
         }
     });
 }

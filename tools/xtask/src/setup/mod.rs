@@ -1,8 +1,8 @@
-//! What must be on the machine, and how it gets there.
+//! The programs and files that the commands need, and their installation.
 //!
-//! Each part is a function that returns at once when its thing is there and gets it otherwise, saying what and
-//! why. `cargo xtask setup` calls all of them; every other command calls those that it needs. Nothing here asks
-//! a question: with the right to install it installs, without it names the command to run.
+//! Each part is a function that returns at once if its item is present, and otherwise installs it and says what and
+//! why. `cargo xtask setup` calls all of them; every other command calls those that it needs. Nothing here asks a
+//! question: with permission it installs, and without it prints the command to run.
 
 mod apt;
 mod files;
@@ -43,7 +43,7 @@ pub fn setup() -> Result<u8> {
         "setup: for malloc:  {}",
         malloc_guests().map_or_else(|| "what there is".into(), |c| c.display().to_string())
     );
-    eprintln!("setup: everything is there");
+    eprintln!("setup: everything is present");
     Ok(0)
 }
 
@@ -84,20 +84,20 @@ pub fn test_tools() -> Result<()> {
     ])
 }
 
-/// The programs that the allocator's tests run under it, as far as they can be had; answers SQLite's speed test if
+/// The programs that the allocator's tests run under it, as far as they are available; returns SQLite's speed test if
 /// it can be compiled.
 pub fn malloc_guests() -> Option<PathBuf> {
     let header = Path::new("/usr/include/sqlite3.h");
     let mut wanted = ["python3", "sqlite3", "git", "gcc"].map(|name| (name, name, on_path(name))).to_vec();
     wanted.push(("sqlite3.h", "libsqlite3-dev", header.exists()));
     if let Err(error) = install_missing(&wanted) {
-        say(&format!("{error:#}; tests skip what is not there"));
+        say(&format!("{error:#}; tests without their programs are skipped"));
     }
     let speedtest = header.exists().then(speedtest1)?;
-    speedtest.inspect_err(|error| say(&format!("{error:#}; a test does without it"))).ok()
+    speedtest.inspect_err(|error| say(&format!("{error:#}; the test that needs it is skipped"))).ok()
 }
 
-/// Installs the packages of those things that are not there.
+/// Installs the packages of the missing programs.
 fn install_missing(wanted: &[(&str, &'static str, bool)]) -> Result<()> {
     let mut missing = Vec::new();
     for (thing, package, _) in wanted.iter().filter(|(_, _, there)| !there) {
@@ -115,7 +115,7 @@ fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-/// Where what cannot be installed or built by the system is kept; independent of the work tree.
+/// The cache for files that the system cannot install or build; independent of the work tree.
 fn cache() -> Result<PathBuf> {
     let dir = match (env::var_os("QUIRE_CACHE"), env::var_os("XDG_CACHE_HOME"), env::var_os("HOME")) {
         (Some(dir), _, _) => PathBuf::from(dir),
@@ -135,7 +135,7 @@ fn say(text: &str) {
 fn run(command: &mut Command) -> Result<()> {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    // Options of apt's, and the text of a script, say nothing to a reader.
+    // apt's options and the text of a script mean nothing to the user.
     let what = line.split(" -").next().unwrap_or(&line).to_owned();
     let (status, ()) = progress::watch(&what, command, true, |progress, line| progress.note(line), |_| Ok(()))?;
     ensure!(status.success(), "{line} failed ({status})");

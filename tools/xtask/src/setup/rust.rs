@@ -1,9 +1,9 @@
 //! A Rust toolchain that can build for the host and for both bare-metal targets.
 //!
-//! Where rustup may download, it adds the targets. Where it may not (RUSTUP_AUTO_INSTALL=0 says so and is
-//! respected), Debian's packages give a newer compiler with the sources of its libraries; out of them and the
-//! cargo that is there a toolchain directory is put together once, in the cache, under the name of the compilers
-//! that went into it. Its `bin` goes first in PATH for every cargo that xtask starts.
+//! If rustup may download, it adds the targets. If it may not (RUSTUP_AUTO_INSTALL=0 is respected), Debian's packages
+//! provide a newer compiler with the sources of its libraries. From them and the existing cargo a toolchain directory
+//! is assembled once, in the cache, under the names of the compilers in it. Its `bin` goes first in PATH for every
+//! cargo that xtask starts.
 
 use std::env;
 use std::fs::{self, File};
@@ -18,7 +18,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{apt, cache, on_path, output, run, say};
 use crate::cargo::{KERNEL_TARGET, USER_TARGET};
 
-/// Counts up when the way of putting a toolchain together changes, so that nobody keeps an old one.
+/// Incremented when the assembly of a toolchain changes, so that old ones are replaced.
 const RECIPE: u32 = 1;
 
 const TARGETS: [&str; 2] = [KERNEL_TARGET, USER_TARGET];
@@ -30,17 +30,17 @@ const DEBIAN_SOURCES: &str = "/usr/lib/rustlib/src/rust";
 
 /// How cargo is called.
 pub struct Toolchain {
-    /// A directory that goes first in PATH; without one the cargo of the PATH has all that is needed.
+    /// A directory that goes first in PATH; without one, the cargo in PATH is sufficient.
     bin: Option<PathBuf>,
 }
 
 impl Toolchain {
-    /// A cargo command. What the cargo that runs xtask itself put into the environment does not reach it.
+    /// A cargo command, without the environment variables of the cargo that runs xtask.
     pub fn cargo(&self) -> Command {
         self.command("cargo")
     }
 
-    /// One line on what this toolchain is.
+    /// One line that describes this toolchain.
     pub fn describe(&self) -> Result<String> {
         let version = output(self.command("rustc").arg("--version"))?;
         let place = self.bin.as_ref().map_or("rustup's or the system's".into(), |bin| bin.display().to_string());
@@ -55,7 +55,7 @@ impl Toolchain {
             path.push(":");
             path.push(env::var_os("PATH").unwrap_or_default());
             command.env("PATH", path);
-            // These choose another compiler, the first one on behalf of rustup's cargo that runs xtask.
+            // These select another compiler; rustup sets the first for the cargo that runs xtask.
             command.env_remove("RUSTUP_TOOLCHAIN").env_remove("RUSTC").env_remove("RUSTDOC");
         }
         // Cargo names itself and lets its programs find the libraries of its own compiler.
@@ -116,8 +116,8 @@ fn from_debian(found: &Toolchain, sysroot: &Path) -> Result<Toolchain> {
     Ok(Toolchain { bin: Some(dir.join("bin")) })
 }
 
-/// Puts the directory together: Debian's compiler and host libraries, the cargo, formatter and linker of the
-/// toolchain that is there, and core and alloc built for the bare-metal targets.
+/// Assembles the directory: Debian's compiler and host libraries; the cargo, formatter and linker of the existing
+/// toolchain; core and alloc, built for the bare-metal targets.
 fn assemble(dir: &Path, sysroot: &Path, host: &str) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir)?;
@@ -153,7 +153,7 @@ fn script(path: &Path, line: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds the libraries of a target by way of an empty crate, and keeps what came out.
+/// Builds the libraries of a target through an empty crate, and keeps the results.
 fn build_core(dir: &Path, target: &str) -> Result<()> {
     let work = dir.join("work");
     fs::create_dir_all(work.join("src"))?;

@@ -78,7 +78,11 @@ fn asking(checks: &mut Checks, free: usize) {
         hog(4 * free, &counters[2]);
         0
     });
-    checks.eq(greedy.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "a process that keeps asking for memory is killed");
+    checks.eq(
+        greedy.and_then(process::waitpid),
+        Ok(Status::Killed(sig::KILL)),
+        "a process that keeps asking for memory is killed",
+    );
     checks.ok(counters[2].load(Ordering::Relaxed) > (large / PAGE) as u64, "when it has most");
     counters[7].store(1, Ordering::Release);
     checks.eq(first.and_then(process::waitpid), Ok(Status::Exited(0)), "the smallest goes on");
@@ -100,8 +104,16 @@ fn sleeping(checks: &mut Checks, free: usize) {
         let at = hog(wanted, &counters[1]);
         !intact(at, wanted) as i32
     });
-    checks.eq(sleeper.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "the process that holds most is killed, though it sleeps");
-    checks.eq(asker.and_then(process::waitpid), Ok(Status::Exited(0)), "the process that asked gets its page and goes on");
+    checks.eq(
+        sleeper.and_then(process::waitpid),
+        Ok(Status::Killed(sig::KILL)),
+        "the process that holds most is killed, though it sleeps",
+    );
+    checks.eq(
+        asker.and_then(process::waitpid),
+        Ok(Status::Exited(0)),
+        "the process that asked gets its page and goes on",
+    );
     end(counters);
 }
 
