@@ -25,15 +25,16 @@ pub fn dsb_nsh() {
     unsafe { asm!("dsb nsh", options(nostack, preserves_flags)) }
 }
 
-/// DSB SY: as DSB ISH, for the whole system: before a CPU with its MMU off or a device reads what was written.
+/// DSB SY: as DSB ISH, for the whole system: before a device or a CPU with its MMU off reads memory that this CPU has
+/// written.
 #[inline(always)]
 pub fn dsb_sy() {
     // SAFETY: as above.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) }
 }
 
-/// ISB: what follows is fetched anew, in the context that preceding system register writes and completed
-/// maintenance made (Arm ARM D1.2.3, context synchronisation).
+/// ISB: later instructions are fetched again, in a context that includes all earlier system register writes and
+/// completed maintenance (Arm ARM D1.2.3, context synchronisation).
 #[inline(always)]
 pub fn isb() {
     // SAFETY: as above.

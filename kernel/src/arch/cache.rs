@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use super::barrier::{dsb_ish, dsb_sy, isb};
 
-/// CTR_EL0: what the caches of this CPU are like.
+/// CTR_EL0: the properties of this CPU's caches.
 fn ctr() -> u64 {
     let ctr: u64;
     // SAFETY: a constant of the CPU.
@@ -20,7 +20,7 @@ fn instruction_line() -> usize {
     4 << (ctr() & 15)
 }
 
-/// Cleans to the point of coherency: a CPU with its MMU off, or a device that does not snoop, reads what was
+/// Cleans to the point of coherency: so that a CPU with its MMU off, or a device that does not snoop, reads the data
 /// written (Arm ARM B2.8).
 pub fn clean_to_memory(start: *const u8, len: usize) {
     let line = data_line();
@@ -33,25 +33,26 @@ pub fn clean_to_memory(start: *const u8, len: usize) {
     dsb_sy();
 }
 
-/// Cleans to the point of coherency and invalidates, in all CPUs' caches, whatever the attributes of the mapping that
-/// names the lines; between what came before and what comes after, as two mappings of one memory with other attributes
-/// need it (Arm ARM, mismatched memory attributes).
+/// Cleans to the point of coherency and invalidates, in all CPUs' caches, whatever the attributes of the mapping used.
+/// Ordered after all earlier and before all later accesses, as mappings of the same memory with different attributes
+/// require (Arm ARM, mismatched memory attributes).
 pub fn flush_to_memory(start: *const u8, len: usize) {
     let line = data_line();
     let mut at = start.addr() & !(line - 1);
-    // What was written past the caches has arrived.
+    // Earlier uncached writes have reached memory.
     dsb_sy();
     while at < start.addr() + len {
-        // SAFETY: DC CIVAC writes back a line and forgets it; it changes no value that an observer of the address sees.
+        // SAFETY: DC CIVAC writes back and invalidates a line; it changes no value that an observer of the address
+        // sees.
         unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) }
         at += line;
     }
     dsb_sy();
 }
 
-/// Makes instructions that were written at `start` the ones that are fetched, on all CPUs (Arm ARM B2.7.4.2):
-/// clean data to the point of unification, invalidate instructions, each followed by DSB. CTR_EL0.IDC and DIC
-/// say which of the two a CPU does not need.
+/// Makes instructions written at `start` visible to instruction fetch on all CPUs (Arm ARM B2.7.4.2): clean data to the
+/// point of unification, invalidate instructions, each followed by DSB. CTR_EL0.IDC and DIC say which of the two a CPU
+/// can do without.
 pub fn sync_instructions(start: *const u8, len: usize) {
     let ctr = ctr();
     let (idc, dic) = (ctr >> 28 & 1 == 1, ctr >> 29 & 1 == 1);
@@ -70,7 +71,7 @@ pub fn sync_instructions(start: *const u8, len: usize) {
         let line = instruction_line();
         let mut at = start.addr() & !(line - 1);
         while at < end {
-            // SAFETY: forgetting a cached instruction is safe; it is fetched again.
+            // SAFETY: invalidating a cached instruction is safe; it is fetched again.
             unsafe { asm!("ic ivau, {}", in(reg) at, options(nostack, preserves_flags)) }
             at += line;
         }

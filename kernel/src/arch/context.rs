@@ -2,7 +2,7 @@
 
 use core::arch::naked_asm;
 
-/// What a thread that is not running keeps: the registers that a function call preserves.
+/// The saved state of a thread that is not running: the registers that a function call preserves.
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct Context {
@@ -12,18 +12,18 @@ pub struct Context {
     pub fp: u64,
     /// Stack pointer.
     pub sp: u64,
-    /// Where it goes on.
+    /// Where it resumes.
     pub pc: u64,
 }
 
-/// Saves this thread into `prev` and goes on as `next`. Returns when somebody switches back to `prev`.
+/// Saves this thread into `prev` and resumes `next`. Returns when another switch resumes `prev`.
 ///
-/// Another CPU may have mapped `next`'s stack a moment ago. The ISB, behind the branches of the run queue's lock, keeps
-/// walks for it from having begun before that was seen (see [`crate::trap::spurious`]).
+/// Another CPU may have mapped `next`'s stack a moment ago. The ISB, after the branches of the run queue's lock,
+/// ensures that no table walk for it has begun before that mapping was visible (see [`crate::trap::spurious`]).
 ///
 /// # Safety
-/// Interrupts are masked; `next` was saved by this function or made by [`Context::entering`], on a stack that
-/// nobody runs on.
+/// Interrupts are masked; `next` was saved by this function or made by [`Context::entering`], on a stack that no CPU
+/// runs on.
 #[unsafe(naked)]
 pub unsafe extern "C" fn switch(prev: *mut Context, next: *const Context) {
     naked_asm!(

@@ -1,4 +1,4 @@
-//! This CPU: its number, its interrupt mask, its idling.
+//! This CPU: its number, its interrupt mask, idling.
 
 use core::arch::asm;
 
@@ -17,11 +17,11 @@ pub fn this() -> &'static PerCpu {
 
 /// Makes `data` this CPU's own.
 pub fn set_this(data: &'static PerCpu) {
-    // SAFETY: TPIDR_EL1 is for this.
+    // SAFETY: TPIDR_EL1 is reserved for this.
     unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(data), options(nostack, preserves_flags)) }
 }
 
-/// Masks interrupts; the answer is the former DAIF.
+/// Masks interrupts; returns the former DAIF.
 #[inline(always)]
 pub fn irq_save() -> usize {
     let daif: usize;
@@ -30,14 +30,14 @@ pub fn irq_save() -> usize {
     daif
 }
 
-/// Restores what [`irq_save`] answered.
+/// Restores the mask that [`irq_save`] returned.
 #[inline(always)]
 pub fn irq_restore(daif: usize) {
     // SAFETY: this is the mask that was in force before.
     unsafe { asm!("msr daif, {}", in(reg) daif, options(nostack, preserves_flags)) }
 }
 
-/// Whether interrupts are kept out.
+/// Whether interrupts are masked.
 #[inline(always)]
 pub fn irqs_masked() -> bool {
     const I: usize = 1 << 7;
@@ -47,14 +47,14 @@ pub fn irqs_masked() -> bool {
     daif & I != 0
 }
 
-/// Lets interrupts in.
+/// Unmasks interrupts.
 #[inline(always)]
 pub fn irq_enable() {
     // SAFETY: the vectors are installed before anyone calls this.
     unsafe { asm!("msr daifclr, #2", options(nostack, preserves_flags)) }
 }
 
-/// Takes the interrupts that are pending, and keeps further ones out again.
+/// Takes the pending interrupts, then masks interrupts again.
 #[inline(always)]
 pub fn irq_window() {
     irq_enable();
@@ -62,7 +62,7 @@ pub fn irq_window() {
     irq_disable();
 }
 
-/// Keeps interrupts out.
+/// Masks interrupts.
 #[inline(always)]
 pub fn irq_disable() {
     // SAFETY: as `irq_save`.
@@ -76,7 +76,7 @@ pub fn wait_for_interrupt() {
     unsafe { asm!("dsb sy", "wfi", options(nostack, preserves_flags)) }
 }
 
-/// Tells the CPU that it spins.
+/// A hint to the CPU that this is a spin loop.
 #[inline(always)]
 pub fn relax() {
     // SAFETY: a hint.
@@ -89,7 +89,7 @@ pub fn send_event() {
     unsafe { asm!("sev", options(nostack, preserves_flags)) }
 }
 
-/// Stops here for good.
+/// Stops this CPU for good.
 pub fn park() -> ! {
     irq_disable();
     loop {

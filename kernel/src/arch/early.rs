@@ -1,4 +1,4 @@
-//! Device registers for a kernel that ends before it can map any: added to whatever tables are live.
+//! Device registers for a kernel that stops before it can map any: added to whichever tables are live.
 
 use core::ptr::NonNull;
 
@@ -10,13 +10,13 @@ use super::barrier::{dsb_ishst, isb};
 use super::smp::{IMAGE, image_to_phys};
 use crate::vm::layout::{FDT_WINDOW, KIMAGE};
 
-/// What one entry of the tree's level 2 table covers.
+/// Bytes that one entry of the tree's level 2 table maps.
 const BLOCK: u64 = 2 << 20;
 
-/// Where registers are shown: blocks at this distance above the device tree's window.
+/// Where registers are mapped: blocks at this distance above the device tree's window.
 const WINDOW: usize = FDT_WINDOW + (8 << 20);
 
-/// Most blocks that are shown: a port, its pins and the firmware's mailbox.
+/// The most blocks: a port, its pins and the firmware's mailbox.
 const BLOCKS: usize = 4;
 
 const TABLE: u64 = bits::TABLE | bits::VALID;
@@ -34,12 +34,13 @@ unsafe extern "C" {
     static __image_end: u8;
 }
 
-/// Shows the 2 MiB of registers around physical `base`; answers where `base` is. The early tables have a table for the
-/// tree's window; the final ones, whose first two levels above the image lie in it too, get the same one. What is mapped
-/// stays so.
+/// Maps the 2 MiB of registers around physical `base`; returns the address of `base`. The early tables have a table for
+/// the tree's window; the final ones, whose first two levels above the image are in the image too, get the same table.
+/// The mapping stays.
 ///
 /// # Safety
-/// Boot, on one CPU, or a kernel that ends; nobody uses the registers of that block by another mapping meanwhile.
+/// Only at boot, on one CPU, or in a kernel that stops; nothing uses the registers of that block through another
+/// mapping meanwhile.
 pub unsafe fn show_registers(base: u64) -> Option<NonNull<u8>> {
     // SAFETY: the roots of both sets of tables map the image, so a table lies behind the entry; boot is alone.
     unsafe {
@@ -52,7 +53,7 @@ pub unsafe fn show_registers(base: u64) -> Option<NonNull<u8>> {
     }
     let wanted = Pte(base & !(BLOCK - 1) | DEVICE_BLOCK);
     let first = index(WINDOW, 2);
-    // SAFETY: as above; the entries of the window have been empty.
+    // SAFETY: as above; the entries of the window were empty.
     let table = unsafe { (&raw mut early_l2_fdt).as_mut() }?;
     let blocks = &mut table[first..first + BLOCKS];
     let at = blocks.iter().position(|block| *block == wanted || block.0 == 0)?;

@@ -1,7 +1,7 @@
-//! Errata of the Cortex-A72, the Pi's CPU: what of Arm's notice (EPM 012079) EL1 software has to do something about.
+//! Errata of the Cortex-A72, the Pi's CPU: those in Arm's notice (EPM 012079) that EL1 software has to work around.
 //!
-//! Which errata need software is taken from the lists that Arm's own people keep: Trusted Firmware-A's CPU library for what
-//! is set at reset, Linux's `silicon-errata` for what a kernel does. A Pi 4 has revision r0p3.
+//! The errata that need software are taken from the lists that Arm itself maintains: Trusted Firmware-A's CPU library
+//! for settings at reset, Linux's `silicon-errata` for workarounds in a kernel. A Pi 4 has revision r0p3.
 //!
 //! | erratum | revisions | here |
 //! | --- | --- | --- |
@@ -9,9 +9,10 @@
 //! | 853709, 1319367 | all | not needed: they are about a hypervisor that runs translations of another regime; Quire has one regime |
 //! | 1655431 | all | not needed: it is about AES instructions in AArch32, and no program runs in AArch32 |
 //!
-//! Speculation, which the notice leaves to Arm's white papers: variant 1 is masked at each index ([`super::speculation`]);
-//! variant 3 (CVE-2017-5754) does not concern this CPU. Variants 2 and 4, and branch history (CVE-2022-23960), are firmware's
-//! to help with on this CPU (SMCCC_ARCH_WORKAROUND_1 to 3), and the Pi's has no calls: they are not mitigated.
+//! Speculation is covered by Arm's white papers, not by the notice: variant 1 is masked at each index
+//! ([`super::speculation`]); variant 3 (CVE-2017-5754) does not concern this CPU. Variants 2 and 4, and branch history
+//! (CVE-2022-23960), need help from firmware on this CPU (SMCCC_ARCH_WORKAROUND_1 to 3). The Pi's firmware provides no
+//! calls, so they are not mitigated.
 //!
 //! # Who may write CPUACTLR_EL1
 //! EL3, and a level below that EL3 and EL2 let (ACTLR_EL3, ACTLR_EL2, bit 0): elsewhere the write traps to firmware that does
@@ -33,13 +34,14 @@ static MAY_WRITE: AtomicBool = AtomicBool::new(false);
 const CORTEX_A72_R0: u64 = 0x0410_fd08;
 const LAST_WITH_859971: u64 = 3;
 
-/// Learns whether the kernel has to help itself: it was entered in EL2 by a firmware that cannot be called.
+/// Decides whether the kernel has to write the register itself: it was entered at EL2, by firmware that provides no
+/// calls.
 pub fn init(entered_in_el2: bool, board: &Board) {
     let stub = board.psci.is_none() && board.cpus.iter().any(|cpu| matches!(cpu.enable, EnableMethod::SpinTable(_)));
     MAY_WRITE.store(entered_in_el2 && stub, Ordering::Relaxed);
 }
 
-/// Does for this CPU what its errata need. With interrupts masked, before it runs programs.
+/// Applies this CPU's workarounds. With interrupts masked, before it runs programs.
 pub fn apply() {
     const NO_INSTRUCTION_PREFETCH: u64 = 1 << 32;
     let midr = regs::midr();

@@ -1,4 +1,4 @@
-//! Calls to what is below and beside the kernel: PSCI firmware, and the debugger's semihosting.
+//! Calls out of the kernel: PSCI firmware, and the debugger's semihosting.
 
 use core::arch::asm;
 
@@ -31,8 +31,8 @@ impl Firmware for Smccc {
     }
 }
 
-/// Ends the emulator with an exit status (Arm semihosting, SYS_EXIT, ADP_Stopped_ApplicationExit). On hardware
-/// without a debugger HLT traps, so only a kernel argument switches this on.
+/// Ends the emulator with an exit status (Arm semihosting, SYS_EXIT, ADP_Stopped_ApplicationExit). On hardware without
+/// a debugger HLT traps, so a kernel argument must enable this.
 pub fn semihosting_exit(status: u32) {
     const SYS_EXIT: u64 = 0x18;
     const APPLICATION_EXIT: u64 = 0x20026;

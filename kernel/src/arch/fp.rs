@@ -1,5 +1,5 @@
-//! FP and SIMD registers of programs. The kernel is built without them, so they change hands only when a thread
-//! that uses them is switched out; a thread's first use traps (CPACR_EL1.FPEN).
+//! FP and SIMD registers of programs. The kernel is built without them, so they are saved and restored only when a
+//! thread that uses them is switched out or in; a thread's first use traps (CPACR_EL1.FPEN).
 
 use core::arch::{asm, naked_asm};
 
@@ -16,14 +16,14 @@ pub struct FpState {
 }
 
 impl FpState {
-    /// As a program begins.
+    /// The initial state of a program.
     pub const NEW: FpState = FpState { v: [0; 32], fpsr: 0, fpcr: 0 };
 }
 
 /// Whether EL0 may use the registers.
 pub fn set_enabled(on: bool) {
     let v: u64 = if on { 3 << 20 } else { 0 };
-    // SAFETY: it only decides whether EL0 traps. The ISB makes it so before the registers are touched here.
+    // SAFETY: this only controls traps. The ISB puts it into effect before the registers are accessed here.
     unsafe { asm!("msr cpacr_el1, {}", "isb", in(reg) v, options(nostack, preserves_flags)) }
 }
 

@@ -1,4 +1,4 @@
-//! What the interrupt controller's driver needs of the CPU: GICv3's CPU interface.
+//! GICv3's CPU interface, for the interrupt controller's driver.
 
 use core::arch::asm;
 
@@ -41,7 +41,7 @@ impl SysRegs for CpuInterface {
 
     fn read_icc_iar1() -> u64 {
         let v: u64;
-        // SAFETY: acknowledging is the driver's business; the DSB makes the interrupt known to be active.
+        // SAFETY: only the driver acknowledges; the DSB completes the activation of the interrupt.
         unsafe { asm!("mrs {}, S3_0_C12_C12_0", "dsb sy", out(reg) v, options(nostack, preserves_flags)) }
         v
     }

@@ -55,8 +55,8 @@ primary_entry:
     mrs     x22, CurrentEL
     bl      to_el1
 
-    // Zero the early tables. The MMU is off, so this goes past the caches; lines that the loader left there
-    // are invalidated after, before a walker could hit them (Arm ARM B2.8, mismatched attributes).
+    // Zero the early tables. The MMU is off, so these stores bypass the caches; lines that the loader left there are
+    // invalidated afterwards, before a walk could hit them (Arm ARM B2.8, mismatched attributes).
     adrp    x0, __boot_tables_start
     adrp    x1, __boot_tables_end
     mov     x2, x0
@@ -64,7 +64,7 @@ primary_entry:
     cmp     x2, x1
     b.lo    1b
 
-    // Identity: the 2 MiB block that holds .idmap.text.
+    // Identity mapping: the 2 MiB block that holds .idmap.text.
     adrp    x3, __idmap_start
     adrp    x4, idmap_l0
     adrp    x5, idmap_l1
@@ -127,7 +127,7 @@ primary_entry:
     adrp    x1, early_l0
     bl      mmu_on
 
-    // At the linked address from here on.
+    // From here on at the linked address.
     ldr     x0, =__bss_start
     ldr     x1, =__bss_end
 4:  stp     xzr, xzr, [x0], #16
@@ -150,8 +150,8 @@ misplaced:
     wfe
     b       misplaced
 
-    // A secondary CPU, by PSCI (x0 is anything) or spin table. SECONDARY holds, cleaned to memory:
-    // TTBR1, stack top, per-CPU base.
+    // Entry of a secondary CPU, by PSCI (x0 is arbitrary) or spin table. SECONDARY holds TTBR1, stack top and per-CPU
+    // base, cleaned to memory.
     .global secondary_entry
 secondary_entry:
     bl      to_el1
@@ -273,7 +273,7 @@ mmu_on:
     // The only code that runs at its physical address with the MMU on.
     .section .idmap.text, "ax"
 mmu_switch_on:
-    tlbi    vmalle1                     // nothing may hit that was cached before (Arm ARM D8.13)
+    tlbi    vmalle1                     // no stale TLB entry may hit (Arm ARM D8.13)
     dsb     nsh
     isb
     msr     sctlr_el1, x0
@@ -283,9 +283,9 @@ mmu_switch_on:
     isb
     ret
 
-    // x0: new TTBR1. Break-before-make for the whole upper half (Arm ARM D8.14.1): it is switched to empty
-    // tables, the TLB is emptied, then it gets the new ones. Called through the identity mapping, with
-    // interrupts masked; returns to the linked address in x30.
+    // x0: new TTBR1. Break-before-make for the whole upper half (Arm ARM D8.14.1): it is switched to empty tables, the
+    // TLB is invalidated, then the new tables are installed. Called through the identity mapping, with interrupts
+    // masked; returns to the linked address in x30.
     .global replace_ttbr1
 replace_ttbr1:
     adrp    x1, early_empty

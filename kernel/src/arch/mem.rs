@@ -1,8 +1,8 @@
-//! memset and memcpy, in place of the compiler's own, which move eight bytes at a time at best.
+//! memset and memcpy, in place of the compiler's own, which move at most eight bytes at a time.
 //!
 //! Both use unaligned accesses of up to 16 bytes: the kernel's memory is Normal and SCTLR_EL1.A is 0, so that these are
-//! allowed (Arm ARM B2.8.2); with the MMU off, before there is Rust, nobody calls them. Registers of devices are not
-//! memory in this sense and are only reached by volatile accesses.
+//! allowed (Arm ARM B2.8.2); while the MMU is off, before the first Rust code, nothing calls them. Registers of devices
+//! are not memory in this sense and are only reached by volatile accesses.
 
 use core::arch::naked_asm;
 

@@ -1,4 +1,5 @@
-//! Accesses of kernel addresses whose fault is an answer: how the self-test shows that a mapping forbids something.
+//! Accesses to kernel addresses that report a fault as their result. With them the self-test shows that a mapping
+//! forbids an access.
 
 use core::arch::global_asm;
 
@@ -8,7 +9,7 @@ use crate::trap::syndrome::Class;
 global_asm!(
     r#"
     .text
-    // x0: address, x1: word. Answers 0, or 1 if the store faulted.
+    // x0: address, x1: word. Returns 0, or 1 if the store faulted.
     .global __probe_store
 __probe_store:
     .global __probe_store_insn
@@ -17,7 +18,7 @@ __probe_store_insn:
     mov     x0, #0
     ret
 
-    // x0: address. Calls what is there. Answers 1 if it could not be fetched.
+    // x0: address. Calls the code there. Returns 1 if it could not be fetched.
     .global __probe_call
 __probe_call:
     stp     x29, x30, [sp, #-16]!
@@ -52,7 +53,7 @@ unsafe extern "C" {
 /// Stores a word; false if that faults.
 ///
 /// # Safety
-/// Where it does not fault, the word is the caller's to write.
+/// If the store does not fault, the word must be the caller's to write.
 pub unsafe fn store(address: usize, word: u64) -> bool {
     // SAFETY: the caller's promise; a fault has a fix-up.
     unsafe { __probe_store(address, word) == 0 }
@@ -61,13 +62,13 @@ pub unsafe fn store(address: usize, word: u64) -> bool {
 /// Calls a function; false if its first instruction cannot be fetched.
 ///
 /// # Safety
-/// Where that does not fault, a function begins there that the caller may call.
+/// If the fetch does not fault, the address must be that of a function that the caller may call.
 pub unsafe fn call(address: usize) -> bool {
     // SAFETY: the caller's promise; a fault has a fix-up.
     unsafe { __probe_call(address) == 0 }
 }
 
-/// Lets a probe that has faulted go on; false if it was none.
+/// Resumes a probe that has faulted; false if the fault was not a probe's.
 pub fn fix_up(frame: &mut TrapFrame, class: Class) -> bool {
     let fix = match class {
         Class::DataAbortSame if frame.pc == address(&raw const __probe_store_insn) => &raw const __probe_store_fix,

@@ -11,13 +11,13 @@ pub fn mpidr() -> u64 {
     MPIDR_EL1.get() & 0xff_00ff_ffff
 }
 
-/// MIDR_EL1: who made the CPU, and which one it is.
+/// MIDR_EL1: implementer and part number of the CPU.
 pub fn midr() -> u64 {
     MIDR_EL1.get()
 }
 
-/// Sets the translation table and ASID of the lower half. With a fresh ASID, or one that always meant this
-/// table, nothing needs to be flushed; the ISB makes it so for the next user access.
+/// Sets the translation table and ASID of the lower half. With a fresh ASID, or one that always belonged to this table,
+/// nothing needs to be flushed; the ISB puts the change into effect before the next user access.
 #[inline(always)]
 pub fn set_ttbr0(table: u64, asid: u16) {
     let v = table | u64::from(asid) << 48;
@@ -48,18 +48,18 @@ pub fn has_16_bit_asids() -> bool {
     ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::ASIDBits) == 2
 }
 
-/// What of entries of translation tables a CPU can update by itself (FEAT_HAFDBS).
+/// The parts of table entries that a CPU can update by itself (FEAT_HAFDBS).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TableUpdates {
     /// Nothing: Cortex-A72.
     Nothing,
     /// It sets the access flag.
     AccessFlag,
-    /// It makes writable entries dirty, too.
+    /// It sets the access flag and marks writable entries dirty.
     DirtyState,
 }
 
-/// What this CPU can update.
+/// The updates that this CPU supports.
 pub fn table_updates() -> TableUpdates {
     use aarch64_cpu::registers::ID_AA64MMFR1_EL1;
     match ID_AA64MMFR1_EL1.read(ID_AA64MMFR1_EL1::HAFDBS) {
@@ -69,8 +69,9 @@ pub fn table_updates() -> TableUpdates {
     }
 }
 
-/// Lets this CPU update what it can (TCR_EL1.HA and HD). TLBs may cache these bits: they are in force for certain once
-/// this CPU's has been invalidated. Entries of the kernel are never old, and none has DBM: they stay as they are.
+/// Enables the updates that this CPU supports (TCR_EL1.HA and HD). TLBs may cache these bits: they are in force for
+/// certain once this CPU's has been invalidated. Entries of the kernel are never old, and none has DBM: they stay as
+/// they are.
 pub fn enable_table_updates() {
     use aarch64_cpu::registers::{TCR_EL1, Writeable};
     let can = table_updates();
@@ -81,13 +82,13 @@ pub fn enable_table_updates() {
     super::barrier::isb();
 }
 
-/// Whether the kernel is kept from user memory but by its copy routines (FEAT_PAN).
+/// Whether the CPU stops the kernel from accessing user memory, except in its copy routines (FEAT_PAN).
 pub fn has_pan() -> bool {
     use aarch64_cpu::registers::ID_AA64MMFR1_EL1;
     ID_AA64MMFR1_EL1.get() >> 20 & 15 != 0
 }
 
-/// What programs may use of the CPU, as Linux's HWCAP bits (`arch/arm64/include/uapi/asm/hwcap.h`).
+/// The CPU features that programs may use, as Linux's HWCAP bits (`arch/arm64/include/uapi/asm/hwcap.h`).
 pub fn hwcap() -> u64 {
     use aarch64_cpu::registers::{ID_AA64ISAR0_EL1, ID_AA64PFR0_EL1};
     let field = |register: u64, shift: u32| register >> shift & 15;
@@ -139,7 +140,7 @@ unsafe extern "C" fn store_registers(frame: *mut TrapFrame) {
     )
 }
 
-/// What the last exception that this CPU took to EL1 left behind.
+/// The registers that describe the last exception that this CPU took to EL1.
 #[derive(Clone, Copy, Debug)]
 pub struct ExceptionRegisters {
     /// ESR_EL1.
@@ -152,7 +153,7 @@ pub struct ExceptionRegisters {
     pub spsr: u64,
 }
 
-/// Whether the exception that is being served came out of the kernel, before a nested one.
+/// Whether the exception being handled was taken from the kernel; read before a nested one can occur.
 pub fn interrupted_kernel() -> bool {
     SPSR_EL1.read(SPSR_EL1::M) != u64::from(SPSR_EL1::M::EL0t)
 }

@@ -1,7 +1,7 @@
-//! Registers that a CPU comes out of reset with unknown values in, or that firmware leaves as it likes.
+//! Registers whose values are unknown after reset, or that firmware may leave in any state.
 //!
 //! [`settle`] is the first thing that every CPU does in Rust. The registers of EL1 and EL0 whose reset value the
-//! architecture leaves open (each register's page in the Arm ARM, "on a Warm reset"), and who sets them:
+//! architecture leaves undefined (each register's page in the Arm ARM, "on a Warm reset"), and the code that sets them:
 //!
 //! | registers | set by |
 //! | --- | --- |
@@ -21,9 +21,10 @@
 //! | SP_EL0 | each return to a program; FPSR, FPCR, V: each first use by a thread |
 //! | ICC_* | the interrupt controller's driver |
 //!
-//! Left alone, since nothing reads them before it has written them, or SCTLR_EL1, as `head` sets it, keeps them without
-//! effect: PAR_EL1, CSSELR_EL1, AFSR0_EL1, AFSR1_EL1; APxKey (EnIA, EnIB, EnDA, EnDB are 0); GCR, RGSR, TFSR (ATA is 0);
-//! SCXTNUM_EL0 (TSCXT traps it). ACTLR_EL1 and what implementations add are firmware's; see [`super::errata`].
+//! Left alone, since they are written before they are read, or have no effect with SCTLR_EL1 as `head` sets it:
+//! PAR_EL1, CSSELR_EL1, AFSR0_EL1, AFSR1_EL1; APxKey (EnIA, EnIB, EnDA, EnDB are 0); GCR, RGSR, TFSR (ATA is 0);
+//! SCXTNUM_EL0 (TSCXT traps it). ACTLR_EL1 and implementation-defined registers belong to firmware; see
+//! [`super::errata`].
 
 use core::arch::asm;
 
@@ -38,10 +39,10 @@ use super::barrier::isb;
 /// CNTKCTL_EL1.EL0VCTEN: programs read the virtual counter and its frequency.
 const EL0_READS_COUNTER: u64 = 1 << 1;
 
-/// All counters, of which there are at most 31 and the one of cycles.
+/// All counters: at most 31 event counters and the cycle counter.
 const ALL_COUNTERS: u64 = 0xffff_ffff;
 
-/// What of the optional parts this CPU has.
+/// The optional features that this CPU has.
 struct Parts {
     counters: bool,
     activity_monitors: bool,
@@ -62,7 +63,7 @@ impl Parts {
 
 macro_rules! write {
     ($register:literal, $value:expr) => {
-        // SAFETY: the callers say what the value means; none of these registers touches memory.
+        // SAFETY: the callers explain the values; none of these registers affects memory.
         unsafe { asm!(concat!("msr ", $register, ", {}"), in(reg) $value, options(nomem, nostack, preserves_flags)) }
     };
 }
@@ -101,10 +102,10 @@ pub fn settle() {
     isb();
 }
 
-/// Leaves the registers as a firmware might that uses all of them, so that the self-test sees [`settle`] at work.
+/// Leaves the registers as firmware might that uses all of them, so that the self-test can check [`settle`].
 #[cfg(feature = "selftest")]
 pub fn spoil() {
-    // Without KDE and SS: the kernel itself is not to be debugged.
+    // Without KDE and SS, so that the kernel itself is not debugged.
     MDSCR_EL1.set(1 << 15 | 1 << 12);
     TPIDR_EL0.set(u64::MAX);
     TPIDRRO_EL0.set(u64::MAX);
@@ -124,7 +125,8 @@ pub fn spoil() {
     }
 }
 
-/// A register that is not as [`settle`] leaves it, on this CPU. What a thread or the scheduler sets is not looked at.
+/// A register of this CPU that differs from its value after [`settle`]. Registers that threads or the scheduler set are
+/// not checked.
 #[cfg(feature = "selftest")]
 pub fn unsettled() -> Option<&'static str> {
     macro_rules! read {

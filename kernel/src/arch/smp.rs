@@ -1,4 +1,4 @@
-//! Other CPUs: starting them, and replacing the tables under a running one.
+//! Secondary CPUs: starting them, and replacing the translation tables of a running CPU.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::boot::BootCell;
 use crate::vm::kmap::kmap_local;
 use crate::vm::layout::KIMAGE;
 
-/// What a starting CPU reads with its MMU off: TTBR1, stack top, per-CPU base.
+/// The values that a starting CPU reads with its MMU off: TTBR1, stack top, per-CPU base.
 #[repr(C, align(64))]
 pub struct Secondary {
     ttbr1: AtomicU64,
@@ -45,11 +45,11 @@ pub fn empty_table() -> PhysAddr {
     image_to_phys((&raw const early_empty).addr())
 }
 
-/// Makes `root` the upper half's tables, in which the image lies where it does now. Interrupts are masked.
+/// Makes `root` the upper half's tables, which must map the image at its present address. Interrupts are masked.
 pub fn replace_tables(root: PhysAddr) {
     let trampoline = image_to_phys(replace_ttbr1 as *const () as usize).get();
-    // SAFETY: TTBR0 still holds the identity map of the trampoline's page; the new tables map the image where it
-    // is, so the return address stays good.
+    // SAFETY: TTBR0 still holds the identity map of the trampoline's page; the new tables map the image at the same
+    // address, so the return address stays valid.
     unsafe {
         asm!("blr {f}", f = in(reg) trampoline, in("x0") root.get(), out("x1") _, out("x30") _, options(nostack));
     }
@@ -62,7 +62,7 @@ pub fn in_order(board: &Board) -> impl Iterator<Item = &Described> {
     boot.chain(board.cpus.iter().filter(move |c| c.mpidr != me)).take(MAX_CPUS)
 }
 
-/// Lets a CPU begin at `secondary_main` with this stack and data.
+/// Starts a CPU at `secondary_main` with this stack and data.
 pub fn start(
     board: &Board,
     which: &Described,
@@ -79,7 +79,7 @@ pub fn start(
         (EnableMethod::Psci, Some(psci)) => psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses"),
         (EnableMethod::Psci, None) => Err("the tree has no PSCI"),
         (EnableMethod::SpinTable(release), _) => {
-            // A tree may keep the table from being mapped, since the firmware's code is beside it.
+            // The tree may mark the table's page no-map, since the firmware's code is beside it.
             let page = kmap_local(PhysAddr::new(release as usize)).map_err(|_| "its release word cannot be mapped")?;
             let word = page.as_ptr().cast::<u64>();
             // SAFETY: the tree's reader checked that the word is memory, aligned; it is mapped for now.
@@ -93,7 +93,7 @@ pub fn start(
     }
 }
 
-/// Takes the identity map out of TTBR0: the lower half is the processes' from now on.
+/// Takes the identity map out of TTBR0: from now on the lower half belongs to processes.
 pub fn leave_identity_map() {
     regs::set_ttbr0(empty_table().get() as u64, 0);
     super::tlb::flush_local();

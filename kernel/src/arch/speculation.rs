@@ -1,24 +1,23 @@
-//! Numbers that programs choose, as indices of the kernel's tables.
+//! Table indices that programs choose, bounded under speculation.
 //!
-//! A CPU that guesses that a bounds check will pass reads beyond the table before it knows better, and what it read
-//! chooses which cache line it touches next: a program learns the kernel's memory so (Spectre variant 1,
-//! CVE-2017-5753). So the number that a table is read at goes through [`bounded`]: whatever the CPU guesses, the index that
-//! it reads with is one of the table.
+//! A CPU that mispredicts a bounds check reads beyond the table, and the value read selects the cache line that it
+//! touches next. In this way a program can learn the kernel's memory (Spectre variant 1, CVE-2017-5753). So an index
+//! from a program goes through [`bounded`]: even on a mispredicted path the index lies within the table.
 //!
-//! Not for what a program can read anyway, nor for addresses in its own half: the copy routines reach those with its own
-//! rights (LDTR, STTR), which hold on guessed paths too.
+//! This is not needed for data that the program can read anyway, nor for addresses in its own half: the copy routines
+//! access those with its own rights (LDTR, STTR), which hold on speculative paths too.
 
 use core::arch::asm;
 
-/// `index` if it is below `len`. On a path that the CPU takes by a wrong guess it is 0.
+/// `index` if it is below `len`. On a mispredicted path it is 0.
 #[inline(always)]
 pub fn bounded(index: usize, len: usize) -> Option<usize> {
     if index >= len {
         return None;
     }
     let masked: usize;
-    // SAFETY: a comparison and a choice. CSDB keeps the choice from being guessed (Arm, "Cache Speculation
-    // Side-channels", 3.2); it is a hint that older CPUs, which choose by what is, take as a NOP.
+    // SAFETY: a comparison and a select. CSDB keeps the select from being predicted (Arm, "Cache Speculation
+    // Side-channels", 3.2); older CPUs, which do not predict selects, execute this hint as a NOP.
     unsafe {
         asm!(
             "cmp {index}, {len}",

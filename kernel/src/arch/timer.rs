@@ -5,12 +5,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use aarch64_cpu::registers::{CNTFRQ_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, Readable, Writeable};
 
-/// Nanoseconds a tick, as a 32.32 fixed-point number; and its inverse. Set once from CNTFRQ_EL0.
+/// Nanoseconds per tick, as a 32.32 fixed-point number; and its inverse. Set once from CNTFRQ_EL0.
 static NS_PER_TICK: AtomicU64 = AtomicU64::new(0);
 static TICKS_PER_NS: AtomicU64 = AtomicU64::new(0);
 
-/// Learns the counter's frequency. A register that firmware left at 0 counts as 1 GHz: time is then wrong, but
-/// nothing divides by it.
+/// Reads the counter's frequency. If firmware left the register at 0, 1 GHz is assumed: time is then wrong, but nothing
+/// divides by 0.
 pub fn init_clock() {
     let hz = match CNTFRQ_EL0.get() {
         0 => 1_000_000_000,

@@ -1,4 +1,4 @@
-//! The MMU's own answer about a kernel address: AT, and what it leaves in PAR_EL1.
+//! Translation of a kernel address by the MMU itself: AT and PAR_EL1.
 
 use core::arch::asm;
 
@@ -15,13 +15,13 @@ use super::cpu;
 pub struct Translation(u64);
 
 impl Translation {
-    /// Of a load at `va`, or of a store.
+    /// Translates a load at `va`, or a store.
     pub fn of(va: usize, write: bool) -> Translation {
         let par: u64;
-        // An AT of an interrupt's would overwrite PAR_EL1.
+        // An AT in an interrupt handler would overwrite PAR_EL1.
         let irq = cpu::irq_save();
-        // SAFETY: AT accesses nothing but the tables and changes PAR_EL1, of which nobody expects anything. The ISB
-        // completes it before the register is read.
+        // SAFETY: AT accesses nothing but the tables and changes PAR_EL1, which nothing else uses. The ISB completes it
+        // before the register is read.
         unsafe {
             if write {
                 asm!("at s1e1w, {}", in(reg) va, options(nostack, preserves_flags));
@@ -45,7 +45,7 @@ impl Translation {
     }
 }
 
-/// What only the self-test asks.
+/// Queries that only the self-test makes.
 #[cfg(feature = "selftest")]
 impl Translation {
     /// The physical address of the page; `None` where there is a fault.
@@ -59,8 +59,8 @@ impl Translation {
         matches!(self.fault_status(), Some(0x0c..=0x0f))
     }
 
-    /// The memory's attributes, as in a byte of MAIR_EL1. They may be what the CPU makes of the entry's: Cortex-A
-    /// CPUs treat write-through memory as non-cacheable.
+    /// The memory's attributes, as in a byte of MAIR_EL1. The CPU may report other attributes than the entry's:
+    /// Cortex-A CPUs treat write-through memory as non-cacheable.
     pub fn attributes(self) -> u8 {
         (self.0 >> 56) as u8
     }

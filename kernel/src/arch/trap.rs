@@ -1,9 +1,9 @@
 //! The exception vectors: from the hardware's state to a [`TrapFrame`] and back.
 //!
-//! An exception from EL0 arrives on the thread's kernel stack, which is empty then, so its frame lies at the top
-//! of it. An exception from EL1 nests below what runs. Before a nested frame is stored, one bit of SP tells
-//! whether the stack still has room (see [`crate::vm::layout::STACK_ALIGN`]); if not, the kernel dies on a stack
-//! of its own and can say why.
+//! An exception from EL0 is taken on the thread's kernel stack, which is empty then, so its frame is at the top. An
+//! exception from EL1 pushes its frame on the current stack. Before a nested frame is stored, one bit of SP tells
+//! whether the stack still has room (see [`crate::vm::layout::STACK_ALIGN`]); if not, the kernel panics on a separate
+//! stack and can say why.
 
 use core::arch::global_asm;
 use core::mem::offset_of;
@@ -12,7 +12,7 @@ use crate::task::percpu::PerCpu;
 use crate::task::thread::Thread;
 use crate::vm::layout::STACK_SIZE;
 
-/// The registers of whoever was interrupted.
+/// The registers of the interrupted code.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrapFrame {
@@ -20,11 +20,11 @@ pub struct TrapFrame {
     pub x: [u64; 31],
     /// SP_EL0, or the kernel's SP for a nested frame.
     pub sp: u64,
-    /// Where it goes on.
+    /// Where it resumes.
     pub pc: u64,
     /// SPSR_EL1.
     pub pstate: u64,
-    /// x0 as a system call began, to start it again.
+    /// x0 at the start of a system call, to restart it.
     pub orig_x0: u64,
     /// The number of the system call that this frame is in; [`NO_SYSCALL`] else.
     pub syscall: u64,
@@ -168,7 +168,7 @@ return_to_user:
     load_frame
     eret
 3:  mov     x0, sp
-    bl      {WORK_FN}                   // returns with interrupts masked and nothing left to do
+    bl      {WORK_FN}                   // returns with interrupts masked and no work pending
     b       4b
 
 el0_irq:
@@ -252,7 +252,7 @@ dead_at:
     bl      {DEAD}
 
 overflowed:
-    // SP points {FRAME} bytes below a full stack: its value is worth keeping, the memory there is not.
+    // SP points {FRAME} bytes below a full stack: its value is kept for the report, but nothing is stored there.
     msr     tpidrro_el0, x0
     adrp    x0, overflow_stack_top
     add     x0, x0, :lo12:overflow_stack_top
@@ -270,8 +270,8 @@ overflowed:
     mov     x1, #5
     b       dead
 
-    // What a signal handler returns to where its program brings no code of its own: rt_sigreturn. A page of its
-    // own, mapped into every process.
+    // The default return code of signal handlers, which calls rt_sigreturn: a page of its own, mapped into every
+    // process.
     .section .rodata.sigreturn, "a"
     .balign 4096
     .global sigreturn_page
@@ -303,12 +303,12 @@ const _: () = {
 };
 
 unsafe extern "C" {
-    /// Leaves the kernel with the frame that SP points at: what a new thread's kernel side begins with.
+    /// Leaves the kernel with the frame at SP. A new thread starts here.
     pub safe fn return_to_user(_: usize) -> !;
     static sigreturn_page: u8;
 }
 
-/// Where the page lies that signal handlers return through.
+/// The address of the page that signal handlers return through.
 pub fn sigreturn_page_address() -> usize {
     (&raw const sigreturn_page).addr()
 }

@@ -1,6 +1,6 @@
-//! The only routines that touch a user's memory: unprivileged loads and stores (LDTR, STTR), which see what EL0
-//! would see, with a table of fix-ups. A fault in one first goes the way of every page fault; if the address has
-//! no page to offer, the routine goes on at its fix-up and says how much is left.
+//! The only routines that access user memory: unprivileged loads and stores (LDTR, STTR), which have EL0's permissions,
+//! with a table of fix-ups. A fault in one is first handled like any page fault; if that fails, the routine resumes at
+//! its fix-up and returns how much is left.
 
 use core::arch::global_asm;
 
@@ -11,7 +11,7 @@ use quire_mm::addr::USER_END;
 
 global_asm!(
     r#"
-    // A user access at the next instruction; on a fault that cannot be served, execution goes on at \fix.
+    // The next instruction is a user access; if its fault cannot be resolved, execution resumes at \fix.
     .macro  user fix, insn:vararg
     9999: \insn
     .pushsection __ex_table, "a"
@@ -21,7 +21,7 @@ global_asm!(
     .endm
 
     .text
-    // x0: to (user), x1: from (kernel), x2: bytes. Answers the bytes not copied.
+    // x0: to (user), x1: from (kernel), x2: bytes. Returns the bytes not copied.
     .global __copy_to_user
 __copy_to_user:
 1:  subs    x2, x2, #32
@@ -55,7 +55,7 @@ __copy_to_user:
 8:  add     x0, x2, #32
     ret
 
-    // x0: to (kernel), x1: from (user), x2: bytes. Answers the bytes not copied.
+    // x0: to (kernel), x1: from (user), x2: bytes. Returns the bytes not copied.
     .global __copy_from_user
 __copy_from_user:
 1:  subs    x2, x2, #32
@@ -89,8 +89,8 @@ __copy_from_user:
 8:  add     x0, x2, #32
     ret
 
-    // x0: to (kernel), x1: from (user), x2: room. Copies up to and with a NUL. Answers the bytes copied, the NUL
-    // included; x2 if there was none; -1 on a fault.
+    // x0: to (kernel), x1: from (user), x2: room. Copies up to and including a NUL. Returns the bytes copied, including
+    // the NUL; x2 if there was none; -1 on a fault.
     .global __copy_string_from_user
 __copy_string_from_user:
     mov     x4, x0
@@ -106,9 +106,9 @@ __copy_string_from_user:
 3:  mov     x0, #-1
     ret
 
-    // x0: word (user, checked, aligned), w1: expected, w2: new. Answers what was there, or -1 on a fault. There
-    // are no unprivileged exclusives, so these run with EL1's rights, with PAN dropped around them where the CPU
-    // has it; the fault path treats them as user accesses all the same. x3: whether there is PAN.
+    // x0: word (user, checked, aligned), w1: expected, w2: new. Returns the old value, or -1 on a fault. There are no
+    // unprivileged exclusives, so these run with EL1's rights, with PAN cleared around them if the CPU has it; the
+    // fault path still treats them as user accesses. x3: whether there is PAN.
     .global __user_cmpxchg
 __user_cmpxchg:
     cbz     x3, 1f
@@ -137,7 +137,7 @@ unsafe extern "C" {
     static __ex_table_end: [i32; 0];
 }
 
-/// Checks that a range lies in the lower half: EFAULT. Below that, the tables decide.
+/// Checks that a range lies in the lower half; EFAULT if not. Within the lower half the tables decide.
 pub fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
     match addr.get().checked_add(len) {
         Some(end) if end <= USER_END => Ok(()),
@@ -145,7 +145,7 @@ pub fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
     }
 }
 
-/// Copies bytes out. Answers how many got there; EFAULT when none did.
+/// Copies bytes to user memory. Returns how many were copied; EFAULT if none.
 pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<usize, Errno> {
     check(to, from.len())?;
     // SAFETY: `from` is readable, and the routine touches the checked user range only by STTR.
@@ -153,7 +153,7 @@ pub fn copy_to_user(to: UserAddr, from: &[u8]) -> Result<usize, Errno> {
     done(from.len(), left)
 }
 
-/// Copies bytes in. Answers how many came; EFAULT when none did.
+/// Copies bytes from user memory. Returns how many were copied; EFAULT if none.
 pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, Errno> {
     check(from, to.len())?;
     // SAFETY: `to` is writable, and the routine touches the checked user range only by LDTR.
@@ -165,14 +165,14 @@ fn done(len: usize, left: usize) -> Result<usize, Errno> {
     if left == len && len > 0 { Err(Errno::EFAULT) } else { Ok(len - left) }
 }
 
-/// Stores a record, whole or with EFAULT.
+/// Stores a whole record, or returns EFAULT.
 pub fn put<T: Pod>(to: UserAddr, value: &T) -> Result<(), Errno> {
     // SAFETY: a `Pod` has no padding, so all its bytes are initialised.
     let bytes = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
     if copy_to_user(to, bytes)? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
-/// Loads a record, whole or with EFAULT.
+/// Loads a whole record, or returns EFAULT.
 pub fn get<T: Pod>(from: UserAddr) -> Result<T, Errno> {
     let mut value = core::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: the bytes of a zeroed `MaybeUninit` are initialised.
@@ -184,7 +184,7 @@ pub fn get<T: Pod>(from: UserAddr) -> Result<T, Errno> {
     Ok(unsafe { value.assume_init() })
 }
 
-/// Copies a NUL-terminated string in and answers it without the NUL; ENAMETOOLONG if `to` is too small.
+/// Copies a NUL-terminated string from user memory and returns it without the NUL; ENAMETOOLONG if `to` is too small.
 pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
     let room = to.len().min(USER_END.saturating_sub(from.get()));
     // SAFETY: `to` is writable; the user range ends at or below USER_END and is touched only by LDTRB.
@@ -197,7 +197,7 @@ pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
     }
 }
 
-/// Compares and exchanges a user's word, sequentially consistent; answers what was there.
+/// Compares and exchanges a word of user memory, sequentially consistent; returns the old value.
 pub fn cmpxchg(word: UserAddr, expected: u32, new: u32) -> Result<u32, Errno> {
     check(word, 4)?;
     if !word.is_aligned(4) {
@@ -211,7 +211,7 @@ pub fn cmpxchg(word: UserAddr, expected: u32, new: u32) -> Result<u32, Errno> {
     }
 }
 
-/// Where execution goes on after a fault at `pc` that could not be served; `None` if `pc` is no user access.
+/// Where execution resumes after a fault at `pc` that could not be resolved; `None` if `pc` is not a user access.
 pub fn fixup(pc: usize) -> Option<usize> {
     // SAFETY: the linker script puts the table's entries between the two symbols.
     let table = unsafe {
