@@ -18,7 +18,7 @@ use crate::vm::{Cpu, Object};
 
 /// A file, directory or symbolic link.
 pub struct Node {
-    /// Its last name.
+    /// The last component of its path.
     pub name: &'static [u8],
     /// Type and permission bits.
     pub mode: u32,
@@ -32,7 +32,7 @@ pub struct Node {
     children: Range<u32>,
     /// Seconds since 1970.
     pub mtime: u32,
-    /// What maps it.
+    /// The object that mappings of it use.
     object: Once<KArc<Object>>,
 }
 
@@ -43,13 +43,13 @@ static TREE: Once<Vec<Node>> = Once::new();
 pub enum Error {
     /// No header where one should be, at this offset.
     Header(usize),
-    /// A length that leads outside.
+    /// A length that leads outside the archive.
     Truncated(usize),
     /// No room for the index.
     NoMemory,
 }
 
-/// Most symbolic links that one path may lead through (as Linux's MAXSYMLINKS).
+/// The most symbolic links in one path lookup (Linux's MAXSYMLINKS).
 const MAX_LINKS: u32 = 40;
 
 const HEADER: usize = 110;
@@ -64,7 +64,7 @@ struct Entry {
     data: &'static [u8],
 }
 
-/// Bytes before which the archive's tail is padding: two archives may follow one another.
+/// The entries of an archive. Several archives may follow one another, with padding between them.
 fn entries(archive: &'static [u8]) -> impl Iterator<Item = Result<Entry, Error>> {
     let mut at = 0;
     let mut failed = false;
@@ -114,8 +114,8 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|&b| b == b'/').filter(|c| !c.is_empty() && *c != b".")
 }
 
-/// Indexes the archive at `range`. A damaged one is used as far as it can be read; answers how many nodes there are
-/// and what was wrong.
+/// Indexes the archive at `range`. A damaged one is used as far as it can be read; returns the number of nodes and the
+/// error.
 pub fn init(range: Option<PhysRange>) -> (usize, Option<Error>) {
     let mut problem = None;
     let nodes = match build(range, &mut problem) {
@@ -250,7 +250,7 @@ impl Node {
         self.mode & mode::FMT == mode::LNK
     }
 
-    /// What a directory holds, by name.
+    /// A directory's entries, sorted by name.
     pub fn entries(&self) -> &'static [Node] {
         tree().get(self.children.start as usize..self.children.end as usize).unwrap_or(&[])
     }
@@ -263,7 +263,7 @@ impl Node {
             .map(|i| &children[i])
     }
 
-    /// Writes the absolute path, a NUL after it; answers its length with the NUL. ERANGE if it does not fit.
+    /// Writes the absolute path and a NUL; returns the length including the NUL. ERANGE if it does not fit.
     pub fn path(&self, to: &mut [u8]) -> Result<usize, Errno> {
         let mut len = 0;
         let mut at = self.ino;
@@ -306,7 +306,7 @@ impl Node {
         Ok(())
     }
 
-    /// Whether what follows the contents in their last page is zeros, so that it can be mapped as it is.
+    /// Whether the rest of the last page is zeros, so that the page can be mapped without a copy.
     fn is_padded(&self) -> bool {
         let end = self.data.as_ptr().addr() + self.data.len();
         let rest = end.next_multiple_of(PAGE_SIZE) - end;
@@ -365,12 +365,12 @@ pub fn count(range: Option<PhysRange>) -> usize {
     entries(bytes(range)).take_while(Result::is_ok).count()
 }
 
-/// The archive's pages, for the books and the memory map.
+/// The archive's pages, for statistics and the memory map.
 pub fn pages(range: &PhysRange) -> usize {
     (range.end - range.start.page_floor()).div_ceil(PAGE_SIZE)
 }
 
-/// Where the archive lies, by the tree's word.
+/// Where the archive is, according to the tree.
 pub fn range(board: &quire_platform::tree::Board) -> Option<PhysRange> {
     let region = board.chosen.initrd.as_ref()?.region;
     Some(PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize))

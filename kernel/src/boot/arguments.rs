@@ -1,10 +1,10 @@
-//! Kernel arguments: what there is, and what somebody asked for in vain.
+//! Kernel arguments: the known ones, and a report of those that have no effect.
 
 use core::fmt;
 
 use quire_platform::bootargs;
 
-/// All arguments that something in the kernel looks for.
+/// All arguments that the kernel reads.
 const KNOWN: &[&str] = &[
     "cma",
     "console",
@@ -27,7 +27,7 @@ const KNOWN: &[&str] = &[
     "vm.overcommit_ratio",
 ];
 
-/// The value of a kernel argument; one that makes no sense is named in the log, and is none.
+/// The value of a kernel argument. An invalid one is named in the log and ignored.
 pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     debug_assert!(KNOWN.contains(&key), "{key} is not listed");
     let text = bootargs::find(args, key)?;
@@ -38,7 +38,7 @@ pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) ->
     value
 }
 
-/// Names what nobody looks for, and what there is.
+/// Logs unknown arguments, and a list of those that exist.
 pub fn report_unknown(args: &str) {
     let unknown = || bootargs::arguments(args).map(|(key, _)| key).filter(|key| !KNOWN.contains(key));
     if unknown().next().is_some() {

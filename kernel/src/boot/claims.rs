@@ -1,7 +1,7 @@
-//! Who has what of memory when boot begins: first what the kernel lives in, then what the device tree sets aside.
+//! Claims on memory when boot begins: first the kernel's own regions, then the device tree's reservations.
 //!
-//! The image, the boot archive and the tree itself are in use when the tree's words are heeded, so no word can take them
-//! away: a reservation holds around them, and the log says where it does not.
+//! The image, the boot archive and the tree itself are in use already, so no reservation of the tree can remove them:
+//! it applies to the memory around them, and the log says so.
 
 use quire_mm::PhysAddr;
 use quire_mm::addr::PhysRange;
@@ -18,7 +18,7 @@ unsafe extern "C" {
     static __image_end: u8;
 }
 
-/// A region of the tree as the memory manager has it.
+/// A region of the tree as a range of the memory manager.
 pub fn range(region: &Region) -> PhysRange {
     PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
 }
@@ -27,7 +27,7 @@ fn whole_pages(r: PhysRange) -> PhysRange {
     r.start.page_floor()..r.end.page_ceil().unwrap_or(r.end)
 }
 
-/// Fills memblock: banks, then who has what of them. Answers where the kernel is, and what zone MOVABLE is to have.
+/// Fills memblock: banks, then the claims on them. Returns the kernel's range, and the split for zone MOVABLE.
 pub fn describe(
     board: &Board,
     memory: &mut MemBlock,
@@ -59,7 +59,7 @@ pub fn describe(
     Ok((kernel, split))
 }
 
-/// Sets memory aside, as the tree's flags have it.
+/// Reserves memory as the tree's flags say.
 pub fn reserve(
     memory: &mut MemBlock,
     range: PhysRange,
@@ -89,7 +89,7 @@ pub fn reserve(
     }
 }
 
-/// Boot loaders list what they load in the memory reservation block.
+/// Boot loaders list the files that they load in the memory reservation block.
 fn is_their_own(by: RegionKind, flags: ReservationFlags) -> bool {
     flags == ReservationFlags::MEMRESERVE && by != RegionKind::Kernel
 }

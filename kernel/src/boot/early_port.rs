@@ -1,8 +1,8 @@
-//! A serial port for a kernel that ends before it has one of its own.
+//! A serial port for a kernel that stops before it has set up its own.
 //!
-//! From its first instruction until [`crate::console::serial::init`] a kernel that panics looks for the port here: the
-//! one that the board's description names, or, where the device tree cannot be read, a PL011 that the damaged tree still
-//! shows and that answers. If there is none, the words are in memory for a debugger.
+//! From the first instruction until [`crate::console::serial::init`], a kernel that panics finds its port here: the one
+//! that the board's description names or, if the device tree cannot be read, a PL011 that is salvaged from the damaged
+//! tree and identifies itself. If there is none, the messages are only in memory, for a debugger.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,10 +19,10 @@ use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
 /// Where the device tree is, while there is no other port; 0 before and after.
 static FDT: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether the board is what the tree says.
+/// Whether the board's description has been read from the tree.
 static IS_READ: AtomicBool = AtomicBool::new(false);
 
-/// The device tree is at physical `fdt`: a kernel that ends from here on finds a port.
+/// Records that the device tree is at physical `fdt`: from here on a kernel that stops can find a port.
 pub fn arm(fdt: usize) {
     FDT.store(fdt, Ordering::Relaxed);
 }
@@ -32,18 +32,18 @@ pub fn board_is_known() {
     IS_READ.store(true, Ordering::Relaxed);
 }
 
-/// The ports are the kernel's own from here on.
+/// From here on the kernel drives the ports itself.
 pub fn disarm() {
     FDT.store(0, Ordering::Relaxed);
 }
 
-/// Gives a kernel that ends a port, if it has none yet.
+/// Sets up a port for a kernel that stops, if it has none yet.
 pub fn open() {
     let fdt = FDT.swap(0, Ordering::Relaxed);
     if fdt == 0 {
         return;
     }
-    // SAFETY: boot ends here, on the one CPU that runs; what is shown stays so.
+    // SAFETY: boot ends here, on the one CPU that runs; the mapping stays.
     let shown = Mapper { map: |base, _| unsafe { early::show_registers(base) }, unmap: |_| {} };
     if IS_READ.load(Ordering::Relaxed) {
         let board = BOARD.get();
@@ -54,7 +54,7 @@ pub fn open() {
     }
 }
 
-/// The first place that a damaged tree calls a port, and where one answers.
+/// The first port found in a damaged tree at whose address a PL011 identifies itself.
 fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
     let offset = fdt % BLOCK;
     let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
@@ -62,7 +62,7 @@ fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
     let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
     let ports = quire_platform::tree::serial_ports(bytes);
     ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
-        // SAFETY: boot ends here. The page lies in the 2 MiB that are shown.
+        // SAFETY: boot ends here. The page lies in the 2 MiB that are mapped.
         let registers = unsafe { early::show_registers(region.base) }?;
         // SAFETY: as above.
         unsafe { Pl011::is_one(registers) }.then_some(registers)

@@ -23,12 +23,12 @@ const POOL: usize = 12;
 #[repr(C, align(4096))]
 struct Pool(UnsafeCell<[[u8; PAGE_SIZE]; POOL]>);
 
-// SAFETY: only `BootTables` on the boot CPU hands its pages out, each once.
+// SAFETY: only `BootTables`, on the boot CPU, hands out its pages, each once.
 unsafe impl Sync for Pool {}
 
 static POOL_PAGES: Pool = Pool(UnsafeCell::new([[0; PAGE_SIZE]; POOL]));
 
-/// Where table pages come from at boot.
+/// The source of table pages at boot.
 pub struct BootTables<'a> {
     /// Physical address of KIMAGE.
     image: PhysAddr,

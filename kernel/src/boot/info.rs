@@ -1,4 +1,4 @@
-//! What the kernel shows of itself: the records behind `QUIRE_INFO` and `QUIRE_BOOKS`.
+//! The kernel's records about itself, for `QUIRE_INFO` and `QUIRE_BOOKS`.
 
 use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -63,7 +63,7 @@ pub fn region(index: usize) -> Option<RegionInfo> {
 /// A CPU of the tree.
 pub fn cpu(index: usize) -> Option<CpuInfo> {
     let percpu = speculation::get(&PERCPU, index).filter(|_| index < BOARD.get().cpus.len().max(1))?;
-    // A CPU charges the time that it idled when it wakes.
+    // A CPU charges its idle time only when it wakes.
     let idle_now = match percpu.idling.load(Ordering::Relaxed) {
         true => timer::now_ns().saturating_sub(percpu.charged_at.load(Ordering::Relaxed)),
         false => 0,
@@ -84,7 +84,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
 
 /// A process, by rising number.
 pub fn process(index: usize) -> Option<ProcessInfo> {
-    // The space's lock may spin for a fault's time: it is not taken under the table's.
+    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
     let mut before = index;
     let process = walk::each_process(|_, process| match before.checked_sub(1) {
         None => ControlFlow::Break(process.clone()),
@@ -122,9 +122,9 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
     })
 }
 
-/// The books. Memory that is kept for speed counts as free, so that they can be compared; so do the kernel's own tables,
-/// which grow with the addresses it uses and stay, and copies of what lies badly in the boot archive, which the first user
-/// of a page makes.
+/// The resource counts. To make them comparable, cached memory counts as free. So do the kernel's own tables, which
+/// grow with its address use and stay, and copies of unaligned pages of the boot archive, which the first use of a page
+/// makes.
 pub fn books() -> Books {
     let (processes, threads) = TABLE.lock().counts();
     Books {

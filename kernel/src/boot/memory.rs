@@ -1,4 +1,4 @@
-//! Physical memory at boot: from the device tree's words to a running page allocator.
+//! Physical memory at boot: from the device tree to a running page allocator.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
 
-/// Free memory with which 4 CPUs reach the shell, and programs of some pages run.
+/// Free memory that suffices for 4 CPUs to reach the shell and for small programs to run.
 const LEAST_FREE_KIB: usize = 2048;
 
 /// Bytes of the boot heap, and what it grows by for each entry of the boot archive.
@@ -40,7 +40,7 @@ unsafe extern "C" {
     static __boot_stack_bottom: u8;
 }
 
-/// Why there is no memory to run in.
+/// Why memory could not be set up.
 #[derive(Debug)]
 pub enum Error {
     /// A table could not be made.
@@ -49,11 +49,11 @@ pub enum Error {
     MemBlock(MemBlockError),
     /// The page allocator refused.
     Pages(InitError),
-    /// The kernel does not lie in memory that the tree describes.
+    /// The kernel is not in memory that the tree describes.
     KernelOutsideMemory,
     /// There are no pages for per-CPU variables.
     PerCpu,
-    /// So many pages were to be handed out, and so many are on the buddy's lists.
+    /// Pages that should have been handed out, and pages on the buddy's lists.
     Lost(usize, usize),
 }
 
@@ -64,13 +64,13 @@ impl fmt::Display for Error {
             Self::MemBlock(e) => write!(f, "the boot allocator: {e:?}"),
             Self::Pages(e) => write!(f, "the page allocator: {e:?}"),
             Self::PerCpu => write!(f, "no pages"),
-            Self::Lost(managed, listed) => write!(f, "of {managed} free pages {listed} can be had"),
+            Self::Lost(managed, listed) => write!(f, "of {managed} free pages only {listed} are available"),
             Self::KernelOutsideMemory => write!(f, "the kernel does not lie in memory of the tree"),
         }
     }
 }
 
-/// The error, and how much memory there is beside what is needed: for a person who has to find more.
+/// The error, with the free and the required memory, for the user who has to provide more.
 pub struct Shortage(pub Error);
 
 impl fmt::Display for Shortage {
@@ -124,7 +124,7 @@ pub fn dma_limit(board: &Board) -> Option<PhysAddr> {
     board.dma_limit.map(|limit| PhysAddr::new(limit as usize))
 }
 
-/// Tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
+/// Builds tables from the pool: the image, the tree's window, and the memory near the kernel. They are live on return.
 fn first_tables(memory: &MemBlock, image: PhysAddr, kernel: &PhysRange) -> Result<(KernelTable, PhysRange), Error> {
     let mut pool = BootTables::from_pool(image);
     let root = pool.alloc().map_err(MapError::from)?;
@@ -138,8 +138,8 @@ fn first_tables(memory: &MemBlock, image: PhysAddr, kernel: &PhysRange) -> Resul
     Ok((table, near))
 }
 
-/// A piece of mapped memory that lies in one GiB, so that few tables cover it: around the kernel if there is room, else
-/// where most is free. The tree may keep the kernel's whole neighbourhood from being mapped.
+/// A range of memory within one GiB, so that few tables cover it: around the kernel if there is room, else where most
+/// memory is free. The tree may forbid mapping the whole neighbourhood of the kernel.
 fn near_memory(memory: &MemBlock, kernel: &PhysRange) -> Option<PhysRange> {
     const GIB: usize = 1 << 30;
     /// Bytes that the tables and the boot heap of most machines fit in.
@@ -207,7 +207,7 @@ fn all_memory(
         let Some(region) = next else { break };
         let whole = region.range.start.max(at)..region.range.end;
         at = region.range.end;
-        // What is near is mapped already.
+        // The near memory is mapped already.
         let before = whole.start..whole.end.min(near.start.max(whole.start));
         let after = whole.start.max(near.end.min(whole.end))..whole.end;
         for part in [before, after] {
@@ -285,7 +285,7 @@ fn page_allocator(board: &Board, memory: &mut MemBlock, split: MovableSplit) -> 
         return Err(Error::Lost(summary.managed, listed));
     }
     info::HANDED_OUT_NS.store(timer::now_ns(), Ordering::Relaxed);
-    // SAFETY: once, right after it; what is reserved for CMA nobody has.
+    // SAFETY: called once, right after `init`; memory reserved for CMA is unused.
     unsafe { PAGES.init_cma(memory, &config, &mut zones::report_refused) };
     zones::set_min_free(config.min_free_kbytes);
     Ok(summary)

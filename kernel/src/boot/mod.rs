@@ -1,4 +1,4 @@
-//! From the first Rust instruction to init: what exists before there are processes.
+//! Boot, from the first Rust instruction to init.
 
 pub mod archive;
 mod arguments;
@@ -34,10 +34,10 @@ use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
 use crate::vm::stack::Stack;
 use crate::vm::{SPACES, kernel_map};
 
-/// A static that the boot CPU fills in before anybody else runs, and that is only read from then on.
+/// A static that the boot CPU initialises before any other CPU runs, and that is only read from then on.
 pub struct BootCell<T>(UnsafeCell<T>);
 
-// SAFETY: `boot_mut` is for the time when one CPU runs; after it there are only shared references.
+// SAFETY: `boot_mut` is only called while one CPU runs; afterwards there are only shared references.
 unsafe impl<T: Sync> Sync for BootCell<T> {}
 
 impl<T> BootCell<T> {
@@ -48,7 +48,7 @@ impl<T> BootCell<T> {
 
     /// The value.
     pub fn get(&self) -> &T {
-        // SAFETY: nobody has `&mut` once anybody but the boot code runs.
+        // SAFETY: no `&mut` exists once other code than boot runs.
         unsafe { &*self.0.get() }
     }
 
@@ -58,20 +58,20 @@ impl<T> BootCell<T> {
     /// Only the boot CPU runs, without interrupts, and no reference from [`BootCell::get`] is in use.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn boot_mut(&self) -> &mut T {
-        // SAFETY: what the caller promises.
+        // SAFETY: the caller's promise.
         unsafe { &mut *self.0.get() }
     }
 }
 
 pub use arguments::argument;
 
-/// What the device tree says.
+/// The board's description, from the device tree.
 pub static BOARD: BootCell<Board> = BootCell::new(Board::new());
 
 /// The device tree's window begins at a multiple of this.
 const BLOCK: usize = 2 << 20;
 
-/// Reads the device tree at physical `fdt` through its window. Answers its size.
+/// Reads the device tree at physical `fdt` through its window. Returns its size.
 pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     let offset = fdt % BLOCK;
     let window = FDT_WINDOW + offset;
@@ -89,12 +89,12 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     Ok(size)
 }
 
-/// Says why the machine cannot go on, and stops it.
+/// Reports why the machine cannot continue, and stops it.
 pub fn stop(what: &str, why: &dyn core::fmt::Display) -> ! {
     panic!("{what}: {why}")
 }
 
-/// The first lines of the log: which machine this is, and what it has.
+/// The first lines of the log: the machine and its memory.
 pub fn greet(board: &Board, pages: &Summary) {
     let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
     log::info!("Quire {} on {}", env!("CARGO_PKG_VERSION"), board.model);
@@ -121,7 +121,8 @@ pub fn greet(board: &Board, pages: &Summary) {
 
 /// This CPU's idle thread, clock and registers; it is online from here on.
 pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
-    // As the CPU that boots does; one that cannot takes faults in place of it, which are served.
+    // If the boot CPU uses hardware updates, this one does too; a CPU without them takes faults instead, which are
+    // handled.
     if SPACES.hardware_updates() {
         regs::enable_table_updates();
     }
@@ -138,7 +139,7 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// What this CPU's MMU does, for cpuinfo.
+/// The features of this CPU's MMU, for cpuinfo.
 fn features() -> u32 {
     let updates = if SPACES.hardware_updates() { regs::table_updates() } else { TableUpdates::Nothing };
     let mut features = 0;
@@ -150,7 +151,7 @@ fn features() -> u32 {
     features
 }
 
-/// Says how entries of page tables come by their access flag and dirty state.
+/// Logs how access flags and dirty state of page table entries are set.
 pub fn report_features() {
     let has = |feature: u32| move |cpu: &&percpu::PerCpu| cpu.features.load(Ordering::Relaxed) & feature != 0;
     let all = percpu::online().count();
@@ -164,7 +165,7 @@ pub fn report_features() {
 
 /// Starts the other CPUs, one after the other, and waits for each for a while.
 pub fn start_secondaries(board: &Board) {
-    /// Nanoseconds to wait for one. The host of an emulator may let others run first.
+    /// Nanoseconds to wait for one CPU. The host of an emulator may run other programs first.
     const PATIENCE: u64 = 10_000_000_000;
     let Some(root) = kernel_map::root() else { return };
     for (id, described) in smp::in_order(board).enumerate().skip(1) {
@@ -184,7 +185,7 @@ pub fn start_secondaries(board: &Board) {
             cpu::relax();
         }
         if !here.online.load(Ordering::Acquire) {
-            // It may still come, and would read what is meant for the next: no more are started.
+            // It may still come, and would then read the values for the next CPU: no more CPUs are started.
             log::warn!("CPU {id} ({:#x}) did not come in {} s", described.mpidr, PATIENCE / 1_000_000_000);
             break;
         }
@@ -222,13 +223,13 @@ pub fn first_process() -> Result<(), Errno> {
         table.insert(number, Entry::Process(process.clone()));
         table.add_thread(&process, &thread);
     }
-    // The count of the running self; `bury` drops it.
+    // The running thread's own reference; `bury` drops it.
     sched::wake(&running);
     core::mem::forget(running);
     Ok(())
 }
 
-/// The last line before init: what boot cost, in time and memory.
+/// The last line before init: the time and memory that boot took.
 pub fn report_boot() {
     let now = timer::now_ns();
     info::FIRST_USER_NS.store(now, Ordering::Relaxed);

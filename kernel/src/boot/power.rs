@@ -1,4 +1,4 @@
-//! Switching the machine off, and starting it again.
+//! Switching the machine off, and restarting it.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,16 +12,16 @@ use crate::console::serial;
 use crate::trap::irq;
 use crate::vm::io;
 
-/// The kernel argument `semihosting`: a debugger, or an emulator, listens to HLT.
+/// The kernel argument `semihosting`: a debugger or an emulator handles HLT.
 static SEMIHOSTING: AtomicBool = AtomicBool::new(false);
 
-/// Heeds the kernel argument, as soon as it is known.
+/// Reads the kernel argument.
 pub fn init_semihosting(args: &str) {
     let wanted = quire_platform::bootargs::arguments(args).any(|(key, _)| key == "semihosting");
     SEMIHOSTING.store(wanted, Ordering::Relaxed);
 }
 
-/// Maps the board's power switch now, so that it works when nothing else does.
+/// Maps the board's power switch early, so that it works when nothing else does.
 pub fn init() {
     MANAGER.call_once(|| match BOARD.get().power {
         Some(Power::Bcm2835Pm(region)) => {
@@ -36,7 +36,7 @@ static MANAGER: spin::Once<Option<usize>> = spin::Once::new();
 fn manager() -> Option<PowerManager> {
     let registers = (*MANAGER.get()?)?;
     let registers = core::ptr::NonNull::new(core::ptr::with_exposed_provenance_mut(registers))?;
-    // SAFETY: `init` mapped them for good; whoever is here is the last to run, and makes one manager.
+    // SAFETY: `init` mapped the registers for good; the caller is the last code to run, and makes one manager.
     Some(unsafe { PowerManager::new(registers) })
 }
 
@@ -78,7 +78,7 @@ pub fn halt() -> ! {
     cpu::park()
 }
 
-/// After a panic a machine stays as it is, for whoever looks at it; an emulator ends.
+/// After a panic a machine stops with the power on, so that its state can be inspected; an emulator exits.
 pub fn stop_after_panic(status: u32) -> ! {
     end_emulator(status);
     cpu::park()

@@ -1,7 +1,7 @@
-//! What command line and tree say about zones, and about the contiguous memory areas that lie in one zone each.
+//! Zones and contiguous memory areas (each lies in one zone), as the command line and the tree configure them.
 //!
-//! An argument that makes no sense is named in the log and counts for nothing; one that would leave the kernel too little
-//! to boot is cut back, and the log says to what.
+//! An invalid argument is named in the log and ignored. One that would leave the kernel too little memory to boot is
+//! reduced, and the log gives the value used.
 
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, PhysRange};
 use quire_mm::cma::{AreaError, MAX_AREAS};
@@ -18,12 +18,13 @@ use crate::vm::PAGES;
 // All that a tree may have, and `cma=`.
 const _: () = assert!(MAX_AREAS > tree::MAX_RESERVATIONS + tree::MAX_DYNAMIC);
 const _: () = assert!(MAX_NODES == tree::MAX_NODES);
-// Each reservation may cut a bank in three, and is cut by what the kernel lives in: image, archive and tree. What boot
-// reserves besides is far less than there are banks.
+// Each reservation may cut a bank into three regions, and is itself cut by the kernel's own: image, archive and tree.
+// Boot's other reservations are far fewer than the banks.
 const _: () = assert!(CAPACITY >= tree::MAX_BANKS + 2 * (tree::MAX_RESERVATIONS + tree::MAX_DYNAMIC + 3));
 const _: () = assert!(tree::MEMORY_LIMIT as usize / PAGE_SIZE <= u32::MAX as usize);
 
-/// `kernelcore=` and `movablecore=`, each a size or percents of memory. What is reserved by now stays the kernel's.
+/// `kernelcore=` and `movablecore=`, each a size or percents of memory. Memory reserved by now belongs to the kernel's
+/// part.
 pub fn movable_split(args: &str, memory: &MemBlock) -> MovableSplit {
     let total = memory.memory().map(|region| (region.range.end - region.range.start) / PAGE_SIZE).sum();
     let pages = |key| argument(args, key, "a size or a percentage", |text| amount(text, total));
@@ -50,7 +51,7 @@ fn amount(text: &str, total: usize) -> Option<usize> {
     }
 }
 
-/// Sets the watermarks as asked for, or as high as they may be.
+/// Sets the watermarks as requested, or to the maximum.
 pub fn set_min_free(kbytes: Option<usize>) {
     let Some(asked) = kbytes else { return };
     let set = PAGES.set_min_free(asked);
@@ -59,7 +60,7 @@ pub fn set_min_free(kbytes: Option<usize>) {
     }
 }
 
-/// Bytes whose multiples CMA areas are, and lie at.
+/// Size and alignment of CMA areas are multiples of this.
 const CMA_ALIGN: usize = 4 << 20;
 
 /// Whether a reservation that the kernel has to place is an area to lend.
@@ -67,7 +68,7 @@ pub fn is_area(wish: &DynamicReservation) -> bool {
     wish.flags.contains(ReservationFlags::REUSABLE)
 }
 
-/// Finds room for the reservations that the tree leaves to the kernel, the areas among them or the others.
+/// Places the reservations that the tree leaves to the kernel: either the areas among them or the others.
 pub fn place_dynamic(board: &Board, memory: &mut MemBlock, bounds: Option<&ZoneBounds>) -> Result<(), MemBlockError> {
     for wish in board.dynamic.iter().filter(|wish| is_area(wish) == bounds.is_some()) {
         match place(memory, wish, bounds) {
@@ -92,7 +93,8 @@ fn place(memory: &MemBlock, wish: &DynamicReservation, bounds: Option<&ZoneBound
     wish.ranges.iter().find_map(|r| find(range(r)))
 }
 
-/// The area that `cma=` asks for, beside those of the tree: where every device reaches it if no place is named.
+/// Reserves the area of `cma=`, in addition to those of the tree. Without a given place it is where every device can
+/// reach it.
 pub fn reserve_cma(board: &Board, memory: &mut MemBlock, bounds: &ZoneBounds) -> Result<(), MemBlockError> {
     let args = board.chosen.bootargs.as_str();
     let Some(wish) = argument(args, "cma", "SIZE[@BASE[-END]]", bootargs::wish) else { return Ok(()) };
@@ -112,7 +114,7 @@ pub fn reserve_cma(board: &Board, memory: &mut MemBlock, bounds: &ZoneBounds) ->
     }
 }
 
-/// Says that memory which was set aside for an area is used as other memory is.
+/// Logs that memory reserved for an area is used as ordinary memory.
 pub fn report_refused(range: PhysRange, why: AreaError) {
     let (start, kib) = (range.start.get(), (range.end - range.start) >> 10);
     log::warn!("contiguous memory area of {kib} KiB at {start:#x}: {why}: used as other memory");
