@@ -1,8 +1,8 @@
-//! What is typed: from the port to the terminal.
+//! Console input: from the port to the terminal.
 //!
-//! The interrupt only moves bytes from the port into a small queue. A kernel thread gives them to the line discipline,
-//! echoes, wakes readers and sends signals: somebody who types a lot, or pastes, costs the machine a thread's share of
-//! a CPU and masks no interrupts. When the queue is full the port keeps what comes, and loses it in the end, as ports do.
+//! The interrupt only moves bytes from the port into a small queue. A kernel thread passes them to the line discipline,
+//! echoes, wakes readers and sends signals. So a large paste costs a thread's share of a CPU and masks no interrupts.
+//! While the queue is full, bytes stay in the port's FIFO, which finally overruns.
 //!
 //! Lock order: the queue's ([`Rank::Terminal`]), then the port's.
 
@@ -21,7 +21,7 @@ use crate::vm::{Cpu, SpinLock};
 /// Bytes that wait for the terminal's thread.
 const SIZE: usize = 256;
 
-/// Bytes that are taken from the port, or given to the terminal, at a time: a port holds no more.
+/// Bytes moved from the port, or to the terminal, at a time: a port's FIFO holds no more.
 const PIECE: usize = 32;
 
 struct Queue {
@@ -37,7 +37,7 @@ static QUEUE: SpinLock<Queue> =
 static ARRIVED: WaitQueue = WaitQueue::new();
 
 impl Queue {
-    /// Takes from the port what it has, while there is room.
+    /// Takes bytes from the port while there is room.
     fn fill(&mut self) {
         let mut piece = [0; PIECE];
         let room = PIECE.min(SIZE - self.len);
@@ -70,7 +70,8 @@ pub fn interrupt() {
     ARRIVED.wake_one();
 }
 
-/// The next bytes. The port interrupts only when something comes to an empty one, so it is asked until it is.
+/// The next bytes. The port raises its interrupt only when a byte arrives at an empty FIFO, so it is read until it is
+/// empty.
 fn next(piece: &mut [u8; PIECE]) -> Option<usize> {
     let mut queue = QUEUE.lock();
     queue.fill();
@@ -81,8 +82,7 @@ fn next(piece: &mut [u8; PIECE]) -> Option<usize> {
 /// Starts the terminal's thread.
 pub fn start() -> Result<(), Errno> {
     let thread = Thread::new_kernel(serve)?;
-    // Its running self holds the count, for ever.
-    // SAFETY: that count keeps it alive.
+    // The running thread holds this reference for ever. SAFETY: it keeps the thread alive.
     sched::start(unsafe { &*KArc::into_raw(thread) });
     Ok(())
 }
@@ -91,7 +91,7 @@ extern "C" fn serve(_: usize) -> ! {
     cpu::irq_enable();
     let mut piece = [0; PIECE];
     loop {
-        // A thread of no process is neither killed nor sent signals.
+        // A thread without a process cannot be killed or signalled.
         if let Ok(n) = ARRIVED.wait_until(Sleep::Killable, None, || next(&mut piece)) {
             tty::receive(&piece[..n]);
         }

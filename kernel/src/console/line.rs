@@ -1,17 +1,17 @@
-//! The line discipline: what a terminal does with a byte that was typed (termios(3), canonical and raw mode).
+//! The line discipline: processing of typed bytes (termios(3), canonical and raw mode).
 //!
-//! It knows no device and no program: bytes in, bytes and [`Event`]s out.
+//! It is independent of devices and programs: bytes in, bytes and [`Event`]s out.
 
 use quire_abi::flags::sig;
 use quire_abi::layout::{Termios, tty};
 
-/// Longest line, and what waits to be read; more is not taken.
+/// The longest line, and the most bytes that wait to be read; further ones are dropped.
 const SIZE: usize = 1024;
 
-/// What a typed byte led to.
+/// The effect of a typed byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Nothing that a reader would see.
+    /// No effect on readers.
     None,
     /// There is something to read.
     Readable,
@@ -21,7 +21,7 @@ pub enum Event {
     More,
 }
 
-/// What the terminal shows for a step: bounded, as the step is.
+/// The echo of one step: bounded, like the step.
 pub struct Echo {
     bytes: [u8; Echo::SIZE],
     len: usize,
@@ -48,7 +48,7 @@ impl Echo {
     }
 }
 
-/// Characters that a step takes off the line: its lock masks interrupts.
+/// Characters that one step erases: the lock masks interrupts.
 const ERASED_AT_ONCE: usize = 32;
 
 /// Settings, the line being typed, and what is ready to be read.
@@ -60,7 +60,7 @@ pub struct Line {
     ready_len: usize,
     typed: [u8; SIZE],
     typed_len: usize,
-    /// Ctrl-D on an empty line: the next read answers 0.
+    /// Ctrl-D on an empty line: the next read returns 0.
     at_end: bool,
     /// The line is being erased.
     is_erasing: bool,
@@ -102,7 +102,7 @@ impl Line {
         self.termios.lflag & flag != 0
     }
 
-    /// Takes a typed byte; `echo` gets what the terminal shows for it.
+    /// Processes a typed byte; `echo` receives its echo.
     pub fn input(&mut self, byte: u8, echo: &mut Echo) -> Event {
         let byte = if byte == b'\r' && self.termios.iflag & tty::ICRNL != 0 { b'\n' } else { byte };
         let cc = self.termios.cc;
@@ -166,7 +166,7 @@ impl Line {
         if self.is_erasing { Event::More } else { Event::None }
     }
 
-    /// Takes off the last character, all bytes of it.
+    /// Erases the last character, with all of its bytes.
     fn erase_character(&mut self, echo: &mut Echo) {
         // The longest in UTF-8.
         for _ in 0..4 {
@@ -176,7 +176,7 @@ impl Line {
         }
     }
 
-    /// Takes off the last byte; whether it was the continuation of a character.
+    /// Erases the last byte; returns whether it was a continuation byte.
     fn erase_byte(&mut self, echo: &mut Echo) -> bool {
         let Some(last) = self.typed_len.checked_sub(1) else { return false };
         self.typed_len = last;
@@ -214,8 +214,8 @@ impl Line {
         Event::Readable
     }
 
-    /// Takes what is ready: at most a line in canonical mode. `None` if there is nothing yet; 0 bytes at the end of
-    /// input, or in raw mode with VMIN 0.
+    /// Reads the bytes that are ready: at most a line in canonical mode. `None` if there is nothing yet; 0 bytes at the
+    /// end of input, or in raw mode with VMIN 0.
     pub fn read(&mut self, to: &mut [u8]) -> Option<usize> {
         if self.ready_len == 0 {
             let polls = !self.has(tty::ICANON) && self.termios.cc[tty::VMIN] == 0;
@@ -233,12 +233,12 @@ impl Line {
         Some(n)
     }
 
-    /// Whether a read would answer at once.
+    /// Whether a read would return at once.
     pub fn is_readable(&self) -> bool {
         self.ready_len > 0 || self.at_end
     }
 
-    /// Forgets what was typed and not read.
+    /// Discards input that was not read.
     pub fn discard_input(&mut self) {
         self.typed_len = 0;
         self.ready_len = 0;

@@ -24,7 +24,7 @@ struct Ring {
 
 static RING: SpinLock<Ring> = SpinLock::new(Cpu, Rank::Log, Ring { bytes: [0; SIZE], end: 0, shown: 0 });
 
-/// One CPU at a time copies to the port; others leave their text to it.
+/// One CPU at a time copies to the port, also the text of others.
 static DRAINING: AtomicBool = AtomicBool::new(false);
 
 /// Room for one line, formatted before the ring is locked.
@@ -40,7 +40,7 @@ impl Write for Line {
         let n = s.len().min(LINE - 1 - self.len);
         self.bytes[self.len..self.len + n].copy_from_slice(&s.as_bytes()[..n]);
         self.len += n;
-        // What does not fit is cut.
+        // Longer lines are cut.
         Ok(())
     }
 }
@@ -75,12 +75,12 @@ impl log::Log for Logger {
 
 /// Installs the log. `level` is a name of the crate `log`, "info" by default.
 pub fn init() {
-    // The only failure is a second installation.
+    // It fails only if a logger is installed already.
     let _ = log::set_logger(&Logger);
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Sets the level from the kernel argument `loglevel=`; answers false for a name that there is not.
+/// Sets the level from the kernel argument `loglevel=`; false for an unknown name.
 pub fn set_level(name: &str) -> bool {
     name.parse().map(log::set_max_level).is_ok()
 }
@@ -97,7 +97,7 @@ fn append(text: &[u8]) {
     drain();
 }
 
-/// Copies what is new to the serial port, in pieces, so that interrupts are not masked for long.
+/// Copies new text to the serial port, in pieces, so that interrupts are not masked for long.
 pub fn drain() {
     while serial::has_log() && !DRAINING.swap(true, Ordering::Acquire) {
         let mut piece = [0; 64];
@@ -109,7 +109,7 @@ pub fn drain() {
             serial::write_log(&piece[..n]);
         }
         DRAINING.store(false, Ordering::Release);
-        // Text that came between the last look and the release would wait for the next line.
+        // Text added between the last check and the release would wait for the next line.
         let ring = RING.lock();
         if ring.shown == ring.end {
             break;
@@ -128,7 +128,7 @@ fn next_piece(piece: &mut [u8]) -> usize {
     n
 }
 
-/// Copies log text from position `from` on; answers the bytes copied and the position after them. Text that was
+/// Copies log text from position `from` on; returns the bytes copied and the position after them. Text that was
 /// overwritten is skipped.
 pub fn read(from: usize, to: &mut [u8]) -> (usize, usize) {
     let ring = RING.lock();
@@ -140,7 +140,7 @@ pub fn read(from: usize, to: &mut [u8]) -> (usize, usize) {
     (n, from + n)
 }
 
-/// A dying kernel's way to its port: no lock, no ring.
+/// Output of a panicking kernel: no lock, no ring.
 pub struct Raw;
 
 impl Write for Raw {

@@ -1,7 +1,7 @@
-//! What the kernel says and how it is heard: the log, the serial ports, the terminal, and the last words.
+//! The console: the log, the serial ports, the terminal, and panic reports.
 //!
-//! The line discipline lives here until there is IPC to put it into a server with; it knows no device and no
-//! program, so that it can move as it is.
+//! The line discipline is part of the kernel until there is IPC for a server. It is independent of devices and
+//! programs, so that it can move unchanged.
 
 mod clock;
 pub mod input;

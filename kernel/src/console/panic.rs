@@ -1,4 +1,4 @@
-//! The kernel's last words: what happened, the registers in words, a backtrace with names; then the machine stops.
+//! Panic reports: the cause, the registers decoded, and a backtrace with names; then the machine stops.
 
 use core::fmt::Write;
 use core::panic::PanicInfo;
@@ -20,7 +20,7 @@ pub const PANIC_STATUS: u32 = 101;
 /// PSTATE's exception level; 0 is EL0.
 const PSTATE_EL: u64 = 3 << 2;
 
-/// The CPU that panics, plus one: others park, and a panic in the panic stops at once.
+/// The number of the CPU that panics, plus one: others park, and a nested panic stops at once.
 static OWNER: AtomicUsize = AtomicUsize::new(0);
 
 #[panic_handler]
@@ -38,7 +38,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     end()
 }
 
-/// An exception that the kernel cannot go on from.
+/// Panics for an exception that the kernel cannot handle.
 pub fn exception(frame: &TrapFrame, what: &str, syndrome: Syndrome, far: usize) -> ! {
     begin();
     let _ = writeln!(Raw, "kernel panic: {what}: {syndrome}, address {far:#x}");
@@ -48,7 +48,7 @@ pub fn exception(frame: &TrapFrame, what: &str, syndrome: Syndrome, far: usize) 
     end()
 }
 
-/// Nothing goes on without init.
+/// Panics because init has ended.
 pub fn init_ended(status: u32) -> ! {
     begin();
     let _ = writeln!(Raw, "kernel panic: init ended with wait status {status:#x}");
@@ -81,8 +81,8 @@ fn registers(frame: &TrapFrame) {
     let _ = writeln!(Raw, "  pc  {:016x}  pstate {:08x}", frame.pc, frame.pstate);
 }
 
-/// What brought this CPU into the kernel, if that was an exception: the program's call or fault, or an interrupt, for
-/// which only the pc means something.
+/// Prints the exception that brought this CPU into the kernel, if there was one: a program's call or fault, or an
+/// interrupt, of which only the pc is meaningful.
 fn last_exception() {
     let last = regs::last_exception();
     if last.elr == 0 {

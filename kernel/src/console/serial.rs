@@ -1,8 +1,9 @@
-//! The serial ports: one for the terminal, and where the kernel arguments name another for it, one for the log.
+//! The serial ports: one for the terminal and, if the kernel arguments name another, one for the log.
 //!
-//! `console=` and `log=` take an alias or path of the device tree (`serial0`) or Linux's name of a port (`ttyAMA0`), and
-//! after a comma its rate; the last `console=` that names a port counts. Without one the tree's `stdout-path` decides, then
-//! the first port that is wired to a person. Ports are set up wholly, whatever firmware has left.
+//! `console=` and `log=` take an alias or path of the device tree (`serial0`) or Linux's name of a port (`ttyAMA0`),
+//! and after a comma its rate; the last `console=` that names a port counts. Without one, the tree's `stdout-path`
+//! decides, then the first port that leads to a connector. Ports are set up completely, whatever state firmware left
+//! them in.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -26,18 +27,18 @@ static PORTS: SpinLock<Ports> = SpinLock::new(Cpu, Rank::Uart, Ports { console: 
 static HAS_CONSOLE: AtomicBool = AtomicBool::new(false);
 static HAS_LOG: AtomicBool = AtomicBool::new(false);
 
-/// How registers are reached.
+/// A way to map registers.
 pub struct Mapper {
-    /// Shows the registers at a physical address.
+    /// Maps the registers at a physical address.
     pub map: fn(u64, u64) -> Option<NonNull<u8>>,
-    /// Ends that; nobody uses them any more.
+    /// Unmaps registers that are no longer used.
     pub unmap: fn(NonNull<u8>),
 }
 
-/// A running kernel's way to registers.
+/// The running kernel's way to map registers.
 const MAPPED: Mapper = Mapper {
     map: |base, size| io::map(base, size).ok(),
-    // SAFETY: what `map` made, and whoever calls this is done with it.
+    // SAFETY: `map` made the mapping, and its user no longer needs it.
     unmap: |registers| unsafe { io::unmap(registers) },
 };
 
@@ -51,18 +52,18 @@ impl Mapper {
     }
 }
 
-/// A port, and how many bits a second it is to send.
+/// A port and its rate in bits per second.
 #[derive(Clone, Copy)]
 pub struct Choice<'a> {
     uart: &'a Description,
     baud: u32,
 }
 
-/// Finds and maps the ports. Text that was logged before is printed now.
+/// Finds and maps the ports, and prints the text logged so far.
 pub fn init(board: &Board) -> Option<Interrupt> {
     let console = console_of(board);
     let other = named(board, "log").filter(|log| console.is_none_or(|c| c.uart.registers != log.uart.registers));
-    // First, so that the console has pins that both could have.
+    // The log first, so that pins that both could use go to the console.
     let log_port = other.and_then(|log| open(board, log, &MAPPED));
     let console_port = console.and_then(|console| open(board, console, &MAPPED));
     HAS_CONSOLE.store(console_port.is_some(), Ordering::Relaxed);
@@ -82,12 +83,12 @@ fn console_of(board: &Board) -> Option<Choice<'_>> {
         .or(board.uarts.first().map(plain))
 }
 
-/// Where a kernel that ends before [`init`] says so.
+/// The port for the messages of a kernel that stops before [`init`].
 pub fn log_or_console(board: &Board) -> Option<Choice<'_>> {
     named(board, "log").or_else(|| console_of(board))
 }
 
-/// The port that the last argument `key` names which names one. The log names arguments that do not.
+/// The port named by the last argument `key` that names an existing one. The others are reported in the log.
 fn named<'a>(board: &'a Board, key: &str) -> Option<Choice<'a>> {
     let mut choice = None;
     for (_, value) in bootargs::arguments(&board.chosen.bootargs).filter(|(name, _)| *name == key) {
@@ -106,10 +107,10 @@ fn named<'a>(board: &'a Board, key: &str) -> Option<Choice<'a>> {
     choice
 }
 
-/// Takes a port for a kernel that ends before [`init`].
+/// Uses a port for a kernel that stops before [`init`].
 pub fn adopt(port: Option<Uart>) {
     HAS_LOG.store(port.is_some(), Ordering::Relaxed);
-    // SAFETY: one CPU runs, and only to its end: whoever holds the lock does not go on.
+    // SAFETY: one CPU runs, and the kernel is stopping: a holder of the lock does not continue.
     unsafe { (*PORTS.as_ptr()).log = port };
 }
 
@@ -136,12 +137,12 @@ pub fn open(board: &Board, choice: Choice<'_>, mapper: &Mapper) -> Option<Uart> 
     Some(port)
 }
 
-/// Whether log text can go anywhere yet.
+/// Whether there is a port for log text yet.
 pub fn has_log() -> bool {
     HAS_LOG.load(Ordering::Relaxed)
 }
 
-/// Prints log text, each line's end with a carriage return before it. The lock is open while the port is full.
+/// Prints log text, with a carriage return before each line feed. The lock is released while the port is full.
 pub fn write_log(text: &[u8]) {
     for line in text.split_inclusive(|&byte| byte == b'\n') {
         match line.split_last() {
@@ -168,11 +169,11 @@ fn offer_log(byte: u8) -> Offer {
     ports.log.as_mut().or(ports.console.as_mut()).map_or(Offer::Lost, |port| port.offer(byte))
 }
 
-/// Bytes that are sent while the ports are locked: no more than a port takes at once.
+/// Bytes sent under the lock: no more than a port accepts at once.
 const AT_ONCE: usize = 32;
 
-/// Sends what the terminal's port takes without waiting, a few bytes at most; answers how many. Bytes that a port
-/// which does not drain loses count as sent, and so do all where there is no port.
+/// Sends bytes while the terminal's port accepts them without waiting, a few at most; returns how many. Bytes dropped
+/// by a stuck port count as sent, and so do all bytes if there is no port.
 pub fn offer_console(bytes: &[u8]) -> usize {
     let mut ports = PORTS.lock();
     let Some(port) = ports.console.as_mut() else { return bytes.len() };
@@ -180,8 +181,8 @@ pub fn offer_console(bytes: &[u8]) -> usize {
     few.iter().position(|&byte| port.offer(byte) == Offer::Full).unwrap_or(few.len())
 }
 
-/// Sends bytes to the terminal as they are, in any context. The lock is open while the port is full: a slow line
-/// masks no interrupts.
+/// Sends bytes to the terminal unchanged, in any context. The lock is released while the port is full, so that a slow
+/// line does not keep interrupts masked.
 #[cfg(feature = "selftest")]
 pub fn write_console(bytes: &[u8]) {
     let mut rest = bytes;
@@ -191,14 +192,15 @@ pub fn write_console(bytes: &[u8]) {
     }
 }
 
-/// Lets input interrupt, or not.
+/// Enables or disables the input interrupt.
 pub fn set_input_interrupt(on: bool) {
     if let Some(port) = PORTS.lock().console.as_mut() {
         port.set_receive_interrupt(on);
     }
 }
 
-/// What came, as much as there is room for. The port interrupts again only when something comes to an empty queue.
+/// Reads received bytes, as many as there is room for. The port interrupts again only when a byte arrives at an empty
+/// FIFO.
 pub fn take_input(bytes: &mut [u8]) -> usize {
     let mut ports = PORTS.lock();
     let Some(port) = ports.console.as_mut() else { return 0 };
@@ -213,7 +215,7 @@ pub fn take_input(bytes: &mut [u8]) -> usize {
     n
 }
 
-/// Waits until all that was written is out: before the machine stops.
+/// Waits until all output has been sent, before the machine stops.
 pub fn flush() {
     let mut ports = PORTS.lock();
     let ports = &mut *ports;
@@ -222,7 +224,7 @@ pub fn flush() {
     }
 }
 
-/// A dying kernel prints past the lock: whoever holds it may never let go.
+/// Prints for a panicking kernel, without the lock, since its holder may never release it.
 pub fn write_raw(text: &[u8]) {
     // SAFETY: the other CPUs are stopped or stopping; two writers at once would only mix their text.
     let ports = unsafe { &mut *PORTS.as_ptr() };

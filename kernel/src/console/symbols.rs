@@ -12,7 +12,7 @@ static TABLE: Once<&'static [u8]> = Once::new();
 const MAGIC: u32 = u32::from_le_bytes(*b"QSYM");
 const HEADER: usize = 8;
 
-/// Takes the file, if it is one; answers how many names it has.
+/// Uses the file if it is valid; returns the number of names.
 pub fn init(file: &'static [u8]) -> usize {
     let (Some(MAGIC), Some(count)) = (word(file, 0), word(file, 4)) else { return 0 };
     let count = count as usize;
@@ -27,7 +27,7 @@ fn word(file: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// An address of the kernel's code as people read it: with its function's name, where that is known.
+/// Displays an address of kernel code, with its function's name if that is known.
 pub struct Named(pub usize);
 
 impl fmt::Display for Named {
@@ -44,7 +44,7 @@ impl fmt::Display for Named {
     }
 }
 
-/// The function that `offset` (from the image's start) lies in, and how far in. O(log n).
+/// The function that contains `offset` (from the image's start), and the offset within it. O(log n).
 fn lookup(offset: usize) -> Option<(&'static str, usize)> {
     let file = *TABLE.get()?;
     let count = word(file, 4)? as usize;

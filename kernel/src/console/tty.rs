@@ -26,10 +26,10 @@ static TURN: Turn = Turn::new();
 /// The process group that typed signals go to; 0 for none.
 static FOREGROUND: AtomicU32 = AtomicU32::new(0);
 
-/// Rows and columns of the screen, as [`size_word`] packs them. A port does not know them: 0 until somebody tells.
+/// Rows and columns of the screen, as [`size_word`] packs them. A port does not know them: 0 until a program sets them.
 static SIZE: AtomicU64 = AtomicU64::new(0);
 
-/// Takes what was typed. In the terminal's thread.
+/// Processes typed bytes. Runs in the terminal's thread.
 pub fn receive(bytes: &[u8]) {
     for &byte in bytes {
         let mut event = with_echo(|line, echo| line.input(byte, echo));
@@ -52,11 +52,11 @@ pub fn receive(bytes: &[u8]) {
     }
 }
 
-/// Runs a step of the line discipline and shows what it echoes, once the line is open again.
+/// Runs a step of the line discipline and sends its echo, after releasing the line's lock.
 fn with_echo(step: impl FnOnce(&mut Line, &mut Echo) -> Event) -> Event {
     let mut echo = Echo::new();
     let event = step(&mut LINE.lock(), &mut echo);
-    // All of it: nobody interrupts the terminal's thread.
+    // All of it is sent: nothing interrupts the terminal's thread.
     send(echo.bytes());
     event
 }
@@ -72,20 +72,20 @@ pub fn read(to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
     READERS.wait_until(Sleep::Interruptible, None, || LINE.lock().read(to))
 }
 
-/// The right to write: what one call writes stays together.
+/// The right to write: one call's output stays together.
 pub struct Writer {
     _turn: TurnGuard<'static>,
 }
 
-/// Sleeps while somebody else writes, unless `nonblocking`: EAGAIN.
+/// Sleeps while another thread writes, unless `nonblocking`: EAGAIN.
 pub fn writer(nonblocking: bool) -> Result<Writer, Errno> {
     let turn = if nonblocking { TURN.take_now()? } else { TURN.take(Sleep::Interruptible)? };
     Ok(Writer { _turn: turn })
 }
 
 impl Writer {
-    /// Writes, each line's end with a carriage return before it where the settings say so. Answers how many of `bytes`
-    /// went out before a signal came; EINTR for none.
+    /// Writes, with a carriage return before each line feed if the settings say so. Returns how many of `bytes` were
+    /// sent before a signal came; EINTR if none.
     pub fn write(&self, bytes: &[u8]) -> Result<usize, Errno> {
         let flags = LINE.lock().termios.oflag;
         let translates = flags & tty::OPOST != 0 && flags & tty::ONLCR != 0;
@@ -106,8 +106,8 @@ impl Writer {
     }
 }
 
-/// Sends bytes as the port takes them; answers how many went before the thread was killed, or while the port was full
-/// got a signal.
+/// Sends bytes as fast as the port accepts them; returns how many were sent before the thread was killed, or got a
+/// signal while the port was full.
 fn send(bytes: &[u8]) -> usize {
     let mut done = 0;
     while done < bytes.len() {
@@ -121,7 +121,7 @@ fn send(bytes: &[u8]) -> usize {
     done
 }
 
-/// What `poll` would say.
+/// The events for `poll`.
 pub fn ready() -> u16 {
     poll::OUT | if LINE.lock().is_readable() { poll::IN } else { 0 }
 }
