@@ -1,11 +1,13 @@
 //! Futexes: sleeping on a word of user memory.
 //!
-//! A word's identity is its address in its address space (private futexes, and words of private memory), or its
-//! place in the memory object that it is a page of. Sleepers sit in one of [`BUCKETS`] lists by a hash of that;
-//! a sleeper is in its bucket before it compares the word, so that whoever changes the word and then wakes finds it.
+//! A word's identity is its address in its address space (private futexes, and words of private memory), or its place
+//! in the memory object that it is a page of. Sleepers are in one of [`BUCKETS`] lists, by a hash of the identity. A
+//! sleeper is in its bucket before it compares the word, so that a thread that changes the word and then wakes will
+//! find it.
 //!
-//! How many sleep on a word, or share a bucket, is up to programs. Whoever wakes or moves them looks at a few under the
-//! lock, leaves a bookmark in the list, and passes a point; a ticket tells it who came after it had begun.
+//! Programs decide how many threads sleep on a word or share a bucket. A thread that wakes or moves sleepers handles a
+//! few under the lock, leaves a bookmark in the list, and passes a point; tickets tell it which sleepers came after it
+//! had begun.
 //!
 //! Addresses and operations are checked before anything changes.
 
@@ -28,7 +30,7 @@ use crate::vm::{Cpu, SpinLock};
 const BUCKETS: usize = 64;
 
 struct Waiter {
-    /// Null for a bookmark, which is nobody's key.
+    /// Null for a bookmark.
     thread: *const Thread,
     key: KeyCell,
     bits: u32,
@@ -79,7 +81,7 @@ fn bucket(key: FutexKey) -> &'static SpinLock<Bucket> {
     &TABLE[(mixed >> 58) as usize]
 }
 
-/// The key of a word: EINVAL if it is misaligned, EFAULT where no program has memory.
+/// The key of a word: EINVAL if it is misaligned, EFAULT if the address cannot be a program's.
 fn key_of(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     if !addr.is_aligned(4) {
         return Err(Errno::EINVAL);
@@ -97,8 +99,8 @@ pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
     let waiter = Waiter::new(key, bits);
     // SAFETY: taken out below, or by a waker, before this frame ends.
     bucket(key).lock().push(unsafe { UnsafeRef::from_raw(&waiter) });
-    // Reading may fault, so no lock is held: a waker changes the word before it looks into the bucket, so either the
-    // new value is seen here, or the waker finds this waiter.
+    // Reading may fault, so no lock is held. A waker changes the word before it searches the bucket, so either the new
+    // value is seen here, or the waker finds this waiter.
     let result = match uaccess::get::<u32>(addr) {
         Ok(now) if now == expected => {
             wait::sleep(Sleep::Interruptible, deadline, || (!is_queued(&waiter)).then_some(()))
@@ -113,7 +115,7 @@ fn is_queued(waiter: &Waiter) -> bool {
     lock_of(waiter, |_| waiter.link.is_linked())
 }
 
-/// Takes a waiter out; answers whether it was still in, that is, whether nobody woke it.
+/// Takes a waiter out; returns whether it was still in the list, so that no waker had removed it.
 fn remove(waiter: &Waiter) -> bool {
     lock_of(waiter, |bucket| {
         let linked = waiter.link.is_linked();
@@ -158,7 +160,7 @@ impl KeyCell {
     }
 }
 
-/// Wakes up to `count` sleepers of a word whose bits meet `bits`; answers how many.
+/// Wakes up to `count` sleepers of a word whose bits overlap `bits`; returns how many.
 pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usize, Errno> {
     if bits == 0 {
         return Err(Errno::EINVAL);
@@ -168,16 +170,16 @@ pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usiz
 
 fn wake_key(key: FutexKey, count: u32, bits: u32) -> usize {
     if bucket(key).lock().list.is_empty() {
-        // As mostly: nothing is prepared for a walk.
+        // The common case: no walk needs to be prepared.
         return 0;
     }
     Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run()
 }
 
-/// What is to be done to the sleepers of a word that sleep as it begins.
+/// A wake or requeue operation on the threads that sleep on a word when it begins.
 struct Sweep {
     key: FutexKey,
-    /// How many to wake of those whose bits meet `bits`.
+    /// How many to wake of those whose bits overlap `bits`.
     count: usize,
     bits: u32,
     /// Where to move others, and how many.
@@ -209,7 +211,7 @@ impl Buckets {
 }
 
 impl Sweep {
-    /// Answers how many were woken or moved. A killed thread finishes it as well: sleepers may be other processes'.
+    /// Returns how many were woken or moved. Even a killed thread completes it: sleepers may belong to other processes.
     fn run(mut self) -> usize {
         let source = bucket(self.key);
         let destination = self.target.map_or(source, bucket);
@@ -227,8 +229,8 @@ impl Sweep {
         }
     }
 
-    /// Looks at a few sleepers from the bookmark on, or from the first. Answers whether that was all; else the bookmark
-    /// is where to go on.
+    /// Handles a few sleepers from the bookmark on, or from the first. Returns whether that was all; if not, the
+    /// bookmark marks where to continue.
     fn step(&mut self, buckets: &mut Buckets, bookmark: &Waiter, end: u64, done: &mut usize) -> bool {
         let list = &mut buckets.source.list;
         let mut at = if bookmark.link.is_linked() {
@@ -276,14 +278,14 @@ impl Sweep {
                 *done += 1;
             }
         }
-        // SAFETY: `run` goes on until the bookmark is out again.
+        // SAFETY: `run` continues until the bookmark is out again.
         at.insert_before(unsafe { UnsafeRef::from_raw(bookmark) });
         false
     }
 }
 
 /// Wakes up to `count` sleepers of `from` and moves up to `moved` others to `to`, if the word at `from` still is
-/// `expected` (where that is asked): EAGAIN. Answers how many were woken or moved.
+/// `expected` (where that is asked): EAGAIN. Returns how many were woken or moved.
 pub fn requeue(
     from: UserAddr,
     to: UserAddr,
@@ -302,7 +304,7 @@ pub fn requeue(
     Ok(sweep.run())
 }
 
-/// What `FUTEX_WAKE_OP` does to a word, and what it asks of the old value.
+/// The operation of `FUTEX_WAKE_OP` on a word, and its comparison of the old value.
 struct Operation {
     change: u32,
     operand: u32,
@@ -311,7 +313,7 @@ struct Operation {
 }
 
 impl Operation {
-    /// Takes the argument apart: ENOSYS for what there is not.
+    /// Decodes the argument; ENOSYS for an unknown operation or comparison.
     fn decode(op: u32) -> Result<Self, Errno> {
         const SHIFT: u32 = 8;
         let signed = |bits: u32| (bits << 20) as i32 >> 20;

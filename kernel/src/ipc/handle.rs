@@ -1,12 +1,12 @@
-//! What a process holds of the kernel's objects: entries of an object and rights, which only shrink.
+//! References of a process to kernel objects: entries of an object and rights, which can only be reduced.
 //!
 //! Descriptors are entries for files, with Linux's rules for their numbers, dup, fork and exec. [`Handle`]s are entries
-//! for all other objects. Their numbers begin at [`HandleInfo::FIRST`], above any descriptor's; no limit, no search for
-//! the lowest free number and no `close_range` reaches them, and they pass to a child or a new program only if the
-//! holder has named them (`QUIRE_GRANT`), with the rights that it named.
+//! for all other objects. Their numbers begin at [`HandleInfo::FIRST`], above any descriptor's, so descriptor limits,
+//! the search for the lowest free number and `close_range` do not apply to them. They pass to a child or a new program
+//! only if the holder has granted them (`QUIRE_GRANT`), with the rights that it granted.
 //!
-//! What is open is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make of it.
-//! The rights are the descriptor's own. A process's descriptors are in its [table](super::table).
+//! An open object is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make for it.
+//! The rights belong to the descriptor. A process's descriptors are in its [table](super::table).
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -54,7 +54,7 @@ pub struct OpenFile {
     pub offset: AtomicU64,
 }
 
-/// How many open objects there are, for the books.
+/// The number of open objects, for the resource counts.
 static OPEN: AtomicU64 = AtomicU64::new(0);
 
 impl OpenFile {
@@ -97,13 +97,13 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// The file, if the descriptor has these rights; EBADF else, as read(2) and write(2) have it.
+    /// The file, if the descriptor has these rights; EBADF if not, as for read(2) and write(2).
     pub fn file_for(self, rights: Rights) -> Result<KArc<OpenFile>, Errno> {
         if self.rights.contains(rights) { Ok(self.file) } else { Err(Errno::EBADF) }
     }
 }
 
-/// What a handle is of.
+/// The object of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The machine as a whole: power, settings, audits. The rights are those of [`Control`].
@@ -123,7 +123,7 @@ impl Target {
 pub struct Handle {
     target: Target,
     rights: u32,
-    /// What a child or a new program gets; 0 is not to have the handle at all.
+    /// The rights that a child or a new program gets; with 0 it does not get the handle.
     granted: u32,
 }
 
@@ -133,7 +133,7 @@ impl Handle {
         Self { target: Target::Machine, rights: Control::all().bits(), granted: 0 }
     }
 
-    /// Names what of it passes on. EPERM for rights that it does not have.
+    /// Sets the rights that pass on. EPERM for rights that the handle does not have.
     pub fn grant(&mut self, rights: u32) -> Result<(), Errno> {
         if rights & !self.rights != 0 {
             return Err(Errno::EPERM);
@@ -142,12 +142,12 @@ impl Handle {
         Ok(())
     }
 
-    /// What a child gets of it: the same name, so that a program that it becomes has it too.
+    /// The child's copy, with the same grant, so that a program that the child executes gets it too.
     pub fn for_child(self) -> Option<Self> {
         (self.granted != 0).then_some(Self { rights: self.granted, ..self })
     }
 
-    /// What a new program gets of it, which has named nothing yet.
+    /// The new program's copy, which grants nothing yet.
     pub fn for_program(self) -> Option<Self> {
         self.for_child().map(|handle| Self { granted: 0, ..handle })
     }
@@ -157,7 +157,7 @@ impl Handle {
         self.target == Target::Machine && self.rights & rights.bits() == rights.bits()
     }
 
-    /// What a program is told of it.
+    /// The record that a program gets about it.
     pub fn info(&self, number: u32) -> HandleInfo {
         HandleInfo { number, kind: self.target.kind(), rights: self.rights, reserved: 0 }
     }

@@ -1,4 +1,4 @@
-//! What processes share and talk through: objects behind descriptors, pipes, futexes.
+//! Shared objects and communication: open files, pipes, futexes.
 
 pub mod futex;
 pub mod handle;

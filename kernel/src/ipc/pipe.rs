@@ -69,7 +69,7 @@ impl Pipe {
         super::poll::notify();
     }
 
-    /// Copies up to `to.len()` bytes without taking them; answers how many, 0 at the end, and their position for
+    /// Copies up to `to.len()` bytes without removing them; returns how many, 0 at the end, and their position for
     /// [`Pipe::consume`]. Sleeps while there are none, unless `nonblocking`: EAGAIN.
     pub fn peek(&self, to: &mut [u8], nonblocking: bool) -> Result<(usize, u64), Errno> {
         if nonblocking {
@@ -91,8 +91,8 @@ impl Pipe {
         Some((n, ring.taken))
     }
 
-    /// Takes `n` bytes that [`Pipe::peek`] showed at `position`; false if another reader took some meanwhile, and
-    /// nothing is taken. So a reader whose memory turns out bad has lost nothing.
+    /// Removes `n` bytes that [`Pipe::peek`] returned at `position`. If another reader has removed some meanwhile,
+    /// removes nothing and returns false. So a reader with a bad buffer loses no bytes.
     pub fn consume(&self, n: usize, position: u64) -> bool {
         {
             let mut ring = self.ring.lock();
@@ -108,8 +108,8 @@ impl Pipe {
         true
     }
 
-    /// Puts bytes in; answers how many. All of them or none where `from` is at most [`ATOMIC`] long. Sleeps while
-    /// there is no room, unless `nonblocking`: EAGAIN. EPIPE with no reader left.
+    /// Writes bytes; returns how many. All or none if `from` is at most [`ATOMIC`] long. Sleeps while there is no room,
+    /// unless `nonblocking`: EAGAIN. EPIPE with no reader left.
     pub fn write(&self, from: &[u8], nonblocking: bool) -> Result<usize, Errno> {
         if from.is_empty() {
             return Ok(0);
@@ -152,7 +152,7 @@ impl Pipe {
         Ok(Some(Put::Bytes(wanted)))
     }
 
-    /// Makes the ring `size` bytes long, with the lock open while memory is found.
+    /// Makes the ring `size` bytes long; the lock is released during the allocation.
     fn grow(&self, size: usize) -> Result<(), Errno> {
         let mut larger = try_zeroed(size)?;
         let mut ring = self.ring.lock();
@@ -170,7 +170,7 @@ impl Pipe {
         Ok(())
     }
 
-    /// What `poll` would say of a side.
+    /// The events of a side for `poll`.
     pub fn ready(&self, side: Side) -> u16 {
         let ring = self.ring.lock();
         match side {

@@ -1,8 +1,8 @@
 //! `ppoll`: waiting for any of several objects.
 //!
-//! All pollers share one queue, which every object that becomes ready wakes when anybody polls: simple and right,
-//! at O(pollers) a wake-up. Objects pay one load while nobody does. A poller looks at its objects, which may be many,
-//! while it is awake, and sleeps only if nothing has happened since it began to look.
+//! All pollers share one queue, and every object that becomes ready wakes all of it: simple and correct, at O(pollers)
+//! per wake-up. While nobody polls, this costs an object one load. A poller checks its objects, which may be many,
+//! while it is awake, and sleeps only if no event has happened since it began.
 
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -17,10 +17,10 @@ use crate::task::wait::{Sleep, WaitQueue};
 
 static POLLERS: WaitQueue = WaitQueue::new();
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-/// What became ready while somebody polled.
+/// Events that happened while somebody polled.
 static EVENTS: AtomicU64 = AtomicU64::new(0);
 
-/// Something became ready.
+/// Reports that an object became ready.
 pub fn notify() {
     if COUNT.load(Ordering::SeqCst) > 0 {
         EVENTS.fetch_add(1, Ordering::SeqCst);
@@ -28,7 +28,7 @@ pub fn notify() {
     }
 }
 
-/// What there is to do on an open object without sleeping.
+/// The operations that would not sleep on an open object.
 pub fn ready(file: &OpenFile) -> u16 {
     match &file.object {
         Object::Console => tty::ready(),
@@ -37,7 +37,7 @@ pub fn ready(file: &OpenFile) -> u16 {
     }
 }
 
-/// Sleeps until `check` answers a count above 0, or the deadline: then 0.
+/// Sleeps until `check` returns a count above 0, or until the deadline: then 0.
 pub fn wait(deadline: Option<u64>, check: impl FnMut() -> Result<usize, Errno>) -> Result<usize, Errno> {
     COUNT.fetch_add(1, Ordering::SeqCst);
     let result = wait_counted(deadline, check);
@@ -53,7 +53,7 @@ fn wait_counted(deadline: Option<u64>, mut check: impl FnMut() -> Result<usize, 
         if ready > 0 || is_over {
             return Ok(ready);
         }
-        // Others' events may come faster than it looks.
+        // Other objects' events may come faster than the check runs.
         resched_point(Sleep::Interruptible)?;
         let is_news = || (EVENTS.load(Ordering::SeqCst) != seen).then_some(());
         match POLLERS.wait_until(Sleep::Interruptible, deadline, is_news) {

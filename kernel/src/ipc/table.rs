@@ -1,8 +1,8 @@
 //! A process's table: descriptors of files, and above their numbers [handles](super::handle::Handle) of other objects.
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
-//! Never held: while memory is allocated, while an object's lock is taken, or while an object is
-//! dropped. Whatever goes through all numbers passes a [point](crate::task::point) at each.
+//! It is never held while memory is allocated, an object's lock is taken, or an object is dropped. Code that goes
+//! through all numbers passes a [point](crate::task::point) regularly.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -47,23 +47,23 @@ impl Descriptors {
         })?)
     }
 
-    /// A child's table: all descriptors, and the handles that were named.
+    /// A child's table: all descriptors, and the handles that were granted.
     pub fn copy_for_child(&self) -> Result<KArc<Self>, Errno> {
         self.copy(|_| true, Handle::for_child)
     }
 
-    /// A new program's table: the descriptors that exec does not close, and the handles that were named.
+    /// A new program's table: the descriptors that exec does not close, and the handles that were granted.
     pub fn copy_for_program(&self) -> Result<KArc<Self>, Errno> {
         self.copy(|descriptor| !descriptor.close_on_exec, Handle::for_program)
     }
 
-    /// A table with the entries that are to be kept, as they are at one moment. EINTR if the thread is killed meanwhile.
+    /// A copy with the entries to keep: a consistent snapshot. EINTR if the thread is killed meanwhile.
     fn copy(
         &self,
         keep: impl Fn(&Descriptor) -> bool,
         pass: impl Fn(Handle) -> Option<Handle>,
     ) -> Result<KArc<Self>, Errno> {
-        /// Another thread may change entries meanwhile; then it is begun anew, so often.
+        /// If another thread changes entries meanwhile, the copy starts over, at most this often.
         const TRIES: usize = 4;
         for _ in 0..TRIES {
             let changes = self.changes.load(Ordering::Acquire);
@@ -71,7 +71,7 @@ impl Descriptors {
             if self.changes.load(Ordering::Acquire) == changes {
                 return Self::from_slots(copy, self.copy_handles(&pass)?);
             }
-            // Here the entries go that were closed since, with no lock held.
+            // Entries that were closed meanwhile are dropped here, with no lock held.
             drop(copy);
         }
         Self::from_slots(self.copy_by(usize::MAX, &keep)?, self.copy_handles(&pass)?)
@@ -91,12 +91,12 @@ impl Descriptors {
             while let Err(lack) = copy.make_room(number, &mut room) {
                 room = lack.supply()?;
             }
-            // There is room, and nothing comes back: the number is copied once.
+            // There is room, and no old entry is returned: each number is copied once.
             let _ = copy.set(number, handle);
         }
     }
 
-    /// Enters a handle; answers its number. EMFILE if the process has too many.
+    /// Inserts a handle; returns its number. EMFILE if the process has too many.
     pub fn insert_handle(&self, handle: Handle) -> Result<u32, Errno> {
         let mut room = Room::none();
         loop {
@@ -107,7 +107,7 @@ impl Descriptors {
             }
             let lack = match handles.make_room(free, &mut room) {
                 Ok(()) => {
-                    // There is room, and nothing comes back: the number is free.
+                    // There is room, and no old entry is returned: the number is free.
                     let _ = handles.set(free, handle);
                     return Ok(HandleInfo::FIRST + free as u32);
                 }
@@ -118,14 +118,15 @@ impl Descriptors {
         }
     }
 
-    /// What a handle's number refers to.
+    /// The handle with this number.
     pub fn handle(&self, number: u32) -> Option<Handle> {
         let handles = self.handles.lock();
         let number = number.checked_sub(HandleInfo::FIRST)? as usize;
         handles.get(speculation::bounded(number, handles.len())?).copied()
     }
 
-    /// Names what of a handle passes to children and new programs. EBADF, or EPERM for rights that it does not have.
+    /// Sets the rights of a handle that pass to children and new programs. EBADF, or EPERM for rights that it does not
+    /// have.
     pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
         let mut handles = self.handles.lock();
         let number = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
@@ -140,7 +141,7 @@ impl Descriptors {
         handles.get(number).map(|handle| handle.info(HandleInfo::FIRST + number as u32))
     }
 
-    /// Copies the entries, so many under each hold of the lock.
+    /// Copies the entries, `step` of them at a time under the lock.
     fn copy_by(&self, step: usize, keep: &impl Fn(&Descriptor) -> bool) -> Result<Slots<Descriptor>, Errno> {
         let mut copy = Slots::new();
         let mut next = 0;
@@ -151,13 +152,13 @@ impl Descriptors {
                 let Some(number) = slots.next_used(next) else { return Ok(copy) };
                 if let Some(descriptor) = slots.get(number).filter(|descriptor| keep(descriptor)) {
                     if let Err(lack) = copy.make_room(number, &mut room) {
-                        // The room is made with the lock open: allocation may reclaim.
+                        // The lock is released during the allocation, which may reclaim.
                         drop(slots);
                         room = lack.supply()?;
                         resched_point(Sleep::Killable)?;
                         continue 'batches;
                     }
-                    // There is room, and nothing comes back: the number is copied once.
+                    // There is room, and no old entry is returned: each number is copied once.
                     let _ = copy.set(number, descriptor.clone());
                 }
                 next = number + 1;
@@ -171,13 +172,13 @@ impl Descriptors {
         self.changes.fetch_add(1, Ordering::Release);
     }
 
-    /// What `fd` refers to; EBADF.
+    /// The descriptor `fd`; EBADF.
     pub fn get(&self, fd: i32) -> Result<Descriptor, Errno> {
         let slots = self.slots.lock();
         slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
     }
 
-    /// Enters a descriptor at the lowest free number from `from` on; EMFILE at `limit`.
+    /// Inserts a descriptor at the lowest free number from `from` on; EMFILE at `limit`.
     pub fn insert(&self, descriptor: Descriptor, from: usize, limit: u64) -> Result<i32, Errno> {
         let limit = limit.min(NR_OPEN);
         if from as u64 >= limit {
@@ -193,7 +194,7 @@ impl Descriptors {
             let lack = match slots.make_room(free, &mut room) {
                 Ok(()) => {
                     self.note_change();
-                    // The number is free, so nothing comes back.
+                    // The number is free, so no old entry is returned.
                     return slots.set(free, descriptor).map(|_| free as i32).map_err(|_| Errno::ENOMEM);
                 }
                 Err(lack) => lack,
@@ -203,7 +204,7 @@ impl Descriptors {
         }
     }
 
-    /// Puts a descriptor at exactly `fd`; what was there comes back, to be dropped. EBADF at or above `limit`.
+    /// Puts a descriptor at exactly `fd`; the old one is returned, to be dropped. EBADF at or above `limit`.
     pub fn replace(&self, fd: i32, descriptor: Descriptor, limit: u64) -> Result<Option<Descriptor>, Errno> {
         let number = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if number as u64 >= limit.min(NR_OPEN) {
@@ -277,20 +278,20 @@ impl Descriptors {
 }
 
 impl Drop for Descriptors {
-    /// Closes one after the other: a process may have a million. The last owner is in process context.
+    /// Closes the descriptors one by one: a process may have a million. The last owner is in process context.
     fn drop(&mut self) {
         let slots = self.slots.get_mut();
         let mut number = 0;
         while let Some(used) = slots.next_used(number) {
             drop(slots.take(used));
             number = used + 1;
-            // Whoever ends goes on nevertheless.
+            // A killed thread continues nevertheless.
             let _ = resched_point(Sleep::Killable);
         }
     }
 }
 
-/// The number that a program gave, bounded by the table on guessed paths too. EBADF.
+/// An index from a program, bounded by the table on speculative paths too. EBADF.
 fn number_in(slots: &Slots<Descriptor>, fd: i32) -> Result<usize, Errno> {
     usize::try_from(fd).ok().and_then(|number| speculation::bounded(number, slots.len())).ok_or(Errno::EBADF)
 }
