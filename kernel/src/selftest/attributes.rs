@@ -1,5 +1,5 @@
-//! Checks of what kernel mappings allow: the attribute that was asked for is in the table, the MMU says the same of it
-//! (AT), and an access that it forbids faults.
+//! Checks of the attributes of kernel mappings: the requested attribute is in the table, the MMU reports the same (AT),
+//! and an access that it forbids faults.
 
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
@@ -22,7 +22,7 @@ pub const CHECKS: &[Check] = &[
     ("vmap: what it forbids faults", forbidden),
     ("vmap: an alias of any cacheability shows the same bytes", same_bytes),
     ("ioremap: registers are device memory", of_registers),
-    ("faults: a kernel address that is mapped by now is tried again", early_faults),
+    ("faults: an access to a kernel address that has been mapped meanwhile is repeated", early_faults),
 ];
 
 /// Bytes of MAIR_EL1.
@@ -49,7 +49,7 @@ fn is_mapped(va: VirtAddr, pa: PhysAddr, memory: u8, writable: bool) -> Outcome 
 
     let read = Translation::of(va.get(), false);
     expect(read.page() == Some(pa.page_floor()), "the MMU leads to the frame")?;
-    // What a CPU makes of write-through memory is its own business.
+    // How a CPU implements write-through memory is its own choice.
     let attributes = read.attributes();
     let downgraded = memory == WRITE_THROUGH && attributes == NON_CACHEABLE;
     expect(attributes == memory || downgraded, "the MMU's memory type")?;
@@ -59,8 +59,8 @@ fn is_mapped(va: VirtAddr, pa: PhysAddr, memory: u8, writable: bool) -> Outcome 
     expect(if writable { write.page() == read.page() } else { write.is_permission_fault() }, "the MMU's right to write")
 }
 
-/// Runs `f` with a page mapped so, and answers the page's first word as the direct map shows it afterwards. It began
-/// as [`OLD`].
+/// Runs `f` with a page mapped with `attrs`, and returns the page's first word, read through the direct map afterwards.
+/// It starts as [`OLD`].
 fn with_page(attrs: KernelAttrs, f: impl FnOnce(VirtAddr, PhysAddr) -> Outcome) -> Outcome<u64> {
     let page = got(PAGES.alloc_zeroed_page(Gfp::KERNEL), "a page")?;
     let word = Cpu.direct_map(page.addr()).cast::<u64>();
@@ -101,9 +101,9 @@ fn of_memory() -> Outcome {
 fn forbidden() -> Outcome {
     for (attrs, _) in MEMORY {
         let kept = with_page(attrs.read_only(), |va, _| {
-            // SAFETY: the page is the check's; that it cannot be written here is what it shows.
+            // SAFETY: the page is the check's; this check shows that it cannot be written here.
             expect(!unsafe { probe::store(va.get(), NEW) }, "a store to what is read-only faults")?;
-            // SAFETY: no instruction there is executed: that is what it shows.
+            // SAFETY: no instruction there is executed, as this check shows.
             expect(!unsafe { probe::call(va.get()) }, "a call of data faults")
         })?;
         expect(kept == OLD, "and nothing has changed")?;

@@ -1,9 +1,8 @@
-//! What the allocators' fast paths cost, and the walks of reverse mapping ([`super::walks`]). Under the emulator's
-//! `-icount` a nanosecond is an instruction, so that the counter tells instructions.
+//! Costs of the allocators' fast paths and of reverse-mapping walks ([`super::walks`]). Under the emulator's `-icount`
+//! a nanosecond is an instruction, so the counter gives instructions.
 //!
-//! Every call goes through a pointer that the compiler does not see through, as a driver's call would, with its
-//! arguments in registers. The calls are part of the figures; the loop around them is measured alone and can be taken
-//! off.
+//! Every call goes through an opaque pointer, with its arguments in registers, so that it costs as much as a driver's
+//! call. The calls are part of the figures; the loop around them is measured separately and can be subtracted.
 
 use core::hint::black_box;
 use core::ptr::NonNull;
@@ -18,16 +17,17 @@ use crate::vm::{Cpu, PAGES};
 
 /// Repetitions; the counter ticks every 16 ns.
 const OPS: u64 = 100_000;
-/// Repetitions that come first and fill the lists.
+/// Repetitions before the measurement, which fill the lists.
 const WARM_UP: u64 = 64;
 
-/// Prints `BENCH name operations nanoseconds` for each. Nothing can fail here but memory; answers how often it did.
+/// Prints `BENCH name operations nanoseconds` for each. The only possible failure is a lack of memory; returns how
+/// often that happened.
 pub fn run() -> usize {
     let alloc_page: fn(Gfp) -> Option<PageBlock<Cpu>> = black_box(|gfp| PAGES.alloc_page(gfp).ok());
     let alloc_pages: fn(u32, Gfp) -> Option<PageBlock<Cpu>> = black_box(|n, gfp| PAGES.alloc_pages(n, gfp).ok());
     let free_pages: fn(PageBlock<Cpu>) = black_box(drop);
     let kmalloc: fn(usize, Gfp) -> Option<NonNull<u8>> = black_box(|size, gfp| SLAB.kmalloc(size, gfp));
-    // SAFETY: below it is given what `kmalloc` answered, once.
+    // SAFETY: below, each object from `kmalloc` is passed to it once.
     let kfree: fn(NonNull<u8>) = black_box(|object| unsafe { SLAB.kfree(object.as_ptr()) });
 
     let zeroed = Gfp::KERNEL | Gfp::ZERO;
@@ -48,14 +48,15 @@ pub fn run() -> usize {
     outcomes.iter().filter(|outcome| outcome.is_none()).count() + super::walks::run()
 }
 
-/// Takes all pages one by one and says what one costs in each zone in turn: `BENCH kernel.fill.0` in the best, and so on. A
-/// later zone costs what the best one does. (There is one on machines with more than 3 GiB or with `movablecore=`.)
+/// Allocates all pages one by one and prints the cost per page for each zone in turn: `BENCH kernel.fill.0` for the
+/// preferred zone, and so on. Later zones must cost the same. (They exist on machines with more than 3 GiB or with
+/// `movablecore=`.)
 fn fill(alloc_page: fn(Gfp) -> Option<PageBlock<Cpu>>) -> Option<()> {
     const FILL: usize = 16_384;
     let mut taken = PageList::new();
     let mut take = || {
         let pfn = alloc_page(Gfp::HIGHUSER_MOVABLE | Gfp::NOWARN | Gfp::NORETRY)?.into_raw();
-        // SAFETY: the block was given up just now.
+        // SAFETY: the block's owner was consumed just now.
         unsafe { taken.push(Cpu, pfn) };
         Some(pfn)
     };
@@ -79,7 +80,7 @@ fn zone_of(pfn: Pfn) -> Option<usize> {
     PAGES.zones().position(|zone| (zone.span().0.0..zone.span().0.0 + zone.span().1).contains(&pfn.0))
 }
 
-/// Prints the line of one, which is done so many times.
+/// Measures `times` repetitions of `pair` and prints the line.
 #[inline(never)]
 pub fn measure(name: &str, times: u64, pair: impl Fn() -> Option<()>) -> Option<()> {
     (0..WARM_UP).try_for_each(|_| pair())?;

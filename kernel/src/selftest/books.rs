@@ -1,11 +1,11 @@
-//! The books of the memory manager at rest.
+//! Resource counts of the memory manager at rest.
 
 use super::{Outcome, crew, expect};
 use crate::boot::info;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{PAGES, heap};
 
-/// What must be the same before and after a check.
+/// Counts that must be the same before and after a check.
 #[derive(Clone, Copy, Debug)]
 pub struct Books {
     kernel: quire_abi::info::Books,
@@ -15,8 +15,8 @@ pub struct Books {
 }
 
 impl Books {
-    /// Has every CPU give back what it keeps for speed, then reads the books. The page allocator's counters must agree
-    /// with its records.
+    /// Makes every CPU return its cached memory, then reads the counts. The page allocator's counters must agree with
+    /// its records.
     pub fn settled() -> Outcome<Books> {
         VMALLOC.purge();
         crew::on_all(|_| {
@@ -34,7 +34,7 @@ impl Books {
         })
     }
 
-    /// Whether `after` is what it was.
+    /// Whether `after` equals the counts before.
     pub fn compare(&self, after: &Books) -> Outcome {
         expect(after.kernel.page_tables == self.kernel.page_tables, "page tables are back")?;
         expect(after.kernel.slab_objects == self.kernel.slab_objects, "slab objects are back")?;

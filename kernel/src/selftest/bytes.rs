@@ -1,4 +1,4 @@
-//! Checks of how bytes are set and copied: every small length at every alignment, and nothing beside it.
+//! Checks of memset and memcpy: every small length at every alignment, and no byte outside the range.
 
 use core::hint::black_box;
 
@@ -10,7 +10,7 @@ use crate::vm::PAGES;
 
 pub const CHECKS: &[Check] = &[("bytes: set", set), ("bytes: copy", copy)];
 
-/// What no check writes by itself.
+/// A byte that no check writes itself.
 const BESIDE: u8 = 0xa5;
 
 /// Lengths from nothing to more than two rounds of the longest loop.

@@ -42,19 +42,19 @@ fn whole() -> Outcome {
             give(area, start, info.pages)?;
         }
     }
-    expect(take(areas().count(), 1, 0) == Err(CmaError::BadRequest), "an area that there is not")
+    expect(take(areas().count(), 1, 0) == Err(CmaError::BadRequest), "a nonexistent area")
 }
 
 fn parts() -> Outcome {
     for (area, info) in areas() {
         for (pages, align_order) in [(1, 0), (3, 2), (100, 4), (512, 9), (info.pages / 2, 0)] {
             let start = some(take(area, pages, align_order).ok(), "a part")?;
-            expect(start.0.is_multiple_of(1 << align_order), "aligned as it was asked")?;
+            expect(start.0.is_multiple_of(1 << align_order), "aligned as requested")?;
             let other = some(take(area, 1, 0).ok(), "another part")?;
             expect(other < start || other.0 >= start.0 + pages, "apart from the first")?;
             give(area, other, 1)?;
             give(area, start, pages)?;
-            // SAFETY: it is refused, since nobody has it.
+            // SAFETY: the call is refused, since the range is not allocated.
             let twice = unsafe { PAGES.cma_release(area, start, pages) };
             expect(twice == Err(CmaError::BadRequest), "not taken back twice")?;
         }
@@ -79,10 +79,10 @@ fn after_borrowers() -> Outcome {
     Ok(())
 }
 
-/// Pages that others are left with, for tables and per-CPU lists.
+/// Pages left free for tables and per-CPU lists.
 const LITTLE: usize = 4096;
 
-/// Takes most of what is free outside of the areas: who wants movable pages then borrows from them soon.
+/// Takes most free pages outside of the areas, so that movable requests soon borrow from the areas.
 fn leave_little(held: &mut PageList) {
     const ORDER: u32 = 8;
     let outside = |movable: bool| {
@@ -93,13 +93,13 @@ fn leave_little(held: &mut PageList) {
         while outside(movable) > LITTLE
             && let Ok(block) = PAGES.alloc_pages(ORDER, gfp | Gfp::NORETRY | Gfp::NOWARN)
         {
-            // SAFETY: the block was just allocated; its owner becomes the list.
+            // SAFETY: the block was just allocated; the list becomes its owner.
             unsafe { held.push(Cpu, block.into_raw()) };
         }
     }
 }
 
-/// A space that writes to new pages until that is enough.
+/// An address space that writes to new pages until `is_enough` says so.
 fn process(is_enough: impl Fn() -> bool) -> Outcome<KArc<Mm>> {
     let pages = PAGES.total_free();
     let mm = some(Mm::new(Cpu, &MmLayout::default()).ok(), "a space")?;

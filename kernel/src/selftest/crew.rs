@@ -1,5 +1,5 @@
-//! Work on every CPU at once: the boot CPU hands out a job and takes part in it, the others wait for the next one
-//! here in place of idling.
+//! Runs work on every CPU at once: the boot CPU distributes a job and takes part in it; the others wait for jobs here
+//! instead of idling.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use crate::arch::{cpu, timer};
 use crate::task::percpu;
 use crate::vm::{Cpu, SpinLock};
 
-/// What a CPU is to do; it is told its place in the crew.
+/// A job; it gets the CPU's place in the crew.
 pub type Job = fn(Place) -> Outcome;
 
 /// A CPU's place in the crew.
@@ -28,8 +28,8 @@ impl Place {
         (self.me + 1) % self.all
     }
 
-    /// Rounds of a job that all CPUs are at: as many as there is time for. Where an emulator has fewer CPUs than it
-    /// shows, each lock that changes hands can cost a time slice.
+    /// The number of rounds for a job on all CPUs. If the emulator's host has fewer CPUs, each lock that changes its
+    /// holder can cost a time slice.
     pub fn rounds(self) -> impl Iterator<Item = usize> {
         const FEWEST: usize = 100;
         const MOST: usize = 10_000;
@@ -57,7 +57,7 @@ pub fn size() -> usize {
     percpu::online().count()
 }
 
-/// What a secondary CPU does in place of idling. Interrupts stay masked; the machine's end ends it.
+/// Runs on a secondary CPU instead of idling. Interrupts stay masked; it runs until the machine is switched off.
 pub fn serve() {
     let mut done = 0;
     loop {
@@ -70,7 +70,7 @@ pub fn serve() {
     }
 }
 
-/// Runs a job on every CPU and waits for all; the first that found something wrong has the word.
+/// Runs a job on every CPU and waits for all; returns the first failure.
 pub fn on_all(job: Job) -> Outcome {
     let all = size();
     *SHARED.lock() = Shared { job: Some(job), all, wrong: None };

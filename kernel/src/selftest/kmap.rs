@@ -1,7 +1,7 @@
-//! Checks of short-lived mappings: where the direct map reaches and where it does not.
+//! Checks of short-lived mappings, of memory inside and outside the direct map.
 //!
-//! Memory that it does not reach (`no-map`) is a firmware's on a real board. So these write only to a region that the
-//! tree has for them: a node [`REGION`] with `no-map` below `/reserved-memory`.
+//! On a real board, memory outside the direct map (`no-map`) belongs to firmware. So these checks write only to a
+//! region that the tree provides for them: a node [`REGION`] with `no-map` below `/reserved-memory`.
 
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr};
@@ -57,8 +57,8 @@ fn word(mapped: &Mapped) -> *mut usize {
     mapped.as_ptr().cast()
 }
 
-/// As many pages as there are slots, one over the other; one more is refused; then back, last first. Twice: what
-/// was written is there, and so are the addresses.
+/// Maps as many pages as there are slots; one more is refused; then unmaps them, last first. Done twice: the contents
+/// and the addresses must be the same.
 fn slots(place: Place) -> Outcome {
     let value = |slot: usize| place.me << 32 | slot << 8 | 0x5a;
     let mut seen = [0; SLOTS];
@@ -92,7 +92,7 @@ fn slots(place: Place) -> Outcome {
     Ok(())
 }
 
-/// Each CPU's first slot is elsewhere.
+/// Each CPU's first slot has a different address.
 fn apart() -> Outcome {
     static ADDRESSES: SpinLock<[usize; MAX_CPUS]> = SpinLock::new(Cpu, Rank::Log, [0; MAX_CPUS]);
     if region().is_none() {

@@ -1,4 +1,4 @@
-//! Checks of what happens when there is no memory: everybody is told, and all comes back.
+//! Checks of running out of memory: every request fails properly, and all memory comes back.
 
 use core::ptr::NonNull;
 
@@ -24,13 +24,13 @@ pub fn fill_with(gfp: Gfp, held: &mut PageList) {
     let gfp = gfp | Gfp::NORETRY | Gfp::NOWARN;
     for order in (0..=MAX_ORDER).rev() {
         while let Ok(block) = PAGES.alloc_pages(order, gfp) {
-            // SAFETY: the block was just allocated; its owner becomes the list.
+            // SAFETY: the block was just allocated; the list becomes its owner.
             unsafe { held.push(Cpu, block.into_raw()) };
         }
     }
 }
 
-/// Ends a list of [`fill_with`]'s.
+/// Frees a list of [`fill_with`]'s.
 fn free_all(held: &mut PageList) {
     // SAFETY: the blocks on the list are the list's alone.
     unsafe { PAGES.free_batch(held) }
@@ -40,7 +40,7 @@ fn pages_run_out() -> Outcome {
     let mut held = PageList::new();
     fill_with(Gfp::KERNEL, &mut held);
     let refused = PAGES.alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN).is_err();
-    let urgent = got(PAGES.alloc_page(Gfp::ATOMIC | Gfp::NOWARN), "urgent requests may dip below the watermark");
+    let urgent = got(PAGES.alloc_page(Gfp::ATOMIC | Gfp::NOWARN), "urgent requests may go below the watermark");
     drop(urgent);
     for gfp in [Gfp::HIGHUSER_MOVABLE, Gfp::KERNEL] {
         fill_with(gfp | Gfp::MEMALLOC, &mut held);
@@ -49,7 +49,7 @@ fn pages_run_out() -> Outcome {
     let left = PAGES.total_free();
     free_all(&mut held);
     expect(refused && refused_again, "a request that cannot be met is refused")?;
-    // CMA's pages and those of zone MOVABLE went to the movable requests, the rest to the others.
+    // Movable requests took the pages of CMA and of zone MOVABLE, and the others the rest.
     expect(left < 64, "no page is left over")
 }
 
@@ -71,13 +71,13 @@ fn run_out_everywhere() -> Outcome {
     expect(refused, "a request that cannot be met is refused")
 }
 
-/// With most pages gone, objects of every size, one after the other, until there are none.
+/// With most pages taken, allocates objects of every size, one after the other, until that fails.
 fn slab_runs_out() -> Outcome {
     const SIZES: [usize; 6] = [64, 8, 192, 1024, 8192, 40_000];
     let gfp = Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN;
     let mut spare = PageList::new();
     for _ in 0..512 {
-        // SAFETY: the block was just allocated; its owner becomes the list.
+        // SAFETY: the block was just allocated; the list becomes its owner.
         unsafe { spare.push(Cpu, got(PAGES.alloc_page(gfp), "a page")?.into_raw()) };
     }
     let mut held = PageList::new();
@@ -94,7 +94,7 @@ fn slab_runs_out() -> Outcome {
             refused += 1;
             continue;
         };
-        // SAFETY: the object is ours and has at least a word.
+        // SAFETY: the object is this check's and has at least a word.
         unsafe { object.cast::<usize>().write(list.map_or(0, |next| next.as_ptr().expose_provenance())) };
         list = Some(object);
         objects += 1;
@@ -102,7 +102,7 @@ fn slab_runs_out() -> Outcome {
     }
     let no_cache = SLAB.create(quire_mm::slab::CacheSpec::new("none", 5000, 8)).is_err();
     while let Some(object) = list {
-        // SAFETY: the object is ours; its first word is the next one's address.
+        // SAFETY: the object is this check's; its first word is the next one's address.
         unsafe {
             list = NonNull::new(core::ptr::with_exposed_provenance_mut(object.cast::<usize>().read()));
             SLAB.kfree(object.as_ptr());
@@ -113,7 +113,7 @@ fn slab_runs_out() -> Outcome {
     expect(no_cache, "a cache needs memory itself")
 }
 
-/// The exchange of pages and objects between CPUs, with one allocation of a few failing.
+/// The exchange of pages and objects between CPUs, with random allocations failing.
 fn allocations_fail_at_random() -> Outcome {
     for (interval, probability) in [(2, 50), (3, 100), (1, 20)] {
         let failures = FaultInjection { interval, probability, times: u32::MAX, ..FaultInjection::OFF };

@@ -1,5 +1,5 @@
-//! Misuse of the kernel's memory, for which a panic is the right end: `selftest=` with one of the names below. Who runs
-//! it looks whether the report names what was misused and by whom.
+//! Misuse of the kernel's memory, which must end in a panic: `selftest=` with one of the names below. The caller checks
+//! that the report names the object and the code that misused it.
 
 use core::hint::black_box;
 use core::ptr::NonNull;
@@ -27,7 +27,7 @@ const WAYS: &[Way] = &[
     ("page-use-after-free", page_use_after_free),
 ];
 
-/// Does what is asked for, if that is one of the ways; answers how many things went wrong, if it comes back.
+/// Runs the given way, if it is known. If it returns, that is a failure, and the result is the number of failures.
 pub fn run(way: &str) -> Option<usize> {
     let (name, misuse) = WAYS.iter().find(|(name, _)| *name == way)?;
     let done = misuse();
@@ -56,14 +56,14 @@ fn frees(cache: &Cache, object: NonNull<u8>) {
 
 #[inline(never)]
 fn frees_again(cache: &Cache, object: NonNull<u8>) {
-    // SAFETY: it was freed already: whether the allocator stands that is what is to be shown.
+    // SAFETY: it was freed already: this tests whether the allocator detects that.
     unsafe { cache.free(black_box(object)) }
     black_box("again");
 }
 
 #[inline(never)]
 fn writes(object: NonNull<u8>, at: usize) {
-    // SAFETY: mapped memory of a slab; that it is not ours is what is to be shown.
+    // SAFETY: mapped memory of a slab, but not this check's: this tests whether the allocator detects that.
     unsafe { object.as_ptr().add(black_box(at)).write_volatile(0x41) }
 }
 
@@ -112,7 +112,7 @@ fn wrong_cache() -> Option<()> {
 
 fn page_double_free() -> Option<()> {
     let pfn = PAGES.alloc_raw(0, Gfp::KERNEL).ok()?;
-    // SAFETY: the second time breaks the contract: that this is noticed is what is to be shown.
+    // SAFETY: the second call violates the contract: this tests whether the allocator detects that.
     (0..2).for_each(|_| unsafe { PAGES.free_pages(pfn, 0) });
     Some(())
 }
@@ -123,7 +123,7 @@ fn page_use_after_free() -> Option<()> {
     let at = NonNull::new(page.as_ptr())?;
     drop(page);
     writes(at, 100);
-    // It is among the next, being the last that was freed.
+    // It is among the next pages allocated, since it was freed last.
     let _next = [(); 8].map(|()| PAGES.alloc_page(Gfp::KERNEL).ok());
     Some(())
 }

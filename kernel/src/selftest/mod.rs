@@ -1,9 +1,9 @@
-//! The self-test build (cargo feature `selftest`): in place of init the kernel checks its own memory manager, with all
-//! CPUs of the machine that it runs on, and switches the machine off.
+//! The self-test build (cargo feature `selftest`): instead of starting init, the kernel checks its own memory manager,
+//! on all CPUs, and switches the machine off.
 //!
-//! Each check prints one line of TAP on the console, and after each the books must balance: what it took is back, and
-//! the page allocator's counters agree with its records. The kernel argument `selftest=bench` runs the
-//! microbenchmarks ([`bench`]) instead, and other words misuse memory ([`misuse`]), so that the kernel panics.
+//! Each check prints one line of TAP on the console, and after each the resource counts must balance: all memory is
+//! back, and the page allocator's counters agree with its records. The kernel argument `selftest=bench` runs the
+//! microbenchmarks ([`bench`]) instead, and other values misuse memory ([`misuse`]), so that the kernel panics.
 //!
 //! [`crew`] makes the CPUs work together; the other modules are the checks of one part each.
 
@@ -37,7 +37,7 @@ use books::Books;
 
 pub use crew::serve;
 
-/// What was found wrong, and where.
+/// A failed condition and its place.
 #[derive(Clone, Copy, Debug)]
 pub struct Wrong {
     at: &'static Location<'static>,
@@ -45,30 +45,30 @@ pub struct Wrong {
 }
 
 impl Wrong {
-    /// At the caller's place.
+    /// A failure at the caller's location.
     #[track_caller]
     fn here(what: &'static str) -> Wrong {
         Wrong { at: Location::caller(), what }
     }
 }
 
-/// What comes of a check.
+/// The result of a check.
 pub type Outcome<T = ()> = Result<T, Wrong>;
 
-/// What must be so.
+/// Checks a condition.
 #[track_caller]
 fn expect(holds: bool, what: &'static str) -> Outcome {
     if holds { Ok(()) } else { Err(Wrong::here(what)) }
 }
 
-/// What must have been allocated.
+/// Unwraps an allocation that must succeed.
 #[track_caller]
 fn got<T>(result: Result<T, AllocError>, what: &'static str) -> Outcome<T> {
     let at = Location::caller();
     result.map_err(|_| Wrong { at, what })
 }
 
-/// As [`got`], for the slab's way of saying so.
+/// As [`got`], for the slab's `Option`.
 #[track_caller]
 fn some<T>(option: Option<T>, what: &'static str) -> Outcome<T> {
     got(option.ok_or(AllocError), what)
@@ -101,7 +101,7 @@ pub fn run() {
     power::off(u32::from(failed != 0))
 }
 
-/// Answers how many failed.
+/// Runs the checks; returns how many failed.
 fn run_checks() -> usize {
     say(format_args!("# {} CPUs, {} pages", crew::size(), PAGES.total_managed()));
     say(format_args!("# {} contiguous memory areas", (0..).map_while(|area| PAGES.cma_info(area)).count()));
@@ -127,7 +127,7 @@ fn run_checks() -> usize {
     failed
 }
 
-/// Runs a check between two looks at the books.
+/// Runs a check and compares the resource counts before and after.
 fn balanced(check: fn() -> Outcome) -> Outcome {
     let before = Books::settled()?;
     check()?;

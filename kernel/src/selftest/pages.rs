@@ -19,7 +19,7 @@ pub const CHECKS: &[Check] = &[
     ("pages: every order of every family", every_order_of_every_family),
     ("pages: zeroed ones are zero", zeroed_ones_are_zero),
     ("pages: a node's own", a_nodes_own),
-    ("pages: an order that there is not", no_such_order),
+    ("pages: an order beyond the largest", no_such_order),
     ("pages: all CPUs free each other's", || crew::on_all(exchange).and_then(|()| crew::on_all(collect))),
 ];
 
@@ -46,7 +46,7 @@ const FAMILIES: [(Gfp, ZoneKind); 15] = [
 
 fn every_order_of_every_family() -> Outcome {
     for (gfp, highest) in FAMILIES {
-        // Where every device reaches all memory, zone DMA is nothing special.
+        // If every device reaches all memory, there is no separate zone DMA.
         let dma_is_dma32 = highest == ZoneKind::Dma && BOARD.get().dma_limit.is_none();
         let highest = if dma_is_dma32 { ZoneKind::Dma32 } else { highest };
         let has_zone = PAGES.zones().any(|zone| zone.kind() <= highest);
@@ -98,7 +98,7 @@ fn is_marked(block: &Block, mark: usize) -> bool {
 fn zeroed_ones_are_zero() -> Outcome {
     for order in 0..=MAX_ORDER {
         let dirty = got(PAGES.alloc_pages(order, Gfp::KERNEL), "a block to dirty")?;
-        // SAFETY: the block is this function's, all of it.
+        // SAFETY: the whole block belongs to this function.
         unsafe { dirty.as_ptr().write_bytes(0xff, dirty.size()) };
         drop(dirty);
         let clean = got(PAGES.alloc_zeroed_pages(order, Gfp::KERNEL), "a clean block")?;
@@ -119,7 +119,7 @@ fn a_nodes_own() -> Outcome {
         }
     }
     let nowhere = PAGES.alloc_pages_node(quire_mm::zone::MAX_NODES, 0, Gfp::KERNEL);
-    expect(nowhere.is_err(), "a node that there is not has no memory")
+    expect(nowhere.is_err(), "a nonexistent node has no memory")
 }
 
 fn no_such_order() -> Outcome {
@@ -131,8 +131,8 @@ fn no_such_order() -> Outcome {
 static MAIL: [[AtomicUsize; SLOTS]; MAX_CPUS] = [const { [const { AtomicUsize::new(0) }; SLOTS] }; MAX_CPUS];
 const SLOTS: usize = 32;
 
-/// Allocates blocks and hands them to the next CPU, frees what comes from the one before. An allocation that fails is
-/// no fault: [`super::memory`] runs this with failures injected.
+/// Allocates blocks and passes them to the next CPU, and frees blocks from the previous one. A failed allocation is not
+/// an error: [`super::memory`] runs this with failures injected.
 pub fn exchange(place: Place) -> Outcome {
     const GFP: [Gfp; 3] = [Gfp::KERNEL, Gfp::HIGHUSER_MOVABLE, Gfp::NOWAIT];
     let mut random = Random::new(place.me);
@@ -155,12 +155,12 @@ pub fn collect(place: Place) -> Outcome {
     MAIL[place.me].iter().try_for_each(|slot| end(slot.swap(0, Ordering::AcqRel)))
 }
 
-/// Looks at a block and frees it.
+/// Checks a block and frees it.
 fn end(word: usize) -> Outcome {
     if word == 0 {
         return Ok(());
     }
-    // SAFETY: `exchange` took the block's owner apart into the word, which the swap gave to nobody else.
+    // SAFETY: `exchange` encoded the block's owner in the word, which the swap gave to this CPU alone.
     let block = unsafe { Block::from_raw(Cpu, Pfn(word >> 8), (word & 0xff) as u32) };
     expect(is_marked(&block, block.pfn().0), "a block holds what its owner wrote")?;
     expect(Cpu.direct_map_to_phys(block.as_ptr()) == block.addr(), "the direct map leads there and back")

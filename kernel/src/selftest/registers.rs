@@ -1,4 +1,4 @@
-//! Checks of what each CPU's registers hold after boot, which this build has spoilt before, and of masked indices.
+//! Checks of each CPU's registers after boot, which this build has overwritten before, and of masked indices.
 
 use core::hint::black_box;
 

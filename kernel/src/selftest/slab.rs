@@ -1,5 +1,5 @@
-//! Checks of the slab allocator, whichever back end is under it: sizes, contents, constructors, `krealloc`, and objects
-//! that one CPU allocates and another frees.
+//! Checks of the slab allocator, with any back end: sizes, contents, constructors, `krealloc`, and objects that one CPU
+//! allocates and another frees.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -21,7 +21,7 @@ pub const CHECKS: &[Check] = &[
     ("slab: kmalloc of every class", kmalloc_of_every_class),
     ("slab: kzalloc and kcalloc", zeroed),
     ("slab: krealloc keeps what was there", krealloc),
-    ("slab: sizes that there are not", no_such_size),
+    ("slab: sizes beyond the largest", no_such_size),
     ("slab: caches of all sizes and alignments", caches),
     ("slab: constructors run once", constructors),
     ("slab: many objects at once", bulk),
@@ -31,7 +31,7 @@ pub const CHECKS: &[Check] = &[
 /// The largest request: the buddy's largest block.
 const LARGEST: usize = PAGE_SIZE << MAX_ORDER;
 
-/// Each class's size, one less and one more, and what is whole pages.
+/// Each class's size, one less and one more, and sizes of whole pages.
 fn sizes() -> impl Iterator<Item = usize> {
     let classes = [8, 16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096, 8192];
     let pages = [16 << 10, 100_000, 128 << 10, LARGEST];
@@ -40,13 +40,13 @@ fn sizes() -> impl Iterator<Item = usize> {
 
 /// Memory that the caller alone has, as bytes.
 fn bytes<'a>(object: NonNull<u8>, size: usize) -> &'a mut [u8] {
-    // SAFETY: the callers own the objects that they pass, have this many bytes of them, and end the slice's use
-    // before they give them back.
+    // SAFETY: the callers own the objects that they pass, which have this many bytes, and stop using the slice before
+    // they free them.
     unsafe { core::slice::from_raw_parts_mut(object.as_ptr(), size) }
 }
 
 fn free(object: NonNull<u8>) {
-    // SAFETY: the checks free what they got from kmalloc, once.
+    // SAFETY: the checks free each object from kmalloc once.
     unsafe { SLAB.kfree(object.as_ptr()) }
 }
 
@@ -171,7 +171,7 @@ fn constructors() -> Outcome {
         // SAFETY: each came from this cache and is given back once.
         unsafe { cache.free_bulk(&mut held) };
     }
-    // SLOB's memory has no fixed places for objects: it constructs each anew.
+    // SLOB has no fixed places for objects, so it runs the constructor at every allocation.
     let is_slob = bootargs::find(BOARD.get().chosen.bootargs.as_str(), "slab") == Some("slob");
     let most = if is_slob { 1500 } else { 300 };
     expect((30..=most).contains(&MADE.load(Ordering::Relaxed)), "once an object, not once an allocation")?;
@@ -186,13 +186,13 @@ fn bulk() -> Outcome {
         for i in 0..OBJECTS {
             let object = some(SLAB.kmalloc(size, Gfp::KERNEL), "an object")?.cast::<(usize, usize)>();
             let next = list.map_or(0, |next| next.as_ptr().expose_provenance());
-            // SAFETY: the object is ours and has two words.
+            // SAFETY: the object is this check's and has two words.
             unsafe { object.write((next, i)) };
             list = Some(object.cast());
         }
         for i in (0..OBJECTS).rev() {
             let object = some(list, "an object of the list")?;
-            // SAFETY: the object is ours and holds what was written above.
+            // SAFETY: the object is this check's and holds what was written above.
             let (next, number) = unsafe { object.cast::<(usize, usize)>().read() };
             expect(number == i, "in their order")?;
             free(object);
@@ -206,14 +206,14 @@ fn bulk() -> Outcome {
 static MAIL: [[AtomicUsize; SLOTS]; MAX_CPUS] = [const { [const { AtomicUsize::new(0) }; SLOTS] }; MAX_CPUS];
 const SLOTS: usize = 64;
 
-/// Allocates objects and hands them to the next CPU, frees what comes from the one before. An allocation that fails is
-/// no fault: [`super::memory`] runs this with failures injected.
+/// Allocates objects and passes them to the next CPU, and frees objects from the previous one. A failed allocation is
+/// not an error: [`super::memory`] runs this with failures injected.
 pub fn exchange(place: Place) -> Outcome {
     let mut random = Random::new(place.me + 100);
     for round in place.rounds() {
         let size = size_of::<usize>() + random.below_power(14);
         if let Some(object) = SLAB.kmalloc(size, Gfp::KERNEL) {
-            // SAFETY: the object is ours and begins with a word's room.
+            // SAFETY: the object is this check's and begins with a word's room.
             unsafe { object.cast::<usize>().write(size) };
             bytes(object, size)[size_of::<usize>()..].fill(size as u8);
             let address = object.as_ptr().expose_provenance();
@@ -229,7 +229,7 @@ pub fn collect(place: Place) -> Outcome {
     MAIL[place.me].iter().try_for_each(|slot| end(slot.swap(0, Ordering::AcqRel)))
 }
 
-/// Looks at an object and frees it.
+/// Checks an object and frees it.
 fn end(address: usize) -> Outcome {
     let Some(object) = NonNull::new(core::ptr::with_exposed_provenance_mut::<u8>(address)) else { return Ok(()) };
     // SAFETY: `exchange` wrote it, and the swap gave the object to nobody else.

@@ -1,4 +1,4 @@
-//! Checks of address spaces and stacks, and what becomes of them when any one allocation fails.
+//! Checks of address spaces and stacks, also with each single allocation failing.
 
 use quire_abi::Errno;
 use quire_abi::flags::Prot;
@@ -15,10 +15,10 @@ use crate::vm::{Cpu, Mm, PAGES};
 
 pub const CHECKS: &[Check] = &[
     ("spaces: a life with a child, on all CPUs", on_all_cpus),
-    ("spaces: each allocation of a life fails", each_allocation_fails),
+    ("spaces: each single allocation of a life fails in turn", each_allocation_fails),
 ];
 
-/// Pages of the area that a life is about: more than one table covers.
+/// Pages written in a life: more than one table covers.
 const PAGES_TOUCHED: usize = 24;
 /// From one touched page to the next.
 const STRIDE: usize = 40 * PAGE_SIZE;
@@ -48,7 +48,7 @@ fn life() -> Result<(), Errno> {
     Ok(())
 }
 
-/// What the first life leaves for the next ones is not in the books: mapped stacks and their list, kernel tables.
+/// Runs a life before the counts are first read: it leaves mapped stacks, their list and kernel tables for later ones.
 pub fn warm_up() {
     let _ = life();
 }
@@ -61,7 +61,7 @@ fn each_allocation_fails() -> Outcome {
     let before = Books::settled()?;
     let mut failures = 0;
     for n in 1..400 {
-        // The one after it too: whoever could not wait for the first waits for the second.
+        // The next allocation fails too: after a non-waiting attempt fails, the caller makes a waiting one.
         let two =
             FaultInjection { interval: 1, probability: 100, times: 2, space: (n - 1) << 12, ..FaultInjection::OFF };
         PAGES.inject_failures(two);
@@ -71,13 +71,13 @@ fn each_allocation_fails() -> Outcome {
         failures += usize::from(outcome.is_err());
         expect(hit || outcome.is_ok(), "nothing fails but what is made to")?;
         if !hit {
-            // The life needs fewer allocations than that: each has failed once.
+            // The life makes fewer allocations than that, so each has failed once.
             break;
         }
         if n % 16 == 0 {
             before.compare(&Books::settled()?)?;
         }
     }
-    // Some failures are answered by doing less: pages that nobody asked for yet.
+    // Some failures only reduce optional work: pages that nobody has touched yet.
     expect(failures > 20, "failures were seen outside")
 }

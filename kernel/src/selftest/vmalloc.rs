@@ -66,7 +66,7 @@ fn check_and_free(start: VirtAddr, pages: usize) -> Outcome {
     expect(unsafe { VMALLOC.vfree(start) }.is_ok(), "an area ends")
 }
 
-/// What all CPUs look at, and what they should see.
+/// The address that all CPUs read, and the value that they should see.
 static SHOWN: AtomicUsize = AtomicUsize::new(0);
 static WANTED: AtomicUsize = AtomicUsize::new(0);
 
@@ -74,7 +74,7 @@ fn addresses_again() -> Outcome {
     let mut first = None;
     for round in 0..64 {
         let start = some(VMALLOC.vmalloc(PAGE_SIZE, Gfp::KERNEL).ok(), "an area")?;
-        // The lowest free place: always the same one, once it was purged.
+        // The lowest free address: always the same one, once it was purged.
         expect(*first.get_or_insert(start) == start, "the address is used again")?;
         // SAFETY: the area is this check's.
         unsafe { word(start, 0).write_volatile(round) };
@@ -88,7 +88,7 @@ fn addresses_again() -> Outcome {
         })?;
         // SAFETY: all CPUs are done with it.
         expect(unsafe { VMALLOC.vfree(start) }.is_ok(), "an area ends")?;
-        // SAFETY: it is refused. (Nobody else makes areas now: the address is not somebody's new one.)
+        // SAFETY: the call is refused. (Nothing else makes areas now, so the address is not in use again.)
         expect(unsafe { VMALLOC.vfree(start) } == Err(VmError::Invalid), "but once only")?;
         VMALLOC.purge();
     }

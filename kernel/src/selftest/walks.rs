@@ -1,5 +1,5 @@
-//! What a walk from a page to its one mapping costs: alone, and where others have nothing to do with it but that they
-//! might have.
+//! The cost of a walk from a page to its single mapping: alone, and beside related spaces and areas that do not map the
+//! page.
 
 use core::hint::black_box;
 
@@ -21,7 +21,7 @@ const RW: Prot = Prot::READ.union(Prot::WRITE);
 const FROM: usize = 0x4000_0000;
 const TO: usize = 0x1_0000_0000;
 
-/// Prints a line for each. Nothing can fail here but memory; answers how often it did.
+/// Prints a line for each. The only possible failure is a lack of memory; returns how often that happened.
 pub fn run() -> usize {
     [alone(), behind_ended_generations(), beside_younger_children(), among_moved_areas()]
         .iter()
