@@ -1,7 +1,7 @@
-//! A program's buffers, one or a vector of them, as one run of bytes: what read, write and their kin move to and from.
+//! A program's buffer or vector of buffers, as one run of bytes, for read, write and similar calls.
 //!
-//! A vector is copied in and checked as a whole before a byte moves, so that nobody changes it meanwhile, and the
-//! bytes go on across its parts: what the other side treats as one piece stays one.
+//! A vector is copied in and checked as a whole before the first byte moves, so that no thread can change it meanwhile.
+//! The bytes continue across its parts, so that an atomic piece of the other side stays in one piece.
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
@@ -13,20 +13,20 @@ use crate::arch::uaccess;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 
-/// Most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
+/// The most bytes that one call moves: a whole number of pages below 2 GiB, as on Linux.
 pub const MAX_RW: usize = 0x7fff_f000;
 
 /// Most parts of a vector.
 const IOV_MAX: usize = 1024;
 
-/// What is left of the buffers. The ranges are in the lower half; whether there is memory shows at the copy.
+/// The rest of the buffers. The ranges are in the lower half; whether they are mapped shows at the copy.
 #[derive(Clone)]
 pub struct Buffers<'a> {
     addr: UserAddr,
     /// Bytes left of the present part.
     here: usize,
     rest: &'a [(UserAddr, usize)],
-    /// Bytes left in all.
+    /// Bytes left in total.
     left: usize,
 }
 
@@ -44,8 +44,8 @@ impl Buffers<'_> {
         self.left
     }
 
-    /// Copies the next bytes in; answers how many came, fewer only at the end or a bad address. EFAULT if none did.
-    /// They are passed.
+    /// Copies the next bytes from the buffers and advances; returns how many, fewer than requested only at the end or
+    /// at a bad address. EFAULT if none.
     #[inline]
     pub fn take(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
         if to.len() <= self.here {
@@ -76,8 +76,7 @@ impl Buffers<'_> {
         Ok(done)
     }
 
-    /// Copies bytes out to where the buffers go on; answers how many fitted. EFAULT if there was room and none went.
-    /// They are passed.
+    /// Copies bytes to the buffers and advances; returns how many. EFAULT if there was room and none could be copied.
     #[inline]
     pub fn put(&mut self, from: &[u8]) -> Result<usize, Errno> {
         if from.len() <= self.here {
@@ -108,7 +107,7 @@ impl Buffers<'_> {
         Ok(done)
     }
 
-    /// The next bytes that lie together, up to `most`, of which some are left.
+    /// The next contiguous bytes, up to `most`; some must be left.
     fn piece(&mut self, most: usize) -> (UserAddr, usize) {
         while self.here == 0
             && let Some((&(addr, len), rest)) = self.rest.split_first()
@@ -125,14 +124,14 @@ impl Buffers<'_> {
     }
 }
 
-/// Runs `f` with the buffers of a vector. EINVAL for a vector that is too long or has a part that is, EFAULT where it
-/// is not, or a part is not in the lower half.
+/// Runs `f` with the buffers of a vector. EINVAL for a vector or a part that is too long, EFAULT if the vector cannot
+/// be read or a part is not in the lower half.
 pub fn with_vector<T>(
     vector: UserAddr,
     count: usize,
     f: impl FnOnce(&mut Buffers<'_>) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    /// Parts of a vector that need no memory.
+    /// The most parts of a vector for which nothing is allocated.
     const FEW: usize = 8;
     if count > IOV_MAX {
         return Err(Errno::EINVAL);
@@ -152,7 +151,7 @@ pub fn with_vector<T>(
     f(&mut Buffers { addr: UserAddr::new(0), here: 0, rest: parts, left })
 }
 
-/// Copies a vector in; answers its bytes, [`MAX_RW`] at most.
+/// Copies a vector in; returns its total length, [`MAX_RW`] at most.
 fn import(vector: UserAddr, parts: &mut [(UserAddr, usize)]) -> Result<usize, Errno> {
     let mut left = 0;
     for (i, part) in parts.iter_mut().enumerate() {

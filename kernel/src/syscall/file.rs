@@ -28,7 +28,7 @@ pub(super) fn table() -> Result<KArc<Descriptors>, Errno> {
     current().process().descriptors()
 }
 
-/// One more than the highest number that a descriptor may have, whatever the limit says: Linux's `nr_open`.
+/// The upper bound of descriptor numbers, whatever the limit says: Linux's `nr_open`.
 const MOST_DESCRIPTORS: u64 = 1 << 20;
 
 pub(super) fn limit() -> u64 {
@@ -40,7 +40,7 @@ pub fn path_buffer() -> Result<Vec<u8>, Errno> {
     Ok(try_zeroed(PATH_MAX)?)
 }
 
-/// What a (directory, path) pair names. `flags` are those of the `*at` calls.
+/// Resolves a (directory, path) pair. `flags` are those of the `*at` calls.
 fn resolve(dirfd: i32, path: UserAddr, flags: u32) -> Result<&'static Node, Errno> {
     let mut buffer = path_buffer()?;
     let path = uaccess::get_string(&mut buffer, path)?;
@@ -83,7 +83,7 @@ pub fn openat(a: Args) -> Answer {
     table()?.insert(descriptor, 0, limit()).map(|fd| fd as usize)
 }
 
-/// The devices that the kernel itself has.
+/// The devices that the kernel itself provides.
 fn device(path: &[u8]) -> Option<Object> {
     Some(match path {
         b"/dev/console" | b"/dev/tty" => Object::Console,
@@ -256,7 +256,7 @@ pub fn fstatat(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Whether a path is "", or (as Linux has it since 6.11) null.
+/// Whether a path is "", or (as on Linux since 6.11) null.
 fn is_empty(path: UserAddr) -> Result<bool, Errno> {
     Ok(path.get() == 0 || uaccess::get::<u8>(path)? == 0)
 }
@@ -369,7 +369,7 @@ pub fn pipe2(a: Args) -> Answer {
     if !(flags - Open::CLOEXEC - Open::NONBLOCK).is_empty() {
         return Err(Errno::EINVAL);
     }
-    // pipe(2) knows no ENOMEM; Linux too says ENFILE where there is no memory for a pipe.
+    // pipe(2) documents no ENOMEM; like Linux, answer ENFILE if there is no memory for a pipe.
     make_pipe(a, flags).map_err(|e| if e == Errno::ENOMEM { Errno::ENFILE } else { e })
 }
 

@@ -20,7 +20,7 @@ pub fn futex(a: Args) -> Answer {
     let private = a.uint(1) & op::PRIVATE != 0;
     let command = a.uint(1) & !(op::PRIVATE | op::CLOCK_REALTIME);
     let deadline = if matches!(command, op::WAIT | op::WAIT_BITSET) { deadline(a, command)? } else { None };
-    // The clock makes a difference to a point of time only, and here both have the same.
+    // The clock matters only for a point in time, and both clocks are the same here.
     if a.uint(1) & op::CLOCK_REALTIME != 0 && command != op::WAIT_BITSET {
         return Err(Errno::ENOSYS);
     }
@@ -39,7 +39,7 @@ pub fn futex(a: Args) -> Answer {
     }
 }
 
-/// WAIT's time is a span, WAIT_BITSET's a point.
+/// WAIT's time is relative, WAIT_BITSET's absolute.
 fn deadline(a: Args, command: u32) -> Result<Option<u64>, Errno> {
     let Some(at) = a.opt_addr(3) else { return Ok(None) };
     let time: Timespec = uaccess::get(at)?;
@@ -47,7 +47,7 @@ fn deadline(a: Args, command: u32) -> Result<Option<u64>, Errno> {
     Ok(Some(if command == op::WAIT { timer::now_ns().saturating_add(ns) } else { ns }))
 }
 
-/// Sleeps on a word. With a deadline, a sleep that is cut short may go on by `restart_syscall`.
+/// Sleeps on a word. With a deadline, an interrupted sleep may be resumed by `restart_syscall`.
 pub fn wait(word: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Answer {
     let result = futex::wait(word, expected, bits, deadline, private);
     if result == Err(Errno::EINTR)
@@ -58,7 +58,7 @@ pub fn wait(word: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
     result.map(|()| 0)
 }
 
-/// A count is signed, and Linux counts after it has woken: 0 and what is below wake one.
+/// The count is signed, and Linux compares it after waking: 0 and negative counts wake one.
 fn at_least_one(count: u32) -> u32 {
     (count as i32).max(1) as u32
 }

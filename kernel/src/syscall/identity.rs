@@ -1,4 +1,4 @@
-//! Who the caller is: users and groups, asked for and changed.
+//! The caller's user and group ids: querying and changing them.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ use crate::task::process::Process;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// Which numbers a call is about.
+/// Whether a call is about user or group ids.
 #[derive(Clone, Copy)]
 pub enum Of {
     User,
@@ -28,7 +28,7 @@ fn ids(credentials: &mut Credentials, of: Of) -> &mut Ids {
     }
 }
 
-/// Changes numbers of the caller, all or none; what follows from who it is follows.
+/// Changes ids of the caller, all or none, and applies the consequences.
 fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) -> Result<T, Errno> {
     let process = current().process();
     let done = {
@@ -40,13 +40,13 @@ fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) ->
     Ok(done)
 }
 
-/// Gives the process's memory its limits anew: root's has none for locked memory. A space that a vfork child shares
-/// keeps its owner's.
+/// Updates the memory limits of the process's address space: root has none for locked memory. A space that a vfork
+/// child shares keeps its owner's limits.
 fn apply_limits(process: &Process) {
     let limits = *process.limits.lock();
     let is_privileged = process.credentials.lock().is_privileged();
     let space = process.space.lock().clone();
-    // (This owner is one, the process the other.)
+    // (This reference is one, the process's the other.)
     if let Some(space) = space
         && KArc::count(&space) <= 2
     {

@@ -21,7 +21,7 @@ pub fn brk(a: Args) -> Answer {
     Ok(mm()?.brk(a.word(0)).get())
 }
 
-/// PROT bits that mmap and mprotect know; others are EINVAL.
+/// PROT bits that mmap and mprotect accept; others give EINVAL.
 fn prot(bits: u32) -> Result<Prot, Errno> {
     Prot::from_bits(bits).ok_or(Errno::EINVAL)
 }
@@ -36,7 +36,7 @@ pub fn mmap(a: Args) -> Answer {
     let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
     if !flags.contains(Map::ANONYMOUS) {
         let descriptor = current().process().descriptors()?.get(a.int(4))?;
-        // A file ends below 2^63, whatever it is.
+        // Any file ends below 2^63.
         let end = a.word(1).checked_next_multiple_of(PAGE_SIZE).and_then(|len| offset.checked_add(len));
         if end.is_none_or(|end| end > i64::MAX as usize) && a.word(1) != 0 {
             return Err(Errno::EOVERFLOW);
@@ -80,7 +80,7 @@ pub fn msync(a: Args) -> Answer {
 }
 
 pub fn mincore(a: Args) -> Answer {
-    /// Pages that are looked at before the answer is stored: no lock of the space is held while its memory is touched.
+    /// Pages examined before the answer is stored: no lock of the space is held while user memory is accessed.
     const PIECE: usize = 256;
     let (start, len) = (a.word(0), a.word(1));
     check_mincore(start, len, a.word(2))?;
@@ -101,10 +101,9 @@ pub fn mincore(a: Args) -> Answer {
     }
 }
 
-/// What Linux says before it looks at a page, in its order: the address, whether the range can be an address range at
-/// all, and whether the answer's place is a program's.
+/// Linux's checks before it examines a page, in its order: the address, the range, and the destination of the answer.
 fn check_mincore(start: usize, len: usize, answer: usize) -> Result<(), Errno> {
-    /// Where the largest address space of the architecture ends.
+    /// The end of the architecture's largest address space.
     const LARGEST: usize = 1 << 52;
     let ends_by = |start: usize, len: usize, limit: usize| start.checked_add(len).is_some_and(|end| end <= limit);
     if !start.is_multiple_of(PAGE_SIZE) {

@@ -1,4 +1,4 @@
-//! System calls: one file a family; here the way in.
+//! System calls: one file per family; this file has the entry and the dispatch.
 //!
 //! The convention is Linux's on AArch64: number in x8, arguments in x0 to x5, the result or −errno in x0.
 
@@ -25,7 +25,7 @@ use identity::Of;
 use crate::arch::speculation;
 use crate::arch::trap::TrapFrame;
 
-/// What a call answers.
+/// The result of a call.
 type Answer = Result<usize, Errno>;
 
 /// The arguments of a call.
@@ -55,7 +55,7 @@ impl Args {
 pub extern "C" fn enter(frame: &mut TrapFrame) {
     let x = &frame.x;
     let args = Args([x[0], x[1], x[2], x[3], x[4], x[5]]);
-    // The number is one of a range that has calls on whatever path the CPU guesses: tables are read at it.
+    // The number indexes tables, so it is bounded on speculative paths too.
     let nr = x[8] as usize;
     let linux = speculation::bounded(nr, nr::LINUX_END);
     let own = || Some(speculation::bounded(nr.wrapping_sub(nr::QUIRE_BASE), nr::QUIRE_COUNT)? + nr::QUIRE_BASE);

@@ -1,7 +1,7 @@
 //! ppoll and pselect6: waiting for any of several descriptors.
 //!
-//! A signal mask that comes with the call holds while it sleeps. It is undone at once unless a signal ended the sleep:
-//! then after the handler. What is left of the time is stored, so that a call that is made again waits no longer than the first.
+//! The call's signal mask is in effect while it sleeps. It is undone at once, unless a signal ended the sleep: then
+//! after the handler. The remaining time is stored, so that a restarted call waits no longer than the first.
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
@@ -17,12 +17,12 @@ use crate::ipc::poll;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 
-/// What is always told, asked for or not.
+/// Events that are always reported, requested or not.
 const ALWAYS: u16 = bits::ERR | bits::HUP;
 
 struct Watched {
     fd: PollFd,
-    /// What ends the wait.
+    /// Events that end the wait.
     wanted: u16,
     file: Option<KArc<OpenFile>>,
 }
@@ -38,12 +38,12 @@ impl Watched {
     }
 }
 
-/// The point between the entries of a list that a program made, now and then.
+/// Passes a point now and then between entries of a list whose length a program sets.
 pub(super) fn pass(index: usize) -> Result<(), Errno> {
     if index.is_multiple_of(ENTRIES) { Ok(resched_point(Sleep::Killable)?) } else { Ok(()) }
 }
 
-/// Waits with the mask at `mask` in place; the time is the span at `time`.
+/// Waits with the mask at `mask`; the timeout is the timespec at `time`.
 fn wait(watched: &mut [Watched], time: Option<UserAddr>, mask: Option<u64>) -> Answer {
     let deadline = match time {
         Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
@@ -64,7 +64,7 @@ fn wait(watched: &mut [Watched], time: Option<UserAddr>, mask: Option<u64>) -> A
         signal::restore_mask();
     }
     if let (Some(at), Some(deadline)) = (time, deadline) {
-        // As Linux: a time that cannot be stored is not told.
+        // As on Linux, a failure to store the time is ignored.
         let _ = uaccess::put(at, &time::from_ns(deadline.saturating_sub(timer::now_ns())));
     }
     ready
@@ -95,7 +95,7 @@ pub fn ppoll(a: Args) -> Answer {
     Ok(ready)
 }
 
-/// What each of pselect6's sets asks for, and what it takes for an answer.
+/// For each of pselect6's sets: the events requested, and the events that set a bit in it.
 const SETS: [(u16, u16); 3] =
     [(bits::IN, bits::IN | bits::HUP | bits::ERR), (bits::OUT, bits::OUT | bits::ERR), (bits::PRI, bits::PRI)];
 
@@ -118,7 +118,7 @@ pub fn pselect6(a: Args) -> Answer {
             watched.try_push(Watched { fd, wanted, file }).map_err(Errno::from)?;
         }
     }
-    // The last argument is a pair: where the mask is, and its length.
+    // The last argument points to a pair: the mask's address and its length.
     let [mask, size] = a.opt_addr(5).map(uaccess::get::<[u64; 2]>).transpose()?.unwrap_or_default();
     if mask != 0 && size as usize != signal::SET_SIZE {
         return Err(Errno::EINVAL);
@@ -129,7 +129,7 @@ pub fn pselect6(a: Args) -> Answer {
     let mut rest = &watched[..];
     for first in (0..count).step_by(WORD) {
         pass(first)?;
-        // They are in order.
+        // They are sorted by descriptor.
         let n = rest.iter().take_while(|w| (w.fd.fd as usize) < first + WORD).count();
         let (here, later) = rest.split_at(n);
         rest = later;

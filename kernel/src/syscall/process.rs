@@ -1,4 +1,4 @@
-//! Processes: making, changing, ending, asking.
+//! Processes: creation, changes, exit, queries.
 
 use core::sync::atomic::Ordering;
 
@@ -52,13 +52,13 @@ pub fn execve(a: Args, frame: &mut TrapFrame) -> Answer {
     oom::retry(|| {
         let mut args = Strings::from_user(a.addr(1))?;
         if args.count() == 0 {
-            // Programs count on a name, so as Linux does.
+            // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
             args.push(b"")?;
         }
         let env = Strings::from_user(a.addr(2))?;
         exec::exec(node, path, &args, &env, frame)
     })?;
-    // x0 of the new program: nothing that the ABI names.
+    // x0 of the new program, which the ABI leaves undefined.
     Ok(0)
 }
 
@@ -75,7 +75,7 @@ pub fn exit_group(a: Args) -> Answer {
 
 pub fn wait4(a: Args) -> Answer {
     const KNOWN: u32 = wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED;
-    // Linux's own bits, which concern threads of other processes: accepted for what they cannot change here.
+    // Linux's own commands, which concern threads of other processes: accepted, since they have no effect here.
     const LINUX_ONLY: u32 = 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
     let options = a.uint(2);
     if options & !(KNOWN | LINUX_ONLY) != 0 {
@@ -116,7 +116,7 @@ pub fn set_tid_address(a: Args) -> Answer {
     gettid()
 }
 
-/// The process that a call means by `pid`, 0 being the caller.
+/// The process with number `pid`; 0 is the caller.
 fn named(table: &Table, pid: i32) -> Result<&Process, Errno> {
     match pid {
         0 => Ok(current().process()),
@@ -151,7 +151,7 @@ pub fn setpgid(a: Args) -> Answer {
         return Err(Errno::EPERM);
     }
     let mut table = TABLE.lock();
-    // It may have begun a session of its own meanwhile.
+    // It may have started a session of its own meanwhile.
     if table.family(&target).sid != sid || sid == target.pid {
         return Err(Errno::EPERM);
     }
@@ -171,7 +171,7 @@ pub fn getsid(a: Args) -> Answer {
 
 pub fn setsid() -> Answer {
     let me = current().process();
-    // Whoever joins the group later can only be of this process's making.
+    // Only this process's own descendants can join the group later.
     if walk::any_process(|table, process| table.family(process).pgid == me.pid) {
         return Err(Errno::EPERM);
     }
@@ -299,7 +299,7 @@ pub fn uname(a: Args) -> Answer {
     let names = Utsname {
         sysname: field("Quire"),
         nodename: field("quire"),
-        // Linux programs ask whether the kernel is new enough; the calls that there are, are those of 6.x.
+        // Linux programs check that the kernel is new enough; the implemented calls are those of 6.x.
         release: field(concat!("6.12.0-quire-", env!("CARGO_PKG_VERSION"))),
         version: field("#1 SMP"),
         machine: field("aarch64"),
@@ -331,7 +331,7 @@ pub fn getrandom(a: Args) -> Answer {
     }
     let mut done = 0;
     let mut bytes = [0; 256];
-    // As Linux: at most 32 MiB a call, and what was copied before a bad page counts.
+    // As on Linux: at most 32 MiB per call, and bytes copied before a bad page count.
     let len = a.word(1).min((32 << 20) - 1);
     while done < len {
         let n = bytes.len().min(len - done);

@@ -1,5 +1,5 @@
-//! Quire's own calls: what the memory manager and the machine look like, which anybody may ask, and what changes the
-//! machine, which takes a handle of machine control ([`control`]).
+//! Quire's own calls: queries about the memory manager and the machine, which any process may make, and operations on
+//! the machine, which need a handle of machine control ([`control`]).
 
 use core::sync::atomic::Ordering;
 
@@ -22,7 +22,7 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{PAGES, SPACES, areas, inject, statistics};
 
-/// Copies record `index` of a kind; answers its size. ENOENT past the last, EINVAL for an unknown kind or size.
+/// Copies record `index` of a kind; returns its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
     let index = a.word(1);
     match a.word(0) {
@@ -49,7 +49,7 @@ fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
     }
     let process = TABLE.lock().process(a.uint(4)).cloned().ok_or(Errno::ESRCH)?;
     permit_inspection(&process)?;
-    // The space's lock may spin for a fault's time: it is not taken under the table's.
+    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     Ok(mm.and_then(|mm| areas::area(&mm, from)))
 }
@@ -62,8 +62,8 @@ fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {
     Ok(size_of::<T>())
 }
 
-/// Copies the log from a position on; answers the bytes copied. 0 at its end. The position counts from power-on;
-/// what has been overwritten is skipped, which shows in the next position: it is stored at x3 where that is given.
+/// Copies the log from a position on; returns the bytes copied, 0 at its end. Positions count from power-on.
+/// Overwritten text is skipped; the next position, which shows that, is stored at x3 if x3 is not null.
 pub fn log(a: Args) -> Answer {
     let mut from = a.word(2);
     let mut done = 0;
@@ -86,15 +86,15 @@ pub fn log(a: Args) -> Answer {
     Ok(done)
 }
 
-/// EPERM unless x0 is a handle of machine control with these rights. Whatever else is wrong with the number: the caller
-/// was not given the power.
+/// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: either way the
+/// caller was not given the right.
 fn control(a: Args, rights: Control) -> Result<(), Errno> {
     let handle = current().process().descriptors()?.handle(a.uint(0));
     if handle.is_some_and(|handle| handle.controls(rights)) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// Names what of the handle x0 passes to children and to the next program: the rights x1, or nothing of it for 0. EBADF,
-/// or EPERM for rights that the caller does not have.
+/// Sets the rights of handle x0 that pass to children and to the next program: the rights x1; with 0 the handle does
+/// not pass. EBADF, or EPERM for rights that the caller does not have.
 pub fn grant(a: Args) -> Answer {
     current().process().descriptors()?.grant(a.uint(0), a.uint(1)).map(|()| 0)
 }
@@ -114,8 +114,8 @@ pub fn books(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Compares all page tables with reverse mapping, both ways. A debug facility: it looks at every user page of the
-/// machine, a space and a page at a time, and ends early for a signal.
+/// Compares all page tables with reverse mapping, both ways. A debug facility: it examines every user page of the
+/// machine, one space and one page at a time, and ends early for a signal.
 pub fn audit(a: Args) -> Answer {
     control(a, Control::AUDIT)?;
     if a.word(2) != size_of::<MapAudit>() {
@@ -126,8 +126,8 @@ pub fn audit(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Takes all of the contiguous memory area x1 and gives it back; answers its pages. ENOENT for one that there is not,
-/// EBUSY where somebody has pages of it that cannot be moved away. A debug facility.
+/// Allocates the whole contiguous memory area x1 and frees it; returns its size in pages. ENOENT for an unknown area,
+/// EBUSY if pages of it are in use and cannot be moved. A debug facility.
 pub fn cma_try(a: Args) -> Answer {
     control(a, Control::CONTIGUOUS)?;
     let area = a.word(1);
@@ -136,21 +136,21 @@ pub fn cma_try(a: Args) -> Answer {
         CmaError::Killed => Errno::EINTR,
         CmaError::BadRequest | CmaError::NoSpace => Errno::EBUSY,
     })?;
-    // SAFETY: it was taken just now, and nobody else knows of it.
+    // SAFETY: it was allocated just now, and nothing else refers to it.
     unsafe { PAGES.cma_release(area, start, info.pages) }.map_err(|_| Errno::EBUSY)?;
     Ok(info.pages)
 }
 
-/// The calling thread's x1th allocation from now on fails; none does for 0. Answers how many were left until the one
-/// that was asked for before: 0 if it has failed, or there was none.
+/// Makes the calling thread's x1th allocation from now on fail; 0 cancels that. Returns how many allocations were left
+/// until the failure requested before: 0 if it has happened or was not requested.
 pub fn fail_nth(a: Args) -> Answer {
     control(a, Control::INJECT)?;
     let n = u32::try_from(a.word(1)).map_err(|_| Errno::EINVAL)?;
     Ok(inject::arm(n) as usize)
 }
 
-/// Answers what the setting x1 was, and sets it to x2 unless that is `READ`. Anybody may read. EINVAL for what there is
-/// not.
+/// Returns the old value of setting x1, and sets it to x2 unless that is `READ`. Any process may read. EINVAL for an
+/// unknown setting or an invalid value.
 pub fn setting(a: Args) -> Answer {
     let (which, new) = (a.word(1), a.word(2));
     if which == setting::OOM_SCORE_ADJ {
@@ -165,9 +165,9 @@ pub fn setting(a: Args) -> Answer {
     Ok(old)
 }
 
-/// Anybody may make itself more likely to be picked, as on Linux.
+/// Any process may raise its own score, as on Linux.
 fn oom_score_adj(a: Args, new: usize) -> Answer {
-    /// Added to `oom_score_adj`, so that it is a call's answer.
+    /// Added to `oom_score_adj`, so that it can be a call's result.
     const BIAS: i32 = 1000;
     let adj = &current().process().oom_score_adj;
     let old = (adj.load(Ordering::Relaxed) + BIAS) as usize;

@@ -1,4 +1,4 @@
-//! What becomes of a call that a signal cut short (signal(7), and Linux's ERESTART codes).
+//! Restarting calls that a signal interrupted (signal(7), and Linux's ERESTART codes).
 //!
 //! | call | a handler ran | no handler ran: a stop, or another thread took the signal |
 //! | --- | --- | --- |
@@ -12,9 +12,9 @@
 //! | `ppoll`, `pselect6` | EINTR | again, with what is left of its time |
 //! | `rt_sigtimedwait` | EINTR | EINTR |
 //!
-//! A transfer that has moved some bytes answers their number and is not restarted. "Again" makes the call anew with its
-//! arguments; "goes on" makes the call [`restart_syscall`](call), which takes up what the thread left in
-//! [`ThreadSignals::resume`](crate::task::signal::ThreadSignals). A handler ends the right to that.
+//! A transfer that has moved some bytes returns their number and is not restarted. "Again" repeats the call with its
+//! arguments; "goes on" makes the call [`restart_syscall`](call), which resumes from the state in
+//! [`ThreadSignals::resume`](crate::task::signal::ThreadSignals). A handler discards that state.
 
 use quire_abi::{Errno, nr};
 
@@ -23,7 +23,7 @@ use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::task::signal::{self, HandlerAction, Resume};
 use crate::task::thread::current;
 
-/// When an interrupted call is made again.
+/// When an interrupted call is repeated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
     /// Never.
@@ -43,13 +43,13 @@ fn again(nr: usize) -> Again {
     }
 }
 
-/// The call that the frame is in, if it was cut short. It is asked once a call.
+/// The call that the frame is in, if it was interrupted. Called once per call.
 fn interrupted(frame: &mut TrapFrame) -> Option<usize> {
     let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
     (call != NO_SYSCALL && frame.x[0] as isize == Errno::EINTR.to_ret()).then_some(call as usize)
 }
 
-/// A handler is about to run: an interrupted call is made again after it, or has ended.
+/// A handler is about to run: an interrupted call is repeated after it, or has ended.
 pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
     let Some(call) = interrupted(frame) else { return };
     let goes_on = current().signals.lock().resume.take().is_some();
@@ -58,7 +58,7 @@ pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
     }
 }
 
-/// No handler ran: an interrupted call goes on.
+/// No handler ran: an interrupted call resumes.
 pub fn without_handler(frame: &mut TrapFrame) {
     let Some(call) = interrupted(frame) else { return };
     if current().signals.lock().resume.is_some() {
@@ -69,14 +69,14 @@ pub fn without_handler(frame: &mut TrapFrame) {
     }
 }
 
-/// The instruction before the one that the frame goes on with is the SVC.
+/// Resumes at the SVC, which is the instruction before the saved pc.
 fn make_again(frame: &mut TrapFrame) {
     const SVC: u64 = 4;
     frame.x[0] = frame.orig_x0;
     frame.pc = frame.pc.wrapping_sub(SVC);
 }
 
-/// `restart_syscall`: EINTR where nothing was cut short.
+/// `restart_syscall`; EINTR if there is nothing to resume.
 pub fn call() -> Answer {
     let resume = current().signals.lock().resume.take();
     match resume {

@@ -43,7 +43,7 @@ pub fn setaffinity(a: Args) -> Answer {
     let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
     permit_scheduling(thread.process())?;
     thread.affinity.store(mask, Ordering::Relaxed);
-    // If it runs where it may not any more, it moves at its next way to user mode.
+    // If it runs on a CPU that it may no longer use, it moves on its next return to user mode.
     thread.set_work(crate::task::thread::work::RESCHEDULE);
     sched::kick(thread);
     Ok(0)

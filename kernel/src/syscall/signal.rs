@@ -22,7 +22,7 @@ fn valid(signal: u32) -> Result<u32, Errno> {
     if signal < sig::COUNT { Ok(signal) } else { Err(Errno::EINVAL) }
 }
 
-/// What comes with a signal of the calling process's.
+/// The record of a signal from the calling process.
 fn from_here(signal: u32, code: i32) -> Info {
     let process = current().process();
     Info::of_user(signal, code, process.pid, process.uid())
@@ -36,12 +36,12 @@ pub fn kill(a: Args) -> Answer {
             let table = TABLE.lock();
             let process = table.process(pid as u32).ok_or(Errno::ESRCH)?;
             permit_signal(&table, process, info.signal)?;
-            // A record that finds no room is left out, as on Linux.
+            // A record that does not fit is dropped, as on Linux.
             signal::send_or_ask(&table, process, &info);
             Ok(())
         }
         -1 => match send_to_permitted(&info, |_, process| process.pid != 1 && process.pid != me.pid) {
-            // As on Linux this is no error, if only there was somebody.
+            // As on Linux this is not an error if any process was found.
             Err(Errno::EPERM) => Ok(()),
             sent => sent,
         },
@@ -54,7 +54,8 @@ pub fn kill(a: Args) -> Answer {
     sent.map(|()| 0)
 }
 
-/// Sends to those meant that the caller may send to. ESRCH if there is nobody, EPERM if it may send to none.
+/// Sends to those selected processes that the caller may signal. ESRCH if there are none, EPERM if it may signal none
+/// of them.
 fn send_to_permitted(info: &Info, is_meant: impl Fn(&Table, &Process) -> bool) -> Result<(), Errno> {
     let mut refused = false;
     let sent = signal::send_to_many(info, |table, process| {
@@ -98,7 +99,8 @@ pub fn tgkill(a: Args) -> Answer {
     send_to_thread(Some(pid), a.int(1), from_here(valid(a.uint(2))?, si::TKILL))
 }
 
-/// The record of a `*sigqueueinfo` call. Nobody may pass for the kernel, or for `kill` and `tkill`, to others: EPERM.
+/// The record of a `*sigqueueinfo` call. EPERM for a record to another process that claims to come from the kernel,
+/// `kill` or `tkill`.
 fn queued(signal: u32, record: UserAddr, pid: u32) -> Result<Info, Errno> {
     let info = Info::from_user(valid(signal)?, &uaccess::get(record)?)?;
     let is_false = info.code >= 0 || info.code == si::TKILL;
@@ -118,8 +120,8 @@ pub fn tgsigqueueinfo(a: Args) -> Answer {
     send_to_thread(Some(positive(a.int(0))?), a.int(1), info)
 }
 
-/// Waits for one of a set of signals, which the caller blocks, and takes it: its number, and its record where asked for. EAGAIN
-/// when the time has passed.
+/// Waits for one of a set of signals, which the caller blocks, and accepts it: returns its number and, if requested,
+/// its record. EAGAIN on timeout.
 pub fn sigtimedwait(a: Args) -> Answer {
     if a.word(3) != SET_SIZE {
         return Err(Errno::EINVAL);
@@ -134,7 +136,7 @@ pub fn sigtimedwait(a: Args) -> Answer {
     let info = match signal::take_of(thread, process, set) {
         Some(info) => info,
         None => {
-            // They are let through for as long as it takes, so that their senders wake this thread.
+            // They count as unblocked during the wait, so that their senders wake this thread.
             let blocked = {
                 let mut signals = thread.signals.lock();
                 let blocked = signals.blocked;
@@ -179,7 +181,7 @@ pub fn sigaction(a: Args) -> Answer {
         old
     };
     if new.is_some() && signal::is_ignored(process, signal) {
-        // What is ignored now and pending is discarded (POSIX).
+        // A pending signal that is now ignored is discarded (POSIX).
         signal::remove_everywhere(&TABLE.lock(), process, bit(signal));
     }
     if let Some(at) = a.opt_addr(2) {
@@ -233,7 +235,7 @@ pub fn sigpending(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Swaps the mask for as long as a call sleeps; it comes back when a handler has returned, or at once.
+/// Replaces the mask while a call sleeps; the old one is restored when a handler has returned, or by [`restore_mask`].
 pub fn with_mask(mask: u64) {
     let thread = current();
     let mut signals = thread.signals.lock();
@@ -266,7 +268,7 @@ pub fn sigreturn(frame: &mut TrapFrame) -> Answer {
     }
     frame.syscall = NO_SYSCALL;
     current().set_work(work::SIGNAL);
-    // x0 is the interrupted program's.
+    // x0 is restored with the interrupted program's registers.
     Ok(frame.x[0] as usize)
 }
 

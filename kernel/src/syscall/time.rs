@@ -16,7 +16,7 @@ use crate::task::{sched, wait};
 
 const NS: u64 = 1_000_000_000;
 
-/// A span or point of time in nanoseconds, saturating; EINVAL for one that is none.
+/// A timespec in nanoseconds, saturating; EINVAL for an invalid one.
 pub fn to_ns(t: Timespec) -> Result<u64, Errno> {
     if t.sec < 0 || !(0..NS as i64).contains(&t.nsec) {
         return Err(Errno::EINVAL);
@@ -24,7 +24,7 @@ pub fn to_ns(t: Timespec) -> Result<u64, Errno> {
     Ok((t.sec as u64).saturating_mul(NS).saturating_add(t.nsec as u64))
 }
 
-/// Nanoseconds as programs have them.
+/// Nanoseconds as a timespec.
 pub fn from_ns(ns: u64) -> Timespec {
     Timespec { sec: (ns / NS) as i64, nsec: (ns % NS) as i64 }
 }
@@ -94,7 +94,8 @@ pub fn clock_nanosleep(a: Args) -> Answer {
     }
 }
 
-/// Sleeps until `deadline`; when cut short, what is left goes to `rest`, and the sleep may go on by `restart_syscall`.
+/// Sleeps until `deadline`. If interrupted, the remaining time is stored at `rest`, and `restart_syscall` may resume
+/// the sleep.
 pub fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
     let result = wait::sleep_until(deadline);
     if result == Err(Errno::EINTR) {
@@ -106,7 +107,7 @@ pub fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
     result.map(|()| 0)
 }
 
-/// Which timer: those of CPU time do not exist here, and are refused like any other.
+/// Timers of CPU time do not exist here and are refused like unknown ones.
 fn real_timer(which: i32) -> Result<&'static Process, Errno> {
     if which == itimer::REAL { Ok(current().process()) } else { Err(Errno::EINVAL) }
 }
@@ -129,7 +130,7 @@ pub fn getitimer(a: Args) -> Answer {
 
 pub fn setitimer(a: Args) -> Answer {
     let process = real_timer(a.int(0))?;
-    // As Linux: no new value is one of 0.
+    // As on Linux, a null pointer means a new value of 0.
     let new: Itimerval = a.opt_addr(1).map(uaccess::get).transpose()?.unwrap_or_default();
     let old = real::set(process, micros(new.value)?, micros(new.interval)?);
     if let Some(at) = a.opt_addr(2) {

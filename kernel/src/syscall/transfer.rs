@@ -1,8 +1,8 @@
-//! Moving bytes: read, write and their kin. What lies in the archive is copied from there; the rest goes through a small
-//! buffer, since no spin lock is held while user memory is touched.
+//! Moving bytes: read, write and similar calls. Files of the archive are copied directly; the rest goes through a small
+//! buffer, since no spin lock is held while user memory is accessed.
 //!
-//! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and where Linux lets a signal
-//! cut a transfer short (devices and the console, not files) a signal does.
+//! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and a signal interrupts the
+//! transfer where it does on Linux (devices and the console, not files).
 
 use core::sync::atomic::Ordering;
 
@@ -22,12 +22,12 @@ use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
 use crate::task::wait::Sleep;
 
-/// Bytes that go through the kernel's stack at a time.
+/// Bytes copied through the kernel's stack at a time.
 const PIECE: usize = 1024;
 
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
-/// Reads at a position, or at the file's own and on.
+/// Reads at a position, or at the file's own position, which then advances.
 fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
     match &file.object {
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
@@ -53,8 +53,9 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answ
     }
 }
 
-/// Moves `len` bytes by steps of at most [`COPY`] with a point between them; `step` gets what is done and what to do,
-/// and answers what it did. A step that does nothing ends it; an error after the first step counts as the end.
+/// Moves `len` bytes in steps of at most [`COPY`] with a point between them; `step` gets the bytes done and the bytes
+/// to move, and returns how many it moved. A step that moves nothing ends the transfer; so does an error after the
+/// first step.
 fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answer) -> Answer {
     let mut done = 0;
     while done < len {
@@ -71,7 +72,7 @@ fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answe
     Ok(done)
 }
 
-/// The first piece may sleep; what else is there comes along.
+/// The first piece may sleep; then everything else that is available is read.
 fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     let mut done = 0;
     while to.left() > 0 {
@@ -96,7 +97,7 @@ fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     Ok(done)
 }
 
-/// Bytes leave the pipe once they are in the reader's memory, so that a reader with a bad address loses none.
+/// Bytes are removed from the pipe only after the copy to the reader, so that a reader with a bad address loses none.
 fn read_piece(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>, piece: &mut [u8]) -> Result<Option<usize>, Errno> {
     let (n, position) = pipe.peek(piece, nonblocking)?;
     let mut ahead = to.clone();
@@ -115,7 +116,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
         Object::Null | Object::Zero => Ok(from.left()),
         Object::Archive(_) => Err(Errno::EROFS),
         Object::Console => {
-            // One call's bytes stay together.
+            // One call's bytes are not interleaved with others'.
             let turn = tty::writer(file.is_nonblocking())?;
             let mut piece = [0; PIECE];
             in_pieces(from.left(), Sleep::Interruptible, |_, n| {
@@ -127,7 +128,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
     }
 }
 
-/// What is up to [`pipe::ATOMIC`] long goes in whole; more goes in pages.
+/// Up to [`pipe::ATOMIC`] bytes are written as a whole; more are written page by page.
 fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     if from.left() <= 256 {
         let mut small = [0; 256];
@@ -142,7 +143,7 @@ fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer 
     })
 }
 
-/// Writes to a pipe. Where nobody reads any more, that is a signal, too.
+/// Writes to a pipe. Without a reader it also sends SIGPIPE.
 fn put_in(pipe: &Pipe, bytes: &[u8], nonblocking: bool) -> Answer {
     let result = pipe.write(bytes, nonblocking);
     if result == Err(Errno::EPIPE) {
@@ -177,7 +178,7 @@ pub fn writev(a: Args) -> Answer {
     with_vector(a.addr(1), a.word(2), |from| write_from(&file, from))
 }
 
-/// From a file of the archive to anything: EINVAL for other sources, after which programs copy by hand.
+/// From a file of the archive to anything: EINVAL for other sources, programs then copy by read and write.
 pub fn sendfile(a: Args) -> Answer {
     let to = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
     let from = table()?.get(a.int(1))?.file_for(Rights::READ)?;

@@ -1,8 +1,9 @@
-//! Calls that there are not: ENOSYS, and a line in the log, once a program and call.
+//! Unknown calls: ENOSYS, and one line in the log per program and call.
 //!
-//! A program is known by the path that was executed, so neither its threads nor its children nor its next run say it again. What was
-//! said is kept in a table of [`SLOTS`] words, a hash each; where it is full, an old entry is overwritten and may be said
-//! once more. Numbers without a name count as one call. A thread remembers its last one, so that asking again is cheap.
+//! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line.
+//! The pairs logged are kept in a table of [`SLOTS`] words, one hash each; when it is full, an old entry is
+//! overwritten, and its line may appear again. Numbers without a name count as one call. A thread remembers its last
+//! unknown call, so that repeating it is cheap.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,12 +14,12 @@ use crate::task::thread::{Thread, current};
 
 const SLOTS: usize = 256;
 
-/// Places that a hash may have, from its own on.
+/// Slots probed for a hash, from its own on.
 const PROBES: usize = 8;
 
 static SAID: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
-/// A call that is not in the table.
+/// Handles a call that is not in the dispatch table.
 #[inline]
 pub fn call(nr: usize) -> Answer {
     let thread = current();
@@ -45,7 +46,7 @@ fn say(thread: &Thread, nr: usize) {
     }
 }
 
-/// Enters a pair; answers whether it was not there.
+/// Inserts a pair; returns whether it is new.
 fn is_new(program: u64, call: u64) -> bool {
     // Fibonacci hashing; an entry is never 0, which is an empty slot.
     let hash = (program ^ call.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
