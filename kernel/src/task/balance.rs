@@ -1,8 +1,9 @@
-//! Which CPU runs a thread: run queues, where a thread is queued, and what CPUs take from each other.
+//! Load balancing: run queues, the placement of threads, and threads that CPUs take from each other.
 //!
-//! A thread that wakes goes where it ran, unless another CPU that it may use idles; a new thread goes where least is
-//! to do. An idle CPU takes from the one with most, and at the end of its slices so does a busy one, as long as that
-//! leaves the other no worse off than itself. Two run queues are never locked at once.
+//! A thread that wakes goes to the CPU where it last ran, unless that is busy and another allowed CPU is idle; a new
+//! thread goes to the least loaded CPU. An idle CPU takes threads from the most loaded one. A busy CPU does the same at
+//! the end of its slices, as long as the other stays at least as loaded as itself. Two run queues are never locked at
+//! once.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,13 +14,13 @@ use super::thread::{Thread, current, work};
 use crate::arch::cpu;
 use crate::trap::irq;
 
-/// Threads of a queue that a CPU looks at for one that it may run: the lock is another CPU's. A queue moves on with
-/// every slice, so what lies further back is looked at later.
+/// Threads of another CPU's queue that a CPU examines for one that it may run, since it holds that queue's lock. A
+/// queue advances with every slice, so threads further back are examined later.
 const LOOKED_AT: usize = 32;
 
 intrusive_adapter!(pub InQueue = UnsafeRef<Thread>: Thread { queue_link => LinkedListLink });
 
-/// The ready threads of a CPU. Each is owned once by the queue, and is on no CPU.
+/// The ready threads of a CPU. The queue holds a reference to each, and none of them is on a CPU.
 pub struct RunQueue {
     list: LinkedList<InQueue>,
 }
@@ -46,10 +47,10 @@ impl RunQueue {
     }
 }
 
-/// CPUs that idle, a bit each: a hint for placing threads. Whoever gives one of them a thread takes its bit.
+/// The idle CPUs, a bit each: a hint for placing threads. The CPU that gives one of them a thread clears its bit.
 static IDLE: AtomicU64 = AtomicU64::new(0);
 
-/// Shows this CPU as idle, or not.
+/// Marks this CPU as idle or busy.
 pub fn set_idle(here: &PerCpu, idle: bool) {
     here.idling.store(idle, Ordering::SeqCst);
     if idle {
@@ -64,7 +65,7 @@ pub fn may_run(thread: &Thread, cpu: usize) -> bool {
     thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
 }
 
-/// Puts a thread that is runnable and on no CPU into a queue. Whoever made it so calls this, once.
+/// Puts a thread that is runnable and on no CPU into a queue. The code that made it so calls this, once.
 pub fn enqueue(thread: &Thread) {
     let irq = cpu::irq_save();
     let target = place(thread);
@@ -91,7 +92,7 @@ pub fn requeue(here: &PerCpu, thread: &Thread) {
     }
 }
 
-/// Where a thread that wakes should run: where it ran, if that CPU idles or nobody else does.
+/// The CPU for a thread that wakes: its last one if that is idle or no other allowed CPU is.
 fn place(thread: &Thread) -> &'static PerCpu {
     let allowed = thread.affinity.load(Ordering::Relaxed);
     let last = thread.cpu.load(Ordering::Relaxed) as usize;
@@ -105,7 +106,7 @@ fn place(thread: &Thread) -> &'static PerCpu {
     }
 }
 
-/// The CPU with least to do among some; this one if it is as good as any. O(CPUs).
+/// The least loaded of the allowed CPUs; this one in case of a tie. O(CPUs).
 pub fn least_loaded(allowed: u64) -> &'static PerCpu {
     let here = cpu::this();
     let candidates = percpu::online().filter(|cpu| allowed >> cpu.id() & 1 == 1);
@@ -118,7 +119,7 @@ impl PerCpu {
         // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
         // runnable.
         queue.list.push_back(unsafe { UnsafeRef::from_raw(thread) });
-        // Ordered before the look at `idling` that follows, as `find_work` looks in the opposite order.
+        // Ordered before the following load of `idling`; `find_work` accesses the two in the opposite order.
         self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
     }
 
@@ -139,8 +140,8 @@ impl PerCpu {
         self.waiting.load(Ordering::Relaxed) + u32::from(!self.idling.load(Ordering::Relaxed))
     }
 
-    /// Takes the first thread of this CPU's queue. Those whose affinity changed while they waited move on: a few at a
-    /// time, since interrupts are masked. `None` does not mean that nobody waits.
+    /// Takes the first thread of this CPU's queue. Threads whose affinity changed while they waited are moved: a few at
+    /// a time, since interrupts are masked. So `None` does not mean that the queue is empty.
     pub fn pick(&self) -> Option<&'static Thread> {
         for _ in 0..LOOKED_AT {
             let next = self.take(|queue| queue.list.pop_front())?;
@@ -153,8 +154,8 @@ impl PerCpu {
         None
     }
 
-    /// Takes a thread from a CPU that has more than `than` waiting, the one with most first; false if there is none
-    /// that may run here. O(CPUs).
+    /// Takes a thread from a CPU with more than `than` waiting, trying the most loaded first; false if no thread may
+    /// run here. O(CPUs).
     fn pull(&self, than: u32) -> bool {
         let mut tried = 0u64;
         loop {
@@ -169,13 +170,13 @@ impl PerCpu {
         }
     }
 
-    /// Looks for work for this CPU, which has none.
+    /// Looks for a thread for this CPU, which has none.
     pub fn find_work(&self) -> bool {
         self.has_waiting() || self.pull(0)
     }
 
-    /// The end of a slice on this CPU, which is busy: takes a thread from one that has two more, and shows an idle CPU
-    /// what waits here, which went idle perhaps as it was queued.
+    /// The end of a slice on this busy CPU: takes a thread from a CPU with two more, and tells an idle CPU about
+    /// threads that wait here, since it may have gone idle while they were queued.
     pub fn even_out(&self) {
         self.pull(self.waiting.load(Ordering::Relaxed) + 1);
         if self.has_waiting() {

@@ -16,7 +16,7 @@ use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
 use crate::vm::space::Space;
 
-/// What `clone` is asked for.
+/// The arguments of `clone`.
 pub struct Request {
     /// What to share.
     pub flags: Clone,
@@ -32,7 +32,7 @@ pub struct Request {
     pub tls: u64,
 }
 
-/// Makes the child and starts it; answers its number. With VFORK, sleeps until it execs or ends.
+/// Makes the child and starts it; returns its number. With VFORK, sleeps until it execs or ends.
 pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     check(request)?;
     let flags = request.flags;
@@ -67,7 +67,7 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     if flags.contains(Clone::VFORK)
         && let Some(child) = process
     {
-        // The parent's memory is in use until then. Killed, it goes at once: the memory is counted.
+        // The child uses the parent's memory until then. A killed parent need not wait: the space is reference-counted.
         let _ = child
             .stop_wait
             .wait_until(Sleep::Killable, None, || child.mm_released.load(Ordering::Acquire).then_some(()));
@@ -75,7 +75,7 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     Ok(tid)
 }
 
-/// Which combinations there are; what Linux's clone(2) calls EINVAL is EINVAL.
+/// Checks the combination of flags; EINVAL where clone(2) on Linux says so.
 fn check(request: &Request) -> Result<(), Errno> {
     let flags = request.flags;
     let needs = [(Clone::THREAD, Clone::SIGHAND), (Clone::SIGHAND, Clone::VM)];
@@ -124,7 +124,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     Ok((thread, Some(process)))
 }
 
-/// What the child starts with beside its registers.
+/// Sets up the child's state beside its registers.
 fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<(), Errno> {
     let flags = request.flags;
     thread.inherit_fp(parent)?;
@@ -153,7 +153,7 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
     Ok(())
 }
 
-/// Enters the child into the table and lets it run. A thread that is about to end starts nobody: EINTR.
+/// Inserts the child into the table and lets it run. EINTR if the calling thread is about to end.
 fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) -> Result<(), Errno> {
     let own = thread.clone();
     let parent = current().process();
@@ -183,9 +183,9 @@ fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KA
         }
     }
     drop(table);
-    // The count of the running self; `bury` drops it.
+    // The running thread's own reference; `bury` drops it.
     let running = KArc::into_raw(own);
-    // SAFETY: the count just given keeps it alive.
+    // SAFETY: the reference just made keeps it alive.
     sched::start(unsafe { &*running });
     Ok(())
 }

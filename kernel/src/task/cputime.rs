@@ -1,20 +1,20 @@
-//! CPU time, user and system apart.
+//! CPU time, user and system time separately.
 //!
-//! The kernel does not read the clock on its way in and out: that would cost every call more than it tells. Time is
-//! charged at the end of a slice and when a thread leaves its CPU, and goes where the thread was at the last end of a
-//! slice, in its program or in the kernel. The sum is exact; the parts are sampled, every 4 ms that the thread runs,
-//! as Linux does with `CONFIG_TICK_CPU_ACCOUNTING`.
+//! The kernel does not read the clock on entry and exit: that would be too expensive for every call. Time is charged at
+//! the end of a slice and when a thread leaves its CPU, as user or system time according to where the last end of a
+//! slice found the thread. The sum is exact; the parts are sampled, every 4 ms that the thread runs, as Linux does with
+//! `CONFIG_TICK_CPU_ACCOUNTING`.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quire_abi::layout::{Rusage, Timeval};
 
-/// What somebody used. Each part only grows.
+/// CPU time used. Each part only grows.
 #[derive(Default)]
 pub struct CpuTime {
     user: AtomicU64,
     system: AtomicU64,
-    /// Where the last sample found the thread.
+    /// Whether the last sample found the thread in the kernel.
     in_kernel: AtomicBool,
 }
 
@@ -33,12 +33,12 @@ impl CpuTime {
         Self { user: AtomicU64::new(0), system: AtomicU64::new(0), in_kernel: AtomicBool::new(false) }
     }
 
-    /// The thread is found in its program or in the kernel.
+    /// Records whether the thread is in its program or in the kernel.
     pub fn sample(&self, in_kernel: bool) {
         self.in_kernel.store(in_kernel, Ordering::Relaxed);
     }
 
-    /// Adds time of the thread that this is of; answers whether as system time.
+    /// Adds time of this thread; returns whether it counted as system time.
     pub fn charge(&self, ns: u64) -> bool {
         let in_kernel = self.in_kernel.load(Ordering::Relaxed);
         let part = if in_kernel { &self.system } else { &self.user };
@@ -46,13 +46,13 @@ impl CpuTime {
         in_kernel
     }
 
-    /// Adds what another used.
+    /// Adds the time of another.
     pub fn add(&self, spent: Spent) {
         self.user.fetch_add(spent.user, Ordering::Relaxed);
         self.system.fetch_add(spent.system, Ordering::Relaxed);
     }
 
-    /// What was used so far.
+    /// The time used so far.
     pub fn spent(&self) -> Spent {
         Spent { user: self.user.load(Ordering::Relaxed), system: self.system.load(Ordering::Relaxed) }
     }
@@ -64,7 +64,7 @@ impl Spent {
         self.user + self.system
     }
 
-    /// As a usage record that says nothing else.
+    /// As a usage record without other values.
     pub fn usage(self) -> Rusage {
         Rusage { utime: timeval(self.user), stime: timeval(self.system), ..Rusage::default() }
     }

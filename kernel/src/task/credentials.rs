@@ -1,10 +1,11 @@
-//! Who a process is: Linux's user and group numbers, and what they allow.
+//! Credentials: Linux's user and group ids, and what they allow.
 //!
-//! All threads of a process are the same user, as POSIX wants it; Linux keeps the numbers by thread, and its C libraries
-//! make the call in each. There are no capabilities: effective user 0 may what root may, and nobody else may.
+//! All threads of a process have the same ids, as POSIX requires; Linux keeps them per thread, and its C libraries make
+//! the call in each. There are no capabilities: effective user 0 has root's privileges, and no other user has any of
+//! them.
 //!
-//! This is for Linux's own calls alone. Quire's own calls ask for a [handle](crate::ipc::handle::Handle) instead, whoever
-//! the caller is.
+//! This applies to Linux's calls only. Quire's own calls require a [handle](crate::ipc::handle::Handle) instead,
+//! whatever the user.
 
 use alloc::vec::Vec;
 
@@ -15,22 +16,22 @@ use quire_mm::fallible::KArc;
 use super::process::{Process, Table};
 use super::thread::current;
 
-/// Leaves a number as it is, in the calls that set several.
+/// Leaves an id unchanged, in the calls that set several.
 pub const KEEP: u32 = u32::MAX;
 
 /// Most supplementary groups (`NGROUPS_MAX`).
 pub const MAX_GROUPS: usize = 65536;
 
-/// The numbers of one kind, of a user or of a group.
+/// The ids of one kind, user or group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
-    /// Who started the process.
+    /// The user who started the process.
     pub real: u32,
-    /// Who it acts as.
+    /// The user whose rights it has.
     pub effective: u32,
-    /// Who it may act as again.
+    /// The user whose rights it may take again.
     pub saved: u32,
-    /// Who it is to files.
+    /// The user for file access.
     pub files: u32,
 }
 
@@ -43,7 +44,7 @@ impl Ids {
         [self.real, self.effective].iter().any(|id| *id == to.real || *id == to.saved)
     }
 
-    /// setuid and setgid. EINVAL for what is no number, EPERM for one that is not the process's.
+    /// setuid and setgid. EINVAL for an invalid id, EPERM for one that the process may not take.
     pub fn set(&mut self, id: u32, is_privileged: bool) -> Result<(), Errno> {
         if id == KEEP {
             return Err(Errno::EINVAL);
@@ -86,7 +87,7 @@ impl Ids {
         Ok(())
     }
 
-    /// setfsuid and setfsgid, which say nothing of failure. Answers what it was.
+    /// setfsuid and setfsgid, which do not report failure. Returns the old id.
     pub fn set_files(&mut self, id: u32, is_privileged: bool) -> u32 {
         let old = self.files;
         if id != KEEP && (is_privileged || id == old || self.has(id)) {
@@ -102,7 +103,7 @@ fn change(to: &mut u32, id: u32) {
     }
 }
 
-/// Who a process is.
+/// The credentials of a process.
 #[derive(Clone, Default)]
 pub struct Credentials {
     /// The user.
@@ -114,12 +115,12 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Whether the process may what root may.
+    /// Whether the process has root's privileges.
     pub fn is_privileged(&self) -> bool {
         self.user.effective == 0
     }
 
-    /// What exec makes of them: the saved numbers are the effective ones.
+    /// exec: the effective ids become the saved ones.
     pub fn for_program(&mut self) {
         for ids in [&mut self.user, &mut self.group] {
             (ids.saved, ids.files) = (ids.effective, ids.effective);
@@ -132,7 +133,7 @@ impl Credentials {
     }
 }
 
-/// What of Linux's calls is for root alone, beside what [`Credentials`] say of single arguments.
+/// Operations of Linux's calls that only root may do, beside the rules of [`Credentials`] about single arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
     /// reboot.
@@ -143,7 +144,7 @@ pub enum Privilege {
     SetGroups,
 }
 
-/// EPERM unless `process` may do it. This is the one table: a line for each, with who may.
+/// EPERM unless `process` has the privilege. This is the only such table: one line for each privilege.
 pub fn require(process: &Process, privilege: Privilege) -> Result<(), Errno> {
     let credentials = process.credentials.lock();
     let may = match privilege {
@@ -152,20 +153,20 @@ pub fn require(process: &Process, privilege: Privilege) -> Result<(), Errno> {
     if may { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// EPERM unless the caller may look into a process and set its limits (prlimit(2), and Linux's `ptrace_may_access`): it is
-/// root, or all of the process's users and groups are the caller's real ones.
+/// EPERM unless the caller may inspect a process and set its limits (prlimit(2), and Linux's `ptrace_may_access`): it
+/// is root, or all user and group ids of the process equal the caller's real ones.
 pub fn permit_inspection(of: &Process) -> Result<(), Errno> {
     let me: &Process = current().process();
     if core::ptr::eq(me, of) {
         return Ok(());
     }
-    // One after the other: they are of one rank.
+    // Locked one after the other, since both locks have the same rank.
     let mine = me.credentials.lock().clone();
     if mine.may_inspect(&of.credentials.lock()) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// EPERM unless the caller may say how a process is scheduled: it is root, or acts as the process's real or effective
-/// user (sched_setaffinity(2)).
+/// EPERM unless the caller may change a process's scheduling: it is root, or its effective user is the process's real
+/// or effective user (sched_setaffinity(2)).
 pub fn permit_scheduling(of: &Process) -> Result<(), Errno> {
     let me: &Process = current().process();
     let user = me.credentials.lock().user.effective;
@@ -173,15 +174,15 @@ pub fn permit_scheduling(of: &Process) -> Result<(), Errno> {
     if user == 0 || user == target.real || user == target.effective { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// EPERM unless the caller may send a process this signal, by kill(2)'s rule: it is root, or its real or effective user is
-/// the real or saved one there; SIGCONT it may send within its session, too.
+/// EPERM unless the caller may send a process this signal, by kill(2)'s rule: it is root, or its real or effective user
+/// is the target's real or saved user; SIGCONT is also allowed within the session.
 pub fn permit_signal(table: &Table, to: &Process, signal: u32) -> Result<(), Errno> {
     let me: &Process = current().process();
     let is_same_session = || table.family(me).sid == table.family(to).sid;
     if core::ptr::eq(me, to) || signal == sig::CONT && is_same_session() {
         return Ok(());
     }
-    // One after the other: they are of one rank.
+    // Locked one after the other, since both locks have the same rank.
     let (user, is_privileged) = {
         let mine = me.credentials.lock();
         (mine.user, mine.is_privileged())

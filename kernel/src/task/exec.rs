@@ -1,8 +1,8 @@
 //! exec: a new program in an old process.
 //!
-//! Everything that can fail is done first, beside the old program: the image ([`image`]), the stack
-//! ([`super::startup`]), a table of descriptors and one of signal actions of its own. Then the other threads
-//! end, and from there on nothing fails.
+//! Everything that can fail is done first, while the old program still exists: the image ([`image`]), the stack
+//! ([`super::startup`]), and the process's own tables of descriptors and signal actions. Then the other threads end,
+//! and from there on nothing can fail.
 
 use core::sync::atomic::Ordering;
 
@@ -42,7 +42,7 @@ pub fn exec(
     let actions = process.actions.lock().clone().copy_for_exec()?;
     end_other_threads(process)?;
 
-    // Nothing fails from here on.
+    // Nothing can fail from here on.
     robust::release(current());
     take_process_number(process);
     let old_descriptors = process.descriptors.lock().replace(descriptors);
@@ -73,7 +73,7 @@ pub fn exec(
     Ok(())
 }
 
-/// The first program: as [`exec`], for a process that is being made. Answers its space and first frame.
+/// The first program: as [`exec`], for a process under construction. Returns its space and first frame.
 pub fn first(node: &'static Node, path: &[u8], descriptors: &Descriptors) -> Result<(KArc<Space>, TrapFrame), Errno> {
     image::check_executable(node)?;
     let limits = first_limits();
@@ -97,19 +97,19 @@ pub fn first(node: &'static Node, path: &[u8], descriptors: &Descriptors) -> Res
     Ok((space, frame))
 }
 
-/// Ends the process's other threads and waits until they are gone. EINTR if one of them called exec first, or the process
-/// ends.
+/// Ends the process's other threads and waits until they have left. EINTR if one of them called exec first, or the
+/// process ends.
 fn end_other_threads(process: &Process) -> Result<(), Errno> {
     let me = current();
     process.stop_wait.wait_until(Sleep::Killable, None, || {
         let table = TABLE.lock();
-        // Again each time: a thread may have made another before it heard of its end.
+        // Repeated in each round: a thread may have made another before it noticed its end.
         let doomed = signal::doom_others(&table, process, me);
         (doomed.is_err() || table.family(process).thread_count == 1).then_some(doomed)
     })?
 }
 
-/// Whichever thread called exec, it is the process's first and only one afterwards, and known by its number.
+/// The thread that called exec becomes the process's first and only one, and takes its number.
 fn take_process_number(process: &Process) {
     let thread = current();
     let former = {
@@ -121,7 +121,7 @@ fn take_process_number(process: &Process) {
     drop(former);
 }
 
-/// Runs in the new space from here on.
+/// Switches to the new space.
 fn switch_space(process: &Process, space: KArc<Space>) {
     let thread = current();
     let mm = KArc::clone(&space.mm);

@@ -28,14 +28,14 @@ pub fn exit_thread(status: u32) -> ! {
     robust::release(thread);
     let clear = thread.clear_child_tid.load(Ordering::Relaxed);
     if clear != 0 && thread.mm().is_some() {
-        // The program asked for it; a bad address is its own loss.
+        // The program requested this; an error for a bad address is ignored.
         if uaccess::put(UserAddr::new(clear), &0u32).is_ok() {
             let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, false);
         }
     }
     sched::charge_current();
     process.time.add(thread.time.spent());
-    // Before the process can see this thread gone: its last thread then knows who else holds the space.
+    // Before the process counts this thread as gone, so that its last thread knows who else holds the space.
     drop(thread.set_mm(None));
     let (left, entry) = {
         let mut table = TABLE.lock();
@@ -56,12 +56,12 @@ pub fn exit_thread(status: u32) -> ! {
     sched::leave()
 }
 
-/// Drops the last reference of a thread that has run for the last time, its stack with it.
+/// Drops the running reference of a thread that has run for the last time, and with the last reference its stack.
 pub fn bury(thread: KArc<Thread>) {
     drop(thread);
 }
 
-/// Lets go of memory and descriptors first, so that they are back before anybody hears of the end.
+/// Releases memory and descriptors first, so that they are free before the parent is notified.
 fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
     itimer::stop(process);
@@ -80,8 +80,8 @@ fn exit_process(process: &Process, status: u32) {
     drop(reaped);
 }
 
-/// Gives all children to init, some under each hold of the table's lock. The last hold is the caller's: nobody comes to
-/// have this parent any more.
+/// Gives all children to init, in batches under the table's lock. The last batch's lock is the caller's: no process can
+/// become a child of this one any more.
 fn give_children_away(process: &Process, init: &Process) -> SpinGuard<'static, Table, Cpu> {
     loop {
         let mut table = TABLE.lock();
@@ -97,7 +97,7 @@ fn give_children_away(process: &Process, init: &Process) -> SpinGuard<'static, T
     }
 }
 
-/// Gives up the address space and tells a vfork parent.
+/// Releases the address space and wakes a vfork parent.
 pub fn release_mm(process: &Process) {
     let space = process.space.lock().take();
     drop(space);
@@ -106,7 +106,7 @@ pub fn release_mm(process: &Process) {
     process.stop_wait.wake_all();
 }
 
-/// SIGCHLD and a wake-up; a parent that ignores its children's ends has them reaped here.
+/// Sends SIGCHLD to the parent and wakes it. Children of a parent that ignores SIGCHLD are reaped here.
 fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
     let family = table.family(process);
     let (parent, exit_signal) = (family.parent, family.exit_signal);
@@ -135,12 +135,12 @@ fn info_of_end(process: &Process, signal: u32) -> Info {
     Info::of_child(signal, code, process.pid, process.uid(), what, times)
 }
 
-/// CPU time as a record of SIGCHLD has it: user and system time in hundredths of seconds.
+/// CPU time for a record of SIGCHLD: user and system time in hundredths of seconds.
 pub fn ticks(spent: Spent) -> [u64; 2] {
     [spent.user, spent.system].map(|ns| ns / 10_000_000)
 }
 
-/// Which children a wait is for.
+/// The children that a wait applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// Any.
@@ -151,17 +151,17 @@ pub enum Which {
     Group(u32),
 }
 
-/// What a wait found.
+/// The result of a wait.
 pub struct Waited {
     /// The child.
     pub pid: u32,
     /// Its status, as `wait4` stores it.
     pub status: u32,
-    /// What it used.
+    /// Its resource usage.
     pub usage: Rusage,
 }
 
-/// Waits for a child to end (or, with options, to stop or go on). `None` with WNOHANG when none has.
+/// Waits for a child to end (or, with options, to stop or continue). `None` with WNOHANG if none has.
 pub fn wait_for_child(which: Which, options: u32) -> Result<Option<Waited>, Errno> {
     let parent = current().process();
     let found = parent.child_wait.wait_until(Sleep::Interruptible, None, || {
@@ -187,7 +187,7 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
         Which::Group(pgid) => table.family(p).pgid == pgid,
     };
     if let Which::Pid(pid) = which {
-        // By number, so that a parent of many does not search them.
+        // By number, so that a parent of many children does not search its list.
         let child =
             table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
         let child = child.clone();

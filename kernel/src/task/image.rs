@@ -1,15 +1,14 @@
 //! A program's image: an ELF file mapped into a new address space, as Linux's binfmt_elf maps it.
 //!
-//! The crate `elf` parses the headers. The loader looks at what Linux looks at and at nothing else: the magic number,
-//! the type, the machine and the program headers. Section headers may lie anywhere or nowhere, and class, encoding and
-//! versions may say anything.
+//! The crate `elf` parses the headers. The loader checks what Linux checks and nothing else: the magic number, the
+//! type, the machine and the program headers. Section headers, class, encoding and versions are ignored.
 //!
-//! Segments are mapped in the file's order, each over whatever lies there already, so they may share pages, overlap and
-//! reach past the end of the file, where a touch is SIGBUS. A segment that is longer in memory than in the file has
+//! Segments are mapped in the file's order, each over existing mappings, so they may share pages, overlap and extend
+//! past the end of the file, where an access raises SIGBUS. A segment that is longer in memory than in the file has
 //! zeros from there to the end of a page at least.
 //!
-//! All of this is done before execve's point of no return. Where Linux finds out later and kills the process with
-//! SIGSEGV, the caller gets the errno and goes on.
+//! All of this is done before execve's point of no return. Where Linux detects an error later and kills the process
+//! with SIGSEGV, here the caller gets the errno and continues.
 
 use elf::abi::{
     EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK,
@@ -46,17 +45,17 @@ pub const PROGRAM_HEADER: usize = 56;
 /// Linux's PATH_MAX, its NUL included.
 const PATH_MAX: usize = 4096;
 
-/// What the loader learned of a program.
+/// The properties of a loaded program.
 pub struct Image {
     /// Its first instruction.
     pub entry: usize,
-    /// Where the program headers are in memory, if a segment has them; else the load bias.
+    /// The address of the program headers, if a segment contains them; else the load bias.
     pub phdr: usize,
     /// How many.
     pub phnum: usize,
     /// Where its stack ends.
     pub stack_top: usize,
-    /// What its stack allows.
+    /// The protection of its stack.
     pub stack_prot: Prot,
 }
 
@@ -66,7 +65,7 @@ pub fn check_executable(node: &Node) -> Result<(), Errno> {
     if !is_file || node.mode & 0o111 == 0 { Err(Errno::EACCES) } else { Ok(()) }
 }
 
-/// Makes an address space with a program in it, but for its stack.
+/// Makes an address space with a program, except its stack.
 pub fn load(
     node: &'static Node,
     limits: &[Rlimit; rlimit::COUNT],
@@ -125,10 +124,10 @@ pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT], is_privileged: bool
 
 type Segments<'a> = SegmentTable<'a, LittleEndian>;
 
-/// The file header and the program headers. ENOEXEC for what is no program for this machine.
+/// The file header and the program headers. ENOEXEC if the file is not a program for this machine.
 fn headers(data: &[u8]) -> Result<(FileHeader<LittleEndian>, Segments<'_>), Errno> {
     let bad = Errno::ENOEXEC;
-    // Behind the end of a short file are zeros, as in the buffer that Linux reads its head into.
+    // A short file is padded with zeros, as in the buffer that Linux reads the header into.
     let mut head = [0; FILE_HEADER];
     let there = data.len().min(FILE_HEADER);
     head[..there].copy_from_slice(&data[..there]);
@@ -156,8 +155,8 @@ fn part(data: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
     data.get(start..start.checked_add(len)?)
 }
 
-/// Why a program that names an interpreter cannot be started: what is wrong with the name or the file, or else that
-/// this kernel does not load a second image.
+/// The error for a program that names an interpreter: that of the name or the file, or else the one for interpreters,
+/// which this kernel does not load.
 fn interpreter(data: &[u8], segment: &ProgramHeader) -> Errno {
     let len = segment.p_filesz as usize;
     if !(2..=PATH_MAX).contains(&len) {
@@ -178,10 +177,10 @@ fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> 
     segments.iter().filter(|s| s.p_type == PT_LOAD)
 }
 
-/// What is added to the addresses of a position-independent program, so that its first segment lies at `base`, or
-/// below it where the segments want an alignment. EINVAL for one that has no size.
+/// The offset added to the addresses of a position-independent program, so that its first segment is at `base`, or
+/// lower if the segments require an alignment. EINVAL for a program without size.
 fn load_bias(segments: &Segments<'_>, base: usize) -> Result<usize, Errno> {
-    // What is not a power of two is ignored, as Linux does.
+    // Alignments that are not powers of two are ignored, as on Linux.
     let alignments = loads(segments).map(|s| s.p_align as usize).filter(|align| align.is_power_of_two());
     let alignment = alignments.max().unwrap_or(0).max(PAGE_SIZE);
     let Some(first) = loads(segments).next() else { return Ok(base) };
@@ -191,7 +190,7 @@ fn load_bias(segments: &Segments<'_>, base: usize) -> Result<usize, Errno> {
     Ok((base & !(alignment - 1)).wrapping_sub(page_floor(first.p_vaddr as usize)))
 }
 
-/// Whether the program wants to execute its stack.
+/// The stack's protection: executable if the program requests it.
 fn stack_prot(segments: &Segments<'_>) -> Prot {
     let wants = segments.iter().find(|s| s.p_type == PT_GNU_STACK).is_some_and(|s| s.p_flags & PF_X != 0);
     Prot::READ | Prot::WRITE | if wants { Prot::EXEC } else { Prot::empty() }
@@ -217,7 +216,7 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Maps a segment; answers where it ends, without the bias.
+    /// Maps a segment; returns its end, without the bias.
     fn map(&self, segment: &ProgramHeader, is_first: bool) -> Result<usize, Errno> {
         let (at, file, memory) = (segment.p_vaddr as usize, segment.p_filesz as usize, segment.p_memsz as usize);
         let end = at.checked_add(memory).filter(|end| at < USER_END && *end <= USER_END).ok_or(Errno::EINVAL)?;
@@ -267,8 +266,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Where memory goes on behind the file's part, the program expects zeros to the end of the page, whatever the file
-    /// has there.
+    /// If a segment's memory extends beyond its file part, the program expects zeros up to the end of the page,
+    /// whatever the file contains there.
     fn clear_rest_of_page(&self, from: usize) -> Result<(), Errno> {
         let len = from.next_multiple_of(PAGE_SIZE) - from;
         if len == 0 {

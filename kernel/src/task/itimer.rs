@@ -1,15 +1,15 @@
-//! `ITIMER_REAL`: SIGALRM after a time, once or again and again.
+//! `ITIMER_REAL`: SIGALRM after a time, once or periodically.
 //!
 //! An armed timer is in the tree of the CPU that armed it, whose timer interrupt sends the signal. A timer with an interval is
 //! armed again when its signal is taken, not when it is sent, as on Linux: a process that does not take its signals
 //! costs no interrupts.
 //!
 //! The lock order is the table of processes, a timer's state ([`Rank::Process`]), a tree ([`Rank::Timers`]). An
-//! interrupt takes a timer out of the tree first and looks its process up by number afterwards, under the table: by then the
-//! timer may have been set anew, or the process be another's, which the state tells.
+//! interrupt takes a timer out of the tree first and then looks its process up by number, under the table's lock: by
+//! then the timer may have been set again, or the number may belong to another process. The state shows both.
 //!
-//! Timers of CPU time (`ITIMER_VIRTUAL`, `ITIMER_PROF`) there are none: time is charged at switches, and user and system time are
-//! not told apart as they pass.
+//! Timers of CPU time (`ITIMER_VIRTUAL`, `ITIMER_PROF`) do not exist: CPU time is charged at switches and sampled, not
+//! measured as it passes.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -30,7 +30,7 @@ pub struct RealTimer {
     node: Node,
 }
 
-/// When it is due, and what it starts anew with, in nanoseconds.
+/// When it expires, and the interval that it restarts with, in nanoseconds.
 #[derive(Clone, Copy, Default)]
 struct State {
     /// 0 if it does not run.
@@ -39,7 +39,7 @@ struct State {
     interval: u64,
 }
 
-/// What a tree holds of a timer. The deadline and the CPU change while the node is in no tree.
+/// A timer's node in a tree. The deadline and the CPU change only while the node is in no tree.
 struct Node {
     link: RBTreeLink,
     deadline: AtomicU64,
@@ -73,7 +73,7 @@ unsafe impl Sync for Node {}
 unsafe impl Send for Node {}
 
 impl RealTimer {
-    /// One that does not run.
+    /// A timer that is not armed.
     pub fn new() -> Self {
         Self {
             state: SpinLock::new(Cpu, Rank::Process, State::default()),
@@ -86,7 +86,7 @@ impl RealTimer {
         }
     }
 
-    /// What is left, and the interval. A timer that runs has something left.
+    /// The remaining time, and the interval. An armed timer always has some time left.
     pub fn get(&self) -> (u64, u64) {
         let state = *self.state.lock();
         (left(state), state.interval)
@@ -98,8 +98,8 @@ fn left(state: State) -> u64 {
     if state.deadline == 0 { 0 } else { state.deadline.saturating_sub(timer::now_ns()).max(LEAST) }
 }
 
-/// Sets a process's timer: SIGALRM after `value` nanoseconds, then every `interval`; a `value` of 0 stops it. Answers
-/// what [`RealTimer::get`] did.
+/// Sets a process's timer: SIGALRM after `value` nanoseconds, then every `interval`; a `value` of 0 stops it. Returns
+/// the old values, as [`RealTimer::get`] does.
 pub fn set(process: &Process, value: u64, interval: u64) -> (u64, u64) {
     let timer = &process.real_timer;
     let mut state = timer.state.lock();
@@ -113,7 +113,7 @@ pub fn set(process: &Process, value: u64, interval: u64) -> (u64, u64) {
     old
 }
 
-/// SIGALRM has been taken: a timer with an interval goes on. Points of time that have passed meanwhile are left out.
+/// SIGALRM has been taken: a timer with an interval is armed again. Expirations that have passed meanwhile are skipped.
 pub fn restart(process: &Process) {
     let timer = &process.real_timer;
     let mut state = timer.state.lock();
@@ -126,14 +126,14 @@ pub fn restart(process: &Process) {
     arm(&timer.node, process.pid, state.deadline);
 }
 
-/// The process ends: nobody else can set its timer any more.
+/// The process ends: nothing can set its timer any more.
 pub fn stop(process: &Process) {
     if process.real_timer.state.lock().deadline != 0 {
         set(process, 0, 0);
     }
 }
 
-/// Enters a node that is in no tree into this CPU's. The caller holds the timer's state, so interrupts are masked.
+/// Inserts a node that is in no tree into this CPU's. The caller holds the timer's state, so interrupts are masked.
 fn arm(node: &Node, pid: u32, deadline: u64) {
     let here = cpu::this();
     {
@@ -164,14 +164,14 @@ fn note_next(cpu: usize, tree: &Tree) {
     NEXT[cpu].store(next, Ordering::Relaxed);
 }
 
-/// When a CPU's first timer is due; `u64::MAX` if there is none.
+/// When a CPU's first timer expires; `u64::MAX` if there is none.
 #[inline]
 pub fn next(cpu: usize) -> u64 {
     NEXT[cpu].load(Ordering::Relaxed)
 }
 
-/// Sends the signals of this CPU's timers that are due. In the timer interrupt, with no lock held. At most `BATCH`
-/// a time: the interrupt comes again at once for the rest.
+/// Sends the signals of this CPU's expired timers. In the timer interrupt, with no lock held. At most `BATCH` at a
+/// time: the interrupt fires again at once for the rest.
 pub fn expire(now: u64) {
     const BATCH: usize = 16;
     let cpu = cpu::this().id();

@@ -1,16 +1,17 @@
-//! The OOM killer: when a page is not to be had after all caches were asked, the process that uses most is ended.
+//! The OOM killer: if no page can be allocated after all caches have been shrunk, it kills the process that uses most
+//! memory.
 //!
-//! The page allocator cannot kill: who allocates may hold any lock. It marks the thread ([`Pressure`]), the allocation
-//! fails, and what holds no lock any more asks [`relieve`]: a page fault, or a call that can begin anew ([`retry`]). That
-//! picks a victim, waits until its memory is back, and the caller tries again. An allocation that must not fail (NOFAIL) is
-//! made with no lock held, and asks by itself.
+//! The page allocator cannot kill: its caller may hold any lock. It marks the thread ([`Pressure`]), the allocation
+//! fails, and once the thread holds no lock it calls [`relieve`]: from a page fault, or from a call that can be
+//! restarted ([`retry`]). That picks a victim, waits until its memory is free, and the caller tries again. An
+//! allocation that must not fail (NOFAIL) is made with no lock held, and waits itself.
 //!
-//! A victim dies like anybody who is killed, by its own threads, wherever they sleep or run: every sleep is killable,
-//! and what they allocate on their way may use the reserves. Until it has given up its memory nobody else is picked,
-//! unless it takes too long.
+//! A victim is killed like any process: its own threads exit, wherever they sleep or run. Every sleep is killable, and
+//! allocations on the exit path may use the reserves. Until it has freed its memory no other victim is picked, unless
+//! it takes too long.
 //!
 //! Badness is Linux's: resident pages and page tables, moved by the process's `oom_score_adj` in thousandths of memory.
-//! At -1000 it is never picked: so is the shell, by init's order; and init itself is not, whatever it says.
+//! At -1000 it is never picked: init sets this for the shell. init itself is never picked, whatever its value.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -26,30 +27,31 @@ use super::{sched, signal};
 use crate::arch::{cpu, timer};
 use crate::vm::PAGES;
 
-/// `oom_score_adj` of who is never picked.
+/// `oom_score_adj` of processes that are never picked.
 pub const NEVER: i32 = -1000;
 
-/// How long a victim has before another is picked, and how long to wait before looking again, in nanoseconds.
+/// How long a victim has before another is picked, and how long a waiter sleeps before it checks again, in nanoseconds.
 const PATIENCE: u64 = 5_000_000_000;
 const PAUSE: u64 = 20_000_000;
 
 /// Tasks that a report lists.
 const LISTED: usize = 10;
 
-/// Victims that have not given up their memory.
+/// Victims that have not freed their memory yet.
 static DYING: AtomicU32 = AtomicU32::new(0);
-/// Victims that have.
+/// Victims that have freed their memory.
 static RELEASES: AtomicU32 = AtomicU32::new(0);
-/// Bit of [`Thread::starved`](super::thread::Thread): it is; the rest is what [`RELEASES`] was.
+/// Bit of [`Thread::starved`](super::thread::Thread): the thread is starved; the rest is the value of [`RELEASES`] at
+/// that time.
 const STARVED: u32 = 1 << 31;
-/// Until when nobody else is picked.
+/// Until when no other victim is picked.
 static PATIENT_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Until when failed allocations are not reported.
 static QUIET_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Threads that wait for a victim's memory.
 static FREED: WaitQueue = WaitQueue::new();
 
-/// What the page allocator is told about the threads that it serves.
+/// The page allocator's view of the threads that allocate.
 pub struct Pressure;
 
 impl PressureHandler for Pressure {
@@ -58,8 +60,8 @@ impl PressureHandler for Pressure {
         false
     }
 
-    /// A line now and then. Who is marked as starved has a report of its own; where interrupts are masked nothing may be
-    /// formatted, and who allocated there sees the error.
+    /// A line now and then. A thread that is marked as starved gets a report of its own. With interrupts masked nothing
+    /// may be formatted, and the caller sees the error.
     fn report_failure(&self, order: u32, gfp: Gfp) {
         let now = timer::now_ns();
         let is_due = |until: u64| (until <= now).then_some(now + PATIENCE);
@@ -70,11 +72,11 @@ impl PressureHandler for Pressure {
         }
     }
 
-    /// Who must not fail may sleep, and so does here what others do once their allocation has failed.
+    /// A NOFAIL caller may sleep, so it does here what other callers do after their allocation has failed.
     fn wait_for_memory(&self) {
         let relieved = current().process.is_some() && relieve();
         if !relieved {
-            // It is to die itself, or nobody is left who could: what others do may still help.
+            // This thread is to die itself, or no victim is left: other threads may still free memory.
             sched::yield_now();
         }
     }
@@ -84,7 +86,7 @@ impl PressureHandler for Pressure {
     }
 }
 
-/// What a process looks like to the killer.
+/// A candidate.
 #[derive(Clone, Copy)]
 struct Task {
     pid: u32,
@@ -115,7 +117,7 @@ impl Task {
     }
 }
 
-/// Makes a call that failed for want of memory again once there may be some. For calls that leave nothing half done,
+/// Repeats a call that failed for lack of memory, once some may be available. For calls that leave nothing half done,
 /// made with no lock held.
 pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     loop {
@@ -127,8 +129,8 @@ pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
     }
 }
 
-/// This thread got no page. Sees to it that somebody gives up memory; answers whether to try again. The caller holds
-/// no lock and may sleep.
+/// This thread got no page. Makes a victim free memory; returns whether to try again. The caller holds no lock and may
+/// sleep.
 pub fn relieve() -> bool {
     let thread = current();
     let starved = thread.starved.swap(0, Ordering::Relaxed);
@@ -136,7 +138,7 @@ pub fn relieve() -> bool {
         return false;
     }
     if starved != RELEASES.load(Ordering::Acquire) | STARVED {
-        // A victim's memory has come back since: that may do.
+        // A victim has freed its memory since: that may be enough.
         return true;
     }
     if !somebody_dies() && !kill_one() {
@@ -146,12 +148,12 @@ pub fn relieve() -> bool {
         return false;
     }
     let none_left = || (DYING.load(Ordering::Acquire) == 0).then_some(());
-    // However this ends, the caller looks for itself.
+    // Whatever ended the wait, the caller tries again.
     let _ = FREED.wait_until(Sleep::Killable, Some(timer::now_ns() + PAUSE), none_left);
     true
 }
 
-/// A process has given up its memory.
+/// A process has freed its memory.
 pub fn memory_released(process: &Process) {
     if process.is_oom_victim.swap(false, Ordering::AcqRel) {
         RELEASES.fetch_add(1, Ordering::AcqRel);
@@ -160,18 +162,18 @@ pub fn memory_released(process: &Process) {
     }
 }
 
-/// Whether a victim is about to give up its memory, and has not taken too long.
+/// Whether a victim is about to free its memory, and has not taken too long.
 fn somebody_dies() -> bool {
     DYING.load(Ordering::Acquire) != 0 && timer::now_ns() < PATIENT_UNTIL.load(Ordering::Relaxed)
 }
 
-/// Picks the worst process and ends it, with whoever shares its memory. False if there is none.
+/// Picks the worst process and kills it, with the processes that share its memory. False if there is none.
 fn kill_one() -> bool {
     let total = PAGES.total_managed();
     let mut listed = [None; LISTED];
     let victim = {
         let table = TABLE.lock();
-        // Another CPU may have been faster.
+        // Another CPU may have picked one meanwhile.
         if somebody_dies() {
             return true;
         }
@@ -197,7 +199,8 @@ fn kill_one() -> bool {
     true
 }
 
-/// Whether a process has memory, is not dying of this already, and neither it nor who shares its memory is exempt.
+/// Whether a process has memory, is not a victim already, and neither it nor a process that shares its memory is
+/// exempt.
 fn may_be_picked(table: &Table, process: &KArc<Process>) -> bool {
     let is_exempt = |p: &Process| p.pid == 1 || p.oom_score_adj.load(Ordering::Relaxed) <= NEVER;
     if is_exempt(process) || process.is_oom_victim.load(Ordering::Relaxed) {
@@ -226,7 +229,7 @@ fn list_largest(table: &Table, listed: &mut [Option<Task>; LISTED]) {
     }
 }
 
-/// Who had no page, what the zones had, who had it, and who was ended.
+/// Reports the process that got no page, the zones, the largest processes, and the victim.
 fn report(listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
     let process = current().process();
     let name = *process.name.lock();
@@ -258,6 +261,6 @@ fn report(listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
             task.tables,
             task.adj
         ),
-        None => log::warn!("nobody is left who may be killed"),
+        None => log::warn!("no process is left that may be killed"),
     }
 }

@@ -1,9 +1,9 @@
-//! Signals that have been sent and not yet taken, with what comes with each: [`Info`].
+//! Pending signals: sent but not yet taken, each with its record [`Info`].
 //!
-//! A signal below [`RT_MIN`] is there once or not at all: a second one is lost. The others queue in the order in which they
-//! were sent. The first record of a queue has a place of its own, so that the common case allocates nothing; there are at
-//! most [`MOST`] further ones. Where a record finds no room, a signal that carries no value of its sender's is pending without
-//! one, as on Linux, and one that does is refused.
+//! A signal below [`RT_MIN`] is pending at most once: a second one is lost. The others queue in the order in which they
+//! were sent. The first record of a queue is stored in place, so that the common case allocates nothing; there are at
+//! most [`MOST`] further ones. If there is no room for a record, a signal without a value from its sender is pending
+//! without a record, as on Linux, and a signal with a value is refused.
 //!
 //! A thread's queue is covered by the lock of its signals; a process's has a lock of [`Rank::Process`], and its set can be
 //! read without.
@@ -23,10 +23,10 @@ use crate::vm::{Cpu, SpinLock};
 /// The first signal that queues.
 pub const RT_MIN: u32 = 32;
 
-/// Most further records of one queue: with the queue's lock held, one is searched for, or all are dropped.
+/// The most further records of one queue. It bounds the work under the queue's lock: a search, or dropping all.
 pub const MOST: usize = 512;
 
-/// What comes with a signal: the part of `siginfo_t` that may be other than zero.
+/// A signal's record: the part of `siginfo_t` that may be nonzero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
     /// The signal; 0 for none.
@@ -35,7 +35,7 @@ pub struct Info {
     pub errno: i32,
     /// `si_code`.
     pub code: i32,
-    /// What the code says.
+    /// Fields that depend on the code.
     pub fields: [u64; 4],
 }
 
@@ -67,9 +67,9 @@ impl Info {
         Self::new(signal, code, [u64::from(pid) | u64::from(uid) << 32, u64::from(status), user, system])
     }
 
-    /// As a program says: `rt_sigqueueinfo`. E2BIG for a record with more in it than a kernel knows.
+    /// From a program's record: `rt_sigqueueinfo`. E2BIG for a record with contents that the kernel does not know.
     pub fn from_user(signal: u32, record: &Siginfo) -> Result<Self, Errno> {
-        // A record of a known kind may have anything in its last bytes; in another they might mean something.
+        // A known kind of record may have anything in its last bytes; in an unknown kind they could have a meaning.
         let is_known = matches!(record.code, si::USER | si::QUEUE | si::TIMER | si::MESGQ | si::ASYNCIO | si::TKILL);
         if !is_known && record.rest.iter().any(|word| *word != 0) {
             return Err(Errno::E2BIG);
@@ -77,13 +77,13 @@ impl Info {
         Ok(Self { signal, errno: record.errno, code: record.code, fields: record.fields })
     }
 
-    /// As programs see it.
+    /// In the layout for programs.
     pub fn to_user(self) -> Siginfo {
         let signo = self.signal as i32;
         Siginfo { signo, errno: self.errno, code: self.code, pad: 0, fields: self.fields, rest: [0; 10] }
     }
 
-    /// Whether the sender is to hear that the record could not be kept.
+    /// Whether the sender must be told if the record cannot be kept.
     fn must_be_kept(&self) -> bool {
         self.signal >= RT_MIN && self.code != si::USER && self.code != si::KERNEL
     }
@@ -108,7 +108,7 @@ impl Queue {
         self.set
     }
 
-    /// Adds a signal; at most `limit` further ones there may be. False if its record must be kept and cannot.
+    /// Adds a signal, with at most `limit` further records in the queue. False if its record must be kept and cannot.
     pub fn add(&mut self, info: &Info, limit: usize) -> bool {
         if info.signal < RT_MIN && self.set & bit(info.signal) != 0 {
             return true;
@@ -171,7 +171,7 @@ impl Queue {
 
 /// A process's signals.
 pub struct Pending {
-    /// The queue's set, for those who only look.
+    /// The queue's set, for reading without the lock.
     set: AtomicU64,
     queue: SpinLock<Queue>,
 }
@@ -199,7 +199,7 @@ impl Pending {
         self.change(|queue| queue.add(info, limit))
     }
 
-    /// Takes a signal, if no other thread was faster.
+    /// Takes a signal, unless another thread has taken it.
     pub fn take(&self, signal: u32) -> Option<Info> {
         self.change(|queue| (queue.set() & bit(signal) != 0).then(|| queue.take(signal)))
     }

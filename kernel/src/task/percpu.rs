@@ -1,4 +1,4 @@
-//! What each CPU has of its own.
+//! The per-CPU record.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -30,7 +30,7 @@ pub struct PerCpu {
     pub mpidr: AtomicU64,
     /// MIDR_EL1.
     pub midr: AtomicU64,
-    /// What its MMU does ([`cpu_feature`](quire_abi::info::cpu_feature)).
+    /// Features of its MMU ([`cpu_feature`](quire_abi::info::cpu_feature)).
     pub features: AtomicU32,
     /// NUMA node.
     pub node: AtomicU32,
@@ -44,13 +44,13 @@ pub struct PerCpu {
     pub waiting: AtomicU32,
     /// The end of the slice; `u64::MAX` while the CPU idles. Its own CPU's, with interrupts masked.
     pub next_tick: AtomicU64,
-    /// How long the kernel kept it to itself.
+    /// Latency measurements.
     pub latency: Latency,
     /// Sleepers with a deadline.
     pub timers: SpinLock<Timers>,
     /// The address space in TTBR0, kept alive: an idle CPU leaves it there.
     pub active_mm: UnsafeCell<Option<KArc<Mm>>>,
-    /// Some space has ended that a CPU may still have loaded: once idle, this one unloads what it has.
+    /// A space has ended that this CPU may still have loaded: when idle, the CPU unloads its space.
     pub let_go: AtomicBool,
     /// Nanoseconds spent idle.
     pub idle_ns: AtomicU64,
@@ -60,7 +60,7 @@ pub struct PerCpu {
     pub switches: AtomicU64,
     /// Timer interrupts.
     pub ticks: AtomicU64,
-    /// What this CPU counts for vmstat.
+    /// This CPU's counters for vmstat.
     pub counters: AtomicPtr<Counters>,
     /// When the current thread was last charged for its time.
     pub charged_at: AtomicU64,
@@ -106,7 +106,7 @@ impl PerCpu {
     }
 }
 
-/// All CPUs that there may be.
+/// The records of all possible CPUs.
 pub static PERCPU: [PerCpu; MAX_CPUS] = {
     // `PerCpu` is not `Copy`; a constant block makes each element anew.
     let mut id = 0;

@@ -1,7 +1,7 @@
 //! A process: an address space, descriptors, signals and threads under one number; and the table of all of them.
 //!
-//! The table's lock ([`Rank::Processes`]) covers the numbers and the family: parents, children, groups, exit
-//! statuses. Work under it is O(log n) or bounded by the family concerned.
+//! The table's lock ([`Rank::Processes`]) covers the numbers and the family: parents, children, groups, exit statuses.
+//! Work under it is O(log n) or bounded by the size of one family.
 
 use core::cell::{Cell, UnsafeCell};
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -29,9 +29,9 @@ use crate::vm::{Cpu, SpinLock};
 /// One more than the highest process or thread number.
 pub const PID_MAX: u32 = 32768;
 
-/// Threads of a process that ends that are roused at once, and by each that leaves.
+/// How many threads of an ending process are woken at once.
 const ROUSED_AT_ONCE: usize = 16;
-/// See [`ROUSED_AT_ONCE`].
+/// How many more each leaving thread wakes; see [`ROUSED_AT_ONCE`].
 pub const ROUSED_BY_EACH: usize = 2;
 
 /// Length of a name, a NUL included.
@@ -44,25 +44,25 @@ intrusive_adapter!(pub Threads = UnsafeRef<Thread>: Thread { sibling_link => Lin
 pub struct Process {
     /// Its number, also that of its first thread.
     pub pid: u32,
-    /// Its parent's number, kept for who asks without the table.
+    /// Its parent's number, for reading without the table's lock.
     pub ppid: AtomicU32,
-    /// Address space, shared with a vfork child and gone at exit.
+    /// Address space, shared with a vfork child; `None` after exit.
     pub space: SpinLock<Option<KArc<Space>>>,
-    /// Descriptors; gone at exit.
+    /// Descriptors; `None` after exit.
     pub descriptors: SpinLock<Option<KArc<Descriptors>>>,
     /// Handlers of signals, shared after CLONE_SIGHAND.
     pub actions: SpinLock<KArc<Actions>>,
     /// Signals for the process as a whole.
     pub pending: Pending,
-    /// Its members that wait for a child.
+    /// Its threads that wait for a child.
     pub child_wait: WaitQueue,
-    /// Its threads that are stopped, and exec or exit waiting for threads to go.
+    /// Its stopped threads, and a thread in exec or exit that waits for the others to leave.
     pub stop_wait: WaitQueue,
-    /// Stopping by signals, and going on.
+    /// Job control: stops and continuations.
     pub stop: Stop,
-    /// What `setitimer` and `alarm` set.
+    /// The timer of `setitimer` and `alarm`.
     pub real_timer: RealTimer,
-    /// Tells programs apart: a hash of the path that was last executed.
+    /// Identifies the program: a hash of the path that was last executed.
     pub program: AtomicU64,
     /// Set once the process is ending: [`EXITING`] and the wait status.
     pub exiting: AtomicU64,
@@ -70,19 +70,19 @@ pub struct Process {
     pub mm_released: AtomicBool,
     /// Limits, see `rlimit`.
     pub limits: SpinLock<[Rlimit; rlimit::COUNT]>,
-    /// What `ps` shows, NUL-padded.
+    /// The name in `ps`, NUL-padded.
     pub name: SpinLock<[u8; NAME_LEN]>,
     /// CPU time of threads that ended.
     pub time: CpuTime,
     /// CPU time of children that were waited for.
     pub children_time: CpuTime,
-    /// Who it is.
+    /// User and group ids.
     pub credentials: SpinLock<Credentials>,
     /// Working directory: an index into the boot archive.
     pub cwd: AtomicU32,
-    /// What the OOM killer adds to its badness, in thousandths of memory.
+    /// The adjustment of its badness for the OOM killer, in thousandths of memory.
     pub oom_score_adj: AtomicI32,
-    /// The OOM killer ended it, and its memory is not back yet.
+    /// The OOM killer has picked it, and its memory is not free yet.
     pub is_oom_victim: AtomicBool,
     sibling_link: LinkedListLink,
     family: UnsafeCell<Family>,
@@ -91,7 +91,7 @@ pub struct Process {
 /// Bit of [`Process::exiting`]: the process ends.
 pub const EXITING: u64 = 1 << 32;
 
-/// What the table's lock covers of a process.
+/// The part of a process that the table's lock covers.
 pub struct Family {
     /// Null for init alone.
     pub parent: *const Process,
@@ -103,7 +103,7 @@ pub struct Family {
     pub threads: LinkedList<Threads>,
     /// How many.
     pub thread_count: u32,
-    /// The next thread that is to be roused; null while none is.
+    /// The next thread to wake; null if there is none.
     to_rouse: Cell<*const Thread>,
     /// Process group.
     pub pgid: u32,
@@ -111,23 +111,23 @@ pub struct Family {
     pub sid: u32,
     /// The signal that the parent gets at the end; 0 for none.
     pub exit_signal: u32,
-    /// Has ended; all but the number and the status is gone.
+    /// It has ended; only the number and the status are left.
     pub is_zombie: bool,
 }
 
-// SAFETY: `family` is only touched under the table's lock, of which `Table::family` wants proof; the link too; the
-// rest is atomic or locked.
+// SAFETY: `family` is only accessed under the table's lock, of which `Table::family` requires proof; so is the link;
+// the rest is atomic or locked.
 unsafe impl Sync for Process {}
 // SAFETY: as above.
 unsafe impl Send for Process {}
 
-/// A number's holder.
+/// The owner of a number.
 pub enum Entry {
     /// A process, owned by the table until it has been waited for.
     Process(KArc<Process>),
     /// A thread other than a process's first.
     Thread(KArc<Thread>),
-    /// Somebody that is being made.
+    /// A process or thread under construction.
     Reserved,
 }
 
@@ -145,8 +145,8 @@ pub static TABLE: SpinLock<Table> =
     SpinLock::new(Cpu, Rank::Processes, Table { entries: Vec::new(), last: 0, processes: 0, threads: 0 });
 
 impl Table {
-    /// A number that nobody has, from a round that comes back to a number as late as it can. The search passes
-    /// runs of numbers in use: O(1) amortised while half of all are free.
+    /// A free number, chosen round-robin so that a number is reused as late as possible. The search skips runs of used
+    /// numbers: O(1) amortised while half of all are free.
     pub fn new_number(&mut self) -> Result<u32, Errno> {
         for step in 1..=PID_MAX {
             let n = (self.last + step) % PID_MAX;
@@ -162,7 +162,7 @@ impl Table {
         Err(Errno::EAGAIN)
     }
 
-    /// Enters a holder under its number, which [`Table::new_number`] answered under the same lock.
+    /// Inserts an owner under its number, which came from [`Table::new_number`] under the same lock.
     pub fn insert(&mut self, number: u32, entry: Entry) {
         if let Entry::Process(_) = entry {
             self.processes += 1;
@@ -172,7 +172,7 @@ impl Table {
         }
     }
 
-    /// Frees a number. The holder comes back, to be dropped when the lock is open.
+    /// Frees a number. Its owner is returned, to be dropped without the lock.
     pub fn remove(&mut self, number: u32) -> Option<Entry> {
         let entry = self.entries.get_mut(number as usize)?.take();
         if let Some(Entry::Process(_)) = entry {
@@ -206,7 +206,7 @@ impl Table {
         }
     }
 
-    /// Processes and threads that there are.
+    /// The numbers of processes and threads.
     pub fn counts(&self) -> (u32, u32) {
         (self.processes, self.threads)
     }
@@ -218,13 +218,13 @@ impl Table {
 
     /// The family of a process.
     pub fn family<'a>(&'a self, process: &'a Process) -> &'a Family {
-        // SAFETY: `&self` is proof of the lock, and nobody has `&mut self`.
+        // SAFETY: `&self` is proof of the lock, and no `&mut self` exists.
         unsafe { &*process.family.get() }
     }
 
     /// The family of a process, to change.
     pub fn family_mut<'a>(&'a mut self, process: &'a Process) -> &'a mut Family {
-        // SAFETY: `&mut self` is proof of the lock, and borrowed for as long as the answer.
+        // SAFETY: `&mut self` is proof of the lock, and borrowed for as long as the result.
         unsafe { &mut *process.family.get() }
     }
 
@@ -237,7 +237,7 @@ impl Table {
         self.threads += 1;
     }
 
-    /// Takes a thread out of its process; answers how many are left.
+    /// Removes a thread from its process; returns how many are left.
     pub fn remove_thread(&mut self, process: &Process, thread: &Thread) -> u32 {
         let family = self.family_mut(process);
         // SAFETY: a thread is in its process's list from `add_thread` until here.
@@ -252,15 +252,15 @@ impl Table {
         left
     }
 
-    /// All threads of a process that ends are to leave: the first few hear of it at once, and each that leaves
-    /// [tells others](Table::rouse_some). There may be thousands, and the table is locked.
+    /// Makes all threads of an ending process leave: the first few are woken at once, and each that leaves [wakes
+    /// others](Table::rouse_some). There may be thousands, and the table is locked.
     pub fn rouse_all(&self, process: &Process) {
         let family = self.family(process);
         family.to_rouse.set(family.threads.front().get().map_or(core::ptr::null(), core::ptr::from_ref));
         self.rouse_some(process, ROUSED_AT_ONCE);
     }
 
-    /// Rouses some of the threads that are still to be.
+    /// Wakes some of the remaining threads.
     pub fn rouse_some(&self, process: &Process, count: usize) {
         let family = self.family(process);
         for _ in 0..count {
@@ -268,7 +268,7 @@ impl Table {
             if next.is_null() {
                 return;
             }
-            // SAFETY: it is in the list: `remove_thread` moves on from one that it takes out.
+            // SAFETY: it is in the list: `remove_thread` advances `to_rouse` if it removes that thread.
             let mut at = unsafe { family.threads.cursor_from_ptr(next) };
             if let Some(thread) = at.get() {
                 signal::rouse(thread);
@@ -286,7 +286,7 @@ impl Table {
         self.family_mut(parent).children.push_back(unsafe { UnsafeRef::from_raw(child) });
     }
 
-    /// Moves a child that has ended among the zombies.
+    /// Moves a child that has ended to the zombies.
     pub fn make_zombie(&mut self, child: &Process) {
         let parent = self.family(child).parent;
         self.family_mut(child).is_zombie = true;
@@ -313,8 +313,8 @@ impl Table {
         self.remove(zombie.pid)
     }
 
-    /// Gives some children of a process that ends to `heir`, zombies last; answers whether it has none left, and whether
-    /// zombies were given.
+    /// Gives some children of an ending process to `heir`, zombies last; returns whether none are left, and whether
+    /// zombies were among them.
     pub fn give_children(&mut self, from: &Process, heir: &Process, most: usize) -> (bool, bool) {
         let mut zombies = false;
         for _ in 0..most {
@@ -396,7 +396,7 @@ impl Process {
         })?)
     }
 
-    /// exec: the name is the last part of the program's path.
+    /// exec: the name becomes the last component of the program's path.
     pub fn set_name(&self, path: &[u8]) {
         // FNV-1a.
         let hash =
@@ -409,12 +409,12 @@ impl Process {
         *self.name.lock() = name;
     }
 
-    /// The user that it belongs to.
+    /// Its real user id.
     pub fn uid(&self) -> u32 {
         self.credentials.lock().user.real
     }
 
-    /// A limit's present value.
+    /// A limit's current (soft) value.
     pub fn limit(&self, which: usize) -> u64 {
         self.limits.lock()[which].cur
     }

@@ -1,8 +1,8 @@
-//! Robust futexes: what a thread held when it ended is marked, and whoever waits for it is woken.
+//! Robust futexes: the words that a thread held when it ended are marked, and a waiter on each is woken.
 //!
-//! The list lies in the program's memory and is the program's to corrupt: the walk takes at most [`MOST`] steps, every
-//! access may fault, and the first that cannot be served ends the walk (the rules are those of Linux's
-//! `exit_robust_list`). It begins before the thread lets go of its memory, at its end or at exec.
+//! The list is in the program's memory and may be corrupt: the walk takes at most [`MOST`] steps, every access may
+//! fault, and the first fault that cannot be resolved ends the walk (the rules are those of Linux's
+//! `exit_robust_list`). It runs before the thread releases its memory, at its exit or at exec.
 
 use core::sync::atomic::Ordering;
 
@@ -17,17 +17,17 @@ use super::wait::Sleep;
 use crate::arch::uaccess;
 use crate::ipc::futex;
 
-/// Most entries that are looked at: Linux's ROBUST_LIST_LIMIT.
+/// The most entries examined: Linux's ROBUST_LIST_LIMIT.
 const MOST: usize = 2048;
 
-/// Bit of a pointer to an entry: the word inherits priority. There are no such futexes here, and nobody sleeps on one.
+/// Bit of a pointer to an entry: a priority-inheritance futex. These do not exist here, so nothing sleeps on one.
 const INHERITS: usize = 1;
 
-/// Lets go of what the current thread holds, and forgets its list.
+/// Marks the words that the current thread holds, and forgets its list.
 pub fn release(thread: &Thread) {
     let head = thread.robust_list.swap(0, Ordering::Relaxed);
     if head != 0 && thread.mm().is_some() {
-        // A list that cannot be read is the program's own loss.
+        // Errors in the list only affect the program itself.
         let _ = walk(thread, head);
     }
 }
@@ -42,13 +42,13 @@ fn walk(thread: &Thread, at: usize) -> Result<(), Errno> {
         if same(entry, at) {
             break;
         }
-        // The next one is read first: whoever takes the word over may change the entry.
+        // The next pointer is read first: the thread that takes the word over may change the entry.
         let next = uaccess::get::<u64>(UserAddr::new(entry & !INHERITS));
         if !same(entry, pending) {
             mark(thread, word(entry), entry & INHERITS != 0, false)?;
         }
         entry = next? as usize;
-        // On its way out it goes on whatever that says.
+        // An exiting thread continues, whatever the result.
         let _ = resched_point(Sleep::Killable);
     }
     if pending & !INHERITS != 0 {
@@ -57,7 +57,7 @@ fn walk(thread: &Thread, at: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Marks a word that the thread owns as left behind, and wakes one that sleeps on it.
+/// Marks a word whose owner is this thread with OWNER_DIED, and wakes one sleeper.
 fn mark(thread: &Thread, word: UserAddr, inherits: bool, is_pending: bool) -> Result<(), Errno> {
     if !word.is_aligned(4) {
         return Err(Errno::EINVAL);
@@ -65,7 +65,7 @@ fn mark(thread: &Thread, word: UserAddr, inherits: bool, is_pending: bool) -> Re
     let mut value: u32 = uaccess::get(word)?;
     loop {
         if is_pending && !inherits && value & TID_MASK == 0 {
-            // It let go of the word and had no time to wake the next one.
+            // The thread has released the word but not yet woken the next waiter.
             break;
         }
         if value & TID_MASK != thread.tid() {
@@ -80,7 +80,7 @@ fn mark(thread: &Thread, word: UserAddr, inherits: bool, is_pending: bool) -> Re
         }
         value = was;
     }
-    // Nobody is left to hear of an error.
+    // An error cannot be reported to anybody.
     let _ = futex::wake(word, 1, u32::MAX, false);
     Ok(())
 }

@@ -1,18 +1,17 @@
-//! The scheduler: who runs next on this CPU, round-robin with slices. Which CPU's queue a thread waits in is the
-//! business of [`balance`].
+//! The scheduler: round-robin with time slices on each CPU. [`balance`] decides in which CPU's queue a thread waits.
 //!
-//! [`Thread::state`] says what a thread wants and whether a CPU has it (RUNNING, until the CPU is entirely off it).
-//! Who queues a thread follows from that one word, and nobody waits for a thread to leave a CPU, least of all with
-//! interrupts masked:
+//! [`Thread::state`] says whether a thread is runnable and whether it is on a CPU (RUNNING, until the CPU has
+//! completely switched away from it). This one word decides who queues a thread, so no CPU ever waits for a thread to
+//! leave another:
 //!
 //! - A waker that finds a sleeping thread off every CPU makes it runnable and queues it.
-//! - A waker that finds it RUNNING only makes it runnable. Either it goes on, or the CPU that leaves it finds it
-//!   runnable in [`finish_switch`], and queues it.
-//! - A thread that is preempted, yields or may not stay is queued by [`finish_switch`] for the same reason.
+//! - A waker that finds it RUNNING only makes it runnable. Either it continues, or the CPU that switches away from it
+//!   finds it runnable in [`finish_switch`], and queues it.
+//! - [`finish_switch`] also queues a thread that is preempted, yields or may not stay on its CPU.
 //!
-//! So a thread in a queue is off every CPU, with its registers saved, and any CPU may take it.
+//! So a queued thread is on no CPU, its registers are saved, and any CPU may take it.
 //!
-//! The kernel is not preempted: a thread leaves the CPU in [`block`], [`yield_now`], at a
+//! The kernel is not preemptible: a thread leaves the CPU in [`block`], [`yield_now`], at a
 //! [point](super::point::resched_point) of long work, and on the way back to user mode. A CPU that runs a program gets
 //! a tick every slice; an idle one gets none.
 
@@ -29,13 +28,13 @@ use crate::arch::{context, cpu, regs, timer};
 use crate::trap::irq;
 use crate::vm::space;
 
-/// Nanoseconds that a thread runs while others wait.
+/// The time slice in nanoseconds.
 static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
 
-/// The least and the most that `slice=` may say, in microseconds.
+/// The range of `slice=`, in microseconds.
 const SLICES: core::ops::RangeInclusive<u64> = 10..=1_000_000;
 
-/// Takes the slice from the kernel argument `slice=`, in microseconds.
+/// Reads the slice from the kernel argument `slice=`, in microseconds.
 pub fn init(args: &str) {
     let Some(text) = bootargs::find(args, "slice") else { return };
     match text.parse() {
@@ -55,7 +54,7 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    // Ordered behind what the caller did before: a thread that announces its sleep later sees that.
+    // Ordered after the caller's earlier stores: a thread that announces its sleep later sees them.
     let mut was = thread.state.load(Ordering::SeqCst);
     loop {
         if was & !state::RUNNING != from {
@@ -73,21 +72,21 @@ pub fn wake_from(thread: &Thread, from: u32) -> bool {
     true
 }
 
-/// Lets a new thread run, where least is to do.
+/// Starts a new thread on the least loaded CPU.
 pub fn start(thread: &Thread) {
     let best = balance::least_loaded(thread.affinity.load(Ordering::Relaxed));
     thread.cpu.store(best.id() as u32, Ordering::Relaxed);
     wake(thread);
 }
 
-/// Interrupts the CPU that a thread runs on, so that it looks at its work.
+/// Interrupts the CPU that a thread runs on, so that the thread checks its work bits.
 pub fn kick(thread: &Thread) {
     if thread.state.load(Ordering::SeqCst) & state::RUNNING != 0 && !core::ptr::eq(thread, current()) {
         irq::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
     }
 }
 
-/// Sleeps in the state that the caller has set with [`prepare`], until somebody wakes this thread.
+/// Sleeps in the state that the caller has set with [`prepare`], until this thread is woken.
 pub fn block() {
     schedule();
 }
@@ -103,20 +102,20 @@ pub fn cancel() {
     current().state.store(state::RUNNABLE | state::RUNNING, Ordering::SeqCst);
 }
 
-/// Lets others run first.
+/// Lets other threads run first.
 pub fn yield_now() {
     schedule();
 }
 
-/// Ends the current thread, which nobody finds any more.
+/// Ends the current thread, which nothing refers to any more.
 pub fn leave() -> ! {
     current().state.store(state::DEAD | state::RUNNING, Ordering::SeqCst);
     schedule();
     unreachable!("a dead thread ran")
 }
 
-/// Runs the next ready thread; returns when this one runs again. One that is to go on does so at once when nobody
-/// else waits.
+/// Runs the next ready thread; returns when this one runs again. If this thread is runnable and no other waits, it
+/// continues at once.
 pub fn schedule() {
     let irq = cpu::irq_save();
     let here = cpu::this();
@@ -152,12 +151,12 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     next.load_user_state();
     here.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
-    // SAFETY: interrupts are masked; `next` is off every CPU, and nobody else may pick it: it is in no queue.
+    // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
     unsafe { context::switch(prev.context(), next.context()) };
     finish_switch();
 }
 
-/// The locks that a thread holds while it is off the CPU go with it: sleeping ones only.
+/// Moves the ranks of held locks with the thread: only sleeping locks may be held over a switch.
 fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
     let held = here.held_ranks.load(Ordering::Relaxed);
     assert!(held & !SLEEPING == 0, "a spin lock is held over a switch: ranks {held:#x}");
@@ -165,7 +164,7 @@ fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
     here.held_ranks.store(next.held_ranks.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
-/// The second half of a switch, on the new thread's stack: the old one may now run elsewhere, or end.
+/// The second half of a switch, on the new thread's stack: from here on the old thread may run elsewhere, or be freed.
 pub extern "C" fn finish_switch() {
     let here = cpu::this();
     let prev = here.switching_from.load(Ordering::Relaxed);
@@ -176,22 +175,22 @@ pub extern "C" fn finish_switch() {
     let prev = unsafe { &*prev };
     match prev.state.fetch_and(!state::RUNNING, Ordering::AcqRel) & !state::RUNNING {
         state::RUNNABLE => requeue(here, prev),
-        // SAFETY: a dying thread leaves the count of its running self behind (see `exit`), to be dropped here,
-        // where nothing runs on its stack any more.
+        // SAFETY: a dying thread leaves its running reference behind (see `exit`), to be dropped here, where its stack
+        // is no longer in use.
         state::DEAD => super::exit::bury(unsafe { KArc::from_raw(prev) }),
-        // Asleep: whoever wakes it queues it, and may have done so already.
+        // Asleep: the waker queues it, and may have done so already.
         _ => {}
     }
 }
 
-/// Puts an address space into TTBR0, if it is not there.
+/// Loads an address space into TTBR0, unless it is loaded already.
 pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
     // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
     let active = unsafe { &mut *here.active_mm.get() };
     if active.as_ref().is_none_or(|a| !KArc::ptr_eq(a, mm)) {
         let ttbr = mm.activate(here.id());
         regs::set_ttbr0(ttbr.table.get() as u64, ttbr.asid.0);
-        // The old one's owner has emptied it if this was its last holder (see `Space`).
+        // If this was the last reference to the old space, its owner has emptied it already (see `Space`).
         *active = Some(mm.clone());
     }
 }
@@ -216,7 +215,7 @@ pub fn charge_current() {
     cpu::irq_restore(irq);
 }
 
-/// The timer interrupt, which came out of the kernel or a program.
+/// The timer interrupt, taken from the kernel or from a program.
 pub fn tick(in_kernel: bool) {
     let here = cpu::this();
     let now = timer::now_ns();
@@ -252,7 +251,7 @@ fn set_next_tick(here: &PerCpu, at: u64) {
     program_timer(here);
 }
 
-/// What a CPU does when it has nothing to do. Its boot stack is the idle thread's.
+/// The idle thread of a CPU. It runs on the CPU's boot stack.
 pub fn idle_loop() -> ! {
     let here = cpu::this();
     loop {
@@ -262,7 +261,7 @@ pub fn idle_loop() -> ! {
             space::let_go(here);
             cpu::wait_for_interrupt();
             cpu::irq_window();
-            // Whoever queued a thread here took the bit; another CPU may have taken the thread.
+            // The CPU that queued a thread here cleared the bit, and another CPU may have taken the thread.
             balance::set_idle(here, true);
         }
         balance::set_idle(here, false);

@@ -1,5 +1,5 @@
-//! Running a program's signal handler, and coming back: Linux's frame layout on AArch64
-//! (`arch/arm64/include/uapi/asm/sigcontext.h`), so that handlers find what they know.
+//! Entering a program's signal handler and returning from it, with Linux's frame layout on AArch64
+//! (`arch/arm64/include/uapi/asm/sigcontext.h`), which handlers expect.
 
 use quire_abi::Errno;
 use quire_abi::layout::{Pod, Siginfo, sa};
@@ -54,16 +54,17 @@ const _: () = assert!(size_of::<Context>() == 176 + 288 && size_of::<FpContext>(
 
 /// `ss_flags`.
 pub mod ss {
-    /// The thread runs on it (an answer; accepted as a wish too).
+    /// The thread runs on it (reported; accepted when set, without effect).
     pub const ONSTACK: u64 = 1;
-    /// There is none.
+    /// There is no alternate stack.
     pub const DISABLE: u64 = 2;
-    /// A handler that runs on it finds none set.
+    /// The alternate stack is disabled while a handler runs on it.
     pub const AUTODISARM: u64 = 1 << 31;
 }
 
-/// Makes the thread enter the handler of a signal when it gets to user mode. EFAULT when its stack can't hold the
-/// frame. All addresses are the program's: their sums may wrap, and the copy routines refuse what is out of bounds.
+/// Makes the thread enter the handler of a signal when it returns to user mode. EFAULT if its stack cannot hold the
+/// frame. All addresses come from the program: their sums may wrap, and the copy routines refuse addresses that are out
+/// of bounds.
 pub fn enter(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) -> Result<(), Errno> {
     let thread = current();
     let signal = info.signal;
@@ -108,7 +109,7 @@ pub fn enter(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) -> Resu
     Ok(())
 }
 
-/// As `ss_flags` says it of a thread with this stack pointer.
+/// `ss_flags` for a thread with this stack pointer.
 pub fn stack_flags(alt: AltStack, sp: u64) -> u64 {
     let state = match alt.size {
         0 => ss::DISABLE,
@@ -135,7 +136,8 @@ fn context(frame: &TrapFrame, mask: u64, fault_address: u64, alt: AltStack) -> C
     }
 }
 
-/// Undoes [`enter`] with what the handler left in its frame, which is at SP. EFAULT on a bad frame.
+/// Returns from a handler: restores the state from the frame at SP, which the handler may have changed. EFAULT on a bad
+/// frame.
 pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
     let thread = current();
     let base = UserAddr::new(frame.sp as usize);
@@ -154,7 +156,7 @@ pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
     frame.pc = saved.pc;
     frame.pstate = saved.pstate & PSTATE_USER_MASK;
     let mut signals = thread.signals.lock();
-    // What the handler left there is a wish like that of sigaltstack, and a bad one is passed over.
+    // The handler may have changed the stack in the frame, as by sigaltstack; an invalid one is ignored.
     let _ = change_alt_stack(&mut signals, saved.stack, frame.sp);
     signals.blocked = saved.mask & !UNBLOCKABLE;
     signals.resume = None;

@@ -1,8 +1,8 @@
-//! Signals: sending, blocking, and what they do to a thread on its way to user mode.
+//! Signals: sending, blocking, and delivery when a thread returns to user mode.
 //!
-//! Whoever sends holds the table of processes; what was sent waits in the queues of [`pending`](super::pending). The lock
-//! order is the table, a process's actions and queue ([`Rank::Process`]), then a table of actions and a thread's signals
-//! ([`Rank::Descriptors`]).
+//! A sender holds the lock of the process table; sent signals wait in the queues of [`pending`](super::pending). The
+//! lock order is the table, a process's actions and queue ([`Rank::Process`]), then a table of actions and a thread's
+//! signals ([`Rank::Descriptors`]).
 
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
@@ -28,38 +28,38 @@ pub const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
 }
 
-/// Signals that nothing blocks, catches or ignores.
+/// Signals that cannot be blocked, caught or ignored.
 pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 
 const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
 
-/// Another stack for handlers, as `sigaltstack` sets it.
+/// The alternate stack for handlers, set by `sigaltstack`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AltStack {
     /// Its lowest address.
     pub base: u64,
     /// Its length; 0 for none.
     pub size: u64,
-    /// A handler that runs on it finds none set: `SS_AUTODISARM`.
+    /// It is disabled while a handler runs on it: `SS_AUTODISARM`.
     pub disarms: bool,
 }
 
 impl AltStack {
-    /// Whether a stack pointer is on it. Stacks grow down: one at the very end is, one at the base is not.
+    /// Whether a stack pointer is on it. Stacks grow down, so the end belongs to it and the base does not.
     pub fn holds(&self, sp: u64) -> bool {
         !self.disarms && sp > self.base && sp - self.base <= self.size
     }
 }
 
-/// How a sleep that a signal without a handler cut short goes on: by `restart_syscall`, until the same point of time.
+/// How `restart_syscall` resumes a sleep that a signal without a handler has interrupted: until the same deadline.
 #[derive(Clone, Copy, Debug)]
 pub enum Resume {
     /// `nanosleep`, `clock_nanosleep` for a span.
     Sleep {
         /// Nanoseconds since power-on.
         deadline: u64,
-        /// Where what is left goes.
+        /// Where to store the remaining time.
         rest: Option<UserAddr>,
     },
     /// `FUTEX_WAIT` and `FUTEX_WAIT_BITSET` with a time-out.
@@ -68,7 +68,7 @@ pub enum Resume {
         word: UserAddr,
         /// What it should hold.
         expected: u32,
-        /// Whose wake-ups count.
+        /// The bit set of wake-ups to accept.
         bits: u32,
         /// Nanoseconds since power-on.
         deadline: u64,
@@ -81,9 +81,9 @@ pub enum Resume {
 pub struct ThreadSignals {
     /// Blocked.
     pub blocked: u64,
-    /// What to block again once a handler has run that ended `rt_sigsuspend` or `ppoll`.
+    /// The mask to restore after the handler that ended `rt_sigsuspend` or `ppoll`.
     pub restore: Option<u64>,
-    /// What `rt_sigtimedwait` has let through: blocked, but for the thread that waits for them.
+    /// Signals that `rt_sigtimedwait` waits for: they stay blocked but wake this thread.
     pub awaited: u64,
     /// The alternate stack.
     pub alt_stack: AltStack,
@@ -91,7 +91,7 @@ pub struct ThreadSignals {
     pub fault_address: u64,
     /// For this thread alone.
     pub pending: Queue,
-    /// The sleep that was cut short.
+    /// The interrupted sleep, to resume.
     pub resume: Option<Resume>,
 }
 
@@ -143,7 +143,7 @@ pub const DEFAULT: u64 = 0;
 /// `SIG_IGN`.
 pub const IGNORE: u64 = 1;
 
-/// What a signal will do to a process.
+/// The effect of a signal on a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disposition {
     /// Nothing.
@@ -156,7 +156,7 @@ pub enum Disposition {
     Handle(HandlerAction),
 }
 
-/// A handler, with what its action says.
+/// A handler and the fields of its action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HandlerAction {
     /// Where it is.
@@ -165,14 +165,15 @@ pub struct HandlerAction {
     pub flags: u64,
     /// Where it returns to.
     pub restorer: u64,
-    /// What it blocks.
+    /// Signals blocked while it runs.
     pub mask: u64,
 }
 
-/// What `signal` would do to `process` now. init's default is to ignore: what it does not handle cannot end it.
+/// The present effect of `signal` on `process`. For init the default is to ignore: a signal without a handler cannot
+/// end it.
 pub fn disposition(process: &Process, signal: u32) -> Disposition {
     let actions = process.actions.lock().clone();
-    // kill(2) asks with a number that the program has chosen.
+    // The number may come from a program, by kill(2).
     let action = speculation::get(&*actions.0.lock(), signal as usize).copied().unwrap_or_default();
     match action.handler {
         IGNORE => Disposition::Ignore,
@@ -188,12 +189,13 @@ pub fn disposition(process: &Process, signal: u32) -> Disposition {
     }
 }
 
-/// Whether init is protected from a signal that somebody sent.
+/// Whether the process is init and is protected from a signal.
 fn is_shielded(process: &Process, signal: u32) -> bool {
     process.pid == 1 && !matches!(disposition(process, signal), Disposition::Handle(_))
 }
 
-/// Sends a signal to a process. The caller holds the table. False if what comes with it must be kept and cannot be.
+/// Sends a signal to a process. The caller holds the table's lock. False if the signal's record must be kept and cannot
+/// be.
 pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     let signal = info.signal;
     if table.family(process).is_zombie || !accepts(table, process, signal) {
@@ -206,7 +208,8 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if !process.pending.add(info, limit(process, signal)) {
         return false;
     }
-    // One thread is enough: the first that does not block it. Marking all lets whoever returns first take it.
+    // One thread is enough: the first that does not block it. All are marked, so that the first to return to user mode
+    // takes it.
     for thread in table.family(process).threads.iter() {
         if thread.signals.lock().blocked & bit(signal) == 0 {
             nudge(thread);
@@ -215,7 +218,7 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     true
 }
 
-/// Sends a signal to one thread. The caller holds the table. Answers as [`send_to_process`].
+/// Sends a signal to one thread. The caller holds the table's lock. Returns as [`send_to_process`] does.
 pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     let process = thread.process();
     let signal = info.signal;
@@ -233,7 +236,7 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     added
 }
 
-/// Sends the calling thread a signal that its own call has caused: as from itself.
+/// Sends the calling thread a signal that its own call has caused, as if it were the sender.
 pub fn send_own(signal: u32) {
     let thread = current();
     let process = thread.process();
@@ -241,17 +244,17 @@ pub fn send_own(signal: u32) {
     send_to_thread(&TABLE.lock(), thread, &info);
 }
 
-/// How many records may wait: of signals that do not queue there are few in any case.
+/// The most records that may wait; for signals that do not queue there are only a few in any case.
 fn limit(process: &Process, signal: u32) -> usize {
     if signal < RT_MIN { usize::MAX } else { process.limit(rlimit::SIGPENDING) as usize }
 }
 
-/// Sends to all members of a group; answers how many there were. The caller holds no lock.
+/// Sends to all members of a group; returns how many there were. The caller holds no lock.
 pub fn send_to_group(pgid: u32, info: &Info) -> usize {
     send_to_many(info, |table, process| table.family(process).pgid == pgid)
 }
 
-/// Sends to all that `is_meant` picks of the processes that live; answers how many they were. The caller holds no lock.
+/// Sends to all live processes that `is_meant` selects; returns how many. The caller holds no lock.
 pub fn send_to_many(info: &Info, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
     let mut count = 0;
     walk::each_process::<()>(|table, process| {
@@ -264,13 +267,14 @@ pub fn send_to_many(info: &Info, mut is_meant: impl FnMut(&Table, &Process) -> b
     count
 }
 
-/// Sends, unless the signal is 0: then nothing is done.
+/// Sends a signal; signal 0 does nothing.
 pub fn send_or_ask(table: &Table, process: &Process, info: &Info) -> bool {
     info.signal == 0 || send_to_process(table, process, info)
 }
 
-/// Whether a signal goes on to a queue: KILL acts at once, and init is spared what it does not handle. A stop undoes a
-/// pending continuation and the other way round; a continuation starts a stopped process at once.
+/// Whether a signal is to be queued: KILL acts at once, and init is protected from signals that it does not handle. A
+/// stop signal removes pending continuations, and a continuation removes pending stops and resumes a stopped process at
+/// once.
 fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
     if is_shielded(process, signal) {
         return false;
@@ -295,13 +299,13 @@ pub fn remove_everywhere(table: &Table, process: &Process, set: u64) {
     }
 }
 
-/// Whether a thread blocks a signal or waits for it: then it is kept even where it would be ignored.
+/// Whether a thread blocks a signal or waits for it: then it is kept even if it would be ignored.
 fn holds_back(thread: &Thread, signal: u32) -> bool {
     let signals = thread.signals.lock();
     (signals.blocked | signals.awaited) & bit(signal) != 0
 }
 
-/// Makes a thread look at its signals.
+/// Makes a thread check its signals.
 pub fn nudge(thread: &Thread) {
     thread.set_work(work::SIGNAL);
     if !sched::wake_from(thread, state::SLEEPING) {
@@ -310,7 +314,7 @@ pub fn nudge(thread: &Thread) {
 }
 
 /// Ends a process: all its threads leave at their next return to user mode, and sleepers are woken, the first few at
-/// once and the others by those that leave. The first status stays. The caller holds the table.
+/// once and the others by threads that leave. The first status is kept. The caller holds the table's lock.
 pub fn begin_exit(table: &Table, process: &Process, status: u32) {
     let first =
         process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire).is_ok();
@@ -329,7 +333,7 @@ pub fn end_process(status: u32) {
     }
 }
 
-/// Gets a thread on its way to user mode, whatever it does now.
+/// Makes a thread return to user mode, whatever it does now.
 pub fn rouse(thread: &Thread) {
     thread.set_work(work::SIGNAL);
     if !sched::wake(thread) {
@@ -337,8 +341,8 @@ pub fn rouse(thread: &Thread) {
     }
 }
 
-/// exec: all other threads of the survivor's process end. Of two threads that call this, the second finds itself doomed
-/// by the first, and changes nothing: EINTR. The caller holds the table.
+/// exec: all other threads of the survivor's process end. If two threads call this, the second finds that the first has
+/// doomed it, and changes nothing: EINTR. The caller holds the table's lock.
 pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) -> Result<(), Errno> {
     if survivor.doomed.load(Ordering::Acquire) {
         return Err(Errno::EINTR);
@@ -391,7 +395,7 @@ pub fn take_of(thread: &Thread, process: &Process, set: u64) -> Option<Info> {
 
 fn take_of_process(process: &Process, set: u64) -> Option<Info> {
     while let Some(signal) = choose(process.pending.get() & set) {
-        // Another thread may be faster.
+        // Another thread may take it first.
         if let Some(info) = process.pending.take(signal) {
             if signal == sig::ALRM {
                 itimer::restart(process);
@@ -408,7 +412,7 @@ fn choose(set: u64) -> Option<u32> {
     (choice != 0).then(|| choice.trailing_zeros() + 1)
 }
 
-/// A fault that the thread itself caused: the signal is not blocked or ignored, or the process ends.
+/// Delivers the signal of a fault that the thread itself caused. If the signal is blocked or ignored, the process ends.
 pub fn force(thread: &Thread, info: Info) {
     let process = thread.process();
     let blocked = thread.signals.lock().blocked & bit(info.signal) != 0;
@@ -418,24 +422,24 @@ pub fn force(thread: &Thread, info: Info) {
     }
     let mut signals = thread.signals.lock();
     signals.fault_address = info.fields[0];
-    // The record may find no room: the signal is pending all the same.
+    // Even without room for the record, the signal is pending.
     signals.pending.add(&info, usize::MAX);
     drop(signals);
     thread.set_work(work::SIGNAL);
 }
 
-/// Takes the default action on a signal from here on.
+/// Resets a signal to its default action.
 pub fn reset_action(process: &Process, signal: u32) {
     let actions = process.actions.lock().clone();
     actions.0.lock()[signal as usize] = Sigaction::default();
 }
 
-/// Whether a handler wants a call that it interrupted to be started again.
+/// Whether an interrupted call is to be restarted after the handler (SA_RESTART).
 pub fn restarts(action: &HandlerAction) -> bool {
     action.flags & sa::RESTART != 0
 }
 
-/// Whether a signal has no effect on a process, as its actions stand.
+/// Whether a signal has no effect on a process with its present actions.
 pub fn is_ignored(process: &Process, signal: u32) -> bool {
     disposition(process, signal) == Disposition::Ignore
 }

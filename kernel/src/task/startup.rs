@@ -1,5 +1,5 @@
-//! What a new program finds on its stack, as the ABI has it (System V, AArch64): strings at the top, below them the
-//! auxiliary vector, the environment, the arguments and their count, where SP points.
+//! A new program's initial stack (System V ABI, AArch64): strings at the top, below them the auxiliary vector, the
+//! environment, the arguments and their count, which SP points to.
 //!
 //! The stack is written through pinned pages, since its space is not the current one yet.
 
@@ -21,17 +21,17 @@ use crate::arch::{regs, uaccess};
 use crate::ipc::table::Descriptors;
 use crate::vm::{Mm, random};
 
-/// Most bytes of arguments and environment: Linux's limit is a quarter of the stack limit, 2 MiB by default; this
-/// keeps what a process can make the kernel hold at once small.
+/// The most bytes of arguments and environment. Linux's limit is a quarter of the stack limit, 2 MiB by default; the
+/// smaller limit bounds the kernel memory that one call can take.
 const MAX_STRINGS: usize = 128 << 10;
 
-/// The page with the code that returns from signal handlers, for programs that bring none.
+/// The page with the default code for the return from signal handlers.
 pub const SIGRETURN_PAGE: usize = USER_END - PAGE_SIZE;
 
-/// Pages of stack that there are from the start.
+/// Pages of stack that are present from the start.
 const FIRST_PAGES: usize = 2;
 
-/// Strings that a program is started with, NUL-terminated one after the other.
+/// The strings for a new program, NUL-terminated, one after the other.
 #[derive(Default)]
 pub struct Strings {
     bytes: Vec<u8>,
@@ -70,7 +70,7 @@ impl Strings {
             if pointer == 0 {
                 break;
             }
-            // A string longer than the buffer comes in pieces.
+            // A string longer than the buffer is copied in pieces.
             let mut from = UserAddr::new(pointer);
             loop {
                 match uaccess::get_string(&mut buffer, from) {
@@ -91,7 +91,7 @@ impl Strings {
     }
 }
 
-/// What a program is started with.
+/// The parameters of a new program.
 pub struct Start<'a> {
     /// The stack's limit.
     pub limit: u64,
@@ -105,13 +105,13 @@ pub struct Start<'a> {
     pub credentials: &'a Credentials,
 }
 
-/// Makes a program's stack and what is on it; answers SP. E2BIG if that is more than the stack's limit allows.
+/// Makes a program's stack and its contents; returns SP. E2BIG if they exceed the stack's limit.
 pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, descriptors: &Descriptors) -> Result<usize, Errno> {
     let Start { limit, path, args, env, .. } = *start;
     let handles = handles(descriptors)?;
     let seed = random::bytes();
     let mut layout = Layout { at: image.stack_top };
-    // (A NUL behind the path, and a word of zeros above it all.)
+    // (A NUL after the path, and a word of zeros at the very top.)
     layout.put(1);
     let name = layout.put(path.len());
     let env_at = layout.put(env.bytes.len());
@@ -156,7 +156,7 @@ impl Layout {
     }
 }
 
-/// Where what the auxiliary vector points to is.
+/// Addresses that the auxiliary vector contains.
 struct Places {
     platform: usize,
     random: usize,
@@ -189,7 +189,7 @@ fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u
     ]
 }
 
-/// The handles that the program is told of.
+/// The records of the program's handles.
 fn handles(descriptors: &Descriptors) -> Result<Vec<HandleInfo>, Errno> {
     let mut handles = Vec::new();
     let mut next = HandleInfo::FIRST;
@@ -229,7 +229,7 @@ fn vectors(
 
 /// Maps the stack and the page that handlers return through.
 fn map_stack(mm: &Mm, image: &Image, size: usize) -> Result<(), Errno> {
-    // Where a segment lies already there is no room for it.
+    // A segment may already be mapped there; then there is no room.
     let no_room = |error| if error == Errno::EEXIST { Errno::ENOMEM } else { error };
     mm.map(&MapRequest {
         addr: image.stack_top - size,
@@ -249,7 +249,7 @@ fn map_stack(mm: &Mm, image: &Image, size: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Writes to a space that need not be the current one, page by page.
+/// Writes to an address space that need not be the current one, page by page.
 fn write(mm: &Mm, at: usize, bytes: &[u8]) -> Result<(), Errno> {
     let mut done = 0;
     while done < bytes.len() {

@@ -1,10 +1,10 @@
-//! Stopping a process and letting it go on.
+//! Stopping and continuing a process.
 //!
-//! A stop is the process's: the thread that takes the signal [begins](begin) it, and each thread [halts](halt) on its way to
-//! user mode, those that sleep interruptibly being woken for it. The parent hears of the stop when the last thread has
-//! halted. A continuation [ends](end) it at once.
+//! A stop applies to the whole process: the thread that takes the signal [begins](begin) it, and each thread
+//! [halts](halt) when it returns to user mode; threads in interruptible sleeps are woken for that. The parent is
+//! notified when the last thread has halted. A continuation [ends](end) the stop at once.
 //!
-//! Everything here changes under the table's lock; [`Stop::is_active`] may be asked without.
+//! Everything here changes under the table's lock; [`Stop::is_active`] may be called without it.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -17,23 +17,23 @@ use super::signal::{self, Info};
 use super::thread::current;
 use super::wait::Sleep;
 
-/// Wait status of a child that goes on.
+/// Wait status of a child that was continued.
 pub const CONTINUED: u32 = 0xffff;
 
-/// What a process knows of its stops.
+/// The stop state of a process.
 #[derive(Default)]
 pub struct Stop {
     active: AtomicBool,
-    /// By which signal.
+    /// The signal that caused it.
     signal: AtomicU32,
-    /// Counts stops: a thread that halted for one must see that the next is another.
+    /// Counts stops, so that a thread that halted for one can recognise the next.
     begun: AtomicU32,
-    /// Counts continuations, also of a process that was not stopped: one that comes between the taking of a signal and
-    /// the stop undoes the stop.
+    /// Counts continuations, also while the process was not stopped: one that comes between the taking of the signal
+    /// and the stop cancels the stop.
     ended: AtomicU32,
     /// Threads that have halted in this stop.
     halted: AtomicU32,
-    /// All have, and the parent was told.
+    /// All have, and the parent was notified.
     complete: AtomicBool,
     /// Status for `wait4` of a change that was not yet reported; 0 for none.
     change: AtomicU32,
@@ -45,12 +45,12 @@ impl Stop {
         self.active.load(Ordering::Acquire)
     }
 
-    /// To be asked before a signal is taken, for [`begin`].
+    /// The number of continuations. Read before a signal is taken, for [`begin`].
     pub fn continuations(&self) -> u32 {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// The wait status of a change that nobody was told of; 0 for none. The caller holds the table.
+    /// The wait status of an unreported change; 0 for none. The caller holds the table's lock.
     pub fn change(&self) -> u32 {
         self.change.load(Ordering::Relaxed)
     }
@@ -61,7 +61,7 @@ impl Stop {
     }
 }
 
-/// Begins a stop by `signal`, which was taken after [`Stop::continuations`] answered `ended`.
+/// Begins a stop by `signal`, which was taken after [`Stop::continuations`] returned `ended`.
 pub fn begin(process: &Process, signal: u32, ended: u32) {
     let table = TABLE.lock();
     let stop = &process.stop;
@@ -78,8 +78,8 @@ pub fn begin(process: &Process, signal: u32, ended: u32) {
     table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, me)).for_each(signal::nudge);
 }
 
-/// Whether nobody in the session could let a process's group go on: no member has a parent there that is of another
-/// group. A stop by the terminal is ignored then (POSIX). O(processes).
+/// Whether a process's group is orphaned: no member has a parent in the same session but in another group, so nobody
+/// could continue it. Then stop signals from the terminal are ignored (POSIX). O(processes).
 fn is_orphaned(table: &Table, process: &Process) -> bool {
     let family = table.family(process);
     let (pgid, sid) = (family.pgid, family.sid);
@@ -91,7 +91,7 @@ fn is_orphaned(table: &Table, process: &Process) -> bool {
     })
 }
 
-/// Sleeps while the process is stopped. Returns early if the thread is to end.
+/// Sleeps while the process is stopped. Returns early if the thread has to end.
 pub fn halt(process: &Process) {
     let stop = &process.stop;
     let begun = {
@@ -113,7 +113,7 @@ pub fn halt(process: &Process) {
     }
 }
 
-/// Tells the parent once no thread runs any more.
+/// Notifies the parent once no thread runs any more.
 fn check_complete(table: &Table, process: &Process) {
     let stop = &process.stop;
     let all = stop.halted.load(Ordering::Relaxed) >= table.family(process).thread_count;
@@ -123,7 +123,7 @@ fn check_complete(table: &Table, process: &Process) {
     }
 }
 
-/// A thread has left a process that has others: those may all have halted. The caller holds the table.
+/// A thread has left a process with other threads, which may now all have halted. The caller holds the table.
 pub fn thread_left(table: &Table, process: &Process) {
     check_complete(table, process);
 }
@@ -140,13 +140,13 @@ pub fn end(table: &Table, process: &Process) {
     }
 }
 
-/// The process ends: nobody halts any more. The caller holds the table.
+/// The process ends: threads no longer halt. The caller holds the table.
 pub fn cancel(process: &Process) {
     process.stop.active.store(false, Ordering::Release);
     process.stop_wait.wake_all();
 }
 
-/// Tells the parent that a child was stopped or continued.
+/// Notifies the parent that a child was stopped or continued.
 fn notify_parent(table: &Table, process: &Process, code: i32, signal: u32, status: u32) {
     process.stop.change.store(status, Ordering::Relaxed);
     let parent = table.family(process).parent;

@@ -1,4 +1,4 @@
-//! A thread: a kernel stack, registers, and what the scheduler knows of it.
+//! A thread: a kernel stack, registers, and scheduling state.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ use crate::arch::{cpu, regs};
 use crate::vm::stack::Stack;
 use crate::vm::{Mm, SpinLock};
 
-/// Bits of [`Thread::work`]: what is to be done before the thread is in user mode again.
+/// Bits of [`Thread::work`]: work to do before the thread returns to user mode.
 pub mod work {
     /// Another thread should run.
     pub const RESCHEDULE: u32 = 1;
@@ -26,22 +26,23 @@ pub mod work {
     pub const SIGNAL: u32 = 2;
 }
 
-/// Values of [`Thread::state`]: what a thread wants, and whether it is still on its way there.
+/// Values of [`Thread::state`]: whether a thread is runnable or asleep, and whether a CPU is still on it.
 pub mod state {
     /// Waits in a run queue; with [`RUNNING`], runs.
     pub const RUNNABLE: u32 = 0;
     /// Sleeps; a signal wakes it.
     pub const SLEEPING: u32 = 1;
-    /// Sleeps; only what it waits for, or death, wakes it.
+    /// Sleeps; only the awaited event or a kill wakes it.
     pub const KILLABLE: u32 = 2;
     /// Has run for the last time.
     pub const DEAD: u32 = 3;
-    /// Bit: it is the current thread of a CPU, or not yet entirely off one. Set by the CPU that takes it from a queue,
-    /// cleared by the same CPU once it has left it ([`finish_switch`](crate::task::sched::finish_switch)).
+    /// Bit: it is the current thread of a CPU, or the CPU has not yet completely switched away from it. The CPU that
+    /// takes the thread from a queue sets the bit and clears it after the switch away
+    /// ([`finish_switch`](crate::task::sched::finish_switch)).
     pub const RUNNING: u32 = 4;
 }
 
-/// A thread. Its process holds one owner, the CPU or queue that it is on another.
+/// A thread. Its process holds one reference; the CPU or queue that it is on holds another.
 #[repr(C)]
 pub struct Thread {
     /// [`work`] bits. Assembly reads them.
@@ -69,25 +70,25 @@ pub struct Thread {
     pub timer_link: RBTreeLink,
     /// When to wake, in nanoseconds.
     pub deadline: AtomicU64,
-    /// Whose timers it is among.
+    /// The CPU whose timers contain it.
     pub timer_cpu: AtomicU32,
-    /// Debug builds: the sleeping locks that it holds while it is off a CPU, a bit a rank.
+    /// Debug builds: the sleeping locks that it holds while it is off the CPU, one bit per rank.
     pub held_ranks: AtomicU64,
     /// CPU time.
     pub time: CpuTime,
     /// Blocked and pending signals.
     pub signals: SpinLock<ThreadSignals>,
-    /// Where it stores its own number before its first instruction; 0 for nowhere.
+    /// Where the kernel stores its number before its first instruction; 0 for nowhere.
     pub set_child_tid: AtomicUsize,
     /// exec in another thread of the process ends this one.
     pub doomed: AtomicBool,
-    /// An allocation of this thread's failed for want of memory: what the OOM killer needs to know of it, or 0.
+    /// Nonzero if an allocation of this thread failed for lack of memory: state for the OOM killer.
     pub starved: AtomicU32,
-    /// Its allocation that is to fail, counted from the next; 0 for none (see `vm::inject`).
+    /// Countdown to an allocation that must fail; 0 for none (see `vm::inject`).
     pub fail_nth: AtomicU32,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
-    /// The number of the last call that it made in vain; `usize::MAX` for none.
+    /// The number of its last unknown system call; `usize::MAX` for none.
     pub unknown_call: AtomicUsize,
     /// The head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicUsize,
@@ -102,7 +103,7 @@ unsafe impl Send for Thread {}
 impl Thread {
     fn new(tid: u32, process: Option<KArc<Process>>, stack: Option<Stack>) -> Self {
         Self {
-            // A user thread looks at its process before its first instruction.
+            // A user thread checks its process's signals before its first instruction.
             work: AtomicU32::new(work::SIGNAL),
             state: AtomicU32::new(state::RUNNABLE),
             tid: AtomicU32::new(tid),
@@ -132,14 +133,14 @@ impl Thread {
         }
     }
 
-    /// What a CPU runs when there is nothing else, on the stack that it booted on.
+    /// The idle thread of a CPU, on the CPU's boot stack.
     pub fn new_idle() -> Result<KArc<Self>, Errno> {
         let thread = Self::new(0, None, None);
         thread.state.store(state::RUNNABLE | state::RUNNING, Ordering::Relaxed);
         Ok(KArc::try_new(thread)?)
     }
 
-    /// A thread that begins in user mode with `frame`. It does not run before it is woken.
+    /// A thread that starts in user mode with `frame`. It does not run before it is woken.
     pub fn new_user(tid: u32, process: KArc<Process>, mm: KArc<Mm>, frame: &TrapFrame) -> Result<KArc<Self>, Errno> {
         let stack = Stack::new()?;
         let top = stack.top() - size_of::<TrapFrame>();
@@ -152,8 +153,8 @@ impl Thread {
         Ok(KArc::try_new(thread)?)
     }
 
-    /// A thread of the kernel's own, which never returns from `entry` and begins with interrupts masked. It does not
-    /// run before it is woken.
+    /// A kernel thread, which never returns from `entry` and starts with interrupts masked. It does not run before it
+    /// is woken.
     pub fn new_kernel(entry: extern "C" fn(usize) -> !) -> Result<KArc<Self>, Errno> {
         let stack = Stack::new()?;
         let top = stack.top();
@@ -163,12 +164,12 @@ impl Thread {
         Ok(KArc::try_new(thread)?)
     }
 
-    /// The number that the program knows it by; 0 for the kernel's own.
+    /// Its thread id; 0 for kernel threads.
     pub fn tid(&self) -> u32 {
         self.tid.load(Ordering::Relaxed)
     }
 
-    /// exec: the only thread left takes its process's number, whichever it had.
+    /// exec: the only thread left takes its process's number.
     pub fn take_number_of(&self, process: &Process) {
         self.tid.store(process.pid, Ordering::Relaxed);
     }
@@ -180,7 +181,7 @@ impl Thread {
 
     /// The process of a user thread.
     pub fn process(&self) -> &KArc<Process> {
-        // The kernel's own threads make no calls and take no user faults, and only they have no process.
+        // Only kernel threads have no process, and they make no system calls and take no user faults.
         #[allow(clippy::expect_used)]
         self.process.as_ref().expect("a user thread has a process")
     }
@@ -191,16 +192,16 @@ impl Thread {
         unsafe { (*self.mm.get()).as_ref() }
     }
 
-    /// Gives the current thread another address space, or none; the former comes back.
+    /// Gives the current thread another address space, or none; returns the old one.
     pub fn set_mm(&self, mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
         let irq = cpu::irq_save();
-        // SAFETY: only the thread itself changes it, and with interrupts masked the scheduler does not look.
+        // SAFETY: only the thread itself changes it, and with interrupts masked the scheduler does not read it.
         let old = unsafe { core::mem::replace(&mut *self.mm.get(), mm) };
         cpu::irq_restore(irq);
         old
     }
 
-    /// The program's first use of FP or SIMD: it gets registers of its own.
+    /// The program's first use of FP or SIMD: it gets FP state of its own.
     pub fn enable_fp(&self) -> Result<(), Errno> {
         let irq = cpu::irq_save();
         // SAFETY: the thread is current.
@@ -221,7 +222,7 @@ impl Thread {
     /// The FP registers of this thread, which is current; `None` if it never used them.
     pub fn fp_state(&self) -> Option<FpState> {
         let irq = cpu::irq_save();
-        // SAFETY: the thread is current, so nobody else looks at its state.
+        // SAFETY: the thread is current, so nothing else accesses its state.
         let state = unsafe { (*self.fp.get()).as_deref_mut() }.map(|state| {
             // SAFETY: a thread with a state runs with the registers enabled.
             unsafe { fp::save(state) };
@@ -252,7 +253,7 @@ impl Thread {
         Ok(())
     }
 
-    /// exec: the registers are as a new program's.
+    /// exec: resets the FP registers to those of a new program.
     pub fn drop_fp(&self) {
         let irq = cpu::irq_save();
         fp::set_enabled(false);
@@ -262,12 +263,12 @@ impl Thread {
         drop(old);
     }
 
-    /// The thread pointer that it will have.
+    /// Sets the thread pointer with which it starts.
     pub fn set_tls(&self, tls: u64) {
         self.tls.store(tls, Ordering::Relaxed);
     }
 
-    /// Puts away what the CPU holds of a thread that is being switched out.
+    /// Saves the user registers in the CPU of a thread that is switched out.
     pub fn save_user_state(&self) {
         if self.process.is_some() {
             self.tls.store(regs::tls(), Ordering::Relaxed);
@@ -280,7 +281,7 @@ impl Thread {
         }
     }
 
-    /// Brings back what [`Thread::save_user_state`] put away.
+    /// Restores the registers that [`Thread::save_user_state`] saved.
     pub fn load_user_state(&self) {
         if self.process.is_some() {
             regs::set_tls(self.tls.load(Ordering::Relaxed));

@@ -1,8 +1,8 @@
-//! Sleepers with a deadline: a tree a CPU, ordered by time. A thread sleeps on one deadline at most, so its link is
-//! part of it and nothing is allocated. Every operation is O(log n).
+//! Sleepers with a deadline: one tree per CPU, ordered by time. A thread sleeps on at most one deadline, so the link is
+//! part of the thread and nothing is allocated. Every operation is O(log n).
 //!
-//! Programs decide how many deadlines fall due together. An interrupt wakes [`BATCH`] sleepers at most; the next one
-//! comes after a pause as long as that took, so that what is interrupted gets on, too.
+//! Programs decide how many deadlines expire together. An interrupt wakes at most [`BATCH`] sleepers; the next one
+//! comes after a pause as long as that took, so that the interrupted code makes progress too.
 
 use core::sync::atomic::Ordering;
 
@@ -47,7 +47,7 @@ impl Timers {
         self.tree.front().get().map_or(u64::MAX, |t| t.deadline.load(Ordering::Relaxed).max(self.not_before))
     }
 
-    /// Takes out a sleeper whose time has come.
+    /// Removes a sleeper whose deadline has passed.
     fn pop_due(&mut self, now: u64) -> Option<UnsafeRef<Thread>> {
         let mut first = self.tree.upper_bound_mut(Bound::Included(&(now, usize::MAX)));
         first.remove()
@@ -70,7 +70,7 @@ pub fn arm(thread: &Thread, deadline: u64) {
     cpu::irq_restore(irq);
 }
 
-/// Ends what [`arm`] began, whether or not the deadline has passed.
+/// Disarms the deadline, whether or not it has passed.
 pub fn disarm(thread: &Thread) {
     let mut timers = PERCPU[thread.timer_cpu.load(Ordering::Relaxed) as usize].timers.lock();
     if thread.timer_link.is_linked() {
@@ -79,8 +79,8 @@ pub fn disarm(thread: &Thread) {
     }
 }
 
-/// Wakes this CPU's sleepers that are due, or as many of them as one interrupt may. In the timer interrupt; each costs
-/// O(log n), and the lock is let go between them.
+/// Wakes this CPU's sleepers whose deadlines have passed, at most [`BATCH`] of them. In the timer interrupt; each costs
+/// O(log n), and the lock is released between them.
 pub fn wake_due(now: u64) {
     let timers = &cpu::this().timers;
     for _ in 0..BATCH {

@@ -1,7 +1,6 @@
-//! A lock that is waited for asleep, for work that takes long: its holder may sleep, reschedule and touch user memory.
+//! A sleeping lock for long work: its holder may sleep, reschedule and access user memory.
 //!
-//! It goes from its holder to the one that has waited longest, directly: a thread that takes it again and again keeps
-//! nobody else from it.
+//! It is handed from its holder directly to the longest waiter: a thread that takes it repeatedly cannot starve others.
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -14,7 +13,7 @@ use crate::vm::{Cpu, SpinLock};
 
 struct Waiter {
     thread: *const Thread,
-    /// Linked while it waits; whoever unlinks it gives it the turn.
+    /// Linked while it waits; the thread that unlinks it hands it the turn.
     link: LinkedListLink,
 }
 
@@ -28,25 +27,25 @@ struct Line {
 // SAFETY: links and nodes are only touched under the lock; a node is taken out before its stack frame ends.
 unsafe impl Send for Line {}
 
-/// Whose turn it is.
+/// The lock.
 pub struct Turn {
     line: SpinLock<Line>,
 }
 
 impl Turn {
-    /// Nobody's.
+    /// A lock that is not held.
     pub const fn new() -> Self {
         let line = Line { is_taken: false, waiters: LinkedList::new(InTurn::NEW) };
         Self { line: SpinLock::new(Cpu, Rank::WaitQueue, line) }
     }
 
-    /// Takes it if it is nobody's: EAGAIN else.
+    /// Takes it if it is free; EAGAIN if not.
     pub fn take_now(&self) -> Result<TurnGuard<'_>, Errno> {
         let was_taken = core::mem::replace(&mut self.line.lock().is_taken, true);
         if was_taken { Err(Errno::EAGAIN) } else { Ok(TurnGuard(self)) }
     }
 
-    /// Sleeps until it is the caller's; EINTR when the sleep was cut short.
+    /// Sleeps until the caller holds it; EINTR if the sleep was interrupted.
     pub fn take(&self, cut: Sleep) -> Result<TurnGuard<'_>, Errno> {
         let waiter = Waiter { thread: current(), link: LinkedListLink::new() };
         {
@@ -55,7 +54,7 @@ impl Turn {
                 line.is_taken = true;
                 return Ok(TurnGuard(self));
             }
-            // SAFETY: taken out below, or by whoever gives the turn, before this frame ends.
+            // SAFETY: it is unlinked below, or by the thread that hands over the turn, before this frame ends.
             line.waiters.push_back(unsafe { UnsafeRef::from_raw(&waiter) });
         }
         let is_given = || {
@@ -69,7 +68,7 @@ impl Turn {
             unsafe { line.waiters.cursor_mut_from_ptr(&waiter).remove() };
             result?;
         }
-        // Given, be it as the sleep was cut short.
+        // The turn was handed over, perhaps while the sleep was interrupted.
         drop(line);
         Ok(TurnGuard(self))
     }
@@ -85,7 +84,7 @@ impl Turn {
     }
 }
 
-/// The turn; the next one has it when this is dropped.
+/// The held lock; dropping it hands it to the next waiter.
 pub struct TurnGuard<'a>(&'a Turn);
 
 impl Drop for TurnGuard<'_> {

@@ -1,9 +1,9 @@
-//! Sleeping until something holds: [`sleep`] is the one way in which a thread waits, and the one way out of a sleep
-//! that is cut short. A [`WaitQueue`] is `sleep` with a list of those whom an event concerns.
+//! Sleeping until a condition holds. [`sleep`] is the only way in which a thread waits, and handles interrupted sleeps
+//! in one place. A [`WaitQueue`] is `sleep` with a list of the threads that wait for an event.
 //!
-//! How many wait for one event is up to programs, and the event may happen in an interrupt or under a spin lock. So
-//! nobody wakes them all by itself: whoever makes the event happen wakes [`BATCH`] of them, and each of those, on its
-//! way, wakes [`RELAY`] more. A ticket tells who waited already as it happened.
+//! Programs decide how many threads wait for one event, and the event may happen in an interrupt or under a spin lock.
+//! So no single wake-up wakes them all: the waker wakes [`BATCH`] of them, and each woken thread wakes [`RELAY`] more.
+//! Tickets tell which threads waited already when the event happened.
 
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering, fence};
@@ -17,14 +17,14 @@ use super::{sched, signal, timer};
 use crate::arch;
 use crate::vm::{Cpu, SpinLock};
 
-/// What may cut a sleep short.
+/// What may interrupt a sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sleep {
     /// Any signal that the thread does not block.
     Interruptible,
     /// Only the end of the process.
     Killable,
-    /// Nothing: for waits that are as short as what other threads do with a lock.
+    /// Nothing: for waits that are as short as another thread's critical section.
     Deaf,
 }
 
@@ -56,7 +56,7 @@ intrusive_adapter!(InWait = UnsafeRef<Waiter>: Waiter { link => LinkedListLink }
 struct Waiters {
     list: LinkedList<InWait>,
     next_ticket: u64,
-    /// Those with lower tickets are to be woken.
+    /// Waiters with lower tickets are to be woken.
     wake_below: u64,
 }
 
@@ -75,7 +75,7 @@ impl Waiters {
         self.list.push_back(unsafe { UnsafeRef::from_raw(waiter) });
     }
 
-    /// Wakes the one that has waited longest.
+    /// Wakes the longest waiter.
     fn wake_first(&mut self) {
         if let Some(waiter) = self.list.pop_front() {
             // SAFETY: the waiter was in the queue, so its thread is still inside `wait_until`, which takes the
@@ -84,7 +84,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes a few of those that an event concerns.
+    /// Wakes a few of the threads that waited when the event happened.
     fn pass_on(&mut self, count: usize) {
         for _ in 0..count {
             match self.list.front().get() {
@@ -98,7 +98,8 @@ impl Waiters {
 /// Threads that wait for the same thing.
 pub struct WaitQueue {
     waiters: SpinLock<Waiters>,
-    /// Whether there are any. Written under the lock; whoever wakes looks without it first, since mostly nobody waits.
+    /// Whether there are any. Written under the lock; wakers read it first without the lock, since usually nothing
+    /// waits.
     any: AtomicBool,
 }
 
@@ -114,7 +115,7 @@ impl WaitQueue {
         Self { waiters: SpinLock::new(Cpu, Rank::WaitQueue, Waiters::new()), any: AtomicBool::new(false) }
     }
 
-    /// Wakes the one that has waited longest.
+    /// Wakes the longest waiter.
     pub fn wake_one(&self) {
         if self.has_waiters() {
             let mut waiters = self.waiters.lock();
@@ -133,8 +134,8 @@ impl WaitQueue {
         }
     }
 
-    /// Whether somebody may have to hear of what the caller has just done. A waiter enters the queue before it looks
-    /// whether that is done; the two barriers see to it that one of the two sees the other.
+    /// Whether there may be waiters for the event that the caller has just caused. A waiter enters the queue before it
+    /// checks its condition; the two barriers ensure that one of the two sees the other's store.
     #[inline]
     fn has_waiters(&self) -> bool {
         fence(Ordering::SeqCst);
@@ -145,8 +146,8 @@ impl WaitQueue {
         self.any.store(!waiters.list.is_empty(), Ordering::Relaxed);
     }
 
-    /// Sleeps until `ready` answers something. It is asked before each sleep, with no lock held. EINTR when the
-    /// sleep was cut short, ETIMEDOUT when `deadline` (nanoseconds since power-on) passed.
+    /// Sleeps until `ready` returns a value. It is called before each sleep, with no lock held. EINTR if the sleep was
+    /// interrupted, ETIMEDOUT if `deadline` (nanoseconds since power-on) passed.
     pub fn wait_until<T>(
         &self,
         sleep: Sleep,
@@ -158,14 +159,14 @@ impl WaitQueue {
         }
         let waiter = Waiter { thread: current(), ticket: Cell::new(0), link: LinkedListLink::new() };
         let result = self::sleep(sleep, deadline, || {
-            // The sleep is announced: whoever takes the node out from here on, late for an earlier event perhaps,
-            // also ends it, and the next turn puts the node back.
+            // The sleep is announced: a waker that unlinks the node from here on, perhaps late for an earlier event,
+            // also ends the sleep, and the next iteration links the node again.
             self.enter(&waiter);
             ready()
         });
         let was_woken = !self.leave(&waiter);
         if was_woken && result.is_err() {
-            // A wake-up that was meant for one must not be lost with this one.
+            // A wake-up for a single thread must not be lost with this one: pass it on.
             self.wake_one();
         }
         result
@@ -183,7 +184,7 @@ impl WaitQueue {
         fence(Ordering::SeqCst);
     }
 
-    /// Takes the node out; answers whether it was still in.
+    /// Unlinks the node; returns whether it was still linked.
     fn leave(&self, waiter: &Waiter) -> bool {
         let mut waiters = self.waiters.lock();
         let linked = waiter.link.is_linked();
@@ -197,9 +198,9 @@ impl WaitQueue {
     }
 }
 
-/// Sleeps until `ready` answers something, whatever it is that wakes this thread ([`sched::wake`]). `ready` is asked
-/// before each sleep, when the sleep is already announced, so that no wake-up after the question is lost; it must
-/// not sleep. EINTR when the sleep was cut short, ETIMEDOUT when `deadline` (nanoseconds since power-on) passed.
+/// Sleeps until `ready` returns a value, whatever wakes this thread ([`sched::wake`]). `ready` is called before each
+/// sleep, after the sleep is announced, so that no later wake-up is lost; it must not sleep. EINTR if the sleep was
+/// interrupted, ETIMEDOUT if `deadline` (nanoseconds since power-on) passed.
 pub fn sleep<T>(sleep: Sleep, deadline: Option<u64>, mut ready: impl FnMut() -> Option<T>) -> Result<T, Errno> {
     let thread = current();
     let result = loop {
@@ -224,7 +225,7 @@ pub fn sleep<T>(sleep: Sleep, deadline: Option<u64>, mut ready: impl FnMut() -> 
     result
 }
 
-/// Sleeps until `deadline` (nanoseconds since power-on), or until it is cut short: EINTR.
+/// Sleeps until `deadline` (nanoseconds since power-on); EINTR if interrupted.
 pub fn sleep_until(deadline: u64) -> Result<(), Errno> {
     match sleep(Sleep::Interruptible, Some(deadline), || None::<()>) {
         Err(Errno::ETIMEDOUT) => Ok(()),
@@ -232,7 +233,7 @@ pub fn sleep_until(deadline: u64) -> Result<(), Errno> {
     }
 }
 
-/// Sleeps until a signal comes. Answers EINTR.
+/// Sleeps until a signal comes; returns EINTR.
 pub fn pause() -> Errno {
     match sleep(Sleep::Interruptible, None, || None::<core::convert::Infallible>) {
         Err(e) => e,

@@ -1,4 +1,4 @@
-//! Going through all processes: there may be as many as numbers, so the table's lock is opened now and then.
+//! Iterating over all processes: there may be as many as numbers, so the table's lock is released now and then.
 
 use core::ops::ControlFlow;
 
@@ -7,13 +7,14 @@ use super::process::{PID_MAX, Process, TABLE, Table};
 use super::wait::Sleep;
 use quire_mm::fallible::KArc;
 
-/// Numbers that one hold of the lock looks at; most belong to nobody.
+/// Numbers examined under one hold of the lock; most are unused.
 const NUMBERS: u32 = 512;
 
-/// Shows every process, zombies too, by rising number, until `visit` breaks. With each it gets the table, which is
-/// locked; between them others get their turn. One that begins or ends meanwhile may be shown or not.
+/// Visits every process, zombies too, by rising number, until `visit` breaks. `visit` gets the locked table with each;
+/// between processes the lock may be released. A process that starts or ends meanwhile may be visited or not.
 ///
-/// In process context, with no lock held. A killed thread finishes as well: what it began concerns others.
+/// In process context, with no lock held. Even a killed thread completes the walk, since its work may concern other
+/// processes.
 pub fn each_process<T>(mut visit: impl FnMut(&Table, &KArc<Process>) -> ControlFlow<T>) -> Option<T> {
     let mut number = 1;
     while number < PID_MAX {
@@ -35,7 +36,7 @@ pub fn each_process<T>(mut visit: impl FnMut(&Table, &KArc<Process>) -> ControlF
     None
 }
 
-/// Whether a process is as `is` says.
+/// Whether `is` holds for any process.
 pub fn any_process(mut is: impl FnMut(&Table, &Process) -> bool) -> bool {
     let found = each_process(
         |table, process| if is(table, process) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) },
