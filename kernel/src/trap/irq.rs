@@ -1,4 +1,4 @@
-//! Interrupts: the timer, the console, and what CPUs tell each other.
+//! Interrupts: the timer, the console, and inter-processor interrupts.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -15,9 +15,9 @@ use crate::task::sched;
 use crate::task::thread::{current, work};
 use crate::vm::{Cpu, SpinLock, io};
 
-/// Look at your run queue and your work.
+/// Check the run queue and the current thread's work.
 const RESCHEDULE: u8 = 0;
-/// Stop for good: somebody panics.
+/// Stop for good, because another CPU panics or switches off.
 const STOP: u8 = 1;
 
 static CONTROLLER: Once<InterruptController<CpuInterface>> = Once::new();
@@ -31,7 +31,7 @@ struct Lines {
     console: Option<Interrupt>,
 }
 
-/// Why there are no interrupts.
+/// Why interrupts could not be set up.
 #[derive(Debug)]
 pub enum Error {
     /// The tree has no controller that Quire drives.
@@ -99,10 +99,10 @@ fn configure(line: Interrupt) -> Result<(), Error> {
     Ok(())
 }
 
-/// Serves what is pending. Interrupts are masked.
+/// Handles the pending interrupts. Interrupts are masked.
 pub fn handle() {
     let (Some(controller), Some(lines)) = (CONTROLLER.get(), LINES.get()) else { return };
-    // What the interrupted code holds are locks that no handler takes.
+    // No handler takes a lock that the interrupted code may hold.
     let held = cpu::this().held_ranks.swap(0, Ordering::Relaxed);
     let in_kernel = regs::interrupted_kernel();
     while let Some(active) = controller.acknowledge() {
@@ -123,15 +123,15 @@ pub fn handle() {
     cpu::this().held_ranks.store(held, Ordering::Relaxed);
 }
 
-/// Makes another CPU look at its run queue.
+/// Makes another CPU check its run queue.
 pub fn send_reschedule(cpu: usize) {
     if let Some(controller) = CONTROLLER.get() {
-        // A CPU that does not answer is not online, and gets no work.
+        // Sending fails only for a CPU that is not online, which gets no work.
         let _ = controller.send(cpu, RESCHEDULE);
     }
 }
 
-/// Stops all other CPUs: the kernel is dying, or the machine is switched off.
+/// Stops all other CPUs, for a panic or before the machine is switched off.
 pub fn stop_others() {
     if let Some(controller) = CONTROLLER.get() {
         let _ = controller.send_to_others(STOP);

@@ -1,5 +1,4 @@
-//! What happens when a program or the kernel is interrupted: one route for a page fault, one for an interrupt, one
-//! back to user mode.
+//! Exceptions from programs and from the kernel: one path for page faults, one for interrupts, one back to user mode.
 
 pub mod irq;
 pub mod spurious;
@@ -36,7 +35,7 @@ mod code {
     pub const FPE_FLTINV: i32 = 7;
 }
 
-/// A synchronous exception from EL0 that is no system call.
+/// A synchronous exception from EL0 other than a system call.
 pub extern "C" fn from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
     let pc = frame.pc;
@@ -94,7 +93,7 @@ fn signal_of(error: FaultError) -> (u32, i32) {
     }
 }
 
-/// One line for a fault that will end the program: who, where and why.
+/// Logs a line for a fault that will end the program: which program, where and why.
 fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u32) {
     let thread = current();
     let process = thread.process();
@@ -111,7 +110,7 @@ fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u
     );
 }
 
-/// A synchronous exception from EL1: a user access of the copy routines, an access that came too early, or a bug.
+/// A synchronous exception from EL1: a user access of the copy routines, a spurious fault, or a bug.
 pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
     let pc = frame.pc as usize;
@@ -144,7 +143,7 @@ pub extern "C" fn interrupt() {
     irq::handle();
 }
 
-/// An exception that nothing can be done about.
+/// An exception that cannot be handled.
 pub extern "C" fn dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! {
     let what = match what {
         1 => "FIQ",
@@ -156,8 +155,8 @@ pub extern "C" fn dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! 
     panic::exception(frame, what, Syndrome(esr), far)
 }
 
-/// What is to be done before the thread is in user mode: called with interrupts masked and work to do; returns with
-/// interrupts masked and none left.
+/// Does the thread's pending work before it returns to user mode. Called with interrupts masked and work pending;
+/// returns with interrupts masked and none pending.
 pub extern "C" fn before_user(frame: &mut TrapFrame) {
     let thread = current();
     loop {
@@ -182,7 +181,7 @@ fn signals(frame: &mut TrapFrame) {
     let process = thread.process();
     let born = thread.set_child_tid.swap(0, Ordering::Relaxed);
     if born != 0 {
-        // As Linux: a bad address is not the child's failure.
+        // As on Linux, a bad address is ignored.
         let _ = uaccess::put(UserAddr::new(born), &thread.tid());
     }
     let mut delivered = false;
@@ -214,7 +213,7 @@ fn signals(frame: &mut TrapFrame) {
     }
 }
 
-/// Has a handler run next, or a fault where its frame has no place: then it is the fault's turn.
+/// Enters a handler; if its frame does not fit on the stack, delivers that fault instead.
 fn handle(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) {
     let process = current().process();
     if action.flags & quire_abi::layout::sa::RESETHAND != 0 {

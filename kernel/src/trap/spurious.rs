@@ -1,15 +1,15 @@
-//! Faults on kernel addresses that are mapped by now.
+//! Spurious faults: on kernel addresses that have been mapped meanwhile.
 //!
-//! A CPU without FEAT_ETS2 may begin the table walk for an access before accesses that come earlier in the program.
-//! When another CPU makes an entry valid and hands the address over, the walk may thus have seen the old entry, and
-//! the access faults although the barrier of whoever mapped it ([`publish_tables`]) is long complete (Arm ARM D8.2.7;
-//! faulting entries are never cached, so the second walk finds the new one). Invalidations are nobody's to wait for
-//! here: an area's addresses are used again only after one.
+//! A CPU without FEAT_ETS2 may begin the table walk for an access before accesses that come earlier in program order.
+//! When another CPU makes an entry valid and passes the address on, the walk may thus have read the old entry, and the
+//! access faults although the mapping CPU's barrier ([`publish_tables`]) has long completed (Arm ARM D8.2.7; faulting
+//! entries are never cached, so the second walk finds the new one). Stale TLB entries are no concern here: an area's
+//! addresses are reused only after an invalidation.
 //!
-//! QEMU walks when it accesses, so that there no such fault ever comes; on a Cortex-A72 it may.
+//! QEMU walks at the time of the access, so this fault never occurs there; on a Cortex-A72 it may.
 //!
-//! The kernel's stacks are mapped by one CPU and first used by another too. A fault there would fault again on its way
-//! to the handler: [`context::switch`] keeps the walk from being early.
+//! A kernel stack may also be mapped by one CPU and first used by another. A fault on it would fault again on the way
+//! to the handler, so [`context::switch`] prevents the early walk.
 //!
 //! [`publish_tables`]: quire_mm::Machine::publish_tables
 //! [`context::switch`]: crate::arch::context::switch
@@ -19,8 +19,8 @@ use quire_mm::addr::USER_END;
 use super::syndrome::{Class, Syndrome};
 use crate::arch::translate::Translation;
 
-/// Whether an exception of the kernel's is such a fault: the access is to be made again. The CPU itself is asked; what
-/// it finds now, other than nothing, the second try will meet too.
+/// Whether a kernel exception is such a fault, so that the access is to be repeated. The CPU itself translates the
+/// address again: if it now finds an entry, the second attempt will find it too.
 pub fn is_spurious(syndrome: Syndrome, far: usize) -> bool {
     syndrome.class() == Class::DataAbortSame
         && syndrome.is_translation()

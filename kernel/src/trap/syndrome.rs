@@ -1,4 +1,4 @@
-//! ESR_EL1 in words (Arm ARM D23.2.37).
+//! Decodes ESR_EL1 (Arm ARM D23.2.37).
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use core::fmt;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Syndrome(pub u64);
 
-/// Exception classes that Quire tells apart.
+/// Exception classes that Quire distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Undefined instruction, or a trap with no class of its own.
@@ -70,12 +70,12 @@ impl Syndrome {
         self.0 >> 6 & 1 == 1 && self.0 >> 8 & 1 == 0
     }
 
-    /// Whether an abort is one that tables decide: translation, access flag or permission.
+    /// Whether an abort was caused by table entries: translation, access flag or permission.
     pub fn is_translation_permission_or_access(self) -> bool {
         matches!(self.status(), 0x04..=0x0f)
     }
 
-    /// Whether an abort is for an entry that is not there.
+    /// Whether an abort is a translation fault.
     pub fn is_translation(self) -> bool {
         matches!(self.status(), 0x04..=0x07)
     }
