@@ -1,4 +1,4 @@
-//! The record behind pmap: an area of a process, and what of it is in memory.
+//! The record behind pmap: an area of a process and its pages in memory.
 
 use quire_abi::statistics::{AreaInfo, vma};
 use quire_mm::UserAddr;
@@ -8,7 +8,7 @@ use quire_mm::vma::VmFlags;
 use super::{Cpu, Mm};
 use crate::boot::archive::Node;
 
-/// The first area that ends behind `from`, counted from there as far as one look goes.
+/// The first area that ends above `from`, with counts from there up to the limit of one query.
 pub fn area(mm: &Mm, from: UserAddr) -> Option<AreaInfo> {
     let heap = mm.heap();
     mm.usage_from(from, |area, usage, to| record(&area, &usage, to, heap))
@@ -28,7 +28,7 @@ fn record(area: &AreaView<'_, Cpu>, usage: &Usage, to: UserAddr, heap: (UserAddr
     ];
     let mut name = [0; 64];
     if let Some(file) = area.object.and_then(|(object, _)| Node::of_object(object)) {
-        // A path that does not fit has no name here.
+        // A path that does not fit is left out.
         let len = file.path(&mut name).unwrap_or(0);
         name[len..].fill(0);
     }

@@ -15,7 +15,7 @@ use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::Cpu;
 
-/// Looks at every space, then at every user page. EINTR when a signal wants the thread.
+/// Checks every space, then every user page. EINTR if a signal is pending.
 pub fn run() -> Result<MapAudit, Errno> {
     let mut found = MapAudit::default();
     let mut last = 0;
@@ -50,7 +50,7 @@ fn interrupted() -> bool {
     interrupts(current(), Sleep::Interruptible)
 }
 
-/// Lets others run.
+/// Passes a point.
 fn pause() -> Result<(), Errno> {
     Ok(resched_point(Sleep::Interruptible)?)
 }

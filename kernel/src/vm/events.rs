@@ -1,7 +1,7 @@
 //! The counts behind vmstat: a set for each CPU, in per-CPU memory.
 //!
-//! A CPU finds its set by a pointer in its [`PerCpu`] record. Kernel code is not preempted, and interrupt handlers
-//! count nothing, so a count is a load, an addition and a store.
+//! A CPU finds its set by a pointer in its [`PerCpu`] record. Kernel code is not preemptible, and interrupt handlers
+//! count nothing, so counting is a load, an addition and a store.
 //!
 //! [`PerCpu`]: crate::task::percpu::PerCpu
 
@@ -27,7 +27,7 @@ impl Counters {
     }
 }
 
-/// What is counted before there is per-CPU memory, by the CPU that boots.
+/// The boot CPU's counts before there is per-CPU memory.
 pub static EARLY: Counters = Counters::new();
 
 static COUNTERS: Once<PerCpu<Counters, Cpu>> = Once::new();
@@ -45,13 +45,13 @@ pub fn init() -> Result<(), AllocError> {
 /// Counts on this CPU.
 #[inline(always)]
 pub fn count(event: Event, n: usize) {
-    // SAFETY: null at no time; `EARLY` and what `init` stored live for ever.
+    // SAFETY: it is never null; `EARLY` and the sets that `init` stored live for ever.
     let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed) };
     let counter = &counters.0[event as usize];
     counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
 }
 
-/// All CPUs' counts together: exact while nobody counts.
+/// The sum over all CPUs; exact while no CPU counts.
 pub fn sum(event: Event) -> u64 {
     let of = |counters: &Counters| counters.0[event as usize].load(Ordering::Relaxed);
     of(&EARLY) + COUNTERS.get().map_or(0, |all| all.iter().map(of).sum())

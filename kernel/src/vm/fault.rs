@@ -1,4 +1,4 @@
-//! From a trap to the memory manager: a touch of user memory that the tables do not allow (yet).
+//! From a trap to the memory manager: an access to user memory that the tables do not allow (yet).
 
 use quire_abi::Errno;
 use quire_mm::UserAddr;
@@ -14,25 +14,25 @@ use super::events;
 use crate::task::oom;
 use crate::task::thread::current;
 
-/// Why the touch cannot be served.
+/// Why a fault cannot be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultError {
     /// Nothing is mapped there.
     Unmapped,
-    /// What is mapped there does not allow it.
+    /// The mapping does not allow the access.
     Protection,
     /// Past the end of a mapped object.
     BeyondObject,
-    /// Not aligned as the access needs.
+    /// The address is not aligned for the access.
     Misaligned,
     /// The memory itself failed.
     Hardware,
-    /// No memory to serve it.
+    /// No memory to resolve it.
     OutOfMemory,
 }
 
 impl FaultError {
-    /// A few words.
+    /// A short description.
     pub fn reason(self) -> &'static str {
         match self {
             Self::Unmapped => "nothing is mapped there",
@@ -56,8 +56,8 @@ impl From<MmError> for FaultError {
     }
 }
 
-/// Makes the touch possible, or says why it is not. The thread then tries again. Where there is no page to be had and
-/// the thread may sleep, somebody makes room first.
+/// Resolves a fault, or says why it cannot. The thread then repeats the access. If no page can be allocated and the
+/// thread may sleep, the OOM killer makes room first.
 #[inline]
 pub fn handle(addr: UserAddr, access: Access, may_sleep: bool) -> Result<(), FaultError> {
     let Some(mm) = current().mm() else { return Err(FaultError::Unmapped) };
@@ -73,7 +73,7 @@ pub fn handle(addr: UserAddr, access: Access, may_sleep: bool) -> Result<(), Fau
     }
 }
 
-/// What tells two futex words apart: where the word is, in what.
+/// The identity of a futex word: a container and an offset in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FutexKey {
     /// The address space, or the memory object or frame that holds the word.
@@ -82,8 +82,8 @@ pub struct FutexKey {
     pub offset: usize,
 }
 
-/// The key of a word. Memory of one's own is known by its address; shared memory by its place in the object, which is
-/// the same for all that map it. EFAULT where nothing is mapped.
+/// The key of a word. Private memory is identified by its address, shared memory by its place in the object, which is
+/// the same for all processes that map it. EFAULT if nothing is mapped.
 pub fn futex_key(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     let mm = current().mm().ok_or(Errno::EFAULT)?;
     let own = FutexKey { space: KArc::as_ptr(mm).addr(), offset: addr.get() };
@@ -95,7 +95,7 @@ pub fn futex_key(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
         Some((object, index)) if area.flags.contains(VmFlags::SHARED) => {
             Some(FutexKey { space: KArc::as_ptr(object).addr(), offset: index * PAGE_SIZE + (addr - area.start) })
         }
-        // A word that PRIVATE operations know too is another futex to them, as on Linux.
+        // PRIVATE and shared operations on the same word use different futexes, as on Linux.
         _ => Some(FutexKey { offset: own.offset | 1, ..own }),
     })
     .flatten()

@@ -1,8 +1,8 @@
 //! The kernel's heap: `#[global_allocator]`.
 //!
-//! Before the page allocator is up, a small heap (the crate `buddy_system_allocator`) serves what boot keeps for
-//! good, such as the index of the boot archive; after that, the slab allocator serves everything. A pointer of the
-//! boot heap is known by its address.
+//! Before the page allocator is up, a small heap (the crate `buddy_system_allocator`) serves boot's permanent
+//! allocations, such as the index of the boot archive; after that, the slab allocator serves everything. A pointer of
+//! the boot heap is recognised by its address.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
@@ -26,8 +26,8 @@ use crate::console::symbols::Named;
 /// The slab allocator.
 pub static SLAB: KernelHeap<Cpu> = KernelHeap::new(Cpu);
 
-/// Reasons not to go straight to the slab allocator: it is not up yet; and how many threads want to be
-/// [asked](inject::fails), in units of `ASK`.
+/// Reasons to take the slow path: the slab allocator is not up yet; and the number of threads with [injected
+/// failures](inject::fails), in units of `ASK`.
 static DETOUR: AtomicU32 = AtomicU32::new(BOOTING);
 const BOOTING: u32 = 1;
 const ASK: u32 = 2;
@@ -47,18 +47,18 @@ static GLOBAL: Global = Global;
 /// Gives the boot heap a range of the direct map.
 ///
 /// # Safety
-/// The range is memory that nobody else uses, and the direct map reaches it.
+/// The range is unused memory in the direct map.
 pub unsafe fn init_boot_heap(range: PhysRange) {
     let start = Cpu.direct_map(range.start).addr();
     let len = range.end - range.start;
     BOOT_START.store(start, Ordering::Relaxed);
     BOOT_END.store(start + len, Ordering::Relaxed);
-    // SAFETY: what the caller promises.
+    // SAFETY: the caller's promise.
     unsafe { BOOT.lock().init(start, len) }
 }
 
-/// Hands over to the slab allocator. The page allocator is up. `args`: the kernel's, which name the back end and
-/// what is checked; `seed` hardens the free lists.
+/// Switches to the slab allocator. The page allocator is up. `args` are the kernel's, which select the back end and the
+/// checks; `seed` hardens the free lists.
 pub fn init_slab(args: &str, seed: &[u8]) {
     let config = Config::from_args(|key| bootargs::find(args, key));
     argument(args, "slab", "slub, slab or slob", Backend::from_name);
@@ -74,12 +74,12 @@ pub fn init_slab(args: &str, seed: &[u8]) {
         }
     }
     let seed = seed.iter().fold(timer::ticks(), |mix, b| mix.rotate_left(5).wrapping_add(u64::from(*b)));
-    // Failures begin when boot is done ([`inject_failures`]).
+    // Injected failures start after boot ([`inject_failures`]).
     SLAB.init(Config { seed, failures: FaultInjection::OFF, report: misused, ..config });
     DETOUR.fetch_and(!BOOTING, Ordering::Release);
 }
 
-/// Nobody can say what else is damaged: the kernel ends, with the report and the names of the call sites in it.
+/// Other memory may be damaged too, so the kernel panics, with the report and the names of its call sites.
 fn misused(report: &Report) {
     panic!("{}", Misuse(report))
 }
@@ -99,7 +99,7 @@ impl fmt::Display for Misuse<'_> {
     }
 }
 
-/// Until as many calls of [`ask_no_more`], [`inject::fails`] is asked about each allocation.
+/// From now on [`inject::fails`] is called for each allocation, until a matching call of [`ask_no_more`].
 pub fn ask_about_failures() {
     DETOUR.fetch_add(ASK, Ordering::Relaxed);
 }
@@ -109,7 +109,7 @@ pub fn ask_no_more() {
     DETOUR.fetch_sub(ASK, Ordering::Relaxed);
 }
 
-/// An allocation that has a reason not to go straight to the slab allocator.
+/// The slow path of an allocation.
 #[cold]
 fn alloc_by_detour(layout: Layout, gfp: Gfp) -> *mut u8 {
     if DETOUR.load(Ordering::Relaxed) & BOOTING != 0 {
@@ -121,7 +121,7 @@ fn alloc_by_detour(layout: Layout, gfp: Gfp) -> *mut u8 {
     SLAB.alloc_layout(layout, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// Memory of this allocator, without a wait for any; null if there is none.
+/// Allocates without waiting; null if there is no memory.
 #[inline]
 pub fn alloc_now(layout: Layout) -> *mut u8 {
     const NOW: Gfp = Gfp::KERNEL.difference(Gfp::DIRECT_RECLAIM).union(Gfp::NOWARN);
@@ -146,7 +146,7 @@ fn is_boot(ptr: *mut u8) -> bool {
     (BOOT_START.load(Ordering::Relaxed)..BOOT_END.load(Ordering::Relaxed)).contains(&ptr.addr())
 }
 
-// SAFETY: both heaps answer null or memory of the layout that nobody else has, and each gets back its own.
+// SAFETY: both heaps return null or unused memory of the layout, and each gets back its own memory.
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -162,7 +162,7 @@ unsafe impl GlobalAlloc for Global {
             // SAFETY: the caller's promise about the layout is passed on.
             return unsafe { SLAB.alloc_zeroed(layout) };
         }
-        // SAFETY: as above; what was given is as large as the layout.
+        // SAFETY: as above; the memory is as large as the layout.
         unsafe {
             let ptr = self.alloc(layout);
             if !ptr.is_null() {
@@ -177,7 +177,7 @@ unsafe impl GlobalAlloc for Global {
             if DETOUR.load(Ordering::Relaxed) != 0 && inject::fails(Gfp::KERNEL) {
                 return core::ptr::null_mut();
             }
-            // SAFETY: all that is not of the boot heap came from the slab; the rest is the caller's promise.
+            // SAFETY: a pointer outside of the boot heap came from the slab; the rest is the caller's promise.
             return unsafe { SLAB.realloc(ptr, layout, new_size) };
         }
         // SAFETY: the caller promises that the new size makes a layout; the two blocks are distinct, and the
@@ -195,7 +195,7 @@ unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         if !is_boot(ptr) {
-            // SAFETY: all that is not of the boot heap came from the slab.
+            // SAFETY: a pointer outside of the boot heap came from the slab.
             unsafe { SLAB.dealloc(ptr, layout) }
         } else if let Some(ptr) = NonNull::new(ptr) {
             // SAFETY: it came from the boot heap, with this layout.

@@ -1,10 +1,10 @@
-//! Failed allocations on demand, for the thread that asks: of those made in its calls and faults from now on, the nth fails
-//! although there is memory (`QUIRE_FAIL_NTH`; Linux has it as `/proc/self/fail-nth`).
+//! Allocation failures on request: of the allocations in the calling thread's calls and faults from now on, the nth
+//! fails although there is memory (`QUIRE_FAIL_NTH`; on Linux `/proc/self/fail-nth`).
 //!
-//! Pages and objects of the heap are counted alike, each time that one is asked for; what must not fail (NOFAIL) is not.
-//! It is there in every kernel: a program can bring no worse upon itself than ENOMEM, or to be killed. While a thread is
-//! armed, all allocations take the way for those who have a reason not to hurry, which the fast paths look for anyway
-//! (`PageAllocator`'s trap, `heap::DETOUR`): while none is, this costs nothing.
+//! Every request for pages or heap objects counts, except NOFAIL ones. The facility is in every kernel: the worst
+//! effects are ENOMEM and a kill, and only for the program itself. While a thread is armed, all allocations take the
+//! slow path, for which the fast paths check anyway (`PageAllocator`'s trap, `heap::DETOUR`); otherwise this costs
+//! nothing.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -14,8 +14,8 @@ use super::heap;
 use super::machine::PAGES;
 use crate::task::thread::current;
 
-/// The calling thread's `n`th allocation from now on fails, and no other; none does if `n` is 0. Answers how many were
-/// left until then: 0 if the failure that was last asked for has been, or none was.
+/// Makes the calling thread's `n`th allocation from now on fail; 0 cancels that. Returns how many allocations were left
+/// until the failure requested before: 0 if it has happened or was not requested.
 pub fn arm(n: u32) -> u32 {
     let left = current().fail_nth.swap(n.min(LASTS - 1), Relaxed);
     match (left, n) {
@@ -34,11 +34,11 @@ fn stop() {
     heap::ask_no_more();
 }
 
-/// What [`Thread::fail_nth`](crate::task::thread::Thread) is once the failure has been, of an allocation that could not wait:
-/// the one by which the caller then waits is to fail too.
+/// The value of [`Thread::fail_nth`](crate::task::thread::Thread) after a non-waiting allocation has failed: the
+/// waiting one with which the caller tries again must fail too.
 const LASTS: u32 = u32::MAX;
 
-/// Whether the allocation that the calling thread is making fails. (No interrupt handler allocates.)
+/// Whether the calling thread's present allocation must fail. (No interrupt handler allocates.)
 #[cold]
 pub fn fails(gfp: Gfp) -> bool {
     let nth = &current().fail_nth;

@@ -14,7 +14,7 @@ use super::machine::{Cpu, PAGES, SpinLock};
 
 static TABLE: SpinLock<Option<KernelTable>> = SpinLock::new(Cpu, Rank::KernelTable, None);
 
-/// Table pages that the page allocator gave. They are never given back.
+/// Table pages from the page allocator. They are never freed.
 static TABLE_PAGES: AtomicUsize = AtomicUsize::new(0);
 
 /// Table pages from the page allocator, through the direct map.
@@ -57,8 +57,8 @@ pub fn unmap(va: VirtAddr, pages: usize) {
     Cpu.tlb_flush_kernel(va, pages);
 }
 
-/// Removes the entries of pages; TLBs may still have them. The addresses are not mapped again, and the frames not
-/// used for anything else, before a flush of the kernel's entries.
+/// Removes the entries of pages; TLBs may still hold them. Until a flush of the kernel's entries, the addresses must
+/// not be mapped again and the frames must not be reused.
 pub fn unmap_lazily(va: VirtAddr, pages: usize) {
     if let Some(table) = TABLE.lock().as_mut() {
         table.unmap(&FromPages, va, pages);

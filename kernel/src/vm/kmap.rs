@@ -1,13 +1,13 @@
 //! Short-lived mappings of a page (`kmap_local`).
 //!
-//! The direct map reaches all DRAM but what the tree says is never to be mapped (`no-map`). So for nearly every page
-//! this costs nothing and answers the direct map's address, as on Linux/arm64. Only for the rest, and for memory that
-//! came after boot, a page is mapped: each CPU has [`SLOTS`] addresses of its own, used as a stack, so that neither a
-//! lock nor a search is needed, and an interrupt handler may map a page over those of what it interrupted.
+//! The direct map covers all DRAM except `no-map` memory. So for nearly every page this costs nothing and returns the
+//! direct map's address, as on Linux/arm64. Only for the rest, and for memory added after boot, a page is mapped: each
+//! CPU has [`SLOTS`] addresses of its own, used as a stack. So neither a lock nor a search is needed, and an interrupt
+//! handler can map a page on top of those of the interrupted code.
 //!
-//! A mapping is for the CPU that made it, and for a moment: its holder does not sleep, and gives the last one back
-//! first. Other CPUs never use these addresses, but may walk to them speculatively: an entry that goes is therefore
-//! invalidated everywhere, before its slot is used again.
+//! A mapping is short-lived and only for the CPU that made it: its holder does not sleep, and releases mappings in
+//! reverse order. Other CPUs never use these addresses but may walk to them speculatively. So a removed entry is
+//! invalidated on all CPUs before its slot is reused.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -31,16 +31,16 @@ per_cpu! {
     static DEPTH: AtomicUsize = AtomicUsize::new(0)
 }
 
-/// A page that this CPU can reach until this is dropped.
+/// A mapped page that this CPU can access until this is dropped.
 pub struct Mapped {
     address: NonNull<u8>,
     /// The slot's number, if it took one.
     slot: Option<usize>,
-    /// It stays on its CPU.
+    /// It must stay on its CPU.
     not_send: PhantomData<*mut u8>,
 }
 
-/// Makes a byte of memory, and the rest of its page, reachable.
+/// Maps the page that contains `at`.
 pub fn kmap_local(at: PhysAddr) -> Result<Mapped, MapError> {
     let reached = MEMORY.get().memory().any(|bank| !bank.no_map && bank.range.contains(&at));
     if reached {
@@ -50,7 +50,8 @@ pub fn kmap_local(at: PhysAddr) -> Result<Mapped, MapError> {
     if slot == SLOTS {
         return Err(MapError::NoMemory);
     }
-    // Before the mapping: an interrupt that maps a page takes the next slot, and has given it back when it returns.
+    // Before the mapping: an interrupt handler that maps a page takes the next slot, and has released it when it
+    // returns.
     DEPTH.store(slot + 1, Ordering::Relaxed);
     let va = address_of(slot);
     let mapped = kernel_map::map(va, at.page_floor(), 1, KernelAttrs::DATA);

@@ -17,7 +17,7 @@ pub const PAGE_OFFSET: usize = 0xffff_0000_0000_0000;
 pub const VMALLOC_START: usize = 0xffff_8000_0000_0000;
 /// Where they end.
 pub const VMALLOC_END: usize = 0xffff_9000_0000_0000;
-/// Where the pages that are mapped for a moment begin.
+/// Where the slots for short-lived mappings begin.
 pub const KMAP_START: usize = 0xffff_9000_0000_0000;
 /// Where kernel stacks begin.
 pub const STACKS_START: usize = 0xffff_a000_0000_0000;
@@ -27,7 +27,7 @@ pub const STACKS_END: usize = 0xffff_a100_0000_0000;
 pub const VMEMMAP: usize = 0xffff_c000_0000_0000;
 /// The 2 MiB boundary below the image.
 pub const KIMAGE: usize = 0xffff_ffff_8000_0000;
-/// Where the image lies above that boundary: what a Raspberry Pi's firmware expects.
+/// The image's offset from that boundary, which a Raspberry Pi's firmware expects.
 pub const TEXT_OFFSET: usize = 0x8_0000;
 /// The device tree's window.
 pub const FDT_WINDOW: usize = 0xffff_ffff_c000_0000;

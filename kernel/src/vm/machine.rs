@@ -1,4 +1,4 @@
-//! The machine as the memory manager sees it: a type of no size over `arch`.
+//! The memory manager's machine: a zero-sized type over `arch`.
 
 use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
@@ -28,7 +28,7 @@ pub struct Cpu;
 /// The nodes and zones of this computer.
 pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
 
-/// What the address spaces share.
+/// The state that all address spaces share.
 pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
 
 /// Locks of the kernel, with its lock order.
@@ -42,8 +42,8 @@ pub type Object = quire_mm::object::Object<Cpu>;
 
 const _: () = assert!(PERCPU.len() == MAX_CPUS);
 
-// SAFETY: boot maps all DRAM at PAGE_OFFSET before anything asks for the direct map; TPIDR_EL1 gives the CPU its
-// number, which never changes; the TLB operations end with the barriers that complete them.
+// SAFETY: boot maps all DRAM at PAGE_OFFSET before anything uses the direct map; TPIDR_EL1 gives the CPU its number,
+// which never changes; the TLB operations end with the barriers that complete them.
 unsafe impl Machine for Cpu {
     #[inline(always)]
     fn cpu(self) -> usize {
@@ -133,7 +133,7 @@ unsafe impl Machine for Cpu {
     }
 
     unsafe fn unpark(self, thread: usize) {
-        // SAFETY: `this_thread` answered a thread's address, and the thread is there by the caller's word.
+        // SAFETY: `this_thread` returned a thread's address, and the caller promises that the thread still exists.
         sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
     }
 
@@ -149,7 +149,7 @@ unsafe impl Machine for Cpu {
     #[inline(always)]
     fn publish_tables(self) {
         barrier::dsb_ishst();
-        // The store is visible to walkers; the ISB keeps this CPU from faulting on what it just made valid.
+        // The store is visible to walkers; the ISB keeps this CPU from faulting on an entry that it just made valid.
         barrier::isb();
     }
 

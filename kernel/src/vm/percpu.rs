@@ -1,8 +1,8 @@
-//! Per-CPU variables of the kernel: static ones, which each CPU has a copy of, and the areas that dynamic ones
-//! ([`quire_mm::percpu::PerCpu`]) come from.
+//! Per-CPU variables of the kernel: static ones, of which each CPU has a copy, and the areas for dynamic ones
+//! ([`quire_mm::percpu::PerCpu`]).
 //!
-//! The linker gathers the static ones in a template that nobody uses itself: a variable's address in it is its
-//! offset in each CPU's copy.
+//! The linker collects the static ones in a template, which is only copied: a variable's address in the template gives
+//! its offset in each CPU's copy.
 
 use core::ops::Deref;
 
@@ -27,22 +27,22 @@ fn template() -> *const u8 {
 /// Makes the static variables' copies for CPUs 0 to `cpus` less 1. The page allocator is up.
 pub fn init(cpus: usize) -> Result<(), AllocError> {
     let len = (&raw const __percpu_end).addr() - template().addr();
-    // SAFETY: the linker script defines both symbols, in this order, around initialised data that nobody writes.
+    // SAFETY: the linker script defines both symbols, in this order, around initialised data that is never written.
     AREAS.init(cpus, unsafe { core::slice::from_raw_parts(template(), len) })
 }
 
-/// A static variable that each CPU has a copy of. Made by [`per_cpu!`].
+/// A static variable of which each CPU has a copy. Declared with [`per_cpu!`].
 pub struct Static<T>(T);
 
-// SAFETY: the value in the template is read as bytes only; `Deref` gives this CPU's copy, and others see it only
-// where `T` says that they may.
+// SAFETY: the value in the template is read as bytes only; `Deref` gives this CPU's copy, and sharing it is safe
+// because `T` is `Sync`.
 unsafe impl<T: Sync> Sync for Static<T> {}
 
 impl<T> Static<T> {
-    /// The copies' first value.
+    /// The initial value of the copies.
     ///
     /// # Safety
-    /// It is the value of a static in the section `.data.percpu`, whose bytes can be copied.
+    /// The result must be the value of a static in the section `.data.percpu`, and its bytes can be copied.
     pub const unsafe fn new(value: T) -> Self {
         Self(value)
     }
@@ -51,7 +51,7 @@ impl<T> Static<T> {
 impl<T> Deref for Static<T> {
     type Target = T;
 
-    /// This CPU's copy; a caller that sleeps meanwhile may then be on another.
+    /// This CPU's copy; a caller that sleeps may afterwards be on another CPU.
     #[inline]
     fn deref(&self) -> &T {
         let offset = Offset::of_static(core::ptr::from_ref(self).addr() - template().addr());
@@ -67,7 +67,7 @@ macro_rules! per_cpu {
         #[unsafe(link_section = ".data.percpu")]
         $vis static $name: $crate::vm::percpu::Static<$kind> = {
             const { assert!(!core::mem::needs_drop::<$kind>()) };
-            // SAFETY: it is in the section, and a value without an end can be copied.
+            // SAFETY: it is in the section, and a value without a destructor can be copied.
             unsafe { $crate::vm::percpu::Static::new($first) }
         };
     };

@@ -1,4 +1,4 @@
-//! What the kernel gives back when memory runs short.
+//! The kernel's shrinkers, for when memory runs short.
 
 use quire_mm::page_alloc::Shrinker;
 
@@ -7,7 +7,7 @@ use super::machine::PAGES;
 use super::stack::SPARES;
 use super::vmalloc::VMALLOC;
 
-/// Registers the kernel's caches; the page allocator asks them in this order, the cheapest first.
+/// Registers the shrinkers of the kernel's caches; the page allocator calls them in this order, the cheapest first.
 pub fn init() {
     let shrinkers: [&dyn Shrinker; 3] = [&SPARES, &VMALLOC, &heap::SLAB];
     for shrinker in shrinkers {

@@ -1,4 +1,4 @@
-//! Unpredictable bytes: ChaCha20, seeded with what the boot loader put into the tree (`rng-seed`) and the counter.
+//! Random bytes: ChaCha20, seeded with the boot loader's `rng-seed` from the tree and the counter.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,8 +16,8 @@ use crate::arch::{smp, timer, trap};
 static GENERATOR: SpinLock<Option<ChaCha20Rng>> = SpinLock::new(Cpu, Rank::Random, None);
 static LAYOUT: AtomicBool = AtomicBool::new(true);
 
-/// Seeds the generator; answers false if the boot loader gave nothing to seed it with. `randomise`: whether address
-/// spaces differ from each other (kernel argument `norandmaps`).
+/// Seeds the generator; returns false if the boot loader gave no seed. `randomise`: whether address-space layouts are
+/// randomised (kernel argument `norandmaps`).
 pub fn init(seed: &[u8], randomise: bool) -> bool {
     let mut key = [0; 32];
     for (i, b) in seed.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! A process's hold on its address space.
+//! A process's ownership of its address space.
 
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use crate::arch::{cpu, regs, smp};
 use crate::task::percpu::{self, PerCpu};
 use crate::trap::irq;
 
-/// An address space as processes own it: usually one, two while a vfork child runs. With the last owner the memory
-/// goes, even where a CPU that idles still has the tables in TTBR0.
+/// An address space owned by processes: usually one, two while a vfork child runs. When the last owner goes, the memory
+/// is freed, even if an idle CPU still has the tables in TTBR0.
 pub struct Space {
     /// The space.
     pub mm: ManuallyDrop<KArc<Mm>>,
@@ -33,7 +33,7 @@ impl Drop for Space {
         leave(|active| KArc::ptr_eq(active, &self.mm));
         let is_loaded = KArc::count(&self.mm) > 1;
         if is_loaded {
-            // Some CPU idles with it loaded. It lets go soon, where there is no time for this.
+            // An idle CPU still has it loaded. That CPU drops its reference soon, in a context too short for this work.
             self.mm.teardown();
         }
         // SAFETY: this is the end of the only owner of the field.
@@ -50,14 +50,14 @@ impl Drop for Space {
     }
 }
 
-/// An idle CPU that was told so takes out of its TTBR0 what it left there: the process may have ended.
+/// An idle CPU that was asked to unloads the space in its TTBR0, whose process may have ended.
 pub fn let_go(here: &PerCpu) {
     if here.let_go.swap(false, Ordering::SeqCst) {
         leave(|_| true);
     }
 }
 
-/// Takes a space out of this CPU's TTBR0, if it is one like that.
+/// Unloads the space in this CPU's TTBR0, if it matches `which`.
 fn leave(which: impl FnOnce(&KArc<Mm>) -> bool) {
     let irq = cpu::irq_save();
     let here = cpu::this();

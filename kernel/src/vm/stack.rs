@@ -1,11 +1,11 @@
 //! Kernel stacks: [`STACK_SIZE`] bytes in slots of [`STACK_ALIGN`], so that an unmapped guard of the same size lies
 //! below each.
 //!
-//! They are no areas of vmalloc's: a slot is found in O(1), its alignment makes the check for an overflow one test of
-//! a bit, and one block behind it is one allocation and one run of entries, where vmalloc takes page by page. An
-//! area would cost the making of a thread a node, a search, and up to four runs.
+//! They are not vmalloc areas: a slot is found in O(1), its alignment reduces the overflow check to a bit test, and its
+//! single block takes one allocation and one run of entries, where vmalloc allocates page by page. With an area,
+//! creating a thread would also cost a node, a search, and up to four runs.
 //!
-//! A slot whose stack ended keeps its pages while fewer than [`SPARE`] do: making a thread then costs no mapping.
+//! A freed slot keeps its pages while there are fewer than [`SPARE`] such slots: a new thread then needs no mapping.
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
@@ -28,7 +28,7 @@ const SPARE: usize = 16;
 struct Slots {
     /// Slots at and above this were never used.
     fresh: usize,
-    /// Slots without pages. Has room for all below `fresh`, so that giving one back cannot fail.
+    /// Slots without pages. Has capacity for all below `fresh`, so that freeing one cannot fail.
     unmapped: Vec<usize>,
     /// Slots with pages that no thread has.
     spare: [(usize, PhysAddr); SPARE],
@@ -98,7 +98,7 @@ impl Drop for Stack {
     }
 }
 
-/// Gives back the slot and the block of a stack that nobody has.
+/// Frees the slot and the block of an unused stack.
 fn unmake(slot: usize, block: PhysAddr) {
     kernel_map::unmap(base_of(slot), 1 << ORDER);
     give_slot(slot);

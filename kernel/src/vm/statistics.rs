@@ -1,6 +1,6 @@
 //! The records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat and cmainfo.
 //!
-//! vmstat's gauges tell where all memory is: `nr_managed_pages` is the sum of the others but for `nr_free_cma`,
+//! vmstat's gauges account for all memory: `nr_managed_pages` is the sum of the others except `nr_free_cma`,
 //! `nr_vmalloc_lazy` and `nr_cma_pages`, which are parts of others.
 
 use core::fmt::Write;
@@ -34,7 +34,7 @@ pub fn page_type(index: usize) -> Option<PageTypeInfo> {
     })
 }
 
-/// A slab cache; after the last what is in no cache.
+/// A slab cache; after the last one, a record for memory in no cache.
 pub fn slab(index: usize) -> Option<SlabCacheInfo> {
     if let Some(info) = SLAB.slab_info(index) {
         return Some(SlabCacheInfo {
@@ -56,7 +56,7 @@ pub fn slab(index: usize) -> Option<SlabCacheInfo> {
 pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     let found = VMALLOC.next_area(VirtAddr::new(from))?;
     let mut caller = Text([0; 64], 0);
-    // The end of a long path says more than its beginning.
+    // The end of a long path is more informative than its beginning.
     let file = found.caller.file();
     let shown = file.char_indices().map(|(at, _)| at).find(|at| file.len() - at <= 56).unwrap_or(0);
     let _ = write!(caller, "{}:{}", &file[shown..], found.caller.line());
@@ -75,10 +75,10 @@ pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     })
 }
 
-/// A name, and where its value comes from.
+/// A name, and the function that gives its value.
 type Source<T> = (&'static str, fn() -> T);
 
-/// Pages that there are now.
+/// Current numbers of pages.
 const GAUGES: &[Source<usize>] = &[
     ("nr_managed_pages", || PAGES.total_managed()),
     ("nr_free_pages", || PAGES.zones().map(|zone| zone.free()).sum()),
@@ -99,7 +99,7 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_bad_pages", || PAGES.bad_pages()),
 ];
 
-/// What else is known since boot: pages that went in and out of zones, and how long the kernel kept a CPU to itself.
+/// Other counts since boot: pages that went in and out of zones, and the longest latencies.
 const TRAFFIC: &[Source<u64>] = &[
     ("pgalloc", || PAGES.zones().map(|zone| zone.events().0).sum()),
     ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
@@ -147,7 +147,7 @@ fn name<const N: usize>(text: &str) -> [u8; N] {
     field.0
 }
 
-/// A field, and how much of it is written. The last byte stays NUL.
+/// A field and the bytes written so far. The last byte stays NUL.
 struct Text<const N: usize>([u8; N], usize);
 
 impl<const N: usize> Write for Text<N> {

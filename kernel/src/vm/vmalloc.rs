@@ -1,6 +1,6 @@
 //! vmalloc, vmap and ioremap over the kernel's live tables.
 //!
-//! Kernel stacks are no areas of this space ([`super::stack`] says why).
+//! Kernel stacks are not areas of this space; [`super::stack`] says why.
 
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::kernel_table::{KernelAttrs, MapError};
@@ -35,7 +35,7 @@ impl KernelMapper for LiveTables {
     }
 }
 
-/// What is done before, and how much at once.
+/// Splits a range: for each piece, the pages before it and its length.
 fn pieces(pages: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..pages).step_by(AT_ONCE).map(move |done| (done, AT_ONCE.min(pages - done)))
 }
