@@ -1,4 +1,5 @@
-//! Quire's kernel: the EL1 program. This page is its boot, a line a part, in the order in which they come to life.
+//! Quire's kernel: the EL1 program. This file is its boot: one line for each part, in the order in which they are
+//! initialised.
 
 #![no_std]
 #![no_main]
@@ -36,7 +37,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     reset::spoil();
     reset::settle();
     cpu::set_this(&PERCPU[0]);
-    // SAFETY: the first thing that runs.
+    // SAFETY: nothing else runs yet.
     unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
     timer::init_clock();
     kernel_log::init();
