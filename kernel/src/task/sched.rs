@@ -144,6 +144,9 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     here.switches.fetch_add(1, Ordering::Relaxed);
     next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
     next.cpu.store(here.id() as u32, Ordering::Relaxed);
+    if next.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
+        forget_reschedule(here, next);
+    }
     prev.save_user_state();
     if let Some(mm) = next.mm() {
         activate(here, mm);
@@ -154,6 +157,18 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
     unsafe { context::switch(prev.context(), next.context()) };
     finish_switch();
+}
+
+/// A thread that begins its turn has nobody to let run first, whatever was asked of it while it waited: otherwise whoever
+/// asks more often than it has its turn keeps it from its program for ever. What was asked because it may not run here
+/// stays.
+#[cold]
+fn forget_reschedule(here: &PerCpu, next: &Thread) {
+    // Behind this, an affinity that was set before the bit is seen.
+    next.clear_work(work::RESCHEDULE);
+    if !may_run(next, here.id()) {
+        next.set_work(work::RESCHEDULE);
+    }
 }
 
 /// Moves the ranks of held locks with the thread: only sleeping locks may be held over a switch.
