@@ -84,8 +84,9 @@ pub fn disarm(thread: &Thread) {
 pub fn wake_due(now: u64) {
     let timers = &cpu::this().timers;
     for _ in 0..BATCH {
-        let due = timers.lock().pop_due(now);
-        let Some(thread) = due else { return };
+        let mut timers = timers.lock();
+        let Some(thread) = timers.pop_due(now) else { return };
+        // Under the lock: a thread that something else wakes meanwhile takes it in `disarm`, and may end right after.
         sched::wake(&thread);
     }
     let end = arch::timer::now_ns();
