@@ -221,11 +221,16 @@ pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
     }
 }
 
-/// Debug builds: forgets a lock that [`note_taken`] remembered.
+/// Debug builds: forgets a lock that [`note_taken`] remembered. A spin lock is released before those that were taken before
+/// it: each brings back the interrupt mask that it found, so in another order interrupts come in while a lock is held, and
+/// are kept out when none is.
 #[inline]
 pub fn note_released<M: Machine>(machine: M, rank: Rank) {
     if cfg!(debug_assertions) {
         let held = machine.held_ranks();
-        held.store(held.load(Ordering::Relaxed) & !(1 << rank as u8), Ordering::Relaxed);
+        let bits = held.load(Ordering::Relaxed);
+        let later = bits & !SLEEPING & u64::MAX << rank as u8 & !(1 << rank as u8);
+        assert!(rank.sleeps() || later == 0, "{rank:?} released before ranks {later:#x}");
+        held.store(bits & !(1 << rank as u8), Ordering::Relaxed);
     }
 }
