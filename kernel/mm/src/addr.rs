@@ -115,7 +115,7 @@ address! {
     VirtAddr
 }
 address! {
-    /// An address of a process (TTBR0): an allegation by the program until a copy routine has checked it.
+    /// An address of a process (TTBR0): only a claim by the program until a copy routine has checked it.
     UserAddr
 }
 

@@ -1,9 +1,9 @@
 //! Address-space identifiers with generations.
 //!
-//! A space gets an ASID when it is first activated and keeps it for as long as the generation lasts. When the
-//! numbers run out, a new generation begins: every CPU owes itself a full local flush before it next loads a
-//! translation table, and the ASIDs that CPUs run with at that moment stay with their spaces ("reserved").
-//! Numbers are given out once a generation, so nothing is flushed when the CPU switches spaces.
+//! A space gets an ASID when it is first activated and keeps it for as long as the generation lasts. When the numbers
+//! run out, a new generation begins: every CPU has to do a full local flush before it next loads a translation table,
+//! and the ASIDs that CPUs run with at that moment stay with their spaces ("reserved"). Each number is assigned only
+//! once per generation, so nothing is flushed when a CPU switches spaces.
 //!
 //! The scheme, with its proof, is that of Linux's `arch/arm64/mm/context.c` and its TLA+ model (Catalin
 //! Marinas, kernel-tla): `active[cpu]` is 0 from the moment of a roll-over until the CPU has passed the lock;
@@ -13,7 +13,7 @@
 
 mod allocator;
 
-/// What loom replaces.
+/// The atomics, which loom replaces.
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
@@ -39,7 +39,7 @@ impl Default for AsidSlot {
 }
 
 impl<M: Machine> AsidAllocator<M> {
-    /// Eight bits wide, which every CPU has.
+    /// With 8-bit ASIDs, which every CPU supports.
     pub const fn new(machine: M) -> Self {
         let mut taken = [0; WORDS];
         taken[0] = 1;

@@ -1,14 +1,14 @@
-//! Bitmaps by the word: runs of clear bits, and the words that a run lies in.
+//! Bitmaps, word by word: runs of clear bits, and the words that a run lies in.
 //!
-//! Who owns the words says how they are read and written; here is only which, and which bits of them.
+//! The caller owns the words and accesses them; this module only computes which words and which bits.
 
 use core::ops::Range;
 
-/// The first place at or after bit `from` where `count` bits in a row, all below `len`, are clear. `align` answers the
-/// first place at or after a bit where the run may begin.
+/// The first position at or after bit `from` where `count` consecutive bits, all below `len`, are clear. `align`
+/// returns the first position at or after a bit where the run may begin.
 ///
-/// A place is looked at from its end, and the next one begins past the last bit of it that was set: each word is read
-/// twice at most, or once for each place that alignment allows in it.
+/// A candidate is checked from its end, and the next one begins after its last set bit: each word is read at most
+/// twice, or once for each aligned position in it.
 pub(crate) fn find_clear_run(
     word: impl Fn(usize) -> u64,
     len: usize,

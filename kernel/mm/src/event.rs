@@ -1,4 +1,4 @@
-//! What vmstat counts as it happens.
+//! The events that vmstat counts.
 //!
 //! The machine keeps the counts ([`Machine::count`](crate::Machine::count)), a set for each CPU: counting is a load,
 //! an addition and a store on a line that no other CPU writes.
@@ -30,7 +30,7 @@ macro_rules! events {
 }
 
 events! {
-    /// A fault on user memory, whatever came of it.
+    /// A fault on user memory, whatever its result.
     Fault = "pgfault",
     /// A fault that brought new anonymous pages.
     FaultAnon = "pgfault_anon",
@@ -40,11 +40,11 @@ events! {
     FaultObject = "pgfault_object",
     /// A fault that copied a page.
     FaultCopy = "pgfault_copy",
-    /// A fault that made a write-protected page writable as it is.
+    /// A fault that made a write-protected page writable without a copy.
     FaultReuse = "pgfault_reuse",
     /// A fault that set the access flag of an old entry.
     FaultYoung = "pgfault_young",
-    /// A fault on an entry that was there: another thread was faster, or a TLB knew an older state.
+    /// A fault on an entry that already allows the access: another thread was faster, or a TLB entry was stale.
     FaultSpurious = "pgfault_spurious",
     /// A fault that ended in an error.
     FaultFailed = "pgfault_failed",
@@ -52,9 +52,9 @@ events! {
     UserAlloc = "pguser_alloc",
     /// Pages that user memory gave back.
     UserFree = "pguser_free",
-    /// Copies of pages of boot files that do not lie at a page's start. They stay.
+    /// Copies of pages of boot files that are not page-aligned. They stay.
     ArchiveCopy = "pgarchive_copy",
-    /// Slab objects by which those are found.
+    /// Slab objects of the trees that index those copies.
     ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",

@@ -1,7 +1,7 @@
 //! Allocation whose failure is a value.
 //!
 //! After boot the kernel uses none of `alloc`'s infallible constructors (`Box::new`, `Arc::new`, `Vec::push`,
-//! `format!`): they abort when memory is gone. These take their place; clippy's `disallowed-methods` keeps it so.
+//! `format!`): they abort when memory is gone. These replace them; clippy's `disallowed-methods` enforces that.
 
 use alloc::alloc::Layout;
 use alloc::boxed::Box;
@@ -14,7 +14,7 @@ mod karc;
 
 pub use karc::KArc;
 
-/// What loom replaces.
+/// The atomics, which loom replaces.
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicUsize, Ordering, fence};
 }
@@ -29,29 +29,28 @@ impl From<AllocError> for Errno {
     }
 }
 
-/// A box around `value`, or the value's end and an error.
+/// A box around `value`; on an error `value` is dropped.
 #[inline]
 pub fn try_box<T>(value: T) -> Result<Box<T>, AllocError> {
     try_box_with(|| value)
 }
 
-/// A box around what `make` answers, which is made in its place instead of being moved there.
+/// A box around the result of `make`, constructed in place.
 #[inline]
 pub fn try_box_with<T>(make: impl FnOnce() -> T) -> Result<Box<T>, AllocError> {
     let place = try_place::<T>()?;
-    // SAFETY: `try_place` answers memory that is free, aligned and large enough for a `T`, from the global
-    // allocator with `T`'s layout, which is what `Box` frees it with.
+    // SAFETY: `try_place` returns unused memory, aligned and large enough for a `T`, from the global allocator with
+    // `T`'s layout, with which `Box` frees it.
     unsafe {
         place.as_ptr().write(make());
         Ok(Box::from_raw(place.as_ptr()))
     }
 }
 
-/// As [`try_box_with`], in memory that `alloc` answers: null, or the global allocator's.
+/// As [`try_box_with`], in memory from `alloc`, which returns null or memory of the global allocator.
 ///
 /// # Safety
-/// What `alloc` answers is null, or was allocated by the global allocator with the layout that it is given, and is nobody
-/// else's.
+/// `alloc` returns null, or unused memory from the global allocator with the given layout.
 #[inline]
 pub unsafe fn try_box_from<T>(
     alloc: impl FnOnce(Layout) -> *mut u8,
@@ -61,7 +60,7 @@ pub unsafe fn try_box_from<T>(
     let place = NonNull::new(alloc(Layout::new::<T>())).ok_or(AllocError)?.cast::<T>();
     #[cfg(test)]
     inject::enter(place.as_ptr());
-    // SAFETY: the caller's word.
+    // SAFETY: the caller's promise.
     unsafe {
         place.as_ptr().write(make());
         Ok(Box::from_raw(place.as_ptr()))
@@ -84,7 +83,7 @@ fn try_place<T>() -> Result<NonNull<T>, AllocError> {
     place
 }
 
-/// What `Vec` lacks on a machine where memory can run out.
+/// Fallible versions of `Vec`'s methods.
 pub trait TryVec<T> {
     /// Appends, growing in powers of two: O(1) amortised.
     fn try_push(&mut self, value: T) -> Result<(), AllocError>;

@@ -1,14 +1,14 @@
 //! The kernel's own translation tables (TTBR1): built at boot, grown by vmalloc.
 //!
-//! Entries go from nothing to something and back, never from one thing to another: a live kernel mapping is not
-//! split, merged or re-attributed, so break-before-make is never owed (Arm ARM D8.14.1). Table pages are never
-//! freed, so a walker cannot meet one that is gone. Callers serialise changes ([`crate::sync::Rank::KernelTable`]).
+//! Entries only change between invalid and valid, never from one valid value to another: a live kernel mapping is not
+//! split, merged or re-attributed, so break-before-make is never needed (Arm ARM D8.14.1). Table pages are never freed,
+//! so a walker cannot reach a freed one. Callers serialise changes ([`crate::sync::Rank::KernelTable`]).
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::fallible::AllocError;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, MemoryType, Pte, bits, index};
 
-/// Where table pages come from, and how they are reached.
+/// Allocation of table pages and access to them.
 pub trait TableMemory {
     /// A page of zeros.
     fn alloc(&mut self) -> Result<PhysAddr, AllocError>;
@@ -46,8 +46,7 @@ impl KernelAttrs {
     pub const DATA: Self = Self::data(MemoryType::Normal);
     /// Registers (`ioremap`).
     pub const DEVICE: Self = Self::data(MemoryType::Device);
-    /// Registers whose stores must have arrived when a barrier says so: interrupt controllers, power switches
-    /// (`ioremap_np`).
+    /// Registers whose stores must have completed at a barrier: interrupt controllers, power switches (`ioremap_np`).
     pub const DEVICE_STRICT: Self = Self::data(MemoryType::DeviceStrict);
     /// Memory that a device shares without snooping (`ioremap_wc`).
     pub const NON_CACHEABLE: Self = Self::data(MemoryType::NonCacheable);
@@ -64,7 +63,7 @@ impl KernelAttrs {
         Self(self.0 | bits::READ_ONLY)
     }
 
-    /// How a mapping like this gets on with the direct map's of the same memory.
+    /// How such a mapping relates to the direct map's mapping of the same memory.
     pub const fn alias(self) -> Alias {
         const SHIFT: u32 = bits::ATTR_SHIFT;
         const NORMAL: u64 = MemoryType::Normal as u64;
@@ -89,14 +88,14 @@ pub enum Alias {
     Same,
     /// The other is Normal memory of another cacheability: caches have to be maintained between the two.
     Mismatched,
-    /// The other is Device memory: what accesses do then is nobody's to promise.
+    /// The other is Device memory: mixed accesses have no guaranteed result.
     Device,
 }
 
 /// How large the entries of a mapping may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granularity {
-    /// Pages only: what may be unmapped page by page.
+    /// Pages only, so that pages can be unmapped one by one.
     Pages,
     /// The largest blocks that fit.
     Blocks,
@@ -111,8 +110,8 @@ impl KernelTable {
     /// The table whose level 0 is at `root`.
     ///
     /// # Safety
-    /// `root` is a level 0 table all of whose tables `memory` of later calls can reach, and whoever holds the
-    /// answer is alone in changing it.
+    /// `root` is a level 0 table all of whose tables are accessible through the `memory` of later calls, and only the
+    /// holder of the result changes it.
     pub const unsafe fn new(root: PhysAddr) -> Self {
         Self { root }
     }
@@ -122,7 +121,7 @@ impl KernelTable {
         self.root
     }
 
-    /// Maps `len` bytes at `va` to `pa`. O(entries written). On an error, what was mapped before stays mapped:
+    /// Maps `len` bytes at `va` to `pa`. O(entries written). On an error, the part mapped so far stays mapped:
     /// [`KernelTable::unmap`] of the same range removes it.
     pub fn map(
         &mut self,
@@ -149,7 +148,7 @@ impl KernelTable {
                 level += 1;
                 table = self.table_for(memory, va, level)?;
             }
-            // The pages of one table in a row, so that the walk is paid once a table; blocks are few.
+            // All pages of one table in a row, so that there is one walk per table; blocks are few.
             let step = 1usize << LEVEL_SHIFT[level];
             let first = index(va.get(), level);
             let count = if level == 3 { ((len - done) / step).min(ENTRIES - first) } else { 1 };
@@ -158,7 +157,7 @@ impl KernelTable {
                 let entry = unsafe { table.add(first + i) };
                 let frame = pa + i * step;
                 let pte = if level == 3 { Pte::page(frame, attrs.0) } else { Pte::block(frame, attrs.0) };
-                // SAFETY: as above; this kernel table is ours to change.
+                // SAFETY: as above; `self` has the right to change this table.
                 unsafe {
                     if entry.read_volatile() != Pte::NONE {
                         return Err(MapError::Occupied(va + i * step));
@@ -171,8 +170,8 @@ impl KernelTable {
         Ok(())
     }
 
-    /// Removes the mapping of `pages` pages from `va` and answers how many there were. Page entries only: blocks
-    /// are left alone. The caller invalidates the TLB.
+    /// Removes the mapping of `pages` pages from `va` and returns how many were mapped. Page entries only: blocks are
+    /// left alone. The caller invalidates the TLB.
     pub fn unmap(&mut self, memory: &impl TableMemory, va: VirtAddr, pages: usize) -> usize {
         let mut removed = 0;
         for i in 0..pages {
@@ -190,7 +189,7 @@ impl KernelTable {
         removed
     }
 
-    /// Where `va` leads; `None` where nothing is mapped.
+    /// The physical address that `va` maps to; `None` if it is not mapped.
     pub fn translate(&self, memory: &impl TableMemory, va: VirtAddr) -> Option<PhysAddr> {
         let (pte, level) = self.leaf(memory, va)?;
         Some(pte.addr() + (va.get() & ((1 << LEVEL_SHIFT[level]) - 1)))
@@ -361,7 +360,7 @@ mod tests {
                 let va = base + first * PAGE_SIZE;
                 let range = first..first + pages;
                 if unmap {
-                    // Unmapping is for what was mapped by pages.
+                    // Unmapping only applies to mappings by pages.
                     if range.clone().all(|p| model.get(&p) != Some(&Granularity::Blocks)) {
                         let there = range.clone().filter(|p| model.remove(p).is_some()).count();
                         prop_assert_eq!(table.unmap(&host, va, pages), there);

@@ -1,7 +1,7 @@
-//! Quire's memory manager: no assembly, no MMIO, no globals that it is not handed.
+//! Quire's memory manager: no assembly, no MMIO, no globals except those passed to it.
 //!
-//! It sees the machine through [`Machine`] alone, so that the code that runs in the kernel runs under `cargo
-//! test` too, with host threads as CPUs.
+//! It accesses the machine only through [`Machine`], so that the kernel's code also runs under `cargo test`, with host
+//! threads as CPUs.
 //!
 //! Floors, ground first; none imports a higher one:
 //! - [`addr`], [`machine`], [`event`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
@@ -22,7 +22,7 @@
 
 extern crate alloc;
 
-/// A bug on purpose, of those that tests can switch on (`seeded.rs`).
+/// One of the deliberate bugs that tests can switch on (`seeded.rs`).
 #[cfg(test)]
 macro_rules! seeded {
     ($bug:ident) => {

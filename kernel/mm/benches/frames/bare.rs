@@ -1,5 +1,5 @@
-//! A machine with one CPU and no interrupts, for the page allocator alone: the simulation's masking costs more than
-//! what is measured.
+//! A machine with one CPU and no interrupts, for the page allocator alone: in the simulation, masking interrupts costs
+//! more than the operations measured.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::OnceLock;
@@ -16,21 +16,21 @@ use quire_mm::page_alloc::{Config, PageAllocator};
 /// Where its memory begins.
 const BASE: usize = 1 << 30;
 
-/// Zeros for as long as the process lives, as aligned as a machine must be: to the largest block of frames. Large blocks
-/// map them, as they do in the kernel.
+/// Zeroed memory for the life of the process, aligned as a machine requires: to the largest block of frames. The host
+/// maps it with huge pages, as the kernel does with blocks.
 pub fn memory(bytes: usize) -> *mut u8 {
     const ALIGN: usize = 4 << 20;
-    // Not asked for with the alignment, for then the host would write the zeros itself.
+    // Not allocated with this alignment, since the host would then write the zeros itself.
     let layout = Layout::from_size_align(bytes + ALIGN, 16).expect("a size that fits");
     // SAFETY: the size is not 0.
     let start = unsafe { alloc_zeroed(layout) };
     let start = start.wrapping_add(start.align_offset(ALIGN));
-    // SAFETY: the range is our own. (Advice: nothing depends on it.)
+    // SAFETY: the range was just allocated. (The result does not matter.)
     unsafe { libc::madvise(start.cast(), bytes, libc::MADV_HUGEPAGE) };
     start
 }
 
-/// Addresses of what the machine consists of, and its allocator.
+/// The addresses of the machine's parts, and its allocator.
 pub struct World {
     dram: usize,
     mem_map: usize,
@@ -54,7 +54,7 @@ impl Bare {
         let mut memory = MemBlock::new();
         memory.add(PhysAddr::new(BASE)..PhysAddr::new(BASE + bytes), 0).expect("there is room for one");
         let pages = machine.0.pages.get_or_init(|| Box::new(PageAllocator::new(machine)));
-        // SAFETY: nobody else knows the machine yet; its memory and all records exist and are zeros.
+        // SAFETY: nothing else uses the machine yet; its memory and all records exist and are zeros.
         unsafe { pages.init(&mut memory, &Config { cpus: 1, ..Config::default() }) }.expect("there is memory");
         machine
     }

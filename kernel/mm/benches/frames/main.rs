@@ -1,12 +1,13 @@
-//! Page frames beside buddy_system_allocator's `FrameAllocator`: the same work, one run, from 64 MiB to 4 GiB.
+//! The page allocator compared with buddy_system_allocator's `FrameAllocator`: the same work in one run, from 64 MiB to
+//! 4 GiB.
 //!
 //! Quire's side runs on a machine whose operations cost next to nothing, as they do in the kernel.
 //!
 //! Half of memory is filled with blocks of mixed orders. Then blocks are freed and allocated at random: a thousand of
-//! them, which shows what a larger heap costs; or all of them, which shows what it costs that a record a frame, unlike a tree
-//! of what is free, outgrows the caches.
+//! them, which shows the cost of a larger heap; or all of them, which shows the cost of one record per frame: unlike a
+//! tree of free blocks, these outgrow the caches.
 
-// What criterion's macros make has no documentation.
+// The items that criterion's macros generate have no documentation.
 #![allow(missing_docs)]
 
 mod bare;
@@ -24,7 +25,7 @@ use quire_mm::page_alloc::Gfp;
 use random::Random;
 use side_by_side::print_ratios;
 
-/// Who hands out blocks of frames.
+/// An allocator of blocks of frames.
 trait Frames {
     fn alloc(&mut self, order: u32) -> Option<usize>;
     fn free(&mut self, frame: usize, order: u32);
@@ -69,7 +70,7 @@ struct Churn<F> {
 }
 
 impl<F: Frames> Churn<F> {
-    /// Fills half of memory; churns so many of the blocks.
+    /// Fills half of memory; frees and allocates `churned` of the blocks.
     fn new(mut frames: F, mib: usize, churned: usize) -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let (mut held, mut pages) = (Vec::new(), 0);
@@ -79,7 +80,7 @@ impl<F: Frames> Churn<F> {
             held.push((frame, order));
             pages += 1 << order;
         }
-        // Wherever they are; the others stay.
+        // Chosen at random; the others stay.
         for i in 0..churned.min(held.len()) {
             let other = i + random.next() % (held.len() - i);
             held.swap(i, other);

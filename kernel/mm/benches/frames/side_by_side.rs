@@ -1,25 +1,25 @@
-//! Contestants side by side.
+//! Compares contestants in alternation.
 //!
-//! Criterion measures one after the other, which shows how much each varies. What a ratio says is only worth something if
-//! both had the same machine: so they also take turns, many times, and the ratio is that of the medians.
+//! Criterion measures one contestant after the other, which shows how much each varies. A ratio is only meaningful if
+//! both ran under the same conditions: so they also take turns, many times, and the ratio is that of the medians.
 
 use std::time::Instant;
 
-/// Rounds in which everybody has a turn.
+/// Rounds; each contestant has one turn in each.
 const ROUNDS: usize = 40;
 
 /// How often the work is done in a turn.
 const REPEATS: usize = 20;
 
-/// One who does the work, and its name.
+/// A contestant's name and work.
 pub type Contestant<'a> = (&'a str, Box<dyn FnMut() + 'a>);
 
-/// Prints how long a turn of the first contestant takes, as a part of each other one's.
+/// Prints the time of the first contestant's turn as a fraction of each other one's.
 pub fn print_ratios(work: &str, contestants: &mut [Contestant<'_>]) {
     let mut times = vec![Vec::with_capacity(ROUNDS); contestants.len()];
     for _ in 0..ROUNDS {
         for ((_, turn), times) in contestants.iter_mut().zip(&mut times) {
-            // The others' turns have left the caches cold: more or less so, one than the other.
+            // Warms the caches, which the other contestants' turns have left cold to different degrees.
             turn();
             let start = Instant::now();
             (0..REPEATS).for_each(|_| turn());

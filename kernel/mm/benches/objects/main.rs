@@ -1,10 +1,10 @@
-//! Objects of mixed sizes beside the crates slabmalloc, talc and linked_list_allocator: the same work, one run, in heaps
-//! from 64 MiB to 4 GiB.
+//! The slab allocator compared with the crates slabmalloc, talc and linked_list_allocator: objects of mixed sizes, the
+//! same work in one run, in heaps from 64 MiB to 4 GiB.
 //!
-//! An eighth of the heap is filled with objects of 8 bytes to 2 KiB, small ones as often as large ones. Then objects are
-//! freed and allocated at random: ten thousand of them, which shows what a larger heap costs, or all of them, which shows what
-//! the caches do. Who knows the layout frees by it, as Rust does. Quire's side runs on a machine whose operations cost next
-//! to nothing, as they do in the kernel; the others run without a lock.
+//! An eighth of the heap is filled with objects of 8 bytes to 2 KiB, small ones as often as large ones. Then objects
+//! are freed and allocated at random: ten thousand of them, which shows the cost of a larger heap, or all of them,
+//! which shows the effect of the caches. Objects are freed with their layout, as in Rust. Quire's side runs on a
+//! machine whose operations cost next to nothing, as in the kernel; the others run without a lock.
 
 // What criterion's macros make has no documentation.
 #![allow(missing_docs)]
@@ -32,10 +32,10 @@ use side_by_side::{Contestant, print_ratios};
 use slabmalloc::{AllocationError, Allocator, LargeObjectPage, ObjectPage, ZoneAllocator};
 use talc::{ErrOnOom, Span, Talc};
 
-/// Who hands out objects.
+/// An allocator of objects.
 trait Objects {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>>;
-    /// Takes back what `alloc` answered for this layout.
+    /// Frees an object that `alloc` returned for this layout.
     fn free(&mut self, object: NonNull<u8>, layout: Layout);
 }
 
@@ -80,8 +80,8 @@ impl Objects for Talc<ErrOnOom> {
     }
 }
 
-/// slabmalloc wants its pages from its user, and gives none back by itself. It gets as many as it asks for, which is more
-/// than the heap's size.
+/// slabmalloc gets its pages from its user, and never returns any. It gets as many as it requests, which is more than
+/// the heap's size.
 struct SlabMalloc {
     zones: ZoneAllocator<'static>,
     /// Memory that no page was cut from yet.
@@ -104,7 +104,8 @@ impl SlabMalloc {
             return self.page();
         }
         self.left = if size == PAGE_SIZE { page + size..self.left.end } else { self.left.start..page };
-        // SAFETY: the page is cut off once and aligned, and a page of zeros is an empty one, by the crate's word.
+        // SAFETY: the page is handed out once and aligned, and the crate documents that a page of zeros is an empty
+        // one.
         unsafe { &mut *std::ptr::with_exposed_provenance_mut(page) }
     }
 }
@@ -113,7 +114,7 @@ impl Objects for SlabMalloc {
     fn alloc(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         match self.zones.allocate(layout) {
             Err(AllocationError::OutOfMemory) => {
-                // SAFETY: the pages are fresh, aligned to their size, and for good.
+                // SAFETY: the pages are fresh, aligned to their size, and never freed.
                 unsafe {
                     if layout.size() <= ZoneAllocator::MAX_BASE_ALLOC_SIZE {
                         let page = self.page::<ObjectPage<'_>>();
@@ -147,7 +148,7 @@ struct Churn<O> {
 }
 
 impl<O: Objects> Churn<O> {
-    /// Fills so many MiB; churns so many of the objects.
+    /// Fills so many MiB; frees and allocates `churned` of the objects.
     fn new(mut objects: O, mib: usize, churned: usize) -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let (mut held, mut bytes) = (Vec::new(), 0);
@@ -200,13 +201,13 @@ fn churn(c: &mut Criterion) {
             measure("slabmalloc", Box::new(SlabMalloc { zones: ZoneAllocator::new(), left: 0..0 }));
             let len = heap << 20;
             let mut talc = Talc::new(ErrOnOom);
-            // SAFETY: the arena is nobody else's.
+            // SAFETY: nothing else uses the arena.
             unsafe { talc.claim(Span::from_base_size(memory(len), len)) }.expect("an arena is large enough");
             measure("talc", Box::new(talc));
-            // Its free walks a list of all holes: a second a thousand steps, where there are a hundred thousand.
+            // Its free walks a list of all holes: with a hundred thousand holes, a second per thousand steps.
             if heap < 512 {
                 let mut list = LinkedList::empty();
-                // SAFETY: the arena is nobody else's.
+                // SAFETY: nothing else uses the arena.
                 unsafe { list.init(memory(len), len) };
                 measure("linked_list_allocator", Box::new(list));
             }

@@ -1,7 +1,7 @@
-//! The slots of spaces, and the numbers that go into them.
+//! The slots of address spaces, and the allocation of their numbers.
 //!
-//! `tests/loom_asid.rs` compiles this file a second time, with loom's atomics: what is made at compile time is in the module
-//! above.
+//! `tests/loom_asid.rs` compiles this file a second time, with loom's atomics, so the `const` constructors are in the
+//! parent module.
 
 use super::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -12,12 +12,12 @@ use crate::sync::SpinLock;
 pub(super) const MAX_BITS: u32 = 16;
 pub(super) const WORDS: usize = (1 << MAX_BITS) / 64;
 
-/// What an address space remembers: generation above, number below; 0 before the first activation.
+/// An address space's ASID: generation in the upper bits, number in the lower ones; 0 before the first activation.
 pub struct AsidSlot(pub(super) AtomicU64);
 
 impl AsidSlot {
-    /// The number that TLB entries of this space may carry; `None` if the space never ran. To be read after the stores
-    /// whose entries are to be invalidated were published: [`crate::table::flush`] is for that.
+    /// The number that TLB entries of this space may have; `None` if the space never ran. It must be read after the
+    /// stores to its tables have been published; [`crate::table::flush`] does that.
     #[inline]
     pub(crate) fn current(&self) -> Option<Asid> {
         match self.0.load(Ordering::Relaxed) {
@@ -28,12 +28,12 @@ impl AsidSlot {
 }
 
 pub(super) struct Numbers {
-    /// Bit n: number n is taken in this generation. Number 0 is nobody's: TTBR0 holds it when no space is active.
+    /// Bit n: number n is taken in this generation. Number 0 is never assigned: TTBR0 holds it when no space is active.
     pub taken: [u64; WORDS],
-    /// Where the search goes on.
+    /// Where the search continues.
     pub next: usize,
     pub reserved: [u64; MAX_CPUS],
-    /// Bit n: CPU n flushes before it loads a table.
+    /// Bit n: CPU n must flush before it loads a table.
     pub owes_flush: u32,
 }
 
@@ -49,13 +49,13 @@ pub struct AsidAllocator<M: Machine> {
 }
 
 impl<M: Machine> AsidAllocator<M> {
-    /// Says how many bits the CPUs' ASIDs have: 8 or 16 (tests take fewer). Before the first activation.
+    /// Sets the width of the CPUs' ASIDs: 8 or 16 bits (tests use fewer). Before the first activation.
     pub fn set_bits(&self, bits: u32) {
         self.bits.store(bits.clamp(1, MAX_BITS), Ordering::Relaxed);
     }
 
-    /// The ASID with which `slot`'s space runs on `cpu` from now on. Interrupts are masked on that CPU until it
-    /// has loaded its table with the answer. (A CPU that goes idle need not say so: its last ASID stays noted and a
+    /// The ASID with which `slot`'s space runs on `cpu` from now on. Interrupts are masked on that CPU until it has
+    /// loaded its table with the result. (A CPU that goes idle need not report that: its last ASID stays recorded and a
     /// roll-over keeps it.)
     #[inline]
     pub fn activate(&self, slot: &AsidSlot, cpu: usize) -> Asid {
@@ -79,8 +79,8 @@ impl<M: Machine> AsidAllocator<M> {
         if context & !0xffff != self.generation.load(Ordering::Relaxed) {
             context = self.renew(&mut numbers, context);
             slot.0.store(context, Ordering::Relaxed);
-            // Before this CPU walks with the number: whoever changes an entry from now on sees it, and invalidates; what
-            // was changed before, this CPU's walker sees (`table::flush`).
+            // Before this CPU walks with the number: code that changes an entry from now on sees the number and
+            // invalidates; earlier changes are visible to this CPU's walker (`table::flush`).
             self.machine.publish_tables();
         }
         if numbers.owes_flush & 1 << cpu != 0 {
@@ -154,7 +154,7 @@ impl<M: Machine> AsidAllocator<M> {
         numbers.next = 1;
         for cpu in 0..MAX_CPUS {
             let active = self.active[cpu].swap(0, Ordering::Relaxed);
-            // A CPU that has not come by since the last roll-over still runs with what was reserved then.
+            // A CPU that has not been here since the last roll-over still runs with its reserved ASID.
             if active != 0 {
                 numbers.reserved[cpu] = active;
             }
@@ -164,7 +164,7 @@ impl<M: Machine> AsidAllocator<M> {
         numbers.owes_flush = !0;
     }
 
-    /// The space behind `slot` is gone: it is active nowhere and never will be again.
+    /// Frees the number of `slot`, whose space has ended: it is active nowhere and never will be again.
     pub fn release(&self, slot: &AsidSlot) {
         if slot.0.swap(0, Ordering::Relaxed) != 0 {
             self.spaces.fetch_sub(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The free blocks of a zone: a list for each order and migrate type.
 //!
-//! The lists are doubly linked through the heads' records, so that a buddy comes off its list in one step
-//! wherever it stands. A word of bits for each type says which orders have blocks: nothing is searched.
+//! The lists are doubly linked through the heads' records, so that a buddy is unlinked in one step wherever it is. A
+//! bitmap for each type says which orders have blocks, so nothing is searched.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -12,7 +12,7 @@ use crate::page::{Page, link};
 use super::pageblock::{MigrateType, PageblockTable};
 use super::{MAX_ORDER, ORDERS};
 
-/// What the buddy needs to reach its metadata: the records, and the table of page blocks.
+/// The buddy's metadata: the records, and the table of page blocks.
 #[derive(Clone, Copy)]
 pub struct Frames<M: Machine> {
     pub(crate) machine: M,
@@ -24,8 +24,8 @@ impl<M: Machine> Frames<M> {
     #[inline(always)]
     pub(crate) fn page(&self, pfn: Pfn) -> &'static Page {
         debug_assert!(self.pageblocks.get(pfn).is_some());
-        // SAFETY: boot made records for all memory rounded out to blocks of the largest order (`init` demands
-        // it), and blocks and buddies stay within that.
+        // SAFETY: boot made records for all memory, rounded outward to blocks of the largest order (`init` requires
+        // that), and blocks and buddies stay within that range.
         unsafe { Page::of(self.machine, pfn) }
     }
 
@@ -66,7 +66,7 @@ impl FreeArea {
         self.counts[list as usize][order as usize]
     }
 
-    /// Free frames that are handed out: all but the isolated ones.
+    /// Free frames that can be allocated: all except the isolated ones.
     #[inline]
     pub(crate) fn usable(&self) -> usize {
         self.free - self.free_of[MigrateType::Isolate as usize]
@@ -114,7 +114,7 @@ impl FreeArea {
         frames.pageblocks.count_free(pfn, order, true);
     }
 
-    /// Takes a block off the list that its head says it is on. The head's state is for the caller to change.
+    /// Takes a block off the list that its head's record names. The caller changes the head's state.
     #[inline]
     pub(crate) fn remove<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, order: u32) {
         let page = frames.page(pfn);

@@ -1,5 +1,5 @@
-//! Page blocks that change type with all their free blocks, and ranges taken out of the free lists: what CMA and
-//! contiguous allocation stand on. The only code here whose cost is that of the range it works on.
+//! Changing the type of page blocks together with their free blocks, and taking ranges out of the free lists, for CMA
+//! and contiguous allocation. This is the only code here whose cost depends on the size of a range.
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
@@ -58,8 +58,8 @@ impl FreeArea {
         last
     }
 
-    /// Takes all frames of `start..end`, which are free, off the lists. What is left of blocks that reach over
-    /// the ends goes back. The frames' heads become `Absent`.
+    /// Takes all frames of `start..end`, which are free, off the lists. The rest of blocks that extend beyond the ends
+    /// goes back. The frames' heads become `Absent`.
     pub(crate) fn take_range<M: Machine>(&mut self, frames: Frames<M>, start: Pfn, end: Pfn) {
         let mut at = start.0;
         while at < end.0 {

@@ -1,10 +1,10 @@
-//! The buddy allocator of one zone: blocks of `1 << order` frames, split to serve and merged when freed.
+//! The buddy allocator of one zone: blocks of `1 << order` frames, split on allocation and merged when freed.
 //!
-//! The buddy of a block is the other half of the next larger one, at `pfn ^ (1 << order)`; it merges if its own
-//! record says that it heads a free block of the same order. No bitmap stands beside the records.
+//! The buddy of a block is the other half of the next larger one, at `pfn ^ (1 << order)`; it merges if its own record
+//! says that it heads a free block of the same order. There is no bitmap beside the records.
 //!
-//! Costs: a free follows at most [`MAX_ORDER`] buddies, an allocation splits at most as many times, and neither
-//! looks at any list but at its first block.
+//! Costs: a free follows at most [`MAX_ORDER`] buddies, an allocation splits at most as many times, and both only
+//! access the first block of a list.
 //!
 //! Everything here runs under the zone's lock.
 
@@ -34,8 +34,7 @@ const _: () = assert!(ORDERS == quire_abi::info::ORDERS);
 pub const MAX_ORDER_PAGES: usize = 1 << MAX_ORDER;
 
 impl FreeArea {
-    /// Frees a block whose head's record is the caller's to overwrite. It merges with its buddies as far as they
-    /// are free.
+    /// Frees a block whose head's record the caller owns. It merges with its buddies as far as they are free.
     pub(crate) fn free_block<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, order: u32) {
         let (mut pfn, mut order) = (pfn, order);
         let own = frames.pageblocks.of(pfn);
@@ -56,8 +55,7 @@ impl FreeArea {
         self.insert(frames, pfn, order, frames.pageblocks.of(pfn).migrate_type());
     }
 
-    /// Frees single frames that follow each other, their records the caller's to overwrite, as the largest blocks
-    /// that they make up.
+    /// Frees consecutive single frames, whose records the caller owns, as the largest blocks that they form.
     #[inline]
     pub(crate) fn free_run<M: Machine>(&mut self, frames: Frames<M>, first: Pfn, count: usize) {
         let (mut at, end) = (first.0, first.0 + count);
@@ -71,8 +69,8 @@ impl FreeArea {
         }
     }
 
-    /// Takes for `wanted` blocks of `order` that follow each other, at most `limit` of them: those that allocations one
-    /// after the other would use up next. Answers how many they are.
+    /// Allocates consecutive blocks of `order` for `wanted`, at most `limit`: those that single allocations would use
+    /// next. Returns how many.
     #[inline]
     pub(crate) fn allocate_run<M: Machine>(
         &mut self,
@@ -86,14 +84,14 @@ impl FreeArea {
         Some((self.allocate(frames, found, wanted)?, 1 << (found - order)))
     }
 
-    /// Movable allocations use CMA's share in proportion: kept for last, it would be all that is left for those who
-    /// cannot use it.
+    /// Movable allocations use CMA's pages in proportion: if these were used last, they would be the only free pages
+    /// left for allocations that cannot use them.
     #[inline]
     fn prefers_cma(&self, wanted: Wanted) -> bool {
         wanted.cma && self.free_of[MigrateType::Cma as usize] > self.usable() / 2
     }
 
-    /// Takes a block of `order` off the lists of one migrate type, splitting a larger one if it must.
+    /// Takes a block of `order` off the lists of one migrate type, splitting a larger one if necessary.
     #[inline]
     pub(crate) fn take<M: Machine>(&mut self, frames: Frames<M>, order: u32, list: MigrateType) -> Option<Pfn> {
         let found = self.smallest(list, order)?;
@@ -104,7 +102,7 @@ impl FreeArea {
         Some(pfn)
     }
 
-    /// Gives back all of a block of order `from` but its first `1 << to` frames.
+    /// Frees all of a block of order `from` except its first `1 << to` frames.
     #[inline]
     fn split<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, from: u32, to: u32, list: MigrateType) {
         for order in (to..from).rev() {
@@ -163,7 +161,7 @@ pub(crate) struct Wanted {
     pub list: MigrateType,
     /// CMA's too: it can be moved away when the area's owner needs it.
     pub cma: bool,
-    /// In the end also what is kept for high-order atomic allocations.
+    /// As a last resort also the blocks kept for high-order atomic allocations.
     pub reserves: bool,
 }
 

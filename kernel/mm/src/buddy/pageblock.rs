@@ -1,9 +1,9 @@
 //! The table of page blocks: for each 2 MiB of the physical map its zone, its migrate type and how many of its
 //! frames are free.
 //!
-//! A zone begins and ends at page block boundaries, so that one look finds the zone of a frame. An entry's zone
-//! never changes after boot. Its type changes under the zone's lock, and is also read without it, by who frees to
-//! a per-CPU list: the type is a hint there, and looked at again under the lock when the list is drained.
+//! A zone begins and ends at page block boundaries, so that one lookup finds the zone of a frame. An entry's zone never
+//! changes after boot. Its type changes under the zone's lock, and is also read without it when a page is freed to a
+//! per-CPU list: there it is a hint, which is checked again under the lock when the list is drained.
 
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::*};
 
@@ -16,7 +16,7 @@ pub const PAGEBLOCK_ORDER: u32 = 9;
 /// Frames in a page block.
 pub const PAGEBLOCK_PAGES: usize = 1 << PAGEBLOCK_ORDER;
 
-/// Why pages are grouped: one page that cannot move spoils a large block.
+/// The types by which pages are grouped, since one page that cannot move makes a large block unusable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum MigrateType {
@@ -30,14 +30,14 @@ pub enum MigrateType {
     HighAtomic = 3,
     /// A contiguous memory area's: lent to movable allocations only.
     Cma = 4,
-    /// Handed to nobody while somebody collects a range.
+    /// Not allocatable, while a range is being collected.
     Isolate = 5,
 }
 
 impl MigrateType {
     /// How many there are.
     pub const COUNT: usize = 6;
-    /// The first so many have per-CPU lists.
+    /// The number of types with per-CPU lists; these come first.
     pub const PER_CPU: usize = 3;
     /// All, by number.
     pub const ALL: [Self; Self::COUNT] =
@@ -135,7 +135,7 @@ impl Pageblock {
         self.list.store(list_of(to), Relaxed);
     }
 
-    /// Becomes `Isolate`, and remembers what it was. Under the zone's lock.
+    /// Changes the type to `Isolate`, and remembers the old type. Under the zone's lock.
     pub(crate) fn isolate(&self) {
         let old = self.migrate_type() as u8;
         self.types.store(old << 4 | MigrateType::Isolate as u8, Relaxed);
@@ -188,7 +188,7 @@ impl PageblockTable {
         &self.blocks[pfn.0 >> PAGEBLOCK_ORDER]
     }
 
-    /// The entry of a frame that exists, without a look at the table's length.
+    /// The entry of a frame that exists, without a check of the table's length.
     ///
     /// # Safety
     /// The frame exists.

@@ -6,8 +6,8 @@ use crate::machine::Machine;
 use super::pageblock::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use super::{Frames, FreeArea};
 
-/// For each mobile type, whom it steals from, in this order. Unmovable and reclaimable pages prefer each other's
-/// blocks: those are spoilt for large allocations already.
+/// For each mobile type, the types it steals from, in order. Unmovable and reclaimable pages prefer each other's
+/// blocks, which are useless for large allocations already.
 const FALLBACKS: [[MigrateType; 2]; MigrateType::PER_CPU] = [
     [MigrateType::Reclaimable, MigrateType::Movable],
     [MigrateType::Reclaimable, MigrateType::Unmovable],
@@ -18,18 +18,19 @@ const FALLBACKS: [[MigrateType; 2]; MigrateType::PER_CPU] = [
 const HIGH_ATOMIC_DIVISOR: usize = 100;
 
 impl FreeArea {
-    /// Takes a block from another type's lists: the largest there is, so that the thief rarely comes back, and the
-    /// page block that it lies in changes hands if most of it is free.
+    /// Takes a block from another type's lists: the largest one, so that stealing is rare. The page block that it lies
+    /// in changes its type if most of it is free.
     ///
-    /// The other free blocks of a page block that changes hands stay on the lists where they are, and join the
-    /// new ones when they next merge or are freed: moving them now would be a walk over up to 512 records.
+    /// The other free blocks of a page block that changes its type stay on their lists, and join the new ones when they
+    /// next merge or are freed: moving them now would be a walk over up to 512 records.
     pub(super) fn steal<M: Machine>(&mut self, frames: Frames<M>, order: u32, thief: MigrateType) -> Option<Pfn> {
         let victims = FALLBACKS[thief as usize];
         let (found, victim) = victims
             .into_iter()
             .filter_map(|victim| Some((self.largest(victim, order)?, victim)))
             .reduce(|best, other| if other.0 > best.0 { other } else { best })?;
-        // A movable page is a guest that can leave: it takes the least that fits, unless whole page blocks are free.
+        // Movable pages can be moved away later, so they take the smallest block that fits, unless whole page blocks
+        // are free.
         let found = match thief {
             MigrateType::Movable if found < PAGEBLOCK_ORDER => self.smallest(victim, order)?,
             _ => found,
@@ -42,8 +43,8 @@ impl FreeArea {
         Some(pfn)
     }
 
-    /// After a high-order atomic allocation was served from `pfn`'s page block: keeps the rest of the block for
-    /// the next such, up to a hundredth of the zone.
+    /// After a high-order atomic allocation was served from `pfn`'s page block: keeps the rest of the block for later
+    /// ones, up to a hundredth of the zone.
     pub(crate) fn reserve_high_atomic<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, managed: usize) {
         let block = frames.pageblocks.of(pfn);
         let reserved = (self.high_atomic_blocks + 1) * PAGEBLOCK_PAGES;
@@ -55,7 +56,7 @@ impl FreeArea {
         self.move_free_blocks(frames, pfn, MigrateType::HighAtomic);
     }
 
-    /// Under pressure: gives a reserved page block back to `list`. Whether there was one.
+    /// Under pressure: returns a reserved page block to `list`; false if there is none.
     pub(crate) fn unreserve_high_atomic<M: Machine>(&mut self, frames: Frames<M>, list: MigrateType) -> bool {
         let Some(order) = self.largest(MigrateType::HighAtomic, 0) else { return false };
         let Some(pfn) = self.first(MigrateType::HighAtomic, order) else { return false };
@@ -66,8 +67,8 @@ impl FreeArea {
     }
 }
 
-/// Lets the page blocks under a stolen block change hands: all that it covers whole, or the one it lies in if at
-/// least half of that is free. Whether they did.
+/// Changes the type of the page blocks under a stolen block: all that it covers completely, or the one it lies in if at
+/// least half of that is free. Returns whether it did.
 fn claim<M: Machine>(frames: Frames<M>, pfn: Pfn, order: u32, thief: MigrateType) -> bool {
     if order < PAGEBLOCK_ORDER {
         let block = frames.pageblocks.of(pfn);

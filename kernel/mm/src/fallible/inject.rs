@@ -1,4 +1,4 @@
-//! Memory that cannot be had although there is some, and the ledger of what has been had: for this crate's own tests.
+//! Injected allocation failures, and a ledger of live allocations, for this crate's own tests.
 
 use super::AllocError;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,20 +7,20 @@ use std::collections::HashSet;
 
 std::thread_local! {
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    /// The one that was to fail could not wait: the one by which its caller then waits fails too.
+    /// A non-waiting allocation has just failed: the waiting one with which its caller tries again fails too.
     static LASTS: Cell<bool> = const { Cell::new(false) };
-    /// Addresses of what this module's parent handed out and nobody has given back.
+    /// Addresses of live allocations by this module's parent.
     static LEDGER: RefCell<Option<HashSet<usize>>> = const { RefCell::new(None) };
 }
 
-/// This thread's `nth` allocation from now on fails, counted from 1, and no other; or none does. Boxes and vectors
-/// count, and pages where somebody [asks](crate::page_alloc::PageAllocator::ask_about_failures).
+/// Makes this thread's `nth` allocation from now on fail, counted from 1; `None` cancels that. Boxes and vectors count,
+/// and pages if [enabled](crate::page_alloc::PageAllocator::ask_about_failures).
 pub fn fail(nth: Option<u32>) {
     LEFT.set(nth);
     LASTS.set(false);
 }
 
-/// Whether what was to fail has yet to come.
+/// Whether the armed failure has not happened yet.
 pub fn is_armed() -> bool {
     LEFT.get().is_some()
 }
@@ -37,7 +37,7 @@ pub fn pass_now() -> Result<(), AllocError> {
     passed
 }
 
-/// An allocation that its caller can do without.
+/// An allocation that its caller does not need.
 pub fn pass_one() -> Result<(), AllocError> {
     match LEFT.get() {
         None => Ok(()),
@@ -52,22 +52,22 @@ pub fn pass_one() -> Result<(), AllocError> {
     }
 }
 
-/// From now on this thread knows which of its boxes and vectors live.
+/// Starts this thread's ledger of live boxes and vectors.
 pub fn keep_ledger() {
     LEDGER.with_borrow_mut(|ledger| *ledger = Some(HashSet::new()));
 }
 
-/// How many of them do.
+/// The number of live allocations in the ledger.
 pub fn live() -> usize {
     LEDGER.with_borrow(|ledger| ledger.as_ref().map_or(0, HashSet::len))
 }
 
 pub(super) fn enter<T>(place: *const T) {
-    // (Growing, the ledger frees memory, and finds itself borrowed.)
+    // (When the ledger itself grows it frees memory, and is borrowed then.)
     LEDGER.with_borrow_mut(|ledger| ledger.as_mut().map(|ledger| ledger.insert(place.addr())));
 }
 
-/// Whether the ledger had it.
+/// Removes an entry; returns whether the ledger had it.
 fn strike(place: *const u8) -> bool {
     let strike = |ledger: &RefCell<Option<HashSet<usize>>>| {
         ledger.try_borrow_mut().is_ok_and(|mut ledger| ledger.as_mut().is_some_and(|l| l.remove(&place.addr())))
@@ -75,7 +75,7 @@ fn strike(place: *const u8) -> bool {
     LEDGER.try_with(strike).unwrap_or(false)
 }
 
-/// The host's allocator, which strikes from the ledger what is given back.
+/// The host's allocator, which removes freed memory from the ledger.
 struct Host;
 
 #[global_allocator]

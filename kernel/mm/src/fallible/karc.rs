@@ -1,8 +1,8 @@
-//! Shared ownership whose making can fail.
+//! Reference counting with fallible construction.
 //!
-//! The count is all there is to it: whoever takes it from 1 to 0 ends the value, and nobody takes it up from 0. A value that
-//! others find without owning it ([`KArc::upgrade`]) keeps them away while it ends: its own drop takes the lock under
-//! which they look.
+//! The state is one count: the owner that takes it from 1 to 0 drops the value, and no one raises it from 0. A value
+//! that can be found without owning it ([`KArc::upgrade`]) must keep finders away while it is dropped: its own drop
+//! takes the lock under which they search.
 //!
 //! `tests/loom_karc.rs` compiles this file a second time, with loom's atomics.
 
@@ -18,8 +18,8 @@ struct Counted<T> {
     value: T,
 }
 
-/// A shared owner of a `T`, freed with the last one. As `alloc`'s `Arc`, but its making can fail, and it has no
-/// weak side.
+/// A shared owner of a `T`, which is freed with its last owner. Like `alloc`'s `Arc`, but construction can fail, and
+/// there are no weak references.
 pub struct KArc<T> {
     inner: NonNull<Counted<T>>,
 }
@@ -51,7 +51,7 @@ impl<T> KArc<T> {
         a.inner == b.inner
     }
 
-    /// How many owners there are; others may come and go meanwhile.
+    /// The number of owners, which may change at any time.
     pub fn count(this: &Self) -> usize {
         this.counted().count.load(Ordering::Relaxed)
     }
@@ -62,25 +62,25 @@ impl<T> KArc<T> {
         &raw const this.counted().value
     }
 
-    /// Gives up ownership without giving up the count: a pointer for a place that holds no type.
+    /// Turns an owner into a pointer without changing the count.
     pub fn into_raw(this: Self) -> *const T {
         let ptr = Self::as_ptr(&this);
         core::mem::forget(this);
         ptr
     }
 
-    /// Takes back what [`KArc::into_raw`] gave up.
+    /// Turns a pointer from [`KArc::into_raw`] back into an owner.
     ///
     /// # Safety
-    /// `ptr` is from `into_raw` of the same `T`, and each such pointer is taken back once.
+    /// `ptr` is from `into_raw` of the same `T`, and each such pointer is turned back once.
     pub unsafe fn from_raw(ptr: *const T) -> Self {
         let offset = core::mem::offset_of!(Counted<T>, value);
-        // SAFETY: `into_raw` answered the address of the field `value` of a live `Counted<T>`, which is not null.
+        // SAFETY: `into_raw` returned the address of the field `value` of a live `Counted<T>`, which is not null.
         let inner = unsafe { NonNull::new_unchecked(ptr.byte_sub(offset).cast_mut().cast::<Counted<T>>()) };
         Self { inner }
     }
 
-    /// Adds `n` owners that are no `KArc`s: records that hold the pointer in a form of their own.
+    /// Adds `n` owners that are not `KArc`s: records that hold the pointer in their own form.
     #[inline]
     pub fn add_owners(this: &Self, n: usize) {
         this.counted().count.fetch_add(n, Ordering::Relaxed);
@@ -98,18 +98,18 @@ impl<T> KArc<T> {
         // SAFETY: the caller has an owner, so the value lives. One `KArc` stands for the last of the `n`.
         let last = unsafe { Self::from_raw(ptr) };
         if n > 1 {
-            // (The end of the last one, which comes after, is what others are ordered by.)
+            // (The drop of the last one below provides the ordering.)
             last.counted().count.fetch_sub(n - 1, Ordering::Relaxed);
         }
         drop(last);
     }
 
-    /// A new owner of a value that may be on its way out; `None` if its last owner is gone.
+    /// A new owner of a value that may be about to be dropped; `None` if its last owner is gone.
     ///
     /// # Safety
     /// `ptr` is the address of a value whose memory is not yet freed and will not be during the call.
     pub unsafe fn upgrade(ptr: *const T) -> Option<Self> {
-        // SAFETY: the memory is there; `ManuallyDrop`, since this is an owner only if the count says so.
+        // SAFETY: the memory is not freed; `ManuallyDrop`, since this is an owner only if the count could be raised.
         let this = core::mem::ManuallyDrop::new(unsafe { Self::from_raw(ptr) });
         let grow = |n: usize| if n == 0 { None } else { Some(n + 1) };
         this.counted().count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).ok()?;
@@ -120,8 +120,8 @@ impl<T> KArc<T> {
 impl<T> Clone for KArc<T> {
     #[inline]
     fn clone(&self) -> Self {
-        // A new owner comes from an old one, so nothing needs ordering. The count cannot overflow: each owner is
-        // a word of memory at least.
+        // A new owner comes from an old one, so no ordering is needed. The count cannot overflow: each owner takes at
+        // least a word of memory.
         self.counted().count.fetch_add(1, Ordering::Relaxed);
         Self { inner: self.inner }
     }
@@ -138,7 +138,7 @@ impl<T> Deref for KArc<T> {
 impl<T> Drop for KArc<T> {
     #[inline]
     fn drop(&mut self) {
-        // Release: what this owner did comes before the end. Acquire: so did what the others did.
+        // Release: this owner's accesses come before the drop. Acquire: so do the other owners'.
         if self.counted().count.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             // SAFETY: this was the last owner; the memory came from the global allocator with this layout.

@@ -1,12 +1,12 @@
-//! A table of values by small numbers, which knows the lowest free one.
+//! A table of values by small numbers, with a fast search for the lowest free number.
 //!
-//! The values lie in chunks of 16, made when the first of their numbers is used. A bitmap says which numbers of a chunk
-//! are in use, another which chunks are full, so that finding the lowest free number looks at a word for each 1,024
+//! The values are in chunks of 16, allocated when the first of their numbers is used. A bitmap says which numbers of a
+//! chunk are in use, another which chunks are full, so that finding the lowest free number reads one word per 1,024
 //! numbers in use. Growing moves the directory of chunks and never a value.
 //!
-//! A table is meant to lie behind a spin lock, under which nothing may be allocated: what a number lacks is made as
-//! [`Room`] with the lock open, and given to [`Slots::make_room`] once the lock is held again. What is left of it the
-//! owner drops when the lock is open.
+//! A table is used under a spin lock, where nothing may be allocated. So the memory that a number needs is allocated as
+//! [`Room`] without the lock, and passed to [`Slots::make_room`] once the lock is held again. The caller drops the rest
+//! after releasing the lock.
 
 use core::mem::MaybeUninit;
 
@@ -17,10 +17,10 @@ use super::{AllocError, TryVec, try_box_with};
 
 /// Values in a chunk: few, since most tables have few.
 const CHUNK: usize = 16;
-/// Chunks that a word of the second bitmap is about.
+/// Chunks per word of the second bitmap.
 const WORD: usize = 64;
 
-/// Some places and which of them hold a value.
+/// Some places, and a bitmap of those that hold a value.
 struct Chunk<T> {
     /// Bit `i` is set exactly while `places[i]` is initialised.
     used: u16,
@@ -85,7 +85,7 @@ impl<T> Default for Slots<T> {
     }
 }
 
-/// What a table lacks for a number, allocated beforehand; afterwards, what it had in that place.
+/// Memory that a table needs for a number, allocated beforehand; afterwards, the memory that it replaced.
 pub struct Room<T> {
     chunk: Option<Box<Chunk<T>>>,
     chunks: Vec<Option<Box<Chunk<T>>>>,
@@ -99,10 +99,10 @@ impl<T> Room<T> {
     }
 }
 
-/// What a table lacks for a number, beside a chunk.
+/// What a table needs for a number, beside a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
-    /// Chunks that the directory is to have room for; 0 if it need not grow.
+    /// Chunks that the directory must have room for; 0 if it need not grow.
     chunks: usize,
 }
 
@@ -207,7 +207,7 @@ impl<T> Slots<T> {
         self.chunks.is_empty()
     }
 
-    /// Makes room for a number out of `room`; says what is lacking if that does not do.
+    /// Makes room for a number with the memory in `room`; returns what is missing if that is not enough.
     pub fn make_room(&mut self, number: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let index = number / CHUNK;
         if self.chunk(index).is_some() {
@@ -239,7 +239,8 @@ impl<T> Slots<T> {
         core::mem::swap(&mut self.more_full, &mut room.full);
     }
 
-    /// Puts a value at a number that there is room for; what was there comes back, or the value if there is no room.
+    /// Puts a value at a number for which there is room; returns the old value, or `value` as an error if there is no
+    /// room.
     pub fn set(&mut self, number: usize, value: T) -> Result<Option<T>, T> {
         let index = number / CHUNK;
         let Some(chunk) = self.chunk_mut(index) else { return Err(value) };

@@ -1,8 +1,8 @@
-//! The boot allocator: which physical memory exists, and who has taken what of it.
+//! The boot allocator: the physical memory that exists, and the parts of it that are reserved.
 //!
-//! Two lists, memory and reserved, of fixed capacity; what is in the first and not in the second is free. It
-//! serves one CPU at boot, from the device tree's words until the page allocator takes over. Nothing here touches
-//! the memory itself.
+//! Two lists, memory and reserved, of fixed capacity; memory that is in the first and not in the second is free. It
+//! serves one CPU at boot, from the reading of the device tree until the page allocator takes over. Nothing here
+//! touches the memory itself.
 
 mod region_list;
 
@@ -14,7 +14,7 @@ use crate::addr::{PhysAddr, PhysRange};
 pub use region_list::CAPACITY;
 use region_list::{Entry, RegionList};
 
-/// What memblock cannot do.
+/// Errors of memblock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemBlockError {
     /// There are more regions than the list has room for ([`CAPACITY`]).
@@ -85,7 +85,7 @@ impl Default for MemBlock {
 }
 
 impl MemBlock {
-    /// Of which nothing is known yet.
+    /// Without any memory.
     pub const fn new() -> Self {
         Self {
             memory: RegionList::new(Memory { node: 0, no_map: false }),
@@ -93,18 +93,18 @@ impl MemBlock {
         }
     }
 
-    /// There is memory here, of this node. What was said before about a part of it holds.
+    /// Adds memory of this node. Earlier entries for parts of it take precedence.
     pub fn add(&mut self, range: PhysRange, node: usize) -> Result<(), MemBlockError> {
         self.memory.add(nonempty(range)?, Memory { node, no_map: false })
     }
 
-    /// There is no memory here (`mem=`).
+    /// Removes memory (`mem=`).
     pub fn remove(&mut self, range: PhysRange) -> Result<(), MemBlockError> {
         self.memory.remove(nonempty(range)?)
     }
 
-    /// The memory here must not be mapped, nor used. What the kernel lives in ([`MemBlock::in_use`]) stays mapped all the
-    /// same: the kernel could not go on without it.
+    /// Marks memory that must be neither mapped nor used. The kernel's own regions ([`MemBlock::in_use`]) stay mapped
+    /// all the same, since the kernel needs them.
     pub fn mark_no_map(&mut self, range: PhysRange) -> Result<(), MemBlockError> {
         let range = nonempty(range)?;
         let mut at = range.start;
@@ -118,7 +118,7 @@ impl MemBlock {
         Ok(())
     }
 
-    /// The first part of `range` that the kernel lives in already: its image, the boot archive or the device tree.
+    /// The first part of `range` that the kernel already uses: its image, the boot archive or the device tree.
     pub fn in_use(&self, range: PhysRange) -> Option<(PhysRange, RegionKind)> {
         let alive = |kind| matches!(kind, RegionKind::Kernel | RegionKind::Initrd | RegionKind::DeviceTree);
         self.reserved()
@@ -127,18 +127,18 @@ impl MemBlock {
             .find(|(used, _)| used.start < used.end)
     }
 
-    /// Somebody uses this range. Where it is reserved already, the first word stands.
+    /// Reserves a range. Earlier reservations of parts of it take precedence.
     pub fn reserve(&mut self, range: PhysRange, kind: RegionKind, name: &str) -> Result<(), MemBlockError> {
         self.reserved.add(nonempty(range)?, Reserved { kind, name: name_bytes(name) })
     }
 
-    /// Nobody uses this range any more.
+    /// Ends the reservation of a range.
     pub fn free(&mut self, range: PhysRange) -> Result<(), MemBlockError> {
         self.reserved.remove(nonempty(range)?)
     }
 
-    /// Reserves `size` bytes at a multiple of `align` within `within`: the highest place that is free, on `node` if
-    /// one is named.
+    /// Reserves `size` bytes at a multiple of `align` within `within`: the highest free place, on `node` if one is
+    /// given.
     pub fn alloc(
         &mut self,
         size: usize,
@@ -209,7 +209,7 @@ impl MemBlock {
         })
     }
 
-    /// What is reserved, in ascending order, memory or not.
+    /// Reserved ranges, in ascending order, memory or not.
     pub fn reserved(&self) -> impl Iterator<Item = (PhysRange, RegionKind)> + '_ {
         self.reserved.entries().iter().map(|entry| (entry.start..entry.end, entry.info.kind))
     }

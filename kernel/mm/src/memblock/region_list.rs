@@ -6,10 +6,10 @@ use crate::addr::PhysAddr;
 
 use super::MemBlockError;
 
-/// Regions that a list has room for: a tree's 64 banks, each of its reservations cutting one in three, and what boot takes.
+/// Capacity of a list: a tree's 64 banks, each reservation cutting one into three, and boot's own reservations.
 pub const CAPACITY: usize = 256;
 
-/// A range of addresses and what is known about it.
+/// A range of addresses and its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry<T> {
     pub start: PhysAddr,
@@ -17,7 +17,7 @@ pub(super) struct Entry<T> {
     pub info: T,
 }
 
-/// Regions in ascending order, disjoint, none empty; neighbours that touch differ in what is known about them.
+/// Regions in ascending order, disjoint, none empty; adjacent neighbours have different attributes.
 #[derive(Clone)]
 pub(super) struct RegionList<T> {
     entries: [Entry<T>; CAPACITY],
@@ -73,7 +73,7 @@ impl<T: Copy + PartialEq> RegionList<T> {
         Ok(())
     }
 
-    /// Changes what is known about a range, wherever it is covered.
+    /// Changes the attributes of a range, wherever it is covered.
     pub(super) fn update(&mut self, range: Range<PhysAddr>, change: impl Fn(&mut T)) -> Result<(), MemBlockError> {
         self.cut(&range)?;
         for entry in &mut self.entries[..self.len] {
@@ -122,7 +122,7 @@ impl<T: Copy + PartialEq> RegionList<T> {
         self.len = kept;
     }
 
-    /// Joins neighbours that touch and do not differ.
+    /// Joins adjacent neighbours with equal attributes.
     fn merge(&mut self) {
         let mut kept = 0;
         for i in 0..self.len {

@@ -1,35 +1,36 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! The floors that make such entries stand above this one; what they owe to whoever meets an entry is [`Absent`], and what
-//! an entry stands for is the same for all who walk tables:
-//! - A swap entry is a user of its slot, and is not charged. fork adds a user; whoever takes the entry away, or brings the
-//!   page back, ends one.
-//! - A migration entry has the charge of the present entry, of which it tells the kind itself ([`Pte::moved_kind`]), and no
-//!   reference. fork copies entry and charge. Whoever takes it away ends the charge.
+//! Higher floors make such entries. They implement [`Absent`] for code that meets an entry, and all code that walks
+//! tables relies on the following meanings:
+//! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
+//!   the page back, drops one.
+//! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), and
+//!   holds no reference. fork copies entry and charge. Code that removes it uncharges.
 //! - A marker holds nothing.
 //!
 //! # Moving a page
-//! The mover, and nobody else, keeps the old frame while entries stand for it. It
+//! Only the mover holds the old frame while migration entries stand for it. It
 //! 1. takes a reference to the page, and the page lock;
 //! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, under the table's lock;
-//!    invalidates; and only then gives the entry's reference back;
-//! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the object's
-//!    too: expected are 2, under the object's lock, and the new frame is in the tree before that is given back. If the
-//!    freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put back;
+//!    invalidates; and only then drops the entry's reference;
+//! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the
+//!    object's too: the freeze expects 2, under the object's lock, and the new frame is in the tree before that lock is
+//!    released. If the freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put
+//!    back;
 //! 4. copies the contents, makes the new frame an anonymous page of the same group and home, or the object's, and walks
-//!    again: each migration entry becomes a present one, under the table's lock, with a reference to the new frame. To
-//!    give up is the same with the old frame, which is unfrozen first;
-//! 5. frees the old frame, frozen until then, and gives back its own reference to the new one.
+//!    again: each migration entry becomes a present one, under the table's lock, with a reference to the new frame.
+//!    Aborting a move does the same with the old frame, which is unfrozen first;
+//! 5. frees the old frame, frozen until then, and drops its own reference to the new one.
 //!
-//! No entry of an anonymous page is missed by the last walk for having come meanwhile. Only a fork makes new ones. It puts
-//! the child's group behind the parent's in their family's tour before it copies, and a walk visits a group before those
-//! below it: so an entry that is copied before the walk has come to the parent is found in the child, and one that is
-//! copied after is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the end of a
-//! space take entries away, and ask nothing of the frame. (The walk does not come to a space that has begun to end, so
-//! its entries may outlast the move: this is why they tell the kind of their charge.)
+//! The last walk misses no entry of an anonymous page that was made meanwhile. Only fork makes new ones. It puts the
+//! child's group after the parent's in their family's tour before it copies, and a walk visits a group before those
+//! below it. So an entry that is copied before the walk reaches the parent is found in the child, and one that is
+//! copied afterwards is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the
+//! end of a space remove entries without accessing the frame. (The walk skips a space that is being torn down, so its
+//! entries may outlive the move: this is why they record the kind of their charge.)
 //!
-//! A thread that waits for a move knows the frame by the entry alone, and holds nothing: when it asks, the move may be
-//! over and the frame another's. So a wait is no promise, and whoever has waited looks again.
+//! A thread that waits for a move knows the frame only from the entry, and holds nothing: by the time of the call the
+//! move may be over and the frame reused. So a wait guarantees nothing, and the caller must look again.
 //!
 //! [`Page::freeze`]: crate::page::Page::freeze
 
@@ -42,28 +43,28 @@ use crate::pte::{NonPresent, Pte, bits, index};
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
 
-/// What stands behind entries that are neither present nor empty.
+/// The handler of entries that are neither present nor empty.
 pub trait Absent: Sync {
     /// One more user of a swap slot that has users. May be called with a table locked.
     fn share_slot(&self, slot: u64) -> Result<(), AllocError>;
 
-    /// One user fewer. May be called with a table locked.
+    /// Drops a user of a slot. May be called with a table locked.
     fn release_slot(&self, slot: u64);
 
     /// Reads a slot that has users into a frame. May sleep; ends early when the thread is killed, with any error.
     fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError>;
 
-    /// Waits until a frame that is being moved has been, or has stayed where it was; not at all if it is not (any more).
-    /// May sleep, and ends early, as `read_slot`.
+    /// Waits until the move of a frame has completed or was aborted; returns at once if the frame is not (or no longer)
+    /// being moved. May sleep, and ends early, as `read_slot`.
     fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError>;
 }
 
 impl<M: Machine> Mm<M> {
-    /// The entry for `addr` stood for a page elsewhere: sees to it that it is there. No lock is held while that takes
-    /// its time, so the caller looks everything up again.
+    /// Brings back the page of a non-present entry for `addr`. No lock is held meanwhile, so the caller must look
+    /// everything up again.
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
-        // Without a floor that makes such entries there are none.
+        // Without a handler there are no such entries.
         let absent = self.machine.absent().ok_or(FaultError::BeyondObject)?;
         let i = index(addr.get(), 3);
         let (pte, slot) = {
@@ -78,7 +79,7 @@ impl<M: Machine> Mm<M> {
                     return absent.wait_for_move(old.pfn());
                 }
                 Some(NonPresent::Swap(slot)) => {
-                    // Until it has been read it must not become somebody else's.
+                    // Keeps the slot from being reused until it has been read.
                     absent.share_slot(slot)?;
                     (pte, slot)
                 }
@@ -107,8 +108,8 @@ impl<M: Machine> Mm<M> {
         done
     }
 
-    /// Maps a frame with the contents of what `pte` stands for, if that is still the entry for `addr`. Read-only: a write
-    /// asks whether it may reuse the page, as for any other. Dirty: there is nothing else that has these contents.
+    /// Maps a frame with the contents of `pte`'s page, if `pte` is still the entry for `addr`. Read-only, so that a
+    /// write decides about reuse as for any other page. Dirty, since this is the only copy of the contents.
     fn put_back(&self, addr: UserAddr, pte: Pte, pfn: Pfn) -> bool {
         let areas = self.areas.read();
         let (Some(vma), Some(leaf)) = (areas.tree.find(addr), self.tables.walk(addr)) else { return false };
@@ -123,7 +124,7 @@ impl<M: Machine> Mm<M> {
         guard.clear(i);
         guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON | bits::DIRTY));
         drop(guard);
-        // (The fault looks again, and publishes what it finds.)
+        // (The fault looks again, and publishes the entry.)
         self.charge(Counts { anon: 1, ..Counts::default() });
         true
     }

@@ -12,21 +12,21 @@ use crate::supply::{Supply, supplied};
 use crate::table::flush::flush_range;
 use crate::vma::VmFlags;
 
-/// What an advice does to each area that it meets.
+/// The effect of an advice on each area.
 enum Advice {
-    /// Nothing: there is no read-ahead to start, and no core dump to keep memory out of.
+    /// No effect: there is no read-ahead to start, and no core dump to exclude memory from.
     Hint,
-    /// Pages become old: the first that reclaim would take. Refused for locked memory.
+    /// Pages become old, so that reclaim would take them first. Refused for locked memory.
     Cold,
     /// Changes flags.
     Flags { set: VmFlags, clear: VmFlags },
-    /// Pages go; only anonymous private ones, even locked ones, if so.
+    /// Pages are dropped: only anonymous private ones if `anon_only`, and locked ones too if `even_locked`.
     Drop { anon_only: bool, even_locked: bool },
-    /// Pages come.
+    /// Pages are brought in.
     Populate(Populate),
 }
 
-/// `None` for an advice that Quire does not have: EINVAL.
+/// `None` for an unsupported advice: EINVAL.
 fn advice(value: i32) -> Option<Advice> {
     let order = VmFlags::SEQUENTIAL | VmFlags::RANDOM;
     let huge = VmFlags::HUGEPAGE | VmFlags::NOHUGEPAGE;
@@ -53,8 +53,8 @@ fn advice(value: i32) -> Option<Advice> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Takes advice about a range: madvise's semantics and errors. Areas before the first refusal have followed it;
-    /// over holes it goes on, and says ENOMEM in the end. MADV_FREE frees at once, which its contract allows.
+    /// Applies an advice to a range: madvise's semantics and errors. Areas before the first refusal have been changed;
+    /// holes are skipped, and the result is then ENOMEM. MADV_FREE frees at once, which its contract allows.
     pub fn advise(&self, addr: usize, len: usize, value: i32) -> Result<(), Errno> {
         let start = UserAddr::new(addr);
         let advice = advice(value).ok_or(Errno::EINVAL)?;
@@ -75,10 +75,10 @@ impl<M: Machine> Mm<M> {
         }
         let mut hole = false;
         let mut at = start;
-        // What has followed the advice need not again.
+        // `at` skips areas that are done already.
         supplied(self.machine, |supply| self.advise_areas(&mut at, end, &advice, &mut hole, supply)).map_err(
             |error| match (&advice, error) {
-                // What madvise(2) says of a kernel that lacks what a split takes.
+                // madvise(2) documents EAGAIN for a lack of kernel memory, as for a split.
                 (Advice::Flags { .. }, Errno::ENOMEM) => Errno::EAGAIN,
                 _ => error,
             },
@@ -86,7 +86,7 @@ impl<M: Machine> Mm<M> {
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// Follows an advice from `at` on, which goes along.
+    /// Applies an advice from `at` on, and advances `at`.
     fn advise_areas(
         &self,
         at: &mut UserAddr,
@@ -115,7 +115,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Follows an advice about a part of one area.
+    /// Applies an advice to a part of one area.
     fn advise_area(
         &self,
         areas: &mut Intent<'_, M>,
@@ -131,8 +131,8 @@ impl<M: Machine> Mm<M> {
             Advice::Hint | Advice::Populate(_) => Ok(()),
             Advice::Cold if locked => Err(Errno::EINVAL),
             Advice::Cold => {
-                // One invalidation for the range, as Linux does here (its sampling of single pages goes without): then
-                // a page that is touched again is seen to be.
+                // One invalidation for the range, as on Linux (which goes without it when it samples single pages), so
+                // that a later access sets the flag again.
                 if let Some((from, to)) = self.tables.make_old(start, end)
                     && !seeded!(ColdForgetsFlush)
                 {

@@ -1,13 +1,13 @@
 //! How many anonymous pages a fault brings in.
 //!
-//! A program that touches page after page gets windows of 2, 4, 8 and 16 pages. Pages that it has not asked for
-//! are *unproven* until a fault lies right behind them: then it went past them all. A space may have at
-//! most one unproven page for ten that its program did ask for, so a program that stops, or jumps about, is never
-//! more than 10 % larger than without.
+//! A program that touches page after page gets windows of 2, 4, 8 and 16 pages. Pages that it has not touched are
+//! *unproven* until a fault occurs right after them: then it has passed them all. A space may have at most one unproven
+//! page per ten pages that its program did touch, so a program that stops or jumps around is never more than 10 %
+//! larger than without windows.
 //!
-//! Where a window ends is noted in its last entry ([`Pte::ahead`](crate::pte::Pte::ahead)). So there are as many streams as threads or loops
-//! make, they share nothing but the space's sum, and what goes with an entry goes with its debt: at any time the sum is that
-//! of the anonymous entries' notes.
+//! The end of a window is recorded in its last entry ([`Pte::ahead`](crate::pte::Pte::ahead)). So there may be any
+//! number of streams by different threads or loops; they share only the space's sum. Removing an entry removes its
+//! record too: at any time the sum is that of the records in the anonymous entries.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -22,14 +22,16 @@ use crate::vma::{VmFlags, Vma};
 pub(super) const MAX_WINDOW: usize = 16;
 
 impl<M: Machine> Mm<M> {
-    /// How many pages a fault at `addr`, in `leaf`, may bring in. `free` says that they cost no memory (the zero page).
+    /// How many pages a fault at `addr`, in `leaf`, may bring in. `free` means that they take no memory (the zero
+    /// page).
     #[inline]
     pub(super) fn window(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr, free: bool) -> usize {
         let behind = (addr - vma.start) >> PAGE_SHIFT;
         if behind == 0 || vma.flags.contains(VmFlags::RANDOM) {
             return 1;
         }
-        // A stream is two pages before this one, as far as this area and this table know; one that has a window is more.
+        // Two present pages before this one, in the same area and table, make a stream; a recorded window makes it
+        // longer.
         let i = index(addr.get(), 3);
         let seen = behind.min(i);
         let mut ahead = 0;
@@ -44,13 +46,13 @@ impl<M: Machine> Mm<M> {
         if free {
             return window;
         }
-        // Of so many pages in all, the unproven are at most one in eleven.
+        // At most one in eleven of all pages may be unproven.
         let credit = (self.rss_anon.load(Relaxed) / 11).saturating_sub(self.unproven.load(Relaxed));
         window.min(1 + credit)
     }
 
-    /// Notes that a fault at `addr` has filled so many entries of the table that `guard` locks, one of which was asked for. What
-    /// came before is proven. `free` as for [`Mm::window`].
+    /// Records that a fault at `addr` has filled so many entries of the table that `guard` locks, of which one was
+    /// accessed. The window before it is proven. `free` as for [`Mm::window`].
     #[inline]
     pub(super) fn note_window(
         &self,

@@ -1,9 +1,9 @@
-//! The self-test of reverse mapping: it and the page tables say the same.
+//! The self-test of reverse mapping: it must agree with the page tables.
 //!
-//! Two looks, of which each finds what the other cannot: every entry is listed, once, by the walk from its page
-//! ([`Mm::audit`]), and every page is held by exactly what its walk lists ([`audit_page`]). Spaces that run meanwhile may
-//! show what is about to be right: whoever finds a disagreement asks again. Pages that are frozen, and the entries that
-//! stand for them, are with whoever moves them, and left out.
+//! Two complementary checks: the walk from each entry's page lists the entry exactly once ([`Mm::audit`]), and each
+//! page's references are exactly those that its walk lists ([`audit_page`]). Spaces that run meanwhile may show
+//! transient differences, so a caller that finds one checks again. Frozen pages, and the entries that stand for them,
+//! belong to a mover and are left out.
 
 use super::Mm;
 use super::reverse::for_each_mapping;
@@ -14,18 +14,18 @@ use crate::mm::frame::{self, Release};
 use crate::page::{Page, PageState};
 use crate::pte::{NonPresent, Pte, index};
 
-/// What a look at a space found.
+/// The result of checking a space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Entries that stand for a page.
     pub entries: usize,
-    /// Of these, those that the walk from their page does not list, or not once.
+    /// Of these, those that the walk from their page does not list exactly once.
     pub unlisted: usize,
 }
 
 impl<M: Machine> Mm<M> {
     /// Looks up the page of each entry of this space. The areas are locked for one entry at a time, and not during the
-    /// walks. Stops when `go_on` answers `false`; it is asked before each entry.
+    /// walks. Stops when `go_on`, called before each entry, returns `false`.
     pub fn audit(this: &KArc<Self>, mut go_on: impl FnMut() -> bool) -> Audit {
         let mut audit = Audit::default();
         let mut from = UserAddr::new(0);
@@ -52,8 +52,8 @@ impl<M: Machine> Mm<M> {
         audit
     }
 
-    /// The first entry at or above `from` that stands for a page which can be held, other than the zero page, and whether
-    /// this has taken a reference to it.
+    /// The first entry at or above `from` for a page that can be held, other than the zero page, and whether a
+    /// reference was taken.
     fn hold_next(&self, from: UserAddr) -> Option<(UserAddr, Pte, bool)> {
         let _areas = self.areas.read();
         let zero = self.machine.spaces().zero_page();
@@ -72,7 +72,7 @@ impl<M: Machine> Mm<M> {
                 continue;
             }
             let held = match pte.kind() {
-                // Under the table's lock it is still being moved, so the record is the page's.
+                // Under the table's lock the move is not over, so the record still belongs to the page.
                 Some(NonPresent::Migration(old)) => find(frame::page(self.machine, old.pfn())),
                 _ if pte.is_special() => return Some((addr, pte, false)),
                 _ => frame::page(self.machine, pte.addr().pfn()).get(),
@@ -84,7 +84,7 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Takes a reference to a page of user memory that is not frozen, whichever it is.
+/// Takes a reference to a page of user memory of any kind, unless it is frozen.
 fn find(page: &Page) -> bool {
     [PageState::Anon, PageState::Object].into_iter().any(|state| page.get_if(state))
 }

@@ -13,7 +13,7 @@ const HEAP: VmFlags =
     VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAY_READ).union(VmFlags::MAY_WRITE).union(VmFlags::MAY_EXEC);
 
 impl<M: Machine> Mm<M> {
-    /// Where the heap begins, which is at first where it ends. Once, by exec.
+    /// Sets the start of the heap, which is also its first end. Once, by exec.
     pub fn set_brk_start(&self, start: UserAddr) {
         let mut areas = self.areas.intend();
         let mut areas = areas.write();
@@ -21,7 +21,7 @@ impl<M: Machine> Mm<M> {
         areas.brk = start;
     }
 
-    /// Moves the end of the heap to `new` if that can be, and answers where it is.
+    /// Moves the end of the heap to `new` if possible, and returns the end.
     pub fn brk(&self, new: usize) -> UserAddr {
         let new = UserAddr::new(new);
         let mut old = {
@@ -35,9 +35,9 @@ impl<M: Machine> Mm<M> {
         moved.unwrap_or(old)
     }
 
-    /// Answers where the heap ends then; `old` is where it ended before.
+    /// Returns the new end of the heap; `old` gets the end before.
     fn try_brk(&self, new: UserAddr, old: &mut UserAddr, supply: &Supply<M>) -> Result<UserAddr, Errno> {
-        // (A killed thread sees no answer.)
+        // (A killed thread's result does not matter.)
         let mut areas = self.areas.intend_killable()?;
         *old = areas.brk;
         let old = areas.brk;

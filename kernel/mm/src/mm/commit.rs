@@ -1,10 +1,10 @@
 //! Commit accounting: how much memory processes have been promised, and whether they may be promised more.
 //!
-//! A promise is made for what can come to take memory of its own: private writable areas (`VmFlags::ACCOUNT` says that
-//! one is counted) and shared anonymous objects. An address space charges in [`Mm::promise`](super::Mm) and gives back
-//! in `Mm::settle`; an object does both itself. Nobody else calls [`Commit::charge`] and [`Commit::uncharge`].
+//! A promise covers mappings that can take memory of their own: private writable areas (`VmFlags::ACCOUNT` marks
+//! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](super::Mm) and uncharges in
+//! `Mm::settle`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
 //!
-//! The count is a slot a CPU, so that promises on different CPUs do not meet; only mode 2 adds the slots up.
+//! The count has one slot per CPU, so that promises on different CPUs do not contend; only mode 2 sums the slots.
 
 use core::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
@@ -17,7 +17,7 @@ use crate::machine::{MAX_CPUS, Machine};
 /// Linux's default for `vm.overcommit_ratio`.
 const DEFAULT_RATIO: usize = 50;
 
-/// What mode 2 keeps from a single process, at most: so that who cleans up after it can still start something.
+/// The most memory that mode 2 withholds from a single process, so that a recovery program can still be started.
 const MAX_RESERVE: usize = (128 << 20) / PAGE_SIZE;
 
 #[repr(align(64))]
@@ -49,8 +49,8 @@ impl Commit {
         self.total.store(pages, Relaxed);
     }
 
-    /// Promises `pages` more to a space that has `mapped` pages already; ENOMEM if that is too much. Mode 0 refuses
-    /// what could never be had at once, mode 1 nothing, mode 2 what goes beyond the limit.
+    /// Promises `pages` more to a space that has `mapped` pages already; ENOMEM if that is too much. Mode 0 refuses a
+    /// single request that exceeds all memory, mode 1 nothing, mode 2 requests beyond the limit.
     #[inline]
     pub(crate) fn charge<M: Machine>(&self, machine: M, pages: usize, mapped: usize) -> Result<(), Errno> {
         match self.mode.load(Relaxed) {
@@ -66,7 +66,7 @@ impl Commit {
     fn charge_strictly<M: Machine>(&self, machine: M, pages: usize, mapped: usize) -> Result<(), Errno> {
         let pages = isize::try_from(pages).map_err(|_| Errno::ENOMEM)?;
         let reserve = (self.total.load(Relaxed) * 3 / 100).min(MAX_RESERVE).min(mapped / 32);
-        // Counted first, so that two who ask at the same time cannot both have the last page.
+        // Counted first, so that two concurrent requests cannot both get the last page.
         self.add(machine, pages);
         if self.committed() <= self.limit().saturating_sub(reserve) {
             return Ok(());
@@ -81,7 +81,7 @@ impl Commit {
         self.add(machine, -(pages as isize));
     }
 
-    /// A page that nobody promised has come to be: a mapping with NORESERVE is being used.
+    /// Charges a page of a mapping with NORESERVE, which was not promised.
     pub(crate) fn charge_unasked<M: Machine>(&self, machine: M) {
         self.add(machine, 1);
     }
@@ -96,7 +96,7 @@ impl Commit {
         self.sum().max(0) as usize
     }
 
-    /// As counted: below 0 if more was taken back than given, or if a slot changes while they are added up.
+    /// The raw sum: negative if more was uncharged than charged, or if a slot changes during the summation.
     pub(super) fn sum(&self) -> isize {
         self.slots.iter().map(|slot| slot.0.load(Relaxed)).sum()
     }

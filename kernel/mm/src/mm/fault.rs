@@ -1,8 +1,8 @@
-//! The page fault: the one way by which a process's memory comes to be mapped.
+//! The page fault: the only way in which a process's memory becomes mapped.
 //!
-//! [`Mm::fault`] finds the area and checks the access; [`Mm::fault_in`] brings the page in; write_fault.rs deals with
+//! [`Mm::fault`] finds the area and checks the access; [`Mm::fault_in`] brings the page in; write_fault.rs handles
 //! writes to pages that are mapped read-only. All of it runs with the areas locked for reading, and takes a table's
-//! lock only to look again and store: frames are allocated, cleared and copied without.
+//! lock only to check the entry again and store: frames are allocated, cleared and copied without that lock.
 
 use super::{Areas, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, UserAddr};
@@ -20,7 +20,7 @@ use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
 use crate::vma::{Backing, STACK_GUARD, VmFlags, Vma};
 
-/// What the program tried to do.
+/// The kind of access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Load.
@@ -31,14 +31,14 @@ pub enum Access {
     Exec,
 }
 
-/// Why the access cannot be.
+/// Why the access is impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultError {
     /// Nothing is mapped there: SIGSEGV with SEGV_MAPERR.
     Unmapped,
-    /// What is mapped does not allow it: SIGSEGV with SEGV_ACCERR.
+    /// The mapping does not allow it: SIGSEGV with SEGV_ACCERR.
     Protection,
-    /// The object has no such page, or it cannot be had: SIGBUS with BUS_ADRERR.
+    /// The object has no such page, or it cannot be read: SIGBUS with BUS_ADRERR.
     BeyondObject,
     /// There was no memory.
     OutOfMemory,
@@ -59,32 +59,32 @@ impl From<ObjectError> for FaultError {
     }
 }
 
-/// Why a page has not been brought in.
+/// Why a page was not brought in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// It is elsewhere: to be brought back with no lock held ([`Mm::bring_back`]).
+    /// It is elsewhere and must be brought back with no lock held ([`Mm::bring_back`]).
     Elsewhere,
-    /// It takes memory that is to be waited for with no lock held ([`Supply::refill`]).
+    /// Memory is missing, and must be waited for with no lock held ([`Supply::refill`]).
     Short,
     /// Its entry does not have the rights of its area yet: mprotect is about to change it.
     Changing,
-    /// It cannot be had.
+    /// It cannot be brought in.
     Error(FaultError),
 }
 
 /// How a page is brought in.
 pub(super) struct Touch<'a, M: Machine> {
-    /// To be written, or else read.
+    /// For writing; if false, for reading.
     pub write: bool,
-    /// To be executed.
+    /// For execution.
     pub exec: bool,
-    /// Of anonymous memory so many pages, instead of the window that a fault has.
+    /// The number of anonymous pages to bring in, instead of the fault's window.
     pub forced: Option<usize>,
     /// Where memory comes from.
     pub supply: &'a Supply<M>,
 }
 
-/// Pages of a file that one fault maps: those of the aligned run of so many around it.
+/// Pages of a file that one fault maps: the aligned run around it.
 const AROUND: usize = 16;
 
 impl VmFlags {
@@ -100,8 +100,8 @@ impl VmFlags {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the access at `addr` possible, or says why it is not. After `Ok` the program tries again; it may fault
-    /// once more if something has changed meanwhile.
+    /// Makes the access at `addr` possible, or returns why it is not. After `Ok` the program repeats the access; it may
+    /// fault again if something has changed meanwhile.
     pub fn fault(&self, addr: usize, access: Access) -> Result<(), FaultError> {
         let addr = UserAddr::new(addr).page_floor();
         self.machine.count(Event::Fault, 1);
@@ -126,7 +126,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Does what a fault at `addr` stopped for, now that no lock is held: then it looks again.
+    /// Handles the reason for which a fault at `addr` stopped, now that no lock is held; then the fault looks again.
     #[cold]
     pub(super) fn clear_the_way(&self, stop: Stop, addr: UserAddr, supply: &Supply<M>) -> Result<(), FaultError> {
         match stop {
@@ -141,7 +141,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Whether a present entry for `addr` may be read, and executed, as its area says. So it is while nobody changes rights.
+    /// Whether a present entry for `addr` allows reading and execution as its area does. That holds except during a
+    /// change of rights.
     fn has_rights(&self, areas: &Areas<M>, addr: UserAddr) -> bool {
         let (Some(vma), Some(leaf)) = (areas.tree.find(addr), self.tables.walk(addr)) else { return true };
         let pte = leaf.peek(index(addr.get(), 3));
@@ -149,8 +150,8 @@ impl<M: Machine> Mm<M> {
         !pte.is_present() || may(Access::Read, pte.is_readable()) && may(Access::Exec, pte.is_executable())
     }
 
-    /// The fault found no area, or not the right to it. `Ok` if it may look again: a change was under way, or a
-    /// stack has grown.
+    /// Handles a fault that found no area, or an area without the right. `Ok` if it may look again: a change was in
+    /// progress, or a stack has grown.
     #[cold]
     fn fault_outside(&self, addr: UserAddr, access: Access) -> Result<(), FaultError> {
         let mut areas = self.areas.intend();
@@ -173,12 +174,14 @@ impl<M: Machine> Mm<M> {
     fn may_grow_stack(&self, areas: &Areas<M>, vma: &Vma<M>, addr: UserAddr) -> bool {
         let grown = (vma.start - addr) >> PAGE_SHIFT;
         let low = addr.get().saturating_sub(STACK_GUARD);
-        // The gap is for strangers: a stack may touch another area that grows down, or one without rights.
+        // The gap does not apply to another area that grows down, or one without rights: a stack may be adjacent to
+        // these.
         let clear = areas.tree.prev(vma).is_none_or(|prev| {
             prev.end.get() <= low
                 || prev.end <= addr && (prev.flags.contains(VmFlags::GROWSDOWN) || !prev.flags.accessible())
         });
-        // Below home 0 no page could be found again: a moved stack ends where it would have ended unmoved.
+        // Homes below 0 do not exist, so reverse mapping could not find such pages: a moved stack cannot grow further
+        // than it could have unmoved.
         (clear || seeded!(GuardGapIgnored))
             && addr >= areas.layout.mmap_min
             && vma.home >= grown
@@ -200,7 +203,7 @@ impl<M: Machine> Mm<M> {
         let leaf = self.tables.walk_or_create(addr, touch.supply).map_err(|e| Stop::Error(e.into()))?;
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
-            // mprotect gives an area its new rights first, and its entries theirs after that.
+            // mprotect changes the area's rights first, and then those of the entries.
             None if (!pte.is_readable() || touch.exec && !pte.is_executable()) && !seeded!(FaultIgnoresChange) => {
                 return Err(Stop::Changing);
             }
@@ -218,7 +221,7 @@ impl<M: Machine> Mm<M> {
         done.map_err(Stop::Error)
     }
 
-    /// New anonymous pages: this one, and what the window allows behind it.
+    /// New anonymous pages: this one, and those after it that the window allows.
     fn anon_write(
         &self,
         vma: &Vma<M>,
@@ -249,7 +252,7 @@ impl<M: Machine> Mm<M> {
         if !seeded!(FaultForgetsPublication) {
             self.machine.publish_tables();
         }
-        // Another thread was faster: its page counts.
+        // Another thread was faster: its page is used.
         for pfn in &pages[filled..] {
             unused.page(*pfn);
         }
@@ -260,7 +263,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Reads of memory that nobody has written see the zero page.
+    /// Reads of memory that was never written map the zero page.
     fn zero_read(
         &self,
         vma: &Vma<M>,
@@ -330,7 +333,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// A page of an object, and what lies in place around it.
+    /// A page of an object, and for pages in place also their neighbours.
     fn map_object(
         &self,
         vma: &Vma<M>,
@@ -377,7 +380,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Pages that a file has in place, read-only: they cost nothing, so the neighbours come along.
+    /// Maps pages in place of a file, read-only. They cost no memory, so the neighbours are mapped too.
     fn map_around(
         &self,
         vma: &Vma<M>,
@@ -400,15 +403,15 @@ impl<M: Machine> Mm<M> {
             }
         }
         let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
-        // Nobody has touched the neighbours. Where no CPU sets the access flag that would cost a fault for each that is
-        // touched later, which is what they are mapped now to save.
+        // The neighbours have not been accessed. Without hardware updates, an unset access flag would cost a fault at
+        // each first access, which is what mapping them now is meant to avoid.
         let untouched = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
         let mut filled = 0;
         {
             let mut guard = leaf.lock();
             for k in 0..count {
                 let Some(frame) = object.in_place(first_index + k) else { break };
-                // Only the page that was asked for takes a marker's place.
+                // Only the page that faulted replaces a marker.
                 let asked = start + k * PAGE_SIZE == addr;
                 if guard.get(first + k) == Pte::NONE || asked && make_empty(&mut guard, first + k) {
                     guard.fill(first + k, Pte::page(frame, if asked { attrs } else { untouched }));
@@ -422,7 +425,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Makes a frame that the kernel has written fit to be executed, if its area allows that.
+    /// Synchronises instructions in a frame that the kernel has written, if its area is executable.
     #[inline]
     pub(super) fn before_exec(&self, vma: &Vma<M>, frame: PhysAddr) {
         if vma.flags.contains(VmFlags::EXEC) && !seeded!(FaultForgetsInstructions) {
@@ -430,8 +433,8 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// The entry is there already: a write to a read-only page, or a touch of an old one, or the fault of another thread
-    /// was faster, or the TLB knows an older state.
+    /// The entry is present: a write to a read-only page, an access to an old one, another thread's fault was faster,
+    /// or the TLB entry is stale.
     #[inline(never)]
     fn fault_present(
         &self,
@@ -451,7 +454,7 @@ impl<M: Machine> Mm<M> {
         if !pte.is_young() {
             let i = index(addr.get(), 3);
             let mut guard = leaf.lock();
-            // Otherwise the program faults once more, if it must.
+            // If the exchange fails, the program faults again if necessary.
             let _ = guard.get(i) == pte && guard.change(i, pte, Pte(pte.0 | bits::ACCESSED));
             drop(guard);
             self.machine.count(Event::FaultYoung, 1);
@@ -472,7 +475,7 @@ pub(super) fn room<M: Machine>(vma: &Vma<M>, addr: UserAddr) -> usize {
     ((vma.end - addr) >> PAGE_SHIFT).min(ENTRIES - index(addr.get(), 3))
 }
 
-/// How many entries from `first` on, up to `limit` and at least 1, look empty now.
+/// How many entries from `first` on, up to `limit` and at least 1, are empty at present.
 #[inline]
 fn run_of_empty<M: Machine>(leaf: &Leaf<'_, M>, first: usize, limit: usize) -> usize {
     let mut n = 1;
@@ -482,7 +485,7 @@ fn run_of_empty<M: Machine>(leaf: &Leaf<'_, M>, first: usize, limit: usize) -> u
     n
 }
 
-/// Whether the entry is empty, once a marker is out of the way.
+/// Whether the entry is empty, after removing a marker.
 #[inline]
 fn make_empty<M: Machine>(guard: &mut LeafGuard<'_, M>, i: usize) -> bool {
     match guard.get(i).kind() {

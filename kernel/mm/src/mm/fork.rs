@@ -13,10 +13,10 @@ use crate::table::gather::Counts;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {
-    /// A copy of this space. Private pages are shared until one side writes; the entries of areas that share their
-    /// object are left to the child's faults.
+    /// A copy of this space. Private pages are shared until one side writes; entries of areas that share their object
+    /// are left to the child's faults.
     ///
-    /// Faults of other threads wait meanwhile: what the child sees of private memory is one moment's state.
+    /// Faults of other threads wait meanwhile, so that the child gets a consistent snapshot of private memory.
     pub fn fork(&self) -> Result<KArc<Self>, Errno> {
         supplied(self.machine, |supply| self.try_fork(supply))
     }
@@ -33,7 +33,7 @@ impl<M: Machine> Mm<M> {
         let mut counts = Counts::default();
         let mut protected = false;
         let copied = {
-            // Nobody but this function knows the child, except for a walk of the family, which only reads.
+            // Only this function and walks of the family, which only read, can access the child.
             let mut theirs = child.areas.intend_as(Rank::AddressSpaceChild);
             let mut theirs = theirs.write();
             (theirs.brk_start, theirs.brk) = (areas.brk_start, areas.brk);
@@ -47,7 +47,7 @@ impl<M: Machine> Mm<M> {
                 let flags = copy.flags;
                 let pages = copy.pages();
                 child.promise(&theirs, flags & VmFlags::ACCOUNT, pages).map_err(|_| AllocError)?;
-                // Without its lock an area may be of its lower neighbour's kind.
+                // Without its lock flag an area may become mergeable with its lower neighbour.
                 let joins = areas.default_flags.contains(VmFlags::LOCKED) || areas.locked != 0;
                 let mut end = theirs.tree.end();
                 if joins && end.prev().is_some_and(|prev| prev.end == copy.start && prev.continues_with(&copy.kind())) {

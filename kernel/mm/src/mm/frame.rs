@@ -1,8 +1,8 @@
-//! Page frames as address spaces use them: the one place that meets the page allocator.
+//! Page frames of address spaces: the only place that calls the page allocator.
 //!
-//! A frame of user memory ends when its count of references does ([`crate::page`] says what counts): others may have found
-//! it by its record, so whoever had it last, not whoever made it, frees it. An anonymous page's record also owns its
-//! [`AnonGroup`], which therefore lives as long as its pages do.
+//! A frame of user memory ends when its count of references does ([`crate::page`] says what counts): others may have
+//! found it by its record, so the last holder frees it, not the one that allocated it. An anonymous page's record also
+//! owns its [`AnonGroup`], which therefore lives as long as its pages do.
 
 use core::ptr;
 
@@ -23,7 +23,7 @@ pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocErro
     Ok(pfn)
 }
 
-/// As [`alloc_user`], for a page that the program did not ask for yet: gives up early.
+/// As [`alloc_user`], for a page that the program has not accessed yet: gives up early.
 #[inline]
 pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
@@ -40,32 +40,33 @@ pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
 /// The record of a frame of the page allocator.
 #[inline(always)]
 pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
-    // SAFETY: callers name frames that the page allocator gave out, whose records exist as long as the kernel.
+    // SAFETY: callers pass frames of the page allocator, whose records exist as long as the kernel.
     unsafe { Page::of(machine, pfn) }
 }
 
-/// Ends a table that no walker can reach any more.
+/// Frees a table that no walker can reach any more.
 pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
-    // SAFETY: `alloc_table` gave the frame, and the caller is the last to know it.
+    // SAFETY: the frame is from `alloc_table`, and the caller holds the last reference.
     unsafe { machine.pages().free_pages(table.pfn(), 0) }
 }
 
-/// Ends a frame that was allocated for user memory and has not become a page of it: nobody else can have found it.
+/// Frees a frame that was allocated for user memory and has not become a page of it, so nothing else can have found it.
 #[inline]
 pub fn free<M: Machine>(machine: M, pfn: Pfn) {
     machine.count(Event::UserFree, 1);
-    // SAFETY: the caller is the only holder and ends here.
+    // SAFETY: the caller is the only holder and gives it up.
     unsafe { machine.pages().free_pages(pfn, 0) }
 }
 
-/// Says that a new frame belongs to `group`, which counts it as an owner, at this home: it can be found from now on.
+/// Makes a new frame an anonymous page of `group`, which counts it as an owner, at this home. From now on it can be
+/// found.
 #[inline]
 pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, group: &KArc<AnonGroup<M>>, home: usize) {
     page(machine, pfn).init_owner(PageState::Anon, KArc::as_ptr(group).expose_provenance(), home as u64);
 }
 
-/// Says that a new frame is page `index` of the object at `owner`: it can be found from now on, and leads to the object.
-/// Under the object's lock, which keeps it in the object's tree from then on.
+/// Makes a new frame page `index` of the object at `owner`. From now on it can be found, and leads to the object. Under
+/// the object's lock, which protects its membership in the object's tree from then on.
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
     let page = page(machine, pfn);
     if swap_backed {
@@ -74,8 +75,8 @@ pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize,
     page.init_owner(PageState::Object, owner, index as u64);
 }
 
-/// Gives references back, and frees frames whose last one that was. Groups hear of their pages' ends in bulk, when
-/// this is dropped: then no lock of rank `AnonGroup` or above is held.
+/// Drops references, and frees frames whose last reference was dropped. Groups lose their page owners in bulk when this
+/// is dropped; then no lock of rank `AnonGroup` or above may be held.
 pub struct Release<M: Machine> {
     machine: M,
     group: *const AnonGroup<M>,
@@ -89,7 +90,7 @@ impl<M: Machine> Release<M> {
         Self { machine, group: ptr::null(), pages: 0 }
     }
 
-    /// Gives one reference back.
+    /// Drops one reference.
     #[inline]
     pub fn page(&mut self, pfn: Pfn) {
         let page = page(self.machine, pfn);
@@ -111,8 +112,8 @@ impl<M: Machine> Release<M> {
     #[inline]
     fn free(&self, pfn: Pfn) {
         self.machine.count(Event::UserFree, 1);
-        // SAFETY: the count is 0, so nobody else reaches the frame by its record; what had a user mapping has been
-        // invalidated (the `Gather` and the callers of `LeafGuard::replace` see to that).
+        // SAFETY: the count is 0, so nothing else can get the frame by its record; user mappings of it have been
+        // invalidated (by the `Gather` and the callers of `LeafGuard::replace`).
         unsafe { self.machine.pages().free_frozen_pages(pfn, 0) }
     }
 
@@ -128,8 +129,8 @@ impl<M: Machine> Release<M> {
 
     fn settle(&mut self) {
         if self.pages != 0 {
-            // SAFETY: each page that was noted owned its group once (`make_anon`'s callers add the owners), and
-            // its record has just ended.
+            // SAFETY: each page counted here was one owner of its group (`make_anon`'s callers add the owners), and has
+            // just been freed.
             unsafe { KArc::drop_owners(self.group, self.pages) };
             self.pages = 0;
         }

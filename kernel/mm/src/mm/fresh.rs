@@ -43,9 +43,9 @@ impl Deref for Fresh {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Takes zeroed pages that belong to this space, for `addr` of `vma` and, as long as `wanted` says so of the next one's
-    /// number and memory is plenty, for what follows it. Each has one reference: the table's, or else it is for
-    /// [`frame::Release::page`], since somebody may have found it by now.
+    /// Allocates zeroed pages of this space, for `addr` of `vma` and for the pages after it, as long as `wanted`
+    /// returns true for the next one's number and memory is plentiful. Each has one reference, for its table entry. A
+    /// page that is not used must go to [`frame::Release::page`], since it may have been found by now.
     #[inline]
     pub(super) fn take_fresh(
         &self,

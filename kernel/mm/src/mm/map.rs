@@ -14,7 +14,7 @@ use crate::object::Object;
 use crate::supply::{Supply, supplied};
 use crate::vma::{Backing, Kind, Spot, VmFlags, Vma};
 
-/// What mmap is asked for. Descriptor and offset have become an object and an index.
+/// The arguments of mmap, with descriptor and offset resolved to an object and an index.
 pub struct MapRequest<M: Machine> {
     /// Where: a hint, or exactly with `Map::FIXED`.
     pub addr: usize,
@@ -26,20 +26,20 @@ pub struct MapRequest<M: Machine> {
     pub flags: Map,
     /// The object and its page index; `None` with `Map::ANONYMOUS`.
     pub object: Option<(KArc<Object<M>>, usize)>,
-    /// What the descriptor allows for ever: for a file open for reading, everything but WRITE matters for shared
-    /// mappings only.
+    /// The rights that the descriptor allows, now and later. Without WRITE, for a file open for reading, shared
+    /// mappings can never become writable.
     pub max_prot: Prot,
 }
 
 impl<M: Machine> MapRequest<M> {
-    /// A private anonymous mapping wherever there is room.
+    /// A private anonymous mapping at any address.
     pub fn anonymous(len: usize, prot: Prot) -> Self {
         let flags = Map::PRIVATE | Map::ANONYMOUS;
         Self { addr: 0, len, prot, flags, object: None, max_prot: Prot::all() }
     }
 }
 
-/// The flags that MAP_SHARED_VALIDATE knows.
+/// The flags that MAP_SHARED_VALIDATE accepts.
 const KNOWN: Map = Map::SHARED_VALIDATE
     .union(Map::FIXED)
     .union(Map::ANONYMOUS)
@@ -54,7 +54,7 @@ const KNOWN: Map = Map::SHARED_VALIDATE
     .union(Map::FIXED_NOREPLACE);
 
 impl<M: Machine> Mm<M> {
-    /// Maps memory: mmap's semantics and errors but for those of the descriptor. Answers the address.
+    /// Maps memory: mmap's semantics and errors, except those about the descriptor. Returns the address.
     pub fn map(&self, request: &MapRequest<M>) -> Result<UserAddr, Errno> {
         if request.len == 0 {
             return Err(Errno::EINVAL);
@@ -68,7 +68,7 @@ impl<M: Machine> Mm<M> {
             index.checked_add(pages).filter(|end| *end <= usize::MAX >> PAGE_SHIFT).ok_or(Errno::EOVERFLOW)?;
         }
         if request.flags.contains(Map::HUGETLB) {
-            // There is a pool of huge pages, so to speak, and it is empty.
+            // As if there were a pool of huge pages that is empty.
             return Err(Errno::ENOMEM);
         }
         let (start, flags) = supplied(self.machine, |supply| self.try_map(request, len, flags, supply))?;
@@ -79,7 +79,7 @@ impl<M: Machine> Mm<M> {
         Ok(start)
     }
 
-    /// Answers where the area is, and its flags.
+    /// Returns the area's address, and its flags.
     fn try_map(
         &self,
         request: &MapRequest<M>,
@@ -104,7 +104,7 @@ impl<M: Machine> Mm<M> {
         Ok((mapped?, flags))
     }
 
-    /// Finds the place, asks the limits, and puts the area there.
+    /// Finds the place, checks the limits, and inserts the area.
     fn map_object_or_none(
         &self,
         areas: &mut Intent<'_, M>,
@@ -129,11 +129,11 @@ impl<M: Machine> Mm<M> {
         if !self.may_expand(areas, flags, pages - replaced.min(pages)) {
             return Err(Errno::ENOMEM);
         }
-        // What goes counts for what comes.
+        // Replaced pages are credited against new ones.
         let given_up = if fixed { self.pages_with(areas, start, end, VmFlags::ACCOUNT) } else { 0 };
         let flags = self.promise(areas, flags, pages - given_up)?;
         if fixed && replaced != 0 {
-            // Made before anything goes: nothing fails between the end of the old and the new.
+            // Allocated before anything is unmapped, so that nothing can fail after the old mapping is gone.
             let mut new = supply.boxed(|| Vma::new(start, end, flags, backing))?;
             self.unmap_range(areas, start, end, supply)?;
             new.home = areas.tree.home_for(start, end, &new.kind());
@@ -150,7 +150,7 @@ impl<M: Machine> Mm<M> {
         let mut pages = 0;
         for (n, vma) in areas.tree.range(start, end).enumerate() {
             if n % POINT_EVERY == POINT_EVERY - 1 {
-                // (It is a sum: the thread, if it is killed, ends at the next lock.)
+                // (This only sums: a killed thread ends at the next lock.)
                 let _ = self.machine.resched_point();
             }
             if vma.flags.contains(flags) {
@@ -166,7 +166,7 @@ impl<M: Machine> Mm<M> {
         if fits { Ok(()) } else { Err(Errno::EAGAIN) }
     }
 
-    /// Puts an area into a free range, as a part of its neighbours where they are of its kind.
+    /// Inserts an area into a free range, and merges it with neighbours of the same kind.
     pub(super) fn insert_area(
         &self,
         areas: &mut Intent<'_, M>,
@@ -197,7 +197,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Fills a free range, of which [`neighbours`] said just now what lies around it.
+    /// Fills a free range whose [`neighbours`] have just been looked up.
     fn put_area(
         &self,
         areas: &mut Intent<'_, M>,
@@ -209,7 +209,7 @@ impl<M: Machine> Mm<M> {
     ) {
         let mut areas = areas.write();
         areas.count_in(flags, (end - start) >> PAGE_SHIFT);
-        // SAFETY: nobody but the holder of the intent changes the tree.
+        // SAFETY: only the holder of the intent changes the tree.
         unsafe { join(&mut areas, start, end, between, new) };
     }
 }
@@ -218,11 +218,11 @@ impl<M: Machine> Mm<M> {
 pub(super) struct Between<M: Machine> {
     /// The area after it.
     next: Spot<M>,
-    /// Whether a new area there would be one with the area before it, and with the area after it.
+    /// Whether a new area there would merge with the area before it, and with the area after it.
     pub joins: (bool, bool),
 }
 
-/// Where an area of this kind would lie.
+/// Looks up the neighbours of an area of this kind.
 pub(super) fn neighbours<M: Machine>(
     areas: &Areas<M>,
     start: UserAddr,
@@ -241,7 +241,7 @@ pub(super) fn neighbours<M: Machine>(
     Between { next: spot, joins: (joins_prev, joins_next) }
 }
 
-/// Makes the free range `start..end` part of its neighbours, as [`neighbours`] said, or else puts `new` there.
+/// Extends the neighbours over the free range `start..end`, as [`neighbours`] found, or else inserts `new`.
 ///
 /// # Safety
 /// The tree has not changed since [`neighbours`].
@@ -273,7 +273,7 @@ pub(super) unsafe fn join<M: Machine>(
     }
 }
 
-/// What an area of this request is, or why there can be none.
+/// The flags of an area for this request, or an error.
 fn area_flags<M: Machine>(request: &MapRequest<M>) -> Result<VmFlags, Errno> {
     let may = VmFlags::MAY_READ | VmFlags::MAY_WRITE | VmFlags::MAY_EXEC;
     let mut flags = VmFlags::from_prot(request.prot) | may;
@@ -316,7 +316,7 @@ fn area_flags<M: Machine>(request: &MapRequest<M>) -> Result<VmFlags, Errno> {
     Ok(flags)
 }
 
-/// Where `len` bytes go.
+/// Chooses the address for `len` bytes.
 fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> Result<UserAddr, Errno> {
     let layout = &areas.layout;
     let addr = UserAddr::new(request.addr);
@@ -342,7 +342,7 @@ fn place<M: Machine>(areas: &Areas<M>, request: &MapRequest<M>, len: usize) -> R
     find_place(areas, addr.page_floor(), len)
 }
 
-/// Where `len` bytes go that would like to be at `hint`, if that is not 0.
+/// Chooses the address for `len` bytes, at `hint` if possible and not 0.
 pub(super) fn find_place<M: Machine>(areas: &Areas<M>, hint: UserAddr, len: usize) -> Result<UserAddr, Errno> {
     if hint.get() != 0 {
         let hint = hint.max(areas.layout.mmap_min);
@@ -361,7 +361,7 @@ fn find_gap<M: Machine>(areas: &Areas<M>, len: usize) -> Result<UserAddr, Errno>
     areas.tree.highest_gap(len, low, base).or_else(|| areas.tree.lowest_gap(len, base, top)).ok_or(Errno::ENOMEM)
 }
 
-/// Whether the range is free and keeps the distance that a stack above wants.
+/// Whether the range is free and keeps the guard gap below a stack.
 fn fits_at<M: Machine>(areas: &Areas<M>, start: UserAddr, len: usize) -> bool {
     areas.tree.find_from(start).is_none_or(|next| start.get() + len <= next.guarded_start())
 }

@@ -2,22 +2,23 @@
 //!
 //! # Locks
 //! One [`SharedLock`] over the areas, in three modes:
-//! - a fault, a pin or a view *reads*: any number side by side;
-//! - a call that changes the map *intends* to: one at a time, beside the faults; it looks, checks and allocates;
-//! - for the change of the tree itself it *writes*, alone.
+//! - a fault, a pin or a view *reads*: any number at once;
+//! - a call that will change the map holds an *intent*: one at a time, concurrently with faults; it looks up, checks
+//!   and allocates;
+//! - for the change of the tree itself it *writes*, exclusively.
 //!
-//! A change takes areas out of the tree first, under the write lock, and empties their entries after: a fault that
-//! found the area has finished by then, and a later one does not find it. A fault that finds no area, or the wrong
-//! rights, waits for an intending writer and looks again before it says so ([`Mm::fault`]): so a MAP_FIXED over
-//! something mapped never shows the hole.
+//! A change removes areas from the tree first, under the write lock, and then clears their entries: a fault that found
+//! the area has finished by then, and a later one does not find it. A fault that finds no area, or insufficient rights,
+//! waits for the holder of the intent and looks again before it fails ([`Mm::fault`]): so a MAP_FIXED over an existing
+//! mapping never exposes the hole.
 //!
 //! Lock order: areas (`Rank::AddressSpace`), then, for a change of the tree, the object that an area maps
-//! (`Rank::MemoryObject`); or a table page (see [`crate::table`]). fork's child is locked by nobody but fork and a walk of
-//! reverse mapping, which reads and holds no other space's lock.
+//! (`Rank::MemoryObject`); or a table page (see [`crate::table`]). Only fork and reverse-mapping walks lock fork's
+//! child; a walk reads and holds no other space's lock.
 //!
 //! # Counters
 //! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else. Promised memory is charged in
-//! [`Mm::promise`], before the map changes, and given back in [`Mm::settle`], by whoever changed it, at its end.
+//! [`Mm::promise`], before the map changes, and the excess is returned in [`Mm::settle`], at the end of the change.
 
 mod absent;
 mod advise;
@@ -76,7 +77,7 @@ pub use view::{AreaView, Stats};
 /// The most areas that a space may have (Linux's default `max_map_count`).
 pub const MAX_MAP_COUNT: usize = 65530;
 
-/// Where things lie in a new space. Randomisation, if any, is the caller's and already in the numbers.
+/// The layout of a new space. The caller has already applied any randomisation.
 #[derive(Clone, Copy, Debug)]
 pub struct MmLayout {
     /// mmap without an address goes below this.
@@ -85,7 +86,7 @@ pub struct MmLayout {
     pub mmap_min: UserAddr,
     /// One past the highest address.
     pub task_size: UserAddr,
-    /// Where the stack begins, for views.
+    /// The top of the stack, for views.
     pub stack_top: UserAddr,
 }
 
@@ -114,7 +115,7 @@ pub enum Limit {
     MemLock = 3,
 }
 
-/// What TTBR0_EL1 is made of.
+/// The parts of TTBR0_EL1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttbr0 {
     /// The root table.
@@ -123,7 +124,7 @@ pub struct Ttbr0 {
     pub asid: Asid,
 }
 
-/// What the lock over the areas protects.
+/// The state that the lock over the areas protects.
 pub(crate) struct Areas<M: Machine> {
     pub tree: AreaTree<M>,
     pub layout: MmLayout,
@@ -136,7 +137,7 @@ pub(crate) struct Areas<M: Machine> {
     pub locked: usize,
     /// Pages of areas with ACCOUNT.
     pub accounted: usize,
-    /// What mlockall(MCL_FUTURE) gives new areas.
+    /// The flags that mlockall(MCL_FUTURE) gives new areas.
     pub default_flags: VmFlags,
 }
 
@@ -187,7 +188,7 @@ pub struct Mm<M: Machine> {
     pub(crate) asid: AsidSlot,
     pub(crate) group: KArc<AnonGroup<M>>,
     limits: [AtomicU64; 4],
-    /// Pages promised; changed under the right to change the map. At rest, what the areas say.
+    /// Pages promised; changed under the intent. At rest it equals the sum over the areas.
     promised: AtomicUsize,
     rss_anon: AtomicUsize,
     rss_file: AtomicUsize,
@@ -238,7 +239,7 @@ impl<M: Machine> Mm<M> {
         Ok(mm)
     }
 
-    /// What `cpu` loads into TTBR0 to run this space. Interrupts are masked until it has.
+    /// The value for `cpu`'s TTBR0 to run this space. Interrupts are masked until it is loaded.
     #[inline]
     pub fn activate(&self, cpu: usize) -> Ttbr0 {
         let asid = self.machine.spaces().asids().activate(&self.asid, cpu);
@@ -250,7 +251,7 @@ impl<M: Machine> Mm<M> {
         self.limits[which as usize].load(Ordering::Relaxed)
     }
 
-    /// Sets a limit. What is mapped already stays.
+    /// Sets a limit. Existing mappings stay.
     pub fn set_limit(&self, which: Limit, bytes: u64) {
         self.limits[which as usize].store(bytes, Ordering::Relaxed);
     }
@@ -260,7 +261,7 @@ impl<M: Machine> Mm<M> {
         (self.limit(which) >> PAGE_SHIFT) as usize
     }
 
-    /// Charges pages that have come to be mapped here.
+    /// Charges pages that have been mapped here.
     #[inline]
     pub(crate) fn charge(&self, counts: Counts) {
         if counts.anon != 0 {
@@ -273,7 +274,7 @@ impl<M: Machine> Mm<M> {
             self.rss_shared.fetch_add(counts.shared, Ordering::Relaxed);
         }
         let rss = self.rss();
-        // A race may lose a peak that another CPU passed by a few pages; the next charge makes up for it.
+        // A race may lose another CPU's slightly higher peak; the next charge corrects that.
         if rss > self.rss_peak.load(Ordering::Relaxed) {
             self.rss_peak.store(rss, Ordering::Relaxed);
         }
@@ -304,13 +305,13 @@ impl<M: Machine> Mm<M> {
             + self.rss_shared.load(Ordering::Relaxed)
     }
 
-    /// Resident pages and pages of tables: what would be back without this space. No lock is taken.
+    /// Resident pages and pages of tables: the memory that ending this space would free. No lock is taken.
     pub fn footprint(&self) -> (usize, usize) {
         (self.rss(), self.tables.pages())
     }
 
-    /// Promises `pages` more, if areas with these flags are counted; answers the flags, with ACCOUNT then. What of it
-    /// does not become part of the map goes back in [`Mm::settle`].
+    /// Promises `pages` more, if areas with these flags are counted; returns the flags, then with ACCOUNT.
+    /// [`Mm::settle`] returns the part that does not become part of the map.
     #[inline]
     pub(crate) fn promise(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> Result<VmFlags, Errno> {
         if !flags.is_accountable() && !flags.contains(VmFlags::ACCOUNT) {
@@ -321,7 +322,7 @@ impl<M: Machine> Mm<M> {
         Ok(flags | VmFlags::ACCOUNT)
     }
 
-    /// Gives back what is promised beyond what the areas have.
+    /// Returns promised pages beyond those of the areas.
     #[inline]
     pub(crate) fn settle(&self, areas: &Areas<M>) {
         let promised = self.promised.load(Ordering::Relaxed);
@@ -344,12 +345,12 @@ impl<M: Machine> Mm<M> {
         areas.data.checked_add(pages).is_some_and(|n| n <= self.limit_pages(Limit::Data))
     }
 
-    /// Ends all mappings while the space itself may still be held or even active: the last thread of a process has
-    /// exited. Where nobody else holds the space, dropping it does the same at less cost; the CPU runs another
-    /// table by then.
+    /// Removes all mappings while the space itself may still be held or even active: the last thread of a process has
+    /// exited. If nothing else holds the space, dropping it does the same at less cost; by then the CPU runs another
+    /// table.
     pub fn teardown(&self) {
         let mut areas = self.areas.intend();
-        // Cutting out whole areas splits none, so this takes no memory and cannot fail.
+        // Removing whole areas splits none, so this needs no memory and cannot fail.
         let supply = Supply::new(self.machine);
         let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END), &supply);
         debug_assert!(done.is_ok());
@@ -363,8 +364,8 @@ impl<M: Machine> Drop for Mm<M> {
     fn drop(&mut self) {
         AnonGroup::end(&self.group);
         self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
-        // The space is active nowhere, so after one invalidation nothing can bring its entries back into a TLB,
-        // and its pages and tables can go at once.
+        // The space is active nowhere, so after one invalidation its entries cannot get into a TLB again, and its pages
+        // and tables can be freed at once.
         flush_space(self.machine, &self.asid);
         let counts = self.tables.zap_dead();
         self.uncharge(counts);

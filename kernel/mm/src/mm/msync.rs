@@ -1,7 +1,7 @@
 //! msync.
 //!
 //! Files are those of the boot archive, which cannot be written, and shared anonymous memory has no store behind it:
-//! nothing is ever to be written back. What is left is what the call says about its range.
+//! nothing ever needs to be written back. Only the checks of the range remain.
 
 use quire_abi::Errno;
 use quire_abi::flags::Msync;
@@ -12,8 +12,8 @@ use crate::machine::Machine;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {
-    /// Writes a range back: msync's semantics and errors. A hole is told of after the rest has been done, except with
-    /// ASYNC alone, which ends at it.
+    /// Writes a range back: msync's semantics and errors. A hole is reported after the rest has been processed, except
+    /// with ASYNC alone, which stops at it.
     pub fn sync(&self, addr: usize, len: usize, flags: Msync) -> Result<(), Errno> {
         let start = UserAddr::new(addr);
         if !start.is_aligned(PAGE_SIZE) || flags.contains(Msync::ASYNC | Msync::SYNC) {
@@ -22,7 +22,7 @@ impl<M: Machine> Mm<M> {
         // As on Linux a length in the last page of all numbers is rounded up to 0.
         let len = len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
         let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
-        // The intent keeps changes away, whose middle might show a hole.
+        // The intent excludes changes, whose intermediate state might show a hole.
         let areas = self.areas.intend();
         let mut hole = false;
         let mut at = start;

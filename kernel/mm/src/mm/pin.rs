@@ -1,4 +1,4 @@
-//! Reaching a page of a space from outside of it: futexes, and copies to and from other processes.
+//! Access to a page of a space from outside of it: futexes, and copies to and from other processes.
 
 use super::Mm;
 use super::fault::{Access, FaultError};
@@ -7,7 +7,7 @@ use crate::machine::Machine;
 use crate::mm::frame;
 use crate::pte::{Pte, index};
 
-/// A user page that stays what it is until this is dropped. Meant for short: a fork does not copy it early.
+/// A user page that stays in place until this is dropped. For short times only: fork does not copy such a page early.
 pub struct PinnedPage<M: Machine> {
     machine: M,
     addr: PhysAddr,
@@ -15,7 +15,7 @@ pub struct PinnedPage<M: Machine> {
 }
 
 impl<M: Machine> PinnedPage<M> {
-    /// The byte that was asked for.
+    /// The byte at the pinned address.
     pub fn addr(&self) -> PhysAddr {
         self.addr
     }
@@ -25,7 +25,7 @@ impl<M: Machine> PinnedPage<M> {
         self.addr.pfn()
     }
 
-    /// Where the kernel sees the byte, and the rest of its page.
+    /// The kernel's address of the byte and the rest of its page.
     pub fn as_ptr(&self) -> *mut u8 {
         self.machine.direct_map(self.addr)
     }
@@ -42,9 +42,9 @@ impl<M: Machine> Drop for PinnedPage<M> {
 impl<M: Machine> Mm<M> {
     /// Brings in the page at `addr` for reading, or for writing, and holds it.
     ///
-    /// Other threads may take the page away each time before it is held. No number of times tells them from a fault that
-    /// brings in nothing, so this goes on like a program's own access, which faults until it goes through: as long as the
-    /// thread lives. Once it is killed any error is the answer.
+    /// Other threads may take the page away each time before it is held. No number of attempts distinguishes that from
+    /// a fault that makes no progress, so this repeats like a program's own access, until it succeeds or the thread is
+    /// killed; then any error will do.
     pub fn pin(&self, addr: usize, write: bool) -> Result<PinnedPage<M>, FaultError> {
         let access = if write { Access::Write } else { Access::Read };
         let addr = UserAddr::new(addr);
@@ -59,7 +59,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Holds the page at `addr`, if it is there for such an access.
+    /// Holds the page at `addr`, if it is present for such an access.
     fn hold(&self, addr: UserAddr, access: Access) -> Result<Option<PinnedPage<M>>, FaultError> {
         let areas = self.areas.read();
         if !areas.tree.find(addr).is_some_and(|vma| vma.flags.allows(access)) {
@@ -78,7 +78,7 @@ impl<M: Machine> Mm<M> {
         Ok(Some(PinnedPage { machine: self.machine, addr: pte.addr() + addr.page_offset(), counted }))
     }
 
-    /// As [`Mm::fault`], but nothing if the access would go through.
+    /// As [`Mm::fault`], but does nothing if the access would succeed.
     fn fault_if_needed(&self, page: UserAddr, access: Access) -> Result<(), FaultError> {
         {
             let areas = self.areas.read();
@@ -95,8 +95,8 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Whether a program's access would go through and leave no trace: what comes by the direct map leaves none either, so a
-/// fault sets access flag and dirty state first.
+/// Whether a program's access would succeed without changing the entry. Accesses through the direct map do not change
+/// it either, so otherwise a fault must set access flag and dirty state first.
 #[inline]
 fn is_usable(pte: Pte, write: bool) -> bool {
     pte.is_present() && pte.is_young() && (!write || pte.is_writable())

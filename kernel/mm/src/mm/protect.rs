@@ -12,8 +12,8 @@ use crate::table::flush::flush_range;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {
-    /// Changes the rights of a range: mprotect's semantics and errors. As in Linux, what comes before the first
-    /// hole or refusal has changed when the call fails.
+    /// Changes the rights of a range: mprotect's semantics and errors. As on Linux, a failing call has changed the part
+    /// before the first hole or refusal.
     pub fn protect(&self, addr: usize, len: usize, prot: Prot) -> Result<(), Errno> {
         let grows = prot & (Prot::GROWSDOWN | Prot::GROWSUP);
         if prot.contains(Prot::GROWSDOWN | Prot::GROWSUP) || !UserAddr::new(addr).is_aligned(PAGE_SIZE) {
@@ -26,7 +26,7 @@ impl<M: Machine> Mm<M> {
             return Err(Errno::EINVAL);
         }
         let mut wants_copies = false;
-        // What has changed already is as it should be, and passed over.
+        // Parts that were changed already have the new flags, and are skipped.
         let done = supplied(self.machine, |supply| {
             let mut areas = self.areas.intend_killable()?;
             let done = self.protect_range(&mut areas, (addr, len), prot, grows, &mut wants_copies, supply);
@@ -40,7 +40,7 @@ impl<M: Machine> Mm<M> {
         done
     }
 
-    /// The part that is done with the right to change the map.
+    /// The part under the intent.
     fn protect_range(
         &self,
         areas: &mut Intent<'_, M>,
@@ -50,7 +50,7 @@ impl<M: Machine> Mm<M> {
         wants_copies: &mut bool,
         supply: &Supply<M>,
     ) -> Result<(), Errno> {
-        // Past the end of everything there is nothing mapped, which is ENOMEM here.
+        // Beyond the end of the address space nothing is mapped, which is ENOMEM here.
         let (mut start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
         if !grows.is_empty() {
             let Some(vma) = areas.tree.find_from(start).filter(|vma| vma.start < end) else {
@@ -64,7 +64,7 @@ impl<M: Machine> Mm<M> {
         self.protect_areas(areas, start, end, VmFlags::from_prot(prot), wants_copies, supply)
     }
 
-    /// `wants_copies` if locked private memory becomes writable: its pages are copied now, not at the first write.
+    /// Sets `wants_copies` if locked private memory becomes writable: its pages are copied now, not at the first write.
     fn protect_areas(
         &self,
         areas: &mut Intent<'_, M>,
@@ -91,7 +91,7 @@ impl<M: Machine> Mm<M> {
                 if more_data && !self.may_hold_data(areas, pages) {
                     return Err(Errno::ENOMEM);
                 }
-                // Counted once, for good: what was written stays when the right to write goes.
+                // Counted once, for good: written pages stay when the right to write is removed.
                 if !old.contains(VmFlags::ACCOUNT) {
                     new = self.promise(areas, new, pages)?;
                 }

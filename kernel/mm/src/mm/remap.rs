@@ -13,11 +13,11 @@ use crate::table::flush::{flush_range, flush_space};
 use crate::table::relocate::Moved;
 use crate::vma::{VmFlags, Vma};
 
-/// Splits of a move: what Linux leaves room for.
+/// Room for the splits of a move, as on Linux.
 const SPARE_AREAS: usize = 3;
 
 impl<M: Machine> Mm<M> {
-    /// Grows, shrinks or moves a mapping: mremap's semantics and errors. Answers where it is.
+    /// Grows, shrinks or moves a mapping: mremap's semantics and errors. Returns its address.
     pub fn remap(
         &self,
         addr: usize,
@@ -54,7 +54,7 @@ impl<M: Machine> Mm<M> {
         Ok(moved)
     }
 
-    /// Answers where the mapping is, and whether what it has grown by is to be brought in.
+    /// Returns the mapping's address, and whether the added part must be populated.
     fn remap_under(
         &self,
         areas: &mut Intent<'_, M>,
@@ -106,7 +106,7 @@ impl<M: Machine> Mm<M> {
         Ok((moved, locked && new_len > old_len))
     }
 
-    /// The new place that FIXED orders or DONTUNMAP proposes.
+    /// The new address given with FIXED or DONTUNMAP.
     fn target(
         &self,
         areas: &Areas<M>,
@@ -130,7 +130,7 @@ impl<M: Machine> Mm<M> {
         Ok(to)
     }
 
-    /// Whether `old_len` bytes of `vma` from `addr` on may become `new_len`; promises what that adds.
+    /// Checks whether `old_len` bytes of `vma` from `addr` on may become `new_len`; promises the added pages.
     fn may_resize(
         &self,
         areas: &Areas<M>,
@@ -165,7 +165,7 @@ impl<M: Machine> Mm<M> {
             && areas.tree.find_from(end).is_none_or(|next| (end + more).get() <= next.guarded_start())
     }
 
-    /// Lets the area at `addr`, which ends at `end`, end later.
+    /// Extends the area at `addr`, which ends at `end`.
     fn extend(&self, areas: &mut Intent<'_, M>, addr: UserAddr, end: UserAddr, more: usize) {
         let Some(vma) = areas.tree.find(addr) else { return };
         let flags = vma.flags;
@@ -176,8 +176,8 @@ impl<M: Machine> Mm<M> {
         unsafe { join(&mut areas, end, end + more, between, None) };
     }
 
-    /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `to`. With `keep` the old area
-    /// stays, empty. Everything that can fail does so before anything has changed.
+    /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `to`. With `keep` the old area stays,
+    /// empty. It can only fail before anything has changed.
     fn move_area(
         &self,
         areas: &mut Intent<'_, M>,
@@ -190,12 +190,12 @@ impl<M: Machine> Mm<M> {
         if areas.tree.len() + SPARE_AREAS > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
-        // Faults go on while this prepares the move, and may bring in what it is not prepared for.
+        // Faults continue while the move is prepared, and may add tables that were not prepared for.
         while !self.try_move(areas, addr, (old_len, new_len), to, keep, supply)? {}
         Ok(to)
     }
 
-    /// As [`Mm::move_area`]; `false`, and nothing has changed, if there is more to move by now than when this looked.
+    /// As [`Mm::move_area`]; `false`, with nothing changed, if there is more to move now than when it was prepared.
     fn try_move(
         &self,
         areas: &mut Intent<'_, M>,
@@ -212,7 +212,7 @@ impl<M: Machine> Mm<M> {
         let mut new = vma.part(addr, addr + new_len);
         (new.start, new.end) = (to, to + new_len);
         if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
-            // No page knows its home yet.
+            // No page has this home yet.
             new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
         }
         let new = match supply.boxed(|| new) {
@@ -250,7 +250,7 @@ impl<M: Machine> Mm<M> {
                 cursor.remove();
             }
         } else if keep && flags.contains(VmFlags::LOCKED) {
-            // Only the new range stays locked; a part of an area keeps its lock, as it does in Linux's books.
+            // Only the new range stays locked; a part of an area keeps its lock, as on Linux.
             let mut cursor = areas.tree.cursor(addr);
             if cursor.current().is_some_and(|vma| vma.start == addr && vma.end == old_end) {
                 areas.locked -= old_len >> PAGE_SHIFT;
@@ -272,8 +272,9 @@ impl<M: Machine> Mm<M> {
         Ok(true)
     }
 
-    /// The pages of this range have left with their home. An area that had no others gets another home, so that what comes
-    /// to it and leaves it likewise is told from them. (As in Linux, a part of an area stays what it was.)
+    /// The pages of this range have moved away with their home. If the area has no other pages, it gets a new home, so
+    /// that later pages that are moved away too can be distinguished from these. (As on Linux, a part of an area keeps
+    /// its home.)
     #[cold]
     #[inline(never)]
     fn leave_home(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
