@@ -2,10 +2,9 @@
 //!
 //! # The life of a frame
 //!
-//! A record is the *head* of a block of `1 << order` frames, or it is all zeros in its first word: then the frame
-//! lies inside a block whose head speaks for it, or nobody ever gave it to the page allocator. So a `mem_map`
-//! filled with zeros is right before boot has freed a single frame, and neither a split nor a merge nor an
-//! allocation ever writes more than heads.
+//! A record is the *head* of a block of `1 << order` frames, or its first word is zero: then the frame lies inside a
+//! block whose head describes it, or it never belonged to the page allocator. So a `mem_map` filled with zeros is
+//! correct before boot has freed a single frame, and splits, merges and allocations only write heads.
 //!
 //! | state | the frame is | `next`, `prev` | who moves it on |
 //! | --- | --- | --- | --- |
@@ -18,20 +17,20 @@
 //! | `Anon` | anonymous user memory; `owner` is its group, `index` its home | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
 //!
-//! While a frame is allocated (the last five), the page allocator keeps for itself only state and order, and
-//! everything else is the holder's. Whoever frees it must leave `pins` 0, none of the flags in
-//! [`PageFlags::NOT_WHEN_FREED`], and the count that the next section says.
+//! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
+//! everything else. Whoever frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
+//! count that the next section says.
 //!
 //! # The count
 //!
-//! The page allocator hands a frame out with one reference. A frame of the kernel's (`Kernel`, `Slab`, `Table`) cannot
-//! be found by its record: its holder alone counts, and frees it with the one reference
-//! ([`PageAllocator::free_pages`]). A page of user memory (`Anon`, `Object`) is found by others, so the count decides
-//! when it ends: the thread that takes it from 1 to 0, by [`Page::put`] or [`Page::freeze`], owns the frame from then
-//! on and frees it ([`PageAllocator::free_frozen_pages`]), and nobody ever raises a count from 0. A comparison of
-//! [`Page::refs`] with a number ends nothing and frees nothing; what it may decide is said where it is made.
+//! The page allocator hands a frame out with one reference. A kernel frame (`Kernel`, `Slab`, `Table`) cannot be found
+//! by its record: its holder frees it with that one reference ([`PageAllocator::free_pages`]). A page of user memory
+//! (`Anon`, `Object`) can be found by others, so the count decides when it is freed: the thread that takes it from 1 to
+//! 0, by [`Page::put`] or [`Page::freeze`], owns the frame from then on and frees it
+//! ([`PageAllocator::free_frozen_pages`]). A count is never raised from 0. Comparing [`Page::refs`] with a number never
+//! justifies a free; each such comparison says what it is used for.
 //!
-//! What counts, and so what a freeze expects of whoever wants the page for itself:
+//! The references that count, and so the number that a freeze expects:
 //!
 //! | the page is | count |
 //! | --- | --- |
@@ -45,23 +44,23 @@
 //! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
 //! | freed | 0 |
 //!
-//! Who may take a reference, and from where:
+//! Ways to take a reference:
 //! - from a table's entry, under that table's lock: a present entry has a reference, so the count is not 0;
-//! - from an object's tree, under the object's lock: the object has a reference. Whoever freezes a page that is in a
-//!   tree does so under that lock too, and takes it out or unfreezes it before giving the lock back;
-//! - by the record alone: [`Page::get_if`], and then another look whether it is still the page that was meant;
-//! - beside a reference that one has.
+//! - from an object's tree, under the object's lock: the object has a reference. A page that is in a tree is also
+//!   frozen under that lock, and removed from the tree or unfrozen before the lock is released;
+//! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page;
+//! - in addition to a reference that the caller has.
 //!
 //! Order: entries, owner and index are written before the state says `Anon` or `Object` (a release store,
 //! [`Page::init_owner`]); `get_if` acquires.
 //!
-//! Mappings are not counted: [`Page::mappings_at_most`] bounds them by what holds the page otherwise.
+//! Mappings are not counted: [`Page::mappings_at_most`] derives an upper bound from the other references.
 //!
 //! # Pins
 //!
-//! A pin holds a page where it is, and what it is, for as long as a device likes: it is a reference, and counts in
-//! `pins` besides. It is taken under the lock of a table whose entry maps the page, so that a fork, which holds that
-//! lock as it copies the entry, sees every pin that was there before and none half-made.
+//! A pin keeps a page in place, with its identity, for as long as a device needs it: it is a reference, and also counts
+//! in `pins`. It is taken under the lock of a table whose entry maps the page. So a fork, which holds that lock while
+//! it copies the entry, sees every earlier pin completely.
 //!
 //! Node, zone and migrate type are not here: they are the same for all 512 frames of a page block, and its table
 //! ([`crate::buddy::pageblock`]) has them.
@@ -74,7 +73,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-/// What [`head`] is made of; a test puts loom's in its place.
+/// The atomics of [`head`]; a test replaces them by loom's.
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering, fence};
 }
@@ -88,13 +87,13 @@ use head::{ALL_REFS, Head, ONE_REF, STATE_MASK, refs_of};
 
 pub use state::{PageFlags, PageState};
 
-/// The record of one page frame. All fields are atomic words, so that a shared reference is all anybody needs; who
-/// may write which field when is the state table's business.
+/// The record of one page frame. All fields are atomic, so shared references suffice; the state table says who may
+/// write which field when.
 #[repr(C, align(32))]
 pub struct Page {
     /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, 31 to 24 the index's bits 39 to 32; above them the
-    /// references. One word, so that whoever finds a page without holding it can see in one look that it is what they
-    /// expect and that it is held.
+    /// references. One word, so that a thread that finds a page without holding it can check with one load that it has
+    /// the expected state and is held.
     head: Head,
     /// How many of the references are pins.
     pins: AtomicU32,
@@ -148,12 +147,12 @@ impl Page {
         PageState::of(self.head())
     }
 
-    /// The holder says what an allocated frame is for: `Kernel`, `Slab` or `Table`. (What others can find begins with
-    /// [`Page::init_owner`].)
+    /// Sets the use of an allocated frame: `Kernel`, `Slab` or `Table`. (User pages start with [`Page::init_owner`].)
     #[inline]
     pub fn set_state(&self, state: PageState) {
         debug_assert!(state.is_allocated() && !state.is_user() && self.state().is_allocated());
-        // The holder is alone with the state, but flags and references may change meanwhile: only what differs flips.
+        // Only the holder changes the state, but flags and references may change concurrently: only the differing bits
+        // are flipped.
         let old = self.head() & STATE_MASK;
         self.head.flip(old ^ state as u64);
     }
@@ -170,81 +169,83 @@ impl Page {
         PageFlags::from_bits_truncate(self.head() as u32)
     }
 
-    /// Sets flags; answers those that were set before.
+    /// Sets flags; returns those that were set before.
     #[inline]
     pub fn set_flags(&self, flags: PageFlags) -> PageFlags {
         PageFlags::from_bits_truncate(self.head.set(flags.bits().into()) as u32)
     }
 
-    /// Clears flags; answers those that were set before.
+    /// Clears flags; returns those that were set before.
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
         PageFlags::from_bits_truncate(self.head.clear(flags.bits().into()) as u32)
     }
 
-    /// Takes the page lock if nobody has it. It protects owner and index of a page that others can find.
+    /// Takes the page lock if it is free. The lock protects owner and index of a page that others can find.
     #[inline]
     pub fn try_lock(&self) -> bool {
         !self.set_flags(PageFlags::LOCKED).contains(PageFlags::LOCKED)
     }
 
-    /// Gives the page lock back.
+    /// Releases the page lock.
     #[inline]
     pub fn unlock(&self) {
         let old = self.clear_flags(PageFlags::LOCKED);
         debug_assert!(old.contains(PageFlags::LOCKED));
     }
 
-    /// References: see "The count" at the top. What was done under those that are gone comes before what follows.
+    /// The number of references: see "The count" at the top. Accesses under dropped references come before later
+    /// accesses of the caller.
     #[inline]
     pub fn refs(&self) -> u32 {
         refs_of(self.head.load_acquire())
     }
 
-    /// Adds a reference beside one that keeps the page: the caller's own, or one that a lock which the caller holds
-    /// protects. `false` when there are too many.
+    /// Adds a reference to a page that another one keeps: the caller's own, or one protected by a lock that the caller
+    /// holds. `false` when there are too many.
     #[inline]
     #[must_use]
     pub fn get(&self) -> bool {
         self.head.get()
     }
 
-    /// Adds a reference if the frame is held and is a page of user memory of this kind: for somebody who found it by
-    /// its record. It need not be the page that was meant any more: the caller looks again.
+    /// Adds a reference if the frame is held and is a page of user memory of this kind, for a caller that found it by
+    /// its record. It may no longer be the intended page, so the caller must check again.
     #[must_use]
     pub fn get_if(&self, expected: PageState) -> bool {
         debug_assert!(expected.is_user(), "only user pages are found by their records");
         self.head.get_if(expected as u64)
     }
 
-    /// Gives a reference back; `true` if it was the last one: the page is the caller's alone, to be freed.
+    /// Drops a reference; `true` if it was the last one: then the caller owns the page and must free it.
     #[inline]
     #[must_use]
     pub fn put(&self) -> bool {
         self.head.put()
     }
 
-    /// Takes the count from exactly `expected` references, all of them the caller's to give up, to 0, whatever the flags
-    /// are: the page is the caller's alone, and nobody gets it until [`Page::unfreeze`]. `false`, and nothing is changed,
-    /// if somebody else holds it too.
+    /// Takes the count from exactly `expected` references, all of which the caller controls, to 0, whatever the flags
+    /// are. Then the caller owns the page, and nobody can get a reference until [`Page::unfreeze`]. `false`, with
+    /// nothing changed, if there are other holders.
     #[inline(always)]
     #[must_use]
     pub fn freeze(&self, expected: u32) -> bool {
         self.head.freeze(expected)
     }
 
-    /// Ends a freeze: the page has `refs` references again, and what the caller did to it is seen by whoever finds it.
+    /// Ends a freeze: the page has `refs` references again, and the caller's changes are visible to threads that find
+    /// it.
     #[inline]
     pub fn unfreeze(&self, refs: u32) {
         self.head.unfreeze(refs);
     }
 
-    /// Adds a pin, for a caller that holds the page and the lock that "Pins" at the top asks for. `false` when there are
-    /// too many references. Whether the page is where it may stay,
-    /// [`PageAllocator::pin_long_term`](crate::page_alloc::PageAllocator::pin_long_term) knows.
+    /// Adds a pin, for a caller that holds the page and the lock that "Pins" at the top requires. `false` if there are
+    /// too many references. [`PageAllocator::pin_long_term`](crate::page_alloc::PageAllocator::pin_long_term) checks
+    /// whether the page may stay where it is.
     #[must_use]
     pub(crate) fn pin(&self) -> bool {
-        // In this order, and the other one in `unpin`: there are never fewer references than pins.
+        // In this order, and the opposite one in `unpin`, so that there are never fewer references than pins.
         let got = self.get();
         if got {
             self.pins.fetch_add(1, Release);
@@ -252,7 +253,7 @@ impl Page {
         got
     }
 
-    /// Gives a pin back; `true` if it was the last reference.
+    /// Drops a pin; `true` if it was the last reference.
     #[must_use]
     pub fn unpin(&self) -> bool {
         let old = self.pins.fetch_sub(1, Release);
@@ -260,13 +261,13 @@ impl Page {
         self.put()
     }
 
-    /// Whether somebody has it pinned.
+    /// Whether it is pinned.
     pub fn is_pinned(&self) -> bool {
         self.pins.load(Acquire) != 0
     }
 
-    /// At most how many entries map this page of user memory, whose holders include `others` that are neither entries
-    /// nor pins: the object, the caller. `None` if it is frozen: entries that stand for it do not count.
+    /// An upper bound of the entries that map this page of user memory; `others` of its holders are neither entries nor
+    /// pins: the object, the caller. `None` if it is frozen, since migration entries hold no references.
     pub fn mappings_at_most(&self, others: u32) -> Option<u32> {
         loop {
             let pins = self.pins.load(Acquire);
@@ -274,7 +275,7 @@ impl Page {
             if refs == 0 {
                 return None;
             }
-            // A pin that came or went meanwhile would be in one number only.
+            // A pin that was added or dropped meanwhile would be in one of the numbers only.
             if self.pins.load(Relaxed) == pins {
                 return Some(refs.saturating_sub(pins).saturating_sub(others));
             }
@@ -303,8 +304,8 @@ impl Page {
         (self.head() >> INDEX_HIGH_SHIFT & 0xff) << 32 | u64::from(self.index.load(Relaxed))
     }
 
-    /// Says whose the page is, and where in it. `owner` is a kernel address (its low 3 bits may be a tag) or 0. By
-    /// the sole holder of a page that nobody else can find, or under the page lock.
+    /// Sets the owner of the page, and its index there. `owner` is a kernel address (its low 3 bits may be a tag) or 0.
+    /// Only for the sole holder of a page that cannot be found, or under the page lock.
     #[inline]
     pub fn set_owner(&self, owner: usize, index: u64) {
         debug_assert!(index < 1 << 40);
@@ -318,7 +319,7 @@ impl Page {
         self.owner.store((owner as u64) << 16 | group, Release);
     }
 
-    /// A frame that only the caller knows becomes a page of user memory, which can be found from now on.
+    /// Makes a frame that only the caller can access a page of user memory, which can be found from now on.
     #[inline]
     pub fn init_owner(&self, state: PageState, owner: usize, index: u64) {
         debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << 40);
@@ -326,7 +327,7 @@ impl Page {
         self.index.store(index as u32, Relaxed);
         let group = self.owner.load(Relaxed) & 0xffff;
         self.owner.store((owner as u64) << 16 | group, Relaxed);
-        // Last: whoever finds the frame by its new state must find its owner too.
+        // Last, so that a thread that finds the frame by its new state sees its owner too.
         let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
         self.head.publish(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT);
     }
@@ -342,7 +343,7 @@ impl Page {
         self.owner.store(owner | u64::from(group), Relaxed);
     }
 
-    /// The link that the state gives a meaning: a pfn, or 0 for none in the page allocator's own lists.
+    /// A link, whose meaning depends on the state: a pfn, or 0 for none in the page allocator's own lists.
     #[inline(always)]
     pub fn next(&self) -> &AtomicU32 {
         &self.next
@@ -354,35 +355,35 @@ impl Page {
         &self.prev
     }
 
-    /// The 24 bytes that belong to the holder of a `Kernel`, `Slab` or `Table` frame to overlay with words of its
-    /// own: pins and index, next and prev, owner. All 0 again, but for the links, before the frame is freed.
+    /// The 24 bytes that the holder of a `Kernel`, `Slab` or `Table` frame may use for its own words: pins and index,
+    /// next and prev, owner. All except the links must be 0 again before the frame is freed.
     #[inline(always)]
     pub fn body(&self) -> *mut [u64; 3] {
         self.pins.as_ptr().cast()
     }
 }
 
-/// What only the page allocator does with a record.
+/// Operations for the page allocator only.
 impl Page {
-    /// Becomes head of a free block that is on the list of migrate type `list`.
+    /// Makes this the head of a free block on the list of migrate type `list`.
     #[inline]
     pub(crate) fn make_free(&self, order: u32, list: u8) {
         self.head.store(free_head(order) | u64::from(list) << FREE_LIST_SHIFT);
     }
 
-    /// Becomes the inside of a block.
+    /// Makes this the record of a frame inside a block.
     #[inline]
     pub(crate) fn make_absent(&self) {
         self.head.store(0);
     }
 
-    /// Becomes head of a free block on a per-CPU list.
+    /// Makes this the head of a free block on a per-CPU list.
     #[inline(always)]
     pub(crate) fn make_cached(&self, order: u32) {
         self.head.store(PageState::Cached as u64 | u64::from(order) << ORDER_SHIFT);
     }
 
-    /// Becomes head of an allocated block with one reference, which nobody can find.
+    /// Makes this the head of an allocated block with one reference, which cannot be found.
     #[inline(always)]
     pub(crate) fn make_allocated(&self, order: u32) {
         self.head.store(PageState::Kernel as u64 | u64::from(order) << ORDER_SHIFT | ONE_REF);
@@ -400,20 +401,20 @@ impl Page {
         (self.head() >> FREE_LIST_SHIFT & 7) as u8
     }
 
-    /// Whether the frame of the kernel's that heads a block of this order is left as the table demands by its sole
-    /// holder; ends its ownership.
+    /// Whether the sole holder has left this kernel frame, which heads a block of this order, as the table requires;
+    /// ends the ownership.
     #[inline(always)]
     pub(crate) fn fit_to_free(&self, order: u32) -> bool {
         self.fit(PageState::USER, ONE_REF | PageState::ALLOCATED, order)
     }
 
-    /// As [`Page::fit_to_free`] for a block of any kind that has no references left: it can be found no longer.
+    /// As [`Page::fit_to_free`], for a block of any kind without references, which can no longer be found.
     #[inline(always)]
     pub(crate) fn fit_to_free_frozen(&self, order: u32) -> bool {
         self.fit(0, PageState::ALLOCATED, order)
     }
 
-    /// Whether of the count, the bits that no frame may have when it is freed, and `more`, only `wanted` is there.
+    /// Whether, of the count, the flags forbidden at a free, and `more`, exactly `wanted` is set.
     #[inline(always)]
     fn fit(&self, more: u64, wanted: u64, order: u32) -> bool {
         const LOOK: u64 = ALL_REFS | PageFlags::NOT_WHEN_FREED.bits() as u64 | ORDER_MASK | PageState::ALLOCATED;
@@ -431,9 +432,9 @@ const fn free_head(order: u32) -> u64 {
     PageState::Free as u64 | (order as u64) << ORDER_SHIFT
 }
 
-/// The head of the block that `pfn` lies in, free or allocated; `None` for a frame that is nobody's. Stable only
-/// for a caller that holds the block, or the zone's lock. At most as many steps as there are orders: inner frames carry no
-/// pointer, their head is the nearest aligned frame whose block reaches this far.
+/// The head of the block that `pfn` lies in, free or allocated; `None` for a frame outside of all blocks. Stable only
+/// for a caller that holds the block, or the zone's lock. At most as many steps as there are orders: inner frames carry
+/// no pointer, their head is the nearest aligned frame whose block reaches this far.
 ///
 /// # Safety
 /// The record of `pfn` exists.
@@ -456,7 +457,7 @@ pub(crate) fn link(pfn: Pfn) -> u32 {
     pfn.0 as u32
 }
 
-/// A link's pfn, if it leads anywhere. Frame 0 is never the page allocator's.
+/// A link's pfn, if it is not null. Frame 0 never belongs to the page allocator.
 #[inline(always)]
 pub(crate) fn linked(link: u32) -> Option<NonZero<u32>> {
     NonZero::new(link)

@@ -1,7 +1,7 @@
-//! Per-CPU memory: the same offset, another address on each CPU.
+//! Per-CPU memory: one offset, with a different address on each CPU.
 //!
-//! A *chunk* is one block of frames a CPU, on that CPU's node, all laid out alike. An offset names a chunk and a
-//! place in it, and is valid on all CPUs; adding a CPU's base makes it an address:
+//! A *chunk* is one block of frames per CPU, on that CPU's node, all with the same layout. An offset names a chunk and
+//! a place in it, and is valid on all CPUs; adding a CPU's base makes it an address:
 //!
 //! ```text
 //!           CPU 0                     CPU 1
@@ -10,10 +10,10 @@
 //!               ^ offset                ^ the same offset
 //! ```
 //!
-//! Chunk 0 begins with the kernel's static per-CPU variables, copied from a template that the linker made; the rest
-//! is handed out first fit by a bitmap, a bit for 8 bytes. More chunks come when there is no room, and stay.
+//! Chunk 0 begins with the kernel's static per-CPU variables, copied from a template that the linker makes; the rest is
+//! allocated first-fit by a bitmap, one bit per 8 bytes. More chunks are added when there is no room, and stay.
 //!
-//! The bitmaps' lock has [`Rank::PerCpuAreas`]; pages are asked for without it. Looking up an address takes no lock.
+//! The bitmaps' lock has [`Rank::PerCpuAreas`]; pages are allocated without it. Looking up an address takes no lock.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -36,7 +36,7 @@ const MAX_CHUNKS: usize = 16;
 const GRAIN: usize = 8;
 const WORDS: usize = CHUNK_SIZE / GRAIN / 64;
 
-/// Where a per-CPU object is, on whichever CPU.
+/// The position of a per-CPU object, the same on every CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Offset(usize);
 
@@ -97,8 +97,8 @@ impl<M: Machine> PerCpuAreas<M> {
         }
     }
 
-    /// Makes the first chunk for CPUs 0 to `cpus` less 1, with a copy of the static variables for each. Once, before
-    /// anybody else uses this.
+    /// Makes the first chunk for CPUs 0 to `cpus - 1`, with a copy of the static variables for each. Once, before any
+    /// other use.
     pub fn init(&self, cpus: usize, statics: &[u8]) -> Result<(), AllocError> {
         if self.cpus.load(Ordering::Relaxed) != 0 || cpus == 0 || cpus > MAX_CPUS || statics.len() > CHUNK_SIZE {
             return Err(AllocError);
@@ -110,7 +110,7 @@ impl<M: Machine> PerCpuAreas<M> {
         }
         for cpu in 0..cpus {
             let to = self.address(cpu, Offset(0));
-            // SAFETY: the chunk is new, ours, and at least as large.
+            // SAFETY: the chunk is new, unshared, and at least as large.
             unsafe { to.as_ptr().copy_from_nonoverlapping(statics.as_ptr(), statics.len()) };
         }
         self.chunks.lock().maps[0].set(0, statics.len().div_ceil(GRAIN), true);
@@ -152,7 +152,7 @@ impl<M: Machine> PerCpuAreas<M> {
                 }
                 known
             };
-            // Somebody else may have grown it meanwhile, and taken it all: then once more.
+            // Another CPU may have added a chunk meanwhile, and used all of it: then try again.
             if self.chunks.lock().count == known {
                 self.grow()?;
             }
@@ -166,10 +166,10 @@ impl<M: Machine> PerCpuAreas<M> {
         }
     }
 
-    /// Takes back what [`PerCpuAreas::alloc`] gave for this size.
+    /// Frees memory from [`PerCpuAreas::alloc`] of this size.
     ///
     /// # Safety
-    /// It is given back once, and nobody on any CPU uses it any more.
+    /// It is freed once, and no CPU uses it any more.
     pub unsafe fn free(&self, offset: Offset, size: usize) {
         let (chunk, first) = (offset.0 / CHUNK_SIZE, offset.0 % CHUNK_SIZE / GRAIN);
         self.chunks.lock().maps[chunk].set(first, size.max(1).div_ceil(GRAIN), false);
@@ -234,7 +234,7 @@ unsafe impl<T: Send + Sync, M: Machine> Send for PerCpu<T, M> {}
 unsafe impl<T: Send + Sync, M: Machine> Sync for PerCpu<T, M> {}
 
 impl<T, M: Machine> PerCpu<T, M> {
-    /// What `make` says for each CPU.
+    /// Makes a value for each CPU with `make`.
     pub fn try_new(areas: &'static PerCpuAreas<M>, mut make: impl FnMut(usize) -> T) -> Result<Self, AllocError> {
         let offset = areas.alloc(size_of::<T>(), align_of::<T>())?;
         for cpu in 0..areas.cpus() {
@@ -250,10 +250,10 @@ impl<T, M: Machine> PerCpu<T, M> {
         (cpu < self.areas.cpus()).then(|| unsafe { self.areas.address(cpu, self.offset).cast::<T>().as_ref() })
     }
 
-    /// This CPU's, unless the caller is moved to another one: then that one was.
+    /// This CPU's value; the caller may afterwards be moved to another CPU.
     #[inline]
     pub fn this(&self) -> &T {
-        // SAFETY: as above; who runs here has memory here.
+        // SAFETY: as above; every running CPU has memory here.
         unsafe { self.areas.address(self.areas.machine.cpu(), self.offset).cast::<T>().as_ref() }
     }
 

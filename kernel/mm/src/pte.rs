@@ -1,7 +1,6 @@
 //! A translation table entry of the VMSAv8-64 stage 1 format (Arm ARM DDI 0487, D8.3), 4 KiB granule.
 //!
-//! What a non-present entry means is typed from the start, so that every walker says what it does with each
-//! kind. Bit 0 is clear in all of them:
+//! Non-present entries are typed, so that every walker handles each kind explicitly. Bit 0 is clear in all of them:
 //!
 //! ```text
 //!  63                              12 11        4 3    1 0
@@ -42,8 +41,8 @@ pub mod bits {
     pub const SPECIAL: u64 = 1 << 56;
     /// Bits 47 to 12: the output address.
     pub const ADDR: u64 = 0x0000_ffff_ffff_f000;
-    /// Software, in a page of a process: shift of how many pages before this one came along with it (four bits, which
-    /// the architecture ignores as long as TCR_EL1.HWU* are clear).
+    /// Software, in a page of a process: shift of the number of pages before this one that the same fault brought in
+    /// (four bits, which the architecture ignores while TCR_EL1.HWU* are clear).
     pub const AHEAD_SHIFT: u32 = 59;
     /// Software: that number.
     pub const AHEAD: u64 = 15 << AHEAD_SHIFT;
@@ -57,7 +56,7 @@ pub mod bits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum MemoryType {
-    /// Device-nGnRnE: registers; a store has arrived at the device when it is complete.
+    /// Device-nGnRnE: registers; a store completes only when it has reached the device.
     DeviceStrict = 0,
     /// Normal, write-back, allocating on reads and writes.
     Normal = 1,
@@ -67,7 +66,7 @@ pub enum MemoryType {
     WriteThrough = 3,
     /// Device-GRE: frame buffers.
     DeviceGre = 4,
-    /// Device-nGnRE: registers; something on the way may say that a store has arrived.
+    /// Device-nGnRE: registers; an interconnect may acknowledge a store early.
     Device = 5,
 }
 
@@ -86,7 +85,7 @@ pub const fn index(va: usize, level: usize) -> usize {
     va >> LEVEL_SHIFT[level] & (ENTRIES - 1)
 }
 
-/// What a non-present entry stands for.
+/// The kinds of non-present entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NonPresent {
     /// Nothing was ever here.
@@ -95,7 +94,7 @@ pub enum NonPresent {
     Swap(u64),
     /// The page is being moved; the payload is its old frame.
     Migration(PhysAddr),
-    /// A note for the fault path, with no page behind it.
+    /// A marker for the fault path, without a page.
     Marker(u64),
 }
 

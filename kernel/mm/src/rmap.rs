@@ -1,38 +1,38 @@
-//! Reverse mapping: from a page to all that map it.
+//! Reverse mapping: from a page to all its mappings.
 //!
 //! # Anonymous pages
-//! A page that a process first touches belongs to that process's [`AnonGroup`] for good; its `Page` has the group
-//! and the page's *home* (see [`crate::vma`]). Only the process and those forked from it since can map the page: in each
-//! space the area of that home, found by address in O(log n), or, for areas that mremap has moved, in the space's tree of
+//! A page that a process first touches belongs to that process's [`AnonGroup`] for good; its `Page` has the group and
+//! the page's *home* (see [`crate::vma`]). Only that process and its descendants can map the page: in each space it is
+//! the area with that home, found by address in O(log n) or, for areas that mremap has moved, in the space's tree of
 //! areas that are not at home.
 //!
 //! # Families
-//! The groups that stem from one `Mm::new` are a family, a tree that follows its forks. It is kept as a *tour*: a list in
-//! which each group has an opening and a closing bracket, and what is between them is what it has forked. So
-//! - a walk from a group goes along the list from one bracket to the other, and meets a group before those below it;
-//! - a fork inserts a pair of brackets behind its parent's opening one;
-//! - a group leaves by taking its two brackets out, and what was between them is its parent's: O(1), however many children
-//!   it has.
+//! The groups that descend from one `Mm::new` are a family, a tree of forks. It is stored as a *tour*: a list in which
+//! each group has an opening and a closing bracket, with its descendants between them. So
+//! - a walk from a group follows the list from one bracket to the other, and meets a group before its descendants;
+//! - a fork inserts a pair of brackets after its parent's opening one;
+//! - a group leaves by removing its two brackets, and the groups between them become its parent's: O(1), however many
+//!   children it has.
 //!
-//! A group is in the tour while its space is there, or while it keeps two others or more apart, or while a walk stands on
-//! it. So of n groups in a tour n/2 or more have a space (but for those that walks stand on), and a walk's length depends
-//! on the spaces that may map the page, not on the generations that have ended. A group whose space ends with
-//! one child in the tour is folded away: whatever maps its pages is in its child's place, so the two become one *class*
-//! with that place in the tour. One with no child has none: nobody maps its pages any more. Classes are a
-//! union-find forest, by rank: from a group to its class's place it is O(log n) steps.
+//! A group is in the tour while its space exists, while it has two or more children in the tour, or while a walk is at
+//! it. So of n groups in a tour at least n/2 have a space (apart from those at which walks are), and a walk's length
+//! depends on the spaces that may map the page, not on ended generations. A group whose space ends with one child in
+//! the tour is folded into it: all mappings of its pages are at the child's place or below, so the two become one
+//! *class* with that place in the tour. A group without children has no place any more: nothing maps its pages. Classes
+//! are a union-find forest, by rank: from a group to its class's place it is O(log n) steps.
 //!
-//! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. What is left,
-//! as in Linux: a page that many children got, and all but the last of them have replaced by a copy, is looked for in
-//! all of them.
+//! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. As on
+//! Linux, one case remains slow: if many children inherited a page, and all but the last have replaced it by a copy,
+//! the walk searches all of them.
 //!
 //! # Lifetimes
-//! A group's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the tour.
-//! The family's lock (`Rank::AnonGroup`) protects brackets and classes, and is held for a bounded number of steps; counts
-//! are given back without it. The walk visits spaces without it, holding a reference to the space.
+//! A group's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the
+//! tour. The family's lock (`Rank::AnonGroup`) protects brackets and classes, and is held for a bounded number of
+//! steps; references are dropped without it. The walk visits spaces without it, holding a reference to the space.
 //!
 //! # Pages of objects
-//! Their `Page` has the object and the index, also where the page lies in place; the object knows the areas that map it,
-//! by index ([`crate::vma::spans`]): each is found in O(log n) of them.
+//! Their `Page` has the object and the index, also for pages in place; the object has the areas that map it, by index
+//! ([`crate::vma::spans`]): each is found in O(log n).
 //!
 //! [`Page::mappings_at_most`]: crate::page::Page::mappings_at_most
 
@@ -47,7 +47,7 @@ use crate::mm::Mm;
 use crate::sync::{Rank, SpinLock};
 use tour::{Brackets, Gone, Mark};
 
-/// What all groups that stem from one `Mm::new` share.
+/// State shared by all groups that descend from one `Mm::new`.
 struct Family<M: Machine> {
     lock: SpinLock<(), M>,
 }
@@ -62,22 +62,22 @@ pub struct AnonGroup<M: Machine> {
 struct Links<M: Machine> {
     /// The space, until it ends.
     mm: *const Mm<M>,
-    /// Before the group comes into the tour: its parent, which forks it. After it has left: the next one whose count is to
-    /// be given back.
+    /// Before the group enters the tour: its parent, which forks it. After it has left: the next one whose reference is
+    /// to be dropped.
     other: *const AnonGroup<M>,
     brackets: Brackets<M>,
-    /// Walks that stand on it, or began at it.
+    /// Walks that are at it, or began at it.
     walks: u32,
-    /// The depth that the classes behind this could have.
+    /// An upper bound of the depth of the classes below this one (union by rank).
     rank: u32,
-    /// The class mate that leads to the class's place, with a count; null in the one that knows it.
+    /// The class member that leads to the class's place, with a reference; null in the one that stores the place.
     forward: *const AnonGroup<M>,
     /// The class's place in the tour; null if it has none.
     place: *const AnonGroup<M>,
 }
 
-// SAFETY: the links are accessed under the family's lock; what they point to is `Sync` itself and outlives the
-// links: the tour and `forward` have counts, and a space unlinks itself, under that lock, before it ends.
+// SAFETY: the links are accessed under the family's lock; their targets are `Sync` and outlive the links: the tour and
+// `forward` hold references, and a space unlinks itself, under that lock, before it ends.
 unsafe impl<M: Machine> Send for AnonGroup<M> {}
 // SAFETY: as above.
 unsafe impl<M: Machine> Sync for AnonGroup<M> {}
@@ -89,7 +89,7 @@ impl<M: Machine> AnonGroup<M> {
         Self::make(family, ptr::null())
     }
 
-    /// A group for a space that is being forked from this one's, which is there until [`AnonGroup::begin`].
+    /// A group for a space that is being forked from this group's space, which must exist until [`AnonGroup::begin`].
     pub fn fork(parent: &KArc<Self>) -> Result<KArc<Self>, AllocError> {
         Self::make(parent.family.clone(), KArc::as_ptr(parent))
     }
@@ -107,8 +107,8 @@ impl<M: Machine> AnonGroup<M> {
         KArc::try_new(Self { family, links: UnsafeCell::new(links) })
     }
 
-    /// Says which space the group's pages come from: from now on walks find it. Before it has pages, and before its
-    /// parent ends.
+    /// Sets the space that the group's pages belong to: from now on walks find it. Called before it has pages, and
+    /// before its parent ends.
     pub fn begin(this: &KArc<Self>, mm: *const Mm<M>) {
         KArc::add_owners(this, 1);
         let group = KArc::as_ptr(this);
@@ -122,7 +122,7 @@ impl<M: Machine> AnonGroup<M> {
         }
     }
 
-    /// The space ends, if it had begun. Once this has returned, no walk comes to hold it any more.
+    /// The space ends, if it had begun. After this, no walk can get a reference to it any more.
     pub fn end(this: &KArc<Self>) {
         let mut gone = Gone::new();
         let group = KArc::as_ptr(this);
@@ -137,7 +137,7 @@ impl<M: Machine> AnonGroup<M> {
         gone.give_back();
     }
 
-    /// Visits every space that may map a page of this group, parents first, until `visit` answers `false`.
+    /// Visits every space that may map a page of this group, parents first, until `visit` returns `false`.
     pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<Mm<M>>) -> bool) {
         let Some(mut walk) = Walk::begin(this) else { return };
         while let Some(mm) = walk.next() {
@@ -162,11 +162,11 @@ impl<M: Machine> Drop for AnonGroup<M> {
 /// Brackets that a walk passes at a time.
 const STRIDE: usize = 32;
 
-/// A walk along what lies between a group's brackets. The groups where it began and where it stands stay in the tour.
+/// A walk between a group's brackets. The groups where it began and where it is stay in the tour.
 struct Walk<'a, M: Machine> {
     group: &'a KArc<AnonGroup<M>>,
     root: *const AnonGroup<M>,
-    /// The bracket that was looked at last; none before the first one.
+    /// The bracket visited last; none before the first one.
     at: Mark<M>,
 }
 
@@ -202,15 +202,15 @@ impl<'a, M: Machine> Walk<'a, M> {
         }
     }
 
-    /// Goes on to the next space, or as far as one hold of the lock allows.
+    /// Advances to the next space, or as far as one hold of the lock allows.
     ///
     /// # Safety
     /// The family is locked.
     unsafe fn step(&mut self, gone: &mut Gone<M>) -> Step<M> {
         let mut at = self.at;
         let mut found = Step::Further;
-        // SAFETY: the caller holds the lock. `at` is in the tour, and so is all that follows it up to the root's end. A space
-        // that is linked has not passed `end`: its memory is there, though its count may be 0.
+        // SAFETY: the caller holds the lock. `at` is in the tour, and so is all that follows it up to the root's end. A
+        // space that is linked has not passed `end`: its memory is valid, though its count may be 0.
         unsafe {
             for _ in 0..STRIDE {
                 count_step();
@@ -235,7 +235,7 @@ impl<'a, M: Machine> Walk<'a, M> {
         found
     }
 
-    /// Stands no longer where it stood.
+    /// Leaves the group where the walk is.
     ///
     /// # Safety
     /// As [`Walk::step`].
@@ -275,13 +275,13 @@ enum Step<M: Machine> {
 /// The links of a group.
 ///
 /// # Safety
-/// The group's memory is there. (No reference to it is made.)
+/// The group's memory is valid. (No reference to it is made.)
 unsafe fn links<M: Machine>(group: *const AnonGroup<M>) -> *mut Links<M> {
     // SAFETY: the caller's promise.
     unsafe { UnsafeCell::raw_get(&raw const (*group).links) }
 }
 
-/// Counts a step of a walk: what tests of its length go by.
+/// Counts a step of a walk, for tests of its length.
 #[inline(always)]
 pub(crate) fn count_step() {
     #[cfg(test)]

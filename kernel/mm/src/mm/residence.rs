@@ -1,4 +1,4 @@
-//! Bringing memory in before it is touched, keeping it in, and asking whether it is: MAP_POPULATE, mlock, mincore.
+//! Populating memory before it is accessed, keeping it resident, and querying residence: MAP_POPULATE, mlock, mincore.
 
 use quire_abi::Errno;
 
@@ -11,13 +11,13 @@ use crate::pte::{NonPresent, Pte, index};
 use crate::supply::{Supply, supplied};
 use crate::vma::{VmFlags, Vma};
 
-/// Pages or areas that are looked at between two points at which others may run.
+/// Pages or areas handled between two preemption points.
 pub(super) const POINT_EVERY: usize = 256;
 
 /// How pages are brought in.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Populate {
-    /// As the program will need them: for writing where a private page may be written.
+    /// As the area's rights say: for writing where a private page is writable.
     AsMapped,
     /// For reading.
     Read,
@@ -26,7 +26,7 @@ pub(super) enum Populate {
 }
 
 impl Populate {
-    /// The area at `addr`, if it allows this.
+    /// The area at `addr`, if its rights allow this.
     fn area<M: Machine>(self, areas: &Areas<M>, addr: UserAddr) -> Result<&Vma<M>, FaultError> {
         let vma = areas.tree.find(addr).ok_or(FaultError::Unmapped)?;
         let allowed = match self {
@@ -37,7 +37,7 @@ impl Populate {
         if allowed { Ok(vma) } else { Err(FaultError::Protection) }
     }
 
-    /// Whether an area is left to later faults, whatever its rights.
+    /// Whether an area is left to later faults, whatever its rights are.
     fn skips<M: Machine>(self, vma: &Vma<M>) -> bool {
         self == Populate::AsMapped && vma.flags.contains(VmFlags::LOCKONFAULT)
     }
@@ -49,7 +49,7 @@ impl<M: Machine> Mm<M> {
         let supply = Supply::new(self.machine);
         let mut addr = start;
         while addr < end {
-            // (For a killed thread any error will do.)
+            // (A killed thread's error does not matter.)
             self.machine.resched_point().map_err(|_| FaultError::OutOfMemory)?;
             let areas = self.areas.read();
             let Ok(vma) = how.area(&areas, addr) else {
@@ -57,7 +57,7 @@ impl<M: Machine> Mm<M> {
                     return how.area(&areas, addr).map(|_| ());
                 }
                 drop(areas);
-                // What is missing may be about to come: a change is under way, and this was its middle.
+                // A missing area may be the intermediate state of a change: wait for the intent and look again.
                 how.area(&self.areas.intend(), addr)?;
                 continue;
             };
@@ -68,7 +68,7 @@ impl<M: Machine> Mm<M> {
             let private_writable = vma.flags & (VmFlags::WRITE | VmFlags::SHARED) == VmFlags::WRITE;
             let write = how == Populate::Write || how == Populate::AsMapped && private_writable;
             let to = vma.end.min(end);
-            // A few pages at a time, so that who wants to change the map need not wait for all of them.
+            // A few pages at a time, so that a change of the map need not wait for all of them.
             let stop = to.min(addr + 64 * PAGE_SIZE);
             let mut stopped = None;
             while addr < stop {
@@ -124,7 +124,7 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Locks all that is mapped (`current`), all that will be (`future`), or both.
+    /// Locks all present mappings (`current`), all future ones (`future`), or both.
     pub fn lock_all(&self, current: bool, future: bool, on_fault: bool) -> Result<(), Errno> {
         let mut areas = self.areas.intend_killable()?;
         if self.limit(Limit::MemLock) == 0 {
@@ -145,7 +145,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Brings in the locked areas of a range, as far as that can be done.
+    /// Brings in the locked areas of a range, as far as possible.
     pub(super) fn populate_locked(&self, start: UserAddr, end: UserAddr) {
         let mut at = start;
         loop {
@@ -177,7 +177,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Gives a range that has no holes this sort of lock, or none.
+    /// Sets this kind of lock, or none, on a range without holes.
     fn set_lock(
         &self,
         areas: &mut Intent<'_, M>,
@@ -201,7 +201,7 @@ impl<M: Machine> Mm<M> {
         self.pages_with(areas, start, end, VmFlags::LOCKED)
     }
 
-    /// Which pages of a range are in memory (mincore): calls `see` with each page's number and answer.
+    /// Which pages of a range are in memory (mincore): calls `see` with each page's number and state.
     pub fn in_core(&self, addr: usize, len: usize, mut see: impl FnMut(usize, bool)) -> Result<(), Errno> {
         let start = UserAddr::new(addr);
         if !start.is_aligned(PAGE_SIZE) {
@@ -210,7 +210,7 @@ impl<M: Machine> Mm<M> {
         if len == 0 {
             return Ok(());
         }
-        // The intent keeps changes away, whose middle might show a hole; faults go on.
+        // The intent excludes changes, whose intermediate state might show a hole; faults continue.
         let areas = self.areas.intend();
         let (start, end) = checked_range(addr, len, areas.layout.task_size).map_err(|_| Errno::ENOMEM)?;
         let mut at = start;
@@ -220,7 +220,7 @@ impl<M: Machine> Mm<M> {
                 if (at - start).is_multiple_of(POINT_EVERY * PAGE_SIZE) {
                     self.machine.resched_point()?;
                 }
-                // A page that is being moved is in memory, one in swap is not: also where it hides an object's page.
+                // A page that is being moved is in memory; one in swap is not, even if it hides an object's page.
                 let mapped = match self.entry(at).kind() {
                     None | Some(NonPresent::Migration(_)) => Some(true),
                     Some(NonPresent::Swap(_)) => Some(false),
@@ -238,8 +238,7 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// mlock takes any address and rounds it down. As on Linux, a length that passes 2^64 when it is rounded up begins again
-/// at 0.
+/// mlock accepts any address and rounds it down. As on Linux, a length that exceeds 2^64 when rounded up wraps to 0.
 fn lock_range(addr: usize, len: usize) -> Result<(UserAddr, UserAddr), Errno> {
     let start = UserAddr::new(addr).page_floor();
     let len = len.wrapping_add(addr - start.get()).checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);

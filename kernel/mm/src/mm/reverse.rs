@@ -1,4 +1,4 @@
-//! From a page to all that map it: the walk over spaces, and its work in each. See [`crate::rmap`].
+//! From a page to all its mappings: the walk over spaces, and the lookup in each. See [`crate::rmap`].
 
 use super::{Areas, Mm};
 use crate::addr::{PAGE_SHIFT, Pfn, USER_END, UserAddr};
@@ -13,7 +13,7 @@ use crate::vma::Vma;
 use crate::vma::spans::Key;
 
 impl Pte {
-    /// Whether the entry stands for the page `pfn`: it maps it, or waits for it to be moved.
+    /// Whether the entry stands for the page `pfn`: it maps the page, or is a migration entry for it.
     #[inline]
     pub fn holds(self, pfn: Pfn) -> bool {
         match self.kind() {
@@ -74,21 +74,21 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Visits every mapping of the user page `pfn` until `visit` answers `false`. The caller holds a reference to the page, has
-/// it frozen, or knows that it is one of an object's in place.
+/// Visits every mapping of the user page `pfn` until `visit` returns `false`. The caller holds a reference to the page,
+/// has it frozen, or knows that it is an object's page in place.
 ///
-/// The space's areas are locked for reading during a visit, which may lock the entry's table, and sleeps for nothing. A
-/// page's entry does not move from one space to another, so no mapping of an anonymous page is missed that was there
-/// before the walk and is there after it; one that comes or goes meanwhile may be missed or seen. Answers whether the areas
-/// that may map the page stood still: if not, a mapping of an object's page that was moved, or whose area was split or
-/// merged, may have been missed or seen twice too.
+/// The space's areas are locked for reading during a visit, which may lock the entry's table and must not sleep. A
+/// page's entry does not move from one space to another, so the walk misses no mapping of an anonymous page that exists
+/// during the whole walk; one that is made or removed meanwhile may be missed or visited. Returns whether the areas
+/// that may map the page were unchanged: if not, a mapping of an object's page that was moved, or whose area was split
+/// or merged, may have been missed or visited twice.
 pub fn for_each_mapping<M: Machine>(machine: M, pfn: Pfn, visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) -> bool {
     walk(machine, pfn, None, visit)
 }
 
-/// As [`for_each_mapping`], for a caller that holds `own` references to the page: the walk ends with the last mapping that
-/// there can be by the page's count. That makes it short where many spaces could map the page and few do. Mappings that
-/// come meanwhile are missed the more easily.
+/// As [`for_each_mapping`], for a caller that holds `own` references to the page: the walk ends when it has found as
+/// many mappings as the page's count allows. That makes it short if many spaces could map the page but few do. Mappings
+/// that are made meanwhile are more likely to be missed.
 pub fn for_each_mapping_of_held<M: Machine>(
     machine: M,
     pfn: Pfn,
@@ -152,14 +152,14 @@ fn for_each_object_mapping<M: Machine>(
             let mappings = object.mappings().lock();
             let Some(found) = mappings.find(index, after) else { return mappings.changes() == changes };
             after = Some(found.key);
-            // SAFETY: an area leaves the mappings before it ends, and its space ends after its areas; the mappings are
-            // locked, under which alone an area among them changes its range.
+            // SAFETY: an area is removed from the mappings before it is freed, and its space outlives its areas; the
+            // mappings are locked, and an area in them changes its range only under that lock.
             unsafe {
                 let (start, first) = (&raw const (*found.vma.as_ptr()).start, found.key.0);
                 (KArc::upgrade(found.mm), *start + ((index - first) << PAGE_SHIFT))
             }
         };
-        // A space that ends is no longer one that maps anything.
+        // A space that is being torn down maps nothing any more.
         let Some(mm) = mm else { continue };
         let areas = mm.areas.read();
         if mm.maps_object(&areas, addr, object, index, pfn) && !visit(&mm, addr) {

@@ -1,4 +1,4 @@
-//! What all address spaces of a machine share.
+//! State shared by all address spaces of a machine.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -41,13 +41,14 @@ impl<M: Machine> Spaces<M> {
         Ok(())
     }
 
-    /// Says that some CPU sets the access flag, or the dirty state, of entries by itself. Before the first space is made.
+    /// Records that some CPU sets the access flag or the dirty state of entries by itself. Before the first space is
+    /// made.
     pub fn set_hardware_updates(&self) {
         self.hardware_updates.store(true, Ordering::Relaxed);
     }
 
-    /// Whether CPUs update entries: then software changes present ones atomically (see [`crate::table::entry`]). CPUs that
-    /// do not may be among them: the faults that they take are served.
+    /// Whether CPUs update entries: then software changes present ones atomically (see [`crate::table::entry`]). Other
+    /// CPUs may lack this; their faults are handled.
     #[inline(always)]
     pub fn hardware_updates(&self) -> bool {
         self.hardware_updates.load(Ordering::Relaxed)
@@ -64,7 +65,7 @@ impl<M: Machine> Spaces<M> {
         &self.asids
     }
 
-    /// The books of promised memory.
+    /// Commit accounting.
     #[inline]
     pub fn commit(&self) -> &Commit {
         &self.commit

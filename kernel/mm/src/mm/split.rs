@@ -1,4 +1,4 @@
-//! Giving a part of an area other flags: what mprotect, madvise and mlock do to the tree.
+//! Changing the flags of a part of an area: the tree operation of mprotect, madvise and mlock.
 
 use quire_abi::Errno;
 
@@ -9,8 +9,8 @@ use crate::supply::Supply;
 use crate::vma::{Kind, VmFlags};
 
 impl<M: Machine> Mm<M> {
-    /// Gives `start..end`, which lies within one area, new flags: the area splits where only a part changes, and
-    /// what has become of its neighbour's kind merges with it. Fails before anything has changed.
+    /// Gives `start..end`, which lies within one area, new flags: the area is split if only a part changes, and the
+    /// part is merged with a neighbour of the same kind. Fails before anything has changed.
     pub(super) fn change_flags(
         &self,
         areas: &mut Intent<'_, M>,

@@ -22,8 +22,8 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Takes everything out of a range; the caller settles. The only failure is that of splitting one area into two, before anything
-    /// has changed.
+    /// Removes everything from a range; the caller settles. It can only fail to split one area into two, before
+    /// anything has changed.
     pub(super) fn unmap_range(
         &self,
         areas: &mut Intent<'_, M>,
@@ -70,7 +70,7 @@ impl<M: Machine> Mm<M> {
                     gone.push(vma);
                     removed += 1;
                     if removed % POINT_EVERY == 0 {
-                        // What has begun is finished, killed or not.
+                        // The operation is completed even if the thread is killed.
                         let _ = self.machine.resched_point();
                     }
                 }
@@ -96,12 +96,12 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Empties the entries of a range without areas and frees what they held, once no TLB has them.
+    /// Clears the entries of a range without areas and frees their pages once no TLB holds them.
     fn zap(&self, start: UserAddr, end: UserAddr) {
         self.zap_into(Gather::new(self.machine, &self.asid), start, end);
     }
 
-    /// Empties the entries of a range whose areas stay: faults fill them again at any moment.
+    /// Clears the entries of a range whose areas stay: faults may fill them again at any moment.
     pub(super) fn zap_beside_faults(&self, start: UserAddr, end: UserAddr) {
         self.zap_into(Gather::beside_faults(self.machine, &self.asid), start, end);
     }

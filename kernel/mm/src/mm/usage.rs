@@ -1,4 +1,4 @@
-//! What the areas of a space have in memory, by the entries of their tables: resident, referenced, dirty.
+//! Memory use of the areas of a space, from the entries of their tables: resident, referenced, dirty.
 
 use super::Mm;
 use super::view::{AreaView, view};
@@ -9,25 +9,25 @@ use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, index};
 use crate::table::entry::Kind;
 
-/// Last-level tables that one look goes through, while who wants to change the map waits.
+/// Last-level tables read in one query, during which changes of the map wait.
 const TABLES: usize = 8;
 
 /// Counts of a part of an area, in pages. The zero page counts for nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Mapped, in memory.
+    /// Present in memory.
     pub resident: usize,
-    /// Of these, touched since they were made old.
+    /// Of these, accessed since they were made old.
     pub referenced: usize,
     /// Of these, anonymous.
     pub anon: usize,
-    /// Of these, held by nobody else, and not written since they were clean.
+    /// Of these, with no other holder, and not written since they were clean.
     pub private_clean: usize,
-    /// Held by nobody else, and written.
+    /// With no other holder, and written.
     pub private_dirty: usize,
-    /// Others hold them too, or may without being counted (files in place), and not written.
+    /// With other holders, or perhaps uncounted ones (files in place), and not written.
     pub shared_clean: usize,
-    /// Others hold them too, and written.
+    /// With other holders, and written.
     pub shared_dirty: usize,
     /// Not in memory but in swap.
     pub swapped: usize,
@@ -38,7 +38,7 @@ impl Usage {
         match pte.kind() {
             None => self.add_present(machine, pte),
             Some(NonPresent::Swap(_)) => self.swapped += 1,
-            // It is in memory; what its entry knew comes back with it.
+            // It is in memory; its entry's flags come back with it.
             Some(NonPresent::Migration(_)) => {
                 self.resident += 1;
                 self.private_dirty += 1;
@@ -73,9 +73,8 @@ impl Usage {
 }
 
 impl<M: Machine> Mm<M> {
-    /// The first area that ends above `from`, and what of it is in memory, from `from` on and as far as one look goes: to
-    /// the address that comes with it. Entries are read without their tables' locks: what changes meanwhile may be
-    /// counted as it was or as it is.
+    /// The first area that ends above `from`, and its counts from `from` on, up to the address returned, which is the
+    /// limit of one query. Entries are read without their tables' locks: concurrent changes may be counted or not.
     pub fn usage_from<R>(&self, from: UserAddr, see: impl FnOnce(AreaView<'_, M>, Usage, UserAddr) -> R) -> Option<R> {
         let areas = self.areas.read();
         let vma = areas.tree.find_from(from)?;

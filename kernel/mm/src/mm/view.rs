@@ -1,4 +1,4 @@
-//! What a space shows of itself.
+//! Views of a space, and its validation.
 
 use core::sync::atomic::Ordering;
 
@@ -62,7 +62,7 @@ impl<M: Machine> Mm<M> {
         (areas.brk_start, areas.brk)
     }
 
-    /// The first area that ends above `from`: views that may sleep between areas go on from its end.
+    /// The first area that ends above `from`: views that may sleep between areas continue from its end.
     pub fn area_from<R>(&self, from: UserAddr, see: impl FnOnce(AreaView<'_, M>) -> R) -> Option<R> {
         let areas = self.areas.read();
         areas.tree.find_from(from).map(|vma| see(view(vma)))
@@ -73,7 +73,7 @@ impl<M: Machine> Mm<M> {
         self.areas.read().tree.iter().for_each(|vma| see(view(vma)));
     }
 
-    /// Compares every count with what it counts. Nobody else uses the space meanwhile.
+    /// Compares every counter with a recount. Nothing else may use the space meanwhile.
     pub fn validate(&self) {
         let areas = self.areas.read();
         areas.tree.validate();
@@ -89,7 +89,7 @@ impl<M: Machine> Mm<M> {
         for vma in areas.tree.iter() {
             let next = areas.tree.next(vma);
             let merges = next.is_some_and(|next| next.start == vma.end && vma.continues_with(&next.kind()));
-            // A stack that grows into its neighbour stays two areas, in Linux too.
+            // A stack that grows up to its neighbour stays a separate area, as on Linux.
             assert!(!merges || vma.flags.contains(VmFlags::GROWSDOWN), "two areas at {} should be one", vma.end);
         }
         self.tables.validate();

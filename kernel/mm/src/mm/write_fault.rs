@@ -1,4 +1,4 @@
-//! Writes to pages that are mapped read-only: copy-on-write, or no copy where nobody else would notice.
+//! Writes to pages that are mapped read-only: copy-on-write, or reuse of the page if it has no other holder.
 
 use super::Mm;
 use super::fault::{FaultError, room};
@@ -17,7 +17,7 @@ use crate::table::gather::Counts;
 use crate::table::{Leaf, LeafGuard};
 use crate::vma::{VmFlags, Vma};
 
-/// Entries behind a reused page that are looked at for the same.
+/// Entries after a reused page that are examined for reuse too.
 const REUSE_AHEAD: usize = 16;
 
 impl<M: Machine> Mm<M> {
@@ -41,12 +41,12 @@ impl<M: Machine> Mm<M> {
                 self.reuse(&mut guard, vma, addr, shared);
                 drop(guard);
                 self.machine.count(Event::FaultReuse, 1);
-                // This CPU has the read-only entry cached, others may. (The neighbours that were reused along
-                // with it fault once more if theirs is cached.)
+                // This CPU has the read-only entry cached, and others may. (The neighbours reused along with it fault
+                // once more if theirs is cached.)
                 flush_page(self.machine, &self.asid, addr);
                 return Ok(());
             }
-            // The copy is made without the lock; until then the reference keeps the source what it is.
+            // The copy is made without the lock; the reference keeps the source from being freed or reused.
             if !pte.is_special() && !frame::page(self.machine, pte.addr().pfn()).get() {
                 return Err(FaultError::OutOfMemory);
             }
@@ -58,21 +58,21 @@ impl<M: Machine> Mm<M> {
         copied
     }
 
-    /// Whether `pte` maps an anonymous page that nobody else holds, or holds only to find out what it is. Under its
+    /// Whether `pte` maps an anonymous page without other holders, except ones that only examine its record. Under its
     /// table's lock.
     ///
-    /// A count of 1 is this entry's. Another space may come by a reference through this entry alone, and a pin too,
-    /// which the lock excludes. Somebody may find the page by its record right after this look; that gives no right to
-    /// what is in it: whoever wants the page to stand still takes away its entries, or their right to write, under
-    /// their tables' locks, and sees there what this has made of them. In the other order such a reference makes the
-    /// count 2, and the page is copied in vain.
+    /// A count of 1 is this entry's own. Other spaces and pins can only get a reference through this entry, which the
+    /// lock excludes. Another thread may find the page by its record right after this check, but that gives it no right
+    /// to the contents: to keep the page unchanged it must remove the entries, or their write permission, under their
+    /// tables' locks, and then sees the result of this change. In the opposite order such a reference makes the count
+    /// 2, and the page is copied unnecessarily.
     #[inline]
     fn is_sole(&self, pte: Pte) -> bool {
         let sole = if seeded!(ReuseWithTwoOwners) { 2 } else { 1 };
         pte.is_anon() && frame::page(self.machine, pte.addr().pfn()).refs() <= sole
     }
 
-    /// Lets the page at `addr` be written as it is, and those behind it that nobody else holds either.
+    /// Makes the page at `addr` writable without a copy, and also those after it that have no other holders.
     fn reuse(&self, guard: &mut LeafGuard<'_, M>, vma: &Vma<M>, addr: UserAddr, shared: bool) {
         let first = index(addr.get(), 3);
         guard.update(first, guard.get(first), Pte::written);
@@ -84,12 +84,12 @@ impl<M: Machine> Mm<M> {
             if !pte.is_present() || pte.is_writable() || !self.is_sole(pte) {
                 break;
             }
-            // As old as it was: nobody has touched it.
+            // The access flag is unchanged, since the page was not accessed.
             guard.update(i, pte, |pte| Pte(pte.0 & !bits::READ_ONLY | bits::DIRTY));
         }
     }
 
-    /// Puts a copy in the place of the page that `pte` maps.
+    /// Replaces the page that `pte` maps by a copy.
     fn copy_for_write(
         &self,
         vma: &Vma<M>,
@@ -140,8 +140,8 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// The page was only ever read: new zeroed pages take the zero page's place, here and in the window behind, where
-    /// they are as old as what was there. All entries are broken, invalidated together, and made.
+    /// The page was only read so far: replaces the zero page by new zeroed pages, here and in the window after it,
+    /// where they keep the access flag of the old entry. All entries are cleared, invalidated together, and then set.
     fn replace_zeros(
         &self,
         vma: &Vma<M>,

@@ -1,13 +1,13 @@
-//! What a Vma maps: reference-counted memory objects.
+//! Memory objects: the reference-counted backing of areas.
 //!
-//! An object answers, for a page index, which frame it is. Two kinds exist: a file of the boot archive, whose
-//! whole pages are mapped where they lie in memory (no copy, no count: the archive never goes away), and shared
-//! anonymous memory, whose pages come into being at the first touch. The page cache, pagers and devices join here.
+//! An object gives the frame for a page index. Two kinds exist: a file of the boot archive, whose whole pages are
+//! mapped in place (no copy, no count: the archive is never freed), and shared anonymous memory, whose pages are
+//! allocated at the first access. The page cache, pagers and devices will be further kinds.
 //!
 //! # Reverse mapping
 //! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
-//! ([`Mappings`]). A page that an object owns may outlive it: whoever finds the object through the page does so under
-//! the page lock, under which the end of the object takes its name off the page ([`Object::of_page`]).
+//! ([`Mappings`]). A page that an object owns may outlive it. So the object is looked up from the page under the page
+//! lock ([`Object::of_page`]), and under that lock the end of the object clears the owner of the page.
 //!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
@@ -50,9 +50,9 @@ impl From<AllocError> for ObjectError {
 /// A frame of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectPage {
-    /// Memory that never goes away.
+    /// Memory that is never freed.
     InPlace(PhysAddr),
-    /// A counted frame; a reference comes with this answer.
+    /// A counted frame; the caller gets a reference.
     Counted(Pfn),
 }
 
@@ -67,7 +67,7 @@ impl ObjectPage {
 }
 
 enum Content {
-    /// `len` bytes at `start` in the direct map. Bit n of `synced`: page n is fit to be executed.
+    /// `len` bytes at `start` in the direct map. Bit n of `synced`: instructions in page n are synchronised.
     BootFile { start: PhysAddr, len: usize, padded: bool, synced: Vec<AtomicU64> },
     /// Pages that begin as zeros.
     SharedAnon { pages: usize, reserved: bool },
@@ -83,9 +83,9 @@ pub struct Object<M: Machine> {
 }
 
 impl<M: Machine> Object<M> {
-    /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written by anyone. Whoever makes
-    /// one keeps it for ever, and makes one for each file: what lies in place names it.
-    /// `padded`: the rest of the last page is zeros, so that it too can be mapped where it lies.
+    /// A file of the boot archive: `len` bytes at `start`, readable for ever and never written. The caller keeps the
+    /// object for ever, and makes only one per file, since pages in place refer to it as their owner. `padded`: the
+    /// rest of the last page is zeros, so that it can be mapped in place too.
     pub fn boot_file(machine: M, start: PhysAddr, len: usize, padded: bool) -> Result<KArc<Self>, AllocError> {
         let words = len.div_ceil(PAGE_SIZE).div_ceil(64);
         let mut synced: Vec<AtomicU64> = TryVec::try_with_capacity(words)?;
@@ -95,12 +95,12 @@ impl<M: Machine> Object<M> {
         Self::make(machine, Content::BootFile { start, len, padded, synced })
     }
 
-    /// Shared anonymous memory, all of it promised now if `reserved`, else each page as it comes to be.
+    /// Shared anonymous memory; all of it is promised now if `reserved`, else each page when it is allocated.
     pub fn shared_anon(machine: M, pages: usize, reserved: bool) -> Result<KArc<Self>, Errno> {
         let commit = machine.spaces().commit();
         let promised = if reserved { pages } else { 0 };
         commit.charge(machine, promised, 0)?;
-        // Also of an object that could not be made it is the end that takes the promise back.
+        // If the object cannot be made, dropping its content returns the promise too.
         let made = Self::make(machine, Content::SharedAnon { pages, reserved });
         if made.is_err() && seeded!(FailedObjectGivesBackTwice) {
             commit.uncharge(machine, promised);
@@ -116,7 +116,7 @@ impl<M: Machine> Object<M> {
         Ok(this)
     }
 
-    /// Says on the records of the pages in place whose they are. The page allocator never had most of them.
+    /// Sets the owner in the records of the pages in place. Most of these frames never belonged to the page allocator.
     fn name_in_place(&self, owner: usize) {
         for (index, frame) in (0..self.pages()).map_while(|index| Some((index, self.in_place(index)?))) {
             frame::page(self.machine, frame.pfn()).set_owner(owner, index as u64);
@@ -129,20 +129,20 @@ impl<M: Machine> Object<M> {
         &self.mappings
     }
 
-    /// The object whose page this is, and the page's index in it. The caller holds a reference to the page, or knows
+    /// The object that owns this page, and the page's index in it. The caller holds a reference to the page, or knows
     /// that it is one in place.
     pub fn of_page(machine: M, page: &Page) -> Option<(KArc<Self>, usize)> {
         let in_place = page.state() == PageState::Absent;
         if !in_place && page.state() != PageState::Object {
             return None;
         }
-        // A page in place has an object that never ends, and a record whose flags are not in use.
+        // The object of a page in place is never freed, and the flags of such a record are not used.
         while !in_place && !page.try_lock() {
             machine.relax();
         }
         let owner = core::ptr::with_exposed_provenance::<Self>(page.owner());
-        // SAFETY: the name of an object is on its page until the object takes it off, under the page lock, as a
-        // part of its end: its memory is there.
+        // SAFETY: the object clears its address from its pages when it ends, under the page lock, so its memory is
+        // still valid.
         let object = if owner.is_null() { None } else { unsafe { KArc::upgrade(owner) } };
         let index = page.index() as usize;
         if !in_place {
@@ -164,7 +164,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame in place for `index`, if it takes no memory to answer.
+    /// The frame in place for `index`, if no memory is needed.
     #[inline]
     pub fn in_place(&self, index: usize) -> Option<PhysAddr> {
         match &self.content {
@@ -176,7 +176,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame for `index`, made if need be of what `supply` has.
+    /// The frame for `index`, allocated from `supply` if necessary.
     pub fn page(&self, index: usize, supply: &Supply<M>) -> Result<ObjectPage, ObjectError> {
         if index >= self.pages() {
             return Err(ObjectError::Beyond);
@@ -187,7 +187,7 @@ impl<M: Machine> Object<M> {
         if let Some(page) = self.resident(index) {
             return page.ok_or(ObjectError::OutOfMemory);
         }
-        // Made without the lock; if another CPU was faster, its page counts.
+        // Made without the lock; if another CPU was faster, its page is used.
         let pfn = supply.user(true)?;
         self.fill(pfn, index);
         let mut owned = self.owned.lock();
@@ -210,7 +210,8 @@ impl<M: Machine> Object<M> {
             frame::free(self.machine, pfn);
             return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
         }
-        // Not before: a page that can be found leads to its object, whose end takes its name off those in the tree alone.
+        // Only after it is in the tree: a page that can be found refers to its object, whose end clears that reference
+        // only for pages in the tree.
         let swap_backed = !self.is_file();
         frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         *slot = pfn.0 as u32;
@@ -223,7 +224,7 @@ impl<M: Machine> Object<M> {
         Ok(ObjectPage::Counted(pfn))
     }
 
-    /// Counts copies of a file's pages, which stay for good, and what finds them.
+    /// Counts copies of a file's pages, which stay for good, and their tree nodes.
     fn count_copies(&self, pages: usize, nodes: usize) {
         if self.is_file() {
             self.machine.count(Event::ArchiveCopy, pages);
@@ -253,8 +254,8 @@ impl<M: Machine> Object<M> {
         if let Content::BootFile { start, len, .. } = &self.content {
             let from = index << PAGE_SHIFT;
             let bytes = (len - from).min(PAGE_SIZE);
-            // SAFETY: the archive's bytes are in the direct map for ever (`boot_file`); the frame is new and
-            // nobody else's; they do not overlap.
+            // SAFETY: the archive's bytes are in the direct map for ever (`boot_file`); the frame is new and unshared;
+            // they do not overlap.
             unsafe {
                 let source = self.machine.direct_map(*start + from);
                 core::ptr::copy_nonoverlapping(source, self.machine.direct_map(pfn.addr()), bytes);
@@ -262,7 +263,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Makes the page at `index`, whose frame is `addr`, fit to be executed.
+    /// Synchronises instructions in the page at `index`, whose frame is `addr`.
     pub fn prepare_exec(&self, index: usize, addr: PhysAddr) {
         let Content::BootFile { synced, .. } = &self.content else {
             return self.machine.sync_instructions(addr);

@@ -9,7 +9,7 @@ use crate::supply::Supply;
 const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
 
-// A leaf takes the room of an inner node, which the allocator's classes would come near to anyway.
+// A leaf takes as much memory as an inner node; the allocator's size classes would round it up anyway.
 #[allow(clippy::large_enum_variant)]
 enum Node {
     Inner([Option<Box<Node>>; WAYS]),
@@ -58,7 +58,7 @@ impl Radix {
         }
     }
 
-    /// The place for the frame at `index`, made if need be; 0 in it is none.
+    /// The slot for the frame at `index`, allocated if necessary; 0 in it means none.
     pub fn slot<M: Machine>(&mut self, index: usize, supply: &Supply<M>) -> Result<&mut u32, AllocError> {
         while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             if self.root.is_some() {

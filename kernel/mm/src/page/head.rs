@@ -2,16 +2,16 @@
 //!
 //! # The protocol
 //!
-//! - A reference is taken by somebody who has one ([`Head::get`]), or found: by a look at the word that sees the state
-//!   that was expected and a count above 0, and an exchange of that very word ([`Head::get_if`]).
-//! - The last reference goes by [`Head::put`], or, where its holder must know that it is the last one before it gives
-//!   it up, by [`Head::freeze`]. Either way one thread takes the count to 0, and the frame is that thread's alone:
-//!   nobody raises a count from 0, so plain stores to the record are right until [`Head::unfreeze`], or the next life
-//!   of the frame.
-//! - What one holder did with the page comes before what the thread does that took the count to 0 (release in `put`,
-//!   acquire there), and what that thread did comes before what is done by those who find the page after `unfreeze`.
+//! - A reference is added by a thread that has one ([`Head::get`]), or by one that found the record: it loads the word,
+//!   checks for the expected state and a count above 0, and exchanges exactly that word ([`Head::get_if`]).
+//! - The last reference is dropped by [`Head::put`] or, if the holder must know beforehand that it is the last one, by
+//!   [`Head::freeze`]. Either way one thread takes the count to 0 and then owns the frame alone: a count is never
+//!   raised from 0, so plain stores to the record are correct until [`Head::unfreeze`] or the next allocation of the
+//!   frame.
+//! - A holder's accesses to the page come before those of the thread that took the count to 0 (release in `put`,
+//!   acquire there), and that thread's accesses come before those of threads that find the page after `unfreeze`.
 //!
-//! Flags change at any time by anybody who may change them, and never disturb the count.
+//! Flags may change at any time and never disturb the count.
 //!
 //! `tests/loom_page.rs` compiles this file a second time, with loom's atomics.
 
@@ -38,37 +38,37 @@ pub(super) const fn refs_of(head: u64) -> u32 {
 pub(super) struct Head(pub(super) AtomicU64);
 
 impl Head {
-    /// The word, in no order with anything else.
+    /// Loads the word without ordering.
     #[inline(always)]
     pub(super) fn load(&self) -> u64 {
         self.0.load(Relaxed)
     }
 
-    /// The word, before anything that the caller does because of it.
+    /// Loads the word, ordered before the caller's later accesses.
     #[inline(always)]
     pub(super) fn load_acquire(&self) -> u64 {
         self.0.load(Acquire)
     }
 
-    /// Writes the word of a frame that only the caller can reach: its count is 0, or nobody looks for its state.
+    /// Writes the word of a frame that only the caller accesses: its count is 0, or its state cannot be found.
     #[inline(always)]
     pub(super) fn store(&self, head: u64) {
         self.0.store(head, Relaxed);
     }
 
-    /// As [`Head::store`], after everything that the caller has done to the frame: it can be found from now on.
+    /// As [`Head::store`], ordered after all of the caller's accesses to the frame: it can be found from now on.
     #[inline(always)]
     pub(super) fn publish(&self, head: u64) {
         self.0.store(head, Release);
     }
 
-    /// Sets bits below the count; answers the word before.
+    /// Sets bits below the count; returns the word before.
     #[inline(always)]
     pub(super) fn set(&self, bits: u64) -> u64 {
         self.0.fetch_or(bits, AcqRel)
     }
 
-    /// Clears bits below the count; answers the word before.
+    /// Clears bits below the count; returns the word before.
     #[inline(always)]
     pub(super) fn clear(&self, bits: u64) -> u64 {
         self.0.fetch_and(!bits, AcqRel)
@@ -80,7 +80,7 @@ impl Head {
         self.0.fetch_xor(bits, Relaxed);
     }
 
-    /// Adds a reference beside one that the caller has. `false` when there are too many.
+    /// Adds a reference to one that the caller has. `false` if there are too many.
     #[inline(always)]
     pub(super) fn get(&self) -> bool {
         let old = refs_of(self.0.fetch_add(ONE_REF, Relaxed));
@@ -105,7 +105,7 @@ impl Head {
         false
     }
 
-    /// Gives a reference back; `true` if it was the last one: the page is the caller's alone.
+    /// Drops a reference; `true` if it was the last one: then the caller owns the page.
     #[inline(always)]
     pub(super) fn put(&self) -> bool {
         let old = refs_of(self.0.fetch_sub(ONE_REF, Release));
@@ -117,8 +117,8 @@ impl Head {
         true
     }
 
-    /// Takes the count from exactly `expected` to 0: all references are the caller's, and the page is now the caller's
-    /// alone. `false`, and nothing is changed, if the count is another.
+    /// Takes the count from exactly `expected` to 0: all references were the caller's, and now it owns the page.
+    /// `false`, with nothing changed, for any other count.
     #[inline(always)]
     pub(super) fn freeze(&self, expected: u32) -> bool {
         loop {
@@ -135,7 +135,7 @@ impl Head {
     /// Ends a freeze with `refs` references.
     #[inline]
     pub(super) fn unfreeze(&self, refs: u32) {
-        // Nobody else changes the count, but flags may change.
+        // No other thread changes the count, but flags may change.
         let old = refs_of(self.0.fetch_add(u64::from(refs) << REFS_SHIFT, Release));
         debug_assert!(old == 0 && refs != 0, "the page was not frozen");
     }

@@ -1,4 +1,4 @@
-//! What a frame is, and the flags of an allocated one.
+//! The states of a frame, and the flags of an allocated one.
 
 use bitflags::bitflags;
 
@@ -39,12 +39,12 @@ impl PageState {
     /// The bit that only user pages have.
     pub(super) const USER: u64 = 1 << 3;
 
-    /// Whether somebody holds the frame.
+    /// Whether the frame is allocated.
     pub const fn is_allocated(self) -> bool {
         self as u64 & Self::ALLOCATED != 0
     }
 
-    /// Whether it is a page of user memory: others than its holders may find it by its record.
+    /// Whether it is a page of user memory, which other threads than its holders may find by its record.
     pub const fn is_user(self) -> bool {
         self as u64 & Self::USER != 0
     }
@@ -58,15 +58,15 @@ bitflags! {
         const LOCKED = 1 << 8;
         /// Differs from what backs it.
         const DIRTY = 1 << 9;
-        /// On its way to what backs it.
+        /// Being written to its backing store.
         const WRITEBACK = 1 << 10;
-        /// Used since reclaim last looked.
+        /// Used since reclaim last checked.
         const REFERENCED = 1 << 11;
         /// On an LRU list.
         const LRU = 1 << 12;
         /// On an active list.
         const ACTIVE = 1 << 13;
-        /// Locked into memory: on no list that reclaim looks at.
+        /// Locked into memory: on no list that reclaim scans.
         const UNEVICTABLE = 1 << 14;
         /// Was evicted while in use and came back.
         const WORKINGSET = 1 << 15;
@@ -74,7 +74,7 @@ bitflags! {
         const SWAP_BACKED = 1 << 16;
         /// Has a slot in swap.
         const SWAP_CACHE = 1 << 17;
-        /// Its contents are what they should be.
+        /// Its contents are valid.
         const UPTODATE = 1 << 18;
         /// To be freed as soon as its write-back is done.
         const RECLAIM = 1 << 19;
@@ -85,7 +85,7 @@ bitflags! {
         /// Reading it failed.
         const ERROR = 1 << 22;
 
-        /// A frame that is freed with one of these is a bug of whoever frees it.
+        /// Freeing a frame with one of these set is a bug of the caller.
         const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()
             | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits();
     }

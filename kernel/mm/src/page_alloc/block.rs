@@ -1,4 +1,4 @@
-//! Handles: a block of frames that frees itself, and a list of frames that share their end.
+//! Handles: a block of frames that frees itself, and a list of blocks that are freed together.
 
 use core::mem::ManuallyDrop;
 use core::num::NonZero;
@@ -28,7 +28,7 @@ impl<M: Machine> PageBlock<M> {
         Self { machine, pfn: unsafe { NonZero::new_unchecked(link(pfn)) }, order: order as u8 }
     }
 
-    /// Gives up ownership: the caller sees to the block's end.
+    /// Gives up ownership: the caller must free the block.
     #[inline]
     pub fn into_raw(self) -> Pfn {
         ManuallyDrop::new(self).pfn()
@@ -65,7 +65,7 @@ impl<M: Machine> PageBlock<M> {
         unsafe { Page::of(self.machine, self.pfn()) }
     }
 
-    /// Where the kernel sees the first byte.
+    /// The kernel's address of the first byte.
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.machine.direct_map(self.addr())
@@ -75,7 +75,7 @@ impl<M: Machine> PageBlock<M> {
 impl<M: Machine> Drop for PageBlock<M> {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the block was allocated at this order, and this owner is its only one and ends here.
+        // SAFETY: the block was allocated at this order, and this was its only owner.
         unsafe { self.machine.pages().free_pages(self.pfn(), self.order()) }
     }
 }
@@ -86,9 +86,9 @@ impl<M: Machine> core::fmt::Debug for PageBlock<M> {
     }
 }
 
-/// Allocated blocks in a chain through their records, which needs no memory: pages that wait for a TLB flush before
-/// [`free_batch`](crate::page_alloc::PageAllocator::free_batch) ends them. Dropping one that is not empty leaks, so
-/// that is a bug.
+/// Allocated blocks, chained through their records, which needs no memory: for example pages that wait for a TLB flush
+/// before [`free_batch`](crate::page_alloc::PageAllocator::free_batch) frees them. Dropping a list that is not empty
+/// would leak, so it is a bug.
 #[must_use]
 #[derive(Debug, Default)]
 pub struct PageList {
@@ -114,11 +114,11 @@ impl PageList {
         self.len += 1;
     }
 
-    /// Takes the block that was added last; its owner is the caller again.
+    /// Takes the block that was added last; the caller becomes its owner.
     #[inline]
     pub fn pop<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
         let pfn = Pfn(linked(self.first)?.get() as usize);
-        // SAFETY: whoever pushed it owned it, so it has a record.
+        // SAFETY: it was owned when it was pushed, so it has a record.
         self.first = unsafe { Page::of(machine, pfn) }.next().load(Relaxed);
         self.len -= 1;
         Some(pfn)

@@ -1,4 +1,4 @@
-//! Where zones begin and end: the rules for `kernelcore=` and `movablecore=`, and places that lie in one zone.
+//! Zone boundaries: the rules for `kernelcore=` and `movablecore=`, and ranges within one zone.
 
 use core::ops::Range;
 
@@ -12,17 +12,18 @@ use crate::zone::{MAX_NODES, ZoneKind};
 pub enum MovableSplit {
     /// Nothing.
     None,
-    /// All but so much, which is spread evenly over the nodes. As on Linux nothing if that is 0, or all there is.
+    /// All except this many pages, which are spread evenly over the nodes. As on Linux, nothing if that is 0 or all of
+    /// memory.
     KernelCore(usize),
-    /// So much. As on Linux nothing if that is all there is.
+    /// This many pages. As on Linux, nothing if that is all of memory.
     MovableCore(usize),
 }
 
-/// What the kernel needs at least for pages that cannot move, beside what is reserved: a 16th of memory, and so much.
+/// The kernel's minimum for pages that cannot move, beside reserved memory: a 16th of memory, and this.
 const KERNEL_PAGES: usize = (16 << 20) / PAGE_SIZE;
 
 impl MovableSplit {
-    /// Linux's rule for when both are given: the larger part for the kernel.
+    /// Linux's rule if both are given: the one that leaves the kernel more.
     pub fn from_args(kernelcore: Option<usize>, movablecore: Option<usize>, memory: &MemBlock) -> Self {
         let given = |pages: Option<usize>| pages.filter(|&pages| pages != 0);
         match (given(kernelcore), given(movablecore)) {
@@ -35,8 +36,8 @@ impl MovableSplit {
         }
     }
 
-    /// The same, or what comes closest to it and leaves the kernel enough to boot with what is reserved by now: where
-    /// Linux takes the command line at its word, and does not come up.
+    /// The same split, or the closest one that leaves the kernel enough to boot, given the memory reserved so far.
+    /// (Linux follows the command line literally, and then does not boot.)
     pub fn settle(self, memory: &MemBlock) -> Self {
         let total = whole_pages(memory);
         let asked = self.kernel_pages(total);
@@ -83,7 +84,8 @@ pub struct ZoneBounds {
 }
 
 impl ZoneBounds {
-    /// By the limit of the weakest device (`None` if all reach all), and the split. Memory has nodes below [`MAX_NODES`].
+    /// Computed from the limit of the weakest device (`None` if all reach all memory), and the split. Nodes are below
+    /// [`MAX_NODES`].
     pub fn new(memory: &MemBlock, dma_limit: Option<PhysAddr>, split: MovableSplit) -> Self {
         let block = |addr: usize| (addr >> PAGE_SHIFT) & !(MAX_ORDER_PAGES - 1);
         let dma32 = dma_limit.map_or(0, |limit| block(limit.get()));
@@ -104,7 +106,7 @@ impl ZoneBounds {
         }
     }
 
-    /// As [`MemBlock::find`]: the highest place that lies in one zone as a whole.
+    /// As [`MemBlock::find`]: the highest range that lies completely in one zone.
     pub fn find(&self, memory: &MemBlock, size: usize, align: usize, within: PhysRange) -> Option<PhysAddr> {
         let address = |pfn: usize| PhysAddr::new(pfn.saturating_mul(PAGE_SIZE));
         let places = (0..MAX_NODES).flat_map(|node| {
@@ -139,7 +141,7 @@ impl ZoneBounds {
     }
 }
 
-/// Spreads `wanted` evenly over the nodes; what a small node cannot take goes to the others.
+/// Spreads `wanted` evenly over the nodes; the excess of a small node goes to the others.
 fn even_shares(pages: &[usize; MAX_NODES], wanted: usize) -> [usize; MAX_NODES] {
     let mut share = [0; MAX_NODES];
     let mut left = wanted;

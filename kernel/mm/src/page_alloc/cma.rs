@@ -1,14 +1,12 @@
 //! Contiguous memory areas: lent to movable pages, taken back as a whole.
 //!
-//! An area is reserved at boot, then handed to the buddy as page blocks of type CMA, which only movable
-//! allocations use. [`PageAllocator::cma_alloc`] chooses a place by the area's bitmap, one bit a frame, which says
-//! what the area's owners have; who borrows the rest does not matter to it, they are moved away
-//! ([`MigrateRange`]).
+//! An area is reserved at boot, then handed to the buddy as page blocks of type CMA, which only movable allocations
+//! use. [`PageAllocator::cma_alloc`] chooses a range by the area's bitmap, one bit per frame, which marks the owners'
+//! allocations; borrowed pages elsewhere are moved away ([`MigrateRange`]).
 //!
-//! There is no lock. One thread at a time collects pages in an area, since two places can share a page block, and
-//! it alone sets bits; whoever gives a place back clears its bits. An allocation looks at each word of the bitmap and
-//! at each frame a few times at most, however many are in use, and no step of it masks interrupts for longer than a page
-//! block takes.
+//! There is no lock. One thread at a time collects pages in an area, since two ranges can share a page block, and only
+//! that thread sets bits; a release clears its bits. An allocation reads each word of the bitmap and each frame at most
+//! a few times, however many are in use, and no step masks interrupts for longer than the work on one page block.
 
 use core::fmt;
 use core::ops::Range;
@@ -24,10 +22,10 @@ use crate::memblock::{MemBlock, RegionKind};
 
 use super::{Config, Gfp, MigrateRange, PageAllocator, PageBlock, RangeError};
 
-/// The most areas that a kernel serves: as many as it can hear of.
+/// The most areas: as many as the tree and the command line can define.
 pub const MAX_AREAS: usize = 80;
 
-/// Why memory that was set aside for an area is none.
+/// Why reserved memory cannot become an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AreaError {
     /// There are [`MAX_AREAS`] already.
@@ -51,25 +49,25 @@ impl fmt::Display for AreaError {
     }
 }
 
-/// Why an area does not give pages.
+/// Why an allocation from an area failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CmaError {
-    /// There is no such area, or nothing is asked for, or what is given back was not had.
+    /// There is no such area, the size is 0, or the range to release was not allocated.
     BadRequest,
-    /// No place is large enough, or all that are have pages that cannot be moved.
+    /// No free range is large enough, or all such ranges have pages that cannot be moved.
     NoSpace,
     /// The calling thread was killed before it had the pages.
     Killed,
 }
 
-/// What `cmainfo` shows; in pages.
+/// The record behind `cmainfo`, in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CmaInfo {
     /// First frame.
     pub start: Pfn,
     /// Its size.
     pub pages: usize,
-    /// What its owners have.
+    /// Pages allocated to its owners.
     pub used: usize,
     /// Allocations that succeeded.
     pub allocated: usize,
@@ -80,16 +78,16 @@ pub struct CmaInfo {
 struct Area {
     start: Pfn,
     pages: usize,
-    /// One bit a frame: set if an owner has it.
+    /// One bit per frame: set if an owner has it.
     bitmap: &'static [AtomicU64],
-    /// Somebody is collecting pages.
+    /// A thread is collecting pages.
     collecting: AtomicBool,
     used: AtomicUsize,
     allocated: AtomicUsize,
     failed: AtomicUsize,
 }
 
-/// All areas of a machine: those that there are come first, and stay.
+/// All areas of a machine: existing ones come first, and are never removed.
 pub(crate) struct Cma([Once<Area>; MAX_AREAS]);
 
 impl Cma {
@@ -107,12 +105,12 @@ impl Cma {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Makes areas of what memblock reserved as [`RegionKind::Cma`], whole page blocks of it; the rest, and what cannot
-    /// be an area, of which `refused` is told, goes to the buddy as other memory does. The watermarks are set anew: zones
-    /// have grown.
+    /// Makes areas of the memory that memblock reserved as [`RegionKind::Cma`], in whole page blocks. The rest, and
+    /// ranges that cannot be areas, which are passed to `refused`, go to the buddy as ordinary memory. The watermarks
+    /// are recomputed, since zones have grown.
     ///
     /// # Safety
-    /// Once, after [`PageAllocator::init`] with this memblock and `config`; nobody uses those regions.
+    /// Once, after [`PageAllocator::init`] with this memblock and `config`; those regions are unused.
     pub unsafe fn init_cma(
         &self,
         memory: &MemBlock,
@@ -124,7 +122,7 @@ impl<M: Machine> PageAllocator<M> {
             let made = unsafe { self.add_cma_area(range.clone()) };
             let area = made.clone().unwrap_or(range.end..range.end);
             for rest in [range.start..area.start, area.end..range.end] {
-                // SAFETY: the caller's promise; this part was not made an area's.
+                // SAFETY: the caller's promise; this part did not become part of an area.
                 unsafe { self.free_reserved(rest) };
             }
             if let Err(error) = made {
@@ -134,10 +132,10 @@ impl<M: Machine> PageAllocator<M> {
         self.set_watermarks(config);
     }
 
-    /// Answers what has become the area; on error nothing has.
+    /// Returns the range that has become the area; on an error none has.
     ///
     /// # Safety
-    /// The range was present and reserved at boot, nobody uses it, and it was not handed out since.
+    /// The range was present and reserved at boot, is unused, and was not handed out since.
     unsafe fn add_cma_area(&self, range: Range<PhysAddr>) -> Result<Range<PhysAddr>, AreaError> {
         let start = range.start.get().div_ceil(PAGE_SIZE).next_multiple_of(PAGEBLOCK_PAGES);
         let end = range.end.pfn().0 & !(PAGEBLOCK_PAGES - 1);
@@ -158,7 +156,7 @@ impl<M: Machine> PageAllocator<M> {
         self.cma.iter().map(|area| 1 << bitmap_order(area.pages)).sum()
     }
 
-    /// What there is to know about an area; `None` past the last.
+    /// Information about an area; `None` past the last.
     pub fn cma_info(&self, area: usize) -> Option<CmaInfo> {
         self.cma.get(area).ok().map(Area::info)
     }
@@ -168,8 +166,8 @@ impl<M: Machine> PageAllocator<M> {
         self.cma.iter().position(|area| area.holds(pfn, 1))
     }
 
-    /// Allocates `pages` frames in a row, the first at a multiple of `1 << align_order`. Each is a block of order 0. The
-    /// caller holds no lock, and may sleep.
+    /// Allocates `pages` consecutive frames, the first at a multiple of `1 << align_order`. Each is a block of order 0.
+    /// The caller holds no lock, and may sleep.
     pub fn cma_alloc(
         &self,
         area: usize,
@@ -189,8 +187,8 @@ impl<M: Machine> PageAllocator<M> {
         found
     }
 
-    /// Tries the places that the owners have left free, in ascending order, and each time looks on behind the last page
-    /// that was in the way: so no page is in the way twice, and what is tried is at most twice the area.
+    /// Tries the ranges that the owners have left free, in ascending order, and each time continues after the last page
+    /// that was in the way. So no page is in the way twice, and the work is at most twice the area.
     fn collect_in_area(
         &self,
         area: &Area,
@@ -213,7 +211,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Waits until nobody else collects in this area.
+    /// Waits until no other thread collects in this area.
     fn begin_collecting(&self, area: &Area) -> Result<(), CmaError> {
         while area.collecting.swap(true, Acquire) {
             self.machine.resched_point().map_err(|_| CmaError::Killed)?;
@@ -222,7 +220,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
-    /// Gives back what [`PageAllocator::cma_alloc`] gave.
+    /// Frees a range from [`PageAllocator::cma_alloc`].
     ///
     /// # Safety
     /// As [`PageAllocator::free_pages`] for each frame.
@@ -231,8 +229,8 @@ impl<M: Machine> PageAllocator<M> {
         if pages == 0 || !area.holds(start, pages) || !area.is_claimed(start, pages) {
             return Err(CmaError::BadRequest);
         }
-        // The pages first: whoever finds the place by the bitmap must find them free.
-        // SAFETY: the caller's promise.
+        // The pages first: when the bitmap shows the range as free, its pages must be free. SAFETY: the caller's
+        // promise.
         unsafe { self.free_range(start..Pfn(start.0 + pages)) };
         area.give_back(start, pages);
         Ok(())
@@ -240,7 +238,7 @@ impl<M: Machine> PageAllocator<M> {
 }
 
 impl Area {
-    /// An area of which nobody has anything yet; `memory` is zeroed, and becomes the bitmap for good.
+    /// An area without allocations; `memory` is zeroed, and becomes the bitmap for good.
     fn new<M: Machine>(start: Pfn, pages: usize, memory: PageBlock<M>) -> Self {
         let (words, len) = (memory.as_ptr().cast::<AtomicU64>(), memory.size() / size_of::<u64>());
         memory.into_raw();
@@ -267,7 +265,7 @@ impl Area {
         start >= self.start && start.0 <= end && pages <= end - start.0
     }
 
-    /// The words of the bitmap for a place, each with a mask of its bits.
+    /// The words of the bitmap for a range, each with a mask of its bits.
     fn words(&self, start: Pfn, pages: usize) -> impl Iterator<Item = (&AtomicU64, u64)> {
         let first = start.0 - self.start.0;
         bitmap::words(first..first + pages).map(|(index, mask)| (&self.bitmap[index], mask))
@@ -277,11 +275,11 @@ impl Area {
         self.words(start, pages).all(|(word, mask)| word.load(Relaxed) & mask == mask)
     }
 
-    /// The first place at or after `from` of which no owner has anything.
+    /// The first range at or after `from` without pages of an owner.
     fn find(&self, from: Pfn, pages: usize, align: usize) -> Option<Pfn> {
         let start = self.start.0;
         let aligned = |bit: usize| Some((start + bit).checked_next_multiple_of(align)? - start);
-        // Acquire: who gave a place back has freed its pages.
+        // Acquire: a release has freed the pages before it cleared the bits.
         let word = |index: usize| self.bitmap[index].load(Acquire);
         let first = bitmap::find_clear_run(word, self.pages, from.0 - start, pages, aligned)?;
         Some(Pfn(start + first))

@@ -1,9 +1,10 @@
-//! The zones that stand in for best zones that have nothing left.
+//! Fallback zones, for when the preferred zone is exhausted.
 //!
-//! Without this every page of a later zone would cost a walk down the zonelist. A batch that the slow path brings from a
-//! later zone to a CPU's list comes with a grant: while the CPU's list for the best zone is empty, the fast path takes so
-//! many blocks from that list instead. Then the slow path looks at the better zones again. So a zone that has memory again
-//! serves each CPU after one more batch at most, and a page that the CPU frees to the best zone serves at once.
+//! Without this every page of a later zone would cost a walk of the zonelist. When the slow path refills a CPU's list
+//! for a later zone, it also grants that many blocks: while the CPU's list for the preferred zone is empty, the fast
+//! path takes blocks from the later zone's list instead. Then the slow path checks the better zones again. So a zone
+//! that has memory again serves each CPU after at most one more batch, and a page that the CPU frees to the preferred
+//! zone is used at once.
 //!
 //! A CPU's grants are read and written by that CPU, with interrupts masked.
 
@@ -13,7 +14,7 @@ use crate::zone::MAX_ZONES;
 
 use super::Gfp;
 
-/// For each [`Gfp::zone_bits`], a zone's number and, in units of [`BLOCK`], how many blocks it is good for. One cache line.
+/// For each [`Gfp::zone_bits`], a zone's number and, in units of [`BLOCK`], the blocks granted. One cache line.
 #[repr(align(64))]
 pub(super) struct Fallbacks([AtomicU32; 16]);
 
@@ -27,7 +28,7 @@ impl Fallbacks {
         Self([const { AtomicU32::new(0) }; 16])
     }
 
-    /// Uses up one block of the grant for such requests; the zone's number.
+    /// Uses one block of the grant for such requests; returns the zone's number.
     #[inline(always)]
     pub(super) fn spend(&self, gfp: Gfp) -> Option<u8> {
         // SAFETY: the four bits are below 16.
@@ -37,7 +38,7 @@ impl Fallbacks {
         Some(left as u8)
     }
 
-    /// Such requests may take `blocks` from this zone, which is of their zonelist.
+    /// Grants `blocks` of this zone, which is in their zonelist, to such requests.
     pub(super) fn grant(&self, gfp: Gfp, zone: usize, blocks: usize) {
         self.0[gfp.zone_bits()].store(blocks as u32 * BLOCK + zone as u32, Relaxed);
     }

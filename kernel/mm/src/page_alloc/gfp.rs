@@ -1,4 +1,4 @@
-//! GFP flags: what a caller needs, what it will put up with, and combinations for common needs.
+//! GFP flags: requirements of the caller, its context, and common combinations.
 
 use bitflags::bitflags;
 
@@ -10,74 +10,74 @@ bitflags! {
     /// How to get free pages.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Gfp: u32 {
-        // Zone and mobility. The first five are in this order for `zone` and `migrate_type`; the first eight are what the
-        // slab allocator's fast path looks for, with one test.
-        /// What the weakest device reaches: zone DMA only.
+        // Zone and mobility. `zone` and `migrate_type` rely on the order of the first five; the slab allocator's fast
+        // path tests for the first eight at once.
+        /// Zone DMA only, which the weakest device can reach.
         const DMA = 1 << 0;
-        /// The kernel needs no address for it. There is no HIGHMEM zone on 64 bits: with MOVABLE, this opens zone
+        /// The kernel needs no mapping of it. There is no HIGHMEM zone on 64 bits: with MOVABLE, this permits zone
         /// MOVABLE.
         const HIGHMEM = 1 << 1;
         /// Below 4 GiB.
         const DMA32 = 1 << 2;
         /// Can be moved by migration: goes to movable page blocks, and may use CMA's.
         const MOVABLE = 1 << 3;
-        /// A shrinker can give it back: goes to reclaimable page blocks.
+        /// A shrinker can free it: goes to reclaimable page blocks.
         const RECLAIMABLE = 1 << 4;
 
-        // What it is like.
+        // Properties of the block.
         /// Filled with zeros.
         const ZERO = 1 << 5;
-        /// From the caller's node or not at all; nobody is killed for it. NOFAIL wins.
+        /// Only from the caller's node; the OOM killer is not used. NOFAIL overrides it.
         const THISNODE = 1 << 6;
-        /// The block is one compound page: its head says so (reverse mapping of large pages will ask).
+        /// The block is one compound page, as its head records (for reverse mapping of large pages later).
         const COMP = 1 << 7;
 
         // Behaviour.
-        /// Urgent: may dip below the min watermark.
+        /// Urgent: may go below the min watermark.
         const HIGH = 1 << 8;
-        /// Reclaim may start input or output (write-back and swap give this its meaning).
+        /// Reclaim may start I/O (takes effect with write-back and swap).
         const IO = 1 << 9;
-        /// Reclaim may call into a file system (the page cache gives this its meaning); the OOM killer needs it.
+        /// Reclaim may call into a file system (takes effect with the page cache); required for the OOM killer.
         const FS = 1 << 10;
         /// The caller may wait: shrinkers run on its behalf.
         const DIRECT_RECLAIM = 1 << 11;
-        /// Wakes background reclaim below the low watermark (the reclaim floor brings a kswapd to wake; until then the
-        /// handler of the kernel does nothing).
+        /// Wakes background reclaim below the low watermark (takes effect with kswapd; until then the kernel's handler
+        /// does nothing).
         const KSWAPD_RECLAIM = 1 << 12;
-        /// No complaint in the log when it fails.
+        /// No message in the log if it fails.
         const NOWARN = 1 << 13;
-        /// Tries as long as reclaim frees anything, large blocks too, but neither kills for it nor waits for ever.
+        /// Retries as long as reclaim frees anything, for large blocks too, but neither kills nor waits for ever.
         const RETRY_MAYFAIL = 1 << 14;
-        /// Never fails, and may have somebody killed for it: for who can wait, holds no lock, and asks for order 0 or 1;
-        /// otherwise it has no effect.
+        /// Never fails, and may use the OOM killer: only for callers that can wait, hold no lock, and allocate order 0
+        /// or 1; otherwise it has no effect.
         const NOFAIL = 1 << 15;
-        /// One round of reclaim, no more; for who cannot wait, not even what other CPUs' lists hold.
+        /// At most one round of reclaim; for callers that cannot wait, the per-CPU lists are not drained either.
         const NORETRY = 1 << 16;
         /// The caller frees memory with it soon: no watermark holds it back.
         const MEMALLOC = 1 << 17;
-        /// The watermarks hold whatever else is said; wins over MEMALLOC.
+        /// The watermarks always apply; overrides MEMALLOC.
         const NOMEMALLOC = 1 << 18;
-        /// Charged to the caller's control group (memory control groups give this its meaning).
+        /// Charged to the caller's control group (takes effect with memory control groups).
         const ACCOUNT = 1 << 19;
         /// Both ways of reclaim.
         const RECLAIM = Self::DIRECT_RECLAIM.bits() | Self::KSWAPD_RECLAIM.bits();
 
         // Combinations.
-        /// Cannot wait, and needs it: interrupt handlers.
+        /// Cannot wait, and is urgent: interrupt handlers.
         const ATOMIC = Self::HIGH.bits() | Self::KSWAPD_RECLAIM.bits();
         /// The usual for the kernel's own memory.
         const KERNEL = Self::RECLAIM.bits() | Self::IO.bits() | Self::FS.bits();
         /// The kernel's memory on a process's behalf.
         const KERNEL_ACCOUNT = Self::KERNEL.bits() | Self::ACCOUNT.bits();
-        /// Cannot wait, and can do without.
+        /// Cannot wait, and failure is acceptable.
         const NOWAIT = Self::KSWAPD_RECLAIM.bits() | Self::NOWARN.bits();
-        /// May wait, but not for input or output.
+        /// May wait, but not for I/O.
         const NOIO = Self::RECLAIM.bits();
         /// May wait, but not for a file system.
         const NOFS = Self::RECLAIM.bits() | Self::IO.bits();
         /// A process's memory that the kernel or a device accesses too.
         const USER = Self::KERNEL.bits();
-        /// A process's memory that the kernel needs no address for.
+        /// A process's memory for which the kernel needs no mapping.
         const HIGHUSER = Self::USER.bits() | Self::HIGHMEM.bits();
         /// A process's memory that can move.
         const HIGHUSER_MOVABLE = Self::HIGHUSER.bits() | Self::MOVABLE.bits();
@@ -116,7 +116,7 @@ impl Gfp {
         self.list().migrate_type()
     }
 
-    /// The per-CPU list of that type. Both bits make no sense; it is as if RECLAIMABLE were alone.
+    /// The per-CPU list of that type. Both bits together are invalid, and treated as RECLAIMABLE alone.
     #[inline(always)]
     pub(crate) const fn list(self) -> List {
         List::of_bits(self.bits() >> 3)

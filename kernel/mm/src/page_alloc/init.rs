@@ -1,4 +1,4 @@
-//! From memblock to zones: what happens once, at boot, on one CPU.
+//! From memblock to zones: initialisation, once at boot, on one CPU.
 //!
 //! The caller has mapped the direct map, and zero-filled `mem_map` for all of [`mem_map_ranges`]. Zones begin and
 //! end at boundaries of the largest block, so no block and no buddy pair spans two zones.
@@ -16,7 +16,7 @@ use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 use super::bounds::whole_frames;
 use super::{Gfp, MovableSplit, PageAllocator, Topology, ZoneBounds, Zonelist, trap};
 
-/// What the command line and the device tree say about zones.
+/// The configuration of zones by the command line and the device tree.
 pub struct Config<'a> {
     /// One past the highest address that every device reaches (from `dma-ranges`); `None` if all reach all.
     pub dma_limit: Option<PhysAddr>,
@@ -26,7 +26,7 @@ pub struct Config<'a> {
     pub min_free_kbytes: Option<usize>,
     /// The node of each CPU.
     pub node_of_cpu: [u8; MAX_CPUS],
-    /// How many CPUs there are, or may be.
+    /// The number of possible CPUs.
     pub cpus: usize,
     /// Debugging (`page_poison=`): all free memory is filled with a pattern, which is checked when it is handed out.
     /// The fast paths are off then.
@@ -49,7 +49,7 @@ impl Default for Config<'_> {
     }
 }
 
-/// Why there are no zones.
+/// Why initialisation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitError {
     /// Memblock has no whole frame.
@@ -73,9 +73,9 @@ impl From<MemBlockError> for InitError {
 pub struct Summary {
     /// Whole frames of memory that the kernel may map.
     pub present: usize,
-    /// Of these, what someone has reserved.
+    /// Of these, reserved ones.
     pub reserved: usize,
-    /// Of these, what the buddy was given: the rest.
+    /// Of these, those given to the buddy: the rest.
     pub managed: usize,
 }
 
@@ -115,7 +115,7 @@ fn zone_number(node: usize, kind: ZoneKind) -> usize {
     node * ZoneKind::COUNT + kind as usize
 }
 
-/// Whether pages that cannot move may lie in a zone.
+/// Whether a zone may contain pages that cannot move.
 fn is_low(zone: usize) -> bool {
     zone % ZoneKind::COUNT != ZoneKind::Movable as usize
 }
@@ -125,15 +125,14 @@ pub(super) fn node_of(zone: usize) -> usize {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Builds nodes and zones from memblock, and hands every frame that it has not reserved to the buddy, as the
-    /// largest blocks that fit. Memblock's time is over then: what it allocates later is not known here.
+    /// Builds nodes and zones from memblock, and hands every unreserved frame to the buddy, as the largest blocks that
+    /// fit. After that memblock must not be used: later allocations from it would be unknown here.
     ///
-    /// Frame 0 is reserved if it exists: address 0 stays no address, for devices too, and links need a null.
+    /// Frame 0 is reserved if it exists: address 0 stays invalid, for devices too, and links need a null.
     ///
     /// # Safety
-    /// Called once, while one CPU runs, before anything else here is. What memblock holds as memory is DRAM that
-    /// the direct map reaches (but for no-map), unused where not reserved; records exist for all of
-    /// [`mem_map_ranges`], all zeros.
+    /// Called once, while one CPU runs, before anything else here. Memblock's memory is DRAM in the direct map (except
+    /// no-map), unused where not reserved; records exist for all of [`mem_map_ranges`], all zeros.
     pub unsafe fn init(&self, memory: &mut MemBlock, config: &Config<'_>) -> Result<Summary, InitError> {
         check(memory, config)?;
         reserve_frame_0(memory)?;
@@ -141,7 +140,7 @@ impl<M: Machine> PageAllocator<M> {
         let bounds = ZoneBounds::new(memory, config.dma_limit, config.movable);
         let present = self.assign_zones(memory, pageblocks, &bounds);
         let zonelists = self.zonelists(config);
-        // SAFETY: nobody else uses the allocator yet (the caller's promise), so this is the only reference.
+        // SAFETY: the allocator is not in use yet (the caller's promise), so this is the only reference.
         unsafe {
             *self.topology.get() = Topology {
                 pageblocks,
@@ -162,7 +161,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(Summary { present, reserved: present - managed, managed })
     }
 
-    /// The table of page blocks, in memory of memblock's, without a zone in it.
+    /// The table of page blocks, in memory from memblock, without zones.
     fn new_table(&self, memory: &mut MemBlock) -> Result<PageblockTable, InitError> {
         let len = table_len(memory);
         let bytes = table_bytes(memory);
@@ -170,14 +169,15 @@ impl<M: Machine> PageAllocator<M> {
             memory.alloc(bytes, PAGE_SIZE, PhysAddr::new(0)..PhysAddr::new(usize::MAX), None, RegionKind::MemMap)?;
         let table = self.machine.direct_map(place).cast::<Pageblock>();
         for i in 0..len {
-            // SAFETY: memblock just gave `len` entries' worth of memory, aligned to a page, to nobody else.
+            // SAFETY: memblock has just allocated this memory for `len` entries, aligned to a page.
             unsafe { table.add(i).write(Pageblock::new(NO_ZONE)) };
         }
         // SAFETY: all entries were written, the memory is never freed, and from now on only shared.
         Ok(PageblockTable::new(unsafe { core::slice::from_raw_parts(table, len) }))
     }
 
-    /// Gives each page block with memory a zone, and each zone its extent. Answers the frames that exist.
+    /// Assigns a zone to each page block with memory, and its extent to each zone. Returns the number of existing
+    /// frames.
     fn assign_zones(&self, memory: &MemBlock, table: PageblockTable, bounds: &ZoneBounds) -> usize {
         let mut present = 0;
         for region in memory.memory().filter(|region| !region.no_map) {
@@ -187,7 +187,7 @@ impl<M: Machine> PageAllocator<M> {
             while at < frames.end {
                 let end = (at + 1).next_multiple_of(MAX_ORDER_PAGES).min(frames.end);
                 let block = at & !(MAX_ORDER_PAGES - 1);
-                // Where nodes meet within a block, it is the first one's.
+                // A block shared by two nodes belongs to the first.
                 if table.of(Pfn(block)).zone() == NO_ZONE {
                     let zone = zone_number(region.node, bounds.kind(region.node, block));
                     (0..1 << (MAX_ORDER - PAGEBLOCK_ORDER))
@@ -200,8 +200,8 @@ impl<M: Machine> PageAllocator<M> {
         present
     }
 
-    /// For each node and highest zone: its own zones from the highest down, then those of the nearest node, and so
-    /// on. Where no device is limited, DMA means DMA32.
+    /// For each node and highest zone: its own zones from the highest down, then those of the nearest node, and so on.
+    /// If no device is limited, DMA means DMA32.
     fn zonelists(&self, config: &Config<'_>) -> [[Zonelist; ZoneKind::COUNT]; MAX_NODES] {
         let mut lists = [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES];
         for (node, of_node) in lists.iter_mut().enumerate() {
@@ -228,7 +228,7 @@ impl<M: Machine> PageAllocator<M> {
         lists
     }
 
-    /// Frees frames that no one has used, as the largest blocks that fit. Answers how many.
+    /// Frees frames that were never used, as the largest blocks that fit. Returns how many.
     fn hand_out(&self, frames: Range<usize>) -> usize {
         let mut at = frames.start;
         while at < frames.end {
@@ -258,8 +258,7 @@ impl<M: Machine> PageAllocator<M> {
     /// Hands frames that were reserved at boot and are no longer used (initrd, device tree) to the buddy.
     ///
     /// # Safety
-    /// The frames were present and reserved at [`PageAllocator::init`], were not handed out since, and nobody uses
-    /// them.
+    /// The frames were present and reserved at [`PageAllocator::init`], were not handed out since, and are unused.
     pub unsafe fn free_reserved(&self, range: Range<PhysAddr>) -> usize {
         let mut frames = whole_frames(&range);
         if frames.start == 0 && frames.end > 0 {
@@ -268,7 +267,7 @@ impl<M: Machine> PageAllocator<M> {
         self.hand_out(frames)
     }
 
-    /// The watermarks, and what else follows from the sizes of zones, as `config` has it.
+    /// Sets the watermarks, and other values that depend on the sizes of zones, from `config`.
     pub(crate) fn set_watermarks(&self, config: &Config<'_>) {
         self.set_min_free(config.min_free_kbytes.unwrap_or_else(|| self.default_min_free_kbytes()));
     }
@@ -284,16 +283,16 @@ impl<M: Machine> PageAllocator<M> {
         low.map(|zone| self.zones[zone].managed()).sum()
     }
 
-    /// Low memory that pages which cannot move never get.
+    /// Low memory that is not available to pages that cannot move.
     fn lent_lowmem_pages(&self) -> usize {
         let zone_of = |pfn| usize::from(self.frames().pageblocks.of(pfn).zone());
         let areas = (0..).map_while(|area| self.cma_info(area));
         areas.filter(|info| is_low(zone_of(info.start))).map(|info| info.pages).sum()
     }
 
-    /// Spreads `min_free_kbytes` over the zones in proportion, and derives all that follows from sizes: the other
-    /// watermarks, the lowmem reserves, the batches of per-CPU lists. Answers how many KiB those are: more than a
-    /// quarter of what pages that cannot move may have would leave nothing to work with.
+    /// Spreads `min_free_kbytes` over the zones in proportion, and derives the other values that depend on sizes: the
+    /// other watermarks, the lowmem reserves, the batches of per-CPU lists. Returns the KiB set, which are limited to a
+    /// quarter of the memory for pages that cannot move.
     pub fn set_min_free(&self, kbytes: usize) -> usize {
         const KBYTES: usize = PAGE_SIZE / 1024;
         let lowmem = self.lowmem_pages().max(1);
@@ -302,7 +301,7 @@ impl<M: Machine> PageAllocator<M> {
             let managed = zone.managed();
             let min = match is_low(number) {
                 true => (pages_min as u128 * managed as u128 / lowmem as u128) as usize,
-                // Nobody depends on this zone's last pages: a token amount, as Linux has it.
+                // Nothing depends on this zone's last pages: a token amount, as on Linux.
                 false => (managed / 1024).clamp(32, 128).min(managed),
             };
             let step = (min / 4).max(managed / 1000);
@@ -313,7 +312,7 @@ impl<M: Machine> PageAllocator<M> {
         pages_min * KBYTES
     }
 
-    /// A zone keeps 1/256 (DMA, DMA32) or 1/32 (NORMAL) of the size of the zones above it in its node from requests
+    /// A zone withholds 1/256 (DMA, DMA32) or 1/32 (NORMAL) of the size of the zones above it in its node from requests
     /// that could have used those.
     fn set_lowmem_reserves(&self) {
         const RATIO: [usize; ZoneKind::COUNT - 1] = [256, 256, 32];
@@ -329,14 +328,14 @@ impl<M: Machine> PageAllocator<M> {
     }
 }
 
-/// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; where there is none, any will be empty.
+/// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; if there is none, any zone will do, since it is
+/// empty.
 fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
     core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
 }
 
-/// Pages that a per-CPU list fetches at once, between 2 and 64: so many that all lists of all CPUs together, full, hold
-/// a 34th of the zone. Even, because two records share a cache line: pages that were neighbours in the buddy stay with
-/// one CPU.
+/// Pages that a per-CPU list fetches at once, between 2 and 64: such that all full lists of all CPUs together hold a
+/// 34th of the zone. Even, because two records share a cache line: adjacent pages stay with one CPU.
 fn batch(managed: usize, cpus: usize) -> usize {
     (managed / (512 * cpus)).clamp(2, 64) & !1
 }

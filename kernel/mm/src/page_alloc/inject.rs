@@ -1,5 +1,5 @@
-//! Failure injection: allocations that fail although there is memory, machine-wide (`fail_page_alloc=`) or where
-//! [`Machine::fails_allocation`] says so.
+//! Failure injection: allocations that fail although there is memory, machine-wide (`fail_page_alloc=`) or as
+//! [`Machine::fails_allocation`] decides.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
@@ -10,17 +10,18 @@ use super::{Gfp, PageAllocator, trap};
 /// Which allocations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultInjection {
-    /// Only each so-many-th allocation is a candidate; 0 for none.
+    /// Every n-th allocation is a candidate; 0 for none.
     pub interval: u32,
-    /// Of the candidates, so many in a hundred fail.
+    /// The percentage of candidates that fail.
     pub probability: u32,
-    /// Stop after so many failures.
+    /// Stop after this many failures.
     pub times: u32,
     /// Only this order and higher ones.
     pub min_order: u32,
-    /// Bytes that are allocated in peace first.
+    /// Bytes that are allocated normally before failures start.
     pub space: u32,
-    /// Pages of user memory are spared: a program that does not get one is killed, and with init the machine ends.
+    /// Whether pages of user memory are spared: a program that does not get one is killed, and if init dies the kernel
+    /// panics.
     pub spares_user: bool,
 }
 
@@ -28,9 +29,9 @@ impl FaultInjection {
     /// Nothing fails.
     pub const OFF: Self = Self { interval: 0, probability: 0, times: 0, min_order: 0, space: 0, spares_user: false };
 
-    /// From the command line, as Linux has it: interval, probability, space, times, separated by commas; -1 times is
-    /// for ever. What is missing, or empty, is 1, 100, 0, -1. As on Linux, user memory is spared. `None` for anything else:
-    /// more than 100 percent, numbers of more than 32 bits.
+    /// From the command line, as on Linux: interval, probability, space, times, separated by commas; -1 times is for
+    /// ever. Missing or empty values default to 1, 100, 0, -1. As on Linux, user memory is spared. `None` for anything
+    /// else: more than 100 percent, numbers of more than 32 bits.
     pub fn parse(text: &str) -> Option<Self> {
         let mut numbers = [1, 100, 0, u32::MAX];
         for (i, word) in text.split(',').map(str::trim).enumerate() {
@@ -79,7 +80,7 @@ impl Injection {
         }
     }
 
-    /// Whether this allocation of `size` bytes is to fail. NOFAIL ones never are.
+    /// Whether this allocation of `size` bytes must fail. NOFAIL ones never fail.
     pub(crate) fn hits(&self, order: u32, size: usize, gfp: Gfp) -> bool {
         let interval = self.interval.load(Relaxed);
         if interval == 0 || gfp.contains(Gfp::NOFAIL) || order < self.min_order.load(Relaxed) {
@@ -103,7 +104,7 @@ impl Injection {
         !spent
     }
 
-    /// Starts or stops; counts begin anew.
+    /// Starts or stops; resets the counts.
     pub(crate) fn start(&self, what: FaultInjection) {
         self.interval.store(0, Relaxed);
         self.probability.store(what.probability, Relaxed);
@@ -132,7 +133,7 @@ impl Injection {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Starts or stops injection; counts begin anew.
+    /// Starts or stops injection; resets the counts.
     pub fn inject_failures(&self, what: FaultInjection) {
         self.trap.fetch_and(!trap::INJECT, Relaxed);
         self.injection.start(what);
@@ -141,8 +142,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Until as many calls of [`PageAllocator::ask_no_more`], the machine is asked of each allocation, but NOFAIL ones,
-    /// whether it is to fail. May be called with anything locked.
+    /// From now on the machine decides whether each allocation, except NOFAIL ones, fails, until a matching call of
+    /// [`PageAllocator::ask_no_more`]. May be called with any lock held.
     pub fn ask_about_failures(&self) {
         self.trap.fetch_add(trap::ASK, Relaxed);
     }
@@ -172,7 +173,7 @@ mod tests {
             Some(FaultInjection { interval: 5, probability: 20, space: 4096, times: 3, ..all })
         );
         assert_eq!(FaultInjection::parse("5,20,0,-1"), Some(FaultInjection { interval: 5, probability: 20, ..all }));
-        // An empty word keeps its place.
+        // An empty word keeps its position.
         assert_eq!(FaultInjection::parse("5,,0,3"), Some(FaultInjection { interval: 5, times: 3, ..all }));
         assert_eq!(FaultInjection::parse(",20,"), Some(FaultInjection { probability: 20, ..all }));
         for text in ["five", "1,2,3,4,5", "1,2,3,4,", "-1", "1,101", "1,-1", "1,1,-1", "1,1,1,-2", "4294967296"] {

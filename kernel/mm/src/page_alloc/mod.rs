@@ -1,12 +1,12 @@
-//! The page interface: who needs page frames asks here.
+//! The page allocator's interface.
 //!
-//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to its list
-//! for the zone that a batch came from when the best zone had nothing left ([`fallback`]), to the zones of its zonelist as
-//! far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to the slow path, which digs deeper and
-//! reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
+//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to its
+//! list for the fallback zone while the best zone is exhausted ([`fallback`]), to the zones of its zonelist as far as
+//! their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to the slow path, which goes below those
+//! watermarks and reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
 //!
-//! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers run with none held by
-//! this module.
+//! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers are called without locks
+//! of this module.
 
 mod block;
 mod bounds;
@@ -63,7 +63,7 @@ impl Zonelist {
     }
 }
 
-/// What boot finds out once.
+/// The topology, determined at boot.
 #[repr(C)]
 pub(crate) struct Topology {
     pageblocks: PageblockTable,
@@ -86,20 +86,21 @@ impl Topology {
     };
 }
 
-/// Reasons for the fast paths to give way, as bits of [`PageAllocator::trap`].
+/// Reasons to bypass the fast paths, as bits of [`PageAllocator::trap`].
 mod trap {
     pub(super) const INJECT: u32 = 1;
     pub(super) const POISON: u32 = 2;
-    /// How many want [`Machine::fails_allocation`](crate::Machine::fails_allocation) to be asked, counted in this unit.
+    /// The unit of the number of users that have enabled
+    /// [`Machine::fails_allocation`](crate::Machine::fails_allocation).
     pub(super) const ASK: u32 = 4;
 }
 
-/// What free pages are filled with if `page_poison` is on.
+/// The fill pattern of free pages if `page_poison` is on.
 const POISON: u8 = 0xaa;
 
-/// The page allocator of a machine: its nodes and their zones. A `static` in the kernel; before
-/// [`PageAllocator::init`] it has no memory, and says so. What the fast paths read comes first, within reach of one
-/// base register.
+/// The page allocator of a machine: its nodes and their zones. A `static` in the kernel; before [`PageAllocator::init`]
+/// it has no memory, so allocations fail. The fields that the fast paths read come first, within the reach of one base
+/// register.
 #[repr(C)]
 pub struct PageAllocator<M: Machine> {
     machine: M,
@@ -108,15 +109,15 @@ pub struct PageAllocator<M: Machine> {
     fallbacks: [fallback::Fallbacks; MAX_CPUS],
     lists: [[ZoneLists; MAX_ZONES]; MAX_CPUS],
     zones: [Zone<M>; MAX_ZONES],
-    /// Frames that were not fit to be freed, and were kept out of circulation.
+    /// Bad frames, which were not fit to be freed and are not reused.
     bad_pages: AtomicUsize,
     pressure: pressure::Pressure<M>,
     injection: inject::Injection,
     cma: cma::Cma,
 }
 
-// SAFETY: all fields but `topology` are atomics and locks. `topology` is written by `init` alone, whose caller
-// promises that nobody else uses the allocator meanwhile.
+// SAFETY: all fields but `topology` are atomics and locks. `topology` is only written by `init`, whose caller promises
+// that nothing else uses the allocator meanwhile.
 unsafe impl<M: Machine> Sync for PageAllocator<M> {}
 
 impl<M: Machine> PageAllocator<M> {
@@ -138,7 +139,7 @@ impl<M: Machine> PageAllocator<M> {
 
     #[inline(always)]
     fn topology(&self) -> &Topology {
-        // SAFETY: `init` is the only writer, and runs before anybody else calls anything.
+        // SAFETY: `init` is the only writer, and runs before all other calls.
         unsafe { &*self.topology.get() }
     }
 
@@ -147,7 +148,7 @@ impl<M: Machine> PageAllocator<M> {
         Frames { machine: self.machine, pageblocks: self.topology().pageblocks }
     }
 
-    /// A block of `1 << order` frames. Its contents are what the last owner left, unless `gfp` has ZERO.
+    /// A block of `1 << order` frames. Its contents are undefined unless `gfp` has ZERO.
     #[inline]
     pub fn alloc_pages(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
         if !self.is_for_lists(order, gfp) {
@@ -155,17 +156,17 @@ impl<M: Machine> PageAllocator<M> {
         }
         match self.alloc_cached(order, gfp) {
             Ok(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
-            // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+            // SAFETY: the block was just allocated at this order, and has no other owner.
             Ok(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
             Err(irq) => self.alloc_block_later(order, gfp, irq),
         }
     }
 
-    /// The end of an allocation of a zeroed block: apart, so that the fast path needs no stack.
+    /// Zeroes an allocated block: out of line, so that the fast path needs no stack frame.
     #[inline(never)]
     fn cleared(&self, pfn: Pfn, order: u32) -> PageBlock<M> {
         self.clear(pfn, order);
-        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        // SAFETY: the block was just allocated at this order, and has no other owner.
         unsafe { PageBlock::from_raw(self.machine, pfn, order) }
     }
 
@@ -173,12 +174,13 @@ impl<M: Machine> PageAllocator<M> {
         (0..1 << order).for_each(|i| self.machine.clear_page(Pfn(pfn.0 + i).addr()));
     }
 
-    /// [`PageAllocator::alloc_slow`], whose answer needs no more work by the fast path that ends with it.
+    /// [`PageAllocator::alloc_slow`], with the result in the form that the fast path returns, so that it can tail-call
+    /// this.
     #[cold]
     #[inline(never)]
     fn alloc_block_slow(&self, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
         let pfn = self.alloc_slow(None, order, gfp)?;
-        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        // SAFETY: the block was just allocated at this order, and has no other owner.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
 
@@ -187,7 +189,7 @@ impl<M: Machine> PageAllocator<M> {
     fn alloc_block_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<PageBlock<M>, AllocError> {
         match self.pop_fallback(order, gfp, irq) {
             Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
-            // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+            // SAFETY: the block was just allocated at this order, and has no other owner.
             Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
             None => self.alloc_block_slow(order, gfp),
         }
@@ -211,17 +213,17 @@ impl<M: Machine> PageAllocator<M> {
         self.alloc_pages(0, gfp | Gfp::ZERO)
     }
 
-    /// A block as the kernel sees it; [`PageAllocator::free_address`] takes it back.
+    /// The kernel's address of a new block; [`PageAllocator::free_address`] frees it.
     pub fn get_free_pages(&self, order: u32, gfp: Gfp) -> Result<*mut u8, AllocError> {
         Ok(self.machine.direct_map(self.alloc_raw(order, gfp)?.addr()))
     }
 
-    /// A zeroed page as the kernel sees it.
+    /// The kernel's address of a new zeroed page.
     pub fn get_zeroed_page(&self, gfp: Gfp) -> Result<*mut u8, AllocError> {
         self.get_free_pages(0, gfp | Gfp::ZERO)
     }
 
-    /// Takes back what [`PageAllocator::get_free_pages`] gave.
+    /// Frees a block from [`PageAllocator::get_free_pages`].
     ///
     /// # Safety
     /// As [`PageAllocator::free_pages`], for the block at `address`.
@@ -230,7 +232,7 @@ impl<M: Machine> PageAllocator<M> {
         unsafe { self.free_pages(self.machine.direct_map_to_phys(address).pfn(), order) }
     }
 
-    /// A block without an owner: the caller must see to its end.
+    /// A block without an owner: the caller must free it.
     #[inline]
     pub fn alloc_raw(&self, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
         if !self.is_for_lists(order, gfp) {
@@ -247,8 +249,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Goes on where this CPU's list for the best zone was found empty, with interrupts still masked: by the list for the
-    /// zone that stands in for it, then by the slow path. Apart, so that the fast path is small wherever it is inlined.
+    /// Continues when this CPU's list for the best zone is empty, with interrupts still masked: with the list for the
+    /// fallback zone, then with the slow path. Out of line, so that the inlined fast path is small.
     #[inline(never)]
     fn alloc_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<Pfn, AllocError> {
         let Some(pfn) = self.pop_fallback(order, gfp, irq) else { return self.alloc_slow(None, order, gfp) };
@@ -258,10 +260,10 @@ impl<M: Machine> PageAllocator<M> {
         Ok(pfn)
     }
 
-    /// A block from a certain node if it has one; from others only without THISNODE.
+    /// A block from the given node if possible; from others only without THISNODE.
     pub fn alloc_pages_node(&self, node: usize, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
         let pfn = self.alloc_slow(Some(node), order, gfp)?;
-        // SAFETY: the block was just allocated at this order, and nobody else knows of it.
+        // SAFETY: the block was just allocated at this order, and has no other owner.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
     }
 
@@ -290,7 +292,7 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// The fast path: a block from this CPU's list for the request's best zone; its contents are undefined. If there is
-    /// none, interrupts stay masked, and what restores them is the error.
+    /// none, interrupts stay masked, and the error holds the state to restore.
     #[inline(always)]
     fn alloc_cached(&self, order: u32, gfp: Gfp) -> Result<Pfn, usize> {
         let irq = self.machine.irq_save();
@@ -305,7 +307,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(pfn)
     }
 
-    /// A block from this CPU's list for the zone that stands in for the request's best one. Restores interrupts.
+    /// A block from this CPU's list for the fallback zone. Restores interrupts.
     #[inline(always)]
     fn pop_fallback(&self, order: u32, gfp: Gfp, irq: usize) -> Option<Pfn> {
         let cpu = self.machine.cpu();
@@ -336,19 +338,19 @@ impl<M: Machine> PageAllocator<M> {
         &self.lists[self.machine.cpu()][zone]
     }
 
-    /// Frees a block of the kernel's with its one reference. (A page of user memory may be held by somebody who found
-    /// it: [`PageAllocator::free_frozen_pages`].)
+    /// Frees a kernel block with its one reference. (A page of user memory may have other holders that found it:
+    /// [`PageAllocator::free_frozen_pages`].)
     ///
     /// # Safety
-    /// The caller owns the block: it was allocated at this order, by raw means or [`PageBlock::into_raw`], nobody
-    /// else reaches it (in particular no TLB), and nobody uses it from here on.
+    /// The caller owns the block: it was allocated at this order, by raw means or [`PageBlock::into_raw`], nothing else
+    /// can access it (in particular through a TLB), and nothing uses it from here on.
     #[inline]
     pub unsafe fn free_pages(&self, pfn: Pfn, order: u32) {
         let fit = self.frames().page(pfn).fit_to_free(order);
         self.free_if_fit(pfn, order, fit);
     }
 
-    /// Frees a block whose last reference the caller has given up: by [`put`](crate::page::Page::put) or
+    /// Frees a block whose count the caller has taken to 0, by [`put`](crate::page::Page::put) or
     /// [`freeze`](crate::page::Page::freeze).
     ///
     /// # Safety
@@ -388,7 +390,7 @@ impl<M: Machine> PageAllocator<M> {
         self.machine.irq_restore(irq);
     }
 
-    /// A list is more than full: its older half goes to the buddy.
+    /// A list has overflowed: its older half goes to the buddy.
     #[cold]
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
@@ -408,15 +410,15 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// A frame that is not fit to be freed: mapped, on a list, referenced, or freed before. It stays out of
-    /// circulation, for a leak harms less than a page with two owners.
+    /// A frame that is not fit to be freed: mapped, on a list, referenced, or freed before. It is not reused, since a
+    /// leak is less harmful than a page with two owners.
     #[cold]
     fn bad_page(&self, pfn: Pfn) {
         self.bad_pages.fetch_add(1, Relaxed);
         self.pressure.report_bad_page(pfn);
     }
 
-    /// Frees a block, which is fit for it, to where it belongs if that is not the fast path's list.
+    /// Frees a block that is fit to be freed, when the fast path does not apply.
     #[cold]
     #[inline(never)]
     fn free_slow(&self, pfn: Pfn, order: u32) {
@@ -443,7 +445,7 @@ impl<M: Machine> PageAllocator<M> {
                     area.free_block(frames, Pfn(page as usize), order);
                     continue;
                 }
-                // What was mapped in order comes back in order, or in reverse.
+                // Pages that were mapped in order come back in order, or in reverse.
                 let (mut first, mut last) = (page, page);
                 while let Some(page) = chain.peek() {
                     match page {
@@ -458,7 +460,7 @@ impl<M: Machine> PageAllocator<M> {
         });
     }
 
-    /// Gives the pages on one CPU's lists to the buddy. Any CPU may do it for any other.
+    /// Gives the pages on one CPU's lists to the buddy. Any CPU may do this for any other.
     pub fn drain_cpu(&self, cpu: usize) {
         let present = |(zone, _): &(usize, &ZoneLists)| self.zones[*zone].present() != 0;
         for (zone, lists) in self.lists[cpu].iter().enumerate().filter(present) {
@@ -475,7 +477,7 @@ impl<M: Machine> PageAllocator<M> {
         (0..MAX_CPUS).for_each(|cpu| self.drain_cpu(cpu));
     }
 
-    /// Debugging: fills frames that come back.
+    /// Debugging: fills freed frames.
     fn poison(&self, first: Pfn, frames: usize) {
         if self.trap.load(Relaxed) & trap::POISON == 0 {
             return;

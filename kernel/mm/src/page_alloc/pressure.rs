@@ -1,4 +1,4 @@
-//! What happens when memory runs short: who is asked to give some back.
+//! Memory pressure: shrinkers, and the kernel's handler.
 
 use crate::addr::Pfn;
 use crate::event::Event;
@@ -7,17 +7,17 @@ use crate::sync::{Rank, SpinLock};
 
 use super::{Gfp, PageAllocator};
 
-/// A cache that can give memory back.
+/// A cache that can free memory.
 pub trait Shrinker: Sync {
     /// Pages (about) that it could free now.
     fn count(&self) -> usize;
 
-    /// Frees about `target` pages and answers how many it freed. It runs on behalf of an allocation with `gfp`,
-    /// with whatever locks that caller holds; what it allocates meanwhile, it allocates without DIRECT_RECLAIM.
+    /// Frees about `target` pages and returns how many it freed. It runs on behalf of an allocation with `gfp`, whose
+    /// caller may hold locks; its own allocations must be made without DIRECT_RECLAIM.
     fn scan(&self, target: usize, gfp: Gfp) -> usize;
 }
 
-/// What the kernel around the memory manager does about pressure. Each has a default that does nothing.
+/// The kernel's reaction to memory pressure. Each method has a default that does nothing.
 pub trait PressureHandler: Sync {
     /// A zone of this node fell below its low watermark: background reclaim should run. Called with no lock held
     /// by the allocator, possibly with interrupts masked.
@@ -25,20 +25,19 @@ pub trait PressureHandler: Sync {
         let _ = node;
     }
 
-    /// Nothing could be reclaimed: kill somebody. `true` if that will free memory.
+    /// Nothing could be reclaimed: kills a process. `true` if that will free memory.
     fn out_of_memory(&self, order: u32, gfp: Gfp) -> bool {
         let _ = (order, gfp);
         false
     }
 
-    /// Whether the thread that allocates is dying for the sake of memory: it gets what it needs for that, whatever the
-    /// watermarks say.
+    /// Whether the allocating thread is an OOM victim that is exiting: it may allocate regardless of watermarks.
     fn may_use_reserves(&self) -> bool {
         false
     }
 
-    /// Somebody who must not fail has found nothing, after [`PressureHandler::out_of_memory`] was asked if his flags
-    /// allow that. He holds no lock and may sleep: let somebody else give up memory, or time pass.
+    /// A NOFAIL caller has found no memory, after a call of [`PressureHandler::out_of_memory`] if its flags allow that.
+    /// It holds no lock and may sleep: waits until another thread frees memory, or for some time.
     fn wait_for_memory(&self) {
         core::hint::spin_loop();
     }
@@ -48,13 +47,13 @@ pub trait PressureHandler: Sync {
         let _ = (order, gfp);
     }
 
-    /// With page poisoning on: byte `offset` of a free frame was found to be `found`. Somebody wrote to it after it
-    /// was freed; the frame is about to be handed out.
+    /// With page poisoning on: byte `offset` of a free frame was found to be `found`. It was written to after it was
+    /// freed; the frame is about to be handed out.
     fn report_poison(&self, pfn: Pfn, offset: usize, found: u8) {
         panic!("page poison: {pfn:?} was written to after it was freed: byte {offset} is {found:#04x}");
     }
 
-    /// Somebody freed a frame that was not fit for it; it was taken out of circulation.
+    /// A frame that was not fit to be freed was freed; it is not reused.
     fn report_bad_page(&self, pfn: Pfn) {
         panic!("bad page: {pfn:?} freed while in use, or twice");
     }
@@ -71,8 +70,8 @@ struct Registered {
     shrinkers: [Option<&'static dyn Shrinker>; SHRINKERS],
 }
 
-/// Who is registered. The lock is held to copy an entry, never while it is called; it has the rank of a zone's,
-/// and is not taken together with one.
+/// The registered handler and shrinkers. The lock is held to copy an entry, never during a call; it has the rank of a
+/// zone's lock, and is never taken together with one.
 pub(super) struct Pressure<M: Machine>(SpinLock<Registered, M>);
 
 impl<M: Machine> Pressure<M> {
@@ -94,12 +93,12 @@ impl<M: Machine> Pressure<M> {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Registers what the kernel does about pressure; the last one counts.
+    /// Registers the kernel's handler; the last one counts.
     pub fn set_pressure_handler(&self, handler: &'static dyn PressureHandler) {
         self.pressure.0.lock().handler = handler;
     }
 
-    /// Registers a cache that can give memory back. `false` if there is no room for it.
+    /// Registers a shrinker. `false` if there is no room for it.
     #[must_use]
     pub fn register_shrinker(&self, shrinker: &'static dyn Shrinker) -> bool {
         let mut registered = self.pressure.0.lock();
@@ -108,7 +107,7 @@ impl<M: Machine> PageAllocator<M> {
         true
     }
 
-    /// Asks all shrinkers to give back `target` pages together; answers how many they did.
+    /// Calls the shrinkers to free `target` pages in total; returns how many they freed.
     pub fn shrink(&self, target: usize, gfp: Gfp) -> usize {
         let mut freed = 0;
         for shrinker in (0..SHRINKERS).map_while(|i| self.pressure.shrinker(i)) {

@@ -1,10 +1,10 @@
-//! Allocation of a range that the caller names: what contiguous memory areas, huge pages and offlining stand on.
+//! Allocation of a given range: the basis of contiguous memory areas, huge pages and offlining.
 //!
-//! The page blocks under the range are isolated first, so that what is free in them, and what is freed from then
-//! on, goes to nobody. Then what is still in use is moved away, if somebody has offered to do that, and what is
-//! free is taken off the lists. Each step goes from page block to page block, from the last to the first, so that an error
-//! names the last frame that is in the way: a caller that is free to choose looks on behind it. The zone's lock is held for
-//! one page block at a time, and between two of them other threads run, and a kill ends the work.
+//! First the page blocks under the range are isolated, so that pages that are free in them, or freed from then on, are
+//! not allocated. Then pages in use are moved away, if the caller provides a migrator, and free pages are taken off the
+//! lists. Each step goes through the page blocks from the last to the first, so that an error names the last frame that
+//! is in the way: a caller that is free to choose a range continues after it. The zone's lock is held for one page
+//! block at a time; between two of them other threads may run, and a kill ends the work.
 
 use core::ops::Range;
 
@@ -17,14 +17,14 @@ use crate::zone::ZoneKind;
 
 use super::PageAllocator;
 
-/// Why a range cannot be had.
+/// Why a range cannot be allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RangeError {
-    /// It is empty, spans zones, or has frames that are not the page allocator's.
+    /// It is empty, spans zones, or has frames that do not belong to the page allocator.
     BadRange,
-    /// Somebody else collects pages in the page block that ends with this frame of the range; of several the last.
+    /// Another thread collects pages in the page block that ends with this frame of the range; the last one of several.
     Isolated(Pfn),
-    /// Somebody uses this page of it; of several the last, or, of those that can be moved, the last that was not.
+    /// This page is in use; the last one of several or, if pages can be moved, the last that was not moved.
     Busy(Pfn),
     /// The calling thread was killed.
     Killed,
@@ -36,10 +36,10 @@ impl From<Killed> for RangeError {
     }
 }
 
-/// Who can move pages that are in use.
+/// A migrator of pages that are in use.
 pub trait MigrateRange {
-    /// Moves what is in use in `start..end` elsewhere. The page blocks are isolated; no lock is held. An error names a
-    /// page that cannot be moved, the last one of several.
+    /// Moves the pages in use in `start..end` elsewhere. The page blocks are isolated; no lock is held. An error names
+    /// a page that cannot be moved, the last one of several.
     fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn>;
 }
 
@@ -47,7 +47,7 @@ pub trait MigrateRange {
 const ROUNDS: usize = 3;
 
 impl<M: Machine> PageAllocator<M> {
-    /// Allocates all frames of `range`, each as a block of order 0 of its own. On error nothing has changed, but
+    /// Allocates all frames of `range`, each as a block of order 0 of its own. On an error nothing has changed, except
     /// that pages may have moved. The caller holds no lock, and may sleep.
     pub fn alloc_range(&self, range: Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
         let zone = self.zone_of_range(&range)?;
@@ -57,7 +57,7 @@ impl<M: Machine> PageAllocator<M> {
         outcome
     }
 
-    /// Takes all of an isolated range, once what is in use there is gone.
+    /// Takes all of an isolated range, once no page in it is in use.
     fn collect(&self, zone: usize, range: &Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
         let mut outcome = Ok(());
         for _ in 0..ROUNDS {
@@ -76,8 +76,8 @@ impl<M: Machine> PageAllocator<M> {
         outcome
     }
 
-    /// Frees a range of order-0 blocks, all the way to the buddy: they are wanted together again, and would be scattered
-    /// if the next to come got them from per-CPU lists. The caller holds no lock, and may sleep.
+    /// Frees a range of order-0 blocks, directly to the buddy: they will be needed together again, and per-CPU lists
+    /// would scatter them. The caller holds no lock, and may sleep.
     ///
     /// # Safety
     /// As [`PageAllocator::free_pages`] for each frame.
@@ -88,7 +88,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Passes a point in work that must be brought to its end even by a thread that was killed.
+    /// Passes a preemption point in work that even a killed thread must complete.
     fn let_others_run(&self) {
         let _ = self.machine.resched_point();
     }
@@ -112,16 +112,16 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Pins a page, of which the caller holds a reference, for as long as a device likes: it stays where it is until
-    /// [`Page::unpin`]. Refused where others count on moving it away: the caller moves it first, to a page that was
-    /// allocated without MOVABLE. There is no other way to pin.
+    /// Pins a page, of which the caller holds a reference, for a device: it stays in place until [`Page::unpin`].
+    /// Refused where pages must stay movable: the caller must first move the contents to a page that was allocated
+    /// without MOVABLE. There is no other way to pin.
     #[must_use]
     pub fn pin_long_term(&self, pfn: Pfn) -> bool {
         self.allows_long_term_pin(pfn) && self.frames().page(pfn).pin()
     }
 
-    /// Whether a page may stay here for as long as a device likes: neither in a contiguous memory area nor in zone
-    /// MOVABLE, nor where somebody collects a range just now.
+    /// Whether a page may be pinned here: not in a contiguous memory area, in zone MOVABLE, or in a range that is being
+    /// collected.
     pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
         self.topology().pageblocks.get(pfn).is_some_and(|block| {
             let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
@@ -191,14 +191,13 @@ impl<M: Machine> PageAllocator<M> {
         parts(range).all(is_free)
     }
 
-    /// Takes the range off the lists if all of it is free. What is isolated and free stays so, so it can be taken bit by
-    /// bit.
+    /// Takes the range off the lists if all of it is free. Isolated free pages stay free, so this can be done in steps.
     fn take_isolated(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
         for part in parts(range).rev() {
             let point = self.machine.resched_point().map_err(RangeError::from);
             let taken = point.and_then(|()| self.take_part(zone, &part).map_err(RangeError::Busy));
             if taken.is_err() {
-                // SAFETY: these were taken just now, and nobody knows of them.
+                // SAFETY: these were taken just now, and have no other owner.
                 unsafe { self.free_range(part.end..range.end) };
                 return taken;
             }
@@ -209,7 +208,7 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
-    /// Takes what lies in one page block if all of it is free, else names the last frame that is not.
+    /// Takes the part in one page block if all of it is free, else returns the last frame that is not.
     fn take_part(&self, zone: usize, part: &Range<Pfn>) -> Result<(), Pfn> {
         let frames = self.frames();
         self.zones[zone].with_area(|area| match area.last_busy(frames, part.start, part.end) {

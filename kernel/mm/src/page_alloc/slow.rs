@@ -1,4 +1,4 @@
-//! The slow path: all of the zonelist, deeper watermarks, reclaim.
+//! The slow path: the whole zonelist, lower watermarks, reclaim.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -22,11 +22,11 @@ const COSTLY_ROUNDS: u32 = 2;
 /// Orders above this are not worth killing for.
 const COSTLY_ORDER: u32 = 3;
 
-/// Pages that a round of reclaim asks for, at least.
+/// The least number of pages that a round of reclaim requests.
 const RECLAIM_TARGET: usize = 32;
 
 impl<M: Machine> PageAllocator<M> {
-    /// Allocates, whatever it takes within what `gfp` permits. No node is this CPU's.
+    /// Allocates by all means that `gfp` permits. `None` means this CPU's node.
     #[cold]
     #[inline(never)]
     pub(super) fn alloc_slow(&self, node: Option<usize>, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
@@ -78,15 +78,15 @@ impl<M: Machine> PageAllocator<M> {
         if gfp.contains(Gfp::KSWAPD_RECLAIM) {
             self.pressure.handler().wake_kswapd(node);
         }
-        // For what the kernel needs on the way out; a dying program's own pages can wait for ever.
+        // Only for kernel memory on the exit path, not for the dying program's own pages.
         let is_dying = !gfp.intersects(Gfp::NOMEMALLOC | Gfp::MOVABLE) && self.pressure.handler().may_use_reserves();
         let depth = if is_dying { Depth::Nothing } else { deepest(gfp) };
         let demand = Demand { depth, ..demand };
         if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
             return Some(pfn);
         }
-        // What CPUs keep to themselves, this one too, is free: it goes before anything that is in use. For who can do
-        // without it stays where it is.
+        // Pages on per-CPU lists are free, so they are used before anything is reclaimed. For callers that do not
+        // insist the lists are left alone.
         if !gfp.contains(Gfp::NORETRY) || gfp.may_wait() {
             self.drain_all();
             if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
@@ -101,7 +101,7 @@ impl<M: Machine> PageAllocator<M> {
     fn take_from_zonelist(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let zonelist = &self.topology().zonelists[node][demand.highest];
         let wanted = zonelist.iter().filter(|&zone| !gfp.contains(Gfp::THISNODE) || super::init::node_of(zone) == node);
-        // Whoever may dig into the reserve for high orders also adds to it, which is the buddy's to do.
+        // Allocations that may use the high-order reserve also add to it, which only the buddy does.
         let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
         for zone in wanted {
             let pfn = if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
@@ -115,7 +115,7 @@ impl<M: Machine> PageAllocator<M> {
         None
     }
 
-    /// The better zones had nothing: for as long as a batch lasts, the fast path need not look at them.
+    /// The better zones were exhausted: for one batch, the fast path need not check them.
     fn grant_fallback(&self, node: usize, zone: usize, order: u32, gfp: Gfp) {
         let irq = self.machine.irq_save();
         if self.local_node() == node {
@@ -140,7 +140,7 @@ impl<M: Machine> PageAllocator<M> {
         let mut pfn = lists.pop(frames, demand.list);
         if pfn.is_none() {
             if !lists.use_spare(demand.list) {
-                // Who digs deep takes what it needs, and no reserve for those who come after it.
+                // A request below the ordinary watermark takes only what it needs, not a batch.
                 let batch = if demand.depth.is_ordinary() { lists.batch() } else { 1 };
                 lists.refill(demand.list, self.batch_from_buddy(zone, batch, demand));
             }
@@ -151,7 +151,7 @@ impl<M: Machine> PageAllocator<M> {
         pfn
     }
 
-    /// Blocks from the buddy, as many as a batch has, or as there are above the watermark.
+    /// Takes a batch of blocks from the buddy, or as many as there are above the watermark.
     fn batch_from_buddy(&self, zone: usize, batch: usize, demand: &Demand) -> Chain {
         let frames = self.frames();
         let zone = &self.zones[zone];
@@ -167,7 +167,7 @@ impl<M: Machine> PageAllocator<M> {
             while (chain.count() as usize) < room {
                 let limit = room - chain.count() as usize;
                 let Some((first, run)) = area.allocate_run(frames, order, limit, wanted) else { break };
-                // They come off the chain in the order of their addresses.
+                // So that they come off the chain in the order of their addresses.
                 for i in (0..run).rev() {
                     let pfn = Pfn(first.0 + (i << order));
                     frames.page(pfn).make_cached(order);
@@ -181,7 +181,7 @@ impl<M: Machine> PageAllocator<M> {
     /// Reclaims in rounds until the demand can be met, or it is hopeless.
     fn reclaim_and_retry(&self, node: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let must_not_fail = gfp.contains(Gfp::NOFAIL) && demand.order <= 1;
-        // A page from another node is better than none, if those are the choices.
+        // A NOFAIL caller prefers a page from another node to none.
         let gfp = if must_not_fail { gfp - Gfp::THISNODE } else { gfp };
         let mut fruitless = 0;
         let mut rounds = 0;
@@ -208,8 +208,8 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// One round: the shrinkers, whose pages per-CPU lists give to the buddy, and the high-order atomic reserve. Answers
-    /// the pages that the shrinkers freed.
+    /// One round: runs the shrinkers, drains their pages from per-CPU lists to the buddy, and releases the high-order
+    /// atomic reserve. Returns the pages that the shrinkers freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         self.machine.count(Event::AllocStall, 1);
         let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
@@ -220,7 +220,7 @@ impl<M: Machine> PageAllocator<M> {
         freed
     }
 
-    /// Gives one page block a zone of the reserve for high-order atomic allocations back. Whether there was any.
+    /// Releases one page block per zone from the high-order atomic reserve. Returns whether there was any.
     pub fn shrink_high_atomic(&self) -> bool {
         let give = |zone: &crate::zone::Zone<M>| {
             zone.with_area(|area| area.unreserve_high_atomic(self.frames(), MigrateType::Movable))
@@ -228,15 +228,15 @@ impl<M: Machine> PageAllocator<M> {
         self.zones.iter().filter(|&zone| give(zone)).count() != 0
     }
 
-    /// Whether somebody was killed for it. Not for large blocks, nor for who can do without, has other nodes to ask, or must
-    /// not call into what a dying process may wait for.
+    /// Runs the OOM killer; returns whether that will free memory. Not for large blocks, nor for callers that accept
+    /// failure, that are bound to a node, or that must not call into file systems, on which a dying process may wait.
     fn kill_for(&self, order: u32, gfp: Gfp) -> bool {
         let worth = order <= COSTLY_ORDER || gfp.contains(Gfp::NOFAIL);
         let willing = !gfp.intersects(Gfp::NORETRY | Gfp::RETRY_MAYFAIL | Gfp::THISNODE) && gfp.contains(Gfp::FS);
         worth && willing && self.pressure.handler().out_of_memory(order, gfp)
     }
 
-    /// Debugging: freed memory still holds what it was filled with, or somebody wrote to it since.
+    /// Debugging: checks that free memory still holds the fill pattern, so that writes after the free are found.
     #[cold]
     fn check_poison(&self, pfn: Pfn, order: u32) {
         let start = self.machine.direct_map(pfn.addr());
@@ -249,7 +249,7 @@ impl<M: Machine> PageAllocator<M> {
     }
 }
 
-/// How deep this caller may dig once reclaim has been woken.
+/// The lowest watermark for this caller once reclaim has been woken.
 fn deepest(gfp: Gfp) -> Depth {
     if gfp.contains(Gfp::NOMEMALLOC) {
         Depth::Min

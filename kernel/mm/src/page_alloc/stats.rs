@@ -1,4 +1,4 @@
-//! What there is to know about zones, for those who show it.
+//! Statistics of zones.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -68,8 +68,7 @@ impl<M: Machine> ZoneView<'_, M> {
         }
     }
 
-    /// How unusable the zone's free memory is for blocks of `order`, in thousandths: the share of it that lies in
-    /// smaller blocks.
+    /// The unusable share of the zone's free memory for blocks of `order`, in thousandths: the part in smaller blocks.
     pub fn unusable_free_index(&self, order: u32) -> u32 {
         let blocks = self.free_blocks();
         let pages = |range: core::ops::Range<usize>| range.map(|o| (blocks[o] as usize) << o).sum::<usize>();
@@ -117,7 +116,7 @@ impl<M: Machine> PageAllocator<M> {
         counts
     }
 
-    /// Frames that were not fit to be freed and were kept out of circulation.
+    /// Bad frames, which were not fit to be freed and are not reused.
     pub fn bad_pages(&self) -> usize {
         self.bad_pages.load(Relaxed)
     }

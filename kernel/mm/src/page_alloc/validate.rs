@@ -1,4 +1,4 @@
-//! Compares what the counters say with what the records say.
+//! Compares the counters with the records.
 
 use crate::addr::Pfn;
 use crate::buddy::pageblock::NO_ZONE;
@@ -9,7 +9,7 @@ use crate::zone::MAX_ZONES;
 
 use super::PageAllocator;
 
-/// What does not add up: what the counters say, and what was found.
+/// A mismatch: the counter's value, and the value found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Imbalance {
@@ -34,12 +34,12 @@ struct Found {
 }
 
 impl<M: Machine> PageAllocator<M> {
-    /// Looks at every record and compares. For tests and self-tests, while nobody allocates or frees.
+    /// Checks every record. For tests and self-tests, while nothing allocates or frees.
     pub fn validate(&self) -> Result<(), Imbalance> {
         (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0).try_for_each(|zone| self.validate_zone(zone))
     }
 
-    /// The first frame at or above `from` whose record looks like what is `wanted`.
+    /// The first frame at or above `from` whose record satisfies `wanted`.
     pub fn next_frame(&self, from: Pfn, wanted: impl Fn(&Page) -> bool) -> Option<Pfn> {
         let blocks = self.topology().pageblocks;
         (from.0 >> PAGEBLOCK_ORDER..blocks.len()).find_map(|block| {

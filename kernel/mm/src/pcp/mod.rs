@@ -1,14 +1,14 @@
-//! Per-CPU lists of free blocks: what makes the common allocation and free cheap.
+//! Per-CPU lists of free blocks, which make the common allocation and free cheap.
 //!
 //! For each CPU, zone and small order there are, for each mobile migrate type, two stacks of blocks: one at work and
-//! one spare (the magazines of Bonwick and Adams 2001). A free pushes, an allocation pops, with interrupts masked and no
-//! lock. When a full stack gets one more it becomes the spare, but for that one, and the old spare, whose blocks have
-//! been out of use longest, goes back to the buddy in one go; when it is empty the spare takes its place, and only then a
-//! batch comes from the buddy. So a CPU that allocates and frees around any level takes the zone's lock once in a batch
-//! at most, and one that does so one by one not at all. The lists are per zone, not per node, because the zone is what a
-//! request limits; a free finds it in the page block table either way.
+//! one spare (the magazines of Bonwick and Adams 2001). A free pushes, an allocation pops, with interrupts masked and
+//! no lock. When a full stack overflows, all of it except the new block becomes the spare, and the old spare, whose
+//! blocks have been unused longest, goes back to the buddy at once. When it is empty the spare replaces it, and only if
+//! that is empty too a batch comes from the buddy. So a CPU whose allocations and frees fluctuate around any level
+//! takes the zone's lock at most once per batch, and not at all if it alternates between the two. The lists are per
+//! zone, not per node, because the zone is what a request limits; a free finds it in the page block table either way.
 //!
-//! A block on a list merges with nobody, so a list holds few of the larger orders, and none above order 3.
+//! A block on a list cannot merge, so a list holds few blocks of the larger orders, and none above order 3.
 //!
 //! One cache line holds a CPU's lists for a zone and order, so that CPUs that work apart write no common line.
 
@@ -42,8 +42,8 @@ impl<M: Machine> Links for Frames<M> {
     }
 }
 
-/// The first so many orders have per-CPU lists: what slabs, stacks and tables are made of (the same as Linux's
-/// PAGE_ALLOC_COSTLY_ORDER has it).
+/// The number of orders with per-CPU lists, which slabs, stacks and tables use (the same as Linux's
+/// PAGE_ALLOC_COSTLY_ORDER).
 pub(crate) const CACHED_ORDERS: u32 = 4;
 
 /// One CPU's lists for one zone, by order.
@@ -67,7 +67,7 @@ impl ZoneLists {
         (0..).zip(&self.0)
     }
 
-    /// Counts an allocation that went past the lists.
+    /// Counts an allocation that bypassed the lists.
     pub(crate) fn count_allocated(&self, pages: u64) {
         self.0[0].count_allocated(pages);
     }
@@ -98,7 +98,7 @@ const _: () = assert!(CACHED_ORDERS.is_power_of_two());
 pub(crate) struct PerCpuLists {
     active: [Stack; MigrateType::PER_CPU],
     spare: [Stack; MigrateType::PER_CPU],
-    /// Blocks that this CPU allocated from the zone since boot. What was freed follows from what is in use.
+    /// Blocks that this CPU allocated from the zone since boot. The number freed follows from the number in use.
     allocated: AtomicU64,
     /// Blocks that make a stack full, and that are fetched at once.
     batch: AtomicU64,
@@ -197,7 +197,7 @@ pub(crate) struct List(u8);
 impl List {
     pub(crate) const ALL: [Self; MigrateType::PER_CPU] = [Self(0), Self(1), Self(2)];
 
-    /// The list of the migrate type whose low two bits these are: 3 is none, and means 2.
+    /// The list of the migrate type with these low two bits; 3 is invalid and treated as 2.
     #[inline(always)]
     pub(crate) const fn of_bits(bits: u32) -> Self {
         let bits = bits & 3;
@@ -210,14 +210,14 @@ impl List {
         if number < MigrateType::PER_CPU as u8 { Some(Self(number)) } else { None }
     }
 
-    /// What its pages were, or will be, allocated for.
+    /// The migrate type of its pages.
     pub(crate) const fn migrate_type(self) -> MigrateType {
         MigrateType::ALL[self.0 as usize]
     }
 
     #[inline(always)]
     fn of(self, stacks: &[Stack; MigrateType::PER_CPU]) -> &Stack {
-        // SAFETY: all ways to make a `List` see to it that it is below the length.
+        // SAFETY: every constructor of `List` ensures that it is below the length.
         unsafe { stacks.get_unchecked(usize::from(self.0)) }
     }
 }

@@ -1,4 +1,4 @@
-//! A stack of pages that one CPU works on and any CPU may take whole.
+//! A stack of pages that one CPU uses and any CPU may take as a whole.
 //!
 //! # The protocol
 //!
@@ -6,9 +6,8 @@
 //! with interrupts masked; any CPU may take all of it at once ([`Stack::take`]): that is how a list is drained
 //! from afar, without an interrupt to its CPU. All changes are by compare-and-exchange or swap.
 //!
-//! There is no ABA problem: only the stack's own CPU puts pages on it, and between a pop's reading the top and its
-//! exchange that CPU does nothing else. So all that can happen meanwhile is that the stack becomes empty, and
-//! that makes the exchange fail.
+//! There is no ABA problem: only the stack's own CPU pushes pages, and between a pop's load of the top and its exchange
+//! that CPU does nothing else. So the stack can only become empty meanwhile, which makes the exchange fail.
 //!
 //! `tests/loom_pcp.rs` compiles this file a second time, with loom's atomics.
 
@@ -44,7 +43,7 @@ impl Chain {
         (self.0 >> 32) as u32
     }
 
-    /// Takes the first page off a chain that nobody else sees.
+    /// Takes the first page off a private chain.
     #[inline]
     pub(crate) fn pop(&mut self, links: impl Links) -> Option<u32> {
         if self.count() == 0 {
@@ -61,7 +60,7 @@ impl Chain {
         (self.count() != 0).then(|| self.first())
     }
 
-    /// Puts a page in front of a chain that nobody else sees.
+    /// Puts a page in front of a private chain.
     #[inline]
     pub(crate) fn push(&mut self, links: impl Links, page: u32) {
         links.set_next(page, self.first());
@@ -69,7 +68,7 @@ impl Chain {
     }
 }
 
-/// A chain that its CPU works on, and that others may take whole.
+/// A chain that its CPU uses, and that others may take as a whole.
 #[repr(transparent)]
 pub(crate) struct Stack(pub(super) AtomicU64);
 
@@ -104,7 +103,7 @@ impl Stack {
         loop {
             links.set_next(page, old.first());
             let new = Chain::new(page, old.count() + 1);
-            // Release: who takes the stack from afar sees the links, and what its pages were last used for is over.
+            // Release: a CPU that takes the stack sees the links, and all earlier accesses to the pages are complete.
             match self.0.compare_exchange_weak(old.0, new.0, Release, Relaxed) {
                 Ok(_) => return new.count(),
                 Err(now) => old = Chain(now),
@@ -117,7 +116,7 @@ impl Stack {
         Chain(self.0.swap(0, AcqRel))
     }
 
-    /// Fills an empty stack. By its CPU, with interrupts masked: nobody else fills it, so it is still empty.
+    /// Fills an empty stack. By its CPU, with interrupts masked: no other CPU fills it, so it is still empty.
     pub(crate) fn fill(&self, chain: Chain) {
         let old = self.0.swap(chain.0, Release);
         debug_assert!(Chain(old).count() == 0);

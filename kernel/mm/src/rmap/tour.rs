@@ -1,7 +1,7 @@
 //! A family's tour: brackets in a list, and the classes that have a place in it. See [`super`].
 //!
 //! Everything here is under the family's lock. Invariant of a group in the tour, outside of these functions: it has a
-//! space, or two children in the tour or more, or a walk stands on it.
+//! space, or two or more children in the tour, or a walk is at it.
 
 use core::ptr;
 
@@ -9,7 +9,7 @@ use super::{AnonGroup, count_step, links};
 use crate::fallible::KArc;
 use crate::machine::Machine;
 
-/// A bracket: a group, and which of its two. The lowest bit of the address says so.
+/// A bracket: a group, and which of its two brackets, in the lowest bit of the address.
 pub(super) struct Mark<M: Machine>(*const AnonGroup<M>);
 
 impl<M: Machine> Clone for Mark<M> {
@@ -76,7 +76,7 @@ impl<M: Machine> Mark<M> {
     }
 
     /// # Safety
-    /// The bracket is one of a group's whose memory is there, and the family is locked.
+    /// The bracket's group is valid memory, and the family is locked.
     unsafe fn neighbours(self) -> *mut Neighbours<M> {
         // SAFETY: the caller's promise; no reference is made.
         unsafe {
@@ -116,12 +116,13 @@ impl<M: Machine> Mark<M> {
     }
 }
 
-// Below, all that is unsafe asks for this: the family is locked, and groups that are named are in its tour, or come into it.
+// Below, all unsafe functions require this: the family is locked, and the groups passed are in its tour, or are being
+// inserted.
 
-/// Puts a group into the tour: behind its parent's opening bracket, or alone.
+/// Inserts a group into the tour: after its parent's opening bracket, or alone.
 ///
 /// # Safety
-/// See above. The group has a count for the tour.
+/// See above. The tour gets one reference to the group.
 pub(super) unsafe fn insert<M: Machine>(parent: *const AnonGroup<M>, group: *const AnonGroup<M>) {
     let (open, close) = (Mark::open(group), Mark::close(group));
     // SAFETY: the caller's promise.
@@ -147,12 +148,13 @@ pub(super) unsafe fn put<M: Machine>(group: *const AnonGroup<M>, gone: &mut Gone
     }
 }
 
-/// Takes the group out of the tour if nothing keeps it there, and then its parent, which may be left with one child.
+/// Removes the group from the tour if nothing keeps it there, and then its parent, which may be left with one child.
 ///
 /// # Safety
 /// See above.
 pub(super) unsafe fn trim<M: Machine>(mut group: *const AnonGroup<M>, gone: &mut Gone<M>) {
-    // SAFETY: the caller's promise. A second round is the parent's, and ends there unless walks stood on its ancestors.
+    // SAFETY: the caller's promise. A second round handles the parent, and is the last unless walks were at its
+    // ancestors.
     unsafe {
         loop {
             count_step();
@@ -186,7 +188,7 @@ pub(super) unsafe fn trim<M: Machine>(mut group: *const AnonGroup<M>, gone: &mut
     }
 }
 
-/// Takes a group's brackets out; answers what was before the first and after the second.
+/// Removes a group's brackets; returns the brackets before the first and after the second.
 ///
 /// # Safety
 /// See above.
@@ -202,12 +204,12 @@ unsafe fn remove<M: Machine>(group: *const AnonGroup<M>) -> (Mark<M>, Mark<M>) {
     }
 }
 
-/// The group that knows where the class of this one is.
+/// The member of this group's class that stores the place.
 ///
 /// # Safety
 /// The family is locked, and the group's count is not 0.
 pub(super) unsafe fn class_of<M: Machine>(mut group: *const AnonGroup<M>) -> *const AnonGroup<M> {
-    // SAFETY: each has a count to the next.
+    // SAFETY: each holds a reference to the next.
     unsafe {
         while !(*links(group)).forward.is_null() {
             count_step();
@@ -217,10 +219,10 @@ pub(super) unsafe fn class_of<M: Machine>(mut group: *const AnonGroup<M>) -> *co
     group
 }
 
-/// Makes two classes one, which is at `place`: the lower joins the higher.
+/// Unites two classes at `place`: the one of lower rank joins the other.
 ///
 /// # Safety
-/// See above; both are what [`class_of`] answered, and differ.
+/// See above; both are results of [`class_of`], and differ.
 unsafe fn unite<M: Machine>(a: *const AnonGroup<M>, b: *const AnonGroup<M>, place: *const AnonGroup<M>) {
     // SAFETY: the caller's promise. Members of both are in the tour, so the counts are not 0.
     unsafe {
@@ -233,7 +235,7 @@ unsafe fn unite<M: Machine>(a: *const AnonGroup<M>, b: *const AnonGroup<M>, plac
     }
 }
 
-/// Groups that have left the tour, whose counts are given back once the lock is.
+/// Groups that have left the tour, whose references are dropped after the lock is released.
 #[must_use]
 pub(super) struct Gone<M: Machine>(*const AnonGroup<M>);
 
@@ -243,7 +245,7 @@ impl<M: Machine> Gone<M> {
     }
 
     /// # Safety
-    /// The group has left the tour, whose count it still has.
+    /// The group has left the tour, and the tour's reference is still held.
     unsafe fn push(&mut self, group: *const AnonGroup<M>) {
         // SAFETY: the caller's promise.
         unsafe { (*links(group)).other = core::mem::replace(&mut self.0, group) };
@@ -253,7 +255,7 @@ impl<M: Machine> Gone<M> {
     pub(super) fn give_back(self) {
         let mut group = self.0;
         while !group.is_null() {
-            // SAFETY: nobody else writes `other` of a group that has left the tour, and `begin` added this count.
+            // SAFETY: nothing else writes `other` of a group that has left the tour, and `begin` added this reference.
             unsafe {
                 let next = (*links(group)).other;
                 KArc::drop_owners(group, 1);
