@@ -1,14 +1,14 @@
-//! Bugs on purpose: the oracle must notice each of them.
+//! Deliberate bugs: the oracle must detect each of them.
 //!
 //! `seeded!(Name)` in an `if` is false, and costs nothing, everywhere but in this crate's tests, where one of them may be
 //! switched on for a thread. Wrong TLB maintenance has its own switch, in the simulated MMU ([`crate::sim::mmu::Sabotage`]).
 
 use std::cell::Cell;
 
-/// What goes wrong.
+/// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// A page takes another's place without break and invalidation.
+    /// A page replaces another without break and invalidation.
     NoBreakBeforeMake,
     /// fork takes no reference to a page.
     ForkTakesNoReference,
@@ -18,7 +18,7 @@ pub enum Bug {
     FilesStayCharged,
     /// Areas with different rights become one.
     MergesDifferentRights,
-    /// mprotect passes over the last page.
+    /// mprotect skips the last page.
     ProtectForgetsLastPage,
     /// mremap leaves the old entries.
     MoveLeavesOldEntry,
@@ -28,7 +28,7 @@ pub enum Bug {
     ForkForgetsWriteProtection,
     /// A write reuses a page that two spaces hold.
     ReuseWithTwoOwners,
-    /// The zero page is given back like a page of its own.
+    /// The zero page is freed like an ordinary page.
     ZeroPageIsFreed,
     /// brk keeps one page too many.
     BrkKeepsAPage,
@@ -36,17 +36,17 @@ pub enum Bug {
     GuardGapIgnored,
     /// An area that maps an object is not found through it once its range has changed.
     SplitLosesReverseMapping,
-    /// The areas away from home do not know an area that was moved.
+    /// A moved area is missing from the tree of areas away from home.
     MoveLosesReverseMapping,
     /// MADV_WIPEONFORK does nothing.
     WipeOnForkIgnored,
     /// MADV_DONTFORK does nothing.
     DontForkIgnored,
-    /// MADV_DONTNEED passes over the last page.
+    /// MADV_DONTNEED skips the last page.
     AdviceForgetsLastPage,
     /// Unlocked pages stay counted as locked.
     LockedStaysCounted,
-    /// A private mapping of a file is written in place of a copy.
+    /// A write to a private mapping of a file changes the file's page instead of a copy.
     PrivateWriteIsShared,
     /// munmap leaves a swap slot in use.
     UnmapLeaksSlot,
@@ -58,68 +58,68 @@ pub enum Bug {
     ForkOfMigrationTakesReference,
     /// A page that is unmapped while it is being moved stays charged.
     UnmapForgetsMigration,
-    /// Faults pass markers over.
+    /// Faults do not handle markers.
     MarkerBlocksFault,
-    /// An entry that is taken away is read first, and cleared then.
+    /// An entry is removed by a load and a store, not atomically.
     TakeIsNotAtomic,
-    /// Who changes an entry's attributes overwrites what hardware has set meanwhile.
+    /// A change of an entry's attributes overwrites bits that hardware has set meanwhile.
     ChangeIsNotAtomic,
-    /// fork leaves hardware the right to make an entry writable.
+    /// fork does not clear DBM.
     ForkLeavesDbm,
-    /// mprotect leaves it.
+    /// mprotect does not clear DBM.
     ProtectLeavesDbm,
-    /// What becomes write-protected is clean.
+    /// Write protection loses the dirty state.
     ProtectionForgetsDirty,
     /// MADV_COLD leaves old entries in TLBs as young ones.
     ColdForgetsFlush,
-    /// The limit of a table's sweep: entries that are not present do not keep it.
+    /// The sweep of tables ignores non-present entries that were moved.
     LiveCountForgetsMove,
-    /// What is invalidated was not published before.
+    /// Entries are invalidated without being published before.
     FlushForgetsPublication,
     /// A fault maps an executable page without synchronising instructions.
     FaultForgetsInstructions,
     /// mprotect makes a page executable without synchronising instructions.
     ProtectForgetsInstructions,
-    /// A fault fills an entry, and does not publish it.
+    /// A fault does not publish the entry that it fills.
     FaultForgetsPublication,
     /// The root of a new space is not published.
     RootForgetsPublication,
 
-    /// mremap moves what was there before it took the lock.
+    /// mremap relies on a check that it made before it took the lock.
     MoveTrustsItsFirstLook,
-    /// A fault that meets an entry with too few rights does not wait for whoever changes it.
+    /// A fault that meets an entry with insufficient rights does not wait for the change in progress.
     FaultIgnoresChange,
-    /// MAP_POPULATE and its like believe in a hole that is about to be filled.
+    /// MAP_POPULATE and similar calls fail at a hole that is about to be filled.
     PopulateSeesHole,
-    /// MADV_DONTNEED unlocks a table before it has invalidated what it took from it.
+    /// MADV_DONTNEED unlocks a table before it has invalidated the entries that it cleared.
     DropForgetsBreak,
-    /// Whoever invalidates reads the ASID before the entries are published.
+    /// An invalidation reads the ASID before the entries are published.
     FlushReadsAsidFirst,
 
-    /// mmap that fails keeps its promise.
+    /// A failed mmap does not return its promised memory.
     FailedMapKeepsPromise,
-    /// munmap cuts before it knows whether it can split.
+    /// munmap removes areas before it knows whether it can split.
     FailedUnmapCuts,
     /// mprotect changes the entries before it knows whether the area can be split.
     FailedProtectChangesEntries,
-    /// brk answers the old end, but remembers the new one.
+    /// A failed brk returns the old end, but stores the new one.
     FailedBrkMoves,
-    /// mremap takes the pages along before it has the new area.
+    /// mremap moves the pages before it has the new area.
     FailedMoveForgetsArea,
-    /// fork that fails leaves the child's memory.
+    /// A failed fork does not free the child's memory.
     FailedForkKeepsChild,
-    /// An object that could not be made gives its promise back twice.
+    /// A failed creation of an object returns its promised memory twice.
     FailedObjectGivesBackTwice,
-    /// A copy that could not be made keeps its source.
+    /// A failed copy does not drop its reference to the source.
     FailedCopyKeepsSource,
     /// A page that could not be read from swap stays a user of its slot.
     FailedSwapInKeepsSlot,
-    /// An object has no place for a page, and loses it.
+    /// An object that cannot index a page leaks it.
     FailedIndexLosesPage,
 }
 
 impl Bug {
-    /// Those that show only when an allocation fails.
+    /// Bugs that only show when an allocation fails.
     pub const BEHIND_FAILURES: [Self; 10] = [
         Self::FailedMapKeepsPromise,
         Self::FailedUnmapCuts,
@@ -133,7 +133,7 @@ impl Bug {
         Self::FailedIndexLosesPage,
     ];
 
-    /// Those that show only when several CPUs do something to one space at once.
+    /// Bugs that only show when several CPUs work on one space at once.
     pub const BESIDE_OTHERS: [Self; 5] = [
         Self::MoveTrustsItsFirstLook,
         Self::FaultIgnoresChange,

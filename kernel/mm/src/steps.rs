@@ -1,4 +1,4 @@
-//! Steps that code counts for tests of how much work it does.
+//! Counted steps, for tests of the amount of work.
 
 use std::cell::Cell;
 
@@ -6,12 +6,12 @@ std::thread_local! {
     static STEPS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// One more.
+/// Counts a step.
 pub fn count() {
     STEPS.set(STEPS.get() + 1);
 }
 
-/// How many `work` takes, on this thread.
+/// The number of steps of `work`, on this thread.
 pub fn of(work: impl FnOnce()) -> usize {
     let before = STEPS.get();
     work();

@@ -1,15 +1,15 @@
 //! Memory for work that holds a lock.
 //!
-//! Whoever holds the lock of an address space, of a table or of an object must not wait for memory: reclaim may need that
-//! very lock, and everybody else would wait along. So such work takes what is free at once, through a [`Supply`], and
-//! fails where nothing is. It undoes what it has begun and gives its locks back. [`Supply::refill`] then waits for what
-//! was missing, with all that its caller may do for it: reclaim, and a word to the OOM killer. The work begins anew with
-//! that in hand. [`supplied`] is this loop, and what is left in the end goes back.
+//! A thread that holds the lock of an address space, of a table or of an object must not wait for memory: reclaim may
+//! need that very lock, and all other users of it would wait too. So such work allocates without waiting, through a
+//! [`Supply`], and fails if nothing is free. It undoes its partial work and releases its locks. [`Supply::refill`] then
+//! waits for the missing memory by all means: reclaim, and the OOM killer. With that memory in hand the work starts
+//! again. [`supplied`] is this loop, and frees what is left over in the end.
 //!
-//! Nothing is laid by before it was missing, so without shortage this costs nothing. Work that needs much (fork) is given
-//! twice as much each time: it begins anew a number of times that is logarithmic in its need.
+//! Nothing is set aside before it was missing, so without a shortage this costs nothing. Work that needs much (fork)
+//! gets twice as much each time, so the number of restarts is logarithmic in its need.
 //!
-//! Lock order: taking from a supply needs the zone's and the slab's locks only; refilling needs that none is held.
+//! Lock order: taking from a supply needs the zone's and the slab's locks only; refilling requires that none is held.
 
 use alloc::alloc::Layout;
 use alloc::boxed::Box;
@@ -24,10 +24,10 @@ use crate::machine::Machine;
 use crate::page::Page;
 use crate::page_alloc::Gfp;
 
-/// The most of a kind that a refill lays by: log2.
+/// log2 of the most pages or objects of a kind that a refill sets aside.
 const MAX_ROUNDS: u32 = 10;
 
-/// What a frame is for.
+/// The use of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     User = 0,
@@ -48,7 +48,7 @@ impl Use {
     }
 }
 
-/// What an allocation did not get.
+/// The allocation that failed.
 #[derive(Clone, Copy)]
 enum Missing {
     Nothing,
@@ -56,12 +56,12 @@ enum Missing {
     Object(Layout),
 }
 
-/// What there is only after something was missing.
+/// The memory set aside; exists only after an allocation has failed.
 #[derive(Clone, Copy)]
 struct Store {
-    /// Frames by [`Use`], strung together by [`Page::next`]; 0 ends a chain.
+    /// Frames by [`Use`], chained by [`Page::next`]; 0 ends a chain.
     frames: [u32; 2],
-    /// Objects of the global allocator, strung together by their first words, and the layout of each.
+    /// Objects of the global allocator, chained by their first words, and the layout of each.
     objects: *mut u8,
     layout: Layout,
     missing: Missing,
@@ -84,8 +84,8 @@ pub struct Supply<M: Machine> {
     store: Cell<Option<Store>>,
 }
 
-/// Does `work`, which fails rather than wait for memory, until it fails for another reason or not at all. No lock is held
-/// in between.
+/// Runs `work`, which fails instead of waiting for memory, until it succeeds or fails for another reason. No lock is
+/// held in between.
 #[inline]
 pub fn supplied<M: Machine, R, E: From<AllocError>>(
     machine: M,
@@ -102,7 +102,7 @@ pub fn supplied<M: Machine, R, E: From<AllocError>>(
 }
 
 impl<M: Machine> Supply<M> {
-    /// Nothing laid by.
+    /// Nothing set aside.
     #[inline]
     pub const fn new(machine: M) -> Self {
         Self { machine, store: Cell::new(None) }
@@ -130,7 +130,7 @@ impl<M: Machine> Supply<M> {
         }
     }
 
-    /// A box around what `make` answers.
+    /// A box around the result of `make`.
     #[inline]
     pub fn boxed<T>(&self, make: impl FnOnce() -> T) -> Result<Box<T>, AllocError> {
         let place = |layout| {
@@ -141,7 +141,7 @@ impl<M: Machine> Supply<M> {
         unsafe { try_box_from(place, make) }
     }
 
-    /// Whether the last failure was one that [`Supply::refill`] can mend.
+    /// Whether the last failure was one that [`Supply::refill`] can resolve.
     #[inline]
     pub fn is_short(&self) -> bool {
         self.store.get().is_some_and(|store| !matches!(store.missing, Missing::Nothing))
@@ -181,7 +181,7 @@ impl<M: Machine> Supply<M> {
     }
 
     fn page(&self, pfn: Pfn) -> &'static Page {
-        // SAFETY: frames in the chains came from the page allocator, and nobody else has them.
+        // SAFETY: frames in the chains came from the page allocator, and are unshared.
         unsafe { Page::of(self.machine, pfn) }
     }
 
@@ -194,8 +194,8 @@ impl<M: Machine> Supply<M> {
         })
     }
 
-    /// Waits for what was missing. The caller holds no lock and may sleep. The error is final: nothing can be reclaimed, or
-    /// the thread was killed; the page allocator has marked the thread as one that starves.
+    /// Waits for the missing memory. The caller holds no lock and may sleep. The error is final: nothing can be
+    /// reclaimed, or the thread was killed; the page allocator has marked the thread as starved.
     #[cold]
     pub fn refill(&self) -> Result<(), AllocError> {
         let (missing, count) = self.change(|store| {
@@ -209,7 +209,7 @@ impl<M: Machine> Supply<M> {
         }
     }
 
-    /// The first one is waited for; for the others one attempt will do.
+    /// Waits for the first one; the others get one attempt each.
     fn lay_by_frames(&self, what: Use, count: usize) -> Result<(), AllocError> {
         for n in 0..count {
             let gfp = if n == 0 { what.gfp() } else { what.gfp() | Gfp::NORETRY | Gfp::NOWARN };
@@ -245,7 +245,7 @@ impl<M: Machine> Supply<M> {
                 return if n == 0 { Err(AllocError) } else { Ok(()) };
             }
             self.change(|store| {
-                // SAFETY: it has room for a word, and is nobody else's.
+                // SAFETY: it has room for a word, and is unshared.
                 unsafe { object.cast::<*mut u8>().write(store.objects) };
                 store.objects = object;
             });
@@ -258,7 +258,7 @@ impl<M: Machine> Supply<M> {
     fn give_back(&self, mut store: Store) {
         for mut chain in store.frames {
             while let Some(pfn) = self.pop(&mut chain) {
-                // SAFETY: an allocated frame that nobody has come to know.
+                // SAFETY: an allocated, unshared frame.
                 unsafe { self.machine.pages().free_pages(pfn, 0) };
             }
         }
@@ -276,7 +276,7 @@ fn pop_object(chain: &mut *mut u8) -> *mut u8 {
 
 fn free_objects(store: &mut Store) {
     while !store.objects.is_null() {
-        // SAFETY: it came from the global allocator with this layout, and nobody has it.
+        // SAFETY: it came from the global allocator with this layout, and is unshared.
         unsafe { alloc::alloc::dealloc(pop_object(&mut store.objects), store.layout) };
     }
 }

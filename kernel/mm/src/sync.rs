@@ -2,9 +2,9 @@
 //!
 //! Every lock has a [`Rank`]. Locks are taken in ascending rank only; debug builds assert it with one word of bits.
 //!
-//! - A [`SpinLock`] is never held across a sleep, so the CPU is what holds it. Interrupts are masked while one is held: a
-//!   handler may take the same locks, and the holder is never away for long. So what is done under one is bounded and
-//!   short, and no memory is waited for.
+//! - A [`SpinLock`] is never held across a sleep, so it is held by a CPU. Interrupts are masked while one is held,
+//!   since a handler may take the same locks, and so that the holder is not delayed. So critical sections are bounded
+//!   and short, and never wait for memory.
 //! - A [`SharedLock`] sleeps. A thread takes it with no spin lock held.
 
 use core::cell::UnsafeCell;
@@ -14,12 +14,12 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-/// What loom replaces.
+/// The atomics, which loom replaces.
 mod atomic {
     pub use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-    /// How often a thread looks again before it sleeps: about as long as a switch to another thread and back takes.
-    /// (Threads of tests should sleep.)
+    /// How often a thread polls before it sleeps: about as long as a switch to another thread and back takes. (Threads
+    /// of tests should sleep.)
     pub const LOOKS: u32 = if cfg!(test) { 2 } else { 100 };
 }
 
@@ -41,7 +41,7 @@ pub enum Rank {
     Descriptors = 6,
     /// An open object: a pipe, the console.
     Object = 8,
-    /// Writers of an address space: its areas.
+    /// The areas of an address space.
     AddressSpace = 12,
     /// A second address space: fork's child.
     AddressSpaceChild = 13,
@@ -102,7 +102,7 @@ impl Rank {
     }
 }
 
-/// The ranks of sleeping locks, a bit each: what a thread may hold while another one runs.
+/// The ranks of sleeping locks, a bit each: those that a thread may hold over a switch.
 pub const SLEEPING: u64 = 1 << Rank::AddressSpace as u8 | 1 << Rank::AddressSpaceChild as u8;
 
 /// A ticket spin lock over `T` that masks interrupts while it is held. Fair: waiters are served in order.
@@ -143,7 +143,7 @@ impl<T, M: Machine> SpinLock<T, M> {
         SpinGuard { lock: self, rank, irq }
     }
 
-    /// Takes the lock if nobody holds it or waits for it.
+    /// Takes the lock if it is free and has no waiters.
     #[inline]
     pub fn try_lock(&self) -> Option<SpinGuard<'_, T, M>> {
         let irq = self.machine.irq_save();
@@ -158,23 +158,23 @@ impl<T, M: Machine> SpinLock<T, M> {
         Some(SpinGuard { lock: self, rank: self.rank, irq })
     }
 
-    /// The value, without locking: whoever has `&mut` is alone.
+    /// The value, without locking: `&mut` is exclusive.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// Whether somebody holds the lock now.
+    /// Whether the lock is held now.
     pub fn is_locked(&self) -> bool {
         self.next.load(Ordering::Relaxed) != self.serving.load(Ordering::Relaxed)
     }
 
-    /// The value's address, for a dying kernel that reads it without the lock.
+    /// The value's address, for a panicking kernel that reads it without the lock.
     pub fn as_ptr(&self) -> *mut T {
         self.value.get()
     }
 }
 
-/// The right to the value; gives the lock back when dropped.
+/// The right to the value; releases the lock when dropped.
 pub struct SpinGuard<'a, T, M: Machine> {
     lock: &'a SpinLock<T, M>,
     rank: Rank,

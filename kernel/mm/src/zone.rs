@@ -1,6 +1,6 @@
-//! Zones: the frames of one node that the same devices reach, with their free blocks and watermarks.
+//! Zones: the frames of one node that the same devices can reach, with their free blocks and watermarks.
 //!
-//! The lock of a zone ([`Rank::Zone`]) owns its free area, the records of its free frames, and the types and free
+//! The lock of a zone ([`Rank::Zone`]) protects its free area, the records of its free frames, and the types and free
 //! counts of its page blocks. Two zones' locks are never held at once.
 
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,17 +17,17 @@ pub const MAX_NODES: usize = 8;
 /// The most zones: each node may have all kinds.
 pub const MAX_ZONES: usize = MAX_NODES * ZoneKind::COUNT;
 
-/// What sets the frames of a zone apart.
+/// The kinds of zones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum ZoneKind {
-    /// What the weakest device reaches.
+    /// The memory that the weakest device can reach.
     Dma = 0,
     /// Below 4 GiB.
     Dma32 = 1,
     /// The rest.
     Normal = 2,
-    /// For movable pages only (`kernelcore=`, `movablecore=`): all of it can be emptied by migration.
+    /// For movable pages only (`kernelcore=`, `movablecore=`), so that migration can evacuate all of it.
     Movable = 3,
 }
 
@@ -51,7 +51,7 @@ impl ZoneKind {
 /// Watermarks in pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Watermarks {
-    /// Below this only those get pages who cannot wait or who free memory with them.
+    /// Below this, only callers that cannot wait or that free memory get pages.
     pub min: usize,
     /// Below this background reclaim starts.
     pub low: usize,
@@ -62,26 +62,26 @@ pub struct Watermarks {
 /// How far below a watermark an allocation may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// To the low watermark: the first try of everybody.
+    /// To the low watermark: the first attempt of every caller.
     Low,
-    /// To the min watermark: while reclaim is at work.
+    /// To the min watermark: during reclaim.
     Min,
-    /// To half of min: GFP HIGH by who can wait.
+    /// To half of min: GFP HIGH by a caller that can wait.
     High,
-    /// To 3/8 of min: GFP HIGH by who cannot wait.
+    /// To 3/8 of min: GFP HIGH by a caller that cannot wait.
     Atomic,
-    /// To the last page: who frees memory with it.
+    /// To the last page: a caller that frees memory with it.
     Nothing,
 }
 
 impl Depth {
-    /// Whether a reserve is left alone.
+    /// Whether all reserves are respected.
     pub(crate) fn is_ordinary(self) -> bool {
         matches!(self, Self::Low | Self::Min)
     }
 }
 
-/// What an allocation asks of a zone.
+/// A request to a zone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Demand {
     pub order: u32,
@@ -93,7 +93,7 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Whether it may use what is kept for high-order atomic allocations.
+    /// Whether it may use the reserve for high-order atomic allocations.
     pub(crate) fn reserves(&self) -> bool {
         matches!(self.depth, Depth::Atomic | Depth::Nothing)
     }
@@ -153,7 +153,7 @@ impl<M: Machine> Zone<M> {
         self.with_area(|area| {
             let wanted =
                 crate::buddy::Wanted { list: demand.list.migrate_type(), cma: demand.cma, reserves: demand.reserves() };
-            // The counts that the watermark was checked against may have been old; the lists are not.
+            // The watermark check may have used stale counts; the lists are exact.
             let pfn = area.allocate(frames, demand.order, wanted)?;
             if demand.order > 0 && demand.depth == Depth::Atomic {
                 area.reserve_high_atomic(frames, pfn, self.managed());
@@ -163,14 +163,14 @@ impl<M: Machine> Zone<M> {
         })
     }
 
-    /// Whether the zone, after serving the demand, keeps what it has to keep. Whether it has a block that is large
-    /// enough, the attempt will show.
+    /// Whether the zone stays above its watermark and reserves after serving the demand. Whether it has a large enough
+    /// block is left to the attempt.
     pub(crate) fn is_above_watermark(&self, demand: &Demand) -> bool {
         let taken = (1 << demand.order) - 1;
         self.spendable(demand) > taken + self.kept_from(demand)
     }
 
-    /// How many single pages may go before the watermark is reached, `most` at most.
+    /// How many single pages may be taken before the watermark is reached, at most `most`.
     pub(crate) fn room(&self, demand: &Demand, most: usize) -> usize {
         self.spendable(demand).saturating_sub(self.kept_from(demand)).min(most)
     }
@@ -187,7 +187,7 @@ impl<M: Machine> Zone<M> {
         free
     }
 
-    /// Pages that are kept from this demand: the watermark, and the reserve for those who can use no higher zone.
+    /// Pages withheld from this demand: the watermark, and the reserve for requests that cannot use a higher zone.
     fn kept_from(&self, demand: &Demand) -> usize {
         let min = self.min.load(Relaxed);
         let mark = match demand.depth {
@@ -200,8 +200,8 @@ impl<M: Machine> Zone<M> {
         mark + self.reserve[demand.highest].load(Relaxed)
     }
 
-    /// Free pages, without those on per-CPU lists, and without those that are isolated while somebody collects a range:
-    /// nobody gets them, so no watermark may count on them.
+    /// Free pages, without those on per-CPU lists, and without isolated ones: these cannot be allocated, so watermarks
+    /// must not count them.
     #[inline]
     pub fn free(&self) -> usize {
         self.free.load(Relaxed)
@@ -232,7 +232,7 @@ impl<M: Machine> Zone<M> {
         Watermarks { min: self.min.load(Relaxed), low: self.low.load(Relaxed), high: self.high.load(Relaxed) }
     }
 
-    /// Pages kept from allocations that could use zones up to each kind.
+    /// Pages withheld from allocations that could use zones up to each kind.
     pub fn lowmem_reserve(&self) -> [usize; ZoneKind::COUNT] {
         core::array::from_fn(|kind| self.reserve[kind].load(Relaxed))
     }
@@ -251,7 +251,7 @@ impl<M: Machine> Zone<M> {
         self.with_area(|area| core::array::from_fn(|order| area.blocks(list, order as u32).into()))
     }
 
-    /// At boot: these frames exist and are the zone's.
+    /// Adds frames to the zone, at boot.
     pub(crate) fn extend(&self, frames: core::ops::Range<usize>) {
         let end = self.start.load(Relaxed) + self.spanned.load(Relaxed);
         let (start, end) = match self.present() {

@@ -39,7 +39,7 @@ impl World {
         })
     }
 
-    /// Somebody finds the page by its record, and looks at it while they hold it. Answers what they saw.
+    /// Somebody finds the page by its record, and looks at it while they hold it. Returns what they saw.
     fn find(&self) -> Option<u32> {
         self.head.get_if(ANON).then(|| {
             let seen = self.look();

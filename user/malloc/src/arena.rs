@@ -274,8 +274,8 @@ impl State {
         Ok(())
     }
 
-    /// [`put`](State::put)s those of the small chunks that are this arena's, up to the first that is not; answers
-    /// how many.
+    /// [`put`](State::put)s those of the small chunks that are this arena's, up to the first that is not; returns how
+    /// many.
     pub fn put_run<S: System>(&mut self, m: &Malloc<S>, chunks: &[Chunk]) -> Result<usize, Damaged> {
         let secret = m.secret();
         for (n, chunk) in chunks.iter().enumerate() {

@@ -104,7 +104,7 @@ impl<S: System> Malloc<S> {
     }
 
     /// Gives free memory back to the system: all but `pad` bytes at the top, and whole pages inside free chunks.
-    /// Answers whether any went; a handler that came in the middle of a call gives nothing back.
+    /// Returns whether any went; a handler that came in the middle of a call gives nothing back.
     pub fn trim(&self, pad: usize) -> bool {
         let Some(mut inside) = self.enter() else { return false };
         self.dismantle(inside.cache());
@@ -125,7 +125,7 @@ impl<S: System> Malloc<S> {
         any
     }
 
-    /// Runs `f` on an arena at rest; not at all, and answers `None`, for a handler that came in the middle of a call
+    /// Runs `f` on an arena at rest; not at all, and returns `None`, for a handler that came in the middle of a call
     /// that may hold this arena.
     pub(crate) fn at_rest<R>(&self, arena: &Arena, f: impl FnOnce(&mut State) -> R) -> Option<R> {
         let run = |state: &mut State| {

@@ -183,7 +183,7 @@ impl<S: System> Malloc<S> {
         Some(cache)
     }
 
-    /// Lets a stack that was found empty or full hold more from now on; answers whether it did.
+    /// Lets a stack that was found empty or full hold more from now on; returns whether it did.
     fn widen(cache: &mut Cache, class: usize) -> bool {
         let now = cache.limit(class);
         if now >= most(class) {

@@ -101,7 +101,7 @@ impl Chunk {
         rest == 0 || rest >> 16 == 0 && self.has(MAPPED) && self.has(USED)
     }
 
-    /// Puts the seal on a chunk that has none, and answers its block.
+    /// Puts the seal on a chunk that has none, and returns its block.
     #[inline(always)]
     pub fn hand_out(self, secret: u64) -> *mut u8 {
         self.set_high(self.high() ^ self.seal(secret));

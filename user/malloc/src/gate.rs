@@ -102,7 +102,7 @@ impl<S: System> Malloc<S> {
         Some(Inside { block })
     }
 
-    /// Shuts the gate for a fork; answers whether it was open.
+    /// Shuts the gate for a fork; returns whether it was open.
     pub(crate) fn enter_fork(&self) -> bool {
         self.enter_as(FORKING).map(core::mem::forget).is_some()
     }

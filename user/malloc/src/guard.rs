@@ -87,7 +87,7 @@ impl Quarantine {
 }
 
 impl<S: System> Malloc<S> {
-    /// Turns the guarded mode on. Only before the first block is handed out; answers whether it is on.
+    /// Turns the guarded mode on. Only before the first block is handed out; returns whether it is on.
     pub fn guard(&self) -> bool {
         if self.secret() == 0 {
             self.guard.on.store(true, Ordering::Relaxed);

@@ -39,7 +39,7 @@ pub struct Region {
 const BEFORE_FIRST: usize = size_of::<Region>() + 16;
 
 impl State {
-    /// Makes the top chunk at least `size` bytes large; answers whether that could be done.
+    /// Makes the top chunk at least `size` bytes large; returns whether that could be done.
     pub fn extend<S: System>(&mut self, m: &Malloc<S>, size: usize) -> Result<bool, Damaged> {
         m.drop_spare();
         if self.other == 0 { self.extend_break(m, size) } else { self.extend_region(m, size) }
@@ -201,7 +201,7 @@ impl State {
         gone
     }
 
-    /// Gives whole pages inside free chunks back; answers whether any went.
+    /// Gives whole pages inside free chunks back; returns whether any went.
     pub fn release_free<S: System>(&mut self, m: &Malloc<S>) -> bool {
         let mut any = false;
         self.bins.each(&mut |chunk| {

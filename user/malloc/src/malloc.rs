@@ -296,7 +296,7 @@ impl<S: System> Malloc<S> {
     }
 
     /// Frees a block above [`MAX_SMALL`] of a thread that has a cache: into that, if one of its size was asked for
-    /// lately, else into the arena. Answers false, and does nothing, for every other block.
+    /// lately, else into the arena. Returns false, and does nothing, for every other block.
     #[inline]
     fn free_large(&self, cache: &mut Cache, at: *mut u8) -> bool {
         let chunk = Chunk(at);
@@ -397,7 +397,7 @@ impl<S: System> Malloc<S> {
         self.bytes_of(self.living(at, "malloc_usable_size(): invalid pointer", "malloc_usable_size(): freed block"))
     }
 
-    /// Sets a parameter; answers whether its value was taken. [`Parameter::Perturb`] reaches the calling thread and
+    /// Sets a parameter; returns whether its value was taken. [`Parameter::Perturb`] reaches the calling thread and
     /// threads that start later.
     pub fn set_option(&self, parameter: Parameter, value: i32) -> bool {
         let done = self.options.set(parameter, value);

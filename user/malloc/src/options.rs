@@ -116,7 +116,7 @@ impl Options {
         if self.is_dynamic() { MMAP_THRESHOLD_MAX } else { 0 }
     }
 
-    /// Answers whether the value was taken.
+    /// Returns whether the value was taken.
     pub fn set(&self, parameter: Parameter, value: i32) -> bool {
         use Parameter::*;
         let (place, fixes) = match parameter {

@@ -12,8 +12,8 @@ const EXTEND_FROM: usize = 64 << 10;
 const MAX_IN_PLACE: usize = 1 << 31;
 
 impl<S: System> Malloc<S> {
-    /// A block of `size` bytes with the contents of `at`, which is no longer one; or null, and `at` stays. Null is
-    /// an empty block; and `size` 0 frees `at` and answers null, as glibc does.
+    /// A block of `size` bytes with the contents of `at`, which is no longer one; or null, and `at` stays. Null is an
+    /// empty block; and `size` 0 frees `at` and returns null, as glibc does.
     ///
     /// # Safety
     ///
@@ -65,7 +65,7 @@ impl<S: System> Malloc<S> {
         keep.then_some(chunk)
     }
 
-    /// Answers whether the chunk may stay where it is.
+    /// Returns whether the chunk may stay where it is.
     fn shrink(&self, chunk: Chunk, old: usize, need: usize) -> bool {
         // A small chunk that loses less than half is not worth taking the lock.
         if old <= MAX_SMALL && need >= old / 2 {
@@ -74,7 +74,7 @@ impl<S: System> Malloc<S> {
         self.at_its_arena(chunk, |_, state| state.shrink_in_place(chunk, old, need).map(|()| true))
     }
 
-    /// Answers whether the chunk has grown to `need` bytes.
+    /// Returns whether the chunk has grown to `need` bytes.
     fn grow(&self, chunk: Chunk, old: usize, need: usize) -> bool {
         // A hint: read without the lock, it may be out of date.
         if chunk.after(old).has(USED) || need > MAX_IN_PLACE {

@@ -29,17 +29,17 @@ pub enum Advice {
 /// [`thread_block`](Self::thread_block) must answer a block that no other living thread gets, zero-filled at the
 /// thread's start, valid until the thread ends.
 pub unsafe trait System: Sync {
-    /// Raises the break by `bytes` (a multiple of [`PAGE`]) and answers the start of the new range, which need not
+    /// Raises the break by `bytes` (a multiple of [`PAGE`]) and returns the start of the new range, which need not
     /// follow the last one: others may have moved the break in between.
     fn grow_break(&self, bytes: usize) -> Option<NonNull<u8>>;
 
-    /// Lowers the break by `bytes` if it stands at `end`; answers whether it did.
+    /// Lowers the break by `bytes` if it stands at `end`; returns whether it did.
     fn shrink_break(&self, end: NonNull<u8>, bytes: usize) -> bool;
 
     /// Maps `bytes` (a multiple of [`PAGE`]) of private zeroed memory. It need not be backed before it is touched.
     fn map(&self, bytes: usize) -> Option<NonNull<u8>>;
 
-    /// Unmaps whole pages that [`map`](Self::map) or [`remap`](Self::remap) answered; answers whether it did.
+    /// Unmaps whole pages that [`map`](Self::map) or [`remap`](Self::remap) answered; returns whether it did.
     ///
     /// # Safety
     ///
@@ -53,14 +53,14 @@ pub unsafe trait System: Sync {
     /// `at` and `old` name mapped pages of the caller's, and nobody uses them during the call.
     unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize, may_move: bool) -> Option<NonNull<u8>>;
 
-    /// Says something about a range of pages; answers whether the system took it.
+    /// Says something about a range of pages; returns whether the system took it.
     ///
     /// # Safety
     ///
     /// For [`Advice::DontNeed`]: nobody needs the contents.
     unsafe fn advise(&self, at: NonNull<u8>, bytes: usize, advice: Advice) -> bool;
 
-    /// Makes whole mapped pages inaccessible, so that a touch faults; answers whether it did.
+    /// Makes whole mapped pages inaccessible, so that a touch faults; returns whether it did.
     ///
     /// # Safety
     ///
@@ -71,8 +71,8 @@ pub unsafe trait System: Sync {
     fn thread_block(&self) -> NonNull<ThreadBlock>;
 
     /// Called once for each thread before its block is first filled: arrange that
-    /// [`Malloc::thread_exit`](crate::Malloc::thread_exit) runs on the thread when it ends. Answers whether it will;
-    /// a thread for which it will not gets no cache.
+    /// [`Malloc::thread_exit`](crate::Malloc::thread_exit) runs on the thread when it ends. Returns whether it will; a
+    /// thread for which it will not gets no cache.
     fn adopt_thread(&self) -> bool {
         true
     }

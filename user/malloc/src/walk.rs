@@ -161,8 +161,8 @@ impl<S: System> Malloc<S> {
         }
     }
 
-    /// Calls `f` with the arena's number and each of its chunks. The arena is locked meanwhile: `f` must not
-    /// allocate. Answers the first disagreement found between a chunk's tags and its neighbours'.
+    /// Calls `f` with the arena's number and each of its chunks. The arena is locked meanwhile: `f` must not allocate.
+    /// Returns the first disagreement found between a chunk's tags and its neighbours'.
     pub fn walk(&self, mut f: impl FnMut(usize, Seen)) -> Result<(), &'static str> {
         let mut found = Ok(());
         self.visit(|i, state| {

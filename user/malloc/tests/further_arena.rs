@@ -40,7 +40,7 @@ fn move_to_a_further_arena(m: &Malloc<Fake>) {
     panic!("there is no further arena");
 }
 
-/// Uses and frees 200 KB in a further arena, its newest; answers the pages that are in memory now but for the first.
+/// Uses and frees 200 KB in a further arena, its newest; returns the pages that are in memory now but for the first.
 fn used_pages(m: &Malloc<Fake>) -> &[u8] {
     let blocks: Vec<_> = (0..40).map(|_| m.malloc(SIZE)).collect();
     let region = blocks[0] as usize & !(REGION - 1);

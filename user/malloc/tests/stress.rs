@@ -122,7 +122,7 @@ fn first_arena(m: &Malloc<Fake>) -> usize {
     m.info().arena % (16 << 20)
 }
 
-/// What one short-lived thread does; answers the heap's size when it holds most.
+/// What one short-lived thread does; returns the heap's size when it holds most.
 fn short_life(m: &Malloc<Fake>, number: usize) -> usize {
     let blocks: Vec<_> = (0..200).map(|i| m.malloc(16 + (i * 37 + number) % 900)).collect();
     let most = first_arena(m);

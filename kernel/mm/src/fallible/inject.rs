@@ -84,7 +84,7 @@ static HOST: Host = Host;
 // SAFETY: it is the system's, and does nothing else with the memory.
 unsafe impl GlobalAlloc for Host {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: by the caller, here and below.
+        // SAFETY: the caller's promise, here and below.
         unsafe { System.alloc(layout) }
     }
 

@@ -145,7 +145,7 @@ impl PerCpuLists {
         list.of(&self.active).fill(chain);
     }
 
-    /// The stack at work is more than full: all but the top becomes the spare. Answers the old spare, for the buddy.
+    /// The stack at work is more than full: all but the top becomes the spare. Returns the old spare, for the buddy.
     pub(crate) fn retire<M: Machine>(&self, frames: Frames<M>, list: List) -> Chain {
         let (active, spare) = (list.of(&self.active), list.of(&self.spare));
         let top = active.pop(frames);

@@ -96,7 +96,7 @@ impl Stack {
         None
     }
 
-    /// Puts a page on top; answers how many there are now. By its CPU, with interrupts masked.
+    /// Puts a page on top; returns how many there are now. By its CPU, with interrupts masked.
     #[inline(always)]
     pub(crate) fn push(&self, links: impl Links, page: u32) -> u32 {
         let mut old = Chain(self.0.load(Relaxed));

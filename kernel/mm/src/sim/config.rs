@@ -1,4 +1,4 @@
-//! What a simulated machine looks like.
+//! The configuration of a simulated machine.
 
 use std::vec::Vec;
 
@@ -18,7 +18,7 @@ pub struct Bank {
     pub node: usize,
 }
 
-/// Banks, and what the command line would say.
+/// Banks, and the settings of a command line.
 #[derive(Clone, Debug)]
 pub struct SimConfig {
     /// Memory; banks do not overlap.

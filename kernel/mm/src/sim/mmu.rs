@@ -1,19 +1,20 @@
-//! A software MMU: CPUs with TLBs that keep what they have read until they are told to forget it.
+//! A software MMU: CPUs with TLBs that keep entries until they are invalidated.
 //!
-//! It is as unkind as the architecture allows:
-//! - Nothing is ever evicted, valid entries are cached whether the access is allowed or not, and entries that lead to
-//!   last-level tables are cached apart (so that freeing a table without invalidating those is noticed: [`Mmu::access`] then
-//!   reads a table that is somebody else's by now).
+//! It uses every freedom that the architecture allows:
+//! - Nothing is ever evicted, valid entries are cached whether the access is allowed or not, and entries that point to
+//!   last-level tables are cached separately (so that freeing a table without invalidating those is detected:
+//!   [`Mmu::access`] then reads a table that has been reused).
 //! - Walkers see stores to tables late, and in another order, until they are published (stores.rs).
-//! - Walkers bring in entries that nobody asked for, above all those that were just invalidated (speculation.rs).
+//! - Walkers speculatively cache entries, in particular those that were just invalidated (speculation.rs).
 //! - Instructions are fetched from a frame as they were before the kernel wrote to it, until it has synchronised them.
 //!
-//! Where two CPUs would hold different frames for one page of one ASID, or a CPU another one than the table, break-before-make was left
-//! out, and it panics; as it does where a CPU finds in a frame, a table's or a program's, what it held before it was filled.
+//! If two CPUs would hold different frames for one page of one ASID, or a CPU a different one than the table,
+//! break-before-make was omitted, and it panics. It also panics if a CPU reads a frame's old contents, from before it
+//! became a table or was filled for a program.
 //!
-//! Where the machine's spaces are told of hardware that updates entries, this is such hardware: an access sets the access
-//! flag, a write makes a writable entry dirty, both by compare-exchange. [`Mmu::stir`] lets CPUs do that between any two
-//! looks of software at an entry.
+//! If the machine's spaces are configured for hardware updates, this MMU makes them: an access sets the access flag, a
+//! write makes a writable entry dirty, both by compare-exchange. [`Mmu::stir`] lets CPUs do that between any two
+//! accesses of software to an entry.
 
 mod chance;
 mod sabotage;
@@ -41,7 +42,7 @@ pub use sabotage::Sabotage;
 pub use stir::meanwhile;
 pub use stores::Drain;
 
-/// Why an access did not go through.
+/// Why an access was aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abort {
     /// No valid entry.
@@ -52,7 +53,7 @@ pub enum Abort {
     Permission,
 }
 
-/// Who wants a walk: a program, or the CPU on its own account, which leaves no trace.
+/// The reason for a walk: a program's access, or speculation, which leaves no trace.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Walk {
     For(Access),
@@ -88,7 +89,7 @@ struct State {
     recent: Recent,
 }
 
-/// What accesses did, as no software saw it, and what of the kernel's writing shows.
+/// Effects of accesses that software has not observed, and frames written by the kernel.
 #[derive(Default)]
 struct Traces {
     /// Frames that were written since somebody asked to forget it.
@@ -149,7 +150,7 @@ impl Mmu {
         Self::attach_broken(machine, None)
     }
 
-    /// MMUs that do not do what they are told.
+    /// MMUs with broken maintenance operations.
     pub fn attach_broken(machine: &'static Sim, sabotage: Option<Sabotage>) -> Self {
         let state = State {
             machine,
@@ -164,7 +165,7 @@ impl Mmu {
         mmu
     }
 
-    /// What CPUs do of their own account follows from this.
+    /// Seeds the CPUs' speculative behaviour.
     pub fn set_chance(&self, seed: u64, drain: Drain) {
         let mut state = self.lock();
         state.chance = Chance::new(seed);
@@ -184,7 +185,7 @@ impl Mmu {
         self.lock().traces.written.clone()
     }
 
-    /// A frame was written by other means than an access here.
+    /// Records a write to a frame by other means than an access here.
     pub fn note_write(&self, frame: usize) {
         self.lock().traces.written.insert(frame);
     }

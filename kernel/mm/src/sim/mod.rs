@@ -1,8 +1,8 @@
 //! A simulated machine for host tests: banks of DRAM on the host's heap, threads for CPUs.
 //!
-//! A thread is on CPU 0 until it says [`Sim::set_cpu`]. Any number of threads may share a CPU: masking interrupts
-//! there is what it is on a real one, nobody else runs on that CPU until they are unmasked. Frames and records
-//! that nobody touches cost no host memory. A `Sim` is never freed, as a machine never is.
+//! A thread is on CPU 0 until it calls [`Sim::set_cpu`]. Any number of threads may share a CPU: masked interrupts have
+//! the effect of a real CPU, since no other thread runs on that CPU until they are unmasked. Untouched frames and
+//! records take no host memory. A `Sim` is never freed.
 
 mod config;
 mod dram;
@@ -53,7 +53,7 @@ struct Booted {
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
-    /// How many times more [`Machine::is_killed`] says no.
+    /// How many more times [`Machine::is_killed`] returns false.
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
@@ -112,7 +112,7 @@ impl Sim {
         CALL_SITE.set(address);
     }
 
-    /// The calling thread is killed once it has asked so many times whether it was.
+    /// The calling thread counts as killed after it has checked this many times.
     pub fn kill_after(asked: usize) {
         LIVES.set(asked);
     }
@@ -174,7 +174,7 @@ impl Sim {
     }
 }
 
-/// Tells whoever simulates the MMU of a simulated machine of an access to a table, by the calling thread's CPU.
+/// Notifies the simulated MMU of an access to a table by the calling thread's CPU.
 #[cfg(test)]
 pub(crate) fn tables<M: Machine>(machine: M, tell: impl FnOnce(&dyn TlbObserver, usize)) {
     turns::point();

@@ -1,9 +1,9 @@
-//! Threads that take turns: one runs at a time, and a seed decides where another one takes over, so that whatever came of
-//! it can be had again.
+//! Deterministic scheduling of threads: one runs at a time, and a seed decides where another one takes over, so that
+//! every outcome can be reproduced.
 //!
-//! A thread may lose its turn wherever it does something that others can notice: at an access to a table or to memory, at
-//! TLB maintenance, where a lock is taken ([`point`]); and it must where it waits for somebody else ([`wait`]). On a thread
-//! that takes no turns both cost a look at a thread's own variable.
+//! A thread may lose its turn at every operation that others can observe: an access to a table or to memory, TLB
+//! maintenance, taking a lock ([`point`]); and it must when it waits for another thread ([`wait`]). For other threads
+//! both cost one load of a thread-local variable.
 
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};

@@ -1,11 +1,11 @@
 //! Each CPU's array of free objects of a cache, last in, first out: what was freed last is still in the CPU's cache
 //! (the magazines of Bonwick and Adams 2001).
 //!
-//! To its slab an object in an array is in use. An array exchanges objects with the slabs in batches, so that what a
-//! batch costs there is shared by many frees.
+//! To its slab an object in an array is in use. An array exchanges objects with the slabs in batches, so that many
+//! frees share the cost of a batch.
 //!
-//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
-//! cache works without.
+//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the cache
+//! works without arrays.
 
 use crate::addr::PAGE_SIZE;
 use crate::machine::{MAX_CPUS, Machine};
@@ -29,7 +29,7 @@ const _: () = assert!(size_of::<Array>() * MAX_CPUS == PAGE_SIZE);
 impl Array {
     const ROOM: usize = PAGE_SIZE / MAX_CPUS / size_of::<usize>() - 2;
 
-    /// How many objects of a size a CPU may keep to itself.
+    /// How many objects of a size a CPU may keep in its array.
     const fn limit(stride: usize) -> usize {
         match stride {
             0..=256 => Self::ROOM,
@@ -70,7 +70,7 @@ impl Array {
         self.len != 0 && self.objects[self.len - 1] == object
     }
 
-    /// Puts a batch into an empty array: `fetch` fills what it is given, and says how far.
+    /// Puts a batch into an empty array: `fetch` fills the slice and returns how many.
     pub(super) fn refill(&mut self, fetch: impl FnOnce(&mut [usize]) -> usize) {
         let batch = self.batch();
         self.len = fetch(&mut self.objects[..batch]);
@@ -93,12 +93,12 @@ impl Array {
     }
 }
 
-/// Gives each CPU its array, if there is a page for them. Nobody uses the cache yet.
+/// Gives each CPU its array, if there is a page for them. The cache is not in use yet.
 pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
     let Ok(pfn) = cache.machine.pages().alloc_raw(0, Gfp::KERNEL | Gfp::ZERO) else { return };
     let arrays = cache.machine.direct_map(pfn.addr()).cast::<Array>();
     for (i, cpu) in cache.all_cpus().iter().enumerate() {
-        // SAFETY: the page is ours alone and has room for an array a CPU; zeros are an empty array.
+        // SAFETY: the page is unshared and has room for one array per CPU; zeros are an empty array.
         unsafe {
             let array = arrays.add(i);
             (*array).limit = Array::limit(stride);
@@ -107,7 +107,7 @@ pub(super) fn set_up<M: Machine>(cache: &KmemCache<M>, stride: usize) {
     }
 }
 
-/// Gives the arrays' page back. They are empty, and nobody uses the cache any more.
+/// Frees the arrays' page. They are empty, and the cache is no longer in use.
 pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
     let arrays = cache.all_cpus()[0].array.get();
     cache.all_cpus().iter().for_each(|cpu| cpu.array.set(core::ptr::null_mut()));
@@ -118,15 +118,15 @@ pub(super) fn tear_down<M: Machine>(cache: &KmemCache<M>) {
     }
 }
 
-/// Puts objects, all in use to their slabs, back into them. `give` is called for each under the lock of its slab's node,
-/// which is taken once for all up to the first of another node; slabs that it leaves on the list go back to the page
-/// allocator. How many pages these were.
+/// Returns objects, which count as in use, to their slabs. `give` is called for each under the lock of its slab's node,
+/// which is held until the first object of another node; slabs that it leaves on the list go back to the page
+/// allocator. Returns how many pages these were.
 pub(super) fn give_back<M: Machine>(
     cache: &KmemCache<M>,
     objects: &[usize],
     mut give: impl FnMut(&Node<M>, &mut Lists, &'static SlabRecord, usize, &mut SlabList),
 ) -> usize {
-    // Who freed them has made sure that they are objects of this cache.
+    // They were checked to be objects of this cache when they were freed.
     let slab_of = |object| record_of(cache.machine, core::ptr::with_exposed_provenance(object)).head();
     let mut surplus = SlabList::new();
     let mut rest = objects;
@@ -145,10 +145,10 @@ pub(super) fn give_back<M: Machine>(
     cache.discard_slabs(surplus)
 }
 
-/// A CPU's array. The CPU is this one with interrupts masked, or one that does not use the cache. Who has the answer calls
-/// nobody who asks for it too.
+/// A CPU's array. The CPU is this one with interrupts masked, or one that does not use the cache. While the caller
+/// holds the reference it must not call code that gets it too.
 #[allow(clippy::mut_from_ref)]
 pub(super) fn of(cpu: &CpuSlab) -> Option<&mut Array> {
-    // SAFETY: null or made by `set_up`, and used by its CPU only, by one at a time as the contract says.
+    // SAFETY: null or made by `set_up`, and only used by its CPU, with one reference at a time as the contract says.
     unsafe { cpu.array.get().as_mut() }
 }

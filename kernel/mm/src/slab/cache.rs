@@ -1,18 +1,17 @@
-//! [`KmemCache`]: the one front of the three back ends, and the per-CPU fast path.
+//! [`KmemCache`]: the common interface of the three back ends, and the per-CPU fast path.
 //!
 //! A CPU takes objects from, and gives them to, its own [`CpuSlab`] line with interrupts masked and nothing
 //! else: no lock, no atomic read-modify-write, no loop. Masking is cheaper here than Linux's per-CPU
 //! compare-and-exchange with a transaction number: two instructions on AArch64, and the section is some twenty
 //! instructions long.
 //!
-//! The line is filled by SLUB alone. When the back end is another one, or a debug option wants to see every
-//! object, the line stays [empty](CpuSlab::reset): the free list says that it has nothing and the slab's range
-//! matches no object, so that both directions fall into the slow path, which looks at the back end. The choice
-//! costs the default nothing.
+//! The line is filled by SLUB alone. With another back end, or a debug option that has to check every object, the line
+//! stays [empty](CpuSlab::reset): the free list is empty and the slab's range matches no object, so that both
+//! directions take the slow path, which dispatches on the back end. So the choice costs the default nothing.
 //!
-//! Hardening: a link in a free object is mangled with the cache's secret and the object's address, so that an
-//! overflow cannot forge one; a link that unmangles to nonsense is reported when it becomes the head; and an
-//! object freed twice in a row is reported at once.
+//! Hardening: a link in a free object is mangled with the cache's secret and the object's address, so that an overflow
+//! cannot forge one; a link that unmangles to an invalid value is reported when it becomes the head; and an object
+//! freed twice in a row is reported at once.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -33,23 +32,23 @@ use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, demand, slab, slob, slub};
 use crate::zone::MAX_NODES;
 
-/// What one CPU knows of one cache: a line of its own, so that CPUs do not disturb each other.
+/// One CPU's part of a cache: a cache line of its own, so that CPUs do not share lines.
 ///
-/// Only that CPU touches it, with interrupts masked; but for `live`, which anybody may read, and for who is alone
-/// with the whole cache.
+/// Only that CPU accesses it, with interrupts masked, except `live`, which any CPU may read, and code with exclusive
+/// use of the whole cache.
 #[repr(C, align(64))]
 pub(super) struct CpuSlab {
     /// The first free object of the active slab; odd if there is none.
     pub(super) freelist: Cell<usize>,
     /// Objects allocated less objects freed on this CPU, modulo 2^64.
     live: AtomicUsize,
-    /// Where in a free object its link is.
+    /// The offset of the link in a free object.
     pub(super) offset: Cell<usize>,
     /// Mangles links.
     pub(super) secret: Cell<usize>,
     /// Where the active slab starts; odd if there is none.
     pub(super) base: Cell<usize>,
-    /// The bits of an address that tell the active slab from others.
+    /// The bits of an address that distinguish the active slab from others.
     pub(super) mask: Cell<usize>,
     /// The active slab's record (SLUB).
     pub(super) active: Cell<Option<&'static SlabRecord>>,
@@ -79,7 +78,7 @@ impl CpuSlab {
         }
     }
 
-    /// Forgets the active slab: both fast paths find nothing here.
+    /// Forgets the active slab: both fast paths will miss.
     pub(super) fn reset(&self) {
         self.freelist.set(EMPTY);
         self.base.set(EMPTY);
@@ -87,13 +86,13 @@ impl CpuSlab {
         self.active.set(None);
     }
 
-    /// Notes that an object was handed out. One writer, so no read-modify-write.
+    /// Counts an allocation. There is one writer, so no atomic read-modify-write is needed.
     #[inline(always)]
     pub(super) fn count_alloc(&self) {
         self.live.store(self.live.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Notes that an object was taken back.
+    /// Counts a free.
     #[inline(always)]
     pub(super) fn count_free(&self) {
         self.live.store(self.live.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
@@ -118,7 +117,7 @@ const fn mangle(link: usize, object: usize, secret: usize) -> usize {
 /// `object` is a free object, owned by the caller, whose link is `offset` bytes in.
 #[inline(always)]
 pub(super) unsafe fn link(object: usize, offset: usize, secret: usize) -> usize {
-    // SAFETY: by the caller; the link is a word of the object's own, aligned to 8.
+    // SAFETY: the caller's promise; the link is a word of the object's own, aligned to 8.
     let stored = unsafe { core::ptr::with_exposed_provenance::<usize>(object + offset).read() };
     mangle(stored, object, secret)
 }
@@ -130,7 +129,7 @@ pub(super) unsafe fn link(object: usize, offset: usize, secret: usize) -> usize 
 #[inline(always)]
 pub(super) unsafe fn set_link(object: usize, offset: usize, secret: usize, to: usize) {
     let slot = core::ptr::with_exposed_provenance_mut::<usize>(object + offset);
-    // SAFETY: by the caller; the link is a word of the object's own, aligned to 8.
+    // SAFETY: the caller's promise; the link is a word of the object's own, aligned to 8.
     unsafe { slot.write(mangle(to, object, secret)) }
 }
 
@@ -141,12 +140,12 @@ pub(super) const fn is_plausible(link: usize, object: usize) -> bool {
     (link ^ object) >> (PAGE_SHIFT + MAX_ORDER) == 0
 }
 
-/// In `visitors`: the cache's owner has destroyed it, and the last visitor ends it.
+/// In `visitors`: the cache's owner has destroyed it, and the last visitor frees it.
 pub(super) const ORPHAN: u32 = 1 << 31;
 
-/// What a cache knows once the allocator is up.
+/// A cache's configuration once the allocator is up.
 pub(super) struct Setup<M: Machine> {
-    /// How slabs are kept. SLAB if the command line says SLUB and a debug option wants to see every object.
+    /// The back end. SLAB if the command line says SLUB but a debug option has to check every object.
     pub(super) backend: Backend,
     pub(super) geometry: Geometry,
     pub(super) secret: usize,
@@ -159,7 +158,7 @@ pub(super) struct Setup<M: Machine> {
 
 /// A cache of objects of one size (`kmem_cache`).
 ///
-/// Made in place, in a `static` say, and brought to life by [`KernelHeap::adopt`]; or made at run time by
+/// Declared in place, for example in a `static`, and initialised by [`KernelHeap::adopt`]; or made at run time by
 /// [`KernelHeap::create`]. Before that every allocation fails.
 ///
 /// [`KernelHeap::adopt`]: super::KernelHeap::adopt
@@ -174,12 +173,12 @@ pub struct KmemCache<M: Machine> {
     pub(super) machine: M,
     /// The next cache in the heap's list, guarded by that list's lock.
     pub(super) next: AtomicPtr<KmemCache<M>>,
-    /// Who shrinks the cache now, and [`ORPHAN`]; changed under that lock.
+    /// The number of threads that shrink the cache now, and [`ORPHAN`]; changed under that lock.
     pub(super) visitors: AtomicU32,
 }
 
 impl<M: Machine> KmemCache<M> {
-    /// A cache that has yet to be brought to life.
+    /// A cache that is not initialised yet.
     pub const fn new(machine: M, spec: CacheSpec) -> Self {
         Self {
             cpus: [const { CpuSlab::new() }; MAX_CPUS],
@@ -192,7 +191,7 @@ impl<M: Machine> KmemCache<M> {
         }
     }
 
-    /// Decides how objects lie in slabs; from now on allocation works. Done once.
+    /// Sets the layout of slabs; from now on allocation works. Called once.
     pub(super) fn set_up(&self, setup: Setup<M>) {
         self.setup.call_once(|| {
             for cpu in &self.cpus {
@@ -203,7 +202,7 @@ impl<M: Machine> KmemCache<M> {
         });
     }
 
-    /// What this cache is called.
+    /// The cache's name.
     pub fn name(&self) -> &'static str {
         self.spec.name
     }
@@ -225,9 +224,9 @@ impl<M: Machine> KmemCache<M> {
         &self.cpus
     }
 
-    /// An object: as the constructor or the last owner left it if the cache has one, else zero if `gfp` says so,
-    /// else with arbitrary contents. `None` if there is no memory, or if the cache was not made for the zone that `gfp` asks
-    /// for.
+    /// Allocates an object. If the cache has a constructor, its contents are as the constructor or the last owner left
+    /// them; else they are zero if `gfp` says so, and undefined otherwise. `None` if there is no memory, or if the
+    /// cache is not in the zone that `gfp` requires.
     #[inline]
     pub fn alloc(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         if gfp.intersects(demand::SPECIAL) {
@@ -236,7 +235,7 @@ impl<M: Machine> KmemCache<M> {
         NonNull::new(self.alloc_raw(gfp, |irq| self.alloc_slow(gfp, irq)))
     }
 
-    /// Apart, so that the fast path needs no stack.
+    /// Out of line, so that the fast path needs no stack frame.
     #[inline(never)]
     fn alloc_special(&self, gfp: Gfp) -> Option<NonNull<u8>> {
         if !self.spec.flags.reaches(gfp) {
@@ -250,8 +249,8 @@ impl<M: Machine> KmemCache<M> {
         Some(object)
     }
 
-    /// An object that nobody has cleared, or null. When this CPU has none, `slow` takes over, with interrupts masked,
-    /// and undoes that with what it is given.
+    /// Allocates an object with undefined contents; null on failure. If this CPU has none, `slow` continues with
+    /// interrupts masked, and restores them with its argument.
     #[inline(always)]
     pub(super) fn alloc_raw(&self, gfp: Gfp, slow: impl FnOnce(usize) -> *mut u8) -> *mut u8 {
         let irq = self.machine.irq_save();
@@ -276,17 +275,16 @@ impl<M: Machine> KmemCache<M> {
         if gfp.contains(Gfp::THISNODE) { slow(self.machine.irq_save()) } else { self.alloc_raw(gfp, slow) }
     }
 
-    /// Takes an object back.
+    /// Frees an object.
     ///
     /// # Safety
-    /// `object` came from this cache's `alloc`, is given back once, and nobody uses it any more.
+    /// `object` came from this cache's `alloc`, is freed once, and is no longer used.
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>) {
         self.free_raw(object, |irq| self.free_slow(object, irq));
     }
 
-    /// Takes an object back that its owner gave up. If it is not in this CPU's active slab, `slow` takes over, as in
-    /// [`KmemCache::alloc_raw`].
+    /// Frees an object. If it is not in this CPU's active slab, `slow` continues, as in [`KmemCache::alloc_raw`].
     #[inline(always)]
     pub(super) fn free_raw(&self, object: NonNull<u8>, slow: impl FnOnce(usize)) {
         let irq = self.machine.irq_save();
@@ -306,7 +304,7 @@ impl<M: Machine> KmemCache<M> {
         self.machine.irq_restore(irq);
     }
 
-    /// Fills `into` with objects; how many. Fewer than wanted only when memory is gone.
+    /// Fills `into` with objects; returns how many, fewer than requested only if memory is exhausted.
     pub fn alloc_bulk(&self, gfp: Gfp, into: &mut [Option<NonNull<u8>>]) -> usize {
         for (done, slot) in into.iter_mut().enumerate() {
             *slot = self.alloc(gfp);
@@ -317,22 +315,23 @@ impl<M: Machine> KmemCache<M> {
         into.len()
     }
 
-    /// Takes many objects back.
+    /// Frees many objects.
     ///
     /// # Safety
     /// As for [`KmemCache::free`], for each.
     pub unsafe fn free_bulk(&self, objects: &mut [Option<NonNull<u8>>]) {
         for object in objects.iter_mut().filter_map(Option::take) {
-            // SAFETY: by the caller.
+            // SAFETY: the caller's promise.
             unsafe { self.free(object) };
         }
     }
 
-    /// Gives unused slabs back to the page allocator: all that are on no CPU, and this CPU's own. How many
-    /// pages that were.
+    /// Returns unused slabs to the page allocator: all that are on no CPU, and this CPU's own. Returns the number of
+    /// pages.
     ///
-    /// What other CPUs have at hand stays theirs, since they take it without a lock: an active slab each, and an array of
-    /// up to 30 objects (4 of the largest) that may each keep a slab. (Linux flushes them with work on each CPU.)
+    /// Other CPUs' cached objects stay, since those CPUs use them without a lock: an active slab each, and an array of
+    /// up to 30 objects (4 of the largest size) each of which may keep a slab. (Linux flushes them with work on each
+    /// CPU.)
     pub fn shrink(&self) -> usize {
         let Some(setup) = self.setup.get() else { return 0 };
         match setup.backend {
@@ -342,12 +341,12 @@ impl<M: Machine> KmemCache<M> {
         }
     }
 
-    /// Objects handed out and not taken back: exact while nobody allocates or frees.
+    /// Live objects: exact while nothing allocates or frees.
     pub fn live_objects(&self) -> usize {
         self.cpus.iter().fold(0usize, |sum, cpu| sum.wrapping_add(cpu.live.load(Ordering::Relaxed)))
     }
 
-    /// The cache is empty and nobody else knows it: gives all its slabs back.
+    /// Frees all slabs of a cache that is empty and no longer in use.
     pub(super) fn release_all(&mut self) {
         let this = &*self;
         let Some(setup) = this.setup.get() else { return };
@@ -392,7 +391,7 @@ impl<M: Machine> KmemCache<M> {
         self.machine.irq_restore(irq);
     }
 
-    /// The link of a free object leads nowhere: the rest of the list is lost, and the object with it.
+    /// Handles an invalid link of a free object: the rest of the list is lost, and the object with it.
     #[cold]
     #[inline(never)]
     fn alloc_corrupted(&self, object: usize, gfp: Gfp, irq: usize) -> *mut u8 {
@@ -409,7 +408,7 @@ impl<M: Machine> KmemCache<M> {
         self.report(Fault::DoubleFree, object);
     }
 
-    /// Tells the kernel of a fault with an object.
+    /// Reports a fault with an object to the kernel.
     #[cold]
     pub(super) fn report(&self, fault: Fault, object: usize) {
         if let Some(setup) = self.setup.get() {

@@ -1,7 +1,7 @@
-//! The boot options that look at every object: red zones, poison, owner tracking, failures on demand.
+//! The boot options that check every object: red zones, poison, owner tracking, failure injection.
 //!
-//! A cache with any of them has no fast path and no per-CPU objects; SLUB's caches then work as SLAB's do without
-//! arrays, from the lists. SLOB knows failures only: its objects have no room for more.
+//! A cache with any of them has no fast path and no per-CPU objects; SLUB's caches then work like SLAB's without
+//! arrays, from the lists. SLOB supports failures only: its objects have no room for more.
 //!
 //! ```text
 //! | red zone | object | red zone | link | state | allocated by | freed by | padding |
@@ -16,7 +16,7 @@
 //! | `P` POISON    | a free object is filled with a pattern, which is looked at when it is allocated     |
 //! | `U` TRACK     | who allocated and who freed it last is recorded, for reports                        |
 //!
-//! An object that was found at fault is reported and stays where it is for good, live to its slab.
+//! A faulty object is reported and never reused; its slab counts it as live.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -28,27 +28,27 @@ use crate::slab::geometry::Geometry;
 use crate::slab::report::{Fault, Report, Track};
 
 bitflags::bitflags! {
-    /// What to look for.
+    /// The checks.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
     pub struct DebugFlags: u32 {
-        /// Double frees, whenever they come.
+        /// Double frees, also delayed ones.
         const CHECKS = 1 << 0;
         /// Writes before and behind an object.
         const RED_ZONE = 1 << 1;
         /// Writes to free objects.
         const POISON = 1 << 2;
-        /// Who allocated and freed an object.
+        /// The call sites of an object's allocation and free.
         const TRACK = 1 << 3;
-        /// Allocations that fail when they are told to.
+        /// Injected allocation failures.
         const INJECT = 1 << 4;
-        /// What changes how objects lie in a slab.
+        /// The flags that change the layout of objects.
         const LAYOUT = Self::CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits() | Self::TRACK.bits();
     }
 }
 
 impl DebugFlags {
-    /// From `slub_debug=`: letters as in Linux, all but INJECT if there are none. They end at a comma: what follows names
-    /// caches on Linux. Letters unknown to us mean nothing ([`DebugFlags::unknown_letter`]).
+    /// From `slub_debug=`: letters as on Linux, all checks except INJECT if there are none. The letters end at a comma,
+    /// after which Linux has names of caches. Unknown letters are ignored ([`DebugFlags::unknown_letter`]).
     pub fn from_letters(argument: &str) -> DebugFlags {
         let letters = letters(argument);
         if letters.is_empty() {
@@ -90,7 +90,7 @@ pub(super) fn bytes_behind_link(flags: DebugFlags) -> usize {
     }
 }
 
-/// An object with all that surrounds it.
+/// An object with its surrounding metadata.
 struct Cell<'a> {
     object: usize,
     geometry: &'a Geometry,
@@ -114,7 +114,7 @@ impl<'a> Cell<'a> {
         unsafe { &*core::ptr::with_exposed_provenance::<AtomicUsize>(at) }
     }
 
-    /// Where it is recorded who allocated (0) or freed (1) the object.
+    /// The record of the object's allocation (0) or free (1).
     fn track(&self, which: usize) -> Option<*mut Track> {
         let at = self.object + self.geometry.link + 2 * size_of::<usize>() + which * size_of::<Track>();
         self.has(DebugFlags::TRACK).then(|| core::ptr::with_exposed_provenance_mut(at))
@@ -122,20 +122,21 @@ impl<'a> Cell<'a> {
 
     fn record<M: Machine>(&self, machine: M, which: usize) {
         if let Some(track) = self.track(which) {
-            // SAFETY: the geometry has room for the track, and whoever changes the state writes it.
+            // SAFETY: the geometry has room for the track, and only the thread that changes the state writes it.
             unsafe { track.write(Track::here(machine)) };
         }
     }
 
     fn recorded(&self, which: usize) -> Option<Track> {
-        // SAFETY: as above; a report may read a track that is just written, and is wrong then, no more.
+        // SAFETY: as above; a report may read a track while it is written, and then shows wrong values at worst.
         self.track(which).map(|track| unsafe { track.read_volatile() }).filter(|track| *track != Track::default())
     }
 
     /// Fills a part of the cell, named by distances from the object's start.
     fn fill(&self, from: isize, to: isize, byte: u8) {
         let start = core::ptr::with_exposed_provenance_mut::<u8>(self.object.wrapping_add_signed(from));
-        // SAFETY: callers name parts of the cell: red zones, which are ours, and the object while it is free.
+        // SAFETY: callers pass parts of the cell: red zones, which belong to the allocator, and the object while it is
+        // free.
         unsafe { start.write_bytes(byte, (to - from) as usize) }
     }
 
@@ -157,7 +158,7 @@ impl<'a> Cell<'a> {
         self.red_zones().into_iter().for_each(|(from, to)| self.fill(from, to, byte));
     }
 
-    /// The first byte of the red zones that is not what it should be.
+    /// The first wrong byte of the red zones.
     fn first_overrun(&self, byte: u8) -> Option<isize> {
         self.red_zones().into_iter().find_map(|(from, to)| self.first_other(from, to, byte))
     }
@@ -172,7 +173,7 @@ impl<'a> Cell<'a> {
         }
     }
 
-    /// What is wrong with an object that should have been free all the time.
+    /// The fault of an object that should have been free all the time.
     fn fault_of_free(&self) -> Option<(Fault, isize)> {
         if let Some(at) = self.first_overrun(RED_FREE) {
             return Some((Fault::Overrun, at));
@@ -183,7 +184,7 @@ impl<'a> Cell<'a> {
     }
 }
 
-/// Makes an object of a new slab a free one.
+/// Initialises an object of a new slab as free.
 pub(super) fn prepare<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: usize) {
     if !setup.debug.intersects(DebugFlags::LAYOUT) {
         return;
@@ -193,12 +194,12 @@ pub(super) fn prepare<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object
     cell.poison(POISON_FREE);
     cell.state().store(STATE_FREE, Ordering::Relaxed);
     for track in [0, 1].into_iter().filter_map(|which| cell.track(which)) {
-        // SAFETY: the geometry has room for the track, and nobody else has the object.
+        // SAFETY: the geometry has room for the track, and the object is unshared.
         unsafe { track.write(Track::default()) };
     }
 }
 
-/// An object from `take`, the first that is sound.
+/// The first intact object from `take`.
 pub(super) fn alloc<M: Machine>(
     cache: &KmemCache<M>,
     setup: &Setup<M>,
@@ -230,7 +231,7 @@ pub(super) fn alloc<M: Machine>(
     }
 }
 
-/// Whether an object that comes back may go to the free ones.
+/// Whether an object that is freed may be reused.
 pub(super) fn may_free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) -> bool {
     let address = object.as_ptr().addr();
     if !setup.debug.intersects(DebugFlags::LAYOUT) {
@@ -240,7 +241,7 @@ pub(super) fn may_free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objec
         return false;
     }
     let cell = Cell::new(cache, setup, address);
-    // Of two that free at the same time, one finds it free.
+    // Of two concurrent frees, one finds the object free.
     let fault = match cell.state().compare_exchange(STATE_LIVE, STATE_FREE, Ordering::AcqRel, Ordering::Relaxed) {
         Ok(_) => cell.first_overrun(RED_LIVE).map(|at| (Fault::Overrun, at)),
         Err(STATE_FREE) => Some((Fault::DoubleFree, 0)),
@@ -249,7 +250,7 @@ pub(super) fn may_free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objec
     if let Some((fault, offset)) = fault {
         tell(cache, setup, &cell, fault, offset);
         if fault == Fault::Overrun {
-            // Given back as far as anybody counts, but never handed out again.
+            // It counts as freed, but is never handed out again.
             cache.this_cpu().count_free();
         }
         return false;

@@ -8,8 +8,8 @@ use crate::slab::record::SlabRecord;
 /// The record of a frame that exists.
 #[inline(always)]
 pub(super) fn record<M: Machine>(machine: M, pfn: Pfn) -> &'static SlabRecord {
-    // SAFETY: callers have the frame of an object or of a slab, so its record exists; records are never freed, and
-    // a `SlabRecord` is made of atomics that any bytes are valid for.
+    // SAFETY: callers pass the frame of an object or of a slab, so its record exists; records are never freed, and a
+    // `SlabRecord` consists of atomics, for which any bytes are valid.
     unsafe { &*machine.mem_map().add(pfn.0).cast::<SlabRecord>() }
 }
 

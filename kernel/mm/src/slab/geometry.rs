@@ -1,14 +1,14 @@
-//! How objects lie in a slab.
+//! The layout of objects in a slab.
 
 use crate::addr::PAGE_SIZE;
 use crate::slab::debug::{DebugFlags, bytes_behind_link};
 use crate::slab::state::MAX_COLOURS;
 use crate::slab::{CacheSpec, SlabFlags};
 
-/// What a cache line is at most on the machines that we run on.
+/// The largest cache line of the supported machines.
 pub(super) const CACHE_LINE: usize = 64;
 
-/// The largest order that a slab takes for better packing; objects that need more get more.
+/// The largest order that a slab uses for better packing; larger objects get larger slabs.
 const PREFERRED_ORDER: u32 = 3;
 
 /// The largest alignment that a cache can ask for.
@@ -17,7 +17,7 @@ const MAX_ALIGN: usize = PAGE_SIZE << PREFERRED_ORDER;
 /// The largest order that the buddy allocator has.
 pub(super) const MAX_ORDER: u32 = 10;
 
-/// How objects of one cache lie in its slabs.
+/// The layout of one cache's slabs.
 ///
 /// ```text
 ///        | object | padding | link if it must not be in the object |
@@ -29,25 +29,25 @@ pub(super) const MAX_ORDER: u32 = 10;
 pub(super) struct Geometry {
     /// Bytes of an object that its owner may use.
     pub(super) size: usize,
-    /// From one object to the next.
+    /// The distance between two objects.
     pub(super) stride: usize,
     /// Bytes of a cell before its object.
     pub(super) lead: usize,
-    /// Where a free object keeps its link.
+    /// The offset of a free object's link.
     pub(super) link: usize,
     /// The wanted size of a slab.
     pub(super) order: u32,
     /// The smallest slab that holds an object.
     pub(super) min_order: u32,
-    /// What the address of an object is a multiple of.
+    /// The alignment of objects.
     pub(super) align: usize,
-    /// From one colour to the next.
+    /// The distance between two colours.
     colour_step: usize,
     /// See [`Geometry::index`].
     reciprocal: u64,
 }
 
-/// Cells and slabs are multiples of 8 bytes: so many bits do for a slab's length in words.
+/// Cells and slabs are multiples of 8 bytes: this many bits suffice for a slab's length in words.
 const WORD_BITS: u32 = PAGE_SIZE.ilog2() + MAX_ORDER - 3;
 
 impl Geometry {
@@ -59,12 +59,12 @@ impl Geometry {
         let align = spec.effective_align();
         let is_debug = debug.intersects(DebugFlags::LAYOUT);
         let words = spec.size.max(1).next_multiple_of(8);
-        // A red zone begins at the first byte that is not the owner's, and has 8 bytes at least.
+        // A red zone begins at the first byte after the owner's, and has at least 8 bytes.
         let size = if is_debug { spec.size.max(1) } else { words };
         let lead = if debug.contains(DebugFlags::RED_ZONE) { align } else { 0 };
-        // A constructed object keeps its contents while it is free, so the link goes behind it; and so it does if
-        // somebody looks at those contents. Otherwise it goes into the middle, where an overflow of the object
-        // before does not reach it.
+        // A constructed object keeps its contents while it is free, so the link is placed after it, and likewise if the
+        // contents are checked. Otherwise the link is in the middle, out of reach of small overflows of the preceding
+        // object.
         let (link, end) = if is_debug {
             (words + 8, words + 16 + bytes_behind_link(debug))
         } else if spec.constructor.is_some() {
@@ -89,11 +89,11 @@ impl Geometry {
         colour as usize * self.colour_step + self.lead
     }
 
-    /// The number of the object that begins `offset` bytes behind the first one of its slab, if one does there.
+    /// The index of the object that begins `offset` bytes after the first one of its slab, if one does.
     ///
-    /// Every object that leaves the fast path is looked at so: by a multiplication, which is a third of a division. With n
-    /// and d of `WORD_BITS` bits, n * (2^(2 * WORD_BITS) / d + 1) is too large by less than n / d's distance from the next
-    /// whole number (Granlund and Montgomery 1994).
+    /// Every object that leaves the fast path is checked in this way: by a multiplication, which takes a third of the
+    /// time of a division. With n and d of `WORD_BITS` bits, n * (2^(2 * WORD_BITS) / d + 1) is too large by less than
+    /// n / d's distance from the next whole number (Granlund and Montgomery 1994).
     #[inline]
     pub(super) fn index(&self, offset: usize) -> Option<usize> {
         let words = offset as u64 / 8;
@@ -101,7 +101,7 @@ impl Geometry {
         (index as usize * self.stride == offset).then_some(index as usize)
     }
 
-    /// How many colours a slab of this order can have: what the objects leave of it, in steps.
+    /// How many colours a slab of this order can have: the space that objects leave over, in steps.
     pub(super) fn colours(&self, order: u32) -> u32 {
         let left = (PAGE_SIZE << order) % self.stride;
         ((left / self.colour_step) as u32 + 1).min(MAX_COLOURS)
@@ -118,7 +118,7 @@ impl CacheSpec {
     fn effective_align(&self) -> usize {
         let mut align = self.align.max(8);
         if self.flags.contains(SlabFlags::HWCACHE_ALIGN) {
-            // Small objects share a line evenly rather than waste most of one.
+            // Small objects share a line evenly instead of wasting most of it.
             let mut line = CACHE_LINE;
             while line > 8 && self.size <= line / 2 {
                 line /= 2;
@@ -134,7 +134,7 @@ pub(super) const fn order_for(bytes: usize) -> u32 {
     bytes.div_ceil(PAGE_SIZE).next_power_of_two().trailing_zeros()
 }
 
-/// The smallest order that holds eight objects and wastes at most an eighth; else the best of what is preferred.
+/// The smallest order that holds eight objects and wastes at most an eighth; else the best of the preferred orders.
 fn best_order(stride: usize, min_order: u32) -> u32 {
     let waste = |order: u32| ((PAGE_SIZE << order) % stride) << (PREFERRED_ORDER.max(order) - order);
     let good = |order: u32| {

@@ -18,7 +18,7 @@ use crate::slab::slob::Slob;
 use crate::slab::{Backend, CacheSpec, array};
 use crate::sync::{Rank, SpinLock};
 
-/// What the command line and the boot code decide.
+/// The configuration from the command line and the boot code.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
     /// `slab=`.
@@ -29,7 +29,7 @@ pub struct Config {
     pub failures: FaultInjection,
     /// Unpredictable bits for the hardening of free lists.
     pub seed: u64,
-    /// Told of faults. Called with interrupts in any state and possibly under locks: it may log, or halt.
+    /// Called for faults, with interrupts in any state and possibly under locks: it may log, or halt.
     pub report: fn(&Report),
 }
 
@@ -47,8 +47,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The default with what the command line says; `find` answers the value of a key. A word that makes no sense
-    /// counts for nothing.
+    /// The default with the command line's settings; `find` returns the value of a key. An invalid value is ignored.
     pub fn from_args<'a>(find: impl Fn(&str) -> Option<&'a str>) -> Self {
         let mut config = Self::default();
         config.backend = find("slab").and_then(Backend::from_name).unwrap_or(config.backend);
@@ -74,10 +73,10 @@ unsafe impl<M: Machine> Send for Caches<M> {}
 
 /// The kernel's heap: the `kmalloc` classes, and the list of all caches.
 ///
-/// Made in a `static`; every allocation fails until [`KernelHeap::init`].
+/// Declared in a `static`; every allocation fails until [`KernelHeap::init`].
 #[repr(C)]
 pub struct KernelHeap<M: Machine> {
-    /// First, so that the heap's address is the table's and a class's base.
+    /// First, so that the heap's address is also that of the table, and the base of the classes.
     pub(super) offsets: ClassOffsets,
     pub(super) classes: [KmemCache<M>; CLASSES],
     pub(super) machine: M,
@@ -95,13 +94,13 @@ pub struct KernelHeap<M: Machine> {
 pub enum CreateError {
     /// No memory for the cache itself.
     NoMemory,
-    /// No slab can hold objects like that.
+    /// No slab can hold such objects.
     Invalid,
     /// The heap is not up.
     NotReady,
 }
 
-/// A line of slabinfo. Exact while nobody allocates or frees.
+/// A line of slabinfo. Exact while nothing allocates or frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SlabInfo {
     /// The cache's name.
@@ -143,7 +142,7 @@ impl<M: Machine> KernelHeap<M> {
         }
     }
 
-    /// Brings the heap up: the page allocator works by now. Later calls do nothing.
+    /// Initialises the heap, after the page allocator. Later calls do nothing.
     pub fn init(&'static self, config: Config) {
         let mut first = false;
         self.config.call_once(|| {
@@ -156,7 +155,7 @@ impl<M: Machine> KernelHeap<M> {
         self.caches.lock().seed = config.seed;
         self.injection.start(config.failures);
         for class in &self.classes {
-            // The classes' sizes are constants that every back end takes: a test makes each.
+            // The classes' sizes are constants that every back end accepts, as a test checks.
             let adopted = self.adopt(class);
             debug_assert!(adopted.is_ok());
         }
@@ -182,7 +181,7 @@ impl<M: Machine> KernelHeap<M> {
         self.config.get().is_some()
     }
 
-    /// Brings a static cache to life.
+    /// Initialises a static cache.
     pub fn adopt(&'static self, cache: &'static KmemCache<M>) -> Result<(), CreateError> {
         self.bring_up(cache)
     }
@@ -226,7 +225,7 @@ impl<M: Machine> KernelHeap<M> {
     pub fn create(&'static self, spec: CacheSpec) -> Result<CacheHandle<M>, CreateError> {
         let place = self.alloc_layout(Layout::new::<KmemCache<M>>(), Gfp::KERNEL).ok_or(CreateError::NoMemory)?;
         let cache = place.cast::<KmemCache<M>>();
-        // SAFETY: the place has a cache's size and alignment and is ours alone.
+        // SAFETY: the place has a cache's size and alignment and is unshared.
         let result = unsafe {
             cache.write(KmemCache::new(self.machine, spec));
             self.bring_up(cache.as_ref())
@@ -234,15 +233,15 @@ impl<M: Machine> KernelHeap<M> {
         match result {
             Ok(()) => Ok(CacheHandle { cache, heap: self }),
             Err(error) => {
-                // SAFETY: allocated above with this layout; nobody else has seen it.
+                // SAFETY: allocated above with this layout, and not shared yet.
                 unsafe { self.free_layout(place, Layout::new::<KmemCache<M>>()) };
                 Err(error)
             }
         }
     }
 
-    /// Calls `visit` for each cache in order of creation until it answers something. The list's lock is held:
-    /// `visit` is short and allocates nothing.
+    /// Calls `visit` for each cache in order of creation until it returns a value. The list's lock is held: `visit` is
+    /// short and allocates nothing.
     pub(super) fn find_cache<R>(&self, mut visit: impl FnMut(&KmemCache<M>) -> Option<R>) -> Option<R> {
         let caches = self.caches.lock();
         let mut at = caches.first;
@@ -279,7 +278,7 @@ impl<M: Machine> KernelHeap<M> {
         live
     }
 
-    /// Tells the kernel of a pointer that leads to no cache.
+    /// Reports a pointer that belongs to no cache to the kernel.
     #[cold]
     pub(super) fn report_foreign(&self, object: usize) {
         if let Some(config) = self.config.get() {
@@ -287,8 +286,8 @@ impl<M: Machine> KernelHeap<M> {
         }
     }
 
-    /// Shrinks every cache, as seen from this CPU: how many pages went back to the page allocator. What other CPUs keep at
-    /// hand stays with them: see [`KmemCache::shrink`].
+    /// Shrinks every cache from this CPU; returns how many pages went back to the page allocator. Other CPUs' cached
+    /// objects stay: see [`KmemCache::shrink`].
     pub fn shrink(&self) -> usize {
         self.shrink_until(usize::MAX)
     }
@@ -303,7 +302,7 @@ impl<M: Machine> KernelHeap<M> {
         pages
     }
 
-    /// Pages of large allocations, and those that SLOB's objects share: what no cache's line of slabinfo has.
+    /// Pages of large allocations, and those that SLOB's objects share, which are in no cache's line of slabinfo.
     pub fn pages_outside_caches(&self) -> usize {
         self.large_pages.load(Ordering::Relaxed) + self.slob.pages.load(Ordering::Relaxed)
     }
@@ -318,7 +317,7 @@ impl<M: Machine> KernelHeap<M> {
         pages + self.array_pages()
     }
 
-    /// Pages in which CPUs keep the free objects at hand.
+    /// Pages of the per-CPU arrays of free objects.
     pub fn array_pages(&self) -> usize {
         let mut pages = 0;
         self.find_cache(|cache| {
@@ -329,9 +328,9 @@ impl<M: Machine> KernelHeap<M> {
     }
 }
 
-/// Memory runs short: slabs without an object in use go back.
+/// Frees slabs without objects in use when memory runs short.
 impl<M: Machine> Shrinker for KernelHeap<M> {
-    /// What the caches' free objects would fill: how many of them lie in slabs of their own, only a scan tells.
+    /// The pages that the caches' free objects would fill: only a scan can tell how many of them are in empty slabs.
     fn count(&self) -> usize {
         let mut pages = 0;
         self.find_cache(|cache| {
@@ -368,8 +367,7 @@ impl<M: Machine> KmemCache<M> {
     }
 }
 
-/// The owner of a cache made at run time. Whoever drops it without [`CacheHandle::destroy`] leaves the cache for
-/// ever.
+/// The owner of a cache made at run time. If it is dropped without [`CacheHandle::destroy`], the cache stays for ever.
 pub struct CacheHandle<M: Machine> {
     cache: NonNull<KmemCache<M>>,
     heap: &'static KernelHeap<M>,
@@ -395,15 +393,15 @@ impl<M: Machine> Deref for CacheHandle<M> {
 }
 
 impl<M: Machine> CacheHandle<M> {
-    /// Ends the cache and gives back all its pages (`kmem_cache_destroy`). Objects that still live keep it alive:
-    /// the handle comes back.
+    /// Destroys the cache and frees all its pages (`kmem_cache_destroy`). If objects are still live, it fails and
+    /// returns the handle.
     pub fn destroy(self) -> Result<(), Self> {
         if self.live_objects() != 0 {
             return Err(self);
         }
         if self.heap.disown(self.cache) {
-            // SAFETY: the handle is the only way to the cache, now that the list has forgotten it; `self` by value
-            // means that nobody borrows it, and no object lives whose free could reach it.
+            // SAFETY: the handle is the only reference to the cache, which is off the list; `self` is passed by value,
+            // so it is not borrowed, and no object is live whose free could access the cache.
             unsafe { self.heap.end(self.cache) };
         }
         Ok(())
@@ -411,7 +409,7 @@ impl<M: Machine> CacheHandle<M> {
 
     /// Keeps the cache for ever.
     pub fn leak(self) -> &'static KmemCache<M> {
-        // SAFETY: without its handle nobody can end the cache.
+        // SAFETY: without its handle the cache cannot be destroyed.
         unsafe { self.cache.as_ref() }
     }
 }

@@ -3,9 +3,9 @@
 //! Sizes up to [`MAX_CLASS`] come from a cache of their size class. A class of a power of two aligns its objects
 //! to their size; 96 aligns to 32 and 192 to 64. Larger sizes are whole pages up to the buddy allocator's limit.
 //!
-//! [`KernelHeap::kfree`] finds an object's cache by its frame's record. Whoever knows the layout, as Rust's own
-//! `dealloc` does, spares itself that look-up. So that both are right, an object never changes its class: a
-//! `realloc` to another class moves it.
+//! [`KernelHeap::kfree`] finds an object's cache by its frame's record. Callers that know the layout, such as Rust's
+//! own `dealloc`, avoid that look-up. For both to be correct, an object never changes its class: a `realloc` to another
+//! class moves it.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
@@ -44,10 +44,11 @@ const SIZES: [(usize, &str); CLASSES] = [
     (8192, "kmalloc-8k"),
 ];
 
-/// The largest class; what is larger is whole pages.
+/// The largest class; larger requests get whole pages.
 pub const MAX_CLASS: usize = SIZES[CLASSES - 1].0;
 
-/// For each size in words of 8 bytes, where in the heap its class is: neither a multiplication nor a second look-up.
+/// For each size in words of 8 bytes, the offset of its class in the heap, so that neither a multiplication nor a
+/// second look-up is needed.
 pub(super) type ClassOffsets = [u16; MAX_CLASS / 8 + 1];
 
 /// The class of a size, at most [`MAX_CLASS`].
@@ -59,7 +60,7 @@ const fn class_of(size: usize) -> usize {
     class
 }
 
-/// What the class with this index is.
+/// The specification of the class with this index.
 pub(super) const fn class_spec(index: usize) -> CacheSpec {
     let (size, name) = SIZES[index];
     CacheSpec::new(name, size, class_align(size))
@@ -104,17 +105,17 @@ impl<M: Machine> KernelHeap<M> {
     /// At least `size` bytes. A size of 0 counts as 1. With DMA or DMA32, whole pages of that zone, whatever the size.
     #[inline(always)]
     pub fn kmalloc(&self, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
-        // One test for all that is rare, and for the largest class.
+        // One test for all rare cases, and for the largest class.
         if (size / MAX_CLASS) | (gfp.bits() & demand::SPECIAL.bits()) as usize != 0 {
             return self.kmalloc_special(size, gfp);
         }
-        // SAFETY: the first half of what was tested says so.
+        // SAFETY: the first half of the condition above implies it.
         unsafe { core::hint::assert_unchecked(size < MAX_CLASS) };
         let cache = self.class(size);
         NonNull::new(cache.alloc_raw(gfp, |irq| self.kmalloc_slow(cache, size, gfp, irq)))
     }
 
-    /// This CPU has no object of the class at hand. Interrupts are masked.
+    /// The slow path if this CPU has no object of the class. Interrupts are masked.
     #[cold]
     #[inline(never)]
     fn kmalloc_slow(&self, cache: &KmemCache<M>, size: usize, gfp: Gfp, irq: usize) -> *mut u8 {
@@ -137,8 +138,7 @@ impl<M: Machine> KernelHeap<M> {
         let cache = self.class(size);
         let object = NonNull::new(cache.alloc_where(gfp, |irq| self.kmalloc_slow(cache, size, gfp, irq)))?;
         if gfp.contains(Gfp::ZERO) {
-            // All of it, for a `krealloc` that stays in place.
-            // SAFETY: the object is the caller's alone and has this many bytes.
+            // All of it, for a later `krealloc` in place. SAFETY: the object is unshared and has this many bytes.
             unsafe { object.write_bytes(0, self.capacity(size, gfp)) };
         }
         Some(object)
@@ -154,10 +154,10 @@ impl<M: Machine> KernelHeap<M> {
         self.kzalloc(n.checked_mul(size)?, gfp)
     }
 
-    /// Takes back what `kmalloc` or one of its family answered. Null is no memory, and nothing happens.
+    /// Frees memory from `kmalloc` or one of its family. Null is ignored.
     ///
     /// # Safety
-    /// `ptr` is null or from this heap, is given back once, and nobody uses it any more.
+    /// `ptr` is null or from this heap, is freed once, and is no longer used.
     #[inline(always)]
     pub unsafe fn kfree(&self, ptr: *mut u8) {
         let Some(object) = NonNull::new(ptr) else { return };
@@ -169,19 +169,19 @@ impl<M: Machine> KernelHeap<M> {
         // SAFETY: the owner of a slab's frame is the cache of all objects in it, which lives while one of them
         // does.
         let cache = unsafe { &*core::ptr::with_exposed_provenance::<KmemCache<M>>(owner) };
-        // SAFETY: by the caller.
+        // SAFETY: the caller's promise.
         unsafe { cache.free(object) }
     }
 
-    /// How many bytes the owner of `object` may use: at least what was asked for.
+    /// How many bytes the owner of `object` may use: at least the size requested.
     ///
     /// # Safety
-    /// `object` is from this heap and has not been given back.
+    /// `object` is from this heap and has not been freed.
     pub unsafe fn ksize(&self, object: NonNull<u8>) -> usize {
         let record = record_of(self.machine, object.as_ptr());
         let owner = record.owner.load(Ordering::Relaxed);
         if owner == SLOB {
-            // SAFETY: by the caller; every `kmalloc` of SLOB's has a header.
+            // SAFETY: the caller's promise; every `kmalloc` of SLOB's has a header.
             return slob::units(unsafe { header(object).read() }) * slob::UNIT;
         }
         if !record.may_be_slab() || owner == 0 {
@@ -191,17 +191,17 @@ impl<M: Machine> KernelHeap<M> {
         unsafe { &*core::ptr::with_exposed_provenance::<KmemCache<M>>(owner) }.object_size()
     }
 
-    /// The same contents in at least `size` bytes, perhaps elsewhere; on failure the old memory stays. Null is an
-    /// empty old object. It lies where `gfp` says, also if it did not before.
+    /// Resizes an object to at least `size` bytes, possibly moving it; on failure the old memory stays. Null counts as
+    /// an empty object. The result is in the zone that `gfp` requires, even if the old object was not.
     ///
-    /// With ZERO, what is new is zero; if the object came with ZERO and was resized with it ever since, as in Linux: its
-    /// owner's last size is written nowhere, so that all behind it is kept zero instead.
+    /// With ZERO, added bytes are zero, provided that the object was allocated with ZERO and always resized with it, as
+    /// on Linux: the last requested size is not recorded, so everything after it is kept zero instead.
     ///
     /// # Safety
-    /// As for [`KernelHeap::kfree`], unless the answer is `None`.
+    /// As for [`KernelHeap::kfree`], unless the result is `None`.
     pub unsafe fn krealloc(&self, ptr: *mut u8, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let Some(old) = NonNull::new(ptr) else { return self.kmalloc(size, gfp) };
-        // SAFETY: by the caller, here and below.
+        // SAFETY: the caller's promise, here and below.
         let room = unsafe { self.ksize(old) };
         let is_aligned = old.as_ptr().addr().is_multiple_of(natural_align(size));
         if self.capacity(size, gfp) == room && is_aligned && self.is_low_enough(old, gfp) {
@@ -220,8 +220,8 @@ impl<M: Machine> KernelHeap<M> {
         Some(new)
     }
 
-    /// Memory for a layout. With DMA or DMA32 only if it is larger than the classes: else its owner, who frees it by its layout,
-    /// would name a class that it is not from.
+    /// Memory for a layout. With DMA or DMA32 only if it is larger than the classes: otherwise the free by layout would
+    /// compute a class that the object is not from.
     #[inline(always)]
     pub fn alloc_layout(&self, layout: Layout, gfp: Gfp) -> Option<NonNull<u8>> {
         let size = size_of_layout(layout);
@@ -251,7 +251,7 @@ impl<M: Machine> KernelHeap<M> {
         Some(object)
     }
 
-    /// As [`KernelHeap::kmalloc_slow`], for memory whose owner will name its size.
+    /// As [`KernelHeap::kmalloc_slow`], for memory that is freed with its layout.
     #[cold]
     #[inline(never)]
     fn layout_slow(&self, cache: &KmemCache<M>, layout: Layout, gfp: Gfp, irq: usize) -> *mut u8 {
@@ -268,10 +268,10 @@ impl<M: Machine> KernelHeap<M> {
         core::ptr::with_exposed_provenance_mut(object)
     }
 
-    /// Takes back what [`KernelHeap::alloc_layout`] answered.
+    /// Frees memory from [`KernelHeap::alloc_layout`].
     ///
     /// # Safety
-    /// `object` is from `alloc_layout` with this layout, is given back once, and nobody uses it any more.
+    /// `object` is from `alloc_layout` with this layout, is freed once, and is no longer used.
     #[inline(always)]
     pub unsafe fn free_layout(&self, object: NonNull<u8>, layout: Layout) {
         let size = size_of_layout(layout);
@@ -293,14 +293,14 @@ impl<M: Machine> KernelHeap<M> {
         self.free_to_slob(cache, object.as_ptr().addr(), need);
     }
 
-    /// SLOB's `kmalloc`: the size stands before the object.
+    /// SLOB's `kmalloc`: the size is stored before the object.
     fn alloc_with_header(&self, cache: &KmemCache<M>, size: usize, gfp: Gfp) -> Option<NonNull<u8>> {
         let need = Need::with_header(size, natural_align(size));
         if !need.fits_page() {
             return self.alloc_large(size, gfp - Gfp::ZERO);
         }
         let start = core::ptr::with_exposed_provenance_mut::<usize>(self.slob.alloc(need, gfp)?);
-        // SAFETY: the memory is ours alone; its first word is the header, and the object follows.
+        // SAFETY: the memory is unshared; its first word is the header, and the object follows.
         let object = unsafe {
             start.write(size);
             NonNull::new(start.add(1).cast())
@@ -309,7 +309,7 @@ impl<M: Machine> KernelHeap<M> {
         object
     }
 
-    /// Takes back what [`KernelHeap::alloc_with_header`] answered.
+    /// Frees memory from [`KernelHeap::alloc_with_header`].
     fn free_with_header(&self, object: NonNull<u8>) {
         // SAFETY: the owner gave the object up, and every `kmalloc` of SLOB's has a header.
         let size = unsafe { header(object).read() };
@@ -336,7 +336,7 @@ impl<M: Machine> KernelHeap<M> {
         self.machine.irq_restore(irq);
     }
 
-    /// How many bytes `kmalloc` of a size really answers.
+    /// How many bytes `kmalloc` really returns for a size.
     fn capacity(&self, size: usize, gfp: Gfp) -> usize {
         if gfp.intersects(demand::ZONES) {
             PAGE_SIZE << order_for(size)
@@ -386,7 +386,7 @@ impl<M: Machine> KernelHeap<M> {
         NonNull::new(object)
     }
 
-    /// Gives whole pages back, unless the owner's word says that there are none here.
+    /// Frees whole pages, unless the record's owner word says that this is no such allocation.
     #[cold]
     #[inline(never)]
     fn free_large(&self, object: NonNull<u8>) {
@@ -418,11 +418,11 @@ fn header(object: NonNull<u8>) -> *const usize {
     object.as_ptr().cast::<usize>().wrapping_sub(1)
 }
 
-// SAFETY: `alloc` answers memory of at least the layout's size and alignment that is nobody else's until
-// `dealloc`; nothing here unwinds.
+// SAFETY: `alloc` returns unshared memory of at least the layout's size and alignment until `dealloc`; nothing here
+// unwinds.
 unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: by the caller.
+        // SAFETY: the caller's promise.
         unsafe { core::hint::assert_unchecked(layout.size() != 0) };
         self.alloc_layout(layout, HEAP_GFP).map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
@@ -432,10 +432,10 @@ unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: by the caller: it was allocated with this layout.
+        // SAFETY: the caller's promise: it was allocated with this layout.
         unsafe { core::hint::assert_unchecked(layout.size() != 0) };
         if let Some(object) = NonNull::new(ptr) {
-            // SAFETY: by the caller.
+            // SAFETY: the caller's promise.
             unsafe { self.free_layout(object, layout) }
         }
     }
@@ -446,7 +446,7 @@ unsafe impl<M: Machine> GlobalAlloc for KernelHeap<M> {
         if self.layout_capacity(layout) == self.layout_capacity(new_layout) {
             return ptr;
         }
-        // SAFETY: by the caller; the two objects are distinct and have that many bytes.
+        // SAFETY: the caller's promise; the two objects are distinct and have that many bytes.
         unsafe {
             let new = self.alloc(new_layout);
             if !new.is_null() {

@@ -1,30 +1,30 @@
 //! Slab caches: objects smaller than a page, and the kernel's own heap.
 //!
-//! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), stands before a back end that is chosen
-//! once at boot. The parts, from the ground:
+//! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), is the interface to a back end that is
+//! chosen once at boot. The parts, from the bottom:
 //! - [`frames`]: from a pointer to the record of its frame.
-//! - [`record`]: what a frame's record says while the frame is in a slab.
-//! - [`demand`]: what a request's flags mean here.
-//! - [`state`]: a slab's counters in one word; who may change it, and when.
-//! - [`geometry`]: how objects lie in a slab.
+//! - [`record`]: the meaning of a frame's record while the frame is in a slab.
+//! - [`demand`]: the interpretation of GFP flags.
+//! - [`state`]: a slab's counters in one word, and the rules for changing it.
+//! - [`geometry`]: the layout of objects in a slab.
 //! - [`cache`]: the front and its per-CPU fast path.
-//! - [`node`]: a cache's lists on a NUMA node; slabs come and go there.
-//! - [`mod@array`]: the free objects that each CPU keeps at hand.
+//! - [`node`]: a cache's lists on a NUMA node; creation and disposal of slabs.
+//! - [`mod@array`]: per-CPU arrays of free objects.
 //! - [`slub`]: the default back end.
 //! - [`mod@slab`], [`slob`]: the other two.
 //! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
-//! - [`report`]: what the kernel is told when an object was misused.
-//! - [`debug`]: the boot options that look for more.
+//! - [`report`]: reports of misused objects.
+//! - [`debug`]: boot options for further checks.
 //! - [`visit`]: shrinking caches while others destroy them.
 //! - [`validate`]: comparing the counts with the lists, for tests.
 //!
-//! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page
-//! allocator. No pages are asked for or given back under the first two.
+//! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page allocator.
+//! No pages are allocated or freed under the first two.
 //!
 //! [`Rank::SlabCaches`]: crate::sync::Rank::SlabCaches
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 
-/// What [`state`] is made of; a test puts loom's in its place.
+/// The atomics of [`state`]; a test replaces them by loom's.
 mod atomic {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering};
 }
@@ -57,7 +57,7 @@ pub use report::{Fault, Report, Track};
 /// The back ends, as `slab=` on the kernel command line names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Per-CPU active slabs, and per-CPU arrays for what does not come back to them: the fastest.
+    /// Per-CPU active slabs, and per-CPU arrays for objects freed to other slabs: the fastest.
     Slub,
     /// Three lists of slabs, colouring, and per-CPU arrays.
     Slab,
@@ -78,37 +78,37 @@ impl Backend {
 }
 
 bitflags::bitflags! {
-    /// What a cache is to do besides.
+    /// Options of a cache.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct SlabFlags: u32 {
         /// Objects start at cache lines, or share one evenly if they are small.
         const HWCACHE_ALIGN = 1 << 0;
-        /// Objects lie where the weakest device reaches them: in zone DMA (`SLAB_CACHE_DMA`). SLOB, whose pages all
-        /// caches share, leaves such a cache to SLAB.
+        /// Objects are in zone DMA, where the weakest device can reach them (`SLAB_CACHE_DMA`). SLOB, whose pages all
+        /// caches share, uses SLAB for such a cache.
         const DMA = 1 << 1;
-        /// Objects lie below 4 GiB (`SLAB_CACHE_DMA32`); otherwise as with DMA.
+        /// Objects are below 4 GiB (`SLAB_CACHE_DMA32`); otherwise as with DMA.
         const DMA32 = 1 << 2;
     }
 }
 
-/// What a cache is for.
+/// The specification of a cache.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheSpec {
-    /// What slabinfo calls it.
+    /// The name in slabinfo.
     pub name: &'static str,
     /// Bytes of an object.
     pub size: usize,
     /// A power of two that objects are aligned to, at most 8 pages; at least 8 bytes in effect.
     pub align: usize,
-    /// What it is to do besides.
+    /// Options.
     pub flags: SlabFlags,
-    /// Runs once for every object when its slab is made. The object keeps what it holds while it is free, so a
-    /// user gives it back as the constructor made it.
+    /// Runs once for every object when its slab is made. A free object keeps its contents, so a user must free it in
+    /// the constructed state.
     pub constructor: Option<fn(*mut u8)>,
 }
 
 impl CacheSpec {
-    /// A cache for objects of this size and alignment, with nothing special to it.
+    /// A plain cache for objects of this size and alignment.
     pub const fn new(name: &'static str, size: usize, align: usize) -> Self {
         Self { name, size, align, flags: SlabFlags::empty(), constructor: None }
     }

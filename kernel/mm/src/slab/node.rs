@@ -1,4 +1,4 @@
-//! What a cache keeps for a NUMA node: lists of slabs and their counts; and slabs coming and going.
+//! A cache's part on a NUMA node: lists of slabs and their counts; creation and disposal of slabs.
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -19,11 +19,11 @@ use crate::zone::MAX_NODES;
 /// The lists of a node. Rank [`Rank::SlabNode`]; one node of one cache at a time, and no pages are allocated or
 /// freed under it.
 pub(super) struct Lists {
-    /// Slabs with some objects in use and some free. SLUB: of those that are nobody's active slab.
+    /// Slabs with some objects in use and some free; for SLUB, only those that are no CPU's active slab.
     pub(super) partial: SlabList,
     /// SLAB: slabs with all objects in use.
     pub(super) full: SlabList,
-    /// Slabs with no object in use. Apart, so that who wants to give them back need not look for them.
+    /// Slabs with no object in use. Separate, so that they can be freed without a search.
     pub(super) empty: SlabList,
 }
 
@@ -37,7 +37,7 @@ impl Lists {
         self.partial.len() + self.empty.len()
     }
 
-    /// The list to take the next slab with free objects from: empty ones last, for then they can be given back.
+    /// The list to take the next slab with free objects from: empty ones last, so that they can be freed.
     pub(super) fn supply(&mut self) -> &mut SlabList {
         if self.partial.len() != 0 { &mut self.partial } else { &mut self.empty }
     }
@@ -50,7 +50,7 @@ const BATCH: usize = 8;
 #[repr(align(64))]
 pub(super) struct Node<M: Machine> {
     pub(super) lists: SpinLock<Lists, M>,
-    /// SLUB: the slabs with free objects on the lists, to be looked at before the lock is taken.
+    /// SLUB: the number of slabs with free objects on the lists, for reading before the lock is taken.
     pub(super) partials: AtomicUsize,
     /// The colour of the next slab (SLAB).
     next_colour: AtomicU32,
@@ -105,7 +105,7 @@ impl<M: Machine> KmemCache<M> {
     pub(super) fn new_slab(&self, setup: &Setup<M>, gfp: Gfp) -> Option<&'static SlabRecord> {
         let geometry = &setup.geometry;
         let gfp = (demand::for_pages(gfp) - demand::ZONES) | self.spec.flags.gfp();
-        // A big slab is a wish, one that holds an object a need.
+        // A large slab is optional; one that holds an object is required.
         let pages = self.machine.pages();
         let wish = if geometry.min_order < geometry.order { demand::wish(gfp) } else { gfp };
         let (order, pfn) = match pages.alloc_raw(geometry.order, wish) {
@@ -127,7 +127,7 @@ impl<M: Machine> KmemCache<M> {
                 construct(core::ptr::with_exposed_provenance_mut(object));
             }
             debug::prepare(self, setup, object);
-            // SAFETY: the slab is ours alone, and the object and its link lie in it.
+            // SAFETY: the slab is unshared, and the object and its link lie in it.
             unsafe { set_link(object, geometry.link, setup.secret, next) };
             next = object;
         }
@@ -150,8 +150,8 @@ impl<M: Machine> KmemCache<M> {
         Some(head)
     }
 
-    /// Slabs of a SLAB cache take turns in where their objects start, so that objects at the same place in
-    /// different slabs do not all fall into the same cache sets (Bonwick 1994).
+    /// Slabs of a SLAB cache start their objects at different offsets in turn, so that objects at the same index in
+    /// different slabs do not all map to the same cache sets (Bonwick 1994).
     fn next_colour(&self, setup: &Setup<M>, pfn: Pfn, order: u32) -> u32 {
         if setup.backend != Backend::Slab {
             return 0;
@@ -160,8 +160,8 @@ impl<M: Machine> KmemCache<M> {
         node.next_colour.fetch_add(1, Ordering::Relaxed) % setup.geometry.colours(order)
     }
 
-    /// Gives a slab's frames back. It is on no list, nobody's active slab, and has no object in use. How many
-    /// pages that were.
+    /// Frees a slab's frames. It is on no list, no CPU's active slab, and has no object in use. Returns the number of
+    /// pages.
     pub(super) fn discard_slab(&self, slab: &'static SlabRecord) -> usize {
         let state = slab.state.load();
         debug_assert!(state.inuse() == 0 && !state.is_frozen());
@@ -179,7 +179,7 @@ impl<M: Machine> KmemCache<M> {
         pages
     }
 
-    /// Gives slabs back that are on this list only; how many pages.
+    /// Frees slabs that are on this list only; returns the number of pages.
     pub(super) fn discard_slabs(&self, mut slabs: SlabList) -> usize {
         let mut pages = 0;
         while let Some(slab) = slabs.first(self.machine) {
@@ -189,8 +189,8 @@ impl<M: Machine> KmemCache<M> {
         pages
     }
 
-    /// Gives back the slabs that have no object in use now; how many pages. A few at a time: neither a node's lock is held
-    /// for long, nor are interrupts masked.
+    /// Frees the slabs that have no object in use now; returns the number of pages. A few at a time, so that neither a
+    /// node's lock is held nor interrupts are masked for long.
     pub(super) fn discard_empty(&self, setup: &Setup<M>) -> usize {
         let discard = |node: &Node<M>| {
             let (mut left, mut pages) = (node.lists.lock().empty.len(), 0);
@@ -207,7 +207,7 @@ impl<M: Machine> KmemCache<M> {
                     node.publish_length(&lists);
                 }
                 drop(lists);
-                // Others may have taken the rest meanwhile.
+                // Other CPUs may have taken the rest meanwhile.
                 left = if batch.len() == 0 { 0 } else { left - batch.len() };
                 pages += self.discard_slabs(batch);
             }

@@ -1,6 +1,6 @@
 //! A slab's metadata, kept in the records of its frames, and lists of slabs.
 //!
-//! [`SlabRecord`] is what a [`Page`] means while its frame belongs to the slab allocator:
+//! [`SlabRecord`] is the layout of a [`Page`] while its frame belongs to the slab allocator:
 //!
 //! | field   | first frame of a slab         | its other frames                | frames of a large kmalloc |
 //! | ------- | ----------------------------- | ------------------------------- | ------------------------- |
@@ -8,9 +8,9 @@
 //! | `state` | [`State`]                     | frames to go back               | the caller's address      |
 //! | `links` | previous and next slab        | unused                          | unused                    |
 //!
-//! `owner` is written before the slab's first object is handed out and cleared when its pages go back, so it is
-//! constant for as long as anybody may rightly ask. Who may change `state` when is the back end's business. `links` belong to the list that
-//! the slab is on and are guarded by the lock of its node.
+//! `owner` is written before the slab's first object is handed out and cleared when its pages are freed, so it is
+//! constant as long as an object is live. The back end defines when `state` may change. `links` belong to the list that
+//! the slab is on and are protected by the lock of its node.
 //!
 //! [`KmemCache`]: super::KmemCache
 //! [`State`]: super::state::State
@@ -23,10 +23,10 @@ use crate::page::{Page, PageState};
 use crate::slab::frames::{pfn_of, record};
 use crate::slab::state::StateWord;
 
-/// What a [`Page`] record holds while its frame is in a slab.
+/// A [`Page`] record while its frame is in a slab.
 #[repr(C, align(32))]
 pub(super) struct SlabRecord {
-    /// State, flags and references are the page allocator's; what follows is laid over the record's body.
+    /// State, flags and references belong to the page allocator; the fields after them overlay the record's body.
     word: AtomicU32,
     refs: AtomicU32,
     pub(super) state: StateWord,
@@ -36,8 +36,8 @@ pub(super) struct SlabRecord {
 
 const _: () = assert!(size_of::<SlabRecord>() == size_of::<Page>());
 
-/// What the page allocator's states `Absent` (the inside of a block) and [`PageState::Slab`] do not have in common
-/// with the others.
+/// The bits that are clear in the page allocator's states `Absent` (the inside of a block) and [`PageState::Slab`], but
+/// not in the others.
 const NOT_SLAB: u32 = 0xb;
 const _: () = {
     assert!(PageState::Slab as u32 & NOT_SLAB == 0 && PageState::Absent as u32 & NOT_SLAB == 0);
@@ -72,7 +72,7 @@ impl SlabRecord {
         unsafe { &*core::ptr::from_ref(self).cast::<Page>() }
     }
 
-    /// Whether the frame can be in a slab: it is a slab's first, or inside of somebody's block.
+    /// Whether the frame can be in a slab: it is a slab's first frame, or inside some block.
     #[inline(always)]
     pub(super) fn may_be_slab(&self) -> bool {
         self.word.load(Ordering::Relaxed) & NOT_SLAB == 0
@@ -88,7 +88,7 @@ impl SlabRecord {
         }
     }
 
-    /// Makes the record say nothing, before its frame goes back to the page allocator.
+    /// Clears the record, before its frame goes back to the page allocator.
     pub(super) fn clear(&self) {
         self.owner.store(0, Ordering::Relaxed);
         self.state.set_raw(0);
@@ -111,7 +111,7 @@ impl SlabRecord {
 /// No slab.
 const NIL: u32 = u32::MAX;
 
-/// A list of slabs through their records, guarded by the lock that it stands in.
+/// A list of slabs through their records, protected by the lock that contains it.
 pub(super) struct SlabList {
     head: u32,
     tail: u32,
@@ -162,7 +162,7 @@ impl SlabList {
         self.len += 1;
     }
 
-    /// Takes out a slab that is on this list.
+    /// Removes a slab that is on this list.
     pub(super) fn remove<M: Machine>(&mut self, machine: M, slab: &SlabRecord) {
         let (previous, next) = (slab.previous(), slab.next());
         if previous == NIL {

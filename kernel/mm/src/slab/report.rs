@@ -1,10 +1,10 @@
-//! What the allocator tells the kernel when an object was misused.
+//! Reports to the kernel about misused objects.
 
 use core::fmt;
 
 use crate::machine::Machine;
 
-/// What was wrong with an object.
+/// The kind of misuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It was freed, and it was free.
@@ -16,7 +16,7 @@ pub enum Fault {
     /// The link of a free object leads out of its slab: it was written to after it was freed, or the object before
     /// it was overrun.
     FreeListCorrupted,
-    /// It was given back to a cache that it is not from.
+    /// It was freed to a cache that it is not from.
     WrongCache,
     /// It is from no cache and no large allocation, or from one that was freed before.
     Foreign,
@@ -38,10 +38,10 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Enough to leave the allocator.
+/// Enough to get beyond the allocator's own frames.
 const CALLERS: usize = 7;
 
-/// Who did something to an object: where, and on which CPU.
+/// The origin of an operation on an object: call sites and CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Track {
@@ -52,7 +52,7 @@ pub struct Track {
 }
 
 impl Track {
-    /// Whoever called.
+    /// The current call sites.
     pub(super) fn here<M: Machine>(machine: M) -> Track {
         let mut track = Track { callers: [0; CALLERS], cpu: machine.cpu() };
         machine.backtrace(&mut track.callers);
@@ -78,16 +78,16 @@ pub struct Report {
     pub object: usize,
     /// The first wrong byte, counted from the object's start, of a use after free or an overrun.
     pub offset: isize,
-    /// Who found it: the second free of a double one.
+    /// Where it was found, for example the second free of a double free.
     pub found: Track,
-    /// Who allocated the object last, if that is recorded.
+    /// The last allocation of the object, if recorded.
     pub allocated: Option<Track>,
-    /// Who freed it last, if that is recorded.
+    /// The last free of the object, if recorded.
     pub freed: Option<Track>,
 }
 
 impl Report {
-    /// Of a cache that records nothing.
+    /// A report without recorded call sites.
     pub(super) fn new<M: Machine>(machine: M, fault: Fault, cache: &'static str, object: usize) -> Report {
         Report { fault, cache, object, offset: 0, found: Track::here(machine), allocated: None, freed: None }
     }

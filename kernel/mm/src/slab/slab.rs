@@ -1,17 +1,17 @@
 //! SLAB: the back end with three lists and colouring (Bonwick 1994; per-CPU arrays after Bonwick and Adams 2001).
 //!
-//! Each node keeps its slabs on three lists: full, partial and empty. Objects are taken from partial slabs first,
-//! so that the others have a chance to become empty. In front of the lists each CPU has an array of free objects,
-//! last in, first out: what was freed last is still in the cache. An array exchanges objects with the lists in
-//! batches, so that the node's lock is taken once a batch.
+//! Each node keeps its slabs on three lists: full, partial and empty. Objects are taken from partial slabs first, so
+//! that the others have a chance to become empty. In front of the lists each CPU has an array of free objects, last in,
+//! first out: the object freed last is still in the CPU's cache. An array exchanges objects with the lists in batches,
+//! so that the node's lock is taken once per batch.
 //!
 //! A slab's [`State`] word changes under its node's lock only; objects in arrays are in use to it. A slab is
 //! never frozen.
 //!
-//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the
-//! cache works without.
+//! The arrays of a cache are one page, 256 bytes a CPU, made with the cache. If there is no page for them, the cache
+//! works without arrays.
 //!
-//! Lock order: [`Rank::SlabNode`]; pages are asked for and given back without it.
+//! Lock order: [`Rank::SlabNode`]; pages are allocated and freed without it.
 //!
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 //! [`State`]: super::state::State
@@ -31,13 +31,14 @@ use crate::slab::report::Fault;
 use crate::slab::slub::MIN_PARTIAL;
 use crate::slab::state::State;
 
-/// An object. Interrupts are masked and `irq` undoes that; they are not while pages are asked for.
+/// Allocates an object. Interrupts are masked, and `irq` is the state to restore; they are unmasked while pages are
+/// allocated.
 pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
     loop {
         let cpu = cache.this_cpu();
         let object = match array::of(cpu) {
-            // What an array holds may be from any node.
+            // An array may hold objects of any node.
             Some(array) if !gfp.contains(Gfp::THISNODE) => pop(cache, setup, array, gfp),
             _ => {
                 let mut one = [0];
@@ -64,7 +65,7 @@ fn pop<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, array: &mut Array, gf
     array.pop()
 }
 
-/// An object comes back. Interrupts are masked.
+/// Frees an object. Interrupts are masked.
 pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
     let address = object.as_ptr().expose_provenance();
     if cache.slab_of(setup, address).is_none() {
@@ -86,7 +87,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
     cpu.count_free();
 }
 
-/// Fills `into` with objects of this node, or of others if it has none and `gfp` allows; how many there were.
+/// Fills `into` with objects of this node, or of others if it has none and `gfp` allows; returns how many.
 fn take_from_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, into: &mut [usize]) -> usize {
     let local = cache.machine.pages().local_node();
     let taken = take_from_node(cache, setup, local, into);
@@ -111,7 +112,7 @@ fn take_from_node<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, node: usiz
         list_of(&mut lists, state).remove(machine, slab);
         while let Some(offset) = state.free().filter(|_| taken < into.len()) {
             let object = base + offset;
-            // SAFETY: a slab's own list holds free objects, which nobody touches without the node's lock.
+            // SAFETY: a slab's own list holds free objects, which are only accessed under the node's lock.
             let next = unsafe { link(object, setup.geometry.link, setup.secret) };
             let size = PAGE_SIZE << state.order();
             let is_ring = state.inuse() == state.objects();
@@ -142,8 +143,7 @@ fn list_of(lists: &mut Lists, state: State) -> &mut SlabList {
     }
 }
 
-/// Puts objects back into their slabs, and gives slabs back that are empty beyond a reserve. How many objects were
-/// sound.
+/// Returns objects to their slabs, and frees empty slabs beyond a reserve. Returns how many objects were intact.
 fn give_to_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
     let mut sound = 0;
     array::give_back(cache, objects, |_, lists, slab, object, surplus| {
@@ -179,8 +179,8 @@ fn give_one<M: Machine>(
     true
 }
 
-/// Puts what a CPU's array holds back into the slabs; how many pages that gave back. The CPU is this one with interrupts
-/// masked, or one that does not use the cache.
+/// Returns a CPU's array to the slabs; returns how many pages that freed. The CPU is this one with interrupts masked,
+/// or one that does not use the cache.
 fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
     let Some(array) = array::of(cpu) else { return 0 };
     array::give_back(cache, array.take(), |_, lists, slab, object, surplus| {
@@ -188,7 +188,7 @@ fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> u
     })
 }
 
-/// Gives back this CPU's array and all empty slabs; how many pages.
+/// Flushes this CPU's array and frees all empty slabs; returns the number of pages.
 pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
     let irq = cache.machine.irq_save();
     let pages = flush(cache, setup, cache.this_cpu());
@@ -196,7 +196,7 @@ pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usiz
     pages + cache.discard_empty(setup)
 }
 
-/// Nobody else knows the cache, and no object lives: gives back all it has.
+/// Frees everything of a cache that is not in use and has no live object.
 pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
     for cpu in cache.all_cpus() {
         flush(cache, setup, cpu);

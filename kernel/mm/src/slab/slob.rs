@@ -1,21 +1,21 @@
 //! SLOB: the back end with the smallest footprint, for machines with little memory.
 //!
 //! Objects of all caches and sizes share pages. A page is an array of 8-byte units; its free blocks are chained by
-//! address, so that neighbours merge, and an object is taken from the first block that it fits into (Knuth 1968,
-//! 2.5; McIlroy's allocator for Linux gave the name). A block's first unit says how long it is and where the next
-//! one is.
+//! address, so that neighbours merge, and an object is taken from the first block that it fits into (Knuth 1968, 2.5;
+//! McIlroy's allocator for Linux gave the name). A block's first unit holds its length and the position of the next
+//! block.
 //!
-//! Pages with free blocks are on lists by the size class of their largest block: powers of two of units. An
-//! allocation looks into a few pages of the class that its size falls into, and then into the classes above, any
-//! page of which has room unless alignment is in the way. So no list is walked to its end, and no large object
-//! passes over pages full of crumbs, as it would with a single list.
+//! Pages with free blocks are on lists by the size class of their largest block: powers of two of units. An allocation
+//! searches a few pages of its size's class, and then the classes above, of which any page has room unless the
+//! alignment prevents it. So no list is walked to its end, and large objects do not scan pages full of small fragments,
+//! as with a single list.
 //!
-//! Who frees an object says how large it is: a cache knows, Rust's `dealloc` is told, and `kmalloc` keeps a word
-//! before the object for it. Nothing else is stored, and an object's size is rounded up to 8 bytes only.
+//! A free must know the object's size: a cache knows it, Rust's `dealloc` gets it, and `kmalloc` stores it in a word
+//! before the object. Nothing else is stored, and an object's size is only rounded up to 8 bytes.
 //!
-//! What does not fit into a page is whole pages.
+//! Larger objects get whole pages.
 //!
-//! Lock: one for all, [`Rank::SlabNode`]. Pages are asked for and given back without it.
+//! Lock: a single one, [`Rank::SlabNode`]. Pages are allocated and freed without it.
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -35,17 +35,17 @@ use crate::sync::{Rank, SpinLock};
 pub(super) const UNIT: usize = 8;
 /// Units of a page.
 const UNITS: usize = PAGE_SIZE / UNIT;
-/// In `owner`: a page of SLOB's. Read together with [`LARGE`], since it belongs to no cache either.
+/// In `owner`: a SLOB page. Set together with [`LARGE`], since it belongs to no cache either.
 pub(super) const SLOB: usize = 1 << 8 | LARGE;
-/// How many pages of one class are looked into.
+/// How many pages of one class are searched.
 const TRIES: usize = 8;
 /// Classes of pages: by the log2 of the units of their largest block.
 const CLASSES: usize = UNITS.ilog2() as usize + 1;
 /// No block.
 const NIL: usize = 0xffff;
 
-/// What a page's record says of its blocks, in the word where other back ends have their state: where the first
-/// free block is, how many units are free, and how many the largest block has.
+/// A page's free blocks, in the record's word where other back ends have their state: the first free block, the number
+/// of free units, and the size of the largest block.
 #[derive(Clone, Copy)]
 struct Blocks {
     first: usize,
@@ -63,7 +63,7 @@ impl Blocks {
         page.state.set_raw((self.first | self.free << 16 | self.largest << 32) as u64);
     }
 
-    /// The list that a page like this is on.
+    /// The list that such a page is on.
     fn class(self) -> Option<usize> {
         self.largest.checked_ilog2().map(|class| class as usize)
     }
@@ -76,7 +76,7 @@ impl Units {
     /// A free block's length and where the next one is.
     fn block(&self, at: usize) -> (usize, usize) {
         debug_assert!(at < UNITS);
-        // SAFETY: `at` is the start of a free block of this page, which is SLOB's to read and write.
+        // SAFETY: `at` is the start of a free block of this page, whose memory belongs to SLOB.
         let word = unsafe { self.0.add(at).read() } as usize;
         (word & 0xffff, word >> 16 & 0xffff)
     }
@@ -106,7 +106,7 @@ impl Units {
     }
 }
 
-/// What an allocation needs: `units` from an address on that is `lead` units before a multiple of `align` bytes.
+/// A request: `units`, starting `lead` units before a multiple of `align` bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Need {
     pub(super) units: usize,
@@ -115,7 +115,7 @@ pub(super) struct Need {
 }
 
 impl Need {
-    /// An object that its owner will name the size of.
+    /// An object that is freed with its size.
     pub(super) fn object(size: usize, align: usize) -> Self {
         Self { units: units(size), align: align.max(UNIT), lead: 0 }
     }
@@ -186,10 +186,10 @@ impl<M: Machine> Slob<M> {
         found
     }
 
-    /// Takes memory back that `alloc` answered for a need of so many units. Whether it was in use.
+    /// Frees memory that `alloc` returned for such a request. Returns whether it was in use.
     ///
     /// # Safety
-    /// Nobody uses it any more.
+    /// It is no longer used.
     pub(super) unsafe fn free(&self, address: usize, need: Need) -> bool {
         let page = record_of(self.machine, core::ptr::with_exposed_provenance(address));
         if page.owner.load(Ordering::Relaxed) != SLOB {
@@ -215,7 +215,7 @@ impl<M: Machine> Slob<M> {
         true
     }
 
-    /// Compares what the pages' records say with their free blocks. Nobody else is here meanwhile.
+    /// Compares the pages' records with their free blocks. Nothing else uses the allocator meanwhile.
     pub(super) fn validate(&self) {
         let lists = self.lists.lock();
         for (class, list) in lists.classes.iter().enumerate() {
@@ -276,7 +276,7 @@ impl<M: Machine> Slob<M> {
                 (before, at) = (Some(at), next);
                 continue;
             }
-            // What is left over before and behind stays free.
+            // The rest before and after it stays free.
             let (end, block_end) = (start + need.units, at + len);
             let behind = if end < block_end {
                 units.set_block(end, block_end - end, next);
@@ -297,7 +297,7 @@ impl<M: Machine> Slob<M> {
         None
     }
 
-    /// Puts a block among a page's free blocks; `None` if it overlaps one of them.
+    /// Inserts a block into a page's free blocks; `None` if it overlaps one of them.
     fn merge(&self, page: &SlabRecord, mut blocks: Blocks, mut at: usize, mut len: usize) -> Option<Blocks> {
         let units = self.units_of(page);
         let (mut before, mut next) = (None, blocks.first);
@@ -330,7 +330,7 @@ impl<M: Machine> Slob<M> {
         Units(self.machine.direct_map(pfn_of(self.machine, page).addr()).cast())
     }
 
-    /// What is larger than a page, or aligned to more.
+    /// Allocates memory that is larger than a page, or aligned to more.
     fn alloc_whole(&self, need: Need, gfp: Gfp) -> Option<usize> {
         let order = need.order();
         let pfn = self.machine.pages().alloc_raw(order, demand::for_pages(gfp)).ok()?;
@@ -343,7 +343,7 @@ impl<M: Machine> Slob<M> {
     fn give_back(&self, page: &SlabRecord, order: u32) {
         self.pages.fetch_sub(1 << order, Ordering::Relaxed);
         page.clear();
-        // SAFETY: the frames are SLOB's, of this order, and no object is in them.
+        // SAFETY: the frames belong to SLOB, have this order, and hold no object.
         unsafe { self.machine.pages().free_pages(pfn_of(self.machine, page), order) };
     }
 }
@@ -363,7 +363,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
     object
 }
 
-/// An object of a cache comes back. Interrupts are masked.
+/// Frees an object of a cache. Interrupts are masked.
 pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
     let need = Need::object(setup.geometry.size, setup.geometry.align);
     // SAFETY: the owner gave the object up.

@@ -1,14 +1,14 @@
-//! SLUB: the default back end. What happens when the per-CPU fast path does not.
+//! SLUB: the default back end, behind the per-CPU fast path.
 //!
-//! A CPU takes objects from its active slab, which is *frozen*: nobody else hands out its objects. What other CPUs
-//! free into it goes to a list of the slab's own. [`super::state`] explains the word that all this hangs on, and
-//! which of its changes need the node's lock.
+//! A CPU takes objects from its active slab, which is *frozen*: no other CPU hands out its objects. Objects that other
+//! CPUs free into it go to the slab's own list. [`super::state`] explains the state word, and which of its changes need
+//! the node's lock.
 //!
-//! What a CPU frees into other slabs waits in its [`array`] first: programs that free in another order than
-//! they allocate would else pay for a slab's word, and often for the node's lock, with every object.
+//! Objects that a CPU frees into other slabs go into its [`array`] first: otherwise programs that free in a different
+//! order than they allocate would update a slab's word, and often take the node's lock, for every object.
 //!
-//! Lock order: [`Rank::SlabNode`] before the page allocator's; but no pages are asked for or given back while a
-//! node is locked.
+//! Lock order: [`Rank::SlabNode`] before the page allocator's; but no pages are allocated or freed while a node is
+//! locked.
 //!
 //! [`Rank::SlabNode`]: crate::sync::Rank::SlabNode
 //! [`array`]: super::array
@@ -28,11 +28,11 @@ use crate::slab::record::SlabRecord;
 use crate::slab::report::Fault;
 use crate::slab::state::{Move, Pushed};
 
-/// Empty slabs are given back while a node has more partial slabs than this.
+/// Empty slabs are freed while a node has more partial slabs than this.
 pub(super) const MIN_PARTIAL: usize = 5;
 
-/// The fast path found this CPU's list empty. Interrupts are masked and `irq` undoes that; they are not while
-/// pages are asked for.
+/// The slow path, after the fast path found this CPU's list empty. Interrupts are masked, and `irq` is the state to
+/// restore; they are unmasked while pages are allocated.
 pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
     let machine = cache.machine;
     let is_bound = gfp.contains(Gfp::THISNODE);
@@ -44,7 +44,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
         if let Some(object) = pop(cache, cpu) {
             return object;
         }
-        // What an array holds may be from any node.
+        // An array may hold objects of any node.
         if !is_bound && let Some(object) = array::of(cpu).and_then(Array::pop) {
             cpu.count_alloc();
             return core::ptr::with_exposed_provenance_mut(object);
@@ -71,10 +71,10 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
         let fresh = cache.new_slab(setup, gfp);
         *irq = machine.irq_save();
         let Some(slab) = fresh else { return core::ptr::null_mut() };
-        // By now this may be another CPU, or an interrupt may have found a slab.
+        // This may be another CPU now, or an interrupt may have found a slab.
         let cpu = cache.this_cpu();
         if cpu.active.get().is_none() {
-            // Nobody else knows the slab, and all its objects are on its own list.
+            // The slab is unshared, and all its objects are on its own list.
             if let Some(offset) = slab.state.freeze() {
                 activate(cache, cpu, slab, offset);
             }
@@ -87,7 +87,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
     }
 }
 
-/// An object that is not in this CPU's active slab comes back. Interrupts are masked.
+/// Frees an object that is not in this CPU's active slab. Interrupts are masked.
 pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
     let address = object.as_ptr().expose_provenance();
     let Some(slab) = cache.slab_of(setup, address) else { return };
@@ -105,7 +105,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
     cpu.count_free();
 }
 
-/// Objects leave an array for their slabs. How many pages that gave back.
+/// Returns objects of an array to their slabs; returns how many pages that freed.
 fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
     array::give_back(cache, objects, |node, lists, slab, object, surplus| {
         let Some(pushed) = push(cache, setup, slab, object..=object, 1, || ()) else { return };
@@ -128,7 +128,7 @@ fn put<M: Machine>(
     let node = cache.node_of(slab);
     let Some(mut pushed) = push(cache, setup, slab, chain, count, || node.lists.lock()) else { return };
     let destination = pushed.destination();
-    // Without the lock nothing is left to do, and the slab may be gone.
+    // Without the lock nothing is left to do, and the slab may have been freed.
     let Some(lists) = &mut pushed.guard else { return };
     let is_surplus = settle(cache.machine, lists, slab, destination);
     node.publish_length(lists);
@@ -160,8 +160,8 @@ fn push<M: Machine, G>(
     pushed
 }
 
-/// Moves a slab to where it belongs after a push, under its node's lock. Whether it is empty and one too many: then it is
-/// on no list now.
+/// Moves a slab to the right list after a push, under its node's lock. Returns whether it is empty and surplus: then it
+/// is on no list now.
 fn settle<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, destination: Move) -> bool {
     match destination {
         Move::Empty { is_listed } => {
@@ -174,8 +174,8 @@ fn settle<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, 
             }
             is_surplus
         }
-        // In front: who needs objects next gets those that are still in a cache, and the other slabs get the time to
-        // become empty.
+        // In front, so that the next allocation gets objects that are still in a CPU's cache, and the other slabs have
+        // time to become empty.
         Move::Join => {
             lists.partial.push_front(machine, slab);
             false
@@ -193,7 +193,7 @@ fn activate<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab, slab: &'static Slab
     cpu.freelist.set(base + offset);
 }
 
-/// Takes an object from this CPU's list.
+/// Allocates an object from this CPU's list.
 fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     let object = cpu.freelist.get();
     if object & 1 != 0 {
@@ -211,7 +211,7 @@ fn pop<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> Option<*mut u8> {
     Some(core::ptr::with_exposed_provenance_mut(object))
 }
 
-/// What the partial slabs had for a CPU.
+/// What a CPU got from the partial slabs.
 enum Taken {
     /// A slab, now frozen, and its list: many objects.
     Slab(&'static SlabRecord, usize),
@@ -223,7 +223,7 @@ enum Taken {
 fn take_partial<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab, gfp: Gfp) -> Option<Taken> {
     let local = cache.machine.pages().local_node();
     let is_bound = gfp.contains(Gfp::THISNODE);
-    // Who is bound to a node has passed over the array.
+    // A request bound to a node does not use the array.
     let mut array = if is_bound { None } else { array::of(cpu) };
     if let Some(found) = take_partial_of(cache, setup, local, array.as_deref_mut()) {
         return Some(found);
@@ -246,7 +246,7 @@ fn take_partial_of<M: Machine>(
         return None;
     }
     let mut lists = node.lists.lock();
-    // Slabs with a few free objects each, as random frees leave them, are worth no visit apiece.
+    // Slabs with only a few free objects each, as random frees leave them, are not worth activating one by one.
     if let Some(array) = array {
         array.refill(|into| empty_out(cache, setup, &mut lists, into));
         if let Some(object) = array.pop() {
@@ -261,8 +261,8 @@ fn take_partial_of<M: Machine>(
     Some(Taken::Slab(slab, slab.state.freeze()?))
 }
 
-/// Fills `into` with all free objects of the first partial slabs, as long as there is room for all of a slab; how many.
-/// A slab that has more than that is worth to become somebody's active one.
+/// Fills `into` with all free objects of the first partial slabs, as long as there is room for all of a slab; returns
+/// how many. A slab with more free objects is worth activating.
 fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lists, into: &mut [usize]) -> usize {
     let mut taken = 0;
     while let Some(slab) = lists.supply().first(cache.machine)
@@ -271,7 +271,7 @@ fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lis
         lists.supply().remove(cache.machine, slab);
         let mut object = cache.base_of(slab) + first;
         while object & 1 == 0 && taken < into.len() {
-            // SAFETY: the list was the slab's, and is ours now.
+            // SAFETY: the list was the slab's, and now belongs to this function.
             let next = unsafe { link(object, setup.geometry.link, setup.secret) };
             if !is_plausible(next, object) {
                 // The rest of the list is lost.
@@ -286,14 +286,14 @@ fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lis
     taken
 }
 
-/// Takes from a CPU what it keeps to itself: its array, and its active slab with what its list holds; how many pages that
-/// gave back. The CPU is this one with interrupts masked, or one that does not use the cache.
+/// Flushes a CPU's array, and its active slab with the CPU's list; returns how many pages that freed. The CPU is this
+/// one with interrupts masked, or one that does not use the cache.
 fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
     let pages = array::of(cpu).map_or(0, |array| give_back(cache, setup, array.take()));
     pages + retire(cache, setup, cpu)
 }
 
-/// Takes its active slab from a CPU, with what its list holds; how many pages that gave back. The CPU is as for
+/// Takes its active slab from a CPU, with the CPU's list; returns how many pages that freed. The CPU is as for
 /// [`deactivate`].
 fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
     let Some(slab) = cpu.active.get() else { return 0 };
@@ -307,7 +307,7 @@ fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> 
     let mut lists = node.lists.lock();
     let mut is_surplus = false;
     if slab.state.thaw() {
-        // The last object in use comes back under the lock only.
+        // The last object in use is only freed under the lock.
         if slab.state.load().inuse() != 0 {
             lists.partial.push_back(cache.machine, slab);
         } else {
@@ -319,9 +319,9 @@ fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> 
     if is_surplus { cache.discard_slab(slab) } else { 0 }
 }
 
-/// The list of free objects that starts with `first`, up to its last, and their number; if there are any, and if the list
-/// leads to its end through objects of this slab. It does not if one was freed twice and the list is a ring, or if one
-/// was written to: then its objects are lost.
+/// The chain of free objects that starts with `first`, and their number, if there are any and the list is intact, with
+/// only objects of this slab. After a double free the list may be a ring, and after a write to a free object a link may
+/// be invalid: then its objects are lost.
 fn sound_chain<M: Machine>(
     cache: &KmemCache<M>,
     setup: &Setup<M>,
@@ -342,7 +342,7 @@ fn sound_chain<M: Machine>(
         }
         last = object;
         count += 1;
-        // SAFETY: what the CPU's list holds is free and ours, and this is an object of the slab.
+        // SAFETY: objects on the CPU's list are free and belong to the caller, and this is an object of the slab.
         object = unsafe { link(object, setup.geometry.link, setup.secret) };
     }
     (count != 0).then_some((first..=last, count))
@@ -354,7 +354,7 @@ fn is_active_local<M: Machine>(cache: &KmemCache<M>, cpu: &CpuSlab) -> bool {
     cpu.active.get().is_none_or(|slab| pages.node_of(pfn_of(cache.machine, slab)) == pages.local_node())
 }
 
-/// Gives this CPU's slab and all empty ones back; how many pages.
+/// Frees this CPU's slab and all empty ones; returns the number of pages.
 pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usize {
     let irq = cache.machine.irq_save();
     let pages = deactivate(cache, setup, cache.this_cpu());
@@ -362,7 +362,7 @@ pub(super) fn shrink<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) -> usiz
     pages + cache.discard_empty(setup)
 }
 
-/// Nobody else knows the cache: gives back all its slabs that are empty; all, if no object lives.
+/// Frees the empty slabs of a cache that is not in use: all of them if no object is live.
 pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
     for cpu in cache.all_cpus() {
         deactivate(cache, setup, cpu);

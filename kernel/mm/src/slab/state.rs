@@ -1,4 +1,4 @@
-//! A slab's state word, and the steps that SLUB changes it in.
+//! A slab's state word, and SLUB's transitions of it.
 //!
 //! | frozen | own free list | in use        | where the slab is                                          |
 //! | ------ | ------------- | ------------- | ---------------------------------------------------------- |
@@ -7,20 +7,20 @@
 //! | no     | not empty     | 0             | on its node's empty list                                   |
 //! | no     | empty         | all           | full: on no list; the next free finds it by its object     |
 //!
-//! An active slab has two free lists: the CPU's, which only that CPU touches, and the slab's own, which takes
-//! what other CPUs free. To the state word everything on the CPU's list is in use. The CPU takes the whole own
-//! list when its list is empty ([`StateWord::take_or_thaw`]).
+//! An active slab has two free lists: the CPU's, which only that CPU accesses, and the slab's own, for objects that
+//! other CPUs free. In the state word, objects on the CPU's list count as in use. The CPU takes the whole own list when
+//! its list is empty ([`StateWord::take_or_thaw`]).
 //!
 //! Freeing an object of a slab that is not this CPU's active one pushes it onto the slab's own list with one
-//! compare-and-exchange of the state word ([`StateWord::push`]). That is safe against a list that changed and
-//! changed back, since a push needs only the head, and all others take the whole list at once. If the exchange
-//! takes the slab from one row of the table to another (a full slab gets a free object, or the last object in use
-//! comes back), the node's lock is taken *before* the exchange, so that the list and the word change together for
-//! everybody who holds the lock. A free that changes no row takes no lock and does not touch the slab after its
-//! exchange; so a slab whose last object came back under the lock has no other visitor, and can be discarded once it
-//! is off the list.
+//! compare-and-exchange of the state word ([`StateWord::push`]). There is no ABA problem, since a push only needs the
+//! head, and all other operations take the whole list at once. If the exchange moves the slab to another row of the
+//! table (a full slab gets a free object, or the last object in use is freed), the node's lock is taken *before* the
+//! exchange, so that list and word change together for holders of the lock. A free that changes no row takes no lock
+//! and does not access the slab after its exchange. So a slab whose last object was freed under the lock has no other
+//! user, and can be discarded once it is off the list.
 //!
-//! Who needs many objects at once takes all that a partial slab has, and leaves it full ([`StateWord::empty_out`]).
+//! A CPU that needs many objects at once takes all free objects of a partial slab, and leaves it full
+//! ([`StateWord::empty_out`]).
 //!
 //! Only holders of the node's lock freeze a slab, and only the CPU whose active slab it is thaws it.
 //!
@@ -55,7 +55,7 @@ impl State {
         State((order as u64) << ORDER_SHIFT | (objects as u64) << OBJECTS_SHIFT | NO_FREE)
     }
 
-    /// Byte offset of the first free object.
+    /// The byte offset of the first free object.
     pub(super) const fn free(self) -> Option<usize> {
         let free = self.0 & NO_FREE;
         if free == NO_FREE { None } else { Some(free as usize * 8) }
@@ -111,11 +111,11 @@ impl State {
 /// In the word of a frame that is not a slab's first, with the number of frames to go back.
 const TAIL: u64 = 1 << 63;
 
-/// The state of a slab where all can see it.
+/// The shared state of a slab.
 #[repr(transparent)]
 pub(super) struct StateWord(pub(super) AtomicU64);
 
-/// What a push did.
+/// The result of a push.
 pub(super) struct Pushed<G> {
     old: State,
     new: State,
@@ -123,10 +123,10 @@ pub(super) struct Pushed<G> {
     pub(super) guard: Option<G>,
 }
 
-/// What a push leaves to do, under the lock that it took.
+/// The work left after a push, under the lock that it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Move {
-    /// Nothing; and the slab may be gone.
+    /// Nothing; the slab may have been freed.
     Stay,
     /// It was full: it joins the partial list.
     Join,
@@ -138,7 +138,7 @@ pub(super) enum Move {
 }
 
 impl<G> Pushed<G> {
-    /// Where the slab belongs now.
+    /// The list that the slab belongs on now.
     pub(super) fn destination(&self) -> Move {
         let was_full = self.old.free().is_none();
         match self.guard {
@@ -152,25 +152,25 @@ impl<G> Pushed<G> {
 }
 
 impl StateWord {
-    /// The state now. Acquire: a list that the word leads to was written before it.
+    /// Loads the state. Acquire: the list that the word points to was written before it.
     #[inline]
     pub(super) fn load(&self) -> State {
         State(self.0.load(Ordering::Acquire))
     }
 
-    /// The state of a slab that nobody else can change now.
+    /// Stores the state of a slab that no other CPU can change now.
     #[inline]
     pub(super) fn store(&self, state: State) {
         self.0.store(state.0, Ordering::Release);
     }
 
-    /// The plain word, for who gives it another meaning.
+    /// The raw word, for another back end's use.
     #[inline]
     pub(super) fn raw(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Sets the plain word.
+    /// Sets the raw word.
     #[inline]
     pub(super) fn set_raw(&self, word: u64) {
         self.0.store(word, Ordering::Relaxed);
@@ -220,7 +220,8 @@ impl StateWord {
         }
     }
 
-    /// Takes all that others freed into this CPU's active slab; thaws it if that is nothing: then it is full.
+    /// Takes all objects that other CPUs freed into this CPU's active slab; if there are none, the slab is full and is
+    /// thawed.
     pub(super) fn take_or_thaw(&self) -> Option<usize> {
         let mut old = self.load();
         loop {
@@ -258,8 +259,8 @@ impl StateWord {
         None
     }
 
-    /// Thaws this CPU's active slab, with all its objects in use or on its own list. The node's lock is held.
-    /// Whether the slab joins the partial list.
+    /// Thaws this CPU's active slab, with all its objects in use or on its own list. The node's lock is held. Returns
+    /// whether the slab joins the partial list.
     pub(super) fn thaw(&self) -> bool {
         let mut old = self.load();
         while let Err(now) = self.exchange(old, old.with_frozen(false)) {

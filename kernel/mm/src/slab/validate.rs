@@ -1,5 +1,5 @@
-//! Compares what the slab allocator counts with what it holds. For tests, after each step: nobody else uses the heap
-//! meanwhile. Panics where the two differ. Costs a look at every free object.
+//! Compares the slab allocator's counters with its contents. For tests, after each step: nothing else uses the heap
+//! meanwhile. Panics if the two differ. Visits every free object.
 
 use core::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::slab::heap::KernelHeap;
 use crate::slab::record::{SlabList, SlabRecord};
 
 impl<M: Machine> KernelHeap<M> {
-    /// All caches, and what no cache has.
+    /// Validates all caches, and allocations outside of caches.
     pub fn validate(&self) {
         self.find_cache(|cache| {
             cache.validate();
@@ -23,7 +23,7 @@ impl<M: Machine> KernelHeap<M> {
 }
 
 impl<M: Machine> KmemCache<M> {
-    /// The cache's lists and counts. What objects SLOB has it knows for all caches together.
+    /// Validates the cache's lists and counts. SLOB counts its objects for all caches together.
     pub fn validate(&self) {
         let Some(setup) = self.setup.get().filter(|setup| setup.backend != Backend::Slob) else { return };
         let in_slabs: usize = self

@@ -1,10 +1,10 @@
-//! Visits to caches, and their end.
+//! Visits to caches, and their destruction.
 //!
-//! Who shrinks caches takes his time with each, and holds no lock that others wait for meanwhile. So he is counted as the
-//! cache's visitor, which keeps it on the list and alive. A cache that its owner destroys while it is visited becomes an
-//! orphan, which nobody visits any more, and its last visitor ends it.
+//! Shrinking a cache takes long, and no lock may be held meanwhile. So the thread is counted as the cache's visitor,
+//! which keeps the cache on the list and alive. A cache that its owner destroys during a visit becomes an orphan, which
+//! gets no further visits, and its last visitor frees it.
 //!
-//! Both change under the lock of the list of caches, which is held from one cache to the next only.
+//! Both change under the lock of the list of caches, which is only held to step from one cache to the next.
 
 use core::alloc::Layout;
 use core::ops::ControlFlow;
@@ -16,7 +16,8 @@ use crate::slab::cache::{KmemCache, ORPHAN};
 use crate::slab::heap::{Caches, KernelHeap};
 
 impl<M: Machine> KernelHeap<M> {
-    /// A cache's owner destroys it. Whether that is the end of it: if somebody visits it, the last one to do so ends it.
+    /// Called when a cache's owner destroys it. Returns whether the caller must free it now: if it is being visited,
+    /// the last visitor will.
     pub(super) fn disown(&self, cache: NonNull<KmemCache<M>>) -> bool {
         let mut caches = self.caches.lock();
         // SAFETY: the cache is on the list, so it lives.
@@ -30,17 +31,17 @@ impl<M: Machine> KernelHeap<M> {
         !is_visited
     }
 
-    /// Gives back all that a cache has, and the cache.
+    /// Frees all memory of a cache, and the cache itself.
     ///
     /// # Safety
-    /// The cache is from [`KernelHeap::create`], no object of it lives, it is off the list, and nobody has it but the caller.
+    /// The cache is from [`KernelHeap::create`], has no live object, is off the list, and only the caller refers to it.
     pub(super) unsafe fn end(&self, mut cache: NonNull<KmemCache<M>>) {
-        // SAFETY: by the caller.
+        // SAFETY: the caller's promise.
         let cache_ref = unsafe { cache.as_mut() };
         cache_ref.release_all();
-        // Slabs with an object at fault stay, and their records lead to the cache.
+        // Slabs with a faulty object stay, and their records refer to the cache.
         if cache_ref.info().slabs == 0 {
-            // SAFETY: by the caller, and no record leads to the cache any more. `create` got its memory.
+            // SAFETY: the caller's promise, and no record leads to the cache any more. `create` got its memory.
             unsafe {
                 cache.drop_in_place();
                 self.free_layout(cache.cast(), Layout::new::<KmemCache<M>>());
@@ -48,18 +49,18 @@ impl<M: Machine> KernelHeap<M> {
         }
     }
 
-    /// Calls `visit` for each cache in order of creation until it breaks off. The list's lock is held from one cache to the
-    /// next only: `visit` may take its time. A cache that is destroyed meanwhile is ended here.
+    /// Calls `visit` for each cache in order of creation until it breaks. The list's lock is not held during `visit`,
+    /// which may take long. A cache that is destroyed meanwhile is freed here.
     pub(super) fn visit_caches(&self, mut visit: impl FnMut(&KmemCache<M>) -> ControlFlow<()>) {
         let mut at = self.step(None, true);
         while let Some(cache) = at {
-            // SAFETY: who visits a cache keeps it.
+            // SAFETY: a visited cache is not freed.
             let flow = visit(unsafe { cache.as_ref() });
             at = self.step(Some(cache), flow.is_continue());
         }
     }
 
-    /// Ends the visit of a cache, and begins that of the one after it, or of the first, if it is to go `on`.
+    /// Ends the visit of a cache and, if `on`, begins that of the next one, or of the first.
     fn step(&self, from: Option<NonNull<KmemCache<M>>>, on: bool) -> Option<NonNull<KmemCache<M>>> {
         let mut caches = self.caches.lock();
         // SAFETY: caches on the list live as long as the lock is held, and so does one that is visited.

@@ -1,32 +1,32 @@
-//! A sleeping lock with readers, one intending writer, and moments of exclusion.
+//! A sleeping lock with readers, one intending writer, and short exclusive phases.
 //!
-//! Readers run side by side, and beside a writer that only *intends* to write: it looks, prepares and allocates
-//! while they go on. For the short moment of the change it excludes them ([`IntentGuard::write`]). Intending
-//! writers exclude each other, so what one has seen stays true until it writes.
+//! Readers run concurrently, also with a writer that only *intends* to write: it reads, prepares and allocates while
+//! they continue. Only for the short change itself it excludes them ([`IntentGuard::write`]). Intending writers exclude
+//! each other, so what one has read stays valid until it writes.
 //!
 //! # Who may take it, and who may hold it
 //! A thread takes such a lock where it may sleep: with interrupts enabled and no spin lock held, which debug builds
-//! assert. The thread, not its CPU, holds it: it may pass a point at which another thread runs
-//! ([`Machine::resched_point`]), and so may whoever waits. It never waits for memory, for a server or for a device
-//! while it holds one, so a holder always gets on, and a wait is as long as what holders do.
+//! assert. The thread, not its CPU, holds it: a holder may pass a preemption point ([`Machine::resched_point`]), and
+//! waiters sleep. A holder never waits for memory, a server or a device, so it always makes progress, and a wait is
+//! only as long as the holders' work.
 //!
 //! # The word
 //! ```text
 //!  31      4      3         2        1       0
 //! | readers | overdue | queued | write | intent |
 //! ```
-//! Without contention each operation is one atomic step on it. `queued` says that the queue is not empty: whoever gives
-//! something back then looks into the queue. It changes under the queue's lock only.
+//! Without contention each operation is one atomic operation on it. `queued` says that the queue is not empty: then
+//! every release serves the queue. It only changes under the queue's lock.
 //!
 //! # The queue
-//! A thread that finds the lock taken looks again a few times, since holders are quick, and then queues and sleeps.
-//! - Readers are kept out only by `write`. When it goes, the lock is given to all of them that are queued.
-//! - The first intending writer in the queue is woken when `intent` goes, and competes for it: a thread that runs may be
-//!   faster. Giving the lock to the sleeper at once would make every later owner sleep as well, for as long as
-//!   two threads want it. A thread that was woken and still found the lock taken says `overdue`: then nobody else takes
-//!   `intent` before it does, so nobody starves.
-//! - A writer that waits for readers to leave is known to the queue as such, and the last of them wakes it. New readers do
-//!   not come in meanwhile.
+//! A thread that finds the lock taken polls a few times, since critical sections are short, and then queues and sleeps.
+//! - Only `write` excludes readers. When it is cleared, all queued readers get the lock.
+//! - The first intending writer in the queue is woken when `intent` is cleared, and competes for it: a running thread
+//!   may be faster. Handing the lock directly to the sleeper would make every later owner sleep as well, as long as two
+//!   threads compete. A thread that was woken and still found the lock taken sets `overdue`: then no other thread takes
+//!   `intent` before it, so no thread starves.
+//! - A writer that waits for readers to leave is recorded in the queue, and the last reader wakes it. New readers
+//!   cannot enter meanwhile.
 //!
 //! Lock order: the queue's own lock is of `Rank::SleepQueue`; a thread is woken under it.
 
@@ -66,7 +66,7 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// What keeps a thread that comes from outside from taking it.
+    /// The bits that keep a thread that is not queued from taking it.
     #[inline(always)]
     const fn obstacles(self) -> u32 {
         match self {
@@ -76,12 +76,12 @@ impl Wanted {
     }
 }
 
-/// A thread in the queue; lies on its stack.
+/// A thread in the queue; lives on its stack.
 struct Waiter {
     wanted: Wanted,
     /// For [`Machine::unpark`].
     thread: usize,
-    /// What it wants is its own, and it is out of the queue.
+    /// Its request was granted, and it is out of the queue.
     granted: AtomicBool,
     next: UnsafeCell<Option<NonNull<Waiter>>>,
 }
@@ -93,7 +93,7 @@ struct Queue {
     writer: Option<usize>,
 }
 
-// SAFETY: the waiters live until they have left the queue, and their links are touched under its lock only.
+// SAFETY: the waiters live until they have left the queue, and their links are only accessed under its lock.
 unsafe impl Send for Queue {}
 
 impl Queue {
@@ -104,7 +104,7 @@ impl Queue {
     unsafe fn push(&mut self, waiter: &Waiter) {
         let waiter = NonNull::from(waiter);
         match self.last {
-            // SAFETY: who is in the queue lives, and its link belongs to this, which is borrowed mutably.
+            // SAFETY: queued waiters live, and their links belong to `self`, which is borrowed mutably.
             Some(last) => unsafe { *last.as_ref().next.get() = Some(waiter) },
             None => self.first = Some(waiter),
         }
@@ -126,14 +126,15 @@ impl Queue {
         None
     }
 
-    /// Takes out every waiter that `leaves` says is to go. O(waiters).
+    /// Removes every waiter for which `leaves` returns true. O(waiters).
     fn retain(&mut self, mut leaves: impl FnMut(&Waiter) -> bool) {
         let mut at = self.first.take();
         self.last = None;
         while let Some(waiter) = at {
-            // SAFETY: as in `push`. A waiter may end as soon as it is told that it has left: its link is read before.
+            // SAFETY: as in `push`. A waiter may be freed as soon as it learns that it has left, so its link is read
+            // before.
             at = unsafe { (*waiter.as_ref().next.get()).take() };
-            // SAFETY: it is in the queue until `leaves` says otherwise.
+            // SAFETY: it is in the queue until `leaves` returns true.
             let waiter = unsafe { waiter.as_ref() };
             if !leaves(waiter) {
                 // SAFETY: it was in this queue and is to stay there.
@@ -151,14 +152,14 @@ impl<T, M: Machine> SharedLock<T, M> {
         Self { word: AtomicU32::new(0), rank, machine, queue, value: UnsafeCell::new(value) }
     }
 
-    /// Waits until nobody writes, and reads.
+    /// Waits until there is no writer, and takes the lock for reading.
     #[inline]
     pub fn read(&self) -> ReadGuard<'_, T, M> {
         self.take(Wanted::Read, self.rank);
         ReadGuard { lock: self }
     }
 
-    /// Waits until nobody else intends to write; readers go on.
+    /// Waits until no other thread has the intent, and takes it; readers continue.
     #[inline]
     pub fn intend(&self) -> IntentGuard<'_, T, M> {
         self.intend_as(self.rank)
@@ -175,19 +176,19 @@ impl<T, M: Machine> SharedLock<T, M> {
         Ok(IntentGuard { lock: self, rank: self.rank })
     }
 
-    /// As [`SharedLock::intend`], with another place in the lock order: for the second of two such locks.
+    /// As [`SharedLock::intend`], with another rank: for the second of two such locks.
     #[inline]
     pub fn intend_as(&self, rank: Rank) -> IntentGuard<'_, T, M> {
         self.take(Wanted::Intent, rank);
         IntentGuard { lock: self, rank }
     }
 
-    /// The value, without locking: whoever has `&mut` is alone.
+    /// The value, without locking: `&mut` is exclusive.
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }
 
-    /// How many threads sleep here, for tests.
+    /// The number of queued threads, for tests.
     #[cfg(test)]
     pub(super) fn waiters(&self) -> usize {
         let mut n = 0;
@@ -199,7 +200,7 @@ impl<T, M: Machine> SharedLock<T, M> {
         n + usize::from(queue.writer.is_some())
     }
 
-    /// Whether nobody has it or wants it, for tests.
+    /// Whether it is free and has no waiters, for tests.
     #[cfg(test)]
     pub(super) fn is_open(&self) -> bool {
         self.word.load(Ordering::Relaxed) == 0
@@ -227,7 +228,7 @@ impl<T, M: Machine> SharedLock<T, M> {
         false
     }
 
-    /// Waits until the lock is this thread's, or, if that may end the wait, until the thread has been killed: `false`.
+    /// Waits until this thread has the lock, or, if `killable`, until the thread is killed: `false`.
     #[cold]
     #[inline(never)]
     fn wait(&self, wanted: Wanted, killable: bool) -> bool {
@@ -245,7 +246,7 @@ impl<T, M: Machine> SharedLock<T, M> {
         };
         {
             let mut queue = self.queue.lock();
-            // Said before the last look: whoever gives the lock back after it sees that somebody is queued.
+            // Set before the last check: a thread that releases the lock afterwards sees that there are waiters.
             self.word.fetch_or(QUEUED, Ordering::Relaxed);
             if self.try_take(wanted, wanted.obstacles()) {
                 self.note_if_empty(&queue);
@@ -257,12 +258,12 @@ impl<T, M: Machine> SharedLock<T, M> {
         let mut won = false;
         let mut was_woken = false;
         self.machine.park(killable, &mut || {
-            // (The first question comes before the first sleep. A reader is only ever granted its place.)
+            // (The first call comes before the first sleep. Readers only get the lock by a grant.)
             if was_woken && wanted == Wanted::Intent && !won {
                 won = self.try_take(Wanted::Intent, INTENT);
                 if !won {
                     self.word.fetch_or(OVERDUE, Ordering::Relaxed);
-                    // Whoever gave the lock back before that has not seen it.
+                    // A thread that released the lock before that has not seen it.
                     won = self.try_take(Wanted::Intent, INTENT);
                 }
             }
@@ -278,30 +279,30 @@ impl<T, M: Machine> SharedLock<T, M> {
         won || granted
     }
 
-    /// A waiter has left the queue, which is locked.
+    /// Called when a waiter has left the queue, which is locked.
     fn leave(&self, queue: &Queue, wanted: Wanted) {
         if wanted == Wanted::Intent {
-            // Nobody but the first writer in the queue says so, which it was until now.
+            // Only the first writer in the queue sets it, which this thread was until now.
             self.word.fetch_and(!OVERDUE, Ordering::Relaxed);
-            // It may have been woken, and have gone without what it was woken for.
+            // It may have been woken and have left without taking the intent, so wake the next one.
             if self.word.load(Ordering::Relaxed) & INTENT == 0
                 && let Some(next) = queue.first_writer()
             {
-                // SAFETY: a waiter leaves the queue under its lock, and its thread goes on after that.
+                // SAFETY: a waiter leaves the queue under its lock, so its thread cannot have ended.
                 unsafe { self.machine.unpark(next) };
             }
         }
         self.note_if_empty(queue);
     }
 
-    /// Says that nobody is queued if so. The queue is locked.
+    /// Clears `queued` if the queue is empty. The queue is locked.
     fn note_if_empty(&self, queue: &Queue) {
         if queue.first.is_none() {
             self.word.fetch_and(!QUEUED, Ordering::Relaxed);
         }
     }
 
-    /// Something was given back, and somebody is queued: serves those whose turn it is. O(waiters).
+    /// Serves the queue after a release. O(waiters).
     #[cold]
     #[inline(never)]
     fn serve(&self) {
@@ -315,15 +316,16 @@ impl<T, M: Machine> SharedLock<T, M> {
                 Wanted::Intent if !core::mem::take(&mut first_writer) => return false,
                 Wanted::Intent if overdue => self.try_take(Wanted::Intent, INTENT),
                 Wanted::Intent => {
-                    // SAFETY: a waiter leaves the queue under its lock, and its thread goes on after that.
+                    // SAFETY: a waiter leaves the queue under its lock, so its thread cannot have ended.
                     unsafe { self.machine.unpark(thread) };
                     return false;
                 }
             };
             if granted {
-                // From here on the waiter may be out of the queue, but its thread takes the queue's lock before it goes on.
+                // From here on the waiter may be out of the queue, but its thread takes the queue's lock before it
+                // continues.
                 waiter.granted.store(true, Ordering::Release);
-                // SAFETY: so the thread is there.
+                // SAFETY: so the thread has not ended.
                 unsafe { self.machine.unpark(thread) };
             }
             granted
@@ -331,12 +333,12 @@ impl<T, M: Machine> SharedLock<T, M> {
         self.note_if_empty(&queue);
     }
 
-    /// The last reader has left while a writer waits for that.
+    /// Called when the last reader has left and a writer waits for that.
     #[cold]
     #[inline(never)]
     fn wake_writer(&self) {
         if let Some(thread) = self.queue.lock().writer {
-            // SAFETY: a writer takes its name off, under the lock that is held here, before it goes on.
+            // SAFETY: a writer clears its entry, under the lock that is held here, before it continues.
             unsafe { self.machine.unpark(thread) };
         }
     }
@@ -352,7 +354,7 @@ impl<T, M: Machine> SharedLock<T, M> {
                 return;
             }
         }
-        // Said before the next look: a reader that leaves after it finds the name.
+        // Set before the next check: a reader that leaves afterwards finds the entry.
         self.queue.lock().writer = Some(self.machine.this_thread());
         self.machine.park(false, &mut || have_left());
         self.queue.lock().writer = None;
@@ -368,7 +370,7 @@ impl<T, M: Machine> Deref for ReadGuard<'_, T, M> {
     type Target = T;
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: while a reader is counted nobody has WRITE and proceeds, so there is no `&mut T`.
+        // SAFETY: while a reader is counted, no writer with WRITE proceeds, so there is no `&mut T`.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -392,7 +394,7 @@ pub struct IntentGuard<'a, T, M: Machine> {
 }
 
 impl<'a, T, M: Machine> IntentGuard<'a, T, M> {
-    /// Waits for the readers to leave, and writes. No new reader comes in until the answer is dropped.
+    /// Waits for the readers to leave, and excludes new ones until the result is dropped.
     #[inline]
     pub fn write(&mut self) -> WriteGuard<'_, 'a, T, M> {
         let lock = self.lock;

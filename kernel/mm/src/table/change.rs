@@ -1,4 +1,4 @@
-//! Changing the present entries of a range where they are.
+//! Changing the present entries of a range in place.
 
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
@@ -6,8 +6,8 @@ use crate::machine::Machine;
 use crate::pte::{LEVEL_SHIFT, index};
 
 impl<M: Machine> Tables<M> {
-    /// Calls `change` with the table, locked, and the number of each entry of `start..end` in a table that is not empty.
-    /// Answers the range around those entries of which it said that they have changed.
+    /// Calls `change` with the locked table and the index of each entry of `start..end`, in all tables that are not
+    /// empty. Returns the range that covers the entries for which it returned true.
     #[inline(always)]
     pub(super) fn change_each(
         &self,

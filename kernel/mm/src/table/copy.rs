@@ -1,4 +1,4 @@
-//! fork: a child's tables from its parent's.
+//! fork: copying a parent's tables to its child.
 
 use super::Tables;
 use super::entry::Kind;
@@ -12,10 +12,10 @@ use crate::supply::Supply;
 use crate::sync::Rank;
 
 impl<M: Machine> Tables<M> {
-    /// Copies the entries of `start..end`, an area of private memory, from `parent` to this, a space that nobody else
-    /// knows yet. Pages that may be written become read-only in both: the first write copies. Nobody faults in
-    /// the parent meanwhile. Counts the pages that the child has come to share, and sets `protected` if the parent's
-    /// TLB entries must go.
+    /// Copies the entries of `start..end`, an area of private memory, from `parent` to this, a space that is not shared
+    /// yet. Writable pages become read-only in both: the first write copies. There are no faults in the parent
+    /// meanwhile. Counts the pages that the child now shares, and sets `protected` if the parent's TLB entries must be
+    /// invalidated.
     pub fn copy_from(
         &self,
         parent: &Tables<M>,
@@ -28,7 +28,7 @@ impl<M: Machine> Tables<M> {
         let mut va = start;
         while let Some((from, to, leaf)) = parent.next_part(va, end) {
             va = to;
-            // (For a killed thread any error will do.)
+            // (A killed thread's error does not matter.)
             self.machine.resched_point().map_err(|_| AllocError)?;
             if leaf.is_vacant() {
                 continue;
@@ -49,7 +49,7 @@ impl<M: Machine> Tables<M> {
                         return Err(AllocError);
                     }
                     let mut copy = pte;
-                    // Most are protected already where a process forks again and again.
+                    // If a process forks repeatedly, most are protected already.
                     if pte.0 & (bits::READ_ONLY | bits::DBM) != bits::READ_ONLY {
                         copy = protect(&mut theirs, i, pte);
                         *protected |= copy != pte;
@@ -87,18 +87,18 @@ impl<M: Machine> Tables<M> {
                 mine.fill(i, pte);
             }
             Some(NonPresent::None) => {}
-            // A note for the parent's faults is one for the child's too.
+            // A marker applies to the child's faults too.
             Some(NonPresent::Marker(_)) => mine.fill(i, pte),
             Some(NonPresent::Swap(_)) if seeded!(ForkForgetsSwap) => {}
             Some(NonPresent::Swap(slot)) => {
                 self.machine.absent().ok_or(AllocError)?.share_slot(slot)?;
                 mine.fill(i, pte);
             }
-            // The copy holds what the entry does: no reference, a charge. Whoever moves the page finds it in the child,
-            // which the family knew before any entry was copied.
+            // The copy holds the same as the entry: no reference, but a charge. The mover finds it in the child, which
+            // was in the family before any entry was copied.
             Some(NonPresent::Migration(old)) => {
                 if seeded!(ForkOfMigrationTakesReference) {
-                    // SAFETY: the frame is one of the page allocator's.
+                    // SAFETY: the frame belongs to the page allocator.
                     let _ = unsafe { Page::of(self.machine, old.pfn()) }.get();
                 }
                 counts.add(pte.moved_kind());
@@ -109,8 +109,7 @@ impl<M: Machine> Tables<M> {
     }
 }
 
-/// Takes the right to write, and hardware's to give it, from the entry that was `old` when last looked at. Answers what it
-/// is now.
+/// Write-protects the entry, which was `old` when last read, and clears DBM. Returns the new entry.
 #[inline(never)]
 fn protect<M: Machine>(guard: &mut super::LeafGuard<'_, M>, i: usize, old: Pte) -> Pte {
     if seeded!(ForkForgetsWriteProtection) {

@@ -1,8 +1,8 @@
-//! The last-level entries of a process: which attributes an area's pages get, and what an entry says.
+//! The last-level entries of a process: the attributes of an area's pages, and their interpretation.
 //!
 //! # Access flag and dirty state
-//! Arm ARM DDI 0487, "Hardware updates to the translation tables" (FEAT_HAFDBS). Entries look alike whether the CPU
-//! updates them or not; what one does, the fault path does for the other:
+//! Arm ARM DDI 0487, "Hardware updates to the translation tables" (FEAT_HAFDBS). The format of entries does not depend
+//! on hardware updates: without them, the fault path makes the same changes:
 //!
 //! | state of a present entry | bits | first touch | first write |
 //! | --- | --- | --- | --- |
@@ -11,25 +11,25 @@
 //! | writable, clean | READ_ONLY, DBM | goes through | HD: the CPU clears READ_ONLY; else a fault does, without a copy |
 //! | writable, dirty | no READ_ONLY | goes through | goes through |
 //!
-//! An entry is *dirty* if DIRTY is set or READ_ONLY is not ([`Pte::is_dirty`]). DIRTY remembers it when the right to write
-//! goes ([`Pte::write_protected`]); an entry with neither READ_ONLY nor DBM has it. Private anonymous pages come as writable and dirty: they come by a write. Pages of
-//! shared memory that are read first come as writable and clean.
-//! DBM is a right: it is set only where a write needs nobody's leave, and goes wherever that ends (fork, mprotect),
-//! since hardware may make such an entry writable at any moment.
+//! An entry is *dirty* if DIRTY is set or READ_ONLY is not ([`Pte::is_dirty`]). DIRTY preserves the state when write
+//! permission is removed ([`Pte::write_protected`]); an entry with neither READ_ONLY nor DBM has it. Private anonymous
+//! pages start writable and dirty, since a write brings them in. Pages of shared memory that are read first start
+//! writable and clean. DBM is a permission: it is only set where a write needs no further check, and is cleared where
+//! that ends (fork, mprotect), since hardware may make such an entry writable at any moment.
 //!
-//! Who may update an entry:
-//! - Software under its table's lock, and where hardware updates entries ([`Spaces::hardware_updates`]) by an atomic swap
-//!   ([`LeafGuard::take`]) or compare-exchange ([`LeafGuard::change`]): a plain store would undo what a CPU has set since
-//!   the entry was read. Elsewhere plain stores under the lock do.
-//! - Hardware, at any time, what the table above says, and nothing else: never the address, never an entry that is not
-//!   valid. So what `take` answers is final, though TLBs may know the entry for longer: a CPU that has it as clean
-//!   finds, on a write, that it is gone.
+//! Updates of entries:
+//! - Software under its table's lock, and where hardware updates entries ([`Spaces::hardware_updates`]) by an atomic
+//!   swap ([`LeafGuard::take`]) or compare-exchange ([`LeafGuard::change`]): a plain store would lose bits that a CPU
+//!   has set since the entry was read. Without hardware updates, plain stores under the lock suffice.
+//! - Hardware, at any time, but only as in the table above: never the address, never an invalid entry. So the result of
+//!   `take` is final, though TLBs may hold the entry longer: a CPU that has it cached as clean finds, on a write, that
+//!   it is gone.
 //!
-//! Whoever takes an entry of shared memory away must leave its dirty state with the page ([`note_dirty`]).
+//! Code that removes an entry of shared memory must transfer its dirty state to the page ([`note_dirty`]).
 //!
-//! TLB: an entry that is old is in no TLB, and one that got more rights, or that became dirty, needs no invalidation: a
-//! CPU that knows it as it was faults, or updates it, once more. Whoever makes an entry old, clean or write-protected must
-//! invalidate it before relying on it: until then touches leave no trace, or writes go through.
+//! TLB: an old entry is in no TLB, and an entry that got more rights, or became dirty, needs no invalidation: a CPU
+//! with the stale entry faults, or updates it, once more. Code that makes an entry old, clean or write-protected must
+//! invalidate it before relying on that: until then accesses may leave no trace, and writes may succeed.
 //!
 //! [`Spaces::hardware_updates`]: crate::mm::Spaces::hardware_updates
 //! [`LeafGuard::take`]: super::LeafGuard::take
@@ -44,7 +44,7 @@ use crate::vma::VmFlags;
 /// Software bit 57: the page is anonymous; its `Page` has its group and home.
 pub const ANON: u64 = 1 << 57;
 
-/// What every page of a process has.
+/// The attributes of every page of a process.
 const BASE: u64 =
     (MemoryType::Normal as u64) << bits::ATTR_SHIFT | bits::INNER_SHARE | bits::ACCESSED | bits::NOT_GLOBAL | bits::PXN;
 
@@ -53,7 +53,7 @@ const MOVED_FILE: u64 = 1 << 4;
 /// In a migration entry: the page is shared memory.
 const MOVED_SHARED: u64 = 1 << 5;
 
-/// The bits that an area's protection decides.
+/// The bits that depend on an area's protection.
 pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::DBM | bits::UXN;
 
 /// The attributes of an area's page that may not be written yet. Without access rights the entry stays valid,
@@ -77,10 +77,10 @@ pub fn writable(flags: VmFlags) -> u64 {
     if flags.contains(VmFlags::WRITE) { read_only(flags) & !bits::READ_ONLY | bits::DIRTY } else { read_only(flags) }
 }
 
-/// Whose page an entry maps, as the counters tell them apart.
+/// The kind of page that an entry maps, as the counters distinguish them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The zero page: nobody's.
+    /// The zero page, which is not counted.
     Zero,
     /// Anonymous memory, counted by reference.
     Anon,
@@ -100,7 +100,7 @@ impl Kind {
     }
 }
 
-/// Whose page a frame of user memory is that is counted by reference.
+/// The kind of a reference-counted frame of user memory.
 pub fn kind_of_frame<M: Machine>(machine: M, pfn: Pfn) -> Kind {
     // SAFETY: callers hold a reference to a frame of the page allocator.
     let page = unsafe { Page::of(machine, pfn) };
@@ -111,11 +111,11 @@ pub fn kind_of_frame<M: Machine>(machine: M, pfn: Pfn) -> Kind {
     }
 }
 
-/// Leaves the dirty state of an entry of shared memory, which was taken away, with the page.
+/// Transfers the dirty state of an entry of shared memory, which was removed, to the page.
 #[inline]
 pub fn note_dirty<M: Machine>(machine: M, pte: Pte, kind: Kind) {
     if kind == Kind::Shared && pte.is_dirty() {
-        // SAFETY: the entry held a reference to the frame, which has not been given back.
+        // SAFETY: the entry's reference to the frame has not been dropped yet.
         let page = unsafe { Page::of(machine, pte.addr().pfn()) };
         if !page.flags().contains(PageFlags::DIRTY) {
             page.set_flags(PageFlags::DIRTY);
@@ -123,21 +123,21 @@ pub fn note_dirty<M: Machine>(machine: M, pte: Pte, kind: Kind) {
     }
 }
 
-/// What becomes of present entries.
+/// Changes of present entries.
 impl Pte {
-    /// Touched, and written: for the fault path, in an area that may be written.
+    /// Accessed and written: for the fault path, in a writable area.
     #[inline(always)]
     pub fn written(self) -> Pte {
         Pte(self.0 & !bits::READ_ONLY | bits::DIRTY | bits::ACCESSED)
     }
 
-    /// Without the right to be written, now or by hardware; as dirty as before.
+    /// Not writable, neither now nor by hardware; the dirty state is unchanged.
     #[inline(always)]
     pub fn write_protected(self) -> Pte {
         Pte(self.without_dbm().0 | bits::READ_ONLY)
     }
 
-    /// Without DBM: what hardware said by it, DIRTY says.
+    /// Without DBM: the dirty state moves to DIRTY.
     #[inline(always)]
     pub fn without_dbm(self) -> Pte {
         // Most pages are private and never had it.
@@ -152,10 +152,10 @@ impl Pte {
     }
 }
 
-/// An entry of a page that is being moved: besides the old frame it says how it is charged. The record cannot be asked:
-/// in a space that ends such an entry may outlast the frame's use.
+/// An entry of a page that is being moved: it records the old frame and how it is charged. The frame's record cannot be
+/// used for that: in a space that is being torn down such an entry may outlive the frame's use.
 impl Pte {
-    /// Stands for the page at `old`, which a present entry mapped that was charged as `kind`.
+    /// A migration entry for the page at `old`, whose present entry was charged as `kind`.
     pub fn migration(old: PhysAddr, kind: Kind) -> Pte {
         debug_assert!(kind.is_counted(), "what nobody counts does not move");
         let note = match kind {
@@ -178,7 +178,7 @@ impl Pte {
 
 /// Questions about present entries of a process.
 impl Pte {
-    /// Whether it has been touched since it was made old.
+    /// Whether it has been accessed since it was made old.
     #[inline(always)]
     pub fn is_young(self) -> bool {
         self.0 & bits::ACCESSED != 0
@@ -190,7 +190,7 @@ impl Pte {
         self.0 & (bits::DIRTY | bits::READ_ONLY) != bits::READ_ONLY
     }
 
-    /// Whether a write makes it dirty and goes through, by hardware or by a fault.
+    /// Whether a write, by hardware or by a fault, makes it dirty and succeeds.
     #[inline(always)]
     pub fn is_writable_clean(self) -> bool {
         self.0 & (bits::DBM | bits::READ_ONLY) == bits::DBM | bits::READ_ONLY
@@ -226,7 +226,7 @@ impl Pte {
         self.0 & bits::SPECIAL != 0
     }
 
-    /// How many pages before this one came along with it, unasked, if nothing behind it has been asked for since.
+    /// How many pages before this one the same fault brought in ahead, if no page after it has been accessed since.
     #[inline(always)]
     pub fn ahead(self) -> usize {
         ((self.0 & bits::AHEAD) >> bits::AHEAD_SHIFT) as usize
@@ -238,7 +238,7 @@ impl Pte {
         Pte(self.0 & !bits::AHEAD | (pages as u64) << bits::AHEAD_SHIFT)
     }
 
-    /// Whose page it is.
+    /// The kind of its page.
     #[inline]
     pub fn owner_kind<M: Machine>(self, machine: M) -> Kind {
         if self.is_anon() {

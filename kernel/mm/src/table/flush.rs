@@ -1,11 +1,11 @@
-//! Invalidation of what TLBs have of a space: the one place where its ASID is read for that.
+//! TLB invalidation for a space: the only place where its ASID is read for that.
 //!
 //! # Publish, read, invalidate
-//! First the stores to the tables are published (DSB): without it a walker could bring back at once what is invalidated. Only
-//! then the ASID is read. A space that has none yet has never run, and no TLB knows it; but it may be run for the first time,
-//! or get another ASID after a roll-over, at any moment. [`AsidAllocator::activate`] publishes a new ASID before the CPU
-//! walks with it. So of the two barriers one is the later: either the ASID is seen here, or the new CPU's walker sees the
-//! entries as they are now. Whoever reads the ASID first and publishes then loses both.
+//! First the stores to the tables are published (DSB): otherwise a walk could bring the invalidated entry back at once.
+//! Only then the ASID is read. A space without one has never run, so no TLB has its entries; but it may be run for the
+//! first time, or get another ASID after a roll-over, at any moment. [`AsidAllocator::activate`] publishes a new ASID
+//! before the CPU walks with it. So one of the two barriers is the later one: either the ASID is seen here, or the new
+//! CPU's walker sees the changed entries. Reading the ASID first and publishing afterwards would lose both guarantees.
 //!
 //! An entry that is not valid, or whose access flag is clear, is in no TLB.
 //!
@@ -15,9 +15,9 @@ use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::asid::AsidSlot;
 use crate::machine::{Asid, Machine};
 
-/// Up to so many pages are invalidated one by one, beyond that the whole ASID: refilling what else the process had
-/// in the TLB costs about as much as a few more broadcasts (tiny Linux spends most of a 1 MiB mprotect on single
-/// TLBIs; QEMU breaks even at about 8).
+/// Up to this many pages are invalidated one by one, beyond that the whole ASID: refilling the process's other TLB
+/// entries costs about as much as a few more broadcasts (tiny Linux spends most of a 1 MiB mprotect on single TLBIs;
+/// QEMU breaks even at about 8).
 pub const FLUSH_BY_PAGE: usize = 8;
 
 /// Publishes changed entries, and invalidates `start..end` of their space on all CPUs, by page or as a whole.
@@ -40,7 +40,7 @@ pub fn flush_page<M: Machine>(machine: M, asid: &AsidSlot, va: UserAddr) {
     }
 }
 
-/// Publishes changed entries, and invalidates all of a space on all CPUs, the ways to its tables included.
+/// Publishes changed entries, and invalidates all of a space on all CPUs, including cached table entries.
 pub fn flush_space<M: Machine>(machine: M, asid: &AsidSlot) {
     if let Some(asid) = publish_and_read(machine, asid) {
         machine.tlb_flush_asid(asid);

@@ -1,8 +1,8 @@
-//! Pages on their way out: unmapped, but perhaps still in a TLB.
+//! Unmapped pages that may still be in a TLB.
 //!
-//! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. There is
-//! no way to get a page out of it earlier, and none to forget it: dropping it flushes and frees. A page whose last
-//! reference it has is frozen at once: until it is freed nobody can find it.
+//! A [`Gather`] owns the references of the entries that were cleared, until it has invalidated them. Pages cannot be
+//! taken out of it earlier, and cannot be forgotten: dropping it flushes and frees. A page whose last reference it has
+//! is frozen at once, so that it cannot be found until it is freed.
 
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use crate::mm::frame::Release;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte};
 
-/// Pages with other holders that are kept at a time.
+/// The most pages with other holders that are kept at a time.
 const HELD: usize = 64;
 
 /// How many resident pages of each kind: changes to be charged or uncharged.
@@ -24,7 +24,7 @@ const HELD: usize = 64;
 pub struct Counts {
     /// Anonymous.
     pub anon: usize,
-    /// Of these, those that nobody has asked for yet ([`Pte::ahead`]).
+    /// Of these, pages brought in ahead ([`Pte::ahead`]).
     pub ahead: usize,
     /// Of files.
     pub file: usize,
@@ -49,14 +49,14 @@ impl Counts {
 pub struct Gather<'a, M: Machine> {
     machine: M,
     asid: &'a AsidSlot,
-    /// What is to be invalidated; empty if `start >= end`.
+    /// The range to invalidate; empty if `start >= end`.
     start: UserAddr,
     end: UserAddr,
     /// Faults fill entries again as soon as their table is unlocked.
     beside_faults: bool,
-    /// Anonymous pages that are frozen, strung together by their `next`.
+    /// Frozen anonymous pages, chained by their `next`.
     sole: u32,
-    /// Pages that have other holders: their links are not ours.
+    /// Pages with other holders, whose links must not be used.
     held: [MaybeUninit<u32>; HELD],
     /// How many of them are written.
     held_len: usize,
@@ -80,13 +80,13 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
-    /// As [`Gather::new`], where faults go on in the range: what is cleared is invalidated before its table is unlocked, since
-    /// another page may take its place then (break-before-make, Arm ARM D8.16.1).
+    /// As [`Gather::new`], when faults continue in the range: cleared entries are invalidated before their table is
+    /// unlocked, since another page may be mapped then (break-before-make, Arm ARM D8.16.1).
     pub fn beside_faults(machine: M, asid: &'a AsidSlot) -> Self {
         Self { beside_faults: true, ..Self::new(machine, asid) }
     }
 
-    /// The table whose entries were taken is about to be unlocked.
+    /// Called before the table whose entries were taken is unlocked.
     #[inline]
     pub fn before_unlock(&mut self) {
         if self.beside_faults && !seeded!(DropForgetsBreak) {
@@ -108,7 +108,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len < HELD
     }
 
-    /// Takes over what the present entry `pte` at `va`, just cleared under its table's lock, referred to.
+    /// Takes over the reference of the present entry `pte` at `va`, which was just cleared under its table's lock.
     #[inline]
     pub fn take(&mut self, pte: Pte, va: UserAddr) {
         self.start = self.start.min(va);
@@ -136,7 +136,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len += 1;
     }
 
-    /// Takes over what the non-present entry `pte`, just cleared under its table's lock, stood for. No TLB knows of it.
+    /// Takes over what the non-present entry `pte`, just cleared under its table's lock, held. It was in no TLB.
     #[cold]
     pub fn take_absent(&mut self, pte: Pte) {
         match pte.kind() {
@@ -149,14 +149,14 @@ impl<'a, M: Machine> Gather<'a, M> {
                 }
             }
             Some(NonPresent::Migration(_)) if seeded!(UnmapForgetsMigration) => {}
-            // Its reference went when it became one; the page is with whoever moves it.
+            // Its reference was dropped when it became a migration entry; the mover holds the page.
             Some(NonPresent::Migration(_)) => self.counts.add(pte.moved_kind()),
         }
     }
 
-    /// Invalidates what was cleared, then gives the references back. No page-table lock is held.
+    /// Invalidates the cleared entries, then drops the references. No page-table lock is held.
     ///
-    /// Whatever was taken is in `start..end`, or was invalidated earlier ([`Gather::beside_faults`]).
+    /// All entries taken are in `start..end`, or were invalidated earlier ([`Gather::beside_faults`]).
     #[inline]
     pub fn flush(&mut self) {
         if self.start < self.end || self.beside_faults {
@@ -180,7 +180,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len = 0;
     }
 
-    /// Flushes, and answers what is to be uncharged.
+    /// Flushes, and returns the counts to uncharge.
     #[inline]
     pub fn finish(&mut self) -> Counts {
         self.flush();

@@ -18,7 +18,7 @@ pub struct Leaf<'a, M: Machine> {
 }
 
 impl<'a, M: Machine> Leaf<'a, M> {
-    /// An entry as it is now; another CPU may change it at once.
+    /// Reads an entry without the lock; another CPU may change it at once.
     #[inline]
     pub fn peek(&self, i: usize) -> Pte {
         self.table.load(i)
@@ -81,7 +81,7 @@ impl<M: Machine> LeafGuard<'_, M> {
         self.word(i).load_locked(self.machine())
     }
 
-    /// Fills an empty entry. What was written to the page before is seen by whoever sees the entry.
+    /// Fills an empty entry. Observers of the entry see all earlier writes to the page.
     #[inline(always)]
     pub fn fill(&mut self, i: usize, pte: Pte) {
         debug_assert!(self.get(i) == Pte::NONE && pte != Pte::NONE);
@@ -89,7 +89,7 @@ impl<M: Machine> LeafGuard<'_, M> {
         self.live += 1;
     }
 
-    /// Empties an entry without a page behind it, which nobody else writes to.
+    /// Clears an entry without a page, which nothing else writes to.
     #[inline(always)]
     pub fn clear(&mut self, i: usize) {
         debug_assert!(self.get(i) != Pte::NONE && !self.get(i).is_present());
@@ -97,7 +97,7 @@ impl<M: Machine> LeafGuard<'_, M> {
         self.live -= 1;
     }
 
-    /// Empties an entry. The answer is what it was last.
+    /// Clears an entry and returns its final value.
     #[inline(always)]
     pub fn take(&mut self, i: usize) -> Pte {
         debug_assert!(self.get(i) != Pte::NONE);
@@ -111,8 +111,8 @@ impl<M: Machine> LeafGuard<'_, M> {
     }
 
     /// Changes attributes of a present entry that was `old`: access rights, dirty state, the access flag. Those need no
-    /// break-before-make (Arm ARM D8.16.1 lists what does: another output address, memory type, block size, …). `false`,
-    /// and nothing is changed, if hardware was faster.
+    /// break-before-make (Arm ARM D8.16.1 lists what does: another output address, memory type, block size, …).
+    /// `false`, with nothing changed, if hardware has changed the entry.
     #[inline(always)]
     #[must_use]
     pub fn change(&mut self, i: usize, old: Pte, new: Pte) -> bool {
@@ -124,8 +124,8 @@ impl<M: Machine> LeafGuard<'_, M> {
         true
     }
 
-    /// Changes attributes of a present entry that was `old` when last looked at, to what `f` says of them. Answers what it
-    /// was and what it is now.
+    /// Changes attributes of a present entry, which was `old` when last read, with `f`. Returns the entry before and
+    /// after.
     #[inline(always)]
     pub fn update(&mut self, i: usize, mut old: Pte, f: impl Fn(Pte) -> Pte) -> (Pte, Pte) {
         loop {
@@ -137,15 +137,16 @@ impl<M: Machine> LeafGuard<'_, M> {
         }
     }
 
-    /// Makes an entry old; whether it was young. A touch is certain to show again only once the entry has been
-    /// invalidated: who asks for many invalidates them together, and who only samples need not.
+    /// Makes an entry old; returns whether it was young. A later access is only certain to set the flag again once the
+    /// entry has been invalidated: a caller that handles many entries invalidates them together, and one that only
+    /// samples need not.
     #[inline]
     pub fn test_and_clear_young(&mut self, i: usize) -> bool {
         let pte = self.get(i);
         pte.is_present() && self.update(i, pte, |pte| Pte(pte.0 & !bits::ACCESSED)).0.is_young()
     }
 
-    /// Moves `count` entries from `i` on to empty ones of another table, from `j` on. Whether any was present.
+    /// Moves `count` entries from `i` on to empty ones of another table, from `j` on. Returns whether any was present.
     pub(super) fn move_run(&mut self, i: usize, other: &mut Self, j: usize, count: usize) -> bool {
         let mut moved = 0;
         let mut all = 0;
@@ -165,7 +166,7 @@ impl<M: Machine> LeafGuard<'_, M> {
         all & bits::VALID != 0
     }
 
-    /// Puts another page into the place of one that may not be written: break, invalidate, make.
+    /// Replaces a page that is not writable by another one: break, invalidate, make.
     pub fn replace(&mut self, i: usize, pte: Pte, va: UserAddr, asid: &AsidSlot) {
         let machine = self.machine();
         let old = self.take(i);
@@ -184,7 +185,7 @@ impl<M: Machine> LeafGuard<'_, M> {
     }
 }
 
-// Out of the way of those who use plain stores: their loops keep their registers.
+// Out of line, so that loops with plain stores keep their registers.
 
 #[cold]
 #[inline(never)]

@@ -1,24 +1,24 @@
 //! A process's translation tables (TTBR0): four levels of 4 KiB tables.
 //!
 //! # Who may do what
-//! - Entries of a last-level table are read and written under that table's lock ([`Leaf::lock`]); a lone read may
-//!   do without ([`Leaf::peek`]) if its answer is checked again under the lock. CPUs that set access flags and dirty
-//!   state write to them too: [`entry`] says how both get along.
-//! - A table entry (levels 0 to 2) goes from empty to a table by compare-exchange, at any time, by whoever holds the
-//!   space's areas for reading. It goes back to empty only in [`Tables::sweep`] and [`Tables::free_all`], for which
-//!   nobody else walks the space: they need its areas exclusively. So a walk needs no lock of its own.
+//! - Entries of a last-level table are read and written under that table's lock ([`Leaf::lock`]); a single read may do
+//!   without ([`Leaf::peek`]) if its result is checked again under the lock. CPUs that set access flags and dirty state
+//!   write to them too: [`entry`] has the rules.
+//! - A table entry (levels 0 to 2) changes from empty to a table by compare-exchange, at any time, by a holder of the
+//!   space's areas for reading. It becomes empty again only in [`Tables::sweep`] and [`Tables::free_all`], during which
+//!   no other walk takes place: they need the areas exclusively. So a walk needs no lock of its own.
 //! - A table page is freed only after the table entries were invalidated for the whole ASID.
 //!
 //! Empty tables stay linked for reuse and are swept when there are many: a program that maps, touches and unmaps
 //! one page does not pay for three table pages each time.
 //!
 //! Lock order: a table (`Rank::PageTable`), then a second one (`Rank::PageTableChild`: fork's child, mremap's
-//! destination). Only the zone and what is below it is taken inside. No interrupt handler takes these locks.
+//! destination). Only the zone's lock and those below it are taken inside. No interrupt handler takes these locks.
 //!
 //! # The record of a table page
 //! [`crate::page::Page::body`] of a `Table` frame holds the lock, the number of entries that are not empty, and, for
-//! levels 0 to 2, a bit for each eight entries of which one may be occupied: a sparse space is walked in the time
-//! that its tables take, not their empty entries.
+//! levels 0 to 2, a bit for each eight entries of which one may be occupied: the time to walk a sparse space depends on
+//! its tables, not on their empty entries.
 
 mod change;
 pub mod copy;
@@ -53,7 +53,7 @@ pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];
 /// Empty last-level tables that a space may keep, or an eighth of all if that is more. (Tests want sweeps often.)
 const SPARE_TABLES: usize = if cfg!(test) { 2 } else { 8 };
 
-/// What a table page's record holds; lies over `Page::body`.
+/// The contents of a table page's record; overlays `Page::body`.
 #[repr(C)]
 struct Record {
     lock: AtomicU32,
@@ -84,7 +84,7 @@ impl<M: Machine> Tables<M> {
         let root = frame::alloc_table(machine)?;
         machine.clear_page(root);
         let root = make_table(machine, root);
-        // A CPU may load the root, and walk from it, as soon as somebody else knows the space.
+        // A CPU may load the root, and walk from it, as soon as the space is shared.
         if !seeded!(RootForgetsPublication) {
             machine.publish_tables();
         }
@@ -120,7 +120,7 @@ impl<M: Machine> Tables<M> {
         Some(Leaf { tables: self, table })
     }
 
-    /// The last-level table for `va`, made if need be.
+    /// The last-level table for `va`, created if necessary.
     #[inline]
     pub fn walk_or_create(&self, va: UserAddr, supply: &Supply<M>) -> Result<Leaf<'_, M>, AllocError> {
         match self.walk(va) {
@@ -134,7 +134,7 @@ impl<M: Machine> Tables<M> {
         Ok(Leaf { tables: self, table: self.descend(va, 3, supply)? })
     }
 
-    /// The table of `depth` (3 for a last-level one) for `va`, made if need be with all above it.
+    /// The table of `depth` (3 for a last-level one) for `va`, created if necessary, with all tables above it.
     fn descend(&self, va: UserAddr, depth: usize, supply: &Supply<M>) -> Result<Table<M>, AllocError> {
         let mut table = self.table(self.root);
         for level in 0..depth {
@@ -142,9 +142,9 @@ impl<M: Machine> Tables<M> {
             let mut entry = table.load(i);
             if !entry.is_table() {
                 let new = make_table(self.machine, supply.table()?);
-                // First, so that whoever looks for occupied entries does not pass this one over.
+                // First, so that a search for occupied entries does not miss this one.
                 table.record().groups.fetch_or(1 << (i / GROUP), Ordering::Relaxed);
-                // The zeros of the new table are seen by walkers before the entry that leads to it.
+                // Walkers see the zeros of the new table before the entry that points to it.
                 match table.word(i).compare_exchange(self.machine, Pte::NONE, Pte::table(new)) {
                     Ok(()) => {
                         entry = Pte::table(new);
@@ -154,7 +154,7 @@ impl<M: Machine> Tables<M> {
                         if level == 2 {
                             self.spare.fetch_add(1, Ordering::Relaxed);
                         }
-                        // (Published along with the first entry that is filled below it.)
+                        // (Published together with the first entry filled below it.)
                     }
                     Err(other) => {
                         free_table(self.machine, new);
@@ -183,7 +183,7 @@ impl<M: Machine> Tables<M> {
                     return None;
                 }
                 let Some((j, below)) = table.next_table(i + 1) else {
-                    // On to the first address beyond this table.
+                    // Continue at the first address beyond this table.
                     let span = shift + 9;
                     va = ((va >> span) + 1) << span;
                     continue 'again;
@@ -214,14 +214,14 @@ impl<M: Machine> Tables<M> {
         spare > SPARE_TABLES && spare > self.pages() / 8
     }
 
-    /// Unlinks and frees all empty tables but the root. Nobody else walks this space meanwhile.
+    /// Unlinks and frees all empty tables but the root. No other walk of this space takes place meanwhile.
     pub fn sweep(&self, asid: &AsidSlot) {
         let mut freed = Chain::new(self.machine);
         self.sweep_below(self.table(self.root), 0, &mut freed);
         self.pages.fetch_sub(freed.count, Ordering::Relaxed);
         self.spare.store(0, Ordering::Relaxed);
         // Walkers may have cached the table entries (Arm ARM D8.14: intermediate entries are cached in their own
-        // right), so the whole ASID goes before the memory does.
+        // right), so the whole ASID is invalidated before the memory is freed.
         flush_space(self.machine, asid);
         freed.free();
     }
@@ -261,7 +261,7 @@ impl<M: Machine> Tables<M> {
         }
     }
 
-    /// Compares the counters with the tables. Nobody else walks this space meanwhile.
+    /// Compares the counters with the tables. No other walk of this space takes place meanwhile.
     pub fn validate(&self) {
         let mut pages = 1;
         let mut spare = 0;
@@ -289,8 +289,8 @@ impl<M: Machine> Tables<M> {
         *spare += (level == 3 && live == 0) as usize;
     }
 
-    /// The first entry of `va..end` that looks like what is `wanted`, by its address, and its table. Another CPU may
-    /// change it at once.
+    /// The first entry of `va..end` that satisfies `wanted`: its address and its table. Another CPU may change it at
+    /// once.
     pub fn next_entry(
         &self,
         mut va: UserAddr,
@@ -351,7 +351,7 @@ fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
     frame::free_table(machine, addr);
 }
 
-/// Unlinked tables on their way out, strung together by their first entries.
+/// Unlinked tables to be freed, chained through their records.
 struct Chain<M: Machine> {
     machine: M,
     head: u64,
@@ -363,7 +363,7 @@ impl<M: Machine> Chain<M> {
         Self { machine, head: 0, count: 0 }
     }
 
-    /// The link goes into the second entry of the record, not into the table: a walker may still be reading that.
+    /// The link is in the record, not in the table: a walker may still be reading the table.
     fn push(&mut self, addr: PhysAddr) {
         let table = Table { machine: self.machine, addr };
         table.page().next().store(self.head as u32, Ordering::Relaxed);

@@ -9,12 +9,12 @@ use crate::pte::{Pte, bits};
 use crate::vma::VmFlags;
 
 impl<M: Machine> Tables<M> {
-    /// Gives the present entries of `start..end` the rights of an area with `flags`. Answers the range whose
-    /// entries changed, which the caller flushes.
+    /// Gives the present entries of `start..end` the rights of an area with `flags`. Returns the range whose entries
+    /// changed, which the caller flushes.
     ///
-    /// An entry becomes writable here only where the fault path would make it so without copying and without
-    /// asking anyone: an anonymous page that nobody else holds, or a page of shared memory. All others stay
-    /// read-only until the fault decides. Non-present entries have no rights.
+    /// An entry becomes writable here only if the fault path would make it so without a copy and without further
+    /// checks: an anonymous page without other holders, or a page of shared memory. All others stay read-only until a
+    /// fault decides. Non-present entries have no rights.
     pub fn protect(&self, start: UserAddr, end: UserAddr, flags: VmFlags) -> Option<(UserAddr, UserAddr)> {
         let may_write = flags.contains(VmFlags::WRITE);
         let shared = flags.contains(VmFlags::SHARED);
@@ -36,7 +36,7 @@ impl<M: Machine> Tables<M> {
                 return false;
             }
             if flags.contains(VmFlags::EXEC) && !old.is_executable() && !seeded!(ProtectForgetsInstructions) {
-                // What was written to the page so far is to be fetched from it.
+                // Instructions written to the page so far must be visible to fetches.
                 machine.sync_instructions(old.addr());
             }
             let (old, new) = guard.update(i, old, with_rights);
@@ -45,13 +45,13 @@ impl<M: Machine> Tables<M> {
     }
 }
 
-/// Whether the fault path would make this entry of a writable area writable as it is, or has done so.
+/// Whether the fault path would make this entry of a writable area writable without a copy, or has done so.
 #[inline(always)]
 fn may_be_writable<M: Machine>(machine: M, pte: Pte, shared: bool) -> bool {
     if pte.is_anon() {
         let may_already = pte.0 & bits::READ_ONLY == 0 || pte.0 & bits::DBM != 0;
-        // (What a count of 1 is good for: `Mm::is_sole`.)
-        // SAFETY: an anonymous entry holds a reference to its frame, so the record exists.
+        // (`Mm::is_sole` explains the comparison with 1.) SAFETY: an anonymous entry holds a reference to its frame, so
+        // the record exists.
         return may_already || unsafe { Page::of(machine, pte.addr().pfn()) }.refs() == 1;
     }
     shared && !pte.is_special()

@@ -10,20 +10,20 @@ use crate::pte::{ENTRIES, Pte, index};
 use crate::supply::Supply;
 use crate::sync::Rank;
 
-/// What [`Tables::relocate`] took away from the old range.
+/// What [`Tables::relocate`] removed from the old range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {
-    /// Nothing that a TLB could know.
+    /// Nothing that a TLB could hold.
     Nothing,
     /// Present entries.
     Pages,
-    /// Whole tables: the way to them may be cached too, which only an invalidation of the ASID reaches.
+    /// Whole tables: entries that point to them may be cached too, and only an invalidation of the ASID covers these.
     Tables,
 }
 
 impl<M: Machine> Tables<M> {
-    /// Makes all tables that [`Tables::relocate`] of the same ranges needs. Answers whether there is anything to move.
-    /// Nobody sweeps the tables until then.
+    /// Makes all tables that [`Tables::relocate`] of the same ranges needs. Returns whether there is anything to move.
+    /// The tables are not swept until then.
     pub fn prepare_relocate(
         &self,
         from: UserAddr,
@@ -35,7 +35,7 @@ impl<M: Machine> Tables<M> {
         let mut error = None;
         self.for_each_piece(from, to, len, |_, _, target, pages| {
             any = true;
-            // A whole table moves as such, and needs only the place for its entry.
+            // A whole table is moved as such, and only needs a place for its entry.
             match self.descend(target, if pages == ENTRIES { 2 } else { 3 }, supply) {
                 Ok(_) => true,
                 Err(e) => {
@@ -47,8 +47,8 @@ impl<M: Machine> Tables<M> {
         error.map_or(Ok(any), Err)
     }
 
-    /// Whether [`Tables::relocate`] would find all tables that it needs, and there is anything to move only if `any`. Nobody
-    /// faults in this space meanwhile.
+    /// Whether [`Tables::relocate`] would find all tables that it needs, and has something to move only if `any`. There
+    /// are no faults in this space meanwhile.
     pub fn is_prepared(&self, from: UserAddr, to: UserAddr, len: usize, any: bool) -> bool {
         let mut prepared = true;
         self.for_each_piece(from, to, len, |_, _, target, pages| {
@@ -71,9 +71,10 @@ impl<M: Machine> Tables<M> {
         3
     }
 
-    /// Moves all entries of `from..from + len` to `to..`, where there are none, as [`Tables::is_prepared`] has it. The
-    /// ranges do not overlap, and nobody faults in this space meanwhile. Entries of all kinds move as they are: what they refer to does not
-    /// know the address. Answers what of the old range may be cached, which the caller flushes.
+    /// Moves all entries of `from..from + len` to `to..`, where there are none; [`Tables::is_prepared`] has checked the
+    /// tables. The ranges do not overlap, and there are no faults in this space meanwhile. Entries of all kinds are
+    /// moved unchanged, since they do not depend on the address. Returns which parts of the old range may be cached,
+    /// for the caller to flush.
     pub fn relocate(&self, from: UserAddr, to: UserAddr, len: usize) -> Moved {
         let mut present = false;
         let mut tables = false;
@@ -111,7 +112,7 @@ impl<M: Machine> Tables<M> {
 
     /// Moves the last-level table of `from` to `to`, if there is none yet; both are where a table begins.
     fn move_table(&self, from: UserAddr, to: UserAddr) -> bool {
-        // The tables above are there: nothing is made.
+        // The tables above exist, so nothing is created.
         let supply = Supply::new(self.machine);
         let (Ok(source), Ok(target)) = (self.descend(from, 2, &supply), self.descend(to, 2, &supply)) else {
             return false;
@@ -130,7 +131,7 @@ impl<M: Machine> Tables<M> {
     }
 
     /// Visits the pieces of `from..from + len` that lie within one occupied last-level table and whose counterparts at
-    /// `to` do too: table, address, counterpart, pages. Stops when `visit` answers `false`.
+    /// `to` do too: table, address, counterpart, pages. Stops when `visit` returns `false`.
     fn for_each_piece(
         &self,
         from: UserAddr,
@@ -141,7 +142,7 @@ impl<M: Machine> Tables<M> {
         let end = from + len;
         let mut va = from;
         while let Some((start, leaf)) = self.next_leaf(va, end) {
-            // A move that has begun is finished.
+            // A move that has begun is completed.
             let _ = self.machine.resched_point();
             let target = to + (start - from);
             let room = |addr: UserAddr| LEAF_SPAN - (addr.get() & (LEAF_SPAN - 1));

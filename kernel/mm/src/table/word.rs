@@ -1,8 +1,8 @@
-//! The words of translation tables, as software reads and writes them: all of it goes through here.
+//! The words of translation tables: all accesses by software go through here.
 //!
-//! A store is seen by the software of other CPUs as any other is. Table walkers, those of the CPU that stored included,
-//! may see it late, until [`Machine::publish_tables`] has returned; so in this crate's tests the simulated MMU hears of
-//! each access.
+//! For software on other CPUs a store behaves like any other. Table walkers, including those of the storing CPU, may
+//! see it late, until [`Machine::publish_tables`] has returned. So in this crate's tests the simulated MMU is notified
+//! of each access.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use crate::pte::Pte;
 pub(super) struct Word(AtomicU64);
 
 impl Word {
-    /// The entry. Acquire: the zeros of a new table are seen by whoever sees the entry that leads to it.
+    /// The entry. Acquire: an observer of the entry sees the zeros of the new table that it points to.
     #[inline(always)]
     pub fn load<M: Machine>(&self, machine: M) -> Pte {
         before_load(machine, &self.0);
@@ -31,28 +31,28 @@ impl Word {
         pte
     }
 
-    /// Stores an entry that no new memory stands behind.
+    /// Stores an entry that does not refer to new memory.
     #[inline(always)]
     pub fn store<M: Machine>(&self, machine: M, new: Pte) {
         before_store(machine, &self.0, new, false);
         self.0.store(new.0, Ordering::Relaxed);
     }
 
-    /// Stores an entry. What was written before is seen by whoever sees the entry, walkers included.
+    /// Stores an entry. Observers of the entry, including walkers, see all earlier writes.
     #[inline(always)]
     pub fn store_release<M: Machine>(&self, machine: M, new: Pte) {
         before_store(machine, &self.0, new, true);
         self.0.store(new.0, Ordering::Release);
     }
 
-    /// Exchanges the entry for another one. The answer is what it was last.
+    /// Exchanges the entry, and returns its final old value.
     #[inline(always)]
     pub fn swap<M: Machine>(&self, machine: M, new: Pte) -> Pte {
         before_store(machine, &self.0, new, false);
         Pte(self.0.swap(new.0, Ordering::Relaxed))
     }
 
-    /// Stores `new`, as [`Word::store_release`], if the entry is `old`; else answers what it is.
+    /// Stores `new`, as [`Word::store_release`], if the entry is `old`; else returns the present value.
     #[inline(always)]
     pub fn compare_exchange<M: Machine>(&self, machine: M, old: Pte, new: Pte) -> Result<(), Pte> {
         before_load(machine, &self.0);

@@ -1,12 +1,12 @@
-//! Which pages are in use: the access flag as whoever wants memory back reads it.
+//! The access flag, for reclaim.
 
 use super::Tables;
 use crate::addr::UserAddr;
 use crate::machine::Machine;
 
 impl<M: Machine> Tables<M> {
-    /// Makes the present entries of `start..end` old. Answers the range whose entries were young, which the caller
-    /// invalidates: what a TLB knows as young is touched without a trace.
+    /// Makes the present entries of `start..end` old. Returns the range whose entries were young, which the caller
+    /// invalidates: accesses through a TLB entry that is young leave no trace.
     pub fn make_old(&self, start: UserAddr, end: UserAddr) -> Option<(UserAddr, UserAddr)> {
         self.change_each(start, end, |guard, i| guard.test_and_clear_young(i))
     }

@@ -1,4 +1,4 @@
-//! Emptying entries.
+//! Clearing entries.
 
 use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
@@ -9,18 +9,19 @@ use crate::mm::frame::Release;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 
 impl<M: Machine> Tables<M> {
-    /// Empties all entries of `start..end`. The pages belong to `gather` until it has flushed.
+    /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
     pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
         let mut va = start;
         while let Some((from, to, leaf)) = self.next_part(va, end) {
             leaf.zap(from, to, gather);
             va = to;
-            // What is unmapped stays so: a killed thread finishes too.
+            // The operation is completed even if the thread is killed.
             let _ = self.machine.resched_point();
         }
     }
 
-    /// Empties every entry of a space that is active nowhere and whose ASID has been flushed: its pages go at once.
+    /// Drops every entry of a space that is active nowhere and whose ASID has been flushed: its pages are freed at
+    /// once.
     pub fn zap_dead(&mut self) -> Counts {
         let machine = self.machine;
         let mut counts = Counts::default();
@@ -30,7 +31,8 @@ impl<M: Machine> Tables<M> {
             va = to;
             // (A space that a CPU drops without a thread has no tables left.)
             let _ = machine.resched_point();
-            // No lock: nobody else walks this space any more. The entries stay as they are; the table goes too.
+            // No lock: no other walk of this space takes place any more. The entries are not cleared, since the table
+            // is freed too.
             let (mut left, mut i) = (leaf.live(), 0);
             while left != 0 && i < ENTRIES {
                 let pte = leaf.peek(i);
@@ -51,7 +53,7 @@ impl<M: Machine> Tables<M> {
     }
 }
 
-/// Gives back what an entry of a dead space held that is not an anonymous page.
+/// Drops what an entry of a dead space held, other than an anonymous page.
 #[inline(never)]
 fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mut Release<M>) {
     match pte.kind() {
@@ -63,7 +65,7 @@ fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mu
                 release.page(pte.addr().pfn());
             }
         }
-        // The frame may be another's by now: whoever moves the page does not come to a space that ends.
+        // The frame may have been reused by now: the mover skips a space that is being torn down.
         Some(NonPresent::Migration(_)) => counts.add(pte.moved_kind()),
         Some(NonPresent::Swap(slot)) => {
             if let Some(absent) = machine.absent() {
@@ -80,7 +82,7 @@ impl<M: Machine> Leaf<'_, M> {
         self.table.record().live.load(core::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Empties the entries of `start..end`, which lies within this table.
+    /// Clears the entries of `start..end`, which lies within this table.
     fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
         let mut i = index(start.get(), 3);
         let stop = i + ((end - start) >> PAGE_SHIFT);

@@ -1,4 +1,4 @@
-//! Keeping the area tree balanced, and what each node knows of its subtree true.
+//! Keeping the area tree balanced, and each node's summary of its subtree up to date.
 
 use core::cmp::max;
 use core::ptr::NonNull;
@@ -20,7 +20,7 @@ fn max_gap<M: Machine>(link: Link<M>) -> usize {
 }
 
 impl<M: Machine> AreaTree<M> {
-    /// Turns `node` and its child on the other side so that the child comes up. Answers what is up.
+    /// Rotates `node` and its child on the other side so that the child moves up. Returns the new top.
     fn rotate(&mut self, node: NonNull<Vma<M>>, left: bool) -> NonNull<Vma<M>> {
         // SAFETY: the tree is borrowed mutably, all nodes are its own, and each reference to links ends with its
         // statement.
@@ -46,8 +46,8 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// Brings heights and gaps up to date from `link` upwards, and balances on the way. Ends where nothing changes any
-    /// more, but not below `through`, whose own gap has changed and which is on the way.
+    /// Updates heights and gaps from `link` upwards, and balances on the way. Ends where nothing changes any more, but
+    /// not below `through`, whose own gap has changed and which is on the path.
     pub(super) fn retrace(&mut self, mut link: Link<M>, through: Link<M>) {
         let mut passed = through.is_none();
         while let Some(mut node) = link {
@@ -73,8 +73,8 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// As [`AreaTree::retrace`], where no height has changed below `link`: the shape above is as it should be. The child
-    /// that this comes from had, and has, these widest gaps.
+    /// As [`AreaTree::retrace`], if no height has changed below `link`, so that the shape above stays. The arguments
+    /// are the old and new widest gaps of the child.
     fn retrace_gaps(
         &mut self,
         mut link: Link<M>,
@@ -93,7 +93,7 @@ impl<M: Machine> AreaTree<M> {
             // SAFETY: as above.
             let l = unsafe { links(node) };
             let old = l.max_gap;
-            // Only where the widest became narrower somebody else may be it.
+            // Only if the widest gap became narrower another one may be the widest now.
             let new = if own_changed || now < was && old == was {
                 max(l.gap, max(max_gap(l.left), max_gap(l.right)))
             } else {
@@ -108,7 +108,7 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// Rotates at `node`, whose left (or right) side is two levels higher than the other. Answers what is up.
+    /// Rotates at `node`, whose left (or right) side is two levels higher than the other. Returns the new top.
     fn balance(&mut self, node: NonNull<Vma<M>>, left: bool) -> NonNull<Vma<M>> {
         // SAFETY: the tree is borrowed mutably.
         let higher = unsafe { if left { links(node).left } else { links(node).right } };
@@ -146,7 +146,7 @@ fn gap_below<M: Machine>(node: NonNull<Vma<M>>) -> usize {
     vma.guarded_start().saturating_sub(before)
 }
 
-/// Makes `heir` look to those above as `node` did, whose place it has taken, for `retrace` to compare with.
+/// Gives `heir` the summary of `node`, whose place it has taken, for `retrace` to compare with.
 ///
 /// # Safety
 /// As [`links`], for both; they are two.

@@ -1,4 +1,4 @@
-//! Changing the area tree: a place in it, and the areas that were taken out.
+//! Changing the area tree: cursors, and areas that were removed.
 
 use alloc::boxed::Box;
 use core::ptr::NonNull;
@@ -9,7 +9,7 @@ use crate::addr::UserAddr;
 use crate::fallible::KArc;
 use crate::machine::Machine;
 
-/// Areas that were taken out of a tree, in a chain that needs no memory. Freed when this is dropped.
+/// Areas removed from a tree, in a chain that needs no memory. Freed when this is dropped.
 pub struct Detached<M: Machine> {
     first: Link<M>,
 }
@@ -95,20 +95,20 @@ impl<M: Machine> Cursor<'_, M> {
         self.current = self.prev_link();
     }
 
-    /// Puts an area in before this place, between two neighbours; the cursor stays where it is.
+    /// Inserts an area before this place, between two neighbours; the cursor stays where it is.
     pub fn insert_before(&mut self, vma: Box<Vma<M>>) {
         let prev = self.prev_link();
         self.tree.insert_between(prev, self.current, vma);
     }
 
-    /// Takes this area out and goes to the next.
+    /// Removes this area and moves to the next.
     pub fn remove(&mut self) -> Option<Box<Vma<M>>> {
         let node = self.current?;
         self.advance();
         Some(self.tree.unlink(node))
     }
 
-    /// Moves the first address of the area here, not past its neighbour; what lies above stays what it was.
+    /// Moves the first address of the area here, not past its neighbour; the rest of the area keeps its properties.
     pub fn set_start(&mut self, start: UserAddr) {
         let edited = self.edit_range(|vma| {
             let (home, index) = (vma.home_of(start), vma.index_of(start));
@@ -118,7 +118,7 @@ impl<M: Machine> Cursor<'_, M> {
                 backing.index = index;
             }
         });
-        // The gap that this changes is the area's own.
+        // This changes the area's own gap.
         self.tree.retrace(edited, None);
         self.tree.has_room_below(edited);
     }
@@ -126,14 +126,13 @@ impl<M: Machine> Cursor<'_, M> {
     /// Moves the end of the area here, not past its neighbour.
     pub fn set_end(&mut self, end: UserAddr) {
         let Some(node) = self.edit_range(|vma| vma.end = end) else { return };
-        // The gap that this changes is the next area's.
-        // SAFETY: the cursor borrows the tree.
+        // This changes the next area's gap. SAFETY: the cursor borrows the tree.
         let next = unsafe { at(node) }.links.next;
         self.tree.retrace(next, None);
         self.tree.has_room_below(next);
     }
 
-    /// Changes what the area here is.
+    /// Changes the flags of the area here.
     pub fn set_flags(&mut self, flags: VmFlags) {
         let Some(node) = self.current else { return };
         // SAFETY: the cursor borrows the tree mutably. Only the field is borrowed: the rest of an area that maps an
@@ -150,7 +149,7 @@ impl<M: Machine> Cursor<'_, M> {
         }
     }
 
-    /// Changes the range of the area here, and answers it. `change` leaves the links alone.
+    /// Changes the range of the area here, and returns the area. `change` must not modify the links.
     #[inline]
     fn edit_range(&mut self, change: impl FnOnce(&mut Vma<M>)) -> Link<M> {
         let node = self.current?;
@@ -164,7 +163,8 @@ impl<M: Machine> Cursor<'_, M> {
         Some(node)
     }
 
-    /// Changes the range of an area that reverse mapping finds by it: not for a moment by a wrong one, or not at all.
+    /// Changes the range of an area that reverse mapping finds by its range, so that it is never missing or found by a
+    /// wrong range.
     #[cold]
     fn edit_known(&mut self, node: NonNull<Vma<M>>, change: impl FnOnce(&mut Vma<M>)) {
         // SAFETY: the area is in the tree that the cursor borrows mutably, and in the `Spans` that it belongs to

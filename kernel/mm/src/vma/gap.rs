@@ -1,8 +1,8 @@
-//! Where there is room: the highest or the lowest gap of a size, found in O(log n) by the largest gap that each subtree
-//! of the area tree knows.
+//! Finding free ranges: the highest or the lowest gap of a size, in O(log n), by the largest gap recorded for each
+//! subtree of the area tree.
 //!
-//! Both searches start at the bound that they prefer and go away from it: first the gap at the bound, then whole
-//! subtrees. In a subtree that has a gap of the size the way down to the nearest is known at each node.
+//! Both searches start at their preferred bound and move away from it: first the gap at the bound, then whole subtrees.
+//! In a subtree with a large enough gap, each node tells the way down to the nearest one.
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -13,8 +13,8 @@ use super::tree::{AreaTree, Link, at};
 use crate::addr::UserAddr;
 use crate::machine::Machine;
 
-/// What is known of the gaps below a bound: none of `len` bytes or more reaches above `end`. Changed by who may change
-/// the tree, if only next; atomic so that finding a gap, which changes no area, needs the tree shared only.
+/// A cached result of searches below a bound: no gap of `len` bytes or more extends above `end`. Only changed by the
+/// holder of the intent; atomic, so that a search for a gap needs only shared access to the tree.
 pub(super) struct Searched {
     len: AtomicUsize,
     high: AtomicUsize,
@@ -53,8 +53,8 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// The highest `len` free bytes within `low..high`. Searches that follow each other with the same `high` begin where
-    /// the last one ended, unless room has come to be above that.
+    /// The highest `len` free bytes within `low..high`. Consecutive searches with the same `high` start where the last
+    /// one ended, unless space above that has been freed.
     pub fn highest_gap(&self, len: usize, low: usize, high: usize) -> Option<UserAddr> {
         let found = self.highest_gap_below(len, low, self.searched.start(len, high))?;
         self.searched.note(len, high, found.get() + len);
@@ -125,8 +125,8 @@ fn clip(start: usize, end: usize, bounds: Range<usize>, len: usize) -> Option<Ra
     (end >= start && end - start >= len).then_some(start..end)
 }
 
-/// The nearest node above `node` to which the way up comes from the side that `comes_from` tells: from the right, the
-/// area before the subtree of `node`; from the left, the area after it.
+/// The nearest ancestor of `node` that is reached from the side given by `comes_from`: from the right, the area before
+/// the subtree of `node`; from the left, the area after it.
 #[inline]
 fn first_above<M: Machine>(
     mut node: NonNull<Vma<M>>,
@@ -178,7 +178,7 @@ fn lowest_in<M: Machine>(mut link: Link<M>, len: usize) -> Option<(usize, usize)
     }
 }
 
-/// The node of a subtree in which some gap has `len` bytes.
+/// The root of a subtree, if some gap in it has `len` bytes.
 #[inline]
 fn wide<'a, M: Machine>(link: Link<M>, len: usize) -> Option<&'a Vma<M>> {
     // SAFETY: only called by methods that borrow the tree.

@@ -1,9 +1,9 @@
-//! `Vma`: a run of pages of one address space that are treated alike.
+//! `Vma`: a range of pages of one address space with the same properties.
 //!
 //! A private Vma's anonymous pages are found by their *home*, a page number that stays with them wherever mremap moves
-//! the Vma. `home` of a new Vma is its address, and mremap leaves it, so what a `Page` remembers stays true. Where Vmas
-//! that were moved away claim those numbers already, a new one gets some of its own (`AreaTree::home_for`): whoever
-//! looks for a page by its home finds few that could have it. A Vma that maps an object has an index into that besides.
+//! the Vma. The `home` of a new Vma is its address, and mremap does not change it, so the home in a `Page` stays valid.
+//! If Vmas that were moved away claim those numbers already, a new one gets other numbers (`AreaTree::home_for`), so
+//! that a lookup by home finds only few candidates. A Vma that maps an object also has an index into it.
 
 mod balance;
 pub mod cursor;
@@ -26,7 +26,7 @@ pub use tree::AreaTree;
 pub(crate) use tree::Spot;
 
 bitflags! {
-    /// What a Vma is and may become (`VM_*`). The lowest three are `PROT_*`.
+    /// Flags of a Vma (`VM_*`). The lowest three are `PROT_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct VmFlags: u32 {
         /// May be read.
@@ -61,11 +61,11 @@ bitflags! {
         const HUGEPAGE = 1 << 14;
         /// Huge pages not wanted.
         const NOHUGEPAGE = 1 << 15;
-        /// Locked pages come with their first touch, not before (`VM_LOCKONFAULT`).
+        /// Locked pages are brought in at the first access, not before (`VM_LOCKONFAULT`).
         const LOCKONFAULT = 1 << 16;
-        /// Counted by commit accounting, as it is from when it first could be written (`VM_ACCOUNT`).
+        /// Counted by commit accounting, since it first became writable (`VM_ACCOUNT`).
         const ACCOUNT = 1 << 17;
-        /// The two that mlock gives and munlock takes.
+        /// The flags that mlock sets and munlock clears.
         const ANY_LOCK = Self::LOCKED.bits() | Self::LOCKONFAULT.bits();
     }
 }
@@ -97,7 +97,7 @@ impl VmFlags {
     }
 }
 
-/// What a Vma maps besides anonymous memory: an object, from this page of it.
+/// The object that a Vma maps, and the page that it starts at.
 pub struct Backing<M: Machine> {
     /// The object.
     pub object: KArc<Object<M>>,
@@ -121,14 +121,14 @@ pub struct Vma<M: Machine> {
     pub end: UserAddr,
     /// What it is.
     pub flags: VmFlags,
-    /// The page number by which anonymous pages at `start` are known.
+    /// The page number that identifies the anonymous page at `start`.
     pub home: usize,
     /// What it maps; nothing for anonymous private memory.
     pub backing: Option<Backing<M>>,
 }
 
 impl<M: Machine> Vma<M> {
-    /// An area of anonymous or backed memory that has its home where it lies.
+    /// An area of anonymous or backed memory whose home is its address.
     #[inline]
     pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
         Self {
@@ -165,7 +165,7 @@ impl<M: Machine> Vma<M> {
         self.start <= addr && addr < self.end
     }
 
-    /// The home of the page at `addr`, inside or (for a neighbour's sake) outside of this.
+    /// The home of the page at `addr`, inside or (to compare with a neighbour) outside of this.
     #[inline]
     pub fn home_of(&self, addr: UserAddr) -> usize {
         self.home.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
@@ -178,18 +178,18 @@ impl<M: Machine> Vma<M> {
         Some(backing.index.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT)))
     }
 
-    /// What would back an area that begins at `addr` of this.
+    /// The backing of an area that starts at `addr` of this.
     pub fn backing_at(&self, addr: UserAddr) -> Option<Backing<M>> {
         let index = self.index_of(addr)?;
         self.backing.as_ref().map(|b| Backing { object: b.object.clone(), index })
     }
 
-    /// Whether this lies where its pages are known.
+    /// Whether its home is its address.
     pub fn is_at_home(&self) -> bool {
         self.home == self.start.get() >> PAGE_SHIFT
     }
 
-    /// Whether its pages are found by where it lies alone: it is in no [`spans::Spans`].
+    /// Whether its pages are found by its address alone: it is in no [`spans::Spans`].
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.backing.is_none() && self.is_at_home()
@@ -225,27 +225,27 @@ impl<M: Machine> Vma<M> {
         self.kind_at(self.start)
     }
 
-    /// Whether `addr..` of that kind would be one area with this, which ends there.
+    /// Whether an area of that kind, starting at the end of this, would merge with this.
     #[inline]
     pub fn continues_with(&self, next: &Kind<'_, M>) -> bool {
         self.kind_at(self.end) == *next
     }
 }
 
-/// What decides whether two neighbours are one area: all properties, as of its first address.
+/// The properties that decide whether two neighbours merge, relative to the first address.
 pub struct Kind<'a, M: Machine> {
     /// Its flags.
     pub flags: VmFlags,
     /// Its home.
     pub home: usize,
-    /// What backs it.
+    /// The backing object.
     pub object: Option<&'a KArc<Object<M>>>,
     /// The object's page at its start; 0 without one.
     pub index: usize,
 }
 
 impl<M: Machine> Kind<'_, M> {
-    /// The kind of what follows after so many pages.
+    /// The kind of the part after so many pages.
     #[inline]
     pub fn after(&self, pages: usize) -> Self {
         let index = if self.object.is_some() { self.index.wrapping_add(pages) } else { 0 };
@@ -270,5 +270,5 @@ impl<M: Machine> PartialEq for Kind<'_, M> {
     }
 }
 
-/// The distance that a stack keeps from what lies below it: 256 pages, as Linux's `stack_guard_gap`.
+/// The distance between a stack and the area below it: 256 pages, as Linux's `stack_guard_gap`.
 pub const STACK_GUARD: usize = 256 * PAGE_SIZE;

@@ -1,16 +1,16 @@
-//! Areas by the pages that they map: what reverse mapping looks a page up in.
+//! Areas by the pages that they map, for lookups by reverse mapping.
 //!
 //! A [`Spans`] holds areas as intervals of page numbers, with the links inside the areas: nothing is ever allocated.
 //! There are two kinds. An object's, by index, holds every area of every space that maps it. A space's, by home, holds
 //! the areas that are not at home. Areas may overlap, and several may begin at one number.
 //!
 //! It is a treap, in order of (first page, address of the area), with the highest last page of each subtree; its shape
-//! follows from a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
+//! depends on a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
 //!
 //! # Who may do what
-//! An object's tree is under the object's lock (`Rank::MemoryObject`). The range of an area that is in such a tree
-//! changes, and the area leaves its space's tree, only under that lock as well as its space's; so whoever holds either
-//! may read the range. Links are touched by the holder of the tree's lock alone. A space's tree is under its areas' lock.
+//! An object's tree is under the object's lock (`Rank::MemoryObject`). The range of an area in such a tree changes, and
+//! the area leaves its space's tree, only under both that lock and its space's; so a holder of either may read the
+//! range. Links are only accessed by the holder of the tree's lock. A space's tree is under its areas' lock.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -35,7 +35,7 @@ struct Place<M: Machine> {
     highest: usize,
 }
 
-/// An area's places in the trees; each is written when the area comes into the tree.
+/// An area's nodes in the trees; each is written when the area is inserted.
 pub struct Places<M: Machine> {
     places: [UnsafeCell<MaybeUninit<Place<M>>>; 2],
     /// The space, for a walk that finds the area through its object.
@@ -52,14 +52,14 @@ impl<M: Machine> Default for Places<M> {
     }
 }
 
-/// Where a search goes on: behind the area of this key.
+/// The key of an area, after which a search continues.
 pub type Key = (usize, usize);
 
-/// What a search by page found.
+/// The result of a search by page.
 pub struct Found<M: Machine> {
     /// The area's key.
     pub key: Key,
-    /// The space; it may be on its way out, but its memory is there for as long as the tree is locked.
+    /// The space; it may be ending, but its memory is valid as long as the tree is locked.
     pub mm: *const Mm<M>,
     /// The area, as long as the tree is locked.
     pub vma: NonNull<Vma<M>>,
@@ -99,17 +99,17 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
         self.count
     }
 
-    /// How often the tree has changed: a search that takes several looks tells by it whether it saw one state.
+    /// How often the tree has changed: a search in several steps can tell from it whether it saw a consistent state.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Takes an area of the space `mm` in.
+    /// Inserts an area of the space `mm`.
     ///
     /// # Safety
-    /// The area lives, in no tree of this kind, until [`Spans::remove`], and its range changes only outside.
+    /// The area is in no tree of this kind, lives until [`Spans::remove`], and its range does not change before that.
     pub unsafe fn insert(&mut self, node: NonNull<Vma<M>>, mm: *const Mm<M>) {
-        // SAFETY: the area is the caller's to enter, and the tree is borrowed mutably; all nodes of it live.
+        // SAFETY: the caller's promise covers the area, and the tree is borrowed mutably; all its nodes live.
         unsafe {
             (*place_cell::<M, WHICH>(node)).write(Place { left: None, right: None, highest: last::<M, WHICH>(node) });
             if WHICH == BY_INDEX {
@@ -121,7 +121,7 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
         self.changes += 1;
     }
 
-    /// Takes an area out, before its range changes.
+    /// Removes an area, before its range changes.
     ///
     /// # Safety
     /// The area is in this tree.
@@ -138,7 +138,7 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
         unsafe { first::<M, WHICH>(self.root, from, to) }.is_some()
     }
 
-    /// The first area that covers `page` behind `after`, in order of keys: O(log n).
+    /// The first area after `after`, in order of keys, that covers `page`: O(log n).
     pub fn find(&self, page: usize, after: Option<Key>) -> Option<Found<M>> {
         // SAFETY: the tree is borrowed, and all nodes of it live.
         unsafe {
@@ -180,8 +180,8 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
     }
 }
 
-// Below: nodes are of a tree that the caller has borrowed, mutably where links change; so they live, their ranges
-// stand still, and no two references to one place exist.
+// Below: nodes are of a tree that the caller has borrowed, mutably where links change; so they live, their ranges do
+// not change, and there are no two references to one node.
 
 type Node<M> = NonNull<Vma<M>>;
 
@@ -191,7 +191,7 @@ unsafe fn place_cell<M: Machine, const W: usize>(node: Node<M>) -> *mut MaybeUni
 }
 
 unsafe fn place<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a mut Place<M> {
-    // SAFETY: the node is in the tree (or about to be), so its place was written.
+    // SAFETY: the node is in the tree (or about to be), so its links were written.
     unsafe { (*place_cell::<M, W>(node)).assume_init_mut() }
 }
 
@@ -202,7 +202,7 @@ unsafe fn seen<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a Place<M> {
 }
 
 unsafe fn begin<M: Machine, const W: usize>(node: Node<M>) -> usize {
-    // SAFETY: the node lives, and its range stands still.
+    // SAFETY: the node lives, and its range does not change.
     unsafe {
         match W {
             BY_INDEX => (*node.as_ptr()).backing.as_ref().map_or(0, |b| b.index),
@@ -212,7 +212,7 @@ unsafe fn begin<M: Machine, const W: usize>(node: Node<M>) -> usize {
 }
 
 unsafe fn last<M: Machine, const W: usize>(node: Node<M>) -> usize {
-    // SAFETY: the node lives, and its range stands still.
+    // SAFETY: the node lives, and its range does not change.
     unsafe { begin::<M, W>(node) + (((*node.as_ptr()).end - (*node.as_ptr()).start) >> PAGE_SHIFT) - 1 }
 }
 
@@ -221,7 +221,7 @@ unsafe fn key<M: Machine, const W: usize>(node: Node<M>) -> Key {
     (unsafe { begin::<M, W>(node) }, node.addr().get())
 }
 
-/// A node is above all that weigh less: a hash of its address, which has no duplicates.
+/// The priority of a node, which is above all nodes of lower weight: a bijective hash of its address.
 fn weight<M: Machine>(node: Node<M>) -> u64 {
     mix(node.addr().get() as u64)
 }
@@ -264,7 +264,7 @@ unsafe fn add<M: Machine, const W: usize>(link: Link<M>, new: Node<M>) -> Node<M
     }
 }
 
-/// What comes before `at`, and what comes after.
+/// Splits into the nodes before `at` and those after.
 unsafe fn split<M: Machine, const W: usize>(link: Link<M>, at: Key) -> (Link<M>, Link<M>) {
     let Some(node) = link else { return (None, None) };
     // SAFETY: as the caller's.
@@ -302,7 +302,7 @@ unsafe fn take<M: Machine, const W: usize>(link: Link<M>, old: Node<M>) -> Link<
     link
 }
 
-/// One tree of two, of which all of `left` comes first.
+/// Joins two trees, where all of `left` comes first.
 unsafe fn join<M: Machine, const W: usize>(left: Link<M>, right: Link<M>) -> Link<M> {
     let (Some(l), Some(r)) = (left, right) else { return left.or(right) };
     // SAFETY: as the caller's.
@@ -321,14 +321,14 @@ unsafe fn join<M: Machine, const W: usize>(left: Link<M>, right: Link<M>) -> Lin
     }
 }
 
-/// The first area that covers any of the pages `from` to `to`: one way down.
+/// The first area that covers any of the pages `from` to `to`: one path down.
 unsafe fn first<M: Machine, const W: usize>(mut link: Link<M>, from: usize, to: usize) -> Link<M> {
     // SAFETY: as the caller's.
     unsafe {
         while let Some(node) = link {
             count_step();
             let p = seen::<M, W>(node);
-            // If all areas that reach so far begin behind `to` on the left, those here and on the right do too.
+            // If all areas on the left that reach `from` start after `to`, those here and on the right do too.
             if p.left.is_some_and(|left| seen::<M, W>(left).highest >= from) {
                 link = p.left;
             } else if begin::<M, W>(node) > to {
@@ -343,8 +343,8 @@ unsafe fn first<M: Machine, const W: usize>(mut link: Link<M>, from: usize, to: 
     None
 }
 
-/// The first area behind `after` that covers `page`. A subtree is entered in vain only on the two paths along `page` and
-/// `after`.
+/// The first area after `after` that covers `page`. Only on the two paths along `page` and `after` a subtree may be
+/// entered without a match.
 unsafe fn next<M: Machine, const W: usize>(link: Link<M>, page: usize, after: Key) -> Link<M> {
     let node = link?;
     count_step();

@@ -1,11 +1,11 @@
-//! The areas of a space, by address: an AVL tree that knows its largest gaps, threaded by a list.
+//! The areas of a space, by address: an AVL tree augmented with the largest gaps, and threaded by a list.
 //!
-//! Each node knows the gap below it (from the end of the area before it; a stack keeps [`STACK_GUARD`] clear
-//! below itself) and the largest gap in its subtree, so finding an area, a neighbour, or the highest gap of a
-//! size are all O(log n). Areas do not overlap.
+//! Each node has the gap below it (from the end of the area before it; a stack keeps [`STACK_GUARD`] free below itself)
+//! and the largest gap in its subtree, so finding an area, a neighbour, or the highest gap of a size takes O(log n).
+//! Areas do not overlap.
 //!
 //! Areas that map an object are also in that object's [`Spans`], and areas that are not at home in the tree's own: both
-//! follow each change of the tree here and in cursor.rs.
+//! are updated with each change of the tree here and in cursor.rs.
 //!
 //! The tree owns its areas; all `unsafe` about their links is in this folder. Invariant: every link of
 //! a node in the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
@@ -24,7 +24,7 @@ use crate::mm::Mm;
 
 pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
 
-/// What a [`Page`](crate::page::Page) has room for.
+/// The bits of a home that a [`Page`](crate::page::Page) can store.
 const HOME_BITS: u32 = 40;
 
 /// A node's place in the tree.
@@ -95,7 +95,7 @@ pub(super) unsafe fn links<'a, M: Machine>(node: NonNull<Vma<M>>) -> &'a mut Lin
 }
 
 impl<M: Machine> Vma<M> {
-    /// The lowest address that a neighbour below may end at.
+    /// The highest address at which a neighbour below may end.
     #[inline]
     pub fn guarded_start(&self) -> usize {
         let guard = if self.flags.contains(VmFlags::GROWSDOWN) { STACK_GUARD } else { 0 };
@@ -123,7 +123,7 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// Says whose areas these are. Before the first one.
+    /// Sets the space of these areas. Before the first one is inserted.
     pub fn set_mm(&mut self, mm: *const Mm<M>) {
         self.mm = mm;
     }
@@ -133,8 +133,9 @@ impl<M: Machine> AreaTree<M> {
         &self.away
     }
 
-    /// The home of a new area without pages for this free range, whose kind is `kind` but for its home: where it lies; or,
-    /// if areas that were moved away claim numbers of that, what makes it one with a neighbour; or else its own numbers.
+    /// The home of a new area without pages for this free range, of kind `kind` except for its home: its address; or,
+    /// if areas that were moved away claim those numbers, the home that lets it merge with a neighbour; or else numbers
+    /// of its own.
     #[inline]
     pub(crate) fn home_for(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>) -> usize {
         let straight = start.get() >> PAGE_SHIFT;
@@ -160,18 +161,18 @@ impl<M: Machine> AreaTree<M> {
         [Some(straight), after, before].into_iter().flatten().find(is_free).unwrap_or_else(|| self.own_home(start))
     }
 
-    /// Numbers above all addresses, for an area that lies at `start` and has no pages: at random, so that areas seldom
-    /// claim the same. There are 15 times as many as there are pages in a space, and all its areas together cover no more
-    /// than those, so a number is claimed by less than one area in the mean, wherever they grow.
+    /// Numbers above all addresses, for an area at `start` without pages: at random, so that areas rarely claim the
+    /// same ones. There are 15 times as many as pages in a space, and all areas together cover no more than those
+    /// pages. So on average less than one area claims a number, even as areas grow.
     pub(crate) fn own_home(&self, start: UserAddr) -> usize {
         const LOWEST: usize = USER_END >> PAGE_SHIFT;
-        // Each area with such a home changes the tree of those away. The space's address tells spaces apart.
+        // Each area with such a home changes the tree of moved areas. The space's address distinguishes spaces.
         let seed = self.mm.addr() as u64 ^ mix(self.away.changes() ^ mix(start.get() as u64));
-        // (Room for the largest area behind the highest home.)
+        // (Room for the largest area after the highest home.)
         LOWEST + (mix(seed) % ((1 << HOME_BITS) - 2 * LOWEST as u64)) as usize
     }
 
-    /// Enters an area of this tree where reverse mapping looks for it.
+    /// Inserts an area of this tree into the `Spans` in which reverse mapping looks for it.
     #[cold]
     pub(super) fn enter(&mut self, node: NonNull<Vma<M>>) {
         // SAFETY: the area is in this tree, so it lives; it is in no `Spans`, and leaves those before it ends.
@@ -186,7 +187,7 @@ impl<M: Machine> AreaTree<M> {
         }
     }
 
-    /// Takes an area of this tree out from where reverse mapping looks for it.
+    /// Removes an area of this tree from the `Spans` in which reverse mapping looks for it.
     #[cold]
     pub(super) fn leave(&mut self, node: NonNull<Vma<M>>) {
         // SAFETY: `enter` put the area in.
@@ -219,8 +220,8 @@ impl<M: Machine> AreaTree<M> {
             // SAFETY: `self` is borrowed.
             let vma = unsafe { at(node) };
             if vma.end > addr {
-                // If this contains `addr`, all that is left of it ends at or below that: the way down ends here
-                // without a second comparison a level.
+                // If this contains `addr`, all nodes on its left end at or below `addr`: so the search needs no second
+                // comparison per level.
                 found = link;
                 link = vma.links.left;
             } else {
@@ -293,17 +294,17 @@ impl<M: Machine> AreaTree<M> {
     /// The area at a spot.
     ///
     /// # Safety
-    /// This tree answered `spot`, and has not changed since.
+    /// `spot` is from this tree, which has not changed since.
     #[inline]
     pub(crate) unsafe fn at_spot(&self, spot: Spot<M>) -> Option<&Vma<M>> {
         // SAFETY: by the caller's promise the node is in the tree, which is borrowed.
         spot.0.map(|n| unsafe { at(n) })
     }
 
-    /// A place to change the tree, without looking for it again.
+    /// A cursor at a spot, without another search.
     ///
     /// # Safety
-    /// This tree answered `spot`, and has not changed since.
+    /// `spot` is from this tree, which has not changed since.
     #[inline]
     pub(crate) unsafe fn cursor_at(&mut self, spot: Spot<M>) -> Cursor<'_, M> {
         Cursor { tree: self, current: spot.0 }
@@ -379,8 +380,7 @@ impl<M: Machine> AreaTree<M> {
         refresh(node);
         // The new node is a leaf, so the area after it, whose gap has changed, is above it.
         self.retrace(parent, next);
-        // Within the distance that a stack keeps: who comes below keeps it no longer.
-        // SAFETY: the tree is borrowed, and the area is its own.
+        // The range may reach into the stack's guard gap. SAFETY: the tree is borrowed, and the area is its own.
         if next.is_some_and(|n| unsafe { at(n) }.flags.contains(VmFlags::GROWSDOWN)) {
             self.has_room_below(Some(node));
         }
@@ -431,7 +431,8 @@ impl<M: Machine> AreaTree<M> {
         self.unlinked(node, from, next)
     }
 
-    /// Puts the tree in order after a node was unlinked below `from` and before `next`, which is `from` or above it.
+    /// Restores the tree's invariants after a node was unlinked below `from` and before `next`, which is `from` or
+    /// above it.
     fn unlinked(&mut self, node: NonNull<Vma<M>>, from: Link<M>, next: Link<M>) -> Box<Vma<M>> {
         self.count -= 1;
         self.retrace(from, next);

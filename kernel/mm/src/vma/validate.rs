@@ -1,4 +1,4 @@
-//! The area tree compared with what it claims to be.
+//! Validation of the area tree.
 
 use core::cmp::max;
 
@@ -6,7 +6,7 @@ use super::tree::{AreaTree, Link, at};
 use crate::machine::Machine;
 
 impl<M: Machine> AreaTree<M> {
-    /// Checks order, balance, gaps, threading and what reverse mapping knows against their definitions.
+    /// Checks order, balance, gaps, threading and the `Spans` against their definitions.
     pub fn validate(&self) {
         fn walk<M: Machine>(tree: &AreaTree<M>, link: Link<M>, parent: Link<M>, n: &mut usize) -> (i32, usize) {
             let Some(node) = link else { return (0, 0) };

@@ -14,18 +14,18 @@ use crate::sync::{Rank, SpinLock};
 use crate::vmalloc::tree::{AreaTree, Node};
 use crate::vmalloc::{KernelMapper, LAZY_MAX_PAGES};
 
-/// What an area is for.
+/// The kind of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AreaKind {
     /// Frames of the area's own.
     Vmalloc,
-    /// Frames that somebody else owns.
+    /// Frames with another owner.
     Vmap,
     /// Physical addresses of a device.
     Ioremap,
 }
 
-/// Why there is no area.
+/// Why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VmError {
     /// No memory for frames, tables or the area's node.
@@ -51,28 +51,28 @@ impl From<MapError> for VmError {
     }
 }
 
-/// Where an area stands between its reservation and its end.
+/// The state of an area between its reservation and its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Life {
     /// In use.
     Live,
-    /// Whoever frees it removes its entries.
+    /// It is being freed: its entries are being removed.
     Unmapping,
     /// Waits for a purge, on the list that starts at [`Inner::lazy`].
     Lazy,
 }
 
-/// What a node of the tree says of its area.
+/// The data of an area's node in the tree.
 struct Area {
     kind: AreaKind,
     life: Life,
     /// The first frame, of areas that are physically contiguous.
     phys: Option<PhysAddr>,
-    /// Who asked for it.
+    /// The caller that allocated it.
     caller: &'static Location<'static>,
     /// Frames of the area's own.
     frames: PageList,
-    /// It is mapped, and not as the direct map maps its frames.
+    /// It is mapped with other attributes than the direct map's.
     is_mismatched: bool,
     /// The start of the next area on the lazy list.
     next_lazy: Option<usize>,
@@ -89,7 +89,7 @@ pub struct AreaInfo {
     pub kind: AreaKind,
     /// The first frame, of areas that are physically contiguous.
     pub phys: Option<PhysAddr>,
-    /// Who asked for it.
+    /// The caller that allocated it.
     pub caller: &'static Location<'static>,
     /// Freed, and waiting for its purge.
     pub is_lazy: bool,
@@ -109,7 +109,7 @@ impl AreaInfo {
     }
 }
 
-/// What the lock guards.
+/// The state that the lock protects.
 struct Inner {
     tree: AreaTree<Area>,
     /// The area that was freed last.
@@ -144,7 +144,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
     #[track_caller]
     pub fn vmalloc(&self, size: usize, gfp: Gfp) -> Result<VirtAddr, VmError> {
         let pages = size.div_ceil(PAGE_SIZE);
-        // What can never be met must not take everything first, and have somebody killed for the rest.
+        // A request that can never be met must not first take all memory and trigger the OOM killer.
         if pages > self.machine.pages().total_managed() {
             return Err(AllocError.into());
         }
@@ -162,9 +162,9 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Ok(start)
     }
 
-    /// Maps new frames to `pages` pages from `start` on. On an error, those that there are are in `frames`.
+    /// Maps new frames to `pages` pages from `start` on. On an error, `frames` has those allocated so far.
     fn fill(&self, start: VirtAddr, pages: usize, gfp: Gfp, frames: &mut PageList) -> Result<(), VmError> {
-        // Neighbours are mapped together.
+        // Adjacent frames are mapped together.
         let (mut first, mut run, mut at) = (Pfn(0), 0, start);
         for _ in 0..pages {
             let pfn = self.machine.pages().alloc_raw(0, gfp)?;
@@ -183,16 +183,16 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Ok(self.mapper.map(at, first.addr(), run, KernelAttrs::DATA)?)
     }
 
-    /// Ends an area of [`VmSpace::vmalloc`].
+    /// Frees an area of [`VmSpace::vmalloc`].
     ///
     /// # Safety
-    /// Nobody uses the area any more.
+    /// The area is no longer used.
     pub unsafe fn vfree(&self, start: VirtAddr) -> Result<(), VmError> {
         self.release(start, AreaKind::Vmalloc)
     }
 
-    /// Maps frames that belong to the caller, in this order. If not as write-back memory, nobody uses the frames'
-    /// addresses in the direct map until the area has ended; as Device memory they are not mapped.
+    /// Maps frames that belong to the caller, in this order. If the mapping is not write-back, the frames must not be
+    /// accessed through the direct map until the area has been unmapped; Device memory is refused.
     #[track_caller]
     pub fn vmap(&self, frames: &[Pfn], attrs: KernelAttrs) -> Result<VirtAddr, VmError> {
         let alias = attrs.alias();
@@ -218,11 +218,11 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Ok(start)
     }
 
-    /// Ends a mapping of [`VmSpace::vmap`]. The frames are the caller's, who may use them for something else once
-    /// [`VmSpace::purge`] has run.
+    /// Removes a mapping of [`VmSpace::vmap`]. The caller owns the frames, and may reuse them once [`VmSpace::purge`]
+    /// has run.
     ///
     /// # Safety
-    /// Nobody uses the area any more.
+    /// The area is no longer used.
     pub unsafe fn vunmap(&self, start: VirtAddr) -> Result<(), VmError> {
         self.release(start, AreaKind::Vmap)
     }
@@ -244,10 +244,10 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Ok(start + phys.page_offset())
     }
 
-    /// Ends a mapping of [`VmSpace::ioremap`].
+    /// Removes a mapping of [`VmSpace::ioremap`].
     ///
     /// # Safety
-    /// Nobody uses the area any more.
+    /// The area is no longer used.
     pub unsafe fn iounmap(&self, address: VirtAddr) -> Result<(), VmError> {
         self.release(address.page_floor(), AreaKind::Ioremap)
     }
@@ -257,7 +257,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.inner.lock().tree.find(address.get()).map(AreaInfo::of)
     }
 
-    /// The first area that ends after an address: vmallocinfo is read by asking from the end of the last one on.
+    /// The first area that ends after an address; to list all areas, continue from the end of the last one.
     pub fn next_area(&self, address: VirtAddr) -> Option<AreaInfo> {
         self.inner.lock().tree.first_ending_after(address.get()).map(AreaInfo::of)
     }
@@ -272,7 +272,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         self.lazy_pages.load(Ordering::Relaxed)
     }
 
-    /// Frames of areas' own, those that wait for a purge included: they are given back last.
+    /// Frames owned by areas, including those that wait for a purge, since they are only freed then.
     pub fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)
     }
@@ -300,7 +300,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Err(VmError::NoSpace)
     }
 
-    /// Ends an area: its entries go now, its addresses with the next purge.
+    /// Releases an area: its entries are removed now, its addresses are freed by the next purge.
     fn release(&self, start: VirtAddr, kind: AreaKind) -> Result<(), VmError> {
         let (pages, is_mismatched) = {
             let mut inner = self.inner.lock();
@@ -330,10 +330,9 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         Ok(())
     }
 
-    /// Invalidates what was freed lazily, on all CPUs, and makes its addresses and frames free. How many pages
-    /// that were.
+    /// Invalidates lazily freed areas on all CPUs, and frees their addresses and frames. Returns the number of pages.
     pub fn purge(&self) -> usize {
-        // From here on the list is this caller's: nobody else removes its areas from the tree.
+        // From here on this caller owns the list: no other thread removes its areas from the tree.
         let first = self.inner.lock().lazy.take();
         let mut span: Option<Range<usize>> = None;
         let mut at = first;
@@ -346,7 +345,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
         }
         let Some(span) = span else { return 0 };
         self.machine.count(Event::VmallocPurge, 1);
-        // One by one is cheaper only if they lie close together.
+        // Invalidating page by page is cheaper only if they are close together.
         let pages = span.len() / PAGE_SIZE;
         if pages <= 2 * LAZY_MAX_PAGES {
             self.machine.tlb_flush_kernel(VirtAddr::new(span.start), pages);
@@ -360,7 +359,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
             let Some(mut node) = removed else { break };
             if !node.value.frames.is_empty() {
                 self.frames.fetch_sub(node.value.frames.len(), Ordering::Relaxed);
-                // SAFETY: the frames are the area's own; its entries are gone, and no TLB has them.
+                // SAFETY: the area owns the frames; its entries are removed, and no TLB has them.
                 unsafe { self.machine.pages().free_batch(&mut node.value.frames) };
             }
             purged += node.range().len() / PAGE_SIZE - 1;
@@ -371,7 +370,7 @@ impl<M: Machine, K: KernelMapper> VmSpace<M, K> {
     }
 }
 
-/// Memory runs short: a purge gives the frames of freed areas back.
+/// Under memory pressure, a purge frees the frames of freed areas.
 impl<M: Machine, K: KernelMapper> Shrinker for VmSpace<M, K> {
     fn count(&self) -> usize {
         self.lazy_pages()

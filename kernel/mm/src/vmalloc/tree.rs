@@ -1,14 +1,14 @@
-//! The areas of an address range, in a balanced tree that knows its largest gap.
+//! The areas of an address range, in a balanced tree augmented with the largest gap.
 //!
-//! An AVL tree (Adelson-Velsky and Landis 1962) by start address. A node's `gap` is the free space between it and
-//! the area before it, and `max_gap` the largest `gap` of its subtree; the space behind the last area belongs to the
-//! tree itself. So the lowest gap of a size, an address's area, insertion and removal are each O(log n), no
-//! node stands for free space, and freeing an area never needs memory.
+//! An AVL tree (Adelson-Velsky and Landis 1962) by start address. A node's `gap` is the free space between it and the
+//! area before it, and `max_gap` the largest `gap` of its subtree; the tree itself has the space after the last area.
+//! So finding the lowest gap of a size or an address's area, insertion and removal are each O(log n), no node
+//! represents free space, and freeing an area never needs memory.
 
 use alloc::boxed::Box;
 use core::ops::Range;
 
-/// An area, or the place for one: its node in the tree.
+/// The node of an area in the tree.
 pub(super) struct Node<T> {
     start: usize,
     end: usize,
@@ -19,7 +19,7 @@ pub(super) struct Node<T> {
     height: u8,
     left: Link<T>,
     right: Link<T>,
-    /// What the area is.
+    /// The area's data.
     pub(super) value: T,
 }
 
@@ -36,7 +36,7 @@ impl<T> Node<T> {
         self.start..self.end
     }
 
-    /// Recomputes what the node knows of its subtree.
+    /// Recomputes the node's summary of its subtree.
     fn refresh(&mut self) {
         self.height = 1 + height(&self.left).max(height(&self.right));
         self.max_gap = self.gap.max(max_gap(&self.left)).max(max_gap(&self.right));
@@ -70,10 +70,10 @@ impl<T> AreaTree<T> {
         self.len
     }
 
-    /// Puts the node at the lowest place with `size` free bytes, aligned to `align`, and answers where that is.
-    /// `size` and the bounds are multiples of `unit`, and so are all areas; `align` is a power of two, at least
-    /// `unit`. A place is sought that is large enough wherever it starts, so one that would fit only just may be
-    /// passed over if `align` exceeds `unit`.
+    /// Inserts the node at the lowest place with `size` free bytes, aligned to `align`, and returns its address. `size`
+    /// and the bounds are multiples of `unit`, and so are all areas; `align` is a power of two, at least `unit`. The
+    /// search requires a gap that is large enough for any alignment, so if `align` exceeds `unit` a gap that fits only
+    /// barely may be skipped.
     pub(super) fn insert(
         &mut self,
         mut node: Box<Node<T>>,
@@ -89,7 +89,7 @@ impl<T> AreaTree<T> {
         node.end = end;
         node.gap = start - gap_start;
         node.refresh();
-        // The area behind now has this one before it.
+        // The next area now has this one before it.
         if gap_start == self.last_end {
             self.last_end = end;
         } else {
@@ -100,7 +100,7 @@ impl<T> AreaTree<T> {
         Ok(start)
     }
 
-    /// Takes out the area that starts at `start`.
+    /// Removes the area that starts at `start`.
     pub(super) fn remove(&mut self, start: usize) -> Option<Box<Node<T>>> {
         let mut node = remove(&mut self.root, start)?;
         self.len -= 1;
@@ -119,7 +119,7 @@ impl<T> AreaTree<T> {
         self.first_ending_after(address).filter(|node| node.start <= address)
     }
 
-    /// The same, to be changed.
+    /// The same, mutably.
     pub(super) fn find_mut(&mut self, address: usize) -> Option<&mut Node<T>> {
         let mut at = self.root.as_deref_mut();
         while let Some(node) = at {
@@ -163,7 +163,7 @@ impl<T> AreaTree<T> {
         (self.bounds.end - self.last_end >= need).then_some(self.last_end)
     }
 
-    /// Checks every node's claims; for tests.
+    /// Checks every node's summary; for tests.
     #[cfg(test)]
     pub(super) fn validate(&self) {
         fn walk<T>(link: &Link<T>, before: &mut usize) -> usize {
@@ -234,7 +234,7 @@ fn take_first<T>(link: &mut Link<T>) -> Link<T> {
 }
 
 /// Gives the first area that starts after `address` another gap, which `change` computes from its start and its old
-/// gap. Whether there was one.
+/// gap. Returns whether there was one.
 fn change_gap_after<T>(link: &mut Link<T>, address: usize, change: impl FnOnce(usize, usize) -> usize + Copy) -> bool {
     let Some(here) = link else { return false };
     let done = if here.start <= address {

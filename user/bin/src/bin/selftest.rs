@@ -164,7 +164,7 @@ fn explain(status: Result<Status, Errno>, report: &Report, books: &Balance) {
     let (before, after) = match books {
         Ok(books) => books,
         Err(error) => {
-            println!("# the books cannot be read: {error}");
+            println!("# the resource counts cannot be read: {error}");
             return;
         }
     };
@@ -179,7 +179,7 @@ fn explain(status: Result<Status, Errno>, report: &Report, books: &Balance) {
         ("promised pages", before.committed, after.committed),
     ] {
         if before != after {
-            println!("# the books do not balance: {what} {before} before, {after} after");
+            println!("# the resource counts do not balance: {what} {before} before, {after} after");
         }
     }
 }

@@ -92,7 +92,7 @@ fn set_break(to: usize) -> usize {
     unsafe { call(nr::BRK, [to, 0, 0, 0, 0, 0]) }.unwrap_or(0)
 }
 
-/// Moves the break by `by` bytes and answers where it was.
+/// Moves the break by `by` bytes and returns where it was.
 pub fn move_break(by: isize) -> Option<usize> {
     with_break(|now| {
         let to = now.checked_add_signed(by)?;

@@ -182,7 +182,7 @@ fn is_open(fd: usize) -> bool {
     raw(nr::FCNTL, [fd, GETFD, 0]).is_ok()
 }
 
-/// Opens descriptors until the table, which grows in powers of two, is full at `size`; answers the first.
+/// Opens descriptors until the table, which grows in powers of two, is full at `size`; returns the first.
 fn fill(size: usize) -> usize {
     let first = lowest();
     while let Ok(fd) = raw(nr::DUP, [0])

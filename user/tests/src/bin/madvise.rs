@@ -96,7 +96,7 @@ fn locked(checks: &mut Checks) {
     checks.eq(peek(at + PAGE), 2, "it holds what it held");
     checks.fails(madvise(at, 3 * PAGE, madv::DONTNEED), Errno::EINVAL, "DONTNEED stops at it");
     checks.ok(peek(at) == 0 && peek(at + 2 * PAGE) == 2, "having done what comes before");
-    checks.eq(madvise(at, 3 * PAGE, madv::DONTNEED_LOCKED), Ok(()), "DONTNEED_LOCKED does not mind");
+    checks.eq(madvise(at, 3 * PAGE, madv::DONTNEED_LOCKED), Ok(()), "DONTNEED_LOCKED works on locked memory");
     checks.ok((0..3).all(|page| peek(at + page * PAGE) == 0), "and takes it too");
     let _ = munmap(at, 3 * PAGE);
 }

@@ -40,7 +40,7 @@ fn number(error: Errno) -> i32 {
     error.get()
 }
 
-/// Runs as a process without privilege that may lock `bytes`. Answers what `run` does, as the child's status.
+/// Runs as a process without privilege that may lock `bytes`. Returns what `run` does, as the child's status.
 fn limited(bytes: usize, run: impl FnOnce() -> Option<Errno>) -> Result<process::Status, Errno> {
     user_tests::child(|| {
         let bytes = bytes as u64;

@@ -158,7 +158,7 @@ fn packed(outcome: &str) -> u64 {
     word
 }
 
-/// Walks through the script as process `me`, or as the one that makes others (`None`). Answers when the script ends.
+/// Walks through the script as process `me`, or as the one that makes others (`None`). Returns when the script ends.
 fn walk(script: &[&str], shared: &[AtomicU64], mut me: Option<usize>, mut at: usize) {
     while at < script.len() {
         let turn = shared[TURN].load(Acquire) as usize;

@@ -127,7 +127,7 @@ fn ends(checks: &mut Checks, shared: &Shared) {
         time::sleep_ms(1);
     }
     let slept = futex_wait_shared(word, word.load(SeqCst), Some(5_000_000_000));
-    checks.ok(slept == Ok(()) || slept == Err(Errno::EAGAIN), "whoever sleeps on one is woken");
+    checks.ok(slept == Ok(()) || slept == Err(Errno::EAGAIN), "a waiter on one of them is woken");
     checks.eq(word.load(SeqCst), WAITERS | OWNER_DIED, "and finds it marked");
     let _ = owner.and_then(process::waitpid);
     checks.killed(

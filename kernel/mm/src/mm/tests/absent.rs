@@ -140,7 +140,7 @@ impl Elsewhere {
         }
     }
 
-    /// Makes the page at `addr` of `mm` clean, in all its mappings. Answers its frame, if there is one to be cleaned.
+    /// Makes the page at `addr` of `mm` clean, in all its mappings. Returns its frame, if there is one to be cleaned.
     pub fn clean(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let pte = mm.entry(addr);
         mm.areas.read().tree.find(addr)?;

@@ -259,7 +259,7 @@ const ROUNDS: usize = 6;
 const STEPS: usize = 5;
 
 impl World {
-    /// Runs a script for each CPU, and checks what came of it; answers what went wrong.
+    /// Runs a script for each CPU, and checks what came of it; returns what went wrong.
     fn round(&self, history: &mut History, seed: u64, scripts: &[Vec<Op>]) -> Result<(), String> {
         let bug = seeded::current();
         let mut random = Random::new(seed);
@@ -289,7 +289,7 @@ impl World {
     }
 }
 
-/// Runs what a seed says; answers what went wrong.
+/// Runs what a seed says; returns what went wrong.
 fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<(), String> {
     let mut random = Random::new(seed);
     // What is broken is not ended, which would panic again.
@@ -304,7 +304,7 @@ fn run(seed: u64, sabotage: Option<Sabotage>) -> Result<(), String> {
         .map_err(|panic| format!("seed {seed}, at the end: {}", turns::text_of(&*panic)))
 }
 
-/// Runs each two steps beside each other, after what leads to them; answers what went wrong.
+/// Runs each two steps beside each other, after what leads to them; returns what went wrong.
 fn run_pairs(seeds: core::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result<(), String> {
     let (space, page, len) = (0, 1, 2);
     let (read, write) = (Prot::READ, super::RW);
@@ -355,7 +355,7 @@ fn run_pairs(seeds: core::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result
     Ok(())
 }
 
-/// A child's pages are copied on somebody's behalf while it runs for the first time; answers what went wrong.
+/// A child's pages are copied on somebody's behalf while it runs for the first time; returns what went wrong.
 fn run_first_runs(seeds: core::ops::Range<u64>, sabotage: Option<Sabotage>) -> Result<(), String> {
     let (space, page) = (1, 1);
     let world = ManuallyDrop::new(World::new(2, sabotage));

@@ -18,7 +18,7 @@ use crate::sim::mmu::Sabotage;
 /// After so many steps everything is compared, also what the step had nothing to do with.
 const CHECKED: usize = 50;
 
-/// Runs a script; answers what went wrong and at which step.
+/// Runs a script; returns what went wrong and at which step.
 fn run(script: &[Op], updates: Updates, sabotage: Option<Sabotage>) -> Result<(), (usize, String)> {
     run_traced(script, updates, sabotage, &mut None)
 }
@@ -80,7 +80,7 @@ fn shrink(script: &[Op], updates: Updates, failed_at: usize) -> Vec<Op> {
     script
 }
 
-/// Writes what a real machine needs to do a script; answers the command for it.
+/// Writes what a real machine needs to do a script; returns the command for it.
 fn save(script: &[Op], trace: &Trace) -> Option<String> {
     let folder = std::env::temp_dir().join("quire-oracle");
     std::fs::create_dir_all(&folder).ok()?;

@@ -1,24 +1,24 @@
-//! Ways in which what software asks of the MMU can be wrong, to see whether tests notice.
+//! Wrong TLB maintenance, to check that tests detect it.
 
 use crate::machine::Asid;
 use crate::sim::TlbEvent;
 
-/// What is left out, or done wrongly.
+/// The operation that is omitted or done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sabotage {
     /// Invalidation by page is left out.
     NoPages,
     /// It stops one page early.
     PagesOneShort,
-    /// It hits another ASID.
+    /// It is applied to another ASID.
     PagesOfWrongAsid,
-    /// It reaches only the CPU that asks.
+    /// It only affects the calling CPU.
     PagesOnlyHere,
     /// Invalidation by ASID is left out.
     NoAsid,
-    /// It forgets pages, but not the way to last-level tables.
+    /// It invalidates pages, but not entries that point to last-level tables.
     AsidKeepsTables,
-    /// It reaches only the CPU that asks.
+    /// It only affects the calling CPU.
     AsidOnlyHere,
     /// The local flush after a roll-over of ASIDs is left out.
     NoLocal,
@@ -43,7 +43,7 @@ impl Sabotage {
         Self::NoInstructions,
     ];
 
-    /// What becomes of an event: nothing, or another one; and whether it stays on the CPU that asks.
+    /// The event that takes effect instead, if any, and whether it stays on the calling CPU.
     pub(super) fn spoil(self, event: TlbEvent) -> (Option<TlbEvent>, bool) {
         let spoilt = match (self, event) {
             (Self::NoPages, TlbEvent::Pages { .. })

@@ -1,9 +1,9 @@
-//! Walks that no program asked for.
+//! Speculative walks.
 //!
-//! At any moment a CPU may walk for any address of the space that it runs, and cache a present entry whose access flag is set
-//! (Arm ARM D8.2.7, D8.17). Those that tell most are made often: for what has just been invalidated, since whoever
-//! invalidates before walkers see the new entry gets the old one back; around each access; and, whenever software has
-//! stored to a table or filled a frame, for addresses that were used lately, on any CPU.
+//! At any moment a CPU may walk for any address of the space that it runs, and cache a present entry whose access flag
+//! is set (Arm ARM D8.2.7, D8.17). The most revealing walks are made often: for pages that were just invalidated, since
+//! an invalidation before walkers see the new entry brings the old one back; around each access; and, whenever software
+//! has stored to a table or filled a frame, for recently used addresses, on any CPU.
 
 use std::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! CPUs that touch pages out of turn, just when software has looked at their entries.
+//! Hardware updates at the worst time: CPUs access pages just after software has read their entries.
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
