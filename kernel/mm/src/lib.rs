@@ -1,17 +1,23 @@
 //! Quire's memory manager: no assembly, no MMIO, no globals except those passed to it.
 //!
-//! It accesses the machine only through [`Machine`], so that the kernel's code also runs under `cargo test`, with host
-//! threads as CPUs.
+//! It accesses the machine only through [`machine::Machine`] and the traits of that name on the floors above it, so that the
+//! kernel's code also runs under `cargo test`, with host threads as CPUs.
 //!
-//! Floors, ground first; none imports a higher one:
-//! - [`addr`], [`machine`], [`event`], [`sync`], [`fallible`]: words, the machine, locks, allocation that can fail.
+//! Floors, ground first; none imports a higher one (`cargo xtask lint` goes by this list):
+//! - [`addr`], `bitmap`, [`event`], `steps`, [`vm_flags`]: words.
+//! - [`machine`]: the hardware, and the threads on it.
+//! - [`sync`], [`fallible`]: locks, allocation that can fail.
 //! - [`memblock`]: the boot allocator.
-//! - [`page`], [`zone`], [`buddy`], [`pcp`], [`page_alloc`], [`cma`]: page frames.
+//! - [`page`]: the records of page frames.
+//! - [`buddy`]: free blocks of a zone, and the table of page blocks.
+//! - [`pcp`], [`zone`]: per-CPU lists, watermarks.
+//! - [`page_alloc`]: page frames for everybody; [`cma`] is part of it.
 //! - [`slab`]: objects smaller than a page.
 //! - [`supply`]: memory for work that must not wait for it.
+//! - [`pte`], [`kernel_table`], [`asid`]: translation tables and what caches them.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
-//! - [`pte`], [`table`], [`asid`], [`kernel_table`]: translation tables and what caches them.
-//! - [`object`], [`rmap`], [`vma`], [`mm`]: address spaces.
+//! - [`table`], [`object`], [`rmap`], [`vma`], [`mm`]: address spaces.
+//! - [`sim`], `seeded`: the machine of host tests, and bugs on purpose.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -63,6 +69,7 @@ mod steps;
 pub mod supply;
 pub mod sync;
 pub mod table;
+pub mod vm_flags;
 pub mod vma;
 pub mod vmalloc;
 pub mod zone;

@@ -1,4 +1,8 @@
-//! The memory manager's interface to the machine: one small trait.
+//! The memory manager's interface to the hardware, and to the threads that run on it: a small trait each.
+//!
+//! Each floor that adds something to the machine declares a trait of its own, called `Machine` as well, on top of the one
+//! below: [`page::Machine`](crate::page::Machine) the page records, [`page_alloc::Machine`](crate::page_alloc::Machine) the
+//! page allocator, [`mm::Machine`](crate::mm::Machine) the address spaces. Code asks for the lowest one that suffices.
 
 use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
@@ -7,9 +11,6 @@ use quire_abi::Errno;
 
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::event::Event;
-use crate::mm::Spaces;
-use crate::page::Page;
-use crate::page_alloc::{Gfp, PageAllocator};
 
 /// The most CPUs that a kernel serves: per-CPU arrays have this length.
 pub const MAX_CPUS: usize = 16;
@@ -28,6 +29,46 @@ impl From<Killed> for Errno {
     }
 }
 
+/// The threads that run on the machine. The defaults suit a machine on which no thread is killed and nothing else runs.
+pub trait Threads: Copy + Send + Sync + 'static {
+    /// Whether the calling thread has been killed: its call's result does not matter, and it need not retry.
+    fn is_killed(self) -> bool {
+        false
+    }
+
+    /// A preemption point in work whose length a program sets. `Err` if the calling thread was killed: work that can
+    /// stop halfway does. The caller holds no spin lock.
+    #[inline(always)]
+    fn resched_point(self) -> Result<(), Killed> {
+        Ok(())
+    }
+
+    /// The calling thread, for [`Threads::unpark`].
+    fn this_thread(self) -> usize {
+        0
+    }
+
+    /// Sleeps until `ready` returns true. It is called before each sleep, and no later [`Threads::unpark`] is lost. If
+    /// `killable`, a killed thread stops sleeping: `false`. A machine without other threads to run spins.
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        while !ready() {
+            if killable && self.is_killed() {
+                return false;
+            }
+            core::hint::spin_loop();
+        }
+        true
+    }
+
+    /// Wakes a thread that sleeps in [`Threads::park`], so that it calls `ready` again.
+    ///
+    /// # Safety
+    /// `thread` is from [`Threads::this_thread`], and the thread does not end during the call.
+    unsafe fn unpark(self, thread: usize) {
+        let _ = thread;
+    }
+}
+
 /// The machine below the memory manager. In the kernel a zero-sized type; in host tests a `&'static` simulation
 /// whose CPUs are threads.
 ///
@@ -36,7 +77,7 @@ impl From<Killed> for Errno {
 /// read and written as long as the frame exists, with the alignment of the address, up to the largest block of frames
 /// (4 MiB); `cpu` is below [`MAX_CPUS`] and does not change while interrupts are masked; a TLB operation has completed,
 /// on every CPU, when it returns.
-pub unsafe trait Machine: Copy + Send + Sync + 'static {
+pub unsafe trait Machine: Threads {
     /// This CPU's number.
     fn cpu(self) -> usize;
 
@@ -73,72 +114,11 @@ pub unsafe trait Machine: Copy + Send + Sync + 'static {
     /// The locks that this CPU holds, one bit per rank (see [`crate::sync`]).
     fn held_ranks(self) -> &'static AtomicU64;
 
-    /// The page allocator of this machine.
-    fn pages(self) -> &'static PageAllocator<Self>;
-
-    /// The state that all address spaces of this machine share.
-    fn spaces(self) -> &'static Spaces<Self>;
-
-    /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
-    fn mem_map(self) -> *mut Page;
-
-    /// The handler of entries whose page is elsewhere; `None` if no floor makes such entries.
-    fn absent(self) -> Option<&'static dyn crate::mm::Absent> {
-        None
-    }
-
-    /// Whether the calling thread's present allocation must fail although there is memory. Called once for each
-    /// allocation, while failures are [enabled](PageAllocator::ask_about_failures).
-    ///
-    /// If a non-waiting allocation fails, the next waiting one must fail too, unless the caller does not need it
-    /// (NORETRY): otherwise the caller's retry would hide the failure.
-    fn fails_allocation(self, gfp: Gfp) -> bool {
-        let _ = gfp;
-        false
-    }
-
     /// Memory from the global allocator, without waiting; null if there is none.
     #[inline]
     fn alloc_now(self, layout: Layout) -> *mut u8 {
         // SAFETY: callers pass layouts of nonzero size.
         unsafe { alloc::alloc::alloc(layout) }
-    }
-
-    /// Whether the calling thread has been killed: its call's result does not matter, and it need not retry.
-    fn is_killed(self) -> bool {
-        false
-    }
-
-    /// A preemption point in work whose length a program sets. `Err` if the calling thread was killed: work that can
-    /// stop halfway does. The caller holds no spin lock.
-    #[inline(always)]
-    fn resched_point(self) -> Result<(), Killed> {
-        Ok(())
-    }
-
-    /// The calling thread, for [`Machine::unpark`].
-    fn this_thread(self) -> usize {
-        0
-    }
-
-    /// Sleeps until `ready` returns true. It is called before each sleep, and no later [`Machine::unpark`] is lost. If
-    /// `killable`, a killed thread stops sleeping: `false`. A machine without other threads to run spins.
-    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
-        while !ready() {
-            if killable && self.is_killed() {
-                return false;
-            }
-            self.relax();
-        }
-        true
-    }
-
-    /// Wakes a thread that sleeps in [`Machine::park`], so that it calls `ready` again.
-    ///
-    /// # Safety
-    /// `thread` is from [`Machine::this_thread`], and the thread does not end during the call.
-    unsafe fn unpark(self, thread: usize) {
-        let _ = thread;
     }
 
     /// Fills a page frame with zeros.

@@ -82,10 +82,19 @@ use core::num::NonZero;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
 use head::{ALL_REFS, Head, ONE_REF, STATE_MASK, refs_of};
 
 pub use state::{PageFlags, PageState};
+
+/// The machine with the records of its page frames.
+///
+/// # Safety
+/// `mem_map` returns the same array at each call. Where boot maps it, it holds zeros at first, and then what this module
+/// writes.
+pub unsafe trait Machine: crate::machine::Machine {
+    /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
+    fn mem_map(self) -> *mut Page;
+}
 
 /// The record of one page frame. All fields are atomic, so shared references suffice; the state table says who may
 /// write which field when.
@@ -106,6 +115,9 @@ pub struct Page {
 }
 
 const _: () = assert!(size_of::<Page>() == 32);
+
+/// The order of the largest block of frames: 4 MiB.
+pub const MAX_ORDER: u32 = 10;
 
 /// log2 of the size of a record.
 pub const PAGE_RECORD_SHIFT: u32 = 5;
@@ -439,7 +451,7 @@ const fn free_head(order: u32) -> u64 {
 /// # Safety
 /// The record of `pfn` exists.
 pub unsafe fn compound_head<M: Machine>(machine: M, pfn: Pfn) -> Option<Pfn> {
-    for order in 0..=crate::buddy::MAX_ORDER {
+    for order in 0..=MAX_ORDER {
         let head = Pfn(pfn.0 & !((1 << order) - 1));
         // SAFETY: records exist for whole blocks of the largest order.
         let page = unsafe { Page::of(machine, head) };

@@ -22,8 +22,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use crate::addr::PAGE_SIZE;
 use crate::bitmap;
 use crate::fallible::AllocError;
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::sync::{Rank, SpinLock};
 
 /// log2 of the pages that a chunk has on each CPU.
@@ -278,6 +279,7 @@ impl<T, M: Machine> Drop for PerCpu<T, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::Machine as _;
     use crate::page_alloc::FaultInjection;
     use crate::sim::{Sim, SimConfig};
     use proptest::prelude::*;

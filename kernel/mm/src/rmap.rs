@@ -42,7 +42,7 @@ use core::cell::UnsafeCell;
 use core::ptr;
 
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::Mm;
 use crate::sync::{Rank, SpinLock};
 use tour::{Brackets, Gone, Mark};

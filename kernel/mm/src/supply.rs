@@ -20,9 +20,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::addr::{Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, try_box_from};
-use crate::machine::Machine;
 use crate::page::Page;
-use crate::page_alloc::Gfp;
+use crate::page_alloc::{Gfp, Machine};
 
 /// log2 of the most pages or objects of a kind that a refill sets aside.
 const MAX_ROUNDS: u32 = 10;

@@ -6,9 +6,8 @@
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::Pfn;
-use crate::buddy::{Frames, FreeArea, MigrateType};
-use crate::machine::Machine;
-use crate::pcp::List;
+use crate::buddy::{Frames, FreeArea, List, MigrateType};
+use crate::page::Machine;
 use crate::sync::{Rank, SpinLock};
 
 /// The most NUMA nodes that a kernel serves.

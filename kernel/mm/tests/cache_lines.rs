@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 
 use lines::{LINE, Snapshot, assert_apart};
-use quire_mm::Machine;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Gfp, PageAllocator, PageBlock};
 use quire_mm::sim::Sim;

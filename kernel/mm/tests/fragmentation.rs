@@ -1,6 +1,5 @@
 //! Long mixed use of memory: what is left for large blocks. `--nocapture` prints the unusable-free-space index.
 
-use quire_mm::Machine;
 use quire_mm::page_alloc::{Gfp, PageBlock};
 use quire_mm::sim::Sim;
 

@@ -4,7 +4,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use quire_mm::Machine;
 use quire_mm::page_alloc::{Gfp, PageBlock, PressureHandler, Shrinker};
 use quire_mm::sim::{Sim, SimConfig};
 

@@ -1,7 +1,6 @@
 //! Per-CPU lists of small blocks as callers see them: what is fetched and kept, who is
 //! served from them, what they leave to others, what is counted.
 
-use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::buddy::MigrateType;
 use quire_mm::memblock::RegionKind;

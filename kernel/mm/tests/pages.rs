@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use quire_mm::memblock::RegionKind;
 use quire_mm::page_alloc::{Gfp, MovableSplit, PageBlock, mem_map_ranges};

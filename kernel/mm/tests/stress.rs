@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 
-use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::page_alloc::{Gfp, PageBlock};
 use quire_mm::sim::Sim;

@@ -3,7 +3,6 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 
-use quire_mm::Machine;
 use quire_mm::PhysAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::memblock::{MemBlock, RegionKind};

@@ -3,13 +3,13 @@
 use core::alloc::Layout;
 use core::sync::atomic::AtomicU64;
 
+use quire_mm::VirtAddr;
 use quire_mm::addr::PhysAddr;
 use quire_mm::event::Event;
-use quire_mm::machine::{Asid, Killed, MAX_CPUS};
-use quire_mm::mm::Spaces;
-use quire_mm::page::Page;
-use quire_mm::page_alloc::{Gfp, PageAllocator};
-use quire_mm::{Machine, VirtAddr};
+use quire_mm::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
+use quire_mm::mm::{self, Spaces};
+use quire_mm::page::{self, Page};
+use quire_mm::page_alloc::{self, FailsOnDemand, Gfp, PageAllocator};
 
 use super::events;
 use super::layout::{PAGE_OFFSET, VMEMMAP};
@@ -91,50 +91,8 @@ unsafe impl Machine for Cpu {
     }
 
     #[inline(always)]
-    fn pages(self) -> &'static PageAllocator<Self> {
-        &PAGES
-    }
-
-    #[inline(always)]
-    fn spaces(self) -> &'static Spaces<Self> {
-        &SPACES
-    }
-
-    #[inline(always)]
-    fn mem_map(self) -> *mut Page {
-        core::ptr::with_exposed_provenance_mut(VMEMMAP)
-    }
-
-    fn fails_allocation(self, gfp: Gfp) -> bool {
-        super::inject::fails(gfp)
-    }
-
-    #[inline(always)]
     fn alloc_now(self, layout: Layout) -> *mut u8 {
         super::heap::alloc_now(layout)
-    }
-
-    fn is_killed(self) -> bool {
-        signal::interrupts(current(), Sleep::Killable)
-    }
-
-    #[inline(always)]
-    fn resched_point(self) -> Result<(), Killed> {
-        resched_point(Sleep::Killable).map_err(|_| Killed)
-    }
-
-    fn this_thread(self) -> usize {
-        core::ptr::from_ref(current()).expose_provenance()
-    }
-
-    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
-        let sleep = if killable { Sleep::Killable } else { Sleep::Deaf };
-        wait::sleep(sleep, None, || ready().then_some(())).is_ok()
-    }
-
-    unsafe fn unpark(self, thread: usize) {
-        // SAFETY: `this_thread` returned a thread's address, and the caller promises that the thread still exists.
-        sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
     }
 
     #[inline(always)]
@@ -183,5 +141,58 @@ unsafe impl Machine for Cpu {
     fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
         self.count(Event::TlbFlushKernel, 1);
         tlb::flush_kernel(start.get(), pages);
+    }
+}
+
+impl Threads for Cpu {
+    fn is_killed(self) -> bool {
+        signal::interrupts(current(), Sleep::Killable)
+    }
+
+    #[inline(always)]
+    fn resched_point(self) -> Result<(), Killed> {
+        resched_point(Sleep::Killable).map_err(|_| Killed)
+    }
+
+    fn this_thread(self) -> usize {
+        core::ptr::from_ref(current()).expose_provenance()
+    }
+
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        let sleep = if killable { Sleep::Killable } else { Sleep::Deaf };
+        wait::sleep(sleep, None, || ready().then_some(())).is_ok()
+    }
+
+    unsafe fn unpark(self, thread: usize) {
+        // SAFETY: `this_thread` returned a thread's address, and the caller promises that the thread still exists.
+        sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
+    }
+}
+
+// SAFETY: boot maps zeros at VMEMMAP for the records of all frames that exist.
+unsafe impl page::Machine for Cpu {
+    #[inline(always)]
+    fn mem_map(self) -> *mut Page {
+        core::ptr::with_exposed_provenance_mut(VMEMMAP)
+    }
+}
+
+impl FailsOnDemand for Cpu {
+    fn fails_allocation(self, gfp: Gfp) -> bool {
+        super::inject::fails(gfp)
+    }
+}
+
+impl page_alloc::Machine for Cpu {
+    #[inline(always)]
+    fn pages(self) -> &'static PageAllocator<Self> {
+        &PAGES
+    }
+}
+
+impl mm::Machine for Cpu {
+    #[inline(always)]
+    fn spaces(self) -> &'static Spaces<Self> {
+        &SPACES
     }
 }

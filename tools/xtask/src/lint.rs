@@ -1,14 +1,20 @@
-//! `cargo xtask lint`: formatting, clippy for each of the three targets, and rustdoc, with warnings as errors.
+//! `cargo xtask lint`: formatting, who imports whom, clippy for each of the three targets, and rustdoc, with warnings as
+//! errors.
 
 use anyhow::Result;
 
 use crate::cargo::{self, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::docs;
+use crate::floors;
+
+/// Root modules whose heads list their crates' floors.
+const FLOORS: &[&str] = &["kernel/mm/src/lib.rs"];
 
 /// Fails at the first check that is not clean.
 pub fn lint() -> Result<u8> {
     let workspace = Workspace::find()?;
     cargo::run("formatting", workspace.cargo(&["fmt", "--all", "--check"]))?;
+    FLOORS.iter().try_for_each(|root| floors::check(&workspace.root.join(root)))?;
     clippy(&workspace, "clippy, host", &["--all-targets"])?;
     clippy(&workspace, "clippy, tests of machines", &["--package", "quire-tests", "--all-targets"])?;
     let kernel = ["--package", "quire-kernel", "--target", KERNEL_TARGET];

@@ -11,6 +11,7 @@ mod build;
 mod cargo;
 mod docs;
 mod flash;
+mod floors;
 mod image;
 mod kernel;
 mod lint;

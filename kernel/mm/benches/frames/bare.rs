@@ -5,13 +5,11 @@ use std::alloc::{Layout, alloc_zeroed};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 
-use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
-use quire_mm::machine::Asid;
+use quire_mm::machine::{Asid, Machine, Threads};
 use quire_mm::memblock::MemBlock;
-use quire_mm::mm::Spaces;
-use quire_mm::page::Page;
-use quire_mm::page_alloc::{Config, PageAllocator};
+use quire_mm::page::{self, Page};
+use quire_mm::page_alloc::{self, Config, FailsOnDemand, PageAllocator};
 
 /// Where its memory begins.
 const BASE: usize = 1 << 30;
@@ -79,15 +77,6 @@ unsafe impl Machine for Bare {
     fn held_ranks(self) -> &'static AtomicU64 {
         &self.0.held_ranks
     }
-    fn pages(self) -> &'static PageAllocator<Self> {
-        self.0.pages.get().expect("made at boot")
-    }
-    fn spaces(self) -> &'static Spaces<Self> {
-        unreachable!("there are no address spaces here")
-    }
-    fn mem_map(self) -> *mut Page {
-        std::ptr::with_exposed_provenance_mut(self.0.mem_map)
-    }
     fn publish_tables(self) {}
     fn sync_instructions(self, _: PhysAddr) {}
     fn tlb_flush_pages(self, _: Asid, _: usize, _: usize) {}
@@ -95,4 +84,21 @@ unsafe impl Machine for Bare {
     fn tlb_flush_all(self) {}
     fn tlb_flush_local(self) {}
     fn tlb_flush_kernel(self, _: VirtAddr, _: usize) {}
+}
+
+impl Threads for Bare {}
+
+impl FailsOnDemand for Bare {}
+
+// SAFETY: the array was allocated as zeros, spans all frames, and is never freed.
+unsafe impl page::Machine for Bare {
+    fn mem_map(self) -> *mut Page {
+        std::ptr::with_exposed_provenance_mut(self.0.mem_map)
+    }
+}
+
+impl page_alloc::Machine for Bare {
+    fn pages(self) -> &'static PageAllocator<Self> {
+        self.0.pages.get().expect("made at boot")
+    }
 }

@@ -19,9 +19,8 @@ use std::time::Duration;
 use bare::Bare;
 use buddy_system_allocator::FrameAllocator;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
-use quire_mm::page_alloc::Gfp;
+use quire_mm::page_alloc::{Gfp, Machine};
 use random::Random;
 use side_by_side::print_ratios;
 

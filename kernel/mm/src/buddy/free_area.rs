@@ -6,7 +6,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
+use crate::page::Machine;
 use crate::page::{Page, link};
 
 use super::pageblock::{MigrateType, PageblockTable};

@@ -2,7 +2,7 @@
 //! and contiguous allocation. This is the only code here whose cost depends on the size of a range.
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
+use crate::page::Machine;
 
 use super::pageblock::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use super::{Frames, FreeArea, MAX_ORDER};

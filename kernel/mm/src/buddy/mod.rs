@@ -17,13 +17,13 @@ mod steal;
 mod tests;
 
 pub use free_area::{Frames, FreeArea};
+pub(crate) use pageblock::List;
 pub use pageblock::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock, PageblockTable};
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
+use crate::page::Machine;
 
-/// The order of the largest block: 4 MiB.
-pub const MAX_ORDER: u32 = 10;
+pub use crate::page::MAX_ORDER;
 
 /// Number of orders.
 pub const ORDERS: usize = MAX_ORDER as usize + 1;

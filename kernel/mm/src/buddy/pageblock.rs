@@ -8,7 +8,6 @@
 use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::*};
 
 use crate::addr::Pfn;
-use crate::pcp::List;
 
 /// log2 of the frames of a page block: what one level-2 block entry maps.
 pub const PAGEBLOCK_ORDER: u32 = 9;
@@ -69,6 +68,39 @@ impl MigrateType {
             4 => Self::Cma,
             _ => Self::Isolate,
         }
+    }
+}
+
+/// One of the lists that a CPU has for a zone in front of the buddy: below `MigrateType::PER_CPU`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct List(u8);
+
+impl List {
+    pub(crate) const ALL: [Self; MigrateType::PER_CPU] = [Self(0), Self(1), Self(2)];
+
+    /// The list of the migrate type with these low two bits; 3 is invalid and treated as 2.
+    #[inline(always)]
+    pub(crate) const fn of_bits(bits: u32) -> Self {
+        let bits = bits & 3;
+        Self((bits & !(bits >> 1)) as u8)
+    }
+
+    /// The list with this number, if there is one.
+    #[inline(always)]
+    pub(crate) const fn numbered(number: u8) -> Option<Self> {
+        if number < MigrateType::PER_CPU as u8 { Some(Self(number)) } else { None }
+    }
+
+    /// The migrate type of its pages.
+    pub(crate) const fn migrate_type(self) -> MigrateType {
+        MigrateType::ALL[self.0 as usize]
+    }
+
+    /// The list's element of an array with one for each list.
+    #[inline(always)]
+    pub(crate) fn pick<T>(self, of_lists: &[T; MigrateType::PER_CPU]) -> &T {
+        // SAFETY: every constructor of `List` ensures that it is below the length.
+        unsafe { of_lists.get_unchecked(usize::from(self.0)) }
     }
 }
 

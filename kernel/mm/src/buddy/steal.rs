@@ -1,7 +1,7 @@
 //! Fallback between migrate types, and the reserve for high-order atomic allocations.
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
+use crate::page::Machine;
 
 use super::pageblock::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
 use super::{Frames, FreeArea};

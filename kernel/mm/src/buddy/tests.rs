@@ -16,7 +16,7 @@ fn empty_zone() -> &'static Sim {
 const FRAMES_OF_TABLE: usize = 1;
 
 fn with_area<R>(sim: &'static Sim, work: impl FnOnce(&mut FreeArea, Frames<&'static Sim>) -> R) -> R {
-    let pages = crate::Machine::pages(sim);
+    let pages = sim.pages();
     let zone = pages.zones().next().expect("one zone");
     zone.with_area(|area| work(area, pages.frames()))
 }

@@ -38,7 +38,7 @@ use super::fault::FaultError;
 use super::{Mm, frame};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;

@@ -7,7 +7,7 @@ use super::fault::FaultError;
 use super::residence::Populate;
 use super::{Intent, Mm};
 use crate::addr::{PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::flush::flush_range;
 use crate::vma::VmFlags;

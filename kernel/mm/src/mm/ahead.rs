@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::Mm;
 use crate::addr::{PAGE_SHIFT, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::index;
 use crate::table::{Leaf, LeafGuard};
 use crate::vma::{VmFlags, Vma};

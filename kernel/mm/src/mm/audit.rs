@@ -9,7 +9,7 @@ use super::Mm;
 use super::reverse::for_each_mapping;
 use crate::addr::{Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame::{self, Release};
 use crate::page::{Page, PageState};
 use crate::pte::{NonPresent, Pte, index};

@@ -12,7 +12,8 @@ use quire_abi::Errno;
 use quire_abi::flags::setting;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
+use crate::mm::Machine;
 
 /// Linux's default for `vm.overcommit_ratio`.
 const DEFAULT_RATIO: usize = 50;

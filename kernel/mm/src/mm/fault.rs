@@ -8,7 +8,7 @@ use super::{Areas, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};

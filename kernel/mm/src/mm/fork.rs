@@ -4,7 +4,7 @@ use quire_abi::Errno;
 
 use super::{Limit, Mm};
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::rmap::AnonGroup;
 use crate::supply::{Supply, supplied};
 use crate::sync::Rank;

@@ -9,7 +9,7 @@ use core::ptr;
 use crate::addr::{Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::Gfp;
 use crate::rmap::AnonGroup;

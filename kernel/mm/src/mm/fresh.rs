@@ -7,7 +7,7 @@ use super::Mm;
 use super::ahead::MAX_WINDOW;
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::{AllocError, KArc};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::supply::Supply;
 use crate::vma::Vma;

@@ -9,7 +9,7 @@ use super::residence::{POINT_EVERY, Populate};
 use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::object::Object;
 use crate::supply::{Supply, supplied};
 use crate::vma::{Backing, Kind, Spot, VmFlags, Vma};

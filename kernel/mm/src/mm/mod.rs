@@ -54,7 +54,7 @@ use quire_abi::Errno;
 use crate::addr::{PAGE_SHIFT, PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::KArc;
-use crate::machine::{Asid, Machine};
+use crate::machine::Asid;
 use crate::rmap::AnonGroup;
 use crate::supply::Supply;
 use crate::sync::{IntentGuard, Rank, SharedLock};
@@ -73,6 +73,17 @@ pub use reverse::{for_each_mapping, for_each_mapping_of_held};
 pub use spaces::Spaces;
 pub use usage::Usage;
 pub use view::{AreaView, Stats};
+
+/// The machine with its address spaces.
+pub trait Machine: crate::page_alloc::Machine {
+    /// What the address spaces of this machine share.
+    fn spaces(self) -> &'static Spaces<Self>;
+
+    /// What stands behind entries of pages that are elsewhere; nothing where no floor makes such entries.
+    fn absent(self) -> Option<&'static dyn Absent> {
+        None
+    }
+}
 
 /// The most areas that a space may have (Linux's default `max_map_count`).
 pub const MAX_MAP_COUNT: usize = 65530;

@@ -8,7 +8,7 @@ use quire_abi::flags::Msync;
 
 use super::Mm;
 use crate::addr::{PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {

@@ -3,7 +3,7 @@
 use super::Mm;
 use super::fault::{Access, FaultError};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::pte::{Pte, index};
 

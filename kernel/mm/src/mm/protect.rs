@@ -6,7 +6,7 @@ use quire_abi::flags::Prot;
 use super::unmap::checked_range;
 use super::{Intent, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::flush::flush_range;
 use crate::vma::VmFlags;

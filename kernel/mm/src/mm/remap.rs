@@ -7,7 +7,7 @@ use super::map::{find_place, join, neighbours};
 use super::residence::Populate;
 use super::{Areas, Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::flush::{flush_range, flush_space};
 use crate::table::relocate::Moved;

@@ -6,7 +6,7 @@ use super::fault::{FaultError, Touch};
 use super::unmap::checked_range;
 use super::{Areas, Intent, Limit, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::{NonPresent, Pte, index};
 use crate::supply::{Supply, supplied};
 use crate::vma::{VmFlags, Vma};

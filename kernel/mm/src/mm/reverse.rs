@@ -3,7 +3,7 @@
 use super::{Areas, Mm};
 use crate::addr::{PAGE_SHIFT, Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::object::Object;
 use crate::page::PageState;

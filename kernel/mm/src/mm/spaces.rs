@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::addr::PhysAddr;
 use crate::asid::AsidAllocator;
 use crate::fallible::AllocError;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::{Commit, frame};
 
 /// The zero page, the ASIDs, and machine-wide counters. A `static` in the kernel.

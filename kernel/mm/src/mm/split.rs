@@ -4,7 +4,7 @@ use quire_abi::Errno;
 
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::supply::Supply;
 use crate::vma::{Kind, VmFlags};
 

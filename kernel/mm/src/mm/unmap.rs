@@ -5,7 +5,7 @@ use quire_abi::Errno;
 use super::residence::POINT_EVERY;
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::gather::Gather;
 use crate::vma::cursor::Detached;

@@ -3,7 +3,7 @@
 use super::Mm;
 use super::view::{AreaView, view};
 use crate::addr::{PAGE_SHIFT, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, index};

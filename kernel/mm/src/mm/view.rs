@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::Mm;
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::object::Object;
 use crate::pte::{NonPresent, bits};
 use crate::vma::{VmFlags, Vma};

@@ -5,7 +5,7 @@ use super::fault::{FaultError, room};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::event::Event;
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::ahead::MAX_WINDOW;
 use crate::mm::frame;
 use crate::mm::fresh::Fresh;

@@ -21,7 +21,7 @@ use quire_abi::Errno;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc, TryVec};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::page::{Page, PageState};
 use crate::supply::Supply;

@@ -5,8 +5,8 @@ use core::num::NonZero;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
-use crate::machine::Machine;
 use crate::page::{Page, link, linked};
+use crate::page_alloc::Machine;
 
 /// The owner of a block of `1 << order` frames, which frees them when it is dropped.
 #[must_use]

@@ -17,8 +17,8 @@ use spin::Once;
 use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::bitmap;
 use crate::buddy::PAGEBLOCK_PAGES;
-use crate::machine::Machine;
 use crate::memblock::{MemBlock, RegionKind};
+use crate::page_alloc::Machine;
 
 use super::{Config, Gfp, MigrateRange, PageAllocator, PageBlock, RangeError};
 

@@ -2,8 +2,7 @@
 
 use bitflags::bitflags;
 
-use crate::buddy::MigrateType;
-use crate::pcp::List;
+use crate::buddy::{List, MigrateType};
 use crate::zone::ZoneKind;
 
 bitflags! {

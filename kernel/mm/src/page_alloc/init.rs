@@ -9,8 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::buddy::pageblock::NO_ZONE;
 use crate::buddy::{MAX_ORDER, MAX_ORDER_PAGES, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock, PageblockTable};
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
 use crate::memblock::{MemBlock, MemBlockError, RegionKind};
+use crate::page_alloc::Machine;
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
 use super::bounds::whole_frames;

@@ -1,9 +1,9 @@
 //! Failure injection: allocations that fail although there is memory, machine-wide (`fail_page_alloc=`) or as
-//! [`Machine::fails_allocation`] decides.
+//! [`FailsOnDemand`](crate::page_alloc::FailsOnDemand) decides.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 
 use super::{Gfp, PageAllocator, trap};
 

@@ -37,11 +37,30 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, Pfn};
-use crate::buddy::{Frames, MAX_ORDER, PageblockTable};
+use crate::buddy::{Frames, List, MAX_ORDER, PageblockTable};
 use crate::fallible::AllocError;
-use crate::machine::{MAX_CPUS, Machine};
-use crate::pcp::{CACHED_ORDERS, Chain, List, PerCpuLists, ZoneLists};
+use crate::machine::MAX_CPUS;
+use crate::pcp::{CACHED_ORDERS, Chain, PerCpuLists, ZoneLists};
 use crate::zone::{MAX_NODES, MAX_ZONES, Zone, ZoneKind};
+
+/// Failures of allocations although there is memory.
+pub trait FailsOnDemand: Copy {
+    /// Whether the calling thread's present allocation must fail. Called once for each allocation, while failures are
+    /// [enabled](PageAllocator::ask_about_failures).
+    ///
+    /// If a non-waiting allocation fails, the next waiting one must fail too, unless the caller does not need it
+    /// (NORETRY): otherwise the caller's retry would hide the failure.
+    fn fails_allocation(self, gfp: Gfp) -> bool {
+        let _ = gfp;
+        false
+    }
+}
+
+/// The machine with its page frames.
+pub trait Machine: crate::page::Machine + FailsOnDemand {
+    /// The page allocator of this machine: the same at each call.
+    fn pages(self) -> &'static PageAllocator<Self>;
+}
 
 /// The zones that a request may use, best first.
 #[derive(Clone, Copy)]
@@ -90,8 +109,7 @@ impl Topology {
 mod trap {
     pub(super) const INJECT: u32 = 1;
     pub(super) const POISON: u32 = 2;
-    /// The unit of the number of users that have enabled
-    /// [`Machine::fails_allocation`](crate::Machine::fails_allocation).
+    /// The unit of the number of users that have enabled [`FailsOnDemand`](super::FailsOnDemand).
     pub(super) const ASK: u32 = 4;
 }
 

@@ -2,7 +2,7 @@
 
 use crate::addr::Pfn;
 use crate::event::Event;
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::sync::{Rank, SpinLock};
 
 use super::{Gfp, PageAllocator};

@@ -10,9 +10,10 @@ use core::ops::Range;
 
 use crate::addr::Pfn;
 use crate::buddy::{MigrateType, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
-use crate::machine::{Killed, Machine};
+use crate::machine::Killed;
 #[cfg(doc)]
 use crate::page::Page;
+use crate::page_alloc::Machine;
 use crate::zone::ZoneKind;
 
 use super::PageAllocator;

@@ -6,8 +6,8 @@ use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{MAX_ORDER, MigrateType};
 use crate::event::Event;
 use crate::fallible::AllocError;
-use crate::machine::Machine;
 use crate::page::link;
+use crate::page_alloc::Machine;
 use crate::pcp::{CACHED_ORDERS, Chain};
 use crate::zone::{Demand, Depth, MAX_NODES};
 

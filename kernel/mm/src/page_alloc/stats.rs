@@ -5,7 +5,8 @@ use core::sync::atomic::Ordering::Relaxed;
 use quire_abi::info::ZoneInfo;
 
 use crate::buddy::{MigrateType, ORDERS, PageblockTable};
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
+use crate::page_alloc::Machine;
 use crate::zone::{MAX_ZONES, Zone, ZoneKind};
 
 use super::PageAllocator;

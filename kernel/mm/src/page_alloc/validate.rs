@@ -3,8 +3,8 @@
 use crate::addr::Pfn;
 use crate::buddy::pageblock::NO_ZONE;
 use crate::buddy::{MAX_ORDER, MigrateType, ORDERS, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES};
-use crate::machine::Machine;
 use crate::page::{Page, PageState};
+use crate::page_alloc::Machine;
 use crate::zone::MAX_ZONES;
 
 use super::PageAllocator;

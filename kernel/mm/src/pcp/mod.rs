@@ -23,8 +23,8 @@ mod atomic {
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::addr::Pfn;
-use crate::buddy::{Frames, MigrateType};
-use crate::machine::Machine;
+use crate::buddy::{Frames, List, MigrateType};
+use crate::page::Machine;
 use crate::page::link;
 
 pub(crate) use stack::Chain;
@@ -119,7 +119,7 @@ impl PerCpuLists {
     /// Takes a block from the stack at work. By its CPU, interrupts masked, as all that follow down to `count_allocated`.
     #[inline(always)]
     pub(crate) fn pop<M: Machine>(&self, frames: Frames<M>, list: List) -> Option<Pfn> {
-        let page = list.of(&self.active).pop(frames)?;
+        let page = list.pick(&self.active).pop(frames)?;
         self.count_allocated(1);
         Some(Pfn(page as usize))
     }
@@ -127,27 +127,27 @@ impl PerCpuLists {
     /// Puts a block on the stack at work; whether that was full.
     #[inline(always)]
     pub(crate) fn push<M: Machine>(&self, frames: Frames<M>, list: List, pfn: Pfn) -> bool {
-        u64::from(list.of(&self.active).push(frames, link(pfn))) > self.batch.load(Relaxed)
+        u64::from(list.pick(&self.active).push(frames, link(pfn))) > self.batch.load(Relaxed)
     }
 
     /// The stack at work is empty: the spare takes its place. Whether there was one.
     pub(crate) fn use_spare(&self, list: List) -> bool {
-        let spare = list.of(&self.spare).take();
+        let spare = list.pick(&self.spare).take();
         if spare.count() == 0 {
             return false;
         }
-        list.of(&self.active).fill(spare);
+        list.pick(&self.active).fill(spare);
         true
     }
 
     /// The stack at work is empty, and so is the spare: blocks from the buddy take its place.
     pub(crate) fn refill(&self, list: List, chain: Chain) {
-        list.of(&self.active).fill(chain);
+        list.pick(&self.active).fill(chain);
     }
 
     /// The stack at work is more than full: all but the top becomes the spare. Returns the old spare, for the buddy.
     pub(crate) fn retire<M: Machine>(&self, frames: Frames<M>, list: List) -> Chain {
-        let (active, spare) = (list.of(&self.active), list.of(&self.spare));
+        let (active, spare) = (list.pick(&self.active), list.pick(&self.spare));
         let top = active.pop(frames);
         let old = spare.take();
         spare.fill(active.take());
@@ -165,7 +165,7 @@ impl PerCpuLists {
     /// Takes both stacks of a type. By any CPU.
     pub(crate) fn take(&self, list: List) -> [Chain; 2] {
         // An empty stack is left alone: its line stays with its CPU.
-        [&self.active, &self.spare].map(|stacks| match list.of(stacks) {
+        [&self.active, &self.spare].map(|stacks| match list.pick(stacks) {
             stack if stack.count() == 0 => Chain::EMPTY,
             stack => stack.take(),
         })
@@ -187,37 +187,5 @@ impl PerCpuLists {
 
     fn set_batch(&self, blocks: usize) {
         self.batch.store(blocks as u64, Relaxed);
-    }
-}
-
-/// One of the lists that a CPU has for a zone: below `MigrateType::PER_CPU`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct List(u8);
-
-impl List {
-    pub(crate) const ALL: [Self; MigrateType::PER_CPU] = [Self(0), Self(1), Self(2)];
-
-    /// The list of the migrate type with these low two bits; 3 is invalid and treated as 2.
-    #[inline(always)]
-    pub(crate) const fn of_bits(bits: u32) -> Self {
-        let bits = bits & 3;
-        Self((bits & !(bits >> 1)) as u8)
-    }
-
-    /// The list with this number, if there is one.
-    #[inline(always)]
-    pub(crate) const fn numbered(number: u8) -> Option<Self> {
-        if number < MigrateType::PER_CPU as u8 { Some(Self(number)) } else { None }
-    }
-
-    /// The migrate type of its pages.
-    pub(crate) const fn migrate_type(self) -> MigrateType {
-        MigrateType::ALL[self.0 as usize]
-    }
-
-    #[inline(always)]
-    fn of(self, stacks: &[Stack; MigrateType::PER_CPU]) -> &Stack {
-        // SAFETY: every constructor of `List` ensures that it is below the length.
-        unsafe { stacks.get_unchecked(usize::from(self.0)) }
     }
 }

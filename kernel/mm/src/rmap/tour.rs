@@ -7,7 +7,7 @@ use core::ptr;
 
 use super::{AnonGroup, count_step, links};
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 
 /// A bracket: a group, and which of its two brackets, in the lowest bit of the address.
 pub(super) struct Mark<M: Machine>(*const AnonGroup<M>);

@@ -22,12 +22,12 @@ use std::thread::Thread;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
-use crate::cma::AreaError;
-use crate::machine::{Asid, Killed, MAX_CPUS, Machine};
+use crate::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
-use crate::mm::{Absent, Spaces};
-use crate::page::Page;
-use crate::page_alloc::{PageAllocator, Summary};
+use crate::mm::{self, Absent, Spaces};
+use crate::page::{self, Page};
+use crate::page_alloc::cma::AreaError;
+use crate::page_alloc::{self, FailsOnDemand, PageAllocator, Summary};
 use dram::Dram;
 
 /// A machine: what `M` is in tests is `&'static Sim`.
@@ -53,7 +53,7 @@ struct Booted {
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
-    /// How many more times [`Machine::is_killed`] returns false.
+    /// How many more times [`Threads::is_killed`] returns false.
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
@@ -115,6 +115,21 @@ impl Sim {
     /// The calling thread counts as killed after it has checked this many times.
     pub fn kill_after(asked: usize) {
         LIVES.set(asked);
+    }
+
+    /// Its page allocator.
+    pub fn pages(&'static self) -> &'static PageAllocator<&'static Self> {
+        self.pages.get().expect("Sim::boot made it")
+    }
+
+    /// What its address spaces share.
+    pub fn spaces(&'static self) -> &'static Spaces<&'static Self> {
+        self.spaces.get().expect("Sim::boot made it")
+    }
+
+    /// The record of page frame 0.
+    pub fn mem_map(&self) -> *mut Page {
+        self.mem_map.start().cast()
     }
 
     /// What boot handed out.
@@ -239,30 +254,6 @@ unsafe impl Machine for &'static Sim {
         HELD_RANKS.with(|ranks| *ranks)
     }
 
-    fn pages(self) -> &'static PageAllocator<Self> {
-        self.pages.get().expect("Sim::boot made it")
-    }
-
-    fn spaces(self) -> &'static Spaces<Self> {
-        self.spaces.get().expect("Sim::boot made it")
-    }
-
-    fn absent(self) -> Option<&'static dyn Absent> {
-        self.absent.get().copied()
-    }
-
-    #[cfg(test)]
-    fn fails_allocation(self, gfp: crate::page_alloc::Gfp) -> bool {
-        use crate::fallible::inject;
-        use crate::page_alloc::Gfp;
-        let passed = match (gfp.may_wait(), gfp.contains(Gfp::NORETRY)) {
-            (true, _) => inject::pass(),
-            (false, true) => inject::pass_one(),
-            (false, false) => inject::pass_now(),
-        };
-        passed.is_err()
-    }
-
     fn alloc_now(self, layout: Layout) -> *mut u8 {
         #[cfg(test)]
         if crate::fallible::inject::pass_now().is_err() {
@@ -270,43 +261,6 @@ unsafe impl Machine for &'static Sim {
         }
         // SAFETY: callers ask for what has a size.
         unsafe { std::alloc::alloc(layout) }
-    }
-
-    fn is_killed(self) -> bool {
-        let left = LIVES.get();
-        LIVES.set(left.saturating_sub(1));
-        left == 0
-    }
-
-    fn resched_point(self) -> Result<(), Killed> {
-        if self.is_killed() { Err(Killed) } else { Ok(()) }
-    }
-
-    fn this_thread(self) -> usize {
-        ME.with(|thread| core::ptr::from_ref::<Thread>(thread).expose_provenance())
-    }
-
-    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
-        assert!(!Sim::interrupts_masked(), "a sleep with interrupts masked");
-        while !ready() {
-            if killable && self.is_killed() {
-                return false;
-            }
-            // No time-out: a wake-up that is lost must show. (Where threads take turns it would not.)
-            if !turns::wait_if_taken() {
-                std::thread::park();
-            }
-        }
-        true
-    }
-
-    unsafe fn unpark(self, thread: usize) {
-        // SAFETY: `this_thread` answered the address of what is never freed.
-        unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) }.unpark();
-    }
-
-    fn mem_map(self) -> *mut Page {
-        self.mem_map.start().cast()
     }
 
     fn clear_page(self, addr: PhysAddr) {
@@ -347,5 +301,77 @@ unsafe impl Machine for &'static Sim {
 
     fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
         self.tlb.event(CPU.get(), TlbEvent::Kernel { start, pages });
+    }
+}
+
+impl Threads for &'static Sim {
+    fn is_killed(self) -> bool {
+        let left = LIVES.get();
+        LIVES.set(left.saturating_sub(1));
+        left == 0
+    }
+
+    fn resched_point(self) -> Result<(), Killed> {
+        if self.is_killed() { Err(Killed) } else { Ok(()) }
+    }
+
+    fn this_thread(self) -> usize {
+        ME.with(|thread| core::ptr::from_ref::<Thread>(thread).expose_provenance())
+    }
+
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        assert!(!Sim::interrupts_masked(), "a sleep with interrupts masked");
+        while !ready() {
+            if killable && self.is_killed() {
+                return false;
+            }
+            // No time-out: a wake-up that is lost must show. (Where threads take turns it would not.)
+            if !turns::wait_if_taken() {
+                std::thread::park();
+            }
+        }
+        true
+    }
+
+    unsafe fn unpark(self, thread: usize) {
+        // SAFETY: `this_thread` answered the address of what is never freed.
+        unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) }.unpark();
+    }
+}
+
+// SAFETY: the array was allocated as zeros, spans all frames, and is never freed.
+unsafe impl page::Machine for &'static Sim {
+    fn mem_map(self) -> *mut Page {
+        Sim::mem_map(self)
+    }
+}
+
+impl FailsOnDemand for &'static Sim {
+    #[cfg(test)]
+    fn fails_allocation(self, gfp: page_alloc::Gfp) -> bool {
+        use crate::fallible::inject;
+        use page_alloc::Gfp;
+        let passed = match (gfp.may_wait(), gfp.contains(Gfp::NORETRY)) {
+            (true, _) => inject::pass(),
+            (false, true) => inject::pass_one(),
+            (false, false) => inject::pass_now(),
+        };
+        passed.is_err()
+    }
+}
+
+impl page_alloc::Machine for &'static Sim {
+    fn pages(self) -> &'static PageAllocator<Self> {
+        Sim::pages(self)
+    }
+}
+
+impl mm::Machine for &'static Sim {
+    fn spaces(self) -> &'static Spaces<Self> {
+        Sim::spaces(self)
+    }
+
+    fn absent(self) -> Option<&'static dyn Absent> {
+        self.absent.get().copied()
     }
 }

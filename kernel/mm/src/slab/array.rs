@@ -8,8 +8,9 @@
 //! works without arrays.
 
 use crate::addr::PAGE_SIZE;
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::slab::cache::{CpuSlab, KmemCache};
 use crate::slab::frames::record_of;
 use crate::slab::node::{Lists, Node};

@@ -20,7 +20,8 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use spin::Once;
 
 use crate::addr::PAGE_SHIFT;
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
+use crate::page_alloc::Machine;
 use crate::page_alloc::{Gfp, Injection};
 use crate::slab::array::Array;
 use crate::slab::debug::{self, DebugFlags};

@@ -1,8 +1,8 @@
 //! From a pointer to the record of its frame, and back.
 
 use crate::addr::{PAGE_SHIFT, Pfn};
-use crate::machine::Machine;
 use crate::page::PAGE_RECORD_SHIFT;
+use crate::page_alloc::Machine;
 use crate::slab::record::SlabRecord;
 
 /// The record of a frame that exists.

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::page_alloc::{FaultInjection, Gfp, Injection, Shrinker};
 use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::debug::DebugFlags;

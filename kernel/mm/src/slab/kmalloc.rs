@@ -12,8 +12,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::addr::PAGE_SIZE;
-use crate::machine::Machine;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::slab::CacheSpec;
 use crate::slab::cache::{CpuSlab, KmemCache};
 use crate::slab::demand;

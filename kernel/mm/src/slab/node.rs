@@ -4,9 +4,9 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
-use crate::machine::Machine;
 use crate::page::PageState;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
 use crate::slab::frames::{pfn_of, record_of};
 use crate::slab::record::{SlabList, SlabRecord};

@@ -18,8 +18,8 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::addr::Pfn;
-use crate::machine::Machine;
 use crate::page::{Page, PageState};
+use crate::page_alloc::Machine;
 use crate::slab::frames::{pfn_of, record};
 use crate::slab::state::StateWord;
 

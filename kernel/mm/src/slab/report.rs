@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 
 /// The kind of misuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::PAGE_SIZE;
-use crate::machine::Machine;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::demand;
 use crate::slab::frames::{pfn_of, record_of};

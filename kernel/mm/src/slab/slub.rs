@@ -18,8 +18,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use crate::addr::PAGE_SIZE;
-use crate::machine::Machine;
 use crate::page_alloc::Gfp;
+use crate::page_alloc::Machine;
 use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
 use crate::slab::frames::pfn_of;

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::Ordering;
 
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::slab::Backend;
 use crate::slab::array;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, link};

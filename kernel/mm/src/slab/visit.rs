@@ -11,7 +11,7 @@ use core::ops::ControlFlow;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::slab::cache::{KmemCache, ORPHAN};
 use crate::slab::heap::{Caches, KernelHeap};
 

@@ -6,9 +6,11 @@
 //!
 //! # Who may take it, and who may hold it
 //! A thread takes such a lock where it may sleep: with interrupts enabled and no spin lock held, which debug builds
-//! assert. The thread, not its CPU, holds it: a holder may pass a preemption point ([`Machine::resched_point`]), and
+//! assert. The thread, not its CPU, holds it: a holder may pass a preemption point ([`Threads::resched_point`]), and
 //! waiters sleep. A holder never waits for memory, a server or a device, so it always makes progress, and a wait is
 //! only as long as the holders' work.
+//!
+//! [`Threads::resched_point`]: crate::machine::Threads::resched_point
 //!
 //! # The word
 //! ```text
@@ -79,7 +81,7 @@ impl Wanted {
 /// A thread in the queue; lives on its stack.
 struct Waiter {
     wanted: Wanted,
-    /// For [`Machine::unpark`].
+    /// For [`Threads::unpark`](crate::machine::Threads::unpark).
     thread: usize,
     /// Its request was granted, and it is out of the queue.
     granted: AtomicBool,

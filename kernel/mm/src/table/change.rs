@@ -2,7 +2,7 @@
 
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::{LEVEL_SHIFT, index};
 
 impl<M: Machine> Tables<M> {

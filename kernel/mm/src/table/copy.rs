@@ -5,7 +5,7 @@ use super::entry::Kind;
 use super::gather::Counts;
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::supply::Supply;

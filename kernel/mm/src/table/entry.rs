@@ -36,10 +36,10 @@
 //! [`LeafGuard::change`]: super::LeafGuard::change
 
 use crate::addr::{Pfn, PhysAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{MemoryType, NonPresent, Pte, bits};
-use crate::vma::VmFlags;
+use crate::vm_flags::VmFlags;
 
 /// Software bit 57: the page is anonymous; its `Page` has its group and home.
 pub const ANON: u64 = 1 << 57;

@@ -11,7 +11,7 @@ use super::entry::{Kind, note_dirty};
 use super::flush::flush_range;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame::Release;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte};

@@ -7,7 +7,7 @@ use super::word::Word;
 use super::{Table, Tables};
 use crate::addr::UserAddr;
 use crate::asid::AsidSlot;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::{ENTRIES, Pte, bits};
 use crate::sync::{Rank, note_released, note_taken};
 

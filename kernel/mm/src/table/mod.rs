@@ -37,7 +37,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::addr::{PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::AllocError;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame;
 use crate::page::{Page, PageState};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};

@@ -3,10 +3,10 @@
 use super::Tables;
 use super::entry::{self, PROTECTION};
 use crate::addr::{PAGE_SIZE, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::page::Page;
 use crate::pte::{Pte, bits};
-use crate::vma::VmFlags;
+use crate::vm_flags::VmFlags;
 
 impl<M: Machine> Tables<M> {
     /// Gives the present entries of `start..end` the rights of an area with `flags`. Returns the range whose entries

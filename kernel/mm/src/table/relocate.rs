@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use super::{GROUP, LEAF_SPAN, Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::pte::{ENTRIES, Pte, index};
 use crate::supply::Supply;
 use crate::sync::Rank;

@@ -2,7 +2,7 @@
 
 use super::Tables;
 use crate::addr::UserAddr;
-use crate::machine::Machine;
+use crate::mm::Machine;
 
 impl<M: Machine> Tables<M> {
     /// Makes the present entries of `start..end` old. Returns the range whose entries were young, which the caller

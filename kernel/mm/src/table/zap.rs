@@ -4,7 +4,7 @@ use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
 use super::{Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::frame::Release;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 

@@ -7,7 +7,7 @@ use super::tree::{AreaTree, Link, at};
 use super::{VmFlags, Vma};
 use crate::addr::UserAddr;
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::mm::Machine;
 
 /// Areas removed from a tree, in a chain that needs no memory. Freed when this is dropped.
 pub struct Detached<M: Machine> {

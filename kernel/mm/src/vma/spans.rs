@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 use super::Vma;
 use super::tree::Link;
 use crate::addr::PAGE_SHIFT;
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::Mm;
 use crate::rmap::count_step;
 

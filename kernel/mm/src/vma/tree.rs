@@ -19,7 +19,7 @@ use super::gap::Searched;
 use super::spans::{BY_HOME, Spans, mix};
 use super::{Kind, STACK_GUARD, VmFlags, Vma};
 use crate::addr::{PAGE_SHIFT, USER_END, UserAddr};
-use crate::machine::Machine;
+use crate::mm::Machine;
 use crate::mm::Mm;
 
 pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;

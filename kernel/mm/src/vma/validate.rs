@@ -3,7 +3,7 @@
 use core::cmp::max;
 
 use super::tree::{AreaTree, Link, at};
-use crate::machine::Machine;
+use crate::mm::Machine;
 
 impl<M: Machine> AreaTree<M> {
     /// Checks order, balance, gaps, threading and the `Spans` against their definitions.

@@ -8,7 +8,7 @@ use crate::addr::{PAGE_SIZE, Pfn, PhysAddr, VirtAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, try_box};
 use crate::kernel_table::{Alias, KernelAttrs, MapError};
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::page_alloc::{Gfp, PageList, Shrinker};
 use crate::sync::{Rank, SpinLock};
 use crate::vmalloc::tree::{AreaTree, Node};

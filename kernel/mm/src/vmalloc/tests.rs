@@ -8,9 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::addr::{PAGE_SIZE, Pfn};
-use crate::machine::{Asid, Machine};
-use crate::page::Page;
-use crate::page_alloc::PageAllocator;
+use crate::machine::{Asid, Machine, Threads};
+use crate::page::{self, Page};
+use crate::page_alloc::{self, FailsOnDemand, PageAllocator};
 
 /// Kernel tables and a TLB.
 #[derive(Default)]
@@ -52,16 +52,6 @@ unsafe impl Machine for Fake {
     fn held_ranks(self) -> &'static AtomicU64 {
         &self.held
     }
-    fn pages(self) -> &'static PageAllocator<Self> {
-        unreachable!()
-    }
-    fn spaces(self) -> &'static crate::mm::Spaces<Self> {
-        unreachable!("no address spaces here")
-    }
-
-    fn mem_map(self) -> *mut Page {
-        unreachable!()
-    }
     fn publish_tables(self) {}
     fn sync_instructions(self, _: PhysAddr) {}
     fn tlb_flush_pages(self, _: Asid, _: usize, _: usize) {}
@@ -75,6 +65,23 @@ unsafe impl Machine for Fake {
         let range = start.get()..start.get() + pages * PAGE_SIZE;
         self.stale.lock().unwrap().retain(|page| !range.contains(page));
         self.flushes.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Threads for Fake {}
+
+impl FailsOnDemand for Fake {}
+
+// SAFETY: no frame is ever looked at.
+unsafe impl page::Machine for Fake {
+    fn mem_map(self) -> *mut Page {
+        unreachable!()
+    }
+}
+
+impl page_alloc::Machine for Fake {
+    fn pages(self) -> &'static PageAllocator<Self> {
+        unreachable!()
     }
 }
 

@@ -20,7 +20,6 @@ use super::script::{BRK, CPUS, Op, PROCESSES, Random, WINDOW};
 use super::{PAGE, RW, Space};
 use crate::addr::UserAddr;
 use crate::fallible::inject;
-use crate::machine::Machine;
 use crate::mm::{Access, FaultError, MapRequest, Mm, MmLayout};
 use crate::pte::{NonPresent, Pte};
 use crate::seeded::{self, Bug};

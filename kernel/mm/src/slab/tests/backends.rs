@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::machine::*;
 use crate::addr::PAGE_SIZE;
-use crate::machine::Machine;
 use crate::page_alloc::{Gfp, Shrinker};
 use crate::slab::{Backend, CacheSpec, CreateError};
 

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use crate::machine::{MAX_CPUS, Machine};
+use crate::machine::MAX_CPUS;
 use crate::page_alloc::FaultInjection;
 use crate::sim::{Sim, SimConfig};
 use crate::slab::{Backend, Config, DebugFlags, KernelHeap, Report};

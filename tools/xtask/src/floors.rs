@@ -1,0 +1,190 @@
+//! Floors of a crate: the head of its root module lists its modules by floor, ground first, and none imports a higher one.
+//!
+//! The list is part of the documentation, so what it says stays true:
+//!
+//! ```text
+//! //! Floors, ground first; ...:
+//! //! - [`addr`], `bitmap`: words.
+//! //! - [`machine`]: the hardware.
+//! ```
+//!
+//! A path counts as an import if it begins with `crate::`, or with as many `super::` as lead there. Code for tests (files
+//! called `tests`, and the item or line behind a `#[cfg(...)]` that asks for them) may import anything, and so may documentation.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The floor of each module of a crate.
+#[derive(Debug)]
+struct Floors(BTreeMap<String, usize>);
+
+/// Fails if a module of the crate imports a higher one, or has no floor. `root` is the file of its root module.
+pub fn check(root: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+    let floors = Floors::parse(&read(root)?).with_context(|| format!("the floors of {}", root.display()))?;
+    let directory = root.parent().context("a file has a directory")?;
+    let mut files = Vec::new();
+    collect(directory, &mut files)?;
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| *file != root) {
+        let path = file.strip_prefix(directory)?;
+        let upward = floors.upward(path, &read(file)?);
+        wrong.extend(upward.into_iter().map(|(line, what)| format!("{}:{line}: {what}", file.display())));
+    }
+    ensure!(
+        wrong.is_empty(),
+        "modules import higher floors (the list is in {}):\n{}",
+        root.display(),
+        wrong.join("\n")
+    );
+    Ok(())
+}
+
+/// All Rust files below a directory but those of tests, in the order of their names.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let mut entries = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    entries.sort();
+    for path in entries.into_iter().filter(|path| path.file_stem().is_some_and(|stem| stem != "tests")) {
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+impl Floors {
+    /// From the text of the root module.
+    fn parse(root: &str) -> Result<Self> {
+        let mut floors = BTreeMap::new();
+        let head = root.lines().map_while(|line| line.strip_prefix("//!"));
+        let items = head.skip_while(|line| !line.contains("Floors, ground first")).skip(1);
+        let items = items.take_while(|line| line.starts_with(" - ") || line.starts_with("   "));
+        for (floor, item) in items.filter(|line| line.starts_with(" - ")).enumerate() {
+            let names = item.split_once(':').map_or(item, |(names, _)| names);
+            for name in names.split('`').skip(1).step_by(2) {
+                if floors.insert(name.to_owned(), floor).is_some() {
+                    bail!("{name} is on two of them");
+                }
+            }
+        }
+        ensure!(!floors.is_empty(), "its head has no list that begins with \"Floors, ground first\"");
+        Ok(Self(floors))
+    }
+
+    /// What is wrong in a file, by line. `path` is the file's in the crate's directory of sources.
+    fn upward(&self, path: &Path, text: &str) -> Vec<(usize, String)> {
+        let mut modules: Vec<String> =
+            path.with_extension("").iter().map(|part| part.to_string_lossy().into_owned()).collect();
+        modules.retain(|module| module != "mod");
+        let Some(&own) = self.0.get(&modules[0]) else {
+            return vec![(1, format!("{} is on no floor of the list", modules[0]))];
+        };
+        let mut wrong = Vec::new();
+        for (line, name) in imports(text, modules.len()) {
+            match self.0.get(&name) {
+                Some(&floor) if floor > own => wrong.push((line, format!("{} imports {name}", modules[0]))),
+                Some(_) => {}
+                None => wrong.push((line, format!("{name}: not a module on the list of floors"))),
+            }
+        }
+        wrong
+    }
+}
+
+/// The names that follow the crate's root in paths of a module that lies `depth` below it, with their lines.
+fn imports(text: &str, depth: usize) -> Vec<(usize, String)> {
+    let to_root = "super::".repeat(depth);
+    let mut found = Vec::new();
+    let mut is_exempt = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let code = line.split("//").next().unwrap_or_default();
+        if is_exempt && code.trim_start().starts_with("mod ") && code.trim_end().ends_with('{') {
+            // An inline module of tests: it is the last item of its file.
+            break;
+        }
+        for root in ["crate::", &to_root] {
+            let paths = code.match_indices(root).filter(|(at, _)| {
+                let before = code[..*at].chars().next_back();
+                !is_exempt && before.is_none_or(|before| !before.is_alphanumeric() && !"_:".contains(before))
+            });
+            for (at, _) in paths {
+                found.extend(first_names(&code[at + root.len()..]).map(|name| (number, name)));
+            }
+        }
+        let attribute = code.trim().strip_prefix("#[cfg(").filter(|condition| !condition.contains("not("));
+        is_exempt = attribute.is_some_and(|condition| condition.contains("test") || condition.contains("doc"));
+    }
+    found
+}
+
+/// The first name of a path, or of each path of a group in braces on one line. Names of a root's own items count too.
+fn first_names(path: &str) -> impl Iterator<Item = String> {
+    let (group, is_group) = path.strip_prefix('{').map_or((path, false), |group| (group, true));
+    let mut nested = 0_usize;
+    let parts = group.split(move |c| {
+        match c {
+            '{' => nested += 1,
+            '}' => nested = nested.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && nested == 0
+    });
+    let name = |part: &str| part.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let count = if is_group { usize::MAX } else { 1 };
+    parts.take(count).map(name).filter(|name| !name.is_empty() && name != "self").collect::<Vec<_>>().into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROOT: &str = "//! A crate.\n//!\n//! Floors, ground first; none imports a higher one:\n//! - [`addr`], `bitmap`: words,\n\
+                        //!   of all kinds.\n//! - [`page`]: frames.\n//! - [`mm`]: spaces.\n//!\n//! - [`not`]: a floor.\n\npub mod addr;\n";
+
+    fn wrong(path: &str, text: &str) -> Vec<(usize, String)> {
+        Floors::parse(ROOT).unwrap().upward(Path::new(path), text)
+    }
+
+    #[test]
+    fn the_list_is_read_from_the_head() {
+        let floors = Floors::parse(ROOT).unwrap().0;
+        let expected = [("addr", 0), ("bitmap", 0), ("mm", 2), ("page", 1)];
+        assert!(floors.iter().map(|(name, &floor)| (name.as_str(), floor)).eq(expected));
+        assert!(Floors::parse("//! No list.\n").is_err());
+        assert!(Floors::parse("//! Floors, ground first:\n//! - `a`: x\n//! - `a`: y\n").is_err());
+    }
+
+    #[test]
+    fn imports_go_down_or_stay() {
+        assert_eq!(wrong("mm/fault.rs", "use crate::page::Page;\nuse crate::mm::Mm;\nuse super::Mm;\n"), []);
+        assert_eq!(wrong("page.rs", "use crate::addr::Pfn;\nuse core::mem;\n"), []);
+        let up = |line, who: &str, whom: &str| (line, format!("{who} imports {whom}"));
+        assert_eq!(wrong("page/state.rs", "\nuse crate::mm::Mm;\n"), [up(2, "page", "mm")]);
+        assert_eq!(
+            wrong("addr.rs", "fn f() -> crate::page::Page {\n    super::mm::make()\n}\n"),
+            [up(1, "addr", "page"), up(2, "addr", "mm")]
+        );
+        assert_eq!(wrong("page/mod.rs", "use crate::{addr::{Pfn, mm}, mm::{self, Mm}};\n"), [up(1, "page", "mm")]);
+        assert_eq!(wrong("page/head.rs", "use super::super::mm::Mm;\nuse super::mm;\n"), [up(1, "page", "mm")]);
+        assert_eq!(wrong("slab.rs", "").len(), 1, "a module without a floor");
+        assert_eq!(wrong("mm/mod.rs", "use crate::Page;\n").len(), 1, "a name that hides where it comes from");
+    }
+
+    #[test]
+    fn tests_and_documentation_may_look_up() {
+        assert_eq!(wrong("page.rs", "//! See [`crate::mm`].\n/// [`crate::mm::Mm`]\nfn f() {} // crate::mm\n"), []);
+        assert_eq!(wrong("page.rs", "#[cfg(doc)]\nuse crate::mm::Mm;\n#[cfg(test)]\nuse crate::mm::Mm;\n"), []);
+        assert_eq!(wrong("page.rs", "#[cfg(test)]\nmod tests {\n    use crate::mm::Mm;\n}\n"), []);
+        assert_eq!(wrong("page.rs", "#[cfg(test)]\nmod tests;\nuse crate::mm::Mm;\n").len(), 1);
+    }
+
+    #[test]
+    fn the_memory_manager_keeps_to_its_floors() {
+        check(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../kernel/mm/src/lib.rs")).unwrap();
+    }
+}
