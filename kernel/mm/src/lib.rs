@@ -7,17 +7,23 @@
 //! - [`addr`], `bitmap`, [`event`], `steps`, [`vm_flags`]: words.
 //! - [`machine`]: the hardware, and the threads on it.
 //! - [`sync`], [`fallible`]: locks, allocation that can fail.
+//! - [`spans`]: intervals of page numbers, in trees.
 //! - [`memblock`]: the boot allocator.
 //! - [`page`]: the records of page frames.
 //! - [`buddy`]: free blocks of a zone, and the table of page blocks.
 //! - [`pcp`], [`zone`]: per-CPU lists, watermarks.
 //! - [`page_alloc`]: page frames for everybody; [`cma`] is part of it.
 //! - [`slab`]: objects smaller than a page.
-//! - [`supply`]: memory for work that must not wait for it.
+//! - [`supply`], [`frame`]: frames of programs and of their tables; memory for work that must not wait for it.
 //! - [`pte`], [`kernel_table`], [`asid`]: translation tables and what caches them.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
-//! - [`table`], [`object`], [`rmap`], [`vma`], [`mm`]: address spaces.
-//! - [`sim`], `seeded`: the machine of host tests, and bugs on purpose.
+//! - [`spaces`]: what address spaces share.
+//! - [`rmap`]: what anonymous pages belong to.
+//! - [`table`]: the tables of an address space.
+//! - [`object`], [`vma`]: what can be mapped, and where it is. They are one: an area leads to its object, and an object to all
+//!   areas that map it.
+//! - [`mm`]: address spaces.
+//! - `sim`, `seeded`: the machine of host tests, and bugs on purpose.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]
@@ -48,6 +54,7 @@ mod bitmap;
 pub mod buddy;
 pub mod event;
 pub mod fallible;
+pub mod frame;
 pub mod kernel_table;
 pub mod machine;
 pub mod memblock;
@@ -64,7 +71,8 @@ mod seeded;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slab;
-#[cfg(test)]
+pub mod spaces;
+pub mod spans;
 mod steps;
 pub mod supply;
 pub mod sync;

@@ -40,7 +40,7 @@
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
 //! | either, held for a moment by somebody who found it or looked it up | 1 more for each of them |
 //! | either, on its way elsewhere: isolated by whoever moves it or takes it away | 1 more |
-//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::Absent`]) | 1, or 2 of an object; a freeze takes that to 0 |
+//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::NonPresentOps`]) | 1, or 2 of an object; a freeze takes that to 0 |
 //! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
 //! | freed | 0 |
 //!

@@ -32,20 +32,28 @@
 //!
 //! # Pages of objects
 //! Their `Page` has the object and the index, also for pages in place; the object has the areas that map it, by index
-//! ([`crate::vma::spans`]): each is found in O(log n).
+//! ([`crate::spans`]): each is found in O(log n).
 //!
 //! [`Page::mappings_at_most`]: crate::page::Page::mappings_at_most
 
+mod release;
 mod tour;
 
 use core::cell::UnsafeCell;
 use core::ptr;
 
 use crate::fallible::{AllocError, KArc};
-use crate::mm::Machine;
-use crate::mm::Mm;
+use crate::steps::count_step;
 use crate::sync::{Rank, SpinLock};
 use tour::{Brackets, Gone, Mark};
+
+pub use release::{Release, make_anon};
+
+/// The machine with the spaces that anonymous pages belong to.
+pub trait Machine: crate::page_alloc::Machine {
+    /// An address space. Reverse mapping only holds references to it.
+    type Space: Send + Sync;
+}
 
 /// State shared by all groups that descend from one `Mm::new`.
 struct Family<M: Machine> {
@@ -61,7 +69,7 @@ pub struct AnonGroup<M: Machine> {
 /// Protected by the family's lock.
 struct Links<M: Machine> {
     /// The space, until it ends.
-    mm: *const Mm<M>,
+    mm: *const M::Space,
     /// Before the group enters the tour: its parent, which forks it. After it has left: the next one whose reference is
     /// to be dropped.
     other: *const AnonGroup<M>,
@@ -109,7 +117,7 @@ impl<M: Machine> AnonGroup<M> {
 
     /// Sets the space that the group's pages belong to: from now on walks find it. Called before it has pages, and
     /// before its parent ends.
-    pub fn begin(this: &KArc<Self>, mm: *const Mm<M>) {
+    pub fn begin(this: &KArc<Self>, mm: *const M::Space) {
         KArc::add_owners(this, 1);
         let group = KArc::as_ptr(this);
         let _lock = this.family.lock.lock();
@@ -138,7 +146,7 @@ impl<M: Machine> AnonGroup<M> {
     }
 
     /// Visits every space that may map a page of this group, parents first, until `visit` returns `false`.
-    pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<Mm<M>>) -> bool) {
+    pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<M::Space>) -> bool) {
         let Some(mut walk) = Walk::begin(this) else { return };
         while let Some(mm) = walk.next() {
             if !visit(&mm) {
@@ -186,7 +194,7 @@ impl<'a, M: Machine> Walk<'a, M> {
     }
 
     /// The next space.
-    fn next(&mut self) -> Option<KArc<Mm<M>>> {
+    fn next(&mut self) -> Option<KArc<M::Space>> {
         loop {
             let mut gone = Gone::new();
             let lock = self.group.family.lock.lock();
@@ -265,7 +273,7 @@ impl<M: Machine> Drop for Walk<'_, M> {
 /// How far a walk has come.
 enum Step<M: Machine> {
     /// To a space.
-    Space(KArc<Mm<M>>),
+    Space(KArc<M::Space>),
     /// Past groups without one.
     Further,
     /// To the end.
@@ -279,11 +287,4 @@ enum Step<M: Machine> {
 unsafe fn links<M: Machine>(group: *const AnonGroup<M>) -> *mut Links<M> {
     // SAFETY: the caller's promise.
     unsafe { UnsafeCell::raw_get(&raw const (*group).links) }
-}
-
-/// Counts a step of a walk, for tests of its length.
-#[inline(always)]
-pub(crate) fn count_step() {
-    #[cfg(test)]
-    crate::steps::count();
 }

@@ -16,10 +16,11 @@ use quire_abi::flags::Prot;
 use quire_mm::Machine;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::fallible::KArc;
-use quire_mm::mm::{Access, MapRequest, Mm, MmLayout, Spaces};
+use quire_mm::mm::{Access, MapRequest, Mm, MmLayout};
 use quire_mm::page::{Page, PageState};
 use quire_mm::page_alloc::{Gfp, PageAllocator};
 use quire_mm::sim::Sim;
+use quire_mm::spaces::Spaces;
 
 const CPUS: usize = 4;
 

@@ -7,9 +7,12 @@ use quire_mm::VirtAddr;
 use quire_mm::addr::PhysAddr;
 use quire_mm::event::Event;
 use quire_mm::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
-use quire_mm::mm::{self, Spaces};
+use quire_mm::mm;
 use quire_mm::page::{self, Page};
 use quire_mm::page_alloc::{self, FailsOnDemand, Gfp, PageAllocator};
+use quire_mm::rmap;
+use quire_mm::spaces::{self, Spaces};
+use quire_mm::table;
 
 use super::events;
 use super::layout::{PAGE_OFFSET, VMEMMAP};
@@ -190,9 +193,17 @@ impl page_alloc::Machine for Cpu {
     }
 }
 
-impl mm::Machine for Cpu {
+impl spaces::Machine for Cpu {
     #[inline(always)]
     fn spaces(self) -> &'static Spaces<Self> {
         &SPACES
     }
 }
+
+impl rmap::Machine for Cpu {
+    type Space = Mm;
+}
+
+impl table::Machine for Cpu {}
+
+impl mm::Machine for Cpu {}

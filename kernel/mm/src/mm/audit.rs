@@ -9,10 +9,11 @@ use super::Mm;
 use super::reverse::for_each_mapping;
 use crate::addr::{Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
+use crate::frame;
 use crate::mm::Machine;
-use crate::mm::frame::{self, Release};
 use crate::page::{Page, PageState};
 use crate::pte::{NonPresent, Pte, index};
+use crate::rmap::Release;
 
 /// The result of checking a space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

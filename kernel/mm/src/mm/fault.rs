@@ -9,10 +9,10 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::mm::Machine;
-use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
+use crate::rmap;
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON};
 use crate::table::flush::flush_page;
@@ -235,7 +235,7 @@ impl<M: Machine> Mm<M> {
         let mut pages = Fresh::new();
         self.take_fresh(&mut pages, vma, addr, touch.supply, |got| got < wanted)?;
         let attrs = entry::writable(vma.flags) | ANON;
-        let mut unused = frame::Release::new(self.machine);
+        let mut unused = rmap::Release::new(self.machine);
         let mut filled = 0;
         {
             let mut guard = leaf.lock();
@@ -308,10 +308,10 @@ impl<M: Machine> Mm<M> {
             self.machine.copy_page(pfn.addr(), source.addr());
         }
         if let ObjectPage::Counted(pfn) = source {
-            frame::Release::new(self.machine).page(pfn);
+            rmap::Release::new(self.machine).page(pfn);
         }
         let pfn = copy?;
-        frame::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
+        rmap::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
         KArc::add_owners(&self.group, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
@@ -328,7 +328,7 @@ impl<M: Machine> Mm<M> {
             self.machine.count(Event::FaultCopy, 1);
             self.charge(Counts { anon: 1, ..Counts::default() });
         } else {
-            frame::Release::new(self.machine).page(pfn);
+            rmap::Release::new(self.machine).page(pfn);
         }
         Ok(())
     }
@@ -375,7 +375,7 @@ impl<M: Machine> Mm<M> {
             counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
             self.charge(counts);
         } else {
-            frame::Release::new(self.machine).page(pfn);
+            rmap::Release::new(self.machine).page(pfn);
         }
         Ok(())
     }

@@ -7,8 +7,9 @@ use super::Mm;
 use super::ahead::MAX_WINDOW;
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::{AllocError, KArc};
+use crate::frame;
 use crate::mm::Machine;
-use crate::mm::frame;
+use crate::rmap;
 use crate::supply::Supply;
 use crate::vma::Vma;
 
@@ -45,7 +46,7 @@ impl Deref for Fresh {
 impl<M: Machine> Mm<M> {
     /// Allocates zeroed pages of this space, for `addr` of `vma` and for the pages after it, as long as `wanted`
     /// returns true for the next one's number and memory is plentiful. Each has one reference, for its table entry. A
-    /// page that is not used must go to [`frame::Release::page`], since it may have been found by now.
+    /// page that is not used must go to [`rmap::Release::page`], since it may have been found by now.
     #[inline]
     pub(super) fn take_fresh(
         &self,
@@ -62,7 +63,7 @@ impl<M: Machine> Mm<M> {
         }
         let home = vma.home_of(addr);
         for (k, pfn) in pages.iter().enumerate() {
-            frame::make_anon(self.machine, *pfn, &self.group, home + k);
+            rmap::make_anon(self.machine, *pfn, &self.group, home + k);
             self.before_exec(vma, pfn.addr());
         }
         KArc::add_owners(&self.group, pages.len);

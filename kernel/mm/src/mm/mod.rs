@@ -20,24 +20,21 @@
 //! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else. Promised memory is charged in
 //! [`Mm::promise`], before the map changes, and the excess is returned in [`Mm::settle`], at the end of the change.
 
-mod absent;
 mod advise;
 mod ahead;
 mod audit;
 mod brk;
-mod commit;
 mod fault;
 mod fork;
-pub mod frame;
 mod fresh;
 mod map;
 mod msync;
+mod non_present;
 mod pin;
 mod protect;
 mod remap;
 mod residence;
 mod reverse;
-mod spaces;
 mod split;
 mod unmap;
 mod usage;
@@ -63,24 +60,19 @@ use crate::table::flush::flush_space;
 use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
-pub use absent::Absent;
 pub use audit::{Audit, audit_page};
-pub use commit::Commit;
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
+pub use non_present::NonPresentOps;
 pub use pin::PinnedPage;
 pub use reverse::{for_each_mapping, for_each_mapping_of_held};
-pub use spaces::Spaces;
 pub use usage::Usage;
 pub use view::{AreaView, Stats};
 
 /// The machine with its address spaces.
-pub trait Machine: crate::page_alloc::Machine {
-    /// What the address spaces of this machine share.
-    fn spaces(self) -> &'static Spaces<Self>;
-
-    /// What stands behind entries of pages that are elsewhere; nothing where no floor makes such entries.
-    fn absent(self) -> Option<&'static dyn Absent> {
+pub trait Machine: crate::table::Machine + crate::rmap::Machine<Space = Mm<Self>> {
+    /// What brings pages back that are elsewhere; nothing where no floor makes entries for such.
+    fn non_present_ops(self) -> Option<&'static dyn NonPresentOps> {
         None
     }
 }

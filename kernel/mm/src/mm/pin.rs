@@ -3,9 +3,10 @@
 use super::Mm;
 use super::fault::{Access, FaultError};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
+use crate::frame;
 use crate::mm::Machine;
-use crate::mm::frame;
 use crate::pte::{Pte, index};
+use crate::rmap;
 
 /// A user page that stays in place until this is dropped. For short times only: fork does not copy such a page early.
 pub struct PinnedPage<M: Machine> {
@@ -34,7 +35,7 @@ impl<M: Machine> PinnedPage<M> {
 impl<M: Machine> Drop for PinnedPage<M> {
     fn drop(&mut self) {
         if self.counted {
-            frame::Release::new(self.machine).page(self.addr.pfn());
+            rmap::Release::new(self.machine).page(self.addr.pfn());
         }
     }
 }

@@ -3,14 +3,14 @@
 use super::{Areas, Mm};
 use crate::addr::{PAGE_SHIFT, Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
+use crate::frame;
 use crate::mm::Machine;
-use crate::mm::frame;
 use crate::object::Object;
 use crate::page::PageState;
 use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::AnonGroup;
+use crate::spans::Key;
 use crate::vma::Vma;
-use crate::vma::spans::Key;
 
 impl Pte {
     /// Whether the entry stands for the page `pfn`: it maps the page, or is a migration entry for it.
@@ -55,7 +55,7 @@ impl<M: Machine> Mm<M> {
         let mut after = None;
         while let Some(found) = areas.tree.away().find(home, after) {
             // SAFETY: an area of this tree, which is locked for reading.
-            let there = at(unsafe { found.vma.as_ref() });
+            let there = at(unsafe { found.area.as_ref() });
             if there.is_some() {
                 return there;
             }
@@ -155,8 +155,9 @@ fn for_each_object_mapping<M: Machine>(
             // SAFETY: an area is removed from the mappings before it is freed, and its space outlives its areas; the
             // mappings are locked, and an area in them changes its range only under that lock.
             unsafe {
-                let (start, first) = (&raw const (*found.vma.as_ptr()).start, found.key.0);
-                (KArc::upgrade(found.mm), *start + ((index - first) << PAGE_SHIFT))
+                let area = found.area.as_ptr();
+                let (start, space, first) = (&raw const (*area).start, (*area).space.get(), found.key.0);
+                (KArc::upgrade((*space).assume_init()), *start + ((index - first) << PAGE_SHIFT))
             }
         };
         // A space that is being torn down maps nothing any more.

@@ -3,8 +3,8 @@
 use super::Mm;
 use super::view::{AreaView, view};
 use crate::addr::{PAGE_SHIFT, UserAddr};
+use crate::frame;
 use crate::mm::Machine;
-use crate::mm::frame;
 use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, index};
 use crate::table::entry::Kind;

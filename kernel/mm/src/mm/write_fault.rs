@@ -5,11 +5,12 @@ use super::fault::{FaultError, room};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::event::Event;
 use crate::fallible::KArc;
+use crate::frame;
 use crate::mm::Machine;
 use crate::mm::ahead::MAX_WINDOW;
-use crate::mm::frame;
 use crate::mm::fresh::Fresh;
 use crate::pte::{Pte, bits, index};
+use crate::rmap;
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::flush::{flush_page, flush_range};
@@ -53,7 +54,7 @@ impl<M: Machine> Mm<M> {
         }
         let copied = self.copy_for_write(vma, leaf, addr, pte, supply);
         if !pte.is_special() && (copied.is_ok() || !seeded!(FailedCopyKeepsSource)) {
-            frame::Release::new(self.machine).page(pte.addr().pfn());
+            rmap::Release::new(self.machine).page(pte.addr().pfn());
         }
         copied
     }
@@ -105,7 +106,7 @@ impl<M: Machine> Mm<M> {
         }
         let pfn = supply.user(false)?;
         machine.copy_page(pfn.addr(), pte.addr());
-        frame::make_anon(machine, pfn, &self.group, vma.home_of(addr));
+        rmap::make_anon(machine, pfn, &self.group, vma.home_of(addr));
         KArc::add_owners(&self.group, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
@@ -119,7 +120,7 @@ impl<M: Machine> Mm<M> {
             same
         };
         machine.publish_tables();
-        let mut release = frame::Release::new(machine);
+        let mut release = rmap::Release::new(machine);
         if !replaced {
             release.page(pfn);
             return Ok(());
@@ -177,7 +178,7 @@ impl<M: Machine> Mm<M> {
             self.note_window(&mut guard, vma, addr, filled, false);
         }
         machine.publish_tables();
-        let mut release = frame::Release::new(machine);
+        let mut release = rmap::Release::new(machine);
         for pfn in &pages[filled..] {
             release.page(*pfn);
         }

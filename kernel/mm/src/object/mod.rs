@@ -21,16 +21,18 @@ use quire_abi::Errno;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc, TryVec};
-use crate::mm::Machine;
-use crate::mm::frame;
+use crate::frame;
 use crate::page::{Page, PageState};
+use crate::rmap;
+use crate::spans::{BY_INDEX, Spans};
 use crate::supply::Supply;
 use crate::sync::{Rank, SpinLock};
-use crate::vma::spans::{BY_INDEX, Spans};
+use crate::table::Machine;
+use crate::vma::Vma;
 use radix::Radix;
 
 /// The areas that map an object, by index.
-pub type Mappings<M> = Spans<M, BY_INDEX>;
+pub type Mappings<M> = Spans<Vma<M>, BY_INDEX>;
 
 /// Why an object has no frame for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +283,7 @@ impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let machine = self.machine;
         self.name_in_place(0);
-        let mut release = frame::Release::new(machine);
+        let mut release = rmap::Release::new(machine);
         let mut owned = 0;
         self.owned.get_mut().for_each(|pfn| {
             owned += 1;

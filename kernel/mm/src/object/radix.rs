@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 
 use crate::fallible::AllocError;
-use crate::machine::Machine;
+use crate::page_alloc::Machine;
 use crate::supply::Supply;
 
 const BITS: u32 = 6;

@@ -5,9 +5,9 @@
 
 use core::ptr;
 
-use super::{AnonGroup, count_step, links};
+use super::{AnonGroup, Machine, links};
 use crate::fallible::KArc;
-use crate::mm::Machine;
+use crate::steps::count_step;
 
 /// A bracket: a group, and which of its two brackets, in the lowest bit of the address.
 pub(super) struct Mark<M: Machine>(*const AnonGroup<M>);

@@ -24,10 +24,13 @@ use std::vec::Vec;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
-use crate::mm::{self, Absent, Spaces};
+use crate::mm::{self, Mm, NonPresentOps};
 use crate::page::{self, Page};
 use crate::page_alloc::cma::AreaError;
 use crate::page_alloc::{self, FailsOnDemand, PageAllocator, Summary};
+use crate::rmap;
+use crate::spaces::{self, Spaces};
+use crate::table::{self, SwapSlots};
 use dram::Dram;
 
 /// A machine: what `M` is in tests is `&'static Sim`.
@@ -36,7 +39,7 @@ pub struct Sim {
     mem_map: dram::Zeroed,
     pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
     spaces: OnceLock<Box<Spaces<&'static Sim>>>,
-    absent: OnceLock<&'static dyn Absent>,
+    non_present: OnceLock<&'static dyn NonPresentOps>,
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
@@ -79,7 +82,7 @@ impl Sim {
             mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
             pages: OnceLock::new(),
             spaces: OnceLock::new(),
-            absent: OnceLock::new(),
+            non_present: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
             booted: OnceLock::new(),
@@ -163,8 +166,8 @@ impl Sim {
     ///
     /// # Panics
     /// If there is one already.
-    pub fn provide_absent(&self, absent: &'static dyn Absent) {
-        assert!(self.absent.set(absent).is_ok(), "one a machine");
+    pub fn provide_non_present(&self, ops: &'static dyn NonPresentOps) {
+        assert!(self.non_present.set(ops).is_ok(), "one a machine");
     }
 
     /// The calling thread has written to a whole frame through the direct map, as the kernel does.
@@ -366,12 +369,24 @@ impl page_alloc::Machine for &'static Sim {
     }
 }
 
-impl mm::Machine for &'static Sim {
+impl spaces::Machine for &'static Sim {
     fn spaces(self) -> &'static Spaces<Self> {
         Sim::spaces(self)
     }
+}
 
-    fn absent(self) -> Option<&'static dyn Absent> {
-        self.absent.get().copied()
+impl rmap::Machine for &'static Sim {
+    type Space = Mm<Self>;
+}
+
+impl table::Machine for &'static Sim {
+    fn swap_slots(self) -> Option<&'static dyn SwapSlots> {
+        self.non_present.get().map(|ops| *ops as &dyn SwapSlots)
+    }
+}
+
+impl mm::Machine for &'static Sim {
+    fn non_present_ops(self) -> Option<&'static dyn NonPresentOps> {
+        self.non_present.get().copied()
     }
 }

@@ -12,7 +12,7 @@ use crate::machine::MAX_CPUS;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
 use crate::slab::cache::{CpuSlab, KmemCache};
-use crate::slab::frames::record_of;
+use crate::slab::lookup::record_of;
 use crate::slab::node::{Lists, Node};
 use crate::slab::record::{SlabList, SlabRecord};
 

@@ -2,7 +2,7 @@
 //!
 //! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), is the interface to a back end that is
 //! chosen once at boot. The parts, from the bottom:
-//! - [`frames`]: from a pointer to the record of its frame.
+//! - [`lookup`]: from a pointer to the record of its frame.
 //! - [`record`]: the meaning of a frame's record while the frame is in a slab.
 //! - [`demand`]: the interpretation of GFP flags.
 //! - [`state`]: a slab's counters in one word, and the rules for changing it.
@@ -32,10 +32,10 @@ mod array;
 mod cache;
 mod debug;
 mod demand;
-mod frames;
 mod geometry;
 mod heap;
 mod kmalloc;
+mod lookup;
 mod node;
 mod record;
 mod report;

@@ -8,7 +8,7 @@ use crate::page::PageState;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
 use crate::slab::cache::{KmemCache, Setup, end_of_list, set_link};
-use crate::slab::frames::{pfn_of, record_of};
+use crate::slab::lookup::{pfn_of, record_of};
 use crate::slab::record::{SlabList, SlabRecord};
 use crate::slab::report::Fault;
 use crate::slab::state::State;

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::addr::Pfn;
 use crate::page::{Page, PageState};
 use crate::page_alloc::Machine;
-use crate::slab::frames::{pfn_of, record};
+use crate::slab::lookup::{pfn_of, record};
 use crate::slab::state::StateWord;
 
 /// A [`Page`] record while its frame is in a slab.

@@ -22,7 +22,7 @@ use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
 use crate::slab::array::{self, Array};
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
-use crate::slab::frames::pfn_of;
+use crate::slab::lookup::pfn_of;
 use crate::slab::node::Lists;
 use crate::slab::record::SlabRecord;
 use crate::slab::report::Fault;

@@ -7,8 +7,8 @@ use crate::page_alloc::Machine;
 use crate::slab::Backend;
 use crate::slab::array;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, link};
-use crate::slab::frames::pfn_of;
 use crate::slab::heap::KernelHeap;
+use crate::slab::lookup::pfn_of;
 use crate::slab::record::{SlabList, SlabRecord};
 
 impl<M: Machine> KernelHeap<M> {

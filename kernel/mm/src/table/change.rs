@@ -1,8 +1,8 @@
 //! Changing the present entries of a range in place.
 
+use super::Machine;
 use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
-use crate::mm::Machine;
 use crate::pte::{LEVEL_SHIFT, index};
 
 impl<M: Machine> Tables<M> {

@@ -1,11 +1,11 @@
 //! fork: copying a parent's tables to its child.
 
+use super::Machine;
 use super::Tables;
 use super::entry::Kind;
 use super::gather::Counts;
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
-use crate::mm::Machine;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::supply::Supply;
@@ -91,7 +91,7 @@ impl<M: Machine> Tables<M> {
             Some(NonPresent::Marker(_)) => mine.fill(i, pte),
             Some(NonPresent::Swap(_)) if seeded!(ForkForgetsSwap) => {}
             Some(NonPresent::Swap(slot)) => {
-                self.machine.absent().ok_or(AllocError)?.share_slot(slot)?;
+                self.machine.swap_slots().ok_or(AllocError)?.share_slot(slot)?;
                 mine.fill(i, pte);
             }
             // The copy holds the same as the entry: no reference, but a charge. The mover finds it in the child, which

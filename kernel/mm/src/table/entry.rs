@@ -31,12 +31,12 @@
 //! with the stale entry faults, or updates it, once more. Code that makes an entry old, clean or write-protected must
 //! invalidate it before relying on that: until then accesses may leave no trace, and writes may succeed.
 //!
-//! [`Spaces::hardware_updates`]: crate::mm::Spaces::hardware_updates
+//! [`Spaces::hardware_updates`]: crate::spaces::Spaces::hardware_updates
 //! [`LeafGuard::take`]: super::LeafGuard::take
 //! [`LeafGuard::change`]: super::LeafGuard::change
 
+use super::Machine;
 use crate::addr::{Pfn, PhysAddr};
-use crate::mm::Machine;
 use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{MemoryType, NonPresent, Pte, bits};
 use crate::vm_flags::VmFlags;

@@ -7,14 +7,14 @@
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
+use super::Machine;
 use super::entry::{Kind, note_dirty};
 use super::flush::flush_range;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::asid::AsidSlot;
-use crate::mm::Machine;
-use crate::mm::frame::Release;
 use crate::page::Page;
 use crate::pte::{NonPresent, Pte};
+use crate::rmap::Release;
 
 /// The most pages with other holders that are kept at a time.
 const HELD: usize = 64;
@@ -142,10 +142,10 @@ impl<'a, M: Machine> Gather<'a, M> {
         match pte.kind() {
             None | Some(NonPresent::None | NonPresent::Marker(_)) => {}
             Some(NonPresent::Swap(slot)) => {
-                if let Some(absent) = self.machine.absent()
+                if let Some(slots) = self.machine.swap_slots()
                     && !seeded!(UnmapLeaksSlot)
                 {
-                    absent.release_slot(slot);
+                    slots.release_slot(slot);
                 }
             }
             Some(NonPresent::Migration(_)) if seeded!(UnmapForgetsMigration) => {}

@@ -2,12 +2,12 @@
 
 use core::sync::atomic::Ordering;
 
+use super::Machine;
 use super::flush::flush_page;
 use super::word::Word;
 use super::{Table, Tables};
 use crate::addr::UserAddr;
 use crate::asid::AsidSlot;
-use crate::mm::Machine;
 use crate::pte::{ENTRIES, Pte, bits};
 use crate::sync::{Rank, note_released, note_taken};
 

@@ -37,8 +37,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::addr::{PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::AllocError;
-use crate::mm::Machine;
-use crate::mm::frame;
+use crate::frame;
 use crate::page::{Page, PageState};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
 use crate::supply::Supply;
@@ -46,6 +45,23 @@ use flush::flush_space;
 use word::Word;
 
 pub use leaf::{Leaf, LeafGuard};
+
+/// The users of swap slots, as tables that have entries for them need it.
+pub trait SwapSlots: Sync {
+    /// One more user of a slot that has users. May be called with a table locked.
+    fn share_slot(&self, slot: u64) -> Result<(), AllocError>;
+
+    /// One user fewer. May be called with a table locked.
+    fn release_slot(&self, slot: u64);
+}
+
+/// The machine with the tables of its address spaces.
+pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {
+    /// Who counts the users of swap slots; nobody where no floor makes entries for them.
+    fn swap_slots(self) -> Option<&'static dyn SwapSlots> {
+        None
+    }
+}
 
 /// Bytes that a last-level table covers.
 pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];

@@ -1,9 +1,9 @@
 //! Changing access rights.
 
+use super::Machine;
 use super::Tables;
 use super::entry::{self, PROTECTION};
 use crate::addr::{PAGE_SIZE, UserAddr};
-use crate::mm::Machine;
 use crate::page::Page;
 use crate::pte::{Pte, bits};
 use crate::vm_flags::VmFlags;

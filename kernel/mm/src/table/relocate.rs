@@ -2,10 +2,10 @@
 
 use core::sync::atomic::Ordering;
 
+use super::Machine;
 use super::{GROUP, LEAF_SPAN, Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, UserAddr};
 use crate::fallible::AllocError;
-use crate::mm::Machine;
 use crate::pte::{ENTRIES, Pte, index};
 use crate::supply::Supply;
 use crate::sync::Rank;

@@ -1,8 +1,8 @@
 //! The access flag, for reclaim.
 
+use super::Machine;
 use super::Tables;
 use crate::addr::UserAddr;
-use crate::mm::Machine;
 
 impl<M: Machine> Tables<M> {
     /// Makes the present entries of `start..end` old. Returns the range whose entries were young, which the caller

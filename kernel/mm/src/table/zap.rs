@@ -1,12 +1,12 @@
 //! Clearing entries.
 
+use super::Machine;
 use super::entry::note_dirty;
 use super::gather::{Counts, Gather};
 use super::{Leaf, Tables};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
-use crate::mm::Machine;
-use crate::mm::frame::Release;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
+use crate::rmap::Release;
 
 impl<M: Machine> Tables<M> {
     /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
@@ -68,8 +68,8 @@ fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mu
         // The frame may have been reused by now: the mover skips a space that is being torn down.
         Some(NonPresent::Migration(_)) => counts.add(pte.moved_kind()),
         Some(NonPresent::Swap(slot)) => {
-            if let Some(absent) = machine.absent() {
-                absent.release_slot(slot);
+            if let Some(slots) = machine.swap_slots() {
+                slots.release_slot(slot);
             }
         }
         Some(NonPresent::None | NonPresent::Marker(_)) => {}

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::Vma;
 use super::tree::{AreaTree, Link, at, links};
-use crate::mm::Machine;
+use crate::table::Machine;
 
 #[inline]
 fn height<M: Machine>(link: Link<M>) -> i32 {

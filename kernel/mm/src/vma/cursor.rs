@@ -7,7 +7,7 @@ use super::tree::{AreaTree, Link, at};
 use super::{VmFlags, Vma};
 use crate::addr::UserAddr;
 use crate::fallible::KArc;
-use crate::mm::Machine;
+use crate::table::Machine;
 
 /// Areas removed from a tree, in a chain that needs no memory. Freed when this is dropped.
 pub struct Detached<M: Machine> {
@@ -180,10 +180,10 @@ impl<M: Machine> Cursor<'_, M> {
             }
             change(&mut *node.as_ptr());
             if !seeded!(SplitLosesReverseMapping) {
-                mappings.iter_mut().for_each(|mappings| mappings.insert(node, self.tree.mm));
+                mappings.iter_mut().for_each(|mappings| mappings.insert(node));
             }
             if !at(node).is_at_home() {
-                self.tree.away.insert(node, self.tree.mm);
+                self.tree.away.insert(node);
             }
         }
     }

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use super::Vma;
 use super::tree::{AreaTree, Link, at};
 use crate::addr::UserAddr;
-use crate::mm::Machine;
+use crate::table::Machine;
 
 /// A cached result of searches below a bound: no gap of `len` bytes or more extends above `end`. Only changed by the
 /// holder of the intent; atomic, so that a search for a gap needs only shared access to the tree.

@@ -8,16 +8,20 @@
 mod balance;
 pub mod cursor;
 mod gap;
-pub mod spans;
 #[cfg(test)]
 mod tests;
 pub mod tree;
 mod validate;
 
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
-use crate::mm::Machine;
 use crate::object::Object;
+use crate::spans::{BY_INDEX, Places, Spanned};
+use crate::table::Machine;
 
 pub use crate::vm_flags::VmFlags;
 pub use tree::AreaTree;
@@ -40,7 +44,9 @@ impl<M: Machine> Clone for Backing<M> {
 /// See the module.
 pub struct Vma<M: Machine> {
     pub(crate) links: tree::Links<M>,
-    pub(crate) places: spans::Places<M>,
+    pub(crate) places: Places<Self>,
+    /// The space, for a walk that finds this through its object: written when it comes to map one.
+    pub(crate) space: UnsafeCell<MaybeUninit<*const M::Space>>,
     /// First address.
     pub start: UserAddr,
     /// One past the last address.
@@ -59,7 +65,8 @@ impl<M: Machine> Vma<M> {
     pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
         Self {
             links: tree::Links::default(),
-            places: spans::Places::default(),
+            places: Places::default(),
+            space: UnsafeCell::new(MaybeUninit::uninit()),
             start,
             end,
             flags,
@@ -115,7 +122,7 @@ impl<M: Machine> Vma<M> {
         self.home == self.start.get() >> PAGE_SHIFT
     }
 
-    /// Whether its pages are found by its address alone: it is in no [`spans::Spans`].
+    /// Whether its pages are found by its address alone: it is in no [`Spans`](crate::spans::Spans).
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
         self.backing.is_none() && self.is_at_home()
@@ -125,7 +132,8 @@ impl<M: Machine> Vma<M> {
     pub fn part(&self, start: UserAddr, end: UserAddr) -> Self {
         Self {
             links: tree::Links::default(),
-            places: spans::Places::default(),
+            places: Places::default(),
+            space: UnsafeCell::new(MaybeUninit::uninit()),
             start,
             end,
             flags: self.flags,
@@ -155,6 +163,32 @@ impl<M: Machine> Vma<M> {
     #[inline]
     pub fn continues_with(&self, next: &Kind<'_, M>) -> bool {
         self.kind_at(self.end) == *next
+    }
+}
+
+// SAFETY: the range changes in cursor.rs alone, which takes the area out of its trees for that; it has a page at least.
+unsafe impl<M: Machine> Spanned for Vma<M> {
+    #[inline(always)]
+    unsafe fn places(node: NonNull<Self>) -> *const Places<Self> {
+        // SAFETY: the node lives.
+        unsafe { &raw const (*node.as_ptr()).places }
+    }
+
+    #[inline(always)]
+    unsafe fn first<const WHICH: usize>(node: NonNull<Self>) -> usize {
+        // SAFETY: the node lives, and its range does not change.
+        unsafe {
+            match WHICH {
+                BY_INDEX => (*node.as_ptr()).backing.as_ref().map_or(0, |b| b.index),
+                _ => (*node.as_ptr()).home,
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn last<const WHICH: usize>(node: NonNull<Self>) -> usize {
+        // SAFETY: as above.
+        unsafe { Self::first::<WHICH>(node) + (((*node.as_ptr()).end - (*node.as_ptr()).start) >> PAGE_SHIFT) - 1 }
     }
 }
 

@@ -156,7 +156,7 @@ fn areas_away_from_home_are_found_by_what_they_claim() {
                 assert!(after.is_none_or(|after| after < next.key), "in order");
                 after = Some(next.key);
                 // SAFETY: the area is one of the tree's.
-                found.push(unsafe { next.vma.as_ref() }.start.get());
+                found.push(unsafe { next.area.as_ref() }.start.get());
             }
             found.sort_unstable();
             expected.sort_unstable();

@@ -16,11 +16,10 @@ use core::ptr::NonNull;
 use super::balance::{inherit, refresh};
 use super::cursor::Cursor;
 use super::gap::Searched;
-use super::spans::{BY_HOME, Spans, mix};
 use super::{Kind, STACK_GUARD, VmFlags, Vma};
 use crate::addr::{PAGE_SHIFT, USER_END, UserAddr};
-use crate::mm::Machine;
-use crate::mm::Mm;
+use crate::spans::{BY_HOME, Spans, mix};
+use crate::table::Machine;
 
 pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
 
@@ -64,9 +63,9 @@ pub struct AreaTree<M: Machine> {
     pub(super) count: usize,
     pub(super) searched: Searched,
     /// The space, for reverse mapping.
-    pub(super) mm: *const Mm<M>,
+    pub(super) mm: *const M::Space,
     /// The areas that are not at home.
-    pub(super) away: Spans<M, BY_HOME>,
+    pub(super) away: Spans<Vma<M>, BY_HOME>,
 }
 
 // SAFETY: the tree owns its areas, which can be sent and shared themselves.
@@ -124,12 +123,12 @@ impl<M: Machine> AreaTree<M> {
     }
 
     /// Sets the space of these areas. Before the first one is inserted.
-    pub fn set_mm(&mut self, mm: *const Mm<M>) {
+    pub fn set_mm(&mut self, mm: *const M::Space) {
         self.mm = mm;
     }
 
     /// The areas that are not at home, by home.
-    pub(crate) fn away(&self) -> &Spans<M, BY_HOME> {
+    pub(crate) fn away(&self) -> &Spans<Vma<M>, BY_HOME> {
         &self.away
     }
 
@@ -179,10 +178,11 @@ impl<M: Machine> AreaTree<M> {
         unsafe {
             let vma = at(node);
             if let Some(backing) = &vma.backing {
-                backing.object.mappings().lock().insert(node, self.mm);
+                (*vma.space.get()).write(self.mm);
+                backing.object.mappings().lock().insert(node);
             }
             if !vma.is_at_home() && !seeded!(MoveLosesReverseMapping) {
-                self.away.insert(node, self.mm);
+                self.away.insert(node);
             }
         }
     }

@@ -3,7 +3,7 @@
 use core::cmp::max;
 
 use super::tree::{AreaTree, Link, at};
-use crate::mm::Machine;
+use crate::table::Machine;
 
 impl<M: Machine> AreaTree<M> {
     /// Checks order, balance, gaps, threading and the `Spans` against their definitions.

@@ -2,7 +2,7 @@
 
 use std::vec::Vec;
 
-use super::absent::{Elsewhere, How};
+use super::non_present::{Elsewhere, How};
 use super::*;
 use crate::addr::Pfn;
 use crate::mm::{audit_page, for_each_mapping};
@@ -455,7 +455,7 @@ fn a_page_that_is_unmapped_while_it_is_moved_is_not_lost() {
     let pfn = mm.pin(at, false).unwrap().pfn();
     elsewhere.take_away(&mm, UserAddr::new(at), How::Move);
     mm.advise(at, PAGE, quire_abi::flags::madv::DONTNEED).unwrap();
-    assert_eq!(crate::mm::frame::page(rig.sim, pfn).refs(), 0, "frozen");
+    assert_eq!(crate::frame::page(rig.sim, pfn).refs(), 0, "frozen");
     assert_eq!(mm.stats().rss_anon, 0);
     mm.validate();
     elsewhere.finish_moves();

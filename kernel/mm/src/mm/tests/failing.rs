@@ -13,7 +13,7 @@ use std::vec::Vec;
 
 use quire_abi::flags::{Map, Prot, madv};
 
-use super::absent::How;
+use super::non_present::How;
 use super::outcomes::{self, Errno, Outcome};
 use super::pair::{Pair, area_end};
 use super::script::{BRK, CPUS, Op, PROCESSES, Random, WINDOW};

@@ -5,7 +5,8 @@ use std::thread;
 
 use super::*;
 use crate::addr::Pfn;
-use crate::mm::{audit_page, frame};
+use crate::frame;
+use crate::mm::audit_page;
 use crate::page::{Page, PageState};
 use crate::table::gather::Gather;
 

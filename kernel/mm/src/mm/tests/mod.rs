@@ -1,12 +1,12 @@
 //! Address spaces on a simulated machine with a software MMU.
 
-mod absent;
 mod beside;
 mod compare;
 mod directed;
 mod failing;
 mod found;
 mod model;
+mod non_present;
 mod oracle;
 mod outcomes;
 mod pair;

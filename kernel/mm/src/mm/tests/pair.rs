@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::vec::Vec;
 
-use super::absent::Elsewhere;
 use super::model::{File, Model, STACK_LIMIT};
+use super::non_present::Elsewhere;
 use super::script::{BRK, CPUS, Op, WINDOW};
 use super::trace::Trace;
 use super::{PAGE, Rig, Space};

@@ -213,14 +213,14 @@ fn families_of_any_shape_are_walked_whole() {
                     let pfn = mapped(&family[one], at + random(PAGES) * PAGE);
                     let mut going = Some(family.swap_remove(one));
                     if let Some(pfn) = pfn {
-                        let held = crate::mm::frame::page(rig.sim, pfn);
+                        let held = crate::frame::page(rig.sim, pfn);
                         assert!(held.get());
                         crate::mm::for_each_mapping(rig.sim, pfn, |_, _| {
                             // (The visited space is held by the walk.)
                             going = None;
                             true
                         });
-                        crate::mm::frame::Release::new(rig.sim).page(pfn);
+                        crate::rmap::Release::new(rig.sim).page(pfn);
                     }
                 }
                 _ => {}

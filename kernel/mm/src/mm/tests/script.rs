@@ -6,8 +6,8 @@ use std::vec::Vec;
 
 use quire_abi::flags::{Map, Mremap, Msync, madv};
 
-use super::absent::How;
 use super::model::Window;
+use super::non_present::How;
 use crate::mm::Access;
 
 /// The window spans three last-level tables; some operations go to far islands, so that tables come and go.

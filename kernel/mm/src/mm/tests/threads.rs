@@ -119,7 +119,7 @@ fn what_hardware_marks_dirty_meanwhile_is_not_lost() {
     mm.validate();
     for page in 0..PAGES {
         let pinned = mm.pin(shared + page * PAGE, false).unwrap();
-        let record = crate::mm::frame::page(rig.sim, pinned.pfn());
+        let record = crate::frame::page(rig.sim, pinned.pfn());
         let entry = mm.entry(UserAddr::new(shared + page * PAGE));
         let dirty = entry.is_dirty() || record.flags().contains(PageFlags::DIRTY);
         assert!(dirty || !rig.mmu.written().contains(&pinned.pfn().0), "page {page} was written and is clean");

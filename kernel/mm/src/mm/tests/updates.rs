@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::addr::Pfn;
-use crate::mm::frame;
+use crate::frame;
 use crate::object::Object;
 use crate::page::PageFlags;
 use crate::page_alloc::Gfp;

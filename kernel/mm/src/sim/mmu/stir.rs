@@ -4,7 +4,6 @@ use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Chance, Mmu};
-use crate::machine::Machine;
 use crate::pte::{Pte, bits};
 
 /// What the CPUs of a machine do out of turn: who they are, and a source of chance.

@@ -7,7 +7,7 @@ use quire_abi::flags::{Map, madv};
 
 use super::{CPUS, LATEST, Op, Random};
 use crate::mm::Access;
-use crate::mm::tests::absent::How;
+use crate::mm::tests::non_present::How;
 
 /// Pages of a scene, at most.
 const PAGES: usize = 6;

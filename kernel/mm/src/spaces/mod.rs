@@ -1,12 +1,21 @@
 //! State shared by all address spaces of a machine.
 
+mod commit;
+
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::addr::PhysAddr;
 use crate::asid::AsidAllocator;
 use crate::fallible::AllocError;
-use crate::mm::Machine;
-use crate::mm::{Commit, frame};
+use crate::frame;
+
+pub use commit::Commit;
+
+/// The machine with what its address spaces share.
+pub trait Machine: crate::page_alloc::Machine {
+    /// It.
+    fn spaces(self) -> &'static Spaces<Self>;
+}
 
 /// The zero page, the ASIDs, and machine-wide counters. A `static` in the kernel.
 pub struct Spaces<M: Machine> {

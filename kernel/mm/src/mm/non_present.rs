@@ -1,6 +1,6 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! Higher floors make such entries. They implement [`Absent`] for code that meets an entry, and all code that walks
+//! Higher floors make such entries. They implement [`NonPresentOps`] for code that meets an entry, and all code that walks
 //! tables relies on the following meanings:
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
@@ -34,23 +34,20 @@
 //!
 //! [`Page::freeze`]: crate::page::Page::freeze
 
+use super::Mm;
 use super::fault::FaultError;
-use super::{Mm, frame};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
-use crate::fallible::{AllocError, KArc};
+use crate::fallible::KArc;
+use crate::frame;
 use crate::mm::Machine;
 use crate::pte::{NonPresent, Pte, bits, index};
+use crate::rmap;
+use crate::table::SwapSlots;
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
 
-/// The handler of entries that are neither present nor empty.
-pub trait Absent: Sync {
-    /// One more user of a swap slot that has users. May be called with a table locked.
-    fn share_slot(&self, slot: u64) -> Result<(), AllocError>;
-
-    /// Drops a user of a slot. May be called with a table locked.
-    fn release_slot(&self, slot: u64);
-
+/// The handler of entries that are neither present nor empty, for faults.
+pub trait NonPresentOps: SwapSlots {
     /// Reads a slot that has users into a frame. May sleep; ends early when the thread is killed, with any error.
     fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError>;
 
@@ -65,7 +62,7 @@ impl<M: Machine> Mm<M> {
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
         // Without a handler there are no such entries.
-        let absent = self.machine.absent().ok_or(FaultError::BeyondObject)?;
+        let ops = self.machine.non_present_ops().ok_or(FaultError::BeyondObject)?;
         let i = index(addr.get(), 3);
         let (pte, slot) = {
             let _areas = self.areas.read();
@@ -76,18 +73,18 @@ impl<M: Machine> Mm<M> {
                 Some(NonPresent::Migration(old)) => {
                     drop(guard);
                     drop(_areas);
-                    return absent.wait_for_move(old.pfn());
+                    return ops.wait_for_move(old.pfn());
                 }
                 Some(NonPresent::Swap(slot)) => {
                     // Keeps the slot from being reused until it has been read.
-                    absent.share_slot(slot)?;
+                    ops.share_slot(slot)?;
                     (pte, slot)
                 }
                 _ => return Ok(()),
             }
         };
         let read = frame::alloc_user(self.machine, false).map_err(FaultError::from).and_then(|pfn| {
-            let done = absent.read_slot(slot, pfn.addr());
+            let done = ops.read_slot(slot, pfn.addr());
             if done.is_err() {
                 frame::free(self.machine, pfn);
             }
@@ -96,14 +93,14 @@ impl<M: Machine> Mm<M> {
         let done = read.map(|pfn| {
             if self.put_back(addr, pte, pfn) {
                 if !seeded!(SwapInLeaksSlot) {
-                    absent.release_slot(slot);
+                    ops.release_slot(slot);
                 }
             } else {
                 frame::free(self.machine, pfn);
             }
         });
         if done.is_ok() || !seeded!(FailedSwapInKeepsSlot) {
-            absent.release_slot(slot);
+            ops.release_slot(slot);
         }
         done
     }
@@ -119,7 +116,7 @@ impl<M: Machine> Mm<M> {
         if guard.get(i) != pte {
             return false;
         }
-        frame::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
+        rmap::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
         KArc::add_owners(&self.group, 1);
         guard.clear(i);
         guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON | bits::DIRTY));

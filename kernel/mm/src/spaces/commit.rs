@@ -1,7 +1,7 @@
 //! Commit accounting: how much memory processes have been promised, and whether they may be promised more.
 //!
 //! A promise covers mappings that can take memory of their own: private writable areas (`VmFlags::ACCOUNT` marks
-//! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](super::Mm) and uncharges in
+//! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](crate::mm::Mm) and uncharges in
 //! `Mm::settle`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
 //!
 //! The count has one slot per CPU, so that promises on different CPUs do not contend; only mode 2 sums the slots.
@@ -13,7 +13,7 @@ use quire_abi::flags::setting;
 
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
 use crate::machine::MAX_CPUS;
-use crate::mm::Machine;
+use crate::machine::Machine;
 
 /// Linux's default for `vm.overcommit_ratio`.
 const DEFAULT_RATIO: usize = 50;
@@ -98,7 +98,7 @@ impl Commit {
     }
 
     /// The raw sum: negative if more was uncharged than charged, or if a slot changes during the summation.
-    pub(super) fn sum(&self) -> isize {
+    pub(crate) fn sum(&self) -> isize {
         self.slots.iter().map(|slot| slot.0.load(Relaxed)).sum()
     }
 

@@ -9,13 +9,16 @@ use std::vec::Vec;
 use super::{PAGE, Space};
 use crate::addr::{Pfn, PhysAddr, UserAddr};
 use crate::fallible::{AllocError, KArc, inject};
+use crate::frame;
 use crate::machine::Machine;
-use crate::mm::{Absent, FaultError, for_each_mapping, frame};
+use crate::mm::{FaultError, NonPresentOps, for_each_mapping};
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
+use crate::rmap;
 use crate::rmap::AnonGroup;
 use crate::sim::Sim;
 use crate::supply::Supply;
+use crate::table::SwapSlots;
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::flush::flush_range;
 use crate::table::gather::Counts;
@@ -44,7 +47,7 @@ pub(super) struct Elsewhere {
 impl Elsewhere {
     pub fn attach(sim: &'static Sim) -> &'static Self {
         let this: &'static Self = Box::leak(Box::new(Self { sim, state: Mutex::default() }));
-        sim.provide_absent(this);
+        sim.provide_non_present(this);
         this
     }
 
@@ -122,13 +125,13 @@ impl Elsewhere {
             };
             flush_range(self.sim, &mm.asid, *at, *at + PAGE);
             mm.uncharge(Counts { anon: (how == How::Swap) as usize, ahead, ..Counts::default() });
-            frame::Release::new(self.sim).page(pfn);
+            rmap::Release::new(self.sim).page(pfn);
         }
         if how == How::Swap {
             // SAFETY: no entry maps the frame any more, and this holds it.
             let page = Box::new(unsafe { self.bytes(pfn).read() });
             self.state().slots.insert(slot, Slot { users: mappings.len(), page });
-            frame::Release::new(self.sim).page(pfn);
+            rmap::Release::new(self.sim).page(pfn);
         } else {
             // What the table in page.rs says that a freeze expects; an object's page stays, since its object may be asked
             // for it meanwhile.
@@ -164,7 +167,7 @@ impl Elsewhere {
             true
         });
         page.clear_flags(PageFlags::DIRTY);
-        frame::Release::new(self.sim).page(pfn);
+        rmap::Release::new(self.sim).page(pfn);
         Some(pfn)
     }
 
@@ -186,7 +189,7 @@ impl Elsewhere {
             let group = unsafe {
                 KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
             };
-            frame::make_anon(self.sim, new, &group, home);
+            rmap::make_anon(self.sim, new, &group, home);
             KArc::add_owners(&group, 1);
         }
         let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
@@ -213,7 +216,7 @@ impl Elsewhere {
             guard.clear(i);
             guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
         }
-        let mut release = frame::Release::new(self.sim);
+        let mut release = rmap::Release::new(self.sim);
         if new.is_some() {
             release.frozen_anon(old);
         }
@@ -240,7 +243,7 @@ pub(super) enum How {
     Mark,
 }
 
-impl Absent for Elsewhere {
+impl SwapSlots for Elsewhere {
     fn share_slot(&self, slot: u64) -> Result<(), AllocError> {
         inject::pass()?;
         let mut state = self.state();
@@ -256,7 +259,9 @@ impl Absent for Elsewhere {
             state.slots.remove(&slot);
         }
     }
+}
 
+impl NonPresentOps for Elsewhere {
     fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError> {
         assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
         let page = self.state().slots[&slot].page.clone();

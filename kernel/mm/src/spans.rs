@@ -16,39 +16,54 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::Vma;
-use super::tree::Link;
-use crate::addr::PAGE_SHIFT;
-use crate::mm::Machine;
-use crate::mm::Mm;
-use crate::rmap::count_step;
+use crate::steps::count_step;
 
 /// By index in the object that the areas map.
 pub const BY_INDEX: usize = 0;
 /// By home.
 pub const BY_HOME: usize = 1;
 
-struct Place<M: Machine> {
-    left: Link<M>,
-    right: Link<M>,
+type Link<T> = Option<NonNull<T>>;
+
+/// A node of spans: it stores its places in trees, and knows the pages that it covers.
+///
+/// # Safety
+/// `places` returns the same pointer as long as the node lives. `first` and `last` do not change while the node is in a tree
+/// of the kind, and are in order.
+pub unsafe trait Spanned: Sized {
+    /// Its places.
+    ///
+    /// # Safety
+    /// The node lives. (No reference to it is made, here and below.)
+    unsafe fn places(node: NonNull<Self>) -> *const Places<Self>;
+
+    /// The first page.
+    ///
+    /// # Safety
+    /// The node lives, and its range does not change.
+    unsafe fn first<const WHICH: usize>(node: NonNull<Self>) -> usize;
+
+    /// The last page.
+    ///
+    /// # Safety
+    /// As [`Spanned::first`].
+    unsafe fn last<const WHICH: usize>(node: NonNull<Self>) -> usize;
+}
+
+struct Place<T> {
+    left: Link<T>,
+    right: Link<T>,
     /// The highest last page here and below.
     highest: usize,
 }
 
 /// An area's nodes in the trees; each is written when the area is inserted.
-pub struct Places<M: Machine> {
-    places: [UnsafeCell<MaybeUninit<Place<M>>>; 2],
-    /// The space, for a walk that finds the area through its object.
-    mm: UnsafeCell<MaybeUninit<*const Mm<M>>>,
-}
+pub struct Places<T>([UnsafeCell<MaybeUninit<Place<T>>>; 2]);
 
-impl<M: Machine> Default for Places<M> {
+impl<T> Default for Places<T> {
     #[inline(always)]
     fn default() -> Self {
-        Self {
-            places: [const { UnsafeCell::new(MaybeUninit::uninit()) }; 2],
-            mm: UnsafeCell::new(MaybeUninit::uninit()),
-        }
+        Self([const { UnsafeCell::new(MaybeUninit::uninit()) }; 2])
     }
 }
 
@@ -56,34 +71,32 @@ impl<M: Machine> Default for Places<M> {
 pub type Key = (usize, usize);
 
 /// The result of a search by page.
-pub struct Found<M: Machine> {
+pub struct Found<T> {
     /// The area's key.
     pub key: Key,
-    /// The space; it may be ending, but its memory is valid as long as the tree is locked.
-    pub mm: *const Mm<M>,
     /// The area, as long as the tree is locked.
-    pub vma: NonNull<Vma<M>>,
+    pub area: NonNull<T>,
 }
 
 /// See the module. `WHICH` is [`BY_INDEX`] or [`BY_HOME`].
-pub struct Spans<M: Machine, const WHICH: usize> {
-    root: Link<M>,
+pub struct Spans<T: Spanned, const WHICH: usize> {
+    root: Link<T>,
     count: usize,
     changes: u64,
 }
 
 // SAFETY: the tree only borrows areas, which can be sent and shared themselves; see "Who may do what".
-unsafe impl<M: Machine, const WHICH: usize> Send for Spans<M, WHICH> {}
+unsafe impl<T: Spanned, const WHICH: usize> Send for Spans<T, WHICH> {}
 // SAFETY: as above; `&Spans` only reads links.
-unsafe impl<M: Machine, const WHICH: usize> Sync for Spans<M, WHICH> {}
+unsafe impl<T: Spanned, const WHICH: usize> Sync for Spans<T, WHICH> {}
 
-impl<M: Machine, const WHICH: usize> Default for Spans<M, WHICH> {
+impl<T: Spanned, const WHICH: usize> Default for Spans<T, WHICH> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
+impl<T: Spanned, const WHICH: usize> Spans<T, WHICH> {
     /// No areas.
     pub const fn new() -> Self {
         Self { root: None, count: 0, changes: 0 }
@@ -104,18 +117,15 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
         self.changes
     }
 
-    /// Inserts an area of the space `mm`.
+    /// Inserts an area.
     ///
     /// # Safety
     /// The area is in no tree of this kind, lives until [`Spans::remove`], and its range does not change before that.
-    pub unsafe fn insert(&mut self, node: NonNull<Vma<M>>, mm: *const Mm<M>) {
+    pub unsafe fn insert(&mut self, node: NonNull<T>) {
         // SAFETY: the caller's promise covers the area, and the tree is borrowed mutably; all its nodes live.
         unsafe {
-            (*place_cell::<M, WHICH>(node)).write(Place { left: None, right: None, highest: last::<M, WHICH>(node) });
-            if WHICH == BY_INDEX {
-                (*(*node.as_ptr()).places.mm.get()).write(mm);
-            }
-            self.root = Some(add::<M, WHICH>(self.root, node));
+            (*place_cell::<T, WHICH>(node)).write(Place { left: None, right: None, highest: T::last::<WHICH>(node) });
+            self.root = Some(add::<T, WHICH>(self.root, node));
         }
         self.count += 1;
         self.changes += 1;
@@ -125,9 +135,9 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
     ///
     /// # Safety
     /// The area is in this tree.
-    pub unsafe fn remove(&mut self, node: NonNull<Vma<M>>) {
+    pub unsafe fn remove(&mut self, node: NonNull<T>) {
         // SAFETY: the tree is borrowed mutably, and all nodes of it live.
-        unsafe { self.root = take::<M, WHICH>(self.root, node) };
+        unsafe { self.root = take::<T, WHICH>(self.root, node) };
         self.count -= 1;
         self.changes += 1;
     }
@@ -135,47 +145,45 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
     /// Whether an area covers any of the pages `from` to `to`: O(log n).
     pub fn meets(&self, from: usize, to: usize) -> bool {
         // SAFETY: the tree is borrowed, and all nodes of it live.
-        unsafe { first::<M, WHICH>(self.root, from, to) }.is_some()
+        unsafe { first::<T, WHICH>(self.root, from, to) }.is_some()
     }
 
     /// The first area after `after`, in order of keys, that covers `page`: O(log n).
-    pub fn find(&self, page: usize, after: Option<Key>) -> Option<Found<M>> {
+    pub fn find(&self, page: usize, after: Option<Key>) -> Option<Found<T>> {
         // SAFETY: the tree is borrowed, and all nodes of it live.
         unsafe {
             let node = match after {
-                None => first::<M, WHICH>(self.root, page, page),
-                Some(after) => next::<M, WHICH>(self.root, page, after),
+                None => first::<T, WHICH>(self.root, page, page),
+                Some(after) => next::<T, WHICH>(self.root, page, after),
             }?;
-            let mm =
-                if WHICH == BY_INDEX { (*(*node.as_ptr()).places.mm.get()).assume_init() } else { core::ptr::null() };
-            Some(Found { key: key::<M, WHICH>(node), mm, vma: node })
+            Some(Found { key: key::<T, WHICH>(node), area: node })
         }
     }
 
     /// Checks order, shape and highest pages against their definitions.
     pub fn validate(&self) {
         // SAFETY (of the function): `link` is of a borrowed tree.
-        unsafe fn walk<M: Machine, const W: usize>(link: Link<M>, n: &mut usize, before: &mut Option<Key>) -> usize {
+        unsafe fn walk<T: Spanned, const W: usize>(link: Link<T>, n: &mut usize, before: &mut Option<Key>) -> usize {
             let Some(node) = link else { return 0 };
             // SAFETY: as the caller's.
             unsafe {
-                let p = seen::<M, W>(node);
+                let p = seen::<T, W>(node);
                 let (left, right, highest) = (p.left, p.right, p.highest);
                 for child in [left, right].into_iter().flatten() {
                     assert!(weight(child) <= weight(node), "a span above its parent");
                 }
-                let low = walk::<M, W>(left, n, before);
-                assert!(before.is_none_or(|key| key < self::key::<M, W>(node)), "spans out of order");
-                *before = Some(self::key::<M, W>(node));
+                let low = walk::<T, W>(left, n, before);
+                assert!(before.is_none_or(|key| key < self::key::<T, W>(node)), "spans out of order");
+                *before = Some(self::key::<T, W>(node));
                 *n += 1;
-                let high = walk::<M, W>(right, n, before);
-                assert_eq!(highest, low.max(high).max(last::<M, W>(node)), "highest page of a subtree");
+                let high = walk::<T, W>(right, n, before);
+                assert_eq!(highest, low.max(high).max(T::last::<W>(node)), "highest page of a subtree");
                 highest
             }
         }
         let mut n = 0;
         // SAFETY: `self` is borrowed.
-        unsafe { walk::<M, WHICH>(self.root, &mut n, &mut None) };
+        unsafe { walk::<T, WHICH>(self.root, &mut n, &mut None) };
         assert_eq!(n, self.count, "spans");
     }
 }
@@ -183,157 +191,142 @@ impl<M: Machine, const WHICH: usize> Spans<M, WHICH> {
 // Below: nodes are of a tree that the caller has borrowed, mutably where links change; so they live, their ranges do
 // not change, and there are no two references to one node.
 
-type Node<M> = NonNull<Vma<M>>;
+type Node<T> = NonNull<T>;
 
-unsafe fn place_cell<M: Machine, const W: usize>(node: Node<M>) -> *mut MaybeUninit<Place<M>> {
+unsafe fn place_cell<T: Spanned, const W: usize>(node: Node<T>) -> *mut MaybeUninit<Place<T>> {
     // SAFETY: the node lives.
-    unsafe { (*node.as_ptr()).places.places[W].get() }
+    unsafe { (*T::places(node)).0[W].get() }
 }
 
-unsafe fn place<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a mut Place<M> {
+unsafe fn place<'a, T: Spanned, const W: usize>(node: Node<T>) -> &'a mut Place<T> {
     // SAFETY: the node is in the tree (or about to be), so its links were written.
-    unsafe { (*place_cell::<M, W>(node)).assume_init_mut() }
+    unsafe { (*place_cell::<T, W>(node)).assume_init_mut() }
 }
 
 /// As [`place`], for a caller that only reads; others may read it too.
-unsafe fn seen<'a, M: Machine, const W: usize>(node: Node<M>) -> &'a Place<M> {
+unsafe fn seen<'a, T: Spanned, const W: usize>(node: Node<T>) -> &'a Place<T> {
     // SAFETY: as for `place`.
-    unsafe { (*place_cell::<M, W>(node)).assume_init_ref() }
+    unsafe { (*place_cell::<T, W>(node)).assume_init_ref() }
 }
 
-unsafe fn begin<M: Machine, const W: usize>(node: Node<M>) -> usize {
-    // SAFETY: the node lives, and its range does not change.
-    unsafe {
-        match W {
-            BY_INDEX => (*node.as_ptr()).backing.as_ref().map_or(0, |b| b.index),
-            _ => (*node.as_ptr()).home,
-        }
-    }
-}
-
-unsafe fn last<M: Machine, const W: usize>(node: Node<M>) -> usize {
-    // SAFETY: the node lives, and its range does not change.
-    unsafe { begin::<M, W>(node) + (((*node.as_ptr()).end - (*node.as_ptr()).start) >> PAGE_SHIFT) - 1 }
-}
-
-unsafe fn key<M: Machine, const W: usize>(node: Node<M>) -> Key {
+unsafe fn key<T: Spanned, const W: usize>(node: Node<T>) -> Key {
     // SAFETY: as the caller's.
-    (unsafe { begin::<M, W>(node) }, node.addr().get())
+    (unsafe { T::first::<W>(node) }, node.addr().get())
 }
 
 /// The priority of a node, which is above all nodes of lower weight: a bijective hash of its address.
-fn weight<M: Machine>(node: Node<M>) -> u64 {
+fn weight<T: Spanned>(node: Node<T>) -> u64 {
     mix(node.addr().get() as u64)
 }
 
 /// The finaliser of SplitMix64.
 #[inline]
-pub(super) fn mix(x: u64) -> u64 {
+pub(crate) fn mix(x: u64) -> u64 {
     let x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
 }
 
-unsafe fn refresh<M: Machine, const W: usize>(node: Node<M>) {
+unsafe fn refresh<T: Spanned, const W: usize>(node: Node<T>) {
     // SAFETY: as the caller's.
     unsafe {
-        let below = |link: Link<M>| link.map_or(0, |n| place::<M, W>(n).highest);
-        let (left, right) = (place::<M, W>(node).left, place::<M, W>(node).right);
-        place::<M, W>(node).highest = last::<M, W>(node).max(below(left)).max(below(right));
+        let below = |link: Link<T>| link.map_or(0, |n| place::<T, W>(n).highest);
+        let (left, right) = (place::<T, W>(node).left, place::<T, W>(node).right);
+        place::<T, W>(node).highest = T::last::<W>(node).max(below(left)).max(below(right));
     }
 }
 
-unsafe fn add<M: Machine, const W: usize>(link: Link<M>, new: Node<M>) -> Node<M> {
+unsafe fn add<T: Spanned, const W: usize>(link: Link<T>, new: Node<T>) -> Node<T> {
     let Some(node) = link else { return new };
     // SAFETY: as the caller's.
     unsafe {
         if weight(new) > weight(node) {
-            let (left, right) = split::<M, W>(link, key::<M, W>(new));
-            (place::<M, W>(new).left, place::<M, W>(new).right) = (left, right);
-            refresh::<M, W>(new);
+            let (left, right) = split::<T, W>(link, key::<T, W>(new));
+            (place::<T, W>(new).left, place::<T, W>(new).right) = (left, right);
+            refresh::<T, W>(new);
             return new;
         }
-        let p = place::<M, W>(node);
-        if key::<M, W>(new) < key::<M, W>(node) {
-            p.left = Some(add::<M, W>(p.left, new));
+        let p = place::<T, W>(node);
+        if key::<T, W>(new) < key::<T, W>(node) {
+            p.left = Some(add::<T, W>(p.left, new));
         } else {
-            p.right = Some(add::<M, W>(p.right, new));
+            p.right = Some(add::<T, W>(p.right, new));
         }
-        refresh::<M, W>(node);
+        refresh::<T, W>(node);
         node
     }
 }
 
 /// Splits into the nodes before `at` and those after.
-unsafe fn split<M: Machine, const W: usize>(link: Link<M>, at: Key) -> (Link<M>, Link<M>) {
+unsafe fn split<T: Spanned, const W: usize>(link: Link<T>, at: Key) -> (Link<T>, Link<T>) {
     let Some(node) = link else { return (None, None) };
     // SAFETY: as the caller's.
     unsafe {
-        let p = place::<M, W>(node);
-        let halves = if key::<M, W>(node) < at {
-            let (left, right) = split::<M, W>(p.right, at);
+        let p = place::<T, W>(node);
+        let halves = if key::<T, W>(node) < at {
+            let (left, right) = split::<T, W>(p.right, at);
             p.right = left;
             (link, right)
         } else {
-            let (left, right) = split::<M, W>(p.left, at);
+            let (left, right) = split::<T, W>(p.left, at);
             p.left = right;
             (left, link)
         };
-        refresh::<M, W>(node);
+        refresh::<T, W>(node);
         halves
     }
 }
 
-unsafe fn take<M: Machine, const W: usize>(link: Link<M>, old: Node<M>) -> Link<M> {
+unsafe fn take<T: Spanned, const W: usize>(link: Link<T>, old: Node<T>) -> Link<T> {
     let node = link?;
     // SAFETY: as the caller's.
     unsafe {
-        let p = place::<M, W>(node);
+        let p = place::<T, W>(node);
         if node == old {
-            return join::<M, W>(p.left, p.right);
+            return join::<T, W>(p.left, p.right);
         }
-        if key::<M, W>(old) < key::<M, W>(node) {
-            p.left = take::<M, W>(p.left, old);
+        if key::<T, W>(old) < key::<T, W>(node) {
+            p.left = take::<T, W>(p.left, old);
         } else {
-            p.right = take::<M, W>(p.right, old);
+            p.right = take::<T, W>(p.right, old);
         }
-        refresh::<M, W>(node);
+        refresh::<T, W>(node);
     }
     link
 }
 
 /// Joins two trees, where all of `left` comes first.
-unsafe fn join<M: Machine, const W: usize>(left: Link<M>, right: Link<M>) -> Link<M> {
+unsafe fn join<T: Spanned, const W: usize>(left: Link<T>, right: Link<T>) -> Link<T> {
     let (Some(l), Some(r)) = (left, right) else { return left.or(right) };
     // SAFETY: as the caller's.
     unsafe {
         if weight(l) > weight(r) {
-            let p = place::<M, W>(l);
-            p.right = join::<M, W>(p.right, right);
-            refresh::<M, W>(l);
+            let p = place::<T, W>(l);
+            p.right = join::<T, W>(p.right, right);
+            refresh::<T, W>(l);
             left
         } else {
-            let p = place::<M, W>(r);
-            p.left = join::<M, W>(left, p.left);
-            refresh::<M, W>(r);
+            let p = place::<T, W>(r);
+            p.left = join::<T, W>(left, p.left);
+            refresh::<T, W>(r);
             right
         }
     }
 }
 
 /// The first area that covers any of the pages `from` to `to`: one path down.
-unsafe fn first<M: Machine, const W: usize>(mut link: Link<M>, from: usize, to: usize) -> Link<M> {
+unsafe fn first<T: Spanned, const W: usize>(mut link: Link<T>, from: usize, to: usize) -> Link<T> {
     // SAFETY: as the caller's.
     unsafe {
         while let Some(node) = link {
             count_step();
-            let p = seen::<M, W>(node);
+            let p = seen::<T, W>(node);
             // If all areas on the left that reach `from` start after `to`, those here and on the right do too.
-            if p.left.is_some_and(|left| seen::<M, W>(left).highest >= from) {
+            if p.left.is_some_and(|left| seen::<T, W>(left).highest >= from) {
                 link = p.left;
-            } else if begin::<M, W>(node) > to {
+            } else if T::first::<W>(node) > to {
                 return None;
-            } else if last::<M, W>(node) >= from {
+            } else if T::last::<W>(node) >= from {
                 return link;
             } else {
                 link = p.right;
@@ -345,27 +338,27 @@ unsafe fn first<M: Machine, const W: usize>(mut link: Link<M>, from: usize, to: 
 
 /// The first area after `after` that covers `page`. Only on the two paths along `page` and `after` a subtree may be
 /// entered without a match.
-unsafe fn next<M: Machine, const W: usize>(link: Link<M>, page: usize, after: Key) -> Link<M> {
+unsafe fn next<T: Spanned, const W: usize>(link: Link<T>, page: usize, after: Key) -> Link<T> {
     let node = link?;
     count_step();
     // SAFETY: as the caller's.
     unsafe {
-        let p = seen::<M, W>(node);
+        let p = seen::<T, W>(node);
         if p.highest < page {
             return None;
         }
-        if key::<M, W>(node) > after {
-            let found = next::<M, W>(p.left, page, after);
+        if key::<T, W>(node) > after {
+            let found = next::<T, W>(p.left, page, after);
             if found.is_some() {
                 return found;
             }
-            if begin::<M, W>(node) > page {
+            if T::first::<W>(node) > page {
                 return None;
             }
-            if page <= last::<M, W>(node) {
+            if page <= T::last::<W>(node) {
                 return link;
             }
         }
-        next::<M, W>(p.right, page, after)
+        next::<T, W>(p.right, page, after)
     }
 }

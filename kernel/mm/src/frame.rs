@@ -1,0 +1,62 @@
+//! Page frames of address spaces: the only place that calls the page allocator for them. A holder drops its reference to a
+//! frame of user memory by [`rmap::Release`](crate::rmap::Release).
+
+use crate::addr::{Pfn, PhysAddr};
+use crate::event::Event;
+use crate::fallible::AllocError;
+use crate::page::{Page, PageFlags, PageState};
+use crate::page_alloc::{Gfp, Machine};
+
+/// A frame for a process's memory, with one reference. Zeroed if asked.
+#[inline]
+pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
+    let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
+    let pfn = machine.pages().alloc_raw(0, gfp)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
+}
+
+/// As [`alloc_user`], for a page that the program has not accessed yet: gives up early.
+#[inline]
+pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
+    let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
+    let pfn = machine.pages().alloc_raw(0, gfp)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
+}
+
+/// A frame for a translation table; its contents are undefined.
+pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
+    Ok(machine.pages().alloc_raw(0, Gfp::KERNEL_ACCOUNT)?.addr())
+}
+
+/// The record of a frame of the page allocator.
+#[inline(always)]
+pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
+    // SAFETY: callers pass frames of the page allocator, whose records exist as long as the kernel.
+    unsafe { Page::of(machine, pfn) }
+}
+
+/// Frees a table that no walker can reach any more.
+pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
+    // SAFETY: the frame is from `alloc_table`, and the caller holds the last reference.
+    unsafe { machine.pages().free_pages(table.pfn(), 0) }
+}
+
+/// Frees a frame that was allocated for user memory and has not become a page of it, so nothing else can have found it.
+#[inline]
+pub fn free<M: Machine>(machine: M, pfn: Pfn) {
+    machine.count(Event::UserFree, 1);
+    // SAFETY: the caller is the only holder and gives it up.
+    unsafe { machine.pages().free_pages(pfn, 0) }
+}
+
+/// Makes a new frame page `index` of the object at `owner`. From now on it can be found, and leads to the object. Under
+/// the object's lock, which protects its membership in the object's tree from then on.
+pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
+    let page = page(machine, pfn);
+    if swap_backed {
+        page.set_flags(PageFlags::SWAP_BACKED);
+    }
+    page.init_owner(PageState::Object, owner, index as u64);
+}
