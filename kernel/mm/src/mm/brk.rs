@@ -1,5 +1,7 @@
 //! brk: the end of the heap.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
 use quire_abi::Errno;
 
 use super::residence::Populate;
@@ -12,25 +14,55 @@ use crate::vma::VmFlags;
 const HEAP: VmFlags =
     VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAY_READ).union(VmFlags::MAY_WRITE).union(VmFlags::MAY_EXEC);
 
+/// Where the heap begins and ends. The start is set once, before the space runs. The end moves under the intent, after the
+/// map has changed, and is read without a lock.
+pub(super) struct Heap {
+    start: AtomicUsize,
+    end: AtomicUsize,
+}
+
+impl Heap {
+    pub const fn new() -> Self {
+        Self { start: AtomicUsize::new(0), end: AtomicUsize::new(0) }
+    }
+
+    #[inline]
+    pub fn start(&self) -> UserAddr {
+        UserAddr::new(self.start.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub fn end(&self) -> UserAddr {
+        UserAddr::new(self.end.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn set_end(&self, end: UserAddr) {
+        self.end.store(end.get(), Ordering::Release);
+    }
+
+    pub fn copy_from(&self, other: &Self) {
+        self.start.store(other.start().get(), Ordering::Relaxed);
+        self.set_end(other.end());
+    }
+}
+
 impl<M: Machine> Mm<M> {
     /// Sets the start of the heap, which is also its first end. Once, by exec.
     pub fn set_brk_start(&self, start: UserAddr) {
-        let mut areas = self.areas.intend();
-        let mut areas = areas.write();
-        areas.brk_start = start;
-        areas.brk = start;
+        self.heap.start.store(start.get(), Ordering::Relaxed);
+        self.heap.set_end(start);
     }
 
-    /// Moves the end of the heap to `new` if possible, and returns the end.
+    /// Moves the end of the heap to `new` if possible, and returns the end. An address below the heap moves nothing.
+    #[inline]
     pub fn brk(&self, new: usize) -> UserAddr {
         let new = UserAddr::new(new);
-        let mut old = {
-            let areas = self.areas.read();
-            if new < areas.brk_start {
-                return areas.brk;
-            }
-            areas.brk
-        };
+        if new < self.heap.start() { self.heap.end() } else { self.move_brk(new) }
+    }
+
+    fn move_brk(&self, new: UserAddr) -> UserAddr {
+        let mut old = self.heap.end();
         let moved = supplied(self.machine, |supply| self.try_brk(new, &mut old, supply));
         moved.unwrap_or(old)
     }
@@ -39,9 +71,8 @@ impl<M: Machine> Mm<M> {
     fn try_brk(&self, new: UserAddr, old: &mut UserAddr, supply: &Supply<M>) -> Result<UserAddr, Errno> {
         // (A killed thread's result does not matter.)
         let mut areas = self.areas.intend_killable()?;
-        *old = areas.brk;
-        let old = areas.brk;
-        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(old) };
+        *old = self.heap.end();
+        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(*old) };
         let done = if to == from {
             Ok(())
         } else if to < from {
@@ -54,11 +85,10 @@ impl<M: Machine> Mm<M> {
             })
         };
         self.settle(&areas);
-        if done.is_err() && seeded!(FailedBrkMoves) {
-            areas.write().brk = new;
+        if done.is_ok() || seeded!(FailedBrkMoves) {
+            self.heap.set_end(new);
         }
         done?;
-        areas.write().brk = new;
         let locked = areas.default_flags.contains(VmFlags::LOCKED);
         drop(areas);
         if locked && to > from {
@@ -69,7 +99,7 @@ impl<M: Machine> Mm<M> {
 
     fn may_grow_heap(&self, areas: &Areas<M>, from: UserAddr, to: UserAddr, new: UserAddr) -> Result<(), Errno> {
         let pages = (to - from) >> PAGE_SHIFT;
-        let heap = (new - areas.brk_start) as u64;
+        let heap = (new - self.heap.start()) as u64;
         // A page stays free before the next area, as on Linux, so that running past the heap's end is a fault.
         let free =
             areas.tree.find_from(from).is_none_or(|next| to.get().saturating_add(PAGE_SIZE) <= next.guarded_start());

@@ -36,7 +36,7 @@ impl<M: Machine> Mm<M> {
             // Only this function and walks of the family, which only read, can access the child.
             let mut theirs = child.areas.intend_as(Rank::AddressSpaceChild);
             let mut theirs = theirs.write();
-            (theirs.brk_start, theirs.brk) = (areas.brk_start, areas.brk);
+            child.heap.copy_from(&self.heap);
             let left_out = if seeded!(DontForkIgnored) { VmFlags::empty() } else { VmFlags::DONTFORK };
             let wiped = if seeded!(WipeOnForkIgnored) { VmFlags::empty() } else { VmFlags::WIPEONFORK };
             areas.tree.iter().filter(|vma| !vma.flags.intersects(left_out)).try_for_each(|vma| {

@@ -60,6 +60,8 @@ use crate::table::flush::flush_space;
 use crate::table::gather::Counts;
 use crate::vma::{AreaTree, VmFlags};
 
+use brk::Heap;
+
 pub use audit::{Audit, audit_page};
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
@@ -131,8 +133,6 @@ pub struct Ttbr0 {
 pub(crate) struct Areas<M: Machine> {
     pub tree: AreaTree<M>,
     pub layout: MmLayout,
-    pub brk_start: UserAddr,
-    pub brk: UserAddr,
     /// Mapped pages, and those of writable private areas, of stacks, and locked ones.
     pub total: usize,
     pub data: usize,
@@ -191,6 +191,7 @@ pub struct Mm<M: Machine> {
     pub(crate) asid: AsidSlot,
     pub(crate) group: KArc<AnonGroup<M>>,
     limits: [AtomicU64; 4],
+    heap: Heap,
     /// Pages promised; changed under the intent. At rest it equals the sum over the areas.
     promised: AtomicUsize,
     rss_anon: AtomicUsize,
@@ -213,8 +214,6 @@ impl<M: Machine> Mm<M> {
         let areas = Areas {
             tree: AreaTree::new(),
             layout,
-            brk_start: UserAddr::new(0),
-            brk: UserAddr::new(0),
             total: 0,
             data: 0,
             stack: 0,
@@ -229,6 +228,7 @@ impl<M: Machine> Mm<M> {
             asid: AsidSlot::new(),
             group,
             limits: [const { AtomicU64::new(u64::MAX) }; 4],
+            heap: Heap::new(),
             promised: AtomicUsize::new(0),
             rss_anon: AtomicUsize::new(0),
             rss_file: AtomicUsize::new(0),

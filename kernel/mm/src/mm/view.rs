@@ -58,8 +58,7 @@ impl<M: Machine> Mm<M> {
 
     /// Where the heap begins and ends.
     pub fn heap(&self) -> (UserAddr, UserAddr) {
-        let areas = self.areas.read();
-        (areas.brk_start, areas.brk)
+        (self.heap.start(), self.heap.end())
     }
 
     /// The first area that ends above `from`: views that may sleep between areas continue from its end.
