@@ -1,25 +1,29 @@
 //! Error numbers, as in Linux's `asm-generic/errno-base.h` and `errno.h`.
 
 use core::fmt;
+use core::num::NonZero;
 
 /// Why a call failed. A system call returns its negated value in x0.
+///
+/// It is as wide as a register and never 0, so that a function returns `Result<usize, Errno>` in two registers and
+/// `Result<(), Errno>` in one, and not through memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct Errno(i32);
+pub struct Errno(NonZero<usize>);
 
 macro_rules! errnos {
     ($($name:ident = $value:literal, $text:literal;)*) => {
         impl Errno {
-            $(#[doc = $text] pub const $name: Errno = Errno($value);)*
+            $(#[doc = $text] pub const $name: Errno = Errno(NonZero::new($value).unwrap());)*
 
             /// The C name, `"E?"` for a number that Quire never returns.
             pub const fn name(self) -> &'static str {
-                match self.0 { $($value => stringify!($name),)* _ => "E?" }
+                match self.0.get() { $($value => stringify!($name),)* _ => "E?" }
             }
 
             /// The message for users.
             pub const fn text(self) -> &'static str {
-                match self.0 { $($value => $text,)* _ => "unknown error" }
+                match self.0.get() { $($value => $text,)* _ => "unknown error" }
             }
         }
     };
@@ -69,17 +73,20 @@ errnos! {
 impl Errno {
     /// The positive number.
     pub const fn get(self) -> i32 {
-        self.0
+        self.0.get() as i32
     }
 
     /// The value of x0 after a call that failed with this error.
     pub const fn to_ret(self) -> isize {
-        -(self.0 as isize)
+        -(self.0.get() as isize)
     }
 
     /// Decodes x0 after a call: −4095 to −1 is an error, anything else a value.
     pub const fn from_ret(ret: isize) -> Result<usize, Errno> {
-        if ret < 0 && ret >= -4095 { Err(Errno(-ret as i32)) } else { Ok(ret as usize) }
+        match NonZero::new(ret.unsigned_abs()) {
+            Some(number) if ret < 0 && ret >= -4095 => Err(Errno(number)),
+            _ => Ok(ret as usize),
+        }
     }
 }
 

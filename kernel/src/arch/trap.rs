@@ -62,6 +62,16 @@ global_asm!(
     .endm
 
     .macro  load_frame
+    ldp     x19, x20, [sp, #152]
+    ldp     x21, x22, [sp, #168]
+    ldp     x23, x24, [sp, #184]
+    ldp     x25, x26, [sp, #200]
+    ldp     x27, x28, [sp, #216]
+    load_caller_saved
+    .endm
+
+    // What a function call need not preserve. The others are as they were if nothing but functions ran.
+    .macro  load_caller_saved
     ldp     x0, x1, [sp]
     ldp     x2, x3, [sp, #16]
     ldp     x4, x5, [sp, #32]
@@ -71,24 +81,28 @@ global_asm!(
     ldp     x12, x13, [sp, #96]
     ldp     x14, x15, [sp, #112]
     ldp     x16, x17, [sp, #128]
-    ldp     x18, x19, [sp, #144]
-    ldp     x20, x21, [sp, #160]
-    ldp     x22, x23, [sp, #176]
-    ldp     x24, x25, [sp, #192]
-    ldp     x26, x27, [sp, #208]
-    ldp     x28, x29, [sp, #224]
-    ldr     x30, [sp, #240]
+    ldr     x18, [sp, #144]
+    ldp     x29, x30, [sp, #232]
     add     sp, sp, #{FRAME}
     .endm
 
+    // Leaves x19 to x28 as they are.
     .macro  enter_user
     sub     sp, sp, #{FRAME}
     save_frame
-    mrs     x21, sp_el0
-    mrs     x22, elr_el1
-    mrs     x23, spsr_el1
-    stp     x30, x21, [sp, #240]
-    stp     x22, x23, [sp, #256]
+    mrs     x9, sp_el0
+    mrs     x10, elr_el1
+    mrs     x11, spsr_el1
+    stp     x30, x9, [sp, #240]
+    stp     x10, x11, [sp, #256]
+    .endm
+
+    .macro  load_state
+    ldp     x9, x10, [sp, #248]
+    ldr     x11, [sp, #264]
+    msr     sp_el0, x9
+    msr     elr_el1, x10
+    msr     spsr_el1, x11
     .endm
 
     .macro  vector to
@@ -144,7 +158,19 @@ el0_sync:
     mov     x29, xzr
     mov     x0, sp
     bl      {SYSCALL}
-    b       return_to_user
+
+    // Back to the program, with the registers that a function call preserves as they were on the way in. Whoever changes
+    // those of the frame leaves work to do.
+leave_user:
+    msr     daifset, #2
+    mrs     x1, tpidr_el1
+    ldr     x1, [x1, #{CURRENT}]
+    ldr     w1, [x1, #{WORK}]
+    cbnz    w1, work_to_do
+    load_state
+    load_caller_saved
+    eret
+
 2:  mov     x2, #-1
     str     x2, [sp, #280]
     mrs     x2, far_el1
@@ -152,24 +178,7 @@ el0_sync:
     mov     x29, xzr
     mov     x0, sp
     bl      {FAULT}
-
-    .global return_to_user
-return_to_user:
-    msr     daifset, #2
-    mrs     x1, tpidr_el1
-    ldr     x1, [x1, #{CURRENT}]
-    ldr     w1, [x1, #{WORK}]
-    cbnz    w1, 3f
-4:  ldp     x22, x23, [sp, #256]
-    ldr     x21, [sp, #248]
-    msr     sp_el0, x21
-    msr     elr_el1, x22
-    msr     spsr_el1, x23
-    load_frame
-    eret
-3:  mov     x0, sp
-    bl      {WORK_FN}                   // returns with interrupts masked and no work pending
-    b       4b
+    b       leave_user
 
 el0_irq:
     enter_user
@@ -177,7 +186,20 @@ el0_irq:
     str     x2, [sp, #280]
     mov     x29, xzr
     bl      {IRQ}
-    b       return_to_user
+    b       leave_user
+
+work_to_do:
+    mov     x0, sp
+    bl      {WORK_FN}                   // returns with interrupts masked and no work pending
+    load_state
+    load_frame
+    eret
+
+    // The first way to the program, which has nothing in its registers yet.
+    .global return_to_user
+return_to_user:
+    msr     daifset, #2
+    b       work_to_do
 
 el0_fiq:
     enter_user

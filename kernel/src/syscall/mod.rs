@@ -28,11 +28,11 @@ use crate::arch::trap::TrapFrame;
 /// The result of a call.
 type Answer = Result<usize, Errno>;
 
-/// The arguments of a call.
+/// The arguments of a call: the first of the registers that its frame has.
 #[derive(Clone, Copy)]
-struct Args([u64; 6]);
+struct Args<'a>(&'a [u64; 31]);
 
-impl Args {
+impl Args<'_> {
     fn word(&self, i: usize) -> usize {
         self.0[i] as usize
     }
@@ -51,16 +51,23 @@ impl Args {
     }
 }
 
-/// A call, with interrupts on.
+/// How a call is made of its frame.
+type Call = fn(&mut TrapFrame) -> Answer;
+
+/// Linux's calls, by number.
+static LINUX: [Call; nr::LINUX_END] = calls(0);
+
+/// Quire's own, by number less [`nr::QUIRE_BASE`].
+static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
+
+/// A call, with interrupts on. It leaves the registers of the frame that a function call preserves as they are, or sets a
+/// [`work`](crate::task::thread::work) bit: else the way out does not load them.
 pub extern "C" fn enter(frame: &mut TrapFrame) {
-    let x = &frame.x;
-    let args = Args([x[0], x[1], x[2], x[3], x[4], x[5]]);
+    let nr = frame.x[8] as usize;
     // The number indexes tables, so it is bounded on speculative paths too.
-    let nr = x[8] as usize;
-    let linux = speculation::bounded(nr, nr::LINUX_END);
-    let own = || Some(speculation::bounded(nr.wrapping_sub(nr::QUIRE_BASE), nr::QUIRE_COUNT)? + nr::QUIRE_BASE);
-    let answer = match linux.or_else(own) {
-        Some(nr) => dispatch(nr, args, frame),
+    let own = || speculation::get(&OWN, nr.wrapping_sub(nr::QUIRE_BASE));
+    let answer = match speculation::get(&LINUX, nr).or_else(own) {
+        Some(call) => call(frame),
         None => unknown::call(nr),
     };
     frame.x[0] = match answer {
@@ -69,128 +76,151 @@ pub extern "C" fn enter(frame: &mut TrapFrame) {
     };
 }
 
-#[inline]
-fn dispatch(nr: usize, a: Args, frame: &mut TrapFrame) -> Answer {
-    match nr {
-        nr::READ => transfer::read(a),
-        nr::WRITE => transfer::write(a),
-        nr::READV => transfer::readv(a),
-        nr::WRITEV => transfer::writev(a),
-        nr::PREAD64 => transfer::pread(a),
-        nr::SENDFILE => transfer::sendfile(a),
-        nr::OPENAT => file::openat(a),
-        nr::CLOSE => file::close(a),
-        nr::CLOSE_RANGE => file::close_range(a),
-        nr::LSEEK => file::lseek(a),
-        nr::GETDENTS64 => file::getdents(a),
-        nr::NEWFSTATAT => file::fstatat(a),
-        nr::FSTAT => file::fstat(a),
-        nr::READLINKAT => file::readlinkat(a),
-        nr::FACCESSAT => file::faccessat(a, 0),
-        nr::FACCESSAT2 => file::faccessat(a, a.uint(3)),
-        nr::GETCWD => file::getcwd(a),
-        nr::CHDIR => file::chdir(a),
-        nr::DUP => file::dup(a),
-        nr::DUP3 => file::dup3(a),
-        nr::FCNTL => file::fcntl(a),
-        nr::IOCTL => file::ioctl(a),
-        nr::PIPE2 => file::pipe2(a),
-        nr::PPOLL => poll::ppoll(a),
-        nr::PSELECT6 => poll::pselect6(a),
-
-        nr::BRK => memory::brk(a),
-        nr::MMAP => memory::mmap(a),
-        nr::MUNMAP => memory::munmap(a),
-        nr::MPROTECT => memory::mprotect(a),
-        nr::MREMAP => memory::mremap(a),
-        nr::MADVISE => memory::madvise(a),
-        nr::MSYNC => memory::msync(a),
-        nr::MINCORE => memory::mincore(a),
-        nr::MLOCK => memory::mlock(a, 0),
-        nr::MLOCK2 => memory::mlock(a, a.uint(2)),
-        nr::MUNLOCK => memory::munlock(a),
-        nr::MLOCKALL => memory::mlockall(a),
-        nr::MUNLOCKALL => memory::munlockall(),
-
-        nr::CLONE => process::clone(a, frame),
-        nr::EXECVE => process::execve(a, frame),
-        nr::EXIT => process::exit(a),
-        nr::EXIT_GROUP => process::exit_group(a),
-        nr::WAIT4 => process::wait4(a),
-        nr::GETPID => process::getpid(),
-        nr::GETPPID => process::getppid(),
-        nr::GETTID => process::gettid(),
-        nr::SET_TID_ADDRESS => process::set_tid_address(a),
-        nr::GETUID => identity::real(Of::User),
-        nr::GETEUID => identity::effective(Of::User),
-        nr::GETGID => identity::real(Of::Group),
-        nr::GETEGID => identity::effective(Of::Group),
-        nr::SETUID => identity::set(a, Of::User),
-        nr::SETGID => identity::set(a, Of::Group),
-        nr::SETREUID => identity::set_two(a, Of::User),
-        nr::SETREGID => identity::set_two(a, Of::Group),
-        nr::SETRESUID => identity::set_three(a, Of::User),
-        nr::SETRESGID => identity::set_three(a, Of::Group),
-        nr::GETRESUID => identity::get_three(a, Of::User),
-        nr::GETRESGID => identity::get_three(a, Of::Group),
-        nr::SETFSUID => identity::set_files(a, Of::User),
-        nr::SETFSGID => identity::set_files(a, Of::Group),
-        nr::GETGROUPS => identity::getgroups(a),
-        nr::SETGROUPS => identity::setgroups(a),
-        nr::SETPGID => process::setpgid(a),
-        nr::GETPGID => process::getpgid(a),
-        nr::SETSID => process::setsid(),
-        nr::GETSID => process::getsid(a),
-        nr::PRLIMIT64 => process::prlimit64(a),
-        nr::GETRLIMIT => process::getrlimit(a),
-        nr::SETRLIMIT => process::setrlimit(a),
-        nr::GETRUSAGE => process::getrusage(a),
-        nr::PRCTL => process::prctl(a),
-        nr::UNAME => process::uname(a),
-        nr::SYSINFO => process::sysinfo(a),
-        nr::GETRANDOM => process::getrandom(a),
-        nr::REBOOT => process::reboot(a),
-
-        nr::KILL => signal::kill(a),
-        nr::TKILL => signal::tkill(a),
-        nr::TGKILL => signal::tgkill(a),
-        nr::RT_SIGACTION => signal::sigaction(a),
-        nr::RT_SIGPROCMASK => signal::sigprocmask(a),
-        nr::RT_SIGPENDING => signal::sigpending(a),
-        nr::RT_SIGSUSPEND => signal::sigsuspend(a),
-        nr::RT_SIGTIMEDWAIT => signal::sigtimedwait(a),
-        nr::RT_SIGQUEUEINFO => signal::sigqueueinfo(a),
-        nr::RT_TGSIGQUEUEINFO => signal::tgsigqueueinfo(a),
-        nr::RT_SIGRETURN => signal::sigreturn(frame),
-        nr::SIGALTSTACK => signal::sigaltstack(a, frame),
-
-        nr::RESTART_SYSCALL => restart::call(),
-
-        nr::FUTEX => futex::futex(a),
-        nr::SET_ROBUST_LIST => futex::set_robust_list(a),
-        nr::GET_ROBUST_LIST => futex::get_robust_list(a),
-        nr::SCHED_YIELD => sched::sched_yield(),
-        nr::SCHED_SETAFFINITY => sched::setaffinity(a),
-        nr::SCHED_GETAFFINITY => sched::getaffinity(a),
-        nr::GETCPU => sched::getcpu(a),
-
-        nr::CLOCK_GETTIME => time::clock_gettime(a),
-        nr::CLOCK_GETRES => time::clock_getres(a),
-        nr::GETTIMEOFDAY => time::gettimeofday(a),
-        nr::NANOSLEEP => time::nanosleep(a),
-        nr::GETITIMER => time::getitimer(a),
-        nr::SETITIMER => time::setitimer(a),
-        nr::CLOCK_NANOSLEEP => time::clock_nanosleep(a),
-
-        nr::QUIRE_INFO => quire::info(a),
-        nr::QUIRE_LOG => quire::log(a),
-        nr::QUIRE_POWEROFF => quire::poweroff(a),
-        nr::QUIRE_BOOKS => quire::books(a),
-        nr::QUIRE_SETTING => quire::setting(a),
-        nr::QUIRE_AUDIT => quire::audit(a),
-        nr::QUIRE_FAIL_NTH => quire::fail_nth(a),
-        nr::QUIRE_CMA_TRY => quire::cma_try(a),
-        nr::QUIRE_GRANT => quire::grant(a),
-        _ => unknown::call(nr),
+/// The calls with numbers from `first` on.
+const fn calls<const N: usize>(first: usize) -> [Call; N] {
+    let mut calls: [Call; N] = [|frame| unknown::call(frame.x[8] as usize); N];
+    let mut i = 0;
+    while i < CALLS.len() {
+        let (nr, call) = CALLS[i];
+        assert!(nr < nr::LINUX_END || nr::QUIRE_BASE <= nr && nr < nr::QUIRE_BASE + nr::QUIRE_COUNT);
+        if first <= nr && nr - first < N {
+            calls[nr - first] = call;
+        }
+        i += 1;
     }
+    calls
 }
+
+/// Rows of a table: what is done with `a`, the arguments, or with the frame as a whole.
+macro_rules! rows {
+    (|$a:ident, $frame:ident| $($nr:ident => $call:expr;)*) => {
+        &[$((nr::$nr, |$frame| {
+            let $a = Args(&$frame.x);
+            let _ = $a;
+            $call
+        })),*]
+    };
+}
+
+/// All calls.
+const CALLS: &[(usize, Call)] = rows! { |a, frame|
+    READ => transfer::read(a);
+    WRITE => transfer::write(a);
+    READV => transfer::readv(a);
+    WRITEV => transfer::writev(a);
+    PREAD64 => transfer::pread(a);
+    SENDFILE => transfer::sendfile(a);
+    OPENAT => file::openat(a);
+    CLOSE => file::close(a);
+    CLOSE_RANGE => file::close_range(a);
+    LSEEK => file::lseek(a);
+    GETDENTS64 => file::getdents(a);
+    NEWFSTATAT => file::fstatat(a);
+    FSTAT => file::fstat(a);
+    READLINKAT => file::readlinkat(a);
+    FACCESSAT => file::faccessat(a, 0);
+    FACCESSAT2 => file::faccessat(a, a.uint(3));
+    GETCWD => file::getcwd(a);
+    CHDIR => file::chdir(a);
+    DUP => file::dup(a);
+    DUP3 => file::dup3(a);
+    FCNTL => file::fcntl(a);
+    IOCTL => file::ioctl(a);
+    PIPE2 => file::pipe2(a);
+    PPOLL => poll::ppoll(a);
+    PSELECT6 => poll::pselect6(a);
+
+    BRK => memory::brk(a);
+    MMAP => memory::mmap(a);
+    MUNMAP => memory::munmap(a);
+    MPROTECT => memory::mprotect(a);
+    MREMAP => memory::mremap(a);
+    MADVISE => memory::madvise(a);
+    MSYNC => memory::msync(a);
+    MINCORE => memory::mincore(a);
+    MLOCK => memory::mlock(a, 0);
+    MLOCK2 => memory::mlock(a, a.uint(2));
+    MUNLOCK => memory::munlock(a);
+    MLOCKALL => memory::mlockall(a);
+    MUNLOCKALL => memory::munlockall();
+
+    CLONE => process::clone(a, frame);
+    EXECVE => process::execve(frame);
+    EXIT => process::exit(a);
+    EXIT_GROUP => process::exit_group(a);
+    WAIT4 => process::wait4(a);
+    GETPID => process::getpid();
+    GETPPID => process::getppid();
+    GETTID => process::gettid();
+    SET_TID_ADDRESS => process::set_tid_address(a);
+    GETUID => identity::real(Of::User);
+    GETEUID => identity::effective(Of::User);
+    GETGID => identity::real(Of::Group);
+    GETEGID => identity::effective(Of::Group);
+    SETUID => identity::set(a, Of::User);
+    SETGID => identity::set(a, Of::Group);
+    SETREUID => identity::set_two(a, Of::User);
+    SETREGID => identity::set_two(a, Of::Group);
+    SETRESUID => identity::set_three(a, Of::User);
+    SETRESGID => identity::set_three(a, Of::Group);
+    GETRESUID => identity::get_three(a, Of::User);
+    GETRESGID => identity::get_three(a, Of::Group);
+    SETFSUID => identity::set_files(a, Of::User);
+    SETFSGID => identity::set_files(a, Of::Group);
+    GETGROUPS => identity::getgroups(a);
+    SETGROUPS => identity::setgroups(a);
+    SETPGID => process::setpgid(a);
+    GETPGID => process::getpgid(a);
+    SETSID => process::setsid();
+    GETSID => process::getsid(a);
+    PRLIMIT64 => process::prlimit64(a);
+    GETRLIMIT => process::getrlimit(a);
+    SETRLIMIT => process::setrlimit(a);
+    GETRUSAGE => process::getrusage(a);
+    PRCTL => process::prctl(a);
+    UNAME => process::uname(a);
+    SYSINFO => process::sysinfo(a);
+    GETRANDOM => process::getrandom(a);
+    REBOOT => process::reboot(a);
+
+    KILL => signal::kill(a);
+    TKILL => signal::tkill(a);
+    TGKILL => signal::tgkill(a);
+    RT_SIGACTION => signal::sigaction(a);
+    RT_SIGPROCMASK => signal::sigprocmask(a);
+    RT_SIGPENDING => signal::sigpending(a);
+    RT_SIGSUSPEND => signal::sigsuspend(a);
+    RT_SIGTIMEDWAIT => signal::sigtimedwait(a);
+    RT_SIGQUEUEINFO => signal::sigqueueinfo(a);
+    RT_TGSIGQUEUEINFO => signal::tgsigqueueinfo(a);
+    RT_SIGRETURN => signal::sigreturn(frame);
+    SIGALTSTACK => signal::sigaltstack(a, frame);
+
+    RESTART_SYSCALL => restart::call();
+
+    FUTEX => futex::futex(a);
+    SET_ROBUST_LIST => futex::set_robust_list(a);
+    GET_ROBUST_LIST => futex::get_robust_list(a);
+    SCHED_YIELD => sched::sched_yield();
+    SCHED_SETAFFINITY => sched::setaffinity(a);
+    SCHED_GETAFFINITY => sched::getaffinity(a);
+    GETCPU => sched::getcpu(a);
+
+    CLOCK_GETTIME => time::clock_gettime(a);
+    CLOCK_GETRES => time::clock_getres(a);
+    GETTIMEOFDAY => time::gettimeofday(a);
+    NANOSLEEP => time::nanosleep(a);
+    GETITIMER => time::getitimer(a);
+    SETITIMER => time::setitimer(a);
+    CLOCK_NANOSLEEP => time::clock_nanosleep(a);
+
+    QUIRE_INFO => quire::info(a);
+    QUIRE_LOG => quire::log(a);
+    QUIRE_POWEROFF => quire::poweroff(a);
+    QUIRE_BOOKS => quire::books(a);
+    QUIRE_SETTING => quire::setting(a);
+    QUIRE_AUDIT => quire::audit(a);
+    QUIRE_FAIL_NTH => quire::fail_nth(a);
+    QUIRE_CMA_TRY => quire::cma_try(a);
+    QUIRE_GRANT => quire::grant(a);
+};

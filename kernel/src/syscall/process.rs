@@ -44,18 +44,19 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
     oom::retry(|| clone::clone(&request, frame)).map(|tid| tid as usize)
 }
 
-pub fn execve(a: Args, frame: &mut TrapFrame) -> Answer {
+pub fn execve(frame: &mut TrapFrame) -> Answer {
+    let [path, args, env] = [0, 1, 2].map(|i| Args(&frame.x).addr(i));
     let mut buffer = super::file::path_buffer()?;
-    let path = uaccess::get_string(&mut buffer, a.addr(0))?;
+    let path = uaccess::get_string(&mut buffer, path)?;
     let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
     image::check_executable(node)?;
     oom::retry(|| {
-        let mut args = Strings::from_user(a.addr(1))?;
+        let mut args = Strings::from_user(args)?;
         if args.count() == 0 {
             // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
             args.push(b"")?;
         }
-        let env = Strings::from_user(a.addr(2))?;
+        let env = Strings::from_user(env)?;
         exec::exec(node, path, &args, &env, frame)
     })?;
     // x0 of the new program, which the ABI leaves undefined.

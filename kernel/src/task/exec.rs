@@ -14,7 +14,7 @@ use super::credentials::Credentials;
 use super::process::{Process, TABLE, first_limits};
 use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
-use super::thread::current;
+use super::thread::{current, work};
 use super::wait::Sleep;
 use super::{image, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
@@ -70,6 +70,8 @@ pub fn exec(
         syscall: NO_SYSCALL,
         ..TrapFrame::default()
     };
+    // All registers are new (see `syscall::enter`).
+    thread.set_work(work::SIGNAL);
     Ok(())
 }
 
