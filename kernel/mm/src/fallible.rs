@@ -12,7 +12,7 @@ use quire_abi::Errno;
 
 mod karc;
 
-pub use karc::KArc;
+pub use karc::{KArc, Unshared};
 
 /// The atomics, which loom replaces.
 mod atomic {
@@ -184,6 +184,18 @@ mod tests {
         // SAFETY: `raw` is from `into_raw`, taken back once.
         drop(unsafe { KArc::from_raw(raw) });
         assert_eq!(rung.get(), 1);
+    }
+
+    #[test]
+    fn what_nobody_has_seen_can_be_changed() {
+        let rung = Cell::new(0);
+        let mut unshared = KArc::try_unshared(|| (Bell(&rung), 1)).unwrap();
+        unshared.1 += 1;
+        let shared = unshared.share();
+        assert_eq!((KArc::count(&shared), shared.1), (1, 2));
+        drop(shared);
+        drop(KArc::try_unshared(|| Bell(&rung)).unwrap());
+        assert_eq!(rung.get(), 2);
     }
 
     #[test]

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::HandleInfo;
-use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
+use quire_mm::fallible::{KArc, Unshared};
 use quire_mm::sync::Rank;
 
 use super::handle::{Descriptor, Handle};
@@ -36,14 +36,14 @@ pub struct Descriptors {
 impl Descriptors {
     /// Empty.
     pub fn new() -> Result<KArc<Self>, Errno> {
-        Self::from_slots(Slots::new(), Slots::new())
+        Ok(Self::unshared()?.share())
     }
 
-    fn from_slots(slots: Slots<Descriptor>, handles: Slots<Handle>) -> Result<KArc<Self>, Errno> {
-        Ok(KArc::try_new(Self {
-            slots: SpinLock::new(Cpu, Rank::Descriptors, slots),
+    fn unshared() -> Result<Unshared<Self>, Errno> {
+        Ok(KArc::try_unshared(|| Self {
+            slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()),
             changes: AtomicU64::new(0),
-            handles: SpinLock::new(Cpu, Rank::Descriptors, handles),
+            handles: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()),
         })?)
     }
 
@@ -65,25 +65,27 @@ impl Descriptors {
     ) -> Result<KArc<Self>, Errno> {
         /// If another thread changes entries meanwhile, the copy starts over, at most this often.
         const TRIES: usize = 4;
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        loop {
+            let is_last = tries == TRIES;
             let changes = self.changes.load(Ordering::Acquire);
-            let copy = self.copy_by(ENTRIES, &keep)?;
-            if self.changes.load(Ordering::Acquire) == changes {
-                return Self::from_slots(copy, self.copy_handles(&pass)?);
+            let mut copy = Self::unshared()?;
+            self.copy_descriptors(copy.slots.get_mut(), if is_last { usize::MAX } else { ENTRIES }, &keep)?;
+            if is_last || self.changes.load(Ordering::Acquire) == changes {
+                self.copy_handles(copy.handles.get_mut(), &pass)?;
+                return Ok(copy.share());
             }
             // Entries that were closed meanwhile are dropped here, with no lock held.
-            drop(copy);
+            tries += 1;
         }
-        Self::from_slots(self.copy_by(usize::MAX, &keep)?, self.copy_handles(&pass)?)
     }
 
-    fn copy_handles(&self, pass: &impl Fn(Handle) -> Option<Handle>) -> Result<Slots<Handle>, Errno> {
-        let mut copy = Slots::new();
+    fn copy_handles(&self, copy: &mut Slots<Handle>, pass: &impl Fn(Handle) -> Option<Handle>) -> Result<(), Errno> {
         let mut room = Room::none();
         let mut next = 0;
         loop {
             let handles = self.handles.lock();
-            let Some(number) = handles.next_used(next) else { return Ok(copy) };
+            let Some(number) = handles.next_used(next) else { return Ok(()) };
             let passed = handles.get(number).copied().and_then(pass);
             drop(handles);
             next = number + 1;
@@ -122,7 +124,7 @@ impl Descriptors {
     pub fn handle(&self, number: u32) -> Option<Handle> {
         let handles = self.handles.lock();
         let number = number.checked_sub(HandleInfo::FIRST)? as usize;
-        handles.get(speculation::bounded(number, handles.len())?).copied()
+        handles.get(speculation::bounded(number, handles.capacity())?).copied()
     }
 
     /// Sets the rights of a handle that pass to children and new programs. EBADF, or EPERM for rights that it does not
@@ -130,7 +132,7 @@ impl Descriptors {
     pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
         let mut handles = self.handles.lock();
         let number = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
-        let number = speculation::bounded(number, handles.len()).ok_or(Errno::EBADF)?;
+        let number = speculation::bounded(number, handles.capacity()).ok_or(Errno::EBADF)?;
         handles.get_mut(number).ok_or(Errno::EBADF)?.grant(rights)
     }
 
@@ -142,14 +144,18 @@ impl Descriptors {
     }
 
     /// Copies the entries, `step` of them at a time under the lock.
-    fn copy_by(&self, step: usize, keep: &impl Fn(&Descriptor) -> bool) -> Result<Slots<Descriptor>, Errno> {
-        let mut copy = Slots::new();
+    fn copy_descriptors(
+        &self,
+        copy: &mut Slots<Descriptor>,
+        step: usize,
+        keep: &impl Fn(&Descriptor) -> bool,
+    ) -> Result<(), Errno> {
         let mut next = 0;
         let mut room = Room::none();
         'batches: loop {
             let slots = self.slots.lock();
             for _ in 0..step {
-                let Some(number) = slots.next_used(next) else { return Ok(copy) };
+                let Some(number) = slots.next_used(next) else { return Ok(()) };
                 if let Some(descriptor) = slots.get(number).filter(|descriptor| keep(descriptor)) {
                     if let Err(lack) = copy.make_room(number, &mut room) {
                         // The lock is released during the allocation, which may reclaim.
@@ -293,5 +299,5 @@ impl Drop for Descriptors {
 
 /// An index from a program, bounded by the table on speculative paths too. EBADF.
 fn number_in(slots: &Slots<Descriptor>, fd: i32) -> Result<usize, Errno> {
-    usize::try_from(fd).ok().and_then(|number| speculation::bounded(number, slots.len())).ok_or(Errno::EBADF)
+    usize::try_from(fd).ok().and_then(|number| speculation::bounded(number, slots.capacity())).ok_or(Errno::EBADF)
 }

@@ -7,7 +7,7 @@
 //! `tests/loom_karc.rs` compiles this file a second time, with loom's atomics.
 
 use alloc::boxed::Box;
-use core::ops::Deref;
+use core::ops::{Deref, DerefMut};
 use core::ptr::NonNull;
 
 use super::atomic::{AtomicUsize, Ordering, fence};
@@ -17,6 +17,9 @@ struct Counted<T> {
     count: AtomicUsize,
     value: T,
 }
+
+/// The first owner of a value that nobody else has seen yet, so that it can still be changed.
+pub struct Unshared<T>(KArc<T>);
 
 /// A shared owner of a `T`, which is freed with its last owner. Like `alloc`'s `Arc`, but construction can fail, and
 /// there are no weak references.
@@ -37,6 +40,18 @@ impl<T> KArc<T> {
         // SAFETY: the place is free, aligned and large enough.
         unsafe { inner.as_ptr().write(Counted { count: AtomicUsize::new(1), value }) };
         Ok(Self { inner })
+    }
+
+    /// The first owner of a value that `make` constructs in place.
+    #[inline]
+    pub fn try_unshared(make: impl FnOnce() -> T) -> Result<Unshared<T>, AllocError> {
+        let inner = try_place::<Counted<T>>()?;
+        // SAFETY: the place is free, aligned and large enough; should `make` not return, nobody has it.
+        unsafe {
+            (&raw mut (*inner.as_ptr()).value).write(make());
+            (&raw mut (*inner.as_ptr()).count).write(AtomicUsize::new(1));
+        }
+        Ok(Unshared(Self { inner }))
     }
 
     #[inline]
@@ -114,6 +129,31 @@ impl<T> KArc<T> {
         let grow = |n: usize| if n == 0 { None } else { Some(n + 1) };
         this.counted().count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).ok()?;
         Some(core::mem::ManuallyDrop::into_inner(this))
+    }
+}
+
+impl<T> Unshared<T> {
+    /// From here on others may have it.
+    #[inline]
+    pub fn share(self) -> KArc<T> {
+        self.0
+    }
+}
+
+impl<T> Deref for Unshared<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Unshared<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: this is the only owner, and was from the beginning: whoever else had the address had it from a
+        // reference that has ended.
+        unsafe { &mut self.0.inner.as_mut().value }
     }
 }
 

@@ -1,8 +1,9 @@
 //! A table of values by small numbers, with a fast search for the lowest free number.
 //!
-//! The values are in chunks of 16, allocated when the first of their numbers is used. A bitmap says which numbers of a
-//! chunk are in use, another which chunks are full, so that finding the lowest free number reads one word per 1,024
-//! numbers in use. Growing moves the directory of chunks and never a value.
+//! The values are in chunks of 16. The first chunk is part of the table, since most tables need no other; a further one is
+//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, another which chunks
+//! are full, so that finding the lowest free number reads one word per 1,024 numbers in use. Growing moves the directory of
+//! chunks and never a value.
 //!
 //! A table is used under a spin lock, where nothing may be allocated. So the memory that a number needs is allocated as
 //! [`Room`] without the lock, and passed to [`Slots::make_room`] once the lock is held again. The caller drops the rest
@@ -28,8 +29,8 @@ struct Chunk<T> {
 }
 
 impl<T> Chunk<T> {
-    fn try_new() -> Result<Box<Self>, AllocError> {
-        try_box_with(|| Self { used: 0, places: [const { MaybeUninit::uninit() }; CHUNK] })
+    const fn new() -> Self {
+        Self { used: 0, places: [const { MaybeUninit::uninit() }; CHUNK] }
     }
 
     fn has(&self, i: usize) -> bool {
@@ -73,7 +74,9 @@ impl<T> Drop for Chunk<T> {
 
 /// A table of values by number.
 pub struct Slots<T> {
-    chunks: Vec<Option<Box<Chunk<T>>>>,
+    first: Chunk<T>,
+    /// The directory of the others.
+    more: Vec<Option<Box<Chunk<T>>>>,
     /// Bit `i` is set while chunk `i` is full: for the first 64 chunks here, for the others in `more_full`.
     first_full: u64,
     more_full: Vec<u64>,
@@ -88,14 +91,14 @@ impl<T> Default for Slots<T> {
 /// Memory that a table needs for a number, allocated beforehand; afterwards, the memory that it replaced.
 pub struct Room<T> {
     chunk: Option<Box<Chunk<T>>>,
-    chunks: Vec<Option<Box<Chunk<T>>>>,
+    more: Vec<Option<Box<Chunk<T>>>>,
     full: Vec<u64>,
 }
 
 impl<T> Room<T> {
     /// None.
     pub const fn none() -> Self {
-        Self { chunk: None, chunks: Vec::new(), full: Vec::new() }
+        Self { chunk: None, more: Vec::new(), full: Vec::new() }
     }
 }
 
@@ -110,25 +113,39 @@ impl Lack {
     /// Allocates it.
     pub fn supply<T>(self) -> Result<Room<T>, AllocError> {
         Ok(Room {
-            chunk: Some(Chunk::try_new()?),
-            chunks: TryVec::try_with_capacity(self.chunks)?,
-            full: TryVec::try_with_capacity((self.chunks / WORD).saturating_sub(1))?,
+            chunk: Some(try_box_with(Chunk::new)?),
+            more: TryVec::try_with_capacity(self.chunks)?,
+            full: TryVec::try_with_capacity(full_words(self.chunks))?,
         })
     }
+}
+
+/// Words of `more_full` where the directory has room for so many chunks.
+const fn full_words(chunks: usize) -> usize {
+    // (The first chunk and those of `first_full` need none.)
+    chunks / WORD
 }
 
 impl<T> Slots<T> {
     /// An empty table.
     pub const fn new() -> Self {
-        Self { chunks: Vec::new(), first_full: 0, more_full: Vec::new() }
+        Self { first: Chunk::new(), more: Vec::new(), first_full: 0, more_full: Vec::new() }
     }
 
+    #[inline]
     fn chunk(&self, index: usize) -> Option<&Chunk<T>> {
-        self.chunks.get(index)?.as_deref()
+        match index.checked_sub(1) {
+            None => Some(&self.first),
+            Some(further) => self.more.get(further)?.as_deref(),
+        }
     }
 
+    #[inline]
     fn chunk_mut(&mut self, index: usize) -> Option<&mut Chunk<T>> {
-        self.chunks.get_mut(index)?.as_deref_mut()
+        match index.checked_sub(1) {
+            None => Some(&mut self.first),
+            Some(further) => self.more.get_mut(further)?.as_deref_mut(),
+        }
     }
 
     /// The value with a number.
@@ -187,7 +204,7 @@ impl<T> Slots<T> {
     /// The lowest number from `from` on that has a value.
     pub fn next_used(&self, from: usize) -> Option<usize> {
         let mut mask = u16::MAX << (from % CHUNK);
-        for index in from / CHUNK..self.chunks.len() {
+        for index in from / CHUNK..=self.more.len() {
             let used = self.chunk(index).map_or(0, |chunk| chunk.used) & mask;
             if used != 0 {
                 return Some(index * CHUNK + used.trailing_zeros() as usize);
@@ -197,31 +214,28 @@ impl<T> Slots<T> {
         None
     }
 
-    /// One more than the highest number that there is room for.
-    pub fn len(&self) -> usize {
-        self.chunks.len() * CHUNK
-    }
-
-    /// Whether there is room for no number.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+    /// One more than the highest number that the directory has a place for.
+    #[inline]
+    pub fn capacity(&self) -> usize {
+        (self.more.len() + 1) * CHUNK
     }
 
     /// Makes room for a number with the memory in `room`; returns what is missing if that is not enough.
     pub fn make_room(&mut self, number: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let index = number / CHUNK;
-        if self.chunk(index).is_some() {
-            return Ok(());
-        }
-        let wanted = if index < self.chunks.len() { 0 } else { (index + 1).next_power_of_two() };
-        let wanted_full = (wanted / WORD).saturating_sub(1);
-        if room.chunk.is_none() || room.chunks.capacity() < wanted || room.full.capacity() < wanted_full {
+        if self.chunk(index).is_some() { Ok(()) } else { self.make_chunk(index - 1, room) }
+    }
+
+    /// Makes a chunk of the directory that is missing.
+    fn make_chunk(&mut self, index: usize, room: &mut Room<T>) -> Result<(), Lack> {
+        let wanted = if index < self.more.len() { 0 } else { (index + 1).next_power_of_two() };
+        if room.chunk.is_none() || room.more.capacity() < wanted || room.full.capacity() < full_words(wanted) {
             return Err(Lack { chunks: wanted });
         }
         if wanted != 0 {
             self.grow(wanted, room);
         }
-        if let Some(place) = self.chunks.get_mut(index) {
+        if let Some(place) = self.more.get_mut(index) {
             *place = room.chunk.take();
         }
         Ok(())
@@ -231,11 +245,11 @@ impl<T> Slots<T> {
     // Nothing here allocates: the caller has seen that there is room.
     #[allow(clippy::disallowed_methods)]
     fn grow(&mut self, len: usize, room: &mut Room<T>) {
-        room.chunks.append(&mut self.chunks);
-        room.chunks.resize_with(len, || None);
-        core::mem::swap(&mut self.chunks, &mut room.chunks);
+        room.more.append(&mut self.more);
+        room.more.resize_with(len, || None);
+        core::mem::swap(&mut self.more, &mut room.more);
         room.full.append(&mut self.more_full);
-        room.full.resize((len / WORD).saturating_sub(1), 0);
+        room.full.resize(full_words(len), 0);
         core::mem::swap(&mut self.more_full, &mut room.full);
     }
 
@@ -347,13 +361,25 @@ mod tests {
     #[test]
     fn what_lacks_room_says_so_and_changes_nothing() {
         let mut slots = Slots::new();
-        assert_eq!(slots.set(5, 'x'), Err('x'));
-        let lack = slots.make_room(5, &mut Room::none()).unwrap_err();
+        assert_eq!(slots.set(21, 'x'), Err('x'));
+        let lack = slots.make_room(21, &mut Room::none()).unwrap_err();
         let mut room = lack.supply().unwrap();
-        assert_eq!(slots.make_room(70, &mut room), Err(Lack { chunks: 8 }));
-        assert_eq!(slots.make_room(5, &mut room), Ok(()));
-        assert_eq!(slots.set(5, 'x'), Ok(None));
-        assert_eq!((slots.get(5), slots.len()), (Some(&'x'), 16));
+        assert_eq!(slots.make_room(86, &mut room), Err(Lack { chunks: 8 }));
+        assert_eq!(slots.make_room(21, &mut room), Ok(()));
+        assert_eq!(slots.set(21, 'x'), Ok(None));
+        assert_eq!((slots.get(21), slots.capacity()), (Some(&'x'), 32));
+    }
+
+    #[test]
+    fn the_first_numbers_need_no_room() {
+        let mut slots = Slots::new();
+        for number in 0..CHUNK {
+            assert_eq!(slots.make_room(number, &mut Room::none()), Ok(()));
+            assert_eq!(slots.set(slots.lowest_free(0), number), Ok(None));
+        }
+        assert_eq!(slots.lowest_free(0), CHUNK);
+        assert_eq!(slots.make_room(CHUNK, &mut Room::none()), Err(Lack { chunks: 1 }));
+        assert_eq!((slots.take(3), slots.lowest_free(0)), (Some(3), 3));
     }
 
     #[test]
