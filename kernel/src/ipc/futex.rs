@@ -11,8 +11,8 @@
 //!
 //! Addresses and operations are checked before anything changes.
 
-use core::cell::Cell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::cell::{Cell, OnceCell};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -36,13 +36,21 @@ struct Waiter {
     bits: u32,
     /// Its place in the order of arrival in its bucket; touched under the bucket's lock.
     ticket: Cell<u64>,
+    /// A waker has taken it out. Its thread reads this without the lock, and takes the lock before it continues.
+    is_woken: AtomicBool,
     link: LinkedListLink,
 }
 
 impl Waiter {
     fn new(key: FutexKey, bits: u32) -> Self {
-        let ticket = Cell::new(0);
-        Self { thread: current(), key: KeyCell::new(key), bits, ticket, link: LinkedListLink::new() }
+        Self {
+            thread: current(),
+            key: KeyCell::new(key),
+            bits,
+            ticket: Cell::new(0),
+            is_woken: AtomicBool::new(false),
+            link: LinkedListLink::new(),
+        }
     }
 
     fn bookmark() -> Self {
@@ -103,16 +111,12 @@ pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
     // value is seen here, or the waker finds this waiter.
     let result = match uaccess::get::<u32>(addr) {
         Ok(now) if now == expected => {
-            wait::sleep(Sleep::Interruptible, deadline, || (!is_queued(&waiter)).then_some(()))
+            wait::sleep(Sleep::Interruptible, deadline, || waiter.is_woken.load(Ordering::SeqCst).then_some(()))
         }
         Ok(_) => Err(Errno::EAGAIN),
         Err(e) => Err(e),
     };
     if remove(&waiter) { result } else { Ok(()) }
-}
-
-fn is_queued(waiter: &Waiter) -> bool {
-    lock_of(waiter, |_| waiter.link.is_linked())
 }
 
 /// Takes a waiter out; returns whether it was still in the list, so that no waker had removed it.
@@ -169,11 +173,13 @@ pub fn wake(addr: UserAddr, count: u32, bits: u32, private: bool) -> Result<usiz
 }
 
 fn wake_key(key: FutexKey, count: u32, bits: u32) -> usize {
-    if bucket(key).lock().list.is_empty() {
+    let source = bucket(key).lock();
+    if source.list.is_empty() {
         // The common case: no walk needs to be prepared.
         return 0;
     }
-    Sweep { key, count: count as usize, bits, target: None, moved: 0 }.run()
+    let sweep = Sweep { key, count: count as usize, bits, target: None, moved: 0 };
+    sweep.run(Buckets { first: source, second: None, is_swapped: false })
 }
 
 /// Sleepers that are woken under one lock: each goes into a run queue, which costs ten times what a look at it does.
@@ -202,6 +208,12 @@ struct Buckets {
 type SpinGuard = quire_mm::sync::SpinGuard<'static, Bucket, Cpu>;
 
 impl Buckets {
+    /// Locks those of a word and of the one that its sleepers are to be moved to.
+    fn of(key: FutexKey, target: Option<FutexKey>) -> Self {
+        let source = bucket(key);
+        Self::lock(source, target.map_or(source, bucket))
+    }
+
     fn lock(source: &'static SpinLock<Bucket>, destination: &'static SpinLock<Bucket>) -> Self {
         if core::ptr::eq(source, destination) {
             return Self { first: source.lock(), second: None, is_swapped: false };
@@ -224,35 +236,32 @@ impl Buckets {
 
 impl Sweep {
     /// Returns how many were woken or moved. Even a killed thread completes it: sleepers may belong to other processes.
-    fn run(mut self) -> usize {
-        let source = bucket(self.key);
-        let destination = self.target.map_or(source, bucket);
-        let bookmark = Waiter::bookmark();
+    fn run(mut self, mut buckets: Buckets) -> usize {
+        // Made only for more sleepers than one step handles.
+        let bookmark = OnceCell::new();
         let mut done = 0;
-        let mut end = None;
-        loop {
-            let mut buckets = Buckets::lock(source, destination);
-            let end = *end.get_or_insert_with(|| buckets.get().0.next_ticket);
-            if self.step(&mut buckets, &bookmark, end, &mut done) {
-                return done;
-            }
+        let end = buckets.get().0.next_ticket;
+        while !self.step(&mut buckets, &bookmark, end, &mut done) {
             drop(buckets);
             let _ = resched_point(Sleep::Killable);
+            buckets = Buckets::of(self.key, self.target);
         }
+        done
     }
 
     /// Handles a few sleepers from the bookmark on, or from the first. Returns whether that was all; if not, the
     /// bookmark marks where to continue.
-    fn step(&mut self, buckets: &mut Buckets, bookmark: &Waiter, end: u64, done: &mut usize) -> bool {
+    fn step(&mut self, buckets: &mut Buckets, bookmark: &OnceCell<Waiter>, end: u64, done: &mut usize) -> bool {
         let (source, mut destination) = buckets.get();
         let list = &mut source.list;
-        let mut at = if bookmark.link.is_linked() {
-            // SAFETY: only this sweep links its bookmark, in this list, whose lock is held.
-            let mut at = unsafe { list.cursor_mut_from_ptr(bookmark) };
-            at.remove();
-            at
-        } else {
-            list.front_mut()
+        let mut at = match bookmark.get() {
+            Some(bookmark) => {
+                // SAFETY: the previous step linked it in this list, whose lock is held.
+                let mut at = unsafe { list.cursor_mut_from_ptr(bookmark) };
+                at.remove();
+                at
+            }
+            None => list.front_mut(),
         };
         let wakes_end = *done + WAKES;
         for _ in 0..ENTRIES {
@@ -271,6 +280,7 @@ impl Sweep {
                     continue;
                 }
                 let thread = waiter.thread;
+                waiter.is_woken.store(true, Ordering::SeqCst);
                 at.remove();
                 // SAFETY: the waiter was in the bucket, so its thread is inside `wait`, which takes this lock before
                 // it returns.
@@ -296,7 +306,7 @@ impl Sweep {
             }
         }
         // SAFETY: `run` continues until the bookmark is out again.
-        at.insert_before(unsafe { UnsafeRef::from_raw(bookmark) });
+        at.insert_before(unsafe { UnsafeRef::from_raw(bookmark.get_or_init(Waiter::bookmark)) });
         false
     }
 }
@@ -318,7 +328,7 @@ pub fn requeue(
         return Err(Errno::EAGAIN);
     }
     let sweep = Sweep { key, count: count as usize, bits: u32::MAX, target: Some(target), moved: moved as usize };
-    Ok(sweep.run())
+    Ok(sweep.run(Buckets::of(key, Some(target))))
 }
 
 /// The operation of `FUTEX_WAKE_OP` on a word, and its comparison of the old value.

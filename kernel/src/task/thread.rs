@@ -299,9 +299,15 @@ impl Thread {
         self.state.load(Ordering::Relaxed) == state::RUNNABLE | state::RUNNING
     }
 
-    /// Sets a [`work`] bit.
+    /// Sets a [`work`] bit. Ordered before a look at what the thread does, as [`Thread::has_work`] is ordered behind what
+    /// the thread has announced: one of the two sees the other.
     pub fn set_work(&self, bit: u32) {
-        self.work.fetch_or(bit, Ordering::Release);
+        self.work.fetch_or(bit, Ordering::SeqCst);
+    }
+
+    /// Whether a [`work`] bit is set.
+    pub fn has_work(&self, bit: u32) -> bool {
+        self.work.load(Ordering::SeqCst) & bit != 0
     }
 
     /// Clears a [`work`] bit.

@@ -158,7 +158,14 @@ impl WaitQueue {
             return Ok(value);
         }
         let waiter = Waiter { thread: current(), ticket: Cell::new(0), link: LinkedListLink::new() };
+        let mut has_slept = false;
         let result = self::sleep(sleep, deadline, || {
+            // A thread that was woken mostly finds what it waited for, and need not enter again.
+            if core::mem::replace(&mut has_slept, true)
+                && let Some(value) = ready()
+            {
+                return Some(value);
+            }
             // The sleep is announced: a waker that unlinks the node from here on, perhaps late for an earlier event,
             // also ends the sleep, and the next iteration links the node again.
             self.enter(&waiter);
