@@ -42,6 +42,11 @@ __copy_to_user:
     add     x0, x0, #8
     b       3b
 4:  add     x2, x2, #8
+    tbz     x2, #2, 5f
+    ldr     w3, [x1], #4
+    user    6f, sttr w3, [x0]
+    add     x0, x0, #4
+    sub     x2, x2, #4
 5:  cbz     x2, 6f
     ldrb    w3, [x1], #1
     user    6f, sttrb w3, [x0]
@@ -76,6 +81,11 @@ __copy_from_user:
     str     x3, [x0], #8
     b       3b
 4:  add     x2, x2, #8
+    tbz     x2, #2, 5f
+    user    6f, ldtr w3, [x1]
+    add     x1, x1, #4
+    str     w3, [x0], #4
+    sub     x2, x2, #4
 5:  cbz     x2, 6f
     user    6f, ldtrb w3, [x1]
     add     x1, x1, #1
@@ -138,6 +148,7 @@ unsafe extern "C" {
 }
 
 /// Checks that a range lies in the lower half; EFAULT if not. Within the lower half the tables decide.
+#[inline]
 pub fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
     match addr.get().checked_add(len) {
         Some(end) if end <= USER_END => Ok(()),
@@ -166,21 +177,26 @@ fn done(len: usize, left: usize) -> Result<usize, Errno> {
 }
 
 /// Stores a whole record, or returns EFAULT.
+#[inline]
 pub fn put<T: Pod>(to: UserAddr, value: &T) -> Result<(), Errno> {
-    // SAFETY: a `Pod` has no padding, so all its bytes are initialised.
-    let bytes = unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
-    if copy_to_user(to, bytes)? == bytes.len() { Ok(()) } else { Err(Errno::EFAULT) }
+    check(to, size_of::<T>())?;
+    // SAFETY: a `Pod` has no padding, so all its bytes are initialised; the routine touches the checked user range only by
+    // STTR.
+    let left = unsafe { __copy_to_user(to.get(), core::ptr::from_ref(value).cast(), size_of::<T>()) };
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
 /// Loads a whole record, or returns EFAULT.
+#[inline]
 pub fn get<T: Pod>(from: UserAddr) -> Result<T, Errno> {
-    let mut value = core::mem::MaybeUninit::<T>::zeroed();
-    // SAFETY: the bytes of a zeroed `MaybeUninit` are initialised.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast::<u8>(), size_of::<T>()) };
-    if copy_from_user(bytes, from)? != bytes.len() {
+    check(from, size_of::<T>())?;
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the value's place is writable, and the routine touches the checked user range only by LDTR.
+    let left = unsafe { __copy_from_user(value.as_mut_ptr().cast(), from.get(), size_of::<T>()) };
+    if left != 0 {
         return Err(Errno::EFAULT);
     }
-    // SAFETY: every bit pattern is a valid `Pod`.
+    // SAFETY: all its bytes were written, and every bit pattern is a valid `Pod`.
     Ok(unsafe { value.assume_init() })
 }
 

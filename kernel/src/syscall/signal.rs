@@ -7,7 +7,7 @@ use quire_mm::UserAddr;
 
 use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
-use crate::arch::{speculation, timer, uaccess};
+use crate::arch::{timer, uaccess};
 use crate::task::credentials::permit_signal;
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::sigframe;
@@ -169,16 +169,12 @@ pub fn sigaction(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let process = current().process();
-    let actions = process.actions.lock().clone();
     let old = {
-        let mut table = actions.0.lock();
-        let action = speculation::get_mut(&mut *table, signal as usize).ok_or(Errno::EINVAL)?;
-        let old = *action;
-        if let Some(mut new) = new {
-            new.mask &= !UNBLOCKABLE;
-            *action = new;
+        let actions = process.actions.lock();
+        match new {
+            Some(new) => actions.set(signal, Sigaction { mask: new.mask & !UNBLOCKABLE, ..new }),
+            None => actions.get(signal),
         }
-        old
     };
     if new.is_some() && signal::is_ignored(process, signal) {
         // A pending signal that is now ignored is discarded (POSIX).
@@ -267,6 +263,7 @@ pub fn sigreturn(frame: &mut TrapFrame) -> Answer {
         signal::force(current(), Info::of_fault(sig::SEGV, MAPERR, frame.sp));
     }
     frame.syscall = NO_SYSCALL;
+    // Other signals may be deliverable now; and all registers are to be loaded.
     current().set_work(work::SIGNAL);
     // x0 is restored with the interrupted program's registers.
     Ok(frame.x[0] as usize)

@@ -115,8 +115,7 @@ fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
     }
     // SAFETY: a parent outlives its children's membership, and the table is locked.
     let parent = unsafe { &*parent };
-    let actions = parent.actions.lock().clone();
-    let action = actions.0.lock()[sig::CHLD as usize];
+    let action = parent.actions.lock().get(sig::CHLD);
     if exit_signal != 0 {
         signal::send_to_process(table, parent, &info_of_end(process, exit_signal));
     }

@@ -1,5 +1,6 @@
 //! Processes, threads, signals and the scheduler.
 
+pub mod action;
 pub mod balance;
 pub mod clone;
 pub mod cputime;

@@ -11,16 +11,15 @@ use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
 use quire_abi::layout::{Sigaction, rlimit, sa};
 use quire_mm::UserAddr;
-use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
+pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 pub use super::pending::Info;
 use super::pending::{Queue, RT_MIN};
 use super::process::{EXITING, Process, TABLE, Table};
 use super::thread::{Thread, current, state, work};
 use super::wait::Sleep;
 use super::{itimer, sched, stop, walk};
-use crate::arch::speculation;
 use crate::vm::{Cpu, SpinLock};
 
 /// The bit of a signal in a set.
@@ -31,8 +30,8 @@ pub const fn bit(signal: u32) -> u64 {
 /// Signals that cannot be blocked, caught or ignored.
 pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
 
-const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
-const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
+/// Signals that stop a process by default.
+pub const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 
 /// The alternate stack for handlers, set by `sigaltstack`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,82 +110,9 @@ impl ThreadSignals {
     }
 }
 
-/// A table of actions.
-pub struct Actions(pub SpinLock<[Sigaction; sig::COUNT as usize]>);
-
-impl Actions {
-    /// All as by default.
-    pub fn new() -> Self {
-        Self(SpinLock::new(Cpu, Rank::Descriptors, [Sigaction::default(); sig::COUNT as usize]))
-    }
-
-    /// A copy.
-    pub fn copy(&self) -> Result<KArc<Self>, Errno> {
-        let actions = *self.0.lock();
-        Ok(KArc::try_new(Self(SpinLock::new(Cpu, Rank::Descriptors, actions)))?)
-    }
-
-    /// exec: caught signals get their default action, ignored ones stay ignored.
-    pub fn copy_for_exec(&self) -> Result<KArc<Self>, Errno> {
-        let copy = self.copy()?;
-        for action in copy.0.lock().iter_mut() {
-            if action.handler != IGNORE {
-                *action = Sigaction::default();
-            }
-        }
-        Ok(copy)
-    }
-}
-
-/// `SIG_DFL`.
-pub const DEFAULT: u64 = 0;
-/// `SIG_IGN`.
-pub const IGNORE: u64 = 1;
-
-/// The effect of a signal on a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disposition {
-    /// Nothing.
-    Ignore,
-    /// Ends it.
-    Terminate,
-    /// Stops it.
-    Stop,
-    /// Its handler runs.
-    Handle(HandlerAction),
-}
-
-/// A handler and the fields of its action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HandlerAction {
-    /// Where it is.
-    pub handler: u64,
-    /// `SA_*`.
-    pub flags: u64,
-    /// Where it returns to.
-    pub restorer: u64,
-    /// Signals blocked while it runs.
-    pub mask: u64,
-}
-
-/// The present effect of `signal` on `process`. For init the default is to ignore: a signal without a handler cannot
-/// end it.
+/// The present effect of `signal` on `process`.
 pub fn disposition(process: &Process, signal: u32) -> Disposition {
-    let actions = process.actions.lock().clone();
-    // The number may come from a program, by kill(2).
-    let action = speculation::get(&*actions.0.lock(), signal as usize).copied().unwrap_or_default();
-    match action.handler {
-        IGNORE => Disposition::Ignore,
-        DEFAULT if bit(signal) & IGNORED_BY_DEFAULT != 0 => Disposition::Ignore,
-        DEFAULT if bit(signal) & STOPS != 0 => Disposition::Stop,
-        DEFAULT => Disposition::Terminate,
-        handler => Disposition::Handle(HandlerAction {
-            handler,
-            flags: action.flags,
-            restorer: action.restorer,
-            mask: action.mask,
-        }),
-    }
+    Disposition::of(signal, process.actions.lock().get(signal))
 }
 
 /// Whether the process is init and is protected from a signal.
@@ -354,13 +280,16 @@ pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) -> Resul
     Ok(())
 }
 
-/// Whether a thread's sleep should end.
+/// Whether a thread's sleep, which it has announced, should end.
 pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     let Some(process) = thread.process.as_ref().filter(|_| sleep != Sleep::Deaf) else { return false };
     if process.exiting.load(Ordering::Acquire) != 0 || thread.doomed.load(Ordering::Acquire) {
         return true;
     }
-    sleep == Sleep::Interruptible && (process.stop.is_active() || deliverable(thread, process) != 0)
+    // A signal or a stop that the thread has not looked at has left it work to do.
+    sleep == Sleep::Interruptible
+        && thread.has_work(work::SIGNAL)
+        && (process.stop.is_active() || deliverable(thread, process) != 0)
 }
 
 /// Pending signals that a thread does not block.
@@ -430,8 +359,7 @@ pub fn force(thread: &Thread, info: Info) {
 
 /// Resets a signal to its default action.
 pub fn reset_action(process: &Process, signal: u32) {
-    let actions = process.actions.lock().clone();
-    actions.0.lock()[signal as usize] = Sigaction::default();
+    process.actions.lock().set(signal, Sigaction::default());
 }
 
 /// Whether an interrupted call is to be restarted after the handler (SA_RESTART).
@@ -441,5 +369,5 @@ pub fn restarts(action: &HandlerAction) -> bool {
 
 /// Whether a signal has no effect on a process with its present actions.
 pub fn is_ignored(process: &Process, signal: u32) -> bool {
-    disposition(process, signal) == Disposition::Ignore
+    process.actions.lock().ignores(signal)
 }

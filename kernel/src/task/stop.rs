@@ -155,8 +155,7 @@ fn notify_parent(table: &Table, process: &Process, code: i32, signal: u32, statu
     }
     // SAFETY: a parent outlives its children's membership, and the table is locked.
     let parent = unsafe { &*parent };
-    let actions = parent.actions.lock().clone();
-    let flags = actions.0.lock()[sig::CHLD as usize].flags;
+    let flags = parent.actions.lock().get(sig::CHLD).flags;
     if flags & sa::NOCLDSTOP == 0 {
         let times = exit::ticks(process.time.spent());
         let info = Info::of_child(sig::CHLD, code, process.pid, process.uid(), signal, times);

@@ -209,6 +209,8 @@ fn signals(frame: &mut TrapFrame) {
         let mut signals = thread.signals.lock();
         if let Some(mask) = signals.restore.take() {
             signals.blocked = mask;
+            // What the other mask has kept back may be deliverable now.
+            thread.set_work(work::SIGNAL);
         }
     }
 }
