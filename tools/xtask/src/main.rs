@@ -2,8 +2,8 @@
 //!
 //! [`options`] is the command line, and [`setup`] installs what the commands need; each command has a module of its
 //! own. The path from sources to a booted machine is [`build`] (which uses [`cargo`], [`kernel`] and [`archive`]), then
-//! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`progress`] shows long-running steps, [`output`] writes
-//! files. xtask's own messages always go to standard error: standard output belongs to the guest.
+//! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`lab`] needs no machine. [`progress`] shows long-running
+//! steps, [`output`] writes files. xtask's own messages always go to standard error: standard output belongs to the guest.
 
 mod archive;
 mod bench;
@@ -14,6 +14,7 @@ mod flash;
 mod floors;
 mod image;
 mod kernel;
+mod lab;
 mod lint;
 mod malloc;
 mod options;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Image(options) => image::image(&options),
         Command::Flash(options) => flash::flash(&options),
         Command::Docs => docs::docs(),
+        Command::Lab(options) => lab::lab(&options),
         Command::Lint => lint::lint(),
         Command::Malloc => malloc::malloc(),
         Command::Test(options) => test::test(&options),

@@ -2,11 +2,12 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 9] = [
+const FOLDERS: [(&str, &str); 10] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
     ("kernel/src/", "kernel/src/quire_kernel/"),
     ("platform/src/", "host/src/quire_platform/"),
+    ("user/lab/src/", "host/src/quire_lab/"),
     ("user/malloc/src/", "host/src/quire_malloc/"),
     ("user/rt/src/", "programs/src/quire_rt/"),
     ("user/shell/src/", "host/src/quire_shell/"),
