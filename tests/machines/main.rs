@@ -11,6 +11,7 @@ mod console;
 mod debugger;
 mod faults;
 mod harness;
+mod lab;
 mod latency;
 mod linux;
 mod misuse;
