@@ -1,18 +1,14 @@
-//! Interrupts: the timer, the console, and inter-processor interrupts.
+//! Interrupts: the controller, whose they are, and inter-processor interrupts. The handler is [`crate::trap::irq`].
 
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use quire_mm::sync::Rank;
 use quire_platform::gic::{GicError, InterruptController, Priority};
 use quire_platform::tree::{Board, Interrupt, Region};
 use spin::Once;
 
+use crate::arch::cpu;
 use crate::arch::gic::CpuInterface;
-use crate::arch::{cpu, regs};
-use crate::console::{input, serial};
-use crate::task::sched;
-use crate::task::thread::{current, work};
 use crate::vm::{Cpu, SpinLock, io};
 
 /// Check the run queue and the current thread's work.
@@ -71,7 +67,6 @@ pub fn init(board: &Board, console: Option<Interrupt>) -> Result<(), Error> {
     init_cpu()?;
     if let Some(line) = console {
         configure(line)?;
-        serial::set_input_interrupt(true);
     }
     Ok(())
 }
@@ -99,28 +94,40 @@ fn configure(line: Interrupt) -> Result<(), Error> {
     Ok(())
 }
 
-/// Handles the pending interrupts. Interrupts are masked.
-pub fn handle() {
+/// Whose an interrupt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// The virtual timer of this CPU.
+    Timer,
+    /// The console's serial port.
+    Console,
+    /// Another CPU: [`send_reschedule`].
+    Reschedule,
+    /// Another CPU: [`stop_others`].
+    Stop,
+    /// Nobody's.
+    Unknown,
+}
+
+/// Has the pending interrupts of this CPU served, one after the other. Interrupts are masked.
+#[inline]
+pub fn for_each_pending(mut serve: impl FnMut(Source)) {
     let (Some(controller), Some(lines)) = (CONTROLLER.get(), LINES.get()) else { return };
-    // No handler takes a lock that the interrupted code may hold.
-    let held = cpu::this().held_ranks.swap(0, Ordering::Relaxed);
-    let in_kernel = regs::interrupted_kernel();
     while let Some(active) = controller.acknowledge() {
         let intid = active.intid();
-        if intid == u32::from(STOP) {
-            cpu::this().online.store(false, Ordering::Release);
-            cpu::park();
-        }
-        if intid == lines.timer.intid {
-            sched::tick(in_kernel);
+        serve(if intid == lines.timer.intid {
+            Source::Timer
         } else if lines.console.is_some_and(|c| c.intid == intid) {
-            input::interrupt();
+            Source::Console
         } else if intid == u32::from(RESCHEDULE) {
-            current().set_work(work::RESCHEDULE);
-        }
+            Source::Reschedule
+        } else if intid == u32::from(STOP) {
+            Source::Stop
+        } else {
+            Source::Unknown
+        });
         controller.end(active);
     }
-    cpu::this().held_ranks.store(held, Ordering::Relaxed);
 }
 
 /// Makes another CPU check its run queue.

@@ -34,6 +34,9 @@ pub const FDT_WINDOW: usize = 0xffff_ffff_c000_0000;
 /// Bytes of it.
 pub const FDT_WINDOW_SIZE: usize = 4 << 20;
 
+/// The device tree's window begins at a multiple of this.
+pub const FDT_WINDOW_ALIGN: usize = 2 << 20;
+
 /// Bytes of a kernel stack.
 pub const STACK_SIZE: usize = 16 << 10;
 /// Kernel stacks lie at multiples of this, so that one bit of SP tells an overflow.

@@ -1,5 +1,18 @@
 //! Quire's kernel: the EL1 program. This file is its boot: one line for each part, in the order in which they are
 //! initialised.
+//!
+//! Floors, ground first; none imports a higher one (`cargo xtask lint` goes by this list):
+//! - `arguments`, `board`, `layout`: what boot learns of the machine; the kernel's map of addresses.
+//! - `arch`: the CPU. It leads exceptions to functions that higher floors define (`arch::trap` lists them).
+//! - `backtrace`: return addresses, and the names of functions.
+//! - `vm`: the memory manager bound to this machine, without its threads: `task` has those.
+//! - `archive`, `interrupts`: the boot archive; the interrupt controller.
+//! - `console`, `power`, `task`, `ipc`: they are one. A process has descriptors, and a descriptor's terminal or pipe has
+//!   sleeping threads; the terminal sends signals; a panic writes to the console and switches off.
+//! - `boot`: from the device tree to init.
+//! - `syscall`: one file a family.
+//! - `trap`: exceptions and interrupts.
+//! - `selftest`: the self-test.
 
 #![no_std]
 #![no_main]
@@ -9,9 +22,16 @@
 extern crate alloc;
 
 mod arch;
+mod archive;
+mod arguments;
+mod backtrace;
+mod board;
 mod boot;
 mod console;
+mod interrupts;
 mod ipc;
+mod layout;
+mod power;
 #[cfg(feature = "selftest")]
 mod selftest;
 mod syscall;
@@ -23,11 +43,11 @@ use quire_mm::PhysAddr;
 use quire_platform::bootargs;
 
 use arch::{cpu, errata, reset, smp, timer};
-use boot::{BOARD, archive, early_port, memory, power};
-use console::{input, log as kernel_log, serial, symbols};
-use task::percpu::PERCPU;
-use task::{oom, sched};
-use trap::irq;
+use backtrace::symbols;
+use board::BOARD;
+use boot::memory;
+use console::{early_port, input, log as kernel_log, serial};
+use task::{oom, percpu, sched};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
@@ -36,7 +56,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     reset::spoil();
     reset::settle();
-    cpu::set_this(&PERCPU[0]);
+    percpu::take_first();
     // SAFETY: nothing else runs yet.
     unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
     timer::init_clock();
@@ -87,7 +107,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
         symbols::init(file.data);
     }
 
-    irq::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
+    interrupts::init(board, console).unwrap_or_else(|e| boot::stop("no interrupts", &e));
+    serial::set_input_interrupt(console.is_some());
     boot::init_this_cpu(0).unwrap_or_else(|e| boot::stop("no memory for the idle thread", &e));
     boot::start_secondaries(board);
     boot::report_features();
@@ -108,7 +129,7 @@ extern "C" fn secondary_main() -> ! {
     reset::spoil();
     reset::settle();
     errata::apply();
-    let ready = irq::init_cpu().is_ok() && boot::init_this_cpu(cpu::this().id()).is_ok();
+    let ready = interrupts::init_cpu().is_ok() && boot::init_this_cpu(cpu::this().id()).is_ok();
     if !ready {
         cpu::park();
     }

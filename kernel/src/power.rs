@@ -5,11 +5,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use quire_platform::power::PowerManager;
 use quire_platform::tree::Power;
 
-use super::BOARD;
 use crate::arch::cpu;
 use crate::arch::firmware::{Smccc, semihosting_exit};
+use crate::board::BOARD;
 use crate::console::serial;
-use crate::trap::irq;
+use crate::interrupts;
 use crate::vm::io;
 
 /// The kernel argument `semihosting`: a debugger or an emulator handles HLT.
@@ -43,7 +43,7 @@ fn manager() -> Option<PowerManager> {
 /// Switches off. Under an emulator with semihosting `status` is its exit status.
 pub fn off(status: u32) -> ! {
     cpu::irq_disable();
-    irq::stop_others();
+    interrupts::stop_others();
     serial::flush();
     end_emulator(status);
     if let Some(psci) = &BOARD.get().psci {
@@ -58,7 +58,7 @@ pub fn off(status: u32) -> ! {
 /// Resets.
 pub fn reset() -> ! {
     cpu::irq_disable();
-    irq::stop_others();
+    interrupts::stop_others();
     serial::flush();
     if let Some(psci) = &BOARD.get().psci {
         psci.system_reset(&Smccc);
@@ -72,7 +72,7 @@ pub fn reset() -> ! {
 /// Stops with the power on.
 pub fn halt() -> ! {
     cpu::irq_disable();
-    irq::stop_others();
+    interrupts::stop_others();
     serial::flush();
     end_emulator(0);
     cpu::park()

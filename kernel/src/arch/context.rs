@@ -49,19 +49,19 @@ pub unsafe extern "C" fn switch(prev: *mut Context, next: *const Context) {
 }
 
 impl Context {
-    /// A context that begins by calling `entry(arg)`, which never returns, on the stack that ends at `sp`. It
-    /// first finishes the switch that led to it.
-    pub fn entering(sp: usize, entry: extern "C" fn(usize) -> !, arg: usize) -> Context {
+    /// A context that begins by calling `finish`, which finishes the switch that led to it, and then `entry(arg)`, which
+    /// never returns, on the stack that ends at `sp`.
+    pub fn entering(sp: usize, finish: extern "C" fn(), entry: extern "C" fn(usize) -> !, arg: usize) -> Context {
         let mut c = Context { sp: sp as u64, pc: first_steps as *const () as u64, ..Context::default() };
         c.saved[0] = entry as *const () as u64;
         c.saved[1] = arg as u64;
+        c.saved[2] = finish as *const () as u64;
         c
     }
 }
 
-/// Where a new thread starts: x19 is its function, x20 the argument.
+/// Where a new thread starts: x21 is what finishes the switch, x19 the thread's function, x20 its argument.
 #[unsafe(naked)]
 unsafe extern "C" fn first_steps() {
-    naked_asm!("bl {finish}", "mov x0, x20", "mov x29, xzr", "mov x30, xzr", "br x19",
-        finish = sym crate::task::sched::finish_switch)
+    naked_asm!("blr x21", "mov x0, x20", "mov x29, xzr", "mov x30, xzr", "br x19")
 }

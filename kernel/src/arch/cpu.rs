@@ -1,24 +1,64 @@
 //! This CPU: its number, its interrupt mask, idling.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
-use crate::task::percpu::PerCpu;
+/// The head of a CPU's record: what assembly, locks and counters use. Higher floors have more behind it
+/// ([`PerCpu`](crate::task::percpu::PerCpu)).
+#[repr(C)]
+pub struct Head {
+    /// The thread that runs here, by the first word of its record: the work that it does before it returns to user mode.
+    /// Never null once the CPU runs threads. Assembly reads it.
+    pub current: AtomicPtr<AtomicU32>,
+    /// Ranks of the spin locks held here (debug builds).
+    pub held_ranks: AtomicU64,
+    /// The CPU's counters of events, one after the other. Never null.
+    pub counters: AtomicPtr<AtomicU64>,
+    id: u32,
+}
 
-/// This CPU's data. TPIDR_EL1 holds its address from the CPU's first Rust instruction on.
+impl Head {
+    /// Of CPU `id`, with counters that live for ever.
+    pub const fn new(id: u32, counters: *mut AtomicU64) -> Self {
+        Self {
+            current: AtomicPtr::new(core::ptr::null_mut()),
+            held_ranks: AtomicU64::new(0),
+            counters: AtomicPtr::new(counters),
+            id,
+        }
+    }
+
+    /// The CPU's number, 0 for the one that booted.
+    #[inline(always)]
+    pub fn id(&self) -> usize {
+        self.id as usize
+    }
+}
+
+/// Where this CPU's record is. TPIDR_EL1 holds its address from the CPU's first Rust instruction on.
 #[inline(always)]
-pub fn this() -> &'static PerCpu {
-    let p: *const PerCpu;
+pub fn record() -> *const Head {
+    let p: *const Head;
     // Not `pure`: a thread may be on another CPU after a switch.
     // SAFETY: reading TPIDR_EL1 has no effect.
     unsafe { asm!("mrs {}, tpidr_el1", out(reg) p, options(nomem, nostack, preserves_flags)) }
-    // SAFETY: `set_this` ran before anything else on this CPU, with a record that lives for ever.
-    unsafe { &*p }
+    p
 }
 
-/// Makes `data` this CPU's own.
-pub fn set_this(data: &'static PerCpu) {
-    // SAFETY: TPIDR_EL1 is reserved for this.
-    unsafe { asm!("msr tpidr_el1, {}", in(reg) core::ptr::from_ref(data), options(nostack, preserves_flags)) }
+/// The head of this CPU's record.
+#[inline(always)]
+pub fn this() -> &'static Head {
+    // SAFETY: `set_record` ran before anything else on this CPU, with a record that lives for ever.
+    unsafe { &*record() }
+}
+
+/// Makes `record` this CPU's own.
+///
+/// # Safety
+/// It lives for ever, and begins what [`percpu::this`](crate::task::percpu::this) takes it for.
+pub unsafe fn set_record(record: *const Head) {
+    // SAFETY: TPIDR_EL1 is for this.
+    unsafe { asm!("msr tpidr_el1, {}", in(reg) record, options(nostack, preserves_flags)) }
 }
 
 /// Masks interrupts; returns the former DAIF.

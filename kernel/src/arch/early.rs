@@ -8,7 +8,7 @@ use quire_mm::pte::{ENTRIES, MemoryType, Pte, bits, index};
 
 use super::barrier::{dsb_ishst, isb};
 use super::smp::{IMAGE, image_to_phys};
-use crate::vm::layout::{FDT_WINDOW, KIMAGE};
+use crate::layout::{FDT_WINDOW, KIMAGE};
 
 /// Bytes that one entry of the tree's level 2 table maps.
 const BLOCK: u64 = 2 << 20;

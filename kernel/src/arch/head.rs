@@ -16,7 +16,7 @@ use core::arch::global_asm;
 
 use quire_mm::pte::{MAIR, MemoryType, bits};
 
-use crate::vm::layout::{FDT_WINDOW, KIMAGE, TEXT_OFFSET};
+use crate::layout::{FDT_WINDOW, KIMAGE, TEXT_OFFSET};
 
 /// Normal memory, present, accessed, inner shareable.
 const NORMAL: u64 = (MemoryType::Normal as u64) << bits::ATTR_SHIFT | bits::ACCESSED | bits::INNER_SHARE | bits::VALID;

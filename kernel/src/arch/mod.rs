@@ -17,6 +17,7 @@ pub mod regs;
 pub mod reset;
 pub mod smp;
 pub mod speculation;
+pub mod syndrome;
 pub mod timer;
 pub mod tlb;
 pub mod translate;

@@ -4,7 +4,7 @@
 use core::arch::global_asm;
 
 use super::trap::TrapFrame;
-use crate::trap::syndrome::Class;
+use crate::arch::syndrome::Class;
 
 global_asm!(
     r#"

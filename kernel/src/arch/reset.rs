@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | SCTLR, TCR, MAIR, TTBR0, TTBR1, VBAR (EL1) | `head`, as a whole, before the MMU is on |
 //! | AMAIR_EL1 | here: 0, no attributes of an implementation's own |
-//! | TPIDR_EL1 | [`super::cpu::set_this`], `head` for secondary CPUs |
+//! | TPIDR_EL1 | [`super::cpu::set_record`], `head` for secondary CPUs |
 //! | TPIDR_EL0 | here, and at each switch to a program |
 //! | TPIDRRO_EL0, CONTEXTIDR_EL1 | here: programs read the first, trace hardware and debuggers the second; neither is used |
 //! | CPACR_EL1 | here: programs trap on FP, SIMD, SVE and SME at first |

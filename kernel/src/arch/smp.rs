@@ -5,14 +5,13 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_mm::PhysAddr;
 use quire_mm::machine::MAX_CPUS;
-use quire_platform::tree::{Board, Cpu as Described, EnableMethod};
+use quire_platform::tree::{Board, Cpu as Described};
 
-use super::barrier::{dsb_sy, isb};
-use super::firmware::Smccc;
-use super::{cache, cpu, regs};
-use crate::boot::BootCell;
-use crate::vm::kmap::kmap_local;
-use crate::vm::layout::KIMAGE;
+use super::barrier::isb;
+use super::cpu::Head;
+use super::{cache, regs};
+use crate::board::BootCell;
+use crate::layout::KIMAGE;
 
 /// The values that a starting CPU reads with its MMU off: TTBR1, stack top, per-CPU base.
 #[repr(C, align(64))]
@@ -62,35 +61,14 @@ pub fn in_order(board: &Board) -> impl Iterator<Item = &Described> {
     boot.chain(board.cpus.iter().filter(move |c| c.mpidr != me)).take(MAX_CPUS)
 }
 
-/// Starts a CPU at `secondary_main` with this stack and data.
-pub fn start(
-    board: &Board,
-    which: &Described,
-    ttbr1: PhysAddr,
-    stack_top: usize,
-    percpu: usize,
-) -> Result<(), &'static str> {
+/// Lays out what the next CPU that starts reads: its stack and its record. Returns the physical address where it begins,
+/// which leads to `secondary_main`.
+pub fn prepare_secondary(ttbr1: PhysAddr, stack_top: usize, record: *const Head) -> u64 {
     SECONDARY.ttbr1.store(ttbr1.get() as u64, Ordering::Relaxed);
     SECONDARY.stack.store(stack_top as u64, Ordering::Relaxed);
-    SECONDARY.percpu.store(percpu as u64, Ordering::Relaxed);
+    SECONDARY.percpu.store(record.addr() as u64, Ordering::Relaxed);
     cache::clean_to_memory((&raw const SECONDARY).cast(), size_of::<Secondary>());
-    let entry = image_to_phys(secondary_entry as *const () as usize).get() as u64;
-    match (which.enable, &board.psci) {
-        (EnableMethod::Psci, Some(psci)) => psci.cpu_on(&Smccc, which.mpidr, entry, 0).map_err(|_| "firmware refuses"),
-        (EnableMethod::Psci, None) => Err("the tree has no PSCI"),
-        (EnableMethod::SpinTable(release), _) => {
-            // The tree may mark the table's page no-map, since the firmware's code is beside it.
-            let page = kmap_local(PhysAddr::new(release as usize)).map_err(|_| "its release word cannot be mapped")?;
-            let word = page.as_ptr().cast::<u64>();
-            // SAFETY: the tree's reader checked that the word is memory, aligned; it is mapped for now.
-            unsafe { word.write_volatile(entry) };
-            cache::clean_to_memory(word.cast(), 8);
-            dsb_sy();
-            cpu::send_event();
-            Ok(())
-        }
-        (EnableMethod::None, _) => Err("the tree names no way to start it"),
-    }
+    image_to_phys(secondary_entry as *const () as usize).get() as u64
 }
 
 /// Takes the identity map out of TTBR0: from now on the lower half belongs to processes.

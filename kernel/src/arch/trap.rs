@@ -2,15 +2,26 @@
 //!
 //! An exception from EL0 is taken on the thread's kernel stack, which is empty then, so its frame is at the top. An
 //! exception from EL1 pushes its frame on the current stack. Before a nested frame is stored, one bit of SP tells
-//! whether the stack still has room (see [`crate::vm::layout::STACK_ALIGN`]); if not, the kernel panics on a separate
+//! whether the stack still has room (see [`crate::layout::STACK_ALIGN`]); if not, the kernel panics on a separate
 //! stack and can say why.
+//!
+//! Where an exception goes is for the floors above to say. They define these functions, with the C calling convention and
+//! these names:
+//!
+//! | function | arguments | called with |
+//! | --- | --- | --- |
+//! | `trap_syscall` | the frame | interrupts let in |
+//! | `trap_from_user` | the frame, ESR_EL1, FAR_EL1 | interrupts let in |
+//! | `trap_from_kernel` | the frame, ESR_EL1, FAR_EL1 | interrupts as they were |
+//! | `trap_interrupt` | | interrupts masked |
+//! | `trap_before_user` | the frame | interrupts masked, and so they are when it returns |
+//! | `trap_dead` | the frame, what happened, ESR_EL1, FAR_EL1 | interrupts masked; never returns |
 
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use crate::task::percpu::PerCpu;
-use crate::task::thread::Thread;
-use crate::vm::layout::STACK_SIZE;
+use super::cpu::Head;
+use crate::layout::STACK_SIZE;
 
 /// The registers of the interrupted code.
 #[repr(C)]
@@ -157,7 +168,7 @@ el0_sync:
     msr     daifclr, #2
     mov     x29, xzr
     mov     x0, sp
-    bl      {SYSCALL}
+    bl      trap_syscall
 
     // Back to the program, with the registers that a function call preserves as they were on the way in. Whoever changes
     // those of the frame leaves work to do.
@@ -165,7 +176,7 @@ leave_user:
     msr     daifset, #2
     mrs     x1, tpidr_el1
     ldr     x1, [x1, #{CURRENT}]
-    ldr     w1, [x1, #{WORK}]
+    ldr     w1, [x1]
     cbnz    w1, work_to_do
     load_state
     load_caller_saved
@@ -177,7 +188,7 @@ leave_user:
     msr     daifclr, #2
     mov     x29, xzr
     mov     x0, sp
-    bl      {FAULT}
+    bl      trap_from_user
     b       leave_user
 
 el0_irq:
@@ -185,12 +196,12 @@ el0_irq:
     mov     x2, #-1
     str     x2, [sp, #280]
     mov     x29, xzr
-    bl      {IRQ}
+    bl      trap_interrupt
     b       leave_user
 
 work_to_do:
     mov     x0, sp
-    bl      {WORK_FN}                   // returns with interrupts masked and no work pending
+    bl      trap_before_user            // returns with interrupts masked and no work pending
     load_state
     load_frame
     eret
@@ -243,13 +254,13 @@ el1_sync:
     mrs     x2, far_el1
     tbnz    x23, #7, 5f                 // interrupts were masked: they stay so
     msr     daifclr, #2
-5:  bl      {KERNEL_FAULT}
+5:  bl      trap_from_kernel
     msr     daifset, #2
     leave_kernel
 
 el1_irq:
     enter_kernel
-    bl      {IRQ}
+    bl      trap_interrupt
     leave_kernel
 
 el1_fiq:
@@ -271,7 +282,7 @@ dead_at:
     mrs     x2, esr_el1
     mrs     x3, far_el1
     mov     x29, xzr
-    bl      {DEAD}
+    bl      trap_dead
 
 overflowed:
     // SP points {FRAME} bytes below a full stack: its value is kept for the report, but nothing is stored there.
@@ -309,14 +320,7 @@ overflow_stack_top:
     "#,
     FRAME = const FRAME,
     STACK_BIT = const STACK_SIZE.trailing_zeros(),
-    CURRENT = const offset_of!(PerCpu, current),
-    WORK = const offset_of!(Thread, work),
-    SYSCALL = sym crate::syscall::enter,
-    FAULT = sym crate::trap::from_user,
-    KERNEL_FAULT = sym crate::trap::from_kernel,
-    IRQ = sym crate::trap::interrupt,
-    DEAD = sym crate::trap::dead,
-    WORK_FN = sym crate::trap::before_user,
+    CURRENT = const offset_of!(Head, current),
 );
 
 const _: () = {

@@ -11,7 +11,7 @@ use quire_platform::tree::{Board, Region, ReservationFlags};
 
 use super::memory::{Error, dma_limit};
 use super::zones;
-use crate::vm::layout::KIMAGE;
+use crate::layout::KIMAGE;
 
 unsafe extern "C" {
     static __image_start: u8;

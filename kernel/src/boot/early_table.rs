@@ -13,8 +13,8 @@ use quire_mm::kernel_table::TableMemory;
 use quire_mm::memblock::{MemBlock, RegionKind};
 use quire_mm::pte::{ENTRIES, Pte};
 
+use crate::layout::KIMAGE;
 use crate::vm::Cpu;
-use crate::vm::layout::KIMAGE;
 
 /// Root, two tables for the image and the tree's window each, one for a page-grained edge of the image, and for
 /// the direct map two and an edge at either end.

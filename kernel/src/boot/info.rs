@@ -8,15 +8,15 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 
-use super::memory::MEMORY;
-use super::{BOARD, archive};
 use crate::arch::{speculation, timer};
+use crate::archive;
+use crate::board::BOARD;
 use crate::ipc::handle;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::thread::{Thread, state};
-use crate::task::walk;
-use crate::vm::{PAGES, SPACES, events, heap, kernel_map, space, stack};
+use crate::task::{space, walk};
+use crate::vm::{MEMORY, PAGES, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
 pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);

@@ -17,13 +17,13 @@ use quire_platform::bootargs;
 use quire_platform::tree::Board;
 
 use super::early_table::BootTables;
-use super::{BootCell, archive, argument, claims, info, zones};
+use super::{claims, info, zones};
 use crate::arch::{barrier, smp, timer};
-use crate::vm::layout::{KIMAGE, PAGE_OFFSET, VMEMMAP};
-use crate::vm::{Cpu, PAGES, SPACES, events, heap, kernel_map, percpu};
-
-/// The physical memory map; `memmap` shows it.
-pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
+use crate::archive;
+use crate::arguments::argument;
+use crate::layout::{KIMAGE, PAGE_OFFSET, VMEMMAP};
+use crate::task::percpu::PERCPU;
+use crate::vm::{Cpu, MEMORY, PAGES, SPACES, events, heap, kernel_map, percpu};
 
 /// Free memory that suffices for 4 CPUs to reach the shell and for small programs to run.
 const LEAST_FREE_KIB: usize = 2048;
@@ -258,7 +258,9 @@ fn map_records(
 
 /// Per-CPU variables for the CPUs of the tree.
 pub fn init_per_cpu(board: &Board) -> Result<(), Error> {
-    percpu::init(board.cpus.len().clamp(1, MAX_CPUS)).and_then(|()| events::init()).map_err(|_| Error::PerCpu)
+    percpu::init(board.cpus.len().clamp(1, MAX_CPUS))
+        .and_then(|()| events::init(PERCPU.iter().map(|cpu| &**cpu)))
+        .map_err(|_| Error::PerCpu)
 }
 
 fn page_allocator(board: &Board, memory: &mut MemBlock, split: MovableSplit) -> Result<Summary, Error> {

@@ -1,16 +1,12 @@
 //! Boot, from the first Rust instruction to init.
 
-pub mod archive;
-mod arguments;
 mod claims;
-pub mod early_port;
 pub mod early_table;
 pub mod info;
 pub mod memory;
-pub mod power;
+mod secondaries;
 mod zones;
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -22,58 +18,26 @@ use quire_mm::page_alloc::Summary;
 use quire_platform::tree::{Board, TreeError};
 
 use crate::arch::regs::TableUpdates;
-use crate::arch::{cpu, regs, smp, timer};
+use crate::arch::{regs, smp, timer};
+use crate::archive;
+use crate::arguments;
+use crate::board::BOARD;
+use crate::console::early_port;
 use crate::ipc::handle::{Descriptor, Handle, Object, OpenFile, Rights};
 use crate::ipc::table::Descriptors;
+use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Entry, Process, TABLE};
 use crate::task::signal::Actions;
 use crate::task::thread::Thread;
 use crate::task::{exec, sched};
-use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
-use crate::vm::stack::Stack;
-use crate::vm::{SPACES, kernel_map};
+use crate::vm::SPACES;
 
-/// A static that the boot CPU initialises before any other CPU runs, and that is only read from then on.
-pub struct BootCell<T>(UnsafeCell<T>);
-
-// SAFETY: `boot_mut` is only called while one CPU runs; afterwards there are only shared references.
-unsafe impl<T: Sync> Sync for BootCell<T> {}
-
-impl<T> BootCell<T> {
-    /// With a first value.
-    pub const fn new(value: T) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    /// The value.
-    pub fn get(&self) -> &T {
-        // SAFETY: no `&mut` exists once other code than boot runs.
-        unsafe { &*self.0.get() }
-    }
-
-    /// The value, to change.
-    ///
-    /// # Safety
-    /// Only the boot CPU runs, without interrupts, and no reference from [`BootCell::get`] is in use.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn boot_mut(&self) -> &mut T {
-        // SAFETY: the caller's promise.
-        unsafe { &mut *self.0.get() }
-    }
-}
-
-pub use arguments::argument;
-
-/// The board's description, from the device tree.
-pub static BOARD: BootCell<Board> = BootCell::new(Board::new());
-
-/// The device tree's window begins at a multiple of this.
-const BLOCK: usize = 2 << 20;
+pub use secondaries::start_secondaries;
 
 /// Reads the device tree at physical `fdt` through its window. Returns its size.
 pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
-    let offset = fdt % BLOCK;
+    let offset = fdt % FDT_WINDOW_ALIGN;
     let window = FDT_WINDOW + offset;
     let header = core::ptr::with_exposed_provenance::<[u8; quire_platform::tree::HEADER_SIZE]>(window);
     // SAFETY: the window maps 4 MiB from the tree's 2 MiB boundary; a header is 40 bytes.
@@ -133,7 +97,7 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     here.features.store(features(), Ordering::Relaxed);
     let idle = KArc::into_raw(Thread::new_idle()?).cast_mut();
     here.idle.store(idle, Ordering::Relaxed);
-    here.current.store(idle, Ordering::Relaxed);
+    here.current.store(idle.cast(), Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
     here.online.store(true, Ordering::Release);
     Ok(())
@@ -161,40 +125,6 @@ pub fn report_features() {
         (flag, dirty) if flag == all && dirty == all => log::info!("access flag and dirty state: by hardware"),
         (flag, dirty) => log::info!("access flag by hardware on {flag} of {all} CPUs, dirty state on {dirty}"),
     }
-}
-
-/// Starts the other CPUs, one after the other, and waits for each for a while.
-pub fn start_secondaries(board: &Board) {
-    /// Nanoseconds to wait for one CPU. The host of an emulator may run other programs first.
-    const PATIENCE: u64 = 10_000_000_000;
-    let Some(root) = kernel_map::root() else { return };
-    for (id, described) in smp::in_order(board).enumerate().skip(1) {
-        let here = &PERCPU[id];
-        here.node.store(u32::from(described.node), Ordering::Relaxed);
-        let Ok(stack) = Stack::new() else {
-            log::warn!("CPU {id}: no memory for its stack");
-            break;
-        };
-        let top = core::mem::ManuallyDrop::new(stack).top();
-        if let Err(why) = smp::start(board, described, root, top, core::ptr::from_ref(here).addr()) {
-            log::warn!("CPU {id} ({:#x}) does not start: {why}", described.mpidr);
-            continue;
-        }
-        let give_up = timer::now_ns() + PATIENCE;
-        while !here.online.load(Ordering::Acquire) && timer::now_ns() < give_up {
-            cpu::relax();
-        }
-        if !here.online.load(Ordering::Acquire) {
-            // It may still come, and would then read the values for the next CPU: no more CPUs are started.
-            log::warn!("CPU {id} ({:#x}) did not come in {} s", described.mpidr, PATIENCE / 1_000_000_000);
-            break;
-        }
-    }
-    if board.cpus.len() > PERCPU.len() {
-        log::warn!("{} CPUs, of which {} are used", board.cpus.len(), PERCPU.len());
-    }
-    PERCPU[0].node.store(smp::in_order(board).next().map_or(0, |c| u32::from(c.node)), Ordering::Relaxed);
-    log::info!("{} CPUs", percpu::online().count());
 }
 
 /// Makes init: `/init` of the boot archive, with the console as its descriptors 0, 1 and 2, and machine

@@ -11,8 +11,8 @@ use quire_mm::zone::MAX_NODES;
 use quire_platform::bootargs;
 use quire_platform::tree::{self, Board, DynamicReservation, ReservationFlags};
 
-use super::argument;
 use super::claims::{range, reserve};
+use crate::arguments::argument;
 use crate::vm::PAGES;
 
 // All that a tree may have, and `cma=`.

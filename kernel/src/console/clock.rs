@@ -6,7 +6,7 @@ use quire_platform::tree::{Board, Clock, FirmwareClock};
 use super::serial::Mapper;
 use crate::arch::cache::flush_to_memory;
 use crate::arch::smp::image_to_phys;
-use crate::boot::BootCell;
+use crate::board::BootCell;
 
 /// The message to the Pi's firmware. It is in the image, which the firmware itself has loaded and so can reach.
 static MESSAGE: BootCell<Message> = BootCell::new(Message::new());

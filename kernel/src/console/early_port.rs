@@ -11,10 +11,10 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_platform::tree::UartKind;
 use quire_platform::uart::{Pl011, Uart};
 
-use super::{BLOCK, BOARD};
+use super::serial::{self, Mapper};
 use crate::arch::early;
-use crate::console::serial::{self, Mapper};
-use crate::vm::layout::{FDT_WINDOW, FDT_WINDOW_SIZE};
+use crate::board::BOARD;
+use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 
 /// Where the device tree is, while there is no other port; 0 before and after.
 static FDT: AtomicUsize = AtomicUsize::new(0);
@@ -56,7 +56,7 @@ pub fn open() {
 
 /// The first port found in a damaged tree at whose address a PL011 identifies itself.
 fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
-    let offset = fdt % BLOCK;
+    let offset = fdt % FDT_WINDOW_ALIGN;
     let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
     // SAFETY: the window maps this much of memory until the tree has been read.
     let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };

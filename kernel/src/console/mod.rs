@@ -4,10 +4,10 @@
 //! programs, so that it can move unchanged.
 
 mod clock;
+pub mod early_port;
 pub mod input;
 pub mod line;
 pub mod log;
 pub mod panic;
 pub mod serial;
-pub mod symbols;
 pub mod tty;

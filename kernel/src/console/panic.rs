@@ -4,15 +4,16 @@ use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::early_port;
 use super::log;
 use super::log::Raw;
-use super::symbols::Named;
+use crate::arch::syndrome::Syndrome;
 use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, regs, timer};
-use crate::boot::{early_port, power};
-use crate::trap::irq;
-use crate::trap::syndrome::Syndrome;
-use crate::vm::layout::{KIMAGE, STACK_SIZE, STACKS_END, STACKS_START};
+use crate::backtrace::callers;
+use crate::backtrace::symbols::Named;
+use crate::interrupts;
+use crate::power;
 
 /// The exit status under `--exec`.
 pub const PANIC_STATUS: u32 = 101;
@@ -63,7 +64,7 @@ fn begin() {
         Err(owner) if owner == me => end(),
         Err(_) => cpu::park(),
     }
-    irq::stop_others();
+    interrupts::stop_others();
     early_port::open();
     log::drain();
     let now = timer::now_ns() / 1000;
@@ -102,21 +103,6 @@ fn backtrace(fp: usize) {
     for pc in callers(fp).take(64) {
         let _ = writeln!(Raw, "  from {}", Named(pc.wrapping_sub(4)));
     }
-}
-
-/// Return addresses, innermost first, by the frame records from `fp` on, as long as they ascend within one kernel
-/// stack.
-pub fn callers(fp: usize) -> impl Iterator<Item = usize> {
-    let is_stack = |p: usize| p.is_multiple_of(8) && ((STACKS_START..STACKS_END).contains(&p) || p >= KIMAGE);
-    let mut at = Some(fp);
-    core::iter::from_fn(move || {
-        let fp = at.filter(|&fp| is_stack(fp))?;
-        // SAFETY: frame records lie on kernel stacks, which stay mapped; the address was just checked to be in
-        // a kernel range, and a wrong one inside it ends in a panic (a second one stops the machine).
-        let [next, pc] = unsafe { *core::ptr::with_exposed_provenance::<[usize; 2]>(fp) };
-        at = (next > fp && next - fp <= STACK_SIZE).then_some(next);
-        (pc != 0).then_some(pc)
-    })
 }
 
 fn end() -> ! {

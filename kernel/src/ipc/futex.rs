@@ -95,7 +95,7 @@ fn key_of(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
         return Err(Errno::EINVAL);
     }
     uaccess::check(addr, 4)?;
-    fault::futex_key(addr, private)
+    fault::futex_key(current().mm().ok_or(Errno::EFAULT)?, addr, private)
 }
 
 /// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `deadline`, EINTR.

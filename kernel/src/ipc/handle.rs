@@ -17,7 +17,7 @@ use quire_abi::layout::HandleInfo;
 use quire_mm::fallible::KArc;
 
 use super::pipe::{Pipe, Side};
-use crate::boot::archive::Node;
+use crate::archive::Node;
 
 bitflags! {
     /// What a descriptor allows.

@@ -10,10 +10,10 @@ use quire_mm::vmalloc::VmError;
 
 use super::{Check, Outcome, expect, got, some};
 use crate::arch::probe;
+use crate::arch::syndrome::Syndrome;
 use crate::arch::translate::Translation;
-use crate::boot::BOARD;
+use crate::board::BOARD;
 use crate::trap::spurious::is_spurious;
-use crate::trap::syndrome::Syndrome;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{Cpu, PAGES, kernel_map};
 

@@ -14,7 +14,7 @@ use quire_platform::tree::{Region, ReservationFlags};
 use super::crew::{self, Place};
 use super::{Check, Outcome, expect, got, some};
 use crate::arch::translate::Translation;
-use crate::boot::BOARD;
+use crate::board::BOARD;
 use crate::vm::kmap::{Mapped, SLOTS, kmap_local};
 use crate::vm::{Cpu, PAGES, SpinLock};
 

@@ -30,8 +30,9 @@ use core::panic::Location;
 use quire_mm::fallible::AllocError;
 use quire_platform::bootargs;
 
-use crate::boot::{BOARD, power};
+use crate::board::BOARD;
 use crate::console::serial;
+use crate::power;
 use crate::vm::PAGES;
 use books::Books;
 

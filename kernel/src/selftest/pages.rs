@@ -12,7 +12,7 @@ use quire_mm::zone::ZoneKind;
 use super::crew::{self, Place};
 use super::random::Random;
 use super::{Check, Outcome, expect, got};
-use crate::boot::BOARD;
+use crate::board::BOARD;
 use crate::vm::{Cpu, PAGES};
 
 pub const CHECKS: &[Check] = &[

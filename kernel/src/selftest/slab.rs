@@ -14,7 +14,7 @@ use quire_platform::bootargs;
 use super::crew::{self, Place};
 use super::random::Random;
 use super::{Check, Outcome, expect, some};
-use crate::boot::BOARD;
+use crate::board::BOARD;
 use crate::vm::heap::SLAB;
 
 pub const CHECKS: &[Check] = &[

@@ -5,8 +5,8 @@ use quire_mm::UserAddr;
 use quire_mm::mm::{AreaView, Usage};
 use quire_mm::vma::VmFlags;
 
-use super::{Cpu, Mm};
-use crate::boot::archive::Node;
+use crate::archive::Node;
+use crate::vm::{Cpu, Mm};
 
 /// The first area that ends above `from`, with counts from there up to the limit of one query.
 pub fn area(mm: &Mm, from: UserAddr) -> Option<AreaInfo> {

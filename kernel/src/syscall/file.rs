@@ -13,7 +13,7 @@ use quire_mm::fallible::{KArc, try_zeroed};
 use super::poll::pass;
 use super::{Answer, Args};
 use crate::arch::uaccess;
-use crate::boot::archive::{self, Node};
+use crate::archive::{self, Node};
 use crate::console::tty;
 use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};

@@ -2,6 +2,7 @@
 //!
 //! The convention is Linux's on AArch64: number in x8, arguments in x0 to x5, the result or −errno in x0.
 
+mod areas;
 mod buffers;
 mod file;
 mod futex;
@@ -13,6 +14,7 @@ mod quire;
 pub mod restart;
 mod sched;
 mod signal;
+mod statistics;
 mod time;
 mod transfer;
 mod unknown;
@@ -62,7 +64,8 @@ static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 
 /// A call, with interrupts on. It leaves the registers of the frame that a function call preserves as they are, or sets a
 /// [`work`](crate::task::thread::work) bit: else the way out does not load them.
-pub extern "C" fn enter(frame: &mut TrapFrame) {
+#[unsafe(no_mangle)]
+extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
     // The number indexes tables, so it is bounded on speculative paths too.
     let own = || speculation::get(&OWN, nr.wrapping_sub(nr::QUIRE_BASE));

@@ -12,15 +12,18 @@ use quire_mm::cma::CmaError;
 use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
+use super::{areas, statistics};
 use crate::arch::uaccess;
-use crate::boot::{info as facts, power};
+use crate::boot::info as facts;
 use crate::console::log as kernel_log;
+use crate::power;
 use crate::task::credentials::permit_inspection;
+use crate::task::inject;
 use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::vm::{PAGES, SPACES, areas, inject, statistics};
+use crate::vm::{PAGES, SPACES};
 
 /// Copies record `index` of a kind; returns its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -121,7 +124,7 @@ pub fn audit(a: Args) -> Answer {
     if a.word(2) != size_of::<MapAudit>() {
         return Err(Errno::EINVAL);
     }
-    let found = crate::vm::audit::run()?;
+    let found = crate::task::audit::run()?;
     uaccess::put(a.addr(1), &found)?;
     Ok(0)
 }

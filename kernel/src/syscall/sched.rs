@@ -7,7 +7,7 @@ use quire_abi::Errno;
 use super::{Answer, Args};
 use crate::arch::{cpu, uaccess};
 use crate::task::credentials::permit_scheduling;
-use crate::task::percpu::{self, PerCpu};
+use crate::task::percpu;
 use crate::task::process::TABLE;
 use crate::task::sched;
 use crate::task::thread::current;
@@ -18,7 +18,7 @@ pub fn sched_yield() -> Answer {
 }
 
 fn online_mask() -> u64 {
-    percpu::online().map(PerCpu::id).fold(0, |mask, id| mask | 1 << id)
+    percpu::online().map(|cpu| cpu.id()).fold(0, |mask, id| mask | 1 << id)
 }
 
 pub fn setaffinity(a: Args) -> Answer {
@@ -64,7 +64,7 @@ pub fn getaffinity(a: Args) -> Answer {
 }
 
 pub fn getcpu(a: Args) -> Answer {
-    let here = cpu::this();
+    let here = percpu::this();
     if let Some(at) = a.opt_addr(0) {
         uaccess::put(at, &(here.id() as u32))?;
     }

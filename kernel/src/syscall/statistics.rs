@@ -12,13 +12,12 @@ use quire_mm::cma::MAX_AREAS;
 use quire_mm::event::Event;
 use quire_mm::vmalloc::AreaKind;
 
-use super::heap::SLAB;
-use super::machine::{PAGES, SPACES};
-use super::percpu::AREAS;
-use super::vmalloc::VMALLOC;
-use super::{events, kernel_map, stack};
 use crate::arch::speculation;
 use crate::task::latency;
+use crate::vm::heap::SLAB;
+use crate::vm::percpu::AREAS;
+use crate::vm::vmalloc::VMALLOC;
+use crate::vm::{PAGES, SPACES, events, kernel_map, stack};
 
 /// A migrate type of a zone; zone by zone.
 pub fn page_type(index: usize) -> Option<PageTypeInfo> {

@@ -7,13 +7,12 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::audit_page;
 use quire_mm::page::{Page, PageState};
 
-use super::{Mm, PAGES};
-use crate::task::point::resched_point;
-use crate::task::process::TABLE;
-use crate::task::signal::interrupts;
-use crate::task::thread::current;
-use crate::task::wait::Sleep;
-use crate::vm::Cpu;
+use super::point::resched_point;
+use super::process::TABLE;
+use super::signal::interrupts;
+use super::thread::current;
+use super::wait::Sleep;
+use crate::vm::{Cpu, Mm, PAGES};
 
 /// Checks every space, then every user page. EINTR if a signal is pending.
 pub fn run() -> Result<MapAudit, Errno> {

@@ -12,7 +12,7 @@ use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_ada
 use super::percpu::{self, PERCPU, PerCpu};
 use super::thread::{Thread, current, work};
 use crate::arch::cpu;
-use crate::trap::irq;
+use crate::interrupts;
 
 /// Threads of another CPU's queue that a CPU examines for one that it may run, since it holds that queue's lock. A
 /// queue advances with every slice, so threads further back are examined later.
@@ -75,7 +75,7 @@ pub fn enqueue(thread: &Thread) {
         if target.id() == cpu::this().id() {
             current().set_work(work::RESCHEDULE);
         } else {
-            irq::send_reschedule(target.id());
+            interrupts::send_reschedule(target.id());
         }
     }
     cpu::irq_restore(irq);
@@ -108,7 +108,7 @@ fn place(thread: &Thread) -> &'static PerCpu {
 
 /// The least loaded of the allowed CPUs; this one in case of a tie. O(CPUs).
 pub fn least_loaded(allowed: u64) -> &'static PerCpu {
-    let here = cpu::this();
+    let here = percpu::this();
     let candidates = percpu::online().filter(|cpu| allowed >> cpu.id() & 1 == 1);
     candidates.min_by_key(|cpu| (cpu.load(), !core::ptr::eq(*cpu, here))).unwrap_or(here)
 }
@@ -183,7 +183,7 @@ impl PerCpu {
             let allowed = self.run_queue.lock().list.front().get().map_or(0, |t| t.affinity.load(Ordering::Relaxed));
             let idle = IDLE.load(Ordering::Relaxed) & allowed & !(1 << self.id());
             if idle != 0 {
-                irq::send_reschedule(idle.trailing_zeros() as usize);
+                interrupts::send_reschedule(idle.trailing_zeros() as usize);
             }
         }
     }

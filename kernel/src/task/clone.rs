@@ -14,7 +14,7 @@ use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
-use crate::vm::space::Space;
+use crate::task::space::Space;
 
 /// The arguments of `clone`.
 pub struct Request {

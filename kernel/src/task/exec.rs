@@ -16,12 +16,12 @@ use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
 use super::thread::{current, work};
 use super::wait::Sleep;
-use super::{image, robust, signal};
+use super::{image, percpu, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
-use crate::boot::archive::Node;
+use crate::archive::Node;
 use crate::ipc::table::Descriptors;
-use crate::vm::space::Space;
+use crate::task::space::Space;
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
 pub fn exec(
@@ -131,7 +131,7 @@ fn switch_space(process: &Process, space: KArc<Space>) {
     let old_mm = {
         let irq = cpu::irq_save();
         let old_mm = thread.set_mm(Some(mm.clone()));
-        super::sched::activate(cpu::this(), &mm);
+        super::sched::activate(percpu::this(), &mm);
         cpu::irq_restore(irq);
         old_mm
     };

@@ -10,6 +10,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::SpinGuard;
 
 use super::cputime::Spent;
+use super::inject;
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Entry, Process, ROUSED_BY_EACH, TABLE, Table};
 use super::signal::{self, IGNORE, Info};
@@ -18,7 +19,7 @@ use super::wait::Sleep;
 use super::{itimer, oom, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::futex;
-use crate::vm::{Cpu, inject};
+use crate::vm::Cpu;
 
 /// Ends the calling thread. With its last thread the process ends, with `status` unless it already has one.
 pub fn exit_thread(status: u32) -> ! {

@@ -25,8 +25,8 @@ use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::mm::{FaultError, Limit, MapRequest, MmLayout};
 
-use crate::boot::archive::{self, Node};
-use crate::vm::space::Space;
+use crate::archive::{self, Node};
+use crate::task::space::Space;
 use crate::vm::{Cpu, Mm, Object, random};
 
 /// The stack ends below the page with the code that returns from signal handlers, and a gap.

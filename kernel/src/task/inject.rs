@@ -8,11 +8,10 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use quire_mm::page_alloc::Gfp;
+use quire_mm::page_alloc::{FailsOnDemand, Gfp};
 
-use super::heap;
-use super::machine::PAGES;
-use crate::task::thread::current;
+use super::thread::current;
+use crate::vm::{Cpu, PAGES, heap};
 
 /// Makes the calling thread's `n`th allocation from now on fail; 0 cancels that. Returns how many allocations were left
 /// until the failure requested before: 0 if it has happened or was not requested.
@@ -40,7 +39,7 @@ const LASTS: u32 = u32::MAX;
 
 /// Whether the calling thread's present allocation must fail. (No interrupt handler allocates.)
 #[cold]
-pub fn fails(gfp: Gfp) -> bool {
+fn fails(gfp: Gfp) -> bool {
     let nth = &current().fail_nth;
     let left = nth.load(Relaxed);
     if left == LASTS && !gfp.may_wait() || left == 0 {
@@ -62,4 +61,10 @@ pub fn fails(gfp: Gfp) -> bool {
         stop();
     }
     is_it
+}
+
+impl FailsOnDemand for Cpu {
+    fn fails_allocation(self, gfp: Gfp) -> bool {
+        fails(gfp)
+    }
 }

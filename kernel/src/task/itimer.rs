@@ -19,8 +19,8 @@ use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::Rank;
 
 use super::process::{Process, TABLE};
-use super::sched;
 use super::signal::{self, Info};
+use super::{percpu, sched};
 use crate::arch::{cpu, timer};
 use crate::vm::{Cpu, SpinLock};
 
@@ -135,7 +135,7 @@ pub fn stop(process: &Process) {
 
 /// Inserts a node that is in no tree into this CPU's. The caller holds the timer's state, so interrupts are masked.
 fn arm(node: &Node, pid: u32, deadline: u64) {
-    let here = cpu::this();
+    let here = percpu::this();
     {
         let mut tree = TREES[here.id()].lock();
         node.deadline.store(deadline, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! Processes, threads, signals and the scheduler.
 
 pub mod action;
+pub mod audit;
 pub mod balance;
 pub mod clone;
 pub mod cputime;
@@ -8,6 +9,7 @@ pub mod credentials;
 pub mod exec;
 pub mod exit;
 pub mod image;
+pub mod inject;
 pub mod itimer;
 pub mod latency;
 pub mod oom;
@@ -19,9 +21,11 @@ pub mod robust;
 pub mod sched;
 pub mod sigframe;
 pub mod signal;
+pub mod space;
 pub mod startup;
 pub mod stop;
 pub mod thread;
+mod threads;
 pub mod timer;
 pub mod turn;
 pub mod wait;

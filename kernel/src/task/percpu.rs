@@ -1,6 +1,7 @@
 //! The per-CPU record.
 
 use core::cell::UnsafeCell;
+use core::ops::Deref;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use quire_mm::fallible::KArc;
@@ -11,17 +12,14 @@ use super::balance::RunQueue;
 use super::latency::Latency;
 use super::thread::Thread;
 use super::timer::Timers;
-use crate::vm::events::{Counters, EARLY};
+use crate::arch::cpu::{self, Head};
+use crate::vm::events::EARLY;
 use crate::vm::{Cpu, Mm, SpinLock};
 
 /// One CPU's data, on cache lines of its own.
 #[repr(C, align(128))]
 pub struct PerCpu {
-    /// The thread that runs here. Never null once the CPU runs threads. Assembly reads it.
-    pub current: AtomicPtr<Thread>,
-    /// Ranks of the spin locks held here (debug builds).
-    pub held_ranks: AtomicU64,
-    id: AtomicU32,
+    head: Head,
     /// Whether the CPU schedules.
     pub online: AtomicBool,
     /// Whether it runs its idle thread, waiting for work.
@@ -60,8 +58,6 @@ pub struct PerCpu {
     pub switches: AtomicU64,
     /// Timer interrupts.
     pub ticks: AtomicU64,
-    /// This CPU's counters for vmstat.
-    pub counters: AtomicPtr<Counters>,
     /// When the current thread was last charged for its time.
     pub charged_at: AtomicU64,
 }
@@ -72,9 +68,7 @@ unsafe impl Sync for PerCpu {}
 impl PerCpu {
     const fn new(id: u32) -> Self {
         Self {
-            current: AtomicPtr::new(core::ptr::null_mut()),
-            held_ranks: AtomicU64::new(0),
-            id: AtomicU32::new(id),
+            head: Head::new(id, (&raw const EARLY).cast_mut().cast()),
             online: AtomicBool::new(false),
             idling: AtomicBool::new(false),
             mpidr: AtomicU64::new(0),
@@ -94,29 +88,45 @@ impl PerCpu {
             system_ns: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
-            counters: AtomicPtr::new((&raw const EARLY).cast_mut()),
             charged_at: AtomicU64::new(0),
         }
     }
+}
 
-    /// The CPU's number, 0 for the one that booted.
+impl Deref for PerCpu {
+    type Target = Head;
+
     #[inline(always)]
-    pub fn id(&self) -> usize {
-        self.id.load(Ordering::Relaxed) as usize
+    fn deref(&self) -> &Head {
+        &self.head
     }
 }
 
-/// The records of all possible CPUs.
+/// All CPUs that there may be.
 pub static PERCPU: [PerCpu; MAX_CPUS] = {
     // `PerCpu` is not `Copy`; a constant block makes each element anew.
     let mut id = 0;
     let mut all = [const { PerCpu::new(0) }; MAX_CPUS];
     while id < MAX_CPUS {
-        all[id].id = AtomicU32::new(id as u32);
+        all[id].head = Head::new(id as u32, (&raw const EARLY).cast_mut().cast());
         id += 1;
     }
     all
 };
+
+/// This CPU's data.
+#[inline(always)]
+pub fn this() -> &'static PerCpu {
+    // SAFETY: boot gives each CPU an element of `PERCPU` for its record (`take_first`, `boot::secondaries`), of which the
+    // head is the first field.
+    unsafe { &*cpu::record().cast() }
+}
+
+/// Gives this CPU, the one that boots, the first record.
+pub fn take_first() {
+    // SAFETY: a whole element of `PERCPU`.
+    unsafe { cpu::set_record((&raw const PERCPU[0]).cast()) }
+}
 
 /// The CPUs that schedule.
 pub fn online() -> impl Iterator<Item = &'static PerCpu> {

@@ -23,7 +23,7 @@ use super::thread::Thread;
 use super::wait::WaitQueue;
 use crate::arch::speculation;
 use crate::ipc::table::Descriptors;
-use crate::vm::space::Space;
+use crate::task::space::Space;
 use crate::vm::{Cpu, SpinLock};
 
 /// One more than the highest process or thread number.

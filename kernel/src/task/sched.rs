@@ -22,11 +22,11 @@ use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
 use super::balance::{self, enqueue, may_run, requeue};
-use super::percpu::PerCpu;
+use super::percpu::{self, PerCpu};
 use super::thread::{Thread, current, state, work};
 use crate::arch::{context, cpu, regs, timer};
-use crate::trap::irq;
-use crate::vm::space;
+use crate::interrupts;
+use crate::task::space;
 
 /// The time slice in nanoseconds.
 static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
@@ -82,7 +82,7 @@ pub fn start(thread: &Thread) {
 /// Interrupts the CPU that a thread runs on, so that the thread checks its work bits.
 pub fn kick(thread: &Thread) {
     if thread.state.load(Ordering::SeqCst) & state::RUNNING != 0 && !core::ptr::eq(thread, current()) {
-        irq::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
+        interrupts::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
     }
 }
 
@@ -118,7 +118,7 @@ pub fn leave() -> ! {
 /// continues at once.
 pub fn schedule() {
     let irq = cpu::irq_save();
-    let here = cpu::this();
+    let here = percpu::this();
     let prev = current();
     prev.clear_work(work::RESCHEDULE);
     here.latency.rescheduled(timer::now_ns);
@@ -152,7 +152,7 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
         activate(here, mm);
     }
     next.load_user_state();
-    here.current.store(core::ptr::from_ref(next).cast_mut(), Ordering::Relaxed);
+    here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
     // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
     unsafe { context::switch(prev.context(), next.context()) };
@@ -181,7 +181,7 @@ fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
 
 /// The second half of a switch, on the new thread's stack: from here on the old thread may run elsewhere, or be freed.
 pub extern "C" fn finish_switch() {
-    let here = cpu::this();
+    let here = percpu::this();
     let prev = here.switching_from.load(Ordering::Relaxed);
     if prev == here.idle.load(Ordering::Relaxed) {
         return;
@@ -226,13 +226,13 @@ fn charge(here: &PerCpu, thread: &Thread) {
 /// Charges the running thread up to now.
 pub fn charge_current() {
     let irq = cpu::irq_save();
-    charge(cpu::this(), current());
+    charge(percpu::this(), current());
     cpu::irq_restore(irq);
 }
 
 /// The timer interrupt, taken from the kernel or from a program.
 pub fn tick(in_kernel: bool) {
-    let here = cpu::this();
+    let here = percpu::this();
     let now = timer::now_ns();
     here.ticks.fetch_add(1, Ordering::Relaxed);
     let due = here.next_tick.load(Ordering::Relaxed);
@@ -268,7 +268,7 @@ fn set_next_tick(here: &PerCpu, at: u64) {
 
 /// The idle thread of a CPU. It runs on the CPU's boot stack.
 pub fn idle_loop() -> ! {
-    let here = cpu::this();
+    let here = percpu::this();
     loop {
         cpu::irq_disable();
         balance::set_idle(here, true);

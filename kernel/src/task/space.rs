@@ -6,10 +6,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use quire_abi::Errno;
 use quire_mm::fallible::KArc;
 
-use super::machine::Mm;
+use super::percpu::{self, PerCpu};
 use crate::arch::{cpu, regs, smp};
-use crate::task::percpu::{self, PerCpu};
-use crate::trap::irq;
+use crate::interrupts;
+use crate::vm::Mm;
 
 /// An address space owned by processes: usually one, two while a vfork child runs. When the last owner goes, the memory
 /// is freed, even if an idle CPU still has the tables in TTBR0.
@@ -42,7 +42,7 @@ impl Drop for Space {
             for cpu in percpu::online() {
                 cpu.let_go.store(true, Ordering::SeqCst);
                 if cpu.idling.load(Ordering::SeqCst) {
-                    irq::send_reschedule(cpu.id());
+                    interrupts::send_reschedule(cpu.id());
                 }
             }
         }
@@ -60,7 +60,7 @@ pub fn let_go(here: &PerCpu) {
 /// Unloads the space in this CPU's TTBR0, if it matches `which`.
 fn leave(which: impl FnOnce(&KArc<Mm>) -> bool) {
     let irq = cpu::irq_save();
-    let here = cpu::this();
+    let here = percpu::this();
     // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
     let active = unsafe { &mut *here.active_mm.get() };
     let mut old = None;

@@ -1,6 +1,7 @@
 //! A thread: a kernel stack, registers, and scheduling state.
 
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::boxed::Box;
@@ -10,6 +11,7 @@ use quire_mm::fallible::{KArc, try_box};
 
 use super::cputime::CpuTime;
 use super::process::Process;
+use super::sched::finish_switch;
 use super::signal::ThreadSignals;
 use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
@@ -84,7 +86,7 @@ pub struct Thread {
     pub doomed: AtomicBool,
     /// Nonzero if an allocation of this thread failed for lack of memory: state for the OOM killer.
     pub starved: AtomicU32,
-    /// Countdown to an allocation that must fail; 0 for none (see `vm::inject`).
+    /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
     pub fail_nth: AtomicU32,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
@@ -93,6 +95,9 @@ pub struct Thread {
     /// The head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicUsize,
 }
+
+// A CPU's record names its thread by this word.
+const _: () = assert!(offset_of!(Thread, work) == 0);
 
 // SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU
 // (RUNNING in `state` orders the two); the links belong to the locks of the queues; the rest is atomic or locked.
@@ -148,7 +153,7 @@ impl Thread {
         unsafe { core::ptr::with_exposed_provenance_mut::<TrapFrame>(top).write(*frame) };
         let mut thread = Self::new(tid, Some(process), Some(stack));
         thread.state = AtomicU32::new(state::KILLABLE);
-        thread.context = UnsafeCell::new(Context::entering(top, return_to_user, 0));
+        thread.context = UnsafeCell::new(Context::entering(top, finish_switch, return_to_user, 0));
         thread.mm = UnsafeCell::new(Some(mm));
         Ok(KArc::try_new(thread)?)
     }
@@ -160,7 +165,7 @@ impl Thread {
         let top = stack.top();
         let mut thread = Self::new(0, None, Some(stack));
         thread.state = AtomicU32::new(state::KILLABLE);
-        thread.context = UnsafeCell::new(Context::entering(top, entry, 0));
+        thread.context = UnsafeCell::new(Context::entering(top, finish_switch, entry, 0));
         Ok(KArc::try_new(thread)?)
     }
 
@@ -321,5 +326,5 @@ impl Thread {
 pub fn current() -> &'static Thread {
     // SAFETY: from the first thread on, `current` is a live thread, and it stays alive while it runs; a reference
     // to it is used by the thread itself, which cannot outlive itself.
-    unsafe { &*cpu::this().current.load(Ordering::Relaxed) }
+    unsafe { &*cpu::this().current.load(Ordering::Relaxed).cast::<Thread>() }
 }

@@ -11,7 +11,7 @@ use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, in
 use super::sched;
 use super::thread::Thread;
 use crate::arch::{self, cpu};
-use crate::task::percpu::PERCPU;
+use crate::task::percpu::{self, PERCPU};
 
 intrusive_adapter!(pub ByDeadline = UnsafeRef<Thread>: Thread { timer_link => RBTreeLink });
 
@@ -58,7 +58,7 @@ impl Timers {
 /// [`disarm`] must follow.
 pub fn arm(thread: &Thread, deadline: u64) {
     let irq = cpu::irq_save();
-    let here = cpu::this();
+    let here = percpu::this();
     {
         let mut timers = here.timers.lock();
         thread.deadline.store(deadline, Ordering::Relaxed);
@@ -82,7 +82,7 @@ pub fn disarm(thread: &Thread) {
 /// Wakes this CPU's sleepers whose deadlines have passed, at most [`BATCH`] of them. In the timer interrupt; each costs
 /// O(log n), and the lock is released between them.
 pub fn wake_due(now: u64) {
-    let timers = &cpu::this().timers;
+    let timers = &percpu::this().timers;
     for _ in 0..BATCH {
         let mut timers = timers.lock();
         let Some(thread) = timers.pop_due(now) else { return };

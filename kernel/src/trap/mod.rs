@@ -2,7 +2,6 @@
 
 pub mod irq;
 pub mod spurious;
-pub mod syndrome;
 
 use core::sync::atomic::Ordering;
 
@@ -10,15 +9,15 @@ use quire_abi::flags::sig;
 use quire_mm::UserAddr;
 use quire_mm::addr::USER_END;
 
+use crate::arch::syndrome::{Class, Syndrome};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, uaccess};
 use crate::console::panic;
 use crate::syscall::restart;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::{current, work};
-use crate::task::{exit, sched, sigframe, signal, stop};
+use crate::task::{exit, oom, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
-use syndrome::{Class, Syndrome};
 
 /// PSTATE.I: interrupts were masked, so a spin lock may be held.
 const IRQ_MASKED: u64 = 1 << 7;
@@ -36,7 +35,8 @@ mod code {
 }
 
 /// A synchronous exception from EL0 other than a system call.
-pub extern "C" fn from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
+#[unsafe(no_mangle)]
+extern "C" fn trap_from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
     let pc = frame.pc;
     let (signal, code, addr, why) = match syndrome.class() {
@@ -79,7 +79,8 @@ fn memory_fault(syndrome: Syndrome, far: usize) -> Result<(), FaultError> {
     } else {
         Access::Read
     };
-    fault::handle(UserAddr::new(far), access, true)
+    let mm = current().mm().ok_or(FaultError::Unmapped)?;
+    fault::handle(mm, UserAddr::new(far), access, oom::relieve)
 }
 
 fn signal_of(error: FaultError) -> (u32, i32) {
@@ -111,18 +112,20 @@ fn report(frame: &TrapFrame, syndrome: Syndrome, addr: u64, why: &str, signal: u
 }
 
 /// A synchronous exception from EL1: a user access of the copy routines, a spurious fault, or a bug.
-pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
+#[unsafe(no_mangle)]
+extern "C" fn trap_from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
     let pc = frame.pc as usize;
     if syndrome.class() == Class::DataAbortSame
         && far < USER_END
         && let Some(fix) = uaccess::fixup(pc)
     {
-        let has_space = current().process.is_some() && current().mm().is_some();
+        let space = current().mm().filter(|_| current().process.is_some());
+        let may_sleep = frame.pstate & IRQ_MASKED == 0;
         let access = if syndrome.is_write() { Access::Write } else { Access::Read };
-        let served = has_space
-            && syndrome.is_translation_permission_or_access()
-            && fault::handle(UserAddr::new(far), access, frame.pstate & IRQ_MASKED == 0).is_ok();
+        let served = space
+            .filter(|_| syndrome.is_translation_permission_or_access())
+            .is_some_and(|mm| fault::handle(mm, UserAddr::new(far), access, || may_sleep && oom::relieve()).is_ok());
         if !served {
             frame.pc = fix as u64;
         }
@@ -139,12 +142,14 @@ pub extern "C" fn from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
 }
 
 /// An interrupt, from either level. Interrupts are masked, and stay so.
-pub extern "C" fn interrupt() {
+#[unsafe(no_mangle)]
+extern "C" fn trap_interrupt() {
     irq::handle();
 }
 
 /// An exception that cannot be handled.
-pub extern "C" fn dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! {
+#[unsafe(no_mangle)]
+extern "C" fn trap_dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! {
     let what = match what {
         1 => "FIQ",
         2 => "SError: an access that failed after it was made",
@@ -157,7 +162,8 @@ pub extern "C" fn dead(frame: &TrapFrame, what: u64, esr: u64, far: usize) -> ! 
 
 /// Does the thread's pending work before it returns to user mode. Called with interrupts masked and work pending;
 /// returns with interrupts masked and none pending.
-pub extern "C" fn before_user(frame: &mut TrapFrame) {
+#[unsafe(no_mangle)]
+extern "C" fn trap_before_user(frame: &mut TrapFrame) {
     let thread = current();
     loop {
         let todo = thread.work.load(Ordering::Acquire);

@@ -16,7 +16,7 @@
 
 use quire_mm::addr::USER_END;
 
-use super::syndrome::{Class, Syndrome};
+use crate::arch::syndrome::{Class, Syndrome};
 use crate::arch::translate::Translation;
 
 /// Whether a kernel exception is such a fault, so that the access is to be repeated. The CPU itself translates the

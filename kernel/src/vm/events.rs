@@ -1,9 +1,7 @@
 //! The counts behind vmstat: a set for each CPU, in per-CPU memory.
 //!
-//! A CPU finds its set by a pointer in its [`PerCpu`] record. Kernel code is not preemptible, and interrupt handlers
+//! A CPU finds its set by a pointer in its [`Head`]. Kernel code is not preemptible, and interrupt handlers
 //! count nothing, so counting is a load, an addition and a store.
-//!
-//! [`PerCpu`]: crate::task::percpu::PerCpu
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,8 +12,7 @@ use spin::Once;
 
 use super::machine::Cpu;
 use super::percpu::AREAS;
-use crate::arch::cpu;
-use crate::task::percpu::PERCPU;
+use crate::arch::cpu::{self, Head};
 
 /// One CPU's counts.
 #[repr(align(64))]
@@ -33,11 +30,11 @@ pub static EARLY: Counters = Counters::new();
 static COUNTERS: Once<PerCpu<Counters, Cpu>> = Once::new();
 
 /// Gives each CPU its set. Before the others start.
-pub fn init() -> Result<(), AllocError> {
+pub fn init(heads: impl Iterator<Item = &'static Head>) -> Result<(), AllocError> {
     let counters = PerCpu::try_new(&AREAS, |_| Counters::new())?;
     let counters = COUNTERS.call_once(|| counters);
-    for (here, own) in PERCPU.iter().zip(counters.iter()) {
-        here.counters.store(core::ptr::from_ref(own).cast_mut(), Ordering::Relaxed);
+    for (here, own) in heads.zip(counters.iter()) {
+        here.counters.store(core::ptr::from_ref(own).cast_mut().cast(), Ordering::Relaxed);
     }
     Ok(())
 }
@@ -46,7 +43,7 @@ pub fn init() -> Result<(), AllocError> {
 #[inline(always)]
 pub fn count(event: Event, n: usize) {
     // SAFETY: it is never null; `EARLY` and the sets that `init` stored live for ever.
-    let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed) };
+    let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed).cast::<Counters>() };
     let counter = &counters.0[event as usize];
     counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
 }

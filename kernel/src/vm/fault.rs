@@ -10,9 +10,7 @@ pub use quire_mm::mm::Access;
 use quire_mm::mm::FaultError as MmError;
 use quire_mm::vma::VmFlags;
 
-use super::events;
-use crate::task::oom;
-use crate::task::thread::current;
+use super::{Mm, events};
 
 /// Why a fault cannot be resolved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,14 +54,13 @@ impl From<MmError> for FaultError {
     }
 }
 
-/// Resolves a fault, or says why it cannot. The thread then repeats the access. If no page can be allocated and the
-/// thread may sleep, the OOM killer makes room first.
+/// Resolves a fault, or says why it cannot. The thread then repeats the access. If no page can be allocated, `relieve` may
+/// make room: whether it has, and the fault is to be tried again.
 #[inline]
-pub fn handle(addr: UserAddr, access: Access, may_sleep: bool) -> Result<(), FaultError> {
-    let Some(mm) = current().mm() else { return Err(FaultError::Unmapped) };
+pub fn handle(mm: &Mm, addr: UserAddr, access: Access, relieve: impl Fn() -> bool) -> Result<(), FaultError> {
     loop {
         match mm.fault(addr.get(), access) {
-            Err(MmError::OutOfMemory) if may_sleep && oom::relieve() => {}
+            Err(MmError::OutOfMemory) if relieve() => {}
             Err(e) => {
                 events::count(Event::FaultFailed, 1);
                 return Err(FaultError::from(e));
@@ -84,8 +81,7 @@ pub struct FutexKey {
 
 /// The key of a word. Private memory is identified by its address, shared memory by its place in the object, which is
 /// the same for all processes that map it. EFAULT if nothing is mapped.
-pub fn futex_key(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
-    let mm = current().mm().ok_or(Errno::EFAULT)?;
+pub fn futex_key(mm: &KArc<Mm>, addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     let own = FutexKey { space: KArc::as_ptr(mm).addr(), offset: addr.get() };
     if private {
         return Ok(own);

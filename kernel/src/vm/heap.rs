@@ -12,22 +12,21 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
-use quire_mm::page_alloc::{FaultInjection, Gfp};
+use quire_mm::page_alloc::{FailsOnDemand, FaultInjection, Gfp};
 use quire_mm::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 use quire_mm::sync::Rank;
 use quire_platform::bootargs;
 
-use super::inject;
 use super::machine::{Cpu, PAGES, SpinLock};
 use crate::arch::timer;
-use crate::boot::argument;
-use crate::console::symbols::Named;
+use crate::arguments::argument;
+use crate::backtrace::symbols::Named;
 
 /// The slab allocator.
 pub static SLAB: KernelHeap<Cpu> = KernelHeap::new(Cpu);
 
 /// Reasons to take the slow path: the slab allocator is not up yet; and the number of threads with [injected
-/// failures](inject::fails), in units of `ASK`.
+/// failures](FailsOnDemand), in units of `ASK`.
 static DETOUR: AtomicU32 = AtomicU32::new(BOOTING);
 const BOOTING: u32 = 1;
 const ASK: u32 = 2;
@@ -99,7 +98,7 @@ impl fmt::Display for Misuse<'_> {
     }
 }
 
-/// From now on [`inject::fails`] is called for each allocation, until a matching call of [`ask_no_more`].
+/// From now on [`FailsOnDemand::fails_allocation`] is called for each allocation, until a matching call of [`ask_no_more`].
 pub fn ask_about_failures() {
     DETOUR.fetch_add(ASK, Ordering::Relaxed);
 }
@@ -115,7 +114,7 @@ fn alloc_by_detour(layout: Layout, gfp: Gfp) -> *mut u8 {
     if DETOUR.load(Ordering::Relaxed) & BOOTING != 0 {
         return BOOT.lock().alloc(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr);
     }
-    if inject::fails(gfp) {
+    if Cpu.fails_allocation(gfp) {
         return core::ptr::null_mut();
     }
     SLAB.alloc_layout(layout, gfp).map_or(core::ptr::null_mut(), NonNull::as_ptr)
@@ -174,7 +173,7 @@ unsafe impl GlobalAlloc for Global {
 
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !is_boot(ptr) {
-            if DETOUR.load(Ordering::Relaxed) != 0 && inject::fails(Gfp::KERNEL) {
+            if DETOUR.load(Ordering::Relaxed) != 0 && Cpu.fails_allocation(Gfp::KERNEL) {
                 return core::ptr::null_mut();
             }
             // SAFETY: a pointer outside of the boot heap came from the slab; the rest is the caller's promise.

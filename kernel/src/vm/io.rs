@@ -9,7 +9,7 @@ use quire_mm::vmalloc::VmError;
 use quire_platform::tree::Region;
 
 use super::vmalloc::VMALLOC;
-use crate::boot::BOARD;
+use crate::board::BOARD;
 
 /// Maps `size` bytes of registers at physical `base`. Memory is refused: the direct map has it with other attributes,
 /// which would mismatch (Arm ARM B2.8).

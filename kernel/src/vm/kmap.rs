@@ -18,10 +18,9 @@ use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::kernel_table::{KernelAttrs, MapError};
 
 use super::kernel_map;
-use super::layout::KMAP_START;
-use super::machine::Cpu;
+use super::machine::{Cpu, MEMORY};
 use super::percpu::per_cpu;
-use crate::boot::memory::MEMORY;
+use crate::layout::KMAP_START;
 
 /// Pages that a CPU may have mapped at once.
 pub const SLOTS: usize = 16;

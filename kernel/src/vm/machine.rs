@@ -6,23 +6,20 @@ use core::sync::atomic::AtomicU64;
 use quire_mm::VirtAddr;
 use quire_mm::addr::PhysAddr;
 use quire_mm::event::Event;
-use quire_mm::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
+use quire_mm::machine::{Asid, Machine};
+use quire_mm::memblock::MemBlock;
 use quire_mm::mm;
 use quire_mm::page::{self, Page};
-use quire_mm::page_alloc::{self, FailsOnDemand, Gfp, PageAllocator};
+use quire_mm::page_alloc::{self, PageAllocator};
 use quire_mm::rmap;
 use quire_mm::spaces::{self, Spaces};
 use quire_mm::table;
 
 use super::events;
-use super::layout::{PAGE_OFFSET, VMEMMAP};
 use crate::arch::{barrier, cache, cpu, tlb};
-use crate::console::panic;
-use crate::task::percpu::PERCPU;
-use crate::task::point::resched_point;
-use crate::task::thread::{Thread, current};
-use crate::task::wait::{self, Sleep};
-use crate::task::{sched, signal};
+use crate::backtrace::callers;
+use crate::board::BootCell;
+use crate::layout::{PAGE_OFFSET, VMEMMAP};
 
 /// This computer.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +31,9 @@ pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
 /// The state that all address spaces share.
 pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
 
+/// The physical memory map; `memmap` shows it.
+pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());
+
 /// Locks of the kernel, with its lock order.
 pub type SpinLock<T> = quire_mm::sync::SpinLock<T, Cpu>;
 
@@ -42,8 +42,6 @@ pub type Mm = quire_mm::mm::Mm<Cpu>;
 
 /// A memory object.
 pub type Object = quire_mm::object::Object<Cpu>;
-
-const _: () = assert!(PERCPU.len() == MAX_CPUS);
 
 // SAFETY: boot maps all DRAM at PAGE_OFFSET before anything uses the direct map; TPIDR_EL1 gives the CPU its number,
 // which never changes; the TLB operations end with the barriers that complete them.
@@ -74,7 +72,7 @@ unsafe impl Machine for Cpu {
     }
 
     fn backtrace(self, into: &mut [usize]) -> usize {
-        let found = into.iter_mut().zip(panic::callers(cpu::frame_pointer())).map(|(slot, pc)| *slot = pc);
+        let found = into.iter_mut().zip(callers(cpu::frame_pointer())).map(|(slot, pc)| *slot = pc);
         found.count()
     }
 
@@ -147,42 +145,11 @@ unsafe impl Machine for Cpu {
     }
 }
 
-impl Threads for Cpu {
-    fn is_killed(self) -> bool {
-        signal::interrupts(current(), Sleep::Killable)
-    }
-
-    #[inline(always)]
-    fn resched_point(self) -> Result<(), Killed> {
-        resched_point(Sleep::Killable).map_err(|_| Killed)
-    }
-
-    fn this_thread(self) -> usize {
-        core::ptr::from_ref(current()).expose_provenance()
-    }
-
-    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
-        let sleep = if killable { Sleep::Killable } else { Sleep::Deaf };
-        wait::sleep(sleep, None, || ready().then_some(())).is_ok()
-    }
-
-    unsafe fn unpark(self, thread: usize) {
-        // SAFETY: `this_thread` returned a thread's address, and the caller promises that the thread still exists.
-        sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
-    }
-}
-
 // SAFETY: boot maps zeros at VMEMMAP for the records of all frames that exist.
 unsafe impl page::Machine for Cpu {
     #[inline(always)]
     fn mem_map(self) -> *mut Page {
         core::ptr::with_exposed_provenance_mut(VMEMMAP)
-    }
-}
-
-impl FailsOnDemand for Cpu {
-    fn fails_allocation(self, gfp: Gfp) -> bool {
-        super::inject::fails(gfp)
     }
 }
 

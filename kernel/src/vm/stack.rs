@@ -16,8 +16,8 @@ use quire_mm::page_alloc::{Gfp, PageBlock, Shrinker};
 use quire_mm::sync::Rank;
 
 use super::kernel_map;
-use super::layout::{STACK_ALIGN, STACK_SIZE, STACKS_END, STACKS_START};
 use super::machine::{Cpu, PAGES, SpinLock};
+use crate::layout::{STACK_ALIGN, STACK_SIZE, STACKS_END, STACKS_START};
 
 /// Order of the block behind a stack.
 const ORDER: u32 = (STACK_SIZE / PAGE_SIZE).trailing_zeros();

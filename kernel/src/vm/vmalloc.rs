@@ -7,9 +7,9 @@ use quire_mm::kernel_table::{KernelAttrs, MapError};
 use quire_mm::vmalloc::{KernelMapper, VmSpace};
 
 use super::kernel_map;
-use super::layout::{VMALLOC_END, VMALLOC_START};
 use super::machine::Cpu;
 use crate::arch::cache;
+use crate::layout::{VMALLOC_END, VMALLOC_START};
 
 /// Virtually contiguous kernel memory.
 pub static VMALLOC: VmSpace<Cpu, LiveTables> =

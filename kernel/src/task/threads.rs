@@ -1,0 +1,34 @@
+//! The threads of the memory manager's machine.
+
+use quire_mm::machine::{Killed, Threads};
+
+use super::point::resched_point;
+use super::thread::{Thread, current};
+use super::wait::{self, Sleep};
+use super::{sched, signal};
+use crate::vm::Cpu;
+
+impl Threads for Cpu {
+    fn is_killed(self) -> bool {
+        signal::interrupts(current(), Sleep::Killable)
+    }
+
+    #[inline(always)]
+    fn resched_point(self) -> Result<(), Killed> {
+        resched_point(Sleep::Killable).map_err(|_| Killed)
+    }
+
+    fn this_thread(self) -> usize {
+        core::ptr::from_ref(current()).expose_provenance()
+    }
+
+    fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
+        let sleep = if killable { Sleep::Killable } else { Sleep::Deaf };
+        wait::sleep(sleep, None, || ready().then_some(())).is_ok()
+    }
+
+    unsafe fn unpark(self, thread: usize) {
+        // SAFETY: `this_thread` returned a thread's address, and the caller promises that the thread still exists.
+        sched::wake(unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) });
+    }
+}
