@@ -62,7 +62,7 @@ impl<M: Machine> Mm<M> {
     }
 
     fn move_brk(&self, new: UserAddr) -> UserAddr {
-        let mut old = self.heap.end();
+        let mut old = UserAddr::new(0);
         let moved = supplied(self.machine, |supply| self.try_brk(new, &mut old, supply));
         moved.unwrap_or(old)
     }

@@ -175,14 +175,14 @@ impl<T, M: Machine> SharedLock<T, M> {
             note_released(self.machine, self.rank);
             return Err(Killed);
         }
-        Ok(IntentGuard { lock: self, rank: self.rank })
+        Ok(IntentGuard::new(self, self.rank))
     }
 
     /// As [`SharedLock::intend`], with another rank: for the second of two such locks.
     #[inline]
     pub fn intend_as(&self, rank: Rank) -> IntentGuard<'_, T, M> {
         self.take(Wanted::Intent, rank);
-        IntentGuard { lock: self, rank }
+        IntentGuard::new(self, rank)
     }
 
     /// The value, without locking: `&mut` is exclusive.
@@ -220,7 +220,20 @@ impl<T, M: Machine> SharedLock<T, M> {
     #[inline]
     fn try_take(&self, wanted: Wanted, obstacles: u32) -> bool {
         let more = if wanted == Wanted::Read { READER } else { INTENT };
-        let mut word = self.word.load(Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed);
+        if word & obstacles != 0 {
+            return false;
+        }
+        match self.word.compare_exchange_weak(word, word + more, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(now) => self.try_take_from(now, more, obstacles),
+        }
+    }
+
+    /// As [`SharedLock::try_take`], once the word has changed meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn try_take_from(&self, mut word: u32, more: u32, obstacles: u32) -> bool {
         while word & obstacles == 0 {
             match self.word.compare_exchange_weak(word, word + more, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -392,10 +405,21 @@ impl<T, M: Machine> Drop for ReadGuard<'_, T, M> {
 /// The sole right to write next, and to read meanwhile.
 pub struct IntentGuard<'a, T, M: Machine> {
     lock: &'a SharedLock<T, M>,
+    /// What is noted as taken; nothing is noted without debug assertions.
+    #[cfg(debug_assertions)]
     rank: Rank,
 }
 
 impl<'a, T, M: Machine> IntentGuard<'a, T, M> {
+    #[inline]
+    fn new(lock: &'a SharedLock<T, M>, _rank: Rank) -> Self {
+        Self {
+            lock,
+            #[cfg(debug_assertions)]
+            rank: _rank,
+        }
+    }
+
     /// Waits for the readers to leave, and excludes new ones until the result is dropped.
     #[inline]
     pub fn write(&mut self) -> WriteGuard<'_, 'a, T, M> {
@@ -420,6 +444,7 @@ impl<T, M: Machine> Drop for IntentGuard<'_, T, M> {
     #[inline]
     fn drop(&mut self) {
         let old = self.lock.word.fetch_and(!INTENT, Ordering::Release);
+        #[cfg(debug_assertions)]
         note_released(self.lock.machine, self.rank);
         if old & QUEUED != 0 {
             self.lock.serve();
