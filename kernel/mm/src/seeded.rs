@@ -85,7 +85,7 @@ pub enum Bug {
     /// The root of a new space is not published.
     RootForgetsPublication,
 
-    /// mremap relies on a check that it made before it took the lock.
+    /// mremap relies on what it prepared before it excluded faults.
     MoveTrustsItsFirstLook,
     /// A fault that meets an entry with insufficient rights does not wait for the change in progress.
     FaultIgnoresChange,

@@ -190,38 +190,27 @@ impl<M: Machine> Mm<M> {
         if areas.tree.len() + SPARE_AREAS > MAX_MAP_COUNT {
             return Err(Errno::ENOMEM);
         }
-        // Faults continue while the move is prepared, and may add tables that were not prepared for.
-        while !self.try_move(areas, addr, (old_len, new_len), to, keep, supply)? {}
-        Ok(to)
-    }
-
-    /// As [`Mm::move_area`]; `false`, with nothing changed, if there is more to move now than when it was prepared.
-    fn try_move(
-        &self,
-        areas: &mut Intent<'_, M>,
-        addr: UserAddr,
-        (old_len, new_len): (usize, usize),
-        to: UserAddr,
-        keep: bool,
-        supply: &Supply<M>,
-    ) -> Result<bool, Errno> {
         let old_end = addr + old_len;
-        let any = self.tables.prepare_relocate(addr, to, old_len, supply)?;
+        let prepare = || self.tables.prepare_relocate(addr, to, old_len, supply);
+        let early = if seeded!(MoveTrustsItsFirstLook) { Some(prepare()?) } else { None };
+        // Faults wait from here on: they might add tables that the move is not prepared for.
+        let mut areas = areas.write();
+        let areas = &mut *areas;
+        let any = early.map_or_else(prepare, Ok)?;
         let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
         let flags = vma.flags;
-        let mut new = vma.part(addr, addr + new_len);
-        (new.start, new.end) = (to, to + new_len);
-        if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
-            // No page has this home yet.
-            new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
-        }
-        let new = match supply.boxed(|| new) {
+        let mut new = match supply.boxed(|| vma.part(addr, addr + new_len)) {
             Err(error) if seeded!(FailedMoveForgetsArea) => {
                 self.tables.relocate(addr, to, old_len);
                 return Err(error.into());
             }
             made => made?,
         };
+        (new.start, new.end) = (to, to + new_len);
+        if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
+            // No page has this home yet.
+            new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
+        }
         let gone = old_len > 0 && !keep;
         let upper = if gone && vma.start < addr && old_end < vma.end {
             Some(supply.boxed(|| vma.part(old_end, vma.end))?)
@@ -229,11 +218,6 @@ impl<M: Machine> Mm<M> {
             None
         };
 
-        let mut areas = areas.write();
-        if !self.tables.is_prepared(addr, to, old_len, any) && !seeded!(MoveTrustsItsFirstLook) {
-            return Ok(false);
-        }
-        let areas = &mut *areas;
         if gone {
             areas.count_out(flags, old_len >> PAGE_SHIFT);
             let mut cursor = areas.tree.cursor(addr);
@@ -269,7 +253,7 @@ impl<M: Machine> Mm<M> {
             Moved::Pages => flush_range(self.machine, &self.asid, addr, old_end),
             Moved::Tables => flush_space(self.machine, &self.asid),
         }
-        Ok(true)
+        Ok(to)
     }
 
     /// The pages of this range have moved away with their home. If the area has no other pages, it gets a new home, so

@@ -47,31 +47,7 @@ impl<M: Machine> Tables<M> {
         error.map_or(Ok(any), Err)
     }
 
-    /// Whether [`Tables::relocate`] would find all tables that it needs, and has something to move only if `any`. There
-    /// are no faults in this space meanwhile.
-    pub fn is_prepared(&self, from: UserAddr, to: UserAddr, len: usize, any: bool) -> bool {
-        let mut prepared = true;
-        self.for_each_piece(from, to, len, |_, _, target, pages| {
-            prepared = any && self.depth(target) >= if pages == ENTRIES { 2 } else { 3 };
-            prepared
-        });
-        prepared
-    }
-
-    /// How far down there are tables for `va`: 3 for a last-level one.
-    fn depth(&self, va: UserAddr) -> usize {
-        let mut table = self.table(self.root);
-        for level in 0..3 {
-            let entry = table.load(index(va.get(), level));
-            if !entry.is_table() {
-                return level;
-            }
-            table.addr = entry.addr();
-        }
-        3
-    }
-
-    /// Moves all entries of `from..from + len` to `to..`, where there are none; [`Tables::is_prepared`] has checked the
+    /// Moves all entries of `from..from + len` to `to..`, where there are none; [`Tables::prepare_relocate`] has made the
     /// tables. The ranges do not overlap, and there are no faults in this space meanwhile. Entries of all kinds are
     /// moved unchanged, since they do not depend on the address. Returns which parts of the old range may be cached,
     /// for the caller to flush.
