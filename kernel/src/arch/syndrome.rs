@@ -41,6 +41,7 @@ pub enum Class {
 
 impl Syndrome {
     /// EC, bits 31 to 26.
+    #[inline(always)]
     pub fn class(self) -> Class {
         match self.0 >> 26 & 0x3f {
             0x00 => Class::Unknown,

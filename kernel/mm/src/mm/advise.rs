@@ -105,7 +105,8 @@ impl<M: Machine> Mm<M> {
             *hole |= vma.start > *at;
             let from = vma.start.max(*at);
             let to = vma.end.min(end);
-            self.advise_area(&mut areas, from, to, advice, supply)?;
+            let (flags, anon) = (vma.flags, vma.backing.is_none());
+            self.advise_area(&mut areas, (from, to), (flags, anon), advice, supply)?;
             *at = to;
         }
         if self.tables.wants_sweep() {
@@ -115,18 +116,16 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    /// Applies an advice to a part of one area.
+    /// Applies an advice to a part of one area with these flags, which is anonymous or not.
     fn advise_area(
         &self,
         areas: &mut Intent<'_, M>,
-        start: UserAddr,
-        end: UserAddr,
+        (start, end): (UserAddr, UserAddr),
+        (flags, anon): (VmFlags, bool),
         advice: &Advice,
         supply: &Supply<M>,
     ) -> Result<(), Errno> {
-        let Some(vma) = areas.tree.find(start) else { return Ok(()) };
-        let locked = vma.flags.contains(VmFlags::LOCKED);
-        let anon = vma.backing.is_none();
+        let locked = flags.contains(VmFlags::LOCKED);
         match *advice {
             Advice::Hint | Advice::Populate(_) => Ok(()),
             Advice::Cold if locked => Err(Errno::EINVAL),
@@ -141,7 +140,7 @@ impl<M: Machine> Mm<M> {
                 Ok(())
             }
             Advice::Flags { set, .. } if set.contains(VmFlags::WIPEONFORK) && !anon => Err(Errno::EINVAL),
-            Advice::Flags { set, clear } => self.change_flags(areas, start, end, (vma.flags - clear) | set, supply),
+            Advice::Flags { set, clear } => self.change_flags(areas, start, end, (flags - clear) | set, supply),
             Advice::Drop { anon_only, even_locked } => {
                 if locked && !even_locked || anon_only && !anon {
                     return Err(Errno::EINVAL);

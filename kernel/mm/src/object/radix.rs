@@ -26,6 +26,7 @@ pub struct Radix {
 }
 
 /// The number of bits that a tree with this many levels below its root resolves.
+#[inline]
 const fn reach(height: u32) -> u32 {
     BITS * (height + 1)
 }
@@ -37,6 +38,7 @@ impl Radix {
     }
 
     /// How many nodes it has.
+    #[inline]
     pub fn nodes(&self) -> usize {
         self.nodes as usize
     }

@@ -159,7 +159,8 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// All entries taken are in `start..end`, or were invalidated earlier ([`Gather::beside_faults`]).
     #[inline]
     pub fn flush(&mut self) {
-        if self.start < self.end || self.beside_faults {
+        let holds_any = self.sole != 0 || self.held_len != 0;
+        if self.start < self.end || holds_any {
             self.flush_some();
         }
     }
