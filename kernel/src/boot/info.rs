@@ -72,7 +72,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
         mpidr: percpu.mpidr.load(Ordering::Relaxed),
         midr: percpu.midr.load(Ordering::Relaxed),
         node: percpu.node.load(Ordering::Relaxed),
-        online: u32::from(percpu.online.load(Ordering::Relaxed)),
+        online: u32::from(percpu.is_online()),
         features: percpu.features.load(Ordering::Relaxed),
         pad: 0,
         idle_ns: percpu.idle_ns.load(Ordering::Relaxed) + idle_now,

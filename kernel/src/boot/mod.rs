@@ -99,7 +99,7 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     here.idle.store(idle, Ordering::Relaxed);
     here.current.store(idle.cast(), Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
-    here.online.store(true, Ordering::Release);
+    here.set_online(true);
     Ok(())
 }
 
@@ -146,7 +146,7 @@ pub fn first_process() -> Result<(), Errno> {
     let actions = KArc::try_new(Actions::new())?;
     let process = Process::new(number, space.clone(), descriptors, actions, None)?;
     process.set_name(PATH);
-    let thread = Thread::new_user(number, process.clone(), KArc::clone(&space.mm), &frame)?;
+    let thread = Thread::new_user(number, process.clone(), KArc::clone(&space.mm), &frame, |_| {})?;
     let running = thread.clone();
     {
         let mut table = TABLE.lock();

@@ -31,10 +31,10 @@ pub fn start_secondaries(board: &Board) {
             continue;
         }
         let give_up = timer::now_ns() + PATIENCE;
-        while !here.online.load(Ordering::Acquire) && timer::now_ns() < give_up {
+        while !here.is_online() && timer::now_ns() < give_up {
             cpu::relax();
         }
-        if !here.online.load(Ordering::Acquire) {
+        if !here.is_online() {
             // It may still come, and would then read the values for the next CPU: no more CPUs are started.
             log::warn!("CPU {id} ({:#x}) did not come in {} s", described.mpidr, PATIENCE / 1_000_000_000);
             break;

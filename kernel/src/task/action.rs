@@ -3,6 +3,7 @@
 //! Lock order: a process's pointer to its table ([`Rank::Process`]), then the table ([`Rank::Descriptors`]). Each is held for a
 //! few words.
 
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
@@ -22,7 +23,47 @@ pub const DEFAULT: u64 = 0;
 /// `SIG_IGN`.
 pub const IGNORE: u64 = 1;
 
-type Table = [Sigaction; sig::COUNT as usize];
+/// The actions that programs have set. All others are the default.
+struct Table {
+    /// Signals whose action was set: their places are initialised.
+    own: u64,
+    actions: [MaybeUninit<Sigaction>; sig::COUNT as usize],
+}
+
+impl Table {
+    const NEW: Self = Self { own: 0, actions: [const { MaybeUninit::uninit() }; sig::COUNT as usize] };
+
+    /// The number may come from a program: a number that is no signal has the default action.
+    fn get(&self, signal: u32) -> Sigaction {
+        match speculation::get(&self.actions, signal as usize) {
+            // SAFETY: places of signals in the set are initialised.
+            Some(place) if self.own & signal_bit(signal) != 0 => unsafe { place.assume_init() },
+            _ => Sigaction::default(),
+        }
+    }
+
+    fn set(&mut self, signal: u32, action: Sigaction) {
+        if let Some(place) = speculation::get_mut(&mut self.actions, signal as usize) {
+            place.write(action);
+            self.own |= signal_bit(signal);
+        }
+    }
+
+    /// The signals whose action was set, with their actions.
+    fn iter(&self) -> impl Iterator<Item = (u32, Sigaction)> {
+        let mut left = self.own;
+        core::iter::from_fn(move || {
+            let signal = left.trailing_zeros() + 1;
+            left &= left.checked_sub(1)?;
+            Some((signal, self.get(signal)))
+        })
+    }
+}
+
+/// As [`bit`], but 0 for the number 0.
+fn signal_bit(signal: u32) -> u64 {
+    signal.checked_sub(1).map_or(0, |n| 1 << (n & 63))
+}
 
 /// A table of actions.
 pub struct Actions {
@@ -34,52 +75,59 @@ pub struct Actions {
 impl Actions {
     /// All as by default.
     pub fn new() -> Self {
-        Self::with([Sigaction::default(); sig::COUNT as usize], IGNORED_BY_DEFAULT)
-    }
-
-    fn with(table: Table, ignored: u64) -> Self {
-        Self { table: SpinLock::new(Cpu, Rank::Descriptors, table), ignored: AtomicU64::new(ignored) }
+        Self { table: SpinLock::new(Cpu, Rank::Descriptors, Table::NEW), ignored: AtomicU64::new(IGNORED_BY_DEFAULT) }
     }
 
     /// A copy.
     pub fn copy(&self) -> Result<KArc<Self>, Errno> {
-        let made = KArc::try_unshared(|| {
-            let table = self.table.lock();
-            Self::with(*table, self.ignored.load(Ordering::Relaxed))
-        })?;
-        Ok(made.share())
+        self.copy_if(|_| true)
     }
 
     /// exec: caught signals get their default action, ignored ones stay ignored.
     pub fn copy_for_exec(&self) -> Result<KArc<Self>, Errno> {
-        let copy = self.copy()?;
-        for signal in 1..sig::COUNT {
-            if copy.get(signal).handler != IGNORE {
-                copy.set(signal, Sigaction::default());
+        self.copy_if(|action| action.handler == IGNORE)
+    }
+
+    fn copy_if(&self, keep: impl Fn(&Sigaction) -> bool) -> Result<KArc<Self>, Errno> {
+        let mut copy = KArc::try_unshared(Self::new)?;
+        let mut ignored = IGNORED_BY_DEFAULT;
+        {
+            let table = self.table.lock();
+            for (signal, action) in table.iter().filter(|(_, action)| keep(action)) {
+                copy.table.get_mut().set(signal, action);
+                ignored = with(ignored, signal, &action);
             }
         }
-        Ok(copy)
+        *copy.ignored.get_mut() = ignored;
+        Ok(copy.share())
     }
 
     /// The action on a signal, whose number may come from a program: the default for a number that is no signal.
     pub fn get(&self, signal: u32) -> Sigaction {
-        speculation::get(&*self.table.lock(), signal as usize).copied().unwrap_or_default()
+        self.table.lock().get(signal)
     }
 
     /// Changes the action on a signal and returns the former one.
     pub fn set(&self, signal: u32, action: Sigaction) -> Sigaction {
         let mut table = self.table.lock();
-        let Some(place) = speculation::get_mut(&mut *table, signal as usize) else { return Sigaction::default() };
-        let others = self.ignored.load(Ordering::Relaxed) & !bit(signal);
-        let own = if Disposition::of(signal, action) == Disposition::Ignore { bit(signal) } else { 0 };
-        self.ignored.store(others | own, Ordering::Relaxed);
-        core::mem::replace(place, action)
+        let old = table.get(signal);
+        table.set(signal, action);
+        let ignored = self.ignored.load(Ordering::Relaxed);
+        self.ignored.store(with(ignored, signal, &action), Ordering::Relaxed);
+        old
     }
 
     /// Whether a signal has no effect.
     pub fn ignores(&self, signal: u32) -> bool {
         self.ignored.load(Ordering::Relaxed) & bit(signal) != 0
     }
+}
+
+/// A set of ignored signals once one of them has this action.
+fn with(ignored: u64, signal: u32, action: &Sigaction) -> u64 {
+    let own = signal_bit(signal);
+    let is_ignored = matches!(Disposition::of(signal, *action), Disposition::Ignore);
+    if is_ignored { ignored | own } else { ignored & !own }
 }
 
 /// The effect of a signal on a process.

@@ -32,22 +32,27 @@ pub struct Request {
     pub tls: u64,
 }
 
+impl Request {
+    /// Turns a copy of the parent's frame into the child's first.
+    fn begin(&self, child: &mut TrapFrame) {
+        child.x[0] = 0;
+        child.syscall = NO_SYSCALL;
+        if self.stack != 0 {
+            child.sp = self.stack;
+        }
+    }
+}
+
 /// Makes the child and starts it; returns its number. With VFORK, sleeps until it execs or ends.
 pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
     check(request)?;
     let flags = request.flags;
     let parent = current();
-    let mut child_frame = *frame;
-    child_frame.x[0] = 0;
-    child_frame.syscall = NO_SYSCALL;
-    if request.stack != 0 {
-        child_frame.sp = request.stack;
-    }
     let tid = reserve_number()?;
     let made = if flags.contains(Clone::THREAD) {
-        new_thread(tid, parent, &child_frame)
+        new_thread(tid, request, parent, frame)
     } else {
-        new_process(tid, request, parent, &child_frame)
+        new_process(tid, request, parent, frame)
     };
     let (thread, process) = match made {
         Ok(made) => made,
@@ -102,9 +107,10 @@ fn release_number(number: u32) {
 
 type Made = (KArc<Thread>, Option<KArc<Process>>);
 
-fn new_thread(tid: u32, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
+fn new_thread(tid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
     let mm = parent.mm().ok_or(Errno::ESRCH)?.clone();
-    Ok((Thread::new_user(tid, parent.process().clone(), mm, frame)?, None))
+    let thread = Thread::new_user(tid, parent.process().clone(), mm, frame, |child| request.begin(child))?;
+    Ok((thread, None))
 }
 
 fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
@@ -120,7 +126,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
         Space::new(mm.fork()?)?
     };
     let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
-    let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame)?;
+    let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame, |child| request.begin(child))?;
     Ok((thread, Some(process)))
 }
 

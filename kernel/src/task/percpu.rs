@@ -20,8 +20,6 @@ use crate::vm::{Cpu, Mm, SpinLock};
 #[repr(C, align(128))]
 pub struct PerCpu {
     head: Head,
-    /// Whether the CPU schedules.
-    pub online: AtomicBool,
     /// Whether it runs its idle thread, waiting for work.
     pub idling: AtomicBool,
     /// Affinity fields of MPIDR_EL1.
@@ -69,7 +67,6 @@ impl PerCpu {
     const fn new(id: u32) -> Self {
         Self {
             head: Head::new(id, (&raw const EARLY).cast_mut().cast()),
-            online: AtomicBool::new(false),
             idling: AtomicBool::new(false),
             mpidr: AtomicU64::new(0),
             midr: AtomicU64::new(0),
@@ -91,6 +88,20 @@ impl PerCpu {
             charged_at: AtomicU64::new(0),
         }
     }
+
+    /// Whether the CPU schedules.
+    pub fn is_online(&self) -> bool {
+        ONLINE.load(Ordering::Acquire) >> self.id() & 1 == 1
+    }
+
+    /// Says whether the CPU schedules.
+    pub fn set_online(&self, online: bool) {
+        if online {
+            ONLINE.fetch_or(1 << self.id(), Ordering::Release);
+        } else {
+            ONLINE.fetch_and(!(1 << self.id()), Ordering::Release);
+        }
+    }
 }
 
 impl Deref for PerCpu {
@@ -101,6 +112,9 @@ impl Deref for PerCpu {
         &self.head
     }
 }
+
+/// The CPUs that schedule, a bit each.
+static ONLINE: AtomicU64 = AtomicU64::new(0);
 
 /// All CPUs that there may be.
 pub static PERCPU: [PerCpu; MAX_CPUS] = {
@@ -130,5 +144,10 @@ pub fn take_first() {
 
 /// The CPUs that schedule.
 pub fn online() -> impl Iterator<Item = &'static PerCpu> {
-    PERCPU.iter().filter(|c| c.online.load(Ordering::Acquire))
+    let mut left = ONLINE.load(Ordering::Acquire);
+    core::iter::from_fn(move || {
+        let first = PERCPU.get(left.trailing_zeros() as usize)?;
+        left &= left - 1;
+        Some(first)
+    })
 }

@@ -358,7 +358,7 @@ impl Process {
             }
             None => (first_limits(), [0; NAME_LEN], 0, Credentials::default()),
         };
-        Ok(KArc::try_new(Self {
+        let made = KArc::try_unshared(|| Self {
             pid,
             ppid: AtomicU32::new(0),
             space: SpinLock::new(Cpu, Rank::Process, Some(space)),
@@ -393,7 +393,8 @@ impl Process {
                 exit_signal: 0,
                 is_zombie: false,
             }),
-        })?)
+        })?;
+        Ok(made.share())
     }
 
     /// exec: the name becomes the last component of the program's path.

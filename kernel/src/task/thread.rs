@@ -106,6 +106,7 @@ unsafe impl Sync for Thread {}
 unsafe impl Send for Thread {}
 
 impl Thread {
+    #[inline]
     fn new(tid: u32, process: Option<KArc<Process>>, stack: Option<Stack>) -> Self {
         Self {
             // A user thread checks its process's signals before its first instruction.
@@ -145,17 +146,27 @@ impl Thread {
         Ok(KArc::try_new(thread)?)
     }
 
-    /// A thread that starts in user mode with `frame`. It does not run before it is woken.
-    pub fn new_user(tid: u32, process: KArc<Process>, mm: KArc<Mm>, frame: &TrapFrame) -> Result<KArc<Self>, Errno> {
+    /// A thread that starts in user mode with `frame`, changed by `change`. It does not run before it is woken.
+    pub fn new_user(
+        tid: u32,
+        process: KArc<Process>,
+        mm: KArc<Mm>,
+        frame: &TrapFrame,
+        change: impl FnOnce(&mut TrapFrame),
+    ) -> Result<KArc<Self>, Errno> {
         let stack = Stack::new()?;
         let top = stack.top() - size_of::<TrapFrame>();
+        let place = core::ptr::with_exposed_provenance_mut::<TrapFrame>(top);
         // SAFETY: the stack is new and has room for a frame at its top.
-        unsafe { core::ptr::with_exposed_provenance_mut::<TrapFrame>(top).write(*frame) };
-        let mut thread = Self::new(tid, Some(process), Some(stack));
+        unsafe {
+            place.write(*frame);
+            change(&mut *place);
+        }
+        let mut thread = KArc::try_unshared(|| Self::new(tid, Some(process), Some(stack)))?;
         thread.state = AtomicU32::new(state::KILLABLE);
         thread.context = UnsafeCell::new(Context::entering(top, finish_switch, return_to_user, 0));
         thread.mm = UnsafeCell::new(Some(mm));
-        Ok(KArc::try_new(thread)?)
+        Ok(thread.share())
     }
 
     /// A kernel thread, which never returns from `entry` and starts with interrupts masked. It does not run before it
@@ -163,10 +174,10 @@ impl Thread {
     pub fn new_kernel(entry: extern "C" fn(usize) -> !) -> Result<KArc<Self>, Errno> {
         let stack = Stack::new()?;
         let top = stack.top();
-        let mut thread = Self::new(0, None, Some(stack));
+        let mut thread = KArc::try_unshared(|| Self::new(0, None, Some(stack)))?;
         thread.state = AtomicU32::new(state::KILLABLE);
         thread.context = UnsafeCell::new(Context::entering(top, finish_switch, entry, 0));
-        Ok(KArc::try_new(thread)?)
+        Ok(thread.share())
     }
 
     /// Its thread id; 0 for kernel threads.

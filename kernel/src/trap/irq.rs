@@ -18,7 +18,7 @@ pub fn handle() {
         Source::Console => input::interrupt(),
         Source::Reschedule => current().set_work(work::RESCHEDULE),
         Source::Stop => {
-            percpu::this().online.store(false, Ordering::Release);
+            percpu::this().set_online(false);
             cpu::park();
         }
         Source::Unknown => {}

@@ -221,7 +221,7 @@ impl<M: Machine> Mm<M> {
             accounted: 0,
             default_flags: VmFlags::empty(),
         };
-        let mm = KArc::try_new(Self {
+        let mm = KArc::try_unshared(|| Self {
             machine,
             areas: SharedLock::new(machine, Rank::AddressSpace, areas),
             tables,
@@ -235,7 +235,8 @@ impl<M: Machine> Mm<M> {
             rss_shared: AtomicUsize::new(0),
             rss_peak: AtomicUsize::new(0),
             unproven: AtomicUsize::new(0),
-        })?;
+        })?
+        .share();
         AnonGroup::begin(&mm.group, KArc::as_ptr(&mm));
         // (fork holds the parent's areas.)
         mm.areas.intend_as(Rank::AddressSpaceChild).write().tree.set_mm(KArc::as_ptr(&mm));
