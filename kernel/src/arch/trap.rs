@@ -20,6 +20,8 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
+use quire_abi::layout::Pod;
+
 use super::cpu::Head;
 use crate::layout::STACK_SIZE;
 
@@ -39,6 +41,31 @@ pub struct TrapFrame {
     pub orig_x0: u64,
     /// The number of the system call that this frame is in; [`NO_SYSCALL`] else.
     pub syscall: u64,
+}
+
+/// The registers of a [`TrapFrame`] as signal frames have them: x0 to x30, SP, PC, PSTATE.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Registers([u64; 34]);
+
+// SAFETY: integers only.
+unsafe impl Pod for Registers {}
+
+impl TrapFrame {
+    /// The registers, in one piece.
+    pub fn registers(&self) -> &Registers {
+        // SAFETY: the record is `repr(C)` and begins with so many words, as is asserted below.
+        unsafe { &*core::ptr::from_ref(self).cast() }
+    }
+
+    /// Sets the registers. Of PSTATE a program chooses the condition flags only.
+    pub fn set_registers(&mut self, registers: &Registers) {
+        let [x @ .., sp, pc, pstate] = &registers.0;
+        self.x = *x;
+        self.sp = *sp;
+        self.pc = *pc;
+        self.pstate = pstate & PSTATE_USER_MASK;
+    }
 }
 
 /// [`TrapFrame::syscall`] of a frame that is not in a system call.
@@ -325,6 +352,7 @@ overflow_stack_top:
 
 const _: () = {
     assert!(FRAME == 288 && offset_of!(TrapFrame, sp) == 248 && offset_of!(TrapFrame, pc) == 256);
+    assert!(offset_of!(TrapFrame, x) == 0 && offset_of!(TrapFrame, pstate) == 264 && size_of::<Registers>() == 272);
     assert!(offset_of!(TrapFrame, orig_x0) == 272 && offset_of!(TrapFrame, syscall) == 280);
 };
 

@@ -18,6 +18,12 @@ pub struct CpuTime {
     in_kernel: AtomicBool,
 }
 
+/// Adds to a count that one CPU alone changes at a time, with interrupts masked. Others may read it.
+#[inline]
+pub fn add(count: &AtomicU64, n: u64) {
+    count.store(count.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
 /// Nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
@@ -38,11 +44,11 @@ impl CpuTime {
         self.in_kernel.store(in_kernel, Ordering::Relaxed);
     }
 
-    /// Adds time of this thread; returns whether it counted as system time.
+    /// Adds time of this thread, on its CPU and with interrupts masked; returns whether it counted as system time.
     pub fn charge(&self, ns: u64) -> bool {
         let in_kernel = self.in_kernel.load(Ordering::Relaxed);
         let part = if in_kernel { &self.system } else { &self.user };
-        part.fetch_add(ns, Ordering::Relaxed);
+        add(part, ns);
         in_kernel
     }
 

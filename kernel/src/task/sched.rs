@@ -22,6 +22,7 @@ use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
 use super::balance::{self, enqueue, may_run, requeue};
+use super::cputime;
 use super::percpu::{self, PerCpu};
 use super::thread::{Thread, current, state, work};
 use crate::arch::{context, cpu, regs, timer};
@@ -141,7 +142,7 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
         carry_ranks(here, prev, next);
     }
     charge(here, prev);
-    here.switches.fetch_add(1, Ordering::Relaxed);
+    cputime::add(&here.switches, 1);
     next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
     next.cpu.store(here.id() as u32, Ordering::Relaxed);
     if next.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
@@ -210,16 +211,17 @@ pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
     }
 }
 
-/// Charges the time since the last charge to a thread, or to idling.
+/// Charges the time since the last charge to a thread, or to idling. Interrupts are masked.
 fn charge(here: &PerCpu, thread: &Thread) {
     let now = timer::now_ns();
-    let spent = now.saturating_sub(here.charged_at.swap(now, Ordering::Relaxed));
+    let spent = now.saturating_sub(here.charged_at.load(Ordering::Relaxed));
+    here.charged_at.store(now, Ordering::Relaxed);
     if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
         if thread.time.charge(spent) {
-            here.system_ns.fetch_add(spent, Ordering::Relaxed);
+            cputime::add(&here.system_ns, spent);
         }
     } else {
-        here.idle_ns.fetch_add(spent, Ordering::Relaxed);
+        cputime::add(&here.idle_ns, spent);
     }
 }
 

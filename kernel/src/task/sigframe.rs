@@ -1,6 +1,8 @@
 //! Entering a program's signal handler and returning from it, with Linux's frame layout on AArch64
 //! (`arch/arm64/include/uapi/asm/sigcontext.h`), which handlers expect.
 
+use core::mem::offset_of;
+
 use quire_abi::Errno;
 use quire_abi::layout::{Pod, Siginfo, sa};
 use quire_mm::UserAddr;
@@ -8,10 +10,11 @@ use quire_mm::UserAddr;
 use super::signal::{AltStack, HandlerAction, Info, ThreadSignals, UNBLOCKABLE, bit};
 use super::thread::current;
 use crate::arch::fp::FpState;
-use crate::arch::trap::{PSTATE_USER_MASK, TrapFrame};
+use crate::arch::trap::{Registers, TrapFrame};
 use crate::arch::uaccess;
 use crate::task::startup::SIGRETURN_PAGE;
 
+/// `ucontext_t` and `struct sigcontext` up to the registers, which are a [`Registers`].
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Context {
@@ -22,11 +25,6 @@ struct Context {
     unused: [u64; 15],
     align: u64,
     fault_address: u64,
-    x: [u64; 31],
-    sp: u64,
-    pc: u64,
-    pstate: u64,
-    align2: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -42,7 +40,9 @@ struct FpContext {
 const FP_MAGIC: u32 = 0x4650_8001;
 const INFO: usize = 0;
 const CONTEXT: usize = size_of::<Siginfo>();
-const RESERVED: usize = CONTEXT + size_of::<Context>();
+const REGISTERS: usize = CONTEXT + size_of::<Context>();
+/// (Aligned to 16 bytes.)
+const RESERVED: usize = REGISTERS + size_of::<Registers>() + 8;
 const FRAME_RECORD: usize = RESERVED + 4096;
 const FRAME: usize = FRAME_RECORD + 16;
 
@@ -50,7 +50,7 @@ const FRAME: usize = FRAME_RECORD + 16;
 unsafe impl Pod for Context {}
 // SAFETY: as above.
 unsafe impl Pod for FpContext {}
-const _: () = assert!(size_of::<Context>() == 176 + 288 && size_of::<FpContext>() == 528);
+const _: () = assert!(RESERVED - CONTEXT == 176 + 288 && size_of::<FpContext>() == 528);
 
 /// `ss_flags`.
 pub mod ss {
@@ -79,7 +79,8 @@ pub fn enter(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) -> Resu
     let base = UserAddr::new(at as usize);
     uaccess::check(base, FRAME)?;
     uaccess::put(base + INFO, &info.to_user())?;
-    uaccess::put(base + CONTEXT, &context(frame, mask, fault, alt))?;
+    uaccess::put(base + CONTEXT, &context(frame.sp, mask, fault, alt))?;
+    uaccess::put(base + REGISTERS, frame.registers())?;
     let mut end = RESERVED;
     if let Some(fp) = thread.fp_state() {
         let record =
@@ -119,20 +120,15 @@ pub fn stack_flags(alt: AltStack, sp: u64) -> u64 {
     state | if alt.disarms { ss::AUTODISARM } else { 0 }
 }
 
-fn context(frame: &TrapFrame, mask: u64, fault_address: u64, alt: AltStack) -> Context {
+fn context(sp: u64, mask: u64, fault_address: u64, alt: AltStack) -> Context {
     Context {
         flags: 0,
         link: 0,
-        stack: [alt.base, stack_flags(alt, frame.sp), alt.size],
+        stack: [alt.base, stack_flags(alt, sp), alt.size],
         mask,
         unused: [0; 15],
         align: 0,
         fault_address,
-        x: frame.x,
-        sp: frame.sp,
-        pc: frame.pc,
-        pstate: frame.pstate,
-        align2: 0,
     }
 }
 
@@ -145,20 +141,19 @@ pub fn leave(frame: &mut TrapFrame) -> Result<(), Errno> {
         return Err(Errno::EFAULT);
     }
     uaccess::check(base, FRAME)?;
-    let saved: Context = uaccess::get(base + CONTEXT)?;
+    let stack: [u64; 3] = uaccess::get(base + CONTEXT + offset_of!(Context, stack))?;
+    let mask: u64 = uaccess::get(base + CONTEXT + offset_of!(Context, mask))?;
+    let registers: Registers = uaccess::get(base + REGISTERS)?;
     let head: [i32; 2] = uaccess::get(base + RESERVED)?;
     if head[0] as u32 == FP_MAGIC {
         let record: FpContext = uaccess::get(base + RESERVED)?;
         thread.set_fp_state(&FpState { v: record.v, fpsr: record.fpsr, fpcr: record.fpcr });
     }
-    frame.x = saved.x;
-    frame.sp = saved.sp;
-    frame.pc = saved.pc;
-    frame.pstate = saved.pstate & PSTATE_USER_MASK;
+    frame.set_registers(&registers);
     let mut signals = thread.signals.lock();
     // The handler may have changed the stack in the frame, as by sigaltstack; an invalid one is ignored.
-    let _ = change_alt_stack(&mut signals, saved.stack, frame.sp);
-    signals.blocked = saved.mask & !UNBLOCKABLE;
+    let _ = change_alt_stack(&mut signals, stack, frame.sp);
+    signals.blocked = mask & !UNBLOCKABLE;
     signals.resume = None;
     Ok(())
 }

@@ -185,8 +185,9 @@ extern "C" fn trap_before_user(frame: &mut TrapFrame) {
 fn signals(frame: &mut TrapFrame) {
     let thread = current();
     let process = thread.process();
-    let born = thread.set_child_tid.swap(0, Ordering::Relaxed);
+    let born = thread.set_child_tid.load(Ordering::Relaxed);
     if born != 0 {
+        thread.set_child_tid.store(0, Ordering::Relaxed);
         // As on Linux, a bad address is ignored.
         let _ = uaccess::put(UserAddr::new(born), &thread.tid());
     }

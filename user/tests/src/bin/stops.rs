@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use quire_rt::abi::flags::{clock, sig, wait};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, kill, wait4, waitpid};
+use quire_rt::signal::{Info, handle, set, suspend};
 use quire_rt::sync::futex_wait_shared;
 use quire_rt::thread::spawn;
 use quire_rt::{Errno, io, time};
@@ -33,7 +34,35 @@ fn main() -> i32 {
     quick(&mut checks, shared);
     sleeps(&mut checks, shared);
     ends(&mut checks);
+    masks(&mut checks);
     checks.finish()
+}
+
+/// The signal whose handler ran first.
+static FIRST: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn note_first(signal: i32, _: *const Info, _: *mut u8) {
+    let _ = FIRST.compare_exchange(0, signal as u32, SeqCst, SeqCst);
+}
+
+/// The mask of `rt_sigsuspend` holds for one sleep: when a stop ends that, what the mask has kept back is delivered before
+/// the call starts again.
+fn masks(checks: &mut Checks) {
+    let pid = start(|| {
+        for signal in [sig::USR1, sig::USR2] {
+            let _ = handle(signal, note_first, 0, 0);
+        }
+        suspend(set(&[sig::USR2]));
+        FIRST.load(SeqCst) as i32
+    })
+    .unwrap_or(-1);
+    time::sleep_ms(20);
+    let _ = kill(pid, sig::USR2).and_then(|()| kill(pid, sig::STOP));
+    checks.eq(change(pid, wait::WUNTRACED), Some(Status::Stopped(sig::STOP)), "a process stops in rt_sigsuspend");
+    let _ = kill(pid, sig::CONT);
+    time::sleep_ms(20);
+    let _ = kill(pid, sig::USR1);
+    checks.eq(waitpid(pid), Ok(Status::Exited(sig::USR2 as u8)), "what its mask kept back comes before the next sleep");
 }
 
 fn change(pid: i32, options: u32) -> Option<Status> {
