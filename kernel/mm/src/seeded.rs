@@ -78,6 +78,10 @@ pub enum Bug {
     FlushForgetsPublication,
     /// A fault maps an executable page without synchronising instructions.
     FaultForgetsInstructions,
+    /// A page of shared memory is mapped for execution without it.
+    SharedPageForgetsInstructions,
+    /// A page of a file is.
+    FilePageForgetsInstructions,
     /// mprotect makes a page executable without synchronising instructions.
     ProtectForgetsInstructions,
     /// A fault does not publish the entry that it fills.
@@ -95,6 +99,8 @@ pub enum Bug {
     DropForgetsBreak,
     /// An invalidation reads the ASID before the entries are published.
     FlushReadsAsidFirst,
+    /// A page that comes back from swap takes the place of whatever is there by now.
+    SwapInTrustsItsFirstLook,
 
     /// A failed mmap does not return its promised memory.
     FailedMapKeepsPromise,
@@ -134,16 +140,17 @@ impl Bug {
     ];
 
     /// Bugs that only show when several CPUs work on one space at once.
-    pub const BESIDE_OTHERS: [Self; 5] = [
+    pub const BESIDE_OTHERS: [Self; 6] = [
         Self::MoveTrustsItsFirstLook,
         Self::FaultIgnoresChange,
         Self::PopulateSeesHole,
         Self::DropForgetsBreak,
         Self::FlushReadsAsidFirst,
+        Self::SwapInTrustsItsFirstLook,
     ];
 
     /// All others.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -179,6 +186,8 @@ impl Bug {
         Self::LiveCountForgetsMove,
         Self::FlushForgetsPublication,
         Self::FaultForgetsInstructions,
+        Self::SharedPageForgetsInstructions,
+        Self::FilePageForgetsInstructions,
         Self::ProtectForgetsInstructions,
         Self::FaultForgetsPublication,
         Self::RootForgetsPublication,

@@ -427,6 +427,7 @@ impl<M: Machine> Mm<M> {
 
     /// Synchronises instructions in a frame that the kernel has written, if its area is executable.
     #[inline]
+    #[cfg_attr(test, track_caller)]
     pub(super) fn before_exec(&self, vma: &Vma<M>, frame: PhysAddr) {
         if vma.flags.contains(VmFlags::EXEC) && !seeded!(FaultForgetsInstructions) {
             self.machine.sync_instructions(frame);

@@ -10,9 +10,11 @@
 //!
 //! # Moving a page
 //! Only the mover holds the old frame while migration entries stand for it. It
-//! 1. takes a reference to the page, and the page lock;
-//! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, under the table's lock;
-//!    invalidates; and only then drops the entry's reference;
+//! 1. takes a reference to the page, under the lock of a table that maps it or of the list that it is on, and keeps
+//!    others from moving it too (not by the page lock: a walk may sleep, and takes that lock for a page of an object);
+//! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, and invalidates, both under the
+//!    table's lock: whoever removes the migration entry may map another page there at once. Only then it drops the
+//!    entry's reference;
 //! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the
 //!    object's too: the freeze expects 2, under the object's lock, and the new frame is in the tree before that lock is
 //!    released. If the freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put
@@ -113,7 +115,7 @@ impl<M: Machine> Mm<M> {
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
-        if guard.get(i) != pte {
+        if guard.get(i) != pte && !seeded!(SwapInTrustsItsFirstLook) {
             return false;
         }
         rmap::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));

@@ -266,14 +266,20 @@ impl<M: Machine> Object<M> {
     }
 
     /// Synchronises instructions in the page at `index`, whose frame is `addr`.
+    #[cfg_attr(test, track_caller)]
     pub fn prepare_exec(&self, index: usize, addr: PhysAddr) {
         let Content::BootFile { synced, .. } = &self.content else {
-            return self.machine.sync_instructions(addr);
+            if !seeded!(SharedPageForgetsInstructions) {
+                self.machine.sync_instructions(addr);
+            }
+            return;
         };
         let Some(word) = synced.get(index / 64) else { return };
         // The content never changes, so once is enough. Release and Acquire: a CPU that sees the bit may rely on it.
         if word.load(Ordering::Acquire) & 1 << (index % 64) == 0 {
-            self.machine.sync_instructions(addr);
+            if !seeded!(FilePageForgetsInstructions) {
+                self.machine.sync_instructions(addr);
+            }
             word.fetch_or(1 << (index % 64), Ordering::Release);
         }
     }

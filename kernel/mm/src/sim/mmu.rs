@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
-use super::{Sim, TlbEvent, TlbObserver, turns};
+use super::{Call, CallSite, Sim, TlbEvent, TlbObserver, turns};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, USER_END};
 use crate::machine::{MAX_CPUS, Machine};
 use crate::mm::{Access, Ttbr0};
@@ -98,13 +98,17 @@ struct Traces {
     stirred: usize,
     /// Frames that the kernel has written and not made fit for fetches since.
     unsynchronised: HashSet<Pfn>,
+    /// Where it has called for anything.
+    calls: HashSet<Call>,
 }
 
 impl TlbObserver for Mmu {
-    fn event(&self, cpu: usize, event: TlbEvent) {
-        let (event, here) = self.sabotage.map_or((Some(event), false), |sabotage| sabotage.spoil(event));
+    fn event(&self, cpu: usize, event: TlbEvent, at: CallSite) {
+        let call = Call::of(event, at);
+        let (event, here) = self.sabotage.map_or((Some(event), false), |sabotage| sabotage.spoil(event, call));
         let Some(event) = event else { return };
         let mut state = self.lock();
+        state.traces.calls.extend(call);
         match event {
             TlbEvent::PublishTables => state.stores.publish(cpu),
             TlbEvent::SyncInstructions(frame) => drop(state.traces.unsynchronised.remove(&frame.pfn())),
@@ -178,6 +182,11 @@ impl Mmu {
 
     fn note_busy(&self, state: &State) {
         self.busy.store(state.stores.busy(), Ordering::Relaxed);
+    }
+
+    /// The calls that there have been.
+    pub fn calls(&self) -> HashSet<Call> {
+        self.lock().traces.calls.clone()
     }
 
     /// Frames that were written and not forgotten.

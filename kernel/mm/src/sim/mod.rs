@@ -4,18 +4,21 @@
 //! the effect of a real CPU, since no other thread runs on that CPU until they are unmasked. Untouched frames and
 //! records take no host memory. A `Sim` is never freed.
 
+mod calls;
 mod config;
 mod dram;
 pub mod mmu;
 mod tlb;
 pub mod turns;
 
+pub use calls::{Call, CallSite};
 pub use config::{Bank, SimConfig};
 pub use tlb::{TlbCounts, TlbEvent, TlbObserver};
 
 use std::alloc::Layout;
 use std::boxed::Box;
 use std::cell::Cell;
+use std::panic::Location;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::thread::Thread;
@@ -172,7 +175,13 @@ impl Sim {
 
     /// The calling thread has written to a whole frame through the direct map, as the kernel does.
     pub fn note_content(&self, addr: PhysAddr) {
-        self.tlb.event(CPU.get(), TlbEvent::NewContent(addr));
+        self.tell(TlbEvent::NewContent(addr));
+    }
+
+    /// Tells whoever is behind the TLB operations, and where the machine was called.
+    #[track_caller]
+    fn tell(&self, event: TlbEvent) {
+        self.tlb.event(CPU.get(), event, Location::caller());
     }
 
     /// How many TLB operations there were.
@@ -278,32 +287,39 @@ unsafe impl Machine for &'static Sim {
         self.note_content(to);
     }
 
+    #[track_caller]
     fn publish_tables(self) {
-        self.tlb.event(CPU.get(), TlbEvent::PublishTables);
+        self.tell(TlbEvent::PublishTables);
     }
 
+    #[track_caller]
     fn sync_instructions(self, addr: PhysAddr) {
-        self.tlb.event(CPU.get(), TlbEvent::SyncInstructions(addr));
+        self.tell(TlbEvent::SyncInstructions(addr));
     }
 
+    #[track_caller]
     fn tlb_flush_pages(self, asid: Asid, start: usize, pages: usize) {
-        self.tlb.event(CPU.get(), TlbEvent::Pages { asid, start, pages });
+        self.tell(TlbEvent::Pages { asid, start, pages });
     }
 
+    #[track_caller]
     fn tlb_flush_asid(self, asid: Asid) {
-        self.tlb.event(CPU.get(), TlbEvent::Asid(asid));
+        self.tell(TlbEvent::Asid(asid));
     }
 
+    #[track_caller]
     fn tlb_flush_all(self) {
-        self.tlb.event(CPU.get(), TlbEvent::All);
+        self.tell(TlbEvent::All);
     }
 
+    #[track_caller]
     fn tlb_flush_local(self) {
-        self.tlb.event(CPU.get(), TlbEvent::Local);
+        self.tell(TlbEvent::Local);
     }
 
+    #[track_caller]
     fn tlb_flush_kernel(self, start: VirtAddr, pages: usize) {
-        self.tlb.event(CPU.get(), TlbEvent::Kernel { start, pages });
+        self.tell(TlbEvent::Kernel { start, pages });
     }
 }
 

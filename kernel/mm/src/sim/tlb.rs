@@ -4,6 +4,7 @@ use std::boxed::Box;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use super::CallSite;
 use crate::addr::{PhysAddr, VirtAddr};
 use crate::machine::Asid;
 use crate::pte::Pte;
@@ -32,8 +33,8 @@ pub enum TlbEvent {
 
 /// Somebody who acts on TLB maintenance: a software MMU.
 pub trait TlbObserver {
-    /// `cpu` did this. The invalidation is complete on all CPUs when this returns.
-    fn event(&self, cpu: usize, event: TlbEvent);
+    /// `cpu` did this, there. The invalidation is complete on all CPUs when this returns.
+    fn event(&self, cpu: usize, event: TlbEvent, at: CallSite);
 
     /// The software of `cpu` is about to load a word of a process's table.
     fn load(&self, cpu: usize, word: &AtomicU64) {
@@ -75,7 +76,7 @@ impl Tlb {
         self.observer.get().map(|observer| &**observer)
     }
 
-    pub(super) fn event(&self, cpu: usize, event: TlbEvent) {
+    pub(super) fn event(&self, cpu: usize, event: TlbEvent, at: CallSite) {
         let kind = match event {
             TlbEvent::PublishTables => 0,
             TlbEvent::SyncInstructions(_) => 1,
@@ -89,7 +90,7 @@ impl Tlb {
         super::turns::point();
         self.counts[kind].fetch_add(1, Relaxed);
         if let Some(observer) = self.observer.get() {
-            observer.event(cpu, event);
+            observer.event(cpu, event, at);
         }
     }
 

@@ -50,6 +50,11 @@ pub fn point() {
     }
 }
 
+/// Whether the calling thread takes turns with others.
+pub fn are_taken() -> bool {
+    TAKES_TURNS.get()
+}
+
 /// The calling thread waits for another one to do something, and is to look again.
 pub fn wait() {
     if !wait_if_taken() {

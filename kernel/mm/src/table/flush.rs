@@ -22,6 +22,7 @@ pub const FLUSH_BY_PAGE: usize = 8;
 
 /// Publishes changed entries, and invalidates `start..end` of their space on all CPUs, by page or as a whole.
 #[inline]
+#[cfg_attr(test, track_caller)]
 pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end: UserAddr) {
     let Some(asid) = publish_and_read(machine, asid) else { return };
     let pages = (end - start) >> PAGE_SHIFT;
@@ -34,6 +35,7 @@ pub fn flush_range<M: Machine>(machine: M, asid: &AsidSlot, start: UserAddr, end
 
 /// As [`flush_range`], for the one page at `va`.
 #[inline]
+#[cfg_attr(test, track_caller)]
 pub fn flush_page<M: Machine>(machine: M, asid: &AsidSlot, va: UserAddr) {
     if let Some(asid) = publish_and_read(machine, asid) {
         machine.tlb_flush_pages(asid, va.get(), 1);
@@ -41,14 +43,25 @@ pub fn flush_page<M: Machine>(machine: M, asid: &AsidSlot, va: UserAddr) {
 }
 
 /// Publishes changed entries, and invalidates all of a space on all CPUs, including cached table entries.
+#[cfg_attr(test, track_caller)]
 pub fn flush_space<M: Machine>(machine: M, asid: &AsidSlot) {
     if let Some(asid) = publish_and_read(machine, asid) {
         machine.tlb_flush_asid(asid);
     }
 }
 
+/// As [`flush_space`], for a space that runs nowhere and never will again, and whose tables nobody has changed since the last
+/// invalidation: nothing of it is to be published, and its ASID is what it is.
+#[cfg_attr(test, track_caller)]
+pub fn flush_dead_space<M: Machine>(machine: M, asid: &AsidSlot) {
+    if let Some(asid) = asid.current() {
+        machine.tlb_flush_asid(asid);
+    }
+}
+
 /// In this order.
 #[inline(always)]
+#[cfg_attr(test, track_caller)]
 fn publish_and_read<M: Machine>(machine: M, asid: &AsidSlot) -> Option<Asid> {
     let early = if seeded!(FlushReadsAsidFirst) { Some(asid.current()) } else { None };
     if !seeded!(FlushForgetsPublication) {

@@ -95,6 +95,7 @@ impl<'a, M: Machine> Gather<'a, M> {
     }
 
     #[inline]
+    #[cfg_attr(test, track_caller)]
     fn invalidate(&mut self) {
         if self.start < self.end {
             flush_range(self.machine, self.asid, self.start, self.end);

@@ -34,7 +34,7 @@
 
 mod space;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 
 pub use space::{AreaInfo, AreaKind, VmError, VmSpace};

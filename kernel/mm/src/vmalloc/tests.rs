@@ -293,34 +293,75 @@ fn vmallocinfo_goes_from_area_to_area() {
     assert_eq!(seen, starts);
 }
 
+pub(crate) use frames::run_script;
+
 mod frames {
     //! Areas with frames of their own, on a machine with memory.
 
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
     use super::*;
     use crate::page_alloc::{FaultInjection, Gfp, Shrinker};
-    use crate::sim::{Sim, SimConfig, TlbEvent, TlbObserver};
+    use crate::sim::{Call, CallSite, Sim, SimConfig, TlbEvent, TlbObserver};
 
     fn sim() -> &'static Sim {
         Sim::boot(&SimConfig::new().bank(1 << 30, 16 << 20, 0))
     }
 
-    /// The machine's TLB operations reach the tables' TLB.
-    struct Invalidates(Fake);
+    /// The machine's TLB operations reach the tables' TLB, but for one that is left out.
+    struct Invalidates {
+        tables: Fake,
+        without: Option<Call>,
+        calls: Arc<Mutex<HashSet<Call>>>,
+    }
 
     impl TlbObserver for Invalidates {
-        fn event(&self, _cpu: usize, event: TlbEvent) {
+        fn event(&self, _cpu: usize, event: TlbEvent, at: CallSite) {
+            let Some(call) = Call::of(event, at).filter(|call| Some(*call) != self.without) else { return };
+            self.calls.lock().unwrap().insert(call);
             match event {
-                TlbEvent::All => self.0.tlb_flush_all(),
-                TlbEvent::Kernel { start, pages } => self.0.tlb_flush_kernel(start, pages),
+                TlbEvent::All => self.tables.tlb_flush_all(),
+                TlbEvent::Kernel { start, pages } => self.tables.tlb_flush_kernel(start, pages),
                 _ => {}
             }
         }
     }
 
     fn sim_space(machine: &'static Sim) -> (&'static Tables, VmSpace<&'static Sim, Fake>) {
-        let tables = fake();
-        machine.observe_tlb(Box::new(Invalidates(tables)));
-        (tables, VmSpace::new(machine, tables, VirtAddr::new(START)..VirtAddr::new(START + (1 << 30))))
+        let (tables, space, _) = broken_space(machine, None);
+        (tables, space)
+    }
+
+    type Broken = (&'static Tables, VmSpace<&'static Sim, Fake>, Arc<Mutex<HashSet<Call>>>);
+
+    fn broken_space(machine: &'static Sim, without: Option<Call>) -> Broken {
+        let (tables, calls) = (fake(), Arc::default());
+        machine.observe_tlb(Box::new(Invalidates { tables, without, calls: Arc::clone(&calls) }));
+        let range = VirtAddr::new(START)..VirtAddr::new(START + (1 << 30));
+        (tables, VmSpace::new(machine, tables, range), calls)
+    }
+
+    /// Areas near each other and far from each other end, and others take their addresses; answers the calls that led to.
+    ///
+    /// # Panics
+    /// If addresses are used again before they are invalidated.
+    pub(crate) fn run_script(without: Option<Call>) -> HashSet<Call> {
+        let (_, space, calls) = broken_space(sim(), without);
+        let map = |pages| space.ioremap(PhysAddr::new(0), pages * PAGE_SIZE, KernelAttrs::DEVICE).unwrap();
+        // SAFETY: nobody uses the area.
+        let unmap = |area| unsafe { space.iounmap(area).unwrap() };
+        for far in [1, 2 * LAZY_MAX_PAGES] {
+            for _ in 0..2 {
+                let [first, between, last] = [1, far, 1].map(map);
+                unmap(first);
+                unmap(last);
+                space.purge();
+                unmap(between);
+                space.purge();
+            }
+        }
+        calls.lock().unwrap().clone()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Address spaces on a simulated machine with a software MMU.
 
 mod beside;
+mod calls;
 mod compare;
 mod directed;
 mod failing;

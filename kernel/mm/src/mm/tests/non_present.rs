@@ -2,7 +2,8 @@
 //! entries non-present, and brings the pages back; what makes them clean.
 
 use std::boxed::Box;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
@@ -16,13 +17,13 @@ use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
 use crate::rmap::AnonGroup;
-use crate::sim::Sim;
+use crate::sim::{Sim, turns};
 use crate::supply::Supply;
-use crate::table::SwapSlots;
 use crate::table::entry::{self, ANON, Kind};
 use crate::table::flush::flush_range;
 use crate::table::gather::Counts;
-use crate::vma::VmFlags;
+use crate::table::{Leaf, SwapSlots};
+use crate::vma::{VmFlags, Vma};
 
 /// A slot: how many entries name it, and what is in it.
 struct Slot {
@@ -30,12 +31,23 @@ struct Slot {
     page: Box<[u8; PAGE]>,
 }
 
+/// A page on its way elsewhere. Whoever moves it has a reference to it, or has it frozen; nobody else moves it.
+#[derive(Clone, Copy)]
+struct Move {
+    /// Somebody is at it.
+    is_busy: bool,
+    /// Nobody else has it: it can leave its frame.
+    is_frozen: bool,
+    /// The slot that it goes to, and not to another frame.
+    slot: Option<u64>,
+}
+
 #[derive(Default)]
 struct State {
     slots: BTreeMap<u64, Slot>,
     next: u64,
-    /// Frames that are being moved: frozen, or an object's and held.
-    moving: BTreeSet<usize>,
+    /// By frame.
+    moving: BTreeMap<usize, Move>,
 }
 
 /// The simulated floors of one machine.
@@ -67,7 +79,7 @@ impl Elsewhere {
     }
 
     pub fn is_moving(&self, pfn: Pfn) -> bool {
-        self.state().moving.contains(&pfn.0)
+        self.state().moving.contains_key(&pfn.0)
     }
 
     pub fn slots(&self) -> usize {
@@ -76,74 +88,118 @@ impl Elsewhere {
 
     /// Makes the page at `addr` of `mm`, and all other mappings of it, entries of `how`. Nothing if it cannot be.
     pub fn take_away(&self, mm: &Space, addr: UserAddr, how: How) {
-        let areas = mm.areas.read();
-        if areas.tree.find(addr).is_none() {
-            return;
-        }
-        let pte = mm.entry(addr);
         if how == How::Mark {
-            let leaf =
-                if pte == Pte::NONE { mm.tables.walk_or_create(addr, &Supply::new(mm.machine)).ok() } else { None };
-            if let Some(leaf) = leaf {
-                leaf.lock().fill(index(addr.get(), 3), Pte::non_present(NonPresent::Marker(7)));
-            }
-            return;
+            return self.mark(mm, addr);
         }
-        if !pte.is_present() || pte.is_special() || how == How::Swap && !pte.is_anon() {
-            return;
-        }
-        drop(areas);
-        let pfn = pte.addr().pfn();
-        if self.is_moving(pfn) {
-            return;
-        }
+        let Some(pfn) = self.isolate(mm, addr, how) else { return };
         let page = frame::page(self.sim, pfn);
-        assert!(page.get());
-        let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
-        for_each_mapping(self.sim, pfn, |mm, at| {
-            mappings.push((mm.clone(), at));
-            true
-        });
-        let slot = {
-            let mut state = self.state();
-            state.next += 1;
-            state.next
-        };
         let kind = entry::kind_of_frame(self.sim, pfn);
-        let absent = match how {
-            How::Swap => Pte::non_present(NonPresent::Swap(slot)),
-            _ => Pte::migration(pfn.addr(), kind),
-        };
-        for (mm, at) in &mappings {
-            let Some(leaf) = mm.tables.walk(*at) else { continue };
-            let ahead = {
-                let mut guard = leaf.lock();
-                let was = guard.take(index(at.get(), 3));
-                guard.fill(index(at.get(), 3), absent);
-                entry::note_dirty(self.sim, was, kind);
-                was.ahead()
-            };
-            flush_range(self.sim, &mm.asid, *at, *at + PAGE);
-            mm.uncharge(Counts { anon: (how == How::Swap) as usize, ahead, ..Counts::default() });
-            rmap::Release::new(self.sim).page(pfn);
-        }
-        if how == How::Swap {
-            // SAFETY: no entry maps the frame any more, and this holds it.
-            let page = Box::new(unsafe { self.bytes(pfn).read() });
-            self.state().slots.insert(slot, Slot { users: mappings.len(), page });
-            rmap::Release::new(self.sim).page(pfn);
-        } else {
-            // What the table in page.rs says that a freeze expects; an object's page stays, since its object may be asked
-            // for it meanwhile.
-            match kind {
-                Kind::Anon => assert!(page.freeze(1), "somebody else holds it"),
-                _ => assert_eq!(page.refs(), 2, "this and the object"),
+        let slot = (how == How::Swap).then(|| self.new_slot());
+        let absent = Pte::migration(pfn.addr(), kind);
+        self.replace_each(pfn, true, |mm, _, at, leaf| {
+            let i = index(at.get(), 3);
+            let mut guard = leaf.lock();
+            let was = guard.get(i);
+            if !was.is_present() || was.addr().pfn() != pfn {
+                return;
             }
-            self.state().moving.insert(pfn.0);
+            let was = guard.take(i);
+            guard.fill(i, absent);
+            // Whoever takes the new entry away makes room for another page at once.
+            flush_range(self.sim, &mm.asid, at, at + PAGE);
+            drop(guard);
+            entry::note_dirty(self.sim, was, kind);
+            mm.uncharge(Counts { ahead: was.ahead(), ..Counts::default() });
+            rmap::Release::new(self.sim).page(pfn);
+        });
+        // What the table in page.rs says that a freeze expects; an object's page stays, since its object may be asked
+        // for it meanwhile.
+        let is_frozen = kind == Kind::Anon && page.freeze(1);
+        if !turns::are_taken() {
+            assert!(is_frozen || page.refs() == 2 && kind != Kind::Anon, "somebody else holds it");
+        }
+        self.state().moving.insert(pfn.0, Move { is_busy: false, is_frozen, slot });
+        if slot.is_some() || turns::are_taken() {
+            self.finish_move(pfn);
         }
     }
 
-    /// Makes the page at `addr` of `mm` clean, in all its mappings. Returns its frame, if there is one to be cleaned.
+    fn mark(&self, mm: &Space, addr: UserAddr) {
+        let areas = mm.areas.read();
+        if areas.tree.find(addr).is_some() && mm.entry(addr) == Pte::NONE {
+            let leaf = mm.tables.walk_or_create(addr, &Supply::new(mm.machine));
+            if let Ok(leaf) = leaf {
+                leaf.lock().fill(index(addr.get(), 3), Pte::non_present(NonPresent::Marker(7)));
+            }
+        }
+    }
+
+    /// Takes a reference to the page at `addr`, if it can be moved so, and keeps others from moving it.
+    fn isolate(&self, mm: &Space, addr: UserAddr, how: How) -> Option<Pfn> {
+        let areas = mm.areas.read();
+        areas.tree.find(addr)?;
+        let leaf = mm.tables.walk(addr)?;
+        let guard = leaf.lock();
+        let pte = guard.get(index(addr.get(), 3));
+        if !pte.is_present() || pte.is_special() || how == How::Swap && !pte.is_anon() {
+            return None;
+        }
+        let pfn = pte.addr().pfn();
+        let page = frame::page(self.sim, pfn);
+        assert!(page.get());
+        drop(guard);
+        drop(areas);
+        let alone = Move { is_busy: true, is_frozen: false, slot: None };
+        let is_alone = match self.state().moving.entry(pfn.0) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert(alone);
+                true
+            }
+        };
+        if !is_alone {
+            rmap::Release::new(self.sim).page(pfn);
+        }
+        is_alone.then_some(pfn)
+    }
+
+    fn new_slot(&self) -> u64 {
+        let mut state = self.state();
+        state.next += 1;
+        let slot = state.next;
+        state.slots.insert(slot, Slot { users: 1, page: Box::new([0; PAGE]) });
+        slot
+    }
+
+    /// Has `replace` look at each entry that stands for the page, and is present or not as asked, until there is none.
+    /// mremap takes entries along while this goes from a place that it has found to the entry there.
+    fn replace_each(
+        &self,
+        pfn: Pfn,
+        present: bool,
+        replace: impl Fn(&Space, &Vma<&'static Sim>, UserAddr, &Leaf<'_, &'static Sim>),
+    ) {
+        loop {
+            let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
+            for_each_mapping(self.sim, pfn, |mm, at| {
+                if mm.entry(at).is_present() == present {
+                    mappings.push((mm.clone(), at));
+                }
+                true
+            });
+            if mappings.is_empty() {
+                return;
+            }
+            for (mm, at) in &mappings {
+                let areas = mm.areas.read();
+                if let (Some(vma), Some(leaf)) = (areas.tree.find(*at), mm.tables.walk(*at)) {
+                    replace(mm, vma, *at, &leaf);
+                }
+            }
+        }
+    }
+
+    /// Makes the page at `addr` of `mm` clean, in all its mappings. Answers its frame, if there is one to be cleaned.
     pub fn clean(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let pte = mm.entry(addr);
         mm.areas.read().tree.find(addr)?;
@@ -171,61 +227,90 @@ impl Elsewhere {
         Some(pfn)
     }
 
-    /// Ends the move of a frame: anonymous pages get a new frame where there is one, others stay.
-    pub fn finish_move(&self, old: Pfn) {
-        if !self.state().moving.remove(&old.0) {
-            return;
-        }
+    /// Ends the move of a frame that nobody is at; whether there was any.
+    pub fn finish_move(&self, old: Pfn) -> bool {
+        let moved = match self.state().moving.get_mut(&old.0) {
+            None => return false,
+            Some(moved) if moved.is_busy => return true,
+            Some(moved) => {
+                moved.is_busy = true;
+                *moved
+            }
+        };
+        // Pages that cannot leave their frame stay, and so do those for which there is no other.
+        let new = if moved.is_frozen && moved.slot.is_none() { self.copy_of(old) } else { None };
         let page = frame::page(self.sim, old);
-        let anon = page.state() == PageState::Anon;
-        let home = page.index() as usize;
-        let new = if anon { frame::alloc_user(self.sim, false).ok() } else { None };
-        if anon && new.is_none() {
+        let leaves = new.is_some() || moved.is_frozen && moved.slot.is_some();
+        if let Some(slot) = moved.slot.filter(|_| leaves) {
+            // SAFETY: no entry maps the frame any more, and this has it frozen.
+            let bytes = unsafe { self.bytes(old).read() };
+            *self.state().slots.get_mut(&slot).expect("this is a user of it").page = bytes;
+        }
+        if moved.is_frozen && !leaves {
             page.unfreeze(1);
         }
-        if let Some(new) = new {
-            self.sim.copy_page(new.addr(), old.addr());
-            // SAFETY: this has the page frozen, which is an owner of its group.
-            let group = unsafe {
-                KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
-            };
-            rmap::make_anon(self.sim, new, &group, home);
-            KArc::add_owners(&group, 1);
-        }
-        let mut mappings: Vec<(Space, UserAddr)> = Vec::new();
-        for_each_mapping(self.sim, old, |mm, at| {
-            mappings.push((mm.clone(), at));
-            true
+        self.replace_each(old, false, |mm, vma, at, leaf| match moved.slot.filter(|_| leaves) {
+            Some(slot) => self.fill_swapped(mm, at, leaf, old, slot),
+            None => self.fill_moved(vma, at, leaf, old, new.unwrap_or(old)),
         });
-        for (mm, at) in &mappings {
-            let areas = mm.areas.read();
-            let (Some(vma), Some(leaf)) = (areas.tree.find(*at), mm.tables.walk(*at)) else { continue };
-            let i = index(at.get(), 3);
-            let mut guard = leaf.lock();
-            if guard.get(i).is_present() {
-                // The object answered another fault with it: such a page stays where it is.
-                assert!(!anon, "mapped while it was moved");
-                continue;
-            }
-            let mark = if anon { ANON } else { 0 };
-            let there = new.unwrap_or(old);
-            assert!(frame::page(self.sim, there).get());
-            if vma.flags.contains(VmFlags::EXEC) {
-                self.sim.sync_instructions(there.addr());
-            }
-            guard.clear(i);
-            guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
-        }
+        self.state().moving.remove(&old.0);
         let mut release = rmap::Release::new(self.sim);
-        if new.is_some() {
+        if leaves {
             release.frozen_anon(old);
+            new.into_iter().for_each(|new| release.page(new));
+        } else {
+            release.page(old);
         }
-        release.page(new.unwrap_or(old));
+        moved.slot.into_iter().for_each(|slot| self.release_slot(slot));
+        true
+    }
+
+    /// A page like the frozen one, if there is a frame for it.
+    fn copy_of(&self, old: Pfn) -> Option<Pfn> {
+        let page = frame::page(self.sim, old);
+        let new = frame::alloc_user(self.sim, false).ok()?;
+        self.sim.copy_page(new.addr(), old.addr());
+        // SAFETY: this has the page frozen, which is an owner of its group.
+        let group = unsafe {
+            KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
+        };
+        rmap::make_anon(self.sim, new, &group, page.index() as usize);
+        KArc::add_owners(&group, 1);
+        Some(new)
+    }
+
+    fn fill_swapped(&self, mm: &Space, at: UserAddr, leaf: &Leaf<'_, &'static Sim>, old: Pfn, slot: u64) {
+        let i = index(at.get(), 3);
+        let mut guard = leaf.lock();
+        if guard.get(i).kind() != Some(NonPresent::Migration(old.addr())) {
+            return;
+        }
+        self.state().slots.get_mut(&slot).expect("this is a user of it").users += 1;
+        guard.clear(i);
+        guard.fill(i, Pte::non_present(NonPresent::Swap(slot)));
+        drop(guard);
+        mm.uncharge(Counts { anon: 1, ..Counts::default() });
+    }
+
+    fn fill_moved(&self, vma: &Vma<&'static Sim>, at: UserAddr, leaf: &Leaf<'_, &'static Sim>, old: Pfn, there: Pfn) {
+        let i = index(at.get(), 3);
+        let mut guard = leaf.lock();
+        if guard.get(i).kind() != Some(NonPresent::Migration(old.addr())) {
+            return;
+        }
+        let page = frame::page(self.sim, there);
+        assert!(page.get());
+        if vma.flags.contains(VmFlags::EXEC) {
+            self.sim.sync_instructions(there.addr());
+        }
+        let mark = if page.state() == PageState::Anon { ANON } else { 0 };
+        guard.clear(i);
+        guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
     }
 
     pub fn finish_moves(&self) {
         loop {
-            let next = self.state().moving.first().copied();
+            let next = self.state().moving.keys().next().copied();
             let Some(pfn) = next else { return };
             self.finish_move(Pfn(pfn));
         }
@@ -272,9 +357,12 @@ impl NonPresentOps for Elsewhere {
     }
 
     fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
-        assert!(self.is_moving(old), "an entry waits for ever: nobody moves its frame");
+        let is_over = turns::are_taken() && !self.is_moving(old);
+        assert!(is_over || self.is_moving(old), "an entry waits for ever: nobody moves its frame");
         assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
-        self.finish_move(old);
+        while self.finish_move(old) {
+            turns::wait();
+        }
         Ok(())
     }
 }

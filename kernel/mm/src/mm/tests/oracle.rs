@@ -1,5 +1,6 @@
 //! The oracle: random programs run on the real code and on the model, and must agree after each step.
 
+use std::collections::HashSet;
 use std::format;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,13 +14,14 @@ use super::pair::{Pair, Updates};
 use super::script::{Op, Random};
 use super::trace::Trace;
 use crate::seeded::{self, Bug};
+use crate::sim::Call;
 use crate::sim::mmu::Sabotage;
 
 /// After so many steps everything is compared, also what the step had nothing to do with.
 const CHECKED: usize = 50;
 
-/// Runs a script; returns what went wrong and at which step.
-fn run(script: &[Op], updates: Updates, sabotage: Option<Sabotage>) -> Result<(), (usize, String)> {
+/// Runs a script; returns the calls that it led to, or what went wrong and at which step.
+fn run(script: &[Op], updates: Updates, sabotage: Option<Sabotage>) -> Result<HashSet<Call>, (usize, String)> {
     run_traced(script, updates, sabotage, &mut None)
 }
 
@@ -29,11 +31,12 @@ fn run_traced(
     updates: Updates,
     sabotage: Option<Sabotage>,
     trace: &mut Option<Trace>,
-) -> Result<(), (usize, String)> {
+) -> Result<HashSet<Call>, (usize, String)> {
     let mut at = 0;
     let done = catch_unwind(AssertUnwindSafe(|| {
         // What is broken is not ended, which would panic again.
         let mut pair = ManuallyDrop::new(Pair::on(updates, sabotage, trace.take()));
+        let mmu = pair.rig.mmu.clone();
         for (n, op) in script.iter().enumerate() {
             at = n;
             pair.step(op);
@@ -45,6 +48,7 @@ fn run_traced(
         at = script.len();
         pair.check();
         ManuallyDrop::into_inner(pair).end();
+        mmu.calls()
     }));
     done.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -72,7 +76,7 @@ fn shrink(script: &[Op], updates: Updates, failed_at: usize) -> Vec<Op> {
                     shorter.truncate(at + 1);
                     script = shorter;
                 }
-                Ok(()) => from += chunk,
+                Ok(_) => from += chunk,
             }
         }
         chunk /= 2;
@@ -123,13 +127,24 @@ fn random_programs_agree_with_the_model() {
     }
 }
 
-/// How many steps it takes, in 20 scripts of 1000, every other one on CPUs that update entries, until one fails.
+/// The program of a seed, of 1000 steps, every other one on CPUs that update entries.
+fn program(seed: u64) -> (Vec<Op>, Updates) {
+    let mut random = Random::new(seed);
+    ((0..1000).map(|_| random.op()).collect(), BOTH[seed as usize % 2])
+}
+
+/// Runs the program of a seed; answers the calls that it led to, or what went wrong.
+pub(super) fn run_program(seed: u64, sabotage: Option<Sabotage>) -> Result<HashSet<Call>, String> {
+    let (script, updates) = program(seed);
+    run(&script, updates, sabotage).map_err(|(at, text)| format!("seed {seed}, step {at}: {text}"))
+}
+
+/// How many steps it takes, in 20 programs, until one fails.
 fn steps_until_noticed(sabotage: Option<Sabotage>, first: u64) -> Option<usize> {
     let mut steps = 0;
     (first..first + 20).find_map(|seed| {
-        let mut random = Random::new(seed);
-        let script: Vec<Op> = (0..1000).map(|_| random.op()).collect();
-        let noticed = run(&script, BOTH[seed as usize % 2], sabotage).err();
+        let (script, updates) = program(seed);
+        let noticed = run(&script, updates, sabotage).err();
         steps += noticed.as_ref().map_or(1000, |(at, _)| *at);
         noticed.map(|_| steps)
     })
@@ -193,7 +208,7 @@ fn print_a_program_for_a_real_machine() {
     };
     let script: Vec<Op> = core::iter::repeat_with(|| random.op()).filter(is_for_all).take(steps).collect();
     let mut trace = Some(Trace::default());
-    assert_eq!(run_traced(&script, Updates::BySoftware, None, &mut trace), Ok(()));
+    assert_eq!(run_traced(&script, Updates::BySoftware, None, &mut trace).err(), None);
     trace.iter().flat_map(|trace| trace.lines()).for_each(|line| std::println!("{line}"));
 }
 

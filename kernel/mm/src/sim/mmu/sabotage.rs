@@ -1,7 +1,7 @@
 //! Wrong TLB maintenance, to check that tests detect it.
 
 use crate::machine::Asid;
-use crate::sim::TlbEvent;
+use crate::sim::{Call, TlbEvent};
 
 /// The operation that is omitted or done wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +26,12 @@ pub enum Sabotage {
     NoPublication,
     /// Instructions are never synchronised.
     NoInstructions,
+    /// One call is left out.
+    Without(Call),
 }
 
 impl Sabotage {
-    /// All of them.
+    /// All kinds: what is left out is left out everywhere.
     pub const ALL: [Self; 10] = [
         Self::NoPages,
         Self::PagesOneShort,
@@ -43,9 +45,10 @@ impl Sabotage {
         Self::NoInstructions,
     ];
 
-    /// The event that takes effect instead, if any, and whether it stays on the calling CPU.
-    pub(super) fn spoil(self, event: TlbEvent) -> (Option<TlbEvent>, bool) {
+    /// The event that takes effect instead of what `call` asked for, if any, and whether it stays on the calling CPU.
+    pub(super) fn spoil(self, event: TlbEvent, call: Option<Call>) -> (Option<TlbEvent>, bool) {
         let spoilt = match (self, event) {
+            (Self::Without(left_out), _) if call == Some(left_out) => None,
             (Self::NoPages, TlbEvent::Pages { .. })
             | (Self::NoAsid, TlbEvent::Asid(_))
             | (Self::NoLocal, TlbEvent::Local)

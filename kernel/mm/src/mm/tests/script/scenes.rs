@@ -8,16 +8,20 @@ use quire_abi::flags::{Map, madv};
 use super::{CPUS, LATEST, Op, Random};
 use crate::mm::Access;
 use crate::mm::tests::non_present::How;
+use crate::table::flush::FLUSH_BY_PAGE;
 
-/// Pages of a scene, at most.
+/// Pages of a scene, at most: so few are invalidated one by one.
 const PAGES: usize = 6;
+/// Pages of a wide one, at least: so many are invalidated with all of their space.
+const WIDE: usize = FLUSH_BY_PAGE + 1;
 
 impl Random {
     /// The steps of a scene at some place, in their order.
     pub(super) fn scene(&mut self, process: usize, at: usize) -> Vec<Op> {
-        let count = 2 + self.below(PAGES - 1);
+        let count = if self.below(4) == 0 { WIDE + self.below(4) } else { 2 + self.below(PAGES - 1) };
         let cpu = self.below(CPUS);
-        let map = |kind| Op::Map { process, at, len: count, prot: 3, flags: kind | Map::FIXED, file: None };
+        let map_as = |prot, kind, file| Op::Map { process, at, len: count, prot, flags: kind | Map::FIXED, file };
+        let map = |kind| map_as(3, kind, None);
         let touch = |process, access| Op::Touch { process, cpu, at, count, access };
         let (read, write) = (touch(process, Access::Read), touch(process, Access::Write));
         let advise = |advice| Op::Advise { process, at, len: count, advice };
@@ -26,7 +30,10 @@ impl Random {
         let (private, shared) = (map(Map::PRIVATE), map(Map::SHARED));
         let child = touch(LATEST, Access::Read);
         let fork = Op::Fork { process };
-        let steps = match self.below(8) {
+        // Instructions come to a page that is new, and to a copy.
+        let exec = touch(process, Access::Exec);
+        let code = |file| map_as(7, Map::PRIVATE, file);
+        let steps = match self.below(11) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
@@ -34,6 +41,9 @@ impl Random {
             4 => [private, write, away(How::Move), fork, Op::Settle, child].to_vec(),
             5 => [private, write, advise(madv::COLD), read].to_vec(),
             6 => [shared, read, protect(1), write].to_vec(),
+            7 => [code(None), write.clone(), fork, write, exec].to_vec(),
+            8 => [private, write, protect(0), read].to_vec(),
+            9 => [code(Some((self.below(3), 0))), write, exec].to_vec(),
             _ => [private, away(How::Mark), write].to_vec(),
         };
         // There may be as many processes as there can be: then nobody forks.
