@@ -16,8 +16,9 @@ use core::fmt::Debug;
 use core::sync::atomic::AtomicU64;
 
 use quire_rt::abi::flags::{Map, Prot};
+use quire_rt::abi::info::ProcessInfo;
 use quire_rt::process::{self, Status};
-use quire_rt::{Errno, mem, println, sys};
+use quire_rt::{Errno, info, mem, println, sys, time};
 
 pub use quire_rt::abi::PAGE_SIZE as PAGE;
 
@@ -104,6 +105,33 @@ pub fn start(run: impl FnOnce() -> i32) -> Result<i32, Errno> {
         0 => process::exit(run()),
         pid => Ok(pid),
     }
+}
+
+/// Waits until something holds. `false` if it never does: however slow the host is, it had its time.
+pub fn until(mut holds: impl FnMut() -> bool) -> bool {
+    (0..20_000).any(|_| {
+        let done = holds();
+        if !done {
+            time::sleep_ms(2);
+        }
+        done
+    })
+}
+
+/// Waits until all threads of another process sleep, or it has ended.
+pub fn until_asleep(pid: i32) -> bool {
+    if !is_quire() {
+        // Other kernels have other signs.
+        time::sleep_ms(100);
+        return true;
+    }
+    let state = || info::records::<ProcessInfo>().find(|p| p.pid as i32 == pid).map_or(b'Z'.into(), |p| p.state);
+    until(|| [b'S', b'Z'].map(u32::from).contains(&state()))
+}
+
+/// CPU time of a process so far, in nanoseconds.
+pub fn cpu_time(pid: i32) -> u64 {
+    info::records::<ProcessInfo>().find(|p| p.pid as i32 == pid).map_or(0, |p| p.cpu_ns)
 }
 
 /// Any call with any arguments.

@@ -126,7 +126,9 @@ fn ends(checks: &mut Checks, shared: &Shared) {
     while word.load(SeqCst) == 0 {
         time::sleep_ms(1);
     }
-    let slept = futex_wait_shared(word, word.load(SeqCst), Some(5_000_000_000));
+    // (It may have ended by now.)
+    let owned = owner.unwrap_or(0) as u32 | WAITERS;
+    let slept = futex_wait_shared(word, owned, Some(5_000_000_000));
     checks.ok(slept == Ok(()) || slept == Err(Errno::EAGAIN), "a waiter on one of them is woken");
     checks.eq(word.load(SeqCst), WAITERS | OWNER_DIED, "and finds it marked");
     let _ = owner.and_then(process::waitpid);

@@ -11,7 +11,7 @@ use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, kill};
 use quire_rt::signal::{How, Info, handle, mask, set};
 use quire_rt::{Errno, io, signal, time};
-use user_tests::{Checks, KERNEL, PAGE, RW, asm, child, map, raw, start};
+use user_tests::{Checks, KERNEL, PAGE, RW, asm, child, map, raw, start, until, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -211,27 +211,30 @@ fn blocking(checks: &mut Checks) {
     );
 }
 
-/// Sends USR1 to this process after some milliseconds.
-fn later(milliseconds: u64) -> i32 {
+/// Sends USR1 to this process once it sleeps.
+fn later() -> i32 {
     let parent = process::getpid();
     start(|| {
-        time::sleep_ms(milliseconds);
+        until_asleep(parent);
         kill(parent, sig::USR1).is_err() as i32
     })
     .unwrap_or(-1)
 }
 
+/// Longer than anybody sleeps here, in nanoseconds.
+const LONG: u64 = 400_000_000_000;
+
 fn interrupting(checks: &mut Checks) {
     let (read, write) = io::pipe(0).expect("a pipe");
     let mut byte = [0];
     let _ = handle(sig::USR1, count, 0, 0);
-    let pid = later(30);
+    let pid = later();
     checks.fails(io::read(read, &mut byte), Errno::EINTR, "a read is interrupted");
     let _ = process::waitpid(pid);
     let _ = handle(sig::USR1, count, sa::RESTART, 0);
     let parent = process::getpid();
     let pid = start(|| {
-        time::sleep_ms(30);
+        until_asleep(parent);
         let _ = kill(parent, sig::USR1);
         time::sleep_ms(30);
         io::write(write, b"x").is_err() as i32
@@ -240,14 +243,14 @@ fn interrupting(checks: &mut Checks) {
     counted();
     checks.eq((io::read(read, &mut byte), counted()), (Ok(1), 1), "with RESTART it goes on after the handler");
     let _ = process::waitpid(pid);
-    let pid = later(30);
-    let slept = time::nanosleep(400_000_000);
+    let pid = later();
+    let slept = time::nanosleep(LONG);
     checks.eq(slept.map_err(|(error, _)| error), Err(Errno::EINTR), "a sleep is interrupted all the same");
     let rest = slept.err().map_or(0, |(_, rest)| rest.sec * 1_000_000_000 + rest.nsec);
-    checks.ok((100_000_000..390_000_000).contains(&rest), "and tells what was left");
+    checks.ok((1..LONG as i64).contains(&rest), "and tells what was left");
     let _ = process::waitpid(pid);
     let _ = signal::ignore(sig::USR1);
-    let pid = later(20);
+    let pid = later();
     checks.ok(time::nanosleep(60_000_000).is_ok(), "an ignored signal does not interrupt");
     let _ = process::waitpid(pid);
     let _ = (io::close(read), io::close(write));
@@ -299,8 +302,7 @@ fn defaults(checks: &mut Checks) {
         0
     })
     .unwrap_or(-1);
-    time::sleep_ms(50);
-    checks.eq(kill(-group, sig::HUP), Ok(()), "a signal to a group");
+    checks.ok(until(|| kill(-group, sig::HUP) == Ok(())), "a signal to a group");
     checks.eq(process::waitpid(group), Ok(Status::Killed(sig::HUP)), "reaches its members");
     checks.killed(
         || {
@@ -330,7 +332,12 @@ extern "C" fn scramble(_: i32, _: *const Info, _: *mut u8) {
 fn registers(checks: &mut Checks) {
     let _ = handle(sig::USR1, scramble, 0, 0);
     counted();
-    let pid = later(30);
+    let parent = process::getpid();
+    let pid = start(|| {
+        time::sleep_ms(30);
+        kill(parent, sig::USR1).is_err() as i32
+    })
+    .unwrap_or(-1);
     let before: [u128; 32] = core::array::from_fn(|i| 0x0123_4567_89ab_cdef_0011_2233_4455_6677 ^ (i as u128) << 60);
     let mut kept = true;
     while COUNT.load(SeqCst) == 0 {

@@ -12,7 +12,7 @@ use quire_rt::signal::{Info, handle, set, suspend};
 use quire_rt::sync::futex_wait_shared;
 use quire_rt::thread::spawn;
 use quire_rt::{Errno, io, time};
-use user_tests::{Checks, raw, shared_page, start};
+use user_tests::{Checks, raw, shared_page, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -142,7 +142,7 @@ fn quick(checks: &mut Checks, shared: &'static Shared) {
 /// between the stop and the end.
 fn over_a_stop(sleep: impl FnOnce() -> i32, then: impl FnOnce()) -> Option<Status> {
     let pid = start(sleep).unwrap_or(-1);
-    time::sleep_ms(60);
+    until_asleep(pid);
     let _ = kill(pid, sig::STOP);
     let stopped = change(pid, wait::WUNTRACED);
     time::sleep_ms(20);
