@@ -1,10 +1,10 @@
-# Follows the first store of a program that finds no page, from the trap to the table entry and back. docs/debugging.md tells
-# what each step shows. Run it on a kernel built with --debug, on one CPU, with a debugger attached before the first instruction.
+# Follows the first store of a program to a missing page, from the trap to the table entry and back. docs/debugging.md explains
+# each step. Run it on a kernel built with --debug, on one CPU, with a debugger attached before the first instruction.
 set pagination off
 set confirm off
 set language c
 
-# walk ADDRESS: the table entries on the way to a user address, read through the kernel's direct map; $entry is the last.
+# walk ADDRESS: prints the table entries of a user address, read through the kernel's direct map; $entry is the last one.
 define walk
   set $table = $TTBR0_EL1 & 0xfffffffff000
   set $shift = 39
@@ -16,7 +16,7 @@ define walk
   end
 end
 
-# A data abort from EL0 (class 0x24) by a write (bit 6).
+# A data abort from EL0 (class 0x24) caused by a write (bit 6).
 break quire_kernel::trap::from_user if (esr >> 26) == 0x24 && (esr & 0x40) != 0
 continue
 set $address = far
@@ -25,13 +25,13 @@ printf "the store at %#lx to %#lx faults\n", $store, $address
 x/i $store
 walk $address
 
-# Whoever writes the entry.
+# Stop when the entry is written.
 watch *$entry
 continue
 backtrace 9
 delete
 
-# The program runs the store again.
+# The program repeats the store.
 tbreak *$store
 continue
 stepi
