@@ -197,8 +197,8 @@ el0_sync:
     mov     x0, sp
     bl      trap_syscall
 
-    // Back to the program, with the registers that a function call preserves as they were on the way in. Whoever changes
-    // those of the frame leaves work to do.
+    // Back to the program. The registers that a function call preserves still have the program's values; code that
+    // changes them in the frame sets a work bit.
 leave_user:
     msr     daifset, #2
     mrs     x1, tpidr_el1
@@ -233,7 +233,7 @@ work_to_do:
     load_frame
     eret
 
-    // The first way to the program, which has nothing in its registers yet.
+    // A thread's first entry to its program: all registers are loaded from the frame.
     .global return_to_user
 return_to_user:
     msr     daifset, #2

@@ -30,7 +30,7 @@ use crate::arch::trap::TrapFrame;
 /// The result of a call.
 type Answer = Result<usize, Errno>;
 
-/// The arguments of a call: the first of the registers that its frame has.
+/// The arguments of a call: the first registers of its frame.
 #[derive(Clone, Copy)]
 struct Args<'a>(&'a [u64; 31]);
 
@@ -53,7 +53,7 @@ impl Args<'_> {
     }
 }
 
-/// How a call is made of its frame.
+/// The function that runs a call, given its frame.
 type Call = fn(&mut TrapFrame) -> Answer;
 
 /// Linux's calls, by number.
@@ -62,8 +62,8 @@ static LINUX: [Call; nr::LINUX_END] = calls(0);
 /// Quire's own, by number less [`nr::QUIRE_BASE`].
 static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 
-/// A call, with interrupts on. It leaves the registers of the frame that a function call preserves as they are, or sets a
-/// [`work`](crate::task::thread::work) bit: else the way out does not load them.
+/// Runs a call, with interrupts enabled. If it changes those registers of the frame that a function call preserves, it
+/// sets a [`work`](crate::task::thread::work) bit: otherwise they are not restored from the frame.
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
