@@ -1,16 +1,16 @@
 //! Quire's kernel: the EL1 program. This file is its boot: one line for each part, in the order in which they are
 //! initialised.
 //!
-//! Floors, ground first; none imports a higher one (`cargo xtask lint` goes by this list):
-//! - `arguments`, `board`, `layout`: what boot learns of the machine; the kernel's map of addresses.
-//! - `arch`: the CPU. It leads exceptions to functions that higher floors define (`arch::trap` lists them).
+//! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
+//! - `arguments`, `board`, `layout`: kernel arguments, the device tree's contents, the layout of kernel addresses.
+//! - `arch`: the CPU. Its exception vectors call functions that higher floors define (`arch::trap` lists them).
 //! - `backtrace`: return addresses, and the names of functions.
-//! - `vm`: the memory manager bound to this machine, without its threads: `task` has those.
+//! - `vm`: the memory manager bound to this machine, except for threads, which `task` adds.
 //! - `archive`, `interrupts`: the boot archive; the interrupt controller.
-//! - `console`, `power`, `task`, `ipc`: they are one. A process has descriptors, and a descriptor's terminal or pipe has
-//!   sleeping threads; the terminal sends signals; a panic writes to the console and switches off.
+//! - `console`, `power`, `task`, `ipc`: one floor, since they depend on each other. A process has descriptors; threads
+//!   sleep at a descriptor's terminal or pipe; the terminal sends signals; a panic writes to the console and powers off.
 //! - `boot`: from the device tree to init.
-//! - `syscall`: one file a family.
+//! - `syscall`: system calls, one file per family.
 //! - `trap`: exceptions and interrupts.
 //! - `selftest`: the self-test.
 

@@ -46,7 +46,7 @@ fn a_fault_is_followed_from_the_store_to_the_entry() {
         "fault_in<",
         "fault::handle (",
         "trap::memory_fault (",
-        "trap::from_user (",
+        "trap::trap_from_user (",
         "el0_sync ()",
         "the word at 0x",
     ] {

@@ -1,10 +1,10 @@
 //! Quire's memory manager: no assembly, no MMIO, no globals except those passed to it.
 //!
-//! It accesses the machine only through [`machine::Machine`] and the traits of that name on the floors above it, so that the
+//! It accesses the machine only through [`machine::Machine`] and the traits of that name on higher floors, so that the
 //! kernel's code also runs under `cargo test`, with host threads as CPUs.
 //!
-//! Floors, ground first; none imports a higher one (`cargo xtask lint` goes by this list):
-//! - [`addr`], `bitmap`, [`event`], `steps`, [`vm_flags`]: words.
+//! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
+//! - [`addr`], `bitmap`, [`event`], `steps`, [`vm_flags`]: basic types.
 //! - [`machine`]: the hardware, and the threads on it.
 //! - [`sync`], [`fallible`]: locks, allocation that can fail.
 //! - [`spans`]: intervals of page numbers, in trees.
@@ -12,18 +12,18 @@
 //! - [`page`]: the records of page frames.
 //! - [`buddy`]: free blocks of a zone, and the table of page blocks.
 //! - [`pcp`], [`zone`]: per-CPU lists, watermarks.
-//! - [`page_alloc`]: page frames for everybody; [`cma`] is part of it.
+//! - [`page_alloc`]: the page allocator; [`cma`] is part of it.
 //! - [`slab`]: objects smaller than a page.
-//! - [`supply`], [`frame`]: frames of programs and of their tables; memory for work that must not wait for it.
-//! - [`pte`], [`kernel_table`], [`asid`]: translation tables and what caches them.
+//! - [`supply`], [`frame`]: memory for work that must not wait for it; the frames of programs and of their tables.
+//! - [`pte`], [`kernel_table`], [`asid`]: table entries, the kernel's tables, TLB tags.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
-//! - [`spaces`]: what address spaces share.
-//! - [`rmap`]: what anonymous pages belong to.
+//! - [`spaces`]: what all address spaces share: ASIDs, committed memory, the zero page.
+//! - [`rmap`]: reverse mapping of anonymous pages.
 //! - [`table`]: the tables of an address space.
-//! - [`object`], [`vma`]: what can be mapped, and where it is. They are one: an area leads to its object, and an object to all
-//!   areas that map it.
+//! - [`object`], [`vma`]: memory objects, and areas. One floor, since an area refers to its object, and an object to
+//!   all areas that map it.
 //! - [`mm`]: address spaces.
-//! - `sim`, `seeded`: the machine of host tests, and bugs on purpose.
+//! - `sim`, `seeded`: the machine of the host's tests, and deliberate bugs.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
 #![deny(unsafe_op_in_unsafe_fn)]

@@ -5,17 +5,16 @@
 //! whether the stack still has room (see [`crate::layout::STACK_ALIGN`]); if not, the kernel panics on a separate
 //! stack and can say why.
 //!
-//! Where an exception goes is for the floors above to say. They define these functions, with the C calling convention and
-//! these names:
+//! Higher floors handle the exceptions. They define these functions, with the C calling convention and these names:
 //!
 //! | function | arguments | called with |
 //! | --- | --- | --- |
-//! | `trap_syscall` | the frame | interrupts let in |
-//! | `trap_from_user` | the frame, ESR_EL1, FAR_EL1 | interrupts let in |
-//! | `trap_from_kernel` | the frame, ESR_EL1, FAR_EL1 | interrupts as they were |
+//! | `trap_syscall` | the frame | interrupts enabled |
+//! | `trap_from_user` | the frame, ESR_EL1, FAR_EL1 | interrupts enabled |
+//! | `trap_from_kernel` | the frame, ESR_EL1, FAR_EL1 | interrupts as before the exception |
 //! | `trap_interrupt` | | interrupts masked |
-//! | `trap_before_user` | the frame | interrupts masked, and so they are when it returns |
-//! | `trap_dead` | the frame, what happened, ESR_EL1, FAR_EL1 | interrupts masked; never returns |
+//! | `trap_before_user` | the frame | interrupts masked, also at its return |
+//! | `trap_dead` | the frame, the kind of exception, ESR_EL1, FAR_EL1 | interrupts masked; never returns |
 
 use core::arch::global_asm;
 use core::mem::offset_of;

@@ -54,8 +54,8 @@ impl From<MmError> for FaultError {
     }
 }
 
-/// Resolves a fault, or says why it cannot. The thread then repeats the access. If no page can be allocated, `relieve` may
-/// make room: whether it has, and the fault is to be tried again.
+/// Resolves a fault; the thread then repeats the access. If no page can be allocated, `relieve` may free memory, and
+/// returns whether to try again.
 #[inline]
 pub fn handle(mm: &Mm, addr: UserAddr, access: Access, relieve: impl Fn() -> bool) -> Result<(), FaultError> {
     loop {

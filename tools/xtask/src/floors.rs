@@ -1,9 +1,9 @@
-//! Floors of a crate: the head of its root module lists its modules by floor, ground first, and none imports a higher one.
+//! Floors of a crate: the head of its root module lists its modules by floor, lowest first, and none imports a higher one.
 //!
 //! The list is part of the documentation, so what it says stays true:
 //!
 //! ```text
-//! //! Floors, ground first; ...:
+//! //! Floors, lowest first; ...:
 //! //! - [`addr`], `bitmap`: words.
 //! //! - [`machine`]: the hardware.
 //! ```
@@ -62,7 +62,7 @@ impl Floors {
     fn parse(root: &str) -> Result<Self> {
         let mut floors = BTreeMap::new();
         let head = root.lines().map_while(|line| line.strip_prefix("//!"));
-        let items = head.skip_while(|line| !line.contains("Floors, ground first")).skip(1);
+        let items = head.skip_while(|line| !line.contains("Floors, lowest first")).skip(1);
         let items = items.take_while(|line| line.starts_with(" - ") || line.starts_with("   "));
         for (floor, item) in items.filter(|line| line.starts_with(" - ")).enumerate() {
             let names = item.split_once(':').map_or(item, |(names, _)| names);
@@ -72,7 +72,7 @@ impl Floors {
                 }
             }
         }
-        ensure!(!floors.is_empty(), "its head has no list that begins with \"Floors, ground first\"");
+        ensure!(!floors.is_empty(), "its head has no list that begins with \"Floors, lowest first\"");
         Ok(Self(floors))
     }
 
@@ -146,7 +146,7 @@ fn first_names(path: &str) -> impl Iterator<Item = String> {
 mod tests {
     use super::*;
 
-    const ROOT: &str = "//! A crate.\n//!\n//! Floors, ground first; none imports a higher one:\n//! - [`addr`], `bitmap`: words,\n\
+    const ROOT: &str = "//! A crate.\n//!\n//! Floors, lowest first; none imports a higher one:\n//! - [`addr`], `bitmap`: words,\n\
                         //!   of all kinds.\n//! - [`page`]: frames.\n//! - [`mm`]: spaces.\n//!\n//! - [`not`]: a floor.\n\npub mod addr;\n";
 
     fn wrong(path: &str, text: &str) -> Vec<(usize, String)> {
@@ -159,7 +159,7 @@ mod tests {
         let expected = [("addr", 0), ("bitmap", 0), ("mm", 2), ("page", 1)];
         assert!(floors.iter().map(|(name, &floor)| (name.as_str(), floor)).eq(expected));
         assert!(Floors::parse("//! No list.\n").is_err());
-        assert!(Floors::parse("//! Floors, ground first:\n//! - `a`: x\n//! - `a`: y\n").is_err());
+        assert!(Floors::parse("//! Floors, lowest first:\n//! - `a`: x\n//! - `a`: y\n").is_err());
     }
 
     #[test]
