@@ -34,6 +34,9 @@ use radix::Radix;
 /// The areas that map an object, by index.
 pub type Mappings<M> = Spans<Vma<M>, BY_INDEX>;
 
+/// Pages in place that are named between two points at which others may run.
+const POINT_EVERY: usize = 1024;
+
 /// Why an object has no frame for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectError {
@@ -114,14 +117,19 @@ impl<M: Machine> Object<M> {
         let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
         let mappings = SpinLock::new(machine, Rank::MemoryObject, Spans::new());
         let this = KArc::try_new(Self { machine, content, owned, mappings })?;
-        this.name_in_place(KArc::as_ptr(&this).expose_provenance());
+        // (The archive's files get theirs as the machine boots, where there is nobody else.)
+        this.name_in_place(KArc::as_ptr(&this).expose_provenance(), || {});
         Ok(this)
     }
 
     /// Sets the owner in the records of the pages in place. Most of these frames never belonged to the page allocator.
-    fn name_in_place(&self, owner: usize) {
+    /// `point` is passed now and then.
+    fn name_in_place(&self, owner: usize, point: impl Fn()) {
         for (index, frame) in (0..self.pages()).map_while(|index| Some((index, self.in_place(index)?))) {
             frame::page(self.machine, frame.pfn()).set_owner(owner, index as u64);
+            if index % POINT_EVERY == POINT_EVERY - 1 {
+                point();
+            }
         }
     }
 
@@ -286,20 +294,26 @@ impl<M: Machine> Object<M> {
 }
 
 impl<M: Machine> Drop for Object<M> {
+    /// Lets go of one page after the other: there may be any number. The last owner holds no spin lock.
     fn drop(&mut self) {
         let machine = self.machine;
-        self.name_in_place(0);
+        // Whoever ends goes on nevertheless.
+        let point = || _ = machine.resched_point();
+        self.name_in_place(0, point);
         let mut release = rmap::Release::new(machine);
         let mut owned = 0;
-        self.owned.get_mut().for_each(|pfn| {
-            owned += 1;
-            let page = frame::page(machine, Pfn(pfn as usize));
-            while !page.try_lock() {
-                machine.relax();
+        self.owned.get_mut().drain(|frames| {
+            for pfn in frames.iter().filter(|pfn| **pfn != 0).map(|pfn| Pfn(*pfn as usize)) {
+                owned += 1;
+                let page = frame::page(machine, pfn);
+                while !page.try_lock() {
+                    machine.relax();
+                }
+                page.set_owner(0, 0);
+                page.unlock();
+                release.page(pfn);
             }
-            page.set_owner(0, 0);
-            page.unlock();
-            release.page(Pfn(pfn as usize));
+            point();
         });
         if let Content::SharedAnon { pages, reserved } = self.content {
             machine.spaces().commit().uncharge(machine, if reserved { pages } else { owned });

@@ -96,17 +96,18 @@ impl Radix {
         }
     }
 
-    /// Visits all frames, by index. The depth is at most 11.
-    pub fn for_each(&self, mut see: impl FnMut(u32)) {
-        fn walk(node: &Node, see: &mut impl FnMut(u32)) {
-            match node {
-                Node::Leaf(frames) => frames.iter().filter(|frame| **frame != 0).for_each(|frame| see(*frame)),
-                Node::Inner(nodes) => nodes.iter().flatten().for_each(|node| walk(node, see)),
+    /// Takes all frames out, by index, and frees the nodes: `see` gets at most 64 frames a time. The depth is at most 11.
+    pub fn drain(&mut self, mut see: impl FnMut(&[u32])) {
+        fn walk(node: Box<Node>, see: &mut impl FnMut(&[u32])) {
+            match *node {
+                Node::Leaf(frames) => see(&frames),
+                Node::Inner(nodes) => nodes.into_iter().flatten().for_each(|node| walk(node, see)),
             }
         }
-        if let Some(root) = &self.root {
+        if let Some(root) = self.root.take() {
             walk(root, &mut see);
         }
+        (self.height, self.nodes) = (0, 0);
     }
 }
 
@@ -132,7 +133,8 @@ mod tests {
             assert_eq!(tree.get(index), model.get(&index).copied());
         }
         let mut seen = Vec::new();
-        tree.for_each(|frame| seen.push(frame));
+        tree.drain(|frames| seen.extend(frames.iter().copied().filter(|frame| *frame != 0)));
         assert_eq!(seen, model.values().copied().collect::<Vec<_>>());
+        assert_eq!((tree.nodes(), tree.get(0)), (0, None));
     }
 }

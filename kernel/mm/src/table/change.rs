@@ -33,6 +33,8 @@ impl<M: Machine> Tables<M> {
                 }
             }
             drop(guard);
+            // What has begun is finished, killed or not: the entries agree with their area in the end.
+            let _ = self.machine.resched_point();
             if lowest <= highest {
                 let at = |i: usize| UserAddr::new(base + (i << LEVEL_SHIFT[3]));
                 changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));

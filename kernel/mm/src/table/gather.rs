@@ -19,6 +19,9 @@ use crate::rmap::Release;
 /// The most pages with other holders that are kept at a time.
 const HELD: usize = 64;
 
+/// Pages that are freed between two points at which others may run.
+const POINT_EVERY: usize = 256;
+
 /// How many resident pages of each kind: changes to be charged or uncharged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -155,7 +158,8 @@ impl<'a, M: Machine> Gather<'a, M> {
         }
     }
 
-    /// Invalidates the cleared entries, then drops the references. No page-table lock is held.
+    /// Invalidates the cleared entries, then drops the references, with a point now and then at which others may run. No
+    /// page-table lock is held.
     ///
     /// All entries taken are in `start..end`, or were invalidated earlier ([`Gather::beside_faults`]).
     #[inline]
@@ -169,11 +173,17 @@ impl<'a, M: Machine> Gather<'a, M> {
     fn flush_some(&mut self) {
         self.invalidate();
         let mut release = Release::new(self.machine);
+        let mut until_point = POINT_EVERY;
         while self.sole != 0 {
             let pfn = Pfn(self.sole as usize);
             // SAFETY: this owns the frame.
             self.sole = unsafe { Page::of(self.machine, pfn) }.next().load(Ordering::Relaxed);
             release.frozen_anon(pfn);
+            until_point -= 1;
+            if until_point == 0 {
+                until_point = POINT_EVERY;
+                let _ = self.machine.resched_point();
+            }
         }
         for pfn in &self.held[..self.held_len] {
             // SAFETY: `take` wrote the first `held_len`.

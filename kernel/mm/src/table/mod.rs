@@ -250,6 +250,7 @@ impl<M: Machine> Tables<M> {
             if level < 2 {
                 self.sweep_below(below, level + 1, freed);
             }
+            let _ = self.machine.resched_point();
             if below.record().live.load(Ordering::Relaxed) == 0 {
                 table.word(i).store(self.machine, Pte::NONE);
                 table.record().live.fetch_sub(1, Ordering::Relaxed);
@@ -274,6 +275,7 @@ impl<M: Machine> Tables<M> {
                 self.free_below(self.table(addr), level + 1, freed);
             }
             freed.push(addr);
+            let _ = self.machine.resched_point();
         }
     }
 
@@ -394,6 +396,7 @@ impl<M: Machine> Chain<M> {
             let table = Table { machine: self.machine, addr };
             self.head = table.page().next().load(Ordering::Relaxed) as u64;
             free_table(self.machine, addr);
+            let _ = self.machine.resched_point();
         }
     }
 }

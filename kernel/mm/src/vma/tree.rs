@@ -442,9 +442,11 @@ impl<M: Machine> AreaTree<M> {
     }
 }
 
-impl<M: Machine> Drop for AreaTree<M> {
-    fn drop(&mut self) {
-        let mut link = self.first;
+impl<M: Machine> AreaTree<M> {
+    /// Ends all areas; `point` is passed after each.
+    pub fn clear(&mut self, mut point: impl FnMut()) {
+        let mut link = self.first.take();
+        (self.root, self.last, self.count) = (None, None, 0);
         while let Some(node) = link {
             // SAFETY: the node is the tree's own.
             if !unsafe { at(node) }.is_plain() {
@@ -454,6 +456,14 @@ impl<M: Machine> Drop for AreaTree<M> {
             // has been read.
             let vma = unsafe { Box::from_raw(node.as_ptr()) };
             link = vma.links.next;
+            drop(vma);
+            point();
         }
+    }
+}
+
+impl<M: Machine> Drop for AreaTree<M> {
+    fn drop(&mut self) {
+        self.clear(|| {});
     }
 }
