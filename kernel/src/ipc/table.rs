@@ -2,20 +2,21 @@
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
 //! It is never held while memory is allocated, an object's lock is taken, or an object is dropped. Code that goes
-//! through all numbers passes a [point](crate::task::point) regularly.
+//! through all numbers passes a [point](crate::task::point) regularly. A thread that copies a table that others keep
+//! changing makes them wait until it has finished.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::HandleInfo;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::fallible::{KArc, Unshared};
-use quire_mm::sync::Rank;
+use quire_mm::sync::{Rank, SpinGuard};
 
 use super::handle::{Descriptor, Handle};
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
-use crate::task::wait::Sleep;
+use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
 /// No process has more descriptors, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a higher limit.
@@ -24,11 +25,17 @@ pub const NR_OPEN: u64 = 1 << 20;
 /// Handles that a process may have.
 const MAX_HANDLES: usize = ENTRIES;
 
+type Entries<'a> = SpinGuard<'a, Slots<Descriptor>, Cpu>;
+
 /// A table of descriptors and handles, shared after CLONE_FILES.
 pub struct Descriptors {
     slots: SpinLock<Slots<Descriptor>>,
     /// Changes of entries. Written under the lock.
     changes: AtomicU64,
+    /// Threads that copy the entries while nobody may change them. Written under the lock.
+    copiers: AtomicUsize,
+    /// Threads that wait to change an entry.
+    waiting: WaitQueue,
     /// By number, less [`HandleInfo::FIRST`].
     handles: SpinLock<Slots<Handle>>,
 }
@@ -43,6 +50,8 @@ impl Descriptors {
         Ok(KArc::try_unshared(|| Self {
             slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()),
             changes: AtomicU64::new(0),
+            copiers: AtomicUsize::new(0),
+            waiting: WaitQueue::new(),
             handles: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()),
         })?)
     }
@@ -63,21 +72,42 @@ impl Descriptors {
         keep: impl Fn(&Descriptor) -> bool,
         pass: impl Fn(Handle) -> Option<Handle>,
     ) -> Result<KArc<Self>, Errno> {
-        /// If another thread changes entries meanwhile, the copy starts over, at most this often.
-        const TRIES: usize = 4;
-        let mut tries = 0;
-        loop {
-            let is_last = tries == TRIES;
-            let changes = self.changes.load(Ordering::Acquire);
-            let mut copy = Self::unshared()?;
-            self.copy_descriptors(copy.slots.get_mut(), if is_last { usize::MAX } else { ENTRIES }, &keep)?;
-            if is_last || self.changes.load(Ordering::Acquire) == changes {
-                self.copy_handles(copy.handles.get_mut(), &pass)?;
-                return Ok(copy.share());
-            }
-            // Entries that were closed meanwhile are dropped here, with no lock held.
-            tries += 1;
+        let changes = self.changes.load(Ordering::Acquire);
+        let mut copy = Self::unshared()?;
+        self.copy_descriptors(copy.slots.get_mut(), &keep)?;
+        if self.changes.load(Ordering::Acquire) != changes {
+            // Another thread has changed entries meanwhile, and might do so again. Entries that were closed since are
+            // dropped here, with no lock held.
+            copy = Self::unshared()?;
+            let _still = Still::begin(self);
+            self.copy_descriptors(copy.slots.get_mut(), &keep)?;
         }
+        self.copy_handles(copy.handles.get_mut(), &pass)?;
+        Ok(copy.share())
+    }
+
+    /// The entries, to be changed, once nobody copies them. EINTR if the thread is killed meanwhile.
+    #[inline]
+    fn change(&self) -> Result<Entries<'_>, Errno> {
+        let slots = self.slots.lock();
+        if self.copiers.load(Ordering::Relaxed) == 0 {
+            self.note_change();
+            return Ok(slots);
+        }
+        drop(slots);
+        self.change_later()
+    }
+
+    #[cold]
+    fn change_later(&self) -> Result<Entries<'_>, Errno> {
+        self.waiting.wait_until(Sleep::Killable, None, || {
+            let slots = self.slots.lock();
+            let may_change = self.copiers.load(Ordering::Relaxed) == 0;
+            may_change.then(|| {
+                self.note_change();
+                slots
+            })
+        })
     }
 
     fn copy_handles(&self, copy: &mut Slots<Handle>, pass: &impl Fn(Handle) -> Option<Handle>) -> Result<(), Errno> {
@@ -143,18 +173,13 @@ impl Descriptors {
         handles.get(number).map(|handle| handle.info(HandleInfo::FIRST + number as u32))
     }
 
-    /// Copies the entries, `step` of them at a time under the lock.
-    fn copy_descriptors(
-        &self,
-        copy: &mut Slots<Descriptor>,
-        step: usize,
-        keep: &impl Fn(&Descriptor) -> bool,
-    ) -> Result<(), Errno> {
+    /// Copies the entries, a few at a time under the lock.
+    fn copy_descriptors(&self, copy: &mut Slots<Descriptor>, keep: &impl Fn(&Descriptor) -> bool) -> Result<(), Errno> {
         let mut next = 0;
         let mut room = Room::none();
         'batches: loop {
             let slots = self.slots.lock();
-            for _ in 0..step {
+            for _ in 0..ENTRIES {
                 let Some(number) = slots.next_used(next) else { return Ok(()) };
                 if let Some(descriptor) = slots.get(number).filter(|descriptor| keep(descriptor)) {
                     if let Err(lack) = copy.make_room(number, &mut room) {
@@ -192,14 +217,13 @@ impl Descriptors {
         }
         let mut room = Room::none();
         loop {
-            let mut slots = self.slots.lock();
+            let mut slots = self.change()?;
             let free = slots.lowest_free(from);
             if free as u64 >= limit {
                 return Err(Errno::EMFILE);
             }
             let lack = match slots.make_room(free, &mut room) {
                 Ok(()) => {
-                    self.note_change();
                     // The number is free, so no old entry is returned.
                     return slots.set(free, descriptor).map(|_| free as i32).map_err(|_| Errno::ENOMEM);
                 }
@@ -218,11 +242,10 @@ impl Descriptors {
         }
         let mut room = Room::none();
         loop {
-            let mut slots = self.slots.lock();
+            let mut slots = self.change()?;
             let lack = match slots.make_room(number, &mut room) {
                 Ok(()) => {
                     let number = number_in(&slots, fd)?;
-                    self.note_change();
                     return slots.set(number, descriptor).map_err(|_| Errno::ENOMEM);
                 }
                 Err(lack) => lack,
@@ -234,9 +257,8 @@ impl Descriptors {
 
     /// Takes a descriptor out; EBADF.
     pub fn remove(&self, fd: i32) -> Result<Descriptor, Errno> {
-        let mut slots = self.slots.lock();
+        let mut slots = self.change()?;
         let number = number_in(&slots, fd)?;
-        self.note_change();
         slots.take(number).ok_or(Errno::EBADF)
     }
 
@@ -245,10 +267,9 @@ impl Descriptors {
         let mut number = first;
         loop {
             let removed = {
-                let mut slots = self.slots.lock();
+                let mut slots = self.change()?;
                 let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
                 number = used;
-                self.note_change();
                 slots.take(used)
             };
             drop(removed);
@@ -258,10 +279,9 @@ impl Descriptors {
 
     /// Sets or clears close-on-exec; EBADF.
     pub fn set_close_on_exec(&self, fd: i32, on: bool) -> Result<(), Errno> {
-        let mut slots = self.slots.lock();
+        let mut slots = self.change()?;
         let number = number_in(&slots, fd)?;
         slots.get_mut(number).ok_or(Errno::EBADF)?.close_on_exec = on;
-        self.note_change();
         Ok(())
     }
 
@@ -270,12 +290,11 @@ impl Descriptors {
         let mut number = first;
         loop {
             {
-                let mut slots = self.slots.lock();
+                let mut slots = self.change()?;
                 let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
                 if let Some(descriptor) = slots.get_mut(used) {
                     descriptor.close_on_exec = true;
                 }
-                self.note_change();
                 number = used + 1;
             }
             resched_point(Sleep::Killable)?;
@@ -284,15 +303,33 @@ impl Descriptors {
 }
 
 impl Drop for Descriptors {
-    /// Closes the descriptors one by one: a process may have a million. The last owner is in process context.
+    /// Closes a few descriptors at a time: a process may have a million. The last owner is in process context.
     fn drop(&mut self) {
-        let slots = self.slots.get_mut();
-        let mut number = 0;
-        while let Some(used) = slots.next_used(number) {
-            drop(slots.take(used));
-            number = used + 1;
+        while self.slots.get_mut().drop_some() {
             // A killed thread continues nevertheless.
             let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+/// While this lives nobody changes entries.
+struct Still<'a>(&'a Descriptors);
+
+impl<'a> Still<'a> {
+    fn begin(table: &'a Descriptors) -> Self {
+        let _slots = table.slots.lock();
+        table.copiers.fetch_add(1, Ordering::Relaxed);
+        Self(table)
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        let slots = self.0.slots.lock();
+        let is_last = self.0.copiers.fetch_sub(1, Ordering::Relaxed) == 1;
+        drop(slots);
+        if is_last {
+            self.0.waiting.wake_all();
         }
     }
 }

@@ -1,15 +1,16 @@
 //! A table of values by small numbers, with a fast search for the lowest free number.
 //!
 //! The values are in chunks of 16. The first chunk is part of the table, since most tables need no other; a further one is
-//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, another which chunks
-//! are full, so that finding the lowest free number reads one word per 1,024 numbers in use. Growing moves the directory of
-//! chunks and never a value.
+//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, others which chunks
+//! are full and which have any in use, so that finding the lowest free number, or the next one in use, reads one word per
+//! 1,024 numbers. Growing moves the directory of chunks and never a value.
 //!
 //! A table is used under a spin lock, where nothing may be allocated. So the memory that a number needs is allocated as
 //! [`Room`] without the lock, and passed to [`Slots::make_room`] once the lock is held again. The caller drops the rest
 //! after releasing the lock.
 
 use core::mem::MaybeUninit;
+use core::ptr;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -18,7 +19,7 @@ use super::{AllocError, TryVec, try_box_with};
 
 /// Values in a chunk: few, since most tables have few.
 const CHUNK: usize = 16;
-/// Chunks per word of the second bitmap.
+/// Chunks per [`Summary`].
 const WORD: usize = 64;
 
 /// Some places, and a bitmap of those that hold a value.
@@ -72,14 +73,29 @@ impl<T> Drop for Chunk<T> {
     }
 }
 
+/// What is known of [`WORD`] chunks: bit `i` is about chunk `i` of them.
+#[derive(Clone, Copy)]
+struct Summary {
+    /// All of its numbers are in use.
+    full: u64,
+    /// Any of its numbers is in use.
+    used: u64,
+    /// The chunk exists. (Not kept for the first chunk of all, which always does.)
+    exists: u64,
+}
+
+impl Summary {
+    const EMPTY: Self = Self { full: 0, used: 0, exists: 0 };
+}
+
 /// A table of values by number.
 pub struct Slots<T> {
     first: Chunk<T>,
     /// The directory of the others.
     more: Vec<Option<Box<Chunk<T>>>>,
-    /// Bit `i` is set while chunk `i` is full: for the first 64 chunks here, for the others in `more_full`.
-    first_full: u64,
-    more_full: Vec<u64>,
+    /// Of the first 64 chunks; of the others in `summaries`.
+    summary: Summary,
+    summaries: Vec<Summary>,
 }
 
 impl<T> Default for Slots<T> {
@@ -91,14 +107,15 @@ impl<T> Default for Slots<T> {
 /// Memory that a table needs for a number, allocated beforehand; afterwards, the memory that it replaced.
 pub struct Room<T> {
     chunk: Option<Box<Chunk<T>>>,
+    /// As long as the directory must be, and without chunks.
     more: Vec<Option<Box<Chunk<T>>>>,
-    full: Vec<u64>,
+    summaries: Vec<Summary>,
 }
 
 impl<T> Room<T> {
     /// None.
     pub const fn none() -> Self {
-        Self { chunk: None, more: Vec::new(), full: Vec::new() }
+        Self { chunk: None, more: Vec::new(), summaries: Vec::new() }
     }
 }
 
@@ -114,22 +131,40 @@ impl Lack {
     pub fn supply<T>(self) -> Result<Room<T>, AllocError> {
         Ok(Room {
             chunk: Some(try_box_with(Chunk::new)?),
-            more: TryVec::try_with_capacity(self.chunks)?,
-            full: TryVec::try_with_capacity(full_words(self.chunks))?,
+            more: empty_directory(self.chunks)?,
+            summaries: TryVec::try_with_capacity(further_summaries(self.chunks))?,
         })
     }
 }
 
-/// Words of `more_full` where the directory has room for so many chunks.
-const fn full_words(chunks: usize) -> usize {
-    // (The first chunk and those of `first_full` need none.)
+/// The length of `summaries` where the directory has room for so many chunks.
+const fn further_summaries(chunks: usize) -> usize {
+    // (The first chunk and those of `summary` need none.)
     chunks / WORD
+}
+
+/// A directory without chunks. There may be 65,536 places, so they are not written one by one.
+fn empty_directory<T>(len: usize) -> Result<Vec<Option<Box<Chunk<T>>>>, AllocError> {
+    let mut directory: Vec<Option<Box<Chunk<T>>>> = TryVec::try_with_capacity(len)?;
+    // SAFETY: there is room for `len` elements, and an `Option<Box>` whose bytes are all zero is `None`, as its
+    // documentation says.
+    unsafe {
+        ptr::write_bytes(directory.as_mut_ptr(), 0, len);
+        directory.set_len(len);
+    }
+    Ok(directory)
+}
+
+/// Ends a directory without chunks, without a look at each place.
+fn forget_empty<T>(directory: &mut Vec<Option<Box<Chunk<T>>>>) {
+    // SAFETY: all its elements are `None`, which own nothing.
+    unsafe { directory.set_len(0) };
 }
 
 impl<T> Slots<T> {
     /// An empty table.
     pub const fn new() -> Self {
-        Self { first: Chunk::new(), more: Vec::new(), first_full: 0, more_full: Vec::new() }
+        Self { first: Chunk::new(), more: Vec::new(), summary: Summary::EMPTY, summaries: Vec::new() }
     }
 
     #[inline]
@@ -175,41 +210,58 @@ impl<T> Slots<T> {
     /// The first chunk from `from` on that is not full, or is not there.
     fn first_not_full(&self, from: usize) -> usize {
         let (mut word, bit) = (from / WORD, from % WORD);
-        let mut free = !self.full_word(word) & (u64::MAX << bit);
+        let mut free = !self.summary(word).full & (u64::MAX << bit);
         while free == 0 {
             word += 1;
-            free = !self.full_word(word);
+            free = !self.summary(word).full;
         }
         word * WORD + free.trailing_zeros() as usize
     }
 
-    fn full_word(&self, word: usize) -> u64 {
+    fn summary(&self, word: usize) -> Summary {
         match word {
-            0 => self.first_full,
-            word => self.more_full.get(word - 1).copied().unwrap_or(0),
+            0 => self.summary,
+            word => self.summaries.get(word - 1).copied().unwrap_or(Summary::EMPTY),
         }
     }
 
-    fn note_full(&mut self, index: usize, is_full: bool) {
-        let word = match index / WORD {
-            0 => Some(&mut self.first_full),
-            word => self.more_full.get_mut(word - 1),
-        };
-        if let Some(word) = word {
-            let bit = 1 << (index % WORD);
-            *word = if is_full { *word | bit } else { *word & !bit };
+    fn summary_mut(&mut self, word: usize) -> Option<&mut Summary> {
+        match word {
+            0 => Some(&mut self.summary),
+            word => self.summaries.get_mut(word - 1),
         }
+    }
+
+    /// Records that chunk `index` has become full or empty, or is so no longer. `used` are its numbers in use.
+    #[cold]
+    fn note(&mut self, index: usize, used: u16) {
+        let Some(summary) = self.summary_mut(index / WORD) else { return };
+        let bit = 1 << (index % WORD);
+        summary.full = if used == u16::MAX { summary.full | bit } else { summary.full & !bit };
+        summary.used = if used != 0 { summary.used | bit } else { summary.used & !bit };
     }
 
     /// The lowest number from `from` on that has a value.
     pub fn next_used(&self, from: usize) -> Option<usize> {
-        let mut mask = u16::MAX << (from % CHUNK);
-        for index in from / CHUNK..=self.more.len() {
-            let used = self.chunk(index).map_or(0, |chunk| chunk.used) & mask;
+        let index = from / CHUNK;
+        let here = self.chunk(index).map_or(0, |chunk| chunk.used) & (u16::MAX << (from % CHUNK));
+        if here != 0 {
+            return Some(index * CHUNK + here.trailing_zeros() as usize);
+        }
+        let index = self.first_used(index + 1)?;
+        Some(index * CHUNK + self.chunk(index)?.used.trailing_zeros() as usize)
+    }
+
+    /// The first chunk from `from` on that has a number in use.
+    fn first_used(&self, from: usize) -> Option<usize> {
+        let mut mask = u64::MAX << (from % WORD);
+        for word in from / WORD..=self.summaries.len() {
+            crate::steps::count_step();
+            let used = self.summary(word).used & mask;
             if used != 0 {
-                return Some(index * CHUNK + used.trailing_zeros() as usize);
+                return Some(word * WORD + used.trailing_zeros() as usize);
             }
-            mask = u16::MAX;
+            mask = u64::MAX;
         }
         None
     }
@@ -229,28 +281,38 @@ impl<T> Slots<T> {
     /// Makes a chunk of the directory that is missing.
     fn make_chunk(&mut self, index: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let wanted = if index < self.more.len() { 0 } else { (index + 1).next_power_of_two() };
-        if room.chunk.is_none() || room.more.capacity() < wanted || room.full.capacity() < full_words(wanted) {
+        if room.chunk.is_none() || room.more.len() < wanted || room.summaries.capacity() < further_summaries(wanted) {
             return Err(Lack { chunks: wanted });
         }
         if wanted != 0 {
-            self.grow(wanted, room);
+            self.grow(room);
         }
         if let Some(place) = self.more.get_mut(index) {
             *place = room.chunk.take();
         }
+        // (The directory leaves out the first chunk.)
+        if let Some(summary) = self.summary_mut((index + 1) / WORD) {
+            summary.exists |= 1 << ((index + 1) % WORD);
+        }
         Ok(())
     }
 
-    /// Moves the directory to the larger one in `room`, which gets the old one.
+    /// Moves the directory to the larger one in `room`, which gets the old one, without chunks.
     // Nothing here allocates: the caller has seen that there is room.
     #[allow(clippy::disallowed_methods)]
-    fn grow(&mut self, len: usize, room: &mut Room<T>) {
-        room.more.append(&mut self.more);
-        room.more.resize_with(len, || None);
+    fn grow(&mut self, room: &mut Room<T>) {
+        let old = self.more.len();
+        debug_assert!(old <= room.more.len());
+        // SAFETY: the larger directory has `old` elements, which are `None` and own nothing. Those of the old one are
+        // moved there, and the old one forgets them.
+        unsafe {
+            ptr::copy_nonoverlapping(self.more.as_ptr(), room.more.as_mut_ptr(), old);
+            self.more.set_len(0);
+        }
         core::mem::swap(&mut self.more, &mut room.more);
-        room.full.append(&mut self.more_full);
-        room.full.resize(full_words(len), 0);
-        core::mem::swap(&mut self.more_full, &mut room.full);
+        room.summaries.append(&mut self.summaries);
+        room.summaries.resize(further_summaries(self.more.len()), Summary::EMPTY);
+        core::mem::swap(&mut self.summaries, &mut room.summaries);
     }
 
     /// Puts a value at a number for which there is room; returns the old value, or `value` as an error if there is no
@@ -258,10 +320,11 @@ impl<T> Slots<T> {
     pub fn set(&mut self, number: usize, value: T) -> Result<Option<T>, T> {
         let index = number / CHUNK;
         let Some(chunk) = self.chunk_mut(index) else { return Err(value) };
+        let was = chunk.used;
         let old = chunk.set(number % CHUNK, value);
-        let is_full = chunk.used == u16::MAX;
-        if is_full {
-            self.note_full(index, true);
+        let used = chunk.used;
+        if was == 0 || used == u16::MAX {
+            self.note(index, used);
         }
         Ok(old)
     }
@@ -270,12 +333,51 @@ impl<T> Slots<T> {
     pub fn take(&mut self, number: usize) -> Option<T> {
         let index = number / CHUNK;
         let chunk = self.chunk_mut(index)?;
-        let was_full = chunk.used == u16::MAX;
+        let was = chunk.used;
         let value = chunk.take(number % CHUNK)?;
-        if was_full {
-            self.note_full(index, false);
+        let used = chunk.used;
+        if was == u16::MAX || used == 0 {
+            self.note(index, used);
         }
         Some(value)
+    }
+
+    /// Drops some values, those of one chunk: for an owner that ends, and has many. `false` once the table is empty.
+    pub fn drop_some(&mut self) -> bool {
+        if self.first.used != 0 {
+            while self.first.used != 0 {
+                drop(self.first.take(self.first.used.trailing_zeros() as usize));
+            }
+            self.note(0, 0);
+            return true;
+        }
+        for word in 0..=self.summaries.len() {
+            let exists = self.summary(word).exists;
+            if exists != 0 {
+                let index = word * WORD + exists.trailing_zeros() as usize;
+                let chunk = self.more.get_mut(index - 1).and_then(Option::take);
+                self.note(index, 0);
+                if let Some(summary) = self.summary_mut(word) {
+                    summary.exists &= exists - 1;
+                }
+                drop(chunk);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+impl<T> Drop for Slots<T> {
+    fn drop(&mut self) {
+        while self.drop_some() {}
+        forget_empty(&mut self.more);
+    }
+}
+
+impl<T> Drop for Room<T> {
+    fn drop(&mut self) {
+        forget_empty(&mut self.more);
     }
 }
 
@@ -354,6 +456,8 @@ mod tests {
         put(&mut slots, 300, value.clone());
         assert_eq!(std::rc::Rc::strong_count(&value), 1 + 3334);
         drop(taken);
+        assert!(slots.drop_some() && slots.drop_some());
+        assert_eq!((slots.lowest_free(0), slots.next_used(0)), (0, Some(33)));
         drop(slots);
         assert_eq!(std::rc::Rc::strong_count(&value), 1);
     }
@@ -380,6 +484,18 @@ mod tests {
         assert_eq!(slots.lowest_free(0), CHUNK);
         assert_eq!(slots.make_room(CHUNK, &mut Room::none()), Err(Lack { chunks: 1 }));
         assert_eq!((slots.take(3), slots.lowest_free(0)), (Some(3), 3));
+    }
+
+    #[test]
+    fn a_gap_is_passed_by_the_word() {
+        const FAR: usize = 1_000_000;
+        let mut slots = Slots::new();
+        [0, FAR].into_iter().for_each(|number| _ = put(&mut slots, number, number));
+        let steps = crate::steps::of(|| assert_eq!(slots.next_used(1), Some(FAR)));
+        assert!(steps <= FAR / (CHUNK * WORD) + 1, "{steps} steps");
+        assert_eq!(slots.take(FAR), Some(FAR));
+        let steps = crate::steps::of(|| assert_eq!(slots.next_used(1), None));
+        assert!(steps <= (1 << 20) / (CHUNK * WORD) + 1, "{steps} steps");
     }
 
     #[test]
