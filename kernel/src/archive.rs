@@ -11,6 +11,7 @@ use quire_abi::Errno;
 use quire_abi::layout::mode;
 use quire_mm::addr::{PAGE_SIZE, PhysRange};
 use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::machine::Threads;
 use quire_mm::{Machine, PhysAddr};
 use spin::Once;
 
@@ -53,6 +54,9 @@ pub enum Error {
 const MAX_LINKS: u32 = 40;
 
 const HEADER: usize = 110;
+
+/// Parts of a path that are followed between two points at which others may run.
+const POINT_EVERY: usize = 64;
 
 /// Longest name of a file.
 const NAME_MAX: usize = 255;
@@ -322,11 +326,16 @@ impl Node {
 /// Follows a path from the directory `cwd`. `follow`: whether a link at the end is followed too. ENOENT, ENOTDIR,
 /// ELOOP.
 pub fn lookup(cwd: u32, path: &[u8], follow: bool) -> Result<&'static Node, Errno> {
-    let mut links = 0;
-    walk(cwd, path, follow, &mut links)
+    walk(cwd, path, follow, &mut Walked { links: 0, parts: 0 })
 }
 
-fn walk(cwd: u32, path: &[u8], follow: bool, links: &mut u32) -> Result<&'static Node, Errno> {
+/// What a walk has gone through so far.
+struct Walked {
+    links: u32,
+    parts: usize,
+}
+
+fn walk(cwd: u32, path: &[u8], follow: bool, walked: &mut Walked) -> Result<&'static Node, Errno> {
     if path.is_empty() {
         return Err(Errno::ENOENT);
     }
@@ -334,6 +343,10 @@ fn walk(cwd: u32, path: &[u8], follow: bool, links: &mut u32) -> Result<&'static
     let must_be_dir = path.ends_with(b"/");
     let mut steps = components(path).peekable();
     while let Some(name) = steps.next() {
+        walked.parts += 1;
+        if walked.parts.is_multiple_of(POINT_EVERY) {
+            Cpu.resched_point().map_err(|_| Errno::EINTR)?;
+        }
         if !at.is_dir() {
             return Err(Errno::ENOTDIR);
         }
@@ -342,11 +355,11 @@ fn walk(cwd: u32, path: &[u8], follow: bool, links: &mut u32) -> Result<&'static
         }
         let next = if name == b".." { by_number(at.parent) } else { at.child(name) }.ok_or(Errno::ENOENT)?;
         at = if next.is_link() && (follow || must_be_dir || steps.peek().is_some()) {
-            *links += 1;
-            if *links > MAX_LINKS {
+            walked.links += 1;
+            if walked.links > MAX_LINKS {
                 return Err(Errno::ELOOP);
             }
-            walk(at.ino, next.data, true, links)?
+            walk(at.ino, next.data, true, walked)?
         } else {
             next
         };

@@ -47,7 +47,7 @@ use backtrace::symbols;
 use board::BOARD;
 use boot::memory;
 use console::{early_port, input, log as kernel_log, serial};
-use task::{oom, percpu, sched};
+use task::{courier, oom, percpu, sched};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
@@ -115,6 +115,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     selftest::run();
     input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
+    courier::start().unwrap_or_else(|e| boot::stop("no memory for the courier of signals", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();

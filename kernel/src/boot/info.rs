@@ -13,9 +13,11 @@ use crate::archive;
 use crate::board::BOARD;
 use crate::ipc::handle;
 use crate::task::percpu::{self, PERCPU};
+use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
+use crate::task::space;
 use crate::task::thread::{Thread, state};
-use crate::task::{space, walk};
+use crate::task::walk::{self, Among};
 use crate::vm::{MEMORY, PAGES, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
@@ -86,7 +88,7 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
 pub fn process(index: usize) -> Option<ProcessInfo> {
     // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
     let mut before = index;
-    let process = walk::each_process(|_, process| match before.checked_sub(1) {
+    let process = walk::each_process(Among::All, ENTRIES, |_, process| match before.checked_sub(1) {
         None => ControlFlow::Break(process.clone()),
         Some(rest) => {
             before = rest;
@@ -100,13 +102,13 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
     Some(ProcessInfo {
         pid: process.pid,
         ppid: process.ppid.load(Ordering::Relaxed),
-        pgid: family.pgid,
+        pgid: process.pgid(),
         threads: family.thread_count,
         state: state_letter(&table, &process),
-        cpu: family.threads.front().get().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
+        cpu: family.first_thread().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
         vsize: stats.total as u64,
         rss: (stats.rss_anon + stats.rss_file + stats.rss_shared) as u64,
-        cpu_ns: table.cpu_time(&process).total(),
+        cpu_ns: process.time.spent().total(),
         name: *process.name.lock(),
     })
 }
@@ -117,7 +119,7 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
     u32::from(match () {
         () if family.is_zombie => b'Z',
         () if process.stop.is_active() => b'T',
-        () if family.threads.iter().any(runs) => b'R',
+        () if family.threads_from(0).take(ENTRIES).any(runs) => b'R',
         () => b'S',
     })
 }
@@ -126,12 +128,16 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
 /// grow with its address use and stay, and copies of unaligned pages of the boot archive, which the first use of a page
 /// makes.
 pub fn books() -> Books {
-    let (processes, threads) = TABLE.lock().counts();
+    let (processes, threads, numbers) = {
+        let table = TABLE.lock();
+        let (processes, threads) = table.counts();
+        (processes, threads, u64::from(table.allocations()))
+    };
     Books {
         free_pages: system().free
             + (heap::SLAB.pages() + kernel_map::table_pages()) as u64
             + events::sum(Event::ArchiveCopy),
-        slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode)),
+        slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode) + numbers),
         page_tables: SPACES.tables() as u64,
         address_spaces: space::in_use(),
         processes: u64::from(processes),

@@ -27,10 +27,10 @@ use crate::ipc::handle::{Descriptor, Handle, Object, OpenFile, Rights};
 use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 use crate::task::percpu::{self, PERCPU};
-use crate::task::process::{Entry, Process, TABLE};
+use crate::task::process::{Process, TABLE};
 use crate::task::signal::Actions;
 use crate::task::thread::Thread;
-use crate::task::{exec, sched};
+use crate::task::{clone, exec, sched};
 use crate::vm::SPACES;
 
 pub use secondaries::start_secondaries;
@@ -133,7 +133,7 @@ pub fn first_process() -> Result<(), Errno> {
     const PATH: &[u8] = b"/init";
     const INIT: u32 = 1;
     let node = archive::lookup(0, PATH, true)?;
-    let number = TABLE.lock().new_number()?;
+    let number = clone::reserve_number()?;
     debug_assert_eq!(number, INIT);
     let descriptors = Descriptors::new()?;
     for _ in 0..3 {
@@ -150,7 +150,7 @@ pub fn first_process() -> Result<(), Errno> {
     let running = thread.clone();
     {
         let mut table = TABLE.lock();
-        table.insert(number, Entry::Process(process.clone()));
+        table.insert_process(&process);
         table.add_thread(&process, &thread);
     }
     // The running thread's own reference; `bury` drops it.

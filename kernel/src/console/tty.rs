@@ -14,9 +14,9 @@ use crate::arch::uaccess;
 use crate::ipc;
 use crate::task::point::resched_point;
 use crate::task::signal::{self, Info};
+use crate::task::table::TABLE;
 use crate::task::turn::{Turn, TurnGuard};
 use crate::task::wait::{Sleep, WaitQueue};
-use crate::task::walk;
 use crate::vm::{Cpu, SpinLock};
 
 static LINE: SpinLock<Line> = SpinLock::new(Cpu, Rank::Terminal, Line::new());
@@ -154,7 +154,7 @@ pub fn ioctl(request: usize, arg: UserAddr) -> Result<usize, Errno> {
         tty::TIOCGPGRP => uaccess::put(arg, &FOREGROUND.load(Ordering::Relaxed))?,
         tty::TIOCSPGRP => {
             let group: u32 = uaccess::get(arg)?;
-            if !walk::any_process(|table, process| table.family(process).pgid == group) {
+            if TABLE.lock().next_member(group, 0).is_none() {
                 return Err(Errno::ESRCH);
             }
             FOREGROUND.store(group, Ordering::Relaxed);

@@ -27,7 +27,6 @@ use crate::task::signal;
 use crate::task::startup::Strings;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::task::walk;
 use crate::vm::random;
 
 pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
@@ -86,7 +85,7 @@ pub fn wait4(a: Args) -> Answer {
     }
     let which = match a.int(0) {
         -1 => Which::Any,
-        0 => Which::Group(TABLE.lock().family(current().process()).pgid),
+        0 => Which::Group(current().process().pgid()),
         pid if pid > 0 => Which::Pid(pid as u32),
         i32::MIN => return Err(Errno::ESRCH),
         group => Which::Group(group.unsigned_abs()),
@@ -133,38 +132,31 @@ pub fn setpgid(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let me = current().process();
-    let (target, sid) = {
-        let table = TABLE.lock();
-        let target = named(&table, pid)?.pid;
-        let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
-        let family = table.family(&target);
-        let is_child = core::ptr::eq(family.parent, &raw const **me);
-        if target.pid != me.pid && !is_child {
-            return Err(Errno::ESRCH);
-        }
-        let sid = table.family(me).sid;
-        if family.sid != sid || family.sid == target.pid {
-            return Err(Errno::EPERM);
-        }
-        (target, sid)
-    };
-    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
-    let is_member = |table: &Table, p: &Process| table.family(p).pgid == pgid && table.family(p).sid == sid;
-    if pgid != target.pid && !walk::any_process(is_member) {
-        return Err(Errno::EPERM);
-    }
     let mut table = TABLE.lock();
-    // It may have started a session of its own meanwhile.
-    if table.family(&target).sid != sid || sid == target.pid {
+    let target = named(&table, pid)?.pid;
+    let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
+    let family = table.family(&target);
+    let is_child = core::ptr::eq(family.parent, &raw const **me);
+    if target.pid != me.pid && !is_child {
+        return Err(Errno::ESRCH);
+    }
+    let sid = table.family(me).sid;
+    if family.sid != sid || family.sid == target.pid {
         return Err(Errno::EPERM);
     }
-    table.family_mut(&target).pgid = pgid;
+    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
+    // All members of a group are of one session.
+    let member = table.next_member(pgid, 0);
+    if pgid != target.pid && member.is_none_or(|member| table.family(member).sid != sid) {
+        return Err(Errno::EPERM);
+    }
+    table.set_group(&target, pgid);
     Ok(0)
 }
 
 pub fn getpgid(a: Args) -> Answer {
     let table = TABLE.lock();
-    Ok(table.family(named(&table, a.int(0))?).pgid as usize)
+    Ok(named(&table, a.int(0))?.pgid() as usize)
 }
 
 pub fn getsid(a: Args) -> Answer {
@@ -174,13 +166,12 @@ pub fn getsid(a: Args) -> Answer {
 
 pub fn setsid() -> Answer {
     let me = current().process();
-    // Only this process's own descendants can join the group later.
-    if walk::any_process(|table, process| table.family(process).pgid == me.pid) {
+    let mut table = TABLE.lock();
+    if table.next_member(me.pid, 0).is_some() {
         return Err(Errno::EPERM);
     }
-    let mut table = TABLE.lock();
-    let family = table.family_mut(me);
-    (family.pgid, family.sid) = (me.pid, me.pid);
+    table.set_group(me, me.pid);
+    table.family_mut(me).sid = me.pid;
     Ok(me.pid as usize)
 }
 

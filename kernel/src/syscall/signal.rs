@@ -9,11 +9,12 @@ use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{timer, uaccess};
 use crate::task::credentials::permit_signal;
-use crate::task::process::{Process, TABLE, Table};
+use crate::task::process::{Process, TABLE};
 use crate::task::sigframe;
 use crate::task::signal::{self, Info, UNBLOCKABLE, bit};
 use crate::task::thread::{current, work};
 use crate::task::wait::{self, Sleep};
+use crate::task::walk::Among;
 
 /// The one size of a signal set.
 pub const SET_SIZE: usize = 8;
@@ -40,26 +41,23 @@ pub fn kill(a: Args) -> Answer {
             signal::send_or_ask(&table, process, &info);
             Ok(())
         }
-        -1 => match send_to_permitted(&info, |_, process| process.pid != 1 && process.pid != me.pid) {
+        -1 => match send_to_permitted(Among::All, &info, |process| process.pid != 1 && process.pid != me.pid) {
             // As on Linux this is not an error if any process was found.
             Err(Errno::EPERM) => Ok(()),
             sent => sent,
         },
-        0 => {
-            let own = TABLE.lock().family(me).pgid;
-            send_to_permitted(&info, |table, process| table.family(process).pgid == own)
-        }
-        group => send_to_permitted(&info, |table, process| table.family(process).pgid == group.unsigned_abs()),
+        0 => send_to_permitted(Among::Group(me.pgid()), &info, |_| true),
+        group => send_to_permitted(Among::Group(group.unsigned_abs()), &info, |_| true),
     };
     sent.map(|()| 0)
 }
 
 /// Sends to those selected processes that the caller may signal. ESRCH if there are none, EPERM if it may signal none
 /// of them.
-fn send_to_permitted(info: &Info, is_meant: impl Fn(&Table, &Process) -> bool) -> Result<(), Errno> {
+fn send_to_permitted(among: Among, info: &Info, is_meant: impl Fn(&Process) -> bool) -> Result<(), Errno> {
     let mut refused = false;
-    let sent = signal::send_to_many(info, |table, process| {
-        let meant = is_meant(table, process);
+    let sent = signal::send_to_many(among, info, |table, process| {
+        let meant = is_meant(process);
         let permitted = meant && permit_signal(table, process, info.signal).is_ok();
         refused |= meant && !permitted;
         permitted
@@ -178,7 +176,7 @@ pub fn sigaction(a: Args) -> Answer {
     };
     if new.is_some() && signal::is_ignored(process, signal) {
         // A pending signal that is now ignored is discarded (POSIX).
-        signal::remove_everywhere(&TABLE.lock(), process, bit(signal));
+        signal::remove_everywhere(process, bit(signal));
     }
     if let Some(at) = a.opt_addr(2) {
         uaccess::put(at, &old)?;
@@ -224,7 +222,8 @@ pub fn sigpending(a: Args) -> Answer {
     }
     let thread = current();
     let (pending, blocked) = {
-        let signals = thread.signals.lock();
+        let mut signals = thread.signals.lock();
+        signals.drop_undone(thread.process());
         (signals.pending.set(), signals.blocked)
     };
     uaccess::put(a.addr(0), &((pending | thread.process().pending.get()) & blocked))?;

@@ -9,7 +9,7 @@ use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
 use crate::task::cputime::Spent;
 use crate::task::itimer as real;
-use crate::task::process::{Process, TABLE};
+use crate::task::process::Process;
 use crate::task::signal::Resume;
 use crate::task::thread::current;
 use crate::task::{sched, wait};
@@ -51,7 +51,7 @@ pub fn clock_gettime(a: Args) -> Answer {
 /// CPU time of the calling process, all threads.
 pub fn process_time() -> Spent {
     sched::charge_current();
-    TABLE.lock().cpu_time(current().process())
+    current().process().time.spent()
 }
 
 pub fn clock_getres(a: Args) -> Answer {

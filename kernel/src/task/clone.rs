@@ -1,5 +1,6 @@
 //! New processes and threads: fork, vfork and clone.
 
+use core::ptr;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -7,9 +8,10 @@ use quire_abi::flags::{Clone, sig};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
-use super::process::{Entry, Process, TABLE};
+use super::process::Process;
 use super::sched;
 use super::signal::{self, AltStack};
+use super::table::{Lack, Room, TABLE};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
@@ -65,7 +67,7 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
         release_number(tid);
         return Err(e);
     }
-    if let Err(e) = start(tid, request, &thread, process.as_ref()) {
+    if let Err(e) = start(request, &thread, process.as_ref()) {
         release_number(tid);
         return Err(e);
     }
@@ -93,11 +95,17 @@ fn check(request: &Request) -> Result<(), Errno> {
     Ok(())
 }
 
-fn reserve_number() -> Result<u32, Errno> {
-    let mut table = TABLE.lock();
-    let number = table.new_number()?;
-    table.insert(number, Entry::Reserved);
-    Ok(number)
+/// A number for somebody that is being made.
+pub fn reserve_number() -> Result<u32, Errno> {
+    let mut room = Room::none();
+    loop {
+        let reserved = TABLE.lock().reserve(&mut room);
+        match reserved {
+            Ok(number) => return Ok(number),
+            Err(Lack::Number) => return Err(Errno::EAGAIN),
+            Err(Lack::Room) => room = Room::new()?,
+        }
+    }
 }
 
 fn release_number(number: u32) {
@@ -160,7 +168,7 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
 }
 
 /// Inserts the child into the table and lets it run. EINTR if the calling thread is about to end.
-fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) -> Result<(), Errno> {
+fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process>>) -> Result<(), Errno> {
     let own = thread.clone();
     let parent = current().process();
     let mut table = TABLE.lock();
@@ -169,22 +177,20 @@ fn start(tid: u32, request: &Request, thread: &KArc<Thread>, process: Option<&KA
     }
     match process {
         Some(child) => {
-            table.insert(tid, Entry::Process(child.clone()));
-            let (pgid, sid) = (table.family(parent).pgid, table.family(parent).sid);
+            child.pgid.store(parent.pgid(), Ordering::Relaxed);
+            table.insert_process(child);
+            let sid = table.family(parent).sid;
             let family = table.family_mut(child);
-            (family.pgid, family.sid) = (pgid, sid);
+            family.sid = sid;
             family.exit_signal = request.exit_signal;
-            let grandparent = table.family(parent).parent;
-            if request.flags.contains(Clone::PARENT) && !grandparent.is_null() {
-                // SAFETY: a parent outlives its children's membership, and the table is locked.
-                table.adopt(unsafe { &*grandparent }, child);
-            } else {
-                table.adopt(parent, child);
-            }
+            let grandparent =
+                if request.flags.contains(Clone::PARENT) { table.family(parent).parent } else { ptr::null() };
+            // SAFETY: a parent outlives its children's membership, and the table is locked.
+            table.adopt(unsafe { grandparent.as_ref() }.unwrap_or(parent), child);
             table.add_thread(child, thread);
         }
         None => {
-            table.insert(tid, Entry::Thread(thread.clone()));
+            table.insert_thread(thread);
             table.add_thread(parent, thread);
         }
     }

@@ -52,6 +52,12 @@ impl CpuTime {
         in_kernel
     }
 
+    /// Adds system time, or time in the program, beside other CPUs.
+    pub fn add_to(&self, system: bool, ns: u64) {
+        let part = if system { &self.system } else { &self.user };
+        part.fetch_add(ns, Ordering::Relaxed);
+    }
+
     /// Adds the time of another.
     pub fn add(&self, spent: Spent) {
         self.user.fetch_add(spent.user, Ordering::Relaxed);

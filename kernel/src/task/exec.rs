@@ -116,6 +116,8 @@ fn take_process_number(process: &Process) {
     let thread = current();
     let former = {
         let mut table = TABLE.lock();
+        // (The others are gone.)
+        process.survivor.store(0, Ordering::Release);
         let own = thread.tid();
         thread.take_number_of(process);
         if own == process.pid { None } else { table.remove(own) }

@@ -9,11 +9,13 @@ use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SpinGuard;
 
+use super::children::News;
 use super::cputime::Spent;
 use super::inject;
 use super::point::{ENTRIES, resched_point};
-use super::process::{EXITING, Entry, Process, ROUSED_BY_EACH, TABLE, Table};
+use super::process::{EXITING, Process};
 use super::signal::{self, IGNORE, Info};
+use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
 use super::{itimer, oom, robust, sched, stop};
@@ -35,7 +37,6 @@ pub fn exit_thread(status: u32) -> ! {
         }
     }
     sched::charge_current();
-    process.time.add(thread.time.spent());
     // Before the process counts this thread as gone, so that its last thread knows who else holds the space.
     drop(thread.set_mm(None));
     let (left, entry) = {
@@ -109,13 +110,8 @@ pub fn release_mm(process: &Process) {
 
 /// Sends SIGCHLD to the parent and wakes it. Children of a parent that ignores SIGCHLD are reaped here.
 fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
-    let family = table.family(process);
-    let (parent, exit_signal) = (family.parent, family.exit_signal);
-    if parent.is_null() {
-        return None;
-    }
-    // SAFETY: a parent outlives its children's membership, and the table is locked.
-    let parent = unsafe { &*parent };
+    let exit_signal = table.family(process).exit_signal;
+    let parent = table.parent(process)?;
     let action = parent.actions.lock().get(sig::CHLD);
     if exit_signal != 0 {
         signal::send_to_process(table, parent, &info_of_end(process, exit_signal));
@@ -180,35 +176,36 @@ pub fn wait_for_child(which: Which, options: u32) -> Result<Option<Waited>, Errn
 type Found = (Waited, Option<Entry>);
 
 fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -> Result<Option<Found>, Errno> {
-    let family = table.family(parent);
-    let matches = |p: &Process| match which {
-        Which::Any => true,
-        Which::Pid(pid) => p.pid == pid,
-        Which::Group(pgid) => table.family(p).pgid == pgid,
-    };
     if let Which::Pid(pid) = which {
-        // By number, so that a parent of many children does not search its list.
-        let child =
-            table.process(pid).filter(|c| core::ptr::eq(table.family(c).parent, parent)).ok_or(Errno::ECHILD)?;
-        let child = child.clone();
-        return Ok(if table.family(&child).is_zombie {
-            Some(reap(table, parent, &child))
-        } else {
-            report_change(&child, options)
+        let is_own = |child: &&KArc<Process>| core::ptr::eq(table.family(child).parent, parent);
+        let child = table.process(pid).filter(is_own).ok_or(Errno::ECHILD)?.clone();
+        return Ok(match child.news() {
+            News::Ended => Some(reap(table, parent, &child)),
+            news => is_asked_for(news, options).then(|| report_change(table, &child)),
         });
     }
-    if let Some(zombie) = family.zombies.iter().find(|z| matches(z)) {
-        let pid = zombie.pid;
-        let zombie = table.process(pid).cloned().ok_or(Errno::ECHILD)?;
-        return Ok(Some(reap(table, parent, &zombie)));
-    }
-    if options & (wait::WUNTRACED | wait::WCONTINUED) != 0 {
-        let changed = family.children.iter().filter(|c| matches(c)).find(|c| c.stop.change() != 0);
-        if let Some(child) = changed.and_then(|c| table.process(c.pid)).cloned() {
-            return Ok(report_change(&child, options));
+    let group = if let Which::Group(pgid) = which { Some(pgid) } else { None };
+    for news in [News::Ended, News::Stopped, News::Continued] {
+        if !is_asked_for(news, options) {
+            continue;
+        }
+        if let Some(pid) = table.family(parent).children.with_news(table, news, group) {
+            let child = table.process(pid).cloned().ok_or(Errno::ECHILD)?;
+            let found = if news == News::Ended { reap(table, parent, &child) } else { report_change(table, &child) };
+            return Ok(Some(found));
         }
     }
-    if family.children.iter().any(matches) { Ok(None) } else { Err(Errno::ECHILD) }
+    if table.family(parent).children.any(table, group) { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+/// Whether a wait with these options is for such news.
+fn is_asked_for(news: News, options: u32) -> bool {
+    match news {
+        News::Ended => true,
+        News::Stopped => options & wait::WUNTRACED != 0,
+        News::Continued => options & wait::WCONTINUED != 0,
+        News::None => false,
+    }
 }
 
 fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
@@ -218,12 +215,8 @@ fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
     (waited, table.reap(zombie))
 }
 
-fn report_change(child: &Process, options: u32) -> Option<Found> {
+fn report_change(table: &Table, child: &Process) -> Found {
     let status = child.stop.change();
-    let wanted = if status == stop::CONTINUED { wait::WCONTINUED } else { wait::WUNTRACED };
-    if status == 0 || options & wanted == 0 {
-        return None;
-    }
-    child.stop.clear_change();
-    Some((Waited { pid: child.pid, status, usage: child.time.spent().usage() }, None))
+    stop::clear_change(table, child);
+    (Waited { pid: child.pid, status, usage: child.time.spent().usage() }, None)
 }

@@ -67,6 +67,9 @@ static TREES: [SpinLock<Tree>; MAX_CPUS] =
 /// The earliest deadline of each tree, `u64::MAX` for an empty one. Changed under the tree's lock.
 static NEXT: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(u64::MAX) }; MAX_CPUS];
 
+/// No interrupt for a CPU's timers before this.
+static NOT_BEFORE: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+
 // SAFETY: the link belongs to the tree's lock; the rest is atomic.
 unsafe impl Sync for Node {}
 // SAFETY: as above.
@@ -164,19 +167,19 @@ fn note_next(cpu: usize, tree: &Tree) {
     NEXT[cpu].store(next, Ordering::Relaxed);
 }
 
-/// When a CPU's first timer expires; `u64::MAX` if there is none.
+/// When a CPU's timers need an interrupt next; `u64::MAX` for never.
 #[inline]
 pub fn next(cpu: usize) -> u64 {
-    NEXT[cpu].load(Ordering::Relaxed)
+    NEXT[cpu].load(Ordering::Relaxed).max(NOT_BEFORE[cpu].load(Ordering::Relaxed))
 }
 
-/// Sends the signals of this CPU's expired timers. In the timer interrupt, with no lock held. At most `BATCH` at a
-/// time: the interrupt fires again at once for the rest.
+/// Sends the signals of this CPU's expired timers, at most `BATCH` at a time. In the timer interrupt, with no lock held. For
+/// the rest the interrupt fires again after a pause as long as this took, so that the interrupted code proceeds too.
 pub fn expire(now: u64) {
-    const BATCH: usize = 16;
+    const BATCH: usize = 4;
     let cpu = cpu::this().id();
     for _ in 0..BATCH {
-        if next(cpu) > now {
+        if NEXT[cpu].load(Ordering::Relaxed) > now {
             return;
         }
         let pid = {
@@ -189,6 +192,8 @@ pub fn expire(now: u64) {
             ring(pid, now);
         }
     }
+    let end = timer::now_ns();
+    NOT_BEFORE[cpu].store(end + (end - now), Ordering::Relaxed);
 }
 
 fn ring(pid: u32, now: u64) {

@@ -3,7 +3,9 @@
 pub mod action;
 pub mod audit;
 pub mod balance;
+pub mod children;
 pub mod clone;
+pub mod courier;
 pub mod cputime;
 pub mod credentials;
 pub mod exec;
@@ -24,6 +26,7 @@ pub mod signal;
 pub mod space;
 pub mod startup;
 pub mod stop;
+pub mod table;
 pub mod thread;
 mod threads;
 pub mod timer;

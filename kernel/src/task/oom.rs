@@ -13,16 +13,19 @@
 //! Badness is Linux's: resident pages and page tables, moved by the process's `oom_score_adj` in thousandths of memory.
 //! At -1000 it is never picked: init sets this for the shell. init itself is never picked, whatever its value.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::sig;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
 
-use super::process::{NAME_LEN, Process, TABLE, Table};
+use super::point::ENTRIES;
+use super::process::{NAME_LEN, Process};
 use super::thread::current;
 use super::wait::{Sleep, WaitQueue};
+use super::walk::{self, Among};
 use super::{sched, signal};
 use crate::arch::{cpu, timer};
 use crate::vm::PAGES;
@@ -34,6 +37,9 @@ pub const NEVER: i32 = -1000;
 const PATIENCE: u64 = 5_000_000_000;
 const PAUSE: u64 = 20_000_000;
 
+/// Processes that are ended under one hold of the table's lock.
+const ENDED_AT_ONCE: usize = 4;
+
 /// Tasks that a report lists.
 const LISTED: usize = 10;
 
@@ -44,6 +50,8 @@ static RELEASES: AtomicU32 = AtomicU32::new(0);
 /// Bit of [`Thread::starved`](super::thread::Thread): the thread is starved; the rest is the value of [`RELEASES`] at
 /// that time.
 const STARVED: u32 = 1 << 31;
+/// A thread picks a victim.
+static PICKING: AtomicBool = AtomicBool::new(false);
 /// Until when no other victim is picked.
 static PATIENT_UNTIL: AtomicU64 = AtomicU64::new(0);
 /// Until when failed allocations are not reported.
@@ -98,10 +106,15 @@ struct Task {
 }
 
 impl Task {
-    fn of(process: &Process) -> Option<Self> {
-        let (resident, tables) = process.space.lock().as_ref().map(|space| space.mm.footprint())?;
+    /// Also where its space is, and in which round that was exempt.
+    fn of(process: &Process) -> Option<(Self, usize, u32)> {
+        let ((resident, tables), place, exempt_in) = {
+            let space = process.space.lock();
+            let space = space.as_ref()?;
+            (space.mm.footprint(), KArc::as_ptr(space).addr(), space.exempt_in.load(Ordering::Relaxed))
+        };
         let adj = process.oom_score_adj.load(Ordering::Relaxed);
-        Some(Self { pid: process.pid, name: *process.name.lock(), resident, tables, adj })
+        Some((Self { pid: process.pid, name: *process.name.lock(), resident, tables, adj }, place, exempt_in))
     }
 
     fn size(&self) -> usize {
@@ -167,63 +180,114 @@ fn somebody_dies() -> bool {
     DYING.load(Ordering::Acquire) != 0 && timer::now_ns() < PATIENT_UNTIL.load(Ordering::Relaxed)
 }
 
-/// Picks the worst process and kills it, with the processes that share its memory. False if there is none.
+/// Picks the worst process and kills it, with the processes that share its memory. False if there is none. The table's
+/// lock is released now and then: there may be thousands of processes.
 fn kill_one() -> bool {
-    let total = PAGES.total_managed();
+    if PICKING.swap(true, Ordering::Acquire) {
+        // Another thread is at it: the caller waits a little.
+        return true;
+    }
+    let done = pick_and_kill();
+    PICKING.store(false, Ordering::Release);
+    done
+}
+
+fn pick_and_kill() -> bool {
+    // Another thread may have been faster.
+    if somebody_dies() {
+        return true;
+    }
     let mut listed = [None; LISTED];
-    let victim = {
-        let table = TABLE.lock();
-        // Another CPU may have picked one meanwhile.
-        if somebody_dies() {
-            return true;
-        }
-        list_largest(&table, &mut listed);
-        let candidates = table.processes().filter(|p| may_be_picked(&table, p));
-        let worst = candidates
-            .filter_map(|p| Task::of(p).map(|task| (task.badness(total), task, p)))
-            .max_by_key(|(badness, _, _)| *badness);
-        let Some((_, task, process)) = worst else {
-            drop(table);
+    let victim = loop {
+        let Some(found) = worst(&mut listed) else {
             report(&listed, None);
             return false;
         };
         PATIENT_UNTIL.store(timer::now_ns() + PATIENCE, Ordering::Relaxed);
-        for sharer in table.processes().filter(|p| shares_memory(p, process)) {
-            DYING.fetch_add(1, Ordering::AcqRel);
-            sharer.is_oom_victim.store(true, Ordering::Release);
-            signal::begin_exit(&table, sharer, sig::KILL);
+        if end_with_sharers(found.place) {
+            break found.task;
         }
-        task
+        // It has ended by itself meanwhile.
     };
     report(&listed, Some(&victim));
     true
 }
 
-/// Whether a process has memory, is not a victim already, and neither it nor a process that shares its memory is
-/// exempt.
-fn may_be_picked(table: &Table, process: &KArc<Process>) -> bool {
-    let is_exempt = |p: &Process| p.pid == 1 || p.oom_score_adj.load(Ordering::Relaxed) <= NEVER;
-    if is_exempt(process) || process.is_oom_victim.load(Ordering::Relaxed) {
-        return false;
-    }
-    let is_shared = process.space.lock().as_ref().map(|space| KArc::count(space) > 1);
-    match is_shared {
-        None => false,
-        Some(false) => true,
-        Some(true) => !table.processes().any(|p| is_exempt(p) && shares_memory(p, process)),
-    }
+/// What is worst.
+struct Worst {
+    badness: i64,
+    task: Task,
+    /// Where its space is.
+    place: usize,
 }
 
-fn shares_memory(a: &Process, b: &Process) -> bool {
-    let place = |p: &Process| p.space.lock().as_ref().map(|space| KArc::as_ptr(space).addr());
-    place(a).is_some_and(|at| Some(at) == place(b))
+/// The process that is worst of those that may be picked; also the largest ones there are.
+fn worst(listed: &mut [Option<Task>; LISTED]) -> Option<Worst> {
+    static ROUND: AtomicU32 = AtomicU32::new(0);
+    let round = ROUND.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    // Memory that somebody has who is exempt is so, too.
+    each(|process| {
+        if is_exempt(process)
+            && let Some(space) = process.space.lock().as_ref()
+        {
+            space.exempt_in.store(round, Ordering::Relaxed);
+        }
+    });
+    *listed = [None; LISTED];
+    let total = PAGES.total_managed();
+    let mut worst: Option<Worst> = None;
+    each(|process| {
+        let Some((task, place, exempt_in)) = Task::of(process) else { return };
+        list(listed, task);
+        let may_be_picked = exempt_in != round && !process.is_oom_victim.load(Ordering::Relaxed);
+        let badness = task.badness(total);
+        if may_be_picked && worst.as_ref().is_none_or(|worst| badness >= worst.badness) {
+            worst = Some(Worst { badness, task, place });
+        }
+    });
+    worst
 }
 
-/// The largest processes, largest first.
-fn list_largest(table: &Table, listed: &mut [Option<Task>; LISTED]) {
-    for task in table.processes().filter_map(|p| Task::of(p)) {
-        let size = |slot: &Option<Task>| slot.map_or(0, |t| t.size());
-        let Some(at) = listed.iter().position(|slot| size(slot) < task.size()) else { continue };
+/// Looks at every process, with the table locked for a few at a time.
+fn each(mut look: impl FnMut(&Process)) {
+    walk::each_process::<()>(Among::All, ENTRIES, |_, process| {
+        look(process);
+        ControlFlow::Continue(())
+    });
+}
+
+/// Ends all processes whose space is at `place`; false if there is none.
+fn end_with_sharers(place: usize) -> bool {
+    let mut found = false;
+    walk::each_process::<()>(Among::All, ENDED_AT_ONCE, |table, process| {
+        let is_sharer = place_of(process) == Some(place) && !is_exempt(process);
+        if is_sharer && !process.is_oom_victim.swap(true, Ordering::AcqRel) {
+            DYING.fetch_add(1, Ordering::AcqRel);
+            signal::begin_exit(table, process, sig::KILL);
+            if place_of(process).is_none() {
+                // It gave its memory up as this marked it, and may not have seen the mark.
+                memory_released(process);
+            }
+            found = true;
+        }
+        ControlFlow::Continue(())
+    });
+    found
+}
+
+/// Where the space of a process is.
+fn place_of(process: &Process) -> Option<usize> {
+    process.space.lock().as_ref().map(|space| KArc::as_ptr(space).addr())
+}
+
+fn is_exempt(process: &Process) -> bool {
+    process.pid == 1 || process.oom_score_adj.load(Ordering::Relaxed) <= NEVER
+}
+
+/// Enters a process among the largest, largest first.
+fn list(listed: &mut [Option<Task>; LISTED], task: Task) {
+    let size = |slot: &Option<Task>| slot.map_or(0, |t| t.size());
+    if let Some(at) = listed.iter().position(|slot| size(slot) < task.size()) {
         listed[at..].rotate_right(1);
         listed[at] = Some(task);
     }

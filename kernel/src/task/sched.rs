@@ -217,8 +217,12 @@ fn charge(here: &PerCpu, thread: &Thread) {
     let spent = now.saturating_sub(here.charged_at.load(Ordering::Relaxed));
     here.charged_at.store(now, Ordering::Relaxed);
     if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
-        if thread.time.charge(spent) {
+        let in_kernel = thread.time.charge(spent);
+        if in_kernel {
             cputime::add(&here.system_ns, spent);
+        }
+        if let Some(process) = &thread.process {
+            process.time.add_to(in_kernel, spent);
         }
     } else {
         cputime::add(&here.idle_ns, spent);

@@ -16,10 +16,13 @@ use quire_mm::sync::Rank;
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 pub use super::pending::Info;
 use super::pending::{Queue, RT_MIN};
-use super::process::{EXITING, Process, TABLE, Table};
+use super::point::{ENTRIES, resched_point};
+use super::process::{EXITING, Process};
+use super::table::{AT_ONCE, TABLE, Table};
 use super::thread::{Thread, current, state, work};
 use super::wait::Sleep;
-use super::{itimer, sched, stop, walk};
+use super::walk::{self, Among};
+use super::{courier, itimer, sched, stop};
 use crate::vm::{Cpu, SpinLock};
 
 /// The bit of a signal in a set.
@@ -29,6 +32,9 @@ pub const fn bit(signal: u32) -> u64 {
 
 /// Signals that cannot be blocked, caught or ignored.
 pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
+
+/// Processes that are sent a signal under one hold of the table's lock.
+const SENT_AT_ONCE: usize = 4;
 
 /// Signals that stop a process by default.
 pub const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
@@ -92,9 +98,32 @@ pub struct ThreadSignals {
     pub pending: Queue,
     /// The interrupted sleep, to resume.
     pub resume: Option<Resume>,
+    /// Stop signals and continuations of the process that what is pending has outlived.
+    seen: (u32, u32),
 }
 
 impl ThreadSignals {
+    /// Drops what signals to the process have undone: a continuation its pending stops, a stop its pending continuation.
+    /// Whoever looks at what is pending calls this first, so that sender need not go through all threads.
+    #[inline]
+    pub fn drop_undone(&mut self, process: &Process) {
+        if self.pending.set() & (STOPS | bit(sig::CONT)) != 0 {
+            self.catch_up(process);
+        }
+    }
+
+    #[cold]
+    fn catch_up(&mut self, process: &Process) {
+        let (stops, continuations) = process.stop.sent();
+        if self.seen.0 != stops {
+            self.pending.remove(bit(sig::CONT));
+        }
+        if self.seen.1 != continuations {
+            self.pending.remove(STOPS);
+        }
+        self.seen = (stops, continuations);
+    }
+
     /// None blocked, none pending.
     pub fn lock() -> SpinLock<Self> {
         let none = Self {
@@ -105,6 +134,7 @@ impl ThreadSignals {
             fault_address: 0,
             pending: Queue::new(),
             resume: None,
+            seen: (0, 0),
         };
         SpinLock::new(Cpu, Rank::Descriptors, none)
     }
@@ -127,20 +157,16 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if table.family(process).is_zombie || !accepts(table, process, signal) {
         return true;
     }
-    let is_unwanted = || !table.family(process).threads.iter().any(|t| holds_back(t, signal));
+    // Linux asks the first thread alone.
+    let is_unwanted = || !table.family(process).threads_from(0).take(AT_ONCE).any(|t| holds_back(t, signal));
     if is_ignored(process, signal) && is_unwanted() {
         return true;
     }
     if !process.pending.add(info, limit(process, signal)) {
         return false;
     }
-    // One thread is enough: the first that does not block it. All are marked, so that the first to return to user mode
-    // takes it.
-    for thread in table.family(process).threads.iter() {
-        if thread.signals.lock().blocked & bit(signal) == 0 {
-            nudge(thread);
-        }
-    }
+    // One thread is enough that does not block it. All are marked, so that the first to return to user mode takes it.
+    courier::mark_threads(table, process);
     true
 }
 
@@ -154,6 +180,9 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     let limit = limit(process, signal);
     let (added, blocked) = {
         let mut signals = thread.signals.lock();
+        if bit(signal) & (STOPS | bit(sig::CONT)) != 0 {
+            signals.catch_up(process);
+        }
         (signals.pending.add(info, limit), signals.blocked & bit(signal) != 0)
     };
     if added && !blocked {
@@ -177,13 +206,13 @@ fn limit(process: &Process, signal: u32) -> usize {
 
 /// Sends to all members of a group; returns how many there were. The caller holds no lock.
 pub fn send_to_group(pgid: u32, info: &Info) -> usize {
-    send_to_many(info, |table, process| table.family(process).pgid == pgid)
+    send_to_many(Among::Group(pgid), info, |_, _| true)
 }
 
-/// Sends to all live processes that `is_meant` selects; returns how many. The caller holds no lock.
-pub fn send_to_many(info: &Info, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
+/// Sends to all live processes of `among` that `is_meant` selects; returns how many. The caller holds no lock.
+pub fn send_to_many(among: Among, info: &Info, mut is_meant: impl FnMut(&Table, &Process) -> bool) -> usize {
     let mut count = 0;
-    walk::each_process::<()>(|table, process| {
+    walk::each_process::<()>(among, SENT_AT_ONCE, |table, process| {
         if !table.family(process).is_zombie && is_meant(table, process) {
             send_or_ask(table, process, info);
             count += 1;
@@ -208,20 +237,34 @@ fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
     match signal {
         sig::KILL => begin_exit(table, process, sig::KILL),
         sig::CONT => {
-            remove_everywhere(table, process, STOPS);
+            process.pending.remove(STOPS);
             stop::end(table, process);
         }
-        _ if bit(signal) & STOPS != 0 => remove_everywhere(table, process, bit(sig::CONT)),
+        _ if bit(signal) & STOPS != 0 => {
+            process.pending.remove(bit(sig::CONT));
+            process.stop.note_sent();
+        }
         _ => {}
     }
     signal != sig::KILL
 }
 
-/// Drops signals of a process and of all its threads.
-pub fn remove_everywhere(table: &Table, process: &Process, set: u64) {
+/// Drops signals of a process and of all its threads. The caller holds no lock.
+pub fn remove_everywhere(process: &Process, set: u64) {
     process.pending.remove(set);
-    for thread in table.family(process).threads.iter() {
-        thread.signals.lock().pending.remove(set);
+    let mut from = 0;
+    loop {
+        let next = {
+            let table = TABLE.lock();
+            let mut threads = table.family(process).threads_from(from);
+            for thread in threads.by_ref().take(ENTRIES) {
+                thread.signals.lock().pending.remove(set);
+            }
+            threads.next().map(Thread::tid)
+        };
+        let Some(next) = next else { return };
+        from = next;
+        let _ = resched_point(Sleep::Killable);
     }
 }
 
@@ -229,6 +272,13 @@ pub fn remove_everywhere(table: &Table, process: &Process, set: u64) {
 fn holds_back(thread: &Thread, signal: u32) -> bool {
     let signals = thread.signals.lock();
     (signals.blocked | signals.awaited) & bit(signal) != 0
+}
+
+/// Makes a thread check its signals and its process's stop, if there is one for it.
+pub fn mark(thread: &Thread, process: &Process) {
+    if process.stop.is_active() || deliverable(thread, process) != 0 {
+        nudge(thread);
+    }
 }
 
 /// Makes a thread check its signals.
@@ -253,9 +303,10 @@ pub fn begin_exit(table: &Table, process: &Process, status: u32) {
 /// The calling thread ends its process; if exec in another thread is already ending this one, it ends alone.
 pub fn end_process(status: u32) {
     let thread = current();
+    let process = thread.process();
     let table = TABLE.lock();
-    if !thread.doomed.load(Ordering::Acquire) {
-        begin_exit(&table, thread.process(), status);
+    if !is_doomed(thread, process) {
+        begin_exit(&table, process, status);
     }
 }
 
@@ -270,20 +321,26 @@ pub fn rouse(thread: &Thread) {
 /// exec: all other threads of the survivor's process end. If two threads call this, the second finds that the first has
 /// doomed it, and changes nothing: EINTR. The caller holds the table's lock.
 pub fn doom_others(table: &Table, process: &Process, survivor: &Thread) -> Result<(), Errno> {
-    if survivor.doomed.load(Ordering::Acquire) {
+    if is_doomed(survivor, process) {
         return Err(Errno::EINTR);
     }
-    let others = table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, survivor));
-    for thread in others.filter(|t| !t.doomed.swap(true, Ordering::AcqRel)) {
-        rouse(thread);
+    if process.survivor.swap(survivor.tid(), Ordering::AcqRel) == 0 {
+        table.rouse_all(process);
     }
     Ok(())
+}
+
+/// Whether exec in another thread of its process ends this one.
+#[inline]
+pub fn is_doomed(thread: &Thread, process: &Process) -> bool {
+    let survivor = process.survivor.load(Ordering::Acquire);
+    survivor != 0 && survivor != thread.tid()
 }
 
 /// Whether a thread's sleep, which it has announced, should end.
 pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     let Some(process) = thread.process.as_ref().filter(|_| sleep != Sleep::Deaf) else { return false };
-    if process.exiting.load(Ordering::Acquire) != 0 || thread.doomed.load(Ordering::Acquire) {
+    if process.exiting.load(Ordering::Acquire) != 0 || is_doomed(thread, process) {
         return true;
     }
     // A signal or a stop that the thread has not looked at has left it work to do.
@@ -294,7 +351,8 @@ pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
 
 /// Pending signals that a thread does not block.
 pub fn deliverable(thread: &Thread, process: &Process) -> u64 {
-    let signals = thread.signals.lock();
+    let mut signals = thread.signals.lock();
+    signals.drop_undone(process);
     (signals.pending.set() | process.pending.get()) & !signals.blocked
 }
 
@@ -302,6 +360,7 @@ pub fn deliverable(thread: &Thread, process: &Process) -> u64 {
 pub fn take(thread: &Thread, process: &Process) -> Option<Info> {
     let mask = {
         let mut signals = thread.signals.lock();
+        signals.drop_undone(process);
         let mask = !signals.blocked;
         if let Some(signal) = choose(signals.pending.set() & mask) {
             return Some(signals.pending.take(signal));
@@ -315,6 +374,7 @@ pub fn take(thread: &Thread, process: &Process) -> Option<Info> {
 pub fn take_of(thread: &Thread, process: &Process, set: u64) -> Option<Info> {
     {
         let mut signals = thread.signals.lock();
+        signals.drop_undone(process);
         if let Some(signal) = choose(signals.pending.set() & set) {
             return Some(signals.pending.take(signal));
         }

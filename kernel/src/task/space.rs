@@ -1,7 +1,7 @@
 //! A process's ownership of its address space.
 
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_mm::fallible::KArc;
@@ -16,6 +16,8 @@ use crate::vm::Mm;
 pub struct Space {
     /// The space.
     pub mm: ManuallyDrop<KArc<Mm>>,
+    /// The OOM killer's: the last of its rounds in which an owner was exempt.
+    pub exempt_in: AtomicU32,
 }
 
 static SPACES_IN_USE: AtomicU64 = AtomicU64::new(0);
@@ -24,7 +26,7 @@ impl Space {
     /// The first owner's.
     pub fn new(mm: KArc<Mm>) -> Result<KArc<Self>, Errno> {
         SPACES_IN_USE.fetch_add(1, Ordering::Relaxed);
-        Ok(KArc::try_new(Self { mm: ManuallyDrop::new(mm) })?)
+        Ok(KArc::try_new(Self { mm: ManuallyDrop::new(mm), exempt_in: AtomicU32::new(0) })?)
     }
 }
 

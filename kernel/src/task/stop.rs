@@ -11,11 +11,12 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use quire_abi::flags::{cld, sig};
 use quire_abi::layout::sa;
 
-use super::exit;
+use super::children::News;
 use super::process::{Process, TABLE, Table};
 use super::signal::{self, Info};
-use super::thread::current;
 use super::wait::Sleep;
+use super::walk::{self, Among};
+use super::{courier, exit};
 
 /// Wait status of a child that was continued.
 pub const CONTINUED: u32 = 0xffff;
@@ -31,6 +32,8 @@ pub struct Stop {
     /// Counts continuations, also while the process was not stopped: one that comes between the taking of the signal
     /// and the stop cancels the stop.
     ended: AtomicU32,
+    /// Counts stop signals that were sent.
+    signals: AtomicU32,
     /// Threads that have halted in this stop.
     halted: AtomicU32,
     /// All have, and the parent was notified.
@@ -50,23 +53,36 @@ impl Stop {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// How many stop signals, and continuations, the process was sent.
+    pub fn sent(&self) -> (u32, u32) {
+        (self.signals.load(Ordering::Acquire), self.ended.load(Ordering::Acquire))
+    }
+
+    /// A stop signal is sent. The caller holds the table's lock.
+    pub fn note_sent(&self) {
+        self.signals.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The wait status of an unreported change; 0 for none. The caller holds the table's lock.
     pub fn change(&self) -> u32 {
         self.change.load(Ordering::Relaxed)
     }
+}
 
-    /// The change has been reported. The caller holds the table.
-    pub fn clear_change(&self) {
-        self.change.store(0, Ordering::Relaxed);
-    }
+/// The change of a process has been reported.
+pub fn clear_change(table: &Table, process: &Process) {
+    process.stop.change.store(0, Ordering::Relaxed);
+    table.tell(process, News::None);
 }
 
 /// Begins a stop by `signal`, which was taken after [`Stop::continuations`] returned `ended`.
 pub fn begin(process: &Process, signal: u32, ended: u32) {
+    if signal != sig::STOP && is_orphaned(process) {
+        return;
+    }
     let table = TABLE.lock();
     let stop = &process.stop;
-    let is_late = stop.is_active() || stop.continuations() != ended || process.exit_status().is_some();
-    if is_late || (signal != sig::STOP && is_orphaned(&table, process)) {
+    if stop.is_active() || stop.continuations() != ended || process.exit_status().is_some() {
         return;
     }
     stop.signal.store(signal, Ordering::Relaxed);
@@ -74,21 +90,19 @@ pub fn begin(process: &Process, signal: u32, ended: u32) {
     stop.halted.store(0, Ordering::Relaxed);
     stop.complete.store(false, Ordering::Relaxed);
     stop.active.store(true, Ordering::SeqCst);
-    let me = current();
-    table.family(process).threads.iter().filter(|t| !core::ptr::eq(*t, me)).for_each(signal::nudge);
+    courier::mark_threads(&table, process);
 }
 
 /// Whether a process's group is orphaned: no member has a parent in the same session but in another group, so nobody
-/// could continue it. Then stop signals from the terminal are ignored (POSIX). O(processes).
-fn is_orphaned(table: &Table, process: &Process) -> bool {
-    let family = table.family(process);
-    let (pgid, sid) = (family.pgid, family.sid);
-    let members = table.processes().map(|p| table.family(p)).filter(|f| f.pgid == pgid && !f.is_zombie);
-    !members.into_iter().any(|member| {
-        // SAFETY: a parent outlives its children's membership, and the table is locked.
-        let parent = unsafe { member.parent.as_ref() };
-        parent.map(|p| table.family(p)).is_some_and(|parent| parent.pgid != pgid && parent.sid == sid)
-    })
+/// could continue it. Then stop signals from the terminal are ignored (POSIX). The caller holds no lock.
+fn is_orphaned(process: &Process) -> bool {
+    let pgid = process.pgid();
+    let leads_on = |table: &Table, member: &Process| {
+        let sid = table.family(member).sid;
+        let is_job = |parent: &Process| parent.pgid() != pgid && table.family(parent).sid == sid;
+        !table.family(member).is_zombie && table.parent(member).is_some_and(is_job)
+    };
+    !walk::any_process(Among::Group(pgid), leads_on)
 }
 
 /// Sleeps while the process is stopped. Returns early if the thread has to end.
@@ -149,12 +163,8 @@ pub fn cancel(process: &Process) {
 /// Notifies the parent that a child was stopped or continued.
 fn notify_parent(table: &Table, process: &Process, code: i32, signal: u32, status: u32) {
     process.stop.change.store(status, Ordering::Relaxed);
-    let parent = table.family(process).parent;
-    if parent.is_null() {
-        return;
-    }
-    // SAFETY: a parent outlives its children's membership, and the table is locked.
-    let parent = unsafe { &*parent };
+    table.tell(process, if code == cld::STOPPED { News::Stopped } else { News::Continued });
+    let Some(parent) = table.parent(process) else { return };
     let flags = parent.actions.lock().get(sig::CHLD).flags;
     if flags & sa::NOCLDSTOP == 0 {
         let times = exit::ticks(process.time.spent());

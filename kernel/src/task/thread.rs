@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::boxed::Box;
 use intrusive_collections::{LinkedListLink, RBTreeLink};
@@ -67,7 +67,7 @@ pub struct Thread {
     /// In a run queue.
     pub queue_link: LinkedListLink,
     /// Among the threads of its process.
-    pub sibling_link: LinkedListLink,
+    pub sibling_link: RBTreeLink,
     /// Among a CPU's sleepers.
     pub timer_link: RBTreeLink,
     /// When to wake, in nanoseconds.
@@ -82,8 +82,6 @@ pub struct Thread {
     pub signals: SpinLock<ThreadSignals>,
     /// Where the kernel stores its number before its first instruction; 0 for nowhere.
     pub set_child_tid: AtomicUsize,
-    /// exec in another thread of the process ends this one.
-    pub doomed: AtomicBool,
     /// Nonzero if an allocation of this thread failed for lack of memory: state for the OOM killer.
     pub starved: AtomicU32,
     /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
@@ -122,7 +120,7 @@ impl Thread {
             fp: UnsafeCell::new(None),
             tls: AtomicU64::new(0),
             queue_link: LinkedListLink::new(),
-            sibling_link: LinkedListLink::new(),
+            sibling_link: RBTreeLink::new(),
             timer_link: RBTreeLink::new(),
             deadline: AtomicU64::new(0),
             timer_cpu: AtomicU32::new(0),
@@ -130,7 +128,6 @@ impl Thread {
             time: CpuTime::new(),
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
-            doomed: AtomicBool::new(false),
             starved: AtomicU32::new(0),
             fail_nth: AtomicU32::new(0),
             clear_child_tid: AtomicUsize::new(0),

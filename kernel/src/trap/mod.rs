@@ -241,7 +241,7 @@ fn leave_if_ending() {
     if let Some(status) = thread.process().exit_status() {
         exit::exit_thread(status);
     }
-    if thread.doomed.load(Ordering::Acquire) {
+    if signal::is_doomed(thread, thread.process()) {
         exit::exit_thread(0);
     }
 }

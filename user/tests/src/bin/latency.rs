@@ -8,15 +8,16 @@
 extern crate alloc;
 
 use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::Relaxed;
 
-use quire_rt::abi::flags::{Open, clock, sig};
+use quire_rt::abi::flags::{Map, Open, Prot, clock, sig, wait};
 use quire_rt::abi::info::ProcessInfo;
 use quire_rt::abi::layout::{Iovec, PollFd, Rlimit, Timespec, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
-use quire_rt::{Errno, args, fs, info, io, println, sync, time};
+use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, raw, start};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start};
 
 quire_rt::entry!(main);
 
@@ -31,11 +32,16 @@ struct Amount {
     threads: usize,
     processes: usize,
     descriptors: usize,
+    /// The highest descriptor.
+    highest: usize,
+    areas: usize,
     bytes: usize,
 }
 
-const A_LITTLE: Amount = Amount { threads: 50, processes: 10, descriptors: 100, bytes: 64 << 10 };
-const A_LOT: Amount = Amount { threads: 1000, processes: 200, descriptors: 2000, bytes: 4 << 20 };
+const A_LITTLE: Amount =
+    Amount { threads: 50, processes: 10, descriptors: 100, highest: 1000, areas: 100, bytes: 64 << 10 };
+const A_LOT: Amount =
+    Amount { threads: 2000, processes: 500, descriptors: 4000, highest: 1_000_000, areas: 20_000, bytes: 4 << 20 };
 
 /// A kind of work, which ends with the process that does it.
 type Work = fn(&Amount) -> Result<bool, Errno>;
@@ -59,9 +65,25 @@ const KINDS: &[(&str, Work)] = &[
     ("children are given to init", children_given_away),
     ("many descriptors are polled", descriptors_polled),
     ("many descriptors are copied and closed", descriptors_copied),
+    ("descriptors are copied while they change", descriptors_copied_beside),
+    ("a descriptor far from the others is closed", far_descriptor_closed),
+    ("threads that block a signal are asked whether they do", blocked_signalled),
+    ("a process of many threads is stopped", threads_stopped),
+    ("threads give way to another program", threads_replaced),
+    ("the time of many threads is asked for", threads_timed),
+    ("timers of many processes ring together", timers_ring),
+    ("a group is waited for among many children", group_waited_for),
+    ("groups and sessions are made among many", groups_made),
+    ("a process of a large group stops", group_member_stopped),
+    ("shared memory ends", shared_memory_ended),
+    ("a space of many areas is copied and ends", areas_ended),
+    ("a path of many parts is followed", path_followed),
 ];
 
 fn main() -> i32 {
+    if args().nth(1).is_some_and(|word| word.to_bytes() == b"nothing") {
+        return 0;
+    }
     let exact = args().nth(1).is_some_and(|word| word.to_bytes() == b"exact");
     let amount = if exact { &A_LOT } else { &A_LITTLE };
     let mut checks = Checks::new();
@@ -192,8 +214,11 @@ fn sleepers_moved(amount: &Amount) -> Result<bool, Errno> {
     callers(amount.threads, nr::FUTEX, [first, WAIT, 0, 0, 0, 0])?;
     let moved = raw(nr::FUTEX, [first, CMP_REQUEUE, 1, ALL, second, 0])?;
     let left = sync::futex_wake(&FIRST, ALL as u32)?;
-    let woken = sync::futex_wake(&SECOND, ALL as u32)?;
-    Ok(moved == amount.threads && left == 0 && woken == amount.threads - 1 && callers_end())
+    // Whichever word's list is locked first, it is so one way or the other.
+    let back = raw(nr::FUTEX, [second, CMP_REQUEUE, 1, ALL, first, 0])?;
+    let woken = sync::futex_wake(&FIRST, ALL as u32)?;
+    let counts = [moved, left, back, woken];
+    Ok(counts == [amount.threads, 0, amount.threads - 1, amount.threads - 2] && callers_end())
 }
 
 fn timers_due(amount: &Amount) -> Result<bool, Errno> {
@@ -264,7 +289,7 @@ fn children_given_away(amount: &Amount) -> Result<bool, Errno> {
 
 /// As many descriptors of a pipe with a byte in it; the last of them.
 fn many_descriptors(count: usize) -> Result<i32, Errno> {
-    process::prlimit(rlimit::NOFILE, Some(Rlimit { cur: 4096, max: 4096 }))?;
+    process::prlimit(rlimit::NOFILE, Some(Rlimit { cur: 8192, max: 8192 }))?;
     let (read, write) = io::pipe(0)?;
     io::write(write, b"x")?;
     (1..count).try_fold(read, |_, _| io::dup(read))
@@ -280,4 +305,158 @@ fn descriptors_polled(amount: &Amount) -> Result<bool, Errno> {
 fn descriptors_copied(amount: &Amount) -> Result<bool, Errno> {
     many_descriptors(amount.descriptors)?;
     Ok(child(|| 0) == Ok(Status::Exited(0)))
+}
+
+fn descriptors_copied_beside(amount: &Amount) -> Result<bool, Errno> {
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    let last = many_descriptors(amount.descriptors)?;
+    let changer = thread::spawn(move || {
+        while DONE.load(Relaxed) == 0 {
+            let _ = io::close(last);
+            let _ = io::dup(last - 1);
+        }
+    })?;
+    let copied = (0..10).all(|_| child(|| (io::dup(last - 1).is_err()) as i32) == Ok(Status::Exited(0)));
+    DONE.store(1, Relaxed);
+    changer.join();
+    Ok(copied)
+}
+
+fn far_descriptor_closed(amount: &Amount) -> Result<bool, Errno> {
+    const HIGHEST: u64 = 1 << 20;
+    process::prlimit(rlimit::NOFILE, Some(Rlimit { cur: HIGHEST, max: HIGHEST }))?;
+    io::dup3(0, amount.highest as i32, 0)?;
+    let copied = child(|| (io::dup(amount.highest as i32) != Ok(3)) as i32) == Ok(Status::Exited(0));
+    let closed = raw(nr::CLOSE_RANGE, [3, u32::MAX as usize, 0])?;
+    Ok(copied && closed == 0 && io::dup(amount.highest as i32) == Err(Errno::EBADF))
+}
+
+/// Threads that sleep until somebody ends them.
+fn idlers(amount: &Amount) -> Result<(), Errno> {
+    callers(amount.threads, nr::FUTEX, [FIRST.as_ptr() as usize, WAIT, 0, 0, 0, 0])
+}
+
+fn blocked_signalled(amount: &Amount) -> Result<bool, Errno> {
+    let set = signal::set(&[sig::USR1]);
+    signal::mask(signal::How::Block, set)?;
+    idlers(amount)?;
+    process::kill(process::getpid(), sig::USR1)?;
+    let was_pending = signal::pending()? & set != 0;
+    // Goes through all of them as well.
+    signal::ignore(sig::USR1)?;
+    Ok(was_pending && signal::pending()? & set == 0)
+}
+
+fn threads_stopped(amount: &Amount) -> Result<bool, Errno> {
+    let (read, write) = io::pipe(0)?;
+    let pid = start(|| {
+        let made = idlers(amount).is_ok() && io::write(write, b"x") == Ok(1);
+        time::sleep_ms(100_000);
+        made as i32
+    })?;
+    io::read(read, &mut [0])?;
+    let mut good = true;
+    for _ in 0..3 {
+        process::kill(pid, sig::STOP)?;
+        let stopped = process::wait4(pid, wait::WUNTRACED)?.map(|changed| changed.status);
+        process::kill(pid, sig::CONT)?;
+        let went_on = process::wait4(pid, wait::WCONTINUED)?.map(|changed| changed.status);
+        good &= stopped == Some(Status::Stopped(sig::STOP)) && went_on == Some(Status::Continued);
+    }
+    process::kill(pid, sig::KILL)?;
+    Ok(good && process::waitpid(pid) == Ok(Status::Killed(sig::KILL)))
+}
+
+fn threads_replaced(amount: &Amount) -> Result<bool, Errno> {
+    let become_another = || {
+        let _ = idlers(amount);
+        process::execve(c"/tests/latency", [c"latency", c"nothing"], []).get()
+    };
+    Ok(child(become_another) == Ok(Status::Exited(0)))
+}
+
+fn threads_timed(amount: &Amount) -> Result<bool, Errno> {
+    idlers(amount)?;
+    let mut last = 0;
+    Ok((0..10).all(|_| {
+        let now = time::nanoseconds(clock::PROCESS_CPUTIME_ID);
+        let grew = now > last;
+        last = now;
+        grew
+    }))
+}
+
+fn timers_ring(amount: &Amount) -> Result<bool, Errno> {
+    let at = time::monotonic() + amount.processes as u64 * 2_000_000;
+    for _ in 0..amount.processes {
+        start(|| {
+            let left = at.saturating_sub(time::monotonic()).max(1000);
+            let _ = time::set_alarm(left, 0);
+            raw(nr::PPOLL, [0, 0, 0, 0]).is_ok().into()
+        })?;
+    }
+    Ok((0..amount.processes).all(|_| process::waitpid(-1) == Ok(Status::Killed(sig::ALRM))))
+}
+
+fn group_waited_for(amount: &Amount) -> Result<bool, Errno> {
+    let group = sleepers(amount.processes)?;
+    let other = sleepers(1)?;
+    let none = process::wait4(-1, wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED)?.is_none();
+    process::kill(other, sig::KILL)?;
+    let found = process::wait4(-other, wait::WUNTRACED)?.map(|changed| changed.pid);
+    let no_other = process::wait4(-other, 0).map(|_| ()) == Err(Errno::ECHILD);
+    process::kill(-group, sig::STOP)?;
+    let stopped = (0..amount.processes).all(|_| {
+        let changed = process::wait4(-group, wait::WUNTRACED).ok().flatten();
+        changed.is_some_and(|changed| changed.status == Status::Stopped(sig::STOP))
+    });
+    process::kill(-group, sig::KILL)?;
+    let ended = (0..amount.processes).all(|_| process::waitpid(-group) == Ok(Status::Killed(sig::KILL)));
+    Ok(none && found == Some(other) && no_other && stopped && ended)
+}
+
+fn groups_made(amount: &Amount) -> Result<bool, Errno> {
+    let group = sleepers(amount.processes)?;
+    let session = child(|| (process::setsid() != Ok(process::getpid())) as i32) == Ok(Status::Exited(0));
+    let joined = child(|| (process::setpgid(0, group) != Ok(())) as i32) == Ok(Status::Exited(0));
+    let no_group = child(|| (process::setpgid(0, process::getppid()) != Err(Errno::EPERM)) as i32);
+    process::kill(-group, sig::KILL)?;
+    Ok(session && joined && no_group == Ok(Status::Exited(0)))
+}
+
+/// It asks whether the group is orphaned: the one that keeps it from that is its last member.
+fn group_member_stopped(amount: &Amount) -> Result<bool, Errno> {
+    let leader = start(|| {
+        let _ = process::setpgid(0, 0);
+        let made = (1..amount.processes).all(|_| start(|| raw(nr::PPOLL, [0, 0, 0, 0]).is_ok().into()).is_ok());
+        let _ = process::kill(process::getpid(), sig::TSTP);
+        (!made).into()
+    })?;
+    let stopped = process::wait4(leader, wait::WUNTRACED)?.map(|changed| changed.status);
+    process::kill(-leader, sig::KILL)?;
+    Ok(stopped == Some(Status::Stopped(sig::TSTP)))
+}
+
+fn shared_memory_ended(amount: &Amount) -> Result<bool, Errno> {
+    let len = amount.bytes * 4;
+    let at = mmap(0, len, RW, Map::SHARED | Map::ANONYMOUS, -1, 0)?;
+    (0..len).step_by(PAGE).for_each(|page| poke(at + page, 1));
+    munmap(at, len)?;
+    Ok(true)
+}
+
+fn areas_ended(amount: &Amount) -> Result<bool, Errno> {
+    // Every second page has other rights, so each is an area.
+    let at = map(amount.areas * PAGE, RW);
+    for page in (0..amount.areas).step_by(2) {
+        mprotect(at + page * PAGE, PAGE, Prot::READ)?;
+    }
+    Ok(child(|| 0) == Ok(Status::Exited(0)))
+}
+
+fn path_followed(_: &Amount) -> Result<bool, Errno> {
+    // Nearly the longest that a path may be.
+    let path = b"bin/../".repeat(4080 / 7);
+    let path = alloc::ffi::CString::new([b"/", &path[..]].concat()).map_err(|_| Errno::EINVAL)?;
+    Ok((0..4).all(|_| fs::open(&path, Open::empty()).is_ok()))
 }
