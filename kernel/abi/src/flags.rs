@@ -306,6 +306,22 @@ pub mod clock {
     pub const TIMER_ABSTIME: u32 = 1;
 }
 
+/// Actions of `syslog`, which C libraries call `klogctl` (`SYSLOG_ACTION_*`).
+#[allow(missing_docs)]
+pub mod syslog {
+    pub const CLOSE: i32 = 0;
+    pub const OPEN: i32 = 1;
+    pub const READ: i32 = 2;
+    pub const READ_ALL: i32 = 3;
+    pub const READ_CLEAR: i32 = 4;
+    pub const CLEAR: i32 = 5;
+    pub const CONSOLE_OFF: i32 = 6;
+    pub const CONSOLE_ON: i32 = 7;
+    pub const CONSOLE_LEVEL: i32 = 8;
+    pub const SIZE_UNREAD: i32 = 9;
+    pub const SIZE_BUFFER: i32 = 10;
+}
+
 /// Magic numbers and commands of `reboot`.
 pub mod reboot {
     /// First magic number.

@@ -11,7 +11,7 @@ use crate::arch::{cpu, timer};
 use crate::vm::{Cpu, SpinLock};
 
 /// Bytes that the ring holds.
-const SIZE: usize = 32 << 10;
+pub const SIZE: usize = 32 << 10;
 
 /// Text by position since power-on; the last [`SIZE`] bytes of it are kept.
 struct Ring {
@@ -138,6 +138,16 @@ pub fn read(from: usize, to: &mut [u8]) -> (usize, usize) {
         *b = ring.bytes[(from + i) % SIZE];
     }
     (n, from + n)
+}
+
+/// The position after the last byte.
+pub fn end() -> usize {
+    RING.lock().end
+}
+
+/// The position of the first byte that is kept.
+pub fn start() -> usize {
+    end().saturating_sub(SIZE)
 }
 
 /// Output of a panicking kernel: no lock, no ring.

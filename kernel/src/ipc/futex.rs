@@ -20,6 +20,7 @@ use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
 use crate::arch::uaccess;
+use crate::task::clock::{self, Until};
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::sched;
 use crate::task::thread::{Thread, current};
@@ -98,8 +99,8 @@ fn key_of(addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     fault::futex_key(current().mm().ok_or(Errno::EFAULT)?, addr, private)
 }
 
-/// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `deadline`, EINTR.
-pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Result<(), Errno> {
+/// Sleeps while the word at `addr` is `expected`. EAGAIN if it is not, ETIMEDOUT past `until`, EINTR.
+pub fn wait(addr: UserAddr, expected: u32, bits: u32, until: Option<Until>, private: bool) -> Result<(), Errno> {
     if bits == 0 {
         return Err(Errno::EINVAL);
     }
@@ -111,7 +112,12 @@ pub fn wait(addr: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, pri
     // value is seen here, or the waker finds this waiter.
     let result = match uaccess::get::<u32>(addr) {
         Ok(now) if now == expected => {
-            wait::sleep(Sleep::Interruptible, deadline, || waiter.is_woken.load(Ordering::SeqCst).then_some(()))
+            let woken = || waiter.is_woken.load(Ordering::SeqCst).then_some(());
+            match until {
+                None => wait::sleep(Sleep::Interruptible, None, woken),
+                Some(Until::Monotonic(at)) => wait::sleep(Sleep::Interruptible, Some(at), woken),
+                Some(Until::Real(at)) => clock::sleep_until(at, woken),
+            }
         }
         Ok(_) => Err(Errno::EAGAIN),
         Err(e) => Err(e),

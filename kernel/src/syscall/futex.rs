@@ -10,6 +10,7 @@ use quire_mm::UserAddr;
 use super::{Answer, Args, time};
 use crate::arch::{timer, uaccess};
 use crate::ipc::futex;
+use crate::task::clock::Until;
 use crate::task::credentials::permit_inspection;
 use crate::task::process::TABLE;
 use crate::task::signal::Resume;
@@ -19,14 +20,14 @@ pub fn futex(a: Args) -> Answer {
     let (word, value) = (a.addr(0), a.uint(2));
     let private = a.uint(1) & op::PRIVATE != 0;
     let command = a.uint(1) & !(op::PRIVATE | op::CLOCK_REALTIME);
-    let deadline = if matches!(command, op::WAIT | op::WAIT_BITSET) { deadline(a, command)? } else { None };
-    // The clock matters only for a point in time, and both clocks are the same here.
+    let until = if matches!(command, op::WAIT | op::WAIT_BITSET) { until(a, command)? } else { None };
+    // The clock matters only for a point in time.
     if a.uint(1) & op::CLOCK_REALTIME != 0 && command != op::WAIT_BITSET {
         return Err(Errno::ENOSYS);
     }
     match command {
-        op::WAIT => wait(word, value, u32::MAX, deadline, private),
-        op::WAIT_BITSET => wait(word, value, a.uint(5), deadline, private),
+        op::WAIT => wait(word, value, u32::MAX, until, private),
+        op::WAIT_BITSET => wait(word, value, a.uint(5), until, private),
         op::WAKE => futex::wake(word, at_least_one(value), u32::MAX, private),
         op::WAKE_BITSET => futex::wake(word, at_least_one(value), a.uint(5), private),
         op::REQUEUE => requeue(a, None, private),
@@ -40,20 +41,24 @@ pub fn futex(a: Args) -> Answer {
 }
 
 /// WAIT's time is relative, WAIT_BITSET's absolute.
-fn deadline(a: Args, command: u32) -> Result<Option<u64>, Errno> {
+fn until(a: Args, command: u32) -> Result<Option<Until>, Errno> {
     let Some(at) = a.opt_addr(3) else { return Ok(None) };
     let time: Timespec = uaccess::get(at)?;
     let ns = time::to_ns(time)?;
-    Ok(Some(if command == op::WAIT { timer::now_ns().saturating_add(ns) } else { ns }))
+    Ok(Some(match command {
+        op::WAIT => Until::Monotonic(timer::now_ns().saturating_add(ns)),
+        _ if a.uint(1) & op::CLOCK_REALTIME != 0 => Until::Real(ns),
+        _ => Until::Monotonic(ns),
+    }))
 }
 
 /// Sleeps on a word. With a deadline, an interrupted sleep may be resumed by `restart_syscall`.
-pub fn wait(word: UserAddr, expected: u32, bits: u32, deadline: Option<u64>, private: bool) -> Answer {
-    let result = futex::wait(word, expected, bits, deadline, private);
+pub fn wait(word: UserAddr, expected: u32, bits: u32, until: Option<Until>, private: bool) -> Answer {
+    let result = futex::wait(word, expected, bits, until, private);
     if result == Err(Errno::EINTR)
-        && let Some(deadline) = deadline
+        && let Some(until) = until
     {
-        current().signals.lock().resume = Some(Resume::Futex { word, expected, bits, deadline, private });
+        current().signals.lock().resume = Some(Resume::Futex { word, expected, bits, until, private });
     }
     result.map(|()| 0)
 }

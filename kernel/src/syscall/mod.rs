@@ -15,6 +15,7 @@ pub mod restart;
 mod sched;
 mod signal;
 mod statistics;
+mod system;
 mod time;
 mod transfer;
 mod unknown;
@@ -181,10 +182,13 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     SETRLIMIT => process::setrlimit(a);
     GETRUSAGE => process::getrusage(a);
     PRCTL => process::prctl(a);
-    UNAME => process::uname(a);
-    SYSINFO => process::sysinfo(a);
+    UNAME => system::uname(a);
+    SETHOSTNAME => system::sethostname(a);
+    SETDOMAINNAME => system::setdomainname(a);
+    SYSINFO => system::sysinfo(a);
+    SYSLOG => system::syslog(a);
     GETRANDOM => process::getrandom(a);
-    REBOOT => process::reboot(a);
+    REBOOT => system::reboot(a);
 
     KILL => signal::kill(a);
     TKILL => signal::tkill(a);
@@ -212,6 +216,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     CLOCK_GETTIME => time::clock_gettime(a);
     CLOCK_GETRES => time::clock_getres(a);
     GETTIMEOFDAY => time::gettimeofday(a);
+    CLOCK_SETTIME => time::clock_settime(a);
+    SETTIMEOFDAY => time::settimeofday(a);
     NANOSLEEP => time::nanosleep(a);
     GETITIMER => time::getitimer(a);
     SETITIMER => time::setitimer(a);

@@ -3,17 +3,15 @@
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, reboot as cmd, wait};
-use quire_abi::layout::{Rlimit, Sysinfo, Utsname, rlimit};
+use quire_abi::flags::{Clone, wait};
+use quire_abi::layout::{Rlimit, rlimit};
 use quire_mm::addr::PAGE_SIZE;
 
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{speculation, timer, uaccess};
+use crate::arch::{speculation, uaccess};
 use crate::archive;
-use crate::boot::info;
 use crate::ipc::table::NR_OPEN;
-use crate::power;
 use crate::task::clone::{self, Request};
 use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
@@ -284,40 +282,6 @@ pub fn prctl(a: Args) -> Answer {
     Ok(0)
 }
 
-pub fn uname(a: Args) -> Answer {
-    let field = |text: &str| {
-        let mut bytes = [0; 65];
-        bytes[..text.len().min(64)].copy_from_slice(&text.as_bytes()[..text.len().min(64)]);
-        bytes
-    };
-    let names = Utsname {
-        sysname: field("Quire"),
-        nodename: field("quire"),
-        // Linux programs check that the kernel is new enough; the implemented calls are those of 6.x.
-        release: field(concat!("6.12.0-quire-", env!("CARGO_PKG_VERSION"))),
-        version: field("#1 SMP"),
-        machine: field("aarch64"),
-        domainname: field("(none)"),
-    };
-    uaccess::put(a.addr(0), &names)?;
-    Ok(0)
-}
-
-pub fn sysinfo(a: Args) -> Answer {
-    let system = info::system();
-    let (processes, _) = TABLE.lock().counts();
-    let record = Sysinfo {
-        uptime: (timer::now_ns() / 1_000_000_000) as i64,
-        totalram: system.managed * PAGE_SIZE as u64,
-        freeram: system.free * PAGE_SIZE as u64,
-        procs: processes.min(u32::from(u16::MAX)) as u16,
-        mem_unit: 1,
-        ..Sysinfo::default()
-    };
-    uaccess::put(a.addr(0), &record)?;
-    Ok(0)
-}
-
 pub fn getrandom(a: Args) -> Answer {
     const KNOWN: u32 = 1 | 2 | 4;
     if a.uint(2) & !KNOWN != 0 {
@@ -340,18 +304,4 @@ pub fn getrandom(a: Args) -> Answer {
         }
     }
     Ok(done)
-}
-
-pub fn reboot(a: Args) -> Answer {
-    require(current().process(), Privilege::Reboot)?;
-    if a.uint(0) != cmd::MAGIC1 || !cmd::MAGIC2.contains(&a.uint(1)) {
-        return Err(Errno::EINVAL);
-    }
-    match a.uint(2) {
-        cmd::RESTART => power::reset(),
-        cmd::HALT => power::halt(),
-        cmd::POWER_OFF => power::off(0),
-        cmd::CAD_ON | cmd::CAD_OFF => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
 }

@@ -81,8 +81,8 @@ pub fn call() -> Answer {
     let resume = current().signals.lock().resume.take();
     match resume {
         Some(Resume::Sleep { deadline, rest }) => time::sleep(deadline, rest),
-        Some(Resume::Futex { word, expected, bits, deadline, private }) => {
-            futex::wait(word, expected, bits, Some(deadline), private)
+        Some(Resume::Futex { word, expected, bits, until, private }) => {
+            futex::wait(word, expected, bits, Some(until), private)
         }
         None => Err(Errno::EINTR),
     }

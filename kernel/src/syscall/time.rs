@@ -1,4 +1,6 @@
-//! Clocks and sleeping. There is no real-time clock: CLOCK_REALTIME starts at 0 (1970) with the machine.
+//! Clocks and sleeping.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::{clock, itimer};
@@ -7,7 +9,9 @@ use quire_mm::UserAddr;
 
 use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
+use crate::task::clock::{self as task_clock, real_ns};
 use crate::task::cputime::Spent;
+use crate::task::credentials::{Privilege, require};
 use crate::task::itimer as real;
 use crate::task::process::Process;
 use crate::task::signal::Resume;
@@ -31,12 +35,8 @@ pub fn from_ns(ns: u64) -> Timespec {
 
 pub fn clock_gettime(a: Args) -> Answer {
     let ns = match a.int(0) {
-        clock::REALTIME
-        | clock::MONOTONIC
-        | clock::MONOTONIC_RAW
-        | clock::REALTIME_COARSE
-        | clock::MONOTONIC_COARSE
-        | clock::BOOTTIME => timer::now_ns(),
+        clock::MONOTONIC | clock::MONOTONIC_RAW | clock::MONOTONIC_COARSE | clock::BOOTTIME => timer::now_ns(),
+        clock::REALTIME | clock::REALTIME_COARSE => real_ns(),
         clock::THREAD_CPUTIME_ID => {
             sched::charge_current();
             current().time.spent().total()
@@ -66,13 +66,54 @@ pub fn clock_getres(a: Args) -> Answer {
 
 pub fn gettimeofday(a: Args) -> Answer {
     if let Some(at) = a.opt_addr(0) {
-        let t = from_ns(timer::now_ns());
+        let t = from_ns(real_ns());
         uaccess::put(at, &Timeval { sec: t.sec, usec: t.nsec / 1000 })?;
     }
     if let Some(at) = a.opt_addr(1) {
-        uaccess::put(at, &[0i32; 2])?;
+        let zone = ZONE.load(Ordering::Relaxed);
+        uaccess::put(at, &[zone as i32, (zone >> 32) as i32])?;
     }
     Ok(0)
+}
+
+/// What settimeofday was last told of the time zone: minutes west, and the type of daylight-saving time. The kernel does
+/// not use it.
+static ZONE: AtomicU64 = AtomicU64::new(0);
+
+pub fn clock_settime(a: Args) -> Answer {
+    if a.int(0) != clock::REALTIME {
+        return Err(Errno::EINVAL);
+    }
+    set_time(Some(uaccess::get(a.addr(1))?), None)
+}
+
+pub fn settimeofday(a: Args) -> Answer {
+    let time: Option<Timeval> = a.opt_addr(0).map(uaccess::get).transpose()?;
+    let time = match time {
+        Some(t) if !(0..=1_000_000).contains(&t.usec) => return Err(Errno::EINVAL),
+        time => time.map(|t| Timespec { sec: t.sec, nsec: t.usec * 1000 }),
+    };
+    let zone: Option<[i32; 2]> = a.opt_addr(1).map(uaccess::get).transpose()?;
+    set_time(time, zone)
+}
+
+/// Linux's order: a time that is none, then who asks.
+fn set_time(time: Option<Timespec>, zone: Option<[i32; 2]>) -> Answer {
+    /// Seconds that a clock may show, so that it runs for 30 more years (`TIME_SETTOD_SEC_MAX`).
+    const LATEST: i64 = i64::MAX / NS as i64 - 30 * 365 * 24 * 3600;
+    const WIDEST_ZONE: i32 = 15 * 60;
+    let time = match time {
+        Some(t) if t.sec >= LATEST => return Err(Errno::EINVAL),
+        time => time.map(to_ns).transpose()?,
+    };
+    require(current().process(), Privilege::SetTime)?;
+    if let Some([west, daylight]) = zone {
+        if !(-WIDEST_ZONE..=WIDEST_ZONE).contains(&west) {
+            return Err(Errno::EINVAL);
+        }
+        ZONE.store(u64::from(west as u32) | u64::from(daylight as u32) << 32, Ordering::Relaxed);
+    }
+    time.map_or(Ok(()), task_clock::set).map(|()| 0)
 }
 
 pub fn nanosleep(a: Args) -> Answer {
@@ -89,6 +130,10 @@ pub fn clock_nanosleep(a: Args) -> Answer {
     let time = to_ns(uaccess::get(a.addr(2))?)?;
     match a.uint(1) {
         0 => sleep(timer::now_ns().saturating_add(time), a.opt_addr(3)),
+        clock::TIMER_ABSTIME if a.int(0) == clock::REALTIME => match task_clock::sleep_until(time, || None::<()>) {
+            Err(Errno::ETIMEDOUT) => Ok(0),
+            other => other.map(|()| 0),
+        },
         clock::TIMER_ABSTIME => wait::sleep_until(time).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }

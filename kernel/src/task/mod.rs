@@ -4,6 +4,7 @@ pub mod action;
 pub mod audit;
 pub mod balance;
 pub mod children;
+pub mod clock;
 pub mod clone;
 pub mod courier;
 pub mod cputime;

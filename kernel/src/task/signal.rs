@@ -14,6 +14,7 @@ use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
+use super::clock::Until;
 pub use super::pending::Info;
 use super::pending::{Queue, RT_MIN};
 use super::point::{ENTRIES, resched_point};
@@ -75,8 +76,8 @@ pub enum Resume {
         expected: u32,
         /// The bit set of wake-ups to accept.
         bits: u32,
-        /// Nanoseconds since power-on.
-        deadline: u64,
+        /// Until when.
+        until: Until,
         /// For this process alone.
         private: bool,
     },
