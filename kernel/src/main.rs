@@ -55,7 +55,7 @@ use vm::{PAGES, SPACES, heap, pressure, random};
 extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     reset::spoil();
-    reset::settle();
+    reset::set_registers();
     percpu::take_first();
     // SAFETY: nothing else runs yet.
     unsafe { *smp::IMAGE.boot_mut() = PhysAddr::new(image) };
@@ -128,7 +128,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
 extern "C" fn secondary_main() -> ! {
     #[cfg(feature = "selftest")]
     reset::spoil();
-    reset::settle();
+    reset::set_registers();
     errata::apply();
     let ready = interrupts::init_cpu().is_ok() && boot::init_this_cpu(cpu::this().id()).is_ok();
     if !ready {

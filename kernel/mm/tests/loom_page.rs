@@ -15,7 +15,7 @@ use head::{Head, ONE_REF, refs_of};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use loom::thread;
+use loom::thread::{self, JoinHandle};
 
 /// States, as numbers that the protocol only compares.
 const KERNEL: u64 = 5;
@@ -46,6 +46,12 @@ impl World {
             self.put();
             seen
         })
+    }
+
+    /// Has another thread find the page meanwhile.
+    fn found_beside(self: &Arc<Self>) -> JoinHandle<Option<u32>> {
+        let far = Arc::clone(self);
+        thread::spawn(move || far.find())
     }
 
     fn look(&self) -> u32 {
@@ -81,8 +87,7 @@ impl World {
 fn a_page_is_freed_once_by_whoever_had_it_last() {
     loom::model(|| {
         let world = World::new(1);
-        let far = Arc::clone(&world);
-        let finder = thread::spawn(move || far.find());
+        let finder = world.found_beside();
         if world.head.freeze(1) {
             // The invalidation would be here.
             world.free();
@@ -98,9 +103,9 @@ fn a_page_is_freed_once_by_whoever_had_it_last() {
 fn two_holders_leave_and_a_third_finds() {
     loom::model(|| {
         let world = World::new(2);
-        let (far, finder) = (Arc::clone(&world), Arc::clone(&world));
+        let far = Arc::clone(&world);
         let other = thread::spawn(move || far.put());
-        let finder = thread::spawn(move || finder.find());
+        let finder = world.found_beside();
         world.put();
         other.join().unwrap();
         assert_ne!(finder.join().unwrap(), Some(0), "a page is found and no longer there");
@@ -113,8 +118,7 @@ fn two_holders_leave_and_a_third_finds() {
 fn a_finder_gets_the_next_life_of_a_frame_whole_or_not_at_all() {
     loom::model(|| {
         let world = World::new(1);
-        let far = Arc::clone(&world);
-        let finder = thread::spawn(move || far.find());
+        let finder = world.found_beside();
         if world.head.freeze(1) {
             world.free();
             world.head.store(KERNEL | ONE_REF);
@@ -131,8 +135,7 @@ fn a_finder_gets_the_next_life_of_a_frame_whole_or_not_at_all() {
 fn what_was_done_to_a_frozen_page_is_seen_after_it() {
     loom::model(|| {
         let world = World::new(1);
-        let far = Arc::clone(&world);
-        let finder = thread::spawn(move || far.find());
+        let finder = world.found_beside();
         let frozen = world.head.freeze(1);
         if frozen {
             world.write(2);

@@ -272,16 +272,16 @@ fn a_split_leaves_the_kernel_enough_to_boot() {
     // A 16th, and what is reserved.
     let least = KernelCore(pages(64 + 36));
     for split in [KernelCore(1), MovableCore(pages(1020)), KernelCore(pages(99))] {
-        assert_eq!(split.settle(&memory), least, "{split:?}");
+        assert_eq!(split.bootable(&memory), least, "{split:?}");
     }
     for split in [least, MovableCore(pages(256)), KernelCore(pages(1023)), MovableSplit::None] {
-        assert_eq!(split.settle(&memory), split);
+        assert_eq!(split.bootable(&memory), split);
     }
     for split in [KernelCore(0), KernelCore(pages(1024)), MovableCore(pages(1024)), MovableCore(usize::MAX)] {
-        assert_eq!(split.settle(&memory), MovableSplit::None, "{split:?}");
+        assert_eq!(split.bootable(&memory), MovableSplit::None, "{split:?}");
     }
     memory.reserve(PhysAddr::new(GIB)..PhysAddr::new(GIB + 1000 * MIB), RegionKind::Kernel, "").unwrap();
-    assert_eq!(MovableCore(pages(8)).settle(&memory), MovableSplit::None, "there is nothing to spare");
+    assert_eq!(MovableCore(pages(8)).bootable(&memory), MovableSplit::None, "there is nothing to spare");
     let both = |kernel, movable| MovableSplit::from_args(kernel, movable, &memory);
     assert_eq!(both(None, Some(0)), MovableSplit::None);
     assert_eq!(both(Some(pages(100)), Some(pages(256))), KernelCore(pages(768)), "the kernel gets the larger part");

@@ -1,6 +1,6 @@
 //! Registers whose values are unknown after reset, or that firmware may leave in any state.
 //!
-//! [`settle`] is the first thing that every CPU does in Rust. The registers of EL1 and EL0 whose reset value the
+//! [`set_registers`] is the first thing that every CPU does in Rust. The registers of EL1 and EL0 whose reset value the
 //! architecture leaves undefined (each register's page in the Arm ARM, "on a Warm reset"), and the code that sets them:
 //!
 //! | registers | set by |
@@ -69,7 +69,7 @@ macro_rules! write {
 }
 
 /// Gives this CPU's registers the values that the kernel relies on.
-pub fn settle() {
+pub fn set_registers() {
     MDSCR_EL1.set(0);
     TPIDR_EL0.set(0);
     TPIDRRO_EL0.set(0);
@@ -102,7 +102,7 @@ pub fn settle() {
     isb();
 }
 
-/// Leaves the registers as firmware might that uses all of them, so that the self-test can check [`settle`].
+/// Leaves the registers as firmware might that uses all of them, so that the self-test can check [`set_registers`].
 #[cfg(feature = "selftest")]
 pub fn spoil() {
     // Without KDE and SS, so that the kernel itself is not debugged.
@@ -125,10 +125,10 @@ pub fn spoil() {
     }
 }
 
-/// A register of this CPU that differs from its value after [`settle`]. Registers that threads or the scheduler set are
+/// A register of this CPU that differs from its value after [`set_registers`]. Registers that threads or the scheduler set are
 /// not checked.
 #[cfg(feature = "selftest")]
-pub fn unsettled() -> Option<&'static str> {
+pub fn wrong_register() -> Option<&'static str> {
     macro_rules! read {
         ($register:literal) => {{
             let value: u64;

@@ -29,10 +29,10 @@ pub fn movable_split(args: &str, memory: &MemBlock) -> MovableSplit {
     let total = memory.memory().map(|region| (region.range.end - region.range.start) / PAGE_SIZE).sum();
     let pages = |key| argument(args, key, "a size or a percentage", |text| amount(text, total));
     let asked = MovableSplit::from_args(pages("kernelcore"), pages("movablecore"), memory);
-    let settled = asked.settle(memory);
+    let bootable = asked.bootable(memory);
     for key in ["kernelcore", "movablecore"] {
-        match (bootargs::find(args, key), settled) {
-            (Some(_), settled) if settled == asked => {}
+        match (bootargs::find(args, key), bootable) {
+            (Some(_), bootable) if bootable == asked => {}
             (Some(text), MovableSplit::KernelCore(pages)) => {
                 log::warn!("{key}={text}: too little for the kernel, which keeps {} KiB", pages * (PAGE_SIZE / 1024));
             }
@@ -40,7 +40,7 @@ pub fn movable_split(args: &str, memory: &MemBlock) -> MovableSplit {
             (None, _) => {}
         }
     }
-    settled
+    bootable
 }
 
 /// Pages of a size, or of a share of `total`.

@@ -5,11 +5,11 @@ use core::hint::black_box;
 use super::{Check, Outcome, Wrong, crew, expect};
 use crate::arch::{reset, speculation};
 
-pub const CHECKS: &[Check] = &[("registers: settled", settled), ("indices: bounded", bounded)];
+pub const CHECKS: &[Check] = &[("registers: as boot sets them", as_set), ("indices: bounded", bounded)];
 
 /// On every CPU.
-fn settled() -> Outcome {
-    crew::on_all(|_| match reset::unsettled() {
+fn as_set() -> Outcome {
+    crew::on_all(|_| match reset::wrong_register() {
         None => Ok(()),
         Some(register) => Err(Wrong::here(register)),
     })

@@ -3,6 +3,8 @@
 //! A vector is copied in and checked as a whole before the first byte moves, so that no thread can change it meanwhile.
 //! The bytes continue across its parts, so that an atomic piece of the other side stays in one piece.
 
+use core::ops::Range;
+
 use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::layout::Iovec;
@@ -56,24 +58,9 @@ impl Buffers<'_> {
         self.take_across(to)
     }
 
+    #[inline(never)]
     fn take_across(&mut self, to: &mut [u8]) -> Result<usize, Errno> {
-        let wanted = to.len().min(self.left);
-        let mut done = 0;
-        while done < wanted {
-            let (addr, n) = self.piece(wanted - done);
-            match uaccess::copy_from_user(&mut to[done..done + n], addr) {
-                Ok(copied) => {
-                    done += copied;
-                    self.pass(copied);
-                    if copied < n {
-                        break;
-                    }
-                }
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
-            }
-        }
-        Ok(done)
+        self.across(to.len(), |part, addr| uaccess::copy_from_user(&mut to[part], addr))
     }
 
     /// Copies bytes to the buffers and advances; returns how many. EFAULT if there was room and none could be copied.
@@ -87,12 +74,23 @@ impl Buffers<'_> {
         self.put_across(from)
     }
 
+    #[inline(never)]
     fn put_across(&mut self, from: &[u8]) -> Result<usize, Errno> {
-        let wanted = from.len().min(self.left);
+        self.across(from.len(), |part, addr| uaccess::copy_to_user(addr, &from[part]))
+    }
+
+    /// Copies up to `len` bytes by parts, each within one buffer, and advances.
+    #[inline(always)]
+    fn across(
+        &mut self,
+        len: usize,
+        mut copy: impl FnMut(Range<usize>, UserAddr) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
+        let wanted = len.min(self.left);
         let mut done = 0;
         while done < wanted {
             let (addr, n) = self.piece(wanted - done);
-            match uaccess::copy_to_user(addr, &from[done..done + n]) {
+            match copy(done..done + n, addr) {
                 Ok(copied) => {
                     done += copied;
                     self.pass(copied);

@@ -5,7 +5,7 @@
 //! lock only to check the entry again and store: frames are allocated, cleared and copied without that lock.
 
 use super::{Areas, Limit, Mm};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, PhysAddr, UserAddr};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::mm::Machine;
@@ -315,21 +315,8 @@ impl<M: Machine> Mm<M> {
         KArc::add_owners(&self.group, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
-        let filled = {
-            let mut guard = leaf.lock();
-            let empty = make_empty(&mut guard, i);
-            if empty {
-                guard.fill(i, Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON));
-            }
-            empty
-        };
-        self.machine.publish_tables();
-        if filled {
-            self.machine.count(Event::FaultCopy, 1);
-            self.charge(Counts { anon: 1, ..Counts::default() });
-        } else {
-            rmap::Release::new(self.machine).page(pfn);
-        }
+        let counts = Counts { anon: 1, ..Counts::default() };
+        self.map_new(leaf, i, pfn, entry::writable(vma.flags) | ANON, Event::FaultCopy, counts);
         Ok(())
     }
 
@@ -360,6 +347,16 @@ impl<M: Machine> Mm<M> {
             _ => entry::read_only(vma.flags),
         };
         let i = index(addr.get(), 3);
+        let mut counts = Counts::default();
+        counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
+        self.map_new(leaf, i, pfn, attrs, Event::FaultObject, counts);
+        Ok(())
+    }
+
+    /// Maps a page, of which the caller has a reference for the entry, with these attributes; counts and charges it. If
+    /// another fault was faster, its page stays, and the reference is dropped.
+    #[inline(always)]
+    fn map_new(&self, leaf: &Leaf<'_, M>, i: usize, pfn: Pfn, attrs: u64, event: Event, counts: Counts) {
         let filled = {
             let mut guard = leaf.lock();
             let empty = make_empty(&mut guard, i);
@@ -370,14 +367,11 @@ impl<M: Machine> Mm<M> {
         };
         self.machine.publish_tables();
         if filled {
-            self.machine.count(Event::FaultObject, 1);
-            let mut counts = Counts::default();
-            counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
+            self.machine.count(event, 1);
             self.charge(counts);
         } else {
             rmap::Release::new(self.machine).page(pfn);
         }
-        Ok(())
     }
 
     /// Maps pages in place of a file, read-only. They cost no memory, so the neighbours are mapped too.

@@ -103,7 +103,7 @@ impl<M: Machine> Mm<M> {
         supplied(self.machine, |supply| {
             let mut areas = self.areas.intend_killable()?;
             let pages = (end - start) >> PAGE_SHIFT;
-            let already = self.locked_pages(&areas, start, end);
+            let already = self.pages_with(&areas, start, end, VmFlags::LOCKED);
             if areas.locked + pages - already.min(pages) > self.limit_pages(Limit::MemLock) {
                 return Err(Errno::ENOMEM);
             }
@@ -195,10 +195,6 @@ impl<M: Machine> Mm<M> {
             at = to;
         }
         Ok(())
-    }
-
-    fn locked_pages(&self, areas: &Areas<M>, start: UserAddr, end: UserAddr) -> usize {
-        self.pages_with(areas, start, end, VmFlags::LOCKED)
     }
 
     /// Which pages of a range are in memory (mincore): calls `see` with each page's number and state.

@@ -38,7 +38,7 @@ impl MovableSplit {
 
     /// The same split, or the closest one that leaves the kernel enough to boot, given the memory reserved so far.
     /// (Linux follows the command line literally, and then does not boot.)
-    pub fn settle(self, memory: &MemBlock) -> Self {
+    pub fn bootable(self, memory: &MemBlock) -> Self {
         let total = whole_pages(memory);
         let asked = self.kernel_pages(total);
         let reserved: usize = memory.reserved().map(|(range, _)| (range.end - range.start).div_ceil(PAGE_SIZE)).sum();

@@ -338,7 +338,7 @@ impl State {
             return Ok(seen);
         }
         // An update is made to what is there, so that this is what the walker must have seen.
-        self.stores.settle(word.as_ptr().addr());
+        self.stores.drain_all(word.as_ptr().addr());
         loop {
             let pte = Pte(word.load(Ordering::Acquire));
             if !pte.is_present() {

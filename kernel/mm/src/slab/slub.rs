@@ -109,7 +109,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
 fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
     array::give_back(cache, objects, |node, lists, slab, object, surplus| {
         let Some(pushed) = push(cache, setup, slab, object..=object, 1, || ()) else { return };
-        if settle(cache.machine, lists, slab, pushed.destination()) {
+        if relist(cache.machine, lists, slab, pushed.destination()) {
             surplus.push_front(cache.machine, slab);
         }
         node.publish_length(lists);
@@ -130,7 +130,7 @@ fn put<M: Machine>(
     let destination = pushed.destination();
     // Without the lock nothing is left to do, and the slab may have been freed.
     let Some(lists) = &mut pushed.guard else { return };
-    let is_surplus = settle(cache.machine, lists, slab, destination);
+    let is_surplus = relist(cache.machine, lists, slab, destination);
     node.publish_length(lists);
     drop(pushed);
     if is_surplus {
@@ -162,7 +162,7 @@ fn push<M: Machine, G>(
 
 /// Moves a slab to the right list after a push, under its node's lock. Returns whether it is empty and surplus: then it
 /// is on no list now.
-fn settle<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, destination: Move) -> bool {
+fn relist<M: Machine>(machine: M, lists: &mut Lists, slab: &'static SlabRecord, destination: Move) -> bool {
     match destination {
         Move::Empty { is_listed } => {
             let is_surplus = lists.available() >= MIN_PARTIAL;
@@ -311,7 +311,7 @@ fn retire<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> 
         if slab.state.load().inuse() != 0 {
             lists.partial.push_back(cache.machine, slab);
         } else {
-            is_surplus = settle(cache.machine, &mut lists, slab, Move::Empty { is_listed: false });
+            is_surplus = relist(cache.machine, &mut lists, slab, Move::Empty { is_listed: false });
         }
         node.publish_length(&lists);
     }

@@ -59,7 +59,7 @@ impl Mmu {
             state.traces.written.insert(old.addr().pfn().0);
         }
         state.traces.stirred += usize::from(new != old.0);
-        state.stores.settle(entry.as_ptr().addr());
+        state.stores.drain_all(entry.as_ptr().addr());
         entry.store(new, Ordering::Relaxed);
     }
 }

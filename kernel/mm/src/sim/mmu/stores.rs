@@ -123,7 +123,7 @@ impl Stores {
     }
 
     /// Somebody updates a word in memory.
-    pub fn settle(&mut self, word: usize) {
+    pub fn drain_all(&mut self, word: usize) {
         if let Some(stores) = self.words.get(&word) {
             self.drain_word(word, stores.len());
         }
