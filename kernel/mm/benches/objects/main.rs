@@ -9,11 +9,11 @@
 // What criterion's macros make has no documentation.
 #![allow(missing_docs)]
 
-#[path = "../frames/bare.rs"]
+#[path = "../page_alloc/bare.rs"]
 mod bare;
-#[path = "../frames/random.rs"]
+#[path = "../page_alloc/random.rs"]
 mod random;
-#[path = "../frames/side_by_side.rs"]
+#[path = "../page_alloc/side_by_side.rs"]
 mod side_by_side;
 
 use std::alloc::Layout;
