@@ -7,6 +7,16 @@
 //! It is a treap, in order of (first page, address of the area), with the highest last page of each subtree; its shape
 //! depends on a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
 //!
+//! # Why this is not one tree with the other two
+//! Three trees keep what a subtree has at most: this one, the areas of a space (`vma/tree.rs`) and those of vmalloc
+//! (`vmalloc/tree.rs`). What they could share is less than what sets them apart:
+//! - Insertion, removal and balancing are about 75 lines here and 110 in vmalloc's tree, which owns its nodes and so has no
+//!   unsafe code. An adapter for each of the three, and the links' accesses, would be about as many, all of them unsafe.
+//! - The areas of a space are also a list, and their tree's updates end at the first node that does not change. The calls
+//!   that change a map rely on both for their cost.
+//! - A node here is three words, since a treap needs neither parents nor heights, and an area has two of them. With those
+//!   two an area would be 32 bytes larger, and no longer fit `kmalloc-192`.
+//!
 //! # Who may do what
 //! An object's tree is under the object's lock (`Rank::MemoryObject`). The range of an area in such a tree changes, and
 //! the area leaves its space's tree, only under both that lock and its space's; so a holder of either may read the

@@ -49,8 +49,8 @@ impl World {
     }
 
     /// Has another thread find the page meanwhile.
-    fn found_beside(self: &Arc<Self>) -> JoinHandle<Option<u32>> {
-        let far = Arc::clone(self);
+    fn found_beside(world: &Arc<Self>) -> JoinHandle<Option<u32>> {
+        let far = Arc::clone(world);
         thread::spawn(move || far.find())
     }
 
@@ -87,7 +87,7 @@ impl World {
 fn a_page_is_freed_once_by_whoever_had_it_last() {
     loom::model(|| {
         let world = World::new(1);
-        let finder = world.found_beside();
+        let finder = World::found_beside(&world);
         if world.head.freeze(1) {
             // The invalidation would be here.
             world.free();
@@ -105,7 +105,7 @@ fn two_holders_leave_and_a_third_finds() {
         let world = World::new(2);
         let far = Arc::clone(&world);
         let other = thread::spawn(move || far.put());
-        let finder = world.found_beside();
+        let finder = World::found_beside(&world);
         world.put();
         other.join().unwrap();
         assert_ne!(finder.join().unwrap(), Some(0), "a page is found and no longer there");
@@ -118,7 +118,7 @@ fn two_holders_leave_and_a_third_finds() {
 fn a_finder_gets_the_next_life_of_a_frame_whole_or_not_at_all() {
     loom::model(|| {
         let world = World::new(1);
-        let finder = world.found_beside();
+        let finder = World::found_beside(&world);
         if world.head.freeze(1) {
             world.free();
             world.head.store(KERNEL | ONE_REF);
@@ -135,7 +135,7 @@ fn a_finder_gets_the_next_life_of_a_frame_whole_or_not_at_all() {
 fn what_was_done_to_a_frozen_page_is_seen_after_it() {
     loom::model(|| {
         let world = World::new(1);
-        let finder = world.found_beside();
+        let finder = World::found_beside(&world);
         let frozen = world.head.freeze(1);
         if frozen {
             world.write(2);

@@ -167,3 +167,10 @@ fn areas_away_from_home_are_found_by_what_they_claim() {
         }
     }
 }
+
+/// An area more or less is what many calls come to: it is an object of kmalloc-192, with room for no more links.
+#[test]
+fn an_area_fits_its_size_class() {
+    let size = size_of::<Vma<&'static Sim>>();
+    assert!((161..=192).contains(&size), "{size} bytes");
+}
