@@ -14,7 +14,7 @@
 //! | `Kernel` | allocated; nobody has said what for | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
-//! | `Anon` | anonymous user memory; `owner` is its group, `index` its home | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
+//! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
 //!
 //! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
@@ -89,8 +89,8 @@ pub use state::{PageFlags, PageState};
 /// The machine with the records of its page frames.
 ///
 /// # Safety
-/// `mem_map` returns the same array at each call. Where boot maps it, it holds zeros at first, and then what this module
-/// writes.
+/// `mem_map` returns the same array at each call. Where boot maps it, it holds zeros at first, and then what this
+/// module writes.
 pub unsafe trait Machine: crate::machine::Machine {
     /// The record of page frame 0: `mem_map` as one sparse array. Only records of existing frames may be touched.
     fn mem_map(self) -> *mut Page;

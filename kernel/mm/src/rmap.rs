@@ -1,33 +1,34 @@
 //! Reverse mapping: from a page to all its mappings.
 //!
 //! # Anonymous pages
-//! A page that a process first touches belongs to that process's [`AnonGroup`] for good; its `Page` has the group and
-//! the page's *home* (see [`crate::vma`]). Only that process and its descendants can map the page: in each space it is
-//! the area with that home, found by address in O(log n) or, for areas that mremap has moved, in the space's tree of
-//! areas that are not at home.
+//! A page that a process first touches belongs to that process's [`AnonVma`] for good; its `Page` has the anon_vma and
+//! the page's *pgoff* (see [`crate::vma`]). Only that process and its descendants can map the page: in each space it is
+//! the area with that pgoff, found by address in O(log n) or, for areas that mremap has moved, in the space's tree of
+//! areas that are not at their pgoff.
 //!
 //! # Families
-//! The groups that descend from one `Mm::new` are a family, a tree of forks. It is stored as a *tour*: a list in which
-//! each group has an opening and a closing bracket, with its descendants between them. So
-//! - a walk from a group follows the list from one bracket to the other, and meets a group before its descendants;
+//! The anon_vmas that descend from one `Mm::new` are a family, a tree of forks. It is stored as a *tour*: a list in
+//! which each anon_vma has an opening and a closing bracket, with its descendants between them. So
+//! - a walk from an anon_vma follows the list from one bracket to the other, and meets an anon_vma before its
+//!   descendants;
 //! - a fork inserts a pair of brackets after its parent's opening one;
-//! - a group leaves by removing its two brackets, and the groups between them become its parent's: O(1), however many
-//!   children it has.
+//! - an anon_vma leaves by removing its two brackets, and the anon_vmas between them become its parent's: O(1), however
+//!   many children it has.
 //!
-//! A group is in the tour while its space exists, while it has two or more children in the tour, or while a walk is at
-//! it. So of n groups in a tour at least n/2 have a space (apart from those at which walks are), and a walk's length
-//! depends on the spaces that may map the page, not on ended generations. A group whose space ends with one child in
-//! the tour is folded into it: all mappings of its pages are at the child's place or below, so the two become one
-//! *class* with that place in the tour. A group without children has no place any more: nothing maps its pages. Classes
-//! are a union-find forest, by rank: from a group to its class's place it is O(log n) steps.
+//! An anon_vma is in the tour while its space exists, while it has two or more children in the tour, or while a walk is
+//! at it. So of n anon_vmas in a tour at least n/2 have a space (apart from those at which walks are), and a walk's
+//! length depends on the spaces that may map the page, not on ended generations. An anon_vma whose space ends with one
+//! child in the tour is folded into it: all mappings of its pages are at the child's place or below, so the two become
+//! one *class* with that place in the tour. An anon_vma without children has no place any more: nothing maps its pages.
+//! Classes are a union-find forest, by rank: from an anon_vma to its class's place it is O(log n) steps.
 //!
 //! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. As on
 //! Linux, one case remains slow: if many children inherited a page, and all but the last have replaced it by a copy,
 //! the walk searches all of them.
 //!
 //! # Lifetimes
-//! A group's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the
-//! tour. The family's lock (`Rank::AnonGroup`) protects brackets and classes, and is held for a bounded number of
+//! An anon_vma's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the
+//! tour. The family's lock (`Rank::AnonVma`) protects brackets and classes, and is held for a bounded number of
 //! steps; references are dropped without it. The walk visits spaces without it, holding a reference to the space.
 //!
 //! # Pages of objects
@@ -55,13 +56,13 @@ pub trait Machine: crate::page_alloc::Machine {
     type Space: Send + Sync;
 }
 
-/// State shared by all groups that descend from one `Mm::new`.
+/// State shared by all anon_vmas that descend from one `Mm::new`.
 struct Family<M: Machine> {
     lock: SpinLock<(), M>,
 }
 
 /// The anonymous pages that one space has brought in.
-pub struct AnonGroup<M: Machine> {
+pub struct AnonVma<M: Machine> {
     family: KArc<Family<M>>,
     links: UnsafeCell<Links<M>>,
 }
@@ -70,34 +71,35 @@ pub struct AnonGroup<M: Machine> {
 struct Links<M: Machine> {
     /// The space, until it ends.
     mm: *const M::Space,
-    /// Before the group enters the tour: its parent, which forks it. After it has left: the next one whose reference is
-    /// to be dropped.
-    other: *const AnonGroup<M>,
+    /// Before the anon_vma enters the tour: its parent, which forks it. After it has left: the next one whose reference
+    /// is to be dropped.
+    other: *const AnonVma<M>,
     brackets: Brackets<M>,
     /// Walks that are at it, or began at it.
     walks: u32,
     /// An upper bound of the depth of the classes below this one (union by rank).
     rank: u32,
     /// The class member that leads to the class's place, with a reference; null in the one that stores the place.
-    forward: *const AnonGroup<M>,
+    forward: *const AnonVma<M>,
     /// The class's place in the tour; null if it has none.
-    place: *const AnonGroup<M>,
+    place: *const AnonVma<M>,
 }
 
 // SAFETY: the links are accessed under the family's lock; their targets are `Sync` and outlive the links: the tour and
 // `forward` hold references, and a space unlinks itself, under that lock, before it ends.
-unsafe impl<M: Machine> Send for AnonGroup<M> {}
+unsafe impl<M: Machine> Send for AnonVma<M> {}
 // SAFETY: as above.
-unsafe impl<M: Machine> Sync for AnonGroup<M> {}
+unsafe impl<M: Machine> Sync for AnonVma<M> {}
 
-impl<M: Machine> AnonGroup<M> {
-    /// The first group of a new family.
+impl<M: Machine> AnonVma<M> {
+    /// The first anon_vma of a new family.
     pub fn new(machine: M) -> Result<KArc<Self>, AllocError> {
-        let family = KArc::try_new(Family { lock: SpinLock::new(machine, Rank::AnonGroup, ()) })?;
+        let family = KArc::try_new(Family { lock: SpinLock::new(machine, Rank::AnonVma, ()) })?;
         Self::make(family, ptr::null())
     }
 
-    /// A group for a space that is being forked from this group's space, which must exist until [`AnonGroup::begin`].
+    /// An anon_vma for a space that is being forked from this anon_vma's space, which must exist until
+    /// [`AnonVma::begin`].
     pub fn fork(parent: &KArc<Self>) -> Result<KArc<Self>, AllocError> {
         Self::make(parent.family.clone(), KArc::as_ptr(parent))
     }
@@ -115,37 +117,37 @@ impl<M: Machine> AnonGroup<M> {
         KArc::try_new(Self { family, links: UnsafeCell::new(links) })
     }
 
-    /// Sets the space that the group's pages belong to: from now on walks find it. Called before it has pages, and
+    /// Sets the space that the anon_vma's pages belong to: from now on walks find it. Called before it has pages, and
     /// before its parent ends.
     pub fn begin(this: &KArc<Self>, mm: *const M::Space) {
         KArc::add_owners(this, 1);
-        let group = KArc::as_ptr(this);
+        let anon_vma = KArc::as_ptr(this);
         let _lock = this.family.lock.lock();
         // SAFETY: the family is locked; a parent has its space, so it is in the tour.
         unsafe {
             let links = &mut *this.links.get();
             let parent = core::mem::replace(&mut links.other, ptr::null());
-            (links.mm, links.place) = (mm, group);
-            tour::insert(parent, group);
+            (links.mm, links.place) = (mm, anon_vma);
+            tour::insert(parent, anon_vma);
         }
     }
 
     /// The space ends, if it had begun. After this, no walk can get a reference to it any more.
     pub fn end(this: &KArc<Self>) {
         let mut gone = Gone::new();
-        let group = KArc::as_ptr(this);
+        let anon_vma = KArc::as_ptr(this);
         let lock = this.family.lock.lock();
-        // SAFETY: the family is locked; a group with a space is in the tour.
+        // SAFETY: the family is locked; an anon_vma with a space is in the tour.
         unsafe {
-            if !core::mem::replace(&mut (*links(group)).mm, ptr::null()).is_null() {
-                tour::trim(group, &mut gone);
+            if !core::mem::replace(&mut (*links(anon_vma)).mm, ptr::null()).is_null() {
+                tour::trim(anon_vma, &mut gone);
             }
         }
         drop(lock);
         gone.give_back();
     }
 
-    /// Visits every space that may map a page of this group, parents first, until `visit` returns `false`.
+    /// Visits every space that may map a page of this anon_vma, parents first, until `visit` returns `false`.
     pub fn for_each_space(this: &KArc<Self>, mut visit: impl FnMut(&KArc<M::Space>) -> bool) {
         let Some(mut walk) = Walk::begin(this) else { return };
         while let Some(mm) = walk.next() {
@@ -156,7 +158,7 @@ impl<M: Machine> AnonGroup<M> {
     }
 }
 
-impl<M: Machine> Drop for AnonGroup<M> {
+impl<M: Machine> Drop for AnonVma<M> {
     fn drop(&mut self) {
         let forward = self.links.get_mut().forward;
         if !forward.is_null() {
@@ -170,26 +172,26 @@ impl<M: Machine> Drop for AnonGroup<M> {
 /// Brackets that a walk passes at a time.
 const STRIDE: usize = 32;
 
-/// A walk between a group's brackets. The groups where it began and where it is stay in the tour.
+/// A walk between an anon_vma's brackets. The anon_vmas where it began and where it is stay in the tour.
 struct Walk<'a, M: Machine> {
-    group: &'a KArc<AnonGroup<M>>,
-    root: *const AnonGroup<M>,
+    anon_vma: &'a KArc<AnonVma<M>>,
+    root: *const AnonVma<M>,
     /// The bracket visited last; none before the first one.
     at: Mark<M>,
 }
 
 impl<'a, M: Machine> Walk<'a, M> {
-    /// A walk from the place of the group's class, if it has one.
-    fn begin(group: &'a KArc<AnonGroup<M>>) -> Option<Self> {
-        let _lock = group.family.lock.lock();
+    /// A walk from the place of the anon_vma's class, if it has one.
+    fn begin(anon_vma: &'a KArc<AnonVma<M>>) -> Option<Self> {
+        let _lock = anon_vma.family.lock.lock();
         // SAFETY: the family is locked; the class's place is in the tour.
         unsafe {
-            let root = (*links(tour::class_of(KArc::as_ptr(group)))).place;
+            let root = (*links(tour::class_of(KArc::as_ptr(anon_vma)))).place;
             if root.is_null() {
                 return None;
             }
             (*links(root)).walks += 1;
-            Some(Self { group, root, at: Mark::NONE })
+            Some(Self { anon_vma, root, at: Mark::NONE })
         }
     }
 
@@ -197,8 +199,8 @@ impl<'a, M: Machine> Walk<'a, M> {
     fn next(&mut self) -> Option<KArc<M::Space>> {
         loop {
             let mut gone = Gone::new();
-            let lock = self.group.family.lock.lock();
-            // SAFETY: the family is locked; the walk's groups are in the tour.
+            let lock = self.anon_vma.family.lock.lock();
+            // SAFETY: the family is locked; the walk's anon_vmas are in the tour.
             let step = unsafe { self.step(&mut gone) };
             drop(lock);
             gone.give_back();
@@ -227,7 +229,7 @@ impl<'a, M: Machine> Walk<'a, M> {
                     found = Step::End;
                     break;
                 }
-                let mm = (*links(at.group())).mm;
+                let mm = (*links(at.anon_vma())).mm;
                 if at.is_open()
                     && !mm.is_null()
                     && let Some(mm) = KArc::upgrade(mm)
@@ -236,14 +238,14 @@ impl<'a, M: Machine> Walk<'a, M> {
                     break;
                 }
             }
-            (*links(at.group())).walks += 1;
+            (*links(at.anon_vma())).walks += 1;
             self.leave(gone);
         }
         self.at = at;
         found
     }
 
-    /// Leaves the group where the walk is.
+    /// Leaves the anon_vma where the walk is.
     ///
     /// # Safety
     /// As [`Walk::step`].
@@ -251,7 +253,7 @@ impl<'a, M: Machine> Walk<'a, M> {
         let at = core::mem::replace(&mut self.at, Mark::NONE);
         if !at.is_none() {
             // SAFETY: the caller's promise.
-            unsafe { tour::put(at.group(), gone) };
+            unsafe { tour::put(at.anon_vma(), gone) };
         }
     }
 }
@@ -259,8 +261,8 @@ impl<'a, M: Machine> Walk<'a, M> {
 impl<M: Machine> Drop for Walk<'_, M> {
     fn drop(&mut self) {
         let mut gone = Gone::new();
-        let lock = self.group.family.lock.lock();
-        // SAFETY: the family is locked; the walk's groups are in the tour.
+        let lock = self.anon_vma.family.lock.lock();
+        // SAFETY: the family is locked; the walk's anon_vmas are in the tour.
         unsafe {
             self.leave(&mut gone);
             tour::put(self.root, &mut gone);
@@ -274,17 +276,17 @@ impl<M: Machine> Drop for Walk<'_, M> {
 enum Step<M: Machine> {
     /// To a space.
     Space(KArc<M::Space>),
-    /// Past groups without one.
+    /// Past anon_vmas without one.
     Further,
     /// To the end.
     End,
 }
 
-/// The links of a group.
+/// The links of an anon_vma.
 ///
 /// # Safety
-/// The group's memory is valid. (No reference to it is made.)
-unsafe fn links<M: Machine>(group: *const AnonGroup<M>) -> *mut Links<M> {
+/// The anon_vma's memory is valid. (No reference to it is made.)
+unsafe fn links<M: Machine>(anon_vma: *const AnonVma<M>) -> *mut Links<M> {
     // SAFETY: the caller's promise.
-    unsafe { UnsafeCell::raw_get(&raw const (*group).links) }
+    unsafe { UnsafeCell::raw_get(&raw const (*anon_vma).links) }
 }

@@ -1,7 +1,8 @@
 //! Deliberate bugs: the oracle must detect each of them.
 //!
-//! `seeded!(Name)` in an `if` is false, and costs nothing, everywhere but in this crate's tests, where one of them may be
-//! switched on for a thread. Wrong TLB maintenance has its own switch, in the simulated MMU ([`crate::sim::mmu::Sabotage`]).
+//! `seeded!(Name)` in an `if` is false, and costs nothing, everywhere but in this crate's tests, where one of them may
+//! be switched on for a thread. Wrong TLB maintenance has its own switch, in the simulated MMU
+//! ([`crate::sim::mmu::Sabotage`]).
 
 use std::cell::Cell;
 
@@ -22,8 +23,8 @@ pub enum Bug {
     ProtectForgetsLastPage,
     /// mremap leaves the old entries.
     MoveLeavesOldEntry,
-    /// mremap gives the pages of an area a new home.
-    MoveForgetsHome,
+    /// mremap gives the pages of an area a new pgoff.
+    MoveForgetsPgoff,
     /// fork leaves the parent's entry writable.
     ForkForgetsWriteProtection,
     /// A write reuses a page that two spaces hold.
@@ -36,7 +37,7 @@ pub enum Bug {
     GuardGapIgnored,
     /// An area that maps an object is not found through it once its range has changed.
     SplitLosesReverseMapping,
-    /// A moved area is missing from the tree of areas away from home.
+    /// A moved area is missing from the tree of areas that were moved.
     MoveLosesReverseMapping,
     /// MADV_WIPEONFORK does nothing.
     WipeOnForkIgnored,
@@ -158,7 +159,7 @@ impl Bug {
         Self::MergesDifferentRights,
         Self::ProtectForgetsLastPage,
         Self::MoveLeavesOldEntry,
-        Self::MoveForgetsHome,
+        Self::MoveForgetsPgoff,
         Self::ForkForgetsWriteProtection,
         Self::ReuseWithTwoOwners,
         Self::ZeroPageIsFreed,

@@ -1,8 +1,8 @@
 //! Areas by the pages that they map, for lookups by reverse mapping.
 //!
 //! A [`Spans`] holds areas as intervals of page numbers, with the links inside the areas: nothing is ever allocated.
-//! There are two kinds. An object's, by index, holds every area of every space that maps it. A space's, by home, holds
-//! the areas that are not at home. Areas may overlap, and several may begin at one number.
+//! There are two kinds. An object's, by index, holds every area of every space that maps it. A space's, by pgoff, holds
+//! the areas that are not at their pgoff. Areas may overlap, and several may begin at one number.
 //!
 //! It is a treap, in order of (first page, address of the area), with the highest last page of each subtree; its shape
 //! depends on a hash of the areas' addresses, so that its depth is O(log n) whatever programs do.
@@ -10,12 +10,13 @@
 //! # Why this is not one tree with the other two
 //! Three trees keep what a subtree has at most: this one, the areas of a space (`vma/tree.rs`) and those of vmalloc
 //! (`vmalloc/tree.rs`). What they could share is less than what sets them apart:
-//! - Insertion, removal and balancing are about 75 lines here and 110 in vmalloc's tree, which owns its nodes and so has no
-//!   unsafe code. An adapter for each of the three, and the links' accesses, would be about as many, all of them unsafe.
-//! - The areas of a space are also a list, and their tree's updates end at the first node that does not change. The calls
-//!   that change a map rely on both for their cost.
-//! - A node here is three words, since a treap needs neither parents nor heights, and an area has two of them. With those
-//!   two an area would be 32 bytes larger, and no longer fit `kmalloc-192`.
+//! - Insertion, removal and balancing are about 75 lines here and 110 in vmalloc's tree, which owns its nodes and so
+//!   has no unsafe code. An adapter for each of the three, and the links' accesses, would be about as many, all of them
+//!   unsafe.
+//! - The areas of a space are also a list, and their tree's updates end at the first node that does not change. The
+//!   calls that change a map rely on both for their cost.
+//! - A node here is three words, since a treap needs neither parents nor heights, and an area has two of them. With
+//!   those two an area would be 32 bytes larger, and no longer fit `kmalloc-192`.
 //!
 //! # Who may do what
 //! An object's tree is under the object's lock (`Rank::MemoryObject`). The range of an area in such a tree changes, and
@@ -30,16 +31,16 @@ use crate::steps::count_step;
 
 /// By index in the object that the areas map.
 pub const BY_INDEX: usize = 0;
-/// By home.
-pub const BY_HOME: usize = 1;
+/// By pgoff.
+pub const BY_PGOFF: usize = 1;
 
 type Link<T> = Option<NonNull<T>>;
 
 /// A node of spans: it stores its places in trees, and knows the pages that it covers.
 ///
 /// # Safety
-/// `places` returns the same pointer as long as the node lives. `first` and `last` do not change while the node is in a tree
-/// of the kind, and are in order.
+/// `places` returns the same pointer as long as the node lives. `first` and `last` do not change while the node is in a
+/// tree of the kind, and are in order.
 pub unsafe trait Spanned: Sized {
     /// Its places.
     ///
@@ -88,7 +89,7 @@ pub struct Found<T> {
     pub area: NonNull<T>,
 }
 
-/// See the module. `WHICH` is [`BY_INDEX`] or [`BY_HOME`].
+/// See the module. `WHICH` is [`BY_INDEX`] or [`BY_PGOFF`].
 pub struct Spans<T: Spanned, const WHICH: usize> {
     root: Link<T>,
     count: usize,

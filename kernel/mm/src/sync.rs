@@ -45,8 +45,8 @@ pub enum Rank {
     AddressSpace = 12,
     /// A second address space: fork's child.
     AddressSpaceChild = 13,
-    /// A group of anonymous mappings (reverse mapping).
-    AnonGroup = 16,
+    /// An `AnonVma`'s family (reverse mapping).
+    AnonVma = 16,
     /// Pages of a memory object.
     MemoryObject = 18,
     /// A page of translation table.
@@ -221,9 +221,9 @@ pub fn note_taken<M: Machine>(machine: M, rank: Rank) {
     }
 }
 
-/// Debug builds: forgets a lock that [`note_taken`] remembered. A spin lock is released before those that were taken before
-/// it: each brings back the interrupt mask that it found, so in another order interrupts come in while a lock is held, and
-/// are kept out when none is.
+/// Debug builds: forgets a lock that [`note_taken`] remembered. A spin lock is released before those that were taken
+/// before it: each brings back the interrupt mask that it found, so in another order interrupts come in while a lock is
+/// held, and are kept out when none is.
 #[inline]
 pub fn note_released<M: Machine>(machine: M, rank: Rank) {
     if cfg!(debug_assertions) {

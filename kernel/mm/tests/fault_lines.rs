@@ -144,6 +144,6 @@ fn processes_that_touch_memory_apart_write_no_common_line() {
     };
     let lines: Vec<BTreeSet<usize>> = (0..CPUS).map(watch).collect();
     Sim::set_cpu(0);
-    // Counters of the space and of its group, the table's entries, the CPU's list, the pages' records.
+    // Counters of the space and of its `AnonVma`, the table's entries, the CPU's list, the pages' records.
     assert_apart(&lines, 12);
 }

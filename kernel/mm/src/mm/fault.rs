@@ -180,11 +180,11 @@ impl<M: Machine> Mm<M> {
             prev.end.get() <= low
                 || prev.end <= addr && (prev.flags.contains(VmFlags::GROWSDOWN) || !prev.flags.accessible())
         });
-        // Homes below 0 do not exist, so reverse mapping could not find such pages: a moved stack cannot grow further
-        // than it could have unmoved.
+        // Page offsets below 0 do not exist, so reverse mapping could not find such pages: a moved stack cannot grow
+        // further than it could have unmoved.
         (clear || seeded!(GuardGapIgnored))
             && addr >= areas.layout.mmap_min
-            && vma.home >= grown
+            && vma.pgoff >= grown
             && (vma.end - addr) as u64 <= self.limit(Limit::Stack)
             && self.may_expand(areas, vma.flags, grown)
             && self.may_lock(areas, vma.flags, grown).is_ok()
@@ -311,8 +311,8 @@ impl<M: Machine> Mm<M> {
             rmap::Release::new(self.machine).page(pfn);
         }
         let pfn = copy?;
-        rmap::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
-        KArc::add_owners(&self.group, 1);
+        rmap::make_anon(self.machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
+        KArc::add_owners(&self.anon_vma, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
         let counts = Counts { anon: 1, ..Counts::default() };

@@ -5,7 +5,7 @@ use quire_abi::Errno;
 use super::{Limit, Mm};
 use crate::fallible::{AllocError, KArc};
 use crate::mm::Machine;
-use crate::rmap::AnonGroup;
+use crate::rmap::AnonVma;
 use crate::supply::{Supply, supplied};
 use crate::sync::Rank;
 use crate::table::flush::flush_space;
@@ -22,9 +22,9 @@ impl<M: Machine> Mm<M> {
     }
 
     fn try_fork(&self, supply: &Supply<M>) -> Result<KArc<Self>, Errno> {
-        let group = AnonGroup::fork(&self.group)?;
+        let anon_vma = AnonVma::fork(&self.anon_vma)?;
         let layout = self.areas.read().layout;
-        let child = Self::assemble(self.machine, layout, group)?;
+        let child = Self::assemble(self.machine, layout, anon_vma)?;
         let mut areas = self.areas.intend_killable()?;
         for limit in [Limit::AddressSpace, Limit::Data, Limit::Stack, Limit::MemLock] {
             child.set_limit(limit, self.limit(limit));

@@ -61,12 +61,12 @@ impl<M: Machine> Mm<M> {
             let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
             pages.push(pfn);
         }
-        let home = vma.home_of(addr);
+        let pgoff = vma.pgoff_of(addr);
         for (k, pfn) in pages.iter().enumerate() {
-            rmap::make_anon(self.machine, *pfn, &self.group, home + k);
+            rmap::make_anon(self.machine, *pfn, &self.anon_vma, pgoff + k);
             self.before_exec(vma, pfn.addr());
         }
-        KArc::add_owners(&self.group, pages.len);
+        KArc::add_owners(&self.anon_vma, pages.len);
         Ok(())
     }
 }

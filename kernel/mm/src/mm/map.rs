@@ -136,7 +136,7 @@ impl<M: Machine> Mm<M> {
             // Allocated before anything is unmapped, so that nothing can fail after the old mapping is gone.
             let mut new = supply.boxed(|| Vma::new(start, end, flags, backing))?;
             self.unmap_range(areas, start, end, supply)?;
-            new.home = areas.tree.home_for(start, end, &new.kind());
+            new.pgoff = areas.tree.pgoff_for(start, end, &new.kind());
             let between = neighbours(areas, start, end, &new.kind());
             self.put_area(areas, start, end, flags, between, Some(new));
         } else {
@@ -178,17 +178,17 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Errno> {
         let mut kind = Kind {
             flags,
-            home: 0,
+            pgoff: 0,
             object: backing.as_ref().map(|b| &b.object),
             index: backing.as_ref().map_or(0, |b| b.index),
         };
-        kind.home = areas.tree.home_for(start, end, &kind);
-        let home = kind.home;
+        kind.pgoff = areas.tree.pgoff_for(start, end, &kind);
+        let pgoff = kind.pgoff;
         let between = neighbours(areas, start, end, &kind);
         let new = match between.joins {
             (false, false) => {
                 let mut new = supply.boxed(|| Vma::new(start, end, flags, backing))?;
-                new.home = home;
+                new.pgoff = pgoff;
                 Some(new)
             }
             _ => None,

@@ -52,7 +52,7 @@ use crate::addr::{PAGE_SHIFT, PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::KArc;
 use crate::machine::Asid;
-use crate::rmap::AnonGroup;
+use crate::rmap::AnonVma;
 use crate::supply::Supply;
 use crate::sync::{IntentGuard, Rank, SharedLock};
 use crate::table::Tables;
@@ -189,7 +189,7 @@ pub struct Mm<M: Machine> {
     pub(crate) areas: SharedLock<Areas<M>, M>,
     pub(crate) tables: Tables<M>,
     pub(crate) asid: AsidSlot,
-    pub(crate) group: KArc<AnonGroup<M>>,
+    pub(crate) anon_vma: KArc<AnonVma<M>>,
     limits: [AtomicU64; 4],
     heap: Heap,
     /// Pages promised; changed under the intent. At rest it equals the sum over the areas.
@@ -205,11 +205,11 @@ pub struct Mm<M: Machine> {
 impl<M: Machine> Mm<M> {
     /// An empty space.
     pub fn new(machine: M, layout: &MmLayout) -> Result<KArc<Self>, Errno> {
-        let group = AnonGroup::new(machine)?;
-        Self::assemble(machine, *layout, group)
+        let anon_vma = AnonVma::new(machine)?;
+        Self::assemble(machine, *layout, anon_vma)
     }
 
-    fn assemble(machine: M, layout: MmLayout, group: KArc<AnonGroup<M>>) -> Result<KArc<Self>, Errno> {
+    fn assemble(machine: M, layout: MmLayout, anon_vma: KArc<AnonVma<M>>) -> Result<KArc<Self>, Errno> {
         let tables = Tables::new(machine)?;
         let areas = Areas {
             tree: AreaTree::new(),
@@ -226,7 +226,7 @@ impl<M: Machine> Mm<M> {
             areas: SharedLock::new(machine, Rank::AddressSpace, areas),
             tables,
             asid: AsidSlot::new(),
-            group,
+            anon_vma,
             limits: [const { AtomicU64::new(u64::MAX) }; 4],
             heap: Heap::new(),
             promised: AtomicUsize::new(0),
@@ -237,7 +237,7 @@ impl<M: Machine> Mm<M> {
             unproven: AtomicUsize::new(0),
         })?
         .share();
-        AnonGroup::begin(&mm.group, KArc::as_ptr(&mm));
+        AnonVma::begin(&mm.anon_vma, KArc::as_ptr(&mm));
         // (fork holds the parent's areas.)
         mm.areas.intend_as(Rank::AddressSpaceChild).write().tree.set_mm(KArc::as_ptr(&mm));
         Ok(mm)
@@ -366,7 +366,7 @@ impl<M: Machine> Mm<M> {
 
 impl<M: Machine> Drop for Mm<M> {
     fn drop(&mut self) {
-        AnonGroup::end(&self.group);
+        AnonVma::end(&self.anon_vma);
         self.machine.spaces().commit().uncharge(self.machine, *self.promised.get_mut());
         // The space is active nowhere, so after one invalidation its entries cannot get into a TLB again, and its pages
         // and tables can be freed at once.

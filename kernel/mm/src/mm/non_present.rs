@@ -1,7 +1,7 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! Higher floors make such entries. They implement [`NonPresentOps`] for code that meets an entry, and all code that walks
-//! tables relies on the following meanings:
+//! Higher floors make such entries. They implement [`NonPresentOps`] for code that meets an entry, and all code that
+//! walks tables relies on the following meanings:
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
 //! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), and
@@ -19,14 +19,14 @@
 //!    object's too: the freeze expects 2, under the object's lock, and the new frame is in the tree before that lock is
 //!    released. If the freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put
 //!    back;
-//! 4. copies the contents, makes the new frame an anonymous page of the same group and home, or the object's, and walks
-//!    again: each migration entry becomes a present one, under the table's lock, with a reference to the new frame.
-//!    Aborting a move does the same with the old frame, which is unfrozen first;
+//! 4. copies the contents, makes the new frame an anonymous page of the same anon_vma and pgoff, or the object's, and
+//!    walks again: each migration entry becomes a present one, under the table's lock, with a reference to the new
+//!    frame. Aborting a move does the same with the old frame, which is unfrozen first;
 //! 5. frees the old frame, frozen until then, and drops its own reference to the new one.
 //!
 //! The last walk misses no entry of an anonymous page that was made meanwhile. Only fork makes new ones. It puts the
-//! child's group after the parent's in their family's tour before it copies, and a walk visits a group before those
-//! below it. So an entry that is copied before the walk reaches the parent is found in the child, and one that is
+//! child's anon_vma after the parent's in their family's tour before it copies, and a walk visits an anon_vma before
+//! those below it. So an entry that is copied before the walk reaches the parent is found in the child, and one that is
 //! copied afterwards is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the
 //! end of a space remove entries without accessing the frame. (The walk skips a space that is being torn down, so its
 //! entries may outlive the move: this is why they record the kind of their charge.)
@@ -118,8 +118,8 @@ impl<M: Machine> Mm<M> {
         if guard.get(i) != pte && !seeded!(SwapInTrustsItsFirstLook) {
             return false;
         }
-        rmap::make_anon(self.machine, pfn, &self.group, vma.home_of(addr));
-        KArc::add_owners(&self.group, 1);
+        rmap::make_anon(self.machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
+        KArc::add_owners(&self.anon_vma, 1);
         guard.clear(i);
         guard.fill(i, Pte::page(pfn.addr(), entry::read_only(vma.flags) | ANON | bits::DIRTY));
         drop(guard);

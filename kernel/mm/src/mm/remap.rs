@@ -207,9 +207,9 @@ impl<M: Machine> Mm<M> {
             made => made?,
         };
         (new.start, new.end) = (to, to + new_len);
-        if !any || seeded!(MoveForgetsHome) || flags.contains(VmFlags::SHARED) {
-            // No page has this home yet.
-            new.home = areas.tree.home_for(to, to + new_len, &vma.kind_at(addr));
+        if !any || seeded!(MoveForgetsPgoff) || flags.contains(VmFlags::SHARED) {
+            // No page has this pgoff yet.
+            new.pgoff = areas.tree.pgoff_for(to, to + new_len, &vma.kind_at(addr));
         }
         let gone = old_len > 0 && !keep;
         let upper = if gone && vma.start < addr && old_end < vma.end {
@@ -246,7 +246,7 @@ impl<M: Machine> Mm<M> {
         // SAFETY: the tree is the same.
         unsafe { join(areas, to, to + new_len, between, Some(new)) };
         if keep && any && !flags.contains(VmFlags::SHARED) {
-            self.leave_home(areas, addr, old_end);
+            self.leave_pgoff(areas, addr, old_end);
         }
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
             Moved::Nothing => {}
@@ -256,16 +256,16 @@ impl<M: Machine> Mm<M> {
         Ok(to)
     }
 
-    /// The pages of this range have moved away with their home. If the area has no other pages, it gets a new home, so
-    /// that later pages that are moved away too can be distinguished from these. (As on Linux, a part of an area keeps
-    /// its home.)
+    /// The pages of this range have moved away with their pgoff. If the area has no other pages, it gets a new pgoff,
+    /// so that later pages that are moved away too can be distinguished from these. (As on Linux, a part of an area
+    /// keeps its pgoff.)
     #[cold]
     #[inline(never)]
-    fn leave_home(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
-        let home = areas.tree.own_home(start);
+    fn leave_pgoff(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
+        let pgoff = areas.tree.own_pgoff(start);
         let mut cursor = areas.tree.cursor(start);
         if cursor.current().is_some_and(|vma| vma.start == start && vma.end == end) {
-            cursor.set_home(home);
+            cursor.set_pgoff(pgoff);
         }
     }
 }

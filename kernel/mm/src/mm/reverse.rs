@@ -8,7 +8,7 @@ use crate::mm::Machine;
 use crate::object::Object;
 use crate::page::PageState;
 use crate::pte::{NonPresent, Pte, index};
-use crate::rmap::AnonGroup;
+use crate::rmap::AnonVma;
 use crate::spans::Key;
 use crate::vma::Vma;
 
@@ -30,30 +30,30 @@ impl<M: Machine> Mm<M> {
         self.tables.walk(addr).map_or(Pte::NONE, |leaf| leaf.peek(index(addr.get(), 3)))
     }
 
-    /// Visits the one place where this space maps the anonymous page `pfn` with this home, if there is one.
+    /// Visits the one place where this space maps the anonymous page `pfn` with this pgoff, if there is one.
     fn visit_anon(
         this: &KArc<Self>,
         pfn: Pfn,
-        home: usize,
+        pgoff: usize,
         visit: &mut impl FnMut(&KArc<Self>, UserAddr) -> bool,
     ) -> bool {
         let areas = this.areas.read();
-        this.find_anon(&areas, pfn, home).is_none_or(|addr| visit(this, addr))
+        this.find_anon(&areas, pfn, pgoff).is_none_or(|addr| visit(this, addr))
     }
 
-    fn find_anon(&self, areas: &Areas<M>, pfn: Pfn, home: usize) -> Option<UserAddr> {
+    fn find_anon(&self, areas: &Areas<M>, pfn: Pfn, pgoff: usize) -> Option<UserAddr> {
         let at = |vma: &Vma<M>| {
-            let offset = home.wrapping_sub(vma.home);
+            let offset = pgoff.wrapping_sub(vma.pgoff);
             let addr = (offset < vma.pages()).then(|| vma.start + (offset << PAGE_SHIFT))?;
             self.entry(addr).holds(pfn).then_some(addr)
         };
-        let addr = UserAddr::new(home << PAGE_SHIFT);
+        let addr = UserAddr::new(pgoff << PAGE_SHIFT);
         let straight = if addr.get() < USER_END { areas.tree.find(addr).and_then(at) } else { None };
         if straight.is_some() {
             return straight;
         }
         let mut after = None;
-        while let Some(found) = areas.tree.away().find(home, after) {
+        while let Some(found) = areas.tree.away().find(pgoff, after) {
             // SAFETY: an area of this tree, which is locked for reading.
             let there = at(unsafe { found.area.as_ref() });
             if there.is_some() {
@@ -132,11 +132,11 @@ fn walk<M: Machine>(
 
 fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) {
     let page = frame::page(machine, pfn);
-    let home = page.index() as usize;
-    // SAFETY: the caller's hold keeps the page anonymous, and an anonymous page is an owner of its group.
-    let group = unsafe { KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner())) };
-    let Some(group) = group else { return };
-    AnonGroup::for_each_space(&group, |mm| Mm::visit_anon(mm, pfn, home, &mut visit));
+    let pgoff = page.index() as usize;
+    // SAFETY: the caller's hold keeps the page anonymous, and an anonymous page is an owner of its anon_vma.
+    let anon_vma = unsafe { KArc::upgrade(core::ptr::with_exposed_provenance::<AnonVma<M>>(page.owner())) };
+    let Some(anon_vma) = anon_vma else { return };
+    AnonVma::for_each_space(&anon_vma, |mm| Mm::visit_anon(mm, pfn, pgoff, &mut visit));
 }
 
 fn for_each_object_mapping<M: Machine>(

@@ -106,8 +106,8 @@ impl<M: Machine> Mm<M> {
         }
         let pfn = supply.user(false)?;
         machine.copy_page(pfn.addr(), pte.addr());
-        rmap::make_anon(machine, pfn, &self.group, vma.home_of(addr));
-        KArc::add_owners(&self.group, 1);
+        rmap::make_anon(machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
+        KArc::add_owners(&self.anon_vma, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
         let new = Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON);

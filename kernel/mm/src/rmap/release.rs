@@ -2,29 +2,29 @@
 //!
 //! A frame of user memory ends when its count of references does ([`crate::page`] says what counts): others may have
 //! found it by its record, so the last holder frees it, not the one that allocated it. An anonymous page's record also
-//! owns its [`AnonGroup`], which therefore lives as long as its pages do.
+//! owns its [`AnonVma`], which therefore lives as long as its pages do.
 
 use core::ptr;
 
-use super::{AnonGroup, Machine};
+use super::{AnonVma, Machine};
 use crate::addr::Pfn;
 use crate::event::Event;
 use crate::fallible::KArc;
 use crate::frame::page;
 use crate::page::{Page, PageState};
 
-/// Makes a new frame an anonymous page of `group`, which counts it as an owner, at this home. From now on it can be
+/// Makes a new frame an anonymous page of `anon_vma`, which counts it as an owner, at this pgoff. From now on it can be
 /// found.
 #[inline]
-pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, group: &KArc<AnonGroup<M>>, home: usize) {
-    page(machine, pfn).init_owner(PageState::Anon, KArc::as_ptr(group).expose_provenance(), home as u64);
+pub fn make_anon<M: Machine>(machine: M, pfn: Pfn, anon_vma: &KArc<AnonVma<M>>, pgoff: usize) {
+    page(machine, pfn).init_owner(PageState::Anon, KArc::as_ptr(anon_vma).expose_provenance(), pgoff as u64);
 }
 
-/// Drops references, and frees frames whose last reference was dropped. Groups lose their page owners in bulk when this
-/// is dropped; then no lock of rank `AnonGroup` or above may be held.
+/// Drops references, and frees frames whose last reference was dropped. Anon_vmas lose their page owners in bulk when
+/// this is dropped; then no lock of rank `AnonVma` or above may be held.
 pub struct Release<M: Machine> {
     machine: M,
-    group: *const AnonGroup<M>,
+    anon_vma: *const AnonVma<M>,
     pages: usize,
 }
 
@@ -32,7 +32,7 @@ impl<M: Machine> Release<M> {
     /// Nothing yet.
     #[inline]
     pub fn new(machine: M) -> Self {
-        Self { machine, group: ptr::null(), pages: 0 }
+        Self { machine, anon_vma: ptr::null(), pages: 0 }
     }
 
     /// Drops one reference.
@@ -64,19 +64,19 @@ impl<M: Machine> Release<M> {
 
     #[inline]
     fn note(&mut self, page: &Page) {
-        let group = ptr::with_exposed_provenance::<AnonGroup<M>>(page.owner_at_end());
-        if group != self.group {
+        let anon_vma = ptr::with_exposed_provenance::<AnonVma<M>>(page.owner_at_end());
+        if anon_vma != self.anon_vma {
             self.end_owners();
-            self.group = group;
+            self.anon_vma = anon_vma;
         }
         self.pages += 1;
     }
 
     fn end_owners(&mut self) {
         if self.pages != 0 {
-            // SAFETY: each page counted here was one owner of its group (`make_anon`'s callers add the owners), and has
-            // just been freed.
-            unsafe { KArc::drop_owners(self.group, self.pages) };
+            // SAFETY: each page counted here was one owner of its anon_vma (`make_anon`'s callers add the owners), and
+            // has just been freed.
+            unsafe { KArc::drop_owners(self.anon_vma, self.pages) };
             self.pages = 0;
         }
     }

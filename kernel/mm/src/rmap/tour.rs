@@ -1,16 +1,16 @@
 //! A family's tour: brackets in a list, and the classes that have a place in it. See [`super`].
 //!
-//! Everything here is under the family's lock. Invariant of a group in the tour, outside of these functions: it has a
-//! space, or two or more children in the tour, or a walk is at it.
+//! Everything here is under the family's lock. Invariant of an anon_vma in the tour, outside of these functions: it has
+//! a space, or two or more children in the tour, or a walk is at it.
 
 use core::ptr;
 
-use super::{AnonGroup, Machine, links};
+use super::{AnonVma, Machine, links};
 use crate::fallible::KArc;
 use crate::steps::count_step;
 
-/// A bracket: a group, and which of its two brackets, in the lowest bit of the address.
-pub(super) struct Mark<M: Machine>(*const AnonGroup<M>);
+/// A bracket: an anon_vma, and which of its two brackets, in the lowest bit of the address.
+pub(super) struct Mark<M: Machine>(*const AnonVma<M>);
 
 impl<M: Machine> Clone for Mark<M> {
     fn clone(&self) -> Self {
@@ -26,7 +26,7 @@ impl<M: Machine> PartialEq for Mark<M> {
     }
 }
 
-/// A group's two places in the list.
+/// An anon_vma's two places in the list.
 pub(super) struct Brackets<M: Machine> {
     open: Neighbours<M>,
     close: Neighbours<M>,
@@ -50,12 +50,12 @@ impl<M: Machine> Mark<M> {
     /// The end of the list.
     pub(super) const NONE: Self = Self(ptr::null());
 
-    pub(super) fn open(group: *const AnonGroup<M>) -> Self {
-        Self(group)
+    pub(super) fn open(anon_vma: *const AnonVma<M>) -> Self {
+        Self(anon_vma)
     }
 
-    fn close(group: *const AnonGroup<M>) -> Self {
-        Self(group.map_addr(|addr| addr | 1))
+    fn close(anon_vma: *const AnonVma<M>) -> Self {
+        Self(anon_vma.map_addr(|addr| addr | 1))
     }
 
     pub(super) fn is_none(self) -> bool {
@@ -66,21 +66,21 @@ impl<M: Machine> Mark<M> {
         !self.is_none() && self.0.addr() & 1 == 0
     }
 
-    pub(super) fn closes(self, group: *const AnonGroup<M>) -> bool {
-        self == Self::close(group)
+    pub(super) fn closes(self, anon_vma: *const AnonVma<M>) -> bool {
+        self == Self::close(anon_vma)
     }
 
-    /// The group whose bracket it is.
-    pub(super) fn group(self) -> *const AnonGroup<M> {
+    /// The anon_vma whose bracket it is.
+    pub(super) fn anon_vma(self) -> *const AnonVma<M> {
         self.0.map_addr(|addr| addr & !1)
     }
 
     /// # Safety
-    /// The bracket's group is valid memory, and the family is locked.
+    /// The bracket's anon_vma is valid memory, and the family is locked.
     unsafe fn neighbours(self) -> *mut Neighbours<M> {
         // SAFETY: the caller's promise; no reference is made.
         unsafe {
-            let brackets = &raw mut (*links(self.group())).brackets;
+            let brackets = &raw mut (*links(self.anon_vma())).brackets;
             if self.is_open() { &raw mut (*brackets).open } else { &raw mut (*brackets).close }
         }
     }
@@ -116,15 +116,15 @@ impl<M: Machine> Mark<M> {
     }
 }
 
-// Below, all unsafe functions require this: the family is locked, and the groups passed are in its tour, or are being
-// inserted.
+// Below, all unsafe functions require this: the family is locked, and the anon_vmas passed are in its tour, or are
+// being inserted.
 
-/// Inserts a group into the tour: after its parent's opening bracket, or alone.
+/// Inserts an anon_vma into the tour: after its parent's opening bracket, or alone.
 ///
 /// # Safety
-/// See above. The tour gets one reference to the group.
-pub(super) unsafe fn insert<M: Machine>(parent: *const AnonGroup<M>, group: *const AnonGroup<M>) {
-    let (open, close) = (Mark::open(group), Mark::close(group));
+/// See above. The tour gets one reference to the anon_vma.
+pub(super) unsafe fn insert<M: Machine>(parent: *const AnonVma<M>, anon_vma: *const AnonVma<M>) {
+    let (open, close) = (Mark::open(anon_vma), Mark::close(anon_vma));
     // SAFETY: the caller's promise.
     unsafe {
         open.join(close);
@@ -136,50 +136,50 @@ pub(super) unsafe fn insert<M: Machine>(parent: *const AnonGroup<M>, group: *con
     }
 }
 
-/// A walk leaves the group.
+/// A walk leaves the anon_vma.
 ///
 /// # Safety
 /// See above.
-pub(super) unsafe fn put<M: Machine>(group: *const AnonGroup<M>, gone: &mut Gone<M>) {
+pub(super) unsafe fn put<M: Machine>(anon_vma: *const AnonVma<M>, gone: &mut Gone<M>) {
     // SAFETY: the caller's promise.
     unsafe {
-        (*links(group)).walks -= 1;
-        trim(group, gone);
+        (*links(anon_vma)).walks -= 1;
+        trim(anon_vma, gone);
     }
 }
 
-/// Removes the group from the tour if nothing keeps it there, and then its parent, which may be left with one child.
+/// Removes the anon_vma from the tour if nothing keeps it there, and then its parent, which may be left with one child.
 ///
 /// # Safety
 /// See above.
-pub(super) unsafe fn trim<M: Machine>(mut group: *const AnonGroup<M>, gone: &mut Gone<M>) {
+pub(super) unsafe fn trim<M: Machine>(mut anon_vma: *const AnonVma<M>, gone: &mut Gone<M>) {
     // SAFETY: the caller's promise. A second round handles the parent, and is the last unless walks were at its
     // ancestors.
     unsafe {
         loop {
             count_step();
-            if !(*links(group)).mm.is_null() || (*links(group)).walks != 0 {
+            if !(*links(anon_vma)).mm.is_null() || (*links(anon_vma)).walks != 0 {
                 return;
             }
-            let first = Mark::open(group).next();
-            let is_leaf = first.closes(group);
-            if !is_leaf && !Mark::close(first.group()).next().closes(group) {
+            let first = Mark::open(anon_vma).next();
+            let is_leaf = first.closes(anon_vma);
+            if !is_leaf && !Mark::close(first.anon_vma()).next().closes(anon_vma) {
                 return;
             }
             if is_leaf {
-                (*links(class_of(group))).place = ptr::null();
+                (*links(class_of(anon_vma))).place = ptr::null();
             } else {
-                unite(class_of(group), class_of(first.group()), first.group());
+                unite(class_of(anon_vma), class_of(first.anon_vma()), first.anon_vma());
             }
-            let (before, after) = remove(group);
-            gone.push(group);
+            let (before, after) = remove(anon_vma);
+            gone.push(anon_vma);
             if !is_leaf {
                 return;
             }
-            group = if before.is_open() {
-                before.group()
+            anon_vma = if before.is_open() {
+                before.anon_vma()
             } else if !after.is_none() && !after.is_open() {
-                after.group()
+                after.anon_vma()
             } else {
                 // Siblings on both sides, or the tour's end.
                 return;
@@ -188,14 +188,14 @@ pub(super) unsafe fn trim<M: Machine>(mut group: *const AnonGroup<M>, gone: &mut
     }
 }
 
-/// Removes a group's brackets; returns the brackets before the first and after the second.
+/// Removes an anon_vma's brackets; returns the brackets before the first and after the second.
 ///
 /// # Safety
 /// See above.
-unsafe fn remove<M: Machine>(group: *const AnonGroup<M>) -> (Mark<M>, Mark<M>) {
+unsafe fn remove<M: Machine>(anon_vma: *const AnonVma<M>) -> (Mark<M>, Mark<M>) {
     // SAFETY: the caller's promise. One bracket after the other, since they may be neighbours.
     unsafe {
-        let (open, close) = (Mark::open(group), Mark::close(group));
+        let (open, close) = (Mark::open(anon_vma), Mark::close(anon_vma));
         let before = open.prev();
         before.join(open.next());
         let after = close.next();
@@ -204,26 +204,26 @@ unsafe fn remove<M: Machine>(group: *const AnonGroup<M>) -> (Mark<M>, Mark<M>) {
     }
 }
 
-/// The member of this group's class that stores the place.
+/// The member of this anon_vma's class that stores the place.
 ///
 /// # Safety
-/// The family is locked, and the group's count is not 0.
-pub(super) unsafe fn class_of<M: Machine>(mut group: *const AnonGroup<M>) -> *const AnonGroup<M> {
+/// The family is locked, and the anon_vma's count is not 0.
+pub(super) unsafe fn class_of<M: Machine>(mut anon_vma: *const AnonVma<M>) -> *const AnonVma<M> {
     // SAFETY: each holds a reference to the next.
     unsafe {
-        while !(*links(group)).forward.is_null() {
+        while !(*links(anon_vma)).forward.is_null() {
             count_step();
-            group = (*links(group)).forward;
+            anon_vma = (*links(anon_vma)).forward;
         }
     }
-    group
+    anon_vma
 }
 
 /// Unites two classes at `place`: the one of lower rank joins the other.
 ///
 /// # Safety
 /// See above; both are results of [`class_of`], and differ.
-unsafe fn unite<M: Machine>(a: *const AnonGroup<M>, b: *const AnonGroup<M>, place: *const AnonGroup<M>) {
+unsafe fn unite<M: Machine>(a: *const AnonVma<M>, b: *const AnonVma<M>, place: *const AnonVma<M>) {
     // SAFETY: the caller's promise. Members of both are in the tour, so the counts are not 0.
     unsafe {
         let (lower, higher) = if (*links(a)).rank > (*links(b)).rank { (b, a) } else { (a, b) };
@@ -235,9 +235,9 @@ unsafe fn unite<M: Machine>(a: *const AnonGroup<M>, b: *const AnonGroup<M>, plac
     }
 }
 
-/// Groups that have left the tour, whose references are dropped after the lock is released.
+/// Anon_vmas that have left the tour, whose references are dropped after the lock is released.
 #[must_use]
-pub(super) struct Gone<M: Machine>(*const AnonGroup<M>);
+pub(super) struct Gone<M: Machine>(*const AnonVma<M>);
 
 impl<M: Machine> Gone<M> {
     pub(super) fn new() -> Self {
@@ -245,21 +245,22 @@ impl<M: Machine> Gone<M> {
     }
 
     /// # Safety
-    /// The group has left the tour, and the tour's reference is still held.
-    unsafe fn push(&mut self, group: *const AnonGroup<M>) {
+    /// The anon_vma has left the tour, and the tour's reference is still held.
+    unsafe fn push(&mut self, anon_vma: *const AnonVma<M>) {
         // SAFETY: the caller's promise.
-        unsafe { (*links(group)).other = core::mem::replace(&mut self.0, group) };
+        unsafe { (*links(anon_vma)).other = core::mem::replace(&mut self.0, anon_vma) };
     }
 
     /// Without the family's lock.
     pub(super) fn give_back(self) {
-        let mut group = self.0;
-        while !group.is_null() {
-            // SAFETY: nothing else writes `other` of a group that has left the tour, and `begin` added this reference.
+        let mut anon_vma = self.0;
+        while !anon_vma.is_null() {
+            // SAFETY: nothing else writes `other` of an anon_vma that has left the tour, and `begin` added this
+            // reference.
             unsafe {
-                let next = (*links(group)).other;
-                KArc::drop_owners(group, 1);
-                group = next;
+                let next = (*links(anon_vma)).other;
+                KArc::drop_owners(anon_vma, 1);
+                anon_vma = next;
             }
         }
     }

@@ -41,7 +41,7 @@ use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{MemoryType, NonPresent, Pte, bits};
 use crate::vm_flags::VmFlags;
 
-/// Software bit 57: the page is anonymous; its `Page` has its group and home.
+/// Software bit 57: the page is anonymous; its `Page` has its `AnonVma` and pgoff.
 pub const ANON: u64 = 1 << 57;
 
 /// The attributes of every page of a process.
@@ -214,7 +214,7 @@ impl Pte {
         self.0 & (bits::USER | bits::UXN) == bits::USER
     }
 
-    /// Whether the page has an anonymous group.
+    /// Whether the page has an `AnonVma`.
     #[inline(always)]
     pub fn is_anon(self) -> bool {
         self.0 & ANON != 0

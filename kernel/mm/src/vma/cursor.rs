@@ -111,9 +111,9 @@ impl<M: Machine> Cursor<'_, M> {
     /// Moves the first address of the area here, not past its neighbour; the rest of the area keeps its properties.
     pub fn set_start(&mut self, start: UserAddr) {
         let edited = self.edit_range(|vma| {
-            let (home, index) = (vma.home_of(start), vma.index_of(start));
+            let (pgoff, index) = (vma.pgoff_of(start), vma.index_of(start));
             vma.start = start;
-            vma.home = home;
+            vma.pgoff = pgoff;
             if let (Some(backing), Some(index)) = (&mut vma.backing, index) {
                 backing.index = index;
             }
@@ -142,10 +142,10 @@ impl<M: Machine> Cursor<'_, M> {
         self.tree.has_room_below(Some(node));
     }
 
-    /// Gives the area here, which has no pages, another home.
-    pub fn set_home(&mut self, home: usize) {
+    /// Gives the area here, which has no pages, another pgoff.
+    pub fn set_pgoff(&mut self, pgoff: usize) {
         if let Some(node) = self.current {
-            self.edit_known(node, |vma| vma.home = home);
+            self.edit_known(node, |vma| vma.pgoff = pgoff);
         }
     }
 
@@ -172,7 +172,7 @@ impl<M: Machine> Cursor<'_, M> {
         // object lives, since the area's hold on it does not change.
         unsafe {
             let object = at(node).backing.as_ref().map(|backing| KArc::as_ptr(&backing.object));
-            let is_away = !at(node).is_at_home();
+            let is_away = !at(node).is_at_pgoff();
             let mut mappings = object.map(|object| (*object).mappings().lock());
             mappings.iter_mut().for_each(|mappings| mappings.remove(node));
             if is_away {
@@ -182,7 +182,7 @@ impl<M: Machine> Cursor<'_, M> {
             if !seeded!(SplitLosesReverseMapping) {
                 mappings.iter_mut().for_each(|mappings| mappings.insert(node));
             }
-            if !at(node).is_at_home() {
+            if !at(node).is_at_pgoff() {
                 self.tree.away.insert(node);
             }
         }

@@ -1,9 +1,10 @@
 //! `Vma`: a range of pages of one address space with the same properties.
 //!
-//! A private Vma's anonymous pages are found by their *home*, a page number that stays with them wherever mremap moves
-//! the Vma. The `home` of a new Vma is its address, and mremap does not change it, so the home in a `Page` stays valid.
-//! If Vmas that were moved away claim those numbers already, a new one gets other numbers (`AreaTree::home_for`), so
-//! that a lookup by home finds only few candidates. A Vma that maps an object also has an index into it.
+//! A private Vma's anonymous pages are found by their *pgoff* (Linux's `vm_pgoff`), a page number that stays with them
+//! wherever mremap moves the Vma. The `pgoff` of a new Vma is its address, and mremap does not change it, so the pgoff
+//! in a `Page` stays valid. If Vmas that were moved away claim those numbers already, a new one gets other numbers
+//! (`AreaTree::pgoff_for`), so that a lookup by pgoff finds only few candidates. A Vma that maps an object also has an
+//! index into it.
 
 mod balance;
 pub mod cursor;
@@ -54,13 +55,13 @@ pub struct Vma<M: Machine> {
     /// What it is.
     pub flags: VmFlags,
     /// The page number that identifies the anonymous page at `start`.
-    pub home: usize,
+    pub pgoff: usize,
     /// What it maps; nothing for anonymous private memory.
     pub backing: Option<Backing<M>>,
 }
 
 impl<M: Machine> Vma<M> {
-    /// An area of anonymous or backed memory whose home is its address.
+    /// An area of anonymous or backed memory whose pgoff is its address.
     #[inline]
     pub fn new(start: UserAddr, end: UserAddr, flags: VmFlags, backing: Option<Backing<M>>) -> Self {
         Self {
@@ -70,7 +71,7 @@ impl<M: Machine> Vma<M> {
             start,
             end,
             flags,
-            home: start.get() >> PAGE_SHIFT,
+            pgoff: start.get() >> PAGE_SHIFT,
             backing,
         }
     }
@@ -98,10 +99,10 @@ impl<M: Machine> Vma<M> {
         self.start <= addr && addr < self.end
     }
 
-    /// The home of the page at `addr`, inside or (to compare with a neighbour) outside of this.
+    /// The pgoff of the page at `addr`, inside or (to compare with a neighbour) outside of this.
     #[inline]
-    pub fn home_of(&self, addr: UserAddr) -> usize {
-        self.home.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
+    pub fn pgoff_of(&self, addr: UserAddr) -> usize {
+        self.pgoff.wrapping_add((addr.get() >> PAGE_SHIFT).wrapping_sub(self.start.get() >> PAGE_SHIFT))
     }
 
     /// The object's page at `addr`.
@@ -117,15 +118,15 @@ impl<M: Machine> Vma<M> {
         self.backing.as_ref().map(|b| Backing { object: b.object.clone(), index })
     }
 
-    /// Whether its home is its address.
-    pub fn is_at_home(&self) -> bool {
-        self.home == self.start.get() >> PAGE_SHIFT
+    /// Whether its pgoff is its address.
+    pub fn is_at_pgoff(&self) -> bool {
+        self.pgoff == self.start.get() >> PAGE_SHIFT
     }
 
     /// Whether its pages are found by its address alone: it is in no [`Spans`](crate::spans::Spans).
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.backing.is_none() && self.is_at_home()
+        self.backing.is_none() && self.is_at_pgoff()
     }
 
     /// A second area with the same properties for `start..end`, a part of this.
@@ -137,7 +138,7 @@ impl<M: Machine> Vma<M> {
             start,
             end,
             flags: self.flags,
-            home: self.home_of(start),
+            pgoff: self.pgoff_of(start),
             backing: self.backing_at(start),
         }
     }
@@ -147,7 +148,7 @@ impl<M: Machine> Vma<M> {
     pub fn kind_at(&self, addr: UserAddr) -> Kind<'_, M> {
         Kind {
             flags: self.flags,
-            home: self.home_of(addr),
+            pgoff: self.pgoff_of(addr),
             object: self.backing.as_ref().map(|b| &b.object),
             index: self.index_of(addr).unwrap_or(0),
         }
@@ -180,7 +181,7 @@ unsafe impl<M: Machine> Spanned for Vma<M> {
         unsafe {
             match WHICH {
                 BY_INDEX => (*node.as_ptr()).backing.as_ref().map_or(0, |b| b.index),
-                _ => (*node.as_ptr()).home,
+                _ => (*node.as_ptr()).pgoff,
             }
         }
     }
@@ -196,8 +197,8 @@ unsafe impl<M: Machine> Spanned for Vma<M> {
 pub struct Kind<'a, M: Machine> {
     /// Its flags.
     pub flags: VmFlags,
-    /// Its home.
-    pub home: usize,
+    /// Its pgoff.
+    pub pgoff: usize,
     /// The backing object.
     pub object: Option<&'a KArc<Object<M>>>,
     /// The object's page at its start; 0 without one.
@@ -209,7 +210,7 @@ impl<M: Machine> Kind<'_, M> {
     #[inline]
     pub fn after(&self, pages: usize) -> Self {
         let index = if self.object.is_some() { self.index.wrapping_add(pages) } else { 0 };
-        Self { home: self.home.wrapping_add(pages), index, ..*self }
+        Self { pgoff: self.pgoff.wrapping_add(pages), index, ..*self }
     }
 }
 
@@ -224,7 +225,7 @@ impl<M: Machine> PartialEq for Kind<'_, M> {
         let rights = VmFlags::READ | VmFlags::WRITE | VmFlags::EXEC;
         let ignored = if seeded!(MergesDifferentRights) { rights } else { VmFlags::empty() };
         self.flags | ignored == other.flags | ignored
-            && self.home == other.home
+            && self.pgoff == other.pgoff
             && self.index == other.index
             && same_object
     }

@@ -126,9 +126,10 @@ fn an_area_within_a_stack_s_distance_makes_room_below_it() {
     assert_eq!(gap(&tree), Some(addr(1989)));
 }
 
-/// Areas away from home, which overlap in every way, are found by the numbers that they claim as a search of all finds them.
+/// Areas that were moved, which overlap in every way, are found by the numbers that they claim as a search of all finds
+/// them.
 #[test]
-fn areas_away_from_home_are_found_by_what_they_claim() {
+fn moved_areas_are_found_by_what_they_claim() {
     let mut tree = AreaTree::<&'static Sim>::new();
     let mut seed = 7_u64;
     let mut random = move |n: usize| {
@@ -140,8 +141,8 @@ fn areas_away_from_home_are_found_by_what_they_claim() {
         let start = UserAddr::new((1000 + n * 100) * PAGE_SIZE);
         let pages = 1 + random(if n % 3 == 0 { 90 } else { 4 });
         let mut vma = Box::new(Vma::new(start, start + pages * PAGE_SIZE, VmFlags::READ, None));
-        vma.home = random(400);
-        claims.push((vma.home, vma.home + pages - 1, start.get()));
+        vma.pgoff = random(400);
+        claims.push((vma.pgoff, vma.pgoff + pages - 1, start.get()));
         tree.cursor(start).insert_before(vma);
         if n % 5 == 4 {
             let gone = claims.swap_remove(random(claims.len()));

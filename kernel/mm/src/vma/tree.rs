@@ -4,8 +4,8 @@
 //! and the largest gap in its subtree, so finding an area, a neighbour, or the highest gap of a size takes O(log n).
 //! Areas do not overlap.
 //!
-//! Areas that map an object are also in that object's [`Spans`], and areas that are not at home in the tree's own: both
-//! are updated with each change of the tree here and in cursor.rs.
+//! Areas that map an object are also in that object's [`Spans`], and areas that are not at their pgoff in the tree's
+//! own: both are updated with each change of the tree here and in cursor.rs.
 //!
 //! The tree owns its areas; all `unsafe` about their links is in this folder. Invariant: every link of
 //! a node in the tree points to a node of the same tree or is empty, and `prev`/`next` are the neighbours by address.
@@ -18,13 +18,13 @@ use super::cursor::Cursor;
 use super::gap::Searched;
 use super::{Kind, STACK_GUARD, VmFlags, Vma};
 use crate::addr::{PAGE_SHIFT, USER_END, UserAddr};
-use crate::spans::{BY_HOME, Spans, mix};
+use crate::spans::{BY_PGOFF, Spans, mix};
 use crate::table::Machine;
 
 pub(crate) type Link<M> = Option<NonNull<Vma<M>>>;
 
-/// The bits of a home that a [`Page`](crate::page::Page) can store.
-const HOME_BITS: u32 = 40;
+/// The bits of a pgoff that a [`Page`](crate::page::Page) can store.
+const PGOFF_BITS: u32 = 40;
 
 /// A node's place in the tree.
 pub struct Links<M: Machine> {
@@ -64,8 +64,8 @@ pub struct AreaTree<M: Machine> {
     pub(super) searched: Searched,
     /// The space, for reverse mapping.
     pub(super) mm: *const M::Space,
-    /// The areas that are not at home.
-    pub(super) away: Spans<Vma<M>, BY_HOME>,
+    /// The areas that are not at their pgoff.
+    pub(super) away: Spans<Vma<M>, BY_PGOFF>,
 }
 
 // SAFETY: the tree owns its areas, which can be sent and shared themselves.
@@ -127,48 +127,48 @@ impl<M: Machine> AreaTree<M> {
         self.mm = mm;
     }
 
-    /// The areas that are not at home, by home.
-    pub(crate) fn away(&self) -> &Spans<Vma<M>, BY_HOME> {
+    /// The areas that are not at their pgoff, by pgoff.
+    pub(crate) fn away(&self) -> &Spans<Vma<M>, BY_PGOFF> {
         &self.away
     }
 
-    /// The home of a new area without pages for this free range, of kind `kind` except for its home: its address; or,
-    /// if areas that were moved away claim those numbers, the home that lets it merge with a neighbour; or else numbers
-    /// of its own.
+    /// The pgoff of a new area without pages for this free range, of kind `kind` except for its pgoff: its address; or,
+    /// if areas that were moved away claim those numbers, the pgoff that lets it merge with a neighbour; or else
+    /// numbers of its own.
     #[inline]
-    pub(crate) fn home_for(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>) -> usize {
+    pub(crate) fn pgoff_for(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>) -> usize {
         let straight = start.get() >> PAGE_SHIFT;
         if self.away.is_empty() {
             return straight;
         }
-        self.free_home(start, end, kind, straight)
+        self.free_pgoff(start, end, kind, straight)
     }
 
     #[cold]
     #[inline(never)]
-    fn free_home(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>, straight: usize) -> usize {
+    fn free_pgoff(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>, straight: usize) -> usize {
         let pages = (end - start) >> PAGE_SHIFT;
-        let is_free = |home: &usize| !self.away.meets(*home, *home + pages - 1);
+        let is_free = |pgoff: &usize| !self.away.meets(*pgoff, *pgoff + pages - 1);
         let next = self.find_from(start).filter(|vma| vma.start == end);
         let prev = self.find_before(start).filter(|vma| vma.end == start);
         let after = prev
-            .map(|vma| vma.home_of(start))
-            .filter(|home| prev.is_some_and(|vma| vma.continues_with(&Kind { home: *home, ..*kind })));
+            .map(|vma| vma.pgoff_of(start))
+            .filter(|pgoff| prev.is_some_and(|vma| vma.continues_with(&Kind { pgoff: *pgoff, ..*kind })));
         let before = next
-            .and_then(|vma| vma.home.checked_sub(pages))
-            .filter(|home| next.is_some_and(|vma| Kind { home: *home, ..*kind }.after(pages) == vma.kind()));
-        [Some(straight), after, before].into_iter().flatten().find(is_free).unwrap_or_else(|| self.own_home(start))
+            .and_then(|vma| vma.pgoff.checked_sub(pages))
+            .filter(|pgoff| next.is_some_and(|vma| Kind { pgoff: *pgoff, ..*kind }.after(pages) == vma.kind()));
+        [Some(straight), after, before].into_iter().flatten().find(is_free).unwrap_or_else(|| self.own_pgoff(start))
     }
 
     /// Numbers above all addresses, for an area at `start` without pages: at random, so that areas rarely claim the
     /// same ones. There are 15 times as many as pages in a space, and all areas together cover no more than those
     /// pages. So on average less than one area claims a number, even as areas grow.
-    pub(crate) fn own_home(&self, start: UserAddr) -> usize {
+    pub(crate) fn own_pgoff(&self, start: UserAddr) -> usize {
         const LOWEST: usize = USER_END >> PAGE_SHIFT;
-        // Each area with such a home changes the tree of moved areas. The space's address distinguishes spaces.
+        // Each area with such a pgoff changes the tree of moved areas. The space's address distinguishes spaces.
         let seed = self.mm.addr() as u64 ^ mix(self.away.changes() ^ mix(start.get() as u64));
-        // (Room for the largest area after the highest home.)
-        LOWEST + (mix(seed) % ((1 << HOME_BITS) - 2 * LOWEST as u64)) as usize
+        // (Room for the largest area after the highest pgoff.)
+        LOWEST + (mix(seed) % ((1 << PGOFF_BITS) - 2 * LOWEST as u64)) as usize
     }
 
     /// Inserts an area of this tree into the `Spans` in which reverse mapping looks for it.
@@ -181,7 +181,7 @@ impl<M: Machine> AreaTree<M> {
                 (*vma.space.get()).write(self.mm);
                 backing.object.mappings().lock().insert(node);
             }
-            if !vma.is_at_home() && !seeded!(MoveLosesReverseMapping) {
+            if !vma.is_at_pgoff() && !seeded!(MoveLosesReverseMapping) {
                 self.away.insert(node);
             }
         }
@@ -196,7 +196,7 @@ impl<M: Machine> AreaTree<M> {
             if let Some(backing) = &vma.backing {
                 backing.object.mappings().lock().remove(node);
             }
-            if !vma.is_at_home() {
+            if !vma.is_at_pgoff() {
                 self.away.remove(node);
             }
         }

@@ -39,7 +39,7 @@ impl<M: Machine> AreaTree<M> {
         }
         assert_eq!(back, n);
         self.away.validate();
-        let away: usize = self.iter().filter(|vma| !vma.is_at_home()).count();
-        assert_eq!(self.away.len(), away, "areas away from home");
+        let away: usize = self.iter().filter(|vma| !vma.is_at_pgoff()).count();
+        assert_eq!(self.away.len(), away, "areas that were moved");
     }
 }

@@ -141,7 +141,7 @@ fn a_moved_stack_ends_where_it_would_have_ended_unmoved() {
     let (at, to) = (0x20 * PAGE, 0x7000_0000);
     map_at(&mm, at, PAGE, RW, Map::FIXED | Map::GROWSDOWN).unwrap();
     let flags = quire_abi::flags::Mremap::MAYMOVE | quire_abi::flags::Mremap::FIXED;
-    // (An empty area takes a new home when it moves.)
+    // (An empty area takes a new pgoff when it moves.)
     rig.write(&mm, at, 1).unwrap();
     mm.remap(at, PAGE, PAGE, flags, to).unwrap();
     assert_eq!(rig.write(&mm, to - 0x21 * PAGE, 2), Err(FaultError::Unmapped));
@@ -393,7 +393,7 @@ fn a_page_of_an_object_knows_all_that_map_it() {
 }
 
 #[test]
-fn areas_away_from_home_are_found_among_many() {
+fn moved_areas_are_found_among_many() {
     let rig = Rig::new(64);
     let mm = rig.space();
     let (at, to) = (0x4000_0000, 0x5000_0000);

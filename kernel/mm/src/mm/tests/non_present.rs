@@ -1,5 +1,5 @@
-//! Swap, migration and write-back as later floors will do them, in so far as the tables can tell: what makes the oracle's
-//! entries non-present, and brings the pages back; what makes them clean.
+//! Swap, migration and write-back as later floors will do them, in so far as the tables can tell: what makes the
+//! oracle's entries non-present, and brings the pages back; what makes them clean.
 
 use std::boxed::Box;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use crate::mm::{FaultError, NonPresentOps, for_each_mapping};
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
-use crate::rmap::AnonGroup;
+use crate::rmap::AnonVma;
 use crate::sim::{Sim, turns};
 use crate::supply::Supply;
 use crate::table::entry::{self, ANON, Kind};
@@ -270,12 +270,12 @@ impl Elsewhere {
         let page = frame::page(self.sim, old);
         let new = frame::alloc_user(self.sim, false).ok()?;
         self.sim.copy_page(new.addr(), old.addr());
-        // SAFETY: this has the page frozen, which is an owner of its group.
-        let group = unsafe {
-            KArc::upgrade(core::ptr::with_exposed_provenance::<AnonGroup<&'static Sim>>(page.owner())).unwrap()
+        // SAFETY: this has the page frozen, which is an owner of its anon_vma.
+        let anon_vma = unsafe {
+            KArc::upgrade(core::ptr::with_exposed_provenance::<AnonVma<&'static Sim>>(page.owner())).unwrap()
         };
-        rmap::make_anon(self.sim, new, &group, page.index() as usize);
-        KArc::add_owners(&group, 1);
+        rmap::make_anon(self.sim, new, &anon_vma, page.index() as usize);
+        KArc::add_owners(&anon_vma, 1);
         Some(new)
     }
 

@@ -108,7 +108,8 @@ fn areas_that_moved_from_one_place_are_told_apart() {
             move_to(&mm, at, to + (4 * n + 2) * PAGE, Mremap::empty());
         }
     }
-    // O(log n) of a tree, and not a search: twice the steps of one among a few, and the depth of the tree of those away.
+    // O(log n) of a tree, and not a search: twice the steps of one among a few, and the depth of the tree of those
+    // away.
     let depth = 4 * AREAS.ilog2() as usize;
     let mut sum = 0;
     let places: Vec<_> =
@@ -160,7 +161,7 @@ fn a_hole_that_a_move_left_is_filled_by_one_area() {
     rig.assert_balanced();
 }
 
-/// A group ends in a bounded number of steps under its family's lock, however many children and ancestors it has.
+/// An anon_vma ends in a bounded number of steps under its family's lock, however many children and ancestors it has.
 #[test]
 fn the_end_of_a_space_is_as_long_with_many_relatives_as_with_few() {
     let end_among = |relatives: usize| {
@@ -183,8 +184,8 @@ fn the_end_of_a_space_is_as_long_with_many_relatives_as_with_few() {
     assert_eq!(end_among(1000), end_among(3));
 }
 
-/// Families of random shape, whose members write, drop pages, fork and end, and are walked through meanwhile: each page is
-/// found where it is mapped, and nowhere else.
+/// Families of random shape, whose members write, drop pages, fork and end, and are walked through meanwhile: each page
+/// is found where it is mapped, and nowhere else.
 #[test]
 fn families_of_any_shape_are_walked_whole() {
     const PAGES: usize = 8;
