@@ -1,11 +1,11 @@
-//! The laboratory on the machine: what docs/lab.md shows, `lab` prints there too, and a trace may come from a file.
+//! The laboratory on the machine: `lab` prints there what docs/lab.md shows, and reads traces from files.
 
 use std::fs;
 use std::path::Path;
 
 use crate::harness::Machine;
 
-/// The blocks of the page that show a command: its words, and what it prints.
+/// The commands in docs/lab.md and their outputs.
 fn shown() -> Vec<(String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lab.md");
     let page = fs::read_to_string(path).expect("docs/lab.md is there");

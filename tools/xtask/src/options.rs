@@ -30,7 +30,7 @@ pub enum Command {
     Flash(FlashOptions),
     /// Build the allocator's two C libraries and print their paths, one a line.
     Malloc,
-    /// Draw memory schemes of textbooks side by side on a page; with a scheme, print what `lab` prints on Quire.
+    /// Draw a page that compares the memory schemes of textbooks; with a scheme, print the text that `lab` prints on Quire.
     Lab(LabOptions),
     /// Build the book and the reference of every crate; prints where they begin.
     Docs,
@@ -131,13 +131,13 @@ pub struct FlashOptions {
 
 #[derive(Args, Clone)]
 pub struct LabOptions {
-    /// Draw this trace, built in or a file; repeatable [default: all that are built in].
+    /// A trace to draw, built in or a file; repeatable [default: all built-in traces].
     #[arg(long, value_name = "TRACE", conflicts_with = "words")]
     pub trace: Vec<String>,
     /// The page to write [default: target/quire/lab.html].
     #[arg(short, long, value_name = "FILE", conflicts_with = "words")]
     pub output: Option<PathBuf>,
-    /// What to print instead: `fits --trace t1`; `list` shows schemes and traces.
+    /// Print instead of drawing: `fits --trace t1`; `list` shows schemes and traces.
     #[arg(value_name = "SCHEME", trailing_var_arg = true, allow_hyphen_values = true)]
     pub words: Vec<String>,
 }

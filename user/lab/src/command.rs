@@ -1,13 +1,13 @@
 //! The command line of `lab`, the same on Quire and on the host.
 //!
 //! ```text
-//! lab                              what there is
+//! lab                              lists schemes and traces
 //! lab SCHEME [--trace T] [--only WORD] [--SETTING VALUE,...]
 //! lab show T | settings | measures
 //! ```
 //!
-//! `T` is the name of a built-in trace or of a file. `--only` shows the pictures of those variants alone whose names contain a
-//! word; `--only -` shows no picture. A setting given here takes the place of the trace's.
+//! `T` is the name of a built-in trace or of a file. `--only` shows the pictures of the variants whose names contain a word;
+//! `--only -` shows no pictures. A setting on the command line overrides the trace's.
 
 use alloc::format;
 use alloc::string::String;
@@ -17,11 +17,11 @@ use crate::report::Measure;
 use crate::trace::{Setting, builtin};
 use crate::{Error, Report, SCHEMES, Scheme, Trace, draw};
 
-/// What `--help` shows.
+/// The text of `--help`.
 pub const USAGE: &str =
     "lab [SCHEME [--trace T] [--only WORD] [--SETTING VALUE[,VALUE...]] | show T | settings | measures]";
 
-/// Does what these words say; answers what is to be printed. `read` answers the contents of a file.
+/// Executes a command line; returns the text to print. `read` returns the contents of a file.
 pub fn run(words: &[&str], read: impl Fn(&str) -> Result<String, String>) -> Result<String, Error> {
     match words {
         [] | ["list"] => Ok(list()),
@@ -31,7 +31,7 @@ pub fn run(words: &[&str], read: impl Fn(&str) -> Result<String, String>) -> Res
         ["show", trace] => text_of(trace, read),
         [name, options @ ..] => {
             let scheme =
-                Scheme::named(name).ok_or_else(|| Error::new(format!("there is no scheme {name}: try lab")))?;
+                Scheme::named(name).ok_or_else(|| Error::new(format!("unknown scheme '{name}'; lab lists them")))?;
             let options = Options::parse(scheme, options)?;
             let trace = options.trace(read)?;
             let reports = (scheme.run)(&trace).map_err(|error| within(options.trace, error))?;
@@ -40,7 +40,7 @@ pub fn run(words: &[&str], read: impl Fn(&str) -> Result<String, String>) -> Res
     }
 }
 
-/// Reports as text: a table of all, then the pictures of those whose names contain a word.
+/// Reports as text: a table, then the pictures of the variants whose names contain a word.
 fn shown(reports: &[Report], only: &str) -> String {
     let mut text = draw::table(reports);
     let chosen = reports.iter().filter(|report| report.scheme.contains(only));
@@ -51,7 +51,7 @@ fn shown(reports: &[Report], only: &str) -> String {
     text
 }
 
-/// Schemes and traces.
+/// The list of schemes and traces.
 fn list() -> String {
     let mut text = String::from("Schemes\n");
     text += &lines(SCHEMES.iter().map(|scheme| (scheme.name, scheme.summary)));
@@ -68,7 +68,7 @@ fn lines<'a>(entries: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     entries.map(|(name, meaning)| format!("  {name:<12}{meaning}\n")).collect()
 }
 
-/// The text of a trace: a built-in one, or a file.
+/// The text of a built-in trace or of a file.
 fn text_of(name: &str, read: impl Fn(&str) -> Result<String, String>) -> Result<String, Error> {
     match builtin::text(name) {
         Some(text) => Ok(text.into()),
@@ -76,7 +76,7 @@ fn text_of(name: &str, read: impl Fn(&str) -> Result<String, String>) -> Result<
     }
 }
 
-/// What stands behind a scheme's name.
+/// The options after the name of a scheme.
 struct Options<'a> {
     trace: &'a str,
     only: &'a str,
@@ -89,19 +89,20 @@ impl<'a> Options<'a> {
         let mut options = Options { trace, only: "", settings: Vec::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
-            let name = word.strip_prefix("--").ok_or_else(|| Error::new(format!("'{word}' is no option: {USAGE}")))?;
+            let name =
+                word.strip_prefix("--").ok_or_else(|| Error::new(format!("unexpected '{word}'; usage: {USAGE}")))?;
             let value = words.next().ok_or_else(|| Error::new(format!("{word} needs a value")))?;
             match (name, Setting::named(name)) {
                 ("trace", _) => options.trace = value,
                 ("only", _) => options.only = value,
                 (_, Some(setting)) => options.settings.push((setting, value)),
-                _ => return Err(Error::new(format!("there is no setting {name}: try lab settings"))),
+                _ => return Err(Error::new(format!("unknown setting '{name}'; lab settings lists them"))),
             }
         }
         Ok(options)
     }
 
-    /// The trace that the options name, with the settings that they change.
+    /// The trace, with the overridden settings.
     fn trace(&self, read: impl Fn(&str) -> Result<String, String>) -> Result<Trace, Error> {
         let mut trace = Trace::parse(&text_of(self.trace, read)?).map_err(|error| within(self.trace, error))?;
         for (setting, value) in &self.settings {
@@ -111,7 +112,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// An error with the name of the trace that it is in.
+/// Prefixes an error with the name of the trace.
 fn within(trace: &str, error: Error) -> Error {
     Error::new(format!("{trace}: {error}"))
 }
@@ -151,16 +152,16 @@ mod tests {
     #[test]
     fn complaints_say_what_and_where() {
         for (words, complaint) in [
-            ("frob", "there is no scheme frob: try lab"),
+            ("frob", "unknown scheme 'frob'; lab lists them"),
             ("fits --trace", "--trace needs a value"),
-            ("fits t1", "'t1' is no option"),
-            ("fits --colour red", "there is no setting colour"),
+            ("fits t1", "unexpected 't1'"),
+            ("fits --colour red", "unknown setting 'colour'"),
             ("fits --trace nothing", "nothing: not there"),
             ("fits --trace file", "file: line 3: B is not allocated"),
-            ("fits --trace t16", "t16: the trace does not say how large memory is"),
+            ("fits --trace t16", "t16: the trace does not specify the size of memory"),
             ("replace --trace t1", "t1: the trace has no 'ref'"),
-            ("buddy --trace t11", "t11: line 3: the buddy system chooses addresses itself"),
-            ("replace --frames 0", "frames is from 1 to 256"),
+            ("buddy --trace t11", "t11: line 3: the buddy system does not support 'at'"),
+            ("replace --frames 0", "frames must be between 1 and 256"),
         ] {
             let error = said(words).unwrap_err();
             assert!(error.contains(complaint), "{words}: {error}");

@@ -1,17 +1,17 @@
-//! DRAM: banks that work side by side, and rows of which each bank has at most one open.
+//! DRAM: independent banks, each with at most one open row.
 //!
-//! An access opens its row (tRCD) and then takes its column (tCAS). If the bank has the row open already, the column alone is
-//! paid: a hit. If it has another row open, that must be closed first (tRP): a conflict. Which accesses are which depends on
-//! the bits of an address that select the bank, and on whether a row is left open:
+//! An access opens its row (tRCD) and then selects its column (tCAS). If the row is open already, only the column access is
+//! paid: a hit. If another row of the bank is open, it must be closed first (tRP): a conflict. The outcome depends on the
+//! address bits that select the bank, and on whether rows are left open:
 //!
-//! - *Bank on top*: a bank is one stretch of memory.
-//! - *Row on top*: rows that follow each other lie in banks that follow each other.
-//! - *Lines across*: even lines that follow each other lie in banks that follow each other.
-//! - *Row on top, hashed*: the bank is mixed with bits of the row, so that a stride of a power of two does not always meet
-//!   the same bank (Zhang, Zhu and Zhang, "A permutation-based page interleaving scheme", 2000).
+//! - *Bank on top*: each bank is one contiguous stretch of memory.
+//! - *Row on top*: consecutive rows lie in consecutive banks.
+//! - *Lines across*: consecutive lines lie in consecutive banks.
+//! - *Row on top, hashed*: the bank number is XORed with bits of the row number, so that a stride of a power of two does not
+//!   always hit the same bank (Zhang, Zhu and Zhang, "A permutation-based page interleaving scheme", 2000).
 //!
-//! With *open* rows the next access may hit. With *closed* rows each access closes its row behind it, while nobody waits, so
-//! that none ever conflicts. Accesses come one after the other and do not overlap. See Jacob, Ng and Wang, "Memory Systems".
+//! With *open* rows the next access may hit. With *closed* rows each access closes its row afterwards, in idle time, so there
+//! are no conflicts. Accesses are sequential and do not overlap. See Jacob, Ng and Wang, "Memory Systems".
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -22,19 +22,19 @@ use crate::report::{Cell, Grid, Look, Measure, Picture, Report, Value};
 use crate::trace::{Setting, Settings, Trace};
 use crate::units::{Ratio, Size};
 
-/// Accesses that are drawn.
+/// The maximum number of accesses in a picture.
 const MOST_COLUMNS: usize = 48;
 
-/// Which bits of an address select the bank.
+/// The address bits that select the bank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
-    /// The topmost.
+    /// The topmost bits.
     BankOnTop,
-    /// Those below the row.
+    /// The bits below the row number.
     RowOnTop,
-    /// Those above the line.
+    /// The bits above the offset within a line.
     LinesAcross,
-    /// Those below the row, mixed with the row's.
+    /// The bits below the row number, XORed with bits of the row number.
     Hashed,
 }
 
@@ -52,7 +52,7 @@ impl Mapping {
     }
 }
 
-/// What memory consists of, and what it costs in nanoseconds.
+/// The geometry of memory, and its timing in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Chip {
     memory: u64,
@@ -65,7 +65,7 @@ pub struct Chip {
 }
 
 impl Chip {
-    /// As a trace has it. Banks, rows and lines are powers of two, since bits of the address select them.
+    /// The chip of a trace. Banks, rows and lines are powers of two, since address bits select them.
     pub fn of(settings: &Settings) -> Result<Chip, Error> {
         let chip = Chip {
             memory: settings.memory().unwrap_or(1 << 20),
@@ -88,7 +88,7 @@ impl Chip {
 
     /// The bank and the row of an address.
     pub fn place(&self, mapping: Mapping, address: u64) -> (u64, u64) {
-        // The number of a row among those of all banks.
+        // The number of the row, counted over all banks.
         let number = address / self.row;
         match mapping {
             Mapping::BankOnTop => {
@@ -105,7 +105,7 @@ impl Chip {
     }
 }
 
-/// What an access found.
+/// The state of the bank at an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
     Open,
@@ -113,7 +113,7 @@ enum Found {
     Other,
 }
 
-/// Plays addresses on a chip.
+/// Plays accesses on a chip.
 pub fn play(chip: &Chip, mapping: Mapping, leave_open: bool, addresses: &[u64]) -> Report {
     let mut open: Vec<Option<u64>> = Vec::from_iter((0..chip.banks).map(|_| None));
     let (mut hits, mut opened, mut conflicts, mut time) = (0, 0, 0, 0);
@@ -150,7 +150,7 @@ pub fn play(chip: &Chip, mapping: Mapping, leave_open: bool, addresses: &[u64]) 
     report
 }
 
-/// A column for an access: the row's number in its bank.
+/// Adds the column of an access, with the row number in the cell of the bank.
 fn draw(grid: &mut Grid, address: u64, bank: u64, row: u64, found: Found) {
     if grid.columns.len() == MOST_COLUMNS {
         grid.left_out += 1;
@@ -172,7 +172,7 @@ fn short(address: u64) -> String {
     Size(address).to_string()
 }
 
-/// Each mapping with rows left open, and one with rows closed.
+/// Plays each mapping with open rows, and one with closed rows.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let chip = Chip::of(&trace.settings)?;
     let addresses: Vec<u64> = trace.accesses()?.into_iter().map(|access| access.address).collect();
@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(chip.place(Mapping::Hashed, 5 << 10), (0, 1));
     }
 
-    /// Every line of memory has a place of its own: no two addresses share bank, row and column.
+    /// Each row of each bank gets exactly as many addresses as it has bytes.
     #[test]
     fn each_bank_has_as_many_addresses_of_each_row() {
         let chip = Chip::of(&Settings::default()).unwrap();

@@ -3,22 +3,22 @@
 use alloc::string::String;
 use core::fmt;
 
-/// Why there is no report: what is wrong, and in which line of the trace if it is one line's fault.
+/// The reason why there is no report, and the line of the trace if a single line is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// The line, counted from 1.
     pub line: Option<usize>,
-    /// What is wrong with which value, and what to do.
+    /// What is wrong, with which value, and what to do.
     pub what: String,
 }
 
 impl Error {
-    /// Something that is no single line's fault.
+    /// An error that does not belong to a single line.
     pub fn new(what: impl Into<String>) -> Error {
         Error { line: None, what: what.into() }
     }
 
-    /// Something wrong in this line.
+    /// An error in this line.
     pub fn at(line: usize, what: impl Into<String>) -> Error {
         Error { line: Some(line), what: what.into() }
     }

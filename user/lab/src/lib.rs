@@ -1,20 +1,20 @@
 //! The laboratory: the classic schemes of memory management as exact simulations.
 //!
-//! A [`Trace`] is what happens: requests for memory, references to pages, accesses to addresses. A scheme plays a trace and
-//! answers one [`Report`] for each of its variants, so that they stand side by side: first fit beside best fit, FIFO beside
-//! LRU. A report has figures ([`report::Measure`]), pictures ([`report::Picture`]) and notes; [`draw`] makes text of it, and
-//! `cargo xtask lab` makes a page of it. [`command`] is what the program `lab` does with its command line.
+//! A [`Trace`] lists events: requests for memory, references to pages, accesses to addresses. A scheme plays a trace and
+//! returns one [`Report`] for each of its variants, so that they can be compared: first fit with best fit, FIFO with LRU. A
+//! report contains figures ([`report::Measure`]), pictures ([`report::Picture`]) and notes. [`draw`] renders it as text, and
+//! `cargo xtask lab` renders it as a page. [`command`] implements the command line of the program `lab`.
 //!
 //! | module | schemes |
 //! | --- | --- |
-//! | [`place`] | where a request goes: fixed partitions, fits, quick fit, compaction, buddy; swapping and overlays |
-//! | [`translate`] | what an address means: paging, segmentation, both, the TLB, multi-level tables |
-//! | [`replace`] | which page goes: FIFO, OPT, LRU, clock, second chance, NRU, LFU, working set, WSClock |
-//! | [`dram`] | what an access costs in banks and rows |
+//! | [`place`] | placement: fixed partitions, fits, quick fit, compaction, buddy; swapping and overlays |
+//! | [`translate`] | address translation: paging, segmentation, segmented paging, the TLB, multi-level tables |
+//! | [`replace`] | page replacement: FIFO, OPT, LRU, clock, second chance, NRU, LFU, working set, WSClock |
+//! | [`dram`] | the cost of an access in banks and rows |
 //!
-//! Everything is deterministic and in whole numbers: the same trace gives the same report on every machine. Nothing here
-//! is Quire's own memory manager; the code is written to be read, with the simplest structure that does the work.
-//! A trace comes from a user: whatever is in it, a scheme answers an [`Error`] and does not panic.
+//! All results are deterministic and computed in whole numbers: the same trace gives the same report on every machine. The
+//! simulations share no code with Quire's memory manager. They are written to be read, with the simplest data structure that
+//! does the work. Traces are user input: a scheme returns an [`Error`] for one that it cannot play, and never panics.
 
 #![cfg_attr(not(test), no_std)]
 

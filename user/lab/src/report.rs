@@ -1,6 +1,6 @@
-//! What every scheme answers: figures, pictures and notes.
+//! The result of every scheme: figures, pictures and notes.
 //!
-//! A picture is data, not ink: [`crate::draw`] makes text of it, and the host's page makes a drawing of the same data.
+//! A picture is data. [`crate::draw`] renders it as text, and the page of `cargo xtask lab` as SVG.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,21 +8,21 @@ use core::fmt;
 
 use crate::units::{Ratio, Size};
 
-/// What one scheme made of a trace.
+/// The result of one variant of a scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The scheme and its variant: `first fit`.
     pub scheme: String,
-    /// Figures, in the order in which they are shown.
+    /// Figures, in display order.
     pub figures: Vec<(Measure, Value)>,
     /// Pictures.
     pub pictures: Vec<Picture>,
-    /// What a picture does not show, such as how an address was translated; a line each.
+    /// Lines of text that supplement the pictures, such as translations of addresses.
     pub notes: Vec<String>,
 }
 
 impl Report {
-    /// A report without anything in it.
+    /// Creates an empty report.
     pub fn new(scheme: impl Into<String>) -> Report {
         Report { scheme: scheme.into(), figures: Vec::new(), pictures: Vec::new(), notes: Vec::new() }
     }
@@ -42,12 +42,12 @@ impl Report {
         self.figure(measure, Value::Bytes(bytes));
     }
 
-    /// A figure, if the scheme has it.
+    /// The value of a measure, if the report has it.
     pub fn value(&self, measure: Measure) -> Option<Value> {
         self.figures.iter().find(|(other, _)| *other == measure).map(|&(_, value)| value)
     }
 
-    /// A figure that is a number or a size; 0 if the scheme does not have it.
+    /// The value of a measure that is a count or a size; 0 if the report does not have it.
     pub fn get(&self, measure: Measure) -> u64 {
         match self.value(measure) {
             Some(Value::Count(number) | Value::Bytes(number)) => number,
@@ -56,16 +56,16 @@ impl Report {
     }
 }
 
-/// A figure's value.
+/// The value of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// So many.
+    /// A count.
     Count(u64),
-    /// Bytes.
+    /// A size in bytes.
     Bytes(u64),
-    /// An average, or a part of a hundred.
+    /// An average or a percentage.
     Ratio(Ratio),
-    /// Nanoseconds, perhaps an average.
+    /// A time, in the unit of its measure.
     Time(Ratio),
 }
 
@@ -81,7 +81,7 @@ impl fmt::Display for Value {
 
 macro_rules! measures {
     ($($name:ident $heading:literal $meaning:literal;)*) => {
-        /// What is measured. The name is a table's heading; the meaning is what `lab measures` says.
+        /// A measure. `lab measures` lists them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Measure {
             $(#[doc = $meaning] $name,)*
@@ -91,12 +91,12 @@ macro_rules! measures {
             /// All of them.
             pub const ALL: &'static [Measure] = &[$(Measure::$name),*];
 
-            /// The heading of its column.
+            /// The heading of its column in a table.
             pub fn heading(self) -> &'static str {
                 match self { $(Measure::$name => $heading,)* }
             }
 
-            /// What it means.
+            /// Its meaning.
             pub fn meaning(self) -> &'static str {
                 match self { $(Measure::$name => $meaning,)* }
             }
@@ -106,74 +106,74 @@ macro_rules! measures {
 
 measures! {
     Requests "asked" "requests for memory";
-    Refused "refused" "requests that were not met: no place was large enough, or none was free";
+    Refused "refused" "requests that were refused";
     Waited "waited" "requests that had to wait for a partition";
-    Searched "searched" "holes that were looked at to find a place";
-    Reused "reused" "requests that a list of freed blocks of the same size met at once";
-    Splits "splits" "blocks that were halved";
-    Merges "merges" "pairs of buddies that became one block again";
-    Moves "moves" "blocks that were moved to another address";
+    Searched "searched" "holes that were examined";
+    Reused "reused" "requests that were satisfied from a free list of their size";
+    Splits "splits" "splits of a block into two buddies";
+    Merges "merges" "merges of two buddies into one block";
+    Moves "moves" "blocks that were moved";
     Moved "moved" "bytes that were copied by moves";
-    Internal "internal" "internal fragmentation at the end: memory that was handed out and that nobody asked for";
-    InternalPeak "int.peak" "the most internal fragmentation there was at one time";
+    Internal "internal" "internal fragmentation at the end: allocated but unrequested memory";
+    InternalPeak "int.peak" "the peak of internal fragmentation";
     External "external" "external fragmentation at the end: free memory outside the largest hole";
     Holes "holes" "holes at the end";
-    Largest "largest" "the largest hole at the end";
+    Largest "largest" "the size of the largest hole at the end";
     Free "free" "free memory at the end";
-    TableBytes "tables" "memory that page tables take";
-    FlatBytes "flat" "memory that one table of a single level would take";
+    TableBytes "tables" "memory used by page tables";
+    FlatBytes "flat" "the size of a single-level page table";
     Accesses "accesses" "accesses to addresses";
-    Traps "traps" "accesses that the hardware refused: beyond a limit, or to what is not there";
+    Traps "traps" "accesses that trapped: beyond a limit, or not mapped";
     References "refs" "references to pages";
     Faults "faults" "references to pages that were not in memory";
-    Anomalies "anomalies" "numbers of frames with which there are more faults than with one frame less";
-    WriteBacks "writes" "pages that were written back because they had changed";
-    FaultRate "fault %" "faults in a hundred references";
-    Hits "hits" "accesses that found what they needed in the fast place";
-    Misses "misses" "accesses that did not";
-    HitRate "hit %" "hits in a hundred";
-    Walks "walk" "accesses to memory that walks of the page tables took";
-    AverageTime "ns each" "average time of an access, in nanoseconds: the effective access time";
-    MeanSet "mean set" "average number of pages in the working set";
-    LargestSet "max set" "largest number of pages in the working set";
-    Conflicts "conflicts" "accesses to a bank that had another row open";
-    Opened "opened" "accesses to a bank that had no row open";
-    Swaps "swaps" "processes that were written to the disk or read from it";
-    SwapTime "ms swap" "time that the disk took for swaps, in milliseconds";
-    Loads "loads" "modules that were loaded";
+    Anomalies "anomalies" "numbers of frames that cause more faults than one frame less";
+    WriteBacks "writes" "dirty pages that were written back";
+    FaultRate "fault %" "faults per hundred references";
+    Hits "hits" "accesses that found the translation in the TLB, or the row open";
+    Misses "misses" "accesses that did not find the translation in the TLB";
+    HitRate "hit %" "hits per hundred accesses";
+    Walks "walk" "accesses to memory by page table walks";
+    AverageTime "ns each" "the average time of an access in nanoseconds: the effective access time";
+    MeanSet "mean set" "the average size of the working set, in pages";
+    LargestSet "max set" "the maximum size of the working set, in pages";
+    Conflicts "conflicts" "accesses to a bank with another row open";
+    Opened "opened" "accesses to a bank with no row open";
+    Swaps "swaps" "transfers of processes to the disk or from it";
+    SwapTime "ms swap" "the total time of the transfers, in milliseconds";
+    Loads "loads" "loads of modules";
     Loaded "loaded" "bytes that were loaded";
-    Needed "needed" "memory that the program needs";
-    Whole "whole" "memory that the program would need without overlays";
+    Needed "needed" "the memory that the program needs with overlays";
+    Whole "whole" "the memory that the program needs without overlays";
 }
 
-/// What a report shows.
+/// A picture of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Picture {
-    /// Memory, once for each step.
+    /// Memory after each step.
     Map(Map),
-    /// A cell for each place and moment: frames or banks down, time across.
+    /// Cells: rows are frames or banks, columns are moments.
     Grid(Grid),
-    /// Lines over a scale.
+    /// Curves.
     Chart(Chart),
 }
 
-/// Memory from its first byte to its last, in several moments.
+/// Memory at several moments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map {
     /// The size of memory.
     pub whole: u64,
-    /// Moments, each below the one before.
+    /// The moments, in order.
     pub rows: Vec<MapRow>,
 }
 
-/// Memory in one moment. The pieces cover it without gaps, in order of address.
+/// Memory at one moment. The pieces cover it without gaps, sorted by address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapRow {
-    /// What has just happened.
+    /// The event.
     pub label: String,
-    /// What memory consists of.
+    /// The pieces of memory after the event.
     pub pieces: Vec<Piece>,
-    /// What came of it, if that is not seen.
+    /// A note about the outcome; may be empty.
     pub note: String,
 }
 
@@ -184,22 +184,22 @@ pub struct Piece {
     pub start: u64,
     /// Its size.
     pub size: u64,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
 }
 
-/// What a piece of memory is.
+/// The kind of a piece of memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A hole.
     Free,
-    /// Free, and kept on a list for requests of exactly this size.
+    /// Free, but kept on a list for requests of exactly this size.
     Kept,
-    /// Somebody's; so many bytes at its end were not asked for.
+    /// In use.
     Used {
-        /// Whose.
+        /// The owner.
         name: String,
-        /// The internal fragmentation in it.
+        /// Internal fragmentation: unrequested bytes at its end.
         wasted: u64,
     },
 }
@@ -207,63 +207,63 @@ pub enum Kind {
 /// Rows of cells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grid {
-    /// What the rows are: `frame`, `bank`.
+    /// The meaning of a row: `frame`, `bank`.
     pub of: &'static str,
-    /// What stands above each column.
+    /// The headings of the columns.
     pub columns: Vec<String>,
-    /// A name for each row, and its cells, as many as columns.
+    /// The name and the cells of each row; a cell for each column.
     pub rows: Vec<(String, Vec<Cell>)>,
-    /// What stands below each column: a mark where something of note happened.
+    /// The columns with a mark below.
     pub marks: Vec<bool>,
-    /// What a mark means.
+    /// The meaning of a mark.
     pub mark: &'static str,
-    /// Whether what stands in a cell stays until something else comes, so that equal neighbours are one thing.
+    /// Whether the content of a cell lasts until it is replaced, so that equal neighbours show the same thing.
     pub is_lasting: bool,
-    /// Columns that there were beyond those that are here.
+    /// The number of omitted columns.
     pub left_out: usize,
 }
 
 /// A cell of a grid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cell {
-    /// What stands in it.
+    /// The text.
     pub text: String,
-    /// How it is shown.
+    /// The appearance.
     pub look: Look,
 }
 
-/// How a cell is shown.
+/// The appearance of a cell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Look {
-    /// Nothing of note.
+    /// No event.
     #[default]
     Plain,
-    /// What was needed was there.
+    /// A hit.
     Hit,
-    /// Something came into an empty place.
+    /// New content in an empty place.
     Filled,
-    /// Something came into the place of something else.
+    /// New content that replaces other content.
     Replaced,
 }
 
-/// Lines over a scale of whole numbers.
+/// Curves over whole numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chart {
-    /// What is across.
+    /// The meaning of x.
     pub x: &'static str,
-    /// What is up.
+    /// The meaning of y.
     pub y: &'static str,
-    /// A name for each line, and its points in order of x.
+    /// The name of each curve, and its points sorted by x.
     pub lines: Vec<(String, Vec<(u64, u64)>)>,
 }
 
 impl Chart {
-    /// The largest y there is.
+    /// The largest y.
     pub fn highest(&self) -> u64 {
         self.lines.iter().flat_map(|(_, points)| points.iter().map(|&(_, y)| y)).max().unwrap_or(0)
     }
 
-    /// The least and the largest x there are.
+    /// The smallest and the largest x.
     pub fn span(&self) -> (u64, u64) {
         let all = || self.lines.iter().flat_map(|(_, points)| points.iter().map(|&(x, _)| x));
         (all().min().unwrap_or(0), all().max().unwrap_or(0))

@@ -1,22 +1,22 @@
-//! The list of schemes: what `lab NAME` plays, and on which trace if nobody names one.
+//! The list of schemes: what `lab NAME` plays, and the default trace of each.
 
 use alloc::vec::Vec;
 
 use crate::{Error, Report, Trace, dram, place, replace, translate};
 
-/// A scheme, or a few that are compared.
+/// A scheme, or several that are compared.
 pub struct Scheme {
-    /// What the command line calls it.
+    /// Its name on the command line.
     pub name: &'static str,
-    /// One line about it.
+    /// A one-line description.
     pub summary: &'static str,
-    /// The built-in traces that show it, the first one by default.
+    /// Suitable built-in traces; the first is the default.
     pub traces: &'static [&'static str],
-    /// Plays a trace; answers a report for each variant.
+    /// Plays a trace; returns a report for each variant.
     pub run: fn(&Trace) -> Result<Vec<Report>, Error>,
 }
 
-/// All schemes, in the order in which a course has them.
+/// All schemes, in the usual order of a course.
 pub const SCHEMES: &[Scheme] = &[
     Scheme {
         name: "fixed",

@@ -1,13 +1,13 @@
-//! Sizes, times and averages: how a trace writes them, and how a report shows them.
+//! Sizes, times and averages: their notation in traces and in reports.
 //!
-//! All are whole numbers inside: bytes, nanoseconds, and fractions of two whole numbers. So a report never rounds before it
-//! prints.
+//! All values are exact: bytes, nanoseconds, and fractions of two whole numbers. Rounding happens only when a report is
+//! printed.
 
 use alloc::format;
 use alloc::string::String;
 use core::fmt;
 
-/// The largest size, address or time that a trace may name: sums and products of as many as a trace can have fit in 64 bits.
+/// The largest size, address or time in a trace. Sums over a whole trace fit in 64 bits.
 pub const LARGEST: u64 = 1 << 40;
 
 const SIZES: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
@@ -16,7 +16,7 @@ const TIMES: [(&str, u64); 4] = [("ns", 1), ("us", 1_000), ("ms", 1_000_000), ("
 /// A plain number, decimal or hexadecimal.
 pub fn number(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x") {
-        // The library also reads a sign; a trace has none.
+        // The standard library also accepts a sign.
         Some(digits) if digits.starts_with('+') => None,
         Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None if text.starts_with('+') => None,
@@ -24,32 +24,32 @@ pub fn number(text: &str) -> Result<u64, String> {
     };
     match parsed {
         Some(number) if number <= LARGEST => Ok(number),
-        Some(_) => Err(format!("'{text}' is more than the laboratory takes, {LARGEST}")),
-        None => Err(format!("'{text}' is no number such as 12 or 0x1f")),
+        Some(_) => Err(format!("'{text}' exceeds the maximum of {LARGEST}")),
+        None => Err(format!("'{text}' is not a number such as 12 or 0x1f")),
     }
 }
 
-/// A size in bytes: a number, perhaps with K, M, G or T behind it.
+/// A size in bytes: a number with an optional suffix K, M, G or T.
 pub fn size(text: &str) -> Result<u64, String> {
     let unit = SIZES.iter().find_map(|&(letter, shift)| Some((text.strip_suffix(letter)?, shift)));
     let Some((digits, shift)) = unit else {
         return number(text);
     };
     let bytes = number(digits)?.checked_mul(1 << shift).filter(|&bytes| bytes <= LARGEST);
-    bytes.ok_or_else(|| format!("'{text}' is more than the laboratory takes, 1T"))
+    bytes.ok_or_else(|| format!("'{text}' exceeds the maximum of 1T"))
 }
 
-/// A time in nanoseconds: a number with ns, us, ms or s behind it.
+/// A time in nanoseconds: a number with the suffix ns, us, ms or s.
 pub fn time(text: &str) -> Result<u64, String> {
     let (digits, unit) = TIMES
         .iter()
         .find_map(|&(unit, ns)| Some((text.strip_suffix(unit).filter(|d| d.parse::<u64>().is_ok())?, ns)))
-        .ok_or_else(|| format!("'{text}' is no time such as 100ns, 3us, 8ms or 1s"))?;
+        .ok_or_else(|| format!("'{text}' is not a time such as 100ns, 3us, 8ms or 1s"))?;
     let ns = number(digits)?.checked_mul(unit).filter(|&ns| ns <= LARGEST);
-    ns.ok_or_else(|| format!("'{text}' is more than the laboratory takes, {LARGEST} ns"))
+    ns.ok_or_else(|| format!("'{text}' exceeds the maximum of {LARGEST} ns"))
 }
 
-/// Shows a size in the largest unit that divides it: `1536K`, `2M`, `100`.
+/// Displays a size in the largest unit that divides it: `1536K`, `2M`, `100`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -63,12 +63,12 @@ impl fmt::Display for Size {
     }
 }
 
-/// A fraction, shown with two decimals at most. Nothing over nothing is 0.
+/// A fraction, displayed with up to two decimals. A denominator of 0 gives 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ratio {
-    /// What is divided.
+    /// The numerator.
     pub over: u128,
-    /// By what.
+    /// The denominator.
     pub under: u128,
 }
 
@@ -78,7 +78,7 @@ impl Ratio {
         Ratio { over: over.into(), under: under.into() }
     }
 
-    /// The same in percent.
+    /// The fraction in percent.
     pub fn percent(self) -> Ratio {
         Ratio { over: self.over.saturating_mul(100), ..self }
     }

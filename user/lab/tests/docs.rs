@@ -1,11 +1,11 @@
-//! What docs/lab.md shows is what `lab` prints. With QUIRE_WRITE_DOCS=1 the test writes it there in place of comparing it.
+//! Compares docs/lab.md with the output of `lab`. With QUIRE_WRITE_DOCS=1 the test updates the page instead.
 
 use std::fs;
 use std::path::Path;
 
 use quire_lab::{SCHEMES, command};
 
-/// The page with what each command in it prints; a block's first line is the command.
+/// The page with the current output of each command. The first line of a block is the command.
 fn filled(page: &str) -> String {
     let mut text = String::new();
     let mut lines = page.lines();

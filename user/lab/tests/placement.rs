@@ -1,4 +1,4 @@
-//! What must hold of every scheme that gives memory out, for any requests.
+//! Properties of all placement schemes for random requests.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use quire_lab::trace::{Event, Trace};
 use quire_lab::translate::paging::{Paging, Unit};
 use quire_lab::{Scheme, Trace as T};
 
-/// Memory that all schemes get.
+/// The size of memory for all schemes.
 const MEMORY: u64 = 256;
 
-/// Requests and frees; whoever is freed was allocated before.
+/// Random requests and frees of allocated names.
 fn trace() -> impl Strategy<Value = Trace> {
     let step = (any::<prop::sample::Index>(), 1u64..80, prop::bool::weighted(0.55));
     prop::collection::vec(step, 1..60).prop_map(|steps| {
@@ -55,7 +55,7 @@ fn schemes() -> Vec<Box<dyn Placement>> {
     schemes
 }
 
-/// Memory is covered from 0 to its end, each byte once.
+/// Checks that the pieces cover memory without gaps or overlaps.
 fn covers(pieces: &[Piece]) -> Result<(), String> {
     let mut at = 0;
     for piece in pieces {
@@ -67,7 +67,7 @@ fn covers(pieces: &[Piece]) -> Result<(), String> {
     if at == MEMORY { Ok(()) } else { Err(format!("memory ends at {at}")) }
 }
 
-/// What each owner has, without what it did not ask for.
+/// The requested bytes of each owner.
 fn owned(pieces: &[Piece]) -> BTreeMap<String, u64> {
     let mut owned = BTreeMap::new();
     for piece in pieces {
@@ -78,7 +78,7 @@ fn owned(pieces: &[Piece]) -> BTreeMap<String, u64> {
     owned
 }
 
-/// The sizes that were asked for and not given back.
+/// The sizes of requests that were not freed.
 fn live(trace: &Trace) -> BTreeMap<String, u64> {
     let mut live = BTreeMap::new();
     for step in &trace.steps {
@@ -91,7 +91,7 @@ fn live(trace: &Trace) -> BTreeMap<String, u64> {
     live
 }
 
-/// The same trace, and then everything is given back.
+/// The trace, followed by frees of all remaining names.
 fn then_free_all(trace: &Trace) -> Trace {
     let mut whole = trace.clone();
     let steps = live(trace).into_keys().map(|name| quire_lab::trace::Step { line: 0, event: Event::Free(name) });
@@ -100,7 +100,7 @@ fn then_free_all(trace: &Trace) -> Trace {
 }
 
 proptest! {
-    /// No overlap, no gap, and everybody has exactly what it asked for; the scheme's own books agree.
+    /// Memory is covered without overlaps, each owner has exactly the requested size, and the scheme's own checks pass.
     #[test]
     fn memory_is_conserved(trace in trace()) {
         let asked: BTreeMap<String, u64> = trace.steps.iter().filter_map(|step| match &step.event {
@@ -126,9 +126,9 @@ proptest! {
         }
     }
 
-    /// After everything was given back, all is free; the buddy system has its one block again.
+    /// After all names are freed, all of memory is free, and the buddy system has a single block.
     #[test]
-    fn everything_comes_back(trace in trace()) {
+    fn freed_memory_is_whole_again(trace in trace()) {
         let trace = then_free_all(&trace);
         for mut scheme in schemes() {
             let report = play(scheme.as_mut(), &trace).expect("it plays");
@@ -141,7 +141,7 @@ proptest! {
         prop_assert_eq!(report.get(Measure::Splits), report.get(Measure::Merges));
     }
 
-    /// Who compacts refuses only what does not fit at all, and paging only what has too few frames.
+    /// With compaction or paging, a request is refused only if it exceeds the free memory.
     #[test]
     fn compaction_and_paging_refuse_only_what_cannot_fit(trace in trace()) {
         let schemes: [Box<dyn Placement>; 3] = [
@@ -160,12 +160,12 @@ proptest! {
         }
     }
 
-    /// The first request that finds no hole meets the same memory; emptying a window for it copies no more than sliding.
+    /// At the first compaction both strategies start from the same state, and emptying a window copies no more than sliding.
     #[test]
     fn a_window_costs_no_more_than_sliding(trace in trace()) {
         let copied = [Compaction::Slide, Compaction::Evacuate].map(|strategy| {
             let report = play(&mut Compact::new(strategy, MEMORY), &trace).expect("it plays");
-            let first = report.notes.iter().filter_map(|note| note.split(" moves, ").nth(1)).count();
+            let first = report.notes.iter().filter_map(|note| note.split(" is moved ").nth(1)).count();
             let Some(Picture::Map(map)) = report.pictures.first() else { panic!("no picture") };
             let note = map.rows.iter().find_map(|row| row.note.strip_suffix(" copied"));
             (first > 0, note.map_or(0, |note| note.parse::<u64>().expect("bytes")))
@@ -188,7 +188,7 @@ proptest! {
         prop_assert_eq!(bad, None);
     }
 
-    /// Each fit takes the hole that its definition names.
+    /// Each fit chooses the hole of its definition.
     #[test]
     fn a_fit_takes_the_hole_of_its_definition(holes in prop::collection::vec(1u64..50, 1..10), size in 1u64..50) {
         let text = format!("memory 1\nalloc A {size}\n");
@@ -211,9 +211,9 @@ proptest! {
         }
     }
 
-    /// A process that runs is in memory, and memory is covered.
+    /// A running process is in memory.
     #[test]
-    fn who_runs_is_in_memory(sizes in prop::collection::vec(1u64..=256, 1..8), runs in prop::collection::vec(0usize..8, 1..30)) {
+    fn a_running_process_is_in_memory(sizes in prop::collection::vec(1u64..=256, 1..8), runs in prop::collection::vec(0usize..8, 1..30)) {
         let mut text = format!("memory {MEMORY}\n");
         sizes.iter().enumerate().for_each(|(name, size)| text += &format!("alloc p{name} {size}\n"));
         runs.iter().for_each(|run| text += &format!("run p{}\n", run % sizes.len()));
@@ -228,9 +228,9 @@ proptest! {
         }
     }
 
-    /// Overlays need what the longest way needs, and what is needed together does not overlap.
+    /// Overlays need the memory of the longest path, and modules in memory do not overlap.
     #[test]
-    fn overlays_need_the_longest_way(modules in prop::collection::vec((1u64..50, any::<prop::sample::Index>()), 1..12)) {
+    fn overlays_need_the_longest_path(modules in prop::collection::vec((1u64..50, any::<prop::sample::Index>()), 1..12)) {
         let mut text = String::new();
         let mut ends: Vec<u64> = Vec::new();
         for (number, (size, above)) in modules.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What must hold of page replacement for any references, against oracles that share no code with it.
+//! Properties of page replacement for random references, checked against independent oracles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ fn play(policy: &mut dyn Policy, frames: usize, references: &[Reference]) -> eng
     engine::play(policy, Rules { frames, tick: 4 }, references)
 }
 
-/// Pages in memory after each reference.
+/// The pages in memory after each reference.
 fn sets(policy: &mut dyn Policy, frames: usize, references: &[Reference]) -> Vec<BTreeSet<u64>> {
     let mut sets = Vec::new();
     let rules = Rules { frames, tick: 4 };
@@ -26,7 +26,7 @@ fn sets(policy: &mut dyn Policy, frames: usize, references: &[Reference]) -> Vec
     sets
 }
 
-/// The fewest faults that are possible at all: every choice is tried, by what is in memory.
+/// The minimum number of faults, by exhaustive search over all sets of pages in memory.
 fn fewest_faults(frames: usize, references: &[Reference]) -> u64 {
     let mut costs: BTreeMap<BTreeSet<u64>, u64> = BTreeMap::from([(BTreeSet::new(), 0)]);
     for Reference { page, .. } in references {
@@ -59,7 +59,7 @@ fn fewest_faults(frames: usize, references: &[Reference]) -> u64 {
 
 proptest! {
     #[test]
-    fn nothing_faults_less_often_than_opt(references in references(), frames in 1usize..6) {
+    fn no_policy_causes_fewer_faults_than_opt(references in references(), frames in 1usize..6) {
         let opt = play(&mut order::Opt, frames, &references).faults;
         prop_assert_eq!(opt, fewest_faults(frames, &references));
         for mut policy in policies(&Settings::default()) {
@@ -68,7 +68,7 @@ proptest! {
         }
     }
 
-    /// The page is there after its reference, no page is there twice, and no more pages than frames.
+    /// After a reference its page is in memory, no page is in memory twice, and the pages fit in the frames.
     #[test]
     fn frames_hold_what_was_referenced(references in references(), frames in 1usize..6) {
         let pages: BTreeSet<u64> = references.iter().map(|r| r.page).collect();
@@ -92,7 +92,7 @@ proptest! {
         }
     }
 
-    /// The stack property: what LRU has in n frames is a part of what it has in n + 1. So it has no anomaly.
+    /// The stack property: the pages in n frames are a subset of those in n + 1 frames.
     #[test]
     fn lru_and_opt_are_stack_algorithms(references in references(), frames in 1usize..6) {
         let few = sets(&mut order::Lru, frames, &references);
@@ -102,7 +102,7 @@ proptest! {
         prop_assert!(opt[1] <= opt[0]);
     }
 
-    /// LRU by another way: the pages that were referenced last, without looking at times.
+    /// An independent definition of LRU: the most recently referenced distinct pages.
     #[test]
     fn lru_has_the_pages_that_were_used_last(references in references(), frames in 1usize..6) {
         for (time, set) in sets(&mut order::Lru, frames, &references).into_iter().enumerate() {
@@ -134,7 +134,7 @@ proptest! {
         prop_assert_eq!(report.get(Measure::Hits) + faults, references.len() as u64);
     }
 
-    /// The working set by its definition: the pages of the last `window` references.
+    /// The definition of the working set: the pages of the last `window` references.
     #[test]
     fn the_working_set_is_what_was_used_within_the_window(references in references(), window in 1usize..12) {
         let list: Vec<String> = references.iter().map(|r| r.page.to_string()).collect();

@@ -1,9 +1,9 @@
-//! Whatever a user writes, the laboratory answers or complains; it does not panic, and no sum overflows.
+//! For any input a scheme returns a report or an error. It does not panic, and no sum overflows.
 
 use proptest::prelude::*;
 use quire_lab::{SCHEMES, Trace, command};
 
-/// A word of a trace, mostly one that means something.
+/// A word of a trace, usually a valid one.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(vec![
@@ -25,7 +25,7 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
 }
 
-/// A line that makes sense, with values at the ends of what is allowed.
+/// A well-formed line with extreme values.
 fn sensible_line() -> impl Strategy<Value = String> {
     let size = || prop::sample::select(vec!["1", "3", "64", "4K", "1M", "1T"]);
     let name = || prop::sample::select(vec!["A", "B", "C", "D"]);
@@ -45,7 +45,7 @@ fn sensible_line() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Settings at the ends of what is allowed.
+/// Settings with extreme values.
 fn settings() -> impl Strategy<Value = String> {
     let choice = |name: &'static str, values: Vec<&'static str>| {
         prop::option::of(prop::sample::select(values))
@@ -73,7 +73,7 @@ fn settings() -> impl Strategy<Value = String> {
     all.prop_map(|lines| lines.concat())
 }
 
-/// Plays a trace on every scheme and draws what comes of it.
+/// Plays a trace on every scheme and renders the reports.
 fn play_everywhere(text: &str) {
     let read = |_: &str| Ok(text.to_owned());
     for scheme in SCHEMES {
@@ -93,8 +93,8 @@ proptest! {
     }
 
     #[test]
-    fn any_sense(settings in settings(), lines in prop::collection::vec(sensible_line(), 1..40)) {
-        // A line that does not make sense where it stands is left out, so that the rest is played.
+    fn any_valid_trace(settings in settings(), lines in prop::collection::vec(sensible_line(), 1..40)) {
+        // Lines that are invalid at their position are dropped, so that the rest is played.
         let mut text = settings;
         for line in lines {
             let with = format!("{text}{line}\n");

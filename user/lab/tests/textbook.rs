@@ -1,4 +1,4 @@
-//! Numbers that textbooks have, worked out by their authors and not by this code.
+//! Results of textbook exercises, as the authors of the textbooks give them.
 
 use quire_lab::report::{Kind, Measure, Picture, Report, Value};
 use quire_lab::{Scheme, Trace};
@@ -22,7 +22,7 @@ fn faults<const N: usize>(text: &str, names: [&str; N]) -> [u64; N] {
     names.map(|name| find(&reports, name).get(Measure::Faults))
 }
 
-/// Where somebody is at the end, as a multiple of a unit.
+/// The final address of an owner, in multiples of a unit.
 fn start(report: &Report, name: &str, unit: u64) -> Option<u64> {
     let Some(Picture::Map(map)) = report.pictures.first() else { panic!("no picture of memory") };
     let is = |kind: &Kind| matches!(kind, Kind::Used { name: owner, .. } if owner == name);
@@ -76,7 +76,7 @@ fn compaction_moves_600_k_or_200() {
     assert_eq!(builtin("compact", "t6").iter().map(moved).collect::<Vec<_>>(), [(1, 0), (0, 600), (0, 200)]);
 }
 
-/// Stallings' example of the buddy system: where the blocks of 1 MB lie.
+/// Stallings: the blocks of 1 MB after each step.
 #[test]
 fn the_buddy_system_splits_and_merges() {
     let reports = builtin("buddy", "t7");
@@ -174,7 +174,7 @@ fn eight_pages_on_four_frames() {
     assert_eq!(faults("frames 4\nref 0 1 7 2 3 2 7 1 0 3\n", ["FIFO", "LRU"]), [6, 7]);
 }
 
-/// Tanenbaum: four pages with times of loading and of the last use, and bits. Which one goes?
+/// Tanenbaum: the victim among four pages with given times and bits.
 #[test]
 fn four_pages_and_their_bits() {
     use quire_lab::replace::{Frame, Policy, bits, order};

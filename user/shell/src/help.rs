@@ -85,7 +85,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
         &[
             entry("bench", "[ROW...]", "measures memory calls; cargo xtask bench makes a report of it"),
             entry("false", "", "fails"),
-            entry("lab", "[SCHEME [OPTION...]]", "memory schemes of textbooks, side by side; lab alone lists them"),
+            entry("lab", "[SCHEME [OPTION...]]", "compares memory schemes of textbooks; lab alone lists them"),
             entry("selftest", "[-v] [NAME...]", "runs the programs in /tests and checks the kernel's resource counts"),
             entry("sleep", "SECONDS", "waits"),
             entry("true", "", "succeeds"),

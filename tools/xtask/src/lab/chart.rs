@@ -1,5 +1,7 @@
-//! Lines over a scale. Lines that are the same are drawn once and named together; each has a sign of its own besides its
-//! colour, and its name at its end.
+//! Draws curves.
+//!
+//! Identical curves are drawn once with a joint name. Curves differ in colour and in the shape of their markers, and have their
+//! names at their ends.
 
 use quire_lab::report::Chart;
 
@@ -10,18 +12,18 @@ const TOP: i32 = 28;
 const WIDTH: i32 = 420;
 const HEIGHT: i32 = 220;
 const NAME: i32 = 16;
-/// Colours of lines that the style sheet has.
+/// The number of colours for curves in the style sheet.
 const COLOURS: usize = 6;
-/// Ticks on each scale, about.
+/// The approximate number of ticks on an axis.
 const TICKS: u64 = 8;
 
-/// A line, or several that are the same.
+/// A curve, or several identical ones.
 struct Line<'a> {
     names: Vec<&'a str>,
     points: &'a [(u64, u64)],
 }
 
-/// The drawing.
+/// Draws curves.
 pub fn draw(chart: &Chart, label: &str) -> String {
     let lines = together(chart);
     let names: Vec<String> = lines.iter().map(|line| line.names.join(" = ")).collect();
@@ -34,7 +36,7 @@ pub fn draw(chart: &Chart, label: &str) -> String {
     for (number, line) in lines.iter().enumerate() {
         let colour = number % COLOURS;
         svg.path(&scale.path(line.points), &format!("line l{colour}"));
-        // Signs on many points would cover the line.
+        // Markers on many points would hide the curve.
         if line.points.len() <= 16 {
             for &(x, y) in line.points {
                 let title = format!("{}: {y} {} with {x} {}", names[number], chart.y, chart.x);
@@ -51,7 +53,7 @@ pub fn draw(chart: &Chart, label: &str) -> String {
     svg.finish(label)
 }
 
-/// Lines that have the same points, as one.
+/// Groups identical curves.
 fn together(chart: &Chart) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = Vec::new();
     for (name, points) in &chart.lines {
@@ -63,12 +65,12 @@ fn together(chart: &Chart) -> Vec<Line<'_>> {
     lines
 }
 
-/// Places for names at these heights, so that none covers another.
+/// The positions of names that belong at these heights, adjusted so that they do not overlap.
 fn apart(heights: &[i32]) -> Vec<i32> {
     let mut order: Vec<usize> = (0..heights.len()).collect();
     order.sort_by_key(|&index| heights[index]);
     let mut places = heights.to_vec();
-    // Upwards from the bottom, so that the lowest name stays within the drawing.
+    // From the bottom up, so that the lowest name stays within the drawing.
     let mut below = TOP + HEIGHT + NAME;
     for &index in order.iter().rev() {
         places[index] = heights[index].min(below - NAME);
@@ -77,7 +79,7 @@ fn apart(heights: &[i32]) -> Vec<i32> {
     places
 }
 
-/// A sign of its own for each line.
+/// Draws the marker of a point.
 fn sign(svg: &mut Svg, number: usize, (x, y): (i32, i32), title: &str) {
     let class = format!("sign l{}", number % COLOURS);
     match number % 3 {
@@ -87,7 +89,7 @@ fn sign(svg: &mut Svg, number: usize, (x, y): (i32, i32), title: &str) {
     }
 }
 
-/// What stands where.
+/// The mapping from values to coordinates.
 struct Scale {
     x: (u64, u64),
     y: u64,
@@ -111,7 +113,7 @@ impl Scale {
         steps.collect::<Vec<_>>().join(" ")
     }
 
-    /// The scales, with a line across for each step up.
+    /// Draws the axes and horizontal grid lines.
     fn draw(&self, svg: &mut Svg, chart: &Chart) {
         let step = self.y.div_ceil(TICKS);
         for y in (0..=self.y).step_by(step as usize) {

@@ -1,5 +1,7 @@
-//! Cells in rows and columns. Where what stands in a cell lasts (a page in a frame), equal neighbours are one ribbon, and the
-//! ribbon's colour says what it is. Elsewhere a colour says how an access ended; a sign says the same, for who sees no colour.
+//! Draws cells in rows and columns.
+//!
+//! In a grid with lasting content (a page in a frame), equal neighbours form a ribbon whose colour depends on the content. In
+//! other grids the colour shows the outcome of an access; a sign repeats it for readers who do not see the colours.
 
 use quire_lab::report::{Cell, Grid, Look};
 
@@ -8,10 +10,10 @@ use super::svg::{Anchor, Svg, width_of};
 const ROW: i32 = 24;
 const HEAD: i32 = 22;
 const FOOT: i32 = 20;
-/// Colours that the style sheet has.
+/// The number of colours in the style sheet.
 const COLOURS: u64 = 8;
 
-/// The drawing.
+/// Draws a grid.
 pub fn draw(grid: &Grid, label: &str) -> String {
     let labels = grid.rows.iter().map(|(name, _)| width_of(name) + width_of(grid.of) + 20).max().unwrap_or(0);
     let texts = grid.rows.iter().flat_map(|(_, cells)| cells).map(|cell| width_of(&cell.text));
@@ -57,7 +59,7 @@ impl Drawing<'_> {
         self.left(column) + self.cell / 2
     }
 
-    /// Runs of equal cells, each one ribbon with its name at its beginning and a ring wherever it was hit.
+    /// Draws runs of equal cells as ribbons, with the content at the start and a dot at each hit.
     fn ribbons(&mut self, cells: &[Cell], top: i32) {
         let mut from = 0;
         while from < cells.len() {
@@ -73,7 +75,7 @@ impl Drawing<'_> {
                 let class = if begins(&cells[from]) { "name strong" } else { "name" };
                 self.svg.text((self.middle(from), top + 16), Anchor::Middle, class, text);
                 for column in (from..to).filter(|column| cells[*column].look == Look::Hit) {
-                    // The name at the beginning stays readable: its ring goes around it.
+                    // A hit at the start of a ribbon is a ring around its name.
                     let (radius, class) = if column == from { (9, "ring") } else { (4, "dot") };
                     let hit = format!("{} is hit", self.grid.columns[column]);
                     self.svg.circle((self.middle(column), top + ROW / 2), radius, class, &hit);
@@ -83,7 +85,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Each cell by how the access ended.
+    /// Draws each cell by the outcome of its access.
     fn cells(&mut self, cells: &[Cell], top: i32) {
         for (column, cell) in cells.iter().enumerate() {
             let at = (self.left(column) + 1, top + 2);
@@ -103,7 +105,7 @@ impl Drawing<'_> {
     }
 }
 
-/// Pages have numbers: those that follow each other differ in colour.
+/// The colour of a page; consecutive page numbers differ in colour.
 fn colour_of(text: &str) -> u64 {
     text.parse::<u64>().unwrap_or(0) % COLOURS
 }

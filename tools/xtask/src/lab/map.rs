@@ -1,4 +1,4 @@
-//! Memory as bars, a moment below the other. Who has a block, its colour says: the same everywhere on the page for a trace.
+//! Draws memory as bars, a row for each moment. An owner has the same colour in all drawings of a trace.
 
 use quire_lab::report::{Kind, Map, MapRow, Piece};
 use quire_lab::units::Size;
@@ -9,15 +9,15 @@ const ROW: i32 = 22;
 const GAP: i32 = 4;
 const WIDTH: i32 = 290;
 const TOP: i32 = 20;
-/// Colours that the style sheet has.
+/// The number of colours in the style sheet.
 const COLOURS: usize = 8;
 
-/// The owners of memory in the order in which they come; it gives them their colours.
+/// The owners of memory, in order of first appearance. The position determines the colour.
 #[derive(Default)]
 pub struct Owners(Vec<String>);
 
 impl Owners {
-    /// The class of an owner's blocks.
+    /// The class for the blocks of an owner.
     fn class(&mut self, owner: &str) -> String {
         let known = self.0.iter().position(|other| other == owner);
         let index = known.unwrap_or_else(|| {
@@ -28,10 +28,10 @@ impl Owners {
     }
 }
 
-/// Letters of a note that are drawn; all of it is in the text below the drawing.
+/// The maximum length of a note in a drawing; the text version contains the whole note.
 const NOTE: usize = 16;
 
-/// The drawing.
+/// Draws memory.
 pub fn draw(map: &Map, owners: &mut Owners, label: &str) -> String {
     let height = TOP + map.rows.len() as i32 * (ROW + GAP) + 4;
     let left = map.rows.iter().map(|row| width_of(&row.label)).max().unwrap_or(0) + 16;
@@ -53,7 +53,7 @@ pub fn draw(map: &Map, owners: &mut Owners, label: &str) -> String {
 struct Row<'a> {
     map: &'a Map,
     row: &'a MapRow,
-    /// Memory in the moment before.
+    /// Memory at the previous moment.
     before: &'a [Piece],
     left: i32,
     top: i32,
@@ -89,7 +89,7 @@ impl Row<'_> {
         };
         let waste = if wasted > 0 { format!(", {} of it not asked for", Size(wasted)) } else { String::new() };
         let title = format!("{name}: {place}{waste}");
-        // What was not there a moment ago is what the row is about.
+        // New blocks are outlined.
         let new = if self.before.contains(piece) { "" } else { " new" };
         svg.rect(at, size, &format!("{}{new}", owners.class(name)), &title);
         let used = self.x(piece.start + piece.size - wasted);

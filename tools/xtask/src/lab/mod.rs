@@ -1,8 +1,8 @@
 //! `cargo xtask lab`: the laboratory of memory schemes (user/lab) on the host.
 //!
-//! With a scheme it prints what the program `lab` prints on Quire. Without one it makes a page ([`page`]): for each trace, the
-//! schemes that play it side by side, as tables and drawings ([`map`], [`grid`], [`chart`]). The page is one file without
-//! scripts and without anything from outside.
+//! With a scheme it prints the same text as the program `lab` on Quire. Without one it writes a page ([`page`]) that compares
+//! the schemes on each trace in tables and drawings ([`map`], [`grid`], [`chart`]). The page is a single file without scripts and
+//! external resources.
 
 mod chart;
 mod grid;
@@ -21,16 +21,16 @@ use crate::cargo::Workspace;
 use crate::options::LabOptions;
 use crate::output;
 
-/// A trace, and what each scheme made of it.
+/// A trace and the reports of each scheme.
 pub struct Played {
-    /// What the command line calls the trace.
+    /// The name on the command line.
     name: String,
     title: String,
     text: String,
     schemes: Vec<(&'static Scheme, Vec<Report>)>,
 }
 
-/// Prints what a scheme makes of a trace, or makes the page.
+/// Prints the reports of a scheme, or writes the page.
 pub fn lab(options: &LabOptions) -> Result<u8> {
     if !options.words.is_empty() {
         let words: Vec<&str> = options.words.iter().map(String::as_str).collect();
@@ -54,16 +54,17 @@ pub fn lab(options: &LabOptions) -> Result<u8> {
     Ok(0)
 }
 
-/// Plays a trace: a built-in one on the schemes that it is meant for, one of the user's on all that can play it.
+/// Plays a built-in trace on its suitable schemes, or a user's trace on all schemes that can play it.
 fn play(name: &str) -> Result<Played> {
     let text = match builtin::text(name) {
         Some(text) => text.to_owned(),
-        None => fs::read_to_string(name).with_context(|| format!("{name}: no built-in trace, and no file"))?,
+        None => fs::read_to_string(name)
+            .with_context(|| format!("{name} is neither a built-in trace nor a readable file"))?,
     };
     let trace = Trace::parse(&text).map_err(|error| anyhow!("{name}: {error}"))?;
-    let meant = |scheme: &&Scheme| builtin::text(name).is_none() || scheme.traces.contains(&name);
+    let is_suitable = |scheme: &&Scheme| builtin::text(name).is_none() || scheme.traces.contains(&name);
     let run = |scheme: &'static Scheme| Some((scheme, (scheme.run)(&trace).ok()?));
-    let schemes: Vec<_> = SCHEMES.iter().filter(meant).filter_map(run).collect();
+    let schemes: Vec<_> = SCHEMES.iter().filter(is_suitable).filter_map(run).collect();
     ensure!(!schemes.is_empty(), "{name}: no scheme can play this trace; cargo xtask lab fits --trace {name} says why");
     Ok(Played { name: name.to_owned(), title: trace.title, text, schemes })
 }
@@ -73,16 +74,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_built_in_trace_is_played_by_whom_it_is_meant_for() {
+    fn built_in_traces_are_played_on_their_schemes() {
         for trace in builtin::ALL {
             let played = play(trace.name).unwrap();
-            let meant = SCHEMES.iter().filter(|scheme| scheme.traces.contains(&trace.name)).count();
+            let is_suitable = SCHEMES.iter().filter(|scheme| scheme.traces.contains(&trace.name)).count();
             assert_eq!(played.schemes.len(), meant, "{}", trace.name);
         }
     }
 
     #[test]
-    fn a_trace_of_the_user_s_is_played_by_all_that_can() {
+    fn a_user_s_trace_is_played_on_all_schemes_that_can() {
         let path = std::env::temp_dir().join(format!("quire-lab-{}.trace", std::process::id()));
         let name = path.to_str().unwrap();
         fs::write(&path, "# mine\nmemory 64K\nalloc A 5K\n").unwrap();

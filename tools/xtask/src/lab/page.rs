@@ -1,4 +1,4 @@
-//! The page: for each trace a table of all figures, with a bar in each cell, and the drawings side by side.
+//! Writes the page: for each trace a table with a bar in each cell, and the drawings of all variants side by side.
 
 use std::fmt::Write;
 
@@ -11,14 +11,14 @@ use super::{Played, chart, grid, map};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The whole page.
+/// Writes the page.
 pub fn draw(played: &[Played]) -> String {
     let mut page = String::from("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n");
     page += "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n";
     page += "<meta name=\"color-scheme\" content=\"light dark\"/>\n<title>Quire: the laboratory</title>\n";
     put(&mut page, format_args!("<style>\n{STYLE}</style>\n</head>\n<body>\n{PATTERNS}"));
-    page += "<header>\n<h1>The laboratory</h1>\n<p>The classic schemes of memory management, side by side on the same trace. \
-             Each is an exact simulation; <code>lab</code> on Quire prints the same figures.</p>\n";
+    page += "<header>\n<h1>The laboratory</h1>\n<p>The classic schemes of memory management, compared on the same traces. \
+             All are exact simulations; the program <code>lab</code> on Quire prints the same figures.</p>\n";
     page += LEGEND;
     if played.len() > 1 {
         navigation(&mut page, played);
@@ -37,23 +37,23 @@ fn navigation(page: &mut String, played: &[Played]) {
     page.push_str("</nav>\n");
 }
 
-/// How waste and kept blocks are filled; every drawing uses these.
+/// The fill patterns for waste and kept blocks.
 const PATTERNS: &str = r#"<svg width="0" height="0" class="patterns" aria-hidden="true"><defs>
 <pattern id="waste" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="3" height="6" class="ink"/></pattern>
 <pattern id="kept" width="5" height="5" patternUnits="userSpaceOnUse"><circle cx="2" cy="2" r="1" class="ink"/></pattern>
 </defs></svg>
 "#;
 
-/// What signs and fillings mean.
+/// The legend.
 const LEGEND: &str = r#"<ul class="legend">
-<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="c1"/></svg> in use; its name or number says by whom</li>
+<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="c1"/></svg> in use, with the name of the owner</li>
 <li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="hole"/></svg> free</li>
-<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="c1"/><rect width="26" height="16" rx="2" class="waste"/></svg> handed out, not asked for</li>
+<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="c1"/><rect width="26" height="16" rx="2" class="waste"/></svg> allocated but unrequested</li>
 <li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="kept"/></svg> free, kept on a list</li>
 <li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="c1 new"/></svg> new in this step</li>
 <li><svg viewBox="0 0 26 16"><circle cx="13" cy="8" r="4" class="dot"/></svg> or <svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="hit"/></svg> a hit</li>
 <li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="filled"/><text x="13" y="12" text-anchor="middle" class="name">+</text></svg> into an empty place</li>
-<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="replaced"/><text x="13" y="13" text-anchor="middle" class="name">*</text></svg> in the place of another</li>
+<li><svg viewBox="0 0 26 16"><rect width="26" height="16" rx="2" class="replaced"/><text x="13" y="13" text-anchor="middle" class="name">*</text></svg> replaces another</li>
 <li><svg viewBox="0 0 26 16"><path d="M8 12 l5 -8 l5 8 z" class="mark"/></svg> a fault, a miss or a conflict</li>
 </ul>
 "#;
@@ -63,15 +63,15 @@ fn section(page: &mut String, played: &Played) {
     put(page, format_args!("<section id=\"{id}\">\n<h2><span>{name}</span> {title}</h2>\n"));
     let lines = escaped(played.text.trim_end());
     put(page, format_args!("<details><summary>The trace</summary><pre>{lines}</pre></details>\n"));
-    // Schemes that give memory for the same requests share a table.
-    let (placing, others): (Vec<_>, Vec<_>) = played.schemes.iter().partition(|(_, reports)| gives_memory(reports));
+    // Placement schemes share a table.
+    let (placing, others): (Vec<_>, Vec<_>) = played.schemes.iter().partition(|(_, reports)| is_placement(reports));
     if !placing.is_empty() {
         table(page, &placing.iter().flat_map(|(_, reports)| reports).collect::<Vec<_>>());
     }
     let mut owners = Owners::default();
     for (scheme, reports) in placing.iter().chain(&others) {
         put(page, format_args!("<h3>{}</h3>\n", escaped(scheme.summary)));
-        if !gives_memory(reports) {
+        if !is_placement(reports) {
             table(page, &reports.iter().collect::<Vec<_>>());
         }
         page.push_str("<div class=\"cards\">\n");
@@ -81,17 +81,17 @@ fn section(page: &mut String, played: &Played) {
     page.push_str("</section>\n");
 }
 
-/// Whether these are reports of a scheme that gives memory for requests.
-fn gives_memory(reports: &[Report]) -> bool {
+/// Whether these are reports of a placement scheme.
+fn is_placement(reports: &[Report]) -> bool {
     reports.iter().any(|report| report.value(Measure::Requests).is_some())
 }
 
-/// Letters and digits of a trace's name: what a link can lead to.
+/// The anchor of a trace: the letters and digits of its name.
 fn id(played: &Played) -> String {
     played.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
-/// The figures of a few reports. The bar in a cell is as long as its figure is in its column.
+/// Writes the figures of several reports. The length of a bar is relative to the maximum of its column.
 fn table(page: &mut String, all: &[&Report]) {
     let measures = text::measures(all.iter().copied());
     page.push_str("<div class=\"scroll\"><table>\n<thead><tr><th></th>");
@@ -122,7 +122,7 @@ fn cell(page: &mut String, report: &Report, measure: Measure, largest: u128) {
     }
 }
 
-/// A figure, to compare it with others of its column.
+/// A figure as a whole number, for comparison within its column.
 fn hundredths(value: Value) -> u128 {
     match value {
         Value::Count(number) | Value::Bytes(number) => u128::from(number) * 100,
@@ -130,7 +130,7 @@ fn hundredths(value: Value) -> u128 {
     }
 }
 
-/// A report's drawings and notes; and the same as text.
+/// Writes the drawings and notes of a report, and their text version.
 fn card(page: &mut String, report: &Report, trace: &str, owners: &mut Owners) {
     let shown = text::pictures(report);
     if shown.is_empty() {
@@ -155,9 +155,9 @@ fn card(page: &mut String, report: &Report, trace: &str, owners: &mut Owners) {
     put(page, format_args!("<details><summary>as text</summary><pre>{}</pre></details>\n</figure>\n", escaped(&shown)));
 }
 
-/// The figure that a scheme is judged by first.
+/// The most important figure of a report.
 fn headline(report: &Report) -> String {
-    let judged = [
+    let ranked = [
         Measure::Faults,
         Measure::AverageTime,
         Measure::SwapTime,
@@ -165,12 +165,12 @@ fn headline(report: &Report) -> String {
         Measure::TableBytes,
         Measure::Refused,
     ];
-    let found = judged.into_iter().find_map(|measure| Some((measure, report.value(measure)?)));
+    let found = ranked.into_iter().find_map(|measure| Some((measure, report.value(measure)?)));
     found.map_or(String::new(), |(measure, value)| format!("{value} {}", measure.heading()))
 }
 
 fn put(page: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = page.write_fmt(text);
 }
 
@@ -185,7 +185,7 @@ mod tests {
         draw(&builtin::ALL.iter().map(|trace| play(trace.name).unwrap()).collect::<Vec<_>>())
     }
 
-    /// Every element is closed, in the right order, and no attribute is open: what a parser of XML would demand.
+    /// The first element that is not closed in the right order, or has an unterminated attribute.
     fn unbalanced(page: &str) -> Option<String> {
         let mut open = Vec::new();
         let mut rest = page;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_is_well_formed_and_needs_nothing_from_outside() {
+    fn the_page_is_well_formed_and_self_contained() {
         let page = whole();
         assert_eq!(unbalanced(&page), None);
         for outside in ["http", "//", "src=", "@import", "<script"] {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_user_writes_cannot_become_part_of_the_page() {
+    fn names_and_titles_are_escaped() {
         let mut played = play("t1").unwrap();
         played.title = "<b>\"&".into();
         played.name = "../a b.trace".into();

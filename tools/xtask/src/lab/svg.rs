@@ -1,4 +1,4 @@
-//! A drawing in the making. Looks are classes of the page's style sheet, so that light and dark are decided there.
+//! A builder for SVG drawings. Elements have classes; the style sheet of the page defines their looks for light and dark.
 
 use std::fmt::Write;
 
@@ -9,7 +9,7 @@ pub struct Svg {
     height: i32,
 }
 
-/// Where a text stands relative to its place.
+/// The alignment of a text.
 #[derive(Clone, Copy)]
 pub enum Anchor {
     Start,
@@ -18,29 +18,29 @@ pub enum Anchor {
 }
 
 impl Svg {
-    /// An empty drawing of this size.
+    /// Creates an empty drawing.
     pub fn new(width: i32, height: i32) -> Svg {
         Svg { body: String::new(), width, height }
     }
 
-    /// A rectangle. The title shows when a pointer rests on it.
+    /// Adds a rectangle. The title is its tooltip.
     pub fn rect(&mut self, (x, y): (i32, i32), (width, height): (i32, i32), class: &str, title: &str) {
         let shape = format!(r#"<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="2" class="{class}""#);
         self.shape(&shape, "rect", title);
     }
 
-    /// A circle.
+    /// Adds a circle.
     pub fn circle(&mut self, (x, y): (i32, i32), radius: i32, class: &str, title: &str) {
         let shape = format!(r#"<circle cx="{x}" cy="{y}" r="{radius}" class="{class}""#);
         self.shape(&shape, "circle", title);
     }
 
-    /// A path, in SVG's own words.
+    /// Adds a path.
     pub fn path(&mut self, words: &str, class: &str) {
         self.put(format_args!(r#"<path d="{words}" class="{class}"/>"#));
     }
 
-    /// A text.
+    /// Adds a text.
     pub fn text(&mut self, (x, y): (i32, i32), anchor: Anchor, class: &str, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
@@ -51,7 +51,7 @@ impl Svg {
         self.put(format_args!(r#"<text x="{x}" y="{y}" text-anchor="{anchor}" class="{class}">{text}</text>"#));
     }
 
-    /// The finished drawing; `label` is what is read out of it.
+    /// Finishes the drawing; screen readers read the label.
     pub fn finish(self, label: &str) -> String {
         let Svg { body, width, height } = self;
         let label = escaped(label);
@@ -68,13 +68,13 @@ impl Svg {
     }
 
     fn put(&mut self, element: std::fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.body.write_fmt(element);
         self.body.push('\n');
     }
 }
 
-/// Text as it may stand in a page.
+/// Escapes text for HTML.
 pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for letter in text.chars() {
@@ -90,7 +90,7 @@ pub fn escaped(text: &str) -> String {
     safe
 }
 
-/// How wide a text is, about, in the page's small letters.
+/// The approximate width of a text in the font of the drawings.
 pub fn width_of(text: &str) -> i32 {
     text.chars().count() as i32 * 7
 }

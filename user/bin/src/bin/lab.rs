@@ -1,4 +1,4 @@
-//! lab: the classic schemes of memory management, side by side on the same trace; `lab` alone lists them. A trace is built in
+//! lab: compares the classic schemes of memory management on a trace; `lab` alone lists schemes and traces. A trace is built in
 //! or a file: `lab fits --trace t1`, `lab replace --trace /my.trace --frames 4`.
 
 #![no_std]
@@ -17,7 +17,7 @@ use quire_rt::{Errno, args, eprintln, fs, print};
 
 quire_rt::entry!(main);
 
-/// The longest trace that is read, in bytes.
+/// The maximum size of a trace file.
 const LONGEST: usize = 1 << 20;
 
 fn main() -> i32 {
@@ -47,6 +47,6 @@ fn read(name: &str) -> Result<String, String> {
     chunks(file.fd(), take).map_err(|error| error.to_string())?;
     match bytes.len() <= LONGEST {
         true => Ok(show(&bytes).into()),
-        false => Err("a trace has 1 MiB at most".into()),
+        false => Err("a trace has at most 1 MiB".into()),
     }
 }

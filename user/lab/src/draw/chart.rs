@@ -1,4 +1,4 @@
-//! Lines over a scale: as a table of numbers if there are few, else as bars.
+//! Renders curves: as a table of numbers if there are few points, otherwise as bar charts.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use super::pad;
 use crate::report::Chart;
 
-/// Points that a table has at most.
+/// The maximum number of points in a table.
 const FEW: u64 = 12;
-/// Characters across that bars take.
+/// The maximum width of a bar chart, in characters.
 const WIDTH: u64 = 64;
-/// Characters up that bars take.
+/// The maximum height of a bar chart, in characters.
 const HEIGHT: u64 = 8;
 
 pub(super) fn draw(chart: &Chart) -> String {
@@ -41,7 +41,7 @@ fn numbers(chart: &Chart) -> String {
     text
 }
 
-/// A bar for each moment; where a character stands for several, for the highest of them.
+/// Renders a bar for each point. A character that covers several points shows the highest.
 fn bars(chart: &Chart, (name, points): &(String, Vec<(u64, u64)>)) -> String {
     let (from, to) = chart.span();
     let width = (to - from + 1).min(WIDTH);

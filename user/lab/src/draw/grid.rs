@@ -1,4 +1,4 @@
-//! Cells in rows and columns, in strips that fit a terminal.
+//! Renders rows of cells, in strips that fit a terminal.
 
 use alloc::format;
 use alloc::string::String;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::pad;
 use crate::report::{Cell, Grid, Look};
 
-/// Characters that a strip may be wide.
+/// The maximum width of a strip, in characters.
 const WIDTH: usize = 76;
 
 pub(super) fn draw(grid: &Grid) -> String {
@@ -18,7 +18,7 @@ pub(super) fn draw(grid: &Grid) -> String {
     let mut text = String::new();
     for from in (0..grid.columns.len()).step_by(in_strip) {
         let columns = from..(from + in_strip).min(grid.columns.len());
-        // The mark of a cell has a column of its own behind what stands in it.
+        // The mark of a cell has a column of its own after the text.
         let heads = grid.columns[columns.clone()].iter().map(|head| format!("{head} "));
         line(&mut text, "", labels, cell, heads.collect());
         for (name, cells) in &grid.rows {
@@ -32,7 +32,7 @@ pub(super) fn draw(grid: &Grid) -> String {
         }
     }
     if grid.left_out > 0 {
-        text += &format!("  {} columns more are not drawn\n", grid.left_out);
+        text += &format!("  {} more columns are not shown\n", grid.left_out);
     }
     text + &legend(grid)
 }
@@ -60,6 +60,6 @@ fn legend(grid: &Grid) -> String {
     let has = |look| grid.rows.iter().flat_map(|(_, cells)| cells).any(|cell| cell.look == look);
     let mut parts = Vec::from([format!("^ {}", grid.mark)]);
     parts.extend(has(Look::Filled).then(|| "+ into an empty place".into()));
-    parts.extend(has(Look::Replaced).then(|| "* in the place of another".into()));
+    parts.extend(has(Look::Replaced).then(|| "* replaces another".into()));
     format!("  {}\n", parts.join("; "))
 }

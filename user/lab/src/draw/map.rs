@@ -1,4 +1,4 @@
-//! Memory as bars of characters: `[##P1##~~]` is a block of P1 with waste at its end, dots are holes, colons are kept.
+//! Renders memory as bars of characters: `[##P1##~~]` is a block of P1 with waste at its end, `.` is free, `:` is kept.
 
 use alloc::format;
 use alloc::string::String;
@@ -8,7 +8,7 @@ use super::pad;
 use crate::report::{Kind, Map, MapRow, Piece};
 use crate::units::Size;
 
-/// Characters that stand for all of memory.
+/// The width of all of memory, in characters.
 const WIDTH: u64 = 56;
 
 pub(super) fn draw(map: &Map) -> String {
@@ -31,7 +31,7 @@ pub(super) fn draw(map: &Map) -> String {
     text
 }
 
-/// One moment. A piece that is narrower than a character is not seen.
+/// Renders one moment. Pieces narrower than a character are not visible.
 fn bar(row: &MapRow, whole: u64) -> String {
     let column = |address: u64| (u128::from(address) * u128::from(WIDTH) / u128::from(whole.max(1))) as usize;
     let mut cells = Vec::new();
@@ -49,7 +49,7 @@ fn bar(row: &MapRow, whole: u64) -> String {
     cells.into_iter().collect()
 }
 
-/// A block: brackets if there is room for them, the name in the middle of what is used.
+/// Renders a block: brackets if there is room for them, and the name in the middle of the used part.
 fn block(name: &str, width: usize, waste: usize) -> Vec<char> {
     let used = width - waste;
     let mut cells: Vec<char> = core::iter::repeat_n('#', used).chain(core::iter::repeat_n('~', waste)).collect();
@@ -57,7 +57,7 @@ fn block(name: &str, width: usize, waste: usize) -> Vec<char> {
         cells[0] = '[';
         cells[width - 1] = ']';
     }
-    // A name that is longer than what is used is written over the waste.
+    // A name that is longer than the used part extends into the waste.
     let inside = if width >= 2 { 1..used.max(1 + name.len()).min(width - 1) } else { 0..width };
     let shown = name.len().min(inside.len());
     let from = inside.start + (inside.len() - shown) / 2;

@@ -1,4 +1,4 @@
-//! Reports as text, for a terminal of 80 columns or a few more.
+//! Renders reports as text, for terminals of 80 to 120 columns.
 
 mod chart;
 mod grid;
@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::report::{Measure, Picture, Report};
 
-/// A table: a line for each report that has figures, a column for each figure that any of them has.
+/// A table with a row for each report that has figures, and a column for each measure of any of them.
 pub fn table(reports: &[Report]) -> String {
     let measures = measures(reports);
     let mut lines = Vec::from([Vec::from_iter(
@@ -40,7 +40,7 @@ pub fn table(reports: &[Report]) -> String {
     text
 }
 
-/// The figures that a few reports have, in the order in which they come.
+/// The measures of several reports, in order of first appearance.
 pub fn measures<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<Measure> {
     let mut measures: Vec<Measure> = Vec::new();
     for (measure, _) in reports.into_iter().flat_map(|report| &report.figures) {
@@ -51,7 +51,7 @@ pub fn measures<'a>(reports: impl IntoIterator<Item = &'a Report>) -> Vec<Measur
     measures
 }
 
-/// A report's pictures and notes, below its name.
+/// The name, pictures and notes of a report.
 pub fn pictures(report: &Report) -> String {
     let mut text = String::new();
     for picture in &report.pictures {
@@ -69,7 +69,7 @@ pub fn pictures(report: &Report) -> String {
     if text.is_empty() { text } else { report.scheme.clone() + "\n" + &text }
 }
 
-/// Spaces up to a column.
+/// Pads with spaces up to a column.
 fn pad(text: &mut String, column: usize) {
     while text.len() < column {
         text.push(' ');

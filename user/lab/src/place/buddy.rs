@@ -1,26 +1,26 @@
-//! The buddy system: blocks are powers of two, and each has one neighbour that it may merge with.
+//! The buddy system: blocks of powers of two, each with exactly one neighbour that it can merge with.
 //!
-//! A request is rounded up to a power of two. If there is no free block of that size, a larger one is halved until there is;
-//! the lower half goes on. A freed block looks at its *buddy*, the other half of the block that both came from: its address
-//! differs in one bit, that of the size. If the buddy is free as a whole, the two become one, and the next larger block looks
-//! at its own buddy. Knowlton (1965); Knuth, volume 1, section 2.5. Memory whose size is no power of two begins as several
-//! blocks, as a kernel's does.
+//! A request is rounded up to a power of two. If there is no free block of that size, a larger one is halved until there is; the
+//! lower half is used. A freed block checks its *buddy*, the other half of the block that both were split from. The address of
+//! the buddy differs in one bit, the one of the size. If the whole buddy is free, the two are merged, and the merged block checks
+//! its own buddy in turn. See Knowlton (1965) and Knuth, volume 1, section 2.5. Memory whose size is not a power of two starts as
+//! several blocks, as in a real kernel.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{Outcome, Placement, Translation, base_and_limit, chooses_itself, memory_of, play_all};
+use super::{Outcome, Placement, Translation, base_and_limit, memory_of, play_all, reject_location};
 use crate::Error;
 use crate::report::{Kind, Measure, Piece, Report};
 use crate::trace::{Request, Setting, Trace};
 use crate::units::Size;
 
-/// An order that no memory has: sizes are at most 2^40.
+/// The number of orders; sizes are at most 2^40.
 const ORDERS: usize = 42;
 
-/// A block that somebody has.
+/// An allocated block.
 #[derive(Clone, Copy)]
 struct Taken {
     start: u64,
@@ -28,9 +28,9 @@ struct Taken {
     asked: u64,
 }
 
-/// Memory in blocks of powers of two. The order of a block is the power.
+/// Memory in blocks of powers of two. The order of a block is the exponent.
 pub struct Buddy {
-    /// For each order, the addresses of its free blocks.
+    /// The addresses of the free blocks of each order.
     free: Vec<BTreeSet<u64>>,
     taken: BTreeMap<String, Taken>,
     least: usize,
@@ -39,12 +39,12 @@ pub struct Buddy {
 }
 
 impl Buddy {
-    /// Memory of this size, with no block smaller than `least`. What is no multiple of `least` at the end is not used.
+    /// Creates memory with blocks of at least `least` bytes. A remainder that is smaller than that is not used.
     pub fn new(memory: u64, least: u64) -> Buddy {
         let least = order_of(least);
         let mut free = Vec::from_iter((0..ORDERS).map(|_| BTreeSet::new()));
         let mut start = 0;
-        // From the bottom, the largest block that still fits; so each lies at a multiple of its size.
+        // The largest block that fits comes first, so each block is aligned to its size.
         for order in (least..ORDERS).rev() {
             if start + (1 << order) <= memory {
                 free[order].insert(start);
@@ -54,7 +54,7 @@ impl Buddy {
         Buddy { free, taken: BTreeMap::new(), least, splits: 0, merges: 0 }
     }
 
-    /// Takes a block of exactly this order, halving a larger one if need be.
+    /// Allocates a block of exactly this order, splitting a larger one if necessary.
     fn take(&mut self, order: usize) -> Option<u64> {
         let found = (order..ORDERS).find(|&larger| !self.free[larger].is_empty())?;
         let start = self.free[found].pop_first()?;
@@ -65,7 +65,7 @@ impl Buddy {
         Some(start)
     }
 
-    /// Gives a block back, merging it with its buddy as far as that goes.
+    /// Frees a block and merges it with its buddy repeatedly; returns the number of merges.
     fn put(&mut self, mut start: u64, mut order: usize) -> u64 {
         let before = self.merges;
         while order + 1 < ORDERS && self.free[order].remove(&buddy_of(start, order)) {
@@ -83,7 +83,7 @@ fn buddy_of(start: u64, order: usize) -> u64 {
     start ^ (1 << order)
 }
 
-/// The least order whose blocks hold so many bytes.
+/// The smallest order whose blocks hold `size` bytes.
 fn order_of(size: u64) -> usize {
     size.next_power_of_two().trailing_zeros() as usize
 }
@@ -94,7 +94,7 @@ impl Placement for Buddy {
     }
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
-        chooses_itself("the buddy system", request)?;
+        reject_location("the buddy system", request)?;
         let order = order_of(request.size).max(self.least);
         let before = self.splits;
         let Some(start) = self.take(order) else { return Ok(Outcome::Refused) };
@@ -142,7 +142,7 @@ impl Placement for Buddy {
             .push(format!("free at the end: {}", if shown.is_empty() { "nothing".into() } else { shown.join(", ") }));
     }
 
-    /// No two buddies are free at the same time, and each block lies at a multiple of its size.
+    /// Checks that no two buddies are free at the same time, and that blocks are aligned.
     fn check(&self) -> Result<(), String> {
         for (order, blocks) in self.free.iter().enumerate() {
             for &start in blocks {
@@ -155,7 +155,7 @@ impl Placement for Buddy {
     }
 }
 
-/// The buddy system on memory as large as the trace says.
+/// Plays the buddy system.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let least = trace.settings.or(Setting::Least, 1);
     let memory = memory_of(trace)?;

@@ -1,39 +1,39 @@
-//! Compaction: moving what is in memory, so that holes become one.
+//! Compaction: moving blocks so that the holes between them become one.
 //!
-//! It needs *dynamic relocation*. A program whose addresses were bound when it was loaded (*static relocation*) is full of
-//! them and cannot be moved. If the hardware adds a base register to every address, after comparing it with a limit register,
-//! then moving a program means copying it and changing its base.
+//! Compaction requires *dynamic relocation*. With *static relocation* the addresses of a program are bound when it is loaded, so
+//! it cannot be moved. If the hardware compares each address with a limit register and adds a base register, moving a program
+//! means copying it and changing its base.
 //!
-//! - *Static* never moves anything.
-//! - *Slide* moves everything down to the bottom of memory, in order: simple, and the most to copy.
-//! - *Evacuate* looks for the window of the size that is asked for whose blocks are the cheapest to move into holes outside of
-//!   it. Contiguous memory for devices is made so on real kernels. If no window can be emptied for less, it slides.
+//! - *Static* never moves a block.
+//! - *Slide* moves all blocks down to the bottom of memory, in order: simple, but it copies the most.
+//! - *Evacuate* chooses the window of the requested size whose blocks are the cheapest to move into holes outside of it. Real
+//!   kernels make contiguous memory for devices in this way. If sliding is cheaper, or no window can be emptied, it slides.
 //!
-//! Requests take the first hole that is large enough. Memory is compacted when none is and all holes together would be.
+//! Requests use first fit. Memory is compacted when no hole is large enough but the sum of all holes is.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::memory::{Block, Memory, State};
-use super::{Outcome, Placement, Translation, base_and_limit, chooses_itself, memory_of, play_all};
+use super::{Outcome, Placement, Translation, base_and_limit, memory_of, play_all, reject_location};
 use crate::Error;
 use crate::report::{Measure, Piece, Report};
 use crate::trace::{Request, Trace};
 use crate::units::Size;
 
-/// How memory is compacted.
+/// The strategy of compaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// Never.
+    /// No block is ever moved.
     Static,
-    /// Everything goes to the bottom.
+    /// All blocks move to the bottom.
     Slide,
-    /// The cheapest window is emptied.
+    /// The window that is cheapest to empty is emptied.
     Evacuate,
 }
 
-/// A block that is to be moved.
+/// The move of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Move {
     name: String,
@@ -51,7 +51,7 @@ pub struct Compact {
 }
 
 impl Compact {
-    /// Memory of this size.
+    /// Creates memory of this size.
     pub fn new(strategy: Strategy, size: u64) -> Compact {
         Compact { strategy, memory: Memory::new(&[size]), moves: 0, moved: 0, notes: Vec::new() }
     }
@@ -61,7 +61,7 @@ impl Compact {
         hole.map(|hole| self.memory.take(hole, &request.name, request.size)).is_some()
     }
 
-    /// Makes a hole of this size out of all holes; answers how many bytes were copied.
+    /// Compacts memory for a request of this size; returns the number of copied bytes.
     fn compact(&mut self, size: u64) -> u64 {
         let plan = match self.strategy {
             Strategy::Static => Vec::new(),
@@ -78,7 +78,7 @@ impl Compact {
                 self.moves += 1;
                 self.moved += size;
                 self.notes.push(format!(
-                    "{name} moves, {} are copied: base {} -> {}",
+                    "{name} is moved ({} copied): base {} -> {}",
                     Size(size),
                     Size(from),
                     Size(to)
@@ -89,12 +89,12 @@ impl Compact {
     }
 }
 
-/// Bytes that moves copy.
+/// The number of bytes that moves copy.
 fn cost(plan: &[Move]) -> u64 {
     plan.iter().map(|step| step.size).sum()
 }
 
-/// The moves that bring all blocks down to the bottom. Each goes below where it is, into what those before it have left.
+/// The moves of all blocks to the bottom, in order of address. Each block moves down into space that is free by then.
 fn slide(memory: &Memory) -> Vec<Move> {
     let mut bottom = 0;
     let mut plan = Vec::new();
@@ -127,7 +127,7 @@ fn empty(memory: &Memory, start: u64, end: u64) -> Option<Vec<Move>> {
     let overlaps = |block: &&Block| block.is_used() && block.start < end && start < block.end();
     let mut inside: Vec<&Block> = memory.blocks().iter().filter(overlaps).collect();
     inside.sort_by_key(|block| core::cmp::Reverse(block.size));
-    // What of each hole is below the window, and what is above it, as an address and a size.
+    // The parts of a hole below and above the window, as address and size.
     let parts = |hole: &Block| {
         let below = (hole.start, hole.end().min(start).saturating_sub(hole.start));
         let above = (hole.start.max(end), hole.end().saturating_sub(hole.start.max(end)));
@@ -156,7 +156,7 @@ impl Placement for Compact {
     }
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
-        chooses_itself("compaction", request)?;
+        reject_location("compaction", request)?;
         if self.first_fit(request) {
             return Ok(Outcome::Placed(String::new()));
         }
@@ -192,7 +192,7 @@ impl Placement for Compact {
     }
 }
 
-/// The three strategies, side by side.
+/// Plays the three strategies.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let memory = memory_of(trace)?;
     let strategies = [Strategy::Static, Strategy::Slide, Strategy::Evacuate];
@@ -203,7 +203,7 @@ pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
 mod tests {
     use super::*;
 
-    /// Blocks of these sizes from the bottom; those in small letters are freed again.
+    /// Allocates blocks of these sizes from the bottom, and frees those with names in lower case.
     fn memory(size: u64, blocks: &[(&str, u64)]) -> Memory {
         let mut memory = Memory::new(&[size]);
         let mut at = 0;
@@ -227,9 +227,9 @@ mod tests {
 
     #[test]
     fn a_window_that_cannot_be_emptied_is_not_chosen() {
-        // B has no room outside of any window of 6: only sliding helps.
+        // No window of 6 leaves room for B outside: only sliding helps.
         assert_eq!(cheapest_window(&memory(10, &[("a", 3), ("B", 4), ("c", 3)]), 6), None);
-        // Among equals the lowest window is emptied.
+        // Ties go to the lowest window.
         let plan = cheapest_window(&memory(20, &[("a", 3), ("B", 1), ("c", 6), ("D", 10)]), 7).unwrap();
         assert_eq!(plan, [Move { name: "B".into(), size: 1, to: 7 }]);
     }

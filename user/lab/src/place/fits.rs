@@ -1,12 +1,11 @@
-//! Dynamic partitions: each request takes a piece of a hole that is large enough. Which hole?
+//! Dynamic partitions: each request takes the beginning of a hole that is large enough. The fits differ in the choice:
 //!
-//! - *First fit* takes the first one from the bottom of memory.
-//! - *Next fit* goes on from where the last search ended, and around.
-//! - *Best fit* takes the smallest that is large enough, so that as little as possible is left over.
-//! - *Worst fit* takes the largest, so that what is left over is still of use.
+//! - *First fit*: the first such hole from the bottom of memory.
+//! - *Next fit*: the first such hole after the end of the previous search, wrapping around.
+//! - *Best fit*: the smallest such hole, so that the remainder is as small as possible.
+//! - *Worst fit*: the largest hole, so that the remainder is still useful.
 //!
-//! Among equals the lower address wins. Knuth (The Art of Computer Programming, volume 1, section 2.5) and Shore (1975)
-//! compare them.
+//! Ties go to the lower address. Knuth (The Art of Computer Programming, volume 1, section 2.5) and Shore (1975) compare them.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -19,16 +18,16 @@ use crate::report::{Measure, Piece, Report};
 use crate::trace::{Request, Setting, Trace};
 use crate::{Error, place::quick};
 
-/// Which hole a request takes.
+/// The choice of a hole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// The first that is large enough.
+    /// The first hole that is large enough.
     First,
-    /// The first behind the last request's.
+    /// The first hole that is large enough after the previous search.
     Next,
-    /// The smallest that is large enough.
+    /// The smallest hole that is large enough.
     Best,
-    /// The largest.
+    /// The largest hole.
     Worst,
 }
 
@@ -50,19 +49,19 @@ impl Fit {
 pub struct Fits {
     fit: Fit,
     memory: Memory,
-    /// Where next fit's last search ended.
+    /// The address at which the last search of next fit ended.
     rover: u64,
-    /// Holes that were looked at.
+    /// The number of examined holes.
     searched: u64,
 }
 
 impl Fits {
-    /// Memory that consists of these holes.
+    /// Creates memory with these initial holes.
     pub fn new(fit: Fit, holes: &[u64]) -> Fits {
         Fits { fit, memory: Memory::new(holes), rover: 0, searched: 0 }
     }
 
-    /// The hole for a request, as its place in the list of blocks.
+    /// The index of the block that is chosen for a request.
     fn choose(&mut self, size: u64) -> Option<usize> {
         let looked_at = Cell::new(0);
         let holes = || self.memory.holes().inspect(|_| looked_at.set(looked_at.get() + 1));
@@ -93,7 +92,7 @@ impl Placement for Fits {
             let placed = self.memory.take_at(start, &request.name, request.size);
             return Ok(if placed { Outcome::Placed(String::new()) } else { Outcome::Refused });
         }
-        super::chooses_itself(self.fit.name(), request)?;
+        super::reject_location(self.fit.name(), request)?;
         let Some(hole) = self.choose(request.size) else { return Ok(Outcome::Refused) };
         let start = self.memory.take(hole, &request.name, request.size);
         self.rover = start + request.size;
@@ -122,7 +121,7 @@ impl Placement for Fits {
     }
 }
 
-/// The holes that there are at first.
+/// The initial holes of a trace.
 pub fn holes(trace: &Trace) -> Result<Vec<u64>, Error> {
     match trace.settings.list(Setting::Partitions) {
         Some(partitions) => Ok(partitions.to_vec()),
@@ -130,7 +129,7 @@ pub fn holes(trace: &Trace) -> Result<Vec<u64>, Error> {
     }
 }
 
-/// The four fits and quick fit, side by side.
+/// Plays the four fits and quick fit.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let holes = holes(trace)?;
     let mut reports = play_all(Fit::ALL.map(|fit| Fits::new(fit, &holes)), trace)?;
@@ -142,7 +141,7 @@ pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
 mod tests {
     use super::*;
 
-    /// Addresses that requests of these sizes get, in units of a trace's K.
+    /// The addresses of requests of these sizes.
     fn starts(fit: Fit, holes: &[u64], sizes: &[u64]) -> Vec<Option<u64>> {
         let mut scheme = Fits::new(fit, holes);
         let place = |(number, &size): (usize, &u64)| {

@@ -1,13 +1,13 @@
-//! Fixed partitions: memory is divided once, when the machine starts. OS/360 MFT worked so.
+//! Fixed partitions: memory is divided once, when the machine starts, as in OS/360 MFT.
 //!
-//! - *Equal size*: any partition that is free will do. A process that is larger cannot run at all.
-//! - *Unequal size, one queue*: a process takes the smallest free partition that holds it. It may get one that is far too
-//!   large, but it does not wait while there is one.
-//! - *Unequal size, a queue for each partition*: a process waits for the smallest partition that could ever hold it. Less
-//!   is wasted inside, but processes may wait while partitions are free.
+//! - *Equal size*: any free partition will do. A process that is larger than a partition can never run.
+//! - *Unequal size, one queue*: a process takes the smallest free partition that holds it. It may waste most of a large
+//!   partition, but it does not wait while a sufficient partition is free.
+//! - *Unequal size, a queue for each partition*: a process waits for the smallest partition that can hold it. This wastes less
+//!   memory inside partitions, but processes may wait while other partitions are free.
 //!
-//! Whoever must wait gets its turn when a partition is freed, in the order of arrival. Stallings (Operating Systems,
-//! "Fixed partitioning") shows the two disciplines.
+//! Waiting processes enter in order of arrival when a partition is freed. Stallings (Operating Systems, "Fixed partitioning")
+//! shows the two disciplines.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::VecDeque;
@@ -15,26 +15,26 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::{Outcome, Placement, Translation, base_and_limit, chooses_itself, memory_of, play_all};
+use super::{Outcome, Placement, Translation, base_and_limit, memory_of, play_all, reject_location};
 use crate::Error;
 use crate::report::{Kind, Piece, Report};
 use crate::trace::{Request, Setting, Trace};
 
-/// Partitions of equal size that there are if the trace does not name partitions.
+/// The number of equal partitions if the trace does not list partitions.
 const EQUAL: usize = 4;
 
-/// Where a process may go.
+/// The discipline of queueing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queues {
-    /// Partitions of equal size.
+    /// One queue, partitions of equal size.
     Equal,
-    /// The smallest that is free.
+    /// One queue: the smallest free partition.
     One,
-    /// The smallest that there is.
+    /// A queue for each partition: the smallest sufficient one.
     Each,
 }
 
-/// A partition, and who is in it.
+/// A partition and its process.
 struct Partition {
     start: u64,
     size: u64,
@@ -49,7 +49,7 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// Partitions of these sizes, from the bottom of memory.
+    /// Creates partitions of these sizes, from the bottom of memory.
     pub fn new(queues: Queues, sizes: &[u64]) -> Fixed {
         let mut start = 0;
         let mut partitions = Vec::new();
@@ -60,17 +60,17 @@ impl Fixed {
         Fixed { queues, partitions, waiting: VecDeque::new() }
     }
 
-    /// The smallest partition that holds `size` bytes, among all or among the free ones.
+    /// The smallest partition that holds `size` bytes, of all partitions or of the free ones.
     fn smallest(&self, size: u64, free_only: bool) -> Option<usize> {
         let holds = |p: &&Partition| p.size >= size && !(free_only && p.owner.is_some());
         let smallest = self.partitions.iter().filter(holds).map(|p| p.size).min()?;
-        // Among partitions of that size, one that is free.
+        // A free partition is preferred to another one of the same size.
         let of_size = || self.partitions.iter().enumerate().filter(|(_, p)| p.size == smallest);
         let free = of_size().find(|(_, p)| p.owner.is_none());
         free.or_else(|| of_size().next()).map(|(index, _)| index)
     }
 
-    /// Puts a process into a partition if its discipline allows one that is free.
+    /// Puts a process into a partition if the discipline permits one that is free; returns whether it does.
     fn enter(&mut self, name: &str, size: u64) -> bool {
         let Some(index) = self.smallest(size, self.queues != Queues::Each) else { return false };
         let partition = &mut self.partitions[index];
@@ -81,7 +81,7 @@ impl Fixed {
         true
     }
 
-    /// Lets in whoever can enter now, the longest waiting first; answers their names.
+    /// Admits the waiting processes that can enter now, in order of arrival; returns their names.
     fn admit(&mut self) -> Vec<String> {
         let mut admitted = Vec::new();
         for _ in 0..self.waiting.len() {
@@ -106,7 +106,7 @@ impl Placement for Fixed {
     }
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
-        chooses_itself("a system of fixed partitions", request)?;
+        reject_location("a system of fixed partitions", request)?;
         if self.smallest(request.size, false).is_none() {
             return Ok(Outcome::Refused);
         }
@@ -157,7 +157,7 @@ impl Placement for Fixed {
     }
 }
 
-/// Equal partitions, as many as the trace names or four; and its own, with either discipline.
+/// Plays equal partitions (as many as the trace lists, or four), and the trace's own with both disciplines.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let memory = memory_of(trace)?;
     let own = trace.settings.list(Setting::Partitions);

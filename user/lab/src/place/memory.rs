@@ -1,8 +1,8 @@
-//! Memory as a list of blocks: what dynamic partitions, compaction and segments are made of.
+//! Memory as a list of blocks: the structure behind dynamic partitions, compaction and segments.
 //!
-//! The blocks are in order of address and cover memory without gaps. Two holes never lie side by side within a region: when
-//! a block is freed, it becomes one with its neighbours. There is one region, or several if a trace lays down the holes that
-//! there are at first; what lies in between belongs to others and is not shown.
+//! The blocks are sorted by address and cover memory without gaps. Two holes are never adjacent within a region: a block that is
+//! freed is merged with its neighbours. There is one region, or several if the trace lists the initial holes; the memory between
+//! regions is in use by others and is not shown.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -18,30 +18,30 @@ pub struct Block {
     pub start: u64,
     /// Its size.
     pub size: u64,
-    /// The region that it is in.
+    /// Its region.
     region: usize,
-    /// Whose it is.
+    /// Its state.
     pub state: State,
 }
 
-/// Whose a block is.
+/// The state of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Nobody's: a hole.
+    /// A hole.
     Free,
-    /// Nobody's, but it does not join other holes: quick fit has it on a list.
+    /// Free but not merged with other holes: on a list of quick fit.
     Kept,
-    /// Somebody's.
+    /// In use by the process, segment or block of this name.
     Used(String),
 }
 
 impl Block {
-    /// The address behind it.
+    /// The end address.
     pub fn end(&self) -> u64 {
         self.start + self.size
     }
 
-    /// Whether somebody has it.
+    /// Whether the block is in use.
     pub fn is_used(&self) -> bool {
         matches!(self.state, State::Used(_))
     }
@@ -55,7 +55,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Memory that consists of holes of these sizes, with walls between them.
+    /// Creates memory of one hole for each region.
     pub fn new(regions: &[u64]) -> Memory {
         let mut memory = Memory { size: 0, blocks: Vec::new() };
         for (region, &size) in regions.iter().enumerate() {
@@ -65,34 +65,34 @@ impl Memory {
         memory
     }
 
-    /// All blocks, in order of address.
+    /// All blocks, sorted by address.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
     }
 
-    /// The holes, each with its place in the list.
+    /// The holes, each with its index in the list of blocks.
     pub fn holes(&self) -> impl Iterator<Item = (usize, &Block)> {
         self.blocks.iter().enumerate().filter(|(_, block)| block.state == State::Free)
     }
 
-    /// The block that belongs to `name`.
+    /// The block of `name`.
     pub fn of(&self, name: &str) -> Option<&Block> {
         self.find(name).and_then(|index| self.blocks.get(index))
     }
 
-    /// How much is free, what quick fit keeps included.
+    /// The number of free bytes, including kept blocks.
     pub fn free(&self) -> u64 {
         self.blocks.iter().filter(|block| !block.is_used()).map(|block| block.size).sum()
     }
 
-    /// Gives the first `size` bytes of a hole to `name`; the rest stays a hole. Answers the address.
+    /// Allocates the first `size` bytes of a hole for `name`; the rest stays a hole. Returns the address.
     pub fn take(&mut self, hole: usize, name: &str, size: u64) -> u64 {
         let start = self.blocks[hole].start;
         self.take_at(start, name, size);
         start
     }
 
-    /// Gives the `size` bytes at `start` to `name` if all of them are in one hole.
+    /// Allocates the `size` bytes at `start` for `name` if all of them are in one hole; returns whether they are.
     pub fn take_at(&mut self, start: u64, name: &str, size: u64) -> bool {
         let holds = |hole: &Block| hole.start <= start && start + size <= hole.end();
         let Some((index, hole)) = self.holes().find(|(_, hole)| holds(hole)) else { return false };
@@ -107,7 +107,7 @@ impl Memory {
         true
     }
 
-    /// Makes what `name` has a hole, and one with the holes beside it. Answers the block that it was.
+    /// Frees the block of `name` and merges it with adjacent holes. Returns the block.
     pub fn release(&mut self, name: &str) -> Option<Block> {
         let index = self.find(name)?;
         let block = self.blocks[index].clone();
@@ -116,14 +116,14 @@ impl Memory {
         Some(block)
     }
 
-    /// Takes a block from `name` but keeps it apart from the holes beside it. Answers its address and size.
+    /// Frees the block of `name` without merging it. Returns its address and size.
     pub fn keep(&mut self, name: &str) -> Option<(u64, u64)> {
         let index = self.find(name)?;
         self.blocks[index].state = State::Kept;
         Some((self.blocks[index].start, self.blocks[index].size))
     }
 
-    /// Gives the block that is kept at this address to `name`.
+    /// Allocates the kept block at this address for `name`.
     pub fn reuse(&mut self, start: u64, name: &str) {
         let kept = self.blocks.iter_mut().find(|block| block.start == start && block.state == State::Kept);
         if let Some(block) = kept {
@@ -131,7 +131,7 @@ impl Memory {
         }
     }
 
-    /// Makes all kept blocks holes.
+    /// Turns all kept blocks into holes.
     pub fn give_up_kept(&mut self) {
         while let Some(index) = self.blocks.iter().position(|block| block.state == State::Kept) {
             self.blocks[index].state = State::Free;
@@ -139,7 +139,7 @@ impl Memory {
         }
     }
 
-    /// Moves what `name` has to an address where there is room for it now. Answers whether there was.
+    /// Moves the block of `name` to an address; returns whether there was room. The ranges may overlap.
     pub fn relocate(&mut self, name: &str, to: u64) -> bool {
         let before = self.clone();
         let Some(block) = self.release(name) else { return false };
@@ -150,7 +150,7 @@ impl Memory {
         true
     }
 
-    /// The pieces that a picture shows.
+    /// The pieces for a picture.
     pub fn pieces(&self) -> Vec<Piece> {
         let kind = |state: &State| match state {
             State::Free => Kind::Free,
@@ -160,7 +160,7 @@ impl Memory {
         self.blocks.iter().map(|b| Piece { start: b.start, size: b.size, kind: kind(&b.state) }).collect()
     }
 
-    /// Whether the blocks cover memory without gap or overlap, and no two holes that could be one lie side by side.
+    /// Checks that the blocks cover memory without gap or overlap, and that adjacent holes are merged.
     pub fn check(&self) -> Result<(), String> {
         let mut at = 0;
         let mut before: Option<&Block> = None;
@@ -182,7 +182,7 @@ impl Memory {
         self.blocks.iter().position(|block| matches!(&block.state, State::Used(owner) if owner == name))
     }
 
-    /// Makes a hole one with the hole behind it and the one before it.
+    /// Merges a hole with the following and the preceding hole.
     fn join(&mut self, index: usize) {
         for first in [Some(index), index.checked_sub(1)].into_iter().flatten() {
             let [one, other, ..] = &self.blocks[first..] else { continue };

@@ -1,8 +1,8 @@
-//! Where a request for memory goes.
+//! Placement: where a request for memory is satisfied.
 //!
-//! Each scheme is a [`Placement`]. [`play`] takes a trace's requests to it one by one, draws memory after each, and works
-//! the figures out from the drawing: whatever a scheme says of itself, what counts is the pieces that it shows.
-//! [`swap`] and [`overlays`] decide what is in memory at all and have runners of their own.
+//! Each scheme is a [`Placement`]. [`play`] passes a trace's requests to it one by one, records memory after each, and computes
+//! the figures from the recorded pieces, not from the scheme's own counters. [`swap`] and [`overlays`] decide what is in memory
+//! at all and have runners of their own.
 
 pub mod buddy;
 pub mod compact;
@@ -23,73 +23,73 @@ use crate::report::{Kind, Map, MapRow, Measure, Picture, Piece, Report, Value};
 use crate::trace::{Access, Event, Request, Trace};
 use crate::units::Size;
 
-/// Rows of a picture of memory, at most.
+/// The maximum number of rows in a picture of memory.
 pub const MOST_ROWS: usize = 40;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has its memory; what else is to be said.
+    /// The request is satisfied. The text is a note for the picture.
     Placed(String),
-    /// It never gets any.
+    /// The request is refused.
     Refused,
-    /// It waits until somebody frees.
+    /// The request waits until memory is freed.
     Waits,
 }
 
-/// How an address was translated.
+/// The translation of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// The machine's address; none if the hardware refuses the access.
+    /// The physical address; `None` if the access traps.
     pub physical: Option<u64>,
-    /// The way there, in words.
+    /// The steps, in words.
     pub how: String,
 }
 
-/// A scheme that gives memory out.
+/// A scheme that allocates memory.
 pub trait Placement {
-    /// What it is called.
+    /// The display name.
     fn name(&self) -> String;
 
-    /// Gives memory for a request. An error means that the scheme cannot do what the request demands.
+    /// Allocates memory for a request. An error means that the scheme cannot honour `at` or `in`.
     fn place(&mut self, request: &Request) -> Result<Outcome, String>;
 
-    /// Takes back what `name` has, or takes it out of the queue; answers what else is to be said.
+    /// Frees the memory of `name`, or removes it from the queue; returns a note for the picture.
     fn release(&mut self, name: &str) -> String;
 
-    /// All of memory, in order of address.
+    /// All of memory, sorted by address.
     fn pieces(&self) -> Vec<Piece>;
 
-    /// Translates an address of `space`, which has memory; none if addresses are not this scheme's business.
+    /// Translates an address of `space`, which has memory; `None` if the scheme does not translate.
     fn translate(&self, _space: &str, _address: u64) -> Option<Translation> {
         None
     }
 
-    /// Whether a request may lie in many places, so that any free memory will do and none is outside of holes.
+    /// Whether a request may be satisfied by non-contiguous memory, so that there is no external fragmentation.
     fn scatters(&self) -> bool {
         false
     }
 
-    /// Adds figures and notes of its own.
+    /// Adds the figures and notes that only this scheme has.
     fn tell(&self, _report: &mut Report) {}
 
-    /// Whether its own books agree with each other; for tests.
+    /// Checks the invariants of the scheme's own data; for tests.
     fn check(&self) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// Plays a trace on each of these schemes.
+/// Plays a trace on each scheme.
 pub fn play_all<P: Placement>(schemes: impl IntoIterator<Item = P>, trace: &Trace) -> Result<Vec<Report>, Error> {
     schemes.into_iter().map(|mut scheme| play(&mut scheme, trace)).collect()
 }
 
-/// Plays the requests and the accesses of a trace.
+/// Plays the requests and accesses of a trace.
 pub fn play(scheme: &mut dyn Placement, trace: &Trace) -> Result<Report, Error> {
     play_watched(scheme, trace, |_| {})
 }
 
-/// The same; `watch` sees the scheme after each step.
+/// Like [`play`]; `watch` sees the scheme after each step.
 pub fn play_watched(
     scheme: &mut dyn Placement,
     trace: &Trace,
@@ -107,12 +107,12 @@ pub fn play_watched(
         watch(scheme);
     }
     if player.requests == 0 {
-        return Err(Error::new("the trace has no 'alloc' for this scheme to work on"));
+        return Err(Error::new("the trace has no 'alloc', which this scheme needs"));
     }
     Ok(player.report(scheme))
 }
 
-/// What happened so far.
+/// The state of a run.
 #[derive(Default)]
 struct Player {
     requests: u64,
@@ -121,7 +121,7 @@ struct Player {
     accesses: u64,
     traps: u64,
     internal_peak: u64,
-    /// Those that have memory or wait for it.
+    /// The names that have memory or wait for it.
     served: BTreeSet<String>,
     rows: Vec<MapRow>,
     left_out: usize,
@@ -149,7 +149,7 @@ impl Player {
     }
 
     fn free(&mut self, scheme: &mut dyn Placement, name: &str, event: &Event) {
-        // Whoever was refused has nothing to give back.
+        // A refused request has no memory to free.
         if self.served.remove(name) {
             let note = scheme.release(name);
             self.row(scheme, event, &note);
@@ -160,7 +160,9 @@ impl Player {
         let space = match (&access.space, self.served.first()) {
             (Some(space), _) => space,
             (None, Some(only)) if self.served.len() == 1 => only,
-            (None, _) => return Err(format!("in whose memory? say NAME:{}", access.address)),
+            (None, _) => {
+                return Err(format!("the address belongs to no process or segment; write NAME:{}", access.address));
+            }
         };
         let Some(Translation { physical, how }) = scheme.translate(space, access.address) else { return Ok(()) };
         self.accesses += 1;
@@ -170,7 +172,7 @@ impl Player {
         Ok(())
     }
 
-    /// Draws memory as it is now.
+    /// Records the current state of memory.
     fn row(&mut self, scheme: &dyn Placement, event: &Event, note: &str) {
         let pieces = scheme.pieces();
         self.internal_peak = self.internal_peak.max(internal(&pieces));
@@ -197,7 +199,7 @@ impl Player {
         scheme.tell(&mut report);
         report.notes.append(&mut self.notes);
         if self.left_out > 0 {
-            report.notes.push(format!("{} steps more are not drawn", self.left_out));
+            report.notes.push(format!("{} more steps are not shown", self.left_out));
         }
         let whole = pieces.last().map_or(0, |last| last.start + last.size);
         report.pictures.push(Picture::Map(Map { whole, rows: self.rows }));
@@ -205,7 +207,7 @@ impl Player {
     }
 }
 
-/// Fragmentation, as the pieces show it.
+/// Adds the figures of fragmentation, computed from the pieces.
 fn space_figures(report: &mut Report, pieces: &[Piece], scatters: bool) {
     let holes = || pieces.iter().filter(|piece| piece.kind != Kind::Kept && is_free(piece));
     let free: u64 = pieces.iter().filter(|piece| is_free(piece)).map(|piece| piece.size).sum();
@@ -225,7 +227,7 @@ fn is_free(piece: &Piece) -> bool {
     matches!(piece.kind, Kind::Free | Kind::Kept)
 }
 
-/// Bytes that were handed out and that nobody asked for.
+/// Internal fragmentation: allocated bytes that were not requested.
 pub fn internal(pieces: &[Piece]) -> u64 {
     let wasted = |piece: &Piece| match piece.kind {
         Kind::Used { wasted, .. } => wasted,
@@ -247,21 +249,24 @@ pub fn base_and_limit(base: u64, limit: u64, address: u64) -> Translation {
     }
 }
 
-/// What a scheme answers that cannot give an address or frames that a request demands.
-pub fn chooses_itself(scheme: &str, request: &Request) -> Result<(), String> {
+/// Rejects a request with `at` or `in` for a scheme that chooses the location itself.
+pub fn reject_location(scheme: &str, request: &Request) -> Result<(), String> {
     match (request.at, request.frames.is_empty()) {
-        (Some(_), _) => Err(format!("{scheme} chooses addresses itself: take 'at' out")),
-        (None, false) => Err(format!("{scheme} has no frames: take 'in' out")),
+        (Some(_), _) => Err(format!("{scheme} does not support 'at'")),
+        (None, false) => Err(format!("{scheme} does not support 'in'")),
         (None, true) => Ok(()),
     }
 }
 
-/// The size of memory that the trace must give.
+/// The size of memory, which the trace must specify.
 pub fn memory_of(trace: &Trace) -> Result<u64, Error> {
-    trace.settings.memory().ok_or_else(|| Error::new("the trace does not say how large memory is: memory 1M"))
+    trace
+        .settings
+        .memory()
+        .ok_or_else(|| Error::new("the trace does not specify the size of memory; add a line such as: memory 1M"))
 }
 
-/// A figure that is the part of a whole.
+/// A percentage.
 pub fn percent(measure: Measure, part: u64, whole: u64) -> (Measure, Value) {
     (measure, Value::Ratio(crate::units::Ratio::new(part, whole).percent()))
 }

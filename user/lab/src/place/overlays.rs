@@ -1,10 +1,9 @@
 //! Overlays: a program that is larger than memory keeps only those modules in memory that are needed together.
 //!
-//! The modules form a tree: a module is in memory together with those above it, which call it, and lies behind the one
-//! directly above. Two modules with the same parent are never needed together and so begin at the same address: one is laid
-//! over the other. The program needs as much memory as its longest way from the root to a leaf. When a module is called, it
-//! and those above it that are not in memory are loaded over whatever is there. The programmer decides about the tree; that
-//! is the trouble with overlays, and the reason for virtual memory.
+//! The modules form a tree. A module is in memory together with its ancestors, which call it, and starts where its parent ends.
+//! Siblings are never needed together, so they start at the same address: one overlays the other. The memory that the program
+//! needs is that of the longest path from the root to a leaf. A call loads the module and those of its ancestors that are not in
+//! memory. The programmer has to design the tree; virtual memory made that unnecessary.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,12 +16,12 @@ use crate::report::{Kind, Map, MapRow, Measure, Picture, Piece, Report};
 use crate::trace::{Event, Module, Trace};
 use crate::units::Size;
 
-/// A module, and where it lies.
+/// A module and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Placed {
     module: Module,
     start: u64,
-    /// How many modules are above it.
+    /// The number of its ancestors.
     depth: usize,
 }
 
@@ -32,18 +31,18 @@ impl Placed {
     }
 }
 
-/// The tree of a program's modules, and what of it is in memory.
+/// The tree of modules, and the modules in memory.
 #[derive(Default)]
 struct Overlays {
     modules: Vec<Placed>,
-    /// Those in memory, by address.
+    /// The modules in memory, by address.
     here: BTreeMap<u64, usize>,
     loads: u64,
     loaded: u64,
 }
 
 impl Overlays {
-    /// Adds a module behind its parent, which is there already.
+    /// Adds a module after the end of its parent, which was added before.
     fn add(&mut self, module: &Module) {
         let parent = module.parent.as_ref().and_then(|name| self.find(name)).map(|index| &self.modules[index]);
         let (start, depth) = parent.map_or((0, 0), |parent| (parent.end(), parent.depth + 1));
@@ -54,7 +53,7 @@ impl Overlays {
         self.modules.iter().position(|placed| placed.module.name == name)
     }
 
-    /// A module and those above it, the root first.
+    /// The path from the root to a module.
     fn way_to(&self, index: usize) -> Vec<usize> {
         let mut way = Vec::from([index]);
         let mut at = index;
@@ -66,7 +65,7 @@ impl Overlays {
         way
     }
 
-    /// Loads what a call needs; answers what that was.
+    /// Loads the modules that a call needs; returns a note.
     fn call(&mut self, name: &str) -> String {
         let Some(called) = self.find(name) else { return String::new() };
         let mut loaded = Vec::new();
@@ -83,10 +82,10 @@ impl Overlays {
             self.loaded += module.size;
             loaded.push(module.name);
         }
-        if loaded.is_empty() { "all is there".into() } else { format!("loads {}", loaded.join(", ")) }
+        if loaded.is_empty() { "in memory".into() } else { format!("loads {}", loaded.join(", ")) }
     }
 
-    /// The memory that the longest way takes.
+    /// The memory of the longest path.
     fn needed(&self) -> u64 {
         self.modules.iter().map(Placed::end).max().unwrap_or(0)
     }
@@ -109,7 +108,7 @@ impl Overlays {
         pieces
     }
 
-    /// Every way from a root to a leaf: what may be in memory together.
+    /// All paths from a root to a leaf: the sets of modules that may be in memory together.
     fn ways(&self) -> Vec<MapRow> {
         let is_leaf = |placed: &Placed| {
             self.modules.iter().all(|other| other.module.parent.as_deref() != Some(placed.module.name.as_str()))
@@ -123,7 +122,7 @@ impl Overlays {
     }
 }
 
-/// The tree, and its calls if the trace has any.
+/// Plays the tree of modules and its calls.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let mut overlays = Overlays::default();
     for step in &trace.steps {
@@ -132,7 +131,7 @@ pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
         }
     }
     if overlays.modules.is_empty() {
-        return Err(Error::new("the trace has no 'module' for this scheme to work on"));
+        return Err(Error::new("the trace has no 'module', which this scheme needs"));
     }
     let mut rows = overlays.ways();
     let is_drawn = rows.len();

@@ -1,10 +1,9 @@
-//! Quick fit: lists of freed blocks of the sizes that are asked for most.
+//! Quick fit: free lists for the most frequently requested sizes.
 //!
-//! A block of such a size is not joined with its neighbours when it is freed but kept on its size's list; the next request of
-//! exactly this size takes it from there, without a search. What other sizes need, first fit finds among the holes. When that
-//! fails, the lists are given up, their blocks become holes, and the search is made again. The price of speed is the
-//! fragmentation that the kept blocks make. See Weinstock and Wulf, "Quick Fit: an efficient algorithm for heap storage
-//! allocation" (1988).
+//! A freed block of such a size is not merged with its neighbours but kept on the list of its size. The next request of exactly
+//! this size takes it from there without a search. Requests of other sizes use first fit. If that fails, all lists are emptied,
+//! their blocks become holes, and the search is repeated. The kept blocks are the price: they fragment memory. See Weinstock
+//! and Wulf, "Quick Fit: an efficient algorithm for heap storage allocation" (1988).
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -13,26 +12,26 @@ use alloc::vec::Vec;
 
 use super::fits::holes;
 use super::memory::Memory;
-use super::{Outcome, Placement, chooses_itself, play};
+use super::{Outcome, Placement, play, reject_location};
 use crate::Error;
 use crate::report::{Measure, Piece, Report};
 use crate::trace::{Event, Request, Setting, Trace};
 use crate::units::Size;
 
-/// Lists that there are if the trace does not name sizes.
+/// The number of lists if the trace does not name sizes.
 const LISTS: usize = 4;
 
-/// Memory in dynamic partitions, with lists.
+/// Memory in dynamic partitions, with free lists.
 pub struct QuickFit {
     memory: Memory,
-    /// For each quick size, the addresses of the blocks that are kept; the last one goes first.
+    /// The addresses of the kept blocks of each size; the last one is reused first.
     lists: BTreeMap<u64, Vec<u64>>,
     searched: u64,
     reused: u64,
 }
 
 impl QuickFit {
-    /// Memory that consists of these holes, with lists for these sizes.
+    /// Creates memory with these initial holes, and lists for these sizes.
     pub fn new(holes: &[u64], sizes: &[u64]) -> QuickFit {
         let lists = sizes.iter().map(|&size| (size, Vec::new())).collect();
         QuickFit { memory: Memory::new(holes), lists, searched: 0, reused: 0 }
@@ -54,7 +53,7 @@ impl Placement for QuickFit {
     }
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
-        chooses_itself("quick fit", request)?;
+        reject_location("quick fit", request)?;
         if let Some(start) = self.lists.get_mut(&request.size).and_then(Vec::pop) {
             self.memory.reuse(start, &request.name);
             self.reused += 1;
@@ -92,7 +91,7 @@ impl Placement for QuickFit {
         report.count(Measure::Reused, self.reused);
         let sizes: Vec<String> = self.lists.keys().map(|&size| format!("{}", Size(size))).collect();
         report.notes.push(match sizes.is_empty() {
-            true => "no size is asked for twice, so there is no list".into(),
+            true => "no lists: no size is requested twice".into(),
             false => format!("lists for {}", sizes.join(", ")),
         });
     }
@@ -107,7 +106,7 @@ impl Placement for QuickFit {
     }
 }
 
-/// The sizes that a trace asks for most, and more than once.
+/// The most frequently requested sizes of a trace, each requested at least twice.
 fn frequent(trace: &Trace) -> Vec<u64> {
     let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for step in &trace.steps {
@@ -120,7 +119,7 @@ fn frequent(trace: &Trace) -> Vec<u64> {
     sizes.into_iter().take(LISTS).map(|(size, _)| size).collect()
 }
 
-/// Quick fit alone; none if the trace demands addresses, which quick fit does not give.
+/// Plays quick fit; returns `None` if the trace requires addresses with `at`.
 pub fn run(trace: &Trace) -> Result<Option<Report>, Error> {
     let demands = trace.steps.iter().any(|step| matches!(&step.event, Event::Alloc(request) if request.at.is_some()));
     if demands {

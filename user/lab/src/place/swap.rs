@@ -1,57 +1,58 @@
-//! Swapping: whole processes go to the disk and come back.
+//! Swapping: whole processes are written to the disk and read back.
 //!
-//! A process arrives with `alloc`, gets the processor with `run`, ends with `free`. It must be in memory as a whole to arrive
-//! or to run. If there is no hole for it, other processes are swapped out until there is one. Which?
+//! A process arrives with `alloc`, gets the processor with `run`, and exits with `free`. It must be in memory as a whole when it
+//! arrives and when it runs. If there is no hole for it, other processes are swapped out until there is one. The variants differ
+//! in the choice of the victim:
 //!
-//! - *Idle longest* takes the one that has not run for the longest time.
-//! - *Largest* takes the one that frees the most at once.
+//! - *Idle longest*: the process that has not run for the longest time.
+//! - *Largest*: the largest process.
 //!
-//! A transfer costs the disk's latency and the size over the disk's rate; out and in again cost twice that. Before pages,
-//! time-sharing systems worked so (CTSS, early UNIX).
+//! A transfer takes the latency of the disk plus the size divided by its rate. Early time-sharing systems worked this way (CTSS,
+//! early UNIX).
 
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::memory::Memory;
-use super::{MOST_ROWS, chooses_itself, memory_of};
+use super::{MOST_ROWS, memory_of, reject_location};
 use crate::Error;
 use crate::report::{Map, MapRow, Measure, Picture, Report, Value};
 use crate::trace::{Event, Request, Setting, Settings, Trace};
 use crate::units::{Ratio, Size};
 
-/// Which process makes room.
+/// The choice of the victim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Victim {
-    /// The one that has not run for the longest time.
+    /// The process that has not run for the longest time.
     IdleLongest,
-    /// The largest one.
+    /// The largest process.
     Largest,
 }
 
-/// What the disk can do.
+/// The parameters of the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk {
-    /// Bytes that it transfers in a second.
+    /// The transfer rate, in bytes per second.
     pub rate: u64,
-    /// Nanoseconds before it begins.
+    /// The latency before a transfer, in nanoseconds.
     pub latency: u64,
 }
 
 impl Disk {
-    /// The disk that a trace describes.
+    /// The disk of a trace.
     pub fn of(settings: &Settings) -> Disk {
         Disk { rate: settings.or(Setting::Rate, 40 << 20), latency: settings.or(Setting::Latency, 8_000_000) }
     }
 
-    /// Nanoseconds that the transfer of a process takes, one way.
+    /// The duration of a transfer in one direction, in nanoseconds.
     pub fn transfer(self, size: u64) -> u64 {
         let moving = u128::from(size) * 1_000_000_000 / u128::from(self.rate.max(1));
         self.latency.saturating_add(u64::try_from(moving).unwrap_or(u64::MAX))
     }
 }
 
-/// A process that was admitted.
+/// A process that has arrived and not exited.
 struct Process {
     name: String,
     size: u64,
@@ -59,7 +60,7 @@ struct Process {
     ran: usize,
 }
 
-/// Memory, the disk, and who is where.
+/// The state of a run.
 struct Swapping {
     victim: Victim,
     disk: Disk,
@@ -74,7 +75,7 @@ struct Swapping {
 }
 
 impl Swapping {
-    /// Brings a process into memory; answers what had to be done for it. `is_new` means that it is not on the disk.
+    /// Brings a process into memory; returns a note about the swaps. `is_new` means that it is not on the disk.
     fn bring_in(&mut self, name: &str, size: u64, is_new: bool) -> String {
         let mut done = String::new();
         loop {
@@ -96,7 +97,7 @@ impl Swapping {
         done
     }
 
-    /// The process in memory that makes room next.
+    /// The next victim among the processes in memory.
     fn choose(&self) -> Option<String> {
         let here = self.processes.iter().filter(|process| self.memory.of(&process.name).is_some());
         let victim = match self.victim {
@@ -114,7 +115,7 @@ impl Swapping {
     }
 
     fn arrive(&mut self, request: &Request, step: usize) -> Result<String, String> {
-        chooses_itself("swapping", request)?;
+        reject_location("swapping", request)?;
         self.requests += 1;
         let whole: u64 = self.memory.blocks().iter().map(|block| block.size).sum();
         if request.size > whole {
@@ -143,8 +144,8 @@ impl Swapping {
 
     fn report(self) -> Report {
         let mut report = Report::new(match self.victim {
-            Victim::IdleLongest => "idle longest goes",
-            Victim::Largest => "largest goes",
+            Victim::IdleLongest => "idle longest",
+            Victim::Largest => "largest",
         });
         report.count(Measure::Requests, self.requests);
         report.count(Measure::Refused, self.refused);
@@ -157,7 +158,7 @@ impl Swapping {
     }
 }
 
-/// Plays a trace with one way to choose.
+/// Plays a trace with one choice of victims.
 pub fn play(victim: Victim, trace: &Trace) -> Result<Report, Error> {
     let mut swapping = Swapping {
         victim,
@@ -185,12 +186,12 @@ pub fn play(victim: Victim, trace: &Trace) -> Result<Report, Error> {
         swapping.rows.push(MapRow { label: step.event.to_string(), pieces: swapping.memory.pieces(), note });
     }
     match swapping.requests {
-        0 => Err(Error::new("the trace has no 'alloc' for this scheme to work on")),
+        0 => Err(Error::new("the trace has no 'alloc', which this scheme needs")),
         _ => Ok(swapping.report()),
     }
 }
 
-/// Both ways to choose, side by side.
+/// Plays both choices of victims.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     [Victim::IdleLongest, Victim::Largest].into_iter().map(|victim| play(victim, trace)).collect()
 }

@@ -1,8 +1,8 @@
-//! Belady's anomaly: all policies with one frame, with two, with three and so on.
+//! Belady's anomaly: all policies with one frame, two frames, three frames and so on.
 //!
-//! More frames should mean fewer faults. For *stack algorithms* that is so: what LRU or OPT has in n frames is always a part of
-//! what it has in n + 1. FIFO is none, and there are references for which a frame more makes more faults (Belady, Nelson and
-//! Shedler, 1969).
+//! More frames should mean fewer faults. This holds for *stack algorithms* such as LRU and OPT: the pages in n frames are always
+//! a subset of the pages in n + 1 frames. FIFO is not a stack algorithm, and for some references an additional frame causes more
+//! faults (Belady, Nelson and Shedler, 1969).
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -14,10 +14,10 @@ use crate::Error;
 use crate::report::{Chart, Measure, Picture, Report};
 use crate::trace::Trace;
 
-/// The most frames that are tried.
+/// The maximum number of frames.
 const MOST_FRAMES: usize = 10;
 
-/// A report that draws all policies, and one with the figures of each.
+/// Plays all policies: a report with the curves, then one for each policy.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let references = trace.references()?;
     let pages: BTreeSet<u64> = references.iter().map(|reference| reference.page).collect();
@@ -30,7 +30,7 @@ pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
         let mut points = Vec::new();
         let mut name = "";
         for frames in 1..=most {
-            // A policy has a memory of its own: each run begins with a new one.
+            // A policy has state, so each run starts with a new one.
             let Some(mut policy) = policies(&trace.settings).into_iter().nth(number) else { continue };
             let played = engine::play(policy.as_mut(), Rules { frames, ..rules }, &references);
             name = played.name;

@@ -1,10 +1,9 @@
-//! Policies that make do with the bits that hardware has: referenced, and dirty.
+//! Policies by the bits that hardware maintains: referenced and dirty.
 //!
-//! - *Second chance*: FIFO, but a page whose reference bit is set goes to the end of the queue with the bit cleared.
-//! - *Clock*: the same with a hand that goes around the frames instead of a queue. Both choose the same pages, always.
-//! - *NRU*, not recently used: each tick clears the reference bits. A page's class is 2 if it is referenced, and 1 more if it
-//!   is dirty; the first page of the lowest class that there is goes. A store of long ago counts for less than a look of just
-//!   now.
+//! - *Second chance*: FIFO, except that a page whose reference bit is set moves to the end of the queue with the bit cleared.
+//! - *Clock*: the same policy with a hand that moves over the frames instead of a queue. Both always evict the same pages.
+//! - *NRU* (not recently used): each tick clears the reference bits. The class of a page is 2 if it is referenced, plus 1 if it
+//!   is dirty. The first page of the lowest class is evicted: a store before the last tick counts for less than a load since.
 
 use alloc::collections::VecDeque;
 
@@ -14,7 +13,7 @@ use super::{Frame, Policy};
 /// FIFO with a second chance.
 #[derive(Default)]
 pub struct SecondChance {
-    /// Frames in the order in which their pages came, or were given another chance.
+    /// The frames, in order of the load or of the last second chance.
     queue: VecDeque<usize>,
 }
 
@@ -24,7 +23,7 @@ impl Policy for SecondChance {
     }
 
     fn victim(&mut self, frames: &mut [Frame], _: u64) -> usize {
-        // Every frame is in the queue, and after one turn no bit is set.
+        // The queue contains every frame, and after one turn no bit is set.
         while let Some(index) = self.queue.pop_front() {
             if !frames[index].referenced {
                 return index;
@@ -40,7 +39,7 @@ impl Policy for SecondChance {
     }
 }
 
-/// The clock.
+/// The clock algorithm.
 #[derive(Default)]
 pub struct Clock {
     hand: usize,

@@ -1,4 +1,4 @@
-//! Plays references on frames: finds the page, or a free frame, or asks the policy.
+//! Plays references on frames: finds the page, or loads it into a free frame or into the frame of a victim.
 
 use alloc::collections::BTreeMap;
 use alloc::string::ToString;
@@ -9,44 +9,44 @@ use crate::report::{Cell, Grid, Look, Measure, Picture, Report, Value};
 use crate::trace::{Reference, Setting, Settings};
 use crate::units::Ratio;
 
-/// References that are drawn.
+/// The maximum number of references in a picture.
 pub const MOST_COLUMNS: usize = 48;
-/// The most frames of which a picture is drawn.
+/// The maximum number of frames in a picture.
 const MOST_ROWS: usize = 16;
-/// A page that is not used again.
+/// The next use of a page that is not used again.
 const NEVER: u64 = u64::MAX;
 
-/// What holds for every policy.
+/// The parameters of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// Frames that there are.
+    /// The number of frames.
     pub frames: usize,
-    /// References between two ticks.
+    /// The number of references between two ticks.
     pub tick: u64,
 }
 
 impl Rules {
-    /// As a trace has them.
+    /// The parameters of a trace.
     pub fn of(settings: &Settings) -> Rules {
         Rules { frames: settings.or(Setting::Frames, 3) as usize, tick: settings.or(Setting::Tick, 4) }
     }
 }
 
-/// What came of playing.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Played {
-    /// The policy.
+    /// The name of the policy.
     pub name: &'static str,
-    /// References.
+    /// The number of references.
     pub references: u64,
-    /// Those whose page was not in memory.
+    /// The number of references whose page was not in memory.
     pub faults: u64,
-    /// Pages that were written back.
+    /// The number of pages that were written back.
     pub write_backs: u64,
     grid: Grid,
 }
 
-/// When each reference's page is referenced next.
+/// For each reference, the time of the next reference to the same page.
 fn next_uses(references: &[Reference]) -> Vec<u64> {
     let mut next: BTreeMap<u64, u64> = BTreeMap::new();
     let mut uses: Vec<u64> = Vec::new();
@@ -62,7 +62,7 @@ pub fn play(policy: &mut dyn Policy, rules: Rules, references: &[Reference]) -> 
     play_watched(policy, rules, references, |_| {})
 }
 
-/// The same; `watch` sees the frames after each reference.
+/// Like [`play`]; `watch` sees the frames after each reference.
 pub fn play_watched(
     policy: &mut dyn Policy,
     rules: Rules,
@@ -103,7 +103,7 @@ pub fn play_watched(
     played
 }
 
-/// The clock's interrupt: what was referenced since the last one was seen now.
+/// A timer interrupt: records the time for referenced pages, and clears their reference bits.
 fn tick(frames: &mut [Frame], now: u64) {
     for frame in frames.iter_mut().filter(|frame| frame.referenced) {
         frame.referenced = false;
@@ -111,7 +111,7 @@ fn tick(frames: &mut [Frame], now: u64) {
     }
 }
 
-/// Brings a page into a free frame, or into the one that the policy chooses.
+/// Loads a page into a free frame, or into the frame of the policy's victim.
 fn load(
     policy: &mut dyn Policy,
     frames: &mut Vec<Frame>,
@@ -156,7 +156,7 @@ impl Played {
         }
     }
 
-    /// As a report.
+    /// Converts the result into a report.
     pub fn report(self) -> Report {
         let mut report = Report::new(self.name);
         report.count(Measure::References, self.references);

@@ -1,9 +1,9 @@
-//! Which page goes when a process needs a page and has no frame left.
+//! Page replacement: which page is evicted when a process needs a page and has no free frame.
 //!
-//! [`engine`] plays references on a number of frames and asks a [`Policy`] for the page that goes. The policies are in
-//! [`order`] (by the order of events: FIFO, OPT, LRU, LFU), [`bits`] (by reference and dirty bits: second chance, clock, NRU)
-//! and [`recent`] (by the working set: working set, WSClock). [`belady`] plays all of them on one frame, two, three and so on;
-//! [`working_set`] shows how many pages a process needs at a time.
+//! [`engine`] plays references on a fixed number of frames and asks a [`Policy`] for the victim. The policies are in [`order`] (by
+//! the order of events: FIFO, OPT, LRU, LFU), [`bits`] (by reference and dirty bits: second chance, clock, NRU) and [`recent`]
+//! (by the working set: working set, WSClock). [`belady`] plays all of them on one frame, two frames and so on. [`working_set`]
+//! shows how many pages a process needs over time.
 
 pub mod belady;
 pub mod bits;
@@ -19,50 +19,50 @@ use crate::Error;
 use crate::report::Report;
 use crate::trace::{Setting, Settings, Trace};
 
-/// A page in memory, and what is known of it.
+/// A frame: the page in it and its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// The page's number.
     pub page: u64,
-    /// When it was loaded. Times are numbers of references.
+    /// The time when it was loaded. The unit of time is a reference.
     pub loaded: u64,
-    /// When it was used last.
+    /// The time of its last use.
     pub used: u64,
-    /// How often it was used since it was loaded.
+    /// The number of uses since it was loaded.
     pub uses: u64,
-    /// When it is used next; no policy but OPT looks into the future.
+    /// The time of its next use; for OPT only.
     pub next_use: u64,
-    /// The reference bit: the hardware sets it, a policy or a tick clears it.
+    /// The reference bit: set by hardware, cleared by a policy or a tick.
     pub referenced: bool,
-    /// The dirty bit: the hardware sets it on a store.
+    /// The dirty bit: set by hardware on a store.
     pub dirty: bool,
-    /// When a policy or a tick last found the reference bit set: what a kernel knows instead of `used`.
+    /// The time when a policy or a tick last found the reference bit set: a kernel's approximation of `used`.
     pub seen: u64,
 }
 
-/// A way to choose the page that goes.
+/// A replacement policy.
 pub trait Policy {
-    /// What it is called.
+    /// The display name.
     fn name(&self) -> &'static str;
 
-    /// The index of the frame whose page goes. All frames have pages, and there is at least one.
+    /// Chooses the frame whose page is evicted. There is at least one frame.
     fn victim(&mut self, frames: &mut [Frame], now: u64) -> usize;
 
-    /// A page came into this frame.
+    /// Notifies the policy that a page was loaded into this frame.
     fn loaded(&mut self, _frame: usize) {}
 
-    /// Whether reference bits are cleared at every tick.
+    /// Whether ticks clear the reference bits.
     fn ticks(&self) -> bool {
         false
     }
 
-    /// Pages that the policy had written back before they went.
+    /// The number of pages that the policy wrote back before it evicted them.
     fn written_back(&self) -> u64 {
         0
     }
 }
 
-/// All policies, as these settings have them.
+/// All policies, with the parameters of these settings.
 pub fn policies(settings: &Settings) -> Vec<Box<dyn Policy>> {
     let window = settings.or(Setting::Window, 4);
     Vec::from([
@@ -78,7 +78,7 @@ pub fn policies(settings: &Settings) -> Vec<Box<dyn Policy>> {
     ])
 }
 
-/// All policies on the frames that the trace says, or three.
+/// Plays all policies.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let references = trace.references()?;
     let rules = engine::Rules::of(&trace.settings);

@@ -1,14 +1,14 @@
-//! Policies that go by the order of events.
+//! Policies by the order of events.
 //!
-//! - *FIFO*: the page that was loaded first goes. With more frames it may fault more often (Belady's anomaly).
-//! - *OPT*: the page that is not used for the longest time to come goes. Nothing faults less often (Belady, 1966; Mattson and
-//!   others, 1970), and nobody knows the future: the measure for all others.
-//! - *LRU*: the page that was not used for the longest time goes: OPT, looking backwards.
-//! - *LFU*: the page that was used least often since it was loaded goes; among equals the one that was loaded first.
+//! - *FIFO* evicts the page that was loaded first. More frames can mean more faults (Belady's anomaly).
+//! - *OPT* evicts the page whose next use is farthest in the future. No policy causes fewer faults (Belady, 1966; Mattson and
+//!   others, 1970). It needs to know the future, so it serves as the measure for the others.
+//! - *LRU* evicts the page that has not been used for the longest time.
+//! - *LFU* evicts the page with the fewest uses since it was loaded; ties go to the page that was loaded first.
 
 use super::{Frame, Policy};
 
-/// The index of the frame with the least key; the first among equals. There is at least one frame.
+/// The index of the frame with the smallest key; ties go to the first. There is at least one frame.
 pub(super) fn least<K: Ord>(frames: &[Frame], key: impl Fn(&Frame) -> K) -> usize {
     let least = frames.iter().enumerate().min_by_key(|(_, frame)| key(frame));
     least.map_or(0, |(index, _)| index)
@@ -27,7 +27,7 @@ impl Policy for Fifo {
     }
 }
 
-/// The optimal one, by knowledge of the future.
+/// The optimal policy.
 pub struct Opt;
 
 impl Policy for Opt {

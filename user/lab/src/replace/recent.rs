@@ -1,18 +1,19 @@
-//! Policies that keep the working set: the pages that were used within a window of time.
+//! Policies by the working set: the pages that were used within a window of time.
 //!
-//! The exact set would cost work at every reference. A kernel makes do with the reference bit, which each tick clears, and with
-//! the time at which it last found the bit set. A page that was not seen within the window is not in the working set.
+//! Tracking the exact set would take work at every reference. A kernel approximates it with the reference bit, which each tick
+//! clears, and with the time at which the bit was last found set. A page is outside of the working set if that time is before
+//! the window.
 //!
-//! - *Working set*: all frames are looked at. A page outside of the set goes, the first that is found; if there is none, the
-//!   one that was seen longest ago.
-//! - *WSClock* (Carr and Hennessy, 1981): a hand goes around and stops at the first page outside of the set that is clean. A
-//!   dirty one is sent to the disk and passed; it is clean when the hand comes again. Tanenbaum (Modern Operating Systems)
+//! - *Working set*: scans all frames. The first page outside of the set is evicted; if there is none, the page that was last
+//!   seen the longest time ago.
+//! - *WSClock* (Carr and Hennessy, 1981): a hand moves over the frames and stops at the first clean page outside of the set. A
+//!   dirty page is written to the disk and skipped; it is clean when the hand comes again. Tanenbaum (Modern Operating Systems)
 //!   describes both.
 
 use super::order::least;
 use super::{Frame, Policy};
 
-/// Takes notice of a reference bit; answers whether the page is in the working set.
+/// Evaluates the reference bit; returns whether the page is in the working set.
 fn is_in_set(frame: &mut Frame, window: u64, now: u64) -> bool {
     if frame.referenced {
         frame.seen = now;
@@ -20,7 +21,7 @@ fn is_in_set(frame: &mut Frame, window: u64, now: u64) -> bool {
     now - frame.seen <= window
 }
 
-/// The working set, by looking at every frame.
+/// The working set algorithm, which scans all frames.
 pub struct WorkingSet {
     /// The window, in references.
     pub window: u64,
@@ -46,7 +47,7 @@ impl Policy for WorkingSet {
     }
 }
 
-/// The working set, by a hand that goes around.
+/// The WSClock algorithm.
 pub struct WsClock {
     window: u64,
     hand: usize,
@@ -54,12 +55,12 @@ pub struct WsClock {
 }
 
 impl WsClock {
-    /// With this window, in references.
+    /// Creates the policy with a window, in references.
     pub fn new(window: u64) -> WsClock {
         WsClock { window, hand: 0, written: 0 }
     }
 
-    /// The frame under the hand, which goes on by one.
+    /// Returns the frame under the hand and advances the hand.
     fn advance(&mut self, frames: &[Frame]) -> usize {
         let at = self.hand % frames.len();
         self.hand = at + 1;
@@ -73,7 +74,7 @@ impl Policy for WsClock {
     }
 
     fn victim(&mut self, frames: &mut [Frame], now: u64) -> usize {
-        // One turn clears every reference bit and writes what is old and dirty; a second finds that clean.
+        // The first turn clears the reference bits and writes old dirty pages; the second finds them clean.
         for _ in 0..2 * frames.len() {
             let at = self.advance(frames);
             let frame = &mut frames[at];
@@ -87,7 +88,7 @@ impl Policy for WsClock {
                 self.written += 1;
             }
         }
-        // All pages are in the working set: a clean one, or the one under the hand.
+        // All pages are in the working set: evict a clean one, or the one under the hand.
         let clean = (0..frames.len()).map(|step| (self.hand + step) % frames.len()).find(|&at| !frames[at].dirty);
         let at = clean.unwrap_or(self.hand % frames.len());
         self.hand = at + 1;
@@ -122,7 +123,7 @@ mod tests {
         let mut clock = WsClock::new(50);
         assert_eq!(clock.victim(&mut frames, 100), 3);
         assert_eq!((clock.written_back(), frames[1].dirty, frames[0].referenced), (1, false, false));
-        // The working set without a hand takes the first old one, dirty or not.
+        // The working set algorithm evicts the first old page, dirty or not.
         frames[1].dirty = true;
         assert_eq!(WorkingSet { window: 50 }.victim(&mut frames, 100), 1);
     }

@@ -1,8 +1,8 @@
 //! The working set itself (Denning, 1968): the pages that a process used within its last references.
 //!
-//! Its size over time says how many frames the process needs to get on. If the working sets of all processes are more than
-//! memory has frames, each fault takes a page that another process is about to use: *thrashing*. With the set as the rule for
-//! what stays, a page leaves when the window has passed it, whether or not there is need for its frame.
+//! Its size over time is the number of frames that the process needs. If the working sets of all processes exceed memory, each
+//! fault evicts a page that another process is about to use: *thrashing*. Here a page leaves memory as soon as it leaves the
+//! window, even if its frame is not needed.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -14,15 +14,15 @@ use crate::report::{Chart, Measure, Picture, Report, Value};
 use crate::trace::{Reference, Setting, Trace};
 use crate::units::Ratio;
 
-/// The working set as references pass.
+/// The working set at a moment.
 struct Window {
     length: usize,
-    /// For each page of the set, how many references within the window are to it.
+    /// The number of references within the window to each page.
     pages: BTreeMap<u64, u64>,
 }
 
 impl Window {
-    /// The window moves on to the reference at `time`; answers whether that is to a page outside of the set.
+    /// Advances the window to the reference at `time`; returns whether its page was outside of the set.
     fn advance(&mut self, references: &[Reference], time: usize) -> bool {
         let is_fault = !self.pages.contains_key(&references[time].page);
         *self.pages.entry(references[time].page).or_default() += 1;
@@ -61,7 +61,7 @@ fn play(length: u64, moments: &[u64], references: &[Reference]) -> (Report, Vec<
     (report, points)
 }
 
-/// The trace's window, and half and twice of it.
+/// Plays the trace's window, half of it, and twice of it.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let references = trace.references()?;
     let window = trace.settings.or(Setting::Window, 4);

@@ -1,11 +1,11 @@
-//! The traces that `lab` has in it: textbook exercises, and a few of our own.
+//! The built-in traces: textbook exercises, and a few examples of our own.
 
 use super::Trace;
 use crate::Error;
 
-/// A trace that comes with the laboratory.
+/// A built-in trace.
 pub struct Builtin {
-    /// What `--trace` calls it.
+    /// The name for `--trace`.
     pub name: &'static str,
     /// Its text.
     pub text: &'static str,
@@ -21,12 +21,12 @@ macro_rules! builtin {
 
 builtin! { "t1" "t2" "t3" "t4" "t5" "t6" "t7" "t8" "t9" "t10" "t11" "t12" "t13" "t14" "t15" "t16" "t17" "t18" "t19" }
 
-/// The text of one.
+/// The text of the trace of this name.
 pub fn text(name: &str) -> Option<&'static str> {
     ALL.iter().find(|builtin| builtin.name == name).map(|builtin| builtin.text)
 }
 
-/// One, read.
+/// The parsed trace of this name.
 pub fn read(name: &str) -> Option<Result<Trace, Error>> {
     text(name).map(Trace::parse)
 }

@@ -1,25 +1,25 @@
-//! A trace: what happens, in order.
+//! A trace: events in order, and settings.
 //!
-//! A trace is a small text file. What follows `#` is a comment; the first comment is its title. A line is a statement:
+//! A trace is a small text file. `#` starts a comment; the first comment is the title. Each line is a statement:
 //!
 //! ```text
-//! # what stands here is the title
+//! # the title
 //! memory 1M                     a setting: see `Setting`
 //! alloc A 212K                  A asks for 212 KiB (a process, a segment, a block)
 //! alloc B 4K at 600K            at an address, where a scheme allows that
 //! alloc C 16 in 5 6 1 2         in these frames, for paging
-//! free A                        A's memory comes back
+//! free A                        A frees its memory
 //! run A                         A gets the processor, for swapping
-//! access A:430 A:0x10w          addresses within A; w is a store
-//! access 0-64K/64               addresses alone: each 64th from 0 to before 64K
+//! access A:430 A:0x10w          addresses within A; w means a store
+//! access 0-64K/64               machine addresses: every 64th below 64K
 //! ref 7 0 1w 2-5                references to pages
 //! module pass1 70K under root   a module of a program, for overlays
-//! call pass1                    it is called
-//! repeat 10 ref 0-3             a statement ten times
+//! call pass1                    a call of the module
+//! repeat 10 ref 0-3             the statement ten times
 //! ```
 //!
-//! Sizes may end in K, M, G or T and times in ns, us, ms or s. A scheme looks at the statements that it knows what to do
-//! with. Settings hold for the whole trace wherever they stand, and the command line may change them.
+//! Sizes may end in K, M, G or T; times end in ns, us, ms or s. Each scheme uses the statements that concern it. A setting
+//! applies to the whole trace wherever it stands, and the command line can override it.
 
 pub mod builtin;
 mod parse;
@@ -34,21 +34,21 @@ use crate::Error;
 use crate::units::Size;
 pub use settings::{Setting, Settings};
 
-/// The most events that a trace may have, repetitions counted.
+/// The maximum number of events in a trace, including repetitions.
 pub const MOST_EVENTS: usize = 10_000;
 
-/// A trace that makes sense: what is freed was allocated, what is called is a module.
+/// A valid trace: only allocated names are freed, and only modules are called.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     /// The first comment.
     pub title: String,
-    /// Sizes, times and numbers that hold for all of it.
+    /// The settings, which apply to the whole trace.
     pub settings: Settings,
     /// What happens.
     pub steps: Vec<Step>,
 }
 
-/// An event, and the line that it stands in.
+/// An event and its line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The line, counted from 1.
@@ -60,17 +60,17 @@ pub struct Step {
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody asks for memory.
+    /// A request for memory.
     Alloc(Request),
-    /// Somebody gives it back.
+    /// Memory is freed.
     Free(String),
-    /// Somebody gets the processor.
+    /// A process gets the processor.
     Run(String),
     /// An access to an address.
     Access(Access),
     /// A reference to a page.
     Refer(Reference),
-    /// A module of a program that is loaded in parts.
+    /// A module of a program with overlays.
     Module(Module),
     /// A module is called.
     Call(String),
@@ -79,22 +79,22 @@ pub enum Event {
 /// A request for memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// Who asks.
+    /// The name of the process, segment or block.
     pub name: String,
-    /// For how many bytes, at least 1.
+    /// The size in bytes, at least 1.
     pub size: u64,
-    /// The address that it must have.
+    /// The required address, if any.
     pub at: Option<u64>,
-    /// The frames that it must have.
+    /// The required frames, if any.
     pub frames: Vec<u64>,
 }
 
 /// An access to an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// In whose memory, or in which segment; the address is a machine's if nobody is named.
+    /// The process or segment; without one, the address is a machine address.
     pub space: Option<String>,
-    /// The address there.
+    /// The address within it.
     pub address: u64,
     /// Whether it is a store.
     pub write: bool,
@@ -116,7 +116,7 @@ pub struct Module {
     pub name: String,
     /// Its size.
     pub size: u64,
-    /// The module that calls it and must be in memory with it.
+    /// The module that calls it and must be in memory together with it.
     pub parent: Option<String>,
 }
 
@@ -126,7 +126,7 @@ impl Trace {
         parse::parse(text)
     }
 
-    /// References to pages: those that are named, and those of accesses to addresses.
+    /// All references to pages: `ref` statements, and the pages of `access` statements.
     pub fn references(&self) -> Result<Vec<Reference>, Error> {
         let page = self.settings.page();
         let references = self.steps.iter().filter_map(|step| match &step.event {
@@ -137,7 +137,7 @@ impl Trace {
         some(references.collect(), "ref")
     }
 
-    /// Accesses to addresses.
+    /// All accesses to addresses.
     pub fn accesses(&self) -> Result<Vec<&Access>, Error> {
         let accesses = self.steps.iter().filter_map(|step| match &step.event {
             Event::Access(access) => Some(access),
@@ -147,15 +147,15 @@ impl Trace {
     }
 }
 
-/// What was found, unless it is nothing.
+/// The list, or an error if it is empty.
 fn some<T>(found: Vec<T>, statement: &str) -> Result<Vec<T>, Error> {
     match found.is_empty() {
-        true => Err(Error::new(format!("the trace has no '{statement}' for this scheme to work on"))),
+        true => Err(Error::new(format!("the trace has no '{statement}', which this scheme needs"))),
         false => Ok(found),
     }
 }
 
-/// How a picture's row is called.
+/// The label of a picture's row.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

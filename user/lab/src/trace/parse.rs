@@ -1,4 +1,4 @@
-//! From text to a trace: every complaint names its line.
+//! The parser of traces. Every error names its line.
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeSet;
@@ -10,10 +10,10 @@ use super::{Access, Event, MOST_EVENTS, Module, Reference, Request, Setting, Ste
 use crate::Error;
 use crate::units;
 
-/// The longest name that a picture has room for.
+/// The maximum length of a name; pictures have no room for more.
 const LONGEST_NAME: usize = 12;
 
-/// The most modules that a program may have.
+/// The maximum number of modules in a program.
 const MOST_MODULES: usize = 64;
 
 pub(super) fn parse(text: &str) -> Result<Trace, Error> {
@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Trace, Error> {
     }
 }
 
-/// What has been read, and which names it has left alive.
+/// The trace so far, and the names that are currently defined.
 #[derive(Default)]
 struct Parser {
     trace: Trace,
@@ -54,13 +54,13 @@ impl Parser {
         if let Some(setting) = Setting::named(word) {
             return match times {
                 1 => self.trace.settings.set(setting, operands.iter().copied()),
-                _ => Err(format!("{word} is a setting and cannot be repeated")),
+                _ => Err(format!("{word} is a setting, which cannot be repeated")),
             };
         }
         for _ in 0..times {
             for event in self.events(word, operands)? {
                 if self.trace.steps.len() == MOST_EVENTS {
-                    return Err(format!("a trace has {MOST_EVENTS} events at most"));
+                    return Err(format!("a trace has at most {MOST_EVENTS} events"));
                 }
                 self.trace.steps.push(Step { line: number, event });
             }
@@ -68,7 +68,7 @@ impl Parser {
         Ok(())
     }
 
-    /// What a statement says.
+    /// The events of a statement.
     fn events(&mut self, word: &str, operands: &[&str]) -> Result<Vec<Event>, String> {
         let one = |event| Ok(Vec::from([event]));
         match (word, operands) {
@@ -81,7 +81,7 @@ impl Parser {
             ("module", [name, size]) => one(Event::Module(self.module(name, size, None)?)),
             ("module", [name, size, "under", parent]) => one(Event::Module(self.module(name, size, Some(parent))?)),
             ("call", [name]) if self.modules.contains(*name) => one(Event::Call((*name).to_owned())),
-            ("call", [name]) => Err(format!("there is no module {name}")),
+            ("call", [name]) => Err(format!("unknown module {name}")),
             ("access", [_, ..]) => self.accesses(operands),
             ("ref", [_, ..]) => references(operands),
             ("alloc", _) => Err("alloc needs a name and a size: alloc A 212K".into()),
@@ -89,7 +89,7 @@ impl Parser {
             ("module", _) => Err("module needs a name and a size: module pass1 70K under root".into()),
             ("access", _) => Err("access needs addresses: access A:430 0x1000w".into()),
             ("ref", _) => Err("ref needs numbers of pages: ref 7 0 1w".into()),
-            _ => Err(format!("'{word}' is no statement and no setting")),
+            _ => Err(format!("unknown statement '{word}'")),
         }
     }
 
@@ -102,7 +102,7 @@ impl Parser {
             ["in", frames @ ..] if !frames.is_empty() => {
                 (None, frames.iter().map(|frame| units::number(frame)).collect::<Result<_, _>>()?)
             }
-            [other, ..] => return Err(format!("'{other}': behind the size stands at ADDRESS or in FRAME...")),
+            [other, ..] => return Err(format!("unexpected '{other}'; use at ADDRESS or in FRAME...")),
         };
         match self.allocated.insert(name.clone()) {
             true => Ok(Request { name, size, at, frames }),
@@ -114,14 +114,14 @@ impl Parser {
         let name = new_name(name)?;
         let size = at_least_1(units::size(size)?, size)?;
         if let Some(parent) = parent.filter(|parent| !self.modules.contains(*parent)) {
-            return Err(format!("there is no module {parent} above {name}"));
+            return Err(format!("unknown module {parent}"));
         }
         if self.modules.len() == MOST_MODULES {
-            return Err(format!("a program has {MOST_MODULES} modules at most"));
+            return Err(format!("a program has at most {MOST_MODULES} modules"));
         }
         match self.modules.insert(name.clone()) {
             true => Ok(Module { name, size, parent: parent.map(str::to_owned) }),
-            false => Err(format!("there is a module {name} already")),
+            false => Err(format!("module {name} is defined already")),
         }
     }
 
@@ -142,12 +142,12 @@ impl Parser {
             match rest.split_once('/') {
                 None => add(units::size(rest)?),
                 Some((range, step)) => {
-                    let wrong = || format!("'{word}' is no range of addresses such as 0-64K/64");
+                    let wrong = || format!("'{word}' is not a range of addresses such as 0-64K/64");
                     let (from, to) = range.split_once('-').ok_or_else(wrong)?;
                     let (from, to, step) = (units::size(from)?, units::size(to)?, units::size(step)?);
                     let step = at_least_1(step, word)?;
                     if from >= to || (to - from) / step > MOST_EVENTS as u64 {
-                        return Err(format!("'{word}' is empty, or more than {MOST_EVENTS} addresses"));
+                        return Err(format!("'{word}' is an empty range or has more than {MOST_EVENTS} addresses"));
                     }
                     (0..(to - from).div_ceil(step)).for_each(|number| add(from + number * step));
                 }
@@ -166,7 +166,7 @@ fn references(words: &[&str]) -> Result<Vec<Event>, String> {
         let (from, to) = rest.split_once('-').unwrap_or((rest, rest));
         let (from, to) = (units::number(from)?, units::number(to)?);
         if from > to || to - from >= MOST_EVENTS as u64 {
-            return Err(format!("'{word}' is empty, or more than {MOST_EVENTS} pages"));
+            return Err(format!("'{word}' is an empty range or has more than {MOST_EVENTS} pages"));
         }
         events.extend((from..=to).map(|page| Event::Refer(Reference { page, write })));
         few(&events)?;
@@ -174,15 +174,15 @@ fn references(words: &[&str]) -> Result<Vec<Event>, String> {
     Ok(events)
 }
 
-/// Stops a line that alone has more than a trace may have.
+/// Rejects a line that alone exceeds the maximum number of events.
 fn few(events: &[Event]) -> Result<(), String> {
     match events.len() <= MOST_EVENTS {
         true => Ok(()),
-        false => Err(format!("a trace has {MOST_EVENTS} events at most")),
+        false => Err(format!("a trace has at most {MOST_EVENTS} events")),
     }
 }
 
-/// Takes the mark of a store off.
+/// Splits off the suffix of a store.
 fn store(word: &str) -> (&str, bool) {
     word.strip_suffix('w').map_or((word, false), |rest| (rest, true))
 }
@@ -191,12 +191,12 @@ fn new_name(name: &str) -> Result<String, String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
     match name.len() <= LONGEST_NAME && name.bytes().all(plain) {
         true => Ok(name.to_string()),
-        false => Err(format!("'{name}' is no name: up to {LONGEST_NAME} letters, digits, and . _ - +")),
+        false => Err(format!("'{name}' is not a name: up to {LONGEST_NAME} letters, digits, and . _ - +")),
     }
 }
 
 fn at_least_1(number: u64, word: &str) -> Result<u64, String> {
-    if number > 0 { Ok(number) } else { Err(format!("'{word}': 0 is too little")) }
+    if number > 0 { Ok(number) } else { Err(format!("'{word}' must be at least 1")) }
 }
 
 #[cfg(test)]
@@ -218,24 +218,24 @@ mod tests {
     #[test]
     fn errors_name_the_line() {
         for (text, line, what) in [
-            ("memory 1M\n\nfrob 3", 3, "'frob' is no statement"),
+            ("memory 1M\n\nfrob 3", 3, "unknown statement 'frob'"),
             ("alloc A", 1, "alloc needs"),
             ("alloc A 1K\nalloc A 2K", 2, "allocated already"),
             ("free A", 1, "A is not allocated"),
-            ("alloc A 0", 1, "too little"),
-            ("alloc A/B 3", 1, "no name"),
+            ("alloc A 0", 1, "at least 1"),
+            ("alloc A/B 3", 1, "not a name"),
             ("alloc A 3 under 7", 1, "'under'"),
-            ("ref 1 x", 1, "'x' is no number"),
+            ("ref 1 x", 1, "'x' is not a number"),
             ("ref 5-1", 1, "empty"),
             ("ref 0-99999999", 1, "more than"),
             ("access 0-1T/1", 1, "more than"),
             ("access Q:3", 1, "Q is not allocated"),
             ("repeat 3", 1, "needs a statement"),
             ("repeat 3 memory 1M", 1, "a setting"),
-            ("repeat 99999999 ref 1", 1, "events at most"),
-            ("module a 3 under b", 1, "no module b"),
-            ("call a", 1, "no module a"),
-            ("frames 0", 1, "frames is from 1"),
+            ("repeat 99999999 ref 1", 1, "at most 10000 events"),
+            ("module a 3 under b", 1, "unknown module b"),
+            ("call a", 1, "unknown module a"),
+            ("frames 0", 1, "frames must be between 1"),
         ] {
             let error = Trace::parse(text).unwrap_err();
             assert_eq!(error.line, Some(line), "{text}: {error}");

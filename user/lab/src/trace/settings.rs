@@ -1,4 +1,4 @@
-//! Settings: the numbers that hold for a whole trace.
+//! Settings: the parameters of a trace.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use crate::units;
 
-/// What a setting's values are.
+/// The unit of a setting's values.
 #[derive(Clone, Copy)]
 enum Unit {
     Size,
@@ -15,7 +15,7 @@ enum Unit {
     Number,
 }
 
-/// A range of numbers, both ends included, and how many of them a setting may have.
+/// The description of a setting: unit, inclusive range and maximum number of values.
 struct Form {
     name: &'static str,
     unit: Unit,
@@ -50,30 +50,30 @@ macro_rules! settings {
 
 settings! {
     Memory "memory" Size 1..0x100_0000_0000, 1 "the size of memory";
-    Partitions "partitions" Size 1..0x1_0000_0000, 64 "sizes of the partitions; for fits, of the holes there are at first";
-    Page "page" Size 1..0x100_0000, 1 "the size of a page and of a frame (4K)";
+    Partitions "partitions" Size 1..0x1_0000_0000, 64 "the sizes of the partitions; the initial holes for fits and segments";
+    Page "page" Size 1..0x100_0000, 1 "the size of a page (4K)";
     Least "least" Size 1..0x100_0000, 1 "the smallest block of the buddy system (1)";
-    Quick "quick" Size 1..0x1_0000_0000, 8 "sizes that quick fit has lists for (those that are asked for most)";
-    Frames "frames" Number 1..256, 1 "frames that a process has (3)";
-    Window "window" Number 1..10_000, 1 "the working set's window, in references (4)";
-    Moments "moments" Number 1..10_000, 16 "references after which the working set is shown";
-    Tick "tick" Number 1..10_000, 1 "references between two ticks, which clear the reference bits (4)";
-    Tlb "tlb" Number 1..1024, 8 "entries of the TLBs to compare (4 8 16)";
-    Levels "levels" Number 1..36, 6 "bits of each level's index, then those of the offset (9 9 9 9 12)";
-    Entry "entry" Size 1..64, 1 "the size of a page table's entry (8)";
-    Lookup "lookup" Time 0..1_000_000, 1 "the time to look into the TLB (1ns)";
+    Quick "quick" Size 1..0x1_0000_0000, 8 "the sizes of quick fit's lists (the most frequent ones)";
+    Frames "frames" Number 1..256, 1 "the number of frames for page replacement (3)";
+    Window "window" Number 1..10_000, 1 "the window of the working set, in references (4)";
+    Moments "moments" Number 1..10_000, 16 "the references after which the working set is listed";
+    Tick "tick" Number 1..10_000, 1 "the references between two ticks, which clear reference bits (4)";
+    Tlb "tlb" Number 1..1024, 8 "the sizes of the TLBs to compare, in entries (4 8 16)";
+    Levels "levels" Number 1..36, 6 "the bits of each level's index, then those of the offset (9 9 9 9 12)";
+    Entry "entry" Size 1..64, 1 "the size of a page table entry (8)";
+    Lookup "lookup" Time 0..1_000_000, 1 "the time of a TLB lookup (1ns)";
     Cycle "cycle" Time 1..1_000_000, 1 "the time of an access to memory (100ns)";
-    Ratios "ratios" Number 0..100, 8 "hit ratios in percent, to work out instead of playing references";
+    Ratios "ratios" Number 0..100, 8 "TLB hit ratios in percent, to compute access times without references";
     Service "service" Time 1..100_000_000_000, 1 "the time to serve a page fault";
-    Every "every" Number 1..1_000_000_000, 1 "one in so many accesses faults";
-    Banks "banks" Number 1..64, 1 "banks of DRAM (4)";
-    Row "row" Size 1..0x100_0000, 1 "the size of a row of a bank (1K)";
-    Line "line" Size 1..0x10000, 1 "bytes that one access to DRAM brings (64)";
+    Every "every" Number 1..1_000_000_000, 1 "the number of accesses per page fault";
+    Banks "banks" Number 1..64, 1 "DRAM: the number of banks (4)";
+    Row "row" Size 1..0x100_0000, 1 "DRAM: the size of a row (1K)";
+    Line "line" Size 1..0x10000, 1 "DRAM: the bytes of one access (64)";
     Cas "cas" Time 1..1_000_000, 1 "DRAM: column access, tCAS (14ns)";
     Rcd "rcd" Time 1..1_000_000, 1 "DRAM: opening a row, tRCD (14ns)";
     Rp "rp" Time 1..1_000_000, 1 "DRAM: closing a row, tRP (14ns)";
-    Rate "rate" Size 1..0x100_0000_0000, 1 "bytes that the disk transfers in a second (40M)";
-    Latency "latency" Time 0..1_000_000_000, 1 "the time before the disk transfers (8ms)";
+    Rate "rate" Size 1..0x100_0000_0000, 1 "the transfer rate of the disk, per second (40M)";
+    Latency "latency" Time 0..1_000_000_000, 1 "the latency of the disk (8ms)";
 }
 
 impl Setting {
@@ -82,7 +82,7 @@ impl Setting {
         self.form().name
     }
 
-    /// What it is for, and what it is if nobody says.
+    /// Its meaning, and its default.
     pub fn meaning(self) -> &'static str {
         self.form().meaning
     }
@@ -98,7 +98,7 @@ impl Setting {
 pub struct Settings(BTreeMap<Setting, Vec<u64>>);
 
 impl Settings {
-    /// Sets one to what these words say.
+    /// Parses the values of a setting and sets it.
     pub fn set<'a>(&mut self, setting: Setting, words: impl Iterator<Item = &'a str>) -> Result<(), String> {
         let Form { name, unit, least, most, values, .. } = setting.form();
         let mut read = Vec::new();
@@ -109,7 +109,7 @@ impl Settings {
                 Unit::Number => units::number(word),
             }?;
             if !(least..=most).contains(&value) {
-                return Err(format!("{name} is from {least} to {most}, and not {word}"));
+                return Err(format!("{name} must be between {least} and {most}, not {word}"));
             }
             read.push(value);
         }
@@ -121,17 +121,17 @@ impl Settings {
         Ok(())
     }
 
-    /// The values of one, if it is set.
+    /// The values of a setting, if it is set.
     pub fn list(&self, setting: Setting) -> Option<&[u64]> {
         self.0.get(&setting).map(Vec::as_slice)
     }
 
-    /// The value of one, if it is set.
+    /// The value of a setting, if it is set.
     pub fn get(&self, setting: Setting) -> Option<u64> {
         self.list(setting)?.first().copied()
     }
 
-    /// The value of one.
+    /// The value of a setting, or a default.
     pub fn or(&self, setting: Setting, default: u64) -> u64 {
         self.get(setting).unwrap_or(default)
     }
@@ -141,7 +141,7 @@ impl Settings {
         self.or(Setting::Page, 4096)
     }
 
-    /// The size of memory: as set, or the sum of the partitions.
+    /// The size of memory: `memory`, or the sum of `partitions`.
     pub fn memory(&self) -> Option<u64> {
         self.get(Setting::Memory).or_else(|| Some(self.list(Setting::Partitions)?.iter().sum()))
     }

@@ -1,7 +1,7 @@
-//! What an address of a program means to the machine.
+//! Address translation.
 //!
-//! [`paging`] and [`segments`] are placements too: they give memory for requests and translate accesses. [`tables`] looks at
-//! the shape of the page tables alone, [`tlb`] at what is remembered of them and what that is worth.
+//! [`paging`] and [`segments`] are placements too: they satisfy requests for memory and translate accesses. [`tables`] shows the
+//! shape of multi-level page tables, and [`tlb`] the effect of a translation lookaside buffer.
 
 pub mod paging;
 pub mod segments;

@@ -1,11 +1,11 @@
-//! Paging, and segmented paging: memory is given out in frames of one size, wherever they lie.
+//! Paging, and segmented paging: memory is allocated in frames of one size, at any position.
 //!
-//! - *Paging*: a process has a page table. An address is a page's number and an offset; the table has the page's frame. Any
-//!   free frame will do, so there is no external fragmentation; of the last page a part is wasted.
-//! - *Segmented paging*: each segment has a length and a page table of its own. The length is checked first. The table is as
-//!   long as the segment, so what a program does not use takes no table. Multics and the 80386 worked so.
+//! - *Paging*: each process has a page table. An address consists of a page number and an offset; the table maps the page to a
+//!   frame. Any free frame will do, so there is no external fragmentation; a part of the last page is wasted.
+//! - *Segmented paging*: each segment has a length and a page table of its own. The length is checked first. A table is only as
+//!   long as its segment. Multics and the 80386 work this way.
 //!
-//! What an allocation is, is a question of the trace: a process for paging, a segment for segmented paging.
+//! An `alloc` of the trace is a process for paging, and a segment for segmented paging.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -18,19 +18,19 @@ use crate::report::{Kind, Measure, Piece, Report};
 use crate::trace::{Request, Setting, Trace};
 use crate::units::Size;
 
-/// The most frames that there may be.
+/// The maximum number of frames.
 const MOST_FRAMES: u64 = 4096;
 
-/// What a request is.
+/// The meaning of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// A process: its last page belongs to it as a whole.
+    /// A process: the last page is accessible as a whole.
     Process,
-    /// A segment: beyond its length is a trap, even within its last page.
+    /// A segment: accesses beyond its length trap, even within its last page.
     Segment,
 }
 
-/// A page table, and how long what it maps is.
+/// A page table and the size of the memory that it maps.
 struct Table {
     frames: Vec<usize>,
     size: u64,
@@ -41,18 +41,18 @@ pub struct Paging {
     unit: Unit,
     page: u64,
     entry: u64,
-    /// Whose each frame is.
+    /// The owner of each frame.
     frames: Vec<Option<String>>,
     tables: BTreeMap<String, Table>,
 }
 
 impl Paging {
-    /// Memory of this size in frames of this size; what is no whole frame at the end is not used.
+    /// Creates memory divided into frames. A remainder that is smaller than a frame is not used.
     pub fn new(unit: Unit, memory: u64, page: u64, entry: u64) -> Result<Paging, Error> {
         match memory / page {
-            0 => Err(Error::new(format!("memory of {} has no frame of {}", Size(memory), Size(page)))),
+            0 => Err(Error::new(format!("memory of {} is smaller than a frame of {}", Size(memory), Size(page)))),
             count if count > MOST_FRAMES => Err(Error::new(format!(
-                "memory of {} has {count} frames of {}; the laboratory draws {MOST_FRAMES} at most: page 64K",
+                "memory of {} has {count} frames of {}, more than {MOST_FRAMES}; use a larger page",
                 Size(memory),
                 Size(page)
             ))),
@@ -63,7 +63,7 @@ impl Paging {
         }
     }
 
-    /// The frames for a request: those that it names, or the lowest free ones. None if there are too few.
+    /// The frames for a request: the required ones, or the lowest free ones. `None` if there are too few.
     fn choose(&self, request: &Request) -> Result<Option<Vec<usize>>, String> {
         let wanted = request.size.div_ceil(self.page);
         if !request.frames.is_empty() {
@@ -79,10 +79,10 @@ impl Paging {
 
     fn free_frame(&self, frame: u64) -> Result<usize, String> {
         let index = usize::try_from(frame).ok().filter(|&index| self.frames.get(index).is_some_and(Option::is_none));
-        index.ok_or_else(|| format!("frame {frame} is not free, or there is none"))
+        index.ok_or_else(|| format!("frame {frame} does not exist or is not free"))
     }
 
-    /// Bytes of a page that its owner did not ask for.
+    /// The unrequested bytes in a frame.
     fn wasted(&self, owner: &str, frame: usize) -> u64 {
         let table = self.tables.get(owner);
         let last = table.filter(|table| table.frames.last() == Some(&frame));
@@ -101,12 +101,12 @@ impl Placement for Paging {
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
         if request.at.is_some() {
-            return Err("paging has frames and no addresses to choose: take 'at' out".into());
+            return Err("paging does not support 'at'; use 'in' with frames".into());
         }
         let Some(chosen) = self.choose(request)? else { return Ok(Outcome::Refused) };
         for (number, &frame) in chosen.iter().enumerate() {
             if chosen[..number].contains(&frame) {
-                return Err(format!("frame {frame} stands twice in the table of {}", request.name));
+                return Err(format!("frame {frame} is listed twice for {}", request.name));
             }
         }
         chosen.iter().for_each(|&frame| self.frames[frame] = Some(request.name.clone()));
@@ -140,7 +140,7 @@ impl Placement for Paging {
         }
         let frame = usize::try_from(page).ok().and_then(|page| table.frames.get(page));
         let Some(&frame) = frame else {
-            return Some(Translation { physical: None, how: format!("page {page} is not in the table") });
+            return Some(Translation { physical: None, how: format!("page {page} is not mapped") });
         };
         let checked = if self.unit == Unit::Segment { "below the length; " } else { "" };
         let how = format!("{checked}page {page} offset {offset}; frame {frame} of {} + {offset}", Size(self.page));
@@ -161,7 +161,7 @@ impl Placement for Paging {
         }
     }
 
-    /// Each frame belongs to whom its table says.
+    /// Checks that owners and page tables agree.
     fn check(&self) -> Result<(), String> {
         let mapped: usize = self.tables.values().map(|table| table.frames.len()).sum();
         let owned = self.frames.iter().flatten().count();
@@ -179,12 +179,12 @@ fn scheme(unit: Unit, trace: &Trace) -> Result<Paging, Error> {
     Paging::new(unit, memory_of(trace)?, trace.settings.page(), trace.settings.or(Setting::Entry, 8))
 }
 
-/// Paging.
+/// Plays paging.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     play_all([scheme(Unit::Process, trace)?], trace)
 }
 
-/// Segmented paging.
+/// Plays segmented paging.
 pub fn run_segmented(trace: &Trace) -> Result<Vec<Report>, Error> {
     play_all([scheme(Unit::Segment, trace)?], trace)
 }

@@ -1,8 +1,8 @@
-//! Segmentation: a program is a few pieces that mean something to it (code, data, stack), each with a base and a limit.
+//! Segmentation: a program consists of a few segments (code, data, stack), each with a base and a limit.
 //!
-//! An address is a segment and an offset. The hardware looks up the segment's entry, traps if the offset is not below the
-//! limit, and adds the base. A segment lies in one piece, so memory becomes fragmented outside as with dynamic partitions;
-//! where the trace gives no address, the first hole that is large enough is taken.
+//! An address consists of a segment and an offset. The hardware reads the segment's entry, traps if the offset is not below the
+//! limit, and adds the base. A segment is contiguous, so memory suffers from external fragmentation as with dynamic partitions.
+//! If the trace gives no address, first fit chooses one.
 
 use alloc::format;
 use alloc::string::String;
@@ -16,7 +16,7 @@ use crate::report::{Piece, Report};
 use crate::trace::{Request, Trace};
 use crate::units::Size;
 
-/// Memory with segments in it.
+/// Memory with segments.
 pub struct Segments {
     memory: Memory,
 }
@@ -28,7 +28,7 @@ impl Placement for Segments {
 
     fn place(&mut self, request: &Request) -> Result<Outcome, String> {
         if !request.frames.is_empty() {
-            return Err("segmentation has no frames: take 'in' out".into());
+            return Err("segmentation does not support 'in'".into());
         }
         let placed = match request.at {
             Some(start) => self.memory.take_at(start, &request.name, request.size),
@@ -66,7 +66,7 @@ impl Placement for Segments {
     }
 }
 
-/// Segmentation.
+/// Plays segmentation.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     play_all([Segments { memory: Memory::new(&holes(trace)?) }], trace)
 }

@@ -1,8 +1,8 @@
-//! Multi-level page tables: a table of tables, so that what a program does not use takes no memory.
+//! Multi-level page tables: tables that exist only for the used parts of an address space.
 //!
-//! An address is cut into an index for each level and an offset. The first index selects an entry of the top table, which
-//! leads to a table of the next level, and so on; the last entry has the frame. A table exists only if something beneath it
-//! is used. The price: a walk is an access to memory for each level. One flat table of the same reach is shown beside it.
+//! An address is divided into an index for each level and an offset. The first index selects an entry of the top table, which
+//! points to a table of the next level, and so on; the last entry contains the frame. A table exists only if an address below it
+//! is used. In return a walk needs an access to memory for each level. The report also shows the size of a single flat table.
 
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -14,12 +14,12 @@ use crate::report::{Cell, Grid, Look, Measure, Picture, Report, Value};
 use crate::trace::{Setting, Settings, Trace};
 use crate::units::Ratio;
 
-/// What AArch64 has with pages of 4 KiB and addresses of 48 bits; the laboratory's addresses are below 2^40.
+/// The levels of AArch64 with 4 KiB pages and 48-bit addresses.
 const DEFAULT: [u64; 5] = [9, 9, 9, 9, 12];
-/// Accesses that are drawn.
+/// The maximum number of accesses in a picture.
 const MOST_COLUMNS: usize = 32;
 
-/// How an address is cut: bits of each index, from the top, and of the offset.
+/// The division of an address: the bits of each index, from the top, and of the offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     indices: Vec<u64>,
@@ -27,22 +27,24 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The shape that a trace gives, or AArch64's.
+    /// The shape of a trace, or AArch64's.
     pub fn of(settings: &Settings) -> Result<Shape, Error> {
         let bits = settings.list(Setting::Levels).unwrap_or(&DEFAULT);
         let [indices @ .., offset] = bits else { return Err(Error::new("levels needs an index and an offset")) };
         match indices.is_empty() || bits.iter().sum::<u64>() > 48 {
-            true => Err(Error::new("levels needs an index and an offset, 48 bits at most in all: levels 10 10 12")),
+            true => Err(Error::new(
+                "levels needs an index and an offset, at most 48 bits in total, such as: levels 10 10 12",
+            )),
             false => Ok(Shape { indices: indices.to_vec(), offset: *offset }),
         }
     }
 
-    /// How many levels there are.
+    /// The number of levels.
     pub fn levels(&self) -> u64 {
         self.indices.len() as u64
     }
 
-    /// The index at each level, and the offset; none if the address is longer than the shape reaches.
+    /// The index at each level, and the offset; `None` if the address has more bits than the shape.
     pub fn cut(&self, address: u64) -> Option<(Vec<u64>, u64)> {
         let mut left = self.offset + self.indices.iter().sum::<u64>();
         if address >> left != 0 {
@@ -62,21 +64,21 @@ impl Shape {
     }
 }
 
-/// The tables that these accesses need, with pages of one program.
+/// Plays accesses and counts the tables that they need.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let shape = Shape::of(&trace.settings)?;
     let entry = trace.settings.or(Setting::Entry, 8);
-    // A table is known by its level and the indices above it.
+    // A table is identified by the indices of the levels above it.
     let mut tables: BTreeSet<Vec<u64>> = BTreeSet::from([Vec::new()]);
     let mut report = Report::new("levels");
     let (mut accesses, mut traps) = (0, 0);
-    let mut grid = Grid { of: "level", mark: "a table was made", ..Grid::default() };
+    let mut grid = Grid { of: "level", mark: "a table was allocated", ..Grid::default() };
     grid.rows = (1..=shape.levels()).map(|level| (format!("{level}"), Vec::new())).collect();
     for access in trace.accesses()? {
         accesses += 1;
         let Some((indices, offset)) = shape.cut(access.address) else {
             traps += 1;
-            report.notes.push(format!("{:#x}: beyond the reach of the tables -> trap", access.address));
+            report.notes.push(format!("{:#x}: too many bits for the tables -> trap", access.address));
             continue;
         };
         let made: Vec<bool> = (0..indices.len()).map(|level| tables.insert(indices[..level].to_vec())).collect();

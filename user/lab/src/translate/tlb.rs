@@ -1,10 +1,9 @@
-//! The translation lookaside buffer: the translations that were used last, so that most accesses need no walk.
+//! The translation lookaside buffer: it keeps recent translations, so that most accesses need no walk.
 //!
-//! The TLB is fully associative; the entry that was not used for the longest time makes room. An access costs the look into
-//! the TLB, a walk (an access to memory for each level of the page tables) if the TLB does not have the page, and the access
-//! itself. The average is the *effective access time*. With `ratios` there is no need for references: the time is worked out
-//! from the hit ratio, as textbooks do. With `service` and `every` it is that of demand paging, in which one access in so
-//! many waits until a page fault is served.
+//! The TLB is fully associative with LRU replacement. An access costs the lookup in the TLB, on a miss a walk (one access to
+//! memory for each level of the page tables), and the access itself. The average is the *effective access time*. The setting
+//! `ratios` computes it from hit ratios, without references, as textbooks do. The settings `service` and `every` compute it for
+//! demand paging, in which one access in so many causes a page fault.
 
 use alloc::format;
 use alloc::string::ToString;
@@ -16,26 +15,26 @@ use crate::report::{Cell, Grid, Look, Measure, Picture, Report, Value};
 use crate::trace::{Reference, Setting, Settings, Trace};
 use crate::units::Ratio;
 
-/// Sizes to compare if the trace does not say.
+/// The default sizes.
 const SIZES: [u64; 3] = [4, 8, 16];
-/// References that are drawn.
+/// The maximum number of references in a picture.
 const MOST_COLUMNS: usize = 48;
-/// The largest TLB of which a picture is drawn.
+/// The largest TLB with a picture.
 const LARGEST_DRAWN: u64 = 16;
 
-/// What things cost, in nanoseconds.
+/// Costs, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Costs {
-    /// A look into the TLB.
+    /// A lookup in the TLB.
     pub lookup: u64,
     /// An access to memory.
     pub cycle: u64,
-    /// Accesses to memory that a walk takes.
+    /// The number of accesses to memory in a walk.
     pub levels: u64,
 }
 
 impl Costs {
-    /// As a trace has them; a page table has one level if it does not say.
+    /// The costs of a trace; without `levels`, page tables have one level.
     pub fn of(settings: &Settings) -> Result<Costs, Error> {
         let levels = match settings.get(Setting::Levels) {
             Some(_) => Shape::of(settings)?.levels(),
@@ -44,7 +43,7 @@ impl Costs {
         Ok(Costs { lookup: settings.or(Setting::Lookup, 1), cycle: settings.or(Setting::Cycle, 100), levels })
     }
 
-    /// The effective access time of `hits` hits among `all` accesses.
+    /// The effective access time for `hits` hits in `all` accesses.
     pub fn effective(self, hits: u64, all: u64) -> Ratio {
         let hit = self.lookup + self.cycle;
         let miss = hit + self.levels * self.cycle;
@@ -55,20 +54,20 @@ impl Costs {
     }
 }
 
-/// The effective access time of demand paging: one access in `every` takes `service` in place of `cycle` nanoseconds.
+/// The effective access time of demand paging: one access in `every` takes `service` instead of `cycle` nanoseconds.
 pub fn demand_paging(cycle: u64, service: u64, every: u64) -> Ratio {
     let all = u128::from(every.saturating_sub(1)) * u128::from(cycle) + u128::from(service);
     Ratio { over: all, under: every.into() }
 }
 
-/// A TLB: pages, the one that was used last at the end.
+/// A TLB; the most recently used page is last.
 struct Tlb {
     entries: u64,
     pages: Vec<u64>,
 }
 
 impl Tlb {
-    /// Looks a page up and puts it in; answers whether it was there.
+    /// Looks up a page and inserts it; returns whether it was present.
     fn look(&mut self, page: u64) -> bool {
         let found = self.pages.iter().position(|&other| other == page);
         match found {
@@ -123,7 +122,7 @@ pub fn play(entries: u64, costs: Costs, references: &[Reference]) -> Report {
     report
 }
 
-/// What the settings alone say, without any reference.
+/// The results that depend on settings alone.
 fn worked_out(settings: &Settings, costs: Costs) -> Vec<Report> {
     let mut reports = Vec::new();
     for &ratio in settings.list(Setting::Ratios).unwrap_or_default() {
@@ -137,7 +136,7 @@ fn worked_out(settings: &Settings, costs: Costs) -> Vec<Report> {
         let time = demand_paging(costs.cycle, service, every);
         report.figure(Measure::AverageTime, Value::Time(time));
         report.notes.push(format!(
-            "{} times an access to memory",
+            "{} times the time without faults",
             Ratio { under: time.under * u128::from(costs.cycle), ..time }
         ));
         reports.push(report);
@@ -145,7 +144,7 @@ fn worked_out(settings: &Settings, costs: Costs) -> Vec<Report> {
     reports
 }
 
-/// TLBs of several sizes, and what the settings alone say.
+/// Plays TLBs of several sizes, and computes the results that depend on settings alone.
 pub fn run(trace: &Trace) -> Result<Vec<Report>, Error> {
     let costs = Costs::of(&trace.settings)?;
     let mut reports = worked_out(&trace.settings, costs);
