@@ -57,7 +57,7 @@ pub const SCHEMES: &[Scheme] = &[
     Scheme {
         name: "replace",
         summary: "page replacement: nine policies",
-        traces: &["t15", "t16", "t17"],
+        traces: &["t15", "t16", "t17", "t20"],
         run: replace::run,
     },
     Scheme {

@@ -77,8 +77,8 @@ mod tests {
     fn built_in_traces_are_played_on_their_schemes() {
         for trace in builtin::ALL {
             let played = play(trace.name).unwrap();
-            let is_suitable = SCHEMES.iter().filter(|scheme| scheme.traces.contains(&trace.name)).count();
-            assert_eq!(played.schemes.len(), meant, "{}", trace.name);
+            let suitable = SCHEMES.iter().filter(|scheme| scheme.traces.contains(&trace.name)).count();
+            assert_eq!(played.schemes.len(), suitable, "{}", trace.name);
         }
     }
 

@@ -19,7 +19,7 @@ macro_rules! builtin {
     };
 }
 
-builtin! { "t1" "t2" "t3" "t4" "t5" "t6" "t7" "t8" "t9" "t10" "t11" "t12" "t13" "t14" "t15" "t16" "t17" "t18" "t19" }
+builtin! { "t1" "t2" "t3" "t4" "t5" "t6" "t7" "t8" "t9" "t10" "t11" "t12" "t13" "t14" "t15" "t16" "t17" "t18" "t19" "t20" }
 
 /// The text of the trace of this name.
 pub fn text(name: &str) -> Option<&'static str> {
