@@ -16,6 +16,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{AllocError, TryVec, try_box_with};
+use crate::steps::count_step;
 
 /// Values in a chunk: few, since most tables have few.
 const CHUNK: usize = 16;
@@ -169,6 +170,7 @@ impl<T> Slots<T> {
 
     #[inline]
     fn chunk(&self, index: usize) -> Option<&Chunk<T>> {
+        count_step();
         match index.checked_sub(1) {
             None => Some(&self.first),
             Some(further) => self.more.get(further)?.as_deref(),
@@ -212,6 +214,7 @@ impl<T> Slots<T> {
         let (mut word, bit) = (from / WORD, from % WORD);
         let mut free = !self.summary(word).full & (u64::MAX << bit);
         while free == 0 {
+            count_step();
             word += 1;
             free = !self.summary(word).full;
         }
@@ -443,6 +446,14 @@ mod tests {
                 prop_assert_eq!(slots.get(number), model.get(&number));
             }
         }
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_found_by_words() {
+        let mut slots = Slots::new();
+        (0..100_000).for_each(|number| _ = put(&mut slots, number, ()));
+        let steps = crate::steps::of(|| assert_eq!(slots.lowest_free(0), 100_000));
+        assert!(steps <= 100_000 / (CHUNK * WORD) + 2, "{steps} looks at chunks and words");
     }
 
     #[test]

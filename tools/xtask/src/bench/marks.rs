@@ -25,14 +25,18 @@ const ROWS: [(&str, f64); 11] = [
 /// The most that a pair of kernel operations may cost, without the loop around it: row, back end, instructions.
 const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("kernel.kmalloc.64", "slub", 80.0)];
 
-/// A reverse-mapping walk to a page's single mapping, among unrelated mappings, and the same walk without them: the
-/// first may cost at most twice as much.
-const WALKS: [(&str, &str); 3] = [
-    ("kernel.rmap.ended", "kernel.rmap.alone"),
-    ("kernel.rmap.younger", "kernel.rmap.alone"),
-    ("kernel.rmap.moved", "kernel.rmap.moved_one"),
+/// What may cost at most so many percent of something else: a reverse-mapping walk to a page's single mapping, among
+/// unrelated mappings, of the same walk without them; a page of the zone that comes next when the best one is used up, of
+/// a page of the best one.
+const RATIOS: [(&str, &str, f64); 4] = [
+    ("kernel.rmap.ended", "kernel.rmap.alone", 200.0),
+    ("kernel.rmap.younger", "kernel.rmap.alone", 200.0),
+    ("kernel.rmap.moved", "kernel.rmap.moved_one", 200.0),
+    ("kernel.fill.1", "kernel.fill.0", 140.0),
 ];
-const WALK_MOST: f64 = 200.0;
+
+/// The kernel argument with which a machine of 1 GiB has two zones for programs to fill.
+pub const TWO_ZONES: &str = "movablecore=256M";
 
 /// What fork and exit cost for each page that is resident, from two rows.
 const FORK: (&str, &str, f64) = ("fork.exit.64M", "fork.exit.0", 120.0);
@@ -106,12 +110,12 @@ pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark>
         let section = fast_paths.iter().find(|section| section.name == back_end);
         Mark { row: format!("{row}, {back_end}"), most, figure: section.and_then(|section| section.net(row)) }
     });
-    let walks = WALKS.iter().map(|&(row, plain)| {
+    let ratios = RATIOS.iter().map(|&(row, plain, most)| {
         let slub = fast_paths.iter().find(|section| section.name == "slub");
         let percent = slub.and_then(|slub| Some(100.0 * slub.net(row)? / slub.net(plain)?));
-        Mark { row: format!("{row}, % of {}", plain.trim_start_matches("kernel.")), most: WALK_MOST, figure: percent }
+        Mark { row: format!("{row}, % of {}", plain.trim_start_matches("kernel.")), most, figure: percent }
     });
-    rows.chain([fork]).chain(pairs).chain(walks).filter(|mark| complete || mark.figure.is_some()).collect()
+    rows.chain([fork]).chain(pairs).chain(ratios).filter(|mark| complete || mark.figure.is_some()).collect()
 }
 
 /// The mark of a row, for the picture.
@@ -162,7 +166,7 @@ mod tests {
         assert_eq!(some.iter().map(|m| &*m.row).collect::<Vec<_>>(), ["brk.query", "fork.exit, a resident page"]);
         assert_eq!(some[1].figure, Some(100.0));
         let every = all(&quire, &[], true);
-        assert_eq!(every.len(), ROWS.len() + 1 + PAIRS.len() + WALKS.len());
+        assert_eq!(every.len(), ROWS.len() + 1 + PAIRS.len() + RATIOS.len());
         assert_eq!(every.iter().filter(|mark| mark.verdict() == Verdict::Unmeasured).count(), every.len() - 2);
     }
 
@@ -172,6 +176,17 @@ mod tests {
         let slub = [Section { name: "slub", figures: Figures::parse(text) }];
         let marks = all(&Figures::default(), &slub, false);
         assert_eq!((marks.len(), marks[0].figure), (1, Some(110.0)));
+    }
+
+    #[test]
+    fn a_later_zone_may_cost_two_fifths_more() {
+        for (later, verdict) in [(23_900, Verdict::Holds), (24_100, Verdict::Fails)] {
+            let text =
+                format!("BENCH kernel.loop 100 200\nBENCH kernel.fill.0 100 17200\nBENCH kernel.fill.1 100 {later}\n");
+            let slub = [Section { name: "slub", figures: Figures::parse(&text) }];
+            let marks = all(&Figures::default(), &slub, false);
+            assert_eq!((marks.len(), marks[0].verdict()), (1, verdict));
+        }
     }
 
     #[test]

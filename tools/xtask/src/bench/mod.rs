@@ -133,7 +133,7 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let mut fast_paths = Vec::new();
     if complete {
         for back_end in ["slub", "slab", "slob"] {
-            let append = format!("selftest=bench slab={back_end}");
+            let append = format!("selftest=bench slab={back_end} {}", marks::TWO_ZONES);
             let what = format!("measuring the kernel's fast paths with {back_end}");
             let output = run(&what, 0, &["--selftest", "--append", &append])?;
             fast_paths.push(Section { name: back_end, figures: Figures::parse(&output) });
