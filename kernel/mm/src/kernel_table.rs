@@ -143,7 +143,7 @@ impl KernelTable {
                 Granularity::Blocks => largest_level(va.get() | pa.get(), len - done),
             };
             let mut table = self.table_for(memory, va, level)?;
-            // SAFETY: `table_for` answers a live table page; an index is below ENTRIES.
+            // SAFETY: `table_for` returns a live table page; an index is below ENTRIES.
             while level < 3 && unsafe { table.add(index(va.get(), level)).read_volatile() }.is_table() {
                 level += 1;
                 table = self.table_for(memory, va, level)?;
@@ -177,7 +177,7 @@ impl KernelTable {
         for i in 0..pages {
             let va = va + i * PAGE_SIZE;
             if let Some(entry) = self.find(memory, va, 3) {
-                // SAFETY: `find` answers an entry of a live table.
+                // SAFETY: `find` returns an entry of a live table.
                 unsafe {
                     if entry.read_volatile().is_present() {
                         entry.write_volatile(Pte::NONE);
@@ -198,7 +198,7 @@ impl KernelTable {
     /// The page or block entry that maps `va`, and its level.
     pub fn leaf(&self, memory: &impl TableMemory, va: VirtAddr) -> Option<(Pte, usize)> {
         (1..=3).find_map(|level| {
-            // SAFETY: `find` answers an entry of a live table.
+            // SAFETY: `find` returns an entry of a live table.
             let pte = unsafe { self.find(memory, va, level)?.read_volatile() };
             let is_leaf = pte.is_present() && (level == 3 || !pte.is_table());
             is_leaf.then_some((pte, level))

@@ -6,19 +6,19 @@
 //! block whose head describes it, or it never belonged to the page allocator. So a `mem_map` filled with zeros is
 //! correct before boot has freed a single frame, and splits, merges and allocations only write heads.
 //!
-//! | state | the frame is | `next`, `prev` | who moves it on |
+//! | state | the frame is | `next`, `prev` | next states |
 //! | --- | --- | --- | --- |
 //! | `Absent` | a hole, reserved at boot, or inside a block | – | boot, splits: to `Free` |
 //! | `Free` | head of a free block in its zone's buddy; the order, and the list's migrate type in place of flags | neighbours in the free list | buddy: to `Kernel`, `Cached`, or `Absent` when it merges |
 //! | `Cached` | head of a free block on a per-CPU list; the order | the list below it | pcp: to `Kernel`, or `Free` when drained |
-//! | `Kernel` | allocated; nobody has said what for | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
+//! | `Kernel` | allocated, use unspecified | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
 //! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
 //!
 //! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
-//! everything else. Whoever frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
+//! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
 //! count that the next section says.
 //!
 //! # The count
@@ -38,8 +38,8 @@
 //! | `Anon` | a reference for each present entry that maps it |
 //! | `Object`, in its object's tree | a reference for each such entry, and 1 for the object |
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
-//! | either, held for a moment by somebody who found it or looked it up | 1 more for each of them |
-//! | either, on its way elsewhere: isolated by whoever moves it or takes it away | 1 more |
+//! | either, held briefly after a lookup | 1 more for each of them |
+//! | either, isolated for migration or reclaim | 1 more |
 //! | … with all entries replaced by migration entries, which hold none ([`crate::mm::NonPresentOps`]) | 1, or 2 of an object; a freeze takes that to 0 |
 //! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
 //! | freed | 0 |
@@ -237,7 +237,7 @@ impl Page {
     }
 
     /// Takes the count from exactly `expected` references, all of which the caller controls, to 0, whatever the flags
-    /// are. Then the caller owns the page, and nobody can get a reference until [`Page::unfreeze`]. `false`, with
+    /// are. Then the caller owns the page, and no one can get a reference until [`Page::unfreeze`]. `false`, with
     /// nothing changed, if there are other holders.
     #[inline(always)]
     #[must_use]

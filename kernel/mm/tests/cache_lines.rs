@@ -1,4 +1,4 @@
-//! CPUs that work apart write no common cache line: each operation's writes are found by comparing all of the
+//! CPUs that work independently write no common cache line: each operation's writes are found by comparing all of the
 //! allocator's memory before and after.
 
 mod lines;

@@ -1,8 +1,8 @@
-//! Processes that touch new memory on CPUs of their own write no common cache line: each fault's writes are found by
+//! Processes that access new memory on different CPUs write no common cache line: each fault's writes are found by
 //! comparing the memory manager's memory before and after.
 //!
-//! What the address spaces allocate for themselves lies in an arena here, side by side as kmalloc's classes would have
-//! it, so that two objects in one line are seen.
+//! The objects of the address spaces are allocated from an arena here, adjacent as in kmalloc's classes, so that two
+//! objects in one line are detected.
 
 mod lines;
 

@@ -1,4 +1,4 @@
-//! Long mixed use of memory: what is left for large blocks. `--nocapture` prints the unusable-free-space index.
+//! Long mixed use of memory, and the large blocks that remain. `--nocapture` prints the unusable-free-space index.
 
 use quire_mm::page_alloc::{Gfp, PageBlock};
 use quire_mm::sim::Sim;

@@ -1,5 +1,5 @@
-//! What each GFP flag means when memory is short: who waits, who wakes whom, how long reclaim goes on, who is killed.
-//! (Zones and watermarks are in zones.rs, mobility in ranges.rs and fragmentation.rs, failures on demand in inject.rs.)
+//! The effect of each GFP flag when memory is short: waiting, wake-ups, the length of reclaim, kills. (Zones and
+//! watermarks are in zones.rs, mobility in ranges.rs and fragmentation.rs, failures on demand in inject.rs.)
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! Per-CPU lists of small blocks as callers see them: what is fetched and kept, who is
-//! served from them, what they leave to others, what is counted.
+//! Per-CPU lists of small blocks as callers see them: which blocks are fetched and kept, which requests they serve,
+//! what remains for other CPUs, and the counters.
 
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::buddy::MigrateType;

@@ -1,5 +1,5 @@
-//! Shared ownership under loom: all interleavings of owners that end, of others that come to own, and of those who find a
-//! value that is on its way out.
+//! Shared ownership under loom: all interleavings of owners that release the value, of new owners, and of threads that
+//! find a value that is about to be dropped.
 //!
 //! The file is compiled into this test with loom's atomics in place of the machine's.
 

@@ -1,5 +1,5 @@
-//! The sleeping lock under loom: readers, intending writers and killed waiters in all interleavings. A wake-up that is lost is
-//! a deadlock, which loom reports; a value that a reader sees while it is written is a race on its cell.
+//! The sleeping lock under loom: readers, intending writers and killed waiters in all interleavings. A lost wake-up is
+//! a deadlock, which loom reports; reading a value while it is written is a race on its cell.
 //!
 //! The lock's file is compiled into this test with loom's atomics, and a machine whose threads are loom's.
 

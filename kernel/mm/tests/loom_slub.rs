@@ -1,5 +1,5 @@
-//! SLUB's state word under loom: all interleavings of a CPU that works on its active slab, of others that free into
-//! it, and of those who take partial slabs or discard empty ones.
+//! SLUB's state word under loom: all interleavings of a CPU that works on its active slab, of others that free into it,
+//! and of CPUs that take partial slabs or discard empty ones.
 //!
 //! The protocol's file is compiled into this test with loom's atomics in place of the machine's.
 

@@ -1,4 +1,4 @@
-//! Memblock against a model that knows each page by itself.
+//! Memblock against a model that records each page separately.
 
 use proptest::prelude::*;
 use quire_mm::PhysAddr;

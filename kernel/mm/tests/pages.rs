@@ -1,4 +1,4 @@
-//! The page allocator against a model that knows who owns which frame.
+//! The page allocator against a model that records the owner of each frame.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Ranges that the caller names, and contiguous memory areas.
+//! Allocation of ranges that the caller specifies, and contiguous memory areas.
 
 use std::sync::Mutex;
 

@@ -80,7 +80,7 @@ fn work(sim: &'static Sim, cpu: usize, seed: u64, out: &mpsc::Sender<Marked>, in
     drop(owned);
 }
 
-/// `threads` threads on `cpus` CPUs; the books balance when they are done.
+/// `threads` threads on `cpus` CPUs; resource counts balance when they are done.
 fn run(mib: usize, cpus: usize, threads: usize) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let sim = Sim::with_mib(mib);

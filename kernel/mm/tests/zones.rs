@@ -1,4 +1,4 @@
-//! Zones, watermarks, fallback order, pressure: who gets the last pages, and who is asked to give some back.
+//! Zones, watermarks, fallback order, pressure: which requests get the last pages, and when reclaim is requested.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::*};

@@ -111,7 +111,7 @@ fn forbidden() -> Outcome {
     let area = some(VMALLOC.vmalloc(PAGE_SIZE, Gfp::KERNEL).ok(), "an area")?;
     // SAFETY: behind the area is its guard page, where nothing is mapped.
     let stored = unsafe { probe::store(area.get() + PAGE_SIZE, NEW) };
-    // SAFETY: nobody uses the area.
+    // SAFETY: the area is not in use.
     expect(unsafe { VMALLOC.vfree(area) }.is_ok(), "an area ends")?;
     VMALLOC.purge();
     expect(!stored, "a store to a guard page faults")
@@ -157,7 +157,7 @@ fn early_faults() -> Outcome {
         && !is_spurious(PERMISSION, start.get())
         && !is_spurious(TRANSLATION, guard)
         && !is_spurious(TRANSLATION, 0);
-    // SAFETY: nobody uses the area.
+    // SAFETY: the area is not in use.
     expect(unsafe { VMALLOC.vfree(start) }.is_ok(), "an area ends")?;
     VMALLOC.purge();
     expect(right, "only a translation fault where there is an entry")

@@ -160,12 +160,12 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     finish_switch();
 }
 
-/// A thread that begins its turn has nobody to let run first, whatever was asked of it while it waited: otherwise whoever
-/// asks more often than it has its turn keeps it from its program for ever. What was asked because it may not run here
-/// stays.
+/// Drops reschedules that were requested of a thread while it waited, now that its turn begins: otherwise requests that
+/// come more often than its turns would keep it from its program for ever. A request made because the thread may not run
+/// on this CPU stays.
 #[cold]
 fn forget_reschedule(here: &PerCpu, next: &Thread) {
-    // Behind this, an affinity that was set before the bit is seen.
+    // After this, an affinity that was set before the bit is visible.
     next.clear_work(work::RESCHEDULE);
     if !may_run(next, here.id()) {
         next.set_work(work::RESCHEDULE);

@@ -30,7 +30,7 @@ pub enum Oddity {
     OverlappingBanks,
     /// A NUMA node number that is too large. Taken as node 0.
     BadNode,
-    /// A NUMA distance that makes no sense. Left out.
+    /// A NUMA distance that is invalid. Left out.
     BadDistance,
     /// A reservation outside all memory. Left out.
     ReservedOutside,

@@ -1,4 +1,4 @@
-//! The buddy of one zone, by itself.
+//! The buddy allocator of one zone, in isolation.
 
 use super::*;
 use crate::sim::{Sim, SimConfig};

@@ -172,7 +172,7 @@ impl<M: Machine> Mm<M> {
         let between = neighbours(areas, end, end + more, &vma.kind_at(end));
         let mut areas = areas.write();
         areas.count_in(flags, more >> PAGE_SHIFT);
-        // SAFETY: nobody but the holder of the intent changes the tree.
+        // SAFETY: only the holder of the intent changes the tree.
         unsafe { join(&mut areas, end, end + more, between, None) };
     }
 

@@ -32,7 +32,7 @@ impl<M: Machine> Mm<M> {
         supply: &Supply<M>,
     ) -> Result<(), Errno> {
         let spot = areas.tree.spot(start);
-        // SAFETY: nobody but the holder of the intent changes the tree.
+        // SAFETY: only the holder of the intent changes the tree.
         let first = unsafe { areas.tree.at_spot(spot) };
         let Some(first) = first.filter(|vma| vma.start < end) else { return Ok(()) };
         let mut upper = None;

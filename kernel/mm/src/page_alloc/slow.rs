@@ -16,7 +16,7 @@ use super::{Gfp, POISON, PageAllocator, trap};
 /// Rounds of reclaim without a freed page before it counts as hopeless.
 const FRUITLESS_ROUNDS: u32 = 3;
 
-/// Rounds of reclaim for an order that splits of freed pages seldom produce.
+/// Rounds of reclaim for a large order, for which freed pages seldom merge to a sufficient block.
 const COSTLY_ROUNDS: u32 = 2;
 
 /// Orders above this are not worth killing for.

@@ -77,7 +77,7 @@ impl Sim {
     /// A machine that has booted as far as its page allocator.
     ///
     /// # Panics
-    /// If the configuration makes no sense.
+    /// If the configuration is invalid.
     pub fn boot(config: &SimConfig) -> &'static Sim {
         let mut memory = config.memblock();
         let sim: &'static Sim = Box::leak(Box::new(Sim {
@@ -211,7 +211,7 @@ pub(crate) fn tables<M: Machine>(machine: M, tell: impl FnOnce(&dyn TlbObserver,
     }
 }
 
-// SAFETY: `direct_map` answers pointers into banks that are never freed. A thread's CPU is below MAX_CPUS and cannot
+// SAFETY: `direct_map` returns pointers into banks that are never freed. A thread's CPU is below MAX_CPUS and cannot
 // change while interrupts are masked; threads of one CPU exclude each other there. TLB observers finish before
 // they return.
 unsafe impl Machine for &'static Sim {

@@ -1,4 +1,4 @@
-//! The front against a simple model, on every back end.
+//! The front end against a simple model, on every back end.
 
 mod backends;
 mod debug;

@@ -1,4 +1,4 @@
-//! The sleeping lock on host threads that really sleep: a wake-up that is lost hangs the test.
+//! The sleeping lock on host threads that really sleep: a lost wake-up hangs the test.
 
 use std::boxed::Box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};

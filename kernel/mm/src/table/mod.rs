@@ -1,6 +1,6 @@
 //! A process's translation tables (TTBR0): four levels of 4 KiB tables.
 //!
-//! # Who may do what
+//! # Rules of access
 //! - Entries of a last-level table are read and written under that table's lock ([`Leaf::lock`]); a single read may do
 //!   without ([`Leaf::peek`]) if its result is checked again under the lock. CPUs that set access flags and dirty state
 //!   write to them too: [`entry`] has the rules.
@@ -57,7 +57,7 @@ pub trait SwapSlots: Sync {
 
 /// The machine with the tables of its address spaces.
 pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {
-    /// Who counts the users of swap slots; nobody where no floor makes entries for them.
+    /// Counts the users of swap slots; `None` on a machine without swap entries.
     fn swap_slots(self) -> Option<&'static dyn SwapSlots> {
         None
     }

@@ -1,4 +1,4 @@
-//! Areas against a machine with a TLB that keeps what it has seen.
+//! Areas on a machine whose TLB keeps entries until they are invalidated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -168,7 +168,7 @@ proptest! {
                 }
                 Step::Free(index) if !live.is_empty() => {
                     let (start, kind, _) = live.swap_remove(index % live.len());
-                    // SAFETY: nobody uses the area.
+                    // SAFETY: the area is not in use.
                     let (done, again) = unsafe {
                         match kind {
                             AreaKind::Vmap => (space.vunmap(start), space.vunmap(start)),
@@ -210,7 +210,7 @@ fn invalidations_are_batched() {
     let space = space(machine, 1 << 20);
     for i in 0..4096 {
         let at = space.ioremap(PhysAddr::new(i * PAGE_SIZE), PAGE_SIZE, KernelAttrs::DEVICE).unwrap();
-        // SAFETY: nobody uses the area.
+        // SAFETY: the area is not in use.
         unsafe { space.iounmap(at).unwrap() };
     }
     assert_eq!(machine.flushes.load(Ordering::Relaxed), (4096 / LAZY_MAX_PAGES) as u64);
@@ -223,7 +223,7 @@ fn addresses_that_wait_for_a_purge_are_found_when_there_are_no_others() {
     for _ in 0..20 {
         let at = space.ioremap(PhysAddr::new(0), 7 * PAGE_SIZE, KernelAttrs::DEVICE).unwrap();
         assert_eq!(space.ioremap(PhysAddr::new(0), PAGE_SIZE, KernelAttrs::DEVICE), Err(VmError::NoSpace));
-        // SAFETY: nobody uses the area.
+        // SAFETY: the area is not in use.
         unsafe { space.iounmap(at).unwrap() };
     }
 }
@@ -237,7 +237,7 @@ fn nonsense_is_refused() {
     assert_eq!(space.ioremap(PhysAddr::new(5), 0, KernelAttrs::DEVICE), Err(VmError::Invalid));
     assert_eq!(space.vmap(&[], KernelAttrs::DATA), Err(VmError::Invalid));
     let at = space.vmap(&[Pfn(1), Pfn(2)], KernelAttrs::DATA).unwrap();
-    // SAFETY: nobody uses the area.
+    // SAFETY: the area is not in use.
     unsafe {
         assert_eq!(space.iounmap(at), Err(VmError::Invalid), "it is no device's");
         assert_eq!(space.vunmap(at + PAGE_SIZE), Err(VmError::Invalid), "it starts elsewhere");
@@ -257,13 +257,13 @@ fn mismatched_aliases_are_flushed_at_both_ends() {
         let all: Vec<_> =
             pfns.iter().enumerate().map(|(i, pfn)| (start.get() + i * PAGE_SIZE, pfn.addr().get())).collect();
         assert_eq!(flushed(), all);
-        // SAFETY: nobody uses the area.
+        // SAFETY: the area is not in use.
         unsafe { space.vunmap(start).unwrap() };
         assert_eq!(flushed(), all);
     }
     for attrs in [KernelAttrs::DATA, KernelAttrs::DATA.read_only()] {
         let start = space.vmap(&pfns, attrs).unwrap();
-        // SAFETY: nobody uses the area.
+        // SAFETY: the area is not in use.
         unsafe { space.vunmap(start).unwrap() };
     }
     // What a mapping that fails halfway has mapped was not used.
@@ -271,7 +271,7 @@ fn mismatched_aliases_are_flushed_at_both_ends() {
     assert_eq!(space.vmap(&pfns, KernelAttrs::NON_CACHEABLE), Err(VmError::NoMemory));
     machine.fuel.store(-1, Ordering::Relaxed);
     let at = space.ioremap(PhysAddr::new(0x9000), PAGE_SIZE, KernelAttrs::NON_CACHEABLE).unwrap();
-    // SAFETY: nobody uses the area.
+    // SAFETY: the area is not in use.
     unsafe { space.iounmap(at).unwrap() };
     assert_eq!(flushed(), [], "what has one mapping only needs nothing");
     for attrs in [KernelAttrs::DEVICE, KernelAttrs::DEVICE_STRICT] {
@@ -394,7 +394,7 @@ mod frames {
             }
         }
         for (_, start) in areas {
-            // SAFETY: nobody uses the area.
+            // SAFETY: the area is not in use.
             unsafe { space.vfree(start).unwrap() };
         }
         assert!(tables.entries.lock().unwrap().is_empty());
@@ -418,7 +418,7 @@ mod frames {
             let start = space.vmalloc(8 * PAGE_SIZE, Gfp::KERNEL);
             tables.fuel.store(-1, Ordering::Relaxed);
             match start {
-                // SAFETY: nobody uses the area.
+                // SAFETY: the area is not in use.
                 Ok(start) => unsafe { space.vfree(start).unwrap() },
                 Err(error) => assert_eq!(error, VmError::NoMemory),
             }
@@ -446,12 +446,12 @@ mod frames {
                     for i in 0..600 {
                         mine.push_back(space.vmalloc((1 + (i + cpu) % 9) * PAGE_SIZE, Gfp::KERNEL).unwrap());
                         if mine.len() > 8 {
-                            // SAFETY: nobody uses the area.
+                            // SAFETY: the area is not in use.
                             unsafe { space.vfree(mine.pop_front().unwrap()).unwrap() };
                         }
                     }
                     for start in mine {
-                        // SAFETY: nobody uses the area.
+                        // SAFETY: the area is not in use.
                         unsafe { space.vfree(start).unwrap() };
                     }
                 });

@@ -1,8 +1,9 @@
-//! Programs on several CPUs at once against one space and its children: each step of each CPU is a call, an access, or a
-//! fork, and a seed decides where one CPU stops and another goes on ([`turns`]), between any two looks at an entry.
+//! Programs on several CPUs at once against one space and its children: each step of each CPU is a call, an access, or
+//! a fork, and a seed decides where one CPU stops and another continues ([`turns`]), between any two accesses to an
+//! entry.
 //!
-//! After a round the machine is quiet: then what each step answered must be explained by the others (history.rs), the spaces'
-//! books must balance, and every CPU must see the memory that the tables have.
+//! After a round the machine is quiet: then the other steps must explain the result of each step (history.rs), the
+//! spaces' counts must balance, and every CPU must see the memory that the tables map.
 
 mod history;
 

@@ -1,4 +1,5 @@
-//! Spaces held against their models, without touching a page: areas, rights, contents; and reverse mapping against all tables.
+//! Compares spaces with their models without accessing a page: areas, rights, contents; and reverse mapping with all
+//! tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;

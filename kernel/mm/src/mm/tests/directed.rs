@@ -1,4 +1,4 @@
-//! One behaviour a test.
+//! One test per behaviour.
 
 use std::vec::Vec;
 

@@ -1,8 +1,8 @@
-//! Memory runs out at every step of every call: whatever a call allocates (pages, tables, boxes, shares of swap slots), the
-//! first of it fails, then the second, and so on, until the call meets no failure any more.
+//! Memory runs out at every step of every call: of all allocations of a call (pages, tables, boxes, shares of swap
+//! slots), the first fails, then the second, and so on, until the call completes without a failure.
 //!
-//! A state cannot be copied, so a short random program leads to it each time anew. After a failure the space is as the
-//! model allows ([`outcomes`]), the call works when it is made again, and in the end everything is given back: pages,
+//! A state cannot be copied, so a short random program recreates it each time. After a failure the space is as the
+//! model allows ([`outcomes`]), the call succeeds when it is repeated, and in the end everything is freed: pages,
 //! promises, slots, boxes.
 
 use std::collections::BTreeMap;

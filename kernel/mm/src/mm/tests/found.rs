@@ -1,4 +1,4 @@
-//! Pages that somebody finds by their records while they come and go.
+//! Pages that are looked up by their records while they are allocated and freed.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;

@@ -1,6 +1,6 @@
-//! What Linux's manual pages say, on plain maps: pages with rights and two words of content each.
+//! A model of Linux's manual pages on plain maps: pages with rights and two words of content each.
 //!
-//! Independent of the code under test but for one thing: where an outcome depends on how far an area reaches (mremap,
+//! Independent of the code under test with one exception: where an outcome depends on the extent of an area (mremap,
 //! the limit of a stack), the model is told (`area_end`), since merging is not visible otherwise.
 
 use std::cell::RefCell;
@@ -325,7 +325,7 @@ impl Model {
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
-    /// mremap; `area_end` answers where the area of a page ends.
+    /// mremap; `area_end` returns where the area of a page ends.
     pub fn remap(
         &mut self,
         at: usize,

@@ -1,4 +1,4 @@
-//! The oracle: random programs run on the real code and on the model, and must agree after each step.
+//! The oracle: random programs run on the real code and on the model, which must agree after each step.
 
 use std::collections::HashSet;
 use std::format;

@@ -1,12 +1,12 @@
-//! What a call may answer and leave behind when memory runs out on its way: what the manual pages say, and where they are
-//! silent, what Linux does.
+//! The permitted results and effects of a call during which memory runs out, according to the manual pages or, where
+//! they say nothing, to Linux's behaviour.
 //!
-//! - mmap, munmap, brk and madvise's hints on what is there already do all or nothing.
-//! - mprotect, mlock, munlock and madvise's lasting advice work area by area: those before the one that could not be
-//!   split have changed.
+//! - mmap, munmap, brk and madvise's hints about existing pages do all or nothing.
+//! - mprotect, mlock, munlock and madvise's lasting advice work area by area: the areas before the one that could not
+//!   be split have changed.
 //! - mremap with a fixed target has emptied the target, and one that shrinks has cut off the rest.
-//! - mlock has locked what it could not bring in (EAGAIN); mlockall, MAP_POPULATE and MAP_LOCKED do not say that they could
-//!   not.
+//! - mlock locks the range even if it cannot populate it (EAGAIN); mlockall, MAP_POPULATE and MAP_LOCKED do not report
+//!   that.
 
 use std::vec::Vec;
 

@@ -1,6 +1,6 @@
 //! The real code and the model side by side: each step is done by both, and must have the same outcome.
 //!
-//! Here is what both have in common, and how it begins and ends; steps.rs does the steps, access.rs the accesses.
+//! This file has the common state, its set-up and its end; steps.rs has the steps, access.rs the accesses.
 
 mod access;
 mod steps;
@@ -172,7 +172,7 @@ impl Pair {
         assert_eq!(self.rig.sim.pages().bad_pages(), 0, "a page was freed that was not fit for it");
     }
 
-    /// As [`Pair::step`], where only what the step itself answers is compared.
+    /// As [`Pair::step`], where only what the step itself returns is compared.
     pub fn do_both(&mut self, op: &Op) {
         self.forget_old(op);
         self.take_step(op);

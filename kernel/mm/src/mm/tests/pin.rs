@@ -1,4 +1,4 @@
-//! A page that is held from outside of its space, while others would have it gone.
+//! A page that is pinned from outside of its space while it would otherwise be freed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -1,4 +1,4 @@
-//! How long walks from a page to its mappings are, in steps: brackets, class mates and areas that are looked at.
+//! The length of walks from a page to its mappings, in steps: brackets, class members and areas examined.
 
 use std::vec::Vec;
 

@@ -1,4 +1,4 @@
-//! Random programs as data: what the oracle runs, cuts down and prints.
+//! Random programs as data, which the oracle runs, shrinks and prints.
 
 mod scenes;
 

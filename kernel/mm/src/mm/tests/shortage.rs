@@ -1,4 +1,4 @@
-//! Memory that is there only for those who wait: whatever a call needs it gets, with no lock held meanwhile.
+//! Memory that only waiting allocations get: each call gets what it needs, and holds no lock while it waits.
 
 use std::boxed::Box;
 use std::sync::Mutex;

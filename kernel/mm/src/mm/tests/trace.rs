@@ -1,6 +1,7 @@
-//! What a random program did, and what came of it, as lines that a program on a real machine can do after it
-//! (user/tests/src/bin/replay.rs): numbers in hexadecimal, memory in pages, the outcome behind `=`. Where the kernel chose
-//! an address, the line asks for that one. brk becomes mmap and munmap: where a real heap lies is not for a script to say.
+//! The steps of a random program and their results, as lines that a program on a real machine can repeat
+//! (user/tests/src/bin/replay.rs): numbers in hexadecimal, memory in pages, the outcome behind `=`. Where the kernel
+//! chose an address, the line requests that address. brk becomes mmap and munmap, since a script cannot choose the
+//! address of a real heap.
 
 use std::format;
 use std::string::String;
@@ -39,7 +40,7 @@ impl Trace {
         self.line("process", slot, &[], "0");
     }
 
-    /// A call that answers 0 or an error.
+    /// A call that returns 0 or an error.
     pub fn call(&mut self, call: &str, slot: usize, args: &[usize], done: Result<(), Errno>) {
         self.line(call, slot, args, &outcome(done.map(|()| 0)));
     }

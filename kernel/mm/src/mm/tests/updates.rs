@@ -1,4 +1,5 @@
-//! Access flag and dirty state, set by faults or by the CPU: what each kind of memory begins with, and who pays for it.
+//! Access flag and dirty state, set by faults or by the CPU: the initial state of each kind of memory, and the faults
+//! that it costs.
 
 use super::*;
 use crate::addr::Pfn;

@@ -1,4 +1,4 @@
-//! What each back end is chosen for, and what all must survive.
+//! The special properties of each back end, and the common ones.
 
 use std::alloc::{GlobalAlloc, Layout};
 

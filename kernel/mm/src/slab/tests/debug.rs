@@ -1,4 +1,4 @@
-//! Misuse that the boot options find, and what they say about it.
+//! Misuse that the boot options detect, and their reports.
 
 use std::ptr::NonNull;
 

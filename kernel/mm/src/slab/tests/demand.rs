@@ -1,4 +1,4 @@
-//! What becomes of a request's flags, on every back end.
+//! The effect of a request's flags, on every back end.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;

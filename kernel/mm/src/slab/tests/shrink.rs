@@ -1,4 +1,4 @@
-//! Giving memory back: what it costs those who work meanwhile, and caches that end in the middle of it.
+//! Shrinking: its cost for concurrent users, and caches that are destroyed during it.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,4 +1,4 @@
-//! Where slabs come from, which of them serve first, and when they go back.
+//! The origin of slabs, the order in which they are used, and when they are freed.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};

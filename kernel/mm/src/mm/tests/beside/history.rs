@@ -1,10 +1,10 @@
-//! What several CPUs did side by side, and whether each outcome can be explained.
+//! The concurrent steps of several CPUs, and whether each outcome can be explained.
 //!
 //! A page of a space is two registers: its rights and its word. A step has an effect on them at some moment between its
-//! beginning and its end, which may be another one for each page, and for each CPU that looks while the step is under way:
-//! a TLB may know what another one has forgotten, until the call has returned. So what a look at a register may find is
-//! whatever an effect left that began before the look ended, unless another effect came after that one, and was over
-//! before the look began.
+//! beginning and its end, which may be another one for each page, and for each CPU that reads during the step: a TLB
+//! may still hold an entry that another one has dropped, until the call has returned. So a read of a register may
+//! return the result of any effect that began before the read ended, unless another effect followed that one and ended
+//! before the read began.
 
 use std::collections::HashMap;
 use std::format;

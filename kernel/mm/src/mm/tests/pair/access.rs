@@ -1,7 +1,7 @@
-//! Accesses to memory, by programs and by the kernel on their behalf, and what they leave in entries.
+//! Accesses to memory, by programs and by the kernel on their behalf, and their effects on entries.
 //!
-//! A page is young and, if it was written, dirty once it has been touched; one that was made old stays so until then. On
-//! CPUs that update entries somebody may touch a page out of turn, after which nothing is known to be old.
+//! A page is young and, if it was written, dirty once it has been touched; one that was made old stays so until then.
+//! On CPUs that update entries, a page may be accessed out of turn, after which no page is known to be old.
 
 use super::{Pair, Process, area_end};
 use crate::addr::UserAddr;

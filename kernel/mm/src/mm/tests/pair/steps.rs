@@ -1,4 +1,4 @@
-//! What each step does on both sides, and what of its outcome is compared at once.
+//! The effect of each step on both sides, and the part of its outcome that is compared at once.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Short scenes, each of steps that show one thing and seldom come together by chance: what is copied at a fork, dropped by
-//! an advice, taken away by mprotect, or left in a TLB.
+//! Short scenes, each of steps that exercise one behaviour and seldom occur together by chance: copying at a fork,
+//! dropping by an advice, revocation by mprotect, stale entries in a TLB.
 
 use std::vec::Vec;
 
