@@ -43,11 +43,12 @@ fn a_fault_is_followed_from_the_store_to_the_entry() {
         "Old value = 0\n",
         "fill<",
         "anon_write<",
-        "fault_in<",
-        "fault::handle (",
+        "try_fault_in<",
+        "::fault_in<",
+        "fault::handle<",
         "trap::memory_fault (",
         "trap::trap_from_user (",
-        "el0_sync ()",
+        "leave_user ()",
         "the word at 0x",
     ] {
         assert!(said.contains(part), "no '{part}'\n--- gdb\n{said}\n--- errors\n{errors}");
