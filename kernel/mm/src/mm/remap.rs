@@ -1,5 +1,7 @@
 //! mremap.
 
+use alloc::boxed::Box;
+
 use quire_abi::Errno;
 use quire_abi::flags::Mremap;
 
@@ -11,7 +13,7 @@ use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::flush::{flush_range, flush_space};
 use crate::table::relocate::Moved;
-use crate::vma::{VmFlags, Vma};
+use crate::vma::{AreaTree, VmFlags, Vma};
 
 /// Room for the splits of a move, as on Linux.
 const SPARE_AREAS: usize = 3;
@@ -220,26 +222,9 @@ impl<M: Machine> Mm<M> {
 
         if gone {
             areas.count_out(flags, old_len >> PAGE_SHIFT);
-            let mut cursor = areas.tree.cursor(addr);
-            let (start, end) = cursor.current().map_or((addr, old_end), |vma| (vma.start, vma.end));
-            if start < addr {
-                cursor.set_end(addr);
-                cursor.advance();
-                if let Some(upper) = upper {
-                    cursor.insert_before(upper);
-                }
-            } else if old_end < end {
-                cursor.set_start(old_end);
-            } else {
-                cursor.remove();
-            }
+            cut_out(&mut areas.tree, addr, old_end, upper);
         } else if keep && flags.contains(VmFlags::LOCKED) {
-            // Only the new range stays locked; a part of an area keeps its lock, as on Linux.
-            let mut cursor = areas.tree.cursor(addr);
-            if cursor.current().is_some_and(|vma| vma.start == addr && vma.end == old_end) {
-                areas.locked -= old_len >> PAGE_SHIFT;
-                cursor.set_flags(flags - VmFlags::ANY_LOCK);
-            }
+            unlock_whole(areas, addr, old_end);
         }
         areas.count_in(flags, new_len >> PAGE_SHIFT);
         let between = neighbours(areas, to, to + new_len, &new.kind());
@@ -267,5 +252,34 @@ impl<M: Machine> Mm<M> {
         if cursor.current().is_some_and(|vma| vma.start == start && vma.end == end) {
             cursor.set_pgoff(pgoff);
         }
+    }
+}
+
+/// Takes `start..end` out of the area that has it. `upper` is what the area becomes above that, if it goes on on both
+/// sides.
+#[inline]
+fn cut_out<M: Machine>(tree: &mut AreaTree<M>, start: UserAddr, end: UserAddr, upper: Option<Box<Vma<M>>>) {
+    let mut cursor = tree.cursor(start);
+    let (first, last) = cursor.current().map_or((start, end), |vma| (vma.start, vma.end));
+    if first < start {
+        cursor.set_end(start);
+        cursor.advance();
+        if let Some(upper) = upper {
+            cursor.insert_before(upper);
+        }
+    } else if end < last {
+        cursor.set_start(end);
+    } else {
+        cursor.remove();
+    }
+}
+
+/// Only the new range of a locked area that is moved and kept stays locked; a part of an area keeps its lock, as on Linux.
+fn unlock_whole<M: Machine>(areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
+    let mut cursor = areas.tree.cursor(start);
+    if let Some(vma) = cursor.current().filter(|vma| vma.start == start && vma.end == end) {
+        let flags = vma.flags - VmFlags::ANY_LOCK;
+        areas.locked -= (end - start) >> PAGE_SHIFT;
+        cursor.set_flags(flags);
     }
 }
