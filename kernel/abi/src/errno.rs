@@ -68,6 +68,7 @@ errnos! {
     EOVERFLOW = 75, "value too large";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "timed out";
+    ECANCELED = 125, "canceled";
 }
 
 impl Errno {

@@ -369,6 +369,14 @@ impl HandleInfo {
     pub const FIRST: u32 = 1 << 30;
     /// Kind: machine control, with rights of [`Control`](crate::flags::Control).
     pub const MACHINE: u32 = 1;
+    /// Kind: an endpoint to call, with the right [`SEND`](crate::ipc::rights::SEND).
+    pub const SENDER: u32 = 2;
+    /// Kind: an endpoint to signal, with the right [`SIGNAL`](crate::ipc::rights::SIGNAL).
+    pub const SIGNALLER: u32 = 3;
+    /// Kind: an endpoint to receive from, with the right [`RECEIVE`](crate::ipc::rights::RECEIVE).
+    pub const RECEIVER: u32 = 4;
+    /// Kind: a call to answer, with the right [`REPLY`](crate::ipc::rights::REPLY).
+    pub const REPLY: u32 = 5;
 }
 
 const _: () = {

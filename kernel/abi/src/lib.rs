@@ -10,6 +10,7 @@
 pub mod errno;
 pub mod flags;
 pub mod info;
+pub mod ipc;
 pub mod layout;
 pub mod linux;
 pub mod nr;

@@ -10,7 +10,7 @@ mod zones;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::Open;
+use quire_abi::flags::{Control, Open};
 use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
@@ -23,7 +23,8 @@ use crate::archive;
 use crate::arguments;
 use crate::board::BOARD;
 use crate::console::early_port;
-use crate::ipc::handle::{Descriptor, Handle, Object, OpenFile, Rights};
+use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::handles::{Handle, Handles};
 use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 use crate::task::percpu::{self, PERCPU};
@@ -141,10 +142,13 @@ pub fn first_process() -> Result<(), Errno> {
         let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec: false };
         descriptors.insert(descriptor, 0, 3)?;
     }
-    descriptors.insert_handle(Handle::machine())?;
-    let (space, frame) = exec::first(node, PATH, &descriptors)?;
+    let handles = Handles::new();
+    handles.grant(handles.insert(Handle::machine())?, Control::all().bits())?;
+    let (space, frame) = exec::first(node, PATH, &handles)?;
     let actions = KArc::try_new(Actions::new())?;
     let process = Process::new(number, space.clone(), descriptors, actions, None)?;
+    process.handles.inherit(&handles)?;
+    process.handles.for_program();
     process.set_name(PATH);
     let thread = Thread::new_user(number, process.clone(), KArc::clone(&space.mm), &frame, |_| {})?;
     let running = thread.clone();

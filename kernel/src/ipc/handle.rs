@@ -12,8 +12,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use quire_abi::Errno;
-use quire_abi::flags::{Control, Open};
-use quire_abi::layout::HandleInfo;
+use quire_abi::flags::Open;
 use quire_mm::fallible::KArc;
 
 use super::pipe::{Pipe, Side};
@@ -100,65 +99,5 @@ impl Descriptor {
     /// The file, if the descriptor has these rights; EBADF if not, as for read(2) and write(2).
     pub fn file_for(self, rights: Rights) -> Result<KArc<OpenFile>, Errno> {
         if self.rights.contains(rights) { Ok(self.file) } else { Err(Errno::EBADF) }
-    }
-}
-
-/// The object of a handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The machine as a whole: power, settings, audits. The rights are those of [`Control`].
-    Machine,
-}
-
-impl Target {
-    fn kind(self) -> u32 {
-        match self {
-            Self::Machine => HandleInfo::MACHINE,
-        }
-    }
-}
-
-/// An entry for an object that is no file.
-#[derive(Clone, Copy)]
-pub struct Handle {
-    target: Target,
-    rights: u32,
-    /// The rights that a child or a new program gets; with 0 it does not get the handle.
-    granted: u32,
-}
-
-impl Handle {
-    /// Machine control with all rights: the kernel makes it once, for init.
-    pub fn machine() -> Self {
-        Self { target: Target::Machine, rights: Control::all().bits(), granted: 0 }
-    }
-
-    /// Sets the rights that pass on. EPERM for rights that the handle does not have.
-    pub fn grant(&mut self, rights: u32) -> Result<(), Errno> {
-        if rights & !self.rights != 0 {
-            return Err(Errno::EPERM);
-        }
-        self.granted = rights;
-        Ok(())
-    }
-
-    /// The child's copy, with the same grant, so that a program that the child executes gets it too.
-    pub fn for_child(self) -> Option<Self> {
-        (self.granted != 0).then_some(Self { rights: self.granted, ..self })
-    }
-
-    /// The new program's copy, which grants nothing yet.
-    pub fn for_program(self) -> Option<Self> {
-        self.for_child().map(|handle| Self { granted: 0, ..handle })
-    }
-
-    /// Whether this is machine control with these rights.
-    pub fn controls(&self, rights: Control) -> bool {
-        self.target == Target::Machine && self.rights & rights.bits() == rights.bits()
-    }
-
-    /// The record that a program gets about it.
-    pub fn info(&self, number: u32) -> HandleInfo {
-        HandleInfo { number, kind: self.target.kind(), rights: self.rights, reserved: 0 }
     }
 }

@@ -1,4 +1,4 @@
-//! A process's table: descriptors of files, and above their numbers [handles](super::handle::Handle) of other objects.
+//! A table of descriptors.
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for a few words, or for a copy of [`ENTRIES`] entries.
 //! It is never held while memory is allocated, an object's lock is taken, or an object is dropped. Code that goes
@@ -8,12 +8,11 @@
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
-use quire_abi::layout::HandleInfo;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::fallible::{KArc, Unshared};
 use quire_mm::sync::{Rank, SpinGuard};
 
-use super::handle::{Descriptor, Handle};
+use super::handle::Descriptor;
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
@@ -22,12 +21,9 @@ use crate::vm::{Cpu, SpinLock};
 /// No process has more descriptors, whatever its limits (Linux's `fs.nr_open`): setrlimit refuses a higher limit.
 pub const NR_OPEN: u64 = 1 << 20;
 
-/// Handles that a process may have.
-const MAX_HANDLES: usize = ENTRIES;
-
 type Entries<'a> = SpinGuard<'a, Slots<Descriptor>, Cpu>;
 
-/// A table of descriptors and handles, shared after CLONE_FILES.
+/// A table of descriptors, shared after CLONE_FILES.
 pub struct Descriptors {
     slots: SpinLock<Slots<Descriptor>>,
     /// Changes of entries. Written under the lock.
@@ -36,8 +32,6 @@ pub struct Descriptors {
     copiers: AtomicUsize,
     /// Threads that wait to change an entry.
     waiting: WaitQueue,
-    /// By number, less [`HandleInfo::FIRST`].
-    handles: SpinLock<Slots<Handle>>,
 }
 
 impl Descriptors {
@@ -52,26 +46,21 @@ impl Descriptors {
             changes: AtomicU64::new(0),
             copiers: AtomicUsize::new(0),
             waiting: WaitQueue::new(),
-            handles: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()),
         })?)
     }
 
-    /// A child's table: all descriptors, and the handles that were granted.
+    /// A child's table: all descriptors.
     pub fn copy_for_child(&self) -> Result<KArc<Self>, Errno> {
-        self.copy(|_| true, Handle::for_child)
+        self.copy(|_| true)
     }
 
-    /// A new program's table: the descriptors that exec does not close, and the handles that were granted.
+    /// A new program's table: the descriptors that exec does not close.
     pub fn copy_for_program(&self) -> Result<KArc<Self>, Errno> {
-        self.copy(|descriptor| !descriptor.close_on_exec, Handle::for_program)
+        self.copy(|descriptor| !descriptor.close_on_exec)
     }
 
     /// A copy with the entries to keep: a consistent snapshot. EINTR if the thread is killed meanwhile.
-    fn copy(
-        &self,
-        keep: impl Fn(&Descriptor) -> bool,
-        pass: impl Fn(Handle) -> Option<Handle>,
-    ) -> Result<KArc<Self>, Errno> {
+    fn copy(&self, keep: impl Fn(&Descriptor) -> bool) -> Result<KArc<Self>, Errno> {
         let changes = self.changes.load(Ordering::Acquire);
         let mut copy = Self::unshared()?;
         self.copy_descriptors(copy.slots.get_mut(), &keep)?;
@@ -82,7 +71,6 @@ impl Descriptors {
             let _still = Still::begin(self);
             self.copy_descriptors(copy.slots.get_mut(), &keep)?;
         }
-        self.copy_handles(copy.handles.get_mut(), &pass)?;
         Ok(copy.share())
     }
 
@@ -108,69 +96,6 @@ impl Descriptors {
                 slots
             })
         })
-    }
-
-    fn copy_handles(&self, copy: &mut Slots<Handle>, pass: &impl Fn(Handle) -> Option<Handle>) -> Result<(), Errno> {
-        let mut room = Room::none();
-        let mut next = 0;
-        loop {
-            let handles = self.handles.lock();
-            let Some(number) = handles.next_used(next) else { return Ok(()) };
-            let passed = handles.get(number).copied().and_then(pass);
-            drop(handles);
-            next = number + 1;
-            let Some(handle) = passed else { continue };
-            while let Err(lack) = copy.make_room(number, &mut room) {
-                room = lack.supply()?;
-            }
-            // There is room, and no old entry is returned: each number is copied once.
-            let _ = copy.set(number, handle);
-        }
-    }
-
-    /// Inserts a handle; returns its number. EMFILE if the process has too many.
-    pub fn insert_handle(&self, handle: Handle) -> Result<u32, Errno> {
-        let mut room = Room::none();
-        loop {
-            let mut handles = self.handles.lock();
-            let free = handles.lowest_free(0);
-            if free >= MAX_HANDLES {
-                return Err(Errno::EMFILE);
-            }
-            let lack = match handles.make_room(free, &mut room) {
-                Ok(()) => {
-                    // There is room, and no old entry is returned: the number is free.
-                    let _ = handles.set(free, handle);
-                    return Ok(HandleInfo::FIRST + free as u32);
-                }
-                Err(lack) => lack,
-            };
-            drop(handles);
-            room = lack.supply()?;
-        }
-    }
-
-    /// The handle with this number.
-    pub fn handle(&self, number: u32) -> Option<Handle> {
-        let handles = self.handles.lock();
-        let number = number.checked_sub(HandleInfo::FIRST)? as usize;
-        handles.get(speculation::bounded(number, handles.capacity())?).copied()
-    }
-
-    /// Sets the rights of a handle that pass to children and new programs. EBADF, or EPERM for rights that it does not
-    /// have.
-    pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
-        let mut handles = self.handles.lock();
-        let number = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
-        let number = speculation::bounded(number, handles.capacity()).ok_or(Errno::EBADF)?;
-        handles.get_mut(number).ok_or(Errno::EBADF)?.grant(rights)
-    }
-
-    /// The handle with the lowest number from `from` on.
-    pub fn next_handle(&self, from: u32) -> Option<HandleInfo> {
-        let handles = self.handles.lock();
-        let number = handles.next_used(from.saturating_sub(HandleInfo::FIRST) as usize)?;
-        handles.get(number).map(|handle| handle.info(HandleInfo::FIRST + number as u32))
     }
 
     /// Copies the entries, a few at a time under the lock.

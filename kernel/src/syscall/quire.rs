@@ -92,14 +92,8 @@ pub fn log(a: Args) -> Answer {
 /// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: either way the
 /// caller was not given the right.
 fn control(a: Args, rights: Control) -> Result<(), Errno> {
-    let handle = current().process().descriptors()?.handle(a.uint(0));
-    if handle.is_some_and(|handle| handle.controls(rights)) { Ok(()) } else { Err(Errno::EPERM) }
-}
-
-/// Sets the rights of handle x0 that pass to children and to the next program: the rights x1; with 0 the handle does
-/// not pass. EBADF, or EPERM for rights that the caller does not have.
-pub fn grant(a: Args) -> Answer {
-    current().process().descriptors()?.grant(a.uint(0), a.uint(1)).map(|()| 0)
+    let controls = current().process().handles.with(a.uint(0), |handle| Ok(handle.controls(rights)));
+    if controls == Ok(true) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 pub fn poweroff(a: Args) -> Answer {

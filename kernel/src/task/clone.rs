@@ -134,6 +134,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
         Space::new(mm.fork()?)?
     };
     let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
+    process.handles.inherit(&from.handles)?;
     let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame, |child| request.begin(child))?;
     Ok((thread, Some(process)))
 }

@@ -20,7 +20,7 @@ use super::{image, percpu, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::archive::Node;
-use crate::ipc::table::Descriptors;
+use crate::ipc::handles::Handles;
 use crate::task::space::Space;
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
@@ -38,7 +38,7 @@ pub fn exec(
     let (space, image) = image::load(node, &limits, credentials.is_privileged())?;
     let descriptors = process.descriptors()?.copy_for_program()?;
     let start = Start { limit: limits[rlimit::STACK].cur, path, args, env, credentials: &credentials };
-    let sp = startup::fill_stack(&space.mm, &image, &start, &descriptors)?;
+    let sp = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
     let actions = process.actions.lock().clone().copy_for_exec()?;
     end_other_threads(process)?;
 
@@ -52,6 +52,8 @@ pub fn exec(
     switch_space(process, space);
     drop(old_descriptors);
     drop(old_actions);
+    drop(current().take_reply());
+    process.handles.for_program();
     let thread = current();
     thread.drop_fp();
     regs::set_tls(0);
@@ -76,7 +78,7 @@ pub fn exec(
 }
 
 /// The first program: as [`exec`], for a process under construction. Returns its space and first frame.
-pub fn first(node: &'static Node, path: &[u8], descriptors: &Descriptors) -> Result<(KArc<Space>, TrapFrame), Errno> {
+pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame), Errno> {
     image::check_executable(node)?;
     let limits = first_limits();
     let (space, image) = image::load(node, &limits, true)?;
@@ -88,7 +90,7 @@ pub fn first(node: &'static Node, path: &[u8], descriptors: &Descriptors) -> Res
     env.push(b"TERM=vt100")?;
     let credentials = Credentials::default();
     let start = Start { limit: limits[rlimit::STACK].cur, path, args: &args, env: &env, credentials: &credentials };
-    let sp = startup::fill_stack(&space.mm, &image, &start, descriptors)?;
+    let sp = startup::fill_stack(&space.mm, &image, &start, handles)?;
     let frame = TrapFrame {
         pc: image.entry as u64,
         sp: sp as u64,

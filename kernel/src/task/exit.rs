@@ -29,6 +29,8 @@ pub fn exit_thread(status: u32) -> ! {
     let thread = current();
     let process = thread.process();
     robust::release(thread);
+    // Whoever waits for its answer hears of the end.
+    drop(thread.take_reply());
     let clear = thread.clear_child_tid.load(Ordering::Relaxed);
     if clear != 0 && thread.mm().is_some() {
         // The program requested this; an error for a bad address is ignored.
@@ -67,6 +69,7 @@ pub fn bury(thread: KArc<Thread>) {
 fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
     itimer::stop(process);
+    process.handles.clear();
     let descriptors = process.descriptors.lock().take();
     drop(descriptors);
     release_mm(process);

@@ -20,6 +20,7 @@ use super::signal::Actions;
 use super::stop::Stop;
 pub use super::table::{Family, TABLE, Table};
 use super::wait::WaitQueue;
+use crate::ipc::handles::Handles;
 use crate::ipc::table::Descriptors;
 use crate::task::space::Space;
 use crate::vm::{Cpu, SpinLock};
@@ -37,6 +38,8 @@ pub struct Process {
     pub space: SpinLock<Option<KArc<Space>>>,
     /// Descriptors; `None` after exit.
     pub descriptors: SpinLock<Option<KArc<Descriptors>>>,
+    /// What it holds of other objects.
+    pub handles: Handles,
     /// Handlers of signals, shared after CLONE_SIGHAND.
     pub actions: SpinLock<KArc<Actions>>,
     /// Signals for the process as a whole.
@@ -121,6 +124,7 @@ impl Process {
             ppid: AtomicU32::new(0),
             space: SpinLock::new(Cpu, Rank::Process, Some(space)),
             descriptors: SpinLock::new(Cpu, Rank::Process, Some(descriptors)),
+            handles: Handles::new(),
             actions: SpinLock::new(Cpu, Rank::Process, actions),
             pending: Pending::new(),
             child_wait: WaitQueue::new(),

@@ -73,6 +73,42 @@ pub fn wake_from(thread: &Thread, from: u32) -> bool {
     true
 }
 
+/// Takes a sleeping thread for a direct switch: afterwards it is runnable, in no queue, and the caller's to
+/// [switch to](switch_directly) or to [give back](unclaim). `false` if it does not sleep, is not yet off its CPU, or may not
+/// run here: then nothing has happened.
+pub fn claim(thread: &Thread) -> bool {
+    let was = thread.state.load(Ordering::Relaxed);
+    let sleeps = was == state::SLEEPING || was == state::KILLABLE;
+    // Acquire: the registers that it has saved are seen.
+    let claimed = state::RUNNABLE | state::RUNNING;
+    sleeps
+        && may_run(thread, cpu::this().id())
+        && thread.state.compare_exchange(was, claimed, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// Queues a thread that was claimed.
+pub fn unclaim(thread: &Thread) {
+    thread.state.store(state::RUNNABLE, Ordering::Release);
+    enqueue(thread);
+}
+
+/// Runs a thread that was claimed in place of this one, which has announced its sleep; returns when this one runs again. The
+/// slice goes on. If this thread was woken meanwhile, or another one is to run first, the claimed one is queued.
+pub fn switch_directly(next: &'static Thread) {
+    let irq = cpu::irq_save();
+    let (here, prev) = (percpu::this(), current());
+    let is_awake = prev.is_awake();
+    if is_awake || prev.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 || !may_run(next, here.id()) {
+        unclaim(next);
+        if !is_awake {
+            schedule();
+        }
+    } else {
+        switch_to(here, prev, next);
+    }
+    cpu::irq_restore(irq);
+}
+
 /// Starts a new thread on the least loaded CPU.
 pub fn start(thread: &Thread) {
     let best = balance::least_loaded(thread.affinity.load(Ordering::Relaxed));

@@ -18,7 +18,7 @@ use super::image::{Image, PROGRAM_HEADER};
 use super::point::resched_point;
 use super::wait::Sleep;
 use crate::arch::{regs, uaccess};
-use crate::ipc::table::Descriptors;
+use crate::ipc::handles::Handles;
 use crate::vm::{Mm, random};
 
 /// The most bytes of arguments and environment. Linux's limit is a quarter of the stack limit, 2 MiB by default; the
@@ -106,9 +106,9 @@ pub struct Start<'a> {
 }
 
 /// Makes a program's stack and its contents; returns SP. E2BIG if they exceed the stack's limit.
-pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, descriptors: &Descriptors) -> Result<usize, Errno> {
+pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles) -> Result<usize, Errno> {
     let Start { limit, path, args, env, .. } = *start;
-    let handles = handles(descriptors)?;
+    let handles = records(handles)?;
     let seed = random::bytes();
     let mut layout = Layout { at: image.stack_top };
     // (A NUL after the path, and a word of zeros at the very top.)
@@ -189,15 +189,18 @@ fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u
     ]
 }
 
-/// The records of the program's handles.
-fn handles(descriptors: &Descriptors) -> Result<Vec<HandleInfo>, Errno> {
-    let mut handles = Vec::new();
+/// The records of the program's handles: what the process has granted.
+fn records(handles: &Handles) -> Result<Vec<HandleInfo>, Errno> {
+    let mut records = Vec::new();
     let mut next = HandleInfo::FIRST;
-    while let Some(handle) = descriptors.next_handle(next) {
-        handles.try_push(handle)?;
-        next = handle.number + 1;
+    while let Some((number, record)) = handles.next(next) {
+        if let Some(record) = record {
+            records.try_push(record)?;
+        }
+        next = number + 1;
+        resched_point(Sleep::Killable)?;
     }
-    Ok(handles)
+    Ok(records)
 }
 
 /// The count of arguments, the pointers to them and to the environment, and the auxiliary vector.

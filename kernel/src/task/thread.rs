@@ -17,6 +17,7 @@ use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
 use crate::arch::trap::{TrapFrame, return_to_user};
 use crate::arch::{cpu, regs};
+use crate::ipc::message::{Call, Reply};
 use crate::vm::stack::Stack;
 use crate::vm::{Mm, SpinLock};
 
@@ -92,6 +93,10 @@ pub struct Thread {
     pub unknown_call: AtomicUsize,
     /// The head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicUsize,
+    /// Its record of calls, once it has made one.
+    call: UnsafeCell<Option<KArc<Call>>>,
+    /// The slot: the call that it has received and not answered yet.
+    reply: UnsafeCell<Option<Reply>>,
 }
 
 // A CPU's record names its thread by this word.
@@ -133,6 +138,8 @@ impl Thread {
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
             robust_list: AtomicUsize::new(0),
+            call: UnsafeCell::new(None),
+            reply: UnsafeCell::new(None),
         }
     }
 
@@ -305,6 +312,45 @@ impl Thread {
                 unsafe { fp::load(state) };
             }
         }
+    }
+
+    /// The record of the calls of this thread, which is current.
+    #[inline]
+    pub fn call_record(&self) -> Result<&KArc<Call>, Errno> {
+        // SAFETY: only the thread itself touches the cell, and once it is filled it stays so.
+        let slot = unsafe { &mut *self.call.get() };
+        match slot {
+            Some(record) => Ok(record),
+            None => Ok(slot.insert(Call::try_new()?)),
+        }
+    }
+
+    /// Takes the reply out of the slot of this thread, which is current.
+    #[inline]
+    pub fn take_reply(&self) -> Option<Reply> {
+        // SAFETY: only the thread itself touches the slot.
+        unsafe { (*self.reply.get()).take() }
+    }
+
+    /// Whether there is a reply in the slot of this thread, which is current.
+    #[inline]
+    pub fn has_reply(&self) -> bool {
+        self.reply(|_| ()).is_some()
+    }
+
+    /// Looks at the reply in the slot of this thread, which is current.
+    #[inline]
+    pub fn reply<R>(&self, see: impl FnOnce(&Reply) -> R) -> Option<R> {
+        // SAFETY: as in `take_reply`; `see` cannot get at the slot.
+        unsafe { (*self.reply.get()).as_ref() }.map(see)
+    }
+
+    /// Puts a reply into the slot of this thread, which is current and has none there.
+    #[inline]
+    pub fn put_reply(&self, reply: Reply) {
+        // SAFETY: as in `take_reply`.
+        let former = unsafe { (*self.reply.get()).replace(reply) };
+        debug_assert!(former.is_none(), "a reply that nobody took");
     }
 
     /// Whether the thread, which is current, has announced no sleep.

@@ -17,6 +17,7 @@
 mod areas;
 mod faults;
 mod measure;
+mod messages;
 mod processes;
 mod resize;
 
@@ -56,7 +57,7 @@ fn null_call(sheet: &Sheet, number: usize) -> Outcome {
     })
 }
 
-const ROWS: &[&[Row]] = &[NULL_CALLS, areas::ROWS, faults::ROWS, resize::ROWS, processes::ROWS];
+const ROWS: &[&[Row]] = &[NULL_CALLS, areas::ROWS, faults::ROWS, resize::ROWS, processes::ROWS, messages::ROWS];
 
 fn main() -> i32 {
     let has = |word: &str| args().skip(1).any(|arg| arg.to_bytes() == word.as_bytes());

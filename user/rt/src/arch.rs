@@ -44,6 +44,32 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     ret
 }
 
+/// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; what came
+/// is in the same registers.
+#[inline(always)]
+pub fn message(number: usize, registers: &mut [u64; 10]) -> isize {
+    let [x0, x1, x2, x3, x4, x5, x6, x7, x9, x10] = registers;
+    // SAFETY: these calls read and write no memory of the process. The kernel may change x8 too.
+    unsafe {
+        asm!(
+            "svc #0",
+            inlateout("x8") number => _,
+            inlateout("x0") *x0,
+            inlateout("x1") *x1,
+            inlateout("x2") *x2,
+            inlateout("x3") *x3,
+            inlateout("x4") *x4,
+            inlateout("x5") *x5,
+            inlateout("x6") *x6,
+            inlateout("x7") *x7,
+            inlateout("x9") *x9,
+            inlateout("x10") *x10,
+            options(nostack),
+        );
+    }
+    registers[0] as isize
+}
+
 /// `clone` for a thread: the child starts on `stack` and calls `entry(arg)`, which must not return.
 ///
 /// # Safety

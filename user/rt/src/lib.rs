@@ -26,6 +26,7 @@ pub mod handles;
 pub mod heap;
 pub mod info;
 pub mod io;
+pub mod ipc;
 pub mod mem;
 mod panic;
 pub mod process;

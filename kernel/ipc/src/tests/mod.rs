@@ -1,0 +1,63 @@
+//! An endpoint against a model, and among threads.
+
+mod model;
+mod threads;
+
+use std::boxed::Box;
+use std::sync::OnceLock;
+
+use quire_mm::fallible::KArc;
+use quire_mm::sim::Sim;
+
+use super::{Call, Endpoint, Registers};
+
+type M = &'static Sim;
+
+fn machine() -> M {
+    static MACHINE: OnceLock<M> = OnceLock::new();
+    MACHINE.get_or_init(|| Sim::with_mib(16))
+}
+
+fn endpoint() -> KArc<Endpoint<M>> {
+    Endpoint::try_new(machine(), 7).unwrap()
+}
+
+fn record() -> KArc<Call<M>> {
+    Call::try_new().unwrap()
+}
+
+/// Registers of a thread, at an address that stays.
+fn registers() -> *mut Registers {
+    Box::leak(Box::new([0xbad; 11]))
+}
+
+/// A message that can be told from others.
+fn write(registers: *mut Registers, label: u64) {
+    // SAFETY: a test's registers live for ever, and nobody else writes to them now.
+    let to = unsafe { &mut *registers };
+    for (i, x) in to[1..8].iter_mut().enumerate() {
+        *x = label * 100 + i as u64;
+    }
+    to[10] = 6;
+}
+
+/// The label of a message that [`write`] wrote, and that came over whole.
+fn read(registers: *mut Registers) -> u64 {
+    // SAFETY: as in `write`.
+    let from = unsafe { &*registers };
+    let label = from[1] / 100;
+    assert!(from[1..8].iter().enumerate().all(|(i, x)| *x == label * 100 + i as u64), "a torn message: {from:?}");
+    label
+}
+
+#[test]
+fn what_carries_nothing_is_zero() {
+    for words in 0..=7u64 {
+        let mut from = [9; 11];
+        from[10] = words | 0xff8;
+        let mut to = [5; 11];
+        super::call::copy_message(&mut to, &from);
+        let carried = 1 + words.min(6) as usize;
+        assert!(to[1..8].iter().enumerate().all(|(i, x)| *x == if i < carried { 9 } else { 0 }), "{words}: {to:?}");
+    }
+}

@@ -1,0 +1,153 @@
+//! The word of a call record: who may touch the caller now.
+//!
+//! It holds a generation, which tells one call of a record from the next, and a phase. While a call is held, whoever
+//! holds its reply and the caller that gives up compete for it by a compare-exchange on both; the loser does nothing to
+//! the other. So a reply that comes late, when the record may be in another call, harms nobody.
+//!
+//! `tests/loom_word.rs` compiles this file a second time, with loom's atomics.
+
+use super::atomic::{AtomicU64, Ordering};
+
+/// Bits of the phase; the generation is above them.
+const PHASES: u64 = 8;
+
+/// No call is under way.
+const IDLE: u64 = 0;
+/// In an endpoint's queue.
+const QUEUED: u64 = 1;
+/// Somebody holds the reply.
+const HELD: u64 = 2;
+/// The holder of the reply writes to the caller and wakes it.
+const ANSWERING: u64 = 3;
+/// There is an answer.
+const ANSWERED: u64 = 4;
+/// There will be no answer.
+const BROKEN: u64 = 5;
+
+/// Which call of its record a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Generation(u64);
+
+/// How a call ended that was not given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The answer is in the caller's registers.
+    Answered,
+    /// Nobody will answer.
+    Broken,
+}
+
+/// See the module.
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// No call is under way.
+    pub fn new() -> Self {
+        Self(AtomicU64::new(IDLE))
+    }
+
+    /// Begins a call that is queued. The caller's, with no call under way. Published by the endpoint's lock.
+    #[inline]
+    pub fn begin_queued(&self) -> Generation {
+        self.begin(QUEUED)
+    }
+
+    /// Begins a call that is received at once. As [`Word::begin_queued`].
+    #[inline]
+    pub fn begin_held(&self) -> Generation {
+        self.begin(HELD)
+    }
+
+    #[inline]
+    fn begin(&self, phase: u64) -> Generation {
+        let generation = self.0.load(Ordering::Relaxed);
+        debug_assert!(generation % PHASES == IDLE, "a call within a call");
+        self.0.store(generation | phase, Ordering::Relaxed);
+        Generation(generation)
+    }
+
+    /// Whether the call is in a queue. Under the endpoint's lock.
+    #[inline]
+    pub fn is_queued(&self) -> bool {
+        self.0.load(Ordering::Relaxed) % PHASES == QUEUED
+    }
+
+    /// The queued call is received now; its message was copied. Under the endpoint's lock.
+    #[inline]
+    pub fn hold(&self) -> Generation {
+        let word = self.0.load(Ordering::Relaxed);
+        debug_assert!(word % PHASES == QUEUED, "received without having been queued");
+        let generation = word - QUEUED;
+        // Release: a caller that gives up (Acquire) may reuse the registers that were read.
+        self.0.store(generation | HELD, Ordering::Release);
+        Generation(generation)
+    }
+
+    /// The queued call will not be received. Under the endpoint's lock; [`Word::end_answer`] follows.
+    pub fn break_queued(&self) -> Generation {
+        let word = self.0.load(Ordering::Relaxed);
+        debug_assert!(word % PHASES == QUEUED, "broken without having been queued");
+        let generation = word - QUEUED;
+        self.0.store(generation | ANSWERING, Ordering::Relaxed);
+        Generation(generation)
+    }
+
+    /// Whether this call is held: its caller has not given up, and it was not answered.
+    #[inline]
+    pub fn is_held(&self, call: Generation) -> bool {
+        self.0.load(Ordering::Acquire) == call.0 | HELD
+    }
+
+    /// Takes the right to write to the caller and to wake it; `false` if the caller is gone. Until [`Word::end_answer`] it
+    /// waits, be it awake: the time between is short, with interrupts masked.
+    #[inline]
+    #[must_use]
+    pub fn begin_answer(&self, call: Generation) -> bool {
+        self.leave_held(call, call.0 | ANSWERING)
+    }
+
+    /// Lets the caller go on. What was [begun](Word::begin_answer) ends with it: the caller may be gone right after.
+    #[inline]
+    pub fn end_answer(&self, call: Generation, outcome: Outcome) {
+        let phase = match outcome {
+            Outcome::Answered => ANSWERED,
+            Outcome::Broken => BROKEN,
+        };
+        // Release: what was written to the caller's registers comes before.
+        self.0.store(call.0 | phase, Ordering::Release);
+    }
+
+    /// The caller gives the held call up; `false` if it is being answered: then it [has](Word::outcome) an outcome.
+    #[inline]
+    #[must_use]
+    pub fn give_up(&self, call: Generation) -> bool {
+        self.leave_held(call, call.0 + PHASES)
+    }
+
+    #[inline]
+    fn leave_held(&self, call: Generation, to: u64) -> bool {
+        // Acquire: behind what the other side did before the call was held.
+        self.0.compare_exchange(call.0 | HELD, to, Ordering::Acquire, Ordering::Acquire).is_ok()
+    }
+
+    /// How the caller's call has ended; `None` while it has not. Waits for the end of an answer that has begun.
+    #[inline]
+    pub fn outcome(&self, mut relax: impl FnMut()) -> Option<Outcome> {
+        loop {
+            // Acquire: the answer in the registers comes before.
+            match self.0.load(Ordering::Acquire) % PHASES {
+                ANSWERING => relax(),
+                ANSWERED => return Some(Outcome::Answered),
+                BROKEN => return Some(Outcome::Broken),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The caller is done with a call that has an outcome, or that it took out of its queue.
+    #[inline]
+    pub fn finish(&self, call: Generation) {
+        // The next use is published by an endpoint's lock.
+        self.0.store(call.0 + PHASES, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,270 @@
+//! A process's handles: entries for the kernel's objects that are no files, each an object and rights, which only shrink.
+//!
+//! Handles belong to the process: threads share them, but not processes that share descriptors (CLONE_FILES). Their
+//! numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the lowest free
+//! descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has granted them
+//! (`QUIRE_GRANT`), with the granted rights. Receivers and replies never pass: there is one holder.
+//!
+//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry. Never held: while memory is allocated, or
+//! while a handle is dropped.
+
+use quire_abi::Errno;
+use quire_abi::flags::Control;
+use quire_abi::ipc::rights;
+use quire_abi::layout::HandleInfo;
+use quire_mm::fallible::KArc;
+use quire_mm::fallible::slots::{Room, Slots};
+use quire_mm::sync::Rank;
+
+use super::message::{Endpoint, Saved};
+use crate::arch::speculation;
+use crate::task::point::resched_point;
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, SpinLock};
+
+/// Handles that a process may have.
+const MAX_HANDLES: usize = 4096;
+
+/// The object of a handle.
+pub enum Target {
+    /// The machine as a whole: power, settings, audits. The rights are those of [`Control`].
+    Machine,
+    /// An endpoint to call.
+    Sender(KArc<Endpoint>),
+    /// An endpoint to signal.
+    Signaller(KArc<Endpoint>),
+    /// An endpoint to receive from.
+    Receiver(Receiving),
+    /// A call to answer.
+    Reply(KArc<Saved>),
+}
+
+/// The right to receive from an endpoint, which dies with it.
+pub struct Receiving(pub KArc<Endpoint>);
+
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        // A thread that ends goes on nevertheless.
+        self.0.close(|| _ = resched_point(Sleep::Killable));
+    }
+}
+
+/// An entry.
+pub struct Handle {
+    /// The object.
+    pub target: Target,
+    rights: u32,
+    /// Told to the receiver with each call, or the events of a signal.
+    pub badge: u64,
+    /// The rights that a child or a new program gets; with 0 it does not get the handle.
+    granted: u32,
+}
+
+impl Handle {
+    /// Machine control with all rights: the kernel makes it once, for init.
+    pub fn machine() -> Self {
+        Self { target: Target::Machine, rights: Control::all().bits(), badge: 0, granted: 0 }
+    }
+
+    /// A handle of an endpoint or a reply, with the right that its kind has.
+    pub fn new(target: Target, badge: u64) -> Self {
+        let rights = match target {
+            Target::Machine => 0,
+            Target::Sender(_) => rights::SEND,
+            Target::Signaller(_) => rights::SIGNAL,
+            Target::Receiver(_) => rights::RECEIVE,
+            Target::Reply(_) => rights::REPLY,
+        };
+        Self { target, rights, badge, granted: 0 }
+    }
+
+    /// A second handle of the same object with some of the rights. EPERM for rights that this one does not have, EINVAL
+    /// without any, and for what has one holder.
+    pub fn copy(&self, rights: u32) -> Result<Self, Errno> {
+        if rights & !self.rights != 0 {
+            return Err(Errno::EPERM);
+        }
+        let target = match &self.target {
+            _ if rights == 0 => return Err(Errno::EINVAL),
+            Target::Machine => Target::Machine,
+            Target::Sender(endpoint) => Target::Sender(endpoint.clone()),
+            Target::Signaller(endpoint) => Target::Signaller(endpoint.clone()),
+            Target::Receiver(_) | Target::Reply(_) => return Err(Errno::EINVAL),
+        };
+        Ok(Self { target, rights, badge: self.badge, granted: 0 })
+    }
+
+    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder.
+    fn grant(&mut self, rights: u32) -> Result<(), Errno> {
+        if rights & !self.rights != 0 {
+            return Err(Errno::EPERM);
+        }
+        if matches!(self.target, Target::Receiver(_) | Target::Reply(_)) {
+            return Err(Errno::EINVAL);
+        }
+        self.granted = rights;
+        Ok(())
+    }
+
+    /// Whether this is machine control with these rights.
+    pub fn controls(&self, rights: Control) -> bool {
+        matches!(self.target, Target::Machine) && self.rights & rights.bits() == rights.bits()
+    }
+
+    fn kind(&self) -> u32 {
+        match self.target {
+            Target::Machine => HandleInfo::MACHINE,
+            Target::Sender(_) => HandleInfo::SENDER,
+            Target::Signaller(_) => HandleInfo::SIGNALLER,
+            Target::Receiver(_) => HandleInfo::RECEIVER,
+            Target::Reply(_) => HandleInfo::REPLY,
+        }
+    }
+}
+
+/// A process's handles.
+pub struct Handles {
+    slots: SpinLock<Slots<Handle>>,
+}
+
+impl Handles {
+    /// None.
+    pub const fn new() -> Self {
+        Self { slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()) }
+    }
+
+    /// Enters a handle; returns its number. EMFILE if the process has too many.
+    pub fn insert(&self, handle: Handle) -> Result<u32, Errno> {
+        let mut room = Room::none();
+        loop {
+            let mut slots = self.slots.lock();
+            let free = slots.lowest_free(0);
+            if free >= MAX_HANDLES {
+                return Err(Errno::EMFILE);
+            }
+            if let Err(lack) = slots.make_room(free, &mut room) {
+                drop(slots);
+                room = lack.supply()?;
+                continue;
+            }
+            // There is room, and nothing comes back: the number is free.
+            let _ = slots.set(free, handle);
+            return Ok(HandleInfo::FIRST + free as u32);
+        }
+    }
+
+    /// Looks at a handle, under the lock: what `see` does is short and takes no lock. EBADF.
+    #[inline]
+    pub fn with<R>(&self, number: u32, see: impl FnOnce(&Handle) -> Result<R, Errno>) -> Result<R, Errno> {
+        let slots = self.slots.lock();
+        slots.get(index(&slots, number)?).ok_or(Errno::EBADF).and_then(see)
+    }
+
+    /// Takes a handle out. EBADF.
+    pub fn take(&self, number: u32) -> Result<Handle, Errno> {
+        let mut slots = self.slots.lock();
+        let index = index(&slots, number)?;
+        slots.take(index).ok_or(Errno::EBADF)
+    }
+
+    /// Takes a handle out if `wanted` says so, which is asked under the lock. EBADF, or what `wanted` says.
+    pub fn take_if(&self, number: u32, wanted: impl FnOnce(&Handle) -> Result<(), Errno>) -> Result<Handle, Errno> {
+        let mut slots = self.slots.lock();
+        let index = index(&slots, number)?;
+        slots.get(index).ok_or(Errno::EBADF).and_then(wanted)?;
+        slots.take(index).ok_or(Errno::EBADF)
+    }
+
+    /// Sets which rights of a handle pass to children and new programs. EBADF, or EPERM for rights that it does not have.
+    pub fn grant(&self, number: u32, rights: u32) -> Result<(), Errno> {
+        let mut slots = self.slots.lock();
+        let index = index(&slots, number)?;
+        slots.get_mut(index).ok_or(Errno::EBADF)?.grant(rights)
+    }
+
+    /// The lowest number from `from` on that has a handle, and the record of that handle as a new program gets it: `None` if it
+    /// does not pass.
+    pub fn next(&self, from: u32) -> Option<(u32, Option<HandleInfo>)> {
+        let slots = self.slots.lock();
+        let index = slots.next_used(from.saturating_sub(HandleInfo::FIRST) as usize)?;
+        let number = HandleInfo::FIRST + index as u32;
+        let passes = slots.get(index).filter(|handle| handle.granted != 0);
+        let info = |handle: &Handle| HandleInfo { number, kind: handle.kind(), rights: handle.granted, reserved: 0 };
+        Some((number, passes.map(info)))
+    }
+
+    /// Gives a child that does not run yet the handles that its parent has granted, with the same numbers and grants, so that a
+    /// program that the child executes gets them too. EINTR if the thread is killed meanwhile.
+    pub fn inherit(&self, parent: &Self) -> Result<(), Errno> {
+        let mut room = Room::none();
+        let mut next = HandleInfo::FIRST;
+        while let Some((number, info)) = parent.next(next) {
+            next = number + 1;
+            resched_point(Sleep::Killable)?;
+            if info.is_none() {
+                continue;
+            }
+            // Another thread may have closed it, or taken the grant back.
+            let granted = parent.with(number, |handle| handle.copy(handle.granted));
+            let Ok(mut handle) = granted else { continue };
+            handle.granted = handle.rights;
+            let index = (number - HandleInfo::FIRST) as usize;
+            loop {
+                let mut slots = self.slots.lock();
+                let Err(lack) = slots.make_room(index, &mut room) else {
+                    // There is room, and nothing comes back: each number is copied once.
+                    let _ = slots.set(index, handle);
+                    break;
+                };
+                drop(slots);
+                room = lack.supply()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// exec: the new program has what was granted, with those rights, and grants nothing yet. Called by the process's only
+    /// thread.
+    pub fn for_program(&self) {
+        let mut next = 0;
+        while let Some((index, dropped)) = self.pass_on(next) {
+            next = index + 1;
+            // What it held goes with no lock held.
+            drop(dropped);
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+
+    /// Passes the next handle on, or takes it out.
+    fn pass_on(&self, from: usize) -> Option<(usize, Option<Handle>)> {
+        let mut slots = self.slots.lock();
+        let index = slots.next_used(from)?;
+        let handle = slots.get_mut(index)?;
+        if handle.granted == 0 {
+            return Some((index, slots.take(index)));
+        }
+        (handle.rights, handle.granted) = (handle.granted, 0);
+        Some((index, None))
+    }
+
+    /// The process ends: all go, one after the other.
+    pub fn clear(&self) {
+        let mut next = 0;
+        loop {
+            let taken = {
+                let mut slots = self.slots.lock();
+                let Some(index) = slots.next_used(next) else { return };
+                next = index;
+                slots.take(index)
+            };
+            drop(taken);
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+/// The place of a number that a program gave, bounded by the table on guessed paths too. EBADF.
+fn index(slots: &Slots<Handle>, number: u32) -> Result<usize, Errno> {
+    let index = number.checked_sub(HandleInfo::FIRST).ok_or(Errno::EBADF)? as usize;
+    speculation::bounded(index, slots.capacity()).ok_or(Errno::EBADF)
+}

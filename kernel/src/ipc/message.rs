@@ -1,0 +1,253 @@
+//! Messages as threads send and receive them: the crate `quire-ipc` decides what meets what, and here threads sleep,
+//! and switch to each other directly. `docs/messages.md` has the protocol.
+//!
+//! A thread that is roused while the caller is about to sleep is claimed ([`sched::claim`]): it goes to no queue, and the
+//! caller switches to it, on this CPU and in what is left of this slice. The order is always: announce the sleep, send or
+//! receive (which may claim somebody), switch. Whoever claims has a [`Next`], which queues the claimed thread when it is
+//! dropped without a switch.
+
+use quire_abi::Errno;
+use quire_abi::ipc::options;
+use quire_ipc::{Outcome, Received, Receiver, Registers, Sent};
+use quire_mm::fallible::KArc;
+use quire_mm::machine::Threads;
+
+use crate::arch::trap::TrapFrame;
+use crate::task::process::TABLE;
+use crate::task::sched;
+use crate::task::thread::{Thread, current, state, work};
+use crate::task::timer;
+use crate::task::wait::{self, Sleep};
+use crate::vm::Cpu;
+
+/// Where a server receives.
+pub type Endpoint = quire_ipc::Endpoint<Cpu>;
+/// A thread's calls.
+pub type Call = quire_ipc::Call<Cpu>;
+/// The right to answer a call.
+pub type Reply = quire_ipc::Reply<Cpu>;
+/// A reply that was put aside.
+pub type Saved = quire_ipc::Saved<Cpu>;
+
+/// A thread that the current one is to switch to.
+struct Next(Option<&'static Thread>);
+
+impl Next {
+    /// Nobody.
+    const NOBODY: Self = Self(None);
+
+    /// Takes the thread with this name for a switch, if this thread has nothing else to do and that one is asleep and off
+    /// every CPU; otherwise wakes it.
+    fn rouse(&mut self, thread: usize) {
+        // SAFETY: `this_thread` gave the name, and the thread does not end before this returns (`Endpoint::call`,
+        // `Reply::answer`). Once claimed it is this thread's to run, and cannot end.
+        let thread = unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) };
+        if self.0.is_none() && !has_work() && sched::claim(thread) {
+            self.0 = Some(thread);
+        } else {
+            sched::wake(thread);
+        }
+    }
+
+    /// Switches to the thread that was claimed, if there is one; returns when this thread runs again. The sleep is
+    /// announced. It ends at the deadline.
+    fn switch(&mut self, deadline: Option<u64>) {
+        let Some(next) = self.0.take() else { return };
+        if let Some(at) = deadline {
+            timer::arm(current(), at);
+        }
+        sched::switch_directly(next);
+        if deadline.is_some() {
+            timer::disarm(current());
+        }
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if let Some(next) = self.0.take() {
+            sched::unclaim(next);
+        }
+    }
+}
+
+/// Whether something is to be done before this thread sleeps: a signal, a kill, another thread's turn. Asked with the sleep
+/// announced: who asks for it later ends the sleep.
+fn has_work() -> bool {
+    current().work.load(core::sync::atomic::Ordering::SeqCst) & (work::SIGNAL | work::RESCHEDULE) != 0
+}
+
+/// The registers of a frame that a message travels in.
+fn registers(frame: &mut TrapFrame) -> *mut Registers {
+    let registers: &mut Registers = frame.x.first_chunk_mut().unwrap_or_else(|| unreachable!("31 are more than 11"));
+    registers
+}
+
+/// x9 as a deadline: nanoseconds since power-on, 0 for none.
+fn deadline(frame: &TrapFrame) -> Option<u64> {
+    (frame.x[9] != 0).then_some(frame.x[9])
+}
+
+/// Sleeps until `ready` returns something: first by the switch to `next`, if there is somebody. The sleep is announced.
+fn sleep<T>(
+    kind: Sleep,
+    deadline: Option<u64>,
+    mut next: Next,
+    mut ready: impl FnMut() -> Option<T>,
+) -> Result<T, Errno> {
+    if next.0.is_some() {
+        next.switch(deadline);
+        if let Some(value) = ready() {
+            sched::cancel();
+            return Ok(value);
+        }
+    }
+    wait::sleep(kind, deadline, ready)
+}
+
+/// Calls an endpoint with the message in the frame, and sleeps until the answer is there instead.
+pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
+    let thread = current();
+    let record = thread.call_record()?;
+    let is_interruptible = frame.x[10] & options::INTERRUPTIBLE != 0;
+    let kind = if is_interruptible { Sleep::Interruptible } else { Sleep::Killable };
+    let deadline = deadline(frame);
+    let mut next = Next::NOBODY;
+    sched::prepare(if is_interruptible { state::SLEEPING } else { state::KILLABLE });
+    // SAFETY: the frame is this thread's, which does not touch it and does not leave before the call has ended: by an
+    // outcome, or in `end`.
+    let sent = unsafe { endpoint.call(record, registers(frame), badge, |thread| next.rouse(thread)) };
+    let sent = match sent {
+        Ok(sent) => sent,
+        Err(e) => {
+            sched::cancel();
+            return Err(e);
+        }
+    };
+    let generation = match sent {
+        Sent::Received(generation) => generation,
+        Sent::Queued(generation) => {
+            if endpoint.owner() == thread.process().pid && would_wait_for_itself(thread) {
+                sched::cancel();
+                if endpoint.withdraw(record, generation) {
+                    return Err(Errno::EDEADLK);
+                }
+            }
+            generation
+        }
+    };
+    let mut result = sleep(kind, deadline, next, || record.outcome(Cpu));
+    if result.is_err() {
+        result = end(endpoint, record, generation, result, deadline);
+    }
+    let outcome = result?;
+    record.finish(generation);
+    match outcome {
+        Outcome::Answered => Ok(()),
+        Outcome::Broken => Err(Errno::EPIPE),
+    }
+}
+
+/// Whether nobody but the calling thread could receive what it sends to its own process.
+fn would_wait_for_itself(thread: &Thread) -> bool {
+    let table = TABLE.lock();
+    table.family(thread.process()).thread_count == 1
+}
+
+/// Ends a call whose caller's sleep was cut short.
+#[cold]
+fn end(
+    endpoint: &Endpoint,
+    record: &Call,
+    generation: quire_ipc::Generation,
+    why: Result<Outcome, Errno>,
+    deadline: Option<u64>,
+) -> Result<Outcome, Errno> {
+    if endpoint.withdraw(record, generation) {
+        return why;
+    }
+    if why == Err(Errno::EINTR) && !crate::task::signal::interrupts(current(), Sleep::Killable) {
+        // The server has it, and only the server knows what was done.
+        endpoint.interrupt(record);
+        let answered = wait::sleep(Sleep::Killable, deadline, || record.outcome(Cpu));
+        if answered.is_ok() {
+            return answered;
+        }
+        return give_up(endpoint, record, generation, answered);
+    }
+    give_up(endpoint, record, generation, why)
+}
+
+fn give_up(
+    endpoint: &Endpoint,
+    record: &Call,
+    generation: quire_ipc::Generation,
+    why: Result<Outcome, Errno>,
+) -> Result<Outcome, Errno> {
+    if endpoint.give_up(record, generation) {
+        return why;
+    }
+    // It was answered, or is being answered: `outcome` waits for the rest.
+    record.outcome(Cpu).ok_or(Errno::EINTR)
+}
+
+/// Receives at an endpoint: the frame then has what came. EBUSY with a call in the slot.
+pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
+    if current().has_reply() {
+        return Err(Errno::EBUSY);
+    }
+    receive_after(endpoint, frame, Next::NOBODY)
+}
+
+/// Answers the call in the slot with the message in the frame, then receives. ENOENT without one. An answer to a caller
+/// that is gone is no error.
+pub fn reply_receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
+    let reply = current().take_reply().ok_or(Errno::ENOENT)?;
+    let mut next = Next::NOBODY;
+    // SAFETY: the frame is this thread's.
+    reply.answer(unsafe { &*registers(frame) }, |thread| next.rouse(thread));
+    // What is left to do is a receive, also if the call is restarted.
+    frame.x[8] = quire_abi::nr::QUIRE_RECEIVE as u64;
+    frame.syscall = quire_abi::nr::QUIRE_RECEIVE as u64;
+    receive_after(endpoint, frame, next)
+}
+
+fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Result<(), Errno> {
+    let may_wait = frame.x[10] & options::NOW == 0;
+    let deadline = deadline(frame);
+    let receiver = Receiver::new(Cpu.this_thread(), registers(frame));
+    sched::prepare(state::SLEEPING);
+    // SAFETY: frame and receiver are this thread's, which does not touch them and does not return before it has left.
+    let received = match unsafe { endpoint.receive(&receiver, may_wait) } {
+        Ok(Received::Nothing) => {
+            let result = sleep(Sleep::Interruptible, deadline, next, || receiver.is_served().then_some(()));
+            match endpoint.leave(&receiver)? {
+                Received::Nothing => return result.and(Err(Errno::EINTR)),
+                received => received,
+            }
+        }
+        other => {
+            sched::cancel();
+            // (`next` is queued as it goes.)
+            other?
+        }
+    };
+    if let Received::Call(reply) = received {
+        current().put_reply(reply);
+    }
+    Ok(())
+}
+
+/// Answers with the message in the frame. ECANCELED if the caller is gone.
+pub fn answer(reply: Reply, frame: &mut TrapFrame) -> Result<(), Errno> {
+    // SAFETY: the frame is this thread's, and `unpark` is told a thread that does not end during the call.
+    let is_answered = reply.answer(unsafe { &*registers(frame) }, |thread| unsafe { Cpu.unpark(thread) });
+    if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
+}
+
+/// As [`answer`], of a call that was saved.
+pub fn answer_saved(saved: &Saved, frame: &mut TrapFrame) -> Result<(), Errno> {
+    // SAFETY: as in `answer`.
+    let is_answered = saved.answer(unsafe { &*registers(frame) }, |thread| unsafe { Cpu.unpark(thread) });
+    if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
+}

@@ -1,0 +1,134 @@
+//! Endpoints, messages and handles: Quire's own calls. A message travels in x1 to x7 (see `docs/messages.md`).
+
+use quire_abi::Errno;
+use quire_abi::ipc::{options, rights};
+use quire_mm::fallible::KArc;
+
+use super::{Answer, Args};
+use crate::arch::trap::TrapFrame;
+use crate::ipc::handles::{Handle, Handles, Receiving, Target};
+use crate::ipc::message::{self, Endpoint, Saved};
+use crate::task::thread::current;
+use crate::vm::Cpu;
+
+fn handles() -> &'static Handles {
+    &current().process().handles
+}
+
+/// A new endpoint; returns the handle that receives there.
+pub fn endpoint() -> Answer {
+    let endpoint = Endpoint::try_new(Cpu, current().process().pid)?;
+    insert(Handle::new(Target::Receiver(Receiving(endpoint)), 0))
+}
+
+fn insert(handle: Handle) -> Answer {
+    handles().insert(handle).map(|number| number as usize)
+}
+
+/// The endpoint that a handle receives from: EPERM for one that does not.
+fn receiver(number: u32) -> Result<KArc<Endpoint>, Errno> {
+    handles().with(number, |handle| match &handle.target {
+        Target::Receiver(receiving) => Ok(receiving.0.clone()),
+        _ => Err(Errno::EPERM),
+    })
+}
+
+/// A sender or a signaller with the badge x2 of the endpoint that x0 receives from. EINVAL for other rights, and for a
+/// signaller of no events.
+pub fn mint(a: Args) -> Answer {
+    let endpoint = receiver(a.uint(0))?;
+    let (rights, badge) = (a.uint(1), a.word(2) as u64);
+    let target = match rights {
+        rights::SEND => Target::Sender(endpoint),
+        rights::SIGNAL if badge != 0 => Target::Signaller(endpoint),
+        _ => return Err(Errno::EINVAL),
+    };
+    insert(Handle::new(target, badge))
+}
+
+/// Calls by the sender x0.
+pub fn call(frame: &mut TrapFrame) -> Answer {
+    check_options(frame, options::WORDS | options::INTERRUPTIBLE)?;
+    let (endpoint, badge) = handles().with(frame.x[0] as u32, |handle| match &handle.target {
+        Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
+        _ => Err(Errno::EPERM),
+    })?;
+    message::call(&endpoint, badge, frame).map(|()| 0)
+}
+
+/// Receives from x0.
+pub fn receive(frame: &mut TrapFrame) -> Answer {
+    check_options(frame, options::NOW | options::WORDS)?;
+    message::receive(&*receiver(frame.x[0] as u32)?, frame)?;
+    Ok(frame.x[0] as usize)
+}
+
+/// Answers the call in the slot, then receives from x0.
+pub fn reply_receive(frame: &mut TrapFrame) -> Answer {
+    check_options(frame, options::NOW | options::WORDS)?;
+    message::reply_receive(&*receiver(frame.x[0] as u32)?, frame)?;
+    Ok(frame.x[0] as usize)
+}
+
+/// Answers the saved call x0, whose handle is gone then; with 0 that in the slot.
+pub fn reply(frame: &mut TrapFrame) -> Answer {
+    check_options(frame, options::WORDS)?;
+    match frame.x[0] as u32 {
+        0 => message::answer(current().take_reply().ok_or(Errno::ENOENT)?, frame)?,
+        number => {
+            let is_reply = |handle: &Handle| match handle.target {
+                Target::Reply(_) => Ok(()),
+                _ => Err(Errno::EPERM),
+            };
+            let handle = handles().take_if(number, is_reply)?;
+            let Target::Reply(saved) = &handle.target else { return Err(Errno::EPERM) };
+            message::answer_saved(saved, frame)?;
+        }
+    }
+    Ok(0)
+}
+
+/// EINVAL for an option that the call does not have.
+fn check_options(frame: &TrapFrame, known: u64) -> Result<(), Errno> {
+    if frame.x[10] & !known == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// The reply in the slot, to a call received from x0 (EINVAL if it is not), becomes a handle with the token x1. ECANCELED if the caller is gone.
+/// Without memory or room for a handle the call breaks.
+pub fn save(a: Args) -> Answer {
+    let endpoint = receiver(a.uint(0))?;
+    let thread = current();
+    if !thread.reply(|reply| reply.is_of(&endpoint)).ok_or(Errno::ENOENT)? {
+        return Err(Errno::EINVAL);
+    }
+    let reply = thread.take_reply().ok_or(Errno::ENOENT)?;
+    let saved = Saved::try_new(&endpoint, reply, a.word(1) as u64)?.ok_or(Errno::ECANCELED)?;
+    insert(Handle::new(Target::Reply(saved), 0))
+}
+
+/// Sets the events of the signaller x0.
+pub fn signal(a: Args) -> Answer {
+    let (endpoint, events) = handles().with(a.uint(0), |handle| match &handle.target {
+        Target::Signaller(endpoint) => Ok((endpoint.clone(), handle.badge)),
+        _ => Err(Errno::EPERM),
+    })?;
+    endpoint.signal(events)?;
+    Ok(0)
+}
+
+/// Closes a handle.
+pub fn close(a: Args) -> Answer {
+    handles().take(a.uint(0)).map(drop)?;
+    Ok(0)
+}
+
+/// A second handle for the object of x0, with the rights x1.
+pub fn copy(a: Args) -> Answer {
+    insert(handles().with(a.uint(0), |handle| handle.copy(a.uint(1)))?)
+}
+
+/// Sets which rights of the handle x0 pass to children and the next program: x1; with 0 the handle does not pass. EBADF, or
+/// EPERM for rights that the caller does not have.
+pub fn grant(a: Args) -> Answer {
+    handles().grant(a.uint(0), a.uint(1)).map(|()| 0)
+}

@@ -1,0 +1,219 @@
+//! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` says what each call does.
+
+use quire_abi::ipc::{options, received, rights};
+use quire_abi::{Errno, nr};
+
+use crate::{arch, sys};
+
+/// What travels: a label and up to six words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Message {
+    /// What the message is.
+    pub label: u64,
+    /// The words; those that carry nothing are zero.
+    pub words: [u64; 6],
+}
+
+impl Message {
+    /// A message of a label and some words; those beyond the sixth do not travel.
+    #[inline]
+    pub fn new(label: u64, words: &[u64]) -> Self {
+        let mut message = Self { label, ..Self::default() };
+        for (to, from) in message.words.iter_mut().zip(words) {
+            *to = *from;
+        }
+        message
+    }
+}
+
+/// How long a thread is ready to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Patience {
+    /// For ever.
+    #[default]
+    Endless,
+    /// Until this time, in nanoseconds since power-on: ETIMEDOUT.
+    Until(u64),
+    /// Not at all: EAGAIN. (A call knows no such thing.)
+    None,
+}
+
+impl Patience {
+    /// x9 and x10.
+    #[inline]
+    fn registers(self) -> (u64, u64) {
+        match self {
+            Self::Endless => (0, 0),
+            Self::Until(at) => (at, 0),
+            Self::None => (0, options::NOW),
+        }
+    }
+}
+
+/// What a server received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// What came.
+    pub what: What,
+    /// The events that were signalled since the last time.
+    pub events: u64,
+}
+
+/// What came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Events alone.
+    Events,
+    /// A call, by the sender with this badge. The thread answers it ([`Receiver::reply_receive`], [`reply`]) or puts it aside
+    /// ([`Receiver::save`]) before it receives again.
+    Call {
+        /// The sender's badge.
+        badge: u64,
+        /// The message.
+        message: Message,
+    },
+    /// The caller of the saved call with this token is gone, or has given up.
+    Cancelled(u64),
+    /// The caller of the saved call with this token has a signal to handle, and waits for a short answer.
+    Interrupted(u64),
+}
+
+#[inline]
+fn words_of(message: &Message, x0: u32, (x9, x10): (u64, u64)) -> [u64; 10] {
+    let [a, b, c, d, e, f] = message.words;
+    [u64::from(x0), message.label, a, b, c, d, e, f, x9, x10 | options::WORDS]
+}
+
+#[inline]
+fn message_in(registers: &[u64; 10]) -> Message {
+    let [_, label, a, b, c, d, e, f, ..] = *registers;
+    Message { label, words: [a, b, c, d, e, f] }
+}
+
+#[inline]
+fn received_in(registers: &[u64; 10]) -> Received {
+    let what = match registers[0] {
+        received::CALL => What::Call { badge: registers[8], message: message_in(registers) },
+        received::CANCELLED => What::Cancelled(registers[1]),
+        received::INTERRUPTED => What::Interrupted(registers[1]),
+        _ => What::Events,
+    };
+    Received { what, events: registers[9] }
+}
+
+/// A handle to call by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender(pub u32);
+
+impl Sender {
+    /// Sends a message and waits for the answer.
+    #[inline]
+    pub fn call(self, message: &Message) -> Result<Message, Errno> {
+        self.call_with(message, Patience::Endless, false)
+    }
+
+    /// As [`Sender::call`], until a deadline; if `interruptible`, a signal ends a call that nobody has received yet.
+    #[inline]
+    pub fn call_with(self, message: &Message, patience: Patience, interruptible: bool) -> Result<Message, Errno> {
+        let (x9, x10) = patience.registers();
+        let option = if interruptible { options::INTERRUPTIBLE } else { 0 };
+        let mut registers = words_of(message, self.0, (x9, x10 | option));
+        Errno::from_ret(arch::message(nr::QUIRE_CALL, &mut registers))?;
+        Ok(message_in(&registers))
+    }
+}
+
+/// A handle to signal by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signaller(pub u32);
+
+impl Signaller {
+    /// Sets the events of this handle.
+    #[inline]
+    pub fn signal(self) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_SIGNAL, self.0).map(drop)
+    }
+}
+
+/// A handle to receive by; closed, its endpoint dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receiver(pub u32);
+
+impl Receiver {
+    /// A new endpoint.
+    pub fn new() -> Result<Self, Errno> {
+        sys::plain!(nr::QUIRE_ENDPOINT).map(|number| Self(number as u32))
+    }
+
+    /// A handle to call this endpoint by; its calls are told by the badge.
+    pub fn sender(self, badge: u64) -> Result<Sender, Errno> {
+        sys::plain!(nr::QUIRE_MINT, self.0, rights::SEND, badge).map(|number| Sender(number as u32))
+    }
+
+    /// A handle to signal this endpoint by, with these events.
+    pub fn signaller(self, events: u64) -> Result<Signaller, Errno> {
+        sys::plain!(nr::QUIRE_MINT, self.0, rights::SIGNAL, events).map(|number| Signaller(number as u32))
+    }
+
+    /// Waits for what comes.
+    #[inline]
+    pub fn receive(self, patience: Patience) -> Result<Received, Errno> {
+        self.receive_by(nr::QUIRE_RECEIVE, &Message::default(), patience)
+    }
+
+    /// Answers the call that this thread has received, then waits for what comes.
+    #[inline]
+    pub fn reply_receive(self, answer: &Message, patience: Patience) -> Result<Received, Errno> {
+        self.receive_by(nr::QUIRE_REPLY_RECEIVE, answer, patience)
+    }
+
+    #[inline]
+    fn receive_by(self, number: usize, message: &Message, patience: Patience) -> Result<Received, Errno> {
+        let mut registers = words_of(message, self.0, patience.registers());
+        Errno::from_ret(arch::message(number, &mut registers))?;
+        Ok(received_in(&registers))
+    }
+
+    /// Puts the call aside that this thread has received: any thread answers it later. The token is told if the caller goes.
+    pub fn save(self, token: u64) -> Result<Reply, Errno> {
+        sys::plain!(nr::QUIRE_SAVE, self.0, token).map(|number| Reply(number as u32))
+    }
+}
+
+/// A call that was put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reply(pub u32);
+
+impl Reply {
+    /// Answers it; the handle is gone then. ECANCELED if the caller is gone.
+    #[inline]
+    pub fn reply(self, answer: &Message) -> Result<(), Errno> {
+        reply_by(self.0, answer)
+    }
+}
+
+/// Answers the call that this thread has received.
+#[inline]
+pub fn reply(answer: &Message) -> Result<(), Errno> {
+    reply_by(0, answer)
+}
+
+fn reply_by(number: u32, answer: &Message) -> Result<(), Errno> {
+    let mut registers = words_of(answer, number, (0, 0));
+    Errno::from_ret(arch::message(nr::QUIRE_REPLY, &mut registers)).map(drop)
+}
+
+/// Closes a handle.
+pub fn close(number: u32) -> Result<(), Errno> {
+    sys::plain!(nr::QUIRE_CLOSE, number).map(drop)
+}
+
+/// A second handle for the same object, with some of the rights.
+pub fn copy(number: u32, rights: u32) -> Result<u32, Errno> {
+    sys::plain!(nr::QUIRE_COPY, number, rights).map(|number| number as u32)
+}
+
+/// Sets which rights of a handle pass to children and the next program.
+pub fn grant(number: u32, rights: u32) -> Result<(), Errno> {
+    sys::plain!(nr::QUIRE_GRANT, number, rights).map(drop)
+}
