@@ -233,4 +233,10 @@ mod tests {
         let plan = cheapest_window(&memory(20, &[("a", 3), ("B", 1), ("c", 6), ("D", 10)]), 7).unwrap();
         assert_eq!(plan, [Move { name: "B".into(), size: 1, to: 7 }]);
     }
+
+    #[test]
+    fn a_block_moves_into_the_smallest_hole_that_holds_it() {
+        let memory = memory(20, &[("a", 5), ("X", 1), ("b", 3), ("Y", 1), ("C", 3), ("d", 7)]);
+        assert_eq!(empty(&memory, 10, 20), Some([Move { name: "C".into(), size: 3, to: 6 }].to_vec()));
+    }
 }
