@@ -51,3 +51,30 @@ fn a_queue_for_each_partition_leaves_others_idle() {
     assert_eq!(waited, [0, 0, 1]);
     assert_eq!(reports[1].get(Measure::Internal), 6);
 }
+
+/// The limit is the first address that traps, for base and limit as for segmented paging.
+#[test]
+fn the_limit_itself_traps() {
+    for scheme in ["segments", "segpaging", "compact"] {
+        let reports = reports(scheme, "memory 64\npage 8\nalloc S 10\naccess S:9 S:10 S:15 S:16\n");
+        assert!(reports.iter().all(|report| report.get(Measure::Traps) == 3), "{scheme}");
+    }
+    // Paging maps whole pages.
+    assert_eq!(
+        reports("paging", "memory 64\npage 8\nalloc S 10\naccess S:9 S:10 S:15 S:16\n")[0].get(Measure::Traps),
+        1
+    );
+}
+
+/// Two rows of one bank in turn: always a conflict after the first access, or never with closed rows.
+#[test]
+fn closed_rows_do_not_conflict() {
+    let reports = reports("dram", "banks 4\nrow 1K\naccess 0 4K 0 4K\n");
+    let counts = |name: &str| {
+        let report = reports.iter().find(|report| report.scheme == name).expect("a variant");
+        [Measure::Hits, Measure::Opened, Measure::Conflicts].map(|measure| report.get(measure))
+    };
+    assert_eq!(counts("row on top, open"), [0, 1, 3]);
+    assert_eq!(counts("row on top, closed"), [0, 4, 0]);
+    assert_eq!(counts("hashed, open"), [2, 2, 0]);
+}
