@@ -50,8 +50,12 @@ impl Next {
     }
 
     /// Switches to the thread that was claimed, if there is one; returns when this thread runs again. The sleep is
-    /// announced. It ends at the deadline.
+    /// announced, and ends at the deadline. If there is something else to do, the claimed thread is queued, and this returns at
+    /// once: what was asked for before the sleep was announced woke nobody.
     fn switch(&mut self, deadline: Option<u64>) {
+        if has_work() {
+            return;
+        }
         let Some(next) = self.0.take() else { return };
         if let Some(at) = deadline {
             timer::arm(current(), at);
@@ -97,6 +101,7 @@ fn sleep<T>(
 ) -> Result<T, Errno> {
     if next.0.is_some() {
         next.switch(deadline);
+        drop(next);
         if let Some(value) = ready() {
             sched::cancel();
             return Ok(value);
