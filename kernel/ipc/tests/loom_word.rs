@@ -48,7 +48,7 @@ fn answer(caller: &Caller, call: Generation, with: u64) -> bool {
 
 /// The caller waits for a while, then gives up; what it got.
 fn wait_or_give_up(caller: &Caller, call: Generation) -> Option<u64> {
-    let spin = || thread::yield_now();
+    let spin = thread::yield_now;
     let outcome =
         caller.word.outcome(spin).or_else(|| if caller.word.give_up(call) { None } else { caller.word.outcome(spin) });
     // SAFETY: there is an outcome, or nobody may write any more.
@@ -76,6 +76,7 @@ fn a_caller_has_the_answer_or_has_given_up() {
         caller.registers.with_mut(|registers| unsafe { *registers = 7 });
         caller.has_ended.store(true, SeqCst);
         assert_eq!(server.join().unwrap(), got == Some(1));
+        // SAFETY: as above.
         caller.registers.with(|registers| assert_eq!(unsafe { *registers }, 7));
     });
 }
@@ -96,7 +97,7 @@ fn a_late_reply_does_not_answer_the_next_call() {
             move || answer(&caller, second, 2)
         });
         let answer = loop {
-            if let Some(outcome) = caller.word.outcome(|| thread::yield_now()) {
+            if let Some(outcome) = caller.word.outcome(thread::yield_now) {
                 assert_eq!(outcome, Outcome::Answered);
                 // SAFETY: answered.
                 break caller.registers.with(|registers| unsafe { *registers });
@@ -121,8 +122,7 @@ fn of_two_that_answer_one_does() {
             })
             .into_iter()
             .collect();
-        let answered =
-            others.into_iter().filter(|_| true).map(|other| other.join().unwrap()).filter(|&did| did).count();
+        let answered = others.into_iter().map(|other| other.join().unwrap()).filter(|&did| did).count();
         assert_eq!(answered, 1);
         assert_eq!(caller.word.outcome(|| ()), Some(Outcome::Answered));
     });

@@ -11,7 +11,7 @@ use quire_mm::fallible::KArc;
 use crate::arch::{speculation, timer};
 use crate::archive;
 use crate::board::BOARD;
-use crate::ipc::handle;
+use crate::ipc::descriptor;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
@@ -142,7 +142,7 @@ pub fn books() -> Books {
         address_spaces: space::in_use(),
         processes: u64::from(processes),
         threads: u64::from(threads),
-        objects: handle::open_objects(),
+        objects: descriptor::open_objects(),
         committed: SPACES.commit().committed() as u64,
     }
 }

@@ -23,7 +23,7 @@ use crate::archive;
 use crate::arguments;
 use crate::board::BOARD;
 use crate::console::early_port;
-use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::handles::{Handle, Handles};
 use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};

@@ -1,7 +1,7 @@
-//! Shared objects and communication: open files, pipes, futexes.
+//! Shared objects and communication: open files, pipes, futexes, messages.
 
+pub mod descriptor;
 pub mod futex;
-pub mod handle;
 pub mod handles;
 pub mod message;
 pub mod pipe;

@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use quire_abi::Errno;
 use quire_abi::layout::poll;
 
-use super::handle::{Object, OpenFile};
+use super::descriptor::{Object, OpenFile};
 use crate::arch::timer;
 use crate::console::tty;
 use crate::task::point::resched_point;

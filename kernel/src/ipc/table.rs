@@ -12,7 +12,7 @@ use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::fallible::{KArc, Unshared};
 use quire_mm::sync::{Rank, SpinGuard};
 
-use super::handle::Descriptor;
+use super::descriptor::Descriptor;
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};

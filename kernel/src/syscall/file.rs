@@ -15,7 +15,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::archive::{self, Node};
 use crate::console::tty;
-use crate::ipc::handle::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::table::Descriptors;
 use crate::task::thread::current;

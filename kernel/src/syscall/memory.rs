@@ -8,7 +8,7 @@ use quire_mm::mm::MapRequest;
 
 use super::{Answer, Args};
 use crate::arch::uaccess;
-use crate::ipc::handle::{Object as Open, Rights};
+use crate::ipc::descriptor::{Object as Open, Rights};
 use crate::task::oom;
 use crate::task::thread::current;
 use crate::vm::Mm;

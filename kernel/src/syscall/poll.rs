@@ -12,7 +12,7 @@ use quire_mm::fallible::{KArc, TryVec};
 use super::file::{limit, table};
 use super::{Answer, Args, signal, time};
 use crate::arch::{timer, uaccess};
-use crate::ipc::handle::OpenFile;
+use crate::ipc::descriptor::OpenFile;
 use crate::ipc::poll;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;

@@ -16,7 +16,7 @@ use super::file::table;
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::console::tty;
-use crate::ipc::handle::{Object, OpenFile, Rights};
+use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::pipe::{self, Pipe};
 use crate::task::point::{COPY, resched_point};
 use crate::task::signal;

@@ -4,7 +4,7 @@
 //! the call in each. There are no capabilities: effective user 0 has root's privileges, and no other user has any of
 //! them.
 //!
-//! This applies to Linux's calls only. Quire's own calls require a [handle](crate::ipc::handle::Handle) instead,
+//! This applies to Linux's calls only. Quire's own calls require a [handle](crate::ipc::handles::Handle) instead,
 //! whatever the user.
 
 use alloc::vec::Vec;

@@ -71,19 +71,16 @@ fn server(endpoint: &KArc<Endpoint<M>>, drops: &AtomicU64) -> u64 {
                 // SAFETY: this thread's own registers.
                 let from = unsafe { *registers };
                 match n % 5 {
-                    0 => drops.fetch_add(u64::from(reply.is_awaited()), Relaxed).min(0),
+                    0 => {
+                        drops.fetch_add(u64::from(reply.is_awaited()), Relaxed);
+                    }
                     1 | 2 => {
                         if let Some(reply) = Saved::try_new(endpoint, reply, n).unwrap() {
                             saved.push((reply, from));
                         }
-                        0
                     }
-                    _ => {
-                        let did = u64::from(reply.answer(&from, rouse));
-                        answered += did;
-                        did
-                    }
-                };
+                    _ => answered += u64::from(reply.answer(&from, rouse)),
+                }
             }
             Ok(_) => {}
             Err(quire_abi::Errno::EAGAIN) => {

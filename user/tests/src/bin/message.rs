@@ -396,7 +396,7 @@ fn lies(checks: &mut Checks) {
             _ => random() << 8,
         };
         // A receive that would wait, and a call to itself, are told not to.
-        let mut registers = [handle, random() % 9, random(), 0, 0, 0, 0, 0, 1, random() % 64 | options::NOW];
+        let mut registers = [handle, random() % 9, random(), 0, 0, 0, 0, 0, 1, (random() % 64) | options::NOW];
         let answer = arch::message(number, &mut registers);
         wrong += u32::from(answer < -4095);
         if answer >= 1 << 30 {

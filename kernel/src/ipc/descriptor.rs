@@ -1,9 +1,5 @@
-//! References of a process to kernel objects: entries of an object and rights, which can only be reduced.
-//!
-//! Descriptors are entries for files, with Linux's rules for their numbers, dup, fork and exec. [`Handle`]s are entries
-//! for all other objects. Their numbers begin at [`HandleInfo::FIRST`], above any descriptor's, so descriptor limits,
-//! the search for the lowest free number and `close_range` do not apply to them. They pass to a child or a new program
-//! only if the holder has granted them (`QUIRE_GRANT`), with the rights that it granted.
+//! Descriptors: entries for files, with Linux's rules for their numbers, dup, fork and exec. (Entries for other objects are
+//! [handles](super::handles).)
 //!
 //! An open object is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make for it.
 //! The rights belong to the descriptor. A process's descriptors are in its [table](super::table).
