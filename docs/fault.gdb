@@ -17,7 +17,7 @@ define walk
 end
 
 # A data abort from EL0 (class 0x24) caused by a write (bit 6).
-break quire_kernel::trap::trap_from_user if (esr >> 26) == 0x24 && (esr & 0x40) != 0
+break *trap_from_user if (esr >> 26) == 0x24 && (esr & 0x40) != 0
 continue
 set $address = far
 set $store = frame->pc
@@ -28,7 +28,7 @@ walk $address
 # Stop when the entry is written.
 watch *$entry
 continue
-backtrace 9
+backtrace 12
 delete
 
 # The program repeats the store.

@@ -160,7 +160,8 @@ pub fn relieve() -> bool {
     if signal::interrupts(thread, Sleep::Killable) {
         return false;
     }
-    let none_left = || (DYING.load(Ordering::Acquire) == 0).then_some(());
+    // (Whoever picks a victim lets others run: it must not find them awake again and again.)
+    let none_left = || (DYING.load(Ordering::Acquire) == 0 && !PICKING.load(Ordering::Acquire)).then_some(());
     // Whatever ended the wait, the caller tries again.
     let _ = FREED.wait_until(Sleep::Killable, Some(timer::now_ns() + PAUSE), none_left);
     true

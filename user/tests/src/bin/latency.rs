@@ -17,7 +17,7 @@ use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -182,9 +182,9 @@ fn callers(count: usize, number: usize, args: [usize; 6]) -> Result<(), Errno> {
     for _ in 0..count {
         thread_that_calls(number, args)?;
     }
-    // There is no sign of when they sleep.
-    time::sleep_ms(20);
-    Ok(())
+    // A child sees when they sleep: this thread, too, sleeps until it has.
+    let parent = process::getpid();
+    child(|| (!until_asleep(parent)).into()).map(drop)
 }
 
 /// Whether the callers have all ended soon.
