@@ -46,6 +46,11 @@ impl<M: Machine> Reply<M> {
     /// the caller does not go on before this returns. `false` if it is gone.
     #[inline]
     pub fn answer(self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
+        self.end_with(from, rouse)
+    }
+
+    #[inline]
+    fn end_with(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.end(Outcome::Answered, rouse, |to| {
             copy_message(to, from);
             to[BADGE] = 0;
@@ -133,11 +138,7 @@ impl<M: Machine> Saved<M> {
     /// finds its record as it should be.
     pub fn answer(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.endpoint.unregister(self);
-        self.reply.end(Outcome::Answered, rouse, |to| {
-            copy_message(to, from);
-            to[BADGE] = 0;
-            to[EXTRA] = 0;
-        })
+        self.reply.end_with(from, rouse)
     }
 }
 

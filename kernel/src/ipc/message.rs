@@ -15,7 +15,7 @@ use quire_mm::machine::Threads;
 use crate::arch::trap::TrapFrame;
 use crate::task::process::TABLE;
 use crate::task::sched;
-use crate::task::thread::{Thread, current, state, work};
+use crate::task::thread::{Thread, current, work};
 use crate::task::timer;
 use crate::task::wait::{self, Sleep};
 use crate::vm::Cpu;
@@ -118,7 +118,7 @@ pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Res
     let kind = if is_interruptible { Sleep::Interruptible } else { Sleep::Killable };
     let deadline = deadline(frame);
     let mut next = Next::NOBODY;
-    sched::prepare(if is_interruptible { state::SLEEPING } else { state::KILLABLE });
+    sched::prepare(kind.state());
     // SAFETY: the frame is this thread's, which does not touch it and does not leave before the call has ended: by an
     // outcome, or in `end`.
     let sent = unsafe { endpoint.call(record, registers(frame), badge, |thread| next.rouse(thread)) };
@@ -165,31 +165,18 @@ fn end(
     endpoint: &Endpoint,
     record: &Call,
     generation: quire_ipc::Generation,
-    why: Result<Outcome, Errno>,
+    mut why: Result<Outcome, Errno>,
     deadline: Option<u64>,
 ) -> Result<Outcome, Errno> {
     if endpoint.withdraw(record, generation) {
         return why;
     }
-    if why == Err(Errno::EINTR) && !crate::task::signal::interrupts(current(), Sleep::Killable) {
+    if why == Err(Errno::EINTR) && !Cpu.is_killed() {
         // The server has it, and only the server knows what was done.
         endpoint.interrupt(record);
-        let answered = wait::sleep(Sleep::Killable, deadline, || record.outcome(Cpu));
-        if answered.is_ok() {
-            return answered;
-        }
-        return give_up(endpoint, record, generation, answered);
+        why = wait::sleep(Sleep::Killable, deadline, || record.outcome(Cpu));
     }
-    give_up(endpoint, record, generation, why)
-}
-
-fn give_up(
-    endpoint: &Endpoint,
-    record: &Call,
-    generation: quire_ipc::Generation,
-    why: Result<Outcome, Errno>,
-) -> Result<Outcome, Errno> {
-    if endpoint.give_up(record, generation) {
+    if why.is_ok() || endpoint.give_up(record, generation) {
         return why;
     }
     // It was answered, or is being answered: `outcome` waits for the rest.
@@ -221,7 +208,7 @@ fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Resu
     let may_wait = frame.x[10] & options::NOW == 0;
     let deadline = deadline(frame);
     let receiver = Receiver::new(Cpu.this_thread(), registers(frame));
-    sched::prepare(state::SLEEPING);
+    sched::prepare(Sleep::Interruptible.state());
     // SAFETY: frame and receiver are this thread's, which does not touch them and does not return before it has left.
     let received = match unsafe { endpoint.receive(&receiver, may_wait) } {
         Ok(Received::Nothing) => {

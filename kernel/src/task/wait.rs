@@ -29,7 +29,8 @@ pub enum Sleep {
 }
 
 impl Sleep {
-    fn state(self) -> u32 {
+    /// The scheduler's state of a thread that sleeps so.
+    pub fn state(self) -> u32 {
         match self {
             Sleep::Interruptible => state::SLEEPING,
             Sleep::Killable | Sleep::Deaf => state::KILLABLE,
