@@ -14,7 +14,7 @@ use quire_rt::abi::nr;
 use quire_rt::ipc::{self, Message, Patience, Receiver, Sender, What};
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, arch, handles, signal, time};
-use user_tests::{Checks, child, raw, start};
+use user_tests::{Checks, child, raw, shared_counters, start, until, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -57,6 +57,11 @@ fn client(sender: Sender, run: impl FnOnce() -> i32) -> Result<i32, Errno> {
     let pid = start(run);
     ipc::grant(sender.0, 0)?;
     pid
+}
+
+/// Waits until a client sleeps: in its call, for there is nothing else that it waits for.
+fn asleep(pid: &Result<i32, Errno>) {
+    assert!(pid.is_ok_and(until_asleep), "the client sleeps");
 }
 
 fn ended(pid: Result<i32, Errno>) -> Result<Status, Errno> {
@@ -179,7 +184,7 @@ fn clients_go(checks: &mut Checks) {
     let call = || client(sender, || sender.call(&Message::new(1, &[])).is_ok().into());
 
     let queued = call();
-    time::sleep_ms(20);
+    asleep(&queued);
     checks.eq(kill(&queued), Ok(Status::Killed(sig::KILL)), "a client whose call nobody has received is killed");
     checks.fails(endpoint.receive(Patience::None), Errno::EAGAIN, "and its call is gone");
 
@@ -233,7 +238,7 @@ fn servers_go(checks: &mut Checks) {
     checks.eq(ended(held), Ok(Status::Exited(pipe)), "the client hears that nobody will answer");
 
     let queued = call();
-    time::sleep_ms(20);
+    asleep(&queued);
     checks.eq(ipc::close(endpoint.0), Ok(()), "a receiver is closed");
     checks.eq(ended(queued), Ok(Status::Exited(pipe)), "who waited there hears of it");
     checks.fails(sender.call(&Message::default()), Errno::EPIPE, "and so does who calls later");
@@ -266,13 +271,16 @@ fn deadlines(checks: &mut Checks) {
     let endpoint = Receiver::new().unwrap();
     let sender = endpoint.sender(0).unwrap();
     let soon = || Patience::Until(time::monotonic() + 3_000_000);
+    let counters = shared_counters();
+    let (gave_up, received_once) = (&counters[0], &counters[1]);
     checks.fails(endpoint.receive(soon()), Errno::ETIMEDOUT, "nothing comes in time");
     let pid = client(sender, || {
         let timed_out = errno_of(sender.call_with(&Message::new(1, &[]), soon(), false));
+        gave_up.store(1, SeqCst);
         let again = sender.call(&Message::new(2, &[]));
         if again == Ok(Message::new(3, &[])) { timed_out } else { 99 }
     });
-    time::sleep_ms(30);
+    assert!(until(|| gave_up.load(SeqCst) == 1), "the client's time is up");
     let received = endpoint.receive(Patience::Endless).map(|r| r.what);
     let second = What::Call { badge: 0, message: Message::new(2, &[]) };
     checks.eq(received, Ok(second), "a call that was withdrawn is not received");
@@ -280,8 +288,17 @@ fn deadlines(checks: &mut Checks) {
     let timed_out = Errno::ETIMEDOUT.to_ret().unsigned_abs() as u8;
     checks.eq(ended(pid), Ok(Status::Exited(timed_out)), "its caller heard that the time was up, and called again");
 
-    let pid = client(sender, || errno_of(sender.call_with(&Message::new(1, &[]), soon(), false)));
+    // The time may be up before the call is received: the client calls until one was.
+    let pid = client(sender, || {
+        loop {
+            let answer = errno_of(sender.call_with(&Message::new(1, &[]), soon(), false));
+            if received_once.load(SeqCst) == 1 {
+                return answer;
+            }
+        }
+    });
     checks.ok(is_call(endpoint), "a call is received");
+    received_once.store(1, SeqCst);
     checks.eq(ended(pid), Ok(Status::Exited(timed_out)), "and its caller gives up");
     checks.fails(ipc::reply(&Message::default()), Errno::ECANCELED, "the answer comes too late");
     ipc::close(sender.0).unwrap();
@@ -308,7 +325,7 @@ fn interrupted(checks: &mut Checks) {
     let eintr = Errno::EINTR.to_ret().unsigned_abs() as u8;
 
     let queued = call(true);
-    time::sleep_ms(20);
+    asleep(&queued);
     interrupt(&queued).unwrap();
     checks.eq(ended(queued), Ok(Status::Exited(eintr)), "a signal ends a call that nobody has received");
 
@@ -324,7 +341,7 @@ fn interrupted(checks: &mut Checks) {
     let early = call(true);
     checks.ok(is_call(endpoint), "another is received");
     interrupt(&early).unwrap();
-    time::sleep_ms(20);
+    asleep(&early);
     let reply = endpoint.save(8).unwrap();
     let news = endpoint.receive(Patience::Endless).map(|r| r.what);
     checks.eq(news, Ok(What::Interrupted(8)), "a server that puts it aside after the signal is told too");
@@ -334,7 +351,7 @@ fn interrupted(checks: &mut Checks) {
     let deaf = call(false);
     checks.ok(is_call(endpoint), "a call that is not interruptible is received");
     interrupt(&deaf).unwrap();
-    time::sleep_ms(20);
+    asleep(&deaf);
     checks.eq(ipc::reply(&Message::default()), Ok(()), "and answered after the signal");
     checks.eq(ended(deaf), Ok(Status::Exited(0)), "its handler ran then");
     ipc::close(sender.0).unwrap();
@@ -413,6 +430,7 @@ fn storm(checks: &mut Checks) {
     const CLIENTS: usize = 12;
     let endpoint = Receiver::new().unwrap();
     let sender = endpoint.sender(2).unwrap();
+    let finished = &shared_counters()[0];
     let clients: [Result<i32, Errno>; CLIENTS] = core::array::from_fn(|i| {
         client(sender, move || {
             for n in 0..300u64 {
@@ -421,6 +439,7 @@ fn storm(checks: &mut Checks) {
                     _ => return 1,
                 }
             }
+            finished.fetch_add(1, SeqCst);
             0
         })
     });
@@ -428,12 +447,19 @@ fn storm(checks: &mut Checks) {
         let _ = pid.and_then(|pid| process::kill(pid, sig::KILL));
     }
     let mut served = 0;
-    let mut next = endpoint.receive(Patience::Endless);
-    while let Ok(received) = next {
-        let What::Call { badge, message } = received.what else { break };
-        served += 1;
-        let answer = Message { label: badge, words: message.words.map(|word| word * 2) };
-        next = endpoint.reply_receive(&answer, Patience::Until(time::monotonic() + 300_000_000));
+    let soon = || Patience::Until(time::monotonic() + 20_000_000);
+    let mut next = endpoint.receive(soon());
+    loop {
+        next = match next {
+            Ok(received) => {
+                let What::Call { badge, message } = received.what else { break };
+                served += 1;
+                let answer = Message { label: badge, words: message.words.map(|word| word * 2) };
+                endpoint.reply_receive(&answer, soon())
+            }
+            Err(Errno::ETIMEDOUT) if finished.load(SeqCst) < CLIENTS as u64 - 3 => endpoint.receive(soon()),
+            Err(_) => break,
+        };
     }
     checks.ok(served >= (CLIENTS - 3) * 300, "the calls of those that live are served");
     let ends = clients.map(ended);
