@@ -6,6 +6,7 @@ mod compare;
 mod directed;
 mod failing;
 mod found;
+mod killed;
 mod model;
 mod non_present;
 mod oracle;
