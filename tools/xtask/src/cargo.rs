@@ -58,6 +58,12 @@ impl Workspace {
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 
+    /// The libraries that are built for the host too, by the names of their crates.
+    pub fn host_libraries(&self) -> Vec<&str> {
+        let targets = self.metadata.workspace_default_packages().into_iter().flat_map(|package| &package.targets);
+        targets.filter(|target| target.is_lib()).map(|target| target.name.as_str()).collect()
+    }
+
     /// Cargo's target directory.
     pub fn target(&self) -> &Path {
         self.metadata.target_directory.as_std_path()

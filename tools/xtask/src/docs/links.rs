@@ -99,6 +99,24 @@ mod tests {
         assert!(checked > 40, "{checked} links");
     }
 
+    /// The page that leads to rustdoc's pages names every library.
+    #[test]
+    fn the_reference_names_every_library() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let reference = fs::read_to_string(root.join("docs/reference.md")).unwrap();
+        let folders = ["", "kernel", "user"].iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+        let mut named = 0;
+        for folder in folders.map(|folder| folder.unwrap().path()).filter(|path| path.join("src/lib.rs").exists()) {
+            let manifest = fs::read_to_string(folder.join("Cargo.toml")).unwrap();
+            let named_apart = manifest.split_once("[lib]").map_or(&*manifest, |(_, library)| library);
+            let (_, name) = named_apart.split_once("name = \"").expect("a package has a name");
+            let name = name.split_once('"').unwrap().0.replace('-', "_");
+            assert!(reference.contains(&format!("[`{name}`](")), "docs/reference.md does not lead to {name}");
+            named += 1;
+        }
+        assert!(named > 5, "{named} libraries");
+    }
+
     /// A tour passes through at most five files, which its list names in order.
     #[test]
     fn tours_are_short() {

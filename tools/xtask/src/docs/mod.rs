@@ -1,11 +1,14 @@
 //! `cargo xtask docs`: the book (docs/, by mdBook) and, behind it, the reference of every crate (by rustdoc).
 //!
 //! mdBook comes from the registry, in the version named here, and is compiled once into target/. Rustdoc runs once per
-//! target: the host's crates, the kernel's, the programs'. Its warnings are errors, so that broken links are noticed.
+//! target: the host's crates, the kernel's, the programs'. Its warnings are errors, so that broken links are noticed; so
+//! are links of the built book that lead nowhere.
 
+mod dead;
 mod links;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -31,8 +34,14 @@ pub fn docs() -> Result<u8> {
     lay_out(&workspace.root.join("docs"), &pages)?;
     build_book(&mdbook, &pages, &book)?;
     for (name, made) in reference {
-        output::copy_tree(&made, &book.join("reference").join(name))?;
+        let part = book.join("reference").join(name);
+        output::copy_tree(&made, &part)?;
+        if name != "host" {
+            dead::mend_sources(&part)?;
+        }
     }
+    let dead = dead::links(&book)?;
+    ensure!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
     println!("{}", book.join("index.html").display());
     Ok(0)
 }
@@ -45,12 +54,14 @@ pub fn rustdoc(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
     let programs = workspace.bare_metal_programs();
     let programs: Vec<&str> = programs.iter().flat_map(|&package| ["--package", package]).collect();
     let kernel: &[&str] = &["--package", "quire-kernel"];
+    let rustdoc = unstable_rustdoc(workspace)?;
     let mut made = Vec::new();
     for (name, target, selection) in
         [("host", None, &[][..]), ("kernel", Some(KERNEL_TARGET), kernel), ("programs", Some(USER_TARGET), &programs)]
     {
         let mut cargo = workspace.cargo(&["doc", "--no-deps", "--document-private-items"]);
-        cargo.args(selection).env("RUSTDOCFLAGS", FLAGS);
+        let flags = format!("{FLAGS}{}", places_of_libraries(workspace, name == "host"));
+        cargo.args(selection).env("RUSTDOCFLAGS", flags).env("RUSTDOC", &rustdoc);
         if let Some(target) = target {
             cargo.args(["--target", target]);
         }
@@ -58,6 +69,25 @@ pub fn rustdoc(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
         made.push((name, workspace.target().join(target.unwrap_or("")).join("doc")));
     }
     Ok(made)
+}
+
+/// Rustdoc's flags that say where the pages of our libraries are in the book, seen from the folder of a crate. Without
+/// them, rustdoc leaves out each link to a library whose pages it does not find beside its own: those that come later,
+/// and for the kernel and the programs all of them.
+fn places_of_libraries(workspace: &Workspace, are_beside: bool) -> String {
+    let place = if are_beside { "../" } else { "../../host/" };
+    let libraries = workspace.host_libraries().into_iter();
+    let flags = libraries.map(|library| format!(" --extern-html-root-url {library}={place}"));
+    flags.fold(" -Zunstable-options".into(), |all, flag| all + &flag)
+}
+
+/// Rustdoc with its unstable options. (The variable that permits them is for it alone: crates that see it in cargo's
+/// environment are compiled again each time it comes or goes.)
+fn unstable_rustdoc(workspace: &Workspace) -> Result<PathBuf> {
+    let script = workspace.out.join("rustdoc");
+    output::write(&script, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
+    Ok(script)
 }
 
 /// mdBook in the version that the book is written for; compiles it the first time.
