@@ -12,7 +12,7 @@ use super::process::Process;
 use super::sched;
 use super::signal::{self, AltStack};
 use super::table::{Lack, Room, TABLE};
-use super::thread::{Thread, current};
+use super::thread::{Thread, current, work};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
@@ -194,6 +194,9 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
             table.insert_thread(thread);
             table.add_thread(parent, thread);
         }
+    }
+    if request.flags.contains(Clone::CHILD_SETTID) || signal::awaits(process.map_or(parent, |child| child)) {
+        thread.set_work(work::SIGNAL);
     }
     drop(table);
     // The running thread's own reference; `bury` drops it.

@@ -16,7 +16,7 @@ use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
 use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
-use super::thread::{Thread, current};
+use super::thread::{Thread, current, work};
 use super::wait::Sleep;
 use super::{itimer, oom, robust, sched, stop};
 use crate::arch::uaccess;
@@ -28,6 +28,8 @@ pub fn exit_thread(status: u32) -> ! {
     inject::arm(0);
     let thread = current();
     let process = thread.process();
+    // From here on signals change nothing for it: points on the way are not to look for them.
+    thread.clear_work(work::SIGNAL);
     robust::release(thread);
     // Whoever waits for its answer hears of the end.
     drop(thread.take_reply());

@@ -110,15 +110,6 @@ impl Process {
         actions: KArc<Actions>,
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
-        let (limits, name, cwd, credentials) = match template {
-            Some(p) => {
-                let limits = *p.limits.lock();
-                let name = *p.name.lock();
-                let credentials = p.credentials.lock().clone();
-                (limits, name, p.cwd.load(Ordering::Relaxed), credentials)
-            }
-            None => (first_limits(), [0; NAME_LEN], 0, Credentials::default()),
-        };
         let made = KArc::try_unshared(|| Self {
             pid,
             ppid: AtomicU32::new(0),
@@ -136,12 +127,16 @@ impl Process {
             survivor: AtomicU32::new(0),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
-            limits: SpinLock::new(Cpu, Rank::Process, limits),
-            name: SpinLock::new(Cpu, Rank::Process, name),
+            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(first_limits, |p| *p.limits.lock())),
+            name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             time: CpuTime::new(),
             children_time: CpuTime::new(),
-            credentials: SpinLock::new(Cpu, Rank::Process, credentials),
-            cwd: AtomicU32::new(cwd),
+            credentials: SpinLock::new(
+                Cpu,
+                Rank::Process,
+                template.map_or_else(Credentials::default, |p| p.credentials.lock().clone()),
+            ),
+            cwd: AtomicU32::new(template.map_or(0, |p| p.cwd.load(Ordering::Relaxed))),
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),
             news: AtomicU32::new(News::None as u32),

@@ -157,7 +157,10 @@ pub fn schedule() {
     let irq = cpu::irq_save();
     let here = percpu::this();
     let prev = current();
-    prev.clear_work(work::RESCHEDULE);
+    // A request that comes after this look stays, and costs another turn.
+    if prev.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
+        prev.clear_work(work::RESCHEDULE);
+    }
     here.latency.rescheduled(timer::now_ns);
     // SAFETY: the idle thread lives for ever.
     let idle = unsafe { &*here.idle.load(Ordering::Relaxed) };

@@ -350,6 +350,13 @@ pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
         && (process.stop.is_active() || deliverable(thread, process) != 0)
 }
 
+/// Whether there may be something for a new thread of a process to do before its program: a signal, a stop or an end
+/// that came before it could be marked. The caller holds the table's lock, and has added the thread.
+pub fn awaits(process: &Process) -> bool {
+    let ends = process.exiting.load(Ordering::Acquire) != 0 || process.survivor.load(Ordering::Acquire) != 0;
+    ends || process.stop.is_active() || process.pending.get() != 0
+}
+
 /// Pending signals that a thread does not block.
 pub fn deliverable(thread: &Thread, process: &Process) -> u64 {
     let mut signals = thread.signals.lock();

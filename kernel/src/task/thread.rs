@@ -113,7 +113,7 @@ impl Thread {
     fn new(tid: u32, process: Option<KArc<Process>>, stack: Option<Stack>) -> Self {
         Self {
             // A user thread checks its process's signals before its first instruction.
-            work: AtomicU32::new(work::SIGNAL),
+            work: AtomicU32::new(0),
             state: AtomicU32::new(state::RUNNABLE),
             tid: AtomicU32::new(tid),
             cpu: AtomicU32::new(cpu::this().id() as u32),

@@ -245,12 +245,19 @@ impl<T> Slots<T> {
     }
 
     /// The lowest number from `from` on that has a value.
+    #[inline]
     pub fn next_used(&self, from: usize) -> Option<usize> {
         let index = from / CHUNK;
         let here = self.chunk(index).map_or(0, |chunk| chunk.used) & (u16::MAX << (from % CHUNK));
         if here != 0 {
             return Some(index * CHUNK + here.trailing_zeros() as usize);
         }
+        self.next_used_beyond(index)
+    }
+
+    /// The lowest number in a chunk after `index` that has a value.
+    #[inline(never)]
+    fn next_used_beyond(&self, index: usize) -> Option<usize> {
         let index = self.first_used(index + 1)?;
         Some(index * CHUNK + self.chunk(index)?.used.trailing_zeros() as usize)
     }
@@ -276,12 +283,14 @@ impl<T> Slots<T> {
     }
 
     /// Makes room for a number with the memory in `room`; returns what is missing if that is not enough.
+    #[inline]
     pub fn make_room(&mut self, number: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let index = number / CHUNK;
         if self.chunk(index).is_some() { Ok(()) } else { self.make_chunk(index - 1, room) }
     }
 
     /// Makes a chunk of the directory that is missing.
+    #[inline(never)]
     fn make_chunk(&mut self, index: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let wanted = if index < self.more.len() { 0 } else { (index + 1).next_power_of_two() };
         if room.chunk.is_none() || room.more.len() < wanted || room.summaries.capacity() < further_summaries(wanted) {

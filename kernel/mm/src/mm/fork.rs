@@ -41,7 +41,7 @@ impl<M: Machine> Mm<M> {
             let wiped = if seeded!(WipeOnForkIgnored) { VmFlags::empty() } else { VmFlags::WIPEONFORK };
             areas.tree.iter().filter(|vma| !vma.flags.intersects(left_out)).try_for_each(|vma| {
                 self.machine.resched_point().map_err(|_| AllocError)?;
-                let mut copy = vma.part(vma.start, vma.end);
+                let mut copy = supply.boxed(|| vma.part(vma.start, vma.end))?;
                 // Locks are not inherited.
                 copy.flags -= VmFlags::ANY_LOCK;
                 let flags = copy.flags;
@@ -54,7 +54,7 @@ impl<M: Machine> Mm<M> {
                     end.retreat();
                     end.set_end(copy.end);
                 } else {
-                    end.insert_before(supply.boxed(|| copy)?);
+                    end.insert_before(copy);
                 }
                 theirs.count_in(flags, pages);
                 if flags.intersects(VmFlags::SHARED | wiped) {
