@@ -1,5 +1,6 @@
 //! Zones, watermarks, fallback order, pressure: which requests get the last pages, and when reclaim is requested.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::*};
 
@@ -110,7 +111,7 @@ fn a_later_zone_serves_at_the_cost_of_the_best() {
             }
         }
         let [best, later] = masked_in_zone[..] else { unreachable!() };
-        assert!(best < PAGES * 11 / 10 && later <= best + PAGES / 10, "{best}, then {later} for {PAGES} pages");
+        assert!(best < PAGES * 11 / 10 && later <= best + PAGES / 40, "{best}, then {later} for {PAGES} pages");
     }
 }
 
@@ -140,6 +141,68 @@ fn a_zone_that_has_memory_again_serves_after_a_batch() {
     Sim::set_cpu(0);
     let remote = (0..).take_while(|_| zone_of(sim, &sim.pages().alloc_page(gfp).unwrap()).0 == 1).take(1000).count();
     assert!(remote <= 64, "{remote} times a page of the other node");
+}
+
+#[test]
+fn whatever_zones_lend_each_other_a_request_gets_what_it_may_have() {
+    let mut config = SimConfig::new()
+        .bank(512 * MIB, 8 * MIB, 0)
+        .bank(2 * GIB, 8 * MIB, 0)
+        .bank(3 * GIB, 8 * MIB, 1)
+        .bank(6 * GIB, 32 * MIB, 1);
+    config.dma_limit = Some(PhysAddr::new(GIB));
+    config.movable = MovableSplit::MovableCore(8 * MIB / PAGE_SIZE);
+    let requests = [
+        (Gfp::KERNEL, ZoneKind::Normal),
+        (Gfp::KERNEL | Gfp::RECLAIMABLE, ZoneKind::Normal),
+        (Gfp::USER | Gfp::MOVABLE, ZoneKind::Normal),
+        (Gfp::HIGHUSER_MOVABLE, ZoneKind::Movable),
+        (Gfp::KERNEL | Gfp::DMA32, ZoneKind::Dma32),
+        (Gfp::HIGHUSER_MOVABLE | Gfp::DMA32, ZoneKind::Dma32),
+        (Gfp::KERNEL | Gfp::DMA, ZoneKind::Dma),
+    ];
+    for seed in 1..=4_u64 {
+        // Every other time the first node has the same kinds of zones.
+        let sim = Sim::boot(&if seed % 2 == 0 { config.clone().bank(5 * GIB, 8 * MIB, 0) } else { config.clone() });
+        let mut expected: BTreeMap<_, _> =
+            sim.pages().zones().map(|z| ((z.node(), z.kind() as usize), z.events().0)).collect();
+        let before = sim.pages().total_free();
+        let mut random = seed;
+        let mut next = |below: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % below
+        };
+        let mut held: Vec<Block> = Vec::new();
+        let mut other_nodes = 0;
+        for step in 0..100_000 {
+            Sim::set_cpu(next(2));
+            // Up and down, so that zones are used up, and have memory again.
+            let grows = if step / 25_000 % 2 == 0 { 2 } else { 1 };
+            if next(3) >= grows && !held.is_empty() {
+                drop(held.swap_remove(next(held.len())));
+                continue;
+            }
+            let (gfp, highest) = requests[next(requests.len())];
+            let bound = next(4) == 0;
+            let gfp = ((gfp - Gfp::RECLAIM) | Gfp::NOWARN) | if bound { Gfp::THISNODE } else { Gfp::empty() };
+            let order = if next(8) == 0 { next(4) as u32 } else { 0 };
+            let Ok(block) = sim.pages().alloc_pages(order, gfp) else { continue };
+            let (node, kind) = zone_of(sim, &block);
+            assert!(kind as usize <= highest as usize, "{gfp:?} got a block of {kind:?}");
+            *expected.get_mut(&(node, kind as usize)).unwrap() += 1 << order;
+            other_nodes += usize::from(node != sim.pages().local_node());
+            assert!(!bound || node == sim.pages().local_node(), "{gfp:?} got a block of node {node}");
+            held.push(block);
+        }
+        assert!(other_nodes > 100, "zones were used up");
+        drop(held);
+        assert_eq!((sim.pages().total_free(), sim.pages().validate()), (before, Ok(())));
+        sim.pages().drain_all();
+        for zone in sim.pages().zones() {
+            let place = (zone.node(), zone.kind() as usize);
+            assert_eq!((zone.events().0, zone.free()), (expected[&place], zone.managed()), "{place:?}");
+        }
+    }
 }
 
 #[test]

@@ -15,7 +15,8 @@ use crate::page_alloc::Machine;
 use crate::zone::{MAX_NODES, MAX_ZONES, Watermarks, ZoneKind};
 
 use super::bounds::whole_frames;
-use super::{Gfp, MovableSplit, PageAllocator, Topology, ZoneBounds, Zonelist, trap};
+use super::lend::STRICT;
+use super::{Gfp, MovableSplit, NO_LISTS, PageAllocator, Topology, ZoneBounds, Zonelist, trap};
 
 /// The configuration of zones by the command line and the device tree.
 pub struct Config<'a> {
@@ -307,7 +308,7 @@ impl<M: Machine> PageAllocator<M> {
             };
             let step = (min / 4).max(managed / 1000);
             zone.set_watermarks(Watermarks { min, low: min + step, high: min + 2 * step });
-            self.lists.iter().for_each(|cpu| cpu[number].set_batch(batch(managed, self.topology().cpus)));
+            self.lists[number].iter().for_each(|lists| lists.set_batch(batch(managed, self.topology().cpus)));
         }
         self.set_lowmem_reserves();
         pages_min * KBYTES
@@ -330,9 +331,12 @@ impl<M: Machine> PageAllocator<M> {
 }
 
 /// The first zone of a node's zonelist for each [`Gfp::zone_bits`]; if there is none, any zone will do, since it is
-/// empty.
+/// empty. A strict request is not for the fast path, since the list may hold what other zones lent.
 fn preferred(of_node: &[Zonelist; ZoneKind::COUNT]) -> [u8; 16] {
-    core::array::from_fn(|bits| of_node[Gfp::from_bits_retain(bits as u32).zone()].zones[0])
+    core::array::from_fn(|bits| {
+        let gfp = Gfp::from_bits_retain(bits as u32);
+        if gfp.intersects(STRICT) { NO_LISTS as u8 } else { of_node[gfp.zone()].zones[0] }
+    })
 }
 
 /// Pages that a per-CPU list fetches at once, between 2 and 64: such that all full lists of all CPUs together hold a

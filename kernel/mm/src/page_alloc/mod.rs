@@ -1,9 +1,9 @@
 //! The page allocator's interface.
 //!
-//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to its
-//! list for the fallback zone while the best zone is exhausted ([`fallback`]), to the zones of its zonelist as far as
-//! their low watermarks allow ([`crate::zone`], [`crate::buddy`]), and then to the slow path, which goes below those
-//! watermarks and reclaims ([`slow`]). A free goes to the CPU's list or to the buddy.
+//! An allocation goes, in this order, to the CPU's list for its best zone ([`crate::pcp`]: no lock, no loop), to the zones
+//! of its zonelist as far as their low watermarks allow ([`crate::zone`], [`crate::buddy`]; a later zone lends that list a
+//! batch, [`lend`]), and then to the slow path, which goes below those watermarks and reclaims ([`slow`]). A free goes to
+//! the CPU's list or to the buddy.
 //!
 //! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers are called without locks
 //! of this module.
@@ -11,10 +11,10 @@
 mod block;
 mod bounds;
 pub mod cma;
-mod fallback;
 mod gfp;
 mod init;
 mod inject;
+mod lend;
 mod pressure;
 mod range;
 mod slow;
@@ -40,7 +40,7 @@ use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{Frames, List, MAX_ORDER, PageblockTable};
 use crate::fallible::AllocError;
 use crate::machine::MAX_CPUS;
-use crate::pcp::{CACHED_ORDERS, Chain, PerCpuLists, ZoneLists};
+use crate::pcp::{CACHED_ORDERS, PerCpuLists, ZoneLists};
 use crate::zone::{MAX_NODES, MAX_ZONES, Zone, ZoneKind};
 
 /// Failures of allocations although there is memory.
@@ -86,7 +86,8 @@ impl Zonelist {
 #[repr(C)]
 pub(crate) struct Topology {
     pageblocks: PageblockTable,
-    /// For each CPU and each [`Gfp::zone_bits`], the first zone of the zonelist. All below MAX_ZONES.
+    /// For each CPU and each [`Gfp::zone_bits`], the zone whose list the fast path uses: the first of the zonelist, or
+    /// [`NO_LISTS`] for requests that are limited to a lower zone. All at most that.
     preferred: [[u8; 16]; MAX_CPUS],
     node_of_cpu: [u8; MAX_CPUS],
     /// How many CPUs there are.
@@ -104,6 +105,12 @@ impl Topology {
         zonelists: [[Zonelist::EMPTY; ZoneKind::COUNT]; MAX_NODES],
     };
 }
+
+/// The place of lists that are always empty, beside those of the zones.
+const NO_LISTS: usize = MAX_ZONES;
+
+/// This CPU's list has no block.
+struct Empty;
 
 /// Reasons to bypass the fast paths, as bits of [`PageAllocator::trap`].
 mod trap {
@@ -124,8 +131,8 @@ pub struct PageAllocator<M: Machine> {
     machine: M,
     trap: AtomicU32,
     topology: UnsafeCell<Topology>,
-    fallbacks: [fallback::Fallbacks; MAX_CPUS],
-    lists: [[ZoneLists; MAX_ZONES]; MAX_CPUS],
+    /// By zone and CPU. Those of [`NO_LISTS`] stay empty.
+    lists: [[ZoneLists; MAX_CPUS]; MAX_ZONES + 1],
     zones: [Zone<M>; MAX_ZONES],
     /// Bad frames, which were not fit to be freed and are not reused.
     bad_pages: AtomicUsize,
@@ -146,8 +153,7 @@ impl<M: Machine> PageAllocator<M> {
             topology: UnsafeCell::new(Topology::EMPTY),
             trap: AtomicU32::new(0),
             bad_pages: AtomicUsize::new(0),
-            fallbacks: [const { fallback::Fallbacks::new() }; MAX_CPUS],
-            lists: [const { [const { ZoneLists::new() }; MAX_ZONES] }; MAX_CPUS],
+            lists: [const { [const { ZoneLists::new() }; MAX_CPUS] }; MAX_ZONES + 1],
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
@@ -176,7 +182,7 @@ impl<M: Machine> PageAllocator<M> {
             Ok(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
             // SAFETY: the block was just allocated at this order, and has no other owner.
             Ok(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
-            Err(irq) => self.alloc_block_later(order, gfp, irq),
+            Err(Empty) => self.alloc_block_slow(order, gfp),
         }
     }
 
@@ -200,17 +206,6 @@ impl<M: Machine> PageAllocator<M> {
         let pfn = self.alloc_slow(None, order, gfp)?;
         // SAFETY: the block was just allocated at this order, and has no other owner.
         Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) })
-    }
-
-    /// [`PageAllocator::alloc_later`], likewise.
-    #[inline(never)]
-    fn alloc_block_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<PageBlock<M>, AllocError> {
-        match self.pop_fallback(order, gfp, irq) {
-            Some(pfn) if gfp.contains(Gfp::ZERO) => Ok(self.cleared(pfn, order)),
-            // SAFETY: the block was just allocated at this order, and has no other owner.
-            Some(pfn) => Ok(unsafe { PageBlock::from_raw(self.machine, pfn, order) }),
-            None => self.alloc_block_slow(order, gfp),
-        }
     }
 
     /// One frame.
@@ -263,19 +258,8 @@ impl<M: Machine> PageAllocator<M> {
                 }
                 Ok(pfn)
             }
-            Err(irq) => self.alloc_later(order, gfp, irq),
+            Err(Empty) => self.alloc_slow(None, order, gfp),
         }
-    }
-
-    /// Continues when this CPU's list for the best zone is empty, with interrupts still masked: with the list for the
-    /// fallback zone, then with the slow path. Out of line, so that the inlined fast path is small.
-    #[inline(never)]
-    fn alloc_later(&self, order: u32, gfp: Gfp, irq: usize) -> Result<Pfn, AllocError> {
-        let Some(pfn) = self.pop_fallback(order, gfp, irq) else { return self.alloc_slow(None, order, gfp) };
-        if gfp.contains(Gfp::ZERO) {
-            self.clear(pfn, order);
-        }
-        Ok(pfn)
     }
 
     /// A block from the given node if possible; from others only without THISNODE.
@@ -309,51 +293,39 @@ impl<M: Machine> PageAllocator<M> {
         order < CACHED_ORDERS && !gfp.intersects(special) && self.trap.load(Relaxed) == 0
     }
 
-    /// The fast path: a block from this CPU's list for the request's best zone; its contents are undefined. If there is
-    /// none, interrupts stay masked, and the error holds the state to restore.
+    /// The fast path: a block from this CPU's list for the request's best zone, its own or [lent](lend); its contents are
+    /// undefined.
     #[inline(always)]
-    fn alloc_cached(&self, order: u32, gfp: Gfp) -> Result<Pfn, usize> {
+    fn alloc_cached(&self, order: u32, gfp: Gfp) -> Result<Pfn, Empty> {
         let irq = self.machine.irq_save();
         let cpu = self.machine.cpu();
         // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and the four bits are below 16.
         let zone = unsafe { *self.topology().preferred.get_unchecked(cpu).get_unchecked(gfp.zone_bits()) };
-        // SAFETY: as above; `init` lists zones only.
+        // SAFETY: as above; `init` lists no others.
         let lists = unsafe { self.lists_unchecked(cpu, zone) }.of(order);
-        let pfn = lists.pop(self.frames(), gfp.list()).ok_or(irq)?;
+        let Some(pfn) = lists.pop(self.frames(), gfp.list()) else {
+            self.machine.irq_restore(irq);
+            return Err(Empty);
+        };
         self.machine.irq_restore(irq);
         self.frames().page(pfn).make_allocated(order);
         Ok(pfn)
     }
 
-    /// A block from this CPU's list for the fallback zone. Restores interrupts.
-    #[inline(always)]
-    fn pop_fallback(&self, order: u32, gfp: Gfp, irq: usize) -> Option<Pfn> {
-        let cpu = self.machine.cpu();
-        // SAFETY: a CPU's number is below MAX_CPUS (`Machine`'s contract), and only zones of zonelists are granted.
-        let pfn = unsafe {
-            let zone = self.fallbacks.get_unchecked(cpu).spend(gfp);
-            zone.and_then(|zone| self.lists_unchecked(cpu, zone).of(order).pop(self.frames(), gfp.list()))
-        };
-        self.machine.irq_restore(irq);
-        let pfn = pfn?;
-        self.frames().page(pfn).make_allocated(order);
-        Some(pfn)
-    }
-
     /// A CPU's lists for a zone.
     ///
     /// # Safety
-    /// `cpu` is below MAX_CPUS, `zone` below MAX_ZONES.
+    /// `cpu` is below MAX_CPUS, `zone` a zone or [`NO_LISTS`].
     #[inline(always)]
     unsafe fn lists_unchecked(&self, cpu: usize, zone: u8) -> &ZoneLists {
-        debug_assert!(cpu < MAX_CPUS && usize::from(zone) < MAX_ZONES);
+        debug_assert!(cpu < MAX_CPUS && usize::from(zone) <= NO_LISTS);
         // SAFETY: the caller's promise.
-        unsafe { self.lists.get_unchecked(cpu).get_unchecked(usize::from(zone)) }
+        unsafe { self.lists.get_unchecked(usize::from(zone)).get_unchecked(cpu) }
     }
 
     /// This CPU's lists for a zone. With interrupts masked.
     fn own_lists(&self, zone: usize) -> &ZoneLists {
-        &self.lists[self.machine.cpu()][zone]
+        &self.lists[zone][self.machine.cpu()]
     }
 
     /// Frees a kernel block with its one reference. (A page of user memory may have other holders that found it:
@@ -449,40 +421,10 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// Gives a chain of cached blocks of one order to the buddy of their zone.
-    #[cold]
-    #[inline(never)]
-    fn drain_chain(&self, zone: usize, order: u32, mut chain: Chain) {
-        if chain.count() == 0 {
-            return;
-        }
-        let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            while let Some(page) = chain.pop(frames) {
-                if order > 0 {
-                    area.free_block(frames, Pfn(page as usize), order);
-                    continue;
-                }
-                // Pages that were mapped in order come back in order, or in reverse.
-                let (mut first, mut last) = (page, page);
-                while let Some(page) = chain.peek() {
-                    match page {
-                        _ if page == last + 1 => last = page,
-                        _ if page + 1 == first => first = page,
-                        _ => break,
-                    }
-                    chain.pop(frames);
-                }
-                area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
-            }
-        });
-    }
-
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do this for any other.
     pub fn drain_cpu(&self, cpu: usize) {
-        let present = |(zone, _): &(usize, &ZoneLists)| self.zones[*zone].present() != 0;
-        for (zone, lists) in self.lists[cpu].iter().enumerate().filter(present) {
-            for (order, lists) in lists.iter() {
+        for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
+            for (order, lists) in self.lists[zone][cpu].iter() {
                 for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
                     self.drain_chain(zone, order, chain);
                 }

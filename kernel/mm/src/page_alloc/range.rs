@@ -204,7 +204,7 @@ impl<M: Machine> PageAllocator<M> {
             }
         }
         let irq = self.machine.irq_save();
-        self.own_lists(zone).count_allocated((range.end.0 - range.start.0) as u64);
+        self.own_lists(zone).count_allocated(range.end.0 - range.start.0);
         self.machine.irq_restore(irq);
         Ok(())
     }

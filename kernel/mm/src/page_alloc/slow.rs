@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::fallible::AllocError;
 use crate::page::link;
 use crate::page_alloc::Machine;
-use crate::pcp::{CACHED_ORDERS, Chain};
+use crate::pcp::{CACHED_ORDERS, Chain, PerCpuLists};
 use crate::zone::{Demand, Depth, MAX_NODES};
 
 use super::{Gfp, POISON, PageAllocator, trap};
@@ -103,26 +103,19 @@ impl<M: Machine> PageAllocator<M> {
         let wanted = zonelist.iter().filter(|&zone| !gfp.contains(Gfp::THISNODE) || super::init::node_of(zone) == node);
         // Allocations that may use the high-order reserve also add to it, which only the buddy does.
         let from_lists = demand.order == 0 || demand.order < CACHED_ORDERS && !demand.reserves();
+        let best = zonelist.iter().next()?;
+        let lends = from_lists && node == self.local_node();
         for zone in wanted {
-            let pfn = if from_lists { self.take_from_lists(zone, demand) } else { self.take_from_buddy(zone, demand) };
+            let pfn = match zone {
+                _ if !from_lists => self.take_from_buddy(zone, demand),
+                _ if lends && zone != best => self.take_from_later(best, zone, demand, gfp),
+                _ => self.take_from_lists(zone, demand, gfp),
+            };
             if pfn.is_some() {
-                if from_lists && Some(zone) != zonelist.iter().next() {
-                    self.grant_fallback(node, zone, demand.order, gfp);
-                }
                 return pfn;
             }
         }
         None
-    }
-
-    /// The better zones were exhausted: for one batch, the fast path need not check them.
-    fn grant_fallback(&self, node: usize, zone: usize, order: u32, gfp: Gfp) {
-        let irq = self.machine.irq_save();
-        if self.local_node() == node {
-            let blocks = self.own_lists(zone).of(order).batch();
-            self.fallbacks[self.machine.cpu()].grant(gfp, zone, blocks);
-        }
-        self.machine.irq_restore(irq);
     }
 
     fn take_from_buddy(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
@@ -133,22 +126,36 @@ impl<M: Machine> PageAllocator<M> {
         Some(pfn)
     }
 
-    fn take_from_lists(&self, zone: usize, demand: &Demand) -> Option<Pfn> {
+    /// A block from this CPU's list for a zone, which is refilled if it is empty.
+    pub(super) fn take_from_lists(&self, zone: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
         let irq = self.machine.irq_save();
         let frames = self.frames();
         let lists = self.own_lists(zone).of(demand.order);
         let mut pfn = lists.pop(frames, demand.list);
         if pfn.is_none() {
-            if !lists.use_spare(demand.list) {
-                // A request below the ordinary watermark takes only what it needs, not a batch.
-                let batch = if demand.depth.is_ordinary() { lists.batch() } else { 1 };
-                lists.refill(demand.list, self.batch_from_buddy(zone, batch, demand));
-            }
+            lists.refill(demand.list, self.next_chain(zone, lists, demand));
             pfn = lists.pop(frames, demand.list);
+        }
+        if let Some(lent) = pfn.filter(|&pfn| !self.serves(pfn, zone, gfp)) {
+            lists.push(frames, demand.list, lent);
+            lists.count_allocated(-1);
+            self.machine.irq_restore(irq);
+            return self.take_from_buddy(zone, demand);
         }
         self.machine.irq_restore(irq);
         frames.page(pfn?).make_allocated(demand.order);
         pfn
+    }
+
+    /// What takes the place of an empty stack at work: the spare, or a batch from the buddy.
+    pub(super) fn next_chain(&self, zone: usize, lists: &PerCpuLists, demand: &Demand) -> Chain {
+        let spare = lists.take_spare(demand.list);
+        if spare.count() != 0 {
+            return spare;
+        }
+        // A request below the ordinary watermark takes only what it needs, not a batch.
+        let batch = if demand.depth.is_ordinary() { lists.batch() } else { 1 };
+        self.batch_from_buddy(zone, batch, demand)
     }
 
     /// Takes a batch of blocks from the buddy, or as many as there are above the watermark.

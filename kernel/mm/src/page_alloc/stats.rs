@@ -7,6 +7,7 @@ use quire_abi::info::ZoneInfo;
 use crate::buddy::{MigrateType, ORDERS, PageblockTable};
 use crate::machine::MAX_CPUS;
 use crate::page_alloc::Machine;
+use crate::pcp::ZoneLists;
 use crate::zone::{MAX_ZONES, Zone, ZoneKind};
 
 use super::PageAllocator;
@@ -37,12 +38,13 @@ impl<M: Machine> ZoneView<'_, M> {
 
     /// Pages that per-CPU lists hold for the zone.
     pub fn per_cpu(&self) -> usize {
-        self.pages.lists.iter().map(|cpu| cpu[self.number].held()).sum()
+        self.pages.lists[self.number].iter().map(ZoneLists::held).sum()
     }
 
     /// Pages allocated from the zone and freed to it since boot.
     pub fn events(&self) -> (u64, u64) {
-        let allocated: u64 = self.pages.lists.iter().map(|cpu| cpu[self.number].allocated()).sum();
+        let allocated: i64 = self.pages.lists[self.number].iter().map(ZoneLists::allocated).sum();
+        let allocated = allocated.max(0) as u64;
         let in_use = self.managed().saturating_sub(self.free() + self.per_cpu());
         (allocated, allocated.saturating_sub(in_use as u64))
     }
@@ -98,7 +100,7 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Pages that one CPU's lists hold.
     pub fn held_by_cpu(&self, cpu: usize) -> usize {
-        self.lists.get(cpu % MAX_CPUS).map_or(0, |zones| zones.iter().map(|lists| lists.held()).sum())
+        self.lists.iter().map(|zone| zone[cpu % MAX_CPUS].held()).sum()
     }
 
     /// The table of page blocks.

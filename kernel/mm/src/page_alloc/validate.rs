@@ -19,8 +19,8 @@ pub enum Imbalance {
     Free { zone: usize, counted: usize, found: usize },
     /// A page block's free count is wrong.
     Pageblock { pfn: Pfn, counted: u32, found: u32 },
-    /// Per-CPU lists of a zone hold another number of pages than say they are cached.
-    Cached { zone: usize, counted: usize, found: usize },
+    /// Per-CPU lists hold another number of pages than say they are cached. (Of all zones: they lend each other blocks.)
+    Cached { counted: usize, found: usize },
     /// A free block is not aligned to its size, or its buddy is free too.
     Unmerged { pfn: Pfn, order: u32 },
 }
@@ -36,7 +36,12 @@ struct Found {
 impl<M: Machine> PageAllocator<M> {
     /// Checks every record. For tests and self-tests, while nothing allocates or frees.
     pub fn validate(&self) -> Result<(), Imbalance> {
-        (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0).try_for_each(|zone| self.validate_zone(zone))
+        let mut found = 0;
+        for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
+            found += self.validate_zone(zone)?;
+        }
+        let counted = self.zones().map(|zone| zone.per_cpu()).sum();
+        if counted == found { Ok(()) } else { Err(Imbalance::Cached { counted, found }) }
     }
 
     /// The first frame at or above `from` whose record satisfies `wanted`.
@@ -52,7 +57,8 @@ impl<M: Machine> PageAllocator<M> {
         })
     }
 
-    fn validate_zone(&self, zone: usize) -> Result<(), Imbalance> {
+    /// Returns how many of its pages are cached.
+    fn validate_zone(&self, zone: usize) -> Result<usize, Imbalance> {
         let mut found = Found { blocks: [[0; ORDERS]; MigrateType::COUNT], free: 0, cached: 0 };
         let (start, spanned) = self.zones[zone].span();
         let first = start.0 & !(PAGEBLOCK_PAGES - 1);
@@ -63,7 +69,8 @@ impl<M: Machine> PageAllocator<M> {
                 self.walk_pageblock(Pfn(pfn), &mut found, &mut rest_of_last)?;
             }
         }
-        self.compare(zone, &found)
+        self.compare(zone, &found)?;
+        Ok(found.cached)
     }
 
     /// Adds up a page block. `covered` is how many frames at its beginning a larger free block already covers.
@@ -108,10 +115,6 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     fn compare(&self, zone: usize, found: &Found) -> Result<(), Imbalance> {
-        let counted = self.lists.iter().map(|cpu| cpu[zone].held()).sum();
-        if counted != found.cached {
-            return Err(Imbalance::Cached { zone, counted, found: found.cached });
-        }
         self.zones[zone].with_area(|area| {
             for (list, of_type) in found.blocks.iter().enumerate() {
                 for (order, &blocks) in of_type.iter().enumerate() {

@@ -68,8 +68,8 @@ impl ZoneLists {
     }
 
     /// Counts an allocation that bypassed the lists.
-    pub(crate) fn count_allocated(&self, pages: u64) {
-        self.0[0].count_allocated(pages);
+    pub(crate) fn count_allocated(&self, pages: usize) {
+        self.0[0].count_allocated(pages as i64);
     }
 
     /// Pages held now.
@@ -77,8 +77,8 @@ impl ZoneLists {
         self.iter().map(|(order, lists)| lists.held() << order).sum()
     }
 
-    /// Pages allocated since boot.
-    pub(crate) fn allocated(&self) -> u64 {
+    /// Pages allocated since boot; may be below 0, as for each order.
+    pub(crate) fn allocated(&self) -> i64 {
         self.iter().map(|(order, lists)| lists.allocated() << order).sum()
     }
 
@@ -130,17 +130,22 @@ impl PerCpuLists {
         u64::from(list.pick(&self.active).push(frames, link(pfn))) > self.batch.load(Relaxed)
     }
 
-    /// The stack at work is empty: the spare takes its place. Whether there was one.
-    pub(crate) fn use_spare(&self, list: List) -> bool {
-        let spare = list.pick(&self.spare).take();
-        if spare.count() == 0 {
-            return false;
-        }
-        list.pick(&self.active).fill(spare);
-        true
+    /// Whether the stack at work is empty.
+    pub(crate) fn is_empty(&self, list: List) -> bool {
+        list.pick(&self.active).count() == 0
     }
 
-    /// The stack at work is empty, and so is the spare: blocks from the buddy take its place.
+    /// Takes the spare.
+    pub(crate) fn take_spare(&self, list: List) -> Chain {
+        list.pick(&self.spare).take()
+    }
+
+    /// Takes the stack at work.
+    pub(crate) fn take_active(&self, list: List) -> Chain {
+        list.pick(&self.active).take()
+    }
+
+    /// The stack at work is empty: these blocks take its place.
     pub(crate) fn refill(&self, list: List, chain: Chain) {
         list.pick(&self.active).fill(chain);
     }
@@ -157,9 +162,10 @@ impl PerCpuLists {
         old
     }
 
+    /// Counts blocks as allocated, or (below 0) as not allocated after all.
     #[inline(always)]
-    fn count_allocated(&self, blocks: u64) {
-        self.allocated.store(self.allocated.load(Relaxed) + blocks, Relaxed);
+    pub(crate) fn count_allocated(&self, blocks: i64) {
+        self.allocated.store(self.allocated.load(Relaxed).wrapping_add_signed(blocks), Relaxed);
     }
 
     /// Takes both stacks of a type. By any CPU.
@@ -176,9 +182,9 @@ impl PerCpuLists {
         self.active.iter().chain(&self.spare).map(|stack| stack.count() as usize).sum()
     }
 
-    /// Blocks allocated since boot.
-    fn allocated(&self) -> u64 {
-        self.allocated.load(Relaxed)
+    /// Blocks allocated since boot. Of one CPU it may be below 0: what others lent it is not allocated yet.
+    fn allocated(&self) -> i64 {
+        self.allocated.load(Relaxed) as i64
     }
 
     pub(crate) fn batch(&self) -> usize {

@@ -27,7 +27,7 @@ fn free(lists: &PerCpuLists, frames: Frames<&'static Sim>, pfn: Pfn, detours: &m
 fn alloc(lists: &PerCpuLists, frames: Frames<&'static Sim>, detours: &mut usize) -> Option<Pfn> {
     lists.pop(frames, LIST).or_else(|| {
         *detours += 1;
-        lists.use_spare(LIST);
+        lists.refill(LIST, lists.take_spare(LIST));
         lists.pop(frames, LIST)
     })
 }

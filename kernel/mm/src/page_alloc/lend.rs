@@ -1,0 +1,121 @@
+//! Blocks that a later zone lends, for when the best zone of a request is exhausted.
+//!
+//! The fast path looks at one list only: the CPU's for the best zone. So that a page of a later zone does not cost a walk
+//! of the zonelist, the slow path puts a batch of the later zone's blocks on that list. The next allocations take them as
+//! if they were the best zone's own. A page that the CPU frees goes to the list of the zone that it belongs to. So a page
+//! of the best zone serves at once, and after the batch at most the slow path looks at the best zone again.
+//!
+//! - A list may serve every request that prefers its zone, so what is lent must be fit for them all: requests that are
+//!   limited to a zone below NORMAL or to a node ([`STRICT`]) never take a block of another zone from a list, and zone
+//!   MOVABLE lends to another zone MOVABLE only.
+//! - A lent block counts as allocated from its own zone when it is lent. Until it is allocated it counts as free in the
+//!   list's zone: the sum over all zones is exact, each zone's share within a batch for each CPU.
+//! - A block leaves a list for the buddy of its own zone, as its page block's record says.
+
+use crate::addr::Pfn;
+use crate::page_alloc::Machine;
+use crate::pcp::Chain;
+use crate::zone::{Demand, ZoneKind};
+
+use super::{Gfp, PageAllocator};
+
+/// Marks of requests that must not get a block of another zone than they name.
+pub(super) const STRICT: Gfp = Gfp::THISNODE.union(Gfp::DMA).union(Gfp::DMA32);
+
+impl<M: Machine> PageAllocator<M> {
+    /// A block of `zone`, which is not the request's best. Others may be lent to this CPU's list for the best zone.
+    pub(super) fn take_from_later(&self, best: usize, zone: usize, demand: &Demand, gfp: Gfp) -> Option<Pfn> {
+        let is_movable = |zone: usize| zone % ZoneKind::COUNT == ZoneKind::Movable as usize;
+        if gfp.intersects(STRICT) || is_movable(zone) && !is_movable(best) {
+            return self.take_from_lists(zone, demand, gfp);
+        }
+        let irq = self.machine.irq_save();
+        let (to, from) = (self.own_lists(best).of(demand.order), self.own_lists(zone).of(demand.order));
+        // (The thread may have come to another CPU, whose list is not empty.)
+        if to.is_empty(demand.list) {
+            let mut lent = from.take_active(demand.list);
+            if lent.count() == 0 {
+                lent = self.next_chain(zone, from, demand);
+            }
+            from.count_allocated(i64::from(lent.count()));
+            to.count_allocated(-i64::from(lent.count()));
+            to.refill(demand.list, lent);
+        }
+        let pfn = to.pop(self.frames(), demand.list);
+        self.machine.irq_restore(irq);
+        self.frames().page(pfn?).make_allocated(demand.order);
+        pfn
+    }
+
+    /// The zone that a block on a list belongs to.
+    fn home(&self, pfn: Pfn) -> usize {
+        self.frames().pageblocks.of(pfn).zone().into()
+    }
+
+    /// Whether a block from a list of `zone` may serve such a request.
+    pub(super) fn serves(&self, pfn: Pfn, zone: usize, gfp: Gfp) -> bool {
+        !gfp.intersects(STRICT) || self.home(pfn) == zone
+    }
+
+    /// Gives a chain of cached blocks of one order, from a list of `zone`, to the buddies that they belong to.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn drain_chain(&self, zone: usize, order: u32, chain: Chain) {
+        let mut lent = self.drain_to(zone, order, chain);
+        while let Some(first) = lent.peek() {
+            let home = self.home(Pfn(first as usize));
+            let rest = self.drain_to(home, order, lent);
+            let returned = i64::from(lent.count() - rest.count());
+            let irq = self.machine.irq_save();
+            self.own_lists(home).of(order).count_allocated(-returned);
+            self.own_lists(zone).of(order).count_allocated(returned);
+            self.machine.irq_restore(irq);
+            lent = rest;
+        }
+    }
+
+    /// Gives the blocks of a chain that belong to `zone` to its buddy; returns the others.
+    fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) -> Chain {
+        let mut others = Chain::EMPTY;
+        if chain.count() == 0 {
+            return others;
+        }
+        let frames = self.frames();
+        self.zones[zone].with_area(|area| {
+            while let Some(page) = chain.pop(frames) {
+                let (first, last) = if order == 0 { self.rest_of_run(page, &mut chain) } else { (page, page) };
+                // (A chain is shorter than a page block, so a run spans two zones at most.)
+                if [first, last].iter().all(|page| self.home(Pfn(*page as usize)) == zone) {
+                    match order {
+                        0 => area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1),
+                        _ => area.free_block(frames, Pfn(first as usize), order),
+                    }
+                    continue;
+                }
+                for page in first..=last {
+                    match self.home(Pfn(page as usize)) == zone {
+                        true => area.free_run(frames, Pfn(page as usize), 1),
+                        false => others.push(frames, page),
+                    }
+                }
+            }
+        });
+        others
+    }
+
+    /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that were
+    /// mapped in order. Returns the first and the last page of the run.
+    #[inline(always)]
+    fn rest_of_run(&self, page: u32, chain: &mut Chain) -> (u32, u32) {
+        let (mut first, mut last) = (page, page);
+        while let Some(page) = chain.peek() {
+            match page {
+                _ if page == last + 1 => last = page,
+                _ if page + 1 == first => first = page,
+                _ => break,
+            }
+            chain.pop(self.frames());
+        }
+        (first, last)
+    }
+}
