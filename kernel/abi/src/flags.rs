@@ -166,6 +166,7 @@ pub mod madv {
     pub const WILLNEED: i32 = 3;
     pub const DONTNEED: i32 = 4;
     pub const FREE: i32 = 8;
+    pub const REMOVE: i32 = 9;
     pub const DONTFORK: i32 = 10;
     pub const DOFORK: i32 = 11;
     pub const DONTDUMP: i32 = 16;

@@ -37,6 +37,7 @@
 //! | new, on its way to an entry or an object | 1 |
 //! | `Anon` | a reference for each present entry that maps it |
 //! | `Object`, in its object's tree | a reference for each such entry, and 1 for the object |
+//! | `Object`, which its object has given up | a reference for each such entry that is left |
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
 //! | either, held briefly after a lookup | 1 more for each of them |
 //! | either, isolated for migration or reclaim | 1 more |

@@ -102,6 +102,8 @@ pub enum Bug {
     FlushReadsAsidFirst,
     /// A page that comes back from swap takes the place of whatever is there by now.
     SwapInTrustsItsFirstLook,
+    /// MADV_REMOVE does not notice a fault that has the page and maps it afterwards.
+    RemoveWalksOnce,
 
     /// A failed mmap does not return its promised memory.
     FailedMapKeepsPromise,

@@ -24,6 +24,8 @@ enum Advice {
     Drop { anon_only: bool, even_locked: bool },
     /// Pages are brought in.
     Populate(Populate),
+    /// Pages go from the object, and so for all who map it.
+    Remove,
 }
 
 /// `None` for an unsupported advice: EINVAL.
@@ -46,6 +48,7 @@ fn advice(value: i32) -> Option<Advice> {
         madv::HUGEPAGE => Advice::Flags { set: VmFlags::HUGEPAGE, clear: huge },
         madv::NOHUGEPAGE => Advice::Flags { set: VmFlags::NOHUGEPAGE, clear: huge },
         madv::COLD | madv::PAGEOUT => Advice::Cold,
+        madv::REMOVE => Advice::Remove,
         madv::POPULATE_READ => Advice::Populate(Populate::Read),
         madv::POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
@@ -65,6 +68,9 @@ impl<M: Machine> Mm<M> {
             len.checked_next_multiple_of(PAGE_SIZE).and_then(|len| start.checked_add(len)).ok_or(Errno::EINVAL)?;
         if start == end {
             return Ok(());
+        }
+        if let Advice::Remove = advice {
+            return self.remove(start, end);
         }
         if let Advice::Populate(how) = advice {
             return self.populate(start, end, how).map_err(|error| match error {
@@ -127,7 +133,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Errno> {
         let locked = flags.contains(VmFlags::LOCKED);
         match *advice {
-            Advice::Hint | Advice::Populate(_) => Ok(()),
+            Advice::Hint | Advice::Populate(_) | Advice::Remove => Ok(()),
             Advice::Cold if locked => Err(Errno::EINVAL),
             Advice::Cold => {
                 // One invalidation for the range, as on Linux (which goes without it when it samples single pages), so

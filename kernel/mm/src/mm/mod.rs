@@ -34,6 +34,7 @@ mod non_present;
 mod pin;
 mod protect;
 mod remap;
+mod remove;
 mod residence;
 mod reverse;
 mod unmap;

@@ -18,7 +18,7 @@
 //! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the
 //!    object's too: the freeze expects 2, under the object's lock, and the new frame is in the tree before that lock is
 //!    released. If the freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put
-//!    back;
+//!    back. If the object has given the page up, the move ends, and the entries go with the page;
 //! 4. copies the contents, makes the new frame an anonymous page of the same anon_vma and pgoff, or the object's, and
 //!    walks again: each migration entry becomes a present one, under the table's lock, with a reference to the new
 //!    frame. Aborting a move does the same with the old frame, which is unfrozen first;

@@ -77,11 +77,13 @@ impl<M: Machine> Mm<M> {
 /// Visits every mapping of the user page `pfn` until `visit` returns `false`. The caller holds a reference to the page,
 /// has it frozen, or knows that it is an object's page in place.
 ///
-/// The space's areas are locked for reading during a visit, which may lock the entry's table and must not sleep. A
+/// The space's areas are locked for reading during a visit, which may lock the entry's table and must not sleep. Between
+/// visits there are preemption points, and the walk continues even if the thread is killed. A
 /// page's entry does not move from one space to another, so the walk misses no mapping of an anonymous page that exists
-/// during the whole walk; one that is made or removed meanwhile may be missed or visited. Returns whether the areas
-/// that may map the page were unchanged: if not, a mapping of an object's page that was moved, or whose area was split
-/// or merged, may have been missed or visited twice.
+/// during the whole walk; one that is made or removed meanwhile may be missed or visited. Returns whether no area that
+/// may map the page was changed: if one was, a mapping of an object's page that was moved, or whose area was split or
+/// merged, may have been missed or visited twice. (A change that was under way during the whole walk goes unnoticed, and
+/// its area may be missed.)
 pub fn for_each_mapping<M: Machine>(machine: M, pfn: Pfn, visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) -> bool {
     walk(machine, pfn, None, visit)
 }
@@ -136,10 +138,14 @@ fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut
     // SAFETY: the caller's hold keeps the page anonymous, and an anonymous page is an owner of its anon_vma.
     let anon_vma = unsafe { KArc::upgrade(core::ptr::with_exposed_provenance::<AnonVma<M>>(page.owner())) };
     let Some(anon_vma) = anon_vma else { return };
-    AnonVma::for_each_space(&anon_vma, |mm| Mm::visit_anon(mm, pfn, pgoff, &mut visit));
+    AnonVma::for_each_space(&anon_vma, |mm| {
+        let _ = machine.resched_point();
+        Mm::visit_anon(mm, pfn, pgoff, &mut visit)
+    });
 }
 
-fn for_each_object_mapping<M: Machine>(
+/// As [`for_each_mapping`], for page `index` of the object, which is or was `pfn`.
+pub(super) fn for_each_object_mapping<M: Machine>(
     object: &KArc<Object<M>>,
     index: usize,
     pfn: Pfn,
@@ -162,6 +168,8 @@ fn for_each_object_mapping<M: Machine>(
         };
         // A space that is being torn down maps nothing any more.
         let Some(mm) = mm else { continue };
+        // (The caller completes its work even if the thread is killed.)
+        let _ = mm.machine.resched_point();
         let areas = mm.areas.read();
         if mm.maps_object(&areas, addr, object, index, pfn) && !visit(&mm, addr) {
             return true;

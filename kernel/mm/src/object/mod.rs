@@ -7,7 +7,8 @@
 //! # Reverse mapping
 //! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
 //! ([`Mappings`]). A page that an object owns may outlive it. So the object is looked up from the page under the page
-//! lock ([`Object::of_page`]), and under that lock the end of the object clears the owner of the page.
+//! lock ([`Object::of_page`]), and under that lock the end of the object, or of its ownership ([`Object::give_up`]),
+//! clears the owner of the page.
 //!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
@@ -249,6 +250,32 @@ impl<M: Machine> Object<M> {
         Some(frame::page(self.machine, pfn).get().then_some(ObjectPage::Counted(pfn)))
     }
 
+    /// Gives up the first page from `first` on and below `end`: its index, and its frame with the object's reference. A
+    /// fault that has got the page from [`Object::page`] before holds a reference, and still maps it.
+    pub(crate) fn give_up(&self, first: usize, end: usize) -> Option<(usize, Pfn)> {
+        debug_assert!(!self.is_file(), "the pages of a file are not given up");
+        let (index, pfn) = {
+            let mut owned = self.owned.lock();
+            let (index, pfn) = owned.next(first).filter(|(index, _)| *index < end)?;
+            owned.take(index);
+            (index, Pfn(pfn as usize))
+        };
+        // Not under the spin lock: a thread may be preempted while it has the page locked.
+        self.disown(frame::page(self.machine, pfn));
+        if let Content::SharedAnon { reserved: false, .. } = self.content {
+            self.machine.spaces().commit().uncharge(self.machine, 1);
+        }
+        Some((index, pfn))
+    }
+
+    fn disown(&self, page: &Page) {
+        while !page.try_lock() {
+            self.machine.relax();
+        }
+        page.set_owner(0, 0);
+        page.unlock();
+    }
+
     /// Whether the object owns the frame as its page `index`.
     pub(crate) fn owns(&self, index: usize, pfn: Pfn) -> bool {
         self.owned.lock().get(index) == Some(pfn.0 as u32)
@@ -302,15 +329,11 @@ impl<M: Machine> Drop for Object<M> {
         self.name_in_place(0, point);
         let mut release = rmap::Release::new(machine);
         let mut owned = 0;
-        self.owned.get_mut().drain(|frames| {
+        let mut pages = core::mem::replace(self.owned.get_mut(), Radix::new());
+        pages.drain(|frames| {
             for pfn in frames.iter().filter(|pfn| **pfn != 0).map(|pfn| Pfn(*pfn as usize)) {
                 owned += 1;
-                let page = frame::page(machine, pfn);
-                while !page.try_lock() {
-                    machine.relax();
-                }
-                page.set_owner(0, 0);
-                page.unlock();
+                self.disown(frame::page(machine, pfn));
                 release.page(pfn);
             }
             point();

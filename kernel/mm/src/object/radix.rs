@@ -96,6 +96,49 @@ impl Radix {
         }
     }
 
+    /// The first frame at `index` or above, and its index.
+    pub fn next(&self, index: usize) -> Option<(usize, u32)> {
+        fn walk(node: &Node, index: usize, shift: u32) -> Option<(usize, u32)> {
+            let first = index >> shift;
+            match node {
+                Node::Leaf(frames) => {
+                    let way = (first..WAYS).find(|way| frames[*way] != 0)?;
+                    Some((way, frames[way]))
+                }
+                Node::Inner(nodes) => (first..WAYS).find_map(|way| {
+                    // Below the first of them the search begins at the index, below the others at 0.
+                    let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
+                    let (found, frame) = walk(nodes[way].as_deref()?, rest, shift - BITS)?;
+                    Some((way << shift | found, frame))
+                }),
+            }
+        }
+        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
+            return None;
+        }
+        walk(self.root.as_deref()?, index, BITS * self.height)
+    }
+
+    /// Takes the frame at `index` out. The nodes stay.
+    pub fn take(&mut self, index: usize) {
+        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
+            return;
+        }
+        let mut node = self.root.as_deref_mut();
+        let mut shift = BITS * self.height;
+        while let Some(now) = node {
+            let way = index >> shift & (WAYS - 1);
+            match now {
+                Node::Leaf(frames) => {
+                    frames[way] = 0;
+                    return;
+                }
+                Node::Inner(nodes) => node = nodes[way].as_deref_mut(),
+            }
+            shift = shift.wrapping_sub(BITS);
+        }
+    }
+
     /// Takes all frames out, by index, and frees the nodes: `see` gets at most 64 frames a time. The depth is at most 11.
     pub fn drain(&mut self, mut see: impl FnMut(&[u32])) {
         fn walk(node: Box<Node>, see: &mut impl FnMut(&[u32])) {
@@ -131,6 +174,20 @@ mod tests {
         }
         for index in 0..5000 {
             assert_eq!(tree.get(index), model.get(&index).copied());
+        }
+        for _ in 0..2 {
+            let mut at = 0;
+            for (index, frame) in &model {
+                assert_eq!(tree.next(at), Some((*index, *frame)));
+                at = index + 1;
+            }
+            assert_eq!(tree.next(at), None);
+            model.retain(|index, frame| {
+                if *frame % 3 == 0 {
+                    tree.take(*index);
+                }
+                *frame % 3 != 0
+            });
         }
         let mut seen = Vec::new();
         tree.drain(|frames| seen.extend(frames.iter().copied().filter(|frame| *frame != 0)));

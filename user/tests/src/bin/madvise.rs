@@ -5,8 +5,9 @@
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::{Map, Open, Prot, madv};
+use quire_rt::process::{self, Status};
 use quire_rt::{fs, io, mem};
-use user_tests::{Checks, KERNEL, PAGE, RW, all, map, mmap, mprotect, munmap, peek, poke, raw};
+use user_tests::{Checks, KERNEL, PAGE, RW, all, map, mmap, mprotect, munmap, peek, poke, raw, start};
 
 quire_rt::entry!(main);
 
@@ -30,6 +31,7 @@ fn main() -> i32 {
     hints(&mut checks);
     forks(&mut checks);
     populating(&mut checks);
+    removing(&mut checks);
     checks.finish()
 }
 
@@ -168,4 +170,27 @@ fn populating(checks: &mut Checks) {
     checks.eq(madvise(file, PAGE, madv::POPULATE_READ), Ok(()), "a file");
     checks.fails(madvise(file, 4 * PAGE, madv::POPULATE_READ), Errno::EFAULT, "but not past its end");
     let _ = (munmap(file, 4 * PAGE), io::close(fd));
+}
+
+fn removing(checks: &mut Checks) {
+    let Ok(at) = mmap(0, 4 * PAGE, RW, SHARED, -1, 0) else { return checks.ok(false, "shared memory") };
+    (0..4).for_each(|page| poke(at + page * PAGE, 7));
+    let ((is_mapped, mapped), (made, makes)) = (io::pipe(0).unwrap_or((-1, -1)), io::pipe(0).unwrap_or((-1, -1)));
+    let sharer = start(|| {
+        // It has all pages mapped before the hole is made, and looks afterwards.
+        let before = (0..4).all(|page| peek(at + page * PAGE) == 7);
+        let _ = (io::write(mapped, b"x"), io::read(made, &mut [0]));
+        (!before || !all(at + PAGE, 2 * PAGE, 0) || peek(at) != 7) as i32
+    });
+    let _ = io::read(is_mapped, &mut [0]);
+    checks.eq(madvise(at + PAGE, 2 * PAGE, madv::REMOVE), Ok(()), "REMOVE");
+    let _ = io::write(makes, b"x");
+    checks.ok(all(at + PAGE, 2 * PAGE, 0) && peek(at) == 7 && peek(at + 3 * PAGE) == 7, "makes a hole of zeros");
+    checks.eq(sharer.and_then(process::waitpid), Ok(Status::Exited(0)), "which all see that share the memory");
+    let _ = mem::mlock(at, PAGE);
+    checks.fails(madvise(at, PAGE, madv::REMOVE), Errno::EINVAL, "not in locked memory");
+    let _ = (mem::munlock(at, PAGE), munmap(at + PAGE, PAGE));
+    checks.fails(madvise(at, 4 * PAGE, madv::REMOVE), Errno::ENOMEM, "over a hole it goes on");
+    checks.ok(peek(at) == 0 && peek(at + 3 * PAGE) == 0, "to the end");
+    checks.fails(madvise(map(PAGE, RW), PAGE, madv::REMOVE), Errno::EINVAL, "not in private memory");
 }

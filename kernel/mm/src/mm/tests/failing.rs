@@ -74,7 +74,13 @@ impl Call {
         match *op {
             Op::Advise { advice, .. } => matches!(
                 advice,
-                madv::DONTNEED | madv::DONTNEED_LOCKED | madv::FREE | madv::COLD | madv::PAGEOUT | madv::WILLNEED
+                madv::DONTNEED
+                    | madv::DONTNEED_LOCKED
+                    | madv::FREE
+                    | madv::REMOVE
+                    | madv::COLD
+                    | madv::PAGEOUT
+                    | madv::WILLNEED
             ),
             Op::LockAll { current, .. } => !current,
             Op::Sync { .. } | Op::InCore { .. } | Op::Exit { .. } => true,

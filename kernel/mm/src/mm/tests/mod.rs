@@ -13,6 +13,7 @@ mod oracle;
 mod outcomes;
 mod pair;
 mod pin;
+mod remove;
 mod rmap;
 mod script;
 mod shortage;

@@ -114,6 +114,13 @@ impl Page {
         matches!(self.base, Base::Zero)
     }
 
+    /// Shared memory has nothing there any more.
+    fn make_hole(&self) {
+        if let Base::Shared { pages, index, .. } = &self.base {
+            pages.borrow_mut().remove(index);
+        }
+    }
+
     /// Whether `self` and the page after it, `next`, could be one area.
     pub fn joins(&self, next: &Page) -> bool {
         let same = |a: &Page| (a.prot, a.shared, a.grows, a.dontfork, a.wipe, a.lock, a.may_write);
@@ -302,6 +309,9 @@ impl Model {
                     return Err(Errno::EINVAL);
                 }
                 madv::DONTNEED | madv::DONTNEED_LOCKED => page.value = None,
+                madv::REMOVE if page.lock != Lock::No || page.is_anon() => return Err(Errno::EINVAL),
+                madv::REMOVE if !page.shared || !page.may_write => return Err(Errno::EACCES),
+                madv::REMOVE => page.make_hole(),
                 madv::FREE if !page.is_anon() => return Err(Errno::EINVAL),
                 madv::FREE => page.value = None,
                 madv::DONTFORK => page.dontfork = true,

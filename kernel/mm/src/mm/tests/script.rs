@@ -343,6 +343,8 @@ impl Random {
                     madv::KEEPONFORK,
                     madv::POPULATE_READ,
                     madv::POPULATE_WRITE,
+                    madv::REMOVE,
+                    madv::REMOVE,
                 ]);
                 Op::Advise { process, at, len, advice }
             }
