@@ -13,6 +13,7 @@
 //! - A block leaves a list for the buddy of its own zone, as its page block's record says.
 
 use crate::addr::Pfn;
+use crate::buddy::PAGEBLOCK_ORDER;
 use crate::page_alloc::Machine;
 use crate::pcp::Chain;
 use crate::zone::{Demand, ZoneKind};
@@ -75,25 +76,38 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Gives the blocks of a chain that belong to `zone` to its buddy; returns the others.
+    #[inline]
     fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) -> Chain {
         let mut others = Chain::EMPTY;
         if chain.count() == 0 {
             return others;
         }
         let frames = self.frames();
+        let is_own = |page: u32| self.home(Pfn(page as usize)) == zone;
         self.zones[zone].with_area(|area| {
-            while let Some(page) = chain.pop(frames) {
-                let (first, last) = if order == 0 { self.rest_of_run(page, &mut chain) } else { (page, page) };
-                // (A chain is shorter than a page block, so a run spans two zones at most.)
-                if [first, last].iter().all(|page| self.home(Pfn(*page as usize)) == zone) {
-                    match order {
-                        0 => area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1),
-                        _ => area.free_block(frames, Pfn(first as usize), order),
+            if order > 0 {
+                while let Some(page) = chain.pop(frames) {
+                    match is_own(page) {
+                        true => area.free_block(frames, Pfn(page as usize), order),
+                        false => others.push(frames, page),
                     }
+                }
+                return;
+            }
+            // The page block of the last run, which is the zone's: the next run is often there too.
+            let mut known = u32::MAX;
+            while let Some(page) = chain.pop(frames) {
+                let (first, last) = self.rest_of_run(page, &mut chain);
+                let block = first >> PAGEBLOCK_ORDER;
+                let within = block == last >> PAGEBLOCK_ORDER;
+                // (A chain is shorter than a page block, so a run spans two at most.)
+                if within && block == known || is_own(first) && (within || is_own(last)) {
+                    known = block;
+                    area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
                     continue;
                 }
                 for page in first..=last {
-                    match self.home(Pfn(page as usize)) == zone {
+                    match is_own(page) {
                         true => area.free_run(frames, Pfn(page as usize), 1),
                         false => others.push(frames, page),
                     }
