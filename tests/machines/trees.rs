@@ -73,6 +73,7 @@ fn reservations_over_what_is_in_use_are_named_and_hold_around_it() {
         }
         let hidden = outcome.output.lines().filter(|line| line.contains("never mapped")).count();
         assert_eq!(hidden > 0, name.starts_with("nomap"), "the rest of it is kept\n{outcome}");
+        assert!(!outcome.output.contains("contiguous memory area"), "what lies around it is lent\n{outcome}");
     }
 }
 

@@ -122,6 +122,8 @@ pub fn spoil() {
         write!("pmuserenr_el0", 15u64);
         write!("pmcr_el0", 1u64);
         write!("pmcntenset_el0", 1u64 << 31);
+        write!("pmintenset_el1", 1u64 << 31);
+        write!("pmovsset_el0", 1u64 << 31);
     }
 }
 
@@ -150,6 +152,8 @@ pub fn wrong_register() -> Option<&'static str> {
         check("PMUSERENR_EL0", read!("pmuserenr_el0") == 0);
         check("PMCR_EL0", read!("pmcr_el0") & 1 == 0);
         check("PMCNTENSET_EL0", read!("pmcntenset_el0") == 0);
+        check("PMINTENSET_EL1", read!("pmintenset_el1") == 0);
+        check("PMOVSSET_EL0", read!("pmovsset_el0") == 0);
     }
     wrong
 }

@@ -9,9 +9,15 @@
 
 use core::arch::asm;
 
+/// Indices that this kernel has bounded, so that the self-test sees which lookups do.
+#[cfg(feature = "selftest")]
+pub static BOUNDED: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
+
 /// `index` if it is below `len`. On a mispredicted path it is 0.
 #[inline(always)]
 pub fn bounded(index: usize, len: usize) -> Option<usize> {
+    #[cfg(feature = "selftest")]
+    BOUNDED.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     if index >= len {
         return None;
     }

@@ -186,7 +186,8 @@ impl Handles {
     /// does not pass.
     pub fn next(&self, from: u32) -> Option<(u32, Option<HandleInfo>)> {
         let slots = self.slots.lock();
-        let index = slots.next_used(from.saturating_sub(HandleInfo::FIRST) as usize)?;
+        let from = from.saturating_sub(HandleInfo::FIRST) as usize;
+        let index = slots.next_used(speculation::bounded(from, slots.capacity())?)?;
         let number = HandleInfo::FIRST + index as u32;
         let passes = slots.get(index).filter(|handle| handle.granted != 0);
         let info = |handle: &Handle| HandleInfo { number, kind: handle.kind(), rights: handle.granted, reserved: 0 };

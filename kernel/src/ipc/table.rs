@@ -143,7 +143,7 @@ impl Descriptors {
         let mut room = Room::none();
         loop {
             let mut slots = self.change()?;
-            let free = slots.lowest_free(from);
+            let free = lowest_free(&slots, from);
             if free as u64 >= limit {
                 return Err(Errno::EMFILE);
             }
@@ -193,7 +193,7 @@ impl Descriptors {
         loop {
             let removed = {
                 let mut slots = self.change()?;
-                let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
+                let Some(used) = next_used(&slots, number).filter(|used| *used <= last) else { return Ok(()) };
                 number = used;
                 slots.take(used)
             };
@@ -216,7 +216,7 @@ impl Descriptors {
         loop {
             {
                 let mut slots = self.change()?;
-                let Some(used) = slots.next_used(number).filter(|used| *used <= last) else { return Ok(()) };
+                let Some(used) = next_used(&slots, number).filter(|used| *used <= last) else { return Ok(()) };
                 if let Some(descriptor) = slots.get_mut(used) {
                     descriptor.close_on_exec = true;
                 }
@@ -257,6 +257,16 @@ impl Drop for Still<'_> {
             self.0.waiting.wake_all();
         }
     }
+}
+
+/// The lowest free number from `from` on, which a program gave.
+fn lowest_free(slots: &Slots<Descriptor>, from: usize) -> usize {
+    speculation::bounded(from, slots.capacity()).map_or(from, |from| slots.lowest_free(from))
+}
+
+/// The lowest number in use from `from` on, which a program gave.
+fn next_used(slots: &Slots<Descriptor>, from: usize) -> Option<usize> {
+    slots.next_used(speculation::bounded(from, slots.capacity())?)
 }
 
 /// An index from a program, bounded by the table on speculative paths too. EBADF.

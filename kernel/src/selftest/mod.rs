@@ -13,6 +13,7 @@ mod books;
 mod bytes;
 mod cma;
 mod crew;
+mod indices;
 mod kmap;
 mod memory;
 mod misuse;
@@ -81,6 +82,7 @@ type Check = (&'static str, fn() -> Outcome);
 /// The checks, in their order.
 const CHECKS: &[&[Check]] = &[
     registers::CHECKS,
+    indices::CHECKS,
     bytes::CHECKS,
     pages::CHECKS,
     slab::CHECKS,

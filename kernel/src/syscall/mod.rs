@@ -69,9 +69,7 @@ static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
-    // The number indexes tables, so it is bounded on speculative paths too.
-    let own = || speculation::get(&OWN, nr.wrapping_sub(nr::QUIRE_BASE));
-    let answer = match speculation::get(&LINUX, nr).or_else(own) {
+    let answer = match find(nr) {
         Some(call) => call(frame),
         None => unknown::call(nr),
     };
@@ -80,6 +78,23 @@ extern "C" fn trap_syscall(frame: &mut TrapFrame) {
         Err(e) => e.to_ret() as u64,
     };
 }
+
+/// The call with a number. It indexes tables, so it is bounded on speculative paths too.
+#[inline(always)]
+fn find(nr: usize) -> Option<&'static Call> {
+    let own = || speculation::get(&OWN, nr.wrapping_sub(nr::QUIRE_BASE));
+    speculation::get(&LINUX, nr).or_else(own)
+}
+
+/// Lookups by numbers that programs give, with how many indices each bounds, for the self-test.
+#[cfg(feature = "selftest")]
+pub const LOOKUPS: &[(&str, usize, fn())] = &[
+    ("a call", 2, || _ = find(usize::MAX)),
+    ("a limit", 1, || _ = process::limit_mut(&mut crate::task::process::first_limits(), 1)),
+    ("a counter", 3, || _ = statistics::counter(usize::MAX)),
+    ("an entry of a directory", 1, || _ = crate::archive::by_number(0).and_then(|root| file::place_in(root, 0))),
+    ("a contiguous area", 1, || _ = statistics::cma(0)),
+];
 
 /// The calls with numbers from `first` on.
 const fn calls<const N: usize>(first: usize) -> [Call; N] {

@@ -173,11 +173,16 @@ pub fn setsid() -> Answer {
     Ok(me.pid as usize)
 }
 
+/// The limit with a number from a program. EINVAL.
+pub fn limit_mut(limits: &mut [Rlimit; rlimit::COUNT], which: usize) -> Result<&mut Rlimit, Errno> {
+    speculation::get_mut(limits, which).ok_or(Errno::EINVAL)
+}
+
 fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
     let may_raise = require(current().process(), Privilege::RaiseLimit);
     let (old, all) = {
         let mut limits = process.limits.lock();
-        let limit = speculation::get_mut(&mut *limits, which).ok_or(Errno::EINVAL)?;
+        let limit = limit_mut(&mut limits, which)?;
         let old = *limit;
         if let Some(new) = new {
             if new.cur > new.max {

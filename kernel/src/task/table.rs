@@ -252,7 +252,7 @@ impl Table {
     /// The process with the lowest number from `from` on, zombies too. Numbers of threads are passed, at most `passes` of
     /// them: then the answer is the number to go on from.
     pub fn next_process(&self, from: u32, passes: &mut usize) -> Result<&KArc<Process>, Option<u32>> {
-        let mut number = from;
+        let mut number = speculation::bounded(from as usize, PID_MAX as usize).ok_or(None)? as u32;
         loop {
             number = self.numbers.next_used(number).ok_or(None)?;
             if let Some(process) = self.process(number) {
