@@ -213,7 +213,8 @@ impl FromStr for AddedFile {
     }
 }
 
-/// With less, the kernel and the boot archive do not fit.
+/// With less, the kernel does not fit. How much more the boot archive needs is known when it is built
+/// ([`crate::qemu::room_for_archive`]).
 const LEAST_MEMORY: MemorySize = MemorySize { mebibytes: 16 };
 
 /// A size in MiB.
@@ -250,7 +251,10 @@ impl FromStr for MemorySize {
 
 impl fmt::Display for MemorySize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}M", self.mebibytes)
+        let units = [(20, 'T'), (10, 'G'), (0, 'M')];
+        let (shift, unit) =
+            units.into_iter().find(|(shift, _)| self.mebibytes.is_multiple_of(1 << shift)).unwrap_or((0, 'M'));
+        write!(f, "{}{unit}", self.mebibytes >> shift)
     }
 }
 
@@ -270,6 +274,9 @@ mod tests {
         assert_eq!("8G".parse(), Ok(MemorySize { mebibytes: 8192 }));
         assert_eq!("32768K".parse(), Ok(MemorySize { mebibytes: 32 }));
         assert_eq!("1T".parse(), Ok(MemorySize { mebibytes: 1 << 20 }));
+        for size in ["17M", "1023M", "1G", "1025M", "3G", "1T", "1025G"] {
+            assert_eq!(size.parse::<MemorySize>().unwrap().to_string(), size);
+        }
         for (wrong, why) in [
             ("", "128M"),
             ("8", "unit"),

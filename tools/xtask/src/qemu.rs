@@ -17,6 +17,9 @@ const CPU: &str = "cortex-a72";
 /// A GICv2 distributor addresses eight CPUs.
 const GIC2_CPUS: u32 = 8;
 
+/// The memory of a `virt` if none is asked for.
+const VIRT_MEMORY: MemorySize = MemorySize { mebibytes: 1024 };
+
 /// The only memory size that QEMU's Pi has.
 const RPI4_MEMORY: MemorySize = MemorySize { mebibytes: 2048 };
 const RPI4_CPUS: u32 = 4;
@@ -40,7 +43,7 @@ pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
 fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     let smp = options.smp.unwrap_or(4);
     let gic = options.gic.unwrap_or(2);
-    let memory = options.mem.unwrap_or(MemorySize { mebibytes: 1024 });
+    let memory = options.mem.unwrap_or(VIRT_MEMORY);
     let nodes = options.numa.unwrap_or(1);
     promised(memory, &host_memory())?;
     ensure!(gic != 2 || smp <= GIC2_CPUS, "a GICv2 serves {GIC2_CPUS} CPUs at most: add --gic 3 for --smp {smp}");
@@ -65,6 +68,33 @@ fn virt(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
         qemu.args(["-global", "virtio-mmio.force-legacy=false", "-device", "virtio-blk-device,drive=disk"]);
     }
     Ok(())
+}
+
+/// Refuses memory in which QEMU finds no room for a boot archive of this many bytes and the device tree.
+pub fn room_for_archive(board: Board, options: &MachineOptions, archive: u64) -> Result<()> {
+    let memory = match board {
+        Board::Virt => options.mem.unwrap_or(VIRT_MEMORY),
+        Board::Rpi4 => RPI4_MEMORY,
+    };
+    if has_room(memory, archive) {
+        return Ok(());
+    }
+    let more = (memory.mebibytes..).map(|mebibytes| MemorySize { mebibytes });
+    let enough = more.into_iter().find(|size| has_room(*size, archive)).unwrap_or(memory);
+    bail!(
+        "--mem {memory}: the boot archive of {}K does not fit; with it the machine needs {enough}",
+        archive.div_ceil(1024)
+    )
+}
+
+/// Whether QEMU finds room: it puts the archive into the middle of memory, but at most 128 MiB from its start, and the
+/// tree behind it at a multiple of 2 MiB.
+fn has_room(memory: MemorySize, archive: u64) -> bool {
+    const MIB: u64 = 1 << 20;
+    const TREE: u64 = MIB;
+    let memory = memory.mebibytes * MIB;
+    let end = (memory / 2).min(128 * MIB).saturating_add(archive);
+    end.checked_next_multiple_of(2 * MIB).is_some_and(|tree| tree + TREE <= memory)
 }
 
 /// The host's memory, as far as Linux's policy limits what QEMU may allocate.
@@ -168,10 +198,29 @@ mod tests {
         let ask = |gibibytes: u64, policy: &str| promised(MemorySize { mebibytes: gibibytes << 10 }, &host(policy));
         assert!(ask(3, "0\n").is_ok());
         let why = ask(4, "0\n").unwrap_err().to_string();
-        assert!(why.contains("--mem 4096M") && why.contains("3072M"), "{why}");
+        assert!(why.contains("--mem 4G") && why.contains("3072M"), "{why}");
         assert!(ask(4, "1\n").is_ok(), "the host promises anything");
         let unknown = HostMemory { policy: String::new(), memory: String::new() };
         assert!(promised(MemorySize { mebibytes: 1 << 20 }, &unknown).is_ok());
+    }
+
+    #[test]
+    fn memory_without_room_for_the_archive_is_refused() {
+        const MIB: u64 = 1 << 20;
+        let ask = |mebibytes: u64, archive: u64| {
+            let options = MachineOptions { mem: Some(MemorySize { mebibytes }), ..Default::default() };
+            room_for_archive(Board::Virt, &options, archive).map_err(|error| error.to_string())
+        };
+        assert_eq!(ask(18, 6 * MIB), Ok(()));
+        assert_eq!(ask(17, 7 * MIB), Ok(()));
+        let why = ask(16, 6 * MIB + 1).unwrap_err();
+        assert!(why.contains("6145K") && why.ends_with("needs 17M"), "{why}");
+        assert!(ask(64, 40 * MIB).unwrap_err().ends_with("needs 83M"));
+        assert_eq!(ask(512, 382 * MIB), Ok(()));
+        assert!(ask(512, 383 * MIB).unwrap_err().ends_with("needs 513M"));
+        let usual = MachineOptions::default();
+        assert!(room_for_archive(Board::Rpi4, &usual, 600 * MIB).is_ok());
+        assert!(room_for_archive(Board::Virt, &usual, 1000 * MIB).is_err());
     }
 
     #[test]

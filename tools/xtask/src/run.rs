@@ -49,7 +49,9 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     };
     setup::qemu()?;
     let mut archive = File::from(memfd_create("quire-boot-archive", MemfdFlags::CLOEXEC)?);
-    archive.write_all(&built.archive(&options.add, options.exec.as_deref())?)?;
+    let contents = built.archive(&options.add, options.exec.as_deref())?;
+    qemu::room_for_archive(options.build.board, &options.machine, contents.len() as u64)?;
+    archive.write_all(&contents)?;
     let inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];
 
     qemu.arg("-kernel").arg(&built.image).args(["-initrd", &format!("/proc/self/fd/{ARCHIVE_FD}")]);
