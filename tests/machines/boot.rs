@@ -77,16 +77,16 @@ fn kibibytes(text: &str) -> Option<u64> {
     Some(number.parse::<u64>().ok()? << shift)
 }
 
-/// What xtask says is needed for the boot archive is enough.
+/// The memory that xtask says a boot archive needs is enough for it.
 #[test]
 fn the_least_memory_boots() {
-    let refused =
-        Machine::new(&["--smp", "1", "--mem", "16M", "--add", "../target/quire/release/boot.cpio"]).exec("true");
-    assert_eq!(refused.status, 1, "twice the archive fits\n{refused}");
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/quire/release/boot.cpio");
+    let machine = |memory: &str| Machine::new(&["--smp", "1", "--mem", memory, "--add", archive]);
+    let refused = machine("16M").exec("true");
+    assert_eq!(refused.status, 1, "an archive of twice the size fits\n{refused}");
     let needed = refused.log.lines().find_map(|line| line.rsplit_once("the machine needs ").map(|(_, size)| size));
     let needed = needed.unwrap_or_else(|| panic!("no word of what is needed\n{refused}"));
-    let options = ["--smp", "1", "--mem", needed, "--add", "../target/quire/release/boot.cpio"];
-    let outcome = Machine::new(&options).exec("selftest accounts fork");
+    let outcome = machine(needed).exec("selftest accounts fork");
     assert!(outcome.succeeded().contains("# 2 programs, 0 failed"), "{outcome}");
 }
 
