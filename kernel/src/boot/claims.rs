@@ -75,12 +75,12 @@ pub fn reserve(
         && !is_their_own(*by, flags)
     {
         let done = match (no_map, lent) {
-            (true, _) => "stays mapped",
-            (_, true) => "none of it is lent",
-            _ => "stays in use",
+            (true, _) => "which stays mapped",
+            (_, true) => "so none of it is lent",
+            _ => "which stays in use",
         };
         let (start, end) = (used.start.get(), used.end.get());
-        log::warn!("device tree: {name}: lies over {} at {start:#x}-{:#x}, which {done}", named(*by), end - 1);
+        log::warn!("device tree: {name}: lies over {} at {start:#x}-{:#x}, {done}", named(*by), end - 1);
     }
     match no_map {
         true => memory.mark_no_map(range),

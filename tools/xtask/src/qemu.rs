@@ -30,6 +30,9 @@ const RPI4_CPUS: u32 = 4;
 pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
     let mut qemu = Command::new(QEMU);
     qemu.args(["-display", "none", "-no-reboot"]);
+    if let Some(tree) = &options.dtb {
+        ensure!(tree.exists(), "--dtb {}: no such file", tree.display());
+    }
     match board {
         Board::Virt => virt(&mut qemu, options)?,
         Board::Rpi4 => rpi4(&mut qemu, options)?,
@@ -233,6 +236,7 @@ mod tests {
         assert!(refused(Board::Rpi4, MachineOptions { cpu: Some("max".into()), ..Default::default() }));
         assert!(refused(Board::Virt, MachineOptions { smp: Some(9), ..Default::default() }));
         assert!(refused(Board::Virt, MachineOptions { disk: Some("/nonexistent".into()), ..Default::default() }));
+        assert!(refused(Board::Rpi4, MachineOptions { dtb: Some("/nonexistent".into()), ..Default::default() }));
 
         let pi = MachineOptions { smp: Some(4), mem: Some(RPI4_MEMORY), gic: Some(2), el2: true, ..Default::default() };
         assert!(!refused(Board::Rpi4, pi));

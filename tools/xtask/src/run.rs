@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, set_parent_process_death_signal};
@@ -41,8 +41,11 @@ const SERIAL_FD: [i32; 2] = [4, 5];
 
 /// `cargo xtask run`: the exit status is the guest's.
 pub fn run(options: &RunOptions) -> Result<u8> {
-    // Report wrong machine options before a build.
+    // Report wrong options before a build.
     let mut qemu = qemu::machine(options.build.board, &options.machine)?;
+    for file in &options.add {
+        ensure!(file.host.exists(), "--add {}: no such file", file.host.display());
+    }
     let built = match options.no_build {
         true => Built::at(&Workspace::find()?, &options.build),
         false => build::build(&options.build)?,

@@ -19,6 +19,7 @@ use core::ffi::CStr;
 use quire_rt::abi::flags::{Control, Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
 use quire_rt::{Errno, args, eprintln, fs, handles, info, println, process, time};
+use quire_shell::pause::Pause;
 use shell::{Mode, Shell};
 
 quire_rt::entry!(main);
@@ -82,29 +83,6 @@ fn init() -> i32 {
                 println!("init: the shell ended ({status}); a new one comes in {seconds} s");
                 time::sleep_ms(seconds * 1000);
             }
-        }
-    }
-}
-
-/// How long process 1 waits before it starts a shell again: usually not at all; if shells end as soon as they start,
-/// longer each time.
-#[derive(Default)]
-struct Pause {
-    /// Shells in a row that ended soon.
-    short: u32,
-}
-
-impl Pause {
-    /// Seconds to wait after a shell that ran for so many nanoseconds.
-    fn after(&mut self, ran: u64) -> u64 {
-        const SOON: u64 = 2_000_000_000;
-        /// This many may end early without a pause: somebody tries `exit`.
-        const FREE: u32 = 3;
-        const LONGEST: u64 = 60;
-        self.short = if ran < SOON { self.short + 1 } else { 0 };
-        match self.short.checked_sub(FREE + 1) {
-            None => 0,
-            Some(doubled) => (1 << doubled.min(6)).min(LONGEST),
         }
     }
 }
