@@ -14,7 +14,7 @@
 //! | `Kernel` | allocated, use unspecified | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
-//! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
+//! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff; both change only while it is frozen | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
 //! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
 //!
 //! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
@@ -318,7 +318,7 @@ impl Page {
     }
 
     /// Sets the owner of the page, and its index there. `owner` is a kernel address (its low 3 bits may be a tag) or 0.
-    /// Only for the sole holder of a page that cannot be found, or under the page lock.
+    /// Only for the sole holder of a page that cannot be found or is frozen, or under the page lock.
     #[inline]
     pub fn set_owner(&self, owner: usize, index: u64) {
         debug_assert!(index < 1 << 40);

@@ -1,10 +1,13 @@
 //! Reverse mapping: from a page to all its mappings.
 //!
 //! # Anonymous pages
-//! A page that a process first touches belongs to that process's [`AnonVma`] for good; its `Page` has the anon_vma and
-//! the page's *pgoff* (see [`crate::vma`]). Only that process and its descendants can map the page: in each space it is
-//! the area with that pgoff, found by address in O(log n) or, for areas that mremap has moved, in the space's tree of
-//! areas that are not at their pgoff.
+//! A page that a process first touches belongs to that process's [`AnonVma`]; its `Page` has the anon_vma and the page's
+//! *pgoff* (see [`crate::vma`]). Only that process and its descendants can map the page: in each space it is the area
+//! with that pgoff, found by address in O(log n) or, for areas that mremap has moved, in the space's tree of areas that
+//! are not at their pgoff. Few of those claim the same pgoff: where a move or growth would lead to that, the pages get
+//! others (`mm/pgoff.rs`).
+//!
+//! Both change only while the page is frozen: a holder of a page relies on them.
 //!
 //! # Families
 //! The anon_vmas that descend from one `Mm::new` are a family, a tree of forks. It is stored as a *tour*: a list in
@@ -22,9 +25,11 @@
 //! one *class* with that place in the tour. An anon_vma without children has no place any more: nothing maps its pages.
 //! Classes are a union-find forest, by rank: from an anon_vma to its class's place it is O(log n) steps.
 //!
-//! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. As on
-//! Linux, one case remains slow: if many children inherited a page, and all but the last have replaced it by a copy,
-//! the walk searches all of them.
+//! A walk that knows how many mappings there can be ([`Page::mappings_at_most`]) ends with the last of them. If many
+//! children inherited a page, and all but one have replaced it by a copy, the page becomes that child's own when the child
+//! writes to it, or else when a walk finds it there. So all children are searched at most once: a step for each copy that
+//! was made. As on Linux, one case remains slow: while two or more of many children still map a page, a walk searches all
+//! of them.
 //!
 //! # Lifetimes
 //! An anon_vma's record is counted: by its space, by each of its pages, by the class mates that lead to it, and by the

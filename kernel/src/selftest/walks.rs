@@ -1,6 +1,7 @@
 //! The cost of a walk from a page to its single mapping: alone, and beside related spaces and areas that do not map the
 //! page.
 
+use alloc::vec::Vec;
 use core::hint::black_box;
 
 use quire_abi::flags::{Map, Mremap, Prot};
@@ -12,7 +13,7 @@ use super::bench::measure;
 use crate::vm::{Cpu, Mm};
 
 const WALKS: u64 = 10_000;
-/// Generations that have ended, or children that came before the page.
+/// Generations that have ended, or children of the space.
 const RELATIVES: usize = 4000;
 /// Areas that were moved away from one place.
 const AREAS: usize = 10_000;
@@ -23,10 +24,15 @@ const TO: usize = 0x1_0000_0000;
 
 /// Prints a line for each. The only possible failure is a lack of memory; returns how often that happened.
 pub fn run() -> usize {
-    [alone(), behind_ended_generations(), beside_younger_children(), among_moved_areas()]
-        .iter()
-        .filter(|outcome| outcome.is_none())
-        .count()
+    let rows = [
+        alone(),
+        behind_ended_generations(),
+        beside_younger_children(),
+        left_to_one_child(),
+        among_moved_areas(),
+        among_moved_parts(),
+    ];
+    rows.iter().filter(|outcome| outcome.is_none()).count()
 }
 
 fn space() -> Option<KArc<Mm>> {
@@ -73,15 +79,32 @@ fn behind_ended_generations() -> Option<()> {
     walk("kernel.rmap.ended", &mm, FROM)
 }
 
-fn beside_younger_children() -> Option<()> {
-    let mm = space()?;
-    map(&mm, FROM, 1)?;
-    let mut children: alloc::vec::Vec<KArc<Mm>> = TryVec::try_with_capacity(RELATIVES).ok()?;
+fn children_of(mm: &Mm) -> Option<Vec<KArc<Mm>>> {
+    let mut children: Vec<KArc<Mm>> = TryVec::try_with_capacity(RELATIVES).ok()?;
     for _ in 0..RELATIVES {
         children.try_push(mm.fork().ok()?).ok()?;
     }
+    Some(children)
+}
+
+fn beside_younger_children() -> Option<()> {
+    let mm = space()?;
+    map(&mm, FROM, 1)?;
+    let _children = children_of(&mm)?;
     write(&mm, FROM)?;
     walk("kernel.rmap.younger", &mm, FROM)
+}
+
+/// All children inherited the page, and all but one have replaced it by a copy, as has the parent.
+fn left_to_one_child() -> Option<()> {
+    let mm = space()?;
+    map(&mm, FROM, 1)?;
+    write(&mm, FROM)?;
+    let mut children = children_of(&mm)?;
+    let last = children.swap_remove(RELATIVES / 2);
+    write(&mm, FROM)?;
+    children.iter().try_for_each(|child| write(child, FROM))?;
+    walk("kernel.rmap.left", &last, FROM)
 }
 
 fn among_moved_areas() -> Option<()> {
@@ -96,4 +119,17 @@ fn among_moved_areas() -> Option<()> {
         }
     }
     walk("kernel.rmap.moved", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
+}
+
+/// The same part of an area moves again and again, and leaves the area there.
+fn among_moved_parts() -> Option<()> {
+    let mm = space()?;
+    map(&mm, FROM, 3)?;
+    let part = FROM + PAGE_SIZE;
+    for area in 0..AREAS {
+        write(&mm, part)?;
+        let flags = Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP;
+        mm.remap(part, PAGE_SIZE, PAGE_SIZE, flags, TO + 2 * area * PAGE_SIZE).ok()?;
+    }
+    walk("kernel.rmap.parts", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
 }

@@ -120,7 +120,7 @@ impl<M: Machine> Mm<M> {
                 }
             };
             match stop {
-                None => self.fault_outside(addr, access)?,
+                None => self.fault_outside(addr, access, &supply)?,
                 Some(stop) => self.clear_the_way(stop, addr, &supply)?,
             }
         }
@@ -153,7 +153,7 @@ impl<M: Machine> Mm<M> {
     /// Handles a fault that found no area, or an area without the right. `Ok` if it may look again: a change was in
     /// progress, or a stack has grown.
     #[cold]
-    fn fault_outside(&self, addr: UserAddr, access: Access) -> Result<(), FaultError> {
+    fn fault_outside(&self, addr: UserAddr, access: Access, supply: &Supply<M>) -> Result<(), FaultError> {
         let mut areas = self.areas.intend();
         let vma = areas.tree.find_from(addr).ok_or(FaultError::Unmapped)?;
         if vma.start <= addr {
@@ -162,9 +162,11 @@ impl<M: Machine> Mm<M> {
         if !vma.flags.contains(VmFlags::GROWSDOWN) || !self.may_grow_stack(&areas, vma, addr) {
             return Err(FaultError::Unmapped);
         }
-        let (flags, old) = (vma.flags, vma.start);
+        let (flags, old, pgoff) = (vma.flags, vma.start, vma.pgoff);
         let pages = (old - addr) >> PAGE_SHIFT;
         self.promise(&areas, flags & VmFlags::ACCOUNT, pages).map_err(|_| FaultError::Unmapped)?;
+        // (Without memory for copies the pgoffs stay: the stack grows nevertheless.)
+        let _ = self.make_room_for_pgoffs(&mut areas, old, pgoff - pages, pages, supply);
         let mut areas = areas.write();
         areas.count_in(flags, pages);
         areas.tree.cursor(addr).set_start(addr);

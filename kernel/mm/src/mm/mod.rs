@@ -31,6 +31,7 @@ mod fresh;
 mod map;
 mod msync;
 mod non_present;
+mod pgoff;
 mod pin;
 mod protect;
 mod remap;

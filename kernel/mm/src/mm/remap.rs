@@ -15,6 +15,9 @@ use crate::table::flush::{flush_range, flush_space};
 use crate::table::relocate::Moved;
 use crate::vma::{AreaTree, VmFlags, Vma};
 
+/// The area that a move makes, and what the old one becomes above the part that leaves it, if it continues on both sides.
+type AreasOfMove<M> = (Box<Vma<M>>, Option<Box<Vma<M>>>);
+
 /// Room for the splits of a move, as on Linux.
 const SPARE_AREAS: usize = 3;
 
@@ -96,7 +99,7 @@ impl<M: Machine> Mm<M> {
         let moved = match to {
             Some(to) => self.move_area(areas, addr, (old_len, new_len), to, keep, supply)?,
             None if !keep && addr + old_len == end && self.extends(areas, end, new_len - old_len) => {
-                self.extend(areas, addr, end, new_len - old_len);
+                self.extend(areas, addr, end, new_len - old_len, supply)?;
                 addr
             }
             None if may_move => {
@@ -168,14 +171,26 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Extends the area at `addr`, which ends at `end`.
-    fn extend(&self, areas: &mut Intent<'_, M>, addr: UserAddr, end: UserAddr, more: usize) {
-        let Some(vma) = areas.tree.find(addr) else { return };
+    fn extend(
+        &self,
+        areas: &mut Intent<'_, M>,
+        addr: UserAddr,
+        end: UserAddr,
+        more: usize,
+        supply: &Supply<M>,
+    ) -> Result<(), Errno> {
+        if !areas.tree.away().is_empty() {
+            let pgoff = areas.tree.find(addr).ok_or(Errno::EFAULT)?.pgoff_of(end);
+            self.make_room_for_pgoffs(areas, addr, pgoff, more >> PAGE_SHIFT, supply)?;
+        }
+        let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
         let flags = vma.flags;
         let between = neighbours(areas, end, end + more, &vma.kind_at(end));
         let mut areas = areas.write();
         areas.count_in(flags, more >> PAGE_SHIFT);
         // SAFETY: only the holder of the intent changes the tree.
         unsafe { join(&mut areas, end, end + more, between, None) };
+        Ok(())
     }
 
     /// Moves `old_len` bytes at `addr` to the free range of `new_len` bytes at `to`. With `keep` the old area stays,
@@ -193,34 +208,27 @@ impl<M: Machine> Mm<M> {
             return Err(Errno::ENOMEM);
         }
         let old_end = addr + old_len;
+        let crowds = Self::move_crowds(areas, addr, (old_len, new_len), keep);
+        if crowds {
+            self.unshare(areas, addr, old_end, supply)?;
+        }
         let prepare = || self.tables.prepare_relocate(addr, to, old_len, supply);
         let early = if seeded!(MoveTrustsItsFirstLook) { Some(prepare()?) } else { None };
         // Faults wait from here on: they might add tables that the move is not prepared for.
         let mut areas = areas.write();
         let areas = &mut *areas;
         let any = early.map_or_else(prepare, Ok)?;
-        let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
-        let flags = vma.flags;
-        let mut new = match supply.boxed(|| vma.part(addr, addr + new_len)) {
-            Err(error) if seeded!(FailedMoveForgetsArea) => {
-                self.tables.relocate(addr, to, old_len);
-                return Err(error.into());
-            }
-            made => made?,
-        };
-        (new.start, new.end) = (to, to + new_len);
-        if !any || seeded!(MoveForgetsPgoff) || flags.contains(VmFlags::SHARED) {
+        let (mut new, upper) = self.areas_of_move(areas, addr, (old_len, new_len), to, keep, supply)?;
+        let flags = new.flags;
+        let keeps_pgoff = any && !flags.contains(VmFlags::SHARED);
+        if !keeps_pgoff || seeded!(MoveForgetsPgoff) {
             // No page has this pgoff yet.
-            new.pgoff = areas.tree.pgoff_for(to, to + new_len, &vma.kind_at(addr));
+            new.pgoff = areas.tree.pgoff_for(to, to + new_len, &new.kind());
+        } else if crowds && let Some(own) = self.take_own_pgoff(&areas.tree, addr, old_end, new.pgoff) {
+            new.pgoff = own;
         }
-        let gone = old_len > 0 && !keep;
-        let upper = if gone && vma.start < addr && old_end < vma.end {
-            Some(supply.boxed(|| vma.part(old_end, vma.end))?)
-        } else {
-            None
-        };
 
-        if gone {
+        if old_len > 0 && !keep {
             areas.count_out(flags, old_len >> PAGE_SHIFT);
             cut_out(&mut areas.tree, addr, old_end, upper);
         } else if keep && flags.contains(VmFlags::LOCKED) {
@@ -230,7 +238,7 @@ impl<M: Machine> Mm<M> {
         let between = neighbours(areas, to, to + new_len, &new.kind());
         // SAFETY: the tree is the same.
         unsafe { join(areas, to, to + new_len, between, Some(new)) };
-        if keep && any && !flags.contains(VmFlags::SHARED) {
+        if keep && keeps_pgoff {
             self.leave_pgoff(areas, addr, old_end);
         }
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {
@@ -241,17 +249,30 @@ impl<M: Machine> Mm<M> {
         Ok(to)
     }
 
-    /// The pages of this range have moved away with their pgoff. If the area has no other pages, it gets a new pgoff,
-    /// so that later pages that are moved away too can be distinguished from these. (As on Linux, a part of an area
-    /// keeps its pgoff.)
-    #[cold]
-    #[inline(never)]
-    fn leave_pgoff(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {
-        let pgoff = areas.tree.own_pgoff(start);
-        let mut cursor = areas.tree.cursor(start);
-        if cursor.current().is_some_and(|vma| vma.start == start && vma.end == end) {
-            cursor.set_pgoff(pgoff);
-        }
+    /// Allocates the areas that a move makes. The new one has the pgoff of the old one.
+    #[inline]
+    fn areas_of_move(
+        &self,
+        areas: &Areas<M>,
+        addr: UserAddr,
+        (old_len, new_len): (usize, usize),
+        to: UserAddr,
+        keep: bool,
+        supply: &Supply<M>,
+    ) -> Result<AreasOfMove<M>, Errno> {
+        let vma = areas.tree.find(addr).ok_or(Errno::EFAULT)?;
+        let mut new = match supply.boxed(|| vma.part(addr, addr + new_len)) {
+            Err(error) if seeded!(FailedMoveForgetsArea) => {
+                self.tables.relocate(addr, to, old_len);
+                return Err(error.into());
+            }
+            made => made?,
+        };
+        (new.start, new.end) = (to, to + new_len);
+        let old_end = addr + old_len;
+        let is_inside = old_len > 0 && !keep && vma.start < addr && old_end < vma.end;
+        let upper = if is_inside { Some(supply.boxed(|| vma.part(old_end, vma.end))?) } else { None };
+        Ok((new, upper))
     }
 }
 

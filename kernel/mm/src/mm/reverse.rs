@@ -30,15 +30,63 @@ impl<M: Machine> Mm<M> {
         self.tables.walk(addr).map_or(Pte::NONE, |leaf| leaf.peek(index(addr.get(), 3)))
     }
 
-    /// Visits the one place where this space maps the anonymous page `pfn` with this pgoff, if there is one.
+    /// Visits the one place where this space maps the anonymous page `pfn` with this pgoff, if there is one. With `sole`
+    /// that is the page's only mapping, and the walk's caller has so many references.
     fn visit_anon(
         this: &KArc<Self>,
         pfn: Pfn,
         pgoff: usize,
+        sole: Option<u32>,
         visit: &mut impl FnMut(&KArc<Self>, UserAddr) -> bool,
     ) -> bool {
         let areas = this.areas.read();
-        this.find_anon(&areas, pfn, pgoff).is_none_or(|addr| visit(this, addr))
+        let Some(addr) = this.find_anon(&areas, pfn, pgoff) else { return true };
+        if let Some(own) = sole {
+            this.adopt_at(addr, pfn, own + 1);
+        }
+        visit(this, addr)
+    }
+
+    /// As [`Mm::adopt`], if the entry for `addr` maps the page. The areas are locked for reading.
+    fn adopt_at(&self, addr: UserAddr, pfn: Pfn, refs: u32) {
+        if self.owns_anon(pfn) {
+            return;
+        }
+        let Some(leaf) = self.tables.walk(addr) else { return };
+        let guard = leaf.lock();
+        let pte = guard.get(index(addr.get(), 3));
+        let former = if pte.is_present() && pte.holds(pfn) { self.adopt(pfn, refs) } else { None };
+        drop(guard);
+        drop(former);
+    }
+
+    #[inline]
+    fn owns_anon(&self, pfn: Pfn) -> bool {
+        frame::page(self.machine, pfn).owner() == KArc::as_ptr(&self.anon_vma).addr()
+    }
+
+    /// Makes an anonymous page this space's own, if it is not: from now on walks from it begin here. Its references are
+    /// `refs`, which are that of the entry that maps it here and the caller's; if there are more, nothing happens. The
+    /// entry's table is locked, and the areas are, so that no fork copies the entry. Returns the former anon_vma, which the
+    /// caller drops without the table's lock.
+    #[inline]
+    pub(super) fn adopt(&self, pfn: Pfn, refs: u32) -> Option<KArc<AnonVma<M>>> {
+        if self.owns_anon(pfn) { None } else { self.adopt_foreign(pfn, refs) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn adopt_foreign(&self, pfn: Pfn, refs: u32) -> Option<KArc<AnonVma<M>>> {
+        let page = frame::page(self.machine, pfn);
+        if !page.freeze(refs) {
+            return None;
+        }
+        let former = core::ptr::with_exposed_provenance::<AnonVma<M>>(page.owner());
+        KArc::add_owners(&self.anon_vma, 1);
+        page.set_owner(KArc::as_ptr(&self.anon_vma).expose_provenance(), page.index());
+        page.unfreeze(refs);
+        // SAFETY: the page was an owner of its former anon_vma, and now is one of this space's.
+        Some(unsafe { KArc::from_raw(former) })
     }
 
     fn find_anon(&self, areas: &Areas<M>, pfn: Pfn, pgoff: usize) -> Option<UserAddr> {
@@ -116,13 +164,14 @@ fn walk<M: Machine>(
     if left == 0 {
         return true;
     }
+    let sole = own.filter(|_| left == 1);
     let counted = |mm: &KArc<Mm<M>>, addr: UserAddr| {
         left -= 1;
         visit(mm, addr) && left != 0
     };
     match state {
         PageState::Anon => {
-            for_each_anon_mapping(machine, pfn, counted);
+            for_each_anon_mapping(machine, pfn, sole, counted);
             true
         }
         _ => match Object::of_page(machine, page) {
@@ -132,7 +181,12 @@ fn walk<M: Machine>(
     }
 }
 
-fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) {
+fn for_each_anon_mapping<M: Machine>(
+    machine: M,
+    pfn: Pfn,
+    sole: Option<u32>,
+    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+) {
     let page = frame::page(machine, pfn);
     let pgoff = page.index() as usize;
     // SAFETY: the caller's hold keeps the page anonymous, and an anonymous page is an owner of its anon_vma.
@@ -140,7 +194,7 @@ fn for_each_anon_mapping<M: Machine>(machine: M, pfn: Pfn, mut visit: impl FnMut
     let Some(anon_vma) = anon_vma else { return };
     AnonVma::for_each_space(&anon_vma, |mm| {
         let _ = machine.resched_point();
-        Mm::visit_anon(mm, pfn, pgoff, &mut visit)
+        Mm::visit_anon(mm, pfn, pgoff, sole, &mut visit)
     });
 }
 

@@ -4,7 +4,7 @@ use super::Mm;
 use super::fault::{FaultError, room};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::event::Event;
-use crate::fallible::KArc;
+use crate::fallible::{AllocError, KArc};
 use crate::frame;
 use crate::mm::Machine;
 use crate::mm::ahead::MAX_WINDOW;
@@ -39,8 +39,10 @@ impl<M: Machine> Mm<M> {
                 return Ok(());
             }
             if pte.is_writable_clean() || shared || self.is_sole(pte) {
+                let former = if pte.is_anon() { self.adopt(pte.addr().pfn(), 1) } else { None };
                 self.reuse(&mut guard, vma, addr, shared);
                 drop(guard);
+                drop(former);
                 self.machine.count(Event::FaultReuse, 1);
                 // This CPU has the read-only entry cached, and others may. (The neighbours reused along with it fault
                 // once more if theirs is cached.)
@@ -52,6 +54,39 @@ impl<M: Machine> Mm<M> {
                 return Err(FaultError::OutOfMemory);
             }
         }
+        self.copy_held(vma, leaf, addr, pte, supply)
+    }
+
+    /// Replaces the page that the entry for `addr` maps by a copy, if [`Tables::is_shared`] says so.
+    ///
+    /// [`Tables::is_shared`]: crate::table::Tables::is_shared
+    #[cold]
+    pub(super) fn copy_shared(&self, vma: &Vma<M>, addr: UserAddr, supply: &Supply<M>) -> Result<(), AllocError> {
+        let Some(leaf) = self.tables.walk(addr) else { return Ok(()) };
+        let pte = {
+            let guard = leaf.lock();
+            let pte = guard.get(index(addr.get(), 3));
+            if !self.tables.is_shared(pte) {
+                return Ok(());
+            }
+            if !frame::page(self.machine, pte.addr().pfn()).get() {
+                return Err(AllocError);
+            }
+            pte
+        };
+        self.copy_held(vma, &leaf, addr, pte, supply).map_err(|_| AllocError)
+    }
+
+    /// As [`Mm::copy_for_write`]; drops the caller's reference to the page.
+    #[inline(always)]
+    fn copy_held(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        pte: Pte,
+        supply: &Supply<M>,
+    ) -> Result<(), FaultError> {
         let copied = self.copy_for_write(vma, leaf, addr, pte, supply);
         if !pte.is_special() && (copied.is_ok() || !seeded!(FailedCopyKeepsSource)) {
             rmap::Release::new(self.machine).page(pte.addr().pfn());
@@ -91,6 +126,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Replaces the page that `pte` maps by a copy.
+    #[inline(always)]
     fn copy_for_write(
         &self,
         vma: &Vma<M>,
@@ -110,7 +146,8 @@ impl<M: Machine> Mm<M> {
         KArc::add_owners(&self.anon_vma, 1);
         self.before_exec(vma, pfn.addr());
         let i = index(addr.get(), 3);
-        let new = Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON);
+        // Dirty also in an area that may not be written now: this is the only copy of the contents.
+        let new = Pte::page(pfn.addr(), entry::writable(vma.flags) | ANON | bits::DIRTY);
         let replaced = {
             let mut guard = leaf.lock();
             let same = guard.get(i) == pte;

@@ -26,6 +26,7 @@ pub mod entry;
 pub mod flush;
 pub mod gather;
 mod leaf;
+pub mod pgoff;
 pub mod protect;
 pub mod relocate;
 mod word;

@@ -142,7 +142,7 @@ impl<M: Machine> Cursor<'_, M> {
         self.tree.has_room_below(Some(node));
     }
 
-    /// Gives the area here, which has no pages, another pgoff.
+    /// Gives the area here another pgoff; its pages, if there are any, have it already.
     pub fn set_pgoff(&mut self, pgoff: usize) {
         if let Some(node) = self.current {
             self.edit_known(node, |vma| vma.pgoff = pgoff);

@@ -3,8 +3,9 @@
 //! A private Vma's anonymous pages are found by their *pgoff* (Linux's `vm_pgoff`), a page number that stays with them
 //! wherever mremap moves the Vma. The `pgoff` of a new Vma is its address, and mremap does not change it, so the pgoff
 //! in a `Page` stays valid. If Vmas that were moved away claim those numbers already, a new one gets other numbers
-//! (`AreaTree::pgoff_for`), so that a lookup by pgoff finds only few candidates. A Vma that maps an object also has an
-//! index into it.
+//! (`AreaTree::pgoff_for`), so that a lookup by pgoff finds only few candidates. For the same reason a Vma that would
+//! claim others' numbers as it moves or grows gets other numbers, together with its pages (`mm/pgoff.rs`). A Vma that
+//! maps an object also has an index into it.
 
 mod balance;
 pub mod cursor;

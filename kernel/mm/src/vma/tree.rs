@@ -132,6 +132,12 @@ impl<M: Machine> AreaTree<M> {
         &self.away
     }
 
+    /// Whether an area that is not at its pgoff claims any of the `pages` pgoffs from `first` on.
+    #[inline]
+    pub(crate) fn is_claimed(&self, first: usize, pages: usize) -> bool {
+        pages != 0 && self.away.meets(first, first + (pages - 1))
+    }
+
     /// The pgoff of a new area without pages for this free range, of kind `kind` except for its pgoff: its address; or,
     /// if areas that were moved away claim those numbers, the pgoff that lets it merge with a neighbour; or else
     /// numbers of its own.
@@ -148,7 +154,7 @@ impl<M: Machine> AreaTree<M> {
     #[inline(never)]
     fn free_pgoff(&self, start: UserAddr, end: UserAddr, kind: &Kind<'_, M>, straight: usize) -> usize {
         let pages = (end - start) >> PAGE_SHIFT;
-        let is_free = |pgoff: &usize| !self.away.meets(*pgoff, *pgoff + pages - 1);
+        let is_free = |pgoff: &usize| !self.is_claimed(*pgoff, pages);
         let next = self.find_from(start).filter(|vma| vma.start == end);
         let prev = self.find_before(start).filter(|vma| vma.end == start);
         let after = prev
@@ -160,7 +166,7 @@ impl<M: Machine> AreaTree<M> {
         [Some(straight), after, before].into_iter().flatten().find(is_free).unwrap_or_else(|| self.own_pgoff(start))
     }
 
-    /// Numbers above all addresses, for an area at `start` without pages: at random, so that areas rarely claim the
+    /// Numbers above all addresses, for an area at `start`: at random, so that areas rarely claim the
     /// same ones. There are 15 times as many as pages in a space, and all areas together cover no more than those
     /// pages. So on average less than one area claims a number, even as areas grow.
     pub(crate) fn own_pgoff(&self, start: UserAddr) -> usize {

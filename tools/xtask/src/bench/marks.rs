@@ -28,10 +28,12 @@ const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("k
 /// What may cost at most so many percent of something else: a reverse-mapping walk to a page's single mapping, among
 /// unrelated mappings, of the same walk without them; a page of the zone that comes next when the best one is used up, of
 /// a page of the best one.
-const RATIOS: [(&str, &str, f64); 4] = [
+const RATIOS: [(&str, &str, f64); 6] = [
     ("kernel.rmap.ended", "kernel.rmap.alone", 200.0),
     ("kernel.rmap.younger", "kernel.rmap.alone", 200.0),
+    ("kernel.rmap.left", "kernel.rmap.alone", 200.0),
     ("kernel.rmap.moved", "kernel.rmap.moved_one", 200.0),
+    ("kernel.rmap.parts", "kernel.rmap.moved_one", 200.0),
     ("kernel.fill.1", "kernel.fill.0", 110.0),
 ];
 
