@@ -186,3 +186,41 @@ impl Board {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::MAX_RESERVATIONS;
+    use super::*;
+
+    /// What may not be mapped stays unmapped, what is lent to nobody is not lent, and only boot loaders' entries stay
+    /// theirs.
+    #[test]
+    fn a_joined_reservation_is_as_strict_as_both() {
+        const BASE: u64 = 1 << 30;
+        const STEP: u64 = 1 << 19;
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/trees/virt-128m.dtb");
+        let tree = std::fs::read(tree).expect("the tree is in the repository");
+        let (no_map, loader, none) =
+            (ReservationFlags::NO_MAP, ReservationFlags::MEMRESERVE, ReservationFlags::empty());
+        let pool = ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL;
+        for (present, added, expected) in [
+            (loader, no_map, no_map),
+            (no_map, loader, no_map),
+            (pool, none, none),
+            (none, pool, none),
+            (pool, pool, none),
+            (loader, none, none),
+            (loader, loader, loader),
+        ] {
+            let mut board = Board::from_tree(&tree).expect("it is read");
+            board.reserved.clear();
+            for i in 0..MAX_RESERVATIONS as u64 {
+                board.add_reservation("present", BASE + i * STEP, PAGE, present);
+            }
+            let (base, size) = (BASE + 7 * STEP + 3 * PAGE, PAGE);
+            board.add_reservation("added", base, size, added);
+            let found = board.reserved.iter().find(|other| other.region.contains(&Region { base, size }));
+            assert_eq!(found.map(|joined| joined.flags), Some(expected), "{present:?} and {added:?}");
+        }
+    }
+}
