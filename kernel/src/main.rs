@@ -81,6 +81,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
     pressure::init();
+    #[cfg(feature = "selftest")]
+    selftest::stop_early(args);
     let console = serial::init(board);
     early_port::disarm();
     power::init();

@@ -78,3 +78,16 @@ fn misused_pages_are_named() {
     check("page-double-free", "", &["bad page: pfn 0x", "freed while in use, or twice"], &[]);
     check("page-use-after-free", "page_poison=1", &["was written to after it was freed: byte 100 is 0x41"], &[]);
 }
+
+/// Between the final tables and the console's set-up, the kernel finds the port that the tree names.
+#[test]
+fn a_panic_before_there_is_a_console_is_heard() {
+    for board in ["virt", "rpi4"] {
+        let machine = Machine::new(&["--board", board, "--append", "selftest=early-panic"]);
+        let outcome = machine.selftest();
+        outcome.ended_with(PANICKED);
+        for part in ["kernel panic", "stopped before there is a console", "from 0x"] {
+            assert!(outcome.all().contains(part), "no '{part}'\n{outcome}");
+        }
+    }
+}

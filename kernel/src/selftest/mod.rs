@@ -3,7 +3,8 @@
 //!
 //! Each check prints one line of TAP on the console, and after each the resource counts must balance: all memory is
 //! back, and the page allocator's counters agree with its records. The kernel argument `selftest=bench` runs the
-//! microbenchmarks ([`bench`]) instead, and other values misuse memory ([`misuse`]), so that the kernel panics.
+//! microbenchmarks ([`bench`]) instead, and other values misuse memory ([`misuse`]), so that the kernel panics; one of
+//! them stops it early in boot ([`stop_early`]).
 //!
 //! [`crew`] makes the CPUs work together; the other modules are the checks of one part each.
 
@@ -102,6 +103,11 @@ pub fn run() {
         wanted => wanted.and_then(misuse::run).unwrap_or_else(run_checks),
     };
     power::off(u32::from(failed != 0))
+}
+
+/// With `selftest=early-panic`: panics while the kernel has its own tables and no console yet.
+pub fn stop_early(args: &str) {
+    assert!(bootargs::find(args, "selftest") != Some("early-panic"), "stopped before there is a console");
 }
 
 /// Runs the checks; returns how many failed.

@@ -99,6 +99,18 @@ mod tests {
         assert!(checked > 40, "{checked} links");
     }
 
+    /// The table of contents has every page; mdBook leaves out the others.
+    #[test]
+    fn the_table_of_contents_is_complete() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let contents = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+        for entry in fs::read_dir(docs).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let is_there = contents.contains(&format!("({name})"));
+            assert!(is_there || name == "SUMMARY.md" || !name.ends_with(".md"), "SUMMARY.md has no {name}");
+        }
+    }
+
     /// The page that leads to rustdoc's pages names every library.
     #[test]
     fn the_reference_names_every_library() {
