@@ -26,6 +26,12 @@ pub(crate) const EXTRA: usize = 10;
 /// zero, whatever the sender's hold.
 #[inline]
 pub(crate) fn copy_message(to: &mut Registers, from: &Registers) {
+    if from[EXTRA] & options::WORDS >= 6 {
+        // (By name, so that they go through registers and not through a call of memcpy.)
+        let [_, label, a, b, c, d, e, f, ..] = *from;
+        [to[1], to[2], to[3], to[4], to[5], to[6], to[7]] = [label, a, b, c, d, e, f];
+        return;
+    }
     let end = MESSAGE.start + (from[EXTRA] & options::WORDS).min(6) as usize;
     for i in MESSAGE {
         to[i] = if i <= end { from[i] } else { 0 };
@@ -43,6 +49,8 @@ pub struct Call<M: Machine> {
     pub(crate) endpoint: AtomicUsize,
     /// The badge of the sender. As `thread`.
     pub(crate) badge: AtomicU64,
+    /// The caller is parked while it waits: see [`Endpoint::hand_over`](super::Endpoint::hand_over). As `thread`.
+    pub(crate) is_parked: AtomicBool,
     /// In an endpoint's queue, under its lock.
     pub(crate) link: LinkedListLink,
     /// The reply's entry if it was saved, for as long as the call is held. Under the lock of the call's endpoint.
@@ -67,6 +75,7 @@ impl<M: Machine> Call<M> {
             registers: AtomicPtr::new(core::ptr::null_mut()),
             endpoint: AtomicUsize::new(0),
             badge: AtomicU64::new(0),
+            is_parked: AtomicBool::new(false),
             link: LinkedListLink::new(),
             saved: AtomicPtr::new(core::ptr::null_mut()),
             is_interrupted: AtomicBool::new(false),
@@ -74,11 +83,19 @@ impl<M: Machine> Call<M> {
     }
 
     /// Writes down who calls, with which message. Between calls.
-    pub(crate) fn describe(&self, thread: usize, registers: *mut Registers, endpoint: usize, badge: u64) {
+    pub(crate) fn describe(
+        &self,
+        thread: usize,
+        registers: *mut Registers,
+        endpoint: usize,
+        badge: u64,
+        is_parked: bool,
+    ) {
         self.thread.store(thread, Ordering::Relaxed);
         self.registers.store(registers, Ordering::Relaxed);
         self.endpoint.store(endpoint, Ordering::Relaxed);
         self.badge.store(badge, Ordering::Relaxed);
+        self.is_parked.store(is_parked, Ordering::Relaxed);
         self.is_interrupted.store(false, Ordering::Relaxed);
     }
 

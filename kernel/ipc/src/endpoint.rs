@@ -1,6 +1,6 @@
 //! Endpoints: where calls, events and news of saved calls meet the threads that receive them.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::mem::ManuallyDrop;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -38,10 +38,31 @@ pub enum Received<M: Machine> {
     Nothing,
 }
 
+/// A call that was handed over to a receiver's thread.
+pub struct HandedOver<M: Machine> {
+    /// Which call of its record it is.
+    pub generation: Generation,
+    /// The right to answer, for a receiver that is parked: its receive is over, and it does not [leave](Endpoint::leave). Another one
+    /// comes for it when it leaves.
+    pub reply: Option<Reply<M>>,
+}
+
+/// What became of an answer that was to be handed back ([`Endpoint::hand_back`]).
+pub enum HandedBack<M: Machine> {
+    /// The caller was claimed, and the server waits as a receiver. What is left of the reply is to be dropped.
+    Claimed(Reply<M>),
+    /// The caller was roused in the ordinary way, or is gone. The server does not wait yet, and drops what is left of the reply.
+    Answered(Reply<M>),
+    /// There is something to receive, or the endpoint is dead: nothing has happened.
+    Busy(Reply<M>),
+}
+
 /// A thread that waits at an endpoint.
 pub struct Receiver<M: Machine> {
-    thread: usize,
-    registers: *mut Registers,
+    thread: Cell<usize>,
+    registers: Cell<*mut Registers>,
+    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive.
+    is_parked: bool,
     link: LinkedListLink,
     /// Under the endpoint's lock while it is linked; afterwards the thread's own.
     reply: UnsafeCell<Option<Reply<M>>>,
@@ -62,12 +83,33 @@ impl<M: Machine> Receiver<M> {
     /// A receiver for one receive of the thread `thread`, whose registers are these.
     pub fn new(thread: usize, registers: *mut Registers) -> Self {
         Self {
-            thread,
-            registers,
+            thread: Cell::new(thread),
+            registers: Cell::new(registers),
+            is_parked: false,
             link: LinkedListLink::new(),
             reply: UnsafeCell::new(None),
             state: AtomicU32::new(WAITS),
         }
+    }
+
+    /// One for all receives in which a thread is parked. It is not waiting.
+    pub const fn reusable() -> Self {
+        Self {
+            thread: Cell::new(0),
+            registers: Cell::new(null_mut()),
+            is_parked: true,
+            link: LinkedListLink::new(),
+            reply: UnsafeCell::new(None),
+            state: AtomicU32::new(WAITS),
+        }
+    }
+
+    /// Prepares a [reusable](Receiver::reusable) one for a wait of the thread `thread`, whose registers are these.
+    #[inline]
+    pub fn prepare(&self, thread: usize, registers: *mut Registers) {
+        debug_assert!(!self.link.is_linked(), "a wait within a wait");
+        self.thread.set(thread);
+        self.registers.set(registers);
     }
 
     /// Whether it need not wait any more. It [leaves](Endpoint::leave) nevertheless: whoever served it may still be about to
@@ -86,7 +128,7 @@ impl<M: Machine> Receiver<M> {
     unsafe fn take_call(&self, call: &Call<M>, events: u64) {
         // SAFETY: the registers are the receiver's for as long as it waits (`Endpoint::receive` has that promise), the lock
         // makes the caller the only one who writes to them, and the other registers are those of another thread.
-        let (to, from) = unsafe { (&mut *self.registers, &*call.registers.load(Ordering::Relaxed)) };
+        let (to, from) = unsafe { (&mut *self.registers.get(), &*call.registers.load(Ordering::Relaxed)) };
         copy_message(to, from);
         (to[0], to[BADGE], to[EXTRA]) = (received::CALL, call.badge.load(Ordering::Relaxed), events);
     }
@@ -97,7 +139,7 @@ impl<M: Machine> Receiver<M> {
     /// As [`Receiver::take_call`].
     unsafe fn take_word(&self, kind: u64, label: u64, events: u64) {
         // SAFETY: as in `take_call`.
-        let to = unsafe { &mut *self.registers };
+        let to = unsafe { &mut *self.registers.get() };
         to[MESSAGE].fill(0);
         (to[0], to[MESSAGE.start], to[BADGE], to[EXTRA]) = (kind, label, 0, events);
     }
@@ -149,7 +191,14 @@ impl<M: Machine> State<M> {
         }
     }
 
+    /// Whether a receive would not wait.
+    #[inline]
+    fn has_something(&self) -> bool {
+        self.events != 0 || self.is_dead || !self.calls.is_empty() || !self.news.is_empty()
+    }
+
     /// Takes the receiver out that has waited longest, to be given something.
+    #[inline]
     fn next_receiver(&mut self) -> Option<UnsafeRef<Receiver<M>>> {
         self.receivers.pop_front()
     }
@@ -195,7 +244,7 @@ impl<M: Machine> Endpoint<M> {
         badge: u64,
         rouse: impl FnOnce(usize),
     ) -> Result<Sent, Errno> {
-        call.describe(self.machine.this_thread(), registers, core::ptr::from_ref(self).addr(), badge);
+        call.describe(self.machine.this_thread(), registers, core::ptr::from_ref(self).addr(), badge, false);
         let mut state = self.state.lock();
         if state.is_dead {
             return Err(Errno::EPIPE);
@@ -214,8 +263,74 @@ impl<M: Machine> Endpoint<M> {
             *receiver.reply.get() = Some(Reply::new(self.machine, call.clone(), generation));
         }
         receiver.state.store(SERVED, Ordering::Release);
-        rouse(receiver.thread);
+        rouse(receiver.thread.get());
         Ok(Sent::Received(generation))
+    }
+
+    /// As [`Endpoint::call`], if a receiver waits and `claim`, which is told its thread under the lock, says that this thread is now the
+    /// caller's to run, and runs nowhere. `None`: nothing has happened.
+    ///
+    /// # Safety
+    /// As [`Endpoint::call`]. And if the result is `Some`, whoever [answers](Endpoint::hand_back) may do with the calling
+    /// thread what `claim` allows with the receiver.
+    #[inline]
+    pub unsafe fn hand_over(
+        &self,
+        call: &KArc<Call<M>>,
+        registers: *mut Registers,
+        badge: u64,
+        claim: impl FnOnce(usize) -> bool,
+    ) -> Option<HandedOver<M>> {
+        let mut state = self.state.lock();
+        // (A dead endpoint has no receivers.)
+        let receiver = state.receivers.front().get()?;
+        if !claim(receiver.thread.get()) {
+            return None;
+        }
+        let receiver = state.next_receiver()?;
+        call.describe(self.machine.this_thread(), registers, core::ptr::from_ref(self).addr(), badge, true);
+        let generation = call.word.begin_held();
+        // SAFETY: the receiver was linked and waits; the registers of the caller are its own.
+        unsafe { receiver.take_call(call, core::mem::take(&mut state.events)) };
+        let reply = Reply::new(self.machine, call.clone(), generation);
+        if receiver.is_parked {
+            return Some(HandedOver { generation, reply: Some(reply) });
+        }
+        // SAFETY: as above, under the lock.
+        unsafe { *receiver.reply.get() = Some(reply) };
+        receiver.state.store(SERVED, Ordering::Release);
+        Some(HandedOver { generation, reply: None })
+    }
+
+    /// Answers a call and waits for the next, in one step: if there is nothing to receive, and `claim`, which is told the
+    /// caller's thread under the lock, says that this thread is the server's to run, as in [`Endpoint::hand_over`]. The call is over then
+    /// for a caller that is parked, too, and `receiver` is linked. If the caller cannot be claimed `rouse` is told its thread, as in
+    /// [`Reply::answer`].
+    ///
+    /// # Safety
+    /// As [`Endpoint::receive`], if the caller is claimed. The receiver's registers hold the answer.
+    #[inline]
+    pub unsafe fn hand_back(
+        &self,
+        reply: Reply<M>,
+        receiver: &Receiver<M>,
+        claim: impl FnOnce(usize) -> bool,
+        rouse: impl FnOnce(usize),
+    ) -> HandedBack<M> {
+        let mut state = self.state.lock();
+        if state.has_something() {
+            return HandedBack::Busy(reply);
+        }
+        // SAFETY: the registers are the server's own.
+        let from = unsafe { &*receiver.registers.get() };
+        match reply.hand_back(from, claim, rouse) {
+            (used, true) => {
+                // SAFETY: the caller's promise.
+                state.receivers.push_back(unsafe { UnsafeRef::from_raw(receiver) });
+                HandedBack::Claimed(used)
+            }
+            (used, false) => HandedBack::Answered(used),
+        }
     }
 
     /// Takes the caller's call out of the queue; `false` if it is not in it any more.
@@ -277,7 +392,7 @@ impl<M: Machine> Endpoint<M> {
                 *receiver.reply.get() = Some(reply);
             }
             receiver.state.store(SERVED, Ordering::Release);
-            self.machine.unpark(receiver.thread);
+            self.machine.unpark(receiver.thread.get());
         }
     }
 
@@ -337,7 +452,8 @@ impl<M: Machine> Endpoint<M> {
             unsafe { state.receivers.cursor_mut_from_ptr(receiver).remove() };
             return Ok(Received::Nothing);
         }
-        if receiver.state.load(Ordering::Relaxed) == DEAD {
+        // (What is reusable is as new then.)
+        if receiver.state.swap(WAITS, Ordering::Relaxed) == DEAD {
             return Err(Errno::EPIPE);
         }
         // SAFETY: not linked: nobody else looks at it.
@@ -373,7 +489,7 @@ impl<M: Machine> Endpoint<M> {
             if let Some(receiver) = state.receivers.pop_front() {
                 receiver.state.store(DEAD, Ordering::Release);
                 // SAFETY: it was linked, so its thread comes for the lock before it leaves.
-                unsafe { self.machine.unpark(receiver.thread) };
+                unsafe { self.machine.unpark(receiver.thread.get()) };
             } else if let Some(call) = state.calls.pop_front() {
                 let generation = call.word.break_queued();
                 // SAFETY: the caller waits until the answer has ended.

@@ -27,6 +27,6 @@ mod atomic {
 }
 
 pub use call::{Call, Registers};
-pub use endpoint::{Endpoint, Received, Receiver, Sent};
+pub use endpoint::{Endpoint, HandedBack, HandedOver, Received, Receiver, Sent};
 pub use reply::{News, Reply, Saved};
 pub use word::{Generation, Outcome};

@@ -26,6 +26,22 @@ impl<M: Machine> Reply<M> {
         Self { call, generation, machine }
     }
 
+    /// Whether the caller is parked, so that whoever answers by [`Endpoint::hand_back`] ends its call. Before the answer has ended.
+    #[inline]
+    fn is_of_parked(&self) -> bool {
+        self.call.is_parked.load(Ordering::Relaxed)
+    }
+
+    /// Gives up what is left of a reply that was used.
+    #[inline]
+    pub fn into_record(self) -> KArc<Call<M>> {
+        debug_assert!(!self.is_awaited(), "a reply that was not used");
+        // SAFETY: the reply is forgotten, so its call is read out of it once.
+        let record = unsafe { core::ptr::read(&self.call) };
+        core::mem::forget(self);
+        record
+    }
+
     pub(crate) fn call(&self) -> &Call<M> {
         &self.call
     }
@@ -49,13 +65,37 @@ impl<M: Machine> Reply<M> {
         self.end_with(from, rouse)
     }
 
+    /// [`Endpoint::hand_back`] for the caller: what is left of the reply, and whether the caller was claimed.
+    #[inline]
+    pub(crate) fn hand_back(
+        self,
+        from: &Registers,
+        claim: impl FnOnce(usize) -> bool,
+        rouse: impl FnOnce(usize),
+    ) -> (Self, bool) {
+        let call = &*self.call;
+        if !call.word.begin_answer(self.generation) {
+            return (self, false);
+        }
+        // SAFETY: as in `end`.
+        give_answer(unsafe { &mut *call.registers.load(Ordering::Relaxed) }, from);
+        let thread = call.thread.load(Ordering::Relaxed);
+        let is_claimed = claim(thread);
+        if is_claimed && self.is_of_parked() {
+            // In the place of the caller, which does not run.
+            call.word.finish(self.generation);
+            return (self, true);
+        }
+        if !is_claimed {
+            rouse(thread);
+        }
+        call.word.end_answer(self.generation, Outcome::Answered);
+        (self, is_claimed)
+    }
+
     #[inline]
     fn end_with(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
-        self.end(Outcome::Answered, rouse, |to| {
-            copy_message(to, from);
-            to[BADGE] = 0;
-            to[EXTRA] = 0;
-        })
+        self.end(Outcome::Answered, rouse, |to| give_answer(to, from))
     }
 
     #[inline]
@@ -73,6 +113,13 @@ impl<M: Machine> Reply<M> {
         self.machine.irq_restore(irq);
         is_awaited
     }
+}
+
+/// Copies an answer.
+#[inline]
+fn give_answer(to: &mut Registers, from: &Registers) {
+    copy_message(to, from);
+    (to[BADGE], to[EXTRA]) = (0, 0);
 }
 
 impl<M: Machine> Drop for Reply<M> {

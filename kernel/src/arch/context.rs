@@ -2,6 +2,8 @@
 
 use core::arch::naked_asm;
 
+use super::trap::{TrapFrame, resume_message};
+
 /// The saved state of a thread that is not running: the registers that a function call preserves.
 #[repr(C)]
 #[derive(Debug, Default)]
@@ -48,7 +50,40 @@ pub unsafe extern "C" fn switch(prev: *mut Context, next: *const Context) {
     )
 }
 
+/// Resumes `next` as [`switch`] does, and saves nothing.
+///
+/// # Safety
+/// As [`switch`]; and nothing on this stack is needed any more.
+#[unsafe(naked)]
+pub unsafe extern "C" fn resume(next: *const Context) -> ! {
+    naked_asm!(
+        "ldp x19, x20, [x0]",
+        "ldp x21, x22, [x0, #16]",
+        "ldp x23, x24, [x0, #32]",
+        "ldp x25, x26, [x0, #48]",
+        "ldp x27, x28, [x0, #64]",
+        "ldp x29, x9, [x0, #80]",
+        "ldr x30, [x0, #96]",
+        "isb",
+        "mov sp, x9",
+        "ret",
+    )
+}
+
 impl Context {
+    /// Makes this the context of a thread that resumes with its frame: the registers need not be saved.
+    #[inline]
+    pub fn resume_with(&mut self, frame: *mut TrapFrame) {
+        self.sp = frame.addr() as u64;
+        self.pc = resume_message as *const () as u64;
+    }
+
+    /// The frame of a thread whose context is from [`Context::resume_with`].
+    #[inline]
+    pub fn frame(&self) -> *mut TrapFrame {
+        core::ptr::with_exposed_provenance_mut(self.sp as usize)
+    }
+
     /// A context that begins by calling `finish`, which finishes the switch that led to it, and then `entry(arg)`, which
     /// never returns, on the stack that ends at `sp`.
     pub fn entering(sp: usize, finish: extern "C" fn(), entry: extern "C" fn(usize) -> !, arg: usize) -> Context {

@@ -10,6 +10,9 @@
 //! | function | arguments | called with |
 //! | --- | --- | --- |
 //! | `trap_syscall` | the frame | interrupts enabled |
+//! | `trap_message` | the frame of a call of Quire's own; answers null, or the frame of the thread that runs in place of this one | interrupts masked |
+//! | `trap_switched` | | interrupts masked, on the stack of the thread that runs now |
+//! | `trap_resume` | the frame of a thread that `trap_message` has left | interrupts enabled |
 //! | `trap_from_user` | the frame, ESR_EL1, FAR_EL1 | interrupts enabled |
 //! | `trap_from_kernel` | the frame, ESR_EL1, FAR_EL1 | interrupts as before the exception |
 //! | `trap_interrupt` | | interrupts masked |
@@ -191,7 +194,8 @@ el0_sync:
     b.ne    2f
     ldr     x3, [sp]                    // orig_x0
     stp     x3, x8, [sp, #272]
-    msr     daifclr, #2
+    tbnz    w8, #{OWN_CALLS}, 3f
+1:  msr     daifclr, #2
     mov     x29, xzr
     mov     x0, sp
     bl      trap_syscall
@@ -216,6 +220,33 @@ leave_user:
     mov     x0, sp
     bl      trap_from_user
     b       leave_user
+
+    // One of Quire's own calls. The answer is the frame of another thread, which runs in place of this one, or null. From
+    // here on this thread's stack is another CPU's to use, once `trap_switched` has said so.
+3:  mov     x29, xzr
+    mov     x0, sp
+    bl      trap_message
+    cbz     x0, 1b
+    isb                                 // as in context::switch
+    mov     sp, x0
+    bl      trap_switched
+    mrs     x1, tpidr_el1
+    ldr     x1, [x1, #{CURRENT}]
+    ldr     w1, [x1]
+    cbnz    w1, work_to_do
+    load_state
+    load_frame
+    eret
+
+    // Where a thread that was left in `trap_message` resumes if it is not another thread's `trap_message` that runs it: at its frame.
+    .global resume_message
+resume_message:
+    bl      trap_switched
+    msr     daifclr, #2
+    mov     x29, xzr
+    mov     x0, sp
+    bl      trap_resume
+    b       return_to_user
 
 el0_irq:
     enter_user
@@ -347,6 +378,7 @@ overflow_stack_top:
     FRAME = const FRAME,
     STACK_BIT = const STACK_SIZE.trailing_zeros(),
     CURRENT = const offset_of!(Head, current),
+    OWN_CALLS = const quire_abi::nr::QUIRE_BASE.trailing_zeros(),
 );
 
 const _: () = {
@@ -358,6 +390,8 @@ const _: () = {
 unsafe extern "C" {
     /// Leaves the kernel with the frame at SP. A new thread starts here.
     pub safe fn return_to_user(_: usize) -> !;
+    /// See the table of the module. Only [`Context::resume_with`](super::context::Context::resume_with) leads there.
+    pub safe fn resume_message() -> !;
     static sigreturn_page: u8;
 }
 

@@ -8,6 +8,8 @@
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry. Never held: while memory is allocated, or
 //! while a handle is dropped.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use quire_abi::Errno;
 use quire_abi::flags::Control;
 use quire_abi::ipc::rights;
@@ -125,12 +127,14 @@ impl Handle {
 /// A process's handles.
 pub struct Handles {
     slots: SpinLock<Slots<Handle>>,
+    /// Counts the handles that have gone or lost rights. Written under the lock.
+    losses: AtomicU64,
 }
 
 impl Handles {
     /// None.
     pub const fn new() -> Self {
-        Self { slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()) }
+        Self { slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()), losses: AtomicU64::new(0) }
     }
 
     /// Enters a handle; returns its number. EMFILE if the process has too many.
@@ -160,10 +164,22 @@ impl Handles {
         slots.get(index(&slots, number)?).ok_or(Errno::EBADF).and_then(see)
     }
 
+    /// What a look at a handle has found is true for as long as this stays the same.
+    #[inline]
+    pub fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Acquire)
+    }
+
+    /// Under the lock.
+    fn note_loss(&self) {
+        self.losses.fetch_add(1, Ordering::Release);
+    }
+
     /// Takes a handle out. EBADF.
     pub fn take(&self, number: u32) -> Result<Handle, Errno> {
         let mut slots = self.slots.lock();
         let index = index(&slots, number)?;
+        self.note_loss();
         slots.take(index).ok_or(Errno::EBADF)
     }
 
@@ -172,6 +188,7 @@ impl Handles {
         let mut slots = self.slots.lock();
         let index = index(&slots, number)?;
         slots.get(index).ok_or(Errno::EBADF).and_then(wanted)?;
+        self.note_loss();
         slots.take(index).ok_or(Errno::EBADF)
     }
 
@@ -240,6 +257,7 @@ impl Handles {
     fn pass_on(&self, from: usize) -> Option<(usize, Option<Handle>)> {
         let mut slots = self.slots.lock();
         let index = slots.next_used(from)?;
+        self.note_loss();
         let handle = slots.get_mut(index)?;
         if handle.granted == 0 {
             return Some((index, slots.take(index)));
@@ -256,6 +274,7 @@ impl Handles {
                 let mut slots = self.slots.lock();
                 let Some(index) = slots.next_used(next) else { return };
                 next = index;
+                self.note_loss();
                 slots.take(index)
             };
             drop(taken);

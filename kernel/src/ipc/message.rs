@@ -8,7 +8,7 @@
 
 use quire_abi::Errno;
 use quire_abi::ipc::options;
-use quire_ipc::{Outcome, Received, Receiver, Registers, Sent};
+use quire_ipc::{Generation, Outcome, Received, Registers, Sent};
 use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
 
@@ -26,6 +26,8 @@ pub type Endpoint = quire_ipc::Endpoint<Cpu>;
 pub type Call = quire_ipc::Call<Cpu>;
 /// The right to answer a call.
 pub type Reply = quire_ipc::Reply<Cpu>;
+/// A thread that waits at an endpoint.
+pub type Receiver = quire_ipc::Receiver<Cpu>;
 /// A reply that was put aside.
 pub type Saved = quire_ipc::Saved<Cpu>;
 
@@ -77,12 +79,12 @@ impl Drop for Next {
 
 /// Whether something is to be done before this thread sleeps: a signal, a kill, another thread's turn. Asked with the sleep
 /// announced: who asks for it later ends the sleep.
-fn has_work() -> bool {
+pub fn has_work() -> bool {
     current().work.load(core::sync::atomic::Ordering::SeqCst) & (work::SIGNAL | work::RESCHEDULE) != 0
 }
 
 /// The registers of a frame that a message travels in.
-fn registers(frame: &mut TrapFrame) -> *mut Registers {
+pub fn registers(frame: &mut TrapFrame) -> *mut Registers {
     let registers: &mut Registers = frame.x.first_chunk_mut().unwrap_or_else(|| unreachable!("31 are more than 11"));
     registers
 }
@@ -141,7 +143,18 @@ pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Res
             generation
         }
     };
-    let mut result = sleep(kind, deadline, next, || record.outcome(Cpu));
+    let result = sleep(kind, deadline, next, || record.outcome(Cpu));
+    complete(endpoint, record, generation, result, deadline)
+}
+
+/// Completes a call whose caller's sleep is over: with an outcome, or cut short.
+fn complete(
+    endpoint: &Endpoint,
+    record: &Call,
+    generation: Generation,
+    mut result: Result<Outcome, Errno>,
+    deadline: Option<u64>,
+) -> Result<(), Errno> {
     if result.is_err() {
         result = end(endpoint, record, generation, result, deadline);
     }
@@ -151,6 +164,13 @@ pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Res
         Outcome::Answered => Ok(()),
         Outcome::Broken => Err(Errno::EPIPE),
     }
+}
+
+/// Completes a call that was handed over, whose caller was woken in the ordinary way.
+pub fn complete_call(endpoint: &Endpoint, generation: Generation) -> Result<(), Errno> {
+    let record = current().call_record()?;
+    let result = wait::sleep(Sleep::Killable, None, || record.outcome(Cpu));
+    complete(endpoint, record, generation, result, None)
 }
 
 /// Whether nobody but the calling thread could receive what it sends to its own process.
@@ -164,7 +184,7 @@ fn would_wait_for_itself(thread: &Thread) -> bool {
 fn end(
     endpoint: &Endpoint,
     record: &Call,
-    generation: quire_ipc::Generation,
+    generation: Generation,
     mut why: Result<Outcome, Errno>,
     deadline: Option<u64>,
 ) -> Result<Outcome, Errno> {
@@ -213,10 +233,7 @@ fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Resu
     let received = match unsafe { endpoint.receive(&receiver, may_wait) } {
         Ok(Received::Nothing) => {
             let result = sleep(Sleep::Interruptible, deadline, next, || receiver.is_served().then_some(()));
-            match endpoint.leave(&receiver)? {
-                Received::Nothing => return result.and(Err(Errno::EINTR)),
-                received => received,
-            }
+            return complete_receive(endpoint, &receiver, result);
         }
         other => {
             sched::cancel();
@@ -224,10 +241,26 @@ fn receive_after(endpoint: &Endpoint, frame: &mut TrapFrame, next: Next) -> Resu
             other?
         }
     };
+    keep(received);
+    Ok(())
+}
+
+/// Completes a receive that has waited: its sleep is over, or was cut short.
+pub fn complete_receive(endpoint: &Endpoint, receiver: &Receiver, slept: Result<(), Errno>) -> Result<(), Errno> {
+    match endpoint.leave(receiver)? {
+        Received::Nothing => slept.and(Err(Errno::EINTR)),
+        received => {
+            keep(received);
+            Ok(())
+        }
+    }
+}
+
+/// The reply to what was received goes to this thread's slot.
+fn keep(received: Received<Cpu>) {
     if let Received::Call(reply) = received {
         current().put_reply(reply);
     }
-    Ok(())
 }
 
 /// Answers with the message in the frame. ECANCELED if the caller is gone.

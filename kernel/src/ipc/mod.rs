@@ -3,6 +3,7 @@
 pub mod descriptor;
 pub mod futex;
 pub mod handles;
+pub mod handover;
 pub mod message;
 pub mod pipe;
 pub mod poll;

@@ -20,7 +20,7 @@ use super::thread::{Thread, current, work};
 use super::wait::Sleep;
 use super::{itimer, oom, robust, sched, stop};
 use crate::arch::uaccess;
-use crate::ipc::futex;
+use crate::ipc::{futex, handover};
 use crate::vm::Cpu;
 
 /// Ends the calling thread. With its last thread the process ends, with `status` unless it already has one.
@@ -33,6 +33,7 @@ pub fn exit_thread(status: u32) -> ! {
     robust::release(thread);
     // Whoever waits for its answer hears of the end.
     drop(thread.take_reply());
+    handover::forget(thread);
     let clear = thread.clear_child_tid.load(Ordering::Relaxed);
     if clear != 0 && thread.mm().is_some() {
         // The program requested this; an error for a bad address is ignored.

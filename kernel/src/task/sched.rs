@@ -25,6 +25,7 @@ use super::balance::{self, enqueue, may_run, requeue};
 use super::cputime;
 use super::percpu::{self, PerCpu};
 use super::thread::{Thread, current, state, work};
+use crate::arch::trap::TrapFrame;
 use crate::arch::{context, cpu, regs, timer};
 use crate::interrupts;
 use crate::task::space;
@@ -177,6 +178,32 @@ pub fn schedule() {
 }
 
 fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
+    exchange(here, prev, next);
+    // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
+    unsafe { context::switch(prev.context(), next.context()) };
+    finish_switch();
+}
+
+/// Leaves this CPU to a thread that was claimed. This one will resume with its frame alone, so nothing that it has on its stack below
+/// is needed. If the next one is to go on in the same way (`is_parked`), the answer is its frame, to leave the kernel with on its
+/// stack, where [`finish_switch`] is called first; otherwise this does not return. Interrupts are masked, this thread has announced its
+/// sleep, and it has no work to do.
+#[inline]
+pub fn hand_over(prev: &Thread, next: &'static Thread, is_parked: bool, frame: *mut TrapFrame) -> *mut TrapFrame {
+    exchange(percpu::this(), prev, next);
+    // SAFETY: each context is that of a thread that runs nowhere else, and this CPU is the one to run it.
+    unsafe {
+        (*prev.context()).resume_with(frame);
+        if !is_parked {
+            context::resume(next.context());
+        }
+        (*next.context()).frame()
+    }
+}
+
+/// Makes `next` the current thread in all but its kernel stack.
+#[inline]
+fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     if cfg!(debug_assertions) {
         carry_ranks(here, prev, next);
     }
@@ -194,9 +221,6 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     next.load_user_state();
     here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
-    // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
-    unsafe { context::switch(prev.context(), next.context()) };
-    finish_switch();
 }
 
 /// Drops reschedules that were requested of a thread while it waited, now that its turn begins: otherwise requests that
@@ -220,6 +244,7 @@ fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
 }
 
 /// The second half of a switch, on the new thread's stack: from here on the old thread may run elsewhere, or be freed.
+#[unsafe(export_name = "trap_switched")]
 pub extern "C" fn finish_switch() {
     let here = percpu::this();
     let prev = here.switching_from.load(Ordering::Relaxed);

@@ -17,7 +17,8 @@ use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
 use crate::arch::trap::{TrapFrame, return_to_user};
 use crate::arch::{cpu, regs};
-use crate::ipc::message::{Call, Reply};
+use crate::ipc::handover::Parked;
+use crate::ipc::message::{Call, Receiver, Reply};
 use crate::vm::stack::Stack;
 use crate::vm::{Mm, SpinLock};
 
@@ -97,6 +98,9 @@ pub struct Thread {
     call: UnsafeCell<Option<KArc<Call>>>,
     /// The slot: the call that it has received and not answered yet.
     reply: UnsafeCell<Option<Reply>>,
+    parked: UnsafeCell<Parked>,
+    /// In the list of the endpoint where it is parked.
+    receiver: Receiver,
 }
 
 // A CPU's record names its thread by this word.
@@ -140,6 +144,8 @@ impl Thread {
             robust_list: AtomicUsize::new(0),
             call: UnsafeCell::new(None),
             reply: UnsafeCell::new(None),
+            parked: UnsafeCell::new(Parked::new()),
+            receiver: Receiver::reusable(),
         }
     }
 
@@ -325,6 +331,30 @@ impl Thread {
         }
     }
 
+    /// The record of the calls of this thread, which is current, if it has called before.
+    #[inline]
+    pub fn former_call_record(&self) -> Option<&KArc<Call>> {
+        // SAFETY: as in `call_record`.
+        unsafe { (*self.call.get()).as_ref() }
+    }
+
+    /// What this thread waits for in a hand-over.
+    ///
+    /// # Safety
+    /// The thread is current, or claimed by the caller, and there is no other reference of this kind.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn parked(&self) -> &mut Parked {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.parked.get() }
+    }
+
+    /// What represents this thread at the endpoint where it is parked.
+    #[inline]
+    pub fn receiver(&self) -> &Receiver {
+        &self.receiver
+    }
+
     /// Takes the reply out of the slot of this thread, which is current.
     #[inline]
     pub fn take_reply(&self) -> Option<Reply> {
@@ -345,7 +375,7 @@ impl Thread {
         unsafe { (*self.reply.get()).as_ref() }.map(see)
     }
 
-    /// Puts a reply into the slot of this thread, which is current and has none there.
+    /// Puts a reply into the slot of this thread, which is current or claimed by the caller, and has none there.
     #[inline]
     pub fn put_reply(&self, reply: Reply) {
         // SAFETY: as in `take_reply`.

@@ -12,7 +12,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
 
 use super::{M, endpoint, machine, read, record, registers, write};
-use crate::{Call, Endpoint, Generation, Outcome, Received, Receiver, Registers, Reply, Saved, Sent};
+use crate::{Call, Endpoint, Generation, HandedBack, Outcome, Received, Receiver, Registers, Reply, Saved, Sent};
 
 const CLIENTS: usize = 5;
 const SERVERS: usize = 3;
@@ -20,6 +20,9 @@ const SERVERS: usize = 3;
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Call(usize),
+    /// Whether the other side's thread can be claimed.
+    HandOver(usize, bool),
+    HandBack(usize, bool),
     GiveUp(usize),
     Interrupt(usize),
     Receive(usize, bool),
@@ -37,6 +40,8 @@ fn step() -> impl Strategy<Value = Step> {
     let (client, server) = (0..CLIENTS, 0..SERVERS);
     prop_oneof![
         8 => client.clone().prop_map(Step::Call),
+        6 => (client.clone(), prop::bool::weighted(0.8)).prop_map(|(c, can)| Step::HandOver(c, can)),
+        6 => (server.clone(), prop::bool::weighted(0.8)).prop_map(|(s, can)| Step::HandBack(s, can)),
         2 => client.clone().prop_map(Step::GiveUp),
         1 => client.prop_map(Step::Interrupt),
         8 => (server.clone(), any::<bool>()).prop_map(|(s, wait)| Step::Receive(s, wait)),
@@ -77,10 +82,13 @@ struct Client {
     calls: u64,
     token: Option<u64>,
     is_interrupted: bool,
+    is_parked: bool,
 }
 
 struct Server {
     receiver: Option<Box<Receiver<M>>>,
+    /// The one that it is parked with; `None` while `receiver` is that.
+    spare: Option<Box<Receiver<M>>>,
     registers: *mut Registers,
     gift: Option<Gift>,
     reply: Option<(Reply<M>, usize, u64)>,
@@ -116,8 +124,15 @@ impl World {
             calls: 0,
             token: None,
             is_interrupted: false,
+            is_parked: false,
         };
-        let server = |_| Server { receiver: None, registers: registers(), gift: None, reply: None };
+        let server = |_| Server {
+            receiver: None,
+            spare: Some(Box::new(Receiver::reusable())),
+            registers: registers(),
+            gift: None,
+            reply: None,
+        };
         Self {
             endpoint: endpoint(),
             clients: (0..CLIENTS).map(client).collect(),
@@ -166,7 +181,7 @@ impl World {
         let label = self.fresh();
         let c = &mut self.clients[client];
         write(c.registers, label);
-        (c.label, c.calls, c.token, c.is_interrupted) = (label, c.calls + 1, None, false);
+        (c.label, c.calls, c.token, c.is_interrupted, c.is_parked) = (label, c.calls + 1, None, false, false);
         let mut roused = 0;
         // SAFETY: the registers live for ever, and this thread goes on with the client as the model says.
         let sent = unsafe { self.endpoint.call(&c.record, c.registers, client as u64, |_| roused += 1) };
@@ -191,6 +206,91 @@ impl World {
                 generation
             }
         });
+    }
+
+    fn hand_over(&mut self, client: usize, can: bool) {
+        if self.clients[client].fate != Fate::Idle {
+            return;
+        }
+        let label = self.fresh();
+        let c = &mut self.clients[client];
+        write(c.registers, label);
+        let mut asked = 0;
+        // SAFETY: as in `call`.
+        let handed_over = unsafe {
+            self.endpoint.hand_over(&c.record, c.registers, client as u64, |_| {
+                asked += 1;
+                can
+            })
+        };
+        let Some(&server) = self.waiting.front() else {
+            assert!(handed_over.is_none() && asked == 0);
+            return;
+        };
+        assert_eq!((handed_over.is_some(), asked), (can, 1));
+        let Some(handed_over) = handed_over else { return };
+        (c.label, c.calls, c.token, c.is_interrupted, c.is_parked) = (label, c.calls + 1, None, false, true);
+        c.generation = Some(handed_over.generation);
+        self.queue.push_back(client);
+        self.serve();
+        let s = &mut self.servers[server];
+        assert_eq!(handed_over.reply.is_some(), s.spare.is_none(), "the receive of who is parked is over");
+        if let Some(reply) = handed_over.reply {
+            s.spare = s.receiver.take();
+            self.given(server, Received::Call(reply));
+        }
+    }
+
+    fn hand_back(&mut self, server: usize, can: bool) {
+        let s = &mut self.servers[server];
+        if s.receiver.is_some() {
+            return;
+        }
+        let Some((reply, client, call)) = s.reply.take() else { return };
+        let Some(receiver) = s.spare.take() else { panic!("not parked") };
+        let label = self.next + 1;
+        write(s.registers, label);
+        receiver.prepare(machine().this_thread(), s.registers);
+        let (mut asked, mut roused) = (0, 0);
+        // SAFETY: as in `receive`.
+        let handed_back = unsafe {
+            let claim = |_| {
+                asked += 1;
+                can
+            };
+            self.endpoint.hand_back(reply, &receiver, claim, |_| roused += 1)
+        };
+        let is_awaited = self.clients[client].fate == Fate::Held && self.clients[client].calls == call;
+        let is_busy = self.is_dead || self.events != 0 || !self.queue.is_empty() || !self.news.is_empty();
+        let s = &mut self.servers[server];
+        match handed_back {
+            HandedBack::Busy(reply) => {
+                assert!(is_busy);
+                s.reply = Some((reply, client, call));
+                s.spare = Some(receiver);
+                return;
+            }
+            HandedBack::Claimed(used) => {
+                assert!(!is_busy && is_awaited && can);
+                drop(used.into_record());
+                s.receiver = Some(receiver);
+                self.waiting.push_back(server);
+            }
+            HandedBack::Answered(used) => {
+                assert!(!(is_busy || is_awaited && can));
+                drop(used);
+                s.spare = Some(receiver);
+            }
+        }
+        self.next = label;
+        assert_eq!((asked, roused), (u32::from(is_awaited), u32::from(is_awaited && !can)));
+        self.end(client, call, Outcome::Answered, label);
+        let c = &mut self.clients[client];
+        if is_awaited && can && c.is_parked {
+            // Whoever claimed it has ended its call, too.
+            assert_eq!((c.record.outcome(machine()), read(c.registers)), (None, label));
+            (c.fate, c.generation) = (Fate::Idle, None);
+        }
     }
 
     fn give_up(&mut self, client: usize) {
@@ -285,6 +385,9 @@ impl World {
     fn leave(&mut self, server: usize) {
         let Some(receiver) = self.servers[server].receiver.take() else { return };
         let left = self.endpoint.leave(&receiver);
+        if self.servers[server].spare.is_none() {
+            self.servers[server].spare = Some(receiver);
+        }
         match self.servers[server].gift {
             Some(Gift::Dead) => {
                 assert_eq!(left.err(), Some(Errno::EPIPE));
@@ -407,6 +510,8 @@ impl World {
     fn take_step(&mut self, step: Step) {
         match step {
             Step::Call(client) => self.call(client),
+            Step::HandOver(client, can) => self.hand_over(client, can),
+            Step::HandBack(server, can) => self.hand_back(server, can),
             Step::GiveUp(client) => self.give_up(client),
             Step::Interrupt(client) => self.interrupt(client),
             Step::Receive(server, may_wait) => self.receive(server, may_wait),

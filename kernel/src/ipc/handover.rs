@@ -1,0 +1,264 @@
+//! The hand-over: a call, or an answer with the next receive, that gives the CPU straight to the other side.
+//!
+//! This is the common case of `message.rs` in one stretch with interrupts masked, from the exception to the other thread's
+//! registers. It applies when the other side waits and runs nowhere, and nothing else is to be done: no deadline, no signal, no
+//! end of a slice, nothing further to receive. In all other cases nothing has happened yet, and the ordinary path follows.
+//!
+//! A thread that waits in a hand-over is *parked*: all that there is of it is its frame, and what it waits for
+//! ([`Parked`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else wakes
+//! it, it resumes in [`trap_resume`], which completes the call as the ordinary path does.
+//!
+//! `Parked` belongs to the thread while it runs, and to whoever has claimed it.
+
+use core::ptr::null_mut;
+use core::sync::atomic::Ordering;
+
+use quire_abi::ipc::{options, rights};
+use quire_abi::{Errno, nr};
+use quire_ipc::{Generation, HandedBack};
+use quire_mm::fallible::KArc;
+use quire_mm::machine::Threads;
+
+use super::handles::{Handle, Handles, Target};
+use super::message::{self, Endpoint};
+use crate::arch::trap::TrapFrame;
+use crate::task::sched;
+use crate::task::thread::{Thread, current, state};
+use crate::task::wait::{self, Sleep};
+use crate::vm::Cpu;
+
+/// What a thread waits for.
+enum For {
+    /// Nothing: it is not parked.
+    Nothing,
+    /// The answer to its call.
+    Answer(Generation),
+    /// Something to receive.
+    Message,
+}
+
+/// A look at a handle.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    number: u32,
+    right: u32,
+    /// Of the table, when it was made.
+    losses: u64,
+}
+
+impl Seen {
+    /// No handle has this number.
+    const NOTHING: Self = Self { number: 0, right: 0, losses: 0 };
+}
+
+/// A thread's part of hand-overs.
+pub struct Parked {
+    waits_for: For,
+    /// Where it waits, or waited last: kept, since it will usually wait there again.
+    endpoint: Option<KArc<Endpoint>>,
+    /// The look that found it, and the badge.
+    seen: Seen,
+    badge: u64,
+}
+
+impl Parked {
+    /// Of a thread that has not waited yet.
+    pub const fn new() -> Self {
+        Self { waits_for: For::Nothing, endpoint: None, seen: Seen::NOTHING, badge: 0 }
+    }
+}
+
+/// Drops what the current thread, which ends, still has of an endpoint.
+pub fn forget(thread: &Thread) {
+    // SAFETY: the thread is current.
+    let parked = unsafe { thread.parked() };
+    parked.seen = Seen::NOTHING;
+    drop(parked.endpoint.take());
+}
+
+/// A call of Quire's own, with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the
+/// ordinary path is to be taken.
+#[unsafe(no_mangle)]
+extern "C" fn trap_message(frame: &mut TrapFrame) -> *mut TrapFrame {
+    match frame.x[8] as usize {
+        nr::QUIRE_CALL => call(frame).unwrap_or(null_mut()),
+        nr::QUIRE_REPLY_RECEIVE => reply_receive(frame).unwrap_or(null_mut()),
+        _ => null_mut(),
+    }
+}
+
+/// Goes on with a call whose thread was parked and then woken in the ordinary way.
+#[unsafe(no_mangle)]
+extern "C" fn trap_resume(frame: &mut TrapFrame) {
+    let thread = current();
+    // SAFETY: the thread is current.
+    let parked = unsafe { thread.parked() };
+    let waited_for = core::mem::replace(&mut parked.waits_for, For::Nothing);
+    let done = match (waited_for, &parked.endpoint) {
+        (For::Answer(generation), Some(endpoint)) => message::complete_call(endpoint, generation).map(|()| 0),
+        (For::Message, Some(endpoint)) => {
+            let receiver = thread.receiver();
+            let slept = wait::sleep(Sleep::Interruptible, None, || receiver.is_served().then_some(()));
+            message::complete_receive(endpoint, receiver, slept).map(|()| frame.x[0])
+        }
+        _ => Err(Errno::EINTR),
+    };
+    frame.x[0] = done.unwrap_or_else(|e| e.to_ret() as u64);
+}
+
+/// Whether the call in the frame has neither a deadline nor an option beside its length.
+#[inline]
+fn is_plain(frame: &TrapFrame) -> bool {
+    frame.x[9] == 0 && frame.x[10] & !options::WORDS == 0
+}
+
+/// The endpoint of a handle with a right, and the handle's badge. The last answer is kept, and true while the process has lost
+/// no handle.
+#[inline]
+fn find<'a>(thread: &Thread, parked: &'a mut Parked, number: u64, right: u32) -> Option<(&'a KArc<Endpoint>, u64)> {
+    let handles = &thread.process().handles;
+    let seen = Seen { number: number as u32, right, losses: handles.losses() };
+    if parked.seen != seen {
+        look_up(handles, parked, &seen)?;
+    }
+    Some((parked.endpoint.as_ref()?, parked.badge))
+}
+
+#[cold]
+fn look_up(handles: &Handles, parked: &mut Parked, wanted: &Seen) -> Option<()> {
+    let mut former = None;
+    let found = handles.with(wanted.number, |handle: &Handle| {
+        let endpoint = match &handle.target {
+            Target::Sender(endpoint) if wanted.right == rights::SEND => endpoint,
+            Target::Receiver(receiving) if wanted.right == rights::RECEIVE => &receiving.0,
+            _ => return Err(Errno::EPERM),
+        };
+        if parked.endpoint.as_ref().is_none_or(|kept| !KArc::ptr_eq(kept, endpoint)) {
+            former = parked.endpoint.replace(endpoint.clone());
+        }
+        Ok((handle.badge, handles.losses()))
+    });
+    drop(former);
+    let (badge, losses) = found.ok()?;
+    parked.badge = badge;
+    parked.seen = Seen { losses, ..*wanted };
+    Some(())
+}
+
+/// Announces a sleep if nothing else is to be done.
+#[inline]
+fn announce(thread: &Thread, kind: Sleep) -> bool {
+    thread.state.store(kind.state() | state::RUNNING, Ordering::SeqCst);
+    let may_sleep = thread.work.load(Ordering::SeqCst) == 0;
+    if !may_sleep {
+        sched::cancel();
+    }
+    may_sleep
+}
+
+/// The thread with this name, if it is now this thread's to run.
+#[inline]
+fn claim(name: usize) -> Option<&'static Thread> {
+    // SAFETY: `this_thread` gave the name, and the thread waits while it is asked for (`Endpoint::hand_over`, `hand_back`).
+    let thread = unsafe { &*core::ptr::with_exposed_provenance::<Thread>(name) };
+    sched::claim(thread).then_some(thread)
+}
+
+fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
+    let thread = current();
+    let record = thread.former_call_record()?;
+    if !is_plain(frame) {
+        return None;
+    }
+    // SAFETY: the thread is current.
+    let parked = unsafe { thread.parked() };
+    let (endpoint, badge) = find(thread, parked, frame.x[0], rights::SEND)?;
+    if !announce(thread, Sleep::Killable) {
+        return None;
+    }
+    let mut next = None;
+    // SAFETY: the frame is this thread's, which is parked if the call is made, and completes it.
+    let handed_over = unsafe {
+        endpoint.hand_over(record, message::registers(frame), badge, |name| {
+            next = claim(name);
+            next.is_some()
+        })
+    };
+    let (Some(handed_over), Some(next)) = (handed_over, next) else {
+        sched::cancel();
+        return None;
+    };
+    parked.waits_for = For::Answer(handed_over.generation);
+    let is_parked = handed_over.reply.is_some();
+    if let Some(reply) = handed_over.reply {
+        // SAFETY: claimed.
+        unsafe { next.parked() }.waits_for = For::Nothing;
+        next.put_reply(reply);
+    }
+    Some(sched::hand_over(thread, next, is_parked, frame))
+}
+
+fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
+    let thread = current();
+    if !is_plain(frame) || !thread.has_reply() {
+        return None;
+    }
+    // SAFETY: the thread is current.
+    let parked = unsafe { thread.parked() };
+    find(thread, parked, frame.x[0], rights::RECEIVE)?;
+    if !announce(thread, Sleep::Interruptible) {
+        return None;
+    }
+    let Parked { waits_for, endpoint: Some(endpoint), .. } = parked else { return None };
+    let reply = thread.take_reply()?;
+    // What is left to do then is a receive, also if the call is restarted.
+    continue_as(frame, nr::QUIRE_RECEIVE);
+    let receiver = thread.receiver();
+    receiver.prepare(Cpu.this_thread(), message::registers(frame));
+    let mut next = None;
+    // SAFETY: frame and receiver are this thread's, which is parked if it waits, and leaves when it resumes.
+    let handed_back = unsafe {
+        endpoint.hand_back(
+            reply,
+            receiver,
+            |name| {
+                next = claim(name);
+                next.is_some()
+            },
+            |name| Cpu.unpark(name),
+        )
+    };
+    let used = match handed_back {
+        HandedBack::Claimed(used) => used,
+        HandedBack::Busy(reply) => {
+            thread.put_reply(reply);
+            sched::cancel();
+            continue_as(frame, nr::QUIRE_REPLY_RECEIVE);
+            return None;
+        }
+        HandedBack::Answered(used) => {
+            drop(used);
+            sched::cancel();
+            return None;
+        }
+    };
+    drop(used.into_record());
+    let next = next?;
+    *waits_for = For::Message;
+    // SAFETY: claimed.
+    let theirs = unsafe { next.parked() };
+    let is_parked = matches!(theirs.waits_for, For::Answer(_));
+    theirs.waits_for = For::Nothing;
+    if is_parked {
+        // SAFETY: the frame of the claimed thread, whose call this completes.
+        unsafe { (*(*next.context()).frame()).x[0] = 0 };
+    }
+    Some(sched::hand_over(thread, next, is_parked, frame))
+}
+
+/// Makes the call in the frame another one.
+#[inline]
+fn continue_as(frame: &mut TrapFrame, number: usize) {
+    frame.x[8] = number as u64;
+    frame.syscall = number as u64;
+}
