@@ -108,8 +108,8 @@ impl<M: Machine> Mm<M> {
     }
 
     /// The pages of this range have moved away with their pgoff. If the area has no other pages, it gets a new pgoff,
-    /// so that later pages that are moved away too can be distinguished from these. (As on Linux, a part of an area
-    /// keeps its pgoff.)
+    /// so that later pages that are moved away too can be distinguished from these, and the area from its neighbours. (As
+    /// on Linux, a part of an area keeps its pgoff.)
     #[cold]
     #[inline(never)]
     pub(super) fn leave_pgoff(&self, areas: &mut Areas<M>, start: UserAddr, end: UserAddr) {

@@ -238,7 +238,8 @@ impl<M: Machine> Mm<M> {
         let between = neighbours(areas, to, to + new_len, &new.kind());
         // SAFETY: the tree is the same.
         unsafe { join(areas, to, to + new_len, between, Some(new)) };
-        if keep && keeps_pgoff {
+        // (As on Linux, an area that loses its lock is not merged with neighbours that it is like then.)
+        if keep && (keeps_pgoff || flags.contains(VmFlags::LOCKED)) {
             self.leave_pgoff(areas, addr, old_end);
         }
         match if any { self.tables.relocate(addr, to, old_len) } else { Moved::Nothing } {

@@ -464,3 +464,23 @@ fn a_page_that_is_unmapped_while_it_is_moved_is_not_lost() {
     drop(mm);
     rig.assert_balanced();
 }
+
+/// A kept area loses its lock with the move, and may then be like its neighbour: as on Linux they stay two areas.
+#[test]
+fn an_area_that_is_kept_by_a_move_and_unlocked_stays_an_area() {
+    for flags in [Map::PRIVATE, Map::SHARED] {
+        let rig = Rig::new(64);
+        let mm = rig.space();
+        let at = map_at(&mm, 0x4000_0000, 3 * PAGE, RW, flags).unwrap();
+        mm.lock(at + PAGE, PAGE, true).unwrap();
+        let to = mm.remap(at + PAGE, PAGE, PAGE, Mremap::MAYMOVE | Mremap::DONTUNMAP, 0).unwrap();
+        mm.validate();
+        (0..3).for_each(|n| rig.write(&mm, at + n * PAGE, n as u64).unwrap());
+        (0..3).for_each(|n| assert_eq!(rig.read(&mm, at + n * PAGE), Ok(n as u64)));
+        assert_eq!(rig.read(&mm, to.get()), Ok(if flags == Map::SHARED { 1 } else { 0 }));
+        mm.validate();
+        rig.idle(0);
+        drop(mm);
+        rig.assert_balanced();
+    }
+}
