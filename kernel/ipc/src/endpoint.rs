@@ -309,7 +309,7 @@ impl<M: Machine> Endpoint<M> {
     ///
     /// # Safety
     /// As [`Endpoint::receive`], if the caller is claimed. The receiver's registers hold the answer.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn hand_back(
         &self,
         reply: Reply<M>,

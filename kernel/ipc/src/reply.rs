@@ -66,7 +66,7 @@ impl<M: Machine> Reply<M> {
     }
 
     /// [`Endpoint::hand_back`] for the caller: what is left of the reply, and whether the caller was claimed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hand_back(
         self,
         from: &Registers,

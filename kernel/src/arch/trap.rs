@@ -10,9 +10,9 @@
 //! | function | arguments | called with |
 //! | --- | --- | --- |
 //! | `trap_syscall` | the frame | interrupts enabled |
-//! | `trap_message` | the frame of a call of Quire's own; answers null, or the frame of the thread that runs in place of this one | interrupts masked |
+//! | `trap_call`, `trap_reply_receive` | the frame of that call; answer null, or the frame of the thread that runs in place of this one | interrupts masked |
 //! | `trap_switched` | | interrupts masked, on the stack of the thread that runs now |
-//! | `trap_resume` | the frame of a thread that `trap_message` has left | interrupts enabled |
+//! | `trap_resume` | the frame of a thread that was left in one of those | interrupts enabled |
 //! | `trap_from_user` | the frame, ESR_EL1, FAR_EL1 | interrupts enabled |
 //! | `trap_from_kernel` | the frame, ESR_EL1, FAR_EL1 | interrupts as before the exception |
 //! | `trap_interrupt` | | interrupts masked |
@@ -23,6 +23,7 @@ use core::arch::global_asm;
 use core::mem::offset_of;
 
 use quire_abi::layout::Pod;
+use quire_abi::nr;
 
 use super::cpu::Head;
 use crate::layout::STACK_SIZE;
@@ -221,12 +222,22 @@ leave_user:
     bl      trap_from_user
     b       leave_user
 
-    // One of Quire's own calls. The answer is the frame of another thread, which runs in place of this one, or null. From
+    // One of Quire's own calls: of two, the answer is the frame of another thread, which runs in place of this one, or null. From
     // here on this thread's stack is another CPU's to use, once `trap_switched` has said so.
-3:  mov     x29, xzr
+3:  mov     x9, #{CALL}
+    cmp     x8, x9
+    b.eq    4f
+    mov     x9, #{REPLY_RECEIVE}
+    cmp     x8, x9
+    b.ne    1b
+    mov     x29, xzr
     mov     x0, sp
-    bl      trap_message
-    cbz     x0, 1b
+    bl      trap_reply_receive
+    b       5f
+4:  mov     x29, xzr
+    mov     x0, sp
+    bl      trap_call
+5:  cbz     x0, 1b
     isb                                 // as in context::switch
     mov     sp, x0
     bl      trap_switched
@@ -238,7 +249,7 @@ leave_user:
     load_frame
     eret
 
-    // Where a thread that was left in `trap_message` resumes if it is not another thread's `trap_message` that runs it: at its frame.
+    // Where a thread that was left so resumes if it is not another thread's call or answer that runs it: at its frame.
     .global resume_message
 resume_message:
     bl      trap_switched
@@ -378,7 +389,9 @@ overflow_stack_top:
     FRAME = const FRAME,
     STACK_BIT = const STACK_SIZE.trailing_zeros(),
     CURRENT = const offset_of!(Head, current),
-    OWN_CALLS = const quire_abi::nr::QUIRE_BASE.trailing_zeros(),
+    OWN_CALLS = const nr::QUIRE_BASE.trailing_zeros(),
+    CALL = const nr::QUIRE_CALL,
+    REPLY_RECEIVE = const nr::QUIRE_REPLY_RECEIVE,
 );
 
 const _: () = {

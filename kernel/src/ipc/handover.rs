@@ -10,17 +10,18 @@
 //!
 //! `Parked` belongs to the thread while it runs, and to whoever has claimed it.
 
+use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
 
 use quire_abi::ipc::{options, rights};
 use quire_abi::{Errno, nr};
 use quire_ipc::{Generation, HandedBack};
-use quire_mm::fallible::KArc;
+use quire_mm::fallible::{AllocError, KArc};
 use quire_mm::machine::Threads;
 
 use super::handles::{Handle, Handles, Target};
-use super::message::{self, Endpoint};
+use super::message::{self, Call, Endpoint};
 use crate::arch::trap::TrapFrame;
 use crate::task::sched;
 use crate::task::thread::{Thread, current, state};
@@ -51,8 +52,37 @@ impl Seen {
     const NOTHING: Self = Self { number: 0, right: 0, losses: 0 };
 }
 
-/// A thread's part of hand-overs.
-pub struct Parked {
+/// What a thread needs for messages.
+pub struct Messaging {
+    /// The record of its calls.
+    pub record: KArc<Call>,
+    parked: UnsafeCell<Parked>,
+    /// In the list of the endpoint where it is parked.
+    receiver: message::Receiver,
+}
+
+impl Messaging {
+    /// Of a thread that has neither sent nor received.
+    pub fn new() -> Result<Self, AllocError> {
+        Ok(Self {
+            record: Call::try_new()?,
+            parked: UnsafeCell::new(Parked::new()),
+            receiver: message::Receiver::reusable(),
+        })
+    }
+
+    /// # Safety
+    /// The thread is current, or claimed by the caller, and there is no other reference of this kind.
+    #[inline]
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn parked(&self) -> &mut Parked {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.parked.get() }
+    }
+}
+
+/// What a thread waits for when it is parked, and where.
+struct Parked {
     waits_for: For,
     /// Where it waits, or waited last: kept, since it will usually wait there again.
     endpoint: Option<KArc<Endpoint>>,
@@ -63,47 +93,53 @@ pub struct Parked {
 
 impl Parked {
     /// Of a thread that has not waited yet.
-    pub const fn new() -> Self {
+    const fn new() -> Self {
         Self { waits_for: For::Nothing, endpoint: None, seen: Seen::NOTHING, badge: 0 }
     }
 }
 
 /// Drops what the current thread, which ends, still has of an endpoint.
 pub fn forget(thread: &Thread) {
+    let Some(messaging) = thread.former_messaging() else { return };
     // SAFETY: the thread is current.
-    let parked = unsafe { thread.parked() };
+    let parked = unsafe { messaging.parked() };
     parked.seen = Seen::NOTHING;
     drop(parked.endpoint.take());
 }
 
-/// A call of Quire's own, with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the
-/// ordinary path is to be taken.
+/// QUIRE_CALL with interrupts masked: answers the frame of the thread that runs in place of this one, or null if the ordinary path is
+/// to be taken.
 #[unsafe(no_mangle)]
-extern "C" fn trap_message(frame: &mut TrapFrame) -> *mut TrapFrame {
-    match frame.x[8] as usize {
-        nr::QUIRE_CALL => call(frame).unwrap_or(null_mut()),
-        nr::QUIRE_REPLY_RECEIVE => reply_receive(frame).unwrap_or(null_mut()),
-        _ => null_mut(),
-    }
+extern "C" fn trap_call(frame: &mut TrapFrame) -> *mut TrapFrame {
+    call(frame).unwrap_or(null_mut())
+}
+
+/// QUIRE_REPLY_RECEIVE, in the same way.
+#[unsafe(no_mangle)]
+extern "C" fn trap_reply_receive(frame: &mut TrapFrame) -> *mut TrapFrame {
+    reply_receive(frame).unwrap_or(null_mut())
 }
 
 /// Goes on with a call whose thread was parked and then woken in the ordinary way.
 #[unsafe(no_mangle)]
 extern "C" fn trap_resume(frame: &mut TrapFrame) {
-    let thread = current();
+    frame.x[0] = resume(frame).unwrap_or_else(|e| e.to_ret() as u64);
+}
+
+fn resume(frame: &mut TrapFrame) -> Result<u64, Errno> {
+    let messaging = current().messaging()?;
     // SAFETY: the thread is current.
-    let parked = unsafe { thread.parked() };
+    let parked = unsafe { messaging.parked() };
     let waited_for = core::mem::replace(&mut parked.waits_for, For::Nothing);
-    let done = match (waited_for, &parked.endpoint) {
+    match (waited_for, &parked.endpoint) {
         (For::Answer(generation), Some(endpoint)) => message::complete_call(endpoint, generation).map(|()| 0),
         (For::Message, Some(endpoint)) => {
-            let receiver = thread.receiver();
+            let receiver = &messaging.receiver;
             let slept = wait::sleep(Sleep::Interruptible, None, || receiver.is_served().then_some(()));
             message::complete_receive(endpoint, receiver, slept).map(|()| frame.x[0])
         }
         _ => Err(Errno::EINTR),
-    };
-    frame.x[0] = done.unwrap_or_else(|e| e.to_ret() as u64);
+    }
 }
 
 /// Whether the call in the frame has neither a deadline nor an option beside its length.
@@ -164,14 +200,23 @@ fn claim(name: usize) -> Option<&'static Thread> {
     sched::claim(thread).then_some(thread)
 }
 
+/// Ends the wait of a claimed thread, if it is parked.
+#[inline]
+fn unpark(claimed: &Thread) -> bool {
+    let Some(messaging) = claimed.former_messaging() else { return false };
+    // SAFETY: claimed.
+    let parked = unsafe { messaging.parked() };
+    !matches!(core::mem::replace(&mut parked.waits_for, For::Nothing), For::Nothing)
+}
+
 fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     let thread = current();
-    let record = thread.former_call_record()?;
+    let messaging = thread.former_messaging()?;
     if !is_plain(frame) {
         return None;
     }
     // SAFETY: the thread is current.
-    let parked = unsafe { thread.parked() };
+    let parked = unsafe { messaging.parked() };
     let (endpoint, badge) = find(thread, parked, frame.x[0], rights::SEND)?;
     if !announce(thread, Sleep::Killable) {
         return None;
@@ -179,7 +224,7 @@ fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     let mut next = None;
     // SAFETY: the frame is this thread's, which is parked if the call is made, and completes it.
     let handed_over = unsafe {
-        endpoint.hand_over(record, message::registers(frame), badge, |name| {
+        endpoint.hand_over(&messaging.record, message::registers(frame), badge, |name| {
             next = claim(name);
             next.is_some()
         })
@@ -191,8 +236,7 @@ fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     parked.waits_for = For::Answer(handed_over.generation);
     let is_parked = handed_over.reply.is_some();
     if let Some(reply) = handed_over.reply {
-        // SAFETY: claimed.
-        unsafe { next.parked() }.waits_for = For::Nothing;
+        unpark(next);
         next.put_reply(reply);
     }
     Some(sched::hand_over(thread, next, is_parked, frame))
@@ -203,8 +247,9 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     if !is_plain(frame) || !thread.has_reply() {
         return None;
     }
+    let messaging = thread.former_messaging()?;
     // SAFETY: the thread is current.
-    let parked = unsafe { thread.parked() };
+    let parked = unsafe { messaging.parked() };
     find(thread, parked, frame.x[0], rights::RECEIVE)?;
     if !announce(thread, Sleep::Interruptible) {
         return None;
@@ -213,7 +258,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     let reply = thread.take_reply()?;
     // What is left to do then is a receive, also if the call is restarted.
     continue_as(frame, nr::QUIRE_RECEIVE);
-    let receiver = thread.receiver();
+    let receiver = &messaging.receiver;
     receiver.prepare(Cpu.this_thread(), message::registers(frame));
     let mut next = None;
     // SAFETY: frame and receiver are this thread's, which is parked if it waits, and leaves when it resumes.
@@ -245,10 +290,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     drop(used.into_record());
     let next = next?;
     *waits_for = For::Message;
-    // SAFETY: claimed.
-    let theirs = unsafe { next.parked() };
-    let is_parked = matches!(theirs.waits_for, For::Answer(_));
-    theirs.waits_for = For::Nothing;
+    let is_parked = unpark(next);
     if is_parked {
         // SAFETY: the frame of the claimed thread, whose call this completes.
         unsafe { (*(*next.context()).frame()).x[0] = 0 };

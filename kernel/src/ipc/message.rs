@@ -115,7 +115,7 @@ fn sleep<T>(
 /// Calls an endpoint with the message in the frame, and sleeps until the answer is there instead.
 pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
     let thread = current();
-    let record = thread.call_record()?;
+    let record = &thread.messaging()?.record;
     let is_interruptible = frame.x[10] & options::INTERRUPTIBLE != 0;
     let kind = if is_interruptible { Sleep::Interruptible } else { Sleep::Killable };
     let deadline = deadline(frame);
@@ -168,7 +168,7 @@ fn complete(
 
 /// Completes a call that was handed over, whose caller was woken in the ordinary way.
 pub fn complete_call(endpoint: &Endpoint, generation: Generation) -> Result<(), Errno> {
-    let record = current().call_record()?;
+    let record = &current().messaging()?.record;
     let result = wait::sleep(Sleep::Killable, None, || record.outcome(Cpu));
     complete(endpoint, record, generation, result, None)
 }
@@ -208,6 +208,8 @@ pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> 
     if current().has_reply() {
         return Err(Errno::EBUSY);
     }
+    // What its hand-overs will need, while it has received nothing.
+    current().messaging()?;
     receive_after(endpoint, frame, Next::NOBODY)
 }
 

@@ -181,14 +181,14 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     exchange(here, prev, next);
     // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
     unsafe { context::switch(prev.context(), next.context()) };
-    finish_switch();
+    finish();
 }
 
 /// Leaves this CPU to a thread that was claimed. This one will resume with its frame alone, so nothing that it has on its stack below
 /// is needed. If the next one is to go on in the same way (`is_parked`), the answer is its frame, to leave the kernel with on its
 /// stack, where [`finish_switch`] is called first; otherwise this does not return. Interrupts are masked, this thread has announced its
 /// sleep, and it has no work to do.
-#[inline]
+#[inline(always)]
 pub fn hand_over(prev: &Thread, next: &'static Thread, is_parked: bool, frame: *mut TrapFrame) -> *mut TrapFrame {
     exchange(percpu::this(), prev, next);
     // SAFETY: each context is that of a thread that runs nowhere else, and this CPU is the one to run it.
@@ -202,7 +202,7 @@ pub fn hand_over(prev: &Thread, next: &'static Thread, is_parked: bool, frame: *
 }
 
 /// Makes `next` the current thread in all but its kernel stack.
-#[inline]
+#[inline(always)]
 fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     if cfg!(debug_assertions) {
         carry_ranks(here, prev, next);
@@ -246,6 +246,11 @@ fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
 /// The second half of a switch, on the new thread's stack: from here on the old thread may run elsewhere, or be freed.
 #[unsafe(export_name = "trap_switched")]
 pub extern "C" fn finish_switch() {
+    finish();
+}
+
+#[inline(always)]
+fn finish() {
     let here = percpu::this();
     let prev = here.switching_from.load(Ordering::Relaxed);
     if prev == here.idle.load(Ordering::Relaxed) {
@@ -264,6 +269,7 @@ pub extern "C" fn finish_switch() {
 }
 
 /// Loads an address space into TTBR0, unless it is loaded already.
+#[inline(always)]
 pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
     // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
     let active = unsafe { &mut *here.active_mm.get() };

@@ -17,8 +17,8 @@ use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
 use crate::arch::trap::{TrapFrame, return_to_user};
 use crate::arch::{cpu, regs};
-use crate::ipc::handover::Parked;
-use crate::ipc::message::{Call, Receiver, Reply};
+use crate::ipc::handover::Messaging;
+use crate::ipc::message::Reply;
 use crate::vm::stack::Stack;
 use crate::vm::{Mm, SpinLock};
 
@@ -94,13 +94,9 @@ pub struct Thread {
     pub unknown_call: AtomicUsize,
     /// The head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicUsize,
-    /// Its record of calls, once it has made one.
-    call: UnsafeCell<Option<KArc<Call>>>,
     /// The slot: the call that it has received and not answered yet.
     reply: UnsafeCell<Option<Reply>>,
-    parked: UnsafeCell<Parked>,
-    /// In the list of the endpoint where it is parked.
-    receiver: Receiver,
+    messaging: UnsafeCell<Option<Box<Messaging>>>,
 }
 
 // A CPU's record names its thread by this word.
@@ -142,10 +138,8 @@ impl Thread {
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
             robust_list: AtomicUsize::new(0),
-            call: UnsafeCell::new(None),
             reply: UnsafeCell::new(None),
-            parked: UnsafeCell::new(Parked::new()),
-            receiver: Receiver::reusable(),
+            messaging: UnsafeCell::new(None),
         }
     }
 
@@ -320,39 +314,22 @@ impl Thread {
         }
     }
 
-    /// The record of the calls of this thread, which is current.
+    /// What this thread, which is current, needs for messages: made at its first one.
     #[inline]
-    pub fn call_record(&self) -> Result<&KArc<Call>, Errno> {
-        // SAFETY: only the thread itself touches the cell, and once it is filled it stays so.
-        let slot = unsafe { &mut *self.call.get() };
+    pub fn messaging(&self) -> Result<&Messaging, Errno> {
+        // SAFETY: only the thread itself fills the cell, and once it is filled it stays so.
+        let slot = unsafe { &mut *self.messaging.get() };
         match slot {
-            Some(record) => Ok(record),
-            None => Ok(slot.insert(Call::try_new()?)),
+            Some(messaging) => Ok(messaging),
+            None => Ok(slot.insert(try_box(Messaging::new()?)?)),
         }
     }
 
-    /// The record of the calls of this thread, which is current, if it has called before.
+    /// The same of a thread that is current, or claimed by the caller, if it has sent or received before.
     #[inline]
-    pub fn former_call_record(&self) -> Option<&KArc<Call>> {
-        // SAFETY: as in `call_record`.
-        unsafe { (*self.call.get()).as_ref() }
-    }
-
-    /// What this thread waits for in a hand-over.
-    ///
-    /// # Safety
-    /// The thread is current, or claimed by the caller, and there is no other reference of this kind.
-    #[inline]
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn parked(&self) -> &mut Parked {
-        // SAFETY: the caller's promise.
-        unsafe { &mut *self.parked.get() }
-    }
-
-    /// What represents this thread at the endpoint where it is parked.
-    #[inline]
-    pub fn receiver(&self) -> &Receiver {
-        &self.receiver
+    pub fn former_messaging(&self) -> Option<&Messaging> {
+        // SAFETY: as in `messaging`; a claimed thread does not run.
+        unsafe { (*self.messaging.get()).as_deref() }
     }
 
     /// Takes the reply out of the slot of this thread, which is current.

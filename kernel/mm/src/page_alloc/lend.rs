@@ -10,10 +10,12 @@
 //!   MOVABLE lends to another zone MOVABLE only.
 //! - A lent block counts as allocated from its own zone when it is lent. Until it is allocated it counts as free in the
 //!   list's zone: the sum over all zones is exact, each zone's share within a batch for each CPU.
-//! - A block leaves a list for the buddy of its own zone, as its page block's record says.
+//! - A block leaves a list for the buddy of its own zone. Its page block's record says which that is; it is looked at only if
+//!   something has been lent to the list since it was last taken as a whole.
+
+use core::sync::atomic::Ordering::{Acquire, Release};
 
 use crate::addr::Pfn;
-use crate::buddy::PAGEBLOCK_ORDER;
 use crate::page_alloc::Machine;
 use crate::pcp::Chain;
 use crate::zone::{Demand, ZoneKind};
@@ -40,6 +42,8 @@ impl<M: Machine> PageAllocator<M> {
             }
             from.count_allocated(i64::from(lent.count()));
             to.count_allocated(-i64::from(lent.count()));
+            // Before the list has it: whoever takes it off the list sees this.
+            self.borrows[best][self.machine.cpu()].store(true, Release);
             to.refill(demand.list, lent);
         }
         let pfn = to.pop(self.frames(), demand.list);
@@ -58,63 +62,59 @@ impl<M: Machine> PageAllocator<M> {
         !gfp.intersects(STRICT) || self.home(pfn) == zone
     }
 
+    /// Whether a CPU's list for a zone may hold what others lent. Asked after the chain in question was taken off it.
+    #[inline]
+    pub(super) fn is_mixed(&self, zone: usize, cpu: usize) -> bool {
+        self.borrows[zone][cpu].load(Acquire)
+    }
+
     /// Gives a chain of cached blocks of one order, from a list of `zone`, to the buddies that they belong to.
     #[cold]
     #[inline(never)]
-    pub(super) fn drain_chain(&self, zone: usize, order: u32, chain: Chain) {
-        let mut lent = self.drain_to(zone, order, chain);
-        while let Some(first) = lent.peek() {
+    pub(super) fn drain_chain(&self, zone: usize, order: u32, mut chain: Chain, is_mixed: bool) {
+        if !is_mixed {
+            return self.drain_to(zone, order, chain);
+        }
+        while let Some(first) = chain.peek() {
             let home = self.home(Pfn(first as usize));
-            let rest = self.drain_to(home, order, lent);
-            let returned = i64::from(lent.count() - rest.count());
+            let (theirs, rest) = self.part(chain, home);
+            let returned = i64::from(theirs.count());
             let irq = self.machine.irq_save();
             self.own_lists(home).of(order).count_allocated(-returned);
             self.own_lists(zone).of(order).count_allocated(returned);
             self.machine.irq_restore(irq);
-            lent = rest;
+            self.drain_to(home, order, theirs);
+            chain = rest;
         }
     }
 
-    /// Gives the blocks of a chain that belong to `zone` to its buddy; returns the others.
+    /// The blocks of a chain that belong to `zone`, and the others.
+    fn part(&self, mut chain: Chain, zone: usize) -> (Chain, Chain) {
+        let (mut theirs, mut others) = (Chain::EMPTY, Chain::EMPTY);
+        while let Some(page) = chain.pop(self.frames()) {
+            let to = if self.home(Pfn(page as usize)) == zone { &mut theirs } else { &mut others };
+            to.push(self.frames(), page);
+        }
+        (theirs, others)
+    }
+
+    /// Gives the blocks of a chain to the buddy of their zone.
     #[inline]
-    fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) -> Chain {
-        let mut others = Chain::EMPTY;
+    fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) {
         if chain.count() == 0 {
-            return others;
+            return;
         }
         let frames = self.frames();
-        let is_own = |page: u32| self.home(Pfn(page as usize)) == zone;
         self.zones[zone].with_area(|area| {
-            if order > 0 {
-                while let Some(page) = chain.pop(frames) {
-                    match is_own(page) {
-                        true => area.free_block(frames, Pfn(page as usize), order),
-                        false => others.push(frames, page),
-                    }
-                }
-                return;
-            }
-            // The page block of the last run, which is the zone's: the next run is often there too.
-            let mut known = u32::MAX;
             while let Some(page) = chain.pop(frames) {
-                let (first, last) = self.rest_of_run(page, &mut chain);
-                let block = first >> PAGEBLOCK_ORDER;
-                let within = block == last >> PAGEBLOCK_ORDER;
-                // (A chain is shorter than a page block, so a run spans two at most.)
-                if within && block == known || is_own(first) && (within || is_own(last)) {
-                    known = block;
-                    area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
+                if order > 0 {
+                    area.free_block(frames, Pfn(page as usize), order);
                     continue;
                 }
-                for page in first..=last {
-                    match is_own(page) {
-                        true => area.free_run(frames, Pfn(page as usize), 1),
-                        false => others.push(frames, page),
-                    }
-                }
+                let (first, last) = self.rest_of_run(page, &mut chain);
+                area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
             }
         });
-        others
     }
 
     /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that were

@@ -34,7 +34,7 @@ pub use validate::Imbalance;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::{Frames, List, MAX_ORDER, PageblockTable};
@@ -133,6 +133,8 @@ pub struct PageAllocator<M: Machine> {
     topology: UnsafeCell<Topology>,
     /// By zone and CPU. Those of [`NO_LISTS`] stay empty.
     lists: [[ZoneLists; MAX_CPUS]; MAX_ZONES + 1],
+    /// By zone and CPU, whether other zones may have lent something to the list.
+    borrows: [[AtomicBool; MAX_CPUS]; MAX_ZONES],
     zones: [Zone<M>; MAX_ZONES],
     /// Bad frames, which were not fit to be freed and are not reused.
     bad_pages: AtomicUsize,
@@ -154,6 +156,7 @@ impl<M: Machine> PageAllocator<M> {
             trap: AtomicU32::new(0),
             bad_pages: AtomicUsize::new(0),
             lists: [const { [const { ZoneLists::new() }; MAX_CPUS] }; MAX_ZONES + 1],
+            borrows: [const { [const { AtomicBool::new(false) }; MAX_CPUS] }; MAX_ZONES],
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
@@ -384,7 +387,8 @@ impl<M: Machine> PageAllocator<M> {
     #[cold]
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
-        self.drain_chain(zone.into(), order, lists.retire(self.frames(), list));
+        let old = lists.retire(self.frames(), list);
+        self.drain_chain(zone.into(), order, old, self.is_mixed(zone.into(), self.machine.cpu()));
         self.machine.irq_restore(irq);
     }
 
@@ -424,9 +428,11 @@ impl<M: Machine> PageAllocator<M> {
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do this for any other.
     pub fn drain_cpu(&self, cpu: usize) {
         for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
+            // What is lent from here on is marked again.
+            let was_mixed = self.borrows[zone][cpu].load(Relaxed) && self.borrows[zone][cpu].swap(false, Relaxed);
             for (order, lists) in self.lists[zone][cpu].iter() {
                 for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
-                    self.drain_chain(zone, order, chain);
+                    self.drain_chain(zone, order, chain, was_mixed || self.is_mixed(zone, cpu));
                 }
             }
         }
