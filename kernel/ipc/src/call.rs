@@ -99,6 +99,13 @@ impl<M: Machine> Call<M> {
         self.is_interrupted.store(false, Ordering::Relaxed);
     }
 
+    /// The caller, which was parked, has resumed: if it sleeps again, it sees by itself how its call ends.
+    #[inline]
+    pub fn resume(&self) {
+        // Whoever reads it has claimed the caller, after it has gone to sleep again.
+        self.is_parked.store(false, Ordering::Relaxed);
+    }
+
     /// How the call has ended; `None` while it has not.
     #[inline]
     pub fn outcome(&self, machine: M) -> Option<Outcome> {

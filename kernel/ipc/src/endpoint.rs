@@ -61,8 +61,9 @@ pub enum HandedBack<M: Machine> {
 pub struct Receiver<M: Machine> {
     thread: Cell<usize>,
     registers: Cell<*mut Registers>,
-    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive.
-    is_parked: bool,
+    /// Whether its thread is parked while it waits, so that whoever claims it ends its receive. The thread's own while it runs;
+    /// read by whoever has claimed it.
+    is_parked: Cell<bool>,
     link: LinkedListLink,
     /// Under the endpoint's lock while it is linked; afterwards the thread's own.
     reply: UnsafeCell<Option<Reply<M>>>,
@@ -85,7 +86,7 @@ impl<M: Machine> Receiver<M> {
         Self {
             thread: Cell::new(thread),
             registers: Cell::new(registers),
-            is_parked: false,
+            is_parked: Cell::new(false),
             link: LinkedListLink::new(),
             reply: UnsafeCell::new(None),
             state: AtomicU32::new(WAITS),
@@ -97,7 +98,7 @@ impl<M: Machine> Receiver<M> {
         Self {
             thread: Cell::new(0),
             registers: Cell::new(null_mut()),
-            is_parked: true,
+            is_parked: Cell::new(false),
             link: LinkedListLink::new(),
             reply: UnsafeCell::new(None),
             state: AtomicU32::new(WAITS),
@@ -110,6 +111,13 @@ impl<M: Machine> Receiver<M> {
         debug_assert!(!self.link.is_linked(), "a wait within a wait");
         self.thread.set(thread);
         self.registers.set(registers);
+        self.is_parked.set(true);
+    }
+
+    /// Its thread has resumed, and is not parked if it sleeps again: it [leaves](Endpoint::leave) by itself.
+    #[inline]
+    pub fn resume(&self) {
+        self.is_parked.set(false);
     }
 
     /// Whether it need not wait any more. It [leaves](Endpoint::leave) nevertheless: whoever served it may still be about to
@@ -293,7 +301,7 @@ impl<M: Machine> Endpoint<M> {
         // SAFETY: the receiver was linked and waits; the registers of the caller are its own.
         unsafe { receiver.take_call(call, core::mem::take(&mut state.events)) };
         let reply = Reply::new(self.machine, call.clone(), generation);
-        if receiver.is_parked {
+        if receiver.is_parked.get() {
             return Some(HandedOver { generation, reply: Some(reply) });
         }
         // SAFETY: as above, under the lock.

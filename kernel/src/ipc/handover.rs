@@ -135,6 +135,8 @@ fn resume(frame: &mut TrapFrame) -> Result<u64, Errno> {
         (For::Answer(generation), Some(endpoint)) => message::complete_call(endpoint, generation).map(|()| 0),
         (For::Message, Some(endpoint)) => {
             let receiver = &messaging.receiver;
+            // It may sleep again, but then it has more than its frame.
+            receiver.resume();
             let slept = wait::sleep(Sleep::Interruptible, None, || receiver.is_served().then_some(()));
             message::complete_receive(endpoint, receiver, slept).map(|()| frame.x[0])
         }

@@ -169,6 +169,7 @@ fn complete(
 /// Completes a call that was handed over, whose caller was woken in the ordinary way.
 pub fn complete_call(endpoint: &Endpoint, generation: Generation) -> Result<(), Errno> {
     let record = &current().messaging()?.record;
+    record.resume();
     let result = wait::sleep(Sleep::Killable, None, || record.outcome(Cpu));
     complete(endpoint, record, generation, result, None)
 }

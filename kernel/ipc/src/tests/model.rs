@@ -23,6 +23,9 @@ enum Step {
     /// Whether the other side's thread can be claimed.
     HandOver(usize, bool),
     HandBack(usize, bool),
+    /// A client or a server that is parked wakes, and sleeps again.
+    ResumeClient(usize),
+    ResumeServer(usize),
     GiveUp(usize),
     Interrupt(usize),
     Receive(usize, bool),
@@ -42,6 +45,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => client.clone().prop_map(Step::Call),
         6 => (client.clone(), prop::bool::weighted(0.8)).prop_map(|(c, can)| Step::HandOver(c, can)),
         6 => (server.clone(), prop::bool::weighted(0.8)).prop_map(|(s, can)| Step::HandBack(s, can)),
+        2 => client.clone().prop_map(Step::ResumeClient),
+        2 => server.clone().prop_map(Step::ResumeServer),
         2 => client.clone().prop_map(Step::GiveUp),
         1 => client.prop_map(Step::Interrupt),
         8 => (server.clone(), any::<bool>()).prop_map(|(s, wait)| Step::Receive(s, wait)),
@@ -90,6 +95,8 @@ struct Server {
     /// The one that it is parked with; `None` while `receiver` is that.
     spare: Option<Box<Receiver<M>>>,
     registers: *mut Registers,
+    /// It has its receive ended by whoever claims it.
+    is_parked: bool,
     gift: Option<Gift>,
     reply: Option<(Reply<M>, usize, u64)>,
 }
@@ -130,6 +137,7 @@ impl World {
             receiver: None,
             spare: Some(Box::new(Receiver::reusable())),
             registers: registers(),
+            is_parked: false,
             gift: None,
             reply: None,
         };
@@ -234,7 +242,8 @@ impl World {
         self.queue.push_back(client);
         self.serve();
         let s = &mut self.servers[server];
-        assert_eq!(handed_over.reply.is_some(), s.spare.is_none(), "the receive of who is parked is over");
+        assert_eq!(handed_over.reply.is_some(), s.is_parked, "the receive of who is parked is over");
+        s.is_parked = false;
         if let Some(reply) = handed_over.reply {
             s.spare = s.receiver.take();
             self.given(server, Received::Call(reply));
@@ -274,6 +283,7 @@ impl World {
                 assert!(!is_busy && is_awaited && can);
                 drop(used.into_record());
                 s.receiver = Some(receiver);
+                s.is_parked = true;
                 self.waiting.push_back(server);
             }
             HandedBack::Answered(used) => {
@@ -290,6 +300,22 @@ impl World {
             // Whoever claimed it has ended its call, too.
             assert_eq!((c.record.outcome(machine()), read(c.registers)), (None, label));
             (c.fate, c.generation) = (Fate::Idle, None);
+        }
+    }
+
+    fn resume_client(&mut self, client: usize) {
+        let c = &mut self.clients[client];
+        if c.fate != Fate::Idle && c.is_parked {
+            c.record.resume();
+            c.is_parked = false;
+        }
+    }
+
+    fn resume_server(&mut self, server: usize) {
+        let s = &mut self.servers[server];
+        if let Some(receiver) = s.receiver.as_ref().filter(|_| s.is_parked) {
+            receiver.resume();
+            s.is_parked = false;
         }
     }
 
@@ -384,6 +410,7 @@ impl World {
 
     fn leave(&mut self, server: usize) {
         let Some(receiver) = self.servers[server].receiver.take() else { return };
+        self.servers[server].is_parked = false;
         let left = self.endpoint.leave(&receiver);
         if self.servers[server].spare.is_none() {
             self.servers[server].spare = Some(receiver);
@@ -512,6 +539,8 @@ impl World {
             Step::Call(client) => self.call(client),
             Step::HandOver(client, can) => self.hand_over(client, can),
             Step::HandBack(server, can) => self.hand_back(server, can),
+            Step::ResumeClient(client) => self.resume_client(client),
+            Step::ResumeServer(server) => self.resume_server(server),
             Step::GiveUp(client) => self.give_up(client),
             Step::Interrupt(client) => self.interrupt(client),
             Step::Receive(server, may_wait) => self.receive(server, may_wait),

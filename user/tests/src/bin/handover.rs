@@ -14,7 +14,7 @@ use quire_rt::abi::nr;
 use quire_rt::ipc::{self, Message, Patience, Receiver, Sender, What};
 use quire_rt::process::{self, Status};
 use quire_rt::thread::{self, Thread};
-use quire_rt::{Errno, arch, sched, signal};
+use quire_rt::{Errno, arch, sched, signal, time};
 use user_tests::{Checks, raw, start, until, until_asleep};
 
 quire_rt::entry!(main);
@@ -25,6 +25,7 @@ fn main() -> i32 {
     what_the_last_look_found(&mut checks);
     receivers_go(&mut checks);
     signals_to_servers(&mut checks);
+    signals_that_another_takes(&mut checks);
     callers_go(&mut checks);
     servers_go(&mut checks);
     other_cpus(&mut checks);
@@ -171,6 +172,30 @@ fn signals_to_servers(checks: &mut Checks) {
     for handle in [signaller.0, sender.0, endpoint.0] {
         ipc::close(handle).unwrap();
     }
+}
+
+/// A server is woken for a signal to its process that another thread takes. It sleeps on, with more than its frame.
+fn signals_that_another_takes(checks: &mut Checks) {
+    const ROUNDS: u32 = 20;
+    let endpoint = Receiver::new().unwrap();
+    let sender = endpoint.sender(12).unwrap();
+    sched::set_affinity(0, 1).unwrap();
+    HANDLED.store(0, SeqCst);
+    let thread = server(endpoint, &END);
+    let mut right = 0;
+    for _ in 0..ROUNDS {
+        right += calls(sender, 12, 5);
+        // On this CPU this thread is the first to return from the kernel.
+        process::kill(process::getpid(), sig::USR1).unwrap();
+        time::sleep_ms(2);
+    }
+    checks.eq(right, u64::from(ROUNDS) * 5, "calls between signals that this thread takes");
+    checks.eq(HANDLED.load(SeqCst), ROUNDS, "it has taken all");
+    checks.eq(sender.call(&Message::default()), Ok(Message::default()), "the server is told to end");
+    thread.join();
+    sched::set_affinity(0, u64::MAX).unwrap();
+    ipc::close(sender.0).unwrap();
+    ipc::close(endpoint.0).unwrap();
 }
 
 /// A child whose first call has been answered, and whose next one waits.
