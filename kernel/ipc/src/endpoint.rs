@@ -290,7 +290,10 @@ impl<M: Machine> Endpoint<M> {
         claim: impl FnOnce(usize) -> bool,
     ) -> Option<HandedOver<M>> {
         let mut state = self.state.lock();
-        // (A dead endpoint has no receivers.)
+        if state.is_dead {
+            // (It may have receivers left: see `close`.)
+            return None;
+        }
         let receiver = state.receivers.front().get()?;
         if !claim(receiver.thread.get()) {
             return None;

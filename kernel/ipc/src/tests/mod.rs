@@ -7,9 +7,10 @@ use std::boxed::Box;
 use std::sync::OnceLock;
 
 use quire_mm::fallible::KArc;
+use quire_mm::machine::Threads;
 use quire_mm::sim::Sim;
 
-use super::{Call, Endpoint, Registers};
+use super::{Call, Endpoint, Receiver, Registers};
 
 type M = &'static Sim;
 
@@ -59,5 +60,28 @@ fn what_carries_nothing_is_zero() {
         super::call::copy_message(&mut to, &from);
         let carried = 1 + words.min(6) as usize;
         assert!(to[1..8].iter().enumerate().all(|(i, x)| *x == if i < carried { 9 } else { 0 }), "{words}: {to:?}");
+    }
+}
+
+/// While an endpoint dies it has receivers left, but nobody is given a call there.
+#[test]
+fn nothing_is_handed_over_to_a_dying_endpoint() {
+    let endpoint = endpoint();
+    let receivers: [Receiver<M>; 40] = core::array::from_fn(|_| Receiver::new(machine().this_thread(), registers()));
+    for receiver in &receivers {
+        // SAFETY: the registers live for ever, and the receivers leave below.
+        unsafe { endpoint.receive(receiver, true) }.unwrap();
+    }
+    let (record, registers) = (record(), registers());
+    let mut points = 0;
+    endpoint.close(|| {
+        points += 1;
+        // SAFETY: the call is not made.
+        let handed_over = unsafe { endpoint.hand_over(&record, registers, 0, |_| true) };
+        assert!(handed_over.is_none(), "at point {points}");
+    });
+    assert!(points >= 2);
+    for receiver in &receivers {
+        assert_eq!(endpoint.leave(receiver).err(), Some(quire_abi::Errno::EPIPE));
     }
 }
