@@ -122,11 +122,12 @@ extern "C" fn trap_reply_receive(frame: &mut TrapFrame) -> *mut TrapFrame {
 
 /// Goes on with a call whose thread was parked and then woken in the ordinary way.
 #[unsafe(no_mangle)]
-extern "C" fn trap_resume(frame: &mut TrapFrame) {
-    frame.x[0] = resume(frame).unwrap_or_else(|e| e.to_ret() as u64);
+extern "C" fn trap_resume(frame: *mut TrapFrame) {
+    // SAFETY: the frame is this thread's. (Not a reference: others write to it until the wait is over.)
+    unsafe { (*frame).x[0] = resume(frame).unwrap_or_else(|e| e.to_ret() as u64) };
 }
 
-fn resume(frame: &mut TrapFrame) -> Result<u64, Errno> {
+fn resume(frame: *mut TrapFrame) -> Result<u64, Errno> {
     let messaging = current().messaging()?;
     // SAFETY: the thread is current.
     let parked = unsafe { messaging.parked() };
@@ -138,7 +139,9 @@ fn resume(frame: &mut TrapFrame) -> Result<u64, Errno> {
             // It may sleep again, but then it has more than its frame.
             receiver.resume();
             let slept = wait::sleep(Sleep::Interruptible, None, || receiver.is_served().then_some(()));
-            message::complete_receive(endpoint, receiver, slept).map(|()| frame.x[0])
+            message::complete_receive(endpoint, receiver, slept)?;
+            // SAFETY: the wait is over.
+            Ok(unsafe { (*frame).x[0] })
         }
         _ => Err(Errno::EINTR),
     }
