@@ -252,9 +252,9 @@ leave_user:
     // Where a thread that was left so resumes if it is not another thread's call or answer that runs it: at its frame.
     .global resume_message
 resume_message:
+    mov     x29, xzr
     bl      trap_switched
     msr     daifclr, #2
-    mov     x29, xzr
     mov     x0, sp
     bl      trap_resume
     b       return_to_user

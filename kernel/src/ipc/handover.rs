@@ -5,12 +5,13 @@
 //! end of a slice, nothing further to receive. In all other cases nothing has happened yet, and the ordinary path follows.
 //!
 //! A thread that waits in a hand-over is *parked*: all that there is of it is its frame, and what it waits for
-//! ([`Parked`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else wakes
+//! ([`For`]). Whoever claims it completes its call in its place, and leaves the kernel with its frame. Whatever else wakes
 //! it, it resumes in [`trap_resume`], which completes the call as the ordinary path does.
 //!
-//! `Parked` belongs to the thread while it runs, and to whoever has claimed it.
+//! What a thread waits for belongs to the thread while it runs, and to whoever has claimed it. A thread that has resumed and sleeps
+//! again is not parked: whoever claims it then runs it on its own stack.
 
-use core::cell::UnsafeCell;
+use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
 
@@ -29,6 +30,7 @@ use crate::task::wait::{self, Sleep};
 use crate::vm::Cpu;
 
 /// What a thread waits for.
+#[derive(Clone, Copy)]
 enum For {
     /// Nothing: it is not parked.
     Nothing,
@@ -56,6 +58,8 @@ impl Seen {
 pub struct Messaging {
     /// The record of its calls.
     pub record: KArc<Call>,
+    /// The thread's while it runs, and whoever's has claimed it.
+    waits_for: Cell<For>,
     parked: UnsafeCell<Parked>,
     /// In the list of the endpoint where it is parked.
     receiver: message::Receiver,
@@ -66,13 +70,14 @@ impl Messaging {
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
             record: Call::try_new()?,
+            waits_for: Cell::new(For::Nothing),
             parked: UnsafeCell::new(Parked::new()),
             receiver: message::Receiver::reusable(),
         })
     }
 
     /// # Safety
-    /// The thread is current, or claimed by the caller, and there is no other reference of this kind.
+    /// The thread is current, and there is no other reference of this kind.
     #[inline]
     #[allow(clippy::mut_from_ref)]
     unsafe fn parked(&self) -> &mut Parked {
@@ -83,7 +88,6 @@ impl Messaging {
 
 /// What a thread waits for when it is parked, and where.
 struct Parked {
-    waits_for: For,
     /// Where it waits, or waited last: kept, since it will usually wait there again.
     endpoint: Option<KArc<Endpoint>>,
     /// The look that found it, and the badge.
@@ -94,7 +98,7 @@ struct Parked {
 impl Parked {
     /// Of a thread that has not waited yet.
     const fn new() -> Self {
-        Self { waits_for: For::Nothing, endpoint: None, seen: Seen::NOTHING, badge: 0 }
+        Self { endpoint: None, seen: Seen::NOTHING, badge: 0 }
     }
 }
 
@@ -131,7 +135,7 @@ fn resume(frame: *mut TrapFrame) -> Result<u64, Errno> {
     let messaging = current().messaging()?;
     // SAFETY: the thread is current.
     let parked = unsafe { messaging.parked() };
-    let waited_for = core::mem::replace(&mut parked.waits_for, For::Nothing);
+    let waited_for = messaging.waits_for.replace(For::Nothing);
     match (waited_for, &parked.endpoint) {
         (For::Answer(generation), Some(endpoint)) => message::complete_call(endpoint, generation).map(|()| 0),
         (For::Message, Some(endpoint)) => {
@@ -209,9 +213,7 @@ fn claim(name: usize) -> Option<&'static Thread> {
 #[inline]
 fn unpark(claimed: &Thread) -> bool {
     let Some(messaging) = claimed.former_messaging() else { return false };
-    // SAFETY: claimed.
-    let parked = unsafe { messaging.parked() };
-    !matches!(core::mem::replace(&mut parked.waits_for, For::Nothing), For::Nothing)
+    !matches!(messaging.waits_for.replace(For::Nothing), For::Nothing)
 }
 
 fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
@@ -238,7 +240,7 @@ fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
         sched::cancel();
         return None;
     };
-    parked.waits_for = For::Answer(handed_over.generation);
+    messaging.waits_for.set(For::Answer(handed_over.generation));
     let is_parked = handed_over.reply.is_some();
     if let Some(reply) = handed_over.reply {
         unpark(next);
@@ -259,7 +261,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     if !announce(thread, Sleep::Interruptible) {
         return None;
     }
-    let Parked { waits_for, endpoint: Some(endpoint), .. } = parked else { return None };
+    let Some(endpoint) = &parked.endpoint else { return None };
     let reply = thread.take_reply()?;
     // What is left to do then is a receive, also if the call is restarted.
     continue_as(frame, nr::QUIRE_RECEIVE);
@@ -294,7 +296,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     };
     drop(used.into_record());
     let next = next?;
-    *waits_for = For::Message;
+    messaging.waits_for.set(For::Message);
     let is_parked = unpark(next);
     if is_parked {
         // SAFETY: the frame of the claimed thread, whose call this completes.

@@ -342,6 +342,8 @@ pub fn is_doomed(thread: &Thread, process: &Process) -> bool {
 pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     let Some(process) = thread.process.as_ref().filter(|_| sleep != Sleep::Deaf) else { return false };
     if process.exiting.load(Ordering::Acquire) != 0 || is_doomed(thread, process) {
+        // Those that end it reach this thread later, perhaps: it does not return to its program meanwhile.
+        thread.set_work(work::SIGNAL);
         return true;
     }
     // A signal or a stop that the thread has not looked at has left it work to do.
