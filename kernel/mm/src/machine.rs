@@ -48,7 +48,8 @@ pub trait Threads: Copy + Send + Sync + 'static {
         0
     }
 
-    /// Sleeps until `ready` returns true. It is called before each sleep, and no later [`Threads::unpark`] is lost. If
+    /// Sleeps until `ready` returns true. It is called before each sleep. No [`Threads::unpark`] after such a call is lost; one before
+    /// it leaves no trace, so `ready` must see what it was for. If
     /// `killable`, a killed thread stops sleeping: `false`. A machine without other threads to run spins.
     fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
         while !ready() {

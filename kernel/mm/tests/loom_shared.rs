@@ -66,8 +66,8 @@ mod sync {
 mod shared;
 
 use loom::cell::UnsafeCell;
-use loom::sync::Arc;
-use loom::thread::{self, Thread};
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
 use machine::Machine;
 use shared::SharedLock;
 use sync::{Rank, SpinLock, atomic, note_released, note_taken};
@@ -84,21 +84,40 @@ impl Machine for Threads {
         thread::yield_now();
     }
     fn this_thread(self) -> usize {
-        std::ptr::from_mut(Box::leak(Box::new(thread::current()))).expose_provenance()
+        ME.with(|me| std::ptr::from_ref::<Sleeper>(me).expose_provenance())
     }
     fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
-        while !ready() {
-            if killable && self.killed {
-                return false;
+        let me = ME.with(|me| *me);
+        loop {
+            *me.is_asleep.lock().unwrap() = true;
+            let is_ready = ready();
+            let mut is_asleep = me.is_asleep.lock().unwrap();
+            if is_ready || killable && self.killed {
+                *is_asleep = false;
+                return is_ready;
             }
-            thread::park();
+            while *is_asleep {
+                is_asleep = me.woken.wait(is_asleep).unwrap();
+            }
         }
-        true
     }
     unsafe fn unpark(self, thread: usize) {
         // SAFETY: `this_thread` answered the address of what is never freed.
-        unsafe { &*std::ptr::with_exposed_provenance::<Thread>(thread) }.unpark();
+        let sleeper = unsafe { &*std::ptr::with_exposed_provenance::<Sleeper>(thread) };
+        *sleeper.is_asleep.lock().unwrap() = false;
+        sleeper.woken.notify_one();
     }
+}
+
+/// Whether a thread has announced a sleep. As in the kernel, who wakes a thread that has not leaves no trace. (The lock stands for the
+/// kernel's fences between this and the condition.)
+struct Sleeper {
+    is_asleep: Mutex<bool>,
+    woken: Condvar,
+}
+
+loom::thread_local! {
+    static ME: &'static Sleeper = Box::leak(Box::new(Sleeper { is_asleep: Mutex::new(false), woken: Condvar::new() }));
 }
 
 /// A value whose accesses loom watches.

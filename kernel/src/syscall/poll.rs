@@ -27,6 +27,20 @@ struct Watched {
     file: Option<KArc<OpenFile>>,
 }
 
+/// All that a call watches. There may be thousands, so they go a few at a time.
+struct Watching(Vec<Watched>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        while let Some(last) = self.0.pop() {
+            drop(last);
+            if self.0.len().is_multiple_of(ENTRIES) {
+                let _ = resched_point(Sleep::Killable);
+            }
+        }
+    }
+}
+
 impl Watched {
     fn look(&mut self) -> bool {
         self.fd.revents = match &self.file {
@@ -75,20 +89,20 @@ pub fn ppoll(a: Args) -> Answer {
     if count as u64 > limit() {
         return Err(Errno::EINVAL);
     }
-    let mut watched: Vec<Watched> = TryVec::try_with_capacity(count).map_err(Errno::from)?;
+    let mut watched = Watching(TryVec::try_with_capacity(count).map_err(Errno::from)?);
     let table = table()?;
     for i in 0..count {
         pass(i)?;
         let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;
         let file = if fd.fd < 0 { None } else { table.get(fd.fd).ok().map(|d| d.file) };
-        watched.try_push(Watched { fd, wanted: fd.events | ALWAYS, file }).map_err(Errno::from)?;
+        watched.0.try_push(Watched { fd, wanted: fd.events | ALWAYS, file }).map_err(Errno::from)?;
     }
     let mask = a.opt_addr(3).map(uaccess::get).transpose()?;
     if mask.is_some() && a.word(4) != signal::SET_SIZE {
         return Err(Errno::EINVAL);
     }
-    let ready = wait(&mut watched, a.opt_addr(2), mask)?;
-    for (i, watched) in watched.iter().enumerate() {
+    let ready = wait(&mut watched.0, a.opt_addr(2), mask)?;
+    for (i, watched) in watched.0.iter().enumerate() {
         pass(i)?;
         uaccess::put(a.addr(0) + i * size_of::<PollFd>(), &watched.fd)?;
     }
@@ -106,7 +120,7 @@ pub fn pselect6(a: Args) -> Answer {
     let count = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?.min(limit() as usize);
     let sets = [1, 2, 3].map(|i| a.opt_addr(i));
     let table = table()?;
-    let mut watched: Vec<Watched> = Vec::new();
+    let mut watched = Watching(Vec::new());
     for first in (0..count).step_by(WORD) {
         pass(first)?;
         let words = read_words(&sets, first)?;
@@ -115,7 +129,7 @@ pub fn pselect6(a: Args) -> Answer {
             let (events, wanted) = asked.fold((0, 0), |(e, w), ((asks, answers), _)| (e | asks, w | answers));
             let file = Some(table.get(fd as i32)?.file);
             let fd = PollFd { fd: fd as i32, events, revents: 0 };
-            watched.try_push(Watched { fd, wanted, file }).map_err(Errno::from)?;
+            watched.0.try_push(Watched { fd, wanted, file }).map_err(Errno::from)?;
         }
     }
     // The last argument points to a pair: the mask's address and its length.
@@ -124,9 +138,9 @@ pub fn pselect6(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let mask = (mask != 0).then(|| uaccess::get(UserAddr::new(mask as usize))).transpose()?;
-    wait(&mut watched, a.opt_addr(4), mask)?;
+    wait(&mut watched.0, a.opt_addr(4), mask)?;
     let mut found = 0;
-    let mut rest = &watched[..];
+    let mut rest = &watched.0[..];
     for first in (0..count).step_by(WORD) {
         pass(first)?;
         // They are sorted by descriptor.

@@ -15,7 +15,7 @@
 //! [point](super::point::resched_point) of long work, and on the way back to user mode. A CPU that runs a program gets
 //! a tick every slice; an idle one gets none.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SLEEPING;
@@ -56,7 +56,8 @@ pub fn wake(thread: &Thread) -> bool {
 
 /// Wakes a thread from one kind of sleep.
 pub fn wake_from(thread: &Thread, from: u32) -> bool {
-    // Ordered after the caller's earlier stores: a thread that announces its sleep later sees them.
+    // With the fence in `prepare`: either the thread sees the caller's earlier stores, or the announced sleep is seen here.
+    fence(Ordering::SeqCst);
     let mut was = thread.state.load(Ordering::SeqCst);
     loop {
         if was & !state::RUNNING != from {
@@ -133,6 +134,8 @@ pub fn block() {
 /// [`cancel`].
 pub fn prepare(kind: u32) {
     current().state.store(kind | state::RUNNING, Ordering::SeqCst);
+    // Before all loads of the condition, however they are ordered: an acquire or a plain load may pass the store.
+    fence(Ordering::SeqCst);
 }
 
 /// Takes back what [`prepare`] announced.

@@ -15,7 +15,7 @@ use quire_mm::mm::{FaultError, MapRequest};
 
 use super::credentials::Credentials;
 use super::image::{Image, PROGRAM_HEADER};
-use super::point::resched_point;
+use super::point::{ENTRIES, resched_point};
 use super::wait::Sleep;
 use crate::arch::{regs, uaccess};
 use crate::ipc::handles::Handles;
@@ -217,7 +217,10 @@ fn vectors(
     word(args.count as u64)?;
     for (strings, start) in [(args, args_at), (env, env_at)] {
         let mut from = 0;
-        for text in strings.bytes.split_inclusive(|&b| b == 0) {
+        for (n, text) in strings.bytes.split_inclusive(|&b| b == 0).enumerate() {
+            if n % ENTRIES == 0 {
+                resched_point(Sleep::Killable)?;
+            }
             word((start + from) as u64)?;
             from += text.len();
         }

@@ -78,8 +78,11 @@ impl<M: Machine> Mm<M> {
             for (flags, pages) in counted.into_iter().flatten() {
                 areas.count_out(flags, pages);
             }
-            for vma in gone.iter() {
+            for (n, vma) in (1..).zip(gone.iter()) {
                 areas.count_out(vma.flags, vma.pages());
+                if n % POINT_EVERY == 0 {
+                    let _ = self.machine.resched_point();
+                }
             }
         }
         while gone.pop().is_some() {

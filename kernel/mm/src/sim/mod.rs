@@ -20,7 +20,7 @@ use std::boxed::Box;
 use std::cell::Cell;
 use std::panic::Location;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::thread::Thread;
 use std::vec::Vec;
 
@@ -56,6 +56,12 @@ struct Booted {
     refused: Vec<(PhysRange, AreaError)>,
 }
 
+/// A thread, and whether it has announced a sleep. As in the kernel, who wakes a thread that has not leaves no trace.
+struct Sleeper {
+    thread: Thread,
+    is_asleep: AtomicBool,
+}
+
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
@@ -65,7 +71,8 @@ thread_local! {
     static MASKED: Cell<usize> = const { Cell::new(0) };
     /// How often they were.
     static TIMES_MASKED: Cell<usize> = const { Cell::new(0) };
-    static ME: &'static Thread = Box::leak(Box::new(std::thread::current()));
+    static ME: &'static Sleeper =
+        Box::leak(Box::new(Sleeper { thread: std::thread::current(), is_asleep: AtomicBool::new(false) }));
     static HELD_RANKS: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
     static THREAD: u64 = {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -335,26 +342,32 @@ impl Threads for &'static Sim {
     }
 
     fn this_thread(self) -> usize {
-        ME.with(|thread| core::ptr::from_ref::<Thread>(thread).expose_provenance())
+        ME.with(|me| core::ptr::from_ref::<Sleeper>(me).expose_provenance())
     }
 
     fn park(self, killable: bool, ready: &mut dyn FnMut() -> bool) -> bool {
         assert!(!Sim::interrupts_masked(), "a sleep with interrupts masked");
-        while !ready() {
-            if killable && self.is_killed() {
-                return false;
+        let me = ME.with(|me| *me);
+        loop {
+            me.is_asleep.store(true, SeqCst);
+            let is_ready = ready();
+            if is_ready || killable && self.is_killed() {
+                me.is_asleep.store(false, SeqCst);
+                return is_ready;
             }
             // No time-out: a wake-up that is lost must show. (Where threads take turns it would not.)
-            if !turns::wait_if_taken() {
+            while me.is_asleep.load(SeqCst) && !turns::wait_if_taken() {
                 std::thread::park();
             }
         }
-        true
     }
 
     unsafe fn unpark(self, thread: usize) {
         // SAFETY: `this_thread` answered the address of what is never freed.
-        unsafe { &*core::ptr::with_exposed_provenance::<Thread>(thread) }.unpark();
+        let sleeper = unsafe { &*core::ptr::with_exposed_provenance::<Sleeper>(thread) };
+        if sleeper.is_asleep.swap(false, SeqCst) {
+            sleeper.thread.unpark();
+        }
     }
 }
 

@@ -273,10 +273,12 @@ impl<T, M: Machine> SharedLock<T, M> {
         let mut won = false;
         let mut was_woken = false;
         self.machine.park(killable, &mut || {
-            // (The first call comes before the first sleep. Readers only get the lock by a grant.)
-            if was_woken && wanted == Wanted::Intent && !won {
-                won = self.try_take(Wanted::Intent, INTENT);
-                if !won {
+            // Readers only get the lock by a grant.
+            if wanted == Wanted::Intent && !won {
+                // The first call comes before the first sleep: the writer may have been woken already, when it was not asleep
+                // yet, and nobody wakes it again for that. It leaves the intent to a writer for whom it is overdue.
+                won = self.try_take(Wanted::Intent, if was_woken { INTENT } else { INTENT | OVERDUE });
+                if !won && was_woken {
                     self.word.fetch_or(OVERDUE, Ordering::Relaxed);
                     // A thread that released the lock before that has not seen it.
                     won = self.try_take(Wanted::Intent, INTENT);
