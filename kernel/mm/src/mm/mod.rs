@@ -108,6 +108,9 @@ impl Default for MmLayout {
     }
 }
 
+/// In place of a limit: it is the calling process's.
+const CALLERS: u64 = u64::MAX - 1;
+
 /// The resource limits that an address space keeps, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -254,12 +257,29 @@ impl<M: Machine> Mm<M> {
 
     /// A limit, in bytes; `u64::MAX` is none.
     pub fn limit(&self, which: Limit) -> u64 {
-        self.limits[which as usize].load(Ordering::Relaxed)
+        match self.limits[which as usize].load(Ordering::Relaxed) {
+            CALLERS => self.callers_limit(which),
+            bytes => bytes,
+        }
     }
 
-    /// Sets a limit. Existing mappings stay.
+    #[cold]
+    #[inline(never)]
+    fn callers_limit(&self, which: Limit) -> u64 {
+        self.machine.callers_limit(which as usize)
+    }
+
+    /// Sets a limit. Existing mappings stay. Without effect once processes have [shared](Mm::share_limits) the space.
     pub fn set_limit(&self, which: Limit, bytes: u64) {
-        self.limits[which as usize].store(bytes, Ordering::Relaxed);
+        let limit = &self.limits[which as usize];
+        if limit.load(Ordering::Relaxed) != CALLERS {
+            limit.store(if bytes == CALLERS { CALLERS - 1 } else { bytes }, Ordering::Relaxed);
+        }
+    }
+
+    /// Another process uses this space, too: from now on the limits are those of whoever calls.
+    pub fn share_limits(&self) {
+        self.limits.iter().for_each(|limit| limit.store(CALLERS, Ordering::Relaxed));
     }
 
     /// A limit in whole pages.
