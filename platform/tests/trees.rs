@@ -235,6 +235,23 @@ fn lies_are_cut_back_to_what_is_safe() {
     assert!(board.warnings.iter().all(|warning| !warning.to_string().is_empty()));
 }
 
+/// A region whose property ends in the middle, or is not there, is named.
+#[test]
+fn reservations_without_a_whole_region_are_named() {
+    let reg = [0, 0x4800_0000, 0, 0x1_0000, 0, 0x4802_0000, 0, 0x1001_u32];
+    let data: Vec<u8> = reg.iter().flat_map(|cell| cell.to_be_bytes()).collect();
+    for (cells, regions) in [(8, 2), (7, 1), (3, 0)] {
+        let mut bytes = tree("reserved");
+        let at = bytes.windows(32).position(|window| window == data).expect("the node's regions");
+        bytes[at - 8..at - 4].copy_from_slice(&(4 * cells as u32).to_be_bytes());
+        // What the property loses is no token.
+        bytes[at + 4 * cells..at + 32].chunks_mut(4).for_each(|cell| cell.copy_from_slice(&4_u32.to_be_bytes()));
+        let board = Board::from_tree(&bytes).expect("a board");
+        let left = board.reserved.iter().filter(|entry| entry.name.as_str() == "firmware@48000000").count();
+        assert_eq!((left, warned(&board, Oddity::BadRegion, "firmware@48000000")), (regions, regions < 2));
+    }
+}
+
 /// Writes `reg` of the memory node as firmware does: the tree in the package leaves it 0.
 fn with_memory(mut bytes: Vec<u8>, size: u32) -> Vec<u8> {
     let name = bytes.windows(12).position(|window| window == b"memory@0\0\0\0\0").expect("a memory node");

@@ -73,6 +73,11 @@ impl Board {
             let counts = parent.map_or(node.cells, |parent| parent.cells);
             if let Some(reg) = node.property("reg") {
                 let full_name = name(node.name, node.unit);
+                let cells = counts.address.checked_add(counts.size).filter(|cells| *cells > 0);
+                if reg.is_empty() || cells.is_none_or(|cells| reg.len() % (4 * cells) != 0) {
+                    // What is there as a whole counts.
+                    self.warn(Oddity::BadRegion, &full_name, 0, 0);
+                }
                 for pair in pairs(reg, counts) {
                     match pair {
                         Some((_, 0)) => {}
@@ -137,7 +142,12 @@ impl Board {
             Some(if wide { Cells(value).take(size_cells).unwrap_or(0) } else { 0 })
         };
         let size = match number("size") {
-            None => return,
+            None => {
+                if flags.contains(ReservationFlags::NO_MAP) {
+                    self.warn(Oddity::BadDynamic, node.name, 0, 0);
+                }
+                return;
+            }
             // The Pi's firmware leaves such a node for regions that it may fill in.
             Some(0) if node.property("size").is_some_and(|value| value.iter().all(|byte| *byte == 0)) => return,
             Some(size) => size,
