@@ -43,13 +43,6 @@ pub trait Threads: Copy + Send + Sync + 'static {
         Ok(())
     }
 
-    /// The calling process's limit with the number `which` ([`Limit`](crate::mm::Limit)), in bytes: for spaces that processes
-    /// with limits of their own share.
-    fn callers_limit(self, which: usize) -> u64 {
-        let _ = which;
-        u64::MAX
-    }
-
     /// The calling thread, for [`Threads::unpark`].
     fn this_thread(self) -> usize {
         0

@@ -40,13 +40,16 @@ fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) ->
     Ok(done)
 }
 
-/// Updates the memory limits of the process's address space: root has none for locked memory. (A space that processes have
-/// shared asks for those of its caller.)
+/// Updates the memory limits of the process's address space: root has none for locked memory. A space that a vfork
+/// child shares keeps its owner's limits.
 fn apply_limits(process: &Process) {
     let limits = *process.limits.lock();
     let is_privileged = process.credentials.lock().is_privileged();
     let space = process.space.lock().clone();
-    if let Some(space) = space {
+    // (This reference is one, the process's the other.)
+    if let Some(space) = space
+        && KArc::count(&space) <= 2
+    {
         image::set_limits(&space.mm, &limits, is_privileged);
     }
 }

@@ -129,9 +129,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     let actions = from.actions.lock().clone();
     let actions = if request.flags.contains(Clone::SIGHAND) { actions } else { actions.copy()? };
     let space = if request.flags.contains(Clone::VM) {
-        let space = from.space.lock().clone().ok_or(Errno::ESRCH)?;
-        space.mm.share_limits();
-        space
+        from.space.lock().clone().ok_or(Errno::ESRCH)?
     } else {
         Space::new(mm.fork()?)?
     };

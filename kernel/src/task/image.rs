@@ -26,7 +26,6 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::{FaultError, Limit, MapRequest, MmLayout};
 
 use crate::archive::{self, Node};
-use crate::task::process::Process;
 use crate::task::space::Space;
 use crate::vm::{Cpu, Mm, Object, random};
 
@@ -110,22 +109,17 @@ pub fn load(
 
 /// Gives an address space the limits of its process. Root may lock whatever it likes.
 pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT], is_privileged: bool) {
-    for which in [Limit::AddressSpace, Limit::Data, Limit::Stack, Limit::MemLock] {
-        mm.set_limit(which, limit_of(which as usize, limits, is_privileged));
+    for (which, limit) in [
+        (Limit::AddressSpace, rlimit::AS),
+        (Limit::Data, rlimit::DATA),
+        (Limit::Stack, rlimit::STACK),
+        (Limit::MemLock, rlimit::MEMLOCK),
+    ] {
+        mm.set_limit(which, limits[limit].cur);
     }
-}
-
-/// What a space's limit with the number `which` is for a process with these limits.
-fn limit_of(which: usize, limits: &[Rlimit; rlimit::COUNT], is_privileged: bool) -> u64 {
-    const OF: [usize; 4] = [rlimit::AS, rlimit::DATA, rlimit::STACK, rlimit::MEMLOCK];
-    let which = OF.get(which).copied().unwrap_or(rlimit::AS);
-    if which == rlimit::MEMLOCK && is_privileged { rlimit::INFINITY } else { limits[which].cur }
-}
-
-/// The limit with the number `which` of a space that several processes share, for this one.
-pub fn callers_limit(which: usize, process: &Process) -> u64 {
-    let is_privileged = process.credentials.lock().is_privileged();
-    limit_of(which, &process.limits.lock(), is_privileged)
+    if is_privileged {
+        mm.set_limit(Limit::MemLock, rlimit::INFINITY);
+    }
 }
 
 type Segments<'a> = SegmentTable<'a, LittleEndian>;

@@ -5,7 +5,7 @@ use quire_mm::machine::{Killed, Threads};
 use super::point::resched_point;
 use super::thread::{Thread, current};
 use super::wait::{self, Sleep};
-use super::{image, sched, signal};
+use super::{sched, signal};
 use crate::vm::Cpu;
 
 impl Threads for Cpu {
@@ -16,10 +16,6 @@ impl Threads for Cpu {
     #[inline(always)]
     fn resched_point(self) -> Result<(), Killed> {
         resched_point(Sleep::Killable).map_err(|_| Killed)
-    }
-
-    fn callers_limit(self, which: usize) -> u64 {
-        current().process.as_ref().map_or(u64::MAX, |process| image::callers_limit(which, process))
     }
 
     fn this_thread(self) -> usize {

@@ -108,9 +108,6 @@ impl Default for MmLayout {
     }
 }
 
-/// In place of a limit: it is the calling process's.
-const CALLERS: u64 = u64::MAX - 1;
-
 /// The resource limits that an address space keeps, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
@@ -257,29 +254,12 @@ impl<M: Machine> Mm<M> {
 
     /// A limit, in bytes; `u64::MAX` is none.
     pub fn limit(&self, which: Limit) -> u64 {
-        match self.limits[which as usize].load(Ordering::Relaxed) {
-            CALLERS => self.callers_limit(which),
-            bytes => bytes,
-        }
+        self.limits[which as usize].load(Ordering::Relaxed)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn callers_limit(&self, which: Limit) -> u64 {
-        self.machine.callers_limit(which as usize)
-    }
-
-    /// Sets a limit. Existing mappings stay. Without effect once processes have [shared](Mm::share_limits) the space.
+    /// Sets a limit. Existing mappings stay.
     pub fn set_limit(&self, which: Limit, bytes: u64) {
-        let limit = &self.limits[which as usize];
-        if limit.load(Ordering::Relaxed) != CALLERS {
-            limit.store(if bytes == CALLERS { CALLERS - 1 } else { bytes }, Ordering::Relaxed);
-        }
-    }
-
-    /// Another process uses this space, too: from now on the limits are those of whoever calls.
-    pub fn share_limits(&self) {
-        self.limits.iter().for_each(|limit| limit.store(CALLERS, Ordering::Relaxed));
+        self.limits[which as usize].store(bytes, Ordering::Relaxed);
     }
 
     /// A limit in whole pages.
