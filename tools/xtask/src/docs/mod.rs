@@ -12,7 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{self, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::output;
@@ -85,6 +85,7 @@ fn places_of_libraries(workspace: &Workspace, are_beside: bool) -> String {
 /// environment are compiled again each time it comes or goes.)
 fn unstable_rustdoc(workspace: &Workspace) -> Result<PathBuf> {
     let script = workspace.out.join("rustdoc");
+    fs::create_dir_all(&workspace.out).with_context(|| format!("making {}", workspace.out.display()))?;
     output::write(&script, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
     fs::set_permissions(&script, Permissions::from_mode(0o755))?;
     Ok(script)
