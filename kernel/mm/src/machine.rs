@@ -29,6 +29,26 @@ impl From<Killed> for Errno {
     }
 }
 
+/// The resource limits that bear on an address space. They are those of the process that calls, as on Linux: processes that share a
+/// space may have different ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Limit {
+    /// `RLIMIT_AS`.
+    AddressSpace = 0,
+    /// `RLIMIT_DATA`.
+    Data = 1,
+    /// `RLIMIT_STACK`.
+    Stack = 2,
+    /// `RLIMIT_MEMLOCK`; none for whoever may lock without.
+    MemLock = 3,
+}
+
+impl Limit {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+}
+
 /// The threads that run on the machine. The defaults suit a machine on which no thread is killed and nothing else runs.
 pub trait Threads: Copy + Send + Sync + 'static {
     /// Whether the calling thread has been killed: its call's result does not matter, and it need not retry.
@@ -41,6 +61,13 @@ pub trait Threads: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn resched_point(self) -> Result<(), Killed> {
         Ok(())
+    }
+
+    /// A limit of the calling thread's process, in bytes; `u64::MAX` is none. Callers hold locks: it takes none.
+    #[inline(always)]
+    fn limit(self, which: Limit) -> u64 {
+        let _ = which;
+        u64::MAX
     }
 
     /// The calling thread, for [`Threads::unpark`].

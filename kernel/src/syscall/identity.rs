@@ -31,27 +31,11 @@ fn ids(credentials: &mut Credentials, of: Of) -> &mut Ids {
 /// Changes ids of the caller, all or none, and applies the consequences.
 fn change<T>(of: Of, change: impl FnOnce(&mut Ids, bool) -> Result<T, Errno>) -> Result<T, Errno> {
     let process = current().process();
-    let done = {
-        let mut credentials = process.credentials.lock();
-        let is_privileged = credentials.is_privileged();
-        change(ids(&mut credentials, of), is_privileged)?
-    };
-    apply_limits(process);
+    let mut credentials = process.credentials.lock();
+    let is_privileged = credentials.is_privileged();
+    let done = change(ids(&mut credentials, of), is_privileged)?;
+    process.memory_limits.apply_privilege(&credentials);
     Ok(done)
-}
-
-/// Updates the memory limits of the process's address space: root has none for locked memory. A space that a vfork
-/// child shares keeps its owner's limits.
-fn apply_limits(process: &Process) {
-    let limits = *process.limits.lock();
-    let is_privileged = process.credentials.lock().is_privileged();
-    let space = process.space.lock().clone();
-    // (This reference is one, the process's the other.)
-    if let Some(space) = space
-        && KArc::count(&space) <= 2
-    {
-        image::set_limits(&space.mm, &limits, is_privileged);
-    }
 }
 
 pub fn real(of: Of) -> Answer {

@@ -180,29 +180,21 @@ pub fn limit_mut(limits: &mut [Rlimit; rlimit::COUNT], which: usize) -> Result<&
 
 fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
     let may_raise = require(current().process(), Privilege::RaiseLimit);
-    let (old, all) = {
-        let mut limits = process.limits.lock();
-        let limit = limit_mut(&mut limits, which)?;
-        let old = *limit;
-        if let Some(new) = new {
-            if new.cur > new.max {
-                return Err(Errno::EINVAL);
-            }
-            if which == rlimit::NOFILE && new.max > NR_OPEN {
-                return Err(Errno::EPERM);
-            }
-            if new.max > old.max {
-                may_raise?;
-            }
-            *limit = new;
+    let mut limits = process.limits.lock();
+    let limit = limit_mut(&mut limits, which)?;
+    let old = *limit;
+    if let Some(new) = new {
+        if new.cur > new.max {
+            return Err(Errno::EINVAL);
         }
-        (old, *limits)
-    };
-    let is_privileged = process.credentials.lock().is_privileged();
-    if new.is_some()
-        && let Some(space) = process.space.lock().as_ref()
-    {
-        image::set_limits(&space.mm, &all, is_privileged);
+        if which == rlimit::NOFILE && new.max > NR_OPEN {
+            return Err(Errno::EPERM);
+        }
+        if new.max > old.max {
+            may_raise?;
+        }
+        *limit = new;
+        process.memory_limits.apply(&limits);
     }
     Ok(old)
 }

@@ -32,12 +32,11 @@ pub fn exec(
     frame: &mut TrapFrame,
 ) -> Result<(), Errno> {
     let process = current().process();
-    // (The lock's guard must not live as long as the call.)
-    let limits = *process.limits.lock();
+    let stack_limit = process.limit(rlimit::STACK);
     let credentials = process.credentials.lock().clone();
-    let (space, image) = image::load(node, &limits, credentials.is_privileged())?;
+    let (space, image) = image::load(node, stack_limit)?;
     let descriptors = process.descriptors()?.copy_for_program()?;
-    let start = Start { limit: limits[rlimit::STACK].cur, path, args, env, credentials: &credentials };
+    let start = Start { limit: stack_limit, path, args, env, credentials: &credentials };
     let sp = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
     let actions = process.actions.lock().clone().copy_for_exec()?;
     end_other_threads(process)?;
@@ -80,8 +79,8 @@ pub fn exec(
 /// The first program: as [`exec`], for a process under construction. Returns its space and first frame.
 pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame), Errno> {
     image::check_executable(node)?;
-    let limits = first_limits();
-    let (space, image) = image::load(node, &limits, true)?;
+    let stack_limit = first_limits()[rlimit::STACK].cur;
+    let (space, image) = image::load(node, stack_limit)?;
     let mut args = Strings::default();
     args.push(path)?;
     let mut env = Strings::default();
@@ -89,7 +88,7 @@ pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KAr
     env.push(b"HOME=/")?;
     env.push(b"TERM=vt100")?;
     let credentials = Credentials::default();
-    let start = Start { limit: limits[rlimit::STACK].cur, path, args: &args, env: &env, credentials: &credentials };
+    let start = Start { limit: stack_limit, path, args: &args, env: &env, credentials: &credentials };
     let sp = startup::fill_stack(&space.mm, &image, &start, handles)?;
     let frame = TrapFrame {
         pc: image.entry as u64,

@@ -23,7 +23,7 @@ use quire_abi::layout::{Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
-use quire_mm::mm::{FaultError, Limit, MapRequest, MmLayout};
+use quire_mm::mm::{FaultError, MapRequest, MmLayout};
 
 use crate::archive::{self, Node};
 use crate::task::space::Space;
@@ -66,15 +66,11 @@ pub fn check_executable(node: &Node) -> Result<(), Errno> {
 }
 
 /// Makes an address space with a program, except its stack.
-pub fn load(
-    node: &'static Node,
-    limits: &[Rlimit; rlimit::COUNT],
-    is_privileged: bool,
-) -> Result<(KArc<Space>, Image), Errno> {
+pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image), Errno> {
     let (header, segments) = headers(node.data)?;
     let aslr = |pages: usize| random::offset(pages) * PAGE_SIZE;
     let stack_top = STACK_TOP - aslr(1 << 10);
-    let stack_limit = limits[rlimit::STACK].cur.min((USER_END / 6 * 5) as u64) as usize;
+    let stack_limit = stack_limit.min((USER_END / 6 * 5) as u64) as usize;
     let gap = (stack_limit & !(PAGE_SIZE - 1)).clamp(MIN_GAP, USER_END / 6 * 5);
     let layout = MmLayout {
         mmap_base: UserAddr::new(stack_top - gap - aslr(1 << 18)),
@@ -83,7 +79,6 @@ pub fn load(
         ..MmLayout::default()
     };
     let space = Space::new(Mm::new(Cpu, &layout)?)?;
-    set_limits(&space.mm, limits, is_privileged);
 
     let is_dyn = header.e_type == ET_DYN;
     let bias = if is_dyn { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
@@ -105,21 +100,6 @@ pub fn load(
     }
     let stack_prot = stack_prot(&segments);
     Ok((space, Image { entry, phdr, phnum: segments.len(), stack_top, stack_prot }))
-}
-
-/// Gives an address space the limits of its process. Root may lock whatever it likes.
-pub fn set_limits(mm: &Mm, limits: &[Rlimit; rlimit::COUNT], is_privileged: bool) {
-    for (which, limit) in [
-        (Limit::AddressSpace, rlimit::AS),
-        (Limit::Data, rlimit::DATA),
-        (Limit::Stack, rlimit::STACK),
-        (Limit::MemLock, rlimit::MEMLOCK),
-    ] {
-        mm.set_limit(which, limits[limit].cur);
-    }
-    if is_privileged {
-        mm.set_limit(Limit::MemLock, rlimit::INFINITY);
-    }
 }
 
 type Segments<'a> = SegmentTable<'a, LittleEndian>;

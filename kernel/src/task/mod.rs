@@ -15,6 +15,7 @@ pub mod image;
 pub mod inject;
 pub mod itimer;
 pub mod latency;
+pub mod memory_limits;
 pub mod oom;
 pub mod pending;
 pub mod percpu;

@@ -15,6 +15,7 @@ use super::children::News;
 use super::cputime::CpuTime;
 use super::credentials::Credentials;
 use super::itimer::RealTimer;
+use super::memory_limits::MemoryLimits;
 use super::pending::{MOST, Pending};
 use super::signal::Actions;
 use super::stop::Stop;
@@ -64,6 +65,8 @@ pub struct Process {
     pub mm_released: AtomicBool,
     /// Limits, see `rlimit`.
     pub limits: SpinLock<[Rlimit; rlimit::COUNT]>,
+    /// What follows from limits and credentials for its memory.
+    pub memory_limits: MemoryLimits,
     /// The name in `ps`, NUL-padded.
     pub name: SpinLock<[u8; NAME_LEN]>,
     /// CPU time of all its threads, those that ended too.
@@ -110,6 +113,8 @@ impl Process {
         actions: KArc<Actions>,
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
+        let limits = template.map_or_else(first_limits, |p| *p.limits.lock());
+        let credentials = template.map_or_else(Credentials::default, |p| p.credentials.lock().clone());
         let made = KArc::try_unshared(|| Self {
             pid,
             ppid: AtomicU32::new(0),
@@ -127,15 +132,12 @@ impl Process {
             survivor: AtomicU32::new(0),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
-            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(first_limits, |p| *p.limits.lock())),
+            memory_limits: MemoryLimits::new(&limits, &credentials),
+            limits: SpinLock::new(Cpu, Rank::Process, limits),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             time: CpuTime::new(),
             children_time: CpuTime::new(),
-            credentials: SpinLock::new(
-                Cpu,
-                Rank::Process,
-                template.map_or_else(Credentials::default, |p| p.credentials.lock().clone()),
-            ),
+            credentials: SpinLock::new(Cpu, Rank::Process, credentials),
             cwd: AtomicU32::new(template.map_or(0, |p| p.cwd.load(Ordering::Relaxed))),
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),

@@ -1,6 +1,6 @@
 //! The threads of the memory manager's machine.
 
-use quire_mm::machine::{Killed, Threads};
+use quire_mm::machine::{Killed, Limit, Threads};
 
 use super::point::resched_point;
 use super::thread::{Thread, current};
@@ -16,6 +16,11 @@ impl Threads for Cpu {
     #[inline(always)]
     fn resched_point(self) -> Result<(), Killed> {
         resched_point(Sleep::Killable).map_err(|_| Killed)
+    }
+
+    #[inline(always)]
+    fn limit(self, which: Limit) -> u64 {
+        current().process.as_ref().map_or(u64::MAX, |process| process.memory_limits.get(which))
     }
 
     fn this_thread(self) -> usize {

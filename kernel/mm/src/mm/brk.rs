@@ -5,8 +5,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use quire_abi::Errno;
 
 use super::residence::Populate;
-use super::{Areas, Limit, MAX_MAP_COUNT, Mm};
+use super::{Areas, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
+use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::vma::VmFlags;

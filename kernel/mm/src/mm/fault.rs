@@ -4,10 +4,11 @@
 //! writes to pages that are mapped read-only. All of it runs with the areas locked for reading, and takes a table's
 //! lock only to check the entry again and store: frames are allocated, cleared and copied without that lock.
 
-use super::{Areas, Limit, Mm};
+use super::{Areas, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
+use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};

@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 
-use super::{Limit, Mm};
+use super::Mm;
 use crate::fallible::{AllocError, KArc};
 use crate::mm::Machine;
 use crate::rmap::AnonVma;
@@ -26,9 +26,6 @@ impl<M: Machine> Mm<M> {
         let layout = self.areas.read().layout;
         let child = Self::assemble(self.machine, layout, anon_vma)?;
         let mut areas = self.areas.intend_killable()?;
-        for limit in [Limit::AddressSpace, Limit::Data, Limit::Stack, Limit::MemLock] {
-            child.set_limit(limit, self.limit(limit));
-        }
         let areas = areas.write();
         let mut counts = Counts::default();
         let mut protected = false;

@@ -6,9 +6,10 @@ use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
 
 use super::residence::{POINT_EVERY, Populate};
-use super::{Areas, Intent, Limit, MAX_MAP_COUNT, Mm};
+use super::{Areas, Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
+use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::object::Object;
 use crate::supply::{Supply, supplied};

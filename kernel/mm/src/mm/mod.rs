@@ -46,14 +46,14 @@ mod write_fault;
 #[cfg(test)]
 mod tests;
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 
 use crate::addr::{PAGE_SHIFT, PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::KArc;
-use crate::machine::Asid;
+use crate::machine::{Asid, Limit};
 use crate::rmap::AnonVma;
 use crate::supply::Supply;
 use crate::sync::{IntentGuard, Rank, SharedLock};
@@ -106,20 +106,6 @@ impl Default for MmLayout {
             stack_top: UserAddr::new(USER_END),
         }
     }
-}
-
-/// The resource limits that an address space keeps, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Limit {
-    /// `RLIMIT_AS`.
-    AddressSpace = 0,
-    /// `RLIMIT_DATA`.
-    Data = 1,
-    /// `RLIMIT_STACK`.
-    Stack = 2,
-    /// `RLIMIT_MEMLOCK`.
-    MemLock = 3,
 }
 
 /// The parts of TTBR0_EL1.
@@ -192,7 +178,6 @@ pub struct Mm<M: Machine> {
     pub(crate) tables: Tables<M>,
     pub(crate) asid: AsidSlot,
     pub(crate) anon_vma: KArc<AnonVma<M>>,
-    limits: [AtomicU64; 4],
     heap: Heap,
     /// Pages promised; changed under the intent. At rest it equals the sum over the areas.
     promised: AtomicUsize,
@@ -229,7 +214,6 @@ impl<M: Machine> Mm<M> {
             tables,
             asid: AsidSlot::new(),
             anon_vma,
-            limits: [const { AtomicU64::new(u64::MAX) }; 4],
             heap: Heap::new(),
             promised: AtomicUsize::new(0),
             rss_anon: AtomicUsize::new(0),
@@ -252,14 +236,9 @@ impl<M: Machine> Mm<M> {
         Ttbr0 { table: self.tables.root(), asid }
     }
 
-    /// A limit, in bytes; `u64::MAX` is none.
-    pub fn limit(&self, which: Limit) -> u64 {
-        self.limits[which as usize].load(Ordering::Relaxed)
-    }
-
-    /// Sets a limit. Existing mappings stay.
-    pub fn set_limit(&self, which: Limit, bytes: u64) {
-        self.limits[which as usize].store(bytes, Ordering::Relaxed);
+    /// A limit of the calling process, in bytes; `u64::MAX` is none.
+    fn limit(&self, which: Limit) -> u64 {
+        self.machine.limit(which)
     }
 
     /// A limit in whole pages.

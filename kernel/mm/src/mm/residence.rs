@@ -4,8 +4,9 @@ use quire_abi::Errno;
 
 use super::fault::{FaultError, Touch};
 use super::unmap::checked_range;
-use super::{Areas, Intent, Limit, Mm};
+use super::{Areas, Intent, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
+use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::pte::{NonPresent, Pte, index};
 use crate::supply::{Supply, supplied};

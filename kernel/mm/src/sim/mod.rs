@@ -25,7 +25,7 @@ use std::thread::Thread;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
-use crate::machine::{Asid, Killed, MAX_CPUS, Machine, Threads};
+use crate::machine::{Asid, Killed, Limit, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
 use crate::mm::{self, Mm, NonPresentOps};
 use crate::page::{self, Page};
@@ -46,6 +46,7 @@ pub struct Sim {
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
+    limits: [AtomicU64; Limit::COUNT],
     booted: OnceLock<Booted>,
 }
 
@@ -95,6 +96,7 @@ impl Sim {
             non_present: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
+            limits: [const { AtomicU64::new(u64::MAX) }; Limit::COUNT],
             booted: OnceLock::new(),
         }));
         let pages = sim.pages.get_or_init(|| Box::new(PageAllocator::new(sim)));
@@ -330,6 +332,13 @@ unsafe impl Machine for &'static Sim {
     }
 }
 
+impl Sim {
+    /// Sets a limit of the one process that all its threads are.
+    pub fn set_limit(&self, which: Limit, bytes: u64) {
+        self.limits[which as usize].store(bytes, Relaxed);
+    }
+}
+
 impl Threads for &'static Sim {
     fn is_killed(self) -> bool {
         let left = LIVES.get();
@@ -339,6 +348,10 @@ impl Threads for &'static Sim {
 
     fn resched_point(self) -> Result<(), Killed> {
         if self.is_killed() { Err(Killed) } else { Ok(()) }
+    }
+
+    fn limit(self, which: Limit) -> u64 {
+        self.limits[which as usize].load(Relaxed)
     }
 
     fn this_thread(self) -> usize {

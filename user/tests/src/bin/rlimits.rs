@@ -4,12 +4,14 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use quire_rt::Errno;
-use quire_rt::abi::flags::{Map, Mremap, Prot, sig};
+
+use quire_rt::abi::flags::{Clone, Map, Mremap, Prot, sig};
 use quire_rt::abi::layout::{Rlimit, rlimit};
 use quire_rt::abi::nr;
-use quire_rt::{mem, process};
-use user_tests::{Checks, KERNEL, PAGE, RW, map, mmap, mprotect, munmap, peek, poke, raw};
+use quire_rt::{arch, mem, process};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, mmap, mprotect, munmap, peek, poke, raw, until};
 
 quire_rt::entry!(main);
 
@@ -46,6 +48,7 @@ fn main() -> i32 {
     address_space(&mut checks);
     data(&mut checks);
     stack(&mut checks);
+    shared_space(&mut checks);
     checks.finish()
 }
 
@@ -188,4 +191,54 @@ fn stack(checks: &mut Checks) {
         "and no page more",
     );
     let _ = munmap(at, PAGE);
+}
+
+/// What the process that shares this one's space has found; 0 while it runs.
+static FOUND: AtomicU32 = AtomicU32::new(0);
+static MAY_END: AtomicU32 = AtomicU32::new(0);
+
+/// A process that shares this one's space, and has a limit of its own.
+fn beside() -> i32 {
+    #[repr(C, align(16))]
+    struct Stack([u8; 8 * PAGE]);
+    static mut STACK: Stack = Stack([0; 8 * PAGE]);
+    extern "C" fn enter(_: usize) -> ! {
+        limit(rlimit::AS, 32 * MIB);
+        FOUND.store(if refused(anon(64 * MIB, RW)) { 1 } else { 2 }, SeqCst);
+        until(|| MAY_END.load(SeqCst) == 1);
+        process::exit_now(0)
+    }
+    FOUND.store(0, SeqCst);
+    MAY_END.store(0, SeqCst);
+    let flags = Clone::VM.bits() as usize | sig::CHLD as usize;
+    let nowhere = core::ptr::null_mut();
+    // SAFETY: one process at a time uses the stack, which is 16-byte aligned: callers wait for its end. `enter` does not return, and
+    // uses nothing that belongs to this thread; these flags store no number anywhere.
+    let pid = unsafe { arch::clone_thread(flags, (&raw mut STACK).add(1) as usize, nowhere, 0, nowhere, enter, 0) };
+    until(|| FOUND.load(SeqCst) != 0);
+    pid as i32
+}
+
+/// Limits and privileges are those of the process that calls, not of the space.
+fn shared_space(checks: &mut Checks) {
+    let child = beside();
+    checks.eq(FOUND.load(SeqCst), 1, "a process that shares a space is held to its own limit");
+    let large = anon(64 * MIB, RW);
+    checks.ok(large.is_ok_and(|at| munmap(at, 64 * MIB).is_ok()), "and the other one to its own");
+    MAY_END.store(1, SeqCst);
+    checks.ok(process::waitpid(child).is_ok(), "it ends");
+    let large = anon(64 * MIB, RW);
+    checks.ok(large.is_ok_and(|at| munmap(at, 64 * MIB).is_ok()), "which changes nothing");
+    let as_another = || {
+        let child = beside();
+        let at = map(MIB, RW);
+        limit(rlimit::MEMLOCK, 16 * PAGE);
+        let as_root = raw(nr::MLOCK, [at, MIB]).is_ok() && raw(nr::MUNLOCK, [at, MIB]).is_ok();
+        let is_other = raw(nr::SETUID, [1000]).is_ok();
+        let is_refused = raw(nr::MLOCK, [at, MIB]) == Err(Errno::ENOMEM);
+        MAY_END.store(1, SeqCst);
+        let _ = process::waitpid(child);
+        i32::from(as_root && is_other && is_refused)
+    };
+    checks.exits(as_another, 1, "who is root no more may lock no more than its limit");
 }

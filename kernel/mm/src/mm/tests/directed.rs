@@ -86,7 +86,7 @@ fn mmap_refuses_as_linux_does() {
     assert_eq!(map_at(&mm, 0, PAGE, RW, Map::SHARED | Map::GROWSDOWN), Err(Errno::EINVAL));
     let neither = MapRequest { flags: Map::ANONYMOUS, ..MapRequest::anonymous(PAGE, RW) };
     assert_eq!(mm.map(&neither), Err(Errno::EINVAL));
-    mm.set_limit(crate::mm::Limit::AddressSpace, 3 * PAGE as u64);
+    rig.sim.set_limit(crate::machine::Limit::AddressSpace, 3 * PAGE as u64);
     assert_eq!(map_at(&mm, 0, 3 * PAGE, RW, Map::empty()), Err(Errno::ENOMEM));
     assert!(map_at(&mm, 0x20_0000, 3 * PAGE, RW, Map::FIXED).is_ok(), "what is replaced does not count");
     mm.validate();
@@ -111,7 +111,7 @@ fn brk_moves_the_end_of_the_heap() {
     map_at(&mm, 0x50_4000, PAGE, RW, Map::FIXED).unwrap();
     assert_eq!(mm.brk(0x50_3000).get(), 0x50_3000);
     assert_eq!(rig.read(&mm, 0x50_1ff0), Ok(0), "what was given back is forgotten");
-    mm.set_limit(crate::mm::Limit::Data, 0x2000);
+    rig.sim.set_limit(crate::machine::Limit::Data, 0x2000);
     assert_eq!(mm.brk(0x50_2000).get(), 0x50_2000);
     assert_eq!(mm.brk(0x50_3000).get(), 0x50_2000, "not beyond RLIMIT_DATA");
     mm.validate();
@@ -128,7 +128,7 @@ fn a_stack_grows_until_its_limit_and_keeps_its_distance() {
     map_at(&mm, top - 1000 * PAGE, PAGE, RW, Map::FIXED).unwrap();
     assert_eq!(rig.write(&mm, top - 900 * PAGE, 1), Err(FaultError::Unmapped), "too near");
     rig.write(&mm, top - 700 * PAGE, 1).unwrap();
-    mm.set_limit(crate::mm::Limit::Stack, 710 * PAGE as u64);
+    rig.sim.set_limit(crate::machine::Limit::Stack, 710 * PAGE as u64);
     assert_eq!(rig.write(&mm, top - 711 * PAGE, 1), Err(FaultError::Unmapped));
     rig.write(&mm, top - 710 * PAGE, 1).unwrap();
     mm.validate();
@@ -269,7 +269,7 @@ fn locked_memory_counts_and_is_limited() {
     let rig = Rig::new(64);
     let mm = rig.space();
     let at = anon(&rig, &mm, 4 * PAGE);
-    mm.set_limit(crate::mm::Limit::MemLock, 2 * PAGE as u64);
+    rig.sim.set_limit(crate::machine::Limit::MemLock, 2 * PAGE as u64);
     assert_eq!(mm.lock(at, 3 * PAGE, false), Err(Errno::ENOMEM));
     assert_eq!(mm.lock(at, 2 * PAGE, false), Ok(()));
     assert_eq!((mm.stats().locked, mm.stats().rss_anon), (2, 2));
@@ -280,7 +280,7 @@ fn locked_memory_counts_and_is_limited() {
     child.validate();
     mm.unlock(at, 4 * PAGE).unwrap();
     assert_eq!((mm.stats().locked, mm.stats().areas), (0, 1));
-    mm.set_limit(crate::mm::Limit::MemLock, 0);
+    rig.sim.set_limit(crate::machine::Limit::MemLock, 0);
     assert_eq!(mm.lock(at, PAGE, false), Err(Errno::EPERM));
     let mut core = [false; 4];
     mm.in_core(at, 4 * PAGE, |page, there| core[page] = there).unwrap();
