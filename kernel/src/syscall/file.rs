@@ -18,6 +18,7 @@ use crate::console::tty;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::table::Descriptors;
+use crate::task::oom;
 use crate::task::thread::current;
 
 /// Longest path, its NUL included (`PATH_MAX`).
@@ -63,19 +64,22 @@ fn start_of(dirfd: i32) -> Result<u32, Errno> {
 
 pub fn openat(a: Args) -> Answer {
     let flags = Open::from_bits_retain(a.uint(2));
+    // With O_PATH only these count.
+    let of_path = Open::PATH | Open::DIRECTORY | Open::NOFOLLOW | Open::CLOEXEC;
+    let flags = if flags.contains(Open::PATH) { flags & of_path } else { flags };
     let mut buffer = path_buffer()?;
     let path = uaccess::get_string(&mut buffer, a.addr(1))?;
     let rights = match a.uint(2) & 3 {
+        _ if flags.contains(Open::PATH) => Rights::empty(),
         0 => Rights::READ,
         1 => Rights::WRITE,
         _ => Rights::READ | Rights::WRITE,
     };
-    let (object, rights) = match device(path) {
-        Some(object) => (object, rights),
-        None => (
-            open_node(a.int(0), path, flags, rights)?,
-            if flags.contains(Open::PATH) { Rights::empty() } else { rights },
-        ),
+    let object = match device(path) {
+        Some(_) if flags.contains(Open::CREAT | Open::EXCL) => return Err(Errno::EEXIST),
+        Some(_) if flags.contains(Open::DIRECTORY) => return Err(Errno::ENOTDIR),
+        Some(object) => object,
+        None => open_node(a.int(0), path, flags, rights)?,
     };
     let status = flags - Open::CLOEXEC - Open::CREAT - Open::EXCL - Open::NOCTTY - Open::TRUNC;
     let file = OpenFile::new(object, status)?;
@@ -102,16 +106,17 @@ fn open_node(dirfd: i32, path: &[u8], flags: Open, rights: Rights) -> Result<Obj
     if flags.contains(Open::CREAT | Open::EXCL) {
         return Err(Errno::EEXIST);
     }
-    if node.is_link() && !flags.contains(Open::PATH) {
-        return Err(Errno::ELOOP);
-    }
     if flags.contains(Open::DIRECTORY) && !node.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    if rights.contains(Rights::WRITE) && !flags.contains(Open::PATH) {
-        return Err(if node.is_dir() { Errno::EISDIR } else { Errno::EROFS });
+    if node.is_link() && !flags.contains(Open::PATH) {
+        return Err(Errno::ELOOP);
     }
-    Ok(Object::Archive(node))
+    let changes = rights.contains(Rights::WRITE) || flags.contains(Open::TRUNC);
+    if node.is_dir() && (changes || flags.contains(Open::CREAT)) {
+        return Err(Errno::EISDIR);
+    }
+    if changes { Err(Errno::EROFS) } else { Ok(Object::Archive(node)) }
 }
 
 pub fn close(a: Args) -> Answer {
@@ -209,10 +214,13 @@ fn put_entry(to: UserAddr, name: &[u8], node: &Node, next: i64, len: usize) -> R
     if uaccess::copy_to_user(to, &record[..len])? == len { Ok(()) } else { Err(Errno::EFAULT) }
 }
 
+/// The boot archive's device number.
+const ARCHIVE: u64 = 1;
+
 fn stat_node(node: &Node) -> Stat {
     let time = Timespec { sec: i64::from(node.mtime), nsec: 0 };
     Stat {
-        dev: 1,
+        dev: ARCHIVE,
         ino: u64::from(node.ino) + 1,
         mode: node.mode,
         nlink: 1,
@@ -226,21 +234,21 @@ fn stat_node(node: &Node) -> Stat {
     }
 }
 
-fn stat_file(file: &OpenFile) -> Stat {
-    let special = |kind: u32, rdev: u64| Stat { mode: kind | 0o620, nlink: 1, rdev, blksize: 1024, ..Stat::default() };
-    match &file.object {
+fn stat_object(object: &Object) -> Stat {
+    let special = |mode: u32, rdev: u64| Stat { mode, nlink: 1, rdev, blksize: 1024, ..Stat::default() };
+    match object {
         Object::Archive(node) => stat_node(node),
         // Linux's numbers: 5:1 console, 1:3 null, 1:5 zero.
-        Object::Console => special(mode::CHR, 5 << 8 | 1),
-        Object::Null => special(mode::CHR, 1 << 8 | 3),
-        Object::Zero => special(mode::CHR, 1 << 8 | 5),
-        Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO, 0) },
+        Object::Console => special(mode::CHR | 0o620, 5 << 8 | 1),
+        Object::Null => special(mode::CHR | 0o666, 1 << 8 | 3),
+        Object::Zero => special(mode::CHR | 0o666, 1 << 8 | 5),
+        Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) },
     }
 }
 
 pub fn fstat(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file;
-    uaccess::put(a.addr(1), &stat_file(&file))?;
+    uaccess::put(a.addr(1), &stat_object(&file.object))?;
     Ok(0)
 }
 
@@ -250,17 +258,20 @@ pub fn fstatat(a: Args) -> Answer {
     if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | NO_AUTOMOUNT) != 0 {
         return Err(Errno::EINVAL);
     }
-    let stat = if flags & at::EMPTY_PATH != 0 && a.int(0) >= 0 && is_empty(a.addr(1))? {
-        stat_file(&table()?.get(a.int(0))?.file)
-    } else {
-        let mut buffer = path_buffer()?;
-        match device(uaccess::get_string(&mut buffer, a.addr(1))?) {
-            Some(object) => stat_file(&*OpenFile::new(object, Open::empty())?),
-            None => stat_node(resolve(a.int(0), a.addr(1), flags)?),
-        }
-    };
-    uaccess::put(a.addr(2), &stat)?;
+    uaccess::put(a.addr(2), &stat_at(a, flags)?)?;
     Ok(0)
+}
+
+/// The record of the file that a directory's descriptor and a path name, or with an empty path the descriptor.
+fn stat_at(a: Args, flags: u32) -> Result<Stat, Errno> {
+    if flags & at::EMPTY_PATH != 0 && a.int(0) >= 0 && is_empty(a.addr(1))? {
+        return Ok(stat_object(&table()?.get(a.int(0))?.file.object));
+    }
+    let mut buffer = path_buffer()?;
+    match device(uaccess::get_string(&mut buffer, a.addr(1))?) {
+        Some(object) => Ok(stat_object(&object)),
+        None => Ok(stat_node(resolve(a.int(0), a.addr(1), flags)?)),
+    }
 }
 
 /// Whether a path is "", or (as on Linux since 6.11) null.
@@ -287,11 +298,11 @@ pub fn faccessat(a: Args, flags: u32) -> Answer {
     if a.uint(2) > 7 || flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | EFFECTIVE_IDS) != 0 {
         return Err(Errno::EINVAL);
     }
-    let node = resolve(a.int(0), a.addr(1), flags)?;
-    if a.uint(2) & WRITE != 0 {
+    let stat = stat_at(a, flags)?;
+    if a.uint(2) & WRITE != 0 && stat.dev == ARCHIVE {
         return Err(Errno::EROFS);
     }
-    if a.uint(2) & EXECUTE != 0 && node.mode & 0o111 == 0 {
+    if a.uint(2) & EXECUTE != 0 && stat.mode & 0o111 == 0 {
         return Err(Errno::EACCES);
     }
     Ok(0)
@@ -376,8 +387,12 @@ pub fn pipe2(a: Args) -> Answer {
     if !(flags - Open::CLOEXEC - Open::NONBLOCK).is_empty() {
         return Err(Errno::EINVAL);
     }
+    let made = match make_pipe(a, flags) {
+        Err(Errno::ENOMEM) => oom::again(Errno::ENOMEM, || make_pipe(a, flags)),
+        made => made,
+    };
     // pipe(2) documents no ENOMEM; like Linux, answer ENFILE if there is no memory for a pipe.
-    make_pipe(a, flags).map_err(|e| if e == Errno::ENOMEM { Errno::ENFILE } else { e })
+    made.map_err(|e| if e == Errno::ENOMEM { Errno::ENFILE } else { e })
 }
 
 fn make_pipe(a: Args, flags: Open) -> Answer {

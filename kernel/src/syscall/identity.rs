@@ -8,9 +8,7 @@ use quire_mm::fallible::{KArc, TryVec};
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::task::credentials::{Credentials, Ids, MAX_GROUPS, Privilege, require};
-use crate::task::image;
 use crate::task::point::resched_point;
-use crate::task::process::Process;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 

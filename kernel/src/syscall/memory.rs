@@ -18,7 +18,22 @@ fn mm() -> Result<&'static KArc<Mm>, Errno> {
 }
 
 pub fn brk(a: Args) -> Answer {
-    Ok(mm()?.brk(a.word(0)).get())
+    let wanted = a.word(0);
+    let grow = || match mm()?.brk(wanted).get() {
+        end if end < wanted => Err(Errno::ENOMEM),
+        end => Ok(end),
+    };
+    // This call reports no error, but where the heap ends.
+    grow().or_else(|e| oom::again(e, grow)).or_else(|_| Ok(mm()?.brk(0).get()))
+}
+
+/// For calls that report a lack of memory as EAGAIN.
+fn or_again(call: impl Fn() -> Result<(), Errno>) -> Answer {
+    let done = match call() {
+        Err(Errno::EAGAIN) => oom::again(Errno::EAGAIN, call),
+        done => done,
+    };
+    done.map(|()| 0)
 }
 
 /// PROT bits that mmap and mprotect accept; others give EINVAL.
@@ -53,16 +68,16 @@ pub fn mmap(a: Args) -> Answer {
         }
         request.object = Some((node.object()?, offset / PAGE_SIZE));
     }
-    oom::retry(|| mm()?.map(&request)).map(|addr| addr.get())
+    mm()?.map(&request).map(|addr| addr.get())
 }
 
 pub fn munmap(a: Args) -> Answer {
-    oom::retry(|| mm()?.unmap(a.word(0), a.word(1))).map(|()| 0)
+    mm()?.unmap(a.word(0), a.word(1)).map(|()| 0)
 }
 
 pub fn mprotect(a: Args) -> Answer {
     let prot = prot(a.uint(2))?;
-    oom::retry(|| mm()?.protect(a.word(0), a.word(1), prot)).map(|()| 0)
+    mm()?.protect(a.word(0), a.word(1), prot).map(|()| 0)
 }
 
 pub fn mremap(a: Args) -> Answer {
@@ -71,7 +86,7 @@ pub fn mremap(a: Args) -> Answer {
 }
 
 pub fn madvise(a: Args) -> Answer {
-    mm()?.advise(a.word(0), a.word(1), a.int(2)).map(|()| 0)
+    or_again(|| mm()?.advise(a.word(0), a.word(1), a.int(2)))
 }
 
 pub fn msync(a: Args) -> Answer {
@@ -123,7 +138,7 @@ pub fn mlock(a: Args, flags: u32) -> Answer {
     if flags & !ONFAULT != 0 {
         return Err(Errno::EINVAL);
     }
-    mm()?.lock(a.word(0), a.word(1), flags & ONFAULT != 0).map(|()| 0)
+    or_again(|| mm()?.lock(a.word(0), a.word(1), flags & ONFAULT != 0))
 }
 
 pub fn munlock(a: Args) -> Answer {
@@ -138,7 +153,7 @@ pub fn mlockall(a: Args) -> Answer {
     if flags & !(CURRENT | FUTURE | ONFAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
         return Err(Errno::EINVAL);
     }
-    mm()?.lock_all(flags & CURRENT != 0, flags & FUTURE != 0, flags & ONFAULT != 0).map(|()| 0)
+    or_again(|| mm()?.lock_all(flags & CURRENT != 0, flags & FUTURE != 0, flags & ONFAULT != 0))
 }
 
 pub fn munlockall() -> Answer {

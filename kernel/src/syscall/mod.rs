@@ -28,6 +28,7 @@ use identity::Of;
 
 use crate::arch::speculation;
 use crate::arch::trap::TrapFrame;
+use crate::task::oom;
 
 /// The result of a call.
 type Answer = Result<usize, Errno>;
@@ -70,7 +71,10 @@ static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
     let answer = match find(nr) {
-        Some(call) => call(frame),
+        Some(call) => match call(frame) {
+            Err(Errno::ENOMEM) if nr < nr::LINUX_END => oom::again(Errno::ENOMEM, || call(frame)),
+            answer => answer,
+        },
         None => unknown::call(nr),
     };
     frame.x[0] = match answer {

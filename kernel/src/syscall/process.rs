@@ -17,7 +17,6 @@ use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
 use crate::task::exit::{self, Which};
 use crate::task::image;
-use crate::task::oom;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::sched;
@@ -40,7 +39,7 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
         tls: a.0[3],
         child_tid: a.addr(4),
     };
-    oom::retry(|| clone::clone(&request, frame)).map(|tid| tid as usize)
+    clone::clone(&request, frame).map(|tid| tid as usize)
 }
 
 pub fn execve(frame: &mut TrapFrame) -> Answer {
@@ -49,15 +48,13 @@ pub fn execve(frame: &mut TrapFrame) -> Answer {
     let path = uaccess::get_string(&mut buffer, path)?;
     let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
     image::check_executable(node)?;
-    oom::retry(|| {
-        let mut args = Strings::from_user(args)?;
-        if args.count() == 0 {
-            // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
-            args.push(b"")?;
-        }
-        let env = Strings::from_user(env)?;
-        exec::exec(node, path, &args, &env, frame)
-    })?;
+    let mut args = Strings::from_user(args)?;
+    if args.count() == 0 {
+        // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
+        args.push(b"")?;
+    }
+    let env = Strings::from_user(env)?;
+    exec::exec(node, path, &args, &env, frame)?;
     // x0 of the new program, which the ABI leaves undefined.
     Ok(0)
 }

@@ -124,7 +124,10 @@ pub fn nanosleep(a: Args) -> Answer {
 pub fn clock_nanosleep(a: Args) -> Answer {
     match a.int(0) {
         clock::REALTIME | clock::MONOTONIC | clock::BOOTTIME => {}
-        clock::PROCESS_CPUTIME_ID => return Err(Errno::EOPNOTSUPP),
+        // The clocks that Linux cannot sleep on, and one that this kernel cannot.
+        clock::MONOTONIC_RAW | clock::REALTIME_COARSE | clock::MONOTONIC_COARSE | clock::PROCESS_CPUTIME_ID => {
+            return Err(Errno::EOPNOTSUPP);
+        }
         _ => return Err(Errno::EINVAL),
     }
     let time = to_ns(uaccess::get(a.addr(2))?)?;

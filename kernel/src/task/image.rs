@@ -19,7 +19,6 @@ use elf::file::{Class, FileHeader};
 use elf::segment::{ProgramHeader, SegmentTable};
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot};
-use quire_abi::layout::{Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;

@@ -2,9 +2,10 @@
 //! memory.
 //!
 //! The page allocator cannot kill: its caller may hold any lock. It marks the thread ([`Pressure`]), the allocation
-//! fails, and once the thread holds no lock it calls [`relieve`]: from a page fault, or from a call that can be
-//! restarted ([`retry`]). That picks a victim, waits until its memory is free, and the caller tries again. An
-//! allocation that must not fail (NOFAIL) is made with no lock held, and waits itself.
+//! fails, and once the thread holds no lock it calls [`relieve`]: from a page fault, or when a system call has failed
+//! ([`again`]). That picks a victim, waits until its memory is free, and the caller tries again. For an allocation that
+//! could not wait it first makes one that can, which shrinks caches. An allocation that must not fail (NOFAIL) is made
+//! with no lock held, and waits itself.
 //!
 //! A victim is killed like any process: its own threads exit, wherever they sleep or run. Every sleep is killable, and
 //! allocations on the exit path may use the reserves. Until it has freed its memory no other victim is picked, unless
@@ -50,6 +51,8 @@ static RELEASES: AtomicU32 = AtomicU32::new(0);
 /// Bit of [`Thread::starved`](super::thread::Thread): the thread is starved; the rest is the value of [`RELEASES`] at
 /// that time.
 const STARVED: u32 = 1 << 31;
+/// Another bit of it, without [`STARVED`]: an allocation failed that could not wait; the rest is its order.
+const HURRIED: u32 = 1 << 30;
 /// A thread picks a victim.
 static PICKING: AtomicBool = AtomicBool::new(false);
 /// Until when no other victim is picked.
@@ -64,8 +67,16 @@ pub struct Pressure;
 
 impl PressureHandler for Pressure {
     fn out_of_memory(&self, _order: u32, _gfp: Gfp) -> bool {
-        current().starved.store(RELEASES.load(Ordering::Acquire) | STARVED, Ordering::Relaxed);
+        let releases = RELEASES.load(Ordering::Acquire) & !HURRIED;
+        current().starved.store(releases | STARVED, Ordering::Relaxed);
         false
+    }
+
+    fn cannot_wait(&self, order: u32) {
+        let starved = &current().starved;
+        if starved.load(Ordering::Relaxed) & STARVED == 0 {
+            starved.store(HURRIED | order, Ordering::Relaxed);
+        }
     }
 
     /// A line now and then. A thread that is marked as starved gets a report of its own. With interrupts masked nothing
@@ -130,13 +141,20 @@ impl Task {
     }
 }
 
-/// Repeats a call that failed for lack of memory, once some may be available. For calls that leave nothing half done,
-/// made with no lock held.
-pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+/// Repeats a call that has failed with `error`, which reports a lack of memory among other things, until there is memory or
+/// nobody is left to be killed. Returns the error at once if no allocation has failed. For calls that have done nothing when
+/// they fail so; the caller holds no lock.
+#[cold]
+#[inline(never)]
+pub fn again<T>(error: Errno, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    if current().starved.load(Ordering::Relaxed) == 0 {
+        return Err(error);
+    }
     loop {
+        // The mark may be an earlier call's, which did with less.
         current().starved.store(0, Ordering::Relaxed);
         match call() {
-            Err(Errno::ENOMEM) if relieve() => {}
+            Err(e) if e == error && relieve() => {}
             other => return other,
         }
     }
@@ -146,11 +164,21 @@ pub fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> 
 /// sleep.
 pub fn relieve() -> bool {
     let thread = current();
-    let starved = thread.starved.swap(0, Ordering::Relaxed);
+    let mut starved = thread.starved.swap(0, Ordering::Relaxed);
     if starved == 0 || signal::interrupts(thread, Sleep::Killable) {
         return false;
     }
-    if starved != RELEASES.load(Ordering::Acquire) | STARVED {
+    if starved & STARVED == 0 {
+        // Now it can wait.
+        if PAGES.alloc_pages(starved & !HURRIED, Gfp::KERNEL | Gfp::NOWARN).is_ok() {
+            return true;
+        }
+        starved = thread.starved.swap(0, Ordering::Relaxed);
+        if starved & STARVED == 0 {
+            return false;
+        }
+    }
+    if starved != RELEASES.load(Ordering::Acquire) & !HURRIED | STARVED {
         // A victim has freed its memory since: that may be enough.
         return true;
     }

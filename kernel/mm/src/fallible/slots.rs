@@ -1,16 +1,15 @@
 //! A table of values by small numbers, with a fast search for the lowest free number.
 //!
 //! The values are in chunks of 16. The first chunk is part of the table, since most tables need no other; a further one is
-//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, others which chunks
-//! are full and which have any in use, so that finding the lowest free number, or the next one in use, reads one word per
-//! 1,024 numbers. Growing moves the directory of chunks and never a value.
+//! allocated when the first of its numbers is used. A bitmap says which numbers of a chunk are in use, others which of 64
+//! chunks, a group, are full and which have any in use, so that finding the lowest free number, or the next one in use, reads
+//! one word per 1,024 numbers. Growing moves the directory of groups, and no value.
 //!
 //! A table is used under a spin lock, where nothing may be allocated. So the memory that a number needs is allocated as
 //! [`Room`] without the lock, and passed to [`Slots::make_room`] once the lock is held again. The caller drops the rest
 //! after releasing the lock.
 
 use core::mem::MaybeUninit;
-use core::ptr;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -20,7 +19,7 @@ use crate::steps::count_step;
 
 /// Values in a chunk: few, since most tables have few.
 const CHUNK: usize = 16;
-/// Chunks per [`Summary`].
+/// Chunks per [`Group`].
 const WORD: usize = 64;
 
 /// Some places, and a bitmap of those that hold a value.
@@ -74,29 +73,36 @@ impl<T> Drop for Chunk<T> {
     }
 }
 
-/// What is known of [`WORD`] chunks: bit `i` is about chunk `i` of them.
-#[derive(Clone, Copy)]
-struct Summary {
+/// [`WORD`] chunks, and what is known of them: bit `i` is about chunk `i`.
+struct Group<T> {
     /// All of its numbers are in use.
     full: u64,
     /// Any of its numbers is in use.
     used: u64,
-    /// The chunk exists. (Not kept for the first chunk of all, which always does.)
-    exists: u64,
+    chunks: [Option<Box<Chunk<T>>>; WORD],
 }
 
-impl Summary {
-    const EMPTY: Self = Self { full: 0, used: 0, exists: 0 };
+impl<T> Group<T> {
+    const fn new() -> Self {
+        Self { full: 0, used: 0, chunks: [const { None }; WORD] }
+    }
+
+    /// Records which numbers of a chunk are in use.
+    fn note(&mut self, chunk: usize, used: u16) {
+        let bit = 1 << chunk;
+        self.full = if used == u16::MAX { self.full | bit } else { self.full & !bit };
+        self.used = if used != 0 { self.used | bit } else { self.used & !bit };
+    }
 }
+
+/// The directory.
+type Groups<T> = Vec<Option<Box<Group<T>>>>;
 
 /// A table of values by number.
 pub struct Slots<T> {
     first: Chunk<T>,
-    /// The directory of the others.
-    more: Vec<Option<Box<Chunk<T>>>>,
-    /// Of the first 64 chunks; of the others in `summaries`.
-    summary: Summary,
-    summaries: Vec<Summary>,
+    /// The others, by 64. (The first place of the first group stays empty: that chunk is `first`.)
+    groups: Groups<T>,
 }
 
 impl<T> Default for Slots<T> {
@@ -108,23 +114,24 @@ impl<T> Default for Slots<T> {
 /// Memory that a table needs for a number, allocated beforehand; afterwards, the memory that it replaced.
 pub struct Room<T> {
     chunk: Option<Box<Chunk<T>>>,
-    /// As long as the directory must be, and without chunks.
-    more: Vec<Option<Box<Chunk<T>>>>,
-    summaries: Vec<Summary>,
+    group: Option<Box<Group<T>>>,
+    /// Empty, with room for as many groups as the directory must have.
+    groups: Groups<T>,
 }
 
 impl<T> Room<T> {
     /// None.
     pub const fn none() -> Self {
-        Self { chunk: None, more: Vec::new(), summaries: Vec::new() }
+        Self { chunk: None, group: None, groups: Vec::new() }
     }
 }
 
 /// What a table needs for a number, beside a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lack {
-    /// Chunks that the directory must have room for; 0 if it need not grow.
-    chunks: usize,
+    needs_group: bool,
+    /// Groups that the directory must have room for; 0 if it need not grow.
+    groups: usize,
 }
 
 impl Lack {
@@ -132,57 +139,35 @@ impl Lack {
     pub fn supply<T>(self) -> Result<Room<T>, AllocError> {
         Ok(Room {
             chunk: Some(try_box_with(Chunk::new)?),
-            more: empty_directory(self.chunks)?,
-            summaries: TryVec::try_with_capacity(further_summaries(self.chunks))?,
+            group: if self.needs_group { Some(try_box_with(Group::new)?) } else { None },
+            groups: TryVec::try_with_capacity(self.groups)?,
         })
     }
-}
-
-/// The length of `summaries` where the directory has room for so many chunks.
-const fn further_summaries(chunks: usize) -> usize {
-    // (The first chunk and those of `summary` need none.)
-    chunks / WORD
-}
-
-/// A directory without chunks. There may be 65,536 places, so they are not written one by one.
-fn empty_directory<T>(len: usize) -> Result<Vec<Option<Box<Chunk<T>>>>, AllocError> {
-    let mut directory: Vec<Option<Box<Chunk<T>>>> = TryVec::try_with_capacity(len)?;
-    // SAFETY: there is room for `len` elements, and an `Option<Box>` whose bytes are all zero is `None`, as its
-    // documentation says.
-    unsafe {
-        ptr::write_bytes(directory.as_mut_ptr(), 0, len);
-        directory.set_len(len);
-    }
-    Ok(directory)
-}
-
-/// Ends a directory without chunks, without a look at each place.
-fn forget_empty<T>(directory: &mut Vec<Option<Box<Chunk<T>>>>) {
-    // SAFETY: all its elements are `None`, which own nothing.
-    unsafe { directory.set_len(0) };
 }
 
 impl<T> Slots<T> {
     /// An empty table.
     pub const fn new() -> Self {
-        Self { first: Chunk::new(), more: Vec::new(), summary: Summary::EMPTY, summaries: Vec::new() }
+        Self { first: Chunk::new(), groups: Vec::new() }
     }
 
     #[inline]
     fn chunk(&self, index: usize) -> Option<&Chunk<T>> {
         count_step();
-        match index.checked_sub(1) {
-            None => Some(&self.first),
-            Some(further) => self.more.get(further)?.as_deref(),
-        }
+        if index == 0 { Some(&self.first) } else { self.group(index / WORD)?.chunks[index % WORD].as_deref() }
     }
 
     #[inline]
     fn chunk_mut(&mut self, index: usize) -> Option<&mut Chunk<T>> {
-        match index.checked_sub(1) {
-            None => Some(&mut self.first),
-            Some(further) => self.more.get_mut(further)?.as_deref_mut(),
+        if index == 0 {
+            return Some(&mut self.first);
         }
+        self.groups.get_mut(index / WORD)?.as_deref_mut()?.chunks[index % WORD].as_deref_mut()
+    }
+
+    #[inline]
+    fn group(&self, group: usize) -> Option<&Group<T>> {
+        self.groups.get(group)?.as_deref()
     }
 
     /// The value with a number.
@@ -211,37 +196,23 @@ impl<T> Slots<T> {
 
     /// The first chunk from `from` on that is not full, or is not there.
     fn first_not_full(&self, from: usize) -> usize {
+        let full = |word| self.group(word).map_or(0, |group| group.full);
         let (mut word, bit) = (from / WORD, from % WORD);
-        let mut free = !self.summary(word).full & (u64::MAX << bit);
+        let mut free = !full(word) & (u64::MAX << bit);
         while free == 0 {
             count_step();
             word += 1;
-            free = !self.summary(word).full;
+            free = !full(word);
         }
         word * WORD + free.trailing_zeros() as usize
-    }
-
-    fn summary(&self, word: usize) -> Summary {
-        match word {
-            0 => self.summary,
-            word => self.summaries.get(word - 1).copied().unwrap_or(Summary::EMPTY),
-        }
-    }
-
-    fn summary_mut(&mut self, word: usize) -> Option<&mut Summary> {
-        match word {
-            0 => Some(&mut self.summary),
-            word => self.summaries.get_mut(word - 1),
-        }
     }
 
     /// Records that chunk `index` has become full or empty, or is so no longer. `used` are its numbers in use.
     #[cold]
     fn note(&mut self, index: usize, used: u16) {
-        let Some(summary) = self.summary_mut(index / WORD) else { return };
-        let bit = 1 << (index % WORD);
-        summary.full = if used == u16::MAX { summary.full | bit } else { summary.full & !bit };
-        summary.used = if used != 0 { summary.used | bit } else { summary.used & !bit };
+        if let Some(group) = self.groups.get_mut(index / WORD).and_then(Option::as_deref_mut) {
+            group.note(index % WORD, used);
+        }
     }
 
     /// The lowest number from `from` on that has a value.
@@ -265,9 +236,9 @@ impl<T> Slots<T> {
     /// The first chunk from `from` on that has a number in use.
     fn first_used(&self, from: usize) -> Option<usize> {
         let mut mask = u64::MAX << (from % WORD);
-        for word in from / WORD..=self.summaries.len() {
-            crate::steps::count_step();
-            let used = self.summary(word).used & mask;
+        for word in from / WORD..self.groups.len() {
+            count_step();
+            let used = self.group(word).map_or(0, |group| group.used & mask);
             if used != 0 {
                 return Some(word * WORD + used.trailing_zeros() as usize);
             }
@@ -279,52 +250,50 @@ impl<T> Slots<T> {
     /// One more than the highest number that the directory has a place for.
     #[inline]
     pub fn capacity(&self) -> usize {
-        (self.more.len() + 1) * CHUNK
+        (self.groups.len() * WORD).max(1) * CHUNK
     }
 
     /// Makes room for a number with the memory in `room`; returns what is missing if that is not enough.
     #[inline]
     pub fn make_room(&mut self, number: usize, room: &mut Room<T>) -> Result<(), Lack> {
         let index = number / CHUNK;
-        if self.chunk(index).is_some() { Ok(()) } else { self.make_chunk(index - 1, room) }
+        if self.chunk(index).is_some() { Ok(()) } else { self.make_chunk(index, room) }
     }
 
     /// Makes a chunk of the directory that is missing.
     #[inline(never)]
     fn make_chunk(&mut self, index: usize, room: &mut Room<T>) -> Result<(), Lack> {
-        let wanted = if index < self.more.len() { 0 } else { (index + 1).next_power_of_two() };
-        if room.chunk.is_none() || room.more.len() < wanted || room.summaries.capacity() < further_summaries(wanted) {
-            return Err(Lack { chunks: wanted });
+        let word = index / WORD;
+        let lack = Lack {
+            needs_group: self.group(word).is_none(),
+            groups: if word < self.groups.len() { 0 } else { (word + 1).next_power_of_two() },
+        };
+        let has_group = !lack.needs_group || room.group.is_some();
+        if room.chunk.is_none() || !has_group || room.groups.capacity() < lack.groups {
+            return Err(lack);
         }
-        if wanted != 0 {
-            self.grow(room);
+        if lack.groups != 0 {
+            self.grow(lack.groups, room);
         }
-        if let Some(place) = self.more.get_mut(index) {
-            *place = room.chunk.take();
+        let Some(place) = self.groups.get_mut(word) else { return Err(lack) };
+        if place.is_none() {
+            *place = room.group.take();
+            self.note(0, self.first.used);
         }
-        // (The directory leaves out the first chunk.)
-        if let Some(summary) = self.summary_mut((index + 1) / WORD) {
-            summary.exists |= 1 << ((index + 1) % WORD);
+        if let Some(group) = self.groups.get_mut(word).and_then(Option::as_deref_mut) {
+            group.chunks[index % WORD] = room.chunk.take();
         }
         Ok(())
     }
 
-    /// Moves the directory to the larger one in `room`, which gets the old one, without chunks.
+    /// Moves the directory, of `groups` places from now on, to the larger memory in `room`, which gets the old one, empty.
+    /// (They are 1,024 for a million numbers.)
     // Nothing here allocates: the caller has seen that there is room.
     #[allow(clippy::disallowed_methods)]
-    fn grow(&mut self, room: &mut Room<T>) {
-        let old = self.more.len();
-        debug_assert!(old <= room.more.len());
-        // SAFETY: the larger directory has `old` elements, which are `None` and own nothing. Those of the old one are
-        // moved there, and the old one forgets them.
-        unsafe {
-            ptr::copy_nonoverlapping(self.more.as_ptr(), room.more.as_mut_ptr(), old);
-            self.more.set_len(0);
-        }
-        core::mem::swap(&mut self.more, &mut room.more);
-        room.summaries.append(&mut self.summaries);
-        room.summaries.resize(further_summaries(self.more.len()), Summary::EMPTY);
-        core::mem::swap(&mut self.summaries, &mut room.summaries);
+    fn grow(&mut self, groups: usize, room: &mut Room<T>) {
+        room.groups.append(&mut self.groups);
+        room.groups.resize_with(groups, || None);
+        core::mem::swap(&mut self.groups, &mut room.groups);
     }
 
     /// Puts a value at a number for which there is room; returns the old value, or `value` as an error if there is no
@@ -356,40 +325,29 @@ impl<T> Slots<T> {
 
     /// Drops some values, those of one chunk: for an owner that ends, and has many. `false` once the table is empty.
     pub fn drop_some(&mut self) -> bool {
-        if self.first.used != 0 {
-            while self.first.used != 0 {
-                drop(self.first.take(self.first.used.trailing_zeros() as usize));
-            }
-            self.note(0, 0);
-            return true;
-        }
-        for word in 0..=self.summaries.len() {
-            let exists = self.summary(word).exists;
-            if exists != 0 {
-                let index = word * WORD + exists.trailing_zeros() as usize;
-                let chunk = self.more.get_mut(index - 1).and_then(Option::take);
-                self.note(index, 0);
-                if let Some(summary) = self.summary_mut(word) {
-                    summary.exists &= exists - 1;
-                }
+        while let Some(last) = self.groups.last_mut() {
+            let chunk = last.as_mut().and_then(|group| {
+                let chunk = group.chunks.iter().rposition(Option::is_some)?;
+                group.note(chunk, 0);
+                group.chunks[chunk].take()
+            });
+            if let Some(chunk) = chunk {
                 drop(chunk);
                 return true;
             }
+            self.groups.pop();
         }
-        false
+        let any = self.first.used != 0;
+        while self.first.used != 0 {
+            drop(self.first.take(self.first.used.trailing_zeros() as usize));
+        }
+        any
     }
 }
 
 impl<T> Drop for Slots<T> {
     fn drop(&mut self) {
         while self.drop_some() {}
-        forget_empty(&mut self.more);
-    }
-}
-
-impl<T> Drop for Room<T> {
-    fn drop(&mut self) {
-        forget_empty(&mut self.more);
     }
 }
 
@@ -477,7 +435,8 @@ mod tests {
         assert_eq!(std::rc::Rc::strong_count(&value), 1 + 3334);
         drop(taken);
         assert!(slots.drop_some() && slots.drop_some());
-        assert_eq!((slots.lowest_free(0), slots.next_used(0)), (0, Some(33)));
+        // (The last chunk holds 9,984 to 9,999.)
+        assert_eq!((slots.next_used(9960), slots.next_used(9968)), (Some(9960), None));
         drop(slots);
         assert_eq!(std::rc::Rc::strong_count(&value), 1);
     }
@@ -488,10 +447,10 @@ mod tests {
         assert_eq!(slots.set(21, 'x'), Err('x'));
         let lack = slots.make_room(21, &mut Room::none()).unwrap_err();
         let mut room = lack.supply().unwrap();
-        assert_eq!(slots.make_room(86, &mut room), Err(Lack { chunks: 8 }));
+        assert_eq!(slots.make_room(5000, &mut room), Err(Lack { needs_group: true, groups: 8 }));
         assert_eq!(slots.make_room(21, &mut room), Ok(()));
         assert_eq!(slots.set(21, 'x'), Ok(None));
-        assert_eq!((slots.get(21), slots.capacity()), (Some(&'x'), 32));
+        assert_eq!((slots.get(21), slots.capacity()), (Some(&'x'), 1024));
     }
 
     #[test]
@@ -502,7 +461,7 @@ mod tests {
             assert_eq!(slots.set(slots.lowest_free(0), number), Ok(None));
         }
         assert_eq!(slots.lowest_free(0), CHUNK);
-        assert_eq!(slots.make_room(CHUNK, &mut Room::none()), Err(Lack { chunks: 1 }));
+        assert_eq!(slots.make_room(CHUNK, &mut Room::none()), Err(Lack { needs_group: true, groups: 1 }));
         assert_eq!((slots.take(3), slots.lowest_free(0)), (Some(3), 3));
     }
 

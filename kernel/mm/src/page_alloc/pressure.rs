@@ -31,6 +31,12 @@ pub trait PressureHandler: Sync {
         false
     }
 
+    /// An allocation failed that must not wait, and insisted (without NORETRY): memory may be had once the caller can wait.
+    /// Called with any lock held, and from interrupts.
+    fn cannot_wait(&self, order: u32) {
+        let _ = order;
+    }
+
     /// Whether the allocating thread is an OOM victim that is exiting: it may allocate regardless of watermarks.
     fn may_use_reserves(&self) -> bool {
         false

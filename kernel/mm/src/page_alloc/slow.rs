@@ -93,7 +93,13 @@ impl<M: Machine> PageAllocator<M> {
                 return Some(pfn);
             }
         }
-        if gfp.may_wait() { self.reclaim_and_retry(node, &demand, gfp) } else { None }
+        if gfp.may_wait() {
+            return self.reclaim_and_retry(node, &demand, gfp);
+        }
+        if !gfp.contains(Gfp::NORETRY) {
+            self.pressure.handler().cannot_wait(order);
+        }
+        None
     }
 
     /// The zones of the list in turn: this CPU's list for the zone, refilled as far as the watermark allows, or

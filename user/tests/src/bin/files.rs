@@ -80,6 +80,12 @@ fn status(checks: &mut Checks) {
     checks.eq((raw(nr::NEWFSTATAT, call), empty.ino), (Ok(0), file.ino), "an empty path with EMPTY_PATH too");
     let access = |path: &CStr, wanted: usize| raw(nr::FACCESSAT, [at::FDCWD as usize, path.as_ptr() as usize, wanted]);
     checks.eq(access(FILE, 5), Ok(0), "faccessat: readable, executable");
+    checks.eq(access(c"/dev/null", 6), Ok(0), "a device is readable and writable");
+    checks.fails(access(c"/dev/null", 1), Errno::EACCES, "but not executable");
+    checks.fails(fs::open(c"/dev/null", Open::CREAT | Open::EXCL), Errno::EEXIST, "a device cannot be made again");
+    checks.fails(fs::open(c"/dev/null", Open::DIRECTORY), Errno::ENOTDIR, "nor is it a directory");
+    checks.fails(fs::open(c"/bin", Open::CREAT), Errno::EISDIR, "nor a directory made as a file");
+    checks.fails(fs::open(c"/bin", Open::TRUNC), Errno::EISDIR, "nor shortened");
     checks.fails(access(c"/nosuch", 0), Errno::ENOENT, "faccessat of nothing");
     checks.fails(access(FILE, 8), Errno::EINVAL, "faccessat for something else");
     if is_quire() {

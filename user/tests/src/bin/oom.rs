@@ -1,4 +1,5 @@
-//! oom: out of memory, the process that uses most is killed, whether it sleeps or asks for more, and the others go on.
+//! oom: out of memory, the process that uses most is killed, whether it sleeps or asks for more, and the others go on, with no
+//! error from their calls.
 //!
 //! Filling memory takes time, so this test runs on small machines only.
 
@@ -7,10 +8,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use quire_rt::abi::flags::{Map, sig};
+use quire_rt::abi::flags::{Map, Mremap, Open, madv, sig};
+use quire_rt::abi::layout::{PollFd, Timespec, poll};
+use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
-use quire_rt::{info, time};
-use user_tests::{Checks, PAGE, RW, mmap, peek, poke, shared_counters, start};
+use quire_rt::{Errno, fs, info, io, time};
+use user_tests::{Checks, PAGE, RW, mmap, peek, poke, raw, shared_counters, start};
 
 quire_rt::entry!(main);
 
@@ -56,6 +59,7 @@ fn main() -> i32 {
         sleeping(&mut checks, free);
     }
     alone(&mut checks, free);
+    calls(&mut checks, free);
     checks.finish()
 }
 
@@ -131,6 +135,80 @@ fn alone(checks: &mut Checks, free: usize) {
         .ok(ends.iter().all(|end| *end == Ok(Status::Killed(sig::KILL))), "of three that want all, all die in the end");
     end(counters);
 }
+
+/// Calls beside a process that asks for all memory, is killed, and comes again: none fails for want of memory.
+fn calls(checks: &mut Checks, free: usize) {
+    const KILLED: u64 = 6;
+    let counters = shared_counters();
+    let again = start(|| {
+        while counters[7].load(Ordering::Acquire) == 0 {
+            let hog = start(|| {
+                hog(4 * free, &counters[1]);
+                0
+            });
+            if hog.and_then(process::waitpid) == Ok(Status::Killed(sig::KILL)) {
+                counters[0].fetch_add(1, Ordering::AcqRel);
+            }
+        }
+        0
+    });
+    let mut failed = None;
+    while counters[0].load(Ordering::Acquire) < KILLED {
+        for (name, call) in CALLS {
+            failed = failed.or(call().err().map(|e| (*name, e)));
+        }
+    }
+    counters[7].store(1, Ordering::Release);
+    checks.eq(failed, None, "calls beside it wait for its memory");
+    checks.eq(again.and_then(process::waitpid), Ok(Status::Exited(0)), "it ends");
+    end(counters);
+}
+
+/// Calls that allocate, each undone at once.
+const CALLS: &[(&str, fn() -> Result<(), Errno>)] = &[
+    ("pipe", || {
+        let (read, write) = io::pipe(0)?;
+        let written = io::write(write, &[1; 40_000]);
+        io::close(read)?;
+        io::close(write)?;
+        written.map(|_| ())
+    }),
+    ("ppoll", || {
+        let nothing = [PollFd { fd: -1, events: poll::IN, revents: 0 }; 800];
+        let now = Timespec::default();
+        raw(nr::PPOLL, [nothing.as_ptr() as usize, nothing.len(), &raw const now as usize, 0, 0]).map(|_| ())
+    }),
+    ("openat", || io::close(fs::open(c"/tests/oom", Open::empty())?)),
+    ("mlock", || {
+        let at = mmap(0, 16 * PAGE, RW, Map::PRIVATE | Map::ANONYMOUS, -1, 0)?;
+        let locked = raw(nr::MLOCK, [at, 16 * PAGE]);
+        user_tests::munmap(at, 16 * PAGE)?;
+        locked.map(|_| ())
+    }),
+    ("madvise", || {
+        let at = mmap(0, 16 * PAGE, RW, Map::PRIVATE | Map::ANONYMOUS, -1, 0)?;
+        let split = raw(nr::MADVISE, [at + PAGE, PAGE, madv::DONTFORK as usize]);
+        let filled = raw(nr::MADVISE, [at, 16 * PAGE, madv::POPULATE_WRITE as usize]);
+        user_tests::munmap(at, 16 * PAGE)?;
+        split.and(filled).map(|_| ())
+    }),
+    ("mremap", || {
+        let at = mmap(0, PAGE, RW, Map::PRIVATE | Map::ANONYMOUS, -1, 0)?;
+        poke(at, 1);
+        let moved = raw(nr::MREMAP, [at, PAGE, 4 << 20, Mremap::MAYMOVE.bits() as usize])?;
+        user_tests::munmap(moved, 4 << 20)
+    }),
+    ("brk", || {
+        let end = raw(nr::BRK, [0])?;
+        let moved = raw(nr::BRK, [end + 8 * PAGE])?;
+        let back = raw(nr::BRK, [end])?;
+        if (moved, back) == (end + 8 * PAGE, end) { Ok(()) } else { Err(Errno::ENOMEM) }
+    }),
+    ("fork", || {
+        let status = start(|| 0).and_then(process::waitpid)?;
+        if status == Status::Exited(0) { Ok(()) } else { Err(Errno::ECHILD) }
+    }),
+];
 
 fn end(counters: &'static [AtomicU64; PAGE / 8]) {
     let _ = user_tests::munmap(counters.as_ptr() as usize, PAGE);
