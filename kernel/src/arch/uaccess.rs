@@ -21,82 +21,114 @@ global_asm!(
     .endm
 
     .text
+    // 32 bytes of the copies below, \at from the addresses. After a fault the smaller steps go on at \fix.
+    .macro  part_to_user at, fix
+    ldp     x3, x4, [x1, #\at]
+    ldp     x5, x6, [x1, #\at + 16]
+    user    \fix, sttr x3, [x0, #\at]
+    user    \fix, sttr x4, [x0, #\at + 8]
+    user    \fix, sttr x5, [x0, #\at + 16]
+    user    \fix, sttr x6, [x0, #\at + 24]
+    .endm
+
+    .macro  part_from_user at, fix
+    user    \fix, ldtr x3, [x1, #\at]
+    user    \fix, ldtr x4, [x1, #\at + 8]
+    user    \fix, ldtr x5, [x1, #\at + 16]
+    user    \fix, ldtr x6, [x1, #\at + 24]
+    stp     x3, x4, [x0, #\at]
+    stp     x5, x6, [x0, #\at + 16]
+    .endm
+
+    // Both: rounds of 128 bytes, of 32, of 8, then 4, then bytes. The addresses move once a round is complete, so after a fault the
+    // smaller rounds go on where it began, and the bytes end at the first that cannot be copied.
+
     // x0: to (user), x1: from (kernel), x2: bytes. Returns the bytes not copied.
     .global __copy_to_user
 __copy_to_user:
-1:  subs    x2, x2, #32
+    subs    x2, x2, #128
     b.lo    2f
-    ldp     x3, x4, [x1], #16
-    ldp     x5, x6, [x1], #16
-    user    8f, sttr x3, [x0]
-    user    8f, sttr x4, [x0, #8]
-    user    8f, sttr x5, [x0, #16]
-    user    8f, sttr x6, [x0, #24]
-    add     x0, x0, #32
-    b       1b
-2:  add     x2, x2, #32
-3:  subs    x2, x2, #8
+1:  part_to_user 0, 2f
+    part_to_user 32, 2f
+    part_to_user 64, 2f
+    part_to_user 96, 2f
+    add     x0, x0, #128
+    add     x1, x1, #128
+    subs    x2, x2, #128
+    b.hs    1b
+2:  add     x2, x2, #128
+3:  subs    x2, x2, #32
     b.lo    4f
-    ldr     x3, [x1], #8
-    user    7f, sttr x3, [x0]
-    add     x0, x0, #8
+    part_to_user 0, 4f
+    add     x0, x0, #32
+    add     x1, x1, #32
     b       3b
-4:  add     x2, x2, #8
-    tbz     x2, #2, 5f
-    ldr     w3, [x1], #4
-    user    6f, sttr w3, [x0]
-    add     x0, x0, #4
-    sub     x2, x2, #4
-5:  cbz     x2, 6f
-    ldrb    w3, [x1], #1
-    user    6f, sttrb w3, [x0]
-    add     x0, x0, #1
-    sub     x2, x2, #1
+4:  add     x2, x2, #32
+5:  subs    x2, x2, #8
+    b.lo    6f
+    ldr     x3, [x1]
+    user    6f, sttr x3, [x0]
+    add     x0, x0, #8
+    add     x1, x1, #8
     b       5b
-6:  mov     x0, x2
-    ret
-7:  add     x0, x2, #8
-    ret
-8:  add     x0, x2, #32
+6:  adds    x2, x2, #8
+    b.eq    8f
+    tbz     x2, #2, 7f
+    ldr     w3, [x1]
+    user    7f, sttr w3, [x0]
+    add     x0, x0, #4
+    add     x1, x1, #4
+    subs    x2, x2, #4
+    b.eq    8f
+7:  ldrb    w3, [x1], #1
+    user    8f, sttrb w3, [x0]
+    add     x0, x0, #1
+    subs    x2, x2, #1
+    b.ne    7b
+8:  mov     x0, x2
     ret
 
     // x0: to (kernel), x1: from (user), x2: bytes. Returns the bytes not copied.
     .global __copy_from_user
 __copy_from_user:
-1:  subs    x2, x2, #32
+    subs    x2, x2, #128
     b.lo    2f
-    user    8f, ldtr x3, [x1]
-    user    8f, ldtr x4, [x1, #8]
-    user    8f, ldtr x5, [x1, #16]
-    user    8f, ldtr x6, [x1, #24]
-    add     x1, x1, #32
-    stp     x3, x4, [x0], #16
-    stp     x5, x6, [x0], #16
-    b       1b
-2:  add     x2, x2, #32
-3:  subs    x2, x2, #8
+1:  part_from_user 0, 2f
+    part_from_user 32, 2f
+    part_from_user 64, 2f
+    part_from_user 96, 2f
+    add     x0, x0, #128
+    add     x1, x1, #128
+    subs    x2, x2, #128
+    b.hs    1b
+2:  add     x2, x2, #128
+3:  subs    x2, x2, #32
     b.lo    4f
-    user    7f, ldtr x3, [x1]
+    part_from_user 0, 4f
+    add     x0, x0, #32
+    add     x1, x1, #32
+    b       3b
+4:  add     x2, x2, #32
+5:  subs    x2, x2, #8
+    b.lo    6f
+    user    6f, ldtr x3, [x1]
     add     x1, x1, #8
     str     x3, [x0], #8
-    b       3b
-4:  add     x2, x2, #8
-    tbz     x2, #2, 5f
-    user    6f, ldtr w3, [x1]
+    b       5b
+6:  adds    x2, x2, #8
+    b.eq    8f
+    tbz     x2, #2, 7f
+    user    7f, ldtr w3, [x1]
     add     x1, x1, #4
     str     w3, [x0], #4
-    sub     x2, x2, #4
-5:  cbz     x2, 6f
-    user    6f, ldtrb w3, [x1]
+    subs    x2, x2, #4
+    b.eq    8f
+7:  user    8f, ldtrb w3, [x1]
     add     x1, x1, #1
     strb    w3, [x0], #1
-    sub     x2, x2, #1
-    b       5b
-6:  mov     x0, x2
-    ret
-7:  add     x0, x2, #8
-    ret
-8:  add     x0, x2, #32
+    subs    x2, x2, #1
+    b.ne    7b
+8:  mov     x0, x2
     ret
 
     // x0: to (kernel), x1: from (user), x2: room. Copies up to and including a NUL. Returns the bytes copied, including

@@ -1,22 +1,38 @@
-//! Pipes: a ring of 64 KiB, as Linux's by default, made page by page as it fills.
+//! Pipes: a ring of 64 KiB, as Linux's by default, in pages that are allocated as it fills.
 //!
-//! A pipe's lock is held for one page's copy at most and never while user memory is touched: bytes go through a
-//! small buffer on the stack.
+//! Bytes are copied once, between the pages and a program's memory. The copy may fault and sleep, so the pipe's lock is not
+//! held meanwhile: whoever copies has a *claim* on one side, which covers a part of the ring, and nobody else claims that
+//! side. A [`Reading`] covers bytes that were written; a [`Writing`] covers free ones, which nobody reads before it ends. So
+//! the parts are disjoint, a reader with a bad buffer loses no bytes, and a write of up to [`ATOMIC`] bytes is seen whole or
+//! not at all. The lock is held for a few words, or for a short write's bytes.
+//!
+//! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins there
+//! again.
 
-use alloc::vec::Vec;
+use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+
 use quire_abi::Errno;
 use quire_abi::layout::poll;
-use quire_mm::fallible::{KArc, try_zeroed};
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+use quire_mm::machine::Machine;
+use quire_mm::page_alloc::{Gfp, PageBlock};
 use quire_mm::sync::Rank;
 
+use crate::task::point::COPY;
 use crate::task::wait::{Sleep, WaitQueue};
-use crate::vm::{Cpu, SpinLock};
+use crate::vm::{self, Cpu, SpinLock};
 
 /// Bytes that a pipe holds.
 pub const CAPACITY: usize = 65536;
 
 /// Writes of up to this many bytes are not torn (`PIPE_BUF`).
 pub const ATOMIC: usize = 4096;
+
+/// Writes of up to this many bytes are put in at once, without a claim.
+pub const SHORT: usize = 256;
+
+const PAGES: usize = CAPACITY / PAGE_SIZE;
 
 /// Which end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,19 +44,50 @@ pub enum Side {
 }
 
 struct Ring {
-    /// Grows by doubling up to [`CAPACITY`]; its length is a power of two or 0.
-    bytes: Vec<u8>,
+    /// Where the bytes begin, below [`CAPACITY`], and how many there are.
     start: usize,
     len: usize,
-    /// Bytes that were ever taken out.
-    taken: u64,
     readers: u32,
     writers: u32,
+    /// There is a [`Reading`].
+    is_read: bool,
+    /// There is a [`Writing`].
+    is_written: bool,
+}
+
+impl Ring {
+    /// The first free byte.
+    fn end(&self) -> usize {
+        (self.start + self.len) % CAPACITY
+    }
+
+    fn room(&self) -> usize {
+        CAPACITY - self.len
+    }
+
+    /// The events of each side for `poll`: the reader's in the lower byte.
+    fn events(&self) -> u16 {
+        let data = if self.len > 0 { poll::IN } else { 0 };
+        let end = if self.writers == 0 { poll::HUP } else { 0 };
+        let room = if self.readers == 0 {
+            poll::OUT | poll::ERR
+        } else if self.room() >= ATOMIC {
+            poll::OUT
+        } else {
+            0
+        };
+        data | end | room << 8
+    }
 }
 
 /// A pipe.
 pub struct Pipe {
     ring: SpinLock<Ring>,
+    /// The ring's pages; null where there is none. The holder of a [`Writing`] sets those that it needs. They are taken out
+    /// under the lock while nobody has a claim.
+    pages: [AtomicPtr<u8>; PAGES],
+    /// [`Ring::events`], for reading without the lock. Written under it.
+    events: AtomicU16,
     not_empty: WaitQueue,
     not_full: WaitQueue,
 }
@@ -48,9 +95,11 @@ pub struct Pipe {
 impl Pipe {
     /// A pipe with one reader and one writer.
     pub fn new() -> Result<KArc<Self>, Errno> {
-        let ring = Ring { bytes: Vec::new(), start: 0, len: 0, taken: 0, readers: 1, writers: 1 };
+        let ring = Ring { start: 0, len: 0, readers: 1, writers: 1, is_read: false, is_written: false };
         Ok(KArc::try_new(Self {
+            events: AtomicU16::new(ring.events()),
             ring: SpinLock::new(Cpu, Rank::Object, ring),
+            pages: [const { AtomicPtr::new(core::ptr::null_mut()) }; PAGES],
             not_empty: WaitQueue::new(),
             not_full: WaitQueue::new(),
         })?)
@@ -63,129 +112,267 @@ impl Pipe {
             Side::Reader => ring.readers -= 1,
             Side::Writer => ring.writers -= 1,
         }
+        self.publish(&ring);
         drop(ring);
         self.not_empty.wake_all();
         self.not_full.wake_all();
         super::poll::notify();
     }
 
-    /// Copies up to `to.len()` bytes without removing them; returns how many, 0 at the end, and their position for
-    /// [`Pipe::consume`]. Sleeps while there are none, unless `nonblocking`: EAGAIN.
-    pub fn peek(&self, to: &mut [u8], nonblocking: bool) -> Result<(usize, u64), Errno> {
-        if nonblocking {
-            self.try_peek(to).ok_or(Errno::EAGAIN)
-        } else {
-            self.not_empty.wait_until(Sleep::Interruptible, None, || self.try_peek(to))
-        }
-    }
-
-    fn try_peek(&self, to: &mut [u8]) -> Option<(usize, u64)> {
-        let ring = self.ring.lock();
-        if ring.len == 0 {
-            return (ring.writers == 0).then_some((0, ring.taken));
-        }
-        let n = to.len().min(ring.len);
-        let first = n.min(ring.bytes.len() - ring.start);
-        to[..first].copy_from_slice(&ring.bytes[ring.start..ring.start + first]);
-        to[first..n].copy_from_slice(&ring.bytes[..n - first]);
-        Some((n, ring.taken))
-    }
-
-    /// Removes `n` bytes that [`Pipe::peek`] returned at `position`. If another reader has removed some meanwhile,
-    /// removes nothing and returns false. So a reader with a bad buffer loses no bytes.
-    pub fn consume(&self, n: usize, position: u64) -> bool {
-        {
-            let mut ring = self.ring.lock();
-            if ring.taken != position {
-                return false;
-            }
-            ring.taken += n as u64;
-            ring.start = (ring.start + n) & (ring.bytes.len() - 1);
-            ring.len -= n;
-        }
-        self.not_full.wake_all();
-        super::poll::notify();
-        true
-    }
-
-    /// Writes bytes; returns how many. All or none if `from` is at most [`ATOMIC`] long. Sleeps while there is no room,
-    /// unless `nonblocking`: EAGAIN. EPIPE with no reader left.
-    pub fn write(&self, from: &[u8], nonblocking: bool) -> Result<usize, Errno> {
-        if from.is_empty() {
-            return Ok(0);
-        }
-        let put = loop {
-            let attempt = if nonblocking {
-                self.try_write(from)?.ok_or(Errno::EAGAIN)?
-            } else {
-                self.not_full.wait_until(Sleep::Interruptible, None, || self.try_write(from).transpose())??
-            };
-            match attempt {
-                Put::Bytes(n) => break n,
-                Put::Grow(size) => self.grow(size)?,
-            }
-        };
-        self.not_empty.wake_all();
-        super::poll::notify();
-        Ok(put)
-    }
-
-    fn try_write(&self, from: &[u8]) -> Result<Option<Put>, Errno> {
-        let mut ring = self.ring.lock();
-        if ring.readers == 0 {
-            return Err(Errno::EPIPE);
-        }
-        let room = CAPACITY - ring.len;
-        let wanted = if from.len() <= ATOMIC { from.len() } else { from.len().min(room.max(1)) };
-        if room < wanted {
-            return Ok(None);
-        }
-        let size = ring.bytes.len();
-        if ring.len + wanted > size {
-            return Ok(Some(Put::Grow((ring.len + wanted).next_power_of_two().max(ATOMIC))));
-        }
-        let end = (ring.start + ring.len) & (size - 1);
-        let first = wanted.min(size - end);
-        ring.bytes[end..end + first].copy_from_slice(&from[..first]);
-        ring.bytes[..wanted - first].copy_from_slice(&from[first..wanted]);
-        ring.len += wanted;
-        Ok(Some(Put::Bytes(wanted)))
-    }
-
-    /// Makes the ring `size` bytes long; the lock is released during the allocation.
-    fn grow(&self, size: usize) -> Result<(), Errno> {
-        let mut larger = try_zeroed(size)?;
-        let mut ring = self.ring.lock();
-        let old_size = ring.bytes.len();
-        if old_size < size {
-            let first = ring.len.min(old_size - ring.start);
-            larger[..first].copy_from_slice(&ring.bytes[ring.start..ring.start + first]);
-            let rest = ring.len - first;
-            larger[first..first + rest].copy_from_slice(&ring.bytes[..rest]);
-            ring.start = 0;
-            core::mem::swap(&mut ring.bytes, &mut larger);
-        }
-        drop(ring);
-        drop(larger);
-        Ok(())
+    fn publish(&self, ring: &Ring) {
+        self.events.store(ring.events(), Ordering::Relaxed);
     }
 
     /// The events of a side for `poll`.
     pub fn ready(&self, side: Side) -> u16 {
-        let ring = self.ring.lock();
+        let events = self.events.load(Ordering::Relaxed);
         match side {
-            Side::Reader => {
-                let data = if ring.len > 0 { poll::IN } else { 0 };
-                data | if ring.writers == 0 { poll::HUP } else { 0 }
+            Side::Reader => events & 0xff,
+            Side::Writer => events >> 8,
+        }
+    }
+
+    /// A claim on up to `most` bytes, [`COPY`] at most; `None` at the end. Sleeps while there are no bytes, unless
+    /// `nonblocking`: EAGAIN.
+    pub fn read(&self, most: usize, nonblocking: bool) -> Result<Option<Reading<'_>>, Errno> {
+        let claim = || {
+            let mut ring = self.ring.lock();
+            if ring.is_read {
+                return None;
             }
-            Side::Writer if ring.readers == 0 => poll::OUT | poll::ERR,
-            Side::Writer if CAPACITY - ring.len >= ATOMIC => poll::OUT,
-            Side::Writer => 0,
+            if ring.len == 0 {
+                let result = if ring.writers == 0 { Ok(None) } else { Err(Errno::EAGAIN) };
+                return (ring.writers == 0 || nonblocking).then_some(result);
+            }
+            ring.is_read = true;
+            let part = Part { at: ring.start, left: ring.len.min(most).min(COPY) };
+            Some(Ok(Some(Reading { pipe: self, part, done: 0, rest: ring.len - part.left })))
+        };
+        // (A claim is short, so that a caller who does not want to sleep for bytes sleeps for it nevertheless.)
+        let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
+        self.not_empty.wait_until(cut, None, claim)?
+    }
+
+    /// A claim on `wanted` free bytes or more, up to `most` and [`COPY`]. Sleeps while there are fewer, unless `nonblocking`:
+    /// EAGAIN. EPIPE with no reader left.
+    pub fn write(&self, wanted: usize, most: usize, nonblocking: bool) -> Result<Writing<'_>, Errno> {
+        let claim = || {
+            let mut ring = self.ring.lock();
+            if ring.readers == 0 {
+                return Some(Err(Errno::EPIPE));
+            }
+            if ring.is_written {
+                return None;
+            }
+            if ring.room() < wanted {
+                return nonblocking.then_some(Err(Errno::EAGAIN));
+            }
+            ring.is_written = true;
+            let part = Part { at: ring.end(), left: ring.room().min(most).min(COPY) };
+            Some(Ok(Writing { pipe: self, part, done: 0 }))
+        };
+        let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
+        self.not_full.wait_until(cut, None, claim)?
+    }
+
+    /// Puts up to [`SHORT`] bytes in, if there is room, a page for them and no claim; returns whether it did. EPIPE with no
+    /// reader left.
+    pub fn put(&self, bytes: &[u8]) -> Result<bool, Errno> {
+        debug_assert!(bytes.len() <= SHORT);
+        let mut ring = self.ring.lock();
+        if ring.readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        let mut part = Part { at: ring.end(), left: bytes.len() };
+        let last = (part.at + bytes.len().saturating_sub(1)) % CAPACITY;
+        if ring.is_written || ring.room() < bytes.len() || !self.has_page(part.at) || !self.has_page(last) {
+            return Ok(false);
+        }
+        let (first, second) = bytes.split_at(part.here());
+        for bytes in [first, second] {
+            // SAFETY: the range is free, and nobody has claimed it; the lock is held, so nobody does.
+            unsafe { self.bytes(part.at, bytes.len()) }.copy_from_slice(bytes);
+            part.pass(bytes.len());
+        }
+        ring.len += bytes.len();
+        self.publish(&ring);
+        drop(ring);
+        self.filled();
+        Ok(true)
+    }
+
+    /// There are more bytes.
+    fn filled(&self) {
+        self.not_empty.wake_all();
+        super::poll::notify();
+    }
+
+    fn has_page(&self, at: usize) -> bool {
+        !self.pages[at / PAGE_SIZE].load(Ordering::Relaxed).is_null()
+    }
+
+    /// `len` bytes of the ring from `at` on, within a page; nothing if that page does not exist.
+    ///
+    /// # Safety
+    /// They belong to the caller: they are of its claim, or it holds the lock and they are free and not claimed.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn bytes(&self, at: usize, len: usize) -> &mut [u8] {
+        let page = self.pages[at / PAGE_SIZE].load(Ordering::Relaxed);
+        if page.is_null() || len == 0 {
+            return &mut [];
+        }
+        debug_assert!(at % PAGE_SIZE + len <= PAGE_SIZE);
+        // SAFETY: the page is there until nobody has a claim and the ring is empty. The range is within it, and no other
+        // reference to it exists: the caller's promise. Its bytes are memory, which has some value before the first write.
+        unsafe { core::slice::from_raw_parts_mut(page.add(at % PAGE_SIZE), len) }
+    }
+
+    /// The pages that an empty ring does not need. The caller holds the lock, and nobody has a claim.
+    fn spare_pages(&self) -> [*mut u8; PAGES - 1] {
+        core::array::from_fn(|i| {
+            let page = &self.pages[i + 1];
+            let spare = page.load(Ordering::Relaxed);
+            if !spare.is_null() {
+                page.store(core::ptr::null_mut(), Ordering::Relaxed);
+            }
+            spare
+        })
+    }
+}
+
+/// A page for a ring.
+fn allocate() -> Result<*mut u8, Errno> {
+    let page = vm::PAGES.alloc_page(Gfp::KERNEL)?;
+    let at = Cpu.direct_map(page.addr());
+    at.expose_provenance();
+    page.into_raw();
+    Ok(at)
+}
+
+fn free(page: *mut u8) {
+    if !page.is_null() {
+        // SAFETY: it is from `allocate`, and was taken out of the pipe, so that this is its only owner.
+        drop(unsafe { PageBlock::from_raw(Cpu, Cpu.direct_map_to_phys(page).pfn(), 0) });
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.pages.iter_mut().for_each(|page| free(*page.get_mut()));
+    }
+}
+
+/// A part of the ring.
+#[derive(Clone, Copy)]
+struct Part {
+    at: usize,
+    left: usize,
+}
+
+impl Part {
+    /// Bytes of it in its first page.
+    fn here(&self) -> usize {
+        self.left.min(PAGE_SIZE - self.at % PAGE_SIZE)
+    }
+
+    fn pass(&mut self, n: usize) {
+        self.at = (self.at + n) % CAPACITY;
+        self.left -= n;
+    }
+}
+
+/// The right to read a part of a pipe's bytes. When it ends, what was [passed](Reading::pass) is removed from the pipe.
+pub struct Reading<'a> {
+    pipe: &'a Pipe,
+    part: Part,
+    done: usize,
+    /// Bytes of the pipe beyond the part.
+    rest: usize,
+}
+
+impl Reading<'_> {
+    /// The next bytes, up to the end of a page; none at the end.
+    pub fn next(&mut self) -> &[u8] {
+        // SAFETY: they are of this claim, which is borrowed.
+        unsafe { self.pipe.bytes(self.part.at, self.part.here()) }
+    }
+
+    /// `n` of the next bytes have been read.
+    pub fn pass(&mut self, n: usize) {
+        self.part.pass(n);
+        self.done += n;
+    }
+
+    /// Whether it covers all bytes that were in the pipe.
+    pub fn is_all(&self) -> bool {
+        self.rest == 0
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut ring = self.pipe.ring.lock();
+        ring.is_read = false;
+        ring.start = (ring.start + self.done) % CAPACITY;
+        ring.len -= self.done;
+        let mut spare = None;
+        if ring.len == 0 && !ring.is_written {
+            ring.start = 0;
+            // (Pages come in order, so that there are others only if there is the second.)
+            spare = self.pipe.has_page(PAGE_SIZE).then(|| self.pipe.spare_pages());
+        }
+        self.pipe.publish(&ring);
+        drop(ring);
+        spare.into_iter().flatten().for_each(free);
+        // For a reader that waits for the claim.
+        self.pipe.not_empty.wake_all();
+        if self.done > 0 {
+            self.pipe.not_full.wake_all();
+            super::poll::notify();
         }
     }
 }
 
-enum Put {
-    Bytes(usize),
-    Grow(usize),
+/// The right to write to a part of a pipe's free bytes. When it ends, what was [passed](Writing::pass) is in the pipe.
+pub struct Writing<'a> {
+    pipe: &'a Pipe,
+    part: Part,
+    done: usize,
+}
+
+impl Writing<'_> {
+    /// The next free bytes, up to the end of a page; none at the end. ENOMEM if there is no page for them.
+    pub fn next(&mut self) -> Result<&mut [u8], Errno> {
+        if self.part.left > 0 && !self.pipe.has_page(self.part.at) {
+            self.pipe.pages[self.part.at / PAGE_SIZE].store(allocate()?, Ordering::Relaxed);
+        }
+        // SAFETY: they are of this claim, which is borrowed.
+        Ok(unsafe { self.pipe.bytes(self.part.at, self.part.here()) })
+    }
+
+    /// `n` of the next bytes have been written.
+    pub fn pass(&mut self, n: usize) {
+        self.part.pass(n);
+        self.done += n;
+    }
+
+    /// Nothing has been written after all.
+    pub fn forget(&mut self) {
+        self.done = 0;
+    }
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        let mut ring = self.pipe.ring.lock();
+        ring.is_written = false;
+        ring.len += self.done;
+        self.pipe.publish(&ring);
+        drop(ring);
+        // For a writer that waits for the claim.
+        self.pipe.not_full.wake_all();
+        if self.done > 0 {
+            self.pipe.filled();
+        }
+    }
 }

@@ -19,12 +19,18 @@ fn mm() -> Result<&'static KArc<Mm>, Errno> {
 
 pub fn brk(a: Args) -> Answer {
     let wanted = a.word(0);
+    let end = mm()?.brk(wanted).get();
+    if end >= wanted { Ok(end) } else { brk_again(wanted) }
+}
+
+/// brk reports no error, but where the heap ends.
+#[cold]
+fn brk_again(wanted: usize) -> Answer {
     let grow = || match mm()?.brk(wanted).get() {
         end if end < wanted => Err(Errno::ENOMEM),
         end => Ok(end),
     };
-    // This call reports no error, but where the heap ends.
-    grow().or_else(|e| oom::again(e, grow)).or_else(|_| Ok(mm()?.brk(0).get()))
+    oom::again(Errno::ENOMEM, grow).or_else(|_| Ok(mm()?.brk(0).get()))
 }
 
 /// For calls that report a lack of memory as EAGAIN.

@@ -70,17 +70,29 @@ static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;
-    let answer = match find(nr) {
+    frame.x[0] = match find(nr) {
         Some(call) => match call(frame) {
-            Err(Errno::ENOMEM) if nr < nr::LINUX_END => oom::again(Errno::ENOMEM, || call(frame)),
-            answer => answer,
+            Ok(value) => value as u64,
+            Err(e) => failed(call, frame, nr, e),
         },
-        None => unknown::call(nr),
+        None => result(unknown::call(nr)),
     };
-    frame.x[0] = match answer {
-        Ok(v) => v as u64,
+}
+
+/// The result of a call that has failed. One of Linux's that got no memory is repeated once there is some.
+#[inline(never)]
+fn failed(call: &Call, frame: &mut TrapFrame, nr: usize, error: Errno) -> u64 {
+    if error == Errno::ENOMEM && nr < nr::LINUX_END {
+        return result(oom::again(error, || call(frame)));
+    }
+    result(Err(error))
+}
+
+fn result(answer: Answer) -> u64 {
+    match answer {
+        Ok(value) => value as u64,
         Err(e) => e.to_ret() as u64,
-    };
+    }
 }
 
 /// The call with a number. It indexes tables, so it is bounded on speculative paths too.

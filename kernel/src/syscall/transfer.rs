@@ -1,5 +1,5 @@
-//! Moving bytes: read, write and similar calls. Files of the archive are copied directly; the rest goes through a small
-//! buffer, since no spin lock is held while user memory is accessed.
+//! Moving bytes: read, write and similar calls. Files of the archive and pipes' pages are copied directly; the rest goes
+//! through a small buffer, since no spin lock is held while user memory is accessed.
 //!
 //! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and a signal interrupts the
 //! transfer where it does on Linux (devices and the console, not files).
@@ -9,7 +9,6 @@ use core::sync::atomic::Ordering;
 use quire_abi::Errno;
 use quire_abi::flags::sig;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::try_zeroed;
 
 use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::file::table;
@@ -17,7 +16,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
-use crate::ipc::pipe::{self, Pipe};
+use crate::ipc::pipe::{self, Pipe, Writing};
 use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
 use crate::task::wait::Sleep;
@@ -72,43 +71,39 @@ fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answe
     Ok(done)
 }
 
-/// The first piece may sleep; then everything else that is available is read.
+/// The first bytes may take a sleep; then everything else that is there is read.
 fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     let mut done = 0;
     while to.left() > 0 {
-        let mut piece = [0; PIECE];
-        let room = PIECE.min(to.left());
-        match read_piece(pipe, nonblocking || done > 0, to, &mut piece[..room]) {
-            Ok(Some(n)) => {
-                done += n;
-                if n < room {
-                    break;
-                }
-            }
-            // Another reader was faster.
-            Ok(None) => {}
+        let mut claim = match pipe.read(to.left(), nonblocking || done > 0) {
+            Ok(Some(claim)) => claim,
             Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
+            Ok(None) | Err(_) => break,
+        };
+        loop {
+            let bytes = claim.next();
+            let wanted = bytes.len();
+            if wanted == 0 {
+                break;
+            }
+            match to.put(bytes) {
+                Ok(n) => {
+                    claim.pass(n);
+                    done += n;
+                    if n < wanted {
+                        return Ok(done);
+                    }
+                }
+                Err(e) => return if done == 0 { Err(e) } else { Ok(done) },
+            }
         }
-        if resched_point(Sleep::Killable).is_err() {
+        let is_all = claim.is_all();
+        drop(claim);
+        if is_all || resched_point(Sleep::Killable).is_err() {
             break;
         }
     }
     Ok(done)
-}
-
-/// Bytes are removed from the pipe only after the copy to the reader, so that a reader with a bad address loses none.
-fn read_piece(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>, piece: &mut [u8]) -> Result<Option<usize>, Errno> {
-    let (n, position) = pipe.peek(piece, nonblocking)?;
-    let mut ahead = to.clone();
-    if ahead.put(&piece[..n])? != n {
-        return Err(Errno::EFAULT);
-    }
-    if n > 0 && !pipe.consume(n, position) {
-        return Ok(None);
-    }
-    *to = ahead;
-    Ok(Some(n))
 }
 
 fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
@@ -128,25 +123,72 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
     }
 }
 
-/// Up to [`pipe::ATOMIC`] bytes are written as a whole; more are written page by page.
+/// Up to [`pipe::ATOMIC`] bytes are written as a whole.
 fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
-    if from.left() <= 256 {
-        let mut small = [0; 256];
-        let len = from.left();
-        let n = from.take(&mut small[..len])?;
-        return put_in(pipe, &small[..n], nonblocking);
+    let len = from.left();
+    if len <= pipe::SHORT {
+        let mut short = [0; pipe::SHORT];
+        if from.clone().take(&mut short[..len])? < len {
+            return Err(Errno::EFAULT);
+        }
+        if or_signal(pipe.put(&short[..len]))? {
+            return Ok(len);
+        }
     }
-    let mut buffer = try_zeroed(pipe::ATOMIC)?;
-    in_pieces(from.left(), Sleep::Killable, |_, n| {
-        let n = from.take(&mut buffer[..n.min(pipe::ATOMIC)])?;
-        put_in(pipe, &buffer[..n], nonblocking)
-    })
+    put_in(pipe, len, nonblocking, |to| from.take(to))
 }
 
-/// Writes to a pipe. Without a reader it also sends SIGPIPE.
-fn put_in(pipe: &Pipe, bytes: &[u8], nonblocking: bool) -> Answer {
-    let result = pipe.write(bytes, nonblocking);
-    if result == Err(Errno::EPIPE) {
+/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. Without a reader it also sends
+/// SIGPIPE.
+fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
+    let is_atomic = len <= pipe::ATOMIC;
+    let mut done = 0;
+    while done < len {
+        let left = len - done;
+        let wanted = if is_atomic || !nonblocking { left.min(pipe::ATOMIC) } else { 1 };
+        let written = or_signal(pipe.write(wanted, left, nonblocking)).and_then(|mut claim| {
+            let (n, end) = fill(&mut claim, &mut take);
+            if n == 0 || is_atomic {
+                end.inspect_err(|_| claim.forget())?;
+            }
+            Ok(n)
+        });
+        match written {
+            Ok(n) => done += n,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if resched_point(Sleep::Killable).is_err() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Fills a claim from `take`; returns how many bytes, and why not all.
+fn fill(claim: &mut Writing<'_>, take: &mut impl FnMut(&mut [u8]) -> Answer) -> (usize, Result<(), Errno>) {
+    let mut done = 0;
+    loop {
+        let to = match claim.next() {
+            Ok([]) => return (done, Ok(())),
+            Ok(to) => to,
+            Err(e) => return (done, Err(e)),
+        };
+        let wanted = to.len();
+        let n = match take(to) {
+            Ok(n) => n,
+            Err(e) => return (done, Err(e)),
+        };
+        claim.pass(n);
+        done += n;
+        if n < wanted {
+            return (done, Err(Errno::EFAULT));
+        }
+    }
+}
+
+fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
+    if matches!(result, Err(Errno::EPIPE)) {
         signal::send_own(sig::PIPE);
     }
     result
@@ -194,7 +236,15 @@ pub fn sendfile(a: Args) -> Answer {
         let piece = &data[done..done + n.min(PAGE_SIZE)];
         match &to.object {
             Object::Console => tty::writer(to.is_nonblocking())?.write(piece),
-            Object::Pipe(pipe, _) => put_in(pipe, piece, to.is_nonblocking()),
+            Object::Pipe(pipe, _) => {
+                let mut left = piece;
+                put_in(pipe, piece.len(), to.is_nonblocking(), |to| {
+                    let (now, later) = left.split_at(to.len().min(left.len()));
+                    to[..now.len()].copy_from_slice(now);
+                    left = later;
+                    Ok(now.len())
+                })
+            }
             Object::Null | Object::Zero => Ok(piece.len()),
             Object::Archive(_) => Err(Errno::EROFS),
         }

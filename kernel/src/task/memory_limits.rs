@@ -44,6 +44,7 @@ impl MemoryLimits {
     }
 
     /// A limit, in bytes.
+    #[inline(always)]
     pub fn get(&self, which: Limit) -> u64 {
         if which == Limit::MemLock && self.is_privileged.load(Ordering::Relaxed) {
             return rlimit::INFINITY;

@@ -164,8 +164,10 @@ fn calls(checks: &mut Checks, free: usize) {
     end(counters);
 }
 
+type Call = fn() -> Result<(), Errno>;
+
 /// Calls that allocate, each undone at once.
-const CALLS: &[(&str, fn() -> Result<(), Errno>)] = &[
+const CALLS: &[(&str, Call)] = &[
     ("pipe", || {
         let (read, write) = io::pipe(0)?;
         let written = io::write(write, &[1; 40_000]);

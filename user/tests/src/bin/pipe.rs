@@ -12,7 +12,7 @@ use quire_rt::abi::layout::{Iovec, PollFd, mode, poll};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal, time};
-use user_tests::{Checks, KERNEL, raw, start};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, munmap, raw, start};
 
 quire_rt::entry!(main);
 
@@ -185,8 +185,21 @@ fn transfer(checks: &mut Checks) {
     let nowhere = [byte, Iovec { base: KERNEL as u64, len: 1 }];
     let written = raw(nr::WRITEV, [write as usize, nowhere.as_ptr() as usize, 2]);
     checks.fails(written, Errno::EFAULT, "or with a part that is the kernel's");
+    let edge = map(2 * PAGE, RW);
+    let _ = munmap(edge + PAGE, PAGE);
+    let across = |len: usize| raw(nr::WRITE, [write as usize, edge + PAGE - 1984, len]);
+    checks.fails(across(4000), Errno::EFAULT, "a short write whose end cannot be read");
+    checks.fails(across(200 + 1984), Errno::EFAULT, "even in its last page");
     let _ = io::close(write);
     checks.eq(io::read(read, &mut [0]), Ok(0), "writes nothing");
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let across = |call: usize, fd: i32, back: usize, len: usize| raw(call, [fd as usize, edge + PAGE - back, len]);
+    checks.eq(across(nr::WRITE, write, 1983, 6000), Ok(1983), "a long one writes what can be read");
+    checks.eq(across(nr::READ, read, 1001, 6000), Ok(1001), "a read ends at the last byte that can be written");
+    checks.fails(across(nr::READ, read, 0, 100), Errno::EFAULT, "or fails");
+    checks.eq(io::read(read, &mut [0; 6000]), Ok(982), "and loses nothing");
+    let _ = io::close(write);
+    let _ = munmap(edge, PAGE);
     let _ = io::close(read);
 }
 
