@@ -264,7 +264,7 @@ fn bytes(checks: &mut Checks) {
     );
     let source = area(1, RW);
     (0..600).for_each(|i| poke(source + i, 7));
-    for (name, len, least) in [("write to a pipe", 200, 1), ("write of many bytes to a pipe", 600, 2)] {
+    for (name, len, least) in [("write to a pipe", 200, 1), ("write of many bytes to a pipe", 600, 1)] {
         Call { name, errnos: MEMORY, least }.check(
             checks,
             || pipe_with(0),
