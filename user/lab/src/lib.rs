@@ -10,6 +10,7 @@
 //! | [`place`] | placement: fixed partitions, fits, quick fit, compaction, buddy; swapping and overlays |
 //! | [`translate`] | address translation: paging, segmentation, segmented paging, the TLB, multi-level tables |
 //! | [`replace`] | page replacement: FIFO, OPT, LRU, clock, second chance, NRU, LFU, working set, WSClock |
+//! | [`pressure`] | page replacement with thousands of frames: OPT, LRU, ARC, LIRS, clock, two lists, generations, LIRS by flags |
 //! | [`dram`] | the cost of an access in banks and rows |
 //!
 //! All results are deterministic and computed in whole numbers: the same trace gives the same report on every machine. The
@@ -25,6 +26,7 @@ pub mod dram;
 pub mod draw;
 mod error;
 pub mod place;
+pub mod pressure;
 pub mod replace;
 pub mod report;
 pub mod scheme;

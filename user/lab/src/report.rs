@@ -138,6 +138,7 @@ measures! {
     LargestSet "max set" "the maximum size of the working set, in pages";
     Conflicts "conflicts" "accesses to a bank with another row open";
     Opened "opened" "accesses to a bank with no row open";
+    Looks "looks/f" "access flags that were looked at, per fault";
     Swaps "swaps" "transfers of processes to the disk or from it";
     SwapTime "ms swap" "the total time of the transfers, in milliseconds";
     Loads "loads" "loads of modules";

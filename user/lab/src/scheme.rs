@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::{Error, Report, Trace, dram, place, replace, translate};
+use crate::{Error, Report, Trace, dram, place, pressure, replace, translate};
 
 /// A scheme, or several that are compared.
 pub struct Scheme {
@@ -71,6 +71,12 @@ pub const SCHEMES: &[Scheme] = &[
         summary: "the size of the working set",
         traces: &["t18"],
         run: replace::working_set::run,
+    },
+    Scheme {
+        name: "pressure",
+        summary: "page replacement when memory is a little too small",
+        traces: &["t21", "t22", "t23", "t24", "t25", "t26", "t27"],
+        run: pressure::run,
     },
     Scheme { name: "dram", summary: "banks and rows of DRAM", traces: &["t19"], run: dram::run },
 ];

@@ -1,4 +1,4 @@
-//! Compares docs/lab.md with the output of `lab`. With QUIRE_WRITE_DOCS=1 the test updates the page instead.
+//! Compares docs/lab.md and docs/pressure.md with the output of `lab`. With QUIRE_WRITE_DOCS=1 the tests update the pages instead.
 
 use std::fs;
 use std::path::Path;
@@ -30,17 +30,29 @@ fn filled(page: &str) -> String {
     text
 }
 
-#[test]
-fn the_page_shows_what_lab_prints() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lab.md");
+/// Compares a page, or updates it; returns its text.
+fn check(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     let page = fs::read_to_string(&path).expect("the page is there");
     let filled = filled(&page);
     if std::env::var_os("QUIRE_WRITE_DOCS").is_some() {
-        return fs::write(&path, &filled).expect("the page is written");
+        fs::write(&path, &filled).expect("the page is written");
+        return filled;
     }
     for (number, (is, should)) in page.lines().zip(filled.lines()).enumerate() {
-        assert_eq!(is, should, "docs/lab.md, line {}; QUIRE_WRITE_DOCS=1 writes what is printed", number + 1);
+        assert_eq!(is, should, "docs/{name}, line {}; QUIRE_WRITE_DOCS=1 writes what is printed", number + 1);
     }
     assert_eq!(page.lines().count(), filled.lines().count());
+    page
+}
+
+#[test]
+fn the_page_shows_what_lab_prints() {
+    let page = check("lab.md");
     assert!(SCHEMES.iter().all(|scheme| page.contains(&format!("\n$ lab {}", scheme.name))), "every scheme is shown");
+}
+
+#[test]
+fn the_page_on_pressure_shows_what_lab_prints() {
+    assert!(check("pressure.md").contains("\n$ lab pressure"));
 }

@@ -1,6 +1,7 @@
 //! For any input a scheme returns a report or an error. It does not panic, and no sum overflows.
 
 use proptest::prelude::*;
+use quire_lab::trace::pattern::Pattern;
 use quire_lab::{SCHEMES, Trace, command};
 
 /// A word of a trace, usually a valid one.
@@ -8,8 +9,8 @@ fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(vec![
             "memory", "partitions", "page", "least", "quick", "frames", "window", "moments", "tick", "tlb", "levels", "entry",
-            "lookup", "cycle", "ratios", "service", "every", "banks", "row", "line", "cas", "rcd", "rp", "rate", "latency",
-            "alloc", "free", "run", "access", "ref", "module", "call", "repeat", "at", "in", "under", "A", "B", "C",
+            "lookup", "cycle", "ratios", "service", "every", "banks", "row", "line", "cas", "rcd", "rp", "rate", "latency", "ram", "tenths", "store",
+            "pattern", "sweep", "scan", "alloc", "free", "run", "access", "ref", "module", "call", "repeat", "at", "in", "under", "A", "B", "C",
         ]).prop_map(str::to_owned),
         4 => prop::sample::select(vec![
             "0", "1", "2", "3", "7", "12", "64", "4096", "1K", "1M", "1T", "1099511627776", "0xff", "5w", "1-9", "0-64/8",
@@ -42,6 +43,7 @@ fn sensible_line() -> impl Strategy<Value = String> {
         (name(), size()).prop_map(|(name, size)| format!("module {name} {size}")),
         (name(), name(), size()).prop_map(|(name, above, size)| format!("module {name} {size} under {above}")),
         name().prop_map(|name| format!("call {name}")),
+        prop::sample::select(Pattern::ALL.to_vec()).prop_map(|pattern| format!("pattern {}", pattern.name())),
     ]
 }
 
@@ -56,6 +58,9 @@ fn settings() -> impl Strategy<Value = String> {
         choice("partitions", vec!["1", "4K 64 1", "4G 4G 4G"]),
         choice("page", vec!["1", "3", "4K", "16M"]),
         choice("frames", vec!["1", "3", "256"]),
+        choice("ram", vec!["16", "100"]),
+        choice("tenths", vec!["1", "100"]),
+        choice("store", vec!["0", "99"]),
         choice("window", vec!["1", "10000"]),
         choice("levels", vec!["1", "36 12", "9 9 9 9 12", "36 36", "1 1"]),
         choice("entry", vec!["1", "64"]),

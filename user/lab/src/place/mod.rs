@@ -102,7 +102,7 @@ pub fn play_watched(
             Event::Alloc(request) => player.alloc(scheme, request, &step.event).map_err(wrong)?,
             Event::Free(name) => player.free(scheme, name, &step.event),
             Event::Access(access) => player.access(scheme, access).map_err(wrong)?,
-            Event::Run(_) | Event::Refer(_) | Event::Module(_) | Event::Call(_) => continue,
+            Event::Run(_) | Event::Refer(_) | Event::Module(_) | Event::Call(_) | Event::Pattern(_) => continue,
         }
         watch(scheme);
     }

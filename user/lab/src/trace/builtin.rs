@@ -19,7 +19,8 @@ macro_rules! builtin {
     };
 }
 
-builtin! { "t1" "t2" "t3" "t4" "t5" "t6" "t7" "t8" "t9" "t10" "t11" "t12" "t13" "t14" "t15" "t16" "t17" "t18" "t19" "t20" }
+builtin! { "t1" "t2" "t3" "t4" "t5" "t6" "t7" "t8" "t9" "t10" "t11" "t12" "t13" "t14" "t15" "t16" "t17" "t18" "t19" "t20"
+"t21" "t22" "t23" "t24" "t25" "t26" "t27" }
 
 /// The text of the trace of this name.
 pub fn text(name: &str) -> Option<&'static str> {

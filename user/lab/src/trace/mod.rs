@@ -16,6 +16,7 @@
 //! module pass1 70K under root   a module of a program, for overlays
 //! call pass1                    a call of the module
 //! repeat 10 ref 0-3             the statement ten times
+//! pattern sweep                 a pattern of references: see `Pattern`
 //! ```
 //!
 //! Sizes may end in K, M, G or T; times end in ns, us, ms or s. Each scheme uses the statements that concern it. A setting
@@ -23,6 +24,7 @@
 
 pub mod builtin;
 mod parse;
+pub mod pattern;
 mod settings;
 
 use alloc::format;
@@ -32,6 +34,7 @@ use core::fmt;
 
 use crate::Error;
 use crate::units::Size;
+use pattern::Pattern;
 pub use settings::{Setting, Settings};
 
 /// The maximum number of events in a trace, including repetitions.
@@ -74,6 +77,8 @@ pub enum Event {
     Module(Module),
     /// A module is called.
     Call(String),
+    /// A pattern of references.
+    Pattern(Pattern),
 }
 
 /// A request for memory.
@@ -137,6 +142,15 @@ impl Trace {
         some(references.collect(), "ref")
     }
 
+    /// The pattern of references.
+    pub fn pattern(&self) -> Result<Pattern, Error> {
+        let patterns = self.steps.iter().filter_map(|step| match step.event {
+            Event::Pattern(pattern) => Some(pattern),
+            _ => None,
+        });
+        Ok(some(patterns.collect(), "pattern")?[0])
+    }
+
     /// All accesses to addresses.
     pub fn accesses(&self) -> Result<Vec<&Access>, Error> {
         let accesses = self.steps.iter().filter_map(|step| match &step.event {
@@ -169,6 +183,7 @@ impl fmt::Display for Event {
             Event::Refer(reference) => write!(f, "{}", reference.page),
             Event::Module(module) => write!(f, "module {} {}", module.name, Size(module.size)),
             Event::Call(name) => write!(f, "call {name}"),
+            Event::Pattern(pattern) => write!(f, "pattern {}", pattern.name()),
         }
     }
 }

@@ -6,6 +6,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::pattern::Pattern;
 use super::{Access, Event, MOST_EVENTS, Module, Reference, Request, Setting, Step, Trace};
 use crate::Error;
 use crate::units;
@@ -84,11 +85,13 @@ impl Parser {
             ("call", [name]) => Err(format!("unknown module {name}")),
             ("access", [_, ..]) => self.accesses(operands),
             ("ref", [_, ..]) => references(operands),
+            ("pattern", [name]) => one(Event::Pattern(pattern(name)?)),
             ("alloc", _) => Err("alloc needs a name and a size: alloc A 212K".into()),
             ("free" | "run" | "call", _) => Err(format!("{word} needs one name")),
             ("module", _) => Err("module needs a name and a size: module pass1 70K under root".into()),
             ("access", _) => Err("access needs addresses: access A:430 0x1000w".into()),
             ("ref", _) => Err("ref needs numbers of pages: ref 7 0 1w".into()),
+            ("pattern", _) => Err("pattern needs one name: pattern sweep".into()),
             _ => Err(format!("unknown statement '{word}'")),
         }
     }
@@ -156,6 +159,13 @@ impl Parser {
         }
         Ok(events)
     }
+}
+
+fn pattern(name: &str) -> Result<Pattern, String> {
+    Pattern::named(name).ok_or_else(|| {
+        let names = Pattern::ALL.map(Pattern::name).join(", ");
+        format!("unknown pattern '{name}'; there are {names}")
+    })
 }
 
 /// `7`, `0w`, `2-5`.
@@ -235,6 +245,8 @@ mod tests {
             ("repeat 99999999 ref 1", 1, "at most 10000 events"),
             ("module a 3 under b", 1, "unknown module b"),
             ("call a", 1, "unknown module a"),
+            ("pattern", 1, "needs one name"),
+            ("pattern zigzag", 1, "unknown pattern 'zigzag'"),
             ("frames 0", 1, "frames must be between 1"),
         ] {
             let error = Trace::parse(text).unwrap_err();

@@ -55,6 +55,9 @@ settings! {
     Least "least" Size 1..0x100_0000, 1 "the smallest block of the buddy system (1)";
     Quick "quick" Size 1..0x1_0000_0000, 8 "the sizes of quick fit's lists (the most frequent ones)";
     Frames "frames" Number 1..256, 1 "the number of frames for page replacement (3)";
+    Ram "ram" Number 16..20_000, 1 "the frames of memory for patterns (512)";
+    Tenths "tenths" Number 1..100, 1 "the size of a pattern's set, in tenths of memory (15; 4 for scan)";
+    Store "store" Number 0..99, 1 "what a page takes in a compressed store in memory, in percent; 0 for a disk (0)";
     Window "window" Number 1..10_000, 1 "the window of the working set, in references (4)";
     Moments "moments" Number 1..10_000, 16 "the references after which the working set is listed";
     Tick "tick" Number 1..10_000, 1 "the references between two ticks, which clear reference bits (4)";
