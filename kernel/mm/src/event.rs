@@ -52,6 +52,10 @@ events! {
     UserAlloc = "pguser_alloc",
     /// Pages that user memory gave back.
     UserFree = "pguser_free",
+    /// Pages that were moved to another frame.
+    PageMoved = "pgmigrate_success",
+    /// Pages that could not be moved.
+    PageStays = "pgmigrate_fail",
     /// Copies of pages of boot files that are not page-aligned. They stay.
     ArchiveCopy = "pgarchive_copy",
     /// Slab objects of the trees that index those copies.

@@ -25,6 +25,13 @@ pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     Ok(pfn)
 }
 
+/// A frame for a page that moves there; nobody is killed for it.
+pub fn alloc_to_move<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
+    let pfn = machine.pages().alloc_raw(0, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
+}
+
 /// A frame for a translation table; its contents are undefined.
 pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
     Ok(machine.pages().alloc_raw(0, Gfp::KERNEL_ACCOUNT)?.addr())

@@ -49,7 +49,8 @@
 //! - from a table's entry, under that table's lock: a present entry has a reference, so the count is not 0;
 //! - from an object's tree, under the object's lock: the object has a reference. A page that is in a tree is also
 //!   frozen under that lock, and removed from the tree or unfrozen before the lock is released;
-//! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page;
+//! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page; or [`Page::isolate`],
+//!   for a thread that takes it elsewhere;
 //! - in addition to a reference that the caller has.
 //!
 //! Order: entries, owner and index are written before the state says `Anon` or `Object` (a release store,
@@ -228,6 +229,20 @@ impl Page {
     pub fn get_if(&self, expected: PageState) -> bool {
         debug_assert!(expected.is_user(), "only user pages are found by their records");
         self.head.get_if(expected as u64)
+    }
+
+    /// As [`Page::get_if`], for a caller that takes the page elsewhere: it has the sole right to do so, until
+    /// [`Page::end_isolation`]. `false` also if another thread has it.
+    #[must_use]
+    pub fn isolate(&self, expected: PageState) -> bool {
+        debug_assert!(expected.is_user(), "only user pages are found by their records");
+        self.head.get_and_mark(expected as u64, PageFlags::ISOLATED.bits().into())
+    }
+
+    /// Gives the right of [`Page::isolate`] back; the caller keeps the reference.
+    pub fn end_isolation(&self) {
+        let old = self.clear_flags(PageFlags::ISOLATED);
+        debug_assert!(old.contains(PageFlags::ISOLATED));
     }
 
     /// Drops a reference; `true` if it was the last one: then the caller owns the page and must free it.

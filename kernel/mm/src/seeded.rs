@@ -90,6 +90,25 @@ pub enum Bug {
     /// The root of a new space is not published.
     RootForgetsPublication,
 
+    /// A page that moves loses its dirty state.
+    MoveForgetsDirty,
+    /// A page that moves is writable afterwards, whatever mprotect has said meanwhile.
+    MoveIgnoresProtection,
+    /// fork leaves the entries of a page that is being moved writable when it is back.
+    ForkOfMigrationStaysWritable,
+    /// A page that moves stays in TLBs at its old place.
+    MoveForgetsFlush,
+    /// The mover keeps its reference to the new page.
+    MoveKeepsReference,
+    /// Entries get the new page without a reference.
+    MoveTakesNoReference,
+    /// A page moves into an executable area without synchronising instructions.
+    MoveForgetsInstructions,
+
+    /// A page moves although somebody holds it.
+    MoveIgnoresHolders,
+    /// Threads that wait for a move do not learn that it is over.
+    MoveTellsNobody,
     /// mremap relies on what it prepared before it excluded faults.
     MoveTrustsItsFirstLook,
     /// A fault that meets an entry with insufficient rights does not wait for the change in progress.
@@ -143,17 +162,19 @@ impl Bug {
     ];
 
     /// Bugs that only show when several CPUs work on one space at once.
-    pub const BESIDE_OTHERS: [Self; 6] = [
+    pub const BESIDE_OTHERS: [Self; 8] = [
         Self::MoveTrustsItsFirstLook,
         Self::FaultIgnoresChange,
         Self::PopulateSeesHole,
         Self::DropForgetsBreak,
         Self::FlushReadsAsidFirst,
         Self::SwapInTrustsItsFirstLook,
+        Self::MoveIgnoresHolders,
+        Self::MoveTellsNobody,
     ];
 
     /// All others.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 47] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -194,6 +215,13 @@ impl Bug {
         Self::ProtectForgetsInstructions,
         Self::FaultForgetsPublication,
         Self::RootForgetsPublication,
+        Self::MoveForgetsDirty,
+        Self::MoveIgnoresProtection,
+        Self::ForkOfMigrationStaysWritable,
+        Self::MoveForgetsFlush,
+        Self::MoveKeepsReference,
+        Self::MoveTakesNoReference,
+        Self::MoveForgetsInstructions,
     ];
 }
 

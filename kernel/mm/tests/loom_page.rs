@@ -21,6 +21,7 @@ use loom::thread::{self, JoinHandle};
 const KERNEL: u64 = 5;
 const ANON: u64 = 12;
 const FLAG: u64 = 1 << 9;
+const ISOLATED: u64 = 1 << 23;
 
 /// One frame: its record's word, its contents, which loom watches for races, and how often it was freed.
 struct World {
@@ -185,5 +186,58 @@ fn a_page_is_frozen_by_one_at_a_time() {
         }
         other.join().unwrap();
         assert_eq!(refs_of(world.head.load()), 1);
+    });
+}
+
+/// Two threads that found the page want to take it elsewhere, while its holder leaves: one at a time has it, and a mover
+/// that freezes it is alone.
+#[test]
+fn a_page_is_isolated_by_one_at_a_time() {
+    loom::model(|| {
+        let world = World::new(1);
+        let take = |world: &World| {
+            let isolated = world.head.get_and_mark(ANON, ISOLATED);
+            if isolated {
+                if world.head.freeze(1) {
+                    // The holder has left: the page is the mover's.
+                    world.head.clear(ISOLATED);
+                    world.free();
+                    return true;
+                }
+                world.head.clear(ISOLATED);
+                world.put();
+            }
+            isolated
+        };
+        let far = Arc::clone(&world);
+        let other = thread::spawn(move || take(&far));
+        let far = Arc::clone(&world);
+        let leaves = thread::spawn(move || far.put());
+        take(&world);
+        other.join().unwrap();
+        leaves.join().unwrap();
+        assert_eq!((world.freed(), world.head.load()), (1, ANON));
+    });
+}
+
+/// The mark alone excludes others, and what one has done under it the next one sees.
+#[test]
+fn whoever_isolates_a_page_sees_what_the_one_before_did() {
+    loom::model(|| {
+        let world = World::new(1);
+        let count = |world: &World| {
+            let isolated = world.head.get_and_mark(ANON, ISOLATED);
+            if isolated {
+                world.write(world.look() + 1);
+                world.head.clear(ISOLATED);
+                assert!(!world.head.put());
+            }
+            u32::from(isolated)
+        };
+        let far = Arc::clone(&world);
+        let other = thread::spawn(move || count(&far));
+        let times = count(&world) + other.join().unwrap();
+        assert!(times >= 1);
+        assert_eq!((world.look(), refs_of(world.head.load())), (1 + times, 1));
     });
 }

@@ -10,6 +10,7 @@ use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
 use quire_mm::cma::CmaError;
 use quire_mm::fallible::KArc;
+use quire_mm::mm::Mover;
 
 use super::{Answer, Args};
 use super::{areas, statistics};
@@ -23,7 +24,7 @@ use crate::task::point::resched_point;
 use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::vm::{PAGES, SPACES};
+use crate::vm::{Cpu, PAGES, SPACES};
 
 /// Copies record `index` of a kind; returns its size. ENOENT past the last, EINVAL for an unknown kind or size.
 pub fn info(a: Args) -> Answer {
@@ -129,7 +130,7 @@ pub fn cma_try(a: Args) -> Answer {
     control(a, Control::CONTIGUOUS)?;
     let area = a.word(1);
     let info = PAGES.cma_info(area).ok_or(Errno::ENOENT)?;
-    let start = PAGES.cma_alloc(area, info.pages, 0, None).map_err(|error| match error {
+    let start = PAGES.cma_alloc(area, info.pages, 0, Some(&Mover(Cpu))).map_err(|error| match error {
         CmaError::Killed => Errno::EINTR,
         CmaError::BadRequest | CmaError::NoSpace => Errno::EBUSY,
     })?;

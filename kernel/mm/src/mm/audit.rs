@@ -11,7 +11,7 @@ use crate::addr::{Pfn, USER_END, UserAddr};
 use crate::fallible::KArc;
 use crate::frame;
 use crate::mm::Machine;
-use crate::page::{Page, PageState};
+use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::Release;
 
@@ -91,13 +91,13 @@ fn find(page: &Page) -> bool {
 }
 
 /// Whether the user page `pfn`, if it is one, has a reference for each of its mappings, one for the object that owns it,
-/// and no more.
+/// one for the thread that takes it elsewhere, and no more.
 pub fn audit_page<M: Machine>(machine: M, pfn: Pfn) -> bool {
     let page = frame::page(machine, pfn);
     if !find(page) {
         return true;
     }
-    let mut holders = 1;
+    let mut holders = 1 + page.flags().contains(PageFlags::ISOLATED) as u32;
     let steady = for_each_mapping(machine, pfn, |_, _| {
         holders += 1;
         true

@@ -1,17 +1,18 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! Higher floors make such entries. They implement [`NonPresentOps`] for code that meets an entry, and all code that
-//! walks tables relies on the following meanings:
+//! Anonymous pages move to other frames ([`migrate`](fn@crate::mm::migrate)). Higher floors make further such entries, and
+//! implement [`NonPresentOps`] for code that meets one. All code that walks tables relies on the following meanings:
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
-//! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), and
-//!   holds no reference. fork copies entry and charge. Code that removes it uncharges.
+//! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), with age,
+//!   dirty state, and whether it was writable. It holds no reference. fork copies entry and charge, and makes both
+//!   entries read-only for when the page is back. Code that removes it uncharges.
 //! - A marker holds nothing.
 //!
 //! # Moving a page
 //! Only the mover holds the old frame while migration entries stand for it. It
-//! 1. takes a reference to the page, under the lock of a table that maps it or of the list that it is on, and keeps
-//!    others from moving it too (not by the page lock: a walk may sleep, and takes that lock for a page of an object);
+//! 1. isolates the page ([`Page::isolate`]), which gives it a reference, and keeps others from moving it too (not by the page
+//!    lock: a walk may sleep, and takes that lock for a page of an object);
 //! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, and invalidates, both under the
 //!    table's lock: whoever removes the migration entry may map another page there at once. Only then it drops the
 //!    entry's reference;
@@ -31,9 +32,11 @@
 //! end of a space remove entries without accessing the frame. (The walk skips a space that is being torn down, so its
 //! entries may outlive the move: this is why they record the kind of their charge.)
 //!
-//! A thread that waits for a move knows the frame only from the entry, and holds nothing: by the time of the call the
-//! move may be over and the frame reused. So a wait guarantees nothing, and the caller must look again.
+//! A thread that waits for a move ([`Moves`](crate::spaces::Moves)) knows the frame only from the entry, and holds
+//! nothing: by the time of the call the move may be over and the frame reused. So a wait guarantees nothing, and the
+//! caller must look again.
 //!
+//! [`Page::isolate`]: crate::page::Page::isolate
 //! [`Page::freeze`]: crate::page::Page::freeze
 
 use super::Mm;
@@ -63,24 +66,25 @@ impl<M: Machine> Mm<M> {
     /// everything up again.
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
-        // Without a handler there are no such entries.
-        let ops = self.machine.non_present_ops().ok_or(FaultError::BeyondObject)?;
+        let ops = self.machine.non_present_ops();
         let i = index(addr.get(), 3);
-        let (pte, slot) = {
-            let _areas = self.areas.read();
+        let (ops, pte, slot) = {
+            let areas = self.areas.read();
             let Some(leaf) = self.tables.walk(addr) else { return Ok(()) };
             let guard = leaf.lock();
             let pte = guard.get(i);
             match pte.kind() {
                 Some(NonPresent::Migration(old)) => {
                     drop(guard);
-                    drop(_areas);
-                    return ops.wait_for_move(old.pfn());
+                    drop(areas);
+                    return self.wait_for_move(old.pfn());
                 }
                 Some(NonPresent::Swap(slot)) => {
+                    // Without a handler there are no such entries.
+                    let ops = ops.ok_or(FaultError::BeyondObject)?;
                     // Keeps the slot from being reused until it has been read.
                     ops.share_slot(slot)?;
-                    (pte, slot)
+                    (ops, pte, slot)
                 }
                 _ => return Ok(()),
             }
@@ -105,6 +109,14 @@ impl<M: Machine> Mm<M> {
             ops.release_slot(slot);
         }
         done
+    }
+
+    /// Waits until the move of a frame is over, if it is under way.
+    fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
+        if self.machine.spaces().moves().wait(old) {
+            return Ok(());
+        }
+        self.machine.non_present_ops().map_or(Ok(()), |ops| ops.wait_for_move(old))
     }
 
     /// Maps a frame with the contents of `pte`'s page, if `pte` is still the entry for `addr`. Read-only, so that a

@@ -95,7 +95,7 @@ fn unmap_everywhere<M: Machine>(machine: M, object: &KArc<Object<M>>, index: usi
     let page = frame::page(machine, pfn);
     let is_unmapped = || page.mappings_at_most(1) == Some(0);
     while !is_unmapped() {
-        for_each_object_mapping(object, index, pfn, |mm, addr| {
+        for_each_object_mapping(object, index, pfn, |mm, _, addr| {
             mm.unmap_page(addr, pfn);
             !is_unmapped()
         });

@@ -37,14 +37,14 @@ impl<M: Machine> Mm<M> {
         pfn: Pfn,
         pgoff: usize,
         sole: Option<u32>,
-        visit: &mut impl FnMut(&KArc<Self>, UserAddr) -> bool,
+        visit: &mut impl FnMut(&KArc<Self>, &Vma<M>, UserAddr) -> bool,
     ) -> bool {
         let areas = this.areas.read();
-        let Some(addr) = this.find_anon(&areas, pfn, pgoff) else { return true };
+        let Some((vma, addr)) = this.find_anon(&areas, pfn, pgoff) else { return true };
         if let Some(own) = sole {
             this.adopt_at(addr, pfn, own + 1);
         }
-        visit(this, addr)
+        visit(this, vma, addr)
     }
 
     /// As [`Mm::adopt`], if the entry for `addr` maps the page. The areas are locked for reading.
@@ -89,11 +89,11 @@ impl<M: Machine> Mm<M> {
         Some(unsafe { KArc::from_raw(former) })
     }
 
-    fn find_anon(&self, areas: &Areas<M>, pfn: Pfn, pgoff: usize) -> Option<UserAddr> {
-        let at = |vma: &Vma<M>| {
+    fn find_anon<'a>(&self, areas: &'a Areas<M>, pfn: Pfn, pgoff: usize) -> Option<(&'a Vma<M>, UserAddr)> {
+        let at = |vma: &'a Vma<M>| {
             let offset = pgoff.wrapping_sub(vma.pgoff);
             let addr = (offset < vma.pages()).then(|| vma.start + (offset << PAGE_SHIFT))?;
-            self.entry(addr).holds(pfn).then_some(addr)
+            self.entry(addr).holds(pfn).then_some((vma, addr))
         };
         let addr = UserAddr::new(pgoff << PAGE_SHIFT);
         let straight = if addr.get() < USER_END { areas.tree.find(addr).and_then(at) } else { None };
@@ -112,13 +112,20 @@ impl<M: Machine> Mm<M> {
         None
     }
 
-    /// Whether this space maps page `index` of the object, which is `pfn`, at `addr`.
-    fn maps_object(&self, areas: &Areas<M>, addr: UserAddr, object: &KArc<Object<M>>, index: usize, pfn: Pfn) -> bool {
+    /// The area at `addr`, if this space maps page `index` of the object, which is `pfn`, there.
+    fn find_object<'a>(
+        &self,
+        areas: &'a Areas<M>,
+        addr: UserAddr,
+        object: &KArc<Object<M>>,
+        index: usize,
+        pfn: Pfn,
+    ) -> Option<&'a Vma<M>> {
         let is_it = |vma: &&Vma<M>| {
             vma.index_of(addr) == Some(index)
                 && vma.backing.as_ref().is_some_and(|backing| KArc::ptr_eq(&backing.object, object))
         };
-        areas.tree.find(addr).filter(is_it).is_some() && self.entry(addr).holds(pfn)
+        areas.tree.find(addr).filter(is_it).filter(|_| self.entry(addr).holds(pfn))
     }
 }
 
@@ -132,8 +139,12 @@ impl<M: Machine> Mm<M> {
 /// may map the page was changed: if one was, a mapping of an object's page that was moved, or whose area was split or
 /// merged, may have been missed or visited twice. (A change that was under way during the whole walk goes unnoticed, and
 /// its area may be missed.)
-pub fn for_each_mapping<M: Machine>(machine: M, pfn: Pfn, visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool) -> bool {
-    walk(machine, pfn, None, visit)
+pub fn for_each_mapping<M: Machine>(
+    machine: M,
+    pfn: Pfn,
+    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+) -> bool {
+    walk(machine, pfn, None, |mm, _, addr| visit(mm, addr))
 }
 
 /// As [`for_each_mapping`], for a caller that holds `own` references to the page: the walk ends when it has found as
@@ -143,16 +154,17 @@ pub fn for_each_mapping_of_held<M: Machine>(
     machine: M,
     pfn: Pfn,
     own: u32,
-    visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
 ) -> bool {
-    walk(machine, pfn, Some(own), visit)
+    walk(machine, pfn, Some(own), |mm, _, addr| visit(mm, addr))
 }
 
-fn walk<M: Machine>(
+/// As [`for_each_mapping_of_held`], or [`for_each_mapping`] without `own`; `visit` gets the mapping's area too.
+pub(super) fn walk<M: Machine>(
     machine: M,
     pfn: Pfn,
     own: Option<u32>,
-    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+    mut visit: impl FnMut(&KArc<Mm<M>>, &Vma<M>, UserAddr) -> bool,
 ) -> bool {
     let page = frame::page(machine, pfn);
     let state = page.state();
@@ -165,9 +177,9 @@ fn walk<M: Machine>(
         return true;
     }
     let sole = own.filter(|_| left == 1);
-    let counted = |mm: &KArc<Mm<M>>, addr: UserAddr| {
+    let counted = |mm: &KArc<Mm<M>>, vma: &Vma<M>, addr: UserAddr| {
         left -= 1;
-        visit(mm, addr) && left != 0
+        visit(mm, vma, addr) && left != 0
     };
     match state {
         PageState::Anon => {
@@ -185,7 +197,7 @@ fn for_each_anon_mapping<M: Machine>(
     machine: M,
     pfn: Pfn,
     sole: Option<u32>,
-    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+    mut visit: impl FnMut(&KArc<Mm<M>>, &Vma<M>, UserAddr) -> bool,
 ) {
     let page = frame::page(machine, pfn);
     let pgoff = page.index() as usize;
@@ -203,7 +215,7 @@ pub(super) fn for_each_object_mapping<M: Machine>(
     object: &KArc<Object<M>>,
     index: usize,
     pfn: Pfn,
-    mut visit: impl FnMut(&KArc<Mm<M>>, UserAddr) -> bool,
+    mut visit: impl FnMut(&KArc<Mm<M>>, &Vma<M>, UserAddr) -> bool,
 ) -> bool {
     let changes = object.mappings().lock().changes();
     let mut after: Option<Key> = None;
@@ -225,7 +237,9 @@ pub(super) fn for_each_object_mapping<M: Machine>(
         // (The caller completes its work even if the thread is killed.)
         let _ = mm.machine.resched_point();
         let areas = mm.areas.read();
-        if mm.maps_object(&areas, addr, object, index, pfn) && !visit(&mm, addr) {
+        if let Some(vma) = mm.find_object(&areas, addr, object, index, pfn)
+            && !visit(&mm, vma, addr)
+        {
             return true;
         }
     }

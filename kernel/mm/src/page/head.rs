@@ -3,7 +3,8 @@
 //! # The protocol
 //!
 //! - A reference is added by a thread that has one ([`Head::get`]), or by one that found the record: it loads the word,
-//!   checks for the expected state and a count above 0, and exchanges exactly that word ([`Head::get_if`]).
+//!   checks for the expected state and a count above 0, and exchanges exactly that word ([`Head::get_if`]). One that
+//!   wants to take the page elsewhere marks it in the same exchange ([`Head::get_and_mark`]).
 //! - The last reference is dropped by [`Head::put`] or, if the holder must know beforehand that it is the last one, by
 //!   [`Head::freeze`]. Either way one thread takes the count to 0 and then owns the frame alone: a count is never
 //!   raised from 0, so plain stores to the record are correct until [`Head::unfreeze`] or the next allocation of the
@@ -98,6 +99,19 @@ impl Head {
         let mut head = self.load();
         while (1..REFS_MAX).contains(&refs_of(head)) && head & STATE_MASK == state {
             match self.0.compare_exchange_weak(head, head + ONE_REF, Acquire, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+        false
+    }
+
+    /// As [`Head::get_if`], and sets `mark`, if it is not set yet: so one thread has it at a time.
+    #[inline]
+    pub(super) fn get_and_mark(&self, state: u64, mark: u64) -> bool {
+        let mut head = self.load();
+        while (1..REFS_MAX).contains(&refs_of(head)) && head & (STATE_MASK | mark) == state {
+            match self.0.compare_exchange_weak(head, (head | mark) + ONE_REF, Acquire, Relaxed) {
                 Ok(_) => return true,
                 Err(now) => head = now,
             }

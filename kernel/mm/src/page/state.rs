@@ -84,9 +84,11 @@ bitflags! {
         const COMPOUND = 1 << 21;
         /// Reading it failed.
         const ERROR = 1 << 22;
+        /// One thread is taking it elsewhere: see [`Page::isolate`](super::Page::isolate).
+        const ISOLATED = 1 << 23;
 
         /// Freeing a frame with one of these set is a bug of the caller.
         const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()
-            | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits();
+            | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits() | Self::ISOLATED.bits();
     }
 }

@@ -1,6 +1,7 @@
 //! State shared by all address spaces of a machine.
 
 mod commit;
+mod moves;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -10,6 +11,7 @@ use crate::fallible::AllocError;
 use crate::frame;
 
 pub use commit::Commit;
+pub use moves::Moves;
 
 /// The machine with what its address spaces share.
 pub trait Machine: crate::page_alloc::Machine {
@@ -24,6 +26,7 @@ pub struct Spaces<M: Machine> {
     asids: AsidAllocator<M>,
     tables: AtomicUsize,
     commit: Commit,
+    moves: Moves<M>,
     hardware_updates: AtomicBool,
 }
 
@@ -36,6 +39,7 @@ impl<M: Machine> Spaces<M> {
             asids: AsidAllocator::new(machine),
             tables: AtomicUsize::new(0),
             commit: Commit::new(),
+            moves: Moves::new(machine),
             hardware_updates: AtomicBool::new(false),
         }
     }
@@ -78,6 +82,11 @@ impl<M: Machine> Spaces<M> {
     #[inline]
     pub fn commit(&self) -> &Commit {
         &self.commit
+    }
+
+    /// Moves of pages that are under way.
+    pub fn moves(&self) -> &Moves<M> {
+        &self.moves
     }
 
     /// Pages in translation tables of processes, their roots included.

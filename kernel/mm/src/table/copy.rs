@@ -58,7 +58,7 @@ impl<M: Machine> Tables<M> {
                     counts.anon += 1;
                     continue;
                 }
-                self.copy_other(pte, i, &mut mine, counts)?;
+                self.copy_other(pte, i, &mut theirs, &mut mine, counts)?;
             }
         }
         Ok(())
@@ -70,6 +70,7 @@ impl<M: Machine> Tables<M> {
         &self,
         pte: Pte,
         i: usize,
+        theirs: &mut super::LeafGuard<'_, M>,
         mine: &mut super::LeafGuard<'_, M>,
         counts: &mut Counts,
     ) -> Result<(), AllocError> {
@@ -102,7 +103,12 @@ impl<M: Machine> Tables<M> {
                     let _ = unsafe { Page::of(self.machine, old.pfn()) }.get();
                 }
                 counts.add(pte.moved_kind());
-                mine.fill(i, pte);
+                let copy = pte.moved_read_only();
+                if copy != pte {
+                    theirs.clear(i);
+                    theirs.fill(i, copy);
+                }
+                mine.fill(i, copy);
             }
         }
         Ok(())

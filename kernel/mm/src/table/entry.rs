@@ -52,6 +52,12 @@ const BASE: u64 =
 const MOVED_FILE: u64 = 1 << 4;
 /// In a migration entry: the page is shared memory.
 const MOVED_SHARED: u64 = 1 << 5;
+/// In a migration entry: the present entry was young.
+const MOVED_YOUNG: u64 = 1 << 6;
+/// In a migration entry: the present entry was dirty.
+const MOVED_DIRTY: u64 = 1 << 7;
+/// In a migration entry: a write needs no further check, if the area allows it.
+const MOVED_WRITABLE: u64 = 1 << 8;
 
 /// The bits that depend on an area's protection.
 pub const PROTECTION: u64 = bits::USER | bits::READ_ONLY | bits::DBM | bits::UXN;
@@ -152,18 +158,50 @@ impl Pte {
     }
 }
 
-/// An entry of a page that is being moved: it records the old frame and how it is charged. The frame's record cannot be
-/// used for that: in a space that is being torn down such an entry may outlive the frame's use.
+/// An entry of a page that is being moved: it records the old frame, how it is charged, age, dirty state, and whether it
+/// was writable. The frame's record cannot be used for that: in a space that is being torn down such an entry may outlive
+/// the frame's use.
 impl Pte {
-    /// A migration entry for the page at `old`, whose present entry was charged as `kind`.
-    pub fn migration(old: PhysAddr, kind: Kind) -> Pte {
+    /// The migration entry that takes the place of this present one, which is charged as `kind`.
+    pub fn set_aside(self, kind: Kind) -> Pte {
         debug_assert!(kind.is_counted(), "what nobody counts does not move");
         let note = match kind {
             Kind::FileCopy => MOVED_FILE,
             Kind::Shared => MOVED_SHARED,
             _ => 0,
         };
-        Pte(Pte::non_present(NonPresent::Migration(old)).0 | note)
+        let young = if self.is_young() { MOVED_YOUNG } else { 0 };
+        let dirty = if self.is_dirty() && !seeded!(MoveForgetsDirty) { MOVED_DIRTY } else { 0 };
+        let may_be_written = self.0 & bits::READ_ONLY == 0 || self.is_writable_clean();
+        let writable = if may_be_written { MOVED_WRITABLE } else { 0 };
+        Pte(Pte::non_present(NonPresent::Migration(self.addr())).0 | note | young | dirty | writable)
+    }
+
+    /// The present entry that takes the place of this migration entry in an area with these flags, now that the page is at
+    /// `frame`.
+    pub fn come_back(self, frame: PhysAddr, flags: VmFlags) -> Pte {
+        let has = |bit: u64| self.0 & bit != 0;
+        let mut attrs = read_only(flags);
+        if self.moved_kind() == Kind::Anon {
+            attrs |= ANON;
+        }
+        if !has(MOVED_YOUNG) {
+            attrs &= !bits::ACCESSED;
+        }
+        // mprotect does not change entries of pages that are elsewhere: the area says what is allowed by now.
+        let writable = has(MOVED_WRITABLE) && (flags.contains(VmFlags::WRITE) || seeded!(MoveIgnoresProtection));
+        match (writable, has(MOVED_DIRTY)) {
+            (true, true) => attrs = attrs & !bits::READ_ONLY | bits::DIRTY,
+            (true, false) => attrs |= bits::DBM,
+            (false, true) => attrs |= bits::DIRTY,
+            (false, false) => {}
+        }
+        Pte::page(frame, attrs)
+    }
+
+    /// The same migration entry for a page that another space gets too: a write must be checked.
+    pub fn moved_read_only(self) -> Pte {
+        if seeded!(ForkOfMigrationStaysWritable) { self } else { Pte(self.0 & !MOVED_WRITABLE) }
     }
 
     /// How a migration entry is charged.

@@ -24,8 +24,9 @@ use super::non_present::{Elsewhere, How};
 use super::script::Random;
 use super::{PAGE, Rig, Space, map_at};
 use crate::addr::UserAddr;
+use crate::frame;
 use crate::machine::Machine;
-use crate::mm::{Access, FaultError, Mm};
+use crate::mm::{Access, FaultError, Mm, migrate};
 use crate::pte::NonPresent;
 use crate::seeded::{self, Bug};
 use crate::sim::mmu::{Drain, Sabotage};
@@ -93,6 +94,11 @@ enum Op {
         page: usize,
         how: How,
     },
+    /// No call either: an anonymous page moves to another frame.
+    Migrate {
+        space: usize,
+        page: usize,
+    },
 }
 
 /// What came of it.
@@ -112,7 +118,7 @@ fn draw(random: &mut Random) -> Op {
     let len = 1 + random.below(PAGES / 2 - page % (PAGES / 2));
     let prot = [Prot::empty(), Prot::READ, super::RW, super::RW, Prot::READ | Prot::EXEC, Prot::all()];
     let prot = prot[random.below(6)] & (Prot::READ | Prot::WRITE | Prot::EXEC);
-    match random.below(23) {
+    match random.below(25) {
         0..9 => {
             let access = [Access::Read, Access::Write, Access::Write, Access::Exec][random.below(4)];
             Op::Touch { space, page, access }
@@ -127,7 +133,8 @@ fn draw(random: &mut Random) -> Op {
         }
         17 => Op::Move { space, from: page, to: (page + 1 + random.below(PAGES - 1)) % PAGES },
         18 | 19 => Op::Fork { space },
-        _ => Op::Away { space, page, how: [How::Swap, How::Move][random.below(2)] },
+        20..23 => Op::Away { space, page, how: [How::Swap, How::Move][random.below(2)] },
+        _ => Op::Migrate { space, page },
     }
 }
 
@@ -191,7 +198,8 @@ impl World {
         | Op::Advise { space, .. }
         | Op::Move { space, .. }
         | Op::Fork { space }
-        | Op::Away { space, .. }) = op;
+        | Op::Away { space, .. }
+        | Op::Migrate { space, .. }) = op;
         let spaces = self.spaces();
         let space = space % spaces.len();
         (space, spaces[space].clone())
@@ -221,6 +229,14 @@ impl World {
             Op::Fork { .. } => return Err(Some(mm.fork().unwrap())),
             Op::Away { page, how, .. } => {
                 self.elsewhere.take_away(mm, UserAddr::new(address(page)), how);
+                Outcome::Unseen
+            }
+            Op::Migrate { page, .. } => {
+                let pte = mm.entry(UserAddr::new(address(page)));
+                if pte.is_present() && pte.is_anon() {
+                    // Whatever the frame is by now.
+                    let _ = migrate(self.rig.sim, pte.addr().pfn(), || frame::alloc_to_move(self.rig.sim));
+                }
                 Outcome::Unseen
             }
         })
@@ -391,6 +407,7 @@ fn run_pairs(seed: u64, sabotage: Option<Sabotage>) -> Result<HashSet<Call>, Str
         Op::Fork { space },
         Op::Away { space, page, how: How::Swap },
         Op::Away { space, page, how: How::Move },
+        Op::Migrate { space, page },
     ];
     // Nothing is left in the first page's table: only its neighbour had anything there.
     let alone = Op::Unmap { space, page: page - 1, len: 1 };

@@ -64,7 +64,7 @@ impl Call {
             Op::Touch { at, access, .. } => format!("touch {access:?} {}", entry_at(mm, at)),
             Op::Fork { .. } => "fork".into(),
             Op::Exit { .. } => "exit".into(),
-            Op::Away { .. } | Op::Clean { .. } | Op::Settle => "nothing".into(),
+            Op::Away { .. } | Op::Migrate { .. } | Op::Clean { .. } | Op::Settle => "nothing".into(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Call {
         let Call::Step(op) = self else { return true };
         let live = pair.processes.len();
         match *op {
-            Op::Away { .. } | Op::Clean { .. } | Op::Settle => false,
+            Op::Away { .. } | Op::Migrate { .. } | Op::Clean { .. } | Op::Settle => false,
             Op::Map { at, flags, .. } if at != 0 && at < WINDOW.min && !flags.is_empty() => false,
             Op::Fork { .. } => live < PROCESSES,
             Op::Exit { .. } => live > 1,

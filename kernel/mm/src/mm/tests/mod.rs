@@ -7,6 +7,7 @@ mod directed;
 mod failing;
 mod found;
 mod killed;
+mod migrate;
 mod model;
 mod non_present;
 mod oracle;
@@ -47,7 +48,10 @@ impl Rig {
     }
 
     pub fn broken(mib: usize, sabotage: Option<Sabotage>) -> Self {
-        let sim = Sim::with_mib(mib);
+        Self::on(Sim::with_mib(mib), sabotage)
+    }
+
+    pub fn on(sim: &'static Sim, sabotage: Option<Sabotage>) -> Self {
         let mmu = Mmu::attach_broken(sim, sabotage);
         sim.spaces().init(16).unwrap();
         Self { sim, mmu, free: free_pages(sim) }

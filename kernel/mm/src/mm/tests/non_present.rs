@@ -3,7 +3,6 @@
 
 use std::boxed::Box;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
@@ -13,13 +12,13 @@ use crate::fallible::{AllocError, KArc, inject};
 use crate::frame;
 use crate::machine::Machine;
 use crate::mm::{FaultError, NonPresentOps, for_each_mapping};
-use crate::page::{PageFlags, PageState};
+use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
 use crate::rmap::AnonVma;
 use crate::sim::{Sim, turns};
 use crate::supply::Supply;
-use crate::table::entry::{self, ANON, Kind};
+use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_range;
 use crate::table::gather::Counts;
 use crate::table::{Leaf, SwapSlots};
@@ -95,7 +94,6 @@ impl Elsewhere {
         let page = frame::page(self.sim, pfn);
         let kind = entry::kind_of_frame(self.sim, pfn);
         let slot = (how == How::Swap).then(|| self.new_slot());
-        let absent = Pte::migration(pfn.addr(), kind);
         self.replace_each(pfn, true, |mm, _, at, leaf| {
             let i = index(at.get(), 3);
             let mut guard = leaf.lock();
@@ -104,7 +102,7 @@ impl Elsewhere {
                 return;
             }
             let was = guard.take(i);
-            guard.fill(i, absent);
+            guard.fill(i, was.set_aside(kind));
             // Whoever takes the new entry away makes room for another page at once.
             flush_range(self.sim, &mm.asid, at, at + PAGE);
             drop(guard);
@@ -146,19 +144,9 @@ impl Elsewhere {
         }
         let pfn = pte.addr().pfn();
         let page = frame::page(self.sim, pfn);
-        assert!(page.get());
-        drop(guard);
-        drop(areas);
-        let alone = Move { is_busy: true, is_frozen: false, slot: None };
-        let is_alone = match self.state().moving.entry(pfn.0) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(place) => {
-                place.insert(alone);
-                true
-            }
-        };
-        if !is_alone {
-            rmap::Release::new(self.sim).page(pfn);
+        let is_alone = page.isolate(page.state());
+        if is_alone {
+            self.state().moving.insert(pfn.0, Move { is_busy: true, is_frozen: false, slot: None });
         }
         is_alone.then_some(pfn)
     }
@@ -254,6 +242,7 @@ impl Elsewhere {
             None => self.fill_moved(vma, at, leaf, old, new.unwrap_or(old)),
         });
         self.state().moving.remove(&old.0);
+        page.end_isolation();
         let mut release = rmap::Release::new(self.sim);
         if leaves {
             release.frozen_anon(old);
@@ -298,14 +287,13 @@ impl Elsewhere {
         if guard.get(i).kind() != Some(NonPresent::Migration(old.addr())) {
             return;
         }
-        let page = frame::page(self.sim, there);
-        assert!(page.get());
+        assert!(frame::page(self.sim, there).get());
         if vma.flags.contains(VmFlags::EXEC) {
             self.sim.sync_instructions(there.addr());
         }
-        let mark = if page.state() == PageState::Anon { ANON } else { 0 };
+        let back = guard.get(i).come_back(there.addr(), vma.flags);
         guard.clear(i);
-        guard.fill(i, Pte::page(there.addr(), entry::read_only(vma.flags) | mark | bits::DIRTY));
+        guard.fill(i, back);
     }
 
     pub fn finish_moves(&self) {

@@ -163,7 +163,8 @@ impl Pair {
     pub fn step(&mut self, op: &Op) {
         let process = op.process().map(|process| process % self.processes.len());
         self.do_both(op);
-        let is_call = !matches!(op, Op::Touch { .. } | Op::Poke { .. } | Op::Exit { .. } | Op::Away { .. });
+        let is_call =
+            !matches!(op, Op::Touch { .. } | Op::Poke { .. } | Op::Exit { .. } | Op::Away { .. } | Op::Migrate { .. });
         let forked = matches!(op, Op::Fork { .. }).then_some(self.processes.len() - 1);
         for number in process.filter(|_| is_call).into_iter().chain(forked) {
             let p = &self.processes[number];

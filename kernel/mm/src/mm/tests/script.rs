@@ -102,6 +102,12 @@ pub(super) enum Op {
         count: usize,
         how: How,
     },
+    /// No call either: anonymous pages move to other frames.
+    Migrate {
+        process: usize,
+        at: usize,
+        count: usize,
+    },
     /// No call either: what write-back does. Pages are clean from now on.
     Clean {
         process: usize,
@@ -142,6 +148,7 @@ impl Op {
             | Op::Sync { process, .. }
             | Op::Poke { process, .. }
             | Op::Away { process, .. }
+            | Op::Migrate { process, .. }
             | Op::Clean { process, .. }
             | Op::Fork { process }
             | Op::Exit { process }
@@ -271,7 +278,8 @@ impl Random {
         self.last = (process, at);
         let len = self.len();
         let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
-        match self.below(100) {
+        match self.below(104) {
+            100.. => Op::Migrate { process, at, count: 1 + self.below(16) },
             97.. => {
                 // The last is the next.
                 let mut scene = self.scene(process, at);

@@ -201,7 +201,7 @@ impl History {
             (Op::Advise { page, len, .. }, Outcome::Call(Ok(()))) => range(page, len).all(is_mapped),
             (Op::Move { from, .. }, Outcome::Call(Ok(()))) => is_mapped(from),
             (Op::Move { from, .. }, Outcome::Call(Err(error))) => error == Errno::EFAULT && is_unmapped(from),
-            (Op::Fork { .. }, Outcome::Child(_)) | (Op::Away { .. }, Outcome::Unseen) => true,
+            (Op::Fork { .. }, Outcome::Child(_)) | (Op::Away { .. } | Op::Migrate { .. }, Outcome::Unseen) => true,
             _ => false,
         }
     }

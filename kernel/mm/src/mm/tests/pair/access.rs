@@ -23,7 +23,7 @@ impl Pair {
                 self.old.retain(|old| Some(old.0) != slot || !(at..at + count).contains(&old.1))
             }
             Op::Poke { at, .. } => drop(slot.map(|slot| self.old.remove(&(slot, at)))),
-            Op::Clean { .. } | Op::InCore { .. } | Op::Sync { .. } | Op::Fork { .. } => {}
+            Op::Clean { .. } | Op::Migrate { .. } | Op::InCore { .. } | Op::Sync { .. } | Op::Fork { .. } => {}
             Op::Away { .. } | Op::Settle => self.old.clear(),
             _ => self.old.retain(|old| Some(old.0) != slot),
         }

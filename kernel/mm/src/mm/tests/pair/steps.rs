@@ -1,17 +1,19 @@
 //! The effect of each step on both sides, and the part of its outcome that is compared at once.
 
 use std::collections::BTreeMap;
+use std::vec::Vec;
 
 use quire_abi::flags::{Map, Prot, madv};
 
 use super::{Pair, Process};
 use crate::addr::UserAddr;
 use crate::fallible::KArc;
+use crate::frame;
 use crate::mm::tests::PAGE;
 use crate::mm::tests::model::Lock;
 use crate::mm::tests::script::{CPUS, Op, PROCESSES, WINDOW};
-use crate::mm::{MapRequest, Mm};
-use crate::pte::NonPresent;
+use crate::mm::{MapRequest, Mm, for_each_mapping, migrate};
+use crate::pte::{NonPresent, Pte, bits};
 
 impl Pair {
     pub(super) fn take_step(&mut self, op: &Op) {
@@ -148,6 +150,11 @@ impl Pair {
                     self.elsewhere.take_away(&self.processes[process % live].mm, UserAddr::new(page * PAGE), how);
                 }
             }
+            Op::Migrate { process, at, count } => {
+                for page in at..at + count {
+                    self.migrate(process % live, page);
+                }
+            }
             Op::Clean { process, at, count } => {
                 for page in at..at + count {
                     let cleaned = self.elsewhere.clean(&self.processes[process % live].mm, UserAddr::new(page * PAGE));
@@ -164,6 +171,39 @@ impl Pair {
                     self.touch(process % live, cpu % CPUS, at + n, access);
                 }
             }
+        }
+    }
+
+    /// Moves the anonymous page at `page`, if there is one: its entries are what they were, but for the frame.
+    fn migrate(&mut self, process: usize, page: usize) {
+        let pte = self.processes[process].mm.entry(UserAddr::new(page * PAGE));
+        if !pte.is_present() || !pte.is_anon() {
+            return;
+        }
+        let (sim, old) = (self.rig.sim, pte.addr().pfn());
+        let stirred = self.rig.mmu.stirred();
+        let mut before = Vec::new();
+        for_each_mapping(sim, old, |mm, at| {
+            before.push((mm.clone(), at, mm.entry(at)));
+            true
+        });
+        let was_written = self.rig.mmu.written().contains(&old.0);
+        let new = migrate(sim, old, || frame::alloc_to_move(sim)).expect("nobody holds the page");
+        assert!(!frame::page(sim, old).state().is_user(), "the old frame is free");
+        if was_written {
+            self.rig.mmu.note_write(new.0);
+        }
+        for (mm, at, was) in before {
+            let is = mm.entry(at);
+            // A writable entry is dirty, and DBM says nothing more of it.
+            let same = |pte: Pte| match pte.0 & bits::READ_ONLY {
+                0 => (pte.0 | bits::DIRTY) & !(bits::ADDR | bits::AHEAD | bits::DBM),
+                _ => pte.0 & !(bits::ADDR | bits::AHEAD),
+            };
+            assert_eq!(is.addr().pfn(), new, "an entry for another frame at {at}");
+            // (CPUs that update entries may do so meanwhile.)
+            let may_differ = self.rig.mmu.stirred() != stirred;
+            assert!(same(is) == same(was) || may_differ, "{was:?} became {is:?} at {at}");
         }
     }
 

@@ -33,7 +33,9 @@ impl Random {
         // Instructions come to a page that is new, and to a copy.
         let exec = touch(process, Access::Exec);
         let code = |file| map_as(7, Map::PRIVATE, file);
-        let steps = match self.below(11) {
+        let migrate = Op::Migrate { process, at, count };
+        let child_writes = touch(LATEST, Access::Write);
+        let steps = match self.below(16) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
@@ -44,7 +46,13 @@ impl Random {
             7 => [code(None), write.clone(), fork, write, exec].to_vec(),
             8 => [private, write, protect(0), read].to_vec(),
             9 => [code(Some((self.below(3), 0))), write, exec].to_vec(),
-            _ => [private, away(How::Mark), write].to_vec(),
+            10 => [private, away(How::Mark), write].to_vec(),
+            // A page that moves, in all spaces, also while CPUs know its old place; and what happens to its entries meanwhile.
+            11 => [private, write.clone(), migrate, write, read].to_vec(),
+            12 => [private, write, fork, migrate, child_writes, read].to_vec(),
+            13 => [private, write, away(How::Move), protect(1), Op::Settle, read].to_vec(),
+            14 => [private, write.clone(), away(How::Move), fork, Op::Settle, child_writes, write, child].to_vec(),
+            _ => [code(None), write, exec.clone(), migrate, exec].to_vec(),
         };
         // There may be as many processes as there can be: then nobody forks.
         let makes_room = self.below(3) == 0 && steps.iter().any(|op| matches!(op, Op::Fork { .. }));

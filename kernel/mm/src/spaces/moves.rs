@@ -1,0 +1,205 @@
+//! Moves of pages that are under way, and the threads that wait for them.
+//!
+//! A thread that meets a migration entry knows only the old frame. It finds the move here, or the move is over. Moves and
+//! waiters are records on the stacks of their threads; there are few at a time. The lock (`Rank::WaitQueue`) protects all
+//! of them, and threads are woken under it: a waiter takes it once more before its record ends, so that it is not woken
+//! later.
+
+use core::cell::Cell;
+use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::addr::Pfn;
+use crate::machine::Machine;
+use crate::sync::{Rank, SpinLock};
+
+/// A move, in the list of all.
+struct Move {
+    old: Pfn,
+    next: Cell<*const Move>,
+    waiters: Cell<*const Waiter>,
+}
+
+/// A thread in a move's list.
+struct Waiter {
+    /// For [`Threads::unpark`](crate::machine::Threads::unpark).
+    thread: usize,
+    is_over: AtomicBool,
+    next: Cell<*const Waiter>,
+}
+
+/// The first move.
+struct First(*const Move);
+
+// SAFETY: the records are accessed under the lock only (`is_over` is atomic), and are in the lists while they exist.
+unsafe impl Send for First {}
+
+/// See the module.
+pub struct Moves<M: Machine> {
+    machine: M,
+    first: SpinLock<First, M>,
+}
+
+impl<M: Machine> Moves<M> {
+    /// None.
+    pub(super) const fn new(machine: M) -> Self {
+        Self { machine, first: SpinLock::new(machine, Rank::WaitQueue, First(ptr::null())) }
+    }
+
+    /// Does `work`, which moves the page at `old`, and wakes those who wait for it. No other thread moves this page.
+    pub fn during<R>(&self, old: Pfn, work: impl FnOnce() -> R) -> R {
+        let this = Move { old, next: Cell::new(ptr::null()), waiters: Cell::new(ptr::null()) };
+        {
+            let mut first = self.first.lock();
+            this.next.set(first.0);
+            first.0 = &this;
+        }
+        let _end = End { moves: self, this: &this };
+        work()
+    }
+
+    /// Waits for the end of the move of the page at `old`, or until the thread is killed. `false` if there is no such move.
+    pub fn wait(&self, old: Pfn) -> bool {
+        let waiter = Waiter {
+            thread: self.machine.this_thread(),
+            is_over: AtomicBool::new(false),
+            next: Cell::new(ptr::null()),
+        };
+        {
+            let first = self.first.lock();
+            let Some(found) = find(&first, old) else { return false };
+            waiter.next.set(found.waiters.get());
+            found.waiters.set(&waiter);
+        }
+        self.machine.park(true, &mut || waiter.is_over.load(Ordering::Acquire));
+        let first = self.first.lock();
+        // The move may be over, and its record gone.
+        if !waiter.is_over.load(Ordering::Acquire)
+            && let Some(found) = find(&first, old)
+        {
+            let mut link = &found.waiters;
+            while !link.get().is_null() && !ptr::eq(link.get(), &waiter) {
+                // SAFETY: waiters in the list exist.
+                link = unsafe { &(*link.get()).next };
+            }
+            link.set(waiter.next.get());
+        }
+        true
+    }
+
+    fn end(&self, this: &Move) {
+        let mut first = self.first.lock();
+        if ptr::eq(first.0, this) {
+            first.0 = this.next.get();
+        } else {
+            // SAFETY: moves in the list exist, and this is one of them.
+            let mut at = unsafe { &*first.0 };
+            while !ptr::eq(at.next.get(), this) {
+                // SAFETY: as above.
+                at = unsafe { &*at.next.get() };
+            }
+            at.next.set(this.next.get());
+        }
+        let mut waiter = this.waiters.get();
+        while !waiter.is_null() && !seeded!(MoveTellsNobody) {
+            // SAFETY: a waiter's record exists until its thread has taken the lock again, and so does the thread.
+            unsafe {
+                let Waiter { thread, is_over, next } = &*waiter;
+                waiter = next.get();
+                is_over.store(true, Ordering::Release);
+                self.machine.unpark(*thread);
+            }
+        }
+    }
+}
+
+fn find(first: &First, old: Pfn) -> Option<&Move> {
+    let mut at = first.0;
+    // SAFETY: moves in the list exist as long as the lock is held.
+    while let Some(this) = unsafe { at.as_ref() } {
+        if this.old == old {
+            return Some(this);
+        }
+        at = this.next.get();
+    }
+    None
+}
+
+/// Ends a move, also if it panics.
+struct End<'a, M: Machine> {
+    moves: &'a Moves<M>,
+    this: &'a Move,
+}
+
+impl<M: Machine> Drop for End<'_, M> {
+    fn drop(&mut self) {
+        self.moves.end(self.this);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::Sim;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
+
+    /// Movers and waiters of a few frames, on real threads: nobody misses the end of a move that was found.
+    #[test]
+    fn every_waiter_learns_of_the_end() {
+        const FRAMES: usize = 3;
+        const ROUNDS: usize = 2000;
+        let sim = Sim::with_mib(16);
+        let moves = sim.spaces().moves();
+        let (stages, done) = ([const { AtomicUsize::new(0) }; FRAMES], AtomicBool::new(false));
+        thread::scope(|scope| {
+            let (stages, done) = (&stages, &done);
+            let mut movers = std::vec::Vec::new();
+            for (frame, stage) in stages.iter().enumerate() {
+                movers.push(scope.spawn(move || {
+                    Sim::set_cpu(frame);
+                    for _ in 0..ROUNDS {
+                        moves.during(Pfn(frame), || {
+                            stage.fetch_add(1, Ordering::SeqCst);
+                            thread::yield_now();
+                        });
+                        thread::yield_now();
+                    }
+                }));
+            }
+            for waiter in 0..FRAMES {
+                scope.spawn(move || {
+                    Sim::set_cpu(FRAMES + waiter);
+                    while !done.load(Ordering::SeqCst) {
+                        for frame in 0..=FRAMES {
+                            let found = moves.wait(Pfn(frame));
+                            assert!(!found || frame < FRAMES, "nobody moves frame {frame}");
+                        }
+                    }
+                });
+            }
+            movers.into_iter().for_each(|mover| mover.join().expect("a mover does not panic"));
+            done.store(true, Ordering::SeqCst);
+        });
+        assert!(stages.iter().all(|stage| stage.load(Ordering::SeqCst) == ROUNDS));
+        assert!(moves.first.lock().0.is_null(), "a move that is over is in the list");
+    }
+
+    /// A killed thread stops waiting, and its record is out of the list.
+    #[test]
+    fn a_killed_thread_does_not_wait() {
+        let sim = Sim::with_mib(16);
+        let moves = sim.spaces().moves();
+        moves.during(Pfn(7), || {
+            moves.during(Pfn(8), || {
+                Sim::kill_after(0);
+                assert!(moves.wait(Pfn(7)) && moves.wait(Pfn(8)));
+                Sim::kill_after(usize::MAX);
+            });
+            assert!(!moves.wait(Pfn(8)), "it is over");
+            let first = moves.first.lock();
+            assert!(find(&first, Pfn(7)).is_some_and(|this| this.waiters.get().is_null()));
+        });
+        assert!(!moves.wait(Pfn(7)));
+    }
+}
