@@ -20,7 +20,7 @@ macro_rules! pod {
 pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
-pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, Termios, Winsize, Sigaction, Rlimit, Rusage);
+pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, EpollEvent, Termios, Winsize, Sigaction, Rlimit, Rusage);
 pod!(Siginfo, Itimerval, RobustListHead, HandleInfo);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
@@ -158,6 +158,32 @@ pub mod poll {
     pub const ERR: u16 = 8;
     pub const HUP: u16 = 16;
     pub const NVAL: u16 = 32;
+    pub const RDNORM: u16 = 0x40;
+    pub const WRNORM: u16 = 0x100;
+}
+
+/// What `epoll_ctl` is told and `epoll_pwait` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct EpollEvent {
+    /// Bits of [`poll`], and of [`epoll`] for `epoll_ctl`.
+    pub events: u32,
+    /// Nothing.
+    pub pad: u32,
+    /// The caller's.
+    pub data: u64,
+}
+
+/// Operations of `epoll_ctl`, and bits of [`EpollEvent::events`] beside those of [`poll`].
+#[allow(missing_docs)]
+pub mod epoll {
+    pub const ADD: i32 = 1;
+    pub const DEL: i32 = 2;
+    pub const MOD: i32 = 3;
+    pub const EXCLUSIVE: u32 = 1 << 28;
+    pub const WAKEUP: u32 = 1 << 29;
+    pub const ONESHOT: u32 = 1 << 30;
+    pub const ET: u32 = 1 << 31;
 }
 
 /// Terminal settings: the kernel's `struct termios` (36 bytes), not the C library's.
@@ -386,4 +412,5 @@ const _: () = {
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);
     assert!(size_of::<Siginfo>() == 128);
+    assert!(size_of::<EpollEvent>() == 16);
 };

@@ -20,6 +20,10 @@ pub const QUIRE_COUNT: usize = 64;
 
 numbers! {
     GETCWD = 17;
+    EVENTFD2 = 19;
+    EPOLL_CREATE1 = 20;
+    EPOLL_CTL = 21;
+    EPOLL_PWAIT = 22;
     DUP = 23;
     DUP3 = 24;
     FCNTL = 25;

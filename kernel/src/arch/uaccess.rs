@@ -232,6 +232,22 @@ pub fn get<T: Pod>(from: UserAddr) -> Result<T, Errno> {
     Ok(unsafe { value.assume_init() })
 }
 
+/// Stores whole records one after the other, or returns EFAULT.
+pub fn put_all<T: Pod>(to: UserAddr, values: &[T]) -> Result<(), Errno> {
+    check(to, size_of_val(values))?;
+    // SAFETY: as in `put`.
+    let left = unsafe { __copy_to_user(to.get(), values.as_ptr().cast(), size_of_val(values)) };
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Loads whole records that lie one after the other, or returns EFAULT.
+pub fn get_all<T: Pod>(from: UserAddr, values: &mut [T]) -> Result<(), Errno> {
+    check(from, size_of_val(values))?;
+    // SAFETY: as in `get`; whatever is loaded, or not, the values are valid.
+    let left = unsafe { __copy_from_user(values.as_mut_ptr().cast(), from.get(), size_of_val(values)) };
+    if left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
 /// Copies a NUL-terminated string from user memory and returns it without the NUL; ENAMETOOLONG if `to` is too small.
 pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
     let room = to.len().min(USER_END.saturating_sub(from.get()));

@@ -11,16 +11,16 @@ use quire_mm::sync::Rank;
 use super::line::{Echo, Event, Line};
 use super::serial;
 use crate::arch::uaccess;
-use crate::ipc;
+use crate::ipc::source::Source;
 use crate::task::point::resched_point;
 use crate::task::signal::{self, Info};
 use crate::task::table::TABLE;
 use crate::task::turn::{Turn, TurnGuard};
-use crate::task::wait::{Sleep, WaitQueue};
+use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 static LINE: SpinLock<Line> = SpinLock::new(Cpu, Rank::Terminal, Line::new());
-static READERS: WaitQueue = WaitQueue::new();
+static READERS: Source = Source::new();
 static TURN: Turn = Turn::new();
 
 /// The process group that typed signals go to; 0 for none.
@@ -39,8 +39,7 @@ pub fn receive(bytes: &[u8]) {
         match event {
             Event::None | Event::More => {}
             Event::Readable => {
-                READERS.wake_all();
-                ipc::poll::notify();
+                READERS.wake();
             }
             Event::Signal(number) => {
                 let group = FOREGROUND.load(Ordering::Relaxed);
@@ -69,7 +68,7 @@ pub fn read(to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
     if nonblocking {
         return LINE.lock().read(to).ok_or(Errno::EAGAIN);
     }
-    READERS.wait_until(Sleep::Interruptible, None, || LINE.lock().read(to))
+    READERS.sleepers.wait_until(Sleep::Interruptible, None, || LINE.lock().read(to))
 }
 
 /// The right to write: one call's output stays together.
@@ -123,7 +122,13 @@ fn send(bytes: &[u8]) -> usize {
 
 /// The events for `poll`.
 pub fn ready() -> u16 {
-    poll::OUT | if LINE.lock().is_readable() { poll::IN } else { 0 }
+    let readable = if LINE.lock().is_readable() { poll::IN | poll::RDNORM } else { 0 };
+    poll::OUT | poll::WRNORM | readable
+}
+
+/// Where threads wait for input.
+pub fn source() -> &'static Source {
+    &READERS
 }
 
 fn size_word(size: Winsize) -> u64 {

@@ -4,15 +4,20 @@
 //! An open object is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make for it.
 //! The rights belong to the descriptor. A process's descriptors are in its [table](super::table).
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
+use quire_abi::layout::poll;
 use quire_mm::fallible::KArc;
 
+use super::epoll::Epoll;
+use super::eventfd::EventFd;
 use super::pipe::{Pipe, Side};
+use super::source::Source;
 use crate::archive::Node;
+use crate::console::tty;
 
 bitflags! {
     /// What a descriptor allows.
@@ -26,6 +31,7 @@ bitflags! {
 }
 
 /// What can be open.
+#[derive(Clone)]
 pub enum Object {
     /// The console.
     Console,
@@ -37,6 +43,44 @@ pub enum Object {
     Null,
     /// `/dev/zero`.
     Zero,
+    /// A counter.
+    EventFd(KArc<EventFd>),
+    /// A set of files that are waited for.
+    Epoll(KArc<Epoll>),
+}
+
+impl Object {
+    /// Where threads wait for it to become ready; `None` for what always is.
+    pub fn source(&self) -> Option<&Source> {
+        match self {
+            Object::Console => Some(tty::source()),
+            Object::Pipe(pipe, side) => Some(pipe.source(*side)),
+            Object::EventFd(counter) => Some(&counter.source),
+            Object::Epoll(epoll) => Some(&epoll.source),
+            Object::Archive(_) | Object::Null | Object::Zero => None,
+        }
+    }
+
+    /// The operations that would not sleep, as events of `poll`. The caller holds no lock.
+    pub fn ready(&self) -> u16 {
+        self.ready_now().unwrap_or_else(|| match self {
+            Object::Epoll(epoll) => epoll.ready(),
+            _ => tty::ready(),
+        })
+    }
+
+    /// As [`Object::ready`], under any lock; `None` for an object whose state needs one.
+    #[inline]
+    pub fn ready_now(&self) -> Option<u16> {
+        match self {
+            Object::Pipe(pipe, side) => Some(pipe.ready(*side)),
+            Object::EventFd(counter) => Some(counter.ready()),
+            Object::Archive(_) | Object::Null | Object::Zero => {
+                Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
+            }
+            Object::Console | Object::Epoll(_) => None,
+        }
+    }
 }
 
 /// An open object with its position and status flags.
@@ -47,6 +91,8 @@ pub struct OpenFile {
     pub status: AtomicU32,
     /// Where the next read begins; for a directory, the index of its next entry.
     pub offset: AtomicU64,
+    /// Whether it is, or has been, in an epoll.
+    is_watched: AtomicBool,
 }
 
 /// The number of open objects, for the resource counts.
@@ -55,9 +101,19 @@ static OPEN: AtomicU64 = AtomicU64::new(0);
 impl OpenFile {
     /// Opens an object.
     pub fn new(object: Object, status: Open) -> Result<KArc<Self>, Errno> {
-        let file = Self { object, status: AtomicU32::new(status.bits()), offset: AtomicU64::new(0) };
+        let file = Self {
+            object,
+            status: AtomicU32::new(status.bits()),
+            offset: AtomicU64::new(0),
+            is_watched: AtomicBool::new(false),
+        };
         OPEN.fetch_add(1, Ordering::Relaxed);
         Ok(KArc::try_new(file)?)
+    }
+
+    /// An epoll is about to watch it.
+    pub fn note_watched(&self) {
+        self.is_watched.store(true, Ordering::Relaxed);
     }
 
     /// Whether calls on it do not sleep.
@@ -68,8 +124,15 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if let Object::Pipe(pipe, side) = &self.object {
-            pipe.close(*side);
+        if *self.is_watched.get_mut()
+            && let Some(source) = self.object.source()
+        {
+            source.leave_all(self);
+        }
+        match &self.object {
+            Object::Pipe(pipe, side) => pipe.close(*side),
+            Object::Epoll(epoll) => epoll.close(),
+            _ => {}
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);
     }

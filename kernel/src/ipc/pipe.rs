@@ -9,7 +9,7 @@
 //! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins there
 //! again.
 
-use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::poll;
@@ -19,8 +19,9 @@ use quire_mm::machine::Machine;
 use quire_mm::page_alloc::{Gfp, PageBlock};
 use quire_mm::sync::Rank;
 
+use super::source::Source;
 use crate::task::point::COPY;
-use crate::task::wait::{Sleep, WaitQueue};
+use crate::task::wait::Sleep;
 use crate::vm::{self, Cpu, SpinLock};
 
 /// Bytes that a pipe holds.
@@ -65,18 +66,13 @@ impl Ring {
         CAPACITY - self.len
     }
 
-    /// The events of each side for `poll`: the reader's in the lower byte.
-    fn events(&self) -> u16 {
-        let data = if self.len > 0 { poll::IN } else { 0 };
+    /// The events of each side for `poll`: the reader's in the lower half.
+    fn events(&self) -> u32 {
+        let data = if self.len > 0 { poll::IN | poll::RDNORM } else { 0 };
         let end = if self.writers == 0 { poll::HUP } else { 0 };
-        let room = if self.readers == 0 {
-            poll::OUT | poll::ERR
-        } else if self.room() >= ATOMIC {
-            poll::OUT
-        } else {
-            0
-        };
-        data | end | room << 8
+        let room = if self.room() >= ATOMIC { poll::OUT | poll::WRNORM } else { 0 };
+        let gone = if self.readers == 0 { poll::OUT | poll::WRNORM | poll::ERR } else { 0 };
+        u32::from(data | end) | u32::from(room | gone) << 16
     }
 }
 
@@ -87,9 +83,9 @@ pub struct Pipe {
     /// under the lock while nobody has a claim.
     pages: [AtomicPtr<u8>; PAGES],
     /// [`Ring::events`], for reading without the lock. Written under it.
-    events: AtomicU16,
-    not_empty: WaitQueue,
-    not_full: WaitQueue,
+    events: AtomicU32,
+    readers: Source,
+    writers: Source,
 }
 
 impl Pipe {
@@ -97,11 +93,11 @@ impl Pipe {
     pub fn new() -> Result<KArc<Self>, Errno> {
         let ring = Ring { start: 0, len: 0, readers: 1, writers: 1, is_read: false, is_written: false };
         Ok(KArc::try_new(Self {
-            events: AtomicU16::new(ring.events()),
+            events: AtomicU32::new(ring.events()),
             ring: SpinLock::new(Cpu, Rank::Object, ring),
             pages: [const { AtomicPtr::new(core::ptr::null_mut()) }; PAGES],
-            not_empty: WaitQueue::new(),
-            not_full: WaitQueue::new(),
+            readers: Source::new(),
+            writers: Source::new(),
         })?)
     }
 
@@ -114,9 +110,16 @@ impl Pipe {
         }
         self.publish(&ring);
         drop(ring);
-        self.not_empty.wake_all();
-        self.not_full.wake_all();
-        super::poll::notify();
+        self.readers.wake();
+        self.writers.wake();
+    }
+
+    /// Where threads wait for a side.
+    pub fn source(&self, side: Side) -> &Source {
+        match side {
+            Side::Reader => &self.readers,
+            Side::Writer => &self.writers,
+        }
     }
 
     fn publish(&self, ring: &Ring) {
@@ -127,8 +130,8 @@ impl Pipe {
     pub fn ready(&self, side: Side) -> u16 {
         let events = self.events.load(Ordering::Relaxed);
         match side {
-            Side::Reader => events & 0xff,
-            Side::Writer => events >> 8,
+            Side::Reader => events as u16,
+            Side::Writer => (events >> 16) as u16,
         }
     }
 
@@ -150,7 +153,7 @@ impl Pipe {
         };
         // (A claim is short, so that a caller who does not want to sleep for bytes sleeps for it nevertheless.)
         let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
-        self.not_empty.wait_until(cut, None, claim)?
+        self.readers.sleepers.wait_until(cut, None, claim)?
     }
 
     /// A claim on `wanted` free bytes or more, up to `most` and [`COPY`]. Sleeps while there are fewer, unless `nonblocking`:
@@ -172,7 +175,7 @@ impl Pipe {
             Some(Ok(Writing { pipe: self, part, done: 0 }))
         };
         let cut = if nonblocking { Sleep::Killable } else { Sleep::Interruptible };
-        self.not_full.wait_until(cut, None, claim)?
+        self.writers.sleepers.wait_until(cut, None, claim)?
     }
 
     /// Puts up to [`SHORT`] bytes in, if there is room, a page for them and no claim; returns whether it did. EPIPE with no
@@ -197,14 +200,8 @@ impl Pipe {
         ring.len += bytes.len();
         self.publish(&ring);
         drop(ring);
-        self.filled();
+        self.readers.wake();
         Ok(true)
-    }
-
-    /// There are more bytes.
-    fn filled(&self) {
-        self.not_empty.wake_all();
-        super::poll::notify();
     }
 
     fn has_page(&self, at: usize) -> bool {
@@ -324,11 +321,10 @@ impl Drop for Reading<'_> {
         self.pipe.publish(&ring);
         drop(ring);
         spare.into_iter().flatten().for_each(free);
-        // For a reader that waits for the claim.
-        self.pipe.not_empty.wake_all();
+        // (For a reader that waits for the claim.)
+        self.pipe.readers.sleepers.wake_all();
         if self.done > 0 {
-            self.pipe.not_full.wake_all();
-            super::poll::notify();
+            self.pipe.writers.wake();
         }
     }
 }
@@ -356,9 +352,9 @@ impl Writing<'_> {
         self.done += n;
     }
 
-    /// Nothing has been written after all.
-    pub fn forget(&mut self) {
-        self.done = 0;
+    /// Only `n` of the bytes written count.
+    pub fn keep(&mut self, n: usize) {
+        self.done = self.done.min(n);
     }
 }
 
@@ -369,10 +365,10 @@ impl Drop for Writing<'_> {
         ring.len += self.done;
         self.pipe.publish(&ring);
         drop(ring);
-        // For a writer that waits for the claim.
-        self.pipe.not_full.wake_all();
+        // (For a writer that waits for the claim.)
+        self.pipe.writers.sleepers.wake_all();
         if self.done > 0 {
-            self.pipe.filled();
+            self.pipe.readers.wake();
         }
     }
 }

@@ -134,6 +134,12 @@ impl Descriptors {
         slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
     }
 
+    /// The descriptors, held under the lock for a look at up to [`ENTRIES`] of them.
+    #[inline]
+    pub fn hold(&self) -> Held<'_> {
+        Held(self.slots.lock())
+    }
+
     /// Inserts a descriptor at the lowest free number from `from` on; EMFILE at `limit`.
     pub fn insert(&self, descriptor: Descriptor, from: usize, limit: u64) -> Result<i32, Errno> {
         let limit = limit.min(NR_OPEN);
@@ -224,6 +230,17 @@ impl Descriptors {
             }
             resched_point(Sleep::Killable)?;
         }
+    }
+}
+
+/// A table under its lock: nothing is dropped and no other lock taken meanwhile.
+pub struct Held<'a>(Entries<'a>);
+
+impl Held<'_> {
+    /// The descriptor `fd`.
+    #[inline]
+    pub fn get(&self, fd: i32) -> Option<&Descriptor> {
+        self.0.get(number_in(&self.0, fd).ok()?)
     }
 }
 

@@ -8,7 +8,7 @@ use quire_abi::flags::Open;
 use quire_abi::layout::{Stat, Timespec, at, dtype, mode, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::{KArc, try_zeroed};
+use quire_mm::fallible::try_zeroed;
 
 use super::poll::pass;
 use super::{Answer, Args};
@@ -25,8 +25,9 @@ use crate::task::thread::current;
 const PATH_MAX: usize = 4096;
 
 /// The caller's descriptors.
-pub(super) fn table() -> Result<KArc<Descriptors>, Errno> {
-    current().process().descriptors()
+pub(super) fn table() -> Result<&'static Descriptors, Errno> {
+    // SAFETY: the calls that use this neither exec nor exit, and keep the reference no longer than they last.
+    unsafe { current().process().own_descriptors() }
 }
 
 /// The upper bound of descriptor numbers, whatever the limit says: Linux's `nr_open`.
@@ -146,7 +147,12 @@ pub fn lseek(a: Args) -> Answer {
     const CUR: u32 = 1;
     const END: u32 = 2;
     let file = table()?.get(a.int(0))?.file;
-    let Object::Archive(node) = &file.object else { return Err(Errno::ESPIPE) };
+    let node = match &file.object {
+        Object::Archive(node) => node,
+        // Linux's answer for what has no position and is not sought in either.
+        Object::EventFd(_) | Object::Epoll(_) => return Ok(0),
+        _ => return Err(Errno::ESPIPE),
+    };
     let base = match a.uint(2) {
         SET => 0,
         CUR => file.offset.load(Ordering::Relaxed) as i64,
@@ -242,6 +248,8 @@ fn stat_object(object: &Object) -> Stat {
         Object::Console => special(mode::CHR | 0o620, 5 << 8 | 1),
         Object::Null => special(mode::CHR | 0o666, 1 << 8 | 3),
         Object::Zero => special(mode::CHR | 0o666, 1 << 8 | 5),
+        // (They are no kind of file.)
+        Object::EventFd(_) | Object::Epoll(_) => special(0o600, 0),
         Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) },
     }
 }

@@ -56,7 +56,7 @@ pub fn mmap(a: Args) -> Answer {
     }
     let mut request = MapRequest { addr: a.word(0), flags, ..MapRequest::anonymous(a.word(1), prot) };
     if !flags.contains(Map::ANONYMOUS) {
-        let descriptor = current().process().descriptors()?.get(a.int(4))?;
+        let descriptor = super::file::table()?.get(a.int(4))?;
         // Any file ends below 2^63.
         let end = a.word(1).checked_next_multiple_of(PAGE_SIZE).and_then(|len| offset.checked_add(len));
         if end.is_none_or(|end| end > i64::MAX as usize) && a.word(1) != 0 {

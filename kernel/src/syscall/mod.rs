@@ -4,6 +4,7 @@
 
 mod areas;
 mod buffers;
+mod epoll;
 mod file;
 mod futex;
 mod identity;
@@ -165,6 +166,10 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     PIPE2 => file::pipe2(a);
     PPOLL => poll::ppoll(a);
     PSELECT6 => poll::pselect6(a);
+    EVENTFD2 => epoll::eventfd(a);
+    EPOLL_CREATE1 => epoll::create(a);
+    EPOLL_CTL => epoll::control(a);
+    EPOLL_PWAIT => epoll::wait(a);
 
     BRK => memory::brk(a);
     MMAP => memory::mmap(a);

@@ -3,77 +3,42 @@
 //! The call's signal mask is in effect while it sleeps. It is undone at once, unless a signal ended the sleep: then
 //! after the handler. The remaining time is stored, so that a restarted call waits no longer than the first.
 
-use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::layout::{PollFd, poll as bits};
 use quire_mm::UserAddr;
-use quire_mm::fallible::{KArc, TryVec};
 
 use super::file::{limit, table};
 use super::{Answer, Args, signal, time};
 use crate::arch::{timer, uaccess};
-use crate::ipc::descriptor::OpenFile;
-use crate::ipc::poll;
+use crate::ipc::poll::PollSet;
+use crate::ipc::table::Descriptors;
 use crate::task::point::{ENTRIES, resched_point};
-use crate::task::wait::Sleep;
+use crate::task::wait::{Poller, Sleep};
 
 /// Events that are always reported, requested or not.
 const ALWAYS: u16 = bits::ERR | bits::HUP;
 
-struct Watched {
-    fd: PollFd,
-    /// Events that end the wait.
-    wanted: u16,
-    file: Option<KArc<OpenFile>>,
-}
-
-/// All that a call watches. There may be thousands, so they go a few at a time.
-struct Watching(Vec<Watched>);
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        while let Some(last) = self.0.pop() {
-            drop(last);
-            if self.0.len().is_multiple_of(ENTRIES) {
-                let _ = resched_point(Sleep::Killable);
-            }
-        }
-    }
-}
-
-impl Watched {
-    fn look(&mut self) -> bool {
-        self.fd.revents = match &self.file {
-            Some(file) => poll::ready(file) & self.wanted,
-            None if self.fd.fd >= 0 => bits::NVAL,
-            None => 0,
-        };
-        self.fd.revents != 0
-    }
-}
+/// Entries that are looked at under one hold of the table's lock.
+const BATCH: usize = 16;
 
 /// Passes a point now and then between entries of a list whose length a program sets.
 pub(super) fn pass(index: usize) -> Result<(), Errno> {
     if index.is_multiple_of(ENTRIES) { Ok(resched_point(Sleep::Killable)?) } else { Ok(()) }
 }
 
-/// Waits with the mask at `mask`; the timeout is the timespec at `time`.
-fn wait(watched: &mut [Watched], time: Option<UserAddr>, mask: Option<u64>) -> Answer {
-    let deadline = match time {
-        Some(at) => Some(timer::now_ns().saturating_add(time::to_ns(uaccess::get(at)?)?)),
-        None => None,
-    };
+/// The deadline of the timespec at `time`, and whether it says not to wait at all.
+fn deadline(time: Option<UserAddr>) -> Result<(Option<u64>, bool), Errno> {
+    let Some(at) = time else { return Ok((None, false)) };
+    let span = time::to_ns(uaccess::get(at)?)?;
+    Ok((Some(timer::now_ns().saturating_add(span)), span == 0))
+}
+
+/// Waits with the mask. The remaining time is stored at `time`.
+fn wait(set: &mut PollSet<'_>, deadline: Option<u64>, time: Option<UserAddr>, mask: Option<u64>) -> Answer {
     if let Some(mask) = mask {
         signal::with_mask(mask);
     }
-    let ready = poll::wait(deadline, || {
-        let mut ready = 0;
-        for (i, watched) in watched.iter_mut().enumerate() {
-            pass(i)?;
-            ready += usize::from(watched.look());
-        }
-        Ok(ready)
-    });
+    let ready = set.wait(deadline);
     if mask.is_some() && ready != Err(Errno::EINTR) {
         signal::restore_mask();
     }
@@ -89,24 +54,83 @@ pub fn ppoll(a: Args) -> Answer {
     if count as u64 > limit() {
         return Err(Errno::EINVAL);
     }
-    let mut watched = Watching(TryVec::try_with_capacity(count).map_err(Errno::from)?);
-    let table = table()?;
-    for i in 0..count {
-        pass(i)?;
-        let fd: PollFd = uaccess::get(a.addr(0) + i * size_of::<PollFd>())?;
-        let file = if fd.fd < 0 { None } else { table.get(fd.fd).ok().map(|d| d.file) };
-        watched.0.try_push(Watched { fd, wanted: fd.events | ALWAYS, file }).map_err(Errno::from)?;
-    }
+    let (deadline, is_look) = deadline(a.opt_addr(2))?;
     let mask = a.opt_addr(3).map(uaccess::get).transpose()?;
     if mask.is_some() && a.word(4) != signal::SET_SIZE {
         return Err(Errno::EINVAL);
     }
-    let ready = wait(&mut watched.0, a.opt_addr(2), mask)?;
-    for (i, watched) in watched.0.iter().enumerate() {
-        pass(i)?;
-        uaccess::put(a.addr(0) + i * size_of::<PollFd>(), &watched.fd)?;
+    let table = table()?;
+    let ready = look(table, a.addr(0), count)?;
+    if mask.is_none() && (ready > 0 || is_look) {
+        return Ok(ready);
+    }
+    let poller = Poller::new();
+    let mut set = PollSet::new(&poller);
+    watch(table, a.addr(0), count, &mut set)?;
+    let ready = wait(&mut set, deadline, a.opt_addr(2), mask);
+    set.each(|watched| {
+        let place = a.addr(0) + watched.tag as usize * size_of::<PollFd>() + core::mem::offset_of!(PollFd, revents);
+        uaccess::put(place, &watched.found)
+    })?;
+    ready
+}
+
+/// Looks at all entries at `at` and stores what was found; returns how many are ready.
+fn look(table: &Descriptors, at: UserAddr, count: usize) -> Answer {
+    let mut ready = 0;
+    for first in (0..count).step_by(BATCH) {
+        pass(first)?;
+        let mut batch = [PollFd::default(); BATCH];
+        let fds = &mut batch[..BATCH.min(count - first)];
+        let place = at + first * size_of::<PollFd>();
+        uaccess::get_all(place, fds)?;
+        look_at(table, fds);
+        ready += fds.iter().filter(|fd| fd.revents != 0).count();
+        uaccess::put_all(place, fds)?;
     }
     Ok(ready)
+}
+
+fn look_at(table: &Descriptors, fds: &mut [PollFd]) {
+    /// Not known yet. (No event.)
+    const LATER: u16 = 1 << 15;
+    let mut any_later = 0;
+    let held = table.hold();
+    for fd in &mut *fds {
+        fd.revents = match held.get(fd.fd) {
+            Some(descriptor) => match descriptor.file.object.ready_now() {
+                Some(events) => events & (fd.events | ALWAYS),
+                None => LATER,
+            },
+            None if fd.fd >= 0 => bits::NVAL,
+            None => 0,
+        };
+        any_later |= fd.revents & LATER;
+    }
+    drop(held);
+    if any_later != 0 {
+        for fd in fds.iter_mut().filter(|fd| fd.revents == LATER) {
+            fd.revents = match table.get(fd.fd) {
+                Ok(descriptor) => descriptor.file.object.ready() & (fd.events | ALWAYS),
+                Err(_) => bits::NVAL,
+            };
+        }
+    }
+}
+
+/// Adds all entries at `at`.
+fn watch(table: &Descriptors, at: UserAddr, count: usize, set: &mut PollSet<'_>) -> Result<(), Errno> {
+    for i in 0..count {
+        pass(i)?;
+        let fd: PollFd = uaccess::get(at + i * size_of::<PollFd>())?;
+        if fd.fd < 0 {
+            continue;
+        }
+        let file = table.get(fd.fd).ok().map(|descriptor| descriptor.file);
+        let found = if file.is_none() { bits::NVAL } else { 0 };
+        set.push(file, fd.events | ALWAYS, found, i as u64)?;
+    }
+    Ok(())
 }
 
 /// For each of pselect6's sets: the events requested, and the events that set a bit in it.
@@ -119,42 +143,53 @@ const WORD: usize = u64::BITS as usize;
 pub fn pselect6(a: Args) -> Answer {
     let count = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?.min(limit() as usize);
     let sets = [1, 2, 3].map(|i| a.opt_addr(i));
-    let table = table()?;
-    let mut watched = Watching(Vec::new());
-    for first in (0..count).step_by(WORD) {
-        pass(first)?;
-        let words = read_words(&sets, first)?;
-        for fd in (first..count.min(first + WORD)).filter(|fd| words.iter().any(|w| w >> (fd - first) & 1 != 0)) {
-            let asked = SETS.iter().zip(words).filter(|(_, w)| w >> (fd - first) & 1 != 0);
-            let (events, wanted) = asked.fold((0, 0), |(e, w), ((asks, answers), _)| (e | asks, w | answers));
-            let file = Some(table.get(fd as i32)?.file);
-            let fd = PollFd { fd: fd as i32, events, revents: 0 };
-            watched.0.try_push(Watched { fd, wanted, file }).map_err(Errno::from)?;
-        }
-    }
+    let (deadline, _) = deadline(a.opt_addr(4))?;
     // The last argument points to a pair: the mask's address and its length.
     let [mask, size] = a.opt_addr(5).map(uaccess::get::<[u64; 2]>).transpose()?.unwrap_or_default();
     if mask != 0 && size as usize != signal::SET_SIZE {
         return Err(Errno::EINVAL);
     }
     let mask = (mask != 0).then(|| uaccess::get(UserAddr::new(mask as usize))).transpose()?;
-    wait(&mut watched.0, a.opt_addr(4), mask)?;
-    let mut found = 0;
-    let mut rest = &watched.0[..];
+    let table = table()?;
+    let poller = Poller::new();
+    let mut set = PollSet::new(&poller);
     for first in (0..count).step_by(WORD) {
         pass(first)?;
-        // They are sorted by descriptor.
-        let n = rest.iter().take_while(|w| (w.fd.fd as usize) < first + WORD).count();
-        let (here, later) = rest.split_at(n);
-        rest = later;
-        for ((asks, answers), set) in SETS.iter().zip(sets) {
-            let Some(set) = set else { continue };
-            let ready = here.iter().filter(|w| w.fd.events & asks != 0 && w.fd.revents & answers != 0);
-            let word = ready.fold(0u64, |word, w| word | 1 << (w.fd.fd as usize - first));
-            found += word.count_ones() as usize;
-            uaccess::put(set + first / 8, &word)?;
+        let words = read_words(&sets, first)?;
+        for fd in (first..count.min(first + WORD)).filter(|fd| words.iter().any(|w| w >> (fd - first) & 1 != 0)) {
+            let asked = SETS.iter().zip(words).enumerate().filter(|(_, (_, w))| w >> (fd - first) & 1 != 0);
+            let (wanted, tag) = asked
+                .fold((0, fd as u64), |(wanted, tag), (i, ((_, answers), _))| (wanted | answers, tag | 1 << (32 + i)));
+            set.push(Some(table.get(fd as i32)?.file), wanted, 0, tag)?;
         }
     }
+    wait(&mut set, deadline, a.opt_addr(4), mask)?;
+    store(&mut set, &sets, count)
+}
+
+/// Stores the sets of what was found; returns how many bits are set.
+fn store(watched: &mut PollSet<'_>, sets: &[Option<UserAddr>; 3], count: usize) -> Answer {
+    for first in (0..count).step_by(WORD) {
+        pass(first)?;
+        sets.iter().flatten().try_for_each(|set| uaccess::put(*set + first / 8, &0u64))?;
+    }
+    let mut found = 0;
+    watched.each(|watched| {
+        let fd = watched.tag as u32 as usize;
+        for (i, ((_, answers), set)) in SETS.iter().zip(sets).enumerate() {
+            let is_asked = watched.tag >> (32 + i) & 1 != 0;
+            if is_asked
+                && watched.found & answers != 0
+                && let Some(set) = set
+            {
+                let place = *set + fd / WORD * size_of::<u64>();
+                let word: u64 = uaccess::get(place)?;
+                uaccess::put(place, &(word | 1 << (fd % WORD)))?;
+                found += 1;
+            }
+        }
+        Ok(())
+    })?;
     Ok(found)
 }
 

@@ -49,6 +49,12 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answ
             to.put(&piece[..n])
         }
         Object::Pipe(pipe, _) => read_pipe(pipe, file.is_nonblocking(), to),
+        Object::EventFd(_) if to.left() < size_of::<u64>() => Err(Errno::EINVAL),
+        Object::EventFd(counter) => {
+            let value = counter.read(file.is_nonblocking())?.to_ne_bytes();
+            if to.put(&value)? < value.len() { Err(Errno::EFAULT) } else { Ok(value.len()) }
+        }
+        Object::Epoll(_) => Err(Errno::EINVAL),
     }
 }
 
@@ -87,14 +93,13 @@ fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
                 break;
             }
             match to.put(bytes) {
-                Ok(n) => {
+                Ok(n) if n == wanted => {
                     claim.pass(n);
                     done += n;
-                    if n < wanted {
-                        return Ok(done);
-                    }
                 }
-                Err(e) => return if done == 0 { Err(e) } else { Ok(done) },
+                // (What was copied stays in the pipe.)
+                Ok(_) | Err(_) if done > 0 => return Ok(done),
+                _ => return Err(Errno::EFAULT),
             }
         }
         let is_all = claim.is_all();
@@ -120,6 +125,17 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
             })
         }
         Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from),
+        Object::EventFd(counter) => {
+            let mut more = [0; size_of::<u64>()];
+            if from.left() < more.len() {
+                return Err(Errno::EINVAL);
+            }
+            if from.take(&mut more)? < more.len() {
+                return Err(Errno::EFAULT);
+            }
+            counter.write(u64::from_ne_bytes(more), file.is_nonblocking()).map(|()| more.len())
+        }
+        Object::Epoll(_) => Err(Errno::EINVAL),
     }
 }
 
@@ -138,8 +154,8 @@ fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer 
     put_in(pipe, len, nonblocking, |to| from.take(to))
 }
 
-/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. Without a reader it also sends
-/// SIGPIPE.
+/// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. If they cannot be read to the end,
+/// whole pages of them are written, as on Linux. Without a reader it also sends SIGPIPE.
 fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
     let is_atomic = len <= pipe::ATOMIC;
     let mut done = 0;
@@ -148,10 +164,11 @@ fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut 
         let wanted = if is_atomic || !nonblocking { left.min(pipe::ATOMIC) } else { 1 };
         let written = or_signal(pipe.write(wanted, left, nonblocking)).and_then(|mut claim| {
             let (n, end) = fill(&mut claim, &mut take);
-            if n == 0 || is_atomic {
-                end.inspect_err(|_| claim.forget())?;
-            }
-            Ok(n)
+            let Err(e) = end else { return Ok(n) };
+            let whole = (done + n) / PAGE_SIZE * PAGE_SIZE;
+            let kept = whole.saturating_sub(done);
+            claim.keep(kept);
+            if kept == 0 { Err(e) } else { Ok(kept) }
         });
         match written {
             Ok(n) => done += n,
@@ -247,6 +264,7 @@ pub fn sendfile(a: Args) -> Answer {
             }
             Object::Null | Object::Zero => Ok(piece.len()),
             Object::Archive(_) => Err(Errno::EROFS),
+            Object::EventFd(_) | Object::Epoll(_) => Err(Errno::EINVAL),
         }
     })?;
     match a.opt_addr(2) {

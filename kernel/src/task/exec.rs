@@ -44,7 +44,7 @@ pub fn exec(
     // Nothing can fail from here on.
     robust::release(current());
     take_process_number(process);
-    let old_descriptors = process.descriptors.lock().replace(descriptors);
+    let old_descriptors = process.set_descriptors(Some(descriptors));
     let old_actions = core::mem::replace(&mut *process.actions.lock(), actions);
     process.credentials.lock().for_program();
     process.set_name(path);

@@ -73,7 +73,7 @@ fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
     itimer::stop(process);
     process.handles.clear();
-    let descriptors = process.descriptors.lock().take();
+    let descriptors = process.set_descriptors(None);
     drop(descriptors);
     release_mm(process);
     let reaped = {

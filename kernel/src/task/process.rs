@@ -3,7 +3,7 @@
 //! The lock of the [table](super::table) of processes covers its [`Family`] and its links.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
@@ -37,8 +37,10 @@ pub struct Process {
     pub ppid: AtomicU32,
     /// Address space, shared with a vfork child; `None` after exit.
     pub space: SpinLock<Option<KArc<Space>>>,
-    /// Descriptors; `None` after exit.
-    pub descriptors: SpinLock<Option<KArc<Descriptors>>>,
+    /// Descriptors; `None` after exit. Only its own threads access them.
+    descriptors: SpinLock<Option<KArc<Descriptors>>>,
+    /// Where those are, for [`Process::own_descriptors`].
+    own_descriptors: AtomicPtr<Descriptors>,
     /// What it holds of other objects.
     pub handles: Handles,
     /// Handlers of signals, shared after CLONE_SIGHAND.
@@ -119,6 +121,7 @@ impl Process {
             pid,
             ppid: AtomicU32::new(0),
             space: SpinLock::new(Cpu, Rank::Process, Some(space)),
+            own_descriptors: AtomicPtr::new(KArc::as_ptr(&descriptors).cast_mut()),
             descriptors: SpinLock::new(Cpu, Rank::Process, Some(descriptors)),
             handles: Handles::new(),
             actions: SpinLock::new(Cpu, Rank::Process, actions),
@@ -193,6 +196,23 @@ impl Process {
     /// The descriptors, if the process still has them.
     pub fn descriptors(&self) -> Result<KArc<Descriptors>, Errno> {
         self.descriptors.lock().clone().ok_or(Errno::ESRCH)
+    }
+
+    /// The same, without an owner of their own.
+    ///
+    /// # Safety
+    /// The caller is a thread of this process, and does not use the result after it calls [`Process::set_descriptors`].
+    #[inline]
+    pub unsafe fn own_descriptors(&self) -> Result<&Descriptors, Errno> {
+        // SAFETY: the process owns them until its only thread, in exec, or its last one, in exit, sets others: the caller, then.
+        unsafe { self.own_descriptors.load(Ordering::Relaxed).as_ref() }.ok_or(Errno::ESRCH)
+    }
+
+    /// exec and exit: other descriptors, or none; returns the old ones. The caller is the only thread.
+    pub fn set_descriptors(&self, new: Option<KArc<Descriptors>>) -> Option<KArc<Descriptors>> {
+        let at = new.as_ref().map_or(core::ptr::null(), KArc::as_ptr);
+        self.own_descriptors.store(at.cast_mut(), Ordering::Relaxed);
+        core::mem::replace(&mut *self.descriptors.lock(), new)
     }
 }
 

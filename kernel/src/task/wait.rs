@@ -46,6 +46,8 @@ const RELAY: usize = 2;
 
 struct Waiter {
     thread: *const Thread,
+    /// For a [`Place`]: its poller's mark.
+    mark: Option<*const AtomicBool>,
     /// Its place in the order of arrival; touched under the queue's lock.
     ticket: Cell<u64>,
     link: LinkedListLink,
@@ -79,9 +81,14 @@ impl Waiters {
     /// Wakes the longest waiter.
     fn wake_first(&mut self) {
         if let Some(waiter) = self.list.pop_front() {
-            // SAFETY: the waiter was in the queue, so its thread is still inside `wait_until`, which takes the
-            // lock that is held here before it returns.
-            sched::wake(unsafe { &*waiter.thread });
+            // SAFETY: the waiter was in the queue, so its thread is still inside `wait_until`, or its poller lives; both
+            // take the lock that is held here before that changes.
+            unsafe {
+                if let Some(mark) = waiter.mark {
+                    (*mark).store(true, Ordering::Release);
+                }
+                sched::wake(&*waiter.thread);
+            }
         }
     }
 
@@ -158,7 +165,7 @@ impl WaitQueue {
         if let Some(value) = ready() {
             return Ok(value);
         }
-        let waiter = Waiter { thread: current(), ticket: Cell::new(0), link: LinkedListLink::new() };
+        let waiter = Waiter { thread: current(), mark: None, ticket: Cell::new(0), link: LinkedListLink::new() };
         let mut has_slept = false;
         let result = self::sleep(sleep, deadline, || {
             // A thread that was woken mostly finds what it waited for, and need not enter again.
@@ -203,6 +210,56 @@ impl WaitQueue {
         waiters.pass_on(RELAY);
         self.note(&waiters);
         linked
+    }
+}
+
+/// A thread that waits in several queues at once, with a [`Place`] in each.
+pub struct Poller {
+    thread: *const Thread,
+    is_woken: AtomicBool,
+}
+
+impl Poller {
+    /// The calling thread.
+    pub fn new() -> Self {
+        Self { thread: current(), is_woken: AtomicBool::new(false) }
+    }
+
+    /// Forgets events until now; the caller then enters its places and looks at its objects.
+    pub fn reset(&self) {
+        self.is_woken.store(false, Ordering::Relaxed);
+    }
+
+    /// Sleeps until one of the places is taken out of its queue, or has been since [`Poller::reset`]. Errors as of [`sleep`].
+    pub fn sleep(&self, deadline: Option<u64>) -> Result<(), Errno> {
+        sleep(Sleep::Interruptible, deadline, || self.is_woken.load(Ordering::Acquire).then_some(()))
+    }
+}
+
+/// A place of a [`Poller`] in a queue.
+pub struct Place(Waiter);
+
+impl Place {
+    /// In no queue yet.
+    ///
+    /// # Safety
+    /// The place is entered into one queue only. From its first entry on, until it is taken out by [`WaitQueue::leave_place`], neither
+    /// it nor the poller nor the queue moves or is dropped. The poller's thread makes all these calls.
+    pub unsafe fn new(poller: &Poller) -> Self {
+        let mark = Some(&raw const poller.is_woken);
+        Self(Waiter { thread: poller.thread, mark, ticket: Cell::new(0), link: LinkedListLink::new() })
+    }
+}
+
+impl WaitQueue {
+    /// Enters a place, unless it is in the queue.
+    pub fn enter_place(&self, place: &Place) {
+        self.enter(&place.0);
+    }
+
+    /// Takes a place out of the queue.
+    pub fn leave_place(&self, place: &Place) {
+        self.leave(&place.0);
     }
 }
 

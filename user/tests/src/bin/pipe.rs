@@ -185,7 +185,7 @@ fn transfer(checks: &mut Checks) {
     let nowhere = [byte, Iovec { base: KERNEL as u64, len: 1 }];
     let written = raw(nr::WRITEV, [write as usize, nowhere.as_ptr() as usize, 2]);
     checks.fails(written, Errno::EFAULT, "or with a part that is the kernel's");
-    let edge = map(2 * PAGE, RW);
+    let edge = map(3 * PAGE, RW) + PAGE;
     let _ = munmap(edge + PAGE, PAGE);
     let across = |len: usize| raw(nr::WRITE, [write as usize, edge + PAGE - 1984, len]);
     checks.fails(across(4000), Errno::EFAULT, "a short write whose end cannot be read");
@@ -194,12 +194,12 @@ fn transfer(checks: &mut Checks) {
     checks.eq(io::read(read, &mut [0]), Ok(0), "writes nothing");
     let (read, write) = io::pipe(0).expect("a pipe");
     let across = |call: usize, fd: i32, back: usize, len: usize| raw(call, [fd as usize, edge + PAGE - back, len]);
-    checks.eq(across(nr::WRITE, write, 1983, 6000), Ok(1983), "a long one writes what can be read");
-    checks.eq(across(nr::READ, read, 1001, 6000), Ok(1001), "a read ends at the last byte that can be written");
-    checks.fails(across(nr::READ, read, 0, 100), Errno::EFAULT, "or fails");
-    checks.eq(io::read(read, &mut [0; 6000]), Ok(982), "and loses nothing");
+    checks.fails(across(nr::WRITE, write, 1983, 6000), Errno::EFAULT, "a long one");
+    checks.eq(across(nr::WRITE, write, PAGE + 1983, 2 * PAGE), Ok(PAGE), "which writes whole pages");
+    checks.fails(across(nr::READ, read, 1001, 6000), Errno::EFAULT, "a read whose end cannot be written");
+    checks.eq(io::read(read, &mut [0; 6000]), Ok(PAGE), "loses nothing");
     let _ = io::close(write);
-    let _ = munmap(edge, PAGE);
+    let _ = munmap(edge - PAGE, 2 * PAGE);
     let _ = io::close(read);
 }
 

@@ -1,0 +1,435 @@
+//! epoll: a set of open files, and those of them that have become ready (see `docs/readiness.md`).
+//!
+//! The set's lock ranks as an object's and is held for a few items; no other lock is taken under it.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use intrusive_collections::{
+    Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter,
+};
+use quire_abi::Errno;
+use quire_abi::layout::{EpollEvent, epoll, poll};
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::descriptor::{Object, OpenFile};
+use super::nesting::{self, Checked};
+use super::source::{Source, SourceLink, release};
+use crate::task::point::{ENTRIES, resched_point};
+use crate::task::wait::{Sleep, WaitQueue};
+use crate::vm::{Cpu, PAGES, SpinLock};
+
+/// Items that one look takes off the ready list.
+pub const BATCH: usize = 8;
+
+/// Events that are always waited for.
+const ALWAYS: u32 = (poll::ERR | poll::HUP) as u32;
+
+/// Of an item's events: how they are reported. An item with nothing else is disabled.
+const FLAGS: u32 = epoll::ONESHOT | epoll::ET | epoll::EXCLUSIVE | epoll::WAKEUP;
+
+/// Items of all epolls.
+static ITEMS: AtomicUsize = AtomicUsize::new(0);
+
+/// What an item is: an open file and a number in an epoll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    file: usize,
+    epoll: usize,
+    fd: i32,
+}
+
+impl Key {
+    fn new(file: &OpenFile, epoll: &Epoll, fd: i32) -> Self {
+        Self { file: core::ptr::from_ref(file).addr(), epoll: core::ptr::from_ref(epoll).addr(), fd }
+    }
+
+    /// Below all keys of a file.
+    pub fn first_of(file: &OpenFile) -> Self {
+        Self { file: core::ptr::from_ref(file).addr(), epoll: 0, fd: i32::MIN }
+    }
+
+    /// Whether it is a key of this file.
+    pub fn is_of(&self, file: &OpenFile) -> bool {
+        self.file == core::ptr::from_ref(file).addr()
+    }
+}
+
+/// An open file in an epoll.
+pub struct Item {
+    key: Key,
+    epoll: KArc<Epoll>,
+    /// What the file is. (Not the file: an item keeps no end of a pipe open.)
+    object: Object,
+    /// What is waited for, and how. With the links below it belongs to the epoll's lock.
+    events: Cell<u32>,
+    data: Cell<u64>,
+    set_link: RBTreeLink,
+    ready_link: LinkedListLink,
+    /// Belongs to the source.
+    pub source_link: SourceLink,
+}
+
+// SAFETY: the cells and the epoll's links are touched under the epoll's lock, the source's link under the source's; the rest does
+// not change.
+unsafe impl Send for Item {}
+// SAFETY: as above.
+unsafe impl Sync for Item {}
+
+intrusive_adapter!(InSet = UnsafeRef<Item>: Item { set_link => RBTreeLink });
+intrusive_adapter!(InReady = UnsafeRef<Item>: Item { ready_link => LinkedListLink });
+
+impl<'a> KeyAdapter<'a> for InSet {
+    type Key = Key;
+    fn get_key(&self, item: &'a Item) -> Key {
+        item.key
+    }
+}
+
+impl Item {
+    /// Its key.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The epoll that it belongs to.
+    pub fn owner(&self) -> &KArc<Epoll> {
+        &self.epoll
+    }
+
+    /// Those of its object's events that are in `wanted`. The caller holds no lock.
+    fn ready(&self, wanted: u32) -> u32 {
+        u32::from(self.object.ready()) & wanted
+    }
+
+    /// Its object may have become ready. The caller holds no lock.
+    pub fn fire(&self) {
+        self.epoll.consider(self);
+    }
+
+    /// Its file is gone: it leaves its epoll.
+    pub fn forget(&self) {
+        let taken = self.epoll.set.lock().take(self);
+        release(taken);
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        ITEMS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Set {
+    /// Each item is owned by this tree: it holds a count.
+    items: RBTree<InSet>,
+    /// Those that have become ready. Items in it are in the tree.
+    ready: LinkedList<InReady>,
+    ready_len: usize,
+}
+
+// SAFETY: the links are touched under the lock only.
+unsafe impl Send for Set {}
+
+impl Set {
+    fn append(&mut self, item: &Item) -> bool {
+        let enters = item.set_link.is_linked() && !item.ready_link.is_linked();
+        if enters {
+            // SAFETY: it is in the tree, which owns it, and leaves the list before the tree.
+            self.ready.push_back(unsafe { UnsafeRef::from_raw(item) });
+            self.ready_len += 1;
+        }
+        enters
+    }
+
+    fn take_first_ready(&mut self) -> Option<KArc<Item>> {
+        let item = self.ready.pop_front()?;
+        self.ready_len -= 1;
+        // SAFETY: the tree owns it.
+        unsafe { KArc::upgrade(&raw const *item) }
+    }
+
+    /// Takes an item out, if it is there; the caller releases it once the lock is released.
+    fn take(&mut self, item: &Item) -> Option<UnsafeRef<Item>> {
+        if !item.set_link.is_linked() {
+            return None;
+        }
+        if item.ready_link.is_linked() {
+            // SAFETY: a linked item is in this list.
+            unsafe { self.ready.cursor_mut_from_ptr(item).remove() };
+            self.ready_len -= 1;
+        }
+        // SAFETY: a linked item is in this tree.
+        unsafe { self.items.cursor_mut_from_ptr(item).remove() }
+    }
+
+    fn find(&self, key: &Key) -> Option<KArc<Item>> {
+        // SAFETY: the tree owns the item.
+        self.items.find(key).get().and_then(|item| unsafe { KArc::upgrade(item) })
+    }
+}
+
+/// A set of open files that a program waits for.
+pub struct Epoll {
+    set: SpinLock<Set>,
+    /// Threads in epoll_wait.
+    waiters: WaitQueue,
+    /// Those who wait for the epoll as an object.
+    pub source: Source,
+    /// What the last check for circles found.
+    pub checked: Checked,
+}
+
+impl Epoll {
+    /// An empty set.
+    pub fn new() -> Result<KArc<Self>, Errno> {
+        let set = Set { items: RBTree::new(InSet::NEW), ready: LinkedList::new(InReady::NEW), ready_len: 0 };
+        Ok(KArc::try_new(Self {
+            set: SpinLock::new(Cpu, Rank::Object, set),
+            waiters: WaitQueue::new(),
+            source: Source::new(),
+            checked: Checked::new(),
+        })?)
+    }
+
+    /// Adds a file under a number. EEXIST, ELOOP, ENOSPC; EPERM for a file that is always ready.
+    pub fn add(this: &KArc<Self>, file: &OpenFile, fd: i32, event: EpollEvent) -> Result<(), Errno> {
+        let source = file.object.source().ok_or(Errno::EPERM)?;
+        let _nesting = match &file.object {
+            Object::Epoll(below) => Some(nesting::check(this, below)?),
+            _ => None,
+        };
+        let most = PAGES.total_managed() * PAGE_SIZE / 25 / size_of::<Item>();
+        if ITEMS.fetch_add(1, Ordering::Relaxed) >= most {
+            ITEMS.fetch_sub(1, Ordering::Relaxed);
+            return Err(Errno::ENOSPC);
+        }
+        // (A failure drops the item, and so its count.)
+        let item = KArc::try_new(Item {
+            key: Key::new(file, this, fd),
+            epoll: this.clone(),
+            object: file.object.clone(),
+            events: Cell::new(event.events | ALWAYS),
+            data: Cell::new(event.data),
+            set_link: RBTreeLink::new(),
+            ready_link: LinkedListLink::new(),
+            source_link: SourceLink::new(),
+        })?;
+        {
+            let mut set = this.set.lock();
+            if set.items.find(&item.key).get().is_some() {
+                return Err(Errno::EEXIST);
+            }
+            KArc::add_owners(&item, 1);
+            // SAFETY: it has a count for the tree, which is dropped when the item is taken out.
+            set.items.insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(&item)) });
+        }
+        file.note_watched();
+        source.enter(&item);
+        let is_there = {
+            let _set = this.set.lock();
+            item.set_link.is_linked()
+        };
+        if !is_there {
+            // Removed meanwhile by a thread that did not find it in the source.
+            source.leave(&item);
+        }
+        this.consider(&item);
+        Ok(())
+    }
+
+    /// Changes what a file's item waits for; ENOENT.
+    pub fn change(&self, file: &OpenFile, fd: i32, event: EpollEvent) -> Result<(), Errno> {
+        let item = {
+            let set = self.set.lock();
+            let item = set.find(&Key::new(file, self, fd)).ok_or(Errno::ENOENT)?;
+            if (item.events.get() | event.events) & epoll::EXCLUSIVE != 0 {
+                return Err(Errno::EINVAL);
+            }
+            item.events.set(event.events | ALWAYS);
+            item.data.set(event.data);
+            item
+        };
+        self.consider(&item);
+        Ok(())
+    }
+
+    /// Removes a file's item; ENOENT.
+    pub fn remove(&self, file: &OpenFile, fd: i32) -> Result<(), Errno> {
+        let (item, taken) = {
+            let mut set = self.set.lock();
+            let item = set.find(&Key::new(file, self, fd)).ok_or(Errno::ENOENT)?;
+            let taken = set.take(&item);
+            (item, taken)
+        };
+        release(taken);
+        leave_source(&item);
+        Ok(())
+    }
+
+    /// The last descriptor of the epoll is gone: all items leave.
+    pub fn close(&self) {
+        loop {
+            let first = {
+                let mut set = self.set.lock();
+                // SAFETY: the tree owns the item.
+                let first = set.items.front().get().and_then(|item| unsafe { KArc::upgrade(item) });
+                first.map(|item| (set.take(&item), item))
+            };
+            let Some((taken, item)) = first else { return };
+            release(taken);
+            leave_source(&item);
+            // A killed thread goes on.
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+
+    /// Puts an item on the ready list if it is ready, and wakes a waiter. The caller holds no lock.
+    fn consider(&self, item: &Item) {
+        let wanted = {
+            let _set = self.set.lock();
+            item.events.get()
+        };
+        if wanted & !FLAGS != 0 && item.ready(wanted) != 0 && self.set.lock().append(item) {
+            self.waiters.wake_one();
+            self.source.wake();
+        }
+    }
+
+    /// Sleeps until an item may be ready. ETIMEDOUT at the deadline, EINTR.
+    pub fn sleep(&self, deadline: Option<u64>) -> Result<(), Errno> {
+        self.waiters.wait_until(Sleep::Interruptible, deadline, || (self.set.lock().ready_len > 0).then_some(()))
+    }
+
+    /// Takes up to [`BATCH`] items, `most` at most, off the ready list, and passes the events of those that are ready to `put`.
+    /// Items that are to be reported again, and all of them if `put` fails, are appended. Then another waiter is woken if
+    /// there are ready items. The caller holds no lock.
+    pub fn take(&self, most: usize, put: impl FnOnce(&[EpollEvent]) -> Result<(), Errno>) -> Result<Taken, Errno> {
+        let mut items: [Option<Candidate>; BATCH] = [const { None }; BATCH];
+        let mut taken = Taken::default();
+        {
+            let mut set = self.set.lock();
+            taken.there = set.ready_len;
+            for place in items.iter_mut().take(most) {
+                let Some(item) = set.take_first_ready() else { break };
+                let (wanted, data) = (item.events.get(), item.data.get());
+                if wanted & epoll::ONESHOT != 0 {
+                    // Nobody else may report it.
+                    item.events.set(wanted & FLAGS);
+                }
+                *place = Some(Candidate { item, wanted, data, ready: 0 });
+                taken.looked += 1;
+            }
+        }
+        let mut events = [EpollEvent::default(); BATCH];
+        for candidate in items.iter_mut().flatten() {
+            if candidate.wanted & !FLAGS != 0 {
+                candidate.ready = candidate.item.ready(candidate.wanted);
+            }
+            if candidate.ready != 0 {
+                events[taken.reported] = EpollEvent { events: candidate.ready, pad: 0, data: candidate.data };
+                taken.reported += 1;
+            }
+        }
+        let stored = if taken.reported == 0 { Ok(()) } else { put(&events[..taken.reported]) };
+        self.put_back(&items, stored.is_ok());
+        stored.map(|()| taken)
+    }
+
+    /// What follows after items were taken off the ready list, and those that are ready have been reported or not.
+    fn put_back(&self, items: &[Option<Candidate>; BATCH], is_stored: bool) {
+        let mut enabled = false;
+        let mut set = self.set.lock();
+        for Candidate { item, wanted, ready, .. } in items.iter().flatten() {
+            let is_reported = is_stored && *ready != 0;
+            if wanted & epoll::ONESHOT != 0 && !is_reported && item.events.get() == wanted & FLAGS {
+                item.events.set(*wanted);
+                enabled = true;
+            }
+            if !is_reported && *ready != 0 || is_reported && wanted & (epoll::ONESHOT | epoll::ET) == 0 {
+                set.append(item);
+            }
+        }
+        let has_more = set.ready_len > 0;
+        drop(set);
+        if has_more {
+            self.waiters.wake_one();
+        }
+        if enabled {
+            // They were disabled for a while, and may have missed an event.
+            items.iter().flatten().for_each(|candidate| self.consider(&candidate.item));
+        }
+    }
+
+    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock.
+    pub fn ready(&self) -> u16 {
+        loop {
+            let Some((item, wanted)) = self.set.lock().take_first_ready().map(|item| {
+                let wanted = item.events.get();
+                (item, wanted)
+            }) else {
+                return 0;
+            };
+            if wanted & !FLAGS != 0 && item.ready(wanted) != 0 {
+                self.set.lock().append(&item);
+                return poll::IN | poll::RDNORM;
+            }
+        }
+    }
+
+    /// Calls `visit` for each epoll that this one watches. EINTR if the thread is killed.
+    pub fn each_below(&self, visit: &mut dyn FnMut(&KArc<Epoll>) -> Result<(), Errno>) -> Result<(), Errno> {
+        let mut last: Option<Key> = None;
+        loop {
+            let found = {
+                let set = self.set.lock();
+                let mut cursor = set.items.lower_bound(last.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
+                let mut found = None;
+                for _ in 0..ENTRIES {
+                    let Some(item) = cursor.get() else { break };
+                    last = Some(item.key);
+                    if let Object::Epoll(below) = &item.object {
+                        found = Some(below.clone());
+                        break;
+                    }
+                    cursor.move_next();
+                }
+                if found.is_none() && cursor.is_null() {
+                    return Ok(());
+                }
+                found
+            };
+            if let Some(below) = found {
+                visit(&below)?;
+            }
+            resched_point(Sleep::Killable)?;
+        }
+    }
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Taken {
+    /// Items that were on the list before.
+    pub there: usize,
+    /// Those of them that were taken off it.
+    pub looked: usize,
+    /// Those of these that were ready, and reported.
+    pub reported: usize,
+}
+
+/// An item that was taken off the ready list.
+struct Candidate {
+    item: KArc<Item>,
+    wanted: u32,
+    data: u64,
+    ready: u32,
+}
+
+fn leave_source(item: &Item) {
+    if let Some(source) = item.object.source() {
+        source.leave(item);
+    }
+}

@@ -1,0 +1,159 @@
+//! Sources: what an object that can become ready has for those who wait for it (see `docs/readiness.md`).
+//!
+//! An object changes its state, then [wakes](Source::wake) the source. A waiter enters the source, then looks at the state.
+//! Between the two steps each executes a full barrier, so one of them sees what the other has done.
+//!
+//! The lock ranks as an object's and is held for a few items; no other lock is taken under it.
+
+use core::sync::atomic::{AtomicBool, Ordering, fence};
+
+use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::descriptor::OpenFile;
+use super::epoll::{Epoll, Item, Key};
+use crate::task::point::resched_point;
+use crate::task::wait::{Sleep, WaitQueue};
+use crate::vm::{Cpu, SpinLock};
+
+/// Items that are handled under one hold of the lock.
+const BATCH: usize = 16;
+
+/// An item's link in its source, and its key there.
+pub struct SourceLink(RBTreeLink);
+
+impl SourceLink {
+    /// In no source.
+    pub const fn new() -> Self {
+        Self(RBTreeLink::new())
+    }
+}
+
+intrusive_adapter!(InSource = UnsafeRef<Item>: Item { source_link.0 => RBTreeLink });
+
+impl<'a> KeyAdapter<'a> for InSource {
+    type Key = Key;
+    fn get_key(&self, item: &'a Item) -> Key {
+        item.key()
+    }
+}
+
+/// Those who wait for one side of an object.
+pub struct Source {
+    /// Threads, among them those that read and write.
+    pub sleepers: WaitQueue,
+    /// Each item is owned by this tree: it holds a count.
+    items: SpinLock<RBTree<InSource>>,
+    /// Whether there are any, or have been. Set before an item enters.
+    has_items: AtomicBool,
+}
+
+impl Source {
+    /// Nobody waits.
+    pub const fn new() -> Self {
+        Self {
+            sleepers: WaitQueue::new(),
+            items: SpinLock::new(Cpu, Rank::Object, RBTree::new(InSource::NEW)),
+            has_items: AtomicBool::new(false),
+        }
+    }
+
+    /// The object has become readier. The caller holds no lock and may sleep.
+    #[inline]
+    pub fn wake(&self) {
+        self.sleepers.wake_all();
+        // (wake_all begins with the barrier.)
+        if self.has_items.load(Ordering::Relaxed) {
+            self.fire();
+        }
+    }
+
+    /// Tells the epolls of all items, a few at a time.
+    #[cold]
+    fn fire(&self) {
+        let mut last: Option<Key> = None;
+        loop {
+            let mut batch: [Option<KArc<Item>>; BATCH] = [const { None }; BATCH];
+            {
+                let items = self.items.lock();
+                let bound = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+                let mut cursor = items.lower_bound(bound);
+                for place in &mut batch {
+                    let Some(item) = cursor.get() else { break };
+                    // SAFETY: the tree owns the item, and its lock is held.
+                    *place = unsafe { KArc::upgrade(item) };
+                    last = Some(item.key());
+                    cursor.move_next();
+                }
+            }
+            let is_full = batch.iter().all(Option::is_some);
+            batch.iter().flatten().for_each(|item| item.fire());
+            drop(batch);
+            if !is_full {
+                return;
+            }
+            // A killed thread goes on: others wait for this.
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+
+    /// Enters an item, which then looks at its object's state.
+    pub fn enter(&self, item: &KArc<Item>) {
+        self.has_items.store(true, Ordering::Relaxed);
+        KArc::add_owners(item, 1);
+        // SAFETY: it has a count for the tree, which drops it when the item is taken out.
+        self.items.lock().insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(item)) });
+        fence(Ordering::SeqCst);
+    }
+
+    /// Takes an item out, if it is there.
+    pub fn leave(&self, item: &Item) {
+        let taken = {
+            let mut items = self.items.lock();
+            // SAFETY: a linked item is in this tree: its object has one source.
+            if item.source_link.0.is_linked() { unsafe { items.cursor_mut_from_ptr(item).remove() } } else { None }
+        };
+        release(taken);
+    }
+
+    /// Calls `visit` for the epoll of each item. EINTR if the thread is killed.
+    pub fn each_owner(&self, visit: &mut dyn FnMut(&KArc<Epoll>) -> Result<(), Errno>) -> Result<(), Errno> {
+        let mut last: Option<Key> = None;
+        loop {
+            let owner = {
+                let items = self.items.lock();
+                let cursor = items.lower_bound(last.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
+                let Some(item) = cursor.get() else { return Ok(()) };
+                last = Some(item.key());
+                item.owner().clone()
+            };
+            visit(&owner)?;
+            resched_point(Sleep::Killable)?;
+        }
+    }
+
+    /// Takes out all items of an open file. It is about to be dropped, so that no more enter.
+    pub fn leave_all(&self, file: &OpenFile) {
+        loop {
+            let taken = {
+                let mut items = self.items.lock();
+                let mut cursor = items.lower_bound_mut(Bound::Included(&Key::first_of(file)));
+                if cursor.get().is_some_and(|item| item.key().is_of(file)) { cursor.remove() } else { None }
+            };
+            let Some(item) = taken else { return };
+            item.forget();
+            release(Some(item));
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+/// Drops the count of a tree that an item was taken out of.
+pub fn release(item: Option<UnsafeRef<Item>>) {
+    if let Some(item) = item {
+        // SAFETY: the tree had a count, and whoever takes the item out of it drops that.
+        unsafe { KArc::drop_owners(UnsafeRef::into_raw(item), 1) }
+    }
+}

@@ -1,0 +1,139 @@
+//! epoll and eventfd.
+
+use quire_abi::Errno;
+use quire_abi::flags::Open;
+use quire_abi::layout::{EpollEvent, epoll as op, poll};
+use quire_mm::UserAddr;
+use quire_mm::fallible::KArc;
+
+use super::file::{limit, table};
+use super::{Answer, Args, signal};
+use crate::arch::{timer, uaccess};
+use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
+use crate::ipc::epoll::Epoll;
+use crate::ipc::eventfd::EventFd;
+use crate::task::point::resched_point;
+use crate::task::wait::Sleep;
+
+fn install(object: Object, status: Open, flags: Open) -> Answer {
+    let file = OpenFile::new(object, status)?;
+    let rights = Rights::READ | Rights::WRITE;
+    let descriptor = Descriptor { file, rights, close_on_exec: flags.contains(Open::CLOEXEC) };
+    table()?.insert(descriptor, 0, limit()).map(|fd| fd as usize)
+}
+
+pub fn eventfd(a: Args) -> Answer {
+    const SEMAPHORE: u32 = 1;
+    let flags = Open::from_bits_retain(a.uint(1) & !SEMAPHORE);
+    if !(flags - Open::CLOEXEC - Open::NONBLOCK).is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    let counter = EventFd::new(a.uint(0), a.uint(1) & SEMAPHORE != 0)?;
+    install(Object::EventFd(counter), Open::RDWR | flags & Open::NONBLOCK, flags)
+}
+
+pub fn create(a: Args) -> Answer {
+    let flags = Open::from_bits_retain(a.uint(0));
+    if !(flags - Open::CLOEXEC).is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    install(Object::Epoll(Epoll::new()?), Open::RDWR, flags)
+}
+
+fn epoll_of(file: &OpenFile) -> Result<&KArc<Epoll>, Errno> {
+    match &file.object {
+        Object::Epoll(epoll) => Ok(epoll),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+pub fn control(a: Args) -> Answer {
+    let what = a.int(1);
+    let event: EpollEvent = if what == op::DEL { EpollEvent::default() } else { uaccess::get(a.addr(3))? };
+    let table = table()?;
+    let above = table.get(a.int(0))?.file;
+    let file = table.get(a.int(2))?.file;
+    if file.object.source().is_none() {
+        return Err(Errno::EPERM);
+    }
+    let epoll = epoll_of(&above)?;
+    if KArc::ptr_eq(&above, &file) {
+        return Err(Errno::EINVAL);
+    }
+    match what {
+        op::ADD => {
+            check_exclusive(&file, event.events)?;
+            Epoll::add(epoll, &file, a.int(2), event)?;
+        }
+        op::MOD if event.events & op::EXCLUSIVE != 0 => return Err(Errno::EINVAL),
+        op::MOD => epoll.change(&file, a.int(2), event)?,
+        op::DEL => epoll.remove(&file, a.int(2))?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
+}
+
+/// What may be said with EPOLLEXCLUSIVE. (It allows to wake fewer waiters than all, and here wakes all.)
+fn check_exclusive(file: &OpenFile, events: u32) -> Result<(), Errno> {
+    const MAY: u32 = (poll::IN | poll::OUT | poll::ERR | poll::HUP) as u32 | op::WAKEUP | op::ET | op::EXCLUSIVE;
+    let is_wrong = events & !MAY != 0 || matches!(file.object, Object::Epoll(_));
+    if events & op::EXCLUSIVE != 0 && is_wrong { Err(Errno::EINVAL) } else { Ok(()) }
+}
+
+/// epoll_pwait: the time-out is in milliseconds, a negative one is none.
+pub fn wait(a: Args) -> Answer {
+    const MOST: usize = i32::MAX as usize / size_of::<EpollEvent>();
+    let most = usize::try_from(a.int(2)).ok().filter(|most| (1..=MOST).contains(most)).ok_or(Errno::EINVAL)?;
+    uaccess::check(a.addr(1), most * size_of::<EpollEvent>())?;
+    let mask = a.opt_addr(4).map(uaccess::get).transpose()?;
+    if mask.is_some() && a.word(5) != signal::SET_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    let file = table()?.get(a.int(0))?.file;
+    let epoll = epoll_of(&file)?;
+    let span = u64::try_from(a.int(3)).ok().map(|ms| ms * 1_000_000);
+    if let Some(mask) = mask {
+        signal::with_mask(mask);
+    }
+    let found = wait_for(epoll, a.addr(1), most, span.map(|ns| timer::now_ns() + ns));
+    if mask.is_some() && found != Err(Errno::EINTR) {
+        signal::restore_mask();
+    }
+    found
+}
+
+/// Sleeps until items are ready, or until the deadline; stores their events, `most` at most.
+fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> Answer {
+    loop {
+        let found = take(epoll, to, most);
+        let is_over = deadline.is_some_and(|at| timer::now_ns() >= at);
+        if found != Ok(0) || is_over {
+            return found;
+        }
+        match epoll.sleep(deadline) {
+            Ok(()) | Err(Errno::ETIMEDOUT) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Takes the items that are on the list now, each once.
+fn take(epoll: &Epoll, to: UserAddr, most: usize) -> Answer {
+    let mut done = 0;
+    let mut left = None;
+    loop {
+        let put = |events: &[EpollEvent]| uaccess::put_all(to + done * size_of::<EpollEvent>(), events);
+        let taken = match epoll.take(left.unwrap_or(usize::MAX).min(most - done), put) {
+            Ok(taken) => taken,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        };
+        done += taken.reported;
+        let rest = left.unwrap_or(taken.there).saturating_sub(taken.looked);
+        left = Some(rest);
+        if taken.looked == 0 || rest == 0 || done == most || resched_point(Sleep::Killable).is_err() {
+            break;
+        }
+    }
+    Ok(done)
+}
