@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use quire_rt::abi::flags::{Clone, Open, sig};
 use quire_rt::abi::info::{self, kind};
-use quire_rt::abi::layout::{PollFd, Sigaction, Timespec, at, poll, sa};
+use quire_rt::abi::layout::{EpollEvent, PollFd, Sigaction, Timespec, at, epoll, poll, sa};
 use quire_rt::abi::nr;
 use quire_rt::arch::clone_thread;
 use quire_rt::process::Status;
@@ -391,13 +391,36 @@ fn answers(checks: &mut Checks) {
         );
     }
     let _ = (io::close(folder as i32), io::close(file as i32));
-    let mut watched = [PollFd { fd: 0, events: poll::IN, revents: 0 }; 8];
-    Call { name: "ppoll of what is there", errnos: MEMORY, least: 1 }.check(
+    let (read, write) = io::pipe(0).expect("a pipe for the test");
+    let mut watched = [PollFd { fd: read, events: poll::IN, revents: 0 }; 40];
+    let soon = Timespec { sec: 0, nsec: 1 };
+    Call { name: "ppoll that waits", errnos: MEMORY, least: 2 }.check(
         checks,
         || (),
-        |()| (nr::PPOLL, [watched.as_mut_ptr() as usize, 8, past, 0, 8, 0]),
+        |()| (nr::PPOLL, [watched.as_mut_ptr() as usize, 40, &raw const soon as usize, 0, 8, 0]),
         |(), _| true,
     );
+    let set = raw(nr::EPOLL_CREATE1, [0]).expect("an epoll for the test");
+    let event = EpollEvent { events: poll::IN.into(), pad: 0, data: 0 };
+    let control = |what: i32| (nr::EPOLL_CTL, [set, what as usize, read as usize, &raw const event as usize, 0, 0]);
+    Call { name: "epoll_ctl", errnos: MEMORY, least: 1 }.check(
+        checks,
+        || (),
+        |()| control(epoll::ADD),
+        |(), done| {
+            let (number, args) = control(epoll::DEL);
+            raw(number, args).is_ok() == done.is_ok()
+        },
+    );
+    [read, write, set as i32].iter().for_each(|fd| _ = io::close(*fd));
+    for (name, number, least) in [("epoll_create1", nr::EPOLL_CREATE1, 2), ("eventfd2", nr::EVENTFD2, 2)] {
+        Call { name, errnos: MEMORY, least }.check(
+            checks,
+            || (),
+            |()| (number, [0; 6]),
+            |(), done| done.is_err() || done.is_ok_and(|fd| io::close(fd as i32).is_ok()),
+        );
+    }
 }
 
 const SYSTEM: usize = size_of::<info::SystemInfo>();

@@ -366,12 +366,13 @@ fn storm(checks: &mut Checks) {
         DONE.fetch_add(1, SeqCst);
     };
     let taker = move || {
-        while TAKEN.load(SeqCst) < 3 * ADDED
-            && wait(set, 4, 5000).is_ok_and(|found| {
-                found.iter().for_each(|(_, fd)| _ = TAKEN.fetch_add(take(*fd as i32).unwrap_or(0), SeqCst));
-                !found.is_empty()
-            })
-        {}
+        while TAKEN.load(SeqCst) < 3 * ADDED {
+            let found = wait(set, 4, 5000).unwrap_or_default();
+            found.iter().for_each(|(_, fd)| _ = TAKEN.fetch_add(take(*fd as i32).unwrap_or(0), SeqCst));
+            if found.is_empty() {
+                break;
+            }
+        }
         // Whoever was first wakes the others.
         let _ = add(fds[0], 1);
     };
