@@ -17,6 +17,7 @@ mod latency;
 mod linux;
 mod misuse;
 mod oom;
+mod options;
 mod programs;
 mod readme;
 mod selftest;

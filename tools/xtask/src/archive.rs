@@ -11,6 +11,8 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::{Result, ensure};
+
 /// The alignment of file data.
 pub const PAGE: usize = 4096;
 
@@ -34,7 +36,8 @@ impl Entry {
     }
 }
 
-/// An archive under construction. Paths have no leading slash; a later entry replaces an earlier one of its path.
+/// An archive under construction. Paths have no leading slash. A later file or link replaces an earlier one of its path;
+/// a directory stays one, and so does a file, or what lies below would be lost.
 #[derive(Default)]
 pub struct Archive {
     // A directory's path is a prefix of its files' and so comes before them.
@@ -43,25 +46,36 @@ pub struct Archive {
 
 impl Archive {
     /// Puts in a regular file and the directories above it.
-    pub fn file(&mut self, path: &str, data: Vec<u8>, executable: bool) {
-        self.insert(path, Entry::File { data, executable });
+    pub fn file(&mut self, path: &str, data: Vec<u8>, executable: bool) -> Result<()> {
+        self.insert(path, Entry::File { data, executable })
     }
 
     /// Puts in a symbolic link and the directories above it.
-    pub fn symlink(&mut self, path: &str, target: String) {
-        self.insert(path, Entry::Symlink { target });
+    pub fn symlink(&mut self, path: &str, target: String) -> Result<()> {
+        self.insert(path, Entry::Symlink { target })
     }
 
     /// Puts in a directory and those above it.
-    pub fn directory(&mut self, path: &str) {
-        self.insert(path, Entry::Directory);
+    pub fn directory(&mut self, path: &str) -> Result<()> {
+        self.insert(path, Entry::Directory)
     }
 
-    fn insert(&mut self, path: &str, entry: Entry) {
-        for (slash, _) in path.match_indices('/') {
-            self.entries.entry(path[..slash].to_owned()).or_insert(Entry::Directory);
+    fn insert(&mut self, path: &str, entry: Entry) -> Result<()> {
+        let above = path.match_indices('/').map(|(slash, _)| &path[..slash]);
+        for directory in above.clone() {
+            let is_free = self.entries.get(directory).is_none_or(|there| matches!(there, Entry::Directory));
+            ensure!(is_free, "/{path} has no place in the boot archive: /{directory} is not a directory there");
+        }
+        if let Some(there) = self.entries.get(path) {
+            let [was, becomes] = [there, &entry].map(|entry| matches!(entry, Entry::Directory));
+            ensure!(!was || becomes, "/{path} is a directory of the boot archive: name a file in it, as /{path}/FILE");
+            ensure!(was || !becomes, "/{path} is a file of the boot archive, and cannot be a directory");
+        }
+        for directory in above {
+            self.entries.entry(directory.to_owned()).or_insert(Entry::Directory);
         }
         self.entries.insert(path.to_owned(), entry);
+        Ok(())
     }
 
     /// The archive's bytes, a whole number of pages.
@@ -147,9 +161,9 @@ mod tests {
     fn file_data_fills_whole_pages() {
         let mut archive = Archive::default();
         for size in [0, 1, 4095, 4096, 4097, 20000] {
-            archive.file(&format!("bin/program-{size}"), vec![0xa5; size], true);
+            archive.file(&format!("bin/program-{size}"), vec![0xa5; size], true).unwrap();
         }
-        archive.file(&"n".repeat(250), vec![1; 100], false);
+        archive.file(&"n".repeat(250), vec![1; 100], false).unwrap();
         let bytes = archive.to_bytes();
         assert_eq!(bytes.len() % PAGE, 0);
         let mut files = 0;
@@ -165,11 +179,11 @@ mod tests {
     #[test]
     fn entries_keep_kind_mode_and_order() {
         let mut archive = Archive::default();
-        archive.file("etc/motd", b"old".to_vec(), false);
-        archive.file("etc/motd", b"hello\n".to_vec(), false);
-        archive.file("a/b/run", b"x".to_vec(), true);
-        archive.symlink("bin/sh", "../init".into());
-        archive.directory("tmp");
+        archive.file("etc/motd", b"old".to_vec(), false).unwrap();
+        archive.file("etc/motd", b"hello\n".to_vec(), false).unwrap();
+        archive.file("a/b/run", b"x".to_vec(), true).unwrap();
+        archive.symlink("bin/sh", "../init".into()).unwrap();
+        archive.directory("tmp").unwrap();
         let entries = read(&archive.to_bytes());
         let seen: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.mode, e.data.as_slice())).collect();
         let expected: &[(&str, u32, &[u8])] = &[
@@ -183,5 +197,21 @@ mod tests {
             ("tmp", 0o040755, b""),
         ];
         assert_eq!(seen, expected);
+    }
+
+    /// An entry that took the place of a directory would leave its files without one.
+    #[test]
+    fn a_directory_stays_a_directory_and_a_file_a_file() {
+        let mut archive = Archive::default();
+        archive.file("bin/sh", b"x".to_vec(), true).unwrap();
+        let before = archive.to_bytes();
+        let said = archive.file("bin", b"y".to_vec(), false).unwrap_err().to_string();
+        assert!(said.contains("/bin is a directory"), "{said}");
+        assert!(archive.symlink("bin", "sh".into()).is_err());
+        let said = archive.file("bin/sh/a/b", b"y".to_vec(), false).unwrap_err().to_string();
+        assert!(said.contains("/bin/sh is not a directory"), "{said}");
+        assert!(archive.directory("bin/sh").is_err());
+        assert!(archive.to_bytes() == before, "a refused entry leaves nothing");
+        archive.directory("bin").unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::added::EXEC;
 use crate::archive::Archive;
 use crate::cargo::{Executable, KERNEL_TARGET, USER_TARGET, Workspace};
 use crate::kernel;
@@ -52,10 +53,11 @@ impl Built {
         let mut archive = Archive::default();
         add_tree(&mut archive, &self.root, "")?;
         for file in added {
-            add_file(&mut archive, &file.host, &file.guest)?;
+            let added = add_file(&mut archive, &file.host, &file.guest);
+            added.with_context(|| format!("--add {}", file.host.display()))?;
         }
         if let Some(commands) = exec {
-            archive.file("etc/exec", format!("{commands}\n").into_bytes(), false);
+            archive.file(EXEC, format!("{commands}\n").into_bytes(), false)?;
         }
         Ok(archive.to_bytes())
     }
@@ -151,11 +153,11 @@ fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
         let path = format!("{prefix}{}", name.to_str().context("a file name is not UTF-8")?);
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            archive.directory(&path);
+            archive.directory(&path)?;
             add_tree(archive, &entry.path(), &format!("{path}/"))?;
         } else if kind.is_symlink() {
             let target = fs::read_link(entry.path())?;
-            archive.symlink(&path, target.to_str().context("a link's target is not UTF-8")?.to_owned());
+            archive.symlink(&path, target.to_str().context("a link's target is not UTF-8")?.to_owned())?;
         } else {
             add_file(archive, &entry.path(), &path)?;
         }
@@ -166,8 +168,7 @@ fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
 fn add_file(archive: &mut Archive, host: &Path, guest: &str) -> Result<()> {
     let data = fs::read(host).with_context(|| format!("reading {}", host.display()))?;
     let executable = fs::metadata(host)?.permissions().mode() & 0o111 != 0;
-    archive.file(guest, data, executable);
-    Ok(())
+    archive.file(guest, data, executable)
 }
 
 fn size_of(path: &Path) -> Result<String> {

@@ -20,9 +20,15 @@ pub fn flash(options: &FlashOptions) -> Result<u8> {
     let device = options.device.canonicalize().with_context(|| format!("{}", options.device.display()))?;
     ensure!(fs::metadata(&device)?.file_type().is_block_device(), "{} is not a block device", device.display());
     let mut card = open(&device)?;
+    let (size, least) = (size_of(&device)?, image::IMAGE_BYTES as u64);
+    ensure!(
+        size >= least,
+        "{} has {} MiB, which is too small: the image has {}",
+        device.display(),
+        size >> 20,
+        least >> 20
+    );
     let image = image::rpi4()?;
-    let size = size_of(&device)?;
-    ensure!(size >= image.len() as u64, "{} has {} MiB, which is too small", device.display(), size >> 20);
     if !confirmed(&device, size)? {
         eprintln!("xtask: nothing was written");
         return Ok(1);

@@ -16,9 +16,9 @@ use crate::options::{Board, BuildOptions, CardBoard, ImageOptions};
 use crate::output;
 use crate::setup;
 
-/// A power of two, since QEMU accepts no other card size. With clusters of one sector it has more of them than the
+/// The size of the image: a power of two, since QEMU accepts no other card size. With clusters of one sector it has more of them than the
 /// 65,525 below which a file system is not FAT32.
-const IMAGE_BYTES: usize = 64 << 20;
+pub const IMAGE_BYTES: usize = 64 << 20;
 const SECTOR: u32 = 512;
 /// The partition starts at 1 MiB, as partitioning tools do it, and takes the rest.
 const FIRST_SECTOR: u32 = 2048;
@@ -43,6 +43,7 @@ const COMMAND_LINE: &str = "console=serial0\n";
 
 /// `cargo xtask image`.
 pub fn image(options: &ImageOptions) -> Result<u8> {
+    output::check(&options.output)?;
     let image = match options.board {
         CardBoard::Rpi4 => rpi4()?,
     };

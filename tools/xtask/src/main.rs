@@ -5,6 +5,7 @@
 //! [`qemu`], then [`run`]; [`mod@test`] takes it many times. [`lab`] needs no machine. [`progress`] shows long-running
 //! steps, [`output`] writes files. xtask's own messages always go to standard error: standard output belongs to the guest.
 
+mod added;
 mod archive;
 mod bench;
 mod build;

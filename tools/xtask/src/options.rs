@@ -84,9 +84,9 @@ pub struct RunOptions {
     /// Let the shell run these commands and power off; standard output carries what they print.
     #[arg(long, value_name = "COMMANDS", allow_hyphen_values = true, conflicts_with = "selftest")]
     pub exec: Option<String>,
-    /// Stop the machine after this many seconds, with exit status 124.
-    #[arg(long, value_name = "SECONDS")]
-    pub timeout: Option<u64>,
+    /// Stop the machine this many seconds after its start, with exit status 124; building does not count.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: Option<u32>,
     /// Give QEMU one more argument, after xtask's own; repeatable.
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub qemu: Vec<String>,
@@ -108,7 +108,7 @@ pub struct BenchOptions {
     #[arg(long)]
     pub no_build: bool,
     /// Only rows whose names begin with one of these; without any, all rows and the kernel's own fast paths.
-    #[arg(value_name = "ROW")]
+    #[arg(value_name = "ROW", value_parser = row)]
     pub rows: Vec<String>,
 }
 
@@ -148,26 +148,27 @@ pub struct TestOptions {
     #[arg(long)]
     pub quick: bool,
     /// Run only tests whose names contain this.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = filter)]
     pub filter: Option<String>,
 }
 
 /// The hardware that QEMU emulates.
 #[derive(Args, Clone, Default)]
 pub struct MachineOptions {
-    /// Number of CPUs [default: 4].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
+    /// Number of CPUs, at most 16, or 8 without `--gic 3` [default: 4].
+    #[arg(long, value_name = "N", value_parser = cpus)]
     pub smp: Option<u32>,
     /// Memory, such as 128M or 8G [default: 1G; the Pi has 2G].
     #[arg(long, value_name = "SIZE")]
     pub mem: Option<MemorySize>,
-    /// Number of NUMA nodes; memory and CPUs are split evenly [default: 1].
+    /// Number of NUMA nodes; memory and CPUs are split evenly. Quire tells 8 nodes apart and counts further ones as the
+    /// first [default: 1].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub numa: Option<u32>,
     /// Version of the interrupt controller [default: 2].
     #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
     pub gic: Option<u8>,
-    /// QEMU's name of the CPU [default: cortex-a72; the Pi has that].
+    /// QEMU's name of a CPU of 64 bits [default: cortex-a72; the Pi has that].
     #[arg(long, value_name = "NAME")]
     pub cpu: Option<String>,
     /// Enter the kernel at EL2 (the Pi always does).
@@ -179,7 +180,7 @@ pub struct MachineOptions {
     /// A raw disk image: virtio-blk on virt, the SD card on the Pi.
     #[arg(long, value_name = "FILE")]
     pub disk: Option<PathBuf>,
-    /// Show the kernel this device tree, in which QEMU rewrites memory and /chosen, instead of the board's own.
+    /// Show the kernel this device tree of the board, in which QEMU rewrites memory and /chosen, instead of QEMU's own.
     #[arg(long, value_name = "FILE")]
     pub dtb: Option<PathBuf>,
 }
@@ -210,6 +211,34 @@ impl FromStr for AddedFile {
             return Err(format!("'{guest}' is not a path of a file in the guest"));
         }
         Ok(AddedFile { host, guest })
+    }
+}
+
+/// The CPUs that Quire uses.
+const MOST_CPUS: u32 = 16;
+
+fn cpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("not a number of CPUs from 1 to {MOST_CPUS}")),
+        Ok(count @ 1..=MOST_CPUS) => Ok(count),
+        Ok(_) => Err(format!("Quire uses {MOST_CPUS} CPUs at most: --smp {MOST_CPUS} --gic 3")),
+    }
+}
+
+/// The beginning of a row's name. It becomes a word of a command.
+fn row(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("the names of rows are like fault.read_zero".to_owned()),
+    }
+}
+
+/// A part of a test's name. Cargo would take one that begins with a dash for an option.
+fn filter(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('-') {
+        false => Ok(text.to_owned()),
+        true => Err("not a part of a test's name".to_owned()),
     }
 }
 
@@ -312,6 +341,28 @@ mod tests {
         assert_eq!(port("xtask run --gdb"), Some(1234));
         assert_eq!(port("xtask run --gdb=4321 --smp 1"), Some(4321));
         assert_eq!(port("xtask run --gdb --smp 1"), Some(1234));
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_refused_with_those_that_do() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
+        for line in ["run --smp 16 --gic 3", "run --timeout 1", "bench fault. ipc.call_8", "test --filter mm::areas"] {
+            assert_eq!(parse(&format!("xtask {line}")), Ok(()));
+        }
+        for (line, why) in [
+            ("run --smp 512", "Quire uses 16 CPUs at most: --smp 16 --gic 3"),
+            ("run --smp 17 --gic 3", "16 CPUs at most"),
+            ("run --smp 0", "from 1 to 16"),
+            ("run --smp many", "from 1 to 16"),
+            ("run --timeout 0", "1..=4294967295"),
+            ("run --timeout 18446744073709551615", "too large"),
+            ("bench fault.;poweroff", "like fault.read_zero"),
+            ("test --filter=--list", "part of a test's name"),
+        ] {
+            let said = parse(&format!("xtask {line}")).unwrap_err();
+            assert!(said.contains(why), "{line}: {said}");
+        }
+        assert_eq!(MOST_CPUS as usize, quire_mm::machine::MAX_CPUS);
     }
 
     #[test]

@@ -36,14 +36,17 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a file that cannot be written, before the work whose result it will be.
+pub fn check(path: &Path) -> Result<()> {
+    is_replaceable(path)?;
+    let part = part_of(path);
+    let made = fs::File::create(&part).and_then(|_| fs::remove_file(&part));
+    made.with_context(|| format!("writing {}", path.display()))
+}
+
 /// Has the file written under a temporary name beside it, and renames it.
 fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
-    // A device or a pipe of this name would be replaced by a file, not written to.
-    match fs::metadata(path) {
-        Ok(there) => ensure!(there.is_file(), "{} exists and is not a regular file", path.display()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    }
+    is_replaceable(path)?;
     let part = part_of(path);
     let done = make(&part).and_then(|()| fs::rename(&part, path));
     if done.is_err() {
@@ -51,6 +54,17 @@ fn replace(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Resu
         let _ = fs::remove_file(&part);
     }
     done.with_context(|| format!("writing {}", path.display()))
+}
+
+/// Refuses a device or a pipe of this name: it would be replaced by a file, not written to.
+fn is_replaceable(path: &Path) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(there) => ensure!(there.is_file(), "{} exists and is not a regular file", path.display()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    }
+    ensure!(path.file_name().is_some(), "'{}' is not the name of a file", path.display());
+    Ok(())
 }
 
 /// The name of a file until it is complete: of this process alone.
@@ -103,5 +117,11 @@ mod tests {
         let error = format!("{:#}", write(Path::new("/dev/null"), b"x").unwrap_err());
         assert!(error.contains("/dev/null exists and is not a regular file"), "{error}");
         assert!(write(Path::new("/nonexistent/dir/file"), b"x").is_err());
+        let dir = scratch("check");
+        let wrong = [dir.clone(), dir.join("none/file"), "/dev/null".into(), "".into(), "..".into()];
+        wrong.iter().for_each(|path| assert!(check(path).is_err(), "{}", path.display()));
+        check(&dir.join("file")).unwrap();
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "nothing is written yet");
+        fs::remove_dir_all(dir).unwrap();
     }
 }

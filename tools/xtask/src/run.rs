@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -17,12 +18,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
+use crate::added;
 use crate::build::{self, Built};
 use crate::cargo::Workspace;
 use crate::options::{Board, RunOptions};
@@ -31,6 +33,13 @@ use crate::setup;
 
 /// The exit status of a machine that was stopped because its time was up, as with timeout(1).
 const TIMED_OUT: u8 = 124;
+
+/// The exit status of a machine whose kernel panicked.
+const PANICKED: u8 = 101;
+
+/// What is said of a machine that ended and wrote nothing.
+const MUTE: &str = "the kernel wrote nothing: it found no console. Options that change the hardware (--dtb, --cpu, \
+    --qemu, --append console=) may be why; without them it writes to this terminal";
 
 /// Bytes of the console that a time-out shows.
 const TAIL_BYTES: usize = 4096;
@@ -43,14 +52,18 @@ const SERIAL_FD: [i32; 2] = [4, 5];
 pub fn run(options: &RunOptions) -> Result<u8> {
     // Report wrong options before a build.
     let mut qemu = qemu::machine(options.build.board, &options.machine)?;
-    for file in &options.add {
-        ensure!(file.host.exists(), "--add {}: no such file", file.host.display());
+    added::check(&options.add, options.exec.is_some())?;
+    if let Some(port) = options.gdb {
+        TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("--gdb={port}: this port is not free"))?;
+    }
+    setup::qemu()?;
+    if let Some(cpu) = &options.machine.cpu {
+        qemu::check_cpu(cpu)?;
     }
     let built = match options.no_build {
         true => Built::at(&Workspace::find()?, &options.build),
         false => build::build(&options.build)?,
     };
-    setup::qemu()?;
     let mut archive = File::from(memfd_create("quire-boot-archive", MemfdFlags::CLOEXEC)?);
     let contents = built.archive(&options.add, options.exec.as_deref())?;
     qemu::room_for_archive(options.build.board, &options.machine, contents.len() as u64)?;
@@ -71,10 +84,10 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         eprintln!("xtask:   {} {elf} -ex 'target remote :{port}'", setup::DEBUGGER);
     }
     qemu.args(&options.qemu);
-    let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let limit = options.timeout.map(|seconds| Duration::from_secs(seconds.into()));
     match runs_alone(options) {
-        true => exec(qemu, inherited, deadline),
-        false => interact(qemu, inherited, deadline),
+        true => exec(qemu, inherited, limit),
+        false => interact(qemu, inherited, limit),
     }
 }
 
@@ -96,12 +109,12 @@ fn kernel_arguments(options: &RunOptions) -> String {
 }
 
 /// Runs the machine with its serial port and QEMU's monitor in this terminal.
-fn interact(mut qemu: Command, inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
+fn interact(mut qemu: Command, inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
     eprintln!("xtask: booting; Ctrl-A X leaves");
     let terminal = tcgetattr(io::stdin()).ok();
     qemu.args(["-serial", "mon:stdio"]);
     let mut child = spawn(qemu, inherited)?;
-    let ended = wait(&mut child, deadline);
+    let ended = wait(&mut child, limit);
     if let Some(settings) = &terminal {
         tcsetattr(io::stdin(), OptionalActions::Now, settings).context("restoring the terminal")?;
     }
@@ -109,7 +122,7 @@ fn interact(mut qemu: Command, inherited: Vec<FdMapping>, deadline: Option<Insta
 }
 
 /// Runs the machine with its serial ports on standard output and standard error, and without standard input.
-fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, deadline: Option<Instant>) -> Result<u8> {
+fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
     qemu.args(["-semihosting-config", "enable=on,target=native", "-monitor", "none"]);
     // QEMU itself must not write between the programs' output.
     qemu.stdin(Stdio::null()).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
@@ -124,19 +137,19 @@ fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, deadline: Option<Insta
         copiers.push(copy(ours, out, Arc::clone(&tail)));
     }
     let mut child = spawn(qemu, inherited)?;
-    let ended = wait(&mut child, deadline)?;
+    let ended = wait(&mut child, limit)?;
     for copier in copiers {
         // QEMU has ended, so its sockets have too.
         let _ = copier.join();
     }
-    Ok(ended.map_or_else(
-        || {
-            let status = time_is_up();
-            eprintln!("xtask: the console's last lines:\n{}", tail.lock().unwrap_or_else(PoisonError::into_inner));
-            status
-        },
-        status_of,
-    ))
+    let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+    let status = ended.map_or_else(time_is_up, status_of);
+    match (status, tail.bytes.is_empty()) {
+        (TIMED_OUT, false) => eprintln!("xtask: the console's last lines:\n{tail}"),
+        (TIMED_OUT | PANICKED, true) => eprintln!("xtask: {MUTE}"),
+        _ => {}
+    }
+    Ok(status)
 }
 
 /// Starts QEMU; it ends when xtask does, however that happens.
@@ -149,13 +162,14 @@ fn spawn(mut qemu: Command, inherited: Vec<FdMapping>) -> Result<Child> {
     // Dropping the command closes this side's copies of the descriptors, so that the sockets end with QEMU.
 }
 
-/// Waits until the machine is off; `None`: the deadline came first, and it was killed.
-fn wait(child: &mut Child, deadline: Option<Instant>) -> Result<Option<ExitStatus>> {
+/// Waits until the machine, which has just started, is off; `None`: its time was up first, and it was killed.
+fn wait(child: &mut Child, limit: Option<Duration>) -> Result<Option<ExitStatus>> {
+    let started = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+        if limit.is_some_and(|limit| started.elapsed() >= limit) {
             child.kill()?;
             child.wait()?;
             return Ok(None);

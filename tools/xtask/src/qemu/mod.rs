@@ -1,12 +1,19 @@
 //! QEMU's arguments for the requested machine.
 
+mod cpu;
+mod tree;
+
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::options::{Board, MachineOptions, MemorySize};
+
+pub use cpu::check as check_cpu;
 
 /// The emulator.
 pub const QEMU: &str = "qemu-system-aarch64";
@@ -24,6 +31,9 @@ const VIRT_MEMORY: MemorySize = MemorySize { mebibytes: 1024 };
 const RPI4_MEMORY: MemorySize = MemorySize { mebibytes: 2048 };
 const RPI4_CPUS: u32 = 4;
 
+/// The smallest disk.
+const SECTOR: u64 = 512;
+
 /// A QEMU command for this board, without kernel, archive, kernel arguments and serial ports.
 ///
 /// An option that the board cannot honour is refused, never ignored.
@@ -31,7 +41,7 @@ pub fn machine(board: Board, options: &MachineOptions) -> Result<Command> {
     let mut qemu = Command::new(QEMU);
     qemu.args(["-display", "none", "-no-reboot"]);
     if let Some(tree) = &options.dtb {
-        ensure!(tree.exists(), "--dtb {}: no such file", tree.display());
+        tree::check(board, tree)?;
     }
     match board {
         Board::Virt => virt(&mut qemu, options)?,
@@ -156,16 +166,23 @@ fn rpi4(qemu: &mut Command, options: &MachineOptions) -> Result<()> {
     }
     qemu.args(["-M", "raspi4b", "-m", &RPI4_MEMORY.to_string(), "-smp", &RPI4_CPUS.to_string()]);
     if let Some(disk) = &options.disk {
-        let size = std::fs::metadata(disk).with_context(|| format!("--disk {}", disk.display()))?.len();
+        let drive = drive(disk, "if=sd,")?;
+        let size = std::fs::metadata(disk)?.len();
         ensure!(size.is_power_of_two(), "--disk {}: an SD card's size is a power of two in QEMU", disk.display());
-        qemu.arg("-drive").arg(drive(disk, "if=sd,")?);
+        qemu.arg("-drive").arg(drive);
     }
     Ok(())
 }
 
 /// A raw drive; QEMU wants commas in the name doubled.
 fn drive(file: &Path, options: &str) -> Result<OsString> {
-    ensure!(file.exists(), "--disk {}: no such file", file.display());
+    let there = std::fs::metadata(file).with_context(|| format!("--disk {}", file.display()))?;
+    let kind = there.file_type();
+    ensure!(kind.is_file() || kind.is_block_device(), "--disk {}: neither a file nor a disk", file.display());
+    ensure!(!kind.is_file() || there.len() >= SECTOR, "--disk {}: a disk has at least {SECTOR} bytes", file.display());
+    // QEMU opens it for both, and reports less clearly what is missing.
+    let opened = OpenOptions::new().read(true).write(true).open(file);
+    opened.with_context(|| format!("--disk {}: opening it to read and write", file.display()))?;
     let name = file.to_str().context("--disk: the name is not UTF-8")?.replace(',', ",,");
     Ok(format!("{options}format=raw,file={name}").into())
 }
