@@ -18,7 +18,7 @@ pub fn run(program: &Path, rows: &str, expected: usize) -> Result<String> {
     let kernel = setup::linux_kernel()?;
     let what = format!("measuring {} (minutes)", version(&fs::read(&kernel)?));
     let mut archive = Archive::default();
-    archive.file("bench", fs::read(program).with_context(|| program.display().to_string())?, true);
+    archive.file("bench", fs::read(program).with_context(|| program.display().to_string())?, true)?;
     // Inherited: the descriptor is not closed on exec.
     let mut initramfs = File::from(memfd_create("linux-initramfs", MemfdFlags::empty())?);
     initramfs.write_all(&archive.to_bytes())?;

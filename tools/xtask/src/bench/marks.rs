@@ -52,6 +52,8 @@ pub struct Mark {
     pub most: f64,
     /// The measured figure, if there is one.
     pub figure: Option<f64>,
+    /// Whether the figure is computed from several rows, so that no row shows it.
+    pub is_derived: bool,
 }
 
 /// The result of checking a mark.
@@ -65,6 +67,14 @@ pub enum Verdict {
 }
 
 impl Mark {
+    fn of(row: String, most: f64, figure: Option<f64>) -> Mark {
+        Mark { row, most, figure, is_derived: false }
+    }
+
+    fn derived(row: String, most: f64, figure: Option<f64>) -> Mark {
+        Mark { is_derived: true, ..Mark::of(row, most, figure) }
+    }
+
     pub fn verdict(&self) -> Verdict {
         match self.figure {
             None => Verdict::Unmeasured,
@@ -76,7 +86,7 @@ impl Mark {
 
     /// Why it does not hold, in a sentence with row, mark and figure.
     pub fn complaint(&self) -> Option<String> {
-        let Mark { row, most, figure } = self;
+        let Mark { row, most, figure, .. } = self;
         let figure = figure.unwrap_or(f64::NAN);
         match self.verdict() {
             Verdict::Holds => None,
@@ -89,7 +99,7 @@ impl Mark {
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Mark { row, most, figure } = self;
+        let Mark { row, most, figure, .. } = self;
         let figure = figure.map_or("-".to_owned(), |figure| format!("{figure:.0}"));
         let verdict = match self.verdict() {
             Verdict::Holds => "holds",
@@ -104,23 +114,23 @@ impl fmt::Display for Mark {
 /// All marks. If `complete`, everything was measured, and a missing figure fails its mark; otherwise marks without a
 /// figure are left out.
 pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark> {
-    let rows = ROWS.iter().map(|&(row, most)| Mark { row: row.to_owned(), most, figure: quire.get(row) });
+    let rows = ROWS.iter().map(|&(row, most)| Mark::of(row.to_owned(), most, quire.get(row)));
     let (large, small, most) = FORK;
     let figure = quire.get(large).zip(quire.get(small)).map(|(large, small)| (large - small) / FORK_PAGES);
-    let fork = Mark { row: "fork.exit, a resident page".to_owned(), most, figure };
+    let fork = Mark::derived("fork.exit, a resident page".to_owned(), most, figure);
     let pairs = PAIRS.iter().map(|&(row, back_end, most)| {
         let section = fast_paths.iter().find(|section| section.name == back_end);
-        Mark { row: format!("{row}, {back_end}"), most, figure: section.and_then(|section| section.net(row)) }
+        Mark::of(format!("{row}, {back_end}"), most, section.and_then(|section| section.net(row)))
     });
     let ratios = RATIOS.iter().map(|&(row, plain, most)| {
         let slub = fast_paths.iter().find(|section| section.name == "slub");
         let percent = slub.and_then(|slub| Some(100.0 * slub.net(row)? / slub.net(plain)?));
-        Mark { row: format!("{row}, % of {}", plain.trim_start_matches("kernel.")), most, figure: percent }
+        Mark::derived(format!("{row}, % of {}", plain.trim_start_matches("kernel.")), most, percent)
     });
     rows.chain([fork]).chain(pairs).chain(ratios).filter(|mark| complete || mark.figure.is_some()).collect()
 }
 
-/// The mark of a row, for the picture.
+/// The mark of a row.
 pub fn of_row(row: &str) -> Option<f64> {
     ROWS.iter().find(|(name, _)| *name == row).map(|&(_, most)| most)
 }
@@ -135,7 +145,7 @@ mod tests {
     use super::*;
 
     fn mark(figure: Option<f64>) -> Mark {
-        Mark { row: "brk.query".into(), most: 150.0, figure }
+        Mark::of("brk.query".into(), 150.0, figure)
     }
 
     #[test]

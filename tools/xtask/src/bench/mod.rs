@@ -112,17 +112,24 @@ pub fn bench(options: &BenchOptions) -> Result<u8> {
     let qemu = setup::qemu()?;
     let workspace = Workspace::find()?;
     let normal = BuildOptions { board: Board::Virt, debug: false, selftest: false };
+    let complete = options.rows.is_empty();
     if !options.no_build {
         build::build(&normal)?;
-        build::build(&BuildOptions { selftest: true, ..normal.clone() })?;
+        if complete {
+            build::build(&BuildOptions { selftest: true, ..normal.clone() })?;
+        }
     }
     let rows = options.rows.join(" ");
-    let complete = options.rows.is_empty();
 
     let commands = format!("vmstat tlb; bench {rows}; vmstat tlb");
     let expected = if complete { report::committed()?.len() } else { 0 };
     let quire = Figures::parse(&run("measuring Quire", expected, &["--exec", &commands])?);
     ensure!(quire.done, "user/bench did not finish on Quire");
+    for start in &options.rows {
+        let is_of = |row: &str| row.starts_with(start.as_str());
+        let is_known = quire.rows.iter().any(|(row, _)| is_of(row)) || quire.failed.iter().any(|row| is_of(row));
+        ensure!(is_known, "no row's name begins with {start}; `cargo xtask bench` without names measures all rows");
+    }
     let linux = match options.vs_linux {
         true => {
             let program = Built::at(&workspace, &normal).program("bin/bench");

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::marks;
+use super::marks::{self, Verdict};
 use super::report::{Line, Report, mean};
 
 const ROW_HEIGHT: i32 = 16;
@@ -20,7 +20,11 @@ const WIDTH: i32 = 700;
 /// Where figures are printed.
 const FIGURES: i32 = LEFT + WIDTH + 16;
 const WHOLE: i32 = FIGURES + 290;
-const TOP: i32 = 96;
+/// The height of the versions and the legend.
+const LEGEND: i32 = 52;
+/// A line of the sentences above it, and its length in characters.
+const SENTENCE: i32 = 18;
+const SENTENCE_LENGTH: usize = 160;
 /// The longest bar of a ratio to tiny Linux.
 const LONGEST_RATIO: f64 = 2.5;
 
@@ -30,6 +34,7 @@ const WORSE: RGBColor = RGBColor(190, 60, 50);
 const TINY: RGBColor = RGBColor(30, 30, 30);
 const DEBIAN: RGBColor = RGBColor(40, 80, 190);
 const MARK: RGBColor = RGBColor(150, 40, 150);
+const OUTSIDE: RGBColor = RGBColor(130, 130, 130);
 
 type Area<'text> = DrawingArea<SVGBackend<'text>, Shift>;
 
@@ -38,17 +43,24 @@ pub fn draw(report: &Report<'_>) -> Result<String> {
     let mut text = String::new();
     let groups: Vec<&[Line]> = report.groups().collect();
     let pairs = report.fast_paths.first().map_or(0, |section| section.rows().count()) as i32;
-    let rows = report.lines.len() as i32 + pairs;
-    let headings = groups.len() as i32 + i32::from(pairs > 0);
-    let height = TOP + ROW_HEIGHT * rows + HEADING * headings + 30;
+    let derived = report.marks.iter().filter(|mark| mark.is_derived).count() as i32;
+    let rows = report.lines.len() as i32 + pairs + derived;
+    let headings = groups.len() as i32 + i32::from(pairs > 0) + i32::from(derived > 0);
+    let sentences: Vec<String> = report.headlines().iter().flat_map(|sentence| wrapped(sentence)).collect();
+    let top = 10 + SENTENCE * sentences.len() as i32;
+    let height = top + LEGEND + ROW_HEIGHT * rows + HEADING * headings + 30;
     {
         let area = SVGBackend::with_string(&mut text, (WHOLE as u32, height as u32)).into_drawing_area();
-        let mut canvas = Canvas { area: &area, top: TOP, scale: LONGEST_RATIO };
+        let mut canvas = Canvas { area: &area, top, scale: LONGEST_RATIO };
         area.fill(&WHITE).map_err(wrong)?;
+        (10..).step_by(SENTENCE as usize).zip(&sentences).try_for_each(|(y, words)| canvas.sentence(words, y))?;
         canvas.legend(report)?;
         groups.iter().try_for_each(|group| canvas.group(group))?;
         if pairs > 0 {
             canvas.pairs(report)?;
+        }
+        if derived > 0 {
+            canvas.derived(report)?;
         }
         area.present().map_err(wrong)?;
     }
@@ -57,6 +69,21 @@ pub fn draw(report: &Report<'_>) -> Result<String> {
 
 fn wrong(error: impl std::fmt::Display) -> anyhow::Error {
     anyhow!("drawing: {error}")
+}
+
+/// A sentence in lines that fit the width.
+fn wrapped(sentence: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in sentence.split(' ') {
+        if lines.last().is_some_and(|line| !line.is_empty() && line.len() + word.len() >= SENTENCE_LENGTH) {
+            lines.push("   ".to_owned());
+        }
+        if let Some(line) = lines.last_mut() {
+            let space = if line.is_empty() { "" } else { " " };
+            *line += &format!("{space}{word}");
+        }
+    }
+    lines
 }
 
 /// The area, and how far down it is drawn.
@@ -73,29 +100,33 @@ impl Canvas<'_, '_> {
         self.area.draw(&Text::new(words.to_owned(), at, style)).map_err(wrong)
     }
 
-    fn legend(&self, report: &Report<'_>) -> Result<()> {
-        let headline = report.headline();
-        let (first, second) = headline.split_once("; ").unwrap_or((&headline, ""));
-        self.text(first, (10, 10), 16, BLACK)?;
-        self.text(second, (10, 30), 16, if second.contains("FAIL") { WORSE } else { BLACK })?;
-        self.text(&report.versions.to_string(), (10, 52), 12, BLACK)?;
-        self.text("Instructions an operation, as a ratio to tiny Linux.  Bar: Quire;", (10, 72), 12, BLACK)?;
-        self.upright(380, 70, TINY, 2)?;
-        self.text("tiny Linux", (386, 72), 12, TINY)?;
-        self.diamond(462, 78, DEBIAN)?;
-        self.text("Debian's Linux", (470, 72), 12, DEBIAN)?;
-        self.triangle(572, 72, MARK)?;
-        self.text("the most that Quire allows itself", (580, 72), 12, MARK)?;
-        self.notch(796, 72, BETTER)?;
-        self.text("longer than drawn", (814, 72), 12, BLACK)
+    fn sentence(&self, words: &str, y: i32) -> Result<()> {
+        self.text(words, (10, y), 14, if words.contains("FAIL") { WORSE } else { BLACK })
+    }
+
+    fn legend(&mut self, report: &Report<'_>) -> Result<()> {
+        let (versions, y) = (self.top + 8, self.top + 28);
+        self.text(&report.versions.to_string(), (10, versions), 12, BLACK)?;
+        self.text("Instructions an operation, as a ratio to tiny Linux.  Bar: Quire;", (10, y), 12, BLACK)?;
+        self.upright(380, y - 2, TINY, 2)?;
+        self.text("tiny Linux", (386, y), 12, TINY)?;
+        self.diamond(462, y + 6, DEBIAN)?;
+        self.text("Debian's Linux", (470, y), 12, DEBIAN)?;
+        self.triangle(572, y, MARK)?;
+        self.text("the most that Quire allows itself", (580, y), 12, MARK)?;
+        self.notch(796, y, BETTER)?;
+        self.text("longer than drawn", (814, y), 12, BLACK)?;
+        self.text("grey: in no mean", (940, y), 12, OUTSIDE)?;
+        self.top += LEGEND;
+        Ok(())
     }
 
     /// A group of rows with its means.
     fn group(&mut self, lines: &[Line]) -> Result<()> {
         let Some(first) = lines.first() else { return Ok(()) };
         let mut heading = first.group().to_owned();
-        if let (Some((tiny, _)), Some((debian, _))) = (mean(lines, |l| l.tiny), mean(lines, |l| l.debian)) {
-            heading += &format!(": mean {tiny:.2} of tiny, {debian:.2} of Debian's");
+        if let (Some((tiny, rows)), Some((debian, _))) = (mean(lines, |l| l.tiny), mean(lines, |l| l.debian)) {
+            heading += &format!(": mean {tiny:.2} of tiny, {debian:.2} of Debian's ({rows} of {} rows)", lines.len());
         }
         self.text(&heading, (10, self.top + 12), 14, BLACK)?;
         self.top += HEADING;
@@ -103,7 +134,8 @@ impl Canvas<'_, '_> {
     }
 
     fn row(&mut self, line: &Line) -> Result<()> {
-        self.text(&line.name, (24, self.top + 2), 12, BLACK)?;
+        let colour = if line.outside().is_some() { OUTSIDE } else { BLACK };
+        self.text(&line.name, (24, self.top + 2), 12, colour)?;
         let Some(tiny) = line.tiny else {
             self.text(&format!("{:.0}, no figure of Linux", line.quire), (LEFT, self.top + 2), 12, BLACK)?;
             self.top += ROW_HEIGHT;
@@ -157,6 +189,29 @@ impl Canvas<'_, '_> {
             }
             let all = report.fast_paths.iter().map(|s| s.net(row).map_or("-".into(), |figure| format!("{figure:.0}")));
             self.figures(&all.collect::<Vec<_>>(), 0)?;
+            self.top += ROW_HEIGHT;
+        }
+        Ok(())
+    }
+
+    /// The marks that no row shows, each as a share of what is allowed.
+    fn derived(&mut self, report: &Report<'_>) -> Result<()> {
+        self.scale = LONGEST_RATIO;
+        self.text(
+            "marks of several rows together, as a ratio to the most that is allowed",
+            (10, self.top + 12),
+            14,
+            BLACK,
+        )?;
+        self.top += HEADING;
+        for mark in report.marks.iter().filter(|mark| mark.is_derived) {
+            self.text(&mark.row, (24, self.top + 2), 12, BLACK)?;
+            let figure = mark.figure.filter(|figure| figure.is_finite());
+            let share = figure.unwrap_or(0.0) / mark.most;
+            self.bar(share, if mark.verdict() == Verdict::Holds { BETTER } else { WORSE })?;
+            self.triangle(self.x(1.0), self.top + 1, MARK)?;
+            let figure = figure.map_or("-".to_owned(), |figure| format!("{figure:.0}"));
+            self.figures(&[figure, format!("{share:.2} of {:.0}", mark.most)], 0)?;
             self.top += ROW_HEIGHT;
         }
         Ok(())
@@ -226,7 +281,8 @@ mod tests {
     fn all_rows_are_drawn_and_long_ones_are_cut() {
         let versions =
             Versions { quire: "Quire".into(), tiny: "tiny".into(), debian: "Debian".into(), machine: "QEMU".into() };
-        let text = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n";
+        let text = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\nBENCH kernel.fill.0 100 10200\n\
+                    BENCH kernel.fill.1 100 10700\n";
         let sections = ["slub", "slab", "slob"].map(|name| Section { name, figures: Figures::parse(text) });
         let drawn = |huge: &str| {
             let rows = format!("brk.query 1 1 128.0\nfault.write_huge 1 1 {huge}\nown.row 1 1 7.0\nDONE");
@@ -234,9 +290,13 @@ mod tests {
             draw(&report).unwrap()
         };
         let (short, long) = (drawn("10.0"), drawn("9999.0"));
-        for row in ["brk.query", "fault.write_huge", "own.row", "kernel.alloc_page", "no figure of Linux"] {
+        for row in
+            ["brk.query", "fault.write_huge", "own.row", "kernel.alloc_page", "no figure of Linux", "fill.1, % of"]
+        {
             assert!(long.contains(row), "{row}");
         }
+        assert!(long.contains("behind tiny: fault.write_huge") && short.contains("0 of 2 rows are behind"), "{long}");
+        assert!(long.contains("2 rows are in no mean: fault.write_huge"), "{long}");
         let lines = |svg: &str| svg.matches("<polyline").count();
         assert_eq!(lines(&long), lines(&short) + 2, "a cut bar has a notch");
     }

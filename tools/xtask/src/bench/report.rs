@@ -41,14 +41,24 @@ pub struct Line {
 }
 
 impl Line {
-    /// Whether the row counts for the means: one about memory that needs no huge pages.
-    pub fn counts(&self) -> bool {
-        !self.name.starts_with("sys.") && !self.name.contains("_huge") && self.name != "fault.none"
+    /// Why the row is in no mean, if it is in none. The means are of memory calls on pages of 4 KiB.
+    pub fn outside(&self) -> Option<&'static str> {
+        match self.name.as_str() {
+            name if name.starts_with("sys.") => Some("no memory call"),
+            name if name.contains("_huge") => Some("huge pages"),
+            _ if [self.tiny, self.debian, self.measured] == [None; 3] => Some("no figure of Linux"),
+            _ => None,
+        }
     }
 
-    /// The group that it belongs to: the part before the first dot.
+    /// Whether it costs no less than with tiny Linux.
+    pub fn is_behind(&self) -> bool {
+        self.tiny.is_some_and(|tiny| self.quire >= tiny)
+    }
+
+    /// The group that it belongs to.
     pub fn group(&self) -> &str {
-        self.name.split('.').next().unwrap_or(&self.name)
+        group_of(&self.name)
     }
 }
 
@@ -109,43 +119,97 @@ impl<'a> Report<'a> {
         self.lines.chunk_by(|one, next| one.group() == next.group())
     }
 
-    /// The rows, the means and the marks in a sentence or two.
-    pub fn headline(&self) -> String {
-        let mut parts = Vec::new();
-        let measured = ("Debian's Linux measured now", mean(&self.lines, |line| line.measured));
-        let tiny = (self.versions.tiny.as_str(), mean(&self.lines, |line| line.tiny));
-        for (what, mean) in [tiny, (self.versions.debian.as_str(), mean(&self.lines, |line| line.debian)), measured] {
-            parts.extend(mean.map(|(mean, rows)| format!("{mean:.3} of {what} ({rows} rows)")));
+    /// The means, the rows behind, those that are in no mean, and the marks: what is true of all rows, a sentence each.
+    pub fn headlines(&self) -> Vec<String> {
+        let mut said = vec![self.means(), self.behind()];
+        said.extend(self.outside());
+        said.push(self.verdict());
+        said
+    }
+
+    fn means(&self) -> String {
+        let all = self.lines.len();
+        let means = [
+            (self.versions.tiny.as_str(), mean(&self.lines, |line| line.tiny)),
+            (self.versions.debian.as_str(), mean(&self.lines, |line| line.debian)),
+            ("Debian's Linux measured now", mean(&self.lines, |line| line.measured)),
+        ];
+        let means = means.into_iter().filter_map(|(what, mean)| {
+            let (mean, rows) = mean?;
+            Some(format!("{mean:.3} of {what} ({rows} of {all} rows)"))
+        });
+        match means.collect::<Vec<_>>() {
+            none if none.is_empty() => format!("Quire: {all} rows, none of them in a mean"),
+            means => format!("Quire costs in geometric mean {}", means.join(", ")),
         }
+    }
+
+    fn behind(&self) -> String {
+        let rows: Vec<&str> =
+            self.lines.iter().filter(|line| line.is_behind()).map(|line| line.name.as_str()).collect();
+        let compared = self.lines.iter().filter(|line| line.tiny.is_some()).count();
+        let names = if rows.is_empty() { String::new() } else { format!(": {}", rows.join(", ")) };
+        format!("{} of {compared} rows are behind tiny{names}", rows.len())
+    }
+
+    /// The rows that are in no mean, by reason, if there are any.
+    fn outside(&self) -> Option<String> {
+        let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+        for line in &self.lines {
+            let Some(why) = line.outside() else { continue };
+            match reasons.iter_mut().find(|(reason, _)| *reason == why) {
+                Some((_, rows)) => rows.push(&line.name),
+                None => reasons.push((why, vec![&line.name])),
+            }
+        }
+        let count: usize = reasons.iter().map(|(_, rows)| rows.len()).sum();
+        let said: Vec<String> = reasons.iter().map(|(why, rows)| format!("{} ({why})", rows.join(", "))).collect();
+        (count > 0).then(|| format!("{count} rows are in no mean: {}", said.join("; ")))
+    }
+
+    fn verdict(&self) -> String {
         let failing = self.marks.iter().filter_map(Mark::complaint).count();
         let marks = match (self.marks.len(), failing) {
             (0, _) => "no marks".to_owned(),
             (all, 0) => format!("all {all} marks hold"),
             (all, failing) => format!("{failing} of {all} marks FAIL"),
         };
-        match parts.is_empty() {
-            true => format!("Quire: {marks}"),
-            false => format!("Quire costs in geometric mean {}; {marks}", parts.join(", ")),
+        match self.failed.len() {
+            0 => marks,
+            rows => format!("{marks}; {rows} rows FAILED: {}", self.failed.join(", ")),
         }
     }
 
-    /// As comma-separated values, one line per row.
+    /// As comma-separated values, one line per row, then one per mark that no row shows.
     pub fn csv(&self) -> String {
-        let mut text = String::from("group,row,quire,tiny,debian,debian_measured,mark\n");
+        let mut text = String::from("group,row,quire,tiny,debian,debian_measured,mark,in_means\n");
         let show = |figure: Option<f64>| figure.map_or(String::new(), |figure| format!("{figure:.1}"));
         for line in &self.lines {
             let [tiny, debian, measured] = [line.tiny, line.debian, line.measured].map(show);
-            let mark = show(marks::of_row(&line.name));
-            text += &format!("{},{},{:.1},{tiny},{debian},{measured},{mark}\n", line.group(), line.name, line.quire);
+            let (mark, in_means) = (show(marks::of_row(&line.name)), line.outside().unwrap_or("yes"));
+            let Line { name, quire, .. } = line;
+            text += &format!("{},{name},{quire:.1},{tiny},{debian},{measured},{mark},{in_means}\n", line.group());
+        }
+        for failed in &self.failed {
+            let name = failed.split(": ").next().unwrap_or(failed);
+            text += &format!("{},{name},,,,,{},failed\n", group_of(name), show(marks::of_row(name)));
         }
         for section in self.fast_paths {
             for row in section.rows() {
                 let mark = show(marks::of_pair(row).filter(|_| section.name == "slub"));
-                text += &format!("{},{row},{},,,,{mark}\n", section.name, show(section.net(row)));
+                text += &format!("{},{row},{},,,,{mark},in the kernel\n", section.name, show(section.net(row)));
             }
+        }
+        for mark in self.marks.iter().filter(|mark| mark.is_derived) {
+            text += &format!("mark,\"{}\",{},,,,{:.1},derived\n", mark.row, show(mark.figure), mark.most);
         }
         text
     }
+}
+
+/// The group of a row: the part before the first dot.
+fn group_of(row: &str) -> &str {
+    row.split('.').next().unwrap_or(row)
 }
 
 /// The rows of linux.tsv: Debian's figure, tiny's.
@@ -165,9 +229,9 @@ pub fn said_of(word: &str) -> &'static str {
     said.unwrap_or("Linux")
 }
 
-/// The geometric mean of Quire's figures to another's over the lines that count, and of how many.
+/// The geometric mean of Quire's figures to another's over the lines that are in means, and of how many.
 pub fn mean(lines: &[Line], peer: impl Fn(&Line) -> Option<f64>) -> Option<(f64, usize)> {
-    let ratios = lines.iter().filter(|line| line.counts()).filter_map(|line| Some(line.quire / peer(line)?));
+    let ratios = lines.iter().filter(|line| line.outside().is_none()).filter_map(|line| Some(line.quire / peer(line)?));
     let logarithms: Vec<f64> = ratios.map(f64::ln).collect();
     let count = logarithms.len();
     (count > 0).then(|| ((logarithms.iter().sum::<f64>() / count as f64).exp(), count))
@@ -175,14 +239,10 @@ pub fn mean(lines: &[Line], peer: impl Fn(&Line) -> Option<f64>) -> Option<(f64,
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.headline())?;
+        self.headlines().iter().try_for_each(|sentence| writeln!(f, "{sentence}"))?;
         writeln!(f, "{}\n", self.versions)?;
         writeln!(f, "Instructions an operation; by page in the rows of touches. Ratios are Quire's to the other's.")?;
-        writeln!(f, "The means leave out sys and _huge: these are not about pages of 4 KiB.")?;
         self.main_table(f)?;
-        let behind = self.lines.iter().filter(|line| line.counts() && line.tiny.is_some_and(|tiny| line.quire >= tiny));
-        let behind: Vec<&str> = behind.map(|line| line.name.as_str()).collect();
-        writeln!(f, "rows behind tiny: {}", if behind.is_empty() { "none".to_owned() } else { behind.join(", ") })?;
         if !self.fast_paths.is_empty() {
             self.fast_path_table(f)?;
         }
@@ -257,14 +317,29 @@ mod tests {
 
     #[test]
     fn means_leave_out_what_is_not_about_base_pages() {
-        let quire = Figures::parse("sys.getpid 1 1 1.0\nbrk.query 1 1 127.6\nfault.write_huge 1 1 1.0\nDONE");
+        let rows = "sys.getpid 1 1 1.0\nbrk.query 1 1 127.6\nfault.write_huge 1 1 1.0\nown.row 1 1 7.0\nDONE";
+        let quire = Figures::parse(rows);
         let versions = versions();
         let report = Report::new(&versions, &quire, None, &[], false).unwrap();
         let text = report.to_string();
-        assert!(text.starts_with("Quire costs in geometric mean 0.501 of tiny (1 rows)"), "{text}");
+        assert!(text.starts_with("Quire costs in geometric mean 0.501 of tiny (1 of 4 rows)"), "{text}");
+        let outside =
+            "3 rows are in no mean: sys.getpid (no memory call); fault.write_huge (huge pages); own.row (no figure";
+        assert!(text.contains(outside), "{text}");
         assert!(text.contains("brk.query                             150      128  holds"), "{text}");
         assert!(report.complaints().is_empty());
-        assert_eq!(report.groups().count(), 3);
+        assert_eq!(report.groups().count(), 4);
+    }
+
+    #[test]
+    fn a_row_that_is_in_no_mean_is_behind_too() {
+        let rows = "sys.getpid 1 1 999.0\nbrk.query 1 1 127.6\nfault.write_huge 1 1 99999.0\nown.row 1 1 7.0\nDONE";
+        let versions = versions();
+        let report = Report::new(&versions, &Figures::parse(rows), None, &[], false).unwrap();
+        let text = report.to_string();
+        assert!(text.contains("\n2 of 3 rows are behind tiny: sys.getpid, fault.write_huge\n"), "{text}");
+        let none = Report::new(&versions, &Figures::parse("brk.query 1 1 127.6\nDONE"), None, &[], false).unwrap();
+        assert_eq!(none.behind(), "0 of 1 rows are behind tiny");
     }
 
     #[test]
@@ -272,7 +347,10 @@ mod tests {
         let quire = Figures::parse("brk.query 1 1 151.0\nFAIL cow.x EINVAL\nDONE");
         let versions = versions();
         let report = Report::new(&versions, &quire, None, &[], false).unwrap();
-        assert!(report.to_string().contains("FAILS") && report.headline().contains("1 of 1 marks FAIL"));
+        assert!(
+            report.to_string().contains("FAILS")
+                && report.verdict() == "1 of 1 marks FAIL; 1 rows FAILED: cow.x: EINVAL"
+        );
         assert_eq!(report.complaints().len(), 2, "{:?}", report.complaints());
     }
 
@@ -288,14 +366,25 @@ mod tests {
 
     #[test]
     fn values_have_a_column_each() {
-        let quire = Figures::parse("brk.query 1 1 127.6\nown.row 1 1 5.0\nDONE");
-        let kernel = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\n";
+        let quire = "brk.query 1 1 127.6\nown.row 1 1 5.0\nfault.unmap_huge 1 1 9.0\nFAIL cow.x EINVAL\nDONE";
+        let kernel = "BENCH kernel.loop 100 200\nBENCH kernel.alloc_page 100 11200\nBENCH kernel.fill.0 100 10200\n\
+                      BENCH kernel.fill.1 100 10700\n";
         let slub = [Section { name: "slub", figures: Figures::parse(kernel) }];
         let versions = versions();
-        let csv = Report::new(&versions, &quire, None, &slub, false).unwrap().csv();
+        let csv = Report::new(&versions, &Figures::parse(quire), None, &slub, false).unwrap().csv();
         let rows: Vec<&str> = csv.lines().collect();
-        assert_eq!(rows[1], "brk,brk.query,127.6,254.6,593.9,,150.0");
-        assert_eq!(rows[2..], ["own,own.row,5.0,,,,", "slub,kernel.alloc_page,110.0,,,,120.0"]);
-        assert!(rows.iter().all(|row| row.split(',').count() == 7));
+        assert_eq!(
+            rows[1..3],
+            ["brk,brk.query,127.6,254.6,593.9,,150.0,yes", "own,own.row,5.0,,,,,no figure of Linux"]
+        );
+        assert!(
+            rows[3].starts_with("fault,fault.unmap_huge,9.0,") && rows[3].ends_with(",,,huge pages"),
+            "{}",
+            rows[3]
+        );
+        assert_eq!(rows[4..6], ["cow,cow.x,,,,,,failed", "slub,kernel.alloc_page,110.0,,,,120.0,in the kernel"]);
+        assert_eq!(rows.last(), Some(&"mark,\"kernel.fill.1, % of fill.0\",105.0,,,,110.0,derived"));
+        let columns = |row: &str| row.replace("fill.1, %", "fill.1 %").split(',').count();
+        assert!(rows.iter().all(|row| columns(row) == 8), "{csv}");
     }
 }
