@@ -21,9 +21,6 @@ use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, PAGES, SpinLock};
 
-/// Items that one look takes off the ready list.
-pub const BATCH: usize = 8;
-
 /// Events that are always waited for.
 const ALWAYS: u32 = (poll::ERR | poll::HUP) as u32;
 
@@ -303,63 +300,47 @@ impl Epoll {
         self.waiters.wait_until(Sleep::Interruptible, deadline, || (self.set.lock().ready_len > 0).then_some(()))
     }
 
-    /// Takes up to [`BATCH`] items, `most` at most, off the ready list, and passes the events of those that are ready to `put`.
-    /// Items that are to be reported again, and all of them if `put` fails, are appended. Then another waiter is woken if
-    /// there are ready items. The caller holds no lock.
-    pub fn take(&self, most: usize, put: impl FnOnce(&[EpollEvent]) -> Result<(), Errno>) -> Result<Taken, Errno> {
-        let mut items: [Option<Candidate>; BATCH] = [const { None }; BATCH];
-        let mut taken = Taken::default();
-        {
+    /// Takes an item off the ready list, and if it is ready, passes its events to `put`. It is appended if it is to be reported
+    /// again, or `put` fails. `None` if there is none. The caller holds no lock.
+    pub fn take(&self, put: impl FnOnce(EpollEvent) -> Result<(), Errno>) -> Result<Option<Taken>, Errno> {
+        let (item, wanted, data, there) = {
             let mut set = self.set.lock();
-            taken.there = set.ready_len;
-            for place in items.iter_mut().take(most) {
-                let Some(item) = set.take_first_ready() else { break };
-                let (wanted, data) = (item.events.get(), item.data.get());
-                if wanted & epoll::ONESHOT != 0 {
-                    // Nobody else may report it.
-                    item.events.set(wanted & FLAGS);
-                }
-                *place = Some(Candidate { item, wanted, data, ready: 0 });
-                taken.looked += 1;
+            let there = set.ready_len;
+            let Some(item) = set.take_first_ready() else { return Ok(None) };
+            let (wanted, data) = (item.events.get(), item.data.get());
+            if wanted & epoll::ONESHOT != 0 {
+                // Nobody else may report it.
+                item.events.set(wanted & FLAGS);
             }
+            (item, wanted, data, there)
+        };
+        let ready = if wanted & !FLAGS == 0 { 0 } else { item.ready(wanted) };
+        let stored = if ready == 0 { Ok(()) } else { put(EpollEvent { events: ready, pad: 0, data }) };
+        let is_reported = ready != 0 && stored.is_ok();
+        if wanted & epoll::ONESHOT != 0 && !is_reported {
+            self.enable(&item, wanted);
+        } else if !is_reported && ready != 0 || is_reported && wanted & (epoll::ONESHOT | epoll::ET) == 0 {
+            self.set.lock().append(&item);
         }
-        let mut events = [EpollEvent::default(); BATCH];
-        for candidate in items.iter_mut().flatten() {
-            if candidate.wanted & !FLAGS != 0 {
-                candidate.ready = candidate.item.ready(candidate.wanted);
-            }
-            if candidate.ready != 0 {
-                events[taken.reported] = EpollEvent { events: candidate.ready, pad: 0, data: candidate.data };
-                taken.reported += 1;
-            }
-        }
-        let stored = if taken.reported == 0 { Ok(()) } else { put(&events[..taken.reported]) };
-        self.put_back(&items, stored.is_ok());
-        stored.map(|()| taken)
+        stored.map(|()| Some(Taken { there, is_reported }))
     }
 
-    /// What follows after items were taken off the ready list, and those that are ready have been reported or not.
-    fn put_back(&self, items: &[Option<Candidate>; BATCH], is_stored: bool) {
-        let mut enabled = false;
-        let mut set = self.set.lock();
-        for Candidate { item, wanted, ready, .. } in items.iter().flatten() {
-            let is_reported = is_stored && *ready != 0;
-            if wanted & epoll::ONESHOT != 0 && !is_reported && item.events.get() == wanted & FLAGS {
-                item.events.set(*wanted);
-                enabled = true;
-            }
-            if !is_reported && *ready != 0 || is_reported && wanted & (epoll::ONESHOT | epoll::ET) == 0 {
-                set.append(item);
+    /// Enables an item that was disabled for a while, unless it has been changed, and may have missed an event.
+    #[cold]
+    fn enable(&self, item: &Item, wanted: u32) {
+        {
+            let _set = self.set.lock();
+            if item.events.get() == wanted & FLAGS {
+                item.events.set(wanted);
             }
         }
-        let has_more = set.ready_len > 0;
-        drop(set);
-        if has_more {
+        self.consider(item);
+    }
+
+    /// Wakes another waiter if there are ready items left.
+    pub fn pass_on(&self) {
+        if self.set.lock().ready_len > 0 {
             self.waiters.wake_one();
-        }
-        if enabled {
-            // They were disabled for a while, and may have missed an event.
-            items.iter().flatten().for_each(|candidate| self.consider(&candidate.item));
         }
     }
 
@@ -409,23 +390,13 @@ impl Epoll {
     }
 }
 
-/// What a look has found.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Taken {
-    /// Items that were on the list before.
-    pub there: usize,
-    /// Those of them that were taken off it.
-    pub looked: usize,
-    /// Those of these that were ready, and reported.
-    pub reported: usize,
-}
-
 /// An item that was taken off the ready list.
-struct Candidate {
-    item: KArc<Item>,
-    wanted: u32,
-    data: u64,
-    ready: u32,
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// How many items were on the list before.
+    pub there: usize,
+    /// It was ready, and has been reported.
+    pub is_reported: bool,
 }
 
 fn leave_source(item: &Item) {

@@ -12,7 +12,7 @@ use crate::arch::{timer, uaccess};
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::epoll::Epoll;
 use crate::ipc::eventfd::EventFd;
-use crate::task::point::resched_point;
+use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 
 fn install(object: Object, status: Open, flags: Open) -> Answer {
@@ -106,8 +106,8 @@ pub fn wait(a: Args) -> Answer {
 fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> Answer {
     loop {
         let found = take(epoll, to, most);
-        let is_over = deadline.is_some_and(|at| timer::now_ns() >= at);
-        if found != Ok(0) || is_over {
+        if found != Ok(0) || deadline.is_some_and(|at| timer::now_ns() >= at) {
+            epoll.pass_on();
             return found;
         }
         match epoll.sleep(deadline) {
@@ -120,18 +120,21 @@ fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> 
 /// Takes the items that are on the list now, each once.
 fn take(epoll: &Epoll, to: UserAddr, most: usize) -> Answer {
     let mut done = 0;
-    let mut left = None;
-    loop {
-        let put = |events: &[EpollEvent]| uaccess::put_all(to + done * size_of::<EpollEvent>(), events);
-        let taken = match epoll.take(left.unwrap_or(usize::MAX).min(most - done), put) {
-            Ok(taken) => taken,
+    let mut looked = 0;
+    let mut there = 1;
+    while looked < there && done < most {
+        let put = |event: EpollEvent| uaccess::put(to + done * size_of::<EpollEvent>(), &event);
+        let taken = match epoll.take(put) {
+            Ok(Some(taken)) => taken,
             Err(e) if done == 0 => return Err(e),
-            Err(_) => break,
+            Ok(None) | Err(_) => break,
         };
-        done += taken.reported;
-        let rest = left.unwrap_or(taken.there).saturating_sub(taken.looked);
-        left = Some(rest);
-        if taken.looked == 0 || rest == 0 || done == most || resched_point(Sleep::Killable).is_err() {
+        if looked == 0 {
+            there = taken.there;
+        }
+        looked += 1;
+        done += usize::from(taken.is_reported);
+        if looked.is_multiple_of(ENTRIES) && resched_point(Sleep::Killable).is_err() {
             break;
         }
     }
