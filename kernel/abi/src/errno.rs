@@ -66,6 +66,7 @@ errnos! {
     ENOSYS = 38, "call not implemented";
     ELOOP = 40, "too many symbolic links";
     EOVERFLOW = 75, "value too large";
+    ELIBBAD = 80, "bad program interpreter";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "timed out";
     ECANCELED = 125, "canceled";

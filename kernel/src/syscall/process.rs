@@ -10,7 +10,7 @@ use quire_mm::addr::PAGE_SIZE;
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, uaccess};
-use crate::archive;
+use crate::archive::{self, Node};
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
 use crate::task::credentials::{Privilege, permit_inspection, require};
@@ -20,6 +20,7 @@ use crate::task::image;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::sched;
+use crate::task::script::{self, Script};
 use crate::task::signal;
 use crate::task::startup::Strings;
 use crate::task::thread::current;
@@ -54,9 +55,27 @@ pub fn execve(frame: &mut TrapFrame) -> Answer {
         args.push(b"")?;
     }
     let env = Strings::from_user(env)?;
+    let (node, args) = interpreter_of(node, path, args)?;
     exec::exec(node, path, &args, &env, frame)?;
     // x0 of the new program, which the ABI leaves undefined.
     Ok(0)
+}
+
+/// The program that runs a file, and its arguments: for a script its interpreter, which may be a script itself. ELOOP.
+fn interpreter_of(node: &'static Node, path: &[u8], args: Strings) -> Result<(&'static Node, Strings), Errno> {
+    let (mut node, mut args) = (node, args);
+    let mut name = path;
+    for _ in 0..=script::DEEPEST {
+        let Some(script) = Script::parse(node.data)? else { return Ok((node, args)) };
+        args = match script.argument {
+            Some(argument) => args.for_interpreter(&[script.interpreter, argument, name])?,
+            None => args.for_interpreter(&[script.interpreter, name])?,
+        };
+        name = script.interpreter;
+        node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), name, true)?;
+        image::check_executable(node)?;
+    }
+    Err(Errno::ELOOP)
 }
 
 pub fn exit(a: Args) -> Answer {

@@ -65,7 +65,7 @@ pub fn exec(
         signals.resume = None;
     }
     *frame = TrapFrame {
-        pc: image.entry as u64,
+        pc: image.start as u64,
         sp: sp as u64,
         pstate: PSTATE_USER,
         syscall: NO_SYSCALL,
@@ -91,7 +91,7 @@ pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KAr
     let start = Start { limit: stack_limit, path, args: &args, env: &env, credentials: &credentials };
     let sp = startup::fill_stack(&space.mm, &image, &start, handles)?;
     let frame = TrapFrame {
-        pc: image.entry as u64,
+        pc: image.start as u64,
         sp: sp as u64,
         pstate: PSTATE_USER,
         syscall: NO_SYSCALL,

@@ -7,12 +7,16 @@
 //! past the end of the file, where an access raises SIGBUS. A segment that is longer in memory than in the file has
 //! zeros from there to the end of a page at least.
 //!
+//! A program that names an interpreter (PT_INTERP: the dynamic linker) is mapped with it, and the interpreter runs first. It finds
+//! the program by the auxiliary vector.
+//!
 //! All of this is done before execve's point of no return. Where Linux detects an error later and kills the process
 //! with SIGSEGV, here the caller gets the errno and continues.
 
+use core::sync::atomic::Ordering;
+
 use elf::abi::{
-    EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK,
-    PT_INTERP, PT_LOAD,
+    EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
 use elf::endian::LittleEndian;
 use elf::file::{Class, FileHeader};
@@ -22,11 +26,13 @@ use quire_abi::flags::{Map, Prot};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
-use quire_mm::mm::{FaultError, MapRequest, MmLayout};
+use quire_mm::mm::{MapRequest, MmLayout};
 
+use super::segments::{Loader, page_floor};
+use super::thread::current;
 use crate::archive::{self, Node};
 use crate::task::space::Space;
-use crate::vm::{Cpu, Mm, Object, random};
+use crate::vm::{Cpu, Mm, random};
 
 /// The stack ends below the page with the code that returns from signal handlers, and a gap.
 const STACK_TOP: usize = USER_END - (16 << 20);
@@ -46,8 +52,12 @@ const PATH_MAX: usize = 4096;
 
 /// The properties of a loaded program.
 pub struct Image {
-    /// Its first instruction.
+    /// The first instruction that runs: the interpreter's, if there is one.
+    pub start: usize,
+    /// The program's first instruction.
     pub entry: usize,
+    /// Where the interpreter lies (what is added to its addresses); 0 without one.
+    pub base: usize,
     /// The address of the program headers, if a segment contains them; else the load bias.
     pub phdr: usize,
     /// How many.
@@ -79,8 +89,8 @@ pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image
     };
     let space = Space::new(Mm::new(Cpu, &layout)?)?;
 
-    let is_dyn = header.e_type == ET_DYN;
-    let bias = if is_dyn { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
+    let interpreter = interpreter(node.data, &segments)?;
+    let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
     let loader = Loader { mm: &space.mm, object: node.object()?, bias };
     let mut end = 0;
     let mut phdr = bias;
@@ -93,12 +103,51 @@ pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image
     }
     let brk = bias.wrapping_add(end).next_multiple_of(PAGE_SIZE) + aslr(1 << 13);
     space.mm.set_brk_start(UserAddr::new(brk));
-    let entry = bias.wrapping_add(header.e_entry as usize);
-    if entry >= USER_END {
-        return Err(Errno::EINVAL);
-    }
+    let entry = entry_of(&header, bias)?;
+    let (start, base) = match interpreter {
+        Some(node) => load_interpreter(&space.mm, node)?,
+        None => (entry, 0),
+    };
     let stack_prot = stack_prot(&segments);
-    Ok((space, Image { entry, phdr, phnum: segments.len(), stack_top, stack_prot }))
+    Ok((space, Image { start, entry, base, phdr, phnum: segments.len(), stack_top, stack_prot }))
+}
+
+/// Maps an interpreter where mmap puts it; returns its first instruction, and what is added to its addresses. EIO for a file
+/// without room for a header, ELIBBAD for one that is not a program for this machine.
+fn load_interpreter(mm: &Mm, node: &'static Node) -> Result<(usize, usize), Errno> {
+    if node.data.len() < FILE_HEADER {
+        return Err(Errno::EIO);
+    }
+    let (header, segments) = headers(node.data).map_err(|_| Errno::ELIBBAD)?;
+    let bias = if header.e_type == ET_DYN {
+        let (from, to) = extent(&segments).ok_or(Errno::EINVAL)?;
+        // The whole range is free there, and stays so: nobody else uses this space yet.
+        let request = MapRequest::anonymous(to - from, Prot::empty());
+        let place = mm.map(&MapRequest { flags: Map::PRIVATE | Map::ANONYMOUS | Map::NORESERVE, ..request })?;
+        mm.unmap(place.get(), to - from)?;
+        place.get().wrapping_sub(from)
+    } else {
+        0
+    };
+    let loader = Loader { mm, object: node.object()?, bias };
+    for (number, segment) in loads(&segments).enumerate() {
+        loader.map(&segment, number == 0)?;
+    }
+    Ok((entry_of(&header, bias)?, bias))
+}
+
+/// The first page and the end of what a file's segments cover; `None` if that is nothing, or makes no sense.
+fn extent(segments: &Segments<'_>) -> Option<(usize, usize)> {
+    let first = loads(segments).next()?;
+    let end = loads(segments).map(|s| (s.p_vaddr as usize).saturating_add(s.p_memsz as usize)).max()?;
+    let (from, to) = (page_floor(first.p_vaddr as usize), end.checked_next_multiple_of(PAGE_SIZE)?);
+    (from < to && to <= USER_END).then_some((from, to))
+}
+
+/// The address of a program's first instruction. EINVAL for one in the kernel's half.
+fn entry_of(header: &FileHeader<LittleEndian>, bias: usize) -> Result<usize, Errno> {
+    let entry = bias.wrapping_add(header.e_entry as usize);
+    if entry < USER_END { Ok(entry) } else { Err(Errno::EINVAL) }
 }
 
 type Segments<'a> = SegmentTable<'a, LittleEndian>;
@@ -121,11 +170,7 @@ fn headers(data: &[u8]) -> Result<(FileHeader<LittleEndian>, Segments<'_>), Errn
         return Err(bad);
     }
     let table = part(data, header.e_phoff, size).ok_or(bad)?;
-    let segments = SegmentTable::new(LittleEndian, Class::ELF64, table);
-    if let Some(segment) = segments.iter().find(|s| s.p_type == PT_INTERP) {
-        return Err(interpreter(data, &segment));
-    }
-    Ok((header, segments))
+    Ok((header, SegmentTable::new(LittleEndian, Class::ELF64, table)))
 }
 
 /// `len` bytes of a file from `offset` on, if it has them.
@@ -134,22 +179,26 @@ fn part(data: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
     data.get(start..start.checked_add(len)?)
 }
 
-/// The error for a program that names an interpreter: that of the name or the file, or else the one for interpreters,
-/// which this kernel does not load.
-fn interpreter(data: &[u8], segment: &ProgramHeader) -> Errno {
+/// The interpreter that a program names. ENOEXEC for a name that is none; the error of the name or of the file.
+fn interpreter(data: &[u8], segments: &Segments<'_>) -> Result<Option<&'static Node>, Errno> {
+    let Some(segment) = segments.iter().find(|s| s.p_type == PT_INTERP) else { return Ok(None) };
     let len = segment.p_filesz as usize;
     if !(2..=PATH_MAX).contains(&len) {
-        return Errno::ENOEXEC;
+        return Err(Errno::ENOEXEC);
     }
-    let Some(name) = part(data, segment.p_offset, len) else { return Errno::EIO };
+    let name = part(data, segment.p_offset, len).ok_or(Errno::EIO)?;
     if name[len - 1] != 0 {
-        return Errno::ENOEXEC;
+        return Err(Errno::ENOEXEC);
     }
     let path = name.split(|&b| b == 0).next().unwrap_or(name);
-    match archive::lookup(0, path, true).and_then(check_executable) {
-        Ok(()) => Errno::ENOEXEC,
-        Err(error) => error,
-    }
+    let node = archive::lookup(current_directory(), path, true)?;
+    check_executable(node)?;
+    Ok(Some(node))
+}
+
+/// Where a name that does not begin with a slash is looked up.
+fn current_directory() -> u32 {
+    current().process.as_ref().map_or(0, |process| process.cwd.load(Ordering::Relaxed))
 }
 
 fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> + 'a {
@@ -173,91 +222,4 @@ fn load_bias(segments: &Segments<'_>, base: usize) -> Result<usize, Errno> {
 fn stack_prot(segments: &Segments<'_>) -> Prot {
     let wants = segments.iter().find(|s| s.p_type == PT_GNU_STACK).is_some_and(|s| s.p_flags & PF_X != 0);
     Prot::READ | Prot::WRITE | if wants { Prot::EXEC } else { Prot::empty() }
-}
-
-fn page_floor(at: usize) -> usize {
-    at & !(PAGE_SIZE - 1)
-}
-
-fn prot_of(flags: u32) -> Prot {
-    let mut prot = Prot::empty();
-    prot.set(Prot::READ, flags & PF_R != 0);
-    prot.set(Prot::WRITE, flags & PF_W != 0);
-    prot.set(Prot::EXEC, flags & PF_X != 0);
-    prot
-}
-
-/// Maps the segments of one file.
-struct Loader<'a> {
-    mm: &'a Mm,
-    object: KArc<Object>,
-    bias: usize,
-}
-
-impl Loader<'_> {
-    /// Maps a segment; returns its end, without the bias.
-    fn map(&self, segment: &ProgramHeader, is_first: bool) -> Result<usize, Errno> {
-        let (at, file, memory) = (segment.p_vaddr as usize, segment.p_filesz as usize, segment.p_memsz as usize);
-        let end = at.checked_add(memory).filter(|end| at < USER_END && *end <= USER_END).ok_or(Errno::EINVAL)?;
-        if file > memory {
-            return Err(Errno::EINVAL);
-        }
-        let start = self.bias.wrapping_add(at);
-        if start.checked_add(memory).is_none_or(|end| end > USER_END) {
-            return Err(Errno::ENOMEM);
-        }
-        let prot = prot_of(segment.p_flags);
-        let place = if is_first { Map::FIXED_NOREPLACE } else { Map::FIXED };
-        let zeros = if file > 0 {
-            self.map_file(segment, start, prot, place)?;
-            start + file
-        } else {
-            page_floor(start)
-        };
-        if memory > file {
-            if file > 0 && prot.contains(Prot::WRITE) {
-                self.clear_rest_of_page(zeros)?;
-            }
-            let from = zeros.next_multiple_of(PAGE_SIZE);
-            let to = (start + memory).next_multiple_of(PAGE_SIZE);
-            if to > from {
-                let flags = Map::PRIVATE | Map::ANONYMOUS | place;
-                self.mm.map(&MapRequest { addr: from, flags, ..MapRequest::anonymous(to - from, prot) })?;
-            }
-        }
-        Ok(end)
-    }
-
-    /// Maps the part of a segment that is in the file, whole pages of it.
-    fn map_file(&self, segment: &ProgramHeader, start: usize, prot: Prot, place: Map) -> Result<(), Errno> {
-        let offset = segment.p_offset as usize;
-        if start % PAGE_SIZE != offset % PAGE_SIZE {
-            return Err(Errno::EINVAL);
-        }
-        self.mm.map(&MapRequest {
-            addr: page_floor(start),
-            len: (start % PAGE_SIZE + segment.p_filesz as usize).next_multiple_of(PAGE_SIZE),
-            prot,
-            flags: Map::PRIVATE | place,
-            object: Some((self.object.clone(), offset / PAGE_SIZE)),
-            max_prot: Prot::all(),
-        })?;
-        Ok(())
-    }
-
-    /// If a segment's memory extends beyond its file part, the program expects zeros up to the end of the page,
-    /// whatever the file contains there.
-    fn clear_rest_of_page(&self, from: usize) -> Result<(), Errno> {
-        let len = from.next_multiple_of(PAGE_SIZE) - from;
-        if len == 0 {
-            return Ok(());
-        }
-        let page = self.mm.pin(from, true).map_err(|error| match error {
-            FaultError::OutOfMemory => Errno::ENOMEM,
-            _ => Errno::EFAULT,
-        })?;
-        // SAFETY: the page is pinned and this process's own copy; `len` bytes from there end within it.
-        unsafe { core::ptr::write_bytes(page.as_ptr(), 0, len) };
-        Ok(())
-    }
 }

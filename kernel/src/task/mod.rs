@@ -23,6 +23,8 @@ pub mod point;
 pub mod process;
 pub mod robust;
 pub mod sched;
+pub mod script;
+mod segments;
 pub mod sigframe;
 pub mod signal;
 pub mod space;

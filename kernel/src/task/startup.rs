@@ -59,6 +59,16 @@ impl Strings {
         Ok(self.bytes.try_extend_from_slice(piece)?)
     }
 
+    /// The arguments for a script's interpreter: `head` in place of the first one.
+    pub fn for_interpreter(&self, head: &[&[u8]]) -> Result<Self, Errno> {
+        let mut strings = Self::default();
+        head.iter().try_for_each(|text| strings.push(text))?;
+        let first = self.bytes.iter().position(|&b| b == 0).map_or(self.bytes.len(), |nul| nul + 1);
+        strings.append(&self.bytes[first..])?;
+        strings.count += self.count.saturating_sub(1);
+        Ok(strings)
+    }
+
     /// Reads the vector of string pointers at `addr`; a null `addr` is an empty one.
     pub fn from_user(addr: UserAddr) -> Result<Self, Errno> {
         let mut strings = Self::default();
@@ -170,7 +180,7 @@ fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u
         (at::PHENT, PROGRAM_HEADER as u64),
         (at::PHNUM, image.phnum as u64),
         (at::PAGESZ, PAGE_SIZE as u64),
-        (at::BASE, 0),
+        (at::BASE, image.base as u64),
         (at::FLAGS, 0),
         (at::ENTRY, image.entry as u64),
         (at::UID, u64::from(who.user.real)),

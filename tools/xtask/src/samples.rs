@@ -1,4 +1,4 @@
-//! Malformed and unusual ELF files for the test program `elf`: the exit status of each tells what it did.
+//! Malformed and unusual ELF files, and scripts, for the test program `elf`: the exit status of each tells what it did.
 //!
 //! Most add up bytes of their own memory, which shows how the kernel mapped them. The test has the sums.
 
@@ -12,6 +12,7 @@ const DATA: u64 = 0x41_0000;
 const EXEC: u16 = 2;
 const DYN: u16 = 3;
 const LOAD: u32 = 1;
+const INTERP: u32 = 3;
 const R: u32 = 4;
 const RW: u32 = 6;
 const RX: u32 = 5;
@@ -125,6 +126,39 @@ fn aligned(align: u64) -> Sample {
     }
 }
 
+/// A program that exits with 21 and names an interpreter.
+fn interpreted(by: &str) -> Sample {
+    let mut name = by.as_bytes().to_vec();
+    name.push(0);
+    let len = name.len() as u64;
+    let names = Segment { kind: INTERP, ..segment(R, 0x800, BASE + 0x800, len, len) };
+    let mut sample = Sample::sum(&[DATA + 0x10], &[names, segment(RW, 0x1000, DATA, 0x100, 0x100)], &[(0x1010, 21)]);
+    sample.body.push((0x800, name));
+    sample
+}
+
+/// An interpreter that goes on to the program, if AT_BASE is where it lies; else it exits with 99.
+fn loader() -> Sample {
+    let code = [
+        // The auxiliary vector is behind the arguments and the environment: x9.
+        0x910003e9, 0xf8408521, 0x8b010d29, 0x91002129, 0xf8408521, 0xb5ffffe1,
+        // x3: AT_BASE, x4: AT_ENTRY
+        0xa8c10921, 0xf1001c3f, 0x9a830043, 0xf100243f, 0x9a840044, 0xb5ffff61,
+        // adr x5, (its first byte); cmp x3, x5; b.ne 1f; br x4; 1: mov x0, #99
+        0x10ffee85, 0xeb05007f, 0x54000041, 0xd61f0080, 0xd2800c60,
+    ];
+    Sample { body: vec![(CODE as usize, words(&[&code[..], &exit()].concat()))], ..aligned(0x1000) }
+}
+
+const SCRIPTS: &[(&str, &str)] = &[
+    ("script", "#! /etc/elf/plain\t \nnot read"),
+    ("script-script", "#!/etc/elf/script"),
+    ("script-arguments", "#!/tests/elf  one  word \n"),
+    ("script-circle", "#!/etc/elf/script-circle\n"),
+    ("script-missing", "#!/etc/elf/no-such-file\n"),
+    ("script-nothing", "#!  \n"),
+];
+
 /// All files, by name.
 pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     let data = |file, memory| segment(RW, 0x1000, DATA, file, memory);
@@ -186,9 +220,17 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("entry-nowhere", Sample::patched(24, &[0; 8])),
         ("entry-odd", Sample::patched(24, &(BASE + CODE + 2).to_le_bytes())),
         ("entry-kernel", Sample::patched(24, &0xffff_0000_0008_0000u64.to_le_bytes())),
+        ("loader", loader()),
+        ("interpreted", interpreted("/etc/elf/loader")),
+        ("interpreter-missing", interpreted("/etc/elf/no-such-file")),
+        ("interpreter-short", interpreted("/etc/elf/script")),
+        ("interpreter-script", interpreted("/etc/elf/script-long")),
+        ("interpreter-directory", interpreted("/etc/elf")),
     ]
     .into_iter()
     .map(|(name, sample)| (name, sample.bytes()))
     .chain([("short", b"\x7fELF\x02\x01\x01".to_vec()), ("nothing", Vec::new())])
+    .chain([("script-long", [b"#!/".to_vec(), vec![b'x'; 300], b"\n".to_vec()].concat())])
+    .chain(SCRIPTS.iter().map(|(name, text)| (*name, text.as_bytes().to_vec())))
     .collect()
 }

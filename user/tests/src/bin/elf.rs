@@ -64,6 +64,17 @@ const FILES: &[(&str, Ends)] = &[
     ("entry-nowhere", By(sig::SEGV)),
     ("entry-odd", By(sig::BUS)),
     ("entry-kernel", Refused(Errno::EINVAL)),
+    ("interpreted", With(21)),
+    ("interpreter-missing", Refused(Errno::ENOENT)),
+    ("interpreter-short", Refused(Errno::EIO)),
+    ("interpreter-script", Refused(Errno::ELIBBAD)),
+    ("interpreter-directory", Refused(Errno::EACCES)),
+    ("script", With(5)),
+    ("script-script", With(5)),
+    ("script-circle", Refused(Errno::ELOOP)),
+    ("script-missing", Refused(Errno::ENOENT)),
+    ("script-nothing", Refused(Errno::ENOEXEC)),
+    ("script-long", Refused(Errno::ENOEXEC)),
     ("short", Refused(Errno::ENOEXEC)),
     ("nothing", Refused(Errno::ENOEXEC)),
 ];
@@ -72,6 +83,9 @@ const FILES: &[(&str, Ends)] = &[
 const REFUSED: i32 = 120;
 
 fn main() -> i32 {
+    if args().eq([own(), c"one  word", c"/etc/elf/script-arguments", c"x", c""]) {
+        return 33;
+    }
     let mut words = args();
     match (words.next(), words.next(), words.next()) {
         (Some(name), None, _) if env().any(|word| word == c"NO_ARGUMENTS") => return name.count_bytes() as i32,
@@ -129,6 +143,14 @@ fn arguments(checks: &mut Checks) {
         },
         1,
         "E2BIG, and the caller lives",
+    );
+    checks.exits(
+        || {
+            let path = c"/etc/elf/script-arguments";
+            REFUSED + process::execve(path, [c"anything", c"x", c""], []).get()
+        },
+        33,
+        "a script's interpreter gets its argument, the path, and all arguments but the first",
     );
     // Errors of the file take precedence over errors of the arguments.
     let bad = user_tests::KERNEL;
