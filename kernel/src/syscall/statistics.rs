@@ -13,7 +13,7 @@ use quire_mm::event::Event;
 use quire_mm::vmalloc::AreaKind;
 
 use crate::arch::speculation;
-use crate::task::latency;
+use crate::task::percpu;
 use crate::vm::heap::SLAB;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
@@ -104,8 +104,8 @@ const TRAFFIC: &[Source<u64>] = &[
     ("pgfree", || PAGES.zones().map(|zone| zone.events().1).sum()),
     ("fail_page_alloc", || PAGES.injected_failures().into()),
     ("failslab", || SLAB.injected_failures().into()),
-    ("longest_masked_ns", latency::longest_masked),
-    ("longest_unpreempted_ns", latency::longest_unpreempted),
+    ("longest_masked_ns", percpu::longest_masked),
+    ("longest_unpreempted_ns", percpu::longest_unpreempted),
 ];
 
 fn cma_sum(what: impl Fn(quire_mm::cma::CmaInfo) -> usize) -> usize {

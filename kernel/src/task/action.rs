@@ -12,7 +12,7 @@ use quire_abi::layout::Sigaction;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::signal::{STOPS, bit};
+use super::signo::{STOPS, bit};
 use crate::arch::speculation;
 use crate::vm::{Cpu, SpinLock};
 

@@ -12,8 +12,6 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use super::percpu;
-
 /// One CPU's measurements. Only that CPU writes them, with interrupts masked.
 pub struct Latency {
     longest_masked: AtomicU64,
@@ -49,24 +47,20 @@ impl Latency {
             self.wanted_at.store(0, Ordering::Relaxed);
         }
     }
+
+    /// The longest stretch with interrupts masked, in nanoseconds.
+    pub fn longest_masked(&self) -> u64 {
+        self.longest_masked.load(Ordering::Relaxed)
+    }
+
+    /// The longest time from a request to reschedule to the scheduler's run, in nanoseconds.
+    pub fn longest_unpreempted(&self) -> u64 {
+        self.longest_unpreempted.load(Ordering::Relaxed)
+    }
 }
 
 fn raise(longest: &AtomicU64, length: u64) {
     if length > longest.load(Ordering::Relaxed) {
         longest.store(length, Ordering::Relaxed);
     }
-}
-
-fn longest_of_all(of: impl Fn(&Latency) -> &AtomicU64) -> u64 {
-    percpu::online().map(|cpu| of(&cpu.latency).load(Ordering::Relaxed)).max().unwrap_or(0)
-}
-
-/// The longest stretch with interrupts masked on any CPU, in nanoseconds.
-pub fn longest_masked() -> u64 {
-    longest_of_all(|latency| &latency.longest_masked)
-}
-
-/// The longest time on any CPU from a request to reschedule to the scheduler's run, in nanoseconds.
-pub fn longest_unpreempted() -> u64 {
-    longest_of_all(|latency| &latency.longest_unpreempted)
 }

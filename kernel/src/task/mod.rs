@@ -1,4 +1,15 @@
 //! Processes, threads, signals and the scheduler.
+//!
+//! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
+//! - [`signo`], [`latency`], [`cputime`]: sets of signals, measurements, times.
+//! - [`action`], [`pending`]: what signals do to a process, and those that it has not taken yet.
+//! - [`percpu`], [`balance`], [`thread`], [`timer`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`], [`process`],
+//!   [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`], [`itimer`],
+//!   [`oom`], [`robust`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
+//!   to a process, which has threads.
+//! - [`turn`], [`image`], [`clone`], [`audit`], `threads`: built on those.
+//! - [`startup`]: what a new program finds.
+//! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
 
 pub mod action;
 pub mod audit;
@@ -27,6 +38,7 @@ pub mod script;
 mod segments;
 pub mod sigframe;
 pub mod signal;
+pub mod signo;
 pub mod space;
 pub mod startup;
 pub mod stop;

@@ -17,7 +17,7 @@ use quire_abi::layout::Siginfo;
 use quire_mm::fallible::TryVec;
 use quire_mm::sync::Rank;
 
-use super::signal::bit;
+use super::signo::bit;
 use crate::vm::{Cpu, SpinLock};
 
 /// The first signal that queues.

@@ -151,3 +151,13 @@ pub fn online() -> impl Iterator<Item = &'static PerCpu> {
         Some(first)
     })
 }
+
+/// The longest stretch with interrupts masked on any CPU, in nanoseconds.
+pub fn longest_masked() -> u64 {
+    online().map(|cpu| cpu.latency.longest_masked()).max().unwrap_or(0)
+}
+
+/// The longest time on any CPU from a request to reschedule to the scheduler's run, in nanoseconds.
+pub fn longest_unpreempted() -> u64 {
+    online().map(|cpu| cpu.latency.longest_unpreempted()).max().unwrap_or(0)
+}

@@ -19,6 +19,7 @@ pub use super::pending::Info;
 use super::pending::{Queue, RT_MIN};
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
+pub use super::signo::{STOPS, UNBLOCKABLE, bit};
 use super::table::{AT_ONCE, TABLE, Table};
 use super::thread::{Thread, current, state, work};
 use super::wait::Sleep;
@@ -26,19 +27,8 @@ use super::walk::{self, Among};
 use super::{courier, itimer, sched, stop};
 use crate::vm::{Cpu, SpinLock};
 
-/// The bit of a signal in a set.
-pub const fn bit(signal: u32) -> u64 {
-    1 << (signal - 1)
-}
-
-/// Signals that cannot be blocked, caught or ignored.
-pub const UNBLOCKABLE: u64 = bit(sig::KILL) | bit(sig::STOP);
-
 /// Processes that are sent a signal under one hold of the table's lock.
 const SENT_AT_ONCE: usize = 4;
-
-/// Signals that stop a process by default.
-pub const STOPS: u64 = bit(sig::STOP) | bit(sig::TSTP) | bit(sig::TTIN) | bit(sig::TTOU);
 
 /// The alternate stack for handlers, set by `sigaltstack`.
 #[derive(Clone, Copy, Debug, Default)]

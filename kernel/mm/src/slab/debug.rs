@@ -24,55 +24,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
 use crate::slab::cache::{KmemCache, Setup};
+use crate::slab::debug_flags::DebugFlags;
 use crate::slab::geometry::Geometry;
 use crate::slab::report::{Fault, Report, Track};
-
-bitflags::bitflags! {
-    /// The checks.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    pub struct DebugFlags: u32 {
-        /// Double frees, also delayed ones.
-        const CHECKS = 1 << 0;
-        /// Writes before and behind an object.
-        const RED_ZONE = 1 << 1;
-        /// Writes to free objects.
-        const POISON = 1 << 2;
-        /// The call sites of an object's allocation and free.
-        const TRACK = 1 << 3;
-        /// Injected allocation failures.
-        const INJECT = 1 << 4;
-        /// The flags that change the layout of objects.
-        const LAYOUT = Self::CHECKS.bits() | Self::RED_ZONE.bits() | Self::POISON.bits() | Self::TRACK.bits();
-    }
-}
-
-impl DebugFlags {
-    /// From `slub_debug=`: letters as on Linux, all checks except INJECT if there are none. The letters end at a comma,
-    /// after which Linux has names of caches. Unknown letters are ignored ([`DebugFlags::unknown_letter`]).
-    pub fn from_letters(argument: &str) -> DebugFlags {
-        let letters = letters(argument);
-        if letters.is_empty() {
-            return Self::LAYOUT;
-        }
-        letters.bytes().fold(Self::empty(), |flags, letter| match letter.to_ascii_uppercase() {
-            b'F' => flags | Self::CHECKS,
-            b'Z' => flags | Self::RED_ZONE,
-            b'P' => flags | Self::POISON,
-            b'U' => flags | Self::TRACK,
-            _ => flags,
-        })
-    }
-
-    /// The first letter of `slub_debug=` that has no meaning here.
-    pub fn unknown_letter(argument: &str) -> Option<char> {
-        letters(argument).chars().find(|letter| !"FZPU".contains(letter.to_ascii_uppercase()))
-    }
-}
-
-/// Without the list of caches.
-fn letters(argument: &str) -> &str {
-    argument.split(',').next().unwrap_or_default()
-}
 
 const RED_LIVE: u8 = 0xcc;
 const RED_FREE: u8 = 0xbb;
@@ -80,15 +34,6 @@ const POISON_FREE: u8 = 0x6b;
 const POISON_NEW: u8 = 0x5a;
 const STATE_LIVE: usize = 0x1157_0b1e_c700_11fe;
 const STATE_FREE: usize = 0xf4ee_0b1e_c700_dead;
-
-/// Bytes behind the link: the state, and two tracks if they are recorded.
-pub(super) fn bytes_behind_link(flags: DebugFlags) -> usize {
-    match flags {
-        flags if flags.contains(DebugFlags::TRACK) => size_of::<usize>() + 2 * size_of::<Track>(),
-        flags if flags.intersects(DebugFlags::LAYOUT) => size_of::<usize>(),
-        _ => 0,
-    }
-}
 
 /// An object with its surrounding metadata.
 struct Cell<'a> {

@@ -16,7 +16,7 @@
 //! [`SlabFlags::DMA32`]: super::SlabFlags::DMA32
 
 use crate::page_alloc::Gfp;
-use crate::slab::SlabFlags;
+use crate::slab::spec::SlabFlags;
 
 /// The flags that limit the zone.
 pub(super) const ZONES: Gfp = Gfp::DMA.union(Gfp::DMA32);

@@ -1,9 +1,9 @@
 //! The layout of objects in a slab.
 
 use crate::addr::PAGE_SIZE;
-use crate::slab::debug::{DebugFlags, bytes_behind_link};
+use crate::slab::debug_flags::{DebugFlags, bytes_behind_link};
+use crate::slab::spec::{CacheSpec, SlabFlags};
 use crate::slab::state::MAX_COLOURS;
-use crate::slab::{CacheSpec, SlabFlags};
 
 /// The largest cache line of the supported machines.
 pub(super) const CACHE_LINE: usize = 64;

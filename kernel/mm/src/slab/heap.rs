@@ -9,13 +9,14 @@ use spin::Once;
 
 use crate::page_alloc::Machine;
 use crate::page_alloc::{FaultInjection, Gfp, Injection, Shrinker};
+use crate::slab::arrays;
 use crate::slab::cache::{KmemCache, Setup};
-use crate::slab::debug::DebugFlags;
+use crate::slab::debug_flags::DebugFlags;
 use crate::slab::geometry::Geometry;
 use crate::slab::kmalloc::{CLASSES, ClassOffsets, class_spec};
 use crate::slab::report::{Fault, Report};
 use crate::slab::slob::Slob;
-use crate::slab::{Backend, CacheSpec, array};
+use crate::slab::spec::{Backend, CacheSpec};
 use crate::sync::{Rank, SpinLock};
 
 /// The configuration from the command line and the boot code.
@@ -216,7 +217,7 @@ impl<M: Machine> KernelHeap<M> {
         caches.last = this;
         drop(caches);
         if backend != Backend::Slob && debug.is_empty() {
-            array::set_up(cache, geometry.stride);
+            arrays::set_up(cache, geometry.stride);
         }
         Ok(())
     }

@@ -14,7 +14,6 @@ use core::sync::atomic::Ordering;
 use crate::addr::PAGE_SIZE;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
-use crate::slab::CacheSpec;
 use crate::slab::cache::{CpuSlab, KmemCache};
 use crate::slab::demand;
 use crate::slab::geometry::{MAX_ORDER, order_for};
@@ -23,6 +22,7 @@ use crate::slab::lookup::record_of;
 use crate::slab::record::{LARGE, large_order, large_owner, large_zone};
 use crate::slab::report::Fault;
 use crate::slab::slob::{self, Need, SLOB};
+use crate::slab::spec::CacheSpec;
 
 /// How many size classes there are.
 pub(super) const CLASSES: usize = 13;

@@ -1,22 +1,26 @@
 //! Slab caches: objects smaller than a page, and the kernel's own heap.
 //!
 //! One front, [`KmemCache`] and [`KernelHeap`] (`kmalloc` and its family), is the interface to a back end that is
-//! chosen once at boot. The parts, from the bottom:
-//! - [`lookup`]: from a pointer to the record of its frame.
-//! - [`record`]: the meaning of a frame's record while the frame is in a slab.
-//! - [`demand`]: the interpretation of GFP flags.
-//! - [`state`]: a slab's counters in one word, and the rules for changing it.
+//! chosen once at boot.
+//!
+//! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
+//! - `atomic`, [`spec`], [`state`]: the specification of a cache; a slab's counters in one word, and the rules for changing it.
+//! - [`lookup`], [`record`]: from a pointer to the record of its frame, and what that means while the frame is in a slab.
+//! - [`demand`], [`report`]: the interpretation of GFP flags; reports of misused objects.
+//! - [`debug_flags`]: boot options for further checks.
 //! - [`geometry`]: the layout of objects in a slab.
-//! - [`cache`]: the front and its per-CPU fast path.
-//! - [`node`]: a cache's lists on a NUMA node; creation and disposal of slabs.
-//! - [`mod@array`]: per-CPU arrays of free objects.
+//! - [`mod@array`], [`node`]: a CPU's free objects; a cache's lists on a NUMA node.
+//! - [`slob`]: the smallest back end: a heap that all caches share.
+//! - [`cache`]: a cache's data, its CPUs' lines, and the links of free objects.
+//! - [`debug`]: the checks of every object.
+//! - [`slabs`]: creation and disposal of slabs.
+//! - [`arrays`]: the arrays of a cache's CPUs.
 //! - [`slub`]: the default back end.
-//! - [`mod@slab`], [`slob`]: the other two.
-//! - [`kmalloc`]: size classes, allocations of whole pages, `#[global_allocator]`.
-//! - [`report`]: reports of misused objects.
-//! - [`debug`]: boot options for further checks.
-//! - [`visit`]: shrinking caches while others destroy them.
-//! - [`validate`]: comparing the counts with the lists, for tests.
+//! - [`mod@slab`]: the third one.
+//! - [`front`]: the per-CPU fast path, and the choice of the back end behind it.
+//! - [`heap`], [`kmalloc`]: the heap; size classes, allocations of whole pages, `#[global_allocator]`. One floor, since
+//!   the heap consists of the caches of the classes.
+//! - [`visit`], [`validate`]: shrinking caches while others destroy them; comparing the counts with the lists, for tests.
 //!
 //! Lock order: the list of caches ([`Rank::SlabCaches`]), a node of a cache ([`Rank::SlabNode`]), the page allocator.
 //! No pages are allocated or freed under the first two.
@@ -29,9 +33,12 @@ mod atomic {
     pub(super) use core::sync::atomic::{AtomicU64, Ordering};
 }
 mod array;
+mod arrays;
 mod cache;
 mod debug;
+mod debug_flags;
 mod demand;
+mod front;
 mod geometry;
 mod heap;
 mod kmalloc;
@@ -41,8 +48,10 @@ mod record;
 mod report;
 #[allow(clippy::module_inception)] // It is what the field calls this back end.
 mod slab;
+mod slabs;
 mod slob;
 mod slub;
+mod spec;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -50,71 +59,7 @@ mod validate;
 mod visit;
 
 pub use cache::KmemCache;
-pub use debug::DebugFlags;
+pub use debug_flags::DebugFlags;
 pub use heap::{CacheHandle, Config, CreateError, KernelHeap, SlabInfo};
 pub use report::{Fault, Report, Track};
-
-/// The back ends, as `slab=` on the kernel command line names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backend {
-    /// Per-CPU active slabs, and per-CPU arrays for objects freed to other slabs: the fastest.
-    Slub,
-    /// Three lists of slabs, colouring, and per-CPU arrays.
-    Slab,
-    /// First fit, shared by all sizes: the smallest.
-    Slob,
-}
-
-impl Backend {
-    /// The back end of this name.
-    pub fn from_name(name: &str) -> Option<Backend> {
-        match name {
-            "slub" => Some(Backend::Slub),
-            "slab" => Some(Backend::Slab),
-            "slob" => Some(Backend::Slob),
-            _ => None,
-        }
-    }
-}
-
-bitflags::bitflags! {
-    /// Options of a cache.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct SlabFlags: u32 {
-        /// Objects start at cache lines, or share one evenly if they are small.
-        const HWCACHE_ALIGN = 1 << 0;
-        /// Objects are in zone DMA, where the weakest device can reach them (`SLAB_CACHE_DMA`). SLOB, whose pages all
-        /// caches share, uses SLAB for such a cache.
-        const DMA = 1 << 1;
-        /// Objects are below 4 GiB (`SLAB_CACHE_DMA32`); otherwise as with DMA.
-        const DMA32 = 1 << 2;
-    }
-}
-
-/// The specification of a cache.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheSpec {
-    /// The name in slabinfo.
-    pub name: &'static str,
-    /// Bytes of an object.
-    pub size: usize,
-    /// A power of two that objects are aligned to, at most 8 pages; at least 8 bytes in effect.
-    pub align: usize,
-    /// Options.
-    pub flags: SlabFlags,
-    /// Runs once for every object when its slab is made. A free object keeps its contents, so a user must free it in
-    /// the constructed state.
-    pub constructor: Option<fn(*mut u8)>,
-}
-
-impl CacheSpec {
-    /// A plain cache for objects of this size and alignment.
-    pub const fn new(name: &'static str, size: usize, align: usize) -> Self {
-        Self { name, size, align, flags: SlabFlags::empty(), constructor: None }
-    }
-
-    /// A cache for values of type `T`.
-    pub const fn of<T>(name: &'static str) -> Self {
-        Self::new(name, size_of::<T>(), align_of::<T>())
-    }
-}
+pub use spec::{Backend, CacheSpec, SlabFlags};

@@ -23,7 +23,8 @@ use core::sync::atomic::Ordering;
 use crate::addr::PAGE_SIZE;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
-use crate::slab::array::{self, Array};
+use crate::slab::array::Array;
+use crate::slab::arrays;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, link, set_link};
 use crate::slab::node::Lists;
 use crate::slab::record::{SlabList, SlabRecord};
@@ -37,7 +38,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
     let machine = cache.machine;
     loop {
         let cpu = cache.this_cpu();
-        let object = match array::of(cpu) {
+        let object = match arrays::of(cpu) {
             // An array may hold objects of any node.
             Some(array) if !gfp.contains(Gfp::THISNODE) => pop(cache, setup, array, gfp),
             _ => {
@@ -72,7 +73,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
         return;
     }
     let cpu = cache.this_cpu();
-    let Some(array) = array::of(cpu) else {
+    let Some(array) = arrays::of(cpu) else {
         if give_to_lists(cache, setup, &[address]) == 1 {
             cpu.count_free();
         }
@@ -146,7 +147,7 @@ fn list_of(lists: &mut Lists, state: State) -> &mut SlabList {
 /// Returns objects to their slabs, and frees empty slabs beyond a reserve. Returns how many objects were intact.
 fn give_to_lists<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
     let mut sound = 0;
-    array::give_back(cache, objects, |_, lists, slab, object, surplus| {
+    arrays::give_back(cache, objects, |_, lists, slab, object, surplus| {
         sound += usize::from(give_one(cache, setup, lists, slab, object, surplus));
     });
     sound
@@ -182,8 +183,8 @@ fn give_one<M: Machine>(
 /// Returns a CPU's array to the slabs; returns how many pages that freed. The CPU is this one with interrupts masked,
 /// or one that does not use the cache.
 fn flush<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
-    let Some(array) = array::of(cpu) else { return 0 };
-    array::give_back(cache, array.take(), |_, lists, slab, object, surplus| {
+    let Some(array) = arrays::of(cpu) else { return 0 };
+    arrays::give_back(cache, array.take(), |_, lists, slab, object, surplus| {
         give_one(cache, setup, lists, slab, object, surplus);
     })
 }
@@ -202,5 +203,5 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
         flush(cache, setup, cpu);
     }
     cache.discard_empty(setup);
-    array::tear_down(cache);
+    arrays::tear_down(cache);
 }

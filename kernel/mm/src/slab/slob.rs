@@ -17,18 +17,15 @@
 //!
 //! Lock: a single one, [`Rank::SlabNode`]. Pages are allocated and freed without it.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::PAGE_SIZE;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
-use crate::slab::cache::{KmemCache, Setup};
 use crate::slab::demand;
 use crate::slab::geometry::order_for;
 use crate::slab::lookup::{pfn_of, record_of};
 use crate::slab::record::{LARGE, SlabList, SlabRecord};
-use crate::slab::report::Fault;
 use crate::sync::{Rank, SpinLock};
 
 /// Bytes of a unit.
@@ -345,31 +342,5 @@ impl<M: Machine> Slob<M> {
         page.clear();
         // SAFETY: the frames belong to SLOB, have this order, and hold no object.
         unsafe { self.machine.pages().free_pages(pfn_of(self.machine, page), order) };
-    }
-}
-
-/// An object of a cache.
-pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp, irq: &mut usize) -> *mut u8 {
-    cache.machine.irq_restore(*irq);
-    let found = setup.slob.alloc(Need::object(setup.geometry.size, setup.geometry.align), gfp);
-    let object: *mut u8 = found.map_or(core::ptr::null_mut(), core::ptr::with_exposed_provenance_mut);
-    if let Some(construct) = cache.spec.constructor.filter(|_| !object.is_null()) {
-        construct(object);
-    }
-    *irq = cache.machine.irq_save();
-    if !object.is_null() {
-        cache.this_cpu().count_alloc();
-    }
-    object
-}
-
-/// Frees an object of a cache. Interrupts are masked.
-pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: NonNull<u8>) {
-    let need = Need::object(setup.geometry.size, setup.geometry.align);
-    // SAFETY: the owner gave the object up.
-    if unsafe { setup.slob.free(object.as_ptr().addr(), need) } {
-        cache.this_cpu().count_free();
-    } else {
-        cache.report(Fault::DoubleFree, object.as_ptr().addr());
     }
 }

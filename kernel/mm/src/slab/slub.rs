@@ -20,7 +20,8 @@ use core::sync::atomic::Ordering;
 use crate::addr::PAGE_SIZE;
 use crate::page_alloc::Gfp;
 use crate::page_alloc::Machine;
-use crate::slab::array::{self, Array};
+use crate::slab::array::Array;
+use crate::slab::arrays;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, end_of_list, is_plausible, link, set_link};
 use crate::slab::lookup::pfn_of;
 use crate::slab::node::Lists;
@@ -45,7 +46,7 @@ pub(super) fn alloc<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, gfp: Gfp
             return object;
         }
         // An array may hold objects of any node.
-        if !is_bound && let Some(object) = array::of(cpu).and_then(Array::pop) {
+        if !is_bound && let Some(object) = arrays::of(cpu).and_then(Array::pop) {
             cpu.count_alloc();
             return core::ptr::with_exposed_provenance_mut(object);
         }
@@ -95,7 +96,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
         return cache.report(Fault::DoubleFree, address);
     }
     let cpu = cache.this_cpu();
-    match array::of(cpu) {
+    match arrays::of(cpu) {
         Some(array) if array.is_top(address) => return cache.report(Fault::DoubleFree, address),
         Some(array) => array.push(address, |coldest| {
             give_back(cache, setup, coldest);
@@ -107,7 +108,7 @@ pub(super) fn free<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, object: N
 
 /// Returns objects of an array to their slabs; returns how many pages that freed.
 fn give_back<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, objects: &[usize]) -> usize {
-    array::give_back(cache, objects, |node, lists, slab, object, surplus| {
+    arrays::give_back(cache, objects, |node, lists, slab, object, surplus| {
         let Some(pushed) = push(cache, setup, slab, object..=object, 1, || ()) else { return };
         if relist(cache.machine, lists, slab, pushed.destination()) {
             surplus.push_front(cache.machine, slab);
@@ -224,7 +225,7 @@ fn take_partial<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSla
     let local = cache.machine.pages().local_node();
     let is_bound = gfp.contains(Gfp::THISNODE);
     // A request bound to a node does not use the array.
-    let mut array = if is_bound { None } else { array::of(cpu) };
+    let mut array = if is_bound { None } else { arrays::of(cpu) };
     if let Some(found) = take_partial_of(cache, setup, local, array.as_deref_mut()) {
         return Some(found);
     }
@@ -289,7 +290,7 @@ fn empty_out<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, lists: &mut Lis
 /// Flushes a CPU's array, and its active slab with the CPU's list; returns how many pages that freed. The CPU is this
 /// one with interrupts masked, or one that does not use the cache.
 fn deactivate<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>, cpu: &CpuSlab) -> usize {
-    let pages = array::of(cpu).map_or(0, |array| give_back(cache, setup, array.take()));
+    let pages = arrays::of(cpu).map_or(0, |array| give_back(cache, setup, array.take()));
     pages + retire(cache, setup, cpu)
 }
 
@@ -368,5 +369,5 @@ pub(super) fn release_all<M: Machine>(cache: &KmemCache<M>, setup: &Setup<M>) {
         deactivate(cache, setup, cpu);
     }
     cache.discard_empty(setup);
-    array::tear_down(cache);
+    arrays::tear_down(cache);
 }

@@ -4,12 +4,12 @@
 use core::sync::atomic::Ordering;
 
 use crate::page_alloc::Machine;
-use crate::slab::Backend;
-use crate::slab::array;
+use crate::slab::arrays;
 use crate::slab::cache::{CpuSlab, KmemCache, Setup, link};
 use crate::slab::heap::KernelHeap;
 use crate::slab::lookup::pfn_of;
 use crate::slab::record::{SlabList, SlabRecord};
+use crate::slab::spec::Backend;
 
 impl<M: Machine> KernelHeap<M> {
     /// Validates all caches, and allocations outside of caches.
@@ -91,7 +91,7 @@ impl<M: Machine> KmemCache<M> {
         free += self.chain(setup, (list & 1 == 0).then_some(list), |object| {
             assert_eq!(object & cpu.mask.get(), cpu.base.get(), "{object:#x} is not of the active slab");
         });
-        let kept = array::of(cpu).map_or(&[][..], |array| array.objects());
+        let kept = arrays::of(cpu).map_or(&[][..], |array| array.objects());
         for (i, object) in kept.iter().enumerate() {
             assert!(self.slab_of(setup, *object).is_some() && !kept[..i].contains(object), "{object:#x} in an array");
         }

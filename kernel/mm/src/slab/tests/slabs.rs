@@ -8,7 +8,7 @@ use super::machine::*;
 use crate::addr::PAGE_SIZE;
 use crate::machine::Machine;
 use crate::page_alloc::Gfp;
-use crate::slab::{Backend, CacheSpec, KernelHeap, KmemCache, array};
+use crate::slab::{Backend, CacheSpec, KernelHeap, KmemCache, arrays};
 
 /// Those that have slabs of their own for each cache.
 const WITH_SLABS: [Backend; 2] = [Backend::Slub, Backend::Slab];
@@ -91,7 +91,7 @@ fn empty_slabs_beyond_a_reserve_go_back_at_once() {
         fail(machine, !with_arrays as u32);
         let cache = cache(heap, 200);
         fail(machine, 0);
-        assert_eq!(array::of(cache.this_cpu()).is_some(), with_arrays);
+        assert_eq!(arrays::of(cache.this_cpu()).is_some(), with_arrays);
         for seed in 0..4 {
             let mut objects = Vec::new();
             while cache.info().slabs < 30 {
@@ -109,7 +109,7 @@ fn empty_slabs_beyond_a_reserve_go_back_at_once() {
                 heap.validate();
             }
             // The objects that an array keeps may each be from another slab.
-            let kept = array::of(cache.this_cpu()).map_or(0, |array| array.objects().len());
+            let kept = arrays::of(cache.this_cpu()).map_or(0, |array| array.objects().len());
             let slabs = cache.info().slabs;
             assert!(slabs <= 6 + if seed < 2 { 2 } else { kept }, "{backend:?}, seed {seed}: {slabs}");
             cache.shrink();
