@@ -1,7 +1,7 @@
 //! Processes, threads, signals and the scheduler.
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
-//! - [`signo`], [`latency`], [`cputime`]: sets of signals, measurements, times.
+//! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
 //! - [`action`], [`pending`]: what signals do to a process, and those that it has not taken yet.
 //! - [`percpu`], [`balance`], [`thread`], [`timer`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`], [`process`],
 //!   [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`], [`itimer`],
