@@ -105,6 +105,15 @@ pub enum Bug {
     /// A page moves into an executable area without synchronising instructions.
     MoveForgetsInstructions,
 
+    /// A page of an object that moves loses its dirty state.
+    MovedPageIsClean,
+    /// An object keeps the old frame of a page that has moved.
+    MovedPageStaysInTree,
+    /// A page of a file moves without synchronising instructions.
+    MovedFileForgetsInstructions,
+
+    /// A page of an object moves although somebody holds it.
+    MovedPageIgnoresHolders,
     /// A page moves although somebody holds it.
     MoveIgnoresHolders,
     /// Threads that wait for a move do not learn that it is over.
@@ -174,7 +183,7 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 51] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -222,6 +231,10 @@ impl Bug {
         Self::MoveKeepsReference,
         Self::MoveTakesNoReference,
         Self::MoveForgetsInstructions,
+        Self::MovedPageIsClean,
+        Self::MovedPageStaysInTree,
+        Self::MovedFileForgetsInstructions,
+        Self::MovedPageIgnoresHolders,
     ];
 }
 

@@ -14,6 +14,7 @@ use crate::mm::Machine;
 use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::Release;
+use crate::table::entry::Kind;
 
 /// The result of checking a space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +63,11 @@ impl<M: Machine> Mm<M> {
         loop {
             let stands = |pte: Pte| match pte.kind() {
                 None => pte.addr() != zero,
-                Some(NonPresent::Migration(_)) => true,
+                // (The entry of an object's page may be left over from a move.)
+                Some(NonPresent::Migration(old)) => {
+                    let page = frame::page(self.machine, old.pfn());
+                    pte.moved_kind() == Kind::Anon || page.flags().contains(PageFlags::ISOLATED)
+                }
                 Some(NonPresent::None | NonPresent::Swap(_) | NonPresent::Marker(_)) => false,
             };
             let (addr, leaf) = self.tables.next_entry(from, UserAddr::new(USER_END), stands)?;

@@ -1,26 +1,29 @@
-//! Moving a page of a process to another frame, by the protocol of non_present.rs.
+//! Moving a page of user memory to another frame, by the protocol of non_present.rs.
 //!
 //! The mover isolates the page ([`Page::isolate`]), so that nobody else takes it away meanwhile. It holds no lock between its
 //! steps. The visits of a walk have the areas of one space locked for reading, and take the lock of an entry's table.
 //!
-//! Anonymous pages only; pages of objects stay where they are.
+//! A walk to the mappings of an object's page misses an area that is being changed. If the first walk does, its entry has a
+//! reference, and the page stays. If the second one does, a migration entry remains when the move is over: a fault
+//! drops it, and gets the page from the object ([`Mm::drop_left_over`]).
 //!
 //! [`Page::isolate`]: crate::page::Page::isolate
 
 use core::mem::ManuallyDrop;
 
 use super::Mm;
-use super::reverse::walk;
+use super::reverse::{for_each_object_mapping, walk};
 use crate::addr::{Pfn, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::frame;
 use crate::mm::Machine;
+use crate::object::Object;
 use crate::page::{Page, PageState};
 use crate::page_alloc::MigrateRange;
-use crate::pte::{NonPresent, index};
+use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::{self, AnonVma, Release};
-use crate::table::entry::Kind;
+use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_page;
 use crate::table::gather::Counts;
 use crate::vma::Vma;
@@ -28,7 +31,7 @@ use crate::vma::Vma;
 /// Why a page stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stays {
-    /// It is no anonymous page, or another thread takes it away.
+    /// It is no page of user memory, or another thread takes it away.
     NotMovable,
     /// It is pinned, or somebody holds it at the moment.
     Held,
@@ -36,23 +39,36 @@ pub enum Stays {
     NoMemory,
 }
 
-/// Moves the anonymous page at `old` to a frame that `alloc` returns, and frees the old one. No lock is held, and the call may
-/// sleep. Programs that access the page meanwhile wait. Returns the new frame, which may have been freed by then.
+/// Moves the page of user memory at `old` to a frame that `alloc` returns, and frees the old one. No lock is held, and the call
+/// may sleep. Programs that access the page meanwhile wait. Returns the new frame, which may have been freed by then.
 pub fn migrate<M: Machine>(
     machine: M,
     old: Pfn,
     alloc: impl FnOnce() -> Result<Pfn, AllocError>,
 ) -> Result<Pfn, Stays> {
+    let moved = try_migrate(machine, old, alloc);
+    machine.count(if moved.is_ok() { Event::PageMoved } else { Event::PageStays }, 1);
+    moved
+}
+
+fn try_migrate<M: Machine>(
+    machine: M,
+    old: Pfn,
+    alloc: impl FnOnce() -> Result<Pfn, AllocError>,
+) -> Result<Pfn, Stays> {
     let page = frame::page(machine, old);
-    if !page.isolate(PageState::Anon) {
-        machine.count(Event::PageStays, 1);
+    let state = page.state();
+    if !state.is_user() || !page.isolate(state) {
         return Err(Stays::NotMovable);
     }
     let moved = if page.is_pinned() {
         Err(Stays::Held)
     } else {
         alloc().map_err(|_| Stays::NoMemory).and_then(|new| {
-            let moved = machine.spaces().moves().during(old, || move_to(machine, page, old, new));
+            let moved = machine.spaces().moves().during(old, || match state {
+                PageState::Anon => move_anon(machine, page, old, new),
+                _ => move_object(machine, page, old, new),
+            });
             if moved.is_err() {
                 frame::free(machine, new);
             }
@@ -62,24 +78,21 @@ pub fn migrate<M: Machine>(
     page.end_isolation();
     let mut release = Release::new(machine);
     match moved {
-        Ok(new) => {
-            release.frozen_anon(old);
-            if !seeded!(MoveKeepsReference) {
-                release.page(new);
-            }
-            machine.count(Event::PageMoved, 1);
-        }
-        Err(_) => {
-            release.page(old);
-            machine.count(Event::PageStays, 1);
-        }
+        Ok(_) if state == PageState::Anon => release.frozen_anon(old),
+        Ok(_) => release.frozen_object(old),
+        Err(_) => release.page(old),
+    }
+    if let Ok(new) = moved
+        && !seeded!(MoveKeepsReference)
+    {
+        release.page(new);
     }
     moved
 }
 
-/// Makes the frame `new`, which nobody knows, the page at `old`, of which the caller has one reference. Afterwards `old` is
-/// frozen and mapped nowhere, and the caller has one reference to `new`. On an error all is as before.
-fn move_to<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
+/// Makes the frame `new`, which nobody knows, the anonymous page at `old`, of which the caller has one reference. Afterwards
+/// `old` is frozen and mapped nowhere, and the caller has one reference to `new`. On an error all is as before.
+fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, old, Some(1), |mm, _, addr| {
         mm.set_aside(addr, old);
@@ -87,7 +100,7 @@ fn move_to<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<()
     });
     let is_ours = page.freeze(1);
     if !is_ours && !seeded!(MoveIgnoresHolders) {
-        bring_all_back(machine, old, old);
+        bring_anon_back(machine, old, old);
         return Err(Stays::Held);
     }
     machine.copy_page(new.addr(), old.addr());
@@ -96,18 +109,37 @@ fn move_to<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<()
     let anon_vma = unsafe { ManuallyDrop::new(KArc::from_raw(core::ptr::with_exposed_provenance(page.owner()))) };
     KArc::<AnonVma<M>>::add_owners(&anon_vma, 1);
     rmap::make_anon(machine, new, &anon_vma, page.index() as usize);
-    bring_all_back(machine, old, new);
+    bring_anon_back(machine, old, new);
     Ok(())
 }
 
 /// Makes all migration entries for `old` present entries for `frame`. No mapping is missed: see non_present.rs.
-fn bring_all_back<M: Machine>(machine: M, old: Pfn, frame: Pfn) {
+fn bring_anon_back<M: Machine>(machine: M, old: Pfn, frame: Pfn) {
     walk(machine, old, None, |mm, vma, addr| {
         mm.come_back(vma, addr, old, frame);
         true
     });
     // Programs that waited would fault again otherwise.
     machine.publish_tables();
+}
+
+/// As [`move_anon`], for the page of an object.
+fn move_object<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
+    // The object does not end before the last walk has. If it has given the page up, others remove the entries.
+    let (object, index) = Object::of_page(machine, page).ok_or(Stays::NotMovable)?;
+    for_each_object_mapping(&object, index, old, |mm, _, addr| {
+        mm.set_aside(addr, old);
+        // The caller's reference and the object's are no mappings.
+        page.mappings_at_most(2) != Some(0)
+    });
+    let moved = object.exchange(index, old, new);
+    let frame = if moved { new } else { old };
+    for_each_object_mapping(&object, index, old, |mm, vma, addr| {
+        mm.come_back(vma, addr, old, frame);
+        true
+    });
+    machine.publish_tables();
+    if moved { Ok(()) } else { Err(Stays::Held) }
 }
 
 impl<M: Machine> Mm<M> {
@@ -122,12 +154,14 @@ impl<M: Machine> Mm<M> {
             return;
         }
         let was = guard.take(i);
-        guard.fill(i, was.set_aside(Kind::Anon));
+        let kind = was.owner_kind(self.machine);
+        guard.fill(i, was.set_aside(kind));
         // Before the unlock: whoever removes the entry may map another page there at once (break-before-make).
         if !seeded!(MoveForgetsFlush) {
             flush_page(self.machine, &self.asid, addr);
         }
         drop(guard);
+        entry::note_dirty(self.machine, was, kind);
         // Nobody looks at the pages that were brought in ahead of it any more.
         self.uncharge(Counts { ahead: was.ahead(), ..Counts::default() });
         Release::new(self.machine).page(pfn);
@@ -143,13 +177,38 @@ impl<M: Machine> Mm<M> {
         }
         let mut guard = leaf.lock();
         let pte = guard.get(i);
-        if pte.kind() != Some(NonPresent::Migration(old.addr())) {
+        // (An entry that is left over from another page's move has another kind, if the page there is anonymous.)
+        let is_anon = frame::page(self.machine, old).state() == PageState::Anon;
+        if pte.kind() != Some(NonPresent::Migration(old.addr())) || is_anon != (pte.moved_kind() == Kind::Anon) {
             return;
         }
         let got = seeded!(MoveTakesNoReference) || frame::page(self.machine, frame).get();
         debug_assert!(got, "as many references as before the move");
         guard.clear(i);
         guard.fill(i, pte.come_back(frame.addr(), vma.flags));
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Drops the entry for `addr` if it is still `pte`, the migration entry of an object's page, and nobody moves that page any
+    /// more. Its dirty state was noted when it was set aside.
+    pub(super) fn drop_left_over(&self, addr: UserAddr, pte: Pte) {
+        let Some(NonPresent::Migration(old)) = pte.kind() else { return };
+        if pte.moved_kind() == Kind::Anon {
+            return;
+        }
+        let _areas = self.areas.read();
+        let Some(leaf) = self.tables.walk(addr) else { return };
+        let i = index(addr.get(), 3);
+        let mut guard = leaf.lock();
+        // (If another page moves from the same frame by now, its mover does not need the entry.)
+        if guard.get(i) == pte && !self.machine.spaces().moves().is_under_way(old.pfn()) {
+            guard.clear(i);
+            drop(guard);
+            let mut gone = Counts::default();
+            gone.add(pte.moved_kind());
+            self.uncharge(gone);
+        }
     }
 }
 
@@ -169,10 +228,10 @@ impl<M: Machine> Mover<M> {
             }
             match page.state() {
                 PageState::Absent | PageState::Free | PageState::Cached => return true,
-                PageState::Slab | PageState::Table | PageState::Object => return false,
+                PageState::Slab | PageState::Table => return false,
                 // A new page on its way to its table is `Kernel` for a moment.
                 PageState::Kernel => {}
-                PageState::Anon => match migrate(self.0, pfn, || frame::alloc_to_move(self.0)) {
+                PageState::Anon | PageState::Object => match migrate(self.0, pfn, || frame::alloc_to_move(self.0)) {
                     Ok(_) => return true,
                     Err(Stays::NoMemory) => return false,
                     Err(Stays::NotMovable | Stays::Held) if page.is_pinned() => return false,

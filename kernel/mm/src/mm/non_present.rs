@@ -1,25 +1,25 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! Anonymous pages move to other frames ([`migrate`](fn@crate::mm::migrate)). Higher floors make further such entries, and
+//! Pages move to other frames ([`migrate`](fn@crate::mm::migrate)). Higher floors make further such entries, and
 //! implement [`NonPresentOps`] for code that meets one. All code that walks tables relies on the following meanings:
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
-//! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), with age,
-//!   dirty state, and whether it was writable. It holds no reference. fork copies entry and charge, and makes both
+//! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), with
+//!   age, dirty state, and whether it was writable. It holds no reference. fork copies entry and charge, and makes both
 //!   entries read-only for when the page is back. Code that removes it uncharges.
 //! - A marker holds nothing.
 //!
 //! # Moving a page
 //! Only the mover holds the old frame while migration entries stand for it. It
-//! 1. isolates the page ([`Page::isolate`]), which gives it a reference, and keeps others from moving it too (not by the page
-//!    lock: a walk may sleep, and takes that lock for a page of an object);
+//! 1. isolates the page ([`Page::isolate`]), which gives it a reference, and keeps others from moving it too (not by the
+//!    page lock: a walk may sleep, and takes that lock for a page of an object);
 //! 2. replaces each entry that maps it, found by reverse mapping, by a migration entry, and invalidates, both under the
 //!    table's lock: whoever removes the migration entry may map another page there at once. Only then it drops the
 //!    entry's reference;
 //! 3. freezes the page ([`Page::freeze`]), which expects 1, its own reference. A page in an object's tree has the
 //!    object's too: the freeze expects 2, under the object's lock, and the new frame is in the tree before that lock is
 //!    released. If the freeze fails, somebody else holds the page, or a walk has missed a mapping: the entries are put
-//!    back. If the object has given the page up, the move ends, and the entries go with the page;
+//!    back. If the object has given the page up, the move ends in the same way, and others remove the entries;
 //! 4. copies the contents, makes the new frame an anonymous page of the same anon_vma and pgoff, or the object's, and
 //!    walks again: each migration entry becomes a present one, under the table's lock, with a reference to the new
 //!    frame. Aborting a move does the same with the old frame, which is unfrozen first;
@@ -31,6 +31,9 @@
 //! copied afterwards is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the
 //! end of a space remove entries without accessing the frame. (The walk skips a space that is being torn down, so its
 //! entries may outlive the move: this is why they record the kind of their charge.)
+//!
+//! A walk to the mappings of an object's page may miss an area that is being changed. Then a migration entry is left
+//! over from the move. A fault that meets it drops it, since the object has the page.
 //!
 //! A thread that waits for a move ([`Moves`](crate::spaces::Moves)) knows the frame only from the entry, and holds
 //! nothing: by the time of the call the move may be over and the frame reused. So a wait guarantees nothing, and the
@@ -61,6 +64,14 @@ pub trait NonPresentOps: SwapSlots {
     fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError>;
 }
 
+/// Waits until the move of a frame is over, if it is under way.
+pub(super) fn wait_for_move<M: Machine>(machine: M, old: Pfn) -> Result<(), FaultError> {
+    if machine.spaces().moves().wait(old) {
+        return Ok(());
+    }
+    machine.non_present_ops().map_or(Ok(()), |ops| ops.wait_for_move(old))
+}
+
 impl<M: Machine> Mm<M> {
     /// Brings back the page of a non-present entry for `addr`. No lock is held meanwhile, so the caller must look
     /// everything up again.
@@ -77,7 +88,9 @@ impl<M: Machine> Mm<M> {
                 Some(NonPresent::Migration(old)) => {
                     drop(guard);
                     drop(areas);
-                    return self.wait_for_move(old.pfn());
+                    wait_for_move(self.machine, old.pfn())?;
+                    self.drop_left_over(addr, pte);
+                    return Ok(());
                 }
                 Some(NonPresent::Swap(slot)) => {
                     // Without a handler there are no such entries.
@@ -109,14 +122,6 @@ impl<M: Machine> Mm<M> {
             ops.release_slot(slot);
         }
         done
-    }
-
-    /// Waits until the move of a frame is over, if it is under way.
-    fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
-        if self.machine.spaces().moves().wait(old) {
-            return Ok(());
-        }
-        self.machine.non_present_ops().map_or(Ok(()), |ops| ops.wait_for_move(old))
     }
 
     /// Maps a frame with the contents of `pte`'s page, if `pte` is still the entry for `addr`. Read-only, so that a

@@ -7,6 +7,7 @@
 use quire_abi::Errno;
 
 use super::Mm;
+use super::non_present::wait_for_move;
 use super::reverse::for_each_object_mapping;
 use crate::addr::{PAGE_SHIFT, Pfn, UserAddr};
 use crate::fallible::KArc;
@@ -103,9 +104,7 @@ fn unmap_everywhere<M: Machine>(machine: M, object: &KArc<Object<M>>, index: usi
             return;
         }
         // The page is given up for good, so this is completed even if the thread is killed.
-        if let Some(ops) = machine.non_present_ops() {
-            let _ = ops.wait_for_move(pfn);
-        }
+        let _ = wait_for_move(machine, pfn);
         machine.relax();
     }
 }

@@ -23,7 +23,7 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc, TryVec};
 use crate::frame;
-use crate::page::{Page, PageState};
+use crate::page::{Page, PageFlags, PageState};
 use crate::rmap;
 use crate::spans::{BY_INDEX, Spans};
 use crate::supply::Supply;
@@ -266,6 +266,37 @@ impl<M: Machine> Object<M> {
             self.machine.spaces().commit().uncharge(self.machine, 1);
         }
         Some((index, pfn))
+    }
+
+    /// Makes `new`, a frame that only the caller knows, the object's page `index` in place of `old`, with its contents. `false`,
+    /// with nothing changed, if the object has given `old` up, or if it has other holders than the object and the caller,
+    /// who has one reference. Else `old` is frozen, and the caller has one reference to `new`.
+    ///
+    /// The page is copied under the lock: whoever gets a page of the object finds it whole, in one frame or the other.
+    pub(crate) fn exchange(&self, index: usize, old: Pfn, new: Pfn) -> bool {
+        let (from, to) = (frame::page(self.machine, old), frame::page(self.machine, new));
+        let mut owned = self.owned.lock();
+        let Some(slot) = owned.get_mut(index).filter(|slot| **slot == old.0 as u32) else { return false };
+        if !from.freeze(2) && !seeded!(MovedPageIgnoresHolders) {
+            return false;
+        }
+        self.machine.copy_page(new.addr(), old.addr());
+        if self.is_file() && !seeded!(MovedFileForgetsInstructions) {
+            // `synced` says so of the page, wherever it is.
+            self.machine.sync_instructions(new.addr());
+        }
+        to.set_control_group(from.control_group());
+        if !seeded!(MovedPageIsClean) {
+            to.set_flags(from.flags() & PageFlags::DIRTY);
+        }
+        let owner = core::ptr::from_ref(self).expose_provenance();
+        frame::make_object(self.machine, new, owner, index, !self.is_file());
+        let got = to.get();
+        debug_assert!(got, "a new page has few references");
+        if !seeded!(MovedPageStaysInTree) {
+            *slot = new.0 as u32;
+        }
+        true
     }
 
     fn disown(&self, page: &Page) {

@@ -121,21 +121,25 @@ impl Radix {
 
     /// Takes the frame at `index` out. The nodes stay.
     pub fn take(&mut self, index: usize) {
-        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
-            return;
+        if let Some(slot) = self.get_mut(index) {
+            *slot = 0;
         }
-        let mut node = self.root.as_deref_mut();
+    }
+
+    /// The slot for the frame at `index`, if there is one; 0 in it means none.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut u32> {
+        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
+            return None;
+        }
+        let mut node = self.root.as_deref_mut()?;
         let mut shift = BITS * self.height;
-        while let Some(now) = node {
+        loop {
             let way = index >> shift & (WAYS - 1);
-            match now {
-                Node::Leaf(frames) => {
-                    frames[way] = 0;
-                    return;
-                }
-                Node::Inner(nodes) => node = nodes[way].as_deref_mut(),
+            match node {
+                Node::Leaf(frames) => return Some(&mut frames[way]),
+                Node::Inner(nodes) => node = nodes[way].as_deref_mut()?,
             }
-            shift = shift.wrapping_sub(BITS);
+            shift -= BITS;
         }
     }
 

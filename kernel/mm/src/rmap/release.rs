@@ -54,6 +54,11 @@ impl<M: Machine> Release<M> {
         self.free(pfn);
     }
 
+    /// Frees a page of an object that the caller has frozen, and that is in no tree.
+    pub fn frozen_object(&mut self, pfn: Pfn) {
+        self.free(pfn);
+    }
+
     #[inline]
     fn free(&self, pfn: Pfn) {
         self.machine.count(Event::UserFree, 1);

@@ -87,6 +87,11 @@ impl<M: Machine> Moves<M> {
         true
     }
 
+    /// Whether the page at `old` is being moved.
+    pub fn is_under_way(&self, old: Pfn) -> bool {
+        find(&self.first.lock(), old).is_some()
+    }
+
     fn end(&self, this: &Move) {
         let mut first = self.first.lock();
         if ptr::eq(first.0, this) {

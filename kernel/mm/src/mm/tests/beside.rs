@@ -94,7 +94,7 @@ enum Op {
         page: usize,
         how: How,
     },
-    /// No call either: an anonymous page moves to another frame.
+    /// No call either: a page moves to another frame.
     Migrate {
         space: usize,
         page: usize,
@@ -233,7 +233,7 @@ impl World {
             }
             Op::Migrate { page, .. } => {
                 let pte = mm.entry(UserAddr::new(address(page)));
-                if pte.is_present() && pte.is_anon() {
+                if pte.is_present() && !pte.is_special() {
                     // Whatever the frame is by now.
                     let _ = migrate(self.rig.sim, pte.addr().pfn(), || frame::alloc_to_move(self.rig.sim));
                 }

@@ -30,7 +30,7 @@ enum Script {
 impl Script {
     /// In the order in which they are tried.
     fn all() -> Vec<Self> {
-        [Self::Vmalloc].into_iter().chain((1..=12).map(Self::Program)).chain((1..=20).map(Self::Beside)).collect()
+        [Self::Vmalloc].into_iter().chain((1..=20).map(Self::Program)).chain((1..=30).map(Self::Beside)).collect()
     }
 
     /// The calls that it leads to, or what went wrong.

@@ -6,6 +6,7 @@ mod access;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::vec::Vec;
 
@@ -180,9 +181,11 @@ impl Pair {
         self.check_old();
     }
 
-    /// Everybody exits, and everything is back.
-    pub fn end(mut self) {
-        self.clear();
+    /// Everybody exits, and everything is back. What is broken stays as it is: ending it would panic again.
+    pub fn end(self) {
+        let mut this = ManuallyDrop::new(self);
+        this.clear();
+        drop(ManuallyDrop::into_inner(this));
     }
 
     /// As [`Pair::end`]; then a new first process and new files are there.
@@ -203,7 +206,9 @@ impl Pair {
             self.running[cpu] = None;
             self.rig.idle(cpu);
         }
-        self.processes.clear();
+        while let Some(process) = self.processes.pop() {
+            drop(process);
+        }
         self.rig.mmu.written().into_iter().for_each(|frame| self.rig.mmu.forget_writes(frame));
         self.files.clear();
         for pfn in self.frames.drain(..) {

@@ -102,7 +102,7 @@ pub(super) enum Op {
         count: usize,
         how: How,
     },
-    /// No call either: anonymous pages move to other frames.
+    /// No call either: pages move to other frames.
     Migrate {
         process: usize,
         at: usize,
@@ -278,8 +278,8 @@ impl Random {
         self.last = (process, at);
         let len = self.len();
         let prot = self.pick(&[0, 1, 3, 3, 3, 3, 5, 7]);
-        match self.below(104) {
-            100.. => Op::Migrate { process, at, count: 1 + self.below(16) },
+        match self.below(107) {
+            103.. => Op::Migrate { process, at, count: 1 + self.below(16) },
             97.. => {
                 // The last is the next.
                 let mut scene = self.scene(process, at);

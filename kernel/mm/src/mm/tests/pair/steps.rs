@@ -12,8 +12,10 @@ use crate::frame;
 use crate::mm::tests::PAGE;
 use crate::mm::tests::model::Lock;
 use crate::mm::tests::script::{CPUS, Op, PROCESSES, WINDOW};
-use crate::mm::{MapRequest, Mm, for_each_mapping, migrate};
+use crate::mm::{Access, MapRequest, Mm, Stays, for_each_mapping, migrate};
+use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, bits};
+use crate::rmap::Release;
 
 impl Pair {
     pub(super) fn take_step(&mut self, op: &Op) {
@@ -174,10 +176,10 @@ impl Pair {
         }
     }
 
-    /// Moves the anonymous page at `page`, if there is one: its entries are what they were, but for the frame.
+    /// Moves the page at `page`, if there is one: its entries are what they were, but for the frame.
     fn migrate(&mut self, process: usize, page: usize) {
         let pte = self.processes[process].mm.entry(UserAddr::new(page * PAGE));
-        if !pte.is_present() || !pte.is_anon() {
+        if !pte.is_present() || pte.is_special() {
             return;
         }
         let (sim, old) = (self.rig.sim, pte.addr().pfn());
@@ -187,9 +189,22 @@ impl Pair {
             before.push((mm.clone(), at, mm.entry(at)));
             true
         });
+        if page.is_multiple_of(3) {
+            assert!(frame::page(sim, old).get());
+            assert_eq!(migrate(sim, old, || frame::alloc_to_move(sim)).map_err(drop), Err(()), "somebody holds it");
+            Release::new(sim).page(old);
+        }
+        let was_dirty = frame::page(sim, old).flags().contains(PageFlags::DIRTY);
         let was_written = self.rig.mmu.written().contains(&old.0);
-        let new = migrate(sim, old, || frame::alloc_to_move(sim)).expect("nobody holds the page");
+        let moved = migrate(sim, old, || frame::alloc_to_move(sim));
+        if self.elsewhere.is_moving(old) {
+            // (Its object has given it to a fault meanwhile.)
+            assert_eq!(moved, Err(Stays::NotMovable));
+            return;
+        }
+        let new = moved.expect("nobody holds the page");
         assert!(!frame::page(sim, old).state().is_user(), "the old frame is free");
+        assert!(!was_dirty || frame::page(sim, new).flags().contains(PageFlags::DIRTY), "the page is clean now");
         if was_written {
             self.rig.mmu.note_write(new.0);
         }
@@ -204,6 +219,11 @@ impl Pair {
             // (CPUs that update entries may do so meanwhile.)
             let may_differ = self.rig.mmu.stirred() != stirred;
             assert!(same(is) == same(was) || may_differ, "{was:?} became {is:?} at {at}");
+            // A program that goes on has its page at once.
+            let cpu = (0..CPUS).find(|cpu| self.running[*cpu] == Some(KArc::as_ptr(&mm)));
+            if let Some(cpu) = cpu.filter(|_| is.is_readable() && is.is_young()) {
+                assert!(self.rig.mmu.access(cpu, at.get(), Access::Read).is_ok(), "a fault at {at} after a move");
+            }
         }
     }
 

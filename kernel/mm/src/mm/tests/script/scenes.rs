@@ -35,7 +35,7 @@ impl Random {
         let code = |file| map_as(7, Map::PRIVATE, file);
         let migrate = Op::Migrate { process, at, count };
         let child_writes = touch(LATEST, Access::Write);
-        let steps = match self.below(16) {
+        let steps = match self.below(20) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
@@ -52,7 +52,15 @@ impl Random {
             12 => [private, write, fork, migrate, child_writes, read].to_vec(),
             13 => [private, write, away(How::Move), protect(1), Op::Settle, read].to_vec(),
             14 => [private, write.clone(), away(How::Move), fork, Op::Settle, child_writes, write, child].to_vec(),
-            _ => [code(None), write, exec.clone(), migrate, exec].to_vec(),
+            18 => [code(None), write, away(How::Swap), exec].to_vec(),
+            15 => [code(None), write, exec.clone(), migrate, exec].to_vec(),
+            16 => [shared, write.clone(), fork, migrate, child, write].to_vec(),
+            // What is known of a page of an object stays known, when nothing maps it so at the moment.
+            17 => [shared, write, advise(madv::DONTNEED), read, migrate].to_vec(),
+            _ => {
+                let drop = advise(madv::DONTNEED);
+                [code(Some((1, 0))), exec.clone(), protect(1), migrate, drop, protect(5), exec].to_vec()
+            }
         };
         // There may be as many processes as there can be: then nobody forks.
         let makes_room = self.below(3) == 0 && steps.iter().any(|op| matches!(op, Op::Fork { .. }));
