@@ -10,6 +10,8 @@ pub mod rights {
     pub const SIGNAL: u32 = 4;
     /// Answering one call.
     pub const REPLY: u32 = 8;
+    /// Of any handle: passing it on in a message.
+    pub const TRANSFER: u32 = 1 << 31;
 }
 
 /// What a receive answers.
@@ -22,6 +24,8 @@ pub mod received {
     pub const CANCELLED: u64 = 2;
     /// The caller of a saved call has a signal to handle, and waits for a short answer: x1 has the call's token.
     pub const INTERRUPTED: u64 = 3;
+    /// A page of a window of the saved call is there now, or will never be: x1 has the call's token.
+    pub const READY: u64 = 4;
 }
 
 /// Options (x10).
@@ -32,4 +36,60 @@ pub mod options {
     pub const INTERRUPTIBLE: u64 = 8;
     /// A receive: EAGAIN instead of waiting.
     pub const NOW: u64 = 16;
+    /// A call or an answer: x11 has the address of a [`Cargo`](super::Cargo).
+    pub const CARRIES: u64 = 32;
+    /// A call: how many handles the answer may bring. (More than four are four.)
+    pub const ROOM: u64 = 7 << 61;
+
+    /// The option [`ROOM`] for so many handles.
+    pub const fn room(handles: u64) -> u64 {
+        handles << 61
+    }
 }
+
+/// Most handles in a message.
+pub const HANDLES: usize = 4;
+/// Most windows in a message.
+pub const WINDOWS: usize = 2;
+
+/// A handle in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Parcel {
+    /// Its number in the sender's table; 0 for no handle.
+    pub number: u32,
+    /// The rights that are left of it at the other side.
+    pub rights: u32,
+}
+
+/// A part of the caller's memory that the other side may access until it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// Where it begins.
+    pub start: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// [`Window::READ`] and [`Window::WRITE`]; 0 for no window.
+    pub access: u64,
+}
+
+impl Window {
+    /// The other side may read.
+    pub const READ: u64 = 1;
+    /// The other side may write.
+    pub const WRITE: u64 = 2;
+}
+
+/// What a message has beside its words. An answer has no windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Cargo {
+    /// Handles, which move.
+    pub handles: [Parcel; HANDLES],
+    /// Windows.
+    pub windows: [Window; WINDOWS],
+}
+
+crate::layout::pod!(Cargo);
+const _: () = assert!(size_of::<Cargo>() == HANDLES * 8 + WINDOWS * 24);

@@ -1,9 +1,10 @@
 //! Call records: one for each thread that calls, for all its calls one after the other.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedListLink, UnsafeRef, intrusive_adapter};
-use quire_abi::ipc::options;
+use quire_abi::ipc::{Cargo, options};
 use quire_mm::Machine;
 use quire_mm::fallible::{AllocError, KArc};
 
@@ -41,62 +42,105 @@ pub(crate) fn copy_message(to: &mut Registers, from: &Registers) {
 /// A thread's calls. Shared with replies that may be later than the caller's patience.
 pub struct Call<M: Machine> {
     pub(crate) word: Word,
-    /// The caller, for whoever wakes it. Written by the caller between calls; read while the call is under way.
-    pub(crate) thread: AtomicUsize,
-    /// The caller's registers. As `thread`.
+    /// The caller, for whoever wakes it.
+    pub(crate) thread: usize,
+    /// The caller's registers. Written by the caller between calls; read while the call is under way.
     pub(crate) registers: AtomicPtr<Registers>,
-    /// The address of the endpoint, which the caller holds. As `thread`.
+    /// The address of the endpoint, which the caller holds. As `registers`.
     pub(crate) endpoint: AtomicUsize,
-    /// The badge of the sender. As `thread`.
+    /// The badge of the sender. As `registers`.
     pub(crate) badge: AtomicU64,
-    /// The caller is parked while it waits: see [`Endpoint::hand_over`](super::Endpoint::hand_over). As `thread`.
+    /// The caller is parked while it waits: see [`Endpoint::hand_over`](super::Endpoint::hand_over). As `registers`.
     pub(crate) is_parked: AtomicBool,
     /// In an endpoint's queue, under its lock.
     pub(crate) link: LinkedListLink,
     /// The reply's entry if it was saved, for as long as the call is held. Under the lock of the call's endpoint.
     pub(crate) saved: AtomicPtr<Saved<M>>,
-    /// The caller has a signal to handle. As `saved`.
-    pub(crate) is_interrupted: AtomicBool,
+    /// What its server is to be told as soon as it saves the call, but for [`News::GONE`](super::News::GONE). As `saved`.
+    pub(crate) news: AtomicU32,
+    /// What the call carries that [`Call::laden`] names. Written by the caller between calls, and by whoever
+    /// [is at work](super::Reply::with_caller) on the caller.
+    pub(crate) cargo: UnsafeCell<Cargo>,
+    /// The number of the last generation whose call carries something: a plain call touches neither this nor what follows.
+    pub(crate) laden: AtomicU64,
+    /// The address of a page of a window that the caller is to bring in, with [`WRITE`] if for writing; [`NOTHING`] for none.
+    pub(crate) wanted: AtomicUsize,
+    /// The caller could not bring a page in: it is not asked again.
+    pub(crate) is_broken: AtomicBool,
 }
+
+/// No generation's number, and no page's address.
+const NOTHING: usize = usize::MAX;
+/// Of [`Call::wanted`]: for writing.
+const WRITE: usize = 1;
 
 intrusive_adapter!(pub(crate) InQueue<M> = UnsafeRef<Call<M>>: Call<M> { link => LinkedListLink } where M: Machine);
 
-// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the rest is atomic.
+// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the cargo by the caller between calls,
+// and between `Word::begin_answer` and its end, which one thread at a time is; the rest is atomic.
 unsafe impl<M: Machine> Sync for Call<M> {}
 // SAFETY: as above; nothing in it is bound to a CPU.
 unsafe impl<M: Machine> Send for Call<M> {}
 
 impl<M: Machine> Call<M> {
-    /// A record of a thread that has not called yet.
-    pub fn try_new() -> Result<KArc<Self>, AllocError> {
+    /// The record of the thread with this name, which has not called yet and makes all its calls.
+    pub fn try_new(thread: usize) -> Result<KArc<Self>, AllocError> {
         KArc::try_new(Self {
             word: Word::new(),
-            thread: AtomicUsize::new(0),
+            thread,
             registers: AtomicPtr::new(core::ptr::null_mut()),
             endpoint: AtomicUsize::new(0),
             badge: AtomicU64::new(0),
             is_parked: AtomicBool::new(false),
             link: LinkedListLink::new(),
             saved: AtomicPtr::new(core::ptr::null_mut()),
-            is_interrupted: AtomicBool::new(false),
+            news: AtomicU32::new(0),
+            cargo: UnsafeCell::new(Cargo::default()),
+            laden: AtomicU64::new(NOTHING as u64),
+            wanted: AtomicUsize::new(NOTHING),
+            is_broken: AtomicBool::new(false),
         })
     }
 
     /// Writes down who calls, with which message. Between calls.
-    pub(crate) fn describe(
-        &self,
-        thread: usize,
-        registers: *mut Registers,
-        endpoint: usize,
-        badge: u64,
-        is_parked: bool,
-    ) {
-        self.thread.store(thread, Ordering::Relaxed);
+    pub(crate) fn describe(&self, registers: *mut Registers, endpoint: usize, badge: u64, is_parked: bool) {
         self.registers.store(registers, Ordering::Relaxed);
         self.endpoint.store(endpoint, Ordering::Relaxed);
         self.badge.store(badge, Ordering::Relaxed);
         self.is_parked.store(is_parked, Ordering::Relaxed);
-        self.is_interrupted.store(false, Ordering::Relaxed);
+        self.news.store(0, Ordering::Relaxed);
+    }
+
+    /// The caller's next call carries this. Between calls.
+    pub fn load(&self, cargo: Cargo) {
+        // SAFETY: no call is under way, so nobody is at work on the caller.
+        unsafe { *self.cargo.get() = cargo };
+        self.wanted.store(NOTHING, Ordering::Relaxed);
+        self.is_broken.store(false, Ordering::Relaxed);
+        // (All published by the endpoint's lock.)
+        self.laden.store(self.word.next().number(), Ordering::Relaxed);
+    }
+
+    /// The caller's next call carries nothing: what it was loaded for was not made. Between calls.
+    pub fn unload(&self) {
+        self.laden.store(NOTHING as u64, Ordering::Relaxed);
+    }
+
+    /// Whether the caller's call carries something.
+    #[inline]
+    pub fn is_laden(&self, call: Generation) -> bool {
+        self.laden.load(Ordering::Relaxed) == call.number()
+    }
+
+    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that is laden.
+    pub fn take_wanted(&self) -> Option<(usize, bool)> {
+        let wanted = self.wanted.swap(NOTHING, Ordering::Acquire);
+        (wanted != NOTHING).then_some((wanted & !WRITE, wanted & WRITE != 0))
+    }
+
+    /// The page that was wanted cannot be had.
+    pub fn note_broken(&self) {
+        self.is_broken.store(true, Ordering::Release);
     }
 
     /// The caller, which was parked, has resumed: if it sleeps again, it sees by itself how its call ends.
@@ -116,5 +160,41 @@ impl<M: Machine> Call<M> {
     #[inline]
     pub fn finish(&self, call: Generation) {
         self.word.finish(call);
+    }
+}
+
+/// A caller that waits for its answer, and goes on waiting for as long as somebody has this.
+pub struct Caller<'a, M: Machine> {
+    pub(crate) call: &'a Call<M>,
+    pub(crate) generation: Generation,
+}
+
+impl<M: Machine> Caller<'_, M> {
+    /// The name of its thread.
+    pub fn thread(&self) -> usize {
+        self.call.thread
+    }
+
+    /// How many handles the answer may bring.
+    pub fn room(&self) -> usize {
+        // SAFETY: the caller waits, and leaves its registers to whoever has this.
+        let registers = unsafe { &*self.call.registers.load(Ordering::Relaxed) };
+        ((registers[EXTRA] & options::ROOM) >> options::ROOM.trailing_zeros()) as usize
+    }
+
+    /// What the call carries, if anything.
+    pub fn cargo(&mut self) -> Option<&mut Cargo> {
+        // SAFETY: the record is this thread's for as long as it has this, and `&mut self` makes the reference the only one.
+        self.call.is_laden(self.generation).then(|| unsafe { &mut *self.call.cargo.get() })
+    }
+
+    /// Asks the caller to bring in a page of a window, for which it is to be woken; `false` if it has tried before, and could not.
+    pub fn want(&self, page: usize, write: bool) -> bool {
+        let may_come = !self.call.is_broken.load(Ordering::Acquire);
+        if may_come {
+            let wanted = page & !WRITE | if write { WRITE } else { 0 };
+            self.call.wanted.store(wanted, Ordering::Release);
+        }
+        may_come
     }
 }

@@ -59,7 +59,7 @@ pub enum HandedBack<M: Machine> {
 
 /// A thread that waits at an endpoint.
 pub struct Receiver<M: Machine> {
-    thread: Cell<usize>,
+    thread: usize,
     registers: Cell<*mut Registers>,
     /// Whether its thread is parked while it waits, so that whoever claims it ends its receive. The thread's own while it runs;
     /// read by whoever has claimed it.
@@ -84,7 +84,7 @@ impl<M: Machine> Receiver<M> {
     /// A receiver for one receive of the thread `thread`, whose registers are these.
     pub fn new(thread: usize, registers: *mut Registers) -> Self {
         Self {
-            thread: Cell::new(thread),
+            thread,
             registers: Cell::new(registers),
             is_parked: Cell::new(false),
             link: LinkedListLink::new(),
@@ -93,10 +93,10 @@ impl<M: Machine> Receiver<M> {
         }
     }
 
-    /// One for all receives in which a thread is parked. It is not waiting.
-    pub const fn reusable() -> Self {
+    /// One for all receives in which the thread with this name is parked. It is not waiting.
+    pub const fn reusable(thread: usize) -> Self {
         Self {
-            thread: Cell::new(0),
+            thread,
             registers: Cell::new(null_mut()),
             is_parked: Cell::new(false),
             link: LinkedListLink::new(),
@@ -105,11 +105,10 @@ impl<M: Machine> Receiver<M> {
         }
     }
 
-    /// Prepares a [reusable](Receiver::reusable) one for a wait of the thread `thread`, whose registers are these.
+    /// Prepares a [reusable](Receiver::reusable) one for a wait of its thread, whose registers are these.
     #[inline]
-    pub fn prepare(&self, thread: usize, registers: *mut Registers) {
+    pub fn prepare(&self, registers: *mut Registers) {
         debug_assert!(!self.link.is_linked(), "a wait within a wait");
-        self.thread.set(thread);
         self.registers.set(registers);
         self.is_parked.set(true);
     }
@@ -172,12 +171,13 @@ impl<M: Machine> State<M> {
     /// As [`Receiver::take_call`].
     unsafe fn give(&mut self, machine: M, receiver: &Receiver<M>) -> Received<M> {
         if let Some(saved) = self.news.pop_front() {
-            let kind = match saved.news.get() {
-                News::Gone => received::CANCELLED,
-                News::Interrupted => received::INTERRUPTED,
-            };
+            let (kind, rest) = saved.news.get().first();
+            saved.news.set(rest);
             // SAFETY: the caller's promise.
             unsafe { receiver.take_word(kind, saved.token, core::mem::take(&mut self.events)) };
+            if rest != News::NONE {
+                self.news.push_back(saved);
+            }
             return Received::Other;
         }
         if let Some(call) = self.calls.pop_front() {
@@ -252,7 +252,7 @@ impl<M: Machine> Endpoint<M> {
         badge: u64,
         rouse: impl FnOnce(usize),
     ) -> Result<Sent, Errno> {
-        call.describe(self.machine.this_thread(), registers, core::ptr::from_ref(self).addr(), badge, false);
+        call.describe(registers, core::ptr::from_ref(self).addr(), badge, false);
         let mut state = self.state.lock();
         if state.is_dead {
             return Err(Errno::EPIPE);
@@ -271,7 +271,7 @@ impl<M: Machine> Endpoint<M> {
             *receiver.reply.get() = Some(Reply::new(self.machine, call.clone(), generation));
         }
         receiver.state.store(SERVED, Ordering::Release);
-        rouse(receiver.thread.get());
+        rouse(receiver.thread);
         Ok(Sent::Received(generation))
     }
 
@@ -295,11 +295,11 @@ impl<M: Machine> Endpoint<M> {
             return None;
         }
         let receiver = state.receivers.front().get()?;
-        if !claim(receiver.thread.get()) {
+        if !claim(receiver.thread) {
             return None;
         }
         let receiver = state.next_receiver()?;
-        call.describe(self.machine.this_thread(), registers, core::ptr::from_ref(self).addr(), badge, true);
+        call.describe(registers, core::ptr::from_ref(self).addr(), badge, true);
         let generation = call.word.begin_held();
         // SAFETY: the receiver was linked and waits; the registers of the caller are its own.
         unsafe { receiver.take_call(call, core::mem::take(&mut state.events)) };
@@ -358,9 +358,9 @@ impl<M: Machine> Endpoint<M> {
 
     /// The caller gives up a call that was received, and its server is told if it has saved it. `false` if it is answered.
     pub fn give_up(&self, call: &Call<M>, generation: Generation) -> bool {
-        let is_given_up = call.word.give_up(generation);
+        let is_given_up = call.word.give_up(generation, || self.machine.relax());
         if is_given_up {
-            self.tell(call, News::Gone);
+            self.tell(call, News::GONE);
         }
         is_given_up
     }
@@ -368,25 +368,31 @@ impl<M: Machine> Endpoint<M> {
     /// The caller, whose call was received, has a signal to handle: its server is told if it has saved the call, or will be
     /// when it does so.
     pub fn interrupt(&self, call: &Call<M>) {
-        self.tell(call, News::Interrupted);
+        self.tell(call, News::INTERRUPTED);
+    }
+
+    /// The caller has brought in the page that was wanted, or could not: as [`Endpoint::interrupt`].
+    pub fn note_ready(&self, call: &Call<M>) {
+        self.tell(call, News::READY);
     }
 
     fn tell(&self, call: &Call<M>, news: News) {
         let mut state = self.state.lock();
-        call.is_interrupted.store(news == News::Interrupted, Ordering::Relaxed);
         let saved = match news {
-            News::Gone => call.saved.swap(null_mut(), Ordering::Relaxed),
-            News::Interrupted => call.saved.load(Ordering::Relaxed),
+            News::GONE => call.saved.swap(null_mut(), Ordering::Relaxed),
+            _ => call.saved.load(Ordering::Relaxed),
         };
         // SAFETY: a saved reply that ends takes this lock to be forgotten first.
-        if let Some(saved) = unsafe { saved.as_ref() } {
-            self.announce(&mut state, saved, news);
+        match unsafe { saved.as_ref() } {
+            Some(saved) => self.announce(&mut state, saved, news),
+            // (The next call begins without news.)
+            None => call.news.store(call.news.load(Ordering::Relaxed) | news.0, Ordering::Relaxed),
         }
     }
 
     /// Puts a saved reply among those with news, and rouses a receiver.
     fn announce(&self, state: &mut State<M>, saved: &Saved<M>, news: News) {
-        saved.news.set(news);
+        saved.news.set(News(saved.news.get().0 | news.0));
         if !saved.link.is_linked() {
             // SAFETY: it takes itself out before it ends.
             state.news.push_back(unsafe { UnsafeRef::from_raw(saved) });
@@ -403,7 +409,7 @@ impl<M: Machine> Endpoint<M> {
                 *receiver.reply.get() = Some(reply);
             }
             receiver.state.store(SERVED, Ordering::Release);
-            self.machine.unpark(receiver.thread.get());
+            self.machine.unpark(receiver.thread);
         }
     }
 
@@ -416,8 +422,10 @@ impl<M: Machine> Endpoint<M> {
             return false;
         }
         call.saved.store(core::ptr::from_ref(saved).cast_mut(), Ordering::Relaxed);
-        if call.is_interrupted.load(Ordering::Relaxed) {
-            self.announce(&mut state, saved, News::Interrupted);
+        // (Its own, if it was known before and has news that nobody has received.)
+        let news = News(call.news.swap(0, Ordering::Relaxed) | saved.news.get().0);
+        if news != News::NONE {
+            self.announce(&mut state, saved, news);
         }
         true
     }
@@ -500,11 +508,11 @@ impl<M: Machine> Endpoint<M> {
             if let Some(receiver) = state.receivers.pop_front() {
                 receiver.state.store(DEAD, Ordering::Release);
                 // SAFETY: it was linked, so its thread comes for the lock before it leaves.
-                unsafe { self.machine.unpark(receiver.thread.get()) };
+                unsafe { self.machine.unpark(receiver.thread) };
             } else if let Some(call) = state.calls.pop_front() {
                 let generation = call.word.break_queued();
                 // SAFETY: the caller waits until the answer has ended.
-                unsafe { self.machine.unpark(call.thread.load(Ordering::Relaxed)) };
+                unsafe { self.machine.unpark(call.thread) };
                 call.word.end_answer(generation, Outcome::Broken);
             } else {
                 return false;

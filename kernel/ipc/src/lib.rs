@@ -19,6 +19,7 @@ mod endpoint;
 mod reply;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod word;
 
 /// What loom replaces.
@@ -26,7 +27,8 @@ mod atomic {
     pub use core::sync::atomic::{AtomicU64, Ordering};
 }
 
-pub use call::{Call, Registers};
+pub use call::{Call, Caller, Registers};
 pub use endpoint::{Endpoint, HandedBack, HandedOver, Received, Receiver, Sent};
 pub use reply::{News, Reply, Saved};
+pub use transfer::{Item, Refused, check, transfer};
 pub use word::{Generation, Outcome};

@@ -5,10 +5,11 @@ use core::ptr::null_mut;
 use core::sync::atomic::Ordering;
 
 use intrusive_collections::{LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_abi::ipc::received;
 use quire_mm::Machine;
 use quire_mm::fallible::{AllocError, KArc};
 
-use super::call::{BADGE, Call, EXTRA, Registers, copy_message};
+use super::call::{BADGE, Call, Caller, EXTRA, Registers, copy_message};
 use super::endpoint::Endpoint;
 use super::word::{Generation, Outcome};
 
@@ -65,6 +66,52 @@ impl<M: Machine> Reply<M> {
         self.end_with(from, rouse)
     }
 
+    /// Runs `work` while the caller waits for its answer: it does not go on, give up or end meanwhile, and others that hold the
+    /// reply too come after. `None` if it is gone. Interrupts are masked: `work` is short, and takes no endpoint's lock.
+    pub fn with_caller<R>(&self, work: impl FnOnce(Caller<'_, M>) -> R) -> Option<R> {
+        let call = &*self.call;
+        let irq = self.machine.irq_save();
+        let result = call.word.begin_answer(self.generation, || self.machine.relax()).then(|| {
+            let result = work(Caller { call, generation: self.generation });
+            call.word.retreat(self.generation);
+            result
+        });
+        self.machine.irq_restore(irq);
+        result
+    }
+
+    /// Answers as [`Reply::answer`], with what `bring` does for it: the numbers of up to four handles that are the caller's then.
+    /// If it fails there is no answer yet. As for [`Reply::with_caller`]. `None` if the caller is gone.
+    pub fn answer_with<E>(
+        &self,
+        from: &Registers,
+        bring: impl FnOnce(Caller<'_, M>) -> Result<[u32; 4], E>,
+        rouse: impl FnOnce(usize),
+    ) -> Option<Result<(), E>> {
+        let call = &*self.call;
+        let irq = self.machine.irq_save();
+        let result = call.word.begin_answer(self.generation, || self.machine.relax()).then(|| {
+            let brought = bring(Caller { call, generation: self.generation });
+            match brought {
+                Ok([a, b, c, d]) => {
+                    // SAFETY: as in `end`.
+                    let to = unsafe { &mut *call.registers.load(Ordering::Relaxed) };
+                    give_answer(to, from);
+                    (to[BADGE], to[EXTRA]) = (pair(a, b), pair(c, d));
+                    rouse(call.thread);
+                    call.word.end_answer(self.generation, Outcome::Answered);
+                    Ok(())
+                }
+                Err(e) => {
+                    call.word.retreat(self.generation);
+                    Err(e)
+                }
+            }
+        });
+        self.machine.irq_restore(irq);
+        result
+    }
+
     /// [`Endpoint::hand_back`] for the caller: what is left of the reply, and whether the caller was claimed.
     #[inline(always)]
     pub(crate) fn hand_back(
@@ -74,12 +121,12 @@ impl<M: Machine> Reply<M> {
         rouse: impl FnOnce(usize),
     ) -> (Self, bool) {
         let call = &*self.call;
-        if !call.word.begin_answer(self.generation) {
+        if !call.word.begin_answer(self.generation, || self.machine.relax()) {
             return (self, false);
         }
         // SAFETY: as in `end`.
         give_answer(unsafe { &mut *call.registers.load(Ordering::Relaxed) }, from);
-        let thread = call.thread.load(Ordering::Relaxed);
+        let thread = call.thread;
         let is_claimed = claim(thread);
         if is_claimed && self.is_of_parked() {
             // In the place of the caller, which does not run.
@@ -102,17 +149,22 @@ impl<M: Machine> Reply<M> {
     fn end(&self, outcome: Outcome, rouse: impl FnOnce(usize), write: impl FnOnce(&mut Registers)) -> bool {
         let call = &*self.call;
         let irq = self.machine.irq_save();
-        let is_awaited = call.word.begin_answer(self.generation);
+        let is_awaited = call.word.begin_answer(self.generation, || self.machine.relax());
         if is_awaited {
             // SAFETY: between `begin_answer` and `end_answer` the caller waits and leaves its registers to us
             // (`Endpoint::call` has that promise).
             write(unsafe { &mut *call.registers.load(Ordering::Relaxed) });
-            rouse(call.thread.load(Ordering::Relaxed));
+            rouse(call.thread);
             call.word.end_answer(self.generation, outcome);
         }
         self.machine.irq_restore(irq);
         is_awaited
     }
+}
+
+/// Two numbers in a register.
+fn pair(low: u32, high: u32) -> u64 {
+    u64::from(low) | u64::from(high) << 32
 }
 
 /// Copies an answer.
@@ -133,13 +185,30 @@ impl<M: Machine> Drop for Reply<M> {
     }
 }
 
-/// What became of the caller of a saved call, as its server is told.
+/// What a server is told of the caller of a saved call: a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// It is gone, or has given up.
-    Gone,
+pub struct News(pub(crate) u32);
+
+impl News {
+    /// None.
+    pub(crate) const NONE: Self = Self(0);
+    /// It is gone, or has given up: there is no other news of it then.
+    pub const GONE: Self = Self(1);
     /// It has a signal to handle, and waits for a short answer.
-    Interrupted,
+    pub const INTERRUPTED: Self = Self(2);
+    /// It has brought in the page that was wanted, or could not.
+    pub const READY: Self = Self(4);
+
+    /// What is told first, and the kind that it is received as; and the rest.
+    pub(crate) fn first(self) -> (u64, Self) {
+        if self.0 & Self::GONE.0 != 0 {
+            (received::CANCELLED, Self::NONE)
+        } else if self.0 & Self::INTERRUPTED.0 != 0 {
+            (received::INTERRUPTED, Self(self.0 & !Self::INTERRUPTED.0))
+        } else {
+            (received::READY, Self::NONE)
+        }
+    }
 }
 
 /// A reply that was put aside. The server knows it by its token.
@@ -172,20 +241,36 @@ impl<M: Machine> Saved<M> {
             token,
             endpoint: endpoint.clone(),
             link: LinkedListLink::new(),
-            news: Cell::new(News::Gone),
+            news: Cell::new(News::NONE),
         })?;
         Ok(endpoint.register(&saved).then_some(saved))
     }
 
-    pub(crate) fn reply(&self) -> &Reply<M> {
+    /// The reply itself.
+    pub fn reply(&self) -> &Reply<M> {
         &self.reply
     }
 
-    /// Answers the call, as [`Reply::answer`]. The caller is told first that nothing is saved any more, so that its next call
-    /// finds its record as it should be.
+    /// Answers the call, as [`Reply::answer`]. The call's record is told first that nothing is saved any more, so that the
+    /// caller's next call finds it as it should be.
     pub fn answer(&self, from: &Registers, rouse: impl FnOnce(usize)) -> bool {
         self.endpoint.unregister(self);
         self.reply.end_with(from, rouse)
+    }
+
+    /// As [`Reply::answer_with`].
+    pub fn answer_with<E>(
+        &self,
+        from: &Registers,
+        bring: impl FnOnce(Caller<'_, M>) -> Result<[u32; 4], E>,
+        rouse: impl FnOnce(usize),
+    ) -> Option<Result<(), E>> {
+        self.endpoint.unregister(self);
+        let result = self.reply.answer_with(from, bring, rouse);
+        if let Some(Err(_)) = result {
+            self.endpoint.register(self);
+        }
+        result
     }
 }
 

@@ -17,7 +17,7 @@ const IDLE: u64 = 0;
 const QUEUED: u64 = 1;
 /// Somebody holds the reply.
 const HELD: u64 = 2;
-/// The holder of the reply writes to the caller and wakes it.
+/// The holder of the reply is at work on the caller: it answers, or moves a handle or bytes of a window.
 const ANSWERING: u64 = 3;
 /// There is an answer.
 const ANSWERED: u64 = 4;
@@ -27,6 +27,13 @@ const BROKEN: u64 = 5;
 /// Which call of its record a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation(u64);
+
+impl Generation {
+    /// As a number, which [`u64::MAX`] never is.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// How a call ended that was not given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,18 +99,27 @@ impl Word {
         Generation(generation)
     }
 
-    /// Whether this call is held: its caller has not given up, and it was not answered.
+    /// Whether this call is held: its caller has not given up, and it was not answered. (It may be about to be.)
     #[inline]
     pub fn is_held(&self, call: Generation) -> bool {
-        self.0.load(Ordering::Acquire) == call.0 | HELD
+        let word = self.0.load(Ordering::Acquire);
+        word == call.0 | HELD || word == call.0 | ANSWERING
     }
 
-    /// Takes the right to write to the caller and to wake it; `false` if the caller is gone. Until [`Word::end_answer`] it
-    /// waits, be it awake: the time between is short, with interrupts masked.
+    /// Takes the right to work on the caller: to write to it, and to wake it; `false` if the caller is gone. Until
+    /// [`Word::end_answer`] or [`Word::retreat`] it waits, be it awake: the time between is short, with interrupts masked. Of two
+    /// that hold the reply together the second waits for the first.
     #[inline]
     #[must_use]
-    pub fn begin_answer(&self, call: Generation) -> bool {
-        self.leave_held(call, call.0 | ANSWERING)
+    pub fn begin_answer(&self, call: Generation, relax: impl FnMut()) -> bool {
+        self.leave_held(call, call.0 | ANSWERING, relax)
+    }
+
+    /// Gives back what was [begun](Word::begin_answer): the caller goes on waiting for an answer.
+    #[inline]
+    pub fn retreat(&self, call: Generation) {
+        // Release: as in `end_answer`.
+        self.0.store(call.0 | HELD, Ordering::Release);
     }
 
     /// Lets the caller go on. What was [begun](Word::begin_answer) ends with it: the caller may be gone right after.
@@ -117,17 +133,37 @@ impl Word {
         self.0.store(call.0 | phase, Ordering::Release);
     }
 
-    /// The caller gives the held call up; `false` if it is being answered: then it [has](Word::outcome) an outcome.
+    /// The caller gives the held call up; `false` if it was answered: then it [has](Word::outcome) an outcome.
     #[inline]
     #[must_use]
-    pub fn give_up(&self, call: Generation) -> bool {
-        self.leave_held(call, call.0 + PHASES)
+    pub fn give_up(&self, call: Generation, relax: impl FnMut()) -> bool {
+        self.leave_held(call, call.0 + PHASES, relax)
     }
 
     #[inline]
-    fn leave_held(&self, call: Generation, to: u64) -> bool {
+    fn leave_held(&self, call: Generation, to: u64, relax: impl FnMut()) -> bool {
         // Acquire: behind what the other side did before the call was held.
-        self.0.compare_exchange(call.0 | HELD, to, Ordering::Acquire, Ordering::Acquire).is_ok()
+        match self.0.compare_exchange(call.0 | HELD, to, Ordering::Acquire, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(word) => word == call.0 | ANSWERING && self.leave_held_later(call, to, relax),
+        }
+    }
+
+    #[cold]
+    fn leave_held_later(&self, call: Generation, to: u64, mut relax: impl FnMut()) -> bool {
+        loop {
+            match self.0.compare_exchange(call.0 | HELD, to, Ordering::Acquire, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(word) if word == call.0 | ANSWERING => relax(),
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Which call the next one is. The caller's, with no call under way.
+    #[inline]
+    pub fn next(&self) -> Generation {
+        Generation(self.0.load(Ordering::Relaxed))
     }
 
     /// How the caller's call has ended; `None` while it has not. Waits for the end of an answer that has begun.

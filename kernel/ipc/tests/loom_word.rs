@@ -36,7 +36,7 @@ fn caller() -> Arc<Caller> {
 /// What a server does with a reply.
 fn answer(caller: &Caller, call: Generation, with: u64) -> bool {
     use loom::sync::atomic::Ordering::SeqCst;
-    let is_awaited = caller.word.begin_answer(call);
+    let is_awaited = caller.word.begin_answer(call, thread::yield_now);
     if is_awaited {
         // SAFETY: the right to write is ours.
         caller.registers.with_mut(|to| unsafe { *to = with });
@@ -49,8 +49,10 @@ fn answer(caller: &Caller, call: Generation, with: u64) -> bool {
 /// The caller waits for a while, then gives up; what it got.
 fn wait_or_give_up(caller: &Caller, call: Generation) -> Option<u64> {
     let spin = thread::yield_now;
-    let outcome =
-        caller.word.outcome(spin).or_else(|| if caller.word.give_up(call) { None } else { caller.word.outcome(spin) });
+    let outcome = caller
+        .word
+        .outcome(spin)
+        .or_else(|| if caller.word.give_up(call, spin) { None } else { caller.word.outcome(spin) });
     // SAFETY: there is an outcome, or nobody may write any more.
     let got = caller.registers.with(|registers| unsafe { *registers });
     outcome.map(|outcome| {
@@ -124,6 +126,53 @@ fn of_two_that_answer_one_does() {
             .collect();
         let answered = others.into_iter().map(|other| other.join().unwrap()).filter(|&did| did).count();
         assert_eq!(answered, 1);
+        assert_eq!(caller.word.outcome(|| ()), Some(Outcome::Answered));
+    });
+}
+
+/// A server that moves something, then answers; the caller gives up at any moment, and is left alone from then on.
+#[test]
+fn who_is_at_work_on_a_caller_holds_it() {
+    loom::model(|| {
+        let caller = caller();
+        let call = caller.word.begin_held();
+        let server = thread::spawn({
+            let caller = caller.clone();
+            move || {
+                let moved = caller.word.begin_answer(call, thread::yield_now);
+                if moved {
+                    // SAFETY: the right to write is ours.
+                    caller.registers.with_mut(|to| unsafe { *to = 3 });
+                    caller.word.retreat(call);
+                }
+                (moved, answer(&caller, call, 1))
+            }
+        });
+        let got = wait_or_give_up(&caller, call);
+        // SAFETY: as the model says, or loom complains.
+        caller.registers.with_mut(|registers| unsafe { *registers = 7 });
+        let (moved, answered) = server.join().unwrap();
+        assert_eq!(answered, got == Some(1));
+        assert!(moved || !answered);
+    });
+}
+
+/// Two threads of a server, of which one moves something while the other answers: the answer is not lost.
+#[test]
+fn an_answer_waits_for_who_is_at_work() {
+    loom::model(|| {
+        let caller = caller();
+        let call = caller.word.begin_held();
+        let other = thread::spawn({
+            let caller = caller.clone();
+            move || {
+                if caller.word.begin_answer(call, thread::yield_now) {
+                    caller.word.retreat(call);
+                }
+            }
+        });
+        assert!(answer(&caller, call, 1), "the caller waits all the time");
+        other.join().unwrap();
         assert_eq!(caller.word.outcome(|| ()), Some(Outcome::Answered));
     });
 }

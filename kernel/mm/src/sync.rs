@@ -37,8 +37,10 @@ pub enum Rank {
     Processes = 4,
     /// A process: its threads, signals, children.
     Process = 5,
-    /// A descriptor table.
+    /// A descriptor table, or a table of handles.
     Descriptors = 6,
+    /// A second table of handles.
+    HandlesSecond = 7,
     /// An open object: a pipe, the console.
     Object = 8,
     /// The areas of an address space.

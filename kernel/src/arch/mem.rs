@@ -55,6 +55,59 @@ unsafe extern "C" fn memset(to: *mut u8, value: i32, n: usize) -> *mut u8 {
     )
 }
 
+/// Copies between pages that programs may access meanwhile, or that are one: each byte that arrives was there at some time during
+/// the copy, if nobody else writes to it.
+///
+/// # Safety
+/// `from` is valid for reads and `to` for writes of `n` bytes.
+#[unsafe(naked)]
+pub unsafe extern "C" fn copy_shared(to: *mut u8, from: *const u8, n: usize) {
+    naked_asm!(
+        "subs x2, x2, #128",
+        "b.lo 2f",
+        "1:",
+        "ldp x4, x5, [x1]",
+        "ldp x6, x7, [x1, #16]",
+        "ldp x8, x9, [x1, #32]",
+        "ldp x10, x11, [x1, #48]",
+        "ldp x12, x13, [x1, #64]",
+        "ldp x14, x15, [x1, #80]",
+        "ldp x16, x17, [x1, #96]",
+        "stp x4, x5, [x0]",
+        "stp x6, x7, [x0, #16]",
+        "ldp x4, x5, [x1, #112]",
+        "add x1, x1, #128",
+        "stp x8, x9, [x0, #32]",
+        "stp x10, x11, [x0, #48]",
+        "stp x12, x13, [x0, #64]",
+        "stp x14, x15, [x0, #80]",
+        "stp x16, x17, [x0, #96]",
+        "stp x4, x5, [x0, #112]",
+        "add x0, x0, #128",
+        "subs x2, x2, #128",
+        "b.hs 1b",
+        "2:",
+        "adds x2, x2, #128",
+        "b.eq 5f",
+        "3:",
+        "subs x2, x2, #8",
+        "b.lo 4f",
+        "ldr x4, [x1], #8",
+        "str x4, [x0], #8",
+        "b 3b",
+        "4:",
+        "adds x2, x2, #8",
+        "b.eq 5f",
+        "6:",
+        "ldrb w4, [x1], #1",
+        "strb w4, [x0], #1",
+        "subs x2, x2, #1",
+        "b.ne 6b",
+        "5:",
+        "ret",
+    )
+}
+
 /// Copies `n` bytes.
 ///
 /// # Safety

@@ -10,7 +10,7 @@ pub mod firmware;
 pub mod fp;
 pub mod gic;
 mod head;
-mod mem;
+pub mod mem;
 #[cfg(feature = "selftest")]
 pub mod probe;
 pub mod regs;

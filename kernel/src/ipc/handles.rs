@@ -5,15 +5,16 @@
 //! descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has granted them
 //! (`QUIRE_GRANT`), with the granted rights. Receivers and replies never pass: there is one holder.
 //!
-//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry. Never held: while memory is allocated, or
-//! while a handle is dropped.
+//! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry, or together with that of another table for
+//! the handles of a message ([`quire_ipc::transfer`]). Never held: while memory is allocated, or while a handle is dropped.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::Control;
-use quire_abi::ipc::rights;
+use quire_abi::ipc::{HANDLES, Parcel, rights};
 use quire_abi::layout::HandleInfo;
+use quire_ipc::{Item, Refused};
 use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::sync::Rank;
@@ -68,14 +69,14 @@ impl Handle {
         Self { target: Target::Machine, rights: Control::all().bits(), badge: 0, granted: 0 }
     }
 
-    /// A handle of an endpoint or a reply, with the right that its kind has.
+    /// A handle of an endpoint or a reply, with the rights that its kind has.
     pub fn new(target: Target, badge: u64) -> Self {
         let rights = match target {
             Target::Machine => 0,
-            Target::Sender(_) => rights::SEND,
-            Target::Signaller(_) => rights::SIGNAL,
+            Target::Sender(_) => rights::SEND | rights::TRANSFER,
+            Target::Signaller(_) => rights::SIGNAL | rights::TRANSFER,
             Target::Receiver(_) => rights::RECEIVE,
-            Target::Reply(_) => rights::REPLY,
+            Target::Reply(_) => rights::REPLY | rights::TRANSFER,
         };
         Self { target, rights, badge, granted: 0 }
     }
@@ -87,7 +88,7 @@ impl Handle {
             return Err(Errno::EPERM);
         }
         let target = match &self.target {
-            _ if rights == 0 => return Err(Errno::EINVAL),
+            _ if rights & !rights::TRANSFER == 0 => return Err(Errno::EINVAL),
             Target::Machine => Target::Machine,
             Target::Sender(endpoint) => Target::Sender(endpoint.clone()),
             Target::Signaller(endpoint) => Target::Signaller(endpoint.clone()),
@@ -98,7 +99,7 @@ impl Handle {
 
     /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder.
     fn grant(&mut self, rights: u32) -> Result<(), Errno> {
-        if rights & !self.rights != 0 {
+        if rights & !self.rights != 0 || rights == rights::TRANSFER {
             return Err(Errno::EPERM);
         }
         if matches!(self.target, Target::Receiver(_) | Target::Reply(_)) {
@@ -121,6 +122,20 @@ impl Handle {
             Target::Receiver(_) => HandleInfo::RECEIVER,
             Target::Reply(_) => HandleInfo::REPLY,
         }
+    }
+}
+
+impl Item for Handle {
+    fn may_pass(&self, rights: u32) -> Result<(), Errno> {
+        // (An endpoint's handle has one right beside, which it keeps.)
+        let is_useful = rights & !rights::TRANSFER != 0;
+        let may_pass = self.rights & rights::TRANSFER != 0 && is_useful && rights & !self.rights == 0;
+        if may_pass { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    fn narrow(&mut self, rights: u32) {
+        self.rights &= rights;
+        self.granted = 0;
     }
 }
 
@@ -190,6 +205,24 @@ impl Handles {
         slots.get(index).ok_or(Errno::EBADF).and_then(wanted)?;
         self.note_loss();
         slots.take(index).ok_or(Errno::EBADF)
+    }
+
+    /// Whether the handles of a message are there, and may pass. EBADF, EPERM.
+    pub fn check(&self, parcels: &[Parcel; HANDLES]) -> Result<(), Errno> {
+        quire_ipc::check(&self.slots.lock(), parcels, index).map(drop)
+    }
+
+    /// Moves the handles of a message to another table, all or none: their numbers there, 0 for none. `room` is what was supplied
+    /// before.
+    pub fn transfer(
+        &self,
+        parcels: &[Parcel; HANDLES],
+        to: &Self,
+        room: &mut Room<Handle>,
+    ) -> Result<[u32; HANDLES], Refused> {
+        let lost = || self.note_loss();
+        let places = quire_ipc::transfer(parcels, &self.slots, &to.slots, index, room, MAX_HANDLES, lost)?;
+        Ok(places.map(|place| place.map_or(0, |at| HandleInfo::FIRST + at as u32)))
     }
 
     /// Sets which rights of a handle pass to children and new programs. EBADF, or EPERM for rights that it does not have.

@@ -21,8 +21,10 @@ use quire_ipc::{Generation, HandedBack};
 use quire_mm::fallible::{AllocError, KArc};
 use quire_mm::machine::Threads;
 
+use super::cargo;
 use super::handles::{Handle, Handles, Target};
 use super::message::{self, Call, Endpoint};
+use crate::arch::cpu;
 use crate::arch::trap::TrapFrame;
 use crate::task::sched;
 use crate::task::thread::{Thread, current, state};
@@ -66,13 +68,13 @@ pub struct Messaging {
 }
 
 impl Messaging {
-    /// Of a thread that has neither sent nor received.
+    /// Of the current thread, which has neither sent nor received.
     pub fn new() -> Result<Self, AllocError> {
         Ok(Self {
-            record: Call::try_new()?,
+            record: Call::try_new(Cpu.this_thread())?,
             waits_for: Cell::new(For::Nothing),
             parked: UnsafeCell::new(Parked::new()),
-            receiver: message::Receiver::reusable(),
+            receiver: message::Receiver::reusable(Cpu.this_thread()),
         })
     }
 
@@ -151,10 +153,19 @@ fn resume(frame: *mut TrapFrame) -> Result<u64, Errno> {
     }
 }
 
-/// Whether the call in the frame has neither a deadline nor an option beside its length.
+/// Whether the message in the frame has no deadline, and of options at most these beside its length.
 #[inline]
-fn is_plain(frame: &TrapFrame) -> bool {
-    frame.x[9] == 0 && frame.x[10] & !options::WORDS == 0
+fn has_only(frame: &TrapFrame, options: u64) -> bool {
+    frame.x[9] == 0 && frame.x[10] & !(options::WORDS | options) == 0
+}
+
+/// Loads what the call in the frame carries. The thread is as in any system call meanwhile: it may sleep.
+#[cold]
+fn load(frame: &TrapFrame) -> bool {
+    cpu::irq_enable();
+    let is_loaded = cargo::load(frame).is_ok();
+    cpu::irq_disable();
+    is_loaded
 }
 
 /// The endpoint of a handle with a right, and the handle's badge. The last answer is kept, and true while the process has lost
@@ -219,7 +230,8 @@ fn unpark(claimed: &Thread) -> bool {
 fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     let thread = current();
     let messaging = thread.former_messaging()?;
-    if !is_plain(frame) {
+    let may_go = has_only(frame, options::ROOM) || has_only(frame, options::ROOM | options::CARRIES) && load(frame);
+    if !may_go {
         return None;
     }
     // SAFETY: the thread is current.
@@ -251,7 +263,7 @@ fn call(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
 
 fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     let thread = current();
-    if !is_plain(frame) || !thread.has_reply() {
+    if !has_only(frame, 0) || !thread.has_reply() {
         return None;
     }
     let messaging = thread.former_messaging()?;
@@ -266,7 +278,7 @@ fn reply_receive(frame: &mut TrapFrame) -> Option<*mut TrapFrame> {
     // What is left to do then is a receive, also if the call is restarted.
     continue_as(frame, nr::QUIRE_RECEIVE);
     let receiver = &messaging.receiver;
-    receiver.prepare(Cpu.this_thread(), message::registers(frame));
+    receiver.prepare(message::registers(frame));
     let mut next = None;
     // SAFETY: frame and receiver are this thread's, which is parked if it waits, and leaves when it resumes.
     let handed_back = unsafe {

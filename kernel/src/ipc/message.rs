@@ -12,6 +12,7 @@ use quire_ipc::{Generation, Outcome, Received, Registers, Sent};
 use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
 
+use super::cargo::{self, Answering};
 use crate::arch::trap::TrapFrame;
 use crate::task::process::TABLE;
 use crate::task::sched;
@@ -83,6 +84,15 @@ pub fn has_work() -> bool {
     current().work.load(core::sync::atomic::Ordering::SeqCst) & (work::SIGNAL | work::RESCHEDULE) != 0
 }
 
+/// The thread that has this name.
+///
+/// # Safety
+/// `this_thread` gave the name, and the thread does not end while the reference is used.
+pub unsafe fn thread_of<'a>(name: usize) -> &'a Thread {
+    // SAFETY: the caller's promise.
+    unsafe { &*core::ptr::with_exposed_provenance::<Thread>(name) }
+}
+
 /// The registers of a frame that a message travels in.
 pub fn registers(frame: &mut TrapFrame) -> *mut Registers {
     let registers: &mut Registers = frame.x.first_chunk_mut().unwrap_or_else(|| unreachable!("31 are more than 11"));
@@ -143,8 +153,62 @@ pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Res
             generation
         }
     };
-    let result = sleep(kind, deadline, next, || record.outcome(Cpu));
+    let result = sleep(kind, deadline, next, || progress(record, generation));
+    let result = bring_in(endpoint, record, generation, kind, result, deadline);
     complete(endpoint, record, generation, result, deadline)
+}
+
+/// What a caller that waits is woken for.
+enum Progress {
+    /// The call has ended.
+    Over(Outcome),
+    /// A page of a window is wanted, maybe for writing.
+    Wanted(usize, bool),
+}
+
+/// What the caller of a call is woken for, if there is anything.
+fn progress(record: &Call, generation: Generation) -> Option<Progress> {
+    if let Some(outcome) = record.outcome(Cpu) {
+        return Some(Progress::Over(outcome));
+    }
+    let wanted = record.is_laden(generation).then(|| record.take_wanted()).flatten();
+    wanted.map(|(page, write)| Progress::Wanted(page, write))
+}
+
+/// Brings in what is wanted of the caller's windows until its sleep ends otherwise.
+fn bring_in(
+    endpoint: &Endpoint,
+    record: &Call,
+    generation: Generation,
+    kind: Sleep,
+    mut slept: Result<Progress, Errno>,
+    deadline: Option<u64>,
+) -> Result<Outcome, Errno> {
+    loop {
+        match slept? {
+            Progress::Over(outcome) => return Ok(outcome),
+            Progress::Wanted(page, write) => {
+                // A page that has come may be gone when the server looks: then it is wanted again.
+                if current().mm().is_none_or(|mm| mm.pin(page, write).is_err()) {
+                    record.note_broken();
+                }
+                endpoint.note_ready(record);
+            }
+        }
+        slept = wait::sleep(kind, deadline, || progress(record, generation));
+    }
+}
+
+/// Sleeps until a call has ended.
+fn wait_for_answer(
+    endpoint: &Endpoint,
+    record: &Call,
+    generation: Generation,
+    kind: Sleep,
+    deadline: Option<u64>,
+) -> Result<Outcome, Errno> {
+    let slept = wait::sleep(kind, deadline, || progress(record, generation));
+    bring_in(endpoint, record, generation, kind, slept, deadline)
 }
 
 /// Completes a call whose caller's sleep is over: with an outcome, or cut short.
@@ -170,7 +234,7 @@ fn complete(
 pub fn complete_call(endpoint: &Endpoint, generation: Generation) -> Result<(), Errno> {
     let record = &current().messaging()?.record;
     record.resume();
-    let result = wait::sleep(Sleep::Killable, None, || record.outcome(Cpu));
+    let result = wait_for_answer(endpoint, record, generation, Sleep::Killable, None);
     complete(endpoint, record, generation, result, None)
 }
 
@@ -195,7 +259,7 @@ fn end(
     if why == Err(Errno::EINTR) && !Cpu.is_killed() {
         // The server has it, and only the server knows what was done.
         endpoint.interrupt(record);
-        why = wait::sleep(Sleep::Killable, deadline, || record.outcome(Cpu));
+        why = wait_for_answer(endpoint, record, generation, Sleep::Killable, deadline);
     }
     if why.is_ok() || endpoint.give_up(record, generation) {
         return why;
@@ -215,12 +279,21 @@ pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> 
 }
 
 /// Answers the call in the slot with the message in the frame, then receives. ENOENT without one. An answer to a caller
-/// that is gone is no error.
+/// that is gone is no error. If what the answer carries is in error the call stays in the slot, and nothing is received.
 pub fn reply_receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
-    let reply = current().take_reply().ok_or(Errno::ENOENT)?;
     let mut next = Next::NOBODY;
-    // SAFETY: the frame is this thread's.
-    reply.answer(unsafe { &*registers(frame) }, |thread| next.rouse(thread));
+    if cargo::is_laden(frame) {
+        let answered =
+            current().reply(|reply| cargo::answer(Answering::Slot(reply), frame, |thread| next.rouse(thread)));
+        match answered.ok_or(Errno::ENOENT)? {
+            Ok(()) | Err(Errno::ECANCELED) => drop(current().take_reply()),
+            Err(e) => return Err(e),
+        }
+    } else {
+        let reply = current().take_reply().ok_or(Errno::ENOENT)?;
+        // SAFETY: the frame is this thread's.
+        reply.answer(unsafe { &*registers(frame) }, |thread| next.rouse(thread));
+    }
     // What is left to do is a receive, also if the call is restarted.
     frame.x[8] = quire_abi::nr::QUIRE_RECEIVE as u64;
     frame.syscall = quire_abi::nr::QUIRE_RECEIVE as u64;
@@ -266,11 +339,27 @@ fn keep(received: Received<Cpu>) {
     }
 }
 
-/// Answers with the message in the frame. ECANCELED if the caller is gone.
-pub fn answer(reply: Reply, frame: &mut TrapFrame) -> Result<(), Errno> {
+/// Answers the call in the slot with the message in the frame. ENOENT without one, ECANCELED if the caller is gone.
+pub fn answer(frame: &mut TrapFrame) -> Result<(), Errno> {
+    let thread = current();
+    if cargo::is_laden(frame) {
+        let answered = thread.reply(|reply| answer_laden(Answering::Slot(reply), frame)).ok_or(Errno::ENOENT)?;
+        if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
+            drop(thread.take_reply());
+        }
+        return answered;
+    }
+    let reply = thread.take_reply().ok_or(Errno::ENOENT)?;
     // SAFETY: the frame is this thread's, and `unpark` is told a thread that does not end during the call.
     let is_answered = reply.answer(unsafe { &*registers(frame) }, |thread| unsafe { Cpu.unpark(thread) });
     if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
+}
+
+/// Answers with the message in the frame and what it carries; the reply is left to the caller, and used up if this succeeds or fails
+/// with ECANCELED.
+pub fn answer_laden(reply: Answering<'_>, frame: &mut TrapFrame) -> Result<(), Errno> {
+    // SAFETY: `unpark` is told a thread that does not end during the call.
+    cargo::answer(reply, frame, |thread| unsafe { Cpu.unpark(thread) })
 }
 
 /// As [`answer`], of a call that was saved.

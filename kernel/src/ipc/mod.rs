@@ -1,5 +1,6 @@
 //! Shared objects and communication: open files, pipes, futexes, messages.
 
+pub mod cargo;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;

@@ -1,13 +1,14 @@
 //! Endpoints, messages and handles: Quire's own calls. A message travels in x1 to x7 (see `docs/messages.md`).
 
 use quire_abi::Errno;
-use quire_abi::ipc::{options, rights};
+use quire_abi::ipc::{HANDLES, options, rights};
 use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
 use crate::arch::trap::TrapFrame;
+use crate::ipc::cargo::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
-use crate::ipc::message::{self, Endpoint, Saved};
+use crate::ipc::message::{self, Endpoint, Reply, Saved};
 use crate::task::thread::current;
 use crate::vm::Cpu;
 
@@ -48,7 +49,20 @@ pub fn mint(a: Args) -> Answer {
 
 /// Calls by the sender x0.
 pub fn call(frame: &mut TrapFrame) -> Answer {
-    check_options(frame, options::WORDS | options::INTERRUPTIBLE)?;
+    let is_laden = cargo::is_laden(frame);
+    let result = send(frame, is_laden);
+    if is_laden && result.is_err() {
+        // It may not have been sent.
+        cargo::unload();
+    }
+    result
+}
+
+fn send(frame: &mut TrapFrame, is_laden: bool) -> Answer {
+    check_options(frame, options::WORDS | options::INTERRUPTIBLE | options::CARRIES | options::ROOM)?;
+    if is_laden {
+        cargo::load(frame)?;
+    }
     let (endpoint, badge) = handles().with(frame.x[0] as u32, |handle| match &handle.target {
         Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
         _ => Err(Errno::EPERM),
@@ -65,16 +79,29 @@ pub fn receive(frame: &mut TrapFrame) -> Answer {
 
 /// Answers the call in the slot, then receives from x0.
 pub fn reply_receive(frame: &mut TrapFrame) -> Answer {
-    check_options(frame, options::NOW | options::WORDS)?;
+    check_options(frame, options::NOW | options::WORDS | options::CARRIES)?;
     message::reply_receive(&*receiver(frame.x[0] as u32)?, frame)?;
     Ok(frame.x[0] as usize)
 }
 
 /// Answers the saved call x0, whose handle is gone then; with 0 that in the slot.
 pub fn reply(frame: &mut TrapFrame) -> Answer {
-    check_options(frame, options::WORDS)?;
+    check_options(frame, options::WORDS | options::CARRIES)?;
     match frame.x[0] as u32 {
-        0 => message::answer(current().take_reply().ok_or(Errno::ENOENT)?, frame)?,
+        0 => message::answer(frame)?,
+        number if cargo::is_laden(frame) => {
+            let saved = saved(number)?;
+            let answered = message::answer_laden(Answering::Saved(&saved), frame);
+            if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
+                // Used up. (Another thread may have closed it, and have another handle there.)
+                let is_this = |handle: &Handle| match &handle.target {
+                    Target::Reply(there) if KArc::ptr_eq(there, &saved) => Ok(()),
+                    _ => Err(Errno::EBADF),
+                };
+                drop(handles().take_if(number, is_this));
+            }
+            answered?;
+        }
         number => {
             let is_reply = |handle: &Handle| match handle.target {
                 Target::Reply(_) => Ok(()),
@@ -104,6 +131,42 @@ pub fn save(a: Args) -> Answer {
     let reply = thread.take_reply().ok_or(Errno::ENOENT)?;
     let saved = Saved::try_new(&endpoint, reply, a.word(1) as u64)?.ok_or(Errno::ECANCELED)?;
     insert(Handle::new(Target::Reply(saved), 0))
+}
+
+/// The saved call that a handle answers. EPERM for another handle.
+fn saved(number: u32) -> Result<KArc<Saved>, Errno> {
+    handles().with(number, |handle| match &handle.target {
+        Target::Reply(saved) => Ok(saved.clone()),
+        _ => Err(Errno::EPERM),
+    })
+}
+
+/// Looks at the saved call `number`; with 0 at that in the slot: ENOENT without one.
+fn with_reply<T>(number: u32, see: impl FnOnce(&Reply) -> Result<T, Errno>) -> Result<T, Errno> {
+    match number {
+        0 => current().reply(see).ok_or(Errno::ENOENT)?,
+        number => see(saved(number)?.reply()),
+    }
+}
+
+/// Takes the handles that the call x0 carries: their numbers come in x1 to x4.
+pub fn accept(frame: &mut TrapFrame) -> Answer {
+    let numbers = with_reply(frame.x[0] as u32, cargo::accept)?;
+    frame.x[1..=HANDLES].copy_from_slice(&numbers.map(u64::from));
+    Ok(0)
+}
+
+/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4.
+pub fn caller(frame: &mut TrapFrame) -> Answer {
+    let identity = with_reply(frame.x[0] as u32, cargo::identity)?;
+    frame.x[1..=identity.len()].copy_from_slice(&identity.map(u64::from));
+    Ok(0)
+}
+
+/// Copies from (or to, if `write`) the window x1 of the call x0, from its byte x2 on, to the buffer x3 of x4 bytes.
+pub fn window(a: Args, write: bool) -> Answer {
+    let part = Part { window: a.word(1), offset: a.word(2), buffer: a.word(3), len: a.word(4), write };
+    with_reply(a.uint(0), |reply| cargo::copy(reply, &part))
 }
 
 /// Sets the events of the signaller x0.

@@ -279,4 +279,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_SIGNAL => ipc::signal(a);
     QUIRE_CLOSE => ipc::close(a);
     QUIRE_COPY => ipc::copy(a);
+    QUIRE_ACCEPT => ipc::accept(frame);
+    QUIRE_CALLER => ipc::caller(frame);
+    QUIRE_READ_WINDOW => ipc::window(a, false);
+    QUIRE_WRITE_WINDOW => ipc::window(a, true);
 };

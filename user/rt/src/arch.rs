@@ -3,6 +3,7 @@
 
 use core::arch::{asm, global_asm, naked_asm};
 
+use quire_abi::ipc::Cargo;
 use quire_abi::nr;
 
 // The kernel enters with sp at argc (16-byte aligned) and everything else undefined but x0, which is zero.
@@ -44,29 +45,44 @@ pub unsafe fn syscall(number: usize, args: [usize; 6]) -> isize {
     ret
 }
 
+macro_rules! exchange {
+    ($number:expr, $registers:expr $(, $($more:tt)*)?) => {
+        let [x0, x1, x2, x3, x4, x5, x6, x7, x9, x10] = $registers;
+        // SAFETY: these calls read the descriptor at most, and write to no memory but to windows, which are the caller's to
+        // give. The kernel may change x8 too.
+        unsafe {
+            asm!(
+                "svc #0",
+                inlateout("x8") $number => _,
+                inlateout("x0") *x0,
+                inlateout("x1") *x1,
+                inlateout("x2") *x2,
+                inlateout("x3") *x3,
+                inlateout("x4") *x4,
+                inlateout("x5") *x5,
+                inlateout("x6") *x6,
+                inlateout("x7") *x7,
+                inlateout("x9") *x9,
+                inlateout("x10") *x10,
+                $($($more)*)?
+                options(nostack),
+            );
+        }
+    };
+}
+
 /// A call of the message convention: the number in x8, a message in x0 to x7, a deadline in x9, options in x10; what came
 /// is in the same registers.
 #[inline(always)]
 pub fn message(number: usize, registers: &mut [u64; 10]) -> isize {
-    let [x0, x1, x2, x3, x4, x5, x6, x7, x9, x10] = registers;
-    // SAFETY: these calls read and write no memory of the process. The kernel may change x8 too.
-    unsafe {
-        asm!(
-            "svc #0",
-            inlateout("x8") number => _,
-            inlateout("x0") *x0,
-            inlateout("x1") *x1,
-            inlateout("x2") *x2,
-            inlateout("x3") *x3,
-            inlateout("x4") *x4,
-            inlateout("x5") *x5,
-            inlateout("x6") *x6,
-            inlateout("x7") *x7,
-            inlateout("x9") *x9,
-            inlateout("x10") *x10,
-            options(nostack),
-        );
-    }
+    exchange!(number, registers);
+    registers[0] as isize
+}
+
+/// As [`message`], with a descriptor of what the message carries.
+#[inline(always)]
+pub fn message_with(number: usize, registers: &mut [u64; 10], cargo: *const Cargo) -> isize {
+    exchange!(number, registers, in("x11") cargo,);
     registers[0] as isize
 }
 

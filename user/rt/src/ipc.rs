@@ -1,6 +1,6 @@
 //! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` says what each call does.
 
-use quire_abi::ipc::{options, received, rights};
+use quire_abi::ipc::{Cargo, HANDLES, options, received, rights};
 use quire_abi::{Errno, nr};
 
 use crate::{arch, sys};
@@ -76,6 +76,8 @@ pub enum What {
     Cancelled(u64),
     /// The caller of the saved call with this token has a signal to handle, and waits for a short answer.
     Interrupted(u64),
+    /// A page of a window of the saved call with this token is there now, or will never be.
+    Ready(u64),
 }
 
 #[inline]
@@ -96,6 +98,7 @@ fn received_in(registers: &[u64; 10]) -> Received {
         received::CALL => What::Call { badge: registers[8], message: message_in(registers) },
         received::CANCELLED => What::Cancelled(registers[1]),
         received::INTERRUPTED => What::Interrupted(registers[1]),
+        received::READY => What::Ready(registers[1]),
         _ => What::Events,
     };
     Received { what, events: registers[9] }
@@ -120,6 +123,39 @@ impl Sender {
         let mut registers = words_of(message, self.0, (x9, x10 | option));
         Errno::from_ret(arch::message(nr::QUIRE_CALL, &mut registers))?;
         Ok(message_in(&registers))
+    }
+}
+
+/// The numbers of handles that came with an answer, 0 for none.
+fn handles_in(registers: &[u64; 10]) -> [u32; HANDLES] {
+    let [.., x9, x10] = *registers;
+    [x9 as u32, (x9 >> 32) as u32, x10 as u32, (x10 >> 32) as u32]
+}
+
+impl Sender {
+    /// Sends a message with handles, which move when the other side accepts them, and windows of this process's memory, and waits for
+    /// an answer, which may bring `room` handles.
+    ///
+    /// # Safety
+    /// Nothing else uses the windows before this returns, and a window for writing is memory that may be written.
+    #[inline]
+    pub unsafe fn call_carrying(
+        self,
+        message: &Message,
+        cargo: &Cargo,
+        room: u64,
+    ) -> Result<(Message, [u32; HANDLES]), Errno> {
+        let mut registers = words_of(message, self.0, (0, options::CARRIES | options::room(room)));
+        Errno::from_ret(arch::message_with(nr::QUIRE_CALL, &mut registers, cargo))?;
+        Ok((message_in(&registers), handles_in(&registers)))
+    }
+
+    /// Sends a message and waits for an answer, which may bring `room` handles.
+    #[inline]
+    pub fn call_for(self, message: &Message, room: u64) -> Result<(Message, [u32; HANDLES]), Errno> {
+        let mut registers = words_of(message, self.0, (0, options::room(room)));
+        Errno::from_ret(arch::message(nr::QUIRE_CALL, &mut registers))?;
+        Ok((message_in(&registers), handles_in(&registers)))
     }
 }
 
@@ -167,6 +203,20 @@ impl Receiver {
         self.receive_by(nr::QUIRE_REPLY_RECEIVE, answer, patience)
     }
 
+    /// As [`Receiver::reply_receive`], with handles. In case of an error other than that of a receive there is no answer yet.
+    #[inline]
+    pub fn reply_carrying_receive(
+        self,
+        answer: &Message,
+        cargo: &Cargo,
+        patience: Patience,
+    ) -> Result<Received, Errno> {
+        let (x9, x10) = patience.registers();
+        let mut registers = words_of(answer, self.0, (x9, x10 | options::CARRIES));
+        Errno::from_ret(arch::message_with(nr::QUIRE_REPLY_RECEIVE, &mut registers, cargo))?;
+        Ok(received_in(&registers))
+    }
+
     #[inline]
     fn receive_by(self, number: usize, message: &Message, patience: Patience) -> Result<Received, Errno> {
         let mut registers = words_of(message, self.0, patience.registers());
@@ -201,6 +251,61 @@ pub fn reply(answer: &Message) -> Result<(), Errno> {
 fn reply_by(number: u32, answer: &Message) -> Result<(), Errno> {
     let mut registers = words_of(answer, number, (0, 0));
     Errno::from_ret(arch::message(nr::QUIRE_REPLY, &mut registers)).map(drop)
+}
+
+/// Answers with handles, which move: by the handle of the saved call, or 0 for the call that this thread has received. There is no
+/// answer yet in case of an error, unless it is ECANCELED.
+pub fn reply_carrying(number: u32, answer: &Message, cargo: &Cargo) -> Result<(), Errno> {
+    let mut registers = words_of(answer, number, (0, options::CARRIES));
+    Errno::from_ret(arch::message_with(nr::QUIRE_REPLY, &mut registers, cargo)).map(drop)
+}
+
+/// Takes the handles that a call carries (0: the call that this thread has received), all or none.
+#[inline]
+pub fn accept(reply: u32) -> Result<[u32; HANDLES], Errno> {
+    let mut registers = [0; 10];
+    registers[0] = u64::from(reply);
+    Errno::from_ret(arch::message(nr::QUIRE_ACCEPT, &mut registers))?;
+    Ok(core::array::from_fn(|i| registers[1 + i] as u32))
+}
+
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// The user for access to files.
+    pub uid: u32,
+    /// The group for access to files.
+    pub gid: u32,
+}
+
+/// Who has made a call (0: the call that this thread has received).
+pub fn caller(reply: u32) -> Result<Caller, Errno> {
+    let mut registers = [0; 10];
+    registers[0] = u64::from(reply);
+    Errno::from_ret(arch::message(nr::QUIRE_CALLER, &mut registers))?;
+    let [_, pid, tid, uid, gid, ..] = registers.map(|x| x as u32);
+    Ok(Caller { pid, tid, uid, gid })
+}
+
+/// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on: how many bytes. EAGAIN while
+/// the caller brings in a page: a saved call is [ready](What::Ready) afterwards.
+#[inline]
+pub fn read_window(reply: u32, window: usize, offset: usize, to: &mut [u8]) -> Result<usize, Errno> {
+    let args = [reply as usize, window, offset, to.as_mut_ptr().addr(), to.len()];
+    // SAFETY: the call writes to the slice alone.
+    unsafe { sys::call(nr::QUIRE_READ_WINDOW, args) }
+}
+
+/// Writes to a window, as [`read_window`] reads.
+#[inline]
+pub fn write_window(reply: u32, window: usize, offset: usize, from: &[u8]) -> Result<usize, Errno> {
+    let args = [reply as usize, window, offset, from.as_ptr().addr(), from.len()];
+    // SAFETY: the call writes to the window alone, which its caller has given for that.
+    unsafe { sys::call(nr::QUIRE_WRITE_WINDOW, args) }
 }
 
 /// Closes a handle.

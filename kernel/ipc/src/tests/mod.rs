@@ -1,5 +1,6 @@
 //! An endpoint against a model, and among threads.
 
+mod cargo;
 mod model;
 mod threads;
 
@@ -24,7 +25,7 @@ fn endpoint() -> KArc<Endpoint<M>> {
 }
 
 fn record() -> KArc<Call<M>> {
-    Call::try_new().unwrap()
+    Call::try_new(machine().this_thread()).unwrap()
 }
 
 /// Registers of a thread, at an address that stays.

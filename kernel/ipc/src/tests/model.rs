@@ -135,7 +135,7 @@ impl World {
         };
         let server = |_| Server {
             receiver: None,
-            spare: Some(Box::new(Receiver::reusable())),
+            spare: Some(Box::new(Receiver::reusable(machine().this_thread()))),
             registers: registers(),
             is_parked: false,
             gift: None,
@@ -259,7 +259,7 @@ impl World {
         let Some(receiver) = s.spare.take() else { panic!("not parked") };
         let label = self.next + 1;
         write(s.registers, label);
-        receiver.prepare(machine().this_thread(), s.registers);
+        receiver.prepare(s.registers);
         let (mut asked, mut roused) = (0, 0);
         // SAFETY: as in `receive`.
         let handed_back = unsafe {

@@ -60,6 +60,13 @@ impl<M: Machine> Mm<M> {
         }
     }
 
+    /// As [`Mm::pin`], if the page is present for such an access; brings nothing in. For another process's space: it waits for
+    /// changes of its map at most, and for no pager.
+    pub fn pin_resident(&self, addr: usize, write: bool) -> Option<PinnedPage<M>> {
+        let access = if write { Access::Write } else { Access::Read };
+        self.hold(UserAddr::new(addr), access).ok().flatten()
+    }
+
     /// Holds the page at `addr`, if it is present for such an access.
     fn hold(&self, addr: UserAddr, access: Access) -> Result<Option<PinnedPage<M>>, FaultError> {
         let areas = self.areas.read();

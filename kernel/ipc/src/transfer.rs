@@ -1,0 +1,124 @@
+//! Handles that move from one table to another: all of a message, or none.
+//!
+//! At each step a handle has one owner: it is taken out of the one table and put into the other with both locked, and
+//! nothing fails between. What can fail (a handle that is not there, or may not move; a table that is full, or lacks memory)
+//! is found before the first one moves.
+//!
+//! Lock order: two tables are locked in the order of their addresses, the second as [`Rank::HandlesSecond`]. Memory is
+//! supplied without locks ([`Refused::Lack`]), and then all is looked at again.
+
+use quire_abi::Errno;
+use quire_abi::ipc::{HANDLES, Parcel};
+use quire_mm::Machine;
+use quire_mm::fallible::slots::{Lack, Room, Slots};
+use quire_mm::sync::{Rank, SpinLock};
+
+/// What a table has.
+pub trait Item {
+    /// Whether it may pass with these rights: EPERM if not.
+    fn may_pass(&self, rights: u32) -> Result<(), Errno>;
+    /// Only these rights are left.
+    fn narrow(&mut self, rights: u32);
+}
+
+/// Why nothing has moved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The table that it should move to lacks this memory.
+    Lack(Lack),
+    /// That table has no free number.
+    Full,
+    /// A handle is not there, or may not pass.
+    Offer(Errno),
+}
+
+/// The places of a message's handles in their table, as `place` finds them. EBADF for one that has no handle or is named
+/// twice, EPERM for one that may not pass with its rights.
+pub fn check<T: Item>(
+    slots: &Slots<T>,
+    parcels: &[Parcel; HANDLES],
+    place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
+) -> Result<[Option<usize>; HANDLES], Errno> {
+    let mut places = [None; HANDLES];
+    for (i, parcel) in parcels.iter().enumerate() {
+        if parcel.number == 0 {
+            continue;
+        }
+        let at = place(slots, parcel.number)?;
+        let item = slots.get(at).ok_or(Errno::EBADF)?;
+        if places[..i].contains(&Some(at)) {
+            return Err(Errno::EBADF);
+        }
+        item.may_pass(parcel.rights)?;
+        places[i] = Some(at);
+    }
+    Ok(places)
+}
+
+/// Moves the handles of a message, each with its rights; returns their places in the other table. `room` is what was supplied
+/// for it before. `lost` is called with both tables locked before the first one moves. Within one table nothing moves but the rights.
+#[allow(clippy::type_complexity)]
+pub fn transfer<T: Item, M: Machine>(
+    parcels: &[Parcel; HANDLES],
+    from: &SpinLock<Slots<T>, M>,
+    to: &SpinLock<Slots<T>, M>,
+    place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
+    room: &mut Room<T>,
+    most: usize,
+    lost: impl FnOnce(),
+) -> Result<[Option<usize>; HANDLES], Refused> {
+    if core::ptr::eq(from, to) {
+        let mut slots = from.lock();
+        let places = check(&slots, parcels, place).map_err(Refused::Offer)?;
+        lost();
+        for (at, parcel) in places.iter().zip(parcels) {
+            if let Some(item) = at.and_then(|at| slots.get_mut(at)) {
+                item.narrow(parcel.rights);
+            }
+        }
+        return Ok(places);
+    }
+    // (Released in the reverse order.)
+    if core::ptr::from_ref(from) < core::ptr::from_ref(to) {
+        let mut from = from.lock();
+        let mut to = to.lock_as(Rank::HandlesSecond);
+        move_all(parcels, &mut from, &mut to, place, room, most, lost)
+    } else {
+        let mut to = to.lock();
+        let mut from = from.lock_as(Rank::HandlesSecond);
+        move_all(parcels, &mut from, &mut to, place, room, most, lost)
+    }
+}
+
+/// [`transfer`] between two tables, which are locked.
+fn move_all<T: Item>(
+    parcels: &[Parcel; HANDLES],
+    from: &mut Slots<T>,
+    to: &mut Slots<T>,
+    place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
+    room: &mut Room<T>,
+    most: usize,
+    lost: impl FnOnce(),
+) -> Result<[Option<usize>; HANDLES], Refused> {
+    let sources = check(from, parcels, place).map_err(Refused::Offer)?;
+    let mut targets = [None; HANDLES];
+    let mut next = 0;
+    for (target, _) in targets.iter_mut().zip(&sources).filter(|(_, source)| source.is_some()) {
+        let free = to.lowest_free(next);
+        if free >= most {
+            return Err(Refused::Full);
+        }
+        to.make_room(free, room).map_err(Refused::Lack)?;
+        *target = Some(free);
+        next = free + 1;
+    }
+    lost();
+    for ((source, target), parcel) in sources.into_iter().zip(targets).zip(parcels) {
+        let (Some(source), Some(target)) = (source, target) else { continue };
+        let Some(mut item) = from.take(source) else { continue };
+        item.narrow(parcel.rights);
+        // There is room, and nothing comes back: the number is free.
+        let _ = to.set(target, item);
+    }
+    Ok(targets)
+}

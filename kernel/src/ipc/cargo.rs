@@ -1,0 +1,254 @@
+//! What a message carries beside its words: handles, which move, and windows of the caller's memory.
+//!
+//! The caller's descriptor is read once, into the record of its calls, before the call is sent. From then on the server acts,
+//! for as long as the caller waits: it takes the handles ([`accept`]), and copies from and to the windows ([`copy`]). So nothing
+//! is in flight in a queue, nobody's table is filled by others, and whoever asks has the errno.
+//!
+//! While a server is at work on a caller ([`Reply::with_caller`](super::message::Reply::with_caller)) the caller does not go on. That
+//! time is short, with interrupts masked: some handles, or the bytes of one page. Memory is supplied before, and pages are pinned before.
+//!
+//! A window is copied page by page, by the direct map, from and to resident pages. The server's own pages are brought in on
+//! its time. A page of the caller that is missing is brought in by the caller: it is woken for it, and the server, which is told
+//! EAGAIN, serves others meanwhile.
+//!
+//! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and no
+//! endpoint's.
+
+use quire_abi::Errno;
+use quire_abi::ipc::{Cargo, HANDLES, Window, options};
+use quire_ipc::{Caller, Refused};
+use quire_mm::UserAddr;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+use quire_mm::fallible::slots::Room;
+use quire_mm::machine::Threads;
+use quire_mm::mm::FaultError;
+
+use super::message::{self, Reply, Saved};
+use crate::arch::trap::TrapFrame;
+use crate::arch::{mem, uaccess};
+use crate::task::point::resched_point;
+use crate::task::thread::{Thread, current};
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, Mm};
+
+/// The register that has the descriptor's address.
+const DESCRIPTOR: usize = 11;
+
+/// Whether the frame's message carries something.
+#[inline]
+pub fn is_laden(frame: &TrapFrame) -> bool {
+    frame.x[10] & options::CARRIES != 0
+}
+
+/// Reads the descriptor. EFAULT; EBADF or EPERM for a handle that is not there or may not pass.
+fn read(frame: &TrapFrame) -> Result<Cargo, Errno> {
+    let cargo: Cargo = uaccess::get(UserAddr::new(frame.x[DESCRIPTOR] as usize))?;
+    current().process().handles.check(&cargo.handles)?;
+    Ok(cargo)
+}
+
+/// Loads the record of the calling thread with what its call carries. EINVAL for a window of unknown access, EFAULT for one
+/// that is not in the lower half: what is mapped there shows later.
+pub fn load(frame: &TrapFrame) -> Result<(), Errno> {
+    let cargo = read(frame)?;
+    for window in &cargo.windows {
+        if window.access & !(Window::READ | Window::WRITE) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        uaccess::check(UserAddr::new(window.start as usize), window.len as usize)?;
+    }
+    current().messaging()?.record.load(cargo);
+    Ok(())
+}
+
+/// The calling thread's next call carries nothing.
+#[cold]
+pub fn unload() {
+    if let Some(messaging) = current().former_messaging() {
+        messaging.record.unload();
+    }
+}
+
+/// The thread of a caller.
+fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
+    // SAFETY: the caller waits for as long as there is this reference.
+    unsafe { message::thread_of(caller.thread()) }
+}
+
+/// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
+/// ENXIO if the caller does not have one of them any more, EMFILE without so many free numbers, ENOMEM, ECANCELED if the caller is
+/// gone.
+pub fn accept(reply: &Reply) -> Result<[u32; HANDLES], Errno> {
+    let own = &current().process().handles;
+    supplied(|room| {
+        let taken = reply.with_caller(|mut caller| {
+            let Some(cargo) = caller.cargo() else { return Err(Refused::Offer(Errno::ENOENT)) };
+            let parcels = cargo.handles;
+            if parcels.iter().all(|parcel| parcel.number == 0) {
+                return Err(Refused::Offer(Errno::ENOENT));
+            }
+            let theirs = &thread(&caller).process().handles;
+            let numbers = theirs.transfer(&parcels, own, room).map_err(|refused| match refused {
+                Refused::Offer(_) => Refused::Offer(Errno::ENXIO),
+                other => other,
+            })?;
+            if let Some(cargo) = caller.cargo() {
+                cargo.handles = Default::default();
+            }
+            Ok(numbers)
+        });
+        taken.unwrap_or(Err(Refused::Offer(Errno::ECANCELED)))
+    })
+}
+
+/// Repeats `attempt` with the memory that it lacked.
+fn supplied<T>(mut attempt: impl FnMut(&mut Room<super::handles::Handle>) -> Result<T, Refused>) -> Result<T, Errno> {
+    let mut room = Room::none();
+    loop {
+        match attempt(&mut room) {
+            Ok(done) => return Ok(done),
+            Err(Refused::Lack(lack)) => room = lack.supply()?,
+            Err(Refused::Full) => return Err(Errno::EMFILE),
+            Err(Refused::Offer(e)) => return Err(e),
+        }
+    }
+}
+
+/// A reply in the slot of a thread, or one that was saved.
+#[derive(Clone, Copy)]
+pub enum Answering<'a> {
+    /// That in the slot.
+    Slot(&'a Reply),
+    /// One that was saved.
+    Saved(&'a Saved),
+}
+
+/// Answers a call with the message in the frame and the handles that its descriptor names; `rouse` as in
+/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that it has no room
+/// for so many, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the reply is of no use any more.
+pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut(usize)) -> Result<(), Errno> {
+    let cargo = read(frame)?;
+    if cargo.windows.iter().any(|window| window.access != 0) {
+        return Err(Errno::EINVAL);
+    }
+    let count = cargo.handles.iter().rposition(|parcel| parcel.number != 0).map_or(0, |last| last + 1);
+    let own = &current().process().handles;
+    // SAFETY: the frame is this thread's.
+    let from = unsafe { &*message::registers(frame) };
+    supplied(|room| {
+        let bring = |caller: Caller<'_, Cpu>| {
+            if count > caller.room() {
+                return Err(Refused::Full);
+            }
+            own.transfer(&cargo.handles, &thread(&caller).process().handles, room)
+        };
+        let answered = match reply {
+            Answering::Slot(reply) => reply.answer_with(from, bring, &mut rouse),
+            Answering::Saved(saved) => saved.answer_with(from, bring, &mut rouse),
+        };
+        answered.unwrap_or(Err(Refused::Offer(Errno::ECANCELED)))
+    })
+}
+
+/// The caller's process, thread, user and group, the latter two those for access to files.
+pub fn identity(reply: &Reply) -> Result<[u32; 4], Errno> {
+    let seen = reply.with_caller(|caller| {
+        let thread = thread(&caller);
+        let process = thread.process();
+        let credentials = process.credentials.lock();
+        [process.pid, thread.tid(), credentials.user.files, credentials.group.files]
+    });
+    seen.ok_or(Errno::ECANCELED)
+}
+
+/// A part of a window, and where in the server's memory it is copied from or to.
+pub struct Part {
+    /// Which window.
+    pub window: usize,
+    /// Where in it.
+    pub offset: usize,
+    /// The server's buffer.
+    pub buffer: usize,
+    /// Bytes.
+    pub len: usize,
+    /// Whether the window is written.
+    pub write: bool,
+}
+
+/// Copies between a window and the server's buffer; returns how many bytes were copied, fewer only at a page that is missing.
+/// EAGAIN if that is the first one: the caller brings it in, and the endpoint has [`READY`](quire_abi::ipc::received::READY) for a saved
+/// call then. ENXIO if the caller has tried that, and could not. ENOENT for no window, EPERM for the wrong direction, EINVAL for what
+/// is not within it, EFAULT for the server's buffer, ECANCELED if the caller is gone.
+pub fn copy(reply: &Reply, part: &Part) -> Result<usize, Errno> {
+    uaccess::check(UserAddr::new(part.buffer), part.len)?;
+    let (start, mm) = reply.with_caller(|caller| open(caller, part)).ok_or(Errno::ECANCELED)??;
+    let mut done = 0;
+    while done < part.len {
+        let (theirs, own) = (start + done, part.buffer + done);
+        let rest = |at: usize| PAGE_SIZE - at % PAGE_SIZE;
+        let n = (part.len - done).min(rest(theirs)).min(rest(own));
+        match piece(reply, &mm, theirs, own, n, part.write) {
+            Ok(()) => done += n,
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if done < part.len && resched_point(Sleep::Killable).is_err() {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Where a part of a window begins in the caller's space.
+fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<(usize, KArc<Mm>), Errno> {
+    let cargo = caller.cargo().ok_or(Errno::ENOENT)?;
+    let window = *cargo.windows.get(part.window).ok_or(Errno::ENOENT)?;
+    let wanted = if part.write { Window::WRITE } else { Window::READ };
+    if window.access == 0 {
+        return Err(Errno::ENOENT);
+    }
+    if window.access & wanted == 0 {
+        return Err(Errno::EPERM);
+    }
+    let end = part.offset.checked_add(part.len).ok_or(Errno::EINVAL)?;
+    if end as u64 > window.len {
+        return Err(Errno::EINVAL);
+    }
+    // A caller that waits does not change its space, which its process has while it has this thread.
+    let mm = thread(&caller).mm().ok_or(Errno::ECANCELED)?.clone();
+    Ok((window.start as usize + part.offset, mm))
+}
+
+/// Copies bytes of one page of the caller from or to one page of this thread.
+fn piece(reply: &Reply, mm: &Mm, theirs: usize, own: usize, n: usize, write: bool) -> Result<(), Errno> {
+    let here = current().mm().ok_or(Errno::EFAULT)?;
+    let own = match here.pin_resident(own, !write) {
+        Some(page) => page,
+        None => here.pin(own, !write).map_err(|error| match error {
+            FaultError::OutOfMemory => Errno::ENOMEM,
+            _ => Errno::EFAULT,
+        })?,
+    };
+    let Some(page) = mm.pin_resident(theirs, write) else {
+        return Err(want(reply, theirs, write));
+    };
+    let (to, from) = if write { (page.as_ptr(), own.as_ptr()) } else { (own.as_ptr(), page.as_ptr()) };
+    // SAFETY: both pages are pinned, and the bytes are within one page each. No Rust reference points there.
+    let copied = reply.with_caller(|_| unsafe { mem::copy_shared(to, from, n) });
+    copied.ok_or(Errno::ECANCELED)
+}
+
+/// Wakes the caller to bring a page in.
+#[cold]
+fn want(reply: &Reply, at: usize, write: bool) -> Errno {
+    let wanted = reply.with_caller(|caller| {
+        if !caller.want(at & !(PAGE_SIZE - 1), write) {
+            return Errno::ENXIO;
+        }
+        // SAFETY: the caller does not end meanwhile.
+        unsafe { Cpu.unpark(caller.thread()) };
+        Errno::EAGAIN
+    });
+    wanted.unwrap_or(Errno::ECANCELED)
+}
