@@ -39,7 +39,7 @@ pub fn receive(bytes: &[u8]) {
         match event {
             Event::None | Event::More => {}
             Event::Readable => {
-                READERS.wake();
+                READERS.wake(poll::IN | poll::RDNORM);
             }
             Event::Signal(number) => {
                 let group = FOREGROUND.load(Ordering::Relaxed);

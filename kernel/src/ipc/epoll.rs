@@ -3,7 +3,7 @@
 //! The set's lock ranks as an object's and is held for a few items; no other lock is taken under it.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{
     Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter,
@@ -29,6 +29,9 @@ const FLAGS: u32 = epoll::ONESHOT | epoll::ET | epoll::EXCLUSIVE | epoll::WAKEUP
 
 /// Items of all epolls.
 static ITEMS: AtomicUsize = AtomicUsize::new(0);
+
+/// The next item's [`Item::serial`].
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// What an item is: an open file and a number in an epoll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +60,8 @@ impl Key {
 /// An open file in an epoll.
 pub struct Item {
     key: Key,
+    /// Counts all items.
+    serial: u64,
     epoll: KArc<Epoll>,
     /// What the file is. (Not the file: an item keeps no end of a pipe open.)
     object: Object,
@@ -86,9 +91,9 @@ impl<'a> KeyAdapter<'a> for InSet {
 }
 
 impl Item {
-    /// Its key.
-    pub fn key(&self) -> Key {
-        self.key
+    /// Its place in a source: by its key, and since one may replace another one there, by its age.
+    pub fn place(&self) -> (Key, u64) {
+        (self.key, self.serial)
     }
 
     /// The epoll that it belongs to.
@@ -101,9 +106,9 @@ impl Item {
         u32::from(self.object.ready()) & wanted
     }
 
-    /// Its object may have become ready. The caller holds no lock.
-    pub fn fire(&self) {
-        self.epoll.consider(self);
+    /// There may be `events` at its object. The caller holds no lock.
+    pub fn fire(&self, events: u16) {
+        self.epoll.consider(self, events.into());
     }
 
     /// Its file is gone: it leaves its epoll.
@@ -141,6 +146,19 @@ impl Set {
         enters
     }
 
+    fn first_ready(&self) -> Option<KArc<Item>> {
+        // SAFETY: the tree owns it.
+        self.ready.front().get().and_then(|item| unsafe { KArc::upgrade(item) })
+    }
+
+    fn take_ready(&mut self, item: &Item) {
+        if item.ready_link.is_linked() {
+            // SAFETY: a linked item is in this list.
+            unsafe { self.ready.cursor_mut_from_ptr(item).remove() };
+            self.ready_len -= 1;
+        }
+    }
+
     fn take_first_ready(&mut self) -> Option<KArc<Item>> {
         let item = self.ready.pop_front()?;
         self.ready_len -= 1;
@@ -153,11 +171,7 @@ impl Set {
         if !item.set_link.is_linked() {
             return None;
         }
-        if item.ready_link.is_linked() {
-            // SAFETY: a linked item is in this list.
-            unsafe { self.ready.cursor_mut_from_ptr(item).remove() };
-            self.ready_len -= 1;
-        }
+        self.take_ready(item);
         // SAFETY: a linked item is in this tree.
         unsafe { self.items.cursor_mut_from_ptr(item).remove() }
     }
@@ -206,6 +220,7 @@ impl Epoll {
         // (A failure drops the item, and so its count.)
         let item = KArc::try_new(Item {
             key: Key::new(file, this, fd),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             epoll: this.clone(),
             object: file.object.clone(),
             events: Cell::new(event.events | ALWAYS),
@@ -233,7 +248,7 @@ impl Epoll {
             // Removed meanwhile by a thread that did not find it in the source.
             source.leave(&item);
         }
-        this.consider(&item);
+        this.consider(&item, u32::MAX);
         Ok(())
     }
 
@@ -249,7 +264,7 @@ impl Epoll {
             item.data.set(event.data);
             item
         };
-        self.consider(&item);
+        self.consider(&item, u32::MAX);
         Ok(())
     }
 
@@ -283,15 +298,24 @@ impl Epoll {
         }
     }
 
-    /// Puts an item on the ready list if it is ready, and wakes a waiter. The caller holds no lock.
-    fn consider(&self, item: &Item) {
+    /// Puts an item on the ready list if any of `events` that it waits for is there, and wakes a waiter, and whoever waits for this
+    /// epoll, also if it is on the list already. The caller holds no lock.
+    fn consider(&self, item: &Item, events: u32) {
         let wanted = {
             let _set = self.set.lock();
             item.events.get()
         };
-        if wanted & !FLAGS != 0 && item.ready(wanted) != 0 && self.set.lock().append(item) {
+        if wanted & !FLAGS == 0 || item.ready(wanted) & events == 0 {
+            return;
+        }
+        let is_there = {
+            let mut set = self.set.lock();
+            set.append(item);
+            item.ready_link.is_linked()
+        };
+        if is_there {
             self.waiters.wake_one();
-            self.source.wake();
+            self.source.wake(poll::IN | poll::RDNORM);
         }
     }
 
@@ -300,8 +324,10 @@ impl Epoll {
         self.waiters.wait_until(Sleep::Interruptible, deadline, || (self.set.lock().ready_len > 0).then_some(()))
     }
 
-    /// Takes an item off the ready list, and if it is ready, passes its events to `put`. It is appended if it is to be reported
-    /// again, or `put` fails. `None` if there is none. The caller holds no lock.
+    /// Looks at the next item of the ready list, and if it is ready, passes its events to `put`. `None` if there is no item. The
+    /// caller holds no lock.
+    ///
+    /// An item that will be reported again stays on the list meanwhile, at its end: whoever looks at the same time finds it, too.
     pub fn take(&self, put: impl FnOnce(EpollEvent) -> Result<(), Errno>) -> Result<Option<Taken>, Errno> {
         let (item, wanted, data, there) = {
             let mut set = self.set.lock();
@@ -311,6 +337,8 @@ impl Epoll {
             if wanted & epoll::ONESHOT != 0 {
                 // Nobody else may report it.
                 item.events.set(wanted & FLAGS);
+            } else if wanted & epoll::ET == 0 {
+                set.append(&item);
             }
             (item, wanted, data, there)
         };
@@ -319,10 +347,18 @@ impl Epoll {
         let is_reported = ready != 0 && stored.is_ok();
         if wanted & epoll::ONESHOT != 0 && !is_reported {
             self.enable(&item, wanted);
-        } else if !is_reported && ready != 0 || is_reported && wanted & (epoll::ONESHOT | epoll::ET) == 0 {
-            self.set.lock().append(&item);
+        } else if ready == 0 {
+            self.leave_ready(&item);
+        } else if !is_reported && wanted & epoll::ET != 0 {
+            self.consider(&item, u32::MAX);
         }
         stored.map(|()| Some(Taken { there, is_reported }))
+    }
+
+    /// Takes an item that was found not to be ready off the ready list. It may have become ready since, so it is looked at again.
+    fn leave_ready(&self, item: &Item) {
+        self.set.lock().take_ready(item);
+        self.consider(item, u32::MAX);
     }
 
     /// Enables an item that was disabled for a while, unless it has been changed, and may have missed an event.
@@ -334,7 +370,7 @@ impl Epoll {
                 item.events.set(wanted);
             }
         }
-        self.consider(item);
+        self.consider(item, u32::MAX);
     }
 
     /// Wakes another waiter if there are ready items left.
@@ -344,18 +380,24 @@ impl Epoll {
         }
     }
 
-    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock.
+    /// Its events as an object. Items that are not ready any more leave the list. The caller holds no lock, and may sleep.
     pub fn ready(&self) -> u16 {
+        let mut looked = 0usize;
         loop {
-            let Some((item, wanted)) = self.set.lock().take_first_ready().map(|item| {
+            let (item, wanted) = {
+                let set = self.set.lock();
+                let Some(item) = set.first_ready() else { return 0 };
                 let wanted = item.events.get();
                 (item, wanted)
-            }) else {
-                return 0;
             };
             if wanted & !FLAGS != 0 && item.ready(wanted) != 0 {
-                self.set.lock().append(&item);
                 return poll::IN | poll::RDNORM;
+            }
+            self.leave_ready(&item);
+            looked += 1;
+            if looked.is_multiple_of(ENTRIES) {
+                // A killed thread goes on: others wait for the answer.
+                let _ = resched_point(Sleep::Killable);
             }
         }
     }

@@ -33,7 +33,7 @@ impl EventFd {
             let taken = if self.is_semaphore { 1 } else { value };
             (value > 0).then(|| (value - taken, taken))
         })?;
-        self.source.wake();
+        self.source.wake(poll::OUT | poll::WRNORM);
         Ok(taken)
     }
 
@@ -43,7 +43,7 @@ impl EventFd {
             return Err(Errno::EINVAL);
         }
         self.wait(nonblocking, |value| (more < END - value).then(|| (value + more, 0)))?;
-        self.source.wake();
+        self.source.wake(poll::IN | poll::RDNORM);
         Ok(())
     }
 

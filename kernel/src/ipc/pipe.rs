@@ -110,8 +110,8 @@ impl Pipe {
         }
         self.publish(&ring);
         drop(ring);
-        self.readers.wake();
-        self.writers.wake();
+        self.readers.wake(u16::MAX);
+        self.writers.wake(u16::MAX);
     }
 
     /// Where threads wait for a side.
@@ -200,7 +200,7 @@ impl Pipe {
         ring.len += bytes.len();
         self.publish(&ring);
         drop(ring);
-        self.readers.wake();
+        self.readers.wake(poll::IN | poll::RDNORM);
         Ok(true)
     }
 
@@ -309,6 +309,7 @@ impl Reading<'_> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let mut ring = self.pipe.ring.lock();
+        let had_room = ring.room() >= ATOMIC;
         ring.is_read = false;
         ring.start = (ring.start + self.done) % CAPACITY;
         ring.len -= self.done;
@@ -323,8 +324,11 @@ impl Drop for Reading<'_> {
         spare.into_iter().flatten().for_each(free);
         // (For a reader that waits for the claim.)
         self.pipe.readers.sleepers.wake_all();
-        if self.done > 0 {
-            self.pipe.writers.wake();
+        if self.done > 0 && had_room {
+            // (No event of poll: there was one for the room that was there before.)
+            self.pipe.writers.sleepers.wake_all();
+        } else if self.done > 0 {
+            self.pipe.writers.wake(poll::OUT | poll::WRNORM);
         }
     }
 }
@@ -368,7 +372,7 @@ impl Drop for Writing<'_> {
         // (For a writer that waits for the claim.)
         self.pipe.writers.sleepers.wake_all();
         if self.done > 0 {
-            self.pipe.readers.wake();
+            self.pipe.readers.wake(poll::IN | poll::RDNORM);
         }
     }
 }

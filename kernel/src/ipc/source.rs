@@ -34,9 +34,9 @@ impl SourceLink {
 intrusive_adapter!(InSource = UnsafeRef<Item>: Item { source_link.0 => RBTreeLink });
 
 impl<'a> KeyAdapter<'a> for InSource {
-    type Key = Key;
-    fn get_key(&self, item: &'a Item) -> Key {
-        item.key()
+    type Key = (Key, u64);
+    fn get_key(&self, item: &'a Item) -> (Key, u64) {
+        item.place()
     }
 }
 
@@ -60,20 +60,20 @@ impl Source {
         }
     }
 
-    /// The object has become readier. The caller holds no lock and may sleep.
+    /// The object has become readier, as `events` say. The caller holds no lock and may sleep.
     #[inline]
-    pub fn wake(&self) {
+    pub fn wake(&self, events: u16) {
         self.sleepers.wake_all();
         // (wake_all begins with the barrier.)
         if self.has_items.load(Ordering::Relaxed) {
-            self.fire();
+            self.fire(events);
         }
     }
 
     /// Tells the epolls of all items, a few at a time.
     #[cold]
-    fn fire(&self) {
-        let mut last: Option<Key> = None;
+    fn fire(&self, events: u16) {
+        let mut last: Option<(Key, u64)> = None;
         loop {
             let mut batch: [Option<KArc<Item>>; BATCH] = [const { None }; BATCH];
             {
@@ -84,12 +84,12 @@ impl Source {
                     let Some(item) = cursor.get() else { break };
                     // SAFETY: the tree owns the item, and its lock is held.
                     *place = unsafe { KArc::upgrade(item) };
-                    last = Some(item.key());
+                    last = Some(item.place());
                     cursor.move_next();
                 }
             }
             let is_full = batch.iter().all(Option::is_some);
-            batch.iter().flatten().for_each(|item| item.fire());
+            batch.iter().flatten().for_each(|item| item.fire(events));
             drop(batch);
             if !is_full {
                 return;
@@ -120,13 +120,13 @@ impl Source {
 
     /// Calls `visit` for the epoll of each item. EINTR if the thread is killed.
     pub fn each_owner(&self, visit: &mut dyn FnMut(&KArc<Epoll>) -> Result<(), Errno>) -> Result<(), Errno> {
-        let mut last: Option<Key> = None;
+        let mut last: Option<(Key, u64)> = None;
         loop {
             let owner = {
                 let items = self.items.lock();
                 let cursor = items.lower_bound(last.as_ref().map_or(Bound::Unbounded, Bound::Excluded));
                 let Some(item) = cursor.get() else { return Ok(()) };
-                last = Some(item.key());
+                last = Some(item.place());
                 item.owner().clone()
             };
             visit(&owner)?;
@@ -139,8 +139,8 @@ impl Source {
         loop {
             let taken = {
                 let mut items = self.items.lock();
-                let mut cursor = items.lower_bound_mut(Bound::Included(&Key::first_of(file)));
-                if cursor.get().is_some_and(|item| item.key().is_of(file)) { cursor.remove() } else { None }
+                let mut cursor = items.lower_bound_mut(Bound::Included(&(Key::first_of(file), 0)));
+                if cursor.get().is_some_and(|item| item.place().0.is_of(file)) { cursor.remove() } else { None }
             };
             let Some(item) = taken else { return };
             item.forget();

@@ -134,6 +134,11 @@ impl Descriptors {
         slots.get(number_in(&slots, fd)?).cloned().ok_or(Errno::EBADF)
     }
 
+    /// One more than the highest number that there may be now.
+    pub fn capacity(&self) -> usize {
+        self.slots.lock().capacity()
+    }
+
     /// The descriptors, held under the lock for a look at up to [`ENTRIES`] of them.
     #[inline]
     pub fn hold(&self) -> Held<'_> {

@@ -46,6 +46,11 @@ impl Buffers<'_> {
         self.left
     }
 
+    /// Bytes left of the part that is next; 0 at the end.
+    pub fn part(&mut self) -> usize {
+        self.piece(usize::MAX).1
+    }
+
     /// Copies the next bytes from the buffers and advances; returns how many, fewer than requested only at the end or
     /// at a bad address. EFAULT if none.
     #[inline]

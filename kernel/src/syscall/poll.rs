@@ -141,7 +141,10 @@ const SETS: [(u16, u16); 3] =
 const WORD: usize = u64::BITS as usize;
 
 pub fn pselect6(a: Args) -> Answer {
-    let count = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?.min(limit() as usize);
+    let table = table()?;
+    // What is above the table is not looked at, as on Linux, whose tables have a word at least.
+    let most = table.capacity().max(WORD);
+    let count = usize::try_from(a.int(0)).map_err(|_| Errno::EINVAL)?.min(most);
     let sets = [1, 2, 3].map(|i| a.opt_addr(i));
     let (deadline, _) = deadline(a.opt_addr(4))?;
     // The last argument points to a pair: the mask's address and its length.
@@ -150,7 +153,6 @@ pub fn pselect6(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let mask = (mask != 0).then(|| uaccess::get(UserAddr::new(mask as usize))).transpose()?;
-    let table = table()?;
     let poller = Poller::new();
     let mut set = PollSet::new(&poller);
     for first in (0..count).step_by(WORD) {

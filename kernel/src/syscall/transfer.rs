@@ -16,6 +16,7 @@ use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
+use crate::ipc::eventfd::EventFd;
 use crate::ipc::pipe::{self, Pipe, Writing};
 use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
@@ -125,23 +126,41 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
             })
         }
         Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from),
-        Object::EventFd(counter) => {
-            let mut more = [0; size_of::<u64>()];
-            if from.left() < more.len() {
-                return Err(Errno::EINVAL);
-            }
-            if from.take(&mut more)? < more.len() {
-                return Err(Errno::EFAULT);
-            }
-            counter.write(u64::from_ne_bytes(more), file.is_nonblocking()).map(|()| more.len())
-        }
+        Object::EventFd(counter) => write_counter(counter, file.is_nonblocking(), from),
         Object::Epoll(_) => Err(Errno::EINVAL),
     }
+}
+
+/// Each part of a vector is a write of its own, as on Linux; 8 bytes of it count, and one that has more is the last.
+fn write_counter(counter: &EventFd, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
+    let mut more = [0; size_of::<u64>()];
+    let mut done = 0;
+    loop {
+        let part = from.part();
+        let written = match from.take(&mut more[..part.min(size_of::<u64>())]) {
+            _ if part < more.len() => Err(Errno::EINVAL),
+            Ok(n) if n < more.len() => Err(Errno::EFAULT),
+            Ok(_) => counter.write(u64::from_ne_bytes(more), nonblocking),
+            Err(e) => Err(e),
+        };
+        match written {
+            Ok(()) => done += more.len(),
+            Err(e) if done == 0 => return Err(e),
+            Err(_) => break,
+        }
+        if part > more.len() || from.left() == 0 || resched_point(Sleep::Interruptible).is_err() {
+            break;
+        }
+    }
+    Ok(done)
 }
 
 /// Up to [`pipe::ATOMIC`] bytes are written as a whole.
 fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     let len = from.left();
+    if len == 0 {
+        return Ok(0);
+    }
     if len <= pipe::SHORT {
         let mut short = [0; pipe::SHORT];
         if from.clone().take(&mut short[..len])? < len {
@@ -162,19 +181,20 @@ fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut 
     while done < len {
         let left = len - done;
         let wanted = if is_atomic || !nonblocking { left.min(pipe::ATOMIC) } else { 1 };
-        let written = or_signal(pipe.write(wanted, left, nonblocking)).and_then(|mut claim| {
-            let (n, end) = fill(&mut claim, &mut take);
-            let Err(e) = end else { return Ok(n) };
-            let whole = (done + n) / PAGE_SIZE * PAGE_SIZE;
-            let kept = whole.saturating_sub(done);
-            claim.keep(kept);
-            if kept == 0 { Err(e) } else { Ok(kept) }
-        });
-        match written {
-            Ok(n) => done += n,
+        let mut claim = match or_signal(pipe.write(wanted, left, nonblocking)) {
+            Ok(claim) => claim,
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
+        };
+        let (n, end) = fill(&mut claim, &mut take);
+        if let Err(e) = end {
+            // What is cut off has been taken all the same, so the transfer ends here.
+            let whole = (done + n) / PAGE_SIZE * PAGE_SIZE;
+            claim.keep(whole.saturating_sub(done));
+            return if whole.max(done) == 0 { Err(e) } else { Ok(whole.max(done)) };
         }
+        done += n;
+        drop(claim);
         if resched_point(Sleep::Killable).is_err() {
             break;
         }
