@@ -22,7 +22,8 @@
 //!
 //! # The queue
 //! A thread that finds the lock taken polls a few times, since critical sections are short, and then queues and sleeps.
-//! - Only `write` excludes readers. When it is cleared, all queued readers get the lock.
+//! - Only `write` excludes readers. When it is cleared, all queued readers get the lock: the first [`BATCH`] at once, and each of them
+//!   hands it to [`RELAY`] more, since how many there are is up to programs, and interrupts are masked meanwhile.
 //! - The first intending writer in the queue is woken when `intent` is cleared, and competes for it: a running thread
 //!   may be faster. Handing the lock directly to the sleeper would make every later owner sleep as well, as long as two
 //!   threads compete. A thread that was woken and still found the lock taken sets `overdue`: then no other thread takes
@@ -45,6 +46,12 @@ const WRITE: u32 = 2;
 const QUEUED: u32 = 4;
 const OVERDUE: u32 = 8;
 const READER: u32 = 16;
+
+/// Readers that a release lets in at once.
+const BATCH: usize = 16;
+
+/// Readers that each of them lets in.
+const RELAY: usize = 2;
 
 /// See the module.
 pub struct SharedLock<T, M: Machine> {
@@ -80,7 +87,6 @@ impl Wanted {
 
 /// A thread in the queue; lives on its stack.
 struct Waiter {
-    wanted: Wanted,
     /// For [`Threads::unpark`](crate::machine::Threads::unpark).
     thread: usize,
     /// Its request was granted, and it is out of the queue.
@@ -88,21 +94,30 @@ struct Waiter {
     next: UnsafeCell<Option<NonNull<Waiter>>>,
 }
 
-/// Threads that wait, the first one first, and the writer that waits for readers to leave.
-struct Queue {
+/// Threads that wait for the same, the first one first.
+struct List {
     first: Option<NonNull<Waiter>>,
     last: Option<NonNull<Waiter>>,
+}
+
+/// Threads that wait, and the writer that waits for readers to leave.
+struct Queue {
+    readers: List,
+    /// Those that want to write.
+    writers: List,
     writer: Option<usize>,
 }
 
 // SAFETY: the waiters live until they have left the queue, and their links are only accessed under its lock.
 unsafe impl Send for Queue {}
 
-impl Queue {
+impl List {
+    const EMPTY: Self = Self { first: None, last: None };
+
     /// Appends a waiter.
     ///
     /// # Safety
-    /// It is in no queue, and stays where it is until it has left this one.
+    /// It is in no list, and stays where it is until it has left this one.
     unsafe fn push(&mut self, waiter: &Waiter) {
         let waiter = NonNull::from(waiter);
         match self.last {
@@ -113,35 +128,58 @@ impl Queue {
         self.last = Some(waiter);
     }
 
-    /// The thread of the first one that wants to write.
-    fn first_writer(&self) -> Option<usize> {
-        let mut at = self.first;
-        while let Some(waiter) = at {
-            // SAFETY: as in `push`.
-            let waiter = unsafe { waiter.as_ref() };
-            if waiter.wanted == Wanted::Intent {
-                return Some(waiter.thread);
-            }
-            // SAFETY: as in `push`.
-            at = unsafe { *waiter.next.get() };
-        }
-        None
+    fn front(&self) -> Option<&Waiter> {
+        // SAFETY: as in `push`; it leaves the list by `&mut self` only.
+        self.first.map(|waiter| unsafe { waiter.as_ref() })
     }
 
-    /// Removes every waiter for which `leaves` returns true. O(waiters).
-    fn retain(&mut self, mut leaves: impl FnMut(&Waiter) -> bool) {
-        let mut at = self.first.take();
-        self.last = None;
-        while let Some(waiter) = at {
-            // SAFETY: as in `push`. A waiter may be freed as soon as it learns that it has left, so its link is read
-            // before.
-            at = unsafe { (*waiter.as_ref().next.get()).take() };
-            // SAFETY: it is in the queue until `leaves` returns true.
-            let waiter = unsafe { waiter.as_ref() };
-            if !leaves(waiter) {
-                // SAFETY: it was in this queue and is to stay there.
-                unsafe { self.push(waiter) };
+    /// Takes the first one out. It may be freed as soon as it learns that it has left.
+    fn pop(&mut self) {
+        if let Some(first) = self.first {
+            // SAFETY: as in `push`.
+            self.first = unsafe { (*first.as_ref().next.get()).take() };
+            if self.first.is_none() {
+                self.last = None;
             }
+        }
+    }
+
+    /// Takes a waiter out, wherever it is. O(waiters before it).
+    fn remove(&mut self, waiter: &Waiter) {
+        let mut before: Option<NonNull<Waiter>> = None;
+        let mut at = self.first;
+        while let Some(here) = at.filter(|here| !core::ptr::eq(here.as_ptr(), waiter)) {
+            before = at;
+            // SAFETY: as in `push`.
+            at = unsafe { *here.as_ref().next.get() };
+        }
+        match (before, at) {
+            (None, Some(_)) => self.pop(),
+            (Some(before), Some(here)) => {
+                // SAFETY: as in `push`.
+                let next = unsafe { (*here.as_ref().next.get()).take() };
+                // SAFETY: as in `push`.
+                unsafe { *before.as_ref().next.get() = next };
+                if next.is_none() {
+                    self.last = Some(before);
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        // SAFETY: as in `push`.
+        core::iter::successors(self.first, |waiter| unsafe { *waiter.as_ref().next.get() }).count()
+    }
+}
+
+impl Queue {
+    fn list(&mut self, wanted: Wanted) -> &mut List {
+        match wanted {
+            Wanted::Read => &mut self.readers,
+            Wanted::Intent => &mut self.writers,
         }
     }
 }
@@ -150,7 +188,11 @@ impl<T, M: Machine> SharedLock<T, M> {
     /// An open lock.
     pub fn new(machine: M, rank: Rank, value: T) -> Self {
         debug_assert!(rank.sleeps());
-        let queue = SpinLock::new(machine, Rank::SleepQueue, Queue { first: None, last: None, writer: None });
+        let queue = SpinLock::new(
+            machine,
+            Rank::SleepQueue,
+            Queue { readers: List::EMPTY, writers: List::EMPTY, writer: None },
+        );
         Self { word: AtomicU32::new(0), rank, machine, queue, value: UnsafeCell::new(value) }
     }
 
@@ -193,13 +235,8 @@ impl<T, M: Machine> SharedLock<T, M> {
     /// The number of queued threads, for tests.
     #[cfg(test)]
     pub(super) fn waiters(&self) -> usize {
-        let mut n = 0;
-        let mut queue = self.queue.lock();
-        queue.retain(|_| {
-            n += 1;
-            false
-        });
-        n + usize::from(queue.writer.is_some())
+        let queue = self.queue.lock();
+        queue.readers.len() + queue.writers.len() + usize::from(queue.writer.is_some())
     }
 
     /// Whether it is free and has no waiters, for tests.
@@ -253,12 +290,8 @@ impl<T, M: Machine> SharedLock<T, M> {
                 return true;
             }
         }
-        let waiter = Waiter {
-            wanted,
-            thread: self.machine.this_thread(),
-            granted: AtomicBool::new(false),
-            next: UnsafeCell::new(None),
-        };
+        let waiter =
+            Waiter { thread: self.machine.this_thread(), granted: AtomicBool::new(false), next: UnsafeCell::new(None) };
         {
             let mut queue = self.queue.lock();
             // Set before the last check: a thread that releases the lock afterwards sees that there are waiters.
@@ -268,7 +301,7 @@ impl<T, M: Machine> SharedLock<T, M> {
                 return true;
             }
             // SAFETY: it leaves before this function does.
-            unsafe { queue.push(&waiter) };
+            unsafe { queue.list(wanted).push(&waiter) };
         }
         let mut won = false;
         let mut was_woken = false;
@@ -290,7 +323,9 @@ impl<T, M: Machine> SharedLock<T, M> {
         let mut queue = self.queue.lock();
         let granted = waiter.granted.load(Ordering::Acquire);
         if !granted {
-            queue.retain(|other| core::ptr::eq(other, &waiter));
+            queue.list(wanted).remove(&waiter);
+        } else if wanted == Wanted::Read {
+            self.let_in(&mut queue, RELAY);
         }
         self.leave(&queue, wanted);
         won || granted
@@ -303,10 +338,10 @@ impl<T, M: Machine> SharedLock<T, M> {
             self.word.fetch_and(!OVERDUE, Ordering::Relaxed);
             // It may have been woken and have left without taking the intent, so wake the next one.
             if self.word.load(Ordering::Relaxed) & INTENT == 0
-                && let Some(next) = queue.first_writer()
+                && let Some(next) = queue.writers.front()
             {
                 // SAFETY: a waiter leaves the queue under its lock, so its thread cannot have ended.
-                unsafe { self.machine.unpark(next) };
+                unsafe { self.machine.unpark(next.thread) };
             }
         }
         self.note_if_empty(queue);
@@ -314,40 +349,49 @@ impl<T, M: Machine> SharedLock<T, M> {
 
     /// Clears `queued` if the queue is empty. The queue is locked.
     fn note_if_empty(&self, queue: &Queue) {
-        if queue.first.is_none() {
+        if queue.readers.first.is_none() && queue.writers.first.is_none() {
             self.word.fetch_and(!QUEUED, Ordering::Relaxed);
         }
     }
 
-    /// Serves the queue after a release. O(waiters).
+    /// Serves the queue after a release. O(1).
     #[cold]
     #[inline(never)]
     fn serve(&self) {
         let mut queue = self.queue.lock();
-        let overdue = self.word.load(Ordering::Relaxed) & OVERDUE != 0;
-        let mut first_writer = true;
-        queue.retain(|waiter| {
-            let thread = waiter.thread;
-            let granted = match waiter.wanted {
-                Wanted::Read => self.try_take(Wanted::Read, WRITE),
-                Wanted::Intent if !core::mem::take(&mut first_writer) => return false,
-                Wanted::Intent if overdue => self.try_take(Wanted::Intent, INTENT),
-                Wanted::Intent => {
-                    // SAFETY: a waiter leaves the queue under its lock, so its thread cannot have ended.
-                    unsafe { self.machine.unpark(thread) };
-                    return false;
-                }
-            };
-            if granted {
-                // From here on the waiter may be out of the queue, but its thread takes the queue's lock before it
-                // continues.
-                waiter.granted.store(true, Ordering::Release);
-                // SAFETY: so the thread has not ended.
+        self.let_in(&mut queue, BATCH);
+        if let Some(first) = queue.writers.front() {
+            if self.word.load(Ordering::Relaxed) & OVERDUE == 0 {
+                // SAFETY: a waiter leaves the queue under its lock, so its thread cannot have ended.
+                unsafe { self.machine.unpark(first.thread) };
+            } else if self.try_take(Wanted::Intent, INTENT) {
+                let thread = self.grant(first);
+                queue.writers.pop();
+                // SAFETY: as in `let_in`.
                 unsafe { self.machine.unpark(thread) };
             }
-            granted
-        });
+        }
         self.note_if_empty(&queue);
+    }
+
+    /// Gives the lock to the first readers of the queue, `most` at most, unless there is a writer.
+    fn let_in(&self, queue: &mut Queue, most: usize) {
+        for _ in 0..most {
+            let Some(first) = queue.readers.front() else { return };
+            if !self.try_take(Wanted::Read, WRITE) {
+                return;
+            }
+            let thread = self.grant(first);
+            queue.readers.pop();
+            // SAFETY: the thread takes the queue's lock, which is held here, before it continues, so it has not ended.
+            unsafe { self.machine.unpark(thread) };
+        }
+    }
+
+    /// Tells a waiter that it has the lock; the caller then takes it out of the queue and wakes its thread.
+    fn grant(&self, waiter: &Waiter) -> usize {
+        waiter.granted.store(true, Ordering::Release);
+        waiter.thread
     }
 
     /// Called when the last reader has left and a writer waits for that.
