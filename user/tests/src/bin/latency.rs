@@ -12,12 +12,12 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use quire_rt::abi::flags::{Map, Open, Prot, clock, sig, wait};
 use quire_rt::abi::info::ProcessInfo;
-use quire_rt::abi::layout::{Iovec, PollFd, Rlimit, Timespec, poll, rlimit};
+use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until_asleep};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, peek, poke, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -64,6 +64,8 @@ const KINDS: &[(&str, Work)] = &[
     ("everybody gets a signal", everybody_signalled),
     ("children are given to init", children_given_away),
     ("many descriptors are polled", descriptors_polled),
+    ("many items of an epoll are not ready any more", items_looked_at),
+    ("threads touch memory during a fork", memory_touched),
     ("many descriptors are copied and closed", descriptors_copied),
     ("descriptors are copied while they change", descriptors_copied_beside),
     ("a descriptor far from the others is closed", far_descriptor_closed),
@@ -300,6 +302,32 @@ fn descriptors_polled(amount: &Amount) -> Result<bool, Errno> {
     let watched = alloc::vec![PollFd { fd: last, events: poll::IN, revents: 0 }; amount.descriptors];
     let ready = raw(nr::PPOLL, [watched.as_ptr() as usize, watched.len(), 0, 0])?;
     Ok(ready == amount.descriptors && watched.iter().all(|one| one.revents == poll::IN))
+}
+
+fn items_looked_at(amount: &Amount) -> Result<bool, Errno> {
+    let last = many_descriptors(amount.descriptors)?;
+    let set = raw(nr::EPOLL_CREATE1, [0])?;
+    let event = EpollEvent { events: poll::IN.into(), pad: 0, data: 0 };
+    let add = |fd: i32| raw(nr::EPOLL_CTL, [set, epoll::ADD as usize, fd as usize, &raw const event as usize]);
+    (3..=last).for_each(|fd| _ = add(fd));
+    io::read(last, &mut [0])?;
+    let watched = PollFd { fd: set as i32, events: poll::IN, revents: 0 };
+    let now = Timespec::default();
+    let ready = raw(nr::PPOLL, [&raw const watched as usize, 1, &raw const now as usize, 0])?;
+    Ok(ready == 0)
+}
+
+/// They read a byte each into a page that is not there yet, while the space is copied.
+fn memory_touched(amount: &Amount) -> Result<bool, Errno> {
+    let filled = amount.bytes * 8;
+    let at = map(filled, RW);
+    (0..filled / PAGE).for_each(|page| poke(at + page * PAGE, 1));
+    let (read, write) = io::pipe(0)?;
+    let page = map(PAGE, RW);
+    callers(amount.threads, nr::READ, [read as usize, page, 1, 0, 0, 0])?;
+    io::write_all(write, &alloc::vec![7; amount.threads])?;
+    let copied = child(|| 0);
+    Ok(copied == Ok(Status::Exited(0)) && callers_end() && peek(page) == 7)
 }
 
 fn descriptors_copied(amount: &Amount) -> Result<bool, Errno> {

@@ -6,13 +6,14 @@
 extern crate alloc;
 
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::flags::{Open, Prot, sig};
 use quire_rt::abi::layout::{Iovec, PollFd, mode, poll};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
-use quire_rt::{Errno, fs, io, signal, time};
-use user_tests::{Checks, KERNEL, PAGE, RW, map, munmap, raw, start};
+use quire_rt::{Errno, fs, io, signal, thread, time};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, mprotect, munmap, poke, raw, start};
 
 quire_rt::entry!(main);
 
@@ -23,6 +24,7 @@ fn main() -> i32 {
     sleeping(&mut checks);
     capacity(&mut checks);
     transfer(&mut checks);
+    cut(&mut checks);
     descriptors(&mut checks);
     checks.finish()
 }
@@ -67,6 +69,7 @@ fn ends(checks: &mut Checks) {
 
     let (read, write) = io::pipe(0).expect("a pipe");
     let _ = io::close(read);
+    checks.eq(io::write(write, &[]), Ok(0), "writing nothing without a reader is nothing");
     checks.killed(|| io::write(write, b"x"), sig::PIPE, "writing without a reader is a signal");
     checks.exits(
         || {
@@ -201,6 +204,36 @@ fn transfer(checks: &mut Checks) {
     let _ = io::close(write);
     let _ = munmap(edge - PAGE, 2 * PAGE);
     let _ = io::close(read);
+}
+
+/// A write whose end comes and goes writes what it counts, and no other bytes.
+fn cut(checks: &mut Checks) {
+    const LEN: usize = 3 * PAGE - 288;
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let at = map(4 * PAGE, RW);
+    (0..4 * PAGE / 2)
+        .for_each(|i| [i as u8, (i >> 8) as u8].iter().enumerate().for_each(|(k, b)| poke(at + 2 * i + k, *b)));
+    let from = at + 100;
+    let other = thread::spawn(move || {
+        while !DONE.load(SeqCst) {
+            let _ = mprotect(at + PAGE, 3 * PAGE, Prot::empty());
+            let _ = mprotect(at + PAGE, 3 * PAGE, RW);
+        }
+    });
+    let mut right = true;
+    let mut bytes = [0; LEN];
+    for _ in 0..300 {
+        if let Ok(n) = raw(nr::WRITE, [write as usize, from, LEN]) {
+            right &= io::read(read, &mut bytes[..n]) == Ok(n);
+            right &= bytes[..n].chunks_exact(2).enumerate().all(|(i, pair)| pair == ((i + 50) as u16).to_le_bytes());
+        }
+    }
+    DONE.store(true, SeqCst);
+    other.into_iter().for_each(thread::Thread::join);
+    checks.ok(right, "a write whose end comes and goes skips nothing");
+    close((read, write));
+    let _ = munmap(at, 4 * PAGE);
 }
 
 /// Whether all records of several writers come out of a pipe whole.

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use quire_rt::abi::flags::{Open, clock, sig};
-use quire_rt::abi::layout::{EpollEvent, PollFd, Timespec, epoll, poll};
+use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal, thread, time};
@@ -28,6 +28,8 @@ fn main() -> i32 {
     selecting(&mut checks);
     sets(&mut checks);
     kinds(&mut checks);
+    edges(&mut checks);
+    lookers(&mut checks);
     ends(&mut checks);
     nesting(&mut checks);
     waking(&mut checks);
@@ -61,6 +63,14 @@ fn counters(checks: &mut Checks) {
     checks.fails(add(fd, 1), Errno::EAGAIN, "but no more then");
     checks.eq(look(&mut [PollFd { fd, events: poll::IN | poll::OUT, revents: 0 }]), [poll::IN], "full: readable only");
     checks.eq(fs::lseek(fd, 5, 0), Ok(0), "it has no position");
+    let _ = take(fd);
+    let part = |bytes: &[u8]| Iovec { base: bytes.as_ptr() as u64, len: bytes.len() as u64 };
+    let (one, two) = (1u64.to_ne_bytes(), 2u64.to_ne_bytes());
+    let parts = [part(&one), part(&two)];
+    let written = raw(nr::WRITEV, [fd as usize, parts.as_ptr() as usize, 2]);
+    checks.eq((written, take(fd)), (Ok(16), Ok(3)), "each part of a vector is a write");
+    let halves = [part(&one[..4]), part(&one[4..])];
+    checks.fails(raw(nr::WRITEV, [fd as usize, halves.as_ptr() as usize, 2]), Errno::EINVAL, "of 8 bytes at least");
     checks.fails(counter(0, 2), Errno::EINVAL, "unknown flags");
     let _ = io::close(fd);
 
@@ -163,6 +173,12 @@ fn selecting(checks: &mut Checks) {
     let _ = take(high as i32);
     let (mut read, mut write) = (union(set(low), set(high)), [0; 2]);
     checks.eq((call(&mut read, &mut write), read), (Ok(0), [0; 2]), "none is ready");
+    let _ = add(high as i32, 1);
+    let limits = process::prlimit(rlimit::NOFILE, None).unwrap_or(Rlimit { cur: 1024, max: 4096 });
+    let _ = process::prlimit(rlimit::NOFILE, Some(Rlimit { cur: 30, ..limits }));
+    let (mut read, mut write) = (set(high), [0; 2]);
+    checks.eq((call(&mut read, &mut write), read), (Ok(1), set(high)), "one above a limit that was lowered since");
+    let _ = process::prlimit(rlimit::NOFILE, Some(limits));
     fds.iter().for_each(|fd| _ = io::close(*fd));
     let mut gone = set(high);
     checks.fails(call(&mut gone, &mut [0; 2]), Errno::EBADF, "a descriptor that is closed");
@@ -267,6 +283,60 @@ fn kinds(checks: &mut Checks) {
     let _ = add(other, 1);
     checks.eq(wait(set, 8, 0), Ok([(IN, 7)].into()), "but told");
     [edge, once, both, other, set].iter().for_each(|fd| _ = io::close(*fd));
+}
+
+/// What is no event, and what is one though nobody has looked since the last.
+fn edges(checks: &mut Checks) {
+    let (inner, outer) = (set(), set());
+    let fd = counter(0, 0).unwrap_or(-1);
+    let count = |set: i32| wait(set, 8, 0).map_or(9, |found| found.len());
+    let _ = control(outer, epoll::ADD, inner, IN | epoll::ET, 0);
+    let _ = control(inner, epoll::ADD, fd, IN, 0);
+    let _ = add(fd, 1);
+    let first = count(outer);
+    let _ = take(fd);
+    let _ = add(fd, 1);
+    checks.eq((first, count(outer), count(outer)), (1, 1, 0), "each event of an inner set is an edge of it");
+    let _ = (io::close(inner), io::close(outer));
+
+    let set = set();
+    let _ = take(fd);
+    let _ = control(set, epoll::ADD, fd, OUT | epoll::ET, 0);
+    let first = count(set);
+    let _ = add(fd, 1);
+    let second = count(set);
+    let _ = take(fd);
+    checks.eq((first, second, count(set)), (1, 0, 1), "a write gives no room, a read does");
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let _ = control(set, epoll::ADD, write, OUT | epoll::ET, 0);
+    let first = count(set);
+    let _ = io::write(write, b"xx");
+    let _ = io::read(read, &mut [0]);
+    checks.eq((first, count(set)), (1, 0), "nor does a read of a pipe that is not full");
+    [fd, set, read, write].iter().for_each(|fd| _ = io::close(*fd));
+}
+
+/// Several look at the same set, of which an item is ready all the time: nobody sees it empty.
+fn lookers(checks: &mut Checks) {
+    static DONE: AtomicU32 = AtomicU32::new(0);
+    let (inner, outer) = (set(), set());
+    let fd = counter(1, 0).unwrap_or(-1);
+    let _ = control(inner, epoll::ADD, fd, IN, 0);
+    let _ = control(outer, epoll::ADD, inner, IN, 0);
+    let looker = move || {
+        while DONE.load(SeqCst) == 0 {
+            let _ = wait(inner, 1, 0);
+        }
+    };
+    let threads: Vec<_> = (0..2).flat_map(|_| thread::spawn(looker)).collect();
+    let all = (0..3000).all(|_| {
+        look(&mut [PollFd { fd: inner, events: poll::IN, revents: 0 }]) == [poll::IN]
+            && wait(outer, 1, 0).is_ok_and(|found| found.len() == 1)
+    });
+    DONE.store(1, SeqCst);
+    threads.into_iter().for_each(thread::Thread::join);
+    checks.ok(all, "a set that others look at is not empty meanwhile");
+    [fd, inner, outer].iter().for_each(|fd| _ = io::close(*fd));
 }
 
 /// Files, sets and descriptors that end.
