@@ -70,6 +70,8 @@ thread_local! {
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
     static MASKED: Cell<usize> = const { Cell::new(0) };
+    /// How many threads this one has woken.
+    static UNPARKED: Cell<usize> = const { Cell::new(0) };
     /// How often they were.
     static TIMES_MASKED: Cell<usize> = const { Cell::new(0) };
     static ME: &'static Sleeper =
@@ -333,6 +335,11 @@ unsafe impl Machine for &'static Sim {
 }
 
 impl Sim {
+    /// How many threads this one has woken.
+    pub fn unparked() -> usize {
+        UNPARKED.get()
+    }
+
     /// Sets a limit of the one process that all its threads are.
     pub fn set_limit(&self, which: Limit, bytes: u64) {
         self.limits[which as usize].store(bytes, Relaxed);
@@ -376,6 +383,7 @@ impl Threads for &'static Sim {
     }
 
     unsafe fn unpark(self, thread: usize) {
+        UNPARKED.set(UNPARKED.get() + 1);
         // SAFETY: `this_thread` answered the address of what is never freed.
         let sleeper = unsafe { &*core::ptr::with_exposed_provenance::<Sleeper>(thread) };
         if sleeper.is_asleep.swap(false, SeqCst) {

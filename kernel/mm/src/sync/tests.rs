@@ -94,6 +94,27 @@ fn sleepers_are_served_one_writer_at_a_time_and_all_readers_at_once() {
     assert!(lock.is_open());
 }
 
+/// How many wait is up to programs: whoever releases the lock wakes a few, and those wake the others.
+#[test]
+fn a_release_wakes_a_few_of_many_readers() {
+    const READERS: usize = 60;
+    let lock = lock(());
+    thread::scope(|scope| {
+        let mut intent = lock.intend();
+        let write = intent.write();
+        for _ in 0..READERS {
+            scope.spawn(|| drop(lock.read()));
+        }
+        until_queued(lock, READERS);
+        let before = Sim::unparked();
+        drop(write);
+        drop(intent);
+        let woken = Sim::unparked() - before;
+        assert!(woken <= 2 * 16, "{woken} threads woken at once");
+    });
+    assert!(lock.is_open());
+}
+
 #[test]
 fn a_writer_that_is_passed_by_once_is_not_passed_by_again() {
     let lock = lock(());

@@ -17,7 +17,7 @@ use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, peek, poke, raw, start, until_asleep};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -65,7 +65,6 @@ const KINDS: &[(&str, Work)] = &[
     ("children are given to init", children_given_away),
     ("many descriptors are polled", descriptors_polled),
     ("many items of an epoll are not ready any more", items_looked_at),
-    ("threads touch memory during a fork", memory_touched),
     ("many descriptors are copied and closed", descriptors_copied),
     ("descriptors are copied while they change", descriptors_copied_beside),
     ("a descriptor far from the others is closed", far_descriptor_closed),
@@ -315,19 +314,6 @@ fn items_looked_at(amount: &Amount) -> Result<bool, Errno> {
     let now = Timespec::default();
     let ready = raw(nr::PPOLL, [&raw const watched as usize, 1, &raw const now as usize, 0])?;
     Ok(ready == 0)
-}
-
-/// They read a byte each into a page that is not there yet, while the space is copied.
-fn memory_touched(amount: &Amount) -> Result<bool, Errno> {
-    let filled = amount.bytes * 8;
-    let at = map(filled, RW);
-    (0..filled / PAGE).for_each(|page| poke(at + page * PAGE, 1));
-    let (read, write) = io::pipe(0)?;
-    let page = map(PAGE, RW);
-    callers(amount.threads, nr::READ, [read as usize, page, 1, 0, 0, 0])?;
-    io::write_all(write, &alloc::vec![7; amount.threads])?;
-    let copied = child(|| 0);
-    Ok(copied == Ok(Status::Exited(0)) && callers_end() && peek(page) == 7)
 }
 
 fn descriptors_copied(amount: &Amount) -> Result<bool, Errno> {
