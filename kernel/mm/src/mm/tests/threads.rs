@@ -73,6 +73,11 @@ fn what_hardware_marks_dirty_meanwhile_is_not_lost() {
     let mm = rig.space();
     let shared = map_at(&mm, 0, PAGES * PAGE, RW, Map::SHARED).unwrap();
     let done = AtomicBool::new(false);
+    // The simulated hardware does not know that a lock orders one CPU's stores before another one's, so all pages are there
+    // before several CPUs look.
+    for page in 0..PAGES {
+        rig.touch(0, &mm, shared + page * PAGE, Access::Read).unwrap();
+    }
     thread::scope(|scope| {
         let (rig, mm, done) = (&rig, &mm, &done);
         let touchers: std::vec::Vec<_> = (0..2)
