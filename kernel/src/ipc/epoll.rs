@@ -101,7 +101,7 @@ impl Item {
         &self.epoll
     }
 
-    /// Those of its object's events that are in `wanted`. The caller holds no lock.
+    /// Those of its object's events that are in `wanted`, of which a disabled item has none. The caller holds no lock.
     fn ready(&self, wanted: u32) -> u32 {
         u32::from(self.object.ready()) & wanted
     }
@@ -136,14 +136,14 @@ struct Set {
 unsafe impl Send for Set {}
 
 impl Set {
+    /// Puts an item on the ready list, unless it has left the set; returns whether it is there.
     fn append(&mut self, item: &Item) -> bool {
-        let enters = item.set_link.is_linked() && !item.ready_link.is_linked();
-        if enters {
+        if item.set_link.is_linked() && !item.ready_link.is_linked() {
             // SAFETY: it is in the tree, which owns it, and leaves the list before the tree.
             self.ready.push_back(unsafe { UnsafeRef::from_raw(item) });
             self.ready_len += 1;
         }
-        enters
+        item.ready_link.is_linked()
     }
 
     fn first_ready(&self) -> Option<KArc<Item>> {
@@ -305,15 +305,7 @@ impl Epoll {
             let _set = self.set.lock();
             item.events.get()
         };
-        if wanted & !FLAGS == 0 || item.ready(wanted) & events == 0 {
-            return;
-        }
-        let is_there = {
-            let mut set = self.set.lock();
-            set.append(item);
-            item.ready_link.is_linked()
-        };
-        if is_there {
+        if item.ready(wanted) & events != 0 && self.set.lock().append(item) {
             self.waiters.wake_one();
             self.source.wake(poll::IN | poll::RDNORM);
         }
@@ -342,7 +334,7 @@ impl Epoll {
             }
             (item, wanted, data, there)
         };
-        let ready = if wanted & !FLAGS == 0 { 0 } else { item.ready(wanted) };
+        let ready = item.ready(wanted);
         let stored = if ready == 0 { Ok(()) } else { put(EpollEvent { events: ready, pad: 0, data }) };
         let is_reported = ready != 0 && stored.is_ok();
         if wanted & epoll::ONESHOT != 0 && !is_reported {
@@ -390,7 +382,7 @@ impl Epoll {
                 let wanted = item.events.get();
                 (item, wanted)
             };
-            if wanted & !FLAGS != 0 && item.ready(wanted) != 0 {
+            if item.ready(wanted) != 0 {
                 return poll::IN | poll::RDNORM;
             }
             self.leave_ready(&item);
