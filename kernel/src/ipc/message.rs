@@ -282,17 +282,9 @@ pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> 
 /// that is gone is no error. If what the answer carries is in error the call stays in the slot, and nothing is received.
 pub fn reply_receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
     let mut next = Next::NOBODY;
-    if cargo::is_laden(frame) {
-        let answered =
-            current().reply(|reply| cargo::answer(Answering::Slot(reply), frame, |thread| next.rouse(thread)));
-        match answered.ok_or(Errno::ENOENT)? {
-            Ok(()) | Err(Errno::ECANCELED) => drop(current().take_reply()),
-            Err(e) => return Err(e),
-        }
-    } else {
-        let reply = current().take_reply().ok_or(Errno::ENOENT)?;
-        // SAFETY: the frame is this thread's.
-        reply.answer(unsafe { &*registers(frame) }, |thread| next.rouse(thread));
+    match answer_slot(frame, |thread| next.rouse(thread)) {
+        Ok(()) | Err(Errno::ECANCELED) => {}
+        Err(e) => return Err(e),
     }
     // What is left to do is a receive, also if the call is restarted.
     frame.x[8] = quire_abi::nr::QUIRE_RECEIVE as u64;
@@ -341,17 +333,25 @@ fn keep(received: Received<Cpu>) {
 
 /// Answers the call in the slot with the message in the frame. ENOENT without one, ECANCELED if the caller is gone.
 pub fn answer(frame: &mut TrapFrame) -> Result<(), Errno> {
+    // SAFETY: `unpark` is told a thread that does not end during the call.
+    answer_slot(frame, |thread| unsafe { Cpu.unpark(thread) })
+}
+
+/// As [`answer`]; `rouse` is told the caller's thread. If what the answer carries is in error the call stays in the slot.
+#[inline(always)]
+fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let thread = current();
     if cargo::is_laden(frame) {
-        let answered = thread.reply(|reply| answer_laden(Answering::Slot(reply), frame)).ok_or(Errno::ENOENT)?;
+        let answered =
+            thread.reply(|reply| cargo::answer(Answering::Slot(reply), frame, rouse)).ok_or(Errno::ENOENT)?;
         if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
             drop(thread.take_reply());
         }
         return answered;
     }
     let reply = thread.take_reply().ok_or(Errno::ENOENT)?;
-    // SAFETY: the frame is this thread's, and `unpark` is told a thread that does not end during the call.
-    let is_answered = reply.answer(unsafe { &*registers(frame) }, |thread| unsafe { Cpu.unpark(thread) });
+    // SAFETY: the frame is this thread's.
+    let is_answered = reply.answer(unsafe { &*registers(frame) }, rouse);
     if is_answered { Ok(()) } else { Err(Errno::ECANCELED) }
 }
 
