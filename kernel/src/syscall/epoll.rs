@@ -85,21 +85,12 @@ pub fn wait(a: Args) -> Answer {
     const MOST: usize = i32::MAX as usize / size_of::<EpollEvent>();
     let most = usize::try_from(a.int(2)).ok().filter(|most| (1..=MOST).contains(most)).ok_or(Errno::EINVAL)?;
     uaccess::check(a.addr(1), most * size_of::<EpollEvent>())?;
-    let mask = a.opt_addr(4).map(uaccess::get).transpose()?;
-    if mask.is_some() && a.word(5) != signal::SET_SIZE {
-        return Err(Errno::EINVAL);
-    }
+    let mask = signal::mask_at(a.opt_addr(4), a.word(5))?;
     let file = table()?.get(a.int(0))?.file;
     let epoll = epoll_of(&file)?;
     let span = u64::try_from(a.int(3)).ok().map(|ms| ms * 1_000_000);
-    if let Some(mask) = mask {
-        signal::with_mask(mask);
-    }
-    let found = wait_for(epoll, a.addr(1), most, span.map(|ns| timer::now_ns() + ns));
-    if mask.is_some() && found != Err(Errno::EINTR) {
-        signal::restore_mask();
-    }
-    found
+    let deadline = span.map(|ns| timer::now_ns() + ns);
+    signal::sleep_with(mask, || wait_for(epoll, a.addr(1), most, deadline))
 }
 
 /// Sleeps until items are ready, or until the deadline; stores their events, `most` at most.

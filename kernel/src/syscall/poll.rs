@@ -1,7 +1,7 @@
 //! ppoll and pselect6: waiting for any of several descriptors.
 //!
-//! The call's signal mask is in effect while it sleeps. It is undone at once, unless a signal ended the sleep: then
-//! after the handler. The remaining time is stored, so that a restarted call waits no longer than the first.
+//! The call's signal mask is in effect while it sleeps. The remaining time is stored, so that a restarted call waits no longer
+//! than the first.
 
 use quire_abi::Errno;
 use quire_abi::layout::{PollFd, poll as bits};
@@ -35,13 +35,7 @@ fn deadline(time: Option<UserAddr>) -> Result<(Option<u64>, bool), Errno> {
 
 /// Waits with the mask. The remaining time is stored at `time`.
 fn wait(set: &mut PollSet<'_>, deadline: Option<u64>, time: Option<UserAddr>, mask: Option<u64>) -> Answer {
-    if let Some(mask) = mask {
-        signal::with_mask(mask);
-    }
-    let ready = set.wait(deadline);
-    if mask.is_some() && ready != Err(Errno::EINTR) {
-        signal::restore_mask();
-    }
+    let ready = signal::sleep_with(mask, || set.wait(deadline));
     if let (Some(at), Some(deadline)) = (time, deadline) {
         // As on Linux, a failure to store the time is ignored.
         let _ = uaccess::put(at, &time::from_ns(deadline.saturating_sub(timer::now_ns())));
@@ -55,10 +49,7 @@ pub fn ppoll(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let (deadline, is_look) = deadline(a.opt_addr(2))?;
-    let mask = a.opt_addr(3).map(uaccess::get).transpose()?;
-    if mask.is_some() && a.word(4) != signal::SET_SIZE {
-        return Err(Errno::EINVAL);
-    }
+    let mask = signal::mask_at(a.opt_addr(3), a.word(4))?;
     let table = table()?;
     let ready = look(table, a.addr(0), count)?;
     if mask.is_none() && (ready > 0 || is_look) {
@@ -149,10 +140,7 @@ pub fn pselect6(a: Args) -> Answer {
     let (deadline, _) = deadline(a.opt_addr(4))?;
     // The last argument points to a pair: the mask's address and its length.
     let [mask, size] = a.opt_addr(5).map(uaccess::get::<[u64; 2]>).transpose()?.unwrap_or_default();
-    if mask != 0 && size as usize != signal::SET_SIZE {
-        return Err(Errno::EINVAL);
-    }
-    let mask = (mask != 0).then(|| uaccess::get(UserAddr::new(mask as usize))).transpose()?;
+    let mask = signal::mask_at((mask != 0).then(|| UserAddr::new(mask as usize)), size as usize)?;
     let poller = Poller::new();
     let mut set = PollSet::new(&poller);
     for first in (0..count).step_by(WORD) {

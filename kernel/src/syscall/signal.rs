@@ -17,7 +17,7 @@ use crate::task::wait::{self, Sleep};
 use crate::task::walk::Among;
 
 /// The one size of a signal set.
-pub const SET_SIZE: usize = 8;
+const SET_SIZE: usize = 8;
 
 fn valid(signal: u32) -> Result<u32, Errno> {
     if signal < sig::COUNT { Ok(signal) } else { Err(Errno::EINVAL) }
@@ -230,8 +230,26 @@ pub fn sigpending(a: Args) -> Answer {
     Ok(0)
 }
 
+/// The mask at `addr`, for a call that sleeps with it; `None` for a null address. EINVAL if `size` is not a mask's.
+pub fn mask_at(addr: Option<UserAddr>, size: usize) -> Result<Option<u64>, Errno> {
+    let mask = addr.map(uaccess::get).transpose()?;
+    if mask.is_some() && size != SET_SIZE { Err(Errno::EINVAL) } else { Ok(mask) }
+}
+
+/// Sleeps with a mask. It is undone at once, unless a signal has ended the sleep: then after the handler.
+pub fn sleep_with(mask: Option<u64>, sleep: impl FnOnce() -> Answer) -> Answer {
+    if let Some(mask) = mask {
+        replace_mask(mask);
+    }
+    let result = sleep();
+    if mask.is_some() && result != Err(Errno::EINTR) {
+        restore_mask();
+    }
+    result
+}
+
 /// Replaces the mask while a call sleeps; the old one is restored when a handler has returned, or by [`restore_mask`].
-pub fn with_mask(mask: u64) {
+fn replace_mask(mask: u64) {
     let thread = current();
     let mut signals = thread.signals.lock();
     signals.restore = Some(signals.blocked);
@@ -240,8 +258,8 @@ pub fn with_mask(mask: u64) {
     thread.set_work(work::SIGNAL);
 }
 
-/// Ends [`with_mask`] at once: no signal has ended the sleep.
-pub fn restore_mask() {
+/// Ends [`replace_mask`] at once: no signal has ended the sleep.
+fn restore_mask() {
     let mut signals = current().signals.lock();
     if let Some(mask) = signals.restore.take() {
         signals.blocked = mask;
@@ -252,7 +270,7 @@ pub fn sigsuspend(a: Args) -> Answer {
     if a.word(1) != SET_SIZE {
         return Err(Errno::EINVAL);
     }
-    with_mask(uaccess::get(a.addr(0))?);
+    replace_mask(uaccess::get(a.addr(0))?);
     Err(wait::pause())
 }
 
