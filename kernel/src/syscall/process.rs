@@ -10,7 +10,7 @@ use quire_mm::addr::PAGE_SIZE;
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, uaccess};
-use crate::archive::{self, Node};
+use crate::archive::Node;
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
 use crate::task::credentials::{Privilege, permit_inspection, require};
@@ -47,8 +47,7 @@ pub fn execve(frame: &mut TrapFrame) -> Answer {
     let [path, args, env] = [0, 1, 2].map(|i| Args(&frame.x).addr(i));
     let mut buffer = super::file::path_buffer()?;
     let path = uaccess::get_string(&mut buffer, path)?;
-    let node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), path, true)?;
-    image::check_executable(node)?;
+    let node = image::find(path)?;
     let mut args = Strings::from_user(args)?;
     if args.count() == 0 {
         // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
@@ -72,8 +71,7 @@ fn interpreter_of(node: &'static Node, path: &[u8], args: Strings) -> Result<(&'
             None => args.for_interpreter(&[script.interpreter, name])?,
         };
         name = script.interpreter;
-        node = archive::lookup(current().process().cwd.load(Ordering::Relaxed), name, true)?;
-        image::check_executable(node)?;
+        node = image::find(name)?;
     }
     Err(Errno::ELOOP)
 }

@@ -74,6 +74,14 @@ pub fn check_executable(node: &Node) -> Result<(), Errno> {
     if !is_file || node.mode & 0o111 == 0 { Err(Errno::EACCES) } else { Ok(()) }
 }
 
+/// The file that a process starts by this path: the errors of the path, and EACCES.
+pub fn find(path: &[u8]) -> Result<&'static Node, Errno> {
+    let directory = current().process.as_ref().map_or(0, |process| process.cwd.load(Ordering::Relaxed));
+    let node = archive::lookup(directory, path, true)?;
+    check_executable(node)?;
+    Ok(node)
+}
+
 /// Makes an address space with a program, except its stack.
 pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image), Errno> {
     let (header, segments) = headers(node.data)?;
@@ -191,14 +199,7 @@ fn interpreter(data: &[u8], segments: &Segments<'_>) -> Result<Option<&'static N
         return Err(Errno::ENOEXEC);
     }
     let path = name.split(|&b| b == 0).next().unwrap_or(name);
-    let node = archive::lookup(current_directory(), path, true)?;
-    check_executable(node)?;
-    Ok(Some(node))
-}
-
-/// Where a name that does not begin with a slash is looked up.
-fn current_directory() -> u32 {
-    current().process.as_ref().map_or(0, |process| process.cwd.load(Ordering::Relaxed))
+    find(path).map(Some)
 }
 
 fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> + 'a {
