@@ -48,47 +48,89 @@ impl Flags {
     }
 }
 
-/// The clock, whose hand is the start of a queue.
-pub struct Clock {
-    frames: usize,
-    list: Lists,
-    flags: Flags,
+/// The pages in memory, on lists, and the flags of all pages.
+pub(super) struct Memory {
+    pub(super) frames: usize,
+    pub(super) lists: Lists,
+    pub(super) flags: Flags,
 }
+
+impl Memory {
+    /// Empty, with so many frames and lists.
+    pub(super) fn new(frames: usize, lists: u8, pages: usize) -> Memory {
+        Memory { frames, lists: Lists::new(lists, pages), flags: Flags::new(pages) }
+    }
+}
+
+/// A policy by access flags: it does nothing at an access to a page that is in memory.
+pub(super) trait ByFlags {
+    /// The display name.
+    const NAME: &'static str;
+
+    /// Its memory.
+    fn memory(&self) -> &Memory;
+
+    /// The same, to change.
+    fn memory_mut(&mut self) -> &mut Memory;
+
+    /// Brings in a page that is not in memory, and was accessed.
+    fn bring_in(&mut self, page: usize);
+}
+
+impl<T: ByFlags> Policy for T {
+    fn name(&self) -> &'static str {
+        T::NAME
+    }
+
+    fn looks(&self) -> Option<u64> {
+        Some(self.memory().flags.looks())
+    }
+
+    fn holds(&self, page: usize) -> bool {
+        self.memory().lists.list_of(page).is_some()
+    }
+
+    fn refer(&mut self, page: usize) -> bool {
+        self.memory_mut().flags.set(page);
+        let is_fault = !self.holds(page);
+        if is_fault {
+            self.bring_in(page);
+        }
+        is_fault
+    }
+}
+
+/// The clock, whose hand is the start of a queue.
+pub struct Clock(Memory);
 
 impl Clock {
     /// An empty memory.
     pub fn new(frames: usize, pages: usize) -> Clock {
-        Clock { frames, list: Lists::new(1, pages), flags: Flags::new(pages) }
+        Clock(Memory::new(frames, 1, pages))
     }
 }
 
-impl Policy for Clock {
-    fn name(&self) -> &'static str {
-        "clock"
+impl ByFlags for Clock {
+    const NAME: &'static str = "clock";
+
+    fn memory(&self) -> &Memory {
+        &self.0
     }
 
-    fn looks(&self) -> Option<u64> {
-        Some(self.flags.looks())
+    fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.0
     }
 
-    fn holds(&self, page: usize) -> bool {
-        self.list.list_of(page).is_some()
-    }
-
-    fn refer(&mut self, page: usize) -> bool {
-        self.flags.set(page);
-        if self.holds(page) {
-            return false;
-        }
-        while self.list.len(0) == self.frames
-            && let Some(first) = self.list.take_first(0)
+    fn bring_in(&mut self, page: usize) {
+        let Memory { frames, lists, flags } = &mut self.0;
+        while lists.len(0) == *frames
+            && let Some(first) = lists.take_first(0)
         {
-            if self.flags.take(first) {
-                self.list.append(0, first);
+            if flags.take(first) {
+                lists.append(0, first);
             }
         }
-        self.list.append(0, page);
-        true
+        lists.append(0, page);
     }
 }
 
@@ -97,9 +139,7 @@ const ACTIVE: u8 = 1;
 
 /// Active and inactive pages.
 pub struct TwoLists {
-    frames: usize,
-    lists: Lists,
-    flags: Flags,
+    memory: Memory,
     /// Whether the flag of an inactive page was set once already.
     referenced: Vec<bool>,
     /// Pages that have left, and pages that became active.
@@ -112,9 +152,7 @@ impl TwoLists {
     /// An empty memory.
     pub fn new(frames: usize, pages: usize) -> TwoLists {
         TwoLists {
-            frames,
-            lists: Lists::new(2, pages),
-            flags: Flags::new(pages),
+            memory: Memory::new(frames, 2, pages),
             referenced: vec![false; pages],
             age: 0,
             shadows: vec![None; pages],
@@ -123,53 +161,46 @@ impl TwoLists {
 
     fn evict(&mut self) {
         loop {
-            while self.lists.len(INACTIVE) < self.lists.len(ACTIVE)
-                && let Some(page) = self.lists.take_first(ACTIVE)
+            while self.memory.lists.len(INACTIVE) < self.memory.lists.len(ACTIVE)
+                && let Some(page) = self.memory.lists.take_first(ACTIVE)
             {
-                self.flags.take(page);
+                self.memory.flags.take(page);
                 self.referenced[page] = false;
-                self.lists.append(INACTIVE, page);
+                self.memory.lists.append(INACTIVE, page);
             }
-            let Some(page) = self.lists.take_first(INACTIVE) else { return };
-            if !self.flags.take(page) {
+            let Some(page) = self.memory.lists.take_first(INACTIVE) else { return };
+            if !self.memory.flags.take(page) {
                 self.shadows[page] = Some(self.age);
                 self.age += 1;
                 return;
             }
             let is_second = core::mem::replace(&mut self.referenced[page], true);
             self.age += u64::from(is_second);
-            self.lists.append(if is_second { ACTIVE } else { INACTIVE }, page);
+            self.memory.lists.append(if is_second { ACTIVE } else { INACTIVE }, page);
         }
     }
 }
 
-impl Policy for TwoLists {
-    fn name(&self) -> &'static str {
-        "two lists"
+impl ByFlags for TwoLists {
+    const NAME: &'static str = "two lists";
+
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    fn looks(&self) -> Option<u64> {
-        Some(self.flags.looks())
+    fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
-    fn holds(&self, page: usize) -> bool {
-        self.lists.list_of(page).is_some()
-    }
-
-    fn refer(&mut self, page: usize) -> bool {
-        self.flags.set(page);
-        if self.holds(page) {
-            return false;
-        }
-        if self.lists.len(INACTIVE) + self.lists.len(ACTIVE) == self.frames {
+    fn bring_in(&mut self, page: usize) {
+        if self.memory.lists.len(INACTIVE) + self.memory.lists.len(ACTIVE) == self.memory.frames {
             self.evict();
         }
-        let active = self.lists.len(ACTIVE) as u64;
+        let active = self.memory.lists.len(ACTIVE) as u64;
         let returns = self.shadows[page].take().is_some_and(|left| self.age - left <= active);
         self.age += u64::from(returns);
         self.referenced[page] = false;
-        self.lists.append(if returns { ACTIVE } else { INACTIVE }, page);
-        true
+        self.memory.lists.append(if returns { ACTIVE } else { INACTIVE }, page);
     }
 }
 
@@ -178,9 +209,7 @@ const GENERATIONS: u64 = 4;
 
 /// Generations.
 pub struct Generations {
-    frames: usize,
-    lists: Lists,
-    flags: Flags,
+    memory: Memory,
     resident: usize,
     oldest: u64,
     youngest: u64,
@@ -189,8 +218,8 @@ pub struct Generations {
 impl Generations {
     /// An empty memory.
     pub fn new(frames: usize, pages: usize) -> Generations {
-        let (lists, flags) = (Lists::new(GENERATIONS as u8, pages), Flags::new(pages));
-        Generations { frames, lists, flags, resident: 0, oldest: 0, youngest: 2 }
+        let memory = Memory::new(frames, GENERATIONS as u8, pages);
+        Generations { memory, resident: 0, oldest: 0, youngest: 2 }
     }
 
     fn list(generation: u64) -> u8 {
@@ -200,55 +229,48 @@ impl Generations {
     /// Walks all tables.
     fn age(&mut self) {
         self.youngest += 1;
-        for page in 0..self.flags.young.len() {
-            if self.lists.list_of(page).is_some() && self.flags.take(page) {
-                self.lists.append(Self::list(self.youngest), page);
+        for page in 0..self.memory.flags.young.len() {
+            if self.memory.lists.list_of(page).is_some() && self.memory.flags.take(page) {
+                self.memory.lists.append(Self::list(self.youngest), page);
             }
         }
     }
 
     fn evict(&mut self) {
         loop {
-            while self.lists.len(Self::list(self.oldest)) == 0 && self.oldest + 1 < self.youngest {
+            while self.memory.lists.len(Self::list(self.oldest)) == 0 && self.oldest + 1 < self.youngest {
                 self.oldest += 1;
             }
             if self.oldest + 1 >= self.youngest {
                 self.age();
                 continue;
             }
-            let Some(page) = self.lists.take_first(Self::list(self.oldest)) else { continue };
-            if !self.flags.take(page) {
+            let Some(page) = self.memory.lists.take_first(Self::list(self.oldest)) else { continue };
+            if !self.memory.flags.take(page) {
                 self.resident -= 1;
                 return;
             }
-            self.lists.append(Self::list(self.youngest), page);
+            self.memory.lists.append(Self::list(self.youngest), page);
         }
     }
 }
 
-impl Policy for Generations {
-    fn name(&self) -> &'static str {
-        "generations"
+impl ByFlags for Generations {
+    const NAME: &'static str = "generations";
+
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    fn looks(&self) -> Option<u64> {
-        Some(self.flags.looks())
+    fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
-    fn holds(&self, page: usize) -> bool {
-        self.lists.list_of(page).is_some()
-    }
-
-    fn refer(&mut self, page: usize) -> bool {
-        self.flags.set(page);
-        if self.holds(page) {
-            return false;
-        }
-        if self.resident == self.frames {
+    fn bring_in(&mut self, page: usize) {
+        if self.resident == self.memory.frames {
             self.evict();
         }
         self.resident += 1;
-        self.lists.append(Self::list(self.youngest), page);
-        true
+        self.memory.lists.append(Self::list(self.youngest), page);
     }
 }

@@ -20,9 +20,7 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 
-use super::Policy;
-use super::flags::Flags;
-use super::lists::Lists;
+use super::flags::{ByFlags, Memory};
 
 /// Cold pages whose flag says nothing yet.
 const FRESH: u8 = 0;
@@ -39,11 +37,9 @@ const LONGER: usize = 8;
 
 /// See the module.
 pub struct LirsByFlags {
-    frames: usize,
+    memory: Memory,
     /// The wanted number of cold pages.
     cold: usize,
-    lists: Lists,
-    flags: Flags,
     /// Pages that have left.
     left: u64,
     /// The generation of each hot page.
@@ -58,10 +54,8 @@ impl LirsByFlags {
     /// An empty memory.
     pub fn new(frames: usize, pages: usize) -> LirsByFlags {
         LirsByFlags {
-            frames,
+            memory: Memory::new(frames, 3, pages),
             cold: (frames / 16).max(1),
-            lists: Lists::new(3, pages),
-            flags: Flags::new(pages),
             left: 0,
             seen: vec![0; pages],
             generations: VecDeque::from([(0, 0)]),
@@ -71,15 +65,15 @@ impl LirsByFlags {
 
     /// A time, given by the number of pages that had left.
     fn time(&self, left: u64) -> u64 {
-        1 + left / (self.frames as u64 / 8).max(1)
+        1 + left / (self.memory.frames as u64 / 8).max(1)
     }
 
     fn cold_pages(&self) -> usize {
-        self.lists.len(FRESH) + self.lists.len(WATCHED)
+        self.memory.lists.len(FRESH) + self.memory.lists.len(WATCHED)
     }
 
     fn has_room_for_hot(&self) -> bool {
-        self.lists.len(HOT) + self.cold < self.frames
+        self.memory.lists.len(HOT) + self.cold < self.memory.frames
     }
 
     /// Makes a page hot that was just seen used.
@@ -93,12 +87,12 @@ impl LirsByFlags {
             self.seen[page] = *begun;
             *pages += 1;
         }
-        self.lists.append(HOT, page);
+        self.memory.lists.append(HOT, page);
     }
 
     /// Takes the hot page that was seen used the longest time ago.
     fn take_oldest(&mut self) -> Option<usize> {
-        let page = self.lists.take_first(HOT)?;
+        let page = self.memory.lists.take_first(HOT)?;
         while let Some((begun, pages)) = self.generations.front_mut() {
             if *begun == self.seen[page] {
                 *pages -= 1;
@@ -113,11 +107,11 @@ impl LirsByFlags {
     /// Looks at the hot page that was seen used the longest time ago: it becomes cold, or is seen. Returns whether it is cold.
     fn look(&mut self) -> bool {
         let Some(page) = self.take_oldest() else { return false };
-        let is_used = self.flags.take(page);
+        let is_used = self.memory.flags.take(page);
         if is_used {
             self.heat(page);
         } else {
-            self.lists.append(WATCHED, page);
+            self.memory.lists.append(WATCHED, page);
         }
         !is_used
     }
@@ -125,7 +119,7 @@ impl LirsByFlags {
     /// Whether a page that was last used at this time takes the place of a hot one.
     fn passes(&mut self, used: u64) -> bool {
         for _ in 0..LOOKS {
-            match self.lists.first(HOT) {
+            match self.memory.lists.first(HOT) {
                 Some(first) if self.seen[first] < used => {}
                 _ => return false,
             }
@@ -138,7 +132,7 @@ impl LirsByFlags {
 
     /// Makes the queue longer or shorter after a page has come back.
     fn adapt(&mut self, has_passed: bool) {
-        let (least, most) = ((self.frames / 16).max(1), (self.frames / 4).max(1));
+        let (least, most) = ((self.memory.frames / 16).max(1), (self.memory.frames / 4).max(1));
         self.cold = if has_passed { (self.cold + LONGER).min(most) } else { (self.cold - 1).max(least) };
     }
 
@@ -150,14 +144,14 @@ impl LirsByFlags {
             self.look();
         }
         loop {
-            while self.lists.len(WATCHED) < self.lists.len(FRESH)
-                && let Some(page) = self.lists.take_first(FRESH)
+            while self.memory.lists.len(WATCHED) < self.memory.lists.len(FRESH)
+                && let Some(page) = self.memory.lists.take_first(FRESH)
             {
-                self.flags.clear(page);
-                self.lists.append(WATCHED, page);
+                self.memory.flags.clear(page);
+                self.memory.lists.append(WATCHED, page);
             }
-            let Some(page) = self.lists.take_first(WATCHED).or_else(|| self.take_oldest()) else { return };
-            if !self.flags.take(page) {
+            let Some(page) = self.memory.lists.take_first(WATCHED).or_else(|| self.take_oldest()) else { return };
+            if !self.memory.flags.take(page) {
                 let came = self.left.saturating_sub(self.cold_pages() as u64);
                 self.shadows[page] = Some(self.time(came));
                 self.left += 1;
@@ -166,31 +160,25 @@ impl LirsByFlags {
             if self.passes(u64::MAX) {
                 self.heat(page);
             } else {
-                self.lists.append(FRESH, page);
+                self.memory.lists.append(FRESH, page);
             }
         }
     }
 }
 
-impl Policy for LirsByFlags {
-    fn name(&self) -> &'static str {
-        "LIRS by flags"
+impl ByFlags for LirsByFlags {
+    const NAME: &'static str = "LIRS by flags";
+
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
-    fn looks(&self) -> Option<u64> {
-        Some(self.flags.looks())
+    fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.memory
     }
 
-    fn holds(&self, page: usize) -> bool {
-        self.lists.list_of(page).is_some()
-    }
-
-    fn refer(&mut self, page: usize) -> bool {
-        self.flags.set(page);
-        if self.holds(page) {
-            return false;
-        }
-        if self.cold_pages() + self.lists.len(HOT) == self.frames {
+    fn bring_in(&mut self, page: usize) {
+        if self.cold_pages() + self.memory.lists.len(HOT) == self.memory.frames {
             self.evict();
         }
         let shadow = self.shadows[page].take();
@@ -203,8 +191,7 @@ impl Policy for LirsByFlags {
         if is_hot {
             self.heat(page);
         } else {
-            self.lists.append(FRESH, page);
+            self.memory.lists.append(FRESH, page);
         }
-        true
     }
 }
