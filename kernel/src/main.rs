@@ -47,6 +47,7 @@ use backtrace::symbols;
 use board::BOARD;
 use boot::memory;
 use console::{early_port, input, log as kernel_log, serial};
+use ipc::bell;
 use task::{courier, oom, percpu, sched};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
@@ -117,6 +118,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     selftest::run();
     input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
+    bell::start().unwrap_or_else(|e| boot::stop("no memory for the ringer of bells", &e));
     courier::start().unwrap_or_else(|e| boot::stop("no memory for the courier of signals", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));

@@ -88,6 +88,8 @@ bitflags! {
         const FILES = 0x400;
         /// Share signal handlers.
         const SIGHAND = 0x800;
+        /// Store a pidfd of the child at `parent_tid`, or for `clone3` at `pidfd`.
+        const PIDFD = 0x1000;
         /// The parent sleeps until the child execs or exits.
         const VFORK = 0x4000;
         /// The child's parent is the caller's parent.
@@ -106,6 +108,8 @@ bitflags! {
         const DETACHED = 0x40_0000;
         /// Store the child's id at `child_tid` in the child.
         const CHILD_SETTID = 0x100_0000;
+        /// `clone3`: no handlers of signals in the child.
+        const CLEAR_SIGHAND = 0x1_0000_0000;
     }
 
     /// Rights of a machine-control handle; each allows one operation on the machine as a whole.
@@ -242,6 +246,7 @@ pub mod si {
     pub const TIMER: i32 = -2;
     pub const MESGQ: i32 = -3;
     pub const ASYNCIO: i32 = -4;
+    pub const SIGIO: i32 = -5;
     pub const TKILL: i32 = -6;
 }
 
@@ -250,6 +255,7 @@ pub mod si {
 pub mod cld {
     pub const EXITED: i32 = 1;
     pub const KILLED: i32 = 2;
+    pub const DUMPED: i32 = 3;
     pub const STOPPED: i32 = 5;
     pub const CONTINUED: i32 = 6;
 }
@@ -282,14 +288,45 @@ pub mod futex {
     pub const TID_MASK: u32 = 0x3fff_ffff;
 }
 
-/// Options of `wait4`.
+/// Flags of `timerfd_settime`.
+#[allow(missing_docs)]
+pub mod tfd {
+    pub const ABSTIME: u32 = 1;
+    pub const CANCEL_ON_SET: u32 = 2;
+}
+
+/// Flags of `pidfd_send_signal`.
+pub mod pidfd {
+    /// To the process's first thread.
+    pub const SIGNAL_THREAD: u32 = 1;
+    /// To the process.
+    pub const SIGNAL_THREAD_GROUP: u32 = 2;
+    /// To the group that it leads.
+    pub const SIGNAL_PROCESS_GROUP: u32 = 4;
+    /// All of them, of which a call has one at most.
+    pub const SIGNAL_SCOPES: u32 = 7;
+}
+
+/// Options of `wait4` and `waitid`.
 pub mod wait {
     /// Return at once when no child has changed.
     pub const WNOHANG: u32 = 1;
     /// Report stopped children too.
     pub const WUNTRACED: u32 = 2;
+    /// `waitid`: report children that have ended.
+    pub const WEXITED: u32 = 4;
     /// Report continued children too.
     pub const WCONTINUED: u32 = 8;
+    /// `waitid`: what is reported can be waited for again.
+    pub const WNOWAIT: u32 = 0x0100_0000;
+    /// `waitid`: any child.
+    pub const P_ALL: u32 = 0;
+    /// `waitid`: the child with a number.
+    pub const P_PID: u32 = 1;
+    /// `waitid`: any child of a group.
+    pub const P_PGID: u32 = 2;
+    /// `waitid`: the child of a pidfd.
+    pub const P_PIDFD: u32 = 3;
 }
 
 /// Clock numbers of `clock_gettime`.
@@ -303,6 +340,8 @@ pub mod clock {
     pub const REALTIME_COARSE: i32 = 5;
     pub const MONOTONIC_COARSE: i32 = 6;
     pub const BOOTTIME: i32 = 7;
+    pub const REALTIME_ALARM: i32 = 8;
+    pub const BOOTTIME_ALARM: i32 = 9;
     /// Flag of `clock_nanosleep`: the time is absolute.
     pub const TIMER_ABSTIME: u32 = 1;
 }

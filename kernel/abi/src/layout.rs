@@ -21,7 +21,7 @@ pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, EpollEvent, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(Siginfo, Itimerval, RobustListHead, HandleInfo);
+pod!(Siginfo, SignalfdSiginfo, CloneArgs, Itimerspec, Itimerval, RobustListHead, HandleInfo);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -269,6 +269,64 @@ pub struct Siginfo {
     pub rest: [u64; 10],
 }
 
+/// A signal as `signalfd` tells it. What its kind does not have is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct SignalfdSiginfo {
+    pub signo: u32,
+    pub errno: i32,
+    pub code: i32,
+    pub pid: u32,
+    pub uid: u32,
+    pub fd: i32,
+    pub tid: u32,
+    pub band: u32,
+    pub overrun: u32,
+    pub trapno: u32,
+    pub status: i32,
+    pub int: i32,
+    pub ptr: u64,
+    pub utime: u64,
+    pub stime: u64,
+    pub addr: u64,
+    pub addr_lsb: u16,
+    pub pad: u16,
+    pub syscall: i32,
+    pub call_addr: u64,
+    pub arch: u32,
+    pub rest: [u32; 7],
+}
+
+/// The arguments of `clone3`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct CloneArgs {
+    pub flags: u64,
+    pub pidfd: u64,
+    pub child_tid: u64,
+    pub parent_tid: u64,
+    pub exit_signal: u64,
+    /// The stack's lowest address.
+    pub stack: u64,
+    pub stack_size: u64,
+    pub tls: u64,
+    pub set_tid: u64,
+    pub set_tid_size: u64,
+    pub cgroup: u64,
+}
+
+/// A timer's setting by nanoseconds: the interval that it restarts with, and the time left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Itimerspec {
+    /// 0 for once.
+    pub interval: Timespec,
+    /// 0 for a timer that does not run.
+    pub value: Timespec,
+}
+
 /// An interval timer's setting: the interval that it restarts with, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -409,6 +467,8 @@ const _: () = {
     assert!(size_of::<Stat>() == 128);
     assert!(size_of::<Utsname>() == 390);
     assert!(size_of::<Sysinfo>() == 112);
+    assert!(size_of::<SignalfdSiginfo>() == 128 && size_of::<Itimerspec>() == 32);
+    assert!(size_of::<CloneArgs>() == 88);
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);
     assert!(size_of::<Siginfo>() == 128);

@@ -14,10 +14,15 @@ use quire_mm::fallible::KArc;
 
 use super::epoll::Epoll;
 use super::eventfd::EventFd;
+use super::pidfd;
 use super::pipe::{Pipe, Side};
+use super::signalfd::{self, SignalFd};
 use super::source::Source;
+use super::timerfd::TimerFd;
 use crate::archive::Node;
 use crate::console::tty;
+use crate::task::process::Process;
+use crate::task::thread::current;
 
 bitflags! {
     /// What a descriptor allows.
@@ -47,16 +52,40 @@ pub enum Object {
     EventFd(KArc<EventFd>),
     /// A set of files that are waited for.
     Epoll(KArc<Epoll>),
+    /// A timer.
+    TimerFd(KArc<TimerFd>),
+    /// Signals.
+    SignalFd(KArc<SignalFd>),
+    /// A process.
+    PidFd(KArc<Process>),
 }
 
 impl Object {
-    /// Where threads wait for it to become ready; `None` for what always is.
+    /// Whether it ever is not ready, so that it can be waited for.
+    pub fn has_source(&self) -> bool {
+        !matches!(self, Object::Archive(_) | Object::Null | Object::Zero)
+    }
+
+    /// Makes what [`Object::source`] needs. ENOMEM.
+    pub fn prepare(&self) -> Result<(), Errno> {
+        if let Object::SignalFd(_) = self { signalfd::own_bell().map(drop) } else { Ok(()) }
+    }
+
+    /// Whether its events depend on who looks, so that whoever wakes cannot look for another.
+    pub fn is_of_looker(&self) -> bool {
+        matches!(self, Object::SignalFd(_) | Object::Epoll(_))
+    }
+
+    /// Where threads of the calling process wait for it to become ready; `None` for what always is. It was [prepared](Object::prepare).
     pub fn source(&self) -> Option<&Source> {
         match self {
             Object::Console => Some(tty::source()),
             Object::Pipe(pipe, side) => Some(pipe.source(*side)),
             Object::EventFd(counter) => Some(&counter.source),
             Object::Epoll(epoll) => Some(&epoll.source),
+            Object::TimerFd(timer) => Some(&timer.bell.source),
+            Object::SignalFd(_) => current().process().signal_bell.get().map(|bell| &bell.source),
+            Object::PidFd(process) => Some(&process.end),
             Object::Archive(_) | Object::Null | Object::Zero => None,
         }
     }
@@ -65,6 +94,7 @@ impl Object {
     pub fn ready(&self) -> u16 {
         self.ready_now().unwrap_or_else(|| match self {
             Object::Epoll(epoll) => epoll.ready(),
+            Object::SignalFd(signals) => signals.ready(),
             _ => tty::ready(),
         })
     }
@@ -75,10 +105,12 @@ impl Object {
         match self {
             Object::Pipe(pipe, side) => Some(pipe.ready(*side)),
             Object::EventFd(counter) => Some(counter.ready()),
+            Object::TimerFd(timer) => Some(timer.ready()),
+            Object::PidFd(process) => Some(pidfd::ready(process)),
             Object::Archive(_) | Object::Null | Object::Zero => {
                 Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
             }
-            Object::Console | Object::Epoll(_) => None,
+            Object::Console | Object::Epoll(_) | Object::SignalFd(_) => None,
         }
     }
 }
@@ -124,14 +156,16 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        if *self.is_watched.get_mut()
-            && let Some(source) = self.object.source()
-        {
-            source.leave_all(self);
+        let is_watched = *self.is_watched.get_mut();
+        match &self.object {
+            Object::SignalFd(signals) => signals.close(),
+            object if is_watched => object.source().into_iter().for_each(|source| source.leave_all(self)),
+            _ => {}
         }
         match &self.object {
             Object::Pipe(pipe, side) => pipe.close(*side),
             Object::Epoll(epoll) => epoll.close(),
+            Object::TimerFd(timer) => timer.close(),
             _ => {}
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);

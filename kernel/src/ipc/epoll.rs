@@ -14,8 +14,10 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
+use super::bell::Bell;
 use super::descriptor::{Object, OpenFile};
 use super::nesting::{self, Checked};
+use super::signalfd::{self, FileLink};
 use super::source::{Source, SourceLink, release};
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
@@ -65,6 +67,8 @@ pub struct Item {
     epoll: KArc<Epoll>,
     /// What the file is. (Not the file: an item keeps no end of a pipe open.)
     object: Object,
+    /// For signals: where the process that has added it hears of them.
+    bell: Option<KArc<Bell>>,
     /// What is waited for, and how. With the links below it belongs to the epoll's lock.
     events: Cell<u32>,
     data: Cell<u64>,
@@ -72,6 +76,8 @@ pub struct Item {
     ready_link: LinkedListLink,
     /// Belongs to the source.
     pub source_link: SourceLink,
+    /// Belongs to the list of a signalfd.
+    pub file_link: FileLink,
 }
 
 // SAFETY: the cells and the epoll's links are touched under the epoll's lock, the source's link under the source's; the rest does
@@ -108,7 +114,33 @@ impl Item {
 
     /// There may be `events` at its object. The caller holds no lock.
     pub fn fire(&self, events: u16) {
-        self.epoll.consider(self, events.into());
+        if self.object.is_of_looker() {
+            self.epoll.note(self, self.epoll.wanted(self) & u32::from(events));
+        } else {
+            self.epoll.consider(self, events.into());
+        }
+    }
+
+    /// Enters its source, then looks at its object.
+    fn enter_source(this: &KArc<Self>) {
+        match (&this.object, &this.bell) {
+            (Object::SignalFd(signals), Some(bell)) => {
+                signals.enter(this);
+                bell.source.enter(this);
+            }
+            (object, _) => object.source().into_iter().for_each(|source| source.enter(this)),
+        }
+    }
+
+    /// Leaves its source, if it is there.
+    pub fn leave_source(&self) {
+        match (&self.object, &self.bell) {
+            (Object::SignalFd(signals), Some(bell)) => {
+                signals.leave(self);
+                bell.source.leave(self);
+            }
+            (object, _) => object.source().into_iter().for_each(|source| source.leave(self)),
+        }
     }
 
     /// Its file is gone: it leaves its epoll.
@@ -207,7 +239,10 @@ impl Epoll {
 
     /// Adds a file under a number. EEXIST, ELOOP, ENOSPC; EPERM for a file that is always ready.
     pub fn add(this: &KArc<Self>, file: &OpenFile, fd: i32, event: EpollEvent) -> Result<(), Errno> {
-        let source = file.object.source().ok_or(Errno::EPERM)?;
+        if !file.object.has_source() {
+            return Err(Errno::EPERM);
+        }
+        let bell = if let Object::SignalFd(_) = file.object { Some(signalfd::own_bell()?) } else { None };
         let _nesting = match &file.object {
             Object::Epoll(below) => Some(nesting::check(this, below)?),
             _ => None,
@@ -223,11 +258,13 @@ impl Epoll {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             epoll: this.clone(),
             object: file.object.clone(),
+            bell,
             events: Cell::new(event.events | ALWAYS),
             data: Cell::new(event.data),
             set_link: RBTreeLink::new(),
             ready_link: LinkedListLink::new(),
             source_link: SourceLink::new(),
+            file_link: FileLink::new(),
         })?;
         {
             let mut set = this.set.lock();
@@ -239,14 +276,14 @@ impl Epoll {
             set.items.insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(&item)) });
         }
         file.note_watched();
-        source.enter(&item);
+        Item::enter_source(&item);
         let is_there = {
             let _set = this.set.lock();
             item.set_link.is_linked()
         };
         if !is_there {
             // Removed meanwhile by a thread that did not find it in the source.
-            source.leave(&item);
+            item.leave_source();
         }
         this.consider(&item, u32::MAX);
         Ok(())
@@ -277,7 +314,7 @@ impl Epoll {
             (item, taken)
         };
         release(taken);
-        leave_source(&item);
+        item.leave_source();
         Ok(())
     }
 
@@ -292,7 +329,7 @@ impl Epoll {
             };
             let Some((taken, item)) = first else { return };
             release(taken);
-            leave_source(&item);
+            item.leave_source();
             // A killed thread goes on.
             let _ = resched_point(Sleep::Killable);
         }
@@ -301,11 +338,17 @@ impl Epoll {
     /// Puts an item on the ready list if any of `events` that it waits for is there, and wakes a waiter, and whoever waits for this
     /// epoll, also if it is on the list already. The caller holds no lock.
     fn consider(&self, item: &Item, events: u32) {
-        let wanted = {
-            let _set = self.set.lock();
-            item.events.get()
-        };
-        if item.ready(wanted) & events != 0 && self.set.lock().append(item) {
+        self.note(item, item.ready(self.wanted(item)) & events);
+    }
+
+    fn wanted(&self, item: &Item) -> u32 {
+        let _set = self.set.lock();
+        item.events.get()
+    }
+
+    /// The same for events that were found. The caller holds no lock.
+    fn note(&self, item: &Item, found: u32) {
+        if found != 0 && self.set.lock().append(item) {
             self.waiters.wake_one();
             self.source.wake(poll::IN | poll::RDNORM);
         }
@@ -431,10 +474,4 @@ pub struct Taken {
     pub there: usize,
     /// It was ready, and has been reported.
     pub is_reported: bool,
-}
-
-fn leave_source(item: &Item) {
-    if let Some(source) = item.object.source() {
-        source.leave(item);
-    }
 }

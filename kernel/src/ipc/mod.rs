@@ -1,5 +1,6 @@
 //! Shared objects and communication: open files, pipes, futexes, messages.
 
+pub mod bell;
 pub mod cargo;
 pub mod descriptor;
 pub mod epoll;
@@ -9,7 +10,10 @@ pub mod handles;
 pub mod handover;
 pub mod message;
 mod nesting;
+pub mod pidfd;
 pub mod pipe;
 pub mod poll;
+pub mod signalfd;
 pub mod source;
 pub mod table;
+pub mod timerfd;

@@ -71,6 +71,7 @@ impl<'a> PollSet<'a> {
 
     /// Adds a file, or for `None` an entry with the events `found`.
     pub fn push(&mut self, file: Option<KArc<OpenFile>>, wanted: u16, found: u16, tag: u64) -> Result<(), Errno> {
+        file.as_ref().map_or(Ok(()), |file| file.object.prepare())?;
         let at = self.len % CHUNK;
         if at == 0 {
             let next = self.chunks.take();

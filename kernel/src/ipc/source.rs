@@ -63,16 +63,22 @@ impl Source {
     /// The object has become readier, as `events` say. The caller holds no lock and may sleep.
     #[inline]
     pub fn wake(&self, events: u16) {
-        self.sleepers.wake_all();
-        // (wake_all begins with the barrier.)
-        if self.has_items.load(Ordering::Relaxed) {
+        if self.wake_sleepers() {
             self.fire(events);
         }
     }
 
-    /// Tells the epolls of all items, a few at a time.
+    /// Wakes threads only; returns whether there may be items to [tell](Source::fire), too.
+    #[inline]
+    pub fn wake_sleepers(&self) -> bool {
+        self.sleepers.wake_all();
+        // (wake_all begins with the barrier.)
+        self.has_items.load(Ordering::Relaxed)
+    }
+
+    /// Tells the epolls of all items, a few at a time. The caller holds no lock and may sleep.
     #[cold]
-    fn fire(&self, events: u16) {
+    pub fn fire(&self, events: u16) {
         let mut last: Option<(Key, u64)> = None;
         loop {
             let mut batch: [Option<KArc<Item>>; BATCH] = [const { None }; BATCH];

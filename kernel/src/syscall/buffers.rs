@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
-use quire_abi::layout::Iovec;
+use quire_abi::layout::{Iovec, Pod};
 use quire_mm::UserAddr;
 use quire_mm::fallible::TryVec;
 
@@ -77,6 +77,12 @@ impl Buffers<'_> {
             return Ok(copied);
         }
         self.put_across(from)
+    }
+
+    /// [`Buffers::put`] for a record.
+    pub fn put_record<T: Pod>(&mut self, record: &T) -> Result<usize, Errno> {
+        // SAFETY: a `Pod` has no padding, so that all its bytes are initialised.
+        self.put(unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<T>()) })
     }
 
     #[inline(never)]

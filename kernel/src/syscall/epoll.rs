@@ -7,7 +7,7 @@ use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
 use super::file::{limit, table};
-use super::{Answer, Args, signal};
+use super::{Answer, Args, signal, time};
 use crate::arch::{timer, uaccess};
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::epoll::Epoll;
@@ -15,7 +15,7 @@ use crate::ipc::eventfd::EventFd;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 
-fn install(object: Object, status: Open, flags: Open) -> Answer {
+pub(super) fn install(object: Object, status: Open, flags: Open) -> Answer {
     let file = OpenFile::new(object, status)?;
     let rights = Rights::READ | Rights::WRITE;
     let descriptor = Descriptor { file, rights, close_on_exec: flags.contains(Open::CLOEXEC) };
@@ -53,7 +53,7 @@ pub fn control(a: Args) -> Answer {
     let table = table()?;
     let above = table.get(a.int(0))?.file;
     let file = table.get(a.int(2))?.file;
-    if file.object.source().is_none() {
+    if !file.object.has_source() {
         return Err(Errno::EPERM);
     }
     let epoll = epoll_of(&above)?;
@@ -82,14 +82,24 @@ fn check_exclusive(file: &OpenFile, events: u32) -> Result<(), Errno> {
 
 /// epoll_pwait: the time-out is in milliseconds, a negative one is none.
 pub fn wait(a: Args) -> Answer {
+    let span = u64::try_from(a.int(3)).ok().map(|ms| ms * 1_000_000);
+    wait_in(a, span)
+}
+
+/// epoll_pwait2: the time-out is a timespec, or none.
+pub fn wait_by_timespec(a: Args) -> Answer {
+    let span = a.opt_addr(3).map(uaccess::get).transpose()?.map(time::to_ns).transpose()?;
+    wait_in(a, span)
+}
+
+fn wait_in(a: Args, span: Option<u64>) -> Answer {
     const MOST: usize = i32::MAX as usize / size_of::<EpollEvent>();
     let most = usize::try_from(a.int(2)).ok().filter(|most| (1..=MOST).contains(most)).ok_or(Errno::EINVAL)?;
     uaccess::check(a.addr(1), most * size_of::<EpollEvent>())?;
     let mask = signal::mask_at(a.opt_addr(4), a.word(5))?;
     let file = table()?.get(a.int(0))?.file;
     let epoll = epoll_of(&file)?;
-    let span = u64::try_from(a.int(3)).ok().map(|ms| ms * 1_000_000);
-    let deadline = span.map(|ns| timer::now_ns() + ns);
+    let deadline = span.map(|ns| timer::now_ns().saturating_add(ns));
     signal::sleep_with(mask, || wait_for(epoll, a.addr(1), most, deadline))
 }
 

@@ -150,7 +150,7 @@ pub fn lseek(a: Args) -> Answer {
     let node = match &file.object {
         Object::Archive(node) => node,
         // Linux's answer for what has no position and is not sought in either.
-        Object::EventFd(_) | Object::Epoll(_) => return Ok(0),
+        Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => return Ok(0),
         _ => return Err(Errno::ESPIPE),
     };
     let base = match a.uint(2) {
@@ -249,7 +249,8 @@ fn stat_object(object: &Object) -> Stat {
         Object::Null => special(mode::CHR | 0o666, 1 << 8 | 3),
         Object::Zero => special(mode::CHR | 0o666, 1 << 8 | 5),
         // (They are no kind of file.)
-        Object::EventFd(_) | Object::Epoll(_) => special(0o600, 0),
+        Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => special(0o600, 0),
+        Object::PidFd(_) => special(0o700, 0),
         Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) },
     }
 }

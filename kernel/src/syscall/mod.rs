@@ -10,15 +10,18 @@ mod futex;
 mod identity;
 mod ipc;
 mod memory;
+mod pidfd;
 mod poll;
 mod process;
 mod quire;
 pub mod restart;
 mod sched;
 mod signal;
+mod signalfd;
 mod statistics;
 mod system;
 mod time;
+mod timerfd;
 mod transfer;
 mod unknown;
 
@@ -170,6 +173,14 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     EPOLL_CREATE1 => epoll::create(a);
     EPOLL_CTL => epoll::control(a);
     EPOLL_PWAIT => epoll::wait(a);
+    EPOLL_PWAIT2 => epoll::wait_by_timespec(a);
+    TIMERFD_CREATE => timerfd::create(a);
+    TIMERFD_SETTIME => timerfd::settime(a);
+    TIMERFD_GETTIME => timerfd::gettime(a);
+    SIGNALFD4 => signalfd::create(a);
+    PIDFD_OPEN => pidfd::open(a);
+    PIDFD_SEND_SIGNAL => pidfd::send_signal(a);
+    PIDFD_GETFD => pidfd::get_fd(a);
 
     BRK => memory::brk(a);
     MMAP => memory::mmap(a);
@@ -186,10 +197,12 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     MUNLOCKALL => memory::munlockall();
 
     CLONE => process::clone(a, frame);
+    CLONE3 => process::clone3(a, frame);
     EXECVE => process::execve(frame);
     EXIT => process::exit(a);
     EXIT_GROUP => process::exit_group(a);
     WAIT4 => process::wait4(a);
+    WAITID => process::waitid(a);
     GETPID => process::getpid();
     GETPPID => process::getppid();
     GETTID => process::gettid();

@@ -3,11 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, wait};
-use quire_abi::layout::{Rlimit, rlimit};
+use quire_abi::flags::{Clone, sig, wait};
+use quire_abi::layout::{CloneArgs, Rlimit, Siginfo, rlimit};
+use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 
-use super::{Answer, Args, time};
+use super::{Answer, Args, pidfd, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, uaccess};
 use crate::archive::Node;
@@ -15,7 +16,7 @@ use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
 use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
-use crate::task::exit::{self, Which};
+use crate::task::exit::{self, Waited, Which};
 use crate::task::image;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
@@ -32,6 +33,10 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
     const SIGNAL: u64 = 0xff;
     let flags = a.0[0] & 0xffff_ffff;
     let known = Clone::from_bits(flags & !SIGNAL).ok_or(Errno::EINVAL)?;
+    // The pidfd goes where the number would, or where the flag's old meaning had nothing.
+    if known.contains(Clone::PIDFD) && known.intersects(Clone::PARENT_SETTID | Clone::DETACHED) {
+        return Err(Errno::EINVAL);
+    }
     let request = Request {
         flags: known,
         exit_signal: (flags & SIGNAL) as u32,
@@ -39,6 +44,75 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
         parent_tid: a.addr(2),
         tls: a.0[3],
         child_tid: a.addr(4),
+        pidfd: a.addr(2),
+    };
+    clone::clone(&request, frame).map(|tid| tid as usize)
+}
+
+/// The record of clone3, of which programs may know a former version or a later one. EINVAL, E2BIG for what this kernel does not
+/// know.
+fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
+    const FIRST_VERSION: usize = 64;
+    const KNOWN: usize = size_of::<CloneArgs>();
+    if size < FIRST_VERSION {
+        return Err(Errno::EINVAL);
+    }
+    if size > PAGE_SIZE {
+        return Err(Errno::E2BIG);
+    }
+    let mut words = [0u64; KNOWN / 8];
+    let mut rest = [0u8; 8];
+    let whole = size.min(KNOWN);
+    uaccess::get_all(at, &mut words[..whole / 8])?;
+    for i in (whole..size).step_by(8) {
+        let n = rest.len().min(size - i);
+        uaccess::get_all(at + i, &mut rest[..n])?;
+        if rest[..n].iter().any(|byte| *byte != 0) {
+            return Err(Errno::E2BIG);
+        }
+    }
+    let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup] =
+        words;
+    Ok(CloneArgs {
+        flags,
+        pidfd,
+        child_tid,
+        parent_tid,
+        exit_signal,
+        stack,
+        stack_size,
+        tls,
+        set_tid,
+        set_tid_size,
+        cgroup,
+    })
+}
+
+/// Numbers are not chosen (set_tid), nor groups (CLONE_INTO_CGROUP): EINVAL, as for unknown flags.
+pub fn clone3(a: Args, frame: &TrapFrame) -> Answer {
+    let args = clone_args(a.addr(0), a.word(1))?;
+    let flags = Clone::from_bits(args.flags).ok_or(Errno::EINVAL)?;
+    let is_wrong = flags.contains(Clone::DETACHED)
+        || flags.contains(Clone::SIGHAND | Clone::CLEAR_SIGHAND)
+        || flags.intersects(Clone::THREAD | Clone::PARENT) && args.exit_signal != 0
+        || (args.stack == 0) != (args.stack_size == 0)
+        || args.set_tid != 0
+        || args.set_tid_size != 0;
+    if is_wrong {
+        return Err(Errno::EINVAL);
+    }
+    let addr = |word: u64| UserAddr::new(word as usize);
+    if args.stack != 0 && uaccess::check(addr(args.stack), args.stack_size as usize).is_err() {
+        return Err(Errno::EINVAL);
+    }
+    let request = Request {
+        flags,
+        exit_signal: u32::try_from(args.exit_signal).map_err(|_| Errno::EINVAL)?,
+        stack: args.stack + args.stack_size,
+        parent_tid: addr(args.parent_tid),
+        tls: args.tls,
+        child_tid: addr(args.child_tid),
+        pidfd: addr(args.pidfd),
     };
     clone::clone(&request, frame).map(|tid| tid as usize)
 }
@@ -87,10 +161,11 @@ pub fn exit_group(a: Args) -> Answer {
     exit::exit_thread(process.exit_status().unwrap_or(status))
 }
 
+/// Linux's own options of waits, which concern threads of other processes: accepted, since they have no effect here.
+const LINUX_ONLY: u32 = 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
+
 pub fn wait4(a: Args) -> Answer {
     const KNOWN: u32 = wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED;
-    // Linux's own commands, which concern threads of other processes: accepted, since they have no effect here.
-    const LINUX_ONLY: u32 = 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
     let options = a.uint(2);
     if options & !(KNOWN | LINUX_ONLY) != 0 {
         return Err(Errno::EINVAL);
@@ -102,7 +177,7 @@ pub fn wait4(a: Args) -> Answer {
         i32::MIN => return Err(Errno::ESRCH),
         group => Which::Group(group.unsigned_abs()),
     };
-    let Some(waited) = exit::wait_for_child(which, options)? else { return Ok(0) };
+    let Some(waited) = exit::wait_for_child(which, options | wait::WEXITED)? else { return Ok(0) };
     if let Some(at) = a.opt_addr(1) {
         uaccess::put(at, &waited.status)?;
     }
@@ -110,6 +185,51 @@ pub fn wait4(a: Args) -> Answer {
         uaccess::put(at, &waited.usage)?;
     }
     Ok(waited.pid as usize)
+}
+
+pub fn waitid(a: Args) -> Answer {
+    let waited = wait_by_id(a);
+    if let (Ok(Some(waited)), Some(at)) = (&waited, a.opt_addr(4)) {
+        uaccess::put(at, &waited.usage)?;
+    }
+    if let Some(at) = a.opt_addr(2) {
+        // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user, status.
+        let (head, body) = waited.as_ref().ok().and_then(Option::as_ref).map_or(([0; 3], [0; 3]), |waited| {
+            let (code, status) = waited.cause();
+            ([sig::CHLD, 0, code as u32], [waited.pid, waited.uid, status])
+        });
+        uaccess::put_all(at, &head)?;
+        uaccess::put_all(at + core::mem::offset_of!(Siginfo, fields), &body)?;
+    }
+    waited.map(|_| 0)
+}
+
+fn wait_by_id(a: Args) -> Result<Option<Waited>, Errno> {
+    const NEWS: u32 = wait::WEXITED | wait::WUNTRACED | wait::WCONTINUED;
+    const KNOWN: u32 = NEWS | wait::WNOHANG | wait::WNOWAIT;
+    let options = a.uint(3);
+    if options & !(KNOWN | LINUX_ONLY) != 0 || options & NEWS == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let number = u32::try_from(a.int(1)).map_err(|_| Errno::EINVAL);
+    let (process, never_sleeps) = match a.uint(0) {
+        wait::P_PIDFD => pidfd::named(number? as i32).map(|(process, nonblocking)| (Some(process), nonblocking))?,
+        _ => (None, false),
+    };
+    let which = match (a.uint(0), &process) {
+        (wait::P_ALL, _) => Which::Any,
+        (wait::P_PID, _) => Which::Pid(number.ok().filter(|pid| *pid > 0).ok_or(Errno::EINVAL)?),
+        (wait::P_PGID, _) if number == Ok(0) => Which::Group(current().process().pgid()),
+        (wait::P_PGID, _) => Which::Group(number?),
+        (_, Some(process)) => Which::This(process),
+        _ => return Err(Errno::EINVAL),
+    };
+    let no_sleep = if never_sleeps { wait::WNOHANG } else { 0 };
+    let waited = exit::wait_for_child(which, options | no_sleep)?;
+    if waited.is_none() && never_sleeps && options & wait::WNOHANG == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    Ok(waited)
 }
 
 #[inline]

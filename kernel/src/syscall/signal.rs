@@ -17,14 +17,14 @@ use crate::task::wait::{self, Sleep};
 use crate::task::walk::Among;
 
 /// The one size of a signal set.
-const SET_SIZE: usize = 8;
+pub(super) const SET_SIZE: usize = 8;
 
-fn valid(signal: u32) -> Result<u32, Errno> {
+pub(super) fn valid(signal: u32) -> Result<u32, Errno> {
     if signal < sig::COUNT { Ok(signal) } else { Err(Errno::EINVAL) }
 }
 
 /// The record of a signal from the calling process.
-fn from_here(signal: u32, code: i32) -> Info {
+pub(super) fn from_here(signal: u32, code: i32) -> Info {
     let process = current().process();
     Info::of_user(signal, code, process.pid, process.uid())
 }
@@ -50,6 +50,11 @@ pub fn kill(a: Args) -> Answer {
         group => send_to_permitted(Among::Group(group.unsigned_abs()), &info, |_| true),
     };
     sent.map(|()| 0)
+}
+
+/// Sends to the members of a group that the caller may signal.
+pub(super) fn send_to_group(pgid: u32, info: &Info) -> Result<(), Errno> {
+    send_to_permitted(Among::Group(pgid), info, |_| true)
 }
 
 /// Sends to those selected processes that the caller may signal. ESRCH if there are none, EPERM if it may signal none
@@ -221,12 +226,9 @@ pub fn sigpending(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let thread = current();
-    let (pending, blocked) = {
-        let mut signals = thread.signals.lock();
-        signals.drop_undone(thread.process());
-        (signals.pending.set(), signals.blocked)
-    };
-    uaccess::put(a.addr(0), &((pending | thread.process().pending.get()) & blocked))?;
+    let pending = signal::pending(thread, thread.process());
+    let blocked = thread.signals.lock().blocked;
+    uaccess::put(a.addr(0), &(pending & blocked))?;
     Ok(0)
 }
 

@@ -12,7 +12,7 @@ use quire_mm::addr::PAGE_SIZE;
 
 use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::file::table;
-use super::{Answer, Args};
+use super::{Answer, Args, signalfd};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
@@ -55,7 +55,13 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answ
             let value = counter.read(file.is_nonblocking())?.to_ne_bytes();
             if to.put(&value)? < value.len() { Err(Errno::EFAULT) } else { Ok(value.len()) }
         }
-        Object::Epoll(_) => Err(Errno::EINVAL),
+        Object::TimerFd(_) if to.left() < size_of::<u64>() => Err(Errno::EINVAL),
+        Object::TimerFd(timer) => {
+            let count = timer.read(file.is_nonblocking())?.to_ne_bytes();
+            if to.put(&count)? < count.len() { Err(Errno::EFAULT) } else { Ok(count.len()) }
+        }
+        Object::SignalFd(signals) => signalfd::read(signals, file.is_nonblocking(), to),
+        Object::Epoll(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
 }
 
@@ -127,7 +133,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
         }
         Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from),
         Object::EventFd(counter) => write_counter(counter, file.is_nonblocking(), from),
-        Object::Epoll(_) => Err(Errno::EINVAL),
+        Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
 }
 
@@ -284,7 +290,7 @@ pub fn sendfile(a: Args) -> Answer {
             }
             Object::Null | Object::Zero => Ok(piece.len()),
             Object::Archive(_) => Err(Errno::EROFS),
-            Object::EventFd(_) | Object::Epoll(_) => Err(Errno::EINVAL),
+            _ => Err(Errno::EINVAL),
         }
     })?;
     match a.opt_addr(2) {

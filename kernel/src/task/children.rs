@@ -140,12 +140,13 @@ impl Children {
         })
     }
 
-    /// Whether there are any, in a group if one is given.
-    pub fn any(&self, table: &Table, group: Option<u32>) -> bool {
+    /// Whether there are any, in a group if one is given; `with_ended`: such that have ended count.
+    pub fn any(&self, table: &Table, group: Option<u32>, with_ended: bool) -> bool {
+        let first = if with_ended { News::Ended } else { News::Stopped };
         self.with(table, |places| match group {
-            None => !places.by_group.is_empty(),
+            None => places.lists[first as usize..].iter().any(|list| !list.is_empty()),
             Some(group) => {
-                let found = places.by_group.lower_bound(Bound::Included(&(group, 0, 0)));
+                let found = places.by_group.lower_bound(Bound::Included(&(group, first as u32, 0)));
                 found.get().is_some_and(|child| child.pgid() == group)
             }
         })

@@ -4,7 +4,8 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, sig};
+use quire_abi::flags::{Clone, Open, sig};
+use quire_abi::layout::rlimit;
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
@@ -16,6 +17,8 @@ use super::thread::{Thread, current, work};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
+use crate::ipc::pidfd;
+use crate::ipc::table::Descriptors;
 use crate::task::space::Space;
 
 /// The arguments of `clone`.
@@ -30,6 +33,8 @@ pub struct Request {
     pub parent_tid: UserAddr,
     /// Where to store or clear it in the child.
     pub child_tid: UserAddr,
+    /// Where to store the pidfd.
+    pub pidfd: UserAddr,
     /// The child's thread pointer.
     pub tls: u64,
 }
@@ -63,11 +68,14 @@ pub fn clone(request: &Request, frame: &TrapFrame) -> Result<u32, Errno> {
             return Err(e);
         }
     };
-    if let Err(e) = prepare(request, parent, &thread) {
-        release_number(tid);
-        return Err(e);
-    }
-    if let Err(e) = start(request, &thread, process.as_ref()) {
+    let begun = prepare(request, parent, &thread).and_then(|()| {
+        let pidfd = process.as_ref().filter(|_| flags.contains(Clone::PIDFD));
+        let pidfd = pidfd.map(|child| NewDescriptor::of_process(child, request.pidfd)).transpose()?;
+        start(request, &thread, process.as_ref())?;
+        pidfd.into_iter().for_each(NewDescriptor::keep);
+        Ok(())
+    });
+    if let Err(e) = begun {
         release_number(tid);
         return Err(e);
     }
@@ -87,6 +95,10 @@ fn check(request: &Request) -> Result<(), Errno> {
     let flags = request.flags;
     let needs = [(Clone::THREAD, Clone::SIGHAND), (Clone::SIGHAND, Clone::VM)];
     if needs.iter().any(|&(a, b)| flags.contains(a) && !flags.contains(b)) {
+        return Err(Errno::EINVAL);
+    }
+    // As Linux before 6.9: a pidfd is of a whole process.
+    if flags.contains(Clone::PIDFD | Clone::THREAD) {
         return Err(Errno::EINVAL);
     }
     if request.exit_signal >= sig::COUNT || (flags.contains(Clone::THREAD) && flags.contains(Clone::PARENT)) {
@@ -113,6 +125,35 @@ fn release_number(number: u32) {
     drop(entry);
 }
 
+/// The pidfd of a child, closed again if the child does not start.
+struct NewDescriptor {
+    table: KArc<Descriptors>,
+    fd: i32,
+}
+
+impl NewDescriptor {
+    fn of_process(child: &KArc<Process>, at: UserAddr) -> Result<Self, Errno> {
+        let me = current().process();
+        let table = me.descriptors()?;
+        let fd = table.insert(pidfd::descriptor(child, Open::empty())?, 0, me.limit(rlimit::NOFILE))?;
+        let new = Self { table, fd };
+        uaccess::put(at, &new.fd)?;
+        Ok(new)
+    }
+
+    fn keep(mut self) {
+        self.fd = -1;
+    }
+}
+
+impl Drop for NewDescriptor {
+    fn drop(&mut self) {
+        if self.fd >= 0 {
+            drop(self.table.remove(self.fd));
+        }
+    }
+}
+
 type Made = (KArc<Thread>, Option<KArc<Process>>);
 
 fn new_thread(tid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
@@ -127,7 +168,11 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     let descriptors = from.descriptors()?;
     let descriptors = if request.flags.contains(Clone::FILES) { descriptors } else { descriptors.copy_for_child()? };
     let actions = from.actions.lock().clone();
-    let actions = if request.flags.contains(Clone::SIGHAND) { actions } else { actions.copy()? };
+    let actions = match request.flags {
+        flags if flags.contains(Clone::SIGHAND) => actions,
+        flags if flags.contains(Clone::CLEAR_SIGHAND) => actions.copy_for_exec()?,
+        _ => actions.copy()?,
+    };
     let space = if request.flags.contains(Clone::VM) {
         from.space.lock().clone().ok_or(Errno::ESRCH)?
     } else {

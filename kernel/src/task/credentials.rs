@@ -146,6 +146,8 @@ pub enum Privilege {
     SetTime,
     /// sethostname, setdomainname.
     SetNames,
+    /// A timer of a clock that would wake the machine.
+    WakeAlarm,
     /// syslog, but for reading all of the log and asking for its size.
     Syslog,
 }
@@ -155,7 +157,9 @@ pub fn require(process: &Process, privilege: Privilege) -> Result<(), Errno> {
     let credentials = process.credentials.lock();
     let may = match privilege {
         Privilege::Reboot | Privilege::RaiseLimit | Privilege::SetGroups => credentials.is_privileged(),
-        Privilege::SetTime | Privilege::SetNames | Privilege::Syslog => credentials.is_privileged(),
+        Privilege::SetTime | Privilege::SetNames | Privilege::Syslog | Privilege::WakeAlarm => {
+            credentials.is_privileged()
+        }
     };
     if may { Ok(()) } else { Err(Errno::EPERM) }
 }

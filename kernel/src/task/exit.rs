@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use quire_abi::flags::{cld, sig, wait};
-use quire_abi::layout::sa;
+use quire_abi::layout::{poll, sa};
 use quire_abi::{Errno, layout::Rusage};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
@@ -85,6 +85,7 @@ fn exit_process(process: &Process, status: u32) {
         table.make_zombie(process);
         notify_parent(&mut table, process)
     };
+    process.end.wake(poll::IN | poll::RDNORM | poll::HUP);
     drop(reaped);
 }
 
@@ -143,28 +144,46 @@ pub fn ticks(spent: Spent) -> [u64; 2] {
 }
 
 /// The children that a wait applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+#[derive(Clone, Copy)]
+pub enum Which<'a> {
     /// Any.
     Any,
     /// The one with this number.
     Pid(u32),
     /// Any of this group.
     Group(u32),
+    /// This one.
+    This(&'a KArc<Process>),
 }
 
 /// The result of a wait.
 pub struct Waited {
     /// The child.
     pub pid: u32,
+    /// Its real user.
+    pub uid: u32,
     /// Its status, as `wait4` stores it.
     pub status: u32,
     /// Its resource usage.
     pub usage: Rusage,
 }
 
-/// Waits for a child to end (or, with options, to stop or continue). `None` with WNOHANG if none has.
-pub fn wait_for_child(which: Which, options: u32) -> Result<Option<Waited>, Errno> {
+impl Waited {
+    /// The code and the status of its record for SIGCHLD.
+    pub fn cause(&self) -> (i32, u32) {
+        const CORE: u32 = 0x80;
+        match (self.status, self.status & 0x7f) {
+            (stop::CONTINUED, _) => (cld::CONTINUED, sig::CONT),
+            (status, 0x7f) => (cld::STOPPED, status >> 8 & 0xff),
+            (status, 0) => (cld::EXITED, status >> 8 & 0xff),
+            (status, killer) if status & CORE != 0 => (cld::DUMPED, killer),
+            (_, killer) => (cld::KILLED, killer),
+        }
+    }
+}
+
+/// Waits for a child to end, to stop or to continue, as the options of `waitid` say. `None` with WNOHANG if none has.
+pub fn wait_for_child(which: Which<'_>, options: u32) -> Result<Option<Waited>, Errno> {
     let parent = current().process();
     let found = parent.child_wait.wait_until(Sleep::Interruptible, None, || {
         let mut table = TABLE.lock();
@@ -174,21 +193,30 @@ pub fn wait_for_child(which: Which, options: u32) -> Result<Option<Waited>, Errn
         }
     })?;
     Ok(found?.map(|(waited, entry)| {
-        drop(entry);
+        if let Some(Entry::Process(reaped)) = entry {
+            reaped.end.wake(poll::HUP);
+        }
         waited
     }))
 }
 
 type Found = (Waited, Option<Entry>);
 
-fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -> Result<Option<Found>, Errno> {
-    if let Which::Pid(pid) = which {
+fn find_child(table: &mut Table, parent: &Process, which: Which<'_>, options: u32) -> Result<Option<Found>, Errno> {
+    let named = match which {
+        Which::Pid(pid) => Some((pid, None)),
+        Which::This(process) => Some((process.pid, Some(process))),
+        Which::Any | Which::Group(_) => None,
+    };
+    if let Some((pid, this)) = named {
         let is_own = |child: &&KArc<Process>| core::ptr::eq(table.family(child).parent, parent);
-        let child = table.process(pid).filter(is_own).ok_or(Errno::ECHILD)?.clone();
-        return Ok(match child.news() {
-            News::Ended => Some(reap(table, parent, &child)),
-            news => is_asked_for(news, options).then(|| report_change(table, &child)),
-        });
+        let is_meant = |child: &&KArc<Process>| this.is_none_or(|this| KArc::ptr_eq(child, this));
+        let child = table.process(pid).filter(is_own).filter(is_meant).ok_or(Errno::ECHILD)?.clone();
+        return match child.news() {
+            // Nothing else will be told of it.
+            News::Ended if !is_asked_for(News::Ended, options) => Err(Errno::ECHILD),
+            news => Ok(is_asked_for(news, options).then(|| report(table, parent, &child, news, options))),
+        };
     }
     let group = if let Which::Group(pgid) = which { Some(pgid) } else { None };
     for news in [News::Ended, News::Stopped, News::Continued] {
@@ -197,32 +225,44 @@ fn find_child(table: &mut Table, parent: &Process, which: Which, options: u32) -
         }
         if let Some(pid) = table.family(parent).children.with_news(table, news, group) {
             let child = table.process(pid).cloned().ok_or(Errno::ECHILD)?;
-            let found = if news == News::Ended { reap(table, parent, &child) } else { report_change(table, &child) };
-            return Ok(Some(found));
+            return Ok(Some(report(table, parent, &child, news, options)));
         }
     }
-    if table.family(parent).children.any(table, group) { Ok(None) } else { Err(Errno::ECHILD) }
+    let with_ended = is_asked_for(News::Ended, options);
+    if table.family(parent).children.any(table, group, with_ended) { Ok(None) } else { Err(Errno::ECHILD) }
 }
 
 /// Whether a wait with these options is for such news.
 fn is_asked_for(news: News, options: u32) -> bool {
     match news {
-        News::Ended => true,
+        News::Ended => options & wait::WEXITED != 0,
         News::Stopped => options & wait::WUNTRACED != 0,
         News::Continued => options & wait::WCONTINUED != 0,
         News::None => false,
     }
 }
 
-fn reap(table: &mut Table, parent: &Process, zombie: &Process) -> Found {
+/// The news of a child, which with WNOWAIT stays news.
+fn report(table: &mut Table, parent: &Process, child: &Process, news: News, options: u32) -> Found {
+    let is_last = options & wait::WNOWAIT == 0;
+    if news == News::Ended { reap(table, parent, child, is_last) } else { report_change(table, child, is_last) }
+}
+
+fn reap(table: &mut Table, parent: &Process, zombie: &Process, is_last: bool) -> Found {
     let spent = zombie.time.spent() + zombie.children_time.spent();
+    let status = zombie.exit_status().unwrap_or(0);
+    let waited = Waited { pid: zombie.pid, uid: zombie.uid(), status, usage: spent.usage() };
+    if !is_last {
+        return (waited, None);
+    }
     parent.children_time.add(spent);
-    let waited = Waited { pid: zombie.pid, status: zombie.exit_status().unwrap_or(0), usage: spent.usage() };
     (waited, table.reap(zombie))
 }
 
-fn report_change(table: &Table, child: &Process) -> Found {
+fn report_change(table: &Table, child: &Process, is_last: bool) -> Found {
     let status = child.stop.change();
-    stop::clear_change(table, child);
-    (Waited { pid: child.pid, status, usage: child.time.spent().usage() }, None)
+    if is_last {
+        stop::clear_change(table, child);
+    }
+    (Waited { pid: child.pid, uid: child.uid(), status, usage: child.time.spent().usage() }, None)
 }

@@ -3,15 +3,16 @@
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
 //! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
 //! - [`action`], [`pending`]: what signals do to a process, and those that it has not taken yet.
-//! - [`percpu`], [`balance`], [`thread`], [`timer`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`], [`process`],
-//!   [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`], [`itimer`],
-//!   [`oom`], [`robust`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
+//! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
+//!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
+//!   [`itimer`], [`oom`], [`robust`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
 //!   to a process, which has threads.
 //! - [`turn`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
 //! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
 
 pub mod action;
+pub mod alarm;
 pub mod audit;
 pub mod balance;
 pub mod children;

@@ -22,6 +22,8 @@ use super::stop::Stop;
 pub use super::table::{Family, TABLE, Table};
 use super::wait::WaitQueue;
 use crate::ipc::handles::Handles;
+use crate::ipc::signalfd::SignalBell;
+use crate::ipc::source::Source;
 use crate::ipc::table::Descriptors;
 use crate::task::space::Space;
 use crate::vm::{Cpu, SpinLock};
@@ -51,6 +53,12 @@ pub struct Process {
     pub child_wait: WaitQueue,
     /// Its stopped threads, and a thread in exec or exit that waits for the others to leave.
     pub stop_wait: WaitQueue,
+    /// Its end, for those who watch it by a pidfd.
+    pub end: Source,
+    /// It was waited for. Written under the table.
+    pub is_reaped: AtomicBool,
+    /// For threads that wait for signals by a signalfd.
+    pub signal_bell: SignalBell,
     /// Job control: stops and continuations.
     pub stop: Stop,
     /// The timer of `setitimer` and `alarm`.
@@ -128,6 +136,9 @@ impl Process {
             pending: Pending::new(),
             child_wait: WaitQueue::new(),
             stop_wait: WaitQueue::new(),
+            end: Source::new(),
+            is_reaped: AtomicBool::new(false),
+            signal_bell: SignalBell::new(),
             stop: Stop::default(),
             real_timer: RealTimer::new(),
             program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),

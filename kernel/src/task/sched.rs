@@ -320,7 +320,7 @@ pub fn tick(in_kernel: bool) {
         end_slice(here, due, now, in_kernel);
     }
     super::timer::wake_due(now);
-    super::itimer::expire(now);
+    super::alarm::expire(now);
     program_timer(here);
 }
 
@@ -336,7 +336,7 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
 
 /// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.
 pub fn program_timer(here: &PerCpu) {
-    let deadline = here.timers.lock().next().min(super::itimer::next(here.id()));
+    let deadline = here.timers.lock().next().min(super::alarm::next(here.id()));
     timer::set_deadline(deadline.min(here.next_tick.load(Ordering::Relaxed)));
 }
 

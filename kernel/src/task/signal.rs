@@ -156,6 +156,7 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if !process.pending.add(info, limit(process, signal)) {
         return false;
     }
+    process.signal_bell.ring();
     // One thread is enough that does not block it. All are marked, so that the first to return to user mode takes it.
     courier::mark_threads(table, process);
     true
@@ -176,6 +177,7 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
         }
         (signals.pending.add(info, limit), signals.blocked & bit(signal) != 0)
     };
+    process.signal_bell.ring();
     if added && !blocked {
         nudge(thread);
     }
@@ -354,6 +356,13 @@ pub fn deliverable(thread: &Thread, process: &Process) -> u64 {
     let mut signals = thread.signals.lock();
     signals.drop_undone(process);
     (signals.pending.set() | process.pending.get()) & !signals.blocked
+}
+
+/// A thread's pending signals and its process's, blocked or not.
+pub fn pending(thread: &Thread, process: &Process) -> u64 {
+    let mut signals = thread.signals.lock();
+    signals.drop_undone(process);
+    signals.pending.set() | process.pending.get()
 }
 
 /// Takes a deliverable signal: the thread's own before the process's, then those of faults, then the lowest.

@@ -422,6 +422,7 @@ impl Table {
             // SAFETY: a process is among its parent's children.
             unsafe { self.family(parent).children.remove(self, zombie) };
         }
+        zombie.is_reaped.store(true, Ordering::Release);
         self.remove(zombie.pid)
     }
 

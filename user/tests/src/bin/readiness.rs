@@ -13,7 +13,8 @@ use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, epoll, 
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal, thread, time};
-use user_tests::{Checks, PAGE, RW, map, munmap, raw, start, until_asleep};
+use user_tests::ready::{add, control, counter, look, ppoll, set, take, wait, wait_to};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, munmap, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -35,19 +36,6 @@ fn main() -> i32 {
     waking(&mut checks);
     storm(&mut checks);
     checks.finish()
-}
-
-fn counter(value: u32, flags: u32) -> Result<i32, Errno> {
-    raw(nr::EVENTFD2, [value as usize, flags as usize]).map(|fd| fd as i32)
-}
-
-fn add(fd: i32, more: u64) -> Result<usize, Errno> {
-    io::write(fd, &more.to_ne_bytes())
-}
-
-fn take(fd: i32) -> Result<u64, Errno> {
-    let mut value = [0; 8];
-    io::read(fd, &mut value).map(|_| u64::from_ne_bytes(value))
 }
 
 const NONBLOCK: u32 = Open::NONBLOCK.bits();
@@ -90,18 +78,6 @@ fn counters(checks: &mut Checks) {
     checks.eq(take(fd), Ok(u64::MAX - 1), "a writer until there is room");
     checks.eq((process::waitpid(writer), take(fd)), (Ok(Status::Exited(0)), Ok(5)), "which then writes");
     let _ = io::close(fd);
-}
-
-fn ppoll(fds: &mut [PollFd], ns: Option<u64>) -> Result<usize, Errno> {
-    let time = time::timespec(ns.unwrap_or(0));
-    let at = if ns.is_some() { &raw const time as usize } else { 0 };
-    raw(nr::PPOLL, [fds.as_mut_ptr() as usize, fds.len(), at, 0, 0])
-}
-
-/// What is found without waiting.
-fn look<const N: usize>(fds: &mut [PollFd; N]) -> [u16; N] {
-    let _ = ppoll(fds, Some(0));
-    fds.each_ref().map(|fd| fd.revents)
 }
 
 fn polling(checks: &mut Checks) {
@@ -184,28 +160,6 @@ fn selecting(checks: &mut Checks) {
     checks.fails(call(&mut gone, &mut [0; 2]), Errno::EBADF, "a descriptor that is closed");
 }
 
-fn set() -> i32 {
-    raw(nr::EPOLL_CREATE1, [0]).map_or(-1, |fd| fd as i32)
-}
-
-fn control(set: i32, what: i32, fd: i32, events: u32, data: u64) -> Result<usize, Errno> {
-    let event = EpollEvent { events, pad: 0, data };
-    raw(nr::EPOLL_CTL, [set as usize, what as usize, fd as usize, &raw const event as usize])
-}
-
-fn wait_to(set: i32, at: usize, most: usize, ms: i32) -> Result<usize, Errno> {
-    raw(nr::EPOLL_PWAIT, [set as usize, at, most, ms as usize, 0, 8])
-}
-
-/// (events, data) of up to `most` items, in order of data.
-fn wait(set: i32, most: usize, ms: i32) -> Result<Vec<(u32, u64)>, Errno> {
-    let mut events = [EpollEvent::default(); 40];
-    let found = wait_to(set, events.as_mut_ptr() as usize, most, ms)?;
-    let mut found: Vec<_> = events[..found].iter().map(|event| (event.events, event.data)).collect();
-    found.sort_by_key(|(_, data)| *data);
-    Ok(found)
-}
-
 fn sets(checks: &mut Checks) {
     let set = set();
     let (read, write) = io::pipe(0).expect("a pipe");
@@ -229,7 +183,18 @@ fn sets(checks: &mut Checks) {
     let begin = time::nanoseconds(clock::MONOTONIC);
     checks.eq(wait(set, 8, 20), Ok(Vec::new()), "nothing comes");
     checks.ok(time::nanoseconds(clock::MONOTONIC) - begin >= 20_000_000, "not before its time");
+    let mut event = EpollEvent::default();
+    let wait2 = |time: usize, event: &mut EpollEvent| {
+        raw(nr::EPOLL_PWAIT2, [set as usize, &raw mut *event as usize, 1, time, 0, 8])
+    };
+    let (short, wrong) = (time::timespec(1_500_000), Timespec { sec: 0, nsec: 1_000_000_000 });
+    let begin = time::nanoseconds(clock::MONOTONIC);
+    checks.eq(wait2(&raw const short as usize, &mut event), Ok(0), "nor within a timespec");
+    checks.ok(time::nanoseconds(clock::MONOTONIC) - begin >= 1_500_000, "not before that");
+    checks.fails(wait2(&raw const wrong as usize, &mut event), Errno::EINVAL, "which must be one");
+    checks.fails(wait2(KERNEL, &mut event), Errno::EFAULT, "and be there");
     let _ = io::write(write, b"x");
+    checks.eq((wait2(0, &mut event), event.events), (Ok(1), IN), "and without a time for ever");
     checks.eq(wait(set, 8, -1), Ok([(IN, 1)].into()), "what is ready is told");
     checks.eq(wait(set, 8, 0), Ok([(IN, 1)].into()), "and again while it is");
     let _ = control(set, epoll::ADD, write, OUT, 2);

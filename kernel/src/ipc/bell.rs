@@ -1,0 +1,94 @@
+//! Bells: sources that are woken where a thread may not sleep: in an interrupt, or under a spin lock.
+//!
+//! Sleepers are woken at once, which is O(1). How many epolls watch is up to programs: they are told by the ringer, a thread of
+//! the kernel's own.
+//!
+//! The list of bells that the ringer is to serve ranks as an object; it owns a count of each.
+
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_abi::layout::poll;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::source::Source;
+use crate::arch::cpu;
+use crate::task::point::resched_point;
+use crate::task::sched;
+use crate::task::thread::Thread;
+use crate::task::wait::{Sleep, WaitQueue};
+use crate::vm::{Cpu, SpinLock};
+
+/// A source of objects that become readable.
+pub struct Bell {
+    /// Those who wait.
+    pub source: Source,
+    /// Belongs to the list.
+    link: LinkedListLink,
+}
+
+// SAFETY: the link is touched under the list's lock only; the source is `Sync`.
+unsafe impl Sync for Bell {}
+// SAFETY: as above.
+unsafe impl Send for Bell {}
+
+intrusive_adapter!(InList = UnsafeRef<Bell>: Bell { link => LinkedListLink });
+
+struct List(LinkedList<InList>);
+
+// SAFETY: links are touched under the lock only.
+unsafe impl Send for List {}
+
+static RUNG: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
+static RINGER: WaitQueue = WaitQueue::new();
+
+impl Bell {
+    /// Nobody waits.
+    pub fn new() -> Result<KArc<Self>, Errno> {
+        Ok(KArc::try_new(Self { source: Source::new(), link: LinkedListLink::new() })?)
+    }
+
+    /// An object is readable now. The caller may be an interrupt, and hold locks of lower ranks than an object's.
+    #[inline]
+    pub fn ring(this: &KArc<Self>) {
+        if this.source.wake_sleepers() {
+            Self::pass_on(this);
+        }
+    }
+
+    #[cold]
+    fn pass_on(this: &KArc<Self>) {
+        {
+            let mut rung = RUNG.lock();
+            if this.link.is_linked() {
+                return;
+            }
+            KArc::add_owners(this, 1);
+            // SAFETY: it has a count for the list, which whoever takes it out drops.
+            rung.0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(this)) });
+        }
+        RINGER.wake_one();
+    }
+}
+
+/// Starts the ringer.
+pub fn start() -> Result<(), Errno> {
+    let thread = Thread::new_kernel(serve)?;
+    // SAFETY: its running self holds the count, for ever.
+    sched::start(unsafe { &*KArc::into_raw(thread) });
+    Ok(())
+}
+
+extern "C" fn serve(_: usize) -> ! {
+    cpu::irq_enable();
+    loop {
+        // (A thread of no process is not interrupted.)
+        let first = || RUNG.lock().0.pop_front();
+        if let Ok(bell) = RINGER.wait_until(Sleep::Killable, None, first) {
+            // SAFETY: the list had a count, which is this thread's now.
+            let bell = unsafe { KArc::from_raw(UnsafeRef::into_raw(bell)) };
+            bell.source.fire(poll::IN | poll::RDNORM);
+        }
+        let _ = resched_point(Sleep::Killable);
+    }
+}

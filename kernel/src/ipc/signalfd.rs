@@ -1,0 +1,178 @@
+//! signalfd: signals that a program reads.
+//!
+//! As on Linux, whoever reads or polls one finds its own signals: its thread's and its process's. So those who wait enter a
+//! [bell](Bell) of their process, which senders ring, and an epoll's item the bell of the process that adds it. The file keeps a list of
+//! its items, since they may be in several processes' bells.
+//!
+//! The list's lock ranks as an object's, and no other lock is taken under it.
+
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+
+use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_abi::Errno;
+use quire_abi::layout::poll;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::bell::Bell;
+use super::epoll::Item;
+use super::source::release;
+use crate::task::point::resched_point;
+use crate::task::signal::{self, Info};
+use crate::task::thread::current;
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, SpinLock};
+
+/// An item's link in the list of its file, if that is a signalfd.
+pub struct FileLink(LinkedListLink);
+
+impl FileLink {
+    /// In no list.
+    pub const fn new() -> Self {
+        Self(LinkedListLink::new())
+    }
+}
+
+intrusive_adapter!(OfFile = UnsafeRef<Item>: Item { file_link.0 => LinkedListLink });
+
+struct Items(LinkedList<OfFile>);
+
+// SAFETY: links are touched under the lock only.
+unsafe impl Send for Items {}
+
+/// A set of signals to read.
+pub struct SignalFd {
+    mask: AtomicU64,
+    /// Items of epolls. The list owns a count of each.
+    items: SpinLock<Items>,
+}
+
+/// The bell of a process with a signalfd, made when one is first waited for.
+pub struct SignalBell(AtomicPtr<Bell>);
+
+impl SignalBell {
+    /// None.
+    pub const fn new() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
+
+    /// The bell, if there is one.
+    #[inline]
+    pub fn get(&self) -> Option<&Bell> {
+        // SAFETY: once it is there it stays until this is dropped.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// An owner of the bell, which is made if there is none.
+    fn get_or_make(&self) -> Result<KArc<Bell>, Errno> {
+        if self.get().is_none() {
+            let made = KArc::into_raw(Bell::new()?).cast_mut();
+            let none = core::ptr::null_mut();
+            if self.0.compare_exchange(none, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: `into_raw` returned it, and it was not stored.
+                drop(unsafe { KArc::from_raw(made) });
+            }
+        }
+        // SAFETY: it is there, and this owns a count of it.
+        unsafe { KArc::upgrade(self.0.load(Ordering::Acquire)) }.ok_or(Errno::ENOMEM)
+    }
+
+    /// A signal has been sent to the process, or to one of its threads. Under the table's lock, perhaps in an interrupt.
+    #[inline]
+    pub fn ring(&self) {
+        // A bell that is made now is seen here, or its maker, which enters it and then looks, sees the signal.
+        fence(Ordering::SeqCst);
+        let bell = self.0.load(Ordering::Acquire);
+        if !bell.is_null() {
+            ring(bell);
+        }
+    }
+}
+
+#[cold]
+fn ring(bell: *const Bell) {
+    // SAFETY: the process owns a count, and the caller is with the process.
+    if let Some(bell) = unsafe { KArc::upgrade(bell) } {
+        Bell::ring(&bell);
+    }
+}
+
+impl Drop for SignalBell {
+    fn drop(&mut self) {
+        let bell = *self.0.get_mut();
+        if !bell.is_null() {
+            // SAFETY: `get_or_make` stored it with a count, dropped here.
+            drop(unsafe { KArc::from_raw(bell) });
+        }
+    }
+}
+
+/// The bell that the calling process waits at. ENOMEM.
+pub fn own_bell() -> Result<KArc<Bell>, Errno> {
+    current().process().signal_bell.get_or_make()
+}
+
+impl SignalFd {
+    /// For these signals.
+    pub fn new(mask: u64) -> Result<KArc<Self>, Errno> {
+        let items = SpinLock::new(Cpu, Rank::Object, Items(LinkedList::new(OfFile::NEW)));
+        Ok(KArc::try_new(Self { mask: AtomicU64::new(mask), items })?)
+    }
+
+    /// From here on it is for these signals.
+    pub fn set_mask(&self, mask: u64) {
+        self.mask.store(mask, Ordering::Release);
+        current().process().signal_bell.ring();
+    }
+
+    fn mask(&self) -> u64 {
+        self.mask.load(Ordering::Acquire)
+    }
+
+    /// Takes a signal. Sleeps until there is one, unless `nonblocking`: EAGAIN.
+    pub fn read(&self, nonblocking: bool) -> Result<Info, Errno> {
+        let thread = current();
+        let attempt = || signal::take_of(thread, thread.process(), self.mask());
+        match attempt() {
+            Some(info) => Ok(info),
+            None if nonblocking => Err(Errno::EAGAIN),
+            None => own_bell()?.source.sleepers.wait_until(Sleep::Interruptible, None, attempt),
+        }
+    }
+
+    /// Its events for the calling thread.
+    pub fn ready(&self) -> u16 {
+        let thread = current();
+        let Some(process) = &thread.process else { return 0 };
+        if signal::pending(thread, process) & self.mask() != 0 { poll::IN } else { 0 }
+    }
+
+    /// Lists an item of this file.
+    pub fn enter(&self, item: &KArc<Item>) {
+        KArc::add_owners(item, 1);
+        // SAFETY: it has a count for the list, which whoever takes it out drops.
+        self.items.lock().0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(item)) });
+    }
+
+    /// Takes an item out of the list, if it is there.
+    pub fn leave(&self, item: &Item) {
+        let taken = {
+            let mut items = self.items.lock();
+            // SAFETY: a linked item is in this list.
+            if item.file_link.0.is_linked() { unsafe { items.0.cursor_mut_from_ptr(item).remove() } } else { None }
+        };
+        release(taken);
+    }
+
+    /// Its last descriptor is gone: all items leave.
+    pub fn close(&self) {
+        loop {
+            let taken = self.items.lock().0.pop_front();
+            let Some(item) = taken else { return };
+            item.leave_source();
+            item.forget();
+            release(Some(item));
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}

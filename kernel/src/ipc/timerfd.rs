@@ -1,0 +1,278 @@
+//! timerfd: a timer whose expirations a program reads.
+//!
+//! As on Linux, a timer with an interval is armed once for each read: the expirations until then are computed when somebody asks.
+//!
+//! Lock order: the list of the clock's watchers, the state ([`Rank::Object`]), a tree of alarms.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use quire_abi::Errno;
+use quire_abi::layout::poll;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use super::bell::Bell;
+use crate::arch::timer;
+use crate::task::alarm::{Alarm, Ring};
+use crate::task::clock::{self, Watch, Watcher};
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, SpinLock};
+
+/// The clock that a point of time is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Since power-on.
+    Monotonic,
+    /// `CLOCK_REALTIME`.
+    Real,
+}
+
+impl Base {
+    fn now(self) -> u64 {
+        match self {
+            Base::Monotonic => timer::now_ns(),
+            Base::Real => clock::real_ns(),
+        }
+    }
+}
+
+/// What a timer is set to, in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// When it expires first; 0 for never.
+    pub first: u64,
+    /// Whether that is a point of time, and not a span from now on.
+    pub is_absolute: bool,
+    /// Time between expirations; 0 for one.
+    pub interval: u64,
+    /// Reads fail once the clock has been set. For absolute times of the real clock.
+    pub is_cancelled_by_set: bool,
+}
+
+struct State {
+    base: Base,
+    /// When it expires next, or has last, by the base; 0 if it does not run.
+    at: u64,
+    interval: u64,
+    /// It has expired and is not armed again yet.
+    has_expired: bool,
+    /// Expirations that nobody has read, of those that were computed.
+    count: u64,
+    is_cancelled_by_set: bool,
+    is_cancelled: bool,
+}
+
+/// A timer.
+pub struct TimerFd {
+    base: Base,
+    state: SpinLock<State>,
+    /// Whether [`State::count`] is not 0.
+    count: AtomicU64,
+    /// When it expires next, in nanoseconds since power-on; `u64::MAX` for never.
+    due: AtomicU64,
+    alarm: Alarm,
+    watcher: Watcher,
+    /// Its readers and watchers.
+    pub bell: KArc<Bell>,
+}
+
+impl State {
+    /// Notes an expiration, if it is due.
+    fn expire(&mut self) -> bool {
+        let is_due = self.at != 0 && !self.has_expired && self.base.now() >= self.at;
+        if is_due {
+            self.has_expired = true;
+            self.count += 1;
+        }
+        is_due
+    }
+
+    /// Moves a timer with an interval, which has expired, to its next expiration; returns how many there were in between.
+    fn advance(&mut self) -> u64 {
+        if !self.has_expired || self.interval == 0 {
+            return 0;
+        }
+        let missed = self.base.now().saturating_sub(self.at) / self.interval;
+        self.at = self.at.saturating_add((missed + 1).saturating_mul(self.interval));
+        self.has_expired = false;
+        missed
+    }
+
+    fn left(&self) -> u64 {
+        const LEAST: u64 = 1;
+        match self.at {
+            0 => 0,
+            _ if self.has_expired => 0,
+            at => at.saturating_sub(self.base.now()).max(LEAST),
+        }
+    }
+
+    /// When to ring, in nanoseconds since power-on.
+    fn due(&self) -> Option<u64> {
+        let is_running = self.at != 0 && !self.has_expired;
+        is_running.then(|| match self.base {
+            Base::Monotonic => self.at,
+            Base::Real => clock::power_on_ns(self.at),
+        })
+    }
+}
+
+impl TimerFd {
+    /// A timer that does not run.
+    pub fn new(base: Base) -> Result<KArc<Self>, Errno> {
+        let state = State {
+            base,
+            at: 0,
+            interval: 0,
+            has_expired: false,
+            count: 0,
+            is_cancelled_by_set: false,
+            is_cancelled: false,
+        };
+        Ok(KArc::try_new(Self {
+            base,
+            state: SpinLock::new(Cpu, Rank::Object, state),
+            count: AtomicU64::new(0),
+            due: AtomicU64::new(u64::MAX),
+            alarm: Alarm::new(),
+            watcher: Watcher::new(),
+            bell: Bell::new()?,
+        })?)
+    }
+
+    /// Publishes a state that has changed, and arms the alarm for it. The state is locked.
+    fn settle(&self, state: &State) {
+        self.alarm.disarm();
+        let due = state.due();
+        self.due.store(due.unwrap_or(u64::MAX), Ordering::Release);
+        self.count.store(state.count, Ordering::Release);
+        if let Some(due) = due {
+            // SAFETY: `close` cancels it; the state's lock is held.
+            unsafe { self.alarm.arm(self, due) };
+        }
+    }
+
+    /// Sets it; returns what was left before, and the interval. ECANCELED if it was cancelled and nobody has read that: it is set
+    /// all the same.
+    pub fn set(&self, new: Setting) -> Result<(u64, u64), Errno> {
+        let watches = self.base == Base::Real && new.is_absolute;
+        if watches {
+            // SAFETY: `close` leaves, and an open file's object neither moves nor goes before.
+            unsafe { self.watcher.enter(self) };
+        }
+        let mut state = self.state.lock();
+        state.expire();
+        state.advance();
+        let old = (state.left(), state.interval);
+        // Spans are not affected by a change of the clock.
+        state.base = if new.is_absolute { self.base } else { Base::Monotonic };
+        let begin = if new.is_absolute { 0 } else { timer::now_ns() };
+        state.at = if new.first == 0 { 0 } else { begin.saturating_add(new.first) };
+        (state.interval, state.has_expired, state.count) = (new.interval, false, 0);
+        state.is_cancelled_by_set = watches && new.is_cancelled_by_set;
+        state.expire();
+        let was_cancelled = state.is_cancelled_by_set && core::mem::take(&mut state.is_cancelled);
+        let is_ready = state.count > 0;
+        self.settle(&state);
+        drop(state);
+        if is_ready {
+            Bell::ring(&self.bell);
+        }
+        if was_cancelled { Err(Errno::ECANCELED) } else { Ok(old) }
+    }
+
+    /// What is left, and the interval.
+    pub fn get(&self) -> (u64, u64) {
+        let mut state = self.state.lock();
+        let is_news = state.expire();
+        if state.has_expired {
+            state.count += state.advance();
+            self.settle(&state);
+        }
+        let answer = (state.left(), state.interval);
+        drop(state);
+        if is_news {
+            // The alarm will not do it.
+            Bell::ring(&self.bell);
+        }
+        answer
+    }
+
+    /// Takes the expirations. Sleeps until there is one, unless `nonblocking`: EAGAIN. ECANCELED if the clock was set.
+    pub fn read(&self, nonblocking: bool) -> Result<u64, Errno> {
+        let attempt = || {
+            let mut state = self.state.lock();
+            state.expire();
+            if state.is_cancelled_by_set && core::mem::take(&mut state.is_cancelled) {
+                state.count = 0;
+                if core::mem::take(&mut state.has_expired) {
+                    // As on Linux it is not armed again.
+                    state.at = 0;
+                }
+                self.settle(&state);
+                return Some(Err(Errno::ECANCELED));
+            }
+            if state.count == 0 {
+                return None;
+            }
+            let count = core::mem::take(&mut state.count) + state.advance();
+            self.settle(&state);
+            Some(Ok(count))
+        };
+        if nonblocking {
+            attempt().unwrap_or(Err(Errno::EAGAIN))
+        } else {
+            self.bell.source.sleepers.wait_until(Sleep::Interruptible, None, attempt)?
+        }
+    }
+
+    /// Its events.
+    pub fn ready(&self) -> u16 {
+        let has_some = || self.count.load(Ordering::Acquire) != 0;
+        let due = self.due.load(Ordering::Acquire);
+        if has_some() || due != u64::MAX && due <= timer::now_ns() { poll::IN } else { 0 }
+    }
+
+    /// Its last descriptor is gone. The caller holds no lock.
+    pub fn close(&self) {
+        self.watcher.leave();
+        {
+            let mut state = self.state.lock();
+            state.at = 0;
+            self.settle(&state);
+        }
+        self.alarm.cancel();
+    }
+}
+
+impl Ring for TimerFd {
+    fn ring(&self, _now: u64) {
+        let is_due = {
+            let mut state = self.state.lock();
+            let is_due = state.expire();
+            self.settle(&state);
+            is_due
+        };
+        if is_due {
+            Bell::ring(&self.bell);
+        }
+    }
+}
+
+impl Watch for TimerFd {
+    fn clock_was_set(&self) {
+        let is_ready = {
+            let mut state = self.state.lock();
+            if state.is_cancelled_by_set {
+                state.is_cancelled = true;
+                state.count += 1;
+            }
+            state.expire();
+            self.settle(&state);
+            state.count > 0
+        };
+        if is_ready {
+            Bell::ring(&self.bell);
+        }
+    }
+}
