@@ -99,6 +99,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     if arch::regs::table_updates() != arch::regs::TableUpdates::Nothing {
         SPACES.set_hardware_updates();
     }
+    arch::uaccess::init();
     memory::init_overcommit(args);
     sched::init(args);
     match problem {

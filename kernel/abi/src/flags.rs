@@ -161,6 +161,50 @@ bitflags! {
     }
 }
 
+/// Flags of `memfd_create`.
+#[allow(missing_docs)]
+pub mod memfd {
+    pub const CLOEXEC: u32 = 1;
+    pub const ALLOW_SEALING: u32 = 2;
+    pub const HUGETLB: u32 = 4;
+    pub const NOEXEC_SEAL: u32 = 8;
+    pub const EXEC: u32 = 0x10;
+    pub const ALL: u32 = 0x1f;
+    /// The page size's logarithm, with HUGETLB.
+    pub const HUGE_MASK: u32 = 0x3f << 26;
+}
+
+/// What `fcntl`'s `F_ADD_SEALS` forbids.
+#[allow(missing_docs)]
+pub mod seal {
+    pub const SEAL: u32 = 1;
+    pub const SHRINK: u32 = 2;
+    pub const GROW: u32 = 4;
+    pub const WRITE: u32 = 8;
+    pub const FUTURE_WRITE: u32 = 0x10;
+    pub const EXEC: u32 = 0x20;
+    pub const ALL: u32 = 0x3f;
+}
+
+/// Modes of `fallocate`.
+#[allow(missing_docs)]
+pub mod falloc {
+    pub const KEEP_SIZE: u32 = 1;
+    pub const PUNCH_HOLE: u32 = 2;
+    pub const ZERO_RANGE: u32 = 0x10;
+}
+
+/// Flags of `preadv2` and `pwritev2`.
+#[allow(missing_docs)]
+pub mod rwf {
+    pub const HIPRI: u32 = 1;
+    pub const DSYNC: u32 = 2;
+    pub const SYNC: u32 = 4;
+    pub const NOWAIT: u32 = 8;
+    pub const APPEND: u32 = 0x10;
+    pub const NOAPPEND: u32 = 0x20;
+}
+
 /// `madvise` advice values.
 #[allow(missing_docs)]
 pub mod madv {
@@ -232,6 +276,7 @@ pub mod sig {
     pub const TTIN: u32 = 21;
     pub const TTOU: u32 = 22;
     pub const URG: u32 = 23;
+    pub const XFSZ: u32 = 25;
     pub const WINCH: u32 = 28;
     /// One more than the highest signal.
     pub const COUNT: u32 = 65;

@@ -374,6 +374,7 @@ pub struct Rlimit {
 /// Resources of `prlimit64`.
 #[allow(missing_docs)]
 pub mod rlimit {
+    pub const FSIZE: usize = 1;
     pub const DATA: usize = 2;
     pub const STACK: usize = 3;
     pub const NPROC: usize = 6;

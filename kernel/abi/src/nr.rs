@@ -28,8 +28,12 @@ numbers! {
     DUP3 = 24;
     FCNTL = 25;
     IOCTL = 29;
+    FTRUNCATE = 46;
+    FALLOCATE = 47;
     FACCESSAT = 48;
     CHDIR = 49;
+    FCHMOD = 52;
+    FCHOWN = 55;
     OPENAT = 56;
     CLOSE = 57;
     PIPE2 = 59;
@@ -40,6 +44,9 @@ numbers! {
     READV = 65;
     WRITEV = 66;
     PREAD64 = 67;
+    PWRITE64 = 68;
+    PREADV = 69;
+    PWRITEV = 70;
     SENDFILE = 71;
     PSELECT6 = 72;
     PPOLL = 73;
@@ -133,8 +140,12 @@ numbers! {
     WAIT4 = 260;
     PRLIMIT64 = 261;
     GETRANDOM = 278;
+    MEMFD_CREATE = 279;
     MEMBARRIER = 283;
     MLOCK2 = 284;
+    COPY_FILE_RANGE = 285;
+    PREADV2 = 286;
+    PWRITEV2 = 287;
     RSEQ = 293;
     PIDFD_SEND_SIGNAL = 424;
     PIDFD_OPEN = 434;

@@ -129,6 +129,9 @@ const POINTER_TOP: u64 = if cfg!(target_os = "none") { 0xffff << 48 } else { 0 }
 
 const ORDER_SHIFT: u32 = 4;
 const ORDER_MASK: u64 = 0xf << ORDER_SHIFT;
+/// The bits of an index.
+pub const INDEX_BITS: u32 = 40;
+
 const INDEX_HIGH_SHIFT: u32 = 24;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
@@ -336,7 +339,7 @@ impl Page {
     /// Only for the sole holder of a page that cannot be found or is frozen, or under the page lock.
     #[inline]
     pub fn set_owner(&self, owner: usize, index: u64) {
-        debug_assert!(index < 1 << 40);
+        debug_assert!(index < 1 << INDEX_BITS);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
         let flip = self.head() >> INDEX_HIGH_SHIFT & 0xff ^ index >> 32;
@@ -350,7 +353,7 @@ impl Page {
     /// Makes a frame that only the caller can access a page of user memory, which can be found from now on.
     #[inline]
     pub fn init_owner(&self, state: PageState, owner: usize, index: u64) {
-        debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << 40);
+        debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
         let group = self.owner.load(Relaxed) & 0xffff;

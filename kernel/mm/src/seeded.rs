@@ -39,6 +39,16 @@ pub enum Bug {
     SplitLosesReverseMapping,
     /// A moved area is missing from the tree of areas that were moved.
     MoveLosesReverseMapping,
+    /// A fault enters a page behind the end of a file that was cut meanwhile.
+    FaultEntersBehindEnd,
+    /// A file that becomes longer shows what a mapping stored behind its end.
+    GrowthShowsStores,
+    /// A page that a write fills in part shows what its frame held.
+    ShortCopyShowsFrame,
+    /// Private copies of what was cut off stay.
+    TruncateKeepsCopies,
+    /// What was cut off in the last page comes back with a longer file.
+    TruncateKeepsTail,
     /// MADV_WIPEONFORK does nothing.
     WipeOnForkIgnored,
     /// MADV_DONTFORK does nothing.

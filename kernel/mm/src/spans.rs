@@ -161,11 +161,16 @@ impl<T: Spanned, const WHICH: usize> Spans<T, WHICH> {
 
     /// The first area after `after`, in order of keys, that covers `page`: O(log n).
     pub fn find(&self, page: usize, after: Option<Key>) -> Option<Found<T>> {
+        self.find_in(page, page, after)
+    }
+
+    /// As [`Spans::find`], for any of the pages `from` to `to`.
+    pub fn find_in(&self, from: usize, to: usize, after: Option<Key>) -> Option<Found<T>> {
         // SAFETY: the tree is borrowed, and all nodes of it live.
         unsafe {
             let node = match after {
-                None => first::<T, WHICH>(self.root, page, page),
-                Some(after) => next::<T, WHICH>(self.root, page, after),
+                None => first::<T, WHICH>(self.root, from, to),
+                Some(after) => next::<T, WHICH>(self.root, from, to, after),
             }?;
             Some(Found { key: key::<T, WHICH>(node), area: node })
         }
@@ -347,29 +352,29 @@ unsafe fn first<T: Spanned, const W: usize>(mut link: Link<T>, from: usize, to: 
     None
 }
 
-/// The first area after `after` that covers `page`. Only on the two paths along `page` and `after` a subtree may be
-/// entered without a match.
-unsafe fn next<T: Spanned, const W: usize>(link: Link<T>, page: usize, after: Key) -> Link<T> {
+/// The first area after `after` that covers any of the pages `from` to `to`. Only on the paths along these and `after` a
+/// subtree may be entered without a match.
+unsafe fn next<T: Spanned, const W: usize>(link: Link<T>, from: usize, to: usize, after: Key) -> Link<T> {
     let node = link?;
     count_step();
     // SAFETY: as the caller's.
     unsafe {
         let p = seen::<T, W>(node);
-        if p.highest < page {
+        if p.highest < from {
             return None;
         }
         if key::<T, W>(node) > after {
-            let found = next::<T, W>(p.left, page, after);
+            let found = next::<T, W>(p.left, from, to, after);
             if found.is_some() {
                 return found;
             }
-            if T::first::<W>(node) > page {
+            if T::first::<W>(node) > to {
                 return None;
             }
-            if page <= T::last::<W>(node) {
+            if from <= T::last::<W>(node) {
                 return link;
             }
         }
-        next::<T, W>(p.right, page, after)
+        next::<T, W>(p.right, from, to, after)
     }
 }

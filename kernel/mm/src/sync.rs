@@ -33,6 +33,8 @@ use crate::machine::Machine;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Rank {
+    /// The turn of a file in memory.
+    FileTurn = 1,
     /// The table of processes and their family tree.
     Processes = 4,
     /// A process: its threads, signals, children.
@@ -105,7 +107,11 @@ impl Rank {
 }
 
 /// The ranks of sleeping locks, a bit each: those that a thread may hold over a switch.
-pub const SLEEPING: u64 = 1 << Rank::AddressSpace as u8 | 1 << Rank::AddressSpaceChild as u8;
+pub const SLEEPING: u64 = WAITING | 1 << Rank::AddressSpace as u8 | 1 << Rank::AddressSpaceChild as u8;
+
+/// The ranks of locks, a bit each, that a thread may hold while it waits for memory: nobody takes them who makes memory
+/// available.
+pub const WAITING: u64 = 1 << Rank::FileTurn as u8;
 
 /// A ticket spin lock over `T` that masks interrupts while it is held. Fair: waiters are served in order.
 pub struct SpinLock<T, M: Machine> {

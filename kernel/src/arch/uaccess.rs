@@ -1,8 +1,11 @@
 //! The only routines that access user memory: unprivileged loads and stores (LDTR, STTR), which have EL0's permissions,
-//! with a table of fix-ups. A fault in one is first handled like any page fault; if that fails, the routine resumes at
-//! its fix-up and returns how much is left.
+//! with a table of fix-ups. (Long copies to user memory store with EL1's on a CPU without PAN: an entry that the kernel may write is one
+//! that the program may write, see `table/entry.rs` of the memory manager. An entry that may be read is not.) A fault in one is first handled like any page fault; if that fails, the routine resumes at
+//! its fix-up and returns how much is left. Copies may be asked to end at a page that is missing
+//! ([`copy_to_user_now`]): then a fault is not handled at all.
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::Pod;
@@ -20,46 +23,76 @@ global_asm!(
     .popsection
     .endm
 
+    // The same, of a copy: with x7 its fault is not handled. The bit says so.
+    .macro  copied fix, insn:vararg
+    9999: \insn
+    .pushsection __ex_table, "a"
+    .balign 4
+    .long   9999b - ., \fix - . + 1
+    .popsection
+    .endm
+
     .text
     // 32 bytes of the copies below, \at from the addresses. After a fault the smaller steps go on at \fix.
     .macro  part_to_user at, fix
     ldp     x3, x4, [x1, #\at]
     ldp     x5, x6, [x1, #\at + 16]
-    user    \fix, sttr x3, [x0, #\at]
-    user    \fix, sttr x4, [x0, #\at + 8]
-    user    \fix, sttr x5, [x0, #\at + 16]
-    user    \fix, sttr x6, [x0, #\at + 24]
+    copied  \fix, sttr x3, [x0, #\at]
+    copied  \fix, sttr x4, [x0, #\at + 8]
+    copied  \fix, sttr x5, [x0, #\at + 16]
+    copied  \fix, sttr x6, [x0, #\at + 24]
+    .endm
+
+    // The same with the kernel's rights.
+    .macro  part_to_writable at, fix
+    ldp     x3, x4, [x1, #\at]
+    ldp     x5, x6, [x1, #\at + 16]
+    copied  \fix, stp x3, x4, [x0, #\at]
+    copied  \fix, stp x5, x6, [x0, #\at + 16]
     .endm
 
     .macro  part_from_user at, fix
-    user    \fix, ldtr x3, [x1, #\at]
-    user    \fix, ldtr x4, [x1, #\at + 8]
-    user    \fix, ldtr x5, [x1, #\at + 16]
-    user    \fix, ldtr x6, [x1, #\at + 24]
+    copied  \fix, ldtr x3, [x1, #\at]
+    copied  \fix, ldtr x4, [x1, #\at + 8]
+    copied  \fix, ldtr x5, [x1, #\at + 16]
+    copied  \fix, ldtr x6, [x1, #\at + 24]
     stp     x3, x4, [x0, #\at]
     stp     x5, x6, [x0, #\at + 16]
     .endm
 
-    // Both: rounds of 128 bytes, of 32, of 8, then 4, then bytes. The addresses move once a round is complete, so after a fault the
-    // smaller rounds go on where it began, and the bytes end at the first that cannot be copied.
+    // Both: rounds of 256 bytes, of 32, of 8, then 4, then bytes. The addresses move once a round is complete, so after a fault the
+    // smaller rounds go on where it began, and the bytes end at the first that cannot be copied. With x7 the copy ends
+    // where the round began.
 
     // x0: to (user), x1: from (kernel), x2: bytes. Returns the bytes not copied.
     .global __copy_to_user
+    .global __copy_to_user_now
+__copy_to_user_now:
+    mov     x7, #1
+    b       1f
 __copy_to_user:
-    subs    x2, x2, #128
+    mov     x7, #0
+1:  subs    x2, x2, #256
     b.lo    2f
-1:  part_to_user 0, 2f
-    part_to_user 32, 2f
-    part_to_user 64, 2f
-    part_to_user 96, 2f
-    add     x0, x0, #128
-    add     x1, x1, #128
-    subs    x2, x2, #128
+    adrp    x8, uaccess_plain_stores
+    ldrb    w8, [x8, :lo12:uaccess_plain_stores]
+    cbnz    w8, 9f
+1:  part_to_user 0, 12f
+    part_to_user 32, 12f
+    part_to_user 64, 12f
+    part_to_user 96, 12f
+    part_to_user 128, 12f
+    part_to_user 160, 12f
+    part_to_user 192, 12f
+    part_to_user 224, 12f
+    add     x0, x0, #256
+    add     x1, x1, #256
+    subs    x2, x2, #256
     b.hs    1b
-2:  add     x2, x2, #128
+2:  add     x2, x2, #256
 3:  subs    x2, x2, #32
     b.lo    4f
-    part_to_user 0, 4f
+    part_to_user 0, 14f
     add     x0, x0, #32
     add     x1, x1, #32
     b       3b
@@ -67,7 +100,7 @@ __copy_to_user:
 5:  subs    x2, x2, #8
     b.lo    6f
     ldr     x3, [x1]
-    user    6f, sttr x3, [x0]
+    copied  16f, sttr x3, [x0]
     add     x0, x0, #8
     add     x1, x1, #8
     b       5b
@@ -75,60 +108,102 @@ __copy_to_user:
     b.eq    8f
     tbz     x2, #2, 7f
     ldr     w3, [x1]
-    user    7f, sttr w3, [x0]
+    copied  7f, sttr w3, [x0]
     add     x0, x0, #4
     add     x1, x1, #4
     subs    x2, x2, #4
     b.eq    8f
 7:  ldrb    w3, [x1], #1
-    user    8f, sttrb w3, [x0]
+    copied  8f, sttrb w3, [x0]
     add     x0, x0, #1
     subs    x2, x2, #1
     b.ne    7b
 8:  mov     x0, x2
     ret
+    // (Whatever is guessed about the range's check, no store is outside of the lower half.)
+9:  and     x0, x0, #0xffffffffffff
+1:  part_to_writable 0, 12f
+    part_to_writable 32, 12f
+    part_to_writable 64, 12f
+    part_to_writable 96, 12f
+    part_to_writable 128, 12f
+    part_to_writable 160, 12f
+    part_to_writable 192, 12f
+    part_to_writable 224, 12f
+    add     x0, x0, #256
+    add     x1, x1, #256
+    subs    x2, x2, #256
+    b.hs    1b
+    b       2b
+12: cbz     x7, 2b
+    add     x0, x2, #256
+    ret
+14: cbz     x7, 4b
+    add     x0, x2, #32
+    ret
+16: cbz     x7, 6b
+    add     x0, x2, #8
+    ret
 
     // x0: to (kernel), x1: from (user), x2: bytes. Returns the bytes not copied.
     .global __copy_from_user
+    .global __copy_from_user_now
+__copy_from_user_now:
+    mov     x7, #1
+    b       1f
 __copy_from_user:
-    subs    x2, x2, #128
+    mov     x7, #0
+1:  subs    x2, x2, #256
     b.lo    2f
-1:  part_from_user 0, 2f
-    part_from_user 32, 2f
-    part_from_user 64, 2f
-    part_from_user 96, 2f
-    add     x0, x0, #128
-    add     x1, x1, #128
-    subs    x2, x2, #128
+1:  part_from_user 0, 12f
+    part_from_user 32, 12f
+    part_from_user 64, 12f
+    part_from_user 96, 12f
+    part_from_user 128, 12f
+    part_from_user 160, 12f
+    part_from_user 192, 12f
+    part_from_user 224, 12f
+    add     x0, x0, #256
+    add     x1, x1, #256
+    subs    x2, x2, #256
     b.hs    1b
-2:  add     x2, x2, #128
+2:  add     x2, x2, #256
 3:  subs    x2, x2, #32
     b.lo    4f
-    part_from_user 0, 4f
+    part_from_user 0, 14f
     add     x0, x0, #32
     add     x1, x1, #32
     b       3b
 4:  add     x2, x2, #32
 5:  subs    x2, x2, #8
     b.lo    6f
-    user    6f, ldtr x3, [x1]
+    copied  16f, ldtr x3, [x1]
     add     x1, x1, #8
     str     x3, [x0], #8
     b       5b
 6:  adds    x2, x2, #8
     b.eq    8f
     tbz     x2, #2, 7f
-    user    7f, ldtr w3, [x1]
+    copied  7f, ldtr w3, [x1]
     add     x1, x1, #4
     str     w3, [x0], #4
     subs    x2, x2, #4
     b.eq    8f
-7:  user    8f, ldtrb w3, [x1]
+7:  copied  8f, ldtrb w3, [x1]
     add     x1, x1, #1
     strb    w3, [x0], #1
     subs    x2, x2, #1
     b.ne    7b
 8:  mov     x0, x2
+    ret
+12: cbz     x7, 2b
+    add     x0, x2, #256
+    ret
+14: cbz     x7, 4b
+    add     x0, x2, #32
+    ret
+16: cbz     x7, 6b
+    add     x0, x2, #8
     ret
 
     // x0: to (kernel), x1: from (user), x2: room. Copies up to and including a NUL. Returns the bytes copied, including
@@ -173,10 +248,21 @@ __user_cmpxchg:
 unsafe extern "C" {
     fn __copy_to_user(to: usize, from: *const u8, len: usize) -> usize;
     fn __copy_from_user(to: *mut u8, from: usize, len: usize) -> usize;
+    fn __copy_to_user_now(to: usize, from: *const u8, len: usize) -> usize;
+    fn __copy_from_user_now(to: *mut u8, from: usize, len: usize) -> usize;
     fn __copy_string_from_user(to: *mut u8, from: usize, room: usize) -> isize;
     fn __user_cmpxchg(word: usize, expected: u32, new: u32, pan: u64) -> i64;
     static __ex_table_start: [i32; 0];
     static __ex_table_end: [i32; 0];
+}
+
+/// Whether copies to user memory may store with the kernel's rights, which PAN forbids. Written at boot.
+#[unsafe(export_name = "uaccess_plain_stores")]
+static PLAIN_STORES: AtomicBool = AtomicBool::new(false);
+
+/// Learns what this kind of CPU allows.
+pub fn init() {
+    PLAIN_STORES.store(!super::regs::has_pan(), Ordering::Relaxed);
 }
 
 /// Checks that a range lies in the lower half; EFAULT if not. Within the lower half the tables decide.
@@ -202,6 +288,45 @@ pub fn copy_from_user(to: &mut [u8], from: UserAddr) -> Result<usize, Errno> {
     // SAFETY: `to` is writable, and the routine touches the checked user range only by LDTR.
     let left = unsafe { __copy_from_user(to.as_mut_ptr(), from.get(), to.len()) };
     done(to.len(), left)
+}
+
+/// Copies bytes to user memory, up to the first page that is missing or may not be written, near to its last byte; returns how many. It
+/// does not sleep.
+///
+/// # Safety
+/// `from` is valid for reads of `len` bytes; others may change them. The range has been [checked](check).
+#[inline]
+pub unsafe fn copy_to_user_now(to: UserAddr, from: *const u8, len: usize) -> usize {
+    debug_assert!(check(to, len).is_ok());
+    // SAFETY: the caller's promise; the routine touches the user range only by STTR.
+    len - unsafe { __copy_to_user_now(to.get(), from, len) }
+}
+
+/// Copies bytes from user memory, up to the first page that is missing or may not be read, near to its last byte; returns how many. It
+/// does not sleep.
+///
+/// # Safety
+/// `to` is valid for writes of `len` bytes; others may access them. The range has been [checked](check).
+#[inline]
+pub unsafe fn copy_from_user_now(to: *mut u8, from: UserAddr, len: usize) -> usize {
+    debug_assert!(check(from, len).is_ok());
+    // SAFETY: the caller's promise; the routine touches the user range only by LDTR.
+    len - unsafe { __copy_from_user_now(to, from.get(), len) }
+}
+
+/// Accesses a byte, so that its page is there; for a write, without changing it. EFAULT.
+pub fn touch(addr: UserAddr, write: bool) -> Result<(), Errno> {
+    if !write {
+        return get::<u8>(addr).map(drop);
+    }
+    let word = UserAddr::new(addr.get() & !3);
+    loop {
+        // It is written only if it is still the same.
+        let value = get(word)?;
+        if cmpxchg(word, value, value)? == value {
+            return Ok(());
+        }
+    }
 }
 
 fn done(len: usize, left: usize) -> Result<usize, Errno> {
@@ -275,8 +400,17 @@ pub fn cmpxchg(word: UserAddr, expected: u32, new: u32) -> Result<u32, Errno> {
     }
 }
 
-/// Where execution resumes after a fault at `pc` that could not be resolved; `None` if `pc` is not a user access.
-pub fn fixup(pc: usize) -> Option<usize> {
+/// What happens after a fault of a user access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fixup {
+    /// Where execution resumes if the fault could not be resolved.
+    pub at: usize,
+    /// It is not to be resolved.
+    pub is_now: bool,
+}
+
+/// The fix-up for a fault at `pc`, with these registers; `None` if that is not a user access.
+pub fn fixup(pc: usize, x: &[u64; 31]) -> Option<Fixup> {
     // SAFETY: the linker script puts the table's entries between the two symbols.
     let table = unsafe {
         let start = (&raw const __ex_table_start).cast::<[i32; 2]>();
@@ -285,7 +419,8 @@ pub fn fixup(pc: usize) -> Option<usize> {
     };
     table.iter().find_map(|entry| {
         let insn = (&raw const entry[0]).addr().wrapping_add_signed(entry[0] as isize);
-        let fix = (&raw const entry[1]).addr().wrapping_add_signed(entry[1] as isize);
-        (insn == pc).then_some(fix)
+        // (Instructions are aligned, so that the lowest bit is free.)
+        let at = (&raw const entry[1]).addr().wrapping_add_signed((entry[1] & !1) as isize);
+        (insn == pc).then_some(Fixup { at, is_now: entry[1] & 1 != 0 && x[7] != 0 })
     })
 }

@@ -14,6 +14,7 @@ use quire_mm::fallible::KArc;
 
 use super::epoll::Epoll;
 use super::eventfd::EventFd;
+use super::memory_file::MemoryFile;
 use super::pidfd;
 use super::pipe::{Pipe, Side};
 use super::signalfd::{self, SignalFd};
@@ -44,6 +45,8 @@ pub enum Object {
     Pipe(KArc<Pipe>, Side),
     /// A file or directory of the boot archive.
     Archive(&'static Node),
+    /// A file in memory.
+    Memory(KArc<MemoryFile>),
     /// `/dev/null`.
     Null,
     /// `/dev/zero`.
@@ -86,7 +89,7 @@ impl Object {
             Object::TimerFd(timer) => Some(&timer.bell.source),
             Object::SignalFd(_) => current().process().signal_bell.get().map(|bell| &bell.source),
             Object::PidFd(process) => Some(&process.end),
-            Object::Archive(_) | Object::Null | Object::Zero => None,
+            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => None,
         }
     }
 
@@ -107,7 +110,7 @@ impl Object {
             Object::EventFd(counter) => Some(counter.ready()),
             Object::TimerFd(timer) => Some(timer.ready()),
             Object::PidFd(process) => Some(pidfd::ready(process)),
-            Object::Archive(_) | Object::Null | Object::Zero => {
+            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => {
                 Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
             }
             Object::Console | Object::Epoll(_) | Object::SignalFd(_) => None,
@@ -148,9 +151,23 @@ impl OpenFile {
         self.is_watched.store(true, Ordering::Relaxed);
     }
 
+    fn has_status(&self, status: Open) -> bool {
+        Open::from_bits_retain(self.status.load(Ordering::Relaxed)).contains(status)
+    }
+
+    /// Whether writes go to the end.
+    pub fn appends(&self) -> bool {
+        self.has_status(Open::APPEND)
+    }
+
+    /// Whether it was opened as a name only.
+    pub fn is_name_only(&self) -> bool {
+        self.has_status(Open::PATH)
+    }
+
     /// Whether calls on it do not sleep.
     pub fn is_nonblocking(&self) -> bool {
-        Open::from_bits_retain(self.status.load(Ordering::Relaxed)).contains(Open::NONBLOCK)
+        self.has_status(Open::NONBLOCK)
     }
 }
 

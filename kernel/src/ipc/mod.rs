@@ -8,6 +8,7 @@ pub mod eventfd;
 pub mod futex;
 pub mod handles;
 pub mod handover;
+pub mod memory_file;
 pub mod message;
 mod nesting;
 pub mod pidfd;

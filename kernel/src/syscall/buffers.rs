@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::layout::{Iovec, Pod};
 use quire_mm::UserAddr;
+use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::TryVec;
 
 use crate::arch::uaccess;
@@ -30,6 +31,8 @@ pub struct Buffers<'a> {
     rest: &'a [(UserAddr, usize)],
     /// Bytes left in total.
     left: usize,
+    /// The next copy without faults is within a page.
+    within_page: bool,
 }
 
 impl Buffers<'_> {
@@ -38,7 +41,7 @@ impl Buffers<'_> {
     pub fn one(addr: UserAddr, len: usize) -> Result<Self, Errno> {
         uaccess::check(addr, len)?;
         let left = len.min(MAX_RW);
-        Ok(Self { addr, here: left, rest: &[], left })
+        Ok(Self { addr, here: left, rest: &[], left, within_page: false })
     }
 
     /// Bytes left.
@@ -126,7 +129,52 @@ impl Buffers<'_> {
         (self.addr, self.here.min(most))
     }
 
-    fn pass(&mut self, n: usize) {
+    /// The next bytes for a copy without faults, up to `most`.
+    #[inline]
+    fn piece_now(&mut self, most: usize) -> (UserAddr, usize) {
+        let (addr, n) = self.piece(most);
+        if self.within_page {
+            return (addr, n.min(PAGE_SIZE - addr.page_offset()));
+        }
+        (addr, n)
+    }
+
+    /// Copies up to `n` of the next bytes to `to`, up to a page that is missing: returns how many, and does not advance
+    /// ([`Buffers::pass`]). After 0, [`Buffers::bring_in`].
+    ///
+    /// # Safety
+    /// `to` is valid for writes of `n` bytes; others may access them.
+    #[inline]
+    pub unsafe fn take_now(&mut self, to: *mut u8, n: usize) -> usize {
+        let (addr, n) = self.piece_now(n);
+        // SAFETY: the caller's promise; the parts of the buffers were checked.
+        unsafe { uaccess::copy_from_user_now(to, addr, n) }
+    }
+
+    /// As [`Buffers::take_now`], in the other direction.
+    ///
+    /// # Safety
+    /// `from` is valid for reads of `n` bytes; others may change them.
+    #[inline]
+    pub unsafe fn put_now(&mut self, from: *const u8, n: usize) -> usize {
+        let (addr, n) = self.piece_now(n);
+        // SAFETY: as in `take_now`.
+        unsafe { uaccess::copy_to_user_now(addr, from, n) }
+    }
+
+    /// Brings in the page of the next byte, to be written or read. EFAULT.
+    #[cold]
+    pub fn bring_in(&mut self, write: bool) -> Result<(), Errno> {
+        let (addr, _) = self.piece(1);
+        // (It may not be this page that was missing, but the one after it.)
+        self.within_page = true;
+        uaccess::touch(addr, write)
+    }
+
+    /// Advances by `n` bytes of the present part.
+    #[inline]
+    pub fn pass(&mut self, n: usize) {
+        self.within_page = false;
         self.addr = self.addr + n;
         self.here -= n;
         self.left -= n;
@@ -157,7 +205,7 @@ pub fn with_vector<T>(
         &mut many[..]
     };
     let left = import(vector, parts)?;
-    f(&mut Buffers { addr: UserAddr::new(0), here: 0, rest: parts, left })
+    f(&mut Buffers { addr: UserAddr::new(0), here: 0, rest: parts, left, within_page: false })
 }
 
 /// Copies a vector in; returns its total length, [`MAX_RW`] at most.

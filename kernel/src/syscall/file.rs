@@ -11,7 +11,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
 
 use super::poll::pass;
-use super::{Answer, Args};
+use super::{Answer, Args, content, memory_file};
 use crate::arch::{speculation, uaccess};
 use crate::archive::{self, Node};
 use crate::console::tty;
@@ -146,20 +146,30 @@ pub fn lseek(a: Args) -> Answer {
     const SET: u32 = 0;
     const CUR: u32 = 1;
     const END: u32 = 2;
+    const DATA: u32 = 3;
+    const HOLE: u32 = 4;
     let file = table()?.get(a.int(0))?.file;
-    let node = match &file.object {
-        Object::Archive(node) => node,
+    let len = match &file.object {
+        Object::Archive(node) => node.data.len() as u64,
+        Object::Memory(file) => file.content.len(),
         // Linux's answer for what has no position and is not sought in either.
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => return Ok(0),
         _ => return Err(Errno::ESPIPE),
     };
+    let offset = a.0[1] as i64;
     let base = match a.uint(2) {
         SET => 0,
         CUR => file.offset.load(Ordering::Relaxed) as i64,
-        END => node.data.len() as i64,
+        END => len as i64,
+        which @ (DATA | HOLE) => {
+            let at = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+            let to = content::seek(&file, at, which == HOLE)?;
+            file.offset.store(to, Ordering::Relaxed);
+            return Ok(to as usize);
+        }
         _ => return Err(Errno::EINVAL),
     };
-    let to = base.checked_add(a.0[1] as i64).ok_or(Errno::EOVERFLOW)?;
+    let to = base.checked_add(offset).ok_or(Errno::EOVERFLOW)?;
     if to < 0 {
         return Err(Errno::EINVAL);
     }
@@ -244,6 +254,7 @@ fn stat_object(object: &Object) -> Stat {
     let special = |mode: u32, rdev: u64| Stat { mode, nlink: 1, rdev, blksize: 1024, ..Stat::default() };
     match object {
         Object::Archive(node) => stat_node(node),
+        Object::Memory(file) => file.stat(),
         // Linux's numbers: 5:1 console, 1:3 null, 1:5 zero.
         Object::Console => special(mode::CHR | 0o620, 5 << 8 | 1),
         Object::Null => special(mode::CHR | 0o666, 1 << 8 | 3),
@@ -361,6 +372,8 @@ pub fn fcntl(a: Args) -> Answer {
     const GETFL: u32 = 3;
     const SETFL: u32 = 4;
     const DUPFD_CLOEXEC: u32 = 1030;
+    const ADD_SEALS: u32 = 1033;
+    const GET_SEALS: u32 = 1034;
     let table = table()?;
     let descriptor = table.get(a.int(0))?;
     match a.uint(1) {
@@ -380,6 +393,8 @@ pub fn fcntl(a: Args) -> Answer {
             descriptor.file.status.store(old & !changeable | a.uint(2) & changeable, Ordering::Relaxed);
             Ok(0)
         }
+        ADD_SEALS => memory_file::add_seals(&descriptor, a.uint(2)),
+        GET_SEALS => memory_file::seals(&descriptor),
         _ => Err(Errno::EINVAL),
     }
 }

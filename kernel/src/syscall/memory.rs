@@ -6,7 +6,7 @@ use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
-use super::{Answer, Args};
+use super::{Answer, Args, memory_file};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Object as Open, Rights};
 use crate::task::oom;
@@ -68,11 +68,22 @@ pub fn mmap(a: Args) -> Answer {
         {
             return Err(Errno::EACCES);
         }
-        let Open::Archive(node) = &descriptor.file.object else { return Err(Errno::ENODEV) };
+        let object = match &descriptor.file.object {
+            Open::Archive(node) => node.object()?,
+            Open::Memory(file) if is_shared && descriptor.rights.contains(Rights::WRITE) => {
+                // Nobody seals the file meanwhile.
+                let (_turn, may_write) = memory_file::turn_to_map(file, prot.contains(Prot::WRITE))?;
+                request.object = Some((file.content.clone(), offset / PAGE_SIZE));
+                request.max_prot.set(Prot::WRITE, may_write);
+                return mm()?.map(&request).map(|addr| addr.get());
+            }
+            Open::Memory(file) => file.content.clone(),
+            _ => return Err(Errno::ENODEV),
+        };
         if is_shared {
             request.max_prot = Prot::READ | Prot::EXEC;
         }
-        request.object = Some((node.object()?, offset / PAGE_SIZE));
+        request.object = Some((object, offset / PAGE_SIZE));
     }
     mm()?.map(&request).map(|addr| addr.get())
 }

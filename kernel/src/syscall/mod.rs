@@ -4,12 +4,14 @@
 
 mod areas;
 mod buffers;
+mod content;
 mod epoll;
 mod file;
 mod futex;
 mod identity;
 mod ipc;
 mod memory;
+mod memory_file;
 mod pidfd;
 mod poll;
 mod process;
@@ -149,7 +151,18 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     READV => transfer::readv(a);
     WRITEV => transfer::writev(a);
     PREAD64 => transfer::pread(a);
+    PWRITE64 => transfer::pwrite(a);
+    PREADV => transfer::preadv(a);
+    PWRITEV => transfer::pwritev(a);
+    PREADV2 => transfer::preadv2(a);
+    PWRITEV2 => transfer::pwritev2(a);
     SENDFILE => transfer::sendfile(a);
+    COPY_FILE_RANGE => content::copy_file_range(a);
+    MEMFD_CREATE => memory_file::memfd_create(a);
+    FTRUNCATE => memory_file::ftruncate(a);
+    FALLOCATE => memory_file::fallocate(a);
+    FCHMOD => memory_file::fchmod(a);
+    FCHOWN => memory_file::fchown(a);
     OPENAT => file::openat(a);
     CLOSE => file::close(a);
     CLOSE_RANGE => file::close_range(a);

@@ -1,5 +1,5 @@
-//! Moving bytes: read, write and similar calls. Files of the archive and pipes' pages are copied directly; the rest goes
-//! through a small buffer, since no spin lock is held while user memory is accessed.
+//! Moving bytes: read, write and similar calls. Files of the archive, pipes' pages and files in memory (`content.rs`) are copied
+//! directly; the rest goes through a small buffer, since no spin lock is held while user memory is accessed.
 //!
 //! A call may move 2 GiB. It passes a point every few pages: a killed thread stops there, and a signal interrupts the
 //! transfer where it does on Linux (devices and the console, not files).
@@ -7,13 +7,14 @@
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::sig;
+use quire_abi::flags::{rwf, sig};
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
 
 use super::buffers::{Buffers, MAX_RW, with_vector};
+use super::content::{self, Place, Range, Source};
 use super::file::table;
 use super::{Answer, Args, signalfd};
-use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::eventfd::EventFd;
@@ -27,12 +28,62 @@ const PIECE: usize = 1024;
 
 static ZEROS: [u8; PAGE_SIZE] = [0; PAGE_SIZE];
 
-/// Reads at a position, or at the file's own position, which then advances.
-fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
+/// How a call transfers.
+#[derive(Clone, Copy, Debug, Default)]
+struct How {
+    /// Where, instead of at the file's own position, which then advances.
+    position: Option<u64>,
+    /// Whether a write goes to the end, whatever the file's status says.
+    append: Option<bool>,
+    /// It does not sleep.
+    now: bool,
+}
+
+impl How {
+    /// At a position. EINVAL for one below 0.
+    fn at(position: u64) -> Result<Self, Errno> {
+        let position = i64::try_from(position).map_err(|_| Errno::EINVAL)?;
+        Ok(Self { position: Some(position as u64), ..Self::default() })
+    }
+
+    /// As preadv2 and pwritev2 say: position -1 is the file's own.
+    fn with_flags(file: &OpenFile, position: u64, flags: u32) -> Result<Self, Errno> {
+        let known = rwf::HIPRI | rwf::DSYNC | rwf::SYNC | rwf::NOWAIT | rwf::APPEND | rwf::NOAPPEND;
+        let has = |flag: u32| flags & flag != 0;
+        let may_now = !matches!(file.object, Object::Archive(_) | Object::Memory(_) | Object::Console);
+        if flags & !known != 0 || has(rwf::NOWAIT) && !may_now {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        if has(rwf::APPEND) && has(rwf::NOAPPEND) {
+            return Err(Errno::EINVAL);
+        }
+        let how = if position == u64::MAX { Self::default() } else { Self::at(position)? };
+        let append = has(rwf::APPEND | rwf::NOAPPEND).then_some(has(rwf::APPEND));
+        Ok(Self { append, now: has(rwf::NOWAIT), ..how })
+    }
+
+    fn is_nonblocking(&self, file: &OpenFile) -> bool {
+        self.now || file.is_nonblocking()
+    }
+
+    /// Where a write to a file in memory begins.
+    fn place(&self, file: &OpenFile) -> Place {
+        match self.position {
+            _ if self.append.unwrap_or_else(|| file.appends()) => Place::End { moves: self.position.is_none() },
+            None => Place::Position,
+            Some(at) => Place::At(at),
+        }
+    }
+}
+
+fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
+    let position = how.position;
     match &file.object {
+        Object::Memory(memory) => content::read(file, memory, to, position),
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
         Object::Archive(node) => {
             let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
+            content::check_end(at, to.left())?;
             let from = usize::try_from(at).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
             let from = &from[..from.len().min(to.left())];
             let n = in_pieces(from.len(), Sleep::Killable, |done, n| to.put(&from[done..done + n]))?;
@@ -49,18 +100,18 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answ
             let n = tty::read(&mut piece[..to.left().min(PIECE)], file.is_nonblocking())?;
             to.put(&piece[..n])
         }
-        Object::Pipe(pipe, _) => read_pipe(pipe, file.is_nonblocking(), to),
+        Object::Pipe(pipe, _) => read_pipe(pipe, how.is_nonblocking(file), to),
         Object::EventFd(_) if to.left() < size_of::<u64>() => Err(Errno::EINVAL),
         Object::EventFd(counter) => {
-            let value = counter.read(file.is_nonblocking())?.to_ne_bytes();
+            let value = counter.read(how.is_nonblocking(file))?.to_ne_bytes();
             if to.put(&value)? < value.len() { Err(Errno::EFAULT) } else { Ok(value.len()) }
         }
         Object::TimerFd(_) if to.left() < size_of::<u64>() => Err(Errno::EINVAL),
         Object::TimerFd(timer) => {
-            let count = timer.read(file.is_nonblocking())?.to_ne_bytes();
+            let count = timer.read(how.is_nonblocking(file))?.to_ne_bytes();
             if to.put(&count)? < count.len() { Err(Errno::EFAULT) } else { Ok(count.len()) }
         }
-        Object::SignalFd(signals) => signalfd::read(signals, file.is_nonblocking(), to),
+        Object::SignalFd(signals) => signalfd::read(signals, how.is_nonblocking(file), to),
         Object::Epoll(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
 }
@@ -118,10 +169,12 @@ fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     Ok(done)
 }
 
-fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
+fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
-        Object::Null | Object::Zero => Ok(from.left()),
+        Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
+        _ if how.position.is_some() => Err(Errno::ESPIPE),
+        Object::Null | Object::Zero => Ok(from.left()),
         Object::Console => {
             // One call's bytes are not interleaved with others'.
             let turn = tty::writer(file.is_nonblocking())?;
@@ -131,8 +184,8 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>) -> Answer {
                 turn.write(&piece[..n])
             })
         }
-        Object::Pipe(pipe, _) => write_pipe(pipe, file.is_nonblocking(), from),
-        Object::EventFd(counter) => write_counter(counter, file.is_nonblocking(), from),
+        Object::Pipe(pipe, _) => write_pipe(pipe, how.is_nonblocking(file), from),
+        Object::EventFd(counter) => write_counter(counter, how.is_nonblocking(file), from),
         Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
 }
@@ -237,65 +290,97 @@ fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
     result
 }
 
+/// An open file that may be read.
+fn readable(a: &Args) -> Result<KArc<OpenFile>, Errno> {
+    table()?.get(a.int(0))?.file_for(Rights::READ)
+}
+
+/// An open file that may be written.
+fn writable(a: &Args) -> Result<KArc<OpenFile>, Errno> {
+    table()?.get(a.int(0))?.file_for(Rights::WRITE)
+}
+
 pub fn read(a: Args) -> Answer {
-    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
-    read_to(&file, &mut Buffers::one(a.addr(1), a.word(2))?, None)
+    read_to(&*readable(&a)?, &mut Buffers::one(a.addr(1), a.word(2))?, How::default())
 }
 
 pub fn pread(a: Args) -> Answer {
-    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
-    let position = i64::try_from(a.0[3]).map_err(|_| Errno::EINVAL)?;
-    read_to(&file, &mut Buffers::one(a.addr(1), a.word(2))?, Some(position as u64))
+    let (file, how) = (readable(&a)?, How::at(a.0[3])?);
+    read_to(&file, &mut Buffers::one(a.addr(1), a.word(2))?, how)
 }
 
 pub fn write(a: Args) -> Answer {
-    let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
-    write_from(&file, &mut Buffers::one(a.addr(1), a.word(2))?)
+    write_from(&*writable(&a)?, &mut Buffers::one(a.addr(1), a.word(2))?, How::default())
+}
+
+pub fn pwrite(a: Args) -> Answer {
+    let (file, how) = (writable(&a)?, How::at(a.0[3])?);
+    write_from(&file, &mut Buffers::one(a.addr(1), a.word(2))?, how)
 }
 
 pub fn readv(a: Args) -> Answer {
-    let file = table()?.get(a.int(0))?.file_for(Rights::READ)?;
-    with_vector(a.addr(1), a.word(2), |to| read_to(&file, to, None))
+    let file = readable(&a)?;
+    with_vector(a.addr(1), a.word(2), |to| read_to(&file, to, How::default()))
 }
 
 pub fn writev(a: Args) -> Answer {
-    let file = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
-    with_vector(a.addr(1), a.word(2), |from| write_from(&file, from))
+    let file = writable(&a)?;
+    with_vector(a.addr(1), a.word(2), |from| write_from(&file, from, How::default()))
 }
 
-/// From a file of the archive to anything: EINVAL for other sources, programs then copy by read and write.
+pub fn preadv(a: Args) -> Answer {
+    let (file, how) = (readable(&a)?, How::at(a.0[3])?);
+    with_vector(a.addr(1), a.word(2), |to| read_to(&file, to, how))
+}
+
+pub fn pwritev(a: Args) -> Answer {
+    let (file, how) = (writable(&a)?, How::at(a.0[3])?);
+    with_vector(a.addr(1), a.word(2), |from| write_from(&file, from, how))
+}
+
+pub fn preadv2(a: Args) -> Answer {
+    let file = readable(&a)?;
+    let how = How::with_flags(&file, a.0[3], a.uint(5))?;
+    with_vector(a.addr(1), a.word(2), |to| read_to(&file, to, how))
+}
+
+pub fn pwritev2(a: Args) -> Answer {
+    let file = writable(&a)?;
+    let how = How::with_flags(&file, a.0[3], a.uint(5))?;
+    with_vector(a.addr(1), a.word(2), |from| write_from(&file, from, how))
+}
+
+/// From a file to anything: EINVAL for other sources, programs then copy by read and write.
 pub fn sendfile(a: Args) -> Answer {
-    let to = table()?.get(a.int(0))?.file_for(Rights::WRITE)?;
+    let to = writable(&a)?;
     let from = table()?.get(a.int(1))?.file_for(Rights::READ)?;
-    let Object::Archive(node) = &from.object else { return Err(Errno::EINVAL) };
-    if node.is_dir() {
-        return Err(Errno::EINVAL);
-    }
-    let own: Option<u64> = a.opt_addr(2).map(uaccess::get).transpose()?;
-    let start = own.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
-    let data = usize::try_from(start).ok().and_then(|at| node.data.get(at..)).unwrap_or(&[]);
-    let data = &data[..data.len().min(a.word(3)).min(MAX_RW)];
-    let done = in_pieces(data.len(), Sleep::Interruptible, |done, n| {
-        let piece = &data[done..done + n.min(PAGE_SIZE)];
-        match &to.object {
-            Object::Console => tty::writer(to.is_nonblocking())?.write(piece),
-            Object::Pipe(pipe, _) => {
-                let mut left = piece;
-                put_in(pipe, piece.len(), to.is_nonblocking(), |to| {
-                    let (now, later) = left.split_at(to.len().min(left.len()));
-                    to[..now.len()].copy_from_slice(now);
-                    left = later;
-                    Ok(now.len())
-                })
-            }
-            Object::Null | Object::Zero => Ok(piece.len()),
-            Object::Archive(_) => Err(Errno::EROFS),
-            _ => Err(Errno::EINVAL),
-        }
-    })?;
-    match a.opt_addr(2) {
-        Some(at) => uaccess::put(at, &(start + done as u64))?,
-        None => from.offset.store(start + done as u64, Ordering::Relaxed),
-    }
+    let source = Source::of(&from)?;
+    let start = content::position(&a, 2)?.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
+    let mut range = source.range(start, a.word(3).min(MAX_RW));
+    let done = send(&to, &mut range)?;
+    source.note_read();
+    content::advance(&from, a.opt_addr(2), start, done)?;
     Ok(done)
+}
+
+/// Writes a part of a file's content.
+fn send(to: &OpenFile, range: &mut Range<'_>) -> Answer {
+    let len = range.left();
+    match &to.object {
+        Object::Memory(_) if to.appends() => Err(Errno::EINVAL),
+        Object::Memory(memory) => content::write(to, memory, range, len, Place::Position),
+        Object::Console => in_pieces(len, Sleep::Interruptible, |_, n| {
+            let mut piece = [0; PIECE];
+            let n = range.take(&mut piece[..n.min(PIECE)]);
+            tty::writer(to.is_nonblocking())?.write(&piece[..n])
+        }),
+        Object::Pipe(pipe, _) => in_pieces(len, Sleep::Interruptible, |_, n| {
+            // (It may have become shorter by now.)
+            let n = n.min(PAGE_SIZE).min(range.left());
+            put_in(pipe, n, to.is_nonblocking(), |to| Ok(range.take(to)))
+        }),
+        Object::Null | Object::Zero => Ok(len),
+        Object::Archive(_) => Err(Errno::EROFS),
+        _ => Err(Errno::EINVAL),
+    }
 }

@@ -120,6 +120,12 @@ impl Credentials {
         self.user.effective == 0
     }
 
+    /// Whether a group is among those for access to files.
+    pub fn is_in(&self, group: u32) -> bool {
+        let others = self.groups.as_ref().map_or(&[][..], |groups| groups);
+        self.group.files == group || others.contains(&group)
+    }
+
     /// exec: the effective ids become the saved ones.
     pub fn for_program(&mut self) {
         for ids in [&mut self.user, &mut self.group] {

@@ -118,8 +118,12 @@ extern "C" fn trap_from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
     let pc = frame.pc as usize;
     if syndrome.class() == Class::DataAbortSame
         && far < USER_END
-        && let Some(fix) = uaccess::fixup(pc)
+        && let Some(fix) = uaccess::fixup(pc, &frame.x)
     {
+        if fix.is_now {
+            frame.pc = fix.at as u64;
+            return;
+        }
         let space = current().mm().filter(|_| current().process.is_some());
         let may_sleep = frame.pstate & IRQ_MASKED == 0;
         let access = if syndrome.is_write() { Access::Write } else { Access::Read };
@@ -127,7 +131,7 @@ extern "C" fn trap_from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
             .filter(|_| syndrome.is_translation_permission_or_access())
             .is_some_and(|mm| fault::handle(mm, UserAddr::new(far), access, || may_sleep && oom::relieve()).is_ok());
         if !served {
-            frame.pc = fix as u64;
+            frame.pc = fix.at as u64;
         }
         return;
     }

@@ -54,7 +54,7 @@ impl From<AllocError> for FaultError {
 impl From<ObjectError> for FaultError {
     fn from(error: ObjectError) -> Self {
         match error {
-            ObjectError::Beyond => Self::BeyondObject,
+            ObjectError::Beyond | ObjectError::NoRoom => Self::BeyondObject,
             ObjectError::OutOfMemory => Self::OutOfMemory,
         }
     }
@@ -310,16 +310,19 @@ impl<M: Machine> Mm<M> {
         if let Ok(pfn) = copy {
             self.machine.copy_page(pfn.addr(), source.addr());
         }
+        if let Ok(pfn) = copy {
+            rmap::make_anon(self.machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
+            KArc::add_owners(&self.anon_vma, 1);
+            self.before_exec(vma, pfn.addr());
+            let i = index(addr.get(), 3);
+            let counts = Counts { anon: 1, ..Counts::default() };
+            self.map_new(leaf, i, pfn, entry::writable(vma.flags) | ANON, Event::FaultCopy, counts);
+        }
+        // Only now: a truncate that takes the source away waits for this reference, and then looks for private copies.
         if let ObjectPage::Counted(pfn) = source {
             rmap::Release::new(self.machine).page(pfn);
         }
-        let pfn = copy?;
-        rmap::make_anon(self.machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
-        KArc::add_owners(&self.anon_vma, 1);
-        self.before_exec(vma, pfn.addr());
-        let i = index(addr.get(), 3);
-        let counts = Counts { anon: 1, ..Counts::default() };
-        self.map_new(leaf, i, pfn, entry::writable(vma.flags) | ANON, Event::FaultCopy, counts);
+        copy?;
         Ok(())
     }
 

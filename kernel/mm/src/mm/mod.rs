@@ -39,6 +39,7 @@ mod remap;
 mod remove;
 mod residence;
 mod reverse;
+mod truncate;
 mod unmap;
 mod usage;
 mod view;

@@ -1,10 +1,12 @@
-//! MADV_REMOVE: frees pages of shared memory for all spaces that map them. The next access finds zeros.
+//! MADV_REMOVE, and the pages that go from a file in memory: they are freed for all spaces that map them. The next access finds
+//! zeros.
 //!
 //! The object gives up a page first, so that no fault gets it any more, and then its entries are removed, in all spaces.
 //! A fault that has got the page before, and not mapped it yet, holds a reference, as an entry does. So the page's count
 //! tells whether that is over.
 
 use quire_abi::Errno;
+use quire_abi::flags::seal;
 
 use super::Mm;
 use super::non_present::wait_for_move;
@@ -12,6 +14,7 @@ use super::reverse::for_each_object_mapping;
 use crate::addr::{PAGE_SHIFT, Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::frame;
+use crate::machine::Killed;
 use crate::mm::Machine;
 use crate::object::Object;
 use crate::pte::index;
@@ -35,7 +38,11 @@ impl<M: Machine> Mm<M> {
         while at < end {
             let Some(part) = self.next_part_to_remove(&mut at, end, &mut hole)? else { break };
             // The areas are not locked here, since this visits all spaces that map the object.
-            remove_pages(self.machine, &part)?;
+            let turn = Object::turn(&part.object)?;
+            if turn.object().seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
+                return Err(Errno::EPERM);
+            }
+            remove_pages(&part.object, part.first, part.end, true)?;
         }
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }
@@ -77,14 +84,23 @@ impl<M: Machine> Mm<M> {
     }
 }
 
-/// Frees the pages of a part.
-fn remove_pages<M: Machine>(machine: M, part: &Part<M>) -> Result<(), Errno> {
-    let mut from = part.first;
-    while let Some((index, pfn)) = part.object.give_up(from, part.end) {
-        unmap_everywhere(machine, &part.object, index, pfn);
+/// Frees the pages of an object from `first` on and below `end`. With `may_stop` it ends early if the thread is killed.
+pub(super) fn remove_pages<M: Machine>(
+    object: &KArc<Object<M>>,
+    first: usize,
+    end: usize,
+    may_stop: bool,
+) -> Result<(), Killed> {
+    let machine = object.machine();
+    let mut from = first;
+    while let Some((index, pfn)) = object.give_up(from, end) {
+        unmap_everywhere(machine, object, index, pfn);
         Release::new(machine).page(pfn);
         from = index + 1;
-        machine.resched_point()?;
+        let point = machine.resched_point();
+        if may_stop {
+            point?;
+        }
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::page::PageState;
 use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::AnonVma;
 use crate::spans::Key;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 impl Pte {
     /// Whether the entry stands for the page `pfn`: it maps the page, or is a migration entry for it.
@@ -241,6 +241,38 @@ pub(super) fn for_each_object_mapping<M: Machine>(
             && !visit(&mm, vma, addr)
         {
             return true;
+        }
+    }
+}
+
+/// Visits every part of a private area that maps pages of the object from `first` on: its space, and the range. The areas are locked
+/// for reading meanwhile. An area that is being moved may be missed.
+pub(super) fn for_each_private_part<M: Machine>(
+    object: &KArc<Object<M>>,
+    first: usize,
+    mut visit: impl FnMut(&Mm<M>, UserAddr, UserAddr),
+) {
+    let mut after: Option<Key> = None;
+    loop {
+        let (mm, start) = {
+            let mappings = object.mappings().lock();
+            let Some(found) = mappings.find_in(first, usize::MAX, after) else { return };
+            after = Some(found.key);
+            // SAFETY: as in `for_each_object_mapping`.
+            unsafe {
+                let area = found.area.as_ptr();
+                let (start, space) = (&raw const (*area).start, (*area).space.get());
+                (KArc::upgrade((*space).assume_init()), *start)
+            }
+        };
+        let Some(mm) = mm else { continue };
+        let _ = mm.machine.resched_point();
+        let areas = mm.areas.read();
+        let Some(vma) = areas.tree.find(start).filter(|vma| !vma.flags.contains(VmFlags::SHARED)) else { continue };
+        let Some(backing) = vma.backing.as_ref().filter(|b| KArc::ptr_eq(&b.object, object)) else { continue };
+        let skipped = first.saturating_sub(backing.index);
+        if skipped < vma.pages() {
+            visit(&mm, vma.start + (skipped << PAGE_SHIFT), vma.end);
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Memory objects: the reference-counted backing of areas.
 //!
-//! An object gives the frame for a page index. Two kinds exist: a file of the boot archive, whose whole pages are
-//! mapped in place (no copy, no count: the archive is never freed), and shared anonymous memory, whose pages are
-//! allocated at the first access. The page cache, pagers and devices will be further kinds.
+//! An object gives the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
+//! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are
+//! allocated at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read and written.
+//! Pagers and devices will be further kinds.
 //!
 //! # Reverse mapping
 //! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
@@ -12,6 +13,7 @@
 //!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
+pub mod file;
 mod radix;
 
 use alloc::vec::Vec;
@@ -45,6 +47,8 @@ pub enum ObjectError {
     Beyond,
     /// There was no memory.
     OutOfMemory,
+    /// No more memory may be promised ([`Spaces::commit`](crate::spaces::Spaces::commit)).
+    NoRoom,
 }
 
 impl From<AllocError> for ObjectError {
@@ -72,17 +76,19 @@ impl ObjectPage {
     }
 }
 
-enum Content {
+enum Content<M: Machine> {
     /// `len` bytes at `start` in the direct map. Bit n of `synced`: instructions in page n are synchronised.
     BootFile { start: PhysAddr, len: usize, padded: bool, synced: Vec<AtomicU64> },
     /// Pages that begin as zeros.
     SharedAnon { pages: usize, reserved: bool },
+    /// A file in memory.
+    File(file::State<M>),
 }
 
 /// See the module.
 pub struct Object<M: Machine> {
     machine: M,
-    content: Content,
+    content: Content<M>,
     /// Frames that the object owns, by index: a reference each.
     owned: SpinLock<Radix, M>,
     mappings: SpinLock<Mappings<M>, M>,
@@ -114,7 +120,7 @@ impl<M: Machine> Object<M> {
         Ok(made?)
     }
 
-    fn make(machine: M, content: Content) -> Result<KArc<Self>, AllocError> {
+    fn make(machine: M, content: Content<M>) -> Result<KArc<Self>, AllocError> {
         let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
         let mappings = SpinLock::new(machine, Rank::MemoryObject, Spans::new());
         let this = KArc::try_new(Self { machine, content, owned, mappings })?;
@@ -132,6 +138,11 @@ impl<M: Machine> Object<M> {
                 point();
             }
         }
+    }
+
+    /// The machine that it is on.
+    pub(crate) fn machine(&self) -> M {
+        self.machine
     }
 
     /// The areas that map this.
@@ -162,7 +173,7 @@ impl<M: Machine> Object<M> {
         object.map(|object| (object, index))
     }
 
-    /// Whether this is a file rather than memory.
+    /// Whether this is a file of the boot archive rather than memory.
     pub fn is_file(&self) -> bool {
         matches!(self.content, Content::BootFile { .. })
     }
@@ -172,6 +183,7 @@ impl<M: Machine> Object<M> {
         match &self.content {
             Content::BootFile { len, .. } => len.div_ceil(PAGE_SIZE),
             Content::SharedAnon { pages, .. } => *pages,
+            Content::File(state) => state.len().div_ceil(PAGE_SIZE as u64) as usize,
         }
     }
 
@@ -201,38 +213,80 @@ impl<M: Machine> Object<M> {
         // Made without the lock; if another CPU was faster, its page is used.
         let pfn = supply.user(true)?;
         self.fill(pfn, index);
+        self.enter(index, pfn, supply, true)
+    }
+
+    /// Makes `pfn`, a frame that only the caller knows, the page at `index`, unless there is one; returns the page that is there then,
+    /// with a reference. A frame that does not become the page is freed. With `within`, only below the object's end.
+    fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>, within: bool) -> Result<ObjectPage, ObjectError> {
         let mut owned = self.owned.lock();
         let nodes = owned.nodes();
-        let slot = match owned.slot(index, supply) {
-            Ok(slot) => slot,
-            Err(error) => {
-                self.count_copies(0, owned.nodes() - nodes);
-                drop(owned);
-                if !seeded!(FailedIndexLosesPage) {
-                    frame::free(self.machine, pfn);
-                }
-                return Err(error.into());
-            }
-        };
+        let entered = self.enter_locked(&mut owned, index, pfn, supply, within);
+        let is_page = entered == Ok(ObjectPage::Counted(pfn));
+        self.count_copies(usize::from(is_page), owned.nodes() - nodes);
+        drop(owned);
+        if !(is_page || entered.is_err() && seeded!(FailedIndexLosesPage)) {
+            frame::free(self.machine, pfn);
+        }
+        entered
+    }
+
+    #[inline(always)]
+    fn enter_locked(
+        &self,
+        owned: &mut Radix,
+        index: usize,
+        pfn: Pfn,
+        supply: &Supply<M>,
+        within: bool,
+    ) -> Result<ObjectPage, ObjectError> {
+        // The end of a file may have come nearer since it was looked at.
+        if within
+            && let Content::File(_) = self.content
+            && index >= self.pages()
+            && !seeded!(FaultEntersBehindEnd)
+        {
+            return Err(ObjectError::Beyond);
+        }
+        let slot = owned.slot(index, supply)?;
         if *slot != 0 {
             let other = Pfn(*slot as usize);
             let got = frame::page(self.machine, other).get();
-            drop(owned);
-            frame::free(self.machine, pfn);
             return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
         }
+        self.promise_page()?;
         // Only after it is in the tree: a page that can be found refers to its object, whose end clears that reference
         // only for pages in the tree.
         let swap_backed = !self.is_file();
         frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         *slot = pfn.0 as u32;
-        self.count_copies(1, owned.nodes() - nodes);
-        if let Content::SharedAnon { reserved: false, .. } = self.content {
-            self.machine.spaces().commit().charge_unasked(self.machine);
-        }
         let got = frame::page(self.machine, pfn).get();
         debug_assert!(got, "a new page has few references");
         Ok(ObjectPage::Counted(pfn))
+    }
+
+    /// A page more is owned: counts what was not promised before. Under the lock.
+    #[inline(always)]
+    fn promise_page(&self) -> Result<(), ObjectError> {
+        match &self.content {
+            Content::SharedAnon { reserved: false, .. } => self.machine.spaces().commit().charge_unasked(self.machine),
+            Content::File(state) => {
+                self.machine.spaces().commit().charge(self.machine, 1, 0).map_err(|_| ObjectError::NoRoom)?;
+                state.count_page(1);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A page less is owned. Under the lock.
+    fn unpromise_page(&self) {
+        match &self.content {
+            Content::SharedAnon { reserved: false, .. } => {}
+            Content::File(state) => state.count_page(-1),
+            _ => return,
+        }
+        self.machine.spaces().commit().uncharge(self.machine, 1);
     }
 
     /// Counts copies of a file's pages, which stay for good, and their tree nodes.
@@ -258,13 +312,11 @@ impl<M: Machine> Object<M> {
             let mut owned = self.owned.lock();
             let (index, pfn) = owned.next(first).filter(|(index, _)| *index < end)?;
             owned.take(index);
+            self.unpromise_page();
             (index, Pfn(pfn as usize))
         };
         // Not under the spin lock: a thread may be preempted while it has the page locked.
         self.disown(frame::page(self.machine, pfn));
-        if let Content::SharedAnon { reserved: false, .. } = self.content {
-            self.machine.spaces().commit().uncharge(self.machine, 1);
-        }
         Some((index, pfn))
     }
 
@@ -369,8 +421,11 @@ impl<M: Machine> Drop for Object<M> {
             }
             point();
         });
-        if let Content::SharedAnon { pages, reserved } = self.content {
-            machine.spaces().commit().uncharge(machine, if reserved { pages } else { owned });
-        }
+        let promised = match self.content {
+            Content::SharedAnon { pages, reserved: true } => pages,
+            Content::SharedAnon { .. } | Content::File(_) => owned,
+            Content::BootFile { .. } => return,
+        };
+        machine.spaces().commit().uncharge(machine, promised);
     }
 }

@@ -9,6 +9,7 @@ use crate::fallible::AllocError;
 use crate::page::link;
 use crate::page_alloc::Machine;
 use crate::pcp::{CACHED_ORDERS, Chain, PerCpuLists};
+use crate::sync::WAITING;
 use crate::zone::{Demand, Depth, MAX_NODES};
 
 use super::{Gfp, POISON, PageAllocator, trap};
@@ -32,7 +33,7 @@ impl<M: Machine> PageAllocator<M> {
     pub(super) fn alloc_slow(&self, node: Option<usize>, order: u32, gfp: Gfp) -> Result<Pfn, AllocError> {
         let node = node.unwrap_or_else(|| self.topology().node_of_cpu[self.machine.cpu()].into());
         debug_assert!(
-            !gfp.may_wait() || self.machine.held_ranks().load(Relaxed) == 0,
+            !gfp.may_wait() || self.machine.held_ranks().load(Relaxed) & !WAITING == 0,
             "memory is waited for under locks of ranks {:#x}",
             self.machine.held_ranks().load(Relaxed)
         );

@@ -46,6 +46,11 @@ impl Commit {
         }
     }
 
+    /// Pages that there are in all.
+    pub fn total(&self) -> usize {
+        self.total.load(Relaxed)
+    }
+
     pub(super) fn set_total(&self, pages: usize) {
         self.total.store(pages, Relaxed);
     }

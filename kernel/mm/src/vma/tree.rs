@@ -186,6 +186,7 @@ impl<M: Machine> AreaTree<M> {
             if let Some(backing) = &vma.backing {
                 (*vma.space.get()).write(self.mm);
                 backing.object.mappings().lock().insert(node);
+                backing.object.note_mapping(vma.flags, true);
             }
             if !vma.is_at_pgoff() && !seeded!(MoveLosesReverseMapping) {
                 self.away.insert(node);
@@ -201,6 +202,7 @@ impl<M: Machine> AreaTree<M> {
             let vma = at(node);
             if let Some(backing) = &vma.backing {
                 backing.object.mappings().lock().remove(node);
+                backing.object.note_mapping(vma.flags, false);
             }
             if !vma.is_at_pgoff() {
                 self.away.remove(node);

@@ -5,6 +5,7 @@ mod calls;
 mod compare;
 mod directed;
 mod failing;
+mod files;
 mod found;
 mod killed;
 mod migrate;

@@ -1,0 +1,359 @@
+//! Files in memory: objects whose length changes, and whose bytes are read and written by calls as well as by mappings.
+//!
+//! docs/files.md has the design: who may change what, and what happens beside what.
+//!
+//! # The turn
+//! Whoever changes a file, other than by a mapping, has its [`Turn`]: one thread at a time, which may wait for memory and
+//! for anything else meanwhile, as long as it can be killed. Reads take no turn.
+//!
+//! # Pages
+//! Bytes are copied by a function of the caller, which gets an address in the direct map and a number of bytes, and returns
+//! how many it has copied from or to there. It does not sleep: the page has a reference meanwhile, for which others wait. The bytes are
+//! shared with programs that may change them at any time, so no Rust reference to them exists.
+//!
+//! Invariants, while nobody has the turn: bytes of the last page behind the end are zeros, unless a mapping has stored there; no page
+//! behind the end is mapped.
+//!
+//! Lock order: `Rank::FileTurn`, which comes before all others.
+
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use super::{Content, Object, ObjectError, ObjectPage};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::fallible::{AllocError, KArc};
+use crate::frame;
+use crate::machine::Killed;
+use crate::page::{INDEX_BITS, PageFlags};
+use crate::rmap::Release;
+use crate::supply::Supply;
+use crate::sync::{IntentGuard, Rank, SharedLock};
+use crate::table::Machine;
+use crate::vma::VmFlags;
+
+/// The most bytes that a file may have: a page's record has room for so many indices.
+pub const MAX_LEN: u64 = 1 << (INDEX_BITS + PAGE_SHIFT);
+
+/// Pages that are looked at between two points at which others may run.
+const POINT_EVERY: usize = 64;
+
+/// What a file has beside its pages.
+pub(super) struct State<M: Machine> {
+    /// In bytes. Changed by the holder of the turn; made smaller under the object's lock too.
+    len: AtomicU64,
+    /// What may not be done any more. Changed by the holder of the turn.
+    seals: AtomicU32,
+    /// Pages of the tree. Changed under the object's lock.
+    pages: AtomicUsize,
+    /// Areas that are shared and may become writable.
+    writers: AtomicUsize,
+    turn: SharedLock<(), M>,
+}
+
+impl<M: Machine> State<M> {
+    #[inline]
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub(super) fn count_page(&self, change: isize) {
+        self.pages.store(self.pages.load(Ordering::Relaxed).wrapping_add_signed(change), Ordering::Relaxed);
+    }
+}
+
+/// The bytes of one page that a piece of a transfer is about.
+struct Piece {
+    index: usize,
+    offset: usize,
+    len: usize,
+}
+
+impl Piece {
+    /// Up to `most` bytes from `at` on.
+    #[inline(always)]
+    fn new(at: u64, most: usize) -> Self {
+        let offset = at as usize % PAGE_SIZE;
+        Self { index: (at >> PAGE_SHIFT) as usize, offset, len: most.min(PAGE_SIZE - offset) }
+    }
+}
+
+impl<M: Machine> Object<M> {
+    /// An empty file.
+    pub fn file(machine: M, seals: u32) -> Result<KArc<Self>, AllocError> {
+        let state = State {
+            len: AtomicU64::new(0),
+            seals: AtomicU32::new(seals),
+            pages: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
+            turn: SharedLock::new(machine, Rank::FileTurn, ()),
+        };
+        Self::make(machine, Content::File(state))
+    }
+
+    fn state(&self) -> Option<&State<M>> {
+        match &self.content {
+            Content::File(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// The length of a file in memory, in bytes; 0 for other objects.
+    #[inline]
+    pub fn len(&self) -> u64 {
+        self.state().map_or(0, State::len)
+    }
+
+    /// Whether that is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The pages that a file in memory has.
+    pub fn owned_pages(&self) -> usize {
+        self.state().map_or(0, |state| state.pages.load(Ordering::Relaxed))
+    }
+
+    /// The seals of a file in memory.
+    #[inline]
+    pub fn seals(&self) -> u32 {
+        self.state().map_or(0, |state| state.seals.load(Ordering::Relaxed))
+    }
+
+    /// Waits for the turn to change a file. Other objects have none: then it excludes nobody.
+    pub fn turn(this: &KArc<Self>) -> Result<Turn<'_, M>, Killed> {
+        let guard = this.state().map(|state| state.turn.intend_killable()).transpose()?;
+        Ok(Turn { object: this, _guard: guard })
+    }
+
+    /// An area with these flags begins to map the object, or does no longer.
+    pub(crate) fn note_mapping(&self, flags: VmFlags, begins: bool) {
+        if let Content::File(state) = &self.content
+            && flags.contains(VmFlags::SHARED | VmFlags::MAY_WRITE)
+        {
+            let change = if begins { 1 } else { -1 };
+            state.writers.fetch_add(change as usize, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end.
+    #[inline]
+    pub fn read(&self, at: u64, most: usize, copy: impl FnOnce(*const u8, usize) -> usize) -> Option<usize> {
+        let left = self.len().checked_sub(at).filter(|left| *left != 0)?;
+        let piece = Piece::new(at, most.min(usize::try_from(left).unwrap_or(usize::MAX)));
+        let Some(page) = self.resident(piece.index) else {
+            let zeros = self.machine.spaces().zero_page() + piece.offset;
+            return Some(copy(self.machine.direct_map(zeros), piece.len));
+        };
+        // (With too many references it is tried again.)
+        let Some(ObjectPage::Counted(pfn)) = page else { return Some(0) };
+        let copied = copy(self.machine.direct_map(pfn.addr() + piece.offset), piece.len);
+        self.release(pfn);
+        Some(copied)
+    }
+
+    /// Drops a reference to a page of the object, which has mostly another one.
+    #[inline(always)]
+    fn release(&self, pfn: Pfn) {
+        if frame::page(self.machine, pfn).put() {
+            Release::new(self.machine).frozen_object(pfn);
+        }
+    }
+
+    /// The first byte from `at` on that a page has; `None` if there is none before the end.
+    pub fn next_data(&self, at: u64) -> Option<u64> {
+        let (index, _) = self.owned.lock().next((at >> PAGE_SHIFT) as usize)?;
+        Some(at.max((index as u64) << PAGE_SHIFT)).filter(|at| *at < self.len())
+    }
+
+    /// The first byte from `at` on that no page has, or the end; `None` behind the end.
+    pub fn next_hole(&self, at: u64) -> Result<Option<u64>, Killed> {
+        let mut at = at;
+        while at < self.len() {
+            let index = (at >> PAGE_SHIFT) as usize;
+            if self.owned.lock().get(index).is_none() {
+                return Ok(Some(at));
+            }
+            at = (index as u64 + 1) << PAGE_SHIFT;
+            if index % POINT_EVERY == POINT_EVERY - 1 {
+                self.machine.resched_point()?;
+            }
+        }
+        Ok(Some(self.len()).filter(|len| *len != 0))
+    }
+
+    /// Fills a part of a page with zeros, if there is the page.
+    fn clear_part(&self, at: u64, len: usize) {
+        let piece = Piece::new(at, len);
+        if let Some(Some(ObjectPage::Counted(pfn))) = self.resident(piece.index) {
+            // SAFETY: the page has a reference, and the bytes are within it.
+            unsafe { self.machine.direct_map(pfn.addr() + piece.offset).write_bytes(0, piece.len) };
+            self.release(pfn);
+        }
+    }
+}
+
+/// The right to change a file.
+pub struct Turn<'a, M: Machine> {
+    object: &'a KArc<Object<M>>,
+    _guard: Option<IntentGuard<'a, (), M>>,
+}
+
+impl<'a, M: Machine> Turn<'a, M> {
+    /// The file.
+    #[inline]
+    pub fn object(&self) -> &'a KArc<Object<M>> {
+        self.object
+    }
+
+    /// Adds seals.
+    pub fn seal(&mut self, seals: u32) {
+        if let Some(state) = self.object.state() {
+            state.seals.fetch_or(seals, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an area maps the file that may write to it, or may be allowed to.
+    pub fn has_writers(&self) -> bool {
+        self.object.state().is_some_and(|state| state.writers.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Whether a device has a page of it pinned.
+    pub fn has_pins(&self) -> Result<bool, Killed> {
+        let object = self.object;
+        let mut from = 0;
+        loop {
+            for _ in 0..POINT_EVERY {
+                let owned = object.owned.lock();
+                let Some((index, pfn)) = owned.next(from) else { return Ok(false) };
+                if frame::page(object.machine, Pfn(pfn as usize)).is_pinned() {
+                    return Ok(true);
+                }
+                from = index + 1;
+            }
+            object.machine.resched_point()?;
+        }
+    }
+
+    /// Sets the length, and nothing else.
+    pub(crate) fn store_len(&mut self, len: u64) {
+        let Some(state) = self.object.state() else { return };
+        if len >= state.len() {
+            state.len.store(len, Ordering::Release);
+        } else {
+            let _entering = self.object.owned.lock();
+            state.len.store(len, Ordering::Release);
+        }
+    }
+
+    /// Makes the file longer, if it is shorter than `len`.
+    pub fn grow(&mut self, len: u64) {
+        let old = self.object.len();
+        if len > old {
+            self.clear_behind(old);
+            self.store_len(len);
+        }
+    }
+
+    /// Fills the rest of the page in which `end` lies with zeros, if a mapping may have stored there.
+    fn clear_behind(&self, end: u64) {
+        let offset = end as usize % PAGE_SIZE;
+        if offset != 0 && self.object.mappings.lock().changes() != 0 && !seeded!(GrowthShowsStores) {
+            self.object.clear_part(end, PAGE_SIZE - offset);
+        }
+    }
+
+    /// Fills a part of one page with zeros, if there is the page.
+    pub(crate) fn clear(&mut self, start: u64, end: u64) {
+        if start < end {
+            self.object.clear_part(start, (end - start) as usize);
+        }
+    }
+
+    /// Writes up to `most` bytes of one page from `at` on by `copy`; returns what that returns. Makes the file longer if they
+    /// end behind it.
+    #[inline]
+    pub fn write(
+        &mut self,
+        at: u64,
+        most: usize,
+        supply: &Supply<M>,
+        mut copy: impl FnMut(*mut u8, usize) -> usize,
+    ) -> Result<usize, ObjectError> {
+        let object = self.object;
+        let piece = Piece::new(at, most);
+        if at + piece.len as u64 > object.len() {
+            self.clear_behind(object.len());
+        }
+        let copied = loop {
+            match object.resident(piece.index) {
+                Some(Some(ObjectPage::Counted(pfn))) => {
+                    let copied = copy(object.machine.direct_map(pfn.addr() + piece.offset), piece.len);
+                    let page = frame::page(object.machine, pfn);
+                    if !page.flags().contains(PageFlags::DIRTY) {
+                        page.set_flags(PageFlags::DIRTY);
+                    }
+                    object.release(pfn);
+                    break copied;
+                }
+                Some(_) => return Err(ObjectError::OutOfMemory),
+                None => {
+                    if let Some(copied) = self.write_new(&piece, supply, &mut copy)? {
+                        break copied;
+                    }
+                }
+            }
+        };
+        let end = at + copied as u64;
+        if copied != 0 && end > object.len() {
+            self.store_len(end);
+        }
+        Ok(copied)
+    }
+
+    /// Writes to a page that does not exist; `None` if it does meanwhile.
+    fn write_new(
+        &self,
+        piece: &Piece,
+        supply: &Supply<M>,
+        copy: &mut impl FnMut(*mut u8, usize) -> usize,
+    ) -> Result<Option<usize>, ObjectError> {
+        let object = self.object;
+        let is_whole = piece.len == PAGE_SIZE;
+        let pfn = supply.user(!is_whole)?;
+        let start = object.machine.direct_map(pfn.addr());
+        // SAFETY: the piece is within the page.
+        let copied = copy(unsafe { start.add(piece.offset) }, piece.len);
+        if copied == 0 {
+            frame::free(object.machine, pfn);
+            return Ok(Some(0));
+        }
+        if is_whole && !seeded!(ShortCopyShowsFrame) {
+            // SAFETY: as above; only this thread knows the frame.
+            unsafe { start.add(copied).write_bytes(0, PAGE_SIZE - copied) };
+        }
+        let is_ours = self.enter(piece.index, pfn, supply)?;
+        Ok(is_ours.then_some(copied))
+    }
+
+    /// Makes `pfn` the page at `index`; `false` if there was one, and `pfn` is freed.
+    fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>) -> Result<bool, ObjectError> {
+        let object = self.object;
+        // Nobody else knows it, so this needs no atomic operation of the page that is there.
+        let page = object.enter(index, pfn, supply, false)?;
+        let ObjectPage::Counted(entered) = page else { return Ok(false) };
+        if entered == pfn {
+            frame::page(object.machine, pfn).set_flags(PageFlags::DIRTY);
+        }
+        object.release(entered);
+        Ok(entered == pfn)
+    }
+
+    /// Makes the page at `index` exist, with zeros.
+    pub fn allocate(&mut self, index: usize, supply: &Supply<M>) -> Result<(), ObjectError> {
+        if !self.object.is_resident(index) {
+            let pfn = supply.user(true)?;
+            self.enter(index, pfn, supply)?;
+        }
+        Ok(())
+    }
+}

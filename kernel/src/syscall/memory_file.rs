@@ -1,0 +1,236 @@
+//! Files in memory: making them, their length, their holes, their seals and their owner. `content.rs` has the transfers.
+
+use quire_abi::Errno;
+use quire_abi::flags::{Open, falloc, memfd, seal, sig};
+use quire_abi::layout::rlimit;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+use quire_mm::object::ObjectError;
+use quire_mm::object::file::{MAX_LEN, Turn};
+use quire_mm::supply::Supply;
+
+use super::file::{limit, table};
+use super::{Answer, Args};
+use crate::arch::uaccess;
+use crate::ipc::descriptor::{Descriptor, Object as Open_, OpenFile, Rights};
+use crate::ipc::memory_file::MemoryFile;
+use crate::task::point::resched_point;
+use crate::task::signal;
+use crate::task::thread::current;
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, Object};
+
+/// The longest name of a memfd, its NUL included.
+const NAME_MAX: usize = 250;
+
+/// Permission bits for execution.
+const EXECUTE: u32 = 0o111;
+
+/// The name is checked, and forgotten: there is no place that would show it.
+pub fn memfd_create(a: Args) -> Answer {
+    let flags = a.uint(1);
+    let huge = if flags & memfd::HUGETLB != 0 { memfd::HUGE_MASK } else { 0 };
+    let (exec, no_exec) = (flags & memfd::EXEC != 0, flags & memfd::NOEXEC_SEAL != 0);
+    if flags & !(memfd::ALL | huge) != 0 || exec && no_exec {
+        return Err(Errno::EINVAL);
+    }
+    uaccess::get_string(&mut [0; NAME_MAX], a.addr(0)).map_err(|e| match e {
+        Errno::ENAMETOOLONG => Errno::EINVAL,
+        e => e,
+    })?;
+    if flags & memfd::HUGETLB != 0 {
+        // As a Linux without hugetlbfs.
+        return Err(Errno::ENOSYS);
+    }
+    let (permissions, seals) = match no_exec {
+        true => (0o777 & !EXECUTE, seal::EXEC),
+        false if flags & memfd::ALLOW_SEALING != 0 => (0o777, 0),
+        false => (0o777, seal::SEAL),
+    };
+    let content = Object::file(Cpu, seals)?;
+    let file = MemoryFile::new(content, permissions, &current().process().credentials.lock().clone())?;
+    let file = OpenFile::new(Open_::Memory(file), Open::RDWR | Open::LARGEFILE)?;
+    let close_on_exec = flags & memfd::CLOEXEC != 0;
+    let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec };
+    table()?.insert(descriptor, 0, limit()).map(|fd| fd as usize)
+}
+
+/// EFBIG, and SIGXFSZ, for a length beyond the process's limit; EFBIG for one that no file has.
+fn check_length(len: u64) -> Result<(), Errno> {
+    if len > current().process().limit(rlimit::FSIZE) {
+        signal::send_own(sig::XFSZ);
+        return Err(Errno::EFBIG);
+    }
+    if len > MAX_LEN { Err(Errno::EFBIG) } else { Ok(()) }
+}
+
+pub fn ftruncate(a: Args) -> Answer {
+    let len = u64::try_from(a.0[1] as i64).map_err(|_| Errno::EINVAL)?;
+    let descriptor = table()?.get(a.int(0))?;
+    let Open_::Memory(file) = &descriptor.file.object else { return Err(Errno::EINVAL) };
+    if !descriptor.rights.contains(Rights::WRITE) {
+        return Err(Errno::EINVAL);
+    }
+    let mut turn = Object::turn(&file.content)?;
+    let (old, seals) = (file.content.len(), file.content.seals());
+    if len > old {
+        check_length(len)?;
+    }
+    if len < old && seals & seal::SHRINK != 0 || len > old && seals & seal::GROW != 0 {
+        return Err(Errno::EPERM);
+    }
+    turn.set_len(len);
+    file.note_write();
+    Ok(0)
+}
+
+pub fn fallocate(a: Args) -> Answer {
+    const KNOWN: [u32; 5] = [
+        0,
+        falloc::KEEP_SIZE,
+        falloc::PUNCH_HOLE | falloc::KEEP_SIZE,
+        falloc::ZERO_RANGE,
+        falloc::ZERO_RANGE | falloc::KEEP_SIZE,
+    ];
+    let descriptor = table()?.get(a.int(0))?;
+    let mode = a.uint(1);
+    let (start, len) = (a.0[2] as i64, a.0[3] as i64);
+    if start < 0 || len <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    if !KNOWN.contains(&mode) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if !descriptor.rights.contains(Rights::WRITE) {
+        return Err(Errno::EBADF);
+    }
+    let file = match &descriptor.file.object {
+        Open_::Memory(file) => file,
+        Open_::Pipe(..) => return Err(Errno::ESPIPE),
+        _ => return Err(Errno::ENODEV),
+    };
+    let end = start.checked_add(len).ok_or(Errno::EFBIG)? as u64;
+    if end > MAX_LEN && mode & falloc::PUNCH_HOLE == 0 {
+        return Err(Errno::EFBIG);
+    }
+    reserve(file, mode, start as u64, end)?;
+    Ok(0)
+}
+
+/// fallocate from `start` to `end`.
+fn reserve(file: &KArc<MemoryFile>, mode: u32, start: u64, end: u64) -> Result<(), Errno> {
+    let content = &file.content;
+    let mut turn = Object::turn(content)?;
+    let empties = mode & (falloc::PUNCH_HOLE | falloc::ZERO_RANGE) != 0;
+    if empties && content.seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
+        return Err(Errno::EPERM);
+    }
+    let grows = mode & falloc::KEEP_SIZE == 0 && end > content.len();
+    if grows {
+        check_length(end)?;
+        if content.seals() & seal::GROW != 0 {
+            return Err(Errno::EPERM);
+        }
+    }
+    if empties {
+        turn.punch(start, end)?;
+    }
+    if mode & falloc::PUNCH_HOLE == 0 {
+        allocate(&mut turn, start, end)?;
+    }
+    if grows {
+        turn.grow(end);
+    }
+    file.note_write();
+    Ok(())
+}
+
+/// Makes the pages from `start` to `end` exist. What has been made stays if there is no memory for the rest.
+fn allocate(turn: &mut Turn<'_, Cpu>, start: u64, end: u64) -> Result<(), Errno> {
+    const PAGE: u64 = PAGE_SIZE as u64;
+    let (first, last) = ((start / PAGE) as usize, end.div_ceil(PAGE) as usize);
+    if last - first > crate::vm::SPACES.commit().total() {
+        return Err(Errno::ENOSPC);
+    }
+    let supply = Supply::new(Cpu);
+    let mut index = first;
+    while index < last {
+        match turn.allocate(index, &supply) {
+            Ok(()) => index += 1,
+            Err(ObjectError::OutOfMemory) if supply.is_short() => supply.refill()?,
+            Err(ObjectError::NoRoom) => return Err(Errno::ENOSPC),
+            Err(_) => return Err(Errno::ENOMEM),
+        }
+        resched_point(Sleep::Killable)?;
+    }
+    Ok(())
+}
+
+/// `F_GET_SEALS`. EINVAL for anything but a file in memory.
+pub fn seals(descriptor: &Descriptor) -> Answer {
+    let Open_::Memory(file) = &descriptor.file.object else { return Err(Errno::EINVAL) };
+    Ok(file.content.seals() as usize)
+}
+
+/// `F_ADD_SEALS`.
+pub fn add_seals(descriptor: &Descriptor, mut seals: u32) -> Answer {
+    if !descriptor.rights.contains(Rights::WRITE) {
+        return Err(Errno::EPERM);
+    }
+    if seals & !seal::ALL != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let Open_::Memory(file) = &descriptor.file.object else { return Err(Errno::EINVAL) };
+    let mut turn = Object::turn(&file.content)?;
+    let old = file.content.seals();
+    if old & seal::SEAL != 0 {
+        return Err(Errno::EPERM);
+    }
+    if seals & seal::EXEC != 0 && file.permissions() & EXECUTE != 0 {
+        // What may be executed may not be written from now on.
+        seals |= seal::SHRINK | seal::GROW | seal::WRITE | seal::FUTURE_WRITE;
+    }
+    if seals & !old & seal::WRITE != 0 && (turn.has_writers() || turn.has_pins()?) {
+        return Err(Errno::EBUSY);
+    }
+    turn.seal(seals);
+    Ok(0)
+}
+
+/// The turn that a shared mapping needs which may write, and whether it may: EPERM for one that writes at once and may not.
+pub fn turn_to_map(file: &MemoryFile, writes: bool) -> Result<(Turn<'_, Cpu>, bool), Errno> {
+    let turn = Object::turn(&file.content)?;
+    let is_sealed = file.content.seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0;
+    if is_sealed && writes { Err(Errno::EPERM) } else { Ok((turn, !is_sealed)) }
+}
+
+pub fn fchmod(a: Args) -> Answer {
+    let open = table()?.get(a.int(0))?.file;
+    let file = owned(&open)?;
+    let _turn = Object::turn(&file.content)?;
+    let permissions = a.uint(1) & 0o7777;
+    if file.content.seals() & seal::EXEC != 0 && (permissions ^ file.permissions()) & EXECUTE != 0 {
+        return Err(Errno::EPERM);
+    }
+    let by = current().process().credentials.lock().clone();
+    file.set_permissions(&by, permissions).map(|()| 0)
+}
+
+pub fn fchown(a: Args) -> Answer {
+    let open = table()?.get(a.int(0))?.file;
+    let file = owned(&open)?;
+    let _turn = Object::turn(&file.content)?;
+    let by = current().process().credentials.lock().clone();
+    file.set_owner(&by, a.uint(1), a.uint(2)).map(|()| 0)
+}
+
+/// The file whose mode and owner can be changed. Those of other objects are fixed: EROFS for the archive's, EPERM, and EBADF for
+/// what was opened as a name only.
+fn owned(open: &OpenFile) -> Result<&MemoryFile, Errno> {
+    match &open.object {
+        Open_::Memory(file) => Ok(file),
+        Open_::Archive(_) if open.is_name_only() => Err(Errno::EBADF),
+        Open_::Archive(_) => Err(Errno::EROFS),
+        _ => Err(Errno::EPERM),
+    }
+}
