@@ -15,6 +15,8 @@ use crate::vm::{Cpu, SpinLock, io};
 const RESCHEDULE: u8 = 0;
 /// Stop for good, because another CPU panics or switches off.
 const STOP: u8 = 1;
+/// Execute a barrier.
+const BARRIER: u8 = 2;
 
 static CONTROLLER: Once<InterruptController<CpuInterface>> = Once::new();
 static LINES: Once<Lines> = Once::new();
@@ -77,7 +79,7 @@ pub fn init_cpu() -> Result<(), Error> {
     let me = cpu::this().id();
     controller.init_cpu(me)?;
     configure(lines.timer)?;
-    for sgi in [RESCHEDULE, STOP] {
+    for sgi in [RESCHEDULE, STOP, BARRIER] {
         controller.enable(me, u32::from(sgi))?;
     }
     Ok(())
@@ -103,6 +105,8 @@ pub enum Source {
     Console,
     /// Another CPU: [`send_reschedule`].
     Reschedule,
+    /// Another CPU: [`send_barrier`].
+    Barrier,
     /// Another CPU: [`stop_others`].
     Stop,
     /// Nobody's.
@@ -121,6 +125,8 @@ pub fn for_each_pending(mut serve: impl FnMut(Source)) {
             Source::Console
         } else if intid == u32::from(RESCHEDULE) {
             Source::Reschedule
+        } else if intid == u32::from(BARRIER) {
+            Source::Barrier
         } else if intid == u32::from(STOP) {
             Source::Stop
         } else {
@@ -135,6 +141,14 @@ pub fn send_reschedule(cpu: usize) {
     if let Some(controller) = CONTROLLER.get() {
         // Sending fails only for a CPU that is not online, which gets no work.
         let _ = controller.send(cpu, RESCHEDULE);
+    }
+}
+
+/// Makes another CPU execute a barrier.
+pub fn send_barrier(cpu: usize) {
+    if let Some(controller) = CONTROLLER.get() {
+        // As above.
+        let _ = controller.send(cpu, BARRIER);
     }
 }
 

@@ -333,6 +333,51 @@ pub mod futex {
     pub const TID_MASK: u32 = 0x3fff_ffff;
 }
 
+/// `rseq`: its flag, and what a record is like.
+pub mod rseq {
+    /// The flag that takes a registration back.
+    pub const UNREGISTER: u32 = 1;
+    /// Of a record: its least size.
+    pub const SIZE: u32 = 32;
+    /// Its alignment.
+    pub const ALIGNMENT: usize = 32;
+    /// Of which the kernel uses so many bytes.
+    pub const FEATURES: u32 = 28;
+    /// The CPU in a record that is not registered.
+    pub const CPU_UNINITIALIZED: u32 = u32::MAX;
+}
+
+/// Commands of `membarrier`.
+#[allow(missing_docs)]
+pub mod membarrier {
+    pub const QUERY: u32 = 0;
+    pub const GLOBAL: u32 = 1 << 0;
+    pub const GLOBAL_EXPEDITED: u32 = 1 << 1;
+    pub const REGISTER_GLOBAL_EXPEDITED: u32 = 1 << 2;
+    pub const PRIVATE_EXPEDITED: u32 = 1 << 3;
+    pub const REGISTER_PRIVATE_EXPEDITED: u32 = 1 << 4;
+    pub const PRIVATE_EXPEDITED_SYNC_CORE: u32 = 1 << 5;
+    pub const REGISTER_PRIVATE_EXPEDITED_SYNC_CORE: u32 = 1 << 6;
+    pub const PRIVATE_EXPEDITED_RSEQ: u32 = 1 << 7;
+    pub const REGISTER_PRIVATE_EXPEDITED_RSEQ: u32 = 1 << 8;
+    pub const GET_REGISTRATIONS: u32 = 1 << 9;
+    /// Flag of `PRIVATE_EXPEDITED_RSEQ`: one CPU only.
+    pub const FLAG_CPU: u32 = 1;
+}
+
+/// Options of `prctl`.
+#[allow(missing_docs)]
+pub mod pr {
+    pub const SET_PDEATHSIG: i32 = 1;
+    pub const GET_PDEATHSIG: i32 = 2;
+    pub const GET_DUMPABLE: i32 = 3;
+    pub const SET_DUMPABLE: i32 = 4;
+    pub const SET_NAME: i32 = 15;
+    pub const GET_NAME: i32 = 16;
+    pub const SET_NO_NEW_PRIVS: i32 = 38;
+    pub const GET_NO_NEW_PRIVS: i32 = 39;
+}
+
 /// Flags of `timerfd_settime`.
 #[allow(missing_docs)]
 pub mod tfd {

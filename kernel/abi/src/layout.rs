@@ -21,7 +21,7 @@ pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, EpollEvent, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(Siginfo, SignalfdSiginfo, CloneArgs, Itimerspec, Itimerval, RobustListHead, HandleInfo);
+pod!(Rseq, RseqSection, Siginfo, SignalfdSiginfo, CloneArgs, Itimerspec, Itimerval, RobustListHead, HandleInfo);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -298,6 +298,42 @@ pub struct SignalfdSiginfo {
     pub rest: [u32; 7],
 }
 
+/// A thread's record for restartable sequences (`rseq`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(32))]
+pub struct Rseq {
+    /// The CPU; 0 for a thread that has not registered.
+    pub cpu_start: u32,
+    /// The CPU.
+    pub cpu: u32,
+    /// The address of an [`RseqSection`]; 0 for none.
+    pub section: u64,
+    /// 0.
+    pub flags: u32,
+    /// The CPU's node.
+    pub node: u32,
+    /// A number among the process's running threads.
+    pub mm_cid: u32,
+    /// Nothing.
+    pub pad: u32,
+}
+
+/// A critical section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RseqSection {
+    /// 0.
+    pub version: u32,
+    /// 0.
+    pub flags: u32,
+    /// Its first instruction.
+    pub start: u64,
+    /// Bytes from there to the end of the last one.
+    pub len: u64,
+    /// Where it continues when it is aborted; the signature is before that.
+    pub abort: u64,
+}
+
 /// The arguments of `clone3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -422,6 +458,8 @@ pub mod at {
     pub const CLKTCK: u64 = 17;
     pub const SECURE: u64 = 23;
     pub const RANDOM: u64 = 25;
+    pub const RSEQ_FEATURE_SIZE: u64 = 27;
+    pub const RSEQ_ALIGN: u64 = 28;
     pub const EXECFN: u64 = 31;
     /// Quire's own: the address of the list of the program's handles ([`HandleInfo`](super::HandleInfo)).
     pub const HANDLES: u64 = 0x1000;
@@ -470,6 +508,7 @@ const _: () = {
     assert!(size_of::<Sysinfo>() == 112);
     assert!(size_of::<SignalfdSiginfo>() == 128 && size_of::<Itimerspec>() == 32);
     assert!(size_of::<CloneArgs>() == 88);
+    assert!(size_of::<Rseq>() == 32 && size_of::<RseqSection>() == 32);
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);
     assert!(size_of::<Siginfo>() == 128);

@@ -57,6 +57,7 @@ numbers! {
     TIMERFD_CREATE = 85;
     TIMERFD_SETTIME = 86;
     TIMERFD_GETTIME = 87;
+    PERSONALITY = 92;
     EXIT = 93;
     EXIT_GROUP = 94;
     WAITID = 95;
@@ -98,6 +99,7 @@ numbers! {
     GETRESGID = 150;
     SETFSUID = 151;
     SETFSGID = 152;
+    TIMES = 153;
     SETPGID = 154;
     GETPGID = 155;
     GETSID = 156;
@@ -122,12 +124,14 @@ numbers! {
     GETEGID = 177;
     GETTID = 178;
     SYSINFO = 179;
+    READAHEAD = 213;
     BRK = 214;
     MUNMAP = 215;
     MREMAP = 216;
     CLONE = 220;
     EXECVE = 221;
     MMAP = 222;
+    FADVISE64 = 223;
     MPROTECT = 226;
     MSYNC = 227;
     MLOCK = 228;
@@ -141,6 +145,7 @@ numbers! {
     PRLIMIT64 = 261;
     GETRANDOM = 278;
     MEMFD_CREATE = 279;
+    EXECVEAT = 281;
     MEMBARRIER = 283;
     MLOCK2 = 284;
     COPY_FILE_RANGE = 285;

@@ -66,7 +66,7 @@ pub enum Object {
 impl Object {
     /// Whether it ever is not ready, so that it can be waited for.
     pub fn has_source(&self) -> bool {
-        !matches!(self, Object::Archive(_) | Object::Null | Object::Zero)
+        matches!(self, Object::SignalFd(_)) || self.source().is_some()
     }
 
     /// Makes what [`Object::source`] needs. ENOMEM.

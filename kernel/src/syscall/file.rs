@@ -43,11 +43,20 @@ pub fn path_buffer() -> Result<Vec<u8>, Errno> {
 }
 
 /// Resolves a (directory, path) pair. `flags` are those of the `*at` calls.
-fn resolve(dirfd: i32, path: UserAddr, flags: u32) -> Result<&'static Node, Errno> {
+pub(super) fn resolve(dirfd: i32, path: UserAddr, flags: u32) -> Result<&'static Node, Errno> {
     let mut buffer = path_buffer()?;
     let path = uaccess::get_string(&mut buffer, path)?;
+    if path.is_empty() && flags & at::EMPTY_PATH == 0 {
+        return Err(Errno::ENOENT);
+    }
+    if path.is_empty() && dirfd != at::FDCWD {
+        return match &table()?.get(dirfd)?.file.object {
+            Object::Archive(node) => Ok(node),
+            _ => Err(Errno::EACCES),
+        };
+    }
     let start = if path.starts_with(b"/") { 0 } else { start_of(dirfd)? };
-    if path.is_empty() && flags & at::EMPTY_PATH != 0 {
+    if path.is_empty() {
         return archive::by_number(start).ok_or(Errno::ENOENT);
     }
     archive::lookup(start, path, flags & at::SYMLINK_NOFOLLOW == 0)

@@ -2,6 +2,7 @@
 //!
 //! The convention is Linux's on AArch64: number in x8, arguments in x0 to x5, the result or −errno in x0.
 
+mod advice;
 mod areas;
 mod buffers;
 mod content;
@@ -17,6 +18,7 @@ mod poll;
 mod process;
 mod quire;
 pub mod restart;
+mod rseq;
 mod sched;
 mod signal;
 mod signalfd;
@@ -156,6 +158,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     PWRITEV => transfer::pwritev(a);
     PREADV2 => transfer::preadv2(a);
     PWRITEV2 => transfer::pwritev2(a);
+    FADVISE64 => advice::fadvise(a);
+    READAHEAD => advice::readahead(a);
     SENDFILE => transfer::sendfile(a);
     COPY_FILE_RANGE => content::copy_file_range(a);
     MEMFD_CREATE => memory_file::memfd_create(a);
@@ -212,6 +216,9 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     CLONE => process::clone(a, frame);
     CLONE3 => process::clone3(a, frame);
     EXECVE => process::execve(frame);
+    EXECVEAT => process::execveat(frame);
+    PERSONALITY => process::personality(a);
+    TIMES => process::times(a);
     EXIT => process::exit(a);
     EXIT_GROUP => process::exit_group(a);
     WAIT4 => process::wait4(a);
@@ -274,6 +281,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     SCHED_YIELD => sched::sched_yield();
     SCHED_SETAFFINITY => sched::setaffinity(a);
     SCHED_GETAFFINITY => sched::getaffinity(a);
+    RSEQ => rseq::rseq(a);
+    MEMBARRIER => rseq::membarrier(a);
     GETCPU => sched::getcpu(a);
 
     CLOCK_GETTIME => time::clock_gettime(a);

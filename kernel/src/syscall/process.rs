@@ -2,18 +2,21 @@
 
 use core::sync::atomic::Ordering;
 
+use alloc::vec::Vec;
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, sig, wait};
-use quire_abi::layout::{CloneArgs, Rlimit, Siginfo, rlimit};
+use quire_abi::flags::{Clone, pr, sig, wait};
+use quire_abi::layout::{CloneArgs, Rlimit, Siginfo, at, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::TryVec;
 
 use super::{Answer, Args, pidfd, time};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{speculation, uaccess};
+use crate::arch::{speculation, timer, uaccess};
 use crate::archive::Node;
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
+use crate::task::cputime::Spent;
 use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
 use crate::task::exit::{self, Waited, Which};
@@ -122,6 +125,57 @@ pub fn execve(frame: &mut TrapFrame) -> Answer {
     let mut buffer = super::file::path_buffer()?;
     let path = uaccess::get_string(&mut buffer, path)?;
     let node = image::find(path)?;
+    start(frame, node, path, args, env)
+}
+
+/// As execve, for a path from a directory, or a descriptor of the file itself.
+pub fn execveat(frame: &mut TrapFrame) -> Answer {
+    let a = Args(&frame.x);
+    let (directory, flags) = (a.int(0), a.uint(4));
+    let [text, args, env] = [1, 2, 3].map(|i| a.addr(i));
+    if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut buffer = super::file::path_buffer()?;
+    let path = uaccess::get_string(&mut buffer, text)?;
+    let is_plain = directory == at::FDCWD || path.starts_with(b"/");
+    let node = super::file::resolve(directory, text, flags)?;
+    if node.is_link() {
+        return Err(Errno::ELOOP);
+    }
+    image::check_executable(node)?;
+    if is_plain && !path.is_empty() {
+        return start(frame, node, path, args, env);
+    }
+    if Script::parse(node.data)?.is_some() {
+        // Its interpreter would have no path for it.
+        return Err(Errno::ENOENT);
+    }
+    let mut name: Vec<u8> = TryVec::try_with_capacity(path.len() + 24)?;
+    let mut digits = [0; 10];
+    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+    let number = decimal(directory.unsigned_abs(), &mut digits);
+    for byte in [b"/dev/fd/", number, slash, path].into_iter().flatten() {
+        name.try_push(*byte)?;
+    }
+    start(frame, node, &name, args, env)
+}
+
+/// A number's digits.
+fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
+    let mut first = digits.len();
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 || first == 0 {
+            return &digits[first..];
+        }
+    }
+}
+
+/// Starts a file, or the interpreter that it names.
+fn start(frame: &mut TrapFrame, node: &'static Node, path: &[u8], args: UserAddr, env: UserAddr) -> Answer {
     let mut args = Strings::from_user(args)?;
     if args.count() == 0 {
         // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
@@ -387,12 +441,44 @@ pub fn getrusage(a: Args) -> Answer {
     Ok(0)
 }
 
+/// CPU time in hundredths of seconds, of the process and of its children that it has waited for; the answer is the time since
+/// power-on.
+pub fn times(a: Args) -> Answer {
+    let all = [time::process_time(), current().process().children_time.spent()];
+    if let Some(at) = a.opt_addr(0) {
+        uaccess::put_all(at, all.map(exit::ticks).as_flattened())?;
+    }
+    let [now, _] = exit::ticks(Spent { user: timer::now_ns(), system: 0 });
+    Ok(now as usize)
+}
+
+/// There is one: Linux's own, without its flags.
+pub fn personality(a: Args) -> Answer {
+    const LINUX: u32 = 0;
+    const QUERY: u32 = u32::MAX;
+    match a.uint(0) {
+        LINUX | QUERY => Ok(LINUX as usize),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 pub fn prctl(a: Args) -> Answer {
-    const SET_NAME: i32 = 15;
-    const GET_NAME: i32 = 16;
     let process = current().process();
+    let rest_is_zero = |from: usize| (from..5).all(|i| a.word(i) == 0);
     match a.int(0) {
-        SET_NAME => {
+        pr::SET_PDEATHSIG if a.word(1) < sig::COUNT as usize => {
+            process.parent_death_signal.store(a.uint(1), Ordering::Relaxed);
+        }
+        pr::GET_PDEATHSIG => uaccess::put(a.addr(1), &process.parent_death_signal.load(Ordering::Relaxed))?,
+        pr::SET_DUMPABLE if a.word(1) <= 1 => process.is_dumpable.store(a.word(1) == 1, Ordering::Relaxed),
+        pr::GET_DUMPABLE => return Ok(usize::from(process.is_dumpable.load(Ordering::Relaxed))),
+        pr::SET_NO_NEW_PRIVS if a.word(1) == 1 && rest_is_zero(2) => {
+            process.no_new_privileges.store(true, Ordering::Relaxed);
+        }
+        pr::GET_NO_NEW_PRIVS if rest_is_zero(1) => {
+            return Ok(usize::from(process.no_new_privileges.load(Ordering::Relaxed)));
+        }
+        pr::SET_NAME => {
             let mut name = [0; NAME_LEN];
             let len = match uaccess::get_string(&mut name, a.addr(1)) {
                 Ok(text) => text.len(),
@@ -402,7 +488,7 @@ pub fn prctl(a: Args) -> Answer {
             name[len..].fill(0);
             *process.name.lock() = name;
         }
-        GET_NAME => {
+        pr::GET_NAME => {
             let name = *process.name.lock();
             if uaccess::copy_to_user(a.addr(1), &name)? != NAME_LEN {
                 return Err(Errno::EFAULT);

@@ -10,6 +10,7 @@ use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
 use super::process::Process;
+use super::rseq;
 use super::sched;
 use super::signal::{self, AltStack};
 use super::table::{Lack, Room, TABLE};
@@ -189,6 +190,10 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
     let flags = request.flags;
     thread.inherit_fp(parent)?;
     thread.set_tls(if flags.contains(Clone::SETTLS) { request.tls } else { regs::tls() });
+    if !flags.contains(Clone::VM) {
+        thread.rseq.inherit(&parent.rseq);
+        rseq::note(thread);
+    }
     thread.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     {
         let (blocked, alt_stack) = {

@@ -7,6 +7,8 @@
 //! This applies to Linux's calls only. Quire's own calls require a [handle](crate::ipc::handles::Handle) instead,
 //! whatever the user.
 
+use core::sync::atomic::Ordering;
+
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
@@ -179,7 +181,8 @@ pub fn permit_inspection(of: &Process) -> Result<(), Errno> {
     }
     // Locked one after the other, since both locks have the same rank.
     let mine = me.credentials.lock().clone();
-    if mine.may_inspect(&of.credentials.lock()) { Ok(()) } else { Err(Errno::EPERM) }
+    let is_open = mine.is_privileged() || of.is_dumpable.load(Ordering::Relaxed);
+    if is_open && mine.may_inspect(&of.credentials.lock()) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// EPERM unless the caller may change a process's scheduling: it is root, or its effective user is the process's real

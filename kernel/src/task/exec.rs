@@ -57,6 +57,9 @@ pub fn exec(
     thread.drop_fp();
     regs::set_tls(0);
     thread.clear_child_tid.store(0, Ordering::Relaxed);
+    thread.rseq.forget();
+    process.barriers.store(0, Ordering::Relaxed);
+    process.is_dumpable.store(true, Ordering::Relaxed);
     thread.unknown_call.store(usize::MAX, Ordering::Relaxed);
     {
         let mut signals = thread.signals.lock();

@@ -5,7 +5,7 @@
 //! - [`action`], [`pending`]: what signals do to a process, and those that it has not taken yet.
 //! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
-//!   [`itimer`], [`oom`], [`robust`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
+//!   [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
 //!   to a process, which has threads.
 //! - [`turn`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
@@ -27,6 +27,7 @@ pub mod image;
 pub mod inject;
 pub mod itimer;
 pub mod latency;
+pub mod membarrier;
 pub mod memory_limits;
 pub mod oom;
 pub mod pending;
@@ -34,6 +35,7 @@ pub mod percpu;
 pub mod point;
 pub mod process;
 pub mod robust;
+pub mod rseq;
 pub mod sched;
 pub mod script;
 mod segments;

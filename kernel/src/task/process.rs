@@ -69,6 +69,14 @@ pub struct Process {
     pub exiting: AtomicU64,
     /// The number of the thread that execs, which all others leave to itself; 0 while none does. Written under the table.
     pub survivor: AtomicU32,
+    /// `MEMBARRIER_CMD_REGISTER_*` that it has asked for.
+    pub barriers: AtomicU32,
+    /// The signal that it gets when its parent ends; 0 for none.
+    pub parent_death_signal: AtomicU32,
+    /// Whether others of its user may inspect it. exec sets it.
+    pub is_dumpable: AtomicBool,
+    /// exec gives it no privileges, ever. (There are no such programs.)
+    pub no_new_privileges: AtomicBool,
     /// Process group. Written under the table.
     pub pgid: AtomicU32,
     /// A vfork parent waits until this is set: the child has its own memory, or none.
@@ -144,6 +152,10 @@ impl Process {
             program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),
             exiting: AtomicU64::new(0),
             survivor: AtomicU32::new(0),
+            barriers: AtomicU32::new(template.map_or(0, |p| p.barriers.load(Ordering::Relaxed))),
+            parent_death_signal: AtomicU32::new(0),
+            is_dumpable: AtomicBool::new(template.is_none_or(|p| p.is_dumpable.load(Ordering::Relaxed))),
+            no_new_privileges: AtomicBool::new(template.is_some_and(|p| p.no_new_privileges.load(Ordering::Relaxed))),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
             memory_limits: MemoryLimits::new(&limits, &credentials),

@@ -24,6 +24,7 @@ use quire_platform::bootargs;
 use super::balance::{self, enqueue, may_run, requeue};
 use super::cputime;
 use super::percpu::{self, PerCpu};
+use super::rseq;
 use super::thread::{Thread, current, state, work};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{context, cpu, regs, timer};
@@ -213,7 +214,9 @@ fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     charge(here, prev);
     cputime::add(&here.switches, 1);
     next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
-    next.cpu.store(here.id() as u32, Ordering::Relaxed);
+    if next.cpu.load(Ordering::Relaxed) != here.id() as u32 {
+        note_move(here, next);
+    }
     if next.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
         forget_reschedule(here, next);
     }
@@ -224,6 +227,12 @@ fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     next.load_user_state();
     here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
+}
+
+#[cold]
+fn note_move(here: &PerCpu, thread: &Thread) {
+    thread.cpu.store(here.id() as u32, Ordering::Relaxed);
+    rseq::note(thread);
 }
 
 /// Drops reschedules that were requested of a thread while it waited, now that its turn begins: otherwise requests that

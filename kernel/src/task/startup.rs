@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Map, Prot};
+use quire_abi::flags::{Map, Prot, rseq};
 use quire_abi::layout::{HandleInfo, at};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
@@ -174,7 +174,7 @@ struct Places {
     handles: usize,
 }
 
-fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u64, u64); 20] {
+fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u64, u64); 22] {
     [
         (at::PHDR, image.phdr as u64),
         (at::PHENT, PROGRAM_HEADER as u64),
@@ -192,6 +192,8 @@ fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u
         (at::SECURE, 0),
         (at::PLATFORM, places.platform as u64),
         (at::RANDOM, places.random as u64),
+        (at::RSEQ_FEATURE_SIZE, u64::from(rseq::FEATURES)),
+        (at::RSEQ_ALIGN, rseq::ALIGNMENT as u64),
         (at::EXECFN, places.name as u64),
         (at::HANDLES, places.handles as u64),
         (at::HANDLE_COUNT, handles as u64),

@@ -12,13 +12,14 @@ use alloc::vec::Vec;
 use intrusive_collections::intrusive_adapter;
 use intrusive_collections::{Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef};
 use quire_abi::Errno;
+use quire_abi::flags::si;
 use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::numbers::{LIMIT, Numbers};
 use quire_mm::sync::Rank;
 
 use super::children::{Children, News};
 use super::process::Process;
-use super::signal;
+use super::signal::{self, Info};
 use super::thread::Thread;
 use crate::arch::speculation;
 use crate::vm::{Cpu, SpinLock};
@@ -437,6 +438,10 @@ impl Table {
             // SAFETY: it has just been taken out, and the table owns it still.
             unsafe { self.family(heir).children.add(self, &child, news) };
             zombies |= news == News::Ended;
+            let signal = child.parent_death_signal.load(Ordering::Relaxed);
+            if signal != 0 {
+                signal::send_to_process(self, &child, &Info::of_user(signal, si::USER, from.pid, from.uid()));
+            }
         }
         (false, zombies)
     }

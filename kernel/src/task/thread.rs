@@ -11,6 +11,7 @@ use quire_mm::fallible::{KArc, try_box};
 
 use super::cputime::CpuTime;
 use super::process::Process;
+use super::rseq::Registration;
 use super::sched::finish_switch;
 use super::signal::ThreadSignals;
 use crate::arch::context::Context;
@@ -28,6 +29,8 @@ pub mod work {
     pub const RESCHEDULE: u32 = 1;
     /// A signal may be deliverable, or the process is ending.
     pub const SIGNAL: u32 = 2;
+    /// The thread's record for restartable sequences is to be written, and an interrupted section left.
+    pub const RSEQ: u32 = 4;
 }
 
 /// Values of [`Thread::state`]: whether a thread is runnable or asleep, and whether a CPU is still on it.
@@ -92,6 +95,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicUsize,
     /// The number of its last unknown system call; `usize::MAX` for none.
     pub unknown_call: AtomicUsize,
+    /// Its record for restartable sequences.
+    pub rseq: Registration,
     /// The head of its list of robust futexes; 0 for none.
     pub robust_list: AtomicUsize,
     /// The slot: the call that it has received and not answered yet.
@@ -137,6 +142,7 @@ impl Thread {
             fail_nth: AtomicU32::new(0),
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
+            rseq: Registration::new(),
             robust_list: AtomicUsize::new(0),
             reply: UnsafeCell::new(None),
             messaging: UnsafeCell::new(None),

@@ -6,7 +6,7 @@ use crate::arch::{cpu, regs};
 use crate::console::input;
 use crate::interrupts::{self, Source};
 use crate::task::thread::{current, work};
-use crate::task::{percpu, sched};
+use crate::task::{membarrier, percpu, sched};
 
 /// Handles the pending interrupts. Interrupts are masked.
 pub fn handle() {
@@ -17,6 +17,7 @@ pub fn handle() {
         Source::Timer => sched::tick(in_kernel),
         Source::Console => input::interrupt(),
         Source::Reschedule => current().set_work(work::RESCHEDULE),
+        Source::Barrier => membarrier::interrupt(),
         Source::Stop => {
             percpu::this().set_online(false);
             cpu::park();

@@ -16,7 +16,7 @@ use crate::console::panic;
 use crate::syscall::restart;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::{current, work};
-use crate::task::{exit, oom, sched, sigframe, signal, stop};
+use crate::task::{exit, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
 /// PSTATE.I: interrupts were masked, so a spin lock may be held.
@@ -41,7 +41,7 @@ extern "C" fn trap_from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
     let pc = frame.pc;
     let (signal, code, addr, why) = match syndrome.class() {
         Class::DataAbortLower | Class::InstructionAbortLower => match memory_fault(syndrome, far) {
-            Ok(()) => return,
+            Ok(()) => return rseq::note(current()),
             Err(e) => {
                 let (signal, code) = signal_of(e);
                 (signal, code, far as u64, e.reason())
@@ -180,7 +180,17 @@ extern "C" fn trap_before_user(frame: &mut TrapFrame) {
             signals(frame);
         }
         if thread.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
+            let switches = || percpu::this().switches.load(Ordering::Relaxed);
+            let before = switches();
             sched::schedule();
+            // (If the thread has moved, that was noted.)
+            if switches() != before {
+                rseq::note(thread);
+            }
+        }
+        if thread.work.load(Ordering::Relaxed) & work::RSEQ != 0 {
+            thread.clear_work(work::RSEQ);
+            rseq::resume(frame);
         }
         cpu::irq_disable();
     }
@@ -229,6 +239,7 @@ fn signals(frame: &mut TrapFrame) {
 /// Enters a handler; if its frame does not fit on the stack, delivers that fault instead.
 fn handle(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) {
     let process = current().process();
+    rseq::before_handler(frame);
     if action.flags & quire_abi::layout::sa::RESETHAND != 0 {
         signal::reset_action(process, info.signal);
     }

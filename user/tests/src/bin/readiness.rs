@@ -175,6 +175,9 @@ fn sets(checks: &mut Checks) {
     let file = fs::open(c"/tests/readiness", Open::empty()).unwrap_or(-1);
     checks.fails(control(set, epoll::ADD, file, IN, 1), Errno::EPERM, "a file that is always ready");
     let _ = io::close(file);
+    let memory = raw(nr::MEMFD_CREATE, [c"x".as_ptr() as usize, 0]).map_or(-1, |fd| fd as i32);
+    checks.fails(control(set, epoll::ADD, memory, IN, 1), Errno::EPERM, "or one in memory");
+    let _ = io::close(memory);
     checks.fails(raw(nr::EPOLL_CTL, [set as usize, 1, write as usize, 8]), Errno::EFAULT, "an event that is not there");
     checks.fails(wait(set, 0, 0), Errno::EINVAL, "room for nothing");
     checks.fails(io::read(set, &mut [0; 16]), Errno::EINVAL, "a set is not read");

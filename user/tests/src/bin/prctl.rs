@@ -1,0 +1,110 @@
+//! prctl, personality, times: what a process says of itself.
+
+#![no_std]
+#![no_main]
+
+use quire_rt::abi::flags::{pr, sig};
+use quire_rt::abi::nr;
+use quire_rt::process::{self, Status};
+use quire_rt::{Errno, io, time};
+use user_tests::{Checks, KERNEL, child, raw, shared_counters, start};
+
+quire_rt::entry!(main);
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    flags(&mut checks);
+    death(&mut checks);
+    others(&mut checks);
+    clock(&mut checks);
+    checks.finish()
+}
+
+fn prctl(option: i32, args: [usize; 4]) -> Result<usize, Errno> {
+    raw(nr::PRCTL, [option as usize, args[0], args[1], args[2], args[3]])
+}
+
+fn set(option: i32, value: usize) -> Result<usize, Errno> {
+    prctl(option, [value, 0, 0, 0])
+}
+
+fn flags(checks: &mut Checks) {
+    checks.fails(set(12345, 0), Errno::EINVAL, "an unknown option");
+    checks.eq(set(pr::GET_DUMPABLE, 0), Ok(1), "a process may be inspected");
+    checks.fails(set(pr::SET_DUMPABLE, 2), Errno::EINVAL, "or not");
+    checks.eq((set(pr::SET_DUMPABLE, 0), set(pr::GET_DUMPABLE, 0)), (Ok(0), Ok(0)), "as it says");
+    checks.exits(|| set(pr::GET_DUMPABLE, 0).map_or(9, |is| is as i32), 0, "and for its child");
+    let _ = set(pr::SET_DUMPABLE, 1);
+    checks.eq(set(pr::GET_NO_NEW_PRIVS, 0), Ok(0), "it may get privileges");
+    checks.fails(set(pr::SET_NO_NEW_PRIVS, 0), Errno::EINVAL, "which is not given back");
+    checks.fails(prctl(pr::SET_NO_NEW_PRIVS, [1, 1, 0, 0]), Errno::EINVAL, "nor asked for with more");
+    checks.fails(prctl(pr::GET_NO_NEW_PRIVS, [0, 0, 0, 1]), Errno::EINVAL, "nor looked at");
+    let given_up = || {
+        let done = set(pr::SET_NO_NEW_PRIVS, 1) == Ok(0) && set(pr::GET_NO_NEW_PRIVS, 0) == Ok(1);
+        (!done || child(|| set(pr::GET_NO_NEW_PRIVS, 0).map_or(9, |is| is as i32)) != Ok(Status::Exited(1))) as i32
+    };
+    checks.exits(given_up, 0, "it gives them up for itself and its children");
+    checks.eq(set(pr::GET_NO_NEW_PRIVS, 0), Ok(0), "but not its parent");
+}
+
+fn death(checks: &mut Checks) {
+    let mut signal = 99u32;
+    let at = &raw mut signal as usize;
+    checks.eq(set(pr::GET_PDEATHSIG, at), Ok(0), "the signal at a parent's end");
+    // SAFETY: the kernel has written it.
+    checks.eq(unsafe { (at as *const u32).read_volatile() }, 0, "is none");
+    checks.fails(set(pr::SET_PDEATHSIG, 65), Errno::EINVAL, "or one that there is");
+    checks.fails(set(pr::GET_PDEATHSIG, KERNEL), Errno::EFAULT, "told to somewhere");
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let parent = start(|| {
+        let _ = io::close(read);
+        let ready = shared_counters();
+        let _ = start(|| {
+            let _ = set(pr::SET_PDEATHSIG, sig::KILL as usize);
+            ready[0].store(1, core::sync::atomic::Ordering::SeqCst);
+            time::sleep_ms(100_000);
+            let _ = io::write(write, b"x");
+            1
+        });
+        while ready[0].load(core::sync::atomic::Ordering::SeqCst) == 0 {
+            time::sleep_ms(1);
+        }
+        0
+    });
+    let _ = (io::close(write), parent.and_then(process::waitpid));
+    checks.eq(io::read(read, &mut [0]), Ok(0), "a child ends with its parent");
+    let _ = io::close(read);
+    let _ = set(pr::SET_PDEATHSIG, sig::TERM as usize);
+    let inherited = || {
+        let mut signal = 99u32;
+        let _ = set(pr::GET_PDEATHSIG, &raw mut signal as usize);
+        // SAFETY: as above.
+        unsafe { (&raw const signal).read_volatile() as i32 }
+    };
+    checks.exits(inherited, 0, "a child does not have its parent's");
+    let _ = set(pr::SET_PDEATHSIG, 0);
+}
+
+fn others(checks: &mut Checks) {
+    checks.eq(raw(nr::PERSONALITY, [0xffff_ffff]), Ok(0), "a process is Linux's");
+    checks.eq(raw(nr::PERSONALITY, [0]), Ok(0), "and stays so");
+}
+
+fn clock(checks: &mut Checks) {
+    let mut used = [u64::MAX; 4];
+    let begin = raw(nr::TIMES, [used.as_mut_ptr() as usize]).unwrap_or(0);
+    checks.ok(used.iter().all(|ticks| *ticks < 100_000), "times are there");
+    let busy = || {
+        let begin = time::monotonic();
+        while time::monotonic() - begin < 60_000_000 {}
+        0
+    };
+    let _ = (busy(), child(busy));
+    let mut later = [0; 4];
+    let end = raw(nr::TIMES, [later.as_mut_ptr() as usize]).unwrap_or(0);
+    checks.ok(end - begin >= 12, "a tick is a hundredth of a second");
+    checks.ok(later[0] + later[1] > used[0] + used[1], "a process uses some");
+    checks.ok(later[2] + later[3] > used[2] + used[3], "and its child");
+    checks.fails(raw(nr::TIMES, [KERNEL]), Errno::EFAULT, "a record for nowhere");
+    checks.ok(raw(nr::TIMES, [0]).is_ok(), "or for nobody");
+}
