@@ -43,6 +43,18 @@ impl Machine {
         self
     }
 
+    /// Puts a directory's files over the boot archive.
+    pub fn root(mut self, dir: &Path) -> Machine {
+        self.options.extend(["--root".to_owned(), dir.display().to_string()]);
+        self
+    }
+
+    /// Puts a Debian package into it.
+    pub fn deb(mut self, name: &str) -> Machine {
+        self.options.extend(["--deb".to_owned(), name.to_owned()]);
+        self
+    }
+
     /// Shows the kernel another device tree.
     pub fn tree(mut self, tree: &Path) -> Machine {
         self.options.extend(["--dtb".to_owned(), tree.display().to_string()]);

@@ -20,6 +20,7 @@ mod oom;
 mod options;
 mod programs;
 mod readme;
+mod root;
 mod selftest;
 mod shell;
 mod status;

@@ -20,17 +20,19 @@ const HEADER: usize = 110;
 const TRAILER: &str = "TRAILER!!!";
 
 enum Entry {
-    Directory,
-    File { data: Vec<u8>, executable: bool },
+    Directory { mode: u32 },
+    File { data: Vec<u8>, mode: u32 },
     Symlink { target: String },
 }
+
+/// The permissions of a directory that nobody said anything about.
+const DIRECTORY_MODE: u32 = 0o755;
 
 impl Entry {
     fn mode(&self) -> u32 {
         match self {
-            Entry::Directory => 0o040755,
-            Entry::File { executable: true, .. } => 0o100755,
-            Entry::File { executable: false, .. } => 0o100644,
+            Entry::Directory { mode } => 0o040000 | mode,
+            Entry::File { mode, .. } => 0o100000 | mode,
             Entry::Symlink { .. } => 0o120777,
         }
     }
@@ -47,7 +49,17 @@ pub struct Archive {
 impl Archive {
     /// Puts in a regular file and the directories above it.
     pub fn file(&mut self, path: &str, data: Vec<u8>, executable: bool) -> Result<()> {
-        self.insert(path, Entry::File { data, executable })
+        self.file_with_mode(path, data, if executable { 0o755 } else { 0o644 })
+    }
+
+    /// The same with these permissions.
+    pub fn file_with_mode(&mut self, path: &str, data: Vec<u8>, mode: u32) -> Result<()> {
+        self.insert(path, Entry::File { data, mode: mode & 0o7777 })
+    }
+
+    /// Whether there is something of this path.
+    pub fn has(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
     }
 
     /// Puts in a symbolic link and the directories above it.
@@ -57,22 +69,27 @@ impl Archive {
 
     /// Puts in a directory and those above it.
     pub fn directory(&mut self, path: &str) -> Result<()> {
-        self.insert(path, Entry::Directory)
+        self.directory_with_mode(path, DIRECTORY_MODE)
+    }
+
+    /// The same with these permissions.
+    pub fn directory_with_mode(&mut self, path: &str, mode: u32) -> Result<()> {
+        self.insert(path, Entry::Directory { mode: mode & 0o7777 })
     }
 
     fn insert(&mut self, path: &str, entry: Entry) -> Result<()> {
         let above = path.match_indices('/').map(|(slash, _)| &path[..slash]);
         for directory in above.clone() {
-            let is_free = self.entries.get(directory).is_none_or(|there| matches!(there, Entry::Directory));
+            let is_free = self.entries.get(directory).is_none_or(|there| matches!(there, Entry::Directory { .. }));
             ensure!(is_free, "/{path} has no place in the boot archive: /{directory} is not a directory there");
         }
         if let Some(there) = self.entries.get(path) {
-            let [was, becomes] = [there, &entry].map(|entry| matches!(entry, Entry::Directory));
+            let [was, becomes] = [there, &entry].map(|entry| matches!(entry, Entry::Directory { .. }));
             ensure!(!was || becomes, "/{path} is a directory of the boot archive: name a file in it, as /{path}/FILE");
             ensure!(was || !becomes, "/{path} is a file of the boot archive, and cannot be a directory");
         }
         for directory in above {
-            self.entries.entry(directory.to_owned()).or_insert(Entry::Directory);
+            self.entries.entry(directory.to_owned()).or_insert(Entry::Directory { mode: DIRECTORY_MODE });
         }
         self.entries.insert(path.to_owned(), entry);
         Ok(())
@@ -83,11 +100,11 @@ impl Archive {
         let mut out = Vec::new();
         for (number, (path, entry)) in self.entries.iter().enumerate() {
             let data: &[u8] = match entry {
-                Entry::Directory => &[],
+                Entry::Directory { .. } => &[],
                 Entry::File { data, .. } => data,
                 Entry::Symlink { target } => target.as_bytes(),
             };
-            let links = if matches!(entry, Entry::Directory) { 2 } else { 1 };
+            let links = if matches!(entry, Entry::Directory { .. }) { 2 } else { 1 };
             let paged = matches!(entry, Entry::File { .. }) && !data.is_empty();
             let grain = if paged { PAGE } else { 4 };
             put_header(&mut out, path, number + 1, entry.mode(), links, data.len(), grain);
@@ -197,6 +214,18 @@ mod tests {
             ("tmp", 0o040755, b""),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_tree_s_modes_are_kept() {
+        let mut archive = Archive::default();
+        archive.directory_with_mode("root", 0o40700).unwrap();
+        archive.file_with_mode("root/key", b"x".to_vec(), 0o100600).unwrap();
+        archive.file_with_mode("root/run", b"x".to_vec(), 0o104755).unwrap();
+        archive.file("root/plain", b"x".to_vec(), false).unwrap();
+        let modes: Vec<_> = read(&archive.to_bytes()).iter().map(|entry| entry.mode).collect();
+        assert_eq!(modes, [0o040700, 0o100600, 0o100644, 0o104755]);
+        assert!(archive.has("root/key") && !archive.has("key"));
     }
 
     /// An entry that took the place of a directory would leave its files without one.

@@ -49,18 +49,37 @@ impl Built {
     }
 
     /// The boot archive: the files that were built, then those that the user adds.
-    pub fn archive(&self, added: &[AddedFile], exec: Option<&str>) -> Result<Vec<u8>> {
+    pub fn archive(&self, added: &Added) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
-        add_tree(&mut archive, &self.root, "")?;
-        for file in added {
-            let added = add_file(&mut archive, &file.host, &file.guest);
+        add_tree(&mut archive, &self.root, Modes::Plain)?;
+        if let Some(packages) = &added.packages {
+            add_packages(&mut archive, packages).context("--deb")?;
+        }
+        if let Some(tree) = added.tree {
+            add_tree(&mut archive, tree, Modes::Kept).with_context(|| format!("--root {}", tree.display()))?;
+        }
+        for file in added.files {
+            let added = add_file(&mut archive, &file.host, &file.guest, Modes::Plain);
             added.with_context(|| format!("--add {}", file.host.display()))?;
         }
-        if let Some(commands) = exec {
+        if let Some(commands) = added.exec {
             archive.file(EXEC, format!("{commands}\n").into_bytes(), false)?;
         }
         Ok(archive.to_bytes())
     }
+}
+
+/// What is put over the files that were built, each over the former.
+#[derive(Default)]
+pub struct Added<'a> {
+    /// The tree of Debian's packages.
+    pub packages: Option<PathBuf>,
+    /// `--root`.
+    pub tree: Option<&'a Path>,
+    /// `--add`.
+    pub files: &'a [AddedFile],
+    /// `--exec`.
+    pub exec: Option<&'a str>,
 }
 
 /// `cargo xtask build`.
@@ -94,7 +113,7 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     }
     output::write(&built.image, kernel::raw_image(&elf)?)?;
 
-    let archive = built.archive(&[], None)?;
+    let archive = built.archive(&Added::default())?;
     let archive_path = built.image.with_file_name("boot.cpio");
     output::write(&archive_path, archive)?;
     eprintln!("xtask: kernel image {}, boot archive {}", size_of(&built.image)?, size_of(&archive_path)?);
@@ -146,29 +165,82 @@ fn programs(workspace: &Workspace) -> Result<Vec<Executable>> {
     workspace.build("building the programs", &PROGRAM_PACKAGES.map(|(package, _)| package), USER_TARGET, &extra)
 }
 
-fn add_tree(archive: &mut Archive, dir: &Path, prefix: &str) -> Result<()> {
-    for entry in fs::read_dir(dir).with_context(|| format!("{}: not built yet", dir.display()))? {
+/// Puts in a tree of packages. `/bin` has Quire's programs: those of the packages are in `/usr`, and a link in `/bin` leads to each
+/// whose name is free there.
+fn add_packages(archive: &mut Archive, tree: &Path) -> Result<()> {
+    let links = |name: &str| fs::symlink_metadata(tree.join(name)).is_ok_and(|there| there.is_symlink());
+    add_entries(archive, tree, "", Modes::Kept, &|path| path != "bin")?;
+    let mut kept = Vec::new();
+    for name in ["bin", "sbin"].into_iter().filter(|name| links(name)) {
+        for program in fs::read_dir(tree.join("usr").join(name))? {
+            let program = program?.file_name();
+            let program = program.to_str().context("a file name is not UTF-8")?;
+            let link = format!("bin/{program}");
+            if archive.has(&link) {
+                kept.push(format!("/usr/{name}/{program}"));
+            } else {
+                archive.symlink(&link, format!("../usr/{name}/{program}"))?;
+            }
+        }
+    }
+    if !kept.is_empty() {
+        eprintln!("xtask: --deb: by their plain names Quire's programs are found, not these: {}", kept.join(" "));
+    }
+    Ok(())
+}
+
+/// The permissions that files have in the archive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Modes {
+    /// The host's.
+    Kept,
+    /// Everybody's to read, and to execute if they are so here. What is built has these, whatever the host's umask is.
+    Plain,
+}
+
+fn add_tree(archive: &mut Archive, dir: &Path, modes: Modes) -> Result<()> {
+    add_entries(archive, dir, "", modes, &|_| true)
+}
+
+/// Puts in those of a directory's files whose paths in the archive `is_meant` selects.
+fn add_entries(
+    archive: &mut Archive,
+    dir: &Path,
+    prefix: &str,
+    modes: Modes,
+    is_meant: &dyn Fn(&str) -> bool,
+) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))? {
         let entry = entry?;
-        let name = entry.file_name();
-        let path = format!("{prefix}{}", name.to_str().context("a file name is not UTF-8")?);
+        let path = format!("{prefix}{}", entry.file_name().to_str().context("a file name is not UTF-8")?);
+        if !is_meant(&path) {
+            continue;
+        }
         let kind = entry.file_type()?;
         if kind.is_dir() {
-            archive.directory(&path)?;
-            add_tree(archive, &entry.path(), &format!("{path}/"))?;
+            match modes {
+                Modes::Plain => archive.directory(&path)?,
+                Modes::Kept => archive.directory_with_mode(&path, entry.metadata()?.permissions().mode())?,
+            }
+            add_entries(archive, &entry.path(), &format!("{path}/"), modes, is_meant)?;
         } else if kind.is_symlink() {
             let target = fs::read_link(entry.path())?;
             archive.symlink(&path, target.to_str().context("a link's target is not UTF-8")?.to_owned())?;
         } else {
-            add_file(archive, &entry.path(), &path)?;
+            ensure!(kind.is_file(), "{}: not a file, a link or a directory", entry.path().display());
+            add_file(archive, &entry.path(), &path, modes)?;
         }
     }
     Ok(())
 }
 
-fn add_file(archive: &mut Archive, host: &Path, guest: &str) -> Result<()> {
+fn add_file(archive: &mut Archive, host: &Path, guest: &str, modes: Modes) -> Result<()> {
     let data = fs::read(host).with_context(|| format!("reading {}", host.display()))?;
-    let executable = fs::metadata(host)?.permissions().mode() & 0o111 != 0;
-    archive.file(guest, data, executable)
+    let mode = fs::metadata(host)?.permissions().mode();
+    match modes {
+        Modes::Kept => archive.file_with_mode(guest, data, mode),
+        Modes::Plain => archive.file(guest, data, mode & 0o111 != 0),
+    }
 }
 
 fn size_of(path: &Path) -> Result<String> {

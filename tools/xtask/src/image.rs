@@ -11,7 +11,7 @@ use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use fscommon::StreamSlice;
 use mbrman::{BOOT_ACTIVE, CHS, MBR, MBRPartitionEntry};
 
-use crate::build;
+use crate::build::{self, Added};
 use crate::options::{Board, BuildOptions, CardBoard, ImageOptions};
 use crate::output;
 use crate::setup;
@@ -60,7 +60,7 @@ pub fn rpi4() -> Result<Vec<u8>> {
     let files: [(&str, Vec<u8>); 8] = [
         ("LICENCE.broadcom", fs::read(firmware.licence)?),
         ("bcm2711-rpi-4-b.dtb", device_tree),
-        ("boot.cpio", built.archive(&[], None)?),
+        ("boot.cpio", built.archive(&Added::default())?),
         ("cmdline.txt", COMMAND_LINE.into()),
         ("config.txt", CONFIG.into()),
         ("fixup4.dat", fs::read(firmware.fixup)?),

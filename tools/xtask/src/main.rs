@@ -10,6 +10,7 @@ mod archive;
 mod bench;
 mod build;
 mod cargo;
+mod deb;
 mod docs;
 mod flash;
 mod floors;

@@ -81,6 +81,12 @@ pub struct RunOptions {
     /// Put a host file into the boot archive, executable bit kept (guest path: /BASENAME); repeatable.
     #[arg(long, value_name = "HOST[:GUEST]")]
     pub add: Vec<AddedFile>,
+    /// Put a directory's files, links and modes over the boot archive.
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Put a Debian arm64 package and what it depends on into the boot archive; repeatable. Versions are locked in target/quire/deb.
+    #[arg(long, value_name = "NAME")]
+    pub deb: Vec<String>,
     /// Let the shell run these commands and power off; standard output carries what they print.
     #[arg(long, value_name = "COMMANDS", allow_hyphen_values = true, conflicts_with = "selftest")]
     pub exec: Option<String>,

@@ -18,15 +18,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use crate::added;
-use crate::build::{self, Built};
+use crate::build::{self, Added, Built};
 use crate::cargo::Workspace;
+use crate::deb;
 use crate::options::{Board, RunOptions};
 use crate::qemu;
 use crate::setup;
@@ -53,6 +54,10 @@ pub fn run(options: &RunOptions) -> Result<u8> {
     // Report wrong options before a build.
     let mut qemu = qemu::machine(options.build.board, &options.machine)?;
     added::check(&options.add, options.exec.is_some())?;
+    deb::check(&options.deb)?;
+    if let Some(tree) = &options.root {
+        ensure!(tree.is_dir(), "--root {}: not a directory", tree.display());
+    }
     if let Some(port) = options.gdb {
         TcpListener::bind(("127.0.0.1", port)).with_context(|| format!("--gdb={port}: this port is not free"))?;
     }
@@ -65,7 +70,12 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         false => build::build(&options.build)?,
     };
     let mut archive = File::from(memfd_create("quire-boot-archive", MemfdFlags::CLOEXEC)?);
-    let contents = built.archive(&options.add, options.exec.as_deref())?;
+    let packages = match options.deb.as_slice() {
+        [] => None,
+        names => Some(deb::tree(&Workspace::find()?, names)?),
+    };
+    let added = Added { packages, tree: options.root.as_deref(), files: &options.add, exec: options.exec.as_deref() };
+    let contents = built.archive(&added)?;
     qemu::room_for_archive(options.build.board, &options.machine, contents.len() as u64)?;
     archive.write_all(&contents)?;
     let inherited = vec![FdMapping { parent_fd: archive.into(), child_fd: ARCHIVE_FD }];

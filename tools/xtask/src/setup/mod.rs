@@ -4,7 +4,7 @@
 //! why. `cargo xtask setup` calls all of them; every other command calls those that it needs. Nothing here asks a
 //! question: with permission it installs, and without it prints the command to run.
 
-mod apt;
+pub mod apt;
 mod files;
 mod rust;
 
@@ -143,7 +143,7 @@ fn run(command: &mut Command) -> Result<()> {
 }
 
 /// Runs a command and returns what it prints on standard output.
-fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let done = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     let complaint = String::from_utf8_lossy(&done.stderr);
     ensure!(done.status.success(), "{command:?} failed ({}): {}", done.status, complaint.trim());

@@ -25,7 +25,6 @@ fn main() -> i32 {
     signals(&mut checks);
     taking(&mut checks);
     waiting(&mut checks);
-    kinds(&mut checks);
     cloning(&mut checks);
     checks.finish()
 }
@@ -233,26 +232,6 @@ fn waiting(checks: &mut Checks) {
     let bad = start(|| 0).unwrap_or(-1);
     checks.fails(raw(nr::WAITID, [1, bad as usize, KERNEL, ended as usize, 0]), Errno::EFAULT, "a record for nowhere");
     checks.eq(waitid(wait::P_PID, bad, ended).0, Err(Errno::ECHILD), "and the child is gone all the same");
-}
-
-/// A number that belongs to another process later.
-fn kinds(checks: &mut Checks) {
-    let child = start(|| 0).unwrap_or(-1);
-    let fd = open(child, 0).unwrap_or(-1);
-    let _ = process::waitpid(child);
-    let mut found = false;
-    for _ in 0..40_000 {
-        let next = start(|| 0).unwrap_or(-1);
-        if next == child {
-            found = send(fd, 0, 0, 0) == Err(Errno::ESRCH) && waitid(wait::P_PIDFD, fd, wait::WEXITED).0.is_err();
-        }
-        let _ = process::waitpid(next);
-        if next == child || !user_tests::is_quire() {
-            break;
-        }
-    }
-    checks.ok(found || !user_tests::is_quire(), "a number that is used again is another process");
-    let _ = io::close(fd);
 }
 
 /// Makes a child by clone3; answers its number and its pidfd.

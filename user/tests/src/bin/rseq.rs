@@ -240,7 +240,7 @@ fn wrong(checks: &mut Checks) {
 /// Counts by CPU, without atomic instructions.
 fn counters(checks: &mut Checks) {
     const THREADS: usize = 6;
-    const ROUNDS: u64 = 20_000;
+    const ROUNDS: u64 = 5000;
     let counts: &'static [AtomicU64; 64] = Box::leak(Box::new([const { AtomicU64::new(0) }; 64]));
     let threads = [(); THREADS].map(|()| {
         thread::spawn(move || {
@@ -325,7 +325,7 @@ fn barriers(checks: &mut Checks) {
 /// Each of two threads stores its word and then reads the other's, one with a compiler's barrier, the other with membarrier: not both
 /// find nothing.
 fn crossing(checks: &mut Checks) {
-    const ROUNDS: u64 = 2000;
+    const ROUNDS: u64 = 200;
     static WORDS: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
     let [first, second, round, seen] = &WORDS;
     let other = thread::spawn(move || {
