@@ -1,7 +1,7 @@
 //! Restartable sequences: a program's record of the CPU that it runs on, and critical sections that are aborted when they are
 //! interrupted (rseq(2), and Linux's `kernel/rseq.c`).
 //!
-//! A thread that has registered a record finds a [`work`](super::thread::work) bit set when it may have left its CPU, or a
+//! A thread that has registered a record finds a [`work`] bit set when it may have left its CPU, or a
 //! signal is to be delivered, since it was last in its program. Then, before it returns there, the record is written and an
 //! interrupted section is left. Others pay for a look at a switch to another CPU and at a served fault.
 //!
