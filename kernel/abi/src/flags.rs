@@ -276,8 +276,10 @@ pub mod sig {
     pub const TTIN: u32 = 21;
     pub const TTOU: u32 = 22;
     pub const URG: u32 = 23;
+    pub const XCPU: u32 = 24;
     pub const XFSZ: u32 = 25;
     pub const WINCH: u32 = 28;
+    pub const SYS: u32 = 31;
     /// One more than the highest signal.
     pub const COUNT: u32 = 65;
 }

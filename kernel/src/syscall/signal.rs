@@ -143,7 +143,7 @@ pub fn sigtimedwait(a: Args) -> Answer {
             let blocked = {
                 let mut signals = thread.signals.lock();
                 let blocked = signals.blocked;
-                signals.awaited = set;
+                signals.awaited = set & blocked;
                 signals.blocked &= !set;
                 blocked
             };

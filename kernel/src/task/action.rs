@@ -18,6 +18,21 @@ use crate::vm::{Cpu, SpinLock};
 
 const IGNORED_BY_DEFAULT: u64 = bit(sig::CHLD) | bit(sig::CONT) | bit(sig::URG) | bit(sig::WINCH);
 
+/// Signals that end a process with a core dump by default.
+const DUMPS: u64 = bit(sig::QUIT)
+    | bit(sig::ILL)
+    | bit(sig::TRAP)
+    | bit(sig::ABRT)
+    | bit(sig::BUS)
+    | bit(sig::FPE)
+    | bit(sig::SEGV)
+    | bit(sig::XCPU)
+    | bit(sig::XFSZ)
+    | bit(sig::SYS);
+
+/// Signals whose default action is fatal, as Linux calls it: they end a process without a core dump.
+const FATAL_BY_DEFAULT: u64 = !(IGNORED_BY_DEFAULT | STOPS | DUMPS);
+
 /// `SIG_DFL`.
 pub const DEFAULT: u64 = 0;
 /// `SIG_IGN`.
@@ -70,12 +85,18 @@ pub struct Actions {
     table: SpinLock<Table>,
     /// The signals that have no effect with the present actions, for senders. Written under the table's lock.
     ignored: AtomicU64,
+    /// The signals that end a process without a core dump. As above.
+    fatal: AtomicU64,
 }
 
 impl Actions {
     /// All as by default.
     pub fn new() -> Self {
-        Self { table: SpinLock::new(Cpu, Rank::Descriptors, Table::NEW), ignored: AtomicU64::new(IGNORED_BY_DEFAULT) }
+        Self {
+            table: SpinLock::new(Cpu, Rank::Descriptors, Table::NEW),
+            ignored: AtomicU64::new(IGNORED_BY_DEFAULT),
+            fatal: AtomicU64::new(FATAL_BY_DEFAULT),
+        }
     }
 
     /// A copy.
@@ -90,15 +111,17 @@ impl Actions {
 
     fn copy_if(&self, keep: impl Fn(&Sigaction) -> bool) -> Result<KArc<Self>, Errno> {
         let mut copy = KArc::try_unshared(Self::new)?;
-        let mut ignored = IGNORED_BY_DEFAULT;
+        let (mut ignored, mut fatal) = (IGNORED_BY_DEFAULT, FATAL_BY_DEFAULT);
         {
             let table = self.table.lock();
             for (signal, action) in table.iter().filter(|(_, action)| keep(action)) {
                 copy.table.get_mut().set(signal, action);
-                ignored = with(ignored, signal, &action);
+                ignored = with_if(ignored, signal, is_ignored(signal, &action));
+                fatal = with_if(fatal, signal, is_fatal(signal, &action));
             }
         }
         *copy.ignored.get_mut() = ignored;
+        *copy.fatal.get_mut() = fatal;
         Ok(copy.share())
     }
 
@@ -112,9 +135,15 @@ impl Actions {
         let mut table = self.table.lock();
         let old = table.get(signal);
         table.set(signal, action);
-        let ignored = self.ignored.load(Ordering::Relaxed);
-        self.ignored.store(with(ignored, signal, &action), Ordering::Relaxed);
+        let (ignored, fatal) = (self.ignored.load(Ordering::Relaxed), self.fatal.load(Ordering::Relaxed));
+        self.ignored.store(with_if(ignored, signal, is_ignored(signal, &action)), Ordering::Relaxed);
+        self.fatal.store(with_if(fatal, signal, is_fatal(signal, &action)), Ordering::Relaxed);
         old
+    }
+
+    /// The signals that end a process without a core dump.
+    pub fn fatal(&self) -> u64 {
+        self.fatal.load(Ordering::Relaxed)
     }
 
     /// Whether a signal has no effect.
@@ -123,11 +152,18 @@ impl Actions {
     }
 }
 
-/// A set of ignored signals once one of them has this action.
-fn with(ignored: u64, signal: u32, action: &Sigaction) -> u64 {
+/// A set with a signal, or without it.
+fn with_if(set: u64, signal: u32, holds: bool) -> u64 {
     let own = signal_bit(signal);
-    let is_ignored = matches!(Disposition::of(signal, *action), Disposition::Ignore);
-    if is_ignored { ignored | own } else { ignored & !own }
+    if holds { set | own } else { set & !own }
+}
+
+fn is_ignored(signal: u32, action: &Sigaction) -> bool {
+    matches!(Disposition::of(signal, *action), Disposition::Ignore)
+}
+
+fn is_fatal(signal: u32, action: &Sigaction) -> bool {
+    action.handler == DEFAULT && FATAL_BY_DEFAULT & signal_bit(signal) != 0
 }
 
 /// The effect of a signal on a process.

@@ -29,6 +29,7 @@ pub fn exit_thread(status: u32) -> ! {
     let thread = current();
     let process = thread.process();
     // From here on signals change nothing for it: points on the way are not to look for them.
+    thread.is_leaving.store(true, Ordering::Relaxed);
     thread.clear_work(work::SIGNAL);
     robust::release(thread);
     // Whoever waits for its answer hears of the end.

@@ -1,6 +1,8 @@
 //! Signals: sending, blocking, and delivery when a thread returns to user mode.
 //!
-//! A sender holds the lock of the process table; sent signals wait in the queues of [`pending`](super::pending). The
+//! A sender holds the lock of the process table; sent signals wait in the queues of [`pending`](super::pending). A
+//! signal that will end the process without a core dump begins the end when it is sent, as KILL does: so it also ends
+//! sleeps and long work that only a kill ends (Linux: `complete_signal`). The
 //! lock order is the table, a process's actions and queue ([`Rank::Process`]), then a table of actions and a thread's
 //! signals ([`Rank::Descriptors`]).
 
@@ -79,7 +81,7 @@ pub struct ThreadSignals {
     pub blocked: u64,
     /// The mask to restore after the handler that ended `rt_sigsuspend` or `ppoll`.
     pub restore: Option<u64>,
-    /// Signals that `rt_sigtimedwait` waits for: they stay blocked but wake this thread.
+    /// Blocked signals that `rt_sigtimedwait` waits for: they wake this thread, and it accepts them whatever their action.
     pub awaited: u64,
     /// The alternate stack.
     pub alt_stack: AltStack,
@@ -179,7 +181,7 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     };
     process.signal_bell.ring();
     if added && !blocked {
-        nudge(thread);
+        notify(table, thread, process, bit(signal));
     }
     added
 }
@@ -267,11 +269,31 @@ fn holds_back(thread: &Thread, signal: u32) -> bool {
     (signals.blocked | signals.awaited) & bit(signal) != 0
 }
 
-/// Makes a thread check its signals and its process's stop, if there is one for it.
-pub fn mark(thread: &Thread, process: &Process) {
-    if process.stop.is_active() || deliverable(thread, process) != 0 {
-        nudge(thread);
+/// Makes a thread check its signals and its process's stop, if there is one for it. The caller holds the table's lock.
+pub fn mark(table: &Table, thread: &Thread, process: &Process) {
+    let ready = deliverable(thread, process);
+    if ready != 0 || process.stop.is_active() {
+        notify(table, thread, process, ready);
     }
+}
+
+/// Makes a thread check signals that it does not block, or a stop. If one of the signals will end the process, the end
+/// begins here.
+fn notify(table: &Table, thread: &Thread, process: &Process, ready: u64) {
+    match fatal_among(thread, process, ready) {
+        Some(signal) => begin_exit(table, process, signal),
+        None => nudge(thread),
+    }
+}
+
+/// A signal of the set, which the thread does not block, that will end the process without a core dump. A stopped
+/// process takes no signals, a thread that leaves takes none either, and init ends by none that it does not handle.
+fn fatal_among(thread: &Thread, process: &Process, ready: u64) -> Option<u32> {
+    let fatal = ready & process.actions.lock().fatal();
+    if fatal == 0 || process.stop.is_active() || process.pid == 1 || thread.is_leaving.load(Ordering::Relaxed) {
+        return None;
+    }
+    choose(fatal & !thread.signals.lock().awaited)
 }
 
 /// Makes a thread check its signals.

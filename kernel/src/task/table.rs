@@ -349,11 +349,11 @@ impl Table {
     pub fn mark_all(&self, process: &Process) -> bool {
         let family = self.family(process);
         if family.thread_count as usize <= AT_ONCE {
-            family.threads_from(0).for_each(|thread| signal::mark(thread, process));
+            family.threads_from(0).for_each(|thread| signal::mark(self, thread, process));
             return false;
         }
         family.left_to_mark.set(family.thread_count);
-        mark_from(family, process);
+        mark_from(self, family, process);
         if !process.mark_link.is_linked() {
             // SAFETY: the table is locked, so this is the only reference to the list; `remove` and `mark_some` take the
             // process out.
@@ -366,7 +366,7 @@ impl Table {
     pub fn mark_some(&mut self) -> bool {
         let Some(process) = self.to_mark.get_mut().pop_front() else { return false };
         let family = self.family(&process);
-        mark_from(family, &process);
+        mark_from(self, family, &process);
         if family.left_to_mark.get() > 0 {
             self.to_mark.get_mut().push_back(process);
         }
@@ -455,7 +455,7 @@ fn rouse_from(family: &Family, count: usize) {
 }
 
 /// Marks a few threads from where the last ones were, round and round until none are left.
-fn mark_from(family: &Family, process: &Process) {
+fn mark_from(table: &Table, family: &Family, process: &Process) {
     for _ in 0..AT_ONCE {
         let left = family.left_to_mark.get();
         let next = || family.threads_from(family.to_mark.get()).next().or(family.first_thread());
@@ -463,7 +463,7 @@ fn mark_from(family: &Family, process: &Process) {
             family.left_to_mark.set(0);
             return;
         };
-        signal::mark(thread, process);
+        signal::mark(table, thread, process);
         family.to_mark.set(thread.tid() + 1);
         family.left_to_mark.set(left - 1);
     }

@@ -2,7 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::boxed::Box;
 use intrusive_collections::{LinkedListLink, RBTreeLink};
@@ -91,6 +91,8 @@ pub struct Thread {
     pub starved: AtomicU32,
     /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
     pub fail_nth: AtomicU32,
+    /// It is in [`exit_thread`](super::exit::exit_thread), and takes no signals any more.
+    pub is_leaving: AtomicBool,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
     pub clear_child_tid: AtomicUsize,
     /// The number of its last unknown system call; `usize::MAX` for none.
@@ -140,6 +142,7 @@ impl Thread {
             set_child_tid: AtomicUsize::new(0),
             starved: AtomicU32::new(0),
             fail_nth: AtomicU32::new(0),
+            is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
             rseq: Registration::new(),

@@ -204,6 +204,32 @@ pub extern "C" fn vfork_exit(status: u64) -> isize {
     )
 }
 
+/// vfork, with a child that only sleeps until a signal ends it; returns the call's x0.
+#[unsafe(naked)]
+pub extern "C" fn vfork_sleep() -> isize {
+    naked_asm!(
+        // CLONE_VM | CLONE_VFORK | SIGCHLD; the child stays on this stack, and writes nothing to it.
+        "mov x0, #0x4111",
+        "mov x1, xzr",
+        "mov x2, xzr",
+        "mov x3, xzr",
+        "mov x4, xzr",
+        "mov x8, {clone}",
+        "svc #0",
+        "cbnz x0, 2f",
+        "1: mov x0, xzr",
+        "mov x1, xzr",
+        "mov x2, xzr",
+        "mov x3, xzr",
+        "mov x8, {ppoll}",
+        "svc #0",
+        "b 1b",
+        "2: ret",
+        clone = const nr::CLONE,
+        ppoll = const nr::PPOLL,
+    )
+}
+
 /// An exclusive load at an address; faults if it is misaligned.
 pub fn load_exclusive(addr: usize) -> u64 {
     let value;
