@@ -16,7 +16,7 @@ pub fn arguments(words: &[Word], context: &dyn Context) -> Vec<Vec<u8>> {
     let mut arguments = Vec::new();
     for word in words {
         for field in fields(word, context) {
-            if field.iter().any(|step| !matches!(step, Step::Byte(_))) {
+            if glob::is_pattern(&field) {
                 let paths = glob::expand(&field, context);
                 if !paths.is_empty() {
                     arguments.extend(paths);
@@ -74,19 +74,13 @@ fn step(byte: u8, quoted: bool) -> Step {
     match byte {
         b'*' if !quoted => Step::Many,
         b'?' if !quoted => Step::One,
+        b'[' | b']' | b'!' | b'-' if !quoted => Step::Mark(byte),
         byte => Step::Byte(byte),
     }
 }
 
 fn text(field: &[Step]) -> Vec<u8> {
-    field
-        .iter()
-        .map(|step| match step {
-            Step::Byte(byte) => *byte,
-            Step::One => b'?',
-            Step::Many => b'*',
-        })
-        .collect()
+    field.iter().map(|step| step.byte()).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +134,8 @@ mod tests {
     #[test]
     fn patterns_match_unless_quoted_or_in_vain() {
         assert_eq!(expanded("* $star"), ["one", "two", "two"]);
+        assert_eq!(expanded("[n-p]ne [!o]* [!'o']w? [xo]ne"), ["one", "two", "two", "one"]);
+        assert_eq!(expanded("'['o]ne [o\\]ne -o [ x[!"), ["[o]ne", "[o]ne", "-o", "[", "x[!"]);
         assert_eq!(expanded("'*' \"$star\" \\?ne z*"), ["*", "t*", "?ne", "z*"]);
     }
 }

@@ -1,7 +1,9 @@
-//! Patterns: `*` is any bytes, `?` any one byte, and every other byte matches itself. Only a slash matches a slash, and
-//! only a dot matches a dot at the start of a name.
+//! Patterns: `*` is any bytes, `?` any one byte, a [bracket expression](crate::bracket) one byte of a set, and every other
+//! byte matches itself. Only a slash matches a slash, and only a dot matches a dot at the start of a name.
 
 use alloc::vec::Vec;
+
+use crate::bracket::{self, Set};
 
 /// One step of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,66 @@ pub enum Step {
     One,
     /// Any number of any bytes.
     Many,
+    /// An unquoted `[`, `]`, `!` or `-`: it has a meaning in a bracket expression, and elsewhere matches itself.
+    Mark(u8),
+}
+
+impl Step {
+    /// The byte that it was written as.
+    pub fn byte(self) -> u8 {
+        match self {
+            Step::Byte(byte) | Step::Mark(byte) => byte,
+            Step::One => b'?',
+            Step::Many => b'*',
+        }
+    }
+}
+
+/// Whether a field may match anything but itself.
+pub fn is_pattern(field: &[Step]) -> bool {
+    field.iter().any(|step| matches!(step, Step::One | Step::Many | Step::Mark(b'[')))
+}
+
+/// One step of a component, with its bracket expressions read.
+#[derive(Debug, PartialEq, Eq)]
+enum Piece {
+    Byte(u8),
+    One,
+    Many,
+    Of(Set),
+}
+
+impl Piece {
+    fn takes(&self, byte: u8) -> bool {
+        match self {
+            Piece::Byte(own) => *own == byte,
+            Piece::One => true,
+            Piece::Many => false,
+            Piece::Of(set) => set.contains(byte),
+        }
+    }
+}
+
+/// Reads a component. A `[` that begins no bracket expression matches itself.
+fn pieces(component: &[Step]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while let Some(step) = component.get(at) {
+        at += 1;
+        pieces.push(match step {
+            Step::One => Piece::One,
+            Step::Many => Piece::Many,
+            Step::Mark(b'[') => match bracket::read(&component[at..]) {
+                Some((set, length)) => {
+                    at += length;
+                    Piece::Of(set)
+                }
+                None => Piece::Byte(b'['),
+            },
+            step => Piece::Byte(step.byte()),
+        });
+    }
+    pieces
 }
 
 /// The source of names.
@@ -24,7 +86,11 @@ pub trait Directories {
 
 /// Whether a name without slashes matches.
 pub fn matches(pattern: &[Step], name: &[u8]) -> bool {
-    if name.first() == Some(&b'.') && pattern.first() != Some(&Step::Byte(b'.')) {
+    fits(&pieces(pattern), name)
+}
+
+fn fits(pattern: &[Piece], name: &[u8]) -> bool {
+    if name.first() == Some(&b'.') && pattern.first() != Some(&Piece::Byte(b'.')) {
         return false;
     }
     let (mut p, mut n) = (0, 0);
@@ -33,17 +99,12 @@ pub fn matches(pattern: &[Step], name: &[u8]) -> bool {
     let mut star = None;
     while n < name.len() {
         match pattern.get(p) {
-            Some(Step::Many) => {
+            Some(Piece::Many) => {
                 p += 1;
                 star = Some((p, n));
                 continue;
             }
-            Some(Step::One) => {
-                p += 1;
-                n += 1;
-                continue;
-            }
-            Some(Step::Byte(byte)) if *byte == name[n] => {
+            Some(piece) if piece.takes(name[n]) => {
                 p += 1;
                 n += 1;
                 continue;
@@ -55,7 +116,7 @@ pub fn matches(pattern: &[Step], name: &[u8]) -> bool {
         n = reached + 1;
         star = Some((after, n));
     }
-    pattern[p..].iter().all(|step| *step == Step::Many)
+    pattern[p..].iter().all(|piece| *piece == Piece::Many)
 }
 
 /// All paths that match, in order; none if nothing matches.
@@ -63,7 +124,8 @@ pub fn expand(pattern: &[Step], directories: &dyn Directories) -> Vec<Vec<u8>> {
     let mut paths = Vec::from([Vec::new()]);
     let mut components = pattern.split(|step| *step == Step::Byte(b'/')).peekable();
     while let Some(component) = components.next() {
-        let literal = literal(component);
+        let component = pieces(component);
+        let literal = literal(&component);
         let mut next = Vec::new();
         for path in &paths {
             match &literal {
@@ -72,7 +134,7 @@ pub fn expand(pattern: &[Step], directories: &dyn Directories) -> Vec<Vec<u8>> {
                     directories
                         .names(path)
                         .iter()
-                        .filter(|name| matches(component, name))
+                        .filter(|name| fits(&component, name))
                         .map(|name| [path, &name[..]].concat()),
                 ),
             }
@@ -89,11 +151,11 @@ pub fn expand(pattern: &[Step], directories: &dyn Directories) -> Vec<Vec<u8>> {
 }
 
 /// The component's text, if it has no wildcard.
-fn literal(component: &[Step]) -> Option<Vec<u8>> {
+fn literal(component: &[Piece]) -> Option<Vec<u8>> {
     component
         .iter()
-        .map(|step| match step {
-            Step::Byte(byte) => Some(*byte),
+        .map(|piece| match piece {
+            Piece::Byte(byte) => Some(*byte),
             _ => None,
         })
         .collect()
@@ -109,6 +171,7 @@ pub(crate) mod tests {
             .map(|byte| match byte {
                 b'*' => Step::Many,
                 b'?' => Step::One,
+                b'[' | b']' | b'!' | b'-' => Step::Mark(byte),
                 byte => Step::Byte(byte),
             })
             .collect()
@@ -152,6 +215,10 @@ pub(crate) mod tests {
         assert_eq!(expanded("d*/*"), ["dir/x", "dir/y"]);
         assert_eq!(expanded("d*/"), ["dir/"]);
         assert_eq!(expanded("/etc/.*"), ["/etc/.hidden"]);
+        assert_eq!(expanded("/etc/[a-z].t[!a]t"), ["/etc/a.txt", "/etc/b.txt"]);
+        assert_eq!(expanded("/[be]*/[cl][as]*"), ["/bin/cat", "/bin/ls"]);
+        assert!(expanded("/etc/[.]hidden").is_empty());
+        assert!(expanded("/bin[/]cat").is_empty());
         assert!(expanded("/nothing/*").is_empty());
         assert!(expanded("/*/nothing").is_empty());
     }
@@ -162,22 +229,81 @@ pub(crate) mod tests {
         assert!(!matches(&pattern(&stars), "a".repeat(2000).replace("aaaa", "aaab").replace('a', "b").as_bytes()));
     }
 
+    /// One element of a pattern, and what it was written as.
+    #[derive(Clone, Debug)]
+    enum Element {
+        Byte(u8),
+        One,
+        Many,
+        Set { without: bool, members: Vec<(u8, u8)> },
+    }
+
+    impl Element {
+        fn write(&self, text: &mut String) {
+            match self {
+                Element::Byte(byte) => text.push(char::from(*byte)),
+                Element::One => text.push('?'),
+                Element::Many => text.push('*'),
+                Element::Set { without, members } => {
+                    text.push_str(if *without { "[!" } else { "[" });
+                    for (first, last) in members {
+                        text.push(char::from(*first));
+                        if first != last {
+                            text.extend(['-', char::from(*last)]);
+                        }
+                    }
+                    text.push(']');
+                }
+            }
+        }
+    }
+
     /// The definition, without regard to time.
-    fn model(pattern: &[Step], name: &[u8]) -> bool {
+    fn model(pattern: &[Element], name: &[u8]) -> bool {
         match (pattern.first(), name.first()) {
             (None, None) => true,
-            (Some(Step::Many), _) => model(&pattern[1..], name) || (!name.is_empty() && model(pattern, &name[1..])),
-            (Some(Step::One), Some(_)) => model(&pattern[1..], &name[1..]),
-            (Some(Step::Byte(byte)), Some(first)) => byte == first && model(&pattern[1..], &name[1..]),
+            (Some(Element::Many), _) => model(&pattern[1..], name) || (!name.is_empty() && model(pattern, &name[1..])),
+            (Some(Element::One), Some(_)) => model(&pattern[1..], &name[1..]),
+            (Some(Element::Byte(byte)), Some(first)) => byte == first && model(&pattern[1..], &name[1..]),
+            (Some(Element::Set { without, members }), Some(byte)) => {
+                members.iter().any(|(first, last)| first <= byte && byte <= last) != *without
+                    && model(&pattern[1..], &name[1..])
+            }
             _ => false,
         }
     }
 
+    fn element() -> impl Strategy<Value = Element> {
+        // (A range may be empty. What is special in brackets only is special nowhere else.)
+        let member = prop_oneof![b'a'..=b'd', Just(b'*'), Just(b'?')].prop_flat_map(|first| {
+            prop_oneof![Just((first, first)), (b'a'..=b'd').prop_map(move |last| (first, last))]
+        });
+        prop_oneof![
+            prop_oneof![b'a'..=b'd', Just(b']'), Just(b'!'), Just(b'-')].prop_map(Element::Byte),
+            Just(Element::One),
+            Just(Element::Many),
+            (any::<bool>(), proptest::collection::vec(member, 1..4))
+                .prop_map(|(without, members)| Element::Set { without, members }),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn agrees_with_the_definition(text in "[ab*?]{0,8}", name in "[ab]{0,8}") {
+        fn agrees_with_the_definition(
+            elements in proptest::collection::vec(element(), 0..8),
+            name in r"[a-d\]!*?-]{0,8}",
+        ) {
+            let mut text = String::new();
+            elements.iter().for_each(|element| element.write(&mut text));
+            prop_assert_eq!(matches(&pattern(&text), name.as_bytes()), model(&elements, name.as_bytes()), "{}", text);
+        }
+
+        #[test]
+        fn any_pattern_matches_in_bounds(text in r"[]\[!:=.a*?-]{0,12}", name in r"[]\[!:=.a*?-]{0,6}") {
             let pattern = pattern(&text);
-            prop_assert_eq!(matches(&pattern, name.as_bytes()), model(&pattern, name.as_bytes()));
+            let _ = matches(&pattern, name.as_bytes());
+            let quoted: Vec<Step> = name.bytes().map(Step::Byte).collect();
+            prop_assert!(matches(&quoted, name.as_bytes()));
         }
     }
 }

@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+pub mod bracket;
 pub mod complete;
 pub mod edit;
 pub mod expand;
