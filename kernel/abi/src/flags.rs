@@ -419,6 +419,12 @@ pub mod wait {
     pub const P_PGID: u32 = 2;
     /// `waitid`: the child of a pidfd.
     pub const P_PIDFD: u32 = 3;
+    /// Only children of the calling thread.
+    pub const WNOTHREAD: u32 = 0x2000_0000;
+    /// All children, whatever their signal at the end.
+    pub const WALL: u32 = 0x4000_0000;
+    /// Only children whose signal at the end is not SIGCHLD.
+    pub const WCLONE: u32 = 0x8000_0000;
 }
 
 /// Clock numbers of `clock_gettime`.

@@ -27,6 +27,7 @@ use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::handles::{Handle, Handles};
 use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
+use crate::task::directory::Directory;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE};
 use crate::task::signal::Actions;
@@ -146,7 +147,7 @@ pub fn first_process() -> Result<(), Errno> {
     handles.grant(handles.insert(Handle::machine())?, Control::all().bits())?;
     let (space, frame) = exec::first(node, PATH, &handles)?;
     let actions = KArc::try_new(Actions::new())?;
-    let process = Process::new(number, space.clone(), descriptors, actions, None)?;
+    let process = Process::new(number, space.clone(), descriptors, actions, Directory::new(0), None)?;
     process.handles.inherit(&handles)?;
     process.handles.for_program();
     process.set_name(PATH);

@@ -64,7 +64,7 @@ pub(super) fn resolve(dirfd: i32, path: UserAddr, flags: u32) -> Result<&'static
 
 fn start_of(dirfd: i32) -> Result<u32, Errno> {
     if dirfd == at::FDCWD {
-        return Ok(current().process().cwd.load(Ordering::Relaxed));
+        return Ok(current().process().directory.get());
     }
     match &table()?.get(dirfd)?.file.object {
         Object::Archive(node) if node.is_dir() => Ok(node.ino),
@@ -338,7 +338,7 @@ pub fn faccessat(a: Args, flags: u32) -> Answer {
 }
 
 pub fn getcwd(a: Args) -> Answer {
-    let node = archive::by_number(current().process().cwd.load(Ordering::Relaxed)).ok_or(Errno::ENOENT)?;
+    let node = archive::by_number(current().process().directory.get()).ok_or(Errno::ENOENT)?;
     let mut buffer = path_buffer()?;
     let len = node.path(&mut buffer)?;
     if len > a.word(1) {
@@ -352,7 +352,7 @@ pub fn chdir(a: Args) -> Answer {
     if !node.is_dir() {
         return Err(Errno::ENOTDIR);
     }
-    current().process().cwd.store(node.ino, Ordering::Relaxed);
+    current().process().directory.set(node.ino);
     Ok(0)
 }
 

@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Msync, Prot};
-use quire_mm::addr::{PAGE_SIZE, USER_END};
+use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
@@ -144,7 +144,7 @@ fn check_mincore(start: usize, len: usize, answer: usize) -> Result<(), Errno> {
     if !ends_by(start, len, LARGEST) {
         return Err(Errno::ENOMEM);
     }
-    if !ends_by(answer, len.div_ceil(PAGE_SIZE), USER_END) {
+    if !ends_by(answer, len.div_ceil(PAGE_SIZE), LARGEST) {
         return Err(Errno::EFAULT);
     }
     Ok(())

@@ -157,29 +157,28 @@ pub fn pselect6(a: Args) -> Answer {
     store(&mut set, &sets, count)
 }
 
-/// Stores the sets of what was found; returns how many bits are set.
+/// Stores the sets of what was found, one whole after the other, so that of one that is given twice the last remains, as on
+/// Linux; returns how many bits are set.
 fn store(watched: &mut PollSet<'_>, sets: &[Option<UserAddr>; 3], count: usize) -> Answer {
-    for first in (0..count).step_by(WORD) {
-        pass(first)?;
-        sets.iter().flatten().try_for_each(|set| uaccess::put(*set + first / 8, &0u64))?;
-    }
     let mut found = 0;
-    watched.each(|watched| {
-        let fd = watched.tag as u32 as usize;
-        for (i, ((_, answers), set)) in SETS.iter().zip(sets).enumerate() {
+    for (i, ((_, answers), set)) in SETS.iter().zip(sets).enumerate() {
+        let Some(set) = *set else { continue };
+        for first in (0..count).step_by(WORD) {
+            pass(first)?;
+            uaccess::put(set + first / 8, &0u64)?;
+        }
+        watched.each(|watched| {
             let is_asked = watched.tag >> (32 + i) & 1 != 0;
-            if is_asked
-                && watched.found & answers != 0
-                && let Some(set) = set
-            {
-                let place = *set + fd / WORD * size_of::<u64>();
+            if is_asked && watched.found & answers != 0 {
+                let fd = watched.tag as u32 as usize;
+                let place = set + fd / WORD * size_of::<u64>();
                 let word: u64 = uaccess::get(place)?;
                 uaccess::put(place, &(word | 1 << (fd % WORD)))?;
                 found += 1;
             }
-        }
-        Ok(())
-    })?;
+            Ok(())
+        })?;
+    }
     Ok(found)
 }
 

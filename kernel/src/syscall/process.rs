@@ -98,6 +98,7 @@ pub fn clone3(a: Args, frame: &TrapFrame) -> Answer {
     let is_wrong = flags.contains(Clone::DETACHED)
         || flags.contains(Clone::SIGHAND | Clone::CLEAR_SIGHAND)
         || flags.intersects(Clone::THREAD | Clone::PARENT) && args.exit_signal != 0
+        || args.exit_signal >= u64::from(sig::COUNT)
         || (args.stack == 0) != (args.stack_size == 0)
         || args.set_tid != 0
         || args.set_tid_size != 0;
@@ -215,13 +216,20 @@ pub fn exit_group(a: Args) -> Answer {
     exit::exit_thread(process.exit_status().unwrap_or(status))
 }
 
-/// Linux's own options of waits, which concern threads of other processes: accepted, since they have no effect here.
-const LINUX_ONLY: u32 = 0x2000_0000 | 0x4000_0000 | 0x8000_0000;
+/// Linux's own options of waits. Children are those of a whole process here, so that only the one thread of a process can ask
+/// for its own: EINVAL.
+fn linux_options(options: u32) -> Result<u32, Errno> {
+    let process = current().process();
+    if options & wait::WNOTHREAD != 0 && TABLE.lock().family(process).thread_count > 1 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(options & (wait::WNOTHREAD | wait::WALL | wait::WCLONE))
+}
 
 pub fn wait4(a: Args) -> Answer {
     const KNOWN: u32 = wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED;
     let options = a.uint(2);
-    if options & !(KNOWN | LINUX_ONLY) != 0 {
+    if options & !(KNOWN | linux_options(options)?) != 0 {
         return Err(Errno::EINVAL);
     }
     let which = match a.int(0) {
@@ -262,7 +270,7 @@ fn wait_by_id(a: Args) -> Result<Option<Waited>, Errno> {
     const NEWS: u32 = wait::WEXITED | wait::WUNTRACED | wait::WCONTINUED;
     const KNOWN: u32 = NEWS | wait::WNOHANG | wait::WNOWAIT;
     let options = a.uint(3);
-    if options & !(KNOWN | LINUX_ONLY) != 0 || options & NEWS == 0 {
+    if options & !(KNOWN | linux_options(options)?) != 0 || options & NEWS == 0 {
         return Err(Errno::EINVAL);
     }
     let number = u32::try_from(a.int(1)).map_err(|_| Errno::EINVAL);
@@ -304,11 +312,11 @@ pub fn set_tid_address(a: Args) -> Answer {
     gettid()
 }
 
-/// The process with number `pid`; 0 is the caller.
+/// The process with number `pid`, or that of the thread with this number; 0 is the caller.
 fn named(table: &Table, pid: i32) -> Result<&Process, Errno> {
     match pid {
         0 => Ok(current().process()),
-        pid => table.process(u32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(|p| &**p).ok_or(Errno::ESRCH),
+        pid => table.owner(u32::try_from(pid).map_err(|_| Errno::ESRCH)?).map(|p| &**p).ok_or(Errno::ESRCH),
     }
 }
 
@@ -321,13 +329,23 @@ pub fn setpgid(a: Args) -> Answer {
     let mut table = TABLE.lock();
     let target = named(&table, pid)?.pid;
     let target = table.process(target).cloned().ok_or(Errno::ESRCH)?;
+    // Threads have no group of their own.
+    if pid != 0 && target.pid != pid as u32 {
+        return Err(Errno::EINVAL);
+    }
     let family = table.family(&target);
     let is_child = core::ptr::eq(family.parent, &raw const **me);
     if target.pid != me.pid && !is_child {
         return Err(Errno::ESRCH);
     }
     let sid = table.family(me).sid;
-    if family.sid != sid || family.sid == target.pid {
+    if family.sid != sid {
+        return Err(Errno::EPERM);
+    }
+    if is_child && target.has_execed.load(Ordering::Relaxed) {
+        return Err(Errno::EACCES);
+    }
+    if family.sid == target.pid {
         return Err(Errno::EPERM);
     }
     let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
@@ -486,10 +504,10 @@ pub fn prctl(a: Args) -> Answer {
                 Err(e) => return Err(e),
             };
             name[len..].fill(0);
-            *process.name.lock() = name;
+            current().set_name(&name);
         }
         pr::GET_NAME => {
-            let name = *process.name.lock();
+            let name = current().name();
             if uaccess::copy_to_user(a.addr(1), &name)? != NAME_LEN {
                 return Err(Errno::EFAULT);
             }

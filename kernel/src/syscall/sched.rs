@@ -28,11 +28,10 @@ pub fn setaffinity(a: Args) -> Answer {
         return Err(Errno::EFAULT);
     }
     let mask = u64::from_le_bytes(bytes) & online_mask();
-    if mask == 0 {
-        return Err(Errno::EINVAL);
-    }
+    let checked = if mask == 0 { Err(Errno::EINVAL) } else { Ok(()) };
     let tid = a.uint(0);
     if tid == 0 || tid == current().tid() {
+        checked?;
         current().affinity.store(mask, Ordering::Relaxed);
         if mask >> cpu::this().id() & 1 == 0 {
             sched::yield_now();
@@ -42,6 +41,7 @@ pub fn setaffinity(a: Args) -> Answer {
     let table = TABLE.lock();
     let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
     permit_scheduling(thread.process())?;
+    checked?;
     thread.affinity.store(mask, Ordering::Relaxed);
     // If it runs on a CPU that it may no longer use, it moves on its next return to user mode.
     thread.set_work(crate::task::thread::work::RESCHEDULE);

@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
-use quire_abi::layout::Sigaction;
+use quire_abi::layout::{Sigaction, sa};
 use quire_mm::UserAddr;
 
 use super::{Answer, Args, time};
@@ -35,7 +35,7 @@ pub fn kill(a: Args) -> Answer {
     let sent = match a.int(0) {
         pid if pid > 0 => {
             let table = TABLE.lock();
-            let process = table.process(pid as u32).ok_or(Errno::ESRCH)?;
+            let process = table.owner(pid as u32).ok_or(Errno::ESRCH)?;
             permit_signal(&table, process, info.signal)?;
             // A record that does not fit is dropped, as on Linux.
             signal::send_or_ask(&table, process, &info);
@@ -78,15 +78,14 @@ fn send_to_permitted(among: Among, info: &Info, is_meant: impl Fn(&Process) -> b
 fn send_to_thread(pid: Option<u32>, tid: i32, info: Info) -> Answer {
     let tid = u32::try_from(tid).ok().filter(|t| *t > 0).ok_or(Errno::EINVAL)?;
     let table = TABLE.lock();
-    let thread = table.thread(tid).ok_or(Errno::ESRCH)?;
-    if pid.is_some_and(|pid| thread.process().pid != pid) {
+    let process = table.owner(tid).ok_or(Errno::ESRCH)?;
+    if pid.is_some_and(|pid| process.pid != pid) {
         return Err(Errno::ESRCH);
     }
-    permit_signal(&table, thread.process(), info.signal)?;
-    if info.signal != 0 && !signal::send_to_thread(&table, thread, &info) {
-        return Err(Errno::EAGAIN);
-    }
-    Ok(0)
+    permit_signal(&table, process, info.signal)?;
+    // A process's first thread keeps its number when it has left; what it is sent is lost.
+    let Some(thread) = table.thread(tid).filter(|_| info.signal != 0) else { return Ok(0) };
+    if signal::send_to_thread(&table, thread, &info) { Ok(0) } else { Err(Errno::EAGAIN) }
 }
 
 fn positive(pid: i32) -> Result<u32, Errno> {
@@ -113,7 +112,7 @@ fn queued(signal: u32, record: UserAddr, pid: u32) -> Result<Info, Errno> {
 pub fn sigqueueinfo(a: Args) -> Answer {
     let info = queued(a.uint(1), a.addr(2), a.uint(0))?;
     let table = TABLE.lock();
-    let process = u32::try_from(a.int(0)).ok().and_then(|pid| table.process(pid)).ok_or(Errno::ESRCH)?;
+    let process = u32::try_from(a.int(0)).ok().and_then(|pid| table.owner(pid)).ok_or(Errno::ESRCH)?;
     permit_signal(&table, process, info.signal)?;
     if signal::send_or_ask(&table, process, &info) { Ok(0) } else { Err(Errno::EAGAIN) }
 }
@@ -163,6 +162,14 @@ pub fn sigtimedwait(a: Args) -> Answer {
 }
 
 pub fn sigaction(a: Args) -> Answer {
+    const KNOWN_FLAGS: u64 = sa::NOCLDSTOP
+        | sa::NOCLDWAIT
+        | sa::SIGINFO
+        | sa::RESTORER
+        | sa::ONSTACK
+        | sa::RESTART
+        | sa::NODEFER
+        | sa::RESETHAND;
     let signal = a.uint(0);
     if signal == 0 || signal >= sig::COUNT || a.word(3) != SET_SIZE {
         return Err(Errno::EINVAL);
@@ -175,7 +182,11 @@ pub fn sigaction(a: Args) -> Answer {
     let old = {
         let actions = process.actions.lock();
         match new {
-            Some(new) => actions.set(signal, Sigaction { mask: new.mask & !UNBLOCKABLE, ..new }),
+            // Programs detect by what is read back which flags there are.
+            Some(new) => {
+                let (mask, flags) = (new.mask & !UNBLOCKABLE, new.flags & KNOWN_FLAGS);
+                actions.set(signal, Sigaction { mask, flags, ..new })
+            }
             None => actions.get(signal),
         }
     };

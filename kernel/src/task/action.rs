@@ -134,11 +134,22 @@ impl Actions {
     pub fn set(&self, signal: u32, action: Sigaction) -> Sigaction {
         let mut table = self.table.lock();
         let old = table.get(signal);
+        self.change(&mut table, signal, action);
+        old
+    }
+
+    fn change(&self, table: &mut Table, signal: u32, action: Sigaction) {
         table.set(signal, action);
         let (ignored, fatal) = (self.ignored.load(Ordering::Relaxed), self.fatal.load(Ordering::Relaxed));
         self.ignored.store(with_if(ignored, signal, is_ignored(signal, &action)), Ordering::Relaxed);
         self.fatal.store(with_if(fatal, signal, is_fatal(signal, &action)), Ordering::Relaxed);
-        old
+    }
+
+    /// Makes the action on a signal the default, and keeps the rest of what was set.
+    pub fn reset(&self, signal: u32) {
+        let mut table = self.table.lock();
+        let old = table.get(signal);
+        self.change(&mut table, signal, Sigaction { handler: DEFAULT, ..old });
     }
 
     /// The signals that end a process without a core dump.

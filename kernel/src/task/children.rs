@@ -1,14 +1,15 @@
 //! A process's children, by what there is to tell of each: `wait4` finds the one that it reports without a look at
 //! the others.
 //!
-//! A child is in a list with all of which there is the same to tell, in the order in which that came about, and in a tree
-//! by group. All of it is covered by the table of processes, of which every method wants proof.
+//! A child is in a list with all of its [`Kind`] of which there is the same to tell, in the order in which that came about,
+//! and in a tree by group. All of it is covered by the table of processes, of which every method wants proof.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering;
 
 use intrusive_collections::intrusive_adapter;
 use intrusive_collections::{Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef};
+use quire_abi::flags::sig;
 
 use super::process::Process;
 use super::table::Table;
@@ -27,11 +28,30 @@ pub enum News {
     None = 3,
 }
 
-const KINDS: usize = 4;
+const NEWS: usize = 4;
+
+/// Which waits a child is for, by the signal that its parent gets at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// SIGCHLD: for waits without options.
+    Usual = 0,
+    /// Another signal, or none: for waits with `__WCLONE`.
+    Clone = 1,
+}
+
+impl Kind {
+    /// All kinds, for waits with `__WALL`.
+    pub const ALL: &[Self] = &[Self::Usual, Self::Clone];
+
+    fn of(table: &Table, child: &Process) -> Self {
+        if table.family(child).exit_signal == sig::CHLD { Self::Usual } else { Self::Clone }
+    }
+}
 
 impl News {
-    /// All kinds, living children first.
-    const ALL: [Self; KINDS] = [Self::None, Self::Continued, Self::Stopped, Self::Ended];
+    /// All news, living children first.
+    const ALL: [Self; NEWS] = [Self::None, Self::Continued, Self::Stopped, Self::Ended];
 
     /// What `news as u32` came from.
     pub fn from_bits(bits: u32) -> Self {
@@ -43,9 +63,9 @@ intrusive_adapter!(Siblings = UnsafeRef<Process>: Process { sibling_link => Link
 intrusive_adapter!(ByGroup = UnsafeRef<Process>: Process { parent_link => RBTreeLink });
 
 impl<'a> KeyAdapter<'a> for ByGroup {
-    type Key = (u32, u32, u32);
+    type Key = (u32, u32, u32, u32);
     fn get_key(&self, child: &'a Process) -> Self::Key {
-        (child.pgid(), child.news.load(Ordering::Relaxed), child.pid)
+        (child.pgid(), child.kind.load(Ordering::Relaxed), child.news.load(Ordering::Relaxed), child.pid)
     }
 }
 
@@ -53,14 +73,14 @@ impl<'a> KeyAdapter<'a> for ByGroup {
 pub struct Children(UnsafeCell<Places>);
 
 struct Places {
-    lists: [LinkedList<Siblings>; KINDS],
+    lists: [[LinkedList<Siblings>; NEWS]; Kind::ALL.len()],
     by_group: RBTree<ByGroup>,
 }
 
 impl Children {
     /// None.
     pub fn new() -> Self {
-        let lists = [const { LinkedList::new(Siblings::NEW) }; KINDS];
+        let lists = [const { [const { LinkedList::new(Siblings::NEW) }; NEWS] }; Kind::ALL.len()];
         Self(UnsafeCell::new(Places { lists, by_group: RBTree::new(ByGroup::NEW) }))
     }
 
@@ -75,11 +95,13 @@ impl Children {
     /// # Safety
     /// The child is in no process's children, and lives until it is taken out.
     pub unsafe fn add(&self, table: &Table, child: &Process, news: News) {
+        let kind = Kind::of(table, child);
         child.news.store(news as u32, Ordering::Relaxed);
+        child.kind.store(kind as u32, Ordering::Relaxed);
         self.with(table, |places| {
             // SAFETY: the caller's promise.
             unsafe {
-                places.lists[news as usize].push_back(UnsafeRef::from_raw(child));
+                places.lists[kind as usize][news as usize].push_back(UnsafeRef::from_raw(child));
                 places.by_group.insert(UnsafeRef::from_raw(child));
             }
         });
@@ -90,17 +112,17 @@ impl Children {
     /// # Safety
     /// It is one of these.
     pub unsafe fn remove(&self, table: &Table, child: &Process) {
-        let news = child.news();
+        let (kind, news) = (child.kind.load(Ordering::Relaxed), child.news());
         self.with(table, |places| {
-            // SAFETY: a child is in the list of its news, and in the tree.
+            // SAFETY: a child is in the list of its kind and news, and in the tree.
             unsafe {
-                places.lists[news as usize].cursor_mut_from_ptr(child).remove();
+                places.lists[kind as usize & 1][news as usize].cursor_mut_from_ptr(child).remove();
                 places.by_group.cursor_mut_from_ptr(child).remove();
             }
         });
     }
 
-    /// There is other news of a child, or its group is about to be another: `change` sees to that.
+    /// There is other news of a child, or its group or its exit signal is about to be another: `change` changes that.
     ///
     /// # Safety
     /// As [`Children::remove`].
@@ -117,7 +139,7 @@ impl Children {
     pub fn take_any(&self, table: &Table) -> Option<(UnsafeRef<Process>, News)> {
         self.with(table, |places| {
             let (news, child) = News::ALL.into_iter().find_map(|news| {
-                let child = places.lists[news as usize].pop_front()?;
+                let child = places.lists.iter_mut().find_map(|lists| lists[news as usize].pop_front())?;
                 Some((news, child))
             })?;
             // SAFETY: a child that was in a list is in the tree.
@@ -126,28 +148,31 @@ impl Children {
         })
     }
 
-    /// The number of the child of which there was this to tell first, in a group if one is given (there: the one with
-    /// the lowest number).
-    pub fn with_news(&self, table: &Table, news: News, group: Option<u32>) -> Option<u32> {
+    /// The number of the child of a kind of which there was this to tell first, in a group if one is given (there: the
+    /// one with the lowest number).
+    pub fn with_news(&self, table: &Table, kind: Kind, news: News, group: Option<u32>) -> Option<u32> {
         self.with(table, |places| match group {
-            None => places.lists[news as usize].front().get().map(|child| child.pid),
+            None => places.lists[kind as usize][news as usize].front().get().map(|child| child.pid),
             Some(group) => {
-                let found = places.by_group.lower_bound(Bound::Included(&(group, news as u32, 0)));
+                let found = places.by_group.lower_bound(Bound::Included(&(group, kind as u32, news as u32, 0)));
                 let child = found.get()?;
-                let is_it = child.pgid() == group && child.news() == news;
+                let is_it =
+                    child.pgid() == group && child.kind.load(Ordering::Relaxed) == kind as u32 && child.news() == news;
                 is_it.then_some(child.pid)
             }
         })
     }
 
-    /// Whether there are any, in a group if one is given; `with_ended`: such that have ended count.
-    pub fn any(&self, table: &Table, group: Option<u32>, with_ended: bool) -> bool {
+    /// Whether there are any of a kind, in a group if one is given; `with_ended`: such that have ended count.
+    pub fn any(&self, table: &Table, kind: Kind, group: Option<u32>, with_ended: bool) -> bool {
         let first = if with_ended { News::Ended } else { News::Stopped };
         self.with(table, |places| match group {
-            None => places.lists[first as usize..].iter().any(|list| !list.is_empty()),
+            None => places.lists[kind as usize][first as usize..].iter().any(|list| !list.is_empty()),
             Some(group) => {
-                let found = places.by_group.lower_bound(Bound::Included(&(group, first as u32, 0)));
-                found.get().is_some_and(|child| child.pgid() == group)
+                let found = places.by_group.lower_bound(Bound::Included(&(group, kind as u32, first as u32, 0)));
+                let is_it =
+                    |child: &Process| child.pgid() == group && child.kind.load(Ordering::Relaxed) == kind as u32;
+                found.get().is_some_and(is_it)
             }
         })
     }

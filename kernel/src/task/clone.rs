@@ -4,11 +4,12 @@ use core::ptr;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, Open, sig};
+use quire_abi::flags::{Clone, Open};
 use quire_abi::layout::rlimit;
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
+use super::directory::Directory;
 use super::process::Process;
 use super::rseq;
 use super::sched;
@@ -102,7 +103,8 @@ fn check(request: &Request) -> Result<(), Errno> {
     if flags.contains(Clone::PIDFD | Clone::THREAD) {
         return Err(Errno::EINVAL);
     }
-    if request.exit_signal >= sig::COUNT || (flags.contains(Clone::THREAD) && flags.contains(Clone::PARENT)) {
+    // init's siblings would have no parent.
+    if flags.contains(Clone::PARENT) && current().process().pid == 1 {
         return Err(Errno::EINVAL);
     }
     Ok(())
@@ -160,6 +162,7 @@ type Made = (KArc<Thread>, Option<KArc<Process>>);
 fn new_thread(tid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) -> Result<Made, Errno> {
     let mm = parent.mm().ok_or(Errno::ESRCH)?.clone();
     let thread = Thread::new_user(tid, parent.process().clone(), mm, frame, |child| request.begin(child))?;
+    thread.set_name(&parent.name());
     Ok((thread, None))
 }
 
@@ -179,7 +182,12 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     } else {
         Space::new(mm.fork()?)?
     };
-    let process = Process::new(pid, space.clone(), descriptors, actions, Some(from))?;
+    let directory =
+        if request.flags.contains(Clone::FS) { from.directory.share()? } else { Directory::new(from.directory.get()) };
+    let process = Process::new(pid, space.clone(), descriptors, actions, directory, Some(from))?;
+    if parent.tid() != from.pid {
+        *process.name.lock() = parent.name();
+    }
     process.handles.inherit(&from.handles)?;
     let thread = Thread::new_user(pid, process.clone(), KArc::clone(&space.mm), frame, |child| request.begin(child))?;
     Ok((thread, Some(process)))
@@ -207,7 +215,8 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
         signals.alt_stack = if shares { AltStack::default() } else { alt_stack };
     }
     if flags.contains(Clone::PARENT_SETTID) {
-        uaccess::put(request.parent_tid, &thread.tid())?;
+        // As on Linux, a bad address is ignored.
+        let _ = uaccess::put(request.parent_tid, &thread.tid());
     }
     if flags.contains(Clone::CHILD_CLEARTID) {
         thread.clear_child_tid.store(request.child_tid.get(), Ordering::Relaxed);
@@ -230,12 +239,12 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
         Some(child) => {
             child.pgid.store(parent.pgid(), Ordering::Relaxed);
             table.insert_process(child);
-            let sid = table.family(parent).sid;
+            let (sid, own_signal) = (table.family(parent).sid, table.family(parent).exit_signal);
+            let is_sibling = request.flags.contains(Clone::PARENT);
             let family = table.family_mut(child);
             family.sid = sid;
-            family.exit_signal = request.exit_signal;
-            let grandparent =
-                if request.flags.contains(Clone::PARENT) { table.family(parent).parent } else { ptr::null() };
+            family.exit_signal = if is_sibling { own_signal } else { request.exit_signal };
+            let grandparent = if is_sibling { table.family(parent).parent } else { ptr::null() };
             // SAFETY: a parent outlives its children's membership, and the table is locked.
             table.adopt(unsafe { grandparent.as_ref() }.unwrap_or(parent), child);
             table.add_thread(child, thread);

@@ -11,6 +11,7 @@ use quire_abi::layout::rlimit;
 use quire_mm::fallible::KArc;
 
 use super::credentials::Credentials;
+use super::exit::clear_number;
 use super::process::{Process, TABLE, first_limits};
 use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
@@ -43,7 +44,11 @@ pub fn exec(
 
     // Nothing can fail from here on.
     robust::release(current());
+    if is_space_shared(process) {
+        clear_number(current());
+    }
     take_process_number(process);
+    process.has_execed.store(true, Ordering::Relaxed);
     let old_descriptors = process.set_descriptors(Some(descriptors));
     let old_actions = core::mem::replace(&mut *process.actions.lock(), actions);
     process.credentials.lock().for_program();
@@ -124,9 +129,15 @@ fn take_process_number(process: &Process) {
         process.survivor.store(0, Ordering::Release);
         let own = thread.tid();
         thread.take_number_of(process);
+        table.reset_exit_signal(process);
         if own == process.pid { None } else { table.remove(own) }
     };
     drop(former);
+}
+
+/// Whether another process uses the memory too, which is then not about to vanish.
+fn is_space_shared(process: &Process) -> bool {
+    process.space.lock().as_ref().is_some_and(|space| KArc::count(space) > 1)
 }
 
 /// Switches to the new space.

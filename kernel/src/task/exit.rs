@@ -9,7 +9,7 @@ use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SpinGuard;
 
-use super::children::News;
+use super::children::{Kind, News};
 use super::cputime::Spent;
 use super::inject;
 use super::point::{ENTRIES, resched_point};
@@ -35,12 +35,8 @@ pub fn exit_thread(status: u32) -> ! {
     // Whoever waits for its answer hears of the end.
     drop(thread.take_reply());
     handover::forget(thread);
-    let clear = thread.clear_child_tid.load(Ordering::Relaxed);
-    if clear != 0 && thread.mm().is_some() {
-        // The program requested this; an error for a bad address is ignored.
-        if uaccess::put(UserAddr::new(clear), &0u32).is_ok() {
-            let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, false);
-        }
+    if thread.mm().is_some() {
+        clear_number(thread);
     }
     sched::charge_current();
     // Before the process counts this thread as gone, so that its last thread knows who else holds the space.
@@ -62,6 +58,15 @@ pub fn exit_thread(status: u32) -> ! {
         process.stop_wait.wake_all();
     }
     sched::leave()
+}
+
+/// Clears the word that holds the number of a thread, which is current and is about to leave its space, and wakes a thread
+/// that sleeps on it (`CLONE_CHILD_CLEARTID`). An error for a bad address is ignored, as on Linux.
+pub fn clear_number(thread: &Thread) {
+    let clear = thread.clear_child_tid.swap(0, Ordering::Relaxed);
+    if clear != 0 && uaccess::put(UserAddr::new(clear), &0u32).is_ok() {
+        let _ = futex::wake(UserAddr::new(clear), 1, u32::MAX, false);
+    }
 }
 
 /// Drops the running reference of a thread that has run for the last time, and with the last reference its stack.
@@ -121,7 +126,8 @@ fn notify_parent(table: &mut Table, process: &Process) -> Option<Entry> {
     let exit_signal = table.family(process).exit_signal;
     let parent = table.parent(process)?;
     let action = parent.actions.lock().get(sig::CHLD);
-    if exit_signal != 0 {
+    // (clone takes any number that fits into a byte.)
+    if (1..sig::COUNT).contains(&exit_signal) {
         signal::send_to_process(table, parent, &info_of_end(process, exit_signal));
     }
     parent.child_wait.wake_all();
@@ -210,7 +216,10 @@ fn find_child(table: &mut Table, parent: &Process, which: Which<'_>, options: u3
         Which::Any | Which::Group(_) => None,
     };
     if let Some((pid, this)) = named {
-        let is_own = |child: &&KArc<Process>| core::ptr::eq(table.family(child).parent, parent);
+        let is_own = |child: &&KArc<Process>| {
+            let family = table.family(child);
+            core::ptr::eq(family.parent, parent) && is_eligible(family.exit_signal, options)
+        };
         let is_meant = |child: &&KArc<Process>| this.is_none_or(|this| KArc::ptr_eq(child, this));
         let child = table.process(pid).filter(is_own).filter(is_meant).ok_or(Errno::ECHILD)?.clone();
         return match child.news() {
@@ -224,13 +233,30 @@ fn find_child(table: &mut Table, parent: &Process, which: Which<'_>, options: u3
         if !is_asked_for(news, options) {
             continue;
         }
-        if let Some(pid) = table.family(parent).children.with_news(table, news, group) {
+        let children = &table.family(parent).children;
+        if let Some(pid) = kinds(options).iter().find_map(|kind| children.with_news(table, *kind, news, group)) {
             let child = table.process(pid).cloned().ok_or(Errno::ECHILD)?;
             return Ok(Some(report(table, parent, &child, news, options)));
         }
     }
     let with_ended = is_asked_for(News::Ended, options);
-    if table.family(parent).children.any(table, group, with_ended) { Ok(None) } else { Err(Errno::ECHILD) }
+    let children = &table.family(parent).children;
+    let any = kinds(options).iter().any(|kind| children.any(table, *kind, group, with_ended));
+    if any { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+/// The kinds of children that a wait with these options is for.
+fn kinds(options: u32) -> &'static [Kind] {
+    match options {
+        _ if options & wait::WALL != 0 => Kind::ALL,
+        _ if options & wait::WCLONE != 0 => &[Kind::Clone],
+        _ => &[Kind::Usual],
+    }
+}
+
+/// The same of one child.
+fn is_eligible(exit_signal: u32, options: u32) -> bool {
+    options & wait::WALL != 0 || (exit_signal != sig::CHLD) == (options & wait::WCLONE != 0)
 }
 
 /// Whether a wait with these options is for such news.

@@ -13,8 +13,6 @@
 //! All of this is done before execve's point of no return. Where Linux detects an error later and kills the process
 //! with SIGSEGV, here the caller gets the errno and continues.
 
-use core::sync::atomic::Ordering;
-
 use elf::abi::{
     EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
@@ -76,7 +74,7 @@ pub fn check_executable(node: &Node) -> Result<(), Errno> {
 
 /// The file that a process starts by this path: the errors of the path, and EACCES.
 pub fn find(path: &[u8]) -> Result<&'static Node, Errno> {
-    let directory = current().process.as_ref().map_or(0, |process| process.cwd.load(Ordering::Relaxed));
+    let directory = current().process.as_ref().map_or(0, |process| process.directory.get());
     let node = archive::lookup(directory, path, true)?;
     check_executable(node)?;
     Ok(node)

@@ -2,7 +2,7 @@
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
 //! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
-//! - [`action`], [`pending`]: what signals do to a process, and those that it has not taken yet.
+//! - [`directory`], [`action`], [`pending`]: the working directory, what signals do to a process, and those that it has not taken yet.
 //! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
 //!   [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
@@ -21,6 +21,7 @@ pub mod clone;
 pub mod courier;
 pub mod cputime;
 pub mod credentials;
+pub mod directory;
 pub mod exec;
 pub mod exit;
 pub mod image;

@@ -14,6 +14,7 @@ use quire_mm::sync::Rank;
 use super::children::News;
 use super::cputime::CpuTime;
 use super::credentials::Credentials;
+use super::directory::Directory;
 use super::itimer::RealTimer;
 use super::memory_limits::MemoryLimits;
 use super::pending::{MOST, Pending};
@@ -65,6 +66,8 @@ pub struct Process {
     pub real_timer: RealTimer,
     /// Identifies the program: a hash of the path that was last executed.
     pub program: AtomicU64,
+    /// It has called exec: its parent cannot put it into another group any more.
+    pub has_execed: AtomicBool,
     /// Set once the process is ending: [`EXITING`] and the wait status.
     pub exiting: AtomicU64,
     /// The number of the thread that execs, which all others leave to itself; 0 while none does. Written under the table.
@@ -93,14 +96,16 @@ pub struct Process {
     pub children_time: CpuTime,
     /// User and group ids.
     pub credentials: SpinLock<Credentials>,
-    /// Working directory: an index into the boot archive.
-    pub cwd: AtomicU32,
+    /// Working directory.
+    pub directory: Directory,
     /// The adjustment of its badness for the OOM killer, in thousandths of memory.
     pub oom_score_adj: AtomicI32,
     /// The OOM killer has picked it, and its memory is not free yet.
     pub is_oom_victim: AtomicBool,
     /// What there is to tell its parent, a [`News`]. As the links below it belongs to the table.
     pub news: AtomicU32,
+    /// Which waits it is for, a [`Kind`](super::children::Kind).
+    pub kind: AtomicU32,
     /// Among the children of its parent of which there is the same to tell.
     pub sibling_link: LinkedListLink,
     /// Among the children of its parent, by group.
@@ -129,6 +134,7 @@ impl Process {
         space: KArc<Space>,
         descriptors: KArc<Descriptors>,
         actions: KArc<Actions>,
+        directory: Directory,
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
         let limits = template.map_or_else(first_limits, |p| *p.limits.lock());
@@ -150,6 +156,7 @@ impl Process {
             stop: Stop::default(),
             real_timer: RealTimer::new(),
             program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),
+            has_execed: AtomicBool::new(false),
             exiting: AtomicU64::new(0),
             survivor: AtomicU32::new(0),
             barriers: AtomicU32::new(template.map_or(0, |p| p.barriers.load(Ordering::Relaxed))),
@@ -164,10 +171,11 @@ impl Process {
             time: CpuTime::new(),
             children_time: CpuTime::new(),
             credentials: SpinLock::new(Cpu, Rank::Process, credentials),
-            cwd: AtomicU32::new(template.map_or(0, |p| p.cwd.load(Ordering::Relaxed))),
+            directory,
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),
             news: AtomicU32::new(News::None as u32),
+            kind: AtomicU32::new(0),
             sibling_link: LinkedListLink::new(),
             parent_link: RBTreeLink::new(),
             group_link: RBTreeLink::new(),

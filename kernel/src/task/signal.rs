@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
-use quire_abi::layout::{Sigaction, rlimit, sa};
+use quire_abi::layout::{rlimit, sa};
 use quire_mm::UserAddr;
 use quire_mm::sync::Rank;
 
@@ -448,9 +448,9 @@ pub fn force(thread: &Thread, info: Info) {
     thread.set_work(work::SIGNAL);
 }
 
-/// Resets a signal to its default action.
+/// Resets a signal to its default action; the flags stay, as on Linux.
 pub fn reset_action(process: &Process, signal: u32) {
-    process.actions.lock().set(signal, Sigaction::default());
+    process.actions.lock().reset(signal);
 }
 
 /// Whether an interrupted call is to be restarted after the handler (SA_RESTART).

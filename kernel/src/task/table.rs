@@ -13,6 +13,7 @@ use intrusive_collections::intrusive_adapter;
 use intrusive_collections::{Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef};
 use quire_abi::Errno;
 use quire_abi::flags::si;
+use quire_abi::flags::sig;
 use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::numbers::{LIMIT, Numbers};
 use quire_mm::sync::Rank;
@@ -250,6 +251,15 @@ impl Table {
         }
     }
 
+    /// The process that a number belongs to, as its own or as that of one of its threads.
+    pub fn owner(&self, number: u32) -> Option<&KArc<Process>> {
+        match self.get(number)? {
+            Entry::Process(process) => Some(process),
+            Entry::Thread(thread) => Some(thread.process()),
+            Entry::Reserved => None,
+        }
+    }
+
     /// The process with the lowest number from `from` on, zombies too. Numbers of threads are passed, at most `passes` of
     /// them: then the answer is the number to go on from.
     pub fn next_process(&self, from: u32, passes: &mut usize) -> Result<&KArc<Process>, Option<u32>> {
@@ -396,6 +406,19 @@ impl Table {
         }
     }
 
+    /// exec: whatever the parent wanted to hear at the end of the former program, it hears SIGCHLD at the end of this one.
+    pub fn reset_exit_signal(&mut self, process: &Process) {
+        if self.family(process).exit_signal == sig::CHLD {
+            return;
+        }
+        let Some(parent) = self.parent(process) else { return };
+        // SAFETY: a process is among its parent's children, which do not look at its family while they change.
+        unsafe {
+            let change = || (*process.family.get()).exit_signal = sig::CHLD;
+            self.family(parent).children.tell(self, process, process.news(), change);
+        }
+    }
+
     /// Puts a process into another group.
     pub fn set_group(&mut self, process: &Process, pgid: u32) {
         // SAFETY: `insert_process` put it in.
@@ -433,7 +456,10 @@ impl Table {
         let mut zombies = false;
         for _ in 0..most {
             let Some((child, news)) = self.family(from).children.take_any(self) else { return (true, zombies) };
-            self.family_mut(&child).parent = heir;
+            let family = self.family_mut(&child);
+            family.parent = heir;
+            // Whatever the signal was to tell is of no use to the heir, which waits for all that it is given.
+            family.exit_signal = sig::CHLD;
             child.ppid.store(heir.pid, Ordering::Relaxed);
             // SAFETY: it has just been taken out, and the table owns it still.
             unsafe { self.family(heir).children.add(self, &child, news) };

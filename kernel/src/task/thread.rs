@@ -10,7 +10,7 @@ use quire_abi::Errno;
 use quire_mm::fallible::{KArc, try_box};
 
 use super::cputime::CpuTime;
-use super::process::Process;
+use super::process::{NAME_LEN, Process};
 use super::rseq::Registration;
 use super::sched::finish_switch;
 use super::signal::ThreadSignals;
@@ -91,6 +91,8 @@ pub struct Thread {
     pub starved: AtomicU32,
     /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
     pub fail_nth: AtomicU32,
+    /// See [`Thread::name`]. Only the thread itself looks at it.
+    name: [AtomicU64; NAME_LEN / 8],
     /// It is in [`exit_thread`](super::exit::exit_thread), and takes no signals any more.
     pub is_leaving: AtomicBool,
     /// The word to clear, and whose futex to wake, at exit; 0 for none.
@@ -142,6 +144,7 @@ impl Thread {
             set_child_tid: AtomicUsize::new(0),
             starved: AtomicU32::new(0),
             fail_nth: AtomicU32::new(0),
+            name: [const { AtomicU64::new(0) }; NAME_LEN / 8],
             is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
@@ -201,6 +204,31 @@ impl Thread {
     /// exec: the only thread left takes its process's number.
     pub fn take_number_of(&self, process: &Process) {
         self.tid.store(process.pid, Ordering::Relaxed);
+    }
+
+    /// Its name. That of a process's first thread is the process's.
+    pub fn name(&self) -> [u8; NAME_LEN] {
+        let process = self.process();
+        if self.tid() == process.pid {
+            return *process.name.lock();
+        }
+        let halves = self.name.each_ref().map(|half| half.load(Ordering::Relaxed).to_ne_bytes());
+        let mut name = [0; NAME_LEN];
+        name.iter_mut().zip(halves.as_flattened()).for_each(|(to, from)| *to = *from);
+        name
+    }
+
+    /// Gives this thread, which is current or does not run yet, another name.
+    pub fn set_name(&self, name: &[u8; NAME_LEN]) {
+        let process = self.process();
+        if self.tid() == process.pid {
+            *process.name.lock() = *name;
+            return;
+        }
+        let (halves, _) = name.as_chunks::<8>();
+        for (to, from) in self.name.iter().zip(halves) {
+            to.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
+        }
     }
 
     /// The saved registers.

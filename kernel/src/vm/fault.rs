@@ -80,17 +80,19 @@ pub struct FutexKey {
 }
 
 /// The key of a word. Private memory is identified by its address, shared memory by its place in the object, which is
-/// the same for all processes that map it. EFAULT if nothing is mapped.
+/// the same for all processes that map it. EFAULT if nothing is mapped or nothing of it may be accessed, and for private
+/// memory of no file that may not be written: as on Linux, since its words never change.
 pub fn futex_key(mm: &KArc<Mm>, addr: UserAddr, private: bool) -> Result<FutexKey, Errno> {
     let own = FutexKey { space: KArc::as_ptr(mm).addr(), offset: addr.get() };
     if private {
         return Ok(own);
     }
     mm.area_from(addr, |area| match area.object {
-        _ if area.start > addr => None,
+        _ if area.start > addr || !area.flags.intersects(VmFlags::READ | VmFlags::WRITE) => None,
         Some((object, index)) if area.flags.contains(VmFlags::SHARED) => {
             Some(FutexKey { space: KArc::as_ptr(object).addr(), offset: index * PAGE_SIZE + (addr - area.start) })
         }
+        None if !area.flags.intersects(VmFlags::WRITE | VmFlags::SHARED) => None,
         // PRIVATE and shared operations on the same word use different futexes, as on Linux.
         _ => Some(FutexKey { offset: own.offset | 1, ..own }),
     })

@@ -87,11 +87,6 @@ fn sleepers(checks: &mut Checks) {
             "a fatal signal ends a process that waits for a vfork child",
         );
     }
-    let pid = vforker();
-    let _ = kill(pid, sig::STOP);
-    let _ = kill(pid, sig::TERM);
-    let _ = kill(pid, sig::CONT);
-    checks.eq(ended(pid), Some(Status::Killed(sig::TERM)), "also after a stop and a continuation");
 }
 
 /// A thread that waits for a vfork child, among `before` others that block signals and `after` that do not.
