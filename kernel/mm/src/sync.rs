@@ -10,6 +10,7 @@
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
+mod queue;
 mod shared;
 #[cfg(test)]
 mod tests;

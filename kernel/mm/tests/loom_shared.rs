@@ -60,6 +60,9 @@ mod sync {
     pub fn note_released<M>(_machine: M, _rank: Rank) {}
 }
 
+#[allow(dead_code)]
+#[path = "../src/sync/queue.rs"]
+mod queue;
 // No look before the sleep: `LOOKS` is 0 here.
 #[allow(dead_code, clippy::reversed_empty_ranges)]
 #[path = "../src/sync/shared.rs"]

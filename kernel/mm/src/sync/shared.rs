@@ -35,9 +35,9 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::ptr::NonNull;
 
-use super::atomic::{AtomicBool, AtomicU32, LOOKS, Ordering};
+use super::atomic::{AtomicU32, LOOKS, Ordering};
+use super::queue::{List, Waiter};
 use super::{Rank, SpinLock, note_released, note_taken};
 use crate::machine::{Killed, Machine};
 
@@ -85,94 +85,12 @@ impl Wanted {
     }
 }
 
-/// A thread in the queue; lives on its stack.
-struct Waiter {
-    /// For [`Threads::unpark`](crate::machine::Threads::unpark).
-    thread: usize,
-    /// Its request was granted, and it is out of the queue.
-    granted: AtomicBool,
-    next: UnsafeCell<Option<NonNull<Waiter>>>,
-}
-
-/// Threads that wait for the same, the first one first.
-struct List {
-    first: Option<NonNull<Waiter>>,
-    last: Option<NonNull<Waiter>>,
-}
-
 /// Threads that wait, and the writer that waits for readers to leave.
 struct Queue {
     readers: List,
     /// Those that want to write.
     writers: List,
     writer: Option<usize>,
-}
-
-// SAFETY: the waiters live until they have left the queue, and their links are only accessed under its lock.
-unsafe impl Send for Queue {}
-
-impl List {
-    const EMPTY: Self = Self { first: None, last: None };
-
-    /// Appends a waiter.
-    ///
-    /// # Safety
-    /// It is in no list, and stays where it is until it has left this one.
-    unsafe fn push(&mut self, waiter: &Waiter) {
-        let waiter = NonNull::from(waiter);
-        match self.last {
-            // SAFETY: queued waiters live, and their links belong to `self`, which is borrowed mutably.
-            Some(last) => unsafe { *last.as_ref().next.get() = Some(waiter) },
-            None => self.first = Some(waiter),
-        }
-        self.last = Some(waiter);
-    }
-
-    fn front(&self) -> Option<&Waiter> {
-        // SAFETY: as in `push`; it leaves the list by `&mut self` only.
-        self.first.map(|waiter| unsafe { waiter.as_ref() })
-    }
-
-    /// Takes the first one out. It may be freed as soon as it learns that it has left.
-    fn pop(&mut self) {
-        if let Some(first) = self.first {
-            // SAFETY: as in `push`.
-            self.first = unsafe { (*first.as_ref().next.get()).take() };
-            if self.first.is_none() {
-                self.last = None;
-            }
-        }
-    }
-
-    /// Takes a waiter out, wherever it is. O(waiters before it).
-    fn remove(&mut self, waiter: &Waiter) {
-        let mut before: Option<NonNull<Waiter>> = None;
-        let mut at = self.first;
-        while let Some(here) = at.filter(|here| !core::ptr::eq(here.as_ptr(), waiter)) {
-            before = at;
-            // SAFETY: as in `push`.
-            at = unsafe { *here.as_ref().next.get() };
-        }
-        match (before, at) {
-            (None, Some(_)) => self.pop(),
-            (Some(before), Some(here)) => {
-                // SAFETY: as in `push`.
-                let next = unsafe { (*here.as_ref().next.get()).take() };
-                // SAFETY: as in `push`.
-                unsafe { *before.as_ref().next.get() = next };
-                if next.is_none() {
-                    self.last = Some(before);
-                }
-            }
-            (_, None) => {}
-        }
-    }
-
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        // SAFETY: as in `push`.
-        core::iter::successors(self.first, |waiter| unsafe { *waiter.as_ref().next.get() }).count()
-    }
 }
 
 impl Queue {
@@ -290,8 +208,7 @@ impl<T, M: Machine> SharedLock<T, M> {
                 return true;
             }
         }
-        let waiter =
-            Waiter { thread: self.machine.this_thread(), granted: AtomicBool::new(false), next: UnsafeCell::new(None) };
+        let waiter = Waiter::new(self.machine.this_thread());
         {
             let mut queue = self.queue.lock();
             // Set before the last check: a thread that releases the lock afterwards sees that there are waiters.
@@ -349,7 +266,7 @@ impl<T, M: Machine> SharedLock<T, M> {
 
     /// Clears `queued` if the queue is empty. The queue is locked.
     fn note_if_empty(&self, queue: &Queue) {
-        if queue.readers.first.is_none() && queue.writers.first.is_none() {
+        if queue.readers.is_empty() && queue.writers.is_empty() {
             self.word.fetch_and(!QUEUED, Ordering::Relaxed);
         }
     }

@@ -163,3 +163,34 @@ fn a_sleeping_lock_is_not_taken_under_a_spin_lock() {
     let _held = spin.lock();
     let _read = lock.read();
 }
+
+/// Waiters leave from wherever they are, and the others stay in order.
+#[test]
+fn waiters_leave_the_queue_in_any_order() {
+    use super::queue::{List, Waiter};
+    const WAITERS: usize = 5;
+    for order in 0..WAITERS.pow(3) {
+        let waiters: Vec<Waiter> = (0..WAITERS).map(Waiter::new).collect();
+        let last = Waiter::new(WAITERS);
+        let mut list = List::EMPTY;
+        // SAFETY: the waiters outlive the list's use, and each enters once.
+        waiters.iter().for_each(|waiter| unsafe { list.push(waiter) });
+        let mut model: Vec<usize> = (0..WAITERS).collect();
+        for gone in [order % WAITERS, order / WAITERS % WAITERS, order / WAITERS / WAITERS] {
+            list.remove(&waiters[gone]);
+            model.retain(|waiter| *waiter != gone);
+            assert_eq!(list.front().map(|waiter| waiter.thread), model.first().copied());
+        }
+        // SAFETY: as above.
+        unsafe { list.push(&last) };
+        model.push(WAITERS);
+        assert_eq!(list.len(), model.len());
+        let mut left = Vec::new();
+        while let Some(thread) = list.front().map(|waiter| waiter.thread) {
+            left.push(thread);
+            list.pop();
+        }
+        assert_eq!(left, model);
+        assert!(list.is_empty());
+    }
+}
