@@ -22,6 +22,7 @@ const KNOWN: &[&str] = &[
     "slab",
     "slice",
     "slub_debug",
+    "swap",
     "vm.overcommit_kbytes",
     "vm.overcommit_memory",
     "vm.overcommit_ratio",

@@ -100,6 +100,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
         SPACES.set_hardware_updates();
     }
     arch::uaccess::init();
+    memory::init_swap(args, board);
     memory::init_overcommit(args);
     sched::init(args);
     match problem {

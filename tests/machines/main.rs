@@ -18,6 +18,7 @@ mod linux;
 mod misuse;
 mod oom;
 mod options;
+mod pressure;
 mod programs;
 mod readme;
 mod root;

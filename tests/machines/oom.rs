@@ -3,7 +3,7 @@
 use crate::harness::Machine;
 
 fn check(cpus: &str) {
-    let machine = Machine::new(&["--mem", "128M", "--smp", cpus]);
+    let machine = Machine::new(&["--mem", "128M", "--smp", cpus, "--append", "swap=off"]);
     let outcome = machine.exec("selftest oom && echo balanced; ps; echo alive");
     outcome.succeeded();
     outcome.has_line("balanced");

@@ -56,12 +56,18 @@ events! {
     PageMoved = "pgmigrate_success",
     /// Pages that could not be moved.
     PageStays = "pgmigrate_fail",
+    /// Pages that went to swap.
+    SwapOut = "pswpout",
+    /// Pages that came back from swap.
+    SwapIn = "pswpin",
     /// Copies of pages of boot files that are not page-aligned. They stay.
     ArchiveCopy = "pgarchive_copy",
     /// Slab objects of the trees that index those copies.
     ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",
+    /// Pages that reclaim took from programs.
+    Reclaimed = "pgsteal",
     /// Calls of shrinkers that had something to give.
     ShrinkerCall = "shrinker_calls",
     /// Pages that shrinkers gave back.

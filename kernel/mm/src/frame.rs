@@ -46,8 +46,13 @@ pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
 
 /// Frees a table that no walker can reach any more.
 pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
-    // SAFETY: the frame is from `alloc_table`, and the caller holds the last reference.
-    unsafe { machine.pages().free_pages(table.pfn(), 0) }
+    free_kernel(machine, table.pfn());
+}
+
+/// Frees a frame of the kernel's own.
+pub fn free_kernel<M: Machine>(machine: M, pfn: Pfn) {
+    // SAFETY: the caller is the only holder and gives it up.
+    unsafe { machine.pages().free_pages(pfn, 0) }
 }
 
 /// Frees a frame that was allocated for user memory and has not become a page of it, so nothing else can have found it.

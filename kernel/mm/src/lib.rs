@@ -15,14 +15,16 @@
 //! - [`page_alloc`]: the page allocator; [`cma`] is part of it.
 //! - [`slab`]: objects smaller than a page.
 //! - [`supply`], [`frame`]: memory for work that must not wait for it; the frames of programs and of their tables.
+//! - [`swap`]: the contents of pages that have left memory.
 //! - [`pte`], [`kernel_table`], [`asid`]: table entries, the kernel's tables, TLB tags.
 //! - [`vmalloc`], [`percpu`]: kernel memory that is contiguous only virtually, or private to a CPU.
-//! - [`spaces`]: what all address spaces share: ASIDs, committed memory, the zero page.
+//! - [`spaces`]: what all address spaces share: ASIDs, committed memory, the zero page, swap.
 //! - [`rmap`]: reverse mapping of anonymous pages.
 //! - [`table`]: the tables of an address space.
 //! - [`object`], [`vma`]: memory objects, and areas. One floor, since an area refers to its object, and an object to
 //!   all areas that map it.
 //! - [`mm`]: address spaces.
+//! - [`reclaim`]: which pages go to swap when memory is short.
 //! - `sim`, `seeded`: the machine of the host's tests, and deliberate bugs.
 
 #![cfg_attr(not(any(test, feature = "sim")), no_std)]
@@ -66,6 +68,7 @@ pub mod page_alloc;
 pub mod pcp;
 pub mod percpu;
 pub mod pte;
+pub mod reclaim;
 pub mod rmap;
 #[cfg(test)]
 mod seeded;
@@ -76,6 +79,7 @@ pub mod spaces;
 pub mod spans;
 mod steps;
 pub mod supply;
+pub mod swap;
 pub mod sync;
 pub mod table;
 pub mod vm_flags;

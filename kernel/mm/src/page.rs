@@ -14,8 +14,8 @@
 //! | `Kernel` | allocated, use unspecified | the holder's | holder: to the ones below; [`PageAllocator::free_pages`]: to `Cached` or `Free` |
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
-//! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff; both change only while it is frozen | LRU | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
-//! | `Object` | a page of a memory object (`owner`) at `index` | LRU | as above |
+//! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff; both change only while it is frozen | `next`: see [`PageFlags::RETURNED`] | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
+//! | `Object` | a page of a memory object (`owner`) at `index` | – | as above |
 //!
 //! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
 //! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
@@ -41,7 +41,7 @@
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
 //! | either, held briefly after a lookup | 1 more for each of them |
 //! | either, isolated for migration or reclaim | 1 more |
-//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::NonPresentOps`]) | 1, or 2 of an object; a freeze takes that to 0 |
+//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::migrate()`]) | 1, or 2 of an object; a freeze takes that to 0 |
 //! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
 //! | freed | 0 |
 //!
@@ -102,8 +102,8 @@ pub unsafe trait Machine: crate::machine::Machine {
 /// write which field when.
 #[repr(C, align(32))]
 pub struct Page {
-    /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, 31 to 24 the index's bits 39 to 32; above them the
-    /// references. One word, so that a thread that finds a page without holding it can check with one load that it has
+    /// Bits 3 to 0 the state, 7 to 4 the order, 23 to 8 the flags, of which 15 to 12 are reclaim's list, 31 to 24 the index's
+    /// bits 39 to 32; above them the references. One word, so that a thread that finds a page without holding it can check with one load that it has
     /// the expected state and is held.
     head: Head,
     /// How many of the references are pins.
@@ -133,6 +133,8 @@ const ORDER_MASK: u64 = 0xf << ORDER_SHIFT;
 pub const INDEX_BITS: u32 = 40;
 
 const INDEX_HIGH_SHIFT: u32 = 24;
+const LIST_SHIFT: u32 = 12;
+const LIST_MASK: u64 = 0xf << LIST_SHIFT;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
 
@@ -196,6 +198,35 @@ impl Page {
     #[inline]
     pub fn clear_flags(&self, flags: PageFlags) -> PageFlags {
         PageFlags::from_bits_truncate(self.head.clear(flags.bits().into()) as u32)
+    }
+
+    /// The list of reclaim that a page of user memory is on, if it is held and nobody takes it elsewhere; and whether it
+    /// is one that has come back from swap and that reclaim has not seen since.
+    #[inline]
+    pub(crate) fn seen_by_reclaim(&self, state: PageState) -> Option<(u8, bool)> {
+        const AWAY: u64 = PageFlags::ISOLATED.bits() as u64;
+        let head = self.head();
+        let is_there = head & (STATE_MASK | AWAY) == state as u64 && refs_of(head) != 0;
+        is_there.then_some(((head >> LIST_SHIFT & 0xf) as u8, head & PageFlags::RETURNED.bits() as u64 != 0))
+    }
+
+    /// The list of reclaim that the page is on: a hint for a page that the caller does not hold.
+    #[inline]
+    pub(crate) fn list(&self) -> u8 {
+        (self.head() >> LIST_SHIFT & 0xf) as u8
+    }
+
+    /// Moves the page from one list of reclaim to another, if it is on the first and held.
+    #[inline]
+    pub(crate) fn change_list(&self, from: u8, to: u8) -> bool {
+        self.head.exchange(LIST_MASK, u64::from(from) << LIST_SHIFT, u64::from(to) << LIST_SHIFT)
+    }
+
+    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim.
+    pub(crate) fn take_place_of(&self, old: &Page) {
+        const KEPT: u64 = LIST_MASK | PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
+        self.head.set(old.head() & KEPT);
+        self.next.store(old.next.load(Relaxed), Relaxed);
     }
 
     /// Takes the page lock if it is free. The lock protects owner and index of a page that others can find.

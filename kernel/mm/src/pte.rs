@@ -8,6 +8,7 @@
 //! ```
 
 use crate::addr::PhysAddr;
+use crate::swap::{SLOT_BITS, Slot};
 
 /// Bits of an entry.
 pub mod bits {
@@ -90,12 +91,21 @@ pub const fn index(va: usize, level: usize) -> usize {
 pub enum NonPresent {
     /// Nothing was ever here.
     None,
-    /// The page is in swap: area and slot.
-    Swap(u64),
+    /// The page is in swap.
+    Swap(Swapped),
     /// The page is being moved; the payload is its old frame.
     Migration(PhysAddr),
     /// A marker for the fault path, without a page.
     Marker(u64),
+}
+
+/// What the entry of a page in swap says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swapped {
+    /// Where its contents are.
+    pub slot: Slot,
+    /// When it was last known to be used ([`crate::reclaim`]).
+    pub shadow: u16,
 }
 
 /// One entry.
@@ -153,7 +163,7 @@ impl Pte {
     pub const fn non_present(what: NonPresent) -> Pte {
         Pte(match what {
             NonPresent::None => 0,
-            NonPresent::Swap(slot) => slot << 4 | KIND_SWAP,
+            NonPresent::Swap(Swapped { slot, shadow }) => (shadow as u64) << (4 + SLOT_BITS) | slot.0 << 4 | KIND_SWAP,
             NonPresent::Migration(frame) => frame.get() as u64 | KIND_MIGRATION,
             NonPresent::Marker(note) => note << 4 | KIND_MARKER,
         })
@@ -166,7 +176,10 @@ impl Pte {
             return None;
         }
         Some(match self.0 & KIND_MASK {
-            KIND_SWAP => NonPresent::Swap(self.0 >> 4),
+            KIND_SWAP => NonPresent::Swap(Swapped {
+                slot: Slot(self.0 >> 4 & ((1 << SLOT_BITS) - 1)),
+                shadow: (self.0 >> (4 + SLOT_BITS)) as u16,
+            }),
             KIND_MIGRATION => NonPresent::Migration(self.addr()),
             KIND_MARKER => NonPresent::Marker(self.0 >> 4),
             _ => NonPresent::None,
@@ -188,7 +201,8 @@ mod tests {
     fn non_present_entries_keep_their_kind() {
         for what in [
             NonPresent::None,
-            NonPresent::Swap(0x1234_5678),
+            NonPresent::Swap(Swapped { slot: Slot(0x1234_5678), shadow: 0 }),
+            NonPresent::Swap(Swapped { slot: Slot((1 << SLOT_BITS) - 1), shadow: 0xabcd }),
             NonPresent::Migration(PhysAddr::new(0xabc_d000)),
             NonPresent::Marker(7),
         ] {

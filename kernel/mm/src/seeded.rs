@@ -126,6 +126,15 @@ pub enum Bug {
     MovedPageIgnoresHolders,
     /// A page moves although somebody holds it.
     MoveIgnoresHolders,
+    /// A look leaves entries that became old in TLBs as young ones.
+    LookForgetsFlush,
+    /// A page that goes to swap keeps its own use of the slot.
+    SwapOutKeepsSlot,
+    /// Entries of a page in swap are no users of its slot.
+    SwapOutForgetsUser,
+    /// A page that went to swap stays charged.
+    SwapOutStaysCharged,
+
     /// Threads that wait for a move do not learn that it is over.
     MoveTellsNobody,
     /// mremap relies on what it prepared before it excluded faults.
@@ -193,7 +202,7 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 55] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -245,6 +254,10 @@ impl Bug {
         Self::MovedPageStaysInTree,
         Self::MovedFileForgetsInstructions,
         Self::MovedPageIgnoresHolders,
+        Self::LookForgetsFlush,
+        Self::SwapOutKeepsSlot,
+        Self::SwapOutForgetsUser,
+        Self::SwapOutStaysCharged,
     ];
 }
 

@@ -58,6 +58,8 @@ pub enum Rank {
     PageTable = 20,
     /// A second page of translation table: fork's child.
     PageTableChild = 21,
+    /// The store of swap.
+    SwapStore = 22,
     /// ASID allocation.
     Asid = 24,
     /// A futex bucket.
@@ -84,6 +86,8 @@ pub enum Rank {
     WaitQueue = 44,
     /// A run queue.
     RunQueue = 48,
+    /// Reclaim's state of a node.
+    Reclaim = 50,
     /// A zone of the page allocator.
     Zone = 52,
     /// The boot heap.

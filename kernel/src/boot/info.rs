@@ -126,15 +126,17 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
 
 /// The resource counts. To make them comparable, cached memory counts as free. So do the kernel's own tables, which
 /// grow with its address use and stay, and copies of unaligned pages of the boot archive, which the first use of a page
-/// makes.
+/// makes. A page of another program counts as used wherever it is: in memory, or in swap, whose own frames do not count.
 pub fn books() -> Books {
     let (processes, threads, numbers) = {
         let table = TABLE.lock();
         let (processes, threads) = table.counts();
         (processes, threads, u64::from(table.allocations()))
     };
+    let swap = SPACES.swap().stats();
+    let swap = (swap.frames as u64).wrapping_sub(swap.used as u64);
     Books {
-        free_pages: system().free
+        free_pages: system().free.wrapping_add(swap)
             + (heap::SLAB.pages() + kernel_map::table_pages()) as u64
             + events::sum(Event::ArchiveCopy),
         slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode) + numbers),

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::flags::setting;
 use quire_mm::Machine;
-use quire_mm::addr::{PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
+use quire_mm::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, PhysRange, VirtAddr};
 use quire_mm::buddy::ORDERS;
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
@@ -23,7 +23,7 @@ use crate::archive;
 use crate::arguments::argument;
 use crate::layout::{KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::task::percpu::PERCPU;
-use crate::vm::{Cpu, MEMORY, PAGES, SPACES, events, heap, kernel_map, percpu};
+use crate::vm::{Cpu, MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, percpu};
 
 /// Free memory that suffices for 4 CPUs to reach the shell and for small programs to run.
 const LEAST_FREE_KIB: usize = 2048;
@@ -291,6 +291,23 @@ fn page_allocator(board: &Board, memory: &mut MemBlock, split: MovableSplit) -> 
     unsafe { PAGES.init_cma(memory, &config, &mut zones::report_refused) };
     zones::set_min_free(config.min_free_kbytes);
     Ok(summary)
+}
+
+/// Swap holds twice as many pages as there are, unless `swap=` says otherwise, and takes four fifths of memory at most.
+pub fn init_swap(args: &str, board: &Board) {
+    let managed = PAGES.total_managed();
+    let size = |text: &str| if text == "off" { Some(0) } else { bootargs::size(text) };
+    let slots = match argument(args, "swap", "SIZE or off", size) {
+        None => managed * 2,
+        Some(size) => usize::try_from(size >> PAGE_SHIFT).unwrap_or(usize::MAX),
+    };
+    if slots == 0 {
+        return;
+    }
+    match RECLAIM.init().and_then(|()| SPACES.init_swap(slots, managed / 5 * 4, board.cpus.len())) {
+        Ok(()) => PAGES.set_reclaimer(&RECLAIM),
+        Err(_) => log::warn!("no memory for swap"),
+    }
 }
 
 /// How much memory is promised to processes (`vm.overcommit_*=`).

@@ -95,6 +95,9 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_cma_pages", || cma_sum(|info| info.pages)),
     ("nr_cma_used", || cma_sum(|info| info.used)),
     ("nr_cma_bitmaps", || PAGES.cma_bitmap_pages()),
+    ("nr_swap_store", || SPACES.swap().stats().frames),
+    ("nr_swap_total", || SPACES.swap().stats().slots),
+    ("nr_swap_used", || SPACES.swap().stats().used),
     ("nr_bad_pages", || PAGES.bad_pages()),
 ];
 

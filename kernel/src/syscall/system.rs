@@ -20,7 +20,7 @@ use crate::task::point::resched_point;
 use crate::task::table::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::{self, Sleep};
-use crate::vm::{Cpu, SpinLock};
+use crate::vm::{Cpu, SPACES, SpinLock};
 
 /// Bytes of a name, the NUL at its end not counted.
 const NAME: usize = 64;
@@ -77,10 +77,13 @@ pub fn setdomainname(a: Args) -> Answer {
 pub fn sysinfo(a: Args) -> Answer {
     let system = info::system();
     let (processes, _) = TABLE.lock().counts();
+    let swap = SPACES.swap().stats();
     let record = Sysinfo {
         uptime: (timer::now_ns() / 1_000_000_000) as i64,
         totalram: system.managed * PAGE_SIZE as u64,
         freeram: system.free * PAGE_SIZE as u64,
+        totalswap: (swap.slots * PAGE_SIZE) as u64,
+        freeswap: (swap.slots.saturating_sub(swap.used) * PAGE_SIZE) as u64,
         procs: processes.min(u32::from(u16::MAX)) as u16,
         mem_unit: 1,
         ..Sysinfo::default()

@@ -21,6 +21,7 @@ use quire_abi::Errno;
 use quire_abi::flags::sig;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
+use quire_mm::zone::MAX_NODES;
 
 use super::point::ENTRIES;
 use super::process::{NAME_LEN, Process};
@@ -29,7 +30,7 @@ use super::wait::{Sleep, WaitQueue};
 use super::walk::{self, Among};
 use super::{sched, signal};
 use crate::arch::{cpu, timer};
-use crate::vm::PAGES;
+use crate::vm::{PAGES, RECLAIM, SPACES};
 
 /// `oom_score_adj` of processes that are never picked.
 pub const NEVER: i32 = -1000;
@@ -341,6 +342,13 @@ fn report(listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
             zone.high
         );
     }
+    for (node, counts) in (0..MAX_NODES).map(|node| (node, RECLAIM.counts(node))).filter(|(_, (.., pages))| *pages != 0)
+    {
+        let (cold, hot, pages) = counts;
+        log::warn!("  node {node}: {pages} pages that could leave, {hot} of them hot, {cold} queued to go");
+    }
+    let swap = SPACES.swap().stats();
+    log::warn!("  swap: {} of {} pages used, in {} frames", swap.used, swap.slots, swap.frames);
     log::warn!("     pid   resident     tables    adj  name");
     for task in listed.iter().flatten() {
         log::warn!("  {:6} {:10} {:10} {:6}  {}", task.pid, task.resident, task.tables, task.adj, task.show());

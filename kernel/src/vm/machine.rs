@@ -11,6 +11,7 @@ use quire_mm::memblock::MemBlock;
 use quire_mm::mm;
 use quire_mm::page::{self, Page};
 use quire_mm::page_alloc::{self, PageAllocator};
+use quire_mm::reclaim::Reclaim;
 use quire_mm::rmap;
 use quire_mm::spaces::{self, Spaces};
 use quire_mm::table;
@@ -30,6 +31,9 @@ pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
 
 /// The state that all address spaces share.
 pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
+
+/// Which pages go to swap when memory is short.
+pub static RECLAIM: Reclaim<Cpu> = Reclaim::new(Cpu);
 
 /// The physical memory map; `memmap` shows it.
 pub static MEMORY: BootCell<MemBlock> = BootCell::new(MemBlock::new());

@@ -16,8 +16,10 @@ use crate::vma::VmFlags;
 enum Advice {
     /// No effect: there is no read-ahead to start, and no core dump to exclude memory from.
     Hint,
-    /// Pages become old, so that reclaim would take them first. Refused for locked memory.
+    /// Pages become old, so that reclaim takes them first. Refused for locked memory.
     Cold,
+    /// Private anonymous pages of this process alone go to swap, others become old. Refused for locked memory.
+    PageOut,
     /// Changes flags.
     Flags { set: VmFlags, clear: VmFlags },
     /// Pages are dropped: only anonymous private ones if `anon_only`, and locked ones too if `even_locked`.
@@ -47,7 +49,8 @@ fn advice(value: i32) -> Option<Advice> {
         madv::KEEPONFORK => Advice::Flags { set: none, clear: VmFlags::WIPEONFORK },
         madv::HUGEPAGE => Advice::Flags { set: VmFlags::HUGEPAGE, clear: huge },
         madv::NOHUGEPAGE => Advice::Flags { set: VmFlags::NOHUGEPAGE, clear: huge },
-        madv::COLD | madv::PAGEOUT => Advice::Cold,
+        madv::COLD => Advice::Cold,
+        madv::PAGEOUT => Advice::PageOut,
         madv::REMOVE => Advice::Remove,
         madv::POPULATE_READ => Advice::Populate(Populate::Read),
         madv::POPULATE_WRITE => Advice::Populate(Populate::Write),
@@ -81,6 +84,12 @@ impl<M: Machine> Mm<M> {
         }
         let mut hole = false;
         let mut at = start;
+        if let Advice::PageOut = advice {
+            // What cannot go to swap is cold at least; a refusal is the same for both.
+            let cold = self.advise(addr, len, madv::COLD);
+            self.page_out_range(start, end);
+            return cold;
+        }
         // `at` skips areas that are done already.
         supplied(self.machine, |supply| self.advise_areas(&mut at, end, &advice, &mut hole, supply)).map_err(
             |error| match (&advice, error) {
@@ -133,7 +142,7 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), Errno> {
         let locked = flags.contains(VmFlags::LOCKED);
         match *advice {
-            Advice::Hint | Advice::Populate(_) | Advice::Remove => Ok(()),
+            Advice::Hint | Advice::Populate(_) | Advice::Remove | Advice::PageOut => Ok(()),
             Advice::Cold if locked => Err(Errno::EINVAL),
             Advice::Cold => {
                 // One invalidation for the range, as on Linux (which goes without it when it samples single pages), so

@@ -21,14 +21,14 @@ use crate::mm::Machine;
 use crate::object::Object;
 use crate::page::{Page, PageState};
 use crate::page_alloc::MigrateRange;
-use crate::pte::{NonPresent, Pte, index};
+use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::{self, AnonVma, Release};
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_page;
 use crate::table::gather::Counts;
 use crate::vma::Vma;
 
-/// Why a page stays.
+/// Why a page stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stays {
     /// It is no page of user memory, or another thread takes it away.
@@ -37,6 +37,14 @@ pub enum Stays {
     Held,
     /// There is no frame for it.
     NoMemory,
+    /// It is locked into memory.
+    Locked,
+    /// It was used since the last look.
+    Used,
+    /// Its contents do not become smaller.
+    Incompressible,
+    /// Swap has no room for it.
+    NoSwap,
 }
 
 /// Moves the page of user memory at `old` to a frame that `alloc` returns, and frees the old one. No lock is held, and the call
@@ -95,7 +103,7 @@ fn try_migrate<M: Machine>(
 fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, old, Some(1), |mm, _, addr| {
-        mm.set_aside(addr, old);
+        mm.set_aside(addr, old, false);
         true
     });
     let is_ours = page.freeze(1);
@@ -105,6 +113,7 @@ fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<
     }
     machine.copy_page(new.addr(), old.addr());
     frame::page(machine, new).set_control_group(page.control_group());
+    frame::page(machine, new).take_place_of(page);
     // SAFETY: the page is frozen, so its owner does not change, and it is one of its owners.
     let anon_vma = unsafe { ManuallyDrop::new(KArc::from_raw(core::ptr::with_exposed_provenance(page.owner()))) };
     KArc::<AnonVma<M>>::add_owners(&anon_vma, 1);
@@ -114,7 +123,7 @@ fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<
 }
 
 /// Makes all migration entries for `old` present entries for `frame`. No mapping is missed: see non_present.rs.
-fn bring_anon_back<M: Machine>(machine: M, old: Pfn, frame: Pfn) {
+pub(super) fn bring_anon_back<M: Machine>(machine: M, old: Pfn, frame: Pfn) {
     walk(machine, old, None, |mm, vma, addr| {
         mm.come_back(vma, addr, old, frame);
         true
@@ -128,7 +137,7 @@ fn move_object<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Resul
     // The object does not end before the last walk has. If it has given the page up, others remove the entries.
     let (object, index) = Object::of_page(machine, page).ok_or(Stays::NotMovable)?;
     for_each_object_mapping(&object, index, old, |mm, _, addr| {
-        mm.set_aside(addr, old);
+        mm.set_aside(addr, old, false);
         // The caller's reference and the object's are no mappings.
         page.mappings_at_most(2) != Some(0)
     });
@@ -144,18 +153,19 @@ fn move_object<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Resul
 
 impl<M: Machine> Mm<M> {
     /// Makes the entry for `addr` a migration entry, if it maps the page `pfn`, of which the caller has a reference. The areas
-    /// are locked for reading.
-    fn set_aside(&self, addr: UserAddr, pfn: Pfn) {
-        let Some(leaf) = self.tables.walk(addr) else { return };
+    /// are locked for reading. With `look` the entry becomes old, and the result is whether it was young.
+    pub(super) fn set_aside(&self, addr: UserAddr, pfn: Pfn, look: bool) -> bool {
+        let Some(leaf) = self.tables.walk(addr) else { return false };
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
         let pte = guard.get(i);
         if !pte.is_present() || pte.addr().pfn() != pfn {
-            return;
+            return false;
         }
         let was = guard.take(i);
         let kind = was.owner_kind(self.machine);
-        guard.fill(i, was.set_aside(kind));
+        let kept = if look { Pte(was.0 & !bits::ACCESSED) } else { was };
+        guard.fill(i, kept.set_aside(kind));
         // Before the unlock: whoever removes the entry may map another page there at once (break-before-make).
         if !seeded!(MoveForgetsFlush) {
             flush_page(self.machine, &self.asid, addr);
@@ -165,6 +175,7 @@ impl<M: Machine> Mm<M> {
         // Nobody looks at the pages that were brought in ahead of it any more.
         self.uncharge(Counts { ahead: was.ahead(), ..Counts::default() });
         Release::new(self.machine).page(pfn);
+        look && was.is_young()
     }
 
     /// Makes the entry for `addr`, in `vma`, a present one for `frame`, if it is a migration entry for `old`. The areas are
@@ -233,9 +244,9 @@ impl<M: Machine> Mover<M> {
                 PageState::Kernel => {}
                 PageState::Anon | PageState::Object => match migrate(self.0, pfn, || frame::alloc_to_move(self.0)) {
                     Ok(_) => return true,
-                    Err(Stays::NoMemory) => return false,
-                    Err(Stays::NotMovable | Stays::Held) if page.is_pinned() => return false,
+                    Err(_) if page.is_pinned() => return false,
                     Err(Stays::NotMovable | Stays::Held) => {}
+                    Err(_) => return false,
                 },
             }
             self.0.relax();

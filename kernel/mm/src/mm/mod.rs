@@ -28,10 +28,12 @@ mod change_flags;
 mod fault;
 mod fork;
 mod fresh;
+pub(crate) mod look;
 mod map;
 mod migrate;
 mod msync;
 mod non_present;
+pub(crate) mod page_out;
 mod pgoff;
 mod pin;
 mod protect;
@@ -70,7 +72,7 @@ pub use audit::{Audit, audit_page};
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
 pub use migrate::{Mover, Stays, migrate};
-pub use non_present::NonPresentOps;
+pub use page_out::page_out;
 pub use pin::PinnedPage;
 pub use reverse::{for_each_mapping, for_each_mapping_of_held};
 pub use usage::Usage;
@@ -78,9 +80,11 @@ pub use view::{AreaView, Stats};
 
 /// The machine with its address spaces.
 pub trait Machine: crate::table::Machine + crate::rmap::Machine<Space = Mm<Self>> {
-    /// What brings pages back that are elsewhere; nothing where no floor makes entries for such.
-    fn non_present_ops(self) -> Option<&'static dyn NonPresentOps> {
-        None
+    /// Waits for moves that tests leave unfinished; `false` if the frame is not moved in this way.
+    #[cfg(test)]
+    fn wait_for_move(self, old: crate::addr::Pfn) -> bool {
+        let _ = old;
+        false
     }
 }
 

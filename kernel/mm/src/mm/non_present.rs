@@ -1,7 +1,7 @@
 //! Entries whose page is elsewhere: in swap, or on its way to another frame.
 //!
-//! Pages move to other frames ([`migrate`](fn@crate::mm::migrate)). Higher floors make further such entries, and
-//! implement [`NonPresentOps`] for code that meets one. All code that walks tables relies on the following meanings:
+//! Pages move to other frames ([`migrate`](fn@crate::mm::migrate)) and to swap ([`page_out`](fn@crate::mm::page_out)). All
+//! code that walks tables relies on the following meanings:
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
 //! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), with
@@ -42,34 +42,29 @@
 //! [`Page::isolate`]: crate::page::Page::isolate
 //! [`Page::freeze`]: crate::page::Page::freeze
 
+use core::sync::atomic::Ordering;
+
 use super::Mm;
 use super::fault::FaultError;
-use crate::addr::{Pfn, PhysAddr, UserAddr};
+use crate::addr::{Pfn, UserAddr};
+use crate::event::Event;
 use crate::fallible::KArc;
 use crate::frame;
 use crate::mm::Machine;
+use crate::page::PageFlags;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
-use crate::table::SwapSlots;
+use crate::swap::Slot;
 use crate::table::entry::{self, ANON};
 use crate::table::gather::Counts;
 
-/// The handler of entries that are neither present nor empty, for faults.
-pub trait NonPresentOps: SwapSlots {
-    /// Reads a slot that has users into a frame. May sleep; ends early when the thread is killed, with any error.
-    fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError>;
-
-    /// Waits until the move of a frame has completed or was aborted; returns at once if the frame is not (or no longer)
-    /// being moved. May sleep, and ends early, as `read_slot`.
-    fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError>;
-}
-
 /// Waits until the move of a frame is over, if it is under way.
-pub(super) fn wait_for_move<M: Machine>(machine: M, old: Pfn) -> Result<(), FaultError> {
-    if machine.spaces().moves().wait(old) {
-        return Ok(());
+pub(super) fn wait_for_move<M: Machine>(machine: M, old: Pfn) {
+    #[cfg(test)]
+    if machine.wait_for_move(old) {
+        return;
     }
-    machine.non_present_ops().map_or(Ok(()), |ops| ops.wait_for_move(old))
+    machine.spaces().moves().wait(old);
 }
 
 impl<M: Machine> Mm<M> {
@@ -77,9 +72,9 @@ impl<M: Machine> Mm<M> {
     /// everything up again.
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
-        let ops = self.machine.non_present_ops();
+        let swap = self.machine.spaces().swap();
         let i = index(addr.get(), 3);
-        let (ops, pte, slot) = {
+        let (pte, slot) = {
             let areas = self.areas.read();
             let Some(leaf) = self.tables.walk(addr) else { return Ok(()) };
             let guard = leaf.lock();
@@ -88,22 +83,20 @@ impl<M: Machine> Mm<M> {
                 Some(NonPresent::Migration(old)) => {
                     drop(guard);
                     drop(areas);
-                    wait_for_move(self.machine, old.pfn())?;
+                    wait_for_move(self.machine, old.pfn());
                     self.drop_left_over(addr, pte);
                     return Ok(());
                 }
-                Some(NonPresent::Swap(slot)) => {
-                    // Without a handler there are no such entries.
-                    let ops = ops.ok_or(FaultError::BeyondObject)?;
-                    // Keeps the slot from being reused until it has been read.
-                    ops.share_slot(slot)?;
-                    (ops, pte, slot)
+                Some(NonPresent::Swap(swapped)) => {
+                    // Keeps the slot from being freed until it has been read.
+                    swap.share(swapped.slot);
+                    (pte, swapped.slot)
                 }
                 _ => return Ok(()),
             }
         };
         let read = frame::alloc_user(self.machine, false).map_err(FaultError::from).and_then(|pfn| {
-            let done = ops.read_slot(slot, pfn.addr());
+            let done = self.read_slot(slot, pfn);
             if done.is_err() {
                 frame::free(self.machine, pfn);
             }
@@ -111,17 +104,24 @@ impl<M: Machine> Mm<M> {
         });
         let done = read.map(|pfn| {
             if self.put_back(addr, pte, pfn) {
+                self.machine.count(Event::SwapIn, 1);
                 if !seeded!(SwapInLeaksSlot) {
-                    ops.release_slot(slot);
+                    swap.release(slot);
                 }
             } else {
                 frame::free(self.machine, pfn);
             }
         });
         if done.is_ok() || !seeded!(FailedSwapInKeepsSlot) {
-            ops.release_slot(slot);
+            swap.release(slot);
         }
         done
+    }
+
+    fn read_slot(&self, slot: Slot, into: Pfn) -> Result<(), FaultError> {
+        #[cfg(test)]
+        crate::fallible::inject::pass().map_err(FaultError::from)?;
+        self.machine.spaces().swap().read(slot, into.addr()).map_err(|_| FaultError::BeyondObject)
     }
 
     /// Maps a frame with the contents of `pte`'s page, if `pte` is still the entry for `addr`. Read-only, so that a
@@ -134,6 +134,11 @@ impl<M: Machine> Mm<M> {
         let mut guard = leaf.lock();
         if guard.get(i) != pte && !seeded!(SwapInTrustsItsFirstLook) {
             return false;
+        }
+        if let Some(NonPresent::Swap(swapped)) = pte.kind() {
+            let page = frame::page(self.machine, pfn);
+            page.next().store(swapped.shadow.into(), Ordering::Relaxed);
+            page.set_flags(PageFlags::RETURNED);
         }
         rmap::make_anon(self.machine, pfn, &self.anon_vma, vma.pgoff_of(addr));
         KArc::add_owners(&self.anon_vma, 1);

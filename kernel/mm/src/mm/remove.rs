@@ -120,7 +120,7 @@ fn unmap_everywhere<M: Machine>(machine: M, object: &KArc<Object<M>>, index: usi
             return;
         }
         // The page is given up for good, so this is completed even if the thread is killed.
-        let _ = wait_for_move(machine, pfn);
+        wait_for_move(machine, pfn);
         machine.relax();
     }
 }

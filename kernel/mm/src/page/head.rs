@@ -119,6 +119,20 @@ impl Head {
         false
     }
 
+    /// Exchanges the bits under `mask`, which are not the count's, if the page is held and they are `old`. A record that nobody holds
+    /// belongs to whoever has frozen the page, and is not written to.
+    #[inline]
+    pub(super) fn exchange(&self, mask: u64, old: u64, new: u64) -> bool {
+        let mut head = self.load();
+        while refs_of(head) != 0 && head & mask == old {
+            match self.0.compare_exchange_weak(head, head & !mask | new, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => head = now,
+            }
+        }
+        false
+    }
+
     /// Drops a reference; `true` if it was the last one: then the caller owns the page.
     #[inline(always)]
     pub(super) fn put(&self) -> bool {

@@ -62,24 +62,14 @@ bitflags! {
         const WRITEBACK = 1 << 10;
         /// Used since reclaim last checked.
         const REFERENCED = 1 << 11;
-        /// On an LRU list.
-        const LRU = 1 << 12;
-        /// On an active list.
-        const ACTIVE = 1 << 13;
-        /// Locked into memory: on no list that reclaim scans.
-        const UNEVICTABLE = 1 << 14;
-        /// Was evicted while in use and came back.
-        const WORKINGSET = 1 << 15;
         /// Backed by swap rather than by a file.
         const SWAP_BACKED = 1 << 16;
         /// Has a slot in swap.
         const SWAP_CACHE = 1 << 17;
         /// Its contents are valid.
         const UPTODATE = 1 << 18;
-        /// To be freed as soon as its write-back is done.
-        const RECLAIM = 1 << 19;
-        /// Mapped by one process alone, which may write without a copy.
-        const EXCLUSIVE = 1 << 20;
+        /// Came back from swap; `next` is its shadow, until reclaim has seen it.
+        const RETURNED = 1 << 19;
         /// The block is one page of `1 << order` frames ([`compound_head`](super::compound_head)).
         const COMPOUND = 1 << 21;
         /// Reading it failed.
@@ -88,7 +78,7 @@ bitflags! {
         const ISOLATED = 1 << 23;
 
         /// Freeing a frame with one of these set is a bug of the caller.
-        const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits() | Self::LRU.bits()
-            | Self::ACTIVE.bits() | Self::UNEVICTABLE.bits() | Self::SWAP_CACHE.bits() | Self::ISOLATED.bits();
+        const NOT_WHEN_FREED = Self::LOCKED.bits() | Self::WRITEBACK.bits()
+            | Self::SWAP_CACHE.bits() | Self::ISOLATED.bits();
     }
 }

@@ -99,9 +99,9 @@ fn what_is_still_in_use_is_not_fit_to_free() {
     assert!(page.pin());
     assert!(!page.fit_to_free(2), "pinned");
     assert!(!page.unpin());
-    page.set_flags(PageFlags::LRU);
+    page.set_flags(PageFlags::ISOLATED);
     assert!(!page.fit_to_free(2), "on a list");
-    page.clear_flags(PageFlags::LRU);
+    page.clear_flags(PageFlags::ISOLATED);
     assert!(page.get());
     assert!(!page.fit_to_free(2), "two holders");
     assert!(!page.put());

@@ -27,7 +27,7 @@ pub use gfp::Gfp;
 pub use init::{Config, InitError, Summary, mem_map_ranges, table_bytes};
 pub use inject::FaultInjection;
 pub(crate) use inject::Injection;
-pub use pressure::{PressureHandler, Shrinker};
+pub use pressure::{PressureHandler, Reclaimer, Shrinker};
 pub use range::{MigrateRange, RangeError};
 pub use stats::ZoneView;
 pub use validate::Imbalance;
@@ -37,6 +37,7 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, Pfn};
+use crate::buddy::pageblock::NO_ZONE;
 use crate::buddy::{Frames, List, MAX_ORDER, PageblockTable};
 use crate::fallible::AllocError;
 use crate::machine::MAX_CPUS;
@@ -276,6 +277,17 @@ impl<M: Machine> PageAllocator<M> {
     #[inline]
     pub fn node_of(&self, pfn: Pfn) -> usize {
         self.topology().pageblocks.get(pfn).map_or(0, |block| init::node_of(usize::from(block.zone())))
+    }
+
+    /// The kind of a frame's zone, as a number.
+    pub(crate) fn zone_kind_of(&self, pfn: Pfn) -> usize {
+        usize::from(self.topology().pageblocks.of(pfn).zone()) % ZoneKind::COUNT
+    }
+
+    /// Whether a frame exists, and is this node's.
+    pub(crate) fn has(&self, node: usize, pfn: Pfn) -> bool {
+        let block = self.topology().pageblocks.get(pfn);
+        block.is_some_and(|block| block.zone() != NO_ZONE && init::node_of(block.zone().into()) == node)
     }
 
     /// The node that a CPU is on.

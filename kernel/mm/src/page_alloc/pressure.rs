@@ -17,6 +17,13 @@ pub trait Shrinker: Sync {
     fn scan(&self, target: usize, gfp: Gfp) -> usize;
 }
 
+/// What takes pages of programs out of memory.
+pub trait Reclaimer: Sync {
+    /// Frees about `target` pages of a node, in zones of kinds up to `highest`; returns how many it freed. The caller holds no
+    /// lock, and may sleep.
+    fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize;
+}
+
 /// The kernel's reaction to memory pressure. Each method has a default that does nothing.
 pub trait PressureHandler: Sync {
     /// A zone of this node fell below its low watermark: background reclaim should run. Called with no lock held
@@ -74,6 +81,7 @@ const SHRINKERS: usize = 8;
 struct Registered {
     handler: &'static dyn PressureHandler,
     shrinkers: [Option<&'static dyn Shrinker>; SHRINKERS],
+    reclaimer: Option<&'static dyn Reclaimer>,
 }
 
 /// The registered handler and shrinkers. The lock is held to copy an entry, never during a call; it has the rank of a
@@ -82,7 +90,8 @@ pub(super) struct Pressure<M: Machine>(SpinLock<Registered, M>);
 
 impl<M: Machine> Pressure<M> {
     pub(super) const fn new(machine: M) -> Self {
-        Self(SpinLock::new(machine, Rank::Zone, Registered { handler: &Silent, shrinkers: [None; SHRINKERS] }))
+        let registered = Registered { handler: &Silent, shrinkers: [None; SHRINKERS], reclaimer: None };
+        Self(SpinLock::new(machine, Rank::Zone, registered))
     }
 
     pub(super) fn handler(&self) -> &'static dyn PressureHandler {
@@ -111,6 +120,17 @@ impl<M: Machine> PageAllocator<M> {
         let Some(free) = registered.shrinkers.iter_mut().find(|slot| slot.is_none()) else { return false };
         *free = Some(shrinker);
         true
+    }
+
+    /// Registers what takes pages of programs out of memory; the last one counts.
+    pub fn set_reclaimer(&self, reclaimer: &'static dyn Reclaimer) {
+        self.pressure.0.lock().reclaimer = Some(reclaimer);
+    }
+
+    /// Takes pages of programs out of memory: see [`Reclaimer::reclaim`].
+    pub fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
+        let reclaimer = self.pressure.0.lock().reclaimer;
+        reclaimer.map_or(0, |reclaimer| reclaimer.reclaim(node, highest, target))
     }
 
     /// Calls the shrinkers to free `target` pages in total; returns how many they freed.

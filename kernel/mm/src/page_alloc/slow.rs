@@ -222,11 +222,15 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// One round: runs the shrinkers, drains their pages from per-CPU lists to the buddy, and releases the high-order
-    /// atomic reserve. Returns the pages that the shrinkers freed.
+    /// One round: runs the shrinkers, takes pages of programs out of memory if that is not enough, drains all these from
+    /// per-CPU lists to the buddy, and releases the high-order atomic reserve. Returns the pages that were freed.
     fn reclaim_once(&self, node: usize, demand: &Demand, gfp: Gfp) -> usize {
         self.machine.count(Event::AllocStall, 1);
-        let freed = self.shrink(RECLAIM_TARGET.max(2 << demand.order), gfp);
+        let target = RECLAIM_TARGET.max(2 << demand.order);
+        let mut freed = self.shrink(target, gfp);
+        if freed < target {
+            freed += self.reclaim(node, demand.highest, target - freed);
+        }
         self.drain_all();
         for zone in self.topology().zonelists[node][demand.highest].iter() {
             self.zones[zone].with_area(|area| area.unreserve_high_atomic(self.frames(), demand.list.migrate_type()));

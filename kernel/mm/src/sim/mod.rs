@@ -27,13 +27,13 @@ use std::vec::Vec;
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
 use crate::machine::{Asid, Killed, Limit, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
-use crate::mm::{self, Mm, NonPresentOps};
+use crate::mm::{self, Mm};
 use crate::page::{self, Page};
 use crate::page_alloc::cma::AreaError;
 use crate::page_alloc::{self, FailsOnDemand, PageAllocator, Summary};
 use crate::rmap;
 use crate::spaces::{self, Spaces};
-use crate::table::{self, SwapSlots};
+use crate::table;
 use dram::Dram;
 
 /// A machine: what `M` is in tests is `&'static Sim`.
@@ -42,12 +42,20 @@ pub struct Sim {
     mem_map: dram::Zeroed,
     pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
     spaces: OnceLock<Box<Spaces<&'static Sim>>>,
-    non_present: OnceLock<&'static dyn NonPresentOps>,
+    #[cfg(test)]
+    slow_moves: OnceLock<&'static dyn SlowMoves>,
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
     limits: [AtomicU64; Limit::COUNT],
     booted: OnceLock<Booted>,
+}
+
+/// Moves of pages that end when somebody needs the page.
+#[cfg(test)]
+pub(crate) trait SlowMoves: Sync {
+    /// Waits for the end of a frame's move; `false` if it is not moved in this way.
+    fn wait(&self, old: crate::addr::Pfn) -> bool;
 }
 
 /// What boot left behind.
@@ -95,7 +103,8 @@ impl Sim {
             mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
             pages: OnceLock::new(),
             spaces: OnceLock::new(),
-            non_present: OnceLock::new(),
+            #[cfg(test)]
+            slow_moves: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
             limits: [const { AtomicU64::new(u64::MAX) }; Limit::COUNT],
@@ -176,12 +185,13 @@ impl Sim {
         self.tlb.observe(observer);
     }
 
-    /// Puts somebody behind entries whose page is elsewhere, once.
+    /// Puts somebody behind moves that take long, once.
     ///
     /// # Panics
     /// If there is one already.
-    pub fn provide_non_present(&self, ops: &'static dyn NonPresentOps) {
-        assert!(self.non_present.set(ops).is_ok(), "one a machine");
+    #[cfg(test)]
+    pub(crate) fn provide_slow_moves(&self, moves: &'static dyn SlowMoves) {
+        assert!(self.slow_moves.set(moves).is_ok(), "one a machine");
     }
 
     /// The calling thread has written to a whole frame through the direct map, as the kernel does.
@@ -429,14 +439,11 @@ impl rmap::Machine for &'static Sim {
     type Space = Mm<Self>;
 }
 
-impl table::Machine for &'static Sim {
-    fn swap_slots(self) -> Option<&'static dyn SwapSlots> {
-        self.non_present.get().map(|ops| *ops as &dyn SwapSlots)
-    }
-}
+impl table::Machine for &'static Sim {}
 
 impl mm::Machine for &'static Sim {
-    fn non_present_ops(self) -> Option<&'static dyn NonPresentOps> {
-        self.non_present.get().copied()
+    #[cfg(test)]
+    fn wait_for_move(self, old: crate::addr::Pfn) -> bool {
+        self.slow_moves.get().is_some_and(|moves| moves.wait(old))
     }
 }

@@ -29,6 +29,8 @@ pub struct Commit {
     slots: [Slot; MAX_CPUS],
     /// All that the page allocator has.
     total: AtomicUsize,
+    /// Slots of swap.
+    swap: AtomicUsize,
     mode: AtomicUsize,
     ratio: AtomicUsize,
     /// In KiB; takes the ratio's place unless 0.
@@ -40,6 +42,7 @@ impl Commit {
         Self {
             slots: [const { Slot(AtomicIsize::new(0)) }; MAX_CPUS],
             total: AtomicUsize::new(0),
+            swap: AtomicUsize::new(0),
             mode: AtomicUsize::new(setting::OVERCOMMIT_GUESS),
             ratio: AtomicUsize::new(DEFAULT_RATIO),
             kbytes: AtomicUsize::new(0),
@@ -55,13 +58,19 @@ impl Commit {
         self.total.store(pages, Relaxed);
     }
 
+    pub(super) fn set_swap(&self, slots: usize) {
+        self.swap.store(slots, Relaxed);
+    }
+
     /// Promises `pages` more to a space that has `mapped` pages already; ENOMEM if that is too much. Mode 0 refuses a
-    /// single request that exceeds all memory, mode 1 nothing, mode 2 requests beyond the limit.
+    /// single request that exceeds all memory and swap, mode 1 nothing, mode 2 requests beyond the limit.
     #[inline]
     pub(crate) fn charge<M: Machine>(&self, machine: M, pages: usize, mapped: usize) -> Result<(), Errno> {
         match self.mode.load(Relaxed) {
             setting::OVERCOMMIT_NEVER => return self.charge_strictly(machine, pages, mapped),
-            setting::OVERCOMMIT_GUESS if pages > self.total.load(Relaxed) => return Err(Errno::ENOMEM),
+            setting::OVERCOMMIT_GUESS if pages > self.total.load(Relaxed) + self.swap.load(Relaxed) => {
+                return Err(Errno::ENOMEM);
+            }
             _ => {}
         }
         self.add(machine, pages as isize);
@@ -109,10 +118,11 @@ impl Commit {
 
     /// Pages that mode 2 promises in all (`CommitLimit`).
     pub fn limit(&self) -> usize {
-        match self.kbytes.load(Relaxed) {
+        let memory = match self.kbytes.load(Relaxed) {
             0 => self.total.load(Relaxed) / 100 * self.ratio.load(Relaxed),
             kbytes => kbytes >> (PAGE_SHIFT - 10),
-        }
+        };
+        memory + self.swap.load(Relaxed)
     }
 
     /// Whether NORESERVE is honoured: mode 2 counts everything.

@@ -9,6 +9,7 @@ use crate::addr::PhysAddr;
 use crate::asid::AsidAllocator;
 use crate::fallible::AllocError;
 use crate::frame;
+use crate::swap::Swap;
 
 pub use commit::Commit;
 pub use moves::Moves;
@@ -27,6 +28,7 @@ pub struct Spaces<M: Machine> {
     tables: AtomicUsize,
     commit: Commit,
     moves: Moves<M>,
+    swap: Swap<M>,
     hardware_updates: AtomicBool,
 }
 
@@ -40,6 +42,7 @@ impl<M: Machine> Spaces<M> {
             tables: AtomicUsize::new(0),
             commit: Commit::new(),
             moves: Moves::new(machine),
+            swap: Swap::new(machine),
             hardware_updates: AtomicBool::new(false),
         }
     }
@@ -51,6 +54,13 @@ impl<M: Machine> Spaces<M> {
         let zero = frame::alloc_user(self.machine, true)?.addr();
         self.zero_page.store(zero.get(), Ordering::Release);
         self.commit.set_total(self.machine.pages().total_managed());
+        Ok(())
+    }
+
+    /// Switches swap on ([`Swap::init`]). Its slots can be promised to programs.
+    pub fn init_swap(&self, slots: usize, limit: usize, streams: usize) -> Result<(), AllocError> {
+        self.swap.init(slots, limit, streams)?;
+        self.commit.set_swap(slots);
         Ok(())
     }
 
@@ -87,6 +97,12 @@ impl<M: Machine> Spaces<M> {
     /// Moves of pages that are under way.
     pub fn moves(&self) -> &Moves<M> {
         &self.moves
+    }
+
+    /// The store of pages that have left memory.
+    #[inline]
+    pub fn swap(&self) -> &Swap<M> {
+        &self.swap
     }
 
     /// Pages in translation tables of processes, their roots included.

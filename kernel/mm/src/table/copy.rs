@@ -91,8 +91,8 @@ impl<M: Machine> Tables<M> {
             // A marker applies to the child's faults too.
             Some(NonPresent::Marker(_)) => mine.fill(i, pte),
             Some(NonPresent::Swap(_)) if seeded!(ForkForgetsSwap) => {}
-            Some(NonPresent::Swap(slot)) => {
-                self.machine.swap_slots().ok_or(AllocError)?.share_slot(slot)?;
+            Some(NonPresent::Swap(swapped)) => {
+                self.machine.spaces().swap().share(swapped.slot);
                 mine.fill(i, pte);
             }
             // The copy holds the same as the entry: no reference, but a charge. The mover finds it in the child, which

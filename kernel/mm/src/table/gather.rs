@@ -145,13 +145,8 @@ impl<'a, M: Machine> Gather<'a, M> {
     pub fn take_absent(&mut self, pte: Pte) {
         match pte.kind() {
             None | Some(NonPresent::None | NonPresent::Marker(_)) => {}
-            Some(NonPresent::Swap(slot)) => {
-                if let Some(slots) = self.machine.swap_slots()
-                    && !seeded!(UnmapLeaksSlot)
-                {
-                    slots.release_slot(slot);
-                }
-            }
+            Some(NonPresent::Swap(_)) if seeded!(UnmapLeaksSlot) => {}
+            Some(NonPresent::Swap(swapped)) => self.machine.spaces().swap().release(swapped.slot),
             Some(NonPresent::Migration(_)) if seeded!(UnmapForgetsMigration) => {}
             // Its reference was dropped when it became a migration entry; the mover holds the page.
             Some(NonPresent::Migration(_)) => self.counts.add(pte.moved_kind()),

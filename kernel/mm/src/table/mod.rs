@@ -47,22 +47,8 @@ use word::Word;
 
 pub use leaf::{Leaf, LeafGuard};
 
-/// The users of swap slots, as tables that have entries for them need it.
-pub trait SwapSlots: Sync {
-    /// One more user of a slot that has users. May be called with a table locked.
-    fn share_slot(&self, slot: u64) -> Result<(), AllocError>;
-
-    /// One user fewer. May be called with a table locked.
-    fn release_slot(&self, slot: u64);
-}
-
 /// The machine with the tables of its address spaces.
-pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {
-    /// Counts the users of swap slots; `None` on a machine without swap entries.
-    fn swap_slots(self) -> Option<&'static dyn SwapSlots> {
-        None
-    }
-}
+pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {}
 
 /// Bytes that a last-level table covers.
 pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];

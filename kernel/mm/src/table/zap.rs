@@ -67,11 +67,7 @@ fn end_other<M: Machine>(machine: M, pte: Pte, counts: &mut Counts, release: &mu
         }
         // The frame may have been reused by now: the mover skips a space that is being torn down.
         Some(NonPresent::Migration(_)) => counts.add(pte.moved_kind()),
-        Some(NonPresent::Swap(slot)) => {
-            if let Some(slots) = machine.swap_slots() {
-                slots.release_slot(slot);
-            }
-        }
+        Some(NonPresent::Swap(swapped)) => machine.spaces().swap().release(swapped.slot),
         Some(NonPresent::None | NonPresent::Marker(_)) => {}
     }
 }

@@ -90,7 +90,9 @@ fn summary(system: &SystemInfo, unit: Unit, wide: bool) {
     let available = show(available());
     let cached = if wide { format!("{none:>12}{none:>12}") } else { format!("{none:>12}") };
     println!("Mem:    {total:>12}{used:>12}{free:>12}{:>12}{cached}{available:>12}", "-");
-    println!("Swap:   {none:>12}{none:>12}{none:>12}");
+    let [total, used] = ["nr_swap_total", "nr_swap_used"].map(|name| info::counter(name).unwrap_or(0));
+    let [total, used, free] = [total, used, total.saturating_sub(used)].map(show);
+    println!("Swap:   {total:>12}{used:>12}{free:>12}");
 }
 
 /// Pages above the zones' low watermarks.
@@ -109,6 +111,7 @@ fn details(system: &SystemInfo, unit: Unit) {
         ("per-CPU areas", counted("nr_per_cpu_areas")),
         ("the kernel's page tables", counted("nr_kernel_page_tables")),
         ("contiguous memory in use", counted("nr_cma_used") + counted("nr_cma_bitmaps")),
+        ("pages in swap, compressed", counted("nr_swap_store")),
         ("boot archive", system.archive),
         ("promised to processes", system.committed),
         ("promised at most, in mode 2", system.commit_limit),

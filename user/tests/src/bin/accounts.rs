@@ -68,6 +68,7 @@ const EVERYWHERE: &[&str] = &[
     "nr_per_cpu_areas",
     "nr_cma_used",
     "nr_cma_bitmaps",
+    "nr_swap_store",
     "nr_bad_pages",
 ];
 

@@ -276,7 +276,7 @@ impl World {
         let word = match pte.kind() {
             // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
             None => Some(unsafe { self.rig.sim.direct_map(pte.addr()).cast::<u64>().read() }),
-            Some(NonPresent::Swap(slot)) => Some(self.elsewhere.word(slot)),
+            Some(NonPresent::Swap(swapped)) => Some(self.elsewhere.word(swapped.slot)),
             Some(NonPresent::None) => None,
             Some(other) => panic!("{other:?} at page {page}, and nobody moves anything"),
         };
@@ -364,7 +364,7 @@ impl World {
     fn end_all(&self) {
         (0..CPUS).for_each(|cpu| self.rig.idle(cpu));
         self.spaces().clear();
-        assert_eq!(self.elsewhere.slots(), 0, "swap slots in use");
+        assert_eq!(self.elsewhere.used_slots(), 0, "swap slots in use");
         self.rig.assert_balanced();
     }
 }

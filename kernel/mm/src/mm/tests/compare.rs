@@ -24,7 +24,7 @@ impl Pair {
         let frame = match pte.kind() {
             None => pte.addr(),
             Some(NonPresent::Migration(old)) => old,
-            Some(NonPresent::Swap(slot)) => return Some(self.elsewhere.word(slot)),
+            Some(NonPresent::Swap(swapped)) => return Some(self.elsewhere.word(swapped.slot)),
             Some(NonPresent::None | NonPresent::Marker(_)) => return None,
         };
         // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
@@ -81,7 +81,7 @@ impl Pair {
         // First: while this looks at entries, CPUs go on.
         let written = self.rig.mmu.written();
         let mut mappings: BTreeMap<usize, BTreeSet<(usize, usize)>> = BTreeMap::new();
-        let mut slots = BTreeSet::new();
+        let mut slots: BTreeMap<_, u32> = BTreeMap::new();
         let mut dirty = BTreeSet::new();
         for p in &self.processes {
             p.mm.validate();
@@ -98,8 +98,8 @@ impl Pair {
                         pte.addr().pfn()
                     }
                     Some(NonPresent::Migration(old)) => old.pfn(),
-                    Some(NonPresent::Swap(slot)) => {
-                        slots.insert(slot);
+                    Some(NonPresent::Swap(swapped)) => {
+                        *slots.entry(swapped.slot).or_insert(0) += 1;
                         return;
                     }
                     Some(NonPresent::None | NonPresent::Marker(_)) => return,
@@ -109,7 +109,10 @@ impl Pair {
             let audit = Mm::audit(&p.mm, || true);
             assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
         }
-        assert_eq!(self.elsewhere.slots(), slots.len(), "swap slots in use");
+        assert_eq!(self.elsewhere.used_slots(), slots.len(), "swap slots in use");
+        for (slot, entries) in slots {
+            assert_eq!(self.rig.sim.spaces().swap().users(slot), entries, "users of {slot:?}");
+        }
         for pfn in written.into_iter().filter(|pfn| !dirty.contains(pfn)) {
             let page = frame::page(self.rig.sim, Pfn(pfn));
             let holds = matches!(page.state(), PageState::Anon | PageState::Object);

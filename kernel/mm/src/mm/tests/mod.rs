@@ -15,6 +15,7 @@ mod oracle;
 mod outcomes;
 mod pair;
 mod pin;
+mod reclaim;
 mod remove;
 mod rmap;
 mod script;

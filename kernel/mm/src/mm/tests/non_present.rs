@@ -1,5 +1,5 @@
-//! Swap, migration and write-back as later floors will do them, in so far as the tables can tell: what makes the
-//! oracle's entries non-present, and brings the pages back; what makes them clean.
+//! What makes the oracle's entries non-present, and what makes pages clean: pages that go to swap, markers, and moves to other
+//! frames that go on until somebody needs the page; write-back as later floors will do it, in so far as the tables can tell.
 
 use std::boxed::Box;
 use std::collections::BTreeMap;
@@ -7,28 +7,25 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::vec::Vec;
 
 use super::{PAGE, Space};
-use crate::addr::{Pfn, PhysAddr, UserAddr};
-use crate::fallible::{AllocError, KArc, inject};
+use crate::addr::{Pfn, UserAddr};
+use crate::fallible::{KArc, inject};
 use crate::frame;
 use crate::machine::Machine;
-use crate::mm::{FaultError, NonPresentOps, for_each_mapping};
-use crate::page::PageFlags;
+use crate::mm::look::look;
+use crate::mm::page_out::{Out, page_out};
+use crate::mm::{Stays, for_each_mapping};
+use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
 use crate::rmap::AnonVma;
-use crate::sim::{Sim, turns};
+use crate::sim::{Sim, SlowMoves, turns};
 use crate::supply::Supply;
+use crate::swap::Slot;
+use crate::table::Leaf;
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_range;
 use crate::table::gather::Counts;
-use crate::table::{Leaf, SwapSlots};
 use crate::vma::{VmFlags, Vma};
-
-/// A slot: how many entries name it, and what is in it.
-struct Slot {
-    users: usize,
-    page: Box<[u8; PAGE]>,
-}
 
 /// A page on its way elsewhere. Whoever moves it has a reference to it, or has it frozen; nobody else moves it.
 #[derive(Clone, Copy)]
@@ -37,17 +34,16 @@ struct Move {
     is_busy: bool,
     /// Nobody else has it: it can leave its frame.
     is_frozen: bool,
-    /// The slot that it goes to, and not to another frame.
-    slot: Option<u64>,
 }
 
 #[derive(Default)]
 struct State {
-    slots: BTreeMap<u64, Slot>,
-    next: u64,
     /// By frame.
     moving: BTreeMap<usize, Move>,
 }
+
+/// More slots than any test needs.
+const SLOTS: usize = 1 << 20;
 
 /// The simulated floors of one machine.
 pub(super) struct Elsewhere {
@@ -58,7 +54,8 @@ pub(super) struct Elsewhere {
 impl Elsewhere {
     pub fn attach(sim: &'static Sim) -> &'static Self {
         let this: &'static Self = Box::leak(Box::new(Self { sim, state: Mutex::default() }));
-        sim.provide_non_present(this);
+        sim.provide_slow_moves(this);
+        sim.spaces().swap().init(SLOTS, SLOTS, 1).expect("nothing fails here");
         this
     }
 
@@ -66,34 +63,33 @@ impl Elsewhere {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn bytes(&self, pfn: Pfn) -> *mut [u8; PAGE] {
-        self.sim.direct_map(pfn.addr()).cast()
-    }
-
     /// The word at the start of a slot's page.
-    pub fn word(&self, slot: u64) -> u64 {
-        let state = self.state();
-        let bytes = state.slots[&slot].page[..8].try_into();
-        u64::from_le_bytes(bytes.unwrap_or_default())
+    pub fn word(&self, slot: Slot) -> u64 {
+        let mut page = [0; PAGE / 8];
+        self.sim.spaces().swap().read_words(slot, &mut page).expect("what was stored can be read");
+        page[0]
     }
 
     pub fn is_moving(&self, pfn: Pfn) -> bool {
         self.state().moving.contains_key(&pfn.0)
     }
 
-    pub fn slots(&self) -> usize {
-        self.state().slots.len()
+    /// Slots with users.
+    pub fn used_slots(&self) -> usize {
+        self.sim.spaces().swap().stats().used
     }
 
     /// Makes the page at `addr` of `mm`, and all other mappings of it, entries of `how`. Nothing if it cannot be.
     pub fn take_away(&self, mm: &Space, addr: UserAddr, how: How) {
-        if how == How::Mark {
-            return self.mark(mm, addr);
+        match how {
+            How::Mark => return self.mark(mm, addr),
+            How::Swap => return self.swap_out(mm, addr),
+            How::Look => return self.look_at(mm, addr),
+            How::Move => {}
         }
-        let Some(pfn) = self.isolate(mm, addr, how) else { return };
+        let Some(pfn) = self.isolate(mm, addr) else { return };
         let page = frame::page(self.sim, pfn);
         let kind = entry::kind_of_frame(self.sim, pfn);
-        let slot = (how == How::Swap).then(|| self.new_slot());
         self.replace_each(pfn, true, |mm, _, at, leaf| {
             let i = index(at.get(), 3);
             let mut guard = leaf.lock();
@@ -116,9 +112,28 @@ impl Elsewhere {
         if !turns::are_taken() {
             assert!(is_frozen || page.refs() == 2 && kind != Kind::Anon, "somebody else holds it");
         }
-        self.state().moving.insert(pfn.0, Move { is_busy: false, is_frozen, slot });
-        if slot.is_some() || turns::are_taken() {
+        self.state().moving.insert(pfn.0, Move { is_busy: false, is_frozen });
+        if turns::are_taken() {
             self.finish_move(pfn);
+        }
+    }
+
+    fn look_at(&self, mm: &Space, addr: UserAddr) {
+        let pte = mm.entry(addr);
+        if pte.is_present() && pte.is_anon() && frame::page(self.sim, pte.addr().pfn()).get_if(PageState::Anon) {
+            let pfn = pte.addr().pfn();
+            look(self.sim, frame::page(self.sim, pfn), pfn);
+            rmap::Release::new(self.sim).page(pfn);
+        }
+    }
+
+    fn swap_out(&self, mm: &Space, addr: UserAddr) {
+        let pte = mm.entry(addr);
+        if pte.is_present() && pte.is_anon() {
+            let done = page_out(self.sim, pte.addr().pfn(), Out { shadow: 3, even_raw: true, if_unused: false });
+            let is_moving = matches!(done, Err(Stays::NotMovable)) && self.is_moving(pte.addr().pfn());
+            let is_locked = matches!(done, Err(Stays::Locked));
+            assert!(done.is_ok() || is_moving || is_locked || turns::are_taken() || inject::is_armed(), "{done:?}");
         }
     }
 
@@ -133,30 +148,22 @@ impl Elsewhere {
     }
 
     /// Takes a reference to the page at `addr`, if it can be moved so, and keeps others from moving it.
-    fn isolate(&self, mm: &Space, addr: UserAddr, how: How) -> Option<Pfn> {
+    fn isolate(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let areas = mm.areas.read();
         areas.tree.find(addr)?;
         let leaf = mm.tables.walk(addr)?;
         let guard = leaf.lock();
         let pte = guard.get(index(addr.get(), 3));
-        if !pte.is_present() || pte.is_special() || how == How::Swap && !pte.is_anon() {
+        if !pte.is_present() || pte.is_special() {
             return None;
         }
         let pfn = pte.addr().pfn();
         let page = frame::page(self.sim, pfn);
         let is_alone = page.isolate(page.state());
         if is_alone {
-            self.state().moving.insert(pfn.0, Move { is_busy: true, is_frozen: false, slot: None });
+            self.state().moving.insert(pfn.0, Move { is_busy: true, is_frozen: false });
         }
         is_alone.then_some(pfn)
-    }
-
-    fn new_slot(&self) -> u64 {
-        let mut state = self.state();
-        state.next += 1;
-        let slot = state.next;
-        state.slots.insert(slot, Slot { users: 1, page: Box::new([0; PAGE]) });
-        slot
     }
 
     /// Has `replace` look at each entry that stands for the page, and is present or not as asked, until there is none.
@@ -226,31 +233,22 @@ impl Elsewhere {
             }
         };
         // Pages that cannot leave their frame stay, and so do those for which there is no other.
-        let new = if moved.is_frozen && moved.slot.is_none() { self.copy_of(old) } else { None };
+        let new = if moved.is_frozen { self.copy_of(old) } else { None };
         let page = frame::page(self.sim, old);
-        let leaves = new.is_some() || moved.is_frozen && moved.slot.is_some();
-        if let Some(slot) = moved.slot.filter(|_| leaves) {
-            // SAFETY: no entry maps the frame any more, and this has it frozen.
-            let bytes = unsafe { self.bytes(old).read() };
-            *self.state().slots.get_mut(&slot).expect("this is a user of it").page = bytes;
-        }
-        if moved.is_frozen && !leaves {
+        if moved.is_frozen && new.is_none() {
             page.unfreeze(1);
         }
-        self.replace_each(old, false, |mm, vma, at, leaf| match moved.slot.filter(|_| leaves) {
-            Some(slot) => self.fill_swapped(mm, at, leaf, old, slot),
-            None => self.fill_moved(vma, at, leaf, old, new.unwrap_or(old)),
-        });
+        self.replace_each(old, false, |_, vma, at, leaf| self.fill_moved(vma, at, leaf, old, new.unwrap_or(old)));
         self.state().moving.remove(&old.0);
         page.end_isolation();
         let mut release = rmap::Release::new(self.sim);
-        if leaves {
-            release.frozen_anon(old);
-            new.into_iter().for_each(|new| release.page(new));
-        } else {
-            release.page(old);
+        match new {
+            Some(new) => {
+                release.frozen_anon(old);
+                release.page(new);
+            }
+            None => release.page(old),
         }
-        moved.slot.into_iter().for_each(|slot| self.release_slot(slot));
         true
     }
 
@@ -266,19 +264,6 @@ impl Elsewhere {
         rmap::make_anon(self.sim, new, &anon_vma, page.index() as usize);
         KArc::add_owners(&anon_vma, 1);
         Some(new)
-    }
-
-    fn fill_swapped(&self, mm: &Space, at: UserAddr, leaf: &Leaf<'_, &'static Sim>, old: Pfn, slot: u64) {
-        let i = index(at.get(), 3);
-        let mut guard = leaf.lock();
-        if guard.get(i).kind() != Some(NonPresent::Migration(old.addr())) {
-            return;
-        }
-        self.state().slots.get_mut(&slot).expect("this is a user of it").users += 1;
-        guard.clear(i);
-        guard.fill(i, Pte::non_present(NonPresent::Swap(slot)));
-        drop(guard);
-        mm.uncharge(Counts { anon: 1, ..Counts::default() });
     }
 
     fn fill_moved(&self, vma: &Vma<&'static Sim>, at: UserAddr, leaf: &Leaf<'_, &'static Sim>, old: Pfn, there: Pfn) {
@@ -310,47 +295,21 @@ impl Elsewhere {
 pub(super) enum How {
     /// Its page goes to swap.
     Swap,
+    /// Reclaim looks whether its page was used.
+    Look,
     /// Its page is being moved, until somebody needs it.
     Move,
     /// It was empty, and becomes a marker.
     Mark,
 }
 
-impl SwapSlots for Elsewhere {
-    fn share_slot(&self, slot: u64) -> Result<(), AllocError> {
-        inject::pass()?;
-        let mut state = self.state();
-        state.slots.get_mut(&slot).expect("an entry names the slot").users += 1;
-        Ok(())
-    }
-
-    fn release_slot(&self, slot: u64) {
-        let mut state = self.state();
-        let users = &mut state.slots.get_mut(&slot).expect("an entry names the slot").users;
-        *users -= 1;
-        if *users == 0 {
-            state.slots.remove(&slot);
-        }
-    }
-}
-
-impl NonPresentOps for Elsewhere {
-    fn read_slot(&self, slot: u64, into: PhysAddr) -> Result<(), FaultError> {
+impl SlowMoves for Elsewhere {
+    fn wait(&self, old: Pfn) -> bool {
         assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
-        let page = self.state().slots[&slot].page.clone();
-        // SAFETY: the frame is the caller's.
-        unsafe { self.bytes(into.pfn()).write(*page) };
-        self.sim.note_content(into);
-        Ok(())
-    }
-
-    fn wait_for_move(&self, old: Pfn) -> Result<(), FaultError> {
-        let is_over = turns::are_taken() && !self.is_moving(old);
-        assert!(is_over || self.is_moving(old), "an entry waits for ever: nobody moves its frame");
-        assert!(self.sim.held_ranks().load(core::sync::atomic::Ordering::Relaxed) == 0, "a sleep with a lock held");
+        let was_moving = self.is_moving(old);
         while self.finish_move(old) {
             turns::wait();
         }
-        Ok(())
+        was_moving
     }
 }

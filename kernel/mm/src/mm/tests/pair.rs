@@ -215,7 +215,7 @@ impl Pair {
             // SAFETY: allocated in `add_file`; no object refers to it any more.
             unsafe { self.rig.sim.pages().free_pages(pfn, 3) };
         }
-        assert_eq!(self.elsewhere.slots(), 0, "swap slots in use");
+        assert_eq!(self.elsewhere.used_slots(), 0, "swap slots in use");
         self.rig.assert_balanced();
     }
 }

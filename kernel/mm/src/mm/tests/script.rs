@@ -370,7 +370,7 @@ impl Random {
                 Op::Sync { process, at, len, flags }
             }
             60..66 => {
-                let how = self.pick(&[How::Swap, How::Swap, How::Move, How::Move, How::Mark]);
+                let how = self.pick(&[How::Swap, How::Swap, How::Look, How::Move, How::Move, How::Mark]);
                 Op::Away { process, at, count: 1 + self.below(16), how }
             }
             66 => Op::Clean { process, at, count: 1 + self.below(40) },

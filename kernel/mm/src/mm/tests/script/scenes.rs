@@ -35,13 +35,14 @@ impl Random {
         let code = |file| map_as(7, Map::PRIVATE, file);
         let migrate = Op::Migrate { process, at, count };
         let child_writes = touch(LATEST, Access::Write);
-        let steps = match self.below(20) {
+        let steps = match self.below(21) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
             3 => [private, write, away(How::Swap), fork, child].to_vec(),
             4 => [private, write, away(How::Move), fork, Op::Settle, child].to_vec(),
             5 => [private, write, advise(madv::COLD), read].to_vec(),
+            19 => [private, write, away(How::Look), read].to_vec(),
             6 => [shared, read, protect(1), write].to_vec(),
             7 => [code(None), write.clone(), fork, write, exec].to_vec(),
             8 => [private, write, protect(0), read].to_vec(),

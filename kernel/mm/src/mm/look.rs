@@ -1,0 +1,62 @@
+//! Looking whether a page was used: a walk over its mappings that takes their access flags.
+//!
+//! The table of an entry is locked anyway, so the entries around it are looked at too: what they say is noted in their pages
+//! ([`PageFlags::REFERENCED`]), whose own look needs no walk then (as in Linux's multi-generational LRU).
+
+use super::Mm;
+use super::reverse::walk;
+use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::frame;
+use crate::mm::Machine;
+use crate::page::{Page, PageFlags};
+use crate::pte::index;
+use crate::table::flush::flush_range;
+
+/// Entries that are looked at together: an aligned run.
+const AROUND: usize = 16;
+
+/// Whether the page was used since the last look at it. The caller has a reference; no lock is held.
+pub(crate) fn look<M: Machine>(machine: M, page: &Page, pfn: Pfn) -> bool {
+    if page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED) {
+        return true;
+    }
+    let mut is_used = false;
+    // (A mapping that this misses is looked at the next time.)
+    walk(machine, pfn, Some(1), |mm, _, addr| {
+        is_used |= mm.look_around(addr, pfn);
+        true
+    });
+    is_used
+}
+
+impl<M: Machine> Mm<M> {
+    /// Takes the access flags around the entry for `addr`; whether it was young, and maps the page `pfn`. The areas are locked
+    /// for reading.
+    fn look_around(&self, addr: UserAddr, pfn: Pfn) -> bool {
+        let Some(leaf) = self.tables.walk(addr) else { return false };
+        let own = index(addr.get(), 3);
+        let first = own & !(AROUND - 1);
+        let (mut from, mut to) = (AROUND, 0);
+        let mut is_used = false;
+        let mut guard = leaf.lock();
+        for k in 0..AROUND {
+            let pte = guard.get(first + k);
+            if !pte.is_present() || !pte.is_anon() || !pte.is_young() || !guard.test_and_clear_young(first + k) {
+                continue;
+            }
+            (from, to) = (from.min(k), k + 1);
+            if pte.addr().pfn() == pfn {
+                is_used |= first + k == own;
+            } else {
+                // The entry has a reference.
+                frame::page(self.machine, pte.addr().pfn()).set_flags(PageFlags::REFERENCED);
+            }
+        }
+        drop(guard);
+        if from < to && !seeded!(LookForgetsFlush) {
+            let start = UserAddr::new((addr.get() & !(AROUND * PAGE_SIZE - 1)) + from * PAGE_SIZE);
+            flush_range(self.machine, &self.asid, start, start + (to - from) * PAGE_SIZE);
+        }
+        is_used
+    }
+}

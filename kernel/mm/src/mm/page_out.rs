@@ -1,0 +1,214 @@
+//! A page goes to swap, by the protocol of non_present.rs: it moves to a slot as it would move to another frame.
+//!
+//! The mover replaces all entries by migration entries, and freezes the page. Nobody can reach its contents any more, so it
+//! compresses them in place; then each migration entry becomes a swap entry, which is a user of the slot, and the frame
+//! is freed. Threads that need the page meanwhile wait for the end of the move, and bring it back.
+
+use super::Mm;
+use super::migrate::{Stays, bring_anon_back};
+use super::reverse::walk;
+use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
+use crate::event::Event;
+use crate::frame;
+use crate::mm::Machine;
+use crate::page::{Page, PageFlags, PageState};
+use crate::pte::{NonPresent, Pte, Swapped, index};
+use crate::rmap::Release;
+use crate::swap::{Refused, Slot};
+use crate::table::entry::Kind;
+use crate::table::gather::Counts;
+use crate::vma::VmFlags;
+
+/// How a page goes out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Out {
+    /// What its entries remember: see [`Swapped::shadow`].
+    pub shadow: u16,
+    /// It goes even if its contents take a whole frame.
+    pub even_raw: bool,
+    /// It stays if it was used since the last look at it.
+    pub if_unused: bool,
+}
+
+/// Moves the anonymous page at `pfn` to swap, and frees its frame. No lock is held, and the call may sleep.
+pub fn page_out<M: Machine>(machine: M, pfn: Pfn, out: Out) -> Result<(), Stays> {
+    let page = frame::page(machine, pfn);
+    if !page.isolate(PageState::Anon) {
+        return Err(Stays::NotMovable);
+    }
+    let done = isolated_out(machine, page, pfn, out);
+    if done.is_err() {
+        page.end_isolation();
+        Release::new(machine).page(pfn);
+    }
+    done
+}
+
+/// As [`page_out`], for a page that the caller has isolated: it has a reference, and keeps it with the isolation if the page
+/// stays.
+pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Result<(), Stays> {
+    if page.is_pinned() {
+        return Err(Stays::Held);
+    }
+    let slot = machine.spaces().moves().during(pfn, || move_to_slot(machine, page, pfn, out))?;
+    page.end_isolation();
+    Release::new(machine).frozen_anon(pfn);
+    // (If all entries were removed meanwhile, that frees the slot.)
+    if !seeded!(SwapOutKeepsSlot) {
+        machine.spaces().swap().release(slot);
+    }
+    machine.count(Event::SwapOut, 1);
+    Ok(())
+}
+
+/// Makes all entries of the page entries of a slot, of which the caller is a user. Afterwards the page is frozen. On an
+/// error all is as before.
+fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Result<Slot, Stays> {
+    let (mut is_locked, mut is_used) =
+        (false, out.if_unused && page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED));
+    if is_used {
+        return Err(Stays::Used);
+    }
+    // (A mapping that this misses has a reference, by which the freeze fails.)
+    walk(machine, pfn, Some(1), |mm, vma, addr| {
+        is_locked |= vma.flags.contains(VmFlags::LOCKED);
+        if !is_locked {
+            is_used = mm.set_aside(addr, pfn, out.if_unused);
+        }
+        !is_locked && !is_used
+    });
+    let is_ours = !is_locked && !is_used && page.freeze(1);
+    if !is_ours {
+        bring_anon_back(machine, pfn, pfn);
+        return Err(match (is_locked, is_used) {
+            (true, _) => Stays::Locked,
+            (_, true) => Stays::Used,
+            _ => Stays::Held,
+        });
+    }
+    match machine.spaces().swap().write(pfn.addr(), out.even_raw) {
+        Ok(slot) => {
+            let pte = Pte::non_present(NonPresent::Swap(Swapped { slot, shadow: out.shadow }));
+            walk(machine, pfn, None, |mm, _, addr| {
+                mm.enter_slot(addr, pfn, slot, pte);
+                true
+            });
+            Ok(slot)
+        }
+        Err(why) => {
+            page.unfreeze(1);
+            bring_anon_back(machine, pfn, pfn);
+            Err(match why {
+                Refused::Incompressible => Stays::Incompressible,
+                Refused::Full => Stays::NoSwap,
+            })
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is the migration entry of the anonymous page `pfn`. The areas are locked for
+    /// reading.
+    fn enter_slot(&self, addr: UserAddr, pfn: Pfn, slot: Slot, pte: Pte) {
+        let Some(leaf) = self.tables.walk(addr) else { return };
+        let i = index(addr.get(), 3);
+        let mut guard = leaf.lock();
+        let was = guard.get(i);
+        if was.kind() != Some(NonPresent::Migration(pfn.addr())) || was.moved_kind() != Kind::Anon {
+            return;
+        }
+        if !seeded!(SwapOutForgetsUser) {
+            self.machine.spaces().swap().share(slot);
+        }
+        guard.clear(i);
+        guard.fill(i, pte);
+        drop(guard);
+        if !seeded!(SwapOutStaysCharged) {
+            self.uncharge(Counts { anon: 1, ..Counts::default() });
+        }
+    }
+}
+
+/// Pages that are isolated at a time.
+const AT_ONCE: usize = 32;
+
+/// Pages that the caller has isolated; those that are left are given back at the end.
+struct Isolated<M: Machine> {
+    machine: M,
+    pages: [Pfn; AT_ONCE],
+    len: usize,
+}
+
+impl<M: Machine> Isolated<M> {
+    fn last(&self) -> Option<Pfn> {
+        self.pages[..self.len].last().copied()
+    }
+
+    /// Lets the last one go.
+    fn give_back(&mut self) {
+        self.len -= 1;
+        let pfn = self.pages[self.len];
+        frame::page(self.machine, pfn).end_isolation();
+        Release::new(self.machine).page(pfn);
+    }
+}
+
+impl<M: Machine> Drop for Isolated<M> {
+    fn drop(&mut self) {
+        while self.len > 0 {
+            self.give_back();
+        }
+    }
+}
+
+impl<M: Machine> Mm<M> {
+    /// Moves the anonymous pages of a range to swap that no other process maps, up to the first locked area.
+    pub(super) fn page_out_range(&self, start: UserAddr, end: UserAddr) {
+        let mut at = start;
+        while at < end && self.machine.spaces().swap().is_on() {
+            let mut pages = Isolated { machine: self.machine, pages: [Pfn(0); AT_ONCE], len: 0 };
+            at = self.isolate_some(at, end, &mut pages);
+            while let Some(pfn) = pages.last() {
+                if self.machine.resched_point().is_err() {
+                    return;
+                }
+                let page = frame::page(self.machine, pfn);
+                if isolated_out(self.machine, page, pfn, Out { even_raw: true, ..Out::default() }).is_ok() {
+                    pages.len -= 1;
+                } else {
+                    pages.give_back();
+                }
+            }
+        }
+    }
+
+    /// Isolates pages from `at` on, and returns where to go on. At most the entries of one table are looked at.
+    fn isolate_some(&self, at: UserAddr, end: UserAddr, pages: &mut Isolated<M>) -> UserAddr {
+        let areas = self.areas.read();
+        let Some(vma) = areas.tree.find_from(at).filter(|vma| vma.start < end) else { return end };
+        let (from, to) = (vma.start.max(at), vma.end.min(end));
+        if vma.flags.contains(VmFlags::LOCKED) {
+            return end;
+        }
+        let Some((from, to, leaf)) = self.tables.next_part(from, to) else { return to };
+        if leaf.is_vacant() {
+            return to;
+        }
+        let guard = leaf.lock();
+        let mut va = from;
+        while va < to && pages.len < AT_ONCE {
+            let pte = guard.get(index(va.get(), 3));
+            va = va + PAGE_SIZE;
+            if !pte.is_present() || !pte.is_anon() {
+                continue;
+            }
+            let page = frame::page(self.machine, pte.addr().pfn());
+            // (The entry's own reference; a wrong answer only means that a page goes or stays.)
+            if page.refs() == 1 && page.isolate(PageState::Anon) {
+                pages.pages[pages.len] = pte.addr().pfn();
+                pages.len += 1;
+            }
+        }
+        va
+    }
+}

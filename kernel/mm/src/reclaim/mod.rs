@@ -1,0 +1,312 @@
+//! Reclaim: pages of programs that are not used go to swap, so that others get their frames.
+//!
+//! [`policy`] says which page goes, [`page_out()`](crate::mm::page_out()) moves it. A machine without pressure never comes here: faults
+//! and frees do nothing for reclaim, and it costs them nothing.
+//!
+//! Who reclaims: a thread of its own for each node (kswapd, the kernel's), woken below the low watermark, until the node's
+//! zones are at their high ones; and threads that wait for memory ([`PageAllocator`]'s slow path). Neither holds any
+//! lock meanwhile, and between two pages others may run.
+//!
+//! [`PageAllocator`]: crate::page_alloc::PageAllocator
+
+mod policy;
+mod ring;
+
+use core::sync::atomic::{AtomicBool, Ordering::*};
+
+use crate::addr::Pfn;
+use crate::event::Event;
+use crate::fallible::AllocError;
+use crate::frame;
+use crate::mm::look::look;
+use crate::mm::page_out::{Out, isolated_out};
+use crate::mm::{Machine, Stays};
+use crate::page::{PageFlags, PageState};
+use crate::page_alloc::Reclaimer;
+use crate::rmap::Release;
+use crate::sync::{Rank, SpinLock};
+use crate::zone::MAX_NODES;
+
+use policy::{FRESH, KEPT, NEW, Oldest, Policy, WATCHED};
+
+/// The most hot pages that a test looks at.
+const LOOKS: usize = 32;
+
+/// Strides that the hand takes at most to find a page of the oldest generation.
+const STRIDES: usize = 16;
+
+/// Pages that have come back that are tested for each page that is tried.
+const RETURNED: usize = 4;
+
+/// Hot pages that are looked at for each page that is tried, while there are too few cold ones.
+const COOLED: usize = 8;
+
+/// Pages that are tried for each one that is asked for.
+const TRIES: usize = 8;
+
+/// The state of reclaim: a `static` in the kernel.
+pub struct Reclaim<M: Machine> {
+    machine: M,
+    is_on: AtomicBool,
+    nodes: [SpinLock<Policy, M>; MAX_NODES],
+}
+
+const fn node<M: Machine>(machine: M) -> SpinLock<Policy, M> {
+    SpinLock::new(machine, Rank::Reclaim, Policy::NONE)
+}
+
+/// How a page fared that was tried.
+enum Tried {
+    /// It left.
+    Left,
+    /// It stays.
+    Stays,
+    /// Those that were queued are gone already.
+    Gone,
+    /// There was none, or no room in swap.
+    End,
+}
+
+impl<M: Machine> Reclaim<M> {
+    /// Reclaims nothing yet.
+    pub const fn new(machine: M) -> Self {
+        Self {
+            machine,
+            is_on: AtomicBool::new(false),
+            nodes: [
+                node(machine),
+                node(machine),
+                node(machine),
+                node(machine),
+                node(machine),
+                node(machine),
+                node(machine),
+                node(machine),
+            ],
+        }
+    }
+
+    /// Switches reclaim on, once, for the nodes that have memory. There is swap.
+    pub fn init(&self) -> Result<(), AllocError> {
+        for (node, policy) in self.nodes.iter().enumerate() {
+            let pages =
+                self.machine.pages().zones().filter(|zone| zone.node() == node).map(|zone| zone.managed()).sum();
+            if pages != 0 {
+                let new = Policy::new(pages)?;
+                *policy.lock() = new;
+            }
+        }
+        self.is_on.store(true, Release);
+        Ok(())
+    }
+
+    /// Cold pages of a node, hot ones, and all pages of programs, as far as the hand has seen them.
+    pub fn counts(&self, node: usize) -> (usize, usize, usize) {
+        self.nodes.get(node).map_or((0, 0, 0), |policy| policy.lock().counts())
+    }
+
+    fn sweep(&self, node: usize) {
+        self.nodes[node].lock().sweep(self.machine, node);
+    }
+
+    /// Takes `target` pages of a node out of memory, that are in zones up to `highest`; returns how many it could.
+    fn shrink(&self, node: usize, highest: usize, target: usize) -> usize {
+        if !self.is_on.load(Acquire) || self.machine.spaces().swap().is_full() {
+            return 0;
+        }
+        let (mut freed, mut tries) = (0, 0);
+        // (What was freed counts, even if the thread is killed.)
+        while freed < target && self.machine.resched_point().is_ok() {
+            // It is hopeless when all pages were tried twice: the first time may only have made them old.
+            if tries >= TRIES * target && (freed != 0 || tries >= 2 * self.counts(node).2) {
+                break;
+            }
+            match self.try_one(node, highest) {
+                Tried::Left => freed += 1,
+                Tried::Stays => tries += 1,
+                // The queues become shorter with each.
+                Tried::Gone => {}
+                Tried::End => break,
+            }
+        }
+        freed
+    }
+
+    fn try_one(&self, node: usize, highest: usize) -> Tried {
+        let policy = &self.nodes[node];
+        while !policy.lock().is_ready() {
+            self.sweep(node);
+            if self.machine.resched_point().is_err() {
+                return Tried::End;
+            }
+        }
+        // Half a stride a page is enough to find those that came meanwhile, if one page in 32 is new.
+        self.sweep(node);
+        self.test_returned(node, RETURNED);
+        for _ in 0..COOLED {
+            if !policy.lock().wants_cold() || self.look_at_oldest(node, u64::MAX).is_none() {
+                break;
+            }
+        }
+        for _ in 0..2 {
+            let fresh = policy.lock().take_fresh(self.machine);
+            let Some(pfn) = fresh else { break };
+            self.watch(node, pfn);
+        }
+        let watched = policy.lock().take_watched(self.machine);
+        let Some(pfn) = watched else {
+            if policy.lock().cold_pages() != 0 {
+                return Tried::Gone;
+            }
+            // All pages are new, or hot.
+            return match self.look_at_oldest(node, u64::MAX) {
+                Some(_) => Tried::Stays,
+                None if self.find_any(node) => Tried::Stays,
+                None => Tried::End,
+            };
+        };
+        self.try_watched(node, highest, pfn)
+    }
+
+    /// Lets the hand go once around; whether there are cold pages afterwards.
+    fn find_any(&self, node: usize) -> bool {
+        let blocks = self.machine.pages().pageblocks().len();
+        for _ in 0..blocks * crate::buddy::PAGEBLOCK_PAGES / policy::STRIDE {
+            self.sweep(node);
+            self.test_returned(node, usize::MAX);
+            let (cold, ..) = self.nodes[node].lock().counts();
+            if cold != 0 || self.machine.resched_point().is_err() {
+                return cold != 0;
+            }
+        }
+        false
+    }
+
+    /// Does `work` with the page isolated, if it is still on this list.
+    fn isolated<R>(&self, pfn: Pfn, list: u8, work: impl FnOnce(&'static crate::page::Page) -> (R, bool)) -> Option<R> {
+        let page = frame::page(self.machine, pfn);
+        if page.list() != list || !page.isolate(PageState::Anon) {
+            return None;
+        }
+        let (done, is_gone) = if page.list() == list {
+            let (done, gone) = work(page);
+            (Some(done), gone)
+        } else {
+            (None, false)
+        };
+        if !is_gone {
+            page.end_isolation();
+            Release::new(self.machine).page(pfn);
+        }
+        done
+    }
+
+    /// From now on the page's access flag says whether it is used.
+    fn watch(&self, node: usize, pfn: Pfn) {
+        self.isolated(pfn, FRESH, |page| {
+            look(self.machine, page, pfn);
+            self.nodes[node].lock().cool(self.machine, pfn, FRESH, WATCHED);
+            ((), false)
+        });
+    }
+
+    fn try_watched(&self, node: usize, highest: usize, pfn: Pfn) -> Tried {
+        let policy = &self.nodes[node];
+        let tried = self.isolated(pfn, WATCHED, |page| {
+            let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
+            let shadow = policy.lock().shadow();
+            let out = Out { shadow, even_raw: false, if_unused: true };
+            let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
+            match done {
+                Ok(()) => policy.lock().note_left(),
+                Err(Stays::Used) => _ = self.test(node, pfn, WATCHED, u64::MAX),
+                Err(Stays::Locked | Stays::Incompressible) => _ = page.change_list(WATCHED, KEPT),
+                Err(_) => policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
+            }
+            (done, done.is_ok())
+        });
+        match tried {
+            Some(Ok(())) => Tried::Left,
+            Some(Err(Stays::NoSwap)) => Tried::End,
+            _ => Tried::Stays,
+        }
+    }
+
+    /// A page on list `from` that was last used at this time becomes hot, if it takes the place of a hot page; else it is
+    /// fresh. Returns whether it is hot.
+    fn test(&self, node: usize, pfn: Pfn, from: u8, used: u64) -> bool {
+        let mut passes = false;
+        for _ in 0..LOOKS {
+            match self.look_at_oldest(node, used) {
+                Some(true) => {
+                    passes = true;
+                    break;
+                }
+                Some(false) => {}
+                None => break,
+            }
+        }
+        let mut policy = self.nodes[node].lock();
+        if passes {
+            policy.heat(self.machine, pfn, from);
+        } else {
+            policy.cool(self.machine, pfn, from, FRESH);
+        }
+        passes
+    }
+
+    /// Tests pages that have come back, at most so many.
+    fn test_returned(&self, node: usize, most: usize) {
+        for _ in 0..most {
+            let returned = self.nodes[node].lock().take_returned();
+            let Some(pfn) = returned else { break };
+            self.isolated(pfn, NEW, |page| {
+                if page.clear_flags(PageFlags::RETURNED).contains(PageFlags::RETURNED) {
+                    let shadow = page.next().load(Relaxed) as u16;
+                    let used = self.nodes[node].lock().time_of(shadow);
+                    let passes = self.test(node, pfn, NEW, used);
+                    self.nodes[node].lock().adapt(passes);
+                }
+                ((), false)
+            });
+        }
+    }
+
+    /// Looks at the hot page that was not seen used for longest, if that is since before `used`: it is seen, or becomes
+    /// cold, which is `true`. `None` if there is none, or it is not known.
+    fn look_at_oldest(&self, node: usize, used: u64) -> Option<bool> {
+        for _ in 0..STRIDES {
+            // (Whoever looks at a page completes its work even if the thread is killed.)
+            let _ = self.machine.resched_point();
+            let oldest = self.nodes[node].lock().take_oldest(self.machine, used);
+            match oldest {
+                Oldest::NotOlder => return None,
+                Oldest::Unknown => self.sweep(node),
+                Oldest::Page(pfn, list) => {
+                    let is_used = self.isolated(pfn, list, |page| {
+                        let is_used = look(self.machine, page, pfn);
+                        let mut policy = self.nodes[node].lock();
+                        if is_used {
+                            policy.heat(self.machine, pfn, list);
+                        } else {
+                            policy.cool(self.machine, pfn, list, WATCHED);
+                        }
+                        (is_used, false)
+                    });
+                    if let Some(is_used) = is_used {
+                        return Some(!is_used);
+                    }
+                }
+            }
+        }
+        None
+    }
+}
+
+impl<M: Machine> Reclaimer for Reclaim<M> {
+    fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
+        let freed = self.shrink(node, highest, target);
+        self.machine.count(Event::Reclaimed, freed);
+        freed
+    }
+}

@@ -1,0 +1,288 @@
+//! Which page goes: *LIRS by access flags*, as the laboratory has it (`user/lab/src/pressure/lirs_flags.rs`, with sources), for
+//! the pages of one node.
+//!
+//! A page's record says which list it is on; what it says counts. New pages are on none: faults do nothing for reclaim. A
+//! *hand* passes over the records and finds them, and the hot pages of the oldest generation. Only the cold pages have an
+//! order, that of two queues; what is queued are frame numbers, and a frame that was freed or taken meanwhile is skipped.
+//!
+//! All of this is under the node's lock (`Rank::Reclaim`), for at most [`STRIDE`] records at a time. Looking at a page may
+//! sleep, and is done without it.
+
+use super::ring::Ring;
+use crate::addr::Pfn;
+use crate::buddy::PAGEBLOCK_PAGES;
+use crate::fallible::AllocError;
+use crate::frame;
+use crate::page::PageState;
+use crate::page_alloc::Machine;
+
+/// Not seen by the hand yet.
+pub(super) const NEW: u8 = 0;
+/// Cold, and its access flag says nothing yet.
+pub(super) const FRESH: u8 = 1;
+/// Cold, and its access flag was cleared.
+pub(super) const WATCHED: u8 = 2;
+/// Cannot leave: locked, or incompressible. Looked at again after [`KEPT_FOR`] rounds of the hand.
+pub(super) const KEPT: u8 = 3;
+/// The first of the lists of hot pages, one for each generation.
+const HOT: u8 = 8;
+
+/// The most generations at a time.
+const GENERATIONS: usize = 8;
+
+const KEPT_FOR: usize = 16;
+
+/// Records that the hand passes under one hold of the lock.
+pub(super) const STRIDE: usize = 64;
+
+/// Hot pages, or pages that have come back, that the hand remembers.
+const REMEMBERED: usize = 256;
+
+/// By how much a page that passes the test makes the queue longer.
+const LONGER: usize = 8;
+
+/// What one round of the hand counts.
+#[derive(Default)]
+struct Round {
+    number: usize,
+    pages: usize,
+    hot: usize,
+    oldest: usize,
+}
+
+/// See the module.
+pub(super) struct Policy {
+    hand: usize,
+    round: Round,
+    /// Pages of programs, and hot ones among them, as the last round has found; hot ones are counted on since.
+    pages: usize,
+    hot: usize,
+    fresh: Ring,
+    watched: Ring,
+    /// Hot pages of the oldest generation.
+    oldest: Ring,
+    /// Pages that have come back, and are to be tested.
+    returned: Ring,
+    /// The wanted number of cold pages.
+    cold: usize,
+    /// Pages that have left.
+    left: u64,
+    /// When each generation began, in the order of their age.
+    begun: [u64; GENERATIONS],
+    /// The list of the oldest one, and how many there are.
+    first: usize,
+    generations: usize,
+}
+
+impl Policy {
+    /// Without places for pages.
+    pub const NONE: Policy = Policy {
+        hand: 0,
+        round: Round { number: 0, pages: 0, hot: 0, oldest: 0 },
+        pages: 0,
+        hot: 0,
+        fresh: Ring::NONE,
+        watched: Ring::NONE,
+        oldest: Ring::NONE,
+        returned: Ring::NONE,
+        cold: 0,
+        left: 0,
+        begun: [0; GENERATIONS],
+        first: 0,
+        generations: 1,
+    };
+
+    /// For a node of so many pages.
+    pub fn new(pages: usize) -> Result<Self, AllocError> {
+        Ok(Policy {
+            fresh: Ring::new(pages / 4 + STRIDE)?,
+            watched: Ring::new(pages / 4 + STRIDE)?,
+            oldest: Ring::new(REMEMBERED)?,
+            returned: Ring::new(REMEMBERED)?,
+            ..Self::NONE
+        })
+    }
+
+    /// Whether a round has counted the pages.
+    pub fn is_ready(&self) -> bool {
+        self.round.number != 0
+    }
+
+    /// Whether there are fewer cold pages than wanted.
+    pub fn wants_cold(&self) -> bool {
+        self.cold_pages() < self.cold
+    }
+
+    /// Frames in the queue, some of which may have been freed.
+    pub fn cold_pages(&self) -> usize {
+        self.fresh.len() + self.watched.len()
+    }
+
+    /// Cold pages, hot ones, all: for the statistics.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.cold_pages(), self.hot, self.pages)
+    }
+
+    /// A time, given by the number of pages that had left; 0 is before the first one has.
+    fn time(&self, left: u64) -> u64 {
+        1 + left / (self.pages as u64 / 8).max(1)
+    }
+
+    fn now(&self) -> u64 {
+        if self.left == 0 { 0 } else { self.time(self.left) }
+    }
+
+    /// What the entries of a page that leaves now remember: when it had come.
+    pub fn shadow(&self) -> u16 {
+        self.time(self.left.saturating_sub(self.cold_pages() as u64)) as u16
+    }
+
+    /// The time that a shadow stands for.
+    pub fn time_of(&self, shadow: u16) -> u64 {
+        let now = self.now();
+        now.saturating_sub((now as u16).wrapping_sub(shadow).into())
+    }
+
+    /// A page has left.
+    pub fn note_left(&mut self) {
+        self.left += 1;
+    }
+
+    /// The list of the oldest generation.
+    fn oldest_list(&self) -> u8 {
+        HOT + self.first as u8
+    }
+
+    /// The list of a page that was just seen used.
+    fn youngest_list(&mut self) -> u8 {
+        let now = self.now();
+        let last = (self.first + self.generations - 1) % GENERATIONS;
+        if self.generations < GENERATIONS && self.begun[last] < now {
+            self.generations += 1;
+            let next = (last + 1) % GENERATIONS;
+            self.begun[next] = now;
+            return HOT + next as u8;
+        }
+        HOT + last as u8
+    }
+
+    /// Makes a page on list `from` hot, that was just seen used.
+    pub fn heat<M: Machine>(&mut self, machine: M, pfn: Pfn, from: u8) {
+        let list = self.youngest_list();
+        if frame::page(machine, pfn).change_list(from, list) {
+            self.hot += 1;
+            // With one generation, that is the oldest too.
+            if list == self.oldest_list() {
+                self.oldest.push(pfn);
+            }
+        }
+    }
+
+    /// Makes a page on list `from` cold. Without a place it is found again later.
+    pub fn cool<M: Machine>(&mut self, machine: M, pfn: Pfn, from: u8, to: u8) {
+        let ring = if to == FRESH { &mut self.fresh } else { &mut self.watched };
+        let to = if ring.is_full() { NEW } else { to };
+        if frame::page(machine, pfn).change_list(from, to) && to != NEW {
+            ring.push(pfn);
+        }
+    }
+
+    /// A hot page whose generation began before `used`, and that is in the oldest one. Its list comes with it.
+    pub fn take_oldest<M: Machine>(&mut self, machine: M, used: u64) -> Oldest {
+        if self.begun[self.first] >= used {
+            return Oldest::NotOlder;
+        }
+        let list = self.oldest_list();
+        while let Some(pfn) = self.oldest.pop() {
+            if frame::page(machine, pfn).list() == list {
+                self.hot = self.hot.saturating_sub(1);
+                return Oldest::Page(pfn, list);
+            }
+        }
+        Oldest::Unknown
+    }
+
+    /// A fresh page to be watched, if the queue's second half is the shorter one.
+    pub fn take_fresh<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        let is_fresh = |pfn| frame::page(machine, pfn).list() == FRESH;
+        if self.watched.len() < self.fresh.len() { self.fresh.pop_if(is_fresh) } else { None }
+    }
+
+    /// The page that was watched for longest.
+    pub fn take_watched<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        self.watched.pop_if(|pfn| frame::page(machine, pfn).list() == WATCHED)
+    }
+
+    /// A page that has come back.
+    pub fn take_returned(&mut self) -> Option<Pfn> {
+        self.returned.pop()
+    }
+
+    /// Makes the queue longer or shorter after the test of a page that has come back.
+    pub fn adapt(&mut self, has_passed: bool) {
+        let (least, most) = ((self.pages / 16).max(1), (self.pages / 4).max(1));
+        self.cold = if has_passed { (self.cold + LONGER).min(most) } else { self.cold.saturating_sub(1).max(least) };
+    }
+
+    /// The hand passes some records, at most [`STRIDE`], of those of the node.
+    pub fn sweep<M: Machine>(&mut self, machine: M, node: usize) {
+        if self.hand >= machine.pages().pageblocks().len() * PAGEBLOCK_PAGES {
+            self.end_round();
+        }
+        if !machine.pages().has(node, Pfn(self.hand)) {
+            self.hand = (self.hand / PAGEBLOCK_PAGES + 1) * PAGEBLOCK_PAGES;
+            return;
+        }
+        for pfn in self.hand..self.hand + STRIDE {
+            self.pass(machine, Pfn(pfn));
+        }
+        self.hand += STRIDE;
+    }
+
+    fn pass<M: Machine>(&mut self, machine: M, pfn: Pfn) {
+        let page = frame::page(machine, pfn);
+        let Some((list, has_returned)) = page.seen_by_reclaim(PageState::Anon) else { return };
+        self.round.pages += 1;
+        match list {
+            _ if !self.is_ready() => {}
+            NEW if has_returned => _ = self.returned.push(pfn),
+            NEW if self.hot + self.cold < self.pages => {
+                self.heat(machine, pfn, NEW);
+                self.round.hot += 1;
+            }
+            NEW => self.cool(machine, pfn, NEW, FRESH),
+            KEPT if self.round.number.is_multiple_of(KEPT_FOR) => _ = page.change_list(KEPT, NEW),
+            HOT.. => {
+                self.round.hot += 1;
+                if list == self.oldest_list() {
+                    self.round.oldest += 1;
+                    self.oldest.push(pfn);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn end_round(&mut self) {
+        let Round { number, pages, hot, oldest } = core::mem::take(&mut self.round);
+        self.hand = 0;
+        self.pages = pages;
+        self.hot = hot;
+        self.cold = self.cold.clamp((pages / 16).max(1), (pages / 4).max(1));
+        if oldest == 0 && self.oldest.len() == 0 && self.generations > 1 {
+            self.first = (self.first + 1) % GENERATIONS;
+            self.generations -= 1;
+        }
+        self.round.number = number + 1;
+    }
+}
+
+/// What is known of the oldest hot page.
+pub(super) enum Oldest {
+    /// It is not older than asked.
+    NotOlder,
+    /// The hand has to find it.
+    Unknown,
+    /// It, and its list.
+    Page(Pfn, u8),
+}
