@@ -21,7 +21,19 @@ pub(crate) use pod;
 
 pod!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 pod!(Timespec, Timeval, Utsname, Sysinfo, Stat, Iovec, PollFd, EpollEvent, Termios, Winsize, Sigaction, Rlimit, Rusage);
-pod!(Rseq, RseqSection, Siginfo, SignalfdSiginfo, CloneArgs, Itimerspec, Itimerval, RobustListHead, HandleInfo);
+pod!(
+    Statx,
+    Statfs,
+    Rseq,
+    RseqSection,
+    Siginfo,
+    SignalfdSiginfo,
+    CloneArgs,
+    Itimerspec,
+    Itimerval,
+    RobustListHead,
+    HandleInfo
+);
 pod!([i32; 2], [u64; 2], [u64; 3]);
 
 /// Seconds and nanoseconds.
@@ -100,6 +112,73 @@ pub struct Stat {
     pub mtime: Timespec,
     pub ctime: Timespec,
     pub unused: [u32; 2],
+}
+
+/// A file's record as `statx` tells it. Times are seconds and nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Statx {
+    pub mask: u32,
+    pub blksize: u32,
+    pub attributes: u64,
+    pub nlink: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u16,
+    pub pad: u16,
+    pub ino: u64,
+    pub size: u64,
+    pub blocks: u64,
+    pub attributes_mask: u64,
+    pub atime: [i64; 2],
+    pub btime: [i64; 2],
+    pub ctime: [i64; 2],
+    pub mtime: [i64; 2],
+    pub rdev: [u32; 2],
+    pub dev: [u32; 2],
+    pub mnt_id: u64,
+    pub rest: [u64; 13],
+}
+
+impl Statx {
+    /// All that a `Stat` has (`STATX_BASIC_STATS`).
+    pub const BASIC: u32 = 0x7ff;
+    /// Bits of a mask that nobody may ask for.
+    pub const RESERVED: u32 = 1 << 31;
+}
+
+/// A file system's record (`statfs`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct Statfs {
+    pub kind: i64,
+    pub bsize: i64,
+    pub blocks: u64,
+    pub bfree: u64,
+    pub bavail: u64,
+    pub files: u64,
+    pub ffree: u64,
+    pub fsid: [i32; 2],
+    pub namelen: i64,
+    pub frsize: i64,
+    pub flags: i64,
+    pub spare: [i64; 4],
+}
+
+/// Values of [`Statfs`].
+#[allow(missing_docs)]
+pub mod statfs {
+    pub const RAMFS: i64 = 0x8584_58f6;
+    pub const TMPFS: i64 = 0x0102_1994;
+    pub const PIPEFS: i64 = 0x5049_5045;
+    pub const ANON_INODE: i64 = 0x0904_1934;
+    pub const PIDFS: i64 = 0x5049_4446;
+    /// Flag: it is read-only.
+    pub const RDONLY: i64 = 1;
+    /// Flag: the flags are there.
+    pub const VALID: i64 = 0x20;
 }
 
 /// File types and permission bits of `Stat::mode`.
@@ -508,6 +587,7 @@ const _: () = {
     assert!(size_of::<Sysinfo>() == 112);
     assert!(size_of::<SignalfdSiginfo>() == 128 && size_of::<Itimerspec>() == 32);
     assert!(size_of::<CloneArgs>() == 88);
+    assert!(size_of::<Statx>() == 256 && size_of::<Statfs>() == 120);
     assert!(size_of::<Rseq>() == 32 && size_of::<RseqSection>() == 32);
     assert!(size_of::<Termios>() == 36);
     assert!(size_of::<Rusage>() == 144);

@@ -19,6 +19,18 @@ pub const QUIRE_BASE: usize = 0x1000;
 pub const QUIRE_COUNT: usize = 64;
 
 numbers! {
+    SETXATTR = 5;
+    LSETXATTR = 6;
+    FSETXATTR = 7;
+    GETXATTR = 8;
+    LGETXATTR = 9;
+    FGETXATTR = 10;
+    LISTXATTR = 11;
+    LLISTXATTR = 12;
+    FLISTXATTR = 13;
+    REMOVEXATTR = 14;
+    LREMOVEXATTR = 15;
+    FREMOVEXATTR = 16;
     GETCWD = 17;
     EVENTFD2 = 19;
     EPOLL_CREATE1 = 20;
@@ -28,10 +40,13 @@ numbers! {
     DUP3 = 24;
     FCNTL = 25;
     IOCTL = 29;
+    STATFS = 43;
+    FSTATFS = 44;
     FTRUNCATE = 46;
     FALLOCATE = 47;
     FACCESSAT = 48;
     CHDIR = 49;
+    FCHDIR = 50;
     FCHMOD = 52;
     FCHOWN = 55;
     OPENAT = 56;
@@ -151,6 +166,7 @@ numbers! {
     COPY_FILE_RANGE = 285;
     PREADV2 = 286;
     PWRITEV2 = 287;
+    STATX = 291;
     RSEQ = 293;
     PIDFD_SEND_SIGNAL = 424;
     PIDFD_OPEN = 434;

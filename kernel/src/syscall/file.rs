@@ -98,7 +98,7 @@ pub fn openat(a: Args) -> Answer {
 }
 
 /// The devices that the kernel itself provides.
-fn device(path: &[u8]) -> Option<Object> {
+pub(super) fn device(path: &[u8]) -> Option<Object> {
     Some(match path {
         b"/dev/console" | b"/dev/tty" => Object::Console,
         b"/dev/null" => Object::Null,
@@ -259,7 +259,7 @@ fn stat_node(node: &Node) -> Stat {
     }
 }
 
-fn stat_object(object: &Object) -> Stat {
+pub(super) fn stat_object(object: &Object) -> Stat {
     let special = |mode: u32, rdev: u64| Stat { mode, nlink: 1, rdev, blksize: 1024, ..Stat::default() };
     match object {
         Object::Archive(node) => stat_node(node),
@@ -292,7 +292,7 @@ pub fn fstatat(a: Args) -> Answer {
 }
 
 /// The record of the file that a directory's descriptor and a path name, or with an empty path the descriptor.
-fn stat_at(a: Args, flags: u32) -> Result<Stat, Errno> {
+pub(super) fn stat_at(a: Args, flags: u32) -> Result<Stat, Errno> {
     if flags & at::EMPTY_PATH != 0 && a.int(0) >= 0 && is_empty(a.addr(1))? {
         return Ok(stat_object(&table()?.get(a.int(0))?.file.object));
     }
@@ -348,7 +348,18 @@ pub fn getcwd(a: Args) -> Answer {
 }
 
 pub fn chdir(a: Args) -> Answer {
-    let node = resolve(at::FDCWD, a.addr(0), 0)?;
+    enter(resolve(at::FDCWD, a.addr(0), 0)?)
+}
+
+pub fn fchdir(a: Args) -> Answer {
+    match &table()?.get(a.int(0))?.file.object {
+        Object::Archive(node) => enter(node),
+        _ => Err(Errno::ENOTDIR),
+    }
+}
+
+/// A directory becomes the working directory.
+fn enter(node: &Node) -> Answer {
     if !node.is_dir() {
         return Err(Errno::ENOTDIR);
     }

@@ -4,6 +4,7 @@
 
 mod advice;
 mod areas;
+mod attributes;
 mod buffers;
 mod content;
 mod epoll;
@@ -29,6 +30,7 @@ mod timerfd;
 mod transfer;
 mod unknown;
 
+use quire_abi::layout::at;
 use quire_abi::{Errno, nr};
 use quire_mm::UserAddr;
 
@@ -174,11 +176,27 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     GETDENTS64 => file::getdents(a);
     NEWFSTATAT => file::fstatat(a);
     FSTAT => file::fstat(a);
+    STATX => attributes::statx(a);
+    STATFS => attributes::statfs(a);
+    FSTATFS => attributes::fstatfs(a);
+    SETXATTR => attributes::of_path(a, 0, true);
+    LSETXATTR => attributes::of_path(a, at::SYMLINK_NOFOLLOW, true);
+    FSETXATTR => attributes::of_descriptor(a, true);
+    GETXATTR => attributes::of_path(a, 0, false);
+    LGETXATTR => attributes::of_path(a, at::SYMLINK_NOFOLLOW, false);
+    FGETXATTR => attributes::of_descriptor(a, false);
+    LISTXATTR => attributes::of_path(a, 0, false);
+    LLISTXATTR => attributes::of_path(a, at::SYMLINK_NOFOLLOW, false);
+    FLISTXATTR => attributes::of_descriptor(a, false);
+    REMOVEXATTR => attributes::of_path(a, 0, true);
+    LREMOVEXATTR => attributes::of_path(a, at::SYMLINK_NOFOLLOW, true);
+    FREMOVEXATTR => attributes::of_descriptor(a, true);
     READLINKAT => file::readlinkat(a);
     FACCESSAT => file::faccessat(a, 0);
     FACCESSAT2 => file::faccessat(a, a.uint(3));
     GETCWD => file::getcwd(a);
     CHDIR => file::chdir(a);
+    FCHDIR => file::fchdir(a);
     DUP => file::dup(a);
     DUP3 => file::dup3(a);
     FCNTL => file::fcntl(a);
