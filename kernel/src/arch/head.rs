@@ -25,8 +25,9 @@ const BLOCK_RO: u64 = NORMAL | bits::UXN | bits::PXN | bits::READ_ONLY;
 const TABLE: u64 = bits::TABLE | bits::VALID;
 
 /// TCR_EL1 without IPS and AS: 48-bit halves, 4 KiB granules, walks are write-back and inner shareable
-/// (T0SZ = T1SZ = 16; IRGN, ORGN = 1; SH = 3; TG0 = 0, TG1 = 2).
-const TCR: u64 = 16 | 16 << 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 24 | 1 << 26 | 3 << 28 | 2 << 30;
+/// (T0SZ = T1SZ = 16; IRGN, ORGN = 1; SH = 3; TG0 = 0, TG1 = 2). In the lower half the top byte of an address is ignored
+/// (TBI0): programs may keep a tag there.
+const TCR: u64 = 16 | 16 << 16 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 24 | 1 << 26 | 3 << 28 | 2 << 30 | 1 << 37;
 
 /// SCTLR_EL1 with the MMU off: the bits that are RES1 in Armv8.0.
 const SCTLR_RES1: u64 = 1 << 29 | 1 << 28 | 1 << 23 | 1 << 22 | 1 << 20 | 1 << 11;

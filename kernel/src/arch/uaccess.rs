@@ -265,7 +265,17 @@ pub fn init() {
     PLAIN_STORES.store(!super::regs::has_pan(), Ordering::Relaxed);
 }
 
-/// Checks that a range lies in the lower half; EFAULT if not. Within the lower half the tables decide.
+/// A program's address without its tag, the byte that loads and stores ignore (TCR_EL1.TBI0). Addresses of the upper half
+/// have none.
+#[inline]
+pub const fn untagged(addr: usize) -> usize {
+    /// The bit that tells the halves apart.
+    const HALF: usize = 1 << 55;
+    if addr & HALF == 0 { addr & (HALF - 1) } else { addr }
+}
+
+/// Checks that a range lies in the lower half and has no tag, as on Linux; EFAULT if not. Within the lower half the tables
+/// decide.
 #[inline]
 pub fn check(addr: UserAddr, len: usize) -> Result<(), Errno> {
     match addr.get().checked_add(len) {

@@ -1,4 +1,6 @@
 //! brk, mmap and what changes mappings.
+//!
+//! As on Linux, calls about mappings that there are ignore the tag of an address, and those that make new ones do not.
 
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Mremap, Msync, Prot};
@@ -7,7 +9,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::MapRequest;
 
 use super::{Answer, Args, memory_file};
-use crate::arch::uaccess;
+use crate::arch::uaccess::{self, untagged};
 use crate::ipc::descriptor::{Object as Open, Rights};
 use crate::task::oom;
 use crate::task::thread::current;
@@ -89,32 +91,32 @@ pub fn mmap(a: Args) -> Answer {
 }
 
 pub fn munmap(a: Args) -> Answer {
-    mm()?.unmap(a.word(0), a.word(1)).map(|()| 0)
+    mm()?.unmap(untagged(a.word(0)), a.word(1)).map(|()| 0)
 }
 
 pub fn mprotect(a: Args) -> Answer {
     let prot = prot(a.uint(2))?;
-    mm()?.protect(a.word(0), a.word(1), prot).map(|()| 0)
+    mm()?.protect(untagged(a.word(0)), a.word(1), prot).map(|()| 0)
 }
 
 pub fn mremap(a: Args) -> Answer {
     let flags = Mremap::from_bits(a.uint(3)).ok_or(Errno::EINVAL)?;
-    mm()?.remap(a.word(0), a.word(1), a.word(2), flags, a.word(4)).map(|addr| addr.get())
+    mm()?.remap(untagged(a.word(0)), a.word(1), a.word(2), flags, a.word(4)).map(|addr| addr.get())
 }
 
 pub fn madvise(a: Args) -> Answer {
-    or_again(|| mm()?.advise(a.word(0), a.word(1), a.int(2)))
+    or_again(|| mm()?.advise(untagged(a.word(0)), a.word(1), a.int(2)))
 }
 
 pub fn msync(a: Args) -> Answer {
     let flags = Msync::from_bits(a.uint(2)).ok_or(Errno::EINVAL)?;
-    mm()?.sync(a.word(0), a.word(1), flags).map(|()| 0)
+    mm()?.sync(untagged(a.word(0)), a.word(1), flags).map(|()| 0)
 }
 
 pub fn mincore(a: Args) -> Answer {
     /// Pages examined before the answer is stored: no lock of the space is held while user memory is accessed.
     const PIECE: usize = 256;
-    let (start, len) = (a.word(0), a.word(1));
+    let (start, len) = (untagged(a.word(0)), a.word(1));
     check_mincore(start, len, a.word(2))?;
     let mut done = 0;
     loop {
@@ -155,11 +157,11 @@ pub fn mlock(a: Args, flags: u32) -> Answer {
     if flags & !ONFAULT != 0 {
         return Err(Errno::EINVAL);
     }
-    or_again(|| mm()?.lock(a.word(0), a.word(1), flags & ONFAULT != 0))
+    or_again(|| mm()?.lock(untagged(a.word(0)), a.word(1), flags & ONFAULT != 0))
 }
 
 pub fn munlock(a: Args) -> Answer {
-    mm()?.unlock(a.word(0), a.word(1)).map(|()| 0)
+    mm()?.unlock(untagged(a.word(0)), a.word(1)).map(|()| 0)
 }
 
 pub fn mlockall(a: Args) -> Answer {

@@ -38,6 +38,7 @@ mod code {
 #[unsafe(no_mangle)]
 extern "C" fn trap_from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
     let syndrome = Syndrome(esr);
+    let far = uaccess::untagged(far);
     let pc = frame.pc;
     let (signal, code, addr, why) = match syndrome.class() {
         Class::DataAbortLower | Class::InstructionAbortLower => match memory_fault(syndrome, far) {
