@@ -78,8 +78,8 @@ impl Drop for Next {
     }
 }
 
-/// Whether something is to be done before this thread sleeps: a signal, a kill, another thread's turn. Asked with the sleep
-/// announced: who asks for it later ends the sleep.
+/// Whether something is to be done before this thread sleeps: a signal, a kill, another thread's turn. The caller has
+/// announced the sleep, so that whoever sets such work later ends it.
 pub fn has_work() -> bool {
     current().work.load(core::sync::atomic::Ordering::SeqCst) & (work::SIGNAL | work::RESCHEDULE) != 0
 }

@@ -518,8 +518,11 @@ pub fn prctl(a: Args) -> Answer {
 }
 
 pub fn getrandom(a: Args) -> Answer {
-    const KNOWN: u32 = 1 | 2 | 4;
-    if a.uint(2) & !KNOWN != 0 {
+    const KNOWN: u32 = 1 | SLOW | INSECURE;
+    const SLOW: u32 = 2;
+    const INSECURE: u32 = 4;
+    // The best and any are not both asked for.
+    if a.uint(2) & !KNOWN != 0 || a.uint(2) & (SLOW | INSECURE) == SLOW | INSECURE {
         return Err(Errno::EINVAL);
     }
     let mut done = 0;

@@ -97,7 +97,7 @@ pub fn settimeofday(a: Args) -> Answer {
     set_time(time, zone)
 }
 
-/// Linux's order: a time that is none, then who asks.
+/// The checks are in Linux's order: first the time, then the caller's privilege.
 fn set_time(time: Option<Timespec>, zone: Option<[i32; 2]>) -> Answer {
     /// Seconds that a clock may show, so that it runs for 30 more years (`TIME_SETTOD_SEC_MAX`).
     const LATEST: i64 = i64::MAX / NS as i64 - 30 * 365 * 24 * 3600;
@@ -131,14 +131,16 @@ pub fn clock_nanosleep(a: Args) -> Answer {
         _ => return Err(Errno::EINVAL),
     }
     let time = to_ns(uaccess::get(a.addr(2))?)?;
-    match a.uint(1) {
-        0 => sleep(timer::now_ns().saturating_add(time), a.opt_addr(3)),
-        clock::TIMER_ABSTIME if a.int(0) == clock::REALTIME => match task_clock::sleep_until(time, || None::<()>) {
-            Err(Errno::ETIMEDOUT) => Ok(0),
-            other => other.map(|()| 0),
-        },
-        clock::TIMER_ABSTIME => wait::sleep_until(time).map(|()| 0),
-        _ => Err(Errno::EINVAL),
+    // As on Linux, other flags are ignored.
+    if a.uint(1) & clock::TIMER_ABSTIME == 0 {
+        return sleep(timer::now_ns().saturating_add(time), a.opt_addr(3));
+    }
+    if a.int(0) != clock::REALTIME {
+        return wait::sleep_until(time).map(|()| 0);
+    }
+    match task_clock::sleep_until(time, || None::<()>) {
+        Err(Errno::ETIMEDOUT) => Ok(0),
+        other => other.map(|()| 0),
     }
 }
 

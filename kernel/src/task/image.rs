@@ -185,7 +185,7 @@ fn part(data: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
     data.get(start..start.checked_add(len)?)
 }
 
-/// The interpreter that a program names. ENOEXEC for a name that is none; the error of the name or of the file.
+/// The interpreter that a program names. ENOEXEC if the name is malformed, otherwise the error of finding the file.
 fn interpreter(data: &[u8], segments: &Segments<'_>) -> Result<Option<&'static Node>, Errno> {
     let Some(segment) = segments.iter().find(|s| s.p_type == PT_INTERP) else { return Ok(None) };
     let len = segment.p_filesz as usize;

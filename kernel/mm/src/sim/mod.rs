@@ -65,7 +65,8 @@ struct Booted {
     refused: Vec<(PhysRange, AreaError)>,
 }
 
-/// A thread, and whether it has announced a sleep. As in the kernel, who wakes a thread that has not leaves no trace.
+/// A thread, and whether it has announced a sleep. As in the kernel, a wake-up of a thread that
+/// has announced none leaves no trace.
 struct Sleeper {
     thread: Thread,
     is_asleep: AtomicBool,

@@ -6,13 +6,13 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use quire_rt::abi::flags::futex;
+use quire_rt::abi::flags::{Prot, futex};
 use quire_rt::abi::layout::Timespec;
 use quire_rt::abi::nr;
 use quire_rt::sync::futex_wait;
 use quire_rt::thread::spawn;
 use quire_rt::{Errno, time};
-use user_tests::{Checks, KERNEL, raw};
+use user_tests::{Checks, KERNEL, PAGE, map, mprotect, munmap, peek, raw, shared_page};
 
 extern crate alloc;
 
@@ -35,6 +35,7 @@ fn main() -> i32 {
         wake_op(&mut checks, private);
     }
     counts(&mut checks);
+    unchanging(&mut checks);
     checks.finish()
 }
 
@@ -105,6 +106,35 @@ fn wake_op(checks: &mut Checks, private: u32) {
 }
 
 /// How many waiters a count wakes: at least one, as on Linux.
+/// Words that no program can change, or not even read.
+fn unchanging(checks: &mut Checks) {
+    let time = Timespec { sec: 0, nsec: 1_000_000 };
+    let soon = &raw const time as usize;
+    for (prot, what) in
+        [(Prot::READ, "a shared futex in private memory that is only read"), (Prot::empty(), "without rights")]
+    {
+        let at = map(PAGE, prot);
+        for touched in [false, true] {
+            if touched && !prot.is_empty() {
+                peek(at);
+            }
+            checks.fails(call(at, futex::WAIT, 1, soon, 0, 0), Errno::EFAULT, what);
+            checks.fails(call(at, futex::WAKE, 1, 0, 0, 0), Errno::EFAULT, what);
+        }
+        checks.eq(
+            call(at, futex::WAKE | futex::PRIVATE, 1, 0, 0, 0),
+            Ok(0),
+            "a private one is looked up by its address",
+        );
+        let _ = munmap(at, PAGE);
+    }
+    let shared = shared_page();
+    let _ = mprotect(shared, PAGE, Prot::READ);
+    checks.eq(call(shared, futex::WAKE, 1, 0, 0, 0), Ok(0), "in shared memory another process may change it");
+    let _ = mprotect(shared, PAGE, Prot::empty());
+    checks.fails(call(shared, futex::WAKE, 1, 0, 0, 0), Errno::EFAULT, "but this one must be able to read it");
+}
+
 fn counts(checks: &mut Checks) {
     for (count, wanted) in [(0, 1), (-1, 1), (2, 2), (i32::MAX, 3)] {
         let word = Arc::new(AtomicU32::new(0));

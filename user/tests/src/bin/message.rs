@@ -240,8 +240,8 @@ fn servers_go(checks: &mut Checks) {
     let queued = call();
     asleep(&queued);
     checks.eq(ipc::close(endpoint.0), Ok(()), "a receiver is closed");
-    checks.eq(ended(queued), Ok(Status::Exited(pipe)), "who waited there hears of it");
-    checks.fails(sender.call(&Message::default()), Errno::EPIPE, "and so does who calls later");
+    checks.eq(ended(queued), Ok(Status::Exited(pipe)), "a caller that waited there gets an error");
+    checks.fails(sender.call(&Message::default()), Errno::EPIPE, "and so does a later caller");
     ipc::close(sender.0).unwrap();
 
     // A server in a child, which takes the call and ends without a word. The sender comes back by a call of its own.

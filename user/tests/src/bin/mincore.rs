@@ -42,6 +42,11 @@ fn main() -> i32 {
     checks.fails(raw(nr::MINCORE, [KERNEL, PAGE, room]), Errno::ENOMEM, "the kernel's half");
     checks.fails(raw(nr::MINCORE, [at, PAGE, KERNEL]), Errno::EFAULT, "an answer into the kernel's half");
     checks.fails(raw(nr::MINCORE, [at, 1 << 40, KERNEL]), Errno::EFAULT, "which comes before holes");
+    checks.fails(
+        raw(nr::MINCORE, [at, 1 << 48, map(16 * PAGE, RW)]),
+        Errno::ENOMEM,
+        "a range that no process can have",
+    );
     checks.fails(raw(nr::MINCORE, [at, PAGE, 0x10]), Errno::EFAULT, "an answer to where nothing is mapped");
     let _ = munmap(at + 3 * PAGE, PAGE);
     checks.eq(core(at, 3), Ok(0), "up to a hole");

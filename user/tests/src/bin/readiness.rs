@@ -158,6 +158,21 @@ fn selecting(checks: &mut Checks) {
     fds.iter().for_each(|fd| _ = io::close(*fd));
     let mut gone = set(high);
     checks.fails(call(&mut gone, &mut [0; 2]), Errno::EBADF, "a descriptor that is closed");
+
+    // One set given as all three: it is stored for each of them, and the last one remains.
+    let (from, to) = io::pipe(0).expect("a pipe");
+    let _ = io::write_all(to, b"x");
+    let both = union(set(from as usize), set(to as usize));
+    let mut same = both;
+    let at = same.as_mut_ptr() as usize;
+    let mut all = |third: usize| {
+        same = both;
+        let found = raw(nr::PSELECT6, [128, at, at, third, &raw const zero as usize, 0]);
+        (found, same)
+    };
+    checks.eq(all(at), (Ok(2), [0; 2]), "of one set given three times the last answer remains");
+    checks.eq(all(0), (Ok(2), set(to as usize)), "of one given twice the second");
+    let _ = (io::close(from), io::close(to));
 }
 
 fn sets(checks: &mut Checks) {

@@ -86,7 +86,16 @@ fn handling(checks: &mut Checks) {
     let _ = handle(sig::USR1, count, sa::RESETHAND, 0);
     me(sig::USR1);
     checks.eq(counted(), 1, "RESETHAND: once");
-    checks.eq(signal::default(sig::USR1).map(|old| old.handler), Ok(0), "then the default is back");
+    let left = sa::RESETHAND | sa::SIGINFO | sa::RESTORER;
+    checks.eq(
+        signal::default(sig::USR1).map(|old| (old.handler, old.flags)),
+        Ok((0, left)),
+        "then the default is back, and the flags stay",
+    );
+    const UNSUPPORTED: u64 = 0x400;
+    let _ = handle(sig::USR1, count, sa::RESTART | UNSUPPORTED | 1 << 20, 0);
+    let flags = signal::default(sig::USR1).map(|old| old.flags);
+    checks.eq(flags, Ok(sa::RESTART | sa::SIGINFO | sa::RESTORER), "flags that there are not are not read back");
     for (flags, deepest, what) in
         [(sa::NODEFER, 3, "NODEFER: a handler runs within itself"), (0, 1, "otherwise one after the other")]
     {

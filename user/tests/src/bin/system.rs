@@ -143,7 +143,11 @@ fn sleepers(checks: &mut Checks) {
     time::sleep_ms(50);
     checks.eq(set_clock(clock::REALTIME, until.sec - 500, 0), Ok(0), "the clock is set, not far enough");
     time::sleep_ms(50);
-    checks.eq(process::wait4(-1, 1).map(|changed| changed.is_some()), Ok(false), "who sleeps until later, sleeps on");
+    checks.eq(
+        process::wait4(-1, 1).map(|changed| changed.is_some()),
+        Ok(false),
+        "threads that sleep until later sleep on",
+    );
     checks.eq(set_clock(clock::REALTIME, until.sec, 0), Ok(0), "the clock is set to what they wait for");
     for (pid, what) in [(sleeper, "a sleep is over"), (waiter, "so is a futex's time")] {
         let pid = pid.unwrap_or(-1);

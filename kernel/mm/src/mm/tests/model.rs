@@ -164,7 +164,7 @@ impl Model {
         self.pages.range(start..start + len).next().is_none()
     }
 
-    /// Where the free range that `at` lies in ends, for who keeps away from stacks.
+    /// Where the free range that `at` lies in ends, for a mapping that keeps away from stacks.
     fn free_end(&self, at: usize) -> usize {
         match self.pages.range(at..).next() {
             Some((page, p)) if p.grows => page.saturating_sub(GUARD),
