@@ -1,5 +1,7 @@
 //! The self-test of reverse mapping over all processes. See [`quire_mm::mm::Mm::audit`].
 
+use core::cell::Cell;
+
 use quire_abi::Errno;
 use quire_abi::info::MapAudit;
 use quire_mm::addr::Pfn;
@@ -9,8 +11,6 @@ use quire_mm::page::{Page, PageState};
 
 use super::point::resched_point;
 use super::process::TABLE;
-use super::signal::interrupts;
-use super::thread::current;
 use super::wait::Sleep;
 use crate::vm::{Cpu, Mm, PAGES};
 
@@ -21,21 +21,35 @@ pub fn run() -> Result<MapAudit, Errno> {
     while let Some((pid, mm)) = next_space(last) {
         last = pid;
         if let Some(mm) = mm {
-            let audit = Mm::audit(&mm, || !interrupted());
+            let audit = Mm::audit(&mm, || pause().is_ok());
             found.entries += audit.entries as u64;
             found.unlisted += audit.unlisted as u64;
         }
         pause()?;
     }
-    let is_user = |page: &Page| matches!(page.state(), PageState::Anon | PageState::Object);
     let mut from = Pfn(0);
-    while let Some(pfn) = PAGES.next_frame(from, is_user) {
+    while let Some((pfn, is_user)) = next_page(from) {
         from = Pfn(pfn.0 + 1);
-        found.pages += 1;
-        found.miscounted += !audit_page(Cpu, pfn) as u64;
+        if is_user {
+            found.pages += 1;
+            found.miscounted += !audit_page(Cpu, pfn) as u64;
+        }
         pause()?;
     }
     Ok(found)
+}
+
+/// The first user page from `from` on, or the last of the pages that are looked at between two points; and whether it is a
+/// user page.
+fn next_page(from: Pfn) -> Option<(Pfn, bool)> {
+    const LOOKED_AT: usize = 1024;
+    let (left, is_user) = (Cell::new(LOOKED_AT), Cell::new(false));
+    let stops = |page: &Page| {
+        left.set(left.get() - 1);
+        is_user.set(matches!(page.state(), PageState::Anon | PageState::Object));
+        is_user.get() || left.get() == 0
+    };
+    PAGES.next_frame(from, stops).map(|pfn| (pfn, is_user.get()))
 }
 
 /// The first process with a higher number, and its space if it has one.
@@ -51,10 +65,6 @@ fn next_space(after: u32) -> Option<(u32, Option<KArc<Mm>>)> {
     };
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     Some((process.pid, mm))
-}
-
-fn interrupted() -> bool {
-    interrupts(current(), Sleep::Interruptible)
 }
 
 /// Passes a point.
