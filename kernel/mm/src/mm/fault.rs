@@ -10,6 +10,7 @@ use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Limit;
 use crate::mm::Machine;
+use crate::mm::around::AROUND;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
@@ -84,9 +85,6 @@ pub(super) struct Touch<'a, M: Machine> {
     /// Where memory comes from.
     pub supply: &'a Supply<M>,
 }
-
-/// Pages of a file that one fault maps: the aligned run around it.
-const AROUND: usize = 16;
 
 impl VmFlags {
     /// Whether an area like this allows the access.
@@ -355,6 +353,9 @@ impl<M: Machine> Mm<M> {
         let i = index(addr.get(), 3);
         let mut counts = Counts::default();
         counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
+        if !touch.write && object.has_neighbours() && !exec {
+            self.map_neighbours(vma, leaf, addr, object, attrs);
+        }
         self.map_new(leaf, i, pfn, attrs, Event::FaultObject, counts);
         Ok(())
     }

@@ -22,6 +22,7 @@
 
 mod advise;
 mod ahead;
+mod around;
 mod audit;
 mod brk;
 mod change_flags;

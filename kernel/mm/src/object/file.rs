@@ -159,6 +159,29 @@ impl<M: Machine> Object<M> {
         }
     }
 
+    /// Whether reads bring in neighbours as well.
+    #[inline]
+    pub(crate) fn has_neighbours(&self) -> bool {
+        matches!(self.content, Content::File(_))
+    }
+
+    /// The pages from `first` on that exist, before the end, with a reference each: their frames are stored by their number in the run, of
+    /// which `except` is left out. Returns how many there are.
+    pub(crate) fn resident_run(&self, first: usize, except: usize, run: &mut [Pfn]) -> usize {
+        let owned = self.owned.lock();
+        let end = self.pages();
+        let mut found = 0;
+        for (n, place) in run.iter_mut().enumerate().take(end.saturating_sub(first)).filter(|(n, _)| *n != except) {
+            if let Some(pfn) = owned.get(first + n).map(|pfn| Pfn(pfn as usize))
+                && frame::page(self.machine, pfn).get()
+            {
+                *place = pfn;
+                found += 1;
+            }
+        }
+        found
+    }
+
     /// The first byte from `at` on that a page has; `None` if there is none before the end.
     pub fn next_data(&self, at: u64) -> Option<u64> {
         let (index, _) = self.owned.lock().next((at >> PAGE_SHIFT) as usize)?;

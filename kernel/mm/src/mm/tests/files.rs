@@ -402,6 +402,37 @@ fn no_page_is_made_that_was_not_promised() {
 }
 
 #[test]
+fn a_read_brings_in_the_neighbours_that_are_there() {
+    let rig = Rig::new(64);
+    let file = Object::file(rig.sim, 0).unwrap();
+    let mm = rig.space();
+    map(&mm, &file, PRIVATE, Map::PRIVATE);
+    map(&mm, &file, SHARED, Map::SHARED);
+    write(&rig, &file, 0, &[1; 5 * PAGE], PAGE).unwrap();
+    {
+        let mut turn = Object::turn(&file).unwrap();
+        turn.punch(2 * PAGE as u64, 3 * PAGE as u64).unwrap();
+        // Behind the end.
+        turn.allocate(5, &Supply::new(rig.sim)).unwrap();
+    }
+    let present = |at: usize| [0, 1, 2, 3, 4, 5].map(|n| mm.entry(UserAddr::new(at + n * PAGE)).is_present());
+    rig.read(&mm, PRIVATE + PAGE).unwrap();
+    assert_eq!(present(PRIVATE), [true, true, false, true, true, false]);
+    rig.write(&mm, SHARED + PAGE, 2).unwrap();
+    assert_eq!(present(SHARED), [false, true, false, false, false, false]);
+    rig.read(&mm, SHARED + 4 * PAGE).unwrap();
+    assert_eq!(present(SHARED), [true, true, false, true, true, false]);
+    assert_eq!((mm.rss(), file.owned_pages()), (8, 5));
+    mm.validate();
+    Object::turn(&file).unwrap().set_len(PAGE as u64);
+    assert_eq!([present(SHARED), present(PRIVATE)], [[true, false, false, false, false, false]; 2]);
+    assert_eq!(mm.rss(), 2);
+    rig.idle(0);
+    drop((mm, file));
+    rig.assert_balanced();
+}
+
+#[test]
 fn those_who_may_write_are_known() {
     let rig = Rig::new(64);
     let file = Object::file(rig.sim, 0).unwrap();
