@@ -92,9 +92,9 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
             }
             Ok(n)
         }
-        _ if position.is_some() => Err(Errno::ESPIPE),
         Object::Null => Ok(0),
         Object::Zero => in_pieces(to.left(), Sleep::Interruptible, |_, n| to.put(&ZEROS[..n.min(PAGE_SIZE)])),
+        _ if position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {
             let mut piece = [0; PIECE];
             let n = tty::read(&mut piece[..to.left().min(PIECE)], file.is_nonblocking())?;
@@ -173,8 +173,8 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
-        _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Null | Object::Zero => Ok(from.left()),
+        _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {
             // One call's bytes are not interleaved with others'.
             let turn = tty::writer(file.is_nonblocking())?;

@@ -14,7 +14,7 @@ use quire_rt::abi::nr;
 use quire_rt::arch::clone_thread;
 use quire_rt::process::Status;
 use quire_rt::start::auxv;
-use quire_rt::{Errno, args, io, process, signal};
+use quire_rt::{Errno, args, fs, io, process, signal};
 use user_tests::failing::{Call, area, arm, is_available};
 use user_tests::{Checks, PAGE, RW, all, asm, child, munmap, peek, poke, raw};
 
@@ -48,6 +48,7 @@ fn main() -> i32 {
     programs(&mut checks);
     descriptors(&mut checks);
     bytes(&mut checks);
+    files(&mut checks);
     signals(&mut checks);
     answers(&mut checks);
     threads(&mut checks);
@@ -308,6 +309,63 @@ extern "C" fn on_signal(_: i32, _: *const signal::Info, _: *mut u8) {
 }
 
 static HANDLED: AtomicU32 = AtomicU32::new(0);
+
+fn memfd() -> i32 {
+    raw(nr::MEMFD_CREATE, [c"".as_ptr() as usize, 0]).map_or(-1, |fd| fd as i32)
+}
+
+/// How long a file is, and how many pages it has; it is closed.
+fn extent(fd: i32) -> (usize, usize) {
+    let stat = fs::fstat(fd).unwrap_or_default();
+    let _ = io::close(fd);
+    (stat.size as usize, stat.blocks as usize / (PAGE / 512))
+}
+
+fn files(checks: &mut Checks) {
+    const PAGES: usize = 8;
+    Call { name: "memfd_create", errnos: MEMORY, least: 3 }.check(
+        checks,
+        || (),
+        |()| (nr::MEMFD_CREATE, [c"".as_ptr() as usize, 0, 0, 0, 0, 0]),
+        |(), made| made.is_err() || io::close(made.unwrap_or(0) as i32).is_ok(),
+    );
+    let from = area(PAGES, RW);
+    (0..PAGES).for_each(|page| poke(from + page * PAGE, 7));
+    // What was written before the failure counts.
+    Call { name: "write to a file in memory", errnos: MEMORY, least: PAGES as u32 }.check(
+        checks,
+        memfd,
+        |fd| (nr::PWRITE64, [*fd as usize, from, PAGES * PAGE, 0, 0, 0]),
+        |fd, done| {
+            let n = done.unwrap_or(0);
+            extent(fd) == (n, n / PAGE) && n.is_multiple_of(PAGE)
+        },
+    );
+    Call { name: "fallocate", errnos: MEMORY, least: PAGES as u32 }.check(
+        checks,
+        memfd,
+        |fd| (nr::FALLOCATE, [*fd as usize, 0, 0, PAGES * PAGE, 0, 0]),
+        |fd, done| match extent(fd) {
+            (0, pages) => done.is_err() && pages < PAGES,
+            (len, pages) => done.is_ok() && (len, pages) == (PAGES * PAGE, PAGES),
+        },
+    );
+    Call { name: "read of a file in memory", errnos: FAULT, least: 1 }.check(
+        checks,
+        || {
+            let fd = memfd();
+            let _ = raw(nr::PWRITE64, [fd as usize, from, 2 * PAGE, 0]);
+            (fd, area(2, RW))
+        },
+        |(fd, to)| (nr::PREAD64, [*fd as usize, *to, 2 * PAGE, 0, 0, 0]),
+        |(fd, to), done| {
+            let n = done.unwrap_or(0);
+            let right = (0..n.div_ceil(PAGE)).all(|page| peek(to + page * PAGE) == 7);
+            right && munmap(to, 2 * PAGE).is_ok() && io::close(fd).is_ok()
+        },
+    );
+    let _ = munmap(from, PAGES * PAGE);
+}
 
 fn signals(checks: &mut Checks) {
     let stack = || area(8, RW);

@@ -199,7 +199,9 @@ fn vectors(checks: &mut Checks) {
     checks.fails(on_pipe(read, nr::PREADV2, usize::MAX, rwf::NOWAIT), Errno::EAGAIN, "a pipe that is not waited for");
     checks.fails(on_pipe(write, nr::PWRITEV, 0, 0), Errno::ESPIPE, "and that has no position");
     checks.fails(pwrite(write, b"x", 0), Errno::ESPIPE, "for pwrite either");
-    [read, write, fd].into_iter().for_each(close);
+    let null = fs::open(c"/dev/null", Open::RDWR).expect("/dev/null");
+    checks.eq((pwrite(null, b"x", 7), pread(null, &mut first, 7)), (Ok(1), Ok(0)), "/dev/null has any position");
+    [read, write, fd, null].into_iter().for_each(close);
 }
 
 fn positions(checks: &mut Checks) {

@@ -184,6 +184,13 @@ const CALLS: &[(&str, Call)] = &[
         let now = Timespec::default();
         raw(nr::PPOLL, [nothing.as_ptr() as usize, nothing.len(), &raw const now as usize, 0, 0]).map(|_| ())
     }),
+    ("memfd_create", || {
+        let fd = raw(nr::MEMFD_CREATE, [c"".as_ptr() as usize, 0])?;
+        let written = io::write(fd as i32, &[1; 40_000]);
+        let allocated = raw(nr::FALLOCATE, [fd, 0, 0, 64 * PAGE]);
+        io::close(fd as i32)?;
+        if written? == 40_000 { allocated.map(|_| ()) } else { Ok(()) }
+    }),
     ("openat", || io::close(fs::open(c"/tests/oom", Open::empty())?)),
     ("mlock", || {
         let at = mmap(0, 16 * PAGE, RW, Map::PRIVATE | Map::ANONYMOUS, -1, 0)?;
