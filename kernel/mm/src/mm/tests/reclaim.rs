@@ -3,6 +3,7 @@
 use std::boxed::Box;
 
 use super::*;
+use crate::pte::NonPresent;
 use crate::reclaim::Reclaim;
 
 /// A machine with little memory, swap and reclaim.
@@ -33,5 +34,77 @@ fn a_program_gets_more_pages_than_there_are() {
     rig.idle(0);
     drop(mm);
     assert_eq!(rig.sim.spaces().swap().stats().used, 0);
+    rig.assert_balanced();
+}
+
+/// Writes to each page of a range that is in memory or not, in order; returns how many were in swap.
+fn sweep(rig: &Rig, mm: &Space, at: usize, pages: usize) -> usize {
+    let mut away = 0;
+    for page in 0..pages {
+        let va = at + page * PAGE;
+        away += matches!(mm.entry(UserAddr::new(va)).kind(), Some(NonPresent::Swap(_))) as usize;
+        rig.write(mm, va, page as u64 + 1).unwrap();
+    }
+    away
+}
+
+/// Most of a set that is in use keeps its frames while fresh pages pass by once, more than there is memory for. (LRU would lose
+/// all of it.)
+#[test]
+fn a_scan_does_not_drive_out_what_is_used() {
+    let rig = machine(16);
+    let mm = rig.space();
+    let all = rig.sim.pages().total_managed();
+    let set = all / 2;
+    let used = anon(&rig, &mm, set * PAGE);
+    let passing = anon(&rig, &mm, 2 * all * PAGE);
+    sweep(&rig, &mm, used, set);
+    for part in 0..8 {
+        sweep(&rig, &mm, passing + part * all / 4 * PAGE, all / 4);
+        sweep(&rig, &mm, used, set);
+    }
+    sweep(&rig, &mm, passing, all * 12 / 10);
+    let lost = sweep(&rig, &mm, used, set);
+    assert!(lost < set * 3 / 10, "{lost} faults of a set of {set} pages");
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
+
+/// Of a set that is swept again and again, and is a little too large, most pages stay. (LRU would lose all of them.)
+#[test]
+fn a_sweep_that_is_too_large_keeps_most_pages() {
+    let rig = machine(16);
+    let mm = rig.space();
+    let set = rig.sim.pages().total_managed() * 11 / 10;
+    let at = anon(&rig, &mm, set * PAGE);
+    (0..4).for_each(|_| _ = sweep(&rig, &mm, at, set));
+    let lost: usize = (0..4).map(|_| sweep(&rig, &mm, at, set)).sum();
+    assert!(lost < 4 * set * 4 / 10, "{lost} faults in four sweeps of {set} pages");
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
+
+/// Locked pages, and pages that a device may be writing to, stay where they are whatever memory is needed for.
+#[test]
+fn what_must_stay_stays() {
+    let rig = machine(16);
+    let mm = rig.space();
+    let all = rig.sim.pages().total_managed();
+    let (locked, pinned) = (anon(&rig, &mm, 64 * PAGE), anon(&rig, &mm, PAGE));
+    mm.lock(locked, 64 * PAGE, false).unwrap();
+    rig.write(&mm, pinned, 5).unwrap();
+    let pin = mm.pin(pinned, true).unwrap();
+    let frames = || [locked, locked + 63 * PAGE, pinned].map(|va| mm.entry(UserAddr::new(va)).addr());
+    let before = frames();
+    let at = anon(&rig, &mm, 2 * all * PAGE);
+    (0..2).for_each(|_| _ = sweep(&rig, &mm, at, 2 * all));
+    assert_eq!(frames(), before);
+    assert!([0, 63].iter().all(|page| mm.entry(UserAddr::new(locked + page * PAGE)).is_present()));
+    assert!(mm.entry(UserAddr::new(pinned)).is_present());
+    drop(pin);
+    rig.idle(0);
+    drop(mm);
     rig.assert_balanced();
 }
