@@ -241,3 +241,23 @@ fn whoever_isolates_a_page_sees_what_the_one_before_did() {
         assert_eq!((world.look(), refs_of(world.head.load())), (1 + times, 1));
     });
 }
+
+/// Reclaim moves a page to another list while its last holder frees it, and the frame's next owner writes its record: the
+/// change comes before the free, or does not happen.
+#[test]
+fn a_list_is_not_changed_after_the_free() {
+    const LIST: u64 = 0xf << 12;
+    const FRESH: u64 = 1 << 12;
+    const FREE: u64 = 1;
+    loom::model(|| {
+        let world = World::new(1);
+        let far = Arc::clone(&world);
+        let changed = thread::spawn(move || far.head.exchange(LIST, 0, FRESH));
+        world.put();
+        let list = world.head.load() & LIST;
+        world.head.store(FREE);
+        let changed = changed.join().unwrap();
+        assert_eq!(changed, list == FRESH);
+        assert_eq!(world.head.load(), FREE);
+    });
+}
