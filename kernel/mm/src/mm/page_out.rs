@@ -38,8 +38,7 @@ pub fn page_out<M: Machine>(machine: M, pfn: Pfn, out: Out) -> Result<(), Stays>
     }
     let done = isolated_out(machine, page, pfn, out);
     if done.is_err() {
-        page.end_isolation();
-        Release::new(machine).page(pfn);
+        Release::new(machine).isolated(pfn);
     }
     done
 }
@@ -64,11 +63,10 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
 /// Makes all entries of the page entries of a slot, of which the caller is a user. Afterwards the page is frozen. On an
 /// error all is as before.
 fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Result<Slot, Stays> {
-    let (mut is_locked, mut is_used) =
-        (false, out.if_unused && page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED));
-    if is_used {
+    if out.if_unused && page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED) {
         return Err(Stays::Used);
     }
+    let (mut is_locked, mut is_used) = (false, false);
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, pfn, Some(1), |mm, vma, addr| {
         is_locked |= vma.flags.contains(VmFlags::LOCKED);
@@ -107,8 +105,8 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Resu
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is the migration entry of the anonymous page `pfn`. The areas are locked for
-    /// reading.
+    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is the migration entry of the anonymous page
+    /// `pfn`. The areas are locked for reading.
     fn enter_slot(&self, addr: UserAddr, pfn: Pfn, slot: Slot, pte: Pte) {
         let Some(leaf) = self.tables.walk(addr) else { return };
         let i = index(addr.get(), 3);
@@ -147,9 +145,7 @@ impl<M: Machine> Isolated<M> {
     /// Lets the last one go.
     fn give_back(&mut self) {
         self.len -= 1;
-        let pfn = self.pages[self.len];
-        frame::page(self.machine, pfn).end_isolation();
-        Release::new(self.machine).page(pfn);
+        Release::new(self.machine).isolated(self.pages[self.len]);
     }
 }
 

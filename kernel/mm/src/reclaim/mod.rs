@@ -1,11 +1,10 @@
 //! Reclaim: pages of programs that are not used go to swap, so that others get their frames.
 //!
-//! [`policy`] says which page goes, [`page_out()`](crate::mm::page_out()) moves it. A machine without pressure never comes here: faults
-//! and frees do nothing for reclaim, and it costs them nothing.
+//! [`policy`] says which page goes, [`page_out()`](crate::mm::page_out()) moves it. A machine without pressure never comes
+//! here: faults and frees do nothing for reclaim, and it costs them nothing.
 //!
-//! Who reclaims: a thread of its own for each node (kswapd, the kernel's), woken below the low watermark, until the node's
-//! zones are at their high ones; and threads that wait for memory ([`PageAllocator`]'s slow path). Neither holds any
-//! lock meanwhile, and between two pages others may run.
+//! Threads that wait for memory reclaim it themselves, in the [`PageAllocator`]'s slow path. They hold no lock that reclaim
+//! takes, and between two pages others may run.
 //!
 //! [`PageAllocator`]: crate::page_alloc::PageAllocator
 
@@ -140,7 +139,7 @@ impl<M: Machine> Reclaim<M> {
                 return Tried::End;
             }
         }
-        // Half a stride a page is enough to find those that came meanwhile, if one page in 32 is new.
+        // So the hand finds a new page for each one that is tried, if one page in 64 is new.
         self.sweep(node);
         self.test_returned(node, RETURNED);
         for _ in 0..COOLED {
@@ -195,8 +194,7 @@ impl<M: Machine> Reclaim<M> {
             (None, false)
         };
         if !is_gone {
-            page.end_isolation();
-            Release::new(self.machine).page(pfn);
+            Release::new(self.machine).isolated(pfn);
         }
         done
     }

@@ -220,8 +220,12 @@ impl Policy {
 
     /// Makes the queue longer or shorter after the test of a page that has come back.
     pub fn adapt(&mut self, has_passed: bool) {
-        let (least, most) = ((self.pages / 16).max(1), (self.pages / 4).max(1));
-        self.cold = if has_passed { (self.cold + LONGER).min(most) } else { self.cold.saturating_sub(1).max(least) };
+        self.want_cold(if has_passed { self.cold + LONGER } else { self.cold.saturating_sub(1) });
+    }
+
+    /// Wants so many cold pages, a sixteenth of all at least and a quarter at most.
+    fn want_cold(&mut self, cold: usize) {
+        self.cold = cold.clamp((self.pages / 16).max(1), (self.pages / 4).max(1));
     }
 
     /// The hand passes some records, at most [`STRIDE`], of those of the node.
@@ -268,7 +272,7 @@ impl Policy {
         self.hand = 0;
         self.pages = pages;
         self.hot = hot;
-        self.cold = self.cold.clamp((pages / 16).max(1), (pages / 4).max(1));
+        self.want_cold(self.cold);
         if oldest == 0 && self.oldest.len() == 0 && self.generations > 1 {
             self.first = (self.first + 1) % GENERATIONS;
             self.generations -= 1;

@@ -47,6 +47,12 @@ impl<M: Machine> Release<M> {
         }
     }
 
+    /// Drops the reference of a caller that has isolated the page, and ends the isolation: the page stays.
+    pub fn isolated(&mut self, pfn: Pfn) {
+        page(self.machine, pfn).end_isolation();
+        self.page(pfn);
+    }
+
     /// Frees an anonymous page that the caller has frozen.
     #[inline]
     pub fn frozen_anon(&mut self, pfn: Pfn) {
