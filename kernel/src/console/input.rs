@@ -7,14 +7,12 @@
 //! Lock order: the queue's ([`Rank::Terminal`]), then the port's.
 
 use quire_abi::Errno;
-use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 use super::{serial, tty};
 use crate::arch::cpu;
 use crate::task::point::resched_point;
 use crate::task::sched;
-use crate::task::thread::Thread;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
@@ -81,10 +79,7 @@ fn next(piece: &mut [u8; PIECE]) -> Option<usize> {
 
 /// Starts the terminal's thread.
 pub fn start() -> Result<(), Errno> {
-    let thread = Thread::new_kernel(serve)?;
-    // The running thread holds this reference for ever. SAFETY: it keeps the thread alive.
-    sched::start(unsafe { &*KArc::into_raw(thread) });
-    Ok(())
+    sched::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

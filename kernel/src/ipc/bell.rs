@@ -15,7 +15,6 @@ use super::source::Source;
 use crate::arch::cpu;
 use crate::task::point::resched_point;
 use crate::task::sched;
-use crate::task::thread::Thread;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
@@ -73,10 +72,7 @@ impl Bell {
 
 /// Starts the ringer.
 pub fn start() -> Result<(), Errno> {
-    let thread = Thread::new_kernel(serve)?;
-    // SAFETY: its running self holds the count, for ever.
-    sched::start(unsafe { &*KArc::into_raw(thread) });
-    Ok(())
+    sched::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

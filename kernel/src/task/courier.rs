@@ -4,13 +4,11 @@
 //! programs. So the sender tells a few, and the courier the others, a few under each hold of the lock.
 
 use quire_abi::Errno;
-use quire_mm::fallible::KArc;
 
 use super::point::resched_point;
 use super::process::Process;
 use super::sched;
 use super::table::{TABLE, Table};
-use super::thread::Thread;
 use super::wait::{Sleep, WaitQueue};
 use crate::arch::cpu;
 
@@ -25,10 +23,7 @@ pub fn mark_threads(table: &Table, process: &Process) {
 
 /// Starts the courier.
 pub fn start() -> Result<(), Errno> {
-    let thread = Thread::new_kernel(serve)?;
-    // SAFETY: its running self holds the count, for ever.
-    sched::start(unsafe { &*KArc::into_raw(thread) });
-    Ok(())
+    sched::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

@@ -17,6 +17,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
+use quire_abi::Errno;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
@@ -117,6 +118,14 @@ pub fn start(thread: &Thread) {
     let best = balance::least_loaded(thread.affinity.load(Ordering::Relaxed));
     thread.cpu.store(best.id() as u32, Ordering::Relaxed);
     wake(thread);
+}
+
+/// Starts a thread of the kernel's own, which runs for ever.
+pub fn start_kernel(entry: extern "C" fn(usize) -> !) -> Result<(), Errno> {
+    let thread = Thread::new_kernel(entry)?;
+    // SAFETY: its running self holds the count, for ever.
+    start(unsafe { &*KArc::into_raw(thread) });
+    Ok(())
 }
 
 /// Interrupts the CPU that a thread runs on, so that the thread checks its work bits.
