@@ -29,6 +29,7 @@ mod time;
 mod timerfd;
 mod transfer;
 mod unknown;
+mod wait;
 
 use quire_abi::layout::at;
 use quire_abi::{Errno, nr};
@@ -239,8 +240,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     TIMES => process::times(a);
     EXIT => process::exit(a);
     EXIT_GROUP => process::exit_group(a);
-    WAIT4 => process::wait4(a);
-    WAITID => process::waitid(a);
+    WAIT4 => wait::wait4(a);
+    WAITID => wait::waitid(a);
     GETPID => process::getpid();
     GETPPID => process::getppid();
     GETTID => process::gettid();

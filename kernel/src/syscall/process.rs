@@ -4,13 +4,13 @@ use core::sync::atomic::Ordering;
 
 use alloc::vec::Vec;
 use quire_abi::Errno;
-use quire_abi::flags::{Clone, pr, sig, wait};
-use quire_abi::layout::{CloneArgs, Rlimit, Siginfo, at, rlimit};
+use quire_abi::flags::{Clone, pr, sig};
+use quire_abi::layout::{CloneArgs, Rlimit, at, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::TryVec;
 
-use super::{Answer, Args, pidfd, time};
+use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
 use crate::archive::Node;
@@ -19,7 +19,7 @@ use crate::task::clone::{self, Request};
 use crate::task::cputime::Spent;
 use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exec;
-use crate::task::exit::{self, Waited, Which};
+use crate::task::exit;
 use crate::task::image;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
@@ -214,84 +214,6 @@ pub fn exit_group(a: Args) -> Answer {
     let process = current().process();
     signal::end_process(status);
     exit::exit_thread(process.exit_status().unwrap_or(status))
-}
-
-/// Linux's own options of waits. Children are those of a whole process here, so that only the one thread of a process can ask
-/// for its own: EINVAL.
-fn linux_options(options: u32) -> Result<u32, Errno> {
-    let process = current().process();
-    if options & wait::WNOTHREAD != 0 && TABLE.lock().family(process).thread_count > 1 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(options & (wait::WNOTHREAD | wait::WALL | wait::WCLONE))
-}
-
-pub fn wait4(a: Args) -> Answer {
-    const KNOWN: u32 = wait::WNOHANG | wait::WUNTRACED | wait::WCONTINUED;
-    let options = a.uint(2);
-    if options & !(KNOWN | linux_options(options)?) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let which = match a.int(0) {
-        -1 => Which::Any,
-        0 => Which::Group(current().process().pgid()),
-        pid if pid > 0 => Which::Pid(pid as u32),
-        i32::MIN => return Err(Errno::ESRCH),
-        group => Which::Group(group.unsigned_abs()),
-    };
-    let Some(waited) = exit::wait_for_child(which, options | wait::WEXITED)? else { return Ok(0) };
-    if let Some(at) = a.opt_addr(1) {
-        uaccess::put(at, &waited.status)?;
-    }
-    if let Some(at) = a.opt_addr(3) {
-        uaccess::put(at, &waited.usage)?;
-    }
-    Ok(waited.pid as usize)
-}
-
-pub fn waitid(a: Args) -> Answer {
-    let waited = wait_by_id(a);
-    if let (Ok(Some(waited)), Some(at)) = (&waited, a.opt_addr(4)) {
-        uaccess::put(at, &waited.usage)?;
-    }
-    if let Some(at) = a.opt_addr(2) {
-        // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user, status.
-        let (head, body) = waited.as_ref().ok().and_then(Option::as_ref).map_or(([0; 3], [0; 3]), |waited| {
-            let (code, status) = waited.cause();
-            ([sig::CHLD, 0, code as u32], [waited.pid, waited.uid, status])
-        });
-        uaccess::put_all(at, &head)?;
-        uaccess::put_all(at + core::mem::offset_of!(Siginfo, fields), &body)?;
-    }
-    waited.map(|_| 0)
-}
-
-fn wait_by_id(a: Args) -> Result<Option<Waited>, Errno> {
-    const NEWS: u32 = wait::WEXITED | wait::WUNTRACED | wait::WCONTINUED;
-    const KNOWN: u32 = NEWS | wait::WNOHANG | wait::WNOWAIT;
-    let options = a.uint(3);
-    if options & !(KNOWN | linux_options(options)?) != 0 || options & NEWS == 0 {
-        return Err(Errno::EINVAL);
-    }
-    let number = u32::try_from(a.int(1)).map_err(|_| Errno::EINVAL);
-    let (process, never_sleeps) = match a.uint(0) {
-        wait::P_PIDFD => pidfd::named(number? as i32).map(|(process, nonblocking)| (Some(process), nonblocking))?,
-        _ => (None, false),
-    };
-    let which = match (a.uint(0), &process) {
-        (wait::P_ALL, _) => Which::Any,
-        (wait::P_PID, _) => Which::Pid(number.ok().filter(|pid| *pid > 0).ok_or(Errno::EINVAL)?),
-        (wait::P_PGID, _) if number == Ok(0) => Which::Group(current().process().pgid()),
-        (wait::P_PGID, _) => Which::Group(number?),
-        (_, Some(process)) => Which::This(process),
-        _ => return Err(Errno::EINVAL),
-    };
-    let no_sleep = if never_sleeps { wait::WNOHANG } else { 0 };
-    let waited = exit::wait_for_child(which, options | no_sleep)?;
-    if waited.is_none() && never_sleeps && options & wait::WNOHANG == 0 {
-        return Err(Errno::EAGAIN);
-    }
-    Ok(waited)
 }
 
 #[inline]
