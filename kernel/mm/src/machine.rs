@@ -133,6 +133,11 @@ pub unsafe trait Machine: Threads {
         let _ = (event, n);
     }
 
+    /// Pages that were given to user memory so far, if that is counted: [`Event::UserAlloc`].
+    fn user_allocs(self) -> Option<u64> {
+        None
+    }
+
     /// The kernel's address of a byte of DRAM.
     fn direct_map(self, addr: PhysAddr) -> *mut u8;
 

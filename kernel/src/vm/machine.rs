@@ -75,6 +75,10 @@ unsafe impl Machine for Cpu {
         events::count(event, n);
     }
 
+    fn user_allocs(self) -> Option<u64> {
+        Some(events::sum(Event::UserAlloc))
+    }
+
     fn backtrace(self, into: &mut [usize]) -> usize {
         let found = into.iter_mut().zip(callers(cpu::frame_pointer())).map(|(slot, pc)| *slot = pc);
         found.count()

@@ -11,19 +11,23 @@
 mod policy;
 mod ring;
 
-use core::sync::atomic::{AtomicBool, Ordering::*};
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::*;
+
+use spin::Once;
 
 use crate::addr::Pfn;
 use crate::event::Event;
-use crate::fallible::AllocError;
+use crate::fallible::{AllocError, TryVec};
 use crate::frame;
+use crate::machine::Killed;
 use crate::mm::look::look;
 use crate::mm::page_out::{Out, isolated_out};
 use crate::mm::{Machine, Stays};
 use crate::page::{PageFlags, PageState};
 use crate::page_alloc::Reclaimer;
 use crate::rmap::Release;
-use crate::sync::{Rank, SpinLock};
+use crate::sync::{Rank, SharedLock, SpinLock};
 use crate::zone::MAX_NODES;
 
 use policy::{FRESH, KEPT, NEW, Oldest, Policy, WATCHED};
@@ -46,12 +50,16 @@ const TRIES: usize = 8;
 /// The state of reclaim: a `static` in the kernel.
 pub struct Reclaim<M: Machine> {
     machine: M,
-    is_on: AtomicBool,
-    nodes: [SpinLock<Policy, M>; MAX_NODES],
+    nodes: Once<Vec<Node<M>>>,
 }
 
-const fn node<M: Machine>(machine: M) -> SpinLock<Policy, M> {
-    SpinLock::new(machine, Rank::Reclaim, Policy::NONE)
+/// The state of a node.
+struct Node<M: Machine> {
+    machine: M,
+    node: usize,
+    policy: SpinLock<Policy, M>,
+    /// Whose turn it is to move the hand as far as it takes: others who need that sleep, and find it done.
+    turn: SharedLock<(), M>,
 }
 
 /// How a page fared that was tried.
@@ -69,58 +77,55 @@ enum Tried {
 impl<M: Machine> Reclaim<M> {
     /// Reclaims nothing yet.
     pub const fn new(machine: M) -> Self {
-        Self {
-            machine,
-            is_on: AtomicBool::new(false),
-            nodes: [
-                node(machine),
-                node(machine),
-                node(machine),
-                node(machine),
-                node(machine),
-                node(machine),
-                node(machine),
-                node(machine),
-            ],
-        }
+        Self { machine, nodes: Once::new() }
     }
 
     /// Switches reclaim on, once, for the nodes that have memory. There is swap.
     pub fn init(&self) -> Result<(), AllocError> {
-        for (node, policy) in self.nodes.iter().enumerate() {
-            let pages =
-                self.machine.pages().zones().filter(|zone| zone.node() == node).map(|zone| zone.managed()).sum();
-            if pages != 0 {
-                let new = Policy::new(pages)?;
-                *policy.lock() = new;
-            }
+        let mut nodes: Vec<Node<M>> = TryVec::try_with_capacity(MAX_NODES)?;
+        for node in 0..MAX_NODES {
+            let of_node = self.machine.pages().zones().filter(|zone| zone.node() == node);
+            nodes.try_push(Node::new(self.machine, node, of_node.map(|zone| zone.managed()).sum())?)?;
         }
-        self.is_on.store(true, Release);
+        self.nodes.call_once(|| nodes);
         Ok(())
     }
 
     /// Cold pages of a node, hot ones, and all pages of programs, as far as the hand has seen them.
     pub fn counts(&self, node: usize) -> (usize, usize, usize) {
-        self.nodes.get(node).map_or((0, 0, 0), |policy| policy.lock().counts())
+        let node = self.nodes.get().and_then(|nodes| nodes.get(node));
+        node.map_or((0, 0, 0), |node| node.policy.lock().counts())
+    }
+}
+
+impl<M: Machine> Node<M> {
+    fn new(machine: M, node: usize, pages: usize) -> Result<Self, AllocError> {
+        let policy = if pages == 0 { Policy::NONE } else { Policy::new(pages)? };
+        Ok(Self {
+            machine,
+            node,
+            policy: SpinLock::new(machine, Rank::Reclaim, policy),
+            turn: SharedLock::new(machine, Rank::ReclaimTurn, ()),
+        })
     }
 
-    fn sweep(&self, node: usize) {
-        self.nodes[node].lock().sweep(self.machine, node);
+    fn sweep(&self) {
+        self.policy.lock().sweep(self.machine, self.node);
     }
 
-    /// Takes `target` pages of a node out of memory, that are in zones up to `highest`; returns how many it could.
-    fn shrink(&self, node: usize, highest: usize, target: usize) -> usize {
-        if !self.is_on.load(Acquire) || self.machine.spaces().swap().is_full() {
+    /// Takes `target` pages of the node out of memory, that are in zones up to `highest`; returns how many it could.
+    fn shrink(&self, highest: usize, target: usize) -> usize {
+        if self.machine.spaces().swap().is_full() || self.is_barren() {
             return 0;
         }
         let (mut freed, mut tries) = (0, 0);
         // (What was freed counts, even if the thread is killed.)
         while freed < target && self.machine.resched_point().is_ok() {
             // It is hopeless when all pages were tried twice: the first time may only have made them old.
-            if tries >= TRIES * target && (freed != 0 || tries >= 2 * self.counts(node).2) {
+            if tries >= TRIES * target && (freed != 0 || tries >= 2 * self.policy.lock().counts().2) {
                 break;
             }
-            match self.try_one(node, highest) {
+            match self.try_one(highest) {
                 Tried::Left => freed += 1,
                 Tried::Stays => tries += 1,
                 // The queues become shorter with each.
@@ -131,54 +136,72 @@ impl<M: Machine> Reclaim<M> {
         freed
     }
 
-    fn try_one(&self, node: usize, highest: usize) -> Tried {
-        let policy = &self.nodes[node];
-        while !policy.lock().is_ready() {
-            self.sweep(node);
-            if self.machine.resched_point().is_err() {
-                return Tried::End;
-            }
+    fn try_one(&self, highest: usize) -> Tried {
+        if !self.policy.lock().is_ready() && self.find_any().is_err() {
+            return Tried::End;
         }
         // So the hand finds a new page for each one that is tried, if one page in 64 is new.
-        self.sweep(node);
-        self.test_returned(node, RETURNED);
+        self.sweep();
+        self.test_returned(RETURNED);
         for _ in 0..COOLED {
-            if !policy.lock().wants_cold() || self.look_at_oldest(node, u64::MAX).is_none() {
+            if !self.policy.lock().wants_cold() || self.look_at_oldest(u64::MAX).is_none() {
                 break;
             }
         }
         for _ in 0..2 {
-            let fresh = policy.lock().take_fresh(self.machine);
+            let fresh = self.policy.lock().take_fresh(self.machine);
             let Some(pfn) = fresh else { break };
-            self.watch(node, pfn);
+            self.watch(pfn);
         }
-        let watched = policy.lock().take_watched(self.machine);
+        let watched = self.policy.lock().take_watched(self.machine);
         let Some(pfn) = watched else {
-            if policy.lock().cold_pages() != 0 {
+            if self.policy.lock().cold_pages() != 0 {
                 return Tried::Gone;
             }
             // All pages are new, or hot.
-            return match self.look_at_oldest(node, u64::MAX) {
+            return match self.look_at_oldest(u64::MAX) {
                 Some(_) => Tried::Stays,
-                None if self.find_any(node) => Tried::Stays,
+                None if self.find_any() == Ok(true) => Tried::Stays,
                 None => Tried::End,
             };
         };
-        self.try_watched(node, highest, pfn)
+        self.try_watched(highest, pfn)
     }
 
-    /// Lets the hand go once around; whether there are cold pages afterwards.
-    fn find_any(&self, node: usize) -> bool {
-        let blocks = self.machine.pages().pageblocks().len();
-        for _ in 0..blocks * crate::buddy::PAGEBLOCK_PAGES / policy::STRIDE {
-            self.sweep(node);
-            self.test_returned(node, usize::MAX);
-            let (cold, ..) = self.nodes[node].lock().counts();
-            if cold != 0 || self.machine.resched_point().is_err() {
-                return cold != 0;
+    /// Whether the hand has met no page of a program, and none was allocated since.
+    fn is_barren(&self) -> bool {
+        let allocs = self.machine.user_allocs();
+        allocs.is_some() && self.policy.lock().barren == allocs
+    }
+
+    /// Lets the hand go on until there are cold pages, at most once around; whether there are.
+    fn find_any(&self) -> Result<bool, Killed> {
+        let allocs = self.machine.user_allocs();
+        // Before the first round has ended there is nothing to find.
+        let last = match self.policy.lock().round() {
+            0 => 1,
+            round => round + 2,
+        };
+        let _turn = self.turn.intend_killable()?;
+        loop {
+            let (round, cold, has_returned) = {
+                let mut policy = self.policy.lock();
+                policy.sweep(self.machine, self.node);
+                (policy.round(), policy.cold_pages(), policy.has_returned())
+            };
+            if has_returned {
+                self.test_returned(usize::MAX);
             }
+            if cold != 0 {
+                return Ok(true);
+            }
+            if round >= last {
+                let mut policy = self.policy.lock();
+                policy.barren = allocs.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
+                return Ok(false);
+            }
+            self.machine.resched_point()?;
         }
-        false
     }
 
     /// Does `work` with the page isolated, if it is still on this list.
@@ -200,26 +223,25 @@ impl<M: Machine> Reclaim<M> {
     }
 
     /// From now on the page's access flag says whether it is used.
-    fn watch(&self, node: usize, pfn: Pfn) {
+    fn watch(&self, pfn: Pfn) {
         self.isolated(pfn, FRESH, |page| {
             look(self.machine, page, pfn);
-            self.nodes[node].lock().cool(self.machine, pfn, FRESH, WATCHED);
+            self.policy.lock().cool(self.machine, pfn, FRESH, WATCHED);
             ((), false)
         });
     }
 
-    fn try_watched(&self, node: usize, highest: usize, pfn: Pfn) -> Tried {
-        let policy = &self.nodes[node];
+    fn try_watched(&self, highest: usize, pfn: Pfn) -> Tried {
         let tried = self.isolated(pfn, WATCHED, |page| {
             let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
-            let shadow = policy.lock().shadow();
+            let shadow = self.policy.lock().shadow();
             let out = Out { shadow, even_raw: false, if_unused: true };
             let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
             match done {
-                Ok(()) => policy.lock().note_left(),
-                Err(Stays::Used) => _ = self.test(node, pfn, WATCHED, u64::MAX),
+                Ok(()) => self.policy.lock().note_left(),
+                Err(Stays::Used) => _ = self.test(pfn, WATCHED, u64::MAX),
                 Err(Stays::Locked | Stays::Incompressible) => _ = page.change_list(WATCHED, KEPT),
-                Err(_) => policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
+                Err(_) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
             }
             (done, done.is_ok())
         });
@@ -232,10 +254,10 @@ impl<M: Machine> Reclaim<M> {
 
     /// A page on list `from` that was last used at this time becomes hot, if it takes the place of a hot page; else it is
     /// fresh. Returns whether it is hot.
-    fn test(&self, node: usize, pfn: Pfn, from: u8, used: u64) -> bool {
+    fn test(&self, pfn: Pfn, from: u8, used: u64) -> bool {
         let mut passes = false;
         for _ in 0..LOOKS {
-            match self.look_at_oldest(node, used) {
+            match self.look_at_oldest(used) {
                 Some(true) => {
                     passes = true;
                     break;
@@ -244,7 +266,7 @@ impl<M: Machine> Reclaim<M> {
                 None => break,
             }
         }
-        let mut policy = self.nodes[node].lock();
+        let mut policy = self.policy.lock();
         if passes {
             policy.heat(self.machine, pfn, from);
         } else {
@@ -254,16 +276,16 @@ impl<M: Machine> Reclaim<M> {
     }
 
     /// Tests pages that have come back, at most so many.
-    fn test_returned(&self, node: usize, most: usize) {
+    fn test_returned(&self, most: usize) {
         for _ in 0..most {
-            let returned = self.nodes[node].lock().take_returned();
+            let returned = self.policy.lock().take_returned();
             let Some(pfn) = returned else { break };
             self.isolated(pfn, NEW, |page| {
                 if page.clear_flags(PageFlags::RETURNED).contains(PageFlags::RETURNED) {
                     let shadow = page.next().load(Relaxed) as u16;
-                    let used = self.nodes[node].lock().time_of(shadow);
-                    let passes = self.test(node, pfn, NEW, used);
-                    self.nodes[node].lock().adapt(passes);
+                    let used = self.policy.lock().time_of(shadow);
+                    let passes = self.test(pfn, NEW, used);
+                    self.policy.lock().adapt(passes);
                 }
                 ((), false)
             });
@@ -272,18 +294,18 @@ impl<M: Machine> Reclaim<M> {
 
     /// Looks at the hot page that was not seen used for longest, if that is since before `used`: it is seen, or becomes
     /// cold, which is `true`. `None` if there is none, or it is not known.
-    fn look_at_oldest(&self, node: usize, used: u64) -> Option<bool> {
+    fn look_at_oldest(&self, used: u64) -> Option<bool> {
         for _ in 0..STRIDES {
             // (Whoever looks at a page completes its work even if the thread is killed.)
             let _ = self.machine.resched_point();
-            let oldest = self.nodes[node].lock().take_oldest(self.machine, used);
+            let oldest = self.policy.lock().take_oldest(self.machine, used);
             match oldest {
                 Oldest::NotOlder => return None,
-                Oldest::Unknown => self.sweep(node),
+                Oldest::Unknown => self.sweep(),
                 Oldest::Page(pfn, list) => {
                     let is_used = self.isolated(pfn, list, |page| {
                         let is_used = look(self.machine, page, pfn);
-                        let mut policy = self.nodes[node].lock();
+                        let mut policy = self.policy.lock();
                         if is_used {
                             policy.heat(self.machine, pfn, list);
                         } else {
@@ -303,7 +325,8 @@ impl<M: Machine> Reclaim<M> {
 
 impl<M: Machine> Reclaimer for Reclaim<M> {
     fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
-        let freed = self.shrink(node, highest, target);
+        let node = self.nodes.get().and_then(|nodes| nodes.get(node));
+        let freed = node.map_or(0, |node| node.shrink(highest, target));
         self.machine.count(Event::Reclaimed, freed);
         freed
     }

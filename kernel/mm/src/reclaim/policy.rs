@@ -65,6 +65,8 @@ pub(super) struct Policy {
     returned: Ring,
     /// The wanted number of cold pages.
     cold: usize,
+    /// What was allocated to programs before a round that has met no page of theirs.
+    pub barren: Option<u64>,
     /// Pages that have left.
     left: u64,
     /// When each generation began, in the order of their age.
@@ -86,6 +88,7 @@ impl Policy {
         oldest: Ring::NONE,
         returned: Ring::NONE,
         cold: 0,
+        barren: None,
         left: 0,
         begun: [0; GENERATIONS],
         first: 0,
@@ -106,6 +109,16 @@ impl Policy {
     /// Whether a round has counted the pages.
     pub fn is_ready(&self) -> bool {
         self.round.number != 0
+    }
+
+    /// Times that the hand has come around.
+    pub fn round(&self) -> usize {
+        self.round.number
+    }
+
+    /// Whether there are pages to be tested that have come back.
+    pub fn has_returned(&self) -> bool {
+        self.returned.len() != 0
     }
 
     /// Whether there are fewer cold pages than wanted.
