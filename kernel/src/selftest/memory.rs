@@ -71,9 +71,9 @@ fn run_out_everywhere() -> Outcome {
     expect(refused, "a request that cannot be met is refused")
 }
 
-/// With most pages taken, allocates objects of every size, one after the other, until that fails.
+/// With most pages taken, allocates objects of every class, one after the other, until that fails.
 fn slab_runs_out() -> Outcome {
-    const SIZES: [usize; 6] = [64, 8, 192, 1024, 8192, 40_000];
+    const SIZES: [usize; 14] = [64, 8, 192, 1024, 8192, 40_000, 16, 32, 96, 128, 256, 512, 2048, 4096];
     let gfp = Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN;
     let mut spare = PageList::new();
     for _ in 0..512 {
