@@ -4,7 +4,7 @@ mod common;
 
 use common::{CORPUS, rpi4};
 use proptest::prelude::*;
-use quire_platform::tree::{Board, Region, serial_ports};
+use quire_platform::tree::{Board, Region, salvage};
 
 /// One change to a tree.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ fn apply(bytes: &mut [u8], damage: &Damage) {
 
 fn check(bytes: &[u8]) -> Result<bool, TestCaseError> {
     // The ports salvaged from a tree that cannot be read.
-    let ports = serial_ports(bytes);
+    let ports = salvage(bytes).ports;
     prop_assert!(ports.iter().all(|port| Region::new(port.base, port.size) == Some(*port)));
     let Ok(board) = Board::from_tree(bytes) else { return Ok(false) };
     prop_assert_eq!(board.validate(), Ok(()));

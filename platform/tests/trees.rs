@@ -4,8 +4,8 @@ mod common;
 
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
-    Board, Clock, Conduit, Controller, EnableMethod, FirmwareClock, Interrupt, MAX_RESERVATIONS, Oddity, Power, Region,
-    ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, total_size,
+    Board, Clock, Conduit, Controller, EnableMethod, FirmwareClock, Interrupt, MAX_DEPTH, MAX_RESERVATIONS, Oddity,
+    Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, salvage, total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -48,6 +48,70 @@ fn every_tree_is_read_and_only_the_liar_is_odd() {
         let header = bytes.first_chunk().expect("a header");
         assert_eq!(total_size(header), Ok(bytes.len()), "{name}");
     }
+}
+
+fn field(tree: &[u8], at: usize) -> usize {
+    u32::from_be_bytes(tree[at..at + 4].try_into().expect("four bytes")) as usize
+}
+
+/// A property whose name occurs in `tree`.
+fn property(tree: &[u8], name: &str, value: &[u8]) -> Vec<u8> {
+    let strings = &tree[field(tree, 12)..];
+    let at = strings.windows(name.len() + 1).position(|part| part == [name.as_bytes(), b"\0"].concat());
+    let head = [3, value.len() as u32, at.expect("a known name") as u32].map(u32::to_be_bytes);
+    let mut bytes = [head.as_flattened(), value].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// The tree of a virt machine with a serial port inside as many nodes as make it the `depth`th, the root included.
+fn with_port_at(depth: usize) -> Vec<u8> {
+    let mut tree = tree("virt-128m");
+    let bus = [&1u32.to_be_bytes()[..], b"deep\0\0\0\0", &property(&tree, "ranges", b"")].concat();
+    let cells = |name: &str, count: u32| property(&tree, name, &count.to_be_bytes());
+    let bus = [bus, cells("#address-cells", 2), cells("#size-cells", 2)].concat();
+    let reg = [0, 0x0b00_0000, 0, 0x1000].map(u32::to_be_bytes);
+    let reg = property(&tree, "reg", reg.as_flattened());
+    let port =
+        [&1u32.to_be_bytes()[..], b"port\0\0\0\0", &property(&tree, "compatible", b"arm,pl011\0"), &reg].concat();
+    let ends = 2u32.to_be_bytes().repeat(depth - 1);
+    let nodes = [bus.repeat(depth - 2), port, ends].concat();
+    // Before the root's end and the structure block's.
+    let end = field(&tree, 8) + field(&tree, 36) - 8;
+    assert!(field(&tree, 12) > end, "the strings come after the structure");
+    for at in [4, 12, 36] {
+        let grown = (field(&tree, at) + nodes.len()) as u32;
+        tree[at..at + 4].copy_from_slice(&grown.to_be_bytes());
+    }
+    tree.splice(end..end, nodes);
+    tree
+}
+
+#[test]
+fn a_port_in_the_deepest_node_is_found() {
+    for depth in [2, 12, 13, 40, MAX_DEPTH] {
+        let board = Board::from_tree(&with_port_at(depth)).unwrap_or_else(|error| panic!("{depth}: {error}"));
+        assert_eq!(board.validate(), Ok(()));
+        assert!(board.uarts.iter().any(|uart| uart.registers.base == 0x0b00_0000), "{depth}: {:?}", board.uarts);
+        assert_eq!(board.stdout().map(|uart| uart.registers.base), Some(0x900_0000), "{depth}");
+    }
+}
+
+#[test]
+fn a_deeper_tree_is_refused_and_tells_its_port_and_arguments() {
+    let mut tree = with_port_at(MAX_DEPTH + 1);
+    assert_eq!(Board::from_tree(&tree).err(), Some(TreeError::TooDeep));
+    let salvaged = salvage(&tree);
+    assert_eq!(salvaged.ports.iter().map(|port| port.base).collect::<Vec<_>>(), [0x900_0000]);
+    assert_eq!(salvaged.bootargs, "");
+    // Arguments in place of the seed for random numbers, whose name is as long.
+    let mut replace = |old: &[u8], new: &[u8]| {
+        let at = tree.windows(old.len()).position(|part| part == old).expect("QEMU writes it");
+        tree[at..at + new.len()].copy_from_slice(new);
+    };
+    replace(b"rng-seed\0", b"bootargs\0");
+    replace(&0x5fc1_a441_u32.to_be_bytes(), b"semihosting quiet\0");
+    assert_eq!(salvage(&tree).bootargs, "semihosting quiet");
 }
 
 #[test]

@@ -15,7 +15,7 @@ use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
-use quire_platform::tree::{Board, TreeError};
+use quire_platform::tree::{Board, TreeError, salvage};
 
 use crate::arch::regs::TableUpdates;
 use crate::arch::{regs, smp, timer};
@@ -27,6 +27,7 @@ use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::handles::{Handle, Handles};
 use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
+use crate::power;
 use crate::task::directory::Directory;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE};
@@ -50,7 +51,11 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     // SAFETY: as above, and the size was checked against the window.
     let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(window), size) };
     // SAFETY: the first thing that boot does, on one CPU.
-    unsafe { BOARD.boot_mut() }.read(bytes)?;
+    if let Err(error) = unsafe { BOARD.boot_mut() }.read(bytes) {
+        // Boot ends here: what can still be read of the kernel arguments says how the machine stops.
+        power::init_semihosting(salvage(bytes).bootargs);
+        return Err(error);
+    }
     early_port::board_is_known();
     Ok(size)
 }

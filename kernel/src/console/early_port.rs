@@ -60,7 +60,7 @@ fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
     let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
     // SAFETY: the window maps this much of memory until the tree has been read.
     let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
-    let ports = quire_platform::tree::serial_ports(bytes);
+    let ports = quire_platform::tree::salvage(bytes).ports;
     ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
         // SAFETY: boot ends here. The page lies in the 2 MiB that are mapped.
         let registers = unsafe { early::show_registers(region.base) }?;

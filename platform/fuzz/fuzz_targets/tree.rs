@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use quire_platform::tree::{Board, serial_ports};
+use quire_platform::tree::{Board, salvage};
 
 fuzz_target!(|bytes: &[u8]| {
-    let _ = serial_ports(bytes);
+    let _ = salvage(bytes);
     if let Ok(board) = Board::from_tree(bytes) {
         assert_eq!(board.validate(), Ok(()));
         for warning in &board.warnings {

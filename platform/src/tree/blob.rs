@@ -1,8 +1,6 @@
 //! The flattened tree as bytes: everything is checked here, once, before anyone reads a node.
 //!
-//! The reader underneath is the crate `fdt`, 0.2.0-alpha3 (0.1.5 panics on FDT_NOP words and knows one memory node
-//! only). It bounds-checks every access, but on a tree that is not well formed it adds header fields with overflow,
-//! indexes with them, and its iterators repeat an error for ever. So [`Blob::new`] establishes what the reader assumes:
+//! [`Blob::new`] establishes:
 //!
 //! 1. header fields lie inside the buffer, their sums do not wrap, blocks are aligned;
 //! 2. the strings block is ASCII and ends in NUL, so every offset inside it is a string;
@@ -10,13 +8,13 @@
 //!    value ends inside the block, and its last word is the only FDT_END;
 //! 4. the memory reservation block has a terminator before its end.
 //!
-//! After that the reader cannot fail. [`super::walk`] is the only other file that uses it; it still reports an error of
-//! the reader as [`TreeError::Reader`]. One walk of the reader costs O(size × depth).
+//! After that [`Tokens`] are met as the format has them. On any other bytes they would end early; they never panic.
 
 use super::TreeError;
 
-/// Nodes below nodes, at most; a Pi 4's tree has 6 levels. It bounds the stack that a walk needs, 300 bytes each.
-pub const MAX_DEPTH: usize = 12;
+/// Nodes inside each other, at most, the root included, as on Linux; a Pi 4's tree has 6. It bounds the stack that a
+/// walk needs, 100 bytes each.
+pub const MAX_DEPTH: usize = 64;
 /// The arm64 boot protocol allows a tree of 2 MiB.
 pub const MAX_SIZE: usize = 2 << 20;
 /// Bytes of a tree that [`total_size`] needs to see.
@@ -48,6 +46,7 @@ pub fn total_size(header: &[u8; HEADER_SIZE]) -> Result<usize, TreeError> {
 pub struct Blob<'a> {
     bytes: &'a [u8],
     reservations: usize,
+    tokens: Tokens<'a>,
 }
 
 impl<'a> Blob<'a> {
@@ -65,15 +64,17 @@ impl<'a> Blob<'a> {
         let structure = block(bytes, field(2), field(9)).filter(|_| field(2) % 4 == 0 && field(9) % 4 == 0);
         let strings = block(bytes, field(3), field(8)).ok_or(TreeError::Block("strings"))?;
         check_strings(strings)?;
-        check_structure(structure.ok_or(TreeError::Block("structure"))?, strings.len())?;
-        let blob = Self { bytes, reservations };
+        let structure = structure.ok_or(TreeError::Block("structure"))?;
+        check_structure(structure, strings.len())?;
+        let tokens = Tokens { structure, strings, at: 0 };
+        let blob = Self { bytes, reservations, tokens };
         blob.check_reservations()?;
         Ok(blob)
     }
 
-    /// The tree, exactly as long as its header says.
-    pub fn bytes(&self) -> &'a [u8] {
-        self.bytes
+    /// The structure block from its start.
+    pub fn tokens(&self) -> Tokens<'a> {
+        self.tokens
     }
 
     /// The `/memreserve/` entries as (address, size), the terminator left out.
@@ -91,6 +92,90 @@ impl<'a> Blob<'a> {
             Err(TreeError::Block("memory reservation"))
         }
     }
+}
+
+/// What the structure block is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Token<'a> {
+    /// A node begins, with this name and unit address.
+    Begin(&'a str),
+    /// A property's name and value.
+    Property(&'a str, &'a [u8]),
+    /// The innermost node ends.
+    End,
+}
+
+/// The structure block from some token on.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens<'a> {
+    structure: &'a [u8],
+    strings: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        while be32(self.structure, self.at)? == NOP {
+            self.at += 4;
+        }
+        let rest = &self.structure[self.at + 4..];
+        let (token, len) = match be32(self.structure, self.at)? {
+            BEGIN_NODE => {
+                let name = c_string(rest)?;
+                (Token::Begin(name), name.len() + 1)
+            }
+            PROP => {
+                let (len, name) = (be32(rest, 0)? as usize, be32(rest, 4)? as usize);
+                let value = rest.get(8..)?.get(..len)?;
+                (Token::Property(c_string(self.strings.get(name..)?)?, value), 8 + len)
+            }
+            END_NODE => (Token::End, 0),
+            _ => return None,
+        };
+        self.at += 4 + len.next_multiple_of(4);
+        Some(token)
+    }
+}
+
+impl<'a> Tokens<'a> {
+    /// The properties of the node inside which these tokens begin.
+    pub fn properties(self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
+        self.map_while(|token| match token {
+            Token::Property(name, value) => Some((name, value)),
+            _ => None,
+        })
+    }
+
+    /// The name of the next child of the node inside which these tokens begin; they begin inside the child then. `None`
+    /// where there is none: they begin after the node.
+    pub fn next_child(&mut self) -> Option<&'a str> {
+        self.find_map(|token| match token {
+            Token::Begin(name) => Some(Some(name)),
+            Token::Property(..) => None,
+            Token::End => Some(None),
+        })?
+    }
+
+    /// Leaves the node inside which these tokens begin, and all nodes in it.
+    pub fn skip_node(&mut self) {
+        let mut depth = 1usize;
+        while depth > 0 {
+            match self.next() {
+                Some(Token::Begin(_)) => depth += 1,
+                Some(Token::Property(..)) => {}
+                Some(Token::End) => depth -= 1,
+                None => return,
+            }
+        }
+    }
+}
+
+/// The string that `bytes` start with, up to its NUL.
+fn c_string(bytes: &[u8]) -> Option<&str> {
+    let len = bytes.iter().position(|byte| *byte == 0)?;
+    core::str::from_utf8(&bytes[..len]).ok()
 }
 
 /// An entry of the memory reservation block; `None` is its terminator.

@@ -55,7 +55,7 @@ pub struct Psci {
 impl Board {
     /// `/cpus`, after the banks are settled.
     pub(super) fn read_cpus(&mut self, cpus: &Node<'_>) {
-        let nodes = cpus.children().map_while(Result::ok);
+        let nodes = cpus.children();
         for node in nodes.filter(|node| node.okay && is_cpu(node)) {
             let mpidr = node.property("reg").and_then(|reg| Cells(reg).take(cpus.cells.address));
             let known = |mpidr: &u64| self.cpus.iter().any(|cpu| cpu.mpidr == *mpidr);

@@ -220,9 +220,9 @@ impl Board {
 /// The path of `node`, cut if it does not fit; such a port cannot be found by its path.
 fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
     let mut path = String::new();
-    for node in scope.nodes().chain([node]) {
-        let at = if node.unit.is_some() { "@" } else { "" };
-        for part in ["/", node.name, at, node.unit.unwrap_or_default()] {
+    for (name, unit) in scope.names().chain([(node.name, node.unit)]) {
+        let at = if unit.is_some() { "@" } else { "" };
+        for part in ["/", name, at, unit.unwrap_or_default()] {
             copy(&mut path, part);
         }
     }

@@ -36,7 +36,7 @@ pub use interrupt::{Controller, Interrupt, Timer, Trigger};
 pub use memory::{Bank, Distances};
 pub use pins::{MAX_PINS, Pin, Pins};
 pub use reserved::{DynamicReservation, Reservation, ReservationFlags};
-pub use salvage::{MAX_PORTS, serial_ports};
+pub use salvage::{MAX_PORTS, Salvage, salvage};
 pub use warning::{Oddity, Warning};
 
 /// Physical addresses end here: 48 bits, which is what Quire's page tables hold.
@@ -296,8 +296,6 @@ pub enum TreeError {
     Structure(usize),
     /// Nodes are nested deeper than [`MAX_DEPTH`].
     TooDeep,
-    /// The reader failed on a tree that passed the checks.
-    Reader,
     /// No memory is described that could be used.
     NoMemory,
 }
@@ -311,7 +309,6 @@ impl fmt::Display for TreeError {
             Self::Block(which) => write!(f, "damaged device tree: bad {which} block"),
             Self::Structure(offset) => write!(f, "damaged device tree: bad structure at offset {offset:#x}"),
             Self::TooDeep => write!(f, "damaged device tree: nodes nested more than {MAX_DEPTH} deep"),
-            Self::Reader => write!(f, "damaged device tree: its nodes cannot be read"),
             Self::NoMemory => write!(f, "the device tree describes no usable memory"),
         }
     }

@@ -69,7 +69,7 @@ impl<'a> Group<'a> {
 
 impl<'a> Controller<'a> {
     fn groups(&self) -> impl Iterator<Item = Group<'a>> {
-        self.node.children().map_while(Result::ok).map(Group)
+        self.node.children().map(Group)
     }
 
     /// The groups that a port's `pinctrl-0` names.

@@ -58,12 +58,11 @@ impl Board {
     fn walk<'a>(&mut self, root: Node<'a>, later: &mut Later<'a>) -> Result<(), TreeError> {
         let mut path = Path::new(root);
         while let Some(node) = path.next() {
-            let node = node?;
             let Some(scope) = path.scope() else { break };
             // A node whose status is not "okay" does not exist, and neither do the nodes below it.
             if node.okay && !(scope.is_root() && self.system_node(&scope, &node, later)) {
                 self.device(&scope, &node, later);
-                path.enter(node)?;
+                path.enter(&node)?;
             }
         }
         Ok(())

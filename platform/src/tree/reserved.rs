@@ -67,7 +67,7 @@ impl Board {
         for (base, size) in blob.reservations().filter(|(_, size)| *size > 0) {
             self.add_reservation("memreserve", base, size, ReservationFlags::MEMRESERVE);
         }
-        let children = parent.iter().flat_map(Node::children).map_while(Result::ok);
+        let children = parent.iter().flat_map(Node::children);
         for node in children.filter(|node| node.okay) {
             let flags = self.flags(&node);
             let counts = parent.map_or(node.cells, |parent| parent.cells);

@@ -1,16 +1,12 @@
 //! Nodes, properties, and the values that a node inherits from its ancestors: cells, addresses, interrupt parent.
 //!
-//! A walk goes depth first and keeps a [`Path`] of the nodes above, at most [`MAX_DEPTH`], through which an address is
-//! translated level by level.
+//! A walk is one pass over the tree's tokens. It keeps a [`Path`] of the nodes above, at most [`MAX_DEPTH`], through
+//! which an address is translated level by level.
 
-use fdt::nodes::{AsNode, Node as Raw};
-use fdt::parsing::{NoPanic, unaligned::UnalignedParser};
 use heapless::Vec;
 
-use super::blob::{Blob, MAX_DEPTH, be32};
+use super::blob::{Blob, MAX_DEPTH, Token, Tokens, be32};
 use super::{Region, TreeError};
-
-type Mode<'a> = (UnalignedParser<'a>, NoPanic);
 
 /// The `#address-cells` and `#size-cells` that a node sets for its children.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +25,8 @@ impl Default for CellCounts {
 /// One node, with the properties that nearly every decision needs already picked out.
 #[derive(Clone, Copy)]
 pub(super) struct Node<'a> {
-    raw: Raw<'a, Mode<'a>>,
+    /// What comes after the node's name: its properties, its children, its end.
+    inside: Tokens<'a>,
     pub name: &'a str,
     pub unit: Option<&'a str>,
     compatible: &'a [u8],
@@ -46,16 +43,19 @@ pub(super) struct Node<'a> {
 impl<'a> Node<'a> {
     /// The root of a checked tree.
     pub fn root(blob: &Blob<'a>) -> Result<Self, TreeError> {
-        let tree = fdt::Fdt::new_unaligned_fallible(blob.bytes()).map_err(|_| TreeError::Reader)?;
-        Self::read(tree.root().map_err(|_| TreeError::Reader)?.as_node())
+        let mut tokens = blob.tokens();
+        match tokens.next() {
+            Some(Token::Begin(name)) => Ok(Self::read(name, tokens)),
+            _ => Err(TreeError::Structure(0)),
+        }
     }
 
-    fn read(raw: Raw<'a, Mode<'a>>) -> Result<Self, TreeError> {
-        let full_name = raw.name().map_err(|_| TreeError::Reader)?;
+    fn read(full_name: &'a str, inside: Tokens<'a>) -> Self {
+        let (name, unit) = full_name.split_once('@').map_or((full_name, None), |(name, unit)| (name, Some(unit)));
         let mut node = Self {
-            raw,
-            name: full_name.name,
-            unit: full_name.unit_address,
+            inside,
+            name,
+            unit,
             compatible: &[],
             device_type: None,
             okay: true,
@@ -66,10 +66,8 @@ impl<'a> Node<'a> {
             interrupt_parent: None,
             interrupt_cells: None,
         };
-        for property in raw.properties().map_err(|_| TreeError::Reader)?.iter() {
-            let property = property.map_err(|_| TreeError::Reader)?;
-            let value = property.value;
-            match property.name {
+        for (name, value) in inside.properties() {
+            match name {
                 "compatible" => node.compatible = value,
                 "device_type" => node.device_type = text(value),
                 "status" => node.okay = matches!(text(value), Some("okay" | "ok")),
@@ -83,23 +81,22 @@ impl<'a> Node<'a> {
                 _ => {}
             }
         }
-        Ok(node)
+        node
     }
 
     /// The children of this node.
     pub fn children(&self) -> Children<'a> {
-        Children { raw: self.raw.children().ok().map(|children| children.iter()) }
+        Children(self.inside)
     }
 
     /// The value of a property: its bytes in the tree.
     pub fn property(&self, name: &str) -> Option<&'a [u8]> {
-        self.raw.raw_property(name).ok().flatten().map(|property| property.value)
+        self.properties().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// Every property as (name, value).
     pub fn properties(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        let properties = self.raw.properties().ok().map(|properties| properties.iter());
-        properties.into_iter().flatten().map_while(Result::ok).map(|property| (property.name, property.value))
+        self.inside.properties()
     }
 
     /// A property that is one string.
@@ -133,70 +130,89 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The children of a node. Ends after an error, which the reader would repeat for ever.
-pub(super) struct Children<'a> {
-    raw: Option<fdt::nodes::NodeChildrenIter<'a, Mode<'a>>>,
-}
+/// The children of a node.
+pub(super) struct Children<'a>(Tokens<'a>);
 
 impl<'a> Iterator for Children<'a> {
-    type Item = Result<Node<'a>, TreeError>;
+    type Item = Node<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let node = self.raw.as_mut()?.next()?.map_err(|_| TreeError::Reader).and_then(Node::read);
-        if node.is_err() {
-            self.raw = None;
-        }
+        let name = self.0.next_child()?;
+        let node = Node::read(name, self.0);
+        self.0.skip_node();
         Some(node)
     }
 }
 
-/// A node whose children are being visited.
-pub(super) struct Level<'a> {
-    node: Node<'a>,
-    children: Children<'a>,
-    /// The phandle of the interrupt controller for `node`; 0 if none is given.
+/// What a node whose children are being visited hands down to them.
+struct Level<'a> {
+    name: &'a str,
+    unit: Option<&'a str>,
+    cells: CellCounts,
+    ranges: Option<&'a [u8]>,
+    dma_ranges: Option<&'a [u8]>,
+    /// The phandle of the interrupt controller for the children; 0 if none is given.
     interrupt_parent: u32,
 }
 
 /// The path from the root to the node that is being visited. A walk is a loop over this and not a recursion, so that no
 /// tree can exhaust the boot stack.
-pub(super) struct Path<'a>(Vec<Level<'a>, MAX_DEPTH>);
+pub(super) struct Path<'a> {
+    levels: Vec<Level<'a>, MAX_DEPTH>,
+    /// What has not been visited.
+    rest: Tokens<'a>,
+    /// `rest` begins inside the node that the walk met last, which was not entered.
+    is_inside: bool,
+}
 
 impl<'a> Path<'a> {
     /// At the root, before its first child.
     pub fn new(root: Node<'a>) -> Self {
-        let mut path = Self(Vec::new());
+        let mut path = Self { levels: Vec::new(), rest: root.inside, is_inside: true };
         // An empty vector has room.
-        let _ = path.push(root, root.interrupt_parent.unwrap_or(0));
+        let _ = path.push(&root, root.interrupt_parent.unwrap_or(0));
         path
     }
 
     /// The next node in depth-first order: below the last one if that was entered, beside it or further up if not.
-    pub fn next(&mut self) -> Option<Result<Node<'a>, TreeError>> {
-        while let Some(level) = self.0.last_mut() {
-            if let Some(node) = level.children.next() {
-                return Some(node);
+    pub fn next(&mut self) -> Option<Node<'a>> {
+        if self.is_inside {
+            self.rest.skip_node();
+        }
+        while !self.levels.is_empty() {
+            if let Some(name) = self.rest.next_child() {
+                self.is_inside = true;
+                return Some(Node::read(name, self.rest));
             }
-            self.0.pop();
+            self.levels.pop();
         }
         None
     }
 
     /// Descends into `node`, which must be the node that the walk met last: its children come next.
-    pub fn enter(&mut self, node: Node<'a>) -> Result<(), TreeError> {
-        let interrupt_parent = self.scope().map_or(0, |scope| scope.interrupt_parent_of(&node));
+    pub fn enter(&mut self, node: &Node<'a>) -> Result<(), TreeError> {
+        let interrupt_parent = self.scope().map_or(0, |scope| scope.interrupt_parent_of(node));
         self.push(node, interrupt_parent)
     }
 
     /// The scope of the node that the walk met last.
     pub fn scope(&self) -> Option<Scope<'a, '_>> {
-        let (bus, above) = self.0.split_last()?;
+        let (bus, above) = self.levels.split_last()?;
         Some(Scope { above, bus })
     }
 
-    fn push(&mut self, node: Node<'a>, interrupt_parent: u32) -> Result<(), TreeError> {
-        let level = Level { node, children: node.children(), interrupt_parent };
-        self.0.push(level).map_err(|_| TreeError::TooDeep)
+    /// `interrupt_parent` is that of `node`. A node with interrupt cells is itself the controller for its children.
+    fn push(&mut self, node: &Node<'a>, interrupt_parent: u32) -> Result<(), TreeError> {
+        let level = Level {
+            name: node.name,
+            unit: node.unit,
+            cells: node.cells,
+            ranges: node.ranges,
+            dma_ranges: node.dma_ranges,
+            interrupt_parent: if node.interrupt_cells.is_some() { node.phandle } else { interrupt_parent },
+        };
+        self.is_inside = false;
+        self.levels.push(level).map_err(|_| TreeError::TooDeep)
     }
 }
 
@@ -215,31 +231,28 @@ impl<'a, 's> Scope<'a, 's> {
 
     /// The cells of addresses here.
     pub fn cells(&self) -> CellCounts {
-        self.bus.node.cells
+        self.bus.cells
     }
 
-    /// The nodes from below the root down to the parent of the nodes here.
-    pub fn nodes(&self) -> impl Iterator<Item = &'s Node<'a>> + use<'a, 's> {
-        self.above.iter().chain([self.bus]).skip(1).map(|level| &level.node)
+    /// The names and unit addresses from below the root down to the parent of the nodes here.
+    pub fn names(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> + use<'a, 's> {
+        self.above.iter().chain([self.bus]).skip(1).map(|level| (level.name, level.unit))
     }
 
     /// Each bus on the way up with the cells of the one above it.
-    fn buses(&self) -> impl Iterator<Item = (&'s Node<'a>, CellCounts)> + use<'a, 's> {
+    fn buses(&self) -> impl Iterator<Item = (&'s Level<'a>, CellCounts)> + use<'a, 's> {
         let (mut above, mut bus) = (self.above, self.bus);
         core::iter::from_fn(move || {
             let (parent, further) = above.split_last()?;
-            let step = (&bus.node, parent.node.cells);
+            let step = (bus, parent.cells);
             (above, bus) = (further, parent);
             Some(step)
         })
     }
 
-    /// The phandle of the controller that `child`'s interrupts go to: its own property or the inherited one. A parent
-    /// with interrupt cells is itself the controller.
+    /// The phandle of the controller that `child`'s interrupts go to: its own property or the inherited one.
     pub fn interrupt_parent_of(&self, child: &Node<'a>) -> u32 {
-        let bus = self.bus;
-        let inherited = if bus.node.interrupt_cells.is_some() { bus.node.phandle } else { bus.interrupt_parent };
-        child.interrupt_parent.unwrap_or(inherited)
+        child.interrupt_parent.unwrap_or(self.bus.interrupt_parent)
     }
 
     /// The `index`th (address, size) of `child`'s `reg`, as the CPU sees it.
