@@ -2,7 +2,7 @@
 //!
 //! Arguments are separated by white space. Each is `key` or `key=value`; double quotes keep white space together,
 //! around a value (`title="a b"`) or around the whole argument (`"title=a b"`), as on Linux. A quote inside a value is
-//! kept. Everything after an argument `--` is for init.
+//! kept. A `=` that an argument starts with belongs to the key. Everything after an argument `--` is for init.
 
 /// The arguments of `line` as (key, value), in order.
 pub fn arguments(line: &str) -> Arguments<'_> {
@@ -119,8 +119,10 @@ impl<'a> Iterator for Arguments<'a> {
             return None;
         }
         let argument = unquote(argument);
-        Some(match argument.split_once('=') {
-            Some((key, value)) => (key, Some(unquote(value))),
+        // A key has at least one character: the value of `=a=b` is `b`.
+        let first = argument.chars().next().map_or(0, char::len_utf8);
+        Some(match argument[first..].split_once('=') {
+            Some((key, value)) => (&argument[..first + key.len()], Some(unquote(value))),
             None => (argument, None),
         })
     }
@@ -147,6 +149,12 @@ mod tests {
         assert!(arguments(line).eq(expected));
         assert_eq!(find(line, "quiet"), Some(""));
         assert_eq!(find(line, "lo"), None);
+    }
+
+    #[test]
+    fn a_key_is_never_empty() {
+        assert!(arguments("=x = =a=b é=1").eq([("=x", None), ("=", None), ("=a", Some("b")), ("é", Some("1"))]));
+        assert!(arguments("\"\" \"=x\"").eq([("", None), ("=x", None)]));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! `run --exec` prints the programs' output and nothing else, and exits with the status of the last command.
 
+use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Machine, PANICKED, TIMED_OUT, compile};
@@ -53,6 +56,31 @@ fn a_panic_says_what_happened_and_where() {
     for part in ["kernel panic", "init", "x29 ffff", "from 0x", "primary_main"] {
         assert!(outcome.log.contains(part), "no '{part}'\n{outcome}");
     }
+}
+
+/// The first process has no parent that could get its siblings.
+#[test]
+fn init_has_no_siblings() {
+    let outcome = Machine::virt().add(&compile("first.c"), "/init").exec("echo not reached");
+    let output = outcome.ended_with(PANICKED).replace('\r', "");
+    assert_eq!(output, "clone: EINVAL\nclone3: EINVAL\n", "{outcome}");
+}
+
+/// QEMU itself ends with status 0 then.
+#[test]
+fn a_machine_that_a_signal_ends_has_not_succeeded() {
+    let mut machine = Machine::virt().command();
+    machine.args(["--exec", "echo it is up; sleep 1000"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut machine = machine.spawn().expect("xtask starts");
+    let mut output = BufReader::new(machine.stdout.take().expect("a pipe")).lines();
+    assert!(output.any(|line| line.is_ok_and(|line| line == "it is up")), "the machine boots");
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", machine.id())).expect("xtask has QEMU");
+    let qemu = children.split_whitespace().next().expect("one child");
+    assert!(Command::new("kill").arg(qemu).status().is_ok_and(|status| status.success()), "a signal for {qemu}");
+    let done = machine.wait_with_output().expect("xtask ends");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{said}");
+    assert!(said.contains("a signal from outside ended QEMU"), "{said}");
 }
 
 #[test]

@@ -12,6 +12,8 @@ bitflags! {
         const WRITE = 2;
         /// May be executed.
         const EXEC = 4;
+        /// Atomic operations work in it, as in all memory: without effect.
+        const SEM = 8;
         /// The whole stack from this page down (`mprotect` on a growing area).
         const GROWSDOWN = 0x0100_0000;
         /// The whole area up from this page (`mprotect`).

@@ -289,6 +289,10 @@ pub mod tty {
     pub const TIOCSPGRP: usize = 0x5410;
     pub const TIOCGWINSZ: usize = 0x5413;
     pub const TIOCSWINSZ: usize = 0x5414;
+    pub const FIONREAD: usize = 0x541b;
+    pub const FIONBIO: usize = 0x5421;
+    pub const FIONCLEX: usize = 0x5450;
+    pub const FIOCLEX: usize = 0x5451;
     pub const ICRNL: u32 = 0o400;
     pub const OPOST: u32 = 1;
     pub const ONLCR: u32 = 4;
@@ -540,6 +544,7 @@ pub mod at {
     pub const RSEQ_FEATURE_SIZE: u64 = 27;
     pub const RSEQ_ALIGN: u64 = 28;
     pub const EXECFN: u64 = 31;
+    pub const MINSIGSTKSZ: u64 = 51;
     /// Quire's own: the address of the list of the program's handles ([`HandleInfo`](super::HandleInfo)).
     pub const HANDLES: u64 = 0x1000;
     /// Quire's own: how many there are.

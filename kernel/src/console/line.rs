@@ -233,6 +233,11 @@ impl Line {
         Some(n)
     }
 
+    /// The number of bytes that are ready.
+    pub fn unread(&self) -> usize {
+        self.ready_len
+    }
+
     /// Whether a read would return at once.
     pub fn is_readable(&self) -> bool {
         self.ready_len > 0 || self.at_end

@@ -120,6 +120,11 @@ fn send(bytes: &[u8]) -> usize {
     done
 }
 
+/// The number of bytes that a read gets at once.
+pub fn unread() -> usize {
+    LINE.lock().unread()
+}
+
 /// The events for `poll`.
 pub fn ready() -> u16 {
     let readable = if LINE.lock().is_readable() { poll::IN | poll::RDNORM } else { 0 };

@@ -1,4 +1,5 @@
-//! Pipes: a ring of 64 KiB, as Linux's by default, in pages that are allocated as it fills.
+//! Pipes: a ring of 64 KiB, as Linux's by default, in pages that are allocated as it fills. A pipe may be told to hold
+//! less.
 //!
 //! Bytes are copied once, between the pages and a program's memory. The copy may fault and sleep, so the pipe's lock is not
 //! held meanwhile: whoever copies has a *claim* on one side, which covers a part of the ring, and nobody else claims that
@@ -24,7 +25,7 @@ use crate::task::point::COPY;
 use crate::task::wait::Sleep;
 use crate::vm::{self, Cpu, SpinLock};
 
-/// Bytes that a pipe holds.
+/// Bytes that a pipe holds, unless it is told otherwise, and at most.
 pub const CAPACITY: usize = 65536;
 
 /// Writes of up to this many bytes are not torn (`PIPE_BUF`).
@@ -48,6 +49,8 @@ struct Ring {
     /// Where the bytes begin, below [`CAPACITY`], and how many there are.
     start: usize,
     len: usize,
+    /// How many there may be, [`ATOMIC`] to [`CAPACITY`]; a power of two.
+    capacity: usize,
     readers: u32,
     writers: u32,
     /// There is a [`Reading`].
@@ -63,7 +66,8 @@ impl Ring {
     }
 
     fn room(&self) -> usize {
-        CAPACITY - self.len
+        // (Bytes that a writer has claimed stay when the pipe is told to hold less.)
+        self.capacity.saturating_sub(self.len)
     }
 
     /// The events of each side for `poll`: the reader's in the lower half.
@@ -91,7 +95,8 @@ pub struct Pipe {
 impl Pipe {
     /// A pipe with one reader and one writer.
     pub fn new() -> Result<KArc<Self>, Errno> {
-        let ring = Ring { start: 0, len: 0, readers: 1, writers: 1, is_read: false, is_written: false };
+        let ring =
+            Ring { start: 0, len: 0, capacity: CAPACITY, readers: 1, writers: 1, is_read: false, is_written: false };
         Ok(KArc::try_new(Self {
             events: AtomicU32::new(ring.events()),
             ring: SpinLock::new(Cpu, Rank::Object, ring),
@@ -112,6 +117,37 @@ impl Pipe {
         drop(ring);
         self.readers.wake(u16::MAX);
         self.writers.wake(u16::MAX);
+    }
+
+    /// How many bytes it may hold.
+    pub fn capacity(&self) -> usize {
+        self.ring.lock().capacity
+    }
+
+    /// How many bytes it holds.
+    pub fn unread(&self) -> usize {
+        self.ring.lock().len
+    }
+
+    /// Lets it hold `bytes`, rounded up to a power of two of at least a page; returns how many. EPERM for more than
+    /// [`CAPACITY`], EBUSY if it holds more already.
+    pub fn set_capacity(&self, bytes: usize) -> Result<usize, Errno> {
+        if bytes > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = bytes.next_power_of_two().max(ATOMIC);
+        if capacity > CAPACITY {
+            return Err(Errno::EPERM);
+        }
+        let mut ring = self.ring.lock();
+        if ring.len > capacity {
+            return Err(Errno::EBUSY);
+        }
+        ring.capacity = capacity;
+        self.publish(&ring);
+        drop(ring);
+        self.writers.wake(poll::OUT | poll::WRNORM);
+        Ok(capacity)
     }
 
     /// Where threads wait for a side.

@@ -1,11 +1,16 @@
 //! A call that waits for any of several open files once: ppoll and pselect6 (see `docs/readiness.md`).
+//!
+//! The call keeps the files that it waits for. Each look, however, is at what the descriptors lead to by then, as on Linux: a
+//! descriptor that another thread has closed is found to be invalid at the next look, whoever causes it.
 
 use alloc::boxed::Box;
 
 use quire_abi::Errno;
+use quire_abi::layout::poll;
 use quire_mm::fallible::{KArc, try_box_with};
 
 use super::descriptor::OpenFile;
+use super::table::Descriptors;
 use crate::arch::timer;
 use crate::task::point::resched_point;
 use crate::task::wait::{Place, Poller, Sleep};
@@ -15,6 +20,8 @@ const CHUNK: usize = 32;
 
 /// A file that a call waits for.
 pub struct Watched {
+    fd: i32,
+    /// What the descriptor led to at first. The thread sleeps for it.
     file: Option<KArc<OpenFile>>,
     place: Place,
     /// Events that end the wait.
@@ -33,10 +40,12 @@ impl Watched {
         }
     }
 
-    fn look(&mut self) -> bool {
-        if let Some(file) = &self.file {
-            self.found = file.object.ready() & self.wanted;
-        }
+    fn look(&mut self, table: &Descriptors) -> bool {
+        let events = match table.get(self.fd) {
+            Ok(descriptor) => descriptor.file.object.ready(),
+            Err(_) => poll::NVAL,
+        };
+        self.found = events & (self.wanted | poll::NVAL);
         self.found != 0
     }
 }
@@ -58,19 +67,21 @@ struct Chunk {
 /// All files that a call waits for. There may be a million.
 pub struct PollSet<'a> {
     poller: &'a Poller,
+    table: &'a Descriptors,
     /// The last chunk first.
     chunks: Option<Box<Chunk>>,
     len: usize,
 }
 
 impl<'a> PollSet<'a> {
-    /// Empty. The poller is the calling thread.
-    pub fn new(poller: &'a Poller) -> Self {
-        Self { poller, chunks: None, len: 0 }
+    /// Empty. The poller is the calling thread, the descriptors are its own.
+    pub fn new(poller: &'a Poller, table: &'a Descriptors) -> Self {
+        Self { poller, table, chunks: None, len: 0 }
     }
 
-    /// Adds a file, or for `None` an entry with the events `found`.
-    pub fn push(&mut self, file: Option<KArc<OpenFile>>, wanted: u16, found: u16, tag: u64) -> Result<(), Errno> {
+    /// Adds a descriptor, which need not be open.
+    pub fn push(&mut self, fd: i32, wanted: u16, tag: u64) -> Result<(), Errno> {
+        let file = self.table.get(fd).ok().map(|descriptor| descriptor.file);
         file.as_ref().map_or(Ok(()), |file| file.object.prepare())?;
         let at = self.len % CHUNK;
         if at == 0 {
@@ -91,7 +102,7 @@ impl<'a> PollSet<'a> {
         // set outlives neither the poller nor, with its reference, the file, and stays with the thread that made it.
         let place = unsafe { Place::new(self.poller) };
         if let Some(chunk) = &mut self.chunks {
-            chunk.files[at] = Some(Watched { file, place, wanted, found, tag });
+            chunk.files[at] = Some(Watched { fd, file, place, wanted, found: 0, tag });
         }
         self.len += 1;
         Ok(())
@@ -113,9 +124,10 @@ impl<'a> PollSet<'a> {
         loop {
             self.poller.reset();
             let mut ready = 0;
+            let table = self.table;
             self.each(|watched| {
                 watched.enter();
-                ready += usize::from(watched.look());
+                ready += usize::from(watched.look(table));
                 Ok(())
             })?;
             let is_over = deadline.is_some_and(|at| timer::now_ns() >= at);

@@ -158,7 +158,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn len(self) -> u64 {
+    pub fn len(self) -> u64 {
         match self {
             Self::Archive(data) => data.len() as u64,
             Self::Memory(file) => file.content.len(),

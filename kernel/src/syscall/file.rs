@@ -11,10 +11,9 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
 
 use super::poll::pass;
-use super::{Answer, Args, content, memory_file};
+use super::{Answer, Args, content};
 use crate::arch::{speculation, uaccess};
 use crate::archive::{self, Node};
-use crate::console::tty;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::table::Descriptors;
@@ -383,47 +382,6 @@ pub fn dup3(a: Args) -> Answer {
     let replaced = table.replace(a.int(1), descriptor, limit())?;
     drop(replaced);
     Ok(a.word(1))
-}
-
-pub fn fcntl(a: Args) -> Answer {
-    const DUPFD: u32 = 0;
-    const GETFD: u32 = 1;
-    const SETFD: u32 = 2;
-    const GETFL: u32 = 3;
-    const SETFL: u32 = 4;
-    const DUPFD_CLOEXEC: u32 = 1030;
-    const ADD_SEALS: u32 = 1033;
-    const GET_SEALS: u32 = 1034;
-    let table = table()?;
-    let descriptor = table.get(a.int(0))?;
-    match a.uint(1) {
-        which @ (DUPFD | DUPFD_CLOEXEC) => {
-            if a.0[2] >= limit() {
-                return Err(Errno::EINVAL);
-            }
-            let copy = Descriptor { close_on_exec: which == DUPFD_CLOEXEC, ..descriptor };
-            table.insert(copy, a.word(2), limit()).map(|fd| fd as usize)
-        }
-        GETFD => Ok(usize::from(descriptor.close_on_exec)),
-        SETFD => table.set_close_on_exec(a.int(0), a.uint(2) & 1 != 0).map(|()| 0),
-        GETFL => Ok(descriptor.file.status.load(Ordering::Relaxed) as usize),
-        SETFL => {
-            let changeable = (Open::APPEND | Open::NONBLOCK).bits();
-            let old = descriptor.file.status.load(Ordering::Relaxed);
-            descriptor.file.status.store(old & !changeable | a.uint(2) & changeable, Ordering::Relaxed);
-            Ok(0)
-        }
-        ADD_SEALS => memory_file::add_seals(&descriptor, a.uint(2)),
-        GET_SEALS => memory_file::seals(&descriptor),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-pub fn ioctl(a: Args) -> Answer {
-    match &table()?.get(a.int(0))?.file.object {
-        Object::Console => tty::ioctl(a.word(1), a.addr(2)),
-        _ => Err(Errno::ENOTTY),
-    }
 }
 
 pub fn pipe2(a: Args) -> Answer {

@@ -45,13 +45,14 @@ fn or_again(call: impl Fn() -> Result<(), Errno>) -> Answer {
 }
 
 /// PROT bits that mmap and mprotect accept; others give EINVAL.
-fn prot(bits: u32) -> Result<Prot, Errno> {
-    Prot::from_bits(bits).ok_or(Errno::EINVAL)
+fn prot(bits: usize) -> Result<Prot, Errno> {
+    let prot = u32::try_from(bits).ok().and_then(Prot::from_bits);
+    prot.map(|prot| prot - Prot::SEM).ok_or(Errno::EINVAL)
 }
 
 pub fn mmap(a: Args) -> Answer {
     let flags = Map::from_bits_retain(a.uint(3));
-    let prot = Prot::from_bits_truncate(a.uint(2)) - Prot::GROWSDOWN - Prot::GROWSUP;
+    let prot = Prot::from_bits_truncate(a.uint(2)) - Prot::SEM - Prot::GROWSDOWN - Prot::GROWSUP;
     let offset = a.word(5);
     if !offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
@@ -95,7 +96,7 @@ pub fn munmap(a: Args) -> Answer {
 }
 
 pub fn mprotect(a: Args) -> Answer {
-    let prot = prot(a.uint(2))?;
+    let prot = prot(a.word(2))?;
     mm()?.protect(untagged(a.word(0)), a.word(1), prot).map(|()| 0)
 }
 

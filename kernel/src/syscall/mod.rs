@@ -7,6 +7,7 @@ mod areas;
 mod attributes;
 mod buffers;
 mod content;
+mod control;
 mod epoll;
 mod file;
 mod futex;
@@ -200,8 +201,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     FCHDIR => file::fchdir(a);
     DUP => file::dup(a);
     DUP3 => file::dup3(a);
-    FCNTL => file::fcntl(a);
-    IOCTL => file::ioctl(a);
+    FCNTL => control::fcntl(a);
+    IOCTL => control::ioctl(a);
     PIPE2 => file::pipe2(a);
     PPOLL => poll::ppoll(a);
     PSELECT6 => poll::pselect6(a);

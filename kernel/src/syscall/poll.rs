@@ -56,8 +56,8 @@ pub fn ppoll(a: Args) -> Answer {
         return Ok(ready);
     }
     let poller = Poller::new();
-    let mut set = PollSet::new(&poller);
-    watch(table, a.addr(0), count, &mut set)?;
+    let mut set = PollSet::new(&poller, table);
+    watch(a.addr(0), count, &mut set)?;
     let ready = wait(&mut set, deadline, a.opt_addr(2), mask);
     set.each(|watched| {
         let place = a.addr(0) + watched.tag as usize * size_of::<PollFd>() + core::mem::offset_of!(PollFd, revents);
@@ -110,23 +110,23 @@ fn look_at(table: &Descriptors, fds: &mut [PollFd]) {
 }
 
 /// Adds all entries at `at`.
-fn watch(table: &Descriptors, at: UserAddr, count: usize, set: &mut PollSet<'_>) -> Result<(), Errno> {
+fn watch(at: UserAddr, count: usize, set: &mut PollSet<'_>) -> Result<(), Errno> {
     for i in 0..count {
         pass(i)?;
         let fd: PollFd = uaccess::get(at + i * size_of::<PollFd>())?;
-        if fd.fd < 0 {
-            continue;
+        if fd.fd >= 0 {
+            set.push(fd.fd, fd.events | ALWAYS, i as u64)?;
         }
-        let file = table.get(fd.fd).ok().map(|descriptor| descriptor.file);
-        let found = if file.is_none() { bits::NVAL } else { 0 };
-        set.push(file, fd.events | ALWAYS, found, i as u64)?;
     }
     Ok(())
 }
 
 /// For each of pselect6's sets: the events requested, and the events that set a bit in it.
-const SETS: [(u16, u16); 3] =
-    [(bits::IN, bits::IN | bits::HUP | bits::ERR), (bits::OUT, bits::OUT | bits::ERR), (bits::PRI, bits::PRI)];
+const SETS: [(u16, u16); 3] = [
+    (bits::IN, bits::IN | bits::HUP | bits::ERR | bits::NVAL),
+    (bits::OUT, bits::OUT | bits::ERR | bits::NVAL),
+    (bits::PRI, bits::PRI | bits::NVAL),
+];
 
 /// Bits of a word of a set.
 const WORD: usize = u64::BITS as usize;
@@ -142,7 +142,7 @@ pub fn pselect6(a: Args) -> Answer {
     let [mask, size] = a.opt_addr(5).map(uaccess::get::<[u64; 2]>).transpose()?.unwrap_or_default();
     let mask = signal::mask_at((mask != 0).then(|| UserAddr::new(mask as usize)), size as usize)?;
     let poller = Poller::new();
-    let mut set = PollSet::new(&poller);
+    let mut set = PollSet::new(&poller, table);
     for first in (0..count).step_by(WORD) {
         pass(first)?;
         let words = read_words(&sets, first)?;
@@ -150,7 +150,9 @@ pub fn pselect6(a: Args) -> Answer {
             let asked = SETS.iter().zip(words).enumerate().filter(|(_, (_, w))| w >> (fd - first) & 1 != 0);
             let (wanted, tag) = asked
                 .fold((0, fd as u64), |(wanted, tag), (i, ((_, answers), _))| (wanted | answers, tag | 1 << (32 + i)));
-            set.push(Some(table.get(fd as i32)?.file), wanted, 0, tag)?;
+            // One that is not open from the start is an error.
+            table.get(fd as i32)?;
+            set.push(fd as i32, wanted, tag)?;
         }
     }
     wait(&mut set, deadline, a.opt_addr(4), mask)?;

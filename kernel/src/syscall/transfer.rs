@@ -190,14 +190,14 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     }
 }
 
-/// Each part of a vector is a write of its own, as on Linux; 8 bytes of it count, and one that has more is the last.
+/// Each part of a vector is a write of its own, as on Linux, of exactly 8 bytes.
 fn write_counter(counter: &EventFd, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     let mut more = [0; size_of::<u64>()];
     let mut done = 0;
     loop {
         let part = from.part();
         let written = match from.take(&mut more[..part.min(size_of::<u64>())]) {
-            _ if part < more.len() => Err(Errno::EINVAL),
+            _ if part != more.len() => Err(Errno::EINVAL),
             Ok(n) if n < more.len() => Err(Errno::EFAULT),
             Ok(_) => counter.write(u64::from_ne_bytes(more), nonblocking),
             Err(e) => Err(e),
@@ -207,7 +207,7 @@ fn write_counter(counter: &EventFd, nonblocking: bool, from: &mut Buffers<'_>) -
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
         }
-        if part > more.len() || from.left() == 0 || resched_point(Sleep::Interruptible).is_err() {
+        if from.left() == 0 || resched_point(Sleep::Interruptible).is_err() {
             break;
         }
     }
@@ -355,6 +355,9 @@ pub fn sendfile(a: Args) -> Answer {
     let to = writable(&a)?;
     let from = table()?.get(a.int(1))?.file_for(Rights::READ)?;
     let source = Source::of(&from)?;
+    if a.word(3) > i64::MAX as usize {
+        return Err(Errno::EINVAL);
+    }
     let start = content::position(&a, 2)?.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
     let mut range = source.range(start, a.word(3).min(MAX_RW));
     let done = send(&to, &mut range)?;

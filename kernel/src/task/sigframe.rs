@@ -12,7 +12,7 @@ use super::thread::current;
 use crate::arch::fp::FpState;
 use crate::arch::trap::{Registers, TrapFrame};
 use crate::arch::uaccess;
-use crate::task::startup::SIGRETURN_PAGE;
+use crate::task::startup::{SIGNAL_FRAME, SIGRETURN_PAGE};
 
 /// `ucontext_t` and `struct sigcontext` up to the registers, which are a [`Registers`].
 #[derive(Clone, Copy)]
@@ -45,6 +45,7 @@ const REGISTERS: usize = CONTEXT + size_of::<Context>();
 const RESERVED: usize = REGISTERS + size_of::<Registers>() + 8;
 const FRAME_RECORD: usize = RESERVED + 4096;
 const FRAME: usize = FRAME_RECORD + 16;
+const _: () = assert!(FRAME.next_multiple_of(16) + 16 == SIGNAL_FRAME, "programs are told how much it is");
 
 // SAFETY: `repr(C)`, integers only, and the assertion below shows that nothing is padding.
 unsafe impl Pod for Context {}

@@ -28,6 +28,9 @@ const MAX_STRINGS: usize = 128 << 10;
 /// The page with the default code for the return from signal handlers.
 pub const SIGRETURN_PAGE: usize = USER_END - PAGE_SIZE;
 
+/// Bytes of stack that entering a signal handler takes: its frame, and what aligns it.
+pub const SIGNAL_FRAME: usize = 4720;
+
 /// Pages of stack that are present from the start.
 const FIRST_PAGES: usize = 2;
 
@@ -174,7 +177,7 @@ struct Places {
     handles: usize,
 }
 
-fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u64, u64); 22] {
+fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u64, u64); 23] {
     [
         (at::PHDR, image.phdr as u64),
         (at::PHENT, PROGRAM_HEADER as u64),
@@ -195,6 +198,7 @@ fn auxv(image: &Image, who: &Credentials, places: Places, handles: usize) -> [(u
         (at::RSEQ_FEATURE_SIZE, u64::from(rseq::FEATURES)),
         (at::RSEQ_ALIGN, rseq::ALIGNMENT as u64),
         (at::EXECFN, places.name as u64),
+        (at::MINSIGSTKSZ, SIGNAL_FRAME as u64),
         (at::HANDLES, places.handles as u64),
         (at::HANDLE_COUNT, handles as u64),
         (at::NULL, 0),

@@ -29,7 +29,7 @@ use crate::build::{self, Added, Built};
 use crate::cargo::Workspace;
 use crate::deb;
 use crate::options::{Board, RunOptions};
-use crate::qemu;
+use crate::qemu::{self, Control};
 use crate::setup;
 
 /// The exit status of a machine that was stopped because its time was up, as with timeout(1).
@@ -38,6 +38,9 @@ const TIMED_OUT: u8 = 124;
 /// The exit status of a machine whose kernel panicked.
 const PANICKED: u8 = 101;
 
+/// The exit status of a machine that a signal from outside ended.
+const SIGNALLED: u8 = 1;
+
 /// What is said of a machine that ended and wrote nothing.
 const MUTE: &str = "the kernel wrote nothing: it found no console. Options that change the hardware (--dtb, --cpu, \
     --qemu, --append console=) may be why; without them it writes to this terminal";
@@ -45,7 +48,7 @@ const MUTE: &str = "the kernel wrote nothing: it found no console. Options that 
 /// Bytes of the console that a time-out shows.
 const TAIL_BYTES: usize = 4096;
 
-/// What QEMU inherits: the boot archive and, with `--exec`, two serial ports.
+/// What QEMU inherits beside its control socket: the boot archive and, with `--exec`, two serial ports.
 const ARCHIVE_FD: i32 = 3;
 const SERIAL_FD: [i32; 2] = [4, 5];
 
@@ -119,16 +122,17 @@ fn kernel_arguments(options: &RunOptions) -> String {
 }
 
 /// Runs the machine with its serial port and QEMU's monitor in this terminal.
-fn interact(mut qemu: Command, inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
+fn interact(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration>) -> Result<u8> {
     eprintln!("xtask: booting; Ctrl-A X leaves");
     let terminal = tcgetattr(io::stdin()).ok();
     qemu.args(["-serial", "mon:stdio"]);
+    let control = Control::add(&mut qemu, &mut inherited)?;
     let mut child = spawn(qemu, inherited)?;
     let ended = wait(&mut child, limit);
     if let Some(settings) = &terminal {
         tcsetattr(io::stdin(), OptionalActions::Now, settings).context("restoring the terminal")?;
     }
-    Ok(ended?.map_or_else(time_is_up, status_of))
+    Ok(ended?.map_or_else(time_is_up, |status| status_of(status, control)))
 }
 
 /// Runs the machine with its serial ports on standard output and standard error, and without standard input.
@@ -146,6 +150,7 @@ fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration
         let out: Box<dyn Write + Send> = if number == 0 { Box::new(io::stdout()) } else { Box::new(io::stderr()) };
         copiers.push(copy(ours, out, Arc::clone(&tail)));
     }
+    let control = Control::add(&mut qemu, &mut inherited)?;
     let mut child = spawn(qemu, inherited)?;
     let ended = wait(&mut child, limit)?;
     for copier in copiers {
@@ -153,7 +158,7 @@ fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration
         let _ = copier.join();
     }
     let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-    let status = ended.map_or_else(time_is_up, status_of);
+    let status = ended.map_or_else(time_is_up, |status| status_of(status, control));
     match (status, tail.bytes.is_empty()) {
         (TIMED_OUT, false) => eprintln!("xtask: the console's last lines:\n{tail}"),
         (TIMED_OUT | PANICKED, true) => eprintln!("xtask: {MUTE}"),
@@ -193,9 +198,12 @@ fn time_is_up() -> u8 {
     TIMED_OUT
 }
 
-fn status_of(status: ExitStatus) -> u8 {
+fn status_of(status: ExitStatus, control: Control) -> u8 {
     if let Some(signal) = status.signal() {
         eprintln!("xtask: QEMU was ended by signal {signal}");
+    } else if control.was_signalled() {
+        eprintln!("xtask: a signal from outside ended QEMU while the machine was on");
+        return SIGNALLED;
     }
     status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }

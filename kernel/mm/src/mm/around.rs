@@ -1,16 +1,18 @@
-//! Neighbours of a page of a file in memory that a read brings in: those that are in memory too are mapped with it, since a
-//! program that reads one mostly reads the others.
+//! Neighbours of a page of a file that a read brings in: those that are in memory too are mapped with it, since a program
+//! that reads one mostly reads the others. Pages in place cost no memory, and all of a run are there.
 
 use super::Mm;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, UserAddr};
+use crate::event::Event;
 use crate::mm::Machine;
+use crate::mm::fault::{FaultError, make_empty};
 use crate::object::Object;
 use crate::pte::{Pte, bits, index};
 use crate::rmap::Release;
 use crate::table::Leaf;
-use crate::table::entry::Kind;
+use crate::table::entry::{self, Kind};
 use crate::table::gather::Counts;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 /// Pages of a file that one fault maps: the aligned run around it.
 pub(super) const AROUND: usize = 16;
@@ -53,5 +55,50 @@ impl<M: Machine> Mm<M> {
         self.charge(counts);
         let mut release = Release::new(self.machine);
         pages.into_iter().filter(|pfn| pfn.0 != 0).for_each(|pfn| release.page(pfn));
+    }
+
+    /// Maps pages in place of a file, read-only. They cost no memory, so the neighbours are mapped too.
+    pub(super) fn map_around(
+        &self,
+        vma: &Vma<M>,
+        leaf: &Leaf<'_, M>,
+        addr: UserAddr,
+        object: &Object<M>,
+    ) -> Result<(), FaultError> {
+        let run = AROUND * PAGE_SIZE;
+        let start = UserAddr::new(addr.get() & !(run - 1)).max(vma.start);
+        let end = UserAddr::new((addr.get() & !(run - 1)) + run).min(vma.end);
+        let first_index = vma.index_of(start).unwrap_or(0);
+        let first = index(start.get(), 3);
+        let count = (end - start) >> PAGE_SHIFT;
+        let exec = vma.flags.contains(VmFlags::EXEC);
+        if exec {
+            for k in 0..count {
+                if let Some(frame) = object.in_place(first_index + k) {
+                    object.prepare_exec(first_index + k, frame);
+                }
+            }
+        }
+        let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
+        // The neighbours have not been accessed. Without hardware updates, an unset access flag would cost a fault at
+        // each first access, which is what mapping them now is meant to avoid.
+        let untouched = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
+        let mut filled = 0;
+        {
+            let mut guard = leaf.lock();
+            for k in 0..count {
+                let Some(frame) = object.in_place(first_index + k) else { break };
+                // Only the page that faulted replaces a marker.
+                let asked = start + k * PAGE_SIZE == addr;
+                if guard.get(first + k) == Pte::NONE || asked && make_empty(&mut guard, first + k) {
+                    guard.fill(first + k, Pte::page(frame, if asked { attrs } else { untouched }));
+                    filled += 1;
+                }
+            }
+        }
+        self.machine.publish_tables();
+        self.machine.count(Event::FaultObject, 1);
+        self.charge(Counts { file: filled, ..Counts::default() });
+        Ok(())
     }
 }

@@ -5,12 +5,11 @@
 //! lock only to check the entry again and store: frames are allocated, cleared and copied without that lock.
 
 use super::{Areas, Mm};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr, UserAddr};
+use crate::addr::{PAGE_SHIFT, Pfn, PhysAddr, UserAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::machine::Limit;
 use crate::mm::Machine;
-use crate::mm::around::AROUND;
 use crate::mm::fresh::Fresh;
 use crate::object::{ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
@@ -381,51 +380,6 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Maps pages in place of a file, read-only. They cost no memory, so the neighbours are mapped too.
-    fn map_around(
-        &self,
-        vma: &Vma<M>,
-        leaf: &Leaf<'_, M>,
-        addr: UserAddr,
-        object: &crate::object::Object<M>,
-    ) -> Result<(), FaultError> {
-        let run = AROUND * PAGE_SIZE;
-        let start = UserAddr::new(addr.get() & !(run - 1)).max(vma.start);
-        let end = UserAddr::new((addr.get() & !(run - 1)) + run).min(vma.end);
-        let first_index = vma.index_of(start).unwrap_or(0);
-        let first = index(start.get(), 3);
-        let count = (end - start) >> PAGE_SHIFT;
-        let exec = vma.flags.contains(VmFlags::EXEC);
-        if exec {
-            for k in 0..count {
-                if let Some(frame) = object.in_place(first_index + k) {
-                    object.prepare_exec(first_index + k, frame);
-                }
-            }
-        }
-        let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
-        // The neighbours have not been accessed. Without hardware updates, an unset access flag would cost a fault at
-        // each first access, which is what mapping them now is meant to avoid.
-        let untouched = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
-        let mut filled = 0;
-        {
-            let mut guard = leaf.lock();
-            for k in 0..count {
-                let Some(frame) = object.in_place(first_index + k) else { break };
-                // Only the page that faulted replaces a marker.
-                let asked = start + k * PAGE_SIZE == addr;
-                if guard.get(first + k) == Pte::NONE || asked && make_empty(&mut guard, first + k) {
-                    guard.fill(first + k, Pte::page(frame, if asked { attrs } else { untouched }));
-                    filled += 1;
-                }
-            }
-        }
-        self.machine.publish_tables();
-        self.machine.count(Event::FaultObject, 1);
-        self.charge(Counts { file: filled, ..Counts::default() });
-        Ok(())
-    }
-
     /// Synchronises instructions in a frame that the kernel has written, if its area is executable.
     #[inline]
     #[cfg_attr(test, track_caller)]
@@ -489,7 +443,7 @@ fn run_of_empty<M: Machine>(leaf: &Leaf<'_, M>, first: usize, limit: usize) -> u
 
 /// Whether the entry is empty, after removing a marker.
 #[inline]
-fn make_empty<M: Machine>(guard: &mut LeafGuard<'_, M>, i: usize) -> bool {
+pub(super) fn make_empty<M: Machine>(guard: &mut LeafGuard<'_, M>, i: usize) -> bool {
     match guard.get(i).kind() {
         Some(NonPresent::None) => true,
         Some(NonPresent::Marker(_)) if !seeded!(MarkerBlocksFault) => {

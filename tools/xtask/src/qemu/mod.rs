@@ -1,5 +1,6 @@
 //! QEMU's arguments for the requested machine.
 
+mod control;
 mod cpu;
 mod tree;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::options::{Board, MachineOptions, MemorySize};
 
+pub use control::Control;
 pub use cpu::check as check_cpu;
 
 /// The emulator.

@@ -27,6 +27,7 @@ fn main() -> i32 {
     let mut checks = Checks::new();
     waits(&mut checks);
     heirs(&mut checks);
+    exit_signals(&mut checks);
     flags(&mut checks);
     cleared(&mut checks);
     directories(&mut checks);
@@ -132,6 +133,34 @@ fn again(how: &CStr) -> i32 {
     let path = args().next().unwrap_or(c"");
     process::execve(path, [path, how], []);
     process::exit_now(9)
+}
+
+/// clone takes any number of 8 bits as a child's exit signal, of which those that are no signals are never sent; clone3
+/// takes signals only. A child whose exit signal is not SIGCHLD is waited for as such.
+fn exit_signals(checks: &mut Checks) {
+    let by_clone3 = |signal: u64| {
+        let mut arguments = [0u64; 8];
+        arguments[4] = signal;
+        match raw(nr::CLONE3, [arguments.as_ptr() as usize, size_of_val(&arguments)])? {
+            0 => process::exit_now(3),
+            pid => Ok(pid as i32),
+        }
+    };
+    let ends = |pid: Result<i32, Errno>| -> Result<(Option<Errno>, bool), Errno> {
+        let pid = pid?;
+        let plain = waited(pid, 0).err();
+        Ok((plain, waited(pid, wait::WALL)? == Some((pid, Status::Exited(3)))))
+    };
+    let not_plain = Ok((Some(Errno::ECHILD), true));
+    let _ = quire_rt::signal::ignore(64);
+    checks.eq(ends(by_clone3(64)), not_plain, "clone3 takes the last signal");
+    for signal in [65, 66, 255, 256, 1 << 32 | 17] {
+        checks.fails(by_clone3(signal), Errno::EINVAL, "and nothing above");
+    }
+    for signal in [64, 65, 255] {
+        checks.eq(ends(copy(signal)), not_plain, "clone takes more, without a signal");
+    }
+    let _ = quire_rt::signal::default(64);
 }
 
 fn flags(checks: &mut Checks) {

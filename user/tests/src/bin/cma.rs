@@ -17,8 +17,8 @@ quire_rt::entry!(main);
 /// More memory than this takes too long to fill, in pages.
 const LIMIT: u64 = 512 << 20 >> 12;
 
-/// Areas that are looked at.
-const AREAS: usize = 8;
+/// The most areas that a kernel has.
+const AREAS: usize = 80;
 
 fn lent(all: u64) -> u64 {
     all - info::counter("nr_free_cma").unwrap_or(all)

@@ -50,6 +50,7 @@ fn start_up(checks: &mut Checks) {
     checks.eq(auxv(at::PAGESZ), Some(4096), "AT_PAGESZ");
     checks.ok(auxv(at::PHNUM).is_some_and(|count| (2..20).contains(&count)), "AT_PHNUM");
     checks.eq(auxv(at::PHENT), Some(56), "AT_PHENT");
+    checks.eq(auxv(at::MINSIGSTKSZ), Some(4720), "AT_MINSIGSTKSZ is what a handler's frame takes");
     // The headers are the program's own, in its first segment.
     checks.ok(auxv(at::PHDR).is_some_and(|headers| headers == 0x40_0040), "AT_PHDR");
     checks.ok(auxv(at::ENTRY).is_some_and(|entry| entry > 0x40_0000), "AT_ENTRY");

@@ -541,6 +541,9 @@ fn copying(checks: &mut Checks) {
     let mut buffer = [0; 64];
     checks.eq(io::read(read, &mut buffer), Ok(20), "where it is");
     checks.ok(buffer[..20] == bytes[PAGE - 10..PAGE + 10] && at == PAGE as u64 + 10, "as it was");
+    for len in [usize::MAX, 1 << 63] {
+        checks.fails(send(write, from, &mut at, len), Errno::EINVAL, "a negative count");
+    }
     let _ = (truncate(to, 0), seek(to, 3, SET), seek(from, 0, SET));
     checks.eq(send(to, from, no, 2 * PAGE), Ok(2 * PAGE), "to another file");
     checks.eq((seek(from, 0, CUR), seek(to, 0, CUR)), (Ok(2 * PAGE), Ok(2 * PAGE + 3)), "at its position");

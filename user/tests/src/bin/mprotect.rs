@@ -5,7 +5,8 @@
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::{Prot, sig};
-use user_tests::{Checks, KERNEL, PAGE, RW, all, map, mprotect, munmap, peek, poke};
+use quire_rt::abi::nr;
+use user_tests::{Checks, KERNEL, PAGE, RW, all, map, mprotect, munmap, peek, poke, raw};
 
 quire_rt::entry!(main);
 
@@ -35,6 +36,11 @@ fn main() -> i32 {
     checks.fails(mprotect(at, PAGE, RW | Prot::GROWSDOWN | Prot::GROWSUP), Errno::EINVAL, "both directions");
     checks.fails(mprotect(at, PAGE, RW | Prot::GROWSDOWN), Errno::EINVAL, "a direction on what does not grow");
     checks.fails(mprotect(KERNEL, PAGE, Prot::READ), Errno::ENOMEM, "the kernel's half");
+    let bits = |bits: usize| raw(nr::MPROTECT, [at + 7 * PAGE, PAGE, bits]);
+    checks.eq(bits(0b1011), Ok(0), "atomic operations may be asked for");
+    [0x10, 0x20, 0x40, 0x80, 1 << 32 | 1]
+        .into_iter()
+        .for_each(|no| checks.fails(bits(no), Errno::EINVAL, "an unknown bit"));
     checks.fails(mprotect(at, usize::MAX - PAGE, Prot::READ), Errno::ENOMEM, "a range that wraps");
     let _ = munmap(at + 5 * PAGE, PAGE);
     checks.fails(mprotect(at + 4 * PAGE, 3 * PAGE, Prot::READ), Errno::ENOMEM, "a range with a hole");

@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use quire_rt::abi::flags::{Open, Prot, sig};
-use quire_rt::abi::layout::{Iovec, PollFd, mode, poll};
+use quire_rt::abi::layout::{Iovec, PollFd, mode, poll, tty};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal, thread, time};
-use user_tests::{Checks, KERNEL, PAGE, RW, map, mprotect, munmap, poke, raw, start};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, mprotect, munmap, poke, raw, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -23,6 +23,7 @@ fn main() -> i32 {
     ends(&mut checks);
     sleeping(&mut checks);
     capacity(&mut checks);
+    requests(&mut checks);
     transfer(&mut checks);
     cut(&mut checks);
     descriptors(&mut checks);
@@ -141,6 +142,65 @@ fn capacity(checks: &mut Checks) {
     checks.eq(total, 65536, "64 KiB fit in");
     checks.eq(io::read(read, &mut buffer), Ok(4096), "room");
     checks.eq(io::write(write, &buffer), Ok(4096), "is used again");
+    close((read, write));
+}
+
+/// What fcntl and ioctl say of a pipe, and set.
+fn requests(checks: &mut Checks) {
+    const SET_SIZE: usize = 1031;
+    const GET_SIZE: usize = 1032;
+    let (read, write) = io::pipe(Open::NONBLOCK.bits()).expect("a pipe");
+    let fcntl = |fd: i32, which: usize, arg: usize| raw(nr::FCNTL, [fd as usize, which, arg]);
+    let resize = |bytes: usize| fcntl(write, SET_SIZE, bytes);
+    checks.eq(fcntl(read, GET_SIZE, 0), Ok(65536), "64 KiB fit in");
+    checks.eq([1, 4096, 5000, 8193].map(resize), [Ok(4096), Ok(4096), Ok(8192), Ok(16384)], "sizes are powers of two");
+    checks.eq(fcntl(read, GET_SIZE, 0), Ok(16384), "of the pipe, not of an end");
+    checks.fails(resize(u32::MAX as usize), Errno::EINVAL, "a negative size");
+    checks.fails(resize(65537), Errno::EPERM, "one that is too large");
+    let buffer = [7; 20000];
+    checks.eq(io::write(write, &buffer), Ok(16384), "no more than that fits in");
+    checks.fails(io::write(write, &[7]), Errno::EAGAIN, "not even a byte");
+    checks.fails(resize(8192), Errno::EBUSY, "it does not become too small for what is in it");
+    let unread = |fd: i32| {
+        let mut count = -1i32;
+        raw(nr::IOCTL, [fd as usize, tty::FIONREAD, &raw mut count as usize]).map(|_| count)
+    };
+    checks.eq((unread(read), unread(write)), (Ok(16384), Ok(16384)), "both ends tell what is in it");
+    checks.eq((resize(65536), io::write(write, &buffer)), (Ok(65536), Ok(20000)), "larger, it has room");
+    let mut all = [0; 40000];
+    let right = io::read(read, &mut all) == Ok(36384) && all[..36384].iter().all(|byte| *byte == 7);
+    checks.ok(right && unread(read) == Ok(0), "and all comes out");
+    checks.fails(raw(nr::IOCTL, [read as usize, tty::FIONREAD, KERNEL]), Errno::EFAULT, "nowhere to tell it");
+    checks.fails(
+        raw(nr::IOCTL, [read as usize, tty::TCGETS, &raw mut all as usize]),
+        Errno::ENOTTY,
+        "it is no terminal",
+    );
+    let set = |which: usize, on: i32| raw(nr::IOCTL, [read as usize, which, &raw const on as usize]);
+    let _ = set(tty::FIONBIO, 0);
+    checks.eq(fcntl(read, 3, 0), Ok(0), "FIONBIO makes a reader sleep");
+    let _ = set(tty::FIONBIO, 1);
+    checks.eq(fcntl(read, 3, 0), Ok(Open::NONBLOCK.bits() as usize), "or not");
+    let _ = set(tty::FIOCLEX, 0);
+    checks.eq(fcntl(read, 1, 0), Ok(1), "FIOCLEX closes on exec");
+    let _ = set(tty::FIONCLEX, 0);
+    checks.eq(fcntl(read, 1, 0), Ok(0), "FIONCLEX does not");
+    close((read, write));
+
+    let file = fs::open(c"/etc/motd", Open::empty()).unwrap_or(-1);
+    let size = fs::fstat(file).map_or(0, |stat| stat.size as i32);
+    let _ = fs::lseek(file, 3, 0);
+    checks.eq(unread(file), Ok(size - 3), "of a file that is what follows its position");
+    checks.fails(fcntl(file, GET_SIZE, 0), Errno::EBADF, "which is no pipe");
+    let _ = io::close(file);
+
+    // A writer that sleeps for room wakes when there is more of it.
+    let (read, write) = io::pipe(0).expect("a pipe");
+    let _ = (fcntl(write, SET_SIZE, 4096), io::write(write, &buffer[..4096]));
+    let writer = start(|| (io::write(write, &buffer[..4096]) != Ok(4096)) as i32).unwrap_or(-1);
+    until_asleep(writer);
+    let _ = fcntl(read, SET_SIZE, 8192);
+    checks.eq(process::waitpid(writer), Ok(Status::Exited(0)), "a writer goes on when the pipe is made larger");
     close((read, write));
 }
 

@@ -27,6 +27,7 @@ fn main() -> i32 {
     counters(&mut checks);
     polling(&mut checks);
     selecting(&mut checks);
+    closing(&mut checks);
     sets(&mut checks);
     kinds(&mut checks);
     edges(&mut checks);
@@ -58,7 +59,14 @@ fn counters(checks: &mut Checks) {
     let written = raw(nr::WRITEV, [fd as usize, parts.as_ptr() as usize, 2]);
     checks.eq((written, take(fd)), (Ok(16), Ok(3)), "each part of a vector is a write");
     let halves = [part(&one[..4]), part(&one[4..])];
-    checks.fails(raw(nr::WRITEV, [fd as usize, halves.as_ptr() as usize, 2]), Errno::EINVAL, "of 8 bytes at least");
+    checks.fails(raw(nr::WRITEV, [fd as usize, halves.as_ptr() as usize, 2]), Errno::EINVAL, "of 8 bytes");
+    checks.fails(io::write(fd, &[1; 9]), Errno::EINVAL, "and no more");
+    let and_one = [part(&one), part(&two[..1])];
+    let written = raw(nr::WRITEV, [fd as usize, and_one.as_ptr() as usize, 2]);
+    checks.eq((written, take(fd)), (Ok(8), Ok(1)), "what comes before a part that is none counts");
+    let _ = add(fd, 6);
+    let mut buffer = [0xaa; 9];
+    checks.eq((io::read(fd, &mut buffer), buffer[0], buffer[8]), (Ok(8), 6, 0xaa), "a read of more gets 8 bytes");
     checks.fails(counter(0, 2), Errno::EINVAL, "unknown flags");
     let _ = io::close(fd);
 
@@ -124,6 +132,62 @@ fn polling(checks: &mut Checks) {
     let _ = process::kill(sleeper, sig::USR1);
     checks.eq(process::waitpid(sleeper), Ok(Status::Exited(0)), "a signal ends it");
     let _ = io::close(fd);
+}
+
+/// While a thread waits for a pipe and a counter, another one ends or replaces the pipe's descriptor, and then makes the
+/// counter or the old pipe ready.
+fn closing(checks: &mut Checks) {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Then {
+        Nothing,
+        Counter,
+        OldPipe,
+        Replaced,
+    }
+    let during = |then: Then, wait: &mut dyn FnMut(i32, i32)| {
+        let (read, write) = io::pipe(0).expect("a pipe");
+        let (fd, kept) = (counter(0, 0).expect("a counter"), io::dup(read).expect("a copy"));
+        let other = thread::spawn(move || {
+            // The wait is longer; a slow machine's late start of it changes no result.
+            time::sleep_ms(30);
+            match then {
+                Then::Replaced => _ = io::dup3(fd, read, 0),
+                _ => _ = io::close(read),
+            }
+            match then {
+                Then::Nothing => {}
+                Then::OldPipe => _ = io::write(write, b"x"),
+                Then::Counter | Then::Replaced => _ = add(fd, 1),
+            }
+        });
+        wait(read, fd);
+        other.into_iter().for_each(thread::Thread::join);
+        [read, write, fd, kept].into_iter().for_each(|fd| _ = io::close(fd));
+    };
+    let cases = [
+        (Then::Nothing, (Ok(1), poll::NVAL, 0), "a descriptor that is closed meanwhile is invalid when the time is up"),
+        (Then::Counter, (Ok(2), poll::NVAL, poll::IN), "or when another becomes ready"),
+        (Then::OldPipe, (Ok(1), poll::NVAL, 0), "or when its old file does"),
+        (Then::Replaced, (Ok(2), poll::IN, poll::IN), "and one that leads elsewhere by now counts as what it leads to"),
+    ];
+    for (then, wanted, what) in cases {
+        let mut got = (Ok(0), 0, 0);
+        during(then, &mut |read, fd| {
+            let mut fds = [read, fd].map(|fd| PollFd { fd, events: poll::IN, revents: 0 });
+            got = (ppoll(&mut fds, Some(200_000_000)), fds[0].revents, fds[1].revents);
+        });
+        checks.eq(got, wanted, what);
+    }
+    let mut got = (Ok(0), 0);
+    let mut bits = 0u64;
+    during(Then::Counter, &mut |read, fd| {
+        bits = 1 << read | 1 << fd;
+        let mut set = bits;
+        let time = time::timespec(200_000_000);
+        got.0 = raw(nr::PSELECT6, [64, &raw mut set as usize, 0, 0, &raw const time as usize, 0]);
+        got.1 = set;
+    });
+    checks.eq(got, (Ok(2), bits), "pselect6 reports it as readable");
 }
 
 fn selecting(checks: &mut Checks) {
