@@ -118,7 +118,7 @@ fn find(nr: usize) -> Option<&'static Call> {
 #[cfg(feature = "selftest")]
 pub const LOOKUPS: &[(&str, usize, fn())] = &[
     ("a call", 2, || _ = find(usize::MAX)),
-    ("a limit", 1, || _ = process::limit_mut(&mut crate::task::process::first_limits(), 1)),
+    ("a limit", 1, || _ = process::limit_mut(&mut { crate::task::process::FIRST_LIMITS }, 1)),
     ("a counter", 3, || _ = statistics::counter(usize::MAX)),
     ("an entry of a directory", 1, || _ = crate::archive::by_number(0).and_then(|root| file::place_in(root, 0))),
     ("a contiguous area", 1, || _ = statistics::cma(0)),

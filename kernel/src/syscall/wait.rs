@@ -38,7 +38,7 @@ pub fn wait4(a: Args) -> Answer {
         uaccess::put(at, &waited.status)?;
     }
     if let Some(at) = a.opt_addr(3) {
-        uaccess::put(at, &waited.usage)?;
+        uaccess::put(at, &waited.spent.usage())?;
     }
     Ok(waited.pid as usize)
 }
@@ -46,7 +46,7 @@ pub fn wait4(a: Args) -> Answer {
 pub fn waitid(a: Args) -> Answer {
     let waited = wait_by_id(a);
     if let (Ok(Some(waited)), Some(at)) = (&waited, a.opt_addr(4)) {
-        uaccess::put(at, &waited.usage)?;
+        uaccess::put(at, &waited.spent.usage())?;
     }
     if let Some(at) = a.opt_addr(2) {
         // Only these words are stored, as on Linux also when the wait has failed: signal, errno, code; child, user, status.

@@ -46,7 +46,11 @@ struct Table {
 }
 
 impl Table {
-    const NEW: Self = Self { own: 0, actions: [const { MaybeUninit::uninit() }; sig::COUNT as usize] };
+    // Not a constant: the compiler writes the whole of one, with zeros for what is not initialised.
+    #[inline(always)]
+    fn new() -> Self {
+        Self { own: 0, actions: [const { MaybeUninit::uninit() }; sig::COUNT as usize] }
+    }
 
     /// The number may come from a program: a number that is no signal has the default action.
     fn get(&self, signal: u32) -> Sigaction {
@@ -93,7 +97,7 @@ impl Actions {
     /// All as by default.
     pub fn new() -> Self {
         Self {
-            table: SpinLock::new(Cpu, Rank::Descriptors, Table::NEW),
+            table: SpinLock::new(Cpu, Rank::Descriptors, Table::new()),
             ignored: AtomicU64::new(IGNORED_BY_DEFAULT),
             fatal: AtomicU64::new(FATAL_BY_DEFAULT),
         }

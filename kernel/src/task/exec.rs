@@ -12,7 +12,7 @@ use quire_mm::fallible::KArc;
 
 use super::credentials::Credentials;
 use super::exit::clear_number;
-use super::process::{Process, TABLE, first_limits};
+use super::process::{FIRST_LIMITS, Process, TABLE};
 use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
 use super::thread::{current, work};
@@ -87,7 +87,7 @@ pub fn exec(
 /// The first program: as [`exec`], for a process under construction. Returns its space and first frame.
 pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame), Errno> {
     image::check_executable(node)?;
-    let stack_limit = first_limits()[rlimit::STACK].cur;
+    let stack_limit = FIRST_LIMITS[rlimit::STACK].cur;
     let (space, image) = image::load(node, stack_limit)?;
     let mut args = Strings::default();
     args.push(path)?;

@@ -2,9 +2,9 @@
 
 use core::sync::atomic::Ordering;
 
+use quire_abi::Errno;
 use quire_abi::flags::{cld, sig, wait};
 use quire_abi::layout::{poll, sa};
-use quire_abi::{Errno, layout::Rusage};
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SpinGuard;
@@ -171,8 +171,8 @@ pub struct Waited {
     pub uid: u32,
     /// Its status, as `wait4` stores it.
     pub status: u32,
-    /// Its resource usage.
-    pub usage: Rusage,
+    /// Its CPU time.
+    pub spent: Spent,
 }
 
 impl Waited {
@@ -278,7 +278,7 @@ fn report(table: &mut Table, parent: &Process, child: &Process, news: News, opti
 fn reap(table: &mut Table, parent: &Process, zombie: &Process, is_last: bool) -> Found {
     let spent = zombie.time.spent() + zombie.children_time.spent();
     let status = zombie.exit_status().unwrap_or(0);
-    let waited = Waited { pid: zombie.pid, uid: zombie.uid(), status, usage: spent.usage() };
+    let waited = Waited { pid: zombie.pid, uid: zombie.uid(), status, spent };
     if !is_last {
         return (waited, None);
     }
@@ -291,5 +291,5 @@ fn report_change(table: &Table, child: &Process, is_last: bool) -> Found {
     if is_last {
         stop::clear_change(table, child);
     }
-    (Waited { pid: child.pid, uid: child.uid(), status, usage: child.time.spent().usage() }, None)
+    (Waited { pid: child.pid, uid: child.uid(), status, spent: child.time.spent() }, None)
 }

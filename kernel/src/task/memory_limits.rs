@@ -19,15 +19,12 @@ pub struct MemoryLimits {
 }
 
 impl MemoryLimits {
-    /// Those of a process with these limits and credentials.
-    pub fn new(limits: &[Rlimit; rlimit::COUNT], credentials: &Credentials) -> Self {
-        let made = Self {
+    /// None yet, and no privileges.
+    pub const fn new() -> Self {
+        Self {
             bytes: [const { AtomicU64::new(rlimit::INFINITY) }; Limit::COUNT],
             is_privileged: AtomicBool::new(false),
-        };
-        made.apply(limits);
-        made.apply_privilege(credentials);
-        made
+        }
     }
 
     /// The process's limits have changed; the caller has them locked.

@@ -137,9 +137,8 @@ impl Process {
         directory: Directory,
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
-        let limits = template.map_or_else(first_limits, |p| *p.limits.lock());
         let credentials = template.map_or_else(Credentials::default, |p| p.credentials.lock().clone());
-        let made = KArc::try_unshared(|| Self {
+        let mut made = KArc::try_unshared(|| Self {
             pid,
             ppid: AtomicU32::new(0),
             space: SpinLock::new(Cpu, Rank::Process, Some(space)),
@@ -165,8 +164,8 @@ impl Process {
             no_new_privileges: AtomicBool::new(template.is_some_and(|p| p.no_new_privileges.load(Ordering::Relaxed))),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
-            memory_limits: MemoryLimits::new(&limits, &credentials),
-            limits: SpinLock::new(Cpu, Rank::Process, limits),
+            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(|| FIRST_LIMITS, |p| *p.limits.lock())),
+            memory_limits: MemoryLimits::new(),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             time: CpuTime::new(),
             children_time: CpuTime::new(),
@@ -182,6 +181,10 @@ impl Process {
             mark_link: LinkedListLink::new(),
             family: UnsafeCell::new(Family::new(pid)),
         })?;
+        // From where they are now: reading single limits in between would take their copy to pieces.
+        let process = &mut *made;
+        process.memory_limits.apply(process.limits.get_mut());
+        process.memory_limits.apply_privilege(process.credentials.get_mut());
         Ok(made.share())
     }
 
@@ -248,11 +251,11 @@ impl Process {
 }
 
 /// init's limits: Linux's defaults where they are fixed numbers (`include/asm-generic/resource.h`).
-pub fn first_limits() -> [Rlimit; rlimit::COUNT] {
+pub static FIRST_LIMITS: [Rlimit; rlimit::COUNT] = {
     let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
     limits[rlimit::STACK].cur = 8 << 20;
     limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
     limits[rlimit::SIGPENDING] = Rlimit { cur: MOST as u64, max: MOST as u64 };
     limits[rlimit::MEMLOCK] = Rlimit { cur: 8 << 20, max: 8 << 20 };
     limits
-}
+};

@@ -23,6 +23,12 @@ impl Threads for Cpu {
         current().process.as_ref().map_or(u64::MAX, |process| process.memory_limits.get(which))
     }
 
+    #[inline(always)]
+    fn limits(self, which: [Limit; 2]) -> [u64; 2] {
+        let process = current().process.as_ref();
+        process.map_or([u64::MAX; 2], |process| which.map(|which| process.memory_limits.get(which)))
+    }
+
     fn this_thread(self) -> usize {
         core::ptr::from_ref(current()).expose_provenance()
     }
