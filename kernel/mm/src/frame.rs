@@ -63,12 +63,11 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
     unsafe { machine.pages().free_pages(pfn, 0) }
 }
 
-/// Makes a new frame page `index` of the object at `owner`. From now on it can be found, and leads to the object. Under
-/// the object's lock, which protects its membership in the object's tree from then on.
+/// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller. From
+/// now on it can be found, and leads to the object. Under the object's lock, which protects its membership in the
+/// object's tree from then on.
+#[inline(always)]
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
-    let page = page(machine, pfn);
-    if swap_backed {
-        page.set_flags(PageFlags::SWAP_BACKED);
-    }
-    page.init_owner(PageState::Object, owner, index as u64);
+    let flags = if swap_backed { PageFlags::SWAP_BACKED } else { PageFlags::empty() };
+    page(machine, pfn).init_shared(PageState::Object, flags, owner, index as u64);
 }

@@ -70,6 +70,12 @@ pub trait Threads: Copy + Send + Sync + 'static {
         u64::MAX
     }
 
+    /// Two limits, for callers that compare with both.
+    #[inline(always)]
+    fn limits(self, which: [Limit; 2]) -> [u64; 2] {
+        which.map(|which| self.limit(which))
+    }
+
     /// The calling thread, for [`Threads::unpark`].
     fn this_thread(self) -> usize {
         0

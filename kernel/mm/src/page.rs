@@ -384,6 +384,17 @@ impl Page {
     /// Makes a frame that only the caller can access a page of user memory, which can be found from now on.
     #[inline]
     pub fn init_owner(&self, state: PageState, owner: usize, index: u64) {
+        self.init(state, owner, index, |head| head);
+    }
+
+    /// As [`Page::init_owner`], with flags, and with a second reference: for the caller, beside the owner's.
+    #[inline]
+    pub fn init_shared(&self, state: PageState, flags: PageFlags, owner: usize, index: u64) {
+        self.init(state, owner, index, |head| (head | u64::from(flags.bits())) + ONE_REF);
+    }
+
+    #[inline(always)]
+    fn init(&self, state: PageState, owner: usize, index: u64, change: impl FnOnce(u64) -> u64) {
         debug_assert!(state.is_user() && self.state() == PageState::Kernel && index < 1 << INDEX_BITS);
         debug_assert!(owner == 0 || owner as u64 >> 48 == POINTER_TOP >> 48);
         self.index.store(index as u32, Relaxed);
@@ -391,7 +402,7 @@ impl Page {
         self.owner.store((owner as u64) << 16 | group, Relaxed);
         // Last, so that a thread that finds the frame by its new state sees its owner too.
         let kept = self.head() & !(STATE_MASK | 0xff << INDEX_HIGH_SHIFT);
-        self.head.publish(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT);
+        self.head.publish(change(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT));
     }
 
     /// The control group that the page is charged to.

@@ -10,7 +10,7 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
-use crate::vma::VmFlags;
+use crate::vma::{VmFlags, Vma};
 
 const HEAP: VmFlags =
     VmFlags::READ.union(VmFlags::WRITE).union(VmFlags::MAY_READ).union(VmFlags::MAY_WRITE).union(VmFlags::MAY_EXEC);
@@ -63,17 +63,18 @@ impl<M: Machine> Mm<M> {
     }
 
     fn move_brk(&self, new: UserAddr) -> UserAddr {
-        let mut old = UserAddr::new(0);
-        let moved = supplied(self.machine, |supply| self.try_brk(new, &mut old, supply));
-        moved.unwrap_or(old)
+        let moved = supplied(self.machine, |supply| self.try_brk(new, supply));
+        // (A killed thread's result does not matter.)
+        moved.unwrap_or_else(|_| self.heap.end())
     }
 
-    /// Returns the new end of the heap; `old` gets the end before.
-    fn try_brk(&self, new: UserAddr, old: &mut UserAddr, supply: &Supply<M>) -> Result<UserAddr, Errno> {
-        // (A killed thread's result does not matter.)
+    /// Returns the new end of the heap.
+    // Out of line: its caller's loop would take its registers.
+    #[inline(never)]
+    fn try_brk(&self, new: UserAddr, supply: &Supply<M>) -> Result<UserAddr, Errno> {
         let mut areas = self.areas.intend_killable()?;
-        *old = self.heap.end();
-        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(*old) };
+        let old = self.heap.end();
+        let (Some(from), Some(to)) = (old.page_ceil(), new.page_ceil()) else { return Ok(old) };
         let done = if to == from {
             Ok(())
         } else if to < from {
@@ -102,12 +103,13 @@ impl<M: Machine> Mm<M> {
         let pages = (to - from) >> PAGE_SHIFT;
         let heap = (new - self.heap.start()) as u64;
         // A page stays free before the next area, as on Linux, so that running past the heap's end is a fault.
-        let free =
-            areas.tree.find_from(from).is_none_or(|next| to.get().saturating_add(PAGE_SIZE) <= next.guarded_start());
+        let free = |next: &Vma<M>| to.get() + PAGE_SIZE <= next.guarded_start();
+        let [total, data] = self.machine.limits([Limit::AddressSpace, Limit::Data]);
         let allowed = to <= areas.layout.task_size
-            && free
-            && heap <= self.limit(Limit::Data)
-            && self.may_expand(areas, HEAP, pages)
+            && areas.tree.find_from(from).is_none_or(free)
+            && heap <= data
+            && areas.may_map(pages, total)
+            && areas.may_hold_data(pages, data)
             && areas.tree.len() < MAX_MAP_COUNT;
         self.may_lock(areas, areas.default_flags, pages)?;
         if allowed { Ok(()) } else { Err(Errno::ENOMEM) }

@@ -199,6 +199,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Fills a free range whose [`neighbours`] have just been looked up.
+    #[inline(always)]
     fn put_area(
         &self,
         areas: &mut Intent<'_, M>,

@@ -141,6 +141,17 @@ pub(crate) struct Areas<M: Machine> {
 }
 
 impl<M: Machine> Areas<M> {
+    /// Whether `pages` more fit this limit on all of them, in bytes. (The sum cannot overflow: both count pages of
+    /// addresses.)
+    fn may_map(&self, pages: usize, limit: u64) -> bool {
+        self.total + pages <= (limit >> PAGE_SHIFT) as usize
+    }
+
+    /// The same for the limit on writable private memory.
+    fn may_hold_data(&self, pages: usize, limit: u64) -> bool {
+        self.data + pages <= (limit >> PAGE_SHIFT) as usize
+    }
+
     /// Counts `pages` more mapped pages of this kind.
     pub fn count_in(&mut self, flags: VmFlags, pages: usize) {
         self.total += pages;
@@ -328,14 +339,13 @@ impl<M: Machine> Mm<M> {
 
     /// Whether `pages` more of this kind fit the limits on address space and data.
     pub(crate) fn may_expand(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> bool {
-        let total = areas.total.checked_add(pages);
-        total.is_some_and(|n| n <= self.limit_pages(Limit::AddressSpace))
-            && (!flags.is_data() || self.may_hold_data(areas, pages))
+        let [total, data] = self.machine.limits([Limit::AddressSpace, Limit::Data]);
+        areas.may_map(pages, total) && (!flags.is_data() || areas.may_hold_data(pages, data))
     }
 
     /// Whether `pages` more of writable private memory fit the limit on data.
     pub(crate) fn may_hold_data(&self, areas: &Areas<M>, pages: usize) -> bool {
-        areas.data.checked_add(pages).is_some_and(|n| n <= self.limit_pages(Limit::Data))
+        areas.may_hold_data(pages, self.limit(Limit::Data))
     }
 
     /// Removes all mappings while the space itself may still be held or even active: the last thread of a process has

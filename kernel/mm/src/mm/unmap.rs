@@ -1,5 +1,7 @@
 //! munmap.
 
+use core::mem::ManuallyDrop;
+
 use quire_abi::Errno;
 
 use super::residence::POINT_EVERY;
@@ -101,16 +103,17 @@ impl<M: Machine> Mm<M> {
 
     /// Clears the entries of a range without areas and frees their pages once no TLB holds them.
     fn zap(&self, start: UserAddr, end: UserAddr) {
-        self.zap_into(Gather::new(self.machine, &self.asid), start, end);
+        self.zap_into(ManuallyDrop::new(Gather::new(self.machine, &self.asid)), start, end);
     }
 
     /// Clears the entries of a range whose areas stay: faults may fill them again at any moment.
     pub(super) fn zap_beside_faults(&self, start: UserAddr, end: UserAddr) {
-        self.zap_into(Gather::beside_faults(self.machine, &self.asid), start, end);
+        self.zap_into(ManuallyDrop::new(Gather::beside_faults(self.machine, &self.asid)), start, end);
     }
 
-    fn zap_into(&self, mut gather: Gather<'_, M>, start: UserAddr, end: UserAddr) {
+    fn zap_into(&self, mut gather: ManuallyDrop<Gather<'_, M>>, start: UserAddr, end: UserAddr) {
         self.tables.zap(start, end, &mut gather);
+        // (After which there is nothing to drop.)
         let counts = gather.finish();
         self.uncharge(counts);
     }

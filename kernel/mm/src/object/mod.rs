@@ -201,11 +201,14 @@ impl<M: Machine> Object<M> {
 
     /// The frame for `index`, allocated from `supply` if necessary.
     pub fn page(&self, index: usize, supply: &Supply<M>) -> Result<ObjectPage, ObjectError> {
-        if index >= self.pages() {
-            return Err(ObjectError::Beyond);
-        }
-        if let Some(addr) = self.in_place(index) {
-            return Ok(ObjectPage::InPlace(addr));
+        match &self.content {
+            Content::SharedAnon { pages, .. } if index < *pages => {}
+            _ if index >= self.pages() => return Err(ObjectError::Beyond),
+            _ => {
+                if let Some(addr) = self.in_place(index) {
+                    return Ok(ObjectPage::InPlace(addr));
+                }
+            }
         }
         if let Some(page) = self.resident(index) {
             return page.ok_or(ObjectError::OutOfMemory);
@@ -218,6 +221,7 @@ impl<M: Machine> Object<M> {
 
     /// Makes `pfn`, a frame that only the caller knows, the page at `index`, unless there is one; returns the page that is there then,
     /// with a reference. A frame that does not become the page is freed. With `within`, only below the object's end.
+    #[inline(always)]
     fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>, within: bool) -> Result<ObjectPage, ObjectError> {
         let mut owned = self.owned.lock();
         let nodes = owned.nodes();
@@ -260,8 +264,6 @@ impl<M: Machine> Object<M> {
         let swap_backed = !self.is_file();
         frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
         *slot = pfn.0 as u32;
-        let got = frame::page(self.machine, pfn).get();
-        debug_assert!(got, "a new page has few references");
         Ok(ObjectPage::Counted(pfn))
     }
 
@@ -269,12 +271,12 @@ impl<M: Machine> Object<M> {
     #[inline(always)]
     fn promise_page(&self) -> Result<(), ObjectError> {
         match &self.content {
-            Content::SharedAnon { reserved: false, .. } => self.machine.spaces().commit().charge_unasked(self.machine),
+            Content::SharedAnon { reserved: true, .. } | Content::BootFile { .. } => {}
+            Content::SharedAnon { .. } => self.machine.spaces().commit().charge_unasked(self.machine),
             Content::File(state) => {
                 self.machine.spaces().commit().charge(self.machine, 1, 0).map_err(|_| ObjectError::NoRoom)?;
                 state.count_page(1);
             }
-            _ => {}
         }
         Ok(())
     }
@@ -343,8 +345,6 @@ impl<M: Machine> Object<M> {
         }
         let owner = core::ptr::from_ref(self).expose_provenance();
         frame::make_object(self.machine, new, owner, index, !self.is_file());
-        let got = to.get();
-        debug_assert!(got, "a new page has few references");
         if !seeded!(MovedPageStaysInTree) {
             *slot = new.0 as u32;
         }

@@ -24,18 +24,20 @@ impl<M: Machine> Tables<M> {
             }
             let first = index(from.get(), 3);
             let base = from.get() - (first << LEVEL_SHIFT[3]);
-            let (mut lowest, mut highest) = (usize::MAX, 0);
+            let stop = first + ((to - from) >> PAGE_SHIFT);
             let mut guard = leaf.lock();
-            for i in first..first + ((to - from) >> PAGE_SHIFT) {
+            // The loop over the others, mostly the longer one, need not ask which is the lowest.
+            let lowest = (first..stop).find(|i| change(&mut guard, *i));
+            let mut highest = lowest.unwrap_or(stop);
+            for i in highest + 1..stop {
                 if change(&mut guard, i) {
-                    lowest = lowest.min(i);
                     highest = i;
                 }
             }
             drop(guard);
             // What has begun is finished, killed or not: the entries agree with their area in the end.
             let _ = self.machine.resched_point();
-            if lowest <= highest {
+            if let Some(lowest) = lowest {
                 let at = |i: usize| UserAddr::new(base + (i << LEVEL_SHIFT[3]));
                 changed = Some((changed.map_or(at(lowest), |c| c.0), at(highest) + PAGE_SIZE));
             }

@@ -187,7 +187,7 @@ impl<'a, M: Machine> Gather<'a, M> {
         self.held_len = 0;
     }
 
-    /// Flushes, and returns the counts to uncharge.
+    /// Flushes, and returns the counts to uncharge. Nothing is left that a drop would flush.
     #[inline]
     pub fn finish(&mut self) -> Counts {
         self.flush();

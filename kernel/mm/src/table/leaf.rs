@@ -124,6 +124,14 @@ impl<M: Machine> LeafGuard<'_, M> {
         true
     }
 
+    /// As [`LeafGuard::change`], where hardware updates no entries: the caller has asked.
+    #[inline(always)]
+    pub fn change_alone(&mut self, i: usize, old: Pte, new: Pte) {
+        debug_assert!(!self.hardware && self.get(i) == old);
+        debug_assert!(old.is_present() && new.is_present() && old.addr() == new.addr());
+        self.word(i).store_release(self.machine(), new);
+    }
+
     /// Changes attributes of a present entry, which was `old` when last read, with `f`. Returns the entry before and
     /// after.
     #[inline(always)]

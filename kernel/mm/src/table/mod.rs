@@ -205,6 +205,10 @@ impl<M: Machine> Tables<M> {
     /// The first part of `va..end` that one last-level table covers: where it begins and ends, and the table.
     #[inline]
     pub fn next_part(&self, va: UserAddr, end: UserAddr) -> Option<(UserAddr, UserAddr, Leaf<'_, M>)> {
+        // Most ranges are within one table: the second look costs no call.
+        if va >= end {
+            return None;
+        }
         let (from, leaf) = self.next_leaf(va, end)?;
         let next = (from.get() & !(LEAF_SPAN - 1)) + LEAF_SPAN;
         Some((from, UserAddr::new(next.min(end.get())), leaf))

@@ -1,8 +1,8 @@
 //! Changing access rights.
 
 use super::Machine;
-use super::Tables;
 use super::entry::{self, PROTECTION};
+use super::{LeafGuard, Tables};
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::page::Page;
 use crate::pte::{Pte, bits};
@@ -16,33 +16,76 @@ impl<M: Machine> Tables<M> {
     /// checks: an anonymous page without other holders, or a page of shared memory. All others stay read-only until a
     /// fault decides. Non-present entries have no rights.
     pub fn protect(&self, start: UserAddr, end: UserAddr, flags: VmFlags) -> Option<(UserAddr, UserAddr)> {
-        let may_write = flags.contains(VmFlags::WRITE);
+        // A loop each, so that the one that takes rights away asks nothing about pages.
+        if flags.contains(VmFlags::WRITE) {
+            self.protect_each::<true>(start, end, flags)
+        } else {
+            self.protect_each::<false>(start, end, flags)
+        }
+    }
+
+    /// [`Tables::protect`] for an area that may be written, or not.
+    #[inline(never)]
+    fn protect_each<const MAY_WRITE: bool>(
+        &self,
+        start: UserAddr,
+        end: UserAddr,
+        flags: VmFlags,
+    ) -> Option<(UserAddr, UserAddr)> {
         let shared = flags.contains(VmFlags::SHARED);
         let read_only = entry::read_only(flags) & PROTECTION;
+        let writable = read_only & !bits::READ_ONLY;
         let machine = self.machine;
-        let with_rights = |old: Pte| {
+        let with_rights = move |old: Pte| {
             let right = if seeded!(ProtectLeavesDbm) { old.0 & bits::DBM } else { 0 };
-            let new = old.without_dbm().0 & !PROTECTION | read_only | right;
-            Pte(match may_write && may_be_writable(machine, old, shared) {
-                true if new & bits::DIRTY != 0 => new & !bits::READ_ONLY,
-                true => new | bits::DBM,
-                false => new,
-            })
+            let plain = old.without_dbm().0;
+            let rights = match MAY_WRITE && may_be_writable(machine, old, shared) {
+                true if plain & bits::DIRTY != 0 => writable,
+                true => read_only | bits::DBM,
+                false => read_only,
+            };
+            Pte(plain & !PROTECTION | rights | right)
         };
         let end = if seeded!(ProtectForgetsLastPage) { UserAddr::new(end.get() - PAGE_SIZE) } else { end };
+        let executable = flags.contains(VmFlags::EXEC) && !seeded!(ProtectForgetsInstructions);
+        // One question an entry instead of two.
+        let is_plain = !executable && !machine.spaces().hardware_updates();
         self.change_each(start, end, |guard, i| {
             let old = guard.get(i);
             if !old.is_present() {
                 return false;
             }
-            if flags.contains(VmFlags::EXEC) && !old.is_executable() && !seeded!(ProtectForgetsInstructions) {
-                // Instructions written to the page so far must be visible to fetches.
-                machine.sync_instructions(old.addr());
+            if !is_plain {
+                // (A copy, so that the loop keeps the other in registers.)
+                return protect_carefully(machine, guard, i, executable, &{ with_rights });
             }
-            let (old, new) = guard.update(i, old, with_rights);
+            let new = with_rights(old);
+            if new != old {
+                guard.change_alone(i, old, new);
+            }
             new != old
         })
     }
+}
+
+/// Changes a present entry that may become executable, or that hardware may update. Returns whether it was another one
+/// before.
+#[cold]
+#[inline(never)]
+fn protect_carefully<M: Machine>(
+    machine: M,
+    guard: &mut LeafGuard<'_, M>,
+    i: usize,
+    executable: bool,
+    with_rights: &dyn Fn(Pte) -> Pte,
+) -> bool {
+    let old = guard.get(i);
+    if executable && !old.is_executable() {
+        // Instructions written to the page so far must be visible to fetches.
+        machine.sync_instructions(old.addr());
+    }
+    let (old, new) = guard.update(i, old, with_rights);
+    new != old
 }
 
 /// Whether the fault path would make this entry of a writable area writable without a copy, or has done so.
