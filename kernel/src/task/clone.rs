@@ -112,15 +112,22 @@ fn check(request: &Request) -> Result<(), Errno> {
 
 /// A number for somebody that is being made.
 pub fn reserve_number() -> Result<u32, Errno> {
-    let mut room = Room::none();
-    loop {
-        let reserved = TABLE.lock().reserve(&mut room);
-        match reserved {
-            Ok(number) => return Ok(number),
-            Err(Lack::Number) => return Err(Errno::EAGAIN),
-            Err(Lack::Room) => room = Room::new()?,
-        }
+    let reserved = TABLE.lock().reserve(None);
+    match reserved {
+        Ok(number) => Ok(number),
+        Err(Lack::Number) => Err(Errno::EAGAIN),
+        Err(Lack::Room) => reserve_in_room(),
     }
+}
+
+/// The same with room for the number, which is rarely missing.
+#[cold]
+#[inline(never)]
+fn reserve_in_room() -> Result<u32, Errno> {
+    let mut room = Room::new()?;
+    let reserved = TABLE.lock().reserve(Some(&mut room));
+    // With room only numbers can be missing.
+    reserved.map_err(|_| Errno::EAGAIN)
 }
 
 fn release_number(number: u32) {

@@ -138,11 +138,6 @@ pub enum Lack {
 pub struct Room(Chunk);
 
 impl Room {
-    /// None.
-    pub const fn none() -> Self {
-        Self(Vec::new())
-    }
-
     /// Some; the table's lock is open.
     pub fn new() -> Result<Self, Errno> {
         let mut chunk: Chunk = TryVec::try_with_capacity(CHUNK)?;
@@ -187,14 +182,11 @@ impl Table {
     }
 
     /// Takes the next free number, for somebody that is being made.
-    pub fn reserve(&mut self, room: &mut Room) -> Result<u32, Lack> {
+    pub fn reserve(&mut self, room: Option<&mut Room>) -> Result<u32, Lack> {
         let number = self.numbers.next_free().ok_or(Lack::Number)?;
         let chunk = &mut self.entries[number as usize / CHUNK];
         if chunk.is_empty() {
-            if room.0.is_empty() {
-                return Err(Lack::Room);
-            }
-            core::mem::swap(chunk, &mut room.0);
+            core::mem::swap(chunk, &mut room.ok_or(Lack::Room)?.0);
             self.chunks += 1;
         }
         self.numbers.take(number);
