@@ -16,6 +16,13 @@ pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocErro
     Ok(pfn)
 }
 
+/// A zeroed frame for programs' memory that stays where it is: never in memory that has to be given back.
+pub fn alloc_unmovable<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
+    let pfn = machine.pages().alloc_raw(0, Gfp::KERNEL | Gfp::ZERO)?;
+    machine.count(Event::UserAlloc, 1);
+    Ok(pfn)
+}
+
 /// As [`alloc_user`], for a page that the program has not accessed yet: gives up early.
 #[inline]
 pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {

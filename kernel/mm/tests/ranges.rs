@@ -90,6 +90,17 @@ fn an_area_is_lent_to_movable_pages_only() {
     assert_eq!(pages.validate(), Ok(()));
 }
 
+/// It never moves, so an area that it lay in could never be had.
+#[test]
+fn the_zero_page_is_not_lent_memory() {
+    let config = SimConfig::new().bank(GIB, 64 * MIB, 0);
+    let sim = Sim::boot(&config.reserve(GIB + 8 * MIB, 48 * MIB, RegionKind::Cma));
+    let page = sim.pages().alloc_page(Gfp::HIGHUSER_MOVABLE).unwrap();
+    assert!(sim.pages().cma_area_of(page.pfn()).is_some(), "an area that is most of memory lends the first pages");
+    sim.spaces().init(16).unwrap();
+    assert_eq!(sim.pages().cma_area_of(sim.spaces().zero_page().pfn()), None);
+}
+
 #[test]
 fn the_whole_area_can_be_had_when_its_borrowers_are_gone() {
     let sim = with_area();

@@ -2,6 +2,7 @@
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
 //! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
+//! - [`users`]: what is limited for all processes of a user.
 //! - [`directory`], [`action`], [`pending`]: the working directory, what signals do to a process, and those that it has not taken yet.
 //! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
@@ -51,5 +52,6 @@ pub mod thread;
 mod threads;
 pub mod timer;
 pub mod turn;
+pub mod users;
 pub mod wait;
 pub mod walk;

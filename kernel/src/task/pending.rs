@@ -2,8 +2,8 @@
 //!
 //! A signal below [`RT_MIN`] is pending at most once: a second one is lost. The others queue in the order in which they
 //! were sent. The first record of a queue is stored in place, so that the common case allocates nothing; there are at
-//! most [`MOST`] further ones. If there is no room for a record, a signal without a value from its sender is pending
-//! without a record, as on Linux, and a signal with a value is refused.
+//! most [`MOST`] further ones, and each is charged to the receiver's user. If there is no room for a record, or its user has too
+//! many, a signal without a value from its sender is pending without a record, as on Linux, and a signal with a value is refused.
 //!
 //! A thread's queue is covered by the lock of its signals; a process's has a lock of [`Rank::Process`], and its set can be
 //! read without.
@@ -18,6 +18,7 @@ use quire_mm::fallible::TryVec;
 use quire_mm::sync::Rank;
 
 use super::signo::bit;
+use super::users::{Gone, charge};
 use crate::vm::{Cpu, SpinLock};
 
 /// The first signal that queues.
@@ -29,7 +30,7 @@ pub const MOST: usize = 512;
 /// A signal's record: the part of `siginfo_t` that may be nonzero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// The signal; 0 for none.
+    /// The signal.
     pub signal: u32,
     /// `si_errno`.
     pub errno: i32,
@@ -40,8 +41,6 @@ pub struct Info {
 }
 
 impl Info {
-    const NONE: Self = Self { signal: 0, errno: 0, code: 0, fields: [0; 4] };
-
     fn new(signal: u32, code: i32, fields: [u64; 4]) -> Self {
         Self { signal, errno: 0, code, fields }
     }
@@ -83,9 +82,36 @@ impl Info {
         Siginfo { signo, errno: self.errno, code: self.code, pad: 0, fields: self.fields, rest: [0; 10] }
     }
 
+    /// Whether the record is kept whatever its user's limit: it is of a signal that does not queue, and no program chose its
+    /// contents.
+    pub fn is_exempt(&self) -> bool {
+        self.signal < RT_MIN && self.code >= 0
+    }
+
     /// Whether the sender must be told if the record cannot be kept.
     fn must_be_kept(&self) -> bool {
         self.signal >= RT_MIN && self.code != si::USER && self.code != si::KERNEL
+    }
+}
+
+/// Who pays for a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Payer {
+    /// The receiver's user.
+    pub user: u32,
+    /// The most records that this user may have.
+    pub limit: u64,
+}
+
+struct Record {
+    info: Info,
+    /// The user to whom it is charged.
+    user: u32,
+}
+
+impl Record {
+    fn is_of(&self, set: u64) -> bool {
+        set & bit(self.info.signal) != 0
     }
 }
 
@@ -93,14 +119,14 @@ impl Info {
 pub struct Queue {
     set: u64,
     /// Older than all of `rest`.
-    first: Info,
-    rest: Vec<Info>,
+    first: Option<Record>,
+    rest: Vec<Record>,
 }
 
 impl Queue {
     /// None.
     pub const fn new() -> Self {
-        Self { set: 0, first: Info::NONE, rest: Vec::new() }
+        Self { set: 0, first: None, rest: Vec::new() }
     }
 
     /// The set.
@@ -108,12 +134,12 @@ impl Queue {
         self.set
     }
 
-    /// Adds a signal, with at most `limit` further records in the queue. False if its record must be kept and cannot.
-    pub fn add(&mut self, info: &Info, limit: usize) -> bool {
+    /// Adds a signal. False if its record must be kept and cannot.
+    pub fn add(&mut self, info: &Info, payer: Payer) -> bool {
         if info.signal < RT_MIN && self.set & bit(info.signal) != 0 {
             return true;
         }
-        let kept = self.keep(info, limit);
+        let kept = self.keep(info, payer).is_some();
         if kept || !info.must_be_kept() {
             self.set |= bit(info.signal);
             return true;
@@ -121,18 +147,30 @@ impl Queue {
         false
     }
 
-    fn keep(&mut self, info: &Info, limit: usize) -> bool {
-        if self.first.signal == 0 && self.rest.is_empty() {
-            self.first = *info;
-            return true;
+    fn keep(&mut self, info: &Info, payer: Payer) -> Option<()> {
+        if self.rest.len() == MOST {
+            return None;
         }
-        self.rest.len() < limit.min(MOST) && self.rest.try_push(*info).is_ok()
+        let limit = if info.is_exempt() { u64::MAX } else { payer.limit };
+        if !charge(payer.user, limit) {
+            return None;
+        }
+        let record = Record { info: *info, user: payer.user };
+        if self.first.is_none() && self.rest.is_empty() {
+            self.first = Some(record);
+            return Some(());
+        }
+        let kept = self.rest.try_push(record);
+        if kept.is_err() {
+            Gone::default().add(payer.user);
+        }
+        kept.ok()
     }
 
     /// Takes the oldest `signal`, which is in the set.
     pub fn take(&mut self, signal: u32) -> Info {
         let info = self.unlink(bit(signal)).unwrap_or(Info::of_user(signal, si::USER, 0, 0));
-        let has_more = signal >= RT_MIN && self.rest.iter().any(|info| info.signal == signal);
+        let has_more = signal >= RT_MIN && self.rest.iter().any(|record| record.info.signal == signal);
         if !has_more {
             self.set &= !bit(signal);
         }
@@ -141,31 +179,45 @@ impl Queue {
 
     /// Takes out the oldest record of one of a set of signals.
     fn unlink(&mut self, set: u64) -> Option<Info> {
-        if self.first.signal != 0 && set & bit(self.first.signal) != 0 {
-            let info = self.first;
-            self.first.signal = 0;
-            return Some(info);
-        }
-        let at = self.rest.iter().position(|info| set & bit(info.signal) != 0)?;
-        let info = self.rest.remove(at);
-        if self.rest.is_empty() {
-            self.rest = Vec::new();
-        }
-        Some(info)
+        let record = match self.first.take_if(|record| record.is_of(set)) {
+            Some(first) => first,
+            None => {
+                let at = self.rest.iter().position(|record| record.is_of(set))?;
+                let record = self.rest.remove(at);
+                if self.rest.is_empty() {
+                    self.rest = Vec::new();
+                }
+                record
+            }
+        };
+        Gone::default().add(record.user);
+        Some(record.info)
     }
 
     /// Drops a set of signals.
     pub fn remove(&mut self, set: u64) {
         if self.set & set != 0 {
             self.set &= !set;
-            if self.first.signal != 0 && set & bit(self.first.signal) != 0 {
-                self.first.signal = 0;
-            }
-            self.rest.retain(|info| set & bit(info.signal) == 0);
+            let mut gone = Gone::default();
+            let mut stays = |record: &Record| {
+                if record.is_of(set) {
+                    gone.add(record.user);
+                }
+                !record.is_of(set)
+            };
+            self.first.take_if(|record| !stays(record));
+            self.rest.retain(stays);
             if self.rest.is_empty() {
                 self.rest = Vec::new();
             }
         }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let mut gone = Gone::default();
+        self.first.iter().chain(&self.rest).for_each(|record| gone.add(record.user));
     }
 }
 
@@ -195,8 +247,8 @@ impl Pending {
     }
 
     /// Adds a signal, see [`Queue::add`].
-    pub fn add(&self, info: &Info, limit: usize) -> bool {
-        self.change(|queue| queue.add(info, limit))
+    pub fn add(&self, info: &Info, payer: Payer) -> bool {
+        self.change(|queue| queue.add(info, payer))
     }
 
     /// Takes a signal, unless another thread has taken it.

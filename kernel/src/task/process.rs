@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64,
 use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
 use quire_abi::layout::{Rlimit, rlimit};
+use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
@@ -17,7 +18,7 @@ use super::credentials::Credentials;
 use super::directory::Directory;
 use super::itimer::RealTimer;
 use super::memory_limits::MemoryLimits;
-use super::pending::{MOST, Pending};
+use super::pending::Pending;
 use super::signal::Actions;
 use super::stop::Stop;
 pub use super::table::{Family, TABLE, Table};
@@ -26,8 +27,9 @@ use crate::ipc::handles::Handles;
 use crate::ipc::signalfd::SignalBell;
 use crate::ipc::source::Source;
 use crate::ipc::table::Descriptors;
+use crate::layout::STACK_SIZE;
 use crate::task::space::Space;
-use crate::vm::{Cpu, SpinLock};
+use crate::vm::{self, Cpu, SpinLock};
 
 /// Length of a name, a NUL included.
 pub const NAME_LEN: usize = 16;
@@ -164,7 +166,7 @@ impl Process {
             no_new_privileges: AtomicBool::new(template.is_some_and(|p| p.no_new_privileges.load(Ordering::Relaxed))),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
-            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(|| FIRST_LIMITS, |p| *p.limits.lock())),
+            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(first_limits, |p| *p.limits.lock())),
             memory_limits: MemoryLimits::new(),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             time: CpuTime::new(),
@@ -255,7 +257,15 @@ pub static FIRST_LIMITS: [Rlimit; rlimit::COUNT] = {
     let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
     limits[rlimit::STACK].cur = 8 << 20;
     limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
-    limits[rlimit::SIGPENDING] = Rlimit { cur: MOST as u64, max: MOST as u64 };
     limits[rlimit::MEMLOCK] = Rlimit { cur: 8 << 20, max: 8 << 20 };
     limits
 };
+
+/// [`FIRST_LIMITS`], and what follows from the size of memory.
+fn first_limits() -> [Rlimit; rlimit::COUNT] {
+    let mut limits = FIRST_LIMITS;
+    // Half as many as there may be threads on Linux, whose stacks take an eighth of memory.
+    let signals = (vm::PAGES.total_managed() * PAGE_SIZE / (8 * STACK_SIZE) / 2) as u64;
+    limits[rlimit::SIGPENDING] = Rlimit { cur: signals, max: signals };
+    limits
+}

@@ -18,7 +18,7 @@ use quire_mm::sync::Rank;
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 use super::clock::Until;
 pub use super::pending::Info;
-use super::pending::{Queue, RT_MIN};
+use super::pending::{Payer, Queue};
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
 pub use super::signo::{STOPS, UNBLOCKABLE, bit};
@@ -155,7 +155,7 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if is_ignored(process, signal) && is_unwanted() {
         return true;
     }
-    if !process.pending.add(info, limit(process, signal)) {
+    if !process.pending.add(info, payer(process)) {
         return false;
     }
     process.signal_bell.ring();
@@ -171,13 +171,13 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
     if !accepts(table, process, signal) || (is_ignored(process, signal) && !holds_back(thread, signal)) {
         return true;
     }
-    let limit = limit(process, signal);
+    let payer = payer(process);
     let (added, blocked) = {
         let mut signals = thread.signals.lock();
         if bit(signal) & (STOPS | bit(sig::CONT)) != 0 {
             signals.catch_up(process);
         }
-        (signals.pending.add(info, limit), signals.blocked & bit(signal) != 0)
+        (signals.pending.add(info, payer), signals.blocked & bit(signal) != 0)
     };
     process.signal_bell.ring();
     if added && !blocked {
@@ -194,9 +194,9 @@ pub fn send_own(signal: u32) {
     send_to_thread(&TABLE.lock(), thread, &info);
 }
 
-/// The most records that may wait; for signals that do not queue there are only a few in any case.
-fn limit(process: &Process, signal: u32) -> usize {
-    if signal < RT_MIN { usize::MAX } else { process.limit(rlimit::SIGPENDING) as usize }
+/// Who pays for the records of signals to a process.
+fn payer(process: &Process) -> Payer {
+    Payer { user: process.uid(), limit: process.limit(rlimit::SIGPENDING) }
 }
 
 /// Sends to all members of a group; returns how many there were. The caller holds no lock.
@@ -440,10 +440,11 @@ pub fn force(thread: &Thread, info: Info) {
         reset_action(process, info.signal);
         thread.signals.lock().blocked &= !bit(info.signal);
     }
+    let payer = payer(process);
     let mut signals = thread.signals.lock();
     signals.fault_address = info.fields[0];
     // Even without room for the record, the signal is pending.
-    signals.pending.add(&info, usize::MAX);
+    signals.pending.add(&info, payer);
     drop(signals);
     thread.set_work(work::SIGNAL);
 }

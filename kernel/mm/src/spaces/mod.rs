@@ -51,7 +51,7 @@ impl<M: Machine> Spaces<M> {
     /// as ID_AA64MMFR0_EL1.ASIDBits says.
     pub fn init(&self, asid_bits: u32) -> Result<(), AllocError> {
         self.asids.set_bits(asid_bits);
-        let zero = frame::alloc_user(self.machine, true)?.addr();
+        let zero = frame::alloc_unmovable(self.machine)?.addr();
         self.zero_page.store(zero.get(), Ordering::Release);
         self.commit.set_total(self.machine.pages().total_managed());
         Ok(())

@@ -1,17 +1,19 @@
-//! rlimits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, and the calls that set limits. The test of mlock covers
+//! rlimits: RLIMIT_AS, RLIMIT_DATA, RLIMIT_STACK, RLIMIT_SIGPENDING, and the calls that set limits. The test of mlock covers
 //! RLIMIT_MEMLOCK.
 
 #![no_std]
 #![no_main]
 
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use quire_rt::Errno;
 
-use quire_rt::abi::flags::{Clone, Map, Mremap, Prot, sig};
+use quire_rt::Errno;
+use quire_rt::abi::flags::{Clone, Map, Mremap, Prot, sig, wait};
 use quire_rt::abi::layout::{Rlimit, rlimit};
 use quire_rt::abi::nr;
+use quire_rt::process::{Status, getpid, gettid, kill, waitpid};
+use quire_rt::signal::{How, mask, queue, set, timed_wait};
 use quire_rt::{arch, mem, process};
-use user_tests::{Checks, KERNEL, PAGE, RW, map, mmap, mprotect, munmap, peek, poke, raw, until};
+use user_tests::{Checks, KERNEL, PAGE, RW, map, mmap, mprotect, munmap, peek, poke, raw, start, until};
 
 quire_rt::entry!(main);
 
@@ -49,6 +51,7 @@ fn main() -> i32 {
     data(&mut checks);
     stack(&mut checks);
     shared_space(&mut checks);
+    pending_signals(&mut checks);
     checks.finish()
 }
 
@@ -241,4 +244,67 @@ fn shared_space(checks: &mut Checks) {
         i32::from(as_root && is_other && is_refused)
     };
     checks.exits(as_another, 1, "who is root no more may lock no more than its limit");
+}
+
+/// A user's processes have as many records of pending signals together as each one's limit says. What a signal without a record
+/// loses is its sender.
+fn pending_signals(checks: &mut Checks) {
+    const RT: u32 = 40;
+    let accepted = |pid: i32, most: usize| (0..most).take_while(|i| queue(pid, RT, *i as u64).is_ok()).count();
+    let take = |signal: u32| timed_wait(set(&[signal]), Some(0)).map(|info| info.fields[0] as u32 as i32);
+    let mut with = |limit: usize, what: &str, run: &dyn Fn() -> bool| {
+        under(checks, rlimit::SIGPENDING, limit, what, || {
+            // A user whom nobody else is.
+            let alone = raw(nr::SETUID, [4321]).is_ok() && mask(How::Block, !0).is_ok();
+            alone && run()
+        });
+    };
+    with(5, "signals queue up to the limit", &|| accepted(getpid(), 10) == 5);
+    with(5, "one that is taken makes room", &|| {
+        accepted(getpid(), 10) == 5 && take(RT).is_ok() && accepted(getpid(), 10) == 1
+    });
+    with(5, "those that are dropped make room", &|| {
+        let all = accepted(getpid(), 10);
+        let _ = (quire_rt::signal::ignore(RT), quire_rt::signal::default(RT));
+        all == 5 && accepted(getpid(), 10) == 5
+    });
+    with(5, "those of a thread count as well", &|| {
+        let to_thread = || raw(nr::TGKILL, [getpid() as usize, gettid() as usize, RT as usize]);
+        accepted(getpid(), 3) == 3
+            && [to_thread(), to_thread()] == [Ok(0), Ok(0)]
+            && to_thread() == Err(Errno::EAGAIN)
+            && queue(getpid(), RT, 0) == Err(Errno::EAGAIN)
+    });
+    with(5, "without a value one comes all the same, but nobody knows from whom", &|| {
+        accepted(getpid(), 5) == 5 && kill(getpid(), RT + 1).is_ok() && take(RT + 1) == Ok(0)
+    });
+    with(0, "signals that do not queue come, and from whom", &|| {
+        let sent = kill(getpid(), sig::USR1).is_ok() && queue(getpid(), sig::USR2, 7).is_ok();
+        sent && accepted(getpid(), 1) == 0 && take(sig::USR1) == Ok(getpid()) && take(sig::USR2) == Ok(0)
+    });
+    with(5, "all processes of a user count", &|| {
+        let child = |run: &dyn Fn() -> bool| start(|| run() as i32).and_then(waitpid) == Ok(Status::Exited(1));
+        let me = getpid();
+        let by_child = || accepted(getpid(), 10) == 2 && queue(me, RT, 0) == Err(Errno::EAGAIN);
+        // (The end of a child is a signal to be recorded; it is taken.)
+        accepted(me, 3) == 3 && child(&by_child) && take(sig::CHLD).is_ok() && accepted(me, 10) == 2
+    });
+    checks.exits(
+        || {
+            let _ = mask(How::Block, !0);
+            let other = start(|| {
+                limit(rlimit::SIGPENDING, 5);
+                let _ = raw(nr::SETUID, [4322]);
+                let _ = kill(getpid(), sig::STOP);
+                (0..5).all(|_| take(RT).is_ok()) as i32
+            });
+            let other = other.unwrap_or(-1);
+            let stopped = process::wait4(other, wait::WUNTRACED).is_ok();
+            let sent = accepted(other, 10);
+            let _ = kill(other, sig::CONT);
+            (stopped && sent == 5 && waitpid(other) == Ok(Status::Exited(1))) as i32
+        },
+        1,
+        "and it is the receiver's user and limit that count",
+    );
 }
