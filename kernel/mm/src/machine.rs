@@ -76,6 +76,9 @@ pub trait Threads: Copy + Send + Sync + 'static {
         which.map(|which| self.limit(which))
     }
 
+    /// The calling thread has brought a page back from swap, which counts as a major fault of its.
+    fn note_major_fault(self) {}
+
     /// The calling thread, for [`Threads::unpark`].
     fn this_thread(self) -> usize {
         0

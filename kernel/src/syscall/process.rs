@@ -388,7 +388,7 @@ pub fn times(a: Args) -> Answer {
     if let Some(at) = a.opt_addr(0) {
         uaccess::put_all(at, all.map(exit::ticks).as_flattened())?;
     }
-    let [now, _] = exit::ticks(Spent { user: timer::now_ns(), system: 0 });
+    let [now, _] = exit::ticks(Spent { user: timer::now_ns(), ..Spent::default() });
     Ok(now as usize)
 }
 

@@ -9,6 +9,7 @@ use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::Rank;
 
 use super::balance::RunQueue;
+use super::cputime::Faults;
 use super::latency::Latency;
 use super::thread::Thread;
 use super::timer::Timers;
@@ -58,9 +59,11 @@ pub struct PerCpu {
     pub ticks: AtomicU64,
     /// When the current thread was last charged for its time.
     pub charged_at: AtomicU64,
+    /// The faults that threads were charged with. Its own CPU's, with interrupts masked.
+    pub charged_faults: UnsafeCell<Faults>,
 }
 
-// SAFETY: `active_mm` is touched by its own CPU alone, with interrupts masked; the rest is atomic or locked.
+// SAFETY: `active_mm` and `charged_faults` are touched by their own CPU alone, with interrupts masked; the rest is atomic or locked.
 unsafe impl Sync for PerCpu {}
 
 impl PerCpu {
@@ -86,6 +89,7 @@ impl PerCpu {
             switches: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             charged_at: AtomicU64::new(0),
+            charged_faults: UnsafeCell::new(Faults::NONE),
         }
     }
 

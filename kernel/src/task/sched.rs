@@ -18,12 +18,13 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use quire_abi::Errno;
+use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
 use super::balance::{self, enqueue, may_run, requeue};
-use super::cputime;
+use super::cputime::{self, Faults};
 use super::percpu::{self, PerCpu};
 use super::rseq;
 use super::thread::{Thread, current, state, work};
@@ -31,6 +32,7 @@ use crate::arch::trap::TrapFrame;
 use crate::arch::{context, cpu, regs, timer};
 use crate::interrupts;
 use crate::task::space;
+use crate::vm::events;
 
 /// The time slice in nanoseconds.
 static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
@@ -302,11 +304,12 @@ pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
     }
 }
 
-/// Charges the time since the last charge to a thread, or to idling. Interrupts are masked.
+/// Charges the time since the last charge, and the faults, to a thread, or to idling. Interrupts are masked.
 fn charge(here: &PerCpu, thread: &Thread) {
     let now = timer::now_ns();
     let spent = now.saturating_sub(here.charged_at.load(Ordering::Relaxed));
     here.charged_at.store(now, Ordering::Relaxed);
+    charge_faults(here, thread);
     if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
         let in_kernel = thread.time.charge(spent);
         if in_kernel {
@@ -317,6 +320,26 @@ fn charge(here: &PerCpu, thread: &Thread) {
         }
     } else {
         cputime::add(&here.idle_ns, spent);
+    }
+}
+
+/// Charges the faults that this CPU has counted since the last charge.
+#[inline(always)]
+fn charge_faults(here: &PerCpu, thread: &Thread) {
+    // SAFETY: this CPU's, with interrupts masked.
+    let charged = unsafe { &mut *here.charged_faults.get() };
+    if events::here(Event::Fault) != charged.all {
+        charge_new_faults(charged, thread);
+    }
+}
+
+#[inline(never)]
+fn charge_new_faults(charged: &mut Faults, thread: &Thread) {
+    let counted = Faults::here();
+    let handled = counted.handled_since(core::mem::replace(charged, counted));
+    thread.time.add_faults(handled);
+    if let Some(process) = &thread.process {
+        process.time.add_faults(handled);
     }
 }
 

@@ -29,6 +29,14 @@ impl Threads for Cpu {
         process.map_or([u64::MAX; 2], |process| which.map(|which| process.memory_limits.get(which)))
     }
 
+    fn note_major_fault(self) {
+        let thread = current();
+        thread.time.add_major();
+        if let Some(process) = &thread.process {
+            process.time.add_major();
+        }
+    }
+
     fn this_thread(self) -> usize {
         core::ptr::from_ref(current()).expose_provenance()
     }

@@ -39,12 +39,24 @@ pub fn init(heads: impl Iterator<Item = &'static Head>) -> Result<(), AllocError
     Ok(())
 }
 
+/// This CPU's count.
+#[inline(always)]
+fn own(event: Event) -> &'static AtomicU64 {
+    // SAFETY: it is never null; `EARLY` and the sets that `init` stored live for ever.
+    let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed).cast::<Counters>() };
+    &counters.0[event as usize]
+}
+
+/// What this CPU has counted.
+#[inline(always)]
+pub fn here(event: Event) -> u64 {
+    own(event).load(Ordering::Relaxed)
+}
+
 /// Counts on this CPU.
 #[inline(always)]
 pub fn count(event: Event, n: usize) {
-    // SAFETY: it is never null; `EARLY` and the sets that `init` stored live for ever.
-    let counters = unsafe { &*cpu::this().counters.load(Ordering::Relaxed).cast::<Counters>() };
-    let counter = &counters.0[event as usize];
+    let counter = own(event);
     counter.store(counter.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
 }
 

@@ -105,6 +105,7 @@ impl<M: Machine> Mm<M> {
         let done = read.map(|pfn| {
             if self.put_back(addr, pte, pfn) {
                 self.machine.count(Event::SwapIn, 1);
+                self.machine.note_major_fault();
                 if !seeded!(SwapInLeaksSlot) {
                     swap.release(slot);
                 }

@@ -2,10 +2,11 @@
 
 use quire_abi::Errno;
 
-use super::fault::{FaultError, Touch};
+use super::fault::{FaultError, Stop, Touch};
 use super::unmap::checked_range;
 use super::{Areas, Intent, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
+use crate::event::Event;
 use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::pte::{NonPresent, Pte, index};
@@ -86,6 +87,10 @@ impl<M: Machine> Mm<M> {
             }
             drop(areas);
             if let Some(stop) = stopped {
+                if stop == Stop::Elsewhere {
+                    // As on Linux, the fault that the program would have had.
+                    self.machine.count(Event::Fault, 1);
+                }
                 self.clear_the_way(stop, addr, &supply)?;
             }
         }

@@ -68,6 +68,7 @@ fn main() -> i32 {
         return checks.finish();
     }
     out_and_in(&mut checks);
+    major_faults(&mut checks);
     shared_by_fork(&mut checks);
     staying(&mut checks);
     changing(&mut checks);
@@ -101,6 +102,29 @@ fn out_and_in(checks: &mut Checks) {
     checks.ok(now >= before, "what is unmapped leaves swap");
 }
 
+/// A page that comes back is a major fault of the thread that needs it, and of its process.
+fn major_faults(checks: &mut Checks) {
+    let of = |who| process::getrusage(who).map_or(-1, |usage| usage.majflt);
+    let at = map(LEN, RW);
+    fill(at, PAGES, |n| n);
+    let before = [0, 1, -1].map(of);
+    let _ = page_out(at, LEN);
+    checks.eq([0, 1, -1].map(of), before, "a page that goes out is no fault");
+    checks.eq(wrong(at, PAGES, |n| n), 0, "pages come back");
+    let expected = [before[0] + PAGES as i64, before[1] + PAGES as i64, before[2]];
+    checks.eq([0, 1, -1].map(of), expected, "each one is a major fault");
+    let _ = page_out(at, LEN);
+    let child = start(|| wrong(at, PAGES, |n| n) as i32).and_then(|child| process::wait4(child, 0));
+    let of_child = child.ok().flatten().map_or(-1, |changed| changed.usage.majflt);
+    checks.eq(of_child, PAGES as i64, "a child's are its own");
+    checks.eq(
+        [0, 1, -1].map(of),
+        [expected[0], expected[1], expected[2] + PAGES as i64],
+        "and of its parent's children",
+    );
+    let _ = munmap(at, LEN);
+}
+
 fn shared_by_fork(checks: &mut Checks) {
     let at = map(LEN, RW);
     fill(at, PAGES, |n| n);
@@ -129,7 +153,10 @@ fn staying(checks: &mut Checks) {
     let at = map(LEN, RW);
     fill(at, PAGES, |n| n);
     let _ = page_out(at, LEN);
+    let faults = || process::getrusage(1).map_or((-1, -1), |usage| (usage.minflt, usage.majflt));
+    let before = faults();
     checks.eq(mem::mlock(at, LEN), Ok(()), "memory is locked");
+    checks.eq(faults(), (before.0, before.1 + PAGES as i64), "which faults as the program would");
     checks.eq(resident(at, LEN), PAGES, "so it is back");
     checks.fails(page_out(at, LEN), Errno::EINVAL, "and does not go");
     checks.eq(resident(at, LEN), PAGES, "it is still there");

@@ -9,7 +9,7 @@ use quire_rt::abi::flags::{Open, clock, sig, wait};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status, kill, wait4, waitpid};
 use quire_rt::{Errno, fs, io, signal, time};
-use user_tests::{Checks, RW, child, map, munmap, raw, shared_counters, start, until_asleep};
+use user_tests::{Checks, PAGE, RW, child, map, munmap, raw, shared_counters, start, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -135,6 +135,16 @@ fn usage(checks: &mut Checks) {
     checks.ok((60_000..=most).contains(&used), "the time that a child used");
     let children = process::getrusage(-1).map_or(0, |usage| usage.utime.usec + usage.stime.usec + usage.utime.sec);
     checks.ok(children > 0, "is added to that of all children");
+    let faults = |who| process::getrusage(who).map_or(-1, |usage| usage.minflt);
+    let (at, before) = (map(16 * PAGE, RW), [0, 1].map(faults));
+    for page in 0..16 {
+        // From the end, so that no fault brings in more than its page.
+        let word: *mut u64 = core::ptr::with_exposed_provenance_mut(at + (15 - page) * PAGE);
+        // SAFETY: the test's own mapping.
+        unsafe { word.write_volatile(1) };
+    }
+    let counted = [0, 1].map(faults);
+    checks.ok(counted[0] >= before[0] + 16 && counted[1] >= before[1] + 16, "faults are counted");
 }
 
 /// User and system time of a child that runs `step` for a while, in microseconds.
