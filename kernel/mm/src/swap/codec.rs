@@ -1,6 +1,6 @@
 //! Compression of pages. Contents that repeat one word are that word. Others are coded by words ([`words`]), in a tenth of the
 //! instructions that LZ4 takes; pages for which that is not worth while, and that may be text, by LZ4 (the crate `lz4_flex`).
-//! (Measured with pressbench's data, a quarter of whose words are random: 28 % of a page in some 7,000 instructions by words, 37 %
+//! (Measured with pressbench's data, a quarter of whose words are random: 30 % of a page in some 7,000 instructions by words, 37 %
 //! in 65,000 by LZ4.)
 //!
 //! A *stream* is what one compression needs: tables, and a buffer, some 18 KiB. There is one for each CPU; a thread takes a free
@@ -22,8 +22,8 @@ use crate::page_alloc::Machine;
 /// Contents that do not become smaller than this are incompressible.
 const WORTH: usize = PAGE_SIZE / 4 * 3;
 
-/// What LZ4 asks for, and a byte for the code.
-const BUFFER: usize = get_maximum_output_size(PAGE_SIZE) + 1;
+/// What LZ4 asks for, and a byte for the code, in words.
+const BUFFER: usize = (get_maximum_output_size(PAGE_SIZE) + 1).div_ceil(size_of::<u64>());
 
 /// The word that the page repeats, if it does.
 pub(super) fn repeated_word(page: &[u64; WORDS]) -> Option<u64> {
@@ -32,14 +32,19 @@ pub(super) fn repeated_word(page: &[u64; WORDS]) -> Option<u64> {
     (page[WORDS - 1] == first && page.iter().all(|word| *word == first)).then_some(first)
 }
 
-/// The first packed byte: which code follows.
+/// The first packed byte: which code follows. (The code by words leaves it free.)
 const BY_WORDS: u8 = 0;
+const _: () = assert!(words::FREE_BITS >= u8::BITS);
 const BY_LZ4: u8 = 1;
 
 /// The page, from its packed bytes.
 pub(super) fn unpack(bytes: &[u8], page: &mut [u64; WORDS]) -> Result<(), Damaged> {
     match bytes.split_first() {
-        Some((&BY_WORDS, code)) => words::unpack(code, page),
+        Some((&BY_WORDS, _)) => {
+            // SAFETY: bytes are words.
+            let (before, code, after) = unsafe { bytes.align_to() };
+            if before.is_empty() && after.is_empty() { words::unpack(code, page) } else { Err(Damaged) }
+        }
         Some((&BY_LZ4, code)) => match decompress_into(code, bytes_of(page)) {
             Ok(PAGE_SIZE) => Ok(()),
             _ => Err(Damaged),
@@ -48,9 +53,9 @@ pub(super) fn unpack(bytes: &[u8], page: &mut [u64; WORDS]) -> Result<(), Damage
     }
 }
 
-fn bytes_of(page: &mut [u64; WORDS]) -> &mut [u8; PAGE_SIZE] {
+fn bytes_of(words: &mut [u64]) -> &mut [u8] {
     // SAFETY: words are bytes.
-    unsafe { &mut *page.as_mut_ptr().cast() }
+    unsafe { words.align_to_mut().1 }
 }
 
 /// Whether a page may be text, or something like it: few of its words have a byte above 0x7f.
@@ -72,36 +77,33 @@ pub(super) enum Packed<'a> {
 pub(super) struct Stream {
     table: CompressTable,
     room: words::Room,
-    buffer: [u8; BUFFER],
+    buffer: [u64; BUFFER],
 }
 
 impl Stream {
     /// Compresses a page.
     pub fn pack(&mut self, page: &[u64; WORDS]) -> Packed<'_> {
         let Self { table, room, buffer } = self;
-        let (code, into) = buffer.split_at_mut(1);
-        let len = match words::pack(page, room, &mut into[..WORTH]) {
-            Some(len) => {
-                code[0] = BY_WORDS;
-                len
-            }
+        let len = match words::pack(page, room, &mut buffer[..WORTH / size_of::<u64>()]) {
+            Some(words) => words * size_of::<u64>(),
             None if !is_like_text(page) => return Packed::Raw,
             None => {
                 // SAFETY: words are bytes.
-                let bytes = unsafe { &*page.as_ptr().cast::<[u8; PAGE_SIZE]>() };
+                let bytes = unsafe { page.align_to().1 };
+                let (code, into) = bytes_of(buffer).split_at_mut(1);
                 code[0] = BY_LZ4;
                 match compress_into_with_table(bytes, into, table) {
-                    Ok(len) if len <= WORTH => len,
+                    Ok(len) if len < WORTH => len + 1,
                     _ => return Packed::Raw,
                 }
             }
         };
-        Packed::Compressed(&buffer[..=len])
+        Packed::Compressed(&bytes_of(buffer)[..len])
     }
 
     /// Room for a page.
     pub fn buffer(&mut self) -> &mut [u8] {
-        &mut self.buffer
+        bytes_of(&mut self.buffer)
     }
 }
 

@@ -10,21 +10,34 @@
 //! | 2 | in the dictionary but for its lower 16 bits | 4 bits, and 16: those |
 //! | 3 | new | 64 bits |
 //!
-//! The four kinds of information are stored one after the other: two counts of 16 bits, the tags, the places, the lower
-//! halves, the words.
+//! Four tags are a byte. The byte of four tags 1 says more: the four words are the last one before them that is not zero, and
+//! need nothing. (Four other words that are in the dictionary have tag 2 for the first one.) Such runs, and those of zeros,
+//! are most of what compressible pages have, and are coded and decoded at once.
+//!
+//! The code consists of words, since the kernel may be built without unaligned accesses. The first one has the numbers of
+//! places and of lower halves. Tags, new words, places and lower halves follow, each kind in words of its own.
 
 use super::{Damaged, WORDS};
 
 const ENTRIES: usize = 16;
 const LOW_BITS: u32 = 16;
 
-const ZERO: u8 = 0;
 const SAME: u8 = 1;
 const NEAR: u8 = 2;
 const NEW: u8 = 3;
 
-const TAGS: usize = WORDS / 4;
-const HEADER: usize = 4 + TAGS;
+/// Four words are zero.
+const ZEROS: u8 = 0;
+/// Four words are the last one.
+const LASTS: u8 = 0b01_01_01_01;
+/// Four words are in the dictionary.
+const IN_DICTIONARY: u8 = 0b01_01_01_10;
+
+/// Words before the new ones.
+const HEADER: usize = 1 + WORDS / 4 / 8;
+
+/// Bits of the first word that are the caller's.
+pub(super) const FREE_BITS: u32 = 16;
 
 /// Where a word's place in the dictionary is.
 #[inline(always)]
@@ -34,125 +47,224 @@ fn place(word: u64) -> usize {
 }
 
 /// Room for what is being coded.
+#[repr(C, align(8))]
 pub(super) struct Room {
-    /// Two more than there can be: they are packed in pairs.
-    places: [u8; WORDS + 2],
-    lows: [u16; WORDS],
-    words: [u64; WORDS],
+    /// Zeros behind the last one, as far as they are packed with it.
+    places: [u8; WORDS + 16],
+    lows: [u16; WORDS + 4],
+    tags: [u8; WORDS / 4],
 }
 
-/// Codes a page; returns how many bytes it takes. `None` if that were more than `into` has room for.
-pub(super) fn pack(page: &[u64; WORDS], room: &mut Room, into: &mut [u8]) -> Option<usize> {
-    let most_new = into.len().saturating_sub(HEADER) / size_of::<u64>();
-    let mut dictionary = [0_u64; ENTRIES];
-    let (mut places, mut lows, mut words) = (0, 0, 0);
-    let (head, rest) = into.split_at_mut_checked(HEADER)?;
-    let (counts, tags) = head.split_at_mut(4);
-    for (tags, four) in tags.iter_mut().zip(page.as_chunks::<4>().0) {
-        let mut bits = 0;
-        for (i, &word) in four.iter().enumerate() {
-            if word == 0 {
-                continue;
-            }
-            let place = place(word);
-            let seen = core::mem::replace(&mut dictionary[place], word);
-            let tag = if seen == word {
-                SAME
-            } else if (seen ^ word) >> LOW_BITS == 0 {
-                room.lows[lows] = word as u16;
-                lows += 1;
-                NEAR
-            } else {
-                room.words[words] = word;
-                words += 1;
-                NEW
-            };
-            bits |= tag << (2 * i);
-            if tag != NEW {
-                room.places[places] = place as u8;
-                places += 1;
-            }
+/// What coding a page needs. (The dictionary is elsewhere, so that all else can be in registers.)
+struct Coder<'a> {
+    dictionary: &'a mut [u64; ENTRIES],
+    /// The last word that is not zero.
+    last: u64,
+    room: &'a mut Room,
+    new: &'a mut [u64],
+    places: usize,
+    lows: usize,
+    words: usize,
+}
+
+impl Coder<'_> {
+    /// The word's tag. `None` if it is new, and there is no room for it.
+    #[inline(always)]
+    fn word(&mut self, word: u64) -> Option<u8> {
+        if word == 0 {
+            return Some(0);
         }
-        *tags = bits;
-        if words > most_new {
-            return None;
+        self.last = word;
+        let place = place(word);
+        let differs = core::mem::replace(&mut self.dictionary[place], word) ^ word;
+        if differs >> LOW_BITS != 0 {
+            *self.new.get_mut(self.words)? = word;
+            self.words += 1;
+            return Some(NEW);
         }
+        self.room.places[self.places] = place as u8;
+        self.places += 1;
+        if differs == 0 {
+            return Some(SAME);
+        }
+        self.low(word);
+        Some(NEAR)
     }
-    counts[..2].copy_from_slice(&(places as u16).to_le_bytes());
-    counts[2..].copy_from_slice(&(lows as u16).to_le_bytes());
-    let sizes = [places.div_ceil(2), 2 * lows, 8 * words];
-    let len = sizes.iter().sum::<usize>();
-    if len > rest.len() {
-        return None;
+
+    #[inline(always)]
+    fn low(&mut self, word: u64) {
+        self.room.lows[self.lows] = word as u16;
+        self.lows += 1;
     }
-    let (nibbles, rest) = rest.split_at_mut(sizes[0]);
-    room.places[places] = 0;
-    for (nibbles, two) in nibbles.iter_mut().zip(room.places.as_chunks::<2>().0) {
-        *nibbles = two[0] | two[1] << 4;
+
+    /// The tags of four words.
+    #[inline(always)]
+    fn four(&mut self, four: &[u64; 4]) -> Option<u8> {
+        if four[0] | four[1] | four[2] | four[3] == 0 {
+            return Some(ZEROS);
+        }
+        if four.iter().all(|word| *word == self.last) {
+            return Some(LASTS);
+        }
+        let tags = self.word(four[0])? | self.word(four[1])? << 2 | self.word(four[2])? << 4 | self.word(four[3])? << 6;
+        if tags != LASTS {
+            return Some(tags);
+        }
+        self.low(four[0]);
+        Some(IN_DICTIONARY)
     }
-    let (halves, rest) = rest.split_at_mut(sizes[1]);
-    for (bytes, low) in halves.as_chunks_mut::<2>().0.iter_mut().zip(room.lows) {
-        *bytes = low.to_le_bytes();
+}
+
+/// Codes a page; returns how many words it takes. `None` if that were more than `into` has.
+pub(super) fn pack(page: &[u64; WORDS], room: &mut Room, into: &mut [u64]) -> Option<usize> {
+    let (head, new) = into.split_at_mut_checked(HEADER)?;
+    let mut dictionary = [0; ENTRIES];
+    let mut coder = Coder { dictionary: &mut dictionary, last: 0, room, new, places: 0, lows: 0, words: 0 };
+    for (i, four) in page.as_chunks::<4>().0.iter().enumerate() {
+        coder.room.tags[i] = coder.four(four)?;
     }
-    for (bytes, word) in rest[..sizes[2]].as_chunks_mut::<8>().0.iter_mut().zip(room.words) {
-        *bytes = word.to_le_bytes();
+    let Coder { room, new, places, lows, words, .. } = coder;
+    head[0] = (places as u64) << FREE_BITS | (lows as u64) << 32;
+    for (word, tags) in head[1..].iter_mut().zip(room.tags.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*tags);
     }
-    Some(HEADER + len)
+    let (nibbles, rest) = new[words..].split_at_mut_checked(places.div_ceil(16))?;
+    let halves = rest.get_mut(..lows.div_ceil(4))?;
+    room.places[places..places + 16].fill(0);
+    for (word, sixteen) in nibbles.iter_mut().zip(room.places.as_chunks::<16>().0) {
+        let (two, _) = sixteen.as_chunks::<8>();
+        *word = pack_eight(u64::from_le_bytes(two[0])) | pack_eight(u64::from_le_bytes(two[1])) << 32;
+    }
+    room.lows[lows..lows + 4].fill(0);
+    for (word, four) in halves.iter_mut().zip(room.lows.as_chunks::<4>().0) {
+        *word = four.iter().rev().fold(0, |word, low| word << LOW_BITS | u64::from(*low));
+    }
+    Some(HEADER + words + nibbles.len() + halves.len())
+}
+
+/// The lower halves of eight bytes, the lowest first. The upper ones are zero.
+#[inline(always)]
+fn pack_eight(bytes: u64) -> u64 {
+    let two = (bytes | bytes >> 4) & 0x00ff_00ff_00ff_00ff;
+    let four = (two | two >> 8) & 0x0000_ffff_0000_ffff;
+    (four | four >> 16) & 0xffff_ffff
+}
+
+/// Items of `BITS` bits, packed in words.
+struct Packed<'a, const BITS: u32> {
+    words: core::slice::Iter<'a, u64>,
+    word: u64,
+    left: u32,
+}
+
+impl<'a, const BITS: u32> Packed<'a, BITS> {
+    fn new(words: &'a [u64]) -> Self {
+        Self { words: words.iter(), word: 0, left: 0 }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Result<u64, Damaged> {
+        if self.left == 0 {
+            self.word = *self.words.next().ok_or(Damaged)?;
+            self.left = u64::BITS / BITS;
+        }
+        let item = self.word & ((1 << BITS) - 1);
+        self.word >>= BITS;
+        self.left -= 1;
+        Ok(item)
+    }
+}
+
+/// What decoding a page needs.
+struct Decoder<'a> {
+    dictionary: &'a mut [u64; ENTRIES],
+    /// The last word that is not zero.
+    last: u64,
+    new: core::slice::Iter<'a, u64>,
+    places: Packed<'a, 4>,
+    lows: Packed<'a, LOW_BITS>,
+}
+
+impl Decoder<'_> {
+    /// The next word, which has this tag.
+    #[inline(always)]
+    fn word(&mut self, tag: u8) -> Result<u64, Damaged> {
+        if tag == 0 {
+            return Ok(0);
+        }
+        if tag == NEW {
+            self.last = *self.new.next().ok_or(Damaged)?;
+            self.dictionary[place(self.last)] = self.last;
+            return Ok(self.last);
+        }
+        let entry = &mut self.dictionary[self.places.next()? as usize % ENTRIES];
+        if tag == NEAR {
+            *entry = *entry >> LOW_BITS << LOW_BITS | self.lows.next()?;
+        }
+        self.last = *entry;
+        Ok(self.last)
+    }
+
+    /// The next four words.
+    #[inline(always)]
+    fn four(&mut self, tags: u8) -> Result<[u64; 4], Damaged> {
+        Ok(match tags {
+            ZEROS => [0; 4],
+            LASTS => [self.last; 4],
+            _ => [self.word(tags & 3)?, self.word(tags >> 2 & 3)?, self.word(tags >> 4 & 3)?, self.word(tags >> 6)?],
+        })
+    }
+
+    #[inline(always)]
+    fn is_done(&self) -> bool {
+        [self.new.len(), self.places.words.len(), self.lows.words.len()] == [0; 3]
+    }
 }
 
 /// The page, from its code.
-pub(super) fn unpack(bytes: &[u8], page: &mut [u64; WORDS]) -> Result<(), Damaged> {
-    let (head, rest) = bytes.split_at_checked(HEADER).ok_or(Damaged)?;
-    let (counts, tags) = head.split_at(4);
-    let count = |i: usize| usize::from(u16::from_le_bytes([counts[i], counts[i + 1]]));
-    let (nibbles, rest) = rest.split_at_checked(count(0).div_ceil(2)).ok_or(Damaged)?;
-    let (halves, words) = rest.split_at_checked(2 * count(2)).ok_or(Damaged)?;
-    let mut dictionary = [0_u64; ENTRIES];
-    let mut places = nibbles.iter().flat_map(|two| [two & 15, two >> 4]);
-    let mut lows = halves.as_chunks::<2>().0.iter();
-    let mut words = words.as_chunks::<8>().0.iter();
-    for (four, tags) in page.as_chunks_mut::<4>().0.iter_mut().zip(tags) {
-        for (i, word) in four.iter_mut().enumerate() {
-            *word = match tags >> (2 * i) & 3 {
-                ZERO => 0,
-                NEW => {
-                    let new = u64::from_le_bytes(*words.next().ok_or(Damaged)?);
-                    dictionary[place(new)] = new;
-                    new
-                }
-                tag => {
-                    let entry = &mut dictionary[usize::from(places.next().ok_or(Damaged)?)];
-                    if tag == NEAR {
-                        let low = u16::from_le_bytes(*lows.next().ok_or(Damaged)?);
-                        *entry = *entry >> LOW_BITS << LOW_BITS | u64::from(low);
-                    }
-                    *entry
-                }
-            };
+pub(super) fn unpack(code: &[u64], page: &mut [u64; WORDS]) -> Result<(), Damaged> {
+    let (head, rest) = code.split_at_checked(HEADER).ok_or(Damaged)?;
+    let (places, lows) = (head[0] >> FREE_BITS & 0xffff, head[0] >> 32 & 0xffff);
+    let (places, lows) = (places.div_ceil(16) as usize, lows.div_ceil(4) as usize);
+    let words = rest.len().checked_sub(places + lows).ok_or(Damaged)?;
+    let (words, rest) = rest.split_at(words);
+    let (places, lows) = rest.split_at(places);
+    let mut dictionary = [0; ENTRIES];
+    let mut decoder = Decoder {
+        dictionary: &mut dictionary,
+        last: 0,
+        new: words.iter(),
+        places: Packed::new(places),
+        lows: Packed::new(lows),
+    };
+    for (eight, tags) in page.as_chunks_mut::<32>().0.iter_mut().zip(&head[1..]) {
+        let mut tags = *tags;
+        for four in eight.as_chunks_mut::<4>().0 {
+            *four = decoder.four(tags as u8)?;
+            tags >>= 8;
         }
     }
-    Ok(())
+    if decoder.is_done() { Ok(()) } else { Err(Damaged) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::PAGE_SIZE;
     use proptest::prelude::*;
     use std::boxed::Box;
     use std::vec::Vec;
 
-    fn code(page: &[u64; WORDS], room: usize) -> Option<Vec<u8>> {
-        let mut into = std::vec![0xaa; room];
-        let mut scratch = Room { places: [0; WORDS + 2], lows: [0; WORDS], words: [0; WORDS] };
+    fn code(page: &[u64; WORDS], room: usize) -> Option<Vec<u64>> {
+        let mut into = std::vec![0xaaaa; room];
+        let mut scratch = Room { places: [0; WORDS + 16], lows: [0; WORDS + 4], tags: [0; WORDS / 4] };
         let len = pack(page, &mut scratch, &mut into)?;
         into.truncate(len);
         Some(into)
     }
 
-    fn decode(bytes: &[u8]) -> Result<Box<[u64; WORDS]>, Damaged> {
+    fn decode(code: &[u64]) -> Result<Box<[u64; WORDS]>, Damaged> {
         let mut page = Box::new([7; WORDS]);
-        unpack(bytes, &mut page).map(|()| page)
+        unpack(code, &mut page).map(|()| page)
     }
 
     /// Words of the kinds that the code knows.
@@ -167,20 +279,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pages_come_back(words in proptest::collection::vec(word(), WORDS)) {
+        fn pages_come_back(runs in proptest::collection::vec((word(), 1..12_usize), WORDS)) {
+            let words: Vec<u64> = runs.iter().flat_map(|(word, n)| std::iter::repeat_n(*word, *n)).take(WORDS).collect();
             let page: [u64; WORDS] = words.try_into().unwrap();
-            let bytes = code(&page, 2 * PAGE_SIZE).unwrap();
-            prop_assert!(*decode(&bytes).unwrap() == page);
-            prop_assert_eq!(code(&page, bytes.len()), Some(bytes.clone()), "exactly that room is enough");
-            prop_assert_eq!(code(&page, bytes.len() - 1), None);
+            let packed = code(&page, 2 * WORDS).unwrap();
+            prop_assert!(*decode(&packed).unwrap() == page);
+            prop_assert_eq!(code(&page, packed.len()), Some(packed.clone()), "exactly that room is enough");
+            prop_assert_eq!(code(&page, packed.len() - 1), None);
         }
 
         #[test]
-        fn damaged_codes_do_no_harm(mut bytes in proptest::collection::vec(any::<u8>(), 0..PAGE_SIZE), short in any::<bool>()) {
-            if short && bytes.len() > 4 {
-                (bytes[1], bytes[3]) = (0, 0);
+        fn damaged_codes_do_no_harm(mut code in proptest::collection::vec(any::<u64>(), 0..WORDS), short in any::<bool>()) {
+            if short && let Some(head) = code.first_mut() {
+                *head &= 0xff_00ff_0000;
             }
-            let _ = decode(&bytes);
+            let _ = decode(&code);
         }
     }
 
@@ -189,12 +302,14 @@ mod tests {
         let of = |make: fn(u64) -> u64| {
             let mut page = [0; WORDS];
             (0..).zip(&mut page).for_each(|(i, word)| *word = make(i));
-            code(&page, 2 * PAGE_SIZE).unwrap().len() - HEADER
+            code(&page, 2 * WORDS).unwrap().len() - HEADER
         };
         assert_eq!(of(|_| 0), 0);
-        assert_eq!(of(|_| 9 << 32), 8 + WORDS / 2, "one new word, and 511 places");
-        assert_eq!(of(|i| i), 511 * 2 + 256, "small numbers are near zero");
-        assert_eq!(of(|i| i + 1), 512 * 2 + 256, "also if none of them is zero");
-        assert_eq!(of(|i| (i + 1) << 32), 8 * WORDS, "nothing is alike");
+        assert_eq!(of(|_| 9 << 32), 1 + 1, "one new word, and three places");
+        assert_eq!(of(|i| i % 4), (WORDS / 4 * 3).div_ceil(16) + (WORDS / 4 * 3).div_ceil(4), "zero, and near it");
+        assert_eq!(of(|i| (i % 2 + 1) << 32), 2 + 510_usize.div_ceil(16) + 127_usize.div_ceil(4), "two words by turns");
+        assert_eq!(of(|i| i), 511_usize.div_ceil(16) + 511_usize.div_ceil(4), "small numbers are near zero");
+        assert_eq!(of(|i| i + 1), 512 / 16 + 512 / 4, "also if none of them is zero");
+        assert_eq!(of(|i| (i + 1) << 32), WORDS, "nothing is alike");
     }
 }
