@@ -146,7 +146,9 @@ pub fn sigtimedwait(a: Args) -> Answer {
                 signals.blocked &= !set;
                 blocked
             };
-            let result = wait::sleep(Sleep::Interruptible, deadline, || signal::take_of(thread, process, set));
+            // One that came between the last look and the decision to end the sleep has ended it, and is accepted too.
+            let result = wait::sleep(Sleep::Interruptible, deadline, || signal::take_of(thread, process, set))
+                .or_else(|error| signal::take_of(thread, process, set).ok_or(error));
             let mut signals = thread.signals.lock();
             signals.blocked = blocked;
             signals.awaited = 0;
