@@ -171,7 +171,7 @@ pub struct Waited {
     pub uid: u32,
     /// Its status, as `wait4` stores it.
     pub status: u32,
-    /// Its CPU time.
+    /// What it has used; if it has ended, with its children.
     pub spent: Spent,
 }
 

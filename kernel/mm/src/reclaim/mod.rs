@@ -174,7 +174,7 @@ impl<M: Machine> Node<M> {
         allocs.is_some() && self.policy.lock().barren == allocs
     }
 
-    /// Lets the hand go on until there are cold pages, at most once around; whether there are.
+    /// Lets the hand go on until there are cold pages, at most to the end of its round and once around; whether there are.
     fn find_any(&self) -> Result<bool, Killed> {
         let allocs = self.machine.user_allocs();
         // Before the first round has ended there is nothing to find.
