@@ -1,5 +1,5 @@
-//! Page frames of address spaces: the only place that calls the page allocator for them. A holder drops its reference to a
-//! frame of user memory by [`rmap::Release`](crate::rmap::Release).
+//! Page frames of address spaces, and of those that take pages from them: the only place that calls the page allocator for
+//! them. A holder drops its reference to a frame of user memory by [`rmap::Release`](crate::rmap::Release).
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::event::Event;
@@ -37,6 +37,11 @@ pub fn alloc_to_move<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let pfn = machine.pages().alloc_raw(0, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
     machine.count(Event::UserAlloc, 1);
     Ok(pfn)
+}
+
+/// A frame for what makes others free soon: at once, and from the reserves. Under locks.
+pub fn alloc_from_reserves<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
+    machine.pages().alloc_raw(0, Gfp::MEMALLOC | Gfp::NOWARN | Gfp::NORETRY)
 }
 
 /// A frame for a translation table; its contents are undefined.

@@ -18,7 +18,7 @@ use crate::task::process::{Process, TABLE, Table};
 use crate::task::space;
 use crate::task::thread::{Thread, state};
 use crate::task::walk::{self, Among};
-use crate::vm::{MEMORY, PAGES, SPACES, events, heap, kernel_map, stack};
+use crate::vm::{MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
 pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
@@ -126,7 +126,8 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
 
 /// The resource counts. To make them comparable, cached memory counts as free. So do the kernel's own tables, which
 /// grow with its address use and stay, and copies of unaligned pages of the boot archive, which the first use of a page
-/// makes. A page of another program counts as used wherever it is: in memory, or in swap, whose own frames do not count.
+/// makes, and reclaim's queues, which have numbers of pages that are gone. A page of another program counts as used wherever
+/// it is: in memory, or in swap, whose own frames do not count.
 pub fn books() -> Books {
     let (processes, threads, numbers) = {
         let table = TABLE.lock();
@@ -137,7 +138,7 @@ pub fn books() -> Books {
     let swap = (swap.frames as u64).wrapping_sub(swap.used as u64);
     Books {
         free_pages: system().free.wrapping_add(swap)
-            + (heap::SLAB.pages() + kernel_map::table_pages()) as u64
+            + (heap::SLAB.pages() + kernel_map::table_pages() + RECLAIM.frames()) as u64
             + events::sum(Event::ArchiveCopy),
         slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode) + numbers),
         page_tables: SPACES.tables() as u64,

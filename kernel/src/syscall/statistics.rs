@@ -17,7 +17,7 @@ use crate::task::percpu;
 use crate::vm::heap::SLAB;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
-use crate::vm::{PAGES, SPACES, events, kernel_map, stack};
+use crate::vm::{PAGES, RECLAIM, SPACES, events, kernel_map, stack};
 
 /// A migrate type of a zone; zone by zone.
 pub fn page_type(index: usize) -> Option<PageTypeInfo> {
@@ -96,6 +96,7 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_cma_used", || cma_sum(|info| info.used)),
     ("nr_cma_bitmaps", || PAGES.cma_bitmap_pages()),
     ("nr_swap_store", || SPACES.swap().stats().frames),
+    ("nr_reclaim_queues", || RECLAIM.frames()),
     ("nr_swap_total", || SPACES.swap().stats().slots),
     ("nr_swap_used", || SPACES.swap().stats().used),
     ("nr_bad_pages", || PAGES.bad_pages()),

@@ -96,6 +96,11 @@ impl<M: Machine> Reclaim<M> {
         let node = self.nodes.get().and_then(|nodes| nodes.get(node));
         node.map_or((0, 0, 0), |node| node.policy.lock().counts())
     }
+
+    /// Frames that the queues of all nodes have.
+    pub fn frames(&self) -> usize {
+        self.nodes.get().map_or(0, |nodes| nodes.iter().map(|node| node.policy.lock().frames()).sum())
+    }
 }
 
 impl<M: Machine> Node<M> {
@@ -278,7 +283,7 @@ impl<M: Machine> Node<M> {
     /// Tests pages that have come back, at most so many.
     fn test_returned(&self, most: usize) {
         for _ in 0..most {
-            let returned = self.policy.lock().take_returned();
+            let returned = self.policy.lock().take_returned(self.machine);
             let Some(pfn) = returned else { break };
             self.isolated(pfn, NEW, |page| {
                 if page.clear_flags(PageFlags::RETURNED).contains(PageFlags::RETURNED) {

@@ -5,8 +5,8 @@
 //! *hand* passes over the records and finds them, and the hot pages of the oldest generation. Only the cold pages have an
 //! order, that of two queues; what is queued are frame numbers, and a frame that was freed or taken meanwhile is skipped.
 //!
-//! All of this is under the node's lock (`Rank::Reclaim`), for at most [`STRIDE`] records at a time. Looking at a page may
-//! sleep, and is done without it.
+//! All of this is under the node's lock (`Rank::Reclaim`), for at most [`STRIDE`] records at a time, and the queues
+//! get their frames under it. Looking at a page may sleep, and is done without it.
 
 use super::ring::Ring;
 use crate::addr::Pfn;
@@ -136,6 +136,11 @@ impl Policy {
         (self.cold_pages(), self.hot, self.pages)
     }
 
+    /// Frames that the queues have.
+    pub fn frames(&self) -> usize {
+        [&self.fresh, &self.watched, &self.oldest, &self.returned].map(Ring::frames).iter().sum()
+    }
+
     /// A time, given by the number of pages that had left; 0 is before the first one has.
     fn time(&self, left: u64) -> u64 {
         1 + left / (self.pages as u64 / 8).max(1)
@@ -186,7 +191,7 @@ impl Policy {
             self.hot += 1;
             // With one generation, that is the oldest too.
             if list == self.oldest_list() {
-                self.oldest.push(pfn);
+                self.oldest.push(machine, pfn);
             }
         }
     }
@@ -194,9 +199,9 @@ impl Policy {
     /// Makes a page on list `from` cold. Without a place it is found again later.
     pub fn cool<M: Machine>(&mut self, machine: M, pfn: Pfn, from: u8, to: u8) {
         let ring = if to == FRESH { &mut self.fresh } else { &mut self.watched };
-        let to = if ring.is_full() { NEW } else { to };
-        if frame::page(machine, pfn).change_list(from, to) && to != NEW {
-            ring.push(pfn);
+        let page = frame::page(machine, pfn);
+        if page.change_list(from, to) && !ring.push(machine, pfn) {
+            page.change_list(to, NEW);
         }
     }
 
@@ -206,7 +211,7 @@ impl Policy {
             return Oldest::NotOlder;
         }
         let list = self.oldest_list();
-        while let Some(pfn) = self.oldest.pop() {
+        while let Some(pfn) = self.oldest.pop(machine) {
             if frame::page(machine, pfn).list() == list {
                 self.hot = self.hot.saturating_sub(1);
                 return Oldest::Page(pfn, list);
@@ -218,17 +223,17 @@ impl Policy {
     /// A fresh page to be watched, if the queue's second half is the shorter one.
     pub fn take_fresh<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
         let is_fresh = |pfn| frame::page(machine, pfn).list() == FRESH;
-        if self.watched.len() < self.fresh.len() { self.fresh.pop_if(is_fresh) } else { None }
+        if self.watched.len() < self.fresh.len() { self.fresh.pop_if(machine, is_fresh) } else { None }
     }
 
     /// The page that was watched for longest.
     pub fn take_watched<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
-        self.watched.pop_if(|pfn| frame::page(machine, pfn).list() == WATCHED)
+        self.watched.pop_if(machine, |pfn| frame::page(machine, pfn).list() == WATCHED)
     }
 
     /// A page that has come back.
-    pub fn take_returned(&mut self) -> Option<Pfn> {
-        self.returned.pop()
+    pub fn take_returned<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        self.returned.pop(machine)
     }
 
     /// Makes the queue longer or shorter after the test of a page that has come back.
@@ -262,7 +267,7 @@ impl Policy {
         self.round.pages += 1;
         match list {
             _ if !self.is_ready() => {}
-            NEW if has_returned => _ = self.returned.push(pfn),
+            NEW if has_returned => _ = self.returned.push(machine, pfn),
             NEW if self.hot + self.cold < self.pages => {
                 self.heat(machine, pfn, NEW);
                 self.round.hot += 1;
@@ -273,7 +278,7 @@ impl Policy {
                 self.round.hot += 1;
                 if list == self.oldest_list() {
                     self.round.oldest += 1;
-                    self.oldest.push(pfn);
+                    self.oldest.push(machine, pfn);
                 }
             }
             _ => {}

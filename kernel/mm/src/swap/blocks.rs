@@ -6,7 +6,6 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::STORE;
 use super::lists::{List, body};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::frame;
@@ -119,7 +118,7 @@ impl<M: Machine> Blocks<M> {
         let (frames, objects) = SHAPES[class];
         let mut first = None;
         for _ in 0..frames {
-            let Ok(pfn) = self.machine.pages().alloc_raw(0, STORE) else {
+            let Ok(pfn) = frame::alloc_from_reserves(self.machine) else {
                 first.into_iter().for_each(|first| self.shrink(first));
                 return None;
             };

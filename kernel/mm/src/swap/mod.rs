@@ -8,12 +8,14 @@
 //! packed into blocks of frames ([`blocks`]). What does not become smaller is refused, or takes a whole frame if the
 //! caller insists.
 //!
-//! The store grows when memory is short: its frames come from the reserves ([`STORE`]), since each one soon frees
-//! several. It never has more than its limit, and gives back what it does not use.
+//! The store grows when memory is short: its frames come from the reserves ([`alloc_from_reserves`]), since each
+//! one soon frees several. It never has more than its limit, and gives back what it does not use.
 //!
 //! # Locks
 //! One lock (`Rank::SwapStore`) protects all lists, and is held for a few steps. Contents are read and written without
 //! it: they belong to the slot, which does not change while it has users. Users are counted without it too.
+//!
+//! [`alloc_from_reserves`]: crate::frame::alloc_from_reserves
 
 mod blocks;
 mod codec;
@@ -27,7 +29,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
 use crate::addr::{PAGE_SIZE, PhysAddr};
 use crate::fallible::AllocError;
-use crate::page_alloc::{Gfp, Machine};
+use crate::page_alloc::Machine;
 use crate::sync::{Rank, SpinLock};
 
 use blocks::Blocks;
@@ -36,9 +38,6 @@ use records::{Record, Records};
 
 /// Words in a page.
 const WORDS: usize = PAGE_SIZE / size_of::<u64>();
-
-/// How the store gets frames: at once, and from the reserves.
-const STORE: Gfp = Gfp::MEMALLOC.union(Gfp::NOWARN).union(Gfp::NORETRY);
 
 /// A slot's number, below 2^44.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 
-use super::STORE;
 use super::blocks::Place;
 use super::lists::{Body, List, body};
 use crate::addr::{PAGE_SIZE, Pfn};
@@ -110,7 +109,7 @@ impl<M: Machine> Records<M> {
     }
 
     fn grow(&mut self) -> Option<Pfn> {
-        let pfn = self.machine.pages().alloc_raw(0, STORE).ok()?;
+        let pfn = frame::alloc_from_reserves(self.machine).ok()?;
         for i in 0..PER_FRAME {
             let next = if i + 1 < PER_FRAME { i as u16 + 2 } else { 0 };
             let new = Record {

@@ -112,6 +112,7 @@ fn details(system: &SystemInfo, unit: Unit) {
         ("the kernel's page tables", counted("nr_kernel_page_tables")),
         ("contiguous memory in use", counted("nr_cma_used") + counted("nr_cma_bitmaps")),
         ("pages in swap, compressed", counted("nr_swap_store")),
+        ("reclaim's queues", counted("nr_reclaim_queues")),
         ("boot archive", system.archive),
         ("promised to processes", system.committed),
         ("promised at most, in mode 2", system.commit_limit),

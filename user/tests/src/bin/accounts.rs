@@ -69,6 +69,7 @@ const EVERYWHERE: &[&str] = &[
     "nr_cma_used",
     "nr_cma_bitmaps",
     "nr_swap_store",
+    "nr_reclaim_queues",
     "nr_bad_pages",
 ];
 
