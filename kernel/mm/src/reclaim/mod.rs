@@ -179,7 +179,7 @@ impl<M: Machine> Node<M> {
         allocs.is_some() && self.policy.lock().barren == allocs
     }
 
-    /// Lets the hand go on until there are cold pages, at most to the end of its round and once around; whether there are.
+    /// Lets the hand go on until it knows a page to work on, at most to the end of its round and once around; whether it does.
     fn find_any(&self) -> Result<bool, Killed> {
         let allocs = self.machine.user_allocs();
         // Before the first round has ended there is nothing to find.
@@ -189,21 +189,20 @@ impl<M: Machine> Node<M> {
         };
         let _turn = self.turn.intend_killable()?;
         loop {
-            let (round, cold, has_returned) = {
+            let has_returned = {
                 let mut policy = self.policy.lock();
+                if policy.knows_any() {
+                    return Ok(true);
+                }
+                if policy.round() >= last {
+                    policy.barren = allocs.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
+                    return Ok(false);
+                }
                 policy.sweep(self.machine, self.node);
-                (policy.round(), policy.cold_pages(), policy.has_returned())
+                policy.has_returned()
             };
             if has_returned {
                 self.test_returned(usize::MAX);
-            }
-            if cold != 0 {
-                return Ok(true);
-            }
-            if round >= last {
-                let mut policy = self.policy.lock();
-                policy.barren = allocs.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
-                return Ok(false);
             }
             self.machine.resched_point()?;
         }

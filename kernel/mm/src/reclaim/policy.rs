@@ -42,12 +42,16 @@ const REMEMBERED: usize = 256;
 const LONGER: usize = 8;
 
 /// What one round of the hand counts.
-#[derive(Default)]
 struct Round {
     number: usize,
     pages: usize,
     hot: usize,
+    /// The age of the oldest hot page: how many generations are older.
     oldest: usize,
+}
+
+impl Round {
+    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: GENERATIONS };
 }
 
 /// See the module.
@@ -80,7 +84,7 @@ impl Policy {
     /// Without places for pages.
     pub const NONE: Policy = Policy {
         hand: 0,
-        round: Round { number: 0, pages: 0, hot: 0, oldest: 0 },
+        round: Round::FIRST,
         pages: 0,
         hot: 0,
         fresh: Ring::NONE,
@@ -119,6 +123,11 @@ impl Policy {
     /// Whether there are pages to be tested that have come back.
     pub fn has_returned(&self) -> bool {
         self.returned.len() != 0
+    }
+
+    /// Whether there is a page to try, or one to look at that may become cold. (It may have been freed.)
+    pub fn knows_any(&self) -> bool {
+        self.cold_pages() != 0 || self.oldest.len() != 0
     }
 
     /// Whether there are fewer cold pages than wanted.
@@ -276,8 +285,9 @@ impl Policy {
             KEPT if self.round.number.is_multiple_of(KEPT_FOR) => _ = page.change_list(KEPT, NEW),
             HOT.. => {
                 self.round.hot += 1;
-                if list == self.oldest_list() {
-                    self.round.oldest += 1;
+                let age = (usize::from(list - HOT) + GENERATIONS - self.first) % GENERATIONS;
+                self.round.oldest = self.round.oldest.min(age);
+                if age == 0 {
                     self.oldest.push(machine, pfn);
                 }
             }
@@ -286,16 +296,18 @@ impl Policy {
     }
 
     fn end_round(&mut self) {
-        let Round { number, pages, hot, oldest } = core::mem::take(&mut self.round);
+        let Round { number, pages, hot, oldest } = self.round;
         self.hand = 0;
         self.pages = pages;
         self.hot = hot;
         self.want_cold(self.cold);
-        if oldest == 0 && self.oldest.len() == 0 && self.generations > 1 {
-            self.first = (self.first + 1) % GENERATIONS;
-            self.generations -= 1;
+        if self.oldest.len() == 0 {
+            // (Pages only become younger meanwhile.)
+            let over = oldest.min(self.generations - 1);
+            self.first = (self.first + over) % GENERATIONS;
+            self.generations -= over;
         }
-        self.round.number = number + 1;
+        self.round = Round { number: number + 1, ..Round::FIRST };
     }
 }
 

@@ -5,6 +5,7 @@ use std::boxed::Box;
 use super::*;
 use crate::pte::NonPresent;
 use crate::reclaim::Reclaim;
+use crate::zone::ZoneKind;
 
 /// A machine with little memory, swap and reclaim.
 fn machine(mib: usize) -> (Rig, &'static Reclaim<&'static Sim>) {
@@ -104,6 +105,22 @@ fn what_must_stay_stays() {
     assert!([0, 63].iter().all(|page| mm.entry(UserAddr::new(locked + page * PAGE)).is_present()));
     assert!(mm.entry(UserAddr::new(pinned)).is_present());
     drop(pin);
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced_but(reclaim.frames());
+}
+
+/// Pages that are not used any more leave, as many as are asked for, wherever they are.
+#[test]
+fn a_round_of_reclaim_frees_what_is_asked_for() {
+    let (rig, reclaim) = machine(64);
+    let mm = rig.space();
+    let set = rig.sim.pages().total_managed() * 3 / 4;
+    let at = anon(&rig, &mm, set * PAGE);
+    sweep(&rig, &mm, at, set);
+    for round in 0..40 {
+        assert_eq!(rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, 32), 32, "round {round}");
+    }
     rig.idle(0);
     drop(mm);
     rig.assert_balanced_but(reclaim.frames());
