@@ -35,3 +35,11 @@ fn areas_of_the_tree_and_of_the_command_line() {
     assert_eq!((argument.start, argument.mebibytes), (0x5c00_0000, 12), "{outcome}");
     assert!(after.len() == 3 && areas.iter().all(|area| area.is_whole), "they can be had\n{outcome}");
 }
+
+/// An area that has much of the memory, whose pages find too few other frames, is cleared into swap.
+#[test]
+fn a_large_area_is_cleared_into_swap() {
+    let outcome = Machine::new(&["--mem", "300M", "--append", "cma=64M"]).exec("selftest cma");
+    outcome.succeeded();
+    assert!(!outcome.output.contains("SKIP"), "{outcome}");
+}

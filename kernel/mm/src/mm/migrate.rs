@@ -12,6 +12,7 @@
 use core::mem::ManuallyDrop;
 
 use super::Mm;
+use super::page_out::{Out, page_out};
 use super::reverse::{for_each_object_mapping, walk};
 use crate::addr::{Pfn, UserAddr};
 use crate::event::Event;
@@ -242,8 +243,8 @@ impl<M: Machine> Mover<M> {
                 PageState::Slab | PageState::Table => return false,
                 // A new page on its way to its table is `Kernel` for a moment.
                 PageState::Kernel => {}
-                PageState::Anon | PageState::Object => match migrate(self.0, pfn, || frame::alloc_to_move(self.0)) {
-                    Ok(_) => return true,
+                PageState::Anon | PageState::Object => match self.send_away(pfn) {
+                    Ok(()) => return true,
                     Err(_) if page.is_pinned() => return false,
                     Err(Stays::NotMovable | Stays::Held) => {}
                     Err(_) => return false,
@@ -252,6 +253,16 @@ impl<M: Machine> Mover<M> {
             self.0.relax();
         }
         false
+    }
+
+    /// Moves the page to another frame, or to swap if there is none: what is reclaimed may all be in the range itself.
+    fn send_away(&self, pfn: Pfn) -> Result<(), Stays> {
+        let moved = migrate(self.0, pfn, || frame::alloc_to_move(self.0));
+        let is_anon = frame::page(self.0, pfn).state() == PageState::Anon;
+        match moved {
+            Err(Stays::NoMemory) if is_anon && self.0.spaces().swap().is_on() => page_out(self.0, pfn, Out::default()),
+            moved => moved.map(drop),
+        }
     }
 }
 

@@ -248,3 +248,30 @@ fn a_contiguous_area_gets_its_pages_back_from_programs() {
     drop(mm);
     rig.assert_balanced();
 }
+
+/// Where no other frame is to be had, what has to move goes to swap.
+#[test]
+fn a_contiguous_area_is_cleared_into_swap_if_there_is_no_room_elsewhere() {
+    let start = 1 << 30;
+    let config = SimConfig::new().bank(start, 64 << 20, 0).reserve(start + (32 << 20), 16 << 20, RegionKind::Cma);
+    let rig = Rig::on(Sim::boot(&config), None);
+    let managed = rig.sim.pages().total_managed();
+    rig.sim.spaces().init_swap(managed, managed, 1).unwrap();
+    let area = rig.sim.pages().cma_info(0).unwrap().pages;
+    let mm = rig.space();
+    let at = anon(&rig, &mm, managed * PAGE);
+    let value = |page: usize| 1000 + page as u64;
+    let pages = (0..managed).take_while(|page| rig.write(&mm, at + page * PAGE, value(*page)).is_ok()).count();
+    assert!(frame::alloc_to_move(rig.sim).is_err());
+    let start = rig.sim.pages().cma_alloc(0, area, 0, Some(&Mover(rig.sim))).unwrap();
+    let stored = rig.sim.spaces().swap().stats();
+    assert!(stored.used > area * 9 / 10 && stored.frames < area / 10, "{stored:?} of {area} pages");
+    // SAFETY: allocated above.
+    unsafe { rig.sim.pages().cma_release(0, start, area) }.unwrap();
+    // (So that there is room for the slots of those that come back.)
+    mm.advise(at, 1000 * PAGE, madv::DONTNEED).unwrap();
+    assert!((1000..pages).all(|page| rig.read(&mm, at + page * PAGE) == Ok(value(page))));
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced();
+}
