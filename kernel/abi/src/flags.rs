@@ -129,6 +129,8 @@ bitflags! {
         const OOM = 16;
         /// Making allocations fail (`QUIRE_FAIL_NTH`).
         const INJECT = 32;
+        /// Mounting a file system over a directory (`QUIRE_MOUNT`).
+        const MOUNT = 64;
     }
 
     /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).

@@ -1,6 +1,6 @@
 //! Quire's messages: rights, what a receive answers, options. See `docs/messages.md`.
 
-/// Rights of handles of endpoints.
+/// Rights of handles of endpoints and memory objects.
 pub mod rights {
     /// Calling.
     pub const SEND: u32 = 1;
@@ -10,6 +10,12 @@ pub mod rights {
     pub const SIGNAL: u32 = 4;
     /// Answering one call.
     pub const REPLY: u32 = 8;
+    /// Of a memory object: reading its content and attributes.
+    pub const READ: u32 = 16;
+    /// Of a memory object: writing its content.
+    pub const WRITE: u32 = 32;
+    /// Of a memory object: changing how many names it has.
+    pub const CONTROL: u32 = 64;
     /// Of any handle: passing it on in a message.
     pub const TRANSFER: u32 = 1 << 31;
 }

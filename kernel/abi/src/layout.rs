@@ -584,6 +584,9 @@ impl HandleInfo {
     pub const RECEIVER: u32 = 4;
     /// Kind: a call to answer, with the right [`REPLY`](crate::ipc::rights::REPLY).
     pub const REPLY: u32 = 5;
+    /// Kind: a memory object, with the rights [`READ`](crate::ipc::rights::READ), [`WRITE`](crate::ipc::rights::WRITE) and
+    /// [`CONTROL`](crate::ipc::rights::CONTROL).
+    pub const MEMORY: u32 = 6;
 }
 
 const _: () = {

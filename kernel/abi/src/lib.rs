@@ -13,6 +13,7 @@ pub mod info;
 pub mod ipc;
 pub mod layout;
 pub mod linux;
+pub mod names;
 pub mod nr;
 pub mod statistics;
 

@@ -40,14 +40,22 @@ numbers! {
     DUP3 = 24;
     FCNTL = 25;
     IOCTL = 29;
+    MKDIRAT = 34;
+    UNLINKAT = 35;
+    SYMLINKAT = 36;
+    LINKAT = 37;
+    RENAMEAT = 38;
     STATFS = 43;
     FSTATFS = 44;
+    TRUNCATE = 45;
     FTRUNCATE = 46;
     FALLOCATE = 47;
     FACCESSAT = 48;
     CHDIR = 49;
     FCHDIR = 50;
     FCHMOD = 52;
+    FCHMODAT = 53;
+    FCHOWNAT = 54;
     FCHOWN = 55;
     OPENAT = 56;
     CLOSE = 57;
@@ -69,9 +77,13 @@ numbers! {
     READLINKAT = 78;
     NEWFSTATAT = 79;
     FSTAT = 80;
+    SYNC = 81;
+    FSYNC = 82;
+    FDATASYNC = 83;
     TIMERFD_CREATE = 85;
     TIMERFD_SETTIME = 86;
     TIMERFD_GETTIME = 87;
+    UTIMENSAT = 88;
     PERSONALITY = 92;
     EXIT = 93;
     EXIT_GROUP = 94;
@@ -127,6 +139,7 @@ numbers! {
     GETRLIMIT = 163;
     SETRLIMIT = 164;
     GETRUSAGE = 165;
+    UMASK = 166;
     PRCTL = 167;
     GETCPU = 168;
     GETTIMEOFDAY = 169;
@@ -158,6 +171,8 @@ numbers! {
     RT_TGSIGQUEUEINFO = 240;
     WAIT4 = 260;
     PRLIMIT64 = 261;
+    SYNCFS = 267;
+    RENAMEAT2 = 276;
     GETRANDOM = 278;
     MEMFD_CREATE = 279;
     EXECVEAT = 281;
@@ -175,6 +190,7 @@ numbers! {
     PIDFD_GETFD = 438;
     FACCESSAT2 = 439;
     EPOLL_PWAIT2 = 441;
+    FCHMODAT2 = 452;
 
     QUIRE_INFO = QUIRE_BASE;
     QUIRE_LOG = QUIRE_BASE + 1;
@@ -199,4 +215,8 @@ numbers! {
     QUIRE_CALLER = QUIRE_BASE + 20;
     QUIRE_READ_WINDOW = QUIRE_BASE + 21;
     QUIRE_WRITE_WINDOW = QUIRE_BASE + 22;
+    QUIRE_MEMORY = QUIRE_BASE + 23;
+    QUIRE_MEMORY_STAT = QUIRE_BASE + 24;
+    QUIRE_MEMORY_LINKS = QUIRE_BASE + 25;
+    QUIRE_MOUNT = QUIRE_BASE + 26;
 }

@@ -1,0 +1,138 @@
+//! How the kernel asks a server for what a path names. `docs/names.md` has the protocol.
+//!
+//! A request's label is an [`op`]. Its words are those of [`word`]; window 0 has the path, followed by a second text if the
+//! operation has one, and window 1 is room for a text that is answered. An answer's label is [`DONE`], [`LINK`], [`UP`], or an error: an errno,
+//! negative.
+
+/// Operations.
+pub mod op {
+    /// What is at the end of the path. Answer: [`super::node`].
+    pub const LOOKUP: u64 = 0;
+    /// As [`LOOKUP`], opened with the flags of `open` in [`super::word::ARGUMENT`]; with `O_CREAT` a file with the mode in
+    /// [`super::word::MODE`] is made if there is none.
+    pub const OPEN: u64 = 1;
+    /// The directory in which the last part of the path is, whether there is something of that name or not. Answer: its number, and
+    /// where in the path the name begins.
+    pub const PARENT: u64 = 2;
+    /// Makes a directory with the mode in [`super::word::MODE`]. Answer: [`super::node`].
+    pub const MKDIR: u64 = 3;
+    /// Makes a symbolic link to the second text.
+    pub const SYMLINK: u64 = 4;
+    /// Gives the file with the name in the second text, in the directory [`super::word::OTHER`], a second name.
+    pub const LINK: u64 = 5;
+    /// Removes a name: of a file, or with `AT_REMOVEDIR` in [`super::word::ARGUMENT`] of an empty directory.
+    pub const UNLINK: u64 = 6;
+    /// Moves the name in the second text, in the directory [`super::word::OTHER`], to the path; [`super::word::ARGUMENT`] has the flags
+    /// of `renameat2`.
+    pub const RENAME: u64 = 7;
+    /// Writes a link's text to window 1. Answer: its length.
+    pub const READLINK: u64 = 8;
+    /// Writes records of `getdents64` to window 1: the directory's entries behind the place [`super::word::ARGUMENT`], 0 for its beginning; a
+    /// record's offset is the place behind it. The path is empty. Answer: how many bytes, 0 at the end.
+    pub const READDIR: u64 = 9;
+    /// Writes the directory's path from the root of the file system, which begins with a slash, to window 1. The path is
+    /// empty. Answer: its length.
+    pub const PATH: u64 = 10;
+    /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]; of a file, whose attributes its memory
+    /// object has, that is all.
+    pub const SET: u64 = 11;
+    /// Whether the caller may access what is at the end: [`super::word::ARGUMENT`] has the bits of `access`.
+    pub const ACCESS: u64 = 12;
+    /// Answer: words of [`super::statfs`]. The path is empty.
+    pub const STATFS: u64 = 13;
+}
+
+/// Words of a request.
+pub mod word {
+    /// The number of the directory where the path begins.
+    pub const DIRECTORY: usize = 0;
+    /// Of the operation.
+    pub const ARGUMENT: usize = 1;
+    /// For what is made: its permissions, after the umask.
+    pub const MODE: usize = 2;
+    /// A second directory.
+    pub const OTHER: usize = 2;
+    /// The user in the lower half and the group in the upper half, for access to files.
+    pub const IDENTITY: usize = 3;
+    /// The length of the path, and [`super::FOLLOW`].
+    pub const PATH: usize = 4;
+    /// The length of the second text, which follows the path.
+    pub const TEXT: usize = 5;
+}
+
+/// In [`word::PATH`]: a link at the end of the path is followed too.
+pub const FOLLOW: u64 = 1 << 32;
+
+/// An answer: it was done.
+pub const DONE: u64 = 0;
+/// An answer: on the way is a symbolic link, whose text was written to window 1. Words: the directory in which it is, where in the path what is behind it
+/// begins, and the text's length.
+pub const LINK: u64 = 1;
+/// An answer: `..` leads out of the root. Words: the root, and where in the path what is behind it begins.
+pub const UP: u64 = 2;
+
+/// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes.
+pub mod node {
+    /// Its number, below 2⁴⁸; 0 is the root.
+    pub const NUMBER: usize = 0;
+    /// Its type and permissions; in the upper half its number of names.
+    pub const MODE: usize = 1;
+    /// User and group, as in a request.
+    pub const OWNER: usize = 2;
+    /// Its size in bytes.
+    pub const SIZE: usize = 3;
+    /// When its content was changed, in nanoseconds since 1970.
+    pub const MODIFIED: usize = 4;
+    /// When its attributes were changed.
+    pub const CHANGED: usize = 5;
+}
+
+/// Words of an answer about a file system: sizes in pages, then files.
+pub mod statfs {
+    /// Pages that it may have at most.
+    pub const PAGES: usize = 0;
+    /// Of these, free ones.
+    pub const FREE: usize = 1;
+    /// Files that it may have at most.
+    pub const FILES: usize = 2;
+    /// Of these, free ones.
+    pub const FREE_FILES: usize = 3;
+    /// Linux's number of its kind.
+    pub const KIND: usize = 4;
+}
+
+/// What [`op::SET`] changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Change {
+    /// Which of the following, by the bits below.
+    pub what: u32,
+    /// Permissions.
+    pub mode: u32,
+    /// User.
+    pub user: u32,
+    /// Group.
+    pub group: u32,
+    /// When it was read, in nanoseconds since 1970.
+    pub accessed: u64,
+    /// When its content was changed.
+    pub modified: u64,
+}
+
+impl Change {
+    /// [`Change::mode`].
+    pub const MODE: u32 = 1;
+    /// [`Change::user`].
+    pub const USER: u32 = 2;
+    /// [`Change::group`].
+    pub const GROUP: u32 = 4;
+    /// [`Change::accessed`].
+    pub const ACCESSED: u32 = 8;
+    /// [`Change::modified`].
+    pub const MODIFIED: u32 = 16;
+    /// With times: they are the present, which whoever may write the file may set too.
+    pub const NOW: u32 = 32;
+}
+
+crate::layout::pod!(Change);
+const _: () = assert!(size_of::<Change>() == 32);
