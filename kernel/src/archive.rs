@@ -11,7 +11,6 @@ use quire_abi::Errno;
 use quire_abi::layout::mode;
 use quire_mm::addr::{PAGE_SIZE, PhysRange};
 use quire_mm::fallible::{KArc, TryVec};
-use quire_mm::machine::Threads;
 use quire_mm::{Machine, PhysAddr};
 use spin::Once;
 
@@ -50,16 +49,7 @@ pub enum Error {
     NoMemory,
 }
 
-/// The most symbolic links in one path lookup (Linux's MAXSYMLINKS).
-const MAX_LINKS: u32 = 40;
-
 const HEADER: usize = 110;
-
-/// Parts of a path that are followed between two points at which others may run.
-const POINT_EVERY: usize = 64;
-
-/// Longest name of a file.
-const NAME_MAX: usize = 255;
 
 struct Entry {
     path: &'static [u8],
@@ -259,7 +249,8 @@ impl Node {
         tree().get(self.children.start as usize..self.children.end as usize).unwrap_or(&[])
     }
 
-    fn child(&self, name: &[u8]) -> Option<&'static Node> {
+    /// The entry of this name.
+    pub fn child(&self, name: &[u8]) -> Option<&'static Node> {
         let children = self.entries();
         children
             .binary_search_by(|n| if n.name < name { Ordering::Less } else { n.name.cmp(name) })
@@ -321,50 +312,6 @@ impl Node {
         let tail = unsafe { core::slice::from_raw_parts(self.data.as_ptr().add(self.data.len()), rest) };
         tail.iter().all(|&b| b == 0)
     }
-}
-
-/// Follows a path from the directory `cwd`. `follow`: whether a link at the end is followed too. ENOENT, ENOTDIR,
-/// ELOOP.
-pub fn lookup(cwd: u32, path: &[u8], follow: bool) -> Result<&'static Node, Errno> {
-    walk(cwd, path, follow, &mut Walked { links: 0, parts: 0 })
-}
-
-/// What a walk has gone through so far.
-struct Walked {
-    links: u32,
-    parts: usize,
-}
-
-fn walk(cwd: u32, path: &[u8], follow: bool, walked: &mut Walked) -> Result<&'static Node, Errno> {
-    if path.is_empty() {
-        return Err(Errno::ENOENT);
-    }
-    let mut at = by_number(if path[0] == b'/' { 0 } else { cwd }).ok_or(Errno::ENOENT)?;
-    let must_be_dir = path.ends_with(b"/");
-    let mut steps = components(path).peekable();
-    while let Some(name) = steps.next() {
-        walked.parts += 1;
-        if walked.parts.is_multiple_of(POINT_EVERY) {
-            Cpu.resched_point().map_err(|_| Errno::EINTR)?;
-        }
-        if !at.is_dir() {
-            return Err(Errno::ENOTDIR);
-        }
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        let next = if name == b".." { by_number(at.parent) } else { at.child(name) }.ok_or(Errno::ENOENT)?;
-        at = if next.is_link() && (follow || must_be_dir || steps.peek().is_some()) {
-            walked.links += 1;
-            if walked.links > MAX_LINKS {
-                return Err(Errno::ELOOP);
-            }
-            walk(at.ino, next.data, true, walked)?
-        } else {
-            next
-        };
-    }
-    if must_be_dir && !at.is_dir() { Err(Errno::ENOTDIR) } else { Ok(at) }
 }
 
 /// Makes the memory object of each regular file. It costs no pages while files begin at page boundaries and are padded

@@ -7,8 +7,8 @@
 //! - `backtrace`: return addresses, and the names of functions.
 //! - `vm`: the memory manager bound to this machine, except for threads, which `task` adds.
 //! - `archive`, `interrupts`: the boot archive; the interrupt controller.
-//! - `console`, `power`, `task`, `ipc`: one floor, since they depend on each other. A process has descriptors; threads
-//!   sleep at a descriptor's terminal or pipe; the terminal sends signals; a panic writes to the console and powers off.
+//! - `console`, `power`, `task`, `ipc`, `names`: one floor, since they depend on each other. A process has descriptors; threads
+//!   sleep at a descriptor's terminal or pipe; a name is asked of a server, by a call; the terminal sends signals; a panic writes to the console and powers off.
 //! - `boot`: from the device tree to init.
 //! - `syscall`: system calls, one file per family.
 //! - `trap`: exceptions and interrupts.
@@ -31,6 +31,7 @@ mod console;
 mod interrupts;
 mod ipc;
 mod layout;
+mod names;
 mod power;
 #[cfg(feature = "selftest")]
 mod selftest;
@@ -108,7 +109,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
         None => log::info!("boot archive: {files} files and directories"),
     }
     archive::make_objects().unwrap_or_else(|e| boot::stop("no memory for the boot archive's files", &e));
-    if let Ok(file) = archive::lookup(0, b"/boot/kernel.sym", true) {
+    if let Ok(file) = names::walk::in_archive(b"/boot/kernel.sym") {
         symbols::init(file.data);
     }
 

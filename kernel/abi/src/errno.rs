@@ -58,12 +58,14 @@ errnos! {
     ENOSPC = 28, "no space left";
     ESPIPE = 29, "illegal seek";
     EROFS = 30, "read-only file system";
+    EMLINK = 31, "too many links";
     EPIPE = 32, "broken pipe";
     EDOM = 33, "argument out of domain";
     ERANGE = 34, "result out of range";
     EDEADLK = 35, "deadlock avoided";
     ENAMETOOLONG = 36, "file name too long";
     ENOSYS = 38, "call not implemented";
+    ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many symbolic links";
     EOVERFLOW = 75, "value too large";
     ELIBBAD = 80, "bad program interpreter";

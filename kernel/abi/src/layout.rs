@@ -9,6 +9,12 @@
 /// The type is `repr(C)` or a primitive, has no padding bytes, and every bit pattern is a valid value.
 pub unsafe trait Pod: Copy + 'static {}
 
+/// A record's bytes.
+pub fn bytes_of<T: Pod>(record: &T) -> &[u8] {
+    // SAFETY: a `Pod` has no padding, so all its bytes are initialised, and they live as long as the record.
+    unsafe { core::slice::from_raw_parts(core::ptr::from_ref(record).cast(), size_of::<T>()) }
+}
+
 macro_rules! pod {
     ($($t:ty),* $(,)?) => {
         // SAFETY: integers and the `repr(C)` records of the file that uses this, which are made of integers, arrays of
@@ -555,6 +561,10 @@ pub mod at {
     pub const SYMLINK_NOFOLLOW: u32 = 0x100;
     /// Flag of `newfstatat`: an empty path means `dirfd` itself.
     pub const EMPTY_PATH: u32 = 0x1000;
+    /// `unlinkat`: a directory. (`faccessat` has another flag of this value.)
+    pub const REMOVEDIR: u32 = 0x200;
+    /// `linkat`: follows a symbolic link.
+    pub const SYMLINK_FOLLOW: u32 = 0x400;
 }
 
 /// A handle that a program was started with.

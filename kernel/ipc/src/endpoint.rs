@@ -237,6 +237,11 @@ impl<M: Machine> Endpoint<M> {
         self.owner
     }
 
+    /// Whether somebody may receive here, as it is now.
+    pub fn is_open(&self) -> bool {
+        !self.state.lock().is_dead
+    }
+
     /// Sends the message in `registers`. A waiting receiver gets it at once, and `rouse` is told its thread, under the lock:
     /// it does not end before `rouse` returns. EPIPE if the endpoint is dead.
     ///

@@ -19,7 +19,6 @@ use quire_platform::tree::{Board, TreeError, salvage};
 
 use crate::arch::regs::TableUpdates;
 use crate::arch::{regs, smp, timer};
-use crate::archive;
 use crate::arguments;
 use crate::board::BOARD;
 use crate::console::early_port;
@@ -139,7 +138,6 @@ pub fn report_features() {
 pub fn first_process() -> Result<(), Errno> {
     const PATH: &[u8] = b"/init";
     const INIT: u32 = 1;
-    let node = archive::lookup(0, PATH, true)?;
     let number = clone::reserve_number()?;
     debug_assert_eq!(number, INIT);
     let descriptors = Descriptors::new()?;
@@ -150,9 +148,9 @@ pub fn first_process() -> Result<(), Errno> {
     }
     let handles = Handles::new();
     handles.grant(handles.insert(Handle::machine())?, Control::all().bits())?;
-    let (space, frame) = exec::first(node, PATH, &handles)?;
+    let (space, frame) = exec::first(PATH, &handles)?;
     let actions = KArc::try_new(Actions::new())?;
-    let process = Process::new(number, space.clone(), descriptors, actions, Directory::new(0), None)?;
+    let process = Process::new(number, space.clone(), descriptors, actions, Directory::first(), None)?;
     process.handles.inherit(&handles)?;
     process.handles.for_program();
     process.set_name(PATH);

@@ -14,16 +14,19 @@
 //! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and no
 //! endpoint's.
 
+use core::sync::atomic::Ordering;
+
 use quire_abi::Errno;
 use quire_abi::ipc::{Cargo, HANDLES, Window, options};
 use quire_ipc::{Caller, Refused};
 use quire_mm::UserAddr;
-use quire_mm::addr::PAGE_SIZE;
+use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::Room;
 use quire_mm::machine::Threads;
 use quire_mm::mm::FaultError;
 
+use super::handles::Handles;
 use super::message::{self, Reply, Saved};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{mem, uaccess};
@@ -74,6 +77,13 @@ pub fn unload() {
 fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
     // SAFETY: the caller waits for as long as there is this reference.
     unsafe { message::thread_of(caller.thread()) }
+}
+
+/// Where the handles of an answer go: to the caller's table, unless the kernel calls in its name.
+fn inbox(caller: &Thread) -> &Handles {
+    // (A caller that waits does not change it.)
+    let asking = caller.former_messaging().filter(|messaging| messaging.is_asking.load(Ordering::Relaxed));
+    asking.map_or(&caller.process().handles, |messaging| &messaging.inbox)
 }
 
 /// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
@@ -141,7 +151,7 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
             if count > caller.room() {
                 return Err(Refused::Full);
             }
-            own.transfer(&cargo.handles, &thread(&caller).process().handles, room)
+            own.transfer(&cargo.handles, inbox(thread(&caller)), room)
         };
         let answered = match reply {
             Answering::Slot(reply) => reply.answer_with(from, bring, &mut rouse),
@@ -151,13 +161,14 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
     })
 }
 
-/// The caller's process, thread, user and group, the latter two those for access to files.
-pub fn identity(reply: &Reply) -> Result<[u32; 4], Errno> {
+/// The caller's process, thread, user and group, the latter two those for access to files; and whether it is in `group`.
+pub fn identity(reply: &Reply, group: u32) -> Result<[u32; 5], Errno> {
     let seen = reply.with_caller(|caller| {
         let thread = thread(&caller);
         let process = thread.process();
         let credentials = process.credentials.lock();
-        [process.pid, thread.tid(), credentials.user.files, credentials.group.files]
+        let is_in = u32::from(credentials.is_in(group));
+        [process.pid, thread.tid(), credentials.user.files, credentials.group.files, is_in]
     });
     seen.ok_or(Errno::ECANCELED)
 }
@@ -230,11 +241,16 @@ fn piece(reply: &Reply, mm: &Mm, theirs: usize, own: usize, n: usize, write: boo
             _ => Errno::EFAULT,
         })?,
     };
-    let Some(page) = mm.pin_resident(theirs, write) else {
-        return Err(want(reply, theirs, write));
+    // (Only the kernel's own calls have windows above: `load` admits none of a program's.)
+    let pinned = if theirs < USER_END { mm.pin_resident(theirs, write) } else { None };
+    let there = match &pinned {
+        Some(page) => page.as_ptr(),
+        None if theirs >= USER_END => core::ptr::with_exposed_provenance_mut(theirs),
+        None => return Err(want(reply, theirs, write)),
     };
-    let (to, from) = if write { (page.as_ptr(), own.as_ptr()) } else { (own.as_ptr(), page.as_ptr()) };
-    // SAFETY: both pages are pinned, and the bytes are within one page each. No Rust reference points there.
+    let (to, from) = if write { (there, own.as_ptr()) } else { (own.as_ptr(), there) };
+    // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there; those of the
+    // kernel are lent to the call by its caller, which waits meanwhile.
     let copied = reply.with_caller(|_| unsafe { mem::copy_shared(to, from, n) });
     copied.ok_or(Errno::ECANCELED)
 }

@@ -22,6 +22,7 @@ use super::source::Source;
 use super::timerfd::TimerFd;
 use crate::archive::Node;
 use crate::console::tty;
+use crate::names::found::Name;
 use crate::task::process::Process;
 use crate::task::thread::current;
 
@@ -47,6 +48,8 @@ pub enum Object {
     Archive(&'static Node),
     /// A file in memory.
     Memory(KArc<MemoryFile>),
+    /// A directory of a server, or another name there.
+    Name(Name),
     /// `/dev/null`.
     Null,
     /// `/dev/zero`.
@@ -89,7 +92,7 @@ impl Object {
             Object::TimerFd(timer) => Some(&timer.bell.source),
             Object::SignalFd(_) => current().process().signal_bell.get().map(|bell| &bell.source),
             Object::PidFd(process) => Some(&process.end),
-            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => None,
+            Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => None,
         }
     }
 
@@ -110,7 +113,7 @@ impl Object {
             Object::EventFd(counter) => Some(counter.ready()),
             Object::TimerFd(timer) => Some(timer.ready()),
             Object::PidFd(process) => Some(pidfd::ready(process)),
-            Object::Archive(_) | Object::Memory(_) | Object::Null | Object::Zero => {
+            Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => {
                 Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
             }
             Object::Console | Object::Epoll(_) | Object::SignalFd(_) => None,

@@ -19,6 +19,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::sync::Rank;
 
+use super::memory_file::MemoryFile;
 use super::message::{Endpoint, Saved};
 use crate::arch::speculation;
 use crate::task::point::resched_point;
@@ -26,7 +27,7 @@ use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 /// Handles that a process may have.
-const MAX_HANDLES: usize = 4096;
+const MAX_HANDLES: usize = 1 << 16;
 
 /// The object of a handle.
 pub enum Target {
@@ -40,6 +41,8 @@ pub enum Target {
     Receiver(Receiving),
     /// A call to answer.
     Reply(KArc<Saved>),
+    /// A memory object with the attributes of a file.
+    Memory(KArc<MemoryFile>),
 }
 
 /// The right to receive from an endpoint, which dies with it.
@@ -77,6 +80,7 @@ impl Handle {
             Target::Signaller(_) => rights::SIGNAL | rights::TRANSFER,
             Target::Receiver(_) => rights::RECEIVE,
             Target::Reply(_) => rights::REPLY | rights::TRANSFER,
+            Target::Memory(_) => rights::READ | rights::WRITE | rights::CONTROL | rights::TRANSFER,
         };
         Self { target, rights, badge, granted: 0 }
     }
@@ -92,6 +96,7 @@ impl Handle {
             Target::Machine => Target::Machine,
             Target::Sender(endpoint) => Target::Sender(endpoint.clone()),
             Target::Signaller(endpoint) => Target::Signaller(endpoint.clone()),
+            Target::Memory(file) => Target::Memory(file.clone()),
             Target::Receiver(_) | Target::Reply(_) => return Err(Errno::EINVAL),
         };
         Ok(Self { target, rights, badge: self.badge, granted: 0 })
@@ -114,6 +119,11 @@ impl Handle {
         matches!(self.target, Target::Machine) && self.rights & rights.bits() == rights.bits()
     }
 
+    /// Whether it has these rights.
+    pub fn allows(&self, rights: u32) -> bool {
+        self.rights & rights == rights
+    }
+
     fn kind(&self) -> u32 {
         match self.target {
             Target::Machine => HandleInfo::MACHINE,
@@ -121,6 +131,7 @@ impl Handle {
             Target::Signaller(_) => HandleInfo::SIGNALLER,
             Target::Receiver(_) => HandleInfo::RECEIVER,
             Target::Reply(_) => HandleInfo::REPLY,
+            Target::Memory(_) => HandleInfo::MEMORY,
         }
     }
 }

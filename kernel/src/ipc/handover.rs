@@ -13,7 +13,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_abi::ipc::{options, rights};
 use quire_abi::{Errno, nr};
@@ -65,6 +65,10 @@ pub struct Messaging {
     parked: UnsafeCell<Parked>,
     /// In the list of the endpoint where it is parked.
     receiver: message::Receiver,
+    /// The kernel calls in the thread's name ([`ask`](super::ask)), and takes the handles of the answer itself.
+    pub is_asking: AtomicBool,
+    /// Where it takes them.
+    pub inbox: Handles,
 }
 
 impl Messaging {
@@ -75,6 +79,8 @@ impl Messaging {
             waits_for: Cell::new(For::Nothing),
             parked: UnsafeCell::new(Parked::new()),
             receiver: message::Receiver::reusable(Cpu.this_thread()),
+            is_asking: AtomicBool::new(false),
+            inbox: Handles::new(),
         })
     }
 

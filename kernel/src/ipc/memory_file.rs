@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Timespec, mode};
+use quire_abi::names::Change;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 
@@ -14,8 +15,8 @@ use crate::task::clock;
 use crate::task::credentials::{Credentials, KEEP};
 use crate::vm::Object;
 
-/// The device number of files without a name.
-const DEVICE: u64 = 2;
+/// The device number of files that no mount has.
+const DEVICE: u32 = 2;
 
 /// Permission bits, and those for set-user-ID and others.
 const PERMISSIONS: u32 = 0o7777;
@@ -33,6 +34,10 @@ pub struct MemoryFile {
     /// Its bytes.
     pub content: KArc<Object>,
     number: u64,
+    /// The device of the mount where it was found last.
+    device: AtomicU32,
+    /// How many names it has.
+    links: AtomicU32,
     mode: AtomicU32,
     user: AtomicU32,
     group: AtomicU32,
@@ -45,13 +50,26 @@ pub struct MemoryFile {
 impl MemoryFile {
     /// An empty file with these permissions, which belongs to whoever has these credentials.
     pub fn new(content: KArc<Object>, permissions: u32, owner: &Credentials) -> Result<KArc<Self>, Errno> {
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self::named(content, permissions, (owner.user.files, owner.group.files), number)
+    }
+
+    /// The same for a server, which numbers it.
+    pub fn named(
+        content: KArc<Object>,
+        permissions: u32,
+        (user, group): (u32, u32),
+        number: u64,
+    ) -> Result<KArc<Self>, Errno> {
         let now = clock::real_ns();
         Ok(KArc::try_new(Self {
             content,
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
-            mode: AtomicU32::new(mode::REG | permissions),
-            user: AtomicU32::new(owner.user.files),
-            group: AtomicU32::new(owner.group.files),
+            number,
+            device: AtomicU32::new(DEVICE),
+            links: AtomicU32::new(0),
+            mode: AtomicU32::new(mode::REG | permissions & PERMISSIONS),
+            user: AtomicU32::new(user),
+            group: AtomicU32::new(group),
             accessed: AtomicU64::new(now),
             modified: AtomicU64::new(now),
             changed: AtomicU64::new(now),
@@ -70,6 +88,63 @@ impl MemoryFile {
         let now = clock::real_ns();
         self.modified.store(now, Ordering::Relaxed);
         self.changed.store(now, Ordering::Relaxed);
+    }
+
+    /// It was found in the mount with this device number.
+    pub fn note_mount(&self, device: u32) {
+        self.device.store(device, Ordering::Relaxed);
+    }
+
+    /// The device number of the mount where it was found last.
+    pub fn device(&self) -> u32 {
+        self.device.load(Ordering::Relaxed)
+    }
+
+    /// How many names it has from now on.
+    pub fn set_links(&self, links: u32) {
+        self.links.store(links, Ordering::Relaxed);
+        self.changed.store(clock::real_ns(), Ordering::Relaxed);
+    }
+
+    /// Sets when it was read, and when changed. EPERM unless it is the owner's or root's call; EACCES for the present, by
+    /// whoever may not write to it either.
+    pub fn set_times(&self, by: &Credentials, times: &Change) -> Result<(), Errno> {
+        let is_owner = by.is_privileged() || by.user.files == self.user.load(Ordering::Relaxed);
+        let is_now = times.what & Change::NOW != 0;
+        if !is_owner && !(is_now && self.may_write(by)) {
+            return Err(if is_now { Errno::EACCES } else { Errno::EPERM });
+        }
+        if times.what & Change::ACCESSED != 0 {
+            self.accessed.store(times.accessed, Ordering::Relaxed);
+        }
+        if times.what & Change::MODIFIED != 0 {
+            self.modified.store(times.modified, Ordering::Relaxed);
+        }
+        self.changed.store(clock::real_ns(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn may_write(&self, by: &Credentials) -> bool {
+        by.is_privileged() || self.bits_for(by) & 2 != 0
+    }
+
+    /// Whether it may be executed: by root, if anybody may.
+    pub fn may_execute(&self, by: &Credentials) -> bool {
+        let bits = if by.is_privileged() { self.permissions() } else { self.bits_for(by) };
+        bits & 0o111 != 0
+    }
+
+    /// The three permission bits that hold for somebody.
+    fn bits_for(&self, by: &Credentials) -> u32 {
+        let mode = self.permissions();
+        let shift = if by.user.files == self.user.load(Ordering::Relaxed) {
+            6
+        } else if by.is_in(self.group.load(Ordering::Relaxed)) {
+            3
+        } else {
+            0
+        };
+        mode >> shift & 7
     }
 
     /// Whether [`MemoryFile::end_set_ids`] has something to do.
@@ -131,8 +206,9 @@ impl MemoryFile {
             Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 }
         };
         Stat {
-            dev: DEVICE,
+            dev: self.device.load(Ordering::Relaxed).into(),
             ino: self.number,
+            nlink: self.links.load(Ordering::Relaxed),
             mode: self.mode.load(Ordering::Relaxed),
             uid: self.user.load(Ordering::Relaxed),
             gid: self.group.load(Ordering::Relaxed),

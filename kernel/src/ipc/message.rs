@@ -124,16 +124,30 @@ fn sleep<T>(
 
 /// Calls an endpoint with the message in the frame, and sleeps until the answer is there instead.
 pub fn call(endpoint: &KArc<Endpoint>, badge: u64, frame: &mut TrapFrame) -> Result<(), Errno> {
-    let thread = current();
-    let record = &thread.messaging()?.record;
     let is_interruptible = frame.x[10] & options::INTERRUPTIBLE != 0;
     let kind = if is_interruptible { Sleep::Interruptible } else { Sleep::Killable };
     let deadline = deadline(frame);
+    // SAFETY: the frame is this thread's, which does not touch it before this returns.
+    unsafe { call_by(endpoint, badge, registers(frame), kind, deadline) }
+}
+
+/// The same with what stands for registers.
+///
+/// # Safety
+/// They are valid, and nothing else touches them before this returns.
+pub unsafe fn call_by(
+    endpoint: &KArc<Endpoint>,
+    badge: u64,
+    registers: *mut Registers,
+    kind: Sleep,
+    deadline: Option<u64>,
+) -> Result<(), Errno> {
+    let thread = current();
+    let record = &thread.messaging()?.record;
     let mut next = Next::NOBODY;
     sched::prepare(kind.state());
-    // SAFETY: the frame is this thread's, which does not touch it and does not leave before the call has ended: by an
-    // outcome, or in `end`.
-    let sent = unsafe { endpoint.call(record, registers(frame), badge, |thread| next.rouse(thread)) };
+    // SAFETY: the caller's promise; and this thread does not leave before the call has ended: by an outcome, or in `end`.
+    let sent = unsafe { endpoint.call(record, registers, badge, |thread| next.rouse(thread)) };
     let sent = match sent {
         Ok(sent) => sent,
         Err(e) => {

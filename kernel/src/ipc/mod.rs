@@ -1,5 +1,6 @@
 //! Shared objects and communication: open files, pipes, futexes, messages.
 
+pub mod ask;
 pub mod bell;
 pub mod cargo;
 pub mod descriptor;

@@ -2,13 +2,16 @@
 
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Statfs, Statx, Timespec, at, statfs as fs};
-use quire_mm::UserAddr;
+use quire_abi::names::{op, statfs as names};
 use quire_mm::addr::PAGE_SIZE;
 
-use super::file::{device, path_buffer, resolve, stat_at, table};
+use super::file::table;
+use super::lookup::{Named, named, request_of, stat_at};
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Object, Rights};
+use crate::names::walk::{Reached, Request};
+use crate::names::{Place, mounts};
 
 pub fn statx(a: Args) -> Answer {
     const NO_AUTOMOUNT: u32 = 0x800;
@@ -18,7 +21,7 @@ pub fn statx(a: Args) -> Answer {
     if flags & !known != 0 || flags & SYNC == SYNC || mask & Statx::RESERVED != 0 {
         return Err(Errno::EINVAL);
     }
-    uaccess::put(a.addr(4), &extended(&stat_at(a, flags & !SYNC)?))?;
+    uaccess::put(a.addr(4), &extended(&stat_at(a.int(0), a.addr(1), flags & !SYNC)?))?;
     Ok(0)
 }
 
@@ -45,42 +48,65 @@ fn extended(stat: &Stat) -> Statx {
     }
 }
 
-/// The object that a path names.
-fn named(path: UserAddr, flags: u32) -> Result<Object, Errno> {
-    let mut buffer = path_buffer()?;
-    match device(uaccess::get_string(&mut buffer, path)?) {
-        Some(object) => Ok(object),
-        None => resolve(at::FDCWD, path, flags).map(Object::Archive),
-    }
-}
-
 pub fn statfs(a: Args) -> Answer {
-    put_statfs(&named(a.addr(0), 0)?, a.addr(1))
+    let record = match named(at::FDCWD, a.addr(0), 0, &Request::LOOKUP)? {
+        Named::Object(object) => of_object(&object)?,
+        Named::Reached(Reached::Archive(node)) => of_object(&Object::Archive(node.ok_or(Errno::ENOENT)?))?,
+        Named::Reached(Reached::Server(served)) => of_mount(served.mount)?,
+    };
+    uaccess::put(a.addr(1), &record)?;
+    Ok(0)
 }
 
 pub fn fstatfs(a: Args) -> Answer {
-    put_statfs(&table()?.get(a.int(0))?.file.object, a.addr(1))
+    uaccess::put(a.addr(1), &of_object(&table()?.get(a.int(0))?.file.object)?)?;
+    Ok(0)
 }
 
-/// No file system has a size of its own.
-fn put_statfs(object: &Object, to: UserAddr) -> Answer {
-    let (kind, flags) = match object {
-        Object::Archive(_) => (fs::RAMFS, fs::RDONLY),
-        Object::Memory(_) | Object::Console | Object::Null | Object::Zero => (fs::TMPFS, 0),
-        Object::Pipe(..) => (fs::PIPEFS, 0),
-        Object::PidFd(_) => (fs::PIDFS, 0),
-        Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => (fs::ANON_INODE, 0),
-    };
+/// What a mount's server says of it.
+fn of_mount(mount: u16) -> Result<Statfs, Errno> {
+    let asked = Request { op: op::STATFS, ..Request::LOOKUP };
+    let Reached::Server(served) = request_of(Place::root_of(mount), &asked)? else { return Err(Errno::EIO) };
+    let word = |i: usize| served.answer.words[i];
+    Ok(Statfs {
+        kind: word(names::KIND) as i64,
+        blocks: word(names::PAGES),
+        bfree: word(names::FREE),
+        bavail: word(names::FREE),
+        files: word(names::FILES),
+        ffree: word(names::FREE_FILES),
+        ..sized(0, 0)
+    })
+}
+
+fn sized(kind: i64, flags: i64) -> Statfs {
     const PAGE: i64 = PAGE_SIZE as i64;
-    let record =
-        Statfs { kind, bsize: PAGE, namelen: 255, frsize: PAGE, flags: flags | fs::VALID, ..Statfs::default() };
-    uaccess::put(to, &record)?;
-    Ok(0)
+    Statfs { kind, bsize: PAGE, namelen: 255, frsize: PAGE, flags: flags | fs::VALID, ..Statfs::default() }
+}
+
+/// The kernel's own file systems have no size.
+fn of_object(object: &Object) -> Result<Statfs, Errno> {
+    Ok(match object {
+        Object::Name(name) => return of_mount(name.place.mount),
+        Object::Memory(file) => match mounts::with_device(file.device()) {
+            Some(mount) => return of_mount(mount),
+            None => sized(fs::TMPFS, 0),
+        },
+        Object::Archive(_) => sized(fs::RAMFS, fs::RDONLY),
+        Object::Console | Object::Null | Object::Zero => sized(fs::TMPFS, 0),
+        Object::Pipe(..) => sized(fs::PIPEFS, 0),
+        Object::PidFd(_) => sized(fs::PIDFS, 0),
+        Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => sized(fs::ANON_INODE, 0),
+    })
 }
 
 /// Extended attributes of the file at a path: once the file is found, that there are none. EROFS for whoever would change them.
 pub fn of_path(a: Args, flags: u32, changes: bool) -> Answer {
-    answer(&named(a.addr(0), flags)?, changes)
+    match named(at::FDCWD, a.addr(0), flags, &Request::LOOKUP)? {
+        Named::Object(object) => answer(&object, changes),
+        Named::Reached(Reached::Archive(node)) => answer(&Object::Archive(node.ok_or(Errno::ENOENT)?), changes),
+        Named::Reached(Reached::Server(_)) => Err(Errno::EOPNOTSUPP),
+    }
 }
 
 /// The same of a descriptor.

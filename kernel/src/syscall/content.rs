@@ -358,7 +358,11 @@ pub fn copy_file_range(a: Args) -> Answer {
     if a.uint(5) != 0 {
         return Err(Errno::EINVAL);
     }
-    let is_dir = |open: &OpenFile| matches!(&open.object, Open::Archive(node) if node.is_dir());
+    let is_dir = |open: &OpenFile| match &open.object {
+        Open::Archive(node) => node.is_dir(),
+        Open::Name(name) => name.is_dir(),
+        _ => false,
+    };
     if is_dir(&from.file) || is_dir(&to.file) {
         return Err(Errno::EISDIR);
     }

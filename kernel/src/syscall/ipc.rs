@@ -1,16 +1,19 @@
 //! Endpoints, messages and handles: Quire's own calls. A message travels in x1 to x7 (see `docs/messages.md`).
 
 use quire_abi::Errno;
+use quire_abi::flags::seal;
 use quire_abi::ipc::{HANDLES, options, rights};
 use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
 use crate::arch::trap::TrapFrame;
+use crate::arch::uaccess;
 use crate::ipc::cargo::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
+use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
 use crate::task::thread::current;
-use crate::vm::Cpu;
+use crate::vm::{Cpu, Object};
 
 fn handles() -> &'static Handles {
     &current().process().handles
@@ -156,9 +159,10 @@ pub fn accept(frame: &mut TrapFrame) -> Answer {
     Ok(0)
 }
 
-/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4.
+/// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4; in x5 whether it is in the group x1.
 pub fn caller(frame: &mut TrapFrame) -> Answer {
-    let identity = with_reply(frame.x[0] as u32, cargo::identity)?;
+    let group = frame.x[1] as u32;
+    let identity = with_reply(frame.x[0] as u32, |reply| cargo::identity(reply, group))?;
     frame.x[1..=identity.len()].copy_from_slice(&identity.map(u64::from));
     Ok(0)
 }
@@ -176,6 +180,34 @@ pub fn signal(a: Args) -> Answer {
         _ => Err(Errno::EPERM),
     })?;
     endpoint.signal(events)?;
+    Ok(0)
+}
+
+/// A new memory object with the attributes of a file: permissions x0, user and group x1, number x2.
+pub fn memory(a: Args) -> Answer {
+    let (owner, number) = (a.0[1], a.0[2]);
+    let content = Object::file(Cpu, seal::SEAL)?;
+    let file = MemoryFile::named(content, a.uint(0), (owner as u32, (owner >> 32) as u32), number)?;
+    insert(Handle::new(Target::Memory(file), 0))
+}
+
+/// The memory object of a handle with these rights: EPERM.
+fn memory_of(number: u32, rights: u32) -> Result<KArc<MemoryFile>, Errno> {
+    handles().with(number, |handle| match &handle.target {
+        Target::Memory(file) if handle.allows(rights) => Ok(file.clone()),
+        _ => Err(Errno::EPERM),
+    })
+}
+
+/// Writes the record of the memory object x0 to x1.
+pub fn memory_stat(a: Args) -> Answer {
+    uaccess::put(a.addr(1), &memory_of(a.uint(0), 0)?.stat())?;
+    Ok(0)
+}
+
+/// The memory object x0 has x1 names from now on.
+pub fn memory_links(a: Args) -> Answer {
+    memory_of(a.uint(0), rights::CONTROL)?.set_links(a.uint(1));
     Ok(0)
 }
 

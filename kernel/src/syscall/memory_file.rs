@@ -71,6 +71,12 @@ pub fn ftruncate(a: Args) -> Answer {
     if !descriptor.rights.contains(Rights::WRITE) {
         return Err(Errno::EINVAL);
     }
+    cut(file, len)?;
+    Ok(0)
+}
+
+/// Makes a file so long.
+pub(super) fn cut(file: &MemoryFile, len: u64) -> Result<(), Errno> {
     let mut turn = Object::turn(&file.content)?;
     let (old, seals) = (file.content.len(), file.content.seals());
     if len > old {
@@ -81,7 +87,7 @@ pub fn ftruncate(a: Args) -> Answer {
     }
     turn.set_len(len);
     file.note_write();
-    Ok(0)
+    Ok(())
 }
 
 pub fn fallocate(a: Args) -> Answer {
@@ -204,33 +210,20 @@ pub fn turn_to_map(file: &MemoryFile, writes: bool) -> Result<(Turn<'_, Cpu>, bo
     if is_sealed && writes { Err(Errno::EPERM) } else { Ok((turn, !is_sealed)) }
 }
 
-pub fn fchmod(a: Args) -> Answer {
-    let open = table()?.get(a.int(0))?.file;
-    let file = owned(&open)?;
+/// Sets a file's permissions. EPERM for whoever may not, or if they are sealed.
+pub(super) fn set_permissions(file: &MemoryFile, permissions: u32) -> Result<(), Errno> {
     let _turn = Object::turn(&file.content)?;
-    let permissions = a.uint(1) & 0o7777;
+    let permissions = permissions & 0o7777;
     if file.content.seals() & seal::EXEC != 0 && (permissions ^ file.permissions()) & EXECUTE != 0 {
         return Err(Errno::EPERM);
     }
     let by = current().process().credentials.lock().clone();
-    file.set_permissions(&by, permissions).map(|()| 0)
+    file.set_permissions(&by, permissions)
 }
 
-pub fn fchown(a: Args) -> Answer {
-    let open = table()?.get(a.int(0))?.file;
-    let file = owned(&open)?;
+/// Sets a file's user and group.
+pub(super) fn set_owner(file: &MemoryFile, user: u32, group: u32) -> Result<(), Errno> {
     let _turn = Object::turn(&file.content)?;
     let by = current().process().credentials.lock().clone();
-    file.set_owner(&by, a.uint(1), a.uint(2)).map(|()| 0)
-}
-
-/// The file whose mode and owner can be changed. Those of other objects are fixed: EROFS for the archive's, EPERM, and EBADF for
-/// what was opened as a name only.
-fn owned(open: &OpenFile) -> Result<&MemoryFile, Errno> {
-    match &open.object {
-        Open_::Memory(file) => Ok(file),
-        Open_::Archive(_) if open.is_name_only() => Err(Errno::EBADF),
-        Open_::Archive(_) => Err(Errno::EROFS),
-        _ => Err(Errno::EPERM),
-    }
+    file.set_owner(&by, user, group)
 }

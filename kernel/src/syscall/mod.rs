@@ -9,12 +9,17 @@ mod buffers;
 mod content;
 mod control;
 mod epoll;
+mod exec;
 mod file;
 mod futex;
 mod identity;
 mod ipc;
+mod lookup;
 mod memory;
 mod memory_file;
+mod names;
+mod open;
+mod owner;
 mod pidfd;
 mod poll;
 mod process;
@@ -120,7 +125,7 @@ pub const LOOKUPS: &[(&str, usize, fn())] = &[
     ("a call", 2, || _ = find(usize::MAX)),
     ("a limit", 1, || _ = process::limit_mut(&mut { crate::task::process::FIRST_LIMITS }, 1)),
     ("a counter", 3, || _ = statistics::counter(usize::MAX)),
-    ("an entry of a directory", 1, || _ = crate::archive::by_number(0).and_then(|root| file::place_in(root, 0))),
+    ("an entry of a directory", 1, || _ = crate::archive::by_number(0).and_then(|root| open::place_in(root, 0))),
     ("a contiguous area", 1, || _ = statistics::cma(0)),
 ];
 
@@ -169,15 +174,32 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     MEMFD_CREATE => memory_file::memfd_create(a);
     FTRUNCATE => memory_file::ftruncate(a);
     FALLOCATE => memory_file::fallocate(a);
-    FCHMOD => memory_file::fchmod(a);
-    FCHOWN => memory_file::fchown(a);
-    OPENAT => file::openat(a);
+    TRUNCATE => owner::truncate(a);
+    FCHMOD => owner::fchmod(a);
+    FCHMODAT => owner::fchmodat(a, 0);
+    FCHMODAT2 => owner::fchmodat(a, a.uint(3));
+    FCHOWN => owner::fchown(a);
+    FCHOWNAT => owner::fchownat(a);
+    UTIMENSAT => owner::utimensat(a);
+    FSYNC => owner::fsync(a);
+    FDATASYNC => owner::fsync(a);
+    SYNCFS => owner::syncfs(a);
+    SYNC => Ok(0);
+    MKNODAT => names::mknodat(a);
+    MKDIRAT => names::mkdirat(a);
+    UNLINKAT => names::unlinkat(a);
+    SYMLINKAT => names::symlinkat(a);
+    LINKAT => names::linkat(a);
+    RENAMEAT => names::renameat(a, 0);
+    RENAMEAT2 => names::renameat(a, a.uint(4));
+    UMASK => names::umask(a);
+    OPENAT => open::openat(a);
     CLOSE => file::close(a);
     CLOSE_RANGE => file::close_range(a);
     LSEEK => file::lseek(a);
-    GETDENTS64 => file::getdents(a);
-    NEWFSTATAT => file::fstatat(a);
-    FSTAT => file::fstat(a);
+    GETDENTS64 => open::getdents(a);
+    NEWFSTATAT => lookup::fstatat(a);
+    FSTAT => lookup::fstat(a);
     STATX => attributes::statx(a);
     STATFS => attributes::statfs(a);
     FSTATFS => attributes::fstatfs(a);
@@ -193,12 +215,12 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     REMOVEXATTR => attributes::of_path(a, 0, true);
     LREMOVEXATTR => attributes::of_path(a, at::SYMLINK_NOFOLLOW, true);
     FREMOVEXATTR => attributes::of_descriptor(a, true);
-    READLINKAT => file::readlinkat(a);
-    FACCESSAT => file::faccessat(a, 0);
-    FACCESSAT2 => file::faccessat(a, a.uint(3));
-    GETCWD => file::getcwd(a);
-    CHDIR => file::chdir(a);
-    FCHDIR => file::fchdir(a);
+    READLINKAT => lookup::readlinkat(a);
+    FACCESSAT => lookup::faccessat(a, 0);
+    FACCESSAT2 => lookup::faccessat(a, a.uint(3));
+    GETCWD => lookup::getcwd(a);
+    CHDIR => lookup::chdir(a);
+    FCHDIR => lookup::fchdir(a);
     DUP => file::dup(a);
     DUP3 => file::dup3(a);
     FCNTL => control::fcntl(a);
@@ -235,8 +257,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
 
     CLONE => process::clone(a, frame);
     CLONE3 => process::clone3(a, frame);
-    EXECVE => process::execve(frame);
-    EXECVEAT => process::execveat(frame);
+    EXECVE => exec::execve(frame);
+    EXECVEAT => exec::execveat(frame);
     PERSONALITY => process::personality(a);
     TIMES => process::times(a);
     EXIT => process::exit(a);
@@ -338,4 +360,8 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_CALLER => ipc::caller(frame);
     QUIRE_READ_WINDOW => ipc::window(a, false);
     QUIRE_WRITE_WINDOW => ipc::window(a, true);
+    QUIRE_MEMORY => ipc::memory(a);
+    QUIRE_MEMORY_STAT => ipc::memory_stat(a);
+    QUIRE_MEMORY_LINKS => ipc::memory_links(a);
+    QUIRE_MOUNT => quire::mount(a);
 };

@@ -2,31 +2,24 @@
 
 use core::sync::atomic::Ordering;
 
-use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::{Clone, pr, sig};
-use quire_abi::layout::{CloneArgs, Rlimit, at, rlimit};
+use quire_abi::layout::{CloneArgs, Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::TryVec;
 
 use super::{Answer, Args, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
-use crate::archive::Node;
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
 use crate::task::cputime::Spent;
 use crate::task::credentials::{Privilege, permit_inspection, require};
-use crate::task::exec;
 use crate::task::exit;
-use crate::task::image;
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::sched;
-use crate::task::script::{self, Script};
 use crate::task::signal;
-use crate::task::startup::Strings;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::random;
@@ -119,90 +112,6 @@ pub fn clone3(a: Args, frame: &TrapFrame) -> Answer {
         pidfd: addr(args.pidfd),
     };
     clone::clone(&request, frame).map(|tid| tid as usize)
-}
-
-pub fn execve(frame: &mut TrapFrame) -> Answer {
-    let [path, args, env] = [0, 1, 2].map(|i| Args(&frame.x).addr(i));
-    let mut buffer = super::file::path_buffer()?;
-    let path = uaccess::get_string(&mut buffer, path)?;
-    let node = image::find(path)?;
-    start(frame, node, path, args, env)
-}
-
-/// As execve, for a path from a directory, or a descriptor of the file itself.
-pub fn execveat(frame: &mut TrapFrame) -> Answer {
-    let a = Args(&frame.x);
-    let (directory, flags) = (a.int(0), a.uint(4));
-    let [text, args, env] = [1, 2, 3].map(|i| a.addr(i));
-    if flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let mut buffer = super::file::path_buffer()?;
-    let path = uaccess::get_string(&mut buffer, text)?;
-    let is_plain = directory == at::FDCWD || path.starts_with(b"/");
-    let node = super::file::resolve(directory, text, flags)?;
-    if node.is_link() {
-        return Err(Errno::ELOOP);
-    }
-    image::check_executable(node)?;
-    if is_plain && !path.is_empty() {
-        return start(frame, node, path, args, env);
-    }
-    if Script::parse(node.data)?.is_some() {
-        // Its interpreter would have no path for it.
-        return Err(Errno::ENOENT);
-    }
-    let mut name: Vec<u8> = TryVec::try_with_capacity(path.len() + 24)?;
-    let mut digits = [0; 10];
-    let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
-    let number = decimal(directory.unsigned_abs(), &mut digits);
-    for byte in [b"/dev/fd/", number, slash, path].into_iter().flatten() {
-        name.try_push(*byte)?;
-    }
-    start(frame, node, &name, args, env)
-}
-
-/// A number's digits.
-fn decimal(mut number: u32, digits: &mut [u8; 10]) -> &[u8] {
-    let mut first = digits.len();
-    loop {
-        first -= 1;
-        digits[first] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 || first == 0 {
-            return &digits[first..];
-        }
-    }
-}
-
-/// Starts a file, or the interpreter that it names.
-fn start(frame: &mut TrapFrame, node: &'static Node, path: &[u8], args: UserAddr, env: UserAddr) -> Answer {
-    let mut args = Strings::from_user(args)?;
-    if args.count() == 0 {
-        // Programs rely on argv[0], so an empty list becomes an empty name, as on Linux.
-        args.push(b"")?;
-    }
-    let env = Strings::from_user(env)?;
-    let (node, args) = interpreter_of(node, path, args)?;
-    exec::exec(node, path, &args, &env, frame)?;
-    // x0 of the new program, which the ABI leaves undefined.
-    Ok(0)
-}
-
-/// The program that runs a file, and its arguments: for a script its interpreter, which may be a script itself. ELOOP.
-fn interpreter_of(node: &'static Node, path: &[u8], args: Strings) -> Result<(&'static Node, Strings), Errno> {
-    let (mut node, mut args) = (node, args);
-    let mut name = path;
-    for _ in 0..=script::DEEPEST {
-        let Some(script) = Script::parse(node.data)? else { return Ok((node, args)) };
-        args = match script.argument {
-            Some(argument) => args.for_interpreter(&[script.interpreter, argument, name])?,
-            None => args.for_interpreter(&[script.interpreter, name])?,
-        };
-        name = script.interpreter;
-        node = image::find(name)?;
-    }
-    Err(Errno::ELOOP)
 }
 
 pub fn exit(a: Args) -> Answer {

@@ -13,10 +13,13 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
 use super::{Answer, Args};
-use super::{areas, statistics};
+use super::{areas, lookup, statistics};
 use crate::arch::uaccess;
 use crate::boot::info as facts;
 use crate::console::log as kernel_log;
+use crate::ipc::handles::Target;
+use crate::names::mounts;
+use crate::names::path::Path;
 use crate::power;
 use crate::task::credentials::permit_inspection;
 use crate::task::inject;
@@ -100,6 +103,19 @@ fn control(a: Args, rights: Control) -> Result<(), Errno> {
 pub fn poweroff(a: Args) -> Answer {
     control(a, Control::POWER)?;
     power::off(a.uint(1))
+}
+
+/// Mounts the server of the sender x2 over the directory x1.
+pub fn mount(a: Args) -> Answer {
+    control(a, Control::MOUNT)?;
+    let server = current().process().handles.with(a.uint(2), |handle| match &handle.target {
+        Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
+        _ => Err(Errno::EPERM),
+    })?;
+    let mut path = Path::from_user(a.addr(1))?;
+    let over = lookup::covered(&mut path)?;
+    mounts::mount(over, server)?;
+    Ok(0)
 }
 
 pub fn books(a: Args) -> Answer {

@@ -50,7 +50,8 @@ impl How {
     fn with_flags(file: &OpenFile, position: u64, flags: u32) -> Result<Self, Errno> {
         let known = rwf::HIPRI | rwf::DSYNC | rwf::SYNC | rwf::NOWAIT | rwf::APPEND | rwf::NOAPPEND;
         let has = |flag: u32| flags & flag != 0;
-        let may_now = !matches!(file.object, Object::Archive(_) | Object::Memory(_) | Object::Console);
+        let may_now =
+            !matches!(file.object, Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Console);
         if flags & !known != 0 || has(rwf::NOWAIT) && !may_now {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -81,6 +82,7 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::read(file, memory, to, position),
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
+        Object::Name(_) => Err(Errno::EISDIR),
         Object::Archive(node) => {
             let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
             content::check_end(at, to.left())?;
@@ -173,6 +175,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
+        Object::Name(_) => Err(Errno::EBADF),
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {

@@ -9,7 +9,6 @@ use quire_abi::layout::rlimit;
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
-use super::directory::Directory;
 use super::process::Process;
 use super::rseq;
 use super::sched;
@@ -189,8 +188,7 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     } else {
         Space::new(mm.fork()?)?
     };
-    let directory =
-        if request.flags.contains(Clone::FS) { from.directory.share()? } else { Directory::new(from.directory.get()) };
+    let directory = if request.flags.contains(Clone::FS) { from.directory.share()? } else { from.directory.copy() };
     let process = Process::new(pid, space.clone(), descriptors, actions, directory, Some(from))?;
     if parent.tid() != from.pid {
         *process.name.lock() = parent.name();

@@ -13,6 +13,7 @@ use quire_mm::fallible::KArc;
 use super::credentials::Credentials;
 use super::exit::clear_number;
 use super::process::{FIRST_LIMITS, Process, TABLE};
+use super::program::Program;
 use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
 use super::thread::{current, work};
@@ -20,22 +21,15 @@ use super::wait::Sleep;
 use super::{image, percpu, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
-use crate::archive::Node;
 use crate::ipc::handles::Handles;
 use crate::task::space::Space;
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
-pub fn exec(
-    node: &'static Node,
-    path: &[u8],
-    args: &Strings,
-    env: &Strings,
-    frame: &mut TrapFrame,
-) -> Result<(), Errno> {
+pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame: &mut TrapFrame) -> Result<(), Errno> {
     let process = current().process();
     let stack_limit = process.limit(rlimit::STACK);
     let credentials = process.credentials.lock().clone();
-    let (space, image) = image::load(node, stack_limit)?;
+    let (space, image) = image::load(program, stack_limit)?;
     let descriptors = process.descriptors()?.copy_for_program()?;
     let start = Start { limit: stack_limit, path, args, env, credentials: &credentials };
     let sp = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
@@ -85,10 +79,10 @@ pub fn exec(
 }
 
 /// The first program: as [`exec`], for a process under construction. Returns its space and first frame.
-pub fn first(node: &'static Node, path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame), Errno> {
-    image::check_executable(node)?;
+pub fn first(path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame), Errno> {
+    let program = Program::find(path)?;
     let stack_limit = FIRST_LIMITS[rlimit::STACK].cur;
-    let (space, image) = image::load(node, stack_limit)?;
+    let (space, image) = image::load(&program, stack_limit)?;
     let mut args = Strings::default();
     args.push(path)?;
     let mut env = Strings::default();

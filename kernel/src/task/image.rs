@@ -13,6 +13,8 @@
 //! All of this is done before execve's point of no return. Where Linux detects an error later and kills the process
 //! with SIGSEGV, here the caller gets the errno and continues.
 
+use alloc::vec::Vec;
+
 use elf::abi::{
     EI_ABIVERSION, EI_NIDENT, EI_OSABI, ELFMAGIC, EM_AARCH64, ET_DYN, ET_EXEC, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD,
 };
@@ -26,9 +28,8 @@ use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::mm::{MapRequest, MmLayout};
 
+use super::program::Program;
 use super::segments::{Loader, page_floor};
-use super::thread::current;
-use crate::archive::{self, Node};
 use crate::task::space::Space;
 use crate::vm::{Cpu, Mm, random};
 
@@ -66,23 +67,10 @@ pub struct Image {
     pub stack_prot: Prot,
 }
 
-/// Whether a file may be started at all: EACCES.
-pub fn check_executable(node: &Node) -> Result<(), Errno> {
-    let is_file = node.mode & quire_abi::layout::mode::FMT == quire_abi::layout::mode::REG;
-    if !is_file || node.mode & 0o111 == 0 { Err(Errno::EACCES) } else { Ok(()) }
-}
-
-/// The file that a process starts by this path: the errors of the path, and EACCES.
-pub fn find(path: &[u8]) -> Result<&'static Node, Errno> {
-    let directory = current().process.as_ref().map_or(0, |process| process.directory.get());
-    let node = archive::lookup(directory, path, true)?;
-    check_executable(node)?;
-    Ok(node)
-}
-
 /// Makes an address space with a program, except its stack.
-pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image), Errno> {
-    let (header, segments) = headers(node.data)?;
+pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image), Errno> {
+    let (header, table) = headers(program)?;
+    let segments = segments(&table);
     let aslr = |pages: usize| random::offset(pages) * PAGE_SIZE;
     let stack_top = STACK_TOP - aslr(1 << 10);
     let stack_limit = stack_limit.min((USER_END / 6 * 5) as u64) as usize;
@@ -95,9 +83,9 @@ pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image
     };
     let space = Space::new(Mm::new(Cpu, &layout)?)?;
 
-    let interpreter = interpreter(node.data, &segments)?;
+    let interpreter = interpreter(program, &segments)?;
     let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
-    let loader = Loader { mm: &space.mm, object: node.object()?, bias };
+    let loader = Loader { mm: &space.mm, object: program.object()?, bias };
     let mut end = 0;
     let mut phdr = bias;
     for (number, segment) in loads(&segments).enumerate() {
@@ -111,7 +99,7 @@ pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image
     space.mm.set_brk_start(UserAddr::new(brk));
     let entry = entry_of(&header, bias)?;
     let (start, base) = match interpreter {
-        Some(node) => load_interpreter(&space.mm, node)?,
+        Some(interpreter) => load_interpreter(&space.mm, &interpreter)?,
         None => (entry, 0),
     };
     let stack_prot = stack_prot(&segments);
@@ -120,11 +108,12 @@ pub fn load(node: &'static Node, stack_limit: u64) -> Result<(KArc<Space>, Image
 
 /// Maps an interpreter where mmap puts it; returns its first instruction, and what is added to its addresses. EIO for a file
 /// without room for a header, ELIBBAD for one that is not a program for this machine.
-fn load_interpreter(mm: &Mm, node: &'static Node) -> Result<(usize, usize), Errno> {
-    if node.data.len() < FILE_HEADER {
+fn load_interpreter(mm: &Mm, program: &Program) -> Result<(usize, usize), Errno> {
+    if program.len() < FILE_HEADER as u64 {
         return Err(Errno::EIO);
     }
-    let (header, segments) = headers(node.data).map_err(|_| Errno::ELIBBAD)?;
+    let (header, table) = headers(program).map_err(|_| Errno::ELIBBAD)?;
+    let segments = segments(&table);
     let bias = if header.e_type == ET_DYN {
         let (from, to) = extent(&segments).ok_or(Errno::EINVAL)?;
         // The whole range is free there, and stays so: nobody else uses this space yet.
@@ -135,7 +124,7 @@ fn load_interpreter(mm: &Mm, node: &'static Node) -> Result<(usize, usize), Errn
     } else {
         0
     };
-    let loader = Loader { mm, object: node.object()?, bias };
+    let loader = Loader { mm, object: program.object()?, bias };
     for (number, segment) in loads(&segments).enumerate() {
         loader.map(&segment, number == 0)?;
     }
@@ -158,13 +147,16 @@ fn entry_of(header: &FileHeader<LittleEndian>, bias: usize) -> Result<usize, Err
 
 type Segments<'a> = SegmentTable<'a, LittleEndian>;
 
-/// The file header and the program headers. ENOEXEC if the file is not a program for this machine.
-fn headers(data: &[u8]) -> Result<(FileHeader<LittleEndian>, Segments<'_>), Errno> {
+fn segments(table: &[u8]) -> Segments<'_> {
+    SegmentTable::new(LittleEndian, Class::ELF64, table)
+}
+
+/// The file header and the bytes of the program headers. ENOEXEC if the file is not a program for this machine.
+fn headers(program: &Program) -> Result<(FileHeader<LittleEndian>, Vec<u8>), Errno> {
     let bad = Errno::ENOEXEC;
     // A short file is padded with zeros, as in the buffer that Linux reads the header into.
     let mut head = [0; FILE_HEADER];
-    let there = data.len().min(FILE_HEADER);
-    head[..there].copy_from_slice(&data[..there]);
+    program.read(0, &mut head);
     if head[..ELFMAGIC.len()] != ELFMAGIC {
         return Err(bad);
     }
@@ -175,29 +167,23 @@ fn headers(data: &[u8]) -> Result<(FileHeader<LittleEndian>, Segments<'_>), Errn
     if !is_program || usize::from(header.e_phentsize) != PROGRAM_HEADER || size == 0 || size > PAGE_SIZE {
         return Err(bad);
     }
-    let table = part(data, header.e_phoff, size).ok_or(bad)?;
-    Ok((header, SegmentTable::new(LittleEndian, Class::ELF64, table)))
-}
-
-/// `len` bytes of a file from `offset` on, if it has them.
-fn part(data: &[u8], offset: u64, len: usize) -> Option<&[u8]> {
-    let start = usize::try_from(offset).ok()?;
-    data.get(start..start.checked_add(len)?)
+    let table = program.part(header.e_phoff, size)?.ok_or(bad)?;
+    Ok((header, table))
 }
 
 /// The interpreter that a program names. ENOEXEC if the name is malformed, otherwise the error of finding the file.
-fn interpreter(data: &[u8], segments: &Segments<'_>) -> Result<Option<&'static Node>, Errno> {
+fn interpreter(program: &Program, segments: &Segments<'_>) -> Result<Option<Program>, Errno> {
     let Some(segment) = segments.iter().find(|s| s.p_type == PT_INTERP) else { return Ok(None) };
     let len = segment.p_filesz as usize;
     if !(2..=PATH_MAX).contains(&len) {
         return Err(Errno::ENOEXEC);
     }
-    let name = part(data, segment.p_offset, len).ok_or(Errno::EIO)?;
+    let name = program.part(segment.p_offset, len)?.ok_or(Errno::EIO)?;
     if name[len - 1] != 0 {
         return Err(Errno::ENOEXEC);
     }
-    let path = name.split(|&b| b == 0).next().unwrap_or(name);
-    find(path).map(Some)
+    let path = name.split(|&b| b == 0).next().unwrap_or(&name);
+    Program::find(path).map(Some)
 }
 
 fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> + 'a {

@@ -8,7 +8,7 @@
 //!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
 //!   [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
 //!   to a process, which has threads.
-//! - [`turn`], [`image`], [`clone`], [`audit`], `threads`: built on those.
+//! - [`turn`], [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
 //! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
 
@@ -36,6 +36,7 @@ pub mod pending;
 pub mod percpu;
 pub mod point;
 pub mod process;
+pub mod program;
 pub mod robust;
 pub mod rseq;
 pub mod sched;

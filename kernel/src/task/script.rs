@@ -3,23 +3,24 @@
 use quire_abi::Errno;
 
 /// What a first line may have, `#!` included (Linux's BINPRM_BUF_SIZE). What is beyond it is not seen.
-const LINE: usize = 256;
+pub const LINE: usize = 256;
 
 /// Interpreters of interpreters, at most, until the program itself.
 pub const DEEPEST: usize = 5;
 
 /// The interpreter that a script names, and the one argument for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Script {
+pub struct Script<'a> {
     /// A path.
-    pub interpreter: &'static [u8],
+    pub interpreter: &'a [u8],
     /// The rest of the line, blanks inside it included.
-    pub argument: Option<&'static [u8]>,
+    pub argument: Option<&'a [u8]>,
 }
 
-impl Script {
-    /// `None` for a file that is no script. ENOEXEC for one that names no interpreter, or one with too long a name.
-    pub fn parse(file: &'static [u8]) -> Result<Option<Self>, Errno> {
+impl<'a> Script<'a> {
+    /// Of a file's beginning, more than [`LINE`] bytes if it has them. `None` for a file that is no script. ENOEXEC for one that
+    /// names no interpreter, or one with too long a name.
+    pub fn parse(file: &'a [u8]) -> Result<Option<Self>, Errno> {
         let Some(rest) = file.strip_prefix(b"#!") else { return Ok(None) };
         let seen = &rest[..rest.len().min(LINE - 2)];
         let end = seen.iter().position(|&b| b == b'\n' || b == 0);
@@ -40,7 +41,7 @@ fn is_blank(byte: &u8) -> bool {
 }
 
 /// Without blanks at either end.
-fn trim(text: &'static [u8]) -> &'static [u8] {
+fn trim(text: &[u8]) -> &[u8] {
     let first = text.iter().position(|byte| !is_blank(byte)).unwrap_or(text.len());
     let end = text.iter().rposition(|byte| !is_blank(byte)).map_or(first, |last| last + 1);
     &text[first..end]

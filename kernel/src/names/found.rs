@@ -1,0 +1,109 @@
+//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what has nothing but a
+//! name there, such as a directory.
+
+use quire_abi::Errno;
+use quire_abi::ipc::rights;
+use quire_abi::layout::{Stat, Timespec, mode};
+use quire_abi::names::node;
+use quire_mm::addr::PAGE_SIZE;
+use quire_mm::fallible::KArc;
+
+use super::walk::{Reached, Served};
+use super::{Place, mounts};
+use crate::archive::Node;
+use crate::ipc::handles::Target;
+use crate::ipc::memory_file::MemoryFile;
+
+/// See the module.
+pub enum Found {
+    /// In the boot archive.
+    Archive(&'static Node),
+    /// A regular file, and whether it may be read and written.
+    File(KArc<MemoryFile>, Allows),
+    /// A directory, or a symbolic link.
+    Name(Name),
+}
+
+/// What a server lets whoever opens a file do.
+#[derive(Clone, Copy, Debug)]
+pub struct Allows {
+    /// Reading.
+    pub read: bool,
+    /// Writing.
+    pub write: bool,
+}
+
+impl Allows {
+    /// Neither.
+    pub const NOTHING: Self = Self { read: false, write: false };
+}
+
+/// A directory or a symbolic link of a server.
+#[derive(Clone)]
+pub struct Name {
+    /// Which.
+    pub place: Place,
+    /// Its type and permissions.
+    pub mode: u32,
+}
+
+impl Name {
+    /// Whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.mode & mode::FMT == mode::DIR
+    }
+
+    /// Whether it is a symbolic link.
+    pub fn is_link(&self) -> bool {
+        self.mode & mode::FMT == mode::LNK
+    }
+}
+
+impl Found {
+    /// What a walk has reached. ENOENT for nothing; EIO for an answer that makes no sense.
+    pub fn of(reached: Reached) -> Result<Self, Errno> {
+        match reached {
+            Reached::Archive(node) => node.map(Self::Archive).ok_or(Errno::ENOENT),
+            Reached::Server(served) => Self::served(served),
+        }
+    }
+
+    fn served(served: Served) -> Result<Self, Errno> {
+        let words = served.answer.words;
+        let mode = words[node::MODE] as u32;
+        let place = Place::new(served.mount, words[node::NUMBER]).ok_or(Errno::EIO)?;
+        match mode & mode::FMT {
+            mode::REG => {
+                let handle = served.answer.handle.ok_or(Errno::EIO)?;
+                let Target::Memory(file) = &handle.target else { return Err(Errno::EIO) };
+                file.note_mount(mounts::device(served.mount));
+                let allows = Allows { read: handle.allows(rights::READ), write: handle.allows(rights::WRITE) };
+                Ok(Self::File(file.clone(), allows))
+            }
+            mode::DIR | mode::LNK => Ok(Self::Name(Name { place, mode })),
+            _ => Err(Errno::EIO),
+        }
+    }
+}
+
+/// The record of what a server has answered about a directory or a symbolic link.
+pub fn stat(served: &Served) -> Stat {
+    const SECOND: u64 = 1_000_000_000;
+    let words = &served.answer.words;
+    let [low, high] = [|word: u64| word as u32, |word: u64| (word >> 32) as u32];
+    let time = |ns: u64| Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 };
+    Stat {
+        dev: mounts::device(served.mount).into(),
+        ino: words[node::NUMBER],
+        mode: low(words[node::MODE]),
+        nlink: high(words[node::MODE]),
+        uid: low(words[node::OWNER]),
+        gid: high(words[node::OWNER]),
+        size: words[node::SIZE] as i64,
+        blksize: PAGE_SIZE as i32,
+        atime: time(words[node::MODIFIED]),
+        mtime: time(words[node::MODIFIED]),
+        ctime: time(words[node::CHANGED]),
+        ..Stat::default()
+    }
+}

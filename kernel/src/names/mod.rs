@@ -1,0 +1,64 @@
+//! Names: from a path to what it names (`docs/names.md`).
+//!
+//! The kernel knows the boot archive's names, and which server's file system lies over which of its directories; all other names are the servers'.
+//!
+//! - [`mounts`]: what is mounted where.
+//! - [`path`]: a path while it is walked.
+//! - [`walk`]: the walk, from mount to mount.
+//! - [`found`]: what a server answers, checked.
+//!
+//! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
+
+pub mod found;
+pub mod mounts;
+pub mod path;
+pub mod walk;
+
+use mounts::ARCHIVE;
+
+/// Numbers of files are below this.
+const NUMBERS: u64 = 1 << 48;
+
+/// A directory, or whatever else has a number: in which mount, and the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The mount.
+    pub mount: u16,
+    /// The number, below 2⁴⁸.
+    number: u64,
+}
+
+impl Place {
+    /// The root of all.
+    pub const ROOT: Self = Self::archive(0);
+
+    /// A file of the boot archive.
+    pub const fn archive(number: u32) -> Self {
+        Self { mount: ARCHIVE, number: number as u64 }
+    }
+
+    /// The root of a mount.
+    pub const fn root_of(mount: u16) -> Self {
+        Self { mount, number: 0 }
+    }
+
+    /// `None` for a number that no file has.
+    pub fn new(mount: u16, number: u64) -> Option<Self> {
+        (number < NUMBERS).then_some(Self { mount, number })
+    }
+
+    /// Its number in its mount.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+
+    /// As one word.
+    pub fn to_word(self) -> u64 {
+        u64::from(self.mount) * NUMBERS | self.number
+    }
+
+    /// From one word.
+    pub fn from_word(word: u64) -> Self {
+        Self { mount: (word / NUMBERS) as u16, number: word % NUMBERS }
+    }
+}

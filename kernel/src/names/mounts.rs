@@ -1,0 +1,102 @@
+//! What is mounted where: servers' file systems over directories of the boot archive.
+//!
+//! A mount is never taken away. Its server may die, and another one take its place; until then there is nobody to ask, and names
+//! in it fail.
+//!
+//! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to look at its server or to change it; nothing is locked, dropped or allocated
+//! meanwhile.
+
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+
+use quire_abi::Errno;
+use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
+
+use crate::archive::Node;
+use crate::ipc::message::Endpoint;
+use crate::vm::{Cpu, SpinLock};
+
+/// The boot archive's number.
+pub const ARCHIVE: u16 = 0;
+
+/// The most mounts, the archive's included.
+const MOST: usize = 32;
+
+/// The device number of the boot archive.
+const ARCHIVE_DEVICE: u32 = 1;
+/// The device number of the first mount over it.
+const FIRST_DEVICE: u32 = 0x10;
+
+/// The endpoint to call, and the sender's badge.
+type Server = (KArc<Endpoint>, u64);
+
+struct Mount {
+    /// The directory of the archive that it covers.
+    over: AtomicU32,
+    server: SpinLock<Option<Server>>,
+}
+
+static MOUNTS: [Mount; MOST] =
+    [const { Mount { over: AtomicU32::new(0), server: SpinLock::new(Cpu, Rank::Descriptors, None) } }; MOST];
+
+/// How many there are. Written under [`CHANGES`].
+static COUNT: AtomicUsize = AtomicUsize::new(1);
+
+/// Held to add one.
+static CHANGES: SpinLock<()> = SpinLock::new(Cpu, Rank::Process, ());
+
+/// Mounts a server over a directory: EBUSY if one is there that lives, or over the root; ENOTDIR; ENOSPC with too many.
+pub fn mount(over: &Node, server: Server) -> Result<(), Errno> {
+    if !over.is_dir() {
+        return Err(Errno::ENOTDIR);
+    }
+    if over.ino == 0 {
+        return Err(Errno::EBUSY);
+    }
+    let former = {
+        let _changes = CHANGES.lock();
+        let count = COUNT.load(Ordering::Relaxed);
+        let number = self::over(over.ino).map_or(count, usize::from);
+        let mount = MOUNTS.get(number).ok_or(Errno::ENOSPC)?;
+        let former = mount.server.lock().take();
+        if let Some(former) = former.filter(|(endpoint, _)| endpoint.is_open()) {
+            *mount.server.lock() = Some(former);
+            return Err(Errno::EBUSY);
+        }
+        mount.over.store(over.ino, Ordering::Relaxed);
+        let former = mount.server.lock().replace(server);
+        COUNT.store(count.max(number + 1), Ordering::Release);
+        former
+    };
+    drop(former);
+    Ok(())
+}
+
+/// The mount over a directory of the archive. O(mounts).
+pub fn over(directory: u32) -> Option<u16> {
+    let count = COUNT.load(Ordering::Acquire);
+    let is_over = |mount: &Mount| mount.over.load(Ordering::Relaxed) == directory;
+    MOUNTS[1..count].iter().position(is_over).map(|at| at as u16 + 1)
+}
+
+/// The directory of the archive that a mount covers.
+pub fn covered(mount: u16) -> u32 {
+    MOUNTS.get(usize::from(mount)).map_or(0, |mount| mount.over.load(Ordering::Relaxed))
+}
+
+/// The server of a mount, to be called: EIO if there is none.
+pub fn server(mount: u16) -> Result<Server, Errno> {
+    let mount = MOUNTS.get(usize::from(mount)).ok_or(Errno::EIO)?;
+    mount.server.lock().clone().ok_or(Errno::EIO)
+}
+
+/// The device number of a mount's files.
+pub fn device(mount: u16) -> u32 {
+    if mount == ARCHIVE { ARCHIVE_DEVICE } else { FIRST_DEVICE + u32::from(mount) }
+}
+
+/// The mount whose files have this device number.
+pub fn with_device(device: u32) -> Option<u16> {
+    let mount = u16::try_from(device.checked_sub(FIRST_DEVICE)?).ok()?;
+    (usize::from(mount) < MOST).then_some(mount)
+}

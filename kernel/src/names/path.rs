@@ -1,0 +1,115 @@
+//! A path while it is walked: what is behind the walker's place.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_mm::UserAddr;
+use quire_mm::fallible::{TryVec, try_zeroed};
+
+use crate::arch::uaccess;
+
+/// Longest path, its NUL included (`PATH_MAX`).
+pub const PATH_MAX: usize = 4096;
+
+/// The part of a path that is left, which symbolic links may make longer.
+pub struct Path {
+    /// At least [`PATH_MAX`] bytes; the part from `at` to `end` is left.
+    buffer: Vec<u8>,
+    at: usize,
+    end: usize,
+}
+
+impl Path {
+    /// The path at an address of the program. EFAULT, ENAMETOOLONG.
+    pub fn from_user(path: UserAddr) -> Result<Self, Errno> {
+        let mut buffer: Vec<u8> = try_zeroed(PATH_MAX)?;
+        let end = uaccess::get_string(&mut buffer, path)?.len();
+        Ok(Self { buffer, at: 0, end })
+    }
+
+    /// A path that the kernel has. ENAMETOOLONG.
+    pub fn new(path: &[u8]) -> Result<Self, Errno> {
+        let mut buffer: Vec<u8> = try_zeroed(PATH_MAX)?;
+        let room = buffer.get_mut(..path.len()).filter(|_| path.len() < PATH_MAX);
+        room.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path);
+        Ok(Self { buffer, at: 0, end: path.len() })
+    }
+
+    /// What is left.
+    pub fn rest(&self) -> &[u8] {
+        &self.buffer[self.at..self.end]
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.at == self.end
+    }
+
+    /// Whether it begins at the root.
+    pub fn is_absolute(&self) -> bool {
+        self.rest().starts_with(b"/")
+    }
+
+    /// What is left begins so many bytes later.
+    pub fn advance(&mut self, bytes: usize) {
+        self.at = (self.at + bytes).min(self.end);
+    }
+
+    /// Goes to the next part.
+    pub fn skip_slashes(&mut self) {
+        let slashes = self.rest().iter().take_while(|&&byte| byte == b'/').count();
+        self.advance(slashes);
+    }
+
+    /// The length of the part that comes next, and whether slashes or more parts follow.
+    pub fn next_part(&self) -> (usize, Follow) {
+        let rest = self.rest();
+        let len = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        let behind = &rest[len..];
+        let follow = match behind.iter().any(|&byte| byte != b'/') {
+            true => Follow::Parts,
+            false if behind.is_empty() => Follow::Nothing,
+            false => Follow::Slash,
+        };
+        (len, follow)
+    }
+
+    /// Puts a link's text before what is left. ENOENT for an empty one, ENAMETOOLONG.
+    pub fn prepend(&mut self, link: &[u8]) -> Result<(), Errno> {
+        if link.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        let left = self.end - self.at;
+        if link.len() + left >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        if self.at < link.len() {
+            self.buffer.copy_within(self.at..self.end, link.len());
+            (self.at, self.end) = (link.len(), link.len() + left);
+        }
+        self.at -= link.len();
+        self.buffer[self.at..][..link.len()].copy_from_slice(link);
+        Ok(())
+    }
+
+    /// What is left, and a second text behind it.
+    pub fn with_text(&mut self, text: &[u8]) -> Result<&[u8], Errno> {
+        let end = self.end + text.len();
+        while self.buffer.len() < end {
+            self.buffer.try_push(0)?;
+        }
+        self.buffer[self.end..end].copy_from_slice(text);
+        Ok(&self.buffer[self.at..end])
+    }
+}
+
+/// What comes behind a part of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Nothing.
+    Nothing,
+    /// Slashes: it must be a directory.
+    Slash,
+    /// Other parts.
+    Parts,
+}
