@@ -111,7 +111,8 @@ impl MemoryFile {
     pub fn set_times(&self, by: &Credentials, times: &Change) -> Result<(), Errno> {
         let is_owner = by.is_privileged() || by.user.files == self.user.load(Ordering::Relaxed);
         let is_now = times.what & Change::NOW != 0;
-        if !is_owner && !(is_now && self.may_write(by)) {
+        let may_change = is_owner || is_now && self.may_write(by);
+        if !may_change {
             return Err(if is_now { Errno::EACCES } else { Errno::EPERM });
         }
         if times.what & Change::ACCESSED != 0 {

@@ -54,7 +54,7 @@ impl Place {
 
     /// As one word.
     pub fn to_word(self) -> u64 {
-        u64::from(self.mount) * NUMBERS | self.number
+        u64::from(self.mount) * NUMBERS + self.number
     }
 
     /// From one word.
