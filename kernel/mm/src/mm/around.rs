@@ -17,7 +17,23 @@ use crate::vma::{VmFlags, Vma};
 /// Pages of a file that one fault maps: the aligned run around it.
 pub(super) const AROUND: usize = 16;
 
+/// The part of an area in the aligned run of pages around an address: where it begins, and how many pages it has.
+#[inline]
+fn run_around<M: Machine>(vma: &Vma<M>, addr: UserAddr) -> (UserAddr, usize) {
+    let run = AROUND * PAGE_SIZE;
+    let aligned = UserAddr::new(addr.get() & !(run - 1));
+    let (start, end) = (aligned.max(vma.start), (aligned + run).min(vma.end));
+    (start, (end - start) >> PAGE_SHIFT)
+}
+
 impl<M: Machine> Mm<M> {
+    /// The attributes of a page that has not been accessed. Without hardware updates, an unset access flag would cost a fault at the
+    /// first access, which is what mapping it in advance is meant to avoid.
+    #[inline]
+    fn untouched(&self, attrs: u64) -> u64 {
+        if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs }
+    }
+
     /// Maps the neighbours of the page at `addr`, with the attributes that it gets; the caller publishes them together with it. Each
     /// has a reference until it is mapped, for which a truncate waits.
     pub(super) fn map_neighbours(
@@ -28,18 +44,14 @@ impl<M: Machine> Mm<M> {
         object: &Object<M>,
         attrs: u64,
     ) {
-        let run = AROUND * PAGE_SIZE;
-        let aligned = UserAddr::new(addr.get() & !(run - 1));
-        let (start, end) = (aligned.max(vma.start), (aligned + run).min(vma.end));
-        let count = (end - start) >> PAGE_SHIFT;
+        let (start, count) = run_around(vma, addr);
         let mut pages = [Pfn(0); AROUND];
         let skipped = (addr - start) >> PAGE_SHIFT;
         let Some(first) = vma.index_of(start) else { return };
         if object.resident_run(first, skipped, &mut pages[..count]) == 0 {
             return;
         }
-        // They have not been accessed; see `map_around`.
-        let attrs = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
+        let attrs = self.untouched(attrs);
         let first = index(start.get(), 3);
         let mut counts = Counts::default();
         {
@@ -65,12 +77,9 @@ impl<M: Machine> Mm<M> {
         addr: UserAddr,
         object: &Object<M>,
     ) -> Result<(), FaultError> {
-        let run = AROUND * PAGE_SIZE;
-        let start = UserAddr::new(addr.get() & !(run - 1)).max(vma.start);
-        let end = UserAddr::new((addr.get() & !(run - 1)) + run).min(vma.end);
+        let (start, count) = run_around(vma, addr);
         let first_index = vma.index_of(start).unwrap_or(0);
         let first = index(start.get(), 3);
-        let count = (end - start) >> PAGE_SHIFT;
         let exec = vma.flags.contains(VmFlags::EXEC);
         if exec {
             for k in 0..count {
@@ -80,9 +89,7 @@ impl<M: Machine> Mm<M> {
             }
         }
         let attrs = entry::read_only(vma.flags) | bits::SPECIAL;
-        // The neighbours have not been accessed. Without hardware updates, an unset access flag would cost a fault at
-        // each first access, which is what mapping them now is meant to avoid.
-        let untouched = if self.machine.spaces().hardware_updates() { attrs & !bits::ACCESSED } else { attrs };
+        let untouched = self.untouched(attrs);
         let mut filled = 0;
         {
             let mut guard = leaf.lock();
