@@ -11,8 +11,8 @@ pub mod op {
     /// As [`LOOKUP`], opened with the flags of `open` in [`super::word::ARGUMENT`]; with `O_CREAT` a file with the mode in
     /// [`super::word::MODE`] is made if there is none.
     pub const OPEN: u64 = 1;
-    /// The directory in which the last part of the path is, whether there is something of that name or not. Answer: its number, and
-    /// where in the path the name begins.
+    /// The directory in which the last part of the path is, whether there is something of that name or not, for the operation in
+    /// [`super::word::ARGUMENT`]. Answer: its number, and where in the path the name begins.
     pub const PARENT: u64 = 2;
     /// Makes a directory with the mode in [`super::word::MODE`]. Answer: [`super::node`].
     pub const MKDIR: u64 = 3;
@@ -27,8 +27,8 @@ pub mod op {
     pub const RENAME: u64 = 7;
     /// Writes a link's text to window 1. Answer: its length.
     pub const READLINK: u64 = 8;
-    /// Writes records of `getdents64` to window 1: the directory's entries behind the place [`super::word::ARGUMENT`], 0 for its beginning; a
-    /// record's offset is the place behind it. The path is empty. Answer: how many bytes, 0 at the end.
+    /// Writes records of `getdents64` to window 1, of [`super::word::MODE`] bytes at most: the directory's entries behind the place
+    /// [`super::word::ARGUMENT`], 0 for its beginning; a record's offset is the place behind it. The path is empty. Answer: how many bytes, 0 at the end.
     pub const READDIR: u64 = 9;
     /// Writes the directory's path from the root of the file system, which begins with a slash, to window 1. The path is
     /// empty. Answer: its length.
@@ -48,7 +48,7 @@ pub mod word {
     pub const DIRECTORY: usize = 0;
     /// Of the operation.
     pub const ARGUMENT: usize = 1;
-    /// For what is made: its permissions, after the umask.
+    /// For what is made: its permissions, after the umask. For a list: its length.
     pub const MODE: usize = 2;
     /// A second directory.
     pub const OTHER: usize = 2;
@@ -73,7 +73,7 @@ pub const UP: u64 = 2;
 
 /// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes.
 pub mod node {
-    /// Its number, below 2⁴⁸; 0 is the root.
+    /// Its number, below 2⁴⁸; 0 is the root. Its inode number is one more.
     pub const NUMBER: usize = 0;
     /// Its type and permissions; in the upper half its number of names.
     pub const MODE: usize = 1;

@@ -94,7 +94,7 @@ pub fn stat(served: &Served) -> Stat {
     let time = |ns: u64| Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 };
     Stat {
         dev: mounts::device(served.mount).into(),
-        ino: words[node::NUMBER],
+        ino: words[node::NUMBER] + 1,
         mode: low(words[node::MODE]),
         nlink: high(words[node::MODE]),
         uid: low(words[node::OWNER]),

@@ -134,7 +134,7 @@ fn stat_name(name: &Name) -> Result<Stat, Errno> {
         Ok(reached) => stat_reached(reached),
         Err(Errno::ENOENT) => Ok(Stat {
             dev: mounts::device(name.place.mount).into(),
-            ino: name.place.number(),
+            ino: name.place.number() + 1,
             mode: name.mode,
             ..Stat::default()
         }),

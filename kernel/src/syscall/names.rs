@@ -68,10 +68,10 @@ struct Old {
 }
 
 impl Old {
-    /// EROFS for one of the archive.
-    fn find(dirfd: i32, path: UserAddr, follow: bool) -> Result<Self, Errno> {
+    /// For an operation with it. EROFS for one of the archive.
+    fn find(dirfd: i32, path: UserAddr, op: u64, follow: bool) -> Result<Self, Errno> {
         let mut path = Path::from_user(path)?;
-        let asked = Request { op: op::PARENT, follow, ..Request::LOOKUP };
+        let asked = Request { op: op::PARENT, argument: op, follow, ..Request::LOOKUP };
         let served = match request(dirfd, &mut path, &asked)? {
             Reached::Archive(Some(_)) => return Err(Errno::EROFS),
             Reached::Archive(None) => return Err(Errno::ENOENT),
@@ -107,7 +107,7 @@ pub fn linkat(a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     // (With EMPTY_PATH a path is needed too, as on Linux for whoever may not read all directories.)
-    let old = Old::find(a.int(0), a.addr(1), flags & at::SYMLINK_FOLLOW != 0)?;
+    let old = Old::find(a.int(0), a.addr(1), op::LINK, flags & at::SYMLINK_FOLLOW != 0)?;
     old.to(a.int(2), a.addr(3), op::LINK, 0)
 }
 
@@ -117,7 +117,7 @@ pub fn renameat(a: Args, flags: u32) -> Answer {
     if flags & !KNOWN != 0 || flags & EXCHANGE != 0 && flags != EXCHANGE {
         return Err(Errno::EINVAL);
     }
-    let old = Old::find(a.int(0), a.addr(1), false)?;
+    let old = Old::find(a.int(0), a.addr(1), op::RENAME, false)?;
     old.to(a.int(2), a.addr(3), op::RENAME, flags.into())
 }
 

@@ -120,7 +120,7 @@ fn list_name(name: &Name, file: &OpenFile, a: Args) -> Answer {
         return Err(Errno::EINVAL);
     }
     let argument = file.offset.load(Ordering::Relaxed);
-    let asked = Request { op: op::READDIR, argument, room, ..Request::LOOKUP };
+    let asked = Request { op: op::READDIR, argument, mode: room as u64, room, ..Request::LOOKUP };
     let Reached::Server(served) = request_of(name.place, &asked)? else { return Err(Errno::EIO) };
     let records = text_of(&served)?;
     let next = last_offset(records)?;

@@ -18,8 +18,16 @@ use crate::setup;
 const KERNEL_PACKAGE: &str = "quire-kernel";
 
 /// The packages whose programs go into the archive, and the directory in it.
-const PROGRAM_PACKAGES: [(&str, &str); 4] =
-    [("quire-init", ""), ("quire-bin", "bin/"), ("quire-bench", "bin/"), ("quire-user-tests", "tests/")];
+const PROGRAM_PACKAGES: [(&str, &str); 5] = [
+    ("quire-init", ""),
+    ("quire-bin", "bin/"),
+    ("quire-bench", "bin/"),
+    ("quire-servers", "servers/"),
+    ("quire-user-tests", "tests/"),
+];
+
+/// Directories over which servers mount file systems.
+const MOUNT_POINTS: [&str; 4] = ["tmp", "run", "dev/shm", "mnt"];
 
 /// The results of a build, for [`crate::qemu`].
 pub struct Built {
@@ -144,6 +152,9 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
         let path = root.join("etc/elf").join(name);
         output::write(&path, bytes)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    for directory in MOUNT_POINTS {
+        fs::create_dir_all(root.join(directory))?;
     }
     // init is the shell too, for every process but the first.
     symlink("/init", root.join("bin/sh"))?;

@@ -1,6 +1,6 @@
 //! The first process, and the shell that it keeps running.
 //!
-//! As process 1: if `/etc/exec` exists, a shell runs its text and the machine switches off with the last status;
+//! As process 1: starts the [services]; then, if `/etc/exec` exists, a shell runs its text and the machine switches off with the last status;
 //! else an interactive shell runs for ever, a new one whenever one ends. Process 1 itself only waits: it reaps
 //! every orphan, and nothing that a command does can end it.
 //!
@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod services;
 mod shell;
 
 use alloc::vec::Vec;
@@ -20,6 +21,7 @@ use quire_rt::abi::flags::{Control, Open, reboot, setting};
 use quire_rt::process::{Changed, Status};
 use quire_rt::{Errno, args, eprintln, fs, handles, info, println, process, time};
 use quire_shell::pause::Pause;
+use services::Services;
 use shell::{Mode, Shell};
 
 quire_rt::entry!(main);
@@ -63,8 +65,9 @@ fn read(path: &CStr) -> Result<Vec<u8>, Errno> {
 }
 
 fn init() -> i32 {
+    let mut services = Services::start();
     if let Ok(text) = read(EXEC) {
-        let status = supervise(|| {
+        let status = supervise(&mut services, || {
             shell::no_input();
             Shell::new(Mode::Text).run_text(&text)
         });
@@ -76,7 +79,7 @@ fn init() -> i32 {
     let mut pause = Pause::default();
     loop {
         let started = time::monotonic();
-        let status = supervise(|| Shell::new(Mode::Interactive).interact());
+        let status = supervise(&mut services, || Shell::new(Mode::Interactive).interact());
         match pause.after(time::monotonic() - started) {
             0 => println!("init: the shell ended ({status}); here is a new one"),
             seconds => {
@@ -87,8 +90,8 @@ fn init() -> i32 {
     }
 }
 
-/// Runs a shell in a process of its own until it ends, and reaps every orphan meanwhile.
-fn supervise(run: impl FnOnce() -> i32) -> Status {
+/// Runs a shell in a process of its own until it ends; meanwhile reaps every orphan, and starts services again.
+fn supervise(services: &mut Services, run: impl FnOnce() -> i32) -> Status {
     let shell = loop {
         match process::fork() {
             Ok(0) => {
@@ -106,6 +109,7 @@ fn supervise(run: impl FnOnce() -> i32) -> Status {
     loop {
         match process::wait4(-1, 0) {
             Ok(Some(Changed { pid, status, .. })) if pid == shell => return status,
+            Ok(Some(Changed { pid, status, .. })) => services.note_end(pid, status),
             Ok(_) | Err(Errno::EINTR) => {}
             // The shell is no longer a child, though nothing else can have waited for it: treat it as killed.
             Err(_) => return Status::Killed(quire_rt::abi::flags::sig::KILL),

@@ -7,7 +7,8 @@ use quire_abi::flags::Open;
 use quire_abi::layout::{Stat, at, dtype};
 use quire_abi::{Errno, nr};
 
-use crate::{io, sys};
+use crate::ipc::Sender;
+use crate::{handles, io, sys};
 
 /// Opens a path; the descriptor is the caller's to close.
 pub fn open(path: &CStr, flags: Open) -> Result<i32, Errno> {
@@ -74,6 +75,13 @@ pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
         sys::call(nr::NEWFSTATAT, [at::FDCWD as usize, path.as_ptr() as usize, &raw mut stat as usize, flags as usize])
     }?;
     Ok(stat)
+}
+
+/// Mounts the file system of a server, which is called by this sender, over a directory. Needs the right to mount.
+pub fn mount(path: &CStr, server: Sender) -> Result<(), Errno> {
+    // SAFETY: the kernel reads a terminated string.
+    unsafe { sys::call(nr::QUIRE_MOUNT, [handles::control() as usize, path.as_ptr() as usize, server.0 as usize]) }
+        .map(drop)
 }
 
 /// Moves the file position: from the start (0), here (1) or the end (2).

@@ -1,6 +1,7 @@
 //! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` says what each call does.
 
 use quire_abi::ipc::{Cargo, HANDLES, options, received, rights};
+use quire_abi::layout::Stat;
 use quire_abi::{Errno, nr};
 
 use crate::{arch, sys};
@@ -289,6 +290,32 @@ pub fn caller(reply: u32) -> Result<Caller, Errno> {
     Errno::from_ret(arch::message(nr::QUIRE_CALLER, &mut registers))?;
     let [_, pid, tid, uid, gid, ..] = registers.map(|x| x as u32);
     Ok(Caller { pid, tid, uid, gid })
+}
+
+/// Whether who has made a call is in a group (0: the call that this thread has received).
+pub fn caller_in(reply: u32, group: u32) -> bool {
+    let mut registers = [0; 10];
+    (registers[0], registers[1]) = (u64::from(reply), u64::from(group));
+    Errno::from_ret(arch::message(nr::QUIRE_CALLER, &mut registers)).is_ok() && registers[5] == 1
+}
+
+/// A new memory object, which is a file with these permissions, owner and inode number; returns its handle.
+pub fn memory(mode: u32, (user, group): (u32, u32), number: u64) -> Result<u32, Errno> {
+    let owner = u64::from(user) | u64::from(group) << 32;
+    sys::plain!(nr::QUIRE_MEMORY, mode, owner, number).map(|handle| handle as u32)
+}
+
+/// What is known of a memory object.
+pub fn memory_stat(handle: u32) -> Result<Stat, Errno> {
+    let mut stat = Stat::default();
+    // SAFETY: the kernel writes one record.
+    unsafe { sys::call(nr::QUIRE_MEMORY_STAT, [handle as usize, &raw mut stat as usize]) }?;
+    Ok(stat)
+}
+
+/// A memory object has so many names from now on.
+pub fn memory_links(handle: u32, links: u32) -> Result<(), Errno> {
+    sys::plain!(nr::QUIRE_MEMORY_LINKS, handle, links).map(drop)
 }
 
 /// Reads from a window of a call (0: the call that this thread has received), from its byte `offset` on: how many bytes. EAGAIN while

@@ -1,0 +1,127 @@
+//! Services: what process 1 starts before the shell, and starts again when it ends.
+//!
+//! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. A service gets of machine control
+//! what the list of grants says. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
+
+use alloc::ffi::CString;
+use alloc::vec::Vec;
+use core::ffi::CStr;
+
+use quire_rt::abi::flags::{Open, setting};
+use quire_rt::process::{Status, exit_now};
+use quire_rt::{Errno, env, eprintln, handles, info, io, process, time};
+use quire_shell::pause::Pause;
+
+/// The list.
+const LIST: &CStr = c"/etc/services";
+
+/// The descriptor that a service closes when it is ready.
+const READY: i32 = 3;
+
+/// A program that could not be executed.
+const NOT_FOUND: i32 = 127;
+
+struct Service {
+    name: CString,
+    program: CString,
+    /// The program's name first.
+    arguments: Vec<CString>,
+    pid: Option<i32>,
+    started: u64,
+    pause: Pause,
+}
+
+/// All of them.
+#[derive(Default)]
+pub struct Services(Vec<Service>);
+
+impl Services {
+    /// Starts what the list names, and returns when all are ready or have ended. Without a list there are none.
+    pub fn start() -> Self {
+        let text =
+            quire_rt::fs::File::open(LIST, Open::empty()).and_then(|file| file.read_to_end()).unwrap_or_default();
+        let mut services = Self(text.split(|byte| *byte == b'\n').filter_map(Service::parse).collect());
+        let ready: Vec<i32> = services.0.iter_mut().filter_map(|service| service.start(0)).collect();
+        for fd in ready {
+            while io::read(fd, &mut [0]) == Err(Errno::EINTR) {}
+            let _ = io::close(fd);
+        }
+        services
+    }
+
+    /// A child has ended: if it was a service, it is started again, at once or after a pause.
+    pub fn note_end(&mut self, pid: i32, status: Status) {
+        let Some(service) = self.0.iter_mut().find(|service| service.pid == Some(pid)) else { return };
+        let seconds = service.pause.after(time::monotonic() - service.started);
+        let name = service.name.to_string_lossy();
+        eprintln!("init: {name} ended ({status}); it starts again in {seconds} s");
+        if let Some(ready) = service.start(seconds) {
+            // Nobody waits for it.
+            let _ = io::close(ready);
+        }
+    }
+}
+
+impl Service {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let line = line.split(|byte| *byte == b'#').next()?;
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let name = CString::new(words.next()?).ok()?;
+        let program = CString::new(words.next()?).ok()?;
+        let mut arguments = Vec::from([program.clone()]);
+        for word in words {
+            arguments.push(CString::new(word).ok()?);
+        }
+        Some(Self { name, program, arguments, pid: None, started: 0, pause: Pause::default() })
+    }
+
+    /// Starts it in so many seconds; returns the end of a pipe that is at its end when it is ready, or has ended.
+    fn start(&mut self, seconds: u64) -> Option<i32> {
+        let started = io::pipe(Open::CLOEXEC.bits()).and_then(|(reader, writer)| match process::fork() {
+            Ok(0) => {
+                time::sleep_ms(seconds * 1000);
+                self.run(writer)
+            }
+            forked => {
+                let _ = io::close(writer);
+                if forked.is_err() {
+                    let _ = io::close(reader);
+                }
+                forked.map(|pid| (reader, pid))
+            }
+        });
+        self.started = time::monotonic() + seconds * 1_000_000_000;
+        match started {
+            Ok((reader, pid)) => {
+                self.pid = Some(pid);
+                Some(reader)
+            }
+            Err(error) => {
+                self.pid = None;
+                eprintln!("init: cannot start {}: {error}", self.name.to_string_lossy());
+                None
+            }
+        }
+    }
+
+    /// Becomes the service.
+    fn run(&self, ready: i32) -> ! {
+        // Others depend on it: it is ended for want of memory after all others.
+        let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
+        let is_placed = ready == READY || io::dup3(ready, READY, 0).is_ok();
+        if ready == READY {
+            // (It would be closed with exec.)
+            let _ = io::dup(READY).and_then(|copy| {
+                let placed = io::dup3(copy, READY, 0);
+                let _ = io::close(copy);
+                placed
+            });
+        }
+        if is_placed {
+            let _ = handles::grant_to(self.program.to_bytes());
+            let error = process::execve(&self.program, self.arguments.iter().map(|word| &**word), env());
+            eprintln!("init: {}: {error}", self.program.to_string_lossy());
+        }
+        exit_now(NOT_FOUND)
+    }
+}

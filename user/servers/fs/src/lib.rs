@@ -1,0 +1,14 @@
+//! What servers of file systems share (`docs/names.md` has the protocol).
+//!
+//! Floors, lowest first; none imports a higher one:
+//! - [`who`]: who asks, and what that one may do.
+//! - [`request`]: what the kernel asks, and what a server answers.
+//! - [`walk`]: along a path, through the directories of one file system.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod request;
+pub mod walk;
+pub mod who;

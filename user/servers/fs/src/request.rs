@@ -1,0 +1,191 @@
+//! What the kernel asks, and what a server answers: the messages of `docs/names.md`, decoded and encoded. Programs may call a server
+//! too, so nothing in a message is taken on trust.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_abi::names::{Change, DONE, FOLLOW, LINK, UP, node, op, word};
+
+/// Longest path, and longest second text.
+pub const TEXT_MAX: usize = 4095;
+
+/// A request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// One of [`quire_abi::names::op`].
+    pub op: u64,
+    /// The number of the directory where the path begins.
+    pub directory: u64,
+    /// The operation's argument.
+    pub argument: u64,
+    /// Permissions, or a second directory's number.
+    pub mode: u64,
+    /// User and group of the caller.
+    pub identity: (u32, u32),
+    /// Whether a symbolic link at the end is followed.
+    pub follow: bool,
+    /// The path.
+    pub path: &'a [u8],
+    /// The second text.
+    pub text: &'a [u8],
+}
+
+/// The lengths of path and second text of a message. EINVAL if they are too long.
+pub fn lengths(words: &[u64; 6]) -> Result<(usize, usize), Errno> {
+    let len = |word: u64| usize::try_from(word).ok().filter(|len| *len <= TEXT_MAX).ok_or(Errno::EINVAL);
+    Ok((len(words[word::PATH] & (FOLLOW - 1))?, len(words[word::TEXT])?))
+}
+
+impl<'a> Request<'a> {
+    /// From a message, and the bytes of its window: path and second text. EINVAL for one that makes no sense.
+    pub fn new(label: u64, words: &[u64; 6], texts: &'a [u8]) -> Result<Self, Errno> {
+        let (path, text) = lengths(words)?;
+        let (path, text) =
+            texts.get(..path + text).and_then(|texts| texts.split_at_checked(path)).ok_or(Errno::EINVAL)?;
+        if path.starts_with(b"/") || path.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(Self {
+            op: label,
+            directory: words[word::DIRECTORY],
+            argument: words[word::ARGUMENT],
+            mode: words[word::MODE],
+            identity: (words[word::IDENTITY] as u32, (words[word::IDENTITY] >> 32) as u32),
+            follow: words[word::PATH] & FOLLOW != 0,
+            path,
+            text,
+        })
+    }
+
+    /// The second text of [`op::SET`]. EINVAL for one that is too short.
+    pub fn change(&self) -> Result<Change, Errno> {
+        let bytes: &[u8; size_of::<Change>()] = self.text.first_chunk().ok_or(Errno::EINVAL)?;
+        let half = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let whole = |at: usize| u64::from(half(at)) | u64::from(half(at + 4)) << 32;
+        Ok(Change {
+            what: half(0),
+            mode: half(4),
+            user: half(8),
+            group: half(12),
+            accessed: whole(16),
+            modified: whole(24),
+        })
+    }
+
+    /// Whether the operation is for the directory itself, and has no path.
+    pub fn has_no_path(&self) -> bool {
+        matches!(self.op, op::READDIR | op::PATH | op::STATFS)
+    }
+}
+
+/// An answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The label.
+    pub label: u64,
+    /// The words.
+    pub words: [u64; 6],
+    /// What goes to window 1.
+    pub text: Vec<u8>,
+    /// A handle that the answer brings, and its rights.
+    pub handle: Option<(u32, u32)>,
+}
+
+impl Answer {
+    /// It was done.
+    pub fn done(words: [u64; 6]) -> Self {
+        Self { label: DONE, words, ..Self::default() }
+    }
+
+    /// It was done, and this is the text that was asked for.
+    pub fn text(text: Vec<u8>) -> Self {
+        Self { words: [text.len() as u64, 0, 0, 0, 0, 0], text, ..Self::default() }
+    }
+
+    /// A symbolic link is to be followed, whose directory has this number; what comes behind it in the path begins at `behind`.
+    pub fn link(directory: u64, behind: usize, text: Vec<u8>) -> Self {
+        Self { label: LINK, words: [directory, behind as u64, text.len() as u64, 0, 0, 0], text, handle: None }
+    }
+
+    /// The path leads out of the root.
+    pub fn up(behind: usize) -> Self {
+        Self { label: UP, words: [0, behind as u64, 0, 0, 0, 0], ..Self::default() }
+    }
+
+    /// It failed.
+    pub fn error(error: Errno) -> Self {
+        Self { label: error.to_ret() as u64, ..Self::default() }
+    }
+}
+
+/// What an answer says of something that was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Found {
+    /// Its number.
+    pub number: u64,
+    /// Its type and permissions.
+    pub mode: u32,
+    /// How many names it has.
+    pub links: u32,
+    /// Its user.
+    pub user: u32,
+    /// Its group.
+    pub group: u32,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content was changed.
+    pub modified: u64,
+    /// When its attributes were changed.
+    pub changed: u64,
+}
+
+impl Found {
+    /// The words of the answer.
+    pub fn to_words(self) -> [u64; 6] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let mut words = [0; 6];
+        words[node::NUMBER] = self.number;
+        words[node::MODE] = pair(self.mode, self.links);
+        words[node::OWNER] = pair(self.user, self.group);
+        words[node::SIZE] = self.size;
+        words[node::MODIFIED] = self.modified;
+        words[node::CHANGED] = self.changed;
+        words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_taken_apart() {
+        let words = [7, 1, 2, 5 | 6 << 32, 3 | FOLLOW, 2];
+        let request = Request::new(op::RENAME, &words, b"a/bxy").unwrap();
+        assert_eq!((request.path, request.text, request.follow), (&b"a/b"[..], &b"xy"[..], true));
+        assert_eq!((request.directory, request.identity), (7, (5, 6)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let refused = |path: u64, text: u64, bytes: &[u8]| {
+            assert_eq!(Request::new(op::LOOKUP, &[0, 0, 0, 0, path, text], bytes).err(), Some(Errno::EINVAL));
+        };
+        refused(4096, 0, &[1; 5000]);
+        refused(u64::from(u32::MAX), 0, &[1; 5000]);
+        refused(1, u64::MAX, &[1; 5000]);
+        refused(3, 0, b"ab");
+        refused(2, 2, b"abc");
+        refused(2, 0, b"/a");
+        refused(2, 0, b"a\0");
+    }
+
+    #[test]
+    fn a_change_is_read_as_it_was_written() {
+        let change = Change { what: 3, mode: 0o644, user: 5, group: 6, accessed: 7 << 40, modified: 8 };
+        let text = quire_abi::layout::bytes_of(&change);
+        let words = [0, 0, 0, 0, 0, text.len() as u64];
+        assert_eq!(Request::new(op::SET, &words, text).unwrap().change(), Ok(change));
+        assert_eq!(Request::new(op::SET, &[0; 6], b"").unwrap().change(), Err(Errno::EINVAL));
+    }
+}

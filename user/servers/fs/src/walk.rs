@@ -1,0 +1,111 @@
+//! The walk along a path within one file system, to its last part, to a link that is to be followed, or out of the root.
+
+use core::ops::Range;
+
+use quire_abi::Errno;
+
+use crate::who::Who;
+
+/// The longest name.
+pub const NAME_MAX: usize = 255;
+
+/// What a walk needs to know of a file system.
+pub trait Names {
+    /// A file, directory or link.
+    type Node: Copy + PartialEq;
+
+    /// The root.
+    fn root(&self) -> Self::Node;
+    /// Whether it is a directory.
+    fn is_dir(&self, node: Self::Node) -> bool;
+    /// Whether it is a symbolic link.
+    fn is_link(&self, node: Self::Node) -> bool;
+    /// The directory above a directory.
+    fn parent(&self, directory: Self::Node) -> Self::Node;
+    /// What a directory has of this name.
+    fn child(&self, directory: Self::Node, name: &[u8]) -> Option<Self::Node>;
+    /// Whether somebody may search a directory.
+    fn may_search(&self, directory: Self::Node, who: &impl Who) -> bool;
+}
+
+/// The last part of a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// The path is empty.
+    Nothing,
+    /// `.`
+    Dot,
+    /// `..`
+    DotDot,
+    /// A name: where in the path.
+    Name(Range<usize>),
+}
+
+/// Where a walk has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Walked<N> {
+    /// At the end of the path.
+    End {
+        /// The directory where the last part is.
+        directory: N,
+        /// The last part.
+        last: Last,
+        /// What is there.
+        node: Option<N>,
+        /// Whether slashes follow: it must be a directory.
+        slash: bool,
+    },
+    /// At a symbolic link that is to be followed, in this directory; what comes behind it in the path begins there.
+    Link(N, N, usize),
+    /// Above the root; what comes behind it begins there.
+    Up(usize),
+}
+
+/// Walks from a directory. ENOENT, ENOTDIR, EACCES, ENAMETOOLONG. O(parts of the path), each by a look into one directory.
+pub fn walk<F: Names>(
+    names: &F,
+    who: &impl Who,
+    start: F::Node,
+    path: &[u8],
+    follow: bool,
+) -> Result<Walked<F::Node>, Errno> {
+    let mut directory = start;
+    let mut at = 0;
+    loop {
+        at += path[at..].iter().take_while(|byte| **byte == b'/').count();
+        if at == path.len() {
+            return Ok(Walked::End { directory, last: Last::Nothing, node: Some(directory), slash: false });
+        }
+        let end = at + path[at..].iter().position(|byte| *byte == b'/').unwrap_or(path.len() - at);
+        let is_last = path[end..].iter().all(|byte| *byte == b'/');
+        let slash = is_last && end < path.len();
+        if !names.is_dir(directory) {
+            return Err(Errno::ENOTDIR);
+        }
+        if !names.may_search(directory, who) {
+            return Err(Errno::EACCES);
+        }
+        let name = &path[at..end];
+        let (last, node) = match name {
+            b"." => (Last::Dot, Some(directory)),
+            b".." if directory == names.root() => return Ok(Walked::Up(end)),
+            b".." => (Last::DotDot, Some(names.parent(directory))),
+            name if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
+            name => (Last::Name(at..end), names.child(directory, name)),
+        };
+        if let Some(node) = node
+            && names.is_link(node)
+            && (follow || slash || !is_last)
+        {
+            return Ok(Walked::Link(directory, node, end));
+        }
+        if is_last {
+            if slash && node.is_some_and(|node| !names.is_dir(node)) {
+                return Err(Errno::ENOTDIR);
+            }
+            return Ok(Walked::End { directory, last, node, slash });
+        }
+        directory = node.ok_or(Errno::ENOENT)?;
+        at = end;
+    }
+}

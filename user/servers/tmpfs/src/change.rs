@@ -1,0 +1,163 @@
+//! Making and removing names, and changing attributes of what is no file.
+
+use quire_abi::Errno;
+use quire_abi::ipc::rights;
+use quire_abi::layout::at;
+use quire_abi::names::{Change, op};
+use quire_fs::request::{Answer, Request};
+use quire_fs::walk::{Last, Names};
+use quire_fs::who::{WRITE, Who};
+
+use crate::objects::Objects;
+use crate::table::Kind;
+use crate::tree::{End, Make, ROOT, Tree};
+
+/// Of permissions: what is made belongs to the directory's group.
+const SET_GROUP: u32 = 0o2000;
+
+impl<O: Objects> Tree<O> {
+    pub(crate) fn mkdir(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let name = new_name(request, end)?;
+        let mode = request.mode as u32 & 0o7777;
+        let node = self.make(request.identity, end.directory, name, mode, Make::Directory)?;
+        self.answer(node, 0)
+    }
+
+    pub(crate) fn symlink(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let name = new_name(request, end)?;
+        if end.slash || request.text.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        let node = self.make(request.identity, end.directory, name, 0o777, Make::Link(request.text))?;
+        self.answer(node, 0)
+    }
+
+    pub(crate) fn link_to(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let (_, _, node) = self.old(request)?;
+        let name = new_name(request, end)?;
+        if end.slash {
+            return Err(Errno::ENOENT);
+        }
+        if self.is_dir(node) {
+            return Err(Errno::EPERM);
+        }
+        self.check_writable(request.identity, end.directory)?;
+        self.link(node)?;
+        self.enter(end.directory, name, node);
+        Ok(Answer::default())
+    }
+
+    /// The name in the second text, in the second directory: that directory, the name, and what is there. ENOENT; ENOTDIR for a name with
+    /// a slash that is no directory's.
+    pub(crate) fn old<'a>(&self, request: &Request<'a>) -> Result<(u32, &'a [u8], u32), Errno> {
+        let directory = self.table.slot(request.mode).ok_or(Errno::ENOENT)?;
+        let slashes = request.text.iter().rev().take_while(|byte| **byte == b'/').count();
+        let name = &request.text[..request.text.len() - slashes];
+        let node = self.child(directory, name).ok_or(Errno::ENOENT)?;
+        if slashes != 0 && !self.is_dir(node) {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok((directory, name, node))
+    }
+
+    /// The directory of the last name. EBUSY for `.`, `..` and the root, which have none to be moved; EPERM for a second name of one.
+    pub(crate) fn parent_of(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        match &end.last {
+            Last::Name(range) => {
+                let words = [self.table.number(end.directory), range.start as u64, 0, 0, 0, 0];
+                Ok(Answer::done(words))
+            }
+            _ if request.argument == op::LINK => Err(Errno::EPERM),
+            _ => Err(Errno::EBUSY),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let is_rmdir = request.argument as u32 & at::REMOVEDIR != 0;
+        let name = match &end.last {
+            Last::Name(range) => &request.path[range.clone()],
+            _ if !is_rmdir => return Err(Errno::EISDIR),
+            Last::Dot => return Err(Errno::EINVAL),
+            Last::DotDot => return Err(Errno::ENOTEMPTY),
+            Last::Nothing => return Err(Errno::EBUSY),
+        };
+        let node = end.node.ok_or(Errno::ENOENT)?;
+        self.check_removable(request.identity, end.directory, node)?;
+        match self.directory(node) {
+            Some(_) if !is_rmdir => return Err(Errno::EISDIR),
+            Some(directory) if !directory.is_empty() => return Err(Errno::ENOTEMPTY),
+            None if is_rmdir => return Err(Errno::ENOTDIR),
+            _ => {}
+        }
+        self.leave(end.directory, name, node);
+        self.unlink(node);
+        Ok(Answer::default())
+    }
+
+    /// A file's attributes are its object's: the kernel changes them.
+    pub(crate) fn set(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let change = request.change()?;
+        let slot = end.node.ok_or(Errno::ENOENT)?;
+        let place = self.owned(slot);
+        if let Some(node) = self.table.get(slot)
+            && !matches!(node.kind, Kind::File(_))
+        {
+            self.check_change(request.identity, slot, &change)?;
+            let may_keep = self.asker(request.identity).is_root() || self.asker(request.identity).is_in(place.group);
+            let now = self.objects.now();
+            if let Some(node) = self.table.get_mut(slot) {
+                if change.what & Change::MODE != 0 {
+                    node.mode = change.mode & if may_keep { 0o7777 } else { 0o7777 & !SET_GROUP };
+                }
+                if change.what & Change::USER != 0 {
+                    node.user = change.user;
+                }
+                if change.what & Change::GROUP != 0 {
+                    node.group = change.group;
+                }
+                if change.what & Change::MODIFIED != 0 {
+                    node.modified = change.modified;
+                }
+                node.changed = now;
+            }
+        }
+        self.answer(slot, rights::READ)
+    }
+
+    fn check_change(&self, identity: (u32, u32), slot: u32, change: &Change) -> Result<(), Errno> {
+        let (place, asker) = (self.owned(slot), self.asker(identity));
+        if change.what & Change::MODE != 0 && self.is_link(slot) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let has = |bits: u32| change.what & bits != 0;
+        if has(Change::NOW) && !has(Change::MODE | Change::USER | Change::GROUP) {
+            let may = place.is_owned_by(&asker) || place.permits(&asker, WRITE);
+            return if may { Ok(()) } else { Err(Errno::EACCES) };
+        }
+        let gives_away = has(Change::USER) && change.user != place.user
+            || has(Change::GROUP) && change.group != place.group && !asker.is_in(change.group);
+        let may = place.is_owned_by(&asker) && (asker.is_root() || !gives_away);
+        if may { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Whether a directory is another one, or lies below it. O(depth).
+    pub(crate) fn is_within(&self, mut directory: u32, other: u32) -> bool {
+        loop {
+            if directory == other {
+                return true;
+            }
+            if directory == ROOT {
+                return false;
+            }
+            directory = self.parent(directory);
+        }
+    }
+}
+
+/// A name that is free. EEXIST.
+fn new_name<'a>(request: &Request<'a>, end: &End) -> Result<&'a [u8], Errno> {
+    if end.node.is_some() {
+        return Err(Errno::EEXIST);
+    }
+    end.name(request.path).ok_or(Errno::EEXIST)
+}

@@ -1,0 +1,90 @@
+//! Listing directories, and what a directory's path is.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_abi::layout::{dtype, mode};
+use quire_abi::names::statfs;
+use quire_fs::request::{Answer, TEXT_MAX};
+use quire_fs::walk::Names;
+
+use crate::directory::FIRST;
+use crate::objects::Objects;
+use crate::table::MOST;
+use crate::tree::{ROOT, Tree};
+
+/// Linux's number of this kind of file system.
+const TMPFS: u64 = 0x0102_1994;
+
+impl<O: Objects> Tree<O> {
+    /// Records of at most `room` bytes from a place on. EINVAL if not even one fits.
+    pub(crate) fn readdir(&self, slot: u32, place: u64, room: usize) -> Result<Answer, Errno> {
+        let directory = self.directory(slot).ok_or(Errno::ENOTDIR)?;
+        let special = [(0, &b"."[..], slot), (1, &b".."[..], self.parent(slot))];
+        let special = special.into_iter().filter(|(at, ..)| *at >= place);
+        let mut records = Vec::new();
+        for (at, name, node) in special.chain(directory.from(place.max(FIRST))) {
+            let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);
+            if records.len() + len > room {
+                if records.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
+                break;
+            }
+            records.try_reserve(len).map_err(|_| Errno::EIO)?;
+            let start = records.len();
+            records.extend_from_slice(&(self.table.number(node) + 1).to_le_bytes());
+            records.extend_from_slice(&(at + 1).to_le_bytes());
+            records.extend_from_slice(&(len as u16).to_le_bytes());
+            records.push(self.type_of(node));
+            records.extend_from_slice(name);
+            records.resize(start + len, 0);
+        }
+        Ok(Answer::text(records))
+    }
+
+    fn type_of(&self, slot: u32) -> u8 {
+        match self.table.get(slot).map(|node| node.full_mode() & mode::FMT) {
+            Some(mode::DIR) => dtype::DIR,
+            Some(mode::LNK) => dtype::LNK,
+            Some(mode::REG) => dtype::REG,
+            _ => dtype::UNKNOWN,
+        }
+    }
+
+    /// A directory's path. ENAMETOOLONG. O(names of the directories on the way).
+    pub(crate) fn path(&self, slot: u32) -> Result<Answer, Errno> {
+        let mut parts: Vec<&[u8]> = Vec::new();
+        let (mut at, mut len) = (slot, 0);
+        while at != ROOT {
+            let parent = self.parent(at);
+            let name = self.directory(parent).and_then(|parent| parent.name_of(at)).ok_or(Errno::ENOENT)?;
+            len += 1 + name.len();
+            if len > TEXT_MAX {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            parts.push(name);
+            at = parent;
+        }
+        let mut path = Vec::new();
+        for part in parts.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(part);
+        }
+        if path.is_empty() {
+            path.push(b'/');
+        }
+        Ok(Answer::text(path))
+    }
+
+    /// Sizes: `pages` and `free` are what the machine has.
+    pub(crate) fn statfs(&self, (pages, free): (u64, u64)) -> Answer {
+        let mut words = [0; 6];
+        words[statfs::PAGES] = pages / 2;
+        words[statfs::FREE] = free.min(pages / 2);
+        words[statfs::FILES] = MOST as u64;
+        words[statfs::FREE_FILES] = (MOST - self.table.len()) as u64;
+        words[statfs::KIND] = TMPFS;
+        Answer::done(words)
+    }
+}

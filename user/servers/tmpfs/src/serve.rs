@@ -1,0 +1,53 @@
+//! Requests and their answers.
+
+use quire_abi::Errno;
+use quire_abi::names::op;
+use quire_fs::request::{Answer, Request};
+
+use crate::objects::Objects;
+use crate::tree::{End, Tree};
+
+impl<O: Objects> Tree<O> {
+    /// Does what is asked. `room` is that of window 1; `memory` says what the machine has, in pages, and how much of it is free.
+    pub fn serve(&mut self, request: &Request<'_>, room: usize, memory: impl FnOnce() -> (u64, u64)) -> Answer {
+        self.try_serve(request, room, memory).unwrap_or_else(Answer::error)
+    }
+
+    fn try_serve(
+        &mut self,
+        request: &Request<'_>,
+        room: usize,
+        memory: impl FnOnce() -> (u64, u64),
+    ) -> Result<Answer, Errno> {
+        let start = self.table.slot(request.directory).ok_or(Errno::ENOENT)?;
+        if request.has_no_path() {
+            return match request.op {
+                op::READDIR => self.readdir(start, request.argument, room),
+                op::PATH => self.path(start),
+                _ => Ok(self.statfs(memory())),
+            };
+        }
+        let end = match self.end(request.identity, start, request.path, request.follow)? {
+            Ok(end) => end,
+            Err(answer) => return Ok(answer),
+        };
+        self.at_end(request, &end)
+    }
+
+    fn at_end(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        match request.op {
+            op::LOOKUP => self.lookup(end),
+            op::OPEN => self.open(request, end),
+            op::PARENT => self.parent_of(request, end),
+            op::MKDIR => self.mkdir(request, end),
+            op::SYMLINK => self.symlink(request, end),
+            op::LINK => self.link_to(request, end),
+            op::UNLINK => self.remove(request, end),
+            op::RENAME => self.rename(request, end),
+            op::READLINK => self.readlink(end),
+            op::SET => self.set(request, end),
+            op::ACCESS => self.access(request, end),
+            _ => Err(Errno::ENOSYS),
+        }
+    }
+}

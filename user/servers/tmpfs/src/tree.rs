@@ -1,0 +1,352 @@
+//! The tree: nodes with names, and the steps that change it. A step either is done whole, or has an error and nothing was done.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_abi::ipc::rights;
+use quire_abi::layout::Timespec;
+use quire_fs::request::{Answer, Found};
+use quire_fs::walk::{Last, NAME_MAX, Names, Walked, walk};
+use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
+
+use crate::directory::Directory;
+use crate::objects::Objects;
+use crate::table::{Kind, Node, Table};
+
+/// The slot of the root.
+pub const ROOT: u32 = 0;
+
+/// Names of one file, at most.
+const MOST_LINKS: u32 = 65_000;
+
+/// Of permissions: who is not the owner of an entry does not remove it.
+const STICKY: u32 = 0o1000;
+/// Of a directory's permissions: what is made in it belongs to its group.
+const SET_GROUP: u32 = 0o2000;
+
+/// See the module.
+pub struct Tree<O: Objects> {
+    /// The kernel.
+    pub objects: O,
+    pub(crate) table: Table,
+}
+
+/// Who asks, of a tree.
+pub struct Asker<'a, O> {
+    /// User and group.
+    pub identity: (u32, u32),
+    /// Knows the further groups.
+    pub objects: &'a O,
+}
+
+impl<O: Objects> Who for Asker<'_, O> {
+    fn user(&self) -> u32 {
+        self.identity.0
+    }
+    fn group(&self) -> u32 {
+        self.identity.1
+    }
+    fn is_also_in(&self, group: u32) -> bool {
+        self.objects.is_caller_in(group)
+    }
+}
+
+/// The end of a path, where something is to be done.
+pub struct End {
+    /// The directory where the last part is.
+    pub directory: u32,
+    /// The last part.
+    pub last: Last,
+    /// What is there.
+    pub node: Option<u32>,
+    /// Whether slashes follow.
+    pub slash: bool,
+}
+
+impl End {
+    /// The last part's name, or nothing for `.`, `..` and an empty path.
+    pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match &self.last {
+            Last::Name(range) => path.get(range.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl<O: Objects> Names for Tree<O> {
+    type Node = u32;
+
+    fn root(&self) -> u32 {
+        ROOT
+    }
+    fn is_dir(&self, node: u32) -> bool {
+        self.directory(node).is_some()
+    }
+    fn is_link(&self, node: u32) -> bool {
+        matches!(self.table.get(node), Some(Node { kind: Kind::Link(_), .. }))
+    }
+    fn parent(&self, directory: u32) -> u32 {
+        self.directory(directory).map_or(ROOT, |directory| directory.parent)
+    }
+    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
+        self.directory(directory)?.get(name)
+    }
+    fn may_search(&self, directory: u32, who: &impl Who) -> bool {
+        self.owned(directory).permits(who, EXECUTE)
+    }
+}
+
+impl<O: Objects> Tree<O> {
+    /// An empty tree, whose root has these permissions.
+    pub fn new(objects: O, mode: u32) -> Self {
+        let now = objects.now();
+        let mut table = Table::default();
+        let root = Directory::new(ROOT);
+        let node = Node { kind: Kind::Directory(root), mode, user: 0, group: 0, links: 1, modified: now, changed: now };
+        let _ = table.insert(node);
+        Self { objects, table }
+    }
+
+    /// The caller.
+    pub fn asker(&self, identity: (u32, u32)) -> Asker<'_, O> {
+        Asker { identity, objects: &self.objects }
+    }
+
+    /// A directory.
+    pub(crate) fn directory(&self, slot: u32) -> Option<&Directory> {
+        match &self.table.get(slot)?.kind {
+            Kind::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    fn directory_mut(&mut self, slot: u32) -> Option<&mut Directory> {
+        match &mut self.table.get_mut(slot)?.kind {
+            Kind::Directory(directory) => Some(directory),
+            _ => None,
+        }
+    }
+
+    /// Type, permissions and owner of a node.
+    pub(crate) fn owned(&self, slot: u32) -> Owned {
+        match self.table.get(slot) {
+            Some(Node { kind: Kind::File(handle), .. }) => {
+                let stat = self.objects.stat(*handle);
+                Owned { mode: stat.mode, user: stat.uid, group: stat.gid }
+            }
+            Some(node) => Owned { mode: node.full_mode(), user: node.user, group: node.group },
+            None => Owned { mode: 0, user: 0, group: 0 },
+        }
+    }
+
+    /// Walks a path: to its end, or the answer that stops it before.
+    pub(crate) fn end(
+        &self,
+        identity: (u32, u32),
+        start: u32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<Result<End, Answer>, Errno> {
+        match walk(self, &self.asker(identity), start, path, follow)? {
+            Walked::End { directory, last, node, slash } => Ok(Ok(End { directory, last, node, slash })),
+            Walked::Up(behind) => Ok(Err(Answer::up(behind))),
+            Walked::Link(directory, node, behind) => match self.table.get(node) {
+                Some(Node { kind: Kind::Link(text), .. }) => {
+                    Ok(Err(Answer::link(self.table.number(directory), behind, text.clone())))
+                }
+                _ => Err(Errno::ENOENT),
+            },
+        }
+    }
+
+    /// What is known of a node that is no file.
+    fn found(&self, slot: u32) -> Result<Found, Errno> {
+        let node = self.table.get(slot).ok_or(Errno::ENOENT)?;
+        let (links, size) = match &node.kind {
+            Kind::Directory(directory) => (2 + directory.directories, 0),
+            Kind::Link(text) => (node.links, text.len() as u64),
+            Kind::File(_) => (node.links, 0),
+        };
+        let (mode, user, group) = (node.full_mode(), node.user, node.group);
+        let number = self.table.number(slot);
+        Ok(Found { number, mode, links, user, group, size, modified: node.modified, changed: node.changed })
+    }
+
+    /// The answer that names a node. A file's handle comes with it, with these rights.
+    pub(crate) fn answer(&mut self, slot: u32, rights: u32) -> Result<Answer, Errno> {
+        let mut answer = Answer::done(self.found(slot)?.to_words());
+        if let Some(Node { kind: Kind::File(handle), .. }) = self.table.get(slot) {
+            let rights = rights | rights::TRANSFER;
+            answer.handle = Some((self.objects.copy(*handle, rights)?, rights));
+        }
+        Ok(answer)
+    }
+
+    /// Whether the caller may add to a directory and remove from it: EACCES; ENOENT for one that was removed.
+    pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
+        let may = self.owned(directory).permits(&self.asker(identity), WRITE | EXECUTE);
+        if may { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
+    /// Whether the caller may remove a name of this node from a directory: EACCES, and EPERM for another's in a sticky one.
+    pub(crate) fn check_removable(&self, identity: (u32, u32), directory: u32, node: u32) -> Result<(), Errno> {
+        self.check_writable(identity, directory)?;
+        let (place, asker) = (self.owned(directory), self.asker(identity));
+        let is_kept = place.mode & STICKY != 0 && !place.is_owned_by(&asker) && !self.owned(node).is_owned_by(&asker);
+        if is_kept { Err(Errno::EPERM) } else { Ok(()) }
+    }
+
+    /// A directory's names have changed.
+    pub(crate) fn touch(&mut self, directory: u32) {
+        let now = self.objects.now();
+        if let Some(node) = self.table.get_mut(directory) {
+            (node.modified, node.changed) = (now, now);
+        }
+    }
+
+    /// The group of what the caller makes in a directory, and the permissions of a directory there.
+    fn group_in(&self, directory: u32, group: u32) -> (u32, u32) {
+        let place = self.owned(directory);
+        if place.mode & SET_GROUP != 0 { (place.group, SET_GROUP) } else { (group, 0) }
+    }
+
+    /// Makes a node in a directory. ENOSPC without room.
+    pub(crate) fn make(
+        &mut self,
+        identity: (u32, u32),
+        directory: u32,
+        name: &[u8],
+        mode: u32,
+        what: Make<'_>,
+    ) -> Result<u32, Errno> {
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        self.check_writable(identity, directory)?;
+        if !self.table.has_room() {
+            return Err(Errno::ENOSPC);
+        }
+        let (group, inherited) = self.group_in(directory, identity.1);
+        let user = identity.0;
+        let is_dir = matches!(what, Make::Directory);
+        let kind = match what {
+            Make::Directory => Kind::Directory(Directory::new(directory)),
+            Make::Link(text) => Kind::Link(copied(text)?),
+            Make::File => {
+                let number = self.table.next_number() + 1;
+                let handle = self.objects.make(mode, (user, group), number).map_err(|_| Errno::ENOSPC)?;
+                self.objects.set_links(handle, 1);
+                Kind::File(handle)
+            }
+        };
+        let now = self.objects.now();
+        let mode = if is_dir { mode | inherited } else { mode };
+        let node = Node { kind, mode, user, group, links: 1, modified: now, changed: now };
+        let slot = match self.table.insert(node) {
+            Ok(slot) => slot,
+            Err(Node { kind: Kind::File(handle), .. }) => {
+                self.objects.close(handle);
+                return Err(Errno::ENOSPC);
+            }
+            Err(_) => return Err(Errno::ENOSPC),
+        };
+        self.enter(directory, name, slot);
+        Ok(slot)
+    }
+
+    /// Enters a node under a name, which is free, or was the name of something that is gone.
+    pub(crate) fn enter(&mut self, directory: u32, name: &[u8], slot: u32) {
+        let is_dir = self.is_dir(slot);
+        if let Some(place) = self.directory_mut(directory) {
+            place.insert(name, slot);
+            place.directories += u32::from(is_dir);
+        }
+        if let Some(moved) = self.directory_mut(slot) {
+            moved.parent = directory;
+        }
+        self.touch(directory);
+    }
+
+    /// Takes a name out; the node stays.
+    pub(crate) fn leave(&mut self, directory: u32, name: &[u8], slot: u32) {
+        let is_dir = self.is_dir(slot);
+        if let Some(place) = self.directory_mut(directory) {
+            place.remove(name);
+            place.directories -= u32::from(is_dir);
+        }
+        self.touch(directory);
+    }
+
+    /// Exchanges what two names name, which may be in two directories.
+    pub(crate) fn exchange(&mut self, (a, a_name, a_node): (u32, &[u8], u32), (b, b_name, b_node): (u32, &[u8], u32)) {
+        for (place, name, old, new) in [(a, a_name, a_node, b_node), (b, b_name, b_node, a_node)] {
+            let (was_dir, is_dir) = (self.is_dir(old), self.is_dir(new));
+            if let Some(directory) = self.directory_mut(place) {
+                directory.replace(name, new);
+                directory.directories = directory.directories + u32::from(is_dir) - u32::from(was_dir);
+            }
+            if let Some(moved) = self.directory_mut(new) {
+                moved.parent = place;
+            }
+            self.touch(place);
+        }
+    }
+
+    /// A node has one name more. EMLINK.
+    pub(crate) fn link(&mut self, slot: u32) -> Result<(), Errno> {
+        let links = self.table.get(slot).map_or(0, |node| node.links);
+        if links >= MOST_LINKS {
+            return Err(Errno::EMLINK);
+        }
+        self.set_links(slot, links + 1);
+        Ok(())
+    }
+
+    /// A node has lost a name: with the last one it is gone.
+    pub(crate) fn unlink(&mut self, slot: u32) {
+        let links = self.table.get(slot).map_or(0, |node| node.links.saturating_sub(1));
+        self.set_links(slot, links);
+        if links == 0
+            && let Some(Node { kind: Kind::File(handle), .. }) = self.table.remove(slot)
+        {
+            self.objects.close(handle);
+        }
+    }
+
+    fn set_links(&mut self, slot: u32, links: u32) {
+        let now = self.objects.now();
+        let Some(node) = self.table.get_mut(slot) else { return };
+        (node.links, node.changed) = (links, now);
+        if let Kind::File(handle) = node.kind {
+            self.objects.set_links(handle, links);
+        }
+    }
+
+    /// Nodes, the root not counted.
+    pub fn count(&self) -> usize {
+        self.table.len() - 1
+    }
+}
+
+/// What is to be made.
+#[derive(Clone, Copy)]
+pub enum Make<'a> {
+    /// A directory.
+    Directory,
+    /// A symbolic link with this text.
+    Link(&'a [u8]),
+    /// A file.
+    File,
+}
+
+fn copied(text: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| Errno::ENOSPC)?;
+    copy.extend_from_slice(text);
+    Ok(copy)
+}
+
+/// A time of a record, in nanoseconds since 1970.
+pub fn nanoseconds(time: Timespec) -> u64 {
+    (time.sec as u64).saturating_mul(1_000_000_000).saturating_add(time.nsec as u64)
+}
