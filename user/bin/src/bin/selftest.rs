@@ -25,6 +25,9 @@ const LIMIT_MS: u64 = 120_000;
 /// How long the counts may take to settle: an exit finishes after the parent has been told of it.
 const SETTLE_MS: u64 = 2_000;
 
+/// Programs that use a service, which keeps the memory that it once needed: they run once before the counts are read.
+const SERVED: [&str; 1] = ["names"];
+
 fn main() -> i32 {
     let options = match Options::parse("v", "selftest [-v] [NAME...]") {
         Ok(options) => options,
@@ -47,6 +50,10 @@ fn main() -> i32 {
         report.checks = 0;
         report.failed = 0;
         let begin = time::monotonic();
+        if SERVED.contains(&&**name) {
+            let _ = run(Some(path), &mut report);
+            (report.checks, report.failed) = (0, 0);
+        }
         let before = at_rest();
         let status = run(Some(path), &mut report);
         let books = before.and_then(settled);
