@@ -1,0 +1,196 @@
+//! Operations, one by one.
+
+mod common;
+
+use common::Asked;
+use quire_abi::Errno;
+use quire_abi::flags::Open;
+use quire_abi::layout::mode;
+use quire_abi::names::{Change, DONE, LINK, UP, op};
+
+#[test]
+fn paths_end_where_they_lead() {
+    let mut fs = Asked::new();
+    fs.mkdir("a").unwrap();
+    fs.mkdir("a/b/").unwrap();
+    let file = fs.create("a/b/f").unwrap();
+    for path in ["a/b/f", "a//b/./f", "./a/b/../b/f", "a/b/../../a/b/f"] {
+        assert_eq!(fs.lookup(path), Ok(file), "{path}");
+    }
+    assert_eq!(fs.lookup("").unwrap().number, 0);
+    assert_eq!(fs.lookup("a/b/f/"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.lookup("a/b/f/x"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.lookup("a/x/f"), Err(Errno::ENOENT));
+    assert_eq!(fs.lookup(&"n".repeat(256)), Err(Errno::ENAMETOOLONG));
+    assert_eq!(fs.ask(99, "a", 0, 0, b""), Err(Errno::ENOSYS));
+}
+
+#[test]
+fn a_walk_stops_at_links_and_above_the_root() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    fs.symlink("to/there", "d/l").unwrap();
+    let directory = fs.lookup("d").unwrap().number;
+    let stopped = fs.raw(op::LOOKUP, "d/l/x", 0, 0, b"", false);
+    assert_eq!((stopped.label, stopped.words[..3].to_vec()), (LINK, vec![directory, 3, 8]));
+    assert_eq!(stopped.text, b"to/there");
+    assert_eq!(fs.raw(op::LOOKUP, "d/l", 0, 0, b"", false).label, DONE);
+    assert_eq!(fs.raw(op::LOOKUP, "d/l", 0, 0, b"", true).label, LINK);
+    assert_eq!(fs.raw(op::LOOKUP, "d/l/", 0, 0, b"", false).label, LINK);
+    let up = fs.raw(op::LOOKUP, "d/../../x", 0, 0, b"", false);
+    assert_eq!((up.label, up.words[1]), (UP, 7));
+}
+
+#[test]
+fn numbers_of_what_is_gone_are_unknown() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    fs.start = fs.lookup("d").unwrap().number;
+    fs.create("f").unwrap();
+    fs.unlink("f").unwrap();
+    let old = std::mem::replace(&mut fs.start, 0);
+    fs.rmdir("d").unwrap();
+    fs.mkdir("d").unwrap();
+    assert_ne!(fs.lookup("d").unwrap().number, old);
+    fs.start = old;
+    assert_eq!(fs.create("f"), Err(Errno::ENOENT));
+    assert_eq!(fs.list(old, 0, 300), Err(Errno::ENOENT));
+    assert_eq!(fs.ask(op::PATH, "", 0, 0, b""), Err(Errno::ENOENT));
+}
+
+#[test]
+fn open_has_linux_s_errors() {
+    let mut fs = Asked::new();
+    fs.create("f").unwrap();
+    fs.mkdir("d").unwrap();
+    fs.symlink("f", "l").unwrap();
+    let none = Open::empty();
+    assert_eq!(fs.create("f"), Err(Errno::EEXIST));
+    assert_eq!(fs.create("d/"), Err(Errno::EEXIST));
+    assert_eq!(fs.create("n/"), Err(Errno::EISDIR));
+    assert_eq!(fs.create("l"), Err(Errno::EEXIST));
+    assert_eq!(fs.open("n", none, 0), Err(Errno::ENOENT));
+    assert_eq!(fs.open("l", none, 0), Err(Errno::ELOOP));
+    assert!(fs.open("l", Open::PATH, 0).is_ok_and(|node| node.mode & mode::FMT == mode::LNK));
+    assert_eq!(fs.open("f", Open::DIRECTORY, 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.open("d", Open::WRONLY, 0), Err(Errno::EISDIR));
+    assert_eq!(fs.open("d", Open::CREAT, 0), Err(Errno::EISDIR));
+    assert_eq!(fs.open("d", Open::TRUNC, 0), Err(Errno::EISDIR));
+    assert!(fs.open("d", Open::DIRECTORY, 0).is_ok());
+    assert_eq!(fs.open("d", Open::from_bits_retain(0o20200002), 0o600), Err(Errno::EOPNOTSUPP));
+}
+
+#[test]
+fn permissions_are_asked_on_the_way_and_at_the_end() {
+    let mut fs = Asked::new();
+    fs.mkdir("shut").unwrap();
+    fs.create("shut/f").unwrap();
+    fs.create("roots").unwrap();
+    let set = |fs: &mut Asked, path: &str, change: Change| {
+        let text = quire_abi::layout::bytes_of(&change).to_vec();
+        fs.ask(op::SET, path, 0, 0, &text).map(drop)
+    };
+    let to = |mode| Change { what: Change::MODE, mode, ..Change::default() };
+    set(&mut fs, "shut", to(0o700)).unwrap();
+    fs.mkdir("sticky").unwrap();
+    set(&mut fs, "sticky", to(0o1777)).unwrap();
+    fs.create("sticky/roots").unwrap();
+    fs.mkdir("group").unwrap();
+    set(&mut fs, "group", to(0o2775)).unwrap();
+    set(&mut fs, "group", Change { what: Change::GROUP, group: 50, ..Change::default() }).unwrap();
+    fs.who = (7, 7);
+    assert_eq!(fs.lookup("shut/f"), Err(Errno::EACCES));
+    assert_eq!(fs.open("roots", Open::WRONLY, 0), Err(Errno::EACCES));
+    assert_eq!(fs.open("roots", Open::TRUNC, 0), Err(Errno::EACCES));
+    assert!(fs.open("roots", Open::empty(), 0).is_ok());
+    assert_eq!(fs.create("new"), Err(Errno::EACCES));
+    assert_eq!(fs.unlink("sticky/roots"), Err(Errno::EPERM));
+    assert_eq!(fs.rename("sticky/roots", "sticky/other", 0), Err(Errno::EPERM));
+    fs.create("sticky/own").unwrap();
+    assert_eq!(fs.rename("sticky/own", "sticky/roots", 0), Err(Errno::EPERM));
+    fs.unlink("sticky/own").unwrap();
+    assert_eq!(fs.create("group/f"), Err(Errno::EACCES));
+    // A further group counts.
+    fs.tree.objects.groups.push(50);
+    fs.create("group/f").unwrap();
+    fs.mkdir("group/d").unwrap();
+    assert_eq!(fs.lookup("group/d").unwrap().mode & 0o7777, 0o2755);
+    let made: Vec<_> = fs.tree.objects.objects.values().map(|stat| (stat.uid, stat.gid)).collect();
+    assert!(made.contains(&(7, 50)));
+    assert_eq!(set(&mut fs, "group", to(0o777)), Err(Errno::EPERM));
+    assert_eq!(fs.ask(op::ACCESS, "roots", 2, 0, b""), Err(Errno::EACCES));
+    assert!(fs.ask(op::ACCESS, "roots", 4, 0, b"").is_ok());
+}
+
+#[test]
+fn a_list_meets_what_stays_once() {
+    let mut fs = Asked::new();
+    for n in 0..100 {
+        fs.create(&format!("f{n}")).unwrap();
+    }
+    let (mut met, mut place) = (Vec::new(), 0);
+    loop {
+        let (names, next) = fs.list(0, place, 200).unwrap();
+        if names.is_empty() {
+            break;
+        }
+        for (name, _) in names {
+            if let Some(n) = name.strip_prefix('f') {
+                // Others come and go meanwhile.
+                fs.unlink(&name).unwrap();
+                let _ = fs.create(&format!("g{n}"));
+                met.push(n.parse::<u32>().unwrap());
+            }
+            assert!(met.len() <= 100);
+        }
+        place = next;
+    }
+    assert_eq!(met, (0..100).collect::<Vec<_>>());
+    assert_eq!(fs.list(0, 0, 23), Err(Errno::EINVAL));
+    assert_eq!(fs.list(0, u64::MAX, 4000).unwrap().0, []);
+}
+
+#[test]
+fn a_path_is_where_the_directory_is_now() {
+    let mut fs = Asked::new();
+    fs.mkdir("a").unwrap();
+    fs.mkdir("a/b").unwrap();
+    fs.mkdir("c").unwrap();
+    let b = fs.lookup("a/b").unwrap().number;
+    let path = |fs: &mut Asked| {
+        fs.start = b;
+        let text = fs.ask(op::PATH, "", 0, 0, b"").unwrap().text;
+        fs.start = 0;
+        String::from_utf8(text).unwrap()
+    };
+    assert_eq!(path(&mut fs), "/a/b");
+    fs.rename("a/b", "c/d", 0).unwrap();
+    assert_eq!(path(&mut fs), "/c/d");
+    assert_eq!(fs.ask(op::PATH, "", 0, 0, b"").unwrap().text, b"/");
+}
+
+#[test]
+fn names_of_no_use_for_it_are_refused() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    fs.create("f").unwrap();
+    assert_eq!(fs.rename("d/.", "e", 0), Err(Errno::EBUSY));
+    assert_eq!(fs.rename("d", "d/..", 0), Err(Errno::EBUSY));
+    assert_eq!(fs.rename("d", "d/x", 0), Err(Errno::EINVAL));
+    assert_eq!(fs.rename("f", "x/", 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("f/", "x", 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("d/", "e/", 0), Ok(()));
+    assert_eq!(fs.rename("e", "f", 3), Err(Errno::EINVAL));
+    assert_eq!(fs.rename("e", "none", 2), Err(Errno::ENOENT));
+    assert_eq!(fs.link("e", "l"), Err(Errno::EPERM));
+    assert_eq!(fs.link("e/.", "l"), Err(Errno::EPERM));
+    assert_eq!(fs.link("f", "l/"), Err(Errno::ENOENT));
+    assert_eq!(fs.rmdir("e/."), Err(Errno::EINVAL));
+    assert_eq!(fs.rmdir("e/.."), Err(Errno::ENOTEMPTY));
+    assert_eq!(fs.rmdir(""), Err(Errno::EBUSY));
+    assert_eq!(fs.unlink("e"), Err(Errno::EISDIR));
+    assert_eq!(fs.rmdir("f"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.mkdir("f"), Err(Errno::EEXIST));
+    assert_eq!(fs.mkdir("."), Err(Errno::EEXIST));
+    assert_eq!(fs.symlink("", "s"), Err(Errno::ENOENT));
+}
