@@ -16,6 +16,7 @@ mod lab;
 mod latency;
 mod linux;
 mod misuse;
+mod names;
 mod oom;
 mod options;
 mod pressure;

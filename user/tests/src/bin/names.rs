@@ -10,14 +10,15 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Control, Map, Open, Prot, sig};
+use quire_rt::abi::info::ProcessInfo;
 use quire_rt::abi::ipc::{Cargo, Parcel, rights};
 use quire_rt::abi::layout::{Stat, Timespec, at, dtype, mode};
 use quire_rt::abi::names::{DONE, LINK, UP};
 use quire_rt::abi::nr;
 use quire_rt::ipc::{self, Message, Patience, Receiver, What};
 use quire_rt::process::{self, Status};
-use quire_rt::{Errno, fs, handles, io};
-use user_tests::{Checks, PAGE, RW, child, is_quire, mmap, raw};
+use quire_rt::{Errno, fs, handles, info, io, time};
+use user_tests::{Checks, PAGE, RW, child, is_quire, mmap, raw, until};
 
 quire_rt::entry!(main);
 
@@ -25,6 +26,10 @@ fn main() -> i32 {
     let mut checks = Checks::new();
     if !fs::stat(c"/tmp", 0).is_ok_and(|stat| stat.mode & mode::FMT == mode::DIR) {
         checks.skip("names", "no /tmp here");
+        return checks.finish();
+    }
+    if quire_rt::args().nth(1) == Some(c"die") {
+        deaths(&mut checks);
         return checks.finish();
     }
     let _ = raw(nr::UMASK, [0o022]);
@@ -578,4 +583,62 @@ fn liars(checks: &mut Checks) {
         let _ = process::waitpid(pid);
     }
     checks.fails(raw(nr::QUIRE_MOUNT, [0, path(MOUNT), 0]), Errno::EPERM, "mounting needs the right");
+}
+
+/// The number of the process that serves /tmp.
+fn server() -> Option<i32> {
+    let mut all = info::records::<ProcessInfo>();
+    all.find(|process| info::text(&process.name) == "tmpfs").map(|process| process.pid as i32)
+}
+
+/// With the argument `die`: the server is killed, in the middle of its work.
+fn deaths(checks: &mut Checks) {
+    for round in 0..3 {
+        create(c"/tmp/kept", b"kept");
+        let fd = open(c"/tmp/kept", Open::RDWR, 0).expect("a file");
+        let at = mmap(0, PAGE, RW, Map::SHARED, fd, 0).expect("a mapping");
+        let _ = mkdir(c"/tmp/here", 0o755);
+        checks.eq(fs::chdir(c"/tmp/here"), Ok(()), "a directory is entered");
+        let busy: Vec<i32> = (0..4)
+            .filter_map(|_| {
+                user_tests::start(|| {
+                    loop {
+                        let made = open(c"/tmp/busy", Open::CREAT | Open::RDWR, 0o644);
+                        let _ = made.map(close);
+                        let gone = remove(c"/tmp/busy", 0);
+                        // Whatever happens to the server, these are the answers.
+                        let is_known = |e: Errno| matches!(e, Errno::EIO | Errno::ENOENT);
+                        if made.is_err_and(|e| !is_known(e)) || gone.is_err_and(|e| !is_known(e)) {
+                            return 1;
+                        }
+                    }
+                })
+                .ok()
+            })
+            .collect();
+        let Some(old) = server() else { return checks.ok(false, "a server") };
+        time::sleep_ms(20 + 13 * round);
+        checks.eq(raw(nr::KILL, [old as usize, sig::KILL as usize]), Ok(0), "the server is killed");
+        let is_back = until(|| server().is_some_and(|pid| pid != old) && stat(c"/tmp").is_ok());
+        checks.ok(is_back, "another one serves");
+        for pid in busy {
+            let ended = process::wait4(pid, 1);
+            checks.ok(matches!(ended, Ok(None)), "its clients go on");
+            let _ = raw(nr::KILL, [pid as usize, sig::KILL as usize]);
+            let _ = process::waitpid(pid);
+        }
+        checks.fails(stat(c"/tmp/kept"), Errno::ENOENT, "what it had is lost");
+        // SAFETY: the page is mapped, and nothing else refers to it.
+        unsafe { (at as *mut u8).write_volatile(b'K') };
+        let mut bytes = [0; 4];
+        checks.eq((fs::pread(fd, &mut bytes, 0), &bytes), (Ok(4), b"Kept"), "an open file goes on");
+        checks.eq(io::write(fd, b"more"), Ok(4), "in both directions");
+        checks.fails(open(c"new", Open::CREAT, 0o644), Errno::ENOENT, "a directory of the old one is gone");
+        checks.eq(fs::chdir(c"/tmp"), Ok(()), "one comes back");
+        checks.eq(mkdir(c"new", 0o755).and(remove(c"new", at::REMOVEDIR)), Ok(0), "and works");
+        let _ = raw(nr::MUNMAP, [at, PAGE]);
+        close(fd);
+        let _ = remove(c"/tmp/busy", 0);
+        time::sleep_ms(2100);
+    }
 }

@@ -1,0 +1,22 @@
+//! Names: files that programs make in /tmp, and what is left of them when their server dies.
+
+use crate::harness::{Machine, busybox};
+
+#[test]
+fn busybox_works_with_files_that_it_makes() {
+    let commands = "cd /tmp; B=/busybox; $B mkdir -p a/b; echo one two > a/f; $B cp -r a z; $B sed -i s/two/2/ z/f; \
+        $B mv z/f a/b/g; $B cat a/f a/b/g; $B find a z; $B ln -s a/f l; $B cat l; $B rm -r a z; $B ls; \
+        $B dd if=/dev/zero of=big bs=64k count=16 2>/dev/null; $B wc -c big; $B rm big l; \
+        $B cp /bin/echo e; ./e from /tmp; $B rm e; echo '#!/bin/echo' > s; $B chmod +x s; ./s; $B rm s; $B ls -A";
+    let outcome = Machine::virt().add(&busybox(), "/busybox").exec(commands);
+    let wanted = "one two\none 2\na\na/b\na/b/g\na/f\nz\nz/b\none two\nl\n1048576 big\nfrom /tmp\n./s\n";
+    assert_eq!(outcome.succeeded(), wanted, "{outcome}");
+}
+
+#[test]
+fn a_server_that_is_killed_is_started_again() {
+    let outcome = Machine::new(&["--smp", "4"]).exec("/tests/names die");
+    outcome.succeeded();
+    let restarts = outcome.all().matches("init: tmpfs ended").count();
+    assert_eq!(restarts, 3, "{outcome}");
+}
