@@ -4,6 +4,7 @@
 //! its fix-up and returns how much is left. Copies may be asked to end at a page that is missing
 //! ([`copy_to_user_now`]): then a fault is not handled at all.
 
+use alloc::vec::Vec;
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -393,6 +394,26 @@ pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
         Ok(n) if n > 0 && to[n - 1] == 0 => Ok(&to[..n - 1]),
         Ok(n) if n < to.len() => Err(Errno::EFAULT),
         Ok(_) => Err(Errno::ENAMETOOLONG),
+    }
+}
+
+/// The same to an empty vector, of whose room all may be used, without the NUL.
+pub fn get_string_to(to: &mut Vec<u8>, from: UserAddr) -> Result<(), Errno> {
+    let free = to.spare_capacity_mut();
+    let room = free.len().min(USER_END.saturating_sub(from.get()));
+    // SAFETY: the room is writable; the user range ends at or below USER_END and is touched only by LDTRB.
+    let n = unsafe { __copy_string_from_user(free.as_mut_ptr().cast(), from.get(), room) };
+    let n = usize::try_from(n).map_err(|_| Errno::EFAULT)?;
+    // SAFETY: so many bytes were written.
+    let last = n.checked_sub(1).map(|last| unsafe { free[last].assume_init() });
+    match last {
+        Some(0) => {
+            // SAFETY: as above.
+            unsafe { to.set_len(n - 1) };
+            Ok(())
+        }
+        _ if n < free.len() => Err(Errno::EFAULT),
+        _ => Err(Errno::ENAMETOOLONG),
     }
 }
 

@@ -1,19 +1,74 @@
 //! Calls that the kernel makes in the name of the current thread, to servers that know what it does not ([`names`](crate::names)).
 //!
 //! They are calls as any other (`docs/messages.md`), but for three things: registers and windows are the kernel's memory, lent to
-//! the call for as long as it lasts; a handle that the answer brings goes to the thread's inbox, where only the kernel looks, and not to the
-//! process's table; and only a kill ends them. No lock is held.
+//! the call for as long as it lasts; of a handle that the answer names the kernel gets the object, and the server keeps the handle; and only a
+//! kill ends them. No lock is held.
 
-use core::sync::atomic::Ordering;
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::ipc::{Cargo, Window, options};
-use quire_mm::fallible::KArc;
+use quire_abi::ipc::{Cargo, HANDLES, Parcel, Window, options};
+use quire_ipc::Caller;
+use quire_mm::fallible::{KArc, try_zeroed};
 
-use super::handles::Handle;
+use super::cargo;
+use super::handles::{Handle, Handles};
 use super::message::{self, Endpoint};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
+use crate::vm::Cpu;
+
+/// The longest text that a server answers.
+pub const ROOM: usize = 4096;
+
+/// A thread's part in this.
+pub struct Asking {
+    /// The kernel calls in its name.
+    is_under_way: AtomicBool,
+    /// What was lent with the answer. The thread's while it runs, and while it waits whoever's is at work on it.
+    lent: UnsafeCell<Option<Handle>>,
+    /// The room of its last call, kept for the next one: what a server does not write is the thread's own text.
+    room: UnsafeCell<Vec<u8>>,
+}
+
+// SAFETY: the cells are accessed by the thread itself when it does not wait, and otherwise only by one that is at work on it
+// (`Reply::with_caller`, `Reply::answer_with`), of which there is one at a time.
+unsafe impl Sync for Asking {}
+
+impl Asking {
+    /// Of a thread in whose name nothing was asked yet.
+    pub const fn new() -> Self {
+        Self { is_under_way: AtomicBool::new(false), lent: UnsafeCell::new(None), room: UnsafeCell::new(Vec::new()) }
+    }
+
+    /// Gives the thread, which waits, the object of the only handle of an answer, with its rights. EBADF, EPERM.
+    pub fn lend(&self, from: &Handles, parcels: &[Parcel; HANDLES]) -> Result<(), Errno> {
+        let [Parcel { number, rights }, ..] = *parcels;
+        let handle = from.with(number, |handle| handle.copy(rights))?;
+        // SAFETY: the caller is at work on the thread.
+        let former = unsafe { (*self.lent.get()).replace(handle) };
+        debug_assert!(former.is_none(), "a call is answered once");
+        Ok(())
+    }
+
+    /// # Safety
+    /// The thread is current.
+    unsafe fn take(&self) -> Option<Handle> {
+        // SAFETY: the caller's promise.
+        unsafe { (*self.lent.get()).take() }
+    }
+}
+
+/// If the kernel calls in the caller's name, that thread's part.
+pub fn of<'a>(caller: &'a Caller<'_, Cpu>) -> Option<&'a Asking> {
+    // (A caller that waits does not change it.)
+    let messaging = cargo::thread(caller).former_messaging()?;
+    messaging.asking.is_under_way.load(Ordering::Relaxed).then_some(&messaging.asking)
+}
 
 /// An answer.
 pub struct Answer {
@@ -21,8 +76,46 @@ pub struct Answer {
     pub label: u64,
     /// Its words.
     pub words: [u64; 6],
-    /// The handle that it brought.
+    /// The object that it lent.
     pub handle: Option<Handle>,
+}
+
+/// Room for a text of up to [`ROOM`] bytes, which the thread keeps for its next call.
+pub struct Room(Vec<u8>);
+
+impl Room {
+    /// The current thread's. ENOMEM.
+    pub fn take() -> Result<Self, Errno> {
+        let asking = &current().messaging()?.asking;
+        // SAFETY: the thread is current, and the reference is gone at the end of this line.
+        let room = unsafe { core::mem::take(&mut *asking.room.get()) };
+        if room.len() == ROOM { Ok(Self(room)) } else { Ok(Self(try_zeroed(ROOM)?)) }
+    }
+}
+
+impl Deref for Room {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl DerefMut for Room {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some(messaging) = current().former_messaging() {
+            let room = core::mem::take(&mut self.0);
+            // SAFETY: as in `take`.
+            let former = unsafe { core::mem::replace(&mut *messaging.asking.room.get(), room) };
+            drop(former);
+        }
+    }
 }
 
 /// Calls an endpoint, with a window to be read and one to be written. EPIPE if the server is gone, EDEADLK if it is the caller, EINTR for a
@@ -45,20 +138,16 @@ pub fn ask(
     messaging.record.load(Cargo { windows, ..Cargo::default() });
     let [a, b, c, d, e, f] = words;
     let mut registers = [0, label, a, b, c, d, e, f, 0, 0, options::WORDS | options::room(1)];
-    messaging.is_asking.store(true, Ordering::Relaxed);
+    messaging.asking.is_under_way.store(true, Ordering::Relaxed);
     // SAFETY: the registers are this function's, and so are the windows; the call has ended when this returns.
     let called = unsafe { message::call_by(endpoint, badge, &raw mut registers, Sleep::Killable, None) };
-    messaging.is_asking.store(false, Ordering::Relaxed);
+    messaging.asking.is_under_way.store(false, Ordering::Relaxed);
+    // SAFETY: the thread is current, and no call of its is under way. (An answer may have come too late.)
+    let handle = unsafe { messaging.asking.take() };
     if let Err(e) = called {
         messaging.record.unload();
-        // (It may have been answered too late.)
-        messaging.inbox.clear();
         return Err(e);
     }
-    let [_, label, a, b, c, d, e, f, _, handle, _] = registers;
-    let handle = match handle as u32 {
-        0 => None,
-        number => messaging.inbox.take(number).ok(),
-    };
+    let [_, label, a, b, c, d, e, f, ..] = registers;
     Ok(Answer { label, words: [a, b, c, d, e, f], handle })
 }

@@ -14,8 +14,6 @@
 //! Lock order: a server at work on a caller takes the locks of tables of handles, of a process, and of run queues, and no
 //! endpoint's.
 
-use core::sync::atomic::Ordering;
-
 use quire_abi::Errno;
 use quire_abi::ipc::{Cargo, HANDLES, Window, options};
 use quire_ipc::{Caller, Refused};
@@ -26,7 +24,7 @@ use quire_mm::fallible::slots::Room;
 use quire_mm::machine::Threads;
 use quire_mm::mm::FaultError;
 
-use super::handles::Handles;
+use super::ask;
 use super::message::{self, Reply, Saved};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{mem, uaccess};
@@ -74,16 +72,9 @@ pub fn unload() {
 }
 
 /// The thread of a caller.
-fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
+pub fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
     // SAFETY: the caller waits for as long as there is this reference.
     unsafe { message::thread_of(caller.thread()) }
-}
-
-/// Where the handles of an answer go: to the caller's table, unless the kernel calls in its name.
-fn inbox(caller: &Thread) -> &Handles {
-    // (A caller that waits does not change it.)
-    let asking = caller.former_messaging().filter(|messaging| messaging.is_asking.load(Ordering::Relaxed));
-    asking.map_or(&caller.process().handles, |messaging| &messaging.inbox)
 }
 
 /// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
@@ -151,7 +142,10 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
             if count > caller.room() {
                 return Err(Refused::Full);
             }
-            own.transfer(&cargo.handles, inbox(thread(&caller)), room)
+            if let Some(asking) = ask::of(&caller) {
+                return asking.lend(own, &cargo.handles).map(|()| [0; HANDLES]).map_err(Refused::Offer);
+            }
+            own.transfer(&cargo.handles, &thread(&caller).process().handles, room)
         };
         let answered = match reply {
             Answering::Slot(reply) => reply.answer_with(from, bring, &mut rouse),

@@ -13,7 +13,7 @@
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 
 use quire_abi::ipc::{options, rights};
 use quire_abi::{Errno, nr};
@@ -21,6 +21,7 @@ use quire_ipc::{Generation, HandedBack};
 use quire_mm::fallible::{AllocError, KArc};
 use quire_mm::machine::Threads;
 
+use super::ask::Asking;
 use super::cargo;
 use super::handles::{Handle, Handles, Target};
 use super::message::{self, Call, Endpoint};
@@ -65,10 +66,8 @@ pub struct Messaging {
     parked: UnsafeCell<Parked>,
     /// In the list of the endpoint where it is parked.
     receiver: message::Receiver,
-    /// The kernel calls in the thread's name ([`ask`](super::ask)), and takes the handles of the answer itself.
-    pub is_asking: AtomicBool,
-    /// Where it takes them.
-    pub inbox: Handles,
+    /// What the kernel needs for its own calls in the thread's name.
+    pub asking: Asking,
 }
 
 impl Messaging {
@@ -79,8 +78,7 @@ impl Messaging {
             waits_for: Cell::new(For::Nothing),
             parked: UnsafeCell::new(Parked::new()),
             receiver: message::Receiver::reusable(Cpu.this_thread()),
-            is_asking: AtomicBool::new(false),
-            inbox: Handles::new(),
+            asking: Asking::new(),
         })
     }
 

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use quire_abi::Errno;
 use quire_mm::UserAddr;
-use quire_mm::fallible::{TryVec, try_zeroed};
+use quire_mm::fallible::TryVec;
 
 use crate::arch::uaccess;
 
@@ -13,36 +13,37 @@ pub const PATH_MAX: usize = 4096;
 
 /// The part of a path that is left, which symbolic links may make longer.
 pub struct Path {
-    /// At least [`PATH_MAX`] bytes; the part from `at` to `end` is left.
+    /// The part from `at` on is left; there is room for [`PATH_MAX`] bytes.
     buffer: Vec<u8>,
     at: usize,
-    end: usize,
 }
 
 impl Path {
     /// The path at an address of the program. EFAULT, ENAMETOOLONG.
     pub fn from_user(path: UserAddr) -> Result<Self, Errno> {
-        let mut buffer: Vec<u8> = try_zeroed(PATH_MAX)?;
-        let end = uaccess::get_string(&mut buffer, path)?.len();
-        Ok(Self { buffer, at: 0, end })
+        let mut buffer: Vec<u8> = TryVec::try_with_capacity(PATH_MAX)?;
+        uaccess::get_string_to(&mut buffer, path)?;
+        Ok(Self { buffer, at: 0 })
     }
 
     /// A path that the kernel has. ENAMETOOLONG.
     pub fn new(path: &[u8]) -> Result<Self, Errno> {
-        let mut buffer: Vec<u8> = try_zeroed(PATH_MAX)?;
-        let room = buffer.get_mut(..path.len()).filter(|_| path.len() < PATH_MAX);
-        room.ok_or(Errno::ENAMETOOLONG)?.copy_from_slice(path);
-        Ok(Self { buffer, at: 0, end: path.len() })
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let mut buffer: Vec<u8> = Vec::new();
+        buffer.try_extend_from_slice(path)?;
+        Ok(Self { buffer, at: 0 })
     }
 
     /// What is left.
     pub fn rest(&self) -> &[u8] {
-        &self.buffer[self.at..self.end]
+        &self.buffer[self.at..]
     }
 
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
-        self.at == self.end
+        self.at == self.buffer.len()
     }
 
     /// Whether it begins at the root.
@@ -52,7 +53,7 @@ impl Path {
 
     /// What is left begins so many bytes later.
     pub fn advance(&mut self, bytes: usize) {
-        self.at = (self.at + bytes).min(self.end);
+        self.at = (self.at + bytes).min(self.buffer.len());
     }
 
     /// Goes to the next part.
@@ -79,27 +80,31 @@ impl Path {
         if link.is_empty() {
             return Err(Errno::ENOENT);
         }
-        let left = self.end - self.at;
+        let left = self.buffer.len() - self.at;
         if link.len() + left >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
         if self.at < link.len() {
-            self.buffer.copy_within(self.at..self.end, link.len());
-            (self.at, self.end) = (link.len(), link.len() + left);
+            let (from, end) = (self.at, self.buffer.len());
+            while self.buffer.len() < link.len() + left {
+                self.buffer.try_push(0)?;
+            }
+            self.buffer.copy_within(from..end, link.len());
+            self.buffer.truncate(link.len() + left);
+            self.at = link.len();
         }
         self.at -= link.len();
         self.buffer[self.at..][..link.len()].copy_from_slice(link);
         Ok(())
     }
 
-    /// What is left, and a second text behind it.
-    pub fn with_text(&mut self, text: &[u8]) -> Result<&[u8], Errno> {
-        let end = self.end + text.len();
-        while self.buffer.len() < end {
-            self.buffer.try_push(0)?;
-        }
-        self.buffer[self.end..end].copy_from_slice(text);
-        Ok(&self.buffer[self.at..end])
+    /// Has `see` look at what is left, with a second text behind it.
+    pub fn with_text<R>(&mut self, text: &[u8], see: impl FnOnce(&[u8]) -> R) -> Result<R, Errno> {
+        let end = self.buffer.len();
+        self.buffer.try_extend_from_slice(text)?;
+        let seen = see(self.rest());
+        self.buffer.truncate(end);
+        Ok(seen)
     }
 }
 

@@ -3,18 +3,15 @@
 //! Cost: O(parts) in the archive, and one message for each stretch in a server's file system, which ends at a symbolic link, at
 //! its root, or at the path's end.
 
-use alloc::vec::Vec;
-
 use quire_abi::Errno;
 use quire_abi::names::{DONE, FOLLOW, LINK, UP, op};
-use quire_mm::fallible::try_zeroed;
 use quire_mm::machine::Threads;
 
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
 use super::{NUMBERS, Place};
 use crate::archive::{self, Node};
-use crate::ipc::ask::{self, Answer};
+use crate::ipc::ask::{self, Answer, ROOM, Room};
 use crate::task::thread::current;
 use crate::vm::Cpu;
 
@@ -44,22 +41,14 @@ pub struct Request<'a> {
     pub identity: Option<(u32, u32)>,
     /// The only mount where the operation makes sense; of the archive, one that no mount covers.
     pub only: Option<u16>,
-    /// Room for the text that comes back, [`PATH_MAX`] at most.
+    /// Room for the text that comes back, [`ROOM`] at most.
     pub room: usize,
 }
 
 impl Request<'_> {
     /// To look what is there.
-    pub const LOOKUP: Self = Self {
-        op: op::LOOKUP,
-        argument: 0,
-        mode: 0,
-        text: &[],
-        follow: true,
-        identity: None,
-        only: None,
-        room: PATH_MAX,
-    };
+    pub const LOOKUP: Self =
+        Self { op: op::LOOKUP, argument: 0, mode: 0, text: &[], follow: true, identity: None, only: None, room: ROOM };
 }
 
 /// Where a walk has ended.
@@ -77,7 +66,7 @@ pub struct Served {
     /// What it answered.
     pub answer: Answer,
     /// The window that it may have written to.
-    pub text: Vec<u8>,
+    pub text: Room,
 }
 
 /// Walks a path from a directory, and has the request done at its end. ENOENT for an empty path.
@@ -91,7 +80,7 @@ pub fn walk(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reac
 /// The same; with an empty path the request is for the start itself.
 pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reached, Errno> {
     let mut walk = Walk { place: if path.is_absolute() { Place::ROOT } else { start }, links: 0, parts: 0 };
-    let mut room = Vec::new();
+    let mut room = None;
     loop {
         if walk.place.mount == ARCHIVE {
             if let Some(end) = walk.in_archive(path, request)? {
@@ -99,12 +88,15 @@ pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result
             }
             continue;
         }
-        if room.is_empty() {
-            room = try_zeroed(request.room.min(PATH_MAX))?;
+        let mut text = match room.take() {
+            Some(room) => room,
+            None => Room::take()?,
+        };
+        let len = request.room.min(ROOM);
+        if let Some(answer) = walk.at_server(path, request, &mut text[..len])? {
+            return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text }));
         }
-        if let Some(answer) = walk.at_server(path, request, &mut room)? {
-            return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text: room }));
-        }
+        room = Some(text);
     }
 }
 
@@ -192,11 +184,8 @@ impl Walk {
         ];
         let is_other = request.only.is_some_and(|only| only != self.place.mount);
         let op = if is_other { op::PARENT } else { request.op };
-        let text = path.with_text(request.text)?;
-        let answer = ask::ask((&endpoint, badge), op, words, text, room).map_err(|e| match e {
-            Errno::EPIPE => Errno::EIO,
-            e => e,
-        })?;
+        let asked = path.with_text(request.text, |text| ask::ask((&endpoint, badge), op, words, text, room))?;
+        let answer = asked.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
         let [directory, behind, text_len, ..] = answer.words;
         match answer.label {
             DONE if is_other => Err(Errno::EXDEV),

@@ -7,8 +7,6 @@ use quire_abi::layout::Stat;
 pub trait Objects {
     /// A new memory object with these permissions, for a file with this inode number; returns its handle.
     fn make(&mut self, mode: u32, owner: (u32, u32), number: u64) -> Result<u32, Errno>;
-    /// A second handle, with some of the rights of [`quire_abi::ipc::rights`].
-    fn copy(&mut self, handle: u32, rights: u32) -> Result<u32, Errno>;
     /// What the object knows of its file.
     fn stat(&self, handle: u32) -> Stat;
     /// The file has so many names from now on.

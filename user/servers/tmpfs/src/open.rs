@@ -42,7 +42,7 @@ impl<O: Objects> Tree<O> {
         if is_dir && (wanted & WRITE != 0 || flags.contains(Open::CREAT)) {
             return Err(Errno::EISDIR);
         }
-        if !self.owned(node).permits(&self.asker(request.identity), wanted) {
+        if !self.may(request.identity, node, wanted) {
             return Err(Errno::EACCES);
         }
         self.answer(node, rights)
@@ -74,7 +74,7 @@ impl<O: Objects> Tree<O> {
 
     pub(crate) fn access(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let node = end.node.ok_or(Errno::ENOENT)?;
-        let may = self.owned(node).permits(&self.asker(request.identity), request.argument as u32 & 7);
+        let may = self.may(request.identity, node, request.argument as u32 & 7);
         if may { Ok(Answer::default()) } else { Err(Errno::EACCES) }
     }
 

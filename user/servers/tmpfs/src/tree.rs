@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::ipc::rights;
 use quire_abi::layout::Timespec;
 use quire_fs::request::{Answer, Found};
 use quire_fs::walk::{Last, NAME_MAX, Names, Walked, walk};
@@ -127,6 +126,13 @@ impl<O: Objects> Tree<O> {
         }
     }
 
+    /// Whether the caller may access a node in these ways.
+    pub(crate) fn may(&self, identity: (u32, u32), slot: u32, wanted: u32) -> bool {
+        let asker = self.asker(identity);
+        // (Root needs no look at the file for this.)
+        asker.is_root() && wanted & EXECUTE == 0 || self.owned(slot).permits(&asker, wanted)
+    }
+
     /// Type, permissions and owner of a node.
     pub(crate) fn owned(&self, slot: u32) -> Owned {
         match self.table.get(slot) {
@@ -172,19 +178,18 @@ impl<O: Objects> Tree<O> {
         Ok(Found { number, mode, links, user, group, size, modified: node.modified, changed: node.changed })
     }
 
-    /// The answer that names a node. A file's handle comes with it, with these rights.
-    pub(crate) fn answer(&mut self, slot: u32, rights: u32) -> Result<Answer, Errno> {
+    /// The answer that names a node. A file's object is lent with it, with these rights.
+    pub(crate) fn answer(&self, slot: u32, rights: u32) -> Result<Answer, Errno> {
         let mut answer = Answer::done(self.found(slot)?.to_words());
         if let Some(Node { kind: Kind::File(handle), .. }) = self.table.get(slot) {
-            let rights = rights | rights::TRANSFER;
-            answer.handle = Some((self.objects.copy(*handle, rights)?, rights));
+            answer.handle = Some((*handle, rights));
         }
         Ok(answer)
     }
 
     /// Whether the caller may add to a directory and remove from it: EACCES; ENOENT for one that was removed.
     pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
-        let may = self.owned(directory).permits(&self.asker(identity), WRITE | EXECUTE);
+        let may = self.may(identity, directory, WRITE | EXECUTE);
         if may { Ok(()) } else { Err(Errno::EACCES) }
     }
 

@@ -97,14 +97,13 @@ fn send(receiver: Receiver, answer: &Answer) -> Result<ipc::Received, Errno> {
     };
     let mut cargo = Cargo::default();
     cargo.handles[0] = Parcel { number, rights };
-    // (On its own, so that it shows whether the handle has gone.)
-    if let Err(error) = ipc::reply_carrying(0, &message, &cargo) {
-        let _ = ipc::close(number);
-        if error != Errno::ECANCELED {
-            let _ = ipc::reply(&Message { label: error.to_ret() as u64, ..Message::default() });
+    // (If it cannot be lent, to a caller that is not the kernel, there is no answer yet.)
+    match receiver.reply_carrying_receive(&message, &cargo, Patience::Endless) {
+        Err(error @ (Errno::EBADF | Errno::EMFILE | Errno::EPERM | Errno::ENOMEM)) => {
+            receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, Patience::Endless)
         }
+        received => received,
     }
-    receiver.receive(Patience::Endless)
 }
 
 /// What the machine has of memory, and what is free of it, in pages.
@@ -121,9 +120,6 @@ struct Kernel;
 impl Objects for Kernel {
     fn make(&mut self, mode: u32, owner: (u32, u32), number: u64) -> Result<u32, Errno> {
         ipc::memory(mode, owner, number)
-    }
-    fn copy(&mut self, handle: u32, rights: u32) -> Result<u32, Errno> {
-        ipc::copy(handle, rights)
     }
     fn stat(&self, handle: u32) -> Stat {
         // (It is our own handle.)
