@@ -49,7 +49,7 @@ use board::BOARD;
 use boot::memory;
 use console::{early_port, input, log as kernel_log, serial};
 use ipc::bell;
-use task::{courier, oom, percpu, sched};
+use task::{courier, kswapd, oom, percpu, sched};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
@@ -123,6 +123,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
     bell::start().unwrap_or_else(|e| boot::stop("no memory for the ringer of bells", &e));
     courier::start().unwrap_or_else(|e| boot::stop("no memory for the courier of signals", &e));
+    kswapd::start().unwrap_or_else(|e| boot::stop("no memory for kswapd", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();

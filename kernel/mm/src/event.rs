@@ -66,8 +66,12 @@ events! {
     ArchiveNode = "archive_nodes",
     /// Rounds of direct reclaim.
     AllocStall = "allocstall",
-    /// Pages that reclaim took from programs.
-    Reclaimed = "pgsteal",
+    /// Pages that threads which waited for memory took from programs.
+    StealDirect = "pgsteal_direct",
+    /// Pages that kswapd took from programs.
+    StealKswapd = "pgsteal_kswapd",
+    /// Times that kswapd has begun to balance a node.
+    Background = "pageoutrun",
     /// Calls of shrinkers that had something to give.
     ShrinkerCall = "shrinker_calls",
     /// Pages that shrinkers gave back.

@@ -61,6 +61,8 @@ pub struct Watermarks {
 /// How far below a watermark an allocation may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
+    /// To the high watermark: what background reclaim restores.
+    Balanced,
     /// To the low watermark: the first attempt of every caller.
     Low,
     /// To the min watermark: during reclaim.
@@ -190,6 +192,7 @@ impl<M: Machine> Zone<M> {
     fn kept_from(&self, demand: &Demand) -> usize {
         let min = self.min.load(Relaxed);
         let mark = match demand.depth {
+            Depth::Balanced => self.high.load(Relaxed),
             Depth::Low => self.low.load(Relaxed),
             Depth::Min => min,
             Depth::High => min - min / 2,

@@ -112,6 +112,42 @@ fn kswapd_is_woken_by_who_says_so() {
     }
 }
 
+/// After 16 rounds without a page kswapd is left alone until something was freed.
+#[test]
+fn kswapd_gives_up() {
+    let (sim, around, mut all) = exhausted(1);
+    let fails = || assert!(sim.pages().alloc_page(Gfp::NOWAIT).is_err());
+    fails();
+    assert!(sim.pages().wants_balance(0));
+    assert_eq!((sim.pages().balance(0), around.scans(), around.woken()), (0, 16, 1));
+    fails();
+    assert_eq!((sim.pages().balance(0), around.scans(), around.woken()), (0, 16, 1));
+    all.truncate(all.len() - 40);
+    sim.pages().drain_all();
+    fails();
+    assert_eq!((sim.pages().balance(0), around.scans(), around.woken()), (0, 32, 2));
+    // Or until a thread that waited has found something.
+    around.cache.lock().unwrap().extend(all.pop());
+    assert!(sim.pages().alloc_page(Gfp::NOIO).is_err());
+    assert_eq!(around.woken(), 2);
+    fails();
+    assert_eq!(around.woken(), 3);
+}
+
+/// For a large block as much is freed as the watermarks say, and no more: single pages need not merge.
+#[test]
+fn kswapd_does_not_free_everything_for_a_large_block() {
+    let (sim, around, all) = exhausted(32);
+    let high: usize = sim.pages().zones().map(|zone| zone.watermarks().high).sum();
+    let (odd, even): (Vec<_>, Vec<_>) = all.into_iter().partition(|block| block.pfn().0 % 2 == 1);
+    assert!(odd.len() > 8 * high);
+    *around.cache.lock().unwrap() = odd;
+    assert!(sim.pages().alloc_pages(3, Gfp::NOWAIT).is_err());
+    let freed = sim.pages().balance(0);
+    assert!((2 * high..2 * high + 64).contains(&freed), "{freed} pages of {high}");
+    drop(even);
+}
+
 #[test]
 fn failures_are_reported_unless_nowarn() {
     let (sim, around, _all) = exhausted(0);

@@ -5,9 +5,9 @@
 //! - [`users`]: what is limited for all processes of a user.
 //! - [`directory`], [`action`], [`pending`]: the working directory, what signals do to a process, and those that it has not taken yet.
 //! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
-//!   [`process`], [`table`], [`children`], [`courier`], [`walk`], [`credentials`], [`memory_limits`], [`signal`], [`stop`],
-//!   [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a thread waits, which a signal ends, which is sent
-//!   to a process, which has threads.
+//!   [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`], [`signal`],
+//!   [`stop`], [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
+//!   thread waits, which a signal ends, which is sent to a process, which has threads.
 //! - [`turn`], [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
 //! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
@@ -28,6 +28,7 @@ pub mod exit;
 pub mod image;
 pub mod inject;
 pub mod itimer;
+pub mod kswapd;
 pub mod latency;
 pub mod membarrier;
 pub mod memory_limits;

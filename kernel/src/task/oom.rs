@@ -28,7 +28,7 @@ use super::process::{NAME_LEN, Process};
 use super::thread::current;
 use super::wait::{Sleep, WaitQueue};
 use super::walk::{self, Among};
-use super::{sched, signal};
+use super::{kswapd, sched, signal};
 use crate::arch::{cpu, timer};
 use crate::vm::{PAGES, RECLAIM, SPACES};
 
@@ -67,6 +67,10 @@ static FREED: WaitQueue = WaitQueue::new();
 pub struct Pressure;
 
 impl PressureHandler for Pressure {
+    fn wake_kswapd(&self, node: usize) {
+        kswapd::wake(node);
+    }
+
     fn out_of_memory(&self, _order: u32, _gfp: Gfp) -> bool {
         let releases = RELEASES.load(Ordering::Acquire) & !HURRIED;
         current().starved.store(releases | STARVED, Ordering::Relaxed);

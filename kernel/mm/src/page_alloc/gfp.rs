@@ -40,8 +40,7 @@ bitflags! {
         const FS = 1 << 10;
         /// The caller may wait: shrinkers run on its behalf.
         const DIRECT_RECLAIM = 1 << 11;
-        /// Wakes background reclaim below the low watermark (takes effect with kswapd; until then the kernel's handler
-        /// does nothing).
+        /// Wakes background reclaim below the low watermark.
         const KSWAPD_RECLAIM = 1 << 12;
         /// No message in the log if it fails.
         const NOWARN = 1 << 13;

@@ -8,6 +8,7 @@
 //! Locks: a zone's ([`Rank::Zone`](crate::sync::Rank::Zone)), and never two of them; shrinkers are called without locks
 //! of this module.
 
+mod background;
 mod block;
 mod bounds;
 pub mod cma;
@@ -142,6 +143,7 @@ pub struct PageAllocator<M: Machine> {
     pressure: pressure::Pressure<M>,
     injection: inject::Injection,
     cma: cma::Cma,
+    background: [background::Background; MAX_NODES],
 }
 
 // SAFETY: all fields but `topology` are atomics and locks. `topology` is only written by `init`, whose caller promises
@@ -162,6 +164,7 @@ impl<M: Machine> PageAllocator<M> {
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
             cma: cma::Cma::new(),
+            background: [const { background::Background::new() }; MAX_NODES],
         }
     }
 

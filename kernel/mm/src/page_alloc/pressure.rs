@@ -26,8 +26,8 @@ pub trait Reclaimer: Sync {
 
 /// The kernel's reaction to memory pressure. Each method has a default that does nothing.
 pub trait PressureHandler: Sync {
-    /// A zone of this node fell below its low watermark: background reclaim should run. Called with no lock held
-    /// by the allocator, possibly with interrupts masked.
+    /// Zones of this node fell below their low watermarks: its background reclaim should run
+    /// ([`PageAllocator::balance`]). Called with no lock held by the allocator, possibly with interrupts masked.
     fn wake_kswapd(&self, node: usize) {
         let _ = node;
     }

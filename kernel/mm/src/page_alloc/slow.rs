@@ -24,7 +24,7 @@ const COSTLY_ROUNDS: u32 = 2;
 const COSTLY_ORDER: u32 = 3;
 
 /// The least number of pages that a round of reclaim requests.
-const RECLAIM_TARGET: usize = 32;
+pub(super) const RECLAIM_TARGET: usize = 32;
 
 impl<M: Machine> PageAllocator<M> {
     /// Allocates by all means that `gfp` permits. `None` means this CPU's node.
@@ -77,7 +77,7 @@ impl<M: Machine> PageAllocator<M> {
             return Some(pfn);
         }
         if gfp.contains(Gfp::KSWAPD_RECLAIM) {
-            self.pressure.handler().wake_kswapd(node);
+            self.wake_background(node, &demand, gfp);
         }
         // Only for kernel memory on the exit path, not for the dying program's own pages.
         let is_dying = !gfp.intersects(Gfp::NOMEMALLOC | Gfp::MOVABLE) && self.pressure.handler().may_use_reserves();
@@ -229,7 +229,12 @@ impl<M: Machine> PageAllocator<M> {
         let target = RECLAIM_TARGET.max(2 << demand.order);
         let mut freed = self.shrink(target, gfp);
         if freed < target {
-            freed += self.reclaim(node, demand.highest, target - freed);
+            let taken = self.reclaim(node, demand.highest, target - freed);
+            self.machine.count(Event::StealDirect, taken);
+            freed += taken;
+        }
+        if freed != 0 {
+            self.background_has_hope(node);
         }
         self.drain_all();
         for zone in self.topology().zonelists[node][demand.highest].iter() {

@@ -17,7 +17,6 @@ use core::sync::atomic::Ordering::*;
 use spin::Once;
 
 use crate::addr::Pfn;
-use crate::event::Event;
 use crate::fallible::{AllocError, TryVec};
 use crate::frame;
 use crate::machine::Killed;
@@ -330,8 +329,6 @@ impl<M: Machine> Node<M> {
 impl<M: Machine> Reclaimer for Reclaim<M> {
     fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
         let node = self.nodes.get().and_then(|nodes| nodes.get(node));
-        let freed = node.map_or(0, |node| node.shrink(highest, target));
-        self.machine.count(Event::Reclaimed, freed);
-        freed
+        node.map_or(0, |node| node.shrink(highest, target))
     }
 }

@@ -125,3 +125,29 @@ fn a_round_of_reclaim_frees_what_is_asked_for() {
     drop(mm);
     rig.assert_balanced_but(reclaim.frames());
 }
+
+/// kswapd has something to do when an allocation has found less than the low watermark, and makes free what is between that and the
+/// high one, once.
+#[test]
+fn background_reclaim_goes_from_the_low_to_the_high_watermark() {
+    let (rig, reclaim) = machine(16);
+    let pages = rig.sim.pages();
+    let mm = rig.space();
+    let at = anon(&rig, &mm, pages.total_managed() * PAGE);
+    let zone = || pages.zones().next().unwrap();
+    let marks = zone().watermarks();
+    let mut touched = 0;
+    while !pages.wants_balance(0) {
+        rig.write(&mm, at + touched * PAGE, 1).unwrap();
+        touched += 1;
+    }
+    assert!(zone().free() <= marks.low && zone().free() > marks.min, "{} pages are free", zone().free());
+    let (before, freed) = (zone().free(), pages.balance(0));
+    assert!(zone().free() > marks.high && zone().free() <= marks.high + 64, "{} pages are free", zone().free());
+    assert!(freed >= marks.high - before);
+    assert!(!pages.wants_balance(0));
+    assert_eq!(pages.balance(0), 0, "nobody has asked since");
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced_but(reclaim.frames());
+}
