@@ -336,7 +336,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
 pub fn seek(open: &OpenFile, at: u64, hole: bool) -> Result<u64, Errno> {
     let (next, len) = match Source::of(open)? {
         Source::Memory(file) if hole => (file.content.next_hole(at)?, file.content.len()),
-        Source::Memory(file) => (file.content.next_data(at), file.content.len()),
+        Source::Memory(file) => (file.content.next_data(at)?, file.content.len()),
         // It has no holes.
         Source::Archive(data) if hole => (Some(data.len() as u64), data.len() as u64),
         Source::Archive(data) => (Some(at), data.len() as u64),

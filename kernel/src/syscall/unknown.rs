@@ -1,23 +1,34 @@
 //! Unknown calls: ENOSYS, and one line in the log per program and call.
 //!
-//! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line.
-//! The pairs logged are kept in a table of [`SLOTS`] words, one hash each; when it is full, an old entry is
-//! overwritten, and its line may appear again. Numbers without a name count as one call. A thread remembers its last
-//! unknown call, so that repeating it is cheap.
+//! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line. The calls that
+//! were logged of each are kept as bits, of [`PROGRAMS`] programs; when there are more, one is forgotten, and its lines may appear again.
+//! Numbers without a name count as one call. A thread remembers its last unknown call, so that repeating it is cheap.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use quire_abi::nr::LINUX_END;
 use quire_abi::{Errno, linux};
 
 use super::Answer;
 use crate::task::thread::{Thread, current};
 
-const SLOTS: usize = 256;
+/// Programs that are remembered.
+const PROGRAMS: usize = 128;
 
-/// Slots probed for a hash, from its own on.
+/// Places where a program may be, from that of its hash on.
 const PROBES: usize = 8;
 
-static SAID: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+/// Words of bits: one for each of Linux's numbers, and one for those without a name.
+const WORDS: usize = LINUX_END / 64 + 1;
+
+struct Program {
+    /// Its hash, which is not 0.
+    id: AtomicU64,
+    said: [AtomicU64; WORDS],
+}
+
+static SAID: [Program; PROGRAMS] =
+    [const { Program { id: AtomicU64::new(0), said: [const { AtomicU64::new(0) }; WORDS] } }; PROGRAMS];
 
 /// Handles a call that is not in the dispatch table.
 #[inline]
@@ -34,8 +45,8 @@ pub fn call(nr: usize) -> Answer {
 fn say(thread: &Thread, nr: usize) {
     let process = thread.process();
     let name = linux::call_name(nr);
-    let named = if name.is_some() { nr as u64 + 1 } else { 0 };
-    if is_new(process.program.load(Ordering::Relaxed), named) {
+    let call = if name.is_some() && nr < LINUX_END { nr } else { LINUX_END };
+    if is_new(process.program.load(Ordering::Relaxed), call) {
         let program = *process.name.lock();
         let program = program.split(|&b| b == 0).next().unwrap_or(&[]).escape_ascii();
         let tid = thread.tid();
@@ -46,18 +57,22 @@ fn say(thread: &Thread, nr: usize) {
     }
 }
 
-/// Inserts a pair; returns whether it is new.
-fn is_new(program: u64, call: u64) -> bool {
-    // Fibonacci hashing; an entry is never 0, which is an empty slot.
-    let hash = (program ^ call.wrapping_mul(0xff51_afd7_ed55_8ccd)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let first = (hash >> 56) as usize;
-    for probe in 0..PROBES {
-        let slot = &SAID[(first + probe) % SLOTS];
-        match slot.compare_exchange(0, hash, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return true,
-            Err(there) if there == hash => return false,
-            Err(_) => {}
-        }
-    }
-    SAID[first].swap(hash, Ordering::Relaxed) != hash
+/// Notes a call of a program; returns whether it is its first.
+fn is_new(program: u64, call: usize) -> bool {
+    // Fibonacci hashing; 0 stands for no program.
+    let id = program.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let first = (id >> 32) as usize;
+    let places = (0..PROBES).map(|probe| &SAID[(first + probe) % PROGRAMS]);
+    let place = places.clone().find(|place| {
+        let there = place.id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed);
+        there.is_ok() || there == Err(id)
+    });
+    let place = place.unwrap_or_else(|| {
+        let place = &SAID[first % PROGRAMS];
+        place.id.store(id, Ordering::Relaxed);
+        place.said.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        place
+    });
+    let bit = 1 << (call % 64);
+    place.said[call / 64].fetch_or(bit, Ordering::Relaxed) & bit == 0
 }

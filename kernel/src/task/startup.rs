@@ -3,6 +3,8 @@
 //!
 //! The stack is written through pinned pages, since its space is not the current one yet.
 
+use core::ops::ControlFlow;
+
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
@@ -15,7 +17,7 @@ use quire_mm::mm::{FaultError, MapRequest};
 
 use super::credentials::Credentials;
 use super::image::{Image, PROGRAM_HEADER};
-use super::point::{ENTRIES, resched_point};
+use super::point::resched_point;
 use super::wait::Sleep;
 use crate::arch::{regs, uaccess};
 use crate::ipc::handles::Handles;
@@ -55,6 +57,20 @@ impl Strings {
         Ok(())
     }
 
+    /// Tells `see` where each string ends, its NUL included, until that has enough.
+    fn each_end(&self, mut see: impl FnMut(usize) -> Result<ControlFlow<()>, Errno>) -> Result<(), Errno> {
+        const PIECE: usize = 4096;
+        for (n, piece) in self.bytes.chunks(PIECE).enumerate() {
+            resched_point(Sleep::Killable)?;
+            for (at, _) in piece.iter().enumerate().filter(|(_, byte)| **byte == 0) {
+                if see(n * PIECE + at + 1)?.is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn append(&mut self, piece: &[u8]) -> Result<(), Errno> {
         if self.bytes.len() + piece.len() > MAX_STRINGS {
             return Err(Errno::E2BIG);
@@ -66,7 +82,11 @@ impl Strings {
     pub fn for_interpreter(&self, head: &[&[u8]]) -> Result<Self, Errno> {
         let mut strings = Self::default();
         head.iter().try_for_each(|text| strings.push(text))?;
-        let first = self.bytes.iter().position(|&b| b == 0).map_or(self.bytes.len(), |nul| nul + 1);
+        let mut first = 0;
+        self.each_end(|end| {
+            first = end;
+            Ok(ControlFlow::Break(()))
+        })?;
         strings.append(&self.bytes[first..])?;
         strings.count += self.count.saturating_sub(1);
         Ok(strings)
@@ -78,7 +98,6 @@ impl Strings {
         let mut buffer = try_zeroed(PAGE_SIZE)?;
         let mut slot = addr;
         while addr.get() != 0 {
-            resched_point(Sleep::Killable)?;
             let pointer: usize = uaccess::get(slot)?;
             if pointer == 0 {
                 break;
@@ -86,6 +105,7 @@ impl Strings {
             // A string longer than the buffer is copied in pieces.
             let mut from = UserAddr::new(pointer);
             loop {
+                resched_point(Sleep::Killable)?;
                 match uaccess::get_string(&mut buffer, from) {
                     Ok(text) => {
                         strings.push(text)?;
@@ -233,13 +253,11 @@ fn vectors(
     word(args.count as u64)?;
     for (strings, start) in [(args, args_at), (env, env_at)] {
         let mut from = 0;
-        for (n, text) in strings.bytes.split_inclusive(|&b| b == 0).enumerate() {
-            if n % ENTRIES == 0 {
-                resched_point(Sleep::Killable)?;
-            }
+        strings.each_end(|end| {
             word((start + from) as u64)?;
-            from += text.len();
-        }
+            from = end;
+            Ok(ControlFlow::Continue(()))
+        })?;
         word(0)?;
     }
     for (key, value) in auxv {

@@ -18,6 +18,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use super::radix::Next;
 use super::{Content, Object, ObjectError, ObjectPage};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
 use crate::fallible::{AllocError, KArc};
@@ -183,9 +184,19 @@ impl<M: Machine> Object<M> {
     }
 
     /// The first byte from `at` on that a page has; `None` if there is none before the end.
-    pub fn next_data(&self, at: u64) -> Option<u64> {
-        let (index, _) = self.owned.lock().next((at >> PAGE_SHIFT) as usize)?;
-        Some(at.max((index as u64) << PAGE_SHIFT)).filter(|at| *at < self.len())
+    pub fn next_data(&self, at: u64) -> Result<Option<u64>, Killed> {
+        let mut from = (at >> PAGE_SHIFT) as usize;
+        loop {
+            let next = self.owned.lock().next(from);
+            match next {
+                Next::Frame(index, _) => {
+                    return Ok(Some(at.max((index as u64) << PAGE_SHIFT)).filter(|at| *at < self.len()));
+                }
+                Next::Nothing => return Ok(None),
+                Next::Later(index) => from = index,
+            }
+            self.machine.resched_point()?;
+        }
     }
 
     /// The first byte from `at` on that no page has, or the end; `None` behind the end.
@@ -247,11 +258,17 @@ impl<'a, M: Machine> Turn<'a, M> {
         loop {
             for _ in 0..POINT_EVERY {
                 let owned = object.owned.lock();
-                let Some((index, pfn)) = owned.next(from) else { return Ok(false) };
-                if frame::page(object.machine, Pfn(pfn as usize)).is_pinned() {
-                    return Ok(true);
+                match owned.next(from) {
+                    Next::Frame(_, pfn) if frame::page(object.machine, Pfn(pfn as usize)).is_pinned() => {
+                        return Ok(true);
+                    }
+                    Next::Frame(index, _) => from = index + 1,
+                    Next::Nothing => return Ok(false),
+                    Next::Later(index) => {
+                        from = index;
+                        break;
+                    }
                 }
-                from = index + 1;
             }
             object.machine.resched_point()?;
         }

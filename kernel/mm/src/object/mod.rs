@@ -32,7 +32,7 @@ use crate::supply::Supply;
 use crate::sync::{Rank, SpinLock};
 use crate::table::Machine;
 use crate::vma::Vma;
-use radix::Radix;
+use radix::{Next, Radix};
 
 /// The areas that map an object, by index.
 pub type Mappings<M> = Spans<Vma<M>, BY_INDEX>;
@@ -310,12 +310,21 @@ impl<M: Machine> Object<M> {
     /// fault that has got the page from [`Object::page`] before holds a reference, and still maps it.
     pub(crate) fn give_up(&self, first: usize, end: usize) -> Option<(usize, Pfn)> {
         debug_assert!(!self.is_file(), "the pages of a file are not given up");
-        let (index, pfn) = {
+        let mut from = first;
+        let (index, pfn) = loop {
             let mut owned = self.owned.lock();
-            let (index, pfn) = owned.next(first).filter(|(index, _)| *index < end)?;
-            owned.take(index);
-            self.unpromise_page();
-            (index, Pfn(pfn as usize))
+            match owned.next(from) {
+                Next::Frame(index, pfn) if index < end => {
+                    owned.take(index);
+                    self.unpromise_page();
+                    break (index, Pfn(pfn as usize));
+                }
+                Next::Later(index) if index < end => from = index,
+                _ => return None,
+            }
+            drop(owned);
+            // (What has begun is completed.)
+            let _ = self.machine.resched_point();
         };
         // Not under the spin lock: a thread may be preempted while it has the page locked.
         self.disown(frame::page(self.machine, pfn));

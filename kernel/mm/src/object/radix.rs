@@ -9,6 +9,9 @@ use crate::supply::Supply;
 const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
 
+/// Leaves that one search looks through.
+const LEAVES: usize = 64;
+
 // A leaf takes as much memory as an inner node; the allocator's size classes would round it up anyway.
 #[allow(clippy::large_enum_variant)]
 enum Node {
@@ -96,27 +99,39 @@ impl Radix {
         }
     }
 
-    /// The first frame at `index` or above, and its index.
-    pub fn next(&self, index: usize) -> Option<(usize, u32)> {
-        fn walk(node: &Node, index: usize, shift: u32) -> Option<(usize, u32)> {
+    /// Looks for the first frame at `index` or above, through [`LEAVES`] leaves at most: those that were emptied stay, and there may be
+    /// many.
+    pub fn next(&self, index: usize) -> Next {
+        fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
             let first = index >> shift;
             match node {
+                Node::Leaf(_) if *left == 0 => Next::Later(index),
                 Node::Leaf(frames) => {
-                    let way = (first..WAYS).find(|way| frames[*way] != 0)?;
-                    Some((way, frames[way]))
+                    *left -= 1;
+                    let way = (first..WAYS).find(|way| frames[*way] != 0);
+                    way.map_or(Next::Nothing, |way| Next::Frame(way, frames[way]))
                 }
-                Node::Inner(nodes) => (first..WAYS).find_map(|way| {
-                    // Below the first of them the search begins at the index, below the others at 0.
-                    let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
-                    let (found, frame) = walk(nodes[way].as_deref()?, rest, shift - BITS)?;
-                    Some((way << shift | found, frame))
-                }),
+                Node::Inner(nodes) => {
+                    for (way, node) in nodes.iter().enumerate().skip(first) {
+                        // Below the first of them the search begins at the index, below the others at 0.
+                        let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
+                        let Some(node) = node.as_deref() else { continue };
+                        match walk(node, rest, shift - BITS, left) {
+                            Next::Nothing => {}
+                            Next::Frame(found, frame) => return Next::Frame(way << shift | found, frame),
+                            Next::Later(from) => return Next::Later(way << shift | from),
+                        }
+                    }
+                    Next::Nothing
+                }
             }
         }
-        if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
-            return None;
+        match self.root.as_deref() {
+            Some(root) if index.checked_shr(reach(self.height)).unwrap_or(0) == 0 => {
+                walk(root, index, BITS * self.height, &mut { LEAVES })
+            }
+            _ => Next::Nothing,
         }
-        walk(self.root.as_deref()?, index, BITS * self.height)
     }
 
     /// Takes the frame at `index` out. The nodes stay.
@@ -158,10 +173,50 @@ impl Radix {
     }
 }
 
+/// What [`Radix::next`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// A frame, and its index.
+    Frame(usize, u32),
+    /// There is none.
+    Nothing,
+    /// None yet: the search goes on there.
+    Later(usize),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    fn next(tree: &Radix, mut at: usize) -> Option<(usize, u32)> {
+        loop {
+            match tree.next(at) {
+                Next::Frame(index, frame) => return Some((index, frame)),
+                Next::Nothing => return None,
+                Next::Later(from) => {
+                    assert!(from > at, "it goes on");
+                    at = from;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_search_through_what_was_emptied_is_cut_into_pieces() {
+        let supply = Supply::new(crate::sim::Sim::with_mib(16));
+        let mut tree = Radix::new();
+        for leaf in 0..200 {
+            *tree.slot(leaf * WAYS + 5, &supply).unwrap() = 1;
+            tree.take(leaf * WAYS + 5);
+        }
+        *tree.slot(300 * WAYS + 7, &supply).unwrap() = 9;
+        assert_eq!(tree.next(3), Next::Later(LEAVES * WAYS));
+        assert_eq!(tree.next(LEAVES * WAYS + 1), Next::Later(2 * LEAVES * WAYS));
+        assert_eq!(tree.next(3 * LEAVES * WAYS), Next::Frame(300 * WAYS + 7, 9));
+        assert_eq!(tree.next(300 * WAYS + 8), Next::Nothing);
+        tree.drain(|_| {});
+    }
 
     #[test]
     fn a_sparse_set_of_indices_is_found_again() {
@@ -182,10 +237,10 @@ mod tests {
         for _ in 0..2 {
             let mut at = 0;
             for (index, frame) in &model {
-                assert_eq!(tree.next(at), Some((*index, *frame)));
+                assert_eq!(next(&tree, at), Some((*index, *frame)));
                 at = index + 1;
             }
-            assert_eq!(tree.next(at), None);
+            assert_eq!(next(&tree, at), None);
             model.retain(|index, frame| {
                 if *frame % 3 == 0 {
                     tree.take(*index);

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+use alloc::ffi::CString;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -71,6 +72,8 @@ const KINDS: &[(&str, Work)] = &[
     ("threads that block a signal are asked whether they do", blocked_signalled),
     ("a process of many threads is stopped", threads_stopped),
     ("threads give way to another program", threads_replaced),
+    ("a program gets long arguments", arguments_passed),
+    ("data is looked for behind a large hole", hole_passed),
     ("the time of many threads is asked for", threads_timed),
     ("timers of many processes ring together", timers_ring),
     ("a group is waited for among many children", group_waited_for),
@@ -392,6 +395,27 @@ fn threads_replaced(amount: &Amount) -> Result<bool, Errno> {
         process::execve(c"/tests/latency", [c"latency", c"nothing"], []).get()
     };
     Ok(child(become_another) == Ok(Status::Exited(0)))
+}
+
+fn arguments_passed(_: &Amount) -> Result<bool, Errno> {
+    const LONG: usize = 120_000;
+    let long = CString::new([b'x'; LONG]).map_err(|_| Errno::EINVAL)?;
+    let become_another = || {
+        let arguments = [c"latency", c"nothing", &*long];
+        process::execve(c"/tests/latency", arguments, [&*long]).get()
+    };
+    Ok(child(become_another) == Ok(Status::Exited(0)))
+}
+
+fn hole_passed(amount: &Amount) -> Result<bool, Errno> {
+    const PUNCH: usize = 3;
+    const DATA: usize = 3;
+    let len = amount.bytes * 16;
+    let file = raw(nr::MEMFD_CREATE, [c"hole".as_ptr() as usize, 0])?;
+    raw(nr::FTRUNCATE, [file, len + PAGE])?;
+    raw(nr::FALLOCATE, [file, 0, 0, len + PAGE])?;
+    raw(nr::FALLOCATE, [file, PUNCH, 0, len])?;
+    Ok(raw(nr::LSEEK, [file, PAGE, DATA]) == Ok(len) && raw(nr::FALLOCATE, [file, PUNCH, 0, len]) == Ok(0))
 }
 
 fn threads_timed(amount: &Amount) -> Result<bool, Errno> {

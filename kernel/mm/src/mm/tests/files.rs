@@ -259,7 +259,7 @@ impl Pair {
         let promised = self.rig.sim.spaces().commit().sum() as usize;
         let areas = if self.file.mappings().lock().is_empty() { 0 } else { PAGES };
         assert_eq!(promised, self.model.pages.len() + areas, "promised");
-        assert_eq!(self.file.next_data(at as u64), self.model.next_data(at));
+        assert_eq!(self.file.next_data(at as u64), Ok(self.model.next_data(at)));
         if at < len {
             assert_eq!(self.file.next_hole(at as u64), Ok(Some(self.model.next_hole(at))));
         }
@@ -330,7 +330,7 @@ fn is_whole_after(seed: u64) -> bool {
     Sim::set_cpu(0);
     let is_gone = |mm: &Space, at| rig.touch(0, mm, at, Access::Read).err() == Some(FaultError::BeyondObject);
     let are_gone = is_gone(&mm, SHARED + PAGE) && is_gone(&other, PRIVATE + PAGE);
-    let whole = are_gone && file.owned_pages() == 1 && file.next_data(PAGE as u64).is_none();
+    let whole = are_gone && file.owned_pages() == 1 && file.next_data(PAGE as u64) == Ok(None);
     (0..3).for_each(|cpu| rig.idle(cpu));
     whole && rig.sim.pages().bad_pages() == 0
 }
@@ -353,7 +353,7 @@ fn a_page_may_be_the_last_that_there_is() {
     let last = MAX_LEN - 3;
     assert_eq!(write(&rig, &file, last, &[7; 3], PAGE), Ok(3));
     assert_eq!((file.len(), read(&file, last - 1, 10)), (MAX_LEN, vec![0, 7, 7, 7]));
-    assert_eq!((file.next_data(0), file.next_hole(0)), (Some(MAX_LEN - PAGE as u64), Ok(Some(0))));
+    assert_eq!((file.next_data(0), file.next_hole(0)), (Ok(Some(MAX_LEN - PAGE as u64)), Ok(Some(0))));
     Object::turn(&file).unwrap().punch(PAGE as u64 + 1, MAX_LEN - 1).unwrap();
     assert_eq!((file.owned_pages(), read(&file, last, 10)), (1, vec![0, 0, 7]));
     Object::turn(&file).unwrap().set_len(0);
