@@ -4,7 +4,7 @@
 
 use crate::layout::pod;
 
-pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, SystemInfo, Books, MapAudit);
+pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, MountInfo, SystemInfo, Books, MapAudit);
 
 /// The kinds of records of `QUIRE_INFO(kind, index, buf, len)`, which copies record number `index` of `kind` and
 /// returns its size; ENOENT past the last record, EINVAL for an unknown kind or a `len` that is not the record's size.
@@ -32,6 +32,8 @@ pub mod kind {
     /// [`AreaInfo`](crate::statistics::AreaInfo), one per part of an area, by address, of the process in the fifth
     /// argument; 0 is the caller. ESRCH if there is no such process.
     pub const AREA: usize = 10;
+    /// [`super::MountInfo`], one a mount, the boot archive first.
+    pub const MOUNT: usize = 11;
 }
 
 /// Orders 0 to 10 of the buddy allocator.
@@ -157,8 +159,46 @@ pub struct ProcessInfo {
     pub rss: u64,
     /// Nanoseconds of CPU time.
     pub cpu_ns: u64,
+    /// Of these, those in the kernel.
+    pub system_ns: u64,
+    /// When it began, in nanoseconds since power-on.
+    pub started_ns: u64,
+    /// Faults that were handled.
+    pub faults: u64,
+    /// Of these, those that brought a page back from swap.
+    pub major_faults: u64,
+    /// Pages in its page tables.
+    pub tables: u64,
+    /// Resident pages that are files' or shared.
+    pub shared: u64,
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Session.
+    pub sid: u32,
+    /// 0.
+    pub pad: u32,
     /// Name, NUL-padded.
     pub name: [u8; 16],
+}
+
+/// One mount.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct MountInfo {
+    /// The device number of its files.
+    pub device: u64,
+    /// Where it is, NUL-padded.
+    pub path: [u8; 64],
+    /// The name of its kind, NUL-padded.
+    pub kind: [u8; 16],
+}
+
+impl Default for MountInfo {
+    fn default() -> Self {
+        Self { device: 0, path: [0; 64], kind: [0; 16] }
+    }
 }
 
 /// The machine as a whole; memory in pages.
@@ -235,7 +275,8 @@ const _: () = {
     assert!(size_of::<ZoneInfo>() == 16 + 8 * (8 + ORDERS));
     assert!(size_of::<RegionInfo>() == 48);
     assert!(size_of::<CpuInfo>() == 64);
-    assert!(size_of::<ProcessInfo>() == 64);
+    assert!(size_of::<ProcessInfo>() == 128);
+    assert!(size_of::<MountInfo>() == 88);
     assert!(size_of::<SystemInfo>() == 128);
     assert!(size_of::<Books>() == 64);
     assert!(size_of::<MapAudit>() == 32);

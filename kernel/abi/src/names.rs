@@ -40,6 +40,12 @@ pub mod op {
     pub const ACCESS: u64 = 12;
     /// Answer: words of [`super::statfs`]. The path is empty.
     pub const STATFS: u64 = 13;
+    /// Of a file without a memory object: writes the bytes from the place [`super::word::ARGUMENT`] on, [`super::word::MODE`] at most,
+    /// to window 1. The path is empty. Answer: how many, 0 at the end.
+    pub const READ: u64 = 14;
+    /// Of such a file: the second text is to be written at the place [`super::word::ARGUMENT`]. The path is empty. Answer: how many
+    /// bytes were.
+    pub const WRITE: u64 = 15;
 }
 
 /// Words of a request.
@@ -71,7 +77,8 @@ pub const LINK: u64 = 1;
 /// An answer: `..` leads out of the root. Words: the root, and where in the path what is behind it begins.
 pub const UP: u64 = 2;
 
-/// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes.
+/// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes; without one it
+/// is read and written by messages.
 pub mod node {
     /// Its number, below 2⁴⁸; 0 is the root. Its inode number is one more.
     pub const NUMBER: usize = 0;

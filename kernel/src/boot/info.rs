@@ -97,6 +97,11 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
     })?;
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     let stats = mm.map(|mm| mm.stats()).unwrap_or_default();
+    let spent = process.time.spent();
+    let (uid, gid) = {
+        let credentials = process.credentials.lock();
+        (credentials.user.effective, credentials.group.effective)
+    };
     let table = TABLE.lock();
     let family = table.family(&process);
     Some(ProcessInfo {
@@ -108,7 +113,17 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
         cpu: family.first_thread().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
         vsize: stats.total as u64,
         rss: (stats.rss_anon + stats.rss_file + stats.rss_shared) as u64,
-        cpu_ns: process.time.spent().total(),
+        cpu_ns: spent.total(),
+        system_ns: spent.system,
+        started_ns: process.started,
+        faults: spent.faults,
+        major_faults: spent.major,
+        tables: stats.table_pages as u64,
+        shared: (stats.rss_file + stats.rss_shared) as u64,
+        uid,
+        gid,
+        sid: family.sid,
+        pad: 0,
         name: *process.name.lock(),
     })
 }

@@ -48,7 +48,7 @@ pub enum Object {
     Archive(&'static Node),
     /// A file in memory.
     Memory(KArc<MemoryFile>),
-    /// A directory of a server, or another name there.
+    /// A directory of a server, or what else is the server's alone.
     Name(Name),
     /// `/dev/null`.
     Null,

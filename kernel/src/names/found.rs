@@ -1,5 +1,5 @@
-//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what has nothing but a
-//! name there, such as a directory.
+//! What a path names: a file of the boot archive, a file whose memory object a server has handed out, or what is the server's
+//! alone: a directory, a symbolic link, a file that is read and written by messages.
 
 use quire_abi::Errno;
 use quire_abi::ipc::rights;
@@ -20,7 +20,7 @@ pub enum Found {
     Archive(&'static Node),
     /// A regular file, and whether it may be read and written.
     File(KArc<MemoryFile>, Allows),
-    /// A directory, or a symbolic link.
+    /// What is the server's alone.
     Name(Name),
 }
 
@@ -38,7 +38,7 @@ impl Allows {
     pub const NOTHING: Self = Self { read: false, write: false };
 }
 
-/// A directory or a symbolic link of a server.
+/// A directory, a symbolic link, or a file of a server's that has no memory object.
 #[derive(Clone)]
 pub struct Name {
     /// Which.
@@ -72,15 +72,14 @@ impl Found {
         let words = served.answer.words;
         let mode = words[node::MODE] as u32;
         let place = Place::new(served.mount, words[node::NUMBER]).ok_or(Errno::EIO)?;
-        match mode & mode::FMT {
-            mode::REG => {
-                let handle = served.answer.handle.ok_or(Errno::EIO)?;
+        match (mode & mode::FMT, &served.answer.handle) {
+            (mode::REG, Some(handle)) => {
                 let Target::Memory(file) = &handle.target else { return Err(Errno::EIO) };
                 file.note_mount(mounts::device(served.mount));
                 let allows = Allows { read: handle.allows(rights::READ), write: handle.allows(rights::WRITE) };
                 Ok(Self::File(file.clone(), allows))
             }
-            mode::DIR | mode::LNK => Ok(Self::Name(Name { place, mode })),
+            (mode::REG | mode::DIR | mode::LNK, _) => Ok(Self::Name(Name { place, mode })),
             _ => Err(Errno::EIO),
         }
     }

@@ -30,10 +30,13 @@ const FIRST_DEVICE: u32 = 0x10;
 /// The endpoint to call, and the sender's badge.
 type Server = (KArc<Endpoint>, u64);
 
+/// The name of a kind of file system, NUL-padded.
+pub type Kind = [u8; 16];
+
 struct Mount {
     /// The directory of the archive that it covers.
     over: AtomicU32,
-    server: SpinLock<Option<Server>>,
+    server: SpinLock<Option<(Server, Kind)>>,
 }
 
 static MOUNTS: [Mount; MOST] =
@@ -46,7 +49,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(1);
 static CHANGES: SpinLock<()> = SpinLock::new(Cpu, Rank::Process, ());
 
 /// Mounts a server over a directory: EBUSY if one is there that lives, or over the root; ENOTDIR; ENOSPC with too many.
-pub fn mount(over: &Node, server: Server) -> Result<(), Errno> {
+pub fn mount(over: &Node, server: Server, kind: Kind) -> Result<(), Errno> {
     if !over.is_dir() {
         return Err(Errno::ENOTDIR);
     }
@@ -59,12 +62,12 @@ pub fn mount(over: &Node, server: Server) -> Result<(), Errno> {
         let number = self::over(over.ino).map_or(count, usize::from);
         let mount = MOUNTS.get(number).ok_or(Errno::ENOSPC)?;
         let former = mount.server.lock().take();
-        if let Some(former) = former.filter(|(endpoint, _)| endpoint.is_open()) {
+        if let Some(former) = former.filter(|((endpoint, _), _)| endpoint.is_open()) {
             *mount.server.lock() = Some(former);
             return Err(Errno::EBUSY);
         }
         mount.over.store(over.ino, Ordering::Relaxed);
-        let former = mount.server.lock().replace(server);
+        let former = mount.server.lock().replace((server, kind));
         COUNT.store(count.max(number + 1), Ordering::Release);
         former
     };
@@ -87,7 +90,8 @@ pub fn covered(mount: u16) -> u32 {
 /// The server of a mount, to be called: EIO if there is none.
 pub fn server(mount: u16) -> Result<Server, Errno> {
     let mount = MOUNTS.get(usize::from(mount)).ok_or(Errno::EIO)?;
-    mount.server.lock().clone().ok_or(Errno::EIO)
+    let server = mount.server.lock();
+    server.as_ref().map(|(server, _)| server.clone()).ok_or(Errno::EIO)
 }
 
 /// The device number of a mount's files.
@@ -99,4 +103,11 @@ pub fn device(mount: u16) -> u32 {
 pub fn with_device(device: u32) -> Option<u16> {
     let mount = u16::try_from(device.checked_sub(FIRST_DEVICE)?).ok()?;
     (usize::from(mount) < MOST).then_some(mount)
+}
+
+/// The name of a mount's kind; `None` behind the last mount.
+pub fn kind(mount: u16) -> Option<Kind> {
+    let count = COUNT.load(Ordering::Acquire);
+    let mount = MOUNTS[..count].get(usize::from(mount))?;
+    Some(mount.server.lock().as_ref().map_or([0; 16], |(_, kind)| *kind))
 }

@@ -27,6 +27,7 @@ mod quire;
 pub mod restart;
 mod rseq;
 mod sched;
+mod served;
 mod signal;
 mod signalfd;
 mod statistics;

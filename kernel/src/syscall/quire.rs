@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::{Control, setting};
-use quire_abi::info::{MapAudit, kind};
+use quire_abi::info::{MapAudit, MountInfo, kind};
 use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
 use quire_mm::cma::CmaError;
@@ -15,6 +15,7 @@ use quire_mm::mm::Mover;
 use super::{Answer, Args};
 use super::{areas, lookup, statistics};
 use crate::arch::uaccess;
+use crate::archive;
 use crate::boot::info as facts;
 use crate::console::log as kernel_log;
 use crate::ipc::handles::Target;
@@ -44,8 +45,21 @@ pub fn info(a: Args) -> Answer {
         kind::COUNTER => answer(a, statistics::counter(index)),
         kind::CMA => answer(a, statistics::cma(index)),
         kind::AREA => answer(a, area(a)?),
+        kind::MOUNT => answer(a, mount_info(index)?),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// A mount. A path that is longer than its field is left out.
+fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
+    let Ok(mount) = u16::try_from(index) else { return Ok(None) };
+    let Some(kind) = mounts::kind(mount) else { return Ok(None) };
+    let mut path = [0; 64];
+    let over = archive::by_number(mounts::covered(mount)).ok_or(Errno::ENOENT)?;
+    let len = over.path(&mut path).unwrap_or(0);
+    path[len..].fill(0);
+    let kind = if mount == mounts::ARCHIVE { *b"rootfs\0\0\0\0\0\0\0\0\0\0" } else { kind };
+    Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind }))
 }
 
 /// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none.
@@ -105,16 +119,18 @@ pub fn poweroff(a: Args) -> Answer {
     power::off(a.uint(1))
 }
 
-/// Mounts the server of the sender x2 over the directory x1.
+/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes.
 pub fn mount(a: Args) -> Answer {
     control(a, Control::MOUNT)?;
     let server = current().process().handles.with(a.uint(2), |handle| match &handle.target {
         Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
         _ => Err(Errno::EPERM),
     })?;
-    let mut path = Path::from_user(a.addr(1))?;
-    let over = lookup::covered(&mut path)?;
-    mounts::mount(over, server)?;
+    let mut kind = mounts::Kind::default();
+    let len = uaccess::get_string(&mut kind, a.addr(3))?.len();
+    kind[len..].fill(0);
+    let over = lookup::covered(&mut Path::from_user(a.addr(1))?)?;
+    mounts::mount(over, server, kind)?;
     Ok(0)
 }
 

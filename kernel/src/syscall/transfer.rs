@@ -14,7 +14,7 @@ use quire_mm::fallible::KArc;
 use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::content::{self, Place, Range, Source};
 use super::file::table;
-use super::{Answer, Args, signalfd};
+use super::{Answer, Args, served, signalfd};
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::eventfd::EventFd;
@@ -82,7 +82,8 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::read(file, memory, to, position),
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
-        Object::Name(_) => Err(Errno::EISDIR),
+        Object::Name(name) if name.is_dir() => Err(Errno::EISDIR),
+        Object::Name(name) => served::read(file, name, to, position),
         Object::Archive(node) => {
             let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
             content::check_end(at, to.left())?;
@@ -175,7 +176,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
-        Object::Name(_) => Err(Errno::EBADF),
+        Object::Name(name) => served::write(file, name, from, how.position),
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {

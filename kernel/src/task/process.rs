@@ -23,6 +23,7 @@ use super::signal::Actions;
 use super::stop::Stop;
 pub use super::table::{Family, TABLE, Table};
 use super::wait::WaitQueue;
+use crate::arch::timer;
 use crate::ipc::handles::Handles;
 use crate::ipc::signalfd::SignalBell;
 use crate::ipc::source::Source;
@@ -92,6 +93,8 @@ pub struct Process {
     pub memory_limits: MemoryLimits,
     /// The name in `ps`, NUL-padded.
     pub name: SpinLock<[u8; NAME_LEN]>,
+    /// When it began, in nanoseconds since power-on.
+    pub started: u64,
     /// CPU time of all its threads, those that ended too.
     pub time: CpuTime,
     /// CPU time of children that were waited for.
@@ -169,6 +172,7 @@ impl Process {
             limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(first_limits, |p| *p.limits.lock())),
             memory_limits: MemoryLimits::new(),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
+            started: timer::now_ns(),
             time: CpuTime::new(),
             children_time: CpuTime::new(),
             credentials: SpinLock::new(Cpu, Rank::Process, credentials),

@@ -77,11 +77,16 @@ pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// Mounts the file system of a server, which is called by this sender, over a directory. Needs the right to mount.
-pub fn mount(path: &CStr, server: Sender) -> Result<(), Errno> {
-    // SAFETY: the kernel reads a terminated string.
-    unsafe { sys::call(nr::QUIRE_MOUNT, [handles::control() as usize, path.as_ptr() as usize, server.0 as usize]) }
-        .map(drop)
+/// Mounts the file system of a server, which is called by this sender, over a directory; `kind` has 15 bytes at most. Needs the right to mount.
+pub fn mount(path: &CStr, server: Sender, kind: &CStr) -> Result<(), Errno> {
+    // SAFETY: the kernel reads terminated strings.
+    unsafe {
+        sys::call(
+            nr::QUIRE_MOUNT,
+            [handles::control() as usize, path.as_ptr() as usize, server.0 as usize, kind.as_ptr() as usize],
+        )
+    }
+    .map(drop)
 }
 
 /// Moves the file position: from the start (0), here (1) or the end (2).

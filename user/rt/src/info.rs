@@ -29,6 +29,9 @@ impl Record for info::CpuInfo {
 impl Record for info::ProcessInfo {
     const KIND: usize = kind::PROCESS;
 }
+impl Record for info::MountInfo {
+    const KIND: usize = kind::MOUNT;
+}
 impl Record for PageTypeInfo {
     const KIND: usize = kind::PAGE_TYPE;
 }

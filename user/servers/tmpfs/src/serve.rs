@@ -24,7 +24,8 @@ impl<O: Objects> Tree<O> {
             return match request.op {
                 op::READDIR => self.readdir(start, request.argument, room),
                 op::PATH => self.path(start),
-                _ => Ok(self.statfs(memory())),
+                op::STATFS => Ok(self.statfs(memory())),
+                _ => Err(Errno::EINVAL),
             };
         }
         let end = match self.end(request.identity, start, request.path, request.follow)? {

@@ -512,7 +512,7 @@ fn liar(lie: Lie) -> Option<i32> {
         close(reader);
         let Ok(receiver) = Receiver::new() else { return 1 };
         let Ok(sender) = receiver.sender(0) else { return 1 };
-        if raw(nr::QUIRE_MOUNT, [handles::control() as usize, path(MOUNT), sender.0 as usize]).is_err() {
+        if raw(nr::QUIRE_MOUNT, [handles::control() as usize, path(MOUNT), sender.0 as usize, path(c"lies")]).is_err() {
             return 2;
         }
         close(writer);
@@ -552,7 +552,6 @@ fn liars(checks: &mut Checks) {
         ("an answer without meaning", Lie::Words(77, [0; 6]), Errno::EIO),
         ("an error that there is not", Lie::Words(-5000i64 as u64, [0; 6]), Errno::EIO),
         ("an error", Lie::Words(-(Errno::EXDEV.get() as i64) as u64, [0; 6]), Errno::EXDEV),
-        ("a file without a memory object", Lie::Words(DONE, [1, regular, 0, 0, 0, 0]), Errno::EIO),
         ("a file that is an endpoint", Lie::Endpoint([1, regular, 0, 0, 0, 0]), Errno::EIO),
         ("a number that is none", Lie::Words(DONE, [1 << 48, directory, 0, 0, 0, 0]), Errno::EIO),
         ("a kind that there is not", Lie::Words(DONE, [1, 0, 0, 0, 0, 0]), Errno::EIO),

@@ -48,7 +48,7 @@ fn start() -> Result<(Receiver, Vec<Tree<Kernel>>), Errno> {
     for path in args().skip(1) {
         let sender = receiver.sender(trees.len() as u64)?;
         trees.push(Tree::new(Kernel, ROOT));
-        fs::mount(path, sender)?;
+        fs::mount(path, sender, c"tmpfs")?;
         ipc::close(sender.0)?;
     }
     Ok((receiver, trees))
