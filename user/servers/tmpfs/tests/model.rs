@@ -14,7 +14,8 @@ enum Thing {
     Directory,
     /// Which file.
     File(u64),
-    Link(String),
+    /// Which link, and its text.
+    Link(u64, String),
 }
 
 /// Paths without a leading slash; the root is not in it.
@@ -64,7 +65,7 @@ fn directory(model: &Model, path: &str) -> Option<Result<(), Errno>> {
         match model.get(&at) {
             Some(Thing::Directory) => {}
             Some(Thing::File(_)) => return Some(Err(Errno::ENOTDIR)),
-            Some(Thing::Link(_)) => return None,
+            Some(Thing::Link(..)) => return None,
             None => return Some(Err(Errno::ENOENT)),
         }
     }
@@ -107,7 +108,7 @@ fn rename(model: &mut Model, old: &str, new: &str, flags: u64) -> Result<(), Err
         relocate(model, old, new);
         return Ok(());
     };
-    if old == new || matches!((&thing, &there), (Thing::File(a), Thing::File(b)) if a == b) {
+    if old == new || !is_dir && thing == there {
         return Ok(());
     }
     if flags == 2 {
@@ -119,7 +120,7 @@ fn rename(model: &mut Model, old: &str, new: &str, flags: u64) -> Result<(), Err
     match there {
         Thing::Directory if !is_dir => Err(Errno::EISDIR),
         Thing::Directory if has_entries(model, new) => Err(Errno::ENOTEMPTY),
-        Thing::File(_) | Thing::Link(_) if is_dir => Err(Errno::ENOTDIR),
+        Thing::File(_) | Thing::Link(..) if is_dir => Err(Errno::ENOTDIR),
         _ => {
             model.remove(new);
             relocate(model, old, new);
@@ -149,10 +150,12 @@ fn both(fs: &mut Asked, model: &mut Model, step: &Step) -> Option<(Result<(), Er
         }
         Step::Symlink(path) => {
             let wanted = reach(model, path)?.and(if model.contains_key(path) { Err(Errno::EEXIST) } else { Ok(()) });
-            if wanted.is_ok() {
-                model.insert(path.clone(), Thing::Link(path.clone()));
+            let got = fs.symlink(path, path);
+            if wanted.and(got).is_ok() {
+                let number = fs.lookup(path).unwrap().number;
+                model.insert(path.clone(), Thing::Link(number, path.clone()));
             }
-            (fs.symlink(path, path), wanted)
+            (got, wanted)
         }
         Step::Link(old, new) => {
             let wanted = reach(model, old)?.and(reach(model, new)?).and_then(|()| match model.get(old) {
@@ -222,9 +225,11 @@ fn check(fs: &mut Asked, model: &Model) {
                 let names = model.values().filter(|other| *other == thing).count() as u32;
                 assert_eq!((kind, links, number), (mode::REG, names, *file), "{path}");
             }
-            Thing::Link(text) => {
+            Thing::Link(link, text) => {
+                let names = model.values().filter(|other| *other == thing).count() as u32;
                 let answer = fs.ask(quire_abi::names::op::READLINK, path, 0, 0, b"").unwrap();
-                assert_eq!((kind, answer.text), (mode::LNK, text.clone().into_bytes()), "{path}");
+                assert_eq!((kind, links, number), (mode::LNK, names, *link), "{path}");
+                assert_eq!(answer.text, text.as_bytes(), "{path}");
             }
         }
     }
