@@ -42,8 +42,7 @@ impl<O: Objects> Tree<O> {
             return Err(Errno::EPERM);
         }
         self.check_writable(request.identity, end.directory)?;
-        self.link(node)?;
-        self.enter(end.directory, name, node);
+        self.link(end.directory, name, node)?;
         Ok(Answer::default())
     }
 

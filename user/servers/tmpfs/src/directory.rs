@@ -1,72 +1,168 @@
-//! The names in a directory: by name, and in the order in which they came, so that who lists them while others come and go
+//! The names in a directory: by name, and in the order in which they came, so that whoever lists them while others come and go
 //! meets each that stays once.
+//!
+//! Entries lie in the order of their places. A removed one stays as a gap until there are too many of them, and a sorted list of indices
+//! leads from a name to its entry. All memory is asked for before anything is changed, so want of it is an error and no end of the server.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
 
 /// The place of the first name; `.` and `..` have those before.
 pub const FIRST: u64 = 2;
 
+/// The slot of an entry that was removed.
+const GONE: u32 = u32::MAX;
+
 struct Entry {
+    place: u64,
     name: Box<[u8]>,
     node: u32,
 }
 
-/// See the module. O(log n) for each operation.
+/// See the module. Looking a name up is O(log n); entering and removing one also moves up to 4 n bytes of indices.
 pub struct Directory {
     /// The slot of the directory above; the root's is its own.
     pub parent: u32,
     /// How many directories it has.
     pub directories: u32,
-    places: BTreeMap<Box<[u8]>, u64>,
-    entries: BTreeMap<u64, Entry>,
+    entries: Vec<Entry>,
+    /// Indices of the entries that are there, in the order of their names.
+    sorted: Vec<u32>,
     next: u64,
 }
 
 impl Directory {
     /// An empty one.
     pub fn new(parent: u32) -> Self {
-        Self { parent, directories: 0, places: BTreeMap::new(), entries: BTreeMap::new(), next: FIRST }
+        Self { parent, directories: 0, entries: Vec::new(), sorted: Vec::new(), next: FIRST }
+    }
+
+    /// Where in the sorted list a name is, or would be.
+    fn find(&self, name: &[u8]) -> Result<usize, usize> {
+        self.sorted.binary_search_by(|at| (*self.entries[*at as usize].name).cmp(name))
     }
 
     /// The slot of a name.
     pub fn get(&self, name: &[u8]) -> Option<u32> {
-        self.places.get(name).and_then(|place| self.entries.get(place)).map(|entry| entry.node)
+        let at = self.find(name).ok()?;
+        Some(self.entries[self.sorted[at] as usize].node)
     }
 
     /// Whether it has no names.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.sorted.is_empty()
     }
 
-    /// Enters a name, which is not there.
-    pub fn insert(&mut self, name: &[u8], node: u32) {
-        let place = self.next;
+    /// Enters a name, which is not there. ENOSPC without memory.
+    pub fn insert(&mut self, name: &[u8], node: u32) -> Result<(), Errno> {
+        let Err(at) = self.find(name) else { return Err(Errno::EEXIST) };
+        let copy = copied(name)?.into_boxed_slice();
+        self.sorted.try_reserve(1).map_err(|_| Errno::ENOSPC)?;
+        self.entries.try_reserve(1).map_err(|_| Errno::ENOSPC)?;
+        self.sorted.insert(at, self.entries.len() as u32);
+        self.entries.push(Entry { place: self.next, name: copy, node });
         self.next += 1;
-        self.places.insert(name.into(), place);
-        self.entries.insert(place, Entry { name: name.into(), node });
+        Ok(())
     }
 
     /// Makes a name that is there one of another slot; its place stays.
     pub fn replace(&mut self, name: &[u8], node: u32) {
-        if let Some(entry) = self.places.get(name).and_then(|place| self.entries.get_mut(place)) {
-            entry.node = node;
+        if let Ok(at) = self.find(name) {
+            self.entries[self.sorted[at] as usize].node = node;
         }
     }
 
     /// Takes a name out.
     pub fn remove(&mut self, name: &[u8]) -> Option<u32> {
-        let place = self.places.remove(name)?;
-        self.entries.remove(&place).map(|entry| entry.node)
+        let at = self.find(name).ok()?;
+        let entry = &mut self.entries[self.sorted.remove(at) as usize];
+        let node = core::mem::replace(&mut entry.node, GONE);
+        entry.name = Box::default();
+        self.give_back();
+        Some(node)
+    }
+
+    /// Keeps the room for entries within four times what is needed: moves to new lists if there is memory for them, else waits for the next
+    /// removal. Amortised, O(log n) for each.
+    fn give_back(&mut self) {
+        let there = self.sorted.len();
+        if self.entries.capacity() <= 4 * (there + 1) {
+            return;
+        }
+        let (mut entries, mut sorted) = (Vec::new(), Vec::new());
+        if entries.try_reserve_exact(there).is_err() || sorted.try_reserve_exact(there).is_err() {
+            return;
+        }
+        entries.extend(core::mem::take(&mut self.entries).into_iter().filter(|entry| entry.node != GONE));
+        sorted.extend(0..there as u32);
+        sorted.sort_unstable_by(|a, b| entry_name(&entries, *a).cmp(entry_name(&entries, *b)));
+        (self.entries, self.sorted) = (entries, sorted);
     }
 
     /// The names from a place on: place, name, slot.
     pub fn from(&self, place: u64) -> impl Iterator<Item = (u64, &[u8], u32)> {
-        self.entries.range(place..).map(|(place, entry)| (*place, &*entry.name, entry.node))
+        let start = self.entries.partition_point(|entry| entry.place < place);
+        self.there(start).map(|entry| (entry.place, &*entry.name, entry.node))
     }
 
     /// The name of a slot. O(names).
     pub fn name_of(&self, node: u32) -> Option<&[u8]> {
-        self.entries.values().find(|entry| entry.node == node).map(|entry| &*entry.name)
+        self.there(0).find(|entry| entry.node == node).map(|entry| &*entry.name)
+    }
+
+    fn there(&self, start: usize) -> impl Iterator<Item = &Entry> {
+        self.entries[start..].iter().filter(|entry| entry.node != GONE)
+    }
+}
+
+fn entry_name(entries: &[Entry], at: u32) -> &[u8] {
+    &entries[at as usize].name
+}
+
+/// A copy of a name or text. ENOSPC without memory.
+pub(crate) fn copied(text: &[u8]) -> Result<Vec<u8>, Errno> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(text.len()).map_err(|_| Errno::ENOSPC)?;
+    copy.extend_from_slice(text);
+    Ok(copy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_given_back_and_places_stay() {
+        let mut directory = Directory::new(0);
+        for n in 0..10_000u32 {
+            directory.insert(&n.to_be_bytes(), n).unwrap();
+            if n >= 10 {
+                assert_eq!(directory.remove(&(n - 10).to_be_bytes()), Some(n - 10));
+            }
+            assert!(directory.entries.capacity() <= 64, "{}", directory.entries.capacity());
+        }
+        let left: Vec<_> = directory.from(FIRST).collect();
+        assert_eq!(left.len(), 10);
+        for (place, name, node) in left {
+            assert_eq!(
+                (place, name, directory.get(name)),
+                (FIRST + u64::from(node), &node.to_be_bytes()[..], Some(node))
+            );
+        }
+        for n in 9_990..10_000u32 {
+            directory.remove(&n.to_be_bytes());
+        }
+        assert!(directory.is_empty() && directory.entries.capacity() <= 4);
+    }
+
+    #[test]
+    fn a_name_that_is_there_is_not_entered() {
+        let mut directory = Directory::new(0);
+        directory.insert(b"a", 1).unwrap();
+        assert_eq!(directory.insert(b"a", 2), Err(Errno::EEXIST));
+        directory.replace(b"a", 3);
+        assert_eq!((directory.get(b"a"), directory.name_of(3), directory.get(b"b")), (Some(3), Some(&b"a"[..]), None));
     }
 }

@@ -63,10 +63,12 @@ impl<O: Objects> Tree<O> {
             if len > TEXT_MAX {
                 return Err(Errno::ENAMETOOLONG);
             }
+            parts.try_reserve(1).map_err(|_| Errno::EIO)?;
             parts.push(name);
             at = parent;
         }
         let mut path = Vec::new();
+        path.try_reserve_exact(len + 1).map_err(|_| Errno::EIO)?;
         for part in parts.iter().rev() {
             path.push(b'/');
             path.extend_from_slice(part);

@@ -7,6 +7,7 @@ use quire_fs::request::{Answer, Request};
 use quire_fs::walk::Names;
 use quire_fs::who::{READ, WRITE};
 
+use crate::directory::copied;
 use crate::objects::Objects;
 use crate::table::{Kind, Node};
 use crate::tree::{End, Make, Tree};
@@ -80,7 +81,7 @@ impl<O: Objects> Tree<O> {
 
     pub(crate) fn readlink(&self, end: &End) -> Result<Answer, Errno> {
         match self.table.get(end.node.ok_or(Errno::ENOENT)?) {
-            Some(Node { kind: Kind::Link(text), .. }) => Ok(Answer::text(text.clone())),
+            Some(Node { kind: Kind::Link(text), .. }) => Ok(Answer::text(copied(text)?)),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -45,8 +45,12 @@ impl<O: Objects> Tree<O> {
             return Err(Errno::EACCES);
         }
         let Some(there) = end.node else {
+            if !self.has_room_for(new, old) {
+                return Err(Errno::ENOSPC);
+            }
+            // (First what may fail.)
+            self.enter(to, new, node)?;
             self.leave(from, old, node);
-            self.enter(to, new, node);
             self.note_moved(node);
             return Ok(Answer::default());
         };
@@ -55,7 +59,8 @@ impl<O: Objects> Tree<O> {
         }
         self.check_removable(request.identity, to, there)?;
         if flags == EXCHANGE {
-            self.exchange((from, old, node), (to, new, there));
+            self.replace(from, old, node, there);
+            self.replace(to, new, there, node);
             self.note_moved(node);
             self.note_moved(there);
             return Ok(Answer::default());
@@ -66,10 +71,10 @@ impl<O: Objects> Tree<O> {
             None if is_dir => return Err(Errno::ENOTDIR),
             _ => {}
         }
-        self.leave(to, new, there);
-        self.unlink(there);
+        // (The name keeps its place: whoever lists the directory meanwhile meets it once.)
+        self.replace(to, new, there, node);
         self.leave(from, old, node);
-        self.enter(to, new, node);
+        self.unlink(there);
         self.note_moved(node);
         Ok(Answer::default())
     }

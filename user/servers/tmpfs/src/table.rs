@@ -73,7 +73,11 @@ impl Table {
             free.node = Some(node);
             return Ok(slot);
         }
-        if self.slots.len() >= MOST || self.slots.try_reserve(1).is_err() {
+        // (Room in both lists, so that a removal needs no memory.)
+        let has_room = self.slots.len() < MOST
+            && self.slots.try_reserve(1).is_ok()
+            && self.free.try_reserve(self.slots.len() + 1).is_ok();
+        if !has_room {
             return Err(node);
         }
         self.slots.push(Slot { uses: 0, node: Some(node) });

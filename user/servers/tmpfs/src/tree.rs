@@ -1,22 +1,22 @@
 //! The tree: nodes with names, and the steps that change it. A step either is done whole, or has an error and nothing was done.
 
-use alloc::vec::Vec;
-
 use quire_abi::Errno;
-use quire_abi::layout::Timespec;
 use quire_fs::request::{Answer, Found};
 use quire_fs::walk::{Last, NAME_MAX, Names, Walked, walk};
 use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 
-use crate::directory::Directory;
+use crate::directory::{Directory, copied};
 use crate::objects::Objects;
-use crate::table::{Kind, Node, Table};
+use crate::table::{Kind, MOST, Node, Table};
 
 /// The slot of the root.
 pub const ROOT: u32 = 0;
 
 /// Names of one file, at most.
 const MOST_LINKS: u32 = 65_000;
+
+/// Bytes of all names, and of the texts of links, at most.
+pub const MOST_BYTES: usize = 16 << 20;
 
 /// Of permissions: who is not the owner of an entry does not remove it.
 const STICKY: u32 = 0o1000;
@@ -28,6 +28,10 @@ pub struct Tree<O: Objects> {
     /// The kernel.
     pub objects: O,
     pub(crate) table: Table,
+    /// How many names there are, of which a file may have several; [`MOST`] at most.
+    names: usize,
+    /// Bytes of these names, and of the texts of links.
+    bytes: usize,
 }
 
 /// Who asks, of a tree.
@@ -103,7 +107,7 @@ impl<O: Objects> Tree<O> {
         let root = Directory::new(ROOT);
         let node = Node { kind: Kind::Directory(root), mode, user: 0, group: 0, links: 1, modified: now, changed: now };
         let _ = table.insert(node);
-        Self { objects, table }
+        Self { objects, table, names: 0, bytes: 0 }
     }
 
     /// The caller.
@@ -158,7 +162,7 @@ impl<O: Objects> Tree<O> {
             Walked::Up(behind) => Ok(Err(Answer::up(behind))),
             Walked::Link(directory, node, behind) => match self.table.get(node) {
                 Some(Node { kind: Kind::Link(text), .. }) => {
-                    Ok(Err(Answer::link(self.table.number(directory), behind, text.clone())))
+                    Ok(Err(Answer::link(self.table.number(directory), behind, copied(text)?)))
                 }
                 _ => Err(Errno::ENOENT),
             },
@@ -228,7 +232,8 @@ impl<O: Objects> Tree<O> {
             return Err(Errno::ENAMETOOLONG);
         }
         self.check_writable(identity, directory)?;
-        if !self.table.has_room() {
+        let text = if let Make::Link(text) = what { text } else { b"" };
+        if !self.table.has_room() || !self.has_room(name.len() + text.len()) {
             return Err(Errno::ENOSPC);
         }
         let (group, inherited) = self.group_in(directory, identity.1);
@@ -255,21 +260,37 @@ impl<O: Objects> Tree<O> {
             }
             Err(_) => return Err(Errno::ENOSPC),
         };
-        self.enter(directory, name, slot);
+        self.bytes += text.len();
+        if let Err(error) = self.enter(directory, name, slot) {
+            self.forget(slot);
+            return Err(error);
+        }
         Ok(slot)
     }
 
-    /// Enters a node under a name, which is free, or was the name of something that is gone.
-    pub(crate) fn enter(&mut self, directory: u32, name: &[u8], slot: u32) {
+    /// Whether there is room for one more name, and so many bytes with it.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.names < MOST && self.bytes + bytes <= MOST_BYTES
+    }
+
+    /// Whether there is room for a name in place of another one.
+    pub(crate) fn has_room_for(&self, new: &[u8], old: &[u8]) -> bool {
+        new.len() <= old.len() || self.bytes + new.len() <= MOST_BYTES + old.len()
+    }
+
+    /// Enters a node under a name, which is free; the caller has looked whether there is room. ENOSPC without memory.
+    pub(crate) fn enter(&mut self, directory: u32, name: &[u8], slot: u32) -> Result<(), Errno> {
         let is_dir = self.is_dir(slot);
-        if let Some(place) = self.directory_mut(directory) {
-            place.insert(name, slot);
-            place.directories += u32::from(is_dir);
-        }
+        let place = self.directory_mut(directory).ok_or(Errno::ENOENT)?;
+        place.insert(name, slot)?;
+        place.directories += u32::from(is_dir);
+        self.names += 1;
+        self.bytes += name.len();
         if let Some(moved) = self.directory_mut(slot) {
             moved.parent = directory;
         }
         self.touch(directory);
+        Ok(())
     }
 
     /// Takes a name out; the node stays.
@@ -279,30 +300,34 @@ impl<O: Objects> Tree<O> {
             place.remove(name);
             place.directories -= u32::from(is_dir);
         }
+        self.names -= 1;
+        self.bytes -= name.len();
         self.touch(directory);
     }
 
-    /// Exchanges what two names name, which may be in two directories.
-    pub(crate) fn exchange(&mut self, (a, a_name, a_node): (u32, &[u8], u32), (b, b_name, b_node): (u32, &[u8], u32)) {
-        for (place, name, old, new) in [(a, a_name, a_node, b_node), (b, b_name, b_node, a_node)] {
-            let (was_dir, is_dir) = (self.is_dir(old), self.is_dir(new));
-            if let Some(directory) = self.directory_mut(place) {
-                directory.replace(name, new);
-                directory.directories = directory.directories + u32::from(is_dir) - u32::from(was_dir);
-            }
-            if let Some(moved) = self.directory_mut(new) {
-                moved.parent = place;
-            }
-            self.touch(place);
+    /// Makes a name one of another node.
+    pub(crate) fn replace(&mut self, place: u32, name: &[u8], old: u32, new: u32) {
+        let (was_dir, is_dir) = (self.is_dir(old), self.is_dir(new));
+        if let Some(directory) = self.directory_mut(place) {
+            directory.replace(name, new);
+            directory.directories = directory.directories + u32::from(is_dir) - u32::from(was_dir);
         }
+        if let Some(moved) = self.directory_mut(new) {
+            moved.parent = place;
+        }
+        self.touch(place);
     }
 
-    /// A node has one name more. EMLINK.
-    pub(crate) fn link(&mut self, slot: u32) -> Result<(), Errno> {
+    /// Gives a node one name more. EMLINK, ENOSPC.
+    pub(crate) fn link(&mut self, directory: u32, name: &[u8], slot: u32) -> Result<(), Errno> {
         let links = self.table.get(slot).map_or(0, |node| node.links);
         if links >= MOST_LINKS {
             return Err(Errno::EMLINK);
         }
+        if !self.has_room(name.len()) {
+            return Err(Errno::ENOSPC);
+        }
+        self.enter(directory, name, slot)?;
         self.set_links(slot, links + 1);
         Ok(())
     }
@@ -311,10 +336,17 @@ impl<O: Objects> Tree<O> {
     pub(crate) fn unlink(&mut self, slot: u32) {
         let links = self.table.get(slot).map_or(0, |node| node.links.saturating_sub(1));
         self.set_links(slot, links);
-        if links == 0
-            && let Some(Node { kind: Kind::File(handle), .. }) = self.table.remove(slot)
-        {
-            self.objects.close(handle);
+        if links == 0 {
+            self.forget(slot);
+        }
+    }
+
+    /// A node that has no name is gone.
+    fn forget(&mut self, slot: u32) {
+        match self.table.remove(slot).map(|node| node.kind) {
+            Some(Kind::File(handle)) => self.objects.close(handle),
+            Some(Kind::Link(text)) => self.bytes -= text.len(),
+            _ => {}
         }
     }
 
@@ -342,16 +374,4 @@ pub enum Make<'a> {
     Link(&'a [u8]),
     /// A file.
     File,
-}
-
-fn copied(text: &[u8]) -> Result<Vec<u8>, Errno> {
-    let mut copy = Vec::new();
-    copy.try_reserve_exact(text.len()).map_err(|_| Errno::ENOSPC)?;
-    copy.extend_from_slice(text);
-    Ok(copy)
-}
-
-/// A time of a record, in nanoseconds since 1970.
-pub fn nanoseconds(time: Timespec) -> u64 {
-    (time.sec as u64).saturating_mul(1_000_000_000).saturating_add(time.nsec as u64)
 }

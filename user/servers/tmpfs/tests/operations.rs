@@ -194,3 +194,31 @@ fn names_of_no_use_for_it_are_refused() {
     assert_eq!(fs.mkdir("."), Err(Errno::EEXIST));
     assert_eq!(fs.symlink("", "s"), Err(Errno::ENOENT));
 }
+
+#[test]
+fn names_and_texts_are_bounded() {
+    use quire_tmpfs::tree::MOST_BYTES;
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    let text = "t".repeat(4095);
+    let links = (0..).take_while(|n| fs.symlink(&text, &format!("d/{n}")).is_ok()).count();
+    assert!(((MOST_BYTES - 8192) / 4100..=MOST_BYTES / 4096).contains(&links), "{links}");
+    assert_eq!(fs.symlink(&text, "l"), Err(Errno::ENOSPC));
+    for n in 0..links {
+        fs.unlink(&format!("d/{n}")).unwrap();
+    }
+    // A file's further names count too; `d` and `f0` are two of them.
+    fs.create("f0").unwrap();
+    let most = quire_tmpfs::table::MOST;
+    let names = (1..)
+        .take_while(|n| {
+            fs.link(&format!("f{}", n / 60_000 * 60_000), &format!("f{n}"))
+                .or_else(|_| fs.create(&format!("f{n}")).map(drop))
+                .is_ok()
+        })
+        .count();
+    assert_eq!(names, most - 2);
+    assert_eq!(fs.mkdir("x"), Err(Errno::ENOSPC));
+    assert_eq!(fs.rename("f1", "x", 0), Ok(()), "no more names than before");
+    assert_eq!(fs.tree.count(), 3);
+}
