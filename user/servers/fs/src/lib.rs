@@ -2,8 +2,8 @@
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`who`]: who asks, and what that one may do.
-//! - [`request`]: what the kernel asks, and what a server answers.
 //! - [`walk`]: along a path, through the directories of one file system.
+//! - [`request`]: what the kernel asks, and what a server answers.
 
 #![no_std]
 

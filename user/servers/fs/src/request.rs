@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::names::{Change, DONE, FOLLOW, LINK, UP, node, op, word};
 
+use crate::walk::Follow;
+
 /// Longest path, and longest second text.
 pub const TEXT_MAX: usize = 4095;
 
@@ -22,7 +24,7 @@ pub struct Request<'a> {
     pub mode: u64,
     /// User and group of the caller.
     pub identity: (u32, u32),
-    /// Whether a symbolic link at the end is followed.
+    /// Whether the caller wants a symbolic link at the end followed; see [`Request::follow`].
     pub follow: bool,
     /// The path.
     pub path: &'a [u8],
@@ -70,6 +72,24 @@ impl<'a> Request<'a> {
             accessed: whole(16),
             modified: whole(24),
         })
+    }
+
+    /// Whether the operation is with the last name itself, not with what it leads to.
+    pub fn is_for_name(&self) -> bool {
+        match self.op {
+            op::MKDIR | op::SYMLINK | op::LINK | op::UNLINK | op::RENAME => true,
+            op::PARENT => self.argument == op::RENAME,
+            _ => false,
+        }
+    }
+
+    /// When a symbolic link at the end is followed.
+    pub fn follow(&self) -> Follow {
+        match self.follow {
+            _ if self.is_for_name() => Follow::Never,
+            true => Follow::Always,
+            false => Follow::BeforeSlash,
+        }
     }
 
     /// Whether the operation is for the directory itself, and has no path.

@@ -9,6 +9,17 @@ use crate::who::Who;
 /// The longest name.
 pub const NAME_MAX: usize = 255;
 
+/// When a symbolic link at the end of a path is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// Never: the operation is with the name.
+    Never,
+    /// If a slash follows it.
+    BeforeSlash,
+    /// Always.
+    Always,
+}
+
 /// What a walk needs to know of a file system.
 pub trait Names {
     /// A file, directory or link.
@@ -52,7 +63,7 @@ pub enum Walked<N> {
         last: Last,
         /// What is there.
         node: Option<N>,
-        /// Whether slashes follow: it must be a directory.
+        /// Whether slashes follow. What is there may be no directory: most operations then fail with ENOTDIR.
         slash: bool,
     },
     /// At a symbolic link that is to be followed, in this directory; what comes behind it in the path begins there.
@@ -67,7 +78,7 @@ pub fn walk<F: Names>(
     who: &impl Who,
     start: F::Node,
     path: &[u8],
-    follow: bool,
+    follow: Follow,
 ) -> Result<Walked<F::Node>, Errno> {
     let mut directory = start;
     let mut at = 0;
@@ -95,14 +106,11 @@ pub fn walk<F: Names>(
         };
         if let Some(node) = node
             && names.is_link(node)
-            && (follow || slash || !is_last)
+            && (!is_last || follow == Follow::Always || follow == Follow::BeforeSlash && slash)
         {
             return Ok(Walked::Link(directory, node, end));
         }
         if is_last {
-            if slash && node.is_some_and(|node| !names.is_dir(node)) {
-                return Err(Errno::ENOTDIR);
-            }
             return Ok(Walked::End { directory, last, node, slash });
         }
         directory = node.ok_or(Errno::ENOENT)?;

@@ -28,6 +28,9 @@ impl<O: Objects> Tree<O> {
         if end.slash || request.text.is_empty() {
             return Err(Errno::ENOENT);
         }
+        if request.text.contains(&0) {
+            return Err(Errno::EINVAL);
+        }
         let node = self.make(request.identity, end.directory, name, 0o777, Make::Link(request.text))?;
         self.answer(node, 0)
     }
@@ -82,6 +85,9 @@ impl<O: Objects> Tree<O> {
         };
         let node = end.node.ok_or(Errno::ENOENT)?;
         self.check_removable(request.identity, end.directory, node)?;
+        if end.slash && !self.is_dir(node) {
+            return Err(Errno::ENOTDIR);
+        }
         match self.directory(node) {
             Some(_) if !is_rmdir => return Err(Errno::EISDIR),
             Some(directory) if !directory.is_empty() => return Err(Errno::ENOTEMPTY),
@@ -129,14 +135,17 @@ impl<O: Objects> Tree<O> {
             return Err(Errno::EOPNOTSUPP);
         }
         let has = |bits: u32| change.what & bits != 0;
-        if has(Change::NOW) && !has(Change::MODE | Change::USER | Change::GROUP) {
-            let may = place.is_owned_by(&asker) || place.permits(&asker, WRITE);
-            return if may { Ok(()) } else { Err(Errno::EACCES) };
-        }
+        let is_owner = place.is_owned_by(&asker);
         let gives_away = has(Change::USER) && change.user != place.user
             || has(Change::GROUP) && change.group != place.group && !asker.is_in(change.group);
-        let may = place.is_owned_by(&asker) && (asker.is_root() || !gives_away);
-        if may { Ok(()) } else { Err(Errno::EPERM) }
+        let sets_times = has(Change::ACCESSED | Change::MODIFIED);
+        // (A change of nothing is anybody's, as on Linux.)
+        let needs_owner = has(Change::MODE | Change::USER | Change::GROUP) || sets_times && !has(Change::NOW);
+        if needs_owner && !is_owner || gives_away && !asker.is_root() {
+            return Err(Errno::EPERM);
+        }
+        let may_touch = is_owner || !sets_times || place.permits(&asker, WRITE);
+        if may_touch { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// Whether a directory is another one, or lies below it. O(depth).

@@ -28,19 +28,27 @@ impl<O: Objects> Tree<O> {
         if flags.contains(Open::PATH) {
             return self.open_name(flags, end);
         }
+        let makes = flags.contains(Open::CREAT);
+        if makes && flags.contains(Open::DIRECTORY) {
+            return Err(Errno::EINVAL);
+        }
+        if makes && end.slash {
+            return Err(Errno::EISDIR);
+        }
         let Some(node) = end.node else { return self.create(request, flags, end) };
         if flags.contains(Open::CREAT | Open::EXCL) {
             return Err(Errno::EEXIST);
         }
-        if self.is_link(node) {
-            return Err(Errno::ELOOP);
-        }
+        self.check_slash(end)?;
         let is_dir = self.is_dir(node);
         if flags.contains(Open::DIRECTORY) && !is_dir {
             return Err(Errno::ENOTDIR);
         }
+        if self.is_link(node) {
+            return Err(Errno::ELOOP);
+        }
         let (wanted, rights) = access(flags);
-        if is_dir && (wanted & WRITE != 0 || flags.contains(Open::CREAT)) {
+        if is_dir && (wanted & WRITE != 0 || makes) {
             return Err(Errno::EISDIR);
         }
         if !self.may(request.identity, node, wanted) {
@@ -51,6 +59,7 @@ impl<O: Objects> Tree<O> {
 
     fn open_name(&mut self, flags: Open, end: &End) -> Result<Answer, Errno> {
         let node = end.node.ok_or(Errno::ENOENT)?;
+        self.check_slash(end)?;
         if flags.contains(Open::DIRECTORY) && !self.is_dir(node) {
             return Err(Errno::ENOTDIR);
         }
@@ -62,15 +71,15 @@ impl<O: Objects> Tree<O> {
             return Err(Errno::ENOENT);
         }
         let name = end.name(request.path).ok_or(Errno::EISDIR)?;
-        if end.slash {
-            return Err(Errno::EISDIR);
-        }
-        if flags.contains(Open::DIRECTORY) {
-            return Err(Errno::EINVAL);
-        }
         let mode = request.mode as u32 & 0o7777;
         let node = self.make(request.identity, end.directory, name, mode, Make::File)?;
-        self.answer(node, access(flags).1)
+        let answer = self.answer(node, access(flags).1);
+        if answer.is_err() {
+            // Without a handle for the caller nothing was done.
+            self.leave(end.directory, name, node);
+            self.unlink(node);
+        }
+        answer
     }
 
     pub(crate) fn access(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {

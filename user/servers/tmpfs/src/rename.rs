@@ -18,32 +18,33 @@ impl<O: Objects> Tree<O> {
         if flags & !(NOREPLACE | EXCHANGE) != 0 || flags == NOREPLACE | EXCHANGE {
             return Err(Errno::EINVAL);
         }
+        let is_exchange = flags == EXCHANGE;
+        let no_name = if flags == NOREPLACE { Errno::EEXIST } else { Errno::EBUSY };
+        let new = end.name(request.path).ok_or(no_name)?;
         let (from, old, node) = self.old(request)?;
-        let new = end.name(request.path).ok_or(Errno::EBUSY)?;
         let to = end.directory;
         match end.node {
             Some(_) if flags == NOREPLACE => return Err(Errno::EEXIST),
-            None if flags == EXCHANGE => return Err(Errno::ENOENT),
+            None if is_exchange => return Err(Errno::ENOENT),
             _ => {}
         }
         let is_dir = self.is_dir(node);
-        if end.slash && !is_dir && flags != EXCHANGE {
+        // A slash behind the new name: in an exchange what is there must be a directory, else what comes there.
+        let named = if is_exchange { end.node } else { Some(node) };
+        if end.slash && named.is_some_and(|named| !self.is_dir(named)) {
             return Err(Errno::ENOTDIR);
         }
-        // A directory does not come to lie within itself.
-        let over_dir = end.node.filter(|there| flags == EXCHANGE && self.is_dir(*there));
-        if is_dir && self.is_within(to, node) || over_dir.is_some_and(|there| self.is_within(from, there)) {
+        // A directory does not come to lie within itself, nor take the place of one above it.
+        if is_dir && self.is_within(to, node) {
             return Err(Errno::EINVAL);
         }
-        self.check_removable(request.identity, from, node)?;
-        self.check_writable(request.identity, to)?;
-        // Its `..` changes.
-        let may_move = |moved: u32| {
-            from == to || !self.is_dir(moved) || self.owned(moved).permits(&self.asker(request.identity), WRITE)
-        };
-        if !may_move(node) || over_dir.is_some_and(|there| !may_move(there)) {
-            return Err(Errno::EACCES);
+        if end.node.is_some_and(|there| self.is_dir(there) && self.is_within(from, there)) {
+            return Err(if is_exchange { Errno::EINVAL } else { Errno::ENOTEMPTY });
         }
+        if end.node == Some(node) {
+            return Ok(Answer::default());
+        }
+        self.check_rename(request.identity, (from, node), (to, end.node), is_exchange)?;
         let Some(there) = end.node else {
             if !self.has_room_for(new, old) {
                 return Err(Errno::ENOSPC);
@@ -54,22 +55,15 @@ impl<O: Objects> Tree<O> {
             self.note_moved(node);
             return Ok(Answer::default());
         };
-        if there == node {
-            return Ok(Answer::default());
-        }
-        self.check_removable(request.identity, to, there)?;
-        if flags == EXCHANGE {
+        if is_exchange {
             self.replace(from, old, node, there);
             self.replace(to, new, there, node);
             self.note_moved(node);
             self.note_moved(there);
             return Ok(Answer::default());
         }
-        match self.directory(there) {
-            Some(_) if !is_dir => return Err(Errno::EISDIR),
-            Some(directory) if !directory.is_empty() => return Err(Errno::ENOTEMPTY),
-            None if is_dir => return Err(Errno::ENOTDIR),
-            _ => {}
+        if self.directory(there).is_some_and(|directory| !directory.is_empty()) {
+            return Err(Errno::ENOTEMPTY);
         }
         // (The name keeps its place: whoever lists the directory meanwhile meets it once.)
         self.replace(to, new, there, node);
@@ -77,6 +71,34 @@ impl<O: Objects> Tree<O> {
         self.unlink(there);
         self.note_moved(node);
         Ok(Answer::default())
+    }
+
+    /// Whether the caller may move a node from its directory to another one, over or in exchange with what is there. EACCES, EPERM; EISDIR and ENOTDIR
+    /// if one of both is a directory, and they are not exchanged.
+    fn check_rename(
+        &self,
+        identity: (u32, u32),
+        (from, node): (u32, u32),
+        (to, there): (u32, Option<u32>),
+        is_exchange: bool,
+    ) -> Result<(), Errno> {
+        self.check_removable(identity, from, node)?;
+        match there {
+            None => self.check_writable(identity, to)?,
+            Some(there) => {
+                self.check_removable(identity, to, there)?;
+                match (self.is_dir(node), self.is_dir(there)) {
+                    _ if is_exchange => {}
+                    (true, false) => return Err(Errno::ENOTDIR),
+                    (false, true) => return Err(Errno::EISDIR),
+                    _ => {}
+                }
+            }
+        }
+        // The `..` of a directory that moves changes.
+        let moves = [Some(node), there.filter(|_| is_exchange)];
+        let may_move = |moved: u32| !self.is_dir(moved) || self.owned(moved).permits(&self.asker(identity), WRITE);
+        if from == to || moves.into_iter().flatten().all(may_move) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     fn note_moved(&mut self, slot: u32) {

@@ -28,7 +28,7 @@ impl<O: Objects> Tree<O> {
                 _ => Err(Errno::EINVAL),
             };
         }
-        let end = match self.end(request.identity, start, request.path, request.follow)? {
+        let end = match self.end(request.identity, start, request.path, request.follow())? {
             Ok(end) => end,
             Err(answer) => return Ok(answer),
         };
@@ -36,6 +36,9 @@ impl<O: Objects> Tree<O> {
     }
 
     fn at_end(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        if !request.is_for_name() && request.op != op::OPEN {
+            self.check_slash(end)?;
+        }
         match request.op {
             op::LOOKUP => self.lookup(end),
             op::OPEN => self.open(request, end),

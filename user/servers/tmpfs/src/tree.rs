@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Found};
-use quire_fs::walk::{Last, NAME_MAX, Names, Walked, walk};
+use quire_fs::walk::{Follow, Last, NAME_MAX, Names, Walked, walk};
 use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 
 use crate::directory::{Directory, copied};
@@ -155,7 +155,7 @@ impl<O: Objects> Tree<O> {
         identity: (u32, u32),
         start: u32,
         path: &[u8],
-        follow: bool,
+        follow: Follow,
     ) -> Result<Result<End, Answer>, Errno> {
         match walk(self, &self.asker(identity), start, path, follow)? {
             Walked::End { directory, last, node, slash } => Ok(Ok(End { directory, last, node, slash })),
@@ -167,6 +167,12 @@ impl<O: Objects> Tree<O> {
                 _ => Err(Errno::ENOENT),
             },
         }
+    }
+
+    /// ENOTDIR if slashes follow what is no directory.
+    pub(crate) fn check_slash(&self, end: &End) -> Result<(), Errno> {
+        let is_other = end.slash && end.node.is_some_and(|node| !self.is_dir(node));
+        if is_other { Err(Errno::ENOTDIR) } else { Ok(()) }
     }
 
     /// What is known of a node that is no file.
@@ -238,6 +244,10 @@ impl<O: Objects> Tree<O> {
         }
         let (group, inherited) = self.group_in(directory, identity.1);
         let user = identity.0;
+        // A program that would run with a group that its maker does not have.
+        let runs_with_group = mode & (SET_GROUP | 0o010) == SET_GROUP | 0o010;
+        let is_foreign = runs_with_group && inherited != 0 && user != 0 && !self.asker(identity).is_in(group);
+        let mode = if is_foreign { mode & !SET_GROUP } else { mode };
         let is_dir = matches!(what, Make::Directory);
         let kind = match what {
             Make::Directory => Kind::Directory(Directory::new(directory)),

@@ -104,6 +104,9 @@ fn rename(model: &mut Model, old: &str, new: &str, flags: u64) -> Result<(), Err
     if flags == 2 && there == Some(Thing::Directory) && is_within(parent(old), new) {
         return Err(Errno::EINVAL);
     }
+    if flags != 2 && there == Some(Thing::Directory) && old != new && is_within(parent(old), new) {
+        return Err(Errno::ENOTEMPTY);
+    }
     let Some(there) = there else {
         relocate(model, old, new);
         return Ok(());

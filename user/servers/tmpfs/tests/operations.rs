@@ -66,7 +66,12 @@ fn open_has_linux_s_errors() {
     fs.symlink("f", "l").unwrap();
     let none = Open::empty();
     assert_eq!(fs.create("f"), Err(Errno::EEXIST));
-    assert_eq!(fs.create("d/"), Err(Errno::EEXIST));
+    assert_eq!(fs.create("d/"), Err(Errno::EISDIR));
+    assert_eq!(fs.create("f/"), Err(Errno::EISDIR));
+    assert_eq!(fs.create("."), Err(Errno::EEXIST));
+    assert_eq!(fs.open("f", Open::CREAT | Open::DIRECTORY, 0), Err(Errno::EINVAL));
+    assert_eq!(fs.open("l", Open::DIRECTORY | Open::NOFOLLOW, 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.open("f/", Open::PATH, 0), Err(Errno::ENOTDIR));
     assert_eq!(fs.create("n/"), Err(Errno::EISDIR));
     assert_eq!(fs.create("l"), Err(Errno::EEXIST));
     assert_eq!(fs.open("n", none, 0), Err(Errno::ENOENT));
@@ -221,4 +226,115 @@ fn names_and_texts_are_bounded() {
     assert_eq!(fs.mkdir("x"), Err(Errno::ENOSPC));
     assert_eq!(fs.rename("f1", "x", 0), Ok(()), "no more names than before");
     assert_eq!(fs.tree.count(), 3);
+}
+
+#[test]
+fn what_is_done_with_a_name_does_not_follow_it() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    fs.create("f").unwrap();
+    fs.symlink("d", "to-d").unwrap();
+    fs.symlink("none", "to-none").unwrap();
+    assert_eq!(fs.rmdir("to-d/"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.unlink("to-d/"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.unlink("f/"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.unlink("none/"), Err(Errno::ENOENT));
+    assert_eq!(fs.unlink("d/"), Err(Errno::EISDIR));
+    assert_eq!(fs.mkdir("to-none/"), Err(Errno::EEXIST));
+    assert_eq!(fs.mkdir("f/"), Err(Errno::EEXIST));
+    assert_eq!(fs.symlink("x", "to-d/"), Err(Errno::EEXIST));
+    assert_eq!(fs.symlink("x", "none/"), Err(Errno::ENOENT));
+    assert_eq!(fs.link("f", "to-d/"), Err(Errno::EEXIST));
+    assert_eq!(fs.link("f/", "x"), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("to-d/", "x", 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("d", "to-d/", 0), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("d", "f/", 1), Err(Errno::EEXIST));
+    assert_eq!(fs.rename("d", "f/", 2), Err(Errno::ENOTDIR));
+    assert_eq!(fs.rename("f", "d/", 2), Ok(()));
+    assert_eq!(fs.rename("f/", "d", 2), Ok(()), "f is the directory now");
+    // A link's directory with a slash is what it leads to for everything else.
+    assert_eq!(fs.raw(op::PARENT, "to-d/", op::LINK, 0, b"", false).label, LINK);
+    assert_eq!(fs.raw(op::ACCESS, "to-d/", 0, 0, b"", false).label, LINK);
+}
+
+#[test]
+fn a_rename_has_linux_s_errors_in_linux_s_order() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    fs.create("d/f").unwrap();
+    fs.link("d/f", "d/g").unwrap();
+    fs.create("f").unwrap();
+    assert_eq!(fs.rename("d/f", "d", 0), Err(Errno::ENOTEMPTY));
+    assert_eq!(fs.rename("d/f", "d", 2), Err(Errno::EINVAL));
+    assert_eq!(fs.rename("f", ".", 0), Err(Errno::EBUSY));
+    assert_eq!(fs.rename("f", ".", 1), Err(Errno::EEXIST));
+    assert_eq!(fs.rename("none", "d/..", 0), Err(Errno::EBUSY));
+    assert_eq!(fs.rename("none", "f", 1), Err(Errno::ENOENT));
+    fs.who = (7, 7);
+    assert_eq!(fs.rename("d/f", "d/g", 0), Ok(()), "two names of one file need no permission");
+    assert_eq!(fs.rename("d/f", "d/g", 1), Err(Errno::EEXIST));
+    assert_eq!(fs.rename("d/f", "d/h", 0), Err(Errno::EACCES));
+}
+
+#[test]
+fn a_name_that_is_renamed_over_is_listed_once() {
+    let mut fs = Asked::new();
+    for name in ["a", "b", "c"] {
+        fs.create(name).unwrap();
+    }
+    // `.`, `..`, and `a`.
+    let (_, place) = fs.list(0, 0, 72).unwrap();
+    fs.rename("c", "a", 0).unwrap();
+    let rest: Vec<_> = fs.list(0, place, 300).unwrap().0.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(rest, ["b"]);
+}
+
+#[test]
+fn a_group_s_directory_lends_its_group_to_no_program_of_others() {
+    let mut fs = Asked::new();
+    fs.mkdir("g").unwrap();
+    for change in [
+        Change { what: Change::GROUP, group: 50, ..Change::default() },
+        Change { what: Change::MODE, mode: 0o2777, ..Change::default() },
+    ] {
+        fs.ask(op::SET, "g", 0, 0, quire_abi::layout::bytes_of(&change)).unwrap();
+    }
+    fs.who = (7, 7);
+    let made = |fs: &mut Asked, path: &str, mode: u32| {
+        let number = fs.open(path, Open::CREAT | Open::EXCL | Open::WRONLY, mode).unwrap().number;
+        let stat = fs.tree.objects.objects[&(number + 1)];
+        (stat.mode & 0o7777, stat.gid)
+    };
+    assert_eq!(made(&mut fs, "g/x", 0o2775), (0o775, 50));
+    assert_eq!(made(&mut fs, "g/y", 0o2745), (0o2745, 50));
+    fs.tree.objects.groups.push(50);
+    assert_eq!(made(&mut fs, "g/z", 0o2775), (0o2775, 50));
+}
+
+#[test]
+fn attributes_are_their_owner_s() {
+    let mut fs = Asked::new();
+    fs.mkdir("roots").unwrap();
+    fs.mkdir("own").unwrap();
+    fs.mkdir("all").unwrap();
+    let set = |fs: &mut Asked, path: &str, change: Change| {
+        fs.ask(op::SET, path, 0, 0, quire_abi::layout::bytes_of(&change)).map(drop)
+    };
+    let user = |user| Change { what: Change::USER, user, ..Change::default() };
+    let group = |group| Change { what: Change::GROUP, group, ..Change::default() };
+    let times = |more| Change { what: Change::ACCESSED | Change::MODIFIED | more, ..Change::default() };
+    set(&mut fs, "own", user(7)).unwrap();
+    set(&mut fs, "all", Change { what: Change::MODE, mode: 0o777, ..Change::default() }).unwrap();
+    fs.who = (7, 7);
+    assert_eq!(set(&mut fs, "roots", Change::default()), Ok(()));
+    assert_eq!(set(&mut fs, "roots", user(0)), Err(Errno::EPERM));
+    assert_eq!(set(&mut fs, "roots", times(0)), Err(Errno::EPERM));
+    assert_eq!(set(&mut fs, "roots", times(Change::NOW)), Err(Errno::EACCES));
+    assert_eq!(set(&mut fs, "all", times(Change::NOW)), Ok(()));
+    assert_eq!(set(&mut fs, "all", times(0)), Err(Errno::EPERM));
+    assert_eq!(set(&mut fs, "own", times(0)), Ok(()));
+    assert_eq!(set(&mut fs, "own", user(7)), Ok(()));
+    assert_eq!(set(&mut fs, "own", user(8)), Err(Errno::EPERM));
+    assert_eq!(set(&mut fs, "own", group(51)), Err(Errno::EPERM));
+    assert_eq!(set(&mut fs, "own", group(7)), Ok(()));
 }
