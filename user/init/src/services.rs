@@ -49,16 +49,16 @@ impl Services {
         services
     }
 
-    /// A child has ended: if it was a service, it is started again, at once or after a pause.
+    /// A child has ended: if it was a service, it is started again, at once or after a pause. What could not be started before is tried again.
     pub fn note_end(&mut self, pid: i32, status: Status) {
+        for service in self.0.iter_mut().filter(|service| service.pid.is_none()) {
+            service.start_alone(0);
+        }
         let Some(service) = self.0.iter_mut().find(|service| service.pid == Some(pid)) else { return };
         let seconds = service.pause.after(time::monotonic() - service.started);
         let name = service.name.to_string_lossy();
         eprintln!("init: {name} ended ({status}); it starts again in {seconds} s");
-        if let Some(ready) = service.start(seconds) {
-            // Nobody waits for it.
-            let _ = io::close(ready);
-        }
+        service.start_alone(seconds);
     }
 }
 
@@ -101,6 +101,13 @@ impl Service {
                 eprintln!("init: cannot start {}: {error}", self.name.to_string_lossy());
                 None
             }
+        }
+    }
+
+    /// The same, where nobody waits until it is ready.
+    fn start_alone(&mut self, seconds: u64) {
+        if let Some(ready) = self.start(seconds) {
+            let _ = io::close(ready);
         }
     }
 
