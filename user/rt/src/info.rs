@@ -185,6 +185,14 @@ pub fn sysinfo() -> Result<Sysinfo, Errno> {
     Ok(info)
 }
 
+/// A random number.
+pub fn random() -> Result<u32, Errno> {
+    let mut bytes = [0; 4];
+    // SAFETY: the kernel writes at most so many bytes.
+    unsafe { sys::call(nr::GETRANDOM, [bytes.as_mut_ptr() as usize, bytes.len(), 0]) }?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
 /// The text of a NUL-padded field; bytes that are no UTF-8 end it.
 pub fn text(field: &[u8]) -> &str {
     let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());

@@ -73,13 +73,7 @@ impl<O: Objects> Tree<O> {
         let name = end.name(request.path).ok_or(Errno::EISDIR)?;
         let mode = request.mode as u32 & 0o7777;
         let node = self.make(request.identity, end.directory, name, mode, Make::File)?;
-        let answer = self.answer(node, access(flags).1);
-        if answer.is_err() {
-            // Without a handle for the caller nothing was done.
-            self.leave(end.directory, name, node);
-            self.unlink(node);
-        }
-        answer
+        self.answer(node, access(flags).1)
     }
 
     pub(crate) fn access(&self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {

@@ -1,4 +1,5 @@
-//! Nodes by number. A number is a slot and how often the slot was used before, so that none comes back while the server lives.
+//! Nodes by number. A number is a slot and how often the slot was used before, so that none comes back while the server lives. Counts begin
+//! at a number of the server's, so that a new server does not know the numbers of a former one.
 
 use alloc::vec::Vec;
 
@@ -62,6 +63,8 @@ struct Slot {
 pub struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// How often a new slot counts as used.
+    first: u64,
 }
 
 impl Table {
@@ -80,8 +83,13 @@ impl Table {
         if !has_room {
             return Err(node);
         }
-        self.slots.push(Slot { uses: 0, node: Some(node) });
+        self.slots.push(Slot { uses: self.first, node: Some(node) });
         Ok(self.slots.len() as u32 - 1)
+    }
+
+    /// Slots that are used from now on count as used so often; half of what a number has room for is left.
+    pub fn count_from(&mut self, uses: u32) {
+        self.first = u64::from(uses) % (USES / 2);
     }
 
     /// Whether there is room for one more.
@@ -122,7 +130,7 @@ impl Table {
 
     /// The number of the node in a slot.
     pub fn number(&self, slot: u32) -> u64 {
-        let uses = self.slots.get(slot as usize).map_or(0, |slot| slot.uses);
+        let uses = self.slots.get(slot as usize).map_or(self.first, |slot| slot.uses);
         uses << MOST.trailing_zeros() | u64::from(slot)
     }
 

@@ -110,6 +110,12 @@ impl<O: Objects> Tree<O> {
         Self { objects, table, names: 0, bytes: 0 }
     }
 
+    /// Has numbers of nodes begin at a random one: those that a former server has given mean nothing then.
+    pub fn numbered_from(mut self, random: u32) -> Self {
+        self.table.count_from(random);
+        self
+    }
+
     /// The caller.
     pub fn asker(&self, identity: (u32, u32)) -> Asker<'_, O> {
         Asker { identity, objects: &self.objects }

@@ -338,3 +338,22 @@ fn attributes_are_their_owner_s() {
     assert_eq!(set(&mut fs, "own", group(51)), Err(Errno::EPERM));
     assert_eq!(set(&mut fs, "own", group(7)), Ok(()));
 }
+
+#[test]
+fn numbers_of_a_former_server_are_unknown() {
+    let mut fs = Asked::new();
+    fs.mkdir("d").unwrap();
+    let old = fs.lookup("d").unwrap().number;
+    for random in [1, 0x7fff_ffff, u32::MAX - 1] {
+        let mut new = Asked::new();
+        new.tree = new.tree.numbered_from(random);
+        new.mkdir("d").unwrap();
+        let node = new.lookup("d").unwrap();
+        assert!(node.number < 1 << 47 && node.number != old);
+        assert_eq!(new.list(old, 0, 300), Err(Errno::ENOENT));
+        assert!(new.list(node.number, 0, 300).is_ok() && new.list(0, 0, 300).is_ok());
+        // A file's inode number is one more than its number.
+        let file = new.create("f").unwrap();
+        assert!(new.tree.objects.objects.contains_key(&(file.number + 1)));
+    }
+}

@@ -47,7 +47,7 @@ fn start() -> Result<(Receiver, Vec<Tree<Kernel>>), Errno> {
     let mut trees = Vec::new();
     for path in args().skip(1) {
         let sender = receiver.sender(trees.len() as u64)?;
-        trees.push(Tree::new(Kernel, ROOT));
+        trees.push(Tree::new(Kernel, ROOT).numbered_from(info::random()?));
         fs::mount(path, sender, c"tmpfs")?;
         ipc::close(sender.0)?;
     }
