@@ -75,6 +75,13 @@ pub struct Utsname {
     pub domainname: [u8; 65],
 }
 
+impl Default for Utsname {
+    fn default() -> Self {
+        let [sysname, nodename, release, version, machine, domainname] = [[0; 65]; 6];
+        Self { sysname, nodename, release, version, machine, domainname }
+    }
+}
+
 /// `sysinfo`; memory is in units of `mem_unit` bytes.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]

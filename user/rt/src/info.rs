@@ -164,14 +164,7 @@ pub fn reboot(command: u32) -> Result<(), Errno> {
 
 /// Names of system and machine.
 pub fn uname() -> Result<Utsname, Errno> {
-    let mut names = Utsname {
-        sysname: [0; 65],
-        nodename: [0; 65],
-        release: [0; 65],
-        version: [0; 65],
-        machine: [0; 65],
-        domainname: [0; 65],
-    };
+    let mut names = Utsname::default();
     // SAFETY: the kernel writes one record.
     unsafe { sys::call(nr::UNAME, [&raw mut names as usize]) }?;
     Ok(names)

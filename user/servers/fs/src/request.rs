@@ -11,6 +11,9 @@ use crate::walk::Follow;
 /// Longest path, and longest second text.
 pub const TEXT_MAX: usize = 4095;
 
+/// The most that the kernel takes of a text that is answered.
+pub const ROOM: usize = 4096;
+
 /// A request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {

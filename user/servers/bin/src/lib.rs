@@ -1,0 +1,71 @@
+//! What all servers of names do: they say that they are ready, and answer one request after the other.
+
+#![no_std]
+
+use quire_fs::request::{Answer, ROOM, Request, TEXT_MAX, lengths};
+use quire_rt::abi::ipc::{Cargo, Parcel};
+use quire_rt::abi::names::op;
+use quire_rt::ipc::{self, Message, Patience, Received, Receiver, What};
+use quire_rt::{Errno, eprintln, io};
+
+/// The descriptor that init waits for the end of.
+const READY: i32 = 3;
+
+/// Says that the server is mounted, and serves until it cannot receive any more: the exit status. `answer` is told the sender's badge, the
+/// request, and how many bytes of text may be answered.
+pub fn serve(name: &str, receiver: Receiver, mut answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
+    let _ = io::close(READY);
+    let mut texts = [0; 2 * TEXT_MAX];
+    let mut received = receiver.receive(Patience::Endless);
+    loop {
+        received = match received.map(|received| received.what) {
+            Ok(What::Call { badge, message }) => {
+                let done = one(&message, &mut texts, |request, room| answer(badge, request, room));
+                send(receiver, &done.unwrap_or_else(Answer::error))
+            }
+            Ok(_) | Err(Errno::EINTR) => receiver.receive(Patience::Endless),
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                return 1;
+            }
+        }
+    }
+}
+
+fn one(
+    message: &Message,
+    texts: &mut [u8],
+    answer: impl FnOnce(&Request<'_>, usize) -> Answer,
+) -> Result<Answer, Errno> {
+    let (path, text) = lengths(&message.words)?;
+    let texts = texts.get_mut(..path + text).ok_or(Errno::EINVAL)?;
+    // (Windows of the kernel's are always there; another caller's page may be missing.)
+    if !texts.is_empty() && ipc::read_window(0, 0, 0, texts)? != texts.len() {
+        return Err(Errno::EFAULT);
+    }
+    let request = Request::new(message.label, &message.words, texts)?;
+    let is_limited = matches!(request.op, op::READDIR | op::READ);
+    let room = if is_limited { (request.mode as usize).min(ROOM) } else { TEXT_MAX };
+    let answer = answer(&request, room);
+    if !answer.text.is_empty() && ipc::write_window(0, 1, 0, &answer.text)? != answer.text.len() {
+        return Err(Errno::EFAULT);
+    }
+    Ok(answer)
+}
+
+/// Answers the call, and receives the next one.
+fn send(receiver: Receiver, answer: &Answer) -> Result<Received, Errno> {
+    let message = Message { label: answer.label, words: answer.words };
+    let Some((number, rights)) = answer.handle else {
+        return receiver.reply_receive(&message, Patience::Endless);
+    };
+    let mut cargo = Cargo::default();
+    cargo.handles[0] = Parcel { number, rights };
+    // (If it cannot be lent, to a caller that is not the kernel, there is no answer yet.)
+    match receiver.reply_carrying_receive(&message, &cargo, Patience::Endless) {
+        Err(error @ (Errno::EBADF | Errno::EMFILE | Errno::EPERM | Errno::ENOMEM)) => {
+            receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, Patience::Endless)
+        }
+        received => received,
+    }
+}

@@ -1,0 +1,18 @@
+//! procfs: what the kernel knows of processes and memory, as the files of Linux's /proc, in its formats. Each read says what is true then. A
+//! file, a line or a field is here if Quire counts what it stands for; fields of a fixed place that it does not count are 0.
+//!
+//! Floors, lowest first; none imports a higher one:
+//! - [`facts`]: what is asked of the kernel.
+//! - [`machine`], [`process`]: the texts.
+//! - [`names`]: which files there are.
+//! - [`serve`]: requests and answers.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod facts;
+pub mod machine;
+pub mod names;
+pub mod process;
+pub mod serve;
