@@ -1,5 +1,7 @@
 //! Names: files that programs make in /tmp, and what is left of them when their server dies.
 
+use std::path::Path;
+
 use crate::harness::{Machine, busybox};
 
 #[test]
@@ -31,4 +33,20 @@ fn a_server_that_is_killed_is_started_again() {
     outcome.succeeded();
     let restarts = outcome.all().matches("init: tmpfs ended").count();
     assert_eq!(restarts, 3, "{outcome}");
+}
+
+/// The page's example is the program's text, and does what the page says.
+#[test]
+fn the_example_of_a_server_is_true() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).expect("a file of the project");
+    let (page, program) = (read("docs/servers.md"), read("user/servers/bin/src/bin/example.rs"));
+    let shown = page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    assert!(program.ends_with(shown) && shown.contains("fn answer"), "the page shows another program");
+    let commands = "/servers/example & sleep 1; cat /mnt/greeting; cat /mnt/../mnt/greeting; cat /mnt/none";
+    let outcome = Machine::virt().exec(commands);
+    let _ = outcome.ended_with(1);
+    let greetings = outcome.output.lines().filter(|line| line.starts_with("Good day, process ")).count();
+    assert_eq!(greetings, 2, "{outcome}");
+    assert!(outcome.all().contains("/mnt/none: no such file"), "{outcome}");
 }

@@ -28,6 +28,9 @@ pub fn openat(a: Args) -> Answer {
     // With O_PATH only these count.
     let of_path = Open::PATH | Open::DIRECTORY | Open::NOFOLLOW | Open::CLOEXEC;
     let flags = if flags.contains(Open::PATH) { flags & of_path } else { flags };
+    if flags.contains(Open::CREAT | Open::DIRECTORY) {
+        return Err(Errno::EINVAL);
+    }
     let mut path = Path::from_user(a.addr(1))?;
     let rights = match a.uint(2) & 3 {
         _ if flags.contains(Open::PATH) => Rights::empty(),

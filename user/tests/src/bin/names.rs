@@ -159,6 +159,7 @@ fn opening(checks: &mut Checks) {
     checks.fails(open(c"f/x", Open::empty(), 0), Errno::ENOTDIR, "a file as a directory");
     checks.fails(open(c"d/x", Open::CREAT, 0o600), Errno::ENOENT, "in no directory");
     checks.fails(open(c"n/", Open::CREAT, 0o600), Errno::EISDIR, "a file with a slash");
+    checks.fails(open(c"x", Open::CREAT | Open::DIRECTORY, 0o600), Errno::EINVAL, "open makes no directories");
     checks.fails(open(c".", Open::WRONLY, 0), Errno::EISDIR, "a directory for writing");
     checks.fails(open(c"", Open::empty(), 0), Errno::ENOENT, "an empty path");
     let long = format!("{}\0", "n".repeat(256));
