@@ -2,6 +2,7 @@
 //!
 //! Floors, lowest first; none imports a higher one:
 //! - [`who`]: who asks, and what that one may do.
+//! - [`records`]: lists of directories.
 //! - [`walk`]: along a path, through the directories of one file system.
 //! - [`request`]: what the kernel asks, and what a server answers.
 
@@ -9,6 +10,7 @@
 
 extern crate alloc;
 
+pub mod records;
 pub mod request;
 pub mod walk;
 pub mod who;

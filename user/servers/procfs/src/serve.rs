@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::info::ProcessInfo;
-use quire_abi::layout::{dtype, mode};
 use quire_abi::names::{op, statfs};
+use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
 use quire_fs::walk::{Names, Walked, walk};
 use quire_fs::who::{READ, WRITE, Who};
@@ -188,28 +188,13 @@ fn list(facts: &dyn Facts, directory: Node, place: u64, room: usize) -> Result<A
         }
         Node::Of(..) => {}
     }
-    let mut records = Vec::new();
+    let mut records = Records::new(room);
     for (at, name, node) in entries.into_iter().filter(|(at, ..)| *at >= place) {
-        let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);
-        if records.len() + len > room {
-            if records.is_empty() {
-                return Err(Errno::EINVAL);
-            }
+        if !records.push(name.as_bytes(), node.number(), node.mode(), at + 1)? {
             break;
         }
-        let start = records.len();
-        records.extend_from_slice(&(node.number() + 1).to_le_bytes());
-        records.extend_from_slice(&(at + 1).to_le_bytes());
-        records.extend_from_slice(&(len as u16).to_le_bytes());
-        records.push(match node.mode() & mode::FMT {
-            mode::DIR => dtype::DIR,
-            mode::LNK => dtype::LNK,
-            _ => dtype::REG,
-        });
-        records.extend_from_slice(name.as_bytes());
-        records.resize(start + len, 0);
     }
-    Ok(Answer::text(records))
+    Ok(records.into_answer())
 }
 
 fn path(directory: Node) -> Result<Answer, Errno> {

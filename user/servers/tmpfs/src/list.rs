@@ -3,14 +3,14 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::layout::{dtype, mode};
 use quire_abi::names::statfs;
+use quire_fs::records::Records;
 use quire_fs::request::{Answer, TEXT_MAX};
 use quire_fs::walk::Names;
 
 use crate::directory::FIRST;
 use crate::objects::Objects;
-use crate::table::MOST;
+use crate::table::{MOST, Node};
 use crate::tree::{ROOT, Tree};
 
 /// Linux's number of this kind of file system.
@@ -22,34 +22,14 @@ impl<O: Objects> Tree<O> {
         let directory = self.directory(slot).ok_or(Errno::ENOTDIR)?;
         let special = [(0, &b"."[..], slot), (1, &b".."[..], self.parent(slot))];
         let special = special.into_iter().filter(|(at, ..)| *at >= place);
-        let mut records = Vec::new();
+        let mut records = Records::new(room);
         for (at, name, node) in special.chain(directory.from(place.max(FIRST))) {
-            let len = (dtype::HEADER + name.len() + 1).next_multiple_of(8);
-            if records.len() + len > room {
-                if records.is_empty() {
-                    return Err(Errno::EINVAL);
-                }
+            let mode = self.table.get(node).map_or(0, Node::full_mode);
+            if !records.push(name, self.table.number(node), mode, at + 1)? {
                 break;
             }
-            records.try_reserve(len).map_err(|_| Errno::EIO)?;
-            let start = records.len();
-            records.extend_from_slice(&(self.table.number(node) + 1).to_le_bytes());
-            records.extend_from_slice(&(at + 1).to_le_bytes());
-            records.extend_from_slice(&(len as u16).to_le_bytes());
-            records.push(self.type_of(node));
-            records.extend_from_slice(name);
-            records.resize(start + len, 0);
         }
-        Ok(Answer::text(records))
-    }
-
-    fn type_of(&self, slot: u32) -> u8 {
-        match self.table.get(slot).map(|node| node.full_mode() & mode::FMT) {
-            Some(mode::DIR) => dtype::DIR,
-            Some(mode::LNK) => dtype::LNK,
-            Some(mode::REG) => dtype::REG,
-            _ => dtype::UNKNOWN,
-        }
+        Ok(records.into_answer())
     }
 
     /// A directory's path. ENAMETOOLONG. O(names of the directories on the way).
