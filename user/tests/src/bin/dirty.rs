@@ -15,7 +15,7 @@ use quire_rt::abi::info::{CpuInfo, ProcessInfo, cpu_feature, kind};
 use quire_rt::abi::nr;
 use quire_rt::abi::statistics::{AreaInfo, vma};
 use quire_rt::thread::{Thread, spawn};
-use quire_rt::{fs, info, mem, process};
+use quire_rt::{fs, info, mem, process, sched};
 use user_tests::{Checks, PAGE, RW, child, is_quire, map, mmap, mprotect, munmap, peek, poke, raw};
 
 quire_rt::entry!(main);
@@ -203,8 +203,13 @@ fn ends(checks: &mut Checks) {
 fn beside(checks: &mut Checks) {
     const PAGES: usize = 512;
     static DONE: AtomicBool = AtomicBool::new(false);
+    static BEGUN: AtomicBool = AtomicBool::new(false);
     let at = mmap(0, PAGES * PAGE, RW, SHARED, -1, 0).unwrap_or(0);
     let writer = spawn(move || {
+        // (It could be done before the other has begun.)
+        while !BEGUN.load(Ordering::Acquire) {
+            sched::yield_now();
+        }
         for page in 0..PAGES {
             let at = at + page * PAGE;
             peek(at);
@@ -217,6 +222,7 @@ fn beside(checks: &mut Checks) {
         let _ = mprotect(at, PAGES * PAGE, RW | Prot::EXEC);
         let _ = (cold(at, PAGES), mprotect(at, PAGES * PAGE, RW));
         changes += 1;
+        BEGUN.store(true, Ordering::Release);
     }
     checks.ok(writer.map(Thread::join).is_ok() && changes > 0, "a thread writes, another changes rights and makes old");
     checks.eq(usage(at).dirty, PAGES as u64, "all that was written is dirty");
