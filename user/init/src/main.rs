@@ -64,9 +64,24 @@ fn read(path: &CStr) -> Result<Vec<u8>, Errno> {
     fs::File::open(path, Open::empty())?.read_to_end()
 }
 
+/// A file's text, if there is the file. For as long as it cannot be read, for want of memory say, it is tried again: without its text the
+/// machine would do something else.
+fn read_if_there(path: &CStr) -> Option<Vec<u8>> {
+    loop {
+        match read(path) {
+            Ok(text) => return Some(text),
+            Err(Errno::ENOENT) => return None,
+            Err(error) => {
+                eprintln!("init: {}: {error}; trying again", path.to_string_lossy());
+                time::sleep_ms(100);
+            }
+        }
+    }
+}
+
 fn init() -> i32 {
     let mut services = Services::start();
-    if let Ok(text) = read(EXEC) {
+    if let Some(text) = read_if_there(EXEC) {
         let status = supervise(&mut services, || {
             shell::no_input();
             Shell::new(Mode::Text).run_text(&text)

@@ -38,8 +38,7 @@ pub struct Services(Vec<Service>);
 impl Services {
     /// Starts what the list names, and returns when all are ready or have ended. Without a list there are none.
     pub fn start() -> Self {
-        let text =
-            quire_rt::fs::File::open(LIST, Open::empty()).and_then(|file| file.read_to_end()).unwrap_or_default();
+        let text = crate::read_if_there(LIST).unwrap_or_default();
         let mut services = Self(text.split(|byte| *byte == b'\n').filter_map(Service::parse).collect());
         let ready: Vec<i32> = services.0.iter_mut().filter_map(|service| service.start(0)).collect();
         for fd in ready {
