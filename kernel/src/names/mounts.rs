@@ -61,9 +61,7 @@ pub fn mount(over: &Node, server: Server, kind: Kind) -> Result<(), Errno> {
         let count = COUNT.load(Ordering::Relaxed);
         let number = self::over(over.ino).map_or(count, usize::from);
         let mount = MOUNTS.get(number).ok_or(Errno::ENOSPC)?;
-        let former = mount.server.lock().take();
-        if let Some(former) = former.filter(|((endpoint, _), _)| endpoint.is_open()) {
-            *mount.server.lock() = Some(former);
+        if self::server(number as u16).is_ok_and(|(endpoint, _)| endpoint.is_open()) {
             return Err(Errno::EBUSY);
         }
         mount.over.store(over.ino, Ordering::Relaxed);
