@@ -386,34 +386,36 @@ pub fn get_all<T: Pod>(from: UserAddr, values: &mut [T]) -> Result<(), Errno> {
 
 /// Copies a NUL-terminated string from user memory and returns it without the NUL; ENAMETOOLONG if `to` is too small.
 pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
-    let room = to.len().min(USER_END.saturating_sub(from.get()));
-    // SAFETY: `to` is writable; the user range ends at or below USER_END and is touched only by LDTRB.
-    let n = unsafe { __copy_string_from_user(to.as_mut_ptr(), from.get(), room) };
-    match usize::try_from(n) {
-        Err(_) => Err(Errno::EFAULT),
-        Ok(n) if n > 0 && to[n - 1] == 0 => Ok(&to[..n - 1]),
-        Ok(n) if n < to.len() => Err(Errno::EFAULT),
-        Ok(_) => Err(Errno::ENAMETOOLONG),
-    }
+    // SAFETY: the slice may be written.
+    let len = unsafe { copy_string(to.as_mut_ptr(), to.len(), from) }?;
+    Ok(&to[..len])
 }
 
-/// The same to an empty vector, of whose room all may be used, without the NUL.
+/// The same to an empty vector, of whose room all may be used.
 pub fn get_string_to(to: &mut Vec<u8>, from: UserAddr) -> Result<(), Errno> {
     let free = to.spare_capacity_mut();
-    let room = free.len().min(USER_END.saturating_sub(from.get()));
-    // SAFETY: the room is writable; the user range ends at or below USER_END and is touched only by LDTRB.
-    let n = unsafe { __copy_string_from_user(free.as_mut_ptr().cast(), from.get(), room) };
+    // SAFETY: the room may be written, and so many bytes of it were.
+    unsafe {
+        let len = copy_string(free.as_mut_ptr().cast(), free.len(), from)?;
+        to.set_len(len);
+    }
+    Ok(())
+}
+
+/// Copies a string and its NUL; returns its length without that.
+///
+/// # Safety
+/// `to` is valid for writes of `room` bytes. So many as are returned, and one more, are written.
+unsafe fn copy_string(to: *mut u8, room: usize, from: UserAddr) -> Result<usize, Errno> {
+    let most = room.min(USER_END.saturating_sub(from.get()));
+    // SAFETY: the caller's promise; the user range ends at or below USER_END and is touched only by LDTRB.
+    let n = unsafe { __copy_string_from_user(to, from.get(), most) };
     let n = usize::try_from(n).map_err(|_| Errno::EFAULT)?;
-    // SAFETY: so many bytes were written.
-    let last = n.checked_sub(1).map(|last| unsafe { free[last].assume_init() });
-    match last {
-        Some(0) => {
-            // SAFETY: as above.
-            unsafe { to.set_len(n - 1) };
-            Ok(())
-        }
-        _ if n < free.len() => Err(Errno::EFAULT),
-        _ => Err(Errno::ENAMETOOLONG),
+    // SAFETY: `n` bytes were written.
+    match n.checked_sub(1).filter(|last| unsafe { to.add(*last).read() } == 0) {
+        Some(len) => Ok(len),
+        None if n < room => Err(Errno::EFAULT),
+        None => Err(Errno::ENAMETOOLONG),
     }
 }
 

@@ -85,14 +85,13 @@ impl Found {
     }
 }
 
-/// The record of what a server has answered about a directory or a symbolic link.
-pub fn stat(served: &Served) -> Stat {
+/// The record of what a mount's server has answered, but for a file whose object it lends.
+pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
     const SECOND: u64 = 1_000_000_000;
-    let words = &served.answer.words;
     let [low, high] = [|word: u64| word as u32, |word: u64| (word >> 32) as u32];
     let time = |ns: u64| Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 };
     Stat {
-        dev: mounts::device(served.mount).into(),
+        dev: mounts::device(mount).into(),
         ino: words[node::NUMBER] + 1,
         mode: low(words[node::MODE]),
         nlink: high(words[node::MODE]),

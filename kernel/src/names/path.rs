@@ -31,9 +31,7 @@ impl Path {
         if path.len() >= PATH_MAX {
             return Err(Errno::ENAMETOOLONG);
         }
-        let mut buffer: Vec<u8> = Vec::new();
-        buffer.try_extend_from_slice(path)?;
-        Ok(Self { buffer, at: 0 })
+        Ok(Self { buffer: TryVec::try_from_slice(path)?, at: 0 })
     }
 
     /// What is left.

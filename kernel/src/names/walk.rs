@@ -7,9 +7,9 @@ use quire_abi::Errno;
 use quire_abi::names::{DONE, FOLLOW, LINK, UP, op};
 use quire_mm::machine::Threads;
 
+use super::Place;
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
-use super::{NUMBERS, Place};
 use crate::archive::{self, Node};
 use crate::ipc::ask::{self, Answer, ROOM, Room};
 use crate::task::thread::current;
@@ -194,10 +194,8 @@ impl Walk {
                 let text = room.get(..text_len as usize).ok_or(Errno::EIO)?;
                 self.pass(path, len, behind)?;
                 self.follow(path, text)?;
-                let is_sound = directory < NUMBERS;
-                let place =
-                    if path.is_absolute() { Some(Place::ROOT) } else { Place::new(self.place.mount, directory) };
-                self.place = place.filter(|_| is_sound).ok_or(Errno::EIO)?;
+                let place = Place::new(self.place.mount, directory).ok_or(Errno::EIO)?;
+                self.place = if path.is_absolute() { Place::ROOT } else { place };
                 Ok(None)
             }
             UP => {

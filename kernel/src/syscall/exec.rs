@@ -98,7 +98,7 @@ fn start(frame: &mut TrapFrame, program: Program, path: &[u8], args: UserAddr, e
 /// The program that runs a file, and its arguments: for a script its interpreter, which may be a script itself. ELOOP.
 fn interpreter_of(program: Program, path: &[u8], args: Strings) -> Result<(Program, Strings), Errno> {
     let (mut program, mut args) = (program, args);
-    let mut name = copied(path)?;
+    let mut name: Vec<u8> = TryVec::try_from_slice(path)?;
     for _ in 0..=script::DEEPEST {
         let line = beginning(&program)?;
         let Some(script) = Script::parse(&line)? else { return Ok((program, args)) };
@@ -106,14 +106,8 @@ fn interpreter_of(program: Program, path: &[u8], args: Strings) -> Result<(Progr
             Some(argument) => args.for_interpreter(&[script.interpreter, argument, &name])?,
             None => args.for_interpreter(&[script.interpreter, &name])?,
         };
-        name = copied(script.interpreter)?;
+        name = TryVec::try_from_slice(script.interpreter)?;
         program = Program::find(&name)?;
     }
     Err(Errno::ELOOP)
-}
-
-fn copied(text: &[u8]) -> Result<Vec<u8>, Errno> {
-    let mut copy = Vec::new();
-    copy.try_extend_from_slice(text)?;
-    Ok(copy)
 }

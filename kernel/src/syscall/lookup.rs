@@ -17,7 +17,7 @@ use crate::names::Place;
 use crate::names::found::{self, Found, Name};
 use crate::names::mounts::{self, ARCHIVE};
 use crate::names::path::{PATH_MAX, Path};
-use crate::names::walk::{Reached, Request, Served, walk, walk_from};
+use crate::names::walk::{Reached, Request, Served, walk_from};
 use crate::task::thread::current;
 
 /// The caller's working directory.
@@ -43,7 +43,7 @@ pub(super) fn request(dirfd: i32, path: &mut Path, request: &Request<'_>) -> Res
         return Err(Errno::ENOENT);
     }
     let start = if path.is_absolute() { Place::ROOT } else { start_of(dirfd)? };
-    walk(start, path, request)
+    walk_from(start, path, request)
 }
 
 /// Has a request done for a place itself.
@@ -146,10 +146,10 @@ fn stat_reached(reached: Reached) -> Result<Stat, Errno> {
     match reached {
         Reached::Archive(node) => node.map(stat_node).ok_or(Errno::ENOENT),
         Reached::Server(served) => {
-            let stat = found::stat(&served);
+            let (mount, words) = (served.mount, served.answer.words);
             match Found::of(Reached::Server(served))? {
                 Found::File(file, _) => Ok(file.stat()),
-                _ => Ok(stat),
+                _ => Ok(found::stat(mount, &words)),
             }
         }
     }
