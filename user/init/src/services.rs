@@ -114,16 +114,13 @@ impl Service {
     fn run(&self, ready: i32) -> ! {
         // Others depend on it: it is ended for want of memory after all others.
         let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
-        let is_placed = ready == READY || io::dup3(ready, READY, 0).is_ok();
-        if ready == READY {
-            // (It would be closed with exec.)
-            let _ = io::dup(READY).and_then(|copy| {
-                let placed = io::dup3(copy, READY, 0);
-                let _ = io::close(copy);
-                placed
-            });
-        }
-        if is_placed {
+        // (By a copy: if it has that number already, exec would close it.)
+        let placed = io::dup(ready).and_then(|copy| {
+            let placed = io::dup3(copy, READY, 0);
+            let _ = io::close(copy);
+            placed
+        });
+        if placed.is_ok() {
             let _ = handles::grant_to(self.program.to_bytes());
             let error = process::execve(&self.program, self.arguments.iter().map(|word| &**word), env());
             eprintln!("init: {}: {error}", self.program.to_string_lossy());

@@ -32,9 +32,7 @@ pub trait Facts {
     fn caller(&self) -> u32;
 
     /// A process.
-    fn process(&self, pid: u32) -> Option<ProcessInfo> {
-        self.processes().into_iter().find(|process| process.pid == pid)
-    }
+    fn process(&self, pid: u32) -> Option<ProcessInfo>;
 
     /// One line of vmstat; 0 if there is no such line.
     fn counter(&self, name: &str) -> u64 {

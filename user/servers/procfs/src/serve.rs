@@ -70,11 +70,12 @@ fn at_end(facts: &dyn Facts, request: &Request<'_>, node: Option<Node>) -> Resul
         _ => false,
     };
     let Some(node) = node else { return Err(if makes { Errno::EACCES } else { Errno::ENOENT }) };
+    let process = process_of(facts, node)?;
     match request.op {
-        op::LOOKUP => found(facts, node),
-        op::OPEN => open(facts, request, node),
+        op::LOOKUP => Ok(found(facts, node, process)),
+        op::OPEN => open(facts, request, node, process),
         op::ACCESS if request.argument as u32 & WRITE != 0 => Err(Errno::EACCES),
-        op::ACCESS => check(facts, request, node).map(|()| Answer::default()),
+        op::ACCESS => check(request, node, process).map(|()| Answer::default()),
         op::READLINK if Tree(facts).is_link(node) => Ok(Answer::text(link_text(facts, node).into_bytes())),
         op::READLINK => Err(Errno::EINVAL),
         _ if makes => Err(Errno::EEXIST),
@@ -90,22 +91,21 @@ fn process_of(facts: &dyn Facts, node: Node) -> Result<Option<ProcessInfo>, Errn
     }
 }
 
-fn found(facts: &dyn Facts, node: Node) -> Result<Answer, Errno> {
-    let process = process_of(facts, node)?;
+fn found(facts: &dyn Facts, node: Node, process: Option<ProcessInfo>) -> Answer {
     let (user, group) = process.map_or((0, 0), |process| (process.uid, process.gid));
     let size = if Tree(facts).is_link(node) { link_text(facts, node).len() as u64 } else { 0 };
     let now = facts.now();
     let links = if Tree(facts).is_dir(node) { 2 } else { 1 };
     let found =
         Found { number: node.number(), mode: node.mode(), links, user, group, size, modified: now, changed: now };
-    Ok(Answer::done(found.to_words()))
+    Answer::done(found.to_words())
 }
 
-fn open(facts: &dyn Facts, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
+fn open(facts: &dyn Facts, request: &Request<'_>, node: Node, process: Option<ProcessInfo>) -> Result<Answer, Errno> {
     let flags = Open::from_bits_retain(request.argument as u32);
     let is_dir = Tree(facts).is_dir(node);
     if flags.contains(Open::PATH) {
-        return found(facts, node);
+        return Ok(found(facts, node, process));
     }
     if flags.contains(Open::CREAT | Open::EXCL) {
         return Err(Errno::EEXIST);
@@ -119,13 +119,12 @@ fn open(facts: &dyn Facts, request: &Request<'_>, node: Node) -> Result<Answer, 
     if flags.bits() & 3 != 0 || flags.contains(Open::TRUNC) {
         return Err(if is_dir { Errno::EISDIR } else { Errno::EACCES });
     }
-    check(facts, request, node)?;
-    found(facts, node)
+    check(request, node, process)?;
+    Ok(found(facts, node, process))
 }
 
 /// Whether the caller may read a node: some files of a process are for its user, and root.
-fn check(facts: &dyn Facts, request: &Request<'_>, node: Node) -> Result<(), Errno> {
-    let process = process_of(facts, node)?;
+fn check(request: &Request<'_>, node: Node, process: Option<ProcessInfo>) -> Result<(), Errno> {
     let (Node::Of(_, file), Some(process)) = (node, process) else { return Ok(()) };
     let (.., is_for_all) = FILES[file];
     let asker = Asker(request.identity);
@@ -147,14 +146,15 @@ fn link_text(facts: &dyn Facts, node: Node) -> String {
 
 /// The text of a file, from a place on. It is made anew for each read.
 fn read(facts: &dyn Facts, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
-    check(facts, request, node)?;
-    let text = match node {
-        Node::Fixed(at) => match FIXED[at].2 {
+    let process = process_of(facts, node)?;
+    check(request, node, process)?;
+    let text = match (node, process) {
+        (Node::Fixed(at), _) => match FIXED[at].2 {
             Fixed::File(text) => text(facts),
             _ => return Err(Errno::EISDIR),
         },
-        Node::Process(_) => return Err(Errno::EISDIR),
-        Node::Of(pid, file) => (FILES[file].1)(facts, &facts.process(pid).ok_or(Errno::ENOENT)?),
+        (Node::Of(_, file), Some(process)) => (FILES[file].1)(facts, &process),
+        _ => return Err(Errno::EISDIR),
     };
     let rest = usize::try_from(request.argument).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or(&[]);
     Ok(Answer::text(rest[..rest.len().min(room)].to_vec()))

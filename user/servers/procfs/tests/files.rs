@@ -89,6 +89,9 @@ impl Facts for Machine {
         all.truncate(if self.ended.get() { 1 } else { 2 });
         all
     }
+    fn process(&self, pid: u32) -> Option<ProcessInfo> {
+        self.processes().into_iter().find(|process| process.pid == pid)
+    }
     fn areas(&self, _: u32) -> Vec<AreaInfo> {
         let flags = vma::READ | vma::EXEC;
         let file =

@@ -10,10 +10,7 @@ use quire_fs::who::{WRITE, Who};
 
 use crate::objects::Objects;
 use crate::table::Kind;
-use crate::tree::{End, Make, ROOT, Tree};
-
-/// Of permissions: what is made belongs to the directory's group.
-const SET_GROUP: u32 = 0o2000;
+use crate::tree::{End, Make, ROOT, SET_GROUP, Tree};
 
 impl<O: Objects> Tree<O> {
     pub(crate) fn mkdir(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {

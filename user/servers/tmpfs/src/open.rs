@@ -16,7 +16,7 @@ use crate::tree::{End, Make, Tree};
 const TMPFILE: u32 = 0o20000000;
 
 impl<O: Objects> Tree<O> {
-    pub(crate) fn lookup(&mut self, end: &End) -> Result<Answer, Errno> {
+    pub(crate) fn lookup(&self, end: &End) -> Result<Answer, Errno> {
         self.answer(end.node.ok_or(Errno::ENOENT)?, rights::READ)
     }
 
@@ -57,7 +57,7 @@ impl<O: Objects> Tree<O> {
         self.answer(node, rights)
     }
 
-    fn open_name(&mut self, flags: Open, end: &End) -> Result<Answer, Errno> {
+    fn open_name(&self, flags: Open, end: &End) -> Result<Answer, Errno> {
         let node = end.node.ok_or(Errno::ENOENT)?;
         self.check_slash(end)?;
         if flags.contains(Open::DIRECTORY) && !self.is_dir(node) {

@@ -21,7 +21,7 @@ pub const MOST_BYTES: usize = 16 << 20;
 /// Of permissions: who is not the owner of an entry does not remove it.
 const STICKY: u32 = 0o1000;
 /// Of a directory's permissions: what is made in it belongs to its group.
-const SET_GROUP: u32 = 0o2000;
+pub(crate) const SET_GROUP: u32 = 0o2000;
 
 /// See the module.
 pub struct Tree<O: Objects> {

@@ -69,6 +69,9 @@ impl Facts for Kernel {
     fn processes(&self) -> Vec<ProcessInfo> {
         info::records().collect()
     }
+    fn process(&self, pid: u32) -> Option<ProcessInfo> {
+        info::records().find(|process: &ProcessInfo| process.pid == pid)
+    }
     fn areas(&self, pid: u32) -> Vec<AreaInfo> {
         info::areas(pid).map_while(Result::ok).collect()
     }
