@@ -29,7 +29,7 @@ fn busybox_finds_what_it_looks_for_in_proc() {
 
 #[test]
 fn a_server_that_is_killed_is_started_again() {
-    let outcome = Machine::new(&["--smp", "4"]).exec("/tests/names die");
+    let outcome = Machine::new(&["--smp", "4"]).exec("/tests/servers die");
     outcome.succeeded();
     let restarts = outcome.all().matches("init: tmpfs ended").count();
     assert_eq!(restarts, 3, "{outcome}");

@@ -11,6 +11,7 @@ extern crate alloc;
 
 pub mod asm;
 pub mod failing;
+pub mod files;
 pub mod ready;
 
 use core::fmt::Debug;
