@@ -41,7 +41,7 @@ pub fn exit_thread(status: u32) -> ! {
     sched::charge_current();
     // Before the process counts this thread as gone, so that its last thread knows who else holds the space.
     drop(thread.set_mm(None));
-    let (left, entry) = {
+    let (left, entry, signals) = {
         let mut table = TABLE.lock();
         let left = table.remove_thread(process, thread);
         table.rouse_some(process, ROUSED_BY_EACH);
@@ -49,9 +49,9 @@ pub fn exit_thread(status: u32) -> ! {
             stop::thread_left(&table, process);
         }
         let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
-        (left, entry)
+        (left, entry, thread.signals.lock().pending.take_all())
     };
-    drop(entry);
+    drop((entry, signals));
     if left == 0 {
         exit_process(process, status);
     } else {
@@ -82,8 +82,11 @@ fn exit_process(process: &Process, status: u32) {
     let descriptors = process.set_descriptors(None);
     drop(descriptors);
     release_mm(process);
+    let Some(init) = TABLE.lock().process(1).cloned() else { return };
+    // Who held the table before has seen the process alive and may have sent a signal; nobody does from now on. Who waits
+    // for the process finds its user's records free.
+    drop(process.pending.take_all());
     let reaped = {
-        let Some(init) = TABLE.lock().process(1).cloned() else { return };
         if core::ptr::eq(KArc::as_ptr(&init), process) {
             crate::console::panic::init_ended(process.exit_status().unwrap_or(status));
         }

@@ -194,6 +194,11 @@ impl Queue {
         Some(record.info)
     }
 
+    /// Takes all.
+    pub fn take_all(&mut self) -> Self {
+        core::mem::replace(self, Self::new())
+    }
+
     /// Drops a set of signals.
     pub fn remove(&mut self, set: u64) {
         if self.set & set != 0 {
@@ -254,6 +259,11 @@ impl Pending {
     /// Takes a signal, unless another thread has taken it.
     pub fn take(&self, signal: u32) -> Option<Info> {
         self.change(|queue| (queue.set() & bit(signal) != 0).then(|| queue.take(signal)))
+    }
+
+    /// Takes all, to be dropped where there is no lock: there may be many.
+    pub fn take_all(&self) -> Queue {
+        self.change(Queue::take_all)
     }
 
     /// Drops a set of signals.

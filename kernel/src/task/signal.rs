@@ -222,11 +222,11 @@ pub fn send_or_ask(table: &Table, process: &Process, info: &Info) -> bool {
     info.signal == 0 || send_to_process(table, process, info)
 }
 
-/// Whether a signal is to be queued: KILL acts at once, and init is protected from signals that it does not handle. A
-/// stop signal removes pending continuations, and a continuation removes pending stops and resumes a stopped process at
-/// once.
+/// Whether a signal is to be queued: KILL acts at once, init is protected from signals that it does not handle, and a
+/// process that is ending gets none any more. A stop signal removes pending continuations, and a continuation removes
+/// pending stops and resumes a stopped process at once.
 fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
-    if is_shielded(process, signal) {
+    if process.exit_status().is_some() || is_shielded(process, signal) {
         return false;
     }
     match signal {
