@@ -1,5 +1,9 @@
 //! Unknown calls: ENOSYS, and one line in the log per program and call.
 //!
+//! Linux refuses some of them to all but root, before it looks at what is asked: these are EPERM here for anybody else, so that
+//! programs which drop their rights behave as they do there. Root gets ENOSYS for them too: what they would do is done with handles
+//! (a file system is mounted with `QUIRE_MOUNT`) or by the kernel's arguments (`swap=`), so no other error would be true.
+//!
 //! A program is identified by the executed path, so its threads, its children and its next run do not repeat the line. The calls that
 //! were logged of each are kept as bits, of [`PROGRAMS`] programs; when there are more, one is forgotten, and its lines may appear again.
 //! Numbers without a name count as one call. A thread remembers its last unknown call, so that repeating it is cheap.
@@ -10,6 +14,7 @@ use quire_abi::nr::LINUX_END;
 use quire_abi::{Errno, linux};
 
 use super::Answer;
+use crate::task::credentials::{Privilege, require};
 use crate::task::thread::{Thread, current};
 
 /// Programs that are remembered.
@@ -20,6 +25,9 @@ const PROBES: usize = 8;
 
 /// Words of bits: one for each of Linux's numbers, and one for those without a name.
 const WORDS: usize = LINUX_END / 64 + 1;
+
+/// umount2, mount, pivot_root, chroot, vhangup, swapon and swapoff.
+const OF_ROOT: [usize; 7] = [39, 40, 41, 51, 58, 224, 225];
 
 struct Program {
     /// Its hash, which is not 0.
@@ -34,6 +42,9 @@ static SAID: [Program; PROGRAMS] =
 #[inline]
 pub fn call(nr: usize) -> Answer {
     let thread = current();
+    if OF_ROOT.contains(&nr) {
+        require(thread.process(), Privilege::UnknownCall)?;
+    }
     if thread.unknown_call.load(Ordering::Relaxed) != nr {
         thread.unknown_call.store(nr, Ordering::Relaxed);
         say(thread, nr);

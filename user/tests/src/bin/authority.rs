@@ -250,6 +250,7 @@ fn what_root_may(checks: &mut Checks) {
         0,
         "nor do they signal root's processes, but for SIGCONT within the session",
     );
+    calls_of_root(checks);
     checks.exits(
         || {
             let sleeper = start(|| {
@@ -264,4 +265,32 @@ fn what_root_may(checks: &mut Checks) {
         0,
         "root signals anybody",
     );
+}
+
+/// Calls that Linux has for root alone, and Quire has not.
+fn calls_of_root(checks: &mut Checks) {
+    const UMOUNT2: usize = 39;
+    const MOUNT: usize = 40;
+    const PIVOT_ROOT: usize = 41;
+    const CHROOT: usize = 51;
+    const VHANGUP: usize = 58;
+    const SWAPON: usize = 224;
+    const SWAPOFF: usize = 225;
+    let at = c"/".as_ptr() as usize;
+    let all_are = |wanted: Errno| {
+        raw(MOUNT, [at, at, at, 0, 0]) == Err(wanted)
+            && raw(PIVOT_ROOT, [at, at]) == Err(wanted)
+            && [UMOUNT2, CHROOT, VHANGUP, SWAPON, SWAPOFF].iter().all(|call| raw(*call, [at, 0]) == Err(wanted))
+    };
+    checks.exits(
+        || {
+            let _ = raw(nr::SETUID, [USER]);
+            all_are(Errno::EPERM) as i32
+        },
+        1,
+        "nor do they mount, change the root, or swap",
+    );
+    if is_quire() {
+        checks.ok(all_are(Errno::ENOSYS), "root hears that there are no such calls");
+    }
 }
