@@ -86,6 +86,34 @@ pub fn getgroups(a: Args) -> Answer {
     Ok(groups.len())
 }
 
+/// Sorts groups, as Linux does: whether a process is in one of many is asked under locks. (A heap sort, since it can pass
+/// preemption points; one that is killed goes on, for some milliseconds.)
+fn sort(groups: &mut [u32]) {
+    let len = groups.len();
+    for root in (0..len / 2).rev() {
+        sift_down(groups, root);
+    }
+    for end in (1..len).rev() {
+        groups.swap(0, end);
+        sift_down(&mut groups[..end], 0);
+    }
+}
+
+/// Moves the group at `root` down until no child is higher.
+fn sift_down(heap: &mut [u32], mut root: usize) {
+    let _ = resched_point(Sleep::Killable);
+    loop {
+        let left = 2 * root + 1;
+        let Some(&first) = heap.get(left) else { return };
+        let child = left + usize::from(heap.get(left + 1).is_some_and(|second| *second > first));
+        if heap[child] <= heap[root] {
+            return;
+        }
+        heap.swap(root, child);
+        root = child;
+    }
+}
+
 pub fn setgroups(a: Args) -> Answer {
     let process = current().process();
     require(process, Privilege::SetGroups)?;
@@ -98,6 +126,7 @@ pub fn setgroups(a: Args) -> Answer {
         groups.try_push(uaccess::get(a.addr(1) + i * size_of::<u32>())?)?;
         resched_point(Sleep::Killable)?;
     }
+    sort(&mut groups);
     let groups = if count == 0 { None } else { Some(KArc::try_new(groups)?) };
     let old = core::mem::replace(&mut process.credentials.lock().groups, groups);
     drop(old);

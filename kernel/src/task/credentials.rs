@@ -112,7 +112,7 @@ pub struct Credentials {
     pub user: Ids,
     /// The group.
     pub group: Ids,
-    /// Further groups; `None` for none.
+    /// Further groups, in order; `None` for none.
     pub groups: Option<KArc<Vec<u32>>>,
 }
 
@@ -125,7 +125,7 @@ impl Credentials {
     /// Whether a group is among those for access to files.
     pub fn is_in(&self, group: u32) -> bool {
         let others = self.groups.as_ref().map_or(&[][..], |groups| groups);
-        self.group.files == group || others.contains(&group)
+        self.group.files == group || others.binary_search(&group).is_ok()
     }
 
     /// exec: the effective ids become the saved ones.

@@ -5,7 +5,7 @@
 
 use quire_rt::abi::flags::{Map, Open, Prot, sig};
 use quire_rt::{Errno, fs, io};
-use user_tests::{Checks, KERNEL, PAGE, RW, all, map, mmap, mprotect, munmap, peek, poke};
+use user_tests::{Checks, KERNEL, PAGE, RW, all, is_quire, map, mmap, mprotect, munmap, peek, poke};
 
 quire_rt::entry!(main);
 
@@ -95,6 +95,12 @@ fn refused(checks: &mut Checks) {
         ("an offset that is no page's", mmap(0, PAGE, RW, ANON, -1, 1), Errno::EINVAL),
     ] {
         checks.fails(got, wanted, what);
+    }
+    if is_quire() {
+        // Linux lets root.
+        let low = |at: usize, flag: Map| mmap(at, PAGE, RW, ANON | flag, -1, 0);
+        checks.fails(low(0, Map::FIXED), Errno::EPERM, "FIXED at 0, for root too");
+        checks.fails(low((64 << 10) - PAGE, Map::FIXED_NOREPLACE), Errno::EPERM, "FIXED_NOREPLACE below 64 KiB");
     }
     // The file decides which flags it supports, so there has to be one.
     let fd = fs::open(c"/init", Open::empty()).unwrap_or(-1);
