@@ -49,9 +49,10 @@ pub fn exit_thread(status: u32) -> ! {
             stop::thread_left(&table, process);
         }
         let entry = if thread.tid() == process.pid { None } else { table.remove(thread.tid()) };
-        (left, entry, thread.signals.lock().pending.take_all())
+        (left, entry, thread.signals.lock().pending.remove(!0))
     };
-    drop((entry, signals));
+    drop(entry);
+    signal::release(signals);
     if left == 0 {
         exit_process(process, status);
     } else {
@@ -85,7 +86,7 @@ fn exit_process(process: &Process, status: u32) {
     let Some(init) = TABLE.lock().process(1).cloned() else { return };
     // Who held the table before has seen the process alive and may have sent a signal; nobody does from now on. Who waits
     // for the process finds its user's records free.
-    drop(process.pending.take_all());
+    signal::release(process.pending.remove(!0));
     let reaped = {
         if core::ptr::eq(KArc::as_ptr(&init), process) {
             crate::console::panic::init_ended(process.exit_status().unwrap_or(status));

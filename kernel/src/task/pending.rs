@@ -1,20 +1,23 @@
 //! Pending signals: sent but not yet taken, each with its record [`Info`].
 //!
-//! A signal below [`RT_MIN`] is pending at most once: a second one is lost. The others queue in the order in which they
-//! were sent. The first record of a queue is stored in place, so that the common case allocates nothing; there are at
-//! most [`MOST`] further ones, and each is charged to the receiver's user. If there is no room for a record, or its user has too
-//! many, a signal without a value from its sender is pending without a record, as on Linux, and a signal with a value is refused.
+//! A signal below [`RT_MIN`] is pending at most once: a second one is lost. The others queue, each signal's in the order in
+//! which they were sent. The first record of a queue is stored in place, so that the common case allocates nothing. Each record is
+//! charged to the receiver's user, whose limit alone says how many there may be. If there is no memory for a record, or its user has
+//! too many, a signal without a value from its sender is pending without a record, as on Linux, and a signal with a value is refused.
 //!
 //! A thread's queue is covered by the lock of its signals; a process's has a lock of [`Rank::Process`], and its set can be
-//! read without.
+//! read without. Work under these locks does not depend on how many records there are: [`Queue::remove`] returns them, to be
+//! released without a lock.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use intrusive_collections::{LinkedList, LinkedListLink, intrusive_adapter};
 use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
 use quire_abi::layout::Siginfo;
-use quire_mm::fallible::TryVec;
+use quire_mm::fallible::{AllocError, TryVec, try_box};
 use quire_mm::sync::Rank;
 
 use super::signo::bit;
@@ -23,9 +26,6 @@ use crate::vm::{Cpu, SpinLock};
 
 /// The first signal that queues.
 pub const RT_MIN: u32 = 32;
-
-/// The most further records of one queue. It bounds the work under the queue's lock: a search, or dropping all.
-pub const MOST: usize = 512;
 
 /// A signal's record: the part of `siginfo_t` that may be nonzero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,24 +109,34 @@ struct Record {
     user: u32,
 }
 
-impl Record {
-    fn is_of(&self, set: u64) -> bool {
-        set & bit(self.info.signal) != 0
-    }
+struct Node {
+    record: Record,
+    link: LinkedListLink,
 }
 
-/// Signals that wait, oldest first.
+intrusive_adapter!(InOrder = Box<Node>: Node { link => LinkedListLink });
+
+type List = LinkedList<InOrder>;
+
+/// The records of one signal, oldest first; at least one.
+struct Lane {
+    signal: u32,
+    records: List,
+}
+
+/// Signals that wait.
 pub struct Queue {
     set: u64,
-    /// Older than all of `rest`.
+    /// Older than those of its signal in `lanes`.
     first: Option<Record>,
-    rest: Vec<Record>,
+    /// At most one for each signal.
+    lanes: Vec<Lane>,
 }
 
 impl Queue {
     /// None.
     pub const fn new() -> Self {
-        Self { set: 0, first: None, rest: Vec::new() }
+        Self { set: 0, first: None, lanes: Vec::new() }
     }
 
     /// The set.
@@ -139,7 +149,7 @@ impl Queue {
         if info.signal < RT_MIN && self.set & bit(info.signal) != 0 {
             return true;
         }
-        let kept = self.keep(info, payer).is_some();
+        let kept = self.keep(info, payer);
         if kept || !info.must_be_kept() {
             self.set |= bit(info.signal);
             return true;
@@ -147,82 +157,128 @@ impl Queue {
         false
     }
 
-    fn keep(&mut self, info: &Info, payer: Payer) -> Option<()> {
-        if self.rest.len() == MOST {
-            return None;
-        }
+    fn keep(&mut self, info: &Info, payer: Payer) -> bool {
         let limit = if info.is_exempt() { u64::MAX } else { payer.limit };
         if !charge(payer.user, limit) {
-            return None;
+            return false;
         }
         let record = Record { info: *info, user: payer.user };
-        if self.first.is_none() && self.rest.is_empty() {
+        if self.first.is_none() && self.lanes.is_empty() {
             self.first = Some(record);
-            return Some(());
+            return true;
         }
-        let kept = self.rest.try_push(record);
-        if kept.is_err() {
+        let kept = self.append(record).is_ok();
+        if !kept {
             Gone::default().add(payer.user);
         }
-        kept.ok()
+        kept
+    }
+
+    fn append(&mut self, record: Record) -> Result<(), AllocError> {
+        let signal = record.info.signal;
+        let node = try_box(Node { record, link: LinkedListLink::new() })?;
+        let at = match self.lane(signal) {
+            Some(at) => at,
+            None => {
+                self.lanes.try_push(Lane { signal, records: List::new(InOrder::NEW) })?;
+                self.lanes.len() - 1
+            }
+        };
+        self.lanes[at].records.push_back(node);
+        Ok(())
+    }
+
+    fn lane(&self, signal: u32) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.signal == signal)
     }
 
     /// Takes the oldest `signal`, which is in the set.
     pub fn take(&mut self, signal: u32) -> Info {
-        let info = self.unlink(bit(signal)).unwrap_or(Info::of_user(signal, si::USER, 0, 0));
-        let has_more = signal >= RT_MIN && self.rest.iter().any(|record| record.info.signal == signal);
+        let info = self.unlink(signal).unwrap_or(Info::of_user(signal, si::USER, 0, 0));
+        let has_more = signal >= RT_MIN && self.lane(signal).is_some();
         if !has_more {
             self.set &= !bit(signal);
         }
         info
     }
 
-    /// Takes out the oldest record of one of a set of signals.
-    fn unlink(&mut self, set: u64) -> Option<Info> {
-        let record = match self.first.take_if(|record| record.is_of(set)) {
+    /// Takes out the oldest record of a signal.
+    fn unlink(&mut self, signal: u32) -> Option<Info> {
+        let record = match self.first.take_if(|record| record.info.signal == signal) {
             Some(first) => first,
             None => {
-                let at = self.rest.iter().position(|record| record.is_of(set))?;
-                let record = self.rest.remove(at);
-                if self.rest.is_empty() {
-                    self.rest = Vec::new();
+                let at = self.lane(signal)?;
+                let node = self.lanes[at].records.pop_front()?;
+                if self.lanes[at].records.is_empty() {
+                    self.lanes.swap_remove(at);
+                    self.keep_no_room();
                 }
-                record
+                node.record
             }
         };
         Gone::default().add(record.user);
         Some(record.info)
     }
 
-    /// Takes all.
-    pub fn take_all(&mut self) -> Self {
-        core::mem::replace(self, Self::new())
+    fn keep_no_room(&mut self) {
+        if self.lanes.is_empty() {
+            self.lanes = Vec::new();
+        }
     }
 
-    /// Drops a set of signals.
-    pub fn remove(&mut self, set: u64) {
+    /// Removes a set of signals. Returns their records, which the caller releases without a lock: there may be many of a signal
+    /// from [`RT_MIN`] on.
+    #[must_use]
+    pub fn remove(&mut self, set: u64) -> Records {
+        let mut records = Records::none();
         if self.set & set != 0 {
             self.set &= !set;
-            let mut gone = Gone::default();
-            let mut stays = |record: &Record| {
-                if record.is_of(set) {
-                    gone.add(record.user);
-                }
-                !record.is_of(set)
-            };
-            self.first.take_if(|record| !stays(record));
-            self.rest.retain(stays);
-            if self.rest.is_empty() {
-                self.rest = Vec::new();
+            if let Some(first) = self.first.take_if(|record| set & bit(record.info.signal) != 0) {
+                Gone::default().add(first.user);
             }
+            for lane in self.lanes.extract_if(.., |lane| set & bit(lane.signal) != 0) {
+                records.append(Records(lane.records));
+            }
+            self.keep_no_room();
         }
+        records
     }
 }
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        drop(self.remove(!0));
+    }
+}
+
+/// Records that are in no queue any more, still charged.
+pub struct Records(List);
+
+impl Records {
+    /// None.
+    pub fn none() -> Self {
+        Self(List::new(InOrder::NEW))
+    }
+
+    /// Appends others.
+    pub fn append(&mut self, mut others: Self) {
+        self.0.back_mut().splice_after(others.0.take());
+    }
+
+    /// Drops the first `most` of them; returns whether there are more.
+    pub fn drop_some(&mut self, most: usize) -> bool {
         let mut gone = Gone::default();
-        self.first.iter().chain(&self.rest).for_each(|record| gone.add(record.user));
+        for _ in 0..most {
+            let Some(node) = self.0.pop_front() else { return false };
+            gone.add(node.record.user);
+        }
+        !self.0.is_empty()
+    }
+}
+
+impl Drop for Records {
+    fn drop(&mut self) {
+        self.drop_some(usize::MAX);
     }
 }
 
@@ -261,16 +317,13 @@ impl Pending {
         self.change(|queue| (queue.set() & bit(signal) != 0).then(|| queue.take(signal)))
     }
 
-    /// Takes all, to be dropped where there is no lock: there may be many.
-    pub fn take_all(&self) -> Queue {
-        self.change(Queue::take_all)
-    }
-
-    /// Drops a set of signals.
-    pub fn remove(&self, set: u64) {
-        if self.get() & set != 0 {
-            self.change(|queue| queue.remove(set));
+    /// Removes a set of signals, see [`Queue::remove`].
+    #[must_use]
+    pub fn remove(&self, set: u64) -> Records {
+        if self.get() & set == 0 {
+            return Records::none();
         }
+        self.change(|queue| queue.remove(set))
     }
 }
 

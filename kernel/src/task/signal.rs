@@ -18,7 +18,7 @@ use quire_mm::sync::Rank;
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 use super::clock::Until;
 pub use super::pending::Info;
-use super::pending::{Payer, Queue};
+use super::pending::{Payer, Queue, Records};
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
 pub use super::signo::{STOPS, UNBLOCKABLE, bit};
@@ -108,11 +108,12 @@ impl ThreadSignals {
     #[cold]
     fn catch_up(&mut self, process: &Process) {
         let (stops, continuations) = process.stop.sent();
+        // (These are pending once at most, so their records may be dropped here.)
         if self.seen.0 != stops {
-            self.pending.remove(bit(sig::CONT));
+            drop(self.pending.remove(bit(sig::CONT)));
         }
         if self.seen.1 != continuations {
-            self.pending.remove(STOPS);
+            drop(self.pending.remove(STOPS));
         }
         self.seen = (stops, continuations);
     }
@@ -232,11 +233,11 @@ fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
     match signal {
         sig::KILL => begin_exit(table, process, sig::KILL),
         sig::CONT => {
-            process.pending.remove(STOPS);
+            drop(process.pending.remove(STOPS));
             stop::end(table, process);
         }
         _ if bit(signal) & STOPS != 0 => {
-            process.pending.remove(bit(sig::CONT));
+            drop(process.pending.remove(bit(sig::CONT)));
             process.stop.note_sent();
         }
         _ => {}
@@ -246,19 +247,28 @@ fn accepts(table: &Table, process: &Process, signal: u32) -> bool {
 
 /// Drops signals of a process and of all its threads. The caller holds no lock.
 pub fn remove_everywhere(process: &Process, set: u64) {
-    process.pending.remove(set);
+    release(process.pending.remove(set));
     let mut from = 0;
     loop {
+        let mut records = Records::none();
         let next = {
             let table = TABLE.lock();
             let mut threads = table.family(process).threads_from(from);
             for thread in threads.by_ref().take(ENTRIES) {
-                thread.signals.lock().pending.remove(set);
+                records.append(thread.signals.lock().pending.remove(set));
             }
             threads.next().map(Thread::tid)
         };
+        release(records);
         let Some(next) = next else { return };
         from = next;
+        let _ = resched_point(Sleep::Killable);
+    }
+}
+
+/// Drops records, of which there may be many. The caller holds no spin lock.
+pub fn release(mut records: Records) {
+    while records.drop_some(ENTRIES) {
         let _ = resched_point(Sleep::Killable);
     }
 }

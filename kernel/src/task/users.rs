@@ -2,33 +2,49 @@
 //! (`RLIMIT_SIGPENDING`).
 //!
 //! A record is charged to the user who its process belongs to when it is sent, whoever sends it, and stays charged to that user.
-//! Users without records are not listed, so that the list is never longer than there are records. Its lock is taken under that of
-//! a queue of signals.
+//! Only users with records are in the tree; there may be many, since root can take any id. Its lock is taken under that of a
+//! queue of signals.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
+use core::cell::Cell;
 
-use quire_mm::fallible::TryVec;
+use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, intrusive_adapter};
+use quire_mm::fallible::try_box;
 use quire_mm::sync::Rank;
 
 use crate::vm::{Cpu, SpinLock};
 
 struct Count {
     user: u32,
-    records: u64,
+    records: Cell<u64>,
+    link: RBTreeLink,
 }
 
-/// In order of users.
-static COUNTS: SpinLock<Vec<Count>> = SpinLock::new(Cpu, Rank::Object, Vec::new());
+intrusive_adapter!(ByUser = Box<Count>: Count { link => RBTreeLink });
+
+impl<'a> KeyAdapter<'a> for ByUser {
+    type Key = u32;
+    fn get_key(&self, count: &'a Count) -> u32 {
+        count.user
+    }
+}
+
+static COUNTS: SpinLock<RBTree<ByUser>> = SpinLock::new(Cpu, Rank::Object, RBTree::new(ByUser::NEW));
 
 /// Charges a record to `user`. False if the user would have more than `limit`, or there is no memory.
 pub fn charge(user: u32, limit: u64) -> bool {
     let mut counts = COUNTS.lock();
-    match counts.binary_search_by_key(&user, |count| count.user) {
-        Ok(at) if counts[at].records < limit => counts[at].records += 1,
-        Err(at) if limit > 0 && counts.try_push(Count { user, records: 1 }).is_ok() => counts[at..].rotate_right(1),
-        _ => return false,
+    if let Some(count) = counts.find(&user).get() {
+        let records = count.records.get();
+        let fits = records < limit;
+        count.records.set(records + u64::from(fits));
+        return fits;
     }
-    true
+    if limit == 0 {
+        return false;
+    }
+    let first = try_box(Count { user, records: Cell::new(1), link: RBTreeLink::new() });
+    first.map(|first| counts.insert(first)).is_ok()
 }
 
 /// Records that are gone, to be uncharged together where they follow each other.
@@ -53,14 +69,11 @@ impl Gone {
             return;
         }
         let mut counts = COUNTS.lock();
-        if let Ok(at) = counts.binary_search_by_key(&self.user, |count| count.user) {
-            counts[at].records -= self.records;
-            if counts[at].records == 0 {
-                counts.remove(at);
-            }
-            if counts.is_empty() {
-                // No memory stays behind when nobody has any.
-                *counts = Vec::new();
+        let mut cursor = counts.find_mut(&self.user);
+        if let Some(count) = cursor.get() {
+            count.records.set(count.records.get() - self.records);
+            if count.records.get() == 0 {
+                cursor.remove();
             }
         }
         self.records = 0;

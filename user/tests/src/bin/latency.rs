@@ -13,7 +13,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use quire_rt::abi::flags::{Map, Open, Prot, clock, sig, wait};
 use quire_rt::abi::info::ProcessInfo;
-use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, epoll, poll, rlimit};
+use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, at, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
@@ -70,6 +70,9 @@ const KINDS: &[(&str, Work)] = &[
     ("descriptors are copied while they change", descriptors_copied_beside),
     ("a descriptor far from the others is closed", far_descriptor_closed),
     ("threads that block a signal are asked whether they do", blocked_signalled),
+    ("many signals with values wait", signals_queued),
+    ("many users are sent signals", users_signalled),
+    ("a member of many groups asks for a file", groups_searched),
     ("a process of many threads is stopped", threads_stopped),
     ("threads give way to another program", threads_replaced),
     ("a program gets long arguments", arguments_passed),
@@ -367,6 +370,63 @@ fn blocked_signalled(amount: &Amount) -> Result<bool, Errno> {
     // Goes through all of them as well.
     signal::ignore(sig::USR1)?;
     Ok(was_pending && signal::pending()? & set == 0)
+}
+
+const RT: u32 = 40;
+
+/// May send itself so many.
+fn block_signals(most: usize) -> Result<(), Errno> {
+    process::prlimit(rlimit::SIGPENDING, Some(Rlimit { cur: most as u64, max: most as u64 }))?;
+    signal::mask(signal::How::Block, signal::set(&[RT, RT + 1]))?;
+    Ok(())
+}
+
+fn signals_queued(amount: &Amount) -> Result<bool, Errno> {
+    block_signals(amount.areas)?;
+    for i in 0..amount.areas {
+        signal::queue(process::getpid(), RT + i as u32 % 2, i as u64)?;
+    }
+    let last = signal::queue(process::getpid(), RT, 0);
+    let first = signal::timed_wait(signal::set(&[RT + 1]), Some(0)).map(|info| info.fields[1]);
+    signal::ignore(RT)?;
+    // The others end with the process.
+    Ok(last == Err(Errno::EAGAIN) && first == Ok(1) && signal::pending()? == signal::set(&[RT + 1]))
+}
+
+fn users_signalled(amount: &Amount) -> Result<bool, Errno> {
+    let users = amount.areas / 4;
+    block_signals(users)?;
+    // Higher and lower ones take turns.
+    for i in 0..users {
+        let user = if i % 2 == 0 { 1_000_000 - i } else { 10_000 + i };
+        raw(nr::SETRESUID, [user, 0, 0])?;
+        signal::queue(process::getpid(), RT, i as u64)?;
+    }
+    signal::ignore(RT)?;
+    Ok(signal::pending()? == 0)
+}
+
+/// The kernel and the server of /tmp both ask whether the caller is in the file's group.
+fn groups_searched(amount: &Amount) -> Result<bool, Errno> {
+    const USER: usize = 1000;
+    const GROUPS: u32 = 65_536;
+    let count = GROUPS.min(amount.areas as u32 * 4);
+    let path = c"/tmp/latency";
+    let file = fs::open(path, Open::CREAT | Open::RDWR)?;
+    raw(nr::FCHMOD, [file as usize, 0o060])?;
+    // From the highest to the lowest; the file is of group 0, which is not among them.
+    let groups: alloc::vec::Vec<u32> = (1..=count).rev().collect();
+    raw(nr::SETGROUPS, [groups.len(), groups.as_ptr() as usize])?;
+    raw(nr::SETGID, [USER])?;
+    raw(nr::SETRESUID, [USER, USER, 0])?;
+    let refused = fs::open(path, Open::RDWR);
+    raw(nr::SETRESUID, [0, 0, 0])?;
+    raw(nr::FCHOWN, [file as usize, 0, 1])?;
+    raw(nr::SETRESUID, [USER, USER, 0])?;
+    let opened = fs::open(path, Open::RDWR);
+    raw(nr::SETRESUID, [0, 0, 0])?;
+    raw(nr::UNLINKAT, [at::FDCWD as usize, path.as_ptr() as usize, 0])?;
+    Ok(refused == Err(Errno::EACCES) && opened.is_ok())
 }
 
 fn threads_stopped(amount: &Amount) -> Result<bool, Errno> {

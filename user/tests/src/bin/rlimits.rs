@@ -262,6 +262,17 @@ fn pending_signals(checks: &mut Checks) {
         });
     };
     with(5, "signals queue up to the limit", &|| accepted(getpid(), 10) == 5);
+    const MANY: usize = 4000;
+    with(MANY, "the limit alone says how many, and each signal's come in order", &|| {
+        let other = RT + 1;
+        let value = |signal: u32| timed_wait(set(&[signal]), Some(0)).map(|info| info.fields[1] as usize);
+        // Two of this one for each of the other.
+        let sent = (0..MANY).all(|i| queue(getpid(), if i % 3 == 2 { other } else { RT }, i as u64).is_ok());
+        let is_full = queue(getpid(), RT, 0) == Err(Errno::EAGAIN);
+        let others = (0..MANY).filter(|i| i % 3 == 2).all(|i| value(other) == Ok(i));
+        let all = (0..MANY).filter(|i| i % 3 != 2).all(|i| value(RT) == Ok(i));
+        sent && is_full && others && all && [value(RT), value(other)] == [Err(Errno::EAGAIN); 2]
+    });
     with(5, "one that is taken makes room", &|| {
         accepted(getpid(), 10) == 5 && take(RT).is_ok() && accepted(getpid(), 10) == 1
     });
