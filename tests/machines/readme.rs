@@ -6,10 +6,14 @@ use std::path::Path;
 
 use crate::harness::Machine;
 
+fn readme() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    fs::read_to_string(path).expect("README.md is there")
+}
+
 /// The block of README that starts so, and the machine's options that its first line has.
 fn sample() -> (Vec<String>, Vec<String>) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let text = fs::read_to_string(path).expect("README.md is there");
+    let text = readme();
     let (_, rest) = text.split_once("```\n$ cargo xtask run").expect("README shows a run");
     let (block, _) = rest.split_once("```").expect("the block ends");
     let mut lines = block.lines().map(str::to_owned);
@@ -55,6 +59,18 @@ fn the_sample_is_true() {
         let is_banner = line.starts_with("Try ") || line.starts_with("Quire ") || line.starts_with("linux,");
         assert!(is_banner || printed.contains(&shape(line)), "README shows '{line}'\n{outcome}");
     }
+}
+
+/// The memory that README says Quire needs is enough, with the boot archive as it is, and xtask takes no less.
+#[test]
+fn the_least_memory_is_what_it_says() {
+    let text = readme();
+    let (_, rest) = text.split_once("Quire needs ").expect("README says how much memory");
+    let least: u32 = rest.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number of MiB");
+    let boot = |mebibytes: u32| Machine::new(&["--mem", &format!("{mebibytes}M")]).exec("echo up");
+    boot(least).succeeded();
+    let refused = boot(least - 1);
+    assert!(refused.log.contains(&format!("Quire needs {least}M")), "{refused}");
 }
 
 #[test]
