@@ -80,7 +80,11 @@ impl<M: Machine> Mm<M> {
         let vma = areas.tree.find_from(from)?;
         let mut at = vma.start.max(from.page_floor());
         let mut usage = Usage::default();
-        for _ in 0..TABLES {
+        for part in 0..TABLES {
+            // (What a killed thread has counted so far is true.)
+            if part != 0 && self.machine.resched_point().is_err() {
+                break;
+            }
             let Some((start, to, leaf)) = self.tables.next_part(at, vma.end) else {
                 at = vma.end;
                 break;

@@ -69,6 +69,7 @@ const KINDS: &[(&str, Work)] = &[
     ("many descriptors are copied and closed", descriptors_copied),
     ("descriptors are copied while they change", descriptors_copied_beside),
     ("a descriptor far from the others is closed", far_descriptor_closed),
+    ("many handles are passed to a child and end", handles_ended),
     ("threads that block a signal are asked whether they do", blocked_signalled),
     ("many signals with values wait", signals_queued),
     ("many users are sent signals", users_signalled),
@@ -83,6 +84,7 @@ const KINDS: &[(&str, Work)] = &[
     ("groups and sessions are made among many", groups_made),
     ("a process of a large group stops", group_member_stopped),
     ("shared memory ends", shared_memory_ended),
+    ("pages of shared memory are counted", shared_memory_counted),
     ("a space of many areas is copied and ends", areas_ended),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
@@ -356,6 +358,13 @@ fn far_descriptor_closed(amount: &Amount) -> Result<bool, Errno> {
     Ok(copied && closed == 0 && io::dup(amount.highest as i32) == Err(Errno::EBADF))
 }
 
+fn handles_ended(amount: &Amount) -> Result<bool, Errno> {
+    for _ in 0..amount.areas {
+        raw(nr::QUIRE_ENDPOINT, [])?;
+    }
+    Ok(child(|| 0) == Ok(Status::Exited(0)))
+}
+
 /// Threads that sleep until somebody ends them.
 fn idlers(amount: &Amount) -> Result<(), Errno> {
     callers(amount.threads, nr::FUTEX, [FIRST.as_ptr() as usize, WAIT, 0, 0, 0, 0])
@@ -540,10 +549,27 @@ fn group_member_stopped(amount: &Amount) -> Result<bool, Errno> {
     Ok(stopped == Some(Status::Stopped(sig::TSTP)))
 }
 
-fn shared_memory_ended(amount: &Amount) -> Result<bool, Errno> {
+/// Where it is, and its length.
+fn shared_memory(amount: &Amount) -> Result<(usize, usize), Errno> {
     let len = amount.bytes * 4;
     let at = mmap(0, len, RW, Map::SHARED | Map::ANONYMOUS, -1, 0)?;
     (0..len).step_by(PAGE).for_each(|page| poke(at + page, 1));
+    Ok((at, len))
+}
+
+fn shared_memory_counted(amount: &Amount) -> Result<bool, Errno> {
+    let (at, len) = shared_memory(amount)?;
+    let (mut from, mut resident) = (at, 0);
+    while from < at + len {
+        let part = info::area(0, from)?;
+        resident += part.resident as usize;
+        from = part.to as usize;
+    }
+    Ok(from == at + len && resident == len / PAGE)
+}
+
+fn shared_memory_ended(amount: &Amount) -> Result<bool, Errno> {
+    let (at, len) = shared_memory(amount)?;
     munmap(at, len)?;
     Ok(true)
 }
