@@ -131,6 +131,8 @@ bitflags! {
         const INJECT = 32;
         /// Mounting a file system over a directory (`QUIRE_MOUNT`).
         const MOUNT = 64;
+        /// Changing what others are called and how the OOM killer sees them (`QUIRE_PROCESS_SET`).
+        const PROCESSES = 128;
     }
 
     /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).

@@ -17,7 +17,8 @@ pub mod kind {
     pub const REGION: usize = 2;
     /// [`super::CpuInfo`], one a CPU.
     pub const CPU: usize = 3;
-    /// [`super::ProcessInfo`], one a process, by pid.
+    /// [`super::ProcessInfo`], one a process. The index is a number, and the answer is the process with that number, or else
+    /// with the lowest one above it.
     pub const PROCESS: usize = 4;
     /// [`PageTypeInfo`](crate::statistics::PageTypeInfo), one a zone and migrate type.
     pub const PAGE_TYPE: usize = 5;
@@ -34,6 +35,15 @@ pub mod kind {
     pub const AREA: usize = 10;
     /// [`super::MountInfo`], one a mount, the boot archive first.
     pub const MOUNT: usize = 11;
+    /// [`ProcessDetail`](crate::process::ProcessDetail), one record, of the process in the fifth argument. ESRCH if there is no such
+    /// process, as for the following.
+    pub const DETAIL: usize = 12;
+    /// [`ThreadInfo`](crate::process::ThreadInfo), one a thread of the process in the fifth argument: the thread with the number of
+    /// the index, or else with the lowest one above it.
+    pub const THREAD: usize = 13;
+    /// [`DescriptorInfo`](crate::process::DescriptorInfo), one a descriptor of the process in the fifth argument, found as
+    /// [`THREAD`]. EPERM for a caller that may not inspect the process.
+    pub const DESCRIPTOR: usize = 14;
 }
 
 /// Orders 0 to 10 of the buddy allocator.
@@ -177,8 +187,8 @@ pub struct ProcessInfo {
     pub gid: u32,
     /// Session.
     pub sid: u32,
-    /// 0.
-    pub pad: u32,
+    /// [`flag`](crate::process::flag)
+    pub flags: u32,
     /// Name, NUL-padded.
     pub name: [u8; 16],
 }

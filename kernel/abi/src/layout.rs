@@ -495,7 +495,7 @@ pub mod sa {
 }
 
 /// Soft and hard limit of a resource; `u64::MAX` is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 #[allow(missing_docs)]
 pub struct Rlimit {

@@ -15,6 +15,7 @@ pub mod layout;
 pub mod linux;
 pub mod names;
 pub mod nr;
+pub mod process;
 pub mod statistics;
 
 pub use errno::Errno;

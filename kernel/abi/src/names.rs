@@ -1,8 +1,8 @@
 //! How the kernel asks a server for what a path names. `docs/names.md` has the protocol.
 //!
 //! A request's label is an [`op`]. Its words are those of [`word`]; window 0 has the path, followed by a second text if the
-//! operation has one, and window 1 is room for a text that is answered. An answer's label is [`DONE`], [`LINK`], [`UP`], or an error: an errno,
-//! negative.
+//! operation has one, and window 1 is room for a text that is answered. An answer's label is [`DONE`], [`LINK`], [`UP`], [`HELD`], or an error: an
+//! errno, negative.
 
 /// Operations.
 pub mod op {
@@ -30,8 +30,8 @@ pub mod op {
     /// Writes records of `getdents64` to window 1, of [`super::word::MODE`] bytes at most: the directory's entries behind the place
     /// [`super::word::ARGUMENT`], 0 for its beginning; a record's offset is the place behind it. The path is empty. Answer: how many bytes, 0 at the end.
     pub const READDIR: u64 = 9;
-    /// Writes the directory's path from the root of the file system, which begins with a slash, to window 1. The path is
-    /// empty. Answer: its length.
+    /// Writes the path of the directory or file from the root of the file system, which begins with a slash, to window 1. The path is
+    /// empty. Answer: its length. ENOENT for what has no name any more.
     pub const PATH: u64 = 10;
     /// Changes attributes: the second text is a [`super::Change`]. Answer: [`super::node`]; of a file, whose attributes its memory
     /// object has, that is all.
@@ -76,6 +76,28 @@ pub const DONE: u64 = 0;
 pub const LINK: u64 = 1;
 /// An answer: `..` leads out of the root. Words: the root, and where in the path what is behind it begins.
 pub const UP: u64 = 2;
+
+/// An answer: on the way, or for [`op::READLINK`] at the end, is a link to what a process holds. The kernel gives that to those
+/// who may inspect the process, and goes on there. Words: the process's number, where in the path what is behind the link begins, a number of
+/// [`held`], and for a descriptor its number.
+pub const HELD: u64 = 3;
+
+/// What a process holds, as words of [`HELD`] say.
+pub mod held {
+    /// Its working directory.
+    pub const WORKING_DIRECTORY: u64 = 0;
+    /// Its root directory.
+    pub const ROOT: u64 = 1;
+    /// The file of its program.
+    pub const PROGRAM: u64 = 2;
+    /// What a descriptor refers to.
+    pub const DESCRIPTOR: u64 = 3;
+}
+
+/// The major and the minor number of a device number, as `dev_t` has them.
+pub const fn device_parts(device: u64) -> (u64, u64) {
+    (device >> 8 & 0xfff | device >> 32 & !0xfff, device & 0xff | device >> 12 & 0xffff_ff00)
+}
 
 /// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes; without one it
 /// is read and written by messages.

@@ -1,7 +1,7 @@
 //! Small numbers that are given out in a round: a number that has been given back comes again as late as it can.
 //!
-//! A bit says which numbers are in use, another which words of bits are full, so that finding a free one looks at
-//! [`WORDS`]/64 words at most, however many are in use.
+//! A bit says which numbers are in use, others which words of bits are full and which are empty, so that finding a free
+//! one, or one in use, looks at [`WORDS`]/64 words at most, however many are in use.
 
 /// One more than the highest number.
 pub const LIMIT: u32 = (WORDS * 64) as u32;
@@ -13,6 +13,8 @@ pub struct Numbers {
     used: [u64; WORDS],
     /// Bit `i` is set while all bits of `used[i]` are.
     full: [u64; WORDS / 64],
+    /// Bit `i` is set while any bit of `used[i]` is.
+    some: [u64; WORDS / 64],
     last: u32,
 }
 
@@ -27,7 +29,9 @@ impl Numbers {
     pub const fn new() -> Self {
         let mut used = [0; WORDS];
         used[0] = 1;
-        Self { used, full: [0; WORDS / 64], last: 0 }
+        let mut some = [0; WORDS / 64];
+        some[0] = 1;
+        Self { used, full: [0; WORDS / 64], some, last: 0 }
     }
 
     /// The number that comes next, which [`Numbers::take`] takes; `None` if all are in use.
@@ -48,21 +52,14 @@ impl Numbers {
 
     /// The first word from `from` on that is not full.
     fn not_full_from(&self, from: usize) -> Option<usize> {
-        let mut mask = u64::MAX << (from % 64);
-        for (i, full) in self.full.iter().enumerate().skip(from / 64) {
-            let free = !full & mask;
-            if free != 0 {
-                return Some(i * 64 + free.trailing_zeros() as usize);
-            }
-            mask = u64::MAX;
-        }
-        None
+        first_set(self.full.iter().map(|full| !full), from)
     }
 
     /// Takes a number that [`Numbers::next_free`] answered.
     pub fn take(&mut self, number: u32) {
         let index = number as usize / 64;
         self.used[index] |= 1 << (number % 64);
+        self.some[index / 64] |= 1 << (index % 64);
         if self.used[index] == u64::MAX {
             self.full[index / 64] |= 1 << (index % 64);
         }
@@ -74,20 +71,39 @@ impl Numbers {
         let index = number as usize / 64;
         self.used[index] &= !(1 << (number % 64));
         self.full[index / 64] &= !(1 << (index % 64));
+        if self.used[index] == 0 {
+            self.some[index / 64] &= !(1 << (index % 64));
+        }
     }
 
     /// The lowest number in use from `from` on.
     pub fn next_used(&self, from: u32) -> Option<u32> {
-        let mut mask = u64::MAX << (from % 64);
-        for (i, used) in self.used.iter().enumerate().skip(from as usize / 64) {
-            let used = used & mask;
-            if used != 0 {
-                return Some((i * 64) as u32 + used.trailing_zeros());
-            }
-            mask = u64::MAX;
+        let index = from as usize / 64;
+        let here = self.used.get(index)? & (u64::MAX << (from % 64));
+        if here != 0 {
+            return Some((index * 64) as u32 + here.trailing_zeros());
         }
-        None
+        let index = self.not_empty_from(index + 1)?;
+        Some((index * 64) as u32 + self.used[index].trailing_zeros())
     }
+
+    /// The first word from `from` on that is not empty.
+    fn not_empty_from(&self, from: usize) -> Option<usize> {
+        first_set(self.some.iter().copied(), from)
+    }
+}
+
+/// The first set bit from `from` on.
+fn first_set(words: impl Iterator<Item = u64>, from: usize) -> Option<usize> {
+    let mut mask = u64::MAX << (from % 64);
+    for (i, word) in words.enumerate().skip(from / 64) {
+        let bits = word & mask;
+        if bits != 0 {
+            return Some(i * 64 + bits.trailing_zeros() as usize);
+        }
+        mask = u64::MAX;
+    }
+    None
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The kernel's records about itself, for `QUIRE_INFO` and `QUIRE_BOOKS`.
 
-use core::ops::ControlFlow;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::info::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
+use quire_abi::process::flag;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
@@ -17,7 +17,6 @@ use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::space;
 use crate::task::thread::{Thread, state};
-use crate::task::walk::{self, Among};
 use crate::vm::{MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
@@ -84,17 +83,10 @@ pub fn cpu(index: usize) -> Option<CpuInfo> {
     })
 }
 
-/// A process, by rising number.
-pub fn process(index: usize) -> Option<ProcessInfo> {
+/// The process with the lowest number from `from` on.
+pub fn process(from: usize) -> Option<ProcessInfo> {
     // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
-    let mut before = index;
-    let process = walk::each_process(Among::All, ENTRIES, |_, process| match before.checked_sub(1) {
-        None => ControlFlow::Break(process.clone()),
-        Some(rest) => {
-            before = rest;
-            ControlFlow::Continue(())
-        }
-    })?;
+    let process = TABLE.lock().next_process(u32::try_from(from).ok()?).cloned()?;
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     let stats = mm.map(|mm| mm.stats()).unwrap_or_default();
     let spent = process.time.spent();
@@ -123,14 +115,39 @@ pub fn process(index: usize) -> Option<ProcessInfo> {
         uid,
         gid,
         sid: family.sid,
-        pad: 0,
+        flags: flags(&process),
         name: *process.name.lock(),
     })
 }
 
+/// Flags of [`quire_abi::process::flag`].
+pub fn flags(process: &Process) -> u32 {
+    [
+        (process.is_dumpable.load(Ordering::Relaxed), flag::DUMPABLE),
+        (process.no_new_privileges.load(Ordering::Relaxed), flag::NO_NEW_PRIVILEGES),
+        (process.space.lock().is_some(), flag::MEMORY),
+    ]
+    .iter()
+    .filter(|(is_set, _)| *is_set)
+    .map(|(_, flag)| flag)
+    .sum()
+}
+
+/// The state of a thread of a process that is no zombie.
+pub fn state_of_thread(process: &Process, thread: &Thread) -> u32 {
+    u32::from(match () {
+        () if process.stop.is_active() => b'T',
+        () if runs(thread) => b'R',
+        () => b'S',
+    })
+}
+
+fn runs(thread: &Thread) -> bool {
+    thread.state.load(Ordering::Relaxed) & !state::RUNNING == state::RUNNABLE
+}
+
 fn state_letter(table: &Table, process: &Process) -> u32 {
     let family = table.family(process);
-    let runs = |t: &Thread| t.state.load(Ordering::Relaxed) & !state::RUNNING == state::RUNNABLE;
     u32::from(match () {
         () if family.is_zombie => b'Z',
         () if process.stop.is_active() => b'T',

@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use alloc::vec::Vec;
+
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Timespec, mode};
 use quire_abi::names::Change;
@@ -33,6 +35,8 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 pub struct MemoryFile {
     /// Its bytes.
     pub content: KArc<Object>,
+    /// What it was called when it was made, if it is no server's.
+    pub name: Vec<u8>,
     number: u64,
     /// The device of the mount where it was found last.
     device: AtomicU32,
@@ -49,14 +53,24 @@ pub struct MemoryFile {
 
 impl MemoryFile {
     /// An empty file with these permissions, which belongs to whoever has these credentials.
-    pub fn new(content: KArc<Object>, permissions: u32, owner: &Credentials) -> Result<KArc<Self>, Errno> {
+    pub fn new(
+        content: KArc<Object>,
+        name: Vec<u8>,
+        permissions: u32,
+        owner: &Credentials,
+    ) -> Result<KArc<Self>, Errno> {
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Self::named(content, permissions, (owner.user.files, owner.group.files), number)
+        Self::make(content, name, permissions, (owner.user.files, owner.group.files), number)
     }
 
     /// The same for a server, which numbers it.
-    pub fn named(
+    pub fn named(content: KArc<Object>, permissions: u32, owner: (u32, u32), number: u64) -> Result<KArc<Self>, Errno> {
+        Self::make(content, Vec::new(), permissions, owner, number)
+    }
+
+    fn make(
         content: KArc<Object>,
+        name: Vec<u8>,
         permissions: u32,
         (user, group): (u32, u32),
         number: u64,
@@ -64,6 +78,7 @@ impl MemoryFile {
         let now = clock::real_ns();
         Ok(KArc::try_new(Self {
             content,
+            name,
             number,
             device: AtomicU32::new(DEVICE),
             links: AtomicU32::new(0),
@@ -93,6 +108,11 @@ impl MemoryFile {
     /// It was found in the mount with this device number.
     pub fn note_mount(&self, device: u32) {
         self.device.store(device, Ordering::Relaxed);
+    }
+
+    /// Its number in its mount.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The device number of the mount where it was found last.
@@ -126,7 +146,13 @@ impl MemoryFile {
     }
 
     fn may_write(&self, by: &Credentials) -> bool {
-        by.is_privileged() || self.bits_for(by) & 2 != 0
+        self.allows(by).1
+    }
+
+    /// Whether somebody may read and write it, by its permissions.
+    pub fn allows(&self, by: &Credentials) -> (bool, bool) {
+        let bits = if by.is_privileged() { 6 } else { self.bits_for(by) };
+        (bits & 4 != 0, bits & 2 != 0)
     }
 
     /// Whether it may be executed: by root, if anybody may.

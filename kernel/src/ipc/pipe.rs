@@ -10,7 +10,7 @@
 //! Pages stay while there are bytes. The reader that empties the pipe frees all but the first, and the ring begins there
 //! again.
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::layout::poll;
@@ -44,6 +44,8 @@ pub enum Side {
     /// Writes.
     Writer,
 }
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 struct Ring {
     /// Where the bytes begin, below [`CAPACITY`], and how many there are.
@@ -82,6 +84,7 @@ impl Ring {
 
 /// A pipe.
 pub struct Pipe {
+    number: u64,
     ring: SpinLock<Ring>,
     /// The ring's pages; null where there is none. The holder of a [`Writing`] sets those that it needs. They are taken out
     /// under the lock while nobody has a claim.
@@ -98,12 +101,31 @@ impl Pipe {
         let ring =
             Ring { start: 0, len: 0, capacity: CAPACITY, readers: 1, writers: 1, is_read: false, is_written: false };
         Ok(KArc::try_new(Self {
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             events: AtomicU32::new(ring.events()),
             ring: SpinLock::new(Cpu, Rank::Object, ring),
             pages: [const { AtomicPtr::new(core::ptr::null_mut()) }; PAGES],
             readers: Source::new(),
             writers: Source::new(),
         })?)
+    }
+
+    /// Its inode number.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// A side is opened once more.
+    pub fn open(&self, side: Side) {
+        let mut ring = self.ring.lock();
+        match side {
+            Side::Reader => ring.readers += 1,
+            Side::Writer => ring.writers += 1,
+        }
+        self.publish(&ring);
+        drop(ring);
+        self.readers.wake(u16::MAX);
+        self.writers.wake(u16::MAX);
     }
 
     /// One open file of a side is gone.

@@ -11,8 +11,10 @@ use quire_mm::fallible::KArc;
 use super::walk::{Reached, Served};
 use super::{Place, mounts};
 use crate::archive::Node;
+use crate::ipc::descriptor::Object;
 use crate::ipc::handles::Target;
 use crate::ipc::memory_file::MemoryFile;
+use crate::task::thread::current;
 
 /// See the module.
 pub enum Found {
@@ -22,6 +24,8 @@ pub enum Found {
     File(KArc<MemoryFile>, Allows),
     /// What is the server's alone.
     Name(Name),
+    /// What a process holds, and is none of these.
+    Held(Object),
 }
 
 /// What a server lets whoever opens a file do.
@@ -65,6 +69,11 @@ impl Found {
         match reached {
             Reached::Archive(node) => node.map(Self::Archive).ok_or(Errno::ENOENT),
             Reached::Server(served) => Self::served(served),
+            Reached::Held(Object::Memory(file)) => {
+                let (read, write) = file.allows(&current().process().credentials.lock().clone());
+                Ok(Self::File(file, Allows { read, write }))
+            }
+            Reached::Held(object) => Ok(Self::Held(object)),
         }
     }
 

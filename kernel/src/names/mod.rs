@@ -6,10 +6,12 @@
 //! - [`path`]: a path while it is walked.
 //! - [`walk`]: the walk, from mount to mount.
 //! - [`found`]: what a server answers, checked.
+//! - [`held`]: what links of /proc lead to.
 //!
 //! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
 
 pub mod found;
+pub mod held;
 pub mod mounts;
 pub mod path;
 pub mod walk;

@@ -4,14 +4,16 @@
 //! its root, or at the path's end.
 
 use quire_abi::Errno;
-use quire_abi::names::{DONE, FOLLOW, LINK, UP, op};
+use quire_abi::names::{DONE, FOLLOW, HELD, LINK, UP, op};
 use quire_mm::machine::Threads;
 
 use super::Place;
+use super::held;
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
 use crate::archive::{self, Node};
 use crate::ipc::ask::{self, Answer, ROOM, Room};
+use crate::ipc::descriptor::Object;
 use crate::task::thread::current;
 use crate::vm::Cpu;
 
@@ -57,6 +59,8 @@ pub enum Reached {
     Archive(Option<&'static Node>),
     /// At a server, which has done what was asked.
     Server(Served),
+    /// At something that a process holds. Nothing was done with it.
+    Held(Object),
 }
 
 /// What a server has done.
@@ -93,8 +97,11 @@ pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result
             None => Room::take()?,
         };
         let len = request.room.min(ROOM);
-        if let Some(answer) = walk.at_server(path, request, &mut text[..len])? {
-            return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text }));
+        match walk.at_server(path, request, &mut text[..len])? {
+            Step::Done(answer) => return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text })),
+            Step::Held(Object::Archive(node)) if request.op != op::READLINK => return Ok(Reached::Archive(Some(node))),
+            Step::Held(object) => return Ok(Reached::Held(object)),
+            Step::On => {}
         }
         room = Some(text);
     }
@@ -105,7 +112,7 @@ pub fn in_archive(path: &[u8]) -> Result<&'static Node, Errno> {
     match walk(Place::ROOT, &mut Path::new(path)?, &Request::LOOKUP)? {
         Reached::Archive(Some(node)) => Ok(node),
         Reached::Archive(None) => Err(Errno::ENOENT),
-        Reached::Server(_) => Err(Errno::EXDEV),
+        Reached::Server(_) | Reached::Held(_) => Err(Errno::EXDEV),
     }
 }
 
@@ -113,6 +120,16 @@ struct Walk {
     place: Place,
     links: u32,
     parts: usize,
+}
+
+/// What an answer of a server means for a walk.
+enum Step {
+    /// The request was done.
+    Done(Answer),
+    /// The path ends at something that a process holds.
+    Held(Object),
+    /// It goes on elsewhere.
+    On,
 }
 
 impl Walk {
@@ -167,8 +184,8 @@ impl Walk {
         }
     }
 
-    /// Goes on at the server of the mount, to the end: `Some`, or to a link or out of it.
-    fn at_server(&mut self, path: &mut Path, request: &Request<'_>, room: &mut [u8]) -> Result<Option<Answer>, Errno> {
+    /// Goes on at the server of the mount, to the end, or to a link or out of it.
+    fn at_server(&mut self, path: &mut Path, request: &Request<'_>, room: &mut [u8]) -> Result<Step, Errno> {
         path.skip_slashes();
         let (endpoint, badge) = mounts::server(self.place.mount)?;
         let len = path.rest().len();
@@ -189,14 +206,20 @@ impl Walk {
         let [directory, behind, text_len, ..] = answer.words;
         match answer.label {
             DONE if is_other => Err(Errno::EXDEV),
-            DONE => Ok(Some(answer)),
+            DONE => Ok(Step::Done(answer)),
             LINK => {
                 let text = room.get(..text_len as usize).ok_or(Errno::EIO)?;
                 self.pass(path, len, behind)?;
                 self.follow(path, text)?;
                 let place = Place::new(self.place.mount, directory).ok_or(Errno::EIO)?;
                 self.place = if path.is_absolute() { Place::ROOT } else { place };
-                Ok(None)
+                Ok(Step::On)
+            }
+            HELD => {
+                let [pid, behind, what, number, ..] = answer.words;
+                self.pass(path, len, behind)?;
+                self.count_link()?;
+                self.enter(path, request, held::find(pid, what, number)?)
             }
             UP => {
                 // A server that answers so for ever is held back by this.
@@ -207,7 +230,7 @@ impl Walk {
                 self.pass(path, len, behind)?;
                 let covered = archive::by_number(mounts::covered(self.place.mount)).ok_or(Errno::ENOENT)?;
                 self.place = Place::archive(covered.parent);
-                Ok(None)
+                Ok(Step::On)
             }
             error => Err(error_of(error)),
         }
@@ -222,11 +245,27 @@ impl Walk {
 
     /// A symbolic link takes the place of what was walked.
     fn follow(&mut self, path: &mut Path, link: &[u8]) -> Result<(), Errno> {
-        self.links += 1;
-        if self.links > MAX_LINKS {
-            return Err(Errno::ELOOP);
-        }
+        self.count_link()?;
         path.prepend(link)
+    }
+
+    fn count_link(&mut self) -> Result<(), Errno> {
+        self.links += 1;
+        if self.links > MAX_LINKS { Err(Errno::ELOOP) } else { Ok(()) }
+    }
+
+    /// Goes on at something that a process holds, if that is a directory or the server's alone. A link is read, not followed.
+    fn enter(&mut self, path: &Path, request: &Request<'_>, object: Object) -> Result<Step, Errno> {
+        if path.is_empty() && request.op == op::READLINK {
+            return Ok(Step::Held(object));
+        }
+        match object {
+            Object::Archive(node) if node.is_dir() && !path.is_empty() => self.place = Place::archive(node.ino),
+            Object::Name(name) => self.place = name.place,
+            object if path.is_empty() => return Ok(Step::Held(object)),
+            _ => return Err(Errno::ENOTDIR),
+        }
+        Ok(Step::On)
     }
 }
 

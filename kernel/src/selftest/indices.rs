@@ -59,7 +59,7 @@ fn of_calls() -> Outcome {
 
 fn of_tasks() -> Outcome {
     bounds("a process", || _ = TABLE.lock().process(1))?;
-    bounds("the next process", || _ = TABLE.lock().next_process(1, &mut 0))?;
+    bounds("the next process", || _ = TABLE.lock().next_process(1))?;
     let actions = Actions::new();
     bounds("a signal's action", || _ = actions.get(sig::TERM))?;
     bounds_all("a new action, and the old", 2, || _ = actions.set(sig::TERM, Sigaction::default()))

@@ -50,7 +50,7 @@ fn extended(stat: &Stat) -> Statx {
 
 pub fn statfs(a: Args) -> Answer {
     let record = match named(at::FDCWD, a.addr(0), 0, &Request::LOOKUP)? {
-        Named::Object(object) => of_object(&object)?,
+        Named::Object(object) | Named::Reached(Reached::Held(object)) => of_object(&object)?,
         Named::Reached(Reached::Archive(node)) => of_object(&Object::Archive(node.ok_or(Errno::ENOENT)?))?,
         Named::Reached(Reached::Server(served)) => of_mount(served.mount)?,
     };
@@ -103,7 +103,7 @@ fn of_object(object: &Object) -> Result<Statfs, Errno> {
 /// Extended attributes of the file at a path: once the file is found, that there are none. EROFS for whoever would change them.
 pub fn of_path(a: Args, flags: u32, changes: bool) -> Answer {
     match named(at::FDCWD, a.addr(0), flags, &Request::LOOKUP)? {
-        Named::Object(object) => answer(&object, changes),
+        Named::Object(object) | Named::Reached(Reached::Held(object)) => answer(&object, changes),
         Named::Reached(Reached::Archive(node)) => answer(&Object::Archive(node.ok_or(Errno::ENOENT)?), changes),
         Named::Reached(Reached::Server(_)) => Err(Errno::EOPNOTSUPP),
     }

@@ -8,6 +8,7 @@ use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
 
+use super::described::describe;
 use super::file::table;
 use super::{Answer, Args};
 use crate::arch::uaccess;
@@ -124,20 +125,30 @@ pub(super) fn stat_object(object: &Object) -> Result<Stat, Errno> {
         // (They are no kind of file.)
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => special(0o600, 0),
         Object::PidFd(_) => special(0o700, 0),
-        Object::Pipe(..) => Stat { blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) },
+        Object::Pipe(pipe, _) => {
+            Stat { ino: pipe.number(), blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) }
+        }
     })
+}
+
+/// What there is to say of an open object without asking a server.
+pub(super) fn stat_here(object: &Object) -> Option<Stat> {
+    match object {
+        Object::Name(name) => Some(Stat {
+            dev: mounts::device(name.place.mount).into(),
+            ino: name.place.number() + 1,
+            mode: name.mode,
+            ..Stat::default()
+        }),
+        object => stat_object(object).ok(),
+    }
 }
 
 /// What is left to say of a directory that was removed is its number and type.
 fn stat_name(name: &Name) -> Result<Stat, Errno> {
     match request_of(name.place, &Request::LOOKUP) {
         Ok(reached) => stat_reached(reached),
-        Err(Errno::ENOENT) => Ok(Stat {
-            dev: mounts::device(name.place.mount).into(),
-            ino: name.place.number() + 1,
-            mode: name.mode,
-            ..Stat::default()
-        }),
+        Err(Errno::ENOENT) => stat_here(&Object::Name(name.clone())).ok_or(Errno::ENOENT),
         Err(e) => Err(e),
     }
 }
@@ -145,6 +156,7 @@ fn stat_name(name: &Name) -> Result<Stat, Errno> {
 fn stat_reached(reached: Reached) -> Result<Stat, Errno> {
     match reached {
         Reached::Archive(node) => node.map(stat_node).ok_or(Errno::ENOENT),
+        Reached::Held(object) => stat_object(&object),
         Reached::Server(served) => {
             let (mount, words) = (served.mount, served.answer.words);
             match Found::of(Reached::Server(served))? {
@@ -190,6 +202,11 @@ pub fn readlinkat(a: Args) -> Answer {
             uaccess::copy_to_user(a.addr(2), &node.data[..n])
         }
         Ok(Named::Reached(Reached::Archive(None))) => Err(Errno::ENOENT),
+        Ok(Named::Reached(Reached::Held(object))) => {
+            let mut text: Vec<u8> = try_zeroed(PATH_MAX)?;
+            let len = describe(&object, &mut text)?;
+            uaccess::copy_to_user(a.addr(2), &text[..len.min(a.word(3))])
+        }
         Ok(Named::Reached(Reached::Server(served))) => {
             let text = text_of(&served)?;
             uaccess::copy_to_user(a.addr(2), &text[..text.len().min(a.word(3))])
@@ -210,6 +227,7 @@ pub(super) fn text_of(served: &Served) -> Result<&[u8], Errno> {
 pub fn faccessat(a: Args, flags: u32) -> Answer {
     const EXECUTE: u32 = 1;
     const WRITE: u32 = 2;
+    const READ: u32 = 4;
     const EFFECTIVE_IDS: u32 = 0x200;
     let wanted = a.uint(2);
     if wanted > 7 || flags & !(at::SYMLINK_NOFOLLOW | at::EMPTY_PATH | EFFECTIVE_IDS) != 0 {
@@ -224,7 +242,16 @@ pub fn faccessat(a: Args, flags: u32) -> Answer {
     let (stat, is_read_only) = match named(a.int(0), a.addr(1), flags, &asked)? {
         Named::Reached(Reached::Server(_)) => return Ok(0),
         Named::Reached(Reached::Archive(node)) => (stat_node(node.ok_or(Errno::ENOENT)?), true),
-        Named::Object(object) => (stat_object(&object)?, matches!(object, Object::Archive(_))),
+        Named::Reached(Reached::Held(Object::Memory(file))) => {
+            let credentials = current().process().credentials.lock().clone();
+            let (read, write) = file.allows(&credentials);
+            let execute = file.may_execute(&credentials);
+            let has = [(READ, read), (WRITE, write), (EXECUTE, execute)];
+            return if has.iter().all(|(bit, has)| wanted & bit == 0 || *has) { Ok(0) } else { Err(Errno::EACCES) };
+        }
+        Named::Object(object) | Named::Reached(Reached::Held(object)) => {
+            (stat_object(&object)?, matches!(object, Object::Archive(_)))
+        }
     };
     if wanted & WRITE != 0 && is_read_only {
         return Err(Errno::EROFS);
@@ -245,7 +272,7 @@ pub fn getcwd(a: Args) -> Answer {
 }
 
 /// Writes the path of a directory, and a NUL; returns the length including that. ENOENT if it was removed, ERANGE.
-fn path_of(place: Place, buffer: &mut [u8]) -> Result<usize, Errno> {
+pub(super) fn path_of(place: Place, buffer: &mut [u8]) -> Result<usize, Errno> {
     let archive = |number: u32, buffer: &mut [u8]| archive::by_number(number).ok_or(Errno::ENOENT)?.path(buffer);
     if place.mount == ARCHIVE {
         return archive(place.number() as u32, buffer);
@@ -287,7 +314,7 @@ pub fn fchdir(a: Args) -> Answer {
 pub(super) fn covered(path: &mut Path) -> Result<&'static Node, Errno> {
     match request(at::FDCWD, path, &Request { only: Some(ARCHIVE), ..Request::LOOKUP })? {
         Reached::Archive(node) => node.ok_or(Errno::ENOENT),
-        Reached::Server(_) => Err(Errno::EROFS),
+        Reached::Server(_) | Reached::Held(_) => Err(Errno::EROFS),
     }
 }
 

@@ -4,7 +4,7 @@ use quire_abi::Errno;
 use quire_abi::flags::{Open, falloc, memfd, seal, sig};
 use quire_abi::layout::rlimit;
 use quire_mm::addr::PAGE_SIZE;
-use quire_mm::fallible::KArc;
+use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::object::ObjectError;
 use quire_mm::object::file::{MAX_LEN, Turn};
 use quire_mm::supply::Supply;
@@ -26,7 +26,7 @@ const NAME_MAX: usize = 250;
 /// Permission bits for execution.
 const EXECUTE: u32 = 0o111;
 
-/// The name is checked, and forgotten: there is no place that would show it.
+/// The name is what /proc shows.
 pub fn memfd_create(a: Args) -> Answer {
     let flags = a.uint(1);
     let huge = if flags & memfd::HUGETLB != 0 { memfd::HUGE_MASK } else { 0 };
@@ -34,10 +34,12 @@ pub fn memfd_create(a: Args) -> Answer {
     if flags & !(memfd::ALL | huge) != 0 || exec && no_exec {
         return Err(Errno::EINVAL);
     }
-    uaccess::get_string(&mut [0; NAME_MAX], a.addr(0)).map_err(|e| match e {
+    let mut room = [0; NAME_MAX];
+    let name = uaccess::get_string(&mut room, a.addr(0)).map_err(|e| match e {
         Errno::ENAMETOOLONG => Errno::EINVAL,
         e => e,
     })?;
+    let name = TryVec::try_from_slice(name)?;
     if flags & memfd::HUGETLB != 0 {
         // As a Linux without hugetlbfs.
         return Err(Errno::ENOSYS);
@@ -48,7 +50,7 @@ pub fn memfd_create(a: Args) -> Answer {
         false => (0o777, seal::SEAL),
     };
     let content = Object::file(Cpu, seals)?;
-    let file = MemoryFile::new(content, permissions, &current().process().credentials.lock().clone())?;
+    let file = MemoryFile::new(content, name, permissions, &current().process().credentials.lock().clone())?;
     let file = OpenFile::new(Open_::Memory(file), Open::RDWR | Open::LARGEFILE)?;
     let close_on_exec = flags & memfd::CLOEXEC != 0;
     let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec };

@@ -14,7 +14,7 @@ use crate::task::thread::current;
 /// Has a server make something at the end of a path.
 fn make(dirfd: i32, path: UserAddr, asked: &Request<'_>) -> Answer {
     match request(dirfd, &mut Path::from_user(path)?, &Request { follow: false, ..*asked })? {
-        Reached::Archive(Some(_)) => Err(Errno::EEXIST),
+        Reached::Archive(Some(_)) | Reached::Held(_) => Err(Errno::EEXIST),
         Reached::Archive(None) => Err(Errno::EROFS),
         Reached::Server(_) => Ok(0),
     }
@@ -57,6 +57,7 @@ pub fn unlinkat(a: Args) -> Answer {
     match request(a.int(0), &mut Path::from_user(a.addr(1))?, &asked)? {
         Reached::Archive(node) => Err(if node.is_some() { Errno::EROFS } else { Errno::ENOENT }),
         Reached::Server(_) => Ok(0),
+        Reached::Held(_) => Err(Errno::EPERM),
     }
 }
 
@@ -76,6 +77,8 @@ impl Old {
             Reached::Archive(Some(_)) => return Err(Errno::EROFS),
             Reached::Archive(None) => return Err(Errno::ENOENT),
             Reached::Server(served) => served,
+            // (What is held may have no name in any directory.)
+            Reached::Held(_) => return Err(Errno::EXDEV),
         };
         let [directory, name, ..] = served.answer.words;
         let name = usize::try_from(name).ok().filter(|name| *name < path.rest().len()).ok_or(Errno::EIO)?;
@@ -95,7 +98,7 @@ impl Old {
             ..Request::LOOKUP
         };
         match request(dirfd, &mut Path::from_user(path)?, &asked)? {
-            Reached::Archive(_) => Err(Errno::EXDEV),
+            Reached::Archive(_) | Reached::Held(_) => Err(Errno::EXDEV),
             Reached::Server(_) => Ok(0),
         }
     }

@@ -18,6 +18,7 @@ use crate::arch::{speculation, uaccess};
 use crate::archive::{self, Node};
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
+use crate::ipc::pipe::Side;
 use crate::names::found::{Allows, Found, Name};
 use crate::names::path::{PATH_MAX, Path};
 use crate::names::walk::{Reached, Request};
@@ -68,6 +69,7 @@ fn open_path(dirfd: i32, path: &mut Path, flags: Open, mode: u32, rights: Rights
         Found::Archive(node) => open_node(node, flags, rights),
         Found::File(file, allows) => open_file(file, allows, flags, rights),
         Found::Name(name) => open_name(name, flags),
+        Found::Held(object) => open_held(object, flags, rights),
     }
 }
 
@@ -105,6 +107,27 @@ fn open_file(file: KArc<MemoryFile>, allows: Allows, flags: Open, rights: Rights
 
 fn open_name(name: Name, flags: Open) -> Result<Object, Errno> {
     if name.is_link() && !flags.contains(Open::PATH) { Err(Errno::ELOOP) } else { Ok(Object::Name(name)) }
+}
+
+/// What a process holds, opened again: of a pipe the side that is asked for. ENXIO for what has no name and is not opened so, as on Linux.
+fn open_held(object: Object, flags: Open, rights: Rights) -> Result<Object, Errno> {
+    if flags.contains(Open::DIRECTORY) {
+        return Err(Errno::ENOTDIR);
+    }
+    match object {
+        Object::Console | Object::Null | Object::Zero => Ok(object),
+        Object::Pipe(pipe, side) => {
+            let side = match rights {
+                Rights::READ => Side::Reader,
+                Rights::WRITE => Side::Writer,
+                rights if rights.is_empty() => side,
+                _ => return Err(Errno::ENXIO),
+            };
+            pipe.open(side);
+            Ok(Object::Pipe(pipe, side))
+        }
+        _ => Err(Errno::ENXIO),
+    }
 }
 
 pub fn getdents(a: Args) -> Answer {

@@ -49,6 +49,7 @@ fn change_reached(reached: Reached, change: &Change) -> Answer {
         Found::Archive(_) => Err(Errno::EROFS),
         Found::File(file, _) => change_file(&file, change),
         Found::Name(_) => Ok(0),
+        Found::Held(object) => change_object(&object, change),
     }
 }
 
@@ -169,6 +170,7 @@ pub fn truncate(a: Args) -> Answer {
         Found::File(file, allows) if allows.write => cut(&file, len).map(|()| 0),
         Found::File(..) => Err(Errno::EACCES),
         Found::Name(name) => Err(if name.is_dir() { Errno::EISDIR } else { Errno::EINVAL }),
+        Found::Held(_) => Err(Errno::EINVAL),
     }
 }
 

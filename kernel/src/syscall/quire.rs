@@ -13,7 +13,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
 use super::{Answer, Args};
-use super::{areas, lookup, statistics};
+use super::{areas, inspect, lookup, statistics};
 use crate::arch::uaccess;
 use crate::archive;
 use crate::boot::info as facts;
@@ -46,6 +46,9 @@ pub fn info(a: Args) -> Answer {
         kind::CMA => answer(a, statistics::cma(index)),
         kind::AREA => answer(a, area(a)?),
         kind::MOUNT => answer(a, mount_info(index)?),
+        kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
+        kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
+        kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -109,7 +112,7 @@ pub fn log(a: Args) -> Answer {
 
 /// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: either way the
 /// caller was not given the right.
-fn control(a: Args, rights: Control) -> Result<(), Errno> {
+pub(super) fn control(a: Args, rights: Control) -> Result<(), Errno> {
     let controls = current().process().handles.with(a.uint(0), |handle| Ok(handle.controls(rights)));
     if controls == Ok(true) { Ok(()) } else { Err(Errno::EPERM) }
 }
@@ -204,10 +207,12 @@ fn oom_score_adj(a: Args, new: usize) -> Answer {
     match new {
         setting::READ => {}
         0..=2000 => {
+            let new_adj = new as i32 - BIAS;
             if new < old {
                 control(a, Control::OOM)?;
+                current().process().oom_score_adj_min.store(new_adj, Ordering::Relaxed);
             }
-            adj.store(new as i32 - BIAS, Ordering::Relaxed);
+            adj.store(new_adj, Ordering::Relaxed);
         }
         _ => return Err(Errno::EINVAL),
     }

@@ -16,7 +16,7 @@ use crate::names::walk::{Reached, Request, Served};
 fn ask(name: &Name, request: &Request<'_>) -> Result<Served, Errno> {
     match request_of(name.place, request)? {
         Reached::Server(served) => Ok(served),
-        Reached::Archive(_) => Err(Errno::EIO),
+        Reached::Archive(_) | Reached::Held(_) => Err(Errno::EIO),
     }
 }
 

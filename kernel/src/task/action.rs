@@ -161,6 +161,16 @@ impl Actions {
         self.fatal.load(Ordering::Relaxed)
     }
 
+    /// The signals that programs have set to be ignored, and those that they handle.
+    pub fn chosen(&self) -> (u64, u64) {
+        let (mut ignored, mut caught) = (0, 0);
+        for (signal, action) in self.table.lock().iter() {
+            ignored = with_if(ignored, signal, action.handler == IGNORE);
+            caught = with_if(caught, signal, action.handler > IGNORE);
+        }
+        (ignored, caught)
+    }
+
     /// Whether a signal has no effect.
     pub fn ignores(&self, signal: u32) -> bool {
         self.ignored.load(Ordering::Relaxed) & bit(signal) != 0

@@ -54,15 +54,7 @@ fn next_page(from: Pfn) -> Option<(Pfn, bool)> {
 
 /// The first process with a higher number, and its space if it has one.
 fn next_space(after: u32) -> Option<(u32, Option<KArc<Mm>>)> {
-    /// Numbers of threads that one hold of the lock passes.
-    const PASSED: usize = 512;
-    let mut from = after + 1;
-    let process = loop {
-        match TABLE.lock().next_process(from, &mut { PASSED }) {
-            Ok(process) => break process.clone(),
-            Err(next) => from = next?,
-        }
-    };
+    let process = TABLE.lock().next_process(after + 1).cloned()?;
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     Some((process.pid, mm))
 }

@@ -186,7 +186,8 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     let space = if request.flags.contains(Clone::VM) {
         from.space.lock().clone().ok_or(Errno::ESRCH)?
     } else {
-        Space::new(mm.fork()?)?
+        let loaded = from.space.lock().as_ref().and_then(|space| space.loaded());
+        Space::new(mm.fork()?, loaded)?
     };
     let directory = if request.flags.contains(Clone::FS) { from.directory.share()? } else { from.directory.copy() };
     let process = Process::new(pid, space.clone(), descriptors, actions, directory, Some(from))?;

@@ -136,8 +136,13 @@ impl Credentials {
     }
 
     fn may_inspect(&self, other: &Self) -> bool {
-        let same = |mine: u32, ids: &Ids| [ids.real, ids.effective, ids.saved].iter().all(|id| *id == mine);
-        self.is_privileged() || same(self.user.real, &other.user) && same(self.group.real, &other.group)
+        self.is_privileged() || other.is_all_of(self.user.real, self.group.real)
+    }
+
+    /// Whether all of its ids, but those for access to files, are these.
+    fn is_all_of(&self, user: u32, group: u32) -> bool {
+        let same = |ids: &Ids, id: u32| [ids.real, ids.effective, ids.saved].iter().all(|own| *own == id);
+        same(&self.user, user) && same(&self.group, group)
     }
 }
 
@@ -186,6 +191,19 @@ pub fn permit_inspection(of: &Process) -> Result<(), Errno> {
     let mine = me.credentials.lock().clone();
     let is_open = mine.is_privileged() || of.is_dumpable.load(Ordering::Relaxed);
     if is_open && mine.may_inspect(&of.credentials.lock()) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Whether the caller may see what a process holds, by /proc: as [`permit_inspection`], but its ids for access to files count.
+pub fn permits_look(of: &Process) -> bool {
+    let me: &Process = current().process();
+    if core::ptr::eq(me, of) {
+        return true;
+    }
+    let (user, group) = {
+        let mine = me.credentials.lock();
+        (mine.user.files, mine.group.files)
+    };
+    user == 0 || of.is_dumpable.load(Ordering::Relaxed) && of.credentials.lock().is_all_of(user, group)
 }
 
 /// EPERM unless the caller may change a process's scheduling: it is root, or its effective user is the process's real

@@ -22,7 +22,7 @@ use super::{image, percpu, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::ipc::handles::Handles;
-use crate::task::space::Space;
+use crate::task::space::{Loaded, Space};
 
 /// Replaces the calling process's program. On success `frame` is the new program's first.
 pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame: &mut TrapFrame) -> Result<(), Errno> {
@@ -32,7 +32,9 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
     let (space, image) = image::load(program, stack_limit)?;
     let descriptors = process.descriptors()?.copy_for_program()?;
     let start = Start { limit: stack_limit, path, args, env, credentials: &credentials };
-    let sp = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
+    let layout = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
+    let sp = layout.stack;
+    space.note_loaded(Loaded { file: program.to_open(), layout });
     let actions = process.actions.lock().clone().copy_for_exec()?;
     end_other_threads(process)?;
 
@@ -66,13 +68,7 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
         signals.restore = None;
         signals.resume = None;
     }
-    *frame = TrapFrame {
-        pc: image.start as u64,
-        sp: sp as u64,
-        pstate: PSTATE_USER,
-        syscall: NO_SYSCALL,
-        ..TrapFrame::default()
-    };
+    *frame = TrapFrame { pc: image.start as u64, sp, pstate: PSTATE_USER, syscall: NO_SYSCALL, ..TrapFrame::default() };
     // All registers are new (see `syscall::enter`).
     thread.set_work(work::SIGNAL);
     Ok(())
@@ -91,14 +87,11 @@ pub fn first(path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame),
     env.push(b"TERM=vt100")?;
     let credentials = Credentials::default();
     let start = Start { limit: stack_limit, path, args: &args, env: &env, credentials: &credentials };
-    let sp = startup::fill_stack(&space.mm, &image, &start, handles)?;
-    let frame = TrapFrame {
-        pc: image.start as u64,
-        sp: sp as u64,
-        pstate: PSTATE_USER,
-        syscall: NO_SYSCALL,
-        ..Default::default()
-    };
+    let layout = startup::fill_stack(&space.mm, &image, &start, handles)?;
+    let sp = layout.stack;
+    space.note_loaded(Loaded { file: program.to_open(), layout });
+    let frame =
+        TrapFrame { pc: image.start as u64, sp, pstate: PSTATE_USER, syscall: NO_SYSCALL, ..Default::default() };
     Ok((space, frame))
 }
 

@@ -61,6 +61,10 @@ pub struct Image {
     pub phdr: usize,
     /// How many.
     pub phnum: usize,
+    /// The beginning of its executable segments in the file, and their end.
+    pub code: [usize; 2],
+    /// The beginning of its last segment, and the end of them all in the file.
+    pub data: [usize; 2],
     /// Where its stack ends.
     pub stack_top: usize,
     /// The protection of its stack.
@@ -81,7 +85,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
         task_size: UserAddr::new(USER_END),
         ..MmLayout::default()
     };
-    let space = Space::new(Mm::new(Cpu, &layout)?)?;
+    let space = Space::new(Mm::new(Cpu, &layout)?, None)?;
 
     let interpreter = interpreter(program, &segments)?;
     let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
@@ -95,6 +99,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
             phdr = bias.wrapping_add((segment.p_vaddr + place) as usize);
         }
     }
+    let [code, data] = bounds(&segments).map(|part| part.map(|at| bias.wrapping_add(at)));
     let brk = bias.wrapping_add(end).next_multiple_of(PAGE_SIZE) + aslr(1 << 13);
     space.mm.set_brk_start(UserAddr::new(brk));
     let entry = entry_of(&header, bias)?;
@@ -103,7 +108,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
         None => (entry, 0),
     };
     let stack_prot = stack_prot(&segments);
-    Ok((space, Image { start, entry, base, phdr, phnum: segments.len(), stack_top, stack_prot }))
+    Ok((space, Image { start, entry, base, phdr, phnum: segments.len(), code, data, stack_top, stack_prot }))
 }
 
 /// Maps an interpreter where mmap puts it; returns its first instruction, and what is added to its addresses. EIO for a file
@@ -188,6 +193,21 @@ fn interpreter(program: &Program, segments: &Segments<'_>) -> Result<Option<Prog
 
 fn loads<'a>(segments: &'a Segments<'_>) -> impl Iterator<Item = ProgramHeader> + 'a {
     segments.iter().filter(|s| s.p_type == PT_LOAD)
+}
+
+/// What of a program is code and what is data, as Linux says in /proc/PID/stat.
+fn bounds(segments: &Segments<'_>) -> [[usize; 2]; 2] {
+    let ends = |segment: &ProgramHeader| {
+        let start = segment.p_vaddr as usize;
+        (start, start.wrapping_add(segment.p_filesz as usize))
+    };
+    let code = || loads(segments).filter(|segment| segment.p_flags & PF_X != 0).map(|segment| ends(&segment));
+    let all = || loads(segments).map(|segment| ends(&segment));
+    let highest = |ends: Option<usize>| ends.unwrap_or(0);
+    [
+        [code().map(|(start, _)| start).min().unwrap_or(0), highest(code().map(|(_, end)| end).max())],
+        [highest(all().map(|(start, _)| start).max()), highest(all().map(|(_, end)| end).max())],
+    ]
 }
 
 /// The offset added to the addresses of a position-independent program, so that its first segment is at `base`, or

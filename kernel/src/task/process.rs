@@ -105,6 +105,8 @@ pub struct Process {
     pub directory: Directory,
     /// The adjustment of its badness for the OOM killer, in thousandths of memory.
     pub oom_score_adj: AtomicI32,
+    /// The least that somebody privileged has set that to: others of its user do not set it lower.
+    pub oom_score_adj_min: AtomicI32,
     /// The OOM killer has picked it, and its memory is not free yet.
     pub is_oom_victim: AtomicBool,
     /// What there is to tell its parent, a [`News`]. As the links below it belongs to the table.
@@ -178,6 +180,7 @@ impl Process {
             credentials: SpinLock::new(Cpu, Rank::Process, credentials),
             directory,
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
+            oom_score_adj_min: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj_min.load(Ordering::Relaxed))),
             is_oom_victim: AtomicBool::new(false),
             news: AtomicU32::new(News::None as u32),
             kind: AtomicU32::new(0),

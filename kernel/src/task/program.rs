@@ -9,6 +9,7 @@ use super::process::Process;
 use super::thread::current;
 use crate::arch::mem;
 use crate::archive::Node;
+use crate::ipc::descriptor;
 use crate::ipc::memory_file::MemoryFile;
 use crate::names::Place;
 use crate::names::found::Found;
@@ -96,6 +97,14 @@ impl Program {
         match self {
             Self::Archive(node) => node.data.len() as u64,
             Self::Memory(file) => file.content.len(),
+        }
+    }
+
+    /// As what can be open.
+    pub fn to_open(&self) -> descriptor::Object {
+        match self {
+            Self::Archive(node) => descriptor::Object::Archive(node),
+            Self::Memory(file) => descriptor::Object::Memory(file.clone()),
         }
     }
 

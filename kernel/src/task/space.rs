@@ -4,12 +4,15 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
+use quire_abi::process::MemoryLayout;
 use quire_mm::fallible::KArc;
+use quire_mm::sync::Rank;
 
 use super::percpu::{self, PerCpu};
 use crate::arch::{cpu, regs, smp};
 use crate::interrupts;
-use crate::vm::Mm;
+use crate::ipc::descriptor::Object;
+use crate::vm::{Cpu, Mm, SpinLock};
 
 /// An address space owned by processes: usually one, two while a vfork child runs. When the last owner goes, the memory
 /// is freed, even if an idle CPU still has the tables in TTBR0.
@@ -18,15 +21,41 @@ pub struct Space {
     pub mm: ManuallyDrop<KArc<Mm>>,
     /// The OOM killer's: the last of its rounds in which an owner was exempt.
     pub exempt_in: AtomicU32,
+    /// The program that exec has loaded into it, or into the space that it is a copy of; `None` before that.
+    loaded: SpinLock<Option<Loaded>>,
+}
+
+/// A program in memory.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Its file.
+    pub file: Object,
+    /// Where its parts are.
+    pub layout: MemoryLayout,
 }
 
 static SPACES_IN_USE: AtomicU64 = AtomicU64::new(0);
 
 impl Space {
     /// The first owner's.
-    pub fn new(mm: KArc<Mm>) -> Result<KArc<Self>, Errno> {
+    pub fn new(mm: KArc<Mm>, loaded: Option<Loaded>) -> Result<KArc<Self>, Errno> {
         SPACES_IN_USE.fetch_add(1, Ordering::Relaxed);
-        Ok(KArc::try_new(Self { mm: ManuallyDrop::new(mm), exempt_in: AtomicU32::new(0) })?)
+        Ok(KArc::try_new(Self {
+            mm: ManuallyDrop::new(mm),
+            exempt_in: AtomicU32::new(0),
+            loaded: SpinLock::new(Cpu, Rank::Descriptors, loaded),
+        })?)
+    }
+
+    /// exec has loaded a program.
+    pub fn note_loaded(&self, loaded: Loaded) {
+        let former = self.loaded.lock().replace(loaded);
+        drop(former);
+    }
+
+    /// The program in it.
+    pub fn loaded(&self) -> Option<Loaded> {
+        self.loaded.lock().clone()
     }
 }
 

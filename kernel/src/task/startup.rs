@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::flags::{Map, Prot, rseq};
 use quire_abi::layout::{HandleInfo, at};
+use quire_abi::process::MemoryLayout;
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::{KArc, TryVec, try_zeroed};
@@ -138,8 +139,9 @@ pub struct Start<'a> {
     pub credentials: &'a Credentials,
 }
 
-/// Makes a program's stack and its contents; returns SP. E2BIG if they exceed the stack's limit.
-pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles) -> Result<usize, Errno> {
+/// Makes a program's stack and its contents; returns where what is in memory then, and SP with it. E2BIG if they exceed the stack's
+/// limit.
+pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles) -> Result<MemoryLayout, Errno> {
     let Start { limit, path, args, env, .. } = *start;
     let handles = records(handles)?;
     let seed = random::bytes();
@@ -171,7 +173,16 @@ pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles
         write(mm, handles_at + i * size_of::<HandleInfo>(), fields.as_flattened())?;
     }
     write(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
-    Ok(sp)
+    let part = |at: usize, len: usize| [at as u64, (at + len) as u64];
+    let auxv_len = auxv.len() * 16;
+    Ok(MemoryLayout {
+        code: image.code.map(|at| at as u64),
+        data: image.data.map(|at| at as u64),
+        stack: sp as u64,
+        arguments: part(args_at, args.bytes.len()),
+        environment: part(env_at, env.bytes.len()),
+        auxiliary: part(sp + words * 8 - auxv_len, auxv_len),
+    })
 }
 
 /// AT_PLATFORM.

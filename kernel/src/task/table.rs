@@ -151,6 +151,8 @@ impl Room {
 /// All numbers in use.
 pub struct Table {
     numbers: Numbers,
+    /// Those that are processes', to find the next one.
+    pids: Numbers,
     /// By number; places stay once they were made.
     entries: [Chunk; CHUNKS],
     /// All processes, by group.
@@ -172,6 +174,7 @@ impl Table {
     const fn new() -> Self {
         Self {
             numbers: Numbers::new(),
+            pids: Numbers::new(),
             entries: [const { Vec::new() }; CHUNKS],
             groups: RBTree::new(ByPgid::NEW),
             to_mark: UnsafeCell::new(LinkedList::new(ToMark::NEW)),
@@ -215,6 +218,7 @@ impl Table {
         self.processes += 1;
         // SAFETY: `remove` takes it out before the table gives it up.
         self.groups.insert(unsafe { UnsafeRef::from_raw(KArc::as_ptr(process)) });
+        self.pids.take(process.pid);
         self.set(process.pid, Entry::Process(process.clone()));
     }
 
@@ -224,6 +228,7 @@ impl Table {
         self.numbers.give_back(number);
         if let Entry::Process(process) = &entry {
             self.processes -= 1;
+            self.pids.give_back(number);
             // SAFETY: `insert_process` put it in; a linked process is in the list of those to mark.
             unsafe {
                 self.groups.cursor_mut_from_ptr(KArc::as_ptr(process)).remove();
@@ -252,18 +257,11 @@ impl Table {
         }
     }
 
-    /// The process with the lowest number from `from` on, zombies too. Numbers of threads are passed, at most `passes` of
-    /// them: then the answer is the number to go on from.
-    pub fn next_process(&self, from: u32, passes: &mut usize) -> Result<&KArc<Process>, Option<u32>> {
-        let mut number = speculation::bounded(from as usize, PID_MAX as usize).ok_or(None)? as u32;
-        loop {
-            number = self.numbers.next_used(number).ok_or(None)?;
-            if let Some(process) = self.process(number) {
-                return Ok(process);
-            }
-            number += 1;
-            *passes = passes.checked_sub(1).ok_or(Some(number))?;
-        }
+    /// The process with the lowest number from `from` on, zombies too. O(1), however many processes and threads there are.
+    pub fn next_process(&self, from: u32) -> Option<&KArc<Process>> {
+        // (0 is taken, and nobody's.)
+        let from = speculation::bounded(from.max(1) as usize, PID_MAX as usize)? as u32;
+        self.process(self.pids.next_used(from)?)
     }
 
     /// The member of a group with the lowest number above `after`, zombies too.

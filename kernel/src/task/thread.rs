@@ -91,7 +91,7 @@ pub struct Thread {
     pub starved: AtomicU32,
     /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
     pub fail_nth: AtomicU32,
-    /// See [`Thread::name`]. Only the thread itself looks at it.
+    /// See [`Thread::name`].
     name: [AtomicU64; NAME_LEN / 8],
     /// It is in [`exit_thread`](super::exit::exit_thread), and takes no signals any more.
     pub is_leaving: AtomicBool,
@@ -206,7 +206,7 @@ impl Thread {
         self.tid.store(process.pid, Ordering::Relaxed);
     }
 
-    /// Its name. That of a process's first thread is the process's.
+    /// Its name. That of a process's first thread is the process's. (Who looks while it is changed may see half of each.)
     pub fn name(&self) -> [u8; NAME_LEN] {
         let process = self.process();
         if self.tid() == process.pid {
@@ -218,7 +218,7 @@ impl Thread {
         name
     }
 
-    /// Gives this thread, which is current or does not run yet, another name.
+    /// Gives this thread another name.
     pub fn set_name(&self, name: &[u8; NAME_LEN]) {
         let process = self.process();
         if self.tid() == process.pid {

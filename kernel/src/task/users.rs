@@ -47,6 +47,11 @@ pub fn charge(user: u32, limit: u64) -> bool {
     first.map(|first| counts.insert(first)).is_ok()
 }
 
+/// How many records a user has.
+pub fn records(user: u32) -> u64 {
+    COUNTS.lock().find(&user).get().map_or(0, |count| count.records.get())
+}
+
 /// Records that are gone, to be uncharged together where they follow each other.
 #[derive(Default)]
 pub struct Gone {

@@ -7,9 +7,6 @@ use super::process::{Process, TABLE, Table};
 use super::wait::Sleep;
 use quire_mm::fallible::KArc;
 
-/// Numbers of threads passed under one hold of the lock.
-const NUMBERS: usize = 512;
-
 /// Which processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Among {
@@ -32,24 +29,15 @@ pub fn each_process<T>(
     let mut from = 1;
     loop {
         let table = TABLE.lock();
-        let mut passes = NUMBERS;
         for _ in 0..at_once {
             let next = match among {
-                Among::All => table.next_process(from, &mut passes),
-                Among::Group(pgid) => table.next_member(pgid, from - 1).ok_or(None),
+                Among::All => table.next_process(from),
+                Among::Group(pgid) => table.next_member(pgid, from - 1),
             };
-            match next {
-                Ok(process) => {
-                    from = process.pid + 1;
-                    if let ControlFlow::Break(found) = visit(&table, process) {
-                        return Some(found);
-                    }
-                }
-                Err(Some(next)) => {
-                    from = next;
-                    break;
-                }
-                Err(None) => return None,
+            let process = next?;
+            from = process.pid + 1;
+            if let ControlFlow::Break(found) = visit(&table, process) {
+                return Some(found);
             }
         }
         drop(table);

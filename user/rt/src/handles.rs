@@ -74,6 +74,7 @@ fn right(word: &[u8]) -> Control {
         b"contiguous" => Control::CONTIGUOUS,
         b"oom" => Control::OOM,
         b"inject" => Control::INJECT,
+        b"processes" => Control::PROCESSES,
         b"mount" => Control::MOUNT,
         _ => Control::empty(),
     }

@@ -1,7 +1,8 @@
 //! Quire's own calls: information about the kernel, its log, its object counts, and power-off.
 
-use quire_abi::info::{self, Books, MapAudit, kind};
+use quire_abi::info::{self, Books, MapAudit, ProcessInfo, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
+use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
 use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
 
@@ -25,9 +26,6 @@ impl Record for info::RegionInfo {
 }
 impl Record for info::CpuInfo {
     const KIND: usize = kind::CPU;
-}
-impl Record for info::ProcessInfo {
-    const KIND: usize = kind::PROCESS;
 }
 impl Record for info::MountInfo {
     const KIND: usize = kind::MOUNT;
@@ -61,6 +59,30 @@ pub fn records<T: Record>() -> impl Iterator<Item = T> {
     (0..).map_while(|index| record(index).ok())
 }
 
+/// The process with this number, or else with the lowest one above it; ENOENT if there is none.
+pub fn process_from(pid: u32) -> Result<ProcessInfo, Errno> {
+    let mut record = ProcessInfo::default();
+    let args = [kind::PROCESS, pid as usize, &raw mut record as usize, size_of::<ProcessInfo>()];
+    // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
+    unsafe { sys::call(nr::QUIRE_INFO, args) }?;
+    Ok(record)
+}
+
+/// The process with this number.
+pub fn process(pid: u32) -> Option<ProcessInfo> {
+    process_from(pid).ok().filter(|process| process.pid == pid)
+}
+
+/// The processes with this number or a higher one, by number. One that starts or ends meanwhile may be among them or not.
+pub fn processes(from: u32) -> impl Iterator<Item = ProcessInfo> {
+    let mut from = from;
+    core::iter::from_fn(move || {
+        let process = process_from(from).ok()?;
+        from = process.pid + 1;
+        Some(process)
+    })
+}
+
 /// The areas of the kernel's vmalloc range, by address.
 pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
     let mut from = 0;
@@ -74,7 +96,12 @@ pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
 /// The areas of a process, by address; 0 is the caller. Each is counted from its first page to its last, however many
 /// answers of the kernel that takes.
 pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
-    let mut from = 0;
+    areas_from(pid, 0)
+}
+
+/// The same of those that end above an address.
+pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
+    let mut from = from;
     core::iter::from_fn(move || {
         let mut area = match area(pid, from) {
             Err(Errno::ENOENT) => return None,
@@ -97,11 +124,51 @@ pub fn areas(pid: u32) -> impl Iterator<Item = Result<AreaInfo, Errno>> {
 
 /// A part of the first area of a process that ends behind an address; ENOENT if there is none.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
-    let mut part = AreaInfo::default();
-    let args = [kind::AREA, from, &raw mut part as usize, size_of::<AreaInfo>(), pid as usize];
+    record_of(pid, kind::AREA, from)
+}
+
+fn record_of<T: Pod + Default>(pid: u32, kind: usize, index: usize) -> Result<T, Errno> {
+    let mut record = T::default();
+    let args = [kind, index, &raw mut record as usize, size_of::<T>(), pid as usize];
     // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
     unsafe { sys::call(nr::QUIRE_INFO, args) }?;
-    Ok(part)
+    Ok(record)
+}
+
+/// A process in detail. ESRCH if there is none with this number.
+pub fn detail(pid: u32) -> Result<ProcessDetail, Errno> {
+    record_of(pid, kind::DETAIL, 0)
+}
+
+/// The thread of a process with this number, or else with the lowest one above it; ENOENT if there is none.
+pub fn thread_from(pid: u32, tid: u32) -> Result<ThreadInfo, Errno> {
+    record_of(pid, kind::THREAD, tid as usize)
+}
+
+/// The descriptor of a process with this number, or else with the lowest one above it; ENOENT if there is none.
+pub fn descriptor_from(pid: u32, number: u32) -> Result<DescriptorInfo, Errno> {
+    record_of(pid, kind::DESCRIPTOR, number as usize)
+}
+
+/// Reads from an offset on what exec has put into a process's memory, one of [`text`](quire_abi::process::text); 0 at its end.
+pub fn process_text(pid: u32, which: usize, offset: usize, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let args = [pid as usize, which, offset, buffer.as_mut_ptr() as usize, buffer.len()];
+    // SAFETY: the kernel writes only within the buffer.
+    unsafe { sys::call(nr::QUIRE_PROCESS_TEXT, args) }
+}
+
+/// Gives a thread another name, NUL-padded.
+pub fn set_thread_name(tid: u32, name: &[u8; 16]) -> Result<(), Errno> {
+    let args = [control() as usize, tid as usize, set::NAME, name.as_ptr() as usize];
+    // SAFETY: the kernel reads 16 bytes.
+    unsafe { sys::call(nr::QUIRE_PROCESS_SET, args) }.map(drop)
+}
+
+/// Sets the adjustment of a process for the OOM killer. EACCES if it would be less than somebody privileged has set, and `is_privileged` is
+/// false.
+pub fn set_oom_score_adj(pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno> {
+    let biased = usize::try_from(adj + 1000).map_err(|_| Errno::EINVAL)?;
+    sys::plain!(nr::QUIRE_PROCESS_SET, control(), pid, set::OOM_SCORE_ADJ, biased, is_privileged as usize).map(drop)
 }
 
 /// The value of a counter of vmstat; `None` if there is none of this name.

@@ -18,7 +18,6 @@ use core::fmt::Debug;
 use core::sync::atomic::AtomicU64;
 
 use quire_rt::abi::flags::{Map, Prot};
-use quire_rt::abi::info::ProcessInfo;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, info, mem, println, sys, time};
 
@@ -127,13 +126,13 @@ pub fn until_asleep(pid: i32) -> bool {
         time::sleep_ms(100);
         return true;
     }
-    let state = || info::records::<ProcessInfo>().find(|p| p.pid as i32 == pid).map_or(b'Z'.into(), |p| p.state);
+    let state = || info::process(pid as u32).map_or(b'Z'.into(), |p| p.state);
     until(|| [b'S', b'Z'].map(u32::from).contains(&state()))
 }
 
 /// CPU time of a process so far, in nanoseconds.
 pub fn cpu_time(pid: i32) -> u64 {
-    info::records::<ProcessInfo>().find(|p| p.pid as i32 == pid).map_or(0, |p| p.cpu_ns)
+    info::process(pid as u32).map_or(0, |p| p.cpu_ns)
 }
 
 /// Any call with any arguments.

@@ -134,6 +134,8 @@ pub(crate) struct Areas<M: Machine> {
     pub data: usize,
     pub stack: usize,
     pub locked: usize,
+    /// The most that `total` was.
+    pub peak: usize,
     /// Pages of areas with ACCOUNT.
     pub accounted: usize,
     /// The flags that mlockall(MCL_FUTURE) gives new areas.
@@ -155,6 +157,7 @@ impl<M: Machine> Areas<M> {
     /// Counts `pages` more mapped pages of this kind.
     pub fn count_in(&mut self, flags: VmFlags, pages: usize) {
         self.total += pages;
+        self.peak = self.peak.max(self.total);
         if flags.is_data() {
             self.data += pages;
         }
@@ -224,6 +227,7 @@ impl<M: Machine> Mm<M> {
             data: 0,
             stack: 0,
             locked: 0,
+            peak: 0,
             accounted: 0,
             default_flags: VmFlags::empty(),
         };

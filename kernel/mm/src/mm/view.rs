@@ -15,6 +15,7 @@ use crate::vma::{VmFlags, Vma};
 #[allow(missing_docs)]
 pub struct Stats {
     pub total: usize,
+    pub peak: usize,
     pub data: usize,
     pub stack: usize,
     pub locked: usize,
@@ -44,6 +45,7 @@ impl<M: Machine> Mm<M> {
         let areas = self.areas.read();
         Stats {
             total: areas.total,
+            peak: areas.peak,
             data: areas.data,
             stack: areas.stack,
             locked: areas.locked,

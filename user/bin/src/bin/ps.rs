@@ -4,18 +4,17 @@
 #![no_main]
 
 use quire_bin::kib;
-use quire_rt::abi::info::ProcessInfo;
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
-    if let Err(error) = info::record::<ProcessInfo>(0) {
+    if let Err(error) = info::process_from(0) {
         eprintln!("ps: {error}");
         return 1;
     }
     println!("  PID  PPID  PGID S CPU THR       VSZ       RSS     TIME COMMAND");
-    for process in info::records::<ProcessInfo>() {
+    for process in info::processes(0) {
         println!(
             "{:5} {:5} {:5} {} {:3} {:3} {:9} {:9} {:5}.{:02} {}",
             process.pid,

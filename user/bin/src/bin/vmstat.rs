@@ -11,7 +11,7 @@
 use core::ffi::CStr;
 
 use quire_bin::{Options, USAGE, kib, number};
-use quire_rt::abi::info::{CpuInfo, ProcessInfo};
+use quire_rt::abi::info::CpuInfo;
 use quire_rt::abi::statistics::Counter;
 use quire_rt::{Errno, eprintln, info, io, println, time};
 
@@ -119,7 +119,7 @@ fn watch(delay: u64, count: u64) -> Result<(), Errno> {
 
 fn show(cpus: Cpus, seconds: u64) -> Result<(), Errno> {
     let free = info::system()?.free;
-    let running = info::records::<ProcessInfo>().filter(|process| process.state == u32::from(b'R')).count();
+    let running = info::processes(0).filter(|process| process.state == u32::from(b'R')).count();
     let share = |part: u64| (part.min(cpus.all) * 100).checked_div(cpus.all).unwrap_or(0);
     let idle = share(cpus.idle);
     let system = share(cpus.system).min(100 - idle);

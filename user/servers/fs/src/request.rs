@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::names::{Change, DONE, FOLLOW, LINK, UP, node, op, word};
+use quire_abi::names::{Change, DONE, FOLLOW, HELD, LINK, UP, node, op, word};
 
 use crate::walk::Follow;
 
@@ -133,6 +133,12 @@ impl Answer {
     /// The path leads out of the root.
     pub fn up(behind: usize) -> Self {
         Self { label: UP, words: [0, behind as u64, 0, 0, 0, 0], ..Self::default() }
+    }
+
+    /// A link leads to what the process `pid` holds, one of [`held`](quire_abi::names::held); what comes behind it in the path begins at
+    /// `behind`.
+    pub fn held(pid: u32, behind: usize, what: u64, number: u32) -> Self {
+        Self { label: HELD, words: [pid.into(), behind as u64, what, number.into(), 0, 0], ..Self::default() }
     }
 
     /// It failed.

@@ -2,8 +2,10 @@
 
 use alloc::vec::Vec;
 
+use quire_abi::Errno;
 use quire_abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Sysinfo, Utsname};
+use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
 use quire_abi::statistics::{AreaInfo, Counter};
 
 /// The kernel, or what stands for it in tests.
@@ -24,20 +26,81 @@ pub trait Facts {
     fn mounts(&self) -> Vec<MountInfo>;
     /// The lines of vmstat.
     fn counters(&self) -> Vec<Counter>;
-    /// All processes, by number.
-    fn processes(&self) -> Vec<ProcessInfo>;
-    /// The areas of a process.
-    fn areas(&self, pid: u32) -> Vec<AreaInfo>;
-    /// The process that asks.
-    fn caller(&self) -> u32;
+    /// The process with this number, or else with the lowest one above it.
+    fn process_from(&self, pid: u32) -> Option<ProcessInfo>;
+    /// A process in detail.
+    fn detail(&self, pid: u32) -> Option<ProcessDetail>;
+    /// The thread of a process with this number, or else with the lowest one above it.
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<ThreadInfo>;
+    /// The descriptor of a process with this number, or else with the lowest one above it.
+    fn descriptor_from(&self, pid: u32, number: u32) -> Option<DescriptorInfo>;
+    /// The first area of a process that ends above an address; its pages are counted only if `is_counted`.
+    fn area_from(&self, pid: u32, from: u64, is_counted: bool) -> Option<AreaInfo>;
+    /// What exec has put into a process's memory, from an offset on: how many bytes.
+    fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize;
+    /// The process that asks, and its thread.
+    fn caller(&self) -> (u32, u32);
+    /// Gives a thread another name, NUL-padded.
+    fn set_name(&self, tid: u32, name: &[u8; 16]) -> Result<(), Errno>;
+    /// Sets the adjustment of a process for the OOM killer, in the name of somebody privileged or not.
+    fn set_oom_score_adj(&self, pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno>;
 
     /// A process.
-    fn process(&self, pid: u32) -> Option<ProcessInfo>;
+    fn process(&self, pid: u32) -> Option<ProcessInfo> {
+        self.process_from(pid).filter(|process| process.pid == pid)
+    }
+
+    /// A thread of a process.
+    fn thread(&self, pid: u32, tid: u32) -> Option<ThreadInfo> {
+        self.thread_from(pid, tid).filter(|thread| thread.tid == tid)
+    }
+
+    /// A descriptor of a process.
+    fn descriptor(&self, pid: u32, number: u32) -> Option<DescriptorInfo> {
+        self.descriptor_from(pid, number).filter(|descriptor| descriptor.number == number)
+    }
 
     /// One line of vmstat; 0 if there is no such line.
     fn counter(&self, name: &str) -> u64 {
         self.counters().iter().find(|counter| text(&counter.name) == name).map_or(0, |counter| counter.value)
     }
+}
+
+impl dyn Facts + '_ {
+    /// The processes with this number or a higher one, by number.
+    pub fn processes(&self, from: u32) -> impl Iterator<Item = ProcessInfo> {
+        all(from, |from| self.process_from(from), |process| process.pid)
+    }
+
+    /// The threads of a process with this number or a higher one.
+    pub fn threads(&self, pid: u32, from: u32) -> impl Iterator<Item = ThreadInfo> {
+        all(from, move |from| self.thread_from(pid, from), |thread| thread.tid)
+    }
+
+    /// The descriptors of a process with this number or a higher one.
+    pub fn descriptors(&self, pid: u32, from: u32) -> impl Iterator<Item = DescriptorInfo> {
+        all(from, move |from| self.descriptor_from(pid, from), |descriptor| descriptor.number)
+    }
+
+    /// The areas of a process that end above an address.
+    pub fn areas(&self, pid: u32, from: u64, is_counted: bool) -> impl Iterator<Item = AreaInfo> {
+        let mut from = from;
+        core::iter::from_fn(move || {
+            let area = self.area_from(pid, from, is_counted)?;
+            from = area.end;
+            Some(area)
+        })
+    }
+}
+
+/// All that `next` finds, each behind the number of the one before.
+fn all<T>(from: u32, next: impl Fn(u32) -> Option<T>, number: impl Fn(&T) -> u32) -> impl Iterator<Item = T> {
+    let mut from = Some(from);
+    core::iter::from_fn(move || {
+        let found = next(from?)?;
+        from = number(&found).checked_add(1);
+        Some(found)
+    })
 }
 
 /// The text of a NUL-padded field; bytes that are no UTF-8 end it.

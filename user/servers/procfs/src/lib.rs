@@ -2,8 +2,8 @@
 //! file, a line or a field is here if Quire counts what it stands for; fields of a fixed place that it does not count are 0.
 //!
 //! Floors, lowest first; none imports a higher one:
-//! - [`facts`]: what is asked of the kernel.
-//! - [`machine`], [`process`]: the texts.
+//! - [`facts`]: what is asked of the kernel. [`out`]: the part of a text that is asked for.
+//! - [`machine`], [`process`]: the texts. [`change`]: what writing does.
 //! - [`names`]: which files there are.
 //! - [`serve`]: requests and answers.
 
@@ -11,8 +11,10 @@
 
 extern crate alloc;
 
+pub mod change;
 pub mod facts;
 pub mod machine;
 pub mod names;
+pub mod out;
 pub mod process;
 pub mod serve;

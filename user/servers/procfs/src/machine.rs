@@ -1,14 +1,50 @@
 //! Texts about the machine: memory, CPUs, mounts.
 
-use alloc::string::String;
-use core::fmt::Write;
+use core::fmt::{self, Write};
 
 use quire_abi::info::CpuInfo;
+use quire_abi::names;
 
 use crate::facts::{Facts, kib, text, ticks};
+use crate::out::Out;
+
+/// A line of meminfo or smaps, in KiB.
+pub fn amount(out: &mut Out, name: &str, value: u64) -> fmt::Result {
+    writeln!(out, "{:<15} {value:>8} kB", alloc::format!("{name}:"))
+}
+
+/// A set of CPUs or nodes as a hexadecimal number, of as many digits as `count` of them need.
+pub fn mask(out: &mut Out, set: u64, count: usize) -> fmt::Result {
+    let digits = count.clamp(1, 64).div_ceil(4);
+    if digits > 8 {
+        return write!(out, "{:0width$x},{:08x}", set >> 32, set as u32, width = digits - 8);
+    }
+    write!(out, "{set:0digits$x}")
+}
+
+/// A set of CPUs or nodes as ranges.
+pub fn ranges(out: &mut Out, set: u64) -> fmt::Result {
+    let has = |n: u32| n < 64 && set >> n & 1 != 0;
+    let mut separator = "";
+    let mut at = 0;
+    while at < 64 {
+        if !has(at) {
+            at += 1;
+            continue;
+        }
+        let end = (at..64).find(|n| !has(n + 1)).unwrap_or(63);
+        match end - at {
+            0 => write!(out, "{separator}{at}")?,
+            _ => write!(out, "{separator}{at}-{end}")?,
+        }
+        separator = ",";
+        at = end + 1;
+    }
+    Ok(())
+}
 
 /// meminfo.
-pub fn meminfo(facts: &dyn Facts) -> String {
+pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (system, memory) = (facts.system(), facts.memory());
     let low: u64 = facts.zones().iter().map(|zone| zone.low).sum();
     let swap = |amount: u64| amount * u64::from(memory.mem_unit) / 1024;
@@ -28,124 +64,122 @@ pub fn meminfo(facts: &dyn Facts) -> String {
         ("CmaTotal", kib(facts.counter("nr_cma_pages"))),
         ("CmaFree", kib(facts.counter("nr_free_cma"))),
     ];
-    let mut out = String::new();
-    for (name, value) in lines {
-        let _ = writeln!(out, "{:<15} {value:>8} kB", alloc::format!("{name}:"));
-    }
-    out
+    lines.iter().try_for_each(|(name, value)| amount(out, name, *value))
 }
 
 /// stat: times of CPUs in ticks, switches, when the machine began.
-pub fn stat(facts: &dyn Facts) -> String {
+pub fn stat(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (cpus, uptime) = (facts.cpus(), facts.system().uptime_ns);
     // What is neither idle nor the kernel's is programs'.
     let of = |cpu: &CpuInfo| {
         let user = uptime.saturating_sub(cpu.idle_ns).saturating_sub(cpu.system_ns);
         [user, cpu.system_ns, cpu.idle_ns]
     };
-    let mut out = String::new();
-    let mut line = |name: &str, [user, system, idle]: [u64; 3]| {
-        let [user, system, idle] = [ticks(user), ticks(system), ticks(idle)];
-        let _ = writeln!(out, "{name} {user} 0 {system} {idle} 0 0 0 0 0 0");
+    let line = |out: &mut Out, name: &str, times: [u64; 3]| {
+        let [user, system, idle] = times.map(ticks);
+        writeln!(out, "{name} {user} 0 {system} {idle} 0 0 0 0 0 0")
     };
     let all = cpus.iter().map(of).fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
-    line("cpu ", all);
+    line(out, "cpu ", all)?;
     for (n, cpu) in cpus.iter().enumerate() {
-        line(&alloc::format!("cpu{n}"), of(cpu));
+        line(out, &alloc::format!("cpu{n}"), of(cpu))?;
     }
-    let running = facts.processes().iter().filter(|process| process.state == u32::from(b'R')).count();
+    let running = facts.processes(0).filter(|process| process.state == u32::from(b'R')).count();
     let switches: u64 = cpus.iter().map(|cpu| cpu.switches).sum();
     let began = facts.now().saturating_sub(uptime) / 1_000_000_000;
-    let _ = writeln!(out, "ctxt {switches}\nbtime {began}\nprocs_running {running}\nprocs_blocked 0");
-    out
+    writeln!(out, "ctxt {switches}\nbtime {began}\nprocs_running {running}\nprocs_blocked 0")
 }
 
 /// uptime: seconds since power-on, and those that CPUs were idle.
-pub fn uptime(facts: &dyn Facts) -> String {
+pub fn uptime(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let idle: u64 = facts.cpus().iter().map(|cpu| cpu.idle_ns).sum();
     let [up, idle] = [facts.system().uptime_ns, idle].map(ticks);
-    alloc::format!("{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / 100, idle % 100)
+    writeln!(out, "{}.{:02} {}.{:02}", up / 100, up % 100, idle / 100, idle % 100)
 }
 
 /// version.
-pub fn version(facts: &dyn Facts) -> String {
+pub fn version(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let names = facts.uname();
-    alloc::format!("{} version {} {}\n", text(&names.sysname), text(&names.release), text(&names.version))
+    writeln!(out, "{} version {} {}", text(&names.sysname), text(&names.release), text(&names.version))
 }
 
 /// cpuinfo, as on AArch64.
-pub fn cpuinfo(facts: &dyn Facts) -> String {
-    let mut out = String::new();
+pub fn cpuinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for (n, cpu) in facts.cpus().iter().enumerate() {
         let midr = cpu.midr;
-        let _ = writeln!(
+        writeln!(
             out,
             "processor\t: {n}\nCPU implementer\t: 0x{:02x}\nCPU architecture: 8\nCPU variant\t: 0x{:x}\nCPU part\t: 0x{:03x}\nCPU revision\t: {}\n",
             midr >> 24 & 0xff,
             midr >> 20 & 0xf,
             midr >> 4 & 0xfff,
             midr & 0xf
-        );
+        )?;
     }
-    out
+    Ok(())
+}
+
+/// How files in a file system of this kind may be used.
+fn rights(kind: &str) -> &'static str {
+    if matches!(kind, "tmpfs" | "proc") { "rw" } else { "ro" }
 }
 
 /// mounts.
-pub fn mounts(facts: &dyn Facts) -> String {
-    let mut out = String::new();
+pub fn mounts(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for mount in facts.mounts() {
         let (path, kind) = (text(&mount.path), text(&mount.kind));
-        let rights = if kind == "tmpfs" { "rw" } else { "ro" };
-        let _ = writeln!(out, "{kind} {path} {kind} {rights} 0 0");
+        writeln!(out, "{kind} {path} {kind} {} 0 0", rights(kind))?;
     }
-    out
+    Ok(())
+}
+
+/// mountinfo. Mounts are over directories of the first one.
+pub fn mountinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    for (number, mount) in facts.mounts().iter().enumerate() {
+        let (path, kind, rights) = (text(&mount.path), text(&mount.kind), rights(text(&mount.kind)));
+        let (major, minor) = names::device_parts(mount.device);
+        writeln!(out, "{number} 0 {major}:{minor} / {path} {rights} - {kind} {kind} {rights}")?;
+    }
+    Ok(())
 }
 
 /// filesystems: the kinds that are mounted.
-pub fn filesystems(facts: &dyn Facts) -> String {
-    let mut out = String::new();
-    for mount in facts.mounts() {
-        let line = alloc::format!("nodev\t{}\n", text(&mount.kind));
-        if !out.contains(&line) {
-            out.push_str(&line);
+pub fn filesystems(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    let mounts = facts.mounts();
+    for (number, mount) in mounts.iter().enumerate() {
+        if mounts[..number].iter().all(|other| other.kind != mount.kind) {
+            writeln!(out, "nodev\t{}", text(&mount.kind))?;
         }
     }
-    out
+    Ok(())
 }
 
 /// vmstat.
-pub fn vmstat(facts: &dyn Facts) -> String {
-    let mut out = String::new();
-    for counter in facts.counters() {
-        let _ = writeln!(out, "{} {}", text(&counter.name), counter.value);
-    }
-    out
+pub fn vmstat(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    facts.counters().iter().try_for_each(|counter| writeln!(out, "{} {}", text(&counter.name), counter.value))
 }
 
 /// buddyinfo.
-pub fn buddyinfo(facts: &dyn Facts) -> String {
-    let mut out = String::new();
+pub fn buddyinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for zone in facts.zones() {
-        let _ = write!(out, "Node {}, zone {:>8} ", zone.node, text(&zone.name));
-        for blocks in zone.blocks {
-            let _ = write!(out, "{blocks:>6} ");
-        }
-        out.push('\n');
+        write!(out, "Node {}, zone {:>8} ", zone.node, text(&zone.name))?;
+        zone.blocks.iter().try_for_each(|blocks| write!(out, "{blocks:>6} "))?;
+        out.write_char('\n')?;
     }
-    out
+    Ok(())
 }
 
 /// sys/kernel/hostname.
-pub fn hostname(facts: &dyn Facts) -> String {
-    alloc::format!("{}\n", text(&facts.uname().nodename))
+pub fn hostname(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    writeln!(out, "{}", text(&facts.uname().nodename))
 }
 
 /// sys/kernel/ostype.
-pub fn ostype(facts: &dyn Facts) -> String {
-    alloc::format!("{}\n", text(&facts.uname().sysname))
+pub fn ostype(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    writeln!(out, "{}", text(&facts.uname().sysname))
 }
 
 /// sys/kernel/osrelease.
-pub fn osrelease(facts: &dyn Facts) -> String {
-    alloc::format!("{}\n", text(&facts.uname().release))
+pub fn osrelease(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    writeln!(out, "{}", text(&facts.uname().release))
 }

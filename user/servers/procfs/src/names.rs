@@ -1,17 +1,20 @@
 //! Which files there are, and their numbers.
 //!
-//! Numbers: that of a fixed name is its place in [`FIXED`]; that of a process's directory is its pid behind [`PROCESS`], and those of its
-//! files follow.
+//! A number has a kind in its highest bits; behind it are a process, a thread or descriptor of it, and a file, as far as the kind has them.
 
-use alloc::string::String;
+use core::fmt;
 
-use quire_abi::info::ProcessInfo;
+use quire_abi::Errno;
 use quire_abi::layout::mode;
+use quire_abi::names::held;
+use quire_abi::process::{self as abi, flag};
 use quire_fs::walk::Names;
-use quire_fs::who::Who;
+use quire_fs::who::{EXECUTE, Owned, Who};
 
 use crate::facts::Facts;
-use crate::{machine, process};
+use crate::out::Out;
+use crate::process::Subject;
+use crate::{change, machine, process};
 
 /// What a fixed name is.
 pub enum Fixed {
@@ -19,10 +22,12 @@ pub enum Fixed {
     Directory,
     /// A link to the caller's directory.
     Own,
+    /// A link to the directory of the caller's thread.
+    OwnThread,
     /// A link to this.
     Link(&'static str),
     /// A file with this text.
-    File(fn(&dyn Facts) -> String),
+    File(fn(&dyn Facts, &mut Out) -> fmt::Result),
 }
 
 /// The fixed names: directory, name, what it is. A directory comes before what is in it.
@@ -43,25 +48,74 @@ pub const FIXED: &[(usize, &str, Fixed)] = &[
     (12, "hostname", Fixed::File(machine::hostname)),
     (12, "osrelease", Fixed::File(machine::osrelease)),
     (12, "ostype", Fixed::File(machine::ostype)),
+    (0, "thread-self", Fixed::OwnThread),
 ];
 
-/// A file of a process: its name, its text, and whether others than its user may read it.
-pub type OfProcess = (&'static str, fn(&dyn Facts, &ProcessInfo) -> String, bool);
+/// What a file of a process has.
+#[derive(Clone, Copy)]
+pub enum Text {
+    /// A text that is written for whoever reads.
+    Written(fn(&Subject<'_>, &mut Out) -> fmt::Result),
+    /// A part of its memory.
+    Memory(usize),
+}
+
+/// A file of a process.
+pub struct File {
+    /// Its name.
+    pub name: &'static str,
+    /// Its content.
+    pub text: Text,
+    /// Its permissions.
+    pub mode: u32,
+    /// Whether it may be read by those only who may inspect the process.
+    pub is_private: bool,
+    /// Whether each thread has one, too.
+    pub is_of_threads: bool,
+    /// What writing to it does.
+    pub write: Option<change::Change>,
+}
+
+const fn file(name: &'static str, text: Text) -> File {
+    File { name, text, mode: 0o444, is_private: false, is_of_threads: true, write: None }
+}
+
+const fn private(name: &'static str, mode: u32, text: Text) -> File {
+    File { mode, is_private: true, ..file(name, text) }
+}
 
 /// The files of a process.
-pub const FILES: &[OfProcess] = &[
-    ("comm", process::comm, true),
-    ("maps", process::maps, false),
-    ("mounts", process::mounts, true),
-    ("smaps", process::smaps, false),
-    ("stat", process::stat, true),
-    ("statm", process::statm, true),
-    ("status", process::status, true),
+pub const FILES: &[File] = &[
+    private("auxv", 0o400, Text::Memory(abi::text::AUXILIARY)),
+    file("cmdline", Text::Memory(abi::text::ARGUMENTS)),
+    File { mode: 0o644, write: Some(change::comm), ..file("comm", Text::Written(process::comm)) },
+    private("environ", 0o400, Text::Memory(abi::text::ENVIRONMENT)),
+    file("limits", Text::Written(process::limits)),
+    private("maps", 0o444, Text::Written(process::maps)),
+    file("mountinfo", Text::Written(process::mountinfo)),
+    file("mounts", Text::Written(process::mounts)),
+    file("oom_score", Text::Written(process::oom_score)),
+    File {
+        mode: 0o644,
+        write: Some(change::oom_score_adj),
+        ..file("oom_score_adj", Text::Written(process::oom_score_adj))
+    },
+    private("smaps", 0o444, Text::Written(process::smaps)),
+    private("smaps_rollup", 0o444, Text::Written(process::smaps_rollup)),
+    file("stat", Text::Written(process::stat)),
+    file("statm", Text::Written(process::statm)),
+    file("status", Text::Written(process::status)),
+    file("wchan", Text::Written(process::wchan)),
 ];
 
-const PROCESS: u64 = 1 << 40;
-/// Numbers for each process.
-const SPAN: u64 = 256;
+/// A directory of a process: its name, and which it is.
+pub type Directory = (&'static str, fn(u32) -> Node);
+
+/// The directories of a process.
+pub const DIRECTORIES: &[Directory] = &[("fd", Node::Descriptors), ("fdinfo", Node::Infos), ("task", Node::Tasks)];
+
+/// Links to what a process holds.
+pub const LINKS: &[(&str, u64)] = &[("cwd", held::WORKING_DIRECTORY), ("exe", held::PROGRAM), ("root", held::ROOT)];
 
 /// Something with a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,46 +126,173 @@ pub enum Node {
     Process(u32),
     /// A file of a process.
     Of(u32, usize),
+    /// A link of a process.
+    Link(u32, usize),
+    /// The threads of a process.
+    Tasks(u32),
+    /// The directory of a thread of a process.
+    Task(u32, u32),
+    /// A file of a thread.
+    OfTask(u32, u32, usize),
+    /// The descriptors of a process.
+    Descriptors(u32),
+    /// A descriptor: a link to what it refers to.
+    Descriptor(u32, u32),
+    /// What there is to say about the descriptors of a process.
+    Infos(u32),
+    /// What there is to say about a descriptor.
+    Info(u32, u32),
 }
+
+/// The parts of a number.
+const KIND: u32 = 44;
+const PID: u32 = 26;
+const PART: u32 = 6;
 
 impl Node {
     /// Its number.
     pub fn number(self) -> u64 {
+        let of = |kind: u64, pid: u32, part: u32, file: usize| {
+            kind << KIND | u64::from(pid) << PID | u64::from(part) << PART | file as u64
+        };
         match self {
             Self::Fixed(at) => at as u64,
-            Self::Process(pid) => PROCESS + u64::from(pid) * SPAN,
-            Self::Of(pid, file) => PROCESS + u64::from(pid) * SPAN + 1 + file as u64,
+            Self::Process(pid) => of(1, pid, 0, 0),
+            Self::Of(pid, file) => of(1, pid, 0, file + 1),
+            Self::Tasks(pid) => of(2, pid, 0, 0),
+            Self::Task(pid, tid) => of(2, pid, tid, 0),
+            Self::OfTask(pid, tid, file) => of(2, pid, tid, file + 1),
+            Self::Descriptors(pid) => of(3, pid, 0, 0),
+            Self::Descriptor(pid, number) => of(3, pid, number, 1),
+            Self::Infos(pid) => of(4, pid, 0, 0),
+            Self::Info(pid, number) => of(4, pid, number, 1),
+            Self::Link(pid, link) => of(5, pid, 0, link),
         }
     }
 
     /// What has a number, whether the process is there or not.
     pub fn from_number(number: u64) -> Option<Self> {
-        let Some(rest) = number.checked_sub(PROCESS) else {
-            return ((number as usize) < FIXED.len()).then_some(Self::Fixed(number as usize));
-        };
-        let pid = u32::try_from(rest / SPAN).ok()?;
-        match (rest % SPAN).checked_sub(1) {
-            None => Some(Self::Process(pid)),
-            Some(file) => ((file as usize) < FILES.len()).then_some(Self::Of(pid, file as usize)),
+        let field = |from: u32, to: u32| (number >> from & ((1 << (to - from)) - 1)) as u32;
+        let (pid, part, file) = (field(PID, KIND), field(PART, PID), field(0, PART) as usize);
+        let files = file <= FILES.len();
+        match (number >> KIND, part, file) {
+            (0, ..) => usize::try_from(number).ok().filter(|at| *at < FIXED.len()).map(Self::Fixed),
+            (1, 0, 0) => Some(Self::Process(pid)),
+            (1, 0, file) if files => Some(Self::Of(pid, file - 1)),
+            (2, 0, 0) => Some(Self::Tasks(pid)),
+            (2, tid, 0) => Some(Self::Task(pid, tid)),
+            (2, tid, file) if files && tid != 0 => Some(Self::OfTask(pid, tid, file - 1)),
+            (3, 0, 0) => Some(Self::Descriptors(pid)),
+            (3, number, 1) => Some(Self::Descriptor(pid, number)),
+            (4, 0, 0) => Some(Self::Infos(pid)),
+            (4, number, 1) => Some(Self::Info(pid, number)),
+            (5, 0, link) if link < LINKS.len() => Some(Self::Link(pid, link)),
+            _ => None,
         }
     }
 
-    /// Its type and permissions.
+    /// The process that it belongs to.
+    pub fn pid(self) -> Option<u32> {
+        match self {
+            Self::Fixed(_) => None,
+            Self::Process(pid) | Self::Tasks(pid) | Self::Descriptors(pid) | Self::Infos(pid) => Some(pid),
+            Self::Of(pid, _) | Self::Link(pid, _) => Some(pid),
+            Self::Task(pid, _) | Self::OfTask(pid, ..) | Self::Descriptor(pid, _) | Self::Info(pid, _) => Some(pid),
+        }
+    }
+
+    /// The file of a process that it is, or of a thread.
+    pub fn file(self) -> Option<&'static File> {
+        match self {
+            Self::Of(_, file) | Self::OfTask(_, _, file) => FILES.get(file),
+            _ => None,
+        }
+    }
+
+    /// Its type and permissions, but that those of a descriptor's link depend on the descriptor.
     pub fn mode(self) -> u32 {
         match self {
             Self::Fixed(at) => match FIXED[at].2 {
                 Fixed::Directory => mode::DIR | 0o555,
-                Fixed::Own | Fixed::Link(_) => mode::LNK | 0o777,
+                Fixed::Own | Fixed::OwnThread | Fixed::Link(_) => mode::LNK | 0o777,
                 Fixed::File(_) => mode::REG | 0o444,
             },
-            Self::Process(_) => mode::DIR | 0o555,
-            Self::Of(..) => mode::REG | 0o444,
+            Self::Process(_) | Self::Tasks(_) | Self::Task(..) | Self::Infos(_) => mode::DIR | 0o555,
+            Self::Descriptors(_) => mode::DIR | 0o500,
+            Self::Of(..) | Self::OfTask(..) => mode::REG | self.file().map_or(0, |file| file.mode),
+            Self::Info(..) => mode::REG | 0o400,
+            Self::Link(..) => mode::LNK | 0o777,
+            Self::Descriptor(..) => mode::LNK | 0o700,
         }
     }
 }
 
 /// The names, as they are now.
 pub struct Tree<'a>(pub &'a dyn Facts);
+
+impl Tree<'_> {
+    fn in_fixed(&self, at: usize, name: &[u8]) -> Option<Node> {
+        // (The root is in itself.)
+        let is_it = |n: &usize| FIXED[*n].0 == at && FIXED[*n].1.as_bytes() == name;
+        if let Some(found) = (1..FIXED.len()).find(is_it) {
+            return Some(Node::Fixed(found));
+        }
+        let pid = number(name).filter(|_| at == 0)?;
+        self.0.process(pid).map(|_| Node::Process(pid))
+    }
+
+    fn in_process(&self, pid: u32, name: &[u8]) -> Option<Node> {
+        let file = FILES.iter().position(|file| file.name.as_bytes() == name).map(|file| Node::Of(pid, file));
+        let link = || LINKS.iter().position(|(link, _)| link.as_bytes() == name).map(|link| Node::Link(pid, link));
+        let directory = || DIRECTORIES.iter().find(|(other, _)| other.as_bytes() == name).map(|(_, node)| node(pid));
+        file.or_else(link).or_else(directory)
+    }
+
+    /// Whom a node is about, if there is that process or thread. `None` for what is fixed.
+    pub fn subject(&self, node: Node, who: &impl Who) -> Result<Option<Subject<'_>>, Errno> {
+        let Some(pid) = node.pid() else { return Ok(None) };
+        let process = self.0.process(pid).ok_or(Errno::ENOENT)?;
+        let thread = match node {
+            Node::Task(_, tid) | Node::OfTask(_, tid, _) => Some(self.0.thread(pid, tid).ok_or(Errno::ENOENT)?),
+            _ => None,
+        };
+        Ok(Some(Subject { facts: self.0, process, thread, is_open: self.may_inspect(pid, who) }))
+    }
+
+    /// Whether somebody may inspect a process, as Linux's `ptrace_may_access` decides: it is their own, they are root, or it has no other
+    /// user or group than theirs and has not been made private.
+    pub fn may_inspect(&self, pid: u32, who: &impl Who) -> bool {
+        if who.is_root() || self.0.caller().0 == pid {
+            return true;
+        }
+        let Some(detail) = self.0.detail(pid) else { return false };
+        let same = |ids: [u32; 4], mine: u32| ids[..3].iter().all(|id| *id == mine);
+        detail.flags & flag::DUMPABLE != 0 && same(detail.users, who.user()) && same(detail.groups, who.group())
+    }
+
+    /// To whom a node belongs, and its type and permissions: a process's to its user, unless it has been made private.
+    pub fn owned(&self, node: Node, subject: Option<&Subject<'_>>) -> Owned {
+        let process = subject.map(|subject| subject.process).filter(|process| process.flags & flag::DUMPABLE != 0);
+        let (user, group) = process.map_or((0, 0), |process| (process.uid, process.gid));
+        let mode = match (node, subject) {
+            (Node::Descriptor(pid, number), Some(_)) => {
+                let rights = self.0.descriptor(pid, number).map_or(0, |descriptor| descriptor.rights);
+                let [reads, writes] = [1, 2].map(|right| rights & right != 0);
+                let bits = [(reads, 0o500), (writes, 0o300)];
+                mode::LNK | bits.iter().filter(|(has, _)| *has).fold(0, |bits, (_, more)| bits | more)
+            }
+            _ => node.mode(),
+        };
+        Owned { mode, user, group }
+    }
+}
+
+/// The number that a name is, in its only form.
+fn number(name: &[u8]) -> Option<u32> {
+    let text = core::str::from_utf8(name).ok()?;
+    let is_plain = text == "0" || !text.starts_with(['0', '+']);
+    text.parse().ok().filter(|_| is_plain)
+}
 
 impl Names for Tree<'_> {
     type Node = Node;
@@ -129,27 +310,41 @@ impl Names for Tree<'_> {
         match directory {
             Node::Fixed(at) => Node::Fixed(FIXED[at].0),
             Node::Process(_) => self.root(),
-            Node::Of(pid, _) => Node::Process(pid),
+            Node::Of(pid, _) | Node::Link(pid, _) => Node::Process(pid),
+            Node::Tasks(pid) | Node::Descriptors(pid) | Node::Infos(pid) => Node::Process(pid),
+            Node::Task(pid, _) => Node::Tasks(pid),
+            Node::OfTask(pid, tid, _) => Node::Task(pid, tid),
+            Node::Descriptor(pid, _) => Node::Descriptors(pid),
+            Node::Info(pid, _) => Node::Infos(pid),
         }
     }
     fn child(&self, directory: Node, name: &[u8]) -> Option<Node> {
-        let at = match directory {
-            Node::Fixed(at) => at,
-            Node::Process(pid) => {
-                return FILES.iter().position(|(file, ..)| file.as_bytes() == name).map(|file| Node::Of(pid, file));
+        match directory {
+            Node::Fixed(at) => self.in_fixed(at, name),
+            Node::Process(pid) => self.in_process(pid, name),
+            Node::Tasks(pid) => {
+                number(name).filter(|tid| self.0.thread(pid, *tid).is_some()).map(|tid| Node::Task(pid, tid))
             }
-            Node::Of(..) => return None,
-        };
-        // (The root is in itself.)
-        let is_it = |n: &usize| FIXED[*n].0 == at && FIXED[*n].1.as_bytes() == name;
-        if let Some(found) = (1..FIXED.len()).find(is_it) {
-            return Some(Node::Fixed(found));
+            Node::Task(pid, tid) => {
+                let is_it = |file: &File| file.is_of_threads && file.name.as_bytes() == name;
+                FILES.iter().position(is_it).map(|file| Node::OfTask(pid, tid, file))
+            }
+            Node::Descriptors(pid) | Node::Infos(pid) => {
+                let number = number(name).filter(|number| self.0.descriptor(pid, *number).is_some())?;
+                Some(match directory {
+                    Node::Descriptors(_) => Node::Descriptor(pid, number),
+                    _ => Node::Info(pid, number),
+                })
+            }
+            _ => None,
         }
-        let number = core::str::from_utf8(name).ok().filter(|name| at == 0 && !name.starts_with(['0', '+']));
-        let pid = number.and_then(|number| number.parse().ok())?;
-        self.0.process(pid).map(|_| Node::Process(pid))
     }
-    fn may_search(&self, _: Node, _: &impl Who) -> bool {
-        true
+    fn may_search(&self, directory: Node, who: &impl Who) -> bool {
+        if directory.mode() & 0o111 == 0o111 {
+            return true;
+        }
+        let is_own = directory.pid() == Some(self.0.caller().0);
+        let subject = self.subject(directory, who).ok().flatten();
+        is_own || self.owned(directory, subject.as_ref()).permits(who, EXECUTE)
     }
 }

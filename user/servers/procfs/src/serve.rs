@@ -1,23 +1,26 @@
-//! Requests and their answers. Nothing is made, moved, removed or written here: EACCES for a name that cannot be made, EPERM for
+//! Requests and their answers. Nothing is made, moved or removed here: EACCES for a name that cannot be made, EPERM for
 //! what cannot be changed.
 
 use alloc::string::String;
-use alloc::vec::Vec;
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::info::ProcessInfo;
-use quire_abi::names::{op, statfs};
+use quire_abi::names::{held, op, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
 use quire_fs::walk::{Names, Walked, walk};
 use quire_fs::who::{READ, WRITE, Who};
 
 use crate::facts::Facts;
-use crate::names::{FILES, FIXED, Fixed, Node, Tree};
+use crate::names::{DIRECTORIES, FILES, FIXED, Fixed, LINKS, Node, Text, Tree};
+use crate::out::{Marks, Out};
+use crate::process::{self, Subject};
 
 /// Linux's number of this kind of file system.
 const PROC: u64 = 0x9fa0;
+
+/// What lstat says of the length of links that are none by their text.
+const LINK_SIZE: u64 = 64;
 
 struct Asker((u32, u32));
 
@@ -34,17 +37,18 @@ impl Who for Asker {
 }
 
 /// Does what is asked; `room` is that of window 1.
-pub fn serve(facts: &dyn Facts, request: &Request<'_>, room: usize) -> Answer {
-    try_serve(facts, request, room).unwrap_or_else(Answer::error)
+pub fn serve(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
+    try_serve(facts, marks, request, room).unwrap_or_else(Answer::error)
 }
 
-fn try_serve(facts: &dyn Facts, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
+fn try_serve(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
     let start = Node::from_number(request.directory).ok_or(Errno::ENOENT)?;
     if request.has_no_path() {
         return match request.op {
-            op::READDIR => list(facts, start, request.argument, room),
+            op::READDIR => list(facts, request, start, room),
             op::PATH => path(start),
-            op::READ => read(facts, request, start, room),
+            op::READ => read(facts, marks, request, start, room),
+            op::WRITE => write(facts, request, start),
             op::STATFS => {
                 let mut words = [0; 6];
                 words[statfs::KIND] = PROC;
@@ -56,9 +60,10 @@ fn try_serve(facts: &dyn Facts, request: &Request<'_>, room: usize) -> Result<An
     let tree = Tree(facts);
     match walk(&tree, &Asker(request.identity), start, request.path, request.follow())? {
         Walked::Up(behind) => Ok(Answer::up(behind)),
-        Walked::Link(directory, link, behind) => {
-            Ok(Answer::link(directory.number(), behind, link_text(facts, link).into_bytes()))
-        }
+        Walked::Link(directory, link, behind) => Ok(match what_is_held(link) {
+            Some((pid, what, number)) => Answer::held(pid, behind, what, number),
+            None => Answer::link(directory.number(), behind, link_text(facts, link).into_bytes()),
+        }),
         Walked::End { node, .. } => at_end(facts, request, node),
     }
 }
@@ -70,73 +75,110 @@ fn at_end(facts: &dyn Facts, request: &Request<'_>, node: Option<Node>) -> Resul
         _ => false,
     };
     let Some(node) = node else { return Err(if makes { Errno::EACCES } else { Errno::ENOENT }) };
-    let process = process_of(facts, node)?;
+    let tree = Tree(facts);
+    let subject = tree.subject(node, &Asker(request.identity))?;
+    let subject = subject.as_ref();
     match request.op {
-        op::LOOKUP => Ok(found(facts, node, process)),
-        op::OPEN => open(facts, request, node, process),
-        op::ACCESS if request.argument as u32 & WRITE != 0 => Err(Errno::EACCES),
-        op::ACCESS => check(request, node, process).map(|()| Answer::default()),
-        op::READLINK if Tree(facts).is_link(node) => Ok(Answer::text(link_text(facts, node).into_bytes())),
+        op::LOOKUP => Ok(found(facts, node, subject)),
+        op::OPEN => open(facts, request, node, subject),
+        op::ACCESS => permit(facts, request, node, subject, request.argument as u32).map(|()| Answer::default()),
+        op::READLINK if tree.is_link(node) => Ok(match what_is_held(node) {
+            Some((pid, what, number)) => Answer::held(pid, request.path.len(), what, number),
+            None => Answer::text(link_text(facts, node).into_bytes()),
+        }),
         op::READLINK => Err(Errno::EINVAL),
         _ if makes => Err(Errno::EEXIST),
         _ => Err(Errno::EPERM),
     }
 }
 
-/// The process that a node belongs to: ENOENT if it has ended.
-fn process_of(facts: &dyn Facts, node: Node) -> Result<Option<ProcessInfo>, Errno> {
-    match node {
-        Node::Fixed(_) => Ok(None),
-        Node::Process(pid) | Node::Of(pid, _) => facts.process(pid).map(Some).ok_or(Errno::ENOENT),
-    }
-}
-
-fn found(facts: &dyn Facts, node: Node, process: Option<ProcessInfo>) -> Answer {
-    let (user, group) = process.map_or((0, 0), |process| (process.uid, process.gid));
-    let size = if Tree(facts).is_link(node) { link_text(facts, node).len() as u64 } else { 0 };
+fn found(facts: &dyn Facts, node: Node, subject: Option<&Subject<'_>>) -> Answer {
+    let tree = Tree(facts);
+    let owned = tree.owned(node, subject);
+    let size = match node {
+        Node::Descriptor(..) => LINK_SIZE,
+        node if tree.is_link(node) => link_text(facts, node).len() as u64,
+        _ => 0,
+    };
     let now = facts.now();
-    let links = if Tree(facts).is_dir(node) { 2 } else { 1 };
-    let found =
-        Found { number: node.number(), mode: node.mode(), links, user, group, size, modified: now, changed: now };
+    let links = if tree.is_dir(node) { 2 } else { 1 };
+    let found = Found {
+        number: node.number(),
+        mode: owned.mode,
+        links,
+        user: owned.user,
+        group: owned.group,
+        size,
+        modified: now,
+        changed: now,
+    };
     Answer::done(found.to_words())
 }
 
-fn open(facts: &dyn Facts, request: &Request<'_>, node: Node, process: Option<ProcessInfo>) -> Result<Answer, Errno> {
+fn open(facts: &dyn Facts, request: &Request<'_>, node: Node, subject: Option<&Subject<'_>>) -> Result<Answer, Errno> {
     let flags = Open::from_bits_retain(request.argument as u32);
-    let is_dir = Tree(facts).is_dir(node);
+    let tree = Tree(facts);
     if flags.contains(Open::PATH) {
-        return Ok(found(facts, node, process));
+        return Ok(found(facts, node, subject));
     }
     if flags.contains(Open::CREAT | Open::EXCL) {
         return Err(Errno::EEXIST);
     }
-    if Tree(facts).is_link(node) {
+    if tree.is_link(node) {
         return Err(Errno::ELOOP);
     }
-    if flags.contains(Open::DIRECTORY) && !is_dir {
+    let wanted = match flags.bits() & 3 {
+        0 => READ,
+        1 => WRITE,
+        _ => READ | WRITE,
+    };
+    let wanted = if flags.contains(Open::TRUNC) { wanted | WRITE } else { wanted };
+    if tree.is_dir(node) && (wanted & WRITE != 0 || flags.contains(Open::CREAT)) {
+        return Err(Errno::EISDIR);
+    }
+    if flags.contains(Open::DIRECTORY) && !tree.is_dir(node) {
         return Err(Errno::ENOTDIR);
     }
-    if flags.bits() & 3 != 0 || flags.contains(Open::TRUNC) {
-        return Err(if is_dir { Errno::EISDIR } else { Errno::EACCES });
-    }
-    check(request, node, process)?;
-    Ok(found(facts, node, process))
+    permit(facts, request, node, subject, wanted)?;
+    Ok(found(facts, node, subject))
 }
 
-/// Whether the caller may read a node: some files of a process are for its user, and root.
-fn check(request: &Request<'_>, node: Node, process: Option<ProcessInfo>) -> Result<(), Errno> {
-    let (Node::Of(_, file), Some(process)) = (node, process) else { return Ok(()) };
-    let (.., is_for_all) = FILES[file];
-    let asker = Asker(request.identity);
-    let wants = request.op != op::ACCESS || request.argument as u32 & READ != 0;
-    let may = is_for_all || !wants || asker.is_root() || asker.user() == process.uid;
-    if may { Ok(()) } else { Err(Errno::EACCES) }
+/// EACCES unless the caller may access a node so: by its permissions, and where it says what is in a process's memory, if the caller may inspect
+/// that. What nobody can write is not written by root either.
+fn permit(
+    facts: &dyn Facts,
+    request: &Request<'_>,
+    node: Node,
+    subject: Option<&Subject<'_>>,
+    wanted: u32,
+) -> Result<(), Errno> {
+    let tree = Tree(facts);
+    let owned = tree.owned(node, subject);
+    let is_own = matches!(node, Node::Descriptors(pid) if facts.caller().0 == pid);
+    let is_private = matches!(node, Node::Info(..)) || node.file().is_some_and(|file| file.is_private);
+    let may_read = !is_private || wanted & READ == 0 || subject.is_some_and(|subject| subject.is_open);
+    let may_write = wanted & WRITE == 0 || tree.is_link(node) || owned.mode & 0o222 != 0;
+    let may = owned.permits(&Asker(request.identity), wanted) || is_own && wanted & WRITE == 0;
+    if may && may_read && may_write { Ok(()) } else { Err(Errno::EACCES) }
+}
+
+/// Of a link to what a process holds: the process, what it is, and the descriptor's number.
+fn what_is_held(node: Node) -> Option<(u32, u64, u32)> {
+    match node {
+        Node::Link(pid, link) => Some((pid, LINKS[link].1, 0)),
+        Node::Descriptor(pid, number) => Some((pid, held::DESCRIPTOR, number)),
+        _ => None,
+    }
 }
 
 fn link_text(facts: &dyn Facts, node: Node) -> String {
     match node {
         Node::Fixed(at) => match FIXED[at].2 {
-            Fixed::Own => alloc::format!("{}", facts.caller()),
+            Fixed::Own => alloc::format!("{}", facts.caller().0),
+            Fixed::OwnThread => {
+                let (pid, tid) = facts.caller();
+                alloc::format!("{pid}/task/{tid}")
+            }
             Fixed::Link(text) => text.into(),
             _ => String::new(),
         },
@@ -145,70 +187,195 @@ fn link_text(facts: &dyn Facts, node: Node) -> String {
 }
 
 /// The text of a file, from a place on. It is made anew for each read.
-fn read(facts: &dyn Facts, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
-    let process = process_of(facts, node)?;
-    check(request, node, process)?;
-    let text = match (node, process) {
+fn read(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
+    let tree = Tree(facts);
+    let subject = tree.subject(node, &Asker(request.identity)).map_err(ended)?;
+    permit_still(facts, request, node, subject.as_ref(), READ)?;
+    if room == 0 {
+        return Ok(Answer::default());
+    }
+    if let (Some(Text::Memory(which)), Some(pid)) = (node.file().map(|file| file.text), node.pid()) {
+        let mut text = alloc::vec![0; room];
+        let len = facts.text(pid, which, request.argument, &mut text);
+        text.truncate(len);
+        return Ok(Answer::text(text));
+    }
+    let key = (node.number(), facts.caller().1);
+    let mut out = Out::new(request.argument, room, marks.find(key, request.argument));
+    // (An error is that there is no more room.)
+    let _ = match (node, &subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
-            Fixed::File(text) => text(facts),
+            Fixed::File(text) => text(facts, &mut out),
             _ => return Err(Errno::EISDIR),
         },
-        (Node::Of(_, file), Some(process)) => (FILES[file].1)(facts, &process),
+        (Node::Info(_, number), Some(subject)) => process::descriptor(subject, number, &mut out),
+        (node, Some(subject)) => match node.file().map(|file| file.text) {
+            Some(Text::Written(text)) => text(subject, &mut out),
+            _ => return Err(Errno::EISDIR),
+        },
         _ => return Err(Errno::EISDIR),
     };
-    let rest = usize::try_from(request.argument).ok().and_then(|at| text.as_bytes().get(at..)).unwrap_or(&[]);
-    Ok(Answer::text(rest[..rest.len().min(room)].to_vec()))
+    let (text, mark) = out.finish();
+    if let Some(mark) = mark {
+        marks.keep(key, mark);
+    }
+    Ok(Answer::text(text))
 }
 
-/// Records of a directory from a place on: `.`, `..`, the fixed names, then the processes, each at its number.
-fn list(facts: &dyn Facts, directory: Node, place: u64, room: usize) -> Result<Answer, Errno> {
+/// What is open, and of a process that has ended meanwhile: ESRCH, as on Linux.
+fn ended(error: Errno) -> Errno {
+    if error == Errno::ENOENT { Errno::ESRCH } else { error }
+}
+
+/// What was open to whoever opened it may be read by those that it was passed on to, but not what is in a process's memory.
+fn permit_still(
+    facts: &dyn Facts,
+    request: &Request<'_>,
+    node: Node,
+    subject: Option<&Subject<'_>>,
+    wanted: u32,
+) -> Result<(), Errno> {
+    let is_private = matches!(node, Node::Info(..)) || node.file().is_some_and(|file| file.is_private);
+    if is_private { permit(facts, request, node, subject, wanted) } else { Ok(()) }
+}
+
+/// Changes what a file says. The whole text counts, wherever it is written.
+fn write(facts: &dyn Facts, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
     let tree = Tree(facts);
-    process_of(facts, directory)?;
+    let asker = Asker(request.identity);
+    let subject = tree.subject(node, &asker).map_err(ended)?;
+    permit(facts, request, node, subject.as_ref(), WRITE)?;
+    let change = node.file().and_then(|file| file.write).ok_or(Errno::EINVAL)?;
+    change(&subject.ok_or(Errno::EINVAL)?, request.text, asker.is_root())?;
+    Ok(Answer::done([request.text.len() as u64, 0, 0, 0, 0, 0]))
+}
+
+/// Records of a directory from a place on.
+fn list(facts: &dyn Facts, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
+    let tree = Tree(facts);
+    let subject = tree.subject(directory, &Asker(request.identity))?;
     if !tree.is_dir(directory) {
         return Err(Errno::ENOTDIR);
     }
-    let mut entries: Vec<(u64, String, Node)> =
-        Vec::from([(0, ".".into(), directory), (1, "..".into(), tree.parent(directory))]);
+    permit(facts, request, directory, subject.as_ref(), READ)?;
+    let mut list = List { records: Records::new(room), place: request.argument };
+    match fill(facts, directory, &mut list) {
+        Ok(()) | Err(Stop::Full) => Ok(list.records.into_answer()),
+        Err(Stop::Error(error)) => Err(error),
+    }
+}
+
+/// `.`, `..`, the fixed names, then what is numbered, each at its number.
+fn fill(facts: &dyn Facts, directory: Node, list: &mut List) -> Result<(), Stop> {
+    list.add(0, ".", directory)?;
+    list.add(1, "..", Tree(facts).parent(directory))?;
+    let first = 2;
     match directory {
         Node::Fixed(at) => {
-            let fixed = (1..FIXED.len()).filter(|n| FIXED[*n].0 == at);
-            entries.extend(fixed.map(|n| (2 + n as u64, FIXED[n].1.into(), Node::Fixed(n))));
+            for n in (1..FIXED.len()).filter(|n| FIXED[*n].0 == at) {
+                list.add(first + n as u64, FIXED[n].1, Node::Fixed(n))?;
+            }
             if at == 0 {
-                let first = 2 + FIXED.len() as u64;
-                let of = |process: ProcessInfo| {
-                    (first + u64::from(process.pid), alloc::format!("{}", process.pid), Node::Process(process.pid))
-                };
-                entries.extend(facts.processes().into_iter().map(of));
+                let first = first + FIXED.len() as u64;
+                let pids = facts.processes(list.number(first)).map(|process| process.pid);
+                list.add_numbers(first, pids, Node::Process)?;
             }
         }
         Node::Process(pid) => {
-            entries.extend(
-                FILES.iter().enumerate().map(|(n, (name, ..))| (2 + n as u64, (*name).into(), Node::Of(pid, n))),
-            );
+            let files = FILES.iter().enumerate().map(|(n, file)| (file.name, Node::Of(pid, n)));
+            let links = LINKS.iter().enumerate().map(|(n, (name, _))| (*name, Node::Link(pid, n)));
+            let directories = DIRECTORIES.iter().map(|(name, node)| (*name, node(pid)));
+            for (n, (name, node)) in files.chain(links).chain(directories).enumerate() {
+                list.add(first + n as u64, name, node)?;
+            }
         }
-        Node::Of(..) => {}
-    }
-    let mut records = Records::new(room);
-    for (at, name, node) in entries.into_iter().filter(|(at, ..)| *at >= place) {
-        if !records.push(name.as_bytes(), node.number(), node.mode(), at + 1)? {
-            break;
+        Node::Task(pid, tid) => {
+            for (n, file) in FILES.iter().enumerate().filter(|(_, file)| file.is_of_threads) {
+                list.add(first + n as u64, file.name, Node::OfTask(pid, tid, n))?;
+            }
         }
+        Node::Tasks(pid) => {
+            let tids = facts.threads(pid, list.number(first)).map(|thread| thread.tid);
+            list.add_numbers(first, tids, |tid| Node::Task(pid, tid))?;
+        }
+        Node::Descriptors(pid) | Node::Infos(pid) => {
+            let is_info = matches!(directory, Node::Infos(_));
+            let node = |number| if is_info { Node::Info(pid, number) } else { Node::Descriptor(pid, number) };
+            let numbers = facts.descriptors(pid, list.number(first)).map(|descriptor| descriptor.number);
+            list.add_numbers(first, numbers, node)?;
+        }
+        _ => {}
     }
-    Ok(records.into_answer())
+    Ok(())
 }
 
-fn path(directory: Node) -> Result<Answer, Errno> {
-    let text = match directory {
-        Node::Process(pid) => alloc::format!("/{pid}"),
-        Node::Of(..) => return Err(Errno::ENOTDIR),
-        Node::Fixed(mut at) => {
-            let mut text = String::new();
-            while at != 0 {
-                text = alloc::format!("/{}{text}", FIXED[at].1);
-                at = FIXED[at].0;
-            }
-            if text.is_empty() { "/".into() } else { text }
+/// A directory's list from a place on.
+struct List {
+    records: Records,
+    place: u64,
+}
+
+/// Why a list ends before the directory does.
+enum Stop {
+    /// There is no more room.
+    Full,
+    /// There is none for the first record, or no memory.
+    Error(Errno),
+}
+
+impl List {
+    /// The number where what is numbered begins, if the number 0 is at the place `first`.
+    fn number(&self, first: u64) -> u32 {
+        u32::try_from(self.place.saturating_sub(first)).unwrap_or(u32::MAX)
+    }
+
+    /// Adds what is at a place, unless the list begins behind it.
+    fn add(&mut self, at: u64, name: &str, node: Node) -> Result<(), Stop> {
+        if at < self.place {
+            return Ok(());
         }
+        match self.records.push(name.as_bytes(), node.number(), node.mode(), at + 1) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Stop::Full),
+            Err(error) => Err(Stop::Error(error)),
+        }
+    }
+
+    /// Adds what is called by numbers.
+    fn add_numbers(
+        &mut self,
+        first: u64,
+        numbers: impl Iterator<Item = u32>,
+        node: impl Fn(u32) -> Node,
+    ) -> Result<(), Stop> {
+        for number in numbers {
+            self.add(first + u64::from(number), &alloc::format!("{number}"), node(number))?;
+        }
+        Ok(())
+    }
+}
+
+fn path(node: Node) -> Result<Answer, Errno> {
+    let fixed = |at: usize| {
+        let (mut text, mut at) = (String::new(), at);
+        while at != 0 {
+            text = alloc::format!("/{}{text}", FIXED[at].1);
+            at = FIXED[at].0;
+        }
+        if text.is_empty() { "/".into() } else { text }
+    };
+    let text = match node {
+        Node::Fixed(at) => fixed(at),
+        Node::Process(pid) => alloc::format!("/{pid}"),
+        Node::Of(pid, file) => alloc::format!("/{pid}/{}", FILES[file].name),
+        Node::Link(pid, link) => alloc::format!("/{pid}/{}", LINKS[link].0),
+        Node::Tasks(pid) => alloc::format!("/{pid}/task"),
+        Node::Task(pid, tid) => alloc::format!("/{pid}/task/{tid}"),
+        Node::OfTask(pid, tid, file) => alloc::format!("/{pid}/task/{tid}/{}", FILES[file].name),
+        Node::Descriptors(pid) => alloc::format!("/{pid}/fd"),
+        Node::Descriptor(pid, number) => alloc::format!("/{pid}/fd/{number}"),
+        Node::Infos(pid) => alloc::format!("/{pid}/fdinfo"),
+        Node::Info(pid, number) => alloc::format!("/{pid}/fdinfo/{number}"),
     };
     Ok(Answer::text(text.into_bytes()))
 }

@@ -1,20 +1,27 @@
 //! Files and their texts, of a machine that is made up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
-use quire_abi::layout::{Sysinfo, Utsname, dtype, mode};
-use quire_abi::names::{self, DONE, LINK, op};
+use quire_abi::layout::{Rlimit, Sysinfo, Utsname, dtype, mode, rlimit};
+use quire_abi::names::{self, DONE, HELD, LINK, held, op};
+use quire_abi::process::{DescriptorInfo, MemoryLayout, ProcessDetail, ThreadInfo, flag, object};
 use quire_abi::statistics::{AreaInfo, Counter, vma};
 use quire_fs::request::{Answer, Request};
 use quire_procfs::facts::Facts;
-use quire_procfs::names::FIXED;
+use quire_procfs::names::{FILES, FIXED, LINKS, Node};
+use quire_procfs::out::Marks;
 use quire_procfs::serve::serve;
 
 struct Machine {
     ended: Cell<bool>,
+    /// Who asks.
+    caller: Cell<(u32, u32)>,
+    /// What was changed.
+    changes: RefCell<Vec<String>>,
+    marks: RefCell<Marks>,
 }
 
 fn name<const N: usize>(text: &str) -> [u8; N] {
@@ -62,7 +69,7 @@ impl Facts for Machine {
     fn counters(&self) -> Vec<Counter> {
         vec![Counter { name: name("nr_vmalloc"), value: 4 }]
     }
-    fn processes(&self) -> Vec<ProcessInfo> {
+    fn process_from(&self, pid: u32) -> Option<ProcessInfo> {
         let process = |pid, uid, text| ProcessInfo {
             pid,
             uid,
@@ -82,26 +89,104 @@ impl Facts for Machine {
             started_ns: 1_000_000_000,
             faults: 9,
             major_faults: 2,
+            flags: flag::DUMPABLE | flag::MEMORY,
             name: name(text),
-            ..ProcessInfo::default()
         };
         let mut all = vec![process(1, 0, "init"), process(42, 1000, "a (b)")];
         all.truncate(if self.ended.get() { 1 } else { 2 });
-        all
+        all.into_iter().find(|process| process.pid >= pid)
     }
-    fn process(&self, pid: u32) -> Option<ProcessInfo> {
-        self.processes().into_iter().find(|process| process.pid == pid)
+    fn detail(&self, pid: u32) -> Option<ProcessDetail> {
+        let process = self.process(pid)?;
+        let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
+        limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
+        let mut further = [0; 32];
+        further[..2].copy_from_slice(&[5, 6]);
+        Some(ProcessDetail {
+            users: [process.uid; 4],
+            groups: [process.gid; 4],
+            flags: flag::DUMPABLE | flag::MEMORY,
+            umask: 0o22,
+            oom_score_adj: 500,
+            descriptors: 64,
+            group_count: 2,
+            limits,
+            further,
+            caught: 1 << 63 | 2,
+            children_ns: [70_000_000, 80_000_000],
+            children_faults: [5, 1],
+            peak: 20,
+            data: 3,
+            stack: 2,
+            layout: MemoryLayout {
+                code: [0x1_0010, 0x1_2001],
+                stack: 77,
+                arguments: [8, 9],
+                ..MemoryLayout::default()
+            },
+            ..ProcessDetail::default()
+        })
     }
-    fn areas(&self, _: u32) -> Vec<AreaInfo> {
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<ThreadInfo> {
+        let thread = |tid, text| ThreadInfo {
+            tid,
+            state: b'R'.into(),
+            affinity: u64::MAX,
+            user_ns: 10_000_000,
+            blocked: 0x100,
+            name: name(text),
+            ..ThreadInfo::default()
+        };
+        self.process(pid)?;
+        let all = if pid == 42 { vec![thread(42, "a (b)"), thread(45, "second")] } else { vec![thread(pid, "init")] };
+        all.into_iter().find(|thread| thread.tid >= tid)
+    }
+    fn descriptor_from(&self, pid: u32, number: u32) -> Option<DescriptorInfo> {
+        self.process(pid)?;
+        let descriptor = |number, kind, rights| DescriptorInfo {
+            number,
+            kind,
+            rights,
+            flags: 0o2000002,
+            position: 9,
+            inode: 8,
+            pid: 1,
+            ..DescriptorInfo::default()
+        };
+        let all = [descriptor(0, object::CONSOLE, 1), descriptor(7, object::PIDFD, 3)];
+        all.into_iter().find(|descriptor| descriptor.number >= number)
+    }
+    fn area_from(&self, _: u32, from: u64, is_counted: bool) -> Option<AreaInfo> {
         let flags = vma::READ | vma::EXEC;
         let file =
             AreaInfo { start: 0x1_0000, end: 0x1_3000, index: 2, flags, name: name("/bin/a"), ..AreaInfo::default() };
-        let heap =
-            AreaInfo { start: 0x2_0000, end: 0x2_1000, flags: vma::READ | vma::WRITE | vma::HEAP, resident: 1, ..file };
-        vec![file, AreaInfo { name: [0; 64], ..heap }]
+        let heap = AreaInfo {
+            start: 0x2_0000,
+            end: 0x2_1000,
+            flags: vma::READ | vma::WRITE | vma::HEAP,
+            ..AreaInfo::default()
+        };
+        let mut found = [file, heap].into_iter().find(|area| area.end > from)?;
+        found.resident = is_counted.into();
+        Some(found)
     }
-    fn caller(&self) -> u32 {
-        42
+    fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize {
+        let whole = format!("of {pid}\0number {which}\0");
+        let rest = whole.as_bytes().get(offset as usize..).unwrap_or(&[]);
+        let len = rest.len().min(to.len());
+        to[..len].copy_from_slice(&rest[..len]);
+        len
+    }
+    fn caller(&self) -> (u32, u32) {
+        self.caller.get()
+    }
+    fn set_name(&self, tid: u32, name: &[u8; 16]) -> Result<(), Errno> {
+        self.changes.borrow_mut().push(format!("{tid} {}", name.escape_ascii()));
+        Ok(())
+    }
+    fn set_oom_score_adj(&self, pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno> {
+        self.changes.borrow_mut().push(format!("{pid} {adj} {is_privileged}"));
+        Ok(())
     }
 }
 
@@ -116,7 +201,7 @@ fn ask(machine: &Machine, op: u64, directory: u64, path: &str, argument: u64, mo
         path: path.as_bytes(),
         text: b"",
     };
-    serve(machine, &request, if mode == 0 { 4095 } else { mode as usize })
+    serve(machine, &mut machine.marks.borrow_mut(), &request, if mode == 0 { 4095 } else { mode as usize })
 }
 
 fn lookup(machine: &Machine, path: &str) -> (u64, u32) {
@@ -144,7 +229,12 @@ fn error(answer: &Answer) -> Option<Errno> {
 }
 
 fn machine() -> Machine {
-    Machine { ended: Cell::new(false) }
+    Machine {
+        ended: Cell::new(false),
+        caller: Cell::new((42, 45)),
+        changes: RefCell::default(),
+        marks: RefCell::default(),
+    }
 }
 
 #[test]
@@ -171,17 +261,143 @@ fn texts_have_linux_s_formats() {
 fn a_process_has_its_files() {
     let machine = machine();
     let stat = read(&machine, "42/stat");
-    assert!(stat.starts_with("42 (a (b)) S 1 7 6 0 -1 0 7 0 2 0 3 2 0 0 20 0 2 0 100 40960 4 18446744073709551615 "));
+    assert!(
+        stat.starts_with("42 (a (b)) S 1 7 6 0 -1 0 7 4 2 1 3 2 7 8 20 0 2 0 100 40960 4 18446744073709551615 "),
+        "{stat}"
+    );
     let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split_whitespace().collect();
     // The third field is the first here; the CPU is the 39th.
     assert_eq!((fields.len(), fields[39 - 3], fields[38 - 3]), (50, "3", "17"));
-    assert_eq!(read(&machine, "42/statm"), "10 4 1 0 0 0 0\n");
+    assert_eq!([26, 27, 28, 48].map(|field: usize| fields[field - 3]), ["65552", "73729", "77", "8"]);
+    assert_eq!(read(&machine, "42/statm"), "10 4 1 3 0 5 0\n");
     assert_eq!(read(&machine, "42/comm"), "a (b)\n");
-    assert!(read(&machine, "42/status").contains("State:\tS (sleeping)\nTgid:\t42\nPid:\t42\nPPid:\t1\nUid:\t1000\t"));
+    assert_eq!(read(&machine, "42/cmdline"), "of 42\0number 0\0");
+    assert_eq!(read(&machine, "42/environ"), "of 42\0number 1\0");
+    assert_eq!(read(&machine, "42/auxv"), "of 42\0number 2\0");
+    let status = read(&machine, "42/status");
+    for part in [
+        "Name:\ta (b)\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t42\nNgid:\t0\nPid:\t42\nPPid:\t1\nTracerPid:\t0\nUid:\t1000\t",
+        "FDSize:\t64\nGroups:\t5 6 \nVmPeak:\t      80 kB\nVmSize:\t      40 kB\n",
+        "VmExe:\t      12 kB\n",
+        "SigBlk:\t0000000000000100\nSigIgn:\t0000000000000000\nSigCgt:\t8000000000000002\n",
+        "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\n",
+    ] {
+        assert!(status.contains(part), "{part:?} in {status}");
+    }
+    let limits = read(&machine, "42/limits");
+    assert!(
+        limits.contains("Max open files            1024                 4096                 files     \n"),
+        "{limits}"
+    );
+    assert!(limits.contains("Max nice priority         unlimited            unlimited            \n"), "{limits}");
+    // (1000 + (4 + 2 + 500) * 1000 / 1000) * 2 / 3
+    assert_eq!(read(&machine, "42/oom_score"), "1004\n");
+    assert_eq!(read(&machine, "42/oom_score_adj"), "500\n");
     let maps = read(&machine, "42/maps");
     assert!(maps.starts_with("00010000-00013000 r-xp 00002000 00:00 0 "), "{maps}");
     assert!(maps.lines().next().unwrap().ends_with(" /bin/a") && maps.ends_with(" [heap]\n"), "{maps}");
     assert!(read(&machine, "42/smaps").contains("Rss:                   4 kB\n"));
+    let sum = read(&machine, "42/smaps_rollup");
+    assert!(
+        sum.starts_with("00010000-00021000 ---p 00000000 00:00 0 ")
+            && sum.contains("[rollup]\nRss:                   8 kB\n")
+    );
+}
+
+#[test]
+fn a_process_has_threads_and_descriptors() {
+    let machine = machine();
+    assert!(read(&machine, "42/task/45/stat").starts_with("45 (second) R 1 7 6 0 -1 0 0 4 0 1 1 0 7 8 "));
+    assert_eq!(read(&machine, "42/task/45/comm"), "second\n");
+    assert!(read(&machine, "42/task/45/status").contains("Tgid:\t42\nNgid:\t0\nPid:\t45\n"));
+    assert_eq!(read(&machine, "42/fdinfo/7"), "pos:\t9\nflags:\t02000002\nmnt_id:\t0\nino:\t8\nPid:\t1\nNSpid:\t1\n");
+    assert_eq!(names_in(&machine, "42/task"), [".", "..", "42", "45"]);
+    assert_eq!(names_in(&machine, "42/fd"), [".", "..", "0", "7"]);
+    let number = |path| ask(&machine, op::LOOKUP, 0, path, 0, 0, 1000);
+    assert_eq!(number("42/fd/0").words[names::node::MODE] as u32, mode::LNK | 0o500);
+    assert_eq!(number("42/fd/7").words[names::node::MODE] as u32, mode::LNK | 0o700);
+    for none in ["42/task/44", "42/task/1", "42/fd/1", "42/fd/00", "42/fdinfo/-1", "42/fd/4294967296", "1/task/45"] {
+        assert_eq!(error(&ask(&machine, op::LOOKUP, 0, none, 0, 0, 0)), Some(Errno::ENOENT), "{none}");
+    }
+    // Links to what it holds are the kernel's to follow and to read.
+    let of = |op, path| {
+        let answer = ask(&machine, op, 0, path, 0, 0, 1000);
+        assert_eq!(answer.label, HELD, "{path}");
+        answer.words[..4].to_vec()
+    };
+    assert_eq!(of(op::LOOKUP, "42/cwd/a/b"), [42, 6, held::WORKING_DIRECTORY, 0]);
+    assert_eq!(of(op::READLINK, "42/exe"), [42, 6, held::PROGRAM, 0]);
+    assert_eq!(of(op::LOOKUP, "42/fd/7/"), [42, 7, held::DESCRIPTOR, 7]);
+    assert_eq!(ask(&machine, op::READLINK, 0, "thread-self", 0, 0, 0).text, b"42/task/45");
+}
+
+#[test]
+fn numbers_and_nodes_are_each_other_s() {
+    let (most, tid) = (FILES.len() - 1, 32767);
+    let nodes = [
+        Node::Fixed(0),
+        Node::Fixed(FIXED.len() - 1),
+        Node::Process(tid),
+        Node::Of(1, 0),
+        Node::Of(tid, most),
+        Node::Link(tid, LINKS.len() - 1),
+        Node::Tasks(tid),
+        Node::Task(tid, tid),
+        Node::OfTask(tid, tid, most),
+        Node::Descriptors(tid),
+        Node::Descriptor(tid, 0),
+        Node::Descriptor(tid, (1 << 20) - 1),
+        Node::Infos(tid),
+        Node::Info(tid, (1 << 20) - 1),
+    ];
+    for node in nodes {
+        assert!(node.number() < 1 << 48);
+        assert_eq!(Node::from_number(node.number()), Some(node), "{node:?}");
+    }
+    for seed in 0..100_000_u64 {
+        let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+        if let Some(node) = Node::from_number(number) {
+            assert_eq!(node.number(), number);
+        }
+    }
+}
+
+#[test]
+fn what_may_be_written_is_changed() {
+    let machine = machine();
+    let write = |path: &str, text: &str, user: u32| {
+        let (number, _) = lookup(&machine, path);
+        let request = Request {
+            op: op::WRITE,
+            directory: number,
+            argument: 0,
+            mode: 0,
+            identity: (user, user),
+            follow: false,
+            path: b"",
+            text: text.as_bytes(),
+        };
+        let answer = serve(&machine, &mut machine.marks.borrow_mut(), &request, 0);
+        match error(&answer) {
+            Some(error) => Err(error),
+            None => Ok(answer.words[0]),
+        }
+    };
+    assert_eq!(write("42/comm", "a name of more than fifteen bytes", 1000), Ok(33));
+    assert_eq!(write("42/task/45/comm", "b", 1000), Ok(1));
+    assert_eq!(write("42/comm", "x", 7), Err(Errno::EACCES));
+    assert_eq!(write("1/comm", "x", 0), Err(Errno::EINVAL));
+    assert_eq!(write("42/oom_score_adj", " -5\n", 1000), Ok(4));
+    assert_eq!(write("42/oom_score_adj", "1000", 0), Ok(4));
+    for wrong in ["", "1001", "-1001", "x", "1 2", "99999999999999999999"] {
+        assert_eq!(write("42/oom_score_adj", wrong, 0), Err(Errno::EINVAL), "{wrong}");
+    }
+    assert_eq!(write("42/stat", "x", 0), Err(Errno::EACCES));
+    assert_eq!(write("meminfo", "x", 0), Err(Errno::EACCES));
+    let wanted = ["42 a name of more \\x00", "45 b", "42 -5 false", "42 1000 true"];
+    let changes = machine.changes.borrow();
+    assert!(changes.iter().zip(wanted).all(|(change, wanted)| change.starts_with(wanted)), "{changes:?}");
+    assert_eq!(changes.len(), wanted.len());
 }
 
 #[test]
@@ -194,7 +410,7 @@ fn names_lead_where_they_do_on_linux() {
     let (kernel, kind) = lookup(&machine, "sys/kernel");
     assert_eq!(kind, mode::DIR | 0o555);
     assert_eq!(ask(&machine, op::PATH, kernel, "", 0, 0, 0).text, b"/sys/kernel");
-    for none in ["43", "042", "+42", "42x", "none", "42/none", "4294967338"] {
+    for none in ["43", "042", "0", "+42", "42x", "none", "42/none", "4294967338"] {
         assert_eq!(error(&ask(&machine, op::LOOKUP, 0, none, 0, 0, 0)), Some(Errno::ENOENT), "{none}");
     }
     for (directory, text, _) in FIXED.iter().skip(1) {
@@ -202,14 +418,14 @@ fn names_lead_where_they_do_on_linux() {
     }
 }
 
-#[test]
-fn a_directory_is_listed_in_pieces() {
-    let machine = machine();
+/// The names in a directory, from small pieces of its list.
+fn names_in(machine: &Machine, path: &str) -> Vec<String> {
+    let (directory, _) = lookup(machine, path);
     let (mut place, mut all) = (0, Vec::new());
     loop {
-        let text = ask(&machine, op::READDIR, 0, "", place, 64, 0).text;
+        let text = ask(machine, op::READDIR, directory, "", place, 64, 0).text;
         if text.is_empty() {
-            break;
+            return all;
         }
         let mut rest = &text[..];
         while !rest.is_empty() {
@@ -220,10 +436,23 @@ fn a_directory_is_listed_in_pieces() {
             rest = &rest[len..];
         }
     }
+}
+
+#[test]
+fn a_directory_is_listed_in_pieces() {
+    let machine = machine();
+    let all = names_in(&machine, "");
     let root = FIXED.iter().skip(1).filter(|(directory, ..)| *directory == 0).count();
     assert_eq!(all.len(), 2 + root + 2);
     assert!(all.ends_with(&["1".into(), "42".into()]));
     assert_eq!(error(&ask(&machine, op::READDIR, 0, "", 0, 8, 0)), Some(Errno::EINVAL));
+    // Each name that a process's directory lists is there.
+    for name in names_in(&machine, "42") {
+        lookup(&machine, &format!("42/{name}"));
+    }
+    for name in names_in(&machine, "42/task/45") {
+        lookup(&machine, &format!("42/task/45/{name}"));
+    }
 }
 
 #[test]
@@ -232,7 +461,19 @@ fn who_may_not_read_or_write_is_refused() {
     let open = |path: &str, flags: Open, user| error(&ask(&machine, op::OPEN, 0, path, flags.bits().into(), 0, user));
     assert_eq!(open("42/maps", Open::empty(), 1000), None);
     assert_eq!(open("42/maps", Open::empty(), 0), None);
-    assert_eq!(open("42/maps", Open::empty(), 7), Some(Errno::EACCES));
+    machine.caller.set((50, 50));
+    for private in ["maps", "smaps", "environ", "auxv", "fd", "fdinfo/7"] {
+        let path = format!("42/{private}");
+        assert_eq!(open(&path, Open::empty(), 1000), None, "{private}");
+        assert_eq!(open(&path, Open::empty(), 7), Some(Errno::EACCES), "{private}");
+    }
+    assert_eq!(error(&ask(&machine, op::LOOKUP, 0, "42/fd/7", 0, 0, 7)), Some(Errno::EACCES));
+    assert_eq!(open("1/maps", Open::empty(), 1000), Some(Errno::EACCES));
+    // Addresses are for those who may inspect it.
+    let number = lookup(&machine, "42/stat").0;
+    let stat = String::from_utf8(ask(&machine, op::READ, number, "", 0, 0, 7).text).unwrap();
+    let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split_whitespace().collect();
+    assert_eq!([26, 27, 28, 48].map(|field: usize| fields[field - 3]), ["1", "1", "0", "0"]);
     assert_eq!(open("42/stat", Open::empty(), 7), None);
     let (maps, _) = lookup(&machine, "42/maps");
     assert_eq!(error(&ask(&machine, op::READ, maps, "", 0, 0, 7)), Some(Errno::EACCES));
@@ -240,10 +481,13 @@ fn who_may_not_read_or_write_is_refused() {
     assert_eq!(open("sys", Open::RDWR, 0), Some(Errno::EISDIR));
     assert_eq!(open("new", Open::CREAT, 0), Some(Errno::EACCES));
     assert_eq!(open("mounts", Open::empty(), 0), Some(Errno::ELOOP));
+    assert_eq!(open("42/oom_score_adj", Open::WRONLY | Open::CREAT | Open::TRUNC, 1000), None);
+    assert_eq!(open("42/oom_score_adj", Open::WRONLY, 7), Some(Errno::EACCES));
+    assert_eq!(open("42/stat", Open::WRONLY, 0), Some(Errno::EACCES));
     assert_eq!(error(&ask(&machine, op::MKDIR, 0, "d", 0, 0, 0)), Some(Errno::EACCES));
     assert_eq!(error(&ask(&machine, op::UNLINK, 0, "meminfo", 0, 0, 0)), Some(Errno::EPERM));
     // A process that has ended has no files any more.
     machine.ended.set(true);
-    assert_eq!(error(&ask(&machine, op::READ, maps, "", 0, 0, 0)), Some(Errno::ENOENT));
+    assert_eq!(error(&ask(&machine, op::READ, maps, "", 0, 0, 0)), Some(Errno::ESRCH));
     assert_eq!(open("42/stat", Open::empty(), 0), Some(Errno::ENOENT));
 }

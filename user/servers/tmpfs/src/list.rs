@@ -1,4 +1,4 @@
-//! Listing directories, and what a directory's path is.
+//! Listing directories, and the paths of what is in them.
 
 use alloc::vec::Vec;
 
@@ -32,12 +32,22 @@ impl<O: Objects> Tree<O> {
         Ok(records.into_answer())
     }
 
-    /// A directory's path. ENAMETOOLONG. O(names of the directories on the way).
+    /// A directory in which something is.
+    fn holder(&self, slot: u32) -> Option<u32> {
+        if self.directory(slot).is_some() {
+            return Some(self.parent(slot));
+        }
+        let has = |holder: &u32| self.directory(*holder).is_some_and(|holder| holder.name_of(slot).is_some());
+        self.table.slots().find(has)
+    }
+
+    /// The path of a directory, or one of a file's. ENOENT for a file without a name, ENAMETOOLONG. O(names of the directories on the way), and of a
+    /// file O(names in all directories).
     pub(crate) fn path(&self, slot: u32) -> Result<Answer, Errno> {
         let mut parts: Vec<&[u8]> = Vec::new();
         let (mut at, mut len) = (slot, 0);
         while at != ROOT {
-            let parent = self.parent(at);
+            let parent = self.holder(at).ok_or(Errno::ENOENT)?;
             let name = self.directory(parent).and_then(|parent| parent.name_of(at)).ok_or(Errno::ENOENT)?;
             len += 1 + name.len();
             if len > TEXT_MAX {

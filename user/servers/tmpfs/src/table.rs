@@ -128,6 +128,11 @@ impl Table {
         self.slots.get_mut(slot as usize)?.node.as_mut()
     }
 
+    /// The slots that there are.
+    pub fn slots(&self) -> impl Iterator<Item = u32> {
+        0..self.slots.len() as u32
+    }
+
     /// The number of the node in a slot.
     pub fn number(&self, slot: u32) -> u64 {
         let uses = self.slots.get(slot as usize).map_or(self.first, |slot| slot.uses);

@@ -175,6 +175,26 @@ fn a_path_is_where_the_directory_is_now() {
 }
 
 #[test]
+fn a_file_has_a_path_as_long_as_it_has_a_name() {
+    let mut fs = Asked::new();
+    fs.mkdir("a").unwrap();
+    fs.mkdir("a/b").unwrap();
+    fs.create("a/b/f").unwrap();
+    let file = fs.lookup("a/b/f").unwrap().number;
+    let path = |fs: &mut Asked| {
+        fs.start = file;
+        let path = fs.ask(op::PATH, "", 0, 0, b"").map(|answer| String::from_utf8(answer.text).unwrap());
+        fs.start = 0;
+        path
+    };
+    assert_eq!(path(&mut fs).as_deref(), Ok("/a/b/f"));
+    fs.rename("a/b/f", "g", 0).unwrap();
+    assert_eq!(path(&mut fs).as_deref(), Ok("/g"));
+    fs.unlink("g").unwrap();
+    assert_eq!(path(&mut fs), Err(Errno::ENOENT));
+}
+
+#[test]
 fn names_of_no_use_for_it_are_refused() {
     let mut fs = Asked::new();
     fs.mkdir("d").unwrap();

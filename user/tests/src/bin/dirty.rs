@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::{Map, Mremap, Open, Prot, madv};
-use quire_rt::abi::info::{CpuInfo, ProcessInfo, cpu_feature, kind};
+use quire_rt::abi::info::{CpuInfo, cpu_feature, kind};
 use quire_rt::abi::nr;
 use quire_rt::abi::statistics::{AreaInfo, vma};
 use quire_rt::thread::{Thread, spawn};
@@ -270,7 +270,7 @@ fn records(checks: &mut Checks) {
 
     let me = process::getpid();
     let all: u64 = info::areas(me as u32).flatten().map(|area| area.resident).sum();
-    let process = info::records::<ProcessInfo>().find(|process| process.pid == me as u32).unwrap_or_default();
+    let process = info::process(me as u32).unwrap_or_default();
     checks.ok(all.abs_diff(process.rss) <= 4, "areas have what the process has");
     let text = info::areas(0).flatten().find(|area| area.flags & vma::EXEC != 0).unwrap_or_default();
     checks.eq(info::text(&text.name), "/tests/dirty", "a file's area has its name");

@@ -12,7 +12,6 @@ use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 use quire_rt::abi::flags::{Map, Open, Prot, clock, sig, wait};
-use quire_rt::abi::info::ProcessInfo;
 use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, at, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
@@ -201,7 +200,7 @@ fn callers(count: usize, number: usize, args: [usize; 6]) -> Result<(), Errno> {
 
 /// Whether the callers have all ended soon.
 fn callers_end() -> bool {
-    let threads = || info::records::<ProcessInfo>().find(|p| p.pid as i32 == process::getpid()).map(|p| p.threads);
+    let threads = || info::process(process::getpid() as u32).map(|p| p.threads);
     (0..500).any(|_| {
         time::sleep_ms(10);
         threads() == Some(1)

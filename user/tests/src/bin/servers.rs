@@ -9,7 +9,6 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Control, Map, Open, sig};
-use quire_rt::abi::info::ProcessInfo;
 use quire_rt::abi::ipc::{Cargo, Parcel, rights};
 use quire_rt::abi::layout::{at, mode};
 use quire_rt::abi::names::{DONE, LINK, UP};
@@ -130,7 +129,7 @@ fn liars(checks: &mut Checks) {
 
 /// The number of the process that serves /tmp.
 fn server() -> Option<i32> {
-    let mut all = info::records::<ProcessInfo>();
+    let mut all = info::processes(0);
     all.find(|process| info::text(&process.name) == "tmpfs").map(|process| process.pid as i32)
 }
 

@@ -8,9 +8,11 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use quire_procfs::facts::Facts;
+use quire_procfs::out::Marks;
 use quire_procfs::serve::serve;
 use quire_rt::abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_rt::abi::layout::{Sysinfo, Utsname};
+use quire_rt::abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
 use quire_rt::abi::statistics::{AreaInfo, Counter};
 use quire_rt::ipc::{self, Receiver};
 use quire_rt::{Errno, args, eprintln, fs, info, time};
@@ -22,7 +24,10 @@ const REALTIME: i32 = 0;
 
 fn main() -> i32 {
     match start() {
-        Ok(receiver) => quire_servers::serve("procfs", receiver, |_, request, room| serve(&Kernel, request, room)),
+        Ok(receiver) => {
+            let mut marks = Marks::default();
+            quire_servers::serve("procfs", receiver, |_, request, room| serve(&Kernel, &mut marks, request, room))
+        }
         Err(error) => {
             eprintln!("procfs: {error}");
             1
@@ -66,16 +71,34 @@ impl Facts for Kernel {
     fn counters(&self) -> Vec<Counter> {
         info::records().collect()
     }
-    fn processes(&self) -> Vec<ProcessInfo> {
-        info::records().collect()
+    fn process_from(&self, pid: u32) -> Option<ProcessInfo> {
+        info::process_from(pid).ok()
     }
-    fn process(&self, pid: u32) -> Option<ProcessInfo> {
-        info::records().find(|process: &ProcessInfo| process.pid == pid)
+    fn detail(&self, pid: u32) -> Option<ProcessDetail> {
+        info::detail(pid).ok()
     }
-    fn areas(&self, pid: u32) -> Vec<AreaInfo> {
-        info::areas(pid).map_while(Result::ok).collect()
+    fn thread_from(&self, pid: u32, tid: u32) -> Option<ThreadInfo> {
+        info::thread_from(pid, tid).ok()
     }
-    fn caller(&self) -> u32 {
-        ipc::caller(0).map_or(0, |caller| caller.pid)
+    fn descriptor_from(&self, pid: u32, number: u32) -> Option<DescriptorInfo> {
+        info::descriptor_from(pid, number).ok()
+    }
+    fn area_from(&self, pid: u32, from: u64, is_counted: bool) -> Option<AreaInfo> {
+        match is_counted {
+            true => info::areas_from(pid, from as usize).next()?.ok(),
+            false => info::area(pid, from as usize).ok(),
+        }
+    }
+    fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize {
+        usize::try_from(offset).ok().and_then(|offset| info::process_text(pid, which, offset, to).ok()).unwrap_or(0)
+    }
+    fn caller(&self) -> (u32, u32) {
+        ipc::caller(0).map_or((0, 0), |caller| (caller.pid, caller.tid))
+    }
+    fn set_name(&self, tid: u32, name: &[u8; 16]) -> Result<(), Errno> {
+        info::set_thread_name(tid, name)
+    }
+    fn set_oom_score_adj(&self, pid: u32, adj: i32, is_privileged: bool) -> Result<(), Errno> {
+        info::set_oom_score_adj(pid, adj, is_privileged)
     }
 }

@@ -1,0 +1,47 @@
+//! What processes hold: where a link of /proc leads that is none by its text. Whoever follows it comes to the very object, whatever has
+//! become of its name.
+
+use quire_abi::Errno;
+use quire_abi::layout::mode;
+use quire_abi::names::held;
+
+use super::Place;
+use super::found::Name;
+use super::mounts::ARCHIVE;
+use crate::archive;
+use crate::ipc::descriptor::Object;
+use crate::task::credentials::permits_look;
+use crate::task::process::TABLE;
+
+/// What the process with this number holds: its `number`th descriptor, or something that it has one of. EACCES for a caller that may not
+/// inspect it; ENOENT if it does not have that any more, or has ended.
+pub fn find(pid: u64, what: u64, number: u64) -> Result<Object, Errno> {
+    let pid = u32::try_from(pid).map_err(|_| Errno::EIO)?;
+    let process = TABLE.lock().process(pid).cloned().ok_or(Errno::ENOENT)?;
+    if !permits_look(&process) {
+        return Err(Errno::EACCES);
+    }
+    match what {
+        held::WORKING_DIRECTORY => at_place(Place::from_word(process.directory.get())),
+        held::ROOT => at_place(Place::ROOT),
+        held::PROGRAM => {
+            let loaded = process.space.lock().as_ref().and_then(|space| space.loaded());
+            loaded.map(|loaded| loaded.file).ok_or(Errno::ENOENT)
+        }
+        held::DESCRIPTOR => {
+            let number = i32::try_from(number).map_err(|_| Errno::EIO)?;
+            let table = process.descriptors().map_err(|_| Errno::ENOENT)?;
+            let descriptor = table.get(number).map_err(|_| Errno::ENOENT)?;
+            Ok(descriptor.file.object.clone())
+        }
+        _ => Err(Errno::EIO),
+    }
+}
+
+/// A directory.
+fn at_place(place: Place) -> Result<Object, Errno> {
+    if place.mount == ARCHIVE {
+        return archive::by_number(place.number() as u32).map(Object::Archive).ok_or(Errno::ENOENT);
+    }
+    Ok(Object::Name(Name { place, mode: mode::DIR | 0o755 }))
+}
