@@ -4,8 +4,9 @@ mod common;
 
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
-    Board, Clock, Conduit, Controller, EnableMethod, FirmwareClock, Interrupt, MAX_DEPTH, MAX_RESERVATIONS, Oddity,
-    Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, salvage, total_size,
+    Board, Clock, Conduit, Controller, Device, EnableMethod, FirmwareClock, Interrupt, MAX_DEPTH, MAX_RESERVATIONS,
+    Nodes, Oddity, Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, Window, salvage,
+    total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -424,4 +425,54 @@ fn reservations_that_are_too_many_are_joined() {
         let bytes: u64 = board.reserved.iter().map(|reserved| reserved.region.size).sum();
         assert!(bytes <= 0x3000 * count + MIB / 2 * told, "no more than what lies between");
     }
+}
+
+/// The devices of a tree that are compatible with `name`.
+fn devices(tree: &[u8], name: &str) -> Vec<Device> {
+    let mut board = Board::new();
+    // (Firmware has yet to write a Pi's memory into its tree.)
+    assert!(matches!(board.read(tree), Ok(()) | Err(TreeError::NoMemory)));
+    let mut nodes = Nodes::new(tree).expect("a tree");
+    let mut found = Vec::new();
+    while let Some(node) = nodes.next() {
+        if node.is_compatible(name) {
+            found.push(node.device(&board));
+        }
+    }
+    found
+}
+
+#[test]
+fn drivers_find_their_devices() {
+    let slots = devices(&tree("virt-8g-smp8-gic3"), "virtio,mmio");
+    assert_eq!(slots.len(), 32);
+    let first = slots.iter().find(|slot| slot.path == "/virtio_mmio@a000000").expect("the first slot");
+    assert_eq!(first.registers, [Region { base: 0xa00_0000, size: 0x200 }]);
+    assert_eq!(first.interrupts, [Interrupt { intid: 48, trigger: Trigger::Edge }]);
+    assert_eq!(first.windows, [Window { memory: Region { base: 0, size: 1 << 48 }, bus: 0 }]);
+    assert!(first.is_coherent);
+    let places: std::collections::BTreeSet<_> = slots.iter().map(|slot| slot.node).collect();
+    assert_eq!(places.len(), 32, "each has a place of its own");
+}
+
+#[test]
+fn a_device_on_a_bus_sees_memory_elsewhere() {
+    let Some(tree) = rpi4() else { return };
+    let [emmc] = &devices(&tree, "brcm,bcm2711-emmc2")[..] else { panic!("one EMMC2") };
+    assert_eq!(emmc.registers, [Region { base: 0xfe34_0000, size: 0x100 }]);
+    assert_eq!(emmc.interrupts, [Interrupt { intid: 126 + 32, trigger: Trigger::Level }]);
+    assert_eq!(emmc.windows, [Window { memory: Region { base: 0, size: GIB }, bus: 0xc000_0000 }]);
+    assert!(!emmc.is_coherent);
+}
+
+#[test]
+fn a_node_is_found_by_its_path_and_hidden_ones_are_not() {
+    let tree = tree("buses");
+    let mut nodes = Nodes::of_checked(&tree).expect("a tree");
+    let mut paths = 0;
+    while let Some(node) = nodes.next() {
+        paths += usize::from(node.has_path("/soc/apb/serial@2000"));
+        assert_ne!(node.property("status"), Some(&b"disabled\0"[..]));
+    }
+    assert_eq!(paths, 1);
 }

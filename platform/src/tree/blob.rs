@@ -56,6 +56,20 @@ pub struct Blob<'a> {
 impl<'a> Blob<'a> {
     /// Checks `bytes`, which may be longer than the tree in it.
     pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
+        let (blob, strings) = Self::laid_out(bytes)?;
+        check_strings(strings)?;
+        check_structure(blob.tokens.structure, strings.len())?;
+        blob.check_reservations()?;
+        Ok(blob)
+    }
+
+    /// A tree that was checked before. (If it was not, walks over it end early.)
+    pub fn checked(bytes: &'a [u8]) -> Result<Self, TreeError> {
+        Self::laid_out(bytes).map(|(blob, _)| blob)
+    }
+
+    /// With its blocks where the header says; also the strings.
+    fn laid_out(bytes: &'a [u8]) -> Result<(Self, &'a [u8]), TreeError> {
         let header = bytes.first_chunk::<HEADER_SIZE>().ok_or(TreeError::Size(bytes.len()))?;
         let size = total_size(header)?;
         let bytes = bytes.get(..size).ok_or(TreeError::Size(size))?;
@@ -67,13 +81,9 @@ impl<'a> Blob<'a> {
         let reservations = field(4) as usize;
         let structure = block(bytes, field(2), field(9)).filter(|_| field(2) % 4 == 0 && field(9) % 4 == 0);
         let strings = block(bytes, field(3), field(8)).ok_or(TreeError::Block("strings"))?;
-        check_strings(strings)?;
         let structure = structure.ok_or(TreeError::Block("structure"))?;
-        check_structure(structure, strings.len())?;
         let tokens = Tokens { structure, strings, at: 0 };
-        let blob = Self { bytes, reservations, tokens };
-        blob.check_reservations()?;
-        Ok(blob)
+        Ok((Self { bytes, reservations, tokens }, strings))
     }
 
     /// The structure block from its start.
@@ -144,6 +154,11 @@ impl<'a> Iterator for Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
+    /// How many bytes of the structure block come before.
+    pub fn place(&self) -> usize {
+        self.at
+    }
+
     /// The properties of the node inside which these tokens begin.
     pub fn properties(self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         self.map_while(|token| match token {

@@ -218,7 +218,7 @@ impl Board {
 }
 
 /// The path of `node`, cut if it does not fit; such a port cannot be found by its path.
-fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
+pub(super) fn path<'a>(scope: &Scope<'a, '_>, node: &Node<'a>) -> String<96> {
     let mut path = String::new();
     for (name, unit) in scope.names().chain([(node.name, node.unit)]) {
         let at = if unit.is_some() { "@" } else { "" };

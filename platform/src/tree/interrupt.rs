@@ -106,6 +106,11 @@ impl<'a> Wires<'a> {
 }
 
 impl<'a> Specifiers<'a> {
+    /// Of a board that was read.
+    pub fn of(board: &Board) -> Self {
+        Self { controller: board.interrupt_cells, timer: None }
+    }
+
     /// The interrupts in `wires`, an unusable one as `Err`. Ends at the first that goes to another controller, since
     /// its length is unknown.
     pub fn decode(&self, wires: &Wires<'a>) -> impl Iterator<Item = Result<Interrupt, u64>> + use<'a> {
@@ -157,7 +162,8 @@ impl Board {
         match (found, cells) {
             (Some(controller), Some(cells)) => {
                 self.controller = Some(controller);
-                specifiers.controller = Some((node.phandle, cells as usize));
+                self.interrupt_cells = Some((node.phandle, cells as usize));
+                specifiers.controller = self.interrupt_cells;
             }
             _ => self.warn(Oddity::BadDevice, node.name, 0, 0),
         }

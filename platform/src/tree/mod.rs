@@ -16,6 +16,7 @@ mod device;
 mod dma;
 mod interrupt;
 mod memory;
+mod nodes;
 mod pins;
 mod read;
 mod reserved;
@@ -34,6 +35,7 @@ pub use cpus::{Conduit, Cpu, EnableMethod, Psci};
 pub use device::{Power, Uart, UartKind};
 pub use interrupt::{Controller, Interrupt, Timer, Trigger};
 pub use memory::{Bank, Distances};
+pub use nodes::{Device, MAX_INTERRUPTS, MAX_RANGES, MAX_WINDOWS, NodeView, Nodes, Window};
 pub use pins::{MAX_PINS, Pin, Pins};
 pub use reserved::{DynamicReservation, Reservation, ReservationFlags};
 pub use salvage::{MAX_PORTS, Salvage, salvage};
@@ -125,6 +127,8 @@ pub struct Board {
     pub psci: Option<Psci>,
     /// The interrupt controller.
     pub controller: Option<Controller>,
+    /// Its phandle, and the cells of an interrupt.
+    interrupt_cells: Option<(u32, usize)>,
     /// The architected timer's interrupts.
     pub timer: Option<Timer>,
     /// Serial ports in the tree's order.
@@ -157,6 +161,7 @@ impl Board {
             cpus: Vec::new(),
             psci: None,
             controller: None,
+            interrupt_cells: None,
             timer: None,
             uarts: Vec::new(),
             stdout: None,

@@ -36,6 +36,7 @@ pub(super) struct Node<'a> {
     pub cells: CellCounts,
     ranges: Option<&'a [u8]>,
     pub dma_ranges: Option<&'a [u8]>,
+    is_coherent: bool,
     interrupt_parent: Option<u32>,
     pub interrupt_cells: Option<u32>,
 }
@@ -63,6 +64,7 @@ impl<'a> Node<'a> {
             cells: CellCounts::default(),
             ranges: None,
             dma_ranges: None,
+            is_coherent: false,
             interrupt_parent: None,
             interrupt_cells: None,
         };
@@ -76,12 +78,18 @@ impl<'a> Node<'a> {
                 "#size-cells" => node.cells.size = be32(value, 0).map_or(usize::MAX, |cells| cells as usize),
                 "ranges" => node.ranges = Some(value),
                 "dma-ranges" => node.dma_ranges = Some(value),
+                "dma-coherent" => node.is_coherent = true,
                 "interrupt-parent" => node.interrupt_parent = be32(value, 0),
                 "#interrupt-cells" => node.interrupt_cells = be32(value, 0),
                 _ => {}
             }
         }
         node
+    }
+
+    /// Its place in the tree.
+    pub fn place(&self) -> usize {
+        self.inside.place()
     }
 
     /// The children of this node.
@@ -151,6 +159,7 @@ struct Level<'a> {
     cells: CellCounts,
     ranges: Option<&'a [u8]>,
     dma_ranges: Option<&'a [u8]>,
+    is_coherent: bool,
     /// The phandle of the interrupt controller for the children; 0 if none is given.
     interrupt_parent: u32,
 }
@@ -209,6 +218,7 @@ impl<'a> Path<'a> {
             cells: node.cells,
             ranges: node.ranges,
             dma_ranges: node.dma_ranges,
+            is_coherent: node.is_coherent,
             interrupt_parent: if node.interrupt_cells.is_some() { node.phandle } else { interrupt_parent },
         };
         self.is_inside = false;
@@ -248,6 +258,25 @@ impl<'a, 's> Scope<'a, 's> {
             (above, bus) = (further, parent);
             Some(step)
         })
+    }
+
+    /// Whether `child` or a bus above says that accesses to memory see what is in caches.
+    pub fn is_coherent(&self, child: &Node<'a>) -> bool {
+        child.is_coherent || self.bus.is_coherent || self.above.iter().any(|level| level.is_coherent)
+    }
+
+    /// The first bus on the way up that limits or moves what devices see of memory: its `dma-ranges`, the cells below and above
+    /// it, and where it is itself.
+    pub fn dma_ranges(&self) -> Option<(&'a [u8], CellCounts, CellCounts, Self)> {
+        let mut here = *self;
+        loop {
+            let (parent, further) = here.above.split_last()?;
+            let up = Scope { above: further, bus: parent };
+            if let Some(ranges) = here.bus.dma_ranges.filter(|ranges| !ranges.is_empty()) {
+                return Some((ranges, here.bus.cells, parent.cells, up));
+            }
+            here = up;
+        }
     }
 
     /// The phandle of the controller that `child`'s interrupts go to: its own property or the inherited one.

@@ -1,0 +1,146 @@
+//! The tree's devices as their drivers see them, while the machine runs: each a node with registers, interrupts, and the memory
+//! that it reaches.
+//!
+//! The tree is walked again each time that somebody asks, one node at a time, so that whoever walks may rest between two. A node that is not
+//! "okay" does not exist, and neither do those below it.
+
+use heapless::{String, Vec};
+
+use super::blob::Blob;
+use super::device::path;
+use super::interrupt::{Interrupt, Specifiers, Wires};
+use super::walk::{Cells, Node, Path, Scope};
+use super::{Board, PA_LIMIT, Region, TreeError};
+
+/// Register ranges of a device that are taken from the tree.
+pub const MAX_RANGES: usize = 8;
+/// Interrupts of a device that are taken from the tree.
+pub const MAX_INTERRUPTS: usize = 8;
+/// Windows through which a device reaches memory that are taken from the tree.
+pub const MAX_WINDOWS: usize = 4;
+
+/// A part of memory that a device reaches, and where it sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// As the CPU sees it.
+    pub memory: Region,
+    /// Where the device sees its first byte.
+    pub bus: u64,
+}
+
+/// What a driver needs to know of its device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Which node: its place in the tree.
+    pub node: usize,
+    /// The node's path, cut if it does not fit.
+    pub path: String<96>,
+    /// Its registers.
+    pub registers: Vec<Region, MAX_RANGES>,
+    /// Its interrupts, those of the machine's controller.
+    pub interrupts: Vec<Interrupt, MAX_INTERRUPTS>,
+    /// The memory that it reaches.
+    pub windows: Vec<Window, MAX_WINDOWS>,
+    /// Its accesses to memory see what is in the CPUs' caches.
+    pub is_coherent: bool,
+}
+
+/// A walk over the nodes of a tree, in its order.
+pub struct Nodes<'a> {
+    path: Path<'a>,
+    /// The node met last, whose children come next.
+    last: Option<Node<'a>>,
+}
+
+impl<'a> Nodes<'a> {
+    /// Before the first node below the root.
+    pub fn new(tree: &'a [u8]) -> Result<Self, TreeError> {
+        let root = Node::root(&Blob::new(tree)?)?;
+        Ok(Self { path: Path::new(root), last: None })
+    }
+
+    /// As [`Nodes::new`], for a tree that was read before: it is not checked again.
+    pub fn of_checked(tree: &'a [u8]) -> Result<Self, TreeError> {
+        let root = Node::root(&Blob::checked(tree)?)?;
+        Ok(Self { path: Path::new(root), last: None })
+    }
+
+    /// The next node that exists. `None` at the end.
+    pub fn next(&mut self) -> Option<NodeView<'a, '_>> {
+        if let Some(last) = self.last.take() {
+            // (Deeper than the tree was when it was checked it is not.)
+            self.path.enter(&last).ok()?;
+        }
+        let node = loop {
+            let node = self.path.next()?;
+            if node.okay {
+                break node;
+            }
+        };
+        self.last = Some(node);
+        Some(NodeView { node, scope: self.path.scope()? })
+    }
+}
+
+/// A node of a walk.
+pub struct NodeView<'a, 's> {
+    node: Node<'a>,
+    scope: Scope<'a, 's>,
+}
+
+impl<'a> NodeView<'a, '_> {
+    /// Whether it is compatible with `name`.
+    pub fn is_compatible(&self, name: &str) -> bool {
+        self.node.is_compatible(&[name])
+    }
+
+    /// Whether this is its path. Costs its length.
+    pub fn has_path(&self, wanted: &str) -> bool {
+        path(&self.scope, &self.node) == wanted
+    }
+
+    /// Its place in the tree.
+    pub fn place(&self) -> usize {
+        self.node.place()
+    }
+
+    /// The value of a property.
+    pub fn property(&self, name: &str) -> Option<&'a [u8]> {
+        self.node.property(name)
+    }
+
+    /// As the CPU sees them, its registers that are memory mapped.
+    pub fn registers(&self) -> impl Iterator<Item = Region> + '_ {
+        (0..MAX_RANGES).map_while(|index| self.scope.mmio(&self.node, index))
+    }
+
+    /// All that a driver needs.
+    pub fn device(&self, board: &Board) -> Device {
+        let decoded = Specifiers::of(board).decode(&Wires::of(&self.scope, &self.node));
+        Device {
+            node: self.place(),
+            path: path(&self.scope, &self.node),
+            registers: self.registers().collect(),
+            interrupts: decoded.take(MAX_INTERRUPTS).map_while(Result::ok).collect(),
+            windows: self.windows(),
+            is_coherent: self.scope.is_coherent(&self.node),
+        }
+    }
+
+    /// The memory that the device reaches: all, where no bus above has `dma-ranges`.
+    fn windows(&self) -> Vec<Window, MAX_WINDOWS> {
+        let Some((ranges, bus, parent, above)) = self.scope.dma_ranges() else {
+            let all = Window { memory: Region { base: 0, size: PA_LIMIT }, bus: 0 };
+            return [all].into_iter().collect();
+        };
+        let cells = bus.address.saturating_add(parent.address).saturating_add(bus.size);
+        let entries = ranges.chunks_exact(cells.saturating_mul(4).max(1));
+        let window = |entry| {
+            let mut cells = Cells(entry);
+            let (from, to, size) = (cells.take(bus.address)?, cells.take(parent.address)?, cells.take(bus.size)?);
+            let base = above.translate_dma(to, size)?;
+            Some(Window { memory: Region::new(base, size)?, bus: from })
+        };
+        entries.filter_map(window).take(MAX_WINDOWS).collect()
+    }
+}
