@@ -13,6 +13,7 @@
 //!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
+pub mod contiguous;
 pub mod file;
 mod radix;
 

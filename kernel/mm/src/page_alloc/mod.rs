@@ -269,6 +269,20 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
+    /// So many consecutive frames, each a block of its own without an owner: the caller must free them one by one.
+    pub fn alloc_single_pages(&self, pages: usize, gfp: Gfp) -> Result<Pfn, AllocError> {
+        let order = pages.next_power_of_two().trailing_zeros();
+        let first = self.alloc_raw(order, gfp)?;
+        for pfn in (first.0..first.0 + (1 << order)).map(Pfn) {
+            self.frames().page(pfn).make_allocated(0);
+            if pfn.0 >= first.0 + pages {
+                // SAFETY: it was just allocated, and has no other owner.
+                unsafe { self.free_pages(pfn, 0) };
+            }
+        }
+        Ok(first)
+    }
+
     /// A block from the given node if possible; from others only without THISNODE.
     pub fn alloc_pages_node(&self, node: usize, order: u32, gfp: Gfp) -> Result<PageBlock<M>, AllocError> {
         let pfn = self.alloc_slow(Some(node), order, gfp)?;

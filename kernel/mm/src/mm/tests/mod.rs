@@ -3,6 +3,7 @@
 mod beside;
 mod calls;
 mod compare;
+mod contiguous;
 mod directed;
 mod failing;
 mod files;
