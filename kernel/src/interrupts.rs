@@ -1,6 +1,7 @@
 //! Interrupts: the controller, whose they are, and inter-processor interrupts. The handler is [`crate::trap::irq`].
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use quire_mm::sync::Rank;
 use quire_platform::gic::{GicError, InterruptController, Priority};
@@ -17,6 +18,18 @@ const RESCHEDULE: u8 = 0;
 const STOP: u8 = 1;
 /// Execute a barrier.
 const BARRIER: u8 = 2;
+
+/// The lowest number of an interrupt that is not a CPU's own.
+const FIRST_SHARED: u32 = 32;
+/// Numbers end here.
+const NUMBERS: usize = 1024;
+
+/// Interrupts that have come and nobody is told of.
+static UNOWNED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
+/// Of these, those that were named.
+static NAMED: [AtomicU64; NUMBERS / 64] = [const { AtomicU64::new(0) }; NUMBERS / 64];
+/// There may be some to name.
+static HAS_UNOWNED: AtomicBool = AtomicBool::new(false);
 
 static CONTROLLER: Once<InterruptController<CpuInterface>> = Once::new();
 static LINES: Once<Lines> = Once::new();
@@ -96,6 +109,60 @@ fn configure(line: Interrupt) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether the kernel itself handles an interrupt, or it is a CPU's own.
+pub fn is_kernels(intid: u32) -> bool {
+    let is_consoles = LINES.get().and_then(|lines| lines.console).is_some_and(|line| line.intid == intid);
+    intid < FIRST_SHARED || is_consoles
+}
+
+/// Lets a device's interrupt come to this CPU.
+pub fn attach(line: Interrupt) -> Result<(), Error> {
+    configure(line)
+}
+
+/// Lets a device's interrupt come again.
+pub fn unmask(intid: u32) {
+    if let Some(controller) = CONTROLLER.get() {
+        // (It was attached, so there is such an interrupt.)
+        let _ = controller.enable(cpu::this().id(), intid);
+    }
+}
+
+/// Holds a device's interrupt back. One that a CPU is just taking may still arrive.
+pub fn mask(intid: u32) {
+    if let Some(controller) = CONTROLLER.get() {
+        // As above.
+        let _ = controller.disable(cpu::this().id(), intid);
+    }
+}
+
+/// An interrupt of nobody's has come, and is masked. It is named later, where there is time.
+pub fn note_unowned(intid: u32) {
+    if let Some(word) = UNOWNED.get(intid as usize / 64) {
+        word.fetch_or(1 << (intid % 64), Ordering::Relaxed);
+        HAS_UNOWNED.store(true, Ordering::Release);
+    }
+}
+
+/// Whether there may be some to name.
+#[inline]
+pub fn has_unowned() -> bool {
+    HAS_UNOWNED.load(Ordering::Relaxed)
+}
+
+/// Names the interrupts of nobody's that have come for the first time. Interrupts are enabled.
+#[cold]
+pub fn name_unowned() {
+    HAS_UNOWNED.store(false, Ordering::Relaxed);
+    for (at, (unowned, named)) in UNOWNED.iter().zip(&NAMED).enumerate() {
+        let unowned = unowned.load(Ordering::Acquire);
+        let new = unowned & !named.fetch_or(unowned, Ordering::Relaxed);
+        for bit in (0..64).filter(|bit| new & 1 << bit != 0) {
+            log::warn!("interrupt {}: nobody is told of it, so it is masked", at * 64 + bit);
+        }
+    }
+}
+
 /// Whose an interrupt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -109,7 +176,9 @@ pub enum Source {
     Barrier,
     /// Another CPU: [`stop_others`].
     Stop,
-    /// Nobody's.
+    /// Of a device that the kernel does not drive: its number.
+    Other(u32),
+    /// Nobody's: of a CPU's own that the kernel does not use.
     Unknown,
 }
 
@@ -129,6 +198,8 @@ pub fn for_each_pending(mut serve: impl FnMut(Source)) {
             Source::Barrier
         } else if intid == u32::from(STOP) {
             Source::Stop
+        } else if intid >= FIRST_SHARED {
+            Source::Other(intid)
         } else {
             Source::Unknown
         });

@@ -7,7 +7,7 @@
 //! - `backtrace`: return addresses, and the names of functions.
 //! - `vm`: the memory manager bound to this machine, except for threads, which `task` adds.
 //! - `archive`, `interrupts`: the boot archive; the interrupt controller.
-//! - `console`, `power`, `task`, `ipc`, `names`: one floor, since they depend on each other. A process has descriptors; threads
+//! - `console`, `power`, `task`, `ipc`, `names`, `devices`: one floor, since they depend on each other. A process has descriptors; threads
 //!   sleep at a descriptor's terminal or pipe; a name is asked of a server, by a call; the terminal sends signals; a panic writes to the console and powers off.
 //! - `boot`: from the device tree to init.
 //! - `syscall`: system calls, one file per family.
@@ -28,6 +28,7 @@ mod backtrace;
 mod board;
 mod boot;
 mod console;
+mod devices;
 mod interrupts;
 mod ipc;
 mod layout;
@@ -79,6 +80,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
         .unwrap_or_else(|e| boot::stop("no memory to run in", &memory::Shortage(e)));
+    // SAFETY: only this CPU runs, and nothing has asked for a device.
+    unsafe { devices::init(PhysAddr::new(fdt), fdt_size) };
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));

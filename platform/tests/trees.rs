@@ -434,7 +434,7 @@ fn devices(tree: &[u8], name: &str) -> Vec<Device> {
     assert!(matches!(board.read(tree), Ok(()) | Err(TreeError::NoMemory)));
     let mut nodes = Nodes::new(tree).expect("a tree");
     let mut found = Vec::new();
-    while let Some(node) = nodes.next() {
+    while let Some(node) = nodes.step() {
         if node.is_compatible(name) {
             found.push(node.device(&board));
         }
@@ -470,7 +470,7 @@ fn a_node_is_found_by_its_path_and_hidden_ones_are_not() {
     let tree = tree("buses");
     let mut nodes = Nodes::of_checked(&tree).expect("a tree");
     let mut paths = 0;
-    while let Some(node) = nodes.next() {
+    while let Some(node) = nodes.step() {
         paths += usize::from(node.has_path("/soc/apb/serial@2000"));
         assert_ne!(node.property("status"), Some(&b"disabled\0"[..]));
     }

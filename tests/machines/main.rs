@@ -9,6 +9,7 @@ mod arguments;
 mod boot;
 mod console;
 mod debugger;
+mod disks;
 mod errata;
 mod faults;
 mod harness;

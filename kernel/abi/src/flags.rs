@@ -133,6 +133,8 @@ bitflags! {
         const MOUNT = 64;
         /// Changing what others are called and how the OOM killer sees them (`QUIRE_PROCESS_SET`).
         const PROCESSES = 128;
+        /// Taking devices to drive (`QUIRE_DEVICE`).
+        const DEVICES = 256;
     }
 
     /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).

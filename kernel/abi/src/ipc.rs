@@ -14,7 +14,7 @@ pub mod rights {
     pub const READ: u32 = 16;
     /// Of a memory object: writing its content.
     pub const WRITE: u32 = 32;
-    /// Of a memory object: changing how many names it has.
+    /// Of a memory object: changing how many names it has. Of a device, its interrupts and its memory: all.
     pub const CONTROL: u32 = 64;
     /// Of any handle: passing it on in a message.
     pub const TRANSFER: u32 = 1 << 31;

@@ -200,6 +200,7 @@ pub mod mode {
     pub const FMT: u32 = 0o170000;
     pub const FIFO: u32 = 0o010000;
     pub const CHR: u32 = 0o020000;
+    pub const BLK: u32 = 0o060000;
     pub const DIR: u32 = 0o040000;
     pub const REG: u32 = 0o100000;
     pub const LNK: u32 = 0o120000;
@@ -212,6 +213,7 @@ pub mod dtype {
     pub const UNKNOWN: u8 = 0;
     pub const FIFO: u8 = 1;
     pub const CHR: u8 = 2;
+    pub const BLK: u8 = 6;
     pub const DIR: u8 = 4;
     pub const REG: u8 = 8;
     pub const LNK: u8 = 10;
@@ -604,6 +606,12 @@ impl HandleInfo {
     /// Kind: a memory object, with the rights [`READ`](crate::ipc::rights::READ), [`WRITE`](crate::ipc::rights::WRITE) and
     /// [`CONTROL`](crate::ipc::rights::CONTROL).
     pub const MEMORY: u32 = 6;
+    /// Kind: a device to drive, with the right [`CONTROL`](crate::ipc::rights::CONTROL).
+    pub const DEVICE: u32 = 7;
+    /// Kind: an interrupt of a device, with the same right.
+    pub const INTERRUPT: u32 = 8;
+    /// Kind: memory that a device reaches, with the same right.
+    pub const DMA: u32 = 9;
 }
 
 const _: () = {

@@ -7,6 +7,7 @@
 
 #![no_std]
 
+pub mod device;
 pub mod errno;
 pub mod flags;
 pub mod info;

@@ -46,6 +46,8 @@ pub mod op {
     /// Of such a file: the second text is to be written at the place [`super::word::ARGUMENT`]. The path is empty. Answer: how many
     /// bytes were.
     pub const WRITE: u64 = 15;
+    /// Of such a file: what was written to it is kept from now on, whatever happens to the machine. The path is empty.
+    pub const SYNC: u64 = 16;
 }
 
 /// Words of a request.
@@ -65,6 +67,9 @@ pub mod word {
     /// The length of the second text, which follows the path.
     pub const TEXT: usize = 5;
 }
+
+/// The most bytes that a [`op::READ`] or a [`op::WRITE`] is for.
+pub const TRANSFER_MAX: usize = 64 << 10;
 
 /// In [`word::PATH`]: a link at the end of the path is followed too.
 pub const FOLLOW: u64 = 1 << 32;

@@ -158,6 +158,18 @@ struct State<M: Machine> {
     news: LinkedList<WithNews<M>>,
     events: u64,
     is_dead: bool,
+    purpose: Purpose,
+}
+
+/// What comes to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// It is not known yet.
+    Undecided,
+    /// Calls too: there was a sender.
+    Calls,
+    /// Events alone: a thread may receive here while it has a call to answer, and there will be no sender.
+    Events,
 }
 
 // SAFETY: links, nodes and what they hold are only touched under the lock that this lives in. A node is taken out before
@@ -228,6 +240,7 @@ impl<M: Machine> Endpoint<M> {
             news: LinkedList::new(WithNews::NEW),
             events: 0,
             is_dead: false,
+            purpose: Purpose::Undecided,
         };
         KArc::try_new(Self { state: SpinLock::new(machine, Rank::Object, state), machine, owner })
     }
@@ -240,6 +253,24 @@ impl<M: Machine> Endpoint<M> {
     /// Whether somebody may receive here, as it is now.
     pub fn is_open(&self) -> bool {
         !self.state.lock().is_dead
+    }
+
+    /// There will be a sender. EBUSY if somebody receives here who can take no call.
+    pub fn admit_sender(&self) -> Result<(), Errno> {
+        self.decide(Purpose::Calls)
+    }
+
+    /// There will be no sender: only events come here. EBUSY if there was one.
+    pub fn admit_events_alone(&self) -> Result<(), Errno> {
+        self.decide(Purpose::Events)
+    }
+
+    fn decide(&self, wanted: Purpose) -> Result<(), Errno> {
+        let mut state = self.state.lock();
+        if state.purpose == Purpose::Undecided {
+            state.purpose = wanted;
+        }
+        if state.purpose == wanted { Ok(()) } else { Err(Errno::EBUSY) }
     }
 
     /// Sends the message in `registers`. A waiting receiver gets it at once, and `rouse` is told its thread, under the lock:

@@ -11,6 +11,7 @@ pub mod fp;
 pub mod gic;
 mod head;
 pub mod mem;
+pub mod mmio;
 #[cfg(feature = "selftest")]
 pub mod probe;
 pub mod regs;

@@ -17,6 +17,7 @@ use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::space;
 use crate::task::thread::{Thread, state};
+use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
@@ -161,6 +162,8 @@ fn state_letter(table: &Table, process: &Process) -> u32 {
 /// makes, and reclaim's queues, which have numbers of pages that are gone. A page of another program counts as used wherever
 /// it is: in memory, or in swap, whose own frames do not count.
 pub fn books() -> Books {
+    // What waits until all CPUs have forgotten its addresses is free in all but name.
+    VMALLOC.purge();
     let (processes, threads, numbers) = {
         let table = TABLE.lock();
         let (processes, threads) = table.counts();

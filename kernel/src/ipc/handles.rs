@@ -3,7 +3,8 @@
 //! Handles belong to the process: threads share them, but not processes that share descriptors (CLONE_FILES). Their
 //! numbers begin at [`HandleInfo::FIRST`], above every descriptor; no limit of descriptors, no search for the lowest free
 //! descriptor and no `close_range` affects them. They pass to a child or a new program only if the holder has granted them
-//! (`QUIRE_GRANT`), with the granted rights. Receivers and replies never pass: there is one holder.
+//! (`QUIRE_GRANT`), with the granted rights. Receivers, replies, and what a driver has of its device never pass: there is one
+//! holder. (A device passes to the next program.)
 //!
 //! Lock order: the table's lock ([`Rank::Descriptors`]) is held for one entry, or together with that of another table for
 //! the handles of a message ([`quire_ipc::transfer`]). Never held: while memory is allocated, or while a handle is dropped.
@@ -22,6 +23,9 @@ use quire_mm::sync::Rank;
 use super::memory_file::MemoryFile;
 use super::message::{Endpoint, Saved};
 use crate::arch::speculation;
+use crate::devices::Holding;
+use crate::devices::interrupt::Line;
+use crate::devices::memory::DmaRange;
 use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
@@ -43,6 +47,12 @@ pub enum Target {
     Reply(KArc<Saved>),
     /// A memory object with the attributes of a file.
     Memory(KArc<MemoryFile>),
+    /// A device to drive.
+    Device(KArc<Holding>),
+    /// An interrupt of a device.
+    Interrupt(KArc<Line>),
+    /// Memory that a device reaches.
+    Dma(KArc<DmaRange>),
 }
 
 /// The right to receive from an endpoint, which dies with it.
@@ -80,6 +90,7 @@ impl Handle {
             Target::Signaller(_) => rights::SIGNAL | rights::TRANSFER,
             Target::Receiver(_) => rights::RECEIVE,
             Target::Reply(_) => rights::REPLY | rights::TRANSFER,
+            Target::Device(_) | Target::Interrupt(_) | Target::Dma(_) => rights::CONTROL,
             Target::Memory(_) => rights::READ | rights::WRITE | rights::CONTROL | rights::TRANSFER,
         };
         Self { target, rights, badge, granted: 0 }
@@ -97,17 +108,20 @@ impl Handle {
             Target::Sender(endpoint) => Target::Sender(endpoint.clone()),
             Target::Signaller(endpoint) => Target::Signaller(endpoint.clone()),
             Target::Memory(file) => Target::Memory(file.clone()),
-            Target::Receiver(_) | Target::Reply(_) => return Err(Errno::EINVAL),
+            Target::Receiver(_) | Target::Reply(_) | Target::Device(_) | Target::Interrupt(_) | Target::Dma(_) => {
+                return Err(Errno::EINVAL);
+            }
         };
         Ok(Self { target, rights, badge: self.badge, granted: 0 })
     }
 
-    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder.
+    /// Sets the rights that pass on. EPERM for rights that the handle does not have, EINVAL for what has one holder, but for a
+    /// device: it passes to the next program, and to no child.
     fn grant(&mut self, rights: u32) -> Result<(), Errno> {
         if rights & !self.rights != 0 || rights == rights::TRANSFER {
             return Err(Errno::EPERM);
         }
-        if matches!(self.target, Target::Receiver(_) | Target::Reply(_)) {
+        if matches!(self.target, Target::Receiver(_) | Target::Reply(_) | Target::Interrupt(_) | Target::Dma(_)) {
             return Err(Errno::EINVAL);
         }
         self.granted = rights;
@@ -132,6 +146,9 @@ impl Handle {
             Target::Receiver(_) => HandleInfo::RECEIVER,
             Target::Reply(_) => HandleInfo::REPLY,
             Target::Memory(_) => HandleInfo::MEMORY,
+            Target::Device(_) => HandleInfo::DEVICE,
+            Target::Interrupt(_) => HandleInfo::INTERRUPT,
+            Target::Dma(_) => HandleInfo::DMA,
         }
     }
 }

@@ -282,10 +282,10 @@ fn end(
     record.outcome(Cpu).ok_or(Errno::EINTR)
 }
 
-/// Receives at an endpoint: the frame then has what came. EBUSY with a call in the slot.
+/// Receives at an endpoint: the frame then has what came. EBUSY with a call in the slot, unless only events come there.
 pub fn receive(endpoint: &Endpoint, frame: &mut TrapFrame) -> Result<(), Errno> {
     if current().has_reply() {
-        return Err(Errno::EBUSY);
+        endpoint.admit_events_alone()?;
     }
     // What its hand-overs will need, while it has received nothing.
     current().messaging()?;

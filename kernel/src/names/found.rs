@@ -61,6 +61,11 @@ impl Name {
     pub fn is_link(&self) -> bool {
         self.mode & mode::FMT == mode::LNK
     }
+
+    /// Whether it is a disk.
+    pub fn is_disk(&self) -> bool {
+        self.mode & mode::FMT == mode::BLK
+    }
 }
 
 impl Found {
@@ -88,7 +93,7 @@ impl Found {
                 let allows = Allows { read: handle.allows(rights::READ), write: handle.allows(rights::WRITE) };
                 Ok(Self::File(file.clone(), allows))
             }
-            (mode::REG | mode::DIR | mode::LNK, _) => Ok(Self::Name(Name { place, mode })),
+            (mode::REG | mode::DIR | mode::LNK | mode::BLK, _) => Ok(Self::Name(Name { place, mode })),
             _ => Err(Errno::EIO),
         }
     }

@@ -189,16 +189,7 @@ impl Walk {
         path.skip_slashes();
         let (endpoint, badge) = mounts::server(self.place.mount)?;
         let len = path.rest().len();
-        let follow = if request.follow { FOLLOW } else { 0 };
-        let (user, group) = request.identity.unwrap_or_else(for_files);
-        let words = [
-            self.place.number(),
-            request.argument,
-            request.mode,
-            u64::from(user) | u64::from(group) << 32,
-            len as u64 | follow,
-            request.text.len() as u64,
-        ];
+        let words = words_of(self.place, request, len);
         let is_other = request.only.is_some_and(|only| only != self.place.mount);
         let op = if is_other { op::PARENT } else { request.op };
         let asked = path.with_text(request.text, |text| ask::ask((&endpoint, badge), op, words, text, room))?;
@@ -266,6 +257,33 @@ impl Walk {
             _ => return Err(Errno::ENOTDIR),
         }
         Ok(Step::On)
+    }
+}
+
+/// The words of a request at a place, with so many bytes of a path.
+fn words_of(place: Place, request: &Request<'_>, len: usize) -> [u64; 6] {
+    let follow = if request.follow { FOLLOW } else { 0 };
+    let (user, group) = request.identity.unwrap_or_else(for_files);
+    [
+        place.number(),
+        request.argument,
+        request.mode,
+        u64::from(user) | u64::from(group) << 32,
+        len as u64 | follow,
+        request.text.len() as u64,
+    ]
+}
+
+/// Has a request done for a place itself that is a server's, where it neither follows a link nor leads elsewhere. What comes back is written to
+/// `room`, of any length.
+pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<Answer, Errno> {
+    let (endpoint, badge) = mounts::server(place.mount)?;
+    let asked = ask::ask((&endpoint, badge), request.op, words_of(place, request, 0), request.text, room);
+    let answer = asked.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
+    match answer.label {
+        DONE => Ok(answer),
+        LINK | UP | HELD => Err(Errno::EIO),
+        error => Err(error_of(error)),
     }
 }
 

@@ -6,7 +6,7 @@ use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::rlimit;
 
-use super::{Answer, Args, content};
+use super::{Answer, Args, content, served};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
@@ -59,6 +59,7 @@ pub fn lseek(a: Args) -> Answer {
     let len = match &file.object {
         Object::Archive(node) => node.data.len() as u64,
         Object::Memory(file) => file.content.len(),
+        Object::Name(name) if name.is_disk() && a.uint(2) == END => served::len(name)?,
         Object::Name(_) if a.uint(2) > CUR => return Err(Errno::EINVAL),
         Object::Name(_) => 0,
         // Linux's answer for what has no position and is not sought in either.

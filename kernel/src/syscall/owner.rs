@@ -9,7 +9,7 @@ use quire_mm::UserAddr;
 use super::file::table;
 use super::lookup::{Named, named, request, request_of};
 use super::memory_file::{cut, set_owner, set_permissions};
-use super::{Answer, Args};
+use super::{Answer, Args, served};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Object, OpenFile};
 use crate::ipc::memory_file::MemoryFile;
@@ -174,9 +174,10 @@ pub fn truncate(a: Args) -> Answer {
     }
 }
 
-/// Nothing waits to be written anywhere: files are memory. EINVAL for what has no content to keep.
+/// Nothing waits to be written anywhere but to disks: files are memory. EINVAL for what has no content to keep.
 pub fn fsync(a: Args) -> Answer {
     match &table()?.get(a.int(0))?.file.object {
+        Object::Name(name) if name.is_disk() => served::sync(name).map(|()| 0),
         Object::Archive(_) | Object::Memory(_) | Object::Name(_) => Ok(0),
         _ => Err(Errno::EINVAL),
     }

@@ -13,7 +13,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
 use super::{Answer, Args};
-use super::{areas, inspect, lookup, statistics};
+use super::{areas, device, inspect, lookup, statistics};
 use crate::arch::uaccess;
 use crate::archive;
 use crate::boot::info as facts;
@@ -135,6 +135,12 @@ pub fn mount(a: Args) -> Answer {
     let over = lookup::covered(&mut Path::from_user(a.addr(1))?)?;
     mounts::mount(over, server, kind)?;
     Ok(0)
+}
+
+/// A device to drive.
+pub fn device(a: Args) -> Answer {
+    control(a, Control::DEVICES)?;
+    device::take(a)
 }
 
 pub fn books(a: Args) -> Answer {

@@ -1,48 +1,75 @@
-//! Files that are read and written by messages, such as those of /proc: the server answers what is there now.
+//! Files that are read and written by messages, such as those of /proc, and disks: the server answers what is there now.
 
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_abi::names::op;
+use quire_abi::names::{TRANSFER_MAX, node, op};
+use quire_mm::fallible::try_zeroed;
 
 use super::Answer;
 use super::buffers::Buffers;
-use super::lookup::{request_of, text_of};
-use crate::ipc::ask::ROOM;
+use crate::ipc::ask::{ROOM, Room};
 use crate::ipc::descriptor::OpenFile;
 use crate::names::found::Name;
-use crate::names::walk::{Reached, Request, Served};
+use crate::names::walk::{Request, ask_at};
 
-fn ask(name: &Name, request: &Request<'_>) -> Result<Served, Errno> {
-    match request_of(name.place, request)? {
-        Reached::Server(served) => Ok(served),
-        Reached::Archive(_) | Reached::Held(_) => Err(Errno::EIO),
+/// Memory for what a message carries.
+enum Piece {
+    /// The thread's own, [`ROOM`] bytes.
+    Small(Room),
+    /// More.
+    Large(Vec<u8>),
+}
+
+impl Piece {
+    /// For a transfer of so many bytes: as much of them as one message takes, or without memory less. ENOMEM.
+    fn new(bytes: usize) -> Result<Self, Errno> {
+        if bytes > ROOM
+            && let Ok(large) = try_zeroed(bytes.min(TRANSFER_MAX))
+        {
+            return Ok(Self::Large(large));
+        }
+        Room::take().map(Self::Small)
     }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::Small(room) => room,
+            Self::Large(bytes) => bytes,
+        }
+    }
+}
+
+/// How many bytes an answer says were done of `asked`. EIO if that is not possible.
+fn count(word: u64, asked: usize) -> Result<usize, Errno> {
+    usize::try_from(word).ok().filter(|done| *done <= asked).ok_or(Errno::EIO)
 }
 
 /// Reads from the open file's position, which then advances, or from `position`.
 pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
     let start = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
+    let mut piece = Piece::new(to.left())?;
     let mut done = 0;
     while to.left() > 0 {
-        let room = to.left().min(ROOM);
-        let argument = start + done as u64;
-        let asked = Request { op: op::READ, argument, mode: room as u64, room, ..Request::LOOKUP };
+        let bytes = piece.bytes();
+        let room = to.left().min(bytes.len());
+        let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
+        let request = Request { op: op::READ, argument, mode: room as u64, ..Request::LOOKUP };
         // What was read counts, whatever comes then.
-        let served = match ask(name, &asked) {
+        let got = match ask_at(name.place, &request, &mut bytes[..room]) {
             Err(_) if done > 0 => break,
-            asked => asked?,
+            answer => count(answer?.words[0], room)?,
         };
-        let text = text_of(&served)?;
-        if text.is_empty() {
+        if got == 0 {
             break;
         }
-        let n = match to.put(text) {
+        let n = match to.put(&bytes[..got]) {
             Err(_) if done > 0 => break,
             put => put?,
         };
         done += n;
-        if n < text.len() || text.len() < room {
+        if n < got || got < room {
             break;
         }
     }
@@ -52,17 +79,41 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
     Ok(done)
 }
 
-/// Writes at the open file's position, which then advances, or at `position`: as much as one message takes.
+/// Writes at the open file's position, which then advances, or at `position`.
 pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, position: Option<u64>) -> Answer {
-    const MOST: usize = 1024;
-    let argument = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
-    let mut text = [0; MOST];
-    let len = from.left().min(MOST);
-    let len = from.take(&mut text[..len])?;
-    let served = ask(name, &Request { op: op::WRITE, argument, text: &text[..len], ..Request::LOOKUP })?;
-    let done = usize::try_from(served.answer.words[0]).ok().filter(|done| *done <= len).ok_or(Errno::EIO)?;
+    let start = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
+    let mut piece = Piece::new(from.left())?;
+    let mut done = 0;
+    while from.left() > 0 {
+        let bytes = piece.bytes();
+        let len = from.left().min(bytes.len());
+        let taken = match from.take(&mut bytes[..len]) {
+            Err(_) if done > 0 => break,
+            taken => taken?,
+        };
+        let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
+        let request = Request { op: op::WRITE, argument, text: &bytes[..taken], ..Request::LOOKUP };
+        let n = match ask_at(name.place, &request, &mut []) {
+            Err(_) if done > 0 => break,
+            answer => count(answer?.words[0], taken)?,
+        };
+        done += n;
+        if n < taken || taken < len {
+            break;
+        }
+    }
     if position.is_none() {
-        file.offset.store(argument + done as u64, Ordering::Relaxed);
+        file.offset.store(start + done as u64, Ordering::Relaxed);
     }
     Ok(done)
+}
+
+/// What was written to a disk is kept from now on.
+pub(super) fn sync(name: &Name) -> Result<(), Errno> {
+    ask_at(name.place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
+}
+
+/// How many bytes it has.
+pub(super) fn len(name: &Name) -> Result<u64, Errno> {
+    Ok(ask_at(name.place, &Request::LOOKUP, &mut [])?.words[node::SIZE])
 }

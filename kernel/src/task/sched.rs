@@ -396,6 +396,11 @@ pub fn idle_loop() -> ! {
             space::let_go(here);
             cpu::wait_for_interrupt();
             cpu::irq_window();
+            if interrupts::has_unowned() {
+                cpu::irq_enable();
+                interrupts::name_unowned();
+                cpu::irq_disable();
+            }
             // The CPU that queued a thread here cleared the bit, and another CPU may have taken the thread.
             balance::set_idle(here, true);
         }

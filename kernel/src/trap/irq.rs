@@ -4,6 +4,7 @@ use core::sync::atomic::Ordering;
 
 use crate::arch::{cpu, regs};
 use crate::console::input;
+use crate::devices;
 use crate::interrupts::{self, Source};
 use crate::task::thread::{current, work};
 use crate::task::{membarrier, percpu, sched};
@@ -21,6 +22,11 @@ pub fn handle() {
         Source::Stop => {
             percpu::this().set_online(false);
             cpu::park();
+        }
+        Source::Other(intid) => {
+            if !devices::interrupt::deliver(intid) {
+                interrupts::note_unowned(intid);
+            }
         }
         Source::Unknown => {}
     });

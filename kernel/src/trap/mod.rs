@@ -11,7 +11,7 @@ use quire_mm::addr::USER_END;
 
 use crate::arch::syndrome::{Class, Syndrome};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{cpu, uaccess};
+use crate::arch::{cpu, mmio, uaccess};
 use crate::console::panic;
 use crate::syscall::restart;
 use crate::task::signal::{Disposition, HandlerAction, Info};
@@ -136,7 +136,7 @@ extern "C" fn trap_from_kernel(frame: &mut TrapFrame, esr: u64, far: usize) {
         }
         return;
     }
-    if spurious::is_spurious(syndrome, far) {
+    if spurious::is_spurious(syndrome, far) || mmio::fix_up(frame, syndrome.class()) {
         return;
     }
     #[cfg(feature = "selftest")]

@@ -216,6 +216,16 @@ impl Board {
         self.banks.iter().any(|bank| bank.region.overlaps(region))
     }
 
+    /// The registers of what the kernel itself drives.
+    pub fn kernel_registers(&self) -> impl Iterator<Item = Region> + '_ {
+        let gic = self.controller.iter().flat_map(Controller::regions);
+        let ports = self
+            .uarts
+            .iter()
+            .flat_map(|uart| [Some(uart.registers), uart.switch, uart.pins.as_ref().map(|pins| pins.registers)]);
+        gic.chain(ports.flatten()).chain(self.power.map(|power| power.registers())).chain(self.mailbox)
+    }
+
     fn warn(&mut self, what: Oddity, node: &str, base: u64, size: u64) {
         let node = name(node, None);
         if self.warnings.push(Warning { what, node, base, size }).is_err() {

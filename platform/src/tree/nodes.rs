@@ -66,7 +66,7 @@ impl<'a> Nodes<'a> {
     }
 
     /// The next node that exists. `None` at the end.
-    pub fn next(&mut self) -> Option<NodeView<'a, '_>> {
+    pub fn step(&mut self) -> Option<NodeView<'a, '_>> {
         if let Some(last) = self.last.take() {
             // (Deeper than the tree was when it was checked it is not.)
             self.path.enter(&last).ok()?;

@@ -1,7 +1,8 @@
 //! Services: what process 1 starts before the shell, and starts again when it ends.
 //!
-//! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. A service gets of machine control
-//! what the list of grants says. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
+//! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. `device:` and what devices are compatible with
+//! stands for all such devices that nobody drives, which the service gets; without one it is not started. A service gets of machine control
+//! what the list of grants says. One that ends with status 0 is done, and is not started again. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -9,7 +10,7 @@ use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Open, setting};
 use quire_rt::process::{Status, exit_now};
-use quire_rt::{Errno, env, eprintln, handles, info, io, process, time};
+use quire_rt::{Errno, device, env, eprintln, handles, info, io, process, time};
 use quire_shell::pause::Pause;
 
 /// The list.
@@ -26,7 +27,11 @@ struct Service {
     program: CString,
     /// The program's name first.
     arguments: Vec<CString>,
+    /// What the devices that it drives are compatible with.
+    devices: Vec<CString>,
     pid: Option<i32>,
+    /// It has ended with status 0.
+    is_done: bool,
     started: u64,
     pause: Pause,
 }
@@ -50,10 +55,15 @@ impl Services {
 
     /// A child has ended: if it was a service, it is started again, at once or after a pause. What could not be started before is tried again.
     pub fn note_end(&mut self, pid: i32, status: Status) {
-        for service in self.0.iter_mut().filter(|service| service.pid.is_none()) {
+        for service in self.0.iter_mut().filter(|service| service.pid.is_none() && !service.is_done) {
             service.start_alone(0);
         }
         let Some(service) = self.0.iter_mut().find(|service| service.pid == Some(pid)) else { return };
+        service.pid = None;
+        if status == Status::Exited(0) {
+            service.is_done = true;
+            return;
+        }
         let seconds = service.pause.after(time::monotonic() - service.started);
         let name = service.name.to_string_lossy();
         eprintln!("init: {name} ended ({status}); it starts again in {seconds} s");
@@ -67,11 +77,14 @@ impl Service {
         let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let name = CString::new(words.next()?).ok()?;
         let program = CString::new(words.next()?).ok()?;
-        let mut arguments = Vec::from([program.clone()]);
+        let (mut arguments, mut devices) = (Vec::from([program.clone()]), Vec::new());
         for word in words {
-            arguments.push(CString::new(word).ok()?);
+            match word.strip_prefix(b"device:") {
+                Some(kind) => devices.push(CString::new(kind).ok()?),
+                None => arguments.push(CString::new(word).ok()?),
+            }
         }
-        Some(Self { name, program, arguments, pid: None, started: 0, pause: Pause::default() })
+        Some(Self { name, program, arguments, devices, pid: None, is_done: false, started: 0, pause: Pause::default() })
     }
 
     /// Starts it in so many seconds; returns the end of a pipe that is at its end when it is ready, or has ended.
@@ -120,6 +133,10 @@ impl Service {
             let _ = io::close(copy);
             placed
         });
+        let taken: usize = self.devices.iter().map(|kind| take_all(kind)).sum();
+        if taken == 0 && !self.devices.is_empty() {
+            exit_now(0);
+        }
         if placed.is_ok() {
             let _ = handles::grant_to(self.program.to_bytes());
             let error = process::execve(&self.program, self.arguments.iter().map(|word| &**word), env());
@@ -127,4 +144,22 @@ impl Service {
         }
         exit_now(NOT_FOUND)
     }
+}
+
+/// Takes all devices of a kind that nobody drives, for the next program; returns how many there are.
+fn take_all(kind: &CStr) -> usize {
+    let mut taken = 0;
+    for number in 0.. {
+        match device::take(kind, number) {
+            Ok(device) if device.grant().is_ok() => taken += 1,
+            // Somebody else's.
+            Ok(_) | Err(Errno::EBUSY) => {}
+            Err(Errno::ENOENT) => break,
+            Err(error) => {
+                eprintln!("init: {}: {error}", kind.to_string_lossy());
+                break;
+            }
+        }
+    }
+    taken
 }

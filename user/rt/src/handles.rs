@@ -76,6 +76,7 @@ fn right(word: &[u8]) -> Control {
         b"inject" => Control::INJECT,
         b"processes" => Control::PROCESSES,
         b"mount" => Control::MOUNT,
+        b"devices" => Control::DEVICES,
         _ => Control::empty(),
     }
 }

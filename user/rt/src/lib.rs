@@ -21,6 +21,7 @@
 extern crate alloc;
 
 pub mod arch;
+pub mod device;
 pub mod fs;
 pub mod handles;
 pub mod heap;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::vec::Vec;
 
+use quire_abi::Errno;
 use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
 use quire_mm::sim::Sim;
@@ -121,6 +122,21 @@ fn every_call_ends_once() {
     assert_eq!(heard, answered);
     assert!(heard > 0 && drops.load(Relaxed) > 0);
     assert_eq!(KArc::count(&endpoint), 1);
+}
+
+#[test]
+fn an_endpoint_is_for_calls_or_for_events_alone() {
+    for events_first in [false, true] {
+        let endpoint = endpoint();
+        let [first, second]: [fn(&_) -> _; 2] = match events_first {
+            true => [Endpoint::admit_events_alone, Endpoint::admit_sender],
+            false => [Endpoint::admit_sender, Endpoint::admit_events_alone],
+        };
+        for _ in 0..2 {
+            assert_eq!(first(&endpoint), Ok(()));
+            assert_eq!(second(&endpoint), Err(Errno::EBUSY));
+        }
+    }
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn long(name: &[u8], prefix: &[u8]) -> Result<(), Errno> {
     let kind = match stat.mode & mode::FMT {
         mode::DIR => 'd',
         mode::LNK => 'l',
+        mode::BLK => 'b',
         mode::CHR => 'c',
         mode::FIFO => 'p',
         mode::REG => '-',

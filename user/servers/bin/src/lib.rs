@@ -2,9 +2,15 @@
 
 #![no_std]
 
+extern crate alloc;
+
+pub mod virtio;
+
+use alloc::vec::Vec;
+
 use quire_fs::request::{Answer, ROOM, Request, TEXT_MAX, lengths};
 use quire_rt::abi::ipc::{Cargo, Parcel};
-use quire_rt::abi::names::op;
+use quire_rt::abi::names::{TRANSFER_MAX, op};
 use quire_rt::ipc::{self, Message, Patience, Received, Receiver, What};
 use quire_rt::{Errno, eprintln, io};
 
@@ -15,7 +21,7 @@ const READY: i32 = 3;
 /// request, and how many bytes of text may be answered.
 pub fn serve(name: &str, receiver: Receiver, mut answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
     let _ = io::close(READY);
-    let mut texts = [0; 2 * TEXT_MAX];
+    let mut texts = Vec::new();
     let mut received = receiver.receive(Patience::Endless);
     loop {
         received = match received.map(|received| received.what) {
@@ -34,18 +40,27 @@ pub fn serve(name: &str, receiver: Receiver, mut answer: impl FnMut(u64, &Reques
 
 fn one(
     message: &Message,
-    texts: &mut [u8],
+    texts: &mut Vec<u8>,
     answer: impl FnOnce(&Request<'_>, usize) -> Answer,
 ) -> Result<Answer, Errno> {
-    let (path, text) = lengths(&message.words)?;
-    let texts = texts.get_mut(..path + text).ok_or(Errno::EINVAL)?;
+    let (path, text) = lengths(message.label, &message.words)?;
+    let len = path + text;
+    if texts.len() < len {
+        // (It is never larger than the longest request.)
+        texts.try_reserve_exact(len - texts.len()).map_err(|_| Errno::ENOMEM)?;
+        texts.resize(len, 0);
+    }
+    let texts = &mut texts[..len];
     // (Windows of the kernel's are always there; another caller's page may be missing.)
     if !texts.is_empty() && ipc::read_window(0, 0, 0, texts)? != texts.len() {
         return Err(Errno::EFAULT);
     }
     let request = Request::new(message.label, &message.words, texts)?;
-    let is_limited = matches!(request.op, op::READDIR | op::READ);
-    let room = if is_limited { (request.mode as usize).min(ROOM) } else { TEXT_MAX };
+    let room = match request.op {
+        op::READDIR => (request.mode as usize).min(ROOM),
+        op::READ => (request.mode as usize).min(TRANSFER_MAX),
+        _ => TEXT_MAX,
+    };
     let answer = answer(&request, room);
     if !answer.text.is_empty() && ipc::write_window(0, 1, 0, &answer.text)? != answer.text.len() {
         return Err(Errno::EFAULT);

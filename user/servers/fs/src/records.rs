@@ -36,6 +36,7 @@ impl Records {
             mode::DIR => dtype::DIR,
             mode::LNK => dtype::LNK,
             mode::REG => dtype::REG,
+            mode::BLK => dtype::BLK,
             _ => dtype::UNKNOWN,
         });
         self.bytes.extend_from_slice(name);

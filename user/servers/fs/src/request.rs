@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::names::{Change, DONE, FOLLOW, HELD, LINK, UP, node, op, word};
+use quire_abi::names::{Change, DONE, FOLLOW, HELD, LINK, TRANSFER_MAX, UP, node, op, word};
 
 use crate::walk::Follow;
 
@@ -35,16 +35,17 @@ pub struct Request<'a> {
     pub text: &'a [u8],
 }
 
-/// The lengths of path and second text of a message. EINVAL if they are too long.
-pub fn lengths(words: &[u64; 6]) -> Result<(usize, usize), Errno> {
-    let len = |word: u64| usize::try_from(word).ok().filter(|len| *len <= TEXT_MAX).ok_or(Errno::EINVAL);
-    Ok((len(words[word::PATH] & (FOLLOW - 1))?, len(words[word::TEXT])?))
+/// The lengths of path and second text of a message with this label. EINVAL if they are too long.
+pub fn lengths(label: u64, words: &[u64; 6]) -> Result<(usize, usize), Errno> {
+    let len = |word: u64, most: usize| usize::try_from(word).ok().filter(|len| *len <= most).ok_or(Errno::EINVAL);
+    let most = if label == op::WRITE { TRANSFER_MAX } else { TEXT_MAX };
+    Ok((len(words[word::PATH] & (FOLLOW - 1), TEXT_MAX)?, len(words[word::TEXT], most)?))
 }
 
 impl<'a> Request<'a> {
     /// From a message, and the bytes of its window: path and second text. EINVAL for one that makes no sense.
     pub fn new(label: u64, words: &[u64; 6], texts: &'a [u8]) -> Result<Self, Errno> {
-        let (path, text) = lengths(words)?;
+        let (path, text) = lengths(label, words)?;
         let (path, text) =
             texts.get(..path + text).and_then(|texts| texts.split_at_checked(path)).ok_or(Errno::EINVAL)?;
         if path.starts_with(b"/") || path.contains(&0) {
@@ -97,7 +98,7 @@ impl<'a> Request<'a> {
 
     /// Whether the operation is for the directory itself, and has no path.
     pub fn has_no_path(&self) -> bool {
-        matches!(self.op, op::READDIR | op::PATH | op::STATFS | op::READ | op::WRITE)
+        matches!(self.op, op::READDIR | op::PATH | op::STATFS | op::READ | op::WRITE | op::SYNC)
     }
 }
 

@@ -1,0 +1,292 @@
+//! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given (docs/devices.md).
+//!
+//! The list of devices is made at the first question and stays: 24 bytes and the parts of each. A device has one holder at a time, and keeps the memory that
+//! it may still write to when that holder is gone.
+//!
+//! Lock order: the list's lock is held to install it; [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is
+//! allocated, freed or dropped meanwhile.
+
+pub mod interrupt;
+pub mod memory;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use quire_abi::Errno;
+use quire_mm::Machine as _;
+use quire_mm::addr::{PAGE_SIZE, PhysAddr};
+use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::sync::Rank;
+use quire_platform::tree::{self, Interrupt, Nodes, Region, Window};
+
+use crate::arch::mmio::{self, Width};
+use crate::board::{BOARD, BootCell};
+use crate::task::point::resched_point;
+use crate::task::wait::Sleep;
+use crate::vm::{Cpu, SpinLock, io};
+use memory::Kept;
+
+/// Nodes between two points at which others may run.
+const POINT_EVERY: usize = 8;
+
+/// Where the tree lies, and its size.
+static TREE: BootCell<(usize, usize)> = BootCell::new((0, 0));
+
+/// All devices, in the tree's order.
+static LIST: SpinLock<Option<KArc<Vec<KArc<Device>>>>> = SpinLock::new(Cpu, Rank::Object, None);
+
+/// Held to change who holds a device.
+static CLAIMS: SpinLock<()> = SpinLock::new(Cpu, Rank::Object, ());
+
+/// A device that a process may drive.
+pub struct Device {
+    /// Its node's place in the tree.
+    place: usize,
+    path: Box<[u8]>,
+    registers: Box<[Region]>,
+    interrupts: Box<[Interrupt]>,
+    windows: Box<[Window]>,
+    is_coherent: bool,
+    /// Strings, each with a NUL.
+    compatible: &'static [u8],
+    /// Somebody has its handle. Written under [`CLAIMS`].
+    is_held: AtomicBool,
+    /// Memory that it may still write to.
+    kept: SpinLock<Option<Box<Kept>>>,
+}
+
+/// The tree lies at `address`, for good.
+///
+/// # Safety
+/// As [`BootCell::boot_mut`].
+pub unsafe fn init(address: PhysAddr, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { *TREE.boot_mut() = (address.get(), size) };
+}
+
+fn tree() -> &'static [u8] {
+    let (address, size) = *TREE.get();
+    let start = Cpu.direct_map(PhysAddr::new(address)).cast_const();
+    // SAFETY: the tree's memory was reserved before the first allocation, is in the direct map, and is never written.
+    unsafe { core::slice::from_raw_parts(start, size) }
+}
+
+/// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and else something that they are compatible with.
+/// ENOENT if there are fewer, ENOMEM.
+pub fn find(name: &[u8], number: usize) -> Result<KArc<Device>, Errno> {
+    let list = list()?;
+    let mut left = number;
+    for (at, device) in list.iter().enumerate() {
+        if at % POINT_EVERY == POINT_EVERY - 1 {
+            resched_point(Sleep::Killable)?;
+        }
+        if device.is_called(name) {
+            if left == 0 {
+                return Ok(device.clone());
+            }
+            left -= 1;
+        }
+    }
+    Err(Errno::ENOENT)
+}
+
+fn list() -> Result<KArc<Vec<KArc<Device>>>, Errno> {
+    if let Some(list) = &*LIST.lock() {
+        return Ok(list.clone());
+    }
+    let mut devices: Vec<KArc<Device>> = Vec::new();
+    let mut nodes = Nodes::of_checked(tree()).map_err(|_| Errno::ENOENT)?;
+    let mut met = 0;
+    while let Some(node) = nodes.step() {
+        met += 1;
+        if met % POINT_EVERY == 0 {
+            resched_point(Sleep::Killable)?;
+        }
+        let compatible = node.property("compatible").unwrap_or_default();
+        if !compatible.is_empty() && node.registers().next().is_some() {
+            devices.try_push(KArc::try_new(Device::new(&node.device(BOARD.get()), compatible)?)?)?;
+        }
+    }
+    let made = KArc::try_new(devices)?;
+    let mut list = LIST.lock();
+    let list = list.get_or_insert_with(|| made.clone()).clone();
+    Ok(list)
+}
+
+fn boxed<T: Clone>(slice: &[T]) -> Result<Box<[T]>, Errno> {
+    let mut copy: Vec<T> = TryVec::try_with_capacity(slice.len())?;
+    for value in slice {
+        copy.try_push(value.clone())?;
+    }
+    Ok(copy.into_boxed_slice())
+}
+
+impl Device {
+    fn new(described: &tree::Device, compatible: &'static [u8]) -> Result<Self, Errno> {
+        Ok(Self {
+            place: described.node,
+            path: boxed(described.path.as_bytes())?,
+            registers: boxed(&described.registers)?,
+            interrupts: boxed(&described.interrupts)?,
+            windows: boxed(&described.windows)?,
+            is_coherent: described.is_coherent,
+            compatible,
+            is_held: AtomicBool::new(false),
+            kept: SpinLock::new(Cpu, Rank::Object, None),
+        })
+    }
+
+    fn is_called(&self, name: &[u8]) -> bool {
+        match name {
+            [b'/', ..] => *self.path == *name,
+            name => self.compatible.split(|byte| *byte == 0).any(|known| known == name && !known.is_empty()),
+        }
+    }
+
+    /// Its path, cut if it does not fit the list.
+    pub fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Its registers.
+    pub fn registers(&self) -> &[Region] {
+        &self.registers
+    }
+
+    /// Its interrupts.
+    pub fn interrupts(&self) -> &[Interrupt] {
+        &self.interrupts
+    }
+
+    /// Whether its accesses to memory see what is in the CPUs' caches.
+    pub fn is_coherent(&self) -> bool {
+        self.is_coherent
+    }
+
+    /// The value of a property of its node. ENOENT.
+    pub fn property(&self, name: &str) -> Result<&'static [u8], Errno> {
+        let mut nodes = Nodes::of_checked(tree()).map_err(|_| Errno::ENOENT)?;
+        let mut met = 0;
+        while let Some(node) = nodes.step() {
+            if node.place() == self.place {
+                return node.property(name).ok_or(Errno::ENOENT);
+            }
+            met += 1;
+            if met % POINT_EVERY == 0 {
+                resched_point(Sleep::Killable)?;
+            }
+        }
+        Err(Errno::ENOENT)
+    }
+
+    /// Whether one of its registers is one of the other's.
+    fn overlaps(&self, other: &Self) -> bool {
+        self.registers.iter().any(|region| other.registers.iter().any(|theirs| theirs.overlaps(region)))
+    }
+
+    /// Whether the kernel drives it, or part of it is memory.
+    fn is_kernels(&self) -> bool {
+        let board = BOARD.get();
+        let is_taken = |region: &Region| {
+            board.touches_memory(region) || board.kernel_registers().any(|kernels| kernels.overlaps(region))
+        };
+        self.registers.iter().any(is_taken)
+    }
+}
+
+/// The right to drive a device, of which there is one.
+pub struct Holding {
+    device: KArc<Device>,
+    /// Where each range of its registers is mapped for the kernel.
+    mapped: Vec<NonNull<u8>>,
+}
+
+// SAFETY: the addresses are those of registers, which are accessed by single loads and stores.
+unsafe impl Send for Holding {}
+// SAFETY: as above.
+unsafe impl Sync for Holding {}
+
+impl Holding {
+    /// Takes a device. EBUSY if somebody has it, or another device with the same registers, or if it is the kernel's; ENOMEM.
+    pub fn take(device: &KArc<Device>) -> Result<KArc<Self>, Errno> {
+        if device.is_kernels() {
+            return Err(Errno::EBUSY);
+        }
+        let list = list()?;
+        {
+            let _claims = CLAIMS.lock();
+            let is_held = |other: &KArc<Device>| other.is_held.load(Ordering::Relaxed) && other.overlaps(device);
+            if device.is_held.load(Ordering::Relaxed) || list.iter().any(is_held) {
+                return Err(Errno::EBUSY);
+            }
+            device.is_held.store(true, Ordering::Relaxed);
+        }
+        // From here on its end lets go of the device.
+        let mut this = Self { device: device.clone(), mapped: Vec::new() };
+        for region in &device.registers {
+            let mapped = io::map(region.base, region.size).map_err(|_| Errno::ENOMEM)?;
+            if let Err(error) = this.mapped.try_push(mapped) {
+                // SAFETY: it was mapped just now, and nobody knows it.
+                unsafe { io::unmap(mapped) };
+                return Err(error.into());
+            }
+        }
+        Ok(KArc::try_new(this)?)
+    }
+
+    /// What is held.
+    pub fn device(&self) -> &KArc<Device> {
+        &self.device
+    }
+
+    /// The address of a register. EINVAL for none, or one that is not aligned.
+    fn register(&self, range: usize, offset: usize, width: Width) -> Result<usize, Errno> {
+        let (region, start) = self.device.registers.get(range).zip(self.mapped.get(range)).ok_or(Errno::EINVAL)?;
+        let end = offset.checked_add(width.bytes()).ok_or(Errno::EINVAL)?;
+        let at = start.as_ptr().expose_provenance() + offset;
+        let is_one = end as u64 <= region.size && at.is_multiple_of(width.bytes());
+        if is_one { Ok(at) } else { Err(Errno::EINVAL) }
+    }
+
+    /// Reads a register. EINVAL for none, EIO if the access faults.
+    pub fn read(&self, range: usize, offset: usize, width: Width) -> Result<u32, Errno> {
+        let at = self.register(range, offset, width)?;
+        // SAFETY: a register of the device, mapped for as long as this lives.
+        unsafe { mmio::read(at, width) }.ok_or(Errno::EIO)
+    }
+
+    /// Writes a register. Errors as for [`Holding::read`].
+    pub fn write(&self, range: usize, offset: usize, width: Width, value: u32) -> Result<(), Errno> {
+        let at = self.register(range, offset, width)?;
+        // SAFETY: as above.
+        unsafe { mmio::write(at, width, value) }.ok_or(Errno::EIO)
+    }
+
+    /// The device writes to no memory any more that it was given by former handles: that memory is freed.
+    pub fn quiet(&self) {
+        let mut kept = self.device.kept.lock().take();
+        while let Some(mut one) = kept {
+            kept = one.next.take();
+            drop(one);
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        for mapped in self.mapped.drain(..) {
+            // SAFETY: `take` mapped it, and whoever accesses it has a reference to this.
+            unsafe { io::unmap(mapped) };
+        }
+        let _claims = CLAIMS.lock();
+        self.device.is_held.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Bytes as whole pages.
+pub fn pages(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_SIZE)
+}

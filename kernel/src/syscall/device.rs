@@ -1,0 +1,142 @@
+//! Devices that processes drive: their registers, interrupts and memory (docs/devices.md).
+
+use quire_abi::Errno;
+use quire_abi::device::DeviceInfo;
+use quire_mm::fallible::KArc;
+
+use super::{Answer, Args};
+use crate::arch::mmio::Width;
+use crate::arch::uaccess;
+use crate::devices::interrupt::Line;
+use crate::devices::memory::DmaRange;
+use crate::devices::{self, Holding};
+use crate::ipc::handles::{Handle, Target};
+use crate::task::thread::current;
+
+/// The longest name of a device or a property, its NUL included.
+const NAME_MAX: usize = 96;
+
+fn insert(target: Target) -> Answer {
+    current().process().handles.insert(Handle::new(target, 0)).map(|number| number as usize)
+}
+
+/// A device's handle: EPERM for another one.
+fn device(number: u32) -> Result<KArc<Holding>, Errno> {
+    current().process().handles.with(number, |handle| match &handle.target {
+        Target::Device(holding) => Ok(holding.clone()),
+        _ => Err(Errno::EPERM),
+    })
+}
+
+fn dma(number: u32) -> Result<KArc<DmaRange>, Errno> {
+    current().process().handles.with(number, |handle| match &handle.target {
+        Target::Dma(range) => Ok(range.clone()),
+        _ => Err(Errno::EPERM),
+    })
+}
+
+/// The device number x2 of those that are called x1.
+pub fn take(a: Args) -> Answer {
+    let mut name = [0; NAME_MAX];
+    let name = uaccess::get_string(&mut name, a.addr(1))?;
+    let found = devices::find(name, a.word(2))?;
+    insert(Target::Device(Holding::take(&found)?))
+}
+
+/// Writes what the driver of x0 needs to know to x1, x2 bytes.
+pub fn info(a: Args) -> Answer {
+    let holding = device(a.uint(0))?;
+    let device = holding.device();
+    if a.word(2) != size_of::<DeviceInfo>() {
+        return Err(Errno::EINVAL);
+    }
+    let mut info = DeviceInfo {
+        address: device.registers().first().map_or(0, |region| region.base),
+        interrupts: device.interrupts().len() as u32,
+        is_coherent: device.is_coherent().into(),
+        ..DeviceInfo::default()
+    };
+    for (to, from) in info.path.iter_mut().zip(device.path()) {
+        *to = *from;
+    }
+    for (to, from) in info.ranges.iter_mut().zip(device.registers()) {
+        *to = from.size;
+    }
+    uaccess::put(a.addr(1), &info)?;
+    Ok(size_of::<DeviceInfo>())
+}
+
+/// Writes the property x1 of the node of x0 to x2, x3 bytes at most: how long it is.
+pub fn property(a: Args) -> Answer {
+    let holding = device(a.uint(0))?;
+    let mut name = [0; NAME_MAX];
+    let name = core::str::from_utf8(uaccess::get_string(&mut name, a.addr(1))?).map_err(|_| Errno::ENOENT)?;
+    let value = holding.device().property(name)?;
+    uaccess::put_all(a.addr(2), &value[..value.len().min(a.word(3))])?;
+    Ok(value.len())
+}
+
+fn width(bytes: usize) -> Result<Width, Errno> {
+    match bytes {
+        1 => Ok(Width::Byte),
+        2 => Ok(Width::Half),
+        4 => Ok(Width::Word),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Reads the register of x3 bytes at x2 of the range x1 of x0.
+pub fn read(a: Args) -> Answer {
+    let value = device(a.uint(0))?.read(a.word(1), a.word(2), width(a.word(3))?)?;
+    Ok(value as usize)
+}
+
+/// Writes x4 to the register of x3 bytes at x2 of the range x1 of x0.
+pub fn write(a: Args) -> Answer {
+    device(a.uint(0))?.write(a.word(1), a.word(2), width(a.word(3))?, a.uint(4))?;
+    Ok(0)
+}
+
+/// The interrupt x1 of x0 sets the events of the signaller x2 from now on.
+pub fn interrupt(a: Args) -> Answer {
+    let holding = device(a.uint(0))?;
+    let (endpoint, events) = current().process().handles.with(a.uint(2), |handle| match &handle.target {
+        Target::Signaller(endpoint) => Ok((endpoint.clone(), handle.badge)),
+        _ => Err(Errno::EPERM),
+    })?;
+    let line = Line::new(&holding, a.word(1), endpoint, events)?;
+    insert(Target::Interrupt(KArc::try_new(line)?))
+}
+
+/// The interrupt x0 may come again.
+pub fn unmask(a: Args) -> Answer {
+    let line = current().process().handles.with(a.uint(0), |handle| match &handle.target {
+        Target::Interrupt(line) => Ok(line.clone()),
+        _ => Err(Errno::EPERM),
+    })?;
+    line.unmask();
+    Ok(0)
+}
+
+/// Memory of x1 bytes that the device x0 reaches; where it sees it is written to x2.
+pub fn memory(a: Args) -> Answer {
+    let range = KArc::try_new(DmaRange::new(&device(a.uint(0))?, a.word(1))?)?;
+    uaccess::put(a.addr(2), &range.bus())?;
+    insert(Target::Dma(range))
+}
+
+/// Maps the memory x0: where.
+pub fn map(a: Args) -> Answer {
+    dma(a.uint(0))?.map().map(|addr| addr.get())
+}
+
+/// Makes x2 bytes from x1 on of the memory x0 the same for the program and the device.
+pub fn sync(a: Args) -> Answer {
+    dma(a.uint(0))?.sync(a.word(1), a.word(2)).map(|()| 0)
+}
+
+/// The device x0 writes to no memory that it was given by handles that are gone.
+pub fn quiet(a: Args) -> Answer {
+    device(a.uint(0))?.quiet();
+    Ok(0)
+}

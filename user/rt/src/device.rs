@@ -1,0 +1,145 @@
+//! Devices to drive: their registers, interrupts and memory. `docs/devices.md` says what each call does.
+
+use core::ffi::CStr;
+use core::ptr::NonNull;
+
+use quire_abi::device::DeviceInfo;
+use quire_abi::ipc::rights;
+use quire_abi::layout::HandleInfo;
+use quire_abi::{Errno, nr};
+
+use crate::ipc::Signaller;
+use crate::{handles, sys};
+
+/// A device that this process may drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device(pub u32);
+
+/// Takes the device with this number of those that are called `name`: a path in the device tree, or what they are compatible with. It
+/// needs the right to take devices. ENOENT behind the last, EBUSY for one that somebody drives.
+pub fn take(name: &CStr, number: usize) -> Result<Device, Errno> {
+    // SAFETY: the kernel reads a terminated string.
+    unsafe { sys::call(nr::QUIRE_DEVICE, [handles::control() as usize, name.as_ptr() as usize, number]) }
+        .map(|handle| Device(handle as u32))
+}
+
+/// The devices that the program was started with.
+pub fn granted() -> impl Iterator<Item = Device> {
+    handles::all().iter().filter(|handle| handle.kind == HandleInfo::DEVICE).map(|handle| Device(handle.number))
+}
+
+impl Device {
+    /// What its driver needs to know.
+    pub fn info(self) -> Result<DeviceInfo, Errno> {
+        let mut info = DeviceInfo::default();
+        // SAFETY: the kernel writes one record.
+        unsafe {
+            sys::call(nr::QUIRE_DEVICE_INFO, [self.0 as usize, &raw mut info as usize, size_of::<DeviceInfo>()])
+        }?;
+        Ok(info)
+    }
+
+    /// Reads a property of its node; returns how long it is, which may be more than there is room.
+    pub fn property(self, name: &CStr, room: &mut [u8]) -> Result<usize, Errno> {
+        let to = room.as_mut_ptr() as usize;
+        // SAFETY: the kernel reads a terminated string, and writes only within the room.
+        unsafe { sys::call(nr::QUIRE_DEVICE_PROPERTY, [self.0 as usize, name.as_ptr() as usize, to, room.len()]) }
+    }
+
+    /// Reads a register of 1, 2 or 4 bytes of a range. EINVAL for none, EIO if it does not answer.
+    #[inline]
+    pub fn read(self, range: usize, offset: usize, bytes: usize) -> Result<u32, Errno> {
+        sys::plain!(nr::QUIRE_DEVICE_READ, self.0, range, offset, bytes).map(|value| value as u32)
+    }
+
+    /// Writes a register.
+    #[inline]
+    pub fn write(self, range: usize, offset: usize, bytes: usize, value: u32) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_DEVICE_WRITE, self.0, range, offset, bytes, value).map(drop)
+    }
+
+    /// From now on one of its interrupts, the first is 0, sets the events of a signaller, each time after it was unmasked once.
+    pub fn interrupt(self, index: usize, signaller: Signaller) -> Result<Interrupt, Errno> {
+        sys::plain!(nr::QUIRE_INTERRUPT, self.0, index, signaller.0).map(|handle| Interrupt(handle as u32))
+    }
+
+    /// Memory that the device reaches, consecutive, filled with zeros, and mapped here.
+    pub fn memory(self, bytes: usize) -> Result<Dma, Errno> {
+        let mut bus = 0u64;
+        // SAFETY: the kernel writes one word.
+        let handle = unsafe { sys::call(nr::QUIRE_DMA, [self.0 as usize, bytes, &raw mut bus as usize]) }? as u32;
+        let start = sys::plain!(nr::QUIRE_DMA_MAP, handle)?;
+        let start = NonNull::new(core::ptr::with_exposed_provenance_mut(start)).ok_or(Errno::ENOMEM)?;
+        Ok(Dma { handle, bus, start, len: bytes })
+    }
+
+    /// Says that the device writes to no memory that it was given by handles that are gone: after a reset.
+    pub fn quiet(self) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_DEVICE_QUIET, self.0).map(drop)
+    }
+
+    /// Passes it on to the program that this process executes next.
+    pub fn grant(self) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_GRANT, self.0, rights::CONTROL).map(drop)
+    }
+
+    /// Lets go of it.
+    pub fn release(self) -> Result<(), Errno> {
+        crate::ipc::close(self.0)
+    }
+}
+
+/// An interrupt of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupt(pub u32);
+
+impl Interrupt {
+    /// It may come again: the device does not ask any more.
+    #[inline]
+    pub fn unmask(self) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_UNMASK, self.0).map(drop)
+    }
+}
+
+/// Memory that a device reaches. It stays mapped for as long as the process lives.
+#[derive(Debug)]
+pub struct Dma {
+    handle: u32,
+    bus: u64,
+    start: NonNull<u8>,
+    len: usize,
+}
+
+impl Dma {
+    /// Where the device sees it.
+    pub fn bus(&self) -> u64 {
+        self.bus
+    }
+
+    /// Where this process sees it.
+    pub fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Closes the handle. The memory stays the device's until its driver [says](Device::quiet) that it writes nowhere any more, and
+    /// mapped for as long as it is not unmapped.
+    pub fn close(self) -> Result<(), Errno> {
+        crate::ipc::close(self.handle)
+    }
+
+    /// Makes a part the same for this process and the device: before the device reads what was written here, and before what it
+    /// wrote is read here. A device that is coherent needs no such thing.
+    pub fn sync(&self, offset: usize, len: usize) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_DMA_SYNC, self.handle, offset, len).map(drop)
+    }
+}

@@ -1,0 +1,218 @@
+//! virtio-blk: serves the virtio disks of the machine as files `vda`, `vdb` and so on in the directory that it is started with.
+//!
+//! It drives those of its devices in which there is a disk, and lets go of the others. Without a disk it ends. (Virtual I/O Device (VIRTIO) 1.3,
+//! 5.2.)
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use bitflags::bitflags;
+use quire_block::disk::{Disk, SECTOR};
+use quire_block::serve::{Disks, Named};
+use quire_rt::device::{self, Device, Interrupt};
+use quire_rt::ipc::{self, Patience, Receiver};
+use quire_rt::{Errno, args, eprintln, fs, time};
+use quire_servers::virtio::{Memory, Registers, Slot, kind};
+use virtio_drivers::queue::VirtQueue;
+use virtio_drivers::transport::{DeviceType, Transport};
+
+quire_rt::entry!(main);
+
+/// The most bytes of a transfer.
+const MOST: usize = 64 << 10;
+
+/// How long a disk may take for one request, in nanoseconds.
+const PATIENCE: u64 = 30_000_000_000;
+
+/// The only queue, and how many descriptors it has. A request takes three.
+const QUEUE: u16 = 0;
+const QUEUE_SIZE: usize = 4;
+
+bitflags! {
+    /// What a disk may offer.
+    #[derive(Clone, Copy, Debug)]
+    struct Features: u64 {
+        /// It cannot be written.
+        const READ_ONLY = 1 << 5;
+        /// It may keep what was written in a cache of its own until it is told to flush.
+        const FLUSH = 1 << 9;
+        /// It is of version 1 or later.
+        const VERSION_1 = 1 << 32;
+    }
+}
+
+/// Requests.
+const IN: u32 = 0;
+const OUT: u32 = 1;
+const FLUSH: u32 = 4;
+
+/// The head of a request: its kind, a reserved word, the sector.
+const HEAD: usize = 16;
+/// Its end: a byte that the device writes, 0 if all is well.
+const END: usize = 1;
+
+fn main() -> i32 {
+    match start() {
+        Ok(None) => 0,
+        Ok(Some((receiver, mut disks))) => {
+            quire_servers::serve("virtio-blk", receiver, |_, request, room| disks.serve(request, room))
+        }
+        Err(error) => {
+            eprintln!("virtio-blk: {error}");
+            1
+        }
+    }
+}
+
+fn start() -> Result<Option<(Receiver, Disks<'static>)>, Errno> {
+    let mut disks = Vec::new();
+    for device in device::granted() {
+        if kind(device) != Some(DeviceType::Block) {
+            device.release()?;
+            continue;
+        }
+        match VirtioDisk::new(device) {
+            Ok(disk) => {
+                let name = Vec::from([b'v', b'd', b'a' + disks.len() as u8]);
+                disks.push(Named { name, disk: Box::new(disk) as Box<dyn Disk> });
+            }
+            Err(error) => eprintln!("virtio-blk: a disk cannot be used: {error}"),
+        }
+    }
+    if disks.is_empty() {
+        return Ok(None);
+    }
+    let receiver = Receiver::new()?;
+    let sender = receiver.sender(0)?;
+    fs::mount(args().nth(1).ok_or(Errno::EINVAL)?, sender, c"virtio-blk")?;
+    ipc::close(sender.0)?;
+    Ok(Some((receiver, Disks(disks))))
+}
+
+struct VirtioDisk {
+    registers: Registers,
+    queue: VirtQueue<Memory, QUEUE_SIZE>,
+    features: Features,
+    sectors: u64,
+    /// What the interrupt signals.
+    bell: Receiver,
+    interrupt: Interrupt,
+    data: Slot,
+    head: Slot,
+    end: Slot,
+    /// It has not answered in time: what it was given is its own for good.
+    is_lost: bool,
+}
+
+fn io_error(_: virtio_drivers::Error) -> Errno {
+    Errno::EIO
+}
+
+impl VirtioDisk {
+    fn new(device: Device) -> Result<Self, Errno> {
+        Memory::use_device(device);
+        let mut registers = Registers::new(device, DeviceType::Block).ok_or(Errno::EIO)?;
+        // It was reset just now.
+        device.quiet()?;
+        let features: Features = registers.begin_init(Features::all());
+        let sectors = registers.read_consistent(|| registers.read_config_space::<[u32; 2]>(0)).map_err(io_error)?;
+        let queue = VirtQueue::new(&mut registers, QUEUE, false, false).map_err(io_error)?;
+        let bell = Receiver::new()?;
+        let signaller = bell.signaller(1)?;
+        let interrupt = device.interrupt(0, signaller)?;
+        ipc::close(signaller.0)?;
+        let (data, ends) = Memory::take(MOST + HEAD + END)?.split(MOST);
+        let (head, end) = ends.split(HEAD);
+        registers.finish_init();
+        let sectors = u64::from(sectors[0]) | u64::from(sectors[1]) << 32;
+        Ok(Self { registers, queue, features, sectors, bell, interrupt, data, head, end, is_lost: false })
+    }
+
+    /// Waits until the device is done with the request.
+    fn wait(&mut self) -> Result<(), Errno> {
+        let until = time::monotonic() + PATIENCE;
+        while !self.queue.can_pop() {
+            match self.bell.receive(Patience::Until(until)) {
+                Ok(_) => {
+                    self.registers.ack_interrupt();
+                    self.interrupt.unmask()?;
+                }
+                Err(Errno::EINTR) => {}
+                Err(error) => {
+                    self.is_lost = true;
+                    return Err(if error == Errno::ETIMEDOUT { Errno::EIO } else { error });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has a request done, with the first `len` bytes of the data.
+    fn request(&mut self, kind: u32, sector: u64, len: usize) -> Result<(), Errno> {
+        if self.is_lost {
+            return Err(Errno::EIO);
+        }
+        // SAFETY: each has its part of the memory, and until this returns no other reference to them is in use: if the device does not
+        // return them, nothing uses them any more.
+        let (head, data, end) = unsafe { (self.head.lent(HEAD), self.data.lent(len), self.end.lent(END)) };
+        head[..4].copy_from_slice(&kind.to_le_bytes());
+        head[4..8].fill(0);
+        head[8..].copy_from_slice(&sector.to_le_bytes());
+        end[0] = u8::MAX;
+        let (with_data, only_head) = ([&*head, &*data], [&*head]);
+        let done = match kind {
+            OUT => self.exchange(&with_data, &mut [&mut *end]),
+            IN => self.exchange(&only_head, &mut [data, &mut *end]),
+            _ => self.exchange(&only_head, &mut [&mut *end]),
+        };
+        done?;
+        if end[0] == 0 { Ok(()) } else { Err(Errno::EIO) }
+    }
+
+    fn exchange<'b>(&mut self, from: &'b [&'b [u8]], to: &'b mut [&'b mut [u8]]) -> Result<(), Errno> {
+        // SAFETY: the caller uses the buffers again when the device is done with them, or never.
+        let token = unsafe { self.queue.add(from, to) }.map_err(io_error)?;
+        if self.queue.should_notify() {
+            self.registers.notify(QUEUE);
+        }
+        self.wait()?;
+        // SAFETY: these are the buffers of the request.
+        unsafe { self.queue.pop_used(token, from, to) }.map(drop).map_err(io_error)
+    }
+}
+
+impl Disk for VirtioDisk {
+    fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    fn is_read_only(&self) -> bool {
+        self.features.contains(Features::READ_ONLY)
+    }
+
+    fn most(&self) -> usize {
+        MOST
+    }
+
+    fn read(&mut self, sector: u64, to: &mut [u8]) -> Result<(), Errno> {
+        debug_assert!(to.len() <= MOST && to.len().is_multiple_of(SECTOR));
+        self.request(IN, sector, to.len())?;
+        to.copy_from_slice(&self.data.bytes()[..to.len()]);
+        Ok(())
+    }
+
+    fn write(&mut self, sector: u64, from: &[u8]) -> Result<(), Errno> {
+        debug_assert!(from.len() <= MOST && from.len().is_multiple_of(SECTOR));
+        self.data.bytes()[..from.len()].copy_from_slice(from);
+        self.request(OUT, sector, from.len())
+    }
+
+    fn flush(&mut self) -> Result<(), Errno> {
+        if self.features.contains(Features::FLUSH) { self.request(FLUSH, 0, 0) } else { Ok(()) }
+    }
+}
