@@ -74,7 +74,7 @@ pub const TRANSFER_MAX: usize = 64 << 10;
 /// In [`word::PATH`]: a link at the end of the path is followed too.
 pub const FOLLOW: u64 = 1 << 32;
 
-/// An answer: it was done.
+/// An answer: it was done, or what was found. The kernel asks again the next time.
 pub const DONE: u64 = 0;
 /// An answer: on the way is a symbolic link, whose text was written to window 1. Words: the directory in which it is, where in the path what is behind it
 /// begins, and the text's length.
@@ -102,6 +102,23 @@ pub mod held {
 /// The major and the minor number of a device number, as `dev_t` has them.
 pub const fn device_parts(device: u64) -> (u64, u64) {
     (device >> 8 & 0xfff | device >> 32 & !0xfff, device & 0xff | device >> 12 & 0xffff_ff00)
+}
+
+/// An answer to [`op::LOOKUP`] and [`op::READDIR`]: as [`DONE`], and the kernel may keep it, and give it to others, until it has the name or the
+/// directory changed itself, or the server revokes it (`QUIRE_FORGET`). For a symbolic link its text was written to window 1. From then on
+/// the kernel decides who may search the directory, or open the file and for what, by [`access`](crate::access).
+///
+/// A server that answers so handles one request after the other: it has answered or dropped one before it receives the next.
+pub const KEPT: u64 = 4;
+/// An answer to [`op::LOOKUP`]: as ENOENT, there is nothing of the last name, and the kernel may keep that.
+pub const NOTHING: u64 = 5;
+
+/// Words of an answer to [`op::READDIR`].
+pub mod list {
+    /// How many bytes.
+    pub const LEN: usize = 0;
+    /// 1 if nothing comes behind them.
+    pub const IS_END: usize = 1;
 }
 
 /// Words of an answer with what was found. A regular file comes with a handle of its memory object, which has its attributes; without one it

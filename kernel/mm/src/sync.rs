@@ -48,6 +48,8 @@ pub enum Rank {
     HandlesSecond = 7,
     /// An open object: a pipe, the console.
     Object = 8,
+    /// A set of what is kept of servers' names.
+    Names = 10,
     /// The areas of an address space.
     AddressSpace = 12,
     /// A second address space: fork's child.

@@ -12,6 +12,7 @@ use crate::arch::{speculation, timer};
 use crate::archive;
 use crate::board::BOARD;
 use crate::ipc::descriptor;
+use crate::names::kept::KEPT;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
@@ -169,13 +170,15 @@ pub fn books() -> Books {
         let (processes, threads) = table.counts();
         (processes, threads, u64::from(table.allocations()))
     };
+    let kept = KEPT.allocations() as u64;
     let swap = SPACES.swap().stats();
     let swap = (swap.frames as u64).wrapping_sub(swap.used as u64);
     Books {
         free_pages: system().free.wrapping_add(swap)
             + (heap::SLAB.pages() + kernel_map::table_pages() + RECLAIM.frames()) as u64
             + events::sum(Event::ArchiveCopy),
-        slab_objects: (heap::SLAB.live_objects() as u64).saturating_sub(events::sum(Event::ArchiveNode) + numbers),
+        slab_objects: (heap::SLAB.live_objects() as u64)
+            .saturating_sub(events::sum(Event::ArchiveNode) + numbers + kept),
         page_tables: SPACES.tables() as u64,
         address_spaces: space::in_use(),
         processes: u64::from(processes),

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
+use quire_abi::access::Owned;
 use quire_abi::layout::{Stat, Timespec, mode};
 use quire_abi::names::Change;
 use quire_mm::addr::PAGE_SIZE;
@@ -191,6 +192,12 @@ impl MemoryFile {
     /// Its permissions.
     pub fn permissions(&self) -> u32 {
         self.mode.load(Ordering::Relaxed) & PERMISSIONS
+    }
+
+    /// Type, permissions and owner.
+    pub fn owned(&self) -> Owned {
+        let [mode, user, group] = [&self.mode, &self.user, &self.group].map(|of| of.load(Ordering::Relaxed));
+        Owned { mode, user, group }
     }
 
     /// fchmod. EPERM unless it is the owner's or root's call.

@@ -4,7 +4,9 @@
 //!
 //! - [`mounts`]: what is mounted where.
 //! - [`path`]: a path while it is walked.
+//! - [`kept`]: what is kept of servers' answers.
 //! - [`walk`]: the walk, from mount to mount.
+//! - [`known`]: its part among what is kept.
 //! - [`found`]: what a server answers, checked.
 //! - [`held`]: what links of /proc lead to.
 //!
@@ -12,6 +14,8 @@
 
 pub mod found;
 pub mod held;
+pub mod kept;
+mod known;
 pub mod mounts;
 pub mod path;
 pub mod walk;

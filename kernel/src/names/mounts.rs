@@ -6,11 +6,12 @@
 //! Lock order: a mount's lock ([`Rank::Descriptors`]) is held to look at its server or to change it; nothing is locked, dropped or allocated
 //! meanwhile.
 
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
+use quire_names::Changes;
 
 use crate::archive::Node;
 use crate::ipc::message::Endpoint;
@@ -37,10 +38,19 @@ struct Mount {
     /// The directory of the archive that it covers.
     over: AtomicU32,
     server: SpinLock<Option<(Server, Kind)>>,
+    /// Its server has let an answer be kept.
+    keeps: AtomicBool,
+    changes: Changes,
 }
 
-static MOUNTS: [Mount; MOST] =
-    [const { Mount { over: AtomicU32::new(0), server: SpinLock::new(Cpu, Rank::Descriptors, None) } }; MOST];
+static MOUNTS: [Mount; MOST] = [const {
+    Mount {
+        over: AtomicU32::new(0),
+        server: SpinLock::new(Cpu, Rank::Descriptors, None),
+        keeps: AtomicBool::new(false),
+        changes: Changes::new(),
+    }
+}; MOST];
 
 /// How many there are. Written under [`CHANGES`].
 static COUNT: AtomicUsize = AtomicUsize::new(1);
@@ -65,7 +75,9 @@ pub fn mount(over: &Node, server: Server, kind: Kind) -> Result<(), Errno> {
             return Err(Errno::EBUSY);
         }
         mount.over.store(over.ino, Ordering::Relaxed);
+        mount.keeps.store(false, Ordering::Relaxed);
         let former = mount.server.lock().replace((server, kind));
+        mount.changes.open();
         COUNT.store(count.max(number + 1), Ordering::Release);
         former
     };
@@ -90,6 +102,39 @@ pub fn server(mount: u16) -> Result<Server, Errno> {
     let mount = MOUNTS.get(usize::from(mount)).ok_or(Errno::EIO)?;
     let server = mount.server.lock();
     server.as_ref().map(|(server, _)| server.clone()).ok_or(Errno::EIO)
+}
+
+/// Whether a mount's server has let an answer be kept.
+#[inline]
+pub fn keeps(mount: u16) -> bool {
+    MOUNTS.get(usize::from(mount)).is_some_and(|mount| mount.keeps.load(Ordering::Relaxed))
+}
+
+/// A mount's server lets answers be kept.
+pub fn note_keeps(mount: u16) {
+    if let Some(mount) = MOUNTS.get(usize::from(mount)) {
+        mount.keeps.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What changes in a mount.
+#[inline]
+pub fn changes(mount: u16) -> &'static Changes {
+    &MOUNTS[usize::from(mount) % MOST].changes
+}
+
+/// Calls `visit` for each mount of a server, or for those with this badge.
+pub fn each_of(endpoint: &KArc<Endpoint>, badge: Option<u64>, mut visit: impl FnMut(u16)) {
+    let count = COUNT.load(Ordering::Acquire);
+    for (number, mount) in (0..).zip(&MOUNTS[..count]) {
+        let is_it =
+            mount.server.lock().as_ref().is_some_and(|((server, of), _)| {
+                KArc::ptr_eq(server, endpoint) && badge.is_none_or(|badge| badge == *of)
+            });
+        if is_it {
+            visit(number);
+        }
+    }
 }
 
 /// The device number of a mount's files.

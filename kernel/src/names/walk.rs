@@ -1,14 +1,21 @@
-//! The walk along a path: through the boot archive by the kernel, and through each mount by its server.
+//! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was kept of its
+//! answers ([`known`](super::known)).
 //!
-//! Cost: O(parts) in the archive, and one message for each stretch in a server's file system, which ends at a symbolic link, at
-//! its root, or at the path's end.
+//! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a server that lets nothing be
+//! kept, which ends at a symbolic link, at its root, or at the path's end; and one for each name that another server has not yet told.
+
+use core::ops::{Deref, Range};
 
 use quire_abi::Errno;
-use quire_abi::names::{DONE, FOLLOW, HELD, LINK, UP, op};
+use quire_abi::names::{DONE, FOLLOW, HELD, KEPT as MAY_KEEP, LINK, NOTHING, UP, op};
+use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
+use quire_names::Change;
 
 use super::Place;
 use super::held;
+use super::kept::{Directory, KEPT, Kept, Known};
+use super::known::{Affects, Progress};
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
 use crate::archive::{self, Node};
@@ -21,7 +28,7 @@ use crate::vm::Cpu;
 const MAX_LINKS: u32 = 40;
 
 /// Longest name of a file.
-const NAME_MAX: usize = 255;
+pub const NAME_MAX: usize = 255;
 
 /// Parts of a path that are followed between two points at which others may run.
 const POINT_EVERY: usize = 64;
@@ -69,8 +76,33 @@ pub struct Served {
     pub mount: u16,
     /// What it answered.
     pub answer: Answer,
-    /// The window that it may have written to.
-    pub text: Room,
+    /// The text that came with that.
+    pub text: Text,
+}
+
+/// A text that was answered.
+pub enum Text {
+    /// None.
+    Nothing,
+    /// The window that the server may have written to.
+    Room(Room),
+    /// A part of one that was kept.
+    Known(KArc<Known>, Range<usize>),
+}
+
+impl Deref for Text {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::Room(room) => room,
+            Self::Known(known, part) => match &known.value {
+                Kept::Link(_, text) | Kept::Itself(Directory { list: text, .. }) => &text[part.clone()],
+                _ => &[],
+            },
+        }
+    }
 }
 
 /// Walks a path from a directory, and has the request done at its end. ENOENT for an empty path.
@@ -83,7 +115,8 @@ pub fn walk(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reac
 
 /// The same; with an empty path the request is for the start itself.
 pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result<Reached, Errno> {
-    let mut walk = Walk { place: if path.is_absolute() { Place::ROOT } else { start }, links: 0, parts: 0 };
+    let place = if path.is_absolute() { Place::ROOT } else { start };
+    let mut walk = Walk { place, links: 0, parts: 0, identity: request.identity };
     let mut room = None;
     loop {
         if walk.place.mount == ARCHIVE {
@@ -92,13 +125,20 @@ pub fn walk_from(start: Place, path: &mut Path, request: &Request<'_>) -> Result
             }
             continue;
         }
+        let affects = match walk.among_known(path, request, &mut room)? {
+            Progress::Done(served) => return Ok(Reached::Server(served)),
+            Progress::Left => continue,
+            Progress::Ask(affects) => affects,
+        };
         let mut text = match room.take() {
             Some(room) => room,
             None => Room::take()?,
         };
         let len = request.room.min(ROOM);
-        match walk.at_server(path, request, &mut text[..len])? {
-            Step::Done(answer) => return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text })),
+        match walk.at_server(path, request, affects, &mut text[..len])? {
+            Step::Done(answer) => {
+                return Ok(Reached::Server(Served { mount: walk.place.mount, answer, text: Text::Room(text) }));
+            }
             Step::Held(Object::Archive(node)) if request.op != op::READLINK => return Ok(Reached::Archive(Some(node))),
             Step::Held(object) => return Ok(Reached::Held(object)),
             Step::On => {}
@@ -116,10 +156,14 @@ pub fn in_archive(path: &[u8]) -> Result<&'static Node, Errno> {
     }
 }
 
-struct Walk {
-    place: Place,
+/// A walk that is under way.
+pub struct Walk {
+    /// Where it is.
+    pub place: Place,
     links: u32,
     parts: usize,
+    /// User and group, once they are known.
+    identity: Option<(u32, u32)>,
 }
 
 /// What an answer of a server means for a walk.
@@ -144,10 +188,7 @@ impl Walk {
             if !at.is_dir() {
                 return Err(Errno::ENOTDIR);
             }
-            self.parts += 1;
-            if self.parts.is_multiple_of(POINT_EVERY) {
-                Cpu.resched_point().map_err(|_| Errno::EINTR)?;
-            }
+            self.count_part()?;
             let (len, behind) = path.next_part();
             if len > NAME_MAX {
                 return Err(Errno::ENAMETOOLONG);
@@ -184,20 +225,106 @@ impl Walk {
         }
     }
 
-    /// Goes on at the server of the mount, to the end, or to a link or out of it.
-    fn at_server(&mut self, path: &mut Path, request: &Request<'_>, room: &mut [u8]) -> Result<Step, Errno> {
-        path.skip_slashes();
+    /// One more part. EINTR for a caller that was killed.
+    pub fn count_part(&mut self) -> Result<(), Errno> {
+        self.parts += 1;
+        if self.parts.is_multiple_of(POINT_EVERY) {
+            Cpu.resched_point().map_err(|_| Errno::EINTR)?;
+        }
+        Ok(())
+    }
+
+    /// The caller's user and group, of a request for access to files.
+    pub fn identity(&mut self) -> (u32, u32) {
+        *self.identity.get_or_insert_with(for_files)
+    }
+
+    /// In a server's file system: goes on as far as names are known.
+    fn among_known(
+        &mut self,
+        path: &mut Path,
+        request: &Request<'_>,
+        room: &mut Option<Room>,
+    ) -> Result<Progress, Errno> {
+        if request.only.is_some_and(|only| only != self.place.mount) {
+            return Ok(Progress::Ask(Affects::Nothing));
+        }
+        if mounts::keeps(self.place.mount) {
+            return self.known(path, request, room);
+        }
+        Ok(Progress::Ask(if request.changes() { Affects::Anything } else { Affects::Nothing }))
+    }
+
+    /// Goes out of the root of the mount where it is.
+    pub fn leave(&mut self) -> Result<(), Errno> {
+        let covered = archive::by_number(mounts::covered(self.place.mount)).ok_or(Errno::ENOENT)?;
+        self.place = Place::archive(covered.parent);
+        Ok(())
+    }
+
+    /// Calls the server of the mount with an operation at the end of a path from the directory where it is; `texts` is the path, and what
+    /// follows it.
+    pub fn call(
+        &mut self,
+        request: &Request<'_>,
+        op: u64,
+        (texts, path, follows): (&[u8], usize, bool),
+        room: &mut [u8],
+    ) -> Result<Answer, Errno> {
         let (endpoint, badge) = mounts::server(self.place.mount)?;
+        let words = words_of(self.place, request, self.identity(), (path, follows), texts.len() - path);
+        let answer = ask::ask((&endpoint, badge), op, words, texts, room);
+        let answer = answer.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
+        if matches!(answer.label, MAY_KEEP | NOTHING) {
+            mounts::note_keeps(self.place.mount);
+        }
+        Ok(answer)
+    }
+
+    /// Takes out what is kept of what a request changes, which is under way until the result is dropped.
+    fn begin(&self, affects: Affects, path: &Path, request: &Request<'_>) -> Option<Change<'static>> {
+        if let Affects::Nothing = affects {
+            return None;
+        }
+        let changes = mounts::changes(self.place.mount);
+        let change = changes.begin();
+        match affects {
+            Affects::Nothing => {}
+            Affects::Name(len) => {
+                KEPT.remove(self.place.to_word(), &path.rest()[..len]);
+                if matches!(request.op, op::RENAME | op::LINK)
+                    && let Some(old) = Place::new(self.place.mount, request.mode)
+                {
+                    let slashes = request.text.iter().rev().take_while(|byte| **byte == b'/').count();
+                    KEPT.remove(old.to_word(), &request.text[..request.text.len() - slashes]);
+                }
+            }
+            Affects::Itself => KEPT.remove(self.place.to_word(), b""),
+            Affects::Anything => changes.revoke(),
+        }
+        Some(change)
+    }
+
+    /// Goes on at the server of the mount, to the end, or to a link or out of it.
+    fn at_server(
+        &mut self,
+        path: &mut Path,
+        request: &Request<'_>,
+        affects: Affects,
+        room: &mut [u8],
+    ) -> Result<Step, Errno> {
+        path.skip_slashes();
         let len = path.rest().len();
-        let words = words_of(self.place, request, len);
         let is_other = request.only.is_some_and(|only| only != self.place.mount);
         let op = if is_other { op::PARENT } else { request.op };
-        let asked = path.with_text(request.text, |text| ask::ask((&endpoint, badge), op, words, text, room))?;
-        let answer = asked.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
+        let answer = {
+            let _change = self.begin(affects, path, request);
+            path.with_text(request.text, |texts| self.call(request, op, (texts, len, request.follow), room))??
+        };
         let [directory, behind, text_len, ..] = answer.words;
         match answer.label {
-            DONE if is_other => Err(Errno::EXDEV),
-            DONE => Ok(Step::Done(answer)),
+            DONE | MAY_KEEP if is_other => Err(Errno::EXDEV),
+            DONE | MAY_KEEP => Ok(Step::Done(answer)),
             LINK => {
                 let text = room.get(..text_len as usize).ok_or(Errno::EIO)?;
                 self.pass(path, len, behind)?;
@@ -219,8 +346,7 @@ impl Walk {
                     return Err(Errno::EIO);
                 }
                 self.pass(path, len, behind)?;
-                let covered = archive::by_number(mounts::covered(self.place.mount)).ok_or(Errno::ENOENT)?;
-                self.place = Place::archive(covered.parent);
+                self.leave()?;
                 Ok(Step::On)
             }
             error => Err(error_of(error)),
@@ -235,7 +361,7 @@ impl Walk {
     }
 
     /// A symbolic link takes the place of what was walked.
-    fn follow(&mut self, path: &mut Path, link: &[u8]) -> Result<(), Errno> {
+    pub fn follow(&mut self, path: &mut Path, link: &[u8]) -> Result<(), Errno> {
         self.count_link()?;
         path.prepend(link)
     }
@@ -260,17 +386,21 @@ impl Walk {
     }
 }
 
-/// The words of a request at a place, with so many bytes of a path.
-fn words_of(place: Place, request: &Request<'_>, len: usize) -> [u64; 6] {
-    let follow = if request.follow { FOLLOW } else { 0 };
-    let (user, group) = request.identity.unwrap_or_else(for_files);
+/// The words of a request at a place, with so many bytes of a path, at whose end a link is followed or not, and of a second text.
+fn words_of(
+    place: Place,
+    request: &Request<'_>,
+    (user, group): (u32, u32),
+    (path, follows): (usize, bool),
+    text: usize,
+) -> [u64; 6] {
     [
         place.number(),
         request.argument,
         request.mode,
         u64::from(user) | u64::from(group) << 32,
-        len as u64 | follow,
-        request.text.len() as u64,
+        path as u64 | if follows { FOLLOW } else { 0 },
+        text as u64,
     ]
 }
 
@@ -278,10 +408,12 @@ fn words_of(place: Place, request: &Request<'_>, len: usize) -> [u64; 6] {
 /// `room`, of any length.
 pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<Answer, Errno> {
     let (endpoint, badge) = mounts::server(place.mount)?;
-    let asked = ask::ask((&endpoint, badge), request.op, words_of(place, request, 0), request.text, room);
+    let identity = request.identity.unwrap_or_else(for_files);
+    let words = words_of(place, request, identity, (0, request.follow), request.text.len());
+    let asked = ask::ask((&endpoint, badge), request.op, words, request.text, room);
     let answer = asked.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
     match answer.label {
-        DONE => Ok(answer),
+        DONE | MAY_KEEP => Ok(answer),
         LINK | UP | HELD => Err(Errno::EIO),
         error => Err(error_of(error)),
     }
@@ -294,7 +426,10 @@ fn for_files() -> (u32, u32) {
 }
 
 /// The error that an answer's label says; EIO for a label that has no meaning.
-fn error_of(label: u64) -> Errno {
+pub fn error_of(label: u64) -> Errno {
+    if label == NOTHING {
+        return Errno::ENOENT;
+    }
     match Errno::from_ret(label as isize) {
         // The server's want of memory is not the caller's, who would be repeated for it.
         Err(Errno::ENOMEM) => Errno::ENOSPC,

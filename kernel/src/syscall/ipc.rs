@@ -12,6 +12,7 @@ use crate::ipc::cargo::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
+use crate::names::kept;
 use crate::task::thread::current;
 use crate::vm::{Cpu, Object};
 
@@ -51,6 +52,12 @@ pub fn mint(a: Args) -> Answer {
         _ => return Err(Errno::EINVAL),
     };
     insert(Handle::new(target, badge))
+}
+
+/// What the server that x0 receives for has said of the file system that is mounted by a sender with the badge x1 is not true any more.
+pub fn forget(a: Args) -> Answer {
+    kept::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
+    Ok(0)
 }
 
 /// Calls by the sender x0.

@@ -182,6 +182,11 @@ impl Receiver {
         sys::plain!(nr::QUIRE_ENDPOINT).map(|number| Self(number as u32))
     }
 
+    /// What the kernel keeps of the file system that is mounted by the sender with this badge is not true any more.
+    pub fn forget(self, badge: u64) -> Result<(), Errno> {
+        sys::plain!(nr::QUIRE_FORGET, self.0, badge).map(drop)
+    }
+
     /// A handle to call this endpoint by; its calls are told by the badge.
     pub fn sender(self, badge: u64) -> Result<Sender, Errno> {
         sys::plain!(nr::QUIRE_MINT, self.0, rights::SEND, badge).map(|number| Sender(number as u32))

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::names::{Change, DONE, FOLLOW, HELD, LINK, TRANSFER_MAX, UP, node, op, word};
+use quire_abi::names::{Change, DONE, FOLLOW, HELD, KEPT, LINK, NOTHING, TRANSFER_MAX, UP, node, op, word};
 
 use crate::walk::Follow;
 
@@ -140,6 +140,16 @@ impl Answer {
     /// `behind`.
     pub fn held(pid: u32, behind: usize, what: u64, number: u32) -> Self {
         Self { label: HELD, words: [pid.into(), behind as u64, what, number.into(), 0, 0], ..Self::default() }
+    }
+
+    /// The same answer, and the kernel may keep it.
+    pub fn kept(self) -> Self {
+        Self { label: KEPT, ..self }
+    }
+
+    /// There is nothing of that name, and the kernel may keep that.
+    pub fn nothing() -> Self {
+        Self { label: NOTHING, ..Self::default() }
     }
 
     /// It failed.

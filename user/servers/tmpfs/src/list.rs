@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::names::statfs;
+use quire_abi::names::{list, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, TEXT_MAX};
 use quire_fs::walk::Names;
@@ -23,13 +23,17 @@ impl<O: Objects> Tree<O> {
         let special = [(0, &b"."[..], slot), (1, &b".."[..], self.parent(slot))];
         let special = special.into_iter().filter(|(at, ..)| *at >= place);
         let mut records = Records::new(room);
+        let mut is_end = 1;
         for (at, name, node) in special.chain(directory.from(place.max(FIRST))) {
             let mode = self.table.get(node).map_or(0, Node::full_mode);
             if !records.push(name, self.table.number(node), mode, at + 1)? {
+                is_end = 0;
                 break;
             }
         }
-        Ok(records.into_answer())
+        let mut answer = records.into_answer().kept();
+        answer.words[list::IS_END] = is_end;
+        Ok(answer)
     }
 
     /// A directory in which something is.

@@ -17,7 +17,13 @@ const TMPFILE: u32 = 0o20000000;
 
 impl<O: Objects> Tree<O> {
     pub(crate) fn lookup(&self, end: &End) -> Result<Answer, Errno> {
-        self.answer(end.node.ok_or(Errno::ENOENT)?, rights::READ)
+        let Some(node) = end.node else { return Ok(Answer::nothing()) };
+        // (The kernel decides who may do what with a file that it keeps.)
+        let mut answer = self.answer(node, rights::READ | rights::WRITE)?.kept();
+        if let Some(Node { kind: Kind::Link(text), .. }) = self.table.get(node) {
+            answer.text = copied(text)?;
+        }
+        Ok(answer)
     }
 
     pub(crate) fn open(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {

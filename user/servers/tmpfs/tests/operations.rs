@@ -6,7 +6,7 @@ use common::Asked;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::mode;
-use quire_abi::names::{Change, DONE, LINK, UP, op};
+use quire_abi::names::{Change, KEPT, LINK, NOTHING, UP, list, op};
 
 #[test]
 fn paths_end_where_they_lead() {
@@ -34,7 +34,9 @@ fn a_walk_stops_at_links_and_above_the_root() {
     let stopped = fs.raw(op::LOOKUP, "d/l/x", 0, 0, b"", false);
     assert_eq!((stopped.label, stopped.words[..3].to_vec()), (LINK, vec![directory, 3, 8]));
     assert_eq!(stopped.text, b"to/there");
-    assert_eq!(fs.raw(op::LOOKUP, "d/l", 0, 0, b"", false).label, DONE);
+    let link = fs.raw(op::LOOKUP, "d/l", 0, 0, b"", false);
+    assert_eq!((link.label, &link.text[..]), (KEPT, &b"to/there"[..]));
+    assert_eq!(fs.raw(op::LOOKUP, "d/none", 0, 0, b"", false).label, NOTHING);
     assert_eq!(fs.raw(op::LOOKUP, "d/l", 0, 0, b"", true).label, LINK);
     assert_eq!(fs.raw(op::LOOKUP, "d/l/", 0, 0, b"", false).label, LINK);
     let up = fs.raw(op::LOOKUP, "d/../../x", 0, 0, b"", false);
@@ -151,6 +153,8 @@ fn a_list_meets_what_stays_once() {
         place = next;
     }
     assert_eq!(met, (0..100).collect::<Vec<_>>());
+    let is_end = |fs: &mut Asked, place, room| fs.raw(op::READDIR, "", place, room, b"", false).words[list::IS_END];
+    assert_eq!((is_end(&mut fs, 0, 200), is_end(&mut fs, u64::MAX, 200)), (0, 1));
     assert_eq!(fs.list(0, 0, 23), Err(Errno::EINVAL));
     assert_eq!(fs.list(0, u64::MAX, 4000).unwrap().0, []);
 }

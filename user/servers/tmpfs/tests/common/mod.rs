@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::{Stat, dtype, mode};
-use quire_abi::names::{self, DONE, op};
+use quire_abi::names::{self, DONE, KEPT, NOTHING, op};
 use quire_fs::request::{Answer, Request};
 use quire_tmpfs::objects::Objects;
 use quire_tmpfs::tree::Tree;
@@ -83,7 +83,8 @@ impl Asked {
     pub fn ask(&mut self, op: u64, path: &str, argument: u64, mode: u64, text: &[u8]) -> Result<Answer, Errno> {
         let answer = self.raw(op, path, argument, mode, text, false);
         match answer.label {
-            DONE => Ok(answer),
+            DONE | KEPT => Ok(answer),
+            NOTHING => Err(Errno::ENOENT),
             label => Err(Errno::from_ret(label as isize).expect_err("not stopped on the way")),
         }
     }
