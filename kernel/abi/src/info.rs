@@ -4,7 +4,7 @@
 
 use crate::layout::pod;
 
-pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, MountInfo, SystemInfo, Books, MapAudit);
+pod!(ZoneInfo, RegionInfo, CpuInfo, ProcessInfo, MountInfo, NodeInfo, SystemInfo, Books, MapAudit);
 
 /// The kinds of records of `QUIRE_INFO(kind, index, buf, len)`, which copies record number `index` of `kind` and
 /// returns its size; ENOENT past the last record, EINVAL for an unknown kind or a `len` that is not the record's size.
@@ -44,6 +44,8 @@ pub mod kind {
     /// [`DescriptorInfo`](crate::process::DescriptorInfo), one a descriptor of the process in the fifth argument, found as
     /// [`THREAD`]. EPERM for a caller that may not inspect the process.
     pub const DESCRIPTOR: usize = 14;
+    /// [`super::NodeInfo`], one a node.
+    pub const NODE: usize = 15;
 }
 
 /// Orders 0 to 10 of the buddy allocator.
@@ -211,6 +213,17 @@ impl Default for MountInfo {
     }
 }
 
+/// Nodes that a record has room for.
+pub const NODES: usize = 8;
+
+/// A NUMA node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct NodeInfo {
+    /// How far away memory of each node is, in the units of the device tree: 10 is local.
+    pub distances: [u8; NODES],
+}
+
 /// The machine as a whole; memory in pages.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -237,6 +250,18 @@ pub struct SystemInfo {
     pub committed: u64,
     /// Promised at most in mode 2 of `vm.overcommit_memory` (`CommitLimit`).
     pub commit_limit: u64,
+    /// Threads that were made, those of processes that begin too.
+    pub made: u64,
+    /// Load averages of 1, 5 and 15 minutes, with 11 bits behind the point.
+    pub loads: [u64; 3],
+    /// Threads that run or could.
+    pub running: u32,
+    /// Threads.
+    pub threads: u32,
+    /// Processes.
+    pub processes: u32,
+    /// The number that was given to a process or thread last.
+    pub last_pid: u32,
     /// CPUs online.
     pub cpus: u32,
     /// NUMA nodes.
@@ -287,7 +312,8 @@ const _: () = {
     assert!(size_of::<CpuInfo>() == 64);
     assert!(size_of::<ProcessInfo>() == 128);
     assert!(size_of::<MountInfo>() == 88);
-    assert!(size_of::<SystemInfo>() == 128);
+    assert!(size_of::<NodeInfo>() == NODES);
+    assert!(size_of::<SystemInfo>() == 176);
     assert!(size_of::<Books>() == 64);
     assert!(size_of::<MapAudit>() == 32);
 };

@@ -5,7 +5,7 @@ use crate::layout::{Pod, Rlimit, rlimit};
 
 /// The parts of a process's memory that exec has filled, for `QUIRE_PROCESS_TEXT(pid, which, offset, buf, len)`.
 pub mod text {
-    /// The arguments, each with its NUL. Any process may read those of any other.
+    /// The arguments, each with its NUL. Any process may read those of any other. Those of number 0 are the kernel's, without a NUL.
     pub const ARGUMENTS: usize = 0;
     /// The environment.
     pub const ENVIRONMENT: usize = 1;
@@ -29,6 +29,22 @@ pub mod flag {
     pub const NO_NEW_PRIVILEGES: u32 = 2;
     /// It has memory: it is no zombie, and not about to become one.
     pub const MEMORY: u32 = 4;
+}
+
+/// What the kernel never goes beyond.
+pub mod limit {
+    /// One more than the highest number of a process or thread.
+    pub const NUMBERS: usize = 32768;
+    /// Areas of a space.
+    pub const AREAS: usize = 65530;
+    /// One more than the highest number of a descriptor.
+    pub const DESCRIPTORS: usize = 1 << 20;
+    /// Further groups.
+    pub const GROUPS: usize = 65536;
+    /// Bytes in a pipe.
+    pub const PIPE: usize = 65536;
+    /// The lowest address of a mapping.
+    pub const LOWEST: usize = 65536;
 }
 
 /// Further groups that a record has room for.

@@ -4,7 +4,7 @@
 //! kernel's code also runs under `cargo test`, with host threads as CPUs.
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
-//! - [`addr`], `bitmap`, [`event`], [`numbers`], `steps`, [`vm_flags`]: basic types.
+//! - [`addr`], `bitmap`, [`event`], [`load`], [`numbers`], `steps`, [`vm_flags`]: basic types.
 //! - [`machine`]: the hardware, and the threads on it.
 //! - [`sync`], [`fallible`]: locks, allocation that can fail.
 //! - [`spans`]: intervals of page numbers, in trees.
@@ -58,6 +58,7 @@ pub mod event;
 pub mod fallible;
 pub mod frame;
 pub mod kernel_table;
+pub mod load;
 pub mod machine;
 pub mod memblock;
 pub mod mm;

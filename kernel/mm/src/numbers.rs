@@ -55,6 +55,11 @@ impl Numbers {
         first_set(self.full.iter().map(|full| !full), from)
     }
 
+    /// The number that was taken last; 0 for none.
+    pub fn last(&self) -> u32 {
+        self.last
+    }
+
     /// Takes a number that [`Numbers::next_free`] answered.
     pub fn take(&mut self, number: u32) {
         let index = number as usize / 64;

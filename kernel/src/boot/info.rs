@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use quire_abi::info::{Books, CpuInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
+use quire_abi::info::{Books, CpuInfo, NODES, NodeInfo, ProcessInfo, RegionInfo, SystemInfo, ZoneInfo};
 use quire_abi::process::flag;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::event::Event;
@@ -13,6 +13,7 @@ use crate::archive;
 use crate::board::BOARD;
 use crate::ipc::descriptor;
 use crate::names::kept::KEPT;
+use crate::task::load;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
@@ -35,6 +36,11 @@ pub fn system() -> SystemInfo {
     let n = text.len().min(31);
     name[..n].copy_from_slice(&text[..n]);
     let (stacks, spare) = stack::pages();
+    let ((processes, threads), (made, last_pid)) = {
+        let table = TABLE.lock();
+        (table.counts(), table.made())
+    };
+    let now = timer::now_ns();
     SystemInfo {
         ram: board.memory_size() / PAGE_SIZE as u64,
         managed: PAGES.total_managed() as u64,
@@ -45,7 +51,13 @@ pub fn system() -> SystemInfo {
         archive: archive::range(board).map_or(0, |r| archive::pages(&r)) as u64,
         committed: SPACES.commit().committed() as u64,
         commit_limit: SPACES.commit().limit() as u64,
-        uptime_ns: timer::now_ns(),
+        uptime_ns: now,
+        made,
+        loads: load::averages(now),
+        running: load::runnable() as u32,
+        threads,
+        processes,
+        last_pid,
         first_user_ns: FIRST_USER_NS.load(Ordering::Relaxed),
         cpus: percpu::online().count() as u32,
         nodes: board.banks.iter().map(|b| u32::from(b.node)).max().map_or(1, |n| n + 1),
@@ -61,6 +73,17 @@ pub fn zone(index: usize) -> Option<ZoneInfo> {
 /// A region of the physical map.
 pub fn region(index: usize) -> Option<RegionInfo> {
     MEMORY.get().regions().nth(index)
+}
+
+/// A node of the tree.
+pub fn node(index: usize) -> Option<NodeInfo> {
+    let count = system().nodes as usize;
+    let index = speculation::bounded(index, count.min(NODES))?;
+    let mut node = NodeInfo::default();
+    for (to, distance) in node.distances.iter_mut().enumerate().take(count) {
+        *distance = BOARD.get().distances.get(index, to);
+    }
+    Some(node)
 }
 
 /// A CPU of the tree.

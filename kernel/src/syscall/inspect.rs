@@ -7,24 +7,36 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 use quire_abi::flags::{Control, Open};
-use quire_abi::process::{DescriptorInfo, GROUPS, MemoryLayout, ProcessDetail, ThreadInfo, object, set, text};
+use quire_abi::process::{DescriptorInfo, GROUPS, MemoryLayout, ProcessDetail, ThreadInfo, limit, object, set, text};
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::{KArc, try_zeroed};
 use quire_mm::mm::FaultError;
+use quire_mm::numbers;
 
 use super::lookup::stat_here;
 use super::quire::control;
 use super::{Answer, Args};
 use crate::arch::uaccess;
+use crate::board::BOARD;
 use crate::boot::info;
 use crate::ipc::descriptor::{Descriptor, Object};
+use crate::ipc::pipe;
+use crate::ipc::table::NR_OPEN;
 use crate::names::mounts;
-use crate::task::credentials::permit_inspection;
+use crate::task::credentials::{MAX_GROUPS, permit_inspection};
 use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE};
 use crate::task::users;
 use crate::task::wait::Sleep;
 use crate::vm::Mm;
+
+const _: () = {
+    assert!(limit::NUMBERS == numbers::LIMIT as usize);
+    assert!(limit::AREAS == quire_mm::mm::MAX_MAP_COUNT);
+    assert!(limit::DESCRIPTORS == NR_OPEN as usize);
+    assert!(limit::GROUPS == MAX_GROUPS);
+    assert!(limit::PIPE == pipe::CAPACITY);
+};
 
 fn process(pid: u32) -> Result<KArc<Process>, Errno> {
     TABLE.lock().process(pid).cloned().ok_or(Errno::ESRCH)
@@ -157,8 +169,12 @@ fn record(number: usize, descriptor: &Descriptor) -> DescriptorInfo {
 ///
 /// The process may change its memory as it likes, and what it has unmapped ends the text.
 pub fn process_text(a: Args) -> Answer {
-    let process = process(a.uint(0))?;
     let which = a.word(1);
+    if a.uint(0) == 0 && which == text::ARGUMENTS {
+        let rest = BOARD.get().chosen.bootargs.as_bytes().get(a.word(2)..).unwrap_or(&[]);
+        return uaccess::copy_to_user(a.addr(3), &rest[..rest.len().min(a.word(4))]);
+    }
+    let process = process(a.uint(0))?;
     if which != text::ARGUMENTS {
         permit_inspection(&process)?;
     }

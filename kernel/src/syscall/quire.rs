@@ -46,6 +46,7 @@ pub fn info(a: Args) -> Answer {
         kind::CMA => answer(a, statistics::cma(index)),
         kind::AREA => answer(a, area(a)?),
         kind::MOUNT => answer(a, mount_info(index)?),
+        kind::NODE => answer(a, facts::node(index)),
         kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),

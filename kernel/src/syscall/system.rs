@@ -8,6 +8,7 @@ use quire_abi::flags::{reboot as cmd, syslog as action};
 use quire_abi::layout::{Sysinfo, Utsname};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
+use quire_mm::load;
 use quire_mm::sync::Rank;
 
 use super::{Answer, Args};
@@ -17,7 +18,6 @@ use crate::console::log as kernel_log;
 use crate::power;
 use crate::task::credentials::{Privilege, require};
 use crate::task::point::resched_point;
-use crate::task::table::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::{self, Sleep};
 use crate::vm::{Cpu, SPACES, SpinLock};
@@ -76,7 +76,6 @@ pub fn setdomainname(a: Args) -> Answer {
 
 pub fn sysinfo(a: Args) -> Answer {
     let system = info::system();
-    let (processes, _) = TABLE.lock().counts();
     let swap = SPACES.swap().stats();
     let record = Sysinfo {
         uptime: (timer::now_ns() / 1_000_000_000) as i64,
@@ -84,7 +83,9 @@ pub fn sysinfo(a: Args) -> Answer {
         freeram: system.free * PAGE_SIZE as u64,
         totalswap: (swap.slots * PAGE_SIZE) as u64,
         freeswap: (swap.slots.saturating_sub(swap.used) * PAGE_SIZE) as u64,
-        procs: processes.min(u32::from(u16::MAX)) as u16,
+        // (With 16 bits behind the point.)
+        loads: system.loads.map(|load| load << (16 - load::SHIFT)),
+        procs: system.processes.min(u32::from(u16::MAX)) as u16,
         mem_unit: 1,
         ..Sysinfo::default()
     };

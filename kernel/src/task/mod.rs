@@ -4,7 +4,7 @@
 //! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
 //! - [`users`]: what is limited for all processes of a user.
 //! - [`directory`], [`action`], [`pending`]: the working directory, what signals do to a process, and those that it has not taken yet.
-//! - [`percpu`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
+//! - [`percpu`], [`load`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`], [`signal`],
 //!   [`stop`], [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
 //!   thread waits, which a signal ends, which is sent to a process, which has threads.
@@ -30,6 +30,7 @@ pub mod inject;
 pub mod itimer;
 pub mod kswapd;
 pub mod latency;
+pub mod load;
 pub mod membarrier;
 pub mod memory_limits;
 pub mod oom;

@@ -25,6 +25,7 @@ use quire_platform::bootargs;
 
 use super::balance::{self, enqueue, may_run, requeue};
 use super::cputime::{self, Faults};
+use super::load;
 use super::percpu::{self, PerCpu};
 use super::rseq;
 use super::thread::{Thread, current, state, work};
@@ -360,6 +361,7 @@ pub fn tick(in_kernel: bool) {
         here.next_tick.store(now + slice(), Ordering::Relaxed);
         end_slice(here, due, now, in_kernel);
     }
+    load::tick(now);
     super::timer::wake_due(now);
     super::alarm::expire(now);
     program_timer(here);

@@ -160,6 +160,8 @@ pub struct Table {
     /// Processes with threads that are to be marked. Behind `&Table` only [`Table::mark_all`] goes there.
     to_mark: UnsafeCell<LinkedList<ToMark>>,
     chunks: u32,
+    /// Processes and threads that were made.
+    made: u64,
     processes: u32,
     threads: u32,
 }
@@ -179,6 +181,7 @@ impl Table {
             groups: RBTree::new(ByPgid::NEW),
             to_mark: UnsafeCell::new(LinkedList::new(ToMark::NEW)),
             chunks: 0,
+            made: 0,
             processes: 0,
             threads: 0,
         }
@@ -285,6 +288,11 @@ impl Table {
         (self.processes, self.threads)
     }
 
+    /// Threads that were made since power-on, first ones of processes too, and the number that was given last.
+    pub fn made(&self) -> (u64, u32) {
+        (self.made, self.numbers.last())
+    }
+
     /// Allocations that places for numbers have taken, which stay.
     pub fn allocations(&self) -> u32 {
         self.chunks
@@ -314,6 +322,7 @@ impl Table {
             family.left_to_mark.set(left + 1);
         }
         self.threads += 1;
+        self.made += 1;
     }
 
     /// Takes a thread out of its process; answers how many are left.

@@ -30,6 +30,9 @@ impl Record for info::CpuInfo {
 impl Record for info::MountInfo {
     const KIND: usize = kind::MOUNT;
 }
+impl Record for info::NodeInfo {
+    const KIND: usize = kind::NODE;
+}
 impl Record for PageTypeInfo {
     const KIND: usize = kind::PAGE_TYPE;
 }
@@ -83,11 +86,16 @@ pub fn processes(from: u32) -> impl Iterator<Item = ProcessInfo> {
     })
 }
 
+/// The first area of the kernel's vmalloc range that ends above an address; ENOENT if there is none.
+pub fn vmalloc_from(from: usize) -> Result<VmallocInfo, Errno> {
+    record(from)
+}
+
 /// The areas of the kernel's vmalloc range, by address.
 pub fn vmalloc_areas() -> impl Iterator<Item = VmallocInfo> {
     let mut from = 0;
     core::iter::from_fn(move || {
-        let area: VmallocInfo = record(from).ok()?;
+        let area = vmalloc_from(from).ok()?;
         from = area.end as usize;
         Some(area)
     })
@@ -243,6 +251,21 @@ pub fn sysinfo() -> Result<Sysinfo, Errno> {
     // SAFETY: the kernel writes one record.
     unsafe { sys::call(nr::SYSINFO, [&raw mut info as usize]) }?;
     Ok(info)
+}
+
+/// Gives the machine another name, or its NIS domain.
+pub fn set_uname(name: &[u8], is_domain: bool) -> Result<(), Errno> {
+    let number = if is_domain { nr::SETDOMAINNAME } else { nr::SETHOSTNAME };
+    // SAFETY: the kernel reads so many bytes.
+    unsafe { sys::call(number, [name.as_ptr() as usize, name.len()]) }.map(drop)
+}
+
+/// Random bytes.
+pub fn random_bytes() -> Result<[u8; 16], Errno> {
+    let mut bytes = [0; 16];
+    // SAFETY: the kernel writes at most so many bytes.
+    unsafe { sys::call(nr::GETRANDOM, [bytes.as_mut_ptr() as usize, bytes.len(), 0]) }?;
+    Ok(bytes)
 }
 
 /// A random number.

@@ -25,6 +25,6 @@ pub fn oom_score_adj(of: &Subject<'_>, text: &[u8], is_root: bool) -> Result<(),
 }
 
 /// The only number in a text.
-fn number(text: &[u8]) -> Option<i64> {
+pub fn number(text: &[u8]) -> Option<i64> {
     core::str::from_utf8(text).ok()?.trim_ascii().parse().ok()
 }

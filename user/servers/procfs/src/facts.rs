@@ -3,10 +3,10 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
+use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Sysinfo, Utsname};
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
-use quire_abi::statistics::{AreaInfo, Counter};
+use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 
 /// The kernel, or what stands for it in tests.
 pub trait Facts {
@@ -20,6 +20,8 @@ pub trait Facts {
     fn now(&self) -> u64;
     /// All CPUs.
     fn cpus(&self) -> Vec<CpuInfo>;
+    /// All nodes.
+    fn nodes(&self) -> Vec<NodeInfo>;
     /// All zones.
     fn zones(&self) -> Vec<ZoneInfo>;
     /// All mounts.
@@ -38,6 +40,22 @@ pub trait Facts {
     fn area_from(&self, pid: u32, from: u64, is_counted: bool) -> Option<AreaInfo>;
     /// What exec has put into a process's memory, from an offset on: how many bytes.
     fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize;
+    /// A record of page types, of a zone and a migrate type.
+    fn page_type(&self, index: usize) -> Option<PageTypeInfo>;
+    /// A slab cache.
+    fn slab(&self, index: usize) -> Option<SlabCacheInfo>;
+    /// The first area of the kernel's addresses that ends above one.
+    fn vmalloc_from(&self, from: u64) -> Option<VmallocInfo>;
+    /// Random bytes.
+    fn random(&self) -> [u8; 16];
+    /// The bits of `AT_HWCAP`.
+    fn features(&self) -> u64;
+    /// A setting of the machine.
+    fn setting(&self, which: usize) -> u64;
+    /// Changes it.
+    fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno>;
+    /// Gives the machine another name, or its NIS domain.
+    fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno>;
     /// The process that asks, and its thread.
     fn caller(&self) -> (u32, u32);
     /// Gives a thread another name, NUL-padded.

@@ -2,8 +2,10 @@
 
 use core::fmt::{self, Write};
 
-use quire_abi::info::CpuInfo;
+use quire_abi::info::{CpuInfo, ORDERS};
 use quire_abi::names;
+use quire_abi::process as abi;
+use quire_abi::statistics::{PageTypeInfo, area};
 
 use crate::facts::{Facts, kib, text, ticks};
 use crate::out::Out;
@@ -69,7 +71,8 @@ pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
 
 /// stat: times of CPUs in ticks, switches, when the machine began.
 pub fn stat(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
-    let (cpus, uptime) = (facts.cpus(), facts.system().uptime_ns);
+    let (cpus, system) = (facts.cpus(), facts.system());
+    let uptime = system.uptime_ns;
     // What is neither idle nor the kernel's is programs'.
     let of = |cpu: &CpuInfo| {
         let user = uptime.saturating_sub(cpu.idle_ns).saturating_sub(cpu.system_ns);
@@ -79,15 +82,28 @@ pub fn stat(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
         let [user, system, idle] = times.map(ticks);
         writeln!(out, "{name} {user} 0 {system} {idle} 0 0 0 0 0 0")
     };
-    let all = cpus.iter().map(of).fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
+    let all = online(&cpus).map(|(_, cpu)| of(cpu)).fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
     line(out, "cpu ", all)?;
-    for (n, cpu) in cpus.iter().enumerate() {
+    for (n, cpu) in online(&cpus) {
         line(out, &alloc::format!("cpu{n}"), of(cpu))?;
     }
-    let running = facts.processes(0).filter(|process| process.state == u32::from(b'R')).count();
     let switches: u64 = cpus.iter().map(|cpu| cpu.switches).sum();
     let began = facts.now().saturating_sub(uptime) / 1_000_000_000;
-    writeln!(out, "ctxt {switches}\nbtime {began}\nprocs_running {running}\nprocs_blocked 0")
+    writeln!(out, "ctxt {switches}\nbtime {began}\nprocesses {}", system.made)?;
+    writeln!(out, "procs_running {}\nprocs_blocked 0", system.running)
+}
+
+/// loadavg.
+pub fn loadavg(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    /// Bits behind the point.
+    const POINT: u32 = 11;
+    let system = facts.system();
+    for load in system.loads {
+        // To the nearest hundredth.
+        let load = load + (1 << POINT) / 200;
+        write!(out, "{}.{:02} ", load >> POINT, ((load & ((1 << POINT) - 1)) * 100) >> POINT)?;
+    }
+    writeln!(out, "{}/{} {}", system.running, system.threads, system.last_pid)
 }
 
 /// uptime: seconds since power-on, and those that CPUs were idle.
@@ -103,13 +119,29 @@ pub fn version(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{} version {} {}", text(&names.sysname), text(&names.release), text(&names.version))
 }
 
+/// The CPUs that run, with their numbers.
+pub fn online(cpus: &[CpuInfo]) -> impl Iterator<Item = (usize, &CpuInfo)> {
+    cpus.iter().enumerate().filter(|(_, cpu)| cpu.online == 1)
+}
+
+/// Names of the lowest bits of `AT_HWCAP`.
+const FEATURES: [&str; 32] = [
+    "fp", "asimd", "evtstrm", "aes", "pmull", "sha1", "sha2", "crc32", "atomics", "fphp", "asimdhp", "cpuid",
+    "asimdrdm", "jscvt", "fcma", "lrcpc", "dcpop", "sha3", "sm3", "sm4", "asimddp", "sha512", "sve", "asimdfhm", "dit",
+    "uscat", "ilrcpc", "flagm", "ssbs", "sb", "paca", "pacg",
+];
+
 /// cpuinfo, as on AArch64.
 pub fn cpuinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
-    for (n, cpu) in facts.cpus().iter().enumerate() {
+    let features = facts.features();
+    for (n, cpu) in online(&facts.cpus()) {
+        write!(out, "processor\t: {n}\nFeatures\t:")?;
+        let has = FEATURES.iter().enumerate().filter(|(bit, _)| features >> bit & 1 != 0);
+        has.map(|(_, name)| name).try_for_each(|name| write!(out, " {name}"))?;
         let midr = cpu.midr;
         writeln!(
             out,
-            "processor\t: {n}\nCPU implementer\t: 0x{:02x}\nCPU architecture: 8\nCPU variant\t: 0x{:x}\nCPU part\t: 0x{:03x}\nCPU revision\t: {}\n",
+            "\nCPU implementer\t: 0x{:02x}\nCPU architecture: 8\nCPU variant\t: 0x{:x}\nCPU part\t: 0x{:03x}\nCPU revision\t: {}\n",
             midr >> 24 & 0xff,
             midr >> 20 & 0xf,
             midr >> 4 & 0xfff,
@@ -119,9 +151,122 @@ pub fn cpuinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
+/// swaps. Swap is memory, in which pages are kept compressed.
+pub fn swaps(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    out.write_str("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")?;
+    let memory = facts.memory();
+    let kib = |amount: u64| amount * u64::from(memory.mem_unit) / 1024;
+    match kib(memory.totalswap) {
+        0 => Ok(()),
+        size => {
+            let used = size.saturating_sub(kib(memory.freeswap));
+            writeln!(out, "{:<40}compressed\t{size}\t\t{used}\t\t0", "(memory)")
+        }
+    }
+}
+
+/// cmdline: the kernel's arguments.
+pub fn cmdline(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    let mut piece = [0; 256];
+    let mut at = 0;
+    loop {
+        let len = facts.text(0, abi::text::ARGUMENTS, at, &mut piece);
+        if len == 0 {
+            return out.write_char('\n');
+        }
+        out.put(&piece[..len])?;
+        at += len as u64;
+    }
+}
+
+/// zoneinfo.
+pub fn zoneinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    for zone in facts.zones() {
+        writeln!(out, "Node {}, zone {:>8}\n  pages free     {}", zone.node, text(&zone.name), zone.free)?;
+        let lines = [
+            ("min", zone.min),
+            ("low", zone.low),
+            ("high", zone.high),
+            ("spanned", zone.spanned),
+            ("present", zone.present),
+            ("managed", zone.managed),
+        ];
+        lines.iter().try_for_each(|(name, pages)| writeln!(out, "        {name:<8} {pages}"))?;
+        writeln!(out, "  start_pfn:           {}", zone.start_pfn)?;
+    }
+    Ok(())
+}
+
+/// pagetypeinfo.
+pub fn pagetypeinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    /// Pages of a page block.
+    const BLOCK: usize = 512;
+    let all = || (0..).map_while(|index| facts.page_type(index));
+    writeln!(out, "Page block order: {}\nPages per block:  {BLOCK}\n", BLOCK.trailing_zeros())?;
+    write!(out, "{:<43} ", "Free pages count per migrate type at order")?;
+    (0..ORDERS).try_for_each(|order| write!(out, "{order:>6} "))?;
+    out.write_char('\n')?;
+    for record in all() {
+        write!(out, "Node {:>4}, zone {:>8}, type {:>12} ", record.node, text(&record.zone), text(&record.name))?;
+        record.free.iter().try_for_each(|blocks| write!(out, "{blocks:>6} "))?;
+        out.write_char('\n')?;
+    }
+    write!(out, "\n{:<23}", "Number of blocks type")?;
+    let first = facts.page_type(0).map(|record| (record.node, record.zone));
+    let is_first = |record: &PageTypeInfo| Some((record.node, record.zone)) == first;
+    all().take_while(is_first).try_for_each(|record| write!(out, "{:>12} ", text(&record.name)))?;
+    let mut former = None;
+    for record in all() {
+        if former.replace((record.node, record.zone)) != Some((record.node, record.zone)) {
+            write!(out, "\nNode {}, zone {:>8} ", record.node, text(&record.zone))?;
+        }
+        write!(out, "{:>12} ", record.page_blocks)?;
+    }
+    out.write_char('\n')
+}
+
+/// slabinfo.
+pub fn slabinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    out.write_str(
+        "slabinfo - version: 2.1\n# name            <active_objs> <num_objs> <objsize> <objperslab> <pagesperslab> : ",
+    )?;
+    out.write_str(
+        "tunables <limit> <batchcount> <sharedfactor> : slabdata <active_slabs> <num_slabs> <sharedavail>\n",
+    )?;
+    for slab in (0..).map_while(|index| facts.slab(index)).filter(|slab| slab.object_size != 0) {
+        let each = |all: u64| all.checked_div(slab.slabs).unwrap_or(0);
+        write!(out, "{:<17} {:>6} {:>6} ", text(&slab.name), slab.active, slab.total)?;
+        write!(out, "{:>6} {:>4} {:>4} : tunables    0    0    0 ", slab.stride, each(slab.total), each(slab.pages))?;
+        writeln!(out, ": slabdata {0:>6} {0:>6}      0", slab.slabs)?;
+    }
+    Ok(())
+}
+
+/// vmallocinfo.
+pub fn vmallocinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    let mut from = out.state();
+    while let Some(found) = facts.vmalloc_from(from) {
+        out.set_mark(found.start);
+        from = found.end;
+        write!(out, "{:#018x}-{:#018x} {:>7} ", found.start, found.end, found.end - found.start)?;
+        write!(out, "{} pages={}", text(&found.caller), found.pages)?;
+        if found.phys != u64::MAX {
+            write!(out, " phys={:#x}", found.phys)?;
+        }
+        let kind = match found.kind {
+            area::VMALLOC => " vmalloc",
+            area::VMAP => " vmap",
+            area::IOREMAP => " ioremap",
+            _ => "",
+        };
+        writeln!(out, "{kind}{}", if found.lazy != 0 { " unpurged" } else { "" })?;
+    }
+    Ok(())
+}
+
 /// How files in a file system of this kind may be used.
 fn rights(kind: &str) -> &'static str {
-    if matches!(kind, "tmpfs" | "proc") { "rw" } else { "ro" }
+    if kind == "rootfs" { "ro" } else { "rw" }
 }
 
 /// mounts.
@@ -167,19 +312,4 @@ pub fn buddyinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
         out.write_char('\n')?;
     }
     Ok(())
-}
-
-/// sys/kernel/hostname.
-pub fn hostname(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
-    writeln!(out, "{}", text(&facts.uname().nodename))
-}
-
-/// sys/kernel/ostype.
-pub fn ostype(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
-    writeln!(out, "{}", text(&facts.uname().sysname))
-}
-
-/// sys/kernel/osrelease.
-pub fn osrelease(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
-    writeln!(out, "{}", text(&facts.uname().release))
 }

@@ -14,12 +14,13 @@ use quire_fs::who::{EXECUTE, Owned, Who};
 use crate::facts::Facts;
 use crate::out::Out;
 use crate::process::Subject;
-use crate::{change, machine, process};
+use crate::system::GROUPS;
+use crate::{change, machine, process, settings, system};
 
 /// What a fixed name is.
 pub enum Fixed {
-    /// A directory.
-    Directory,
+    /// A directory, with its path.
+    Directory(&'static str),
     /// A link to the caller's directory.
     Own,
     /// A link to the directory of the caller's thread.
@@ -27,29 +28,108 @@ pub enum Fixed {
     /// A link to this.
     Link(&'static str),
     /// A file with this text.
-    File(fn(&dyn Facts, &mut Out) -> fmt::Result),
+    File(Written),
+    /// A file that only root may read.
+    Secret(Written),
+    /// A file that root may write.
+    Setting(Written, Set),
 }
 
-/// The fixed names: directory, name, what it is. A directory comes before what is in it.
-pub const FIXED: &[(usize, &str, Fixed)] = &[
-    (0, "", Fixed::Directory),
-    (0, "buddyinfo", Fixed::File(machine::buddyinfo)),
-    (0, "cpuinfo", Fixed::File(machine::cpuinfo)),
-    (0, "filesystems", Fixed::File(machine::filesystems)),
-    (0, "meminfo", Fixed::File(machine::meminfo)),
-    (0, "mounts", Fixed::Link("self/mounts")),
-    (0, "self", Fixed::Own),
-    (0, "stat", Fixed::File(machine::stat)),
-    (0, "sys", Fixed::Directory),
-    (0, "uptime", Fixed::File(machine::uptime)),
-    (0, "version", Fixed::File(machine::version)),
-    (0, "vmstat", Fixed::File(machine::vmstat)),
-    (8, "kernel", Fixed::Directory),
-    (12, "hostname", Fixed::File(machine::hostname)),
-    (12, "osrelease", Fixed::File(machine::osrelease)),
-    (12, "ostype", Fixed::File(machine::ostype)),
-    (0, "thread-self", Fixed::OwnThread),
+/// Sets something of the machine to what a text says.
+pub type Set = fn(&dyn Facts, &[u8]) -> Result<(), Errno>;
+
+/// Writes a text about the machine.
+pub type Written = fn(&dyn Facts, &mut Out) -> fmt::Result;
+
+/// The fixed names: the path of the directory, the name, what it is. The first is the root of /proc; what begins with a slash is in /sys.
+pub const FIXED: &[(&str, &str, Fixed)] = &[
+    ("", "", Fixed::Directory("")),
+    ("", "buddyinfo", Fixed::File(machine::buddyinfo)),
+    ("", "cmdline", Fixed::File(machine::cmdline)),
+    ("", "cpuinfo", Fixed::File(machine::cpuinfo)),
+    ("", "filesystems", Fixed::File(machine::filesystems)),
+    ("", "loadavg", Fixed::File(machine::loadavg)),
+    ("", "meminfo", Fixed::File(machine::meminfo)),
+    ("", "mounts", Fixed::Link("self/mounts")),
+    ("", "pagetypeinfo", Fixed::Secret(machine::pagetypeinfo)),
+    ("", "self", Fixed::Own),
+    ("", "slabinfo", Fixed::Secret(machine::slabinfo)),
+    ("", "stat", Fixed::File(machine::stat)),
+    ("", "swaps", Fixed::File(machine::swaps)),
+    ("", "sys", Fixed::Directory("sys")),
+    ("", "thread-self", Fixed::OwnThread),
+    ("", "uptime", Fixed::File(machine::uptime)),
+    ("", "version", Fixed::File(machine::version)),
+    ("", "vmallocinfo", Fixed::Secret(machine::vmallocinfo)),
+    ("", "vmstat", Fixed::File(machine::vmstat)),
+    ("", "zoneinfo", Fixed::File(machine::zoneinfo)),
+    ("sys", "fs", Fixed::Directory("sys/fs")),
+    ("sys", "kernel", Fixed::Directory("sys/kernel")),
+    ("sys", "vm", Fixed::Directory("sys/vm")),
+    ("sys/fs", "nr_open", Fixed::File(settings::nr_open)),
+    ("sys/fs", "pipe-max-size", Fixed::File(settings::pipe_max_size)),
+    ("sys/kernel", "domainname", Fixed::Setting(settings::domainname, settings::set_domainname)),
+    ("sys/kernel", "hostname", Fixed::Setting(settings::hostname, settings::set_hostname)),
+    ("sys/kernel", "ngroups_max", Fixed::File(settings::ngroups_max)),
+    ("sys/kernel", "osrelease", Fixed::File(settings::osrelease)),
+    ("sys/kernel", "ostype", Fixed::File(settings::ostype)),
+    ("sys/kernel", "pid_max", Fixed::File(settings::pid_max)),
+    ("sys/kernel", "random", Fixed::Directory("sys/kernel/random")),
+    ("sys/kernel", "threads-max", Fixed::File(settings::threads_max)),
+    ("sys/kernel", "version", Fixed::File(settings::version)),
+    ("sys/kernel/random", "uuid", Fixed::File(settings::uuid)),
+    ("sys/vm", "max_map_count", Fixed::File(settings::max_map_count)),
+    ("sys/vm", "min_free_kbytes", Fixed::File(settings::min_free_kbytes)),
+    ("sys/vm", "mmap_min_addr", Fixed::File(settings::mmap_min_addr)),
+    ("sys/vm", "overcommit_kbytes", Fixed::Setting(settings::overcommit_kbytes, settings::set_overcommit_kbytes)),
+    ("sys/vm", "overcommit_memory", Fixed::Setting(settings::overcommit_memory, settings::set_overcommit_memory)),
+    ("sys/vm", "overcommit_ratio", Fixed::Setting(settings::overcommit_ratio, settings::set_overcommit_ratio)),
+    ("/", "", Fixed::Directory("/sys")),
+    ("/sys", "devices", Fixed::Directory("/sys/devices")),
+    ("/sys/devices", "system", Fixed::Directory("/sys/devices/system")),
+    ("/sys/devices/system", "cpu", Fixed::Directory("/sys/devices/system/cpu")),
+    ("/sys/devices/system", "node", Fixed::Directory("/sys/devices/system/node")),
+    ("/sys/devices/system/cpu", "offline", Fixed::File(system::offline)),
+    ("/sys/devices/system/cpu", "online", Fixed::File(system::online)),
+    ("/sys/devices/system/cpu", "possible", Fixed::File(system::present)),
+    ("/sys/devices/system/cpu", "present", Fixed::File(system::present)),
+    ("/sys/devices/system/node", "has_cpu", Fixed::File(system::has_cpu)),
+    ("/sys/devices/system/node", "has_memory", Fixed::File(system::has_memory)),
+    ("/sys/devices/system/node", "online", Fixed::File(system::nodes)),
+    ("/sys/devices/system/node", "possible", Fixed::File(system::nodes)),
 ];
+
+/// Which of the file systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum System {
+    /// /proc.
+    Proc,
+    /// /sys.
+    Sys,
+}
+
+impl System {
+    /// Its root.
+    pub fn root(self) -> Node {
+        let is_it = |fixed: &(&str, &str, Fixed)| fixed.1.is_empty() && fixed.0 == "/";
+        match self {
+            Self::Proc => Node::Fixed(0),
+            Self::Sys => Node::Fixed(FIXED.iter().position(is_it).unwrap_or(0)),
+        }
+    }
+}
+
+/// The places in [`FIXED`] of what is in the directory at one.
+pub fn fixed_in(at: usize) -> impl Iterator<Item = usize> {
+    // (A root is in itself, and has no name.)
+    (1..FIXED.len()).filter(move |n| matches!(FIXED[at].2, Fixed::Directory(path) if path == FIXED[*n].0))
+}
+
+/// The directory in which a fixed name is.
+fn fixed_above(at: usize) -> usize {
+    let is_it = |fixed: &(&str, &str, Fixed)| matches!(fixed.2, Fixed::Directory(path) if path == FIXED[at].0);
+    FIXED.iter().position(is_it).unwrap_or(0)
+}
 
 /// What a file of a process has.
 #[derive(Clone, Copy)]
@@ -142,6 +222,10 @@ pub enum Node {
     Infos(u32),
     /// What there is to say about a descriptor.
     Info(u32, u32),
+    /// The directory of one of a group of /sys.
+    One(usize, u32),
+    /// A file of it.
+    OfOne(usize, u32, usize),
 }
 
 /// The parts of a number.
@@ -167,6 +251,8 @@ impl Node {
             Self::Infos(pid) => of(4, pid, 0, 0),
             Self::Info(pid, number) => of(4, pid, number, 1),
             Self::Link(pid, link) => of(5, pid, 0, link),
+            Self::One(group, n) => of(6, n, group as u32, 0),
+            Self::OfOne(group, n, file) => of(6, n, group as u32, file + 1),
         }
     }
 
@@ -187,6 +273,13 @@ impl Node {
             (4, 0, 0) => Some(Self::Infos(pid)),
             (4, number, 1) => Some(Self::Info(pid, number)),
             (5, 0, link) if link < LINKS.len() => Some(Self::Link(pid, link)),
+            (6, group, file) => {
+                let files = GROUPS.get(group as usize)?.files.len();
+                match file.checked_sub(1) {
+                    None => Some(Self::One(group as usize, pid)),
+                    Some(file) => (file < files).then_some(Self::OfOne(group as usize, pid, file)),
+                }
+            }
             _ => None,
         }
     }
@@ -194,7 +287,7 @@ impl Node {
     /// The process that it belongs to.
     pub fn pid(self) -> Option<u32> {
         match self {
-            Self::Fixed(_) => None,
+            Self::Fixed(_) | Self::One(..) | Self::OfOne(..) => None,
             Self::Process(pid) | Self::Tasks(pid) | Self::Descriptors(pid) | Self::Infos(pid) => Some(pid),
             Self::Of(pid, _) | Self::Link(pid, _) => Some(pid),
             Self::Task(pid, _) | Self::OfTask(pid, ..) | Self::Descriptor(pid, _) | Self::Info(pid, _) => Some(pid),
@@ -213,11 +306,14 @@ impl Node {
     pub fn mode(self) -> u32 {
         match self {
             Self::Fixed(at) => match FIXED[at].2 {
-                Fixed::Directory => mode::DIR | 0o555,
+                Fixed::Directory(_) => mode::DIR | 0o555,
                 Fixed::Own | Fixed::OwnThread | Fixed::Link(_) => mode::LNK | 0o777,
                 Fixed::File(_) => mode::REG | 0o444,
+                Fixed::Secret(_) => mode::REG | 0o400,
+                Fixed::Setting(..) => mode::REG | 0o644,
             },
-            Self::Process(_) | Self::Tasks(_) | Self::Task(..) | Self::Infos(_) => mode::DIR | 0o555,
+            Self::Process(_) | Self::Tasks(_) | Self::Task(..) | Self::Infos(_) | Self::One(..) => mode::DIR | 0o555,
+            Self::OfOne(..) => mode::REG | 0o444,
             Self::Descriptors(_) => mode::DIR | 0o500,
             Self::Of(..) | Self::OfTask(..) => mode::REG | self.file().map_or(0, |file| file.mode),
             Self::Info(..) => mode::REG | 0o400,
@@ -227,18 +323,21 @@ impl Node {
     }
 }
 
-/// The names, as they are now.
-pub struct Tree<'a>(pub &'a dyn Facts);
+/// The names of one of the file systems, as they are now.
+pub struct Tree<'a>(pub &'a dyn Facts, pub System);
 
 impl Tree<'_> {
     fn in_fixed(&self, at: usize, name: &[u8]) -> Option<Node> {
-        // (The root is in itself.)
-        let is_it = |n: &usize| FIXED[*n].0 == at && FIXED[*n].1.as_bytes() == name;
-        if let Some(found) = (1..FIXED.len()).find(is_it) {
+        if let Some(found) = fixed_in(at).find(|n| FIXED[*n].1.as_bytes() == name) {
             return Some(Node::Fixed(found));
         }
-        let pid = number(name).filter(|_| at == 0)?;
-        self.0.process(pid).map(|_| Node::Process(pid))
+        if at == 0 {
+            let pid = number(name)?;
+            return self.0.process(pid).map(|_| Node::Process(pid));
+        }
+        let group = GROUPS.iter().position(|group| is_directory(at, group.directory))?;
+        let n = number(name.strip_prefix(GROUPS[group].prefix.as_bytes())?)?;
+        ((n as usize) < (GROUPS[group].count)(self.0)).then_some(Node::One(group, n))
     }
 
     fn in_process(&self, pid: u32, name: &[u8]) -> Option<Node> {
@@ -287,6 +386,11 @@ impl Tree<'_> {
     }
 }
 
+/// Whether a fixed name is the directory with this path.
+pub fn is_directory(at: usize, path: &str) -> bool {
+    matches!(FIXED[at].2, Fixed::Directory(own) if own == path)
+}
+
 /// The number that a name is, in its only form.
 fn number(name: &[u8]) -> Option<u32> {
     let text = core::str::from_utf8(name).ok()?;
@@ -298,7 +402,7 @@ impl Names for Tree<'_> {
     type Node = Node;
 
     fn root(&self) -> Node {
-        Node::Fixed(0)
+        self.1.root()
     }
     fn is_dir(&self, node: Node) -> bool {
         node.mode() & mode::FMT == mode::DIR
@@ -308,7 +412,7 @@ impl Names for Tree<'_> {
     }
     fn parent(&self, directory: Node) -> Node {
         match directory {
-            Node::Fixed(at) => Node::Fixed(FIXED[at].0),
+            Node::Fixed(at) => Node::Fixed(fixed_above(at)),
             Node::Process(_) => self.root(),
             Node::Of(pid, _) | Node::Link(pid, _) => Node::Process(pid),
             Node::Tasks(pid) | Node::Descriptors(pid) | Node::Infos(pid) => Node::Process(pid),
@@ -316,6 +420,11 @@ impl Names for Tree<'_> {
             Node::OfTask(pid, tid, _) => Node::Task(pid, tid),
             Node::Descriptor(pid, _) => Node::Descriptors(pid),
             Node::Info(pid, _) => Node::Infos(pid),
+            Node::One(group, _) => {
+                let above = (0..FIXED.len()).find(|at| is_directory(*at, GROUPS[group].directory));
+                above.map_or(self.root(), Node::Fixed)
+            }
+            Node::OfOne(group, n, _) => Node::One(group, n),
         }
     }
     fn child(&self, directory: Node, name: &[u8]) -> Option<Node> {
@@ -335,6 +444,10 @@ impl Names for Tree<'_> {
                     Node::Descriptors(_) => Node::Descriptor(pid, number),
                     _ => Node::Info(pid, number),
                 })
+            }
+            Node::One(group, n) => {
+                let file = GROUPS[group].files.iter().position(|(file, _)| file.as_bytes() == name);
+                file.map(|file| Node::OfOne(group, n, file))
             }
             _ => None,
         }

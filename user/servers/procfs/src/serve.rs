@@ -12,12 +12,16 @@ use quire_fs::walk::{Names, Walked, walk};
 use quire_fs::who::{READ, WRITE, Who};
 
 use crate::facts::Facts;
-use crate::names::{DIRECTORIES, FILES, FIXED, Fixed, LINKS, Node, Text, Tree};
+use crate::names::{DIRECTORIES, FILES, FIXED, Fixed, LINKS, Node, System, Text, Tree, fixed_in, is_directory};
 use crate::out::{Marks, Out};
 use crate::process::{self, Subject};
+use crate::system::{GROUPS, Group};
 
 /// Linux's number of this kind of file system.
 const PROC: u64 = 0x9fa0;
+
+/// The same of /sys.
+const SYSFS: u64 = 0x6265_6572;
 
 /// What lstat says of the length of links that are none by their text.
 const LINK_SIZE: u64 = 64;
@@ -37,54 +41,57 @@ impl Who for Asker {
 }
 
 /// Does what is asked; `room` is that of window 1.
-pub fn serve(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
-    try_serve(facts, marks, request, room).unwrap_or_else(Answer::error)
+pub fn serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
+    try_serve(tree, marks, request, room).unwrap_or_else(Answer::error)
 }
 
-fn try_serve(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
-    let start = Node::from_number(request.directory).ok_or(Errno::ENOENT)?;
+fn try_serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: usize) -> Result<Answer, Errno> {
+    let facts = tree.0;
+    // (The root's number is 0 in each of them.)
+    let start = match request.directory {
+        0 => tree.root(),
+        number => Node::from_number(number).ok_or(Errno::ENOENT)?,
+    };
     if request.has_no_path() {
         return match request.op {
-            op::READDIR => list(facts, request, start, room),
+            op::READDIR => list(tree, request, start, room),
             op::PATH => path(start),
-            op::READ => read(facts, marks, request, start, room),
-            op::WRITE => write(facts, request, start),
+            op::READ => read(tree, marks, request, start, room),
+            op::WRITE => write(tree, request, start),
             op::STATFS => {
                 let mut words = [0; 6];
-                words[statfs::KIND] = PROC;
+                words[statfs::KIND] = if tree.1 == System::Proc { PROC } else { SYSFS };
                 Ok(Answer::done(words))
             }
             _ => Err(Errno::EACCES),
         };
     }
-    let tree = Tree(facts);
-    match walk(&tree, &Asker(request.identity), start, request.path, request.follow())? {
+    match walk(tree, &Asker(request.identity), start, request.path, request.follow())? {
         Walked::Up(behind) => Ok(Answer::up(behind)),
         Walked::Link(directory, link, behind) => Ok(match what_is_held(link) {
             Some((pid, what, number)) => Answer::held(pid, behind, what, number),
             None => Answer::link(directory.number(), behind, link_text(facts, link).into_bytes()),
         }),
-        Walked::End { node, .. } => at_end(facts, request, node),
+        Walked::End { node, .. } => at_end(tree, request, node),
     }
 }
 
-fn at_end(facts: &dyn Facts, request: &Request<'_>, node: Option<Node>) -> Result<Answer, Errno> {
+fn at_end(tree: &Tree<'_>, request: &Request<'_>, node: Option<Node>) -> Result<Answer, Errno> {
     let makes = match request.op {
         op::MKDIR | op::SYMLINK | op::LINK => true,
         op::OPEN => request.argument as u32 & Open::CREAT.bits() != 0,
         _ => false,
     };
     let Some(node) = node else { return Err(if makes { Errno::EACCES } else { Errno::ENOENT }) };
-    let tree = Tree(facts);
     let subject = tree.subject(node, &Asker(request.identity))?;
     let subject = subject.as_ref();
     match request.op {
-        op::LOOKUP => Ok(found(facts, node, subject)),
-        op::OPEN => open(facts, request, node, subject),
-        op::ACCESS => permit(facts, request, node, subject, request.argument as u32).map(|()| Answer::default()),
+        op::LOOKUP => Ok(found(tree, node, subject)),
+        op::OPEN => open(tree, request, node, subject),
+        op::ACCESS => permit(tree, request, node, subject, request.argument as u32).map(|()| Answer::default()),
         op::READLINK if tree.is_link(node) => Ok(match what_is_held(node) {
             Some((pid, what, number)) => Answer::held(pid, request.path.len(), what, number),
-            None => Answer::text(link_text(facts, node).into_bytes()),
+            None => Answer::text(link_text(tree.0, node).into_bytes()),
         }),
         op::READLINK => Err(Errno::EINVAL),
         _ if makes => Err(Errno::EEXIST),
@@ -92,15 +99,14 @@ fn at_end(facts: &dyn Facts, request: &Request<'_>, node: Option<Node>) -> Resul
     }
 }
 
-fn found(facts: &dyn Facts, node: Node, subject: Option<&Subject<'_>>) -> Answer {
-    let tree = Tree(facts);
+fn found(tree: &Tree<'_>, node: Node, subject: Option<&Subject<'_>>) -> Answer {
     let owned = tree.owned(node, subject);
     let size = match node {
         Node::Descriptor(..) => LINK_SIZE,
-        node if tree.is_link(node) => link_text(facts, node).len() as u64,
+        node if tree.is_link(node) => link_text(tree.0, node).len() as u64,
         _ => 0,
     };
-    let now = facts.now();
+    let now = tree.0.now();
     let links = if tree.is_dir(node) { 2 } else { 1 };
     let found = Found {
         number: node.number(),
@@ -115,11 +121,10 @@ fn found(facts: &dyn Facts, node: Node, subject: Option<&Subject<'_>>) -> Answer
     Answer::done(found.to_words())
 }
 
-fn open(facts: &dyn Facts, request: &Request<'_>, node: Node, subject: Option<&Subject<'_>>) -> Result<Answer, Errno> {
+fn open(tree: &Tree<'_>, request: &Request<'_>, node: Node, subject: Option<&Subject<'_>>) -> Result<Answer, Errno> {
     let flags = Open::from_bits_retain(request.argument as u32);
-    let tree = Tree(facts);
     if flags.contains(Open::PATH) {
-        return Ok(found(facts, node, subject));
+        return Ok(found(tree, node, subject));
     }
     if flags.contains(Open::CREAT | Open::EXCL) {
         return Err(Errno::EEXIST);
@@ -139,22 +144,21 @@ fn open(facts: &dyn Facts, request: &Request<'_>, node: Node, subject: Option<&S
     if flags.contains(Open::DIRECTORY) && !tree.is_dir(node) {
         return Err(Errno::ENOTDIR);
     }
-    permit(facts, request, node, subject, wanted)?;
-    Ok(found(facts, node, subject))
+    permit(tree, request, node, subject, wanted)?;
+    Ok(found(tree, node, subject))
 }
 
 /// EACCES unless the caller may access a node so: by its permissions, and where it says what is in a process's memory, if the caller may inspect
 /// that. What nobody can write is not written by root either.
 fn permit(
-    facts: &dyn Facts,
+    tree: &Tree<'_>,
     request: &Request<'_>,
     node: Node,
     subject: Option<&Subject<'_>>,
     wanted: u32,
 ) -> Result<(), Errno> {
-    let tree = Tree(facts);
     let owned = tree.owned(node, subject);
-    let is_own = matches!(node, Node::Descriptors(pid) if facts.caller().0 == pid);
+    let is_own = matches!(node, Node::Descriptors(pid) if tree.0.caller().0 == pid);
     let is_private = matches!(node, Node::Info(..)) || node.file().is_some_and(|file| file.is_private);
     let may_read = !is_private || wanted & READ == 0 || subject.is_some_and(|subject| subject.is_open);
     let may_write = wanted & WRITE == 0 || tree.is_link(node) || owned.mode & 0o222 != 0;
@@ -187,10 +191,10 @@ fn link_text(facts: &dyn Facts, node: Node) -> String {
 }
 
 /// The text of a file, from a place on. It is made anew for each read.
-fn read(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
-    let tree = Tree(facts);
+fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
+    let facts = tree.0;
     let subject = tree.subject(node, &Asker(request.identity)).map_err(ended)?;
-    permit_still(facts, request, node, subject.as_ref(), READ)?;
+    permit_still(tree, request, node, subject.as_ref(), READ)?;
     if room == 0 {
         return Ok(Answer::default());
     }
@@ -205,9 +209,10 @@ fn read(facts: &dyn Facts, marks: &mut Marks, request: &Request<'_>, node: Node,
     // (An error is that there is no more room.)
     let _ = match (node, &subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
-            Fixed::File(text) => text(facts, &mut out),
+            Fixed::File(text) | Fixed::Secret(text) | Fixed::Setting(text, _) => text(facts, &mut out),
             _ => return Err(Errno::EISDIR),
         },
+        (Node::OfOne(group, n, file), _) => (GROUPS[group].files[file].1)(facts, n as usize, &mut out),
         (Node::Info(_, number), Some(subject)) => process::descriptor(subject, number, &mut out),
         (node, Some(subject)) => match node.file().map(|file| file.text) {
             Some(Text::Written(text)) => text(subject, &mut out),
@@ -229,56 +234,69 @@ fn ended(error: Errno) -> Errno {
 
 /// What was open to whoever opened it may be read by those that it was passed on to, but not what is in a process's memory.
 fn permit_still(
-    facts: &dyn Facts,
+    tree: &Tree<'_>,
     request: &Request<'_>,
     node: Node,
     subject: Option<&Subject<'_>>,
     wanted: u32,
 ) -> Result<(), Errno> {
     let is_private = matches!(node, Node::Info(..)) || node.file().is_some_and(|file| file.is_private);
-    if is_private { permit(facts, request, node, subject, wanted) } else { Ok(()) }
+    if is_private { permit(tree, request, node, subject, wanted) } else { Ok(()) }
 }
 
 /// Changes what a file says. The whole text counts, wherever it is written.
-fn write(facts: &dyn Facts, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
-    let tree = Tree(facts);
+fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
     let asker = Asker(request.identity);
     let subject = tree.subject(node, &asker).map_err(ended)?;
-    permit(facts, request, node, subject.as_ref(), WRITE)?;
-    let change = node.file().and_then(|file| file.write).ok_or(Errno::EINVAL)?;
-    change(&subject.ok_or(Errno::EINVAL)?, request.text, asker.is_root())?;
+    permit(tree, request, node, subject.as_ref(), WRITE)?;
+    match (node, subject) {
+        (Node::Fixed(at), _) => match FIXED[at].2 {
+            Fixed::Setting(_, set) => set(tree.0, request.text)?,
+            _ => return Err(Errno::EINVAL),
+        },
+        (node, Some(subject)) => {
+            let change = node.file().and_then(|file| file.write).ok_or(Errno::EINVAL)?;
+            change(&subject, request.text, asker.is_root())?;
+        }
+        _ => return Err(Errno::EINVAL),
+    }
     Ok(Answer::done([request.text.len() as u64, 0, 0, 0, 0, 0]))
 }
 
 /// Records of a directory from a place on.
-fn list(facts: &dyn Facts, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
-    let tree = Tree(facts);
+fn list(tree: &Tree<'_>, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
     let subject = tree.subject(directory, &Asker(request.identity))?;
     if !tree.is_dir(directory) {
         return Err(Errno::ENOTDIR);
     }
-    permit(facts, request, directory, subject.as_ref(), READ)?;
+    permit(tree, request, directory, subject.as_ref(), READ)?;
     let mut list = List { records: Records::new(room), place: request.argument };
-    match fill(facts, directory, &mut list) {
+    match fill(tree, directory, &mut list) {
         Ok(()) | Err(Stop::Full) => Ok(list.records.into_answer()),
         Err(Stop::Error(error)) => Err(error),
     }
 }
 
 /// `.`, `..`, the fixed names, then what is numbered, each at its number.
-fn fill(facts: &dyn Facts, directory: Node, list: &mut List) -> Result<(), Stop> {
+fn fill(tree: &Tree<'_>, directory: Node, list: &mut List) -> Result<(), Stop> {
+    let facts = tree.0;
     list.add(0, ".", directory)?;
-    list.add(1, "..", Tree(facts).parent(directory))?;
+    list.add(1, "..", tree.parent(directory))?;
     let first = 2;
     match directory {
         Node::Fixed(at) => {
-            for n in (1..FIXED.len()).filter(|n| FIXED[*n].0 == at) {
+            for n in fixed_in(at) {
                 list.add(first + n as u64, FIXED[n].1, Node::Fixed(n))?;
             }
             if at == 0 {
                 let first = first + FIXED.len() as u64;
                 let pids = facts.processes(list.number(first)).map(|process| process.pid);
-                list.add_numbers(first, pids, Node::Process)?;
+                list.add_numbers(first, "", pids, Node::Process)?;
+            }
+            for (n, group) in GROUPS.iter().enumerate().filter(|(_, group)| is_directory(at, group.directory)) {
+                let first = first + FIXED.len() as u64;
+                let numbers = list.number(first)..(group.count)(facts) as u32;
+                list.add_numbers(first, group.prefix, numbers, |number| Node::One(n, number))?;
             }
         }
         Node::Process(pid) => {
@@ -296,13 +314,18 @@ fn fill(facts: &dyn Facts, directory: Node, list: &mut List) -> Result<(), Stop>
         }
         Node::Tasks(pid) => {
             let tids = facts.threads(pid, list.number(first)).map(|thread| thread.tid);
-            list.add_numbers(first, tids, |tid| Node::Task(pid, tid))?;
+            list.add_numbers(first, "", tids, |tid| Node::Task(pid, tid))?;
         }
         Node::Descriptors(pid) | Node::Infos(pid) => {
             let is_info = matches!(directory, Node::Infos(_));
             let node = |number| if is_info { Node::Info(pid, number) } else { Node::Descriptor(pid, number) };
             let numbers = facts.descriptors(pid, list.number(first)).map(|descriptor| descriptor.number);
-            list.add_numbers(first, numbers, node)?;
+            list.add_numbers(first, "", numbers, node)?;
+        }
+        Node::One(group, n) => {
+            for (file, (name, _)) in GROUPS[group].files.iter().enumerate() {
+                list.add(first + file as u64, name, Node::OfOne(group, n, file))?;
+            }
         }
         _ => {}
     }
@@ -345,27 +368,29 @@ impl List {
     fn add_numbers(
         &mut self,
         first: u64,
+        prefix: &str,
         numbers: impl Iterator<Item = u32>,
         node: impl Fn(u32) -> Node,
     ) -> Result<(), Stop> {
         for number in numbers {
-            self.add(first + u64::from(number), &alloc::format!("{number}"), node(number))?;
+            self.add(first + u64::from(number), &alloc::format!("{prefix}{number}"), node(number))?;
         }
         Ok(())
     }
 }
 
 fn path(node: Node) -> Result<Answer, Errno> {
-    let fixed = |at: usize| {
-        let (mut text, mut at) = (String::new(), at);
-        while at != 0 {
-            text = alloc::format!("/{}{text}", FIXED[at].1);
-            at = FIXED[at].0;
-        }
-        if text.is_empty() { "/".into() } else { text }
+    let one = |group: usize, n: u32| {
+        let Group { directory, prefix, .. } = &GROUPS[group];
+        alloc::format!("{}/{prefix}{n}", directory.strip_prefix("/sys").unwrap_or(directory))
     };
     let text = match node {
-        Node::Fixed(at) => fixed(at),
+        Node::Fixed(at) => match FIXED[at] {
+            ("" | "/" | "/sys", name, _) => alloc::format!("/{name}"),
+            (directory, name, _) => alloc::format!("/{}/{name}", directory.strip_prefix("/sys/").unwrap_or(directory)),
+        },
+        Node::One(group, n) => one(group, n),
+        Node::OfOne(group, n, file) => alloc::format!("{}/{}", one(group, n), GROUPS[group].files[file].0),
         Node::Process(pid) => alloc::format!("/{pid}"),
         Node::Of(pid, file) => alloc::format!("/{pid}/{}", FILES[file].name),
         Node::Link(pid, link) => alloc::format!("/{pid}/{}", LINKS[link].0),

@@ -4,14 +4,14 @@ use std::cell::{Cell, RefCell};
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
-use quire_abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
+use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Rlimit, Sysinfo, Utsname, dtype, mode, rlimit};
 use quire_abi::names::{self, DONE, HELD, LINK, held, op};
 use quire_abi::process::{DescriptorInfo, MemoryLayout, ProcessDetail, ThreadInfo, flag, object};
-use quire_abi::statistics::{AreaInfo, Counter, vma};
+use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, vma};
 use quire_fs::request::{Answer, Request};
 use quire_procfs::facts::Facts;
-use quire_procfs::names::{FILES, FIXED, LINKS, Node};
+use quire_procfs::names::{FILES, FIXED, Fixed, LINKS, Node, System, Tree};
 use quire_procfs::out::Marks;
 use quire_procfs::serve::serve;
 
@@ -22,6 +22,8 @@ struct Machine {
     /// What was changed.
     changes: RefCell<Vec<String>>,
     marks: RefCell<Marks>,
+    /// Which file system is asked for.
+    system: Cell<System>,
 }
 
 fn name<const N: usize>(text: &str) -> [u8; N] {
@@ -32,7 +34,18 @@ fn name<const N: usize>(text: &str) -> [u8; N] {
 
 impl Facts for Machine {
     fn system(&self) -> SystemInfo {
-        SystemInfo { managed: 1000, free: 600, uptime_ns: 12_345_678_901, slab: 3, ..SystemInfo::default() }
+        SystemInfo {
+            managed: 1000,
+            free: 600,
+            uptime_ns: 12_345_678_901,
+            slab: 3,
+            made: 99,
+            loads: [1024, 2048 + 20, 0],
+            running: 2,
+            threads: 9,
+            last_pid: 77,
+            ..SystemInfo::default()
+        }
     }
     fn memory(&self) -> Sysinfo {
         Sysinfo { totalswap: 8192, freeswap: 4096, mem_unit: 1, ..Sysinfo::default() }
@@ -50,17 +63,76 @@ impl Facts for Machine {
         20_000_000_000
     }
     fn cpus(&self) -> Vec<CpuInfo> {
-        let cpu = |idle_ns| CpuInfo {
+        let cpu = |idle_ns, online| CpuInfo {
+            online,
             midr: 0x410f_d083,
             idle_ns,
             system_ns: 1_000_000_000,
             switches: 5,
             ..CpuInfo::default()
         };
-        vec![cpu(10_000_000_000), cpu(2_000_000_000)]
+        vec![cpu(10_000_000_000, 1), cpu(2_000_000_000, 1), cpu(0, 0)]
+    }
+    fn nodes(&self) -> Vec<NodeInfo> {
+        vec![NodeInfo { distances: [10, 20, 0, 0, 0, 0, 0, 0] }, NodeInfo { distances: [20, 10, 0, 0, 0, 0, 0, 0] }]
     }
     fn zones(&self) -> Vec<ZoneInfo> {
-        vec![ZoneInfo { name: name("DMA"), low: 50, blocks: [7; 11], ..ZoneInfo::default() }]
+        vec![ZoneInfo {
+            name: name("DMA"),
+            min: 40,
+            low: 50,
+            managed: 100,
+            free: 20,
+            per_cpu: 5,
+            blocks: [7; 11],
+            ..ZoneInfo::default()
+        }]
+    }
+    fn page_type(&self, index: usize) -> Option<PageTypeInfo> {
+        let types = ["Unmovable", "Movable"];
+        (index < 4).then(|| PageTypeInfo {
+            node: (index / 2) as u32,
+            zone: name("DMA"),
+            name: name(types[index % 2]),
+            page_blocks: index as u64,
+            free: [index as u64; 11],
+            ..PageTypeInfo::default()
+        })
+    }
+    fn slab(&self, index: usize) -> Option<SlabCacheInfo> {
+        let cache = SlabCacheInfo {
+            name: name("kmalloc-64"),
+            object_size: 64,
+            stride: 80,
+            active: 90,
+            total: 100,
+            slabs: 2,
+            pages: 4,
+        };
+        [cache, SlabCacheInfo { name: name("(no slabs)"), ..SlabCacheInfo::default() }].into_iter().nth(index)
+    }
+    fn vmalloc_from(&self, from: u64) -> Option<VmallocInfo> {
+        // More than one answer has room for.
+        let start = from.next_multiple_of(0x2000);
+        let area = VmallocInfo { start, end: start + 0x2000, phys: u64::MAX, pages: 1, ..VmallocInfo::default() };
+        (start < 0x40_0000).then_some(VmallocInfo { caller: name("a.rs:1"), ..area })
+    }
+    fn random(&self) -> [u8; 16] {
+        [0xff; 16]
+    }
+    fn features(&self) -> u64 {
+        0b1001
+    }
+    fn setting(&self, which: usize) -> u64 {
+        which as u64 + 10
+    }
+    fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno> {
+        self.changes.borrow_mut().push(format!("setting {which} {value}"));
+        Ok(())
+    }
+    fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno> {
+        self.changes.borrow_mut().push(format!("name {} {is_domain}", name.escape_ascii()));
+        Ok(())
     }
     fn mounts(&self) -> Vec<MountInfo> {
         let mount = |path, kind| MountInfo { device: 1, path: name(path), kind: name(kind) };
@@ -171,7 +243,10 @@ impl Facts for Machine {
         Some(found)
     }
     fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize {
-        let whole = format!("of {pid}\0number {which}\0");
+        let whole = match pid {
+            0 => String::from("swap=off init"),
+            pid => format!("of {pid}\0number {which}\0"),
+        };
         let rest = whole.as_bytes().get(offset as usize..).unwrap_or(&[]);
         let len = rest.len().min(to.len());
         to[..len].copy_from_slice(&rest[..len]);
@@ -201,7 +276,8 @@ fn ask(machine: &Machine, op: u64, directory: u64, path: &str, argument: u64, mo
         path: path.as_bytes(),
         text: b"",
     };
-    serve(machine, &mut machine.marks.borrow_mut(), &request, if mode == 0 { 4095 } else { mode as usize })
+    let room = if mode == 0 { 4095 } else { mode as usize };
+    serve(&Tree(machine, machine.system.get()), &mut machine.marks.borrow_mut(), &request, room)
 }
 
 fn lookup(machine: &Machine, path: &str) -> (u64, u32) {
@@ -234,6 +310,7 @@ fn machine() -> Machine {
         caller: Cell::new((42, 45)),
         changes: RefCell::default(),
         marks: RefCell::default(),
+        system: Cell::new(System::Proc),
     }
 }
 
@@ -244,7 +321,31 @@ fn texts_have_linux_s_formats() {
     assert_eq!(read(&machine, "uptime"), "12.34 12.00\n");
     let stat = read(&machine, "stat");
     assert!(stat.starts_with("cpu  1069 0 200 1200 0 0 0 0 0 0\ncpu0 134 0 100 1000 0 0 0 0 0 0\ncpu1 934 "), "{stat}");
-    assert!(stat.ends_with("ctxt 10\nbtime 7\nprocs_running 0\nprocs_blocked 0\n"), "{stat}");
+    assert!(stat.ends_with("ctxt 15\nbtime 7\nprocesses 99\nprocs_running 2\nprocs_blocked 0\n"), "{stat}");
+    assert!(!stat.contains("cpu2"), "{stat}");
+    assert_eq!(read(&machine, "loadavg"), "0.50 1.01 0.00 2/9 77\n");
+    assert_eq!(read(&machine, "cmdline"), "swap=off init\n");
+    let swaps = read(&machine, "swaps");
+    assert!(swaps.starts_with("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n(memory) "), "{swaps}");
+    assert!(swaps.ends_with("compressed\t8\t\t4\t\t0\n"), "{swaps}");
+    assert!(
+        read(&machine, "zoneinfo").starts_with("Node 0, zone      DMA\n  pages free     20\n        min      40\n")
+    );
+    let types = read(&machine, "pagetypeinfo");
+    assert!(types.contains("\nNode    1, zone      DMA, type      Movable      3      3 "), "{types}");
+    assert!(
+        types.ends_with(
+            "\nNode 0, zone      DMA            0            1 \nNode 1, zone      DMA            2            3 \n"
+        ),
+        "{types}"
+    );
+    let slabs = read(&machine, "slabinfo");
+    let line =
+        "kmalloc-64            90    100     80   50    2 : tunables    0    0    0 : slabdata      2      2      0\n";
+    assert!(slabs.ends_with(line) && slabs.starts_with("slabinfo - version: 2.1\n# name "), "{slabs}");
+    let areas = read(&machine, "vmallocinfo");
+    let line = "0x0000000000000000-0x0000000000002000    8192 a.rs:1 pages=1 vmalloc\n";
+    assert_eq!((areas.starts_with(line), areas.len()), (true, line.len() * 512));
     assert_eq!(
         read(&machine, "42/mounts"),
         "rootfs / rootfs ro 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n"
@@ -254,6 +355,10 @@ fn texts_have_linux_s_formats() {
     assert_eq!(read(&machine, "vmstat"), "nr_vmalloc 4\n");
     assert_eq!(read(&machine, "version"), "Linux version 6.1 #1\n");
     assert_eq!(read(&machine, "sys/kernel/hostname"), "here\n");
+    assert_eq!(read(&machine, "sys/kernel/random/uuid"), "ffffffff-ffff-4fff-bfff-ffffffffffff\n");
+    assert_eq!(read(&machine, "sys/vm/overcommit_ratio"), "11\n");
+    assert_eq!(read(&machine, "sys/vm/min_free_kbytes"), "160\n");
+    assert!(read(&machine, "cpuinfo").starts_with("processor\t: 0\nFeatures\t: fp aes\nCPU implementer\t: 0x41\n"));
     assert!(read(&machine, "cpuinfo").contains("CPU part\t: 0xd08\nCPU revision\t: 3\n"));
 }
 
@@ -280,7 +385,7 @@ fn a_process_has_its_files() {
         "FDSize:\t64\nGroups:\t5 6 \nVmPeak:\t      80 kB\nVmSize:\t      40 kB\n",
         "VmExe:\t      12 kB\n",
         "SigBlk:\t0000000000000100\nSigIgn:\t0000000000000000\nSigCgt:\t8000000000000002\n",
-        "Cpus_allowed:\t3\nCpus_allowed_list:\t0-1\n",
+        "Cpus_allowed:\t7\nCpus_allowed_list:\t0-2\n",
     ] {
         assert!(status.contains(part), "{part:?} in {status}");
     }
@@ -349,6 +454,8 @@ fn numbers_and_nodes_are_each_other_s() {
         Node::Descriptor(tid, (1 << 20) - 1),
         Node::Infos(tid),
         Node::Info(tid, (1 << 20) - 1),
+        Node::One(0, 63),
+        Node::OfOne(1, 7, 3),
     ];
     for node in nodes {
         assert!(node.number() < 1 << 48);
@@ -377,7 +484,7 @@ fn what_may_be_written_is_changed() {
             path: b"",
             text: text.as_bytes(),
         };
-        let answer = serve(&machine, &mut machine.marks.borrow_mut(), &request, 0);
+        let answer = serve(&Tree(&machine, System::Proc), &mut machine.marks.borrow_mut(), &request, 0);
         match error(&answer) {
             Some(error) => Err(error),
             None => Ok(answer.words[0]),
@@ -392,9 +499,14 @@ fn what_may_be_written_is_changed() {
     for wrong in ["", "1001", "-1001", "x", "1 2", "99999999999999999999"] {
         assert_eq!(write("42/oom_score_adj", wrong, 0), Err(Errno::EINVAL), "{wrong}");
     }
+    assert_eq!(write("sys/vm/overcommit_memory", "2\n", 0), Ok(2));
+    assert_eq!(write("sys/vm/overcommit_memory", "2\n", 1000), Err(Errno::EACCES));
+    assert_eq!(write("sys/vm/overcommit_memory", "-1", 0), Err(Errno::EINVAL));
+    assert_eq!(write("sys/kernel/hostname", "there\nx", 0), Ok(7));
+    assert_eq!(write("sys/vm/max_map_count", "1", 0), Err(Errno::EACCES));
     assert_eq!(write("42/stat", "x", 0), Err(Errno::EACCES));
     assert_eq!(write("meminfo", "x", 0), Err(Errno::EACCES));
-    let wanted = ["42 a name of more \\x00", "45 b", "42 -5 false", "42 1000 true"];
+    let wanted = ["42 a name of more \\x00", "45 b", "42 -5 false", "42 1000 true", "setting 0 2", "name there false"];
     let changes = machine.changes.borrow();
     assert!(changes.iter().zip(wanted).all(|(change, wanted)| change.starts_with(wanted)), "{changes:?}");
     assert_eq!(changes.len(), wanted.len());
@@ -413,8 +525,10 @@ fn names_lead_where_they_do_on_linux() {
     for none in ["43", "042", "0", "+42", "42x", "none", "42/none", "4294967338"] {
         assert_eq!(error(&ask(&machine, op::LOOKUP, 0, none, 0, 0, 0)), Some(Errno::ENOENT), "{none}");
     }
-    for (directory, text, _) in FIXED.iter().skip(1) {
-        assert!(*directory < FIXED.len() && !text.is_empty());
+    // Each name is in a directory, once.
+    for (n, (directory, text, _)) in FIXED.iter().enumerate().filter(|(_, (.., text, _))| !text.is_empty()) {
+        assert!(FIXED.iter().any(|other| matches!(other.2, Fixed::Directory(path) if path == *directory)), "{text}");
+        assert!(FIXED[..n].iter().all(|other| (other.0, other.1) != (*directory, *text)), "{text}");
     }
 }
 
@@ -442,7 +556,7 @@ fn names_in(machine: &Machine, path: &str) -> Vec<String> {
 fn a_directory_is_listed_in_pieces() {
     let machine = machine();
     let all = names_in(&machine, "");
-    let root = FIXED.iter().skip(1).filter(|(directory, ..)| *directory == 0).count();
+    let root = FIXED.iter().skip(1).filter(|(directory, ..)| directory.is_empty()).count();
     assert_eq!(all.len(), 2 + root + 2);
     assert!(all.ends_with(&["1".into(), "42".into()]));
     assert_eq!(error(&ask(&machine, op::READDIR, 0, "", 0, 8, 0)), Some(Errno::EINVAL));
@@ -490,4 +604,35 @@ fn who_may_not_read_or_write_is_refused() {
     machine.ended.set(true);
     assert_eq!(error(&ask(&machine, op::READ, maps, "", 0, 0, 0)), Some(Errno::ESRCH));
     assert_eq!(open("42/stat", Open::empty(), 0), Some(Errno::ENOENT));
+}
+
+#[test]
+fn cpus_and_nodes_are_in_sys() {
+    let machine = machine();
+    machine.system.set(System::Sys);
+    assert_eq!(names_in(&machine, ""), [".", "..", "devices"]);
+    let cpu = "devices/system/cpu";
+    let sets = ["online", "offline", "present", "possible"].map(|set| read(&machine, &format!("{cpu}/{set}")));
+    assert_eq!(sets, ["0-1\n", "2\n", "0-2\n", "0-2\n"]);
+    assert!(names_in(&machine, cpu).ends_with(&["cpu0".into(), "cpu1".into(), "cpu2".into()]));
+    assert_eq!([0, 2].map(|n| read(&machine, &format!("{cpu}/cpu{n}/online"))), ["1\n", "0\n"]);
+    for none in ["cpu3", "cpu00", "cpu", "cpu-1", "node0", "cpu0/none"] {
+        let path = format!("{cpu}/{none}");
+        assert_eq!(error(&ask(&machine, op::LOOKUP, 0, &path, 0, 0, 0)), Some(Errno::ENOENT), "{none}");
+    }
+    let node = "devices/system/node";
+    assert_eq!(read(&machine, &format!("{node}/online")), "0-1\n");
+    assert_eq!(read(&machine, &format!("{node}/has_memory")), "0\n");
+    assert_eq!(read(&machine, &format!("{node}/node0/cpulist")), "0-1\n");
+    assert_eq!(read(&machine, &format!("{node}/node1/cpulist")), "\n");
+    assert_eq!(read(&machine, &format!("{node}/node0/cpumap")), "3\n");
+    assert_eq!(read(&machine, &format!("{node}/node1/distance")), "20 10\n");
+    let memory =
+        "Node 0 MemTotal:            400 kB\nNode 0 MemFree:             100 kB\nNode 0 MemUsed:             300 kB\n";
+    assert_eq!(read(&machine, &format!("{node}/node0/meminfo")), memory);
+    assert_eq!(lookup(&machine, &format!("{node}/node1/..")), lookup(&machine, node));
+    assert_eq!(lookup(&machine, "devices/.."), lookup(&machine, ""));
+    let (number, _) = lookup(&machine, &format!("{node}/node1/distance"));
+    assert_eq!(ask(&machine, op::PATH, number, "", 0, 0, 0).text, b"/devices/system/node/node1/distance");
+    assert_eq!(ask(&machine, op::LOOKUP, 0, "..", 0, 0, 0).label, names::UP);
 }

@@ -47,6 +47,9 @@ fn main() -> i32 {
         others(&mut checks);
         ends(&mut checks);
         long(&mut checks);
+        machine(&mut checks);
+        settings(&mut checks);
+        cpus_and_nodes(&mut checks);
     } else {
         checks.skip("files", "no /proc here");
     }
@@ -568,4 +571,119 @@ fn long(checks: &mut Checks) {
         "long arguments are there in full",
     );
     end(pid);
+}
+
+/// The number behind a name at the beginning of a line.
+fn number_of(text: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse().ok();
+    text.lines().find_map(value).unwrap_or(u64::MAX)
+}
+
+fn machine(checks: &mut Checks) {
+    let system = info::system().unwrap_or_default();
+    let memory = text("/proc/meminfo");
+    checks.eq(number_of(&memory, "MemTotal"), system.managed * 4, "memory");
+    let sysinfo = info::sysinfo().unwrap_or_default();
+    checks.eq(number_of(&memory, "SwapTotal"), sysinfo.totalswap / 1024, "swap");
+    let before = number_of(&text("/proc/stat"), "processes");
+    let _ = child(|| 0);
+    let after = number_of(&text("/proc/stat"), "processes");
+    checks.ok(before < after && after < u64::MAX, "processes that were made");
+    checks.ok(number_of(&text("/proc/stat"), "procs_running") >= 1, "one runs: the server");
+    let load = text("/proc/loadavg");
+    let fields: Vec<&str> = load.split_whitespace().collect();
+    let counts = fields.get(3).and_then(|field| field.split_once('/'));
+    let (running, threads) = counts.map_or((0, 0), |(a, b)| (a.parse().unwrap_or(0), b.parse().unwrap_or(0)));
+    let own = |text: &str| text.split_once('.').is_some_and(|(a, b)| a.parse::<u32>().is_ok() && b.len() == 2);
+    checks.ok(fields.len() == 5 && fields[..3].iter().all(|field| own(field)), "load averages");
+    checks.ok(running >= 1 && running <= threads && threads <= 32768_u32, "threads that run, of all");
+    let last = start(|| 0);
+    let pid = last.unwrap_or(0);
+    let shown = text("/proc/loadavg").split_whitespace().last().and_then(|last| last.parse().ok()).unwrap_or(0);
+    checks.ok(shown >= pid, "the number that was given last");
+    let _ = process::waitpid(pid);
+    let zones = text("/proc/zoneinfo");
+    let managed: u64 =
+        zones.lines().filter_map(|line| line.trim().strip_prefix("managed")?.trim().parse::<u64>().ok()).sum();
+    checks.eq(managed, system.managed, "zones have the memory that there is");
+    let types = text("/proc/pagetypeinfo");
+    checks.ok(types.contains("Unmovable") && types.contains("Number of blocks type"), "page types");
+    let slabs = text("/proc/slabinfo");
+    let caches =
+        info::records::<quire_rt::abi::statistics::SlabCacheInfo>().filter(|cache| cache.object_size != 0).count();
+    checks.eq(slabs.lines().count(), caches + 2, "slab caches");
+    let areas = text("/proc/vmallocinfo").lines().count();
+    checks.ok(areas.abs_diff(info::vmalloc_areas().count()) <= 4, "areas of the kernel");
+    let status = child(|| {
+        let _ = raw(nr::SETUID, [1000]);
+        let closed = ["slabinfo", "vmallocinfo", "pagetypeinfo"];
+        (!closed.iter().all(|file| read(&format!("/proc/{file}")) == Err(Errno::EACCES))).into()
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "which root alone may see");
+    checks.ok(text("/proc/swaps").starts_with("Filename"), "swaps");
+    checks.ok(text("/proc/cmdline").ends_with('\n'), "the kernel's arguments");
+    let online = info::records::<quire_rt::abi::info::CpuInfo>().filter(|cpu| cpu.online == 1).count();
+    checks.eq(text("/proc/cpuinfo").matches("processor\t:").count(), online, "CPUs");
+    checks.ok(text("/proc/cpuinfo").contains("Features\t: fp asimd "), "and what they have");
+    let stat = text("/proc/stat");
+    checks.eq(stat.lines().filter(|line| line.starts_with("cpu")).count(), online + 1, "their times");
+}
+
+fn settings(checks: &mut Checks) {
+    let write = |path: &CStr, bytes: &[u8]| {
+        let fd = open(path, Open::WRONLY | Open::CREAT | Open::TRUNC, 0)?;
+        let done = io::write(fd, bytes);
+        close(fd);
+        done
+    };
+    let uname = || info::uname().unwrap_or_default();
+    checks.eq(text("/proc/sys/kernel/hostname").trim_end(), info::text(&uname().nodename), "the machine's name");
+    let former = text("/proc/sys/kernel/hostname");
+    checks.eq(write(c"/proc/sys/kernel/hostname", b"other\n"), Ok(6), "is changed");
+    checks.eq(info::text(&uname().nodename), "other", "it is");
+    checks.eq(write(c"/proc/sys/kernel/hostname", former.as_bytes()), Ok(former.len()), "and back");
+    checks.eq(text("/proc/sys/kernel/osrelease").trim_end(), info::text(&uname().release), "the release");
+    let setting = || info::setting(quire_rt::abi::flags::setting::OVERCOMMIT_RATIO, None).ok();
+    let former = setting();
+    checks.eq(write(c"/proc/sys/vm/overcommit_ratio", b"61\n"), Ok(3), "a setting is written");
+    checks.eq((setting(), text("/proc/sys/vm/overcommit_ratio").trim_end()), (Some(61), "61"), "and holds");
+    let back = format!("{}", former.unwrap_or(50));
+    let _ = write(c"/proc/sys/vm/overcommit_ratio", back.as_bytes());
+    checks.eq(setting(), former, "and back");
+    checks.fails(write(c"/proc/sys/vm/overcommit_memory", b"3"), Errno::EINVAL, "not to what makes no sense");
+    checks.fails(write(c"/proc/sys/kernel/pid_max", b"3"), Errno::EACCES, "nor what is fixed");
+    let status = child(|| {
+        let _ = raw(nr::SETUID, [1000]);
+        (write(c"/proc/sys/vm/overcommit_ratio", b"61\n") != Err(Errno::EACCES)).into()
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "nor by others than root");
+    let numbers = [("kernel/pid_max", 32768), ("fs/nr_open", 1 << 20), ("vm/max_map_count", 65530)];
+    for (file, wanted) in numbers {
+        checks.eq(text(&format!("/proc/sys/{file}")).trim_end().parse(), Ok(wanted), file);
+    }
+    let [one, two] = [text("/proc/sys/kernel/random/uuid"), text("/proc/sys/kernel/random/uuid")];
+    checks.ok(one.len() == 37 && one != two && one.as_bytes()[14] == b'4', "each identifier is another");
+}
+
+fn cpus_and_nodes(checks: &mut Checks) {
+    let cpus: Vec<_> = info::records::<quire_rt::abi::info::CpuInfo>().collect();
+    let last = cpus.iter().filter(|cpu| cpu.online == 1).count() - 1;
+    let range = if last == 0 { String::from("0\n") } else { format!("0-{last}\n") };
+    checks.eq(text("/sys/devices/system/cpu/online"), range, "CPUs online");
+    let listed = fs::read_dir(c"/sys/devices/system/cpu").unwrap_or_default();
+    let with_number = |name: &[u8]| name.strip_prefix(b"cpu").is_some_and(|rest| !rest.is_empty());
+    checks.eq(listed.iter().filter(|entry| with_number(&entry.name)).count(), cpus.len(), "each has a directory");
+    let nodes = info::system().map_or(0, |system| system.nodes);
+    let mut memory = 0;
+    for node in 0..nodes {
+        let of = text(&format!("/sys/devices/system/node/node{node}/meminfo"));
+        memory += number_of(&of, &format!("Node {node} MemTotal"));
+    }
+    checks.eq(memory, info::system().map_or(0, |system| system.managed * 4), "nodes have the memory");
+    checks.ok(text("/sys/devices/system/node/node0/distance").starts_with("10"), "and a distance");
+    checks.eq(text("/sys/devices/system/node/node0/cpulist").is_empty(), false, "and CPUs");
+    checks.eq(fs::chdir(c"/sys/devices/system/node/node0"), Ok(()), "a directory is entered");
+    checks.eq(fs::getcwd().as_deref(), Ok(&b"/sys/devices/system/node/node0"[..]), "which has a path");
+    checks.eq(fs::chdir(c"../../../../.."), Ok(()), "and a way back");
+    checks.eq(fs::getcwd().as_deref(), Ok(&b"/"[..]), "to the root");
 }

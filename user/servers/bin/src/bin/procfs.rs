@@ -1,4 +1,4 @@
-//! procfs: serves what the kernel knows of processes and memory, as Linux's /proc, at the path that it is started with.
+//! procfs: serves what the kernel knows of processes, memory and CPUs, as Linux's /proc and /sys, at the paths that it is started with.
 
 #![no_std]
 #![no_main]
@@ -8,12 +8,13 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use quire_procfs::facts::Facts;
+use quire_procfs::names::{System, Tree};
 use quire_procfs::out::Marks;
 use quire_procfs::serve::serve;
-use quire_rt::abi::info::{CpuInfo, MountInfo, ProcessInfo, SystemInfo, ZoneInfo};
-use quire_rt::abi::layout::{Sysinfo, Utsname};
+use quire_rt::abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
+use quire_rt::abi::layout::{Sysinfo, Utsname, at};
 use quire_rt::abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
-use quire_rt::abi::statistics::{AreaInfo, Counter};
+use quire_rt::abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_rt::ipc::{self, Receiver};
 use quire_rt::{Errno, args, eprintln, fs, info, time};
 
@@ -26,7 +27,10 @@ fn main() -> i32 {
     match start() {
         Ok(receiver) => {
             let mut marks = Marks::default();
-            quire_servers::serve("procfs", receiver, |_, request, room| serve(&Kernel, &mut marks, request, room))
+            quire_servers::serve("procfs", receiver, |badge, request, room| {
+                let system = if badge == SYS { System::Sys } else { System::Proc };
+                serve(&Tree(&Kernel, system), &mut marks, request, room)
+            })
         }
         Err(error) => {
             eprintln!("procfs: {error}");
@@ -37,11 +41,20 @@ fn main() -> i32 {
 
 fn start() -> Result<Receiver, Errno> {
     let receiver = Receiver::new()?;
-    let sender = receiver.sender(0)?;
-    fs::mount(args().nth(1).ok_or(Errno::EINVAL)?, sender, c"proc")?;
-    ipc::close(sender.0)?;
+    let systems = [(PROC, c"proc"), (SYS, c"sysfs")];
+    let mut paths = args().skip(1);
+    for (badge, kind) in systems {
+        let Some(path) = paths.next() else { break };
+        let sender = receiver.sender(badge)?;
+        fs::mount(path, sender, kind)?;
+        ipc::close(sender.0)?;
+    }
     Ok(receiver)
 }
+
+/// The badges of the file systems.
+const PROC: u64 = 0;
+const SYS: u64 = 1;
 
 /// The kernel this runs on.
 struct Kernel;
@@ -60,6 +73,9 @@ impl Facts for Kernel {
         time::nanoseconds(REALTIME)
     }
     fn cpus(&self) -> Vec<CpuInfo> {
+        info::records().collect()
+    }
+    fn nodes(&self) -> Vec<NodeInfo> {
         info::records().collect()
     }
     fn zones(&self) -> Vec<ZoneInfo> {
@@ -91,6 +107,30 @@ impl Facts for Kernel {
     }
     fn text(&self, pid: u32, which: usize, offset: u64, to: &mut [u8]) -> usize {
         usize::try_from(offset).ok().and_then(|offset| info::process_text(pid, which, offset, to).ok()).unwrap_or(0)
+    }
+    fn page_type(&self, index: usize) -> Option<PageTypeInfo> {
+        info::record(index).ok()
+    }
+    fn slab(&self, index: usize) -> Option<SlabCacheInfo> {
+        info::record(index).ok()
+    }
+    fn vmalloc_from(&self, from: u64) -> Option<VmallocInfo> {
+        info::vmalloc_from(from as usize).ok()
+    }
+    fn random(&self) -> [u8; 16] {
+        info::random_bytes().unwrap_or_default()
+    }
+    fn features(&self) -> u64 {
+        quire_rt::start::auxv(at::HWCAP).unwrap_or(0)
+    }
+    fn setting(&self, which: usize) -> u64 {
+        info::setting(which, None).map_or(0, |value| value as u64)
+    }
+    fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno> {
+        info::setting(which, Some(value as usize)).map(drop)
+    }
+    fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno> {
+        info::set_uname(name, is_domain)
     }
     fn caller(&self) -> (u32, u32) {
         ipc::caller(0).map_or((0, 0), |caller| (caller.pid, caller.tid))
