@@ -2,6 +2,7 @@
 
 use quire_abi::Errno;
 use quire_abi::device::DeviceInfo;
+use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
 use super::{Answer, Args};
@@ -11,7 +12,9 @@ use crate::devices::interrupt::Line;
 use crate::devices::memory::DmaRange;
 use crate::devices::{self, Holding};
 use crate::ipc::handles::{Handle, Target};
+use crate::task::point::resched_point;
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 
 /// The longest name of a device or a property, its NUL included.
 const NAME_MAX: usize = 96;
@@ -95,6 +98,53 @@ pub fn read(a: Args) -> Answer {
 pub fn write(a: Args) -> Answer {
     device(a.uint(0))?.write(a.word(1), a.word(2), width(a.word(3))?, a.uint(4))?;
     Ok(0)
+}
+
+/// Bytes that are moved between two points at which others may run.
+const PIECE: usize = 512;
+
+/// Reads x4 bytes at x3 word by word from the register at x2 of the range x1 of x0: how many, fewer if one fails.
+pub fn read_words(a: Args) -> Answer {
+    let holding = device(a.uint(0))?;
+    in_pieces(a.word(4), |done, len| {
+        let mut words = [0u32; PIECE / 4];
+        let words = &mut words[..len / 4];
+        for word in &mut *words {
+            *word = holding.read(a.word(1), a.word(2), Width::Word)?;
+        }
+        uaccess::put_all(UserAddr::new(a.word(3).wrapping_add(done)), words)
+    })
+}
+
+/// Writes x4 bytes from x3 on word by word to the register at x2 of the range x1 of x0: how many, fewer if one fails.
+pub fn write_words(a: Args) -> Answer {
+    let holding = device(a.uint(0))?;
+    in_pieces(a.word(4), |done, len| {
+        let mut words = [0u32; PIECE / 4];
+        let words = &mut words[..len / 4];
+        uaccess::get_all(UserAddr::new(a.word(3).wrapping_add(done)), words)?;
+        words.iter().try_for_each(|word| holding.write(a.word(1), a.word(2), Width::Word, *word))
+    })
+}
+
+/// Has a transfer of whole words done, piece by piece. EINVAL for a length that is none.
+fn in_pieces(len: usize, mut transfer: impl FnMut(usize, usize) -> Result<(), Errno>) -> Answer {
+    if !len.is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
+    let mut done = 0;
+    while done < len {
+        let piece = (len - done).min(PIECE);
+        match transfer(done, piece) {
+            Err(_) if done > 0 => break,
+            result => result?,
+        }
+        done += piece;
+        if resched_point(Sleep::Killable).is_err() {
+            break;
+        }
+    }
+    Ok(done)
 }
 
 /// The interrupt x1 of x0 sets the events of the signaller x2 from now on.

@@ -382,4 +382,6 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_DMA => device::memory(a);
     QUIRE_DMA_MAP => device::map(a);
     QUIRE_DMA_SYNC => device::sync(a);
+    QUIRE_DEVICE_READ_WORDS => device::read_words(a);
+    QUIRE_DEVICE_WRITE_WORDS => device::write_words(a);
 };

@@ -58,6 +58,22 @@ impl Device {
         sys::plain!(nr::QUIRE_DEVICE_WRITE, self.0, range, offset, bytes, value).map(drop)
     }
 
+    /// Fills a buffer of whole words from one register. EIO if not all of it came.
+    pub fn read_words(self, range: usize, offset: usize, to: &mut [u8]) -> Result<(), Errno> {
+        let (at, len) = (to.as_mut_ptr() as usize, to.len());
+        // SAFETY: the kernel writes only within the buffer.
+        let done = unsafe { sys::call(nr::QUIRE_DEVICE_READ_WORDS, [self.0 as usize, range, offset, at, len]) }?;
+        if done == len { Ok(()) } else { Err(Errno::EIO) }
+    }
+
+    /// Writes a buffer of whole words to one register. EIO if not all of it went.
+    pub fn write_words(self, range: usize, offset: usize, from: &[u8]) -> Result<(), Errno> {
+        let (at, len) = (from.as_ptr() as usize, from.len());
+        // SAFETY: the kernel reads only within the buffer.
+        let done = unsafe { sys::call(nr::QUIRE_DEVICE_WRITE_WORDS, [self.0 as usize, range, offset, at, len]) }?;
+        if done == len { Ok(()) } else { Err(Errno::EIO) }
+    }
+
     /// From now on one of its interrupts, the first is 0, sets the events of a signaller, each time after it was unmasked once.
     pub fn interrupt(self, index: usize, signaller: Signaller) -> Result<Interrupt, Errno> {
         sys::plain!(nr::QUIRE_INTERRUPT, self.0, index, signaller.0).map(|handle| Interrupt(handle as u32))

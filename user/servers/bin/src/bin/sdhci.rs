@@ -1,0 +1,126 @@
+//! sdhci: serves the cards of standard host controllers as files `mmcblk0` and so on in the directory that it is started with.
+//!
+//! A Raspberry Pi 4 has two such controllers, of which one has the slot (EMMC2) and the other one the radio; QEMU puts the card into the other one. So
+//! both are asked, and the one without a card is let go. They share an interrupt.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use quire_block::disk::Disk;
+use quire_block::serve::{Disks, Named};
+use quire_card::card::Card;
+use quire_card::host::{Host, Registers};
+use quire_rt::device::{self, Device, Interrupt};
+use quire_rt::ipc::{self, Patience, Receiver};
+use quire_rt::{Errno, args, eprintln, fs, time};
+
+quire_rt::entry!(main);
+
+/// How long a rest is at most, in nanoseconds: who waits looks again.
+const REST: u64 = 100_000_000;
+
+/// Rests before there is an interrupt, in microseconds.
+const PAUSE: u64 = 1000;
+
+fn main() -> i32 {
+    match start() {
+        Ok(None) => 0,
+        Ok(Some((receiver, mut disks))) => {
+            quire_servers::serve("sdhci", receiver, |_, request, room| disks.serve(request, room))
+        }
+        Err(error) => {
+            eprintln!("sdhci: {error}");
+            1
+        }
+    }
+}
+
+fn start() -> Result<Option<(Receiver, Disks<'static>)>, Errno> {
+    let mut disks = Vec::new();
+    for device in device::granted() {
+        match find(device) {
+            Ok(card) => {
+                let name = Vec::from([b'm', b'm', b'c', b'b', b'l', b'k', b'0' + disks.len() as u8]);
+                disks.push(Named { name, disk: Box::new(card) as Box<dyn Disk> });
+            }
+            Err(error) => {
+                if error != Errno::ENODEV {
+                    eprintln!("sdhci: a controller cannot be used: {error}");
+                }
+                device.release()?;
+            }
+        }
+    }
+    if disks.is_empty() {
+        return Ok(None);
+    }
+    let receiver = Receiver::new()?;
+    let sender = receiver.sender(0)?;
+    fs::mount(args().nth(1).ok_or(Errno::EINVAL)?, sender, c"sdhci")?;
+    ipc::close(sender.0)?;
+    Ok(Some((receiver, Disks(disks))))
+}
+
+fn find(device: Device) -> Result<Card<Controller>, Errno> {
+    let host = Host::new(Controller { device, bell: None })?;
+    let mut card = Card::find(host, pause)?;
+    card.host().registers().listen()?;
+    Ok(card)
+}
+
+fn pause(microseconds: u64) {
+    time::sleep(microseconds * 1000);
+}
+
+struct Controller {
+    device: Device,
+    /// What the interrupt signals, once there is a card.
+    bell: Option<(Receiver, Interrupt)>,
+}
+
+impl Controller {
+    fn listen(&mut self) -> Result<(), Errno> {
+        let bell = Receiver::new()?;
+        let signaller = bell.signaller(1)?;
+        self.bell = Some((bell, self.device.interrupt(0, signaller)?));
+        ipc::close(signaller.0)
+    }
+}
+
+impl Registers for Controller {
+    fn read(&self, at: usize) -> Result<u32, Errno> {
+        self.device.read(0, at, 4)
+    }
+
+    fn write(&self, at: usize, value: u32) -> Result<(), Errno> {
+        self.device.write(0, at, 4, value)
+    }
+
+    fn read_words(&self, at: usize, to: &mut [u8]) -> Result<(), Errno> {
+        self.device.read_words(0, at, to)
+    }
+
+    fn write_words(&self, at: usize, from: &[u8]) -> Result<(), Errno> {
+        self.device.write_words(0, at, from)
+    }
+
+    fn rest(&mut self) {
+        let Some((bell, interrupt)) = self.bell else { return pause(PAUSE) };
+        // (One that came for what is done by now only makes it look again.)
+        let _ = interrupt.unmask();
+        let _ = bell.receive(Patience::Until(time::monotonic() + REST));
+    }
+
+    fn pause(&self, microseconds: u64) {
+        pause(microseconds);
+    }
+
+    fn now(&self) -> u64 {
+        time::monotonic()
+    }
+}
