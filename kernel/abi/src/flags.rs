@@ -315,6 +315,15 @@ pub mod cld {
     pub const CONTINUED: i32 = 6;
 }
 
+/// How a timer of `timer_create` tells of its expiration.
+#[allow(missing_docs)]
+pub mod sigev {
+    pub const SIGNAL: i32 = 0;
+    pub const NONE: i32 = 1;
+    pub const THREAD: i32 = 2;
+    pub const THREAD_ID: i32 = 4;
+}
+
 /// Timers of `setitimer`.
 #[allow(missing_docs)]
 pub mod itimer {
@@ -382,10 +391,31 @@ pub mod pr {
     pub const GET_PDEATHSIG: i32 = 2;
     pub const GET_DUMPABLE: i32 = 3;
     pub const SET_DUMPABLE: i32 = 4;
+    pub const GET_KEEPCAPS: i32 = 7;
+    pub const SET_KEEPCAPS: i32 = 8;
+    pub const GET_TIMING: i32 = 13;
+    pub const SET_TIMING: i32 = 14;
     pub const SET_NAME: i32 = 15;
     pub const GET_NAME: i32 = 16;
+    pub const CAPBSET_READ: i32 = 23;
+    pub const CAPBSET_DROP: i32 = 24;
+    pub const GET_SECUREBITS: i32 = 27;
+    pub const SET_TIMERSLACK: i32 = 29;
+    pub const GET_TIMERSLACK: i32 = 30;
+    pub const MCE_KILL: i32 = 33;
+    pub const MCE_KILL_GET: i32 = 34;
+    pub const SET_CHILD_SUBREAPER: i32 = 36;
+    pub const GET_CHILD_SUBREAPER: i32 = 37;
     pub const SET_NO_NEW_PRIVS: i32 = 38;
     pub const GET_NO_NEW_PRIVS: i32 = 39;
+    pub const GET_TID_ADDRESS: i32 = 40;
+    pub const SET_THP_DISABLE: i32 = 41;
+    pub const GET_THP_DISABLE: i32 = 42;
+    pub const CAP_AMBIENT: i32 = 47;
+    pub const GET_TAGGED_ADDR_CTRL: i32 = 56;
+    pub const SET_TAGGED_ADDR_CTRL: i32 = 55;
+    pub const SET_VMA: i32 = 0x5356_4d41;
+    pub const GET_AUXV: i32 = 0x4155_5856;
 }
 
 /// Flags of `timerfd_settime`.
@@ -448,7 +478,9 @@ pub mod clock {
     pub const BOOTTIME: i32 = 7;
     pub const REALTIME_ALARM: i32 = 8;
     pub const BOOTTIME_ALARM: i32 = 9;
-    /// Flag of `clock_nanosleep`: the time is absolute.
+    /// International atomic time. Nobody tells the kernel of leap seconds, so it shows what REALTIME shows.
+    pub const TAI: i32 = 11;
+    /// Flag of `clock_nanosleep` and `timer_settime`: the time is absolute.
     pub const TIMER_ABSTIME: u32 = 1;
 }
 

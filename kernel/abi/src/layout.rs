@@ -36,6 +36,7 @@ pod!(
     SignalfdSiginfo,
     CloneArgs,
     Itimerspec,
+    Sigevent,
     Itimerval,
     RobustListHead,
     HandleInfo
@@ -461,6 +462,22 @@ pub struct Itimerspec {
     pub value: Timespec,
 }
 
+/// What `timer_create` is to do when a timer expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sigevent {
+    /// The value that goes with the signal.
+    pub value: u64,
+    /// The signal.
+    pub signo: i32,
+    /// `sigev`.
+    pub notify: i32,
+    /// The thread that gets the signal.
+    pub tid: i32,
+    /// Unused.
+    pub rest: [i32; 11],
+}
+
 /// An interval timer's setting: the interval that it restarts with, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -508,6 +525,7 @@ pub struct Rlimit {
 /// Resources of `prlimit64`.
 #[allow(missing_docs)]
 pub mod rlimit {
+    pub const CPU: usize = 0;
     pub const FSIZE: usize = 1;
     pub const DATA: usize = 2;
     pub const STACK: usize = 3;
@@ -516,6 +534,8 @@ pub mod rlimit {
     pub const MEMLOCK: usize = 8;
     pub const AS: usize = 9;
     pub const SIGPENDING: usize = 11;
+    pub const NICE: usize = 13;
+    pub const RTPRIO: usize = 14;
     pub const COUNT: usize = 16;
     pub const INFINITY: u64 = u64::MAX;
 }
@@ -619,6 +639,7 @@ const _: () = {
     assert!(size_of::<Utsname>() == 390);
     assert!(size_of::<Sysinfo>() == 112);
     assert!(size_of::<SignalfdSiginfo>() == 128 && size_of::<Itimerspec>() == 32);
+    assert!(size_of::<Sigevent>() == 64);
     assert!(size_of::<CloneArgs>() == 88);
     assert!(size_of::<Statx>() == 256 && size_of::<Statfs>() == 120);
     assert!(size_of::<Rseq>() == 32 && size_of::<RseqSection>() == 32);

@@ -14,27 +14,9 @@ use quire_mm::sync::Rank;
 use super::bell::Bell;
 use crate::arch::timer;
 use crate::task::alarm::{Alarm, Ring};
-use crate::task::clock::{self, Watch, Watcher};
+use crate::task::clock::{Base, Watch, Watcher};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
-
-/// The clock that a point of time is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    /// Since power-on.
-    Monotonic,
-    /// `CLOCK_REALTIME`.
-    Real,
-}
-
-impl Base {
-    fn now(self) -> u64 {
-        match self {
-            Base::Monotonic => timer::now_ns(),
-            Base::Real => clock::real_ns(),
-        }
-    }
-}
 
 /// What a timer is set to, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,10 +92,7 @@ impl State {
     /// When to ring, in nanoseconds since power-on.
     fn due(&self) -> Option<u64> {
         let is_running = self.at != 0 && !self.has_expired;
-        is_running.then(|| match self.base {
-            Base::Monotonic => self.at,
-            Base::Real => clock::power_on_ns(self.at),
-        })
+        is_running.then(|| self.base.power_on_ns(self.at))
     }
 }
 

@@ -25,6 +25,7 @@ mod open;
 mod owner;
 mod pidfd;
 mod poll;
+mod posix_timer;
 mod process;
 mod quire;
 pub mod restart;
@@ -340,6 +341,11 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     GETITIMER => time::getitimer(a);
     SETITIMER => time::setitimer(a);
     CLOCK_NANOSLEEP => time::clock_nanosleep(a);
+    TIMER_CREATE => posix_timer::create(a);
+    TIMER_GETTIME => posix_timer::gettime(a);
+    TIMER_GETOVERRUN => posix_timer::getoverrun(a);
+    TIMER_SETTIME => posix_timer::settime(a);
+    TIMER_DELETE => posix_timer::delete(a);
 
     QUIRE_INFO => quire::info(a);
     QUIRE_LOG => quire::log(a);

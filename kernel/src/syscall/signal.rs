@@ -9,6 +9,7 @@ use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{timer, uaccess};
 use crate::task::credentials::permit_signal;
+use crate::task::posix_timer;
 use crate::task::process::{Process, TABLE};
 use crate::task::sigframe;
 use crate::task::signal::{self, Info, UNBLOCKABLE, bit};
@@ -192,9 +193,13 @@ pub fn sigaction(a: Args) -> Answer {
             None => actions.get(signal),
         }
     };
-    if new.is_some() && signal::is_ignored(process, signal) {
-        // A pending signal that is now ignored is discarded (POSIX).
-        signal::remove_everywhere(process, bit(signal));
+    if new.is_some() {
+        if signal::is_ignored(process, signal) {
+            // A pending signal that is now ignored is discarded (POSIX).
+            signal::remove_everywhere(process, bit(signal));
+        } else {
+            posix_timer::heed(process, signal);
+        }
     }
     if let Some(at) = a.opt_addr(2) {
         uaccess::put(at, &old)?;

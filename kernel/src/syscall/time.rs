@@ -36,7 +36,7 @@ pub fn from_ns(ns: u64) -> Timespec {
 pub fn clock_gettime(a: Args) -> Answer {
     let ns = match a.int(0) {
         clock::MONOTONIC | clock::MONOTONIC_RAW | clock::MONOTONIC_COARSE | clock::BOOTTIME => timer::now_ns(),
-        clock::REALTIME | clock::REALTIME_COARSE => real_ns(),
+        clock::REALTIME | clock::REALTIME_COARSE | clock::TAI => real_ns(),
         clock::THREAD_CPUTIME_ID => {
             sched::charge_current();
             current().time.spent().total()
@@ -55,7 +55,7 @@ pub fn process_time() -> Spent {
 }
 
 pub fn clock_getres(a: Args) -> Answer {
-    if !(clock::REALTIME..=clock::BOOTTIME).contains(&a.int(0)) {
+    if !matches!(a.int(0), clock::REALTIME..=clock::BOOTTIME | clock::TAI) {
         return Err(Errno::EINVAL);
     }
     if let Some(at) = a.opt_addr(1) {
@@ -123,7 +123,7 @@ pub fn nanosleep(a: Args) -> Answer {
 
 pub fn clock_nanosleep(a: Args) -> Answer {
     match a.int(0) {
-        clock::REALTIME | clock::MONOTONIC | clock::BOOTTIME => {}
+        clock::REALTIME | clock::MONOTONIC | clock::BOOTTIME | clock::TAI => {}
         // The clocks that Linux cannot sleep on, and one that this kernel cannot.
         clock::MONOTONIC_RAW | clock::REALTIME_COARSE | clock::MONOTONIC_COARSE | clock::PROCESS_CPUTIME_ID => {
             return Err(Errno::EOPNOTSUPP);
@@ -135,7 +135,7 @@ pub fn clock_nanosleep(a: Args) -> Answer {
     if a.uint(1) & clock::TIMER_ABSTIME == 0 {
         return sleep(timer::now_ns().saturating_add(time), a.opt_addr(3));
     }
-    if a.int(0) != clock::REALTIME {
+    if !matches!(a.int(0), clock::REALTIME | clock::TAI) {
         return wait::sleep_until(time).map(|()| 0);
     }
     match task_clock::sleep_until(time, || None::<()>) {

@@ -10,7 +10,8 @@ use super::file::table;
 use super::{Answer, Args, time};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Object, OpenFile};
-use crate::ipc::timerfd::{Base, Setting, TimerFd};
+use crate::ipc::timerfd::{Setting, TimerFd};
+use crate::task::clock::Base;
 use crate::task::credentials::{Privilege, require};
 use crate::task::thread::current;
 
@@ -42,7 +43,7 @@ fn timer_of(file: &OpenFile) -> Result<&KArc<TimerFd>, Errno> {
     }
 }
 
-fn record((left, interval): (u64, u64)) -> Itimerspec {
+pub(super) fn record((left, interval): (u64, u64)) -> Itimerspec {
     Itimerspec { interval: time::from_ns(interval), value: time::from_ns(left) }
 }
 

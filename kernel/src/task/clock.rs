@@ -42,6 +42,33 @@ pub fn power_on_ns(time: u64) -> u64 {
     time.saturating_sub(AHEAD.load(Ordering::Relaxed))
 }
 
+/// The clock that a point of time is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Since power-on.
+    Monotonic,
+    /// `CLOCK_REALTIME`.
+    Real,
+}
+
+impl Base {
+    /// Now, by this clock.
+    pub fn now(self) -> u64 {
+        match self {
+            Base::Monotonic => timer::now_ns(),
+            Base::Real => real_ns(),
+        }
+    }
+
+    /// The time since power-on at which this clock shows `time`, as it is set now.
+    pub fn power_on_ns(self, time: u64) -> u64 {
+        match self {
+            Base::Monotonic => time,
+            Base::Real => power_on_ns(time),
+        }
+    }
+}
+
 /// Somebody who is told when the clock is set.
 pub trait Watch: Sync + 'static {
     /// It was set. The list of watchers is locked ([`Rank::Process`]).

@@ -18,7 +18,7 @@ use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
 use super::thread::{current, work};
 use super::wait::Sleep;
-use super::{image, percpu, robust, signal};
+use super::{image, percpu, posix_timer, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
 use crate::arch::{cpu, regs};
 use crate::ipc::handles::Handles;
@@ -40,6 +40,7 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
 
     // Nothing can fail from here on.
     robust::release(current());
+    posix_timer::delete_all(process);
     if is_space_shared(process) {
         clear_number(current());
     }

@@ -18,7 +18,7 @@ use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
 use super::thread::{Thread, current, work};
 use super::wait::Sleep;
-use super::{itimer, oom, robust, sched, stop};
+use super::{itimer, oom, posix_timer, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::{futex, handover};
 use crate::vm::Cpu;
@@ -79,6 +79,7 @@ pub fn bury(thread: KArc<Thread>) {
 fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
     itimer::stop(process);
+    posix_timer::delete_all(process);
     process.handles.clear();
     let descriptors = process.set_descriptors(None);
     drop(descriptors);

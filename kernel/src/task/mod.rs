@@ -3,10 +3,11 @@
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
 //! - [`signo`], [`latency`], [`cputime`], [`script`], `segments`: sets of signals, measurements, times, files of programs.
 //! - [`users`]: what is limited for all processes of a user.
-//! - [`directory`], [`action`], [`pending`]: the working directory, what signals do to a process, and those that it has not taken yet.
+//! - [`directory`], [`action`], [`expired`], [`pending`]: the working directory, what signals do to a process, and those that it has
+//!   not taken yet.
 //! - [`percpu`], [`load`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`], [`signal`],
-//!   [`stop`], [`itimer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
+//!   [`stop`], [`itimer`], [`posix_timer`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
 //!   thread waits, which a signal ends, which is sent to a process, which has threads.
 //! - [`turn`], [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
@@ -25,6 +26,7 @@ pub mod credentials;
 pub mod directory;
 pub mod exec;
 pub mod exit;
+pub mod expired;
 pub mod image;
 pub mod inject;
 pub mod itimer;
@@ -37,6 +39,7 @@ pub mod oom;
 pub mod pending;
 pub mod percpu;
 pub mod point;
+pub mod posix_timer;
 pub mod process;
 pub mod program;
 pub mod robust;

@@ -5,6 +5,8 @@
 //! charged to the receiver's user, whose limit alone says how many there may be. If there is no memory for a record, or its user has
 //! too many, a signal without a value from its sender is pending without a record, as on Linux, and a signal with a value is refused.
 //!
+//! Signals of expired timers have [places of their own](super::expired): each is pending once, whatever its number.
+//!
 //! A thread's queue is covered by the lock of its signals; a process's has a lock of [`Rank::Process`], and its set can be
 //! read without. Work under these locks does not depend on how many records there are: [`Queue::remove`] returns them, to be
 //! released without a lock.
@@ -17,9 +19,10 @@ use intrusive_collections::{LinkedList, LinkedListLink, intrusive_adapter};
 use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
 use quire_abi::layout::Siginfo;
-use quire_mm::fallible::{AllocError, TryVec, try_box};
+use quire_mm::fallible::{AllocError, KArc, TryVec, try_box};
 use quire_mm::sync::Rank;
 
+use super::expired::{Expired, Place};
 use super::signo::bit;
 use super::users::{Gone, charge};
 use crate::vm::{Cpu, SpinLock};
@@ -36,13 +39,15 @@ pub struct Info {
     pub errno: i32,
     /// `si_code`.
     pub code: i32,
+    /// Of an expired timer of `timer_create`, which is told when it is delivered.
+    pub is_timer: bool,
     /// Fields that depend on the code.
     pub fields: [u64; 4],
 }
 
 impl Info {
     fn new(signal: u32, code: i32, fields: [u64; 4]) -> Self {
-        Self { signal, errno: 0, code, fields }
+        Self { signal, errno: 0, code, is_timer: false, fields }
     }
 
     /// From the kernel itself.
@@ -53,6 +58,11 @@ impl Info {
     /// From a process: `code` is `SI_USER` or `SI_TKILL`.
     pub fn of_user(signal: u32, code: i32, pid: u32, uid: u32) -> Self {
         Self::new(signal, code, [u64::from(pid) | u64::from(uid) << 32, 0, 0, 0])
+    }
+
+    /// Of an expired timer.
+    fn of_timer(signal: u32, id: u32, value: u64) -> Self {
+        Self { is_timer: true, ..Self::new(signal, si::TIMER, [u64::from(id), value, 0, 0]) }
     }
 
     /// From a fault at `addr`.
@@ -73,7 +83,7 @@ impl Info {
         if !is_known && record.rest.iter().any(|word| *word != 0) {
             return Err(Errno::E2BIG);
         }
-        Ok(Self { signal, errno: record.errno, code: record.code, fields: record.fields })
+        Ok(Self { signal, errno: record.errno, code: record.code, is_timer: false, fields: record.fields })
     }
 
     /// In the layout for programs.
@@ -107,6 +117,8 @@ struct Record {
     info: Info,
     /// The user to whom it is charged.
     user: u32,
+    /// The low part of [`Queue::sent`].
+    sent: u32,
 }
 
 struct Node {
@@ -131,12 +143,16 @@ pub struct Queue {
     first: Option<Record>,
     /// At most one for each signal.
     lanes: Vec<Lane>,
+    /// Counts what was sent, for the order.
+    sent: u64,
+    /// Those of timers, if there ever was a timer for this queue.
+    expired: Option<KArc<Expired>>,
 }
 
 impl Queue {
     /// None.
     pub const fn new() -> Self {
-        Self { set: 0, first: None, lanes: Vec::new() }
+        Self { set: 0, first: None, lanes: Vec::new(), sent: 0, expired: None }
     }
 
     /// The set.
@@ -162,7 +178,8 @@ impl Queue {
         if !charge(payer.user, limit) {
             return false;
         }
-        let record = Record { info: *info, user: payer.user };
+        self.sent += 1;
+        let record = Record { info: *info, user: payer.user, sent: self.sent as u32 };
         if self.first.is_none() && self.lanes.is_empty() {
             self.first = Some(record);
             return true;
@@ -194,12 +211,74 @@ impl Queue {
 
     /// Takes the oldest `signal`, which is in the set.
     pub fn take(&mut self, signal: u32) -> Info {
+        if self.expired.is_some() {
+            return self.take_of_all(signal);
+        }
         let info = self.unlink(signal).unwrap_or(Info::of_user(signal, si::USER, 0, 0));
         let has_more = signal >= RT_MIN && self.lane(signal).is_some();
         if !has_more {
             self.set &= !bit(signal);
         }
         info
+    }
+
+    /// The same with signals of timers.
+    #[cold]
+    fn take_of_all(&mut self, signal: u32) -> Info {
+        let is_first = match (self.oldest_record(signal), self.oldest_expired(signal)) {
+            (Some(record), Some(timer)) => (timer as u32).wrapping_sub(record) as i32 <= 0,
+            (record, _) => record.is_none(),
+        };
+        let expired = self.expired.as_ref().filter(|_| is_first).and_then(|expired| expired.take(signal));
+        let info = match expired {
+            Some((id, value)) => Info::of_timer(signal, id, value),
+            None => self.unlink(signal).unwrap_or(Info::of_user(signal, si::USER, 0, 0)),
+        };
+        self.clear_if_none(signal);
+        info
+    }
+
+    fn oldest_record(&self, signal: u32) -> Option<u32> {
+        let first = self.first.as_ref().filter(|record| record.info.signal == signal);
+        let next = || Some(&self.lanes[self.lane(signal)?].records.front().get()?.record);
+        first.or_else(next).map(|record| record.sent)
+    }
+
+    fn oldest_expired(&self, signal: u32) -> Option<u64> {
+        self.expired.as_ref()?.oldest(signal)
+    }
+
+    fn clear_if_none(&mut self, signal: u32) {
+        if self.oldest_record(signal).is_none() && self.oldest_expired(signal).is_none() {
+            self.set &= !bit(signal);
+        }
+    }
+
+    /// Where signals of timers go. `new` is for the first of them.
+    pub fn expired(&mut self, new: &KArc<Expired>) -> KArc<Expired> {
+        self.expired.get_or_insert_with(|| new.clone()).clone()
+    }
+
+    /// Adds the signal of a timer whose target this queue is. False if it is pending already; `None` if the queue is not the one
+    /// that the timer was made for.
+    ///
+    /// # Safety
+    /// As [`Expired::add`].
+    pub unsafe fn add_expired(&mut self, expired: &KArc<Expired>, place: &Place) -> Option<bool> {
+        self.expired.as_ref().filter(|own| KArc::ptr_eq(own, expired))?;
+        self.sent += 1;
+        self.set |= bit(place.signal);
+        // SAFETY: the caller's promise.
+        Some(unsafe { expired.add(place, self.sent) })
+    }
+
+    /// Drops the signal of a timer that goes. False if the queue is not the one that the timer was made for.
+    pub fn forget(&mut self, expired: &KArc<Expired>, place: &Place) -> bool {
+        let is_own = self.expired.as_ref().is_some_and(|own| KArc::ptr_eq(own, expired));
+        if is_own && expired.remove(place) {
+            self.clear_if_none(place.signal);
+        }
+        is_own
     }
 
     /// Takes out the oldest record of a signal.
@@ -240,6 +319,9 @@ impl Queue {
                 records.append(Records(lane.records));
             }
             self.keep_no_room();
+            if let Some(expired) = &self.expired {
+                expired.drop_all(set, self.sent);
+            }
         }
         records
     }
@@ -300,7 +382,8 @@ impl Pending {
         self.set.load(Ordering::Acquire)
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+    /// Changes the queue.
+    pub fn change<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queue.lock();
         let result = change(&mut queue);
         self.set.store(queue.set(), Ordering::Release);

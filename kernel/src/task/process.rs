@@ -19,6 +19,7 @@ use super::directory::Directory;
 use super::itimer::RealTimer;
 use super::memory_limits::MemoryLimits;
 use super::pending::Pending;
+use super::posix_timer::Timers;
 use super::signal::Actions;
 use super::stop::Stop;
 pub use super::table::{Family, TABLE, Table};
@@ -67,6 +68,8 @@ pub struct Process {
     pub stop: Stop,
     /// The timer of `setitimer` and `alarm`.
     pub real_timer: RealTimer,
+    /// The timers of `timer_create`.
+    pub timers: Timers,
     /// Identifies the program: a hash of the path that was last executed.
     pub program: AtomicU64,
     /// It has called exec: its parent cannot put it into another group any more.
@@ -161,6 +164,7 @@ impl Process {
             signal_bell: SignalBell::new(),
             stop: Stop::default(),
             real_timer: RealTimer::new(),
+            timers: Timers::new(),
             program: AtomicU64::new(template.map_or(0, |p| p.program.load(Ordering::Relaxed))),
             has_execed: AtomicBool::new(false),
             exiting: AtomicU64::new(0),

@@ -13,10 +13,12 @@ use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
 use quire_abi::layout::{rlimit, sa};
 use quire_mm::UserAddr;
+use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 use super::clock::Until;
+use super::expired::{Expired, Place};
 pub use super::pending::Info;
 use super::pending::{Payer, Queue, Records};
 use super::point::{ENTRIES, resched_point};
@@ -26,7 +28,7 @@ use super::table::{AT_ONCE, TABLE, Table};
 use super::thread::{Thread, current, state, work};
 use super::wait::Sleep;
 use super::walk::{self, Among};
-use super::{courier, itimer, sched, stop};
+use super::{courier, itimer, posix_timer, sched, stop};
 use crate::vm::{Cpu, SpinLock};
 
 /// Processes that are sent a signal under one hold of the table's lock.
@@ -151,9 +153,7 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if table.family(process).is_zombie || !accepts(table, process, signal) {
         return true;
     }
-    // Linux asks the first thread alone.
-    let is_unwanted = || !table.family(process).threads_from(0).take(AT_ONCE).any(|t| holds_back(t, signal));
-    if is_ignored(process, signal) && is_unwanted() {
+    if is_ignored(process, signal) && is_unwanted_by_all(table, process, signal) {
         return true;
     }
     if !process.pending.add(info, payer(process)) {
@@ -185,6 +185,77 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
         notify(table, thread, process, bit(signal));
     }
     added
+}
+
+/// What has become of the signal of a timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posted {
+    /// It is pending from now on.
+    Sent,
+    /// It was pending already.
+    Pending,
+    /// It has no effect.
+    Ignored,
+    /// Whom it was for ends, or has ended, or is init and is protected from it.
+    Gone,
+}
+
+/// Sends the signal of an expired timer to a process, or to one of its threads. The caller holds the table's lock.
+///
+/// # Safety
+/// `place` neither moves nor goes before it is taken out of `expired`.
+pub unsafe fn post(
+    table: &Table,
+    process: &Process,
+    thread: Option<u32>,
+    expired: &KArc<Expired>,
+    place: &Place,
+) -> Posted {
+    let signal = place.signal;
+    let thread = match thread {
+        None => None,
+        Some(tid) => match table.thread(tid) {
+            Some(thread) => Some(thread),
+            None => return Posted::Gone,
+        },
+    };
+    if table.family(process).is_zombie || !accepts(table, process, signal) {
+        return Posted::Gone;
+    }
+    let is_unwanted = || match thread {
+        Some(thread) => !holds_back(thread, signal),
+        None => is_unwanted_by_all(table, process, signal),
+    };
+    if is_ignored(process, signal) && is_unwanted() {
+        return Posted::Ignored;
+    }
+    let mut is_deliverable = true;
+    // SAFETY: the caller's promise.
+    let add = |queue: &mut Queue| unsafe { queue.add_expired(expired, place) };
+    let added = match thread {
+        None => process.pending.change(add),
+        Some(thread) => {
+            let mut signals = thread.signals.lock();
+            if bit(signal) & (STOPS | bit(sig::CONT)) != 0 {
+                signals.catch_up(process);
+            }
+            is_deliverable = signals.blocked & bit(signal) == 0;
+            add(&mut signals.pending)
+        }
+    };
+    match added {
+        // Another thread has the number now.
+        None => return Posted::Gone,
+        Some(false) => return Posted::Pending,
+        Some(true) => {}
+    }
+    process.signal_bell.ring();
+    match thread {
+        None => courier::mark_threads(table, process),
+        Some(thread) if is_deliverable => notify(table, thread, process, bit(signal)),
+        Some(_) => {}
+    }
+    Posted::Sent
 }
 
 /// Sends the calling thread a signal that its own call has caused, as if it were the sender.
@@ -277,6 +348,11 @@ pub fn release(mut records: Records) {
 fn holds_back(thread: &Thread, signal: u32) -> bool {
     let signals = thread.signals.lock();
     (signals.blocked | signals.awaited) & bit(signal) != 0
+}
+
+/// Whether no thread of a process holds a signal back. Linux asks the first thread alone.
+fn is_unwanted_by_all(table: &Table, process: &Process, signal: u32) -> bool {
+    !table.family(process).threads_from(0).take(AT_ONCE).any(|thread| holds_back(thread, signal))
 }
 
 /// Makes a thread check its signals and its process's stop, if there is one for it. The caller holds the table's lock.
@@ -399,6 +475,20 @@ pub fn pending(thread: &Thread, process: &Process) -> u64 {
 
 /// Takes a deliverable signal: the thread's own before the process's, then those of faults, then the lowest.
 pub fn take(thread: &Thread, process: &Process) -> Option<Info> {
+    of_living_timer(process, || take_any(thread, process))
+}
+
+/// Takes signals until one is of no timer, or of one that has not gone meanwhile: the timer hears of it.
+fn of_living_timer(process: &Process, mut take: impl FnMut() -> Option<Info>) -> Option<Info> {
+    loop {
+        let mut info = take()?;
+        if !info.is_timer || posix_timer::deliver(process, &mut info) {
+            return Some(info);
+        }
+    }
+}
+
+fn take_any(thread: &Thread, process: &Process) -> Option<Info> {
     let mask = {
         let mut signals = thread.signals.lock();
         signals.drop_undone(process);
@@ -413,6 +503,10 @@ pub fn take(thread: &Thread, process: &Process) -> Option<Info> {
 
 /// Takes a signal of a set, blocked or not.
 pub fn take_of(thread: &Thread, process: &Process, set: u64) -> Option<Info> {
+    of_living_timer(process, || take_of_both(thread, process, set))
+}
+
+fn take_of_both(thread: &Thread, process: &Process, set: u64) -> Option<Info> {
     {
         let mut signals = thread.signals.lock();
         signals.drop_undone(process);

@@ -1,0 +1,81 @@
+//! Timers that send signals: timer_create and its kin.
+
+use quire_abi::Errno;
+use quire_abi::flags::{clock, sig, sigev};
+use quire_abi::layout::{Itimerspec, Sigevent};
+
+use super::timerfd::record;
+use super::{Answer, Args, time};
+use crate::arch::uaccess;
+use crate::task::clock::Base;
+use crate::task::credentials::{Privilege, require};
+use crate::task::posix_timer::{self, Notify, Plan, Setting};
+use crate::task::thread::current;
+
+/// EINVAL for a clock that there is not, EOPNOTSUPP for one without timers.
+fn base_of(number: i32) -> Result<Base, Errno> {
+    match number {
+        clock::MONOTONIC | clock::BOOTTIME | clock::BOOTTIME_ALARM => Ok(Base::Monotonic),
+        clock::REALTIME | clock::REALTIME_ALARM | clock::TAI => Ok(Base::Real),
+        clock::MONOTONIC_RAW | clock::REALTIME_COARSE | clock::MONOTONIC_COARSE => Err(Errno::EOPNOTSUPP),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// As on Linux, `SIGEV_THREAD` is the C library's affair, and a signal to the process here.
+fn plan_of(base: Base, event: &Sigevent) -> Result<Plan, Errno> {
+    let notify = match event.notify {
+        sigev::SIGNAL | sigev::THREAD => Notify::Process,
+        sigev::NONE => Notify::Nobody,
+        sigev::THREAD_ID => Notify::Thread(u32::try_from(event.tid).map_err(|_| Errno::EINVAL)?),
+        _ => return Err(Errno::EINVAL),
+    };
+    let is_valid = (1..sig::COUNT as i32).contains(&event.signo);
+    if notify != Notify::Nobody && !is_valid {
+        return Err(Errno::EINVAL);
+    }
+    Ok(Plan { base, notify, signal: event.signo as u32, value: Some(event.value) })
+}
+
+pub fn create(a: Args) -> Answer {
+    let event: Option<Sigevent> = a.opt_addr(1).map(uaccess::get).transpose()?;
+    let base = base_of(a.int(0))?;
+    if matches!(a.int(0), clock::REALTIME_ALARM | clock::BOOTTIME_ALARM) {
+        require(current().process(), Privilege::WakeAlarm)?;
+    }
+    let plan = match event {
+        Some(event) => plan_of(base, &event)?,
+        None => Plan { base, notify: Notify::Process, signal: sig::ALRM, value: None },
+    };
+    let id = posix_timer::create(plan)?;
+    uaccess::put(a.addr(2), &id).inspect_err(|_| _ = posix_timer::delete(id))?;
+    Ok(0)
+}
+
+pub fn settime(a: Args) -> Answer {
+    // As on Linux, no new setting is a wrong one, not one that is nowhere; and other flags are ignored.
+    let new: Itimerspec = uaccess::get(a.opt_addr(2).ok_or(Errno::EINVAL)?)?;
+    let setting = Setting {
+        interval: time::to_ns(new.interval)?,
+        first: time::to_ns(new.value)?,
+        is_absolute: a.uint(1) & clock::TIMER_ABSTIME != 0,
+    };
+    let old = posix_timer::set(a.uint(0), setting)?;
+    if let Some(at) = a.opt_addr(3) {
+        uaccess::put(at, &record(old))?;
+    }
+    Ok(0)
+}
+
+pub fn gettime(a: Args) -> Answer {
+    uaccess::put(a.addr(1), &record(posix_timer::get(a.uint(0))?))?;
+    Ok(0)
+}
+
+pub fn getoverrun(a: Args) -> Answer {
+    posix_timer::overrun(a.uint(0)).map(|count| count as usize)
+}
+
+pub fn delete(a: Args) -> Answer {
+    posix_timer::delete(a.uint(0)).map(|()| 0)
+}
