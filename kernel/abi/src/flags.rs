@@ -286,6 +286,8 @@ pub mod sig {
     pub const URG: u32 = 23;
     pub const XCPU: u32 = 24;
     pub const XFSZ: u32 = 25;
+    pub const VTALRM: u32 = 26;
+    pub const PROF: u32 = 27;
     pub const WINCH: u32 = 28;
     pub const SYS: u32 = 31;
     /// One more than the highest signal.

@@ -9,21 +9,21 @@ use super::{Answer, Args, time};
 use crate::arch::uaccess;
 use crate::task::clock::Base;
 use crate::task::credentials::{Privilege, require};
-use crate::task::posix_timer::{self, Notify, Plan, Setting};
+use crate::task::posix_timer::{self, Clock, Notify, Plan, Setting};
 use crate::task::thread::current;
 
 /// EINVAL for a clock that there is not, EOPNOTSUPP for one without timers.
-fn base_of(number: i32) -> Result<Base, Errno> {
+fn clock_of(number: i32) -> Result<Clock, Errno> {
     match number {
-        clock::MONOTONIC | clock::BOOTTIME | clock::BOOTTIME_ALARM => Ok(Base::Monotonic),
-        clock::REALTIME | clock::REALTIME_ALARM | clock::TAI => Ok(Base::Real),
+        clock::MONOTONIC | clock::BOOTTIME | clock::BOOTTIME_ALARM => Ok(Clock::Time(Base::Monotonic)),
+        clock::REALTIME | clock::REALTIME_ALARM | clock::TAI => Ok(Clock::Time(Base::Real)),
         clock::MONOTONIC_RAW | clock::REALTIME_COARSE | clock::MONOTONIC_COARSE => Err(Errno::EOPNOTSUPP),
-        _ => Err(Errno::EINVAL),
+        number => Ok(Clock::Cpu(time::cpu_clock(number, false)?)),
     }
 }
 
 /// As on Linux, `SIGEV_THREAD` is the C library's affair, and a signal to the process here.
-fn plan_of(base: Base, event: &Sigevent) -> Result<Plan, Errno> {
+fn plan_of(clock: Clock, event: &Sigevent) -> Result<Plan, Errno> {
     let notify = match event.notify {
         sigev::SIGNAL | sigev::THREAD => Notify::Process,
         sigev::NONE => Notify::Nobody,
@@ -34,18 +34,18 @@ fn plan_of(base: Base, event: &Sigevent) -> Result<Plan, Errno> {
     if notify != Notify::Nobody && !is_valid {
         return Err(Errno::EINVAL);
     }
-    Ok(Plan { base, notify, signal: event.signo as u32, value: Some(event.value) })
+    Ok(Plan { clock, notify, signal: event.signo as u32, value: Some(event.value) })
 }
 
 pub fn create(a: Args) -> Answer {
     let event: Option<Sigevent> = a.opt_addr(1).map(uaccess::get).transpose()?;
-    let base = base_of(a.int(0))?;
+    let clock = clock_of(a.int(0))?;
     if matches!(a.int(0), clock::REALTIME_ALARM | clock::BOOTTIME_ALARM) {
         require(current().process(), Privilege::WakeAlarm)?;
     }
     let plan = match event {
-        Some(event) => plan_of(base, &event)?,
-        None => Plan { base, notify: Notify::Process, signal: sig::ALRM, value: None },
+        Some(event) => plan_of(clock, &event)?,
+        None => Plan { clock, notify: Notify::Process, signal: sig::ALRM, value: None },
     };
     let id = posix_timer::create(plan)?;
     uaccess::put(a.addr(2), &id).inspect_err(|_| _ = posix_timer::delete(id))?;

@@ -13,6 +13,7 @@ use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
 use crate::ipc::table::NR_OPEN;
 use crate::task::clone::{self, Request};
+use crate::task::cpu_alarm;
 use crate::task::cputime::Spent;
 use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::exit;
@@ -217,6 +218,9 @@ pub fn limit_mut(limits: &mut [Rlimit; rlimit::COUNT], which: usize) -> Result<&
 
 fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<Rlimit, Errno> {
     let may_raise = require(current().process(), Privilege::RaiseLimit);
+    if let Some(new) = new.filter(|_| which == rlimit::CPU) {
+        cpu_alarm::prepare_limit(process, new)?;
+    }
     let mut limits = process.limits.lock();
     let limit = limit_mut(&mut limits, which)?;
     let old = *limit;
@@ -232,6 +236,9 @@ fn change_limit(process: &Process, which: usize, new: Option<Rlimit>) -> Result<
         }
         *limit = new;
         process.memory_limits.apply(&limits);
+        if which == rlimit::CPU {
+            cpu_alarm::apply_limit(process, new);
+        }
     }
     Ok(old)
 }

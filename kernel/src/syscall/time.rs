@@ -10,10 +10,12 @@ use quire_mm::UserAddr;
 use super::{Answer, Args};
 use crate::arch::{timer, uaccess};
 use crate::task::clock::{self as task_clock, real_ns};
+use crate::task::cpu_alarm::{self, Part};
 use crate::task::cputime::Spent;
 use crate::task::credentials::{Privilege, require};
 use crate::task::itimer as real;
-use crate::task::process::Process;
+use crate::task::posix_timer::{CpuClock, Whose};
+use crate::task::process::TABLE;
 use crate::task::signal::Resume;
 use crate::task::thread::current;
 use crate::task::{sched, wait};
@@ -42,10 +44,38 @@ pub fn clock_gettime(a: Args) -> Answer {
             current().time.spent().total()
         }
         clock::PROCESS_CPUTIME_ID => process_time().total(),
-        _ => return Err(Errno::EINVAL),
+        number => cpu_clock(number, true)?.now().ok_or(Errno::EINVAL)?,
     };
     uaccess::put(a.addr(1), &from_ns(ns))?;
     Ok(0)
+}
+
+/// The clock of CPU time with a number: 2 and 3 for the caller, and those below 0 that a C library makes of the number of a process, or
+/// of a thread of the calling one, and of what of its time counts. The caller may name itself as a process to read it. EINVAL.
+pub fn cpu_clock(number: i32, to_read: bool) -> Result<CpuClock, Errno> {
+    const OF_THREAD: i32 = 4;
+    let me = current();
+    let number = match number {
+        clock::PROCESS_CPUTIME_ID => !0 << 3 | 2,
+        clock::THREAD_CPUTIME_ID => !0 << 3 | OF_THREAD | 2,
+        number => number,
+    };
+    let part = match number & 3 {
+        0 | 2 => Part::Total,
+        1 => Part::User,
+        _ => return Err(Errno::EINVAL),
+    };
+    let id = u32::try_from(!(number >> 3)).map_err(|_| Errno::EINVAL)?;
+    let whose = if number & OF_THREAD != 0 {
+        Whose::Thread(if id == 0 { me.tid() } else { id })
+    } else if id == 0 || to_read && id == me.tid() {
+        Whose::Process(me.process().clone())
+    } else {
+        Whose::Process(TABLE.lock().process(id).cloned().ok_or(Errno::EINVAL)?)
+    };
+    let clock = CpuClock { whose, part };
+    // A thread of another process has no clock for the caller.
+    clock.now().map(|_| clock).ok_or(Errno::EINVAL)
 }
 
 /// CPU time of the calling process, all threads.
@@ -56,7 +86,7 @@ pub fn process_time() -> Spent {
 
 pub fn clock_getres(a: Args) -> Answer {
     if !matches!(a.int(0), clock::REALTIME..=clock::BOOTTIME | clock::TAI) {
-        return Err(Errno::EINVAL);
+        cpu_clock(a.int(0), false)?;
     }
     if let Some(at) = a.opt_addr(1) {
         uaccess::put(at, &from_ns(timer::to_ns(1).max(1)))?;
@@ -157,9 +187,14 @@ pub fn sleep(deadline: u64, rest: Option<UserAddr>) -> Answer {
     result.map(|()| 0)
 }
 
-/// Timers of CPU time do not exist here and are refused like unknown ones.
-fn real_timer(which: i32) -> Result<&'static Process, Errno> {
-    if which == itimer::REAL { Ok(current().process()) } else { Err(Errno::EINVAL) }
+/// The CPU time that a timer of `setitimer` goes by; `None` for the one that goes by the clock. EINVAL.
+fn part_of(which: i32) -> Result<Option<Part>, Errno> {
+    match which {
+        itimer::REAL => Ok(None),
+        itimer::VIRTUAL => Ok(Some(Part::User)),
+        itimer::PROF => Ok(Some(Part::Total)),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 fn micros(t: Timeval) -> Result<u64, Errno> {
@@ -173,16 +208,23 @@ fn timer_value((value, interval): (u64, u64)) -> Itimerval {
 }
 
 pub fn getitimer(a: Args) -> Answer {
-    let process = real_timer(a.int(0))?;
-    uaccess::put(a.addr(1), &timer_value(process.real_timer.get()))?;
+    let now = match part_of(a.int(0))? {
+        Some(part) => cpu_alarm::interval(part),
+        None => current().process().real_timer.get(),
+    };
+    uaccess::put(a.addr(1), &timer_value(now))?;
     Ok(0)
 }
 
 pub fn setitimer(a: Args) -> Answer {
-    let process = real_timer(a.int(0))?;
+    let part = part_of(a.int(0))?;
     // As on Linux, a null pointer means a new value of 0.
     let new: Itimerval = a.opt_addr(1).map(uaccess::get).transpose()?.unwrap_or_default();
-    let old = real::set(process, micros(new.value)?, micros(new.interval)?);
+    let (value, interval) = (micros(new.value)?, micros(new.interval)?);
+    let old = match part {
+        Some(part) => cpu_alarm::set_interval(part, value, interval)?,
+        None => real::set(current().process(), value, interval),
+    };
     if let Some(at) = a.opt_addr(2) {
         uaccess::put(at, &timer_value(old))?;
     }

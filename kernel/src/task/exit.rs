@@ -18,7 +18,7 @@ use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
 use super::thread::{Thread, current, work};
 use super::wait::Sleep;
-use super::{itimer, oom, posix_timer, robust, sched, stop};
+use super::{cpu_alarm, itimer, oom, posix_timer, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::{futex, handover};
 use crate::vm::Cpu;
@@ -39,6 +39,7 @@ pub fn exit_thread(status: u32) -> ! {
         clear_number(thread);
     }
     sched::charge_current();
+    cpu_alarm::ends(&thread.cpu_alarms);
     // Before the process counts this thread as gone, so that its last thread knows who else holds the space.
     drop(thread.set_mm(None));
     let (left, entry, signals) = {
@@ -80,6 +81,7 @@ fn exit_process(process: &Process, status: u32) {
     let _ = process.exiting.compare_exchange(0, EXITING | u64::from(status), Ordering::AcqRel, Ordering::Acquire);
     itimer::stop(process);
     posix_timer::delete_all(process);
+    cpu_alarm::ends(&process.cpu_alarms);
     process.handles.clear();
     let descriptors = process.set_descriptors(None);
     drop(descriptors);

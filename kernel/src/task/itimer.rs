@@ -5,8 +5,7 @@
 //!
 //! The lock order is the table of processes, then a timer's state ([`Rank::Process`]).
 //!
-//! Timers of CPU time (`ITIMER_VIRTUAL`, `ITIMER_PROF`) do not exist: CPU time is charged at switches and sampled, not
-//! measured as it passes.
+//! Timers of CPU time (`ITIMER_VIRTUAL`, `ITIMER_PROF`) are among the [alarms of CPU time](super::cpu_alarm).
 
 use quire_abi::flags::sig;
 use quire_mm::sync::Rank;

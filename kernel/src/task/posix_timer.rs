@@ -9,7 +9,7 @@
 //! Lock order: the table of processes; a process's timers, the list of the clock's watchers ([`Rank::Process`]); a timer's state
 //! ([`Rank::Object`]); a tree of alarms. No signal is sent under a timer's state.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -19,10 +19,12 @@ use quire_mm::sync::Rank;
 
 use super::alarm::{Alarm, Ring};
 use super::clock::{Base, Watch, Watcher};
+use super::cpu_alarm::{Alarms, Part};
 use super::expired::{Expired, Place};
 use super::pending::Info;
 use super::point::resched_point;
-use super::process::{Process, TABLE};
+use super::process::{Process, TABLE, Table};
+use super::sched;
 use super::signal::{self, Posted};
 use super::thread::{Thread, current};
 use super::users::{Gone, charge};
@@ -40,11 +42,34 @@ pub enum Notify {
     Thread(u32),
 }
 
+/// The CPU time of a process, or of a thread of the calling one.
+pub struct CpuClock {
+    /// Which.
+    pub whose: Whose,
+    /// What of it counts.
+    pub part: Part,
+}
+
+/// See [`CpuClock`].
+pub enum Whose {
+    /// A process.
+    Process(KArc<Process>),
+    /// A thread with this number.
+    Thread(u32),
+}
+
+/// The clock of a timer.
+pub enum Clock {
+    /// One that shows the time.
+    Time(Base),
+    /// One that shows CPU time.
+    Cpu(CpuClock),
+}
+
 /// What a new timer is to do. The number of a signal is valid, unless nobody hears of it.
-#[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Its clock.
-    pub base: Base,
+    pub clock: Clock,
     /// Who hears.
     pub notify: Notify,
     /// The signal.
@@ -64,9 +89,17 @@ pub struct Setting {
     pub interval: u64,
 }
 
+/// What a timer's setting counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    Time(Base),
+    /// The CPU time of its clock, which is read before the state is locked.
+    Cpu,
+}
+
 struct State {
-    base: Base,
-    /// When it expires next, or has last, by the base; 0 if it was not set.
+    line: Line,
+    /// When it expires next, or has last; 0 if it was not set.
     at: u64,
     interval: u64,
     /// It will ring.
@@ -89,6 +122,11 @@ pub struct Timer {
     state: SpinLock<State>,
     alarm: Alarm,
     watcher: Watcher,
+    /// For a clock of CPU time: the alarms that it is among, its link there, and when it expires.
+    alarms: Option<KArc<Alarms>>,
+    /// See above.
+    pub cpu_link: RBTreeLink,
+    cpu_at: AtomicU64,
     place: Place,
     /// Where its signals wait.
     expired: Option<KArc<Expired>>,
@@ -107,6 +145,15 @@ impl<'a> KeyAdapter<'a> for ById {
     type Key = u32;
     fn get_key(&self, timer: &'a Timer) -> u32 {
         timer.place.id
+    }
+}
+
+intrusive_adapter!(pub ByCpuTime = UnsafeRef<Timer>: Timer { cpu_link => RBTreeLink });
+
+impl<'a> KeyAdapter<'a> for ByCpuTime {
+    type Key = (u64, usize);
+    fn get_key(&self, timer: &'a Timer) -> (u64, usize) {
+        (timer.cpu_time(), core::ptr::from_ref(timer).addr())
     }
 }
 
@@ -153,6 +200,21 @@ impl Timers {
         unsafe { KArc::upgrade(timer) }
     }
 
+    /// Those with this number or a higher one.
+    fn some_from<const N: usize>(&self, id: u32) -> [Option<KArc<Timer>>; N] {
+        let tree = self.tree.lock();
+        let mut at = tree.timers.lower_bound(Bound::Included(&id));
+        let mut is_end = false;
+        core::array::from_fn(|_| {
+            // (A cursor goes from the end to the first again.)
+            is_end |= at.is_null();
+            let timer = at.get().filter(|_| !is_end)?;
+            at.move_next();
+            // SAFETY: the tree owns a count, and is locked.
+            unsafe { KArc::upgrade(timer) }
+        })
+    }
+
     /// Takes out a timer: that with a number, or any.
     fn remove(&self, id: Option<u32>) -> Option<KArc<Timer>> {
         let mut tree = self.tree.lock();
@@ -167,6 +229,61 @@ impl Timers {
     }
 }
 
+impl Clock {
+    fn line(&self) -> Line {
+        match self {
+            Clock::Time(base) => Line::Time(*base),
+            Clock::Cpu(_) => Line::Cpu,
+        }
+    }
+}
+
+impl CpuClock {
+    /// What waits for this clock. EINVAL if it has ended, ENOMEM.
+    fn alarms(&self) -> Result<KArc<Alarms>, Errno> {
+        match &self.whose {
+            Whose::Process(process) => process.cpu_alarms.get_or_make(),
+            Whose::Thread(tid) => {
+                let table = TABLE.lock();
+                let thread = own_thread(&table, current().process(), *tid).ok_or(Errno::EINVAL)?;
+                thread.cpu_alarms.get_or_make()
+            }
+        }
+    }
+
+    /// What it shows; `None` if its thread has ended, or its process has been waited for. The caller holds no lock.
+    pub fn now(&self) -> Option<u64> {
+        self.now_of(|_| true)
+    }
+
+    /// The same of a thread that `is_meant`: others may have the number later.
+    fn now_of(&self, is_meant: impl Fn(&Thread) -> bool) -> Option<u64> {
+        let me = current();
+        let spent = match &self.whose {
+            Whose::Process(process) => {
+                if KArc::ptr_eq(process, me.process()) {
+                    sched::charge_current();
+                }
+                if process.is_reaped.load(Ordering::Relaxed) {
+                    return None;
+                }
+                process.time.spent()
+            }
+            Whose::Thread(tid) => {
+                sched::charge_current();
+                let table = TABLE.lock();
+                own_thread(&table, me.process(), *tid).filter(|thread| is_meant(thread))?.time.spent()
+            }
+        };
+        Some(self.part.of(spent))
+    }
+}
+
+/// A thread of a process.
+fn own_thread<'a>(table: &'a Table, process: &Process, tid: u32) -> Option<&'a Thread> {
+    table.thread(tid).filter(|t| t.process.as_ref().is_some_and(|p| core::ptr::eq(&raw const **p, process)))
+}
+
 impl State {
     /// Moves an interval on behind `now`; returns how often it has expired up to then.
     fn forward(&mut self, now: u64) -> i64 {
@@ -178,13 +295,22 @@ impl State {
         count as i64
     }
 
-    /// What is left, and the interval.
-    fn left(&mut self, is_silent: bool) -> (u64, u64) {
+    /// Now, as the setting counts; `cpu` is the CPU time of the timer's clock.
+    fn now(&self, cpu: u64) -> u64 {
+        match self.line {
+            Line::Time(base) => base.now(),
+            Line::Cpu => cpu,
+        }
+    }
+
+    /// What is left, and the interval. Nothing of a timer whose clock has ended.
+    fn left(&mut self, cpu: Option<u64>, is_silent: bool) -> (u64, u64) {
         const LEAST: u64 = 1;
+        let Some(cpu) = cpu else { return (0, 0) };
         if self.at == 0 || self.interval == 0 && !self.is_armed && !is_silent {
             return (0, 0);
         }
-        let now = self.base.now();
+        let now = self.now(cpu);
         if self.is_waiting || is_silent {
             self.overrun += self.forward(now);
         }
@@ -215,9 +341,13 @@ pub fn create(plan: Plan) -> Result<u32, Errno> {
     let process = current().process();
     let charge = Charge::new(process)?;
     let expired = queue_of(process, plan.notify)?;
+    let alarms = match &plan.clock {
+        Clock::Time(_) => None,
+        Clock::Cpu(clock) => Some(clock.alarms()?),
+    };
     let id = process.timers.tree.lock().free_id()?;
     let state = State {
-        base: plan.base,
+        line: plan.clock.line(),
         at: 0,
         interval: 0,
         is_armed: false,
@@ -228,12 +358,15 @@ pub fn create(plan: Plan) -> Result<u32, Errno> {
         is_deleted: false,
     };
     let timer = KArc::try_new(Timer {
-        plan,
         process: process.clone(),
         state: SpinLock::new(Cpu, Rank::Object, state),
         alarm: Alarm::new(),
         watcher: Watcher::new(),
+        alarms,
+        cpu_link: RBTreeLink::new(),
+        cpu_at: AtomicU64::new(0),
         place: Place::new(plan.signal, id, plan.value.unwrap_or(u64::from(id))),
+        plan,
         expired,
         _charge: charge,
         link: RBTreeLink::new(),
@@ -260,8 +393,7 @@ fn queue_of(process: &Process, notify: Notify) -> Result<Option<KArc<Expired>>, 
         return Ok(Some(process.pending.change(|queue| queue.expired(&new))));
     };
     let table = TABLE.lock();
-    let thread =
-        table.thread(tid).filter(|t| t.process.as_ref().is_some_and(|p| core::ptr::eq(&raw const **p, process)));
+    let thread = own_thread(&table, process, tid);
     let queue = thread.ok_or(Errno::EINVAL)?.signals.lock().pending.expired(&new);
     Ok(Some(queue))
 }
@@ -273,24 +405,29 @@ fn find(id: u32) -> Result<KArc<Timer>, Errno> {
 /// Sets a timer of the calling process; returns what was left, and the interval.
 pub fn set(id: u32, new: Setting) -> Result<(u64, u64), Errno> {
     let timer = find(id)?;
-    let watches = timer.plan.base == Base::Real && new.is_absolute && new.first != 0;
+    let line = timer.plan.clock.line();
+    let watches = line == Line::Time(Base::Real) && new.is_absolute && new.first != 0;
     if watches {
         // SAFETY: `retire` leaves, and `Watch` looks whether it has been.
         unsafe { timer.watcher.enter(&*timer) };
     }
+    let cpu = timer.cpu_now();
     let mut state = timer.state.lock();
     if state.is_deleted {
         drop(state);
         timer.watcher.leave();
         return Err(Errno::EINVAL);
     }
-    let old = state.left(timer.is_silent());
-    timer.alarm.disarm();
+    let old = state.left(cpu, timer.is_silent());
+    timer.disarm();
     // A span is not affected by a change of the clock.
-    let base = if new.is_absolute { timer.plan.base } else { Base::Monotonic };
-    let begin = if new.is_absolute { 0 } else { base.now() };
+    state.line = match line {
+        Line::Time(_) if !new.is_absolute => Line::Time(Base::Monotonic),
+        line => line,
+    };
+    let begin = if new.is_absolute { 0 } else { state.now(cpu.unwrap_or(0)) };
     let (at, interval) = if new.first == 0 { (0, 0) } else { (begin.saturating_add(new.first), new.interval) };
-    *state = State { base, at, interval, is_armed: false, is_waiting: false, overrun: 0, delivered: 0, ..*state };
+    *state = State { at, interval, is_armed: false, is_waiting: false, overrun: 0, delivered: 0, ..*state };
     if at != 0 {
         timer.arm(&mut state);
     }
@@ -300,7 +437,8 @@ pub fn set(id: u32, new: Setting) -> Result<(u64, u64), Errno> {
 /// What is left of a timer of the calling process, and its interval.
 pub fn get(id: u32) -> Result<(u64, u64), Errno> {
     let timer = find(id)?;
-    let left = timer.state.lock().left(timer.is_silent());
+    let cpu = timer.cpu_now();
+    let left = timer.state.lock().left(cpu, timer.is_silent());
     Ok(left)
 }
 
@@ -337,12 +475,13 @@ pub fn delete_all(process: &Process) {
 pub fn deliver(process: &Process, info: &mut Info) -> bool {
     let id = info.fields[0] as u32;
     let Some(timer) = process.timers.get(id) else { return false };
+    let cpu = timer.cpu_now().unwrap_or(0);
     let mut state = timer.state.lock();
     if state.is_deleted {
         return false;
     }
     let merged = i64::from(core::mem::take(&mut state.merged));
-    let overrun = if state.is_waiting { timer.proceed(&mut state) } else { 0 };
+    let overrun = if state.is_waiting { timer.proceed(&mut state, cpu) } else { 0 };
     info.fields[0] = u64::from(id) | (clamp(merged + overrun) as u64) << 32;
     true
 }
@@ -355,18 +494,12 @@ pub fn heed(process: &Process, signal: u32) {
     }
     let mut from = 0;
     loop {
-        {
-            let tree = process.timers.tree.lock();
-            let mut at = tree.timers.lower_bound(Bound::Included(&from));
-            for _ in 0..AT_ONCE {
-                let Some(timer) = at.get() else { return };
-                if timer.place.signal == signal {
-                    timer.go_on();
-                }
-                from = timer.place.id + 1;
-                at.move_next();
-            }
+        let some: [Option<KArc<Timer>>; AT_ONCE] = process.timers.some_from(from);
+        for timer in some.iter().flatten().filter(|timer| timer.place.signal == signal) {
+            timer.go_on(timer.cpu_now().unwrap_or(0));
         }
+        let Some(last) = &some[AT_ONCE - 1] else { return };
+        from = last.place.id + 1;
         let _ = resched_point(Sleep::Killable);
     }
 }
@@ -376,19 +509,48 @@ impl Timer {
         self.plan.notify == Notify::Nobody
     }
 
-    /// The caller holds the state. The alarm is not armed.
+    /// When it expires by the CPU time of its clock.
+    pub fn cpu_time(&self) -> u64 {
+        self.cpu_at.load(Ordering::Relaxed)
+    }
+
+    /// The CPU time of its clock, 0 for a clock of time; `None` if that clock has ended. The caller holds no lock.
+    fn cpu_now(&self) -> Option<u64> {
+        match (&self.plan.clock, &self.alarms) {
+            (Clock::Cpu(clock), Some(alarms)) => clock.now_of(|thread| thread.cpu_alarms.is(alarms)),
+            _ => Some(0),
+        }
+    }
+
+    /// The caller holds the state. It is not armed.
     fn arm(&self, state: &mut State) {
         if self.is_silent() || state.is_deleted {
             return;
         }
         state.is_armed = true;
-        // SAFETY: `retire` cancels it, and nothing arms it afterwards; the state's lock is held.
-        unsafe { self.alarm.arm(self, state.base.power_on_ns(state.at)) };
+        match (state.line, &self.plan.clock, &self.alarms) {
+            // SAFETY: `retire` cancels it, and nothing arms it afterwards; the state's lock is held.
+            (Line::Time(base), _, _) => unsafe { self.alarm.arm(self, base.power_on_ns(state.at)) },
+            (Line::Cpu, Clock::Cpu(clock), Some(alarms)) => {
+                self.cpu_at.store(state.at, Ordering::Relaxed);
+                // SAFETY: `retire` takes it out, and nothing enters it afterwards.
+                unsafe { alarms.enter(self, clock.part) };
+            }
+            _ => {}
+        }
+    }
+
+    /// The caller holds the state.
+    fn disarm(&self) {
+        self.alarm.disarm();
+        if let (Clock::Cpu(clock), Some(alarms)) = (&self.plan.clock, &self.alarms) {
+            alarms.leave(self, clock.part);
+        }
     }
 
     /// Arms an interval that waits for its signal to be delivered; returns the overrun. The caller holds the state.
-    fn proceed(&self, state: &mut State) -> i64 {
-        let now = state.base.now();
+    fn proceed(&self, state: &mut State, cpu: u64) -> i64 {
+        let now = state.now(cpu);
         state.overrun += state.forward(now);
         state.is_waiting = false;
         // The expiration that the signal is of is no overrun.
@@ -398,13 +560,13 @@ impl Timer {
     }
 
     /// Arms an interval whose signal will not be delivered, if it has waited for that. What has expired so far is overrun.
-    fn go_on(&self) {
+    fn go_on(&self, cpu: u64) {
         if self.expired.as_ref().is_some_and(|expired| expired.holds(&self.place)) {
             return;
         }
         let mut state = self.state.lock();
         if state.is_waiting {
-            let now = state.base.now();
+            let now = state.now(cpu);
             state.overrun += state.forward(now);
             state.is_waiting = false;
             self.arm(&mut state);
@@ -416,15 +578,15 @@ impl Timer {
         {
             let mut state = self.state.lock();
             *state = State { is_deleted: true, is_armed: false, is_waiting: false, ..*state };
-            self.alarm.disarm();
+            self.disarm();
         }
         self.watcher.leave();
         self.alarm.cancel();
-        // It does not ring any more.
         let Some(expired) = &self.expired else { return };
+        // Whoever has found it due has sent its signal, or sends none any more.
+        let table = TABLE.lock();
         match self.plan.notify {
             Notify::Thread(tid) => {
-                let table = TABLE.lock();
                 let forget = |thread: &Thread| thread.signals.lock().pending.forget(expired, &self.place);
                 if !table.thread(tid).is_some_and(forget) {
                     // That thread has ended.
@@ -436,13 +598,19 @@ impl Timer {
     }
 }
 
-impl Ring for Timer {
-    fn ring(&self, now: u64) {
+impl Timer {
+    /// The CPU time of its clock has been reached, unless that changed meanwhile. The caller holds no lock.
+    pub fn ring_by_cpu_time(&self, now: u64) {
+        self.expire(now, |state| state.line == Line::Cpu && state.at <= now);
+    }
+
+    /// `cpu` is the CPU time of its clock.
+    fn expire(&self, cpu: u64, is_due: impl FnOnce(&State) -> bool) {
         let Some(expired) = &self.expired else { return };
         let table = TABLE.lock();
         let is_repeated = {
             let mut state = self.state.lock();
-            if !state.is_armed || state.base.power_on_ns(state.at) > now {
+            if !state.is_armed || !is_due(&state) {
                 return;
             }
             state.is_armed = false;
@@ -457,16 +625,22 @@ impl Ring for Timer {
                 state.merged = state.merged.saturating_add(1);
             }
             // Ignored no more, meanwhile: whoever has changed that may have come too early to see that this waits.
-            Posted::Ignored if is_repeated && !signal::is_ignored(&self.process, self.plan.signal) => self.go_on(),
+            Posted::Ignored if is_repeated && !signal::is_ignored(&self.process, self.plan.signal) => self.go_on(cpu),
             Posted::Sent | Posted::Ignored | Posted::Gone => {}
         }
+    }
+}
+
+impl Ring for Timer {
+    fn ring(&self, now: u64) {
+        self.expire(0, |state| matches!(state.line, Line::Time(base) if base.power_on_ns(state.at) <= now));
     }
 }
 
 impl Watch for Timer {
     fn clock_was_set(&self) {
         let mut state = self.state.lock();
-        if state.is_armed && state.base == Base::Real {
+        if state.is_armed && state.line == Line::Time(Base::Real) {
             self.alarm.disarm();
             self.arm(&mut state);
         }

@@ -13,6 +13,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 use super::children::News;
+use super::cpu_alarm::Slot;
 use super::cputime::CpuTime;
 use super::credentials::Credentials;
 use super::directory::Directory;
@@ -100,6 +101,8 @@ pub struct Process {
     pub started: u64,
     /// CPU time of all its threads, those that ended too.
     pub time: CpuTime,
+    /// What waits for it.
+    pub cpu_alarms: Slot,
     /// CPU time of children that were waited for.
     pub children_time: CpuTime,
     /// User and group ids.
@@ -148,6 +151,8 @@ impl Process {
         template: Option<&Process>,
     ) -> Result<KArc<Self>, Errno> {
         let credentials = template.map_or_else(Credentials::default, |p| p.credentials.lock().clone());
+        let limits = template.map_or_else(first_limits, |p| *p.limits.lock());
+        let cpu_alarms = Slot::with_limit(limits[rlimit::CPU])?;
         let mut made = KArc::try_unshared(|| Self {
             pid,
             ppid: AtomicU32::new(0),
@@ -175,11 +180,12 @@ impl Process {
             no_new_privileges: AtomicBool::new(template.is_some_and(|p| p.no_new_privileges.load(Ordering::Relaxed))),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),
             mm_released: AtomicBool::new(false),
-            limits: SpinLock::new(Cpu, Rank::Process, template.map_or_else(first_limits, |p| *p.limits.lock())),
+            limits: SpinLock::new(Cpu, Rank::Process, limits),
             memory_limits: MemoryLimits::new(),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             started: timer::now_ns(),
             time: CpuTime::new(),
+            cpu_alarms,
             children_time: CpuTime::new(),
             credentials: SpinLock::new(Cpu, Rank::Process, credentials),
             directory,

@@ -27,8 +27,8 @@ use super::balance::{self, enqueue, may_run, requeue};
 use super::cputime::{self, Faults};
 use super::load;
 use super::percpu::{self, PerCpu};
-use super::rseq;
 use super::thread::{Thread, current, state, work};
+use super::{cpu_alarm, rseq};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{context, cpu, regs, timer};
 use crate::interrupts;
@@ -373,6 +373,9 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
     here.latency.want_reschedule(now);
     thread.time.sample(in_kernel);
     charge(here, thread);
+    if cpu_alarm::is_due(thread) {
+        thread.set_work(work::CPU_TIME);
+    }
     thread.set_work(work::RESCHEDULE);
     here.even_out();
 }

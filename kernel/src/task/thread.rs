@@ -9,6 +9,7 @@ use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
 use quire_mm::fallible::{KArc, try_box};
 
+use super::cpu_alarm::Slot;
 use super::cputime::CpuTime;
 use super::process::{NAME_LEN, Process};
 use super::rseq::Registration;
@@ -31,6 +32,8 @@ pub mod work {
     pub const SIGNAL: u32 = 2;
     /// The thread's record for restartable sequences is to be written, and an interrupted section left.
     pub const RSEQ: u32 = 4;
+    /// Something may be due by CPU time.
+    pub const CPU_TIME: u32 = 8;
 }
 
 /// Values of [`Thread::state`]: whether a thread is runnable or asleep, and whether a CPU is still on it.
@@ -83,6 +86,8 @@ pub struct Thread {
     pub held_ranks: AtomicU64,
     /// CPU time.
     pub time: CpuTime,
+    /// What waits for it.
+    pub cpu_alarms: Slot,
     /// Blocked and pending signals.
     pub signals: SpinLock<ThreadSignals>,
     /// Where the kernel stores its number before its first instruction; 0 for nowhere.
@@ -140,6 +145,7 @@ impl Thread {
             timer_cpu: AtomicU32::new(0),
             held_ranks: AtomicU64::new(0),
             time: CpuTime::new(),
+            cpu_alarms: Slot::new(),
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
             starved: AtomicU32::new(0),

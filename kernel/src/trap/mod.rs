@@ -16,7 +16,7 @@ use crate::console::panic;
 use crate::syscall::restart;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::{current, work};
-use crate::task::{exit, oom, percpu, rseq, sched, sigframe, signal, stop};
+use crate::task::{cpu_alarm, exit, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
 /// PSTATE.I: interrupts were masked, so a spin lock may be held.
@@ -176,6 +176,10 @@ extern "C" fn trap_before_user(frame: &mut TrapFrame) {
             return;
         }
         cpu::irq_enable();
+        if todo & work::CPU_TIME != 0 {
+            thread.clear_work(work::CPU_TIME);
+            cpu_alarm::expire();
+        }
         if todo & work::SIGNAL != 0 {
             thread.clear_work(work::SIGNAL);
             signals(frame);

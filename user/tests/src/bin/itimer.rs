@@ -91,7 +91,7 @@ fn values(checks: &mut Checks) {
     let new = &raw const time as usize;
     let mut old = Itimerval::default();
     let at = &raw mut old as usize;
-    for which in [itimer::VIRTUAL, itimer::PROF, 3, -1] {
+    for which in [3, -1] {
         checks.fails(call(nr::SETITIMER, which, new, 0), Errno::EINVAL, "a nonexistent timer");
         checks.fails(call(nr::GETITIMER, which, at, 0), Errno::EINVAL, "nor to be asked");
     }
