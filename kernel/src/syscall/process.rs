@@ -21,7 +21,7 @@ use crate::task::point::resched_point;
 use crate::task::process::{NAME_LEN, Process, TABLE, Table};
 use crate::task::sched;
 use crate::task::signal;
-use crate::task::thread::current;
+use crate::task::thread::{DEFAULT_SLACK, current};
 use crate::task::wait::Sleep;
 use crate::vm::random;
 
@@ -318,6 +318,25 @@ pub fn personality(a: Args) -> Answer {
     }
 }
 
+/// Capabilities, of which root has all and others none, and which nobody can give up: what can be asked is answered.
+fn prctl_of_capabilities(a: Args) -> Answer {
+    const LAST: usize = 40;
+    const IS_SET: usize = 1;
+    const RAISE: usize = 2;
+    const LOWER: usize = 3;
+    const CLEAR_ALL: usize = 4;
+    let is_valid = a.word(2) <= LAST && a.word(3) == 0 && a.word(4) == 0;
+    match (a.int(0), a.word(1)) {
+        (pr::CAPBSET_READ, capability) if capability <= LAST => Ok(1),
+        (pr::GET_KEEPCAPS | pr::GET_SECUREBITS, _) | (pr::SET_KEEPCAPS, 0) => Ok(0),
+        (pr::CAP_AMBIENT, CLEAR_ALL) if a.word(2) == 0 && is_valid => Ok(0),
+        (pr::CAP_AMBIENT, IS_SET | LOWER) if is_valid => Ok(0),
+        (pr::CAP_AMBIENT, RAISE) if is_valid => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Options that this kernel has no more use for than Linux without the feature are unknown to it: EINVAL.
 pub fn prctl(a: Args) -> Answer {
     let process = current().process();
     let rest_is_zero = |from: usize| (from..5).all(|i| a.word(i) == 0);
@@ -349,6 +368,26 @@ pub fn prctl(a: Args) -> Answer {
             if uaccess::copy_to_user(a.addr(1), &name)? != NAME_LEN {
                 return Err(Errno::EFAULT);
             }
+        }
+        pr::SET_CHILD_SUBREAPER => {
+            exit::SUBREAPERS.store(true, Ordering::Release);
+            process.is_subreaper.store(a.word(1) != 0, Ordering::Relaxed);
+        }
+        pr::GET_CHILD_SUBREAPER => {
+            uaccess::put(a.addr(1), &u32::from(process.is_subreaper.load(Ordering::Relaxed)))?;
+        }
+        // A slack of 0 is the default: what the thread began with. (Here that is Linux's.)
+        pr::SET_TIMERSLACK => {
+            let slack = if a.0[1] as i64 <= 0 { DEFAULT_SLACK } else { a.0[1] };
+            current().timer_slack.store(slack, Ordering::Relaxed);
+        }
+        pr::GET_TIMERSLACK => return Ok(current().timer_slack.load(Ordering::Relaxed) as usize),
+        // Times are sampled.
+        pr::GET_TIMING => {}
+        pr::SET_TIMING if a.word(1) == 0 => {}
+        pr::GET_TID_ADDRESS => uaccess::put(a.addr(1), &(current().clear_child_tid.load(Ordering::Relaxed) as u64))?,
+        pr::CAPBSET_READ | pr::GET_KEEPCAPS | pr::SET_KEEPCAPS | pr::GET_SECUREBITS | pr::CAP_AMBIENT => {
+            return prctl_of_capabilities(a);
         }
         _ => return Err(Errno::EINVAL),
     }

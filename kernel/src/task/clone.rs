@@ -208,6 +208,7 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
         thread.rseq.inherit(&parent.rseq);
         rseq::note(thread);
     }
+    thread.timer_slack.store(parent.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
     thread.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     {
         let (blocked, alt_stack) = {

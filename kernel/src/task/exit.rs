@@ -1,6 +1,6 @@
 //! The end of threads and processes, and waiting for it.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::{cld, sig, wait};
@@ -102,14 +102,53 @@ fn exit_process(process: &Process, status: u32) {
     drop(reaped);
 }
 
-/// Gives all children to init, in batches under the table's lock. The last batch's lock is the caller's: no process can
+/// Set once there has been a subreaper: before, nobody looks for one.
+pub static SUBREAPERS: AtomicBool = AtomicBool::new(false);
+
+/// Who gets the children of a process that ends: its nearest ancestor that is a subreaper and has not ended, or init.
+fn heir(process: &Process, init: &KArc<Process>) -> KArc<Process> {
+    /// Searches from the beginning, since a process where one has paused has gone.
+    const TRIES: usize = 8;
+    if !SUBREAPERS.load(Ordering::Acquire) {
+        return init.clone();
+    }
+    let mut from = process.pid;
+    for _ in 0..TRIES {
+        loop {
+            let table = TABLE.lock();
+            let Some(mut at) = table.process(from).map(|process| &**process) else { break };
+            for _ in 0..ENTRIES {
+                let Some(parent) = table.parent(at) else { return init.clone() };
+                let is_heir = parent.is_subreaper.load(Ordering::Relaxed) && !table.family(parent).is_zombie;
+                if is_heir && let Some(parent) = table.process(parent.pid) {
+                    return parent.clone();
+                }
+                at = parent;
+            }
+            from = at.pid;
+            drop(table);
+            let _ = resched_point(Sleep::Killable);
+        }
+        from = process.pid;
+    }
+    init.clone()
+}
+
+/// Gives all children to an heir, in batches under the table's lock. The last batch's lock is the caller's: no process can
 /// become a child of this one any more.
-fn give_children_away(process: &Process, init: &Process) -> SpinGuard<'static, Table, Cpu> {
+fn give_children_away(process: &Process, init: &KArc<Process>) -> SpinGuard<'static, Table, Cpu> {
     loop {
+        let heir = heir(process, init);
         let mut table = TABLE.lock();
-        let (is_all, zombies) = table.give_children(process, init, ENTRIES);
-        if zombies {
-            init.child_wait.wake_all();
+        if table.family(&heir).is_zombie {
+            continue;
+        }
+        let (is_all, zombie) = table.give_children(process, &heir, ENTRIES);
+        if let Some(zombie) = zombie {
+            if !KArc::ptr_eq(&heir, init) {
+                signal::send_to_process(&table, &heir, &info_of_end(&zombie, sig::CHLD));
+            }
+            heir.child_wait.wake_all();
         }
         if is_all {
             return table;

@@ -83,6 +83,8 @@ pub struct Process {
     pub barriers: AtomicU32,
     /// The signal that it gets when its parent ends; 0 for none.
     pub parent_death_signal: AtomicU32,
+    /// Descendants whose parent ends become its children.
+    pub is_subreaper: AtomicBool,
     /// Whether others of its user may inspect it. exec sets it.
     pub is_dumpable: AtomicBool,
     /// exec gives it no privileges, ever. (There are no such programs.)
@@ -176,6 +178,7 @@ impl Process {
             survivor: AtomicU32::new(0),
             barriers: AtomicU32::new(template.map_or(0, |p| p.barriers.load(Ordering::Relaxed))),
             parent_death_signal: AtomicU32::new(0),
+            is_subreaper: AtomicBool::new(false),
             is_dumpable: AtomicBool::new(template.is_none_or(|p| p.is_dumpable.load(Ordering::Relaxed))),
             no_new_privileges: AtomicBool::new(template.is_some_and(|p| p.no_new_privileges.load(Ordering::Relaxed))),
             pgid: AtomicU32::new(template.map_or(pid, Process::pgid)),

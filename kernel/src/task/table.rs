@@ -449,12 +449,12 @@ impl Table {
         self.remove(zombie.pid)
     }
 
-    /// Gives some children of a process that ends to `heir`, zombies last; answers whether it has none left, and whether
-    /// zombies were given.
-    pub fn give_children(&mut self, from: &Process, heir: &Process, most: usize) -> (bool, bool) {
-        let mut zombies = false;
+    /// Gives some children of a process that ends to `heir`, zombies last; answers whether it has none left, and a zombie of those
+    /// given.
+    pub fn give_children(&mut self, from: &Process, heir: &Process, most: usize) -> (bool, Option<KArc<Process>>) {
+        let mut zombie = None;
         for _ in 0..most {
-            let Some((child, news)) = self.family(from).children.take_any(self) else { return (true, zombies) };
+            let Some((child, news)) = self.family(from).children.take_any(self) else { return (true, zombie) };
             let family = self.family_mut(&child);
             family.parent = heir;
             // Whatever the signal was to tell is of no use to the heir, which waits for all that it is given.
@@ -462,13 +462,15 @@ impl Table {
             child.ppid.store(heir.pid, Ordering::Relaxed);
             // SAFETY: it has just been taken out, and the table owns it still.
             unsafe { self.family(heir).children.add(self, &child, news) };
-            zombies |= news == News::Ended;
             let signal = child.parent_death_signal.load(Ordering::Relaxed);
             if signal != 0 {
                 signal::send_to_process(self, &child, &Info::of_user(signal, si::USER, from.pid, from.uid()));
             }
+            if news == News::Ended {
+                zombie = self.process(child.pid).cloned();
+            }
         }
-        (false, zombies)
+        (false, zombie)
     }
 }
 

@@ -52,6 +52,9 @@ pub mod state {
     pub const RUNNING: u32 = 4;
 }
 
+/// [`Thread::timer_slack`] of init, as on Linux.
+pub const DEFAULT_SLACK: u64 = 50_000;
+
 /// A thread. Its process holds one reference; the CPU or queue that it is on holds another.
 #[repr(C)]
 pub struct Thread {
@@ -104,6 +107,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicUsize,
     /// The number of its last unknown system call; `usize::MAX` for none.
     pub unknown_call: AtomicUsize,
+    /// Nanoseconds that its sleeps may be late, as it says: none of them is.
+    pub timer_slack: AtomicU64,
     /// Its record for restartable sequences.
     pub rseq: Registration,
     /// The head of its list of robust futexes; 0 for none.
@@ -154,6 +159,7 @@ impl Thread {
             is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
+            timer_slack: AtomicU64::new(DEFAULT_SLACK),
             rseq: Registration::new(),
             robust_list: AtomicUsize::new(0),
             reply: UnsafeCell::new(None),

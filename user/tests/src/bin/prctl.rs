@@ -7,7 +7,7 @@ use quire_rt::abi::flags::{pr, sig};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, io, time};
-use user_tests::{Checks, KERNEL, child, raw, shared_counters, start};
+use user_tests::{Checks, KERNEL, child, raw, shared_counters, start, until};
 
 quire_rt::entry!(main);
 
@@ -15,6 +15,9 @@ fn main() -> i32 {
     let mut checks = Checks::new();
     flags(&mut checks);
     death(&mut checks);
+    subreaper(&mut checks);
+    slack(&mut checks);
+    capabilities(&mut checks);
     others(&mut checks);
     clock(&mut checks);
     checks.finish()
@@ -83,6 +86,125 @@ fn death(checks: &mut Checks) {
     };
     checks.exits(inherited, 0, "a child does not have its parent's");
     let _ = set(pr::SET_PDEATHSIG, 0);
+}
+
+fn get(option: i32) -> Result<u32, Errno> {
+    let mut value = 99u32;
+    set(option, &raw mut value as usize)?;
+    // SAFETY: the kernel has written it.
+    Ok(unsafe { (&raw const value).read_volatile() })
+}
+
+/// Starts a child that starts another one, which runs `run` with its parent's number, and ends.
+fn orphan(run: impl FnOnce(i32) -> i32) {
+    let middle = start(|| {
+        let parent = process::getpid();
+        let _ = start(|| run(parent));
+        0
+    });
+    let _ = middle.and_then(process::waitpid);
+}
+
+fn subreaper(checks: &mut Checks) {
+    checks.eq(get(pr::GET_CHILD_SUBREAPER), Ok(0), "a process adopts nobody");
+    checks.fails(set(pr::GET_CHILD_SUBREAPER, KERNEL), Errno::EFAULT, "told to somewhere");
+    let adopted = || {
+        let me = process::getpid();
+        let _ = set(pr::SET_CHILD_SUBREAPER, 5);
+        if get(pr::GET_CHILD_SUBREAPER) != Ok(1)
+            || child(|| get(pr::GET_CHILD_SUBREAPER).map_or(9, |is| is as i32)) != Ok(Status::Exited(0))
+        {
+            return 1;
+        }
+        // The one that lives when its parent ends, and the one that is dead already.
+        orphan(|parent| {
+            let moved = until(|| process::getppid() != parent);
+            if moved && process::getppid() == me { 7 } else { 8 }
+        });
+        let first = process::waitpid(-1);
+        let middle = start(|| {
+            let _ = start(|| 5);
+            time::sleep_ms(20);
+            0
+        });
+        let _ = middle.and_then(process::waitpid);
+        let second = process::waitpid(-1);
+        ((first, second) != (Ok(Status::Exited(7)), Ok(Status::Exited(5)))) as i32 * 2
+    };
+    checks.exits(adopted, 0, "a subreaper adopts its descendants' orphans, and its children are none themselves");
+    let nested = || {
+        let me = process::getpid();
+        let _ = set(pr::SET_CHILD_SUBREAPER, 1);
+        let inner = start(|| {
+            let own = process::getpid();
+            let _ = set(pr::SET_CHILD_SUBREAPER, 1);
+            orphan(|_| {
+                let inner = until(|| process::getppid() == own);
+                let outer = until(|| process::getppid() == me);
+                if inner && outer { 7 } else { 8 }
+            });
+            time::sleep_ms(20);
+            0
+        });
+        let _ = inner.and_then(process::waitpid);
+        (process::waitpid(-1) != Ok(Status::Exited(7))) as i32
+    };
+    checks.exits(nested, 0, "the nearest one does, and when it ends the next one");
+    let resigned = || {
+        let _ = (set(pr::SET_CHILD_SUBREAPER, 1), set(pr::SET_CHILD_SUBREAPER, 0));
+        let (read, write) = io::pipe(0).unwrap_or((-1, -1));
+        orphan(|parent| {
+            until(|| process::getppid() != parent);
+            let _ = io::write(write, &[process::getppid() as u8]);
+            0
+        });
+        let mut heir = [0];
+        let _ = io::read(read, &mut heir);
+        (heir != [1]) as i32
+    };
+    checks.exits(resigned, 0, "one that has resigned does not");
+    let crowd = || {
+        let _ = set(pr::SET_CHILD_SUBREAPER, 1);
+        for i in 0..40 {
+            let _ = start(|| {
+                (0..5).for_each(|_| {
+                    _ = start(|| {
+                        time::sleep_ms(i % 4);
+                        0
+                    })
+                });
+                0
+            });
+        }
+        let mut count = 0;
+        while process::waitpid(-1).is_ok() {
+            count += 1;
+        }
+        (count != 240) as i32
+    };
+    checks.exits(crowd, 0, "and all of them, whenever they end");
+}
+
+fn slack(checks: &mut Checks) {
+    checks.eq(set(pr::GET_TIMERSLACK, 0), Ok(50_000), "a timer's slack is Linux's default");
+    let _ = set(pr::SET_TIMERSLACK, 77);
+    checks.eq(set(pr::GET_TIMERSLACK, 0), Ok(77), "or what was set");
+    checks.exits(|| set(pr::GET_TIMERSLACK, 0).unwrap_or(0) as i32, 77, "also for a child");
+    let _ = set(pr::SET_TIMERSLACK, 0);
+    checks.eq(set(pr::GET_TIMERSLACK, 0), Ok(50_000), "0 is the default");
+}
+
+fn capabilities(checks: &mut Checks) {
+    checks.eq((set(pr::CAPBSET_READ, 0), set(pr::CAPBSET_READ, 40)), (Ok(1), Ok(1)), "no capability was given up");
+    checks.fails(set(pr::CAPBSET_READ, 41), Errno::EINVAL, "of those that there are");
+    checks.fails(set(pr::CAPBSET_DROP, 0), Errno::EINVAL, "nor can be");
+    checks.eq((set(pr::GET_KEEPCAPS, 0), set(pr::GET_SECUREBITS, 0)), (Ok(0), Ok(0)), "no bits about them");
+    checks.fails(set(pr::SET_KEEPCAPS, 1), Errno::EINVAL, "nor to be set");
+    checks.eq(prctl(pr::CAP_AMBIENT, [1, 5, 0, 0]), Ok(0), "none is ambient");
+    checks.fails(prctl(pr::CAP_AMBIENT, [2, 5, 0, 0]), Errno::EPERM, "nor can be");
+    checks.fails(prctl(pr::CAP_AMBIENT, [1, 41, 0, 0]), Errno::EINVAL, "least one that there is not");
+    let mut at = 1u64;
+    checks.eq(set(pr::GET_TID_ADDRESS, &raw mut at as usize), Ok(0), "the word to clear at a thread's end");
 }
 
 fn others(checks: &mut Checks) {
