@@ -119,6 +119,13 @@ impl Buffers<'_> {
         Ok(done)
     }
 
+    /// Passes over the next part, and returns where it is.
+    pub fn next_part(&mut self) -> (UserAddr, usize) {
+        let part = self.piece(usize::MAX);
+        self.pass(part.1);
+        part
+    }
+
     /// The next contiguous bytes, up to `most`; some must be left.
     fn piece(&mut self, most: usize) -> (UserAddr, usize) {
         while self.here == 0

@@ -106,7 +106,12 @@ pub fn mremap(a: Args) -> Answer {
 }
 
 pub fn madvise(a: Args) -> Answer {
-    or_again(|| mm()?.advise(untagged(a.word(0)), a.word(1), a.int(2)))
+    advise(a.word(0), a.word(1), a.int(2))
+}
+
+/// madvise in the space that the calling thread is in.
+pub fn advise(start: usize, len: usize, advice: i32) -> Answer {
+    or_again(|| mm()?.advise(untagged(start), len, advice))
 }
 
 pub fn msync(a: Args) -> Answer {

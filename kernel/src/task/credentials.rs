@@ -161,6 +161,8 @@ pub enum Privilege {
     SetNames,
     /// A timer of a clock that would wake the machine.
     WakeAlarm,
+    /// process_madvise for another process.
+    Advise,
     /// syslog, but for reading all of the log and asking for its size.
     Syslog,
     /// A call that Linux has for root alone, and Quire has not.
@@ -172,7 +174,7 @@ pub fn require(process: &Process, privilege: Privilege) -> Result<(), Errno> {
     let credentials = process.credentials.lock();
     let may = match privilege {
         Privilege::Reboot | Privilege::RaiseLimit | Privilege::SetGroups => credentials.is_privileged(),
-        Privilege::SetTime | Privilege::SetNames | Privilege::Syslog | Privilege::WakeAlarm => {
+        Privilege::SetTime | Privilege::SetNames | Privilege::Syslog | Privilege::WakeAlarm | Privilege::Advise => {
             credentials.is_privileged()
         }
         Privilege::UnknownCall => credentials.is_privileged(),

@@ -50,7 +50,8 @@ pub fn init(args: &str) {
     }
 }
 
-fn slice() -> u64 {
+/// The time slice in nanoseconds.
+pub fn slice() -> u64 {
     SLICE.load(Ordering::Relaxed)
 }
 

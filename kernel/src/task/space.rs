@@ -9,6 +9,8 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 use super::percpu::{self, PerCpu};
+use super::sched;
+use super::thread::current;
 use crate::arch::{cpu, regs, smp};
 use crate::interrupts;
 use crate::ipc::descriptor::Object;
@@ -57,6 +59,26 @@ impl Space {
     pub fn loaded(&self) -> Option<Loaded> {
         self.loaded.lock().clone()
     }
+}
+
+/// Runs `f` with another process's space in place of the calling thread's: what it copies from and to user memory is of that space.
+/// In process context; `f` may fault and sleep.
+pub fn visit<T>(space: &KArc<Space>, f: impl FnOnce() -> T) -> T {
+    let own = enter(Some(KArc::clone(&space.mm)));
+    let result = f();
+    drop(enter(own));
+    result
+}
+
+/// Gives the calling thread a space; returns the former one.
+fn enter(mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
+    let irq = cpu::irq_save();
+    let former = current().set_mm(mm);
+    if let Some(mm) = current().mm() {
+        sched::activate(percpu::this(), mm);
+    }
+    cpu::irq_restore(irq);
+    former
 }
 
 impl Drop for Space {

@@ -470,7 +470,7 @@ fn storms(checks: &mut Checks) {
             for i in 0..u64::MAX {
                 let id = timer(RT, i);
                 let _ = settime(id, 0, 1 + (i * 7919 + seed) % 50_000, 5 * MS);
-                let _ = delete(id - (i % 3) as i32);
+                let _ = delete(id - 5);
             }
         });
         let ids = [(); 8].map(|()| timer(RT, 0));
@@ -496,7 +496,7 @@ fn storms(checks: &mut Checks) {
         7
     };
     let mut right = 0;
-    for round in 0..5 {
+    for round in 0..3 {
         let pids: [i32; 3] = core::array::from_fn(|i| start(|| storm(round * 3 + i as u64)).unwrap_or(-1));
         time::sleep_ms(30);
         let _ = process::kill(pids[1], sig::KILL);
@@ -504,5 +504,5 @@ fn storms(checks: &mut Checks) {
         right += (waitpid(pids[1]) == Ok(Status::Killed(sig::KILL))) as u32;
         right += (waitpid(pids[2]) == Ok(Status::Exited(7))) as u32;
     }
-    checks.eq(right, 15, "processes end, exec and are killed while their timers expire");
+    checks.eq(right, 9, "processes end, exec and are killed while their timers expire");
 }

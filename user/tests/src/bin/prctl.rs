@@ -165,7 +165,7 @@ fn subreaper(checks: &mut Checks) {
     checks.exits(resigned, 0, "one that has resigned does not");
     let crowd = || {
         let _ = set(pr::SET_CHILD_SUBREAPER, 1);
-        for i in 0..40 {
+        for i in 0..10 {
             let _ = start(|| {
                 (0..5).for_each(|_| {
                     _ = start(|| {
@@ -180,7 +180,7 @@ fn subreaper(checks: &mut Checks) {
         while process::waitpid(-1).is_ok() {
             count += 1;
         }
-        (count != 240) as i32
+        (count != 60) as i32
     };
     checks.exits(crowd, 0, "and all of them, whenever they end");
 }
