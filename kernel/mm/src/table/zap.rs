@@ -8,6 +8,10 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 use crate::rmap::Release;
 
+/// Entries of a dead space, anonymous pages apart, between two preemption points: giving up a slot in swap may take 600
+/// instructions.
+const OTHERS_TO_POINT: usize = 64;
+
 impl<M: Machine> Tables<M> {
     /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
     pub fn zap(&self, start: UserAddr, end: UserAddr, gather: &mut Gather<'_, M>) {
@@ -33,7 +37,7 @@ impl<M: Machine> Tables<M> {
             let _ = machine.resched_point();
             // No lock: no other walk of this space takes place any more. The entries are not cleared, since the table
             // is freed too.
-            let (mut left, mut i) = (leaf.live(), 0);
+            let (mut left, mut i, mut others) = (leaf.live(), 0, 0);
             while left != 0 && i < ENTRIES {
                 let pte = leaf.peek(i);
                 i += 1;
@@ -46,6 +50,10 @@ impl<M: Machine> Tables<M> {
                     release.page(pte.addr().pfn());
                 } else {
                     end_other(machine, pte, &mut counts, &mut release);
+                    others += 1;
+                    if others % OTHERS_TO_POINT == 0 {
+                        let _ = machine.resched_point();
+                    }
                 }
             }
         }

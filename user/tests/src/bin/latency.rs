@@ -84,6 +84,7 @@ const KINDS: &[(&str, Work)] = &[
     ("a process of a large group stops", group_member_stopped),
     ("shared memory ends", shared_memory_ended),
     ("pages of shared memory are counted", shared_memory_counted),
+    ("swapped pages end with their process", swapped_pages_ended),
     ("a space of many areas is copied and ends", areas_ended),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
@@ -565,6 +566,21 @@ fn shared_memory_counted(amount: &Amount) -> Result<bool, Errno> {
         from = part.to as usize;
     }
     Ok(from == at + len && resident == len / PAGE)
+}
+
+/// Pages that lie beside each other in memory do not in swap: each slot that is given up ends at another place.
+fn swapped_pages_ended(amount: &Amount) -> Result<bool, Errno> {
+    const APART: usize = 512;
+    const PAGEOUT: usize = 21;
+    let pages = amount.bytes / 256;
+    let at = map(pages * PAGE, RW);
+    (0..pages).for_each(|page| poke(at + page * PAGE, page as u8));
+    for first in 0..APART {
+        for page in (first..pages).step_by(APART) {
+            raw(nr::MADVISE, [at + page * PAGE, PAGE, PAGEOUT])?;
+        }
+    }
+    Ok(true)
 }
 
 fn shared_memory_ended(amount: &Amount) -> Result<bool, Errno> {
