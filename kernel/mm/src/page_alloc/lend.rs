@@ -98,23 +98,25 @@ impl<M: Machine> PageAllocator<M> {
         (theirs, others)
     }
 
-    /// Gives the blocks of a chain to the buddy of their zone.
+    /// Gives the blocks of a chain to the buddy of their zone, a few under each hold of its lock: each may merge through all orders.
     #[inline]
     fn drain_to(&self, zone: usize, order: u32, mut chain: Chain) {
-        if chain.count() == 0 {
-            return;
-        }
+        /// Blocks, or runs of pages, under one hold.
+        const AT_ONCE: usize = 16;
         let frames = self.frames();
-        self.zones[zone].with_area(|area| {
-            while let Some(page) = chain.pop(frames) {
-                if order > 0 {
-                    area.free_block(frames, Pfn(page as usize), order);
-                    continue;
+        while chain.count() != 0 {
+            self.zones[zone].with_area(|area| {
+                for _ in 0..AT_ONCE {
+                    let Some(page) = chain.pop(frames) else { return };
+                    if order > 0 {
+                        area.free_block(frames, Pfn(page as usize), order);
+                        continue;
+                    }
+                    let (first, last) = self.rest_of_run(page, &mut chain);
+                    area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
                 }
-                let (first, last) = self.rest_of_run(page, &mut chain);
-                area.free_run(frames, Pfn(first as usize), (last - first) as usize + 1);
-            }
-        });
+            });
+        }
     }
 
     /// Takes the pages off a chain that continue a run of single pages, upwards or downwards, as pages come back that were

@@ -417,8 +417,10 @@ impl<M: Machine> PageAllocator<M> {
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
         let old = lists.retire(self.frames(), list);
-        self.drain_chain(zone.into(), order, old, self.is_mixed(zone.into(), self.machine.cpu()));
+        let is_mixed = self.is_mixed(zone.into(), self.machine.cpu());
+        // What was taken off the list is this thread's own.
         self.machine.irq_restore(irq);
+        self.drain_chain(zone.into(), order, old, is_mixed);
     }
 
     /// Frees all blocks of a list, whatever their orders.

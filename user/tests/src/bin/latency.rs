@@ -85,6 +85,7 @@ const KINDS: &[(&str, Work)] = &[
     ("shared memory ends", shared_memory_ended),
     ("pages of shared memory are counted", shared_memory_counted),
     ("swapped pages end with their process", swapped_pages_ended),
+    ("pages far from each other are freed", far_pages_freed),
     ("a space of many areas is copied and ends", areas_ended),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
@@ -566,6 +567,20 @@ fn shared_memory_counted(amount: &Amount) -> Result<bool, Errno> {
         from = part.to as usize;
     }
     Ok(from == at + len && resident == len / PAGE)
+}
+
+/// The last pages of the blocks to which they belong: each merges with all the others of its block.
+fn far_pages_freed(amount: &Amount) -> Result<bool, Errno> {
+    const APART: usize = 256;
+    const DONTNEED: usize = 4;
+    let len = amount.bytes * 128;
+    let at = mmap(0, len, RW, Map::PRIVATE | Map::ANONYMOUS | Map::POPULATE, -1, 0)?;
+    for first in 0..APART {
+        for page in (first * PAGE..len).step_by(APART * PAGE) {
+            raw(nr::MADVISE, [at + page, PAGE, DONTNEED])?;
+        }
+    }
+    Ok(true)
 }
 
 /// Pages that lie beside each other in memory do not in swap: each slot that is given up ends at another place.
