@@ -87,8 +87,8 @@ fn exit_process(process: &Process, status: u32) {
     drop(descriptors);
     release_mm(process);
     let Some(init) = TABLE.lock().process(1).cloned() else { return };
-    // Who held the table before has seen the process alive and may have sent a signal; nobody does from now on. Who waits
-    // for the process finds its user's records free.
+    // A sender that held the table before may have seen the process alive; from now on none does. So whoever waits for the
+    // process finds its user's records free.
     signal::release(process.pending.remove(!0));
     let reaped = {
         if core::ptr::eq(KArc::as_ptr(&init), process) {

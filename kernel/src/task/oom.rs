@@ -259,7 +259,7 @@ struct Worst {
 fn worst(listed: &mut [Option<Task>; LISTED]) -> Option<Worst> {
     static ROUND: AtomicU32 = AtomicU32::new(0);
     let round = ROUND.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-    // Memory that somebody has who is exempt is so, too.
+    // Memory that an exempt process shares is exempt too.
     each(|process| {
         if is_exempt(process)
             && let Some(space) = process.space.lock().as_ref()

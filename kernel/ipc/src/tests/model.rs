@@ -509,7 +509,7 @@ impl World {
         }
     }
 
-    /// Who has something takes it, as a thread does that was roused; both sides agree on who has.
+    /// Each party takes what it was given, as a thread that was roused does; both sides agree on who was given something.
     fn settle(&mut self) {
         for server in 0..SERVERS {
             if let Some(receiver) = &self.servers[server].receiver {

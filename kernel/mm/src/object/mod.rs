@@ -334,7 +334,7 @@ impl<M: Machine> Object<M> {
 
     /// Makes `new`, a frame that only the caller knows, the object's page `index` in place of `old`, with its contents. `false`,
     /// with nothing changed, if the object has given `old` up, or if it has other holders than the object and the caller,
-    /// who has one reference. Else `old` is frozen, and the caller has one reference to `new`.
+    /// which has one reference. Else `old` is frozen, and the caller has one reference to `new`.
     ///
     /// The page is copied under the lock: whoever gets a page of the object finds it whole, in one frame or the other.
     pub(crate) fn exchange(&self, index: usize, old: Pfn, new: Pfn) -> bool {

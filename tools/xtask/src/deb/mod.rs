@@ -4,8 +4,8 @@
 //! dpkg is read or changed, and no root is needed. The host's apt says where packages come from if that is Debian's;
 //! else it is Debian's own address. `QUIRE_APT_SOURCES` names another list of sources.
 //!
-//! What was chosen is written to a lock file, one for each set of names, and taken from there the next time. Who wants newer
-//! versions deletes it.
+//! What was chosen is written to a lock file, one for each set of names, and taken from there the next time. To get newer
+//! versions, delete it.
 
 mod apt;
 mod layout;

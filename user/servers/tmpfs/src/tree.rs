@@ -18,7 +18,7 @@ const MOST_LINKS: u32 = 65_000;
 /// Bytes of all names, and of the texts of links, at most.
 pub const MOST_BYTES: usize = 16 << 20;
 
-/// Of permissions: who is not the owner of an entry does not remove it.
+/// Of permissions: only the owner of an entry removes it.
 const STICKY: u32 = 0o1000;
 /// Of a directory's permissions: what is made in it belongs to its group.
 pub(crate) const SET_GROUP: u32 = 0o2000;

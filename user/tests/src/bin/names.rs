@@ -432,7 +432,7 @@ fn crowds(checks: &mut Checks) {
     checks.eq(good, CHILDREN, "eight processes at once");
     checks.eq(joined(c"."), b"common".to_vec(), "one file is left");
     checks.eq(remove(c"common", 0), Ok(0), "removed");
-    // Who is killed in the middle of a call leaves nothing behind.
+    // A caller that is killed in the middle of a call leaves nothing behind.
     for _ in 0..40 {
         let pid = user_tests::start(|| {
             loop {

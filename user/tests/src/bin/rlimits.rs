@@ -256,7 +256,7 @@ fn pending_signals(checks: &mut Checks) {
     let mut with = |limit: usize, what: &str, run: &dyn Fn() -> bool| {
         user += 1;
         under(checks, rlimit::SIGPENDING, limit, what, || {
-            // A user whom nobody else is, or was: who has just ended may still count.
+            // A user of its own for each part: a process of the same user that has just ended may still count.
             let alone = raw(nr::SETUID, [user]).is_ok() && mask(How::Block, !0).is_ok();
             alone && run()
         });

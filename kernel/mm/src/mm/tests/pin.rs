@@ -24,7 +24,7 @@ fn who_is_killed_no_longer_tries_what_cannot_be() {
         seeded::switch(None);
         assert_eq!(held, Err(FaultError::OutOfMemory));
     }
-    // Who can be served is not asked.
+    // A caller that can be served is not asked.
     assert!(mm.pin(at, true).is_ok());
     drop(mm);
     rig.assert_balanced();

@@ -21,7 +21,7 @@ use quire_rt::{Errno, args, eprintln, fs, time};
 
 quire_rt::entry!(main);
 
-/// How long a rest is at most, in nanoseconds: who waits looks again.
+/// How long a rest is at most, in nanoseconds; then the status is looked at again.
 const REST: u64 = 100_000_000;
 
 /// Rests before there is an interrupt, in microseconds.
