@@ -1,6 +1,6 @@
 //! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given (docs/devices.md).
 //!
-//! The list of devices is made at the first question and stays: 24 bytes and the parts of each. A device has one holder at a time, and keeps the memory that
+//! The list of devices is made at the first question and stays. A device has one holder at a time, and keeps the memory that
 //! it may still write to when that holder is gone.
 //!
 //! Lock order: the list's lock is held to install it; [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is
