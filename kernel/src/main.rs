@@ -80,8 +80,6 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
         .unwrap_or_else(|e| boot::stop("no memory to run in", &memory::Shortage(e)));
-    // SAFETY: only this CPU runs, and nothing has asked for a device.
-    unsafe { devices::init(PhysAddr::new(fdt), fdt_size) };
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
@@ -114,6 +112,9 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
         None => log::info!("boot archive: {files} files and directories"),
     }
     archive::make_objects().unwrap_or_else(|e| boot::stop("no memory for the boot archive's files", &e));
+    // SAFETY: only this CPU runs, and nothing has asked for a device.
+    let listed = unsafe { devices::init(PhysAddr::new(fdt), fdt_size) };
+    listed.unwrap_or_else(|e| boot::stop("no memory for the list of devices", &e));
     if let Ok(file) = names::walk::in_archive(b"/boot/kernel.sym") {
         symbols::init(file.data);
     }

@@ -5,8 +5,8 @@ mod common;
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
     Board, Clock, Conduit, Controller, Device, EnableMethod, FirmwareClock, Interrupt, MAX_DEPTH, MAX_RESERVATIONS,
-    Nodes, Oddity, Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, Window, salvage,
-    total_size,
+    Oddity, Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, Window, for_each_node,
+    property_at, salvage, total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -432,13 +432,14 @@ fn devices(tree: &[u8], name: &str) -> Vec<Device> {
     let mut board = Board::new();
     // (Firmware has yet to write a Pi's memory into its tree.)
     assert!(matches!(board.read(tree), Ok(()) | Err(TreeError::NoMemory)));
-    let mut nodes = Nodes::new(tree).expect("a tree");
     let mut found = Vec::new();
-    while let Some(node) = nodes.step() {
+    let done: Result<(), ()> = for_each_node(tree, |node| {
         if node.is_compatible(name) {
             found.push(node.device(&board));
         }
-    }
+        Ok(())
+    });
+    assert_eq!(done, Ok(()));
     found
 }
 
@@ -468,11 +469,14 @@ fn a_device_on_a_bus_sees_memory_elsewhere() {
 #[test]
 fn a_node_is_found_by_its_path_and_hidden_ones_are_not() {
     let tree = tree("buses");
-    let mut nodes = Nodes::of_checked(&tree).expect("a tree");
     let mut paths = 0;
-    while let Some(node) = nodes.step() {
+    let done: Result<(), ()> = for_each_node(&tree, |node| {
         paths += usize::from(node.has_path("/soc/apb/serial@2000"));
         assert_ne!(node.property("status"), Some(&b"disabled\0"[..]));
-    }
+        assert_eq!(property_at(&tree, node.place(), "reg"), node.property("reg"));
+        Ok(())
+    });
+    assert_eq!(done, Ok(()));
+    assert_eq!(property_at(&tree, usize::MAX, "reg"), None);
     assert_eq!(paths, 1);
 }

@@ -1,10 +1,9 @@
 //! Devices of the tree that processes drive: who holds which, its registers, and the memory that it was given (docs/devices.md).
 //!
-//! The list of devices is made at the first question and stays. A device has one holder at a time, and keeps the memory that
+//! The list of devices is made at boot and stays. A device has one holder at a time, and keeps the memory that
 //! it may still write to when that holder is gone.
 //!
-//! Lock order: the list's lock is held to install it; [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is
-//! allocated, freed or dropped meanwhile.
+//! Lock order: [`CLAIMS`] to hold a device; a device's own to keep memory. One at a time, and nothing is allocated, freed or dropped meanwhile.
 
 pub mod interrupt;
 pub mod memory;
@@ -19,7 +18,8 @@ use quire_mm::Machine as _;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr};
 use quire_mm::fallible::{KArc, TryVec};
 use quire_mm::sync::Rank;
-use quire_platform::tree::{self, Interrupt, Nodes, Region, Window};
+use quire_platform::tree::{self, Interrupt, Region, Window};
+use spin::Once;
 
 use crate::arch::mmio::{self, Width};
 use crate::board::{BOARD, BootCell};
@@ -35,7 +35,7 @@ const POINT_EVERY: usize = 8;
 static TREE: BootCell<(usize, usize)> = BootCell::new((0, 0));
 
 /// All devices, in the tree's order.
-static LIST: SpinLock<Option<KArc<Vec<KArc<Device>>>>> = SpinLock::new(Cpu, Rank::Object, None);
+static LIST: Once<Vec<KArc<Device>>> = Once::new();
 
 /// Held to change who holds a device.
 static CLAIMS: SpinLock<()> = SpinLock::new(Cpu, Rank::Object, ());
@@ -57,13 +57,23 @@ pub struct Device {
     kept: SpinLock<Option<Box<Kept>>>,
 }
 
-/// The tree lies at `address`, for good.
+/// Lists the devices of the tree, which lies at `address` for good. At boot, where there is a stack for the walk.
 ///
 /// # Safety
 /// As [`BootCell::boot_mut`].
-pub unsafe fn init(address: PhysAddr, size: usize) {
+pub unsafe fn init(address: PhysAddr, size: usize) -> Result<(), Errno> {
     // SAFETY: the caller's promise.
     unsafe { *TREE.boot_mut() = (address.get(), size) };
+    let mut devices: Vec<KArc<Device>> = Vec::new();
+    tree::for_each_node(tree(), |node| {
+        let compatible = node.property("compatible").unwrap_or_default();
+        if !compatible.is_empty() && node.registers().next().is_some() {
+            devices.try_push(KArc::try_new(Device::new(&node.device(BOARD.get()), compatible)?)?)?;
+        }
+        Ok::<_, Errno>(())
+    })?;
+    LIST.call_once(|| devices);
+    Ok(())
 }
 
 fn tree() -> &'static [u8] {
@@ -76,9 +86,8 @@ fn tree() -> &'static [u8] {
 /// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and else something that they are compatible with.
 /// ENOENT if there are fewer, ENOMEM.
 pub fn find(name: &[u8], number: usize) -> Result<KArc<Device>, Errno> {
-    let list = list()?;
     let mut left = number;
-    for (at, device) in list.iter().enumerate() {
+    for (at, device) in list().iter().enumerate() {
         if at % POINT_EVERY == POINT_EVERY - 1 {
             resched_point(Sleep::Killable)?;
         }
@@ -92,27 +101,8 @@ pub fn find(name: &[u8], number: usize) -> Result<KArc<Device>, Errno> {
     Err(Errno::ENOENT)
 }
 
-fn list() -> Result<KArc<Vec<KArc<Device>>>, Errno> {
-    if let Some(list) = &*LIST.lock() {
-        return Ok(list.clone());
-    }
-    let mut devices: Vec<KArc<Device>> = Vec::new();
-    let mut nodes = Nodes::of_checked(tree()).map_err(|_| Errno::ENOENT)?;
-    let mut met = 0;
-    while let Some(node) = nodes.step() {
-        met += 1;
-        if met % POINT_EVERY == 0 {
-            resched_point(Sleep::Killable)?;
-        }
-        let compatible = node.property("compatible").unwrap_or_default();
-        if !compatible.is_empty() && node.registers().next().is_some() {
-            devices.try_push(KArc::try_new(Device::new(&node.device(BOARD.get()), compatible)?)?)?;
-        }
-    }
-    let made = KArc::try_new(devices)?;
-    let mut list = LIST.lock();
-    let list = list.get_or_insert_with(|| made.clone()).clone();
-    Ok(list)
+fn list() -> &'static [KArc<Device>] {
+    LIST.get().map_or(&[], |list| list)
 }
 
 fn boxed<T: Clone>(slice: &[T]) -> Result<Box<[T]>, Errno> {
@@ -167,18 +157,7 @@ impl Device {
 
     /// The value of a property of its node. ENOENT.
     pub fn property(&self, name: &str) -> Result<&'static [u8], Errno> {
-        let mut nodes = Nodes::of_checked(tree()).map_err(|_| Errno::ENOENT)?;
-        let mut met = 0;
-        while let Some(node) = nodes.step() {
-            if node.place() == self.place {
-                return node.property(name).ok_or(Errno::ENOENT);
-            }
-            met += 1;
-            if met % POINT_EVERY == 0 {
-                resched_point(Sleep::Killable)?;
-            }
-        }
-        Err(Errno::ENOENT)
+        tree::property_at(tree(), self.place, name).ok_or(Errno::ENOENT)
     }
 
     /// Whether one of its registers is one of the other's.
@@ -214,11 +193,10 @@ impl Holding {
         if device.is_kernels() {
             return Err(Errno::EBUSY);
         }
-        let list = list()?;
         {
             let _claims = CLAIMS.lock();
             let is_held = |other: &KArc<Device>| other.is_held.load(Ordering::Relaxed) && other.overlaps(device);
-            if device.is_held.load(Ordering::Relaxed) || list.iter().any(is_held) {
+            if device.is_held.load(Ordering::Relaxed) || list().iter().any(is_held) {
                 return Err(Errno::EBUSY);
             }
             device.is_held.store(true, Ordering::Relaxed);

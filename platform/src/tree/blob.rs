@@ -91,6 +91,11 @@ impl<'a> Blob<'a> {
         self.tokens
     }
 
+    /// The structure block from a [place](Tokens::place) on. `None` for one that is not in it.
+    pub fn tokens_at(&self, place: usize) -> Option<Tokens<'a>> {
+        (place < self.tokens.structure.len() && place.is_multiple_of(4)).then_some(Tokens { at: place, ..self.tokens })
+    }
+
     /// The `/memreserve/` entries as (address, size), the terminator left out.
     pub fn reservations(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
         let entries = self.bytes.get(self.reservations..).unwrap_or(&[]);

@@ -35,7 +35,7 @@ pub use cpus::{Conduit, Cpu, EnableMethod, Psci};
 pub use device::{Power, Uart, UartKind};
 pub use interrupt::{Controller, Interrupt, Timer, Trigger};
 pub use memory::{Bank, Distances};
-pub use nodes::{Device, MAX_INTERRUPTS, MAX_RANGES, MAX_WINDOWS, NodeView, Nodes, Window};
+pub use nodes::{Device, MAX_INTERRUPTS, MAX_RANGES, MAX_WINDOWS, NodeView, Window, for_each_node, property_at};
 pub use pins::{MAX_PINS, Pin, Pins};
 pub use reserved::{DynamicReservation, Reservation, ReservationFlags};
 pub use salvage::{MAX_PORTS, Salvage, salvage};

@@ -1,8 +1,7 @@
 //! The tree's devices as their drivers see them, while the machine runs: each a node with registers, interrupts, and the memory
 //! that it reaches.
 //!
-//! The tree is walked again each time that somebody asks, one node at a time, so that whoever walks may rest between two. A node that is not
-//! "okay" does not exist, and neither do those below it.
+//! A node that is not "okay" does not exist, and neither do those below it.
 
 use heapless::{String, Vec};
 
@@ -10,7 +9,7 @@ use super::blob::Blob;
 use super::device::path;
 use super::interrupt::{Interrupt, Specifiers, Wires};
 use super::walk::{Cells, Node, Path, Scope};
-use super::{Board, PA_LIMIT, Region, TreeError};
+use super::{Board, PA_LIMIT, Region};
 
 /// Register ranges of a device that are taken from the tree.
 pub const MAX_RANGES: usize = 8;
@@ -45,41 +44,31 @@ pub struct Device {
     pub is_coherent: bool,
 }
 
-/// A walk over the nodes of a tree, in its order.
-pub struct Nodes<'a> {
-    path: Path<'a>,
-    /// The node met last, whose children come next.
-    last: Option<Node<'a>>,
+/// Shows every node that exists, in the tree's order, until `see` says that it is enough. The tree was checked before; if it was not, the
+/// walk may end early.
+// A stack frame of its own, since the path is large.
+#[inline(never)]
+pub fn for_each_node<'a, E>(tree: &'a [u8], mut see: impl FnMut(&NodeView<'a, '_>) -> Result<(), E>) -> Result<(), E> {
+    let Ok(root) = Blob::checked(tree).and_then(|blob| Node::root(&blob)) else { return Ok(()) };
+    let mut path = Path::new(root);
+    while let Some(node) = path.next() {
+        if !node.okay {
+            continue;
+        }
+        let Some(scope) = path.scope() else { break };
+        see(&NodeView { node, scope })?;
+        // (Deeper than the tree was when it was checked it is not.)
+        if path.enter(&node).is_err() {
+            break;
+        }
+    }
+    Ok(())
 }
 
-impl<'a> Nodes<'a> {
-    /// Before the first node below the root.
-    pub fn new(tree: &'a [u8]) -> Result<Self, TreeError> {
-        let root = Node::root(&Blob::new(tree)?)?;
-        Ok(Self { path: Path::new(root), last: None })
-    }
-
-    /// As [`Nodes::new`], for a tree that was read before: it is not checked again.
-    pub fn of_checked(tree: &'a [u8]) -> Result<Self, TreeError> {
-        let root = Node::root(&Blob::checked(tree)?)?;
-        Ok(Self { path: Path::new(root), last: None })
-    }
-
-    /// The next node that exists. `None` at the end.
-    pub fn step(&mut self) -> Option<NodeView<'a, '_>> {
-        if let Some(last) = self.last.take() {
-            // (Deeper than the tree was when it was checked it is not.)
-            self.path.enter(&last).ok()?;
-        }
-        let node = loop {
-            let node = self.path.next()?;
-            if node.okay {
-                break node;
-            }
-        };
-        self.last = Some(node);
-        Some(NodeView { node, scope: self.path.scope()? })
-    }
+/// The value of a property of the node at a [place](NodeView::place), of a tree that was checked before.
+pub fn property_at<'a>(tree: &'a [u8], place: usize, name: &str) -> Option<&'a [u8]> {
+    let mut inside = Blob::checked(tree).ok()?.tokens_at(place)?.properties();
+    inside.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
 /// A node of a walk.
