@@ -42,6 +42,8 @@ pub fn init(entered_in_el2: bool, board: &Board) {
 }
 
 /// Applies this CPU's workarounds. With interrupts masked, before it runs programs.
+// Inlined, so that the code that each CPU starts with has its own: by that a test sees in QEMU's list that both do it.
+#[inline(always)]
 pub fn apply() {
     const NO_INSTRUCTION_PREFETCH: u64 = 1 << 32;
     let midr = regs::midr();
