@@ -28,6 +28,22 @@ pub trait Who {
     }
 }
 
+/// Somebody of whom the user and the group are known, and no further groups.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity(pub (u32, u32));
+
+impl Who for Identity {
+    fn user(&self) -> u32 {
+        self.0.0
+    }
+    fn group(&self) -> u32 {
+        self.0.1
+    }
+    fn is_also_in(&self, _: u32) -> bool {
+        false
+    }
+}
+
 /// To whom a file belongs, and its type and permissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owned {

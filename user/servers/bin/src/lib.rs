@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod disks;
 pub mod virtio;
 
 use alloc::vec::Vec;

@@ -10,7 +10,7 @@ use quire_abi::names::op;
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
 use quire_fs::walk::{Names, Walked, walk};
-use quire_fs::who::{EXECUTE, Owned, READ, WRITE, Who};
+use quire_fs::who::{EXECUTE, Identity, Owned, READ, WRITE, Who};
 
 use crate::disk::{self, Disk};
 
@@ -31,20 +31,6 @@ pub struct Named<'a> {
 
 /// All disks of a driver.
 pub struct Disks<'a>(pub Vec<Named<'a>>);
-
-struct Asker((u32, u32));
-
-impl Who for Asker {
-    fn user(&self) -> u32 {
-        self.0.0
-    }
-    fn group(&self) -> u32 {
-        self.0.1
-    }
-    fn is_also_in(&self, _: u32) -> bool {
-        false
-    }
-}
 
 impl Names for Disks<'_> {
     type Node = u64;
@@ -89,7 +75,7 @@ impl Disks<'_> {
             }
             op::SYNC => self.disk(start)?.flush().map(|()| Answer::default()),
             _ if request.has_no_path() => Err(Errno::ENOTDIR),
-            _ => match walk(self, &Asker(request.identity), start, request.path, request.follow())? {
+            _ => match walk(self, &Identity(request.identity), start, request.path, request.follow())? {
                 Walked::Up(behind) => Ok(Answer::up(behind)),
                 Walked::Link(..) => Err(Errno::EIO),
                 Walked::End { node, slash, .. } => self.at_end(request, node, slash),
@@ -108,7 +94,7 @@ impl Disks<'_> {
         if slash && node != ROOT {
             return Err(Errno::ENOTDIR);
         }
-        let asker = Asker(request.identity);
+        let asker = Identity(request.identity);
         match request.op {
             op::LOOKUP => self.found(node),
             op::OPEN => self.open(Open::from_bits_retain(request.argument as u32), node, owned, &asker),
@@ -120,7 +106,7 @@ impl Disks<'_> {
         }
     }
 
-    fn open(&self, flags: Open, node: u64, owned: Owned, asker: &Asker) -> Result<Answer, Errno> {
+    fn open(&self, flags: Open, node: u64, owned: Owned, asker: &Identity) -> Result<Answer, Errno> {
         let wanted = match flags.bits() & 3 {
             _ if flags.contains(Open::PATH) => return self.found(node),
             0 => READ,

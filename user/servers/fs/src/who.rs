@@ -1,3 +1,3 @@
 //! Who asks, and what that one may do: the kernel has the same rule.
 
-pub use quire_abi::access::{EXECUTE, Owned, READ, WRITE, Who};
+pub use quire_abi::access::{EXECUTE, Identity, Owned, READ, WRITE, Who};

@@ -9,7 +9,7 @@ use quire_abi::names::{held, op, statfs};
 use quire_fs::records::Records;
 use quire_fs::request::{Answer, Found, Request};
 use quire_fs::walk::{Names, Walked, walk};
-use quire_fs::who::{READ, WRITE, Who};
+use quire_fs::who::{Identity, READ, WRITE, Who};
 
 use crate::facts::Facts;
 use crate::names::{DIRECTORIES, FILES, FIXED, Fixed, LINKS, Node, System, Text, Tree, fixed_in, is_directory};
@@ -25,20 +25,6 @@ const SYSFS: u64 = 0x6265_6572;
 
 /// What lstat says of the length of links that are none by their text.
 const LINK_SIZE: u64 = 64;
-
-struct Asker((u32, u32));
-
-impl Who for Asker {
-    fn user(&self) -> u32 {
-        self.0.0
-    }
-    fn group(&self) -> u32 {
-        self.0.1
-    }
-    fn is_also_in(&self, _: u32) -> bool {
-        false
-    }
-}
 
 /// Does what is asked; `room` is that of window 1.
 pub fn serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: usize) -> Answer {
@@ -66,7 +52,7 @@ fn try_serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: us
             _ => Err(Errno::EACCES),
         };
     }
-    match walk(tree, &Asker(request.identity), start, request.path, request.follow())? {
+    match walk(tree, &Identity(request.identity), start, request.path, request.follow())? {
         Walked::Up(behind) => Ok(Answer::up(behind)),
         Walked::Link(directory, link, behind) => Ok(match what_is_held(link) {
             Some((pid, what, number)) => Answer::held(pid, behind, what, number),
@@ -83,7 +69,7 @@ fn at_end(tree: &Tree<'_>, request: &Request<'_>, node: Option<Node>) -> Result<
         _ => false,
     };
     let Some(node) = node else { return Err(if makes { Errno::EACCES } else { Errno::ENOENT }) };
-    let subject = tree.subject(node, &Asker(request.identity))?;
+    let subject = tree.subject(node, &Identity(request.identity))?;
     let subject = subject.as_ref();
     match request.op {
         op::LOOKUP => Ok(found(tree, node, subject)),
@@ -162,7 +148,7 @@ fn permit(
     let is_private = matches!(node, Node::Info(..)) || node.file().is_some_and(|file| file.is_private);
     let may_read = !is_private || wanted & READ == 0 || subject.is_some_and(|subject| subject.is_open);
     let may_write = wanted & WRITE == 0 || tree.is_link(node) || owned.mode & 0o222 != 0;
-    let may = owned.permits(&Asker(request.identity), wanted) || is_own && wanted & WRITE == 0;
+    let may = owned.permits(&Identity(request.identity), wanted) || is_own && wanted & WRITE == 0;
     if may && may_read && may_write { Ok(()) } else { Err(Errno::EACCES) }
 }
 
@@ -193,7 +179,7 @@ fn link_text(facts: &dyn Facts, node: Node) -> String {
 /// The text of a file, from a place on. It is made anew for each read.
 fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, room: usize) -> Result<Answer, Errno> {
     let facts = tree.0;
-    let subject = tree.subject(node, &Asker(request.identity)).map_err(ended)?;
+    let subject = tree.subject(node, &Identity(request.identity)).map_err(ended)?;
     permit_still(tree, request, node, subject.as_ref(), READ)?;
     if room == 0 {
         return Ok(Answer::default());
@@ -246,7 +232,7 @@ fn permit_still(
 
 /// Changes what a file says. The whole text counts, wherever it is written.
 fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, Errno> {
-    let asker = Asker(request.identity);
+    let asker = Identity(request.identity);
     let subject = tree.subject(node, &asker).map_err(ended)?;
     permit(tree, request, node, subject.as_ref(), WRITE)?;
     match (node, subject) {
@@ -265,7 +251,7 @@ fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, E
 
 /// Records of a directory from a place on.
 fn list(tree: &Tree<'_>, request: &Request<'_>, directory: Node, room: usize) -> Result<Answer, Errno> {
-    let subject = tree.subject(directory, &Asker(request.identity))?;
+    let subject = tree.subject(directory, &Identity(request.identity))?;
     if !tree.is_dir(directory) {
         return Err(Errno::ENOTDIR);
     }

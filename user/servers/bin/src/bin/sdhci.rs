@@ -6,18 +6,12 @@
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-
-use quire_block::disk::Disk;
-use quire_block::serve::{Disks, Named};
 use quire_card::card::Card;
 use quire_card::host::{Host, Registers};
-use quire_rt::device::{self, Device, Interrupt};
+use quire_rt::device::{Device, Interrupt};
 use quire_rt::ipc::{self, Patience, Receiver};
-use quire_rt::{Errno, args, eprintln, fs, time};
+use quire_rt::{Errno, time};
+use quire_servers::disks;
 
 quire_rt::entry!(main);
 
@@ -28,42 +22,7 @@ const REST: u64 = 100_000_000;
 const PAUSE: u64 = 1000;
 
 fn main() -> i32 {
-    match start() {
-        Ok(None) => 0,
-        Ok(Some((receiver, mut disks))) => {
-            quire_servers::serve("sdhci", receiver, |_, request, room| disks.serve(request, room))
-        }
-        Err(error) => {
-            eprintln!("sdhci: {error}");
-            1
-        }
-    }
-}
-
-fn start() -> Result<Option<(Receiver, Disks<'static>)>, Errno> {
-    let mut disks = Vec::new();
-    for device in device::granted() {
-        match find(device) {
-            Ok(card) => {
-                let name = Vec::from([b'm', b'm', b'c', b'b', b'l', b'k', b'0' + disks.len() as u8]);
-                disks.push(Named { name, disk: Box::new(card) as Box<dyn Disk> });
-            }
-            Err(error) => {
-                if error != Errno::ENODEV {
-                    eprintln!("sdhci: a controller cannot be used: {error}");
-                }
-                device.release()?;
-            }
-        }
-    }
-    if disks.is_empty() {
-        return Ok(None);
-    }
-    let receiver = Receiver::new()?;
-    let sender = receiver.sender(0)?;
-    fs::mount(args().nth(1).ok_or(Errno::EINVAL)?, sender, c"sdhci")?;
-    ipc::close(sender.0)?;
-    Ok(Some((receiver, Disks(disks))))
+    disks::run(c"sdhci", b"mmcblk", |number| b'0' + number, find)
 }
 
 fn find(device: Device) -> Result<Card<Controller>, Errno> {

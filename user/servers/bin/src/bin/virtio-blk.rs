@@ -6,17 +6,12 @@
 #![no_std]
 #![no_main]
 
-extern crate alloc;
-
-use alloc::boxed::Box;
-use alloc::vec::Vec;
-
 use bitflags::bitflags;
 use quire_block::disk::{Disk, SECTOR};
-use quire_block::serve::{Disks, Named};
-use quire_rt::device::{self, Device, Interrupt};
+use quire_rt::device::{Device, Interrupt};
 use quire_rt::ipc::{self, Patience, Receiver};
-use quire_rt::{Errno, args, eprintln, fs, time};
+use quire_rt::{Errno, time};
+use quire_servers::disks;
 use quire_servers::virtio::{Memory, Registers, Slot, kind};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceType, Transport};
@@ -57,41 +52,15 @@ const HEAD: usize = 16;
 const END: usize = 1;
 
 fn main() -> i32 {
-    match start() {
-        Ok(None) => 0,
-        Ok(Some((receiver, mut disks))) => {
-            quire_servers::serve("virtio-blk", receiver, |_, request, room| disks.serve(request, room))
-        }
-        Err(error) => {
-            eprintln!("virtio-blk: {error}");
-            1
-        }
-    }
-}
-
-fn start() -> Result<Option<(Receiver, Disks<'static>)>, Errno> {
-    let mut disks = Vec::new();
-    for device in device::granted() {
-        if kind(device) != Some(DeviceType::Block) {
-            device.release()?;
-            continue;
-        }
-        match VirtioDisk::new(device) {
-            Ok(disk) => {
-                let name = Vec::from([b'v', b'd', b'a' + disks.len() as u8]);
-                disks.push(Named { name, disk: Box::new(disk) as Box<dyn Disk> });
-            }
-            Err(error) => eprintln!("virtio-blk: a disk cannot be used: {error}"),
-        }
-    }
-    if disks.is_empty() {
-        return Ok(None);
-    }
-    let receiver = Receiver::new()?;
-    let sender = receiver.sender(0)?;
-    fs::mount(args().nth(1).ok_or(Errno::EINVAL)?, sender, c"virtio-blk")?;
-    ipc::close(sender.0)?;
-    Ok(Some((receiver, Disks(disks))))
+    disks::run(
+        c"virtio-blk",
+        b"vd",
+        |number| b'a' + number,
+        |device| match kind(device) {
+            Some(DeviceType::Block) => VirtioDisk::new(device),
+            _ => Err(Errno::ENODEV),
+        },
+    )
 }
 
 struct VirtioDisk {
