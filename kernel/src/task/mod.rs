@@ -7,7 +7,7 @@
 //!   not taken yet.
 //! - [`percpu`], [`load`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
 //!   [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`], [`signal`],
-//!   [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
+//!   [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
 //!   thread waits, which a signal ends, which is sent to a process, which has threads.
 //! - [`turn`], [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
@@ -22,6 +22,7 @@ pub mod clock;
 pub mod clone;
 pub mod courier;
 pub mod cpu_alarm;
+pub mod cpu_clock;
 pub mod cputime;
 pub mod credentials;
 pub mod directory;

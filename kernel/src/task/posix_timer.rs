@@ -19,12 +19,12 @@ use quire_mm::sync::Rank;
 
 use super::alarm::{Alarm, Ring};
 use super::clock::{Base, Watch, Watcher};
-use super::cpu_alarm::{Alarms, Part};
+use super::cpu_alarm::Alarms;
+use super::cpu_clock::{CpuClock, own_thread};
 use super::expired::{Expired, Place};
 use super::pending::Info;
 use super::point::resched_point;
-use super::process::{Process, TABLE, Table};
-use super::sched;
+use super::process::{Process, TABLE};
 use super::signal::{self, Posted};
 use super::thread::{Thread, current};
 use super::users::{Gone, charge};
@@ -39,22 +39,6 @@ pub enum Notify {
     /// The process, by a signal.
     Process,
     /// One of its threads, by a signal.
-    Thread(u32),
-}
-
-/// The CPU time of a process, or of a thread of the calling one.
-pub struct CpuClock {
-    /// Which.
-    pub whose: Whose,
-    /// What of it counts.
-    pub part: Part,
-}
-
-/// See [`CpuClock`].
-pub enum Whose {
-    /// A process.
-    Process(KArc<Process>),
-    /// A thread with this number.
     Thread(u32),
 }
 
@@ -236,52 +220,6 @@ impl Clock {
             Clock::Cpu(_) => Line::Cpu,
         }
     }
-}
-
-impl CpuClock {
-    /// What waits for this clock. EINVAL if it has ended, ENOMEM.
-    fn alarms(&self) -> Result<KArc<Alarms>, Errno> {
-        match &self.whose {
-            Whose::Process(process) => process.cpu_alarms.get_or_make(),
-            Whose::Thread(tid) => {
-                let table = TABLE.lock();
-                let thread = own_thread(&table, current().process(), *tid).ok_or(Errno::EINVAL)?;
-                thread.cpu_alarms.get_or_make()
-            }
-        }
-    }
-
-    /// What it shows; `None` if its thread has ended, or its process has been waited for. The caller holds no lock.
-    pub fn now(&self) -> Option<u64> {
-        self.now_of(|_| true)
-    }
-
-    /// The same of a thread that `is_meant`: others may have the number later.
-    fn now_of(&self, is_meant: impl Fn(&Thread) -> bool) -> Option<u64> {
-        let me = current();
-        let spent = match &self.whose {
-            Whose::Process(process) => {
-                if KArc::ptr_eq(process, me.process()) {
-                    sched::charge_current();
-                }
-                if process.is_reaped.load(Ordering::Relaxed) {
-                    return None;
-                }
-                process.time.spent()
-            }
-            Whose::Thread(tid) => {
-                sched::charge_current();
-                let table = TABLE.lock();
-                own_thread(&table, me.process(), *tid).filter(|thread| is_meant(thread))?.time.spent()
-            }
-        };
-        Some(self.part.of(spent))
-    }
-}
-
-/// A thread of a process.
-fn own_thread<'a>(table: &'a Table, process: &Process, tid: u32) -> Option<&'a Thread> {
-    table.thread(tid).filter(|t| t.process.as_ref().is_some_and(|p| core::ptr::eq(&raw const **p, process)))
 }
 
 impl State {
