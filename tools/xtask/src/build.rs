@@ -97,7 +97,10 @@ pub fn build(options: &BuildOptions) -> Result<Built> {
     }
     let workspace = Workspace::find()?;
     let mut extra = vec![];
-    if !options.debug {
+    if options.debug {
+        // For a debugger; what the host's tests are built with, lines alone, is enough for backtraces only.
+        extra.extend(["--config", "profile.dev.debug='full'"]);
+    } else {
         extra.push("--release");
     }
     if options.selftest {
