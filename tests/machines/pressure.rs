@@ -4,7 +4,7 @@ use crate::harness::Machine;
 
 fn check(cpus: &str, more: &[&str]) {
     let machine = Machine::new(&[&["--mem", "64M", "--smp", cpus], more].concat());
-    let outcome = machine.exec("selftest swap && echo balanced; vmstat pswpout; free");
+    let outcome = machine.exec("selftest swap shmswap && echo balanced; vmstat pswpout; free");
     outcome.succeeded();
     outcome.has_line("balanced");
     for part in ["SKIP", "out of memory"] {

@@ -8,7 +8,6 @@
 #![no_std]
 
 pub mod access;
-pub mod block;
 pub mod device;
 pub mod errno;
 pub mod flags;

@@ -15,7 +15,7 @@
 //! | `Slab` | memory of a slab cache | the slab's | as above |
 //! | `Table` | a translation table | the table's | as above |
 //! | `Anon` | anonymous user memory; `owner` is its `AnonVma`, `index` its pgoff; both change only while it is frozen | `next`: see [`PageFlags::RETURNED`] | the end of its count; [`PageAllocator::free_frozen_pages`]: to `Cached` or `Free` |
-//! | `Object` | a page of a memory object (`owner`) at `index` | – | as above |
+//! | `Object` | a page of a memory object (`owner`) at `index` | `next`: as for `Anon` | as above |
 //!
 //! While a frame is allocated (the last five states), the page allocator owns only state and order, and the holder owns
 //! everything else. The holder that frees it must leave `pins` 0, none of the flags in [`PageFlags::NOT_WHEN_FREED`], and the
@@ -41,14 +41,15 @@
 //! | either, pinned | 1 more for each pin, which `pins` counts besides |
 //! | either, held briefly after a lookup | 1 more for each of them |
 //! | either, isolated for migration or reclaim | 1 more |
-//! | … with all entries replaced by migration entries, which hold none ([`crate::mm::migrate()`]) | 1, or 2 of an object; a freeze takes that to 0 |
+//! | … with all entries removed, or replaced by migration entries, which hold none ([`crate::mm::migrate()`]) | 1, or 2 of an object; a freeze takes that to 0 |
 //! | in a [`Gather`](crate::table::gather::Gather) as its last holder, waiting for the invalidation | 0, frozen |
 //! | freed | 0 |
 //!
 //! Ways to take a reference:
 //! - from a table's entry, under that table's lock: a present entry has a reference, so the count is not 0;
 //! - from an object's tree, under the object's lock: the object has a reference. A page that is in a tree is also
-//!   frozen under that lock, and removed from the tree or unfrozen before the lock is released;
+//!   frozen under that lock, and removed from the tree or unfrozen before the lock is released (on its way to swap, the tree has a
+//!   word for it meanwhile that gives no reference);
 //! - by the record alone: [`Page::get_if`], followed by a check that it is still the intended page; or [`Page::isolate`],
 //!   for a thread that takes it elsewhere;
 //! - in addition to a reference that the caller has.
@@ -200,13 +201,16 @@ impl Page {
         PageFlags::from_bits_truncate(self.head.clear(flags.bits().into()) as u32)
     }
 
-    /// The list of reclaim that a page of user memory is on, if it is held and nobody takes it elsewhere; and whether it
+    /// The list of reclaim that a page of user memory is on that can go to swap, if it is held and nobody takes it elsewhere; and whether it
     /// is one that has come back from swap and that reclaim has not seen since.
     #[inline]
-    pub(crate) fn seen_by_reclaim(&self, state: PageState) -> Option<(u8, bool)> {
-        const AWAY: u64 = PageFlags::ISOLATED.bits() as u64;
+    pub(crate) fn seen_by_reclaim(&self) -> Option<(u8, bool)> {
+        const MASK: u64 = STATE_MASK | PageFlags::ISOLATED.bits() as u64;
+        const BACKED: u64 = PageFlags::SWAP_BACKED.bits() as u64;
         let head = self.head();
-        let is_there = head & (STATE_MASK | AWAY) == state as u64 && refs_of(head) != 0;
+        let is_anon = head & MASK == PageState::Anon as u64;
+        let is_memory = head & (MASK | BACKED) == PageState::Object as u64 | BACKED;
+        let is_there = (is_anon || is_memory) && refs_of(head) != 0;
         is_there.then_some(((head >> LIST_SHIFT & 0xf) as u8, head & PageFlags::RETURNED.bits() as u64 != 0))
     }
 

@@ -135,6 +135,23 @@ pub enum Bug {
     /// A page that went to swap stays charged.
     SwapOutStaysCharged,
 
+    /// An object's page goes to swap although somebody holds it.
+    ObjectOutIgnoresHolders,
+    /// An object's page goes to swap although it is locked into memory.
+    ObjectOutIgnoresLocks,
+    /// An object's page that was given up while it was stored keeps its slot.
+    ObjectOutKeepsSlot,
+    /// An object's page that was given up while it was stored is in the object again.
+    ObjectOutTrustsItsFirstLook,
+    /// A page that an object gives up in swap keeps its slot.
+    RemoveLeaksSlot,
+    /// An object's page that comes back stays a user of its slot.
+    BringInLeaksSlot,
+    /// An object's page that comes back takes the place of whatever is there by now.
+    BringInTrustsItsFirstLook,
+    /// An object's page that could not be read stays a user of its slot.
+    FailedBringInKeepsSlot,
+
     /// Threads that wait for a move do not learn that it is over.
     MoveTellsNobody,
     /// mremap relies on what it prepared before it excluded faults.
@@ -190,7 +207,7 @@ impl Bug {
     ];
 
     /// Bugs that only show when several CPUs work on one space at once.
-    pub const BESIDE_OTHERS: [Self; 8] = [
+    pub const BESIDE_OTHERS: [Self; 9] = [
         Self::MoveTrustsItsFirstLook,
         Self::FaultIgnoresChange,
         Self::PopulateSeesHole,
@@ -199,10 +216,11 @@ impl Bug {
         Self::SwapInTrustsItsFirstLook,
         Self::MoveIgnoresHolders,
         Self::MoveTellsNobody,
+        Self::ObjectOutIgnoresHolders,
     ];
 
     /// All others.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 58] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -258,6 +276,9 @@ impl Bug {
         Self::SwapOutKeepsSlot,
         Self::SwapOutForgetsUser,
         Self::SwapOutStaysCharged,
+        Self::ObjectOutIgnoresLocks,
+        Self::RemoveLeaksSlot,
+        Self::BringInLeaksSlot,
     ];
 }
 

@@ -75,7 +75,9 @@ fn read_at(content: &Object, at: u64, to: &mut Buffers<'_>) -> Answer {
         let copied = content.read(at + done as u64, to.left(), |from, n| unsafe { to.put_now(from, n) });
         match copied {
             None => return Ok(done),
-            Some(0) => match to.bring_in(true) {
+            // Either side may be why.
+            Some(0) => match content.bring_in_at(at + done as u64).map_err(Errno::from).and_then(|_| to.bring_in(true))
+            {
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => return Ok(done),
                 Ok(()) => {}
@@ -185,20 +187,21 @@ impl Range<'_> {
         self.left
     }
 
-    /// Copies the next bytes, and advances; returns how many.
-    pub fn take(&mut self, to: &mut [u8]) -> usize {
+    /// Copies the next bytes, and advances; returns how many. It may sleep.
+    pub fn take(&mut self, to: &mut [u8]) -> Answer {
         let mut done = 0;
         while done < to.len() && self.left > 0 {
             let rest = &mut to[done..];
             // SAFETY: they may be written.
             let n = unsafe { self.copy(rest.as_mut_ptr(), rest.len()) };
             if n == 0 {
-                break;
+                self.unblock()?;
+                continue;
             }
             self.pass(n);
             done += n;
         }
-        done
+        Ok(done)
     }
 }
 
@@ -228,9 +231,12 @@ impl Feed for Range<'_> {
         self.left -= n;
     }
 
-    /// The file has become shorter.
+    /// The file has become shorter, or a page of it is in swap.
     fn unblock(&mut self) -> Result<(), Errno> {
-        self.left = 0;
+        match self.source {
+            Source::Memory(file) if file.content.len() > self.at => _ = file.content.bring_in_at(self.at)?,
+            _ => self.left = 0,
+        }
         Ok(())
     }
 }
@@ -317,8 +323,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
                 None
             }
             Err(ObjectError::OutOfMemory) if supply.is_short() => supply.refill().err().map(Errno::from),
-            Err(ObjectError::NoRoom) => Some(Errno::ENOSPC),
-            Err(_) => Some(Errno::ENOMEM),
+            Err(error) => Some(error.into()),
         };
         match error {
             Some(e) if done == 0 => return Err(e),

@@ -87,7 +87,7 @@ pub(super) fn cut(file: &MemoryFile, len: u64) -> Result<(), Errno> {
     if len < old && seals & seal::SHRINK != 0 || len > old && seals & seal::GROW != 0 {
         return Err(Errno::EPERM);
     }
-    turn.set_len(len);
+    turn.set_len(len)?;
     file.note_write();
     Ok(())
 }
@@ -147,7 +147,7 @@ fn reserve(file: &KArc<MemoryFile>, mode: u32, start: u64, end: u64) -> Result<(
         allocate(&mut turn, start, end)?;
     }
     if grows {
-        turn.grow(end);
+        turn.grow(end)?;
     }
     file.note_write();
     Ok(())
@@ -166,8 +166,7 @@ fn allocate(turn: &mut Turn<'_, Cpu>, start: u64, end: u64) -> Result<(), Errno>
         match turn.allocate(index, &supply) {
             Ok(()) => index += 1,
             Err(ObjectError::OutOfMemory) if supply.is_short() => supply.refill()?,
-            Err(ObjectError::NoRoom) => return Err(Errno::ENOSPC),
-            Err(_) => return Err(Errno::ENOMEM),
+            Err(error) => return Err(error.into()),
         }
         resched_point(Sleep::Killable)?;
     }

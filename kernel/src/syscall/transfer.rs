@@ -378,13 +378,13 @@ fn send(to: &OpenFile, range: &mut Range<'_>) -> Answer {
         Object::Memory(memory) => content::write(to, memory, range, len, Place::Position),
         Object::Console => in_pieces(len, Sleep::Interruptible, |_, n| {
             let mut piece = [0; PIECE];
-            let n = range.take(&mut piece[..n.min(PIECE)]);
+            let n = range.take(&mut piece[..n.min(PIECE)])?;
             tty::writer(to.is_nonblocking())?.write(&piece[..n])
         }),
         Object::Pipe(pipe, _) => in_pieces(len, Sleep::Interruptible, |_, n| {
             // (It may have become shorter by now.)
             let n = n.min(PAGE_SIZE).min(range.left());
-            put_in(pipe, n, to.is_nonblocking(), |to| Ok(range.take(to)))
+            put_in(pipe, n, to.is_nonblocking(), |to| range.take(to))
         }),
         Object::Null | Object::Zero => Ok(len),
         Object::Archive(_) => Err(Errno::EROFS),

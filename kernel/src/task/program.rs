@@ -73,8 +73,11 @@ impl Program {
                 }
                 Self::Memory(file) => {
                     let at = at.saturating_add(done as u64);
-                    let left = file.content.len().saturating_sub(at).min(room as u64) as usize;
-                    if left == 0 { 0 } else { file.content.read(at, left, copy).unwrap_or(0) }
+                    match file.content.read(at, room, copy) {
+                        // The page may be in swap.
+                        Some(0) if file.content.bring_in_at(at).is_ok() => continue,
+                        n => n.unwrap_or(0),
+                    }
                 }
             };
             if n == 0 {

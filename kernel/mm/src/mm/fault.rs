@@ -54,8 +54,9 @@ impl From<AllocError> for FaultError {
 impl From<ObjectError> for FaultError {
     fn from(error: ObjectError) -> Self {
         match error {
-            ObjectError::Beyond | ObjectError::NoRoom => Self::BeyondObject,
-            ObjectError::OutOfMemory => Self::OutOfMemory,
+            ObjectError::Beyond | ObjectError::NoRoom | ObjectError::Damaged => Self::BeyondObject,
+            // (Faults bring in what is away.)
+            ObjectError::OutOfMemory | ObjectError::Away => Self::OutOfMemory,
         }
     }
 }
@@ -71,6 +72,27 @@ pub(super) enum Stop {
     Changing,
     /// It cannot be brought in.
     Error(FaultError),
+}
+
+impl From<FaultError> for Stop {
+    #[inline]
+    fn from(error: FaultError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<AllocError> for Stop {
+    #[inline]
+    fn from(error: AllocError) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+impl From<ObjectError> for Stop {
+    #[inline]
+    fn from(error: ObjectError) -> Self {
+        if error == ObjectError::Away { Self::Elsewhere } else { Self::Error(error.into()) }
+    }
 }
 
 /// How a page is brought in.
@@ -200,7 +222,7 @@ impl<M: Machine> Mm<M> {
 
     #[inline]
     fn try_fault_in(&self, vma: &Vma<M>, addr: UserAddr, touch: &Touch<'_, M>) -> Result<(), Stop> {
-        let leaf = self.tables.walk_or_create(addr, touch.supply).map_err(|e| Stop::Error(e.into()))?;
+        let leaf = self.tables.walk_or_create(addr, touch.supply)?;
         let pte = leaf.peek(index(addr.get(), 3));
         let done = match pte.kind() {
             // mprotect changes the area's rights first, and then those of the entries.
@@ -212,9 +234,9 @@ impl<M: Machine> Mm<M> {
                 None if touch.write => self.anon_write(vma, &leaf, addr, touch),
                 None => self.zero_read(vma, &leaf, addr, touch.forced),
                 Some(backing) if touch.write && !vma.flags.contains(VmFlags::SHARED) => {
-                    self.private_write(vma, &leaf, addr, backing, touch.supply)
+                    return self.private_write(vma, &leaf, addr, backing, touch.supply);
                 }
-                Some(backing) => self.map_object(vma, &leaf, addr, backing, touch),
+                Some(backing) => return self.map_object(vma, &leaf, addr, backing, touch),
             },
             Some(NonPresent::Swap(_) | NonPresent::Migration(_)) => return Err(Stop::Elsewhere),
         };
@@ -301,7 +323,7 @@ impl<M: Machine> Mm<M> {
         addr: UserAddr,
         backing: &Backing<M>,
         supply: &Supply<M>,
-    ) -> Result<(), FaultError> {
+    ) -> Result<(), Stop> {
         let source = backing.object.page(vma.index_of(addr).unwrap_or(0), supply)?;
         let copy = supply.user(false);
         if let Ok(pfn) = copy {
@@ -331,11 +353,11 @@ impl<M: Machine> Mm<M> {
         addr: UserAddr,
         backing: &Backing<M>,
         touch: &Touch<'_, M>,
-    ) -> Result<(), FaultError> {
+    ) -> Result<(), Stop> {
         let object = &*backing.object;
         let object_index = vma.index_of(addr).unwrap_or(0);
         if object.in_place(object_index).is_some() {
-            return self.map_around(vma, leaf, addr, object);
+            return Ok(self.map_around(vma, leaf, addr, object)?);
         }
         let ObjectPage::Counted(pfn) = object.page(object_index, touch.supply)? else { return Ok(()) };
         let exec = vma.flags.contains(VmFlags::EXEC);

@@ -41,7 +41,7 @@ impl<M: Machine> Mm<M> {
         let mut guard = leaf.lock();
         for k in 0..AROUND {
             let pte = guard.get(first + k);
-            if !pte.is_present() || !pte.is_anon() || !pte.is_young() || !guard.test_and_clear_young(first + k) {
+            if !pte.is_present() || pte.is_special() || !pte.is_young() || !guard.test_and_clear_young(first + k) {
                 continue;
             }
             (from, to) = (from.min(k), k + 1);

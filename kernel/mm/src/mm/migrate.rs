@@ -258,9 +258,8 @@ impl<M: Machine> Mover<M> {
     /// Moves the page to another frame, or to swap if there is none: what is reclaimed may all be in the range itself.
     fn send_away(&self, pfn: Pfn) -> Result<(), Stays> {
         let moved = migrate(self.0, pfn, || frame::alloc_to_move(self.0));
-        let is_anon = frame::page(self.0, pfn).state() == PageState::Anon;
         match moved {
-            Err(Stays::NoMemory) if is_anon && self.0.spaces().swap().is_on() => page_out(self.0, pfn, Out::default()),
+            Err(Stays::NoMemory) if self.0.spaces().swap().is_on() => page_out(self.0, pfn, Out::default()),
             moved => moved.map(drop),
         }
     }

@@ -34,6 +34,7 @@ mod map;
 mod migrate;
 mod msync;
 mod non_present;
+mod object_out;
 pub(crate) mod page_out;
 mod pgoff;
 mod pin;

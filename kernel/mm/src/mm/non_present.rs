@@ -68,8 +68,8 @@ pub(super) fn wait_for_move<M: Machine>(machine: M, old: Pfn) {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Brings back the page of a non-present entry for `addr`. No lock is held meanwhile, so the caller must look
-    /// everything up again.
+    /// Brings back the page of a non-present entry for `addr`, or the page of the object that it maps. No lock is held
+    /// meanwhile, so the caller must look everything up again.
     #[cold]
     pub(super) fn bring_back(&self, addr: UserAddr) -> Result<(), FaultError> {
         let swap = self.machine.spaces().swap();
@@ -92,7 +92,18 @@ impl<M: Machine> Mm<M> {
                     swap.share(swapped.slot);
                     (pte, swapped.slot)
                 }
-                _ => return Ok(()),
+                None => return Ok(()),
+                Some(NonPresent::None | NonPresent::Marker(_)) => {
+                    drop(guard);
+                    let backing = areas.tree.find(addr).and_then(|vma| vma.backing_at(addr));
+                    drop(areas);
+                    if let Some(backing) = backing
+                        && backing.object.bring_in(backing.index)?
+                    {
+                        self.machine.note_major_fault();
+                    }
+                    return Ok(());
+                }
             }
         };
         let read = frame::alloc_user(self.machine, false).map_err(FaultError::from).and_then(|pfn| {
@@ -122,7 +133,10 @@ impl<M: Machine> Mm<M> {
     fn read_slot(&self, slot: Slot, into: Pfn) -> Result<(), FaultError> {
         #[cfg(test)]
         crate::fallible::inject::pass().map_err(FaultError::from)?;
-        self.machine.spaces().swap().read(slot, into.addr()).map_err(|_| FaultError::BeyondObject)
+        self.machine.spaces().swap().read(slot, into.addr()).map_err(|_| FaultError::BeyondObject)?;
+        #[cfg(test)]
+        self.machine.note_filled(into);
+        Ok(())
     }
 
     /// Maps a frame with the contents of `pte`'s page, if `pte` is still the entry for `addr`. Read-only, so that a

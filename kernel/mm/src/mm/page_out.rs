@@ -3,9 +3,12 @@
 //! The mover replaces all entries by migration entries, and freezes the page. Nobody can reach its contents any more, so it
 //! compresses them in place; then each migration entry becomes a swap entry, which is a user of the slot, and the frame
 //! is freed. Threads that need the page meanwhile wait for the end of the move, and bring it back.
+//!
+//! That is a private page; object_out.rs has those of memory objects.
 
 use super::Mm;
 use super::migrate::{Stays, bring_anon_back};
+use super::object_out::{move_object_to_slot, object_to_leave};
 use super::reverse::walk;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
 use crate::event::Event;
@@ -30,10 +33,11 @@ pub struct Out {
     pub if_unused: bool,
 }
 
-/// Moves the anonymous page at `pfn` to swap, and frees its frame. No lock is held, and the call may sleep.
+/// Moves the page of user memory at `pfn` to swap, and frees its frame. No lock is held, and the call may sleep.
 pub fn page_out<M: Machine>(machine: M, pfn: Pfn, out: Out) -> Result<(), Stays> {
     let page = frame::page(machine, pfn);
-    if !page.isolate(PageState::Anon) {
+    let state = page.state();
+    if !state.is_user() || !page.isolate(state) {
         return Err(Stays::NotMovable);
     }
     let done = isolated_out(machine, page, pfn, out);
@@ -49,12 +53,23 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
     if page.is_pinned() {
         return Err(Stays::Held);
     }
-    let slot = machine.spaces().moves().during(pfn, || move_to_slot(machine, page, pfn, out))?;
-    page.end_isolation();
-    Release::new(machine).frozen_anon(pfn);
-    // (If all entries were removed meanwhile, that frees the slot.)
-    if !seeded!(SwapOutKeepsSlot) {
-        machine.spaces().swap().release(slot);
+    if out.if_unused && page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED) {
+        return Err(Stays::Used);
+    }
+    let moves = machine.spaces().moves();
+    if page.state() == PageState::Anon {
+        let slot = moves.during(pfn, || move_to_slot(machine, page, pfn, out))?;
+        page.end_isolation();
+        Release::new(machine).frozen_anon(pfn);
+        // (If all entries were removed meanwhile, that frees the slot.)
+        if !seeded!(SwapOutKeepsSlot) {
+            machine.spaces().swap().release(slot);
+        }
+    } else {
+        let (object, index) = object_to_leave(machine, page)?;
+        moves.during(pfn, || move_object_to_slot(machine, (&object, index), page, pfn, out))?;
+        page.end_isolation();
+        Release::new(machine).frozen_object(pfn);
     }
     machine.count(Event::SwapOut, 1);
     Ok(())
@@ -63,9 +78,6 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
 /// Makes all entries of the page entries of a slot, of which the caller is a user. Afterwards the page is frozen. On an
 /// error all is as before.
 fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Result<Slot, Stays> {
-    if out.if_unused && page.clear_flags(PageFlags::REFERENCED).contains(PageFlags::REFERENCED) {
-        return Err(Stays::Used);
-    }
     let (mut is_locked, mut is_used) = (false, false);
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, pfn, Some(1), |mm, vma, addr| {
@@ -158,7 +170,7 @@ impl<M: Machine> Drop for Isolated<M> {
 }
 
 impl<M: Machine> Mm<M> {
-    /// Moves the anonymous pages of a range to swap that no other process maps, up to the first locked area.
+    /// Moves the pages of a range to swap that this process alone maps, up to the first locked area.
     pub(super) fn page_out_range(&self, start: UserAddr, end: UserAddr) {
         let mut at = start;
         while at < end && self.machine.spaces().swap().is_on() {
@@ -195,12 +207,13 @@ impl<M: Machine> Mm<M> {
         while va < to && pages.len < AT_ONCE {
             let pte = guard.get(index(va.get(), 3));
             va = va + PAGE_SIZE;
-            if !pte.is_present() || !pte.is_anon() {
+            if !pte.is_present() || pte.is_special() {
                 continue;
             }
             let page = frame::page(self.machine, pte.addr().pfn());
-            // (The entry's own reference; a wrong answer only means that a page goes or stays.)
-            if page.refs() == 1 && page.isolate(PageState::Anon) {
+            // (The entry's own reference, and the object's; a wrong answer only means that a page goes or stays.)
+            let (state, alone) = if pte.is_anon() { (PageState::Anon, 1) } else { (PageState::Object, 2) };
+            if page.refs() == alone && page.isolate(state) {
                 pages.pages[pages.len] = pte.addr().pfn();
                 pages.len += 1;
             }

@@ -1,9 +1,10 @@
 //! Truncating files in memory, and holes in them: pages go for all spaces that map them.
 
+use quire_abi::Errno;
+
 use super::remove::remove_pages;
 use super::reverse::for_each_private_part;
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
-use crate::machine::Killed;
 use crate::mm::Machine;
 use crate::object::file::Turn;
 
@@ -11,12 +12,14 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 impl<M: Machine> Turn<'_, M> {
     /// Makes the file `len` bytes long; what is cut off is gone, also from the private copies of those who map it. It is
-    /// completed even if the thread is killed.
-    pub fn set_len(&mut self, len: u64) {
+    /// completed even if the thread is killed, or fails before it has changed anything: if a page of which a part is cut off
+    /// cannot be brought back from swap.
+    pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
         let old = self.object().len();
         if len > old {
             return self.grow(len);
         }
+        let _cut = if len.is_multiple_of(PAGE) { None } else { Some(self.object().keep_in(len)?) };
         self.store_len(len);
         let first = len.div_ceil(PAGE) as usize;
         // (Pages that fallocate made behind the end go as well.)
@@ -25,19 +28,20 @@ impl<M: Machine> Turn<'_, M> {
             for_each_private_part(self.object(), first, |mm, from, to| mm.zap_beside_faults(from, to));
         }
         if !seeded!(TruncateKeepsTail) {
-            self.clear(len, (first as u64) << PAGE_SHIFT);
+            let cleared = self.clear(len, (first as u64) << PAGE_SHIFT);
+            debug_assert!(cleared.is_ok(), "the page is kept in memory");
         }
+        Ok(())
     }
 
     /// Makes a hole from `start` to `end`. The length stays.
-    pub fn punch(&mut self, start: u64, end: u64) -> Result<(), Killed> {
+    pub fn punch(&mut self, start: u64, end: u64) -> Result<(), Errno> {
         let (first, last) = (start.div_ceil(PAGE), end / PAGE);
         if first > last {
-            self.clear(start, end);
-            return Ok(());
+            return Ok(self.clear(start, end)?);
         }
-        self.clear(start, first * PAGE);
-        self.clear(last * PAGE, end);
-        remove_pages(self.object(), first as usize, last as usize, true)
+        self.clear(start, first * PAGE)?;
+        self.clear(last * PAGE, end)?;
+        Ok(remove_pages(self.object(), first as usize, last as usize, true)?)
     }
 }

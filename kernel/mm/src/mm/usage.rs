@@ -29,7 +29,7 @@ pub struct Usage {
     pub shared_clean: usize,
     /// With other holders, and written.
     pub shared_dirty: usize,
-    /// Not in memory but in swap.
+    /// Not in memory but in swap. A page of shared memory counts for each area that maps it.
     pub swapped: usize,
 }
 
@@ -93,6 +93,15 @@ impl<M: Machine> Mm<M> {
             if !leaf.is_vacant() {
                 let first = index(start.get(), 3);
                 (first..first + ((at - start) >> PAGE_SHIFT)).for_each(|i| usage.add(self.machine, leaf.peek(i)));
+            }
+            // The entries of an object's pages do not say it.
+            if let Some(backing) = vma.backing.as_ref().filter(|backing| backing.object.has_swapped()) {
+                let pages = (at - start) >> PAGE_SHIFT;
+                let is_swapped = |page: &usize| {
+                    let va = start + (page << PAGE_SHIFT);
+                    self.entry(va) == Pte::NONE && vma.index_of(va).is_some_and(|i| backing.object.is_swapped(i))
+                };
+                usage.swapped += (0..pages).filter(is_swapped).count();
             }
         }
         Some(see(view(vma), usage, at))

@@ -18,6 +18,9 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+use quire_abi::Errno;
+
+use super::held::Held;
 use super::radix::Next;
 use super::{Content, Object, ObjectError, ObjectPage};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
@@ -109,7 +112,7 @@ impl<M: Machine> Object<M> {
         self.len() == 0
     }
 
-    /// The pages that a file in memory has.
+    /// The pages that a file in memory has, those in swap included.
     pub fn owned_pages(&self) -> usize {
         self.state().map_or(0, |state| state.pages.load(Ordering::Relaxed))
     }
@@ -136,20 +139,34 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end.
+    /// Reads up to `most` bytes of one page from `at` on by `copy`; returns what that returns, and `None` at the end. It returns 0 also
+    /// if the page is not in memory: whoever gets 0 calls [`Object::bring_in_at`] before it tries again.
     #[inline]
     pub fn read(&self, at: u64, most: usize, copy: impl FnOnce(*const u8, usize) -> usize) -> Option<usize> {
         let left = self.len().checked_sub(at).filter(|left| *left != 0)?;
         let piece = Piece::new(at, most.min(usize::try_from(left).unwrap_or(usize::MAX)));
-        let Some(page) = self.resident(piece.index) else {
-            let zeros = self.machine.spaces().zero_page() + piece.offset;
-            return Some(copy(self.machine.direct_map(zeros), piece.len));
+        let pfn = match self.resident(piece.index) {
+            Ok(Some(pfn)) => pfn,
+            Ok(None) => {
+                let zeros = self.machine.spaces().zero_page() + piece.offset;
+                return Some(copy(self.machine.direct_map(zeros), piece.len));
+            }
+            // (With too many references it is tried again.)
+            Err(_) => return Some(0),
         };
-        // (With too many references it is tried again.)
-        let Some(ObjectPage::Counted(pfn)) = page else { return Some(0) };
         let copied = copy(self.machine.direct_map(pfn.addr() + piece.offset), piece.len);
+        self.note_use(pfn, PageFlags::REFERENCED);
         self.release(pfn);
         Some(copied)
+    }
+
+    /// A call has used a page: for reclaim, which finds the traces of mappings in their entries.
+    #[inline(always)]
+    fn note_use(&self, pfn: Pfn, how: PageFlags) {
+        let page = frame::page(self.machine, pfn);
+        if !page.flags().contains(how) {
+            page.set_flags(how);
+        }
     }
 
     /// Drops a reference to a page of the object, which has mostly another one.
@@ -173,7 +190,7 @@ impl<M: Machine> Object<M> {
         let end = self.pages();
         let mut found = 0;
         for (n, place) in run.iter_mut().enumerate().take(end.saturating_sub(first)).filter(|(n, _)| *n != except) {
-            if let Some(pfn) = owned.get(first + n).map(|pfn| Pfn(pfn as usize))
+            if let Some(pfn) = owned.get(first + n).and_then(Held::page)
                 && frame::page(self.machine, pfn).get()
             {
                 *place = pfn;
@@ -183,13 +200,13 @@ impl<M: Machine> Object<M> {
         found
     }
 
-    /// The first byte from `at` on that a page has; `None` if there is none before the end.
+    /// The first byte from `at` on that a page has, in memory or in swap; `None` if there is none before the end.
     pub fn next_data(&self, at: u64) -> Result<Option<u64>, Killed> {
         let mut from = (at >> PAGE_SHIFT) as usize;
         loop {
             let next = self.owned.lock().next(from);
             match next {
-                Next::Frame(index, _) => {
+                Next::Word(index, _) => {
                     return Ok(Some(at.max((index as u64) << PAGE_SHIFT)).filter(|at| *at < self.len()));
                 }
                 Next::Nothing => return Ok(None),
@@ -204,7 +221,7 @@ impl<M: Machine> Object<M> {
         let mut at = at;
         while at < self.len() {
             let index = (at >> PAGE_SHIFT) as usize;
-            if self.owned.lock().get(index).is_none() {
+            if !self.has(index) {
                 return Ok(Some(at));
             }
             at = (index as u64 + 1) << PAGE_SHIFT;
@@ -216,12 +233,47 @@ impl<M: Machine> Object<M> {
     }
 
     /// Fills a part of a page with zeros, if there is the page.
-    fn clear_part(&self, at: u64, len: usize) {
+    fn clear_part(&self, at: u64, len: usize) -> Result<(), ObjectError> {
         let piece = Piece::new(at, len);
-        if let Some(Some(ObjectPage::Counted(pfn))) = self.resident(piece.index) {
+        if let Some(pfn) = self.brought_in(piece.index)? {
             // SAFETY: the page has a reference, and the bytes are within it.
             unsafe { self.machine.direct_map(pfn.addr() + piece.offset).write_bytes(0, piece.len) };
             self.release(pfn);
+        }
+        Ok(())
+    }
+
+    /// The frame of the page at `index`, with a new reference, if there is such a page: it is brought in. No lock is held but the turn.
+    fn brought_in(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
+        loop {
+            match self.resident(index) {
+                Err(ObjectError::Away) => _ = self.bring_in(index)?,
+                found => return found,
+            }
+        }
+    }
+
+    /// As [`Object::bring_in`], for the page of the byte at `at`.
+    pub fn bring_in_at(&self, at: u64) -> Result<bool, ObjectError> {
+        self.bring_in((at >> PAGE_SHIFT) as usize)
+    }
+
+    /// Keeps the page of the byte at `at` in memory, if there is such a page, until the answer is dropped.
+    pub(crate) fn keep_in(&self, at: u64) -> Result<KeptIn<'_, M>, ObjectError> {
+        Ok(KeptIn { object: self, pfn: self.brought_in((at >> PAGE_SHIFT) as usize)? })
+    }
+}
+
+/// A page that stays in memory until this is dropped.
+pub(crate) struct KeptIn<'a, M: Machine> {
+    object: &'a Object<M>,
+    pfn: Option<Pfn>,
+}
+
+impl<M: Machine> Drop for KeptIn<'_, M> {
+    fn drop(&mut self) {
+        if let Some(pfn) = self.pfn {
+            self.object.release(pfn);
         }
     }
 }
@@ -259,10 +311,12 @@ impl<'a, M: Machine> Turn<'a, M> {
             for _ in 0..POINT_EVERY {
                 let owned = object.owned.lock();
                 match owned.next(from) {
-                    Next::Frame(_, pfn) if frame::page(object.machine, Pfn(pfn as usize)).is_pinned() => {
-                        return Ok(true);
+                    Next::Word(index, word) => {
+                        if Held::page(word).is_some_and(|pfn| frame::page(object.machine, pfn).is_pinned()) {
+                            return Ok(true);
+                        }
+                        from = index + 1;
                     }
-                    Next::Frame(index, _) => from = index + 1,
                     Next::Nothing => return Ok(false),
                     Next::Later(index) => {
                         from = index;
@@ -286,27 +340,27 @@ impl<'a, M: Machine> Turn<'a, M> {
     }
 
     /// Makes the file longer, if it is shorter than `len`.
-    pub fn grow(&mut self, len: u64) {
+    pub fn grow(&mut self, len: u64) -> Result<(), Errno> {
         let old = self.object.len();
         if len > old {
-            self.clear_behind(old);
+            self.clear_behind(old)?;
             self.store_len(len);
         }
+        Ok(())
     }
 
     /// Fills the rest of the page in which `end` lies with zeros, if a mapping may have stored there.
-    fn clear_behind(&self, end: u64) {
+    fn clear_behind(&self, end: u64) -> Result<(), ObjectError> {
         let offset = end as usize % PAGE_SIZE;
         if offset != 0 && self.object.mappings.lock().changes() != 0 && !seeded!(GrowthShowsStores) {
-            self.object.clear_part(end, PAGE_SIZE - offset);
+            self.object.clear_part(end, PAGE_SIZE - offset)?;
         }
+        Ok(())
     }
 
     /// Fills a part of one page with zeros, if there is the page.
-    pub(crate) fn clear(&mut self, start: u64, end: u64) {
-        if start < end {
-            self.object.clear_part(start, (end - start) as usize);
-        }
+    pub(crate) fn clear(&mut self, start: u64, end: u64) -> Result<(), ObjectError> {
+        if start < end { self.object.clear_part(start, (end - start) as usize) } else { Ok(()) }
     }
 
     /// Writes up to `most` bytes of one page from `at` on by `copy`; returns what that returns. Makes the file longer if they
@@ -322,20 +376,16 @@ impl<'a, M: Machine> Turn<'a, M> {
         let object = self.object;
         let piece = Piece::new(at, most);
         if at + piece.len as u64 > object.len() {
-            self.clear_behind(object.len());
+            self.clear_behind(object.len())?;
         }
         let copied = loop {
-            match object.resident(piece.index) {
-                Some(Some(ObjectPage::Counted(pfn))) => {
+            match object.brought_in(piece.index)? {
+                Some(pfn) => {
                     let copied = copy(object.machine.direct_map(pfn.addr() + piece.offset), piece.len);
-                    let page = frame::page(object.machine, pfn);
-                    if !page.flags().contains(PageFlags::DIRTY) {
-                        page.set_flags(PageFlags::DIRTY);
-                    }
+                    object.note_use(pfn, PageFlags::DIRTY | PageFlags::REFERENCED);
                     object.release(pfn);
                     break copied;
                 }
-                Some(_) => return Err(ObjectError::OutOfMemory),
                 None => {
                     if let Some(copied) = self.write_new(&piece, supply, &mut copy)? {
                         break copied;
@@ -379,7 +429,11 @@ impl<'a, M: Machine> Turn<'a, M> {
     fn enter(&self, index: usize, pfn: Pfn, supply: &Supply<M>) -> Result<bool, ObjectError> {
         let object = self.object;
         // Nobody else knows it, so this needs no atomic operation of the page that is there.
-        let page = object.enter(index, pfn, supply, false)?;
+        let page = match object.enter(index, pfn, supply, false) {
+            // Another one was there, and has left.
+            Err(ObjectError::Away) => return Ok(false),
+            page => page?,
+        };
         let ObjectPage::Counted(entered) = page else { return Ok(false) };
         if entered == pfn {
             frame::page(object.machine, pfn).set_flags(PageFlags::DIRTY);
@@ -390,7 +444,7 @@ impl<'a, M: Machine> Turn<'a, M> {
 
     /// Makes the page at `index` exist, with zeros.
     pub fn allocate(&mut self, index: usize, supply: &Supply<M>) -> Result<(), ObjectError> {
-        if !self.object.is_resident(index) {
+        if !self.object.has(index) {
             let pfn = supply.user(true)?;
             self.enter(index, pfn, supply)?;
         }

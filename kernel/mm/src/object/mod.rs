@@ -11,14 +11,20 @@
 //! lock ([`Object::of_page`]), and under that lock the end of the object, or of its ownership ([`Object::give_up`]),
 //! clears the owner of the page.
 //!
+//! # Pages that are elsewhere
+//! Memory's pages go to swap (`swap.rs`), where the tree finds them again. Whoever asks for such a page gets
+//! [`ObjectError::Away`], drops all locks, calls [`Object::bring_in`], and asks again.
+//!
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
 pub mod contiguous;
 pub mod file;
+mod held;
 mod radix;
+mod swap;
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 
@@ -33,6 +39,7 @@ use crate::supply::Supply;
 use crate::sync::{Rank, SpinLock};
 use crate::table::Machine;
 use crate::vma::Vma;
+use held::Held;
 use radix::{Next, Radix};
 
 /// The areas that map an object, by index.
@@ -50,6 +57,22 @@ pub enum ObjectError {
     OutOfMemory,
     /// No more memory may be promised ([`Spaces::commit`](crate::spaces::Spaces::commit)).
     NoRoom,
+    /// The page is not in memory: [`Object::bring_in`] brings it back.
+    Away,
+    /// It cannot be read back.
+    Damaged,
+}
+
+impl From<ObjectError> for Errno {
+    fn from(error: ObjectError) -> Self {
+        match error {
+            ObjectError::Beyond => Self::EFAULT,
+            ObjectError::OutOfMemory => Self::ENOMEM,
+            ObjectError::NoRoom => Self::ENOSPC,
+            ObjectError::Away => Self::EAGAIN,
+            ObjectError::Damaged => Self::EIO,
+        }
+    }
 }
 
 impl From<AllocError> for ObjectError {
@@ -90,8 +113,10 @@ enum Content<M: Machine> {
 pub struct Object<M: Machine> {
     machine: M,
     content: Content<M>,
-    /// Frames that the object owns, by index: a reference each.
+    /// The pages that the object has, by index.
     owned: SpinLock<Radix, M>,
+    /// How many of them are in swap. Changed under the lock of `owned`.
+    swapped: AtomicUsize,
     mappings: SpinLock<Mappings<M>, M>,
 }
 
@@ -124,7 +149,7 @@ impl<M: Machine> Object<M> {
     fn make(machine: M, content: Content<M>) -> Result<KArc<Self>, AllocError> {
         let owned = SpinLock::new(machine, Rank::MemoryObject, Radix::new());
         let mappings = SpinLock::new(machine, Rank::MemoryObject, Spans::new());
-        let this = KArc::try_new(Self { machine, content, owned, mappings })?;
+        let this = KArc::try_new(Self { machine, content, owned, swapped: AtomicUsize::new(0), mappings })?;
         // (The archive's files get theirs as the machine boots, where there is nobody else.)
         this.name_in_place(KArc::as_ptr(&this).expose_provenance(), || {});
         Ok(this)
@@ -200,7 +225,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame for `index`, allocated from `supply` if necessary.
+    /// The frame for `index`, allocated from `supply` if necessary. It brings nothing back.
     pub fn page(&self, index: usize, supply: &Supply<M>) -> Result<ObjectPage, ObjectError> {
         match &self.content {
             Content::SharedAnon { pages, .. } if index < *pages => {}
@@ -211,8 +236,8 @@ impl<M: Machine> Object<M> {
                 }
             }
         }
-        if let Some(page) = self.resident(index) {
-            return page.ok_or(ObjectError::OutOfMemory);
+        if let Some(pfn) = self.resident(index)? {
+            return Ok(ObjectPage::Counted(pfn));
         }
         // Made without the lock; if another CPU was faster, its page is used.
         let pfn = supply.user(true)?;
@@ -253,18 +278,16 @@ impl<M: Machine> Object<M> {
         {
             return Err(ObjectError::Beyond);
         }
-        let slot = owned.slot(index, supply)?;
-        if *slot != 0 {
-            let other = Pfn(*slot as usize);
-            let got = frame::page(self.machine, other).get();
-            return if got { Ok(ObjectPage::Counted(other)) } else { Err(ObjectError::OutOfMemory) };
+        let place = owned.place(index, supply)?;
+        if *place != 0 {
+            return self.hold(*place).map(ObjectPage::Counted);
         }
         self.promise_page()?;
         // Only after it is in the tree: a page that can be found refers to its object, whose end clears that reference
         // only for pages in the tree.
         let swap_backed = !self.is_file();
         frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
-        *slot = pfn.0 as u32;
+        *place = Held::Page(pfn).word();
         Ok(ObjectPage::Counted(pfn))
     }
 
@@ -300,25 +323,37 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The frame that the object owns at `index`, with a new reference; `Some(None)` if it has too many.
-    fn resident(&self, index: usize) -> Option<Option<ObjectPage>> {
+    /// The frame of the page at `index`, with a new reference; `None` if there is no such page.
+    #[inline]
+    fn resident(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
         let owned = self.owned.lock();
-        let pfn = Pfn(owned.get(index)? as usize);
-        Some(frame::page(self.machine, pfn).get().then_some(ObjectPage::Counted(pfn)))
+        owned.get(index).map(|word| self.hold(word)).transpose()
     }
 
-    /// Gives up the first page from `first` on and below `end`: its index, and its frame with the object's reference. A
-    /// fault that has got the page from [`Object::page`] before holds a reference, and still maps it.
+    /// The frame of a page with this word, with a new reference. Under the lock.
+    #[inline(always)]
+    fn hold(&self, word: u64) -> Result<Pfn, ObjectError> {
+        let pfn = Held::page(word).ok_or(ObjectError::Away)?;
+        #[cfg(test)]
+        self.machine.note_found(pfn);
+        if frame::page(self.machine, pfn).get() { Ok(pfn) } else { Err(ObjectError::OutOfMemory) }
+    }
+
+    /// Gives up the pages from `first` on and below `end`, up to the first one that is in memory: its index, and its frame with the
+    /// object's reference. A fault that has got the page from [`Object::page`] before holds a reference, and still maps it.
     pub(crate) fn give_up(&self, first: usize, end: usize) -> Option<(usize, Pfn)> {
         debug_assert!(!self.is_file(), "the pages of a file are not given up");
         let mut from = first;
         let (index, pfn) = loop {
             let mut owned = self.owned.lock();
             match owned.next(from) {
-                Next::Frame(index, pfn) if index < end => {
+                Next::Word(index, word) if index < end => {
                     owned.take(index);
                     self.unpromise_page();
-                    break (index, Pfn(pfn as usize));
+                    if let Some(pfn) = self.let_go(word) {
+                        break (index, pfn);
+                    }
+                    from = index + 1;
                 }
                 Next::Later(index) if index < end => from = index,
                 _ => return None,
@@ -340,7 +375,7 @@ impl<M: Machine> Object<M> {
     pub(crate) fn exchange(&self, index: usize, old: Pfn, new: Pfn) -> bool {
         let (from, to) = (frame::page(self.machine, old), frame::page(self.machine, new));
         let mut owned = self.owned.lock();
-        let Some(slot) = owned.get_mut(index).filter(|slot| **slot == old.0 as u32) else { return false };
+        let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(old).word()) else { return false };
         if !from.freeze(2) && !seeded!(MovedPageIgnoresHolders) {
             return false;
         }
@@ -350,13 +385,14 @@ impl<M: Machine> Object<M> {
             self.machine.sync_instructions(new.addr());
         }
         to.set_control_group(from.control_group());
+        to.take_place_of(from);
         if !seeded!(MovedPageIsClean) {
             to.set_flags(from.flags() & PageFlags::DIRTY);
         }
         let owner = core::ptr::from_ref(self).expose_provenance();
         frame::make_object(self.machine, new, owner, index, !self.is_file());
         if !seeded!(MovedPageStaysInTree) {
-            *slot = new.0 as u32;
+            *place = Held::Page(new).word();
         }
         true
     }
@@ -371,12 +407,12 @@ impl<M: Machine> Object<M> {
 
     /// Whether the object owns the frame as its page `index`.
     pub(crate) fn owns(&self, index: usize, pfn: Pfn) -> bool {
-        self.owned.lock().get(index) == Some(pfn.0 as u32)
+        self.owned.lock().get(index) == Some(Held::Page(pfn).word())
     }
 
     /// Whether the page at `index` is in memory.
     pub fn is_resident(&self, index: usize) -> bool {
-        self.in_place(index).is_some() || self.owned.lock().get(index).is_some()
+        self.in_place(index).is_some() || self.owned.lock().get(index).and_then(Held::page).is_some()
     }
 
     /// Copies the file's bytes of page `index` into a zeroed frame.
@@ -423,11 +459,13 @@ impl<M: Machine> Drop for Object<M> {
         let mut release = rmap::Release::new(machine);
         let mut owned = 0;
         let mut pages = core::mem::replace(self.owned.get_mut(), Radix::new());
-        pages.drain(|frames| {
-            for pfn in frames.iter().filter(|pfn| **pfn != 0).map(|pfn| Pfn(*pfn as usize)) {
+        pages.drain(|words| {
+            for word in words.iter().filter(|word| **word != 0) {
                 owned += 1;
-                self.disown(frame::page(machine, pfn));
-                release.page(pfn);
+                if let Some(pfn) = self.let_go(*word) {
+                    self.disown(frame::page(machine, pfn));
+                    release.page(pfn);
+                }
             }
             point();
         });

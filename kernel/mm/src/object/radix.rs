@@ -1,4 +1,5 @@
-//! Frames by page index: a radix tree of 64-way nodes, as high as its highest index needs.
+//! What an object has, by page index: a radix tree of 64-way nodes, as high as its highest index needs. It stores words, of which 0 means
+//! nothing ([`held`](super::held) says what others mean).
 
 use alloc::boxed::Box;
 
@@ -12,12 +13,10 @@ const WAYS: usize = 1 << BITS;
 /// Leaves that one search looks through.
 const LEAVES: usize = 64;
 
-// A leaf takes as much memory as an inner node; the allocator's size classes would round it up anyway.
-#[allow(clippy::large_enum_variant)]
 enum Node {
     Inner([Option<Box<Node>>; WAYS]),
-    /// Frame numbers; 0 for none.
-    Leaf([u32; WAYS]),
+    /// Words; 0 for nothing.
+    Leaf([u64; WAYS]),
 }
 
 /// See the module.
@@ -46,8 +45,8 @@ impl Radix {
         self.nodes as usize
     }
 
-    /// The frame at `index`.
-    pub fn get(&self, index: usize) -> Option<u32> {
+    /// The word at `index`, if it is not 0.
+    pub fn get(&self, index: usize) -> Option<u64> {
         if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             return None;
         }
@@ -56,15 +55,15 @@ impl Radix {
         loop {
             let way = index >> shift & (WAYS - 1);
             match node {
-                Node::Leaf(frames) => return Some(frames[way]).filter(|frame| *frame != 0),
+                Node::Leaf(words) => return Some(words[way]).filter(|word| *word != 0),
                 Node::Inner(nodes) => node = nodes[way].as_deref()?,
             }
             shift -= BITS;
         }
     }
 
-    /// The slot for the frame at `index`, allocated if necessary; 0 in it means none.
-    pub fn slot<M: Machine>(&mut self, index: usize, supply: &Supply<M>) -> Result<&mut u32, AllocError> {
+    /// The place of the word at `index`, allocated if necessary.
+    pub fn place<M: Machine>(&mut self, index: usize, supply: &Supply<M>) -> Result<&mut u64, AllocError> {
         while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             if self.root.is_some() {
                 let mut top = supply.boxed(|| Node::Inner([const { None }; WAYS]))?;
@@ -92,24 +91,24 @@ impl Radix {
             };
             let way = index >> (BITS * level) & (WAYS - 1);
             match &mut **node {
-                Node::Leaf(frames) => return Ok(&mut frames[way]),
+                Node::Leaf(words) => return Ok(&mut words[way]),
                 Node::Inner(nodes) => place = &mut nodes[way],
             }
             level -= 1;
         }
     }
 
-    /// Looks for the first frame at `index` or above, through [`LEAVES`] leaves at most: those that were emptied stay, and there may be
+    /// Looks for the first word that is not 0, at `index` or above, through [`LEAVES`] leaves at most: those that were emptied stay, and there may be
     /// many.
     pub fn next(&self, index: usize) -> Next {
         fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
             let first = index >> shift;
             match node {
                 Node::Leaf(_) if *left == 0 => Next::Later(index),
-                Node::Leaf(frames) => {
+                Node::Leaf(words) => {
                     *left -= 1;
-                    let way = (first..WAYS).find(|way| frames[*way] != 0);
-                    way.map_or(Next::Nothing, |way| Next::Frame(way, frames[way]))
+                    let way = (first..WAYS).find(|way| words[*way] != 0);
+                    way.map_or(Next::Nothing, |way| Next::Word(way, words[way]))
                 }
                 Node::Inner(nodes) => {
                     for (way, node) in nodes.iter().enumerate().skip(first) {
@@ -118,7 +117,7 @@ impl Radix {
                         let Some(node) = node.as_deref() else { continue };
                         match walk(node, rest, shift - BITS, left) {
                             Next::Nothing => {}
-                            Next::Frame(found, frame) => return Next::Frame(way << shift | found, frame),
+                            Next::Word(found, word) => return Next::Word(way << shift | found, word),
                             Next::Later(from) => return Next::Later(way << shift | from),
                         }
                     }
@@ -134,15 +133,15 @@ impl Radix {
         }
     }
 
-    /// Takes the frame at `index` out. The nodes stay.
+    /// Makes the word at `index` 0. The nodes stay.
     pub fn take(&mut self, index: usize) {
-        if let Some(slot) = self.get_mut(index) {
-            *slot = 0;
+        if let Some(place) = self.get_mut(index) {
+            *place = 0;
         }
     }
 
-    /// The slot for the frame at `index`, if there is one; 0 in it means none.
-    pub fn get_mut(&mut self, index: usize) -> Option<&mut u32> {
+    /// The place of the word at `index`, if there is one.
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut u64> {
         if index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             return None;
         }
@@ -151,18 +150,18 @@ impl Radix {
         loop {
             let way = index >> shift & (WAYS - 1);
             match node {
-                Node::Leaf(frames) => return Some(&mut frames[way]),
+                Node::Leaf(words) => return Some(&mut words[way]),
                 Node::Inner(nodes) => node = nodes[way].as_deref_mut()?,
             }
             shift -= BITS;
         }
     }
 
-    /// Takes all frames out, by index, and frees the nodes: `see` gets at most 64 frames a time. The depth is at most 11.
-    pub fn drain(&mut self, mut see: impl FnMut(&[u32])) {
-        fn walk(node: Box<Node>, see: &mut impl FnMut(&[u32])) {
+    /// Takes all words out, by index, and frees the nodes: `see` gets at most 64 words a time, 0 among them. The depth is at most 11.
+    pub fn drain(&mut self, mut see: impl FnMut(&[u64])) {
+        fn walk(node: Box<Node>, see: &mut impl FnMut(&[u64])) {
             match *node {
-                Node::Leaf(frames) => see(&frames),
+                Node::Leaf(words) => see(&words),
                 Node::Inner(nodes) => nodes.into_iter().flatten().for_each(|node| walk(node, see)),
             }
         }
@@ -176,8 +175,8 @@ impl Radix {
 /// What [`Radix::next`] has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// A frame, and its index.
-    Frame(usize, u32),
+    /// A word, and its index.
+    Word(usize, u64),
     /// There is none.
     Nothing,
     /// None yet: the search goes on there.
@@ -189,10 +188,10 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn next(tree: &Radix, mut at: usize) -> Option<(usize, u32)> {
+    fn next(tree: &Radix, mut at: usize) -> Option<(usize, u64)> {
         loop {
             match tree.next(at) {
-                Next::Frame(index, frame) => return Some((index, frame)),
+                Next::Word(index, word) => return Some((index, word)),
                 Next::Nothing => return None,
                 Next::Later(from) => {
                     assert!(from > at, "it goes on");
@@ -207,13 +206,13 @@ mod tests {
         let supply = Supply::new(crate::sim::Sim::with_mib(16));
         let mut tree = Radix::new();
         for leaf in 0..200 {
-            *tree.slot(leaf * WAYS + 5, &supply).unwrap() = 1;
+            *tree.place(leaf * WAYS + 5, &supply).unwrap() = 1;
             tree.take(leaf * WAYS + 5);
         }
-        *tree.slot(300 * WAYS + 7, &supply).unwrap() = 9;
+        *tree.place(300 * WAYS + 7, &supply).unwrap() = 9;
         assert_eq!(tree.next(3), Next::Later(LEAVES * WAYS));
         assert_eq!(tree.next(LEAVES * WAYS + 1), Next::Later(2 * LEAVES * WAYS));
-        assert_eq!(tree.next(3 * LEAVES * WAYS), Next::Frame(300 * WAYS + 7, 9));
+        assert_eq!(tree.next(3 * LEAVES * WAYS), Next::Word(300 * WAYS + 7, 9));
         assert_eq!(tree.next(300 * WAYS + 8), Next::Nothing);
         tree.drain(|_| {});
     }
@@ -224,10 +223,10 @@ mod tests {
         let mut tree = Radix::new();
         let mut model = BTreeMap::new();
         let mut seed = 1_u64;
-        for n in 1..2000_u32 {
+        for n in 1..2000_u64 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let index = (seed >> 33) as usize & ((1 << (seed >> 59)) - 1);
-            *tree.slot(index, &supply).unwrap() = n;
+            *tree.place(index, &supply).unwrap() = n;
             model.insert(index, n);
             assert_eq!(tree.get(index), Some(n));
         }

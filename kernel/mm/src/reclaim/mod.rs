@@ -23,7 +23,7 @@ use crate::machine::Killed;
 use crate::mm::look::look;
 use crate::mm::page_out::{Out, isolated_out};
 use crate::mm::{Machine, Stays};
-use crate::page::{PageFlags, PageState};
+use crate::page::PageFlags;
 use crate::page_alloc::Reclaimer;
 use crate::rmap::Release;
 use crate::sync::{Rank, SharedLock, SpinLock};
@@ -210,7 +210,8 @@ impl<M: Machine> Node<M> {
     /// Does `work` with the page isolated, if it is still on this list.
     fn isolated<R>(&self, pfn: Pfn, list: u8, work: impl FnOnce(&'static crate::page::Page) -> (R, bool)) -> Option<R> {
         let page = frame::page(self.machine, pfn);
-        if page.list() != list || !page.isolate(PageState::Anon) {
+        let state = page.state();
+        if page.list() != list || !state.is_user() || !page.isolate(state) {
             return None;
         }
         let (done, is_gone) = if page.list() == list {

@@ -13,7 +13,6 @@ use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
 use crate::fallible::AllocError;
 use crate::frame;
-use crate::page::PageState;
 use crate::page_alloc::Machine;
 
 /// Not seen by the hand yet.
@@ -272,7 +271,7 @@ impl Policy {
 
     fn pass<M: Machine>(&mut self, machine: M, pfn: Pfn) {
         let page = frame::page(machine, pfn);
-        let Some((list, has_returned)) = page.seen_by_reclaim(PageState::Anon) else { return };
+        let Some((list, has_returned)) = page.seen_by_reclaim() else { return };
         self.round.pages += 1;
         match list {
             _ if !self.is_ready() => {}

@@ -139,6 +139,12 @@ impl TlbObserver for Mmu {
         }
     }
 
+    fn found(&self, cpu: usize, frame: Pfn) {
+        let mut state = self.lock();
+        state.stores.found(cpu, frame);
+        self.note_busy(&state);
+    }
+
     fn store(&self, cpu: usize, word: &AtomicU64, new: Pte, release: bool) {
         let mut state = self.lock();
         let old = Pte(word.load(Ordering::Relaxed));

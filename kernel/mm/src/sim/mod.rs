@@ -440,7 +440,17 @@ impl rmap::Machine for &'static Sim {
     type Space = Mm<Self>;
 }
 
-impl table::Machine for &'static Sim {}
+impl table::Machine for &'static Sim {
+    #[cfg(test)]
+    fn note_filled(self, frame: crate::addr::Pfn) {
+        self.note_content(frame.addr());
+    }
+
+    #[cfg(test)]
+    fn note_found(self, frame: crate::addr::Pfn) {
+        self.tlb.observer().inspect(|observer| observer.found(CPU.get(), frame));
+    }
+}
 
 impl mm::Machine for &'static Sim {
     #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::CallSite;
-use crate::addr::{PhysAddr, VirtAddr};
+use crate::addr::{Pfn, PhysAddr, VirtAddr};
 use crate::machine::Asid;
 use crate::pte::Pte;
 
@@ -44,6 +44,11 @@ pub trait TlbObserver {
     /// It is about to store to one; as a store-release, if so.
     fn store(&self, cpu: usize, word: &AtomicU64, new: Pte, release: bool) {
         let _ = (cpu, word, new, release);
+    }
+
+    /// It has found a frame in memory that is protected by a lock.
+    fn found(&self, cpu: usize, frame: Pfn) {
+        let _ = (cpu, frame);
     }
 }
 

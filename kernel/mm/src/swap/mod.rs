@@ -264,6 +264,17 @@ impl<M: Machine> Swap<M> {
         self.record(slot).users()
     }
 
+    /// Damages the contents of a slot that are compressed.
+    #[cfg(test)]
+    pub(crate) fn damage(&self, slot: Slot) {
+        match self.record(slot).contents() {
+            records::Contents::At(place, len) if len != PAGE_SIZE => {
+                blocks::write(self.machine, place, &[0xff; PAGE_SIZE][..len]);
+            }
+            _ => panic!("the contents are not compressed"),
+        }
+    }
+
     /// What the store has now.
     pub fn stats(&self) -> Stats {
         let slots = self.slots.load(Relaxed);

@@ -48,7 +48,20 @@ use word::Word;
 pub use leaf::{Leaf, LeafGuard};
 
 /// The machine with the tables of its address spaces.
-pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {}
+pub trait Machine: crate::spaces::Machine + crate::rmap::Machine {
+    /// Tells the simulated MMU that the kernel has filled a frame otherwise than by `clear_page` and `copy_page`.
+    #[cfg(test)]
+    fn note_filled(self, frame: crate::addr::Pfn) {
+        let _ = frame;
+    }
+
+    /// Tells it that this CPU has found a frame in memory that a lock protects, so that all that was stored under the lock before has
+    /// been seen.
+    #[cfg(test)]
+    fn note_found(self, frame: crate::addr::Pfn) {
+        let _ = frame;
+    }
+}
 
 /// Bytes that a last-level table covers.
 pub const LEAF_SPAN: usize = 1 << LEVEL_SHIFT[2];

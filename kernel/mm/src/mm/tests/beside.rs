@@ -2,6 +2,8 @@
 //! a fork, and a seed decides where one CPU stops and another continues ([`turns`]), between any two accesses to an
 //! entry.
 //!
+//! In a third of the worlds the memory is shared memory, in which forks are left out: a page of it would be in two registers.
+//!
 //! After a round the machine is quiet: then the other steps must explain the result of each step (history.rs), the
 //! spaces' counts must balance, and every CPU must see the memory that the tables map.
 
@@ -141,6 +143,7 @@ fn draw(random: &mut Random) -> Op {
 struct World {
     rig: Rig,
     elsewhere: &'static Elsewhere,
+    is_shared: bool,
     spaces: Mutex<Vec<Space>>,
     clock: AtomicU64,
     log: Mutex<Vec<Done>>,
@@ -155,11 +158,19 @@ impl World {
         rig.mmu.set_chance(seed, if seed.is_multiple_of(3) { Drain::AtChance } else { Drain::Late });
         rig.sim.spaces().asids().set_bits(3);
         let mm = rig.space();
-        for half in 0..2 {
-            map_at(&mm, address(half * PAGES / 2), PAGES / 2 * PAGE, super::RW, Map::FIXED).unwrap();
-        }
         let elsewhere = Elsewhere::attach(rig.sim);
-        Self { rig, elsewhere, spaces: Mutex::new([mm].into()), clock: AtomicU64::new(1), log: Mutex::default() }
+        let is_shared = seed / 2 % 3 == 2;
+        let spaces = Mutex::new([mm.clone()].into());
+        let this = Self { rig, elsewhere, is_shared, spaces, clock: AtomicU64::new(1), log: Mutex::default() };
+        for half in 0..2 {
+            map_at(&mm, address(half * PAGES / 2), PAGES / 2 * PAGE, super::RW, this.kind()).unwrap();
+        }
+        this
+    }
+
+    /// How all is mapped.
+    fn kind(&self) -> Map {
+        if self.is_shared { Map::FIXED | Map::SHARED } else { Map::FIXED }
     }
 
     fn spaces(&self) -> MutexGuard<'_, Vec<Space>> {
@@ -216,7 +227,7 @@ impl World {
                 unsafe { if write { word.replace(stamp) } else { word.read() } }
             })),
             Op::Map { page, len, prot, .. } => {
-                Outcome::Call(map_at(mm, address(page), len * PAGE, prot, Map::FIXED).map(drop))
+                Outcome::Call(map_at(mm, address(page), len * PAGE, prot, self.kind()).map(drop))
             }
             Op::Unmap { page, len, .. } => Outcome::Call(mm.unmap(address(page), len * PAGE)),
             Op::Protect { page, len, prot, .. } => Outcome::Call(mm.protect(address(page), len * PAGE, prot)),
@@ -225,7 +236,7 @@ impl World {
                 let flags = Mremap::MAYMOVE | Mremap::FIXED;
                 Outcome::Call(mm.remap(address(from), PAGE, PAGE, flags, address(to)).map(drop))
             }
-            Op::Fork { .. } if self.spaces().len() >= SPACES => Outcome::Child(None),
+            Op::Fork { .. } if self.is_shared || self.spaces().len() >= SPACES => Outcome::Child(None),
             Op::Fork { .. } => return Err(Some(mm.fork().unwrap())),
             Op::Away { page, how, .. } => {
                 self.elsewhere.take_away(mm, UserAddr::new(address(page)), how);
@@ -277,10 +288,22 @@ impl World {
             // SAFETY: a frame of the simulated machine that an entry refers to; one thread runs.
             None => Some(unsafe { self.rig.sim.direct_map(pte.addr()).cast::<u64>().read() }),
             Some(NonPresent::Swap(swapped)) => Some(self.elsewhere.word(swapped.slot)),
-            Some(NonPresent::None) => None,
+            Some(NonPresent::None) => self.word_of_object(mm, at),
+            // Left over from a move: see non_present.rs of the code.
+            Some(NonPresent::Migration(_)) if self.is_shared => self.word_of_object(mm, at),
             Some(other) => panic!("{other:?} at page {page}, and nobody moves anything"),
         };
         (prot, word)
+    }
+
+    /// The word of the page that the object at this address has.
+    fn word_of_object(&self, mm: &Space, at: UserAddr) -> Option<u64> {
+        let backing = mm.areas.read().tree.find(at)?.backing_at(at)?;
+        backing.object.look_at(backing.index).map(|place| match place {
+            // SAFETY: as in `state`.
+            Ok(pfn) => unsafe { self.rig.sim.direct_map(pfn.addr()).cast::<u64>().read() },
+            Err(slot) => self.elsewhere.word(slot),
+        })
     }
 
     /// All threads have ended: explains what they saw, and what is there now.
@@ -318,7 +341,7 @@ impl World {
         let kept = spaces[0].clone();
         drop(spaces);
         drop(ended);
-        let mut history = History::default();
+        let mut history = History::new(self.is_shared);
         for page in 0..PAGES {
             let (prot, word) = self.state(&kept, page);
             history.begin(Key { space: 0, page }, prot, word.unwrap_or(0));

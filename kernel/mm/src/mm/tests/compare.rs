@@ -9,7 +9,7 @@ use std::vec::Vec;
 use super::model::{Model, Page};
 use super::pair::Pair;
 use super::{PAGE, Space};
-use crate::addr::Pfn;
+use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::frame;
 use crate::machine::Machine;
@@ -69,10 +69,46 @@ impl Pair {
         if let Some(page) = wrong {
             return Err(format!("content of page {page:#x}"));
         }
-        match model.pages.iter().find(|(page, p)| !p.may_be_absent() && !present.contains(page)) {
-            Some((page, _)) => Err(format!("page {page:#x} was written and is gone")),
-            None => Ok(()),
+        if let Some((page, _)) = model.pages.iter().find(|(page, p)| !p.may_be_absent() && !present.contains(page)) {
+            return Err(format!("page {page:#x} was written and is gone"));
         }
+        // What no entry says is in the objects.
+        let areas = mm.areas.read();
+        let away = areas.tree.iter().filter(|vma| vma.flags.contains(VmFlags::SHARED)).flat_map(|vma| {
+            let pages = vma.start.get() / PAGE..vma.end.get() / PAGE;
+            pages.filter(|page| !present.contains(page)).map(move |page| (page, vma))
+        });
+        for (page, vma) in away {
+            let backing = vma.backing_at(UserAddr::new(page * PAGE)).expect("shared memory has an object");
+            let word = match backing.object.look_at(backing.index) {
+                _ if backing.object.in_place(backing.index).is_some() || backing.object.is_file() => continue,
+                None => 0,
+                // SAFETY: as in `word`.
+                Some(Ok(pfn)) => unsafe { self.rig.sim.direct_map(pfn.addr()).cast::<u64>().read() },
+                Some(Err(slot)) => self.elsewhere.word(slot),
+            };
+            if model.pages.get(&page).is_some_and(|page| page.word().is_ok_and(|expected| expected != word)) {
+                return Err(format!("content of the object's page at page {page:#x}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The slots of pages of all objects that processes map, by object and index.
+    fn slots_of_objects(&self) -> BTreeMap<(usize, usize), crate::swap::Slot> {
+        let mut slots = BTreeMap::new();
+        for p in &self.processes {
+            for vma in p.mm.areas.read().tree.iter() {
+                let Some(object) = vma.backing.as_ref().map(|backing| &backing.object) else { continue };
+                let found = (0..object.pages()).filter_map(|index| Some((index, object.look_at(index)?.err()?)));
+                let before = slots.len();
+                let name = KArc::as_ptr(object).addr();
+                let is_new = !slots.keys().any(|(other, _)| *other == name);
+                slots.extend(found.map(|(index, slot)| ((name, index), slot)));
+                assert!(!is_new || slots.len() - before == object.swapped_pages(), "pages of an object in swap");
+            }
+        }
+        slots
     }
 
     /// Everything at once, without touching anything.
@@ -109,6 +145,7 @@ impl Pair {
             let audit = Mm::audit(&p.mm, || true);
             assert_eq!(audit, Audit { unlisted: 0, ..audit }, "entries that reverse mapping does not know");
         }
+        self.slots_of_objects().into_values().for_each(|slot| *slots.entry(slot).or_insert(0) += 1);
         assert_eq!(self.elsewhere.used_slots(), slots.len(), "swap slots in use");
         for (slot, entries) in slots {
             assert_eq!(self.rig.sim.spaces().swap().users(slot), entries, "users of {slot:?}");

@@ -8,6 +8,7 @@ use std::vec::Vec;
 
 use super::script::Random;
 use super::*;
+use crate::mm::page_out::{Out, page_out};
 use crate::object::file::MAX_LEN;
 use crate::object::{Object, ObjectError};
 use crate::seeded::{self, Bug};
@@ -73,6 +74,7 @@ fn read(file: &File, at: u64, len: usize) -> Vec<u8> {
             n
         };
         match file.read(at + done as u64, most, copy) {
+            Some(0) => drop(file.bring_in_at(at + done as u64).unwrap()),
             Some(n) => done += n,
             None => break,
         }
@@ -154,6 +156,7 @@ impl Pair {
                 rig.sim.pages().free_pages(pfn, 0);
             }
         }
+        rig.sim.spaces().swap().init(1 << 12, 1 << 12, 1).unwrap();
         let file = Object::file(rig.sim, 0).unwrap();
         let spaces = [rig.space(), rig.space()];
         Self { rig, file, model: Model::default(), spaces, place: 0, stamp: 0 }
@@ -198,6 +201,15 @@ impl Pair {
         }
     }
 
+    /// A page of the file goes to swap, if it is in memory.
+    fn take_away(&self, page: usize) {
+        if let Some(Ok(pfn)) = self.file.look_at(page) {
+            let out = Out { shadow: 3, even_raw: true, if_unused: false };
+            assert_eq!(page_out(self.rig.sim, pfn, out), Ok(()), "page {page}");
+            assert!(self.file.is_swapped(page) && !self.file.is_resident(page));
+        }
+    }
+
     /// A random step; `kinds` is 6 for calls only, 12 for all.
     fn step(&mut self, random: &mut Random, kinds: usize) {
         let at = random.below(PAGES * PAGE);
@@ -206,6 +218,7 @@ impl Pair {
         let len = 1 + random.below(most);
         let end = at + if random.below(3) == 0 { len.next_multiple_of(PAGE) } else { len };
         let page = random.below(PAGES);
+        (0..random.below(4)).for_each(|_| self.take_away(random.below(PAGES)));
         match random.below(kinds) {
             0..3 => {
                 self.stamp = self.stamp.wrapping_add(1).max(1);
@@ -216,7 +229,7 @@ impl Pair {
                 self.model.write(at, &bytes[..done]);
             }
             3 => {
-                Object::turn(&self.file).unwrap().set_len(at as u64);
+                Object::turn(&self.file).unwrap().set_len(at as u64).unwrap();
                 self.model.set_len(at);
             }
             4 => {
@@ -260,6 +273,8 @@ impl Pair {
         let areas = if self.file.mappings().lock().is_empty() { 0 } else { PAGES };
         assert_eq!(promised, self.model.pages.len() + areas, "promised");
         assert_eq!(self.file.next_data(at as u64), Ok(self.model.next_data(at)));
+        let in_swap = (0..PAGES + 8).filter(|page| self.file.is_swapped(*page)).count();
+        assert_eq!((in_swap, in_swap), (self.file.swapped_pages(), self.rig.sim.spaces().swap().stats().used));
         if at < len {
             assert_eq!(self.file.next_hole(at as u64), Ok(Some(self.model.next_hole(at))));
         }
@@ -270,6 +285,7 @@ impl Pair {
         self.rig.idle(0);
         let Self { rig, file, spaces, .. } = self;
         drop((file, spaces));
+        assert_eq!(rig.sim.spaces().swap().stats().used, 0);
         rig.assert_balanced();
         assert_eq!(rig.sim.pages().bad_pages(), 0);
     }
@@ -291,7 +307,8 @@ fn run(seed: u64) {
 #[test]
 fn calls_and_mappings_agree_with_the_model() {
     (1..=25).for_each(run);
-    for bug in [Bug::GrowthShowsStores, Bug::ShortCopyShowsFrame, Bug::TruncateKeepsCopies, Bug::TruncateKeepsTail] {
+    let bugs = [Bug::GrowthShowsStores, Bug::ShortCopyShowsFrame, Bug::TruncateKeepsCopies, Bug::TruncateKeepsTail];
+    for bug in bugs.into_iter().chain([Bug::RemoveLeaksSlot, Bug::BringInLeaksSlot]) {
         seeded::switch(Some(bug));
         let noticed = (1..=25).any(|seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err());
         seeded::switch(None);
@@ -322,7 +339,7 @@ fn is_whole_after(seed: u64) -> bool {
     };
     let (rig_, file_, mm_, other_) = (&*rig, &file, &mm, &other);
     let bodies = [
-        on(0, Box::new(move || Object::turn(file_).unwrap().set_len(PAGE as u64))),
+        on(0, Box::new(move || Object::turn(file_).unwrap().set_len(PAGE as u64).unwrap())),
         on(1, Box::new(move || _ = rig_.touch(1, mm_, SHARED + PAGE, Access::Write))),
         on(2, Box::new(move || _ = rig_.touch(2, other_, PRIVATE + PAGE, Access::Write))),
     ];
@@ -356,7 +373,7 @@ fn a_page_may_be_the_last_that_there_is() {
     assert_eq!((file.next_data(0), file.next_hole(0)), (Ok(Some(MAX_LEN - PAGE as u64)), Ok(Some(0))));
     Object::turn(&file).unwrap().punch(PAGE as u64 + 1, MAX_LEN - 1).unwrap();
     assert_eq!((file.owned_pages(), read(&file, last, 10)), (1, vec![0, 0, 7]));
-    Object::turn(&file).unwrap().set_len(0);
+    Object::turn(&file).unwrap().set_len(0).unwrap();
     assert_eq!(file.owned_pages(), 0);
     drop(file);
     rig.assert_balanced();
@@ -375,7 +392,7 @@ fn a_write_without_memory_ends_where_it_is() {
         (done as u64 + 5, Err(ObjectError::OutOfMemory))
     );
     assert!(read(&file, 5, done) == bytes[..done]);
-    Object::turn(&file).unwrap().set_len(0);
+    Object::turn(&file).unwrap().set_len(0).unwrap();
     assert_eq!(write(&rig, &file, 0, &[1; PAGE], PAGE), Ok(PAGE));
     drop(file);
     rig.assert_balanced();
@@ -392,7 +409,7 @@ fn no_page_is_made_that_was_not_promised() {
     commit.set(setting::OVERCOMMIT_MEMORY, setting::OVERCOMMIT_NEVER).unwrap();
     assert_eq!(write(&rig, &file, 0, &[1; 5 * PAGE], PAGE), Ok(3 * PAGE));
     assert_eq!(write(&rig, &file, 3 * PAGE as u64, &[1; PAGE], PAGE), Err(ObjectError::NoRoom));
-    Object::turn(&file).unwrap().set_len(5 * PAGE as u64);
+    Object::turn(&file).unwrap().set_len(5 * PAGE as u64).unwrap();
     assert_eq!(rig.write(&mm, SHARED + 4 * PAGE, 1), Err(FaultError::BeyondObject));
     Object::turn(&file).unwrap().punch(0, PAGE as u64).unwrap();
     assert_eq!(rig.write(&mm, SHARED + 4 * PAGE, 1), Ok(()));
@@ -424,7 +441,7 @@ fn a_read_brings_in_the_neighbours_that_are_there() {
     assert_eq!(present(SHARED), [true, true, false, true, true, false]);
     assert_eq!((mm.rss(), file.owned_pages()), (8, 5));
     mm.validate();
-    Object::turn(&file).unwrap().set_len(PAGE as u64);
+    Object::turn(&file).unwrap().set_len(PAGE as u64).unwrap();
     assert_eq!([present(SHARED), present(PRIVATE)], [[true, false, false, false, false, false]; 2]);
     assert_eq!(mm.rss(), 2);
     rig.idle(0);

@@ -12,6 +12,7 @@ mod killed;
 mod migrate;
 mod model;
 mod non_present;
+mod object_out;
 mod oracle;
 mod outcomes;
 mod pair;

@@ -13,6 +13,7 @@ use crate::frame;
 use crate::machine::Machine;
 use crate::mm::look::look;
 use crate::mm::page_out::{Out, page_out};
+use crate::mm::reverse::walk;
 use crate::mm::{Stays, for_each_mapping};
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, bits, index};
@@ -118,23 +119,49 @@ impl Elsewhere {
         }
     }
 
-    fn look_at(&self, mm: &Space, addr: UserAddr) {
+    /// The frame of the page that is at `addr`, or that a touch would find in the object there.
+    fn frame_at(&self, mm: &Space, addr: UserAddr) -> Option<Pfn> {
         let pte = mm.entry(addr);
-        if pte.is_present() && pte.is_anon() && frame::page(self.sim, pte.addr().pfn()).get_if(PageState::Anon) {
-            let pfn = pte.addr().pfn();
-            look(self.sim, frame::page(self.sim, pfn), pfn);
+        if pte.is_present() {
+            return (!pte.is_special()).then_some(pte.addr().pfn());
+        }
+        let backing = mm.areas.read().tree.find(addr).and_then(|vma| vma.backing_at(addr));
+        let backing = backing.filter(|_| pte == Pte::NONE)?;
+        backing.object.look_at(backing.index)?.ok()
+    }
+
+    fn look_at(&self, mm: &Space, addr: UserAddr) {
+        let Some(pfn) = self.frame_at(mm, addr) else { return };
+        let page = frame::page(self.sim, pfn);
+        if page.get_if(PageState::Anon) || page.get_if(PageState::Object) {
+            look(self.sim, page, pfn);
             rmap::Release::new(self.sim).page(pfn);
         }
     }
 
     fn swap_out(&self, mm: &Space, addr: UserAddr) {
-        let pte = mm.entry(addr);
-        if pte.is_present() && pte.is_anon() {
-            let done = page_out(self.sim, pte.addr().pfn(), Out { shadow: 3, even_raw: true, if_unused: false });
-            let is_moving = matches!(done, Err(Stays::NotMovable)) && self.is_moving(pte.addr().pfn());
-            let is_locked = matches!(done, Err(Stays::Locked));
-            assert!(done.is_ok() || is_moving || is_locked || turns::are_taken() || inject::is_armed(), "{done:?}");
-        }
+        let Some(pfn) = self.frame_at(mm, addr) else { return };
+        let is_backed = entry::kind_of_frame(self.sim, pfn) != Kind::FileCopy;
+        let is_locked = || {
+            let mut is_locked = false;
+            walk(self.sim, pfn, None, |_, vma, _| {
+                is_locked |= vma.flags.contains(VmFlags::LOCKED);
+                true
+            });
+            is_locked
+        };
+        let must_stay = !turns::are_taken() && frame::page(self.sim, pfn).get() && {
+            let must_stay = is_locked();
+            rmap::Release::new(self.sim).page(pfn);
+            must_stay
+        };
+        // Some pages only if they were not used.
+        let if_unused = (addr.get() / PAGE).is_multiple_of(3);
+        let done = page_out(self.sim, pfn, Out { shadow: 3, even_raw: true, if_unused });
+        let is_moving = matches!(done, Err(Stays::NotMovable)) && (self.is_moving(pfn) || !is_backed);
+        assert!(!must_stay || done.is_err(), "a locked page went to swap");
+        let may_stay = if_unused && done == Err(Stays::Used) || turns::are_taken() || inject::is_armed();
+        assert!(done.is_ok() || is_moving || must_stay || may_stay, "{done:?}");
     }
 
     fn mark(&self, mm: &Space, addr: UserAddr) {

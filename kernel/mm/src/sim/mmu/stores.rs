@@ -122,6 +122,15 @@ impl Stores {
         }
     }
 
+    /// The software of `cpu` has found a frame under a lock: whoever has filled it has released that lock since.
+    pub fn found(&mut self, cpu: usize, frame: Pfn) {
+        if let Some((filler, seq)) = self.frames.get(&frame).copied()
+            && filler != cpu
+        {
+            self.drain_cpu(filler, seq + 1);
+        }
+    }
+
     /// Somebody updates a word in memory.
     pub fn drain_all(&mut self, word: usize) {
         if let Some(stores) = self.words.get(&word) {

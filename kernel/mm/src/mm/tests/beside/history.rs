@@ -88,9 +88,16 @@ pub(super) struct History {
     done: Vec<Done>,
     rights: Register<Option<Prot>>,
     words: Register<u64>,
+    /// What is unmapped is not lost.
+    is_shared: bool,
 }
 
 impl History {
+    /// Nothing yet, of shared memory or not.
+    pub fn new(is_shared: bool) -> Self {
+        Self { is_shared, ..Self::default() }
+    }
+
     /// What is there before anybody does anything.
     pub fn begin(&mut self, key: Key, prot: Option<Prot>, word: u64) {
         self.put(key, (0, 0), Some(Put::This(prot)), Some(Put::This(word)), true);
@@ -139,7 +146,7 @@ impl History {
             }
             Op::Protect { page, len, prot, .. } => (page..page + len)
                 .for_each(|page| self.put(key(page), when, Some(Put::This(Some(prot))), None, succeeded)),
-            Op::Advise { page, len, advice: madv::DONTNEED, .. } => {
+            Op::Advise { page, len, advice: madv::DONTNEED, .. } if !self.is_shared => {
                 (page..page + len).for_each(|page| self.put(key(page), when, None, zero, true));
             }
             Op::Move { from, to, .. } if succeeded => {

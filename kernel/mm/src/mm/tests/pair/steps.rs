@@ -132,7 +132,16 @@ impl Pair {
                 assert_eq!(real, p.model.in_core(at, len));
                 for (page, there) in core {
                     let entry = p.mm.entry(UserAddr::new(page * PAGE)).kind();
-                    let in_swap = matches!(entry, Some(NonPresent::Swap(_)));
+                    let of_object = || {
+                        let areas = p.mm.areas.read();
+                        let backing =
+                            areas.tree.find(UserAddr::new(page * PAGE))?.backing_at(UserAddr::new(page * PAGE))?;
+                        Some(backing.object.is_swapped(backing.index))
+                    };
+                    let in_swap = match entry {
+                        Some(NonPresent::None) => of_object() == Some(true),
+                        entry => matches!(entry, Some(NonPresent::Swap(_))),
+                    };
                     let written = !p.model.pages[&page].may_be_absent();
                     assert!(!in_swap || !there, "page {page:#x} is in swap and in memory");
                     assert!(in_swap || !written || there, "page {page:#x} was written and is not in memory");

@@ -35,7 +35,7 @@ impl Random {
         let code = |file| map_as(7, Map::PRIVATE, file);
         let migrate = Op::Migrate { process, at, count };
         let child_writes = touch(LATEST, Access::Write);
-        let steps = match self.below(21) {
+        let steps = match self.below(24) {
             0 => [private, write, advise(madv::DONTNEED), read].to_vec(),
             1 => [private, advise(madv::WIPEONFORK), write, fork].to_vec(),
             2 => [private, advise(madv::DONTFORK), write, fork].to_vec(),
@@ -43,6 +43,9 @@ impl Random {
             4 => [private, write, away(How::Move), fork, Op::Settle, child].to_vec(),
             5 => [private, write, advise(madv::COLD), read].to_vec(),
             19 => [private, write, away(How::Look), read].to_vec(),
+            // Some of these pages stay, and are old.
+            20 | 21 => [shared, write, away(How::Swap), read].to_vec(),
+            22 => [map_as(7, Map::SHARED, None), write, away(How::Swap), exec].to_vec(),
             6 => [shared, read, protect(1), write].to_vec(),
             7 => [code(None), write.clone(), fork, write, exec].to_vec(),
             8 => [private, write, protect(0), read].to_vec(),
