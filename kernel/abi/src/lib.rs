@@ -8,6 +8,7 @@
 #![no_std]
 
 pub mod access;
+pub mod block;
 pub mod device;
 pub mod errno;
 pub mod flags;

@@ -48,6 +48,9 @@ pub mod op {
     pub const WRITE: u64 = 15;
     /// Of such a file: what was written to it is kept from now on, whatever happens to the machine. The path is empty.
     pub const SYNC: u64 = 16;
+    /// Of a disk: what `ioctl` asks by the request [`super::word::ARGUMENT`], of those in [`crate::block`]. The second text is what the program gives.
+    /// The path is empty. Answer: how many bytes of what the program gets are in window 1.
+    pub const CONTROL: u64 = 17;
 }
 
 /// Words of a request.
@@ -104,6 +107,11 @@ pub const fn device_parts(device: u64) -> (u64, u64) {
     (device >> 8 & 0xfff | device >> 32 & !0xfff, device & 0xff | device >> 12 & 0xffff_ff00)
 }
 
+/// The device number with these parts, as [`device_parts`] takes it apart.
+pub const fn device_of(major: u64, minor: u64) -> u64 {
+    (major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & 0xffff_ff00) << 12
+}
+
 /// An answer to [`op::LOOKUP`] and [`op::READDIR`]: as [`DONE`], and the kernel may keep it, and give it to others, until it has the name or the
 /// directory changed itself, or the server revokes it (`QUIRE_FORGET`). For a symbolic link its text was written to window 1. From then on
 /// the kernel decides who may search the directory, or open the file and for what, by [`access`](crate::access).
@@ -134,7 +142,7 @@ pub mod node {
     pub const SIZE: usize = 3;
     /// When its content was changed, in nanoseconds since 1970.
     pub const MODIFIED: usize = 4;
-    /// When its attributes were changed.
+    /// When its attributes were changed. A disk has its device number here.
     pub const CHANGED: usize = 5;
 }
 

@@ -104,6 +104,12 @@ pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
     const SECOND: u64 = 1_000_000_000;
     let [low, high] = [|word: u64| word as u32, |word: u64| (word >> 32) as u32];
     let time = |ns: u64| Timespec { sec: (ns / SECOND) as i64, nsec: (ns % SECOND) as i64 };
+    // A disk says its device number where others say when they were changed, and has no size here, as on Linux.
+    let is_disk = low(words[node::MODE]) & mode::FMT == mode::BLK;
+    let (size, changed, rdev) = match is_disk {
+        true => (0, words[node::MODIFIED], words[node::CHANGED]),
+        false => (words[node::SIZE], words[node::CHANGED], 0),
+    };
     Stat {
         dev: mounts::device(mount).into(),
         ino: words[node::NUMBER] + 1,
@@ -111,11 +117,12 @@ pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
         nlink: high(words[node::MODE]),
         uid: low(words[node::OWNER]),
         gid: high(words[node::OWNER]),
-        size: words[node::SIZE] as i64,
+        rdev,
+        size: size as i64,
         blksize: PAGE_SIZE as i32,
         atime: time(words[node::MODIFIED]),
         mtime: time(words[node::MODIFIED]),
-        ctime: time(words[node::CHANGED]),
+        ctime: time(changed),
         ..Stat::default()
     }
 }

@@ -9,7 +9,7 @@ use quire_mm::UserAddr;
 
 use super::content::Source;
 use super::file::{limit, table};
-use super::{Answer, Args, memory_file};
+use super::{Answer, Args, memory_file, served};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile};
@@ -60,7 +60,7 @@ fn set_status(file: &OpenFile, which: u32, value: u32) {
     file.status.store(old & !which | value & which, Ordering::Relaxed);
 }
 
-/// What every open file knows; then the terminal's requests.
+/// What every open file knows; then the terminal's requests, and those of disks.
 pub fn ioctl(a: Args) -> Answer {
     let table = table()?;
     let descriptor = table.get(a.int(0))?;
@@ -77,6 +77,9 @@ pub fn ioctl(a: Args) -> Answer {
         request::FIONREAD => unread(&descriptor.file, a.addr(2)),
         which => match &descriptor.file.object {
             Object::Console => tty::ioctl(which, a.addr(2)),
+            Object::Name(name) if name.is_disk() && !descriptor.file.is_name_only() => {
+                served::control(name, descriptor.rights, which, a.addr(2))
+            }
             _ => Err(Errno::ENOTTY),
         },
     }

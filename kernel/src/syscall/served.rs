@@ -3,14 +3,16 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use quire_abi::Errno;
 use quire_abi::names::{TRANSFER_MAX, node, op};
+use quire_abi::{Errno, block};
+use quire_mm::UserAddr;
 use quire_mm::fallible::try_zeroed;
 
 use super::Answer;
 use super::buffers::Buffers;
+use crate::arch::uaccess;
 use crate::ipc::ask::{ROOM, Room};
-use crate::ipc::descriptor::OpenFile;
+use crate::ipc::descriptor::{OpenFile, Rights};
 use crate::names::found::Name;
 use crate::names::walk::{Request, ask_at};
 
@@ -111,6 +113,24 @@ pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, positi
 /// What was written to a disk is kept from now on.
 pub(super) fn sync(name: &Name) -> Result<(), Errno> {
     ask_at(name.place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
+}
+
+/// What ioctl asks of a disk. ENOTTY; EBADF if it changes the disk and the descriptor may not.
+pub(super) fn control(name: &Name, rights: Rights, which: usize, at: UserAddr) -> Answer {
+    const MOST: usize = 16;
+    let carries = block::carries(which).ok_or(Errno::ENOTTY)?;
+    if carries.writes && !rights.contains(Rights::WRITE) {
+        return Err(Errno::EBADF);
+    }
+    let (mut given, mut room) = ([0; MOST], [0; MOST]);
+    let (given, room) = (&mut given[..carries.from], &mut room[..carries.to]);
+    uaccess::get_all(at, given)?;
+    let request = Request { op: op::CONTROL, argument: which as u64, text: given, ..Request::LOOKUP };
+    let answer = ask_at(name.place, &request, room)?;
+    if answer.words[0] != carries.to as u64 {
+        return Err(Errno::EIO);
+    }
+    if uaccess::copy_to_user(at, room)? == carries.to { Ok(0) } else { Err(Errno::EFAULT) }
 }
 
 /// How many bytes it has.

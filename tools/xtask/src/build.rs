@@ -159,6 +159,8 @@ fn add_programs(workspace: &Workspace, root: &Path) -> Result<()> {
     for directory in MOUNT_POINTS {
         fs::create_dir_all(root.join(directory))?;
     }
+    // What /proc/partitions leads to as long as no driver has a disk.
+    output::write(&root.join("dev/block/partitions"), b"major minor  #blocks  name\n\n")?;
     // init is the shell too, for every process but the first.
     symlink("/init", root.join("bin/sh"))?;
     Ok(())

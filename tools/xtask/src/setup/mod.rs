@@ -38,7 +38,10 @@ pub fn setup() -> Result<u8> {
     eprintln!("setup: QEMU:        {major}.{minor}");
     eprintln!("setup: device tree: {}", device_tree()?.display());
     test_tools()?;
-    eprintln!("setup: for tests:   dtc, {CROSS_COMPILER}, {DEBUGGER}, {}", busybox()?.display());
+    eprintln!(
+        "setup: for tests:   dtc, {CROSS_COMPILER}, {DEBUGGER}, dosfstools, mtools, sfdisk, {}",
+        busybox()?.display()
+    );
     eprintln!(
         "setup: for malloc:  {}",
         malloc_guests().map_or_else(|| "what there is".into(), |c| c.display().to_string())
@@ -75,12 +78,15 @@ fn qemu_version() -> Option<(u32, u32)> {
     Some((major, minor))
 }
 
-/// The programs that only tests use: the device-tree compiler, a C cross compiler, and a debugger.
+/// The programs that only tests use: the device-tree compiler, a C cross compiler, a debugger, and what makes and checks disks.
 pub fn test_tools() -> Result<()> {
     install_missing(&[
         ("dtc", "device-tree-compiler", on_path("dtc")),
         (CROSS_COMPILER, "gcc-aarch64-linux-gnu", on_path(CROSS_COMPILER)),
         (DEBUGGER, "gdb-multiarch", on_path(DEBUGGER)),
+        ("fsck.vfat", "dosfstools", in_sbin("fsck.vfat")),
+        ("mcopy", "mtools", on_path("mcopy")),
+        ("sfdisk", "fdisk", in_sbin("sfdisk")),
     ])
 }
 
@@ -113,6 +119,11 @@ fn install_missing(wanted: &[(&str, &'static str, bool)]) -> Result<()> {
 
 fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+/// The same for a program of the administrator's, which a user's path may not lead to.
+fn in_sbin(program: &str) -> bool {
+    on_path(program) || ["/usr/sbin", "/sbin"].iter().any(|dir| Path::new(dir).join(program).is_file())
 }
 
 /// The cache for files that the system cannot install or build; independent of the work tree.

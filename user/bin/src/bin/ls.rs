@@ -9,6 +9,7 @@ use core::ffi::CStr;
 
 use quire_bin::{Options, show};
 use quire_rt::abi::layout::{at, mode};
+use quire_rt::abi::names::device_parts;
 use quire_rt::{Errno, eprintln, fs, io, print, println, tty};
 
 extern crate alloc;
@@ -83,7 +84,13 @@ fn long(name: &[u8], prefix: &[u8]) -> Result<(), Errno> {
     for (i, letter) in "rwxrwxrwx".chars().enumerate() {
         print!("{}", if stat.mode & 0o400 >> i != 0 { letter } else { '-' });
     }
-    print!(" {:3} {:10} {}", stat.nlink, stat.size, show(name));
+    print!(" {:3} ", stat.nlink);
+    if matches!(kind, 'b' | 'c') {
+        let (major, minor) = device_parts(stat.rdev);
+        print!("{major:5},{minor:4} {}", show(name));
+    } else {
+        print!("{:10} {}", stat.size, show(name));
+    }
     if kind == 'l' {
         print!(" -> {}", show(&fs::readlink(&path)?));
     }

@@ -22,6 +22,15 @@ pub trait Disk {
     fn write(&mut self, sector: u64, from: &[u8]) -> Result<(), Errno>;
     /// What was written is kept from now on, whatever happens to the machine.
     fn flush(&mut self) -> Result<(), Errno>;
+    /// Bytes that it writes at once.
+    fn physical(&self) -> u32 {
+        SECTOR as u32
+    }
+    /// The content of so many sectors from one on, any number of the disk's, is not needed any more. EOPNOTSUPP if it has no use for that.
+    fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), Errno> {
+        let _ = (sector, sectors);
+        Err(Errno::EOPNOTSUPP)
+    }
 }
 
 /// The bytes of a disk.

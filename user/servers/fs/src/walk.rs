@@ -6,7 +6,7 @@ use quire_abi::Errno;
 
 use crate::who::Who;
 
-/// The longest name.
+/// The longest name, where nothing else is said.
 pub const NAME_MAX: usize = 255;
 
 /// When a symbolic link at the end of a path is followed.
@@ -25,6 +25,9 @@ pub trait Names {
     /// A file, directory or link.
     type Node: Copy + PartialEq;
 
+    /// The longest name.
+    const NAME_MAX: usize = NAME_MAX;
+
     /// The root.
     fn root(&self) -> Self::Node;
     /// Whether it is a directory.
@@ -33,8 +36,8 @@ pub trait Names {
     fn is_link(&self, node: Self::Node) -> bool;
     /// The directory above a directory.
     fn parent(&self, directory: Self::Node) -> Self::Node;
-    /// What a directory has of this name.
-    fn child(&self, directory: Self::Node, name: &[u8]) -> Option<Self::Node>;
+    /// What a directory has of this name. An error ends the walk.
+    fn child(&self, directory: Self::Node, name: &[u8]) -> Result<Option<Self::Node>, Errno>;
     /// Whether somebody may search a directory.
     fn may_search(&self, directory: Self::Node, who: &impl Who) -> bool;
 }
@@ -101,8 +104,8 @@ pub fn walk<F: Names>(
             b"." => (Last::Dot, Some(directory)),
             b".." if directory == names.root() => return Ok(Walked::Up(end)),
             b".." => (Last::DotDot, Some(names.parent(directory))),
-            name if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
-            name => (Last::Name(at..end), names.child(directory, name)),
+            name if name.len() > F::NAME_MAX => return Err(Errno::ENAMETOOLONG),
+            name => (Last::Name(at..end), names.child(directory, name)?),
         };
         if let Some(node) = node
             && names.is_link(node)

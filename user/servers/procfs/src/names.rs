@@ -52,6 +52,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("", "meminfo", Fixed::File(machine::meminfo)),
     ("", "mounts", Fixed::Link("self/mounts")),
     ("", "pagetypeinfo", Fixed::Secret(machine::pagetypeinfo)),
+    ("", "partitions", Fixed::Link("/dev/block/partitions")),
     ("", "self", Fixed::Own),
     ("", "slabinfo", Fixed::Secret(machine::slabinfo)),
     ("", "stat", Fixed::File(machine::stat)),
@@ -398,6 +399,35 @@ fn number(name: &[u8]) -> Option<u32> {
     text.parse().ok().filter(|_| is_plain)
 }
 
+impl Tree<'_> {
+    /// What a directory has of a name.
+    fn named(&self, directory: Node, name: &[u8]) -> Option<Node> {
+        match directory {
+            Node::Fixed(at) => self.in_fixed(at, name),
+            Node::Process(pid) => self.in_process(pid, name),
+            Node::Tasks(pid) => {
+                number(name).filter(|tid| self.0.thread(pid, *tid).is_some()).map(|tid| Node::Task(pid, tid))
+            }
+            Node::Task(pid, tid) => {
+                let is_it = |file: &File| file.is_of_threads && file.name.as_bytes() == name;
+                FILES.iter().position(is_it).map(|file| Node::OfTask(pid, tid, file))
+            }
+            Node::Descriptors(pid) | Node::Infos(pid) => {
+                let number = number(name).filter(|number| self.0.descriptor(pid, *number).is_some())?;
+                Some(match directory {
+                    Node::Descriptors(_) => Node::Descriptor(pid, number),
+                    _ => Node::Info(pid, number),
+                })
+            }
+            Node::One(group, n) => {
+                let file = GROUPS[group].files.iter().position(|(file, _)| file.as_bytes() == name);
+                file.map(|file| Node::OfOne(group, n, file))
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Names for Tree<'_> {
     type Node = Node;
 
@@ -427,30 +457,8 @@ impl Names for Tree<'_> {
             Node::OfOne(group, n, _) => Node::One(group, n),
         }
     }
-    fn child(&self, directory: Node, name: &[u8]) -> Option<Node> {
-        match directory {
-            Node::Fixed(at) => self.in_fixed(at, name),
-            Node::Process(pid) => self.in_process(pid, name),
-            Node::Tasks(pid) => {
-                number(name).filter(|tid| self.0.thread(pid, *tid).is_some()).map(|tid| Node::Task(pid, tid))
-            }
-            Node::Task(pid, tid) => {
-                let is_it = |file: &File| file.is_of_threads && file.name.as_bytes() == name;
-                FILES.iter().position(is_it).map(|file| Node::OfTask(pid, tid, file))
-            }
-            Node::Descriptors(pid) | Node::Infos(pid) => {
-                let number = number(name).filter(|number| self.0.descriptor(pid, *number).is_some())?;
-                Some(match directory {
-                    Node::Descriptors(_) => Node::Descriptor(pid, number),
-                    _ => Node::Info(pid, number),
-                })
-            }
-            Node::One(group, n) => {
-                let file = GROUPS[group].files.iter().position(|(file, _)| file.as_bytes() == name);
-                file.map(|file| Node::OfOne(group, n, file))
-            }
-            _ => None,
-        }
+    fn child(&self, directory: Node, name: &[u8]) -> Result<Option<Node>, Errno> {
+        Ok(self.named(directory, name))
     }
     fn may_search(&self, directory: Node, who: &impl Who) -> bool {
         if directory.mode() & 0o111 == 0o111 {

@@ -52,7 +52,7 @@ impl<O: Objects> Tree<O> {
         let directory = self.table.slot(request.mode).ok_or(Errno::ENOENT)?;
         let slashes = request.text.iter().rev().take_while(|byte| **byte == b'/').count();
         let name = &request.text[..request.text.len() - slashes];
-        let node = self.child(directory, name).ok_or(Errno::ENOENT)?;
+        let node = self.child(directory, name)?.ok_or(Errno::ENOENT)?;
         if slashes != 0 && !self.is_dir(node) {
             return Err(Errno::ENOTDIR);
         }

@@ -91,8 +91,8 @@ impl<O: Objects> Names for Tree<O> {
     fn parent(&self, directory: u32) -> u32 {
         self.directory(directory).map_or(ROOT, |directory| directory.parent)
     }
-    fn child(&self, directory: u32, name: &[u8]) -> Option<u32> {
-        self.directory(directory)?.get(name)
+    fn child(&self, directory: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
+        Ok(self.directory(directory).and_then(|directory| directory.get(name)))
     }
     fn may_search(&self, directory: u32, who: &impl Who) -> bool {
         self.owned(directory).permits(who, EXECUTE)

@@ -6,6 +6,7 @@
 #![no_std]
 #![no_main]
 
+use quire_block::volume::Naming;
 use quire_card::card::Card;
 use quire_card::host::{Host, Registers};
 use quire_rt::device::{Device, Interrupt};
@@ -21,8 +22,11 @@ const REST: u64 = 100_000_000;
 /// Rests before there is an interrupt, in microseconds.
 const PAUSE: u64 = 1000;
 
+/// As on Linux.
+const NAMING: Naming = Naming { prefix: b"mmcblk", first: b'0', major: 179, minors: 8 };
+
 fn main() -> i32 {
-    disks::run(c"sdhci", b"mmcblk", |number| b'0' + number, find)
+    disks::run(c"sdhci", NAMING, find)
 }
 
 fn find(device: Device) -> Result<Card<Controller>, Errno> {

@@ -8,6 +8,7 @@
 
 use bitflags::bitflags;
 use quire_block::disk::{Disk, SECTOR};
+use quire_block::volume::Naming;
 use quire_rt::device::{Device, Interrupt};
 use quire_rt::ipc::{self, Patience, Receiver};
 use quire_rt::{Errno, time};
@@ -36,6 +37,10 @@ bitflags! {
         const READ_ONLY = 1 << 5;
         /// It may keep what was written in a cache of its own until it is told to flush.
         const FLUSH = 1 << 9;
+        /// It says how large its physical sectors are.
+        const TOPOLOGY = 1 << 10;
+        /// It can be told what is not needed any more.
+        const DISCARD = 1 << 13;
         /// It is of version 1 or later.
         const VERSION_1 = 1 << 32;
     }
@@ -45,22 +50,25 @@ bitflags! {
 const IN: u32 = 0;
 const OUT: u32 = 1;
 const FLUSH: u32 = 4;
+const DISCARD: u32 = 11;
+
+/// Places in its configuration: how many logical sectors a physical one has, as a power of two; and the most sectors that it discards at once.
+const PHYSICAL: usize = 24;
+const DISCARD_MOST: usize = 36;
 
 /// The head of a request: its kind, a reserved word, the sector.
 const HEAD: usize = 16;
 /// Its end: a byte that the device writes, 0 if all is well.
 const END: usize = 1;
 
+/// As on Linux, where the major number may be another one.
+const NAMING: Naming = Naming { prefix: b"vd", first: b'a', major: 254, minors: 16 };
+
 fn main() -> i32 {
-    disks::run(
-        c"virtio-blk",
-        b"vd",
-        |number| b'a' + number,
-        |device| match kind(device) {
-            Some(DeviceType::Block) => VirtioDisk::new(device),
-            _ => Err(Errno::ENODEV),
-        },
-    )
+    disks::run(c"virtio-blk", NAMING, |device| match kind(device) {
+        Some(DeviceType::Block) => VirtioDisk::new(device),
+        _ => Err(Errno::ENODEV),
+    })
 }
 
 struct VirtioDisk {
@@ -68,6 +76,10 @@ struct VirtioDisk {
     queue: VirtQueue<Memory, QUEUE_SIZE>,
     features: Features,
     sectors: u64,
+    /// Bytes of a physical sector.
+    physical: u32,
+    /// The most sectors that it discards at once, 0 for none.
+    discard_most: u32,
     /// What the interrupt signals.
     bell: Receiver,
     interrupt: Interrupt,
@@ -90,6 +102,15 @@ impl VirtioDisk {
         device.quiet()?;
         let features: Features = registers.begin_init(Features::all());
         let sectors = registers.read_consistent(|| registers.read_config_space::<[u32; 2]>(0)).map_err(io_error)?;
+        let physical = match features.contains(Features::TOPOLOGY) {
+            true => registers.read_config_space::<u8>(PHYSICAL).map_err(io_error)?,
+            false => 0,
+        };
+        let physical = (SECTOR as u32) << physical.min(16);
+        let discard_most = match features.contains(Features::DISCARD) {
+            true => registers.read_config_space::<u32>(DISCARD_MOST).map_err(io_error)?,
+            false => 0,
+        };
         let queue = VirtQueue::new(&mut registers, QUEUE, false, false).map_err(io_error)?;
         let bell = Receiver::new()?;
         let signaller = bell.signaller(1)?;
@@ -99,7 +120,21 @@ impl VirtioDisk {
         let (head, end) = ends.split(HEAD);
         registers.finish_init();
         let sectors = u64::from(sectors[0]) | u64::from(sectors[1]) << 32;
-        Ok(Self { registers, queue, features, sectors, bell, interrupt, data, head, end, is_lost: false })
+        let is_lost = false;
+        Ok(Self {
+            registers,
+            queue,
+            features,
+            sectors,
+            physical,
+            discard_most,
+            bell,
+            interrupt,
+            data,
+            head,
+            end,
+            is_lost,
+        })
     }
 
     /// Waits until the device is done with the request.
@@ -135,7 +170,7 @@ impl VirtioDisk {
         end[0] = u8::MAX;
         let (with_data, only_head) = ([&*head, &*data], [&*head]);
         let done = match kind {
-            OUT => self.exchange(&with_data, &mut [&mut *end]),
+            OUT | DISCARD => self.exchange(&with_data, &mut [&mut *end]),
             IN => self.exchange(&only_head, &mut [data, &mut *end]),
             _ => self.exchange(&only_head, &mut [&mut *end]),
         };
@@ -183,5 +218,24 @@ impl Disk for VirtioDisk {
 
     fn flush(&mut self) -> Result<(), Errno> {
         if self.features.contains(Features::FLUSH) { self.request(FLUSH, 0, 0) } else { Ok(()) }
+    }
+
+    fn physical(&self) -> u32 {
+        self.physical
+    }
+
+    fn discard(&mut self, mut sector: u64, mut sectors: u64) -> Result<(), Errno> {
+        if self.discard_most == 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        while sectors != 0 {
+            let here = sectors.min(self.discard_most.into());
+            // The sector, how many (32 bits), flags (32 bits).
+            let range = [sector.to_le_bytes(), here.to_le_bytes()].concat();
+            self.data.bytes()[..range.len()].copy_from_slice(&range);
+            self.request(DISCARD, 0, range.len())?;
+            (sector, sectors) = (sector + here, sectors - here);
+        }
+        Ok(())
     }
 }

@@ -1,0 +1,91 @@
+//! The table of a PC's disk: four entries in the first sector. One of them may be an extended partition, in which a chain of sectors of
+//! the same form names logical ones, from 5 on. The crate `gpt_disk_types` has the form.
+
+use gpt_disk_types::{MasterBootRecord, MbrPartitionRecord};
+use quire_abi::Errno;
+
+use crate::disk::Disk;
+use crate::table::{Damage, Sector, Table, read};
+
+/// Kinds of partition: an extended one, in three dialects, and the one that covers a disk with a table of GUIDs.
+const EXTENDED: [u8; 3] = [0x05, 0x0f, 0x85];
+const PROTECTIVE: u8 = 0xee;
+
+/// The number of the first logical partition.
+const FIRST_LOGICAL: u32 = 5;
+
+/// The most links of a chain that are followed. (Linux numbers as many.)
+const LONGEST: u32 = 60;
+
+/// What may be mounted of an extended partition: its first two sectors, as on Linux, so that nobody makes a file system of it by mistake.
+const SHOWN: u64 = 2;
+
+/// Four entries.
+pub(crate) type Entries = [MbrPartitionRecord; 4];
+
+/// The entries in a sector; `None` for one that has no table.
+pub(crate) fn parse(sector: &Sector) -> Option<Entries> {
+    let record: MasterBootRecord = bytemuck::pod_read_unaligned(sector);
+    // (The first sector of a file system ends with the same two bytes, and has a program where the entries would be.)
+    let is_table =
+        record.signature == [0x55, 0xaa] && record.partitions.iter().all(|entry| entry.boot_indicator & 0x7f == 0);
+    is_table.then_some(record.partitions)
+}
+
+/// Whether the disk has a table of GUIDs.
+pub(crate) fn protects(entries: &Entries) -> bool {
+    entries.iter().any(|entry| entry.os_indicator == PROTECTIVE)
+}
+
+fn start(entry: &MbrPartitionRecord) -> u64 {
+    entry.starting_lba.to_u32().into()
+}
+
+fn len(entry: &MbrPartitionRecord) -> u64 {
+    entry.size_in_lba.to_u32().into()
+}
+
+fn is_used(entry: &MbrPartitionRecord) -> bool {
+    entry.os_indicator != 0 && len(entry) != 0
+}
+
+/// Enters the partitions of a table.
+pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) -> Result<(), Errno> {
+    let sectors = disk.sectors();
+    let mut extended = None;
+    for (number, entry) in (1..).zip(entries).filter(|(_, entry)| is_used(entry)) {
+        let (start, len) = (start(entry), len(entry));
+        if !EXTENDED.contains(&entry.os_indicator) {
+            table.enter(number, start..start + len, sectors)?;
+        } else if start == 0 || start + len > sectors {
+            table.note(Damage::Outside(number))?;
+        } else {
+            table.enter(number, start..start + len.min(SHOWN), sectors)?;
+            // (A second one has no place in the numbers.)
+            extended.get_or_insert(start..start + len);
+        }
+    }
+    let Some(extended) = extended else { return Ok(()) };
+    let mut number = FIRST_LOGICAL;
+    let mut at = extended.start;
+    for _ in 0..LONGEST {
+        let Some(sector) = read(disk, at, table)? else { return Ok(()) };
+        let Some([logical, next, ..]) = parse(&sector) else { return table.note(Damage::Chain(at)) };
+        if is_used(&logical) && !EXTENDED.contains(&logical.os_indicator) {
+            let first = at + start(&logical);
+            // (It ends where the extended partition does.)
+            table.enter(number, first..first + len(&logical), extended.end)?;
+            number += 1;
+        }
+        if !is_used(&next) || !EXTENDED.contains(&next.os_indicator) {
+            return Ok(());
+        }
+        let there = extended.start + start(&next);
+        // Tools write chains in the order of the disk or not; what matters is that one ends.
+        if there == at || there >= extended.end || start(&next) == 0 {
+            return table.note(Damage::Chain(at));
+        }
+        at = there;
+    }
+    table.note(Damage::Chain(at))
+}
