@@ -56,14 +56,14 @@ fn check(image: &str, options: &[&str], name: &str) {
 }
 
 /// Has sfdisk make a table on a disk.
-fn partition(path: &Path, script: &str) {
+pub fn partition(path: &Path, script: &str) {
     let mut child = tool("sfdisk").arg("--quiet").arg(path).stdin(Stdio::piped()).spawn().expect("sfdisk is there");
     child.stdin.take().expect("a pipe").write_all(script.as_bytes()).expect("sfdisk reads");
     assert!(child.wait().expect("sfdisk ends").success(), "sfdisk {script}");
 }
 
 /// A program of the host's, perhaps one for administrators.
-fn tool(name: &str) -> Command {
+pub fn tool(name: &str) -> Command {
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").expect("a path"));
     let mut command = Command::new("/usr/bin/env");
     command.env("PATH", path).arg(name);
@@ -177,7 +177,7 @@ fn a_driver_that_is_killed_is_started_again() {
 }
 
 /// MD5, as busybox prints it.
-fn md5(bytes: &[u8]) -> String {
+pub fn md5(bytes: &[u8]) -> String {
     let mut child =
         Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum is there");
     child.stdin.take().expect("a pipe").write_all(bytes).expect("md5sum reads");

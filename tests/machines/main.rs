@@ -11,6 +11,7 @@ mod console;
 mod debugger;
 mod disks;
 mod errata;
+mod fat;
 mod faults;
 mod harness;
 mod lab;

@@ -71,6 +71,7 @@ errnos! {
     ELIBBAD = 80, "bad program interpreter";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "timed out";
+    ESTALE = 116, "stale file handle";
     ECANCELED = 125, "canceled";
 }
 

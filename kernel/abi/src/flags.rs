@@ -156,6 +156,8 @@ bitflags! {
         const APPEND = 0o2000;
         /// Calls do not sleep.
         const NONBLOCK = 0o4000;
+        /// A write returns when what is written is kept. (`O_SYNC` has this bit and another one.)
+        const DSYNC = 0o10000;
         /// Fail unless it is a directory.
         const DIRECTORY = 0o40000;
         /// Fail if the last part is a symbolic link.

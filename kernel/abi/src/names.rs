@@ -44,13 +44,15 @@ pub mod op {
     /// to window 1. The path is empty. Answer: how many, 0 at the end.
     pub const READ: u64 = 14;
     /// Of such a file: the second text is to be written at the place [`super::word::ARGUMENT`]. The path is empty. Answer: how many
-    /// bytes were.
+    /// bytes were; and of a stored file, where they begin. [`super::word::MODE`] may have [`super::APPEND`].
     pub const WRITE: u64 = 15;
     /// Of such a file: what was written to it is kept from now on, whatever happens to the machine. The path is empty.
     pub const SYNC: u64 = 16;
     /// Of a disk: what `ioctl` asks by the request [`super::word::ARGUMENT`], of those in [`crate::block`]. The second text is what the program gives.
     /// The path is empty. Answer: how many bytes of what the program gets are in window 1.
     pub const CONTROL: u64 = 17;
+    /// Of a stored file: it is [`super::word::ARGUMENT`] bytes long from now on. The path is empty.
+    pub const CUT: u64 = 18;
 }
 
 /// Words of a request.
@@ -73,6 +75,9 @@ pub mod word {
 
 /// The most bytes that a [`op::READ`] or a [`op::WRITE`] is for.
 pub const TRANSFER_MAX: usize = 64 << 10;
+
+/// In [`word::MODE`] of an [`op::WRITE`]: at the end of the file, whatever the place.
+pub const APPEND: u64 = 1;
 
 /// In [`word::PATH`]: a link at the end of the path is followed too.
 pub const FOLLOW: u64 = 1 << 32;
@@ -134,8 +139,10 @@ pub mod list {
 pub mod node {
     /// Its number, below 2⁴⁸; 0 is the root. Its inode number is one more.
     pub const NUMBER: usize = 0;
-    /// Its type and permissions; in the upper half its number of names.
+    /// Its type and permissions, and [`STORED`]; in the upper half its number of names.
     pub const MODE: usize = 1;
+    /// Of a regular file without a memory object: its content is kept. It has a size, and can be cut, synced, executed.
+    pub const STORED: u32 = 1 << 16;
     /// User and group, as in a request.
     pub const OWNER: usize = 2;
     /// Its size in bytes.

@@ -163,6 +163,11 @@ impl OpenFile {
         self.has_status(Open::APPEND)
     }
 
+    /// Whether what is written is to be kept before the call returns.
+    pub fn writes_through(&self) -> bool {
+        self.has_status(Open::DSYNC)
+    }
+
     /// Whether it was opened as a name only.
     pub fn is_name_only(&self) -> bool {
         self.has_status(Open::PATH)

@@ -66,6 +66,11 @@ impl Name {
     pub fn is_disk(&self) -> bool {
         self.mode & mode::FMT == mode::BLK
     }
+
+    /// Whether it is a file whose content its server keeps.
+    pub fn is_stored(&self) -> bool {
+        self.mode & node::STORED != 0 && self.mode & mode::FMT == mode::REG
+    }
 }
 
 impl Found {
@@ -93,7 +98,13 @@ impl Found {
                 let allows = Allows { read: handle.allows(rights::READ), write: handle.allows(rights::WRITE) };
                 Ok(Self::File(file.clone(), allows))
             }
-            (mode::REG | mode::DIR | mode::LNK | mode::BLK, _) => Ok(Self::Name(Name { place, mode })),
+            (mode::REG | mode::DIR | mode::LNK | mode::BLK, _) => {
+                let name = Name { place, mode };
+                if name.is_stored() || name.is_disk() {
+                    mounts::note_stores(served.mount);
+                }
+                Ok(Self::Name(name))
+            }
             _ => Err(Errno::EIO),
         }
     }
@@ -113,12 +124,13 @@ pub fn stat(mount: u16, words: &[u64; 6]) -> Stat {
     Stat {
         dev: mounts::device(mount).into(),
         ino: words[node::NUMBER] + 1,
-        mode: low(words[node::MODE]),
+        mode: low(words[node::MODE]) & !node::STORED,
         nlink: high(words[node::MODE]),
         uid: low(words[node::OWNER]),
         gid: high(words[node::OWNER]),
         rdev,
         size: size as i64,
+        blocks: if low(words[node::MODE]) & node::STORED != 0 { size.div_ceil(512) as i64 } else { 0 },
         blksize: PAGE_SIZE as i32,
         atime: time(words[node::MODIFIED]),
         mtime: time(words[node::MODIFIED]),

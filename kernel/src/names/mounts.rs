@@ -40,6 +40,8 @@ struct Mount {
     server: SpinLock<Option<(Server, Kind)>>,
     /// Its server has let an answer be kept.
     keeps: AtomicBool,
+    /// It has files that are written elsewhere than to memory.
+    stores: AtomicBool,
     changes: Changes,
 }
 
@@ -48,6 +50,7 @@ static MOUNTS: [Mount; MOST] = [const {
         over: AtomicU32::new(0),
         server: SpinLock::new(Cpu, Rank::Descriptors, None),
         keeps: AtomicBool::new(false),
+        stores: AtomicBool::new(false),
         changes: Changes::new(),
     }
 }; MOST];
@@ -115,6 +118,23 @@ pub fn note_keeps(mount: u16) {
     if let Some(mount) = MOUNTS.get(usize::from(mount)) {
         mount.keeps.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether a mount has had files that are written elsewhere than to memory, so that it is told of sync.
+pub fn stores(mount: u16) -> bool {
+    MOUNTS.get(usize::from(mount)).is_some_and(|mount| mount.stores.load(Ordering::Relaxed))
+}
+
+/// A mount has such files.
+pub fn note_stores(mount: u16) {
+    if let Some(mount) = MOUNTS.get(usize::from(mount)) {
+        mount.stores.store(true, Ordering::Relaxed);
+    }
+}
+
+/// All mounts but the archive.
+pub fn all() -> impl DoubleEndedIterator<Item = u16> {
+    1..COUNT.load(Ordering::Acquire) as u16
 }
 
 /// What changes in a mount.

@@ -38,6 +38,7 @@ pub fn execveat(frame: &mut TrapFrame) -> Answer {
     let found = match named(directory, text, flags, &Request::LOOKUP)? {
         Named::Object(Object::Archive(node)) => Found::Archive(node),
         Named::Object(Object::Memory(file)) => Found::File(file, Allows::NOTHING),
+        Named::Object(Object::Name(name)) => Found::Name(name),
         Named::Object(_) => return Err(Errno::EACCES),
         Named::Reached(reached) => Found::of(reached)?,
     };

@@ -59,7 +59,7 @@ pub fn lseek(a: Args) -> Answer {
     let len = match &file.object {
         Object::Archive(node) => node.data.len() as u64,
         Object::Memory(file) => file.content.len(),
-        Object::Name(name) if name.is_disk() && a.uint(2) == END => served::len(name)?,
+        Object::Name(name) if (name.is_disk() || name.is_stored()) && a.uint(2) == END => served::len(name)?,
         Object::Name(_) if a.uint(2) > CUR => return Err(Errno::EINVAL),
         Object::Name(_) => 0,
         // Linux's answer for what has no position and is not sought in either.

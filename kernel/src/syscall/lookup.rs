@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::layout::{Stat, Timespec, at, mode};
-use quire_abi::names::op;
+use quire_abi::names::{node, op};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
@@ -137,7 +137,7 @@ pub(super) fn stat_here(object: &Object) -> Option<Stat> {
         Object::Name(name) => Some(Stat {
             dev: mounts::device(name.place.mount).into(),
             ino: name.place.number() + 1,
-            mode: name.mode,
+            mode: name.mode & !node::STORED,
             ..Stat::default()
         }),
         object => stat_object(object).ok(),

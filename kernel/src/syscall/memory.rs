@@ -11,6 +11,7 @@ use quire_mm::mm::MapRequest;
 use super::{Answer, Args, memory_file};
 use crate::arch::uaccess::{self, untagged};
 use crate::ipc::descriptor::{Object as Open, Rights};
+use crate::names::snapshot;
 use crate::task::oom;
 use crate::task::thread::current;
 use crate::vm::Mm;
@@ -81,6 +82,10 @@ pub fn mmap(a: Args) -> Answer {
                 return mm()?.map(&request).map(|addr| addr.get());
             }
             Open::Memory(file) => file.content.clone(),
+            Open::Name(name) if name.is_stored() && !is_shared => {
+                request.object = Some((snapshot::part(name, offset as u64, a.word(1))?, 0));
+                return mm()?.map(&request).map(|addr| addr.get());
+            }
             _ => return Err(Errno::ENODEV),
         };
         if is_shared {

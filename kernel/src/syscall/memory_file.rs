@@ -10,7 +10,7 @@ use quire_mm::object::file::{MAX_LEN, Turn};
 use quire_mm::supply::Supply;
 
 use super::file::{limit, table};
-use super::{Answer, Args};
+use super::{Answer, Args, served};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object as Open_, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
@@ -69,11 +69,14 @@ fn check_length(len: u64) -> Result<(), Errno> {
 pub fn ftruncate(a: Args) -> Answer {
     let len = u64::try_from(a.0[1] as i64).map_err(|_| Errno::EINVAL)?;
     let descriptor = table()?.get(a.int(0))?;
-    let Open_::Memory(file) = &descriptor.file.object else { return Err(Errno::EINVAL) };
     if !descriptor.rights.contains(Rights::WRITE) {
         return Err(Errno::EINVAL);
     }
-    cut(file, len)?;
+    match &descriptor.file.object {
+        Open_::Memory(file) => cut(file, len)?,
+        Open_::Name(name) if name.is_stored() => served::cut(name, len)?,
+        _ => return Err(Errno::EINVAL),
+    }
     Ok(0)
 }
 
@@ -115,6 +118,7 @@ pub fn fallocate(a: Args) -> Answer {
     let file = match &descriptor.file.object {
         Open_::Memory(file) => file,
         Open_::Pipe(..) => return Err(Errno::ESPIPE),
+        Open_::Name(name) if name.is_stored() => return Err(Errno::EOPNOTSUPP),
         _ => return Err(Errno::ENODEV),
     };
     let end = start.checked_add(len).ok_or(Errno::EFBIG)? as u64;

@@ -16,6 +16,7 @@ use crate::ipc::memory_file::MemoryFile;
 use crate::names::found::Found;
 use crate::names::path::Path;
 use crate::names::walk::{Reached, Request};
+use crate::names::{Place, mounts};
 use crate::task::clock;
 use crate::task::credentials::KEEP;
 use crate::task::thread::current;
@@ -169,15 +170,16 @@ pub fn truncate(a: Args) -> Answer {
         Found::Archive(node) => Err(if node.is_dir() { Errno::EISDIR } else { Errno::EROFS }),
         Found::File(file, allows) if allows.write => cut(&file, len).map(|()| 0),
         Found::File(..) => Err(Errno::EACCES),
+        Found::Name(name) if name.is_stored() => served::cut(&name, len).map(|()| 0),
         Found::Name(name) => Err(if name.is_dir() { Errno::EISDIR } else { Errno::EINVAL }),
         Found::Held(_) => Err(Errno::EINVAL),
     }
 }
 
-/// Nothing waits to be written anywhere but to disks: files are memory. EINVAL for what has no content to keep.
+/// Nothing waits to be written anywhere but to disks and file systems on them: other files are memory. EINVAL for what has no content to keep.
 pub fn fsync(a: Args) -> Answer {
     match &table()?.get(a.int(0))?.file.object {
-        Object::Name(name) if name.is_disk() => served::sync(name).map(|()| 0),
+        Object::Name(name) if mounts::stores(name.place.mount) => served::sync(name.place).map(|()| 0),
         Object::Archive(_) | Object::Memory(_) | Object::Name(_) => Ok(0),
         _ => Err(Errno::EINVAL),
     }
@@ -185,5 +187,18 @@ pub fn fsync(a: Args) -> Answer {
 
 /// The same for a whole file system, whatever file of it the descriptor refers to.
 pub fn syncfs(a: Args) -> Answer {
-    table()?.get(a.int(0)).map(|_| 0)
+    match &table()?.get(a.int(0))?.file.object {
+        Object::Name(name) if mounts::stores(name.place.mount) => {
+            served::sync(Place::root_of(name.place.mount)).map(|()| 0)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to others.
+pub fn sync() -> Answer {
+    for mount in mounts::all().rev().filter(|mount| mounts::stores(*mount)) {
+        let _ = served::sync(Place::root_of(mount));
+    }
+    Ok(0)
 }

@@ -3,18 +3,20 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use quire_abi::names::{TRANSFER_MAX, node, op};
+use quire_abi::names::{APPEND, TRANSFER_MAX, node, op};
 use quire_abi::{Errno, block};
 use quire_mm::UserAddr;
 use quire_mm::fallible::try_zeroed;
 
 use super::Answer;
 use super::buffers::Buffers;
+use super::content::Place;
 use crate::arch::uaccess;
 use crate::ipc::ask::{ROOM, Room};
 use crate::ipc::descriptor::{OpenFile, Rights};
 use crate::names::found::Name;
 use crate::names::walk::{Request, ask_at};
+use crate::names::{Place as Where, mounts};
 
 /// Memory for what a message carries.
 enum Piece {
@@ -81,9 +83,14 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
     Ok(done)
 }
 
-/// Writes at the open file's position, which then advances, or at `position`.
-pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, position: Option<u64>) -> Answer {
-    let start = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
+/// Writes to a place: of a file that is not stored, its end is the open file's position.
+pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place: Place) -> Answer {
+    let mut start = match place {
+        Place::At(at) => at,
+        _ => file.offset.load(Ordering::Relaxed),
+    };
+    let appends = matches!(place, Place::End { .. }) && name.is_stored();
+    let mode = if appends { APPEND } else { 0 };
     let mut piece = Piece::new(from.left())?;
     let mut done = 0;
     while from.left() > 0 {
@@ -94,25 +101,37 @@ pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, positi
             taken => taken?,
         };
         let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
-        let request = Request { op: op::WRITE, argument, text: &bytes[..taken], ..Request::LOOKUP };
-        let n = match ask_at(name.place, &request, &mut []) {
+        let request = Request { op: op::WRITE, argument, mode, text: &bytes[..taken], ..Request::LOOKUP };
+        let [n, at, ..] = match ask_at(name.place, &request, &mut []) {
             Err(_) if done > 0 => break,
-            answer => count(answer?.words[0], taken)?,
+            answer => answer?.words,
         };
+        let n = count(n, taken)?;
         done += n;
+        if appends {
+            start = at.saturating_add(n as u64).saturating_sub(done as u64);
+        }
         if n < taken || taken < len {
             break;
         }
     }
-    if position.is_none() {
-        file.offset.store(start + done as u64, Ordering::Relaxed);
+    if matches!(place, Place::Position | Place::End { moves: true }) {
+        file.offset.store(start.saturating_add(done as u64), Ordering::Relaxed);
+    }
+    if done > 0 && file.writes_through() && mounts::stores(name.place.mount) {
+        sync(name.place)?;
     }
     Ok(done)
 }
 
-/// What was written to a disk is kept from now on.
-pub(super) fn sync(name: &Name) -> Result<(), Errno> {
-    ask_at(name.place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
+/// What was written to the disk, the file, or the file system of a place is kept from now on.
+pub(super) fn sync(place: Where) -> Result<(), Errno> {
+    ask_at(place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
+}
+
+/// A stored file is so long from now on.
+pub(super) fn cut(name: &Name, len: u64) -> Result<(), Errno> {
+    ask_at(name.place, &Request { op: op::CUT, argument: len, ..Request::LOOKUP }, &mut []).map(drop)
 }
 
 /// What ioctl asks of a disk. ENOTTY; EBADF if it changes the disk and the descriptor may not.

@@ -67,7 +67,7 @@ impl How {
         self.now || file.is_nonblocking()
     }
 
-    /// Where a write to a file in memory begins.
+    /// Where a write to a file begins.
     fn place(&self, file: &OpenFile) -> Place {
         match self.position {
             _ if self.append.unwrap_or_else(|| file.appends()) => Place::End { moves: self.position.is_none() },
@@ -176,7 +176,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
-        Object::Name(name) => served::write(file, name, from, how.position),
+        Object::Name(name) => served::write(file, name, from, how.place(file)),
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {

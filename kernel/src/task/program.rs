@@ -14,6 +14,7 @@ use crate::ipc::memory_file::MemoryFile;
 use crate::names::Place;
 use crate::names::found::Found;
 use crate::names::path::Path;
+use crate::names::snapshot;
 use crate::names::walk::{Request, walk};
 use crate::vm::Object;
 
@@ -41,6 +42,7 @@ impl Program {
             Found::Name(name) if name.is_link() => return Err(Errno::ELOOP),
             Found::Archive(node) if !node.is_dir() => Self::Archive(node),
             Found::File(file, _) => Self::Memory(file),
+            Found::Name(name) if name.is_stored() => return snapshot::program(&name).map(Self::Memory),
             _ => return Err(Errno::EACCES),
         };
         if program.may_execute() { Ok(program) } else { Err(Errno::EACCES) }

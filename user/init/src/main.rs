@@ -134,6 +134,7 @@ fn supervise(services: &mut Services, run: impl FnOnce() -> i32) -> Status {
 
 /// Ends the machine; process 1 must not return.
 fn switch_off(status: i32) -> ! {
+    fs::sync();
     let error = info::poweroff(status);
     // A kernel other than Quire's has only the older call.
     let _ = info::reboot(reboot::POWER_OFF);

@@ -2,7 +2,7 @@
 //!
 //! [`LIST`] names them: on each line a name, a program, and its arguments; `#` begins a comment. `device:` and what devices are compatible with
 //! stands for all such devices that nobody drives, which the service gets; without one it is not started. A service gets of machine control
-//! what the list of grants says. One that ends with status 0 is done, and is not started again. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
+//! what the list of grants says. The word `wait` has it start when those above are ready or have ended. One that ends with status 0 is done, and is not started again. Its descriptor 3 is a pipe, and it closes that when it is ready: process 1 waits for it.
 
 use alloc::ffi::CString;
 use alloc::vec::Vec;
@@ -29,6 +29,8 @@ struct Service {
     arguments: Vec<CString>,
     /// What the devices that it drives are compatible with.
     devices: Vec<CString>,
+    /// It starts when those above are ready.
+    waits: bool,
     pid: Option<i32>,
     /// It has ended with status 0.
     is_done: bool,
@@ -45,11 +47,14 @@ impl Services {
     pub fn start() -> Self {
         let text = crate::read_if_there(LIST).unwrap_or_default();
         let mut services = Self(text.split(|byte| *byte == b'\n').filter_map(Service::parse).collect());
-        let ready: Vec<i32> = services.0.iter_mut().filter_map(|service| service.start(0)).collect();
-        for fd in ready {
-            while io::read(fd, &mut [0]) == Err(Errno::EINTR) {}
-            let _ = io::close(fd);
+        let mut starting = Vec::new();
+        for service in &mut services.0 {
+            if service.waits {
+                wait_for(&mut starting);
+            }
+            starting.extend(service.start(0));
         }
+        wait_for(&mut starting);
         services
     }
 
@@ -78,13 +83,19 @@ impl Service {
         let name = CString::new(words.next()?).ok()?;
         let program = CString::new(words.next()?).ok()?;
         let (mut arguments, mut devices) = (Vec::from([program.clone()]), Vec::new());
+        let mut waits = false;
         for word in words {
+            if word == b"wait" {
+                waits = true;
+                continue;
+            }
             match word.strip_prefix(b"device:") {
                 Some(kind) => devices.push(CString::new(kind).ok()?),
                 None => arguments.push(CString::new(word).ok()?),
             }
         }
-        Some(Self { name, program, arguments, devices, pid: None, is_done: false, started: 0, pause: Pause::default() })
+        let pause = Pause::default();
+        Some(Self { name, program, arguments, devices, waits, pid: None, is_done: false, started: 0, pause })
     }
 
     /// Starts it in so many seconds; returns the end of a pipe that is at its end when it is ready, or has ended.
@@ -143,6 +154,14 @@ impl Service {
             eprintln!("init: {}: {error}", self.program.to_string_lossy());
         }
         exit_now(NOT_FOUND)
+    }
+}
+
+/// Waits until services whose pipes these are are ready, or have ended.
+fn wait_for(starting: &mut Vec<i32>) {
+    for fd in starting.drain(..) {
+        while io::read(fd, &mut [0]) == Err(Errno::EINTR) {}
+        let _ = io::close(fd);
     }
 }
 

@@ -100,7 +100,23 @@ pub fn pread(fd: i32, buffer: &mut [u8], offset: i64) -> Result<usize, Errno> {
     unsafe { sys::call(nr::PREAD64, [fd as usize, buffer.as_mut_ptr() as usize, buffer.len(), offset as usize]) }
 }
 
-/// Goes to a directory.
+/// Writes at a place; the position stays.
+pub fn pwrite(fd: i32, bytes: &[u8], offset: i64) -> Result<usize, Errno> {
+    // SAFETY: the call reads the slice alone.
+    unsafe { sys::call(nr::PWRITE64, [fd as usize, bytes.as_ptr() as usize, bytes.len(), offset as usize]) }
+}
+
+/// What was written to a file is kept from now on, whatever happens to the machine.
+pub fn fsync(fd: i32) -> Result<(), Errno> {
+    sys::plain!(nr::FSYNC, fd).map(drop)
+}
+
+/// The same for all files.
+pub fn sync() {
+    let _ = sys::plain!(nr::SYNC);
+}
+
+/// Changes the working directory.
 pub fn chdir(path: &CStr) -> Result<(), Errno> {
     // SAFETY: the kernel reads a terminated string.
     unsafe { sys::call(nr::CHDIR, [path.as_ptr() as usize]) }.map(drop)

@@ -5,7 +5,7 @@
 
 use quire_bin::{USAGE, number};
 use quire_rt::abi::flags::reboot::POWER_OFF;
-use quire_rt::{args, eprintln, info};
+use quire_rt::{args, eprintln, fs, info};
 
 quire_rt::entry!(main);
 
@@ -14,6 +14,7 @@ fn main() -> i32 {
         eprintln!("usage: poweroff [STATUS]");
         return USAGE;
     };
+    fs::sync();
     let error = info::poweroff(status);
     // A kernel other than Quire's has only the older call.
     let _ = info::reboot(POWER_OFF);

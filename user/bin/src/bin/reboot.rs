@@ -4,11 +4,12 @@
 #![no_main]
 
 use quire_rt::abi::flags::reboot::RESTART;
-use quire_rt::{Errno, eprintln, info};
+use quire_rt::{Errno, eprintln, fs, info};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    fs::sync();
     let error = info::reboot(RESTART).err().unwrap_or(Errno::EIO);
     eprintln!("reboot: {error}");
     1

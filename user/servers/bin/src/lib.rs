@@ -20,17 +20,44 @@ const READY: i32 = 3;
 
 /// Says that the server is mounted, and serves until it cannot receive any more: the exit status. `answer` is told the sender's badge, the
 /// request, and how many bytes of text may be answered.
-pub fn serve(name: &str, receiver: Receiver, mut answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
+pub fn serve(name: &str, receiver: Receiver, answer: impl FnMut(u64, &Request<'_>, usize) -> Answer) -> i32 {
+    serve_and_rest(name, receiver, &mut { answer })
+}
+
+/// A server that has something to do when nobody has asked for a while.
+pub trait Serve {
+    /// Answers a request; see [`serve`].
+    fn answer(&mut self, badge: u64, request: &Request<'_>, room: usize) -> Answer;
+    /// How long it waits for the next request before it rests.
+    fn patience(&self) -> Patience {
+        Patience::Endless
+    }
+    /// It has waited for so long.
+    fn rest(&mut self) {}
+}
+
+impl<F: FnMut(u64, &Request<'_>, usize) -> Answer> Serve for F {
+    fn answer(&mut self, badge: u64, request: &Request<'_>, room: usize) -> Answer {
+        self(badge, request, room)
+    }
+}
+
+/// As [`serve`].
+pub fn serve_and_rest(name: &str, receiver: Receiver, server: &mut impl Serve) -> i32 {
     let _ = io::close(READY);
     let mut texts = Vec::new();
-    let mut received = receiver.receive(Patience::Endless);
+    let mut received = receiver.receive(server.patience());
     loop {
         received = match received.map(|received| received.what) {
             Ok(What::Call { badge, message }) => {
-                let done = one(&message, &mut texts, |request, room| answer(badge, request, room));
-                send(receiver, &done.unwrap_or_else(Answer::error))
+                let done = one(&message, &mut texts, |request, room| server.answer(badge, request, room));
+                send(receiver, &done.unwrap_or_else(Answer::error), server.patience())
             }
-            Ok(_) | Err(Errno::EINTR) => receiver.receive(Patience::Endless),
+            Ok(_) | Err(Errno::EINTR) => receiver.receive(server.patience()),
+            Err(Errno::ETIMEDOUT) => {
+                server.rest();
+                receiver.receive(server.patience())
+            }
             Err(error) => {
                 eprintln!("{name}: {error}");
                 return 1;
@@ -70,17 +97,17 @@ fn one(
 }
 
 /// Answers the call, and receives the next one.
-fn send(receiver: Receiver, answer: &Answer) -> Result<Received, Errno> {
+fn send(receiver: Receiver, answer: &Answer, patience: Patience) -> Result<Received, Errno> {
     let message = Message { label: answer.label, words: answer.words };
     let Some((number, rights)) = answer.handle else {
-        return receiver.reply_receive(&message, Patience::Endless);
+        return receiver.reply_receive(&message, patience);
     };
     let mut cargo = Cargo::default();
     cargo.handles[0] = Parcel { number, rights };
     // (If it cannot be lent, to a caller that is not the kernel, there is no answer yet.)
-    match receiver.reply_carrying_receive(&message, &cargo, Patience::Endless) {
+    match receiver.reply_carrying_receive(&message, &cargo, patience) {
         Err(error @ (Errno::EBADF | Errno::EMFILE | Errno::EPERM | Errno::ENOMEM)) => {
-            receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, Patience::Endless)
+            receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, patience)
         }
         received => received,
     }

@@ -15,7 +15,7 @@ const PROTECTIVE: u8 = 0xee;
 const FIRST_LOGICAL: u32 = 5;
 
 /// The most links of a chain that are followed. (Linux numbers as many.)
-const LONGEST: u32 = 60;
+const LONGEST: usize = 60;
 
 /// What may be mounted of an extended partition: its first two sectors, as on Linux, so that nobody makes a file system of it by mistake.
 const SHOWN: u64 = 2;
@@ -68,7 +68,9 @@ pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) ->
     let Some(extended) = extended else { return Ok(()) };
     let mut number = FIRST_LOGICAL;
     let mut at = extended.start;
-    for _ in 0..LONGEST {
+    let mut seen = [0; LONGEST];
+    for link in 0..LONGEST {
+        seen[link] = at;
         let Some(sector) = read(disk, at, table)? else { return Ok(()) };
         let Some([logical, next, ..]) = parse(&sector) else { return table.note(Damage::Chain(at)) };
         if is_used(&logical) && !EXTENDED.contains(&logical.os_indicator) {
@@ -81,8 +83,8 @@ pub(crate) fn find(disk: &mut dyn Disk, entries: &Entries, table: &mut Table) ->
             return Ok(());
         }
         let there = extended.start + start(&next);
-        // Tools write chains in the order of the disk or not; what matters is that one ends.
-        if there == at || there >= extended.end || start(&next) == 0 {
+        // (Tools write chains in the order of the disk or not.)
+        if seen[..=link].contains(&there) || there >= extended.end {
             return table.note(Damage::Chain(at));
         }
         at = there;

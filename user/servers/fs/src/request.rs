@@ -98,7 +98,7 @@ impl<'a> Request<'a> {
 
     /// Whether the operation is for the directory itself, and has no path.
     pub fn has_no_path(&self) -> bool {
-        matches!(self.op, op::READDIR | op::PATH | op::STATFS | op::READ | op::WRITE | op::SYNC | op::CONTROL)
+        matches!(self.op, op::READDIR | op::PATH | op::STATFS | op::READ | op::WRITE | op::SYNC | op::CONTROL | op::CUT)
     }
 }
 

@@ -1,0 +1,67 @@
+//! What is in files: reading, writing, cutting, keeping.
+
+use alloc::vec::Vec;
+
+use quire_abi::Errno;
+use quire_abi::names::APPEND;
+use quire_fs::request::{Answer, Request};
+
+use crate::disk::Disk;
+use crate::error::errno;
+use crate::tree::Tree;
+
+/// The longest file: its length has 32 bits.
+const LONGEST: u64 = u32::MAX as u64;
+
+impl<D: Disk> Tree<D> {
+    /// Up to `room` bytes from a place on.
+    pub(crate) fn read(&mut self, slot: u32, at: u64, room: usize) -> Result<Answer, Errno> {
+        let inner = self.inner.get_mut();
+        let left = inner.stat(slot)?.len().saturating_sub(at);
+        let id = inner.nodes.get(slot).ok_or(Errno::ESTALE)?.id;
+        let mut bytes = Vec::new();
+        let len = room.min(usize::try_from(left).unwrap_or(usize::MAX));
+        bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+        bytes.resize(len, 0);
+        let read = inner.volume.fat.read(id, at, &mut bytes).map_err(errno)?;
+        bytes.truncate(read);
+        Ok(Answer::text(bytes))
+    }
+
+    /// Writes at a place, or at the end. Where there is not room for all, as much as there is room for is written.
+    pub(crate) fn write(&mut self, slot: u32, request: &Request<'_>) -> Result<Answer, Errno> {
+        let inner = self.inner.get_mut();
+        let end = inner.stat(slot)?.len();
+        let id = inner.nodes.get(slot).ok_or(Errno::ESTALE)?.id;
+        let at = if request.mode & APPEND != 0 { end } else { request.argument };
+        if at >= LONGEST {
+            return Err(Errno::EFBIG);
+        }
+        inner.volume.change()?;
+        let least = inner.volume.fat.info().cluster_size() as usize;
+        let mut bytes = request.text;
+        let done = loop {
+            match inner.volume.fat.write(id, at, bytes).map_err(errno) {
+                // A gap alone may be too much.
+                Err(Errno::ENOSPC) if bytes.len() > least && at <= end => bytes = &bytes[..bytes.len() / 2],
+                done => break done?,
+            }
+        };
+        Ok(Answer::done([done as u64, at, 0, 0, 0, 0]))
+    }
+
+    /// Makes a file so long; new bytes are zeros.
+    pub(crate) fn cut(&mut self, slot: u32, len: u64) -> Result<(), Errno> {
+        if len > LONGEST {
+            return Err(Errno::EFBIG);
+        }
+        let inner = self.inner.get_mut();
+        let node = inner.nodes.get(slot).ok_or(Errno::ESTALE)?;
+        if node.is_dir {
+            return Err(Errno::EISDIR);
+        }
+        let id = node.id;
+        inner.volume.change()?;
+        inner.volume.fat.truncate(id, len).map_err(errno)
+    }
+}

@@ -1,0 +1,193 @@
+//! What a file system lies on, and the cache of what is small: sectors of the allocation table, of directories, the edges of files.
+//!
+//! What is written goes to the disk at once, in the order in which it comes: the order is what a power cut leaves. The cache is for reading.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::fmt;
+
+use hadris_io::{Error, ErrorKind, ErrorType};
+use hadris_storage::sync::BlockDevice;
+use hadris_storage::{BlockIndex, BlockSize};
+use quire_abi::Errno;
+
+/// Bytes of a sector.
+pub const SECTOR: usize = 512;
+
+/// Bytes of a line of the cache; longer transfers go past it.
+const LINE: usize = 4096;
+
+/// The most lines: 1 MiB.
+const LINES: usize = 256;
+
+/// A disk or partition.
+pub trait Disk {
+    /// Its length in bytes.
+    fn len(&self) -> u64;
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Whether it cannot be written.
+    fn is_read_only(&self) -> bool;
+    /// Reads bytes from a place on, all of them.
+    fn read(&mut self, at: u64, to: &mut [u8]) -> Result<(), Errno>;
+    /// Writes bytes from a place on, all of them.
+    fn write(&mut self, at: u64, from: &[u8]) -> Result<(), Errno>;
+    /// What was written is kept from now on, whatever happens to the machine.
+    fn flush(&mut self) -> Result<(), Errno>;
+}
+
+struct Line {
+    bytes: Box<[u8]>,
+    used: u64,
+}
+
+struct Cached<D> {
+    disk: D,
+    lines: BTreeMap<u64, Line>,
+    /// Counts uses of lines.
+    now: u64,
+}
+
+impl<D: Disk> Cached<D> {
+    /// The line with this number, from the disk if it is not there. `None` without memory for it.
+    fn line(&mut self, number: u64) -> Result<Option<&mut Line>, Errno> {
+        self.now += 1;
+        if !self.lines.contains_key(&number) {
+            let at = number * LINE as u64;
+            let len = self.disk.len().saturating_sub(at).min(LINE as u64) as usize;
+            let mut bytes = Vec::new();
+            if bytes.try_reserve_exact(len).is_err() {
+                return Ok(None);
+            }
+            bytes.resize(len, 0);
+            self.disk.read(at, &mut bytes)?;
+            self.make_room();
+            self.lines.insert(number, Line { bytes: bytes.into_boxed_slice(), used: 0 });
+        }
+        let Some(line) = self.lines.get_mut(&number) else { return Ok(None) };
+        line.used = self.now;
+        Ok(Some(line))
+    }
+
+    /// Takes out the line that was not used for longest, if there are as many as there may be. O(lines).
+    fn make_room(&mut self) {
+        if self.lines.len() >= LINES
+            && let Some(oldest) = self.lines.iter().min_by_key(|(_, line)| line.used).map(|(number, _)| *number)
+        {
+            self.lines.remove(&oldest);
+        }
+    }
+
+    fn read(&mut self, mut at: u64, mut to: &mut [u8]) -> Result<(), Errno> {
+        if to.len() > LINE {
+            return self.disk.read(at, to);
+        }
+        while !to.is_empty() {
+            let within = (at % LINE as u64) as usize;
+            let here = to.len().min(LINE - within);
+            let (piece, rest) = to.split_at_mut(here);
+            match self.line(at / LINE as u64)? {
+                Some(line) => piece.copy_from_slice(line.bytes.get(within..within + here).ok_or(Errno::EIO)?),
+                None => self.disk.read(at, piece)?,
+            }
+            to = rest;
+            at += here as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, at: u64, from: &[u8]) -> Result<(), Errno> {
+        let written = self.disk.write(at, from);
+        let end = at + from.len() as u64;
+        let touched = at / LINE as u64..end.div_ceil(LINE as u64);
+        if written.is_err() {
+            // What is on the disk now, nobody knows.
+            self.lines.retain(|number, _| !touched.contains(number));
+            return written;
+        }
+        for (number, line) in self.lines.range_mut(touched) {
+            let start = number * LINE as u64;
+            let (first, last) = (at.max(start), end.min(start + line.bytes.len() as u64));
+            if first < last {
+                let source = &from[(first - at) as usize..(last - at) as usize];
+                line.bytes[(first - start) as usize..(last - start) as usize].copy_from_slice(source);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A disk as `hadris-fat` wants it. Copies are for the same disk and cache.
+pub struct Device<D>(Rc<RefCell<Cached<D>>>);
+
+impl<D> Clone for Device<D> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<D: Disk> Device<D> {
+    /// For a disk.
+    pub fn new(disk: D) -> Self {
+        Self(Rc::new(RefCell::new(Cached { disk, lines: BTreeMap::new(), now: 0 })))
+    }
+
+    /// Does something with the disk itself.
+    pub fn with<R>(&self, with: impl FnOnce(&mut D) -> R) -> R {
+        with(&mut self.0.borrow_mut().disk)
+    }
+}
+
+/// What a disk has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure(pub Errno);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl core::error::Error for Failure {}
+
+impl<D> ErrorType for Device<D> {
+    type Error = Failure;
+}
+
+fn failed(errno: Errno) -> Error<Failure> {
+    match errno {
+        Errno::EROFS => Error::new(ErrorKind::ReadOnly, "the disk is read-only"),
+        errno => Error::device(Failure(errno), "the disk"),
+    }
+}
+
+impl<D: Disk> BlockDevice for Device<D> {
+    fn block_size(&self) -> BlockSize {
+        const { BlockSize::new(SECTOR as u32).unwrap() }
+    }
+
+    fn block_count(&self) -> u64 {
+        self.with(|disk| disk.len()) / SECTOR as u64
+    }
+
+    fn writable(&self) -> bool {
+        !self.with(|disk| disk.is_read_only())
+    }
+
+    fn read_blocks(&mut self, first: BlockIndex, to: &mut [u8]) -> Result<(), Error<Failure>> {
+        self.0.borrow_mut().read(first.get() * SECTOR as u64, to).map_err(failed)
+    }
+
+    fn write_blocks(&mut self, first: BlockIndex, from: &[u8]) -> Result<(), Error<Failure>> {
+        self.0.borrow_mut().write(first.get() * SECTOR as u64, from).map_err(failed)
+    }
+
+    fn flush(&mut self) -> Result<(), Error<Failure>> {
+        self.with(|disk| disk.flush()).map_err(failed)
+    }
+}

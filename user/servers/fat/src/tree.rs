@@ -1,0 +1,247 @@
+//! Names, and what may be said of nodes. FAT knows no owners: all is root's, everybody may read and execute it, and of the permissions to
+//! write a file has an attribute for none.
+
+use core::cell::RefCell;
+
+use hadris_fs::{Attributes, Metadata, Name};
+use quire_abi::Errno;
+use quire_abi::layout::mode;
+use quire_abi::names::node::STORED;
+use quire_fs::request::{Answer, Found};
+use quire_fs::walk::{Follow, Last, Names, Walked, walk};
+use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
+
+use crate::disk::Disk;
+use crate::error::errno;
+use crate::nodes::{Nodes, ROOT};
+use crate::volume::{Volume, nanoseconds};
+
+/// The longest name: 255 units of UTF-16, of which each may take three bytes.
+const NAME_MAX: usize = 765;
+
+/// Permissions of directories and files, and of a file that may not be written.
+const PERMISSIONS: u32 = 0o755;
+const READ_ONLY: u32 = 0o555;
+
+/// See the module.
+pub struct Tree<D: Disk> {
+    pub(crate) inner: RefCell<Inner<D>>,
+    /// Whether the caller is in a group beside its first one.
+    is_caller_in: fn(u32) -> bool,
+}
+
+/// The file system and its nodes.
+pub(crate) struct Inner<D: Disk> {
+    pub volume: Volume<D>,
+    pub nodes: Nodes,
+}
+
+/// Who asks.
+pub(crate) struct Asker {
+    identity: (u32, u32),
+    is_caller_in: fn(u32) -> bool,
+}
+
+impl Who for Asker {
+    fn user(&self) -> u32 {
+        self.identity.0
+    }
+    fn group(&self) -> u32 {
+        self.identity.1
+    }
+    fn is_also_in(&self, group: u32) -> bool {
+        (self.is_caller_in)(group)
+    }
+}
+
+/// The end of a path, where something is to be done.
+pub(crate) struct End {
+    /// The directory where the last part is.
+    pub directory: u32,
+    /// The last part.
+    pub last: Last,
+    /// What is there.
+    pub node: Option<u32>,
+    /// Whether slashes follow.
+    pub slash: bool,
+}
+
+impl End {
+    /// The last part's name, or nothing for `.`, `..` and an empty path.
+    pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match &self.last {
+            Last::Name(range) => path.get(range.clone()),
+            _ => None,
+        }
+    }
+}
+
+impl<D: Disk> Inner<D> {
+    /// What a directory has of a name.
+    pub fn child(&mut self, directory: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
+        let place = self.nodes.get(directory).ok_or(Errno::ENOENT)?.id;
+        let id = match self.volume.fat.lookup(place, Name::new(name)).map_err(errno) {
+            Err(Errno::ENOENT) => return Ok(None),
+            id => id?,
+        };
+        let is_dir = match self.volume.fat.stat(id) {
+            Ok(metadata) => metadata.file_type().is_dir(),
+            Err(error) => {
+                self.volume.fat.forget(id, 1);
+                return Err(errno(error));
+            }
+        };
+        self.enter(id, directory, is_dir).map(Some)
+    }
+
+    /// Enters a node that was pinned.
+    pub fn enter(&mut self, id: hadris_fs::NodeId, parent: u32, is_dir: bool) -> Result<u32, Errno> {
+        match self.nodes.enter(id, parent, is_dir) {
+            Ok((slot, dropped)) => {
+                if let Some(dropped) = dropped {
+                    self.volume.fat.forget(dropped, 1);
+                }
+                Ok(slot)
+            }
+            Err(error) => {
+                self.volume.fat.forget(id, 1);
+                Err(error)
+            }
+        }
+    }
+
+    /// A node is gone.
+    pub fn forget(&mut self, slot: u32) {
+        if let Some(id) = self.nodes.remove(slot) {
+            self.volume.fat.forget(id, 1);
+        }
+    }
+
+    /// What the file system knows of a node. ENOENT.
+    pub fn stat(&mut self, slot: u32) -> Result<Metadata, Errno> {
+        let id = self.nodes.get(slot).ok_or(Errno::ENOENT)?.id;
+        self.volume.fat.stat(id).map_err(errno)
+    }
+}
+
+/// Type and permissions.
+fn mode_of(metadata: &Metadata) -> u32 {
+    match metadata.file_type().is_dir() {
+        true => mode::DIR | PERMISSIONS,
+        false if metadata.attributes().contains(Attributes::READ_ONLY) => mode::REG | READ_ONLY,
+        false => mode::REG | PERMISSIONS,
+    }
+}
+
+impl<D: Disk> Tree<D> {
+    /// Of a file system. Numbers begin at a random one.
+    pub fn new(volume: Volume<D>, random: u32, is_caller_in: fn(u32) -> bool) -> Self {
+        let nodes = Nodes::new(volume.fat.root(), random);
+        Self { inner: RefCell::new(Inner { volume, nodes }), is_caller_in }
+    }
+
+    /// Whether it may not be written.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.borrow().volume.is_read_only()
+    }
+
+    /// Whether something was changed since [`Tree::sync`].
+    pub fn is_changed(&self) -> bool {
+        self.inner.borrow().volume.is_changed()
+    }
+
+    /// What was changed is kept from now on.
+    pub fn sync(&mut self) -> Result<(), Errno> {
+        self.inner.get_mut().volume.sync()
+    }
+
+    pub(crate) fn asker(&self, identity: (u32, u32)) -> Asker {
+        Asker { identity, is_caller_in: self.is_caller_in }
+    }
+
+    /// Type, permissions and owner of a node.
+    pub(crate) fn owned(&self, slot: u32) -> Result<Owned, Errno> {
+        if slot == ROOT {
+            return Ok(Owned { mode: mode::DIR | PERMISSIONS, user: 0, group: 0 });
+        }
+        let metadata = self.inner.borrow_mut().stat(slot)?;
+        Ok(Owned { mode: mode_of(&metadata), user: 0, group: 0 })
+    }
+
+    /// EACCES unless the caller may access a node in these ways.
+    pub(crate) fn check(&self, identity: (u32, u32), slot: u32, wanted: u32) -> Result<(), Errno> {
+        let may = self.owned(slot)?.permits(&self.asker(identity), wanted);
+        if may { Ok(()) } else { Err(Errno::EACCES) }
+    }
+
+    /// Whether the caller may add to a directory and remove from it: EACCES; EROFS.
+    pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
+        self.check(identity, directory, WRITE | EXECUTE)?;
+        self.inner.borrow_mut().volume.change()
+    }
+
+    /// Walks a path: to its end, or the answer that stops it before.
+    pub(crate) fn end(
+        &self,
+        identity: (u32, u32),
+        start: u32,
+        path: &[u8],
+        follow: Follow,
+    ) -> Result<Result<End, Answer>, Errno> {
+        match walk(self, &self.asker(identity), start, path, follow)? {
+            Walked::End { directory, last, node, slash } => Ok(Ok(End { directory, last, node, slash })),
+            Walked::Up(behind) => Ok(Err(Answer::up(behind))),
+            Walked::Link(..) => Err(Errno::EIO),
+        }
+    }
+
+    /// ENOTDIR if slashes follow what is no directory.
+    pub(crate) fn check_slash(&self, end: &End) -> Result<(), Errno> {
+        let is_other = end.slash && end.node.is_some_and(|node| !self.is_dir(node));
+        if is_other { Err(Errno::ENOTDIR) } else { Ok(()) }
+    }
+
+    /// The answer that names a node.
+    pub(crate) fn found(&self, slot: u32) -> Result<Answer, Errno> {
+        let mut inner = self.inner.borrow_mut();
+        let metadata = inner.stat(slot)?;
+        let modified = nanoseconds(metadata.modified());
+        let stored = if metadata.file_type().is_file() { STORED } else { 0 };
+        let found = Found {
+            number: inner.nodes.number(slot),
+            mode: mode_of(&metadata) | stored,
+            // (Of a directory it says that nobody counts those in it.)
+            links: 1,
+            size: metadata.len(),
+            modified,
+            changed: modified,
+            ..Found::default()
+        };
+        Ok(Answer::done(found.to_words()))
+    }
+}
+
+impl<D: Disk> Names for Tree<D> {
+    type Node = u32;
+
+    const NAME_MAX: usize = NAME_MAX;
+
+    fn root(&self) -> u32 {
+        ROOT
+    }
+    fn is_dir(&self, node: u32) -> bool {
+        self.inner.borrow().nodes.get(node).is_some_and(|node| node.is_dir)
+    }
+    fn is_link(&self, _: u32) -> bool {
+        false
+    }
+    fn parent(&self, directory: u32) -> u32 {
+        self.inner.borrow().nodes.get(directory).map_or(ROOT, |node| node.parent)
+    }
+    fn child(&self, directory: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
+        self.inner.borrow_mut().child(directory, name)
+    }
+    fn may_search(&self, directory: u32, who: &impl Who) -> bool {
+        self.owned(directory).is_ok_and(|owned| owned.permits(who, EXECUTE))
+    }
+}
