@@ -80,7 +80,12 @@ _Noreturn void start(long *stack)
 	line("syncfs", call(SYS_syncfs, fd, 0, 0, 0, 0, 0));
 
 	line("unlink", call(SYS_unlinkat, AT_FDCWD, (long)name, 0, 0, 0, 0));
-	line("stale", call(SYS_pread, fd, (long)text, 1, 0, 0, 0));
-	line("stale", call(SYS_pwrite, fd, (long)text, 1, 0, 0, 0));
+	line("removed", call(SYS_pread, fd, (long)text, 1, 0, 0, 0));
+	line("removed", call(SYS_pwrite, fd, (long)text, 1, 0, 0, 0));
+	line("gone", call(SYS_openat, AT_FDCWD, (long)name, O_RDWR, 0, 0, 0));
+	/* Another one of that name is another file. */
+	long third = call(SYS_openat, AT_FDCWD, (long)name, O_RDWR | O_CREAT, 0644, 0, 0);
+	call(SYS_write, third, (long)"new", 3, 0, 0, 0);
+	line("replaced", call(SYS_lseek, third, 0, 2, 0, 0, 0));
 	leave(0);
 }

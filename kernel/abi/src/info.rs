@@ -205,11 +205,20 @@ pub struct MountInfo {
     pub path: [u8; 64],
     /// The name of its kind, NUL-padded.
     pub kind: [u8; 16],
+    /// What lies there, NUL-padded; empty if it is nothing with a name.
+    pub source: [u8; 32],
+    /// [`MountInfo::READ_ONLY`].
+    pub flags: u64,
+}
+
+impl MountInfo {
+    /// In [`MountInfo::flags`]: nobody may write there.
+    pub const READ_ONLY: u64 = 1;
 }
 
 impl Default for MountInfo {
     fn default() -> Self {
-        Self { device: 0, path: [0; 64], kind: [0; 16] }
+        Self { device: 0, path: [0; 64], kind: [0; 16], source: [0; 32], flags: 0 }
     }
 }
 
@@ -311,7 +320,7 @@ const _: () = {
     assert!(size_of::<RegionInfo>() == 48);
     assert!(size_of::<CpuInfo>() == 64);
     assert!(size_of::<ProcessInfo>() == 128);
-    assert!(size_of::<MountInfo>() == 88);
+    assert!(size_of::<MountInfo>() == 128);
     assert!(size_of::<NodeInfo>() == NODES);
     assert!(size_of::<SystemInfo>() == 176);
     assert!(size_of::<Books>() == 64);

@@ -23,6 +23,7 @@ use super::timerfd::TimerFd;
 use crate::archive::Node;
 use crate::console::tty;
 use crate::names::found::Name;
+use crate::names::opened;
 use crate::task::process::Process;
 use crate::task::thread::current;
 
@@ -146,6 +147,11 @@ impl OpenFile {
             is_watched: AtomicBool::new(false),
         };
         OPEN.fetch_add(1, Ordering::Relaxed);
+        if let Object::Name(name) = &file.object
+            && name.is_stored()
+        {
+            opened::note(name.place);
+        }
         Ok(KArc::try_new(file)?)
     }
 
@@ -191,6 +197,7 @@ impl Drop for OpenFile {
             Object::Pipe(pipe, side) => pipe.close(*side),
             Object::Epoll(epoll) => epoll.close(),
             Object::TimerFd(timer) => timer.close(),
+            Object::Name(name) if name.is_stored() => opened::forget(name.place),
             _ => {}
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);

@@ -9,6 +9,7 @@
 //! - [`known`]: its part among what is kept.
 //! - [`found`]: what a server answers, checked.
 //! - [`held`]: what links of /proc lead to.
+//! - [`opened`]: which stored files may be open.
 //! - [`snapshot`]: copies of stored files, to be executed and mapped.
 //!
 //! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
@@ -18,6 +19,7 @@ pub mod held;
 pub mod kept;
 mod known;
 pub mod mounts;
+pub mod opened;
 pub mod path;
 pub mod snapshot;
 pub mod walk;

@@ -31,8 +31,16 @@ const FIRST_DEVICE: u32 = 0x10;
 /// The endpoint to call, and the sender's badge.
 type Server = (KArc<Endpoint>, u64);
 
-/// The name of a kind of file system, NUL-padded.
-pub type Kind = [u8; 16];
+/// What a server says of the file system that it mounts.
+#[derive(Clone, Copy, Default)]
+pub struct Kind {
+    /// The name of its kind, NUL-padded.
+    pub name: [u8; 16],
+    /// What it lies on, NUL-padded; empty if that has no name.
+    pub source: [u8; 32],
+    /// Nobody may write there.
+    pub is_read_only: bool,
+}
 
 struct Mount {
     /// The directory of the archive that it covers.
@@ -168,9 +176,9 @@ pub fn with_device(device: u32) -> Option<u16> {
     (usize::from(mount) < MOST).then_some(mount)
 }
 
-/// The name of a mount's kind; `None` behind the last mount.
+/// What is said of a mount; `None` behind the last one.
 pub fn kind(mount: u16) -> Option<Kind> {
     let count = COUNT.load(Ordering::Acquire);
     let mount = MOUNTS[..count].get(usize::from(mount))?;
-    Some(mount.server.lock().as_ref().map_or([0; 16], |(_, kind)| *kind))
+    Some(mount.server.lock().as_ref().map_or(Kind::default(), |(_, kind)| *kind))
 }

@@ -75,7 +75,7 @@ fn of_mount(mount: u16) -> Result<Statfs, Errno> {
         bavail: word(names::FREE),
         files: word(names::FILES),
         ffree: word(names::FREE_FILES),
-        ..sized(0, 0)
+        ..sized(0, if mounts::kind(mount).is_some_and(|kind| kind.is_read_only) { fs::RDONLY } else { 0 })
     })
 }
 

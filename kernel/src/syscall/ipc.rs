@@ -12,7 +12,7 @@ use crate::ipc::cargo::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
-use crate::names::kept;
+use crate::names::{Place, kept, mounts, opened};
 use crate::task::thread::current;
 use crate::vm::{Cpu, Object};
 
@@ -58,6 +58,15 @@ pub fn mint(a: Args) -> Answer {
 pub fn forget(a: Args) -> Answer {
     kept::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
     Ok(0)
+}
+
+/// Whether the file with the number x2 may be open, of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
+pub fn opened(a: Args) -> Answer {
+    let mut may_be = false;
+    mounts::each_of(&receiver(a.uint(0))?, Some(a.word(1) as u64), |mount| {
+        may_be |= Place::new(mount, a.word(2) as u64).is_some_and(opened::may_be);
+    });
+    Ok(usize::from(may_be))
 }
 
 /// Calls by the sender x0.

@@ -389,6 +389,7 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_PROCESS_TEXT => inspect::process_text(a);
     QUIRE_PROCESS_SET => inspect::process_set(a);
     QUIRE_FORGET => ipc::forget(a);
+    QUIRE_OPENED => ipc::opened(a);
     QUIRE_DEVICE => quire::device(a);
     QUIRE_DEVICE_INFO => device::info(a);
     QUIRE_DEVICE_PROPERTY => device::property(a);

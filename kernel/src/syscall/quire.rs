@@ -62,8 +62,10 @@ fn mount_info(index: usize) -> Result<Option<MountInfo>, Errno> {
     let over = archive::by_number(mounts::covered(mount)).ok_or(Errno::ENOENT)?;
     let len = over.path(&mut path).unwrap_or(0);
     path[len..].fill(0);
-    let kind = if mount == mounts::ARCHIVE { *b"rootfs\0\0\0\0\0\0\0\0\0\0" } else { kind };
-    Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind }))
+    let is_archive = mount == mounts::ARCHIVE;
+    let name = if is_archive { *b"rootfs\0\0\0\0\0\0\0\0\0\0" } else { kind.name };
+    let flags = if is_archive || kind.is_read_only { MountInfo::READ_ONLY } else { 0 };
+    Ok(Some(MountInfo { device: mounts::device(mount).into(), path, kind: name, source: kind.source, flags }))
 }
 
 /// A part of an area of the process x4, or of the caller's for 0. A process that has ended has none.
@@ -123,16 +125,24 @@ pub fn poweroff(a: Args) -> Answer {
     power::off(a.uint(1))
 }
 
-/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes.
+/// Mounts the server of the sender x2 over the directory x1; x3 names its kind, in 15 bytes, and x4, unless it is null, what it lies on, in 31 bytes. Nobody
+/// may write there if x5 is 1.
 pub fn mount(a: Args) -> Answer {
     control(a, Control::MOUNT)?;
     let server = current().process().handles.with(a.uint(2), |handle| match &handle.target {
         Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
         _ => Err(Errno::EPERM),
     })?;
-    let mut kind = mounts::Kind::default();
-    let len = uaccess::get_string(&mut kind, a.addr(3))?.len();
-    kind[len..].fill(0);
+    if a.word(5) > 1 {
+        return Err(Errno::EINVAL);
+    }
+    let mut kind = mounts::Kind { is_read_only: a.word(5) == 1, ..mounts::Kind::default() };
+    let len = uaccess::get_string(&mut kind.name, a.addr(3))?.len();
+    kind.name[len..].fill(0);
+    if let Some(source) = a.opt_addr(4) {
+        let len = uaccess::get_string(&mut kind.source, source)?.len();
+        kind.source[len..].fill(0);
+    }
     let over = lookup::covered(&mut Path::from_user(a.addr(1))?)?;
     mounts::mount(over, server, kind)?;
     Ok(0)

@@ -79,14 +79,23 @@ pub fn stat(path: &CStr, flags: u32) -> Result<Stat, Errno> {
 
 /// Mounts the file system of a server, which is called by this sender, over a directory; `kind` has 15 bytes at most. Needs the right to mount.
 pub fn mount(path: &CStr, server: Sender, kind: &CStr) -> Result<(), Errno> {
+    mount_of(path, server, kind, None, false)
+}
+
+/// The same, of what lies on something with a name, and where perhaps nobody may write.
+pub fn mount_of(
+    path: &CStr,
+    server: Sender,
+    kind: &CStr,
+    source: Option<&CStr>,
+    is_read_only: bool,
+) -> Result<(), Errno> {
+    let source = source.map_or(0, |source| source.as_ptr() as usize);
+    let names = [path.as_ptr() as usize, server.0 as usize, kind.as_ptr() as usize, source];
+    let [path, server, kind, source] = names;
+    let control = handles::control() as usize;
     // SAFETY: the kernel reads terminated strings.
-    unsafe {
-        sys::call(
-            nr::QUIRE_MOUNT,
-            [handles::control() as usize, path.as_ptr() as usize, server.0 as usize, kind.as_ptr() as usize],
-        )
-    }
-    .map(drop)
+    unsafe { sys::call(nr::QUIRE_MOUNT, [control, path, server, kind, source, usize::from(is_read_only)]) }.map(drop)
 }
 
 /// Moves the file position: from the start (0), here (1) or the end (2).

@@ -43,7 +43,7 @@ impl<D: Disk> Tree<D> {
         }
     }
 
-    /// What is open of the file answers ESTALE from then on: nobody says what is open.
+    /// A file that is open lies [aside](crate::aside) from then on.
     pub(crate) fn remove(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let is_rmdir = request.argument as u32 & at::REMOVEDIR != 0;
         let name = match &end.last {
@@ -64,6 +64,9 @@ impl<D: Disk> Tree<D> {
             _ => {}
         }
         let inner = self.inner.get_mut();
+        if !is_rmdir && self.kernel.is_open(inner.nodes.number(node)) {
+            return inner.set_aside(end.directory, name, node).map(|()| Answer::default());
+        }
         let place = inner.nodes.get(end.directory).ok_or(Errno::ENOENT)?.id;
         match is_rmdir {
             true => inner.volume.fat.rmdir(place, Name::new(name)),
@@ -98,7 +101,7 @@ impl<D: Disk> Tree<D> {
         }
         // (The root has no entry where it could stand.)
         if !wanted.is_empty() && slot != ROOT {
-            inner.volume.change()?;
+            inner.change()?;
             let id = inner.nodes.get(slot).ok_or(Errno::ENOENT)?.id;
             inner.volume.fat.setattr(id, &wanted).map_err(errno)?;
         }

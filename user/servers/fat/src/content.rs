@@ -37,11 +37,16 @@ impl<D: Disk> Tree<D> {
         if at >= LONGEST {
             return Err(Errno::EFBIG);
         }
-        inner.volume.change()?;
+        inner.change()?;
+        let mut is_swept = false;
         let least = inner.volume.fat.info().cluster_size() as usize;
         let mut bytes = request.text;
         let done = loop {
             match inner.volume.fat.write(id, at, bytes).map_err(errno) {
+                Err(Errno::ENOSPC) if inner.aside.has_files() && !is_swept => {
+                    inner.sweep(&*self.kernel);
+                    is_swept = true;
+                }
                 // A gap alone may be too much.
                 Err(Errno::ENOSPC) if bytes.len() > least && at <= end => bytes = &bytes[..bytes.len() / 2],
                 done => break done?,
@@ -61,7 +66,7 @@ impl<D: Disk> Tree<D> {
             return Err(Errno::EISDIR);
         }
         let id = node.id;
-        inner.volume.change()?;
+        inner.change()?;
         inner.volume.fat.truncate(id, len).map_err(errno)
     }
 }

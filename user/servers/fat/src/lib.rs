@@ -10,7 +10,7 @@
 //! - [`error`]: errors of `hadris-fat` as errno.
 //! - [`volume`]: the file system, whether it may be written, times.
 //! - [`nodes`]: files and directories by number.
-//! - [`tree`]: names, and what may be said of nodes.
+//! - [`tree`], `aside`: names, and what may be said of nodes; files that were removed while they were open.
 //! - `open`, `content`, `change`, `rename`, `list`: the operations.
 //! - `serve`: requests and answers.
 
@@ -18,6 +18,7 @@
 
 extern crate alloc;
 
+mod aside;
 mod change;
 mod content;
 pub mod disk;

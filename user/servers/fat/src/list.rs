@@ -10,6 +10,7 @@ use quire_fs::records::Records;
 use quire_fs::request::{Answer, TEXT_MAX};
 use quire_fs::walk::Names;
 
+use crate::aside::is_hidden;
 use crate::disk::Disk;
 use crate::error::errno;
 use crate::nodes::ROOT;
@@ -48,6 +49,9 @@ impl<D: Disk> Tree<D> {
             let number = known.unwrap_or(UNKNOWN + entry.node().get() % UNKNOWN);
             let kind = if entry.file_type().is_dir() { mode::DIR } else { mode::REG };
             cursor = entry.next_cursor();
+            if is_hidden(slot, entry.name().as_bytes()) {
+                continue;
+            }
             if !records.push(entry.name().as_bytes(), number, kind, cursor.into_raw() + FIRST)? {
                 break;
             }
@@ -69,6 +73,9 @@ impl<D: Disk> Tree<D> {
         let mut at = slot;
         while at != ROOT {
             let node = *inner.nodes.get(at).ok_or(Errno::ENOENT)?;
+            if inner.aside.is_it(node.parent) {
+                return Err(Errno::ENOENT);
+            }
             let parent = inner.nodes.get(node.parent).ok_or(Errno::ENOENT)?.id;
             let mut cursor = DirCursor::from_raw(0);
             let entry = loop {

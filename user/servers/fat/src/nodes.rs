@@ -28,7 +28,7 @@ pub struct Node {
     pub parent: u32,
     /// Whether it is a directory.
     pub is_dir: bool,
-    /// How many nodes are below it.
+    /// How many nodes are below it, and whether it stays without any.
     children: u32,
     used: u64,
 }
@@ -147,6 +147,11 @@ impl Nodes {
         self.by_id.remove(&node.id);
         self.count(node.parent, -1);
         Some(node.id)
+    }
+
+    /// A node makes no room for others.
+    pub fn keep(&mut self, slot: u32) {
+        self.count(slot, 1);
     }
 
     /// A node is in another directory now.

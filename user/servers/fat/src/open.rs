@@ -56,7 +56,7 @@ impl<D: Disk> Tree<D> {
         }
         self.check(request.identity, node, wanted)?;
         if wanted & WRITE != 0 {
-            self.inner.borrow_mut().volume.change()?;
+            self.inner.borrow_mut().change()?;
         }
         if cuts {
             self.cut(node, 0)?;
@@ -66,6 +66,16 @@ impl<D: Disk> Tree<D> {
 
     /// Makes a file or directory; the caller may write to the directory.
     pub(crate) fn make(&mut self, directory: u32, name: &[u8], is_dir: bool) -> Result<u32, Errno> {
+        match self.try_make(directory, name, is_dir) {
+            Err(Errno::ENOSPC) if self.has_removed() => {
+                self.sweep();
+                self.try_make(directory, name, is_dir)
+            }
+            made => made,
+        }
+    }
+
+    fn try_make(&mut self, directory: u32, name: &[u8], is_dir: bool) -> Result<u32, Errno> {
         let inner = self.inner.get_mut();
         let place = inner.nodes.get(directory).ok_or(Errno::ENOENT)?.id;
         let name = Name::new(name);

@@ -14,7 +14,7 @@ use crate::tree::{End, Tree};
 const NOREPLACE: u64 = 1;
 
 impl<D: Disk> Tree<D> {
-    /// What is open of a file that is replaced answers ESTALE from then on.
+    /// A file that is replaced while it is open lies [aside](crate::aside) from then on.
     pub(crate) fn rename(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let flags = request.argument;
         if flags & !NOREPLACE != 0 {
@@ -53,10 +53,15 @@ impl<D: Disk> Tree<D> {
             if self.is_dir(there) && !self.is_empty(there)? {
                 return Err(Errno::ENOTEMPTY);
             }
-            // What is pinned is not replaced.
             let inner = self.inner.get_mut();
-            inner.volume.fat.close(id).map_err(errno)?;
-            inner.forget(there);
+            if !inner.nodes.get(there).is_some_and(|node| node.is_dir) && self.kernel.is_open(inner.nodes.number(there))
+            {
+                inner.set_aside(to, new, there)?;
+            } else {
+                // What is pinned is not replaced.
+                inner.volume.fat.close(id).map_err(errno)?;
+                inner.forget(there);
+            }
         }
         let inner = self.inner.get_mut();
         let renamed = inner.volume.fat.rename(from_id, Name::new(old), to_id, Name::new(new), RenameMode::Replace);

@@ -1,6 +1,7 @@
 //! Names, and what may be said of nodes. FAT knows no owners: all is root's, everybody may read and execute it, and of the permissions to
 //! write a file has an attribute for none.
 
+use alloc::boxed::Box;
 use core::cell::RefCell;
 
 use hadris_fs::{Attributes, Metadata, Name};
@@ -11,6 +12,7 @@ use quire_fs::request::{Answer, Found};
 use quire_fs::walk::{Follow, Last, Names, Walked, walk};
 use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 
+use crate::aside::{Aside, is_hidden};
 use crate::disk::Disk;
 use crate::error::errno;
 use crate::nodes::{Nodes, ROOT};
@@ -26,23 +28,31 @@ const READ_ONLY: u32 = 0o555;
 /// See the module.
 pub struct Tree<D: Disk> {
     pub(crate) inner: RefCell<Inner<D>>,
-    /// Whether the caller is in a group beside its first one.
-    is_caller_in: fn(u32) -> bool,
+    pub(crate) kernel: Box<dyn Kernel>,
+}
+
+/// What the kernel is asked, or what stands for it in tests.
+pub trait Kernel {
+    /// Whether the caller is in this group beside its first one.
+    fn is_caller_in(&self, group: u32) -> bool;
+    /// Whether the file with this number may be open.
+    fn is_open(&self, number: u64) -> bool;
 }
 
 /// The file system and its nodes.
 pub(crate) struct Inner<D: Disk> {
     pub volume: Volume<D>,
     pub nodes: Nodes,
+    pub aside: Aside,
 }
 
 /// Who asks.
-pub(crate) struct Asker {
+pub(crate) struct Asker<'a> {
     identity: (u32, u32),
-    is_caller_in: fn(u32) -> bool,
+    kernel: &'a dyn Kernel,
 }
 
-impl Who for Asker {
+impl Who for Asker<'_> {
     fn user(&self) -> u32 {
         self.identity.0
     }
@@ -50,7 +60,7 @@ impl Who for Asker {
         self.identity.1
     }
     fn is_also_in(&self, group: u32) -> bool {
-        (self.is_caller_in)(group)
+        self.kernel.is_caller_in(group)
     }
 }
 
@@ -80,6 +90,9 @@ impl<D: Disk> Inner<D> {
     /// What a directory has of a name.
     pub fn child(&mut self, directory: u32, name: &[u8]) -> Result<Option<u32>, Errno> {
         let place = self.nodes.get(directory).ok_or(Errno::ENOENT)?.id;
+        if is_hidden(directory, name) {
+            return Ok(None);
+        }
         let id = match self.volume.fat.lookup(place, Name::new(name)).map_err(errno) {
             Err(Errno::ENOENT) => return Ok(None),
             id => id?,
@@ -135,9 +148,9 @@ fn mode_of(metadata: &Metadata) -> u32 {
 
 impl<D: Disk> Tree<D> {
     /// Of a file system. Numbers begin at a random one.
-    pub fn new(volume: Volume<D>, random: u32, is_caller_in: fn(u32) -> bool) -> Self {
+    pub fn new(volume: Volume<D>, random: u32, kernel: Box<dyn Kernel>) -> Self {
         let nodes = Nodes::new(volume.fat.root(), random);
-        Self { inner: RefCell::new(Inner { volume, nodes }), is_caller_in }
+        Self { inner: RefCell::new(Inner { volume, nodes, aside: Aside::default() }), kernel }
     }
 
     /// Whether it may not be written.
@@ -152,11 +165,12 @@ impl<D: Disk> Tree<D> {
 
     /// What was changed is kept from now on.
     pub fn sync(&mut self) -> Result<(), Errno> {
+        self.sweep();
         self.inner.get_mut().volume.sync()
     }
 
-    pub(crate) fn asker(&self, identity: (u32, u32)) -> Asker {
-        Asker { identity, is_caller_in: self.is_caller_in }
+    pub(crate) fn asker(&self, identity: (u32, u32)) -> Asker<'_> {
+        Asker { identity, kernel: &*self.kernel }
     }
 
     /// Type, permissions and owner of a node.
@@ -177,7 +191,7 @@ impl<D: Disk> Tree<D> {
     /// Whether the caller may add to a directory and remove from it: EACCES; EROFS.
     pub(crate) fn check_writable(&self, identity: (u32, u32), directory: u32) -> Result<(), Errno> {
         self.check(identity, directory, WRITE | EXECUTE)?;
-        self.inner.borrow_mut().volume.change()
+        self.inner.borrow_mut().change()
     }
 
     /// Walks a path: to its end, or the answer that stops it before.
@@ -211,7 +225,7 @@ impl<D: Disk> Tree<D> {
             number: inner.nodes.number(slot),
             mode: mode_of(&metadata) | stored,
             // (Of a directory it says that nobody counts those in it.)
-            links: 1,
+            links: u32::from(!inner.nodes.get(slot).is_some_and(|node| inner.aside.is_it(node.parent))),
             size: metadata.len(),
             modified,
             changed: modified,

@@ -285,3 +285,60 @@ fn what_is_no_file_system_is_not_mounted() {
     let (status, _) = checked("larger.img", &bytes);
     assert_eq!(status, 0);
 }
+
+#[test]
+fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
+    let mut served = mounted(made("aside.img", 16 << 10, &["-F", "16"])).unwrap();
+    let free = |served: &mut common::Served| served.ask(op::STATFS, 0, "", 0).unwrap().words[statfs::FREE];
+    served.sync().unwrap();
+    let before = free(&mut served);
+    served.mkdir("dir").unwrap();
+    let removed = served.put("dir/removed", &noise(50_000, 1)).unwrap();
+    let replaced = served.put("dir/replaced", b"old").unwrap();
+    served.put("dir/new", b"new").unwrap();
+    served.opened.0.borrow_mut().extend([removed, replaced]);
+    served.unlink("dir/removed").unwrap();
+    served.rename("dir/new", "dir/replaced", 0).unwrap();
+    assert_eq!(served.list("dir").unwrap(), [".", "..", "replaced"]);
+    assert_eq!(served.list("").unwrap()[2..], ["dir"]);
+    assert_eq!(served.content("dir/replaced").unwrap(), b"new");
+    served.unlink("dir/replaced").unwrap();
+    served.rmdir("dir").unwrap();
+    for _ in 0..2 {
+        assert_eq!(served.read(removed, 0).unwrap(), noise(4096, 1));
+        assert_eq!(served.read(replaced, 0).unwrap(), b"old");
+        served.is_clean("aside.img");
+    }
+    assert_eq!(served.append(removed, b"more"), Ok((4, 50_000)));
+    assert_eq!(served.ask(op::LOOKUP, removed, "", 0).unwrap().words[node::MODE] >> 32, 0);
+    assert_eq!(served.ask(op::PATH, removed, "", 0), Err(Errno::ENOENT));
+    assert_eq!(served.lookup(".quire-removed"), Err(Errno::ENOENT));
+    // The machine stops now: the next one finds what was left, and removes it.
+    served.sync().unwrap();
+    let mut next = mounted(served.bytes()).unwrap();
+    next.put("file", b"x").unwrap();
+    assert_eq!(next.list("").unwrap()[2..], ["file"]);
+    next.unlink("file").unwrap();
+    next.is_clean("aside.img");
+    assert_eq!(free(&mut next), before);
+    // Here they are closed.
+    served.opened.0.borrow_mut().clear();
+    served.sync().unwrap();
+    assert_eq!(served.read(removed, 0), Err(Errno::ESTALE));
+    assert_eq!(free(&mut served), before);
+    served.is_clean("aside.img");
+}
+
+/// What is not open any more makes room.
+#[test]
+fn removed_files_make_room_when_they_are_closed() {
+    let mut served = mounted(made("room.img", 1440, &["-F", "12"])).unwrap();
+    let number = served.put("large", &noise(1_000_000, 1)).unwrap();
+    served.opened.0.borrow_mut().push(number);
+    served.unlink("large").unwrap();
+    let again = served.open("again", Open::CREAT | Open::RDWR).unwrap();
+    assert_eq!(served.cut(again, 1_000_000), Err(Errno::ENOSPC));
+    served.opened.0.borrow_mut().clear();
+    served.put("again", &noise(1_000_000, 2)).unwrap();
+    served.is_clean("room.img");
+}

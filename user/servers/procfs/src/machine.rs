@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use quire_abi::info::{CpuInfo, ORDERS};
+use quire_abi::info::{CpuInfo, MountInfo, ORDERS};
 use quire_abi::names;
 use quire_abi::process as abi;
 use quire_abi::statistics::{PageTypeInfo, area};
@@ -264,16 +264,21 @@ pub fn vmallocinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     Ok(())
 }
 
-/// How files in a file system of this kind may be used.
-fn rights(kind: &str) -> &'static str {
-    if kind == "rootfs" { "ro" } else { "rw" }
+/// How files in a file system may be used.
+fn rights(mount: &MountInfo) -> &'static str {
+    if mount.flags & MountInfo::READ_ONLY != 0 { "ro" } else { "rw" }
+}
+
+/// What a file system lies on, or else its kind.
+fn source(mount: &MountInfo) -> &str {
+    if mount.source[0] == 0 { text(&mount.kind) } else { text(&mount.source) }
 }
 
 /// mounts.
 pub fn mounts(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for mount in facts.mounts() {
         let (path, kind) = (text(&mount.path), text(&mount.kind));
-        writeln!(out, "{kind} {path} {kind} {} 0 0", rights(kind))?;
+        writeln!(out, "{} {path} {kind} {} 0 0", source(&mount), rights(&mount))?;
     }
     Ok(())
 }
@@ -281,9 +286,9 @@ pub fn mounts(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
 /// mountinfo. Mounts are over directories of the first one.
 pub fn mountinfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     for (number, mount) in facts.mounts().iter().enumerate() {
-        let (path, kind, rights) = (text(&mount.path), text(&mount.kind), rights(text(&mount.kind)));
+        let (path, kind, rights, source) = (text(&mount.path), text(&mount.kind), rights(mount), source(mount));
         let (major, minor) = names::device_parts(mount.device);
-        writeln!(out, "{number} 0 {major}:{minor} / {path} {rights} - {kind} {kind} {rights}")?;
+        writeln!(out, "{number} 0 {major}:{minor} / {path} {rights} - {kind} {source} {rights}")?;
     }
     Ok(())
 }
@@ -293,7 +298,8 @@ pub fn filesystems(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let mounts = facts.mounts();
     for (number, mount) in mounts.iter().enumerate() {
         if mounts[..number].iter().all(|other| other.kind != mount.kind) {
-            writeln!(out, "nodev\t{}", text(&mount.kind))?;
+            let device = if mount.source[0] == 0 { "nodev" } else { "" };
+            writeln!(out, "{device}\t{}", text(&mount.kind))?;
         }
     }
     Ok(())

@@ -135,8 +135,19 @@ impl Facts for Machine {
         Ok(())
     }
     fn mounts(&self) -> Vec<MountInfo> {
-        let mount = |path, kind| MountInfo { device: 1, path: name(path), kind: name(kind) };
-        vec![mount("/", "rootfs"), mount("/tmp", "tmpfs"), mount("/run", "tmpfs")]
+        let mount = |path, kind, source, flags| MountInfo {
+            device: 1,
+            path: name(path),
+            kind: name(kind),
+            source: name(source),
+            flags,
+        };
+        vec![
+            mount("/", "rootfs", "", MountInfo::READ_ONLY),
+            mount("/tmp", "tmpfs", "", 0),
+            mount("/run", "tmpfs", "", 0),
+            mount("/sd", "vfat", "/dev/block/vda1", MountInfo::READ_ONLY),
+        ]
     }
     fn counters(&self) -> Vec<Counter> {
         vec![Counter { name: name("nr_vmalloc"), value: 4 }]
@@ -348,9 +359,10 @@ fn texts_have_linux_s_formats() {
     assert_eq!((areas.starts_with(line), areas.len()), (true, line.len() * 512));
     assert_eq!(
         read(&machine, "42/mounts"),
-        "rootfs / rootfs ro 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n"
+        "rootfs / rootfs ro 0 0\ntmpfs /tmp tmpfs rw 0 0\ntmpfs /run tmpfs rw 0 0\n\
+         /dev/block/vda1 /sd vfat ro 0 0\n"
     );
-    assert_eq!(read(&machine, "filesystems"), "nodev\trootfs\nnodev\ttmpfs\n");
+    assert_eq!(read(&machine, "filesystems"), "nodev\trootfs\nnodev\ttmpfs\n\tvfat\n");
     assert_eq!(read(&machine, "buddyinfo"), format!("Node 0, zone      DMA {}\n", "     7 ".repeat(11)));
     assert_eq!(read(&machine, "vmstat"), "nr_vmalloc 4\n");
     assert_eq!(read(&machine, "version"), "Linux version 6.1 #1\n");

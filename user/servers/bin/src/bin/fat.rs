@@ -9,12 +9,13 @@
 
 extern crate alloc;
 
+use alloc::boxed::Box;
 use alloc::ffi::CString;
 use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_fat::disk::Disk;
-use quire_fat::tree::Tree;
+use quire_fat::tree::{Kernel, Tree};
 use quire_fat::volume::{News, Volume};
 use quire_fat::{Clock, DateTime};
 use quire_fs::request::{Answer, Request};
@@ -39,6 +40,9 @@ const REALTIME: i32 = 0;
 const SOON: u64 = 500_000_000;
 const LATEST: u64 = 5_000_000_000;
 
+/// How often it is asked whether files that were removed while they were open are closed.
+const LATER: u64 = 2_000_000_000;
+
 fn main() -> i32 {
     match start() {
         Ok((_, server)) if server.trees.is_empty() => 0,
@@ -50,6 +54,11 @@ fn main() -> i32 {
     }
 }
 
+/// The path of a disk or partition.
+fn path_of(name: &[u8]) -> Result<CString, Errno> {
+    CString::new([DEVICES.to_bytes(), b"/", name].concat()).map_err(|_| Errno::EINVAL)
+}
+
 /// A disk or partition, by its file.
 struct Device {
     fd: i32,
@@ -59,7 +68,7 @@ struct Device {
 
 impl Device {
     fn open(name: &[u8]) -> Result<Self, Errno> {
-        let path = CString::new([DEVICES.to_bytes(), b"/", name].concat()).map_err(|_| Errno::EINVAL)?;
+        let path = path_of(name)?;
         let (fd, is_read_only) = match fs::open(&path, Open::RDWR | Open::CLOEXEC) {
             Err(Errno::EROFS) => (fs::open(&path, Open::CLOEXEC)?, true),
             fd => (fd?, false),
@@ -117,6 +126,22 @@ impl Disk for Device {
     }
 }
 
+/// What asks the kernel about the file system with this badge.
+struct Asker {
+    receiver: Receiver,
+    badge: u64,
+}
+
+impl Kernel for Asker {
+    fn is_caller_in(&self, group: u32) -> bool {
+        ipc::caller_in(0, group)
+    }
+
+    fn is_open(&self, number: u64) -> bool {
+        self.receiver.may_be_open(self.badge, number)
+    }
+}
+
 struct RealTime;
 
 impl Clock for RealTime {
@@ -160,7 +185,11 @@ impl Serve for Server {
     }
 
     fn patience(&self) -> Patience {
-        self.changed.map_or(Patience::Endless, |(_, last)| Patience::Until(last + SOON))
+        match self.changed {
+            Some((_, last)) => Patience::Until(last + SOON),
+            None if self.trees.iter().any(Tree::has_removed) => Patience::Until(time::monotonic() + LATER),
+            None => Patience::Endless,
+        }
     }
 
     fn rest(&mut self) {
@@ -196,8 +225,7 @@ fn start() -> Result<(Receiver, Server), Errno> {
     let (mut served, mut places): (Vec<Vec<u8>>, Vec<CString>) = (Vec::new(), Vec::new());
     let mut devices: Vec<Vec<u8>> = Vec::new();
     for entry in fs::read_dir(DEVICES).unwrap_or_default() {
-        let path = CString::new([DEVICES.to_bytes(), b"/", &entry.name].concat()).map_err(|_| Errno::EINVAL)?;
-        if fs::stat(&path, 0).is_ok_and(|stat| stat.mode & mode::FMT == mode::BLK) {
+        if fs::stat(&path_of(&entry.name)?, 0).is_ok_and(|stat| stat.mode & mode::FMT == mode::BLK) {
             devices.push(entry.name);
         }
     }
@@ -210,9 +238,11 @@ fn start() -> Result<(Receiver, Server), Errno> {
             if served.contains(name) {
                 continue;
             }
-            let Some(tree) = mounted(name, rule.is_boot) else { continue };
-            let sender = receiver.sender(server.trees.len() as u64)?;
-            fs::mount(&rule.path, sender, c"vfat")?;
+            let badge = server.trees.len() as u64;
+            let Some(tree) = mounted(name, rule.is_boot, Asker { receiver, badge }) else { continue };
+            let sender = receiver.sender(badge)?;
+            let source = path_of(name)?;
+            fs::mount_of(&rule.path, sender, c"vfat", Some(&source), tree.is_read_only())?;
             ipc::close(sender.0)?;
             server.trees.push(tree);
             served.push(name.clone());
@@ -224,7 +254,7 @@ fn start() -> Result<(Receiver, Server), Errno> {
 }
 
 /// What lies on a disk or partition, if it is a FAT, and one that boots a Raspberry Pi or not.
-fn mounted(name: &[u8], is_boot: bool) -> Option<Tree<Device>> {
+fn mounted(name: &[u8], is_boot: bool, kernel: Asker) -> Option<Tree<Device>> {
     let volume = Device::open(name).and_then(|device| Volume::mount(device, is_boot, &RealTime, report));
     let volume = match volume {
         Ok(mut volume) => (volume.has(BOOTS.to_bytes()) == is_boot).then_some(volume)?,
@@ -235,5 +265,5 @@ fn mounted(name: &[u8], is_boot: bool) -> Option<Tree<Device>> {
             return None;
         }
     };
-    Some(Tree::new(volume, info::random().ok()?, |group| ipc::caller_in(0, group)))
+    Some(Tree::new(volume, info::random().ok()?, Box::new(kernel)))
 }

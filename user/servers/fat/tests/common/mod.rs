@@ -13,7 +13,7 @@ use quire_abi::flags::Open;
 use quire_abi::layout::{at, dtype};
 use quire_abi::names::{APPEND, Change, node, op};
 use quire_fat::disk::Disk;
-use quire_fat::tree::Tree;
+use quire_fat::tree::{Kernel, Tree};
 use quire_fat::volume::{News, Volume};
 use quire_fat::{Clock, DateTime};
 use quire_fs::request::{Answer, Request};
@@ -114,8 +114,22 @@ pub fn mtype(name: &str, bytes: &[u8], file: &str) -> Vec<u8> {
     done.stdout
 }
 
+/// The numbers of files that are open.
+#[derive(Clone, Default)]
+pub struct Opened(pub Rc<RefCell<Vec<u64>>>);
+
+impl Kernel for Opened {
+    fn is_caller_in(&self, _: u32) -> bool {
+        false
+    }
+    fn is_open(&self, number: u64) -> bool {
+        self.0.borrow().contains(&number)
+    }
+}
+
 /// A served file system.
 pub struct Served {
+    pub opened: Opened,
     pub tree: Tree<Image>,
     pub image: Image,
     pub user: u32,
@@ -139,7 +153,8 @@ pub fn mounted_as(bytes: Vec<u8>, is_read_only: bool) -> Result<Served, Errno> {
     image.0.borrow_mut().is_read_only = is_read_only;
     let report = |news| NEWS.with(|all| all.borrow_mut().push(news));
     let volume = Volume::mount(image.clone(), is_read_only, &Fixed, report)?;
-    Ok(Served { tree: Tree::new(volume, 77, |_| false), image, user: 0 })
+    let opened = Opened::default();
+    Ok(Served { tree: Tree::new(volume, 77, Box::new(opened.clone())), image, user: 0, opened })
 }
 
 fn result(answer: Answer) -> Result<Answer, Errno> {
