@@ -4,7 +4,7 @@ use quire_abi::Errno;
 
 use super::remove::remove_pages;
 use super::reverse::for_each_private_part;
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE};
+use crate::addr::PAGE_SIZE;
 use crate::mm::Machine;
 use crate::object::file::Turn;
 
@@ -19,7 +19,7 @@ impl<M: Machine> Turn<'_, M> {
         if len > old {
             return self.grow(len);
         }
-        let _cut = if len.is_multiple_of(PAGE) { None } else { Some(self.object().keep_in(len)?) };
+        let cut = self.object().keep_cut(len)?;
         self.store_len(len);
         let first = len.div_ceil(PAGE) as usize;
         // (Pages that fallocate made behind the end go as well.)
@@ -28,8 +28,7 @@ impl<M: Machine> Turn<'_, M> {
             for_each_private_part(self.object(), first, |mm, from, to| mm.zap_beside_faults(from, to));
         }
         if !seeded!(TruncateKeepsTail) {
-            let cleared = self.clear(len, (first as u64) << PAGE_SHIFT);
-            debug_assert!(cleared.is_ok(), "the page is kept in memory");
+            cut.clear();
         }
         Ok(())
     }

@@ -258,9 +258,11 @@ impl<M: Machine> Object<M> {
         self.bring_in((at >> PAGE_SHIFT) as usize)
     }
 
-    /// Keeps the page of the byte at `at` in memory, if there is such a page, until the answer is dropped.
-    pub(crate) fn keep_in(&self, at: u64) -> Result<KeptIn<'_, M>, ObjectError> {
-        Ok(KeptIn { object: self, pfn: self.brought_in((at >> PAGE_SHIFT) as usize)? })
+    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped.
+    pub(crate) fn keep_cut(&self, end: u64) -> Result<KeptIn<'_, M>, ObjectError> {
+        let offset = end as usize % PAGE_SIZE;
+        let pfn = if offset == 0 { None } else { self.brought_in((end >> PAGE_SHIFT) as usize)? };
+        Ok(KeptIn { object: self, pfn, offset })
     }
 }
 
@@ -268,6 +270,17 @@ impl<M: Machine> Object<M> {
 pub(crate) struct KeptIn<'a, M: Machine> {
     object: &'a Object<M>,
     pfn: Option<Pfn>,
+    offset: usize,
+}
+
+impl<M: Machine> KeptIn<'_, M> {
+    /// Fills what is cut off with zeros.
+    pub fn clear(&self) {
+        if let Some(pfn) = self.pfn {
+            // SAFETY: the page has a reference, and the bytes are within it.
+            unsafe { self.object.machine.direct_map(pfn.addr() + self.offset).write_bytes(0, PAGE_SIZE - self.offset) };
+        }
+    }
 }
 
 impl<M: Machine> Drop for KeptIn<'_, M> {
@@ -379,18 +392,20 @@ impl<'a, M: Machine> Turn<'a, M> {
             self.clear_behind(object.len())?;
         }
         let copied = loop {
-            match object.brought_in(piece.index)? {
-                Some(pfn) => {
+            match object.resident(piece.index) {
+                Ok(Some(pfn)) => {
                     let copied = copy(object.machine.direct_map(pfn.addr() + piece.offset), piece.len);
                     object.note_use(pfn, PageFlags::DIRTY | PageFlags::REFERENCED);
                     object.release(pfn);
                     break copied;
                 }
-                None => {
+                Ok(None) => {
                     if let Some(copied) = self.write_new(&piece, supply, &mut copy)? {
                         break copied;
                     }
                 }
+                Err(ObjectError::Away) => _ = object.bring_in(piece.index)?,
+                Err(error) => return Err(error),
             }
         };
         let end = at + copied as u64;
