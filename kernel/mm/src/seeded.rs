@@ -145,6 +145,12 @@ pub enum Bug {
     ObjectOutTrustsItsFirstLook,
     /// A page that an object gives up in swap keeps its slot.
     RemoveLeaksSlot,
+    /// The slot of such a page is given back twice.
+    RemoveFreesSlotTwice,
+    /// An object's page that goes to swap is not found again.
+    ObjectOutLosesPage,
+    /// An object's page that comes back from swap is clean.
+    BringInIsClean,
     /// An object's page that comes back stays a user of its slot.
     BringInLeaksSlot,
     /// An object's page that comes back takes the place of whatever is there by now.
@@ -220,7 +226,7 @@ impl Bug {
     ];
 
     /// All others.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 60] = [
         Self::NoBreakBeforeMake,
         Self::ForkTakesNoReference,
         Self::CopyKeepsReference,
@@ -278,6 +284,8 @@ impl Bug {
         Self::SwapOutStaysCharged,
         Self::ObjectOutIgnoresLocks,
         Self::RemoveLeaksSlot,
+        Self::RemoveFreesSlotTwice,
+        Self::ObjectOutLosesPage,
         Self::BringInLeaksSlot,
     ];
 }

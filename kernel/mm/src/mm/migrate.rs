@@ -20,7 +20,7 @@ use crate::fallible::{AllocError, KArc};
 use crate::frame;
 use crate::mm::Machine;
 use crate::object::Object;
-use crate::page::{Page, PageState};
+use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::MigrateRange;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::{self, AnonVma, Release};
@@ -258,8 +258,12 @@ impl<M: Machine> Mover<M> {
     /// Moves the page to another frame, or to swap if there is none: what is reclaimed may all be in the range itself.
     fn send_away(&self, pfn: Pfn) -> Result<(), Stays> {
         let moved = migrate(self.0, pfn, || frame::alloc_to_move(self.0));
+        let page = frame::page(self.0, pfn);
+        let has_place = page.state() == PageState::Anon || page.flags().contains(PageFlags::SWAP_BACKED);
         match moved {
-            Err(Stays::NoMemory) if self.0.spaces().swap().is_on() => page_out(self.0, pfn, Out::default()),
+            Err(Stays::NoMemory) if has_place && self.0.spaces().swap().is_on() => {
+                page_out(self.0, pfn, Out::default())
+            }
             moved => moved.map(drop),
         }
     }

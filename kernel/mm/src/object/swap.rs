@@ -42,7 +42,7 @@ impl<M: Machine> Object<M> {
         *place = match to {
             Some(swapped) => {
                 self.count_swapped(1);
-                Held::Swapped(swapped).word()
+                if seeded!(ObjectOutLosesPage) { 0 } else { Held::Swapped(swapped).word() }
             }
             None => {
                 frame::page(self.machine, pfn).unfreeze(2);
@@ -64,9 +64,8 @@ impl<M: Machine> Object<M> {
             Held::Page(pfn) => return Some(pfn),
             Held::Swapped(swapped) => {
                 self.count_swapped(-1);
-                if !seeded!(RemoveLeaksSlot) {
-                    self.machine.spaces().swap().release(swapped.slot);
-                }
+                let uses = if seeded!(RemoveFreesSlotTwice) { 2 } else { usize::from(!seeded!(RemoveLeaksSlot)) };
+                (0..uses).for_each(|_| self.machine.spaces().swap().release(swapped.slot));
             }
             // Whoever takes it to swap frees it.
             Held::Leaving(_) => {}
@@ -131,7 +130,11 @@ impl<M: Machine> Object<M> {
         let page = frame::page(machine, pfn);
         page.next().store(swapped.shadow.into(), Ordering::Relaxed);
         // Dirty, since this is the only copy of the contents.
-        page.set_flags(PageFlags::RETURNED | PageFlags::DIRTY);
+        page.set_flags(if seeded!(BringInIsClean) {
+            PageFlags::RETURNED
+        } else {
+            PageFlags::RETURNED | PageFlags::DIRTY
+        });
         let is_page = {
             let mut owned = self.owned.lock();
             let is_there = |place: &&mut u64| **place == word || seeded!(BringInTrustsItsFirstLook);

@@ -89,7 +89,15 @@ fn used(rig: &Rig) -> usize {
 
 #[test]
 fn a_page_leaves_all_who_map_it_and_comes_back_to_all() {
-    let rig = rig();
+    leave_and_come_back();
+    seeded::switch(Some(Bug::BringInIsClean));
+    let noticed = catch_unwind(leave_and_come_back).is_err();
+    seeded::switch(None);
+    assert!(noticed);
+}
+
+fn leave_and_come_back() {
+    let rig = core::mem::ManuallyDrop::new(rig());
     let file = file(&rig);
     let (mm, other) = (rig.space(), rig.space());
     map(&mm, &file, AT, Map::SHARED);
