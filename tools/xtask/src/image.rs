@@ -1,6 +1,6 @@
 //! `cargo xtask image`: an SD card's image that a Raspberry Pi 4 boots.
 //!
-//! One FAT32 partition with the firmware, the device tree, the kernel and the boot archive. No root is needed,
+//! One FAT32 partition with the firmware, the device tree, the kernel and the boot archive, and an empty one for the user's files. No root is needed,
 //! and the same inputs give the same bytes: no time and no random number goes into the image.
 
 use std::fs;
@@ -9,16 +9,18 @@ use std::io::{Cursor, Write};
 use anyhow::{Result, ensure};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions, format_volume};
 use fscommon::StreamSlice;
-use mbrman::{BOOT_ACTIVE, CHS, MBR, MBRPartitionEntry};
+use mbrman::{BOOT_ACTIVE, BOOT_INACTIVE, CHS, MBR, MBRPartitionEntry};
 
 use crate::build::{self, Added};
 use crate::options::{Board, BuildOptions, CardBoard, ImageOptions};
 use crate::output;
 use crate::setup;
 
-/// The size of the image: a power of two, since QEMU accepts no other card size. With clusters of one sector it has more of them than the
+/// The size of the image: a power of two, since QEMU accepts no other card size.
+pub const IMAGE_BYTES: usize = 128 << 20;
+/// Where the first partition ends, and the one for the user's files begins. With clusters of one sector each has more of them than the
 /// 65,525 below which a file system is not FAT32.
-pub const IMAGE_BYTES: usize = 64 << 20;
+const BOOT_END: usize = 64 << 20;
 const SECTOR: u32 = 512;
 /// The partition starts at 1 MiB, as partitioning tools do it, and takes the rest.
 const FIRST_SECTOR: u32 = 2048;
@@ -79,7 +81,7 @@ fn whole_kernel(mut kernel: Vec<u8>) -> Result<Vec<u8>> {
     let mut size = [0; 8];
     size.copy_from_slice(&kernel[SIZE_AT..SIZE_AT + 8]);
     let size = usize::try_from(u64::from_le_bytes(size))?;
-    ensure!(size >= kernel.len() && size < IMAGE_BYTES, "the kernel's header says {size} bytes");
+    ensure!(size >= kernel.len() && size < BOOT_END, "the kernel's header says {size} bytes");
     kernel.resize(size.next_multiple_of(4096), 0);
     Ok(kernel)
 }
@@ -87,28 +89,42 @@ fn whole_kernel(mut kernel: Vec<u8>) -> Result<Vec<u8>> {
 /// An image with these files.
 fn card(files: &[(&str, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut disk = Cursor::new(vec![0; IMAGE_BYTES]);
-    let sectors = IMAGE_BYTES as u32 / SECTOR - FIRST_SECTOR;
     let mut table = MBR::new_from(&mut disk, SECTOR, SERIAL.to_be_bytes())?;
-    table[1] = MBRPartitionEntry {
-        boot: BOOT_ACTIVE,
+    let middle = BOOT_END as u32 / SECTOR;
+    let entry = |boot: u8, start: u32, end: u32| MBRPartitionEntry {
+        boot,
         first_chs: CHS::empty(),
         sys: FAT32_LBA,
         last_chs: CHS::empty(),
-        starting_lba: FIRST_SECTOR,
-        sectors,
+        starting_lba: start,
+        sectors: end - start,
     };
+    table[1] = entry(BOOT_ACTIVE, FIRST_SECTOR, middle);
+    table[2] = entry(BOOT_INACTIVE, middle, IMAGE_BYTES as u32 / SECTOR);
     table.write_into(&mut disk)?;
+    file_system(&mut disk, FIRST_SECTOR, middle, *b"QUIRE      ", files)?;
+    file_system(&mut disk, middle, IMAGE_BYTES as u32 / SECTOR, *b"FILES      ", &[])?;
+    Ok(disk.into_inner())
+}
 
-    let mut partition = StreamSlice::new(&mut disk, u64::from(FIRST_SECTOR * SECTOR), IMAGE_BYTES as u64)?;
+/// Makes a file system with these files between two sectors.
+fn file_system(
+    disk: &mut Cursor<Vec<u8>>,
+    start: u32,
+    end: u32,
+    label: [u8; 11],
+    files: &[(&str, Vec<u8>)],
+) -> Result<()> {
+    let mut partition = StreamSlice::new(disk, u64::from(start * SECTOR), u64::from(end) * u64::from(SECTOR))?;
     let format = FormatVolumeOptions::new().fat_type(FatType::Fat32).bytes_per_cluster(SECTOR);
-    let format = format.total_sectors(sectors).volume_id(SERIAL).volume_label(*b"QUIRE      ");
+    let format = format.total_sectors(end - start).volume_id(SERIAL + start).volume_label(label);
     format_volume(&mut partition, format)?;
     let volume = FileSystem::new(partition, FsOptions::new())?;
     for (name, data) in files {
         volume.root_dir().create_file(name)?.write_all(data)?;
     }
     volume.unmount()?;
-    Ok(disk.into_inner())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -125,9 +141,20 @@ mod tests {
 
         let mut disk = Cursor::new(image);
         let table = MBR::read_from(&mut disk, SECTOR).unwrap();
-        let start = u64::from(table[1].starting_lba * SECTOR);
-        let end = start + u64::from(table[1].sectors * SECTOR);
-        assert_eq!(end, IMAGE_BYTES as u64);
+        let bounds = |number: usize| {
+            let start = u64::from(table[number].starting_lba * SECTOR);
+            (start, start + u64::from(table[number].sectors * SECTOR))
+        };
+        assert_eq!((bounds(1).1, bounds(2)), (BOOT_END as u64, (BOOT_END as u64, IMAGE_BYTES as u64)));
+        let mut files_of = |number: usize| {
+            let (start, end) = bounds(number);
+            let volume = FileSystem::new(StreamSlice::new(&mut disk, start, end).unwrap(), FsOptions::new()).unwrap();
+            assert_eq!(volume.fat_type(), FatType::Fat32);
+            assert!(volume.stats().unwrap().total_clusters() >= 65_525);
+            volume.root_dir().iter().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+        };
+        assert_eq!((files_of(1), files_of(2)), (vec!["config.txt".into(), "kernel8.img".into()], vec![]));
+        let (start, end) = bounds(1);
         let volume = FileSystem::new(StreamSlice::new(disk, start, end).unwrap(), FsOptions::new()).unwrap();
         assert_eq!(volume.fat_type(), FatType::Fat32);
         assert!(volume.stats().unwrap().total_clusters() >= 65_525);

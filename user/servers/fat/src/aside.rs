@@ -56,6 +56,7 @@ impl<D: Disk> Inner<D> {
     /// It is about to be changed: EROFS if it may not be.
     pub fn change(&mut self) -> Result<(), Errno> {
         self.volume.change()?;
+        self.ahead.clear();
         if !self.aside.is_swept {
             self.aside.is_swept = true;
             // (What cannot be removed now is not missed.)
@@ -111,6 +112,7 @@ impl<D: Disk> Inner<D> {
         let new = name_of(number);
         let moved = self.volume.fat.rename(from, Name::new(name), to, Name::new(&new), RenameMode::NoReplace);
         moved.map_err(errno)?;
+        self.known.forget(number);
         self.nodes.set_parent(node, directory);
         self.nodes.keep(node);
         self.aside.files.push(number);

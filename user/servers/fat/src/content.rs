@@ -8,6 +8,7 @@ use quire_fs::request::{Answer, Request};
 
 use crate::disk::Disk;
 use crate::error::errno;
+use crate::known::AHEAD;
 use crate::tree::Tree;
 
 /// The longest file: its length has 32 bits.
@@ -21,10 +22,29 @@ impl<D: Disk> Tree<D> {
         let id = inner.nodes.get(slot).ok_or(Errno::ESTALE)?.id;
         let mut bytes = Vec::new();
         let len = room.min(usize::try_from(left).unwrap_or(usize::MAX));
-        bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
-        bytes.resize(len, 0);
-        let read = inner.volume.fat.read(id, at, &mut bytes).map_err(errno)?;
+        let number = inner.nodes.number(slot);
+        let goes_on = inner.ahead.goes_on(number, at, at.saturating_add(len as u64));
+        if let Some(ahead) = inner.ahead.find(number, at, len) {
+            bytes.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+            bytes.extend_from_slice(ahead);
+            return Ok(Answer::text(bytes));
+        }
+        let all = if goes_on && len < AHEAD { AHEAD.min(left as usize) } else { len };
+        bytes.try_reserve_exact(all).map_err(|_| Errno::ENOMEM)?;
+        bytes.resize(all, 0);
+        let read = match inner.volume.fat.read(id, at, &mut bytes).map_err(errno) {
+            // (What was not asked for may be damaged.)
+            Err(_) if all > len => inner.volume.fat.read(id, at, &mut bytes[..len]).map_err(errno)?,
+            read => read?,
+        };
         bytes.truncate(read);
+        if read > len {
+            let mut answer = Vec::new();
+            answer.try_reserve_exact(len).map_err(|_| Errno::ENOMEM)?;
+            answer.extend_from_slice(&bytes[..len]);
+            inner.ahead.fill(at, bytes);
+            return Ok(Answer::text(answer));
+        }
         Ok(Answer::text(bytes))
     }
 

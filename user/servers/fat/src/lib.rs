@@ -10,6 +10,7 @@
 //! - [`error`]: errors of `hadris-fat` as errno.
 //! - [`volume`]: the file system, whether it may be written, times.
 //! - [`nodes`]: files and directories by number.
+//! - `known`: what is remembered between two requests.
 //! - [`tree`], `aside`: names, and what may be said of nodes; files that were removed while they were open.
 //! - `open`, `content`, `change`, `rename`, `list`: the operations.
 //! - `serve`: requests and answers.
@@ -23,6 +24,7 @@ mod change;
 mod content;
 pub mod disk;
 pub mod error;
+mod known;
 mod list;
 pub mod nodes;
 mod open;

@@ -65,6 +65,7 @@ impl<D: Disk> Tree<D> {
         }
         let inner = self.inner.get_mut();
         let renamed = inner.volume.fat.rename(from_id, Name::new(old), to_id, Name::new(new), RenameMode::Replace);
+        inner.known.forget(inner.nodes.number(node));
         renamed.map_err(errno)?;
         inner.nodes.set_parent(node, to);
         Ok(Answer::default())

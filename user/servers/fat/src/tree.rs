@@ -15,6 +15,7 @@ use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 use crate::aside::{Aside, is_hidden};
 use crate::disk::Disk;
 use crate::error::errno;
+use crate::known::{Ahead, Known};
 use crate::nodes::{Nodes, ROOT};
 use crate::volume::{Volume, nanoseconds};
 
@@ -44,6 +45,8 @@ pub(crate) struct Inner<D: Disk> {
     pub volume: Volume<D>,
     pub nodes: Nodes,
     pub aside: Aside,
+    pub known: Known,
+    pub ahead: Ahead,
 }
 
 /// Who asks.
@@ -93,6 +96,9 @@ impl<D: Disk> Inner<D> {
         if is_hidden(directory, name) {
             return Ok(None);
         }
+        if let Some(known) = self.known.find(&mut self.nodes, directory, name) {
+            return Ok(Some(known));
+        }
         let id = match self.volume.fat.lookup(place, Name::new(name)).map_err(errno) {
             Err(Errno::ENOENT) => return Ok(None),
             id => id?,
@@ -104,7 +110,9 @@ impl<D: Disk> Inner<D> {
                 return Err(errno(error));
             }
         };
-        self.enter(id, directory, is_dir).map(Some)
+        let node = self.enter(id, directory, is_dir)?;
+        self.known.note(&self.nodes, directory, name, node);
+        Ok(Some(node))
     }
 
     /// Enters a node that was pinned.
@@ -150,7 +158,16 @@ impl<D: Disk> Tree<D> {
     /// Of a file system. Numbers begin at a random one.
     pub fn new(volume: Volume<D>, random: u32, kernel: Box<dyn Kernel>) -> Self {
         let nodes = Nodes::new(volume.fat.root(), random);
-        Self { inner: RefCell::new(Inner { volume, nodes, aside: Aside::default() }), kernel }
+        Self {
+            inner: RefCell::new(Inner {
+                volume,
+                nodes,
+                aside: Aside::default(),
+                known: Known::default(),
+                ahead: Ahead::default(),
+            }),
+            kernel,
+        }
     }
 
     /// Whether it may not be written.

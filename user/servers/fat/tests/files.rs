@@ -329,6 +329,42 @@ fn a_file_that_is_removed_while_it_is_open_stays_until_it_is_closed() {
     served.is_clean("aside.img");
 }
 
+/// What was read ahead is not read any more when it was changed; what a name led to is not found when it leads elsewhere.
+#[test]
+fn nothing_old_is_read_or_found() {
+    let mut served = mounted(made("old.img", 16 << 10, &["-F", "16"])).unwrap();
+    let number = served.put("file", &noise(40_000, 1)).unwrap();
+    let mut expected = noise(40_000, 1);
+    assert_eq!(served.content("file").unwrap(), expected);
+    for at in [4096, 8192, 12_288] {
+        assert_eq!(served.read(number, at - 4096).unwrap(), expected[at as usize - 4096..at as usize]);
+        served.write(number, at + 10, b"changed").unwrap();
+        expected[at as usize + 10..at as usize + 17].copy_from_slice(b"changed");
+        assert_eq!(served.read(number, at).unwrap(), expected[at as usize..at as usize + 4096]);
+    }
+    served.cut(number, 20_000).unwrap();
+    assert_eq!(served.content("file").unwrap(), expected[..20_000]);
+    let reads = served.image.0.borrow().reads;
+    assert_eq!(served.content("file").unwrap(), expected[..20_000]);
+    assert!(served.image.0.borrow().reads <= reads + 3, "it reads ahead");
+    served.mkdir("dir").unwrap();
+    served.put("dir/other", b"other").unwrap();
+    served.rename("file", "dir/file", 0).unwrap();
+    assert_eq!(served.lookup("file"), Err(Errno::ENOENT));
+    served.put("file", b"another").unwrap();
+    assert_eq!(served.content("FILE").unwrap(), b"another");
+    served.rename("dir/other", "file", 0).unwrap();
+    assert_eq!(
+        (served.content("file").unwrap(), served.content("FILE").unwrap()),
+        (b"other".to_vec(), b"other".to_vec())
+    );
+    served.rename("file", "File", 0).unwrap();
+    assert_eq!(served.content("file").unwrap(), b"other");
+    served.unlink("file").unwrap();
+    assert_eq!(served.lookup("file"), Err(Errno::ENOENT));
+    served.is_clean("old.img");
+}
+
 /// What is not open any more makes room.
 #[test]
 fn removed_files_make_room_when_they_are_closed() {
