@@ -13,12 +13,13 @@ use crate::archive;
 use crate::board::BOARD;
 use crate::ipc::descriptor;
 use crate::names::kept::KEPT;
+use crate::task::entity::state;
 use crate::task::load;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::point::ENTRIES;
 use crate::task::process::{Process, TABLE, Table};
 use crate::task::space;
-use crate::task::thread::{Thread, state};
+use crate::task::thread::Thread;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
 

@@ -28,6 +28,7 @@ use crate::ipc::table::Descriptors;
 use crate::layout::{FDT_WINDOW, FDT_WINDOW_ALIGN, FDT_WINDOW_SIZE};
 use crate::power;
 use crate::task::directory::Directory;
+use crate::task::entity::Entity;
 use crate::task::percpu::{self, PERCPU};
 use crate::task::process::{Process, TABLE};
 use crate::task::signal::Actions;
@@ -101,7 +102,8 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     here.mpidr.store(regs::mpidr(), Ordering::Relaxed);
     here.midr.store(regs::midr(), Ordering::Relaxed);
     here.features.store(features(), Ordering::Relaxed);
-    let idle = KArc::into_raw(Thread::new_idle()?).cast_mut();
+    let idle: &Entity = Thread::new_idle()?;
+    let idle = core::ptr::from_ref(idle).cast_mut();
     here.idle.store(idle, Ordering::Relaxed);
     here.current.store(idle.cast(), Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
@@ -161,7 +163,7 @@ pub fn first_process() -> Result<(), Errno> {
         table.insert_process(&process);
         table.add_thread(&process, &thread);
     }
-    // The running thread's own reference; `bury` drops it.
+    // The running thread's own reference; `thread_has_ended` drops it.
     sched::wake(&running);
     core::mem::forget(running);
     Ok(())

@@ -12,7 +12,7 @@ use quire_mm::sync::Rank;
 use super::{serial, tty};
 use crate::arch::cpu;
 use crate::task::point::resched_point;
-use crate::task::sched;
+use crate::task::thread;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
@@ -79,7 +79,7 @@ fn next(piece: &mut [u8; PIECE]) -> Option<usize> {
 
 /// Starts the terminal's thread.
 pub fn start() -> Result<(), Errno> {
-    sched::start_kernel(serve)
+    thread::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

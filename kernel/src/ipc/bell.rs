@@ -14,7 +14,7 @@ use quire_mm::sync::Rank;
 use super::source::Source;
 use crate::arch::cpu;
 use crate::task::point::resched_point;
-use crate::task::sched;
+use crate::task::thread;
 use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
@@ -72,7 +72,7 @@ impl Bell {
 
 /// Starts the ringer.
 pub fn start() -> Result<(), Errno> {
-    sched::start_kernel(serve)
+    thread::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

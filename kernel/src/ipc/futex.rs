@@ -21,9 +21,9 @@ use quire_mm::sync::Rank;
 
 use crate::arch::uaccess;
 use crate::task::clock::{self, Until};
+use crate::task::entity::{Entity, current};
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::sched;
-use crate::task::thread::{Thread, current};
 use crate::task::wait::{self, Sleep};
 use crate::vm::fault::{self, FutexKey};
 use crate::vm::{Cpu, SpinLock};
@@ -32,7 +32,7 @@ const BUCKETS: usize = 64;
 
 struct Waiter {
     /// Null for a bookmark.
-    thread: *const Thread,
+    thread: *const Entity,
     key: KeyCell,
     bits: u32,
     /// Its place in the order of arrival in its bucket; touched under the bucket's lock.

@@ -27,8 +27,9 @@ use super::handles::{Handle, Handles, Target};
 use super::message::{self, Call, Endpoint};
 use crate::arch::cpu;
 use crate::arch::trap::TrapFrame;
+use crate::task::entity::state;
 use crate::task::sched;
-use crate::task::thread::{Thread, current, state};
+use crate::task::thread::{Thread, current};
 use crate::task::wait::{self, Sleep};
 use crate::vm::Cpu;
 

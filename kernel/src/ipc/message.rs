@@ -14,9 +14,10 @@ use quire_mm::machine::Threads;
 
 use super::cargo::{self, Answering};
 use crate::arch::trap::TrapFrame;
+use crate::task::entity::work;
 use crate::task::process::TABLE;
 use crate::task::sched;
-use crate::task::thread::{Thread, current, work};
+use crate::task::thread::{Thread, current};
 use crate::task::timer;
 use crate::task::wait::{self, Sleep};
 use crate::vm::Cpu;

@@ -89,7 +89,7 @@ static LINUX: [Call; nr::LINUX_END] = calls(0);
 static OWN: [Call; nr::QUIRE_COUNT] = calls(nr::QUIRE_BASE);
 
 /// Runs a call, with interrupts enabled. If it changes those registers of the frame that a function call preserves, it
-/// sets a [`work`](crate::task::thread::work) bit: otherwise they are not restored from the frame.
+/// sets a [`work`](crate::task::entity::work) bit: otherwise they are not restored from the frame.
 #[unsafe(no_mangle)]
 extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     let nr = frame.x[8] as usize;

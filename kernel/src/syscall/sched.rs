@@ -134,7 +134,7 @@ pub fn setaffinity(a: Args) -> Answer {
     checked?;
     thread.affinity.store(mask, Ordering::Relaxed);
     // If it runs on a CPU that it may no longer use, it moves on its next return to user mode.
-    thread.set_work(crate::task::thread::work::RESCHEDULE);
+    thread.set_work(crate::task::entity::work::RESCHEDULE);
     sched::kick(thread);
     Ok(0)
 }

@@ -9,11 +9,12 @@ use super::{Answer, Args, time};
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{timer, uaccess};
 use crate::task::credentials::permit_signal;
+use crate::task::entity::work;
 use crate::task::posix_timer;
 use crate::task::process::{Process, TABLE};
 use crate::task::sigframe;
 use crate::task::signal::{self, Info, UNBLOCKABLE, bit};
-use crate::task::thread::{current, work};
+use crate::task::thread::current;
 use crate::task::wait::{self, Sleep};
 use crate::task::walk::Among;
 

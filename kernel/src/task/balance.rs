@@ -9,8 +9,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 
+use super::entity::{Entity, current, work};
 use super::percpu::{self, PERCPU, PerCpu};
-use super::thread::{Thread, current, work};
 use crate::arch::cpu;
 use crate::interrupts;
 
@@ -18,7 +18,7 @@ use crate::interrupts;
 /// queue advances with every slice, so threads further back are examined later.
 const LOOKED_AT: usize = 32;
 
-intrusive_adapter!(pub InQueue = UnsafeRef<Thread>: Thread { queue_link => LinkedListLink });
+intrusive_adapter!(pub InQueue = UnsafeRef<Entity>: Entity { queue_link => LinkedListLink });
 
 /// The ready threads of a CPU. The queue holds a reference to each, and none of them is on a CPU.
 pub struct RunQueue {
@@ -35,7 +35,7 @@ impl RunQueue {
     }
 
     /// The first thread that may run on `cpu`, of those at the front.
-    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Thread>> {
+    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Entity>> {
         let mut at = self.list.front_mut();
         for _ in 0..LOOKED_AT {
             if may_run(at.get()?, cpu) {
@@ -61,12 +61,12 @@ pub fn set_idle(here: &PerCpu, idle: bool) {
 }
 
 /// Whether a thread's affinity allows a CPU.
-pub fn may_run(thread: &Thread, cpu: usize) -> bool {
+pub fn may_run(thread: &Entity, cpu: usize) -> bool {
     thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
 }
 
 /// Puts a thread that is runnable and on no CPU into a queue. The code that made it so calls this, once.
-pub fn enqueue(thread: &Thread) {
+pub fn enqueue(thread: &Entity) {
     let irq = cpu::irq_save();
     let target = place(thread);
     target.push(thread);
@@ -83,7 +83,7 @@ pub fn enqueue(thread: &Thread) {
 
 /// As [`enqueue`], for a thread that this CPU has just left, with interrupts masked: at the end of its own queue unless
 /// it may not stay or another CPU idles.
-pub fn requeue(here: &PerCpu, thread: &Thread) {
+pub fn requeue(here: &PerCpu, thread: &Entity) {
     let allowed = thread.affinity.load(Ordering::Relaxed);
     if allowed >> here.id() & 1 == 1 && IDLE.load(Ordering::Relaxed) & allowed == 0 {
         here.push(thread);
@@ -93,7 +93,7 @@ pub fn requeue(here: &PerCpu, thread: &Thread) {
 }
 
 /// The CPU for a thread that wakes: its last one if that is idle or no other allowed CPU is.
-fn place(thread: &Thread) -> &'static PerCpu {
+fn place(thread: &Entity) -> &'static PerCpu {
     let allowed = thread.affinity.load(Ordering::Relaxed);
     let last = thread.cpu.load(Ordering::Relaxed) as usize;
     let idle = IDLE.load(Ordering::Relaxed) & allowed;
@@ -114,7 +114,7 @@ pub fn least_loaded(allowed: u64) -> &'static PerCpu {
 }
 
 impl PerCpu {
-    fn push(&self, thread: &Thread) {
+    fn push(&self, thread: &Entity) {
         let mut queue = self.run_queue.lock();
         // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
         // runnable.
@@ -123,7 +123,7 @@ impl PerCpu {
         self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
     }
 
-    fn take(&self, find: impl FnOnce(&mut RunQueue) -> Option<UnsafeRef<Thread>>) -> Option<UnsafeRef<Thread>> {
+    fn take(&self, find: impl FnOnce(&mut RunQueue) -> Option<UnsafeRef<Entity>>) -> Option<UnsafeRef<Entity>> {
         let mut queue = self.run_queue.lock();
         let thread = find(&mut queue)?;
         self.waiting.store(self.waiting.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl PerCpu {
 
     /// Takes the first thread of this CPU's queue. Threads whose affinity changed while they waited are moved: a few at
     /// a time, since interrupts are masked. So `None` does not mean that the queue is empty.
-    pub fn pick(&self) -> Option<&'static Thread> {
+    pub fn pick(&self) -> Option<&'static Entity> {
         for _ in 0..LOOKED_AT {
             let next = self.take(|queue| queue.list.pop_front())?;
             if may_run(&next, self.id()) {

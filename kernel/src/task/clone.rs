@@ -9,12 +9,13 @@ use quire_abi::layout::rlimit;
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
 
+use super::entity::work;
 use super::process::Process;
 use super::rseq;
 use super::sched;
 use super::signal::{self, AltStack};
 use super::table::{Lack, Room, TABLE};
-use super::thread::{Thread, current, work};
+use super::thread::{Thread, current};
 use super::wait::Sleep;
 use crate::arch::trap::{NO_SYSCALL, TrapFrame};
 use crate::arch::{regs, uaccess};
@@ -265,7 +266,7 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
         thread.set_work(work::SIGNAL);
     }
     drop(table);
-    // The running thread's own reference; `bury` drops it.
+    // The running thread's own reference; `thread_has_ended` drops it.
     let running = KArc::into_raw(own);
     // SAFETY: the reference just made keeps it alive.
     sched::start(unsafe { &*running });

@@ -7,8 +7,8 @@ use quire_abi::Errno;
 
 use super::point::resched_point;
 use super::process::Process;
-use super::sched;
 use super::table::{TABLE, Table};
+use super::thread;
 use super::wait::{Sleep, WaitQueue};
 use crate::arch::cpu;
 
@@ -23,7 +23,7 @@ pub fn mark_threads(table: &Table, process: &Process) {
 
 /// Starts the courier.
 pub fn start() -> Result<(), Errno> {
-    sched::start_kernel(serve)
+    thread::start_kernel(serve)
 }
 
 extern "C" fn serve(_: usize) -> ! {

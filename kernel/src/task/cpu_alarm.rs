@@ -2,7 +2,7 @@
 //! `ITIMER_PROF` and `RLIMIT_CPU`.
 //!
 //! Time is not measured as it passes but [charged](super::cputime), so expirations are looked for where a slice ends, every 4 ms that
-//! a thread runs, as Linux does in its tick. If there may be one, the thread is given [work](super::thread::work) to do
+//! a thread runs, as Linux does in its tick. If there may be one, the thread is given [work](super::entity::work) to do
 //! before it returns to its program, and there it has interrupts enabled. A process without any of these has no [`Alarms`], and pays
 //! for a look at a pointer in each slice.
 //!
@@ -18,11 +18,12 @@ use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
 use super::cputime::Spent;
+use super::entity::{Entity, work};
 use super::pending::Info;
 use super::point::resched_point;
 use super::posix_timer::{ByCpuTime, Timer};
 use super::process::{Process, TABLE};
-use super::thread::{Thread, current};
+use super::thread::{self, current};
 use super::wait::Sleep;
 use super::{sched, signal};
 use crate::vm::{Cpu, SpinLock};
@@ -272,11 +273,14 @@ impl Alarms {
     }
 }
 
-/// Whether a thread, which is current and has just been charged, is to call [`expire`] before it returns to its program.
-#[inline]
-pub fn is_due(thread: &Thread) -> bool {
-    let Some(process) = &thread.process else { return false };
-    process.cpu_alarms.is_due(|| process.time.spent()) || thread.cpu_alarms.is_due(|| thread.time.spent())
+/// A thread that has just been charged, on its CPU, calls [`expire`] before it returns to its program, if something is due.
+#[unsafe(no_mangle)]
+fn thread_was_charged(entity: &Entity) {
+    let thread = thread::of(entity);
+    let Some(process) = &thread.process else { return };
+    if process.cpu_alarms.is_due(|| process.time.spent()) || thread.cpu_alarms.is_due(|| thread.time.spent()) {
+        thread.set_work(work::CPU_TIME);
+    }
 }
 
 /// Looks at what waits for the CPU time of the calling thread and its process. On the way to its program.

@@ -11,12 +11,13 @@ use quire_abi::layout::rlimit;
 use quire_mm::fallible::KArc;
 
 use super::credentials::Credentials;
+use super::entity::work;
 use super::exit::clear_number;
 use super::process::{FIRST_LIMITS, Process, TABLE};
 use super::program::Program;
 use super::signal::AltStack;
 use super::startup::{self, Start, Strings};
-use super::thread::{current, work};
+use super::thread::current;
 use super::wait::Sleep;
 use super::{image, percpu, posix_timer, robust, signal};
 use crate::arch::trap::{NO_SYSCALL, PSTATE_USER, TrapFrame};
@@ -136,7 +137,7 @@ fn switch_space(process: &Process, space: KArc<Space>) {
     let old_mm = {
         let irq = cpu::irq_save();
         let old_mm = thread.set_mm(Some(mm.clone()));
-        super::sched::activate(percpu::this(), &mm);
+        super::active::activate(percpu::this(), &mm);
         cpu::irq_restore(irq);
         old_mm
     };

@@ -11,12 +11,13 @@ use quire_mm::sync::SpinGuard;
 
 use super::children::{Kind, News};
 use super::cputime::Spent;
+use super::entity::{Entity, work};
 use super::inject;
 use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
 use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
-use super::thread::{Thread, current, work};
+use super::thread::{Thread, current};
 use super::wait::Sleep;
 use super::{cpu_alarm, itimer, oom, posix_timer, robust, sched, stop};
 use crate::arch::uaccess;
@@ -72,8 +73,13 @@ pub fn clear_number(thread: &Thread) {
 }
 
 /// Drops the running reference of a thread that has run for the last time, and with the last reference its stack.
-pub fn bury(thread: KArc<Thread>) {
-    drop(thread);
+///
+/// # Safety
+/// `entity` is the head of a thread that left that reference behind.
+#[unsafe(no_mangle)]
+unsafe fn thread_has_ended(entity: *const Entity) {
+    // SAFETY: as the caller says; the head is at the thread's address.
+    drop(unsafe { KArc::from_raw(entity.cast::<Thread>()) });
 }
 
 /// Releases memory and descriptors first, so that they are free before the parent is notified.

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use quire_mm::page_alloc::{FailsOnDemand, Gfp};
 
-use super::thread::current;
+use super::entity::current;
 use crate::vm::{Cpu, PAGES, heap};
 
 /// Makes the calling thread's `n`th allocation from now on fail; 0 cancels that. Returns how many allocations were left
@@ -33,7 +33,7 @@ fn stop() {
     heap::ask_no_more();
 }
 
-/// The value of [`Thread::fail_nth`](crate::task::thread::Thread) after a non-waiting allocation has failed: the
+/// The value of [`Entity::fail_nth`](super::entity::Entity) after a non-waiting allocation has failed: the
 /// waiting one with which the caller tries again must fail too.
 const LASTS: u32 = u32::MAX;
 

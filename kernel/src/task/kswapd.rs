@@ -9,7 +9,7 @@ use quire_abi::Errno;
 use quire_mm::zone::MAX_NODES;
 
 use super::point::resched_point;
-use super::sched;
+use super::thread;
 use super::wait::{Sleep, WaitQueue};
 use crate::arch::cpu;
 use crate::vm::PAGES;
@@ -31,7 +31,7 @@ fn nodes() -> impl Iterator<Item = usize> {
 
 /// Starts the threads.
 pub fn start() -> Result<(), Errno> {
-    nodes().try_for_each(|_| sched::start_kernel(serve))
+    nodes().try_for_each(|_| thread::start_kernel(serve))
 }
 
 extern "C" fn serve(_: usize) -> ! {

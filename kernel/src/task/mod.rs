@@ -5,15 +5,20 @@
 //! - [`users`]: what is limited for all processes of a user.
 //! - [`directory`], [`action`], [`expired`], [`pending`]: the working directory, what signals do to a process, and those that it has
 //!   not taken yet.
-//! - [`percpu`], [`load`], [`balance`], [`thread`], [`timer`], [`alarm`], [`wait`], [`sched`], [`clock`], [`space`], [`point`], [`inject`],
-//!   [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`], [`signal`],
-//!   [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`], [`exit`]: one floor, as docs/design.md explains: a
-//!   thread waits, which a signal ends, which is sent to a process, which has threads.
-//! - [`turn`], [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
+//! - [`entity`]: what the scheduler runs, the head of a thread.
+//! - [`percpu`], [`load`], [`balance`], [`timer`], [`alarm`], [`active`], [`sched`]: the scheduler. What it has to say of threads to the
+//!   floors above, it says by functions that they define (`sched::above`).
+//! - [`wait`]: sleeping.
+//! - [`point`], [`turn`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
+//! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`],
+//!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
+//!   [`exit`]: one floor, as docs/design.md explains: a thread belongs to a process, which has threads and is sent signals.
+//! - [`program`], [`image`], [`clone`], [`audit`], `threads`: built on those.
 //! - [`startup`]: what a new program finds.
 //! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
 
 pub mod action;
+pub mod active;
 pub mod alarm;
 pub mod audit;
 pub mod balance;
@@ -26,6 +31,7 @@ pub mod cpu_clock;
 pub mod cputime;
 pub mod credentials;
 pub mod directory;
+pub mod entity;
 pub mod exec;
 pub mod exit;
 pub mod expired;

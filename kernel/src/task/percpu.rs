@@ -10,8 +10,8 @@ use quire_mm::sync::Rank;
 
 use super::balance::RunQueue;
 use super::cputime::Faults;
+use super::entity::Entity;
 use super::latency::Latency;
-use super::thread::Thread;
 use super::timer::Timers;
 use crate::arch::cpu::{self, Head};
 use crate::vm::events::EARLY;
@@ -32,9 +32,9 @@ pub struct PerCpu {
     /// NUMA node.
     pub node: AtomicU32,
     /// The thread that runs when no other can.
-    pub idle: AtomicPtr<Thread>,
+    pub idle: AtomicPtr<Entity>,
     /// The thread that was switched away from, until the switch is finished.
-    pub switching_from: AtomicPtr<Thread>,
+    pub switching_from: AtomicPtr<Entity>,
     /// Ready threads.
     pub run_queue: SpinLock<RunQueue>,
     /// How many they are. Written under the queue's lock.

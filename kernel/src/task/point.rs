@@ -9,9 +9,9 @@ use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
 
-use super::thread::{current, work};
-use super::wait::Sleep;
-use super::{sched, signal};
+use super::entity::{current, work};
+use super::sched;
+use super::wait::{Sleep, interrupts};
 use crate::arch::cpu;
 
 /// Bytes that may be copied to or from user memory between two points: with a page fault for each page of them, some
@@ -47,7 +47,7 @@ impl From<Interrupted> for Errno {
 #[inline]
 pub fn resched_point(cut: Sleep) -> Result<(), Interrupted> {
     // (The boot thread makes the first process before it unmasks interrupts.)
-    debug_assert!(!cpu::irqs_masked() || current().process.is_none(), "a reschedule with interrupts masked");
+    debug_assert!(!cpu::irqs_masked() || !current().is_user(), "a reschedule with interrupts masked");
     debug_assert!(current().is_awake(), "a reschedule of a thread that has announced a sleep");
     if current().work.load(Ordering::Relaxed) == 0 { Ok(()) } else { pause(cut) }
 }
@@ -58,5 +58,5 @@ fn pause(cut: Sleep) -> Result<(), Interrupted> {
     if thread.work.load(Ordering::Relaxed) & work::RESCHEDULE != 0 {
         sched::schedule();
     }
-    if signal::interrupts(thread, cut) { Err(Interrupted) } else { Ok(()) }
+    if interrupts(thread, cut) { Err(Interrupted) } else { Ok(()) }
 }

@@ -15,9 +15,10 @@ use quire_abi::layout::{Rseq, RseqSection};
 use quire_mm::UserAddr;
 use quire_mm::addr::USER_END;
 
+use super::entity::{Entity, work};
 use super::percpu;
 use super::signal::{self, Info};
-use super::thread::{Thread, current, work};
+use super::thread::{self, Thread, current};
 use crate::arch::trap::TrapFrame;
 use crate::arch::uaccess;
 
@@ -62,6 +63,11 @@ impl Registration {
     pub fn inherit(&self, parent: &Self) {
         self.set(parent.get());
     }
+}
+
+#[unsafe(no_mangle)]
+fn thread_has_moved(entity: &Entity) {
+    note(thread::of(entity));
 }
 
 /// A thread may have left its CPU, or a section is to be aborted.

@@ -1,6 +1,6 @@
 //! The scheduler: round-robin with time slices on each CPU. [`balance`] decides in which CPU's queue a thread waits.
 //!
-//! [`Thread::state`] says whether a thread is runnable and whether it is on a CPU (RUNNING, until the CPU has
+//! [`Entity::state`] says whether a thread is runnable and whether it is on a CPU (RUNNING, until the CPU has
 //! completely switched away from it). This one word decides who queues a thread, so no CPU ever waits for a thread to
 //! leave another:
 //!
@@ -17,23 +17,35 @@
 
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
-use quire_abi::Errno;
 use quire_mm::event::Event;
-use quire_mm::fallible::KArc;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 
+use super::active;
 use super::balance::{self, enqueue, may_run, requeue};
 use super::cputime::{self, Faults};
+use super::entity::{Entity, current, state, work};
 use super::load;
 use super::percpu::{self, PerCpu};
-use super::thread::{Thread, current, state, work};
-use super::{cpu_alarm, rseq};
 use crate::arch::trap::TrapFrame;
-use crate::arch::{context, cpu, regs, timer};
+use crate::arch::{context, cpu, timer};
 use crate::interrupts;
-use crate::task::space;
 use crate::vm::events;
+
+/// What a thread is besides, the floors above know. They define these functions: the linker finds them, so each is a plain
+/// call, and the scheduler needs none of their types.
+mod above {
+    use crate::task::entity::Entity;
+
+    unsafe extern "Rust" {
+        /// The running thread was charged at the end of a slice: something may be due by its CPU time.
+        pub safe fn thread_was_charged(thread: &Entity);
+        /// It is to run on another CPU than before.
+        pub safe fn thread_has_moved(thread: &Entity);
+        /// Drops the reference that a running thread has to itself. It has run for the last time, and its stack is not in use.
+        pub fn thread_has_ended(thread: *const Entity);
+    }
+}
 
 /// The time slice in nanoseconds.
 static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
@@ -56,12 +68,12 @@ pub fn slice() -> u64 {
 }
 
 /// Makes a sleeping thread runnable. Nothing happens if it is not asleep.
-pub fn wake(thread: &Thread) -> bool {
+pub fn wake(thread: &Entity) -> bool {
     wake_from(thread, state::SLEEPING) || wake_from(thread, state::KILLABLE)
 }
 
 /// Wakes a thread from one kind of sleep.
-pub fn wake_from(thread: &Thread, from: u32) -> bool {
+pub fn wake_from(thread: &Entity, from: u32) -> bool {
     // With the fence in `prepare`: either the thread sees the caller's earlier stores, or the announced sleep is seen here.
     fence(Ordering::SeqCst);
     let mut was = thread.state.load(Ordering::SeqCst);
@@ -84,7 +96,7 @@ pub fn wake_from(thread: &Thread, from: u32) -> bool {
 /// Takes a sleeping thread for a direct switch: afterwards it is runnable, in no queue, and the caller's to
 /// [switch to](switch_directly) or to [give back](unclaim). `false` if it does not sleep, is not yet off its CPU, or may not
 /// run here: then nothing has happened.
-pub fn claim(thread: &Thread) -> bool {
+pub fn claim(thread: &Entity) -> bool {
     let was = thread.state.load(Ordering::Relaxed);
     let sleeps = was == state::SLEEPING || was == state::KILLABLE;
     // Acquire: the registers that it has saved are seen.
@@ -95,14 +107,14 @@ pub fn claim(thread: &Thread) -> bool {
 }
 
 /// Queues a thread that was claimed.
-pub fn unclaim(thread: &Thread) {
+pub fn unclaim(thread: &Entity) {
     thread.state.store(state::RUNNABLE, Ordering::Release);
     enqueue(thread);
 }
 
 /// Runs a thread that was claimed in place of this one, which has announced its sleep; returns when this one runs again. The
 /// slice goes on. If this thread was woken meanwhile, or another one is to run first, the claimed one is queued.
-pub fn switch_directly(next: &'static Thread) {
+pub fn switch_directly(next: &'static Entity) {
     let irq = cpu::irq_save();
     let (here, prev) = (percpu::this(), current());
     let is_awake = prev.is_awake();
@@ -118,22 +130,14 @@ pub fn switch_directly(next: &'static Thread) {
 }
 
 /// Starts a new thread on the least loaded CPU.
-pub fn start(thread: &Thread) {
+pub fn start(thread: &Entity) {
     let best = balance::least_loaded(thread.affinity.load(Ordering::Relaxed));
     thread.cpu.store(best.id() as u32, Ordering::Relaxed);
     wake(thread);
 }
 
-/// Starts a thread of the kernel's own, which runs for ever.
-pub fn start_kernel(entry: extern "C" fn(usize) -> !) -> Result<(), Errno> {
-    let thread = Thread::new_kernel(entry)?;
-    // SAFETY: its running self holds the count, for ever.
-    start(unsafe { &*KArc::into_raw(thread) });
-    Ok(())
-}
-
 /// Interrupts the CPU that a thread runs on, so that the thread checks its work bits.
-pub fn kick(thread: &Thread) {
+pub fn kick(thread: &Entity) {
     if thread.state.load(Ordering::SeqCst) & state::RUNNING != 0 && !core::ptr::eq(thread, current()) {
         interrupts::send_reschedule(thread.cpu.load(Ordering::Relaxed) as usize);
     }
@@ -194,7 +198,7 @@ pub fn schedule() {
     cpu::irq_restore(irq);
 }
 
-fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
+fn switch_to(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
     exchange(here, prev, next);
     // SAFETY: interrupts are masked; `next` is on no CPU and in no queue, so no other CPU can pick it.
     unsafe { context::switch(prev.context(), next.context()) };
@@ -206,7 +210,7 @@ fn switch_to(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
 /// stack, where [`finish_switch`] is called first; otherwise this does not return. Interrupts are masked, this thread has announced its
 /// sleep, and it has no work to do.
 #[inline(always)]
-pub fn hand_over(prev: &Thread, next: &'static Thread, is_parked: bool, frame: *mut TrapFrame) -> *mut TrapFrame {
+pub fn hand_over(prev: &Entity, next: &'static Entity, is_parked: bool, frame: *mut TrapFrame) -> *mut TrapFrame {
     exchange(percpu::this(), prev, next);
     // SAFETY: each context is that of a thread that runs nowhere else, and this CPU is the one to run it.
     unsafe {
@@ -220,7 +224,7 @@ pub fn hand_over(prev: &Thread, next: &'static Thread, is_parked: bool, frame: *
 
 /// Makes `next` the current thread in all but its kernel stack.
 #[inline(always)]
-fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
+fn exchange(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
     if cfg!(debug_assertions) {
         carry_ranks(here, prev, next);
     }
@@ -235,7 +239,7 @@ fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
     }
     prev.save_user_state();
     if let Some(mm) = next.mm() {
-        activate(here, mm);
+        active::activate(here, mm);
     }
     next.load_user_state();
     here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
@@ -243,16 +247,16 @@ fn exchange(here: &'static PerCpu, prev: &Thread, next: &'static Thread) {
 }
 
 #[cold]
-fn note_move(here: &PerCpu, thread: &Thread) {
+fn note_move(here: &PerCpu, thread: &Entity) {
     thread.cpu.store(here.id() as u32, Ordering::Relaxed);
-    rseq::note(thread);
+    above::thread_has_moved(thread);
 }
 
 /// Drops reschedules that were requested of a thread while it waited, now that its turn begins: otherwise requests that
 /// come more often than its turns would keep it from its program for ever. A request made because the thread may not run
 /// on this CPU stays.
 #[cold]
-fn forget_reschedule(here: &PerCpu, next: &Thread) {
+fn forget_reschedule(here: &PerCpu, next: &Entity) {
     // After this, an affinity that was set before the bit is visible.
     next.clear_work(work::RESCHEDULE);
     if !may_run(next, here.id()) {
@@ -261,7 +265,7 @@ fn forget_reschedule(here: &PerCpu, next: &Thread) {
 }
 
 /// Moves the ranks of held locks with the thread: only sleeping locks may be held over a switch.
-fn carry_ranks(here: &PerCpu, prev: &Thread, next: &Thread) {
+fn carry_ranks(here: &PerCpu, prev: &Entity, next: &Entity) {
     let held = here.held_ranks.load(Ordering::Relaxed);
     assert!(held & !SLEEPING == 0, "a spin lock is held over a switch: ranks {held:#x}");
     prev.held_ranks.store(held, Ordering::Relaxed);
@@ -285,29 +289,15 @@ fn finish() {
     let prev = unsafe { &*prev };
     match prev.state.fetch_and(!state::RUNNING, Ordering::AcqRel) & !state::RUNNING {
         state::RUNNABLE => requeue(here, prev),
-        // SAFETY: a dying thread leaves its running reference behind (see `exit`), to be dropped here, where its stack
-        // is no longer in use.
-        state::DEAD => super::exit::bury(unsafe { KArc::from_raw(prev) }),
+        // SAFETY: the thread has run for the last time, and its stack is no longer in use.
+        state::DEAD => unsafe { above::thread_has_ended(prev) },
         // Asleep: the waker queues it, and may have done so already.
         _ => {}
     }
 }
 
-/// Loads an address space into TTBR0, unless it is loaded already.
-#[inline(always)]
-pub fn activate(here: &'static PerCpu, mm: &KArc<crate::vm::Mm>) {
-    // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
-    let active = unsafe { &mut *here.active_mm.get() };
-    if active.as_ref().is_none_or(|a| !KArc::ptr_eq(a, mm)) {
-        let ttbr = mm.activate(here.id());
-        regs::set_ttbr0(ttbr.table.get() as u64, ttbr.asid.0);
-        // If this was the last reference to the old space, its owner has emptied it already (see `Space`).
-        *active = Some(mm.clone());
-    }
-}
-
 /// Charges the time since the last charge, and the faults, to a thread, or to idling. Interrupts are masked.
-fn charge(here: &PerCpu, thread: &Thread) {
+fn charge(here: &PerCpu, thread: &Entity) {
     let now = timer::now_ns();
     let spent = now.saturating_sub(here.charged_at.load(Ordering::Relaxed));
     here.charged_at.store(now, Ordering::Relaxed);
@@ -317,8 +307,8 @@ fn charge(here: &PerCpu, thread: &Thread) {
         if in_kernel {
             cputime::add(&here.system_ns, spent);
         }
-        if let Some(process) = &thread.process {
-            process.time.add_to(in_kernel, spent);
+        if let Some(whole) = thread.whole_time() {
+            whole.add_to(in_kernel, spent);
         }
     } else {
         cputime::add(&here.idle_ns, spent);
@@ -327,7 +317,7 @@ fn charge(here: &PerCpu, thread: &Thread) {
 
 /// Charges the faults that this CPU has counted since the last charge.
 #[inline(always)]
-fn charge_faults(here: &PerCpu, thread: &Thread) {
+fn charge_faults(here: &PerCpu, thread: &Entity) {
     // SAFETY: this CPU's, with interrupts masked.
     let charged = unsafe { &mut *here.charged_faults.get() };
     if events::here(Event::Fault) != charged.all {
@@ -336,12 +326,12 @@ fn charge_faults(here: &PerCpu, thread: &Thread) {
 }
 
 #[inline(never)]
-fn charge_new_faults(charged: &mut Faults, thread: &Thread) {
+fn charge_new_faults(charged: &mut Faults, thread: &Entity) {
     let counted = Faults::here();
     let handled = counted.handled_since(core::mem::replace(charged, counted));
     thread.time.add_faults(handled);
-    if let Some(process) = &thread.process {
-        process.time.add_faults(handled);
+    if let Some(whole) = thread.whole_time() {
+        whole.add_faults(handled);
     }
 }
 
@@ -374,9 +364,7 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
     here.latency.want_reschedule(now);
     thread.time.sample(in_kernel);
     charge(here, thread);
-    if cpu_alarm::is_due(thread) {
-        thread.set_work(work::CPU_TIME);
-    }
+    above::thread_was_charged(thread);
     thread.set_work(work::RESCHEDULE);
     here.even_out();
 }
@@ -399,7 +387,7 @@ pub fn idle_loop() -> ! {
         cpu::irq_disable();
         balance::set_idle(here, true);
         while !here.find_work() {
-            space::let_go(here);
+            active::let_go(here);
             cpu::wait_for_interrupt();
             cpu::irq_window();
             if interrupts::has_unowned() {

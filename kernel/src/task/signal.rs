@@ -18,6 +18,7 @@ use quire_mm::sync::Rank;
 
 pub use super::action::{Actions, Disposition, HandlerAction, IGNORE};
 use super::clock::Until;
+use super::entity::{Entity, state, work};
 use super::expired::{Expired, Place};
 pub use super::pending::Info;
 use super::pending::{Payer, Queue, Records};
@@ -25,7 +26,7 @@ use super::point::{ENTRIES, resched_point};
 use super::process::{EXITING, Process};
 pub use super::signo::{STOPS, UNBLOCKABLE, bit};
 use super::table::{AT_ONCE, TABLE, Table};
-use super::thread::{Thread, current, state, work};
+use super::thread::{self, Thread, current};
 use super::wait::Sleep;
 use super::walk::{self, Among};
 use super::{courier, itimer, posix_timer, sched, stop};
@@ -450,6 +451,11 @@ pub fn interrupts(thread: &Thread, sleep: Sleep) -> bool {
     sleep == Sleep::Interruptible
         && thread.has_work(work::SIGNAL)
         && (process.stop.is_active() || deliverable(thread, process) != 0)
+}
+
+#[unsafe(no_mangle)]
+fn thread_is_interrupted(entity: &Entity, sleep: Sleep) -> bool {
+    interrupts(thread::of(entity), sleep)
 }
 
 /// Whether there may be something for a new thread of a process to do before its program: a signal, a stop or an end

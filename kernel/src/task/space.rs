@@ -8,10 +8,10 @@ use quire_abi::process::MemoryLayout;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::percpu::{self, PerCpu};
-use super::sched;
+use super::active;
+use super::percpu;
 use super::thread::current;
-use crate::arch::{cpu, regs, smp};
+use crate::arch::cpu;
 use crate::interrupts;
 use crate::ipc::descriptor::Object;
 use crate::vm::{Cpu, Mm, SpinLock};
@@ -75,7 +75,7 @@ fn enter(mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
     let irq = cpu::irq_save();
     let former = current().set_mm(mm);
     if let Some(mm) = current().mm() {
-        sched::activate(percpu::this(), mm);
+        active::activate(percpu::this(), mm);
     }
     cpu::irq_restore(irq);
     former
@@ -83,7 +83,7 @@ fn enter(mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        leave(|active| KArc::ptr_eq(active, &self.mm));
+        active::leave(|active| KArc::ptr_eq(active, &self.mm));
         let is_loaded = KArc::count(&self.mm) > 1;
         if is_loaded {
             // An idle CPU still has it loaded. That CPU drops its reference soon, in a context too short for this work.
@@ -101,28 +101,6 @@ impl Drop for Space {
         }
         SPACES_IN_USE.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// An idle CPU that was asked to unloads the space in its TTBR0, whose process may have ended.
-pub fn let_go(here: &PerCpu) {
-    if here.let_go.swap(false, Ordering::SeqCst) {
-        leave(|_| true);
-    }
-}
-
-/// Unloads the space in this CPU's TTBR0, if it matches `which`.
-fn leave(which: impl FnOnce(&KArc<Mm>) -> bool) {
-    let irq = cpu::irq_save();
-    let here = percpu::this();
-    // SAFETY: `active_mm` is this CPU's, and interrupts are masked.
-    let active = unsafe { &mut *here.active_mm.get() };
-    let mut old = None;
-    if active.as_ref().is_some_and(which) {
-        regs::set_ttbr0(smp::empty_table().get() as u64, 0);
-        old = active.take();
-    }
-    cpu::irq_restore(irq);
-    drop(old);
 }
 
 /// Spaces that processes own.

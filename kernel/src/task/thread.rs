@@ -1,56 +1,29 @@
-//! A thread: a kernel stack, registers, and scheduling state.
+//! A thread: what the scheduler runs (its [`Entity`]), a kernel stack, and what a process, its signals and its messages
+//! need.
 
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
+use core::ops::Deref;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::boxed::Box;
-use intrusive_collections::{LinkedListLink, RBTreeLink};
+use intrusive_collections::RBTreeLink;
 use quire_abi::Errno;
 use quire_mm::fallible::{KArc, try_box};
 
 use super::cpu_alarm::Slot;
-use super::cputime::CpuTime;
+use super::entity::{self, Entity, state};
 use super::process::{NAME_LEN, Process};
 use super::rseq::Registration;
-use super::sched::finish_switch;
+use super::sched::{self, finish_switch};
 use super::signal::ThreadSignals;
 use crate::arch::context::Context;
-use crate::arch::fp::{self, FpState};
 use crate::arch::trap::{TrapFrame, return_to_user};
-use crate::arch::{cpu, regs};
 use crate::ipc::handover::Messaging;
 use crate::ipc::message::Reply;
 use crate::vm::stack::Stack;
 use crate::vm::{Mm, SpinLock};
-
-/// Bits of [`Thread::work`]: work to do before the thread returns to user mode.
-pub mod work {
-    /// Another thread should run.
-    pub const RESCHEDULE: u32 = 1;
-    /// A signal may be deliverable, or the process is ending.
-    pub const SIGNAL: u32 = 2;
-    /// The thread's record for restartable sequences is to be written, and an interrupted section left.
-    pub const RSEQ: u32 = 4;
-    /// Something may be due by CPU time.
-    pub const CPU_TIME: u32 = 8;
-}
-
-/// Values of [`Thread::state`]: whether a thread is runnable or asleep, and whether a CPU is still on it.
-pub mod state {
-    /// Waits in a run queue; with [`RUNNING`], runs.
-    pub const RUNNABLE: u32 = 0;
-    /// Sleeps; a signal wakes it.
-    pub const SLEEPING: u32 = 1;
-    /// Sleeps; only the awaited event or a kill wakes it.
-    pub const KILLABLE: u32 = 2;
-    /// Has run for the last time.
-    pub const DEAD: u32 = 3;
-    /// Bit: it is the current thread of a CPU, or the CPU has not yet completely switched away from it. The CPU that
-    /// takes the thread from a queue sets the bit and clears it after the switch away
-    /// ([`finish_switch`](crate::task::sched::finish_switch)).
-    pub const RUNNING: u32 = 4;
-}
 
 /// [`Thread::timer_slack`] of init, as on Linux.
 pub const DEFAULT_SLACK: u64 = 50_000;
@@ -58,37 +31,14 @@ pub const DEFAULT_SLACK: u64 = 50_000;
 /// A thread. Its process holds one reference; the CPU or queue that it is on holds another.
 #[repr(C)]
 pub struct Thread {
-    /// [`work`] bits. Assembly reads them.
-    pub work: AtomicU32,
-    /// [`state`].
-    pub state: AtomicU32,
+    entity: Entity,
     /// See [`Thread::tid`].
     tid: AtomicU32,
-    /// Where it runs, or ran last.
-    pub cpu: AtomicU32,
-    /// CPUs that it may run on, a bit each.
-    pub affinity: AtomicU64,
-    context: UnsafeCell<Context>,
     stack: Option<Stack>,
     /// The process; `None` for kernel threads.
     pub process: Option<KArc<Process>>,
-    mm: UnsafeCell<Option<KArc<Mm>>>,
-    fp: UnsafeCell<Option<Box<FpState>>>,
-    tls: AtomicU64,
-    /// In a run queue.
-    pub queue_link: LinkedListLink,
     /// Among the threads of its process.
     pub sibling_link: RBTreeLink,
-    /// Among a CPU's sleepers.
-    pub timer_link: RBTreeLink,
-    /// When to wake, in nanoseconds.
-    pub deadline: AtomicU64,
-    /// The CPU whose timers contain it.
-    pub timer_cpu: AtomicU32,
-    /// Debug builds: the sleeping locks that it holds while it is off the CPU, one bit per rank.
-    pub held_ranks: AtomicU64,
-    /// CPU time.
-    pub time: CpuTime,
     /// What waits for it.
     pub cpu_alarms: Slot,
     /// Blocked and pending signals.
@@ -97,8 +47,6 @@ pub struct Thread {
     pub set_child_tid: AtomicUsize,
     /// Nonzero if an allocation of this thread failed for lack of memory: state for the OOM killer.
     pub starved: AtomicU32,
-    /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
-    pub fail_nth: AtomicU32,
     /// See [`Thread::name`].
     name: [AtomicU64; NAME_LEN / 8],
     /// It is in [`exit_thread`](super::exit::exit_thread), and takes no signals any more.
@@ -118,43 +66,36 @@ pub struct Thread {
     messaging: UnsafeCell<Option<Box<Messaging>>>,
 }
 
-// A CPU's record names its thread by this word.
-const _: () = assert!(offset_of!(Thread, work) == 0);
+// `current` takes the head of a thread for the thread.
+const _: () = assert!(offset_of!(Thread, entity) == 0);
 
-// SAFETY: the cells are touched by the thread itself, or by the scheduler while the thread is off its CPU
-// (RUNNING in `state` orders the two); the links belong to the locks of the queues; the rest is atomic or locked.
+// SAFETY: the cells are touched by the thread itself; the link belongs to its process's list of threads; the rest is atomic or locked.
 unsafe impl Sync for Thread {}
 // SAFETY: as above; nothing in it is bound to the CPU that made it.
 unsafe impl Send for Thread {}
 
 impl Thread {
     #[inline]
-    fn new(tid: u32, process: Option<KArc<Process>>, stack: Option<Stack>) -> Self {
+    fn new(
+        tid: u32,
+        state: u32,
+        context: Context,
+        user: Option<(KArc<Process>, KArc<Mm>)>,
+        stack: Option<Stack>,
+    ) -> Self {
+        let (process, mm) = user.unzip();
+        let whole = process.as_deref().map(|process| NonNull::from(&process.time));
         Self {
-            // A user thread checks its process's signals before its first instruction.
-            work: AtomicU32::new(0),
-            state: AtomicU32::new(state::RUNNABLE),
+            // SAFETY: here is the thread that it is the head of, which holds the process.
+            entity: unsafe { Entity::new(state, context, mm, whole) },
             tid: AtomicU32::new(tid),
-            cpu: AtomicU32::new(cpu::this().id() as u32),
-            affinity: AtomicU64::new(u64::MAX),
-            context: UnsafeCell::new(Context::default()),
             stack,
             process,
-            mm: UnsafeCell::new(None),
-            fp: UnsafeCell::new(None),
-            tls: AtomicU64::new(0),
-            queue_link: LinkedListLink::new(),
             sibling_link: RBTreeLink::new(),
-            timer_link: RBTreeLink::new(),
-            deadline: AtomicU64::new(0),
-            timer_cpu: AtomicU32::new(0),
-            held_ranks: AtomicU64::new(0),
-            time: CpuTime::new(),
             cpu_alarms: Slot::new(),
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
             starved: AtomicU32::new(0),
-            fail_nth: AtomicU32::new(0),
             name: [const { AtomicU64::new(0) }; NAME_LEN / 8],
             is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),
@@ -167,11 +108,11 @@ impl Thread {
         }
     }
 
-    /// The idle thread of a CPU, on the CPU's boot stack.
-    pub fn new_idle() -> Result<KArc<Self>, Errno> {
-        let thread = Self::new(0, None, None);
-        thread.state.store(state::RUNNABLE | state::RUNNING, Ordering::Relaxed);
-        Ok(KArc::try_new(thread)?)
+    /// The idle thread of a CPU, on the CPU's boot stack. It lives for ever.
+    pub fn new_idle() -> Result<&'static Self, Errno> {
+        let thread = KArc::try_new(Self::new(0, state::RUNNABLE | state::RUNNING, Context::default(), None, None))?;
+        // SAFETY: the count is never dropped.
+        Ok(unsafe { &*KArc::into_raw(thread) })
     }
 
     /// A thread that starts in user mode with `frame`, changed by `change`. It does not run before it is woken.
@@ -190,22 +131,17 @@ impl Thread {
             place.write(*frame);
             change(&mut *place);
         }
-        let mut thread = KArc::try_unshared(|| Self::new(tid, Some(process), Some(stack)))?;
-        thread.state = AtomicU32::new(state::KILLABLE);
-        thread.context = UnsafeCell::new(Context::entering(top, finish_switch, return_to_user, 0));
-        thread.mm = UnsafeCell::new(Some(mm));
-        Ok(thread.share())
+        let context = Context::entering(top, finish_switch, return_to_user, 0);
+        let make = || Self::new(tid, state::KILLABLE, context, Some((process, mm)), Some(stack));
+        Ok(KArc::try_unshared(make)?.share())
     }
 
     /// A kernel thread, which never returns from `entry` and starts with interrupts masked. It does not run before it
     /// is woken.
     pub fn new_kernel(entry: extern "C" fn(usize) -> !) -> Result<KArc<Self>, Errno> {
         let stack = Stack::new()?;
-        let top = stack.top();
-        let mut thread = KArc::try_unshared(|| Self::new(0, None, Some(stack)))?;
-        thread.state = AtomicU32::new(state::KILLABLE);
-        thread.context = UnsafeCell::new(Context::entering(top, finish_switch, entry, 0));
-        Ok(thread.share())
+        let context = Context::entering(stack.top(), finish_switch, entry, 0);
+        Ok(KArc::try_unshared(|| Self::new(0, state::KILLABLE, context, None, Some(stack)))?.share())
     }
 
     /// Its thread id; 0 for kernel threads.
@@ -243,124 +179,11 @@ impl Thread {
         }
     }
 
-    /// The saved registers.
-    pub fn context(&self) -> *mut Context {
-        self.context.get()
-    }
-
     /// The process of a user thread.
     pub fn process(&self) -> &KArc<Process> {
         // Only kernel threads have no process, and they make no system calls and take no user faults.
         #[allow(clippy::expect_used)]
         self.process.as_ref().expect("a user thread has a process")
-    }
-
-    /// The address space of this thread, which is current (or not yet running).
-    pub fn mm(&self) -> Option<&KArc<Mm>> {
-        // SAFETY: only the thread itself changes it.
-        unsafe { (*self.mm.get()).as_ref() }
-    }
-
-    /// Gives the current thread another address space, or none; returns the old one.
-    pub fn set_mm(&self, mm: Option<KArc<Mm>>) -> Option<KArc<Mm>> {
-        let irq = cpu::irq_save();
-        // SAFETY: only the thread itself changes it, and with interrupts masked the scheduler does not read it.
-        let old = unsafe { core::mem::replace(&mut *self.mm.get(), mm) };
-        cpu::irq_restore(irq);
-        old
-    }
-
-    /// The program's first use of FP or SIMD: it gets FP state of its own.
-    pub fn enable_fp(&self) -> Result<(), Errno> {
-        let irq = cpu::irq_save();
-        // SAFETY: the thread is current.
-        let slot = unsafe { &mut *self.fp.get() };
-        let result = match slot {
-            Some(_) => Ok(()),
-            None => try_box(FpState::NEW).map(|state| *slot = Some(state)),
-        };
-        if let Some(state) = slot {
-            fp::set_enabled(true);
-            // SAFETY: the registers are enabled, and the state is this thread's.
-            unsafe { fp::load(&raw const **state) };
-        }
-        cpu::irq_restore(irq);
-        Ok(result?)
-    }
-
-    /// The FP registers of this thread, which is current; `None` if it never used them.
-    pub fn fp_state(&self) -> Option<FpState> {
-        let irq = cpu::irq_save();
-        // SAFETY: the thread is current, so nothing else accesses its state.
-        let state = unsafe { (*self.fp.get()).as_deref_mut() }.map(|state| {
-            // SAFETY: a thread with a state runs with the registers enabled.
-            unsafe { fp::save(state) };
-            *state
-        });
-        cpu::irq_restore(irq);
-        state
-    }
-
-    /// Sets the FP registers of this thread, which is current, if it uses them.
-    pub fn set_fp_state(&self, new: &FpState) {
-        let irq = cpu::irq_save();
-        // SAFETY: as in `fp_state`.
-        if let Some(state) = unsafe { (*self.fp.get()).as_deref_mut() } {
-            *state = *new;
-            // SAFETY: as in `fp_state`.
-            unsafe { fp::load(state) };
-        }
-        cpu::irq_restore(irq);
-    }
-
-    /// Gives a child the FP registers of its parent, which is current.
-    pub fn inherit_fp(&self, parent: &Thread) -> Result<(), Errno> {
-        if let Some(state) = parent.fp_state() {
-            // SAFETY: the child does not run yet.
-            unsafe { *self.fp.get() = Some(try_box(state)?) };
-        }
-        Ok(())
-    }
-
-    /// exec: resets the FP registers to those of a new program.
-    pub fn drop_fp(&self) {
-        let irq = cpu::irq_save();
-        fp::set_enabled(false);
-        // SAFETY: the thread is current.
-        let old = unsafe { (*self.fp.get()).take() };
-        cpu::irq_restore(irq);
-        drop(old);
-    }
-
-    /// Sets the thread pointer with which it starts.
-    pub fn set_tls(&self, tls: u64) {
-        self.tls.store(tls, Ordering::Relaxed);
-    }
-
-    /// Saves the user registers in the CPU of a thread that is switched out.
-    pub fn save_user_state(&self) {
-        if self.process.is_some() {
-            self.tls.store(regs::tls(), Ordering::Relaxed);
-            // SAFETY: the thread is current and interrupts are masked.
-            if let Some(state) = unsafe { (*self.fp.get()).as_deref_mut() } {
-                // SAFETY: a thread with a state runs with the registers enabled.
-                unsafe { fp::save(state) };
-                fp::set_enabled(false);
-            }
-        }
-    }
-
-    /// Restores the registers that [`Thread::save_user_state`] saved.
-    pub fn load_user_state(&self) {
-        if self.process.is_some() {
-            regs::set_tls(self.tls.load(Ordering::Relaxed));
-            // SAFETY: the thread is about to be current and interrupts are masked.
-            if let Some(state) = unsafe { (*self.fp.get()).as_deref() } {
-                fp::set_enabled(true);
-                // SAFETY: just enabled.
-                unsafe { fp::load(state) };
-            }
-        }
     }
 
     /// What this thread, which is current, needs for messages: made at its first one.
@@ -408,33 +231,34 @@ impl Thread {
         let former = unsafe { (*self.reply.get()).replace(reply) };
         debug_assert!(former.is_none(), "a reply that nobody took");
     }
+}
 
-    /// Whether the thread, which is current, has announced no sleep.
-    pub fn is_awake(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == state::RUNNABLE | state::RUNNING
-    }
+impl Deref for Thread {
+    type Target = Entity;
 
-    /// Sets a [`work`] bit. Ordered before a look at what the thread does, as [`Thread::has_work`] is ordered behind what
-    /// the thread has announced: one of the two sees the other.
-    pub fn set_work(&self, bit: u32) {
-        self.work.fetch_or(bit, Ordering::SeqCst);
+    #[inline(always)]
+    fn deref(&self) -> &Entity {
+        &self.entity
     }
+}
 
-    /// Whether a [`work`] bit is set.
-    pub fn has_work(&self, bit: u32) -> bool {
-        self.work.load(Ordering::SeqCst) & bit != 0
-    }
-
-    /// Clears a [`work`] bit.
-    pub fn clear_work(&self, bit: u32) {
-        self.work.fetch_and(!bit, Ordering::Acquire);
-    }
+/// The thread of which this is the head.
+#[inline(always)]
+pub fn of(entity: &Entity) -> &Thread {
+    // SAFETY: each entity is the first field of a thread (`Entity::new`), which lives as long.
+    unsafe { &*core::ptr::from_ref(entity).cast() }
 }
 
 /// The thread that runs here.
 #[inline(always)]
 pub fn current() -> &'static Thread {
-    // SAFETY: from the first thread on, `current` is a live thread, and it stays alive while it runs; a reference
-    // to it is used by the thread itself, which cannot outlive itself.
-    unsafe { &*cpu::this().current.load(Ordering::Relaxed).cast::<Thread>() }
+    of(entity::current())
+}
+
+/// Starts a thread of the kernel's own, which runs for ever.
+pub fn start_kernel(entry: extern "C" fn(usize) -> !) -> Result<(), Errno> {
+    let thread = Thread::new_kernel(entry)?;
+    // SAFETY: its running self holds the count, for ever.
+    sched::start(unsafe { &*KArc::into_raw(thread) });
+    Ok(())
 }

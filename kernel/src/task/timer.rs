@@ -8,16 +8,16 @@ use core::sync::atomic::Ordering;
 
 use intrusive_collections::{Bound, KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 
+use super::entity::Entity;
 use super::sched;
-use super::thread::Thread;
 use crate::arch::{self, cpu};
 use crate::task::percpu::{self, PERCPU};
 
-intrusive_adapter!(pub ByDeadline = UnsafeRef<Thread>: Thread { timer_link => RBTreeLink });
+intrusive_adapter!(pub ByDeadline = UnsafeRef<Entity>: Entity { timer_link => RBTreeLink });
 
 impl<'a> KeyAdapter<'a> for ByDeadline {
     type Key = (u64, usize);
-    fn get_key(&self, thread: &'a Thread) -> Self::Key {
+    fn get_key(&self, thread: &'a Entity) -> Self::Key {
         (thread.deadline.load(Ordering::Relaxed), core::ptr::from_ref(thread).addr())
     }
 }
@@ -48,7 +48,7 @@ impl Timers {
     }
 
     /// Removes a sleeper whose deadline has passed.
-    fn pop_due(&mut self, now: u64) -> Option<UnsafeRef<Thread>> {
+    fn pop_due(&mut self, now: u64) -> Option<UnsafeRef<Entity>> {
         let mut first = self.tree.upper_bound_mut(Bound::Included(&(now, usize::MAX)));
         first.remove()
     }
@@ -56,7 +56,7 @@ impl Timers {
 
 /// Arms a deadline for this thread: [`sched::block`] then ends at `deadline` (nanoseconds) at the latest.
 /// [`disarm`] must follow.
-pub fn arm(thread: &Thread, deadline: u64) {
+pub fn arm(thread: &Entity, deadline: u64) {
     let irq = cpu::irq_save();
     let here = percpu::this();
     {
@@ -71,7 +71,7 @@ pub fn arm(thread: &Thread, deadline: u64) {
 }
 
 /// Disarms the deadline, whether or not it has passed.
-pub fn disarm(thread: &Thread) {
+pub fn disarm(thread: &Entity) {
     let mut timers = PERCPU[thread.timer_cpu.load(Ordering::Relaxed) as usize].timers.lock();
     if thread.timer_link.is_linked() {
         // SAFETY: a linked thread is in the tree of `timer_cpu`, whose lock is held.

@@ -6,13 +6,13 @@ use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_ada
 use quire_abi::Errno;
 use quire_mm::sync::Rank;
 
+use super::entity::{Entity, current};
 use super::sched;
-use super::thread::{Thread, current};
 use super::wait::{self, Sleep};
 use crate::vm::{Cpu, SpinLock};
 
 struct Waiter {
-    thread: *const Thread,
+    thread: *const Entity,
     /// Linked while it waits; the thread that unlinks it hands it the turn.
     link: LinkedListLink,
 }

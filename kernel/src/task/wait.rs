@@ -12,8 +12,8 @@ use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_ada
 use quire_abi::Errno;
 use quire_mm::sync::Rank;
 
-use super::thread::{Thread, current, state};
-use super::{sched, signal, timer};
+use super::entity::{Entity, current, state};
+use super::{sched, timer};
 use crate::arch;
 use crate::vm::{Cpu, SpinLock};
 
@@ -38,6 +38,12 @@ impl Sleep {
     }
 }
 
+unsafe extern "Rust" {
+    /// Whether a signal or the end of its process interrupts a thread's sleep, or its long work. Defined where signals are.
+    #[link_name = "thread_is_interrupted"]
+    pub safe fn interrupts(thread: &Entity, sleep: Sleep) -> bool;
+}
+
 /// Threads that an event wakes at once.
 const BATCH: usize = 16;
 
@@ -45,7 +51,7 @@ const BATCH: usize = 16;
 const RELAY: usize = 2;
 
 struct Waiter {
-    thread: *const Thread,
+    thread: *const Entity,
     /// For a [`Place`]: its poller's mark.
     mark: Option<*const AtomicBool>,
     /// Its place in the order of arrival; touched under the queue's lock.
@@ -215,7 +221,7 @@ impl WaitQueue {
 
 /// A thread that waits in several queues at once, with a [`Place`] in each.
 pub struct Poller {
-    thread: *const Thread,
+    thread: *const Entity,
     is_woken: AtomicBool,
 }
 
@@ -273,7 +279,7 @@ pub fn sleep<T>(sleep: Sleep, deadline: Option<u64>, mut ready: impl FnMut() -> 
         if let Some(value) = ready() {
             break Ok(value);
         }
-        if signal::interrupts(thread, sleep) {
+        if interrupts(thread, sleep) {
             break Err(Errno::EINTR);
         }
         match deadline {

@@ -6,7 +6,8 @@ use crate::arch::{cpu, regs};
 use crate::console::input;
 use crate::devices;
 use crate::interrupts::{self, Source};
-use crate::task::thread::{current, work};
+use crate::task::entity::work;
+use crate::task::thread::current;
 use crate::task::{membarrier, percpu, sched};
 
 /// Handles the pending interrupts. Interrupts are masked.

@@ -14,8 +14,9 @@ use crate::arch::trap::TrapFrame;
 use crate::arch::{cpu, mmio, uaccess};
 use crate::console::panic;
 use crate::syscall::restart;
+use crate::task::entity::work;
 use crate::task::signal::{Disposition, HandlerAction, Info};
-use crate::task::thread::{current, work};
+use crate::task::thread::current;
 use crate::task::{cpu_alarm, exit, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
