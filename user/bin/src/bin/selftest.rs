@@ -25,6 +25,9 @@ const LIMIT_MS: u64 = 120_000;
 /// How long the counts may take to settle: an exit finishes after the parent has been told of it.
 const SETTLE_MS: u64 = 2_000;
 
+/// Looks at the counts, one like the other, before the first program.
+const START_LOOKS: u32 = 30;
+
 /// Programs that use a service, which keeps the memory that it once needed. They run again if the counts do not balance: a leak would show
 /// each time.
 const SERVED: [&str; 4] = ["kept", "names", "proc", "servers"];
@@ -49,13 +52,15 @@ fn main() -> i32 {
     let mut report = Report { verbose: options.has('v'), line: [0; 256], len: 0, checks: 0, failed: 0 };
     // One empty run first, so that this program has allocated what it needs before the counts are first read.
     let _ = run(None, &mut report);
+    // Services may still be starting.
+    let _ = at_rest(START_LOOKS);
     let mut failures = 0;
     for (number, (name, path)) in programs.iter().enumerate() {
         let begin = time::monotonic();
         let mut runs = if SERVED.contains(&&**name) { RUNS } else { 1 };
         let (status, books) = loop {
             (report.checks, report.failed) = (0, 0);
-            let before = at_rest();
+            let before = at_rest(1);
             let status = run(Some(path), &mut report);
             let books = before.and_then(settled);
             runs -= 1;
@@ -107,14 +112,16 @@ fn balanced(books: &Balance) -> bool {
     }
 }
 
-/// The counts once they no longer change: the previous program may still be freeing its last stack on another CPU.
-fn at_rest() -> Result<Books, Errno> {
+/// The counts once they have not changed for some looks, 10 ms apart: the previous program may still be freeing its last stack on another CPU.
+fn at_rest(looks: u32) -> Result<Books, Errno> {
     let limit = time::monotonic() + SETTLE_MS * 1_000_000;
     let mut last = info::books()?;
+    let mut same = 0;
     loop {
         time::sleep_ms(10);
         let now = info::books()?;
-        if now == last || time::monotonic() > limit {
+        same = if now == last { same + 1 } else { 0 };
+        if same == looks || time::monotonic() > limit {
             return Ok(now);
         }
         last = now;

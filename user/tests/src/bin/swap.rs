@@ -6,10 +6,12 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::Ordering::SeqCst;
+
 use quire_rt::abi::flags::{Map, Prot, madv};
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, info, mem, time};
-use user_tests::{Checks, PAGE, RW, map, mmap, mprotect, munmap, poke, start};
+use user_tests::{Checks, PAGE, RW, map, mmap, mprotect, munmap, poke, shared_counters, start, until};
 
 quire_rt::entry!(main);
 
@@ -218,6 +220,7 @@ fn slow(checks: &mut Checks, free: usize) {
 fn short(checks: &mut Checks, free: usize) {
     let before: u64 = stolen().iter().sum();
     let pages = free / PAGE * 3 / 4;
+    let filled = &shared_counters()[0];
     let children = [0, 1].map(|number| {
         start(|| {
             let at = map(pages * PAGE, RW);
@@ -225,6 +228,9 @@ fn short(checks: &mut Checks, free: usize) {
             let mut errors = 0;
             for round in 0..3 {
                 fill(at, pages, kind(round));
+                // Both have theirs at a time.
+                filled.fetch_add(1, SeqCst);
+                errors += !until(|| filled.load(SeqCst) >= 2) as usize;
                 errors += wrong(at, pages, kind(round));
             }
             (errors != 0) as i32
