@@ -2,7 +2,7 @@
 //! `ITIMER_PROF` and `RLIMIT_CPU`.
 //!
 //! Time is not measured as it passes but [charged](super::cputime), so expirations are looked for where a slice ends, every 4 ms that
-//! a thread runs, as Linux does in its tick. If there may be one, the thread is given [work](super::entity::work) to do
+//! a thread runs, as Linux does in its tick. If there may be one, the thread is given [`work`] to do
 //! before it returns to its program, and there it has interrupts enabled. A process without any of these has no [`Alarms`], and pays
 //! for a look at a pointer in each slice.
 //!
