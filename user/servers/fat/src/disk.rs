@@ -23,6 +23,12 @@ const LINE: usize = 4096;
 /// The most lines: 1 MiB.
 const LINES: usize = 256;
 
+/// Lines that are read at once where the one before was read.
+const AHEAD: u64 = 8;
+
+/// How many places are known where reading may go on: a table and its copy, directories.
+const STREAMS: usize = 4;
+
 /// A disk or partition.
 pub trait Disk {
     /// Its length in bytes.
@@ -51,27 +57,45 @@ struct Cached<D> {
     lines: BTreeMap<u64, Line>,
     /// Counts uses of lines.
     now: u64,
+    /// The lines behind those that were read last.
+    ends: [u64; STREAMS],
 }
 
 impl<D: Disk> Cached<D> {
     /// The line with this number, from the disk if it is not there. `None` without memory for it.
     fn line(&mut self, number: u64) -> Result<Option<&mut Line>, Errno> {
         self.now += 1;
-        if !self.lines.contains_key(&number) {
-            let at = number * LINE as u64;
-            let len = self.disk.len().saturating_sub(at).min(LINE as u64) as usize;
-            let mut bytes = Vec::new();
-            if bytes.try_reserve_exact(len).is_err() {
-                return Ok(None);
-            }
-            bytes.resize(len, 0);
-            self.disk.read(at, &mut bytes)?;
-            self.make_room();
-            self.lines.insert(number, Line { bytes: bytes.into_boxed_slice(), used: 0 });
+        if !self.lines.contains_key(&number) && !self.fetch(number)? {
+            return Ok(None);
         }
         let Some(line) = self.lines.get_mut(&number) else { return Ok(None) };
         line.used = self.now;
         Ok(Some(line))
+    }
+
+    /// Reads a line, and those behind it if it follows one that was read: tables are read from their beginning to their end. `false` without memory.
+    fn fetch(&mut self, number: u64) -> Result<bool, Errno> {
+        let stream = self.ends.iter().position(|end| *end == number);
+        let count = if stream.is_some() { AHEAD } else { 1 };
+        let at = number * LINE as u64;
+        let len = self.disk.len().saturating_sub(at).min(count * LINE as u64) as usize;
+        let mut bytes = Vec::new();
+        if bytes.try_reserve_exact(len).is_err() {
+            return Ok(false);
+        }
+        bytes.resize(len, 0);
+        self.disk.read(at, &mut bytes)?;
+        self.ends[stream.unwrap_or((self.now % STREAMS as u64) as usize)] = number + count;
+        for (number, line) in (number..).zip(bytes.chunks(LINE)) {
+            let mut copy = Vec::new();
+            if copy.try_reserve_exact(line.len()).is_err() {
+                return Ok(self.lines.contains_key(&number));
+            }
+            copy.extend_from_slice(line);
+            self.make_room();
+            self.lines.insert(number, Line { bytes: copy.into_boxed_slice(), used: self.now });
+        }
+        Ok(true)
     }
 
     /// Takes out the line that was not used for longest, if there are as many as there may be. O(lines).
@@ -91,9 +115,10 @@ impl<D: Disk> Cached<D> {
             let within = (at % LINE as u64) as usize;
             let here = to.len().min(LINE - within);
             let (piece, rest) = to.split_at_mut(here);
-            match self.line(at / LINE as u64)? {
-                Some(line) => piece.copy_from_slice(line.bytes.get(within..within + here).ok_or(Errno::EIO)?),
-                None => self.disk.read(at, piece)?,
+            match self.line(at / LINE as u64) {
+                Ok(Some(line)) => piece.copy_from_slice(line.bytes.get(within..within + here).ok_or(Errno::EIO)?),
+                // (Of what was not asked for, some may be what cannot be read.)
+                Ok(None) | Err(_) => self.disk.read(at, piece)?,
             }
             to = rest;
             at += here as u64;
@@ -134,7 +159,7 @@ impl<D> Clone for Device<D> {
 impl<D: Disk> Device<D> {
     /// For a disk.
     pub fn new(disk: D) -> Self {
-        Self(Rc::new(RefCell::new(Cached { disk, lines: BTreeMap::new(), now: 0 })))
+        Self(Rc::new(RefCell::new(Cached { disk, lines: BTreeMap::new(), now: 0, ends: [0; STREAMS] })))
     }
 
     /// Does something with the disk itself.

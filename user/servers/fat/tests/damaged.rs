@@ -233,3 +233,18 @@ fn a_disk_that_fails_gives_errors() {
         assert_eq!(served.content("later").unwrap(), content("later"));
     }
 }
+
+/// A sector that cannot be read is an error for the file that lies there, and for no other one.
+#[test]
+fn a_sector_that_cannot_be_read_is_one_file_s() {
+    let bytes = original();
+    let at = bytes.windows(12).position(|window| window == b"twotwotwotwo").expect("the file");
+    let mut served = mounted(bytes).unwrap();
+    served.image.0.borrow_mut().bad = Some(at as u64 + 4 * 512);
+    assert_eq!(served.content("two"), Err(Errno::EIO));
+    for name in ["one", "three", "sub/four"] {
+        assert_eq!(served.content(name).unwrap(), content(name.trim_start_matches("sub/")));
+    }
+    let number = served.open("two", Open::empty()).unwrap();
+    assert_eq!(served.read(number, 4096).unwrap(), content("two")[4096..]);
+}

@@ -38,6 +38,8 @@ pub struct Memory {
     pub writes: usize,
     /// Writes fail from now on, after so many.
     pub fails_after: Option<usize>,
+    /// This byte cannot be read.
+    pub bad: Option<u64>,
     pub is_read_only: bool,
 }
 
@@ -55,6 +57,9 @@ impl Disk for Image {
         let mut memory = self.0.borrow_mut();
         memory.reads += 1;
         assert!(memory.reads < 1_000_000, "it does not end");
+        if memory.bad.is_some_and(|bad| (at..at + to.len() as u64).contains(&bad)) {
+            return Err(Errno::EIO);
+        }
         to.copy_from_slice(memory.bytes.get(at as usize..at as usize + to.len()).ok_or(Errno::EIO)?);
         Ok(())
     }
