@@ -64,7 +64,7 @@ fn fill(content: &KArc<Object>, place: Place, at: u64, len: u64) -> Result<(), E
         let room = piece.len().min((len - done) as usize);
         let asked = Request { op: op::READ, argument: at + done, mode: room as u64, ..Request::LOOKUP };
         let got = ask_at(place, &asked, &mut piece[..room])?.words[0] as usize;
-        let bytes = piece.get(..got).ok_or(Errno::EIO)?;
+        let bytes = piece[..room].get(..got).ok_or(Errno::EIO)?;
         if bytes.is_empty() {
             break;
         }
