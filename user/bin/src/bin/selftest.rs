@@ -20,7 +20,7 @@ use quire_rt::{Errno, env, eprintln, fs, handles, info, io, println, process, ti
 quire_rt::entry!(main);
 
 /// A program that takes longer hangs.
-const LIMIT_MS: u64 = 120_000;
+const LIMIT_MS: u64 = 240_000;
 
 /// How long the counts may take to settle: an exit finishes after the parent has been told of it.
 const SETTLE_MS: u64 = 2_000;
