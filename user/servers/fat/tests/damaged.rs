@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 use common::{Served, made, mounted, news};
 use quire_abi::Errno;
 use quire_abi::flags::Open;
+use quire_abi::names::op;
 use quire_fat::volume::News;
+use quire_fs::request::Request;
 
 /// Where the first table of the FAT16 begins (without `-a`, mkfs.vfat aligns it), and the bytes of a cluster.
 const TABLE: usize = 512;
@@ -247,4 +249,23 @@ fn a_sector_that_cannot_be_read_is_one_file_s() {
     }
     let number = served.open("two", Open::empty()).unwrap();
     assert_eq!(served.read(number, 4096).unwrap(), content("two")[4096..]);
+}
+
+/// What is read ahead may be damaged; what was asked for is read.
+#[test]
+fn what_lies_before_damage_is_read() {
+    let mut bytes = original();
+    let second = entry(&bytes, first(&bytes, "one"));
+    set(&mut bytes, second, 0);
+    let mut served = mounted(bytes).unwrap();
+    let number = served.open("one", Open::empty()).unwrap();
+    let mut read = |at: usize| {
+        let asked = Request { op: op::READ, directory: number, argument: at as u64, ..served.blank() };
+        let answer = served.tree.serve(&asked, 1024);
+        Errno::from_ret(answer.label as isize).map(|_| answer.text)
+    };
+    for at in (0..2 * CLUSTER).step_by(1024) {
+        assert_eq!(read(at).unwrap(), content("one")[at..at + 1024]);
+    }
+    assert_eq!(read(2 * CLUSTER), Err(Errno::EIO));
 }
