@@ -12,12 +12,13 @@
 //! deadline only after a part of its slice ([`Preempts::Soon`]).
 
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::fence;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 
 use super::class::{Class, OTHER, PRIORITIES, Policy, UNIT};
-use super::share::{Share, Tree, virtually};
+use super::share::{NOWHERE, Share, Tree, virtually};
 
 /// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
 pub const ROUND: u64 = 100_000_000;
@@ -68,16 +69,35 @@ struct Running {
     weight: u32,
     rank: u32,
     deadline: u64,
+    /// What it had run, in virtual time, and when that was.
+    run: u64,
+    since: u64,
     class: u64,
 }
 
 impl Running {
-    const NOTHING: Self = Self { weight: 0, rank: 0, deadline: 0, class: 0 };
+    const NOTHING: Self = Self { weight: 0, rank: 0, deadline: 0, run: 0, since: 0, class: 0 };
 
     #[inline]
-    fn new(share: &Share) -> Self {
+    fn new(share: &Share, since: u64) -> Self {
         let deadline = share.deadline.load(Relaxed);
-        Self { weight: share.weight(), rank: share.rank(), deadline, class: u64::from(share.class_word()) }
+        Self {
+            weight: share.weight(),
+            rank: share.rank(),
+            deadline,
+            run: share.run.load(Relaxed),
+            since,
+            class: u64::from(share.class_word()),
+        }
+    }
+}
+
+impl Running {
+    /// The deadline at `now`: that of the next request, if the one that it was picked for has been served since.
+    #[inline]
+    fn deadline_at(&self, now: u64, slice: u64) -> u64 {
+        let run = self.run + virtually(now.saturating_sub(self.since), self.weight);
+        if run >= self.deadline { run + virtually(slice, self.weight) } else { self.deadline }
     }
 }
 
@@ -140,7 +160,7 @@ impl Queue {
     /// Empty, and of no CPU yet.
     pub const fn new() -> Self {
         Self {
-            number: u32::MAX - 1,
+            number: NOWHERE - 1,
             urgent: RBTree::new(InTree::NEW),
             eligible: RBTree::new(InTree::NEW),
             later: RBTree::new(InTree::NEW),
@@ -208,6 +228,9 @@ impl Queue {
         }
         // SAFETY: as the caller says.
         let (entry, share) = unsafe { (UnsafeRef::from_raw(share.as_ptr()), share.as_ref()) };
+        share.queue.store(self.number, Relaxed);
+        // With that in `Share::queue_after_change`: either the new class is seen here, or this queue is seen there.
+        fence(SeqCst);
         let weight = share.weight();
         let is_first = self.load == 0;
         share.entered.set(weight);
@@ -227,7 +250,7 @@ impl Queue {
             }
         }
         share.home.store(self.number, Relaxed);
-        if how == Enters::Woken { self.preempts(share) } else { Preempts::No }
+        if how == Enters::Woken { self.preempts(share, slice) } else { Preempts::No }
     }
 
     #[inline]
@@ -300,13 +323,14 @@ impl Queue {
     }
 
     #[inline]
-    fn preempts(&self, share: &Share) -> Preempts {
+    fn preempts(&self, share: &Share, slice: u64) -> Preempts {
         let running = self.running;
         if share.rank() != running.rank || running.weight == 0 {
             let goes = share.rank() > running.rank || running.weight == 0;
             return if goes { Preempts::Now } else { Preempts::No };
         }
-        let is_earlier = share.run.load(Relaxed) <= self.virtual_now && share.deadline.load(Relaxed) < running.deadline;
+        let is_earlier = share.run.load(Relaxed) <= self.virtual_now
+            && share.deadline.load(Relaxed) < running.deadline_at(self.advanced_to, slice);
         if (share.class_word() | running.class as u32) as u8 == OTHER {
             return if is_earlier { Preempts::Soon } else { Preempts::No };
         }
@@ -349,8 +373,8 @@ impl Queue {
         };
         self.running = match (next, former) {
             // SAFETY: it was in a tree, whose entries live.
-            (Some(next), _) => Running::new(unsafe { next.as_ref() }),
-            (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share),
+            (Some(next), _) => Running::new(unsafe { next.as_ref() }, now),
+            (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share, now),
             _ => Running::NOTHING,
         };
         next
@@ -451,6 +475,7 @@ impl Queue {
 
     #[inline]
     fn taken(&mut self, entry: UnsafeRef<Share>) -> NonNull<Share> {
+        entry.queue.store(NOWHERE, Relaxed);
         let weight = u64::from(entry.entered.get());
         self.load -= weight;
         if entry.tree.get() != Tree::Urgent {
@@ -465,10 +490,10 @@ impl Queue {
         share.lag.store(lag, Relaxed);
     }
 
-    /// Whether a share is in this queue. Its home is looked at, and its link, under the queue's lock.
+    /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it is true here
+    /// as long as this queue's lock is held.)
     pub fn has(&self, share: &Share) -> bool {
-        let is_only = self.only.as_deref().is_some_and(|only| core::ptr::eq(only, share));
-        share.home.load(Relaxed) == self.number && (is_only || share.link.is_linked())
+        share.queue.load(Relaxed) == self.number
     }
 
     /// A thread that is in this queue has another class: it gets the place that this gives it.
@@ -529,12 +554,13 @@ fn pointer(entry: UnsafeRef<Share>) -> NonNull<Share> {
     unsafe { NonNull::new_unchecked(UnsafeRef::into_raw(entry)) }
 }
 
-/// A request that was served is followed by the next one.
+/// A request that was served, or nearly, is followed by the next one: ticks come as often as a slice is long, and one that comes a moment
+/// before the end must not let the thread run until the next one.
 #[inline]
 fn renew(share: &Share, request: u64) {
-    let run = share.run.load(Relaxed);
-    if run >= share.deadline.load(Relaxed) {
-        share.deadline.store(run + request, Relaxed);
+    let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));
+    if run + request / 8 >= deadline {
+        share.deadline.store(run.max(deadline) + request, Relaxed);
     }
 }
 

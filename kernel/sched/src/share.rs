@@ -3,11 +3,15 @@
 //! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only look.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, fence};
 
 use intrusive_collections::RBTreeLink;
 
 use super::class::{Class, UNIT};
+
+/// The number of no queue.
+pub(crate) const NOWHERE: u32 = u32::MAX;
 
 /// Which of a queue's trees a share is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Share {
     pub(crate) lag: AtomicI64,
     /// The number of the queue that it is in, or was last.
     pub(crate) home: AtomicU32,
+    /// The number of the queue that it is in, or [`NOWHERE`]. Under that queue's lock.
+    pub(crate) queue: AtomicU32,
 }
 
 // SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being entered into.
@@ -61,7 +67,8 @@ impl Share {
             deadline: AtomicU64::new(0),
             slice: AtomicU64::new(0),
             lag: AtomicI64::new(0),
-            home: AtomicU32::new(u32::MAX),
+            home: AtomicU32::new(NOWHERE),
+            queue: AtomicU32::new(NOWHERE),
         }
     }
 
@@ -71,7 +78,7 @@ impl Share {
         Class::from_word(self.class.load(Relaxed))
     }
 
-    /// Changes how it is scheduled. If it is in a queue, [`Queue::reenter`](super::Queue::reenter) is called afterwards.
+    /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be done next.
     pub fn set_class(&self, class: Class) {
         self.class.store(class.to_word(), Relaxed);
         self.weight.store(class.weight(), Relaxed);
@@ -110,10 +117,13 @@ impl Share {
         self.rank.load(Relaxed)
     }
 
-    /// The number of the queue that it is in, or was last.
-    #[inline]
-    pub fn home(&self) -> usize {
-        self.home.load(Relaxed) as usize
+    /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The caller takes
+    /// that queue's lock, and if it [has](super::Queue::has) the share has it [entered anew](super::Queue::reenter); else it asks again.
+    pub fn queue_after_change(&self) -> Option<usize> {
+        // With that in `Queue::enter`: a queue that is not seen here sees the new class.
+        fence(SeqCst);
+        let queue = self.queue.load(Relaxed);
+        (queue != NOWHERE).then_some(queue as usize)
     }
 
     #[cfg(test)]

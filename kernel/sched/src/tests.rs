@@ -364,3 +364,29 @@ fn another_class_gives_another_place() {
     cpu.queue.reenter(a, SLICE, cpu.now);
     assert_eq!(load - cpu.queue.load(), 1024 - 15);
 }
+
+#[test]
+fn a_sleeper_beside_one_hog_is_served_when_it_wakes() {
+    let mut cpu = Cpu::new(0);
+    let (hog, sleeper) = (share(Class::NORMAL), share(Class::NORMAL));
+    cpu.wake(sleeper);
+    cpu.tick();
+    cpu.pass(10_000);
+    cpu.wake(hog);
+    cpu.sleep();
+    for round in 0..20 {
+        assert!(cpu.is(hog));
+        // A tick comes a moment before the hog's request is over, or none comes.
+        cpu.pass(SLICE - 10_000);
+        if round % 2 == 0 {
+            cpu.tick();
+        }
+        cpu.pass(SLICE / 4 + round);
+        let preempts = cpu.wake(sleeper);
+        assert!(round == 0 || preempts == Preempts::Soon, "{round}");
+        cpu.tick();
+        assert!(cpu.is(sleeper), "{round}");
+        cpu.pass(10_000);
+        cpu.sleep();
+    }
+}

@@ -77,11 +77,7 @@ fn enter(target: &PerCpu, thread: &Entity, how: Enters) {
     } else if preempts == Preempts::Soon && is_here {
         return sched::preempt_soon(target);
     }
-    if is_here {
-        current().set_work(work::RESCHEDULE);
-    } else {
-        interrupts::send_reschedule(target.id());
-    }
+    look_again(target);
 }
 
 /// The CPU for a thread that wakes: its last one if that is idle or no other allowed CPU is. A real-time thread goes where it runs at
@@ -115,28 +111,33 @@ fn least_urgent(allowed: u64, last: usize, own: u32) -> &'static PerCpu {
 
 /// A thread has another class: if it waits in a queue it gets another place there, and whoever runs looks whether it still should.
 pub fn place_anew(thread: &Entity) {
-    loop {
-        let target = &PERCPU[thread.share.home().min(PERCPU.len() - 1)];
+    // It may go from one queue to another meanwhile.
+    while let Some(number) = thread.share.queue_after_change() {
+        let Some(target) = PERCPU.get(number) else { break };
         let irq = cpu::irq_save();
         let mut queue = target.run_queue.lock();
         let preempts = queue.has(&thread.share).then(|| queue.reenter(&thread.share, sched::slice(), timer::now_ns()));
         target.show(&queue);
         drop(queue);
         if preempts.is_some_and(|preempts| preempts != Preempts::No) {
-            if target.id() == cpu::this().id() {
-                current().set_work(work::RESCHEDULE);
-            } else {
-                interrupts::send_reschedule(target.id());
-            }
+            look_again(target);
         }
         cpu::irq_restore(irq);
-        // It may have gone from one queue to another meanwhile.
-        if thread.share.home() >= PERCPU.len() || core::ptr::eq(target, &PERCPU[thread.share.home()]) {
+        if preempts.is_some() {
             break;
         }
     }
     thread.set_work(work::RESCHEDULE);
     sched::kick(thread);
+}
+
+/// Has a CPU look which thread is next.
+fn look_again(target: &PerCpu) {
+    if target.id() == cpu::this().id() {
+        current().set_work(work::RESCHEDULE);
+    } else {
+        interrupts::send_reschedule(target.id());
+    }
 }
 
 /// The least loaded of the allowed CPUs; this one in case of a tie. O(CPUs).

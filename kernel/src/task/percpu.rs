@@ -46,6 +46,8 @@ pub struct PerCpu {
     pub rank: AtomicU32,
     /// The end of the slice; `u64::MAX` while the CPU idles. Its own CPU's, with interrupts masked.
     pub next_tick: AtomicU64,
+    /// When it next compares itself with others. Its own CPU's, with interrupts masked.
+    pub even_at: AtomicU64,
     /// When its timer interrupts. Its own CPU's, with interrupts masked.
     pub timer_at: AtomicU64,
     /// Latency measurements.
@@ -89,6 +91,7 @@ impl PerCpu {
             load: AtomicU64::new(0),
             rank: AtomicU32::new(0),
             next_tick: AtomicU64::new(u64::MAX),
+            even_at: AtomicU64::new(0),
             timer_at: AtomicU64::new(u64::MAX),
             latency: Latency::new(),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),

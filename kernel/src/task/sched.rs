@@ -395,7 +395,11 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
     charge(here, thread, now);
     above::thread_was_charged(thread);
     thread.set_work(work::RESCHEDULE);
-    here.even_out();
+    // (Ticks that preempt somebody early come more often.)
+    if here.even_at.load(Ordering::Relaxed) <= now {
+        here.even_at.store(now + slice(), Ordering::Relaxed);
+        here.even_out();
+    }
 }
 
 /// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.

@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+use core::sync::atomic::Ordering::SeqCst;
+
 use quire_rt::abi::flags::sig;
 use quire_rt::abi::layout::{Rlimit, SchedAttr, rlimit};
 use quire_rt::abi::nr;
@@ -28,6 +30,8 @@ fn main() -> i32 {
     children(&mut checks);
     weights(&mut checks);
     real_time(&mut checks);
+    sleepers(&mut checks);
+    storm(&mut checks);
     checks.finish()
 }
 
@@ -271,4 +275,74 @@ fn real_time(checks: &mut Checks) {
     end(&pids);
     checks.ok(has_come && goes_on && parts[1] > parts[0] * 4, "a real-time thread goes first");
     checks.ok(parts[0] > 0, "and leaves something for the others");
+}
+
+/// One that needs next to nothing, beside loops on its CPU.
+fn sleepers(checks: &mut Checks) {
+    let pids = spinners([|| (); 3]);
+    let mask = sched::affinity(0).map_or(1, |words| words[0]);
+    let _ = sched::set_affinity(0, 1 << (63 - mask.leading_zeros()));
+    // The third of ten is compared: a host that does other work delays some.
+    let mut late = [0u64; 10].map(|_| {
+        let begin = time::monotonic();
+        time::sleep_ms(5);
+        (time::monotonic() - begin).saturating_sub(5_000_000)
+    });
+    late.sort_unstable();
+    let _ = sched::set_affinity(0, mask);
+    end(&pids);
+    checks.ok(late[2] < 3_000_000, "a thread that sleeps much does not wait for whole slices");
+    if late[2] >= 3_000_000 {
+        quire_rt::println!("# {late:?} ns late");
+    }
+}
+
+/// Classes and CPUs of threads change while these run, wait in queues, and go from one to another.
+fn storm(checks: &mut Checks) {
+    const THREADS: usize = 8;
+    let counters = user_tests::shared_counters();
+    let all = sched::affinity(0).map_or(1, |words| words[0]);
+    let pids: [i32; THREADS] = core::array::from_fn(|i| {
+        let run = || loop {
+            if i % 2 == 0 {
+                sched::yield_now()
+            } else {
+                time::sleep_ms(1)
+            }
+            counters[i].fetch_add(1, SeqCst);
+        };
+        start(run).unwrap_or(-1)
+    });
+    let movers: [i32; 3] = core::array::from_fn(|i| {
+        let change = || {
+            let _ = set(0, FIFO, 20);
+            for step in i.. {
+                let who = pids[step % THREADS];
+                let _ = match step % 5 {
+                    0 => set(who as usize, FIFO, 1 + (step % 7) as u32),
+                    1 => set(who as usize, OTHER, 0),
+                    2 => raw(nr::SETPRIORITY, [0, who as usize, step % 20]),
+                    3 => sched::set_affinity(who, 1 << (step / 5 % 64) & all)
+                        .or(sched::set_affinity(who, all))
+                        .map(|()| 0),
+                    _ => set(who as usize, IDLE, 0),
+                };
+                if step % 64 == 0 {
+                    time::sleep_ms(1);
+                }
+            }
+            0
+        };
+        start(change).unwrap_or(-1)
+    });
+    time::sleep_ms(400);
+    end(&movers);
+    for pid in pids {
+        let _ = (set(pid as usize, OTHER, 0), sched::set_affinity(pid, all));
+        let _ = raw(nr::SETPRIORITY, [0, pid as usize, 0]);
+    }
+    let before: [u64; THREADS] = core::array::from_fn(|i| counters[i].load(SeqCst));
+    let goes_on = until(|| (0..THREADS).all(|i| counters[i].load(SeqCst) > before[i]));
+    end(&pids);
+    checks.ok(goes_on, "threads go on whose classes and CPUs others change all the time");
 }
