@@ -281,9 +281,10 @@ impl Queue {
     #[inline]
     fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
         let request = virtually(share.slice(slice), weight);
-        // (One that ran just now is near its due, unless it ran in the turn of another one.)
-        let behind = if how == Enters::Preempted { 4 * request } else { request.max(slice) };
-        let (least, most) = (self.virtual_now.saturating_sub(behind), self.virtual_now + 2 * request);
+        if how == Enters::Preempted {
+            return self.settle(share, request);
+        }
+        let (least, most) = (self.virtual_now.saturating_sub(request.max(slice)), self.virtual_now + 2 * request);
         let run = if share.home.load(Relaxed) == self.number {
             share.run.load(Relaxed)
         } else {
@@ -291,7 +292,19 @@ impl Queue {
         };
         let run = run.clamp(least, most);
         share.run.store(run, Relaxed);
-        if how != Enters::Preempted {
+        share.deadline.store(run + request, Relaxed);
+    }
+
+    /// A thread that runs is near its due, and its next request follows one that was served. It may be far from it if it came without
+    /// this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy meanwhile: what it had run then says
+    /// nothing of now.
+    #[inline]
+    fn settle(&self, share: &Share, request: u64) {
+        let run = share.run.load(Relaxed);
+        let (least, most) = (self.virtual_now.saturating_sub(4 * request), self.virtual_now + 2 * request);
+        if run < least || run > most {
+            let run = run.clamp(least, most);
+            share.run.store(run, Relaxed);
             share.deadline.store(run + request, Relaxed);
         } else {
             renew(share, request);
@@ -349,13 +362,16 @@ impl Queue {
         let (stays, yields) = match former {
             Former::Ready(share) => {
                 if share.rank() == 0 {
-                    renew(share, virtually(share.slice(slice), share.weight()));
+                    self.settle(share, virtually(share.slice(slice), share.weight()));
                 }
                 (Some(*share), None)
             }
             // A real-time thread lets its equals go first, and nobody of less priority.
             Former::Yields(share) if share.rank() != 0 => (Some(*share), None),
-            Former::Yields(share) => (None, Some(share.run.load(Relaxed))),
+            Former::Yields(share) => {
+                self.settle(share, virtually(share.slice(slice), share.weight()));
+                (None, Some(share.run.load(Relaxed)))
+            }
             Former::Leaves(share) => {
                 self.note_lag(share);
                 (None, None)

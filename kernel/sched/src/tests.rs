@@ -390,3 +390,49 @@ fn a_sleeper_beside_one_hog_is_served_when_it_wakes() {
         cpu.sleep();
     }
 }
+
+/// What a hog has of a CPU beside another one, once it runs as it does now.
+fn part_beside_another(cpu: &mut Cpu, hog: &'static Share) -> f64 {
+    let other = share(Class::NORMAL);
+    cpu.wake(other);
+    let spent = run(cpu, &[hog, other], 100);
+    spent[0] as f64 / (spent[0] + spent[1]) as f64
+}
+
+#[test]
+fn who_was_handed_a_turn_after_a_long_sleep_is_due_no_more_than_others() {
+    let mut cpu = Cpu::new(0);
+    let (server, client) = (share(Class::NORMAL), share(Class::NORMAL));
+    cpu.wake(server);
+    cpu.tick();
+    cpu.pass(1000);
+    cpu.wake(client);
+    cpu.sleep();
+    run(&mut cpu, &[client], 5000);
+    // The client calls: it sleeps, and the server runs in its place.
+    cpu.running = Some(server);
+    let part = part_beside_another(&mut cpu, server);
+    assert!((0.4..0.6).contains(&part), "{part}");
+}
+
+#[test]
+fn who_had_a_priority_is_due_no_more_than_others_afterwards() {
+    for yields in [false, true] {
+        let mut cpu = Cpu::new(0);
+        let (hog, before) = (share(Class::NORMAL), share(Class::NORMAL));
+        cpu.wake(before);
+        run(&mut cpu, &[before], 5000);
+        cpu.wake(hog);
+        hog.set_class(fifo(3));
+        cpu.queue.reenter(hog, SLICE, cpu.now);
+        cpu.tick();
+        cpu.pass(1000);
+        if yields {
+            hog.yields(SLICE);
+        }
+        hog.set_class(Class::NORMAL);
+        let spent = run(&mut cpu, &[hog, before], 100);
+        let part = spent[0] as f64 / (spent[0] + spent[1]) as f64;
+        assert!((0.4..0.6).contains(&part), "{part}");
+    }
+}
