@@ -15,7 +15,7 @@ use quire_mm::numbers;
 
 use super::lookup::stat_here;
 use super::quire::control;
-use super::{Answer, Args, priority};
+use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::board::BOARD;
 use crate::boot::info;
@@ -110,7 +110,7 @@ pub fn thread(pid: u32, from: usize) -> Result<Option<ThreadInfo>, Errno> {
         tid: thread.tid(),
         state: info::state_of_thread(process, thread),
         cpu: thread.cpu.load(Ordering::Relaxed),
-        class: priority::shown(thread),
+        pad: 0,
         affinity: thread.affinity.load(Ordering::Relaxed),
         user_ns: spent.user,
         system_ns: spent.system,
