@@ -8,7 +8,7 @@
 //! - [`entity`]: what the scheduler runs, the head of a thread.
 //! - [`percpu`], [`load`], [`balance`], [`timer`], [`alarm`], [`active`], [`sched`]: the scheduler. What it has to say of threads to the
 //!   floors above, it says by functions that they define (`sched::above`).
-//! - [`wait`]: sleeping.
+//! - [`wait`][]: sleeping.
 //! - [`point`], [`turn`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
 //! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`],
 //!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
