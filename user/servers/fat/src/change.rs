@@ -5,13 +5,13 @@ use quire_abi::Errno;
 use quire_abi::layout::at;
 use quire_abi::names::{Change, op};
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::{Last, Names};
+use quire_fs::walk::{End, Last, Names};
 use quire_fs::who::{WRITE, Who};
 
 use crate::disk::Disk;
 use crate::error::errno;
 use crate::nodes::ROOT;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 use crate::volume::time;
 
 /// The permission to write of a file's owner.
@@ -46,13 +46,7 @@ impl<D: Disk> Tree<D> {
     /// A file that is open lies [aside](crate::aside) from then on.
     pub(crate) fn remove(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let is_rmdir = request.argument as u32 & at::REMOVEDIR != 0;
-        let name = match &end.last {
-            Last::Name(range) => &request.path[range.clone()],
-            _ if !is_rmdir => return Err(Errno::EISDIR),
-            Last::Dot => return Err(Errno::EINVAL),
-            Last::DotDot => return Err(Errno::ENOTEMPTY),
-            Last::Nothing => return Err(Errno::EBUSY),
-        };
+        let name = end.name_to_remove(request.path, is_rmdir)?;
         let node = end.node.ok_or(Errno::ENOENT)?;
         self.check_writable(request.identity, end.directory)?;
         if end.slash && !self.is_dir(node) {

@@ -4,12 +4,12 @@ use hadris_fs::{Name, SetAttr};
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::Names;
+use quire_fs::walk::{End, Names};
 use quire_fs::who::{READ, WRITE};
 
 use crate::disk::Disk;
 use crate::error::errno;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 
 /// Of open's flags: a file without a name.
 const TMPFILE: u32 = 0o20000000;

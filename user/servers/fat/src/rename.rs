@@ -3,12 +3,12 @@
 use hadris_fs::{Name, RenameMode};
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::Names;
+use quire_fs::walk::{End, Names};
 
 use crate::disk::Disk;
 use crate::error::errno;
 use crate::nodes::ROOT;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 
 /// Flags of renameat2.
 const NOREPLACE: u64 = 1;

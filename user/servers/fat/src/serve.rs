@@ -3,9 +3,10 @@
 use quire_abi::Errno;
 use quire_abi::names::op;
 use quire_fs::request::{Answer, Request};
+use quire_fs::walk::End;
 
 use crate::disk::Disk;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 
 impl<D: Disk> Tree<D> {
     /// Does what is asked. `room` is that of window 1.

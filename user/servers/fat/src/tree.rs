@@ -9,7 +9,7 @@ use quire_abi::Errno;
 use quire_abi::layout::mode;
 use quire_abi::names::node::STORED;
 use quire_fs::request::{Answer, Found};
-use quire_fs::walk::{Follow, Last, Names, Walked, walk};
+use quire_fs::walk::{End, Follow, Names, Walked, walk};
 use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 
 use crate::aside::{Aside, is_hidden};
@@ -64,28 +64,6 @@ impl Who for Asker<'_> {
     }
     fn is_also_in(&self, group: u32) -> bool {
         self.kernel.is_caller_in(group)
-    }
-}
-
-/// The end of a path, where something is to be done.
-pub(crate) struct End {
-    /// The directory where the last part is.
-    pub directory: u32,
-    /// The last part.
-    pub last: Last,
-    /// What is there.
-    pub node: Option<u32>,
-    /// Whether slashes follow.
-    pub slash: bool,
-}
-
-impl End {
-    /// The last part's name, or nothing for `.`, `..` and an empty path.
-    pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
-        match &self.last {
-            Last::Name(range) => path.get(range.clone()),
-            _ => None,
-        }
     }
 }
 

@@ -55,6 +55,40 @@ pub enum Last {
     Name(Range<usize>),
 }
 
+/// The end of a path, where something is to be done.
+pub struct End {
+    /// The directory where the last part is.
+    pub directory: u32,
+    /// The last part.
+    pub last: Last,
+    /// What is there.
+    pub node: Option<u32>,
+    /// Whether slashes follow.
+    pub slash: bool,
+}
+
+impl End {
+    /// The last part's name, or nothing for `.`, `..` and an empty path.
+    pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        match &self.last {
+            Last::Name(range) => path.get(range.clone()),
+            _ => None,
+        }
+    }
+
+    /// The last part's name, which is to be removed. For what is no name: EISDIR, and of rmdir EINVAL for `.`, ENOTEMPTY for `..`, EBUSY for
+    /// an empty path.
+    pub fn name_to_remove<'p>(&self, path: &'p [u8], is_rmdir: bool) -> Result<&'p [u8], Errno> {
+        match &self.last {
+            Last::Name(range) => Ok(&path[range.clone()]),
+            _ if !is_rmdir => Err(Errno::EISDIR),
+            Last::Dot => Err(Errno::EINVAL),
+            Last::DotDot => Err(Errno::ENOTEMPTY),
+            Last::Nothing => Err(Errno::EBUSY),
+        }
+    }
+}
+
 /// Where a walk has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Walked<N> {

@@ -5,12 +5,12 @@ use quire_abi::ipc::rights;
 use quire_abi::layout::at;
 use quire_abi::names::{Change, op};
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::{Last, Names};
+use quire_fs::walk::{End, Last, Names};
 use quire_fs::who::{WRITE, Who};
 
 use crate::objects::Objects;
 use crate::table::Kind;
-use crate::tree::{End, Make, ROOT, SET_GROUP, Tree};
+use crate::tree::{Make, ROOT, SET_GROUP, Tree};
 
 impl<O: Objects> Tree<O> {
     pub(crate) fn mkdir(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
@@ -73,13 +73,7 @@ impl<O: Objects> Tree<O> {
 
     pub(crate) fn remove(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let is_rmdir = request.argument as u32 & at::REMOVEDIR != 0;
-        let name = match &end.last {
-            Last::Name(range) => &request.path[range.clone()],
-            _ if !is_rmdir => return Err(Errno::EISDIR),
-            Last::Dot => return Err(Errno::EINVAL),
-            Last::DotDot => return Err(Errno::ENOTEMPTY),
-            Last::Nothing => return Err(Errno::EBUSY),
-        };
+        let name = end.name_to_remove(request.path, is_rmdir)?;
         let node = end.node.ok_or(Errno::ENOENT)?;
         self.check_removable(request.identity, end.directory, node)?;
         if end.slash && !self.is_dir(node) {

@@ -4,13 +4,13 @@ use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::ipc::rights;
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::Names;
+use quire_fs::walk::{End, Names};
 use quire_fs::who::{READ, WRITE};
 
 use crate::directory::copied;
 use crate::objects::Objects;
 use crate::table::{Kind, Node};
-use crate::tree::{End, Make, Tree};
+use crate::tree::{Make, Tree};
 
 /// Of open's flags: a file without a name.
 const TMPFILE: u32 = 0o20000000;

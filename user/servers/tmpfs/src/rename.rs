@@ -2,11 +2,11 @@
 
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Request};
-use quire_fs::walk::Names;
+use quire_fs::walk::{End, Names};
 use quire_fs::who::WRITE;
 
 use crate::objects::Objects;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 
 /// Flags of renameat2.
 const NOREPLACE: u64 = 1;

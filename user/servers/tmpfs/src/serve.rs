@@ -3,9 +3,10 @@
 use quire_abi::Errno;
 use quire_abi::names::op;
 use quire_fs::request::{Answer, Request};
+use quire_fs::walk::End;
 
 use crate::objects::Objects;
-use crate::tree::{End, Tree};
+use crate::tree::Tree;
 
 impl<O: Objects> Tree<O> {
     /// Does what is asked. `room` is that of window 1; `memory` says what the machine has, in pages, and how much of it is free.

@@ -2,7 +2,7 @@
 
 use quire_abi::Errno;
 use quire_fs::request::{Answer, Found};
-use quire_fs::walk::{Follow, Last, NAME_MAX, Names, Walked, walk};
+use quire_fs::walk::{End, Follow, NAME_MAX, Names, Walked, walk};
 use quire_fs::who::{EXECUTE, Owned, WRITE, Who};
 
 use crate::directory::{Directory, copied};
@@ -51,28 +51,6 @@ impl<O: Objects> Who for Asker<'_, O> {
     }
     fn is_also_in(&self, group: u32) -> bool {
         self.objects.is_caller_in(group)
-    }
-}
-
-/// The end of a path, where something is to be done.
-pub struct End {
-    /// The directory where the last part is.
-    pub directory: u32,
-    /// The last part.
-    pub last: Last,
-    /// What is there.
-    pub node: Option<u32>,
-    /// Whether slashes follow.
-    pub slash: bool,
-}
-
-impl End {
-    /// The last part's name, or nothing for `.`, `..` and an empty path.
-    pub fn name<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
-        match &self.last {
-            Last::Name(range) => path.get(range.clone()),
-            _ => None,
-        }
     }
 }
 
