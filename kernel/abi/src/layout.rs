@@ -35,6 +35,7 @@ pod!(
     Siginfo,
     SignalfdSiginfo,
     CloneArgs,
+    SchedAttr,
     Itimerspec,
     Sigevent,
     Itimerval,
@@ -452,6 +453,46 @@ pub struct CloneArgs {
     pub cgroup: u64,
 }
 
+/// The record of `sched_setattr`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct SchedAttr {
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// Nanoseconds: the slice.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+    pub util_min: u32,
+    pub util_max: u32,
+}
+
+impl SchedAttr {
+    /// The size of its first version.
+    pub const FIRST: usize = 48;
+
+    /// From the words that it is in memory.
+    pub fn from_words([head, flags, mid, runtime, deadline, period, util]: [u64; 7]) -> Self {
+        let (low, high) = (|word: u64| word as u32, |word: u64| (word >> 32) as u32);
+        Self {
+            size: low(head),
+            policy: high(head),
+            flags,
+            nice: low(mid) as i32,
+            priority: high(mid),
+            runtime,
+            deadline,
+            period,
+            util_min: low(util),
+            util_max: high(util),
+        }
+    }
+}
+
 /// A timer's setting by nanoseconds: the interval that it restarts with, and the time left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -641,6 +682,7 @@ const _: () = {
     assert!(size_of::<SignalfdSiginfo>() == 128 && size_of::<Itimerspec>() == 32);
     assert!(size_of::<Sigevent>() == 64);
     assert!(size_of::<CloneArgs>() == 88);
+    assert!(size_of::<SchedAttr>() == 56);
     assert!(size_of::<Statx>() == 256 && size_of::<Statfs>() == 120);
     assert!(size_of::<Rseq>() == 32 && size_of::<RseqSection>() == 32);
     assert!(size_of::<Termios>() == 36);

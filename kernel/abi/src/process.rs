@@ -169,8 +169,8 @@ pub struct ThreadInfo {
     pub state: u32,
     /// The CPU that it ran on last.
     pub cpu: u32,
-    /// 0.
-    pub pad: u32,
+    /// Its policy, as Linux numbers them, its nice value in the second byte, and its real-time priority in the third.
+    pub class: u32,
     /// CPUs that it may run on, a bit each.
     pub affinity: u64,
     /// Time in its program.

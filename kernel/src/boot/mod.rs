@@ -107,6 +107,7 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     here.idle.store(idle, Ordering::Relaxed);
     here.current.store(idle.cast(), Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
+    here.run_queue.lock().set_number(id as u32);
     here.set_online(true);
     Ok(())
 }

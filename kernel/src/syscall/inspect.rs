@@ -15,7 +15,7 @@ use quire_mm::numbers;
 
 use super::lookup::stat_here;
 use super::quire::control;
-use super::{Answer, Args};
+use super::{Answer, Args, priority};
 use crate::arch::uaccess;
 use crate::board::BOARD;
 use crate::boot::info;
@@ -110,7 +110,7 @@ pub fn thread(pid: u32, from: usize) -> Result<Option<ThreadInfo>, Errno> {
         tid: thread.tid(),
         state: info::state_of_thread(process, thread),
         cpu: thread.cpu.load(Ordering::Relaxed),
-        pad: 0,
+        class: priority::shown(thread),
         affinity: thread.affinity.load(Ordering::Relaxed),
         user_ns: spent.user,
         system_ns: spent.system,

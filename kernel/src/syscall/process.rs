@@ -8,7 +8,7 @@ use quire_abi::layout::{CloneArgs, Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 
-use super::{Answer, Args, time};
+use super::{Answer, Args, time, versioned};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
 use crate::ipc::table::NR_OPEN;
@@ -50,26 +50,11 @@ pub fn clone(a: Args, frame: &TrapFrame) -> Answer {
 /// know.
 fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
     const FIRST_VERSION: usize = 64;
-    const KNOWN: usize = size_of::<CloneArgs>();
     if size < FIRST_VERSION {
         return Err(Errno::EINVAL);
     }
-    if size > PAGE_SIZE {
-        return Err(Errno::E2BIG);
-    }
-    let mut words = [0u64; KNOWN / 8];
-    let mut rest = [0u8; 8];
-    let whole = size.min(KNOWN);
-    uaccess::get_all(at, &mut words[..whole / 8])?;
-    for i in (whole..size).step_by(8) {
-        let n = rest.len().min(size - i);
-        uaccess::get_all(at + i, &mut rest[..n])?;
-        if rest[..n].iter().any(|byte| *byte != 0) {
-            return Err(Errno::E2BIG);
-        }
-    }
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup] =
-        words;
+        versioned::read(at, size)?;
     Ok(CloneArgs {
         flags,
         pidfd,

@@ -1,50 +1,33 @@
 //! Load balancing: run queues, the placement of threads, and threads that CPUs take from each other.
 //!
 //! A thread that wakes goes to the CPU where it last ran, unless that is busy and another allowed CPU is idle; a new
-//! thread goes to the least loaded CPU. An idle CPU takes threads from the most loaded one. A busy CPU does the same at
-//! the end of its slices, as long as the other stays at least as loaded as itself. Two run queues are never locked at
-//! once.
+//! thread goes to the least loaded CPU, and a real-time thread to one that runs what it goes before. An idle CPU takes threads from the most
+//! loaded one. A busy CPU does the same at the end of its slices, as long as the other stays at least as loaded as itself. Loads are sums of
+//! weights. Two run queues are never locked at once.
 
+use core::mem::offset_of;
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
+use quire_mm::sync::SpinGuard;
+use quire_sched::{Enters, Former, Preempts, Queue, Share};
 
 use super::entity::{Entity, current, work};
 use super::percpu::{self, PERCPU, PerCpu};
-use crate::arch::cpu;
+use super::sched;
+use crate::arch::{cpu, timer};
 use crate::interrupts;
+use crate::vm::Cpu;
 
 /// Threads of another CPU's queue that a CPU examines for one that it may run, since it holds that queue's lock. A
 /// queue advances with every slice, so threads further back are examined later.
 const LOOKED_AT: usize = 32;
 
-intrusive_adapter!(pub InQueue = UnsafeRef<Entity>: Entity { queue_link => LinkedListLink });
-
-/// The ready threads of a CPU. The queue holds a reference to each, and none of them is on a CPU.
-pub struct RunQueue {
-    list: LinkedList<InQueue>,
-}
-
-// SAFETY: the links are only touched under the lock that this lives in.
-unsafe impl Send for RunQueue {}
-
-impl RunQueue {
-    /// Empty.
-    pub const fn new() -> Self {
-        Self { list: LinkedList::new(InQueue::NEW) }
-    }
-
-    /// The first thread that may run on `cpu`, of those at the front.
-    fn steal(&mut self, cpu: usize) -> Option<UnsafeRef<Entity>> {
-        let mut at = self.list.front_mut();
-        for _ in 0..LOOKED_AT {
-            if may_run(at.get()?, cpu) {
-                return at.remove();
-            }
-            at.move_next();
-        }
-        None
-    }
+/// The thread that a queue knows by its share.
+fn of(share: NonNull<Share>) -> &'static Entity {
+    // SAFETY: queues contain shares of entities only, by pointers that are of the whole entity (`push`). A thread from a queue lives until it
+    // has run.
+    unsafe { share.byte_sub(offset_of!(Entity, share)).cast().as_ref() }
 }
 
 /// The idle CPUs, a bit each: a hint for placing threads. The CPU that gives one of them a thread clears its bit.
@@ -65,40 +48,49 @@ pub fn may_run(thread: &Entity, cpu: usize) -> bool {
     thread.affinity.load(Ordering::Relaxed) >> cpu & 1 == 1
 }
 
-/// Puts a thread that is runnable and on no CPU into a queue. The code that made it so calls this, once.
+/// Puts a thread that has become runnable, and is on no CPU, into a queue. The code that made it so calls this, once.
 pub fn enqueue(thread: &Entity) {
     let irq = cpu::irq_save();
-    let target = place(thread);
-    target.push(thread);
-    if target.idling.load(Ordering::SeqCst) {
-        IDLE.fetch_and(!(1 << target.id()), Ordering::Relaxed);
-        if target.id() == cpu::this().id() {
-            current().set_work(work::RESCHEDULE);
-        } else {
-            interrupts::send_reschedule(target.id());
-        }
-    }
+    enter(place(thread), thread, Enters::Woken);
     cpu::irq_restore(irq);
 }
 
-/// As [`enqueue`], for a thread that this CPU has just left, with interrupts masked: at the end of its own queue unless
+/// As [`enqueue`], for a thread that this CPU has just left, with interrupts masked: in its own queue unless
 /// it may not stay or another CPU idles.
-pub fn requeue(here: &PerCpu, thread: &Entity) {
+pub fn requeue(here: &'static PerCpu, thread: &Entity) {
     let allowed = thread.affinity.load(Ordering::Relaxed);
     if allowed >> here.id() & 1 == 1 && IDLE.load(Ordering::Relaxed) & allowed == 0 {
-        here.push(thread);
+        here.push(thread, Enters::Preempted);
     } else {
-        enqueue(thread);
+        enter(place(thread), thread, Enters::Moved);
     }
 }
 
-/// The CPU for a thread that wakes: its last one if that is idle or no other allowed CPU is.
+/// Puts a thread into a CPU's queue, and tells that CPU if it should look. Interrupts are masked.
+fn enter(target: &PerCpu, thread: &Entity, how: Enters) {
+    let preempts = target.push(thread, how);
+    let is_here = target.id() == cpu::this().id();
+    if target.idling.load(Ordering::SeqCst) {
+        IDLE.fetch_and(!(1 << target.id()), Ordering::Relaxed);
+    } else if preempts == Preempts::No {
+        return;
+    } else if preempts == Preempts::Soon && is_here {
+        return sched::preempt_soon(target);
+    }
+    look_again(target);
+}
+
+/// The CPU for a thread that wakes: its last one if that is idle or no other allowed CPU is. A real-time thread goes where it runs at
+/// once, if there is such a CPU.
 fn place(thread: &Entity) -> &'static PerCpu {
     let allowed = thread.affinity.load(Ordering::Relaxed);
     let last = thread.cpu.load(Ordering::Relaxed) as usize;
     let idle = IDLE.load(Ordering::Relaxed) & allowed;
     if allowed >> last & 1 == 1 && (idle == 0 || idle >> last & 1 == 1) {
-        &PERCPU[last]
+        match thread.share.rank() {
+            rank if rank != 0 && idle == 0 => least_urgent(allowed, last, rank),
+            _ => &PERCPU[last],
+        }
     } else if idle != 0 {
         &PERCPU[idle.trailing_zeros() as usize]
     } else {
@@ -106,26 +98,85 @@ fn place(thread: &Entity) -> &'static PerCpu {
     }
 }
 
+/// The last CPU of a real-time thread, or one of those that run what it goes before. O(CPUs).
+#[cold]
+fn least_urgent(allowed: u64, last: usize, own: u32) -> &'static PerCpu {
+    let rank = |cpu: &PerCpu| cpu.rank.load(Ordering::Relaxed);
+    if rank(&PERCPU[last]) <= own {
+        return &PERCPU[last];
+    }
+    let candidates = percpu::online().filter(|cpu| allowed >> cpu.id() & 1 == 1);
+    candidates.min_by_key(|cpu| rank(cpu)).unwrap_or(&PERCPU[last])
+}
+
+/// A thread has another class: if it waits in a queue it gets another place there, and whoever runs looks whether it still should.
+pub fn place_anew(thread: &Entity) {
+    // It may go from one queue to another meanwhile.
+    while let Some(number) = thread.share.queue_after_change() {
+        let Some(target) = PERCPU.get(number) else { break };
+        let irq = cpu::irq_save();
+        let mut queue = target.run_queue.lock();
+        let preempts = queue.has(&thread.share).then(|| queue.reenter(&thread.share, sched::slice(), timer::now_ns()));
+        target.show(&queue);
+        drop(queue);
+        if preempts.is_some_and(|preempts| preempts != Preempts::No) {
+            look_again(target);
+        }
+        cpu::irq_restore(irq);
+        if preempts.is_some() {
+            break;
+        }
+    }
+    thread.set_work(work::RESCHEDULE);
+    sched::kick(thread);
+}
+
+/// Has a CPU look which thread is next.
+fn look_again(target: &PerCpu) {
+    if target.id() == cpu::this().id() {
+        current().set_work(work::RESCHEDULE);
+    } else {
+        interrupts::send_reschedule(target.id());
+    }
+}
+
 /// The least loaded of the allowed CPUs; this one in case of a tie. O(CPUs).
 pub fn least_loaded(allowed: u64) -> &'static PerCpu {
     let here = percpu::this();
     let candidates = percpu::online().filter(|cpu| allowed >> cpu.id() & 1 == 1);
-    candidates.min_by_key(|cpu| (cpu.load(), !core::ptr::eq(*cpu, here))).unwrap_or(here)
+    candidates.min_by_key(|cpu| (cpu.load.load(Ordering::Relaxed), !core::ptr::eq(*cpu, here))).unwrap_or(here)
 }
 
 impl PerCpu {
-    fn push(&self, thread: &Entity) {
-        let mut queue = self.run_queue.lock();
-        // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
-        // runnable.
-        queue.list.push_back(unsafe { UnsafeRef::from_raw(thread) });
-        // Ordered before the following load of `idling`; `find_work` accesses the two in the opposite order.
-        self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
+    /// Shows others what the queue has.
+    #[inline(always)]
+    fn show(&self, queue: &SpinGuard<'_, Queue, Cpu>) {
+        self.load.store(queue.load(), Ordering::Relaxed);
+        self.rank.store(queue.rank(), Ordering::Relaxed);
     }
 
-    fn take(&self, find: impl FnOnce(&mut RunQueue) -> Option<UnsafeRef<Entity>>) -> Option<UnsafeRef<Entity>> {
+    #[inline(always)]
+    fn push(&self, thread: &Entity, how: Enters) -> Preempts {
+        // A pointer to the share that is good for all of the entity: `of` goes back.
+        let share = NonNull::from(thread).cast::<Share>();
+        // SAFETY: the field is inside of the entity.
+        let share = unsafe { share.byte_add(offset_of!(Entity, share)) };
         let mut queue = self.run_queue.lock();
-        let thread = find(&mut queue)?;
+        // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
+        // runnable, and whoever made it so enters it once.
+        let preempts = unsafe { queue.enter(share, how, sched::slice(), timer::now_ns()) };
+        self.show(&queue);
+        // Ordered before the following load of `idling`; `find_work` accesses the two in the opposite order.
+        self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
+        preempts
+    }
+
+    #[inline(always)]
+    fn take(&self, find: impl FnOnce(&mut Queue) -> Option<NonNull<Share>>) -> Option<&'static Entity> {
+        let mut queue = self.run_queue.lock();
+        let share = find(&mut queue);
+        self.show(&queue);
+        let thread = of(share?);
         self.waiting.store(self.waiting.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
         Some(thread)
     }
@@ -135,35 +186,37 @@ impl PerCpu {
         self.waiting.load(Ordering::SeqCst) != 0
     }
 
-    /// How many threads share this CPU.
-    fn load(&self) -> u32 {
-        self.waiting.load(Ordering::Relaxed) + u32::from(!self.idling.load(Ordering::Relaxed))
-    }
-
-    /// Takes the first thread of this CPU's queue. Threads whose affinity changed while they waited are moved: a few at
-    /// a time, since interrupts are masked. So `None` does not mean that the queue is empty.
-    pub fn pick(&self) -> Option<&'static Entity> {
+    /// Takes the thread that is to run at `now`, after or instead of the former one. Threads whose affinity changed while they waited are
+    /// moved: a few at a time, since interrupts are masked. So `None` does not mean that the queue is empty.
+    #[inline(always)]
+    pub fn pick(&self, former: &Former<'_>, now: u64) -> Option<&'static Entity> {
         for _ in 0..LOOKED_AT {
-            let next = self.take(|queue| queue.list.pop_front())?;
-            if may_run(&next, self.id()) {
-                // SAFETY: a thread from a queue lives until it has run.
-                return Some(unsafe { &*UnsafeRef::into_raw(next) });
+            let next = self.take(|queue| queue.pick(former, sched::slice(), now))?;
+            if may_run(next, self.id()) {
+                return Some(next);
             }
-            enqueue(&next);
+            enter(place(next), next, Enters::Moved);
         }
         None
     }
 
-    /// Takes a thread from a CPU with more than `than` waiting, trying the most loaded first; false if no thread may
-    /// run here. O(CPUs).
-    fn pull(&self, than: u32) -> bool {
+    /// Takes a thread from a CPU that is more loaded than this one, and stays so, trying the most loaded first; if this one has nothing
+    /// to do, any. False if no thread may run here. O(CPUs).
+    fn pull(&self, has_nothing: bool) -> bool {
         let mut tried = 0u64;
+        let load = |cpu: &PerCpu| cpu.load.load(Ordering::Relaxed);
         loop {
+            let own = if has_nothing { 0 } else { load(self) };
             let others = percpu::online().filter(|cpu| cpu.id() != self.id() && tried >> cpu.id() & 1 == 0);
-            let waiting = |cpu: &&PerCpu| cpu.waiting.load(Ordering::Relaxed);
-            let Some(busiest) = others.max_by_key(waiting).filter(|cpu| waiting(cpu) > than) else { return false };
-            if let Some(thread) = busiest.take(|queue| queue.steal(self.id())) {
-                self.push(&thread);
+            let others = others.filter(|cpu| cpu.has_waiting() && (has_nothing || load(cpu) > own));
+            let Some(busiest) = others.max_by_key(|cpu| load(cpu)) else { return false };
+            let surplus = load(busiest).saturating_sub(own);
+            let fits = |share| {
+                let thread = of(share);
+                may_run(thread, self.id()) && (has_nothing || u64::from(thread.share.weight()) * 2 <= surplus)
+            };
+            if let Some(thread) = busiest.take(|queue| queue.take_for_another(LOOKED_AT, fits)) {
+                self.push(thread, Enters::Moved);
                 return true;
             }
             tried |= 1 << busiest.id();
@@ -172,15 +225,17 @@ impl PerCpu {
 
     /// Looks for a thread for this CPU, which has none.
     pub fn find_work(&self) -> bool {
-        self.has_waiting() || self.pull(0)
+        self.has_waiting() || self.pull(true)
     }
 
-    /// The end of a slice on this busy CPU: takes a thread from a CPU with two more, and tells an idle CPU about
+    /// The end of a slice on this busy CPU: takes a thread from a CPU that has more to do, and tells an idle CPU about
     /// threads that wait here, since it may have gone idle while they were queued.
     pub fn even_out(&self) {
-        self.pull(self.waiting.load(Ordering::Relaxed) + 1);
+        self.pull(false);
         if self.has_waiting() {
-            let allowed = self.run_queue.lock().list.front().get().map_or(0, |t| t.affinity.load(Ordering::Relaxed));
+            let queue = self.run_queue.lock();
+            let allowed = queue.front().map_or(0, |share| of(share).affinity.load(Ordering::Relaxed));
+            drop(queue);
             let idle = IDLE.load(Ordering::Relaxed) & allowed & !(1 << self.id());
             if idle != 0 {
                 interrupts::send_reschedule(idle.trailing_zeros() as usize);

@@ -8,6 +8,7 @@ use quire_abi::flags::{Clone, Open};
 use quire_abi::layout::rlimit;
 use quire_mm::UserAddr;
 use quire_mm::fallible::KArc;
+use quire_sched::Class;
 
 use super::entity::work;
 use super::process::Process;
@@ -200,6 +201,16 @@ fn new_process(pid: u32, request: &Request, parent: &Thread, frame: &TrapFrame) 
     Ok((thread, Some(process)))
 }
 
+/// How a child is scheduled: as its parent, unless that wants it otherwise (sched(7)).
+fn inherited(parent: &Thread) -> Class {
+    let class = parent.share.class();
+    match parent.resets_on_fork.load(Ordering::Relaxed) {
+        false => class,
+        true if class.is_real_time() => Class::NORMAL,
+        true => Class { nice: class.nice.max(0), ..class },
+    }
+}
+
 /// Sets up the child's state beside its registers.
 fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<(), Errno> {
     let flags = request.flags;
@@ -210,6 +221,10 @@ fn prepare(request: &Request, parent: &Thread, thread: &KArc<Thread>) -> Result<
         rseq::note(thread);
     }
     thread.timer_slack.store(parent.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
+    thread.share.set_class(inherited(parent));
+    if !parent.resets_on_fork.load(Ordering::Relaxed) {
+        thread.share.set_slice(parent.share.slice(0));
+    }
     thread.affinity.store(parent.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     {
         let (blocked, alt_stack) = {

@@ -10,9 +10,10 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
-use intrusive_collections::{LinkedListLink, RBTreeLink};
+use intrusive_collections::RBTreeLink;
 use quire_abi::Errno;
 use quire_mm::fallible::{KArc, try_box};
+use quire_sched::Share;
 
 use super::cputime::CpuTime;
 use crate::arch::context::Context;
@@ -63,8 +64,8 @@ pub struct Entity {
     mm: UnsafeCell<Option<KArc<Mm>>>,
     fp: UnsafeCell<Option<Box<FpState>>>,
     tls: AtomicU64,
-    /// In a run queue.
-    pub queue_link: LinkedListLink,
+    /// Its part of its CPU, and its place in a run queue.
+    pub share: Share,
     /// Among a CPU's sleepers.
     pub timer_link: RBTreeLink,
     /// When to wake, in nanoseconds.
@@ -108,7 +109,7 @@ impl Entity {
             mm: UnsafeCell::new(mm),
             fp: UnsafeCell::new(None),
             tls: AtomicU64::new(0),
-            queue_link: LinkedListLink::new(),
+            share: Share::new(),
             timer_link: RBTreeLink::new(),
             deadline: AtomicU64::new(0),
             timer_cpu: AtomicU32::new(0),

@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use quire_mm::fallible::KArc;
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::Rank;
+use quire_sched::Queue;
 
-use super::balance::RunQueue;
 use super::cputime::Faults;
 use super::entity::Entity;
 use super::latency::Latency;
@@ -36,11 +36,20 @@ pub struct PerCpu {
     /// The thread that was switched away from, until the switch is finished.
     pub switching_from: AtomicPtr<Entity>,
     /// Ready threads.
-    pub run_queue: SpinLock<RunQueue>,
+    pub run_queue: SpinLock<Queue>,
     /// How many they are. Written under the queue's lock.
     pub waiting: AtomicU32,
+    /// The weights of these and of the one that runs, and what that one goes before ([`Queue::rank`]). Written under the queue's lock;
+    /// hints for others.
+    pub load: AtomicU64,
+    /// As above.
+    pub rank: AtomicU32,
     /// The end of the slice; `u64::MAX` while the CPU idles. Its own CPU's, with interrupts masked.
     pub next_tick: AtomicU64,
+    /// When it next compares itself with others. Its own CPU's, with interrupts masked.
+    pub even_at: AtomicU64,
+    /// When its timer interrupts. Its own CPU's, with interrupts masked.
+    pub timer_at: AtomicU64,
     /// Latency measurements.
     pub latency: Latency,
     /// Sleepers with a deadline.
@@ -77,9 +86,13 @@ impl PerCpu {
             node: AtomicU32::new(0),
             idle: AtomicPtr::new(core::ptr::null_mut()),
             switching_from: AtomicPtr::new(core::ptr::null_mut()),
-            run_queue: SpinLock::new(Cpu, Rank::RunQueue, RunQueue::new()),
+            run_queue: SpinLock::new(Cpu, Rank::RunQueue, Queue::new()),
             waiting: AtomicU32::new(0),
+            load: AtomicU64::new(0),
+            rank: AtomicU32::new(0),
             next_tick: AtomicU64::new(u64::MAX),
+            even_at: AtomicU64::new(0),
+            timer_at: AtomicU64::new(u64::MAX),
             latency: Latency::new(),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),
             active_mm: UnsafeCell::new(None),

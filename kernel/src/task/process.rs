@@ -277,6 +277,7 @@ pub static FIRST_LIMITS: [Rlimit; rlimit::COUNT] = {
     let mut limits = [Rlimit { cur: rlimit::INFINITY, max: rlimit::INFINITY }; rlimit::COUNT];
     limits[rlimit::STACK].cur = 8 << 20;
     limits[rlimit::NOFILE] = Rlimit { cur: 1024, max: 4096 };
+    (limits[rlimit::NICE], limits[rlimit::RTPRIO]) = (Rlimit { cur: 0, max: 0 }, Rlimit { cur: 0, max: 0 });
     limits[rlimit::MEMLOCK] = Rlimit { cur: 8 << 20, max: 8 << 20 };
     limits
 };

@@ -1,4 +1,5 @@
-//! The scheduler: round-robin with time slices on each CPU. [`balance`] decides in which CPU's queue a thread waits.
+//! The scheduler: docs/scheduling.md. On each CPU a [queue](quire_sched::Queue) decides which thread is next; [`balance`] decides in which
+//! CPU's queue a thread waits.
 //!
 //! [`Entity::state`] says whether a thread is runnable and whether it is on a CPU (RUNNING, until the CPU has
 //! completely switched away from it). This one word decides who queues a thread, so no CPU ever waits for a thread to
@@ -20,6 +21,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 use quire_mm::event::Event;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
+use quire_sched::Former;
 
 use super::active;
 use super::balance::{self, enqueue, may_run, requeue};
@@ -124,6 +126,7 @@ pub fn switch_directly(next: &'static Entity) {
             schedule();
         }
     } else {
+        charge(here, prev, timer::now_ns());
         switch_to(here, prev, next);
     }
     cpu::irq_restore(irq);
@@ -163,7 +166,7 @@ pub fn cancel() {
 
 /// Lets other threads run first.
 pub fn yield_now() {
-    schedule();
+    run_next(true);
 }
 
 /// Ends the current thread, which nothing refers to any more.
@@ -173,9 +176,13 @@ pub fn leave() -> ! {
     unreachable!("a dead thread ran")
 }
 
-/// Runs the next ready thread; returns when this one runs again. If this thread is runnable and no other waits, it
+/// Runs the thread that is next; returns when this one runs again. If this thread is runnable and no other is to run before it, it
 /// continues at once.
 pub fn schedule() {
+    run_next(false);
+}
+
+fn run_next(yields: bool) {
     let irq = cpu::irq_save();
     let here = percpu::this();
     let prev = current();
@@ -190,10 +197,31 @@ pub fn schedule() {
         let is_runnable = prev.state.load(Ordering::SeqCst) == state::RUNNABLE | state::RUNNING;
         is_runnable && may_run(prev, here.id())
     };
-    match here.pick() {
-        Some(next) => switch_to(here, prev, next),
-        None if core::ptr::eq(prev, idle) || goes_on() => {}
-        None => switch_to(here, prev, idle),
+    if yields && !here.has_waiting() && goes_on() {
+        // Nobody is there who could go first.
+        cpu::irq_restore(irq);
+        return;
+    }
+    let now = timer::now_ns();
+    charge(here, prev, now);
+    loop {
+        let former = match () {
+            () if core::ptr::eq(prev, idle) => Former::Nothing,
+            () if !goes_on() => Former::Leaves(&prev.share),
+            () if yields => {
+                prev.share.yields(slice());
+                Former::Yields(&prev.share)
+            }
+            () => Former::Ready(&prev.share),
+        };
+        match here.pick(&former, now) {
+            Some(next) => switch_to(here, prev, next),
+            // It may have been woken meanwhile.
+            None if matches!(former, Former::Leaves(_)) && goes_on() => continue,
+            None if matches!(former, Former::Leaves(_)) => switch_to(here, prev, idle),
+            None => {}
+        }
+        break;
     }
     cpu::irq_restore(irq);
 }
@@ -211,7 +239,9 @@ fn switch_to(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
 /// sleep, and it has no work to do.
 #[inline(always)]
 pub fn hand_over(prev: &Entity, next: &'static Entity, is_parked: bool, frame: *mut TrapFrame) -> *mut TrapFrame {
-    exchange(percpu::this(), prev, next);
+    let here = percpu::this();
+    charge(here, prev, timer::now_ns());
+    exchange(here, prev, next);
     // SAFETY: each context is that of a thread that runs nowhere else, and this CPU is the one to run it.
     unsafe {
         (*prev.context()).resume_with(frame);
@@ -222,13 +252,12 @@ pub fn hand_over(prev: &Entity, next: &'static Entity, is_parked: bool, frame: *
     }
 }
 
-/// Makes `next` the current thread in all but its kernel stack.
+/// Makes `next` the current thread in all but its kernel stack. The former one has been charged.
 #[inline(always)]
 fn exchange(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
     if cfg!(debug_assertions) {
         carry_ranks(here, prev, next);
     }
-    charge(here, prev);
     cputime::add(&here.switches, 1);
     next.state.store(state::RUNNABLE | state::RUNNING, Ordering::Release);
     if next.cpu.load(Ordering::Relaxed) != here.id() as u32 {
@@ -297,12 +326,12 @@ fn finish() {
 }
 
 /// Charges the time since the last charge, and the faults, to a thread, or to idling. Interrupts are masked.
-fn charge(here: &PerCpu, thread: &Entity) {
-    let now = timer::now_ns();
+fn charge(here: &PerCpu, thread: &Entity, now: u64) {
     let spent = now.saturating_sub(here.charged_at.load(Ordering::Relaxed));
     here.charged_at.store(now, Ordering::Relaxed);
     charge_faults(here, thread);
     if !core::ptr::eq(thread, here.idle.load(Ordering::Relaxed)) {
+        thread.share.charge(spent);
         let in_kernel = thread.time.charge(spent);
         if in_kernel {
             cputime::add(&here.system_ns, spent);
@@ -338,7 +367,7 @@ fn charge_new_faults(charged: &mut Faults, thread: &Entity) {
 /// Charges the running thread up to now.
 pub fn charge_current() {
     let irq = cpu::irq_save();
-    charge(percpu::this(), current());
+    charge(percpu::this(), current(), timer::now_ns());
     cpu::irq_restore(irq);
 }
 
@@ -363,16 +392,40 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
     here.latency.interrupted(due, now);
     here.latency.want_reschedule(now);
     thread.time.sample(in_kernel);
-    charge(here, thread);
+    charge(here, thread, now);
     above::thread_was_charged(thread);
     thread.set_work(work::RESCHEDULE);
-    here.even_out();
+    // (Ticks that preempt somebody early come more often.)
+    if here.even_at.load(Ordering::Relaxed) <= now {
+        here.even_at.store(now + slice(), Ordering::Relaxed);
+        here.even_out();
+    }
 }
 
 /// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.
 pub fn program_timer(here: &PerCpu) {
     let deadline = here.timers.lock().next().min(super::alarm::next(here.id()));
-    timer::set_deadline(deadline.min(here.next_tick.load(Ordering::Relaxed)));
+    set_timer(here, deadline.min(here.next_tick.load(Ordering::Relaxed)));
+}
+
+fn set_timer(here: &PerCpu, at: u64) {
+    here.timer_at.store(at, Ordering::Relaxed);
+    timer::set_deadline(at);
+}
+
+/// The running thread is to be preempted when it has run for an eighth of a slice, so that threads that wake each other do not switch
+/// at each word. On its own CPU, with interrupts masked.
+pub fn preempt_soon(here: &PerCpu) {
+    let (now, at) = (timer::now_ns(), here.charged_at.load(Ordering::Relaxed) + slice() / 8);
+    if at <= now {
+        current().set_work(work::RESCHEDULE);
+    } else if at < here.next_tick.load(Ordering::Relaxed) {
+        here.next_tick.store(at, Ordering::Relaxed);
+        // Not by `program_timer`: whoever wakes a thread may hold the lock of the timers.
+        if at < here.timer_at.load(Ordering::Relaxed) {
+            set_timer(here, at);
+        }
+    }
 }
 
 fn set_next_tick(here: &PerCpu, at: u64) {
@@ -399,7 +452,9 @@ pub fn idle_loop() -> ! {
             balance::set_idle(here, true);
         }
         balance::set_idle(here, false);
-        set_next_tick(here, timer::now_ns() + slice());
+        // Ticks come at the same times whether the CPU idled or not: else threads that run for a short time would never see one.
+        let now = timer::now_ns();
+        set_next_tick(here, now - now % slice() + slice());
         schedule();
         set_next_tick(here, u64::MAX);
         cpu::irq_enable();

@@ -55,6 +55,8 @@ pub struct Thread {
     pub clear_child_tid: AtomicUsize,
     /// The number of its last unknown system call; `usize::MAX` for none.
     pub unknown_call: AtomicUsize,
+    /// Its children begin with the usual policy, and without a priority.
+    pub resets_on_fork: AtomicBool,
     /// Nanoseconds that its sleeps may be late, as it says: none of them is.
     pub timer_slack: AtomicU64,
     /// Its record for restartable sequences.
@@ -100,6 +102,7 @@ impl Thread {
             is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),
             unknown_call: AtomicUsize::new(usize::MAX),
+            resets_on_fork: AtomicBool::new(false),
             timer_slack: AtomicU64::new(DEFAULT_SLACK),
             rseq: Registration::new(),
             robust_list: AtomicUsize::new(0),

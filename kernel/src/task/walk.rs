@@ -24,9 +24,19 @@ pub enum Among {
 pub fn each_process<T>(
     among: Among,
     at_once: usize,
+    visit: impl FnMut(&Table, &KArc<Process>) -> ControlFlow<T>,
+) -> Option<T> {
+    each_process_from(among, 1, at_once, visit)
+}
+
+/// The same, of those with this number or a higher one.
+pub fn each_process_from<T>(
+    among: Among,
+    from: u32,
+    at_once: usize,
     mut visit: impl FnMut(&Table, &KArc<Process>) -> ControlFlow<T>,
 ) -> Option<T> {
-    let mut from = 1;
+    let mut from = from.max(1);
     loop {
         let table = TABLE.lock();
         for _ in 0..at_once {

@@ -80,7 +80,15 @@ pub fn stat(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     let [children_user, children_system] = detail.children_ns.map(ticks);
     write!(out, "{} ({}) {} {} {} {} 0 -1 0 ", of.number(), of.name(), of.state(), p.ppid, p.pgid, p.sid)?;
     write!(out, "{minor} {} {major} {children_major} ", children.saturating_sub(children_major))?;
-    write!(out, "{} {} {children_user} {children_system} 20 0 {} 0 ", ticks(user), ticks(system), p.threads)?;
+    let (policy, nice, real_time) = class(thread.class);
+    let priority = if real_time == 0 { 20 + nice } else { -1 - i64::from(real_time) };
+    write!(
+        out,
+        "{} {} {children_user} {children_system} {priority} {nice} {} 0 ",
+        ticks(user),
+        ticks(system),
+        p.threads
+    )?;
     let limit = detail.limits[RESIDENT].cur;
     write!(out, "{} {} {} {limit} ", ticks(p.started_ns), p.vsize * PAGE, p.rss)?;
     let layout = if of.is_open { detail.layout } else { Default::default() };
@@ -92,9 +100,14 @@ pub fn stat(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     // Only the lower half of the sets, as on Linux.
     let half = |set: u64| set & 0x7fff_ffff;
     write!(out, "{} {} {} {} ", half(thread.pending), half(thread.blocked), half(detail.ignored), half(detail.caught))?;
-    write!(out, "0 0 0 17 {cpu} 0 0 0 0 0 ")?;
+    write!(out, "0 0 0 17 {cpu} {real_time} {policy} 0 0 0 ")?;
     let ([data, data_end], [args, args_end], [env, env_end]) = (layout.data, layout.arguments, layout.environment);
     writeln!(out, "{data} {data_end} {heap} {args} {args_end} {env} {env_end} 0")
+}
+
+/// Policy, nice value and real-time priority of a [`ThreadInfo::class`](quire_abi::process::ThreadInfo).
+fn class(class: u32) -> (u32, i64, u32) {
+    (class & 0xff, i64::from((class >> 8) as u8 as i8), class >> 16 & 0xff)
 }
 
 /// statm, in pages: size, resident, shared, code, 0, data, 0.

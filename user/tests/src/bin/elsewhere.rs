@@ -125,10 +125,7 @@ fn advice(checks: &mut Checks) {
 
 fn policies(checks: &mut Checks) {
     let set = |policy: usize, priority: u32| raw(nr::SCHED_SETSCHEDULER, [0, policy, &raw const priority as usize]);
-    checks.eq((raw(nr::SCHED_GETSCHEDULER, [0]), set(0, 0)), (Ok(0), Ok(0)), "there is one policy");
-    for (policy, priority) in [(0, 1), (1, 1), (2, 1), (3, 0), (5, 0), (77, 0), (usize::MAX, 0)] {
-        checks.fails(set(policy, priority), Errno::EINVAL, "and no other");
-    }
+    checks.eq((raw(nr::SCHED_GETSCHEDULER, [0]), set(0, 0)), (Ok(0), Ok(0)), "the usual policy");
     let mut priority = 9u32;
     let at = &raw mut priority as usize;
     checks.eq(raw(nr::SCHED_GETPARAM, [0, at]), Ok(0), "which has no priorities");
@@ -148,11 +145,4 @@ fn policies(checks: &mut Checks) {
     // SAFETY: the kernel has written it.
     let slice = unsafe { (&raw const slice).read_volatile() };
     checks.ok(slice[0] == 0 && slice[1] > 0, "is some time");
-    for (which, who) in [(0, 0), (0, process::getpid() as usize), (1, 0), (2, 0)] {
-        checks.eq(raw(nr::GETPRIORITY, [which, who]), Ok(20), "all are nice 0");
-    }
-    checks.fails(raw(nr::GETPRIORITY, [3, 0]), Errno::EINVAL, "a kind of nobody");
-    for which in 0..3 {
-        checks.fails(raw(nr::GETPRIORITY, [which, 32_001]), Errno::ESRCH, "nobody");
-    }
 }

@@ -30,7 +30,16 @@ const LEFT_OUT: [usize; 12] = [
 ];
 
 /// Calls to other processes, which root may harm: somebody else makes them.
-const TO_OTHERS: [usize; 4] = [nr::PRLIMIT64, nr::SCHED_SETAFFINITY, nr::RT_SIGQUEUEINFO, nr::RT_TGSIGQUEUEINFO];
+const TO_OTHERS: [usize; 8] = [
+    nr::PRLIMIT64,
+    nr::SCHED_SETAFFINITY,
+    nr::SCHED_SETSCHEDULER,
+    nr::SCHED_SETPARAM,
+    nr::SCHED_SETATTR,
+    nr::SETPRIORITY,
+    nr::RT_SIGQUEUEINFO,
+    nr::RT_TGSIGQUEUEINFO,
+];
 
 /// Somebody who has no other process.
 const NOBODY: usize = 54_321;

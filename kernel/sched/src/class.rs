@@ -1,0 +1,98 @@
+//! Policies, priorities, and the weights of nice values.
+
+/// How a thread is scheduled: Linux's policies but SCHED_DEADLINE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// By weight, with preemption when it wakes.
+    Other,
+    /// By weight; it preempts nobody when it wakes.
+    Batch,
+    /// By the least weight there is; it preempts nobody, and everybody preempts it.
+    Idle,
+    /// Before all others of lower priority, until it sleeps or yields.
+    Fifo,
+    /// The same, in turns with those of its priority.
+    RoundRobin,
+}
+
+/// A policy and what it needs: a nice value from -20 to 19, or a real-time priority from 1 to 99.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// How it is scheduled.
+    pub policy: Policy,
+    /// Kept also while the policy does not use it.
+    pub nice: i8,
+    /// 0 without a real-time policy.
+    pub priority: u8,
+}
+
+/// The nice values that there are.
+pub const NICE: core::ops::RangeInclusive<i32> = -20..=19;
+
+/// The real-time priorities that there are.
+pub const PRIORITIES: core::ops::RangeInclusive<i32> = 1..=99;
+
+/// The weight of nice 0.
+pub const UNIT: u32 = 1024;
+
+/// The weight of [`Policy::Idle`], as on Linux.
+const IDLE: u32 = 3;
+
+/// Weights by nice value, -20 first: each is some 1.25 times the following one, so that a step of nice is some 10 % of a CPU that two threads
+/// share. The numbers are those that Linux has in `sched_prio_to_weight` (kernel/sched/core.c), since programs and their users know
+/// what they do.
+const WEIGHTS: [u32; 40] = [
+    88761, 71755, 56483, 46273, 36291, 29154, 23254, 18705, 14949, 11916, 9548, 7620, 6100, 4904, 3906, 3121, 2501,
+    1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
+];
+
+/// The lowest byte of [`Class::to_word`] of [`Policy::Other`].
+pub(crate) const OTHER: u8 = 0;
+
+impl Class {
+    /// What a thread has that nobody gave anything else.
+    pub const NORMAL: Self = Self { policy: Policy::Other, nice: 0, priority: 0 };
+
+    /// Whether it goes before all that share by weight.
+    pub const fn is_real_time(self) -> bool {
+        matches!(self.policy, Policy::Fifo | Policy::RoundRobin)
+    }
+
+    /// Its weight among those that share by weight; of a real-time thread, what it counts for when CPUs are compared.
+    pub const fn weight(self) -> u32 {
+        match self.policy {
+            Policy::Idle => IDLE,
+            Policy::Fifo | Policy::RoundRobin => WEIGHTS[0],
+            Policy::Other | Policy::Batch => WEIGHTS[(self.nice as i32 - *NICE.start()) as usize],
+        }
+    }
+
+    /// 0 for those that share by weight, else the priority: whoever has more goes first.
+    pub const fn rank(self) -> u32 {
+        if self.is_real_time() { self.priority as u32 } else { 0 }
+    }
+
+    /// As one word, for an atomic.
+    pub(crate) const fn to_word(self) -> u32 {
+        let policy = match self.policy {
+            Policy::Other => OTHER as u32,
+            Policy::Batch => 1,
+            Policy::Idle => 2,
+            Policy::Fifo => 3,
+            Policy::RoundRobin => 4,
+        };
+        policy | (self.nice as u8 as u32) << 8 | (self.priority as u32) << 16
+    }
+
+    /// The inverse of [`Class::to_word`].
+    pub(crate) const fn from_word(word: u32) -> Self {
+        let policy = match word as u8 {
+            OTHER => Policy::Other,
+            1 => Policy::Batch,
+            2 => Policy::Idle,
+            3 => Policy::Fifo,
+            _ => Policy::RoundRobin,
+        };
+        Self { policy, nice: (word >> 8) as i8, priority: (word >> 16) as u8 }
+    }
+}

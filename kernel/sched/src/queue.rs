@@ -1,0 +1,587 @@
+//! The ready threads of a CPU: real-time threads by priority, the others by earliest eligible virtual deadline first.
+//!
+//! Each thread asks for a slice at a time. Its request may be served once it has had no more than its due (it is *eligible*: what it
+//! has run is not beyond the queue's virtual time), and is due when it would have been served by its weight alone (its *deadline*). Of the
+//! eligible ones the one with the earliest deadline runs: EEVDF (Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First", 1995). The
+//! virtual time passes with the weights of those that are ready, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and
+//! Zhang, 1997). So two trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not yet,
+//! by when they will be.
+//!
+//! Two bounds are Quire's own. A thread that slept is at most a slice behind, and so goes before those that did not sleep, for as long as it
+//! needs less than its due; what it did not use before that is lost. And a thread that runs is preempted by an earlier
+//! deadline only after a part of its slice ([`Preempts::Soon`]).
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::fence;
+
+use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
+
+use super::class::{Class, OTHER, PRIORITIES, Policy, UNIT};
+use super::share::{NOWHERE, Share, Tree, virtually};
+
+/// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
+pub const ROUND: u64 = 100_000_000;
+
+/// Of each period (nanoseconds), real-time threads have so much at most while others wait: Linux's defaults of `sched_rt_period_us`
+/// and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
+const PERIOD: u64 = 1_000_000_000;
+const REAL_TIME: u64 = 950_000_000;
+
+/// Threads that become eligible in one operation; more do in the next one.
+const MOVED: usize = 8;
+
+intrusive_adapter!(InTree = UnsafeRef<Share>: Share { link => RBTreeLink });
+
+impl<'a> KeyAdapter<'a> for InTree {
+    type Key = (u64, i64);
+    fn get_key(&self, share: &'a Share) -> (u64, i64) {
+        share.key.get()
+    }
+}
+
+/// Why a thread comes into a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enters {
+    /// It was asleep, or is new.
+    Woken,
+    /// It ran here, and could have gone on.
+    Preempted,
+    /// It was ready in another queue.
+    Moved,
+}
+
+/// Whether a thread that has come is to run instead of the one that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preempts {
+    /// It waits.
+    No,
+    /// When that one has run for a part of its slice.
+    Soon,
+    /// At once.
+    Now,
+}
+
+/// What is known of the thread that runs: others may not look at its share.
+#[derive(Clone, Copy)]
+struct Running {
+    /// 0 if none runs.
+    weight: u32,
+    rank: u32,
+    deadline: u64,
+    /// What it had run, in virtual time, and when that was.
+    run: u64,
+    since: u64,
+    class: u64,
+}
+
+impl Running {
+    const NOTHING: Self = Self { weight: 0, rank: 0, deadline: 0, run: 0, since: 0, class: 0 };
+
+    #[inline]
+    fn new(share: &Share, since: u64) -> Self {
+        let deadline = share.deadline.load(Relaxed);
+        Self {
+            weight: share.weight(),
+            rank: share.rank(),
+            deadline,
+            run: share.run.load(Relaxed),
+            since,
+            class: u64::from(share.class_word()),
+        }
+    }
+}
+
+impl Running {
+    /// The deadline at `now`: that of the next request, if the one that it was picked for has been served since.
+    #[inline]
+    fn deadline_at(&self, now: u64, slice: u64) -> u64 {
+        let run = self.run + virtually(now.saturating_sub(self.since), self.weight);
+        if run >= self.deadline { run + virtually(slice, self.weight) } else { self.deadline }
+    }
+}
+
+/// What becomes of the thread that ran until now.
+pub enum Former<'a> {
+    /// There was none: the CPU idled.
+    Nothing,
+    /// It could go on.
+    Ready(&'a Share),
+    /// The same, but it lets others go first.
+    Yields(&'a Share),
+    /// It sleeps, ends, or may not run here.
+    Leaves(&'a Share),
+}
+
+/// Who goes first where there are real-time threads.
+enum Choice {
+    /// The one that runs.
+    Stays,
+    /// The first of those that wait.
+    Urgent,
+    /// There is none, or they have had their part.
+    ByWeight,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// See the module.
+pub struct Queue {
+    number: u32,
+    urgent: RBTree<InTree>,
+    eligible: RBTree<InTree>,
+    later: RBTree<InTree>,
+    /// The only one that waits, by weight, while it is the only one: two threads that wake each other need no tree.
+    only: Option<UnsafeRef<Share>>,
+    /// The virtual time.
+    virtual_now: u64,
+    /// The time to which it was advanced.
+    advanced_to: u64,
+    /// Weights of the threads in `eligible` and `later`, and of all.
+    weight: u64,
+    load: u64,
+    running: Running,
+    /// For the order among equals: the last one, and the first.
+    last: i64,
+    first: i64,
+    /// When the period began, and what real-time threads have run in it.
+    period: u64,
+    real_time: u64,
+}
+
+// SAFETY: the links are touched by whoever has the queue for itself.
+unsafe impl Send for Queue {}
+
+impl Queue {
+    /// Empty, and of no CPU yet.
+    pub const fn new() -> Self {
+        Self {
+            number: NOWHERE - 1,
+            urgent: RBTree::new(InTree::NEW),
+            eligible: RBTree::new(InTree::NEW),
+            later: RBTree::new(InTree::NEW),
+            only: None,
+            virtual_now: 0,
+            advanced_to: 0,
+            weight: 0,
+            load: 0,
+            running: Running::NOTHING,
+            last: 0,
+            first: 0,
+            period: 0,
+            real_time: 0,
+        }
+    }
+
+    /// Gives it its number, before threads are entered: each queue has another one.
+    pub fn set_number(&mut self, number: u32) {
+        self.number = number;
+    }
+
+    /// The weights of those that are ready, and of the one that runs.
+    #[inline]
+    pub fn load(&self) -> u64 {
+        self.load + u64::from(self.running.weight)
+    }
+
+    /// What runs goes before others: 0 for nothing, then those that share by weight, then priorities.
+    #[inline]
+    pub fn rank(&self) -> u32 {
+        if self.running.weight == 0 { 0 } else { 1 + self.running.rank }
+    }
+
+    /// Lets the virtual time pass until `now` (nanoseconds), in which the present thread ran.
+    #[inline]
+    pub fn advance(&mut self, now: u64) {
+        let passed = now.saturating_sub(self.advanced_to);
+        self.advanced_to += passed;
+        let weight = u64::from(self.running.weight);
+        if self.running.rank != 0 {
+            self.advance_real_time(passed);
+        } else if weight != 0 {
+            // (1,024 times the time between two slices is far from overflowing.)
+            self.virtual_now += passed.wrapping_mul(u64::from(UNIT)) / (self.weight + weight);
+        }
+    }
+
+    #[cold]
+    fn advance_real_time(&mut self, passed: u64) {
+        if self.advanced_to.saturating_sub(self.period) >= PERIOD {
+            (self.period, self.real_time) = (self.advanced_to, 0);
+        }
+        self.real_time += passed;
+    }
+
+    /// Enters a thread that is ready, at `now`. A slice is so many nanoseconds.
+    ///
+    /// # Safety
+    /// The share is in no queue, and lives, where it is, until it is taken out of this one.
+    #[inline]
+    pub unsafe fn enter(&mut self, share: NonNull<Share>, how: Enters, slice: u64, now: u64) -> Preempts {
+        if how != Enters::Preempted {
+            // (Who ran here has just been followed by another one.)
+            self.advance(now);
+        }
+        // SAFETY: as the caller says.
+        let (entry, share) = unsafe { (UnsafeRef::from_raw(share.as_ptr()), share.as_ref()) };
+        share.queue.store(self.number, Relaxed);
+        // With that in `Share::queue_after_change`: either the new class is seen here, or this queue is seen there.
+        fence(SeqCst);
+        let weight = share.weight();
+        let is_first = self.load == 0;
+        share.entered.set(weight);
+        self.load += u64::from(weight);
+        if share.rank() != 0 {
+            self.plant_only();
+            self.line_up(share, how);
+            self.urgent.insert(entry);
+        } else {
+            self.set_due(share, weight, how, slice);
+            self.weight += u64::from(weight);
+            if is_first {
+                self.only = Some(entry);
+            } else {
+                self.plant_only();
+                self.plant(entry);
+            }
+        }
+        share.home.store(self.number, Relaxed);
+        if how == Enters::Woken { self.preempts(share, slice) } else { Preempts::No }
+    }
+
+    #[inline]
+    fn tree(&mut self, tree: Tree) -> &mut RBTree<InTree> {
+        match tree {
+            Tree::Urgent => &mut self.urgent,
+            Tree::Eligible => &mut self.eligible,
+            Tree::Later => &mut self.later,
+        }
+    }
+
+    /// The place of a real-time thread: in front of its equals if it was preempted in its turn.
+    #[cold]
+    fn line_up(&mut self, share: &Share, how: Enters) {
+        let among = if how == Enters::Preempted && !is_over(share) {
+            self.first -= 1;
+            self.first
+        } else {
+            share.run.store(0, Relaxed);
+            self.last += 1;
+            self.last
+        };
+        share.key.set(((*PRIORITIES.end() as u64).saturating_sub(u64::from(share.rank())), among));
+        share.tree.set(Tree::Urgent);
+    }
+
+    /// The place of a thread that shares by weight.
+    #[inline]
+    fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
+        let request = virtually(share.slice(slice), weight);
+        if how == Enters::Preempted {
+            return self.settle(share, request);
+        }
+        let (least, most) = (self.virtual_now.saturating_sub(request.max(slice)), self.virtual_now + 2 * request);
+        let run = if share.home.load(Relaxed) == self.number {
+            share.run.load(Relaxed)
+        } else {
+            self.virtual_now.saturating_add_signed(share.lag.load(Relaxed).saturating_neg())
+        };
+        let run = run.clamp(least, most);
+        share.run.store(run, Relaxed);
+        share.deadline.store(run + request, Relaxed);
+    }
+
+    /// A thread that runs is near its due, and its next request follows one that was served. It may be far from it if it came without
+    /// this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy meanwhile: what it had run then says
+    /// nothing of now.
+    #[inline]
+    fn settle(&self, share: &Share, request: u64) {
+        let run = share.run.load(Relaxed);
+        let (least, most) = (self.virtual_now.saturating_sub(4 * request), self.virtual_now + 2 * request);
+        if run < least || run > most {
+            let run = run.clamp(least, most);
+            share.run.store(run, Relaxed);
+            share.deadline.store(run + request, Relaxed);
+        } else {
+            renew(share, request);
+        }
+    }
+
+    /// Puts a thread that shares by weight into its tree.
+    #[inline]
+    fn plant(&mut self, entry: UnsafeRef<Share>) {
+        self.last += 1;
+        let run = entry.run.load(Relaxed);
+        if run <= self.virtual_now {
+            entry.tree.set(Tree::Eligible);
+            entry.key.set((entry.deadline.load(Relaxed), self.last));
+            self.eligible.insert(entry);
+        } else {
+            entry.tree.set(Tree::Later);
+            entry.key.set((run, self.last));
+            self.later.insert(entry);
+        }
+    }
+
+    /// The only one goes into a tree: there are others, or it is looked for.
+    #[cold]
+    fn plant_only(&mut self) {
+        if let Some(only) = self.only.take() {
+            self.plant(only);
+        }
+    }
+
+    #[inline]
+    fn preempts(&self, share: &Share, slice: u64) -> Preempts {
+        let running = self.running;
+        if share.rank() != running.rank || running.weight == 0 {
+            let goes = share.rank() > running.rank || running.weight == 0;
+            return if goes { Preempts::Now } else { Preempts::No };
+        }
+        let is_earlier = share.run.load(Relaxed) <= self.virtual_now
+            && share.deadline.load(Relaxed) < running.deadline_at(self.advanced_to, slice);
+        if (share.class_word() | running.class as u32) as u8 == OTHER {
+            return if is_earlier { Preempts::Soon } else { Preempts::No };
+        }
+        match (share.class().policy, Class::from_word(running.class as u32).policy) {
+            (Policy::Other | Policy::Batch, Policy::Idle) => Preempts::Now,
+            (Policy::Other, Policy::Batch) if is_earlier => Preempts::Soon,
+            _ => Preempts::No,
+        }
+    }
+
+    /// The thread to run next, which is taken out; `None` if the present one goes on, or there is none. The former one has been
+    /// [charged](Share::charge) until `now`. It is not entered again here.
+    #[inline]
+    pub fn pick(&mut self, former: &Former<'_>, slice: u64, now: u64) -> Option<NonNull<Share>> {
+        self.advance(now);
+        let (stays, yields) = match former {
+            Former::Ready(share) => {
+                if share.rank() == 0 {
+                    self.settle(share, virtually(share.slice(slice), share.weight()));
+                }
+                (Some(*share), None)
+            }
+            // A real-time thread lets its equals go first, and nobody of less priority.
+            Former::Yields(share) if share.rank() != 0 => (Some(*share), None),
+            Former::Yields(share) => {
+                self.settle(share, virtually(share.slice(slice), share.weight()));
+                (None, Some(share.run.load(Relaxed)))
+            }
+            Former::Leaves(share) => {
+                self.note_lag(share);
+                (None, None)
+            }
+            Former::Nothing => (None, None),
+        };
+        let has_real_time = !self.urgent.is_empty() || stays.is_some_and(|share| share.rank() != 0);
+        let next = match if has_real_time { self.choose_urgent(stays) } else { Choice::ByWeight } {
+            Choice::ByWeight if self.only.is_some() => {
+                self.choose_only(stays.filter(|share| share.rank() == 0), yields)
+            }
+            Choice::ByWeight => self.choose(stays.filter(|share| share.rank() == 0), yields),
+            Choice::Stays => None,
+            Choice::Urgent => self.take_first(Tree::Urgent),
+        };
+        self.running = match (next, former) {
+            // SAFETY: it was in a tree, whose entries live.
+            (Some(next), _) => Running::new(unsafe { next.as_ref() }, now),
+            (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share, now),
+            _ => Running::NOTHING,
+        };
+        next
+    }
+
+    /// Chooses where there are real-time threads.
+    #[cold]
+    fn choose_urgent(&mut self, stays: Option<&Share>) -> Choice {
+        let others = self.weight != 0 || stays.is_some_and(|share| share.rank() == 0);
+        if self.advanced_to.saturating_sub(self.period) < PERIOD && self.real_time >= REAL_TIME && others {
+            return Choice::ByWeight;
+        }
+        let first = self.urgent.front().get().map_or(0, Share::rank);
+        match stays.filter(|share| share.rank() != 0) {
+            Some(share) if first < share.rank() => {
+                if is_over(share) {
+                    // Nobody is there who could have its turn: another one begins.
+                    share.run.store(0, Relaxed);
+                }
+                Choice::Stays
+            }
+            Some(share) if first == share.rank() && !is_over(share) => Choice::Stays,
+            _ if first == 0 => Choice::ByWeight,
+            _ => Choice::Urgent,
+        }
+    }
+
+    /// The next one of those that share by weight, if it is not the one that stays. Whoever `yields` has run so much.
+    #[inline]
+    fn choose(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
+        self.ripen();
+        let run = stays.map(|share| share.run.load(Relaxed));
+        let is_eligible = run.is_some_and(|run| run <= self.virtual_now);
+        if let Some(first) = self.eligible.front().get() {
+            let is_later = stays.is_none_or(|share| first.key.get().0 < share.deadline.load(Relaxed));
+            return if is_eligible && !is_later { None } else { self.take_first(Tree::Eligible) };
+        }
+        if is_eligible {
+            return None;
+        }
+        // None is eligible: the virtual time jumps to the first who will be.
+        let first = self.later.front().get().map(|first| first.key.get().0);
+        let nearest = [first, run, yields].into_iter().flatten().min();
+        self.virtual_now = self.virtual_now.max(nearest.unwrap_or(0));
+        if first.is_some_and(|first| run.is_none_or(|run| first < run)) { self.take_first(Tree::Later) } else { None }
+    }
+
+    /// The same, with one that waits.
+    #[inline]
+    fn choose_only(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
+        let only = self.only.as_deref()?;
+        let run = only.run.load(Relaxed);
+        let is_next = match stays {
+            None => {
+                if run > self.virtual_now {
+                    self.virtual_now = self.virtual_now.max(run.min(yields.unwrap_or(run)));
+                }
+                true
+            }
+            Some(share) => {
+                let other = share.run.load(Relaxed);
+                // If none is eligible, the virtual time jumps to the first who will be.
+                self.virtual_now = self.virtual_now.max(run.min(other));
+                match (run <= self.virtual_now, other <= self.virtual_now) {
+                    (true, true) => only.deadline.load(Relaxed) < share.deadline.load(Relaxed),
+                    (is_eligible, _) => is_eligible,
+                }
+            }
+        };
+        if !is_next {
+            return None;
+        }
+        let entry = self.only.take()?;
+        entry.tree.set(Tree::Later);
+        Some(self.taken(entry))
+    }
+
+    /// Moves threads that have become eligible: a few at a time, since there may be any number of them.
+    #[inline]
+    fn ripen(&mut self) {
+        for _ in 0..MOVED {
+            let mut first = self.later.front_mut();
+            if first.get().is_none_or(|share| share.key.get().0 > self.virtual_now) {
+                return;
+            }
+            let Some(entry) = first.remove() else { return };
+            entry.tree.set(Tree::Eligible);
+            entry.key.set((entry.deadline.load(Relaxed), entry.key.get().1));
+            self.eligible.insert(entry);
+        }
+    }
+
+    #[inline]
+    fn take_first(&mut self, tree: Tree) -> Option<NonNull<Share>> {
+        let entry = self.tree(tree).front_mut().remove()?;
+        Some(self.taken(entry))
+    }
+
+    #[inline]
+    fn taken(&mut self, entry: UnsafeRef<Share>) -> NonNull<Share> {
+        entry.queue.store(NOWHERE, Relaxed);
+        let weight = u64::from(entry.entered.get());
+        self.load -= weight;
+        if entry.tree.get() != Tree::Urgent {
+            self.weight -= weight;
+        }
+        pointer(entry)
+    }
+
+    #[inline]
+    fn note_lag(&self, share: &Share) {
+        let lag = self.virtual_now.wrapping_sub(share.run.load(Relaxed)) as i64;
+        share.lag.store(lag, Relaxed);
+    }
+
+    /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it is true here
+    /// as long as this queue's lock is held.)
+    pub fn has(&self, share: &Share) -> bool {
+        share.queue.load(Relaxed) == self.number
+    }
+
+    /// A thread that is in this queue has another class: it gets the place that this gives it.
+    pub fn reenter(&mut self, share: &Share, slice: u64, now: u64) -> Preempts {
+        debug_assert!(self.has(share));
+        self.plant_only();
+        let tree = share.tree.get();
+        // SAFETY: it is in this tree.
+        let Some(entry) = (unsafe { self.tree(tree).cursor_mut_from_ptr(share).remove() }) else { return Preempts::No };
+        let entry = self.taken(entry);
+        // SAFETY: it was just taken out, and lives on.
+        unsafe { self.enter(entry, Enters::Woken, slice, now) }
+    }
+
+    /// Takes out the first thread that `may` go elsewhere, of at most `most` that are looked at.
+    pub fn take_for_another(&mut self, most: usize, may: impl Fn(NonNull<Share>) -> bool) -> Option<NonNull<Share>> {
+        self.plant_only();
+        let mut left = most;
+        for tree in [Tree::Eligible, Tree::Later, Tree::Urgent] {
+            let mut at = self.tree(tree).front_mut();
+            while let Some(share) = at.as_cursor().clone_pointer().map(pointer) {
+                if left == 0 {
+                    return None;
+                }
+                left -= 1;
+                if may(share) {
+                    let entry = at.remove()?;
+                    self.note_lag(&entry);
+                    return Some(self.taken(entry));
+                }
+                at.move_next();
+            }
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_due(&self, share: &Share) -> bool {
+        share.run.load(Relaxed) <= self.virtual_now
+    }
+
+    /// One of those that would run soon.
+    pub fn front(&self) -> Option<NonNull<Share>> {
+        if let Some(only) = &self.only {
+            return Some(pointer(only.clone()));
+        }
+        [&self.urgent, &self.eligible, &self.later]
+            .into_iter()
+            .find_map(|tree| tree.front().clone_pointer())
+            .map(pointer)
+    }
+}
+
+/// The pointer with which a share was entered.
+#[inline]
+fn pointer(entry: UnsafeRef<Share>) -> NonNull<Share> {
+    // SAFETY: an `UnsafeRef` is of a pointer that is not null.
+    unsafe { NonNull::new_unchecked(UnsafeRef::into_raw(entry)) }
+}
+
+/// A request that was served, or nearly, is followed by the next one: ticks come as often as a slice is long, and one that comes a moment
+/// before the end must not let the thread run until the next one.
+#[inline]
+fn renew(share: &Share, request: u64) {
+    let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));
+    if run + request / 8 >= deadline {
+        share.deadline.store(run.max(deadline) + request, Relaxed);
+    }
+}
+
+/// Whether a real-time thread has yielded, or had its turn.
+fn is_over(share: &Share) -> bool {
+    let run = share.run.load(Relaxed);
+    run >= u64::MAX / 2 || run >= ROUND && share.class().policy == Policy::RoundRobin
+}

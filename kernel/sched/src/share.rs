@@ -1,0 +1,163 @@
+//! A thread's part of its CPU: what it is due, and where it stands in a queue.
+//!
+//! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only look.
+
+use core::cell::Cell;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, fence};
+
+use intrusive_collections::RBTreeLink;
+
+use super::class::{Class, UNIT};
+
+/// The number of no queue.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// Which of a queue's trees a share is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tree {
+    Urgent,
+    Eligible,
+    Later,
+}
+
+/// See the module. Virtual times are nanoseconds of a thread of nice 0; a thread of half its weight passes through them twice as fast.
+/// (They begin at 0 and do not wrap: a CPU would have to run SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
+pub struct Share {
+    pub(crate) link: RBTreeLink,
+    /// The place in its tree, and the tree, and the weight with which it was entered. Under the queue's lock.
+    pub(crate) key: Cell<(u64, i64)>,
+    pub(crate) tree: Cell<Tree>,
+    pub(crate) entered: Cell<u32>,
+    class: AtomicU32,
+    /// Of the class, so that nobody has to look it up.
+    weight: AtomicU32,
+    rank: AtomicU32,
+    /// What it has run, in virtual time; of a real-time thread, nanoseconds of its turn.
+    pub(crate) run: AtomicU64,
+    /// When its present request is to be served, in virtual time.
+    pub(crate) deadline: AtomicU64,
+    /// The slice that it asks for, in nanoseconds; 0 for the usual one.
+    slice: AtomicU64,
+    /// How far it was behind its queue when it left that, in virtual time.
+    pub(crate) lag: AtomicI64,
+    /// The number of the queue that it is in, or was last.
+    pub(crate) home: AtomicU32,
+    /// The number of the queue that it is in, or [`NOWHERE`]. Under that queue's lock.
+    pub(crate) queue: AtomicU32,
+}
+
+// SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being entered into.
+unsafe impl Sync for Share {}
+// SAFETY: as above.
+unsafe impl Send for Share {}
+
+impl Share {
+    /// A new thread's.
+    pub const fn new() -> Self {
+        Self {
+            link: RBTreeLink::new(),
+            key: Cell::new((0, 0)),
+            tree: Cell::new(Tree::Later),
+            entered: Cell::new(0),
+            class: AtomicU32::new(Class::NORMAL.to_word()),
+            weight: AtomicU32::new(UNIT),
+            rank: AtomicU32::new(0),
+            run: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
+            slice: AtomicU64::new(0),
+            lag: AtomicI64::new(0),
+            home: AtomicU32::new(NOWHERE),
+            queue: AtomicU32::new(NOWHERE),
+        }
+    }
+
+    /// How it is scheduled.
+    #[inline]
+    pub fn class(&self) -> Class {
+        Class::from_word(self.class.load(Relaxed))
+    }
+
+    /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be done next.
+    pub fn set_class(&self, class: Class) {
+        self.class.store(class.to_word(), Relaxed);
+        self.weight.store(class.weight(), Relaxed);
+        self.rank.store(class.rank(), Relaxed);
+    }
+
+    /// The slice that it asks for, or `usual`.
+    #[inline]
+    pub fn slice(&self, usual: u64) -> u64 {
+        match self.slice.load(Relaxed) {
+            0 => usual,
+            own => own,
+        }
+    }
+
+    /// Asks for another slice from the next request on: 0 for the usual one. A shorter one is served earlier, and is over sooner.
+    pub fn set_slice(&self, ns: u64) {
+        self.slice.store(ns, Relaxed);
+    }
+
+    /// Its weight.
+    #[inline]
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Relaxed)
+    }
+
+    /// The class, as a word.
+    #[inline]
+    pub(crate) fn class_word(&self) -> u32 {
+        self.class.load(Relaxed)
+    }
+
+    /// 0 for those that share by weight, else the priority.
+    #[inline]
+    pub fn rank(&self) -> u32 {
+        self.rank.load(Relaxed)
+    }
+
+    /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The caller takes
+    /// that queue's lock, and if it [has](super::Queue::has) the share has it [entered anew](super::Queue::reenter); else it asks again.
+    pub fn queue_after_change(&self) -> Option<usize> {
+        // With that in `Queue::enter`: a queue that is not seen here sees the new class.
+        fence(SeqCst);
+        let queue = self.queue.load(Relaxed);
+        (queue != NOWHERE).then_some(queue as usize)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn deadline(&self) -> u64 {
+        self.deadline.load(Relaxed)
+    }
+
+    /// Its thread has run for a time, on the CPU that calls.
+    #[inline]
+    pub fn charge(&self, ns: u64) {
+        let run = if self.rank() == 0 { virtually(ns, self.weight()) } else { ns };
+        self.run.store(self.run.load(Relaxed) + run, Relaxed);
+    }
+
+    /// Its thread lets others go first: it gives up the rest of its request, or its turn is over.
+    #[inline]
+    pub fn yields(&self, slice: u64) {
+        if self.rank() != 0 {
+            self.run.store(u64::MAX / 2, Relaxed);
+        } else {
+            let next = self.run.load(Relaxed) + virtually(slice, self.weight());
+            self.deadline.store(self.deadline.load(Relaxed).max(next), Relaxed);
+        }
+    }
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Time of a thread of this weight, in virtual time.
+#[inline]
+pub(crate) fn virtually(ns: u64, weight: u32) -> u64 {
+    if weight == UNIT { ns } else { ns.saturating_mul(u64::from(UNIT)) / u64::from(weight) }
+}
