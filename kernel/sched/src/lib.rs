@@ -4,6 +4,7 @@
 //! - [`class`]: policies, priorities, and the weights of nice values.
 //! - [`share`]: a thread's part: what it is due, and where it stands in a queue.
 //! - [`queue`]: the ready threads of a CPU.
+//! - [`spread`]: from which CPU a busy one takes a thread, and when.
 //!
 //! Nothing here knows a thread, a lock or a clock: times are nanoseconds that the caller measures, and a queue is used under a lock of the
 //! caller's. Nothing is allocated. Each operation is O(log n) of the ready threads, but for a search among a bounded number of them.
@@ -14,6 +15,7 @@
 pub mod class;
 pub mod queue;
 pub mod share;
+pub mod spread;
 #[cfg(test)]
 mod tests;
 

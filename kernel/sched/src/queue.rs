@@ -250,6 +250,9 @@ impl Queue {
             }
         }
         share.home.store(self.number, Relaxed);
+        if how == Enters::Moved {
+            share.note_move(now);
+        }
         if how == Enters::Woken { self.preempts(share, slice) } else { Preempts::No }
     }
 

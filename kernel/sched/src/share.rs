@@ -41,6 +41,8 @@ pub struct Share {
     slice: AtomicU64,
     /// How far it was behind its queue when it left that, in virtual time.
     pub(crate) lag: AtomicI64,
+    /// When it last came from another queue.
+    moved_at: AtomicU64,
     /// The number of the queue that it is in, or was last.
     pub(crate) home: AtomicU32,
     /// The number of the queue that it is in, or [`NOWHERE`]. Under that queue's lock.
@@ -67,6 +69,7 @@ impl Share {
             deadline: AtomicU64::new(0),
             slice: AtomicU64::new(0),
             lag: AtomicI64::new(0),
+            moved_at: AtomicU64::new(0),
             home: AtomicU32::new(NOWHERE),
             queue: AtomicU32::new(NOWHERE),
         }
@@ -124,6 +127,16 @@ impl Share {
         fence(SeqCst);
         let queue = self.queue.load(Relaxed);
         (queue != NOWHERE).then_some(queue as usize)
+    }
+
+    /// It comes from another queue.
+    pub(crate) fn note_move(&self, now: u64) {
+        self.moved_at.store(now, Relaxed);
+    }
+
+    /// Whether it came from another queue within so many nanoseconds before `now`.
+    pub fn has_moved_within(&self, ns: u64, now: u64) -> bool {
+        now < self.moved_at.load(Relaxed).saturating_add(ns)
     }
 
     #[cfg(test)]

@@ -8,6 +8,8 @@ use super::class::{Class, Policy};
 use super::queue::{Enters, Former, Preempts, Queue, ROUND};
 use super::share::Share;
 
+mod spread;
+
 const SLICE: u64 = 4_000_000;
 
 fn nice(nice: i8) -> Class {

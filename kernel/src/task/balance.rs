@@ -2,14 +2,23 @@
 //!
 //! A thread that wakes goes to the CPU where it last ran, unless that is busy and another allowed CPU is idle; a new
 //! thread goes to the least loaded CPU, and a real-time thread to one that runs what it goes before. An idle CPU takes threads from the most
-//! loaded one. A busy CPU does the same at the end of its slices, as long as the other stays at least as loaded as itself. Loads are sums of
-//! weights. Two run queues are never locked at once.
+//! loaded one. A busy CPU does the same at the end of some of its slices, as long as the other stays at least as loaded as itself
+//! ([`quire_sched::spread`]). Loads are sums of weights.
+//!
+//! Two run queues are never locked at once. A CPU waits for another one's queue only to enter a thread that it has woken or moved there. To take one
+//! from there it tries the lock, and comes again later: at the end of a slice all CPUs may want the same queue, and where they run on fewer CPUs of
+//! a host, each turn of a lock in which they wait in line takes as long as the host lets the others spin.
+//!
+//! A thread that goes from one queue to another is in neither for a moment, in which it belongs to the CPU that moves it, whose interrupts are
+//! masked. Wake-ups do not concern it (it is runnable, and not RUNNING); a class or an affinity that is set meanwhile is seen when it enters, or is
+//! picked.
 
 use core::mem::offset_of;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_mm::sync::SpinGuard;
+use quire_sched::spread::{Pace, may_move};
 use quire_sched::{Enters, Former, Preempts, Queue, Share};
 
 use super::entity::{Entity, current, work};
@@ -22,6 +31,13 @@ use crate::vm::Cpu;
 /// Threads of another CPU's queue that a CPU examines for one that it may run, since it holds that queue's lock. A
 /// queue advances with every slice, so threads further back are examined later.
 const LOOKED_AT: usize = 32;
+
+/// Slices after which a thread that has moved may be taken from its new CPU, if both CPUs are busy.
+const SETTLES: u64 = 2;
+
+/// Another CPU has a queue's lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contended;
 
 /// The thread that a queue knows by its share.
 fn of(share: NonNull<Share>) -> &'static Entity {
@@ -173,7 +189,15 @@ impl PerCpu {
 
     #[inline(always)]
     fn take(&self, find: impl FnOnce(&mut Queue) -> Option<NonNull<Share>>) -> Option<&'static Entity> {
-        let mut queue = self.run_queue.lock();
+        self.take_from(self.run_queue.lock(), find)
+    }
+
+    #[inline(always)]
+    fn take_from(
+        &self,
+        mut queue: SpinGuard<'_, Queue, Cpu>,
+        find: impl FnOnce(&mut Queue) -> Option<NonNull<Share>>,
+    ) -> Option<&'static Entity> {
         let share = find(&mut queue);
         self.show(&queue);
         let thread = of(share?);
@@ -200,46 +224,74 @@ impl PerCpu {
         None
     }
 
-    /// Takes a thread from a CPU that is more loaded than this one, and stays so, trying the most loaded first; if this one has nothing
-    /// to do, any. False if no thread may run here. O(CPUs).
-    fn pull(&self, has_nothing: bool) -> bool {
-        let mut tried = 0u64;
-        let load = |cpu: &PerCpu| cpu.load.load(Ordering::Relaxed);
+    /// As [`PerCpu::take`] for another CPU: `Err` if the lock is not free. A CPU that compares itself with others waits for none of them.
+    fn try_take(
+        &self,
+        find: impl FnOnce(&mut Queue) -> Option<NonNull<Share>>,
+    ) -> Result<Option<&'static Entity>, Contended> {
+        let queue = self.run_queue.try_lock().ok_or(Contended)?;
+        Ok(self.take_from(queue, find))
+    }
+
+    /// Takes any thread that may run here, from the most loaded CPU that has one. This CPU has nothing to do. O(CPUs²).
+    fn take_any(&self) -> Result<bool, Contended> {
+        let mut tried = 1u64 << self.id();
+        let mut result = Ok(false);
         loop {
-            let own = if has_nothing { 0 } else { load(self) };
-            let others = percpu::online().filter(|cpu| cpu.id() != self.id() && tried >> cpu.id() & 1 == 0);
-            let others = others.filter(|cpu| cpu.has_waiting() && (has_nothing || load(cpu) > own));
-            let Some(busiest) = others.max_by_key(|cpu| load(cpu)) else { return false };
-            let surplus = load(busiest).saturating_sub(own);
-            let fits = |share| {
-                let thread = of(share);
-                may_run(thread, self.id()) && (has_nothing || u64::from(thread.share.weight()) * 2 <= surplus)
-            };
-            if let Some(thread) = busiest.take(|queue| queue.take_for_another(LOOKED_AT, fits)) {
-                self.push(thread, Enters::Moved);
-                return true;
+            let others = percpu::online().filter(|cpu| tried >> cpu.id() & 1 == 0 && cpu.has_waiting());
+            let Some(busiest) = others.max_by_key(|cpu| cpu.load.load(Ordering::Relaxed)) else { return result };
+            match busiest.try_take(|queue| queue.take_for_another(LOOKED_AT, |share| may_run(of(share), self.id()))) {
+                Ok(Some(thread)) => {
+                    self.push(thread, Enters::Moved);
+                    return Ok(true);
+                }
+                Ok(None) => {}
+                Err(contended) => result = Err(contended),
             }
             tried |= 1 << busiest.id();
         }
     }
 
-    /// Looks for a thread for this CPU, which has none.
-    pub fn find_work(&self) -> bool {
-        self.has_waiting() || self.pull(true)
+    /// Looks for a thread for this CPU, which has none. Not an answer if another CPU's queue was locked.
+    pub fn find_work(&self) -> Result<bool, Contended> {
+        if self.has_waiting() { Ok(true) } else { self.take_any() }
     }
 
     /// The end of a slice on this busy CPU: takes a thread from a CPU that has more to do, and tells an idle CPU about
-    /// threads that wait here, since it may have gone idle while they were queued.
-    pub fn even_out(&self) {
-        self.pull(false);
-        if self.has_waiting() {
-            let queue = self.run_queue.lock();
+    /// threads that wait here, since it may have gone idle while they were queued. Interrupts are masked, and it waits for no lock. O(CPUs).
+    pub fn even_out(&self, now: u64) {
+        // SAFETY: this CPU's, with interrupts masked.
+        let pace = unsafe { &mut *self.pace.get() };
+        self.take_if_uneven(pace, now);
+        let idle = IDLE.load(Ordering::Relaxed) & !(1 << self.id());
+        if idle != 0 && self.has_waiting() {
+            let Some(queue) = self.run_queue.try_lock() else { return };
             let allowed = queue.front().map_or(0, |share| of(share).affinity.load(Ordering::Relaxed));
             drop(queue);
-            let idle = IDLE.load(Ordering::Relaxed) & allowed & !(1 << self.id());
-            if idle != 0 {
-                interrupts::send_reschedule(idle.trailing_zeros() as usize);
+            if idle & allowed != 0 {
+                interrupts::send_reschedule((idle & allowed).trailing_zeros() as usize);
             }
+        }
+    }
+
+    fn take_if_uneven(&self, pace: &mut Pace, now: u64) {
+        let own = self.load.load(Ordering::Relaxed);
+        let others = percpu::online().filter(|cpu| cpu.id() != self.id() && cpu.has_waiting());
+        let loads = others.map(|cpu| (cpu.id(), cpu.load.load(Ordering::Relaxed)));
+        let Some(source) = pace.source(now, sched::slice(), own, loads).and_then(|cpu| PERCPU.get(cpu)) else { return };
+        let taken = source.try_take(|queue| {
+            let load = queue.load();
+            let fits = |share| {
+                let thread = of(share);
+                may_run(thread, self.id())
+                    && may_move(thread.share.weight(), own, load)
+                    && !thread.share.has_moved_within(SETTLES * sched::slice(), now)
+            };
+            queue.take_for_another(LOOKED_AT, fits)
+        });
+        if let Ok(Some(thread)) = taken {
+            self.push(thread, Enters::Moved);
+            pace.took_one(now, sched::slice());
         }
     }
 }

@@ -8,6 +8,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::Rank;
 use quire_sched::Queue;
+use quire_sched::spread::Pace;
 
 use super::cputime::Faults;
 use super::entity::Entity;
@@ -46,8 +47,8 @@ pub struct PerCpu {
     pub rank: AtomicU32,
     /// The end of the slice; `u64::MAX` while the CPU idles. Its own CPU's, with interrupts masked.
     pub next_tick: AtomicU64,
-    /// When it next compares itself with others. Its own CPU's, with interrupts masked.
-    pub even_at: AtomicU64,
+    /// When it compares itself with others. Its own CPU's, with interrupts masked.
+    pub pace: UnsafeCell<Pace>,
     /// When its timer interrupts. Its own CPU's, with interrupts masked.
     pub timer_at: AtomicU64,
     /// Latency measurements.
@@ -72,7 +73,7 @@ pub struct PerCpu {
     pub charged_faults: UnsafeCell<Faults>,
 }
 
-// SAFETY: `active_mm` and `charged_faults` are touched by their own CPU alone, with interrupts masked; the rest is atomic or locked.
+// SAFETY: `active_mm`, `charged_faults` and `pace` are touched by their own CPU alone, with interrupts masked; the rest is atomic or locked.
 unsafe impl Sync for PerCpu {}
 
 impl PerCpu {
@@ -91,7 +92,7 @@ impl PerCpu {
             load: AtomicU64::new(0),
             rank: AtomicU32::new(0),
             next_tick: AtomicU64::new(u64::MAX),
-            even_at: AtomicU64::new(0),
+            pace: UnsafeCell::new(Pace::new()),
             timer_at: AtomicU64::new(u64::MAX),
             latency: Latency::new(),
             timers: SpinLock::new(Cpu, Rank::Timers, Timers::new()),

@@ -19,12 +19,13 @@
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
 use quire_mm::event::Event;
+use quire_mm::machine::MAX_CPUS;
 use quire_mm::sync::SLEEPING;
 use quire_platform::bootargs;
 use quire_sched::Former;
 
 use super::active;
-use super::balance::{self, enqueue, may_run, requeue};
+use super::balance::{self, Contended, enqueue, may_run, requeue};
 use super::cputime::{self, Faults};
 use super::entity::{Entity, current, state, work};
 use super::load;
@@ -54,6 +55,9 @@ static SLICE: AtomicU64 = AtomicU64::new(4_000_000);
 
 /// The range of `slice=`, in microseconds.
 const SLICES: core::ops::RangeInclusive<u64> = 10..=1_000_000;
+
+/// How often an idle CPU looks for work in queues that others have locked, before it waits to be told.
+const LOOKS: u32 = 16;
 
 /// Reads the slice from the kernel argument `slice=`, in microseconds.
 pub fn init(args: &str) {
@@ -384,6 +388,9 @@ pub fn tick(in_kernel: bool) {
     load::tick(now);
     super::timer::wake_due(now);
     super::alarm::expire(now);
+    // Who was interrupted goes on for as long as this took, at least: however slow a CPU is, or a host makes it, programs run.
+    let end = timer::now_ns();
+    here.next_tick.fetch_max(end + (end - now), Ordering::Relaxed);
     program_timer(here);
 }
 
@@ -395,11 +402,7 @@ fn end_slice(here: &PerCpu, due: u64, now: u64, in_kernel: bool) {
     charge(here, thread, now);
     above::thread_was_charged(thread);
     thread.set_work(work::RESCHEDULE);
-    // (Ticks that preempt somebody early come more often.)
-    if here.even_at.load(Ordering::Relaxed) <= now {
-        here.even_at.store(now + slice(), Ordering::Relaxed);
-        here.even_out();
-    }
+    here.even_out(now);
 }
 
 /// Sets this CPU's timer to its next tick or deadline. Interrupts are masked.
@@ -428,6 +431,13 @@ pub fn preempt_soon(here: &PerCpu) {
     }
 }
 
+/// The first tick after `now` of a CPU that idled until then. Ticks come at the same times whether it idled or not: else threads that run for a
+/// short time would never see one. The CPUs' ticks are spread over a slice, so that not all look at each other at once.
+fn tick_after(now: u64, cpu: u64) -> u64 {
+    let (slice, since) = (slice(), now + cpu * slice() / MAX_CPUS as u64);
+    now + slice - since % slice
+}
+
 fn set_next_tick(here: &PerCpu, at: u64) {
     here.next_tick.store(at, Ordering::Relaxed);
     program_timer(here);
@@ -439,9 +449,21 @@ pub fn idle_loop() -> ! {
     loop {
         cpu::irq_disable();
         balance::set_idle(here, true);
-        while !here.find_work() {
-            active::let_go(here);
-            cpu::wait_for_interrupt();
+        // Where another CPU had its queue locked, there may be something in a moment. If not now, that CPU tells at the end of its slice.
+        let mut looks = 0;
+        loop {
+            match here.find_work() {
+                Ok(true) => break,
+                Err(Contended) if looks < LOOKS => {
+                    looks += 1;
+                    cpu::relax();
+                }
+                _ => {
+                    looks = 0;
+                    active::let_go(here);
+                    cpu::wait_for_interrupt();
+                }
+            }
             cpu::irq_window();
             if interrupts::has_unowned() {
                 cpu::irq_enable();
@@ -452,9 +474,7 @@ pub fn idle_loop() -> ! {
             balance::set_idle(here, true);
         }
         balance::set_idle(here, false);
-        // Ticks come at the same times whether the CPU idled or not: else threads that run for a short time would never see one.
-        let now = timer::now_ns();
-        set_next_tick(here, now - now % slice() + slice());
+        set_next_tick(here, tick_after(timer::now_ns(), here.id() as u64));
         schedule();
         set_next_tick(here, u64::MAX);
         cpu::irq_enable();
