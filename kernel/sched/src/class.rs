@@ -46,8 +46,75 @@ const WEIGHTS: [u32; 40] = [
     1991, 1586, 1277, 1024, 820, 655, 526, 423, 335, 272, 215, 172, 137, 110, 87, 70, 56, 45, 36, 29, 23, 18, 15,
 ];
 
-/// The lowest byte of [`Class::to_word`] of [`Policy::Other`].
-pub(crate) const OTHER: u8 = 0;
+/// A [`Class`] as one word, with its weight, so that nobody sees one half of a class that changes, or looks a weight up.
+///
+/// ```text
+///  56         48     40       32       0
+/// | priority | nice | policy | weight |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Traits(u64);
+
+impl Traits {
+    /// Of nobody.
+    pub const NONE: Self = Self(0);
+
+    pub const fn new(class: Class) -> Self {
+        let policy = match class.policy {
+            Policy::Other => 0,
+            Policy::Batch => 1,
+            Policy::Idle => 2,
+            Policy::Fifo => 3,
+            Policy::RoundRobin => 4,
+        };
+        let (nice, priority) = (class.nice as u8 as u64, class.rank() as u64);
+        Self(class.weight() as u64 | policy << 32 | nice << 40 | priority << 48)
+    }
+
+    /// The inverse of [`Traits::to_word`].
+    #[inline]
+    pub const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline]
+    pub const fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// The weight; 0 of nobody.
+    #[inline]
+    pub const fn weight(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// [`Class::rank`].
+    #[inline]
+    pub const fn rank(self) -> u32 {
+        (self.0 >> 48) as u32
+    }
+
+    #[inline]
+    pub const fn policy(self) -> Policy {
+        match (self.0 >> 32) as u8 {
+            0 => Policy::Other,
+            1 => Policy::Batch,
+            2 => Policy::Idle,
+            3 => Policy::Fifo,
+            _ => Policy::RoundRobin,
+        }
+    }
+
+    pub const fn class(self) -> Class {
+        Class { policy: self.policy(), nice: (self.0 >> 40) as i8, priority: self.rank() as u8 }
+    }
+
+    /// Whether both have [`Policy::Other`].
+    #[inline]
+    pub const fn are_usual(self, other: Self) -> bool {
+        ((self.0 | other.0) >> 32) as u8 == 0
+    }
+}
 
 impl Class {
     /// What a thread has that nobody gave anything else.
@@ -70,29 +137,5 @@ impl Class {
     /// 0 for those that share by weight, else the priority: whoever has more goes first.
     pub const fn rank(self) -> u32 {
         if self.is_real_time() { self.priority as u32 } else { 0 }
-    }
-
-    /// As one word, for an atomic.
-    pub(crate) const fn to_word(self) -> u32 {
-        let policy = match self.policy {
-            Policy::Other => OTHER as u32,
-            Policy::Batch => 1,
-            Policy::Idle => 2,
-            Policy::Fifo => 3,
-            Policy::RoundRobin => 4,
-        };
-        policy | (self.nice as u8 as u32) << 8 | (self.priority as u32) << 16
-    }
-
-    /// The inverse of [`Class::to_word`].
-    pub(crate) const fn from_word(word: u32) -> Self {
-        let policy = match word as u8 {
-            OTHER => Policy::Other,
-            1 => Policy::Batch,
-            2 => Policy::Idle,
-            3 => Policy::Fifo,
-            _ => Policy::RoundRobin,
-        };
-        Self { policy, nice: (word >> 8) as i8, priority: (word >> 16) as u8 }
     }
 }

@@ -12,13 +12,13 @@
 //! deadline only after a part of its slice ([`Preempts::Soon`]).
 
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::fence;
+use core::sync::atomic::Ordering::Relaxed;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 
-use super::class::{Class, OTHER, PRIORITIES, Policy, UNIT};
-use super::share::{NOWHERE, Share, Tree, virtually};
+use super::class::{PRIORITIES, Policy, Traits, UNIT};
+use super::place::NOWHERE;
+use super::share::{Share, Tree, virtually};
 
 /// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
 pub const ROUND: u64 = 100_000_000;
@@ -65,30 +65,21 @@ pub enum Preempts {
 /// What is known of the thread that runs: others may not look at its share.
 #[derive(Clone, Copy)]
 struct Running {
-    /// 0 if none runs.
-    weight: u32,
-    rank: u32,
+    /// [`Traits::NONE`] if none runs.
+    traits: Traits,
     deadline: u64,
     /// What it had run, in virtual time, and when that was.
     run: u64,
     since: u64,
-    class: u64,
 }
 
 impl Running {
-    const NOTHING: Self = Self { weight: 0, rank: 0, deadline: 0, run: 0, since: 0, class: 0 };
+    const NOTHING: Self = Self { traits: Traits::NONE, deadline: 0, run: 0, since: 0 };
 
     #[inline]
     fn new(share: &Share, since: u64) -> Self {
-        let deadline = share.deadline.load(Relaxed);
-        Self {
-            weight: share.weight(),
-            rank: share.rank(),
-            deadline,
-            run: share.run.load(Relaxed),
-            since,
-            class: u64::from(share.class_word()),
-        }
+        let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));
+        Self { traits: share.traits(), deadline, run, since }
     }
 }
 
@@ -96,8 +87,9 @@ impl Running {
     /// The deadline at `now`: that of the next request, if the one that it was picked for has been served since.
     #[inline]
     fn deadline_at(&self, now: u64, slice: u64) -> u64 {
-        let run = self.run + virtually(now.saturating_sub(self.since), self.weight);
-        if run >= self.deadline { run + virtually(slice, self.weight) } else { self.deadline }
+        let weight = self.traits.weight();
+        let run = self.run + virtually(now.saturating_sub(self.since), weight);
+        if run >= self.deadline { run + virtually(slice, weight) } else { self.deadline }
     }
 }
 
@@ -145,6 +137,8 @@ pub struct Queue {
     weight: u64,
     load: u64,
     running: Running,
+    /// The thread that was settled by the last pick, which another one follows: it need not be settled again when it enters. Not dereferenced.
+    settled: *const Share,
     /// For the order among equals: the last one, and the first.
     last: i64,
     first: i64,
@@ -170,6 +164,7 @@ impl Queue {
             weight: 0,
             load: 0,
             running: Running::NOTHING,
+            settled: core::ptr::null(),
             last: 0,
             first: 0,
             period: 0,
@@ -185,13 +180,13 @@ impl Queue {
     /// The weights of those that are ready, and of the one that runs.
     #[inline]
     pub fn load(&self) -> u64 {
-        self.load + u64::from(self.running.weight)
+        self.load + u64::from(self.running.traits.weight())
     }
 
     /// What runs goes before others: 0 for nothing, then those that share by weight, then priorities.
     #[inline]
     pub fn rank(&self) -> u32 {
-        if self.running.weight == 0 { 0 } else { 1 + self.running.rank }
+        if self.running.traits == Traits::NONE { 0 } else { 1 + self.running.traits.rank() }
     }
 
     /// Lets the virtual time pass until `now` (nanoseconds), in which the present thread ran.
@@ -199,8 +194,8 @@ impl Queue {
     pub fn advance(&mut self, now: u64) {
         let passed = now.saturating_sub(self.advanced_to);
         self.advanced_to += passed;
-        let weight = u64::from(self.running.weight);
-        if self.running.rank != 0 {
+        let weight = u64::from(self.running.traits.weight());
+        if self.running.traits.rank() != 0 {
             self.advance_real_time(passed);
         } else if weight != 0 {
             // (1,024 times the time between two slices is far from overflowing.)
@@ -228,16 +223,14 @@ impl Queue {
         }
         // SAFETY: as the caller says.
         let (entry, share) = unsafe { (UnsafeRef::from_raw(share.as_ptr()), share.as_ref()) };
-        share.queue.store(self.number, Relaxed);
-        // With that in `Share::queue_after_change`: either the new class is seen here, or this queue is seen there.
-        fence(SeqCst);
-        let weight = share.weight();
+        let traits = Traits::from_word(share.place.enter(self.number));
+        let weight = traits.weight();
         let is_first = self.load == 0;
         share.entered.set(weight);
         self.load += u64::from(weight);
-        if share.rank() != 0 {
+        if traits.rank() != 0 {
             self.plant_only();
-            self.line_up(share, how);
+            self.line_up(share, traits.rank(), how);
             self.urgent.insert(entry);
         } else {
             self.set_due(share, weight, how, slice);
@@ -267,7 +260,7 @@ impl Queue {
 
     /// The place of a real-time thread: in front of its equals if it was preempted in its turn.
     #[cold]
-    fn line_up(&mut self, share: &Share, how: Enters) {
+    fn line_up(&mut self, share: &Share, rank: u32, how: Enters) {
         let among = if how == Enters::Preempted && !is_over(share) {
             self.first -= 1;
             self.first
@@ -276,7 +269,7 @@ impl Queue {
             self.last += 1;
             self.last
         };
-        share.key.set(((*PRIORITIES.end() as u64).saturating_sub(u64::from(share.rank())), among));
+        share.key.set(((*PRIORITIES.end() as u64).saturating_sub(u64::from(rank)), among));
         share.tree.set(Tree::Urgent);
     }
 
@@ -285,7 +278,10 @@ impl Queue {
     fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
         let request = virtually(share.slice(slice), weight);
         if how == Enters::Preempted {
-            return self.settle(share, request);
+            if core::mem::replace(&mut self.settled, core::ptr::null()) != core::ptr::from_ref(share) {
+                self.settle(share, request);
+            }
+            return;
         }
         let (least, most) = (self.virtual_now.saturating_sub(request.max(slice)), self.virtual_now + 2 * request);
         let run = if share.home.load(Relaxed) == self.number {
@@ -340,17 +336,17 @@ impl Queue {
 
     #[inline]
     fn preempts(&self, share: &Share, slice: u64) -> Preempts {
-        let running = self.running;
-        if share.rank() != running.rank || running.weight == 0 {
-            let goes = share.rank() > running.rank || running.weight == 0;
+        let (own, running) = (share.traits(), self.running);
+        if own.rank() != running.traits.rank() || running.traits == Traits::NONE {
+            let goes = own.rank() > running.traits.rank() || running.traits == Traits::NONE;
             return if goes { Preempts::Now } else { Preempts::No };
         }
         let is_earlier = share.run.load(Relaxed) <= self.virtual_now
             && share.deadline.load(Relaxed) < running.deadline_at(self.advanced_to, slice);
-        if (share.class_word() | running.class as u32) as u8 == OTHER {
+        if own.are_usual(running.traits) {
             return if is_earlier { Preempts::Soon } else { Preempts::No };
         }
-        match (share.class().policy, Class::from_word(running.class as u32).policy) {
+        match (own.policy(), running.traits.policy()) {
             (Policy::Other | Policy::Batch, Policy::Idle) => Preempts::Now,
             (Policy::Other, Policy::Batch) if is_earlier => Preempts::Soon,
             _ => Preempts::No,
@@ -362,18 +358,20 @@ impl Queue {
     #[inline]
     pub fn pick(&mut self, former: &Former<'_>, slice: u64, now: u64) -> Option<NonNull<Share>> {
         self.advance(now);
+        // (By its rank now: whoever changes it meanwhile has it looked at again.)
+        let mut is_urgent = false;
+        let mut settled: *const Share = core::ptr::null();
         let (stays, yields) = match former {
-            Former::Ready(share) => {
-                if share.rank() == 0 {
-                    self.settle(share, virtually(share.slice(slice), share.weight()));
+            Former::Ready(share) | Former::Yields(share) => {
+                let traits = share.traits();
+                is_urgent = traits.rank() != 0;
+                if !is_urgent {
+                    self.settle(share, virtually(share.slice(slice), traits.weight()));
+                    settled = *share;
                 }
-                (Some(*share), None)
-            }
-            // A real-time thread lets its equals go first, and nobody of less priority.
-            Former::Yields(share) if share.rank() != 0 => (Some(*share), None),
-            Former::Yields(share) => {
-                self.settle(share, virtually(share.slice(slice), share.weight()));
-                (None, Some(share.run.load(Relaxed)))
+                // A real-time thread lets its equals go first, and nobody of less priority.
+                let gives_way = matches!(former, Former::Yields(_)) && !is_urgent;
+                if gives_way { (None, Some(share.run.load(Relaxed))) } else { (Some(*share), None) }
             }
             Former::Leaves(share) => {
                 self.note_lag(share);
@@ -381,15 +379,17 @@ impl Queue {
             }
             Former::Nothing => (None, None),
         };
-        let has_real_time = !self.urgent.is_empty() || stays.is_some_and(|share| share.rank() != 0);
-        let next = match if has_real_time { self.choose_urgent(stays) } else { Choice::ByWeight } {
-            Choice::ByWeight if self.only.is_some() => {
-                self.choose_only(stays.filter(|share| share.rank() == 0), yields)
+        let has_real_time = is_urgent || !self.urgent.is_empty();
+        let choice = if has_real_time { self.choose_urgent(stays, is_urgent) } else { Choice::ByWeight };
+        let next = match choice {
+            Choice::ByWeight => {
+                let stays = if is_urgent { None } else { stays };
+                if self.only.is_some() { self.choose_only(stays, yields) } else { self.choose(stays, yields) }
             }
-            Choice::ByWeight => self.choose(stays.filter(|share| share.rank() == 0), yields),
             Choice::Stays => None,
             Choice::Urgent => self.take_first(Tree::Urgent),
         };
+        self.settled = if next.is_some() { settled } else { core::ptr::null() };
         self.running = match (next, former) {
             // SAFETY: it was in a tree, whose entries live.
             (Some(next), _) => Running::new(unsafe { next.as_ref() }, now),
@@ -401,13 +401,13 @@ impl Queue {
 
     /// Chooses where there are real-time threads.
     #[cold]
-    fn choose_urgent(&mut self, stays: Option<&Share>) -> Choice {
-        let others = self.weight != 0 || stays.is_some_and(|share| share.rank() == 0);
+    fn choose_urgent(&mut self, stays: Option<&Share>, is_urgent: bool) -> Choice {
+        let others = self.weight != 0 || stays.is_some() && !is_urgent;
         if self.advanced_to.saturating_sub(self.period) < PERIOD && self.real_time >= REAL_TIME && others {
             return Choice::ByWeight;
         }
         let first = self.urgent.front().get().map_or(0, Share::rank);
-        match stays.filter(|share| share.rank() != 0) {
+        match stays.filter(|_| is_urgent) {
             Some(share) if first < share.rank() => {
                 if is_over(share) {
                     // Nobody is there who could have its turn: another one begins.
@@ -494,7 +494,7 @@ impl Queue {
 
     #[inline]
     fn taken(&mut self, entry: UnsafeRef<Share>) -> NonNull<Share> {
-        entry.queue.store(NOWHERE, Relaxed);
+        entry.place.leave();
         let weight = u64::from(entry.entered.get());
         self.load -= weight;
         if entry.tree.get() != Tree::Urgent {
@@ -512,7 +512,7 @@ impl Queue {
     /// Whether a share is in this queue. (What says so is written under the lock of the queue in question alone: so it is true here
     /// as long as this queue's lock is held.)
     pub fn has(&self, share: &Share) -> bool {
-        share.queue.load(Relaxed) == self.number
+        share.place.is_in(self.number)
     }
 
     /// A thread that is in this queue has another class: it gets the place that this gives it.

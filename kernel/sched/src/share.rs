@@ -3,15 +3,13 @@
 //! The fields change under the lock of the queue that the share is in, or by the CPU that runs its thread; others only look.
 
 use core::cell::Cell;
-use core::sync::atomic::Ordering::{Relaxed, SeqCst};
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, fence};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 use intrusive_collections::RBTreeLink;
 
-use super::class::{Class, UNIT};
-
-/// The number of no queue.
-pub(crate) const NOWHERE: u32 = u32::MAX;
+use super::class::{Class, Traits, UNIT};
+use super::place::{NOWHERE, Place};
 
 /// Which of a queue's trees a share is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +27,8 @@ pub struct Share {
     pub(crate) key: Cell<(u64, i64)>,
     pub(crate) tree: Cell<Tree>,
     pub(crate) entered: Cell<u32>,
-    class: AtomicU32,
-    /// Of the class, so that nobody has to look it up.
-    weight: AtomicU32,
-    rank: AtomicU32,
+    /// The class ([`Traits`]), and the queue that it is in.
+    pub(crate) place: Place,
     /// What it has run, in virtual time; of a real-time thread, nanoseconds of its turn.
     pub(crate) run: AtomicU64,
     /// When its present request is to be served, in virtual time.
@@ -45,8 +41,6 @@ pub struct Share {
     moved_at: AtomicU64,
     /// The number of the queue that it is in, or was last.
     pub(crate) home: AtomicU32,
-    /// The number of the queue that it is in, or [`NOWHERE`]. Under that queue's lock.
-    pub(crate) queue: AtomicU32,
 }
 
 // SAFETY: the cells and the link are touched under the lock of the queue alone that the share is in, or is being entered into.
@@ -56,36 +50,31 @@ unsafe impl Send for Share {}
 
 impl Share {
     /// A new thread's.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             link: RBTreeLink::new(),
             key: Cell::new((0, 0)),
             tree: Cell::new(Tree::Later),
             entered: Cell::new(0),
-            class: AtomicU32::new(Class::NORMAL.to_word()),
-            weight: AtomicU32::new(UNIT),
-            rank: AtomicU32::new(0),
+            place: Place::new(Traits::new(Class::NORMAL).to_word()),
             run: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             slice: AtomicU64::new(0),
             lag: AtomicI64::new(0),
             moved_at: AtomicU64::new(0),
             home: AtomicU32::new(NOWHERE),
-            queue: AtomicU32::new(NOWHERE),
         }
     }
 
     /// How it is scheduled.
     #[inline]
     pub fn class(&self) -> Class {
-        Class::from_word(self.class.load(Relaxed))
+        self.traits().class()
     }
 
     /// Changes how it is scheduled. For a thread that has run before, [`Share::queue_after_change`] says what is to be done next.
     pub fn set_class(&self, class: Class) {
-        self.class.store(class.to_word(), Relaxed);
-        self.weight.store(class.weight(), Relaxed);
-        self.rank.store(class.rank(), Relaxed);
+        self.place.set_traits(Traits::new(class).to_word());
     }
 
     /// The slice that it asks for, or `usual`.
@@ -105,28 +94,24 @@ impl Share {
     /// Its weight.
     #[inline]
     pub fn weight(&self) -> u32 {
-        self.weight.load(Relaxed)
+        self.traits().weight()
     }
 
-    /// The class, as a word.
     #[inline]
-    pub(crate) fn class_word(&self) -> u32 {
-        self.class.load(Relaxed)
+    pub(crate) fn traits(&self) -> Traits {
+        Traits::from_word(self.place.traits())
     }
 
     /// 0 for those that share by weight, else the priority.
     #[inline]
     pub fn rank(&self) -> u32 {
-        self.rank.load(Relaxed)
+        self.traits().rank()
     }
 
     /// After [`Share::set_class`]: the number of the queue in which it may be by its former class, if there is one. The caller takes
     /// that queue's lock, and if it [has](super::Queue::has) the share has it [entered anew](super::Queue::reenter); else it asks again.
     pub fn queue_after_change(&self) -> Option<usize> {
-        // With that in `Queue::enter`: a queue that is not seen here sees the new class.
-        fence(SeqCst);
-        let queue = self.queue.load(Relaxed);
-        (queue != NOWHERE).then_some(queue as usize)
+        self.place.queue_after_change().map(|queue| queue as usize)
     }
 
     /// It comes from another queue.
@@ -147,17 +132,19 @@ impl Share {
     /// Its thread has run for a time, on the CPU that calls.
     #[inline]
     pub fn charge(&self, ns: u64) {
-        let run = if self.rank() == 0 { virtually(ns, self.weight()) } else { ns };
+        let traits = self.traits();
+        let run = if traits.rank() == 0 { virtually(ns, traits.weight()) } else { ns };
         self.run.store(self.run.load(Relaxed) + run, Relaxed);
     }
 
     /// Its thread lets others go first: it gives up the rest of its request, or its turn is over.
     #[inline]
     pub fn yields(&self, slice: u64) {
-        if self.rank() != 0 {
+        let traits = self.traits();
+        if traits.rank() != 0 {
             self.run.store(u64::MAX / 2, Relaxed);
         } else {
-            let next = self.run.load(Relaxed) + virtually(slice, self.weight());
+            let next = self.run.load(Relaxed) + virtually(slice, traits.weight());
             self.deadline.store(self.deadline.load(Relaxed).max(next), Relaxed);
         }
     }

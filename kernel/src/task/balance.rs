@@ -177,10 +177,12 @@ impl PerCpu {
         let share = NonNull::from(thread).cast::<Share>();
         // SAFETY: the field is inside of the entity.
         let share = unsafe { share.byte_add(offset_of!(Entity, share)) };
+        // (Who was just followed by another one enters at that time.)
+        let now = if how == Enters::Preempted { 0 } else { timer::now_ns() };
         let mut queue = self.run_queue.lock();
         // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is
         // runnable, and whoever made it so enters it once.
-        let preempts = unsafe { queue.enter(share, how, sched::slice(), timer::now_ns()) };
+        let preempts = unsafe { queue.enter(share, how, sched::slice(), now) };
         self.show(&queue);
         // Ordered before the following load of `idling`; `find_work` accesses the two in the opposite order.
         self.waiting.store(self.waiting.load(Ordering::Relaxed) + 1, Ordering::SeqCst);
