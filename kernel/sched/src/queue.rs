@@ -16,7 +16,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 
-use super::class::{PRIORITIES, Policy, Traits, UNIT};
+use super::class::{PRIORITIES, Policy, Traits};
 use super::place::NOWHERE;
 use super::share::{Share, Tree, virtually};
 
@@ -27,6 +27,9 @@ pub const ROUND: u64 = 100_000_000;
 /// and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
 const PERIOD: u64 = 1_000_000_000;
 const REAL_TIME: u64 = 950_000_000;
+
+/// The virtual time at the beginning: so long that nobody can be behind it by more.
+const BEGIN: u64 = 1 << 50;
 
 /// Threads that become eligible in one operation; more do in the next one.
 const MOVED: usize = 8;
@@ -84,11 +87,19 @@ impl Running {
 }
 
 impl Running {
+    /// What it has run at `now`.
+    #[inline]
+    fn run_at(&self, now: u64) -> u64 {
+        if self.traits == Traits::NONE {
+            return 0;
+        }
+        self.run + virtually(now.saturating_sub(self.since), self.traits.weight())
+    }
+
     /// The deadline at `now`: that of the next request, if the one that it was picked for has been served since.
     #[inline]
     fn deadline_at(&self, now: u64, slice: u64) -> u64 {
-        let weight = self.traits.weight();
-        let run = self.run + virtually(now.saturating_sub(self.since), weight);
+        let (weight, run) = (self.traits.weight(), self.run_at(now));
         if run >= self.deadline { run + virtually(slice, weight) } else { self.deadline }
     }
 }
@@ -131,6 +142,8 @@ pub struct Queue {
     only: Option<UnsafeRef<Share>>,
     /// The virtual time.
     virtual_now: u64,
+    /// What those in `eligible` and `later` are behind, each times its weight.
+    behind: i64,
     /// The time to which it was advanced.
     advanced_to: u64,
     /// Weights of the threads in `eligible` and `later`, and of all.
@@ -159,7 +172,8 @@ impl Queue {
             eligible: RBTree::new(InTree::NEW),
             later: RBTree::new(InTree::NEW),
             only: None,
-            virtual_now: 0,
+            virtual_now: BEGIN,
+            behind: 0,
             advanced_to: 0,
             weight: 0,
             load: 0,
@@ -194,13 +208,50 @@ impl Queue {
     pub fn advance(&mut self, now: u64) {
         let passed = now.saturating_sub(self.advanced_to);
         self.advanced_to += passed;
-        let weight = u64::from(self.running.traits.weight());
-        if self.running.traits.rank() != 0 {
+        let running = self.running;
+        if running.traits.rank() != 0 {
             self.advance_real_time(passed);
-        } else if weight != 0 {
-            // (1,024 times the time between two slices is far from overflowing.)
-            self.virtual_now += passed.wrapping_mul(u64::from(UNIT)) / (self.weight + weight);
+        } else {
+            self.center(running.traits.weight(), running.run_at(self.advanced_to));
         }
+    }
+
+    /// The virtual time is what the ready threads have run on average, by weight: then what some are behind is what others are ahead. They are
+    /// those that wait, and one that has run so much.
+    #[inline]
+    fn center(&mut self, weight: u32, run: u64) {
+        if self.weight == 0 {
+            if weight != 0 {
+                self.virtual_now = run;
+            }
+            return;
+        }
+        // (Each is behind or ahead by some of its requests at most, and of each request the product is a slice: far from overflowing.)
+        let ahead = i64::from(weight).wrapping_mul(run.wrapping_sub(self.virtual_now) as i64);
+        let all = self.weight + u64::from(weight);
+        let by = ahead.wrapping_sub(self.behind) / all as i64;
+        self.move_by(by);
+    }
+
+    #[inline]
+    fn move_by(&mut self, by: i64) {
+        self.virtual_now = self.virtual_now.wrapping_add_signed(by);
+        self.behind = self.behind.wrapping_add(by.wrapping_mul(self.weight as i64));
+    }
+
+    /// If nobody is eligible, the virtual time jumps to the first who will be.
+    #[inline]
+    fn jump_to(&mut self, run: u64) {
+        if run > self.virtual_now {
+            self.move_by((run - self.virtual_now) as i64);
+        }
+    }
+
+    /// A thread that waits has weighed in, or no longer does.
+    #[inline]
+    fn weigh(&self, share: &Share, weight: u32) -> i64 {
+        let behind = self.virtual_now.wrapping_sub(share.run.load(Relaxed)) as i64;
+        behind.wrapping_mul(i64::from(weight))
     }
 
     #[cold]
@@ -235,6 +286,7 @@ impl Queue {
         } else {
             self.set_due(share, weight, how, slice);
             self.weight += u64::from(weight);
+            self.behind = self.behind.wrapping_add(self.weigh(share, weight));
             if is_first {
                 self.only = Some(entry);
             } else {
@@ -283,7 +335,7 @@ impl Queue {
             }
             return;
         }
-        let (least, most) = (self.virtual_now.saturating_sub(request.max(slice)), self.virtual_now + 2 * request);
+        let (least, most) = (self.virtual_now.saturating_sub(request), self.virtual_now + 2 * request);
         let run = if share.home.load(Relaxed) == self.number {
             share.run.load(Relaxed)
         } else {
@@ -437,7 +489,7 @@ impl Queue {
         // None is eligible: the virtual time jumps to the first who will be.
         let first = self.later.front().get().map(|first| first.key.get().0);
         let nearest = [first, run, yields].into_iter().flatten().min();
-        self.virtual_now = self.virtual_now.max(nearest.unwrap_or(0));
+        self.jump_to(nearest.unwrap_or(0));
         if first.is_some_and(|first| run.is_none_or(|run| first < run)) { self.take_first(Tree::Later) } else { None }
     }
 
@@ -445,20 +497,20 @@ impl Queue {
     #[inline]
     fn choose_only(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
         let only = self.only.as_deref()?;
-        let run = only.run.load(Relaxed);
+        let (run, deadline) = (only.run.load(Relaxed), only.deadline.load(Relaxed));
         let is_next = match stays {
             None => {
                 if run > self.virtual_now {
-                    self.virtual_now = self.virtual_now.max(run.min(yields.unwrap_or(run)));
+                    self.jump_to(run.min(yields.unwrap_or(run)));
                 }
                 true
             }
             Some(share) => {
                 let other = share.run.load(Relaxed);
                 // If none is eligible, the virtual time jumps to the first who will be.
-                self.virtual_now = self.virtual_now.max(run.min(other));
+                self.jump_to(run.min(other));
                 match (run <= self.virtual_now, other <= self.virtual_now) {
-                    (true, true) => only.deadline.load(Relaxed) < share.deadline.load(Relaxed),
+                    (true, true) => deadline < share.deadline.load(Relaxed),
                     (is_eligible, _) => is_eligible,
                 }
             }
@@ -499,6 +551,7 @@ impl Queue {
         self.load -= weight;
         if entry.tree.get() != Tree::Urgent {
             self.weight -= weight;
+            self.behind = self.behind.wrapping_sub(self.weigh(&entry, weight as u32));
         }
         pointer(entry)
     }

@@ -438,3 +438,40 @@ fn who_had_a_priority_is_due_no_more_than_others_afterwards() {
         assert!((0.4..0.6).contains(&part), "{part}");
     }
 }
+
+#[test]
+fn whoever_slept_long_preempts_hogs_whatever_came_and_went_before() {
+    for count in 1..6 {
+        let mut cpu = Cpu::new(0);
+        let hogs: Vec<_> = (0..count).map(|_| share(Class::NORMAL)).collect();
+        let sleeper = share(Class::NORMAL);
+        hogs.iter().for_each(|hog| _ = cpu.wake(hog));
+        // Each of these has a slice, and leaves for ever: it has had more than its due, which is none of the hogs' concern.
+        for _ in 0..50 {
+            let guest = share(Class::NORMAL);
+            cpu.wake(guest);
+            while !cpu.is(guest) {
+                cpu.pass(SLICE);
+                cpu.tick();
+            }
+            cpu.pass(SLICE);
+            cpu.sleep();
+        }
+        for round in 0..50 {
+            run(&mut cpu, &hogs, 2 * count as u64 + round % 3);
+            cpu.tick();
+            cpu.pass(SLICE / 8 + round % 8 * SLICE / 9);
+            // (When it is new it is not behind.)
+            let preempts = cpu.wake(sleeper);
+            assert!(preempts == Preempts::Soon || round == 0, "beside {count} hogs, round {round}");
+            cpu.tick();
+            while round == 0 && !cpu.is(sleeper) {
+                cpu.pass(SLICE);
+                cpu.tick();
+            }
+            assert!(cpu.is(sleeper));
+            cpu.pass(SLICE / 100);
+            cpu.sleep();
+        }
+    }
+}
