@@ -3,9 +3,12 @@
 //! Each thread asks for a slice at a time. Its request may be served once it has had no more than its due (it is *eligible*: what it
 //! has run is not beyond the queue's virtual time), and is due when it would have been served by its weight alone (its *deadline*). Of the
 //! eligible ones the one with the earliest deadline runs: EEVDF (Stoica and Abdel-Wahab, "Earliest Eligible Virtual Deadline First", 1995). The
-//! virtual time passes with the weights of those that are ready, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and
-//! Zhang, 1997). So two trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not yet,
-//! by when they will be.
+//! virtual time is what the ready ones have run on average, by weight, and jumps to the first request if none is eligible, as in WF2Q+ (Bennett and
+//! Zhang, 1997). Two trees are enough, and no thread is looked at twice: those that are eligible, by deadline, and those that are not yet,
+//! by when they will be. The average goes back a little if somebody comes who is behind; those who were eligible stay so until they run.
+//!
+//! (If the virtual time only passed with the weights, whatever a thread had had beyond its due when it left for good would be owed to the others for
+//! ever. They would all be behind, and one that wakes would have no earlier deadline than they.)
 //!
 //! Two bounds are Quire's own. A thread that slept is at most a slice behind, and so goes before those that did not sleep, for as long as it
 //! needs less than its due; what it did not use before that is lost. And a thread that runs is preempted by an earlier
@@ -30,6 +33,9 @@ const REAL_TIME: u64 = 950_000_000;
 
 /// The virtual time at the beginning: so long that nobody can be behind it by more.
 const BEGIN: u64 = 1 << 50;
+
+/// Farther than this from the virtual time no thread is that shares by weight: 100 times what SCHED_IDLE may be with the longest slice.
+const FAR: u64 = 1 << 43;
 
 /// Threads that become eligible in one operation; more do in the next one.
 const MOVED: usize = 8;
@@ -80,9 +86,14 @@ impl Running {
     const NOTHING: Self = Self { traits: Traits::NONE, deadline: 0, run: 0, since: 0 };
 
     #[inline]
-    fn new(share: &Share, since: u64) -> Self {
+    fn new(share: &Share, since: u64, virtual_now: u64) -> Self {
         let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));
-        Self { traits: share.traits(), deadline, run, since }
+        let traits = share.traits();
+        if traits.rank() == 0 && run.abs_diff(virtual_now) > FAR {
+            // It had a real-time policy a moment ago: what it has run is not of this time.
+            return Self { traits, deadline: virtual_now, run: virtual_now, since };
+        }
+        Self { traits, deadline, run, since }
     }
 }
 
@@ -444,8 +455,8 @@ impl Queue {
         self.settled = if next.is_some() { settled } else { core::ptr::null() };
         self.running = match (next, former) {
             // SAFETY: it was in a tree, whose entries live.
-            (Some(next), _) => Running::new(unsafe { next.as_ref() }, now),
-            (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share, now),
+            (Some(next), _) => Running::new(unsafe { next.as_ref() }, now, self.virtual_now),
+            (None, Former::Ready(share) | Former::Yields(share)) => Running::new(share, now, self.virtual_now),
             _ => Running::NOTHING,
         };
         next

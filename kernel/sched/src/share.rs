@@ -20,7 +20,7 @@ pub(crate) enum Tree {
 }
 
 /// See the module. Virtual times are nanoseconds of a thread of nice 0; a thread of half its weight passes through them twice as fast.
-/// (They begin at 0 and do not wrap: a CPU would have to run SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
+/// (They begin at 13 days, so that all may be behind, and do not wrap: a CPU would have to run SCHED_IDLE alone for 1.7 years, or nice 0 for 580.)
 pub struct Share {
     pub(crate) link: RBTreeLink,
     /// The place in its tree, and the tree, and the weight with which it was entered. Under the queue's lock.
