@@ -12,6 +12,13 @@ fn no_work_of_any_length_keeps_a_cpu() {
     assert!(!outcome.output.contains("not ok"), "{outcome}");
 }
 
+/// A thread that needs little does not wait for others' slices when it wakes.
+#[test]
+fn whoever_wakes_preempts_soon() {
+    let outcome = Machine::new(&["--icount", "--smp", "1"]).exec("/tests/priority sleepers; echo status $?");
+    outcome.has_line("status 0");
+}
+
 /// The output of one write call to the console is not interleaved, with several CPUs as with one.
 #[test]
 fn one_write_to_the_console_is_one_piece() {
