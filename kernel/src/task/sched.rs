@@ -388,9 +388,9 @@ pub fn tick(in_kernel: bool) {
     load::tick(now);
     super::timer::wake_due(now);
     super::alarm::expire(now);
-    // Who was interrupted goes on for as long as this took, at least: however slow a CPU is, or a host makes it, programs run.
+    // What was interrupted goes on for as long as this took, but for no more than a slice: however slow a CPU is, or a host makes it, programs run.
     let end = timer::now_ns();
-    here.next_tick.fetch_max(end + (end - now), Ordering::Relaxed);
+    here.next_tick.fetch_max(end + (end - now).min(slice()), Ordering::Relaxed);
     program_timer(here);
 }
 
