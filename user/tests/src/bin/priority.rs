@@ -271,13 +271,14 @@ fn real_time(checks: &mut Checks) {
     let mut parts = [0; 2];
     let has_come = until(|| raw(nr::SCHED_GETSCHEDULER, [pids[1] as usize]) == Ok(FIFO));
     let before = pids.map(cpu_time);
-    let goes_on = until(|| {
+    // 19 to 1. (A host that stops the CPU lengthens the turn of whoever has it; the longer both run, the less that weighs.)
+    let goes_first = until(|| {
         parts = [0, 1].map(|i| cpu_time(pids[i]) - before[i]);
         // It may have begun late in a period, and have all of it and most of the next one.
-        parts[0] > 0 && parts[1] > 300_000_000 || parts[1] > 3_000_000_000
+        parts[0] > 0 && parts[1] > 300_000_000 && parts[1] > parts[0] * 4
     });
     end(&pids);
-    checks.ok(has_come && goes_on && parts[1] > parts[0] * 4, "a real-time thread goes first");
+    checks.ok(has_come && goes_first, "a real-time thread goes first");
     checks.ok(parts[0] > 0, "and leaves something for the others");
 }
 
