@@ -22,7 +22,7 @@ use crate::ipc::handles::Target;
 use crate::names::mounts;
 use crate::names::path::Path;
 use crate::power;
-use crate::task::credentials::permit_inspection;
+use crate::task::credentials::{Privilege, permit_inspection, require};
 use crate::task::inject;
 use crate::task::point::resched_point;
 use crate::task::process::TABLE;
@@ -215,19 +215,24 @@ pub fn setting(a: Args) -> Answer {
     Ok(old)
 }
 
-/// Any process may raise its own score, as on Linux.
+/// Any process may raise its own score, as on Linux. What root or the holder of machine control sets is the least that
+/// others may set from then on, in programs that inherit it too.
 fn oom_score_adj(a: Args, new: usize) -> Answer {
     /// Added to `oom_score_adj`, so that it can be a call's result.
     const BIAS: i32 = 1000;
-    let adj = &current().process().oom_score_adj;
+    let process = current().process();
+    let adj = &process.oom_score_adj;
     let old = (adj.load(Ordering::Relaxed) + BIAS) as usize;
     match new {
         setting::READ => {}
         0..=2000 => {
             let new_adj = new as i32 - BIAS;
+            let controls = control(a, Control::OOM);
             if new < old {
-                control(a, Control::OOM)?;
-                current().process().oom_score_adj_min.store(new_adj, Ordering::Relaxed);
+                controls?;
+            }
+            if controls.is_ok() || require(process, Privilege::LeastScore).is_ok() {
+                process.oom_score_adj_min.store(new_adj, Ordering::Relaxed);
             }
             adj.store(new_adj, Ordering::Relaxed);
         }

@@ -165,6 +165,8 @@ pub enum Privilege {
     Advise,
     /// syslog, but for reading all of the log and asking for its size.
     Syslog,
+    /// What it sets `oom_score_adj` to is the least that others may set from then on.
+    LeastScore,
     /// A call that Linux has for root alone, and Quire has not.
     UnknownCall,
 }
@@ -177,7 +179,7 @@ pub fn require(process: &Process, privilege: Privilege) -> Result<(), Errno> {
         Privilege::SetTime | Privilege::SetNames | Privilege::Syslog | Privilege::WakeAlarm | Privilege::Advise => {
             credentials.is_privileged()
         }
-        Privilege::UnknownCall => credentials.is_privileged(),
+        Privilege::LeastScore | Privilege::UnknownCall => credentials.is_privileged(),
     };
     if may { Ok(()) } else { Err(Errno::EPERM) }
 }

@@ -481,6 +481,25 @@ fn changes(checks: &mut Checks) {
     });
     checks.eq(status, Ok(Status::Exited(0)), "scores go up, and for others than root not below what root has set");
     checks.eq(text("/proc/self/oom_score_adj"), former, "a child's is its own");
+    let status = child(|| {
+        let _ = raw(nr::SETUID, [1000]);
+        let _ = raw(nr::PRCTL, [4, 1]);
+        let mut fine = write(c"/proc/self/oom_score_adj", b"-1") == Err(Errno::EACCES);
+        fine &= write(c"/proc/self/oom_score_adj", b"-1000") == Err(Errno::EACCES);
+        (!fine).into()
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "the shell's exemption is no other program's to take");
+    let status = child(|| {
+        let mut fine = write(c"/proc/self/oom_score_adj", b"-500") == Ok(4);
+        fine &= raw(nr::QUIRE_SETTING, [0, quire_rt::abi::flags::setting::OOM_SCORE_ADJ, 1100]) == Ok(500);
+        let _ = raw(nr::SETUID, [1000]);
+        let _ = raw(nr::PRCTL, [4, 1]);
+        fine &= write(c"/proc/self/oom_score_adj", b"200") == Ok(3);
+        fine &= write(c"/proc/self/oom_score_adj", b"99") == Err(Errno::EACCES);
+        fine &= write(c"/proc/self/oom_score_adj", b"100") == Ok(3);
+        (!fine).into()
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "what root raises by Quire's call stays the least");
 }
 
 fn others(checks: &mut Checks) {
