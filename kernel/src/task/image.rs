@@ -1,7 +1,7 @@
 //! A program's image: an ELF file mapped into a new address space, as Linux's binfmt_elf maps it.
 //!
 //! The crate `elf` parses the headers. The loader checks what Linux checks and nothing else: the magic number, the
-//! type, the machine and the program headers. Section headers, class, encoding and versions are ignored.
+//! type, the machine, the program headers and the properties. Section headers, class, encoding and versions are ignored.
 //!
 //! Segments are mapped in the file's order, each over existing mappings, so they may share pages, overlap and extend
 //! past the end of the file, where an access raises SIGBUS. A segment that is longer in memory than in the file has
@@ -29,6 +29,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::{MapRequest, MmLayout};
 
 use super::program::Program;
+use super::property;
 use super::segments::{Loader, page_floor};
 use crate::task::space::Space;
 use crate::vm::{Cpu, Mm, random};
@@ -88,12 +89,15 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
     let space = Space::new(Mm::new(Cpu, &layout)?, None)?;
 
     let interpreter = interpreter(program, &segments)?;
+    if interpreter.is_none() {
+        property::check(program, segments.iter())?;
+    }
     let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
     let loader = Loader { mm: &space.mm, object: program.object()?, bias };
     let mut end = 0;
     let mut phdr = bias;
     for (number, segment) in loads(&segments).enumerate() {
-        end = end.max(loader.map(&segment, number == 0)?);
+        end = end.max(loader.map(&segment, if number == 0 { Map::FIXED_NOREPLACE } else { Map::FIXED })?);
         let place = header.e_phoff.wrapping_sub(segment.p_offset);
         if header.e_phoff >= segment.p_offset && place < segment.p_filesz {
             phdr = bias.wrapping_add((segment.p_vaddr + place) as usize);
@@ -111,7 +115,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
     Ok((space, Image { start, entry, base, phdr, phnum: segments.len(), code, data, stack_top, stack_prot }))
 }
 
-/// Maps an interpreter where mmap puts it; returns its first instruction, and what is added to its addresses. EIO for a file
+/// Maps an interpreter where mmap puts it or, if it is not position-independent, where it says, over whatever is there; returns its first instruction, and what is added to its addresses. EIO for a file
 /// without room for a header, ELIBBAD for one that is not a program for this machine.
 fn load_interpreter(mm: &Mm, program: &Program) -> Result<(usize, usize), Errno> {
     if program.len() < FILE_HEADER as u64 {
@@ -119,6 +123,7 @@ fn load_interpreter(mm: &Mm, program: &Program) -> Result<(usize, usize), Errno>
     }
     let (header, table) = headers(program).map_err(|_| Errno::ELIBBAD)?;
     let segments = segments(&table);
+    property::check(program, segments.iter())?;
     let bias = if header.e_type == ET_DYN {
         let (from, to) = extent(&segments).ok_or(Errno::EINVAL)?;
         // The whole range is free there, and stays so: nobody else uses this space yet.
@@ -130,8 +135,8 @@ fn load_interpreter(mm: &Mm, program: &Program) -> Result<(usize, usize), Errno>
         0
     };
     let loader = Loader { mm, object: program.object()?, bias };
-    for (number, segment) in loads(&segments).enumerate() {
-        loader.map(&segment, number == 0)?;
+    for segment in loads(&segments) {
+        loader.map(&segment, Map::FIXED)?;
     }
     Ok((entry_of(&header, bias)?, bias))
 }

@@ -50,6 +50,7 @@ pub mod point;
 pub mod posix_timer;
 pub mod process;
 pub mod program;
+mod property;
 pub mod robust;
 pub mod rseq;
 pub mod sched;

@@ -34,8 +34,8 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// Maps a segment; returns its end, without the bias.
-    pub fn map(&self, segment: &ProgramHeader, is_first: bool) -> Result<usize, Errno> {
+    /// Maps a segment, as one of mmap's FIXED flags says; returns its end, without the bias.
+    pub fn map(&self, segment: &ProgramHeader, place: Map) -> Result<usize, Errno> {
         let (at, file, memory) = (segment.p_vaddr as usize, segment.p_filesz as usize, segment.p_memsz as usize);
         let end = at.checked_add(memory).filter(|end| at < USER_END && *end <= USER_END).ok_or(Errno::EINVAL)?;
         if file > memory {
@@ -46,7 +46,6 @@ impl Loader<'_> {
             return Err(Errno::ENOMEM);
         }
         let prot = prot_of(segment.p_flags);
-        let place = if is_first { Map::FIXED_NOREPLACE } else { Map::FIXED };
         let zeros = if file > 0 {
             self.map_file(segment, start, prot, place)?;
             start + file
@@ -73,9 +72,14 @@ impl Loader<'_> {
         if start % PAGE_SIZE != offset % PAGE_SIZE {
             return Err(Errno::EINVAL);
         }
+        let len = (start % PAGE_SIZE + segment.p_filesz as usize).next_multiple_of(PAGE_SIZE);
+        // Any file ends below 2^63.
+        if page_floor(offset).checked_add(len).is_none_or(|end| end > i64::MAX as usize) {
+            return Err(Errno::EOVERFLOW);
+        }
         self.mm.map(&MapRequest {
             addr: page_floor(start),
-            len: (start % PAGE_SIZE + segment.p_filesz as usize).next_multiple_of(PAGE_SIZE),
+            len,
             prot,
             flags: Map::PRIVATE | place,
             object: Some((self.object.clone(), offset / PAGE_SIZE)),

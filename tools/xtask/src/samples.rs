@@ -13,6 +13,7 @@ const EXEC: u16 = 2;
 const DYN: u16 = 3;
 const LOAD: u32 = 1;
 const INTERP: u32 = 3;
+const GNU_PROPERTY: u32 = 0x6474_e553;
 const R: u32 = 4;
 const RW: u32 = 6;
 const RX: u32 = 5;
@@ -137,6 +138,15 @@ fn interpreted(by: &str) -> Sample {
     sample
 }
 
+/// A program that exits with 69 and has a note of properties of this size, whose one property says that it has `len` bytes.
+fn with_properties(size: u64, len: u32) -> Sample {
+    let note = Segment { kind: GNU_PROPERTY, ..segment(R, 0x900, BASE + 0x900, size, size) };
+    let words = [4, 16, 5, u32::from_le_bytes(*b"GNU\0"), 0xc000_0000, len, 0, 0];
+    let mut sample = Sample::sum(&[BASE + 1], &[note], &[]);
+    sample.body.push((0x900, words.iter().flat_map(|word: &u32| word.to_le_bytes()).collect()));
+    sample
+}
+
 /// An interpreter that goes on to the program, if AT_BASE is where it lies; else it exits with 99.
 fn loader() -> Sample {
     let code = [
@@ -222,6 +232,13 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("entry-kernel", Sample::patched(24, &0xffff_0000_0008_0000u64.to_le_bytes())),
         ("loader", loader()),
         ("interpreted", interpreted("/etc/elf/loader")),
+        // It lies where the program does.
+        ("interpreter-over", interpreted("/etc/elf/plain")),
+        ("properties", with_properties(32, 4)),
+        ("properties-wrong", with_properties(32, 8)),
+        ("properties-cut", with_properties(32, 9)),
+        ("properties-long", with_properties(0x2000, 4)),
+        ("far-offset", Sample::sum(&[BASE + 1], &[segment(RW, 1 << 63, DATA, 0x100, 0x100)], &[])),
         ("interpreter-missing", interpreted("/etc/elf/no-such-file")),
         ("interpreter-short", interpreted("/etc/elf/script")),
         ("interpreter-script", interpreted("/etc/elf/script-long")),
