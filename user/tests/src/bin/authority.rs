@@ -277,11 +277,14 @@ fn calls_of_root(checks: &mut Checks) {
     const VHANGUP: usize = 58;
     const SWAPON: usize = 224;
     const SWAPOFF: usize = 225;
+    // acct, kexec_load, init_module, delete_module, finit_module, kexec_file_load, move_mount, fsopen, fsmount, fspick
+    const OTHERS: [usize; 10] = [89, 104, 105, 106, 273, 294, 429, 430, 432, 433];
     let at = c"/".as_ptr() as usize;
     let all_are = |wanted: Errno| {
         raw(MOUNT, [at, at, at, 0, 0]) == Err(wanted)
             && raw(PIVOT_ROOT, [at, at]) == Err(wanted)
             && [UMOUNT2, CHROOT, VHANGUP, SWAPON, SWAPOFF].iter().all(|call| raw(*call, [at, 0]) == Err(wanted))
+            && OTHERS.iter().all(|call| raw(*call, [0; 5]) == Err(wanted))
     };
     checks.exits(
         || {
