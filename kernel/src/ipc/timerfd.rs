@@ -120,7 +120,7 @@ impl TimerFd {
     }
 
     /// Publishes a state that has changed, and arms the alarm for it. The state is locked.
-    fn settle(&self, state: &State) {
+    fn publish(&self, state: &State) {
         self.alarm.disarm();
         let due = state.due();
         self.due.store(due.unwrap_or(u64::MAX), Ordering::Release);
@@ -152,7 +152,7 @@ impl TimerFd {
         state.expire();
         let was_cancelled = state.is_cancelled_by_set && core::mem::take(&mut state.is_cancelled);
         let is_ready = state.count > 0;
-        self.settle(&state);
+        self.publish(&state);
         drop(state);
         if is_ready {
             Bell::ring(&self.bell);
@@ -166,7 +166,7 @@ impl TimerFd {
         let is_news = state.expire();
         if state.has_expired {
             state.count += state.advance();
-            self.settle(&state);
+            self.publish(&state);
         }
         let answer = (state.left(), state.interval);
         drop(state);
@@ -188,14 +188,14 @@ impl TimerFd {
                     // As on Linux it is not armed again.
                     state.at = 0;
                 }
-                self.settle(&state);
+                self.publish(&state);
                 return Some(Err(Errno::ECANCELED));
             }
             if state.count == 0 {
                 return None;
             }
             let count = core::mem::take(&mut state.count) + state.advance();
-            self.settle(&state);
+            self.publish(&state);
             Some(Ok(count))
         };
         if nonblocking {
@@ -218,7 +218,7 @@ impl TimerFd {
         {
             let mut state = self.state.lock();
             state.at = 0;
-            self.settle(&state);
+            self.publish(&state);
         }
         self.alarm.cancel();
     }
@@ -229,7 +229,7 @@ impl Ring for TimerFd {
         let is_due = {
             let mut state = self.state.lock();
             let is_due = state.expire();
-            self.settle(&state);
+            self.publish(&state);
             is_due
         };
         if is_due {
@@ -247,7 +247,7 @@ impl Watch for TimerFd {
                 state.count += 1;
             }
             state.expire();
-            self.settle(&state);
+            self.publish(&state);
             state.count > 0
         };
         if is_ready {

@@ -86,7 +86,7 @@ impl<M: Machine> Mm<M> {
                 self.insert_area(&mut areas, from, to, flags, None, supply)
             })
         };
-        self.settle(&areas);
+        self.uncharge_rest(&areas);
         if done.is_ok() || seeded!(FailedBrkMoves) {
             self.heap.set_end(new);
         }

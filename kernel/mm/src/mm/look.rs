@@ -13,7 +13,7 @@ use crate::pte::index;
 use crate::table::flush::flush_range;
 
 /// Entries that are looked at together: an aligned run.
-const AROUND: usize = 16;
+const RUN: usize = 16;
 
 /// Whether the page was used since the last look at it. The caller has a reference; no lock is held.
 pub(crate) fn look<M: Machine>(machine: M, page: &Page, pfn: Pfn) -> bool {
@@ -35,11 +35,11 @@ impl<M: Machine> Mm<M> {
     fn look_around(&self, addr: UserAddr, pfn: Pfn) -> bool {
         let Some(leaf) = self.tables.walk(addr) else { return false };
         let own = index(addr.get(), 3);
-        let first = own & !(AROUND - 1);
-        let (mut from, mut to) = (AROUND, 0);
+        let first = own & !(RUN - 1);
+        let (mut from, mut to) = (RUN, 0);
         let mut is_used = false;
         let mut guard = leaf.lock();
-        for k in 0..AROUND {
+        for k in 0..RUN {
             let pte = guard.get(first + k);
             if !pte.is_present() || pte.is_special() || !pte.is_young() || !guard.test_and_clear_young(first + k) {
                 continue;
@@ -54,7 +54,7 @@ impl<M: Machine> Mm<M> {
         }
         drop(guard);
         if from < to && !seeded!(LookForgetsFlush) {
-            let start = UserAddr::new((addr.get() & !(AROUND * PAGE_SIZE - 1)) + from * PAGE_SIZE);
+            let start = UserAddr::new((addr.get() & !(RUN * PAGE_SIZE - 1)) + from * PAGE_SIZE);
             flush_range(self.machine, &self.asid, start, start + (to - from) * PAGE_SIZE);
         }
         is_used

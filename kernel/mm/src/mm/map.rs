@@ -100,7 +100,7 @@ impl<M: Machine> Mm<M> {
         let flags = flags | areas.default_flags;
         let mapped = self.map_object_or_none(&mut areas, request, flags, backing, supply);
         if mapped.is_ok() || !seeded!(FailedMapKeepsPromise) {
-            self.settle(&areas);
+            self.uncharge_rest(&areas);
         }
         Ok((mapped?, flags))
     }

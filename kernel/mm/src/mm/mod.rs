@@ -18,7 +18,7 @@
 //!
 //! # Counters
 //! Pages are charged in [`Mm::charge`] and uncharged in [`Mm::uncharge`], nowhere else. Promised memory is charged in
-//! [`Mm::promise`], before the map changes, and the excess is returned in [`Mm::settle`], at the end of the change.
+//! [`Mm::promise`], before the map changes, and the excess is returned in [`Mm::uncharge_rest`], at the end of the change.
 
 mod advise;
 mod ahead;
@@ -320,7 +320,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Promises `pages` more, if areas with these flags are counted; returns the flags, then with ACCOUNT.
-    /// [`Mm::settle`] returns the part that does not become part of the map.
+    /// [`Mm::uncharge_rest`] returns the part that does not become part of the map.
     #[inline]
     pub(crate) fn promise(&self, areas: &Areas<M>, flags: VmFlags, pages: usize) -> Result<VmFlags, Errno> {
         if !flags.is_accountable() && !flags.contains(VmFlags::ACCOUNT) {
@@ -333,7 +333,7 @@ impl<M: Machine> Mm<M> {
 
     /// Returns promised pages beyond those of the areas.
     #[inline]
-    pub(crate) fn settle(&self, areas: &Areas<M>) {
+    pub(crate) fn uncharge_rest(&self, areas: &Areas<M>) {
         let promised = self.promised.load(Ordering::Relaxed);
         debug_assert!(promised >= areas.accounted, "an area that was not promised");
         if promised != areas.accounted {
@@ -362,7 +362,7 @@ impl<M: Machine> Mm<M> {
         let supply = Supply::new(self.machine);
         let done = self.unmap_range(&mut areas, UserAddr::new(0), UserAddr::new(USER_END), &supply);
         debug_assert!(done.is_ok());
-        self.settle(&areas);
+        self.uncharge_rest(&areas);
         let _alone = areas.write();
         self.tables.sweep(&self.asid);
     }

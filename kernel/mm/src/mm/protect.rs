@@ -30,7 +30,7 @@ impl<M: Machine> Mm<M> {
         let done = supplied(self.machine, |supply| {
             let mut areas = self.areas.intend_killable()?;
             let done = self.protect_range(&mut areas, (addr, len), prot, grows, &mut wants_copies, supply);
-            self.settle(&areas);
+            self.uncharge_rest(&areas);
             done
         });
         if wants_copies {

@@ -50,7 +50,7 @@ impl<M: Machine> Mm<M> {
         let (moved, wanted) = supplied(self.machine, |supply| {
             let mut areas = self.areas.intend_killable()?;
             let done = self.remap_under(&mut areas, addr, (old_len, new_len), flags, new_addr, supply);
-            self.settle(&areas);
+            self.uncharge_rest(&areas);
             done
         })?;
         if wanted {

@@ -19,7 +19,7 @@ impl<M: Machine> Mm<M> {
             let mut areas = self.areas.intend_killable()?;
             let (start, end) = checked_range(addr, len, areas.layout.task_size)?;
             let done = self.unmap_range(&mut areas, start, end, supply);
-            self.settle(&areas);
+            self.uncharge_rest(&areas);
             done
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! A promise covers mappings that can take memory of their own: private writable areas (`VmFlags::ACCOUNT` marks
 //! counted ones) and shared anonymous objects. An address space charges in [`Mm::promise`](crate::mm::Mm) and uncharges in
-//! `Mm::settle`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
+//! `Mm::uncharge_rest`; an object does both itself. Nothing else calls [`Commit::charge`] and [`Commit::uncharge`].
 //!
 //! The count has one slot per CPU, so that promises on different CPUs do not contend; only mode 2 sums the slots.
 
