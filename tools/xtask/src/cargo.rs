@@ -48,13 +48,14 @@ impl Workspace {
         Ok(Workspace { root, out, toolchain, metadata })
     }
 
-    /// The packages in user/'s own folders that only build for the bare machine: those that plain `cargo test` leaves
-    /// out. Packages in deeper folders (the allocator's C libraries) are not programs of Quire.
+    /// The packages below user/ that only build for the bare machine: those that plain `cargo test` leaves out, without
+    /// those in the allocator's folders, its C libraries, which are not programs of Quire.
     pub fn bare_metal_programs(&self) -> Vec<&str> {
         let host = self.metadata.workspace_default_packages();
         let packages = self.metadata.workspace_packages().into_iter();
         let user_dir = self.metadata.workspace_root.join("user");
-        let user = packages.filter(|p| p.manifest_path.ancestors().nth(2) == Some(&user_dir));
+        let malloc = user_dir.join("malloc");
+        let user = packages.filter(|p| p.manifest_path.starts_with(&user_dir) && !p.manifest_path.starts_with(&malloc));
         user.filter(|p| host.iter().all(|h| h.id != p.id)).map(|p| p.name.as_str()).collect()
     }
 
