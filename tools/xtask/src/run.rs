@@ -161,7 +161,7 @@ fn exec(mut qemu: Command, mut inherited: Vec<FdMapping>, limit: Option<Duration
     let status = ended.map_or_else(time_is_up, |status| status_of(status, control));
     match (status, tail.bytes.is_empty()) {
         (TIMED_OUT, false) => eprintln!("xtask: the console's last lines:\n{tail}"),
-        (TIMED_OUT | PANICKED, true) => eprintln!("xtask: {MUTE}"),
+        (_, true) => eprintln!("xtask: {MUTE}"),
         _ => {}
     }
     Ok(status)
