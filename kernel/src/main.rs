@@ -77,6 +77,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     {
         log::warn!("loglevel={level}: no such level");
     }
+    boot::greet(board);
 
     let pages = memory::init(board, PhysAddr::new(image), PhysAddr::new(fdt), fdt_size)
         .unwrap_or_else(|e| boot::stop("no memory to run in", &memory::Shortage(e)));
@@ -88,9 +89,12 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     selftest::stop_early(args);
     let console = serial::init(board);
-    early_port::disarm();
+    // Without a port of its own, a kernel that stops looks for one still.
+    if serial::has_log() {
+        early_port::disarm();
+    }
     power::init();
-    boot::greet(board, &pages);
+    boot::report_memory(board, &pages);
 
     let randomise = !bootargs::arguments(args).any(|(key, _)| key == "norandmaps");
     if !random::init(&board.chosen.rng_seed, randomise) {
@@ -127,8 +131,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     selftest::run();
     input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
-    bell::start().unwrap_or_else(|e| boot::stop("no memory for the ringer of bells", &e));
-    courier::start().unwrap_or_else(|e| boot::stop("no memory for the courier of signals", &e));
+    bell::start().unwrap_or_else(|e| boot::stop("no memory for the notification thread", &e));
+    courier::start().unwrap_or_else(|e| boot::stop("no memory for the signal thread", &e));
     kswapd::start().unwrap_or_else(|e| boot::stop("no memory for kswapd", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));

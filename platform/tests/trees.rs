@@ -4,9 +4,9 @@ mod common;
 
 use common::{CORPUS, rpi4, tree};
 use quire_platform::tree::{
-    Board, Clock, Conduit, Controller, Device, EnableMethod, FirmwareClock, Interrupt, MAX_DEPTH, MAX_RESERVATIONS,
-    Oddity, Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, Window, for_each_node,
-    property_at, salvage, total_size,
+    Board, Clock, Conduit, Controller, Device, EnableMethod, FirmwareClock, Interrupt, MAX_BANKS, MAX_DEPTH,
+    MAX_RESERVATIONS, Oddity, Power, Region, ReservationFlags as Flags, TreeError, Trigger, Uart, UartKind, Window,
+    for_each_node, property_at, salvage, total_size,
 };
 
 const MIB: u64 = 1 << 20;
@@ -427,11 +427,80 @@ fn reservations_that_are_too_many_are_joined() {
     }
 }
 
+/// `tree` with one more node below its root, which describes memory.
+fn with_banks(mut tree: Vec<u8>, banks: &[(u64, u64)]) -> Vec<u8> {
+    let reg: Vec<u8> =
+        banks.iter().flat_map(|(base, size)| [base.to_be_bytes(), size.to_be_bytes()].concat()).collect();
+    let kind = property(&tree, "device_type", b"memory\0");
+    let reg = property(&tree, "reg", &reg);
+    let node = [&1u32.to_be_bytes()[..], b"more\0\0\0\0", &kind, &reg, &2u32.to_be_bytes()].concat();
+    // Before the root's end and the structure block's.
+    let end = field(&tree, 8) + field(&tree, 36) - 8;
+    assert!(field(&tree, 12) > end, "the strings come after the structure");
+    for at in [4, 12, 36] {
+        let grown = (field(&tree, at) + node.len()) as u32;
+        tree[at..at + 4].copy_from_slice(&grown.to_be_bytes());
+    }
+    tree.splice(end..end, node);
+    tree
+}
+
+/// The banks that stay are those with the kernel, and the largest.
+#[test]
+fn of_too_many_banks_the_needed_and_the_largest_stay() {
+    let small = |i: u64| (2 * GIB + i * MIB, 0x1_0000);
+    let mut more: Vec<(u64, u64)> = (0..100).map(small).collect();
+    more.push((3 * GIB, 64 * MIB));
+    let kernel = Region { base: small(80).0 + 0x3000, size: 0x2000 };
+    for order in [false, true] {
+        if order {
+            more.reverse();
+        }
+        let tree = with_banks(tree("virt-128m"), &more);
+        let mut board = Board::new();
+        assert_eq!(board.read(&tree, &[kernel]), Ok(()));
+        assert_eq!(board.validate(), Ok(()));
+        assert_eq!(board.banks.len(), MAX_BANKS);
+        let whole = [kernel, Region { base: GIB, size: 128 * MIB }, Region { base: 3 * GIB, size: 64 * MIB }];
+        assert!(whole.iter().all(|region| board.is_memory(region)), "{:?}", banks(&board));
+        let told = board.warnings.iter().filter(|warning| warning.what == Oddity::TooManyBanks).count();
+        assert_eq!(told + board.warnings_lost as usize, 102 - MAX_BANKS);
+        assert!(board.warnings.iter().all(|warning| warning.size == 0x1_0000));
+    }
+}
+
+#[test]
+fn banks_that_touch_take_no_room() {
+    let more: Vec<(u64, u64)> = (0..200).map(|i| (2 * GIB + i * 4 * MIB, 4 * MIB)).collect();
+    let board = Board::from_tree(&with_banks(tree("virt-128m"), &more)).expect("it is read");
+    assert_eq!(banks(&board), [(GIB, 128 * MIB, 0), (2 * GIB, 800 * MIB, 0)]);
+    assert!(board.warnings.is_empty(), "{:?}", board.warnings);
+}
+
+/// A port in memory is not used, except by a kernel that stops.
+#[test]
+fn ports_in_memory_are_kept_for_a_kernel_that_stops() {
+    let read = |name: &str, bank: u64| {
+        let board = Board::from_tree(&with_banks(tree(name), &[(bank, 0x1000)])).expect("it is read");
+        assert_eq!(board.validate(), Ok(()));
+        (board.uarts.len(), board.doubtful_ports().map(|port| port.base).collect::<Vec<_>>())
+    };
+    assert_eq!(read("virt-128m", 0x900_0000), (0, vec![0x900_0000]));
+    assert_eq!(read("virt-128m", 0x800_0000), (1, vec![]));
+    let sound = board("virt-512m-two-serials-initrd");
+    let over: Vec<_> = sound.uarts.iter().map(|uart| (uart.registers.base, 0x1000)).collect();
+    let bytes = with_banks(tree("virt-512m-two-serials-initrd"), &over);
+    let both = Board::from_tree(&bytes).expect("it is read");
+    let first = sound.stdout().expect("a console").registers.base;
+    assert_eq!((both.uarts.len(), both.doubtful_ports().count()), (0, 2));
+    assert_eq!(both.doubtful_ports().next().map(|port| port.base), Some(first), "what stdout-path names");
+}
+
 /// The devices of a tree that are compatible with `name`.
 fn devices(tree: &[u8], name: &str) -> Vec<Device> {
     let mut board = Board::new();
     // (Firmware has yet to write a Pi's memory into its tree.)
-    assert!(matches!(board.read(tree), Ok(()) | Err(TreeError::NoMemory)));
+    assert!(matches!(board.read(tree, &[]), Ok(()) | Err(TreeError::NoMemory)));
     let mut found = Vec::new();
     let done: Result<(), ()> = for_each_node(tree, |node| {
         if node.is_compatible(name) {

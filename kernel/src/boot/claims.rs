@@ -1,15 +1,17 @@
 //! Claims on memory when boot begins: first the kernel's own regions, then the device tree's reservations.
 //!
-//! The image, the boot archive and the tree itself are in use already, so no reservation of the tree can remove them:
-//! it applies to the memory around them, and the log says so.
+//! The image, the boot archive and the tree itself are in use already, so no reservation of the tree can remove them,
+//! and the log says so. As on Linux, no-map memory over them is ignored; other reservations apply to the memory around
+//! them. A node that would leave the kernel no memory to run in is ignored as well: the kernel runs, so the tree is wrong.
 
 use quire_mm::PhysAddr;
-use quire_mm::addr::PhysRange;
+use quire_mm::addr::{PAGE_SIZE, PhysRange};
 use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
+use quire_mm::page::Page;
 use quire_mm::page_alloc::{MovableSplit, ZoneBounds};
 use quire_platform::tree::{Board, Region, ReservationFlags};
 
-use super::memory::{Error, dma_limit};
+use super::memory::{Error, LEAST_FREE_KIB, dma_limit};
 use super::zones;
 use crate::layout::KIMAGE;
 
@@ -21,6 +23,13 @@ unsafe extern "C" {
 /// A region of the tree as a range of the memory manager.
 pub fn range(region: &Region) -> PhysRange {
     PhysAddr::new(region.base as usize)..PhysAddr::new(region.end() as usize)
+}
+
+/// Where the kernel's image lies, if `image` is the physical address of KIMAGE.
+pub fn kernel(image: PhysAddr) -> PhysRange {
+    let at = |symbol: &u8| image + (core::ptr::from_ref(symbol).addr() - KIMAGE);
+    // SAFETY: the linker script defines the symbols; only their addresses are used.
+    unsafe { at(&__image_start)..at(&__image_end) }
 }
 
 fn whole_pages(r: PhysRange) -> PhysRange {
@@ -37,9 +46,7 @@ pub fn describe(
     for bank in &board.banks {
         memory.add(range(&bank.region), usize::from(bank.node))?;
     }
-    let at = |symbol: &u8| image + (core::ptr::from_ref(symbol).addr() - KIMAGE);
-    // SAFETY: the linker script defines the symbols; only their addresses are used.
-    let kernel = unsafe { at(&__image_start)..at(&__image_end) };
+    let kernel = kernel(image);
     if !board.is_memory(&Region { base: kernel.start.get() as u64, size: (kernel.end - kernel.start) as u64 }) {
         return Err(Error::KernelOutsideMemory);
     }
@@ -71,16 +78,27 @@ pub fn reserve(
         flags.contains(ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL),
     );
     let used = memory.in_use(range.clone());
+    // What lies between two reservations says nothing about the two.
+    let ignored = no_map && used.is_some() && !flags.contains(ReservationFlags::JOINED);
     if let Some((used, by)) = &used
         && !is_their_own(*by, flags)
     {
         let done = match (no_map, lent) {
+            (true, _) if ignored => "so it is ignored",
             (true, _) => "which stays mapped",
             (_, true) => "so none of it is lent",
             _ => "which stays in use",
         };
         let (start, end) = (used.start.get(), used.end.get());
         log::warn!("device tree: {name}: lies over {} at {start:#x}-{:#x}, {done}", named(*by), end - 1);
+    }
+    if ignored {
+        return Ok(());
+    }
+    let obeyed = flags.contains(ReservationFlags::MEMRESERVE);
+    if (used.is_some() || lent) && !obeyed && !leaves_enough(memory, &range) {
+        log::warn!("device tree: {name}: leaves the kernel no memory to run in, so it is ignored");
+        return Ok(());
     }
     match no_map {
         true => memory.mark_no_map(range),
@@ -89,9 +107,18 @@ pub fn reserve(
     }
 }
 
+/// Whether the kernel can run in what is free outside `range`.
+fn leaves_enough(memory: &MemBlock, range: &PhysRange) -> bool {
+    let len = |range: PhysRange| range.end.get().saturating_sub(range.start.get());
+    let inside = |free: &PhysRange| len(free.start.max(range.start)..free.end.min(range.end));
+    let left: usize = memory.free_ranges().map(|free| len(free.clone()) - inside(&free)).sum();
+    let frames = memory.memory().map(|region| len(region.range) / PAGE_SIZE).sum::<usize>();
+    left >= frames * size_of::<Page>() + LEAST_FREE_KIB * 1024
+}
+
 /// Boot loaders list the files that they load in the memory reservation block.
 fn is_their_own(by: RegionKind, flags: ReservationFlags) -> bool {
-    flags == ReservationFlags::MEMRESERVE && by != RegionKind::Kernel
+    flags.contains(ReservationFlags::MEMRESERVE) && by != RegionKind::Kernel
 }
 
 fn named(kind: RegionKind) -> &'static str {

@@ -26,7 +26,7 @@ use crate::task::percpu::PERCPU;
 use crate::vm::{Cpu, MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, percpu};
 
 /// Free memory that suffices for 4 CPUs to reach the shell and for small programs to run.
-const LEAST_FREE_KIB: usize = 2048;
+pub const LEAST_FREE_KIB: usize = 2048;
 
 /// Bytes of the boot heap, and what it grows by for each entry of the boot archive.
 const BOOT_HEAP: usize = 32 << 10;
@@ -229,7 +229,8 @@ fn all_memory(
     Ok(table)
 }
 
-/// Memory for the records of `frames`, near the frames if it can be, zeroed and mapped into the vmemmap.
+/// Memory for the records of `frames`, near the frames if it can be, zeroed and mapped into the vmemmap. It is one piece
+/// where memory has one, else as few and large pieces as it has: blocks of 2 MiB, then less, down to a page.
 fn map_records(
     table: &mut KernelTable,
     memory: &mut MemBlock,
@@ -239,18 +240,33 @@ fn map_records(
 ) -> Result<(), Error> {
     const BLOCK: usize = 2 << 20;
     let bytes = ((frames.end.0 - frames.start.0) * size_of::<Page>()).next_multiple_of(PAGE_SIZE);
-    let align = if bytes >= BLOCK { BLOCK } else { PAGE_SIZE };
     let own = frames.start.addr()..frames.end.addr();
     let anywhere = PhysAddr::new(0)..PhysAddr::new(usize::MAX);
-    let at = memory
-        .alloc(bytes, align, own, None, RegionKind::MemMap)
-        .or_else(|_| memory.alloc(bytes, align, anywhere, None, RegionKind::MemMap))?;
-    for page in 0..bytes / PAGE_SIZE {
-        Cpu.clear_page(at + page * PAGE_SIZE);
+    let start = VirtAddr::new(VMEMMAP + frames.start.0 * size_of::<Page>());
+    let (mut done, mut piece) = (0, bytes);
+    while done < bytes {
+        piece = piece.min(bytes - done);
+        let align = if piece >= BLOCK { BLOCK } else { PAGE_SIZE };
+        let found = memory
+            .alloc(piece, align, own.clone(), None, RegionKind::MemMap)
+            .or_else(|_| memory.alloc(piece, align, anywhere.clone(), None, RegionKind::MemMap));
+        let at = match found {
+            Ok(at) => at,
+            Err(MemBlockError::NoSpace) if piece > PAGE_SIZE => {
+                // Whole blocks, so that the pieces after this one can be blocks too.
+                let unit = if piece > BLOCK { BLOCK } else { PAGE_SIZE };
+                piece = (piece / 2).next_multiple_of(unit);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        for page in 0..piece / PAGE_SIZE {
+            Cpu.clear_page(at + page * PAGE_SIZE);
+        }
+        let mut tables = BootTables::from_memblock(image, memory, near.clone());
+        table.map(&mut tables, start + done, at, piece, KernelAttrs::DATA, Granularity::Blocks)?;
+        done += piece;
     }
-    let va = VirtAddr::new(VMEMMAP + frames.start.0 * size_of::<Page>());
-    let mut tables = BootTables::from_memblock(image, memory, near.clone());
-    table.map(&mut tables, va, at, bytes, KernelAttrs::DATA, Granularity::Blocks)?;
     barrier::dsb_ishst();
     barrier::isb();
     Ok(())

@@ -15,7 +15,7 @@ use quire_abi::info::cpu_feature;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::Summary;
-use quire_platform::tree::{Board, TreeError, salvage};
+use quire_platform::tree::{Board, Region, TreeError, salvage};
 
 use crate::arch::regs::TableUpdates;
 use crate::arch::{regs, smp, timer};
@@ -51,7 +51,12 @@ pub fn read_tree(fdt: usize) -> Result<usize, TreeError> {
     // SAFETY: as above, and the size was checked against the window.
     let bytes = unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(window), size) };
     // SAFETY: the first thing that boot does, on one CPU.
-    if let Err(error) = unsafe { BOARD.boot_mut() }.read(bytes) {
+    let board = unsafe { BOARD.boot_mut() };
+    let kernel = claims::kernel(*smp::IMAGE.get());
+    let keep = [(kernel.start.get(), kernel.end - kernel.start), (fdt, size)];
+    let keep = keep.map(|(base, size)| Region { base: base as u64, size: size as u64 });
+    if let Err(error) = board.read(bytes, &keep) {
+        report_warnings(board);
         // Boot ends here: what can still be read of the kernel arguments says how the machine stops.
         power::init_semihosting(salvage(bytes).bootargs);
         return Err(error);
@@ -65,17 +70,26 @@ pub fn stop(what: &str, why: &dyn core::fmt::Display) -> ! {
     panic!("{what}: {why}")
 }
 
-/// The first lines of the log: the machine and its memory.
-pub fn greet(board: &Board, pages: &Summary) {
-    let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
+/// The first lines of the log: the machine, and what is wrong with its device tree and its kernel arguments. Before
+/// memory, since a kernel without memory stops, and this may be why.
+pub fn greet(board: &Board) {
     log::info!("Quire {} on {}", env!("CARGO_PKG_VERSION"), board.model);
+    report_warnings(board);
+    arguments::report_unknown(&board.chosen.bootargs);
+}
+
+fn report_warnings(board: &Board) {
     for warning in &board.warnings {
         log::warn!("{warning}");
     }
     if board.warnings_lost > 0 {
         log::warn!("device tree: {} more warnings", board.warnings_lost);
     }
-    arguments::report_unknown(&board.chosen.bootargs);
+}
+
+/// Logs the memory that there is.
+pub fn report_memory(board: &Board, pages: &Summary) {
+    let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
     let microseconds = info::HANDED_OUT_NS.load(Ordering::Relaxed) / 1000;
     log::info!(
         "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB) after {}.{:03} ms",

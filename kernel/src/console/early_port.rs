@@ -1,14 +1,13 @@
 //! A serial port for a kernel that stops before it has set up its own.
 //!
 //! From the first instruction until [`crate::console::serial::init`], a kernel that panics finds its port here: the one
-//! that the board's description names or, if the device tree cannot be read, a PL011 that is salvaged from the damaged
-//! tree and identifies itself. If there is none, the messages are only in memory, for a debugger.
+//! that the board's description names or, if that has none or the device tree cannot be read, a PL011 that the tree also
+//! calls memory, or that is salvaged from the damaged tree, and identifies itself. If there is none, the messages are only in memory, for a debugger.
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use quire_mm::addr::PAGE_SIZE;
-use quire_platform::tree::UartKind;
+use quire_platform::tree::{Region, UartKind};
 use quire_platform::uart::{Pl011, Uart};
 
 use super::serial::{self, Mapper};
@@ -47,24 +46,31 @@ pub fn open() {
     let shown = Mapper { map: |base, _| unsafe { early::show_registers(base) }, unmap: |_| {} };
     if IS_READ.load(Ordering::Relaxed) {
         let board = BOARD.get();
-        serial::adopt(serial::log_or_console(board).and_then(|port| serial::open(board, port, &shown)));
+        let port = serial::log_or_console(board).and_then(|port| serial::open(board, port, &shown));
+        serial::adopt(port.or_else(|| pl011_among(board.doubtful_ports())));
     } else {
-        // SAFETY: the registers are mapped until the machine stops, and this is their only user.
-        serial::adopt(salvaged_port(fdt).map(|registers| unsafe { Uart::new(UartKind::Pl011, registers) }));
+        serial::adopt(salvaged_port(fdt));
     }
 }
 
 /// The first port found in a damaged tree at whose address a PL011 identifies itself.
-fn salvaged_port(fdt: usize) -> Option<NonNull<u8>> {
+fn salvaged_port(fdt: usize) -> Option<Uart> {
     let offset = fdt % FDT_WINDOW_ALIGN;
     let window = core::ptr::with_exposed_provenance(FDT_WINDOW + offset);
     // SAFETY: the window maps this much of memory until the tree has been read.
     let bytes = unsafe { core::slice::from_raw_parts(window, FDT_WINDOW_SIZE - offset) };
-    let ports = quire_platform::tree::salvage(bytes).ports;
-    ports.iter().filter(|region| region.base.is_multiple_of(PAGE_SIZE as u64)).find_map(|region| {
+    pl011_among(quire_platform::tree::salvage(bytes).ports.into_iter())
+}
+
+/// The first of these regions at whose address a PL011 identifies itself.
+fn pl011_among(mut ports: impl Iterator<Item = Region>) -> Option<Uart> {
+    ports.find_map(|region| {
+        if !region.base.is_multiple_of(PAGE_SIZE as u64) {
+            return None;
+        }
         // SAFETY: boot ends here. The page lies in the 2 MiB that are mapped.
         let registers = unsafe { early::show_registers(region.base) }?;
-        // SAFETY: as above.
-        unsafe { Pl011::is_one(registers) }.then_some(registers)
+        // SAFETY: as above; the registers are mapped until the machine stops, and this is their only user.
+        unsafe { Pl011::is_one(registers).then(|| Uart::new(UartKind::Pl011, registers)) }
     })
 }

@@ -17,6 +17,7 @@ use quire_abi::Errno;
 use quire_mm::Machine as _;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr};
 use quire_mm::fallible::{KArc, TryVec};
+use quire_mm::kernel_table::KernelAttrs;
 use quire_mm::sync::Rank;
 use quire_platform::tree::{self, Interrupt, Region, Window};
 use spin::Once;
@@ -25,14 +26,15 @@ use crate::arch::mmio::{self, Width};
 use crate::board::{BOARD, BootCell};
 use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
+use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{Cpu, SpinLock, io};
 use memory::Kept;
 
 /// Nodes between two points at which others may run.
 const POINT_EVERY: usize = 8;
 
-/// Where the tree lies, and its size.
-static TREE: BootCell<(usize, usize)> = BootCell::new((0, 0));
+/// The tree.
+static TREE: BootCell<&[u8]> = BootCell::new(&[]);
 
 /// All devices, in the tree's order.
 static LIST: Once<Vec<KArc<Device>>> = Once::new();
@@ -62,10 +64,11 @@ pub struct Device {
 /// # Safety
 /// As [`BootCell::boot_mut`].
 pub unsafe fn init(address: PhysAddr, size: usize) -> Result<(), Errno> {
+    let tree = map_tree(address, size)?;
     // SAFETY: the caller's promise.
-    unsafe { *TREE.boot_mut() = (address.get(), size) };
+    unsafe { *TREE.boot_mut() = tree };
     let mut devices: Vec<KArc<Device>> = Vec::new();
-    tree::for_each_node(tree(), |node| {
+    tree::for_each_node(tree, |node| {
         let compatible = node.property("compatible").unwrap_or_default();
         if !compatible.is_empty() && node.registers().next().is_some() {
             devices.try_push(KArc::try_new(Device::new(&node.device(BOARD.get()), compatible)?)?)?;
@@ -76,11 +79,17 @@ pub unsafe fn init(address: PhysAddr, size: usize) -> Result<(), Errno> {
     Ok(())
 }
 
-fn tree() -> &'static [u8] {
-    let (address, size) = *TREE.get();
-    let start = Cpu.direct_map(PhysAddr::new(address)).cast_const();
-    // SAFETY: the tree's memory was reserved before the first allocation, is in the direct map, and is never written.
-    unsafe { core::slice::from_raw_parts(start, size) }
+/// The tree's bytes: by the direct map or, if they are not all in memory that the tree describes, by a mapping of their
+/// own. (A boot loader may keep the tree in memory that it says nothing of.)
+fn map_tree(address: PhysAddr, size: usize) -> Result<&'static [u8], Errno> {
+    let start = if BOARD.get().is_memory(&Region { base: address.get() as u64, size: size as u64 }) {
+        Cpu.direct_map(address).cast_const()
+    } else {
+        let mapping = VMALLOC.ioremap(address, size, KernelAttrs::RODATA).map_err(|_| Errno::ENOMEM)?;
+        core::ptr::with_exposed_provenance(mapping.get())
+    };
+    // SAFETY: the tree's memory was reserved before the first allocation, is mapped for good, and is never written.
+    Ok(unsafe { core::slice::from_raw_parts(start, size) })
 }
 
 /// The device with a number in the list of those that are called `name`, which is a path if it begins with a slash, and else something that they are compatible with.
@@ -157,7 +166,7 @@ impl Device {
 
     /// The value of a property of its node. ENOENT.
     pub fn property(&self, name: &str) -> Result<&'static [u8], Errno> {
-        tree::property_at(tree(), self.place, name).ok_or(Errno::ENOENT)
+        tree::property_at(TREE.get(), self.place, name).ok_or(Errno::ENOENT)
     }
 
     /// Whether one of its registers is one of the other's.

@@ -76,12 +76,21 @@ impl Board {
         if given == (None, None) {
             return;
         }
-        let (start, end) = (node.number("linux,initrd-start"), node.number("linux,initrd-end"));
-        let size = start.zip(end).and_then(|(start, end)| end.checked_sub(start));
-        let region = start.zip(size).and_then(|(start, size)| Region::new(start, size));
-        match region.filter(|region| self.is_memory(region)) {
+        let (start, size) = initrd_place(node);
+        match initrd_region(node).filter(|region| self.is_memory(region)) {
             Some(region) => self.chosen.initrd = Some(Initrd { region }),
             None => self.warn(Oddity::BadInitrd, "initrd", start.unwrap_or(0), size.unwrap_or(0)),
         }
     }
+}
+
+/// Where `/chosen` says that the boot archive lies.
+pub(super) fn initrd_region(chosen: &Node<'_>) -> Option<Region> {
+    let (start, size) = initrd_place(chosen);
+    Region::new(start?, size?)
+}
+
+fn initrd_place(chosen: &Node<'_>) -> (Option<u64>, Option<u64>) {
+    let (start, end) = (chosen.number("linux,initrd-start"), chosen.number("linux,initrd-end"));
+    (start, start.zip(end).and_then(|(start, end)| end.checked_sub(start)))
 }

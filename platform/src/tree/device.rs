@@ -144,7 +144,8 @@ impl Board {
             let registers = self.uarts[at].registers;
             if self.touches_memory(&registers) {
                 self.warn(Oddity::BadDevice, "serial", registers.base, registers.size);
-                self.uarts.remove(at);
+                // As long as the list that it comes from.
+                let _ = self.in_memory.insert(0, self.uarts.remove(at));
                 devices.uarts.remove(at);
             }
         }
@@ -209,7 +210,9 @@ impl Board {
         if let Some(stdout) = stdout {
             let target = aliases.and_then(|aliases| aliases.text(stdout)).unwrap_or(stdout);
             self.stdout = self.uarts.iter().position(|uart| uart.is_called(target));
-            if self.stdout.is_none() {
+            if let Some(at) = self.in_memory.iter().position(|uart| uart.is_called(target)) {
+                self.in_memory[..=at].rotate_right(1);
+            } else if self.stdout.is_none() {
                 self.warn(Oddity::NoSuchDevice, stdout, 0, 0);
             }
         }

@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use super::walk::{Cells, Node, Scope, pairs};
+use super::walk::{CellCounts, Cells, Node, pairs};
 use super::{Board, MAX_BANKS, MAX_NODES, MEMORY_LIMIT, Oddity, PAGE, Region};
 
 /// A run of memory that belongs to one NUMA node.
@@ -64,15 +64,23 @@ impl Default for Distances {
 }
 
 impl Board {
-    /// A memory node of the root.
-    pub(super) fn add_memory<'a>(&mut self, root: &Scope<'a, '_>, node: &Node<'a>) {
+    /// The memory nodes of the root. If there are more banks than the list has room for, those with something of `keep`
+    /// stay, and of the others the largest.
+    pub(super) fn read_memory(&mut self, root: &Node<'_>, keep: &[Region]) {
+        for node in root.children().filter(|node| node.okay && node.device_type == Some("memory")) {
+            self.add_memory(root.cells, &node, keep);
+        }
+        self.sort_banks();
+    }
+
+    fn add_memory(&mut self, cells: CellCounts, node: &Node<'_>, keep: &[Region]) {
         let numa = self.numa_node(node);
         let Some(reg) = node.property("reg") else { return };
-        for pair in pairs(reg, root.cells()) {
+        for pair in pairs(reg, cells) {
             match pair {
                 Some((_, 0)) => {}
                 Some((base, size)) => match Region::new(base, size) {
-                    Some(region) => self.add_bank(node.name, region, numa),
+                    Some(region) => self.add_bank(node.name, region, numa, keep),
                     None => self.warn(Oddity::BadRegion, node.name, base, size),
                 },
                 None => self.warn(Oddity::BadRegion, node.name, 0, 0),
@@ -80,7 +88,7 @@ impl Board {
         }
     }
 
-    fn add_bank(&mut self, name: &str, region: Region, node: u8) {
+    fn add_bank(&mut self, name: &str, region: Region, node: u8, keep: &[Region]) {
         if region.end() > MEMORY_LIMIT {
             self.warn(Oddity::BankTooHigh, name, region.base, region.size);
         }
@@ -90,16 +98,32 @@ impl Board {
         let (base, end) = (region.base.next_multiple_of(PAGE), region.end().min(MEMORY_LIMIT) / PAGE * PAGE);
         match end.checked_sub(base).and_then(|size| Region::new(base, size)) {
             None => self.warn(Oddity::TinyBank, name, region.base, region.size),
-            Some(whole) if self.insert_bank(Bank { region: whole, node }) => {}
-            Some(_) => self.warn(Oddity::TooMany, name, region.base, region.size),
+            Some(region) => {
+                if let Some(lost) = self.insert_bank(Bank { region, node }, keep) {
+                    self.warn(Oddity::TooManyBanks, name, lost.region.base, lost.region.size);
+                }
+            }
         }
     }
 
-    /// Keeps banks in order; false if there is no room.
-    fn insert_bank(&mut self, bank: Bank) -> bool {
+    /// Keeps banks in order. Returns the bank that is left out, if there is no room.
+    fn insert_bank(&mut self, bank: Bank, keep: &[Region]) -> Option<Bank> {
+        if self.banks.is_full() {
+            self.sort_banks();
+        }
+        let mut lost = None;
+        if self.banks.is_full() {
+            let worth = |bank: &Bank| (keep.iter().any(|kept| kept.overlaps(&bank.region)), bank.region.size);
+            let least = self.banks.iter().enumerate().min_by_key(|(_, bank)| worth(bank));
+            let at = least.filter(|(_, least)| worth(least) < worth(&bank)).map(|(at, _)| at);
+            let Some(at) = at else { return Some(bank) };
+            lost = Some(self.banks.remove(at));
+        }
         let key = |bank: &Bank| (bank.region.base, bank.node);
         let at = self.banks.partition_point(|other| key(other) <= key(&bank));
-        self.banks.insert(at, bank).is_ok()
+        // There is room now.
+        let _ = self.banks.insert(at, bank);
+        lost
     }
 
     /// The NUMA node of a memory or CPU node.
@@ -115,7 +139,7 @@ impl Board {
     }
 
     /// Joins adjacent banks of one node, and removes what two banks claim from the higher one.
-    pub(super) fn settle_banks(&mut self) {
+    fn sort_banks(&mut self) {
         let mut settled: Vec<Bank, MAX_BANKS> = Vec::new();
         for bank in core::mem::take(&mut self.banks) {
             let Some(last) = settled.last_mut() else {

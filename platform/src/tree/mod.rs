@@ -133,6 +133,8 @@ pub struct Board {
     pub timer: Option<Timer>,
     /// Serial ports in the tree's order.
     pub uarts: Vec<Uart, MAX_UARTS>,
+    /// Ports that are left out of `uarts` since their registers are memory too: for a kernel that stops.
+    in_memory: Vec<Uart, MAX_UARTS>,
     /// The index in `uarts` of what `stdout-path` names.
     pub stdout: Option<usize>,
     /// The first physical address that the weakest bus device cannot reach; `None` where every device reaches all.
@@ -164,6 +166,7 @@ impl Board {
             interrupt_cells: None,
             timer: None,
             uarts: Vec::new(),
+            in_memory: Vec::new(),
             stdout: None,
             dma_limit: None,
             power: None,
@@ -176,13 +179,20 @@ impl Board {
     /// Reads the tree in `bytes`, which may be longer than the tree.
     pub fn from_tree(bytes: &[u8]) -> Result<Self, TreeError> {
         let mut board = Self::new();
-        board.read(bytes)?;
+        board.read(bytes, &[])?;
         Ok(board)
     }
 
-    /// As [`Board::from_tree`], in place: `self` must be fresh. After an error it holds nothing to be used.
-    pub fn read(&mut self, bytes: &[u8]) -> Result<(), TreeError> {
-        read::board(self, bytes)
+    /// As [`Board::from_tree`], in place: `self` must be fresh. After an error only its warnings can be used. If there
+    /// are too many banks of memory, those with something of `keep` (three regions at most) or the boot archive stay.
+    pub fn read(&mut self, bytes: &[u8], keep: &[Region]) -> Result<(), TreeError> {
+        read::board(self, bytes, keep)
+    }
+
+    /// The registers of PL011s which the tree also calls memory, what `stdout-path` names first. The caller must
+    /// identify the device before it writes to it ([`crate::uart::Pl011::is_one`]).
+    pub fn doubtful_ports(&self) -> impl Iterator<Item = Region> + '_ {
+        self.in_memory.iter().filter(|uart| uart.kind == UartKind::Pl011).map(|uart| uart.registers)
     }
 
     /// The serial port that the tree names as the console.

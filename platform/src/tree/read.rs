@@ -1,10 +1,13 @@
 //! The order in which a tree is read: one walk, then everything that depends on the whole tree.
 
+use heapless::Vec;
+
 use super::blob::Blob;
+use super::chosen::initrd_region;
 use super::device::Devices;
 use super::interrupt::Specifiers;
 use super::walk::{Node, Path, Scope};
-use super::{Board, Oddity, TreeError, copy};
+use super::{Board, Oddity, Region, TreeError, copy};
 
 /// Work that the walk leaves for later.
 #[derive(Default)]
@@ -17,14 +20,20 @@ struct Later<'a> {
     devices: Devices<'a>,
 }
 
-pub(super) fn board(board: &mut Board, bytes: &[u8]) -> Result<(), TreeError> {
+/// Regions whose memory is kept, the archive's included.
+const MAX_KEPT: usize = 4;
+
+pub(super) fn board(board: &mut Board, bytes: &[u8], keep: &[Region]) -> Result<(), TreeError> {
     let blob = Blob::new(bytes)?;
     let root = Node::root(&blob)?;
     let mut later = Later::default();
     board.identify(&root);
     board.walk(root, &mut later)?;
 
-    board.settle_banks();
+    let archive = later.chosen.and_then(|chosen| initrd_region(&chosen));
+    let mut keep: Vec<Region, MAX_KEPT> = keep.iter().copied().take(MAX_KEPT - 1).collect();
+    keep.extend(archive);
+    board.read_memory(&root, &keep);
     if board.banks.is_empty() {
         return Err(TreeError::NoMemory);
     }
@@ -60,7 +69,7 @@ impl Board {
         while let Some(node) = path.next() {
             let Some(scope) = path.scope() else { break };
             // A node whose status is not "okay" does not exist, and neither do the nodes below it.
-            if node.okay && !(scope.is_root() && self.system_node(&scope, &node, later)) {
+            if node.okay && !(scope.is_root() && self.system_node(&node, later)) {
                 self.device(&scope, &node, later);
                 path.enter(&node)?;
             }
@@ -69,7 +78,7 @@ impl Board {
     }
 
     /// The nodes that are not devices; true if `node` was one of them and needs no further handling.
-    fn system_node<'a>(&mut self, root: &Scope<'a, '_>, node: &Node<'a>, later: &mut Later<'a>) -> bool {
+    fn system_node<'a>(&mut self, node: &Node<'a>, later: &mut Later<'a>) -> bool {
         let keep = match node.name {
             "chosen" => &mut later.chosen,
             "aliases" => &mut later.aliases,
@@ -79,10 +88,8 @@ impl Board {
                 self.read_distances(node);
                 return true;
             }
-            _ if node.device_type == Some("memory") => {
-                self.add_memory(root, node);
-                return true;
-            }
+            // Read when all that depends on nothing else has been read.
+            _ if node.device_type == Some("memory") => return true,
             _ => return false,
         };
         *keep = keep.or(Some(*node));

@@ -23,6 +23,8 @@ bitflags! {
         const SHARED_POOL = 8;
         /// From the memory reservation block, not from a node.
         const MEMRESERVE = 16;
+        /// Two or more reservations and what lies between them, for want of room in the list.
+        const JOINED = 32;
     }
 }
 
@@ -114,24 +116,32 @@ impl Board {
             Some(region) => {
                 let entry = Reservation { name: name(node, None), region, flags };
                 if let Err(entry) = self.reserved.push(entry) {
-                    self.warn(Oddity::JoinedReservation, node, base, size);
-                    self.join_reservation(&entry);
+                    self.join_reservations(entry);
                 }
             }
         }
     }
 
-    /// Merges `entry` into the nearest reservation, when there is no room for another one. Losing the memory between
-    /// the two is better than using memory that has an owner.
-    fn join_reservation(&mut self, entry: &Reservation) {
-        let nearest = self.reserved.iter_mut().min_by_key(|other| other.region.gap(&entry.region));
-        // The list is full: there is one.
-        let Some(other) = nearest else { return };
-        let base = other.region.base.min(entry.region.base);
-        let end = other.region.end().max(entry.region.end());
-        other.region = Region { base, size: end - base };
-        let (either, both) = (other.flags | entry.flags, other.flags & entry.flags);
-        other.flags = either & ReservationFlags::NO_MAP | both & ReservationFlags::MEMRESERVE;
+    /// Makes room for `entry` in a full list: of all pairs, itself included, the one whose join costs the least memory
+    /// becomes one reservation. Losing the memory between two is better than using memory that has an owner.
+    /// O(n²) for a list of n.
+    fn join_reservations(&mut self, entry: Reservation) {
+        let among =
+            pairs_of(self.reserved.len()).map(|(a, b)| (cost(&self.reserved[a], &self.reserved[b]), a, Some(b)));
+        let with_entry = self.reserved.iter().enumerate().map(|(a, other)| (cost(other, &entry), a, None));
+        // The list is full: there are pairs.
+        let Some((_, at, other)) = with_entry.chain(among).min_by_key(|(cost, ..)| *cost) else { return };
+        let joined = match other {
+            None => join(&self.reserved[at], &entry),
+            Some(other) => {
+                let joined = join(&self.reserved[at], &self.reserved[other]);
+                self.reserved[other] = entry;
+                joined
+            }
+        };
+        let (name, region) = (joined.name.clone(), joined.region);
+        self.reserved[at] = joined;
+        self.warn(Oddity::JoinedReservation, &name, region.base, region.size);
     }
 
     fn add_dynamic(&mut self, node: &Node<'_>, address_cells: usize, size_cells: usize, flags: ReservationFlags) {
@@ -197,6 +207,32 @@ impl Board {
     }
 }
 
+/// All pairs of indices below `len`.
+fn pairs_of(len: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..len).flat_map(move |b| (0..b).map(move |a| (a, b)))
+}
+
+/// Bytes that joining the two loses: those between them, and those that are no longer lent.
+fn cost(a: &Reservation, b: &Reservation) -> u64 {
+    let lent = |entry: &Reservation| {
+        if entry.flags.contains(ReservationFlags::REUSABLE) { entry.region.size } else { 0 }
+    };
+    // Sizes end at 2^48.
+    a.region.gap(&b.region) + lent(a) + lent(b)
+}
+
+/// One reservation for both: as strict as either.
+fn join(a: &Reservation, b: &Reservation) -> Reservation {
+    let base = a.region.base.min(b.region.base);
+    let end = a.region.end().max(b.region.end());
+    let (either, both) = (a.flags | b.flags, a.flags & b.flags);
+    Reservation {
+        name: a.name.clone(),
+        region: Region { base, size: end - base },
+        flags: either & ReservationFlags::NO_MAP | both & ReservationFlags::MEMRESERVE | ReservationFlags::JOINED,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::MAX_RESERVATIONS;
@@ -230,7 +266,46 @@ mod tests {
             let (base, size) = (BASE + 7 * STEP + 3 * PAGE, PAGE);
             board.add_reservation("added", base, size, added);
             let found = board.reserved.iter().find(|other| other.region.contains(&Region { base, size }));
+            let expected = expected | ReservationFlags::JOINED;
             assert_eq!(found.map(|joined| joined.flags), Some(expected), "{present:?} and {added:?}");
         }
+    }
+
+    /// Of all pairs the nearest two are joined, not the last reservation with the one nearest to it.
+    #[test]
+    fn the_nearest_two_of_all_are_joined() {
+        const BASE: u64 = 1 << 30;
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/trees/virt-128m.dtb");
+        let tree = std::fs::read(tree).expect("the tree is in the repository");
+        for flags in [ReservationFlags::empty(), ReservationFlags::NO_MAP] {
+            let mut board = Board::from_tree(&tree).expect("it is read");
+            board.reserved.clear();
+            board.add_reservation("first", BASE, PAGE, flags);
+            for i in 0..MAX_RESERVATIONS as u64 {
+                board.add_reservation("near", BASE + (16 << 20) + i * 2 * PAGE, PAGE, flags);
+            }
+            board.add_reservation("last", BASE + (127 << 20), PAGE, flags);
+            assert_eq!(board.reserved.len(), MAX_RESERVATIONS);
+            let reserved: u64 = board.reserved.iter().map(|entry| entry.region.size).sum();
+            assert_eq!(reserved, (MAX_RESERVATIONS as u64 + 2 + 2) * PAGE, "two gaps of a page are lost");
+            assert_eq!(board.validate(), Ok(()));
+        }
+    }
+
+    /// Joining an area to be lent costs all of it.
+    #[test]
+    fn areas_to_be_lent_are_joined_last() {
+        const BASE: u64 = 1 << 30;
+        let tree = concat!(env!("CARGO_MANIFEST_DIR"), "/trees/virt-128m.dtb");
+        let tree = std::fs::read(tree).expect("the tree is in the repository");
+        let mut board = Board::from_tree(&tree).expect("it is read");
+        board.reserved.clear();
+        let pool = ReservationFlags::REUSABLE | ReservationFlags::SHARED_POOL;
+        board.add_reservation("pool", BASE, 16 << 20, pool);
+        for i in 0..MAX_RESERVATIONS as u64 {
+            board.add_reservation("other", BASE + (16 << 20) + i * 2 * PAGE, PAGE, ReservationFlags::empty());
+        }
+        assert_eq!(board.reserved[0].flags, pool);
+        assert_eq!(board.reserved[0].region.size, 16 << 20);
     }
 }

@@ -24,6 +24,8 @@ pub enum Oddity {
     BadRegion,
     /// A memory bank smaller than a page. Left out.
     TinyBank,
+    /// More memory banks than there is room for. A small one is left out.
+    TooManyBanks,
     /// A memory bank that ends above [`MEMORY_LIMIT`](super::MEMORY_LIMIT). What is above is left out.
     BankTooHigh,
     /// Two banks of memory overlap. The lower one keeps what both claim.
@@ -36,7 +38,7 @@ pub enum Oddity {
     ReservedOutside,
     /// A reservation that may be lent, but overlaps another one or is not all memory. Reserved, not lent.
     NotLendable,
-    /// A reservation for which there is no room of its own. What lies between it and the nearest one is reserved, too.
+    /// Two reservations that became one, with what lies between them, since there is no room for all.
     JoinedReservation,
     /// A reservation that is both no-map and reusable. Taken as no-map.
     NoMapReusable,
@@ -71,13 +73,14 @@ impl Oddity {
         match self {
             Self::BadRegion => "impossible region, left out",
             Self::TinyBank => "memory smaller than a page, left out",
+            Self::TooManyBanks => "no room for more banks of memory, this one left out",
             Self::BankTooHigh => "memory with frame numbers of more than 32 bits, left out from there on",
             Self::OverlappingBanks => "memory banks overlap, the lower one keeps what both claim",
             Self::BadNode => "NUMA node number too large, taken as 0",
             Self::BadDistance => "senseless NUMA distance, left out",
             Self::ReservedOutside => "reservation outside all memory, left out",
             Self::NotLendable => "reusable reservation overlaps another or is not all memory, reserved but not lent",
-            Self::JoinedReservation => "too many reservations, joined with the nearest and what lies between",
+            Self::JoinedReservation => "too many reservations, this one is now two or more and what lies between them",
             Self::NoMapReusable => "both no-map and reusable, taken as no-map",
             Self::BadDynamic => "reservation that cannot be placed, left out",
             Self::BadInitrd => "initrd is empty or not in memory, left out",

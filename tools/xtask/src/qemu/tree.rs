@@ -16,7 +16,7 @@ pub fn check(board: Board, file: &Path) -> Result<()> {
     let bytes = fs::read(file).with_context(|| format!("--dtb {}", file.display()))?;
     let mut tree = Box::new(Tree::new());
     // Of other errors, QEMU mends the want of memory, and the kernel names the rest.
-    if let Err(error @ (TreeError::Magic(_) | TreeError::Size(_))) = tree.read(&bytes) {
+    if let Err(error @ (TreeError::Magic(_) | TreeError::Size(_))) = tree.read(&bytes, &[]) {
         bail!("--dtb {}: {error}", file.display());
     }
     let (name, compatible) = match board {
