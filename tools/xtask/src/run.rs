@@ -35,15 +35,17 @@ use crate::setup;
 /// The exit status of a machine that was stopped because its time was up, as with timeout(1).
 const TIMED_OUT: u8 = 124;
 
-/// The exit status of a machine whose kernel panicked.
-const PANICKED: u8 = 101;
-
 /// The exit status of a machine that a signal from outside ended.
 const SIGNALLED: u8 = 1;
 
 /// What is said of a machine that ended and wrote nothing.
 const MUTE: &str = "the kernel wrote nothing: it found no console. Options that change the hardware (--dtb, --cpu, \
     --qemu, --append console=) may be why; without them it writes to this terminal";
+
+/// What is said where another port may be the console than the first.
+const PORT: &str = "--append console=: this terminal shows the machine's first serial port only";
+const PORTS: &str =
+    "--append console=: standard output shows the machine's first serial port, standard error its second";
 
 /// Bytes of the console that a time-out shows.
 const TAIL_BYTES: usize = 4096;
@@ -97,6 +99,9 @@ pub fn run(options: &RunOptions) -> Result<u8> {
         eprintln!("xtask:   {} {elf} -ex 'target remote :{port}'", setup::DEBUGGER);
     }
     qemu.args(&options.qemu);
+    if options.append.iter().flat_map(|more| more.split_whitespace()).any(|argument| argument.starts_with("console=")) {
+        eprintln!("xtask: {}", if runs_alone(options) { PORTS } else { PORT });
+    }
     let limit = options.timeout.map(|seconds| Duration::from_secs(seconds.into()));
     match runs_alone(options) {
         true => exec(qemu, inherited, limit),
