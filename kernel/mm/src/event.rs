@@ -60,6 +60,12 @@ events! {
     SwapOut = "pswpout",
     /// Pages that came back from swap.
     SwapIn = "pswpin",
+    /// Pages of paged files that were brought in.
+    PagedIn = "pgpgin_pages",
+    /// Pages of paged files that were taken out of memory.
+    PagedOut = "pgdrop_pages",
+    /// Pages of paged files that were written back.
+    WrittenBack = "nr_written",
     /// Copies of pages of boot files that are not page-aligned. They stay.
     ArchiveCopy = "pgarchive_copy",
     /// Slab objects of the trees that index those copies.

@@ -77,9 +77,8 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
 
 /// Makes a new frame page `index` of the object at `owner`, with a reference for the object and one for the caller. From
 /// now on it can be found, and leads to the object. Under the object's lock, which protects its membership in the
-/// object's tree from then on.
+/// object's tree from then on. The flags say what backs it.
 #[inline(always)]
-pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, swap_backed: bool) {
-    let flags = if swap_backed { PageFlags::SWAP_BACKED } else { PageFlags::empty() };
+pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, flags: PageFlags) {
     page(machine, pfn).init_shared(PageState::Object, flags, owner, index as u64);
 }

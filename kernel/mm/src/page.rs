@@ -206,10 +206,10 @@ impl Page {
     #[inline]
     pub(crate) fn seen_by_reclaim(&self) -> Option<(u8, bool)> {
         const MASK: u64 = STATE_MASK | PageFlags::ISOLATED.bits() as u64;
-        const BACKED: u64 = PageFlags::SWAP_BACKED.bits() as u64;
+        const BACKED: u64 = PageFlags::SWAP_BACKED.union(PageFlags::PAGED).bits() as u64;
         let head = self.head();
         let is_anon = head & MASK == PageState::Anon as u64;
-        let is_memory = head & (MASK | BACKED) == PageState::Object as u64 | BACKED;
+        let is_memory = head & MASK == PageState::Object as u64 && head & BACKED != 0;
         let is_there = (is_anon || is_memory) && refs_of(head) != 0;
         is_there.then_some(((head >> LIST_SHIFT & 0xf) as u8, head & PageFlags::RETURNED.bits() as u64 != 0))
     }

@@ -135,6 +135,27 @@ pub enum Bug {
     /// A page that went to swap stays charged.
     SwapOutStaysCharged,
 
+    /// A page that was brought in takes the place of whatever is there.
+    PageInTrustsItsFirstLook,
+    /// A store to a page that has to be written back leaves no mark.
+    StoreIsNotMarked,
+    /// mprotect lets hardware make entries writable whose stores must be noticed.
+    ProtectForgetsNotice,
+    /// A page that has moved comes back writable where stores must be noticed.
+    MoveForgetsNotice,
+    /// A page that has to be written back is taken out of memory.
+    MarkedPageGoes,
+    /// A write over a page that is not here, which ends early, loses the rest of the page.
+    ShortCopyLosesRest,
+    /// A page that was written back stays writable.
+    WriteBackLeavesEntries,
+    /// A page that was written back stays writable in TLBs.
+    WriteBackForgetsFlush,
+    /// A page that was written back is not marked again although a mapping was missed.
+    WriteBackTrustsWalk,
+    /// A page that could not be written back for now is not marked any more.
+    FailedWriteBackForgets,
+
     /// An object's page goes to swap although somebody holds it.
     ObjectOutIgnoresHolders,
     /// An object's page goes to swap although it is locked into memory.

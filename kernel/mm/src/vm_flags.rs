@@ -44,6 +44,8 @@ bitflags! {
         const LOCKONFAULT = 1 << 16;
         /// Counted by commit accounting, since it first became writable (`VM_ACCOUNT`).
         const ACCOUNT = 1 << 17;
+        /// The first store to each page is noticed: shared pages that have to be written back.
+        const NOTES_STORES = 1 << 18;
         /// The flags that mlock sets and munlock clears.
         const ANY_LOCK = Self::LOCKED.bits() | Self::LOCKONFAULT.bits();
     }

@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::pte::{Pte, bits, index};
 use crate::rmap::Release;
 use crate::table::Leaf;
-use crate::table::entry::{self, Kind};
+use crate::table::entry;
 use crate::table::gather::Counts;
 use crate::vma::{VmFlags, Vma};
 
@@ -59,7 +59,7 @@ impl<M: Machine> Mm<M> {
             for (k, pfn) in pages.iter_mut().enumerate().filter(|(_, pfn)| pfn.0 != 0) {
                 if guard.get(first + k) == Pte::NONE {
                     guard.fill(first + k, Pte::page(pfn.addr(), attrs));
-                    counts.add(Kind::Shared);
+                    counts.add(object.kind());
                     *pfn = Pfn(0);
                 }
             }

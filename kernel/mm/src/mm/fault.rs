@@ -54,7 +54,9 @@ impl From<AllocError> for FaultError {
 impl From<ObjectError> for FaultError {
     fn from(error: ObjectError) -> Self {
         match error {
-            ObjectError::Beyond | ObjectError::NoRoom | ObjectError::Damaged => Self::BeyondObject,
+            ObjectError::Beyond | ObjectError::NoRoom | ObjectError::Damaged | ObjectError::Refused(_) => {
+                Self::BeyondObject
+            }
             // (Faults bring in what is away.)
             ObjectError::OutOfMemory | ObjectError::Away => Self::OutOfMemory,
         }
@@ -366,18 +368,27 @@ impl<M: Machine> Mm<M> {
         }
         let shared = vma.flags.contains(VmFlags::SHARED);
         // (A mapping of a file of the boot archive is never both shared and writable.)
+        let notes_stores = vma.flags.contains(VmFlags::NOTES_STORES);
         let attrs = match shared {
+            true if notes_stores => entry::read_only(vma.flags),
             true if touch.write => entry::writable(vma.flags),
             true if !object.is_file() => entry::writable_clean(vma.flags),
             _ => entry::read_only(vma.flags),
         };
         let i = index(addr.get(), 3);
         let mut counts = Counts::default();
-        counts.add(if object.is_file() { entry::Kind::FileCopy } else { entry::Kind::Shared });
+        counts.add(object.kind());
         if !touch.write && object.has_neighbours() && !exec {
             self.map_neighbours(vma, leaf, addr, object, attrs);
         }
         self.map_new(leaf, i, pfn, attrs, Event::FaultObject, counts);
+        if notes_stores && touch.write {
+            // (If the page is gone again, the program's next fault finds what there is.)
+            let pte = leaf.peek(i);
+            if pte.is_present() && !pte.is_writable() {
+                self.write_protected(vma, leaf, addr, pte, touch.supply)?;
+            }
+        }
         Ok(())
     }
 

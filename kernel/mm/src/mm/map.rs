@@ -97,7 +97,9 @@ impl<M: Machine> Mm<M> {
             None => None,
         };
         let mut areas = self.areas.intend_killable()?;
-        let flags = flags | areas.default_flags;
+        let mut flags = flags | areas.default_flags;
+        let is_paged = backing.as_ref().is_some_and(|backing| backing.object.is_paged());
+        flags.set(VmFlags::NOTES_STORES, is_paged && flags.contains(VmFlags::SHARED));
         let mapped = self.map_object_or_none(&mut areas, request, flags, backing, supply);
         if mapped.is_ok() || !seeded!(FailedMapKeepsPromise) {
             self.uncharge_rest(&areas);

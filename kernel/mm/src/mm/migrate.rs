@@ -27,7 +27,7 @@ use crate::rmap::{self, AnonVma, Release};
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_page;
 use crate::table::gather::Counts;
-use crate::vma::Vma;
+use crate::vma::{VmFlags, Vma};
 
 /// Why a page stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Stays {
     Incompressible,
     /// Swap has no room for it.
     NoSwap,
+    /// It has to be written back first.
+    Marked,
 }
 
 /// Moves the page of user memory at `old` to a frame that `alloc` returns, and frees the old one. No lock is held, and the call
@@ -197,7 +199,10 @@ impl<M: Machine> Mm<M> {
         let got = seeded!(MoveTakesNoReference) || frame::page(self.machine, frame).get();
         debug_assert!(got, "as many references as before the move");
         guard.clear(i);
-        guard.fill(i, pte.come_back(frame.addr(), vma.flags));
+        let back = pte.come_back(frame.addr(), vma.flags);
+        // Where stores are noticed, the next one is: somebody may have written the page back meanwhile.
+        let notes = vma.flags.contains(VmFlags::NOTES_STORES) && !seeded!(MoveForgetsNotice);
+        guard.fill(i, if notes { back.cleaned() } else { back });
     }
 }
 
@@ -259,9 +264,10 @@ impl<M: Machine> Mover<M> {
     fn send_away(&self, pfn: Pfn) -> Result<(), Stays> {
         let moved = migrate(self.0, pfn, || frame::alloc_to_move(self.0));
         let page = frame::page(self.0, pfn);
-        let has_place = page.state() == PageState::Anon || page.flags().contains(PageFlags::SWAP_BACKED);
+        let flags = page.flags();
+        let in_swap = page.state() == PageState::Anon || flags.contains(PageFlags::SWAP_BACKED);
         match moved {
-            Err(Stays::NoMemory) if has_place && self.0.spaces().swap().is_on() => {
+            Err(Stays::NoMemory) if in_swap && self.0.spaces().swap().is_on() || flags.contains(PageFlags::PAGED) => {
                 page_out(self.0, pfn, Out::default())
             }
             moved => moved.map(drop),

@@ -47,6 +47,7 @@ mod truncate;
 mod unmap;
 mod usage;
 mod view;
+mod write_back;
 mod write_fault;
 
 #[cfg(test)]

@@ -21,14 +21,14 @@ use crate::vma::VmFlags;
 
 /// The object that `page`, which the caller has isolated, may leave, and its index there.
 pub(super) fn object_to_leave<M: Machine>(machine: M, page: &Page) -> Result<(KArc<Object<M>>, usize), Stays> {
-    if !page.flags().contains(PageFlags::SWAP_BACKED) {
+    if !page.flags().intersects(PageFlags::SWAP_BACKED | PageFlags::PAGED) {
         return Err(Stays::NotMovable);
     }
     // (Others free a page that its object has given up.)
     Object::of_page(machine, page).ok_or(Stays::NotMovable)
 }
 
-/// Makes page `index` of the object, at `pfn`, a slot in the object's tree. Afterwards the page is frozen and in no tree. On an error
+/// Makes page `index` of the object, at `pfn`, a slot in the object's tree; if the object is paged, nothing: its pager has it. Afterwards the page is frozen and in no tree. On an error
 /// it stays; it may have lost entries.
 pub(super) fn move_object_to_slot<M: Machine>(
     machine: M,
@@ -37,6 +37,10 @@ pub(super) fn move_object_to_slot<M: Machine>(
     pfn: Pfn,
     out: Out,
 ) -> Result<(), Stays> {
+    if object.is_marked(index) {
+        // (It is asked for again when it has no entries.)
+        return Err(Stays::Marked);
+    }
     // The caller's reference and the object's are no mappings.
     let is_mapped = || page.mappings_at_most(2) != Some(0);
     let (mut is_locked, mut is_used) = (false, false);
@@ -53,6 +57,10 @@ pub(super) fn move_object_to_slot<M: Machine>(
         (true, _) => return Err(Stays::Locked),
         (_, true) => return Err(Stays::Used),
         _ => {}
+    }
+    if object.is_paged() {
+        let gone = object.let_page_go(index, pfn);
+        return gone.map_err(|is_marked| if is_marked { Stays::Marked } else { Stays::Held });
     }
     if !object.set_aside(index, pfn) {
         return Err(Stays::Held);

@@ -70,6 +70,10 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
         moves.during(pfn, || move_object_to_slot(machine, (&object, index), page, pfn, out))?;
         page.end_isolation();
         Release::new(machine).frozen_object(pfn);
+        if object.is_paged() {
+            machine.count(Event::PagedOut, 1);
+            return Ok(());
+        }
     }
     machine.count(Event::SwapOut, 1);
     Ok(())
@@ -173,7 +177,7 @@ impl<M: Machine> Mm<M> {
     /// Moves the pages of a range to swap that this process alone maps, up to the first locked area.
     pub(super) fn page_out_range(&self, start: UserAddr, end: UserAddr) {
         let mut at = start;
-        while at < end && self.machine.spaces().swap().is_on() {
+        while at < end {
             let mut pages = Isolated { machine: self.machine, pages: [Pfn(0); AT_ONCE], len: 0 };
             at = self.isolate_some(at, end, &mut pages);
             while let Some(pfn) = pages.last() {

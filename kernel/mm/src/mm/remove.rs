@@ -38,6 +38,10 @@ impl<M: Machine> Mm<M> {
         while at < end {
             let Some(part) = self.next_part_to_remove(&mut at, end, &mut hole)? else { break };
             // The areas are not locked here, since this visits all spaces that map the object.
+            if part.object.is_paged() {
+                // Its content is elsewhere, where there are no holes.
+                return Err(Errno::EOPNOTSUPP);
+            }
             let turn = Object::turn(&part.object)?;
             if turn.object().seals() & (seal::WRITE | seal::FUTURE_WRITE) != 0 {
                 return Err(Errno::EPERM);

@@ -6,7 +6,7 @@ use super::remove::remove_pages;
 use super::reverse::for_each_private_part;
 use crate::addr::PAGE_SIZE;
 use crate::mm::Machine;
-use crate::object::file::Turn;
+use crate::object::file::{KeptIn, MAX_LEN, Turn};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -15,11 +15,41 @@ impl<M: Machine> Turn<'_, M> {
     /// completed even if the thread is killed, or fails before it has changed anything: if a page of which a part is cut off
     /// cannot be brought back from swap.
     pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
+        self.agree()?;
+        let old = self.object().len();
+        // A page that is cut is here before anything changes.
+        let cut = if len > old { None } else { Some(self.object().keep_cut(len)?) };
+        if let Some(pager) = self.object().pager().filter(|_| len != old) {
+            let done = pager.set_len(len);
+            self.forget_len_if(done.err());
+            done?;
+        }
+        match cut {
+            None => self.grow(len),
+            Some(cut) => {
+                self.cut(old, len, &cut);
+                Ok(())
+            }
+        }
+    }
+
+    /// Asks how long a paged file is, if that is not known, and makes it so long.
+    pub fn agree(&mut self) -> Result<(), Errno> {
+        let Some(len) = self.length_to_learn()? else { return Ok(()) };
+        let len = len.min(MAX_LEN);
         let old = self.object().len();
         if len > old {
-            return self.grow(len);
+            self.grow(len)?;
+        } else {
+            let cut = self.object().keep_cut(len)?;
+            self.cut(old, len, &cut);
         }
-        let cut = self.object().keep_cut(len)?;
+        self.note_len();
+        Ok(())
+    }
+
+    /// Takes away what is behind `len`.
+    fn cut(&mut self, old: u64, len: u64, cut: &KeptIn<'_, M>) {
         self.store_len(len);
         let first = len.div_ceil(PAGE) as usize;
         // (Pages that fallocate made behind the end go as well.)
@@ -30,7 +60,6 @@ impl<M: Machine> Turn<'_, M> {
         if !seeded!(TruncateKeepsTail) {
             cut.clear();
         }
-        Ok(())
     }
 
     /// Makes a hole from `start` to `end`. The length stays.

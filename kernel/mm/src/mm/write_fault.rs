@@ -33,6 +33,10 @@ impl<M: Machine> Mm<M> {
     ) -> Result<(), FaultError> {
         let i = index(addr.get(), 3);
         let shared = (vma.flags.contains(VmFlags::SHARED) || seeded!(PrivateWriteIsShared)) && !pte.is_special();
+        if vma.flags.contains(VmFlags::NOTES_STORES) {
+            self.store_noticed(vma, leaf, addr, pte);
+            return Ok(());
+        }
         {
             let mut guard = leaf.lock();
             if guard.get(i) != pte {
@@ -55,6 +59,25 @@ impl<M: Machine> Mm<M> {
             }
         }
         self.copy_held(vma, leaf, addr, pte, supply)
+    }
+
+    /// The first store to a page that has to be written back: it is marked before its entry is writable, and stays so until then. If the object has given
+    /// it up, nothing changes: the entry goes, and the program faults again.
+    fn store_noticed(&self, vma: &Vma<M>, leaf: &Leaf<'_, M>, addr: UserAddr, pte: Pte) {
+        let (Some(backing), Some(object_index)) = (&vma.backing, vma.index_of(addr)) else { return };
+        let Some(marking) = backing.object.mark_for_store(object_index, pte.addr().pfn()) else { return };
+        let i = index(addr.get(), 3);
+        let mut guard = leaf.lock();
+        let is_same = guard.get(i) == pte;
+        if is_same {
+            self.reuse(&mut guard, vma, addr, true);
+        }
+        drop(guard);
+        marking.end();
+        if is_same {
+            self.machine.count(Event::FaultReuse, 1);
+            flush_page(self.machine, &self.asid, addr);
+        }
     }
 
     /// Replaces the page that the entry for `addr` maps by a copy, if [`Tables::is_shared`] says so.

@@ -21,6 +21,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use quire_abi::Errno;
 
 use super::held::Held;
+use super::growth::Growth;
+use super::paged::Paging;
 use super::radix::Next;
 use super::{Content, Object, ObjectError, ObjectPage};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
@@ -51,9 +53,22 @@ pub(super) struct State<M: Machine> {
     /// Areas that are shared and may become writable.
     writers: AtomicUsize,
     turn: SharedLock<(), M>,
+    /// Who has the content, if it is not here.
+    pub(super) paging: Option<Paging>,
 }
 
 impl<M: Machine> State<M> {
+    pub(super) fn new(machine: M, seals: u32) -> Self {
+        Self {
+            len: AtomicU64::new(0),
+            seals: AtomicU32::new(seals),
+            pages: AtomicUsize::new(0),
+            writers: AtomicUsize::new(0),
+            turn: SharedLock::new(machine, Rank::FileTurn, ()),
+            paging: None,
+        }
+    }
+
     #[inline]
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
@@ -66,10 +81,10 @@ impl<M: Machine> State<M> {
 }
 
 /// The bytes of one page that a piece of a transfer is about.
-struct Piece {
-    index: usize,
-    offset: usize,
-    len: usize,
+pub(super) struct Piece {
+    pub index: usize,
+    pub offset: usize,
+    pub len: usize,
 }
 
 impl Piece {
@@ -84,14 +99,7 @@ impl Piece {
 impl<M: Machine> Object<M> {
     /// An empty file.
     pub fn file(machine: M, seals: u32) -> Result<KArc<Self>, AllocError> {
-        let state = State {
-            len: AtomicU64::new(0),
-            seals: AtomicU32::new(seals),
-            pages: AtomicUsize::new(0),
-            writers: AtomicUsize::new(0),
-            turn: SharedLock::new(machine, Rank::FileTurn, ()),
-        };
-        Self::make(machine, Content::File(state))
+        Self::make(machine, Content::File(State::new(machine, seals)))
     }
 
     fn state(&self) -> Option<&State<M>> {
@@ -126,7 +134,7 @@ impl<M: Machine> Object<M> {
     /// Waits for the turn to change a file. Other objects have none: then it excludes nobody.
     pub fn turn(this: &KArc<Self>) -> Result<Turn<'_, M>, Killed> {
         let guard = this.state().map(|state| state.turn.intend_killable()).transpose()?;
-        Ok(Turn { object: this, _guard: guard })
+        Ok(Turn { object: this, growth: None, _guard: guard })
     }
 
     /// An area with these flags begins to map the object, or does no longer.
@@ -147,6 +155,7 @@ impl<M: Machine> Object<M> {
         let piece = Piece::new(at, most.min(usize::try_from(left).unwrap_or(usize::MAX)));
         let pfn = match self.resident(piece.index) {
             Ok(Some(pfn)) => pfn,
+            Ok(None) if self.is_paged() => return Some(0),
             Ok(None) => {
                 let zeros = self.machine.spaces().zero_page() + piece.offset;
                 return Some(copy(self.machine.direct_map(zeros), piece.len));
@@ -162,7 +171,7 @@ impl<M: Machine> Object<M> {
 
     /// A call has used a page: for reclaim, which finds the traces of mappings in their entries.
     #[inline(always)]
-    fn note_use(&self, pfn: Pfn, how: PageFlags) {
+    pub(super) fn note_use(&self, pfn: Pfn, how: PageFlags) {
         let page = frame::page(self.machine, pfn);
         if !page.flags().contains(how) {
             page.set_flags(how);
@@ -171,7 +180,7 @@ impl<M: Machine> Object<M> {
 
     /// Drops a reference to a page of the object, which has mostly another one.
     #[inline(always)]
-    fn release(&self, pfn: Pfn) {
+    pub(super) fn release(&self, pfn: Pfn) {
         if frame::page(self.machine, pfn).put() {
             Release::new(self.machine).frozen_object(pfn);
         }
@@ -202,6 +211,9 @@ impl<M: Machine> Object<M> {
 
     /// The first byte from `at` on that a page has, in memory or in swap; `None` if there is none before the end.
     pub fn next_data(&self, at: u64) -> Result<Option<u64>, Killed> {
+        if self.is_paged() {
+            return Ok(Some(at).filter(|at| *at < self.len()));
+        }
         let mut from = (at >> PAGE_SHIFT) as usize;
         loop {
             let next = self.owned.lock().next(from);
@@ -219,7 +231,7 @@ impl<M: Machine> Object<M> {
     /// The first byte from `at` on that no page has, or the end; `None` behind the end.
     pub fn next_hole(&self, at: u64) -> Result<Option<u64>, Killed> {
         let mut at = at;
-        while at < self.len() {
+        while at < self.len() && !self.is_paged() {
             let index = (at >> PAGE_SHIFT) as usize;
             if !self.has(index) {
                 return Ok(Some(at));
@@ -233,7 +245,7 @@ impl<M: Machine> Object<M> {
     }
 
     /// Fills a part of a page with zeros, if there is the page.
-    fn clear_part(&self, at: u64, len: usize) -> Result<(), ObjectError> {
+    pub(super) fn clear_part(&self, at: u64, len: usize) -> Result<(), ObjectError> {
         let piece = Piece::new(at, len);
         if let Some(pfn) = self.brought_in(piece.index)? {
             // SAFETY: the page has a reference, and the bytes are within it.
@@ -258,10 +270,19 @@ impl<M: Machine> Object<M> {
         self.bring_in((at >> PAGE_SHIFT) as usize)
     }
 
-    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped.
+    /// Keeps the page in memory that `end` cuts, if there is such a page, until the answer is dropped. A page of a paged file is brought in,
+    /// so that nobody else does who would read it from before the cut.
     pub(crate) fn keep_cut(&self, end: u64) -> Result<KeptIn<'_, M>, ObjectError> {
-        let offset = end as usize % PAGE_SIZE;
-        let pfn = if offset == 0 { None } else { self.brought_in((end >> PAGE_SHIFT) as usize)? };
+        let (offset, index) = (end as usize % PAGE_SIZE, (end >> PAGE_SHIFT) as usize);
+        let pfn = match offset {
+            0 => None,
+            _ => loop {
+                match self.brought_in(index)? {
+                    None if self.is_paged() && index < self.pages() => _ = self.bring_in(index)?,
+                    found => break found,
+                }
+            },
+        };
         Ok(KeptIn { object: self, pfn, offset })
     }
 }
@@ -294,6 +315,8 @@ impl<M: Machine> Drop for KeptIn<'_, M> {
 /// The right to change a file.
 pub struct Turn<'a, M: Machine> {
     object: &'a KArc<Object<M>>,
+    /// What was written behind the end of a paged file.
+    pub(super) growth: Option<Growth>,
     _guard: Option<IntentGuard<'a, (), M>>,
 }
 
@@ -365,7 +388,8 @@ impl<'a, M: Machine> Turn<'a, M> {
     /// Fills the rest of the page in which `end` lies with zeros, if a mapping may have stored there.
     fn clear_behind(&self, end: u64) -> Result<(), ObjectError> {
         let offset = end as usize % PAGE_SIZE;
-        if offset != 0 && self.object.mappings.lock().changes() != 0 && !seeded!(GrowthShowsStores) {
+        let has_stores = || self.object.is_paged() || self.object.mappings.lock().changes() != 0;
+        if offset != 0 && has_stores() && !seeded!(GrowthShowsStores) {
             self.object.clear_part(end, PAGE_SIZE - offset)?;
         }
         Ok(())
@@ -388,8 +412,11 @@ impl<'a, M: Machine> Turn<'a, M> {
     ) -> Result<usize, ObjectError> {
         let object = self.object;
         let piece = Piece::new(at, most);
-        if at + piece.len as u64 > object.len() {
+        if at + piece.len as u64 > object.len() && self.growth.is_none() {
             self.clear_behind(object.len())?;
+        }
+        if let Some(paging) = object.paging() {
+            return self.write_paged(paging, at, &piece, supply, &mut copy);
         }
         let copied = loop {
             match object.resident(piece.index) {

@@ -2,8 +2,9 @@
 //!
 //! An object gives the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
 //! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are
-//! allocated at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read and written.
-//! Pagers and devices will be further kinds.
+//! allocated at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read and written. Such a
+//! file may be [paged](paged): then somebody else has its content, and brings pages in.
+//! Devices will be a further kind.
 //!
 //! # Reverse mapping
 //! A page of an object has the object as its owner and its index there; the object has the areas that map it, by index
@@ -18,8 +19,11 @@
 //! Lock order: `Rank::MemoryObject` for the pages that the object owns, and for its mappings; one at a time.
 
 pub mod contiguous;
+pub(crate) mod dirty;
 pub mod file;
+mod growth;
 mod held;
+pub mod paged;
 mod radix;
 mod swap;
 
@@ -38,6 +42,7 @@ use crate::spans::{BY_INDEX, Spans};
 use crate::supply::Supply;
 use crate::sync::{Rank, SpinLock};
 use crate::table::Machine;
+use crate::table::entry::Kind;
 use crate::vma::Vma;
 use held::Held;
 use radix::{Next, Radix};
@@ -61,6 +66,8 @@ pub enum ObjectError {
     Away,
     /// It cannot be read back.
     Damaged,
+    /// Whoever has the content has refused.
+    Refused(Errno),
 }
 
 impl From<ObjectError> for Errno {
@@ -71,6 +78,19 @@ impl From<ObjectError> for Errno {
             ObjectError::NoRoom => Self::ENOSPC,
             ObjectError::Away => Self::EAGAIN,
             ObjectError::Damaged => Self::EIO,
+            ObjectError::Refused(error) => error,
+        }
+    }
+}
+
+impl From<Errno> for ObjectError {
+    /// What a pager answers.
+    fn from(error: Errno) -> Self {
+        match error {
+            // (A killed thread's error does not matter.)
+            Errno::EINTR | Errno::ENOMEM => Self::OutOfMemory,
+            Errno::ENOSPC => Self::NoRoom,
+            error => Self::Refused(error),
         }
     }
 }
@@ -204,6 +224,20 @@ impl<M: Machine> Object<M> {
         matches!(self.content, Content::BootFile { .. })
     }
 
+    /// What its pages are backed by: flags of their records.
+    pub(crate) fn backing(&self) -> PageFlags {
+        match &self.content {
+            Content::BootFile { .. } => PageFlags::empty(),
+            Content::File(file::State { paging: Some(_), .. }) => PageFlags::PAGED,
+            _ => PageFlags::SWAP_BACKED,
+        }
+    }
+
+    /// How its pages are counted where they are mapped.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.backing().contains(PageFlags::SWAP_BACKED) { Kind::Shared } else { Kind::FileCopy }
+    }
+
     /// Pages from the first to the last byte.
     pub fn pages(&self) -> usize {
         match &self.content {
@@ -238,6 +272,9 @@ impl<M: Machine> Object<M> {
         }
         if let Some(pfn) = self.resident(index)? {
             return Ok(ObjectPage::Counted(pfn));
+        }
+        if self.is_paged() {
+            return Err(ObjectError::Away);
         }
         // Made without the lock; if another CPU was faster, its page is used.
         let pfn = supply.user(true)?;
@@ -285,8 +322,7 @@ impl<M: Machine> Object<M> {
         self.promise_page()?;
         // Only after it is in the tree: a page that can be found refers to its object, whose end clears that reference
         // only for pages in the tree.
-        let swap_backed = !self.is_file();
-        frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, swap_backed);
+        frame::make_object(self.machine, pfn, core::ptr::from_ref(self).expose_provenance(), index, self.backing());
         *place = Held::Page(pfn).word();
         Ok(ObjectPage::Counted(pfn))
     }
@@ -297,6 +333,7 @@ impl<M: Machine> Object<M> {
         match &self.content {
             Content::SharedAnon { reserved: true, .. } | Content::BootFile { .. } => {}
             Content::SharedAnon { .. } => self.machine.spaces().commit().charge_unasked(self.machine),
+            Content::File(file::State { paging: Some(paging), .. }) => self.count_cached(paging, 1),
             Content::File(state) => {
                 self.machine.spaces().commit().charge(self.machine, 1, 0).map_err(|_| ObjectError::NoRoom)?;
                 state.count_page(1);
@@ -348,8 +385,11 @@ impl<M: Machine> Object<M> {
             let mut owned = self.owned.lock();
             match owned.next(from) {
                 Next::Word(index, word) if index < end => {
-                    owned.take(index);
-                    self.unpromise_page();
+                    let was_marked = owned.take(index);
+                    match self.is_paged() {
+                        true => self.note_taken(Held::page(word).is_some(), was_marked),
+                        false => self.unpromise_page(),
+                    }
                     if let Some(pfn) = self.let_go(word) {
                         break (index, pfn);
                     }
@@ -390,7 +430,7 @@ impl<M: Machine> Object<M> {
             to.set_flags(from.flags() & PageFlags::DIRTY);
         }
         let owner = core::ptr::from_ref(self).expose_provenance();
-        frame::make_object(self.machine, new, owner, index, !self.is_file());
+        frame::make_object(self.machine, new, owner, index, self.backing());
         if !seeded!(MovedPageStaysInTree) {
             *place = Held::Page(new).word();
         }
@@ -471,6 +511,7 @@ impl<M: Machine> Drop for Object<M> {
         });
         let promised = match self.content {
             Content::SharedAnon { pages, reserved: true } => pages,
+            Content::File(file::State { paging: Some(_), .. }) => return self.note_end(),
             Content::SharedAnon { .. } | Content::File(_) => owned,
             Content::BootFile { .. } => return,
         };

@@ -1,5 +1,8 @@
 //! What an object has, by page index: a radix tree of 64-way nodes, as high as its highest index needs. It stores words, of which 0 means
 //! nothing ([`held`](super::held) says what others mean).
+//!
+//! A word may be *marked*: a bit in its leaf, and one in each node above that has a marked word below it. So the next marked word is found
+//! in O(height), and to mark needs no memory.
 
 use alloc::boxed::Box;
 
@@ -13,10 +16,26 @@ const WAYS: usize = 1 << BITS;
 /// Leaves that one search looks through.
 const LEAVES: usize = 64;
 
-enum Node {
+struct Node {
+    /// Of the ways, those that are marked, or have a marked word below.
+    marks: u64,
+    ways: Ways,
+}
+
+enum Ways {
     Inner([Option<Box<Node>>; WAYS]),
     /// Words; 0 for nothing.
     Leaf([u64; WAYS]),
+}
+
+impl Node {
+    fn inner() -> Self {
+        Self { marks: 0, ways: Ways::Inner([const { None }; WAYS]) }
+    }
+
+    fn leaf() -> Self {
+        Self { marks: 0, ways: Ways::Leaf([0; WAYS]) }
+    }
 }
 
 /// See the module.
@@ -54,9 +73,9 @@ impl Radix {
         let mut shift = BITS * self.height;
         loop {
             let way = index >> shift & (WAYS - 1);
-            match node {
-                Node::Leaf(words) => return Some(words[way]).filter(|word| *word != 0),
-                Node::Inner(nodes) => node = nodes[way].as_deref()?,
+            match &node.ways {
+                Ways::Leaf(words) => return Some(words[way]).filter(|word| *word != 0),
+                Ways::Inner(nodes) => node = nodes[way].as_deref()?,
             }
             shift -= BITS;
         }
@@ -66,9 +85,10 @@ impl Radix {
     pub fn place<M: Machine>(&mut self, index: usize, supply: &Supply<M>) -> Result<&mut u64, AllocError> {
         while index.checked_shr(reach(self.height)).unwrap_or(0) != 0 {
             if self.root.is_some() {
-                let mut top = supply.boxed(|| Node::Inner([const { None }; WAYS]))?;
+                let mut top = supply.boxed(Node::inner)?;
                 self.nodes += 1;
-                if let Node::Inner(nodes) = &mut *top {
+                top.marks = u64::from(self.root.as_ref().is_some_and(|root| root.marks != 0));
+                if let Ways::Inner(nodes) = &mut top.ways {
                     nodes[0] = self.root.take();
                 }
                 self.root = Some(top);
@@ -82,17 +102,17 @@ impl Radix {
                 Some(node) => node,
                 None => {
                     let made = match level {
-                        0 => supply.boxed(|| Node::Leaf([0; WAYS]))?,
-                        _ => supply.boxed(|| Node::Inner([const { None }; WAYS]))?,
+                        0 => supply.boxed(Node::leaf)?,
+                        _ => supply.boxed(Node::inner)?,
                     };
                     self.nodes += 1;
                     place.insert(made)
                 }
             };
             let way = index >> (BITS * level) & (WAYS - 1);
-            match &mut **node {
-                Node::Leaf(words) => return Ok(&mut words[way]),
-                Node::Inner(nodes) => place = &mut nodes[way],
+            match &mut node.ways {
+                Ways::Leaf(words) => return Ok(&mut words[way]),
+                Ways::Inner(nodes) => place = &mut nodes[way],
             }
             level -= 1;
         }
@@ -103,14 +123,14 @@ impl Radix {
     pub fn next(&self, index: usize) -> Next {
         fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
             let first = index >> shift;
-            match node {
-                Node::Leaf(_) if *left == 0 => Next::Later(index),
-                Node::Leaf(words) => {
+            match &node.ways {
+                Ways::Leaf(_) if *left == 0 => Next::Later(index),
+                Ways::Leaf(words) => {
                     *left -= 1;
                     let way = (first..WAYS).find(|way| words[*way] != 0);
                     way.map_or(Next::Nothing, |way| Next::Word(way, words[way]))
                 }
-                Node::Inner(nodes) => {
+                Ways::Inner(nodes) => {
                     for (way, node) in nodes.iter().enumerate().skip(first) {
                         // Below the first of them the search begins at the index, below the others at 0.
                         let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
@@ -133,11 +153,67 @@ impl Radix {
         }
     }
 
-    /// Makes the word at `index` 0. The nodes stay.
-    pub fn take(&mut self, index: usize) {
-        if let Some(place) = self.get_mut(index) {
-            *place = 0;
+    /// Makes the word at `index` 0, not marked; returns whether it was. The nodes stay.
+    pub fn take(&mut self, index: usize) -> bool {
+        let Some(place) = self.get_mut(index) else { return false };
+        *place = 0;
+        self.has_marks() && self.set_mark(index, false)
+    }
+
+    fn has_marks(&self) -> bool {
+        self.root.as_ref().is_some_and(|root| root.marks != 0)
+    }
+
+    /// Marks the word at `index`, or does so no longer, if there is a leaf for it; returns whether it was marked before.
+    pub fn set_mark(&mut self, index: usize, on: bool) -> bool {
+        fn walk(node: &mut Node, index: usize, shift: u32, on: bool) -> bool {
+            let bit = 1 << (index >> shift & (WAYS - 1));
+            let (was, is) = match &mut node.ways {
+                Ways::Leaf(_) => (node.marks & bit != 0, on),
+                Ways::Inner(nodes) => {
+                    let Some(below) = nodes[index >> shift & (WAYS - 1)].as_deref_mut() else { return false };
+                    (walk(below, index, shift - BITS, on), below.marks != 0)
+                }
+            };
+            node.marks = node.marks & !bit | if is { bit } else { 0 };
+            was
         }
+        match self.root.as_deref_mut() {
+            Some(root) if index.checked_shr(reach(self.height)).unwrap_or(0) == 0 => {
+                walk(root, index, BITS * self.height, on)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the word at `index` is marked.
+    pub fn is_marked(&self, index: usize) -> bool {
+        self.next_marked(index) == Some(index)
+    }
+
+    /// The first marked word at `index` or above.
+    pub fn next_marked(&self, index: usize) -> Option<usize> {
+        fn walk(node: &Node, index: usize, shift: u32) -> Option<usize> {
+            let first = index >> shift;
+            let mut left = node.marks & (u64::MAX << first);
+            while left != 0 {
+                let way = left.trailing_zeros() as usize;
+                left &= left - 1;
+                let found = match &node.ways {
+                    Ways::Leaf(_) => Some(0),
+                    Ways::Inner(nodes) => {
+                        let rest = if way == first { index & ((1 << shift) - 1) } else { 0 };
+                        nodes[way].as_deref().and_then(|below| walk(below, rest, shift - BITS))
+                    }
+                };
+                if let Some(found) = found {
+                    return Some(way << shift | found);
+                }
+            }
+            None
+        }
+        let root = self.root.as_deref().filter(|_| index.checked_shr(reach(self.height)).unwrap_or(0) == 0)?;
+        walk(root, index, BITS * self.height)
     }
 
     /// The place of the word at `index`, if there is one.
@@ -149,9 +225,9 @@ impl Radix {
         let mut shift = BITS * self.height;
         loop {
             let way = index >> shift & (WAYS - 1);
-            match node {
-                Node::Leaf(words) => return Some(&mut words[way]),
-                Node::Inner(nodes) => node = nodes[way].as_deref_mut()?,
+            match &mut node.ways {
+                Ways::Leaf(words) => return Some(&mut words[way]),
+                Ways::Inner(nodes) => node = nodes[way].as_deref_mut()?,
             }
             shift -= BITS;
         }
@@ -160,9 +236,9 @@ impl Radix {
     /// Takes all words out, by index, and frees the nodes: `see` gets at most 64 words a time, 0 among them. The depth is at most 11.
     pub fn drain(&mut self, mut see: impl FnMut(&[u64])) {
         fn walk(node: Box<Node>, see: &mut impl FnMut(&[u64])) {
-            match *node {
-                Node::Leaf(words) => see(&words),
-                Node::Inner(nodes) => nodes.into_iter().flatten().for_each(|node| walk(node, see)),
+            match node.ways {
+                Ways::Leaf(words) => see(&words),
+                Ways::Inner(nodes) => nodes.into_iter().flatten().for_each(|node| walk(node, see)),
             }
         }
         if let Some(root) = self.root.take() {
@@ -251,5 +327,42 @@ mod tests {
         tree.drain(|frames| seen.extend(frames.iter().copied().filter(|frame| *frame != 0)));
         assert_eq!(seen, model.values().copied().collect::<Vec<_>>());
         assert_eq!((tree.nodes(), tree.get(0)), (0, None));
+    }
+
+    /// Marks against a set: made and cleared, also when the tree grows higher.
+    #[test]
+    fn marks_are_found_in_order() {
+        let supply = Supply::new(crate::sim::Sim::with_mib(16));
+        let mut tree = Radix::new();
+        let mut model = std::collections::BTreeSet::new();
+        let mut seed = 7_u64;
+        for round in 0..4000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let bits = 1 + (round / 250) as u32;
+            let index = (seed >> 33) as usize & ((1 << bits) - 1);
+            match seed >> 30 & 7 {
+                0 => {
+                    tree.take(index);
+                    model.remove(&index);
+                }
+                1 | 2 => assert_eq!(tree.set_mark(index, false), model.remove(&index)),
+                3 => {
+                    // Only what has a leaf can be marked.
+                    if tree.get(index).is_some() {
+                        assert_eq!(tree.set_mark(index, true), !model.insert(index));
+                    }
+                }
+                _ => {
+                    *tree.place(index, &supply).unwrap() = 1;
+                    assert_eq!(tree.set_mark(index, true), !model.insert(index));
+                }
+            }
+            let from = (seed >> 20) as usize & ((1 << bits) - 1);
+            assert_eq!(tree.next_marked(from), model.range(from..).next().copied());
+            assert_eq!(tree.is_marked(from), model.contains(&from));
+        }
+        assert!(!model.is_empty());
+        tree.drain(|_| {});
+        assert_eq!(tree.next_marked(0), None);
     }
 }

@@ -96,7 +96,13 @@ impl<M: Machine> Object<M> {
         let (machine, swap) = (self.machine, self.machine.spaces().swap());
         let word = {
             let owned = self.owned.lock();
-            let Some(word) = owned.get(index) else { return Ok(false) };
+            let Some(word) = owned.get(index) else {
+                drop(owned);
+                return match self.paging() {
+                    Some(paging) => self.page_in(paging, index).map(|()| true),
+                    None => Ok(false),
+                };
+            };
             match Held::of(word) {
                 Held::Page(_) => return Ok(false),
                 Held::Leaving(pfn) => {
@@ -142,7 +148,7 @@ impl<M: Machine> Object<M> {
             let is_page = place.is_some();
             if let Some(place) = place {
                 let owner = core::ptr::from_ref(self).expose_provenance();
-                frame::make_object(machine, pfn, owner, index, true);
+                frame::make_object(machine, pfn, owner, index, PageFlags::SWAP_BACKED);
                 *place = Held::Page(pfn).word();
                 self.count_swapped(-1);
                 if !seeded!(BringInLeaksSlot) {

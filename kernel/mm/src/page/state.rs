@@ -68,6 +68,8 @@ bitflags! {
         const SWAP_CACHE = 1 << 17;
         /// Its contents are valid.
         const UPTODATE = 1 << 18;
+        /// Whoever has the file can supply it again.
+        const PAGED = 1 << 20;
         /// Came back from swap; `next` is its shadow, until reclaim has seen it.
         const RETURNED = 1 << 19;
         /// The block is one page of `1 << order` frames ([`compound_head`](super::compound_head)).

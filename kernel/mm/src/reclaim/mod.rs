@@ -119,7 +119,7 @@ impl<M: Machine> Node<M> {
 
     /// Takes `target` pages of the node out of memory, that are in zones up to `highest`; returns how many it could.
     fn shrink(&self, highest: usize, target: usize) -> usize {
-        if self.machine.spaces().swap().is_full() || self.is_barren() {
+        if self.has_no_place() || self.is_barren() {
             return 0;
         }
         let (mut freed, mut tries) = (0, 0);
@@ -138,6 +138,12 @@ impl<M: Machine> Node<M> {
             }
         }
         freed
+    }
+
+    /// Whether no page can go anywhere.
+    fn has_no_place(&self) -> bool {
+        let spaces = self.machine.spaces();
+        spaces.cached() == 0 && spaces.swap().is_full()
     }
 
     fn try_one(&self, highest: usize) -> Tried {
@@ -244,14 +250,14 @@ impl<M: Machine> Node<M> {
             match done {
                 Ok(()) => self.policy.lock().note_left(),
                 Err(Stays::Used) => _ = self.test(pfn, WATCHED, u64::MAX),
-                Err(Stays::Locked | Stays::Incompressible) => _ = page.change_list(WATCHED, KEPT),
+                Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap) => _ = page.change_list(WATCHED, KEPT),
                 Err(_) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
             }
             (done, done.is_ok())
         });
         match tried {
             Some(Ok(())) => Tried::Left,
-            Some(Err(Stays::NoSwap)) => Tried::End,
+            Some(Err(Stays::NoSwap)) if self.has_no_place() => Tried::End,
             _ => Tried::Stays,
         }
     }

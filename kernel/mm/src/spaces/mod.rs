@@ -29,6 +29,8 @@ pub struct Spaces<M: Machine> {
     commit: Commit,
     moves: Moves<M>,
     swap: Swap<M>,
+    cached: AtomicUsize,
+    marked: AtomicUsize,
     hardware_updates: AtomicBool,
 }
 
@@ -43,6 +45,8 @@ impl<M: Machine> Spaces<M> {
             commit: Commit::new(),
             moves: Moves::new(machine),
             swap: Swap::new(machine),
+            cached: AtomicUsize::new(0),
+            marked: AtomicUsize::new(0),
             hardware_updates: AtomicBool::new(false),
         }
     }
@@ -108,6 +112,26 @@ impl<M: Machine> Spaces<M> {
     /// Pages in translation tables of processes, their roots included.
     pub fn tables(&self) -> usize {
         self.tables.load(Ordering::Relaxed)
+    }
+
+    /// Pages of paged files that are in memory.
+    #[inline]
+    pub fn cached(&self) -> usize {
+        self.cached.load(Ordering::Relaxed)
+    }
+
+    /// Those of them that have to be written back.
+    #[inline]
+    pub fn marked(&self) -> usize {
+        self.marked.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_cached(&self, by: isize) {
+        self.cached.fetch_add(by as usize, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_marked(&self, by: isize) {
+        self.marked.fetch_add(by as usize, Ordering::Relaxed);
     }
 
     pub(crate) fn count_tables(&self, by: isize) {

@@ -204,6 +204,18 @@ impl Pte {
         if seeded!(ForkOfMigrationStaysWritable) { self } else { Pte(self.0 & !MOVED_WRITABLE) }
     }
 
+    /// Neither writable nor dirty.
+    #[inline]
+    pub fn cleaned(self) -> Pte {
+        Pte(self.write_protected().0 & !bits::DIRTY)
+    }
+
+    /// A migration entry whose page comes back clean, and asks before it is written.
+    #[inline]
+    pub fn moved_clean(self) -> Pte {
+        Pte(self.0 & !(MOVED_DIRTY | MOVED_WRITABLE))
+    }
+
     /// How a migration entry is charged.
     pub fn moved_kind(self) -> Kind {
         match self.0 & (MOVED_FILE | MOVED_SHARED) {

@@ -41,6 +41,7 @@ impl<M: Machine> Tables<M> {
             let plain = old.without_dbm().0;
             let rights = match MAY_WRITE && may_be_writable(machine, old, shared) {
                 true if plain & bits::DIRTY != 0 => writable,
+                true if flags.contains(VmFlags::NOTES_STORES) && !seeded!(ProtectForgetsNotice) => read_only,
                 true => read_only | bits::DBM,
                 false => read_only,
             };
