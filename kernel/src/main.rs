@@ -85,6 +85,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
     names::kept::register_shrinker();
+    names::stored::register_shrinker();
     pressure::init();
     #[cfg(feature = "selftest")]
     selftest::stop_early(args);
@@ -101,6 +102,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
         log::warn!("the boot loader gave no rng-seed: random numbers are predictable");
     }
     names::kept::set_seed();
+    names::stored::set_seed();
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
         boot::stop("no memory for address spaces", &"even the zero page");
     }
@@ -134,6 +136,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     bell::start().unwrap_or_else(|e| boot::stop("no memory for the notification thread", &e));
     courier::start().unwrap_or_else(|e| boot::stop("no memory for the signal thread", &e));
     kswapd::start().unwrap_or_else(|e| boot::stop("no memory for kswapd", &e));
+    names::flusher::start().unwrap_or_else(|e| boot::stop("no memory for the flushers", &e));
     PAGES.set_pressure_handler(&oom::Pressure);
     boot::first_process().unwrap_or_else(|e| boot::stop("cannot start /init", &e));
     boot::report_boot();

@@ -126,6 +126,14 @@ pub const KEPT: u64 = 4;
 /// An answer to [`op::LOOKUP`]: as ENOENT, there is nothing of the last name, and the kernel may keep that.
 pub const NOTHING: u64 = 5;
 
+/// Bits of the answer to `QUIRE_OPENED`.
+pub mod opened {
+    /// Somebody has the file open, or mapped.
+    pub const HELD: usize = 1;
+    /// Pages of it have still to be written.
+    pub const UNWRITTEN: usize = 2;
+}
+
 /// Words of an answer to [`op::READDIR`].
 pub mod list {
     /// How many bytes.

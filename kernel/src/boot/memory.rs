@@ -317,12 +317,13 @@ pub fn init_swap(args: &str, board: &Board) {
         None => managed * 2,
         Some(size) => usize::try_from(size >> PAGE_SHIFT).unwrap_or(usize::MAX),
     };
-    if slots == 0 {
-        return;
-    }
-    match RECLAIM.init().and_then(|()| SPACES.init_swap(slots, managed / 5 * 4, board.cpus.len())) {
+    // (Without swap, pages of files can be taken.)
+    match RECLAIM.init() {
         Ok(()) => PAGES.set_reclaimer(&RECLAIM),
-        Err(_) => log::warn!("no memory for swap"),
+        Err(_) => return log::warn!("no memory for reclaim"),
+    }
+    if slots != 0 && SPACES.init_swap(slots, managed / 5 * 4, board.cpus.len()).is_err() {
+        log::warn!("no memory for swap");
     }
 }
 

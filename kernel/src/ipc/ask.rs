@@ -13,7 +13,9 @@ use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_abi::ipc::{Cargo, HANDLES, Parcel, Window, options};
 use quire_ipc::Caller;
+use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::fallible::{KArc, try_zeroed};
+use quire_mm::machine::Machine as _;
 
 use super::cargo;
 use super::handles::{Handle, Handles};
@@ -118,6 +120,57 @@ impl Drop for Room {
     }
 }
 
+/// Frames of user memory that stand for one run of bytes, which begins at `skip` in the first: a window of the kernel's.
+pub struct Run<'a> {
+    /// The frames; the caller keeps them for as long as the call lasts.
+    pub frames: &'a [Pfn],
+    /// Bytes of the first that come before.
+    pub skip: usize,
+}
+
+/// In a window's access, beside what a program may say: it starts at a [`Run`].
+pub const RUN: u64 = 1 << 63;
+
+impl Run<'_> {
+    /// The kernel's address of a byte of a window.
+    ///
+    /// # Safety
+    /// The window is of this kind, and its caller waits.
+    pub unsafe fn byte(start: usize, offset: usize) -> Option<*mut u8> {
+        // SAFETY: the caller's promise.
+        let run = unsafe { &*core::ptr::with_exposed_provenance::<Run<'_>>(start) };
+        let at = run.skip + offset;
+        let frame = run.frames.get(at / PAGE_SIZE)?;
+        Some(Cpu.direct_map(frame.addr() + at % PAGE_SIZE))
+    }
+
+    /// Which byte of its page a byte of a window is.
+    ///
+    /// # Safety
+    /// As for [`Run::byte`].
+    pub unsafe fn place(start: usize, offset: usize) -> usize {
+        // SAFETY: the caller's promise.
+        let run = unsafe { &*core::ptr::with_exposed_provenance::<Run<'_>>(start) };
+        (run.skip + offset) % PAGE_SIZE
+    }
+}
+
+/// As [`ask`], with `len` bytes of frames as the window to be read, or to be written.
+pub fn ask_about_frames(
+    server: (&KArc<Endpoint>, u64),
+    label: u64,
+    words: [u64; 6],
+    run: &Run<'_>,
+    len: usize,
+    write: bool,
+) -> Result<Answer, Errno> {
+    let nothing = Window { start: 0, len: 0, access: 0 };
+    let access = RUN | if write { Window::WRITE } else { Window::READ };
+    let frames = Window { start: core::ptr::from_ref(run).expose_provenance() as u64, len: len as u64, access };
+    // SAFETY: the run and its frames are lent to this function.
+    unsafe { ask_with(server, label, words, if write { [nothing, frames] } else { [frames, nothing] }) }
+}
+
 /// Calls an endpoint, with a window to be read and one to be written. EPIPE if the server is gone, EDEADLK if it is the caller, EINTR for a
 /// caller that is killed.
 pub fn ask(
@@ -127,7 +180,6 @@ pub fn ask(
     text: &[u8],
     room: &mut [u8],
 ) -> Result<Answer, Errno> {
-    let messaging = current().messaging()?;
     let window = |start: *const u8, len: usize, access| Window {
         start: start.expose_provenance() as u64,
         len: len as u64,
@@ -135,6 +187,21 @@ pub fn ask(
     };
     let windows =
         [window(text.as_ptr(), text.len(), Window::READ), window(room.as_mut_ptr(), room.len(), Window::WRITE)];
+    // SAFETY: both are lent to this function.
+    unsafe { ask_with((endpoint, badge), label, words, windows) }
+}
+
+/// Calls an endpoint with windows of the kernel's memory.
+///
+/// # Safety
+/// They are valid until this returns.
+unsafe fn ask_with(
+    (endpoint, badge): (&KArc<Endpoint>, u64),
+    label: u64,
+    words: [u64; 6],
+    windows: [Window; 2],
+) -> Result<Answer, Errno> {
+    let messaging = current().messaging()?;
     messaging.record.load(Cargo { windows, ..Cargo::default() });
     let [a, b, c, d, e, f] = words;
     let mut registers = [0, label, a, b, c, d, e, f, 0, 0, options::WORDS | options::room(1)];

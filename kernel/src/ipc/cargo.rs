@@ -159,7 +159,8 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
 pub fn identity(reply: &Reply, group: u32) -> Result<[u32; 5], Errno> {
     let seen = reply.with_caller(|caller| {
         let thread = thread(&caller);
-        let process = thread.process();
+        // A thread of the kernel's own is nobody's.
+        let Some(process) = &thread.process else { return [0; 5] };
         let credentials = process.credentials.lock();
         let is_in = u32::from(credentials.is_in(group));
         [process.pid, thread.tid(), credentials.user.files, credentials.group.files, is_in]
@@ -187,13 +188,14 @@ pub struct Part {
 /// is not within it, EFAULT for the server's buffer, ECANCELED if the caller is gone.
 pub fn copy(reply: &Reply, part: &Part) -> Result<usize, Errno> {
     uaccess::check(UserAddr::new(part.buffer), part.len)?;
-    let (start, mm) = reply.with_caller(|caller| open(caller, part)).ok_or(Errno::ECANCELED)??;
+    let theirs = reply.with_caller(|caller| open(caller, part)).ok_or(Errno::ECANCELED)??;
     let mut done = 0;
     while done < part.len {
-        let (theirs, own) = (start + done, part.buffer + done);
+        let own = part.buffer + done;
         let rest = |at: usize| PAGE_SIZE - at % PAGE_SIZE;
-        let n = (part.len - done).min(rest(theirs)).min(rest(own));
-        match piece(reply, &mm, theirs, own, n, part.write) {
+        let place = reply.with_caller(|_| theirs.place(part.offset + done)).ok_or(Errno::ECANCELED)?;
+        let n = (part.len - done).min(rest(place)).min(rest(own));
+        match piece(reply, (&theirs, part.offset + done), own, n, part.write) {
             Ok(()) => done += n,
             Err(e) if done == 0 => return Err(e),
             Err(_) => break,
@@ -205,8 +207,29 @@ pub fn copy(reply: &Reply, part: &Part) -> Result<usize, Errno> {
     Ok(done)
 }
 
-/// Where a part of a window begins in the caller's space.
-fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<(usize, KArc<Mm>), Errno> {
+/// Where a window begins.
+enum Theirs {
+    /// In the caller's space.
+    Program(usize, KArc<Mm>),
+    /// In the kernel's memory, for the kernel's own calls.
+    Kernel(usize),
+    /// At a [`Run`](ask::Run) of frames, for these too.
+    Frames(usize),
+}
+
+impl Theirs {
+    /// Which byte of its page the byte at an offset is. While the caller waits.
+    fn place(&self, offset: usize) -> usize {
+        match self {
+            Self::Program(start, _) | Self::Kernel(start) => start + offset,
+            // SAFETY: only the kernel's own calls have such windows, and the caller waits.
+            Self::Frames(start) => unsafe { ask::Run::place(*start, offset) },
+        }
+    }
+}
+
+/// The window of a part.
+fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<Theirs, Errno> {
     let cargo = caller.cargo().ok_or(Errno::ENOENT)?;
     let window = *cargo.windows.get(part.window).ok_or(Errno::ENOENT)?;
     let wanted = if part.write { Window::WRITE } else { Window::READ };
@@ -220,13 +243,26 @@ fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<(usize, KArc<Mm>), E
     if end as u64 > window.len {
         return Err(Errno::EINVAL);
     }
+    let start = window.start as usize;
+    // (Only the kernel's own calls have windows above, and of frames: `load` admits none of a program's.)
+    if window.access & ask::RUN != 0 {
+        return Ok(Theirs::Frames(start));
+    }
+    if start >= USER_END {
+        return Ok(Theirs::Kernel(start));
+    }
     // A caller that waits does not change its space, which its process has while it has this thread.
-    let mm = thread(&caller).mm().ok_or(Errno::ECANCELED)?.clone();
-    Ok((window.start as usize + part.offset, mm))
+    Ok(Theirs::Program(start, thread(&caller).mm().ok_or(Errno::ECANCELED)?.clone()))
 }
 
 /// Copies bytes of one page of the caller from or to one page of this thread.
-fn piece(reply: &Reply, mm: &Mm, theirs: usize, own: usize, n: usize, write: bool) -> Result<(), Errno> {
+fn piece(
+    reply: &Reply,
+    (theirs, offset): (&Theirs, usize),
+    own: usize,
+    n: usize,
+    write: bool,
+) -> Result<(), Errno> {
     let here = current().mm().ok_or(Errno::EFAULT)?;
     let own = match here.pin_resident(own, !write) {
         Some(page) => page,
@@ -235,18 +271,29 @@ fn piece(reply: &Reply, mm: &Mm, theirs: usize, own: usize, n: usize, write: boo
             _ => Errno::EFAULT,
         })?,
     };
-    // (Only the kernel's own calls have windows above: `load` admits none of a program's.)
-    let pinned = if theirs < USER_END { mm.pin_resident(theirs, write) } else { None };
-    let there = match &pinned {
-        Some(page) => page.as_ptr(),
-        None if theirs >= USER_END => core::ptr::with_exposed_provenance_mut(theirs),
-        None => return Err(want(reply, theirs, write)),
+    let pinned = match theirs {
+        Theirs::Program(start, mm) => match mm.pin_resident(start + offset, write) {
+            None => return Err(want(reply, start + offset, write)),
+            pinned => pinned,
+        },
+        Theirs::Kernel(_) | Theirs::Frames(_) => None,
     };
-    let (to, from) = if write { (there, own.as_ptr()) } else { (own.as_ptr(), there) };
-    // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there; those of the
-    // kernel are lent to the call by its caller, which waits meanwhile.
-    let copied = reply.with_caller(|_| unsafe { mem::copy_shared(to, from, n) });
-    copied.ok_or(Errno::ECANCELED)
+    let copied = reply.with_caller(|_| {
+        let there = match (theirs, &pinned) {
+            (_, Some(page)) => page.as_ptr(),
+            // SAFETY: as in `Theirs::place`.
+            (Theirs::Frames(start), None) => unsafe { ask::Run::byte(*start, offset) }.ok_or(Errno::EINVAL)?,
+            (Theirs::Kernel(start) | Theirs::Program(start, _), None) => {
+                core::ptr::with_exposed_provenance_mut(start + offset)
+            }
+        };
+        let (to, from) = if write { (there, own.as_ptr()) } else { (own.as_ptr(), there) };
+        // SAFETY: the bytes are within one page each. Those of programs are pinned, and no Rust reference points there; those of the
+        // kernel are lent to the call by its caller, which waits meanwhile.
+        unsafe { mem::copy_shared(to, from, n) };
+        Ok(())
+    });
+    copied.unwrap_or(Err(Errno::ECANCELED))
 }
 
 /// Wakes the caller to bring a page in.

@@ -23,7 +23,6 @@ use super::timerfd::TimerFd;
 use crate::archive::Node;
 use crate::console::tty;
 use crate::names::found::Name;
-use crate::names::opened;
 use crate::task::process::Process;
 use crate::task::thread::current;
 
@@ -68,6 +67,16 @@ pub enum Object {
 }
 
 impl Object {
+    /// The file whose bytes the kernel has, or gets: in memory, or stored by a server.
+    #[inline]
+    pub fn memory(&self) -> Option<&KArc<MemoryFile>> {
+        match self {
+            Object::Memory(file) => Some(file),
+            Object::Name(name) => name.file.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Whether it ever is not ready, so that it can be waited for.
     pub fn has_source(&self) -> bool {
         matches!(self, Object::SignalFd(_)) || self.source().is_some()
@@ -130,6 +139,8 @@ pub struct OpenFile {
     pub status: AtomicU32,
     /// Where the next read begins; for a directory, the index of its next entry.
     pub offset: AtomicU64,
+    /// Errors of writing back that it has been told of, or that others were before it was opened.
+    seen_errors: AtomicU64,
     /// Whether it is, or has been, in an epoll.
     is_watched: AtomicBool,
 }
@@ -140,19 +151,21 @@ static OPEN: AtomicU64 = AtomicU64::new(0);
 impl OpenFile {
     /// Opens an object.
     pub fn new(object: Object, status: Open) -> Result<KArc<Self>, Errno> {
+        let seen = object.memory().map_or(0, |file| file.content.errors());
         let file = Self {
             object,
             status: AtomicU32::new(status.bits()),
             offset: AtomicU64::new(0),
+            seen_errors: AtomicU64::new(seen),
             is_watched: AtomicBool::new(false),
         };
         OPEN.fetch_add(1, Ordering::Relaxed);
-        if let Object::Name(name) = &file.object
-            && name.is_stored()
-        {
-            opened::note(name.place);
-        }
         Ok(KArc::try_new(file)?)
+    }
+
+    /// The last error of writing back, unless it was told of here.
+    pub fn take_error(&self) -> Result<(), Errno> {
+        self.object.memory().map_or(Ok(()), |file| file.content.error_since(&self.seen_errors))
     }
 
     /// An epoll is about to watch it.
@@ -197,7 +210,6 @@ impl Drop for OpenFile {
             Object::Pipe(pipe, side) => pipe.close(*side),
             Object::Epoll(epoll) => epoll.close(),
             Object::TimerFd(timer) => timer.close(),
-            Object::Name(name) if name.is_stored() => opened::forget(name.place),
             _ => {}
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);

@@ -159,7 +159,9 @@ pub unsafe fn call_by(
     let generation = match sent {
         Sent::Received(generation) => generation,
         Sent::Queued(generation) => {
-            if endpoint.owner() == thread.process().pid && would_wait_for_itself(thread) {
+            // (A thread of the kernel's own receives nothing.)
+            let is_own = thread.process.as_ref().is_some_and(|process| endpoint.owner() == process.pid);
+            if is_own && would_wait_for_itself(thread) {
                 sched::cancel();
                 if endpoint.withdraw(record, generation) {
                     return Err(Errno::EDEADLK);

@@ -9,7 +9,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 
 use super::walk::{Reached, Served};
-use super::{Place, mounts};
+use super::{Place, mounts, stored};
 use crate::archive::Node;
 use crate::ipc::descriptor::Object;
 use crate::ipc::handles::Target;
@@ -49,6 +49,8 @@ pub struct Name {
     pub place: Place,
     /// Its type and permissions.
     pub mode: u32,
+    /// Its content, if it is stored and was opened.
+    pub file: Option<KArc<MemoryFile>>,
 }
 
 impl Name {
@@ -60,6 +62,14 @@ impl Name {
     /// Whether it is a symbolic link.
     pub fn is_link(&self) -> bool {
         self.mode & mode::FMT == mode::LNK
+    }
+
+    /// The same with its content, if it is stored.
+    pub fn opened(mut self) -> Result<Self, Errno> {
+        if self.is_stored() && self.file.is_none() {
+            self.file = Some(stored::open(&self)?);
+        }
+        Ok(self)
     }
 
     /// Whether it is a disk.
@@ -99,7 +109,7 @@ impl Found {
                 Ok(Self::File(file.clone(), allows))
             }
             (mode::REG | mode::DIR | mode::LNK | mode::BLK, _) => {
-                let name = Name { place, mode };
+                let name = Name { place, mode, file: None };
                 if name.is_stored() || name.is_disk() {
                     mounts::note_stores(served.mount);
                 }

@@ -9,19 +9,21 @@
 //! - [`known`]: its part among what is kept.
 //! - [`found`]: what a server answers, checked.
 //! - [`held`]: what links of /proc lead to.
-//! - [`opened`]: which stored files may be open.
-//! - [`snapshot`]: copies of stored files, to be executed and mapped.
+//! - [`stored`]: the objects of files that servers store.
+//! - [`pager`]: how their pages are asked for.
+//! - [`flusher`]: who writes back what has to be.
 //!
 //! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
 
+pub mod flusher;
 pub mod found;
 pub mod held;
 pub mod kept;
 mod known;
 pub mod mounts;
-pub mod opened;
+pub mod pager;
 pub mod path;
-pub mod snapshot;
+pub mod stored;
 pub mod walk;
 
 use mounts::ARCHIVE;

@@ -21,7 +21,7 @@ use crate::vm::{Cpu, SpinLock};
 pub const ARCHIVE: u16 = 0;
 
 /// The most mounts, the archive's included.
-const MOST: usize = 32;
+pub const MOST_MOUNTS: usize = 32;
 
 /// The device number of the boot archive.
 const ARCHIVE_DEVICE: u32 = 1;
@@ -53,7 +53,7 @@ struct Mount {
     changes: Changes,
 }
 
-static MOUNTS: [Mount; MOST] = [const {
+static MOUNTS: [Mount; MOST_MOUNTS] = [const {
     Mount {
         over: AtomicU32::new(0),
         server: SpinLock::new(Cpu, Rank::Descriptors, None),
@@ -61,7 +61,7 @@ static MOUNTS: [Mount; MOST] = [const {
         stores: AtomicBool::new(false),
         changes: Changes::new(),
     }
-}; MOST];
+}; MOST_MOUNTS];
 
 /// How many there are. Written under [`CHANGES`].
 static COUNT: AtomicUsize = AtomicUsize::new(1);
@@ -148,7 +148,7 @@ pub fn all() -> impl DoubleEndedIterator<Item = u16> {
 /// What changes in a mount.
 #[inline]
 pub fn changes(mount: u16) -> &'static Changes {
-    &MOUNTS[usize::from(mount) % MOST].changes
+    &MOUNTS[usize::from(mount) % MOST_MOUNTS].changes
 }
 
 /// Calls `visit` for each mount of a server, or for those with this badge.
@@ -173,7 +173,7 @@ pub fn device(mount: u16) -> u32 {
 /// The mount whose files have this device number.
 pub fn with_device(device: u32) -> Option<u16> {
     let mount = u16::try_from(device.checked_sub(FIRST_DEVICE)?).ok()?;
-    (usize::from(mount) < MOST).then_some(mount)
+    (usize::from(mount) < MOST_MOUNTS).then_some(mount)
 }
 
 /// What is said of a mount; `None` behind the last one.

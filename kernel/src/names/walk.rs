@@ -19,7 +19,7 @@ use super::known::{Affects, Progress};
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
 use crate::archive::{self, Node};
-use crate::ipc::ask::{self, Answer, ROOM, Room};
+use crate::ipc::ask::{self, Answer, ROOM, Room, Run};
 use crate::ipc::descriptor::Object;
 use crate::task::thread::current;
 use crate::vm::Cpu;
@@ -410,7 +410,25 @@ pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<An
     let (endpoint, badge) = mounts::server(place.mount)?;
     let identity = request.identity.unwrap_or_else(for_files);
     let words = words_of(place, request, identity, (0, request.follow), request.text.len());
-    let asked = ask::ask((&endpoint, badge), request.op, words, request.text, room);
+    done(ask::ask((&endpoint, badge), request.op, words, request.text, room))
+}
+
+/// The same with frames in the place of a text, or of room: `len` bytes, which the server reads, or writes.
+pub fn ask_about(
+    place: Place,
+    request: &Request<'_>,
+    run: &Run<'_>,
+    len: usize,
+    write: bool,
+) -> Result<Answer, Errno> {
+    let (endpoint, badge) = mounts::server(place.mount)?;
+    let identity = request.identity.unwrap_or_else(for_files);
+    let words = words_of(place, request, identity, (0, request.follow), if write { 0 } else { len });
+    done(ask::ask_about_frames((&endpoint, badge), request.op, words, run, len, write))
+}
+
+/// An answer that neither follows a link nor leads elsewhere.
+fn done(asked: Result<Answer, Errno>) -> Result<Answer, Errno> {
     let answer = asked.map_err(|e| if e == Errno::EPIPE { Errno::EIO } else { e })?;
     match answer.label {
         DONE | MAY_KEEP => Ok(answer),
@@ -419,9 +437,10 @@ pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<An
     }
 }
 
-/// The user and the group of the current process for access to files.
+/// The user and the group of the current process for access to files; those of root for a thread of the kernel's own.
 fn for_files() -> (u32, u32) {
-    let credentials = current().process().credentials.lock();
+    let Some(process) = &current().process else { return (0, 0) };
+    let credentials = process.credentials.lock();
     (credentials.user.files, credentials.group.files)
 }
 

@@ -20,6 +20,7 @@ use super::{Answer, Args};
 use crate::arch::{mem, uaccess};
 use crate::ipc::descriptor::{Object as Open, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
+use crate::names::flusher;
 use crate::task::point::resched_point;
 use crate::task::signal;
 use crate::task::thread::current;
@@ -155,8 +156,7 @@ impl<'a> Source<'a> {
     pub fn of(open: &'a OpenFile) -> Result<Self, Errno> {
         match &open.object {
             Open::Archive(node) if !node.is_dir() => Ok(Self::Archive(node.data)),
-            Open::Memory(file) => Ok(Self::Memory(file)),
-            _ => Err(Errno::EINVAL),
+            object => object.memory().map(|file| Self::Memory(file)).ok_or(Errno::EINVAL),
         }
     }
 
@@ -258,6 +258,7 @@ pub fn write(open: &OpenFile, file: &MemoryFile, from: &mut impl Feed, len: usiz
         return Ok(0);
     }
     let mut turn = Object::turn(&file.content)?;
+    turn.agree()?;
     let wanted = match place {
         Place::At(at) => at,
         _ => open.offset.load(Ordering::Relaxed),
@@ -328,13 +329,28 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
         match error {
             Some(e) if done == 0 => return Err(e),
             Some(_) => break,
+            None if flusher::is_full() && turn.object().is_paged() => {
+                // Whoever fills memory with what has to be written writes it.
+                if turn.write_back().is_err() {
+                    break;
+                }
+            }
             None => {}
         }
         if resched_point(Sleep::Killable).is_err() {
             break;
         }
     }
-    Ok(done)
+    let settled = turn.settle();
+    if !turn.object().is_paged() {
+        return Ok(done);
+    }
+    // What lies before the end was taken.
+    let taken = turn.object().len().saturating_sub(at).min(done as u64) as usize;
+    match settled {
+        Err(e) if taken == 0 => Err(e),
+        _ => Ok(taken),
+    }
 }
 
 /// lseek's `SEEK_DATA`, or `SEEK_HOLE`. ENXIO behind the end.
@@ -379,7 +395,7 @@ pub fn copy_file_range(a: Args) -> Answer {
     if to.appends() {
         return Err(Errno::EBADF);
     }
-    let (Open::Memory(source), Open::Memory(target)) = (&from.object, &to.object) else { return Err(Errno::EXDEV) };
+    let (Some(source), Some(target)) = (from.object.memory(), to.object.memory()) else { return Err(Errno::EXDEV) };
     let at = own_from.unwrap_or_else(|| from.offset.load(Ordering::Relaxed));
     let there = own_to.unwrap_or_else(|| to.offset.load(Ordering::Relaxed));
     let len = a.word(4).min(MAX_RW);

@@ -64,7 +64,7 @@ pub fn execveat(frame: &mut TrapFrame) -> Answer {
 /// What [`Script::parse`] looks at, and whether there is more.
 fn beginning(program: &Program) -> Result<Vec<u8>, Errno> {
     let mut beginning = try_zeroed(script::LINE + 1)?;
-    let len = program.read(0, &mut beginning);
+    let len = program.read(0, &mut beginning)?;
     beginning.truncate(len);
     Ok(beginning)
 }

@@ -11,6 +11,7 @@ use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::table::Descriptors;
+use crate::names::found::Name;
 use crate::task::oom;
 use crate::task::thread::current;
 
@@ -58,8 +59,8 @@ pub fn lseek(a: Args) -> Answer {
     let file = table()?.get(a.int(0))?.file;
     let len = match &file.object {
         Object::Archive(node) => node.data.len() as u64,
-        Object::Memory(file) => file.content.len(),
-        Object::Name(name) if (name.is_disk() || name.is_stored()) && a.uint(2) == END => served::len(name)?,
+        Object::Memory(file) | Object::Name(Name { file: Some(file), .. }) => file.content.len(),
+        Object::Name(name) if name.is_disk() && a.uint(2) == END => served::len(name)?,
         Object::Name(_) if a.uint(2) > CUR => return Err(Errno::EINVAL),
         Object::Name(_) => 0,
         // Linux's answer for what has no position and is not sought in either.

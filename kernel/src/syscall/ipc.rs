@@ -12,7 +12,7 @@ use crate::ipc::cargo::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
-use crate::names::{Place, kept, mounts, opened};
+use crate::names::{Place, kept, mounts, stored};
 use crate::task::thread::current;
 use crate::vm::{Cpu, Object};
 
@@ -60,13 +60,15 @@ pub fn forget(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Whether the file with the number x2 may be open, of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
+/// Whether the file with the number x2 is open or mapped, and whether pages of it are still to be written: bits of [`opened`], of the file system that the server which x0 receives for has mounted by a sender with the badge x1.
 pub fn opened(a: Args) -> Answer {
-    let mut may_be = false;
+    use quire_abi::names::opened;
+    let mut answer = 0;
     mounts::each_of(&receiver(a.uint(0))?, Some(a.word(1) as u64), |mount| {
-        may_be |= Place::new(mount, a.word(2) as u64).is_some_and(opened::may_be);
+        let (is_held, is_marked) = Place::new(mount, a.word(2) as u64).map_or((false, false), stored::state);
+        answer |= usize::from(is_held) * opened::HELD | usize::from(is_marked) * opened::UNWRITTEN;
     });
-    Ok(usize::from(may_be))
+    Ok(answer)
 }
 
 /// Calls by the sender x0.

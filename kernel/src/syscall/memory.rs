@@ -11,10 +11,10 @@ use quire_mm::mm::MapRequest;
 use super::{Answer, Args, memory_file};
 use crate::arch::uaccess::{self, untagged};
 use crate::ipc::descriptor::{Object as Open, Rights};
-use crate::names::snapshot;
+use crate::names::found::Name;
 use crate::task::oom;
 use crate::task::thread::current;
-use crate::vm::Mm;
+use crate::vm::{Mm, Object};
 
 fn mm() -> Result<&'static KArc<Mm>, Errno> {
     current().mm().ok_or(Errno::ENOMEM)
@@ -74,18 +74,14 @@ pub fn mmap(a: Args) -> Answer {
         }
         let object = match &descriptor.file.object {
             Open::Archive(node) => node.object()?,
-            Open::Memory(file) if is_shared && descriptor.rights.contains(Rights::WRITE) => {
+            Open::Memory(file) | Open::Name(Name { file: Some(file), .. }) if is_shared && descriptor.rights.contains(Rights::WRITE) => {
                 // Nobody seals the file meanwhile.
                 let (_turn, may_write) = memory_file::turn_to_map(file, prot.contains(Prot::WRITE))?;
                 request.object = Some((file.content.clone(), offset / PAGE_SIZE));
                 request.max_prot.set(Prot::WRITE, may_write);
                 return mm()?.map(&request).map(|addr| addr.get());
             }
-            Open::Memory(file) => file.content.clone(),
-            Open::Name(name) if name.is_stored() && !is_shared => {
-                request.object = Some((snapshot::part(name, offset as u64, a.word(1))?, 0));
-                return mm()?.map(&request).map(|addr| addr.get());
-            }
+            Open::Memory(file) | Open::Name(Name { file: Some(file), .. }) => file.content.clone(),
             _ => return Err(Errno::ENODEV),
         };
         if is_shared {
@@ -121,7 +117,28 @@ pub fn advise(start: usize, len: usize, advice: i32) -> Answer {
 
 pub fn msync(a: Args) -> Answer {
     let flags = Msync::from_bits(a.uint(2)).ok_or(Errno::EINVAL)?;
-    mm()?.sync(untagged(a.word(0)), a.word(1), flags).map(|()| 0)
+    let (start, len) = (untagged(a.word(0)), a.word(1));
+    let mapped = mm()?.sync(start, len, flags);
+    if flags.contains(Msync::SYNC) && matches!(mapped, Ok(()) | Err(Errno::ENOMEM)) {
+        // (What is behind a hole is written all the same.)
+        let end = start.saturating_add(len);
+        let mut at = start;
+        while let Some((object, next)) = mm()?.next_paged(at, end) {
+            keep(&object)?;
+            at = next;
+        }
+    }
+    mapped.map(|()| 0)
+}
+
+/// Writes back what a paged object has, and has its pager keep it.
+fn keep(object: &KArc<Object>) -> Result<(), Errno> {
+    {
+        let mut turn = Object::turn(object)?;
+        turn.agree()?;
+        turn.write_back()?;
+    }
+    object.pager().map_or(Ok(()), |pager| pager.sync())
 }
 
 pub fn mincore(a: Args) -> Answer {

@@ -10,7 +10,7 @@ use quire_mm::object::file::{MAX_LEN, Turn};
 use quire_mm::supply::Supply;
 
 use super::file::{limit, table};
-use super::{Answer, Args, served};
+use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object as Open_, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
@@ -72,17 +72,14 @@ pub fn ftruncate(a: Args) -> Answer {
     if !descriptor.rights.contains(Rights::WRITE) {
         return Err(Errno::EINVAL);
     }
-    match &descriptor.file.object {
-        Open_::Memory(file) => cut(file, len)?,
-        Open_::Name(name) if name.is_stored() => served::cut(name, len)?,
-        _ => return Err(Errno::EINVAL),
-    }
+    cut(descriptor.file.object.memory().ok_or(Errno::EINVAL)?, len)?;
     Ok(0)
 }
 
 /// Makes a file so long.
 pub(super) fn cut(file: &MemoryFile, len: u64) -> Result<(), Errno> {
     let mut turn = Object::turn(&file.content)?;
+    turn.agree()?;
     let (old, seals) = (file.content.len(), file.content.seals());
     if len > old {
         check_length(len)?;

@@ -106,7 +106,15 @@ fn open_file(file: KArc<MemoryFile>, allows: Allows, flags: Open, rights: Rights
 }
 
 fn open_name(name: Name, flags: Open) -> Result<Object, Errno> {
-    if name.is_link() && !flags.contains(Open::PATH) { Err(Errno::ELOOP) } else { Ok(Object::Name(name)) }
+    if name.is_link() && !flags.contains(Open::PATH) {
+        return Err(Errno::ELOOP);
+    }
+    let name = name.opened()?;
+    if let Some(file) = name.file.as_ref().filter(|_| flags.contains(Open::TRUNC)) {
+        // (The server has said that it may be written.)
+        cut(file, 0)?;
+    }
+    Ok(Object::Name(name))
 }
 
 /// What a process holds, opened again: of a pipe the side that is asked for. ENXIO for what has no name and is not opened so, as on Linux.

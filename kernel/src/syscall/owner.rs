@@ -16,7 +16,7 @@ use crate::ipc::memory_file::MemoryFile;
 use crate::names::found::Found;
 use crate::names::path::Path;
 use crate::names::walk::{Reached, Request};
-use crate::names::{Place, mounts};
+use crate::names::{Place, mounts, stored};
 use crate::task::clock;
 use crate::task::credentials::KEEP;
 use crate::task::thread::current;
@@ -170,7 +170,7 @@ pub fn truncate(a: Args) -> Answer {
         Found::Archive(node) => Err(if node.is_dir() { Errno::EISDIR } else { Errno::EROFS }),
         Found::File(file, allows) if allows.write => cut(&file, len).map(|()| 0),
         Found::File(..) => Err(Errno::EACCES),
-        Found::Name(name) if name.is_stored() => served::cut(&name, len).map(|()| 0),
+        Found::Name(name) if name.is_stored() => cut(&*stored::open(&name)?, len).map(|()| 0),
         Found::Name(name) => Err(if name.is_dir() { Errno::EISDIR } else { Errno::EINVAL }),
         Found::Held(_) => Err(Errno::EINVAL),
     }
@@ -178,8 +178,15 @@ pub fn truncate(a: Args) -> Answer {
 
 /// Nothing waits to be written anywhere but to disks and file systems on them: other files are memory. EINVAL for what has no content to keep.
 pub fn fsync(a: Args) -> Answer {
-    match &table()?.get(a.int(0))?.file.object {
-        Object::Name(name) if mounts::stores(name.place.mount) => served::sync(name.place).map(|()| 0),
+    let open = table()?.get(a.int(0))?.file;
+    match &open.object {
+        Object::Name(name) if mounts::stores(name.place.mount) => {
+            let written = name.file.as_ref().map_or(Ok(()), |file| stored::write_back(file));
+            // (An error of writing back is told of once, whoever has met it.)
+            open.take_error()?;
+            written?;
+            served::sync(name.place).map(|()| 0)
+        }
         Object::Archive(_) | Object::Memory(_) | Object::Name(_) => Ok(0),
         _ => Err(Errno::EINVAL),
     }
@@ -189,6 +196,7 @@ pub fn fsync(a: Args) -> Answer {
 pub fn syncfs(a: Args) -> Answer {
     match &table()?.get(a.int(0))?.file.object {
         Object::Name(name) if mounts::stores(name.place.mount) => {
+            stored::write_back_all(name.place.mount)?;
             served::sync(Place::root_of(name.place.mount)).map(|()| 0)
         }
         _ => Ok(0),
@@ -198,6 +206,7 @@ pub fn syncfs(a: Args) -> Answer {
 /// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to others.
 pub fn sync() -> Answer {
     for mount in mounts::all().rev().filter(|mount| mounts::stores(*mount)) {
+        let _ = stored::write_back_all(mount);
         let _ = served::sync(Place::root_of(mount));
     }
     Ok(0)

@@ -129,11 +129,6 @@ pub(super) fn sync(place: Where) -> Result<(), Errno> {
     ask_at(place, &Request { op: op::SYNC, ..Request::LOOKUP }, &mut []).map(drop)
 }
 
-/// A stored file is so long from now on.
-pub(super) fn cut(name: &Name, len: u64) -> Result<(), Errno> {
-    ask_at(name.place, &Request { op: op::CUT, argument: len, ..Request::LOOKUP }, &mut []).map(drop)
-}
-
 /// What ioctl asks of a disk. ENOTTY; EBADF if it changes the disk and the descriptor may not.
 pub(super) fn control(name: &Name, rights: Rights, which: usize, at: UserAddr) -> Answer {
     const MOST: usize = 16;

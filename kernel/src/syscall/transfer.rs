@@ -19,6 +19,8 @@ use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::eventfd::EventFd;
 use crate::ipc::pipe::{self, Pipe, Writing};
+use crate::names::found::Name;
+use crate::names::stored;
 use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
 use crate::task::wait::Sleep;
@@ -80,7 +82,7 @@ impl How {
 fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
     let position = how.position;
     match &file.object {
-        Object::Memory(memory) => content::read(file, memory, to, position),
+        Object::Memory(memory) | Object::Name(Name { file: Some(memory), .. }) => content::read(file, memory, to, position),
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
         Object::Name(name) if name.is_dir() => Err(Errno::EISDIR),
         Object::Name(name) => served::read(file, name, to, position),
@@ -176,6 +178,14 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
     match &file.object {
         Object::Memory(memory) => content::write(file, memory, from, from.left(), how.place(file)),
         Object::Archive(_) => Err(Errno::EROFS),
+        Object::Name(Name { file: Some(memory), place, .. }) => {
+            let done = content::write(file, memory, from, from.left(), how.place(file))?;
+            if done > 0 && file.writes_through() {
+                stored::write_back(memory)?;
+                served::sync(*place)?;
+            }
+            Ok(done)
+        }
         Object::Name(name) => served::write(file, name, from, how.place(file)),
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),

@@ -166,7 +166,7 @@ fn headers(program: &Program) -> Result<(FileHeader<LittleEndian>, Vec<u8>), Err
     let bad = Errno::ENOEXEC;
     // A short file is padded with zeros, as in the buffer that Linux reads the header into.
     let mut head = [0; FILE_HEADER];
-    program.read(0, &mut head);
+    program.read(0, &mut head)?;
     if head[..ELFMAGIC.len()] != ELFMAGIC {
         return Err(bad);
     }

@@ -3,6 +3,8 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
+use quire_abi::access::EXECUTE;
+use quire_abi::names::op;
 use quire_mm::fallible::{KArc, try_zeroed};
 
 use super::process::Process;
@@ -14,8 +16,8 @@ use crate::ipc::memory_file::MemoryFile;
 use crate::names::Place;
 use crate::names::found::Found;
 use crate::names::path::Path;
-use crate::names::snapshot;
-use crate::names::walk::{Request, walk};
+use crate::names::stored;
+use crate::names::walk::{Request, ask_at, walk};
 use crate::vm::Object;
 
 /// See the module.
@@ -42,7 +44,12 @@ impl Program {
             Found::Name(name) if name.is_link() => return Err(Errno::ELOOP),
             Found::Archive(node) if !node.is_dir() => Self::Archive(node),
             Found::File(file, _) => Self::Memory(file),
-            Found::Name(name) if name.is_stored() => return snapshot::program(&name).map(Self::Memory),
+            Found::Name(name) if name.is_stored() => {
+                // The permissions are its server's.
+                let asked = Request { op: op::ACCESS, argument: EXECUTE.into(), ..Request::LOOKUP };
+                ask_at(name.place, &asked, &mut [])?;
+                return stored::open(&name).map(Self::Memory);
+            }
             _ => return Err(Errno::EACCES),
         };
         if program.may_execute() { Ok(program) } else { Err(Errno::EACCES) }
@@ -56,8 +63,8 @@ impl Program {
         }
     }
 
-    /// Its bytes from `at` on; fewer at its end.
-    pub fn read(&self, at: u64, to: &mut [u8]) -> usize {
+    /// Its bytes from `at` on; fewer at its end, or where they cannot be had. An error if that is the first one.
+    pub fn read(&self, at: u64, to: &mut [u8]) -> Result<usize, Errno> {
         let mut done = 0;
         while done < to.len() {
             let rest = &mut to[done..];
@@ -76,8 +83,12 @@ impl Program {
                 Self::Memory(file) => {
                     let at = at.saturating_add(done as u64);
                     match file.content.read(at, room, copy) {
-                        // The page may be in swap.
-                        Some(0) if file.content.bring_in_at(at).is_ok() => continue,
+                        // The page is not in memory.
+                        Some(0) => match file.content.bring_in_at(at) {
+                            Err(error) if done == 0 => return Err(error.into()),
+                            Err(_) => 0,
+                            Ok(_) => continue,
+                        },
                         n => n.unwrap_or(0),
                     }
                 }
@@ -87,13 +98,13 @@ impl Program {
             }
             done += n;
         }
-        done
+        Ok(done)
     }
 
     /// `len` bytes of it from `at` on; `None` if it does not have them.
     pub fn part(&self, at: u64, len: usize) -> Result<Option<Vec<u8>>, Errno> {
         let mut bytes = try_zeroed(len)?;
-        let is_there = self.read(at, &mut bytes) == len;
+        let is_there = self.read(at, &mut bytes)? == len;
         Ok(is_there.then_some(bytes))
     }
 

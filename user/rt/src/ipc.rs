@@ -187,9 +187,10 @@ impl Receiver {
         sys::plain!(nr::QUIRE_FORGET, self.0, badge).map(drop)
     }
 
-    /// Whether a stored file may be open: of the file system that is mounted by the sender with this badge, the one with this number.
-    pub fn may_be_open(self, badge: u64, number: u64) -> bool {
-        sys::plain!(nr::QUIRE_OPENED, self.0, badge, number).is_ok_and(|may_be| may_be != 0)
+    /// Whether a stored file is open, of the file system that is mounted by the sender with this badge the one with this number: bits of
+    /// `quire_abi::names::opened`.
+    pub fn opened(self, badge: u64, number: u64) -> usize {
+        sys::plain!(nr::QUIRE_OPENED, self.0, badge, number).unwrap_or(0)
     }
 
     /// A handle to call this endpoint by; its calls are told by the badge.

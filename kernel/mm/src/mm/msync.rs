@@ -1,17 +1,32 @@
 //! msync.
 //!
-//! Files are those of the boot archive, which cannot be written, and shared anonymous memory has no store behind it:
-//! nothing ever needs to be written back. Only the checks of the range remain.
+//! The boot archive's files cannot be written, and memory has no store behind it. Paged objects are written back by whoever has their turn
+//! (write_back.rs), with no lock of the space held: here are the checks of the range, and the search for them.
 
 use quire_abi::Errno;
 use quire_abi::flags::Msync;
 
 use super::Mm;
 use crate::addr::{PAGE_SIZE, UserAddr};
+use crate::fallible::KArc;
 use crate::mm::Machine;
+use crate::object::Object;
 use crate::vma::VmFlags;
 
 impl<M: Machine> Mm<M> {
+    /// The next paged object at `at` or above and below `end` that is mapped shared, and the end of its area.
+    pub fn next_paged(&self, at: usize, end: usize) -> Option<(KArc<Object<M>>, usize)> {
+        let areas = self.areas.read();
+        let mut at = UserAddr::new(at);
+        while let Some(vma) = areas.tree.find_from(at).filter(|vma| vma.start.get() < end) {
+            at = vma.end;
+            if let Some(backing) = vma.backing.as_ref().filter(|_| vma.flags.contains(VmFlags::NOTES_STORES)) {
+                return Some((backing.object.clone(), at.get()));
+            }
+        }
+        None
+    }
+
     /// Writes a range back: msync's semantics and errors. A hole is reported after the rest has been processed, except
     /// with ASYNC alone, which stops at it.
     pub fn sync(&self, addr: usize, len: usize, flags: Msync) -> Result<(), Errno> {

@@ -35,11 +35,6 @@ impl Growth {
         Self { start, end: start, frames: [MaybeUninit::uninit(); PAGES], len: 0 }
     }
 
-    /// Where it ends.
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
     /// Whether a piece that begins at `at` may follow.
     pub fn has_room_for(&self, at: u64) -> bool {
         self.end == at && (self.len < PAGES || at as usize % PAGE_SIZE != 0)

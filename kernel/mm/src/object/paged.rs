@@ -38,8 +38,8 @@ const FIRST_RUN: usize = 4;
 /// Who has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR), and is called with no lock held but the turn of
 /// the file, unless it says otherwise.
 pub trait Pager: Send + Sync {
-    /// Fills frames with the pages from `first` on. Returns how many bytes there are before the file's end; what is behind them in the frames does not
-    /// matter.
+    /// Fills frames, which are all zeros, with the pages from `first` on. Returns how many bytes there are before the file's end; what is behind them in
+    /// the frames does not matter.
     fn read(&self, first: usize, frames: &[Pfn]) -> Result<usize, Errno>;
 
     /// Keeps `len` bytes at `at`, which lie in frames that follow each other, the first one at the same place of its page. Returns how many it has
@@ -103,12 +103,14 @@ struct Run<M: Machine> {
     machine: M,
     frames: [Pfn; RUN],
     len: usize,
+    /// What stands for the run in the tree: the first frame, which is moving.
+    word: u64,
 }
 
 impl<M: Machine> Run<M> {
     /// Up to `most` frames: the first one by all means, the others if memory is free.
     fn alloc(machine: M, most: usize) -> Result<Self, AllocError> {
-        let mut run = Self { machine, frames: [Pfn(0); RUN], len: 0 };
+        let mut run = Self { machine, frames: [Pfn(0); RUN], len: 0, word: 0 };
         while run.len < most {
             let frame = if run.len == 0 { frame::alloc_user(machine, true) } else { frame::alloc_ahead(machine) };
             match frame {
@@ -118,12 +120,8 @@ impl<M: Machine> Run<M> {
             }
             run.len += 1;
         }
+        run.word = Held::Leaving(run.frames[0]).word();
         Ok(run)
-    }
-
-    /// What stands for the run in the tree.
-    fn word(&self) -> u64 {
-        Held::Leaving(self.frames[0]).word()
     }
 }
 
@@ -221,9 +219,13 @@ impl<M: Machine> Object<M> {
             }
             match read {
                 Ok(bytes) if bytes <= placed * PAGE_SIZE => {
-                    self.clear_behind_bytes(&run.frames[..placed], bytes);
-                    self.enter_run(paging, index, placed, &mut run);
-                    Ok(())
+                    // A page of which there is nothing is not taken for zeros.
+                    let some = bytes.div_ceil(PAGE_SIZE);
+                    self.clear_behind_bytes(&run.frames[..some], bytes);
+                    self.enter_run(paging, index, some, &mut run);
+                    self.take_back(index + some, placed - some, &run);
+                    let is_cut = index >= self.pages();
+                    if some == 0 && !is_cut { Err(ObjectError::Damaged) } else { Ok(()) }
                 }
                 failed => {
                     self.take_back(index, placed, &run);
@@ -246,7 +248,7 @@ impl<M: Machine> Object<M> {
                         break Ok(placed);
                     }
                     match owned.place(index + placed, &supply) {
-                        Ok(place) if *place == 0 => *place = run.word(),
+                        Ok(place) if *place == 0 => *place = run.word,
                         Err(error) if placed == 0 => break Err(error),
                         _ => break Ok(placed),
                     }
@@ -264,7 +266,7 @@ impl<M: Machine> Object<M> {
     fn take_back(&self, index: usize, count: usize, run: &Run<M>) {
         let mut owned = self.owned.lock();
         for index in index..index + count {
-            if let Some(place) = owned.get_mut(index).filter(|place| **place == run.word()) {
+            if let Some(place) = owned.get_mut(index).filter(|place| **place == run.word) {
                 *place = 0;
             }
         }
@@ -281,7 +283,7 @@ impl<M: Machine> Object<M> {
 
     /// Makes frames pages where the run's word still is. The others stay the run's.
     fn enter_run(&self, paging: &Paging, index: usize, count: usize, run: &mut Run<M>) {
-        let word = run.word();
+        let word = run.word;
         let owner = core::ptr::from_ref(self).expose_provenance();
         let mut entered = [Pfn(0); RUN];
         {

@@ -94,14 +94,21 @@ impl Nodes {
     }
 
     /// Enters a node that was pinned once more: its slot; and nodes whose pins are to be dropped, the same one if it is known. ENOSPC.
-    pub fn enter(&mut self, id: NodeId, parent: u32, is_dir: bool) -> Result<(u32, Option<NodeId>), Errno> {
+    /// Those for which `is_used` says so make no room for it: who has such a file must go on to find it by this number.
+    pub fn enter(
+        &mut self,
+        id: NodeId,
+        parent: u32,
+        is_dir: bool,
+        is_used: impl Fn(u64) -> bool,
+    ) -> Result<(u32, Option<NodeId>), Errno> {
         if let Some(slot) = self.with_id(id) {
             self.touch(slot);
             return Ok((slot, Some(id)));
         }
         let mut dropped = None;
         if self.free.is_empty() && self.slots.len() >= MOST {
-            let oldest = self.oldest(parent).ok_or(Errno::ENOSPC)?;
+            let oldest = self.unused(parent, is_used).ok_or(Errno::ENFILE)?;
             dropped = self.remove(oldest);
         }
         let slot = match self.free.pop() {
@@ -118,6 +125,20 @@ impl Nodes {
         self.count(parent, 1);
         self.touch(slot);
         Ok((slot, dropped))
+    }
+
+    /// The one of them that nobody uses. Those that are used are as new then.
+    fn unused(&mut self, but: u32, is_used: impl Fn(u64) -> bool) -> Option<u32> {
+        const TRIES: usize = 64;
+        for _ in 0..TRIES {
+            let oldest = self.oldest(but)?;
+            let is_dir = self.get(oldest).is_some_and(|node| node.is_dir);
+            if is_dir || !is_used(self.number(oldest)) {
+                return Some(oldest);
+            }
+            self.touch(oldest);
+        }
+        None
     }
 
     /// The node that was not used for longest, among those without others below them. O(nodes).

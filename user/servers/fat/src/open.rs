@@ -58,9 +58,7 @@ impl<D: Disk> Tree<D> {
         if wanted & WRITE != 0 {
             self.inner.borrow_mut().change()?;
         }
-        if cuts {
-            self.cut(node, 0)?;
-        }
+        // (Who opens it cuts it: the kernel, which has pages of it.)
         self.found(node)
     }
 

@@ -2,6 +2,7 @@
 //! write a file has an attribute for none.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 use core::cell::RefCell;
 
 use hadris_fs::{Attributes, Metadata, Name};
@@ -29,15 +30,17 @@ const READ_ONLY: u32 = 0o555;
 /// See the module.
 pub struct Tree<D: Disk> {
     pub(crate) inner: RefCell<Inner<D>>,
-    pub(crate) kernel: Box<dyn Kernel>,
+    pub(crate) kernel: Rc<dyn Kernel>,
 }
 
 /// What the kernel is asked, or what stands for it in tests.
 pub trait Kernel {
     /// Whether the caller is in this group beside its first one.
     fn is_caller_in(&self, group: u32) -> bool;
-    /// Whether the file with this number may be open.
+    /// Whether the file with this number is open, or mapped.
     fn is_open(&self, number: u64) -> bool;
+    /// Whether it is, or what was written to it has still to come.
+    fn is_used(&self, number: u64) -> bool;
 }
 
 /// The file system and its nodes.
@@ -47,6 +50,7 @@ pub(crate) struct Inner<D: Disk> {
     pub aside: Aside,
     pub known: Known,
     pub ahead: Ahead,
+    pub kernel: Rc<dyn Kernel>,
 }
 
 /// Who asks.
@@ -95,7 +99,7 @@ impl<D: Disk> Inner<D> {
 
     /// Enters a node that was pinned.
     pub fn enter(&mut self, id: hadris_fs::NodeId, parent: u32, is_dir: bool) -> Result<u32, Errno> {
-        match self.nodes.enter(id, parent, is_dir) {
+        match self.nodes.enter(id, parent, is_dir, |number| self.kernel.is_used(number)) {
             Ok((slot, dropped)) => {
                 if let Some(dropped) = dropped {
                     self.volume.fat.forget(dropped, 1);
@@ -136,6 +140,7 @@ impl<D: Disk> Tree<D> {
     /// Of a file system. Numbers begin at a random one.
     pub fn new(volume: Volume<D>, random: u32, kernel: Box<dyn Kernel>) -> Self {
         let nodes = Nodes::new(volume.fat.root(), random);
+        let kernel: Rc<dyn Kernel> = Rc::from(kernel);
         Self {
             inner: RefCell::new(Inner {
                 volume,
@@ -143,6 +148,7 @@ impl<D: Disk> Tree<D> {
                 aside: Aside::default(),
                 known: Known::default(),
                 ahead: Ahead::default(),
+                kernel: kernel.clone(),
             }),
             kernel,
         }

@@ -10,12 +10,12 @@ use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Control, Map, Open, Prot, sig};
 use quire_rt::abi::layout::mode;
-use quire_rt::abi::names::{APPEND, DONE, node, op, word};
+use quire_rt::abi::names::{DONE, node, op, opened, word};
 use quire_rt::abi::nr;
 use quire_rt::ipc::{self, Message, Patience, Receiver, What};
 use quire_rt::{Errno, fs, handles, io, process};
 use user_tests::files::{close, open, remove, stat};
-use user_tests::{Checks, PAGE, is_quire, mmap, munmap, peek, poke, raw};
+use user_tests::{Checks, PAGE, is_quire, mmap, mprotect, munmap, peek, poke, raw};
 
 quire_rt::entry!(main);
 
@@ -23,13 +23,23 @@ quire_rt::entry!(main);
 const MOUNT: &CStr = c"/mnt";
 
 /// Files by number, in their order. The content of the first is a program; the others are lies.
-const FILES: [&[u8]; 6] = [b"program", b"huge", b"long", b"short", b"directory", b"syncs"];
+const FILES: [&[u8]; 9] =
+    [b"program", b"huge", b"long", b"short", b"directory", b"syncs", b"seen", b"full", b"broken"];
 const PROGRAM: u64 = 1;
 const HUGE: u64 = 2;
 const LONG: u64 = 3;
 const SHORT: u64 = 4;
 const DIRECTORY: u64 = 5;
 const SYNCS: u64 = 6;
+/// What the server has of the program, by messages.
+const SEEN: u64 = 7;
+/// A file that cannot become longer than [`ROOM`].
+const FULL: u64 = 8;
+/// A file that nobody can write.
+const BROKEN: u64 = 9;
+
+/// The most bytes that a file of the server's has, but the program.
+const ROOM: usize = 3 * PAGE + 100;
 
 fn main() -> i32 {
     let mut checks = Checks::new();
@@ -43,6 +53,8 @@ fn main() -> i32 {
             Some(pid) => {
                 honest(&mut checks);
                 liars(&mut checks);
+                refused(&mut checks);
+                shared(&mut checks);
                 let _ = raw(nr::KILL, [pid as usize, sig::KILL as usize]);
                 let _ = process::waitpid(pid);
             }
@@ -56,6 +68,7 @@ fn main() -> i32 {
 struct Files {
     receiver: Receiver,
     program: Vec<u8>,
+    full: Vec<u8>,
     syncs: u64,
 }
 
@@ -73,7 +86,7 @@ fn server() -> Option<i32> {
             return 2;
         }
         close(writer);
-        let mut files = Files { receiver, program, syncs: 0 };
+        let mut files = Files { receiver, program, full: Vec::new(), syncs: 0 };
         let mut received = receiver.receive(Patience::Endless);
         loop {
             let Ok(ipc::Received { what: What::Call { message, .. }, .. }) = received else { return 3 };
@@ -110,20 +123,31 @@ impl Files {
             }
             op::READ => self.read(number, argument, room as usize),
             op::WRITE if number == LONG => done(&[text.len() as u64 + 1, 0]),
+            op::WRITE if number == BROKEN => Err(Errno::EIO),
             op::WRITE => {
-                let at = if room & APPEND != 0 { self.program.len() } else { argument as usize };
-                self.program.resize(self.program.len().max(at + text.len()), 0);
-                self.program[at..at + text.len()].copy_from_slice(text);
+                let at = argument as usize;
+                let most = if number == FULL { ROOM } else { usize::MAX };
+                if at >= most {
+                    return Err(Errno::ENOSPC);
+                }
+                let text = &text[..text.len().min(most - at)];
+                let content = self.content(number);
+                content.resize(content.len().max(at + text.len()), 0);
+                content[at..at + text.len()].copy_from_slice(text);
                 done(&[text.len() as u64, at as u64])
             }
             op::CUT => {
-                self.program.resize(argument as usize, 0);
+                self.content(number).resize(argument as usize, 0);
                 done(&[])
             }
-            op::UNLINK if self.receiver.may_be_open(7, number) => Err(Errno::EBUSY),
+            op::UNLINK if self.receiver.opened(7, number) & opened::HELD != 0 => Err(Errno::EBUSY),
             op::UNLINK => done(&[]),
             _ => Err(Errno::ENOSYS),
         }
+    }
+
+    fn content(&mut self, number: u64) -> &mut Vec<u8> {
+        if number == FULL { &mut self.full } else { &mut self.program }
     }
 
     fn found(&self, number: u64) -> [u64; 6] {
@@ -131,18 +155,19 @@ impl Files {
             PROGRAM => self.program.len() as u64,
             HUGE => 1 << 45,
             SYNCS => self.syncs,
+            FULL => self.full.len() as u64,
             _ => 2 * PAGE as u64,
         };
         let kind = match number {
             0 | DIRECTORY => mode::DIR,
             _ => mode::REG,
         };
-        let stored = if number == 0 { 0 } else { node::STORED };
+        let stored = if number == 0 || number == SEEN { 0 } else { node::STORED };
         [number, u64::from(kind | 0o755 | stored) | 1 << 32, 0, size, 0, 0]
     }
 
     fn read(&self, number: u64, at: u64, room: usize) -> Result<Message, Errno> {
-        let all = &self.program[..];
+        let all = if number == FULL { &self.full[..] } else { &self.program[..] };
         let bytes = match number {
             SHORT => &[],
             _ => all.get(at as usize..).unwrap_or(&[]),
@@ -188,7 +213,6 @@ fn honest(checks: &mut Checks) {
     let second = mmap(0, PAGE, Prot::READ, Map::PRIVATE, fd, PAGE).expect("a mapping");
     checks.ok((0..PAGE).all(|at| peek(second + at) == program[PAGE + at]), "so does one of its second page");
     let _ = munmap(second, PAGE);
-    checks.fails(mmap(0, PAGE, Prot::READ, Map::SHARED, fd, 0), Errno::ENODEV, "a shared one is not there");
 
     let before = syncs();
     checks.eq(fs::fsync(fd), Ok(()), "fsync is told");
@@ -199,7 +223,10 @@ fn honest(checks: &mut Checks) {
     checks.eq(io::write(through, b"more"), Ok(4), "bytes are appended");
     checks.eq((syncs(), fs::lseek(through, 0, 1)), (before + 4, Ok(len as u64 + 4)), "and kept, at the end");
     checks.eq(fs::pwrite(fd, b"x", 3), Ok(1), "a byte is written at a place");
-    checks.eq(syncs(), before + 4, "and not kept at once");
+    checks.eq((syncs(), seen(3)), (before + 4, program[3]), "and not by the server at once");
+    checks.eq((fs::fsync(fd), seen(3)), (Ok(()), b'x'), "but by fsync");
+    let _ = fs::pwrite(fd, &program[3..4], 3);
+    let _ = fs::fsync(fd);
     checks.eq(raw(nr::FTRUNCATE, [fd as usize, len]), Ok(0), "it is cut");
     checks.eq(fs::lseek(fd, 0, 2), Ok(len as u64), "to its length");
     checks.fails(raw(nr::FALLOCATE, [fd as usize, 0, 0, len]), Errno::EOPNOTSUPP, "room is not made");
@@ -214,15 +241,107 @@ fn honest(checks: &mut Checks) {
     checks.fails(raw(nr::QUIRE_OPENED, [0, 7, 1]), Errno::EBADF, "nobody else may ask");
 }
 
+/// A byte of the program as its server has it.
+fn seen(at: usize) -> u8 {
+    let fd = open(c"/mnt/seen", Open::empty(), 0).expect("a file");
+    let mut byte = [0];
+    let _ = fs::pread(fd, &mut byte, at as i64);
+    close(fd);
+    byte[0]
+}
+
+/// Mappings that are shared: the same bytes as read and write have, and the server gets them.
+fn shared(checks: &mut Checks) {
+    let rights = Prot::READ | Prot::WRITE;
+    let fd = open(c"/mnt/program", Open::RDWR, 0).expect("a file");
+    let len = fs::lseek(fd, 0, 2).expect("its length") as usize;
+    let pages = len.div_ceil(PAGE);
+    let map = mmap(0, pages * PAGE, rights, Map::SHARED, fd, 0).expect("a mapping");
+    let first = peek(map + 7);
+    poke(map + 7, first ^ 1);
+    let mut byte = [0];
+    checks.eq((fs::pread(fd, &mut byte, 7), byte[0]), (Ok(1), first ^ 1), "what a mapping stores is read");
+    checks.eq(fs::pwrite(fd, b"w", (PAGE + 1) as i64), Ok(1), "a byte is written");
+    checks.eq(peek(map + PAGE + 1), b'w', "and seen in the mapping");
+    checks.eq(raw(nr::MSYNC, [map, pages * PAGE, 4]), Ok(0), "msync writes back");
+    checks.eq((seen(7), seen(PAGE + 1)), (first ^ 1, b'w'), "both");
+    poke(map + 7, 77);
+    checks.eq(seen(7), first ^ 1, "what is stored then is not there at once");
+    checks.ok(user_tests::until(|| seen(7) == 77), "but it is written without being asked for");
+    poke(map + 8, 78);
+    let _ = mprotect(map, PAGE, Prot::READ);
+    checks.eq((raw(nr::MSYNC, [map, PAGE, 4]), seen(8)), (Ok(0), 78), "also from what may not be written any more");
+    let _ = mprotect(map, PAGE, rights);
+    poke(map + 8, 79);
+    checks.eq((fs::fsync(fd), seen(8)), (Ok(()), 79), "nor does it miss what may be again");
+    checks.exits(
+        || {
+            poke(map + 9, 80);
+            0
+        },
+        0,
+        "a child stores",
+    );
+    checks.eq((peek(map + 9), raw(nr::MSYNC, [map, PAGE, 4]), seen(9)), (80, Ok(0), 80), "and its parent writes it back");
+    let tail = len % PAGE;
+    if tail != 0 {
+        poke(map + len, 81);
+        let end = open(c"/mnt/program", Open::WRONLY | Open::APPEND, 0).expect("a file");
+        checks.eq(raw(nr::FTRUNCATE, [fd as usize, len + 2]), Ok(0), "a file becomes longer");
+        checks.eq(peek(map + len), 0, "by zeros, whatever was stored behind its end");
+        checks.eq(io::write(end, b"end"), Ok(3), "and by what is appended");
+        checks.eq((peek(map + len + 2), seen(len + 2)), (b'e', b'e'), "which its server has at once");
+        close(end);
+        checks.eq(raw(nr::FTRUNCATE, [fd as usize, len]), Ok(0), "it is cut again");
+    }
+    checks.eq(raw(nr::FTRUNCATE, [fd as usize, PAGE]), Ok(0), "a file becomes shorter");
+    checks.killed(|| peek(map + PAGE), sig::BUS, "what is cut off is not in its mapping");
+    checks.fails(raw(nr::MADVISE, [map, PAGE, 9]), Errno::EOPNOTSUPP, "no hole is made");
+    let _ = munmap(map, pages * PAGE);
+    close(fd);
+}
+
+/// Servers that take no more, or nothing.
+fn refused(checks: &mut Checks) {
+    let fd = open(c"/mnt/full", Open::RDWR, 0).expect("a file");
+    let bytes = [b'f'; 2 * PAGE];
+    checks.eq(io::write(fd, &bytes), Ok(2 * PAGE), "there is room");
+    checks.eq(io::write(fd, &bytes), Ok(ROOM - 2 * PAGE), "for a part");
+    checks.fails(io::write(fd, &bytes), Errno::ENOSPC, "and for no more");
+    checks.eq(fs::lseek(fd, 0, 2), Ok(ROOM as u64), "the file ends there");
+    checks.eq(raw(nr::FTRUNCATE, [fd as usize, 4 * PAGE]), Ok(0), "it becomes longer");
+    let mut byte = [1];
+    checks.eq((fs::pread(fd, &mut byte, ROOM as i64), byte[0]), (Ok(1), 0), "by zeros");
+    close(fd);
+
+    let [one, other] = [(); 2].map(|()| open(c"/mnt/broken", Open::RDWR, 0).expect("a file"));
+    checks.eq(fs::pwrite(one, b"lost", 0), Ok(4), "what is written is accepted");
+    checks.fails(fs::fsync(one), Errno::EIO, "and its loss told");
+    checks.eq(fs::fsync(one), Ok(()), "once");
+    checks.fails(fs::fsync(other), Errno::EIO, "to each that had it open");
+    checks.eq(fs::fsync(other), Ok(()), "once");
+    let third = open(c"/mnt/broken", Open::RDWR, 0).expect("a file");
+    checks.eq(fs::fsync(third), Ok(()), "and not to those who come later");
+    let map = mmap(0, PAGE, Prot::READ | Prot::WRITE, Map::SHARED, third, 0).expect("a mapping");
+    poke(map, 1);
+    checks.fails(raw(nr::MSYNC, [map, PAGE, 4]), Errno::EIO, "also by msync");
+    let _ = munmap(map, PAGE);
+    for fd in [one, other, third] {
+        close(fd);
+    }
+}
+
 fn liars(checks: &mut Checks) {
-    checks.exits(|| executes(c"/mnt/huge"), Errno::ENOMEM.get() as u8, "a program larger than memory is not executed");
-    checks.exits(|| executes(c"/mnt/short"), Errno::ENOEXEC.get() as u8, "nor one that ends before it begins");
+    checks.exits(|| executes(c"/mnt/huge"), 0, "a program is executed however long its file is");
+    checks.exits(|| executes(c"/mnt/short"), Errno::EIO.get() as u8, "but not if it ends before it begins");
     checks.exits(|| executes(c"/mnt/long"), Errno::EIO.get() as u8, "nor one of which more is read than was asked for");
     checks.exits(|| executes(c"/mnt/directory"), Errno::EACCES.get() as u8, "nor a directory that is stored");
     let fd = open(c"/mnt/long", Open::RDWR, 0).expect("a file");
     checks.fails(fs::pread(fd, &mut [0; 16], 0), Errno::EIO, "reading more than was asked for");
     checks.fails(fs::pwrite(fd, b"text", 0), Errno::EIO, "writing more than there was");
-    checks.fails(mmap(0, PAGE, Prot::READ, Map::PRIVATE, fd, 0), Errno::EIO, "mapping it");
+    let map = mmap(0, PAGE, Prot::READ, Map::PRIVATE, fd, 0).expect("a mapping");
+    checks.killed(|| peek(map), sig::BUS, "looking at it");
+    let _ = munmap(map, PAGE);
     close(fd);
     let fd = open(c"/mnt/short", Open::empty(), 0).expect("a file");
     let map = mmap(0, PAGE, Prot::READ, Map::PRIVATE, fd, 0).expect("a mapping");

@@ -21,6 +21,7 @@ use quire_fat::{Clock, DateTime};
 use quire_fs::request::{Answer, Request};
 use quire_rt::abi::flags::Open;
 use quire_rt::abi::layout::mode;
+use quire_rt::abi::names::opened;
 use quire_rt::ipc::{self, Patience, Receiver};
 use quire_rt::{Errno, args, eprintln, fs, info, io, time};
 use quire_servers::{Serve, serve_and_rest};
@@ -138,7 +139,11 @@ impl Kernel for Asker {
     }
 
     fn is_open(&self, number: u64) -> bool {
-        self.receiver.may_be_open(self.badge, number)
+        self.receiver.opened(self.badge, number) & opened::HELD != 0
+    }
+
+    fn is_used(&self, number: u64) -> bool {
+        self.receiver.opened(self.badge, number) != 0
     }
 }
 

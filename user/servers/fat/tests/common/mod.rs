@@ -130,6 +130,9 @@ impl Kernel for Opened {
     fn is_open(&self, number: u64) -> bool {
         self.0.borrow().contains(&number)
     }
+    fn is_used(&self, number: u64) -> bool {
+        self.is_open(number)
+    }
 }
 
 /// A served file system.

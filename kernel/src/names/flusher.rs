@@ -1,0 +1,120 @@
+//! Flushers: threads of the kernel's own that write back what stored files have to be written (docs/page-cache.md).
+//!
+//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There are two. One that is about to leave none for other
+//! mounts, while the others have not come back for [`LONG_NS`], starts another first: so a server that does not answer keeps a thread, and no other mount waiting.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use quire_abi::Errno;
+
+use super::mounts::MOST_MOUNTS;
+use super::stored;
+use crate::arch::{cpu, timer};
+use crate::task::point::resched_point;
+use crate::task::thread;
+use crate::task::wait::{Sleep, WaitQueue};
+use crate::vm::SPACES;
+
+/// What was marked first is written back so much later.
+const DELAY_NS: u64 = 500_000_000;
+
+/// Who works for so long may not come back.
+const LONG_NS: u64 = 2_000_000_000;
+
+/// Threads at the start.
+const THREADS: usize = 2;
+
+/// The files of a mount.
+struct Work {
+    /// Something was marked since somebody last began to write it back.
+    is_asked: AtomicBool,
+    /// When that is to be done.
+    due: AtomicU64,
+    /// When a thread began that is at work; 0 for none.
+    since: AtomicU64,
+}
+
+static WORK: [Work; MOST_MOUNTS] = [const {
+    Work { is_asked: AtomicBool::new(false), due: AtomicU64::new(0), since: AtomicU64::new(0) }
+}; MOST_MOUNTS];
+
+static WAITING: WaitQueue = WaitQueue::new();
+
+/// Threads that there are.
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+impl Work {
+    fn is_open(&self) -> bool {
+        self.is_asked.load(Ordering::Acquire) && self.since.load(Ordering::Acquire) == 0
+    }
+}
+
+/// A page of the mount's files has to be written back. Under any lock but those of wait queues.
+pub fn wake(mount: u16) {
+    let work = &WORK[usize::from(mount) % MOST_MOUNTS];
+    if !work.is_asked.load(Ordering::Acquire) {
+        work.due.store(timer::now_ns() + DELAY_NS, Ordering::Relaxed);
+        work.is_asked.store(true, Ordering::Release);
+        WAITING.wake_one();
+    }
+}
+
+/// Starts the threads.
+pub fn start() -> Result<(), Errno> {
+    (0..THREADS).try_for_each(|_| start_one())
+}
+
+fn start_one() -> Result<(), Errno> {
+    thread::start_kernel(serve)?;
+    COUNT.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// The mount whose work is due first, and when.
+fn first() -> Option<(usize, u64)> {
+    let open = WORK.iter().enumerate().filter(|(_, work)| work.is_open());
+    open.map(|(mount, work)| (mount, work.due.load(Ordering::Relaxed))).min_by_key(|(_, due)| *due)
+}
+
+/// Whether all threads but the caller work, and have for long.
+fn is_last() -> bool {
+    let long_ago = timer::now_ns().saturating_sub(LONG_NS);
+    let stuck = |work: &&Work| (1..long_ago).contains(&work.since.load(Ordering::Relaxed));
+    WORK.iter().filter(stuck).count() + 1 >= COUNT.load(Ordering::Relaxed)
+}
+
+extern "C" fn serve(_: usize) -> ! {
+    cpu::irq_enable();
+    loop {
+        // A thread of no process is neither killed nor sent signals.
+        let Ok((mount, due)) = WAITING.wait_until(Sleep::Killable, None, first) else { continue };
+        if due > timer::now_ns() {
+            // (Whoever comes first, in the meantime, is due later.)
+            let _ = WAITING.wait_until(Sleep::Killable, Some(due), || None::<()>);
+            continue;
+        }
+        let work = &WORK[mount];
+        let now = timer::now_ns().max(1);
+        if work.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            if is_last() && COUNT.load(Ordering::Relaxed) < MOST_MOUNTS {
+                // (Without memory for it others wait.)
+                let _ = start_one();
+            }
+            work.is_asked.store(false, Ordering::Release);
+            // (Those who have a file open learn of an error.)
+            let _ = stored::write_back_all(mount as u16);
+            work.since.store(0, Ordering::Release);
+            if work.is_open() {
+                WAITING.wake_one();
+            }
+        }
+        let _ = resched_point(Sleep::Killable);
+    }
+}
+
+/// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first.
+#[inline]
+pub fn is_full() -> bool {
+    let marked = SPACES.marked();
+    marked != 0 && marked > SPACES.commit().total() / 5
+}
