@@ -13,7 +13,6 @@ use crate::arch::{cpu, timer};
 use crate::task::point::resched_point;
 use crate::task::thread;
 use crate::task::wait::{Sleep, WaitQueue};
-use crate::vm::SPACES;
 
 /// What was marked first is written back so much later.
 const DELAY_NS: u64 = 500_000_000;
@@ -110,11 +109,4 @@ extern "C" fn serve(_: usize) -> ! {
         }
         let _ = resched_point(Sleep::Killable);
     }
-}
-
-/// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first.
-#[inline]
-pub fn is_full() -> bool {
-    let marked = SPACES.marked();
-    marked != 0 && marked > SPACES.commit().total() / 5
 }

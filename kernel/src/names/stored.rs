@@ -212,6 +212,11 @@ pub fn write_back(file: &MemoryFile) -> Result<(), Errno> {
     turn.write_back()
 }
 
+/// Writes back what has to be of the file at a place: whether there was anything, so that its server knows now when it was written.
+pub fn was_written_back(place: Place) -> bool {
+    find(place).is_some_and(|file| file.content.marked_pages() != 0 && write_back(&file).is_ok())
+}
+
 /// Writes back what has to be of all files of a mount; the first error.
 pub fn write_back_all(mount: u16) -> Result<(), Errno> {
     let mut done = Ok(());

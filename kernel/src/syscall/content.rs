@@ -20,12 +20,11 @@ use super::{Answer, Args};
 use crate::arch::{mem, uaccess};
 use crate::ipc::descriptor::{Object as Open, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
-use crate::names::flusher;
 use crate::task::point::resched_point;
 use crate::task::signal;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::vm::{Cpu, Object};
+use crate::vm::{Cpu, Object, SPACES};
 
 /// Reads at a position, or at the open file's own, which then advances.
 pub fn read(open: &OpenFile, file: &MemoryFile, to: &mut Buffers<'_>, position: Option<u64>) -> Answer {
@@ -329,7 +328,7 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
         match error {
             Some(e) if done == 0 => return Err(e),
             Some(_) => break,
-            None if flusher::is_full() && turn.object().is_paged() => {
+            None if SPACES.must_write_back() && turn.object().is_paged() => {
                 // Whoever fills memory with what has to be written writes it.
                 if turn.write_back().is_err() {
                     break;

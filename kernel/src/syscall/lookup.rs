@@ -18,7 +18,8 @@ use crate::names::Place;
 use crate::names::found::{self, Found, Name};
 use crate::names::mounts::{self, ARCHIVE};
 use crate::names::path::{PATH_MAX, Path};
-use crate::names::walk::{Reached, Request, Served, walk_from};
+use crate::names::stored;
+use crate::names::walk::{Reached, Request, Served, ask_at, walk_from};
 use crate::task::thread::current;
 
 /// The caller's working directory.
@@ -161,6 +162,9 @@ fn stat_reached(reached: Reached) -> Result<Stat, Errno> {
             let (mount, words) = (served.mount, served.answer.words);
             match Found::of(Reached::Server(served))? {
                 Found::File(file, _) => Ok(file.stat()),
+                Found::Name(name) if name.is_stored() && stored::was_written_back(name.place) => {
+                    Ok(found::stat(mount, &ask_at(name.place, &Request::LOOKUP, &mut [])?.words))
+                }
                 _ => Ok(found::stat(mount, &words)),
             }
         }

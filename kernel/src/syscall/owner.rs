@@ -15,7 +15,7 @@ use crate::ipc::descriptor::{Object, OpenFile};
 use crate::ipc::memory_file::MemoryFile;
 use crate::names::found::Found;
 use crate::names::path::Path;
-use crate::names::walk::{Reached, Request};
+use crate::names::walk::{Reached, Request, ask_at};
 use crate::names::{Place, mounts, stored};
 use crate::task::clock;
 use crate::task::credentials::KEEP;
@@ -49,6 +49,10 @@ fn change_reached(reached: Reached, change: &Change) -> Answer {
     match Found::of(reached)? {
         Found::Archive(_) => Err(Errno::EROFS),
         Found::File(file, _) => change_file(&file, change),
+        // The times that are set are not those of its being written back later.
+        Found::Name(name) if name.is_stored() && stored::was_written_back(name.place) => {
+            with_bytes(change, |asked| ask_at(name.place, asked, &mut [])).map(|_| 0)
+        }
         Found::Name(_) => Ok(0),
         Found::Held(object) => change_object(&object, change),
     }

@@ -11,7 +11,7 @@ use crate::fallible::{AllocError, KArc};
 use crate::machine::Limit;
 use crate::mm::Machine;
 use crate::mm::fresh::Fresh;
-use crate::object::{ObjectError, ObjectPage};
+use crate::object::{Object, ObjectError, ObjectPage};
 use crate::pte::{ENTRIES, NonPresent, Pte, bits, index};
 use crate::rmap;
 use crate::supply::Supply;
@@ -135,7 +135,13 @@ impl<M: Machine> Mm<M> {
                 let areas = self.areas.read();
                 match areas.tree.find(addr).filter(|vma| vma.flags.allows(access)) {
                     Some(vma) => match self.fault_in(vma, addr, &touch) {
-                        Ok(()) => return Ok(()),
+                        Ok(()) if !touch.write || !vma.flags.contains(VmFlags::NOTES_STORES) => return Ok(()),
+                        Ok(()) => {
+                            let object = vma.backing.as_ref().map(|backing| backing.object.clone());
+                            drop(areas);
+                            self.limit_marked(object);
+                            return Ok(());
+                        }
                         Err(stop) => Some(stop),
                     },
                     None => None,
@@ -160,6 +166,18 @@ impl<M: Machine> Mm<M> {
                 Ok(())
             }
             Stop::Error(error) => Err(error),
+        }
+    }
+
+    /// Who fills memory with what has to be written back writes it. No lock is held.
+    #[cold]
+    fn limit_marked(&self, object: Option<KArc<Object<M>>>) {
+        if self.machine.spaces().must_write_back()
+            && let Some(object) = object
+            && let Ok(mut turn) = Object::turn(&object)
+        {
+            // (Others learn of an error.)
+            let _ = turn.agree().and_then(|()| turn.write_back());
         }
     }
 

@@ -126,6 +126,14 @@ impl<M: Machine> Spaces<M> {
         self.marked.load(Ordering::Relaxed)
     }
 
+    /// Whether a fifth of memory has to be written back: then whoever marks more pages writes back first, and memory that can be taken
+    /// without waiting for anybody is always there.
+    #[inline]
+    pub fn must_write_back(&self) -> bool {
+        let marked = self.marked();
+        marked != 0 && marked > self.commit.total() / 5
+    }
+
     pub(crate) fn count_cached(&self, by: isize) {
         self.cached.fetch_add(by as usize, Ordering::Relaxed);
     }
