@@ -62,8 +62,11 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// Makes a hole from `start` to `end`. The length stays.
+    /// Makes a hole from `start` to `end`. The length stays. Paged files have no holes.
     pub fn punch(&mut self, start: u64, end: u64) -> Result<(), Errno> {
+        if self.object().is_paged() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let (first, last) = (start.div_ceil(PAGE), end / PAGE);
         if first > last {
             return Ok(self.clear(start, end)?);

@@ -484,8 +484,11 @@ impl<'a, M: Machine> Turn<'a, M> {
         Ok(entered == pfn)
     }
 
-    /// Makes the page at `index` exist, with zeros.
+    /// Makes the page at `index` exist, with zeros. Not in a paged file, where something else may be.
     pub fn allocate(&mut self, index: usize, supply: &Supply<M>) -> Result<(), ObjectError> {
+        if self.object.is_paged() {
+            return Err(ObjectError::Refused(Errno::EOPNOTSUPP));
+        }
         if !self.object.has(index) {
             let pfn = supply.user(true)?;
             self.enter(index, pfn, supply)?;

@@ -15,6 +15,7 @@ mod non_present;
 mod object_out;
 mod oracle;
 mod outcomes;
+mod paged;
 mod pair;
 mod pin;
 mod reclaim;
