@@ -15,6 +15,7 @@ impl<M: Machine> Turn<'_, M> {
     /// completed even if the thread is killed, or fails before it has changed anything: if a page of which a part is cut off
     /// cannot be brought back from swap.
     pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
+        self.settle()?;
         self.agree()?;
         let old = self.object().len();
         // A page that is cut is here before anything changes.
@@ -39,7 +40,9 @@ impl<M: Machine> Turn<'_, M> {
         let len = len.min(MAX_LEN);
         let old = self.object().len();
         if len > old {
-            self.grow(len)?;
+            // (Not zeros: what a killed call has added is kept.)
+            self.fetch_tail(old)?;
+            self.store_len(len);
         } else {
             let cut = self.object().keep_cut(len)?;
             self.cut(old, len, &cut);

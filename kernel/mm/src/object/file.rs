@@ -256,7 +256,7 @@ impl<M: Machine> Object<M> {
     }
 
     /// The frame of the page at `index`, with a new reference, if there is such a page: it is brought in. No lock is held but the turn.
-    fn brought_in(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
+    pub(super) fn brought_in(&self, index: usize) -> Result<Option<Pfn>, ObjectError> {
         loop {
             match self.resident(index) {
                 Err(ObjectError::Away) => _ = self.bring_in(index)?,

@@ -18,7 +18,10 @@ use crate::rmap::Release;
 use crate::supply::Supply;
 use crate::table::Machine;
 
-/// Pages that a run of [`RUN`] may touch, since it need not begin with a page.
+/// The most bytes that the pager gets at a time.
+const MOST: usize = RUN * PAGE_SIZE;
+
+/// Pages that they may touch, since they need not begin with a page.
 const PAGES: usize = RUN + 1;
 
 /// What was written behind the end, and is not accepted yet.
@@ -35,9 +38,9 @@ impl Growth {
         Self { start, end: start, frames: [MaybeUninit::uninit(); PAGES], len: 0 }
     }
 
-    /// Whether a piece that begins at `at` may follow.
-    pub fn has_room_for(&self, at: u64) -> bool {
-        self.end == at && (self.len < PAGES || at as usize % PAGE_SIZE != 0)
+    /// Whether a piece of `len` bytes at `at` may follow.
+    fn has_room_for(&self, at: u64, len: usize) -> bool {
+        self.end == at && (at - self.start) as usize + len <= MOST
     }
 
     /// It goes on to `end`, within the page of its former end, or the next one. Gets the caller's reference to that page; returns it if it has one already.
@@ -72,7 +75,7 @@ impl<M: Machine> Turn<'_, M> {
         supply: &Supply<M>,
         copy: &mut impl FnMut(*mut u8, usize) -> usize,
     ) -> Result<usize, ObjectError> {
-        if self.growth.as_ref().is_some_and(|growth| !growth.has_room_for(at)) {
+        if self.growth.as_ref().is_some_and(|growth| !growth.has_room_for(at, piece.len)) {
             self.settle()?;
         }
         let object = self.object();
@@ -197,6 +200,24 @@ impl<M: Machine> Turn<'_, M> {
             Some(paging) if paging.is_len_unknown.load(Ordering::Relaxed) => paging.pager.len().map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// The pager says that the file goes on behind `old`, which was its end: what a page that is here has there is what the pager has.
+    pub(crate) fn fetch_tail(&self, old: u64) -> Result<(), Errno> {
+        let object = self.object();
+        let (offset, index) = (old as usize % PAGE_SIZE, (old >> PAGE_SHIFT) as usize);
+        let Some(paging) = object.paging().filter(|_| offset != 0) else { return Ok(()) };
+        let Some(pfn) = object.brought_in(index)? else { return Ok(()) };
+        let fetched = object.read_apart(paging, index, |from| {
+            let (from, to) = (from + offset, pfn.addr() + offset);
+            // SAFETY: the same part of two frames: one that only this thread knows, and one to which it has a reference.
+            unsafe {
+                let to = object.machine.direct_map(to);
+                to.copy_from_nonoverlapping(object.machine.direct_map(from), PAGE_SIZE - offset);
+            }
+        });
+        object.release(pfn);
+        Ok(fetched?)
     }
 
     /// The length is known.

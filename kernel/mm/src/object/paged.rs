@@ -16,7 +16,7 @@ use quire_abi::Errno;
 
 use super::held::Held;
 use super::{Content, Object, ObjectError};
-use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn};
+use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
 use crate::frame;
@@ -233,6 +233,19 @@ impl<M: Machine> Object<M> {
                 }
             }
         })
+    }
+
+    /// Reads page `index` into a frame that does not become the page, which `see` gets.
+    pub(super) fn read_apart(&self, paging: &Paging, index: usize, see: impl FnOnce(PhysAddr)) -> Result<(), ObjectError> {
+        let run = Run::alloc(self.machine, 1)?;
+        let frames = &run.frames[..1];
+        let bytes = paging.pager.read(index, frames)?;
+        if bytes > PAGE_SIZE {
+            return Err(ObjectError::Damaged);
+        }
+        self.clear_behind_bytes(frames, bytes);
+        see(frames[0].addr());
+        Ok(())
     }
 
     /// Puts the run's word at the indices from `index` on that have nothing, up to the first that has; returns how many.

@@ -1,6 +1,6 @@
 //! Writes that make the file longer, and its length.
 
-use super::Asked::{Len, SetLen, Write};
+use super::Asked::{Len, Read, SetLen, Write};
 use super::*;
 
 #[test]
@@ -10,7 +10,7 @@ fn small_appends_go_together() {
     {
         let mut turn = Object::turn(&scene.file).unwrap();
         for n in 0..300_usize {
-            let piece = vec![n as u8 + 1; 100];
+            let piece = vec![n as u8; 100];
             let mut done = 0;
             while done < piece.len() {
                 let left = &piece[done..];
@@ -159,17 +159,17 @@ fn a_gap_is_zeros() {
 fn the_length_is_asked_again_after_a_call_that_was_killed() {
     let scene = Scene::new(pages(2, 10));
     scene.disk.lock().ends = Some(Errno::EINTR);
-    assert_eq!(scene.write(2 * PAGE + 10, &[0xaa; 2 * PAGE]), Err(Errno::ENOMEM));
+    assert_eq!(scene.write(2 * PAGE + 10, &[0xaa; 2 * PAGE]), Err(Errno::EINTR));
     assert_eq!((scene.file.len(), scene.disk.bytes().len()), (2 * PAGE as u64 + 10, 4 * PAGE + 10));
     scene.disk.lock().ends = None;
     scene.disk.asked();
     Object::turn(&scene.file).unwrap().agree().unwrap();
     Object::turn(&scene.file).unwrap().agree().unwrap();
-    assert_eq!(scene.disk.asked(), [Len]);
+    assert_eq!(scene.disk.asked(), [Len, Read(2, 1)], "and for what it has added to a page that is here");
     // What is in memory and what the pager has is the same, also after both have forgotten.
     let seen = scene.read(0, 8 * PAGE).unwrap();
     assert_eq!((seen.len(), scene.write_back()), (4 * PAGE + 10, Ok(())));
-    assert!(seen == scene.disk.bytes());
+    assert!(seen == scene.disk.bytes() && seen[2 * PAGE + 10..] == [0xaa; 2 * PAGE]);
     assert_eq!(scene.drop_cache(), 0);
     assert!(seen == scene.read(0, 8 * PAGE).unwrap());
     // The pager has cut the file, of which a page has to be written.
@@ -182,7 +182,18 @@ fn the_length_is_asked_again_after_a_call_that_was_killed() {
     assert_eq!((scene.file.len(), scene.marked(), scene.file.cached_pages()), (PAGE as u64 + 5, vec![], 2));
     assert_eq!(scene.write_back(), Ok(()));
     assert_eq!(scene.disk.bytes(), pages(1, 5));
-    // It has done nothing, and cannot be asked.
+    // What it has added cannot be read: the length stays unknown, until that can.
+    scene.disk.lock().ends = Some(Errno::EINTR);
+    assert_eq!(scene.set_len(2 * PAGE), Err(Errno::EINTR));
+    scene.disk.lock().ends = None;
+    scene.disk.lock().unreadable = Some((1, Errno::EIO));
+    assert_eq!(Object::turn(&scene.file).unwrap().agree(), Err(Errno::EIO));
+    scene.disk.lock().unreadable = None;
+    assert_eq!((scene.write(PAGE + 7, &[3; 2]), scene.file.len()), (Ok(2), 2 * PAGE as u64));
+    let mut want = pages(1, 5);
+    want.extend([0, 0, 3, 3]);
+    want.resize(2 * PAGE, 0);
+    assert_eq!(scene.read(0, 3 * PAGE).unwrap(), want);
     scene.end();
 }
 

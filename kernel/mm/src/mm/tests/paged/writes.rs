@@ -160,7 +160,8 @@ fn what_the_pager_will_never_take_is_an_error_for_each_who_had_the_file_open() {
     scene.write(0, &[7]).unwrap();
     assert_eq!(scene.write_back(), Err(Errno::EPIPE));
     assert_eq!((told(&second), told(&fourth)), (Err(Errno::EPIPE), Err(Errno::EPIPE)));
-    (scene.disk.lock().refuses, scene.disk.lock().most) = (None, 100);
+    scene.disk.lock().refuses = None;
+    scene.disk.lock().most = 100;
     scene.write(0, &[8; 2 * PAGE]).unwrap();
     assert_eq!((scene.write_back(), scene.marked()), (Err(Errno::EIO), vec![]));
     let last = [&first, &second, &third, &fourth].map(told);
