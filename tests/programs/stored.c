@@ -11,6 +11,7 @@
 #define SYS_pwrite 68
 #define SYS_fsync 82
 #define SYS_fdatasync 83
+#define SYS_msync 227
 #define SYS_syncfs 267
 
 #define AT_FDCWD -100
@@ -60,7 +61,14 @@ _Noreturn void start(long *stack)
 	line("private", byte == text[5000]);
 	char *second = (char *)call(SYS_mmap, 0, 4096, 1, 2, fd, 4096);
 	line("second page", second[0] == text[4096] && second[904] == text[5000]);
-	line("shared", call(SYS_mmap, 0, 4096, 1, 1, fd, 0));
+	/* A shared one has the bytes that read and write have. */
+	char *shared = (char *)call(SYS_mmap, 0, 3 * 4096, 3, 1, fd, 0);
+	shared[6000] = 'Z';
+	call(SYS_pread, fd, (long)&byte, 1, 6000, 0, 0);
+	line("shared", byte == 'Z');
+	call(SYS_pwrite, fd, (long)"Y", 1, 6001, 0, 0);
+	line("shared", shared[6001] == 'Y');
+	line("msync", call(SYS_msync, (long)shared, 3 * 4096, 4, 0, 0, 0));
 
 	line("allocate", call(SYS_fallocate, fd, 0, 0, 20000, 0, 0));
 	line("cut", call(SYS_ftruncate, fd, 5, 0, 0, 0, 0));

@@ -58,6 +58,12 @@ pub fn wake(mount: u16) {
     }
 }
 
+/// What has to be written back is due now.
+pub fn hurry() {
+    WORK.iter().for_each(|work| work.due.store(0, Ordering::Relaxed));
+    WAITING.wake_all();
+}
+
 /// Starts the threads.
 pub fn start() -> Result<(), Errno> {
     (0..THREADS).try_for_each(|_| start_one())
@@ -89,7 +95,8 @@ extern "C" fn serve(_: usize) -> ! {
         let Ok((mount, due)) = WAITING.wait_until(Sleep::Killable, None, first) else { continue };
         if due > timer::now_ns() {
             // (Whoever comes first, in the meantime, is due later.)
-            let _ = WAITING.wait_until(Sleep::Killable, Some(due), || None::<()>);
+            let is_due = || (WORK[mount].due.load(Ordering::Relaxed) < due).then_some(());
+            let _ = WAITING.wait_until(Sleep::Killable, Some(due), is_due);
             continue;
         }
         let work = &WORK[mount];

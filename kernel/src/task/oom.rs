@@ -19,6 +19,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::sig;
+use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
 use quire_mm::zone::MAX_NODES;
@@ -30,7 +31,8 @@ use super::wait::{Sleep, WaitQueue};
 use super::walk::{self, Among};
 use super::{kswapd, sched, signal};
 use crate::arch::{cpu, timer};
-use crate::vm::{PAGES, RECLAIM, SPACES};
+use crate::names::flusher;
+use crate::vm::{PAGES, RECLAIM, SPACES, events};
 
 /// `oom_score_adj` of processes that are never picked.
 pub const NEVER: i32 = -1000;
@@ -38,6 +40,11 @@ pub const NEVER: i32 = -1000;
 /// How long a victim has before another is picked, and how long a waiter sleeps before it checks again, in nanoseconds.
 const PATIENCE: u64 = 5_000_000_000;
 const PAUSE: u64 = 20_000_000;
+
+/// How long writing back may take without a page that is written, in nanoseconds.
+const WRITE_BACK: u64 = 500_000_000;
+/// How often threads wait for it, each time for [`PAUSE`], before one is killed nevertheless: others may go on to mark pages.
+const MOST_WAITS: u32 = 100;
 
 /// Processes that are ended under one hold of the table's lock.
 const ENDED_AT_ONCE: usize = 4;
@@ -187,6 +194,10 @@ pub fn relieve() -> bool {
         // A victim has freed its memory since: that may be enough.
         return true;
     }
+    if is_being_written() {
+        let _ = FREED.wait_until(Sleep::Killable, Some(timer::now_ns() + PAUSE), || None::<()>);
+        return true;
+    }
     if !somebody_dies() && !kill_one() {
         return false;
     }
@@ -198,6 +209,27 @@ pub fn relieve() -> bool {
     // Whatever ended the wait, the caller tries again.
     let _ = FREED.wait_until(Sleep::Killable, Some(timer::now_ns() + PAUSE), none_left);
     true
+}
+
+/// How many pages were written back when that was last different, and since when it is.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+static WRITTEN_SINCE: AtomicU64 = AtomicU64::new(0);
+/// How often somebody has waited for that instead of killing, one time after the other.
+static WAITS: AtomicU32 = AtomicU32::new(0);
+
+/// Whether pages of files are being written back, which makes memory that can be taken: nobody is killed as long as that goes on, and not before it has had
+/// [`WRITE_BACK`].
+fn is_being_written() -> bool {
+    if SPACES.marked() == 0 || WAITS.fetch_add(1, Ordering::Relaxed) >= MOST_WAITS {
+        WAITS.store(0, Ordering::Relaxed);
+        return false;
+    }
+    flusher::hurry();
+    let (now, written) = (timer::now_ns(), events::sum(Event::WrittenBack));
+    if WRITTEN.swap(written, Ordering::Relaxed) != written {
+        WRITTEN_SINCE.store(now, Ordering::Relaxed);
+    }
+    now.saturating_sub(WRITTEN_SINCE.load(Ordering::Relaxed)) < WRITE_BACK
 }
 
 /// A process has freed its memory.

@@ -249,6 +249,8 @@ impl<M: Machine> Node<M> {
             let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
             match done {
                 Ok(()) => self.policy.lock().note_left(),
+                // It can go when it is written back; until then others are cold.
+                Err(Stays::Marked) => self.policy.lock().heat(self.machine, pfn, WATCHED),
                 Err(Stays::Used) => _ = self.test(pfn, WATCHED, u64::MAX),
                 Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap) => _ = page.change_list(WATCHED, KEPT),
                 Err(_) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
