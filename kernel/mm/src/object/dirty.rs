@@ -7,10 +7,10 @@
 
 use core::sync::atomic::Ordering;
 
+use super::Object;
 use super::held::Held;
 use super::paged::{Paging, RUN};
 use super::radix::Radix;
-use super::Object;
 use crate::addr::Pfn;
 use crate::frame;
 use crate::sync::SpinGuard;
@@ -144,7 +144,9 @@ impl<M: Machine> Object<M> {
         let Some(paging) = self.paging() else { return Err(false) };
         let mut owned = self.owned.lock();
         let is_marked = owned.is_marked(index) && !seeded!(MarkedPageGoes);
-        let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(pfn).word()) else { return Err(false) };
+        let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(pfn).word()) else {
+            return Err(false);
+        };
         if is_marked || !frame::page(self.machine, pfn).freeze(2) {
             return Err(is_marked);
         }

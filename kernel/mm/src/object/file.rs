@@ -20,8 +20,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 
-use super::held::Held;
 use super::growth::Growth;
+use super::held::Held;
 use super::paged::Paging;
 use super::radix::Next;
 use super::{Content, Object, ObjectError, ObjectPage};
@@ -202,6 +202,8 @@ impl<M: Machine> Object<M> {
             if let Some(pfn) = owned.get(first + n).and_then(Held::page)
                 && frame::page(self.machine, pfn).get()
             {
+                #[cfg(test)]
+                self.machine.note_found(pfn);
                 *place = pfn;
                 found += 1;
             }

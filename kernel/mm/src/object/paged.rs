@@ -236,7 +236,12 @@ impl<M: Machine> Object<M> {
     }
 
     /// Reads page `index` into a frame that does not become the page, which `see` gets.
-    pub(super) fn read_apart(&self, paging: &Paging, index: usize, see: impl FnOnce(PhysAddr)) -> Result<(), ObjectError> {
+    pub(super) fn read_apart(
+        &self,
+        paging: &Paging,
+        index: usize,
+        see: impl FnOnce(PhysAddr),
+    ) -> Result<(), ObjectError> {
         let run = Run::alloc(self.machine, 1)?;
         let frames = &run.frames[..1];
         let bytes = paging.pager.read(index, frames)?;

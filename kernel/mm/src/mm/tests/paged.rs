@@ -1,5 +1,6 @@
 //! Paged objects, with a pager whose disk is a vector of bytes, and which fails on demand.
 
+mod beside;
 mod growth;
 mod mappings;
 mod out;
@@ -112,7 +113,9 @@ fn bytes_of(sim: &'static Sim, pfn: Pfn) -> Vec<u8> {
     let words = sim.direct_map(pfn.addr()).cast::<AtomicU64>();
     // SAFETY: a frame has so many words, and all accesses here that may be at the same time are to atomics.
     let word = |n| unsafe { &*words.add(n) }.load(core::sync::atomic::Ordering::Relaxed);
-    (0..PAGE / 8).flat_map(|n| word(n).to_ne_bytes()).collect()
+    let mut bytes = vec![0; PAGE];
+    bytes.chunks_exact_mut(8).enumerate().for_each(|(n, to)| to.copy_from_slice(&word(n).to_ne_bytes()));
+    bytes
 }
 
 struct TestPager(Arc<Disk>);
@@ -127,13 +130,17 @@ impl Pager for TestPager {
             faults.during_read.take()
         };
         // What is read is from before.
-        let bytes = disk.bytes();
+        let bytes = {
+            let faults = disk.lock();
+            let at = (first * PAGE).min(faults.bytes.len());
+            faults.bytes[at..(at + frames.len() * PAGE).min(faults.bytes.len())].to_vec()
+        };
         if let Some(hook) = hook {
             hook();
         }
         for (n, pfn) in frames.iter().enumerate() {
             turns::point();
-            let at = ((first + n) * PAGE).min(bytes.len());
+            let at = (n * PAGE).min(bytes.len());
             let piece = &bytes[at..(at + PAGE).min(bytes.len())];
             let to = disk.sim.direct_map(pfn.addr());
             // SAFETY: the frame is the pager's to fill.
@@ -148,8 +155,7 @@ impl Pager for TestPager {
             Some((page, error)) if (first..first + frames.len()).contains(&page) => return Err(error),
             _ => {}
         }
-        let there = bytes.len().saturating_sub(first * PAGE).min(frames.len() * PAGE);
-        Ok(faults.answer.take().unwrap_or(there))
+        Ok(faults.answer.take().unwrap_or(bytes.len()))
     }
 
     fn write(&self, at: u64, frames: &[Pfn], len: usize, grows: bool) -> Result<usize, Errno> {
@@ -315,7 +321,8 @@ impl Scene {
     }
 
     fn marked(&self) -> Vec<usize> {
-        let marked: Vec<usize> = (0..self.file.pages()).filter(|page| self.file.is_marked(*page)).collect();
+        let all = if self.file.marked_pages() == 0 { 0 } else { self.file.pages() };
+        let marked: Vec<usize> = (0..all).filter(|page| self.file.is_marked(*page)).collect();
         assert_eq!((marked.len(), marked.len()), (self.file.marked_pages(), self.rig.sim.spaces().marked()));
         marked
     }

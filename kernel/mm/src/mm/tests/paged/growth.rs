@@ -66,7 +66,12 @@ fn large_appends_go_in_messages_of_64_kib() {
 
 #[test]
 fn what_is_refused_is_not_there() {
-    for (room, taken) in [(PAGE + 10, None), (PAGE + 50, Some(40)), (3 * PAGE, Some(2 * PAGE - 10)), (20 * PAGE + 5, Some(19 * PAGE - 5))] {
+    for (room, taken) in [
+        (PAGE + 10, None),
+        (PAGE + 50, Some(40)),
+        (3 * PAGE, Some(2 * PAGE - 10)),
+        (20 * PAGE + 5, Some(19 * PAGE - 5)),
+    ] {
         let scene = Scene::new(pages(1, 10));
         let mm = scene.space();
         scene.map(&mm, AT, 40, Map::SHARED);

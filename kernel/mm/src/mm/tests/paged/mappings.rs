@@ -102,7 +102,10 @@ fn protect(scene: Scene) {
         }
         assert_eq!(scene.marked(), [0, 1, 2]);
         scene.write_back().unwrap();
-        assert_eq!([0, 1, 2].map(|page| u64::from(scene.disk.at(page * PAGE))), [0, 1, 2].map(|page| 10 * round + page));
+        assert_eq!(
+            [0, 1, 2].map(|page| u64::from(scene.disk.at(page * PAGE))),
+            [0, 1, 2].map(|page| 10 * round + page)
+        );
         // Written, read-only for a time, and written again without being written back.
         scene.rig.write(&mm, AT, 3).unwrap();
         mm.protect(AT, PAGE, Prot::READ).unwrap();
@@ -313,9 +316,12 @@ fn store_beside_everything(seed: u64) {
     let bodies = [
         on(0, Box::new(stores(&rig, &mm, 0))),
         on(1, Box::new(stores(&rig, &other, 1))),
-        on(2, Box::new(move || {
-            (0..6).for_each(|_| Object::turn(file).unwrap().write_back().unwrap());
-        })),
+        on(
+            2,
+            Box::new(move || {
+                (0..6).for_each(|_| Object::turn(file).unwrap().write_back().unwrap());
+            }),
+        ),
         on(3, {
             let other = &other;
             Box::new(move || {

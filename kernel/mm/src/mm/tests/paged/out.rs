@@ -103,8 +103,8 @@ fn go_beside_everything(seed: u64) {
             3,
             Box::new(move || {
                 Object::turn(file).unwrap().write_back().unwrap();
-                let byte = read(file, 2 * PAGE as u64, 1).unwrap()[0];
-                assert!([0, 3, 78].contains(&byte), "{byte}");
+                let bytes = read(file, 2 * PAGE as u64, 1).unwrap();
+                assert!(matches!(bytes[..], [] | [0 | 3 | 78]), "{bytes:?}");
             }),
         ),
     ];
@@ -128,7 +128,7 @@ fn go_beside_everything(seed: u64) {
 
 #[test]
 fn a_page_may_go_at_any_moment() {
-    notices(&[Bug::MarkedPageGoes, Bug::StoreIsNotMarked, Bug::PageInTrustsItsFirstLook], || {
+    notices(&[Bug::MarkedPageGoes, Bug::StoreIsNotMarked], || {
         (1..500).for_each(go_beside_everything);
     });
 }
@@ -141,7 +141,7 @@ fn locked_pinned_held_and_used_pages_stay() {
     mm.lock(AT, PAGE, false).unwrap();
     assert_eq!(scene.take_away(0), Err(Stays::Locked));
     assert!(entry(&mm, AT).is_present());
-    scene.write_back().unwrap();
+    assert_eq!(scene.marked(), [], "to lock a page is not to store to it");
     let held = mm.pin(AT + PAGE, false).unwrap();
     assert_eq!(scene.take_away(1), Err(Stays::Held));
     drop(held);
@@ -157,7 +157,6 @@ fn locked_pinned_held_and_used_pages_stay() {
     scene.rig.read(&mm, AT + 3 * PAGE).unwrap();
     assert_eq!(page_out(scene.rig.sim, pfn, unused), Err(Stays::Used), "by a mapping");
     assert_eq!(page_out(scene.rig.sim, pfn, unused), Ok(()));
-    // What was written by the call that asked for its length was used as well.
     mm.unlock(AT, PAGE).unwrap();
     let left = [0, 1, 2].map(|page| scene.take_away(page));
     assert_eq!(left, [Ok(()); 3]);
@@ -195,6 +194,28 @@ fn the_end_gives_all_back() {
     rig.assert_balanced_but(1);
     drop(held);
     rig.assert_balanced();
+}
+
+/// Where no other frame is to be had, a clean page of a range that is needed goes; a marked one has to stay.
+#[test]
+fn a_range_is_cleared_of_clean_pages_when_there_is_no_other_frame() {
+    let scene = Scene::new(pages(4, 0));
+    let mm = scene.space();
+    scene.map(&mm, AT, 4, Map::SHARED);
+    scene.rig.read(&mm, AT).unwrap();
+    scene.rig.write(&mm, AT + PAGE, 5).unwrap();
+    let (clean, marked) = (scene.pfn(0), scene.pfn(1));
+    let taken: Vec<Pfn> = core::iter::from_fn(|| frame::alloc_to_move(scene.rig.sim).ok()).collect();
+    let mover = crate::mm::Mover(scene.rig.sim);
+    let clear = |pfn: Pfn| crate::page_alloc::MigrateRange::migrate(&mover, pfn, Pfn(pfn.0 + 1));
+    assert_eq!((clear(marked), clear(clean)), (Err(marked), Ok(())));
+    taken.into_iter().for_each(|pfn| frame::free(scene.rig.sim, pfn));
+    assert_eq!(clear(marked), Ok(()));
+    assert_eq!((scene.file.has(0), scene.marked()), (false, vec![1]));
+    assert_eq!((scene.rig.read(&mm, AT), scene.rig.read(&mm, AT + PAGE)), (Ok(word_of(0)), Ok(5)));
+    scene.rig.idle(0);
+    drop(mm);
+    scene.end();
 }
 
 /// Without swap, a file that is larger than memory is read and written through two mappings and by calls.

@@ -66,7 +66,10 @@ fn faults_bring_in_what_they_need() {
     assert_eq!(scene.rig.write(&other, AT + 4 * PAGE, 78), Ok(()));
     assert_eq!(scene.disk.asked(), [Read(1, 3), Read(4, 4)]);
     assert_eq!((scene.marked(), scene.disk.lock().noted), (vec![1], 1));
-    assert_eq!((scene.rig.read(&mm, AT + PAGE + 8), scene.rig.read(&other, AT + 4 * PAGE + 8)), (Ok(word_of(1)), Ok(word_of(4))));
+    assert_eq!(
+        (scene.rig.read(&mm, AT + PAGE + 8), scene.rig.read(&other, AT + 4 * PAGE + 8)),
+        (Ok(word_of(1)), Ok(word_of(4)))
+    );
     assert_eq!((scene.rig.read(&other, AT + PAGE), scene.rig.read(&mm, AT + 4 * PAGE)), (Ok(77), Ok(word_of(4))));
     assert_eq!((scene.word(1), scene.word(4)), (Ok(77), Ok(word_of(4))));
     // For reading, and to be executed.
@@ -243,7 +246,8 @@ fn two_who_want_a_page_ask_once() {
             })
             .collect();
         turns::run(seed, 1 + seed as usize % 20, bodies);
-        let pages: usize = scene.disk.asked().iter().map(|asked| if let Read(_, count) = asked { *count } else { 0 }).sum();
+        let pages: usize =
+            scene.disk.asked().iter().map(|asked| if let Read(_, count) = asked { *count } else { 0 }).sum();
         assert!(pages <= 6, "{pages} pages were read");
         scene.end();
     }
