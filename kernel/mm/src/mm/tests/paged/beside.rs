@@ -190,10 +190,10 @@ fn fail_beside_others(seed: u64) {
                             assert!(matches!(error, ObjectError::OutOfMemory | ObjectError::Refused(Errno::EIO)));
                         }
                     }
-                    if cpu == 3 {
-                        if let Some(Ok(pfn)) = file.look_at(page) {
-                            _ = page_out(disk.sim, pfn, OUT);
-                        }
+                    if cpu == 3
+                        && let Some(Ok(pfn)) = file.look_at(page)
+                    {
+                        _ = page_out(disk.sim, pfn, OUT);
                     }
                 }
             })

@@ -282,7 +282,7 @@ fn hold_and_store() {
 fn store_beside_everything(seed: u64) {
     let rig = Rig::new(16);
     rig.mmu.set_chance(seed, crate::sim::mmu::Drain::Late);
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         rig.sim.spaces().set_hardware_updates();
     }
     let scene = Scene::on(rig, pages(4, 0));

@@ -30,8 +30,8 @@ struct Pair {
 impl Pair {
     fn new(seed: u64) -> Self {
         let rig = Rig::new(16);
-        rig.mmu.set_chance(seed, if seed % 2 == 0 { Drain::Late } else { Drain::AtChance });
-        if seed % 3 == 0 {
+        rig.mmu.set_chance(seed, if seed.is_multiple_of(2) { Drain::Late } else { Drain::AtChance });
+        if seed.is_multiple_of(3) {
             rig.sim.spaces().set_hardware_updates();
             rig.mmu.stir(seed);
         }
