@@ -170,6 +170,32 @@ fn nothing_comes_back_from_before_a_cut() {
     notices(&[Bug::PageInTrustsItsFirstLook], || (1..300).for_each(cut_beside_everything));
 }
 
+/// A file is cut just when pages behind its new end are asked for: none is there afterwards.
+fn cut_beside_reads(seed: u64) {
+    let scene = ManuallyDrop::new(Scene::new(pages(6, 0)));
+    let mm = scene.space();
+    scene.map(&mm, AT, 8, Map::SHARED);
+    let program = Rig { sim: scene.rig.sim, mmu: scene.rig.mmu.clone(), free: 0 };
+    let (file, mm_, program) = (&scene.file, &mm, &program);
+    let bodies = vec![
+        body(0, None, move || Object::turn(file).unwrap().set_len(PAGE as u64).unwrap()),
+        body(1, None, move || _ = read(file, 2 * PAGE as u64, 1).unwrap()),
+        body(2, None, move || _ = program.touch(2, mm_, AT + 4 * PAGE, Access::Write)),
+    ];
+    turns::run(seed, 1 + seed as usize % 20, bodies);
+    Sim::set_cpu(0);
+    assert_eq!((1..8).find(|page| scene.file.has(*page)), None, "seed {seed}");
+    assert_eq!((scene.marked(), scene.word(0)), (vec![], Ok(word_of(0))));
+    (0..4).for_each(|cpu| scene.rig.idle(cpu));
+    drop(mm);
+    ManuallyDrop::into_inner(scene).end();
+}
+
+#[test]
+fn no_page_is_brought_in_behind_the_end() {
+    (1..500).for_each(cut_beside_reads);
+}
+
 /// Reads that fail, in all ways, beside others that want the same pages: each gets the page, or the error of its own read.
 fn fail_beside_others(seed: u64) {
     let scene = ManuallyDrop::new(Scene::new(pages(8, 0)));
