@@ -256,13 +256,7 @@ fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<Theirs, Errno> {
 }
 
 /// Copies bytes of one page of the caller from or to one page of this thread.
-fn piece(
-    reply: &Reply,
-    (theirs, offset): (&Theirs, usize),
-    own: usize,
-    n: usize,
-    write: bool,
-) -> Result<(), Errno> {
+fn piece(reply: &Reply, (theirs, offset): (&Theirs, usize), own: usize, n: usize, write: bool) -> Result<(), Errno> {
     let here = current().mm().ok_or(Errno::EFAULT)?;
     let own = match here.pin_resident(own, !write) {
         Some(page) => page,

@@ -33,9 +33,9 @@ struct Work {
     since: AtomicU64,
 }
 
-static WORK: [Work; MOST_MOUNTS] = [const {
-    Work { is_asked: AtomicBool::new(false), due: AtomicU64::new(0), since: AtomicU64::new(0) }
-}; MOST_MOUNTS];
+static WORK: [Work; MOST_MOUNTS] =
+    [const { Work { is_asked: AtomicBool::new(false), due: AtomicU64::new(0), since: AtomicU64::new(0) } };
+        MOST_MOUNTS];
 
 static WAITING: WaitQueue = WaitQueue::new();
 

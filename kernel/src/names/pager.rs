@@ -83,7 +83,7 @@ impl Pager for ServerPager {
         usize::try_from(answer.words[0]).ok().filter(|written| *written <= len).ok_or(Errno::EIO)
     }
 
-    fn len(&self) -> Result<u64, Errno> {
+    fn length(&self) -> Result<u64, Errno> {
         Ok(ask_at(self.place, &Request { identity: KERNEL, ..Request::LOOKUP }, &mut [])?.words[node::SIZE])
     }
 

@@ -414,13 +414,7 @@ pub fn ask_at(place: Place, request: &Request<'_>, room: &mut [u8]) -> Result<An
 }
 
 /// The same with frames in the place of a text, or of room: `len` bytes, which the server reads, or writes.
-pub fn ask_about(
-    place: Place,
-    request: &Request<'_>,
-    run: &Run<'_>,
-    len: usize,
-    write: bool,
-) -> Result<Answer, Errno> {
+pub fn ask_about(place: Place, request: &Request<'_>, run: &Run<'_>, len: usize, write: bool) -> Result<Answer, Errno> {
     let (endpoint, badge) = mounts::server(place.mount)?;
     let identity = request.identity.unwrap_or_else(for_files);
     let words = words_of(place, request, identity, (0, request.follow), if write { 0 } else { len });

@@ -74,7 +74,9 @@ pub fn mmap(a: Args) -> Answer {
         }
         let object = match &descriptor.file.object {
             Open::Archive(node) => node.object()?,
-            Open::Memory(file) | Open::Name(Name { file: Some(file), .. }) if is_shared && descriptor.rights.contains(Rights::WRITE) => {
+            Open::Memory(file) | Open::Name(Name { file: Some(file), .. })
+                if is_shared && descriptor.rights.contains(Rights::WRITE) =>
+            {
                 // Nobody seals the file meanwhile.
                 let (_turn, may_write) = memory_file::turn_to_map(file, prot.contains(Prot::WRITE))?;
                 request.object = Some((file.content.clone(), offset / PAGE_SIZE));

@@ -82,7 +82,9 @@ impl How {
 fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
     let position = how.position;
     match &file.object {
-        Object::Memory(memory) | Object::Name(Name { file: Some(memory), .. }) => content::read(file, memory, to, position),
+        Object::Memory(memory) | Object::Name(Name { file: Some(memory), .. }) => {
+            content::read(file, memory, to, position)
+        }
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
         Object::Name(name) if name.is_dir() => Err(Errno::EISDIR),
         Object::Name(name) => served::read(file, name, to, position),

@@ -53,13 +53,13 @@ impl<M: Machine> Mm<M> {
         }
         let attrs = self.untouched(attrs);
         let first = index(start.get(), 3);
-        let mut counts = Counts::default();
+        let (mut counts, kind) = (Counts::default(), object.kind());
         {
             let mut guard = leaf.lock();
             for (k, pfn) in pages.iter_mut().enumerate().filter(|(_, pfn)| pfn.0 != 0) {
                 if guard.get(first + k) == Pte::NONE {
                     guard.fill(first + k, Pte::page(pfn.addr(), attrs));
-                    counts.add(object.kind());
+                    counts.add(kind);
                     *pfn = Pfn(0);
                 }
             }

@@ -15,10 +15,24 @@ impl<M: Machine> Turn<'_, M> {
     /// completed even if the thread is killed, or fails before it has changed anything: if a page of which a part is cut off
     /// cannot be brought back from swap.
     pub fn set_len(&mut self, len: u64) -> Result<(), Errno> {
+        if self.object().is_paged() {
+            return self.set_len_of_paged(len);
+        }
+        let old = self.object().len();
+        if len > old {
+            return self.grow(len);
+        }
+        let cut = self.object().keep_cut(len)?;
+        self.cut(old, len, &cut);
+        Ok(())
+    }
+
+    /// A page that is cut is here before anything changes; then the pager is asked.
+    #[cold]
+    fn set_len_of_paged(&mut self, len: u64) -> Result<(), Errno> {
         self.settle()?;
         self.agree()?;
         let old = self.object().len();
-        // A page that is cut is here before anything changes.
         let cut = if len > old { None } else { Some(self.object().keep_cut(len)?) };
         if let Some(pager) = self.object().pager().filter(|_| len != old) {
             let done = pager.set_len(len);
@@ -35,8 +49,16 @@ impl<M: Machine> Turn<'_, M> {
     }
 
     /// Asks how long a paged file is, if that is not known, and makes it so long.
+    #[inline]
     pub fn agree(&mut self) -> Result<(), Errno> {
-        let Some(len) = self.length_to_learn()? else { return Ok(()) };
+        match self.length_to_learn()? {
+            Some(len) => self.agree_to(len),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn agree_to(&mut self, len: u64) -> Result<(), Errno> {
         let len = len.min(MAX_LEN);
         let old = self.object().len();
         if len > old {
@@ -52,6 +74,7 @@ impl<M: Machine> Turn<'_, M> {
     }
 
     /// Takes away what is behind `len`.
+    #[inline]
     fn cut(&mut self, old: u64, len: u64, cut: &KeptIn<'_, M>) {
         self.store_len(len);
         let first = len.div_ceil(PAGE) as usize;

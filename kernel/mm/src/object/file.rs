@@ -16,6 +16,7 @@
 //!
 //! Lock order: `Rank::FileTurn`, which comes before all others.
 
+use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
@@ -318,7 +319,7 @@ impl<M: Machine> Drop for KeptIn<'_, M> {
 pub struct Turn<'a, M: Machine> {
     object: &'a KArc<Object<M>>,
     /// What was written behind the end of a paged file.
-    pub(super) growth: Option<Growth>,
+    pub(super) growth: Option<Box<Growth>>,
     _guard: Option<IntentGuard<'a, (), M>>,
 }
 

@@ -3,7 +3,6 @@
 //! The bytes are copied into pages first, some of which lie behind the end, where nobody finds them yet; the turn keeps a reference to each. Then the pager
 //! takes up to [`RUN`] of them at a time, and the end moves as far as it did. What it does not take is given up.
 
-use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -28,14 +27,14 @@ const PAGES: usize = RUN + 1;
 pub(super) struct Growth {
     start: u64,
     end: u64,
-    frames: [MaybeUninit<Pfn>; PAGES],
+    frames: [Pfn; PAGES],
     len: usize,
 }
 
 impl Growth {
     /// Begins at the end of the file, or behind it.
     pub fn new(start: u64) -> Self {
-        Self { start, end: start, frames: [MaybeUninit::uninit(); PAGES], len: 0 }
+        Self { start, end: start, frames: [Pfn(0); PAGES], len: 0 }
     }
 
     /// Whether a piece of `len` bytes at `at` may follow.
@@ -45,23 +44,14 @@ impl Growth {
 
     /// It goes on to `end`, within the page of its former end, or the next one. Gets the caller's reference to that page; returns it if it has one already.
     pub fn extend(&mut self, end: u64, pfn: Pfn) -> Option<Pfn> {
-        let is_same = self.len != 0 && self.end as usize % PAGE_SIZE != 0;
+        let is_same = self.len != 0 && !(self.end as usize).is_multiple_of(PAGE_SIZE);
         self.end = end;
         if is_same {
             return Some(pfn);
         }
-        self.frames[self.len].write(pfn);
+        self.frames[self.len] = pfn;
         self.len += 1;
         None
-    }
-
-    fn frames(&self) -> [Pfn; PAGES] {
-        let mut frames = [Pfn(0); PAGES];
-        for (to, from) in frames.iter_mut().zip(&self.frames[..self.len]) {
-            // SAFETY: the first `len` are written.
-            *to = unsafe { from.assume_init() };
-        }
-        frames
     }
 }
 
@@ -80,16 +70,21 @@ impl<M: Machine> Turn<'_, M> {
         }
         let object = self.object();
         let len = object.len();
+        // (Allocated before anything is copied.)
+        let grows = self.growth.is_none() && at + piece.len as u64 > len;
+        let made = if grows { Some(supply.boxed(|| Growth::new(at.max(len)))?) } else { None };
         let Some((copied, pfn)) = self.copy_in(piece, len, supply, copy)? else { return Ok(0) };
         object.note_use(pfn, PageFlags::REFERENCED);
         if at < len {
             object.mark(paging, piece.index);
         }
         let end = at + copied as u64;
-        let kept = if end > len {
-            self.growth.get_or_insert_with(|| Growth::new(at.max(len))).extend(end, pfn)
-        } else {
-            Some(pfn)
+        if end > len && made.is_some() {
+            self.growth = made;
+        }
+        let kept = match &mut self.growth {
+            Some(growth) if end > len => growth.extend(end, pfn),
+            _ => Some(pfn),
         };
         if let Some(pfn) = kept {
             object.release(pfn);
@@ -161,7 +156,7 @@ impl<M: Machine> Turn<'_, M> {
     fn settle_growth(&mut self, growth: &Growth) -> Result<(), Errno> {
         let object = self.object();
         let len = (growth.end - growth.start) as usize;
-        let frames = growth.frames();
+        let frames = &growth.frames;
         let taken = match object.pager() {
             Some(pager) => pager.write(growth.start, &frames[..growth.len], len, true),
             None => Err(Errno::EIO),
@@ -187,17 +182,18 @@ impl<M: Machine> Turn<'_, M> {
 }
 
 impl<M: Machine> Turn<'_, M> {
-    /// A change of the length that ended so may have been made, or not.
+    /// A change of the length that ended with an error may have been made, or in part.
     pub(crate) fn forget_len_if(&self, ended: Option<Errno>) {
-        if let (Some(Errno::EINTR), Some(paging)) = (ended, self.object().paging()) {
+        if let (Some(_), Some(paging)) = (ended, self.object().paging()) {
             paging.is_len_unknown.store(true, Ordering::Relaxed);
         }
     }
 
     /// The length that the pager says, if it is not known: the holder of the turn asks.
+    #[inline]
     pub(crate) fn length_to_learn(&self) -> Result<Option<u64>, Errno> {
         match self.object().paging() {
-            Some(paging) if paging.is_len_unknown.load(Ordering::Relaxed) => paging.pager.len().map(Some),
+            Some(paging) if paging.is_len_unknown.load(Ordering::Relaxed) => paging.pager.length().map(Some),
             _ => Ok(None),
         }
     }

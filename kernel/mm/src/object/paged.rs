@@ -32,6 +32,9 @@ const ERROR: u64 = 0xffff;
 /// Somebody was told of the last one.
 const TOLD: u64 = 1 << 16;
 
+/// How often a page is asked for again of which there was nothing.
+const TRIES: usize = 2;
+
 /// Pages of the first run, and of one that follows no other.
 const FIRST_RUN: usize = 4;
 
@@ -47,7 +50,7 @@ pub trait Pager: Send + Sync {
     fn write(&self, at: u64, frames: &[Pfn], len: usize, grows: bool) -> Result<usize, Errno>;
 
     /// How long the file is.
-    fn len(&self) -> Result<u64, Errno>;
+    fn length(&self) -> Result<u64, Errno>;
 
     /// Makes the file so long, with zeros.
     fn set_len(&self, len: u64) -> Result<(), Errno>;
@@ -87,7 +90,7 @@ impl Paging {
             // To the next multiple, so that neighbours are asked for together.
             _ => FIRST_RUN - index % FIRST_RUN,
         };
-        self.ahead.store((index + run) as u64 * 256 | run as u64, Ordering::Relaxed);
+        self.ahead.store(((index + run) as u64) << 8 | run as u64, Ordering::Relaxed);
         run
     }
 
@@ -210,27 +213,36 @@ impl<M: Machine> Object<M> {
             if placed == 0 {
                 return Ok(());
             }
-            let mut read = paging.pager.read(index, &run.frames[..placed]);
-            if placed > 1 && read.is_err() && read != Err(Errno::EINTR) {
-                // What was not asked for may be why.
-                self.take_back(index + 1, placed - 1, &run);
-                placed = 1;
-                read = paging.pager.read(index, &run.frames[..1]);
-            }
-            match read {
-                Ok(bytes) if bytes <= placed * PAGE_SIZE => {
-                    // A page of which there is nothing is not taken for zeros.
-                    let some = bytes.div_ceil(PAGE_SIZE);
-                    self.clear_behind_bytes(&run.frames[..some], bytes);
-                    self.enter_run(paging, index, some, &mut run);
-                    self.take_back(index + some, placed - some, &run);
-                    let is_cut = index >= self.pages();
-                    if some == 0 && !is_cut { Err(ObjectError::Damaged) } else { Ok(()) }
+            let mut tries = 0;
+            loop {
+                let mut read = paging.pager.read(index, &run.frames[..placed]);
+                if placed > 1 && read.is_err() && read != Err(Errno::EINTR) {
+                    // What was not asked for may be why.
+                    self.take_back(index + 1, placed - 1, &run);
+                    placed = 1;
+                    read = paging.pager.read(index, &run.frames[..1]);
                 }
-                failed => {
-                    self.take_back(index, placed, &run);
-                    Err(failed.err().map_or(ObjectError::Damaged, ObjectError::from))
-                }
+                return match read {
+                    Ok(bytes) if bytes <= placed * PAGE_SIZE => {
+                        // A page of which there is nothing is not taken for zeros, unless the pager's file is shorter by now: then it will be cut here
+                        // too.
+                        let is_there = bytes != 0 || self.is_shorter(paging, index);
+                        if !is_there && tries < TRIES {
+                            // (It may have been shorter for a moment.)
+                            tries += 1;
+                            continue;
+                        }
+                        let some = if is_there { bytes.div_ceil(PAGE_SIZE).max(1) } else { 0 };
+                        self.clear_behind_bytes(&run.frames[..some], bytes);
+                        self.enter_run(paging, index, some, &mut run);
+                        self.take_back(index + some, placed - some, &run);
+                        if is_there { Ok(()) } else { Err(ObjectError::Damaged) }
+                    }
+                    failed => {
+                        self.take_back(index, placed, &run);
+                        Err(failed.err().map_or(ObjectError::Damaged, ObjectError::from))
+                    }
+                };
             }
         })
     }
@@ -251,6 +263,12 @@ impl<M: Machine> Object<M> {
         self.clear_behind_bytes(frames, bytes);
         see(frames[0].addr());
         Ok(())
+    }
+
+    /// Whether the pager's file ends before page `index`.
+    #[cold]
+    fn is_shorter(&self, paging: &Paging, index: usize) -> bool {
+        paging.pager.length().is_ok_and(|len| len <= (index as u64) << PAGE_SHIFT)
     }
 
     /// Puts the run's word at the indices from `index` on that have nothing, up to the first that has; returns how many.

@@ -23,8 +23,7 @@ quire_rt::entry!(main);
 const MOUNT: &CStr = c"/mnt";
 
 /// Files by number, in their order. The content of the first is a program; the others are lies.
-const FILES: [&[u8]; 9] =
-    [b"program", b"huge", b"long", b"short", b"directory", b"syncs", b"seen", b"full", b"broken"];
+const FILES: [&[u8]; 9] = [b"program", b"huge", b"long", b"short", b"directory", b"syncs", b"seen", b"full", b"broken"];
 const PROGRAM: u64 = 1;
 const HUGE: u64 = 2;
 const LONG: u64 = 3;
@@ -282,7 +281,11 @@ fn shared(checks: &mut Checks) {
         0,
         "a child stores",
     );
-    checks.eq((peek(map + 9), raw(nr::MSYNC, [map, PAGE, 4]), seen(9)), (80, Ok(0), 80), "and its parent writes it back");
+    checks.eq(
+        (peek(map + 9), raw(nr::MSYNC, [map, PAGE, 4]), seen(9)),
+        (80, Ok(0), 80),
+        "and its parent writes it back",
+    );
     let tail = len % PAGE;
     if tail != 0 {
         poke(map + len, 81);

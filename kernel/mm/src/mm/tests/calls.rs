@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::string::String;
 use std::vec::Vec;
 
-use super::{beside, oracle};
+use super::{beside, oracle, paged};
 use crate::sim::mmu::Sabotage;
 use crate::sim::{Call, turns};
 use crate::vmalloc;
@@ -25,12 +25,18 @@ enum Script {
     Beside(u64),
     /// Kernel memory.
     Vmalloc,
+    /// A file that somebody else has.
+    Paged,
 }
 
 impl Script {
     /// In the order in which they are tried.
     fn all() -> Vec<Self> {
-        [Self::Vmalloc].into_iter().chain((1..=20).map(Self::Program)).chain((1..=30).map(Self::Beside)).collect()
+        [Self::Vmalloc, Self::Paged]
+            .into_iter()
+            .chain((1..=20).map(Self::Program))
+            .chain((1..=30).map(Self::Beside))
+            .collect()
     }
 
     /// The calls that it leads to, or what went wrong.
@@ -40,6 +46,7 @@ impl Script {
             Self::Program(seed) => oracle::run_program(seed, sabotage),
             Self::Beside(seed) => beside::run(seed, sabotage),
             Self::Vmalloc => Ok(vmalloc::tests::run_script(without)),
+            Self::Paged => Ok(paged::run_script(without)),
         };
         let done = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(turns::text_of(&*panic)));
         // (Tests call the machine too.)

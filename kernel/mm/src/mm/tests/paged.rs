@@ -26,6 +26,8 @@ use crate::seeded::{self, Bug};
 use crate::sim::turns;
 use crate::supply::Supply;
 
+pub(super) use mappings::run_script;
+
 type File = KArc<Object<&'static Sim>>;
 type Hook = Box<dyn FnOnce() + Send>;
 
@@ -198,7 +200,7 @@ impl Pager for TestPager {
         }
     }
 
-    fn len(&self) -> Result<u64, Errno> {
+    fn length(&self) -> Result<u64, Errno> {
         let mut faults = self.0.lock();
         faults.asked.push(Asked::Len);
         Ok(faults.bytes.len() as u64)

@@ -219,7 +219,7 @@ fn a_truncate_is_the_pager_s_first() {
     scene.disk.lock().refuses = None;
     scene.disk.asked();
     scene.set_len(2 * PAGE + 4).unwrap();
-    assert_eq!(scene.disk.asked(), [SetLen(2 * PAGE as u64 + 4)]);
+    assert_eq!(scene.disk.asked(), [Len, SetLen(2 * PAGE as u64 + 4)]);
     assert_eq!((scene.marked(), scene.file.cached_pages()), (vec![0, 1, 2], 3));
     for (mm, page) in [(&mm, 5), (&other, 5), (&mm, 3)] {
         assert_eq!(scene.rig.read(mm, AT + page * PAGE), Err(FaultError::BeyondObject));

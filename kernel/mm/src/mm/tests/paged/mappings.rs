@@ -4,11 +4,15 @@ use core::mem::ManuallyDrop;
 
 use quire_abi::flags::{Mremap, madv};
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::addr::Pfn;
 use crate::fallible::AllocError;
 use crate::frame;
 use crate::mm::migrate;
+use crate::sim::Call;
+use crate::sim::mmu::Sabotage;
 
 /// A program that another thread runs as well.
 fn program(scene: &Scene) -> Rig {
@@ -28,6 +32,30 @@ fn both(check: impl Fn(Scene)) {
         }
         check(Scene::on(rig, pages(8, 0)));
     }
+}
+
+/// Stores and write-backs, perhaps with one call to the machine left out: a store needs one fault at most, and each one after a write-back is noticed.
+pub(in crate::mm::tests) fn run_script(without: Option<Call>) -> HashSet<Call> {
+    let scene = Scene::on(Rig::broken(16, without.map(Sabotage::Without)), pages(2, 0));
+    let mm = scene.space();
+    scene.map(&mm, AT, 2, Map::SHARED);
+    for round in 1..4 {
+        scene.rig.read(&mm, AT).unwrap();
+        Sim::set_cpu(0);
+        scene.rig.mmu.load(0, Some(mm.activate(0)));
+        if scene.rig.mmu.access(0, AT, Access::Write).is_err() {
+            mm.fault(AT, Access::Write).unwrap();
+            scene.rig.mmu.access(0, AT, Access::Write).expect("one fault is enough");
+        }
+        scene.rig.write(&mm, AT, round).unwrap();
+        assert_eq!(scene.marked(), [0], "round {round}");
+        scene.write_back().unwrap();
+        assert_eq!((scene.marked(), u64::from(scene.disk.at(0))), (std::vec![], round));
+    }
+    let calls = scene.rig.mmu.calls();
+    drop(mm);
+    scene.end();
+    calls
 }
 
 #[test]
