@@ -328,12 +328,8 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
         match error {
             Some(e) if done == 0 => return Err(e),
             Some(_) => break,
-            None if SPACES.must_write_back() && turn.object().is_paged() => {
-                // Whoever fills memory with what has to be written writes it.
-                if turn.write_back().is_err() {
-                    break;
-                }
-            }
+            // Whoever fills memory with what has to be written writes it.
+            None if SPACES.must_write_back() && turn.write_back().is_err() => break,
             None => {}
         }
         if resched_point(Sleep::Killable).is_err() {

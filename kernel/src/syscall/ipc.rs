@@ -66,7 +66,8 @@ pub fn opened(a: Args) -> Answer {
     let mut answer = 0;
     mounts::each_of(&receiver(a.uint(0))?, Some(a.word(1) as u64), |mount| {
         let (is_held, is_marked) = Place::new(mount, a.word(2) as u64).map_or((false, false), stored::state);
-        answer |= usize::from(is_held) * opened::HELD | usize::from(is_marked) * opened::UNWRITTEN;
+        answer |= if is_held { opened::HELD } else { 0 };
+        answer |= if is_marked { opened::UNWRITTEN } else { 0 };
     });
     Ok(answer)
 }
