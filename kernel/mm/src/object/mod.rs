@@ -3,7 +3,7 @@
 //! An object gives the frame for a page index. Three kinds exist: a file of the boot archive, whose whole pages are
 //! mapped in place (no copy, no count: the archive is never freed); shared anonymous memory, whose pages are
 //! allocated at the first access; and a [file in memory](mod@file), which is that with a length that changes, and which is read and written. Such a
-//! file may be [paged](paged): then somebody else has its content, and brings pages in.
+//! file may be [`paged`]: then somebody else has its content, and brings pages in.
 //! Devices will be a further kind.
 //!
 //! # Reverse mapping
