@@ -84,6 +84,8 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_free_cma", || PAGES.zones().map(|zone| zone.free_cma()).sum()),
     ("nr_free_per_cpu", || PAGES.zones().map(|zone| zone.per_cpu()).sum()),
     ("nr_user_pages", || (events::sum(Event::UserAlloc).wrapping_sub(events::sum(Event::UserFree))) as usize),
+    ("nr_file_pages", || SPACES.cached()),
+    ("nr_dirty", || SPACES.marked()),
     ("nr_page_tables", || SPACES.tables()),
     ("nr_kernel_page_tables", kernel_map::table_pages),
     ("nr_kernel_stacks", || stack::pages().0),

@@ -32,7 +32,7 @@ pub fn check(program: &Program, segments: impl Iterator<Item = ProgramHeader>) -
     }
     let mut note = [0; MAX_NOTE as usize];
     let note = &mut note[..segment.p_filesz as usize];
-    let len = program.read(segment.p_offset, note);
+    let len = program.read(segment.p_offset, note)?;
     if len < HEAD {
         return Err(Errno::EIO);
     }

@@ -1,9 +1,9 @@
 //! free: memory in use and free, in KiB, and what the kernel itself uses. `-b`, `-k`, `-m`, `-g` choose the unit, `-h` one
 //! that suits each number; `-w` shows buffers and cache apart.
 //!
-//! The first lines are those of free(1) on Linux. A dash stands for what Quire does not count. There is no page cache
-//! yet, so `buff/cache` is 0: files are in the boot archive, which does not belong to the allocator. `available` is
-//! what programs can have before the allocator's low watermarks are reached.
+//! The first lines are those of free(1) on Linux. A dash stands for what Quire does not count. `buff/cache` is files on disks that are in memory; those
+//! of the boot archive do not belong to the allocator. `available` is what programs can have before the allocator's low watermarks are reached, and files that
+//! need not be written first.
 
 #![no_std]
 #![no_main]
@@ -85,10 +85,11 @@ fn summary(system: &SystemInfo, unit: Unit, wide: bool) {
     let cached = if wide { "     buffers       cache" } else { "  buff/cache" };
     println!("               total        used        free      shared{cached}   available");
     let show = |pages| unit.show(pages);
-    let used = system.managed.saturating_sub(system.free);
-    let [total, used, free, none] = [system.managed, used, system.free, 0].map(show);
-    let available = show(available());
-    let cached = if wide { format!("{none:>12}{none:>12}") } else { format!("{none:>12}") };
+    let [cached, dirty] = ["nr_file_pages", "nr_dirty"].map(|name| info::counter(name).unwrap_or(0));
+    let used = system.managed.saturating_sub(system.free).saturating_sub(cached);
+    let available = show(available() + cached.saturating_sub(dirty));
+    let [total, used, free, none, cached] = [system.managed, used, system.free, 0, cached].map(show);
+    let cached = if wide { format!("{none:>12}{cached:>12}") } else { format!("{cached:>12}") };
     println!("Mem:    {total:>12}{used:>12}{free:>12}{:>12}{cached}{available:>12}", "-");
     let [total, used] = ["nr_swap_total", "nr_swap_used"].map(|name| info::counter(name).unwrap_or(0));
     let [total, used, free] = [total, used, total.saturating_sub(used)].map(show);
@@ -104,6 +105,7 @@ fn details(system: &SystemInfo, unit: Unit) {
     let counted = |name: &str| info::counter(name).unwrap_or(0);
     for (what, pages) in [
         ("programs", counted("nr_user_pages")),
+        ("files on disks, to be written", counted("nr_dirty")),
         ("their page tables", system.page_tables),
         ("kernel stacks", system.kernel_stacks),
         ("slab", system.slab),

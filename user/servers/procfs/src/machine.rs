@@ -49,13 +49,19 @@ pub fn ranges(out: &mut Out, set: u64) -> fmt::Result {
 pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (system, memory) = (facts.system(), facts.memory());
     let low: u64 = facts.zones().iter().map(|zone| zone.low).sum();
+    // What only has to be taken can be had; what has to be written first may take long.
+    let (cached, dirty) = (facts.counter("nr_file_pages"), facts.counter("nr_dirty"));
+    let available = system.free.saturating_sub(low) + cached.saturating_sub(dirty);
     let swap = |amount: u64| amount * u64::from(memory.mem_unit) / 1024;
     let lines = [
         ("MemTotal", kib(system.managed)),
         ("MemFree", kib(system.free)),
-        ("MemAvailable", kib(system.free.saturating_sub(low))),
+        ("MemAvailable", kib(available)),
+        ("Buffers", 0),
+        ("Cached", kib(cached)),
         ("SwapTotal", swap(memory.totalswap)),
         ("SwapFree", swap(memory.freeswap)),
+        ("Dirty", kib(dirty)),
         ("Slab", kib(system.slab)),
         ("KernelStack", kib(system.kernel_stacks)),
         ("PageTables", kib(system.page_tables)),

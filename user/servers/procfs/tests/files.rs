@@ -328,7 +328,7 @@ fn machine() -> Machine {
 #[test]
 fn texts_have_linux_s_formats() {
     let machine = machine();
-    assert!(read(&machine, "meminfo").starts_with("MemTotal:           4000 kB\nMemFree:            2400 kB\nMemAvailable:       2200 kB\nSwapTotal:             8 kB\n"));
+    assert!(read(&machine, "meminfo").starts_with("MemTotal:           4000 kB\nMemFree:            2400 kB\nMemAvailable:       2200 kB\nBuffers:               0 kB\nCached:                0 kB\nSwapTotal:             8 kB\n"));
     assert_eq!(read(&machine, "uptime"), "12.34 12.00\n");
     let stat = read(&machine, "stat");
     assert!(stat.starts_with("cpu  1069 0 200 1200 0 0 0 0 0 0\ncpu0 134 0 100 1000 0 0 0 0 0 0\ncpu1 934 "), "{stat}");
