@@ -1,7 +1,7 @@
 //! Flushers: threads of the kernel's own that write back what stored files have to be written (docs/page-cache.md).
 //!
-//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There are two. One that is about to leave none for other
-//! mounts, while the others have not come back for [`LONG_NS`], starts another first: so a server that does not answer keeps a thread, and no other mount waiting.
+//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is one. Who opens a file while none of them has come back for
+//! [`LONG_NS`] starts another: so a server that does not answer keeps a thread, and no other mount waiting.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -19,9 +19,6 @@ const DELAY_NS: u64 = 500_000_000;
 
 /// Who works for so long may not come back.
 const LONG_NS: u64 = 2_000_000_000;
-
-/// Threads at the start.
-const THREADS: usize = 2;
 
 /// The files of a mount.
 struct Work {
@@ -64,15 +61,23 @@ pub fn hurry() {
     WAITING.wake_all();
 }
 
-/// Starts the threads.
+/// Starts the first thread.
 pub fn start() -> Result<(), Errno> {
-    (0..THREADS).try_for_each(|_| start_one())
-}
-
-fn start_one() -> Result<(), Errno> {
     thread::start_kernel(serve)?;
     COUNT.fetch_add(1, Ordering::Relaxed);
     Ok(())
+}
+
+/// Starts another thread if none of them has come back for long. (Without memory for it others wait.) No lock is held.
+pub fn relieve() {
+    let count = COUNT.load(Ordering::Relaxed);
+    let is_needed = count < MOST_MOUNTS && stuck() >= count;
+    if is_needed && COUNT.compare_exchange(count, count + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let started = thread::start_kernel(serve);
+        if started.is_err() {
+            COUNT.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// The mount whose work is due first, and when.
@@ -81,11 +86,11 @@ fn first() -> Option<(usize, u64)> {
     open.map(|(mount, work)| (mount, work.due.load(Ordering::Relaxed))).min_by_key(|(_, due)| *due)
 }
 
-/// Whether all threads but the caller work, and have for long.
-fn is_last() -> bool {
+/// Threads that have been at work for long.
+fn stuck() -> usize {
     let long_ago = timer::now_ns().saturating_sub(LONG_NS);
-    let stuck = |work: &&Work| (1..long_ago).contains(&work.since.load(Ordering::Relaxed));
-    WORK.iter().filter(stuck).count() + 1 >= COUNT.load(Ordering::Relaxed)
+    let is_stuck = |work: &&Work| (1..long_ago).contains(&work.since.load(Ordering::Relaxed));
+    WORK.iter().filter(is_stuck).count()
 }
 
 extern "C" fn serve(_: usize) -> ! {
@@ -102,10 +107,6 @@ extern "C" fn serve(_: usize) -> ! {
         let work = &WORK[mount];
         let now = timer::now_ns().max(1);
         if work.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            if is_last() && COUNT.load(Ordering::Relaxed) < MOST_MOUNTS {
-                // (Without memory for it others wait.)
-                let _ = start_one();
-            }
             work.is_asked.store(false, Ordering::Release);
             // (Those who have a file open learn of an error.)
             let _ = stored::write_back_all(mount as u16);

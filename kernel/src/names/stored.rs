@@ -17,17 +17,17 @@ use quire_mm::sync::Rank;
 
 use super::found::Name;
 use super::pager::ServerPager;
-use super::{Place, mounts};
+use super::{Place, flusher, mounts};
 use crate::ipc::memory_file::MemoryFile;
 use crate::task::point::resched_point;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Object, PAGES, SpinLock, random};
 
 /// Parts of the table: a power of two.
-const PARTS: usize = 256;
+const PARTS: usize = 64;
 
 /// Files of a part that nobody has open: more are forgotten, those first that were opened longest ago.
-const UNUSED: usize = 16;
+const UNUSED: usize = 64;
 
 /// Permissions, for execution: the server was asked.
 const PERMISSIONS: u32 = 0o555;
@@ -83,6 +83,7 @@ pub fn find(place: Place) -> Option<KArc<MemoryFile>> {
 /// The file that a name stands for, which its server says is stored. ENOMEM; what its server answers when it is asked how long it is.
 pub fn open(name: &Name) -> Result<KArc<MemoryFile>, Errno> {
     let place = name.place;
+    flusher::relieve();
     let file = match find(place) {
         Some(file) => file,
         None => insert(place)?,
