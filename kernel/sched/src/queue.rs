@@ -14,28 +14,23 @@
 //! needs less than its due; what it did not use before that is lost. And a thread that runs is preempted by an earlier
 //! deadline only after a part of its slice ([`Preempts::Soon`]).
 
+mod real_time;
+mod running;
+
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::Relaxed;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter};
 
-use super::class::{PRIORITIES, Policy, Traits};
+use super::class::{Policy, Traits};
 use super::place::NOWHERE;
 use super::share::{Share, Tree, virtually};
-
-/// A turn of [`Policy::RoundRobin`], in nanoseconds, as on Linux.
-pub const ROUND: u64 = 100_000_000;
-
-/// Of each period (nanoseconds), real-time threads have so much at most while others wait: Linux's defaults of `sched_rt_period_us`
-/// and `sched_rt_runtime_us`. So one that does not end leaves a shell to end it from.
-const PERIOD: u64 = 1_000_000_000;
-const REAL_TIME: u64 = 950_000_000;
+use real_time::Choice;
+pub use real_time::ROUND;
+use running::Running;
 
 /// The virtual time at the beginning: so long that nobody can be behind it by more.
 const BEGIN: u64 = 1 << 50;
-
-/// Farther than this from the virtual time no thread is that shares by weight: 100 times what SCHED_IDLE may be with the longest slice.
-const FAR: u64 = 1 << 43;
 
 /// Threads that become eligible in one operation; more do in the next one.
 const MOVED: usize = 8;
@@ -71,50 +66,6 @@ pub enum Preempts {
     Now,
 }
 
-/// What is known of the thread that runs: others may not look at its share.
-#[derive(Clone, Copy)]
-struct Running {
-    /// [`Traits::NONE`] if none runs.
-    traits: Traits,
-    deadline: u64,
-    /// What it had run, in virtual time, and when that was.
-    run: u64,
-    since: u64,
-}
-
-impl Running {
-    const NOTHING: Self = Self { traits: Traits::NONE, deadline: 0, run: 0, since: 0 };
-
-    #[inline]
-    fn new(share: &Share, since: u64, virtual_now: u64) -> Self {
-        let (run, deadline) = (share.run.load(Relaxed), share.deadline.load(Relaxed));
-        let traits = share.traits();
-        if traits.rank() == 0 && run.abs_diff(virtual_now) > FAR {
-            // It had a real-time policy a moment ago: what it has run is not of this time.
-            return Self { traits, deadline: virtual_now, run: virtual_now, since };
-        }
-        Self { traits, deadline, run, since }
-    }
-}
-
-impl Running {
-    /// What it has run at `now`.
-    #[inline]
-    fn run_at(&self, now: u64) -> u64 {
-        if self.traits == Traits::NONE {
-            return 0;
-        }
-        self.run + virtually(now.saturating_sub(self.since), self.traits.weight())
-    }
-
-    /// The deadline at `now`: that of the next request, if the one that it was picked for has been served since.
-    #[inline]
-    fn deadline_at(&self, now: u64, slice: u64) -> u64 {
-        let (weight, run) = (self.traits.weight(), self.run_at(now));
-        if run >= self.deadline { run + virtually(slice, weight) } else { self.deadline }
-    }
-}
-
 /// What becomes of the thread that ran until now.
 pub enum Former<'a> {
     /// There was none: the CPU idled.
@@ -125,16 +76,6 @@ pub enum Former<'a> {
     Yields(&'a Share),
     /// It sleeps, ends, or may not run here.
     Leaves(&'a Share),
-}
-
-/// Who goes first where there are real-time threads.
-enum Choice {
-    /// The one that runs.
-    Stays,
-    /// The first of those that wait.
-    Urgent,
-    /// There is none, or they have had their part.
-    ByWeight,
 }
 
 impl Default for Queue {
@@ -265,14 +206,6 @@ impl Queue {
         behind.wrapping_mul(i64::from(weight))
     }
 
-    #[cold]
-    fn advance_real_time(&mut self, passed: u64) {
-        if self.advanced_to.saturating_sub(self.period) >= PERIOD {
-            (self.period, self.real_time) = (self.advanced_to, 0);
-        }
-        self.real_time += passed;
-    }
-
     /// Enters a thread that is ready, at `now`. A slice is so many nanoseconds.
     ///
     /// # Safety
@@ -322,20 +255,6 @@ impl Queue {
     }
 
     /// The place of a real-time thread: in front of its equals if it was preempted in its turn.
-    #[cold]
-    fn line_up(&mut self, share: &Share, rank: u32, how: Enters) {
-        let among = if how == Enters::Preempted && !is_over(share) {
-            self.first -= 1;
-            self.first
-        } else {
-            share.run.store(0, Relaxed);
-            self.last += 1;
-            self.last
-        };
-        share.key.set(((*PRIORITIES.end() as u64).saturating_sub(u64::from(rank)), among));
-        share.tree.set(Tree::Urgent);
-    }
-
     /// The place of a thread that shares by weight.
     #[inline]
     fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
@@ -460,28 +379,6 @@ impl Queue {
             _ => Running::NOTHING,
         };
         next
-    }
-
-    /// Chooses where there are real-time threads.
-    #[cold]
-    fn choose_urgent(&mut self, stays: Option<&Share>, is_urgent: bool) -> Choice {
-        let others = self.weight != 0 || stays.is_some() && !is_urgent;
-        if self.advanced_to.saturating_sub(self.period) < PERIOD && self.real_time >= REAL_TIME && others {
-            return Choice::ByWeight;
-        }
-        let first = self.urgent.front().get().map_or(0, Share::rank);
-        match stays.filter(|_| is_urgent) {
-            Some(share) if first < share.rank() => {
-                if is_over(share) {
-                    // Nobody is there who could have its turn: another one begins.
-                    share.run.store(0, Relaxed);
-                }
-                Choice::Stays
-            }
-            Some(share) if first == share.rank() && !is_over(share) => Choice::Stays,
-            _ if first == 0 => Choice::ByWeight,
-            _ => Choice::Urgent,
-        }
     }
 
     /// The next one of those that share by weight, if it is not the one that stays. Whoever `yields` has run so much.
@@ -645,10 +542,4 @@ fn renew(share: &Share, request: u64) {
     if run + request / 8 >= deadline {
         share.deadline.store(run.max(deadline) + request, Relaxed);
     }
-}
-
-/// Whether a real-time thread has yielded, or had its turn.
-fn is_over(share: &Share) -> bool {
-    let run = share.run.load(Relaxed);
-    run >= u64::MAX / 2 || run >= ROUND && share.class().policy == Policy::RoundRobin
 }

@@ -205,12 +205,7 @@ pub fn each_marked(mount: u16, mut visit: impl FnMut(&KArc<MemoryFile>) -> Resul
 
 /// Writes back what has to be of a file: the pager has it then.
 pub fn write_back(file: &MemoryFile) -> Result<(), Errno> {
-    if file.content.marked_pages() == 0 {
-        return Ok(());
-    }
-    let mut turn = Object::turn(&file.content)?;
-    turn.agree()?;
-    turn.write_back()
+    Object::write_back(&file.content)
 }
 
 /// Writes back what has to be of the file at a place: whether there was anything, so that its server knows now when it was written.

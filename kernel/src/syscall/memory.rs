@@ -135,11 +135,7 @@ pub fn msync(a: Args) -> Answer {
 
 /// Writes back what a paged object has, and has its pager keep it.
 fn keep(object: &KArc<Object>) -> Result<(), Errno> {
-    {
-        let mut turn = Object::turn(object)?;
-        turn.agree()?;
-        turn.write_back()?;
-    }
+    Object::write_back(object)?;
     object.pager().map_or(Ok(()), |pager| pager.sync())
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-use quire_abi::names::{APPEND, TRANSFER_MAX, node, op};
+use quire_abi::names::{TRANSFER_MAX, node, op};
 use quire_abi::{Errno, block};
 use quire_mm::UserAddr;
 use quire_mm::fallible::try_zeroed;
@@ -83,14 +83,12 @@ pub(super) fn read(file: &OpenFile, name: &Name, to: &mut Buffers<'_>, position:
     Ok(done)
 }
 
-/// Writes to a place: of a file that is not stored, its end is the open file's position.
+/// Writes to a place: the end is the open file's position.
 pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place: Place) -> Answer {
-    let mut start = match place {
+    let start = match place {
         Place::At(at) => at,
         _ => file.offset.load(Ordering::Relaxed),
     };
-    let appends = matches!(place, Place::End { .. }) && name.is_stored();
-    let mode = if appends { APPEND } else { 0 };
     let mut piece = Piece::new(from.left())?;
     let mut done = 0;
     while from.left() > 0 {
@@ -101,16 +99,12 @@ pub(super) fn write(file: &OpenFile, name: &Name, from: &mut Buffers<'_>, place:
             taken => taken?,
         };
         let argument = start.checked_add(done as u64).ok_or(Errno::EOVERFLOW)?;
-        let request = Request { op: op::WRITE, argument, mode, text: &bytes[..taken], ..Request::LOOKUP };
-        let [n, at, ..] = match ask_at(name.place, &request, &mut []) {
+        let request = Request { op: op::WRITE, argument, text: &bytes[..taken], ..Request::LOOKUP };
+        let n = match ask_at(name.place, &request, &mut []) {
             Err(_) if done > 0 => break,
-            answer => answer?.words,
+            answer => count(answer?.words[0], taken)?,
         };
-        let n = count(n, taken)?;
         done += n;
-        if appends {
-            start = at.saturating_add(n as u64).saturating_sub(done as u64);
-        }
         if n < taken || taken < len {
             break;
         }

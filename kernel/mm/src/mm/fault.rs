@@ -174,10 +174,9 @@ impl<M: Machine> Mm<M> {
     fn limit_marked(&self, object: Option<KArc<Object<M>>>) {
         if self.machine.spaces().must_write_back()
             && let Some(object) = object
-            && let Ok(mut turn) = Object::turn(&object)
         {
             // (Others learn of an error.)
-            let _ = turn.agree().and_then(|()| turn.write_back());
+            let _ = Object::write_back(&object);
         }
     }
 

@@ -24,6 +24,18 @@ use crate::pte::{NonPresent, Pte, index};
 use crate::rmap::Release;
 use crate::table::flush::flush_page;
 
+impl<M: Machine> Object<M> {
+    /// Waits for the turn, and writes back what has to be of a paged object: [`Turn::write_back`]. Nothing for others. No lock is held.
+    pub fn write_back(this: &KArc<Self>) -> Result<(), Errno> {
+        if this.marked_pages() == 0 {
+            return Ok(());
+        }
+        let mut turn = Self::turn(this)?;
+        turn.agree()?;
+        turn.write_back()
+    }
+}
+
 impl<M: Machine> Turn<'_, M> {
     /// Writes back all pages that were marked when this begins. The first error; those that the pager may take later stay marked.
     pub fn write_back(&mut self) -> Result<(), Errno> {

@@ -330,13 +330,7 @@ fn is_whole_after(seed: u64) -> bool {
         _ = rig.touch(0, &other, PRIVATE + PAGE, Access::Read);
     }
     let bug = seeded::current();
-    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body {
-        Box::new(move || {
-            seeded::switch(bug);
-            Sim::set_cpu(cpu);
-            work();
-        })
-    };
+    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body { body(cpu, bug, work) };
     let (rig_, file_, mm_, other_) = (&*rig, &file, &mm, &other);
     let bodies = [
         on(0, Box::new(move || Object::turn(file_).unwrap().set_len(PAGE as u64).unwrap())),

@@ -127,3 +127,16 @@ pub(super) fn map_at(mm: &Space, addr: usize, len: usize, prot: Prot, more: Map)
     let request = MapRequest { addr, len, prot, flags, object: None, max_prot: Prot::all() };
     mm.map(&request).map(UserAddr::get)
 }
+
+/// What a thread of a test does on a CPU, with the seeded bug of the test, if there is one.
+pub(super) fn body<'a>(
+    cpu: usize,
+    bug: Option<crate::seeded::Bug>,
+    work: impl FnOnce() + Send + 'a,
+) -> crate::sim::turns::Body<'a> {
+    Box::new(move || {
+        crate::seeded::switch(bug);
+        Sim::set_cpu(cpu);
+        work();
+    })
+}

@@ -321,13 +321,7 @@ fn is_whole_after(seed: u64) -> bool {
         take_away(&rig, &file, 1).unwrap();
     }
     let bug = seeded::current();
-    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body {
-        Box::new(move || {
-            seeded::switch(bug);
-            Sim::set_cpu(cpu);
-            work();
-        })
-    };
+    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body { body(cpu, bug, work) };
     let cuts = seed.is_multiple_of(2);
     let (rig_, file_, mm_) = (&*rig, &file, &mm);
     let out = move |page| {

@@ -181,13 +181,7 @@ fn is_coherent_after(seed: u64) -> bool {
         rig.read(&child, page).unwrap();
     }
     let bug = seeded::current();
-    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body {
-        Box::new(move || {
-            seeded::switch(bug);
-            Sim::set_cpu(cpu);
-            work();
-        })
-    };
+    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body { body(cpu, bug, work) };
     let (mm, child) = (&mm, &child);
     let write = |cpu, mm: &Space, at, value| {
         if let Ok(to) = rig.touch(cpu, mm, at, Access::Write) {

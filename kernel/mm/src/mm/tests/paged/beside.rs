@@ -12,14 +12,6 @@ fn byte_at(at: usize) -> u8 {
     (at / 97 % 250 + 1) as u8
 }
 
-fn body<'a>(cpu: usize, bug: Option<Bug>, work: impl FnOnce() + Send + 'a) -> turns::Body<'a> {
-    Box::new(move || {
-        seeded::switch(bug);
-        Sim::set_cpu(cpu);
-        work();
-    })
-}
-
 /// A file becomes longer, by pieces of all sizes, of which some are refused at first; who reads it by calls and by a mapping sees nothing else
 /// than what was appended, while pages go and move.
 fn append_beside_readers(seed: u64) {

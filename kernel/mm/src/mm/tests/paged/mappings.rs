@@ -318,13 +318,7 @@ fn store_beside_everything(seed: u64) {
     scene.map(&mm, AT, 4, Map::SHARED);
     scene.map(&other, AT, 4, Map::SHARED);
     let bug = seeded::current();
-    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body {
-        Box::new(move || {
-            seeded::switch(bug);
-            Sim::set_cpu(cpu);
-            work();
-        })
-    };
+    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body { body(cpu, bug, work) };
     let rig = program(&scene);
     let (file, sim) = (&scene.file, scene.rig.sim);
     let stores = |rig, mm, cpu: usize| {

@@ -56,13 +56,7 @@ fn go_beside_everything(seed: u64) {
     scene.map(&mm, AT, 4, Map::SHARED);
     scene.rig.read(&mm, AT + PAGE).unwrap();
     let bug = seeded::current();
-    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body {
-        Box::new(move || {
-            seeded::switch(bug);
-            Sim::set_cpu(cpu);
-            work();
-        })
-    };
+    let on = |cpu, work: Box<dyn Fn() + Send>| -> turns::Body { body(cpu, bug, work) };
     let program = Rig { sim: scene.rig.sim, mmu: scene.rig.mmu.clone(), free: 0 };
     let (sim, file, program, mm_) = (scene.rig.sim, &scene.file, &program, &mm);
     let cuts = seed.is_multiple_of(4);
