@@ -4,10 +4,12 @@
 //! here: faults and frees do nothing for reclaim, and it costs them nothing.
 //!
 //! Threads that wait for memory reclaim it themselves, in the [`PageAllocator`]'s slow path. They hold no lock that reclaim
-//! takes, and between two pages others may run.
+//! takes, and between two pages others may run. One at a time chooses pages, a batch; all take theirs out beside each
+//! other ([`batch`]).
 //!
 //! [`PageAllocator`]: crate::page_alloc::PageAllocator
 
+mod batch;
 mod policy;
 mod ring;
 
@@ -20,16 +22,15 @@ use crate::addr::Pfn;
 use crate::fallible::{AllocError, TryVec};
 use crate::frame;
 use crate::machine::Killed;
+use crate::mm::Machine;
 use crate::mm::look::look;
-use crate::mm::page_out::{Out, isolated_out};
-use crate::mm::{Machine, Stays};
 use crate::page::PageFlags;
 use crate::page_alloc::Reclaimer;
 use crate::rmap::Release;
 use crate::sync::{Rank, SharedLock, SpinLock};
 use crate::zone::MAX_NODES;
 
-use policy::{FRESH, KEPT, NEW, Oldest, Policy, WATCHED};
+use policy::{FRESH, NEW, Oldest, Policy, WATCHED};
 
 /// The most hot pages that a test looks at.
 const LOOKS: usize = 32;
@@ -43,9 +44,6 @@ const RETURNED: usize = 4;
 /// Hot pages that are looked at for each page that is tried, while there are too few cold ones.
 const COOLED: usize = 8;
 
-/// Pages that are tried for each one that is asked for.
-const TRIES: usize = 8;
-
 /// The state of reclaim: a `static` in the kernel.
 pub struct Reclaim<M: Machine> {
     machine: M,
@@ -57,19 +55,19 @@ struct Node<M: Machine> {
     machine: M,
     node: usize,
     policy: SpinLock<Policy, M>,
-    /// Whose turn it is to move the hand as far as it takes: others who need that sleep, and find it done.
+    /// Held while pages are chosen: others who need some sleep, and do not spin on the policy's lock.
     turn: SharedLock<(), M>,
 }
 
-/// How a page fared that was tried.
-enum Tried {
-    /// It left.
-    Left,
-    /// It stays.
-    Stays,
-    /// Those that were queued are gone already.
+/// The next page to try.
+enum Choice {
+    /// It, and what its entries remember.
+    Page(Pfn, u16),
+    /// None yet: others were looked at.
+    Looked,
+    /// None yet: those that were queued are gone.
     Gone,
-    /// There was none, or no room in swap.
+    /// There is none.
     End,
 }
 
@@ -117,65 +115,50 @@ impl<M: Machine> Node<M> {
         self.policy.lock().sweep(self.machine, self.node);
     }
 
-    /// Takes `target` pages of the node out of memory, that are in zones up to `highest`; returns how many it could.
-    fn shrink(&self, highest: usize, target: usize) -> usize {
-        if self.has_no_place() || self.is_barren() {
-            return 0;
-        }
-        let (mut freed, mut tries) = (0, 0);
-        // (What was freed counts, even if the thread is killed.)
-        while freed < target && self.machine.resched_point().is_ok() {
-            // It is hopeless when all pages were tried twice: the first time may only have made them old.
-            if tries >= TRIES * target && (freed != 0 || tries >= 2 * self.policy.lock().counts().2) {
-                break;
-            }
-            match self.try_one(highest) {
-                Tried::Left => freed += 1,
-                Tried::Stays => tries += 1,
-                // The queues become shorter with each.
-                Tried::Gone => {}
-                Tried::End => break,
-            }
-        }
-        freed
-    }
-
     /// Whether no page can go anywhere.
     fn has_no_place(&self) -> bool {
         let spaces = self.machine.spaces();
         spaces.cached() == 0 && spaces.swap().is_full()
     }
 
-    fn try_one(&self, highest: usize) -> Tried {
+    /// Chooses the next page to try. The caller has the turn.
+    fn choose(&self) -> Choice {
         if !self.policy.lock().is_ready() && self.find_any().is_err() {
-            return Tried::End;
+            return Choice::End;
         }
         // So the hand finds a new page for each one that is tried, if one page in 64 is new.
-        self.sweep();
+        let mut wants_cold = {
+            let mut policy = self.policy.lock();
+            policy.sweep(self.machine, self.node);
+            policy.wants_cold()
+        };
         self.test_returned(RETURNED);
         for _ in 0..COOLED {
-            if !self.policy.lock().wants_cold() || self.look_at_oldest(u64::MAX).is_none() {
+            if !wants_cold || self.look_at_oldest(u64::MAX).is_none() {
                 break;
             }
+            wants_cold = self.policy.lock().wants_cold();
         }
         for _ in 0..2 {
             let fresh = self.policy.lock().take_fresh(self.machine);
             let Some(pfn) = fresh else { break };
             self.watch(pfn);
         }
-        let watched = self.policy.lock().take_watched(self.machine);
-        let Some(pfn) = watched else {
-            if self.policy.lock().cold_pages() != 0 {
-                return Tried::Gone;
+        {
+            let mut policy = self.policy.lock();
+            if let Some(pfn) = policy.take_watched(self.machine) {
+                return Choice::Page(pfn, policy.shadow());
             }
-            // All pages are new, or hot.
-            return match self.look_at_oldest(u64::MAX) {
-                Some(_) => Tried::Stays,
-                None if self.find_any() == Ok(true) => Tried::Stays,
-                None => Tried::End,
-            };
-        };
-        self.try_watched(highest, pfn)
+            if policy.cold_pages() != 0 {
+                return Choice::Gone;
+            }
+        }
+        // All pages are new, or hot.
+        match self.look_at_oldest(u64::MAX) {
+            Some(_) => Choice::Looked,
+            None if self.find_any() == Ok(true) => Choice::Looked,
+            None => Choice::End,
+        }
     }
 
     /// Whether the hand has met no page of a program, and none was allocated since.
@@ -185,6 +168,7 @@ impl<M: Machine> Node<M> {
     }
 
     /// Lets the hand go on until it knows a page to work on, at most to the end of its round and once around; whether it does.
+    /// The caller has the turn.
     fn find_any(&self) -> Result<bool, Killed> {
         let allocs = self.machine.user_allocs();
         // Before the first round has ended there is nothing to find.
@@ -192,7 +176,6 @@ impl<M: Machine> Node<M> {
             0 => 1,
             round => round + 2,
         };
-        let _turn = self.turn.intend_killable()?;
         loop {
             let has_returned = {
                 let mut policy = self.policy.lock();
@@ -239,29 +222,6 @@ impl<M: Machine> Node<M> {
             self.policy.lock().cool(self.machine, pfn, FRESH, WATCHED);
             ((), false)
         });
-    }
-
-    fn try_watched(&self, highest: usize, pfn: Pfn) -> Tried {
-        let tried = self.isolated(pfn, WATCHED, |page| {
-            let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
-            let shadow = self.policy.lock().shadow();
-            let out = Out { shadow, even_raw: false, if_unused: true };
-            let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
-            match done {
-                Ok(()) => self.policy.lock().note_left(),
-                // It can go when it is written back; until then others are cold.
-                Err(Stays::Marked) => self.policy.lock().heat(self.machine, pfn, WATCHED),
-                Err(Stays::Used) => _ = self.test(pfn, WATCHED, u64::MAX),
-                Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap) => _ = page.change_list(WATCHED, KEPT),
-                Err(_) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
-            }
-            (done, done.is_ok())
-        });
-        match tried {
-            Some(Ok(())) => Tried::Left,
-            Some(Err(Stays::NoSwap)) if self.has_no_place() => Tried::End,
-            _ => Tried::Stays,
-        }
     }
 
     /// A page on list `from` that was last used at this time becomes hot, if it takes the place of a hot page; else it is

@@ -151,3 +151,26 @@ fn background_reclaim_goes_from_the_low_to_the_high_watermark() {
     drop(mm);
     rig.assert_balanced_but(reclaim.frames());
 }
+
+/// A thread that is killed while it reclaims leaves all pages where others find them, also those that it had chosen.
+#[test]
+fn who_is_killed_in_reclaim_loses_no_page() {
+    let (rig, reclaim) = machine(16);
+    let mm = rig.space();
+    let set = rig.sim.pages().total_managed() / 2;
+    let at = anon(&rig, &mm, set * PAGE);
+    sweep(&rig, &mm, at, set);
+    let mut freed = 0;
+    for lives in 0..set {
+        Sim::kill_after(lives % 400);
+        freed += rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, 32);
+        Sim::kill_after(usize::MAX);
+    }
+    for _ in 0..set {
+        freed += rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, 32);
+    }
+    assert_eq!(freed, set, "all pages are in swap");
+    rig.idle(0);
+    drop(mm);
+    rig.assert_balanced_but(reclaim.frames());
+}

@@ -1,0 +1,127 @@
+//! Pages leave in batches: chosen under the node's turn, taken out without it, and what became of them is noted with the
+//! next choice.
+//!
+//! Taking a page out, with its compression, is nine tenths of the work, and has no lock of the node. A page of a batch is in
+//! no queue, though its record says that it is watched: whatever becomes of it, [`Node::settle`] puts it on another list, from which it
+//! is found again.
+
+use super::policy::{FRESH, KEPT, NEW, WATCHED};
+use super::{Choice, Node};
+use crate::addr::Pfn;
+use crate::frame;
+use crate::mm::page_out::{Out, isolated_out};
+use crate::mm::{Machine, Stays};
+
+/// Pages in a batch.
+const BATCH: usize = 16;
+
+/// Pages that are tried for each one that is asked for.
+const TRIES: usize = 8;
+
+/// A page that was chosen.
+#[derive(Clone, Copy)]
+struct Chosen {
+    pfn: Pfn,
+    /// What its entries remember.
+    shadow: u16,
+    /// What became of it: nothing yet, or it is no longer where it was.
+    done: Option<Result<(), Stays>>,
+}
+
+/// See the module.
+struct Batch {
+    pages: [Chosen; BATCH],
+    len: usize,
+    /// Choices that were no page.
+    looked: usize,
+}
+
+impl<M: Machine> Node<M> {
+    /// Takes `target` pages of the node out of memory, that are in zones up to `highest`; returns how many it could.
+    pub(super) fn shrink(&self, highest: usize, target: usize) -> usize {
+        if self.has_no_place() || self.is_barren() {
+            return 0;
+        }
+        let mut batch = Batch { pages: [Chosen { pfn: Pfn(0), shadow: 0, done: None }; BATCH], len: 0, looked: 0 };
+        let (mut freed, mut tries) = (0, 0);
+        // (What was freed counts, even if the thread is killed.)
+        while freed < target && self.fill(&mut batch, target - freed) {
+            for chosen in &mut batch.pages[..batch.len] {
+                if self.machine.resched_point().is_err() {
+                    break;
+                }
+                self.try_out(highest, chosen);
+                match chosen.done {
+                    Some(Ok(())) => freed += 1,
+                    _ => tries += 1,
+                }
+            }
+            tries += batch.looked;
+            let is_full = batch.pages[..batch.len].iter().any(|chosen| chosen.done == Some(Err(Stays::NoSwap)));
+            if is_full && self.has_no_place() {
+                break;
+            }
+            // It is hopeless when all pages were tried twice: the first time may only have made them old.
+            if tries >= TRIES * target && (freed != 0 || tries >= 2 * self.policy.lock().counts().2) {
+                break;
+            }
+        }
+        self.settle(&mut batch);
+        freed
+    }
+
+    /// Notes what became of the batch, and fills it with at most `wanted` pages; `false` if there are none, or the thread is
+    /// killed.
+    fn fill(&self, batch: &mut Batch, wanted: usize) -> bool {
+        let Ok(_turn) = self.turn.intend_killable() else { return false };
+        self.settle(batch);
+        let wanted = wanted.min(BATCH);
+        while batch.len < wanted && batch.looked < TRIES * wanted {
+            if self.machine.resched_point().is_err() {
+                return false;
+            }
+            match self.choose() {
+                Choice::Page(pfn, shadow) => {
+                    batch.pages[batch.len] = Chosen { pfn, shadow, done: None };
+                    batch.len += 1;
+                }
+                Choice::Looked => batch.looked += 1,
+                // The queues become shorter with each.
+                Choice::Gone => {}
+                Choice::End => break,
+            }
+        }
+        batch.len + batch.looked != 0
+    }
+
+    /// Takes the page out, if it is still watched and helps.
+    fn try_out(&self, highest: usize, chosen: &mut Chosen) {
+        let (pfn, shadow) = (chosen.pfn, chosen.shadow);
+        chosen.done = self.isolated(pfn, WATCHED, |page| {
+            let helps = self.machine.pages().zone_kind_of(pfn) <= highest;
+            let out = Out { shadow, even_raw: false, if_unused: true };
+            let done = if helps { isolated_out(self.machine, page, pfn, out) } else { Err(Stays::Held) };
+            (done, done.is_ok())
+        });
+    }
+
+    /// Puts the pages of the batch where they belong by what became of them, and empties it.
+    fn settle(&self, batch: &mut Batch) {
+        for chosen in &batch.pages[..batch.len] {
+            let pfn = chosen.pfn;
+            match chosen.done {
+                Some(Ok(())) => self.policy.lock().note_left(),
+                // It can go when it is written back; until then others are cold.
+                Some(Err(Stays::Marked)) => self.policy.lock().heat(self.machine, pfn, WATCHED),
+                Some(Err(Stays::Used)) => _ = self.test(pfn, WATCHED, u64::MAX),
+                Some(Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap)) => {
+                    frame::page(self.machine, pfn).change_list(WATCHED, KEPT);
+                }
+                Some(Err(_)) => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
+                // Nobody has tried it, or somebody has it isolated.
+                None => _ = frame::page(self.machine, pfn).change_list(WATCHED, NEW),
+            }
+        }
+        (batch.len, batch.looked) = (0, 0);
+    }
+}
