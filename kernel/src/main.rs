@@ -49,8 +49,8 @@ use backtrace::symbols;
 use board::BOARD;
 use boot::memory;
 use console::{early_port, input, log as kernel_log, serial};
-use ipc::bell;
-use task::{courier, kswapd, oom, percpu, sched};
+use ipc::deferred;
+use task::{kswapd, oom, percpu, sched, signal_thread};
 use vm::{PAGES, SPACES, heap, pressure, random};
 
 /// The first Rust code, on the CPU that boots: MMU on, early tables, a stack, interrupts masked.
@@ -133,8 +133,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     #[cfg(feature = "selftest")]
     selftest::run();
     input::start().unwrap_or_else(|e| boot::stop("no memory for the terminal's thread", &e));
-    bell::start().unwrap_or_else(|e| boot::stop("no memory for the notification thread", &e));
-    courier::start().unwrap_or_else(|e| boot::stop("no memory for the signal thread", &e));
+    deferred::start().unwrap_or_else(|e| boot::stop("no memory for the notification thread", &e));
+    signal_thread::start().unwrap_or_else(|e| boot::stop("no memory for the signal thread", &e));
     kswapd::start().unwrap_or_else(|e| boot::stop("no memory for kswapd", &e));
     names::flusher::start().unwrap_or_else(|e| boot::stop("no memory for the flushers", &e));
     PAGES.set_pressure_handler(&oom::Pressure);

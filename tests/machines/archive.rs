@@ -16,7 +16,7 @@ fn entry(name: &str, contents: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// The archive of the last build, shifted by so many bytes, with commands for its shell. One archive may follow
+/// The archive of the last build, shifted by some bytes, with commands for its shell. One archive may follow
 /// another.
 fn shifted(by: usize, commands: &str) -> Vec<u8> {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/quire/release/boot.cpio");

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Machine, busybox};
 
-/// A file of so many bytes that do not repeat soon.
+/// A file of `bytes` bytes that do not repeat soon.
 fn disk(name: &str, bytes: usize) -> (PathBuf, Vec<u8>) {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let content: Vec<u8> = (0..bytes)

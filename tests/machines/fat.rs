@@ -22,7 +22,7 @@ fn host(name: &str, arguments: &[&str]) -> Vec<u8> {
     done.stdout
 }
 
-/// Makes a FAT of so many KiB in a file of its own.
+/// Makes a FAT of `kib` KiB in a file of its own.
 fn make_fat(path: &Path, kib: usize, arguments: &[&str]) {
     let _ = fs::remove_file(path);
     let size = kib.to_string();

@@ -364,7 +364,7 @@ pub mod rseq {
     pub const SIZE: u32 = 32;
     /// Its alignment.
     pub const ALIGNMENT: usize = 32;
-    /// Of which the kernel uses so many bytes.
+    /// How many of its bytes the kernel uses.
     pub const FEATURES: u32 = 28;
     /// The CPU in a record that is not registered.
     pub const CPU_UNINITIALIZED: u32 = u32::MAX;

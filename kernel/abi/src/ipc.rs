@@ -42,12 +42,12 @@ pub mod options {
     pub const INTERRUPTIBLE: u64 = 8;
     /// A receive: EAGAIN instead of waiting.
     pub const NOW: u64 = 16;
-    /// A call or an answer: x11 has the address of a [`Cargo`](super::Cargo).
+    /// A call or an answer: x11 has the address of a [`Attachments`](super::Attachments).
     pub const CARRIES: u64 = 32;
     /// A call: how many handles the answer may bring. (More than four are four.)
     pub const ROOM: u64 = 7 << 61;
 
-    /// The option [`ROOM`] for so many handles.
+    /// The option [`ROOM`] for that number of handles.
     pub const fn room(handles: u64) -> u64 {
         handles << 61
     }
@@ -61,7 +61,7 @@ pub const WINDOWS: usize = 2;
 /// A handle in a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Parcel {
+pub struct AttachedHandle {
     /// Its number in the sender's table; 0 for no handle.
     pub number: u32,
     /// The rights that are left of it at the other side.
@@ -90,12 +90,12 @@ impl Window {
 /// What a message has beside its words. An answer has no windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Cargo {
+pub struct Attachments {
     /// Handles, which move.
-    pub handles: [Parcel; HANDLES],
+    pub handles: [AttachedHandle; HANDLES],
     /// Windows.
     pub windows: [Window; WINDOWS],
 }
 
-crate::layout::pod!(Cargo);
-const _: () = assert!(size_of::<Cargo>() == HANDLES * 8 + WINDOWS * 24);
+crate::layout::pod!(Attachments);
+const _: () = assert!(size_of::<Attachments>() == HANDLES * 8 + WINDOWS * 24);

@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{LinkedListLink, UnsafeRef, intrusive_adapter};
-use quire_abi::ipc::{Cargo, options};
+use quire_abi::ipc::{Attachments, options};
 use quire_mm::Machine;
 use quire_mm::fallible::{AllocError, KArc};
 
@@ -58,11 +58,11 @@ pub struct Call<M: Machine> {
     pub(crate) saved: AtomicPtr<Saved<M>>,
     /// What its server is to be told as soon as it saves the call, but for [`News::GONE`](super::News::GONE). As `saved`.
     pub(crate) news: AtomicU32,
-    /// What the call carries that [`Call::laden`] names. Written by the caller between calls, and by whoever
+    /// What the call carries that [`Call::attached_to`] names. Written by the caller between calls, and by whoever
     /// [is at work](super::Reply::with_caller) on the caller.
-    pub(crate) cargo: UnsafeCell<Cargo>,
+    pub(crate) attachments: UnsafeCell<Attachments>,
     /// The number of the last generation whose call carries something: a plain call touches neither this nor what follows.
-    pub(crate) laden: AtomicU64,
+    pub(crate) attached_to: AtomicU64,
     /// The address of a page of a window that the caller is to bring in, with [`WRITE`] if for writing; [`NOTHING`] for none.
     pub(crate) wanted: AtomicUsize,
     /// The caller could not bring a page in: it is not asked again.
@@ -76,7 +76,7 @@ const WRITE: usize = 1;
 
 intrusive_adapter!(pub(crate) InQueue<M> = UnsafeRef<Call<M>>: Call<M> { link => LinkedListLink } where M: Machine);
 
-// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the cargo by the caller between calls,
+// SAFETY: the link is only touched under the lock of the endpoint in whose queue it is; the attachments by the caller between calls,
 // and between `Word::begin_answer` and its end, which one thread at a time is; the rest is atomic.
 unsafe impl<M: Machine> Sync for Call<M> {}
 // SAFETY: as above; nothing in it is bound to a CPU.
@@ -95,8 +95,8 @@ impl<M: Machine> Call<M> {
             link: LinkedListLink::new(),
             saved: AtomicPtr::new(core::ptr::null_mut()),
             news: AtomicU32::new(0),
-            cargo: UnsafeCell::new(Cargo::default()),
-            laden: AtomicU64::new(NOTHING as u64),
+            attachments: UnsafeCell::new(Attachments::default()),
+            attached_to: AtomicU64::new(NOTHING as u64),
             wanted: AtomicUsize::new(NOTHING),
             is_broken: AtomicBool::new(false),
         })
@@ -112,27 +112,27 @@ impl<M: Machine> Call<M> {
     }
 
     /// The caller's next call carries this. Between calls.
-    pub fn load(&self, cargo: Cargo) {
+    pub fn load(&self, attachments: Attachments) {
         // SAFETY: no call is under way, so nobody is at work on the caller.
-        unsafe { *self.cargo.get() = cargo };
+        unsafe { *self.attachments.get() = attachments };
         self.wanted.store(NOTHING, Ordering::Relaxed);
         self.is_broken.store(false, Ordering::Relaxed);
         // (All published by the endpoint's lock.)
-        self.laden.store(self.word.next().number(), Ordering::Relaxed);
+        self.attached_to.store(self.word.next().number(), Ordering::Relaxed);
     }
 
     /// The caller's next call carries nothing: what it was loaded for was not made. Between calls.
     pub fn unload(&self) {
-        self.laden.store(NOTHING as u64, Ordering::Relaxed);
+        self.attached_to.store(NOTHING as u64, Ordering::Relaxed);
     }
 
     /// Whether the caller's call carries something.
     #[inline]
-    pub fn is_laden(&self, call: Generation) -> bool {
-        self.laden.load(Ordering::Relaxed) == call.number()
+    pub fn has_attachments(&self, call: Generation) -> bool {
+        self.attached_to.load(Ordering::Relaxed) == call.number()
     }
 
-    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that is laden.
+    /// The page that the caller is to bring in, and whether for writing. The caller's, during a call that has attachments.
     pub fn take_wanted(&self) -> Option<(usize, bool)> {
         let wanted = self.wanted.swap(NOTHING, Ordering::Acquire);
         (wanted != NOTHING).then_some((wanted & !WRITE, wanted & WRITE != 0))
@@ -183,9 +183,9 @@ impl<M: Machine> Caller<'_, M> {
     }
 
     /// What the call carries, if anything.
-    pub fn cargo(&mut self) -> Option<&mut Cargo> {
+    pub fn attachments(&mut self) -> Option<&mut Attachments> {
         // SAFETY: the record is this thread's for as long as it has this, and `&mut self` makes the reference the only one.
-        self.call.is_laden(self.generation).then(|| unsafe { &mut *self.call.cargo.get() })
+        self.call.has_attachments(self.generation).then(|| unsafe { &mut *self.call.attachments.get() })
     }
 
     /// Asks the caller to bring in a page of a window, for which it is to be woken; `false` if it has tried before, and could not.

@@ -193,7 +193,7 @@ impl<M: Machine> State<M> {
             return Received::Other;
         }
         if let Some(call) = self.calls.pop_front() {
-            // SAFETY: a queued record is its caller's, who comes for the lock before it lets go of it. `ManuallyDrop`, since
+            // SAFETY: a queued record is its caller's, which takes the lock before it lets go of it. `ManuallyDrop`, since
             // the queue owns nothing.
             let call = unsafe { ManuallyDrop::new(KArc::from_raw(UnsafeRef::into_raw(call))) };
             // SAFETY: the caller's promise; this call's caller waits, or comes for the lock.

@@ -8,7 +8,7 @@
 //! supplied without locks ([`Refused::Lack`]), and then all is looked at again.
 
 use quire_abi::Errno;
-use quire_abi::ipc::{HANDLES, Parcel};
+use quire_abi::ipc::{AttachedHandle, HANDLES};
 use quire_mm::Machine;
 use quire_mm::fallible::slots::{Lack, Room, Slots};
 use quire_mm::sync::{Rank, SpinLock};
@@ -36,20 +36,20 @@ pub enum Refused {
 /// twice, EPERM for one that may not pass with its rights.
 pub fn check<T: Item>(
     slots: &Slots<T>,
-    parcels: &[Parcel; HANDLES],
+    attached: &[AttachedHandle; HANDLES],
     place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
 ) -> Result<[Option<usize>; HANDLES], Errno> {
     let mut places = [None; HANDLES];
-    for (i, parcel) in parcels.iter().enumerate() {
-        if parcel.number == 0 {
+    for (i, one) in attached.iter().enumerate() {
+        if one.number == 0 {
             continue;
         }
-        let at = place(slots, parcel.number)?;
+        let at = place(slots, one.number)?;
         let item = slots.get(at).ok_or(Errno::EBADF)?;
         if places[..i].contains(&Some(at)) {
             return Err(Errno::EBADF);
         }
-        item.may_pass(parcel.rights)?;
+        item.may_pass(one.rights)?;
         places[i] = Some(at);
     }
     Ok(places)
@@ -59,7 +59,7 @@ pub fn check<T: Item>(
 /// for it before. `lost` is called with both tables locked before the first one moves. Within one table nothing moves but the rights.
 #[allow(clippy::type_complexity)]
 pub fn transfer<T: Item, M: Machine>(
-    parcels: &[Parcel; HANDLES],
+    attached: &[AttachedHandle; HANDLES],
     from: &SpinLock<Slots<T>, M>,
     to: &SpinLock<Slots<T>, M>,
     place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
@@ -69,11 +69,11 @@ pub fn transfer<T: Item, M: Machine>(
 ) -> Result<[Option<usize>; HANDLES], Refused> {
     if core::ptr::eq(from, to) {
         let mut slots = from.lock();
-        let places = check(&slots, parcels, place).map_err(Refused::Offer)?;
+        let places = check(&slots, attached, place).map_err(Refused::Offer)?;
         lost();
-        for (at, parcel) in places.iter().zip(parcels) {
+        for (at, one) in places.iter().zip(attached) {
             if let Some(item) = at.and_then(|at| slots.get_mut(at)) {
-                item.narrow(parcel.rights);
+                item.narrow(one.rights);
             }
         }
         return Ok(places);
@@ -82,17 +82,17 @@ pub fn transfer<T: Item, M: Machine>(
     if core::ptr::from_ref(from) < core::ptr::from_ref(to) {
         let mut from = from.lock();
         let mut to = to.lock_as(Rank::HandlesSecond);
-        move_all(parcels, &mut from, &mut to, place, room, most, lost)
+        move_all(attached, &mut from, &mut to, place, room, most, lost)
     } else {
         let mut to = to.lock();
         let mut from = from.lock_as(Rank::HandlesSecond);
-        move_all(parcels, &mut from, &mut to, place, room, most, lost)
+        move_all(attached, &mut from, &mut to, place, room, most, lost)
     }
 }
 
 /// [`transfer`] between two tables, which are locked.
 fn move_all<T: Item>(
-    parcels: &[Parcel; HANDLES],
+    attached: &[AttachedHandle; HANDLES],
     from: &mut Slots<T>,
     to: &mut Slots<T>,
     place: impl Fn(&Slots<T>, u32) -> Result<usize, Errno>,
@@ -100,7 +100,7 @@ fn move_all<T: Item>(
     most: usize,
     lost: impl FnOnce(),
 ) -> Result<[Option<usize>; HANDLES], Refused> {
-    let sources = check(from, parcels, place).map_err(Refused::Offer)?;
+    let sources = check(from, attached, place).map_err(Refused::Offer)?;
     let mut targets = [None; HANDLES];
     let mut next = 0;
     for (target, _) in targets.iter_mut().zip(&sources).filter(|(_, source)| source.is_some()) {
@@ -113,10 +113,10 @@ fn move_all<T: Item>(
         next = free + 1;
     }
     lost();
-    for ((source, target), parcel) in sources.into_iter().zip(targets).zip(parcels) {
+    for ((source, target), one) in sources.into_iter().zip(targets).zip(attached) {
         let (Some(source), Some(target)) = (source, target) else { continue };
         let Some(mut item) = from.take(source) else { continue };
-        item.narrow(parcel.rights);
+        item.narrow(one.rights);
         // There is room, and nothing comes back: the number is free.
         let _ = to.set(target, item);
     }

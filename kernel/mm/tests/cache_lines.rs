@@ -46,7 +46,7 @@ fn lines_of(rig: Rig, cpu: usize, step: impl FnOnce()) -> Vec<usize> {
     before.written().collect()
 }
 
-/// Allocations and frees of so many blocks, which stay within a full and an empty list; the lines that they write.
+/// Allocations and frees of `blocks` blocks, which stay within a full and an empty list; the lines that they write.
 fn work_with_pages(rig: Rig, cpu: usize, order: u32, blocks: usize) -> BTreeSet<usize> {
     let pages = rig.sim.pages();
     let mut held: Vec<PageBlock<&'static Sim>> = Vec::with_capacity(blocks);

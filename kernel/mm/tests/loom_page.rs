@@ -31,7 +31,7 @@ struct World {
 }
 
 impl World {
-    /// A page with so many references.
+    /// A page with `refs` references.
     fn new(refs: u64) -> Arc<Self> {
         Arc::new(World {
             head: Head(AtomicU64::new(ANON | (refs * ONE_REF))),

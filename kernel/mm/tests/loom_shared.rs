@@ -112,7 +112,7 @@ impl Machine for Threads {
     }
 }
 
-/// Whether a thread has announced a sleep. As in the kernel, who wakes a thread that has not leaves no trace. (The lock stands for the
+/// Whether a thread has announced a sleep. As in the kernel, waking a thread that has not leaves no trace. (The lock stands for the
 /// kernel's fences between this and the condition.)
 struct Sleeper {
     is_asleep: Mutex<bool>,

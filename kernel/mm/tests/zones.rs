@@ -92,7 +92,7 @@ fn a_later_zone_serves_at_the_cost_of_the_best() {
         let sim = Sim::boot(&config);
         let mut held = Vec::new();
         let mut masked_in_zone = Vec::new();
-        // So many pages of each zone, when all better ones are used up; how often interrupts were masked for them.
+        // `PAGES` pages of each zone, when all better ones are used up; how often interrupts were masked for them.
         const PAGES: usize = 4096;
         for _ in 0..2 {
             let zone = {

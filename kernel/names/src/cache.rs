@@ -197,7 +197,7 @@ impl<V, M: Machine> Cache<V, M> {
         }
     }
 
-    /// Takes out entries until so many are gone, or all; how many.
+    /// Takes out `entries` entries, or all; returns how many.
     pub fn shrink(&self, entries: usize) -> usize {
         let (mut gone, mut left) = (0, SETS);
         while gone < entries && left > 0 {

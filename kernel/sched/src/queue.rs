@@ -29,7 +29,7 @@ use real_time::Choice;
 pub use real_time::ROUND;
 use running::Running;
 
-/// The virtual time at the beginning: so long that nobody can be behind it by more.
+/// The virtual time at the beginning: large enough that no thread can be behind it by more.
 const BEGIN: u64 = 1 << 50;
 
 /// Threads that become eligible in one operation; more do in the next one.
@@ -102,8 +102,8 @@ pub struct Queue {
     weight: u64,
     load: u64,
     running: Running,
-    /// The thread that was settled by the last pick, which another one follows: it need not be settled again when it enters. Not dereferenced.
-    settled: *const Share,
+    /// The thread whose request the last pick has renewed: it is not renewed again when it enters. Not dereferenced.
+    renewed: *const Share,
     /// For the order among equals: the last one, and the first.
     last: i64,
     first: i64,
@@ -130,7 +130,7 @@ impl Queue {
             weight: 0,
             load: 0,
             running: Running::NOTHING,
-            settled: core::ptr::null(),
+            renewed: core::ptr::null(),
             last: 0,
             first: 0,
             period: 0,
@@ -169,7 +169,7 @@ impl Queue {
     }
 
     /// The virtual time is what the ready threads have run on average, by weight: then what some are behind is what others are ahead. They are
-    /// those that wait, and one that has run so much.
+    /// those that wait, and one that has run for `run`.
     #[inline]
     fn center(&mut self, weight: u32, run: u64) {
         if self.weight == 0 {
@@ -206,7 +206,7 @@ impl Queue {
         behind.wrapping_mul(i64::from(weight))
     }
 
-    /// Enters a thread that is ready, at `now`. A slice is so many nanoseconds.
+    /// Enters a thread that is ready, at `now`. `slice` is in nanoseconds.
     ///
     /// # Safety
     /// The share is in no queue, and lives, where it is, until it is taken out of this one.
@@ -260,8 +260,8 @@ impl Queue {
     fn set_due(&mut self, share: &Share, weight: u32, how: Enters, slice: u64) {
         let request = virtually(share.slice(slice), weight);
         if how == Enters::Preempted {
-            if core::mem::replace(&mut self.settled, core::ptr::null()) != core::ptr::from_ref(share) {
-                self.settle(share, request);
+            if core::mem::replace(&mut self.renewed, core::ptr::null()) != core::ptr::from_ref(share) {
+                self.renew_near(share, request);
             }
             return;
         }
@@ -280,7 +280,7 @@ impl Queue {
     /// this queue (it was handed the turn of a caller after a long sleep), or had a real-time policy meanwhile: what it had run then says
     /// nothing of now.
     #[inline]
-    fn settle(&self, share: &Share, request: u64) {
+    fn renew_near(&self, share: &Share, request: u64) {
         let run = share.run.load(Relaxed);
         let (least, most) = (self.virtual_now.saturating_sub(4 * request), self.virtual_now + 2 * request);
         if run < least || run > most {
@@ -342,14 +342,14 @@ impl Queue {
         self.advance(now);
         // (By its rank now: whoever changes it meanwhile has it looked at again.)
         let mut is_urgent = false;
-        let mut settled: *const Share = core::ptr::null();
+        let mut renewed: *const Share = core::ptr::null();
         let (stays, yields) = match former {
             Former::Ready(share) | Former::Yields(share) => {
                 let traits = share.traits();
                 is_urgent = traits.rank() != 0;
                 if !is_urgent {
-                    self.settle(share, virtually(share.slice(slice), traits.weight()));
-                    settled = *share;
+                    self.renew_near(share, virtually(share.slice(slice), traits.weight()));
+                    renewed = *share;
                 }
                 // A real-time thread lets its equals go first, and nobody of less priority.
                 let gives_way = matches!(former, Former::Yields(_)) && !is_urgent;
@@ -371,7 +371,7 @@ impl Queue {
             Choice::Stays => None,
             Choice::Urgent => self.take_first(Tree::Urgent),
         };
-        self.settled = if next.is_some() { settled } else { core::ptr::null() };
+        self.renewed = if next.is_some() { renewed } else { core::ptr::null() };
         self.running = match (next, former) {
             // SAFETY: it was in a tree, whose entries live.
             (Some(next), _) => Running::new(unsafe { next.as_ref() }, now, self.virtual_now),
@@ -381,7 +381,7 @@ impl Queue {
         next
     }
 
-    /// The next one of those that share by weight, if it is not the one that stays. Whoever `yields` has run so much.
+    /// The next one of those that share by weight, if it is not the one that stays. One that yields has run for `yields`.
     #[inline]
     fn choose(&mut self, stays: Option<&Share>, yields: Option<u64>) -> Option<NonNull<Share>> {
         self.ripen();

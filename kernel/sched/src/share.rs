@@ -119,7 +119,7 @@ impl Share {
         self.moved_at.store(now, Relaxed);
     }
 
-    /// Whether it came from another queue within so many nanoseconds before `now`.
+    /// Whether it came from another queue within `ns` nanoseconds before `now`.
     pub fn has_moved_within(&self, ns: u64, now: u64) -> bool {
         now < self.moved_at.load(Relaxed).saturating_add(ns)
     }

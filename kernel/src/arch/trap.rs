@@ -57,7 +57,7 @@ unsafe impl Pod for Registers {}
 impl TrapFrame {
     /// The registers, in one piece.
     pub fn registers(&self) -> &Registers {
-        // SAFETY: the record is `repr(C)` and begins with so many words, as is asserted below.
+        // SAFETY: the record is `repr(C)` and begins with the words of `Registers`, as is asserted below.
         unsafe { &*core::ptr::from_ref(self).cast() }
     }
 

@@ -394,7 +394,7 @@ pub fn get_string(to: &mut [u8], from: UserAddr) -> Result<&[u8], Errno> {
 /// The same to an empty vector, of whose room all may be used.
 pub fn get_string_to(to: &mut Vec<u8>, from: UserAddr) -> Result<(), Errno> {
     let free = to.spare_capacity_mut();
-    // SAFETY: the room may be written, and so many bytes of it were.
+    // SAFETY: the room may be written, and that number of its bytes was.
     unsafe {
         let len = copy_string(free.as_mut_ptr().cast(), free.len(), from)?;
         to.set_len(len);
@@ -405,7 +405,7 @@ pub fn get_string_to(to: &mut Vec<u8>, from: UserAddr) -> Result<(), Errno> {
 /// Copies a string and its NUL; returns its length without that.
 ///
 /// # Safety
-/// `to` is valid for writes of `room` bytes. So many as are returned, and one more, are written.
+/// `to` is valid for writes of `room` bytes. One byte more than the number returned is written.
 unsafe fn copy_string(to: *mut u8, room: usize, from: UserAddr) -> Result<usize, Errno> {
     let most = room.min(USER_END.saturating_sub(from.get()));
     // SAFETY: the caller's promise; the user range ends at or below USER_END and is touched only by LDTRB.

@@ -12,16 +12,16 @@ use super::line::{Echo, Event, Line};
 use super::serial;
 use crate::arch::uaccess;
 use crate::ipc::source::Source;
+use crate::task::mutex::{Mutex, MutexGuard};
 use crate::task::point::resched_point;
 use crate::task::signal::{self, Info};
 use crate::task::table::TABLE;
-use crate::task::turn::{Turn, TurnGuard};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 static LINE: SpinLock<Line> = SpinLock::new(Cpu, Rank::Terminal, Line::new());
 static READERS: Source = Source::new();
-static TURN: Turn = Turn::new();
+static OUTPUT: Mutex = Mutex::new();
 
 /// The process group that typed signals go to; 0 for none.
 static FOREGROUND: AtomicU32 = AtomicU32::new(0);
@@ -73,13 +73,13 @@ pub fn read(to: &mut [u8], nonblocking: bool) -> Result<usize, Errno> {
 
 /// The right to write: one call's output stays together.
 pub struct Writer {
-    _turn: TurnGuard<'static>,
+    _guard: MutexGuard<'static>,
 }
 
 /// Sleeps while another thread writes, unless `nonblocking`: EAGAIN.
 pub fn writer(nonblocking: bool) -> Result<Writer, Errno> {
-    let turn = if nonblocking { TURN.take_now()? } else { TURN.take(Sleep::Interruptible)? };
-    Ok(Writer { _turn: turn })
+    let guard = if nonblocking { OUTPUT.try_lock()? } else { OUTPUT.lock(Sleep::Interruptible)? };
+    Ok(Writer { _guard: guard })
 }
 
 impl Writer {

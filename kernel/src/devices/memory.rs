@@ -53,7 +53,7 @@ impl Device {
 }
 
 impl DmaRange {
-    /// So many bytes, rounded up to pages, filled with zeros. EINVAL for none, ENOMEM, also if no memory that the device reaches is free.
+    /// `bytes` bytes, rounded up to pages, filled with zeros. EINVAL for none, ENOMEM, also if no memory that the device reaches is free.
     pub fn new(holding: &KArc<Holding>, bytes: usize) -> Result<Self, Errno> {
         let device = holding.device();
         let memory = Contiguous::new(Cpu, pages(bytes), Gfp::KERNEL | device.zone())?;

@@ -11,13 +11,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
-use quire_abi::ipc::{Cargo, HANDLES, Parcel, Window, options};
+use quire_abi::ipc::{AttachedHandle, Attachments, HANDLES, Window, options};
 use quire_ipc::Caller;
 use quire_mm::addr::{PAGE_SIZE, Pfn};
 use quire_mm::fallible::{KArc, try_zeroed};
 use quire_mm::machine::Machine as _;
 
-use super::cargo;
+use super::attachments;
 use super::handles::{Handle, Handles};
 use super::message::{self, Endpoint};
 use crate::task::thread::current;
@@ -48,8 +48,8 @@ impl Asking {
     }
 
     /// Gives the thread, which waits, the object of the only handle of an answer, with its rights. EBADF, EPERM.
-    pub fn lend(&self, from: &Handles, parcels: &[Parcel; HANDLES]) -> Result<(), Errno> {
-        let [Parcel { number, rights }, ..] = *parcels;
+    pub fn lend(&self, from: &Handles, attached: &[AttachedHandle; HANDLES]) -> Result<(), Errno> {
+        let [AttachedHandle { number, rights }, ..] = *attached;
         let handle = from.with(number, |handle| handle.copy(rights))?;
         // SAFETY: the caller is at work on the thread.
         let former = unsafe { (*self.lent.get()).replace(handle) };
@@ -68,7 +68,7 @@ impl Asking {
 /// If the kernel calls in the caller's name, that thread's part.
 pub fn of<'a>(caller: &'a Caller<'_, Cpu>) -> Option<&'a Asking> {
     // (A caller that waits does not change it.)
-    let messaging = cargo::thread(caller).former_messaging()?;
+    let messaging = attachments::thread(caller).former_messaging()?;
     messaging.asking.is_under_way.load(Ordering::Relaxed).then_some(&messaging.asking)
 }
 
@@ -202,7 +202,7 @@ unsafe fn ask_with(
     windows: [Window; 2],
 ) -> Result<Answer, Errno> {
     let messaging = current().messaging()?;
-    messaging.record.load(Cargo { windows, ..Cargo::default() });
+    messaging.record.load(Attachments { windows, ..Attachments::default() });
     let [a, b, c, d, e, f] = words;
     let mut registers = [0, label, a, b, c, d, e, f, 0, 0, options::WORDS | options::room(1)];
     messaging.asking.is_under_way.store(true, Ordering::Relaxed);

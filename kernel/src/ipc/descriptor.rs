@@ -84,7 +84,7 @@ impl Object {
 
     /// Makes what [`Object::source`] needs. ENOMEM.
     pub fn prepare(&self) -> Result<(), Errno> {
-        if let Object::SignalFd(_) = self { signalfd::own_bell().map(drop) } else { Ok(()) }
+        if let Object::SignalFd(_) = self { signalfd::own_source().map(drop) } else { Ok(()) }
     }
 
     /// Whether its events depend on who looks, so that whoever wakes cannot look for another.
@@ -99,8 +99,8 @@ impl Object {
             Object::Pipe(pipe, side) => Some(pipe.source(*side)),
             Object::EventFd(counter) => Some(&counter.source),
             Object::Epoll(epoll) => Some(&epoll.source),
-            Object::TimerFd(timer) => Some(&timer.bell.source),
-            Object::SignalFd(_) => current().process().signal_bell.get().map(|bell| &bell.source),
+            Object::TimerFd(timer) => Some(&timer.deferred.source),
+            Object::SignalFd(_) => current().process().signal_source.get().map(|deferred| &deferred.source),
             Object::PidFd(process) => Some(&process.end),
             Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => None,
         }

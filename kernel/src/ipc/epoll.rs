@@ -14,7 +14,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::bell::Bell;
+use super::deferred::DeferredSource;
 use super::descriptor::{Object, OpenFile};
 use super::nesting::{self, Checked};
 use super::signalfd::{self, FileLink};
@@ -68,7 +68,7 @@ pub struct Item {
     /// What the file is. (Not the file: an item keeps no end of a pipe open.)
     object: Object,
     /// For signals: where the process that has added it hears of them.
-    bell: Option<KArc<Bell>>,
+    deferred: Option<KArc<DeferredSource>>,
     /// What is waited for, and how. With the links below it belongs to the epoll's lock.
     events: Cell<u32>,
     data: Cell<u64>,
@@ -123,10 +123,10 @@ impl Item {
 
     /// Enters its source, then looks at its object.
     fn enter_source(this: &KArc<Self>) {
-        match (&this.object, &this.bell) {
-            (Object::SignalFd(signals), Some(bell)) => {
+        match (&this.object, &this.deferred) {
+            (Object::SignalFd(signals), Some(deferred)) => {
                 signals.enter(this);
-                bell.source.enter(this);
+                deferred.source.enter(this);
             }
             (object, _) => object.source().into_iter().for_each(|source| source.enter(this)),
         }
@@ -134,10 +134,10 @@ impl Item {
 
     /// Leaves its source, if it is there.
     pub fn leave_source(&self) {
-        match (&self.object, &self.bell) {
-            (Object::SignalFd(signals), Some(bell)) => {
+        match (&self.object, &self.deferred) {
+            (Object::SignalFd(signals), Some(deferred)) => {
                 signals.leave(self);
-                bell.source.leave(self);
+                deferred.source.leave(self);
             }
             (object, _) => object.source().into_iter().for_each(|source| source.leave(self)),
         }
@@ -242,7 +242,7 @@ impl Epoll {
         if !file.object.has_source() {
             return Err(Errno::EPERM);
         }
-        let bell = if let Object::SignalFd(_) = file.object { Some(signalfd::own_bell()?) } else { None };
+        let deferred = if let Object::SignalFd(_) = file.object { Some(signalfd::own_source()?) } else { None };
         let _nesting = match &file.object {
             Object::Epoll(below) => Some(nesting::check(this, below)?),
             _ => None,
@@ -258,7 +258,7 @@ impl Epoll {
             serial: SERIAL.fetch_add(1, Ordering::Relaxed),
             epoll: this.clone(),
             object: file.object.clone(),
-            bell,
+            deferred,
             events: Cell::new(event.events | ALWAYS),
             data: Cell::new(event.data),
             set_link: RBTreeLink::new(),

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::Control;
-use quire_abi::ipc::{HANDLES, Parcel, rights};
+use quire_abi::ipc::{AttachedHandle, HANDLES, rights};
 use quire_abi::layout::HandleInfo;
 use quire_ipc::{Item, Refused};
 use quire_mm::fallible::KArc;
@@ -238,20 +238,20 @@ impl Handles {
     }
 
     /// Whether the handles of a message are there, and may pass. EBADF, EPERM.
-    pub fn check(&self, parcels: &[Parcel; HANDLES]) -> Result<(), Errno> {
-        quire_ipc::check(&self.slots.lock(), parcels, index).map(drop)
+    pub fn check(&self, attached: &[AttachedHandle; HANDLES]) -> Result<(), Errno> {
+        quire_ipc::check(&self.slots.lock(), attached, index).map(drop)
     }
 
     /// Moves the handles of a message to another table, all or none: their numbers there, 0 for none. `room` is what was supplied
     /// before.
     pub fn transfer(
         &self,
-        parcels: &[Parcel; HANDLES],
+        attached: &[AttachedHandle; HANDLES],
         to: &Self,
         room: &mut Room<Handle>,
     ) -> Result<[u32; HANDLES], Refused> {
         let lost = || self.note_loss();
-        let places = quire_ipc::transfer(parcels, &self.slots, &to.slots, index, room, MAX_HANDLES, lost)?;
+        let places = quire_ipc::transfer(attached, &self.slots, &to.slots, index, room, MAX_HANDLES, lost)?;
         Ok(places.map(|place| place.map_or(0, |at| HandleInfo::FIRST + at as u32)))
     }
 

@@ -22,7 +22,7 @@ use quire_mm::fallible::{AllocError, KArc};
 use quire_mm::machine::Threads;
 
 use super::ask::Asking;
-use super::cargo;
+use super::attachments;
 use super::handles::{Handle, Handles, Target};
 use super::message::{self, Call, Endpoint};
 use crate::arch::cpu;
@@ -168,7 +168,7 @@ fn has_only(frame: &TrapFrame, options: u64) -> bool {
 #[cold]
 fn load(frame: &TrapFrame) -> bool {
     cpu::irq_enable();
-    let is_loaded = cargo::load(frame).is_ok();
+    let is_loaded = attachments::load(frame).is_ok();
     cpu::irq_disable();
     is_loaded
 }

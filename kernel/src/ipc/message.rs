@@ -12,7 +12,7 @@ use quire_ipc::{Generation, Outcome, Received, Registers, Sent};
 use quire_mm::fallible::KArc;
 use quire_mm::machine::Threads;
 
-use super::cargo::{self, Answering};
+use super::attachments::{self, Answering};
 use crate::arch::trap::TrapFrame;
 use crate::task::entity::work;
 use crate::task::process::TABLE;
@@ -188,7 +188,7 @@ fn progress(record: &Call, generation: Generation) -> Option<Progress> {
     if let Some(outcome) = record.outcome(Cpu) {
         return Some(Progress::Over(outcome));
     }
-    let wanted = record.is_laden(generation).then(|| record.take_wanted()).flatten();
+    let wanted = record.has_attachments(generation).then(|| record.take_wanted()).flatten();
     wanted.map(|(page, write)| Progress::Wanted(page, write))
 }
 
@@ -358,9 +358,9 @@ pub fn answer(frame: &mut TrapFrame) -> Result<(), Errno> {
 #[inline(always)]
 fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Errno> {
     let thread = current();
-    if cargo::is_laden(frame) {
+    if attachments::has_attachments(frame) {
         let answered =
-            thread.reply(|reply| cargo::answer(Answering::Slot(reply), frame, rouse)).ok_or(Errno::ENOENT)?;
+            thread.reply(|reply| attachments::answer(Answering::Slot(reply), frame, rouse)).ok_or(Errno::ENOENT)?;
         if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
             drop(thread.take_reply());
         }
@@ -374,9 +374,9 @@ fn answer_slot(frame: &mut TrapFrame, rouse: impl FnMut(usize)) -> Result<(), Er
 
 /// Answers with the message in the frame and what it carries; the reply is left to the caller, and used up if this succeeds or fails
 /// with ECANCELED.
-pub fn answer_laden(reply: Answering<'_>, frame: &mut TrapFrame) -> Result<(), Errno> {
+pub fn answer_with_attachments(reply: Answering<'_>, frame: &mut TrapFrame) -> Result<(), Errno> {
     // SAFETY: `unpark` is told a thread that does not end during the call.
-    cargo::answer(reply, frame, |thread| unsafe { Cpu.unpark(thread) })
+    attachments::answer(reply, frame, |thread| unsafe { Cpu.unpark(thread) })
 }
 
 /// As [`answer`], of a call that was saved.

@@ -1,8 +1,8 @@
 //! Shared objects and communication: open files, pipes, futexes, messages.
 
 pub mod ask;
-pub mod bell;
-pub mod cargo;
+pub mod attachments;
+pub mod deferred;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;

@@ -6,14 +6,14 @@ use quire_abi::Errno;
 use quire_mm::fallible::KArc;
 
 use super::epoll::Epoll;
-use crate::task::turn::{Turn, TurnGuard};
+use crate::task::mutex::{Mutex, MutexGuard};
 use crate::task::wait::Sleep;
 
 /// Epolls in a chain, at most (Linux's `EP_MAX_NESTS` and one).
 const DEEPEST: u64 = 5;
 
 /// Held from the check until the item is there.
-static NESTING: Turn = Turn::new();
+static NESTING: Mutex = Mutex::new();
 
 /// Counts the walks. Changed while [`NESTING`] is held.
 static WALKS: AtomicU64 = AtomicU64::new(0);
@@ -39,8 +39,8 @@ impl Checked {
 }
 
 /// Permits `above` to watch `below`, as long as the guard lives. ELOOP; EINTR if the thread is killed.
-pub fn check(above: &KArc<Epoll>, below: &KArc<Epoll>) -> Result<TurnGuard<'static>, Errno> {
-    let guard = NESTING.take(Sleep::Killable)?;
+pub fn check(above: &KArc<Epoll>, below: &KArc<Epoll>) -> Result<MutexGuard<'static>, Errno> {
+    let guard = NESTING.lock(Sleep::Killable)?;
     let walk = || WALKS.fetch_add(1, Ordering::Relaxed) + 1;
     let down = chain(below, walk(), 1, above, |epoll, visit| epoll.each_below(visit))?;
     let up = chain(above, walk(), 1, below, |epoll, visit| epoll.source.each_owner(visit))?;

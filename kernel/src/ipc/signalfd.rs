@@ -1,8 +1,8 @@
 //! signalfd: signals that a program reads.
 //!
 //! As on Linux, whoever reads or polls one finds its own signals: its thread's and its process's. So those who wait enter a
-//! [bell](Bell) of their process, which senders ring, and an epoll's item the bell of the process that adds it. The file keeps a list of
-//! its items, since they may be in several processes' bells.
+//! [source](DeferredSource) of their process, which senders notify, and an epoll's item the source of the process that adds it. The file keeps a list of
+//! its items, since they may be in several processes' deferred sources.
 //!
 //! The list's lock ranks as an object's, and no other lock is taken under it.
 
@@ -14,7 +14,7 @@ use quire_abi::layout::poll;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::bell::Bell;
+use super::deferred::DeferredSource;
 use super::epoll::Item;
 use super::source::release;
 use crate::task::point::resched_point;
@@ -47,26 +47,26 @@ pub struct SignalFd {
     items: SpinLock<Items>,
 }
 
-/// The bell of a process with a signalfd, made when one is first waited for.
-pub struct SignalBell(AtomicPtr<Bell>);
+/// The source of a process with a signalfd, made when one is first waited for.
+pub struct SignalSource(AtomicPtr<DeferredSource>);
 
-impl SignalBell {
+impl SignalSource {
     /// None.
     pub const fn new() -> Self {
         Self(AtomicPtr::new(core::ptr::null_mut()))
     }
 
-    /// The bell, if there is one.
+    /// The source, if there is one.
     #[inline]
-    pub fn get(&self) -> Option<&Bell> {
+    pub fn get(&self) -> Option<&DeferredSource> {
         // SAFETY: once it is there it stays until this is dropped.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
-    /// An owner of the bell, which is made if there is none.
-    fn get_or_make(&self) -> Result<KArc<Bell>, Errno> {
+    /// An owner of the source, which is made if there is none.
+    fn get_or_make(&self) -> Result<KArc<DeferredSource>, Errno> {
         if self.get().is_none() {
-            let made = KArc::into_raw(Bell::new()?).cast_mut();
+            let made = KArc::into_raw(DeferredSource::new()?).cast_mut();
             let none = core::ptr::null_mut();
             if self.0.compare_exchange(none, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 // SAFETY: `into_raw` returned it, and it was not stored.
@@ -79,37 +79,37 @@ impl SignalBell {
 
     /// A signal has been sent to the process, or to one of its threads. Under the table's lock, perhaps in an interrupt.
     #[inline]
-    pub fn ring(&self) {
-        // A bell that is made now is seen here, or its maker, which enters it and then looks, sees the signal.
+    pub fn notify(&self) {
+        // A source that is made now is seen here, or its maker, which enters it and then looks, sees the signal.
         fence(Ordering::SeqCst);
-        let bell = self.0.load(Ordering::Acquire);
-        if !bell.is_null() {
-            ring(bell);
+        let source = self.0.load(Ordering::Acquire);
+        if !source.is_null() {
+            notify(source);
         }
     }
 }
 
 #[cold]
-fn ring(bell: *const Bell) {
+fn notify(source: *const DeferredSource) {
     // SAFETY: the process owns a count, and the caller is with the process.
-    if let Some(bell) = unsafe { KArc::upgrade(bell) } {
-        Bell::ring(&bell);
+    if let Some(source) = unsafe { KArc::upgrade(source) } {
+        DeferredSource::notify(&source);
     }
 }
 
-impl Drop for SignalBell {
+impl Drop for SignalSource {
     fn drop(&mut self) {
-        let bell = *self.0.get_mut();
-        if !bell.is_null() {
+        let source = *self.0.get_mut();
+        if !source.is_null() {
             // SAFETY: `get_or_make` stored it with a count, dropped here.
-            drop(unsafe { KArc::from_raw(bell) });
+            drop(unsafe { KArc::from_raw(source) });
         }
     }
 }
 
-/// The bell that the calling process waits at. ENOMEM.
-pub fn own_bell() -> Result<KArc<Bell>, Errno> {
-    current().process().signal_bell.get_or_make()
+/// The source that the calling process waits at. ENOMEM.
+pub fn own_source() -> Result<KArc<DeferredSource>, Errno> {
+    current().process().signal_source.get_or_make()
 }
 
 impl SignalFd {
@@ -122,7 +122,7 @@ impl SignalFd {
     /// From here on it is for these signals.
     pub fn set_mask(&self, mask: u64) {
         self.mask.store(mask, Ordering::Release);
-        current().process().signal_bell.ring();
+        current().process().signal_source.notify();
     }
 
     fn mask(&self) -> u64 {
@@ -136,7 +136,7 @@ impl SignalFd {
         match attempt() {
             Some(info) => Ok(info),
             None if nonblocking => Err(Errno::EAGAIN),
-            None => own_bell()?.source.sleepers.wait_until(Sleep::Interruptible, None, attempt),
+            None => own_source()?.source.sleepers.wait_until(Sleep::Interruptible, None, attempt),
         }
     }
 

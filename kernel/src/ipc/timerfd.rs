@@ -11,7 +11,7 @@ use quire_abi::layout::poll;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::bell::Bell;
+use super::deferred::DeferredSource;
 use crate::arch::timer;
 use crate::task::alarm::{Alarm, Ring};
 use crate::task::clock::{Base, Watch, Watcher};
@@ -55,7 +55,7 @@ pub struct TimerFd {
     alarm: Alarm,
     watcher: Watcher,
     /// Its readers and watchers.
-    pub bell: KArc<Bell>,
+    pub deferred: KArc<DeferredSource>,
 }
 
 impl State {
@@ -115,7 +115,7 @@ impl TimerFd {
             due: AtomicU64::new(u64::MAX),
             alarm: Alarm::new(),
             watcher: Watcher::new(),
-            bell: Bell::new()?,
+            deferred: DeferredSource::new()?,
         })?)
     }
 
@@ -155,7 +155,7 @@ impl TimerFd {
         self.publish(&state);
         drop(state);
         if is_ready {
-            Bell::ring(&self.bell);
+            DeferredSource::notify(&self.deferred);
         }
         if was_cancelled { Err(Errno::ECANCELED) } else { Ok(old) }
     }
@@ -172,7 +172,7 @@ impl TimerFd {
         drop(state);
         if is_news {
             // The alarm will not do it.
-            Bell::ring(&self.bell);
+            DeferredSource::notify(&self.deferred);
         }
         answer
     }
@@ -201,7 +201,7 @@ impl TimerFd {
         if nonblocking {
             attempt().unwrap_or(Err(Errno::EAGAIN))
         } else {
-            self.bell.source.sleepers.wait_until(Sleep::Interruptible, None, attempt)?
+            self.deferred.source.sleepers.wait_until(Sleep::Interruptible, None, attempt)?
         }
     }
 
@@ -233,7 +233,7 @@ impl Ring for TimerFd {
             is_due
         };
         if is_due {
-            Bell::ring(&self.bell);
+            DeferredSource::notify(&self.deferred);
         }
     }
 }
@@ -251,7 +251,7 @@ impl Watch for TimerFd {
             state.count > 0
         };
         if is_ready {
-            Bell::ring(&self.bell);
+            DeferredSource::notify(&self.deferred);
         }
     }
 }

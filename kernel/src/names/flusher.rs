@@ -1,6 +1,6 @@
 //! Flushers: threads of the kernel's own that write back what stored files have to be written (docs/page-cache.md).
 //!
-//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is one. Who opens a file while none of them has come back for
+//! One of them works for a mount at a time, and waits for its server and for nobody else; nobody waits for it. There is one. Whoever opens a file while none of them has come back for
 //! [`LONG_NS`] starts another: so a server that does not answer keeps a thread, and no other mount waiting.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use crate::task::point::resched_point;
 use crate::task::thread;
 use crate::task::wait::{Sleep, WaitQueue};
 
-/// What was marked first is written back so much later.
+/// The delay after which what was marked first is written back.
 const DELAY_NS: u64 = 500_000_000;
 
-/// Who works for so long may not come back.
+/// A flusher that works for longer may not come back.
 const LONG_NS: u64 = 2_000_000_000;
 
 /// The files of a mount.

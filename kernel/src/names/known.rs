@@ -45,7 +45,7 @@ pub enum Progress {
 pub enum Affects {
     /// Nothing.
     Nothing,
-    /// The name of so many bytes with which the path begins, and of a rename and a link the old name too.
+    /// The name with which the path begins, by its length, and of a rename and a link the old name too.
     Name(usize),
     /// Attributes of the directory itself.
     Itself,
@@ -174,7 +174,7 @@ impl Walk {
         request.op == op::PARENT && request.argument == op::LINK && (request.follow || behind == Follow::Slash)
     }
 
-    /// An operation with the name of so many bytes that comes next.
+    /// An operation with the name that comes next, of `len` bytes.
     fn with_name(&self, request: &Request<'_>, len: usize) -> Result<Progress, Errno> {
         if request.op == op::PARENT {
             return Ok(self.done([self.place.number(), 0, 0, 0, 0, 0], None));

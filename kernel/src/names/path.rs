@@ -49,7 +49,7 @@ impl Path {
         self.rest().starts_with(b"/")
     }
 
-    /// What is left begins so many bytes later.
+    /// Skips `bytes` bytes.
     pub fn advance(&mut self, bytes: usize) {
         self.at = (self.at + bytes).min(self.buffer.len());
     }

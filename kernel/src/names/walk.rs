@@ -353,7 +353,7 @@ impl Walk {
         }
     }
 
-    /// The server has walked so far: EIO if that is not the end of a part.
+    /// The server has walked to `behind`: EIO if that is not the end of a part.
     fn pass(&self, path: &mut Path, len: usize, behind: u64) -> Result<(), Errno> {
         let behind = usize::try_from(behind).ok().filter(|behind| *behind <= len).ok_or(Errno::EIO)?;
         path.advance(behind);
@@ -386,7 +386,7 @@ impl Walk {
     }
 }
 
-/// The words of a request at a place, with so many bytes of a path, at whose end a link is followed or not, and of a second text.
+/// The words of a request at a place, with the first bytes of a path, at whose end a link is followed or not, and of a second text.
 fn words_of(
     place: Place,
     request: &Request<'_>,

@@ -39,7 +39,7 @@ fn areas() -> Outcome {
             let pages = 1 + (round * 7 + place.me) % 20;
             let start = some(VMALLOC.vmalloc(pages * PAGE_SIZE, Gfp::KERNEL | Gfp::ZERO).ok(), "an area")?;
             for page in 0..pages {
-                // SAFETY: the area is this check's and has so many pages.
+                // SAFETY: the area is this check's and has `pages` pages.
                 unsafe {
                     expect(word(start, page * WORDS).read_volatile() == 0, "zeros where they were asked for")?;
                     word(start, page * WORDS).write_volatile(start.get() + page);
@@ -109,7 +109,7 @@ fn vmap() -> Outcome {
     }
     let outcome = [KernelAttrs::DATA, KernelAttrs::DATA.read_only()].into_iter().try_for_each(|attrs| {
         let start = some(VMALLOC.vmap(&frames, attrs).ok(), "a mapping")?;
-        // SAFETY: so many pages are mapped there.
+        // SAFETY: `N` pages are mapped there.
         let right = (0..N).all(|i| unsafe { word(start, i * WORDS).read_volatile() } == i);
         // SAFETY: nobody uses it any more.
         expect(unsafe { VMALLOC.vunmap(start) }.is_ok(), "a mapping ends")?;

@@ -336,13 +336,13 @@ fn write_pieces(turn: &mut Turn<'_, Cpu>, at: u64, len: usize, from: &mut impl F
             break;
         }
     }
-    let settled = turn.settle();
+    let committed = turn.commit();
     if !turn.object().is_paged() {
         return Ok(done);
     }
     // What lies before the end was taken.
     let taken = turn.object().len().saturating_sub(at).min(done as u64) as usize;
-    match settled {
+    match committed {
         Err(e) if taken == 0 => Err(e),
         _ => Ok(taken),
     }

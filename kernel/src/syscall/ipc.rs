@@ -8,7 +8,7 @@ use quire_mm::fallible::KArc;
 use super::{Answer, Args};
 use crate::arch::trap::TrapFrame;
 use crate::arch::uaccess;
-use crate::ipc::cargo::{self, Answering, Part};
+use crate::ipc::attachments::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
@@ -74,19 +74,19 @@ pub fn opened(a: Args) -> Answer {
 
 /// Calls by the sender x0.
 pub fn call(frame: &mut TrapFrame) -> Answer {
-    let is_laden = cargo::is_laden(frame);
-    let result = send(frame, is_laden);
-    if is_laden && result.is_err() {
+    let has_attachments = attachments::has_attachments(frame);
+    let result = send(frame, has_attachments);
+    if has_attachments && result.is_err() {
         // It may not have been sent.
-        cargo::unload();
+        attachments::unload();
     }
     result
 }
 
-fn send(frame: &mut TrapFrame, is_laden: bool) -> Answer {
+fn send(frame: &mut TrapFrame, has_attachments: bool) -> Answer {
     check_options(frame, options::WORDS | options::INTERRUPTIBLE | options::CARRIES | options::ROOM)?;
-    if is_laden {
-        cargo::load(frame)?;
+    if has_attachments {
+        attachments::load(frame)?;
     }
     let (endpoint, badge) = handles().with(frame.x[0] as u32, |handle| match &handle.target {
         Target::Sender(endpoint) => Ok((endpoint.clone(), handle.badge)),
@@ -114,9 +114,9 @@ pub fn reply(frame: &mut TrapFrame) -> Answer {
     check_options(frame, options::WORDS | options::CARRIES)?;
     match frame.x[0] as u32 {
         0 => message::answer(frame)?,
-        number if cargo::is_laden(frame) => {
+        number if attachments::has_attachments(frame) => {
             let saved = saved(number)?;
-            let answered = message::answer_laden(Answering::Saved(&saved), frame);
+            let answered = message::answer_with_attachments(Answering::Saved(&saved), frame);
             if matches!(answered, Ok(()) | Err(Errno::ECANCELED)) {
                 // Used up. (Another thread may have closed it, and have another handle there.)
                 let is_this = |handle: &Handle| match &handle.target {
@@ -176,7 +176,7 @@ fn with_reply<T>(number: u32, see: impl FnOnce(&Reply) -> Result<T, Errno>) -> R
 
 /// Takes the handles that the call x0 carries: their numbers come in x1 to x4.
 pub fn accept(frame: &mut TrapFrame) -> Answer {
-    let numbers = with_reply(frame.x[0] as u32, cargo::accept)?;
+    let numbers = with_reply(frame.x[0] as u32, attachments::accept)?;
     frame.x[1..=HANDLES].copy_from_slice(&numbers.map(u64::from));
     Ok(0)
 }
@@ -184,7 +184,7 @@ pub fn accept(frame: &mut TrapFrame) -> Answer {
 /// The process, the thread, the user and the group of the caller of the call x0, in x1 to x4; in x5 whether it is in the group x1.
 pub fn caller(frame: &mut TrapFrame) -> Answer {
     let group = frame.x[1] as u32;
-    let identity = with_reply(frame.x[0] as u32, |reply| cargo::identity(reply, group))?;
+    let identity = with_reply(frame.x[0] as u32, |reply| attachments::identity(reply, group))?;
     frame.x[1..=identity.len()].copy_from_slice(&identity.map(u64::from));
     Ok(0)
 }
@@ -192,7 +192,7 @@ pub fn caller(frame: &mut TrapFrame) -> Answer {
 /// Copies from (or to, if `write`) the window x1 of the call x0, from its byte x2 on, to the buffer x3 of x4 bytes.
 pub fn window(a: Args, write: bool) -> Answer {
     let part = Part { window: a.word(1), offset: a.word(2), buffer: a.word(3), len: a.word(4), write };
-    with_reply(a.uint(0), |reply| cargo::copy(reply, &part))
+    with_reply(a.uint(0), |reply| attachments::copy(reply, &part))
 }
 
 /// Sets the events of the signaller x0.

@@ -76,7 +76,7 @@ pub fn ftruncate(a: Args) -> Answer {
     Ok(0)
 }
 
-/// Makes a file so long.
+/// Sets a file's length.
 pub(super) fn cut(file: &MemoryFile, len: u64) -> Result<(), Errno> {
     let mut turn = Object::turn(&file.content)?;
     turn.agree()?;

@@ -27,7 +27,7 @@ enum Piece {
 }
 
 impl Piece {
-    /// For a transfer of so many bytes: as much of them as one message takes, or without memory less. ENOMEM.
+    /// For a transfer of `bytes` bytes: as much of them as one message takes, or without memory less. ENOMEM.
     fn new(bytes: usize) -> Result<Self, Errno> {
         if bytes > ROOM
             && let Ok(large) = try_zeroed(bytes.min(TRANSFER_MAX))

@@ -1,4 +1,4 @@
-//! What happens when a process or a thread has used so much CPU time: timers of `timer_create` on such clocks, `ITIMER_VIRTUAL`,
+//! What happens when a process or a thread has used a certain amount of CPU time: timers of `timer_create` on such clocks, `ITIMER_VIRTUAL`,
 //! `ITIMER_PROF` and `RLIMIT_CPU`.
 //!
 //! Time is not measured as it passes but [charged](super::cputime), so expirations are looked for where a slice ends, every 4 ms that

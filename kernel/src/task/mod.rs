@@ -9,8 +9,8 @@
 //! - [`percpu`], [`load`], [`balance`], [`timer`], [`alarm`], [`active`], [`sched`]: the scheduler. What it has to say of threads to the
 //!   floors above, it says by functions that they define (`sched::above`).
 //! - [`wait`][]: sleeping.
-//! - [`point`], [`turn`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
-//! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`courier`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`],
+//! - [`point`], [`mutex`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
+//! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`signal_thread`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`],
 //!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
 //!   [`exit`]: one floor, as docs/design.md explains: a thread belongs to a process, which has threads and is sent signals.
 //! - [`program`], `property`, [`image`], [`clone`], [`audit`], `threads`: built on those.
@@ -25,7 +25,6 @@ pub mod balance;
 pub mod children;
 pub mod clock;
 pub mod clone;
-pub mod courier;
 pub mod cpu_alarm;
 pub mod cpu_clock;
 pub mod cputime;
@@ -43,6 +42,7 @@ pub mod latency;
 pub mod load;
 pub mod membarrier;
 pub mod memory_limits;
+pub mod mutex;
 pub mod oom;
 pub mod pending;
 pub mod percpu;
@@ -58,6 +58,7 @@ pub mod script;
 mod segments;
 pub mod sigframe;
 pub mod signal;
+pub mod signal_thread;
 pub mod signo;
 pub mod space;
 pub mod startup;
@@ -66,7 +67,6 @@ pub mod table;
 pub mod thread;
 mod threads;
 pub mod timer;
-pub mod turn;
 pub mod users;
 pub mod wait;
 pub mod walk;

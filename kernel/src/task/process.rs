@@ -27,7 +27,7 @@ pub use super::table::{Family, TABLE, Table};
 use super::wait::WaitQueue;
 use crate::arch::timer;
 use crate::ipc::handles::Handles;
-use crate::ipc::signalfd::SignalBell;
+use crate::ipc::signalfd::SignalSource;
 use crate::ipc::source::Source;
 use crate::ipc::table::Descriptors;
 use crate::layout::STACK_SIZE;
@@ -64,7 +64,7 @@ pub struct Process {
     /// It was waited for. Written under the table.
     pub is_reaped: AtomicBool,
     /// For threads that wait for signals by a signalfd.
-    pub signal_bell: SignalBell,
+    pub signal_source: SignalSource,
     /// Job control: stops and continuations.
     pub stop: Stop,
     /// The timer of `setitimer` and `alarm`.
@@ -168,7 +168,7 @@ impl Process {
             stop_wait: WaitQueue::new(),
             end: Source::new(),
             is_reaped: AtomicBool::new(false),
-            signal_bell: SignalBell::new(),
+            signal_source: SignalSource::new(),
             stop: Stop::default(),
             real_timer: RealTimer::new(),
             timers: Timers::new(),

@@ -29,7 +29,7 @@ use super::table::{AT_ONCE, TABLE, Table};
 use super::thread::{self, Thread, current};
 use super::wait::Sleep;
 use super::walk::{self, Among};
-use super::{courier, itimer, posix_timer, sched, stop};
+use super::{itimer, posix_timer, sched, signal_thread, stop};
 use crate::vm::{Cpu, SpinLock};
 
 /// Processes that are sent a signal under one hold of the table's lock.
@@ -160,9 +160,9 @@ pub fn send_to_process(table: &Table, process: &Process, info: &Info) -> bool {
     if !process.pending.add(info, payer(process)) {
         return false;
     }
-    process.signal_bell.ring();
+    process.signal_source.notify();
     // One thread is enough that does not block it. All are marked, so that the first to return to user mode takes it.
-    courier::mark_threads(table, process);
+    signal_thread::mark_threads(table, process);
     true
 }
 
@@ -181,7 +181,7 @@ pub fn send_to_thread(table: &Table, thread: &Thread, info: &Info) -> bool {
         }
         (signals.pending.add(info, payer), signals.blocked & bit(signal) != 0)
     };
-    process.signal_bell.ring();
+    process.signal_source.notify();
     if added && !blocked {
         notify(table, thread, process, bit(signal));
     }
@@ -250,9 +250,9 @@ pub unsafe fn post(
         Some(false) => return Posted::Pending,
         Some(true) => {}
     }
-    process.signal_bell.ring();
+    process.signal_source.notify();
     match thread {
-        None => courier::mark_threads(table, process),
+        None => signal_thread::mark_threads(table, process),
         Some(thread) if is_deliverable => notify(table, thread, process, bit(signal)),
         Some(_) => {}
     }

@@ -16,7 +16,7 @@ use super::process::{Process, TABLE, Table};
 use super::signal::{self, Info};
 use super::wait::Sleep;
 use super::walk::{self, Among};
-use super::{courier, exit};
+use super::{exit, signal_thread};
 
 /// Wait status of a child that was continued.
 pub const CONTINUED: u32 = 0xffff;
@@ -90,7 +90,7 @@ pub fn begin(process: &Process, signal: u32, ended: u32) {
     stop.halted.store(0, Ordering::Relaxed);
     stop.complete.store(false, Ordering::Relaxed);
     stop.active.store(true, Ordering::SeqCst);
-    courier::mark_threads(&table, process);
+    signal_thread::mark_threads(&table, process);
 }
 
 /// Whether a process's group is orphaned: no member has a parent in the same session but in another group, so nobody

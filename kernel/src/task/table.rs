@@ -29,7 +29,7 @@ use crate::vm::{Cpu, SpinLock};
 const PID_MAX: u32 = LIMIT;
 
 /// Threads of a process that are told of something at once; of others hear the threads that leave, or the
-/// [courier](super::courier).
+/// [signal thread](super::signal_thread).
 pub const AT_ONCE: usize = 8;
 /// Threads of a process that ends that are roused by each that leaves.
 pub const ROUSED_BY_EACH: usize = 2;
@@ -353,7 +353,7 @@ impl Table {
     }
 
     /// Makes threads of a process look at its signals and at whether it is stopped, those that have reason to: a few at
-    /// once, the others by the courier. True if it has something to do.
+    /// once, the others by the signal thread. True if it has something to do.
     #[must_use]
     pub fn mark_all(&self, process: &Process) -> bool {
         let family = self.family(process);

@@ -9,7 +9,7 @@ use super::{Board, Oddity, Region};
 /// The clock of a serial port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// It ticks at so many Hz.
+    /// Its rate in Hz.
     Fixed(u32),
     /// The firmware has to be asked.
     Firmware(FirmwareClock),

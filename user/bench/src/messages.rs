@@ -1,7 +1,7 @@
 //! Rows about messages: a call and its answer between two address spaces, and within one. Linux has no such calls.
 
 use quire_rt::abi::flags::{Clone, sig};
-use quire_rt::abi::ipc::{Cargo, Parcel, Window, rights};
+use quire_rt::abi::ipc::{AttachedHandle, Attachments, Window, rights};
 use quire_rt::abi::{PAGE_SIZE, nr};
 use quire_rt::ipc::{self, Message, Patience, Received, Receiver, Sender, What};
 use quire_rt::{Errno, arch, io, process};
@@ -92,10 +92,10 @@ fn with_handles(sheet: &Sheet, client: fn(&Sheet, Sender), answer: fn(Receiver, 
     ipc::close(endpoint.0)
 }
 
-fn carrying(number: u32) -> Cargo {
-    let mut cargo = Cargo::default();
-    cargo.handles[0] = Parcel { number, rights: rights::SEND };
-    cargo
+fn carrying(number: u32) -> Attachments {
+    let mut attachments = Attachments::default();
+    attachments.handles[0] = AttachedHandle { number, rights: rights::SEND };
+    attachments
 }
 
 fn client_of_handles(sheet: &Sheet, sender: Sender) {
@@ -103,9 +103,9 @@ fn client_of_handles(sheet: &Sheet, sender: Sender) {
     let made = Receiver::new().map_or([0; MADE], make);
     let mut left = made.iter();
     let measured = sheet.each(MOVES, "", || {
-        let cargo = carrying(left.next().copied().unwrap_or(0));
+        let attachments = carrying(left.next().copied().unwrap_or(0));
         // SAFETY: it carries no windows.
-        unsafe { sender.call_carrying(&message, &cargo, 0) }.map(drop)
+        unsafe { sender.call_carrying(&message, &attachments, 0) }.map(drop)
     });
     end(sender, measured);
 }
@@ -128,10 +128,11 @@ fn brings(endpoint: Receiver, number: u32) -> Outcome<Received> {
 fn client_of_windows(sheet: &Sheet, sender: Sender) {
     let message = Message::new(1, &[1, 2, 3, 4]);
     let page = Page([1; PAGE_SIZE]);
-    let mut cargo = Cargo::default();
-    cargo.windows[0] = Window { start: page.0.as_ptr().addr() as u64, len: PAGE_SIZE as u64, access: Window::READ };
+    let mut attachments = Attachments::default();
+    attachments.windows[0] =
+        Window { start: page.0.as_ptr().addr() as u64, len: PAGE_SIZE as u64, access: Window::READ };
     // SAFETY: the page is only read.
-    let measured = sheet.each(MOVES, "", || unsafe { sender.call_carrying(&message, &cargo, 0) }.map(drop));
+    let measured = sheet.each(MOVES, "", || unsafe { sender.call_carrying(&message, &attachments, 0) }.map(drop));
     end(sender, measured);
 }
 

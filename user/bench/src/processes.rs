@@ -81,7 +81,7 @@ fn children(sheet: &Sheet, times: usize, make: impl Fn() -> Outcome<usize>) -> O
     Ok(())
 }
 
-/// fork, exit and wait, with so many bytes more resident.
+/// fork, exit and wait, with `resident` bytes more in memory.
 fn forks(sheet: &Sheet, resident: usize, pages: Pages, times: usize) -> Outcome {
     let at = if resident != 0 { area(resident, pages)? } else { 0 };
     write_pages(at, resident);

@@ -98,7 +98,7 @@ impl Service {
         Some(Self { name, program, arguments, devices, waits, pid: None, is_done: false, started: 0, pause })
     }
 
-    /// Starts it in so many seconds; returns the end of a pipe that is at its end when it is ready, or has ended.
+    /// Starts it after `seconds`; returns the end of a pipe that is at its end when it is ready, or has ended.
     fn start(&mut self, seconds: u64) -> Option<i32> {
         let started = io::pipe(Open::CLOEXEC.bits()).and_then(|(reader, writer)| match process::fork() {
             Ok(0) => {

@@ -9,7 +9,7 @@ fn reports(scheme: &str, text: &str) -> Vec<Report> {
     (Scheme::named(scheme).expect("there is such a scheme").run)(&trace).expect("the scheme plays it")
 }
 
-/// A frame that was loaded and used at time `page`, with so many uses.
+/// A frame that was loaded and used at time `page`, and used `uses` times.
 fn frame(page: u64, uses: u64, referenced: bool, dirty: bool) -> Frame {
     Frame { page, loaded: page, used: page, uses, next_use: 0, referenced, dirty, seen: page }
 }

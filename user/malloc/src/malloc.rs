@@ -289,7 +289,7 @@ impl<S: System> Malloc<S> {
 
     pub(crate) fn perturbed(&self, at: *mut u8) -> *mut u8 {
         if let Some(byte) = self.options.perturb() {
-            // SAFETY: the block is new and holds so many bytes.
+            // SAFETY: the block is new and holds as many bytes as are written.
             unsafe { at.write_bytes(!byte, self.bytes_of(Chunk(at))) };
         }
         at

@@ -20,11 +20,11 @@ pub enum Parameter {
     TopPad = -2,
     /// Map chunks from this size on.
     MmapThreshold = -3,
-    /// At most so many mappings at a time; 0 for none.
+    /// The most mappings at a time; 0 for none.
     MmapMax = -4,
     /// Fill blocks that are handed out with the complement of this byte, blocks that come back with the byte itself.
     Perturb = -6,
-    /// At most so many arenas; 0 for the default.
+    /// The most arenas; 0 for the default.
     ArenaMax = -8,
 }
 

@@ -3,7 +3,7 @@
 
 use core::arch::{asm, global_asm, naked_asm};
 
-use quire_abi::ipc::Cargo;
+use quire_abi::ipc::Attachments;
 use quire_abi::nr;
 
 // The kernel enters with sp at argc (16-byte aligned) and everything else undefined but x0, which is zero.
@@ -81,8 +81,8 @@ pub fn message(number: usize, registers: &mut [u64; 10]) -> isize {
 
 /// As [`message`], with a descriptor of what the message carries.
 #[inline(always)]
-pub fn message_with(number: usize, registers: &mut [u64; 10], cargo: *const Cargo) -> isize {
-    exchange!(number, registers, in("x11") cargo,);
+pub fn message_with(number: usize, registers: &mut [u64; 10], attachments: *const Attachments) -> isize {
+    exchange!(number, registers, in("x11") attachments,);
     registers[0] as isize
 }
 

@@ -256,14 +256,14 @@ pub fn sysinfo() -> Result<Sysinfo, Errno> {
 /// Gives the machine another name, or its NIS domain.
 pub fn set_uname(name: &[u8], is_domain: bool) -> Result<(), Errno> {
     let number = if is_domain { nr::SETDOMAINNAME } else { nr::SETHOSTNAME };
-    // SAFETY: the kernel reads so many bytes.
+    // SAFETY: the kernel reads `name.len()` bytes.
     unsafe { sys::call(number, [name.as_ptr() as usize, name.len()]) }.map(drop)
 }
 
 /// Random bytes.
 pub fn random_bytes() -> Result<[u8; 16], Errno> {
     let mut bytes = [0; 16];
-    // SAFETY: the kernel writes at most so many bytes.
+    // SAFETY: the kernel writes at most `bytes.len()` bytes.
     unsafe { sys::call(nr::GETRANDOM, [bytes.as_mut_ptr() as usize, bytes.len(), 0]) }?;
     Ok(bytes)
 }
@@ -271,7 +271,7 @@ pub fn random_bytes() -> Result<[u8; 16], Errno> {
 /// A random number.
 pub fn random() -> Result<u32, Errno> {
     let mut bytes = [0; 4];
-    // SAFETY: the kernel writes at most so many bytes.
+    // SAFETY: the kernel writes at most `bytes.len()` bytes.
     unsafe { sys::call(nr::GETRANDOM, [bytes.as_mut_ptr() as usize, bytes.len(), 0]) }?;
     Ok(u32::from_ne_bytes(bytes))
 }

@@ -1,6 +1,6 @@
 //! Messages: endpoints to call, to receive from and to signal. `docs/messages.md` says what each call does.
 
-use quire_abi::ipc::{Cargo, HANDLES, options, received, rights};
+use quire_abi::ipc::{Attachments, HANDLES, options, received, rights};
 use quire_abi::layout::Stat;
 use quire_abi::{Errno, nr};
 
@@ -143,11 +143,11 @@ impl Sender {
     pub unsafe fn call_carrying(
         self,
         message: &Message,
-        cargo: &Cargo,
+        attachments: &Attachments,
         room: u64,
     ) -> Result<(Message, [u32; HANDLES]), Errno> {
         let mut registers = words_of(message, self.0, (0, options::CARRIES | options::room(room)));
-        Errno::from_ret(arch::message_with(nr::QUIRE_CALL, &mut registers, cargo))?;
+        Errno::from_ret(arch::message_with(nr::QUIRE_CALL, &mut registers, attachments))?;
         Ok((message_in(&registers), handles_in(&registers)))
     }
 
@@ -220,12 +220,12 @@ impl Receiver {
     pub fn reply_carrying_receive(
         self,
         answer: &Message,
-        cargo: &Cargo,
+        attachments: &Attachments,
         patience: Patience,
     ) -> Result<Received, Errno> {
         let (x9, x10) = patience.registers();
         let mut registers = words_of(answer, self.0, (x9, x10 | options::CARRIES));
-        Errno::from_ret(arch::message_with(nr::QUIRE_REPLY_RECEIVE, &mut registers, cargo))?;
+        Errno::from_ret(arch::message_with(nr::QUIRE_REPLY_RECEIVE, &mut registers, attachments))?;
         Ok(received_in(&registers))
     }
 
@@ -267,9 +267,9 @@ fn reply_by(number: u32, answer: &Message) -> Result<(), Errno> {
 
 /// Answers with handles, which move: by the handle of the saved call, or 0 for the call that this thread has received. There is no
 /// answer yet in case of an error, unless it is ECANCELED.
-pub fn reply_carrying(number: u32, answer: &Message, cargo: &Cargo) -> Result<(), Errno> {
+pub fn reply_carrying(number: u32, answer: &Message, attachments: &Attachments) -> Result<(), Errno> {
     let mut registers = words_of(answer, number, (0, options::CARRIES));
-    Errno::from_ret(arch::message_with(nr::QUIRE_REPLY, &mut registers, cargo)).map(drop)
+    Errno::from_ret(arch::message_with(nr::QUIRE_REPLY, &mut registers, attachments)).map(drop)
 }
 
 /// Takes the handles that a call carries (0: the call that this thread has received), all or none.
@@ -324,7 +324,7 @@ pub fn memory_stat(handle: u32) -> Result<Stat, Errno> {
     Ok(stat)
 }
 
-/// A memory object has so many names from now on.
+/// Sets how many names a memory object has.
 pub fn memory_links(handle: u32, links: u32) -> Result<(), Errno> {
     sys::plain!(nr::QUIRE_MEMORY_LINKS, handle, links).map(drop)
 }

@@ -134,7 +134,7 @@ pub fn suspend(mask: u64) -> Errno {
     }
 }
 
-/// Waits for one of a set of blocked signals, at most so long, accepts it, and returns its record.
+/// Waits for one of a set of blocked signals, at most for `nanoseconds`, accepts it, and returns its record.
 pub fn timed_wait(set: u64, nanoseconds: Option<u64>) -> Result<Siginfo, Errno> {
     let time = nanoseconds.map(crate::time::timespec);
     let time = time.as_ref().map_or(0, |time| time as *const _ as usize);

@@ -51,7 +51,7 @@ pub fn nanosleep(nanoseconds: u64) -> Result<(), (Errno, Timespec)> {
         .map_err(|error| (error, rest))
 }
 
-/// Sleeps at least so long, whatever signals are handled meanwhile.
+/// Sleeps for at least `nanoseconds`, whatever signals are handled meanwhile.
 pub fn sleep(nanoseconds: u64) {
     let mut left = nanoseconds;
     while let Err((Errno::EINTR, rest)) = nanosleep(left) {
@@ -59,7 +59,7 @@ pub fn sleep(nanoseconds: u64) {
     }
 }
 
-/// Sleeps at least so many milliseconds.
+/// Sleeps for at least `milliseconds`.
 pub fn sleep_ms(milliseconds: u64) {
     sleep(milliseconds * 1_000_000);
 }

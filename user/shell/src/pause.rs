@@ -17,7 +17,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Seconds to wait after a shell that ran for so many nanoseconds.
+    /// Seconds to wait after a shell that ran for `ran` nanoseconds.
     pub fn after(&mut self, ran: u64) -> u64 {
         self.short = if ran < SOON { self.short.saturating_add(1) } else { 0 };
         match self.short.checked_sub(FREE + 1) {

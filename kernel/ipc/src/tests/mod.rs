@@ -1,6 +1,6 @@
 //! An endpoint against a model, and among threads.
 
-mod cargo;
+mod attachments;
 mod model;
 mod threads;
 

@@ -242,7 +242,7 @@ impl World {
         self.queue.push_back(client);
         self.serve();
         let s = &mut self.servers[server];
-        assert_eq!(handed_over.reply.is_some(), s.is_parked, "the receive of who is parked is over");
+        assert_eq!(handed_over.reply.is_some(), s.is_parked, "the receive of a parked thread is over");
         s.is_parked = false;
         if let Some(reply) = handed_over.reply {
             s.spare = s.receiver.take();

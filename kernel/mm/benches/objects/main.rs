@@ -148,7 +148,7 @@ struct Churn<O> {
 }
 
 impl<O: Objects> Churn<O> {
-    /// Fills so many MiB; frees and allocates `churned` of the objects.
+    /// Fills `mib` MiB; frees and allocates `churned` of the objects.
     fn new(mut objects: O, mib: usize, churned: usize) -> Self {
         let mut random = Random(0x1234_5678_9abc_def1);
         let (mut held, mut bytes) = (Vec::new(), 0);

@@ -51,7 +51,7 @@ impl<M: Machine> Mm<M> {
         window.min(1 + credit)
     }
 
-    /// Records that a fault at `addr` has filled so many entries of the table that `guard` locks, of which one was
+    /// Records that a fault at `addr` has filled `filled` entries of the table that `guard` locks, of which one was
     /// accessed. The window before it is proven. `free` as for [`Mm::window`].
     #[inline]
     pub(super) fn note_window(

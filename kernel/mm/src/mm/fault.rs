@@ -169,7 +169,7 @@ impl<M: Machine> Mm<M> {
         }
     }
 
-    /// Who fills memory with what has to be written back writes it. No lock is held.
+    /// A thread that fills memory with pages that have to be written back writes them. No lock is held.
     #[cold]
     fn limit_marked(&self, object: Option<KArc<Object<M>>>) {
         if self.machine.spaces().must_write_back()

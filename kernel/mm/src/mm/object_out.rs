@@ -62,20 +62,22 @@ pub(super) fn move_object_to_slot<M: Machine>(
         let gone = object.let_page_go(index, pfn);
         return gone.map_err(|is_marked| if is_marked { Stays::Marked } else { Stays::Held });
     }
-    if !object.set_aside(index, pfn) {
+    if !object.begin_swap_out(index, pfn) {
         return Err(Stays::Held);
     }
     let swap = machine.spaces().swap();
     match swap.write(pfn.addr(), out.even_raw) {
         Ok(slot) => {
             // The caller's use of the slot becomes the tree's.
-            if !object.settle(index, pfn, Some(Swapped { slot, shadow: out.shadow })) && !seeded!(ObjectOutKeepsSlot) {
+            if !object.end_swap_out(index, pfn, Some(Swapped { slot, shadow: out.shadow }))
+                && !seeded!(ObjectOutKeepsSlot)
+            {
                 swap.release(slot);
             }
             Ok(())
         }
         // If the object has given it up meanwhile, it is gone.
-        Err(_) if !object.settle(index, pfn, None) => Ok(()),
+        Err(_) if !object.end_swap_out(index, pfn, None) => Ok(()),
         Err(Refused::Incompressible) => Err(Stays::Incompressible),
         Err(Refused::Full) => Err(Stays::NoSwap),
     }

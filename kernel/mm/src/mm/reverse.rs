@@ -31,7 +31,7 @@ impl<M: Machine> Mm<M> {
     }
 
     /// Visits the one place where this space maps the anonymous page `pfn` with this pgoff, if there is one. With `sole`
-    /// that is the page's only mapping, and the walk's caller has so many references.
+    /// that is the page's only mapping, and the walk's caller has that number of references.
     fn visit_anon(
         this: &KArc<Self>,
         pfn: Pfn,

@@ -30,7 +30,7 @@ impl<M: Machine> Turn<'_, M> {
     /// A page that is cut is here before anything changes; then the pager is asked.
     #[cold]
     fn set_len_of_paged(&mut self, len: u64) -> Result<(), Errno> {
-        self.settle()?;
+        self.commit()?;
         self.agree()?;
         let old = self.object().len();
         let cut = if len > old { None } else { Some(self.object().keep_cut(len)?) };
@@ -48,7 +48,7 @@ impl<M: Machine> Turn<'_, M> {
         }
     }
 
-    /// Asks how long a paged file is, if that is not known, and makes it so long.
+    /// Asks for the length of a paged file, if that is not known, and sets it.
     #[inline]
     pub fn agree(&mut self) -> Result<(), Errno> {
         match self.length_to_learn()? {

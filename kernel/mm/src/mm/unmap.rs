@@ -24,7 +24,7 @@ impl<M: Machine> Mm<M> {
         })
     }
 
-    /// Removes everything from a range; the caller settles. It can only fail to split one area into two, before
+    /// Removes everything from a range; the caller calls `uncharge_rest`. It can only fail to split one area into two, before
     /// anything has changed.
     pub(super) fn unmap_range(
         &self,

@@ -41,7 +41,7 @@ impl<M: Machine> Turn<'_, M> {
     pub fn write_back(&mut self) -> Result<(), Errno> {
         let object = self.object();
         let Some(pager) = object.pager() else { return Ok(()) };
-        self.settle()?;
+        self.commit()?;
         object.begin_write_back();
         let mut done = Ok(());
         let mut from = 0;

@@ -23,12 +23,12 @@ const POINT_EVERY: usize = 64;
 pub struct Contiguous<M: Machine> {
     object: KArc<Object<M>>,
     first: Pfn,
-    /// Of them so many are pinned.
+    /// How many of them are pinned.
     pages: usize,
 }
 
 impl<M: Machine> Contiguous<M> {
-    /// So many pages, filled with zeros, from the zone that `gfp` names. ENOMEM, also for more than the largest block of the page
+    /// `pages` pages, filled with zeros, from the zone that `gfp` names. ENOMEM, also for more than the largest block of the page
     /// allocator. The caller holds no lock.
     pub fn new(machine: M, pages: usize, gfp: Gfp) -> Result<Self, Errno> {
         if pages == 0 || pages > 1 << MAX_ORDER {

@@ -119,7 +119,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Somebody begins to write back: who marks from now on tells of it.
+    /// Somebody begins to write back: from now on, marking a page is noted.
     pub(crate) fn begin_write_back(&self) {
         if let Some(paging) = self.paging() {
             paging.is_noted.store(false, Ordering::Release);
@@ -172,7 +172,7 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// The object ends with so many pages.
+    /// The object ends; its pages, and those of them that are marked, count no more.
     pub(super) fn note_end(&self) {
         if let Some(paging) = self.paging() {
             let (pages, marked) = (paging.pages.load(Ordering::Relaxed), paging.marked.load(Ordering::Relaxed));

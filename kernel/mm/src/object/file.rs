@@ -37,7 +37,7 @@ use crate::sync::{IntentGuard, Rank, SharedLock};
 use crate::table::Machine;
 use crate::vma::VmFlags;
 
-/// The most bytes that a file may have: a page's record has room for so many indices.
+/// The most bytes that a file may have: a page's record has no room for a larger index.
 pub const MAX_LEN: u64 = 1 << (INDEX_BITS + PAGE_SHIFT);
 
 /// Pages that are looked at between two points at which others may run.
@@ -54,7 +54,7 @@ pub(super) struct State<M: Machine> {
     /// Areas that are shared and may become writable.
     writers: AtomicUsize,
     turn: SharedLock<(), M>,
-    /// Who has the content, if it is not here.
+    /// The pager that has the content, if it is not here.
     pub(super) paging: Option<Paging>,
 }
 

@@ -56,7 +56,7 @@ impl Growth {
 }
 
 impl<M: Machine> Turn<'_, M> {
-    /// As [`Turn::write`], for a paged file: what lies within its end is marked, and what lies behind it waits for [`Turn::settle`].
+    /// As [`Turn::write`], for a paged file: what lies within its end is marked, and what lies behind it waits for [`Turn::commit`].
     pub(super) fn write_paged(
         &mut self,
         paging: &Paging,
@@ -66,7 +66,7 @@ impl<M: Machine> Turn<'_, M> {
         copy: &mut impl FnMut(*mut u8, usize) -> usize,
     ) -> Result<usize, ObjectError> {
         if self.growth.as_ref().is_some_and(|growth| !growth.has_room_for(at, piece.len)) {
-            self.settle()?;
+            self.commit()?;
         }
         let object = self.object();
         let len = object.len();
@@ -145,15 +145,15 @@ impl<M: Machine> Turn<'_, M> {
 
     /// Has the pager accept what was written behind the end. The file ends where that has gone; an error is for what was not accepted.
     #[inline]
-    pub fn settle(&mut self) -> Result<(), Errno> {
+    pub fn commit(&mut self) -> Result<(), Errno> {
         match self.growth.take() {
-            Some(growth) => self.settle_growth(&growth),
+            Some(growth) => self.commit_growth(&growth),
             None => Ok(()),
         }
     }
 
     #[cold]
-    fn settle_growth(&mut self, growth: &Growth) -> Result<(), Errno> {
+    fn commit_growth(&mut self, growth: &Growth) -> Result<(), Errno> {
         let object = self.object();
         let len = (growth.end - growth.start) as usize;
         let frames = &growth.frames;
@@ -226,8 +226,8 @@ impl<M: Machine> Turn<'_, M> {
 
 impl<M: Machine> Drop for Turn<'_, M> {
     fn drop(&mut self) {
-        // (Whoever could tell of an error has settled.)
-        let _ = self.settle();
+        // (Whoever could tell of an error has committed.)
+        let _ = self.commit();
     }
 }
 

@@ -38,7 +38,7 @@ const TRIES: usize = 2;
 /// Pages of the first run, and of one that follows no other.
 const FIRST_RUN: usize = 4;
 
-/// Who has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR), and is called with no lock held but the turn of
+/// The pager, which has the bytes of a paged object. All of it may sleep, until the calling thread is killed (EINTR), and is called with no lock held but the turn of
 /// the file, unless it says otherwise.
 pub trait Pager: Send + Sync {
     /// Fills frames, which are all zeros, with the pages from `first` on. Returns how many bytes there are before the file's end; what is behind them in
@@ -52,7 +52,7 @@ pub trait Pager: Send + Sync {
     /// How long the file is.
     fn length(&self) -> Result<u64, Errno>;
 
-    /// Makes the file so long, with zeros.
+    /// Sets the length; new bytes are zeros.
     fn set_len(&self, len: u64) -> Result<(), Errno>;
 
     /// What it has taken is kept from now on, whatever happens to the machine.

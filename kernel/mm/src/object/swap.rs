@@ -3,8 +3,8 @@
 //! The place of such a page is its object's tree: [`Held`] is what stands there. No entry of a table says anything of it, so a mapping
 //! of it is absent, and a fault asks the object as for a page that nobody has touched.
 //!
-//! A page leaves in two steps under the object's lock, between which its contents are stored without it: [`Object::set_aside`] takes it
-//! out of reach, and [`Object::settle`] says where it is. Whoever meets it in between waits for the end of the move.
+//! A page leaves in two steps under the object's lock, between which its contents are stored without it: [`Object::begin_swap_out`] takes
+//! it out of reach, and [`Object::end_swap_out`] says where it is. Whoever meets it in between waits for the end of the move.
 
 use core::sync::atomic::Ordering;
 
@@ -20,10 +20,11 @@ use crate::swap::Slot;
 use crate::table::Machine;
 
 impl<M: Machine> Object<M> {
-    /// Takes page `index`, which is `pfn`, out of reach: it is frozen then, and stays with the caller until [`Object::settle`]. The
+    /// Takes page `index`, which is `pfn`, out of reach: it is frozen then, and stays with the caller until
+    /// [`Object::end_swap_out`]. The
     /// caller has isolated it. `false`, with nothing changed, if the object has given the page up, or if it has other holders than the
     /// object and the caller, which has one reference.
-    pub(crate) fn set_aside(&self, index: usize, pfn: Pfn) -> bool {
+    pub(crate) fn begin_swap_out(&self, index: usize, pfn: Pfn) -> bool {
         let mut owned = self.owned.lock();
         let Some(place) = owned.get_mut(index).filter(|place| **place == Held::Page(pfn).word()) else { return false };
         let is_ours = frame::page(self.machine, pfn).freeze(2);
@@ -33,9 +34,9 @@ impl<M: Machine> Object<M> {
         is_ours || seeded!(ObjectOutIgnoresHolders)
     }
 
-    /// Ends what [`Object::set_aside`] has begun: the page is in swap, or comes back with the references that it had. `false` if the
+    /// Ends what [`Object::begin_swap_out`] has begun: the page is in swap, or comes back with the references that it had. `false` if the
     /// object has given it up meanwhile: then it is as it was before the call, and nobody's but the caller's.
-    pub(crate) fn settle(&self, index: usize, pfn: Pfn, to: Option<Swapped>) -> bool {
+    pub(crate) fn end_swap_out(&self, index: usize, pfn: Pfn, to: Option<Swapped>) -> bool {
         let mut owned = self.owned.lock();
         let is_there = |place: &&mut u64| **place == Held::Leaving(pfn).word() || seeded!(ObjectOutTrustsItsFirstLook);
         let Some(place) = owned.get_mut(index).filter(is_there) else { return false };

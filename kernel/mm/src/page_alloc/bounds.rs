@@ -51,7 +51,7 @@ impl MovableSplit {
         }
     }
 
-    /// The kernel's part of so many pages; 0 if there is no other.
+    /// The kernel's part of `total` pages; 0 if there is no other.
     fn kernel_pages(self, total: usize) -> usize {
         match self {
             Self::None => 0,

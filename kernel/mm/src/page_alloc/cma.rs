@@ -297,7 +297,7 @@ impl Area {
     }
 }
 
-/// The order of the block that a bitmap of so many bits needs.
+/// The order of the block that a bitmap of `bits` bits needs.
 fn bitmap_order(bits: usize) -> u32 {
     bits.div_ceil(8 * PAGE_SIZE).next_power_of_two().ilog2()
 }

@@ -269,7 +269,7 @@ impl<M: Machine> PageAllocator<M> {
         }
     }
 
-    /// So many consecutive frames, each a block of its own without an owner: the caller must free them one by one.
+    /// `pages` consecutive frames, each a block of its own without an owner: the caller must free them one by one.
     pub fn alloc_single_pages(&self, pages: usize, gfp: Gfp) -> Result<Pfn, AllocError> {
         let order = pages.next_power_of_two().trailing_zeros();
         let first = self.alloc_raw(order, gfp)?;

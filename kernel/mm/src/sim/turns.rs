@@ -15,7 +15,7 @@ use std::vec::Vec;
 
 use super::mmu::Chance;
 
-/// After so many waits in a row, with nobody doing anything else, nobody ever will.
+/// The number of waits in a row, with no other operation between them, that is a deadlock.
 const STUCK: usize = 100_000;
 
 /// A thread's work.

@@ -293,7 +293,7 @@ impl<M: Machine> KernelHeap<M> {
         self.shrink_until(usize::MAX)
     }
 
-    /// Shrinks caches until so many pages went back.
+    /// Shrinks caches until `target` pages went back.
     fn shrink_until(&self, target: usize) -> usize {
         let mut pages = 0;
         self.visit_caches(|cache| {

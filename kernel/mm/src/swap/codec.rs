@@ -143,7 +143,7 @@ impl<M: Machine> Streams<M> {
         Self { machine, places: none }
     }
 
-    /// Makes so many streams, at least one.
+    /// Makes `count` streams, at least one.
     pub fn init(&self, count: usize) -> Result<(), AllocError> {
         for place in &self.places[..count.clamp(1, MAX_CPUS)] {
             place.stream.store(new_stream()?.as_ptr(), Release);

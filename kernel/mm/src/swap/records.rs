@@ -60,7 +60,7 @@ impl Record {
         debug_assert!(old != 0, "a slot without users is shared");
     }
 
-    /// One user fewer; whether that was the last one, who owns the record now.
+    /// One user fewer; whether that was the last one: then the caller owns the record.
     pub fn release(&self) -> bool {
         // Release and Acquire: all users have read before the last one frees.
         let old = self.users.fetch_sub(1, AcqRel);

@@ -227,7 +227,7 @@ impl<M: Machine> Tables<M> {
         Some((from, UserAddr::new(next.min(end.get())), leaf))
     }
 
-    /// Whether there are so many empty tables that [`Tables::sweep`] is worth its walk.
+    /// Whether there are enough empty tables to make [`Tables::sweep`] worth its walk.
     #[inline]
     pub fn wants_sweep(&self) -> bool {
         let spare = self.spare.load(Ordering::Relaxed);

@@ -207,7 +207,7 @@ pub struct Kind<'a, M: Machine> {
 }
 
 impl<M: Machine> Kind<'_, M> {
-    /// The kind of the part after so many pages.
+    /// The kind of the part after `pages` pages.
     #[inline]
     pub fn after(&self, pages: usize) -> Self {
         let index = if self.object.is_some() { self.index.wrapping_add(pages) } else { 0 };

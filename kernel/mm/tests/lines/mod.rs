@@ -28,7 +28,7 @@ fn words(at: usize, len: usize) -> impl Iterator<Item = u64> {
     (0..len / 8).map(move |i| unsafe { start.add(i).read_volatile() })
 }
 
-/// No two CPUs' lines have one in common, and each has so many.
+/// No two CPUs' lines have one in common, and each has `at_least` lines.
 pub fn assert_apart(lines: &[BTreeSet<usize>], at_least: usize) {
     for (cpu, own) in lines.iter().enumerate() {
         assert!(own.len() >= at_least, "CPU {cpu} wrote {own:x?}");

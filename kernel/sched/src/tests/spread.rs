@@ -70,7 +70,7 @@ proptest! {
             prop_assert!(squares(&machine) < before || !moved && squares(&machine) == before);
         }
         let count = machine.cpus.len();
-        // (Each CPU has asked all others after so many slices without a move.)
+        // (Each CPU has asked all others by the time that there was no move for this number of slices.)
         let mut quiet = 0;
         for _ in 0..100_000 {
             quiet += 1;

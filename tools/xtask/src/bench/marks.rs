@@ -25,7 +25,7 @@ const ROWS: [(&str, f64); 11] = [
 /// The most that a pair of kernel operations may cost, without the loop around it: row, back end, instructions.
 const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("kernel.kmalloc.64", "slub", 80.0)];
 
-/// What may cost at most so many percent of something else: a reverse-mapping walk to a page's single mapping, among
+/// What may cost at most a percentage of something else: a reverse-mapping walk to a page's single mapping, among
 /// unrelated mappings, of the same walk without them; a page of the zone that comes next when the best one is used up, of
 /// a page of the best one.
 const RATIOS: [(&str, &str, f64); 6] = [

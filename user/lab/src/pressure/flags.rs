@@ -56,7 +56,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Empty, with so many frames and lists.
+    /// Empty, with `frames` frames and `lists` lists.
     pub(super) fn new(frames: usize, lists: u8, pages: usize) -> Memory {
         Memory { frames, lists: Lists::new(lists, pages), flags: Flags::new(pages) }
     }

@@ -37,7 +37,7 @@ pub trait Policy {
     }
 }
 
-/// All policies, with empty memories of so many frames.
+/// All policies, with empty memories of `frames` frames.
 pub fn policies(frames: usize, play: &Play) -> Vec<Box<dyn Policy>> {
     let pages = play.pages;
     Vec::from([
@@ -93,7 +93,7 @@ pub fn frames_beside_store(frames: u64, n: u64, percent: u64) -> u64 {
     ((frames * 100).saturating_sub(n * percent) / (100 - percent).max(1)).max(1)
 }
 
-/// A pattern's references for a set of so many tenths of memory, and the frames.
+/// A pattern's references for a set of `tenths` tenths of memory, and the frames.
 fn set(pattern: Pattern, settings: &Settings, tenths: u64) -> (usize, Play) {
     let memory = settings.or(Setting::Ram, 512);
     let n = (memory * tenths / 10).max(1);

@@ -10,7 +10,7 @@ pub mod virtio;
 use alloc::vec::Vec;
 
 use quire_fs::request::{Answer, ROOM, Request, TEXT_MAX, lengths};
-use quire_rt::abi::ipc::{Cargo, Parcel};
+use quire_rt::abi::ipc::{AttachedHandle, Attachments};
 use quire_rt::abi::names::{TRANSFER_MAX, op};
 use quire_rt::ipc::{self, Message, Patience, Received, Receiver, What};
 use quire_rt::{Errno, eprintln, io};
@@ -32,7 +32,7 @@ pub trait Serve {
     fn patience(&self) -> Patience {
         Patience::Endless
     }
-    /// It has waited for so long.
+    /// Its patience is over: no request has come.
     fn rest(&mut self) {}
 }
 
@@ -102,10 +102,10 @@ fn send(receiver: Receiver, answer: &Answer, patience: Patience) -> Result<Recei
     let Some((number, rights)) = answer.handle else {
         return receiver.reply_receive(&message, patience);
     };
-    let mut cargo = Cargo::default();
-    cargo.handles[0] = Parcel { number, rights };
+    let mut attachments = Attachments::default();
+    attachments.handles[0] = AttachedHandle { number, rights };
     // (If it cannot be lent, to a caller that is not the kernel, there is no answer yet.)
-    match receiver.reply_carrying_receive(&message, &cargo, patience) {
+    match receiver.reply_carrying_receive(&message, &attachments, patience) {
         Err(error @ (Errno::EBADF | Errno::EMFILE | Errno::EPERM | Errno::ENOMEM)) => {
             receiver.reply_receive(&Message { label: error.to_ret() as u64, ..Message::default() }, patience)
         }

@@ -26,7 +26,7 @@ pub trait Disk {
     fn physical(&self) -> u32 {
         SECTOR as u32
     }
-    /// The content of so many sectors from one on, any number of the disk's, is not needed any more. EOPNOTSUPP if it has no use for that.
+    /// The content of `sectors` sectors from `sector` on is not needed any more; it may be all of the disk's. EOPNOTSUPP if the disk has no use for that.
     fn discard(&mut self, sector: u64, sectors: u64) -> Result<(), Errno> {
         let _ = (sector, sectors);
         Err(Errno::EOPNOTSUPP)
@@ -57,7 +57,7 @@ fn room_for(sectors: &Range<u64>) -> Result<Vec<u8>, Errno> {
     Ok(room)
 }
 
-/// The next part of a transfer: so many bytes that their sectors fit one transfer of the disk.
+/// The number of bytes of a transfer's next part, whose sectors fit one transfer of the disk.
 fn piece(disk: &dyn Disk, at: u64, left: usize) -> usize {
     let before = (at % SECTOR as u64) as usize;
     left.min(disk.most() - before)

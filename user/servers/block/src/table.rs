@@ -72,7 +72,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Enters a partition if there is room for it on a disk of so many sectors, and nothing of it is another's. ENOMEM.
+    /// Enters a partition if there is room for it on a disk of `disk` sectors, and nothing of it is another's. ENOMEM.
     pub(crate) fn enter(&mut self, number: u32, sectors: Range<u64>, disk: u64) -> Result<(), Errno> {
         if sectors.is_empty() || sectors.end > disk {
             return self.note(Damage::Outside(number));

@@ -47,7 +47,7 @@ impl Disk for Image {
 
 const MIB: usize = 1 << 20;
 
-/// The path of a disk of so many bytes with the table that this script of sfdisk's makes.
+/// The path of a disk of `bytes` bytes with the table that this script of sfdisk's makes.
 fn disk(name: &str, bytes: usize, script: &str) -> Vec<u8> {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::write(&path, vec![0; bytes]).unwrap();

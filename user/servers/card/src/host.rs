@@ -14,7 +14,7 @@ pub trait Registers {
     fn write_words(&self, at: usize, from: &[u8]) -> Result<(), Errno>;
     /// Waits for the controller's interrupt, or for a while.
     fn rest(&mut self);
-    /// Waits so many microseconds.
+    /// Waits for `microseconds`.
     fn pause(&self, microseconds: u64);
     /// Nanoseconds since some moment.
     fn now(&self) -> u64;
@@ -143,12 +143,12 @@ impl<R: Registers> Host<R> {
         &mut self.registers
     }
 
-    /// Waits so many microseconds.
+    /// Waits for `microseconds`.
     pub fn pause(&self, microseconds: u64) {
         self.registers.pause(microseconds);
     }
 
-    /// Sets the clock of the card, to so many hertz at most.
+    /// Sets the clock of the card, to at most `hertz`.
     pub fn set_clock(&mut self, hertz: u32) -> Result<(), Errno> {
         // The base is divided by twice this number, which has ten bits.
         let divisor = self.base_hertz.div_ceil(2 * hertz).min(0x3ff);
@@ -235,7 +235,7 @@ impl<R: Registers> Host<R> {
         self.await_status(status::COMMAND_DONE)
     }
 
-    /// Sends a command that reads blocks of so many bytes.
+    /// Sends a command that reads blocks of `block` bytes.
     pub fn read(&mut self, index: u32, argument: u32, to: &mut [u8], block: usize) -> Result<(), Errno> {
         self.begin(index, argument, to.len() / block, block, mode::READ)?;
         for part in to.chunks_mut(block) {

@@ -75,7 +75,7 @@ impl<D: Disk> Tree<D> {
         Ok(Answer::done([done as u64, at, 0, 0, 0, 0]))
     }
 
-    /// Makes a file so long; new bytes are zeros.
+    /// Sets a file's length; new bytes are zeros.
     pub(crate) fn cut(&mut self, slot: u32, len: u64) -> Result<(), Errno> {
         if len > LONGEST {
             return Err(Errno::EFBIG);

@@ -94,7 +94,7 @@ impl Nodes {
     }
 
     /// Enters a node that was pinned once more: its slot; and nodes whose pins are to be dropped, the same one if it is known. ENOSPC.
-    /// Those for which `is_used` says so make no room for it: who has such a file must go on to find it by this number.
+    /// Those for which `is_used` says so make no room for it: whoever has such a file open must go on to find it by this number.
     pub fn enter(
         &mut self,
         id: NodeId,

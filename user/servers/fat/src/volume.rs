@@ -148,7 +148,7 @@ pub fn nanoseconds(time: Option<DateTime>) -> u64 {
     })
 }
 
-/// The time so many nanoseconds after 1970.
+/// The time that is `nanoseconds` after 1970.
 pub fn time(nanoseconds: u64) -> Result<DateTime, Errno> {
     DateTime::new((nanoseconds / 1_000_000_000) as i64, (nanoseconds % 1_000_000_000) as u32).map_err(|_| Errno::EINVAL)
 }

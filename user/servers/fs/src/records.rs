@@ -7,7 +7,7 @@ use quire_abi::layout::{dtype, mode};
 
 use crate::request::Answer;
 
-/// A list of at most so many bytes.
+/// A list whose length in bytes is limited.
 pub struct Records {
     bytes: Vec<u8>,
     room: usize,

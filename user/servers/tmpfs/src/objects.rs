@@ -9,7 +9,7 @@ pub trait Objects {
     fn make(&mut self, mode: u32, owner: (u32, u32), number: u64) -> Result<u32, Errno>;
     /// What the object knows of its file.
     fn stat(&self, handle: u32) -> Stat;
-    /// The file has so many names from now on.
+    /// Sets how many names the file has.
     fn set_links(&mut self, handle: u32, links: u32);
     /// Closes a handle.
     fn close(&mut self, handle: u32);

@@ -87,7 +87,7 @@ impl Table {
         Ok(self.slots.len() as u32 - 1)
     }
 
-    /// Slots that are used from now on count as used so often; half of what a number has room for is left.
+    /// Slots that are used from now on count as used `uses` times; half of what a number has room for is left.
     pub fn count_from(&mut self, uses: u32) {
         self.first = u64::from(uses) % (USES / 2);
     }

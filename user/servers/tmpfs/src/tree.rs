@@ -262,7 +262,7 @@ impl<O: Objects> Tree<O> {
         Ok(slot)
     }
 
-    /// Whether there is room for one more name, and so many bytes with it.
+    /// Whether there is room for one more name, and `bytes` bytes with it.
     fn has_room(&self, bytes: usize) -> bool {
         self.names < MOST && self.bytes + bytes <= MOST_BYTES
     }

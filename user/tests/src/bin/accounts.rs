@@ -131,7 +131,7 @@ fn nap() -> i32 {
     0
 }
 
-/// Writes to so many new pages.
+/// Writes to `pages` new pages.
 fn hoard(pages: usize) -> i32 {
     let at = map(pages * PAGE, RW);
     (0..pages).for_each(|i| poke(at + i * PAGE, 1));

@@ -82,7 +82,7 @@ fn wait_for(phase: &AtomicU64, wanted: u64) {
 
 type Outcomes = [Result<usize, Errno>; AREAS];
 
-/// Tries to take each area as a whole until that succeeds, at most so many times.
+/// Tries to take each area as a whole until that succeeds, at most `times` times.
 fn try_all(outcomes: &mut [Result<usize, Errno>], times: usize) {
     for _ in 0..times {
         outcomes.iter_mut().enumerate().for_each(|(area, outcome)| *outcome = info::try_cma(area));

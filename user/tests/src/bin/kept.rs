@@ -12,7 +12,7 @@ use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use quire_rt::abi::flags::{Control, Open, sig};
-use quire_rt::abi::ipc::{Cargo, Parcel, rights};
+use quire_rt::abi::ipc::{AttachedHandle, Attachments, rights};
 use quire_rt::abi::layout::{Timespec, at, mode};
 use quire_rt::abi::names::{DONE, KEPT, NOTHING, op};
 use quire_rt::abi::nr;
@@ -477,15 +477,15 @@ impl Script {
                 (words[0], words[1]) = (self.number.load(SeqCst), self.mode.load(SeqCst));
                 words[3] = self.size.load(SeqCst);
             }
-            let mut cargo = Cargo::default();
+            let mut attachments = Attachments::default();
             if !is_root && self.lends.load(SeqCst) != 0 {
-                cargo.handles[0] = Parcel { number: object, rights: rights::READ };
+                attachments.handles[0] = AttachedHandle { number: object, rights: rights::READ };
             }
             let message = Message { label, words };
-            received = if cargo.handles[0].number == 0 {
+            received = if attachments.handles[0].number == 0 {
                 receiver.reply_receive(&message, Patience::Endless)
             } else {
-                receiver.reply_carrying_receive(&message, &cargo, Patience::Endless)
+                receiver.reply_carrying_receive(&message, &attachments, Patience::Endless)
             };
         }
     }

@@ -384,7 +384,7 @@ fn blocked_signalled(amount: &Amount) -> Result<bool, Errno> {
 
 const RT: u32 = 40;
 
-/// May send itself so many.
+/// Blocks signals of which the process may send itself `most`.
 fn block_signals(most: usize) -> Result<(), Errno> {
     process::prlimit(rlimit::SIGPENDING, Some(Rlimit { cur: most as u64, max: most as u64 }))?;
     signal::mask(signal::How::Block, signal::set(&[RT, RT + 1]))?;

@@ -22,7 +22,7 @@ quire_rt::entry!(main);
 const SIGNATURE: u32 = 0xd428_bc00;
 const LEN: usize = rseq::SIZE as usize;
 
-// rseq_add(record, counters, section, spins): in the section adds 1 to the counter of this CPU, after so many rounds of a loop; 0 if
+// rseq_add(record, counters, section, spins): in the section adds 1 to the counter of this CPU, after `spins` rounds of a loop; 0 if
 // that was done, 1 if it was aborted.
 global_asm!(
     "

@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_rt::abi::flags::{Control, Map, Open, sig};
-use quire_rt::abi::ipc::{Cargo, Parcel, rights};
+use quire_rt::abi::ipc::{AttachedHandle, Attachments, rights};
 use quire_rt::abi::layout::{at, mode};
 use quire_rt::abi::names::{DONE, LINK, UP};
 use quire_rt::abi::nr;
@@ -71,9 +71,9 @@ fn liar(lie: Lie) -> Option<i32> {
                         _ => receiver.sender(1).map_or(0, |sender| sender.0),
                     };
                     let rights = if let Lie::File(_) = lie { rights::READ } else { rights::SEND };
-                    let mut cargo = Cargo::default();
-                    cargo.handles[0] = Parcel { number, rights };
-                    receiver.reply_carrying_receive(&Message { label: DONE, words }, &cargo, Patience::Endless)
+                    let mut attachments = Attachments::default();
+                    attachments.handles[0] = AttachedHandle { number, rights };
+                    receiver.reply_carrying_receive(&Message { label: DONE, words }, &attachments, Patience::Endless)
                 }
             };
         }

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use alloc::vec::Vec;
 use quire_rt::abi::flags::{Prot, sig};
-use quire_rt::abi::ipc::{Cargo, Parcel, Window, options, rights};
+use quire_rt::abi::ipc::{AttachedHandle, Attachments, Window, options, rights};
 use quire_rt::abi::nr;
 use quire_rt::ipc::{self, Message, Patience, Receiver, Sender, Signaller, What};
 use quire_rt::process::{self, Status};
@@ -72,25 +72,25 @@ fn first_wrong(checks: &[bool]) -> i32 {
     checks.iter().position(|passed| !passed).map_or(0, |at| at as i32 + 1)
 }
 
-fn handles(numbers: &[(u32, u32)]) -> Cargo {
-    let mut cargo = Cargo::default();
-    for (to, &(number, rights)) in cargo.handles.iter_mut().zip(numbers) {
-        *to = Parcel { number, rights };
+fn handles(numbers: &[(u32, u32)]) -> Attachments {
+    let mut attachments = Attachments::default();
+    for (to, &(number, rights)) in attachments.handles.iter_mut().zip(numbers) {
+        *to = AttachedHandle { number, rights };
     }
-    cargo
+    attachments
 }
 
 fn window(start: usize, len: usize, access: u64) -> Window {
     Window { start: start as u64, len: len as u64, access }
 }
 
-fn with_windows(windows: [Window; 2]) -> Cargo {
-    Cargo { windows, ..Cargo::default() }
+fn with_windows(windows: [Window; 2]) -> Attachments {
+    Attachments { windows, ..Attachments::default() }
 }
 
-fn call(sender: Sender, cargo: &Cargo) -> Result<Message, Errno> {
+fn call(sender: Sender, attachments: &Attachments) -> Result<Message, Errno> {
     // SAFETY: the windows of these tests are memory of their own, of which nothing else is.
-    unsafe { sender.call_carrying(&Message::new(1, &[]), cargo, 0) }.map(|(answer, _)| answer)
+    unsafe { sender.call_carrying(&Message::new(1, &[]), attachments, 0) }.map(|(answer, _)| answer)
 }
 
 fn answer() -> Result<(), Errno> {
@@ -162,13 +162,13 @@ fn what_is_offered(checks: &mut Checks) {
     let nowhere = core::ptr::without_provenance(8);
     let bad = arch::message_with(nr::QUIRE_CALL, &mut registers, nowhere);
     checks.eq(bad, Errno::EFAULT.to_ret(), "a descriptor that cannot be read is an error");
-    let mut cargo = Cargo::default();
-    cargo.windows[1] = window(usize::MAX - PAGE, PAGE / 2, Window::READ);
-    checks.fails(call(sender, &cargo), Errno::EFAULT, "the kernel's memory is no window");
-    cargo.windows[1] = window(PAGE, usize::MAX, Window::READ);
-    checks.fails(call(sender, &cargo), Errno::EFAULT, "nor one without end");
-    cargo.windows[1] = window(PAGE, PAGE, 4);
-    checks.fails(call(sender, &cargo), Errno::EINVAL, "access that is not known is an error");
+    let mut attachments = Attachments::default();
+    attachments.windows[1] = window(usize::MAX - PAGE, PAGE / 2, Window::READ);
+    checks.fails(call(sender, &attachments), Errno::EFAULT, "the kernel's memory is no window");
+    attachments.windows[1] = window(PAGE, usize::MAX, Window::READ);
+    checks.fails(call(sender, &attachments), Errno::EFAULT, "nor one without end");
+    attachments.windows[1] = window(PAGE, PAGE, 4);
+    checks.fails(call(sender, &attachments), Errno::EINVAL, "access that is not known is an error");
     checks.fails(sender.call(&Message::default()), Errno::EDEADLK, "nothing of all that was sent");
     for handle in [sender.0, other.0, bare, endpoint.0] {
         checks.eq(ipc::close(handle), Ok(()), "and each handle is where it was");
@@ -275,9 +275,9 @@ fn windows(checks: &mut Checks) {
     let case = Case::new(|sender| {
         let at = map(4 * PAGE, Prot::READ | Prot::WRITE);
         (0..4 * PAGE).for_each(|i| poke(at + i, (i % 251) as u8));
-        let cargo =
+        let attachments =
             with_windows([window(at + 100, 5000, Window::READ), window(at + 2 * PAGE + 50, 4100, Window::WRITE)]);
-        let answered = call(sender, &cargo);
+        let answered = call(sender, &attachments);
         let is_as_before =
             |range: core::ops::Range<usize>| range.into_iter().all(|i| user_tests::peek(at + i) == (i % 251) as u8);
         let begin = 2 * PAGE + 50;
@@ -319,11 +319,11 @@ fn windows(checks: &mut Checks) {
 fn missing_pages(checks: &mut Checks) {
     let case = Case::new(|sender| {
         let at = map(4 * PAGE, Prot::READ | Prot::WRITE);
-        let mut cargo = with_windows([window(at, PAGE, Window::READ), window(at + PAGE, PAGE, Window::WRITE)]);
-        let early = call(sender, &cargo);
-        cargo.windows = [window(at + 2 * PAGE, 2 * PAGE, Window::READ), Window::default()];
+        let mut attachments = with_windows([window(at, PAGE, Window::READ), window(at + PAGE, PAGE, Window::WRITE)]);
+        let early = call(sender, &attachments);
+        attachments.windows = [window(at + 2 * PAGE, 2 * PAGE, Window::READ), Window::default()];
         poke(at + 2 * PAGE, 7);
-        let late = call(sender, &cargo);
+        let late = call(sender, &attachments);
         first_wrong(&[early.is_ok(), late.is_ok(), all(at + PAGE, PAGE, 3)])
     });
     let mut page = [9u8; PAGE];
@@ -354,11 +354,11 @@ fn bad_windows(checks: &mut Checks) {
         poke(at + PAGE, 1);
         mprotect(at, PAGE, Prot::READ).unwrap();
         munmap(at + 2 * PAGE, PAGE).unwrap();
-        let cargo =
+        let attachments =
             with_windows([window(at, PAGE, Window::READ | Window::WRITE), window(at + PAGE, 2 * PAGE, Window::READ)]);
-        let answered = [call(sender, &cargo), call(sender, &cargo)];
+        let answered = [call(sender, &attachments), call(sender, &attachments)];
         mprotect(at, PAGE, Prot::empty()).unwrap();
-        let hidden = call(sender, &cargo);
+        let hidden = call(sender, &attachments);
         mprotect(at, PAGE, Prot::READ).unwrap();
         first_wrong(&[answered.iter().all(Result::is_ok), hidden.is_ok(), all(at, 1, 1), all(at + 1, PAGE - 1, 0)])
     });
@@ -379,20 +379,20 @@ fn bad_windows(checks: &mut Checks) {
 }
 
 fn clients_go(checks: &mut Checks) {
-    let laden = |sender| {
+    let carrying = |sender| {
         let own = Receiver::new().unwrap();
         let at = map(2 * PAGE, Prot::READ | Prot::WRITE);
         poke(at, 1);
-        let mut cargo = handles(&[(own.sender(0).unwrap().0, PASS)]);
-        cargo.windows[0] = window(at, 2 * PAGE, Window::READ | Window::WRITE);
-        i32::from(call(sender, &cargo).is_ok())
+        let mut attachments = handles(&[(own.sender(0).unwrap().0, PASS)]);
+        attachments.windows[0] = window(at, 2 * PAGE, Window::READ | Window::WRITE);
+        i32::from(call(sender, &attachments).is_ok())
     };
     let killed = |case: &Case| {
         process::kill(case.pid.unwrap(), sig::KILL).unwrap();
         process::waitpid(case.pid.unwrap()) == Ok(Status::Killed(sig::KILL))
     };
     let mut byte = [0];
-    let case = Case::new(laden);
+    let case = Case::new(carrying);
     checks.ok(case.comes() && killed(&case), "a client is killed whose call was received");
     checks.fails(ipc::accept(0), Errno::ECANCELED, "there is nothing to accept");
     checks.fails(ipc::read_window(0, 0, 0, &mut byte), Errno::ECANCELED, "nor to read");
@@ -403,7 +403,7 @@ fn clients_go(checks: &mut Checks) {
     checks.fails(late, Errno::ECANCELED, "nor to answer");
     checks.eq((ipc::close(object.0), ipc::close(case.endpoint.0)), (Ok(()), Ok(())), "and the handle has stayed");
 
-    let case = Case::new(laden);
+    let case = Case::new(carrying);
     checks.ok(case.comes(), "another is received");
     checks.fails(ipc::read_window(0, 0, PAGE, &mut byte), Errno::EAGAIN, "and a page of it wanted");
     let saved = case.endpoint.save(6).unwrap();
@@ -417,7 +417,7 @@ fn clients_go(checks: &mut Checks) {
     checks.fails(ipc::accept(saved.0), Errno::ECANCELED, "nor to accept");
     checks.eq((ipc::close(saved.0), ipc::close(case.endpoint.0)), (Ok(()), Ok(())), "and all is put away");
 
-    let case = Case::new(laden);
+    let case = Case::new(carrying);
     assert!(case.pid.is_ok_and(until_asleep));
     checks.eq(ipc::close(case.endpoint.0), Ok(()), "an endpoint is closed where one waits with a handle");
     checks.eq(process::waitpid(case.pid.unwrap()), GOOD, "which hears of it");
@@ -457,17 +457,17 @@ fn nonsense(checks: &mut Checks) {
             let at = map(8 * PAGE, Prot::READ | Prot::WRITE);
             let own = Receiver::new().unwrap();
             for n in 0..CALLS {
-                let mut cargo = Cargo::default();
-                for parcel in &mut cargo.handles {
+                let mut attachments = Attachments::default();
+                for one in &mut attachments.handles {
                     let minted = || own.sender(n).map_or(0, |sender| sender.0);
                     let number = match random() % 6 {
                         0 => minted(),
                         1 => (1 << 30) + random() as u32 % 8,
                         _ => 0,
                     };
-                    *parcel = Parcel { number, rights: if random() % 4 == 0 { random() as u32 } else { PASS } };
+                    *one = AttachedHandle { number, rights: if random() % 4 == 0 { random() as u32 } else { PASS } };
                 }
-                for window in &mut cargo.windows {
+                for window in &mut attachments.windows {
                     *window = Window {
                         start: if random() % 16 == 0 {
                             random() << 10
@@ -479,7 +479,7 @@ fn nonsense(checks: &mut Checks) {
                     };
                 }
                 // SAFETY: the windows are this client's pages, or nothing.
-                let _ = unsafe { sender.call_carrying(&Message::new(1, &[]), &cargo, random() % 8) };
+                let _ = unsafe { sender.call_carrying(&Message::new(1, &[]), &attachments, random() % 8) };
                 (0..3).for_each(|_| poke(at + random() as usize % 8 * PAGE, 1));
                 if random() % 8 == 0 {
                     let _ = munmap(at + random() as usize % 8 * PAGE, PAGE);

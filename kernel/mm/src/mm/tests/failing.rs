@@ -418,7 +418,7 @@ fn a_failed_allocation_loses_nothing_and_leaves_nothing_half_done() {
     assert!(hits.values().sum::<u32>() > 2000, "few failures: {hits:#?}");
 }
 
-/// `ORACLE_STEPS=1000 cargo test --release -p quire-mm every_allocation_fails -- --ignored`: so many programs.
+/// `ORACLE_STEPS=1000 cargo test --release -p quire-mm every_allocation_fails -- --ignored` runs 1,000 programs.
 #[test]
 #[ignore = "takes minutes"]
 fn every_allocation_fails_for_a_long_time() {

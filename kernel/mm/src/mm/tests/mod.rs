@@ -103,7 +103,7 @@ impl Rig {
         self.assert_balanced_but(0);
     }
 
-    /// As [`Rig::assert_balanced`], but for so many pages that others have.
+    /// As [`Rig::assert_balanced`], except for `pages` pages that others have.
     pub fn assert_balanced_but(&self, pages: usize) {
         assert_eq!(self.sim.spaces().tables(), 0, "table pages");
         assert_eq!(self.sim.spaces().asids().spaces(), 0, "spaces with an ASID");

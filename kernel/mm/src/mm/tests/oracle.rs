@@ -17,7 +17,7 @@ use crate::seeded::{self, Bug};
 use crate::sim::Call;
 use crate::sim::mmu::Sabotage;
 
-/// After so many steps everything is compared, also what the step had nothing to do with.
+/// Steps after which everything is compared, also what the last step had nothing to do with.
 const CHECKED: usize = 50;
 
 /// Runs a script; returns the calls that it led to, or what went wrong and at which step.
@@ -57,7 +57,7 @@ fn run_traced(
     })
 }
 
-/// So many scripts are tried to make one shorter: a minute's work.
+/// Scripts that are tried to make one shorter: a minute's work.
 const TRIED: usize = 300;
 
 /// A shorter script that fails too.

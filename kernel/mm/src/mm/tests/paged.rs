@@ -113,7 +113,7 @@ impl Disk {
 /// The bytes of a frame, which others may store to meanwhile.
 fn bytes_of(sim: &'static Sim, pfn: Pfn) -> Vec<u8> {
     let words = sim.direct_map(pfn.addr()).cast::<AtomicU64>();
-    // SAFETY: a frame has so many words, and all accesses here that may be at the same time are to atomics.
+    // SAFETY: a frame has 512 words, and all accesses here that may be at the same time are to atomics.
     let word = |n| unsafe { &*words.add(n) }.load(core::sync::atomic::Ordering::Relaxed);
     let mut bytes = vec![0; PAGE];
     bytes.chunks_exact_mut(8).enumerate().for_each(|(n, to)| to.copy_from_slice(&word(n).to_ne_bytes()));
@@ -241,7 +241,7 @@ fn word_of(page: usize) -> u64 {
     0x0101_0101_0101_0101 * (page as u64 % 200 + 1)
 }
 
-/// So many pages, each full of a byte of its own, and some bytes more.
+/// The bytes of `count` pages, each full of a byte of its own, and `more` bytes after them.
 fn pages(count: usize, more: usize) -> Vec<u8> {
     (0..count * PAGE + more).map(|at| (at / PAGE % 200 + 1) as u8).collect()
 }
@@ -401,9 +401,9 @@ fn write(sim: &'static Sim, file: &File, at: u64, bytes: &[u8], most: usize) -> 
             Err(error) => failed = Some(Errno::from(error)),
         }
     }
-    let settled = turn.settle();
+    let committed = turn.commit();
     let taken = done.min(turn.object().len().saturating_sub(at) as usize);
-    match (taken, failed, settled) {
+    match (taken, failed, committed) {
         (0, Some(error), _) | (0, None, Err(error)) => Err(error),
         _ => Ok(taken),
     }

@@ -283,7 +283,7 @@ fn one_away() -> usize {
 }
 
 /// A walk from a page at each of these places, in areas of one space that have moved, takes at most twice as long as with
-/// one such area, apart from the depth of a tree of so many.
+/// one such area, apart from the depth of a tree of all of them.
 fn assert_told_apart(rig: &Rig, mm: &Space, places: &[usize]) {
     let one = one_away();
     let depth = 4 * places.len().ilog2() as usize;

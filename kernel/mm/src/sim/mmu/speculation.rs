@@ -19,7 +19,7 @@ pub(super) struct Recent {
     next: usize,
 }
 
-/// At most so many of the entries that one invalidation hit are brought back on each CPU.
+/// The most entries of those that one invalidation hit that are brought back on each CPU.
 const BROUGHT_BACK: usize = 4;
 
 impl Recent {

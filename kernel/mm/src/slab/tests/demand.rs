@@ -30,7 +30,7 @@ fn node(machine: TestMachine, object: NonNull<u8>) -> usize {
 }
 
 fn bytes<'a>(object: NonNull<u8>, len: usize) -> &'a [u8] {
-    // SAFETY: callers have an object of so many bytes.
+    // SAFETY: callers have an object of `len` bytes.
     unsafe { std::slice::from_raw_parts(object.as_ptr(), len) }
 }
 
@@ -269,7 +269,7 @@ fn a_ring_of_free_objects_is_reported_and_dropped() {
         heap.shrink();
         let distinct: std::collections::BTreeSet<_> =
             (0..1000).map(|_| heap.kmalloc(64, Gfp::KERNEL).unwrap()).collect();
-        // SLAB's list has no memory of who was on it before: it may hand out the ring once.
+        // SLAB's list does not remember what was on it before: it may hand out the ring once.
         assert!(distinct.len() >= if backend == Backend::Slub { 1000 } else { 998 }, "{backend:?}: {}", distinct.len());
         let faults: Vec<_> = reports().iter().map(|report| report.fault).collect();
         assert!(

@@ -51,9 +51,9 @@ enum Step {
     Resize(usize, usize),
     Cpu(usize),
     Fail(u32),
-    /// So many objects of one size.
+    /// This number of objects of one size.
     Many(usize),
-    /// So many objects, those that came last first.
+    /// This number of objects, those that came last first.
     FreeMany(usize),
     Shrink,
 }

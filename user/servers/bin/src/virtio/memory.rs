@@ -62,7 +62,7 @@ impl Memory {
         POOL.device.set(Some(device));
     }
 
-    /// So many bytes that the device reaches.
+    /// `bytes` bytes that the device reaches.
     pub fn take(bytes: usize) -> Result<Slot, Errno> {
         let device = POOL.device.get().ok_or(Errno::ENODEV)?;
         let mut ranges = POOL.ranges.borrow_mut();

@@ -36,7 +36,7 @@ pub struct Memory {
     pub flushes: usize,
     pub reads: usize,
     pub writes: usize,
-    /// Writes fail from now on, after so many.
+    /// How many more writes succeed; later ones fail.
     pub fails_after: Option<usize>,
     /// This byte cannot be read.
     pub bad: Option<u64>,
@@ -91,7 +91,7 @@ pub fn path_of(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// The bytes of a file system of so many KiB, that mkfs.vfat makes with these arguments.
+/// The bytes of a file system of `kib` KiB, which mkfs.vfat makes with these arguments.
 pub fn made(name: &str, kib: usize, arguments: &[&str]) -> Vec<u8> {
     let path = path_of(name);
     let _ = fs::remove_file(&path);

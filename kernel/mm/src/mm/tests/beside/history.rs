@@ -54,7 +54,7 @@ struct Effect<T> {
 
 type Register<T> = HashMap<Key, Vec<Effect<T>>>;
 
-/// Moves lead from register to register at most so often; beyond that anything is explained.
+/// The most moves from register to register that are followed; beyond that anything is explained.
 const DEPTH: usize = 6;
 
 /// What a look may find in `register` between two moments; `None` if anything.

@@ -229,7 +229,7 @@ fn an_error_is_the_one_s_who_asked() {
     (1..200).for_each(fail_beside_others);
 }
 
-/// Who waits for a page that another one brings in can be killed.
+/// A thread that waits for a page that another one brings in can be killed.
 #[test]
 fn a_killed_thread_does_not_wait_for_a_page() {
     let scene = Scene::new(pages(4, 0));

@@ -27,7 +27,7 @@ fn small_appends_go_together() {
         // Nobody sees it yet.
         assert_eq!((scene.file.len(), scene.disk.asked()), (0, vec![]));
         assert_eq!(read(&scene.file, 0, 10), Ok(vec![]));
-        assert_eq!(turn.settle(), Ok(()));
+        assert_eq!(turn.commit(), Ok(()));
     }
     assert_eq!(scene.disk.asked(), [Write(0, 30000, true)]);
     assert_eq!((scene.file.len(), scene.marked(), scene.disk.lock().noted), (30000, vec![], 0));
@@ -147,7 +147,7 @@ fn a_gap_is_zeros() {
             want.resize(want.len().max(at + 10), 0);
             want[at..at + 10].fill(0xbb);
         }
-        turn.settle().unwrap();
+        turn.commit().unwrap();
     }
     assert!(scene.read(0, 9 * PAGE).unwrap() == want);
     scene.write_back().unwrap();

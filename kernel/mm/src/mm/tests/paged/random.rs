@@ -349,5 +349,5 @@ fn store_word(sim: &'static Sim, file: &File, at: usize, value: u64) {
         n
     });
     assert_eq!(copied, Ok(8));
-    turn.settle().unwrap();
+    turn.commit().unwrap();
 }

@@ -10,9 +10,9 @@ use crate::mm::Access;
 use crate::mm::tests::non_present::How;
 use crate::table::flush::FLUSH_BY_PAGE;
 
-/// Pages of a scene, at most: so few are invalidated one by one.
+/// Pages of a scene, at most: few enough to be invalidated one by one.
 const PAGES: usize = 6;
-/// Pages of a wide one, at least: so many are invalidated with all of their space.
+/// Pages of a wide one, at least: enough for an invalidation of the whole space.
 const WIDE: usize = FLUSH_BY_PAGE + 1;
 
 impl Random {

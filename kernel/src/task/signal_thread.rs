@@ -1,7 +1,7 @@
-//! The courier: a thread of the kernel's own that tells threads of a process that there is a signal, or a stop, for them.
+//! The signal thread: a thread of the kernel's own that tells threads of a process that there is a signal, or a stop, for them.
 //!
 //! Whoever sends holds the table of processes and may be an interrupt, and how many threads a process has is up to
-//! programs. So the sender tells a few, and the courier the others, a few under each hold of the lock.
+//! programs. So the sender tells a few, and this thread the others, a few under each hold of the lock.
 
 use quire_abi::Errno;
 
@@ -21,7 +21,7 @@ pub fn mark_threads(table: &Table, process: &Process) {
     }
 }
 
-/// Starts the courier.
+/// Starts the thread.
 pub fn start() -> Result<(), Errno> {
     thread::start_kernel(serve)
 }

@@ -1,9 +1,9 @@
-//! Bells: sources that are woken where a thread may not sleep: in an interrupt, or under a spin lock.
+//! Sources whose notification may begin where a thread must not sleep: in an interrupt, or under a spin lock.
 //!
-//! Sleepers are woken at once, which is O(1). How many epolls watch is up to programs: they are told by the ringer, a thread of
-//! the kernel's own.
+//! Sleepers are woken at once, which is O(1). The number of epolls that watch is up to programs: the rest is deferred to the
+//! notification thread, one of the kernel's own.
 //!
-//! The list of bells that the ringer is to serve ranks as an object; it owns a count of each.
+//! The list of sources that the notification thread is to serve ranks as an object; it owns a count of each.
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -19,7 +19,7 @@ use crate::task::wait::{Sleep, WaitQueue};
 use crate::vm::{Cpu, SpinLock};
 
 /// A source of objects that become readable.
-pub struct Bell {
+pub struct DeferredSource {
     /// Those who wait.
     pub source: Source,
     /// Belongs to the list.
@@ -27,21 +27,21 @@ pub struct Bell {
 }
 
 // SAFETY: the link is touched under the list's lock only; the source is `Sync`.
-unsafe impl Sync for Bell {}
+unsafe impl Sync for DeferredSource {}
 // SAFETY: as above.
-unsafe impl Send for Bell {}
+unsafe impl Send for DeferredSource {}
 
-intrusive_adapter!(InList = UnsafeRef<Bell>: Bell { link => LinkedListLink });
+intrusive_adapter!(InList = UnsafeRef<DeferredSource>: DeferredSource { link => LinkedListLink });
 
 struct List(LinkedList<InList>);
 
 // SAFETY: links are touched under the lock only.
 unsafe impl Send for List {}
 
-static RUNG: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
-static RINGER: WaitQueue = WaitQueue::new();
+static PENDING: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
+static WORK: WaitQueue = WaitQueue::new();
 
-impl Bell {
+impl DeferredSource {
     /// Nobody waits.
     pub fn new() -> Result<KArc<Self>, Errno> {
         Ok(KArc::try_new(Self { source: Source::new(), link: LinkedListLink::new() })?)
@@ -49,28 +49,28 @@ impl Bell {
 
     /// An object is readable now. The caller may be an interrupt, and hold locks of lower ranks than an object's.
     #[inline]
-    pub fn ring(this: &KArc<Self>) {
+    pub fn notify(this: &KArc<Self>) {
         if this.source.wake_sleepers() {
-            Self::pass_on(this);
+            Self::defer(this);
         }
     }
 
     #[cold]
-    fn pass_on(this: &KArc<Self>) {
+    fn defer(this: &KArc<Self>) {
         {
-            let mut rung = RUNG.lock();
+            let mut pending = PENDING.lock();
             if this.link.is_linked() {
                 return;
             }
             KArc::add_owners(this, 1);
             // SAFETY: it has a count for the list, which whoever takes it out drops.
-            rung.0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(this)) });
+            pending.0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(this)) });
         }
-        RINGER.wake_one();
+        WORK.wake_one();
     }
 }
 
-/// Starts the ringer.
+/// Starts the notification thread.
 pub fn start() -> Result<(), Errno> {
     thread::start_kernel(serve)
 }
@@ -79,11 +79,11 @@ extern "C" fn serve(_: usize) -> ! {
     cpu::irq_enable();
     loop {
         // (A thread of no process is not interrupted.)
-        let first = || RUNG.lock().0.pop_front();
-        if let Ok(bell) = RINGER.wait_until(Sleep::Killable, None, first) {
+        let first = || PENDING.lock().0.pop_front();
+        if let Ok(deferred) = WORK.wait_until(Sleep::Killable, None, first) {
             // SAFETY: the list had a count, which is this thread's now.
-            let bell = unsafe { KArc::from_raw(UnsafeRef::into_raw(bell)) };
-            bell.source.fire(poll::IN | poll::RDNORM);
+            let deferred = unsafe { KArc::from_raw(UnsafeRef::into_raw(deferred)) };
+            deferred.source.fire(poll::IN | poll::RDNORM);
         }
         let _ = resched_point(Sleep::Killable);
     }

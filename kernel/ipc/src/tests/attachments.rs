@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 use quire_abi::Errno;
-use quire_abi::ipc::{Cargo, HANDLES, Parcel, options, received};
+use quire_abi::ipc::{AttachedHandle, Attachments, HANDLES, options, received};
 use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::machine::Threads;
@@ -75,21 +75,21 @@ fn contents(table: &Table) -> BTreeMap<usize, (u64, u32)> {
     .collect()
 }
 
-fn moved(parcels: &[Parcel; HANDLES], from: &Table, to: &Table) -> Result<[Option<usize>; HANDLES], Refused> {
+fn moved(attached: &[AttachedHandle; HANDLES], from: &Table, to: &Table) -> Result<[Option<usize>; HANDLES], Refused> {
     let mut room = Room::none();
     loop {
         let mut losses = 0;
-        let result = transfer(parcels, from, to, place, &mut room, MOST, || losses += 1);
+        let result = transfer(attached, from, to, place, &mut room, MOST, || losses += 1);
         assert_eq!(losses, u32::from(result.is_ok()));
         let Err(Refused::Lack(lack)) = result else { return result };
         room = lack.supply().unwrap();
     }
 }
 
-fn parcels() -> impl Strategy<Value = [Parcel; HANDLES]> {
+fn attached() -> impl Strategy<Value = [AttachedHandle; HANDLES]> {
     let number = prop_oneof![3 => Just(0u32), 5 => 1..30u32, 1 => 30..60u32];
     let rights = prop_oneof![4 => Just(MAY_PASS | 1), 2 => Just(1), 1 => any::<u32>()];
-    prop::array::uniform4((number, rights).prop_map(|(number, rights)| Parcel { number, rights }))
+    prop::array::uniform4((number, rights).prop_map(|(number, rights)| AttachedHandle { number, rights }))
 }
 
 proptest! {
@@ -98,7 +98,7 @@ proptest! {
     #[test]
     fn a_transfer_is_all_or_nothing(
         sizes in prop::array::uniform3(0..MOST + 5),
-        steps in proptest::collection::vec((parcels(), 0..3usize, 0..3usize, 0..MOST), 1..40),
+        steps in proptest::collection::vec((attached(), 0..3usize, 0..3usize, 0..MOST), 1..40),
     ) {
         let tables = [table(), table(), table()];
         let mut id = 0;
@@ -111,23 +111,23 @@ proptest! {
         }
         let total = tables.iter().map(|table| contents(table).len()).sum::<usize>();
         let mut closed = 0;
-        for (parcels, a, b, close) in steps {
+        for (attached, a, b, close) in steps {
             let mut model = [contents(&tables[a]), contents(&tables[b])];
-            let offered: Vec<_> = parcels.iter().filter(|parcel| parcel.number != 0).collect();
+            let offered: Vec<_> = attached.iter().filter(|one| one.number != 0).collect();
             let mut wrong = None;
-            for (i, parcel) in offered.iter().enumerate() {
-                let at = parcel.number as usize - 1;
-                let twice = offered[..i].iter().any(|other| other.number == parcel.number);
+            for (i, one) in offered.iter().enumerate() {
+                let at = one.number as usize - 1;
+                let twice = offered[..i].iter().any(|other| other.number == one.number);
                 wrong = wrong.or(match model[0].get(&at) {
                     None => Some(Errno::EBADF),
                     _ if twice => Some(Errno::EBADF),
-                    Some((_, rights)) if rights & MAY_PASS == 0 || parcel.rights & !rights != 0 => Some(Errno::EPERM),
+                    Some((_, rights)) if rights & MAY_PASS == 0 || one.rights & !rights != 0 => Some(Errno::EPERM),
                     Some(_) => None,
                 });
             }
             let is_full = a != b && model[1].len() + offered.len() > MOST;
-            let result = moved(&parcels, &tables[a], &tables[b]);
-            prop_assert_eq!(check(&tables[a].lock(), &parcels, place).err().filter(|_| result.is_err()), wrong);
+            let result = moved(&attached, &tables[a], &tables[b]);
+            prop_assert_eq!(check(&tables[a].lock(), &attached, place).err().filter(|_| result.is_err()), wrong);
             match result {
                 Err(refused) => {
                     prop_assert_eq!(refused, wrong.map_or(Refused::Full, Refused::Offer));
@@ -135,12 +135,12 @@ proptest! {
                 }
                 Ok(places) => {
                     prop_assert!(wrong.is_none() && !is_full);
-                    for (at, parcel) in places.iter().zip(&parcels) {
-                        prop_assert_eq!(at.is_some(), parcel.number != 0);
+                    for (at, one) in places.iter().zip(&attached) {
+                        prop_assert_eq!(at.is_some(), one.number != 0);
                         let Some(at) = *at else { continue };
-                        let source = parcel.number as usize - 1;
+                        let source = one.number as usize - 1;
                         let (id, rights) = model[0].remove(&source).unwrap();
-                        let entry = (id, rights & parcel.rights);
+                        let entry = (id, rights & one.rights);
                         if a == b {
                             prop_assert_eq!(at, source);
                             model[0].insert(at, entry);
@@ -179,9 +179,9 @@ fn two_that_exchange_handles_do_not_wait_for_each_other() {
         std::thread::spawn(move || {
             quire_mm::sim::Sim::set_cpu(i);
             for n in 0..if cfg!(miri) { 20 } else { 2000u32 } {
-                let mut parcels = [Parcel::default(); HANDLES];
-                parcels[n as usize % 4] = Parcel { number: 1 + n % 13, rights: MAY_PASS };
-                let _ = moved(&parcels, tables[i], tables[1 - i]);
+                let mut attached = [AttachedHandle::default(); HANDLES];
+                attached[n as usize % 4] = AttachedHandle { number: 1 + n % 13, rights: MAY_PASS };
+                let _ = moved(&attached, tables[i], tables[1 - i]);
             }
         })
     });
@@ -198,10 +198,10 @@ struct Held {
     reply: Reply<M>,
 }
 
-fn cargo(number: u32) -> Cargo {
-    let mut cargo = Cargo::default();
-    cargo.handles[0].number = number;
-    cargo
+fn attachments(number: u32) -> Attachments {
+    let mut attachments = Attachments::default();
+    attachments.handles[0].number = number;
+    attachments
 }
 
 /// A call at `endpoint`, received.
@@ -234,26 +234,26 @@ fn news(endpoint: &crate::Endpoint<M>) -> Option<(u64, u64)> {
 }
 
 fn carried(reply: &Reply<M>) -> Option<Option<u32>> {
-    reply.with_caller(|mut caller| caller.cargo().map(|cargo| cargo.handles[0].number))
+    reply.with_caller(|mut caller| caller.attachments().map(|attachments| attachments.handles[0].number))
 }
 
 #[test]
 fn a_call_has_its_own_cargo_and_no_other() {
     let record = record();
-    record.load(cargo(5));
-    let laden = held(endpoint(), record, 0);
-    assert_eq!(carried(&laden.reply), Some(Some(5)));
-    assert!(laden.reply.is_awaited(), "a look does not end the call");
-    assert!(laden.record.outcome(machine()).is_none());
-    assert!(laden.endpoint.give_up(&laden.record, laden.generation));
-    assert_eq!(carried(&laden.reply), None, "its caller is gone");
-    let plain = held(laden.endpoint.clone(), laden.record.clone(), 0);
+    record.load(attachments(5));
+    let carrying = held(endpoint(), record, 0);
+    assert_eq!(carried(&carrying.reply), Some(Some(5)));
+    assert!(carrying.reply.is_awaited(), "a look does not end the call");
+    assert!(carrying.record.outcome(machine()).is_none());
+    assert!(carrying.endpoint.give_up(&carrying.record, carrying.generation));
+    assert_eq!(carried(&carrying.reply), None, "its caller is gone");
+    let plain = held(carrying.endpoint.clone(), carrying.record.clone(), 0);
     assert_eq!(carried(&plain.reply), Some(None), "the next call is a plain one");
-    assert_eq!(carried(&laden.reply), None);
+    assert_eq!(carried(&carrying.reply), None);
     drop(plain.reply);
     plain.record.finish(plain.generation);
     // What was loaded for a call that was not made.
-    plain.record.load(cargo(6));
+    plain.record.load(attachments(6));
     plain.record.unload();
     let plain = held(plain.endpoint, plain.record, 0);
     assert_eq!(carried(&plain.reply), Some(None));
@@ -314,17 +314,17 @@ fn news_do_not_hide_each_other() {
 #[test]
 fn a_page_is_wanted_once_and_not_of_who_could_not_bring_one() {
     let record = record();
-    record.load(cargo(0));
+    record.load(attachments(0));
     let call = held(endpoint(), record, 0);
     assert_eq!(call.record.take_wanted(), None);
-    assert!(call.record.is_laden(call.generation));
+    assert!(call.record.has_attachments(call.generation));
     assert_eq!(call.reply.with_caller(|caller| caller.want(0x5000, true)), Some(true));
     assert_eq!((call.record.take_wanted(), call.record.take_wanted()), (Some((0x5000, true)), None));
     call.record.note_broken();
     assert_eq!(call.reply.with_caller(|caller| caller.want(0x6000, false)), Some(false));
     assert_eq!(call.record.take_wanted(), None);
     assert!(call.endpoint.give_up(&call.record, call.generation));
-    call.record.load(cargo(0));
+    call.record.load(attachments(0));
     let call = held(call.endpoint, call.record, 0);
     assert_eq!(call.reply.with_caller(|caller| caller.want(0, false)), Some(true), "another call begins anew");
     assert_eq!(call.record.take_wanted(), Some((0, false)));

@@ -15,7 +15,7 @@
 //! endpoint's.
 
 use quire_abi::Errno;
-use quire_abi::ipc::{Cargo, HANDLES, Window, options};
+use quire_abi::ipc::{Attachments, HANDLES, Window, options};
 use quire_ipc::{Caller, Refused};
 use quire_mm::UserAddr;
 use quire_mm::addr::{PAGE_SIZE, USER_END};
@@ -38,28 +38,28 @@ const DESCRIPTOR: usize = 11;
 
 /// Whether the frame's message carries something.
 #[inline]
-pub fn is_laden(frame: &TrapFrame) -> bool {
+pub fn has_attachments(frame: &TrapFrame) -> bool {
     frame.x[10] & options::CARRIES != 0
 }
 
 /// Reads the descriptor. EFAULT; EBADF or EPERM for a handle that is not there or may not pass.
-fn read(frame: &TrapFrame) -> Result<Cargo, Errno> {
-    let cargo: Cargo = uaccess::get(UserAddr::new(frame.x[DESCRIPTOR] as usize))?;
-    current().process().handles.check(&cargo.handles)?;
-    Ok(cargo)
+fn read(frame: &TrapFrame) -> Result<Attachments, Errno> {
+    let attachments: Attachments = uaccess::get(UserAddr::new(frame.x[DESCRIPTOR] as usize))?;
+    current().process().handles.check(&attachments.handles)?;
+    Ok(attachments)
 }
 
 /// Loads the record of the calling thread with what its call carries. EINVAL for a window of unknown access, EFAULT for one
 /// that is not in the lower half: what is mapped there shows later.
 pub fn load(frame: &TrapFrame) -> Result<(), Errno> {
-    let cargo = read(frame)?;
-    for window in &cargo.windows {
+    let attachments = read(frame)?;
+    for window in &attachments.windows {
         if window.access & !(Window::READ | Window::WRITE) != 0 {
             return Err(Errno::EINVAL);
         }
         uaccess::check(UserAddr::new(window.start as usize), window.len as usize)?;
     }
-    current().messaging()?.record.load(cargo);
+    current().messaging()?.record.load(attachments);
     Ok(())
 }
 
@@ -78,24 +78,24 @@ pub fn thread<'a>(caller: &'a Caller<'_, Cpu>) -> &'a Thread {
 }
 
 /// Takes the handles that a call carries, all or none; returns their numbers, 0 for none. ENOENT if there are none (any more),
-/// ENXIO if the caller does not have one of them any more, EMFILE without so many free numbers, ENOMEM, ECANCELED if the caller is
+/// ENXIO if the caller does not have one of them any more, EMFILE without enough free numbers, ENOMEM, ECANCELED if the caller is
 /// gone.
 pub fn accept(reply: &Reply) -> Result<[u32; HANDLES], Errno> {
     let own = &current().process().handles;
     supplied(|room| {
         let taken = reply.with_caller(|mut caller| {
-            let Some(cargo) = caller.cargo() else { return Err(Refused::Offer(Errno::ENOENT)) };
-            let parcels = cargo.handles;
-            if parcels.iter().all(|parcel| parcel.number == 0) {
+            let Some(attachments) = caller.attachments() else { return Err(Refused::Offer(Errno::ENOENT)) };
+            let attached = attachments.handles;
+            if attached.iter().all(|one| one.number == 0) {
                 return Err(Refused::Offer(Errno::ENOENT));
             }
             let theirs = &thread(&caller).process().handles;
-            let numbers = theirs.transfer(&parcels, own, room).map_err(|refused| match refused {
+            let numbers = theirs.transfer(&attached, own, room).map_err(|refused| match refused {
                 Refused::Offer(_) => Refused::Offer(Errno::ENXIO),
                 other => other,
             })?;
-            if let Some(cargo) = caller.cargo() {
-                cargo.handles = Default::default();
+            if let Some(attachments) = caller.attachments() {
+                attachments.handles = Default::default();
             }
             Ok(numbers)
         });
@@ -126,14 +126,14 @@ pub enum Answering<'a> {
 }
 
 /// Answers a call with the message in the frame and the handles that its descriptor names; `rouse` as in
-/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that it has no room
-/// for so many, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the reply is of no use any more.
+/// [`Reply::answer`]. Nothing has happened in case of an error: EMFILE if the caller has no free numbers or said that it has too little
+/// room for them, EINVAL for windows, and as in [`read`]. ECANCELED if the caller is gone: then the reply is of no use any more.
 pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut(usize)) -> Result<(), Errno> {
-    let cargo = read(frame)?;
-    if cargo.windows.iter().any(|window| window.access != 0) {
+    let attachments = read(frame)?;
+    if attachments.windows.iter().any(|window| window.access != 0) {
         return Err(Errno::EINVAL);
     }
-    let count = cargo.handles.iter().rposition(|parcel| parcel.number != 0).map_or(0, |last| last + 1);
+    let count = attachments.handles.iter().rposition(|one| one.number != 0).map_or(0, |last| last + 1);
     let own = &current().process().handles;
     // SAFETY: the frame is this thread's.
     let from = unsafe { &*message::registers(frame) };
@@ -143,9 +143,9 @@ pub fn answer(reply: Answering<'_>, frame: &mut TrapFrame, mut rouse: impl FnMut
                 return Err(Refused::Full);
             }
             if let Some(asking) = ask::of(&caller) {
-                return asking.lend(own, &cargo.handles).map(|()| [0; HANDLES]).map_err(Refused::Offer);
+                return asking.lend(own, &attachments.handles).map(|()| [0; HANDLES]).map_err(Refused::Offer);
             }
-            own.transfer(&cargo.handles, &thread(&caller).process().handles, room)
+            own.transfer(&attachments.handles, &thread(&caller).process().handles, room)
         };
         let answered = match reply {
             Answering::Slot(reply) => reply.answer_with(from, bring, &mut rouse),
@@ -230,8 +230,8 @@ impl Theirs {
 
 /// The window of a part.
 fn open(mut caller: Caller<'_, Cpu>, part: &Part) -> Result<Theirs, Errno> {
-    let cargo = caller.cargo().ok_or(Errno::ENOENT)?;
-    let window = *cargo.windows.get(part.window).ok_or(Errno::ENOENT)?;
+    let attachments = caller.attachments().ok_or(Errno::ENOENT)?;
+    let window = *attachments.windows.get(part.window).ok_or(Errno::ENOENT)?;
     let wanted = if part.write { Window::WRITE } else { Window::READ };
     if window.access == 0 {
         return Err(Errno::ENOENT);
