@@ -64,6 +64,7 @@ errnos! {
     ERANGE = 34, "result out of range";
     EDEADLK = 35, "deadlock avoided";
     ENAMETOOLONG = 36, "file name too long";
+    ENOLCK = 37, "no locks left";
     ENOSYS = 38, "call not implemented";
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many symbolic links";

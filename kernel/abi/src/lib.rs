@@ -16,6 +16,7 @@ pub mod info;
 pub mod ipc;
 pub mod layout;
 pub mod linux;
+pub mod locks;
 pub mod names;
 pub mod nr;
 pub mod process;

@@ -40,6 +40,7 @@ numbers! {
     DUP3 = 24;
     FCNTL = 25;
     IOCTL = 29;
+    FLOCK = 32;
     MKNODAT = 33;
     MKDIRAT = 34;
     UNLINKAT = 35;

@@ -4,16 +4,18 @@
 //! An open object is an [`OpenFile`], shared by all descriptors that `dup`, `fork` and descriptor passing make for it.
 //! The rights belong to the descriptor. A process's descriptors are in its [table](super::table).
 
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use bitflags::bitflags;
 use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::poll;
+use quire_locks::Flock;
 use quire_mm::fallible::KArc;
 
 use super::epoll::Epoll;
 use super::eventfd::EventFd;
+use super::file_locks;
 use super::memory_file::MemoryFile;
 use super::pidfd;
 use super::pipe::{Pipe, Side};
@@ -143,6 +145,10 @@ pub struct OpenFile {
     seen_errors: AtomicU64,
     /// Whether it is, or has been, in an epoll.
     is_watched: AtomicBool,
+    /// Whether it has, or had, locks.
+    has_locks: AtomicBool,
+    /// What it has by flock. Belongs to the lock of the file's flocks.
+    flock: AtomicU8,
 }
 
 /// The number of open objects, for the resource counts.
@@ -158,6 +164,8 @@ impl OpenFile {
             offset: AtomicU64::new(0),
             seen_errors: AtomicU64::new(seen),
             is_watched: AtomicBool::new(false),
+            has_locks: AtomicBool::new(false),
+            flock: AtomicU8::new(Flock::None as u8),
         };
         OPEN.fetch_add(1, Ordering::Relaxed);
         Ok(KArc::try_new(file)?)
@@ -171,6 +179,22 @@ impl OpenFile {
     /// An epoll is about to watch it.
     pub fn note_watched(&self) {
         self.is_watched.store(true, Ordering::Relaxed);
+    }
+
+    /// Locks are about to be set for it.
+    pub fn note_locks(&self) {
+        self.has_locks.store(true, Ordering::Relaxed);
+    }
+
+    /// Exchanges what it has by flock. The caller holds the lock of the file's flocks.
+    pub fn exchange_flock(&self, with: &mut Flock) {
+        let old = self.flock.load(Ordering::Relaxed);
+        self.flock.store(*with as u8, Ordering::Relaxed);
+        *with = match old {
+            old if old == Flock::Shared as u8 => Flock::Shared,
+            old if old == Flock::Exclusive as u8 => Flock::Exclusive,
+            _ => Flock::None,
+        };
     }
 
     fn has_status(&self, status: Open) -> bool {
@@ -201,6 +225,9 @@ impl OpenFile {
 impl Drop for OpenFile {
     fn drop(&mut self) {
         let is_watched = *self.is_watched.get_mut();
+        if *self.has_locks.get_mut() {
+            file_locks::closed(self);
+        }
         match &self.object {
             Object::SignalFd(signals) => signals.close(),
             object if is_watched => object.source().into_iter().for_each(|source| source.leave_all(self)),

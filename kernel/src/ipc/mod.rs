@@ -6,6 +6,7 @@ pub mod deferred;
 pub mod descriptor;
 pub mod epoll;
 pub mod eventfd;
+pub mod file_locks;
 pub mod futex;
 pub mod handles;
 pub mod handover;

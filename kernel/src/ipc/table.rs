@@ -5,14 +5,17 @@
 //! through all numbers passes a [point](crate::task::point) regularly. A thread that copies a table that others keep
 //! changing makes them wait until it has finished.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::ops::Deref;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
+use quire_locks::Owner;
 use quire_mm::fallible::slots::{Room, Slots};
 use quire_mm::fallible::{KArc, Unshared};
 use quire_mm::sync::{Rank, SpinGuard};
 
 use super::descriptor::Descriptor;
+use super::file_locks;
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
@@ -32,6 +35,14 @@ pub struct Descriptors {
     copiers: AtomicUsize,
     /// Threads that wait to change an entry.
     waiting: WaitQueue,
+    /// Whose record locks are that its processes set.
+    lock_owner: AtomicU64,
+    /// Whether there are such locks, or were.
+    has_records: AtomicBool,
+    /// Whether the owner has a new table since, from exec.
+    is_replaced: AtomicBool,
+    /// Processes that have it.
+    users: AtomicUsize,
 }
 
 impl Descriptors {
@@ -46,6 +57,10 @@ impl Descriptors {
             changes: AtomicU64::new(0),
             copiers: AtomicUsize::new(0),
             waiting: WaitQueue::new(),
+            lock_owner: AtomicU64::new(file_locks::new_owner().0),
+            has_records: AtomicBool::new(false),
+            is_replaced: AtomicBool::new(false),
+            users: AtomicUsize::new(0),
         })?)
     }
 
@@ -189,7 +204,10 @@ impl Descriptors {
             let lack = match slots.make_room(number, &mut room) {
                 Ok(()) => {
                     let number = number_in(&slots, fd)?;
-                    return slots.set(number, descriptor).map_err(|_| Errno::ENOMEM);
+                    let old = slots.set(number, descriptor).map_err(|_| Errno::ENOMEM)?;
+                    drop(slots);
+                    old.iter().for_each(|old| self.unlock(old));
+                    return Ok(old);
                 }
                 Err(lack) => lack,
             };
@@ -200,9 +218,31 @@ impl Descriptors {
 
     /// Takes a descriptor out; EBADF.
     pub fn remove(&self, fd: i32) -> Result<Descriptor, Errno> {
-        let mut slots = self.change()?;
-        let number = number_in(&slots, fd)?;
-        slots.take(number).ok_or(Errno::EBADF)
+        let removed = {
+            let mut slots = self.change()?;
+            let number = number_in(&slots, fd)?;
+            slots.take(number).ok_or(Errno::EBADF)?
+        };
+        self.unlock(&removed);
+        Ok(removed)
+    }
+
+    /// Whose the record locks of its processes are.
+    pub fn lock_owner(&self) -> Owner {
+        Owner(self.lock_owner.load(Ordering::Relaxed))
+    }
+
+    /// Record locks are about to be set.
+    pub fn note_records(&self) {
+        self.has_records.store(true, Ordering::Relaxed);
+    }
+
+    /// A descriptor is closed: as on Linux, the process loses all its record locks of that file.
+    #[inline]
+    fn unlock(&self, closed: &Descriptor) {
+        if self.has_records.load(Ordering::Relaxed) {
+            file_locks::release_all(&closed.file.object, self.lock_owner());
+        }
     }
 
     /// Closes all descriptors from `first` to `last`. EINTR if the thread is killed meanwhile.
@@ -215,6 +255,7 @@ impl Descriptors {
                 number = used;
                 slots.take(used)
             };
+            removed.iter().for_each(|removed| self.unlock(removed));
             drop(removed);
             resched_point(Sleep::Killable)?;
         }
@@ -259,10 +300,68 @@ impl Held<'_> {
 impl Drop for Descriptors {
     /// Closes a few descriptors at a time: a process may have a million. The last owner is in process context.
     fn drop(&mut self) {
+        if *self.has_records.get_mut() {
+            self.unlock_all();
+        }
         while self.slots.get_mut().drop_some() {
             // A killed thread continues nevertheless.
             let _ = resched_point(Sleep::Killable);
         }
+    }
+}
+
+impl Descriptors {
+    /// Unlocks what the process, which has ended, has locked; of a new program's process, in files that exec closes.
+    #[cold]
+    fn unlock_all(&mut self) {
+        let (owner, is_replaced) = (self.lock_owner(), *self.is_replaced.get_mut());
+        let mut next = 0;
+        while let Some(number) = self.slots.get_mut().next_used(next) {
+            next = number + 1;
+            if let Some(descriptor) = self.slots.get_mut().get(number).filter(|one| !is_replaced || one.close_on_exec) {
+                file_locks::release_all(&descriptor.file.object, owner);
+            }
+            // A killed thread continues nevertheless.
+            let _ = resched_point(Sleep::Killable);
+        }
+    }
+}
+
+/// A table, as a process has it.
+pub struct Used(KArc<Descriptors>);
+
+impl Used {
+    /// One more process has it.
+    pub fn new(table: KArc<Descriptors>) -> Self {
+        table.users.fetch_add(1, Ordering::Relaxed);
+        Self(table)
+    }
+
+    /// The table, for a while.
+    pub fn share(&self) -> KArc<Descriptors> {
+        self.0.clone()
+    }
+
+    /// A process that had `old` has this one, from exec on. Unless others have `old` too, its locks are those of this one now.
+    pub fn replaces(&self, old: &Self) {
+        if old.users.load(Ordering::Relaxed) == 1 {
+            self.lock_owner.store(old.lock_owner().0, Ordering::Relaxed);
+            self.has_records.store(old.has_records.load(Ordering::Relaxed), Ordering::Relaxed);
+            old.is_replaced.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Deref for Used {
+    type Target = KArc<Descriptors>;
+    fn deref(&self) -> &KArc<Descriptors> {
+        &self.0
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.users.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -9,7 +9,7 @@ use quire_mm::UserAddr;
 
 use super::content::Source;
 use super::file::{limit, table};
-use super::{Answer, Args, memory_file, served};
+use super::{Answer, Args, locks, memory_file, served};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile};
@@ -48,6 +48,7 @@ pub fn fcntl(a: Args) -> Answer {
             Object::Pipe(pipe, _) => Ok(pipe.capacity()),
             _ => Err(Errno::EBADF),
         },
+        which if locks::is_command(which) => locks::fcntl(&descriptor, a.int(0), which, a.addr(2)),
         ADD_SEALS => memory_file::add_seals(&descriptor, a.uint(2)),
         GET_SEALS => memory_file::seals(&descriptor),
         _ => Err(Errno::EINVAL),

@@ -18,6 +18,7 @@ mod futex;
 mod identity;
 mod inspect;
 mod ipc;
+mod locks;
 mod lookup;
 mod memory;
 mod memory_file;
@@ -233,6 +234,7 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     DUP3 => file::dup3(a);
     FCNTL => control::fcntl(a);
     IOCTL => control::ioctl(a);
+    FLOCK => locks::flock(a);
     PIPE2 => file::pipe2(a);
     PPOLL => poll::ppoll(a);
     PSELECT6 => poll::pselect6(a);

@@ -3,7 +3,7 @@
 //! | call | a handler ran | no handler ran: a stop, or another thread took the signal |
 //! | --- | --- | --- |
 //! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile` | again with SA_RESTART, else EINTR | again |
-//! | `wait4`, `waitid`, `openat`, `ioctl`, `fcntl` | again with SA_RESTART, else EINTR | again |
+//! | `wait4`, `waitid`, `openat`, `ioctl`, `fcntl`, `flock` | again with SA_RESTART, else EINTR | again |
 //! | a message's call that nobody has received, a receive | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET without a time-out | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET with one | EINTR | goes on until the same point of time |
@@ -38,7 +38,7 @@ enum Again {
 fn again(nr: usize) -> Again {
     match nr {
         nr::READ | nr::READV | nr::PREAD64 | nr::WRITE | nr::WRITEV | nr::SENDFILE => Again::ByFlag,
-        nr::WAIT4 | nr::WAITID | nr::OPENAT | nr::IOCTL | nr::FCNTL | nr::FUTEX => Again::ByFlag,
+        nr::WAIT4 | nr::WAITID | nr::OPENAT | nr::IOCTL | nr::FCNTL | nr::FLOCK | nr::FUTEX => Again::ByFlag,
         nr::QUIRE_CALL | nr::QUIRE_RECEIVE => Again::ByFlag,
         nr::CLOCK_NANOSLEEP | nr::RT_SIGSUSPEND | nr::PPOLL | nr::PSELECT6 => Again::WithoutHandler,
         _ => Again::No,

@@ -29,7 +29,7 @@ use crate::arch::timer;
 use crate::ipc::handles::Handles;
 use crate::ipc::signalfd::SignalSource;
 use crate::ipc::source::Source;
-use crate::ipc::table::Descriptors;
+use crate::ipc::table::{Descriptors, Used};
 use crate::layout::STACK_SIZE;
 use crate::task::space::Space;
 use crate::vm::{self, Cpu, SpinLock};
@@ -46,7 +46,7 @@ pub struct Process {
     /// Address space, shared with a vfork child; `None` after exit.
     pub space: SpinLock<Option<KArc<Space>>>,
     /// Descriptors; `None` after exit. Only its own threads access them.
-    descriptors: SpinLock<Option<KArc<Descriptors>>>,
+    descriptors: SpinLock<Option<Used>>,
     /// Where those are, for [`Process::own_descriptors`].
     own_descriptors: AtomicPtr<Descriptors>,
     /// What it holds of other objects.
@@ -160,7 +160,7 @@ impl Process {
             ppid: AtomicU32::new(0),
             space: SpinLock::new(Cpu, Rank::Process, Some(space)),
             own_descriptors: AtomicPtr::new(KArc::as_ptr(&descriptors).cast_mut()),
-            descriptors: SpinLock::new(Cpu, Rank::Process, Some(descriptors)),
+            descriptors: SpinLock::new(Cpu, Rank::Process, Some(Used::new(descriptors))),
             handles: Handles::new(),
             actions: SpinLock::new(Cpu, Rank::Process, actions),
             pending: Pending::new(),
@@ -251,7 +251,7 @@ impl Process {
 
     /// The descriptors, if the process still has them.
     pub fn descriptors(&self) -> Result<KArc<Descriptors>, Errno> {
-        self.descriptors.lock().clone().ok_or(Errno::ESRCH)
+        self.descriptors.lock().as_ref().map(Used::share).ok_or(Errno::ESRCH)
     }
 
     /// The same, without an owner of their own.
@@ -265,8 +265,12 @@ impl Process {
     }
 
     /// exec and exit: other descriptors, or none; returns the old ones. The caller is the only thread.
-    pub fn set_descriptors(&self, new: Option<KArc<Descriptors>>) -> Option<KArc<Descriptors>> {
-        let at = new.as_ref().map_or(core::ptr::null(), KArc::as_ptr);
+    pub fn set_descriptors(&self, new: Option<KArc<Descriptors>>) -> Option<Used> {
+        let new = new.map(Used::new);
+        if let (Some(new), Some(old)) = (&new, &*self.descriptors.lock()) {
+            new.replaces(old);
+        }
+        let at = new.as_ref().map_or(core::ptr::null(), |new| KArc::as_ptr(new));
         self.own_descriptors.store(at.cast_mut(), Ordering::Relaxed);
         core::mem::replace(&mut *self.descriptors.lock(), new)
     }

@@ -1,0 +1,59 @@
+//! The locks of a whole file by flock(2): each open file has none, a shared or an exclusive one.
+
+/// What an open file has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Flock {
+    /// Nothing.
+    #[default]
+    None = 0,
+    /// A shared lock.
+    Shared = 1,
+    /// An exclusive one.
+    Exclusive = 2,
+}
+
+/// What the open files of one file have together.
+#[derive(Debug, Default)]
+pub struct Flocks {
+    shared: usize,
+    is_exclusive: bool,
+}
+
+impl Flocks {
+    /// Nothing.
+    pub const fn new() -> Self {
+        Self { shared: 0, is_exclusive: false }
+    }
+
+    /// Whether no open file has a lock.
+    pub fn is_empty(&self) -> bool {
+        self.shared == 0 && !self.is_exclusive
+    }
+
+    /// Takes away what an open file `has`; returns whether that was something.
+    pub fn release(&mut self, has: &mut Flock) -> bool {
+        match core::mem::take(has) {
+            Flock::None => return false,
+            Flock::Shared => self.shared -= 1,
+            Flock::Exclusive => self.is_exclusive = false,
+        }
+        true
+    }
+
+    /// Gives an open file that has nothing what it wants; returns whether others let it.
+    pub fn take(&mut self, has: &mut Flock, wanted: Flock) -> bool {
+        debug_assert_eq!(*has, Flock::None);
+        let is_free = match wanted {
+            Flock::None => true,
+            Flock::Shared => !self.is_exclusive,
+            Flock::Exclusive => self.is_empty(),
+        };
+        if is_free {
+            *has = wanted;
+            self.shared += usize::from(wanted == Flock::Shared);
+            self.is_exclusive |= wanted == Flock::Exclusive;
+        }
+        is_free
+    }
+}
