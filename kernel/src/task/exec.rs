@@ -33,9 +33,9 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
     let (space, image) = image::load(program, stack_limit)?;
     let descriptors = process.descriptors()?.copy_for_program()?;
     let start = Start { limit: stack_limit, path, args, env, credentials: &credentials };
-    let layout = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
+    let (layout, sigreturn) = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
     let sp = layout.stack;
-    space.note_loaded(Loaded { file: program.to_open(), layout });
+    space.note_loaded(Loaded { file: program.to_open(), layout, sigreturn });
     let actions = process.actions.lock().clone().copy_for_exec()?;
     end_other_threads(process)?;
 
@@ -89,9 +89,9 @@ pub fn first(path: &[u8], handles: &Handles) -> Result<(KArc<Space>, TrapFrame),
     env.push(b"TERM=vt100")?;
     let credentials = Credentials::default();
     let start = Start { limit: stack_limit, path, args: &args, env: &env, credentials: &credentials };
-    let layout = startup::fill_stack(&space.mm, &image, &start, handles)?;
+    let (layout, sigreturn) = startup::fill_stack(&space.mm, &image, &start, handles)?;
     let sp = layout.stack;
-    space.note_loaded(Loaded { file: program.to_open(), layout });
+    space.note_loaded(Loaded { file: program.to_open(), layout, sigreturn });
     let frame =
         TrapFrame { pc: image.start as u64, sp, pstate: PSTATE_USER, syscall: NO_SYSCALL, ..Default::default() };
     Ok((space, frame))

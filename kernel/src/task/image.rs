@@ -40,6 +40,9 @@ const STACK_TOP: usize = USER_END - (16 << 20);
 /// mmap begins at least so far below the stack, so that the stack has room (as Linux's MIN_GAP).
 const MIN_GAP: usize = 128 << 20;
 
+/// What stays free between the end of the stack and a segment above it.
+const STACK_GAP: usize = 1 << 20;
+
 /// Where position-independent programs go: two thirds up, as Linux's ELF_ET_DYN_BASE.
 const DYN_BASE: usize = (USER_END / 3 * 2) & !(PAGE_SIZE - 1);
 
@@ -76,23 +79,14 @@ pub struct Image {
 pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image), Errno> {
     let (header, table) = headers(program)?;
     let segments = segments(&table);
-    let aslr = |pages: usize| random::offset(pages) * PAGE_SIZE;
-    let stack_top = STACK_TOP - aslr(1 << 10);
-    let stack_limit = stack_limit.min((USER_END / 6 * 5) as u64) as usize;
-    let gap = (stack_limit & !(PAGE_SIZE - 1)).clamp(MIN_GAP, USER_END / 6 * 5);
-    let layout = MmLayout {
-        mmap_base: UserAddr::new(stack_top - gap - aslr(1 << 18)),
-        stack_top: UserAddr::new(stack_top),
-        task_size: UserAddr::new(USER_END),
-        ..MmLayout::default()
-    };
-    let space = Space::new(Mm::new(Cpu, &layout)?, None)?;
-
     let interpreter = interpreter(program, &segments)?;
     if interpreter.is_none() {
         property::check(program, segments.iter())?;
     }
     let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
+    let layout = layout(&segments, bias, stack_limit);
+    let space = Space::new(Mm::new(Cpu, &layout)?, None)?;
+
     let loader = Loader { mm: &space.mm, object: program.object()?, bias };
     let mut end = 0;
     let mut phdr = bias;
@@ -111,8 +105,26 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
         Some(interpreter) => load_interpreter(&space.mm, &interpreter)?,
         None => (entry, 0),
     };
-    let stack_prot = stack_prot(&segments);
+    let (stack_top, stack_prot) = (layout.stack_top.get(), stack_prot(&segments));
     Ok((space, Image { start, entry, base, phdr, phnum: segments.len(), code, data, stack_top, stack_prot }))
+}
+
+/// A random multiple of the page size, below `pages` pages.
+fn aslr(pages: usize) -> usize {
+    random::offset(pages) * PAGE_SIZE
+}
+
+/// Where the stack and mmap's areas go.
+fn layout(segments: &Segments<'_>, bias: usize, stack_limit: u64) -> MmLayout {
+    let stack_top = stack_top_for(segments, bias, STACK_TOP - aslr(1 << 10));
+    let stack_limit = stack_limit.min((USER_END / 6 * 5) as u64) as usize;
+    let gap = (stack_limit & !(PAGE_SIZE - 1)).clamp(MIN_GAP, USER_END / 6 * 5);
+    MmLayout {
+        mmap_base: UserAddr::new(stack_top.saturating_sub(gap + aslr(1 << 18))),
+        stack_top: UserAddr::new(stack_top),
+        task_size: UserAddr::new(USER_END),
+        ..MmLayout::default()
+    }
 }
 
 /// Maps an interpreter where mmap puts it or, if it is not position-independent, where it says, over whatever is there; returns its first instruction, and what is added to its addresses. EIO for a file
@@ -226,6 +238,26 @@ fn load_bias(segments: &Segments<'_>, base: usize) -> Result<usize, Errno> {
         return Err(Errno::EINVAL);
     }
     Ok((base & !(alignment - 1)).wrapping_sub(page_floor(first.p_vaddr as usize)))
+}
+
+/// Where the stack ends: at `highest`, or below segments that leave it no room there, if there is room.
+fn stack_top_for(segments: &Segments<'_>, bias: usize, highest: usize) -> usize {
+    let ends = |segment: ProgramHeader| {
+        let start = bias.wrapping_add(segment.p_vaddr as usize);
+        let end = start.checked_add(segment.p_memsz as usize).filter(|end| *end <= USER_END)?;
+        Some((start, end))
+    };
+    let mut top = highest;
+    // (Each round passes a segment.)
+    while let Some((start, _)) =
+        loads(segments).filter_map(ends).find(|&(start, end)| start < top + STACK_GAP && end > top - MIN_GAP)
+    {
+        top = page_floor(start).saturating_sub(STACK_GAP);
+        if top < MIN_GAP {
+            return highest;
+        }
+    }
+    top
 }
 
 /// The stack's protection: executable if the program requests it.

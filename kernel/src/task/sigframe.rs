@@ -12,7 +12,7 @@ use super::thread::current;
 use crate::arch::fp::FpState;
 use crate::arch::trap::{Registers, TrapFrame};
 use crate::arch::uaccess;
-use crate::task::startup::{SIGNAL_FRAME, SIGRETURN_PAGE};
+use crate::task::startup::SIGNAL_FRAME;
 
 /// `ucontext_t` and `struct sigcontext` up to the registers, which are a [`Registers`].
 #[derive(Clone, Copy)]
@@ -63,6 +63,11 @@ pub mod ss {
     pub const AUTODISARM: u64 = 1 << 31;
 }
 
+/// Where a handler of the calling process returns to if it has not said so.
+fn sigreturn() -> u64 {
+    current().process().space.lock().as_ref().map_or(0, |space| space.sigreturn()) as u64
+}
+
 /// Makes the thread enter the handler of a signal when it returns to user mode. EFAULT if its stack cannot hold the
 /// frame. All addresses come from the program: their sums may wrap, and the copy routines refuse addresses that are out
 /// of bounds.
@@ -96,7 +101,7 @@ pub fn enter(frame: &mut TrapFrame, info: &Info, action: &HandlerAction) -> Resu
     frame.x[1] = at + INFO as u64;
     frame.x[2] = at + CONTEXT as u64;
     frame.x[29] = at + FRAME_RECORD as u64;
-    frame.x[30] = if action.flags & sa::RESTORER != 0 { action.restorer } else { SIGRETURN_PAGE as u64 };
+    frame.x[30] = if action.flags & sa::RESTORER != 0 { action.restorer } else { sigreturn() };
     frame.sp = at;
     frame.pc = action.handler;
     let mut signals = thread.signals.lock();

@@ -34,6 +34,8 @@ pub struct Loaded {
     pub file: Object,
     /// Where its parts are.
     pub layout: MemoryLayout,
+    /// The page that signal handlers return through.
+    pub sigreturn: usize,
 }
 
 static SPACES_IN_USE: AtomicU64 = AtomicU64::new(0);
@@ -53,6 +55,11 @@ impl Space {
     pub fn note_loaded(&self, loaded: Loaded) {
         let former = self.loaded.lock().replace(loaded);
         drop(former);
+    }
+
+    /// The page that signal handlers return through; 0 without a program.
+    pub fn sigreturn(&self) -> usize {
+        self.loaded.lock().as_ref().map_or(0, |loaded| loaded.sigreturn)
     }
 
     /// The program in it.

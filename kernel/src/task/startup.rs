@@ -28,8 +28,8 @@ use crate::vm::{Mm, random};
 /// smaller limit bounds the kernel memory that one call can take.
 const MAX_STRINGS: usize = 128 << 10;
 
-/// The page with the default code for the return from signal handlers.
-pub const SIGRETURN_PAGE: usize = USER_END - PAGE_SIZE;
+/// The page with the default code for the return from signal handlers, unless the program's segments lie there.
+const SIGRETURN_PAGE: usize = USER_END - PAGE_SIZE;
 
 /// Bytes of stack that entering a signal handler takes: its frame, and what aligns it.
 pub const SIGNAL_FRAME: usize = 4720;
@@ -139,9 +139,14 @@ pub struct Start<'a> {
     pub credentials: &'a Credentials,
 }
 
-/// Makes a program's stack and its contents; returns where what is in memory then, and SP with it. E2BIG if they exceed the stack's
-/// limit.
-pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles) -> Result<MemoryLayout, Errno> {
+/// Makes a program's stack and its contents, and the page that handlers return through; returns where what is in memory then, SP
+/// with it, and the address of that page. E2BIG if the contents exceed the stack's limit.
+pub fn fill_stack(
+    mm: &KArc<Mm>,
+    image: &Image,
+    start: &Start,
+    handles: &Handles,
+) -> Result<(MemoryLayout, usize), Errno> {
     let Start { limit, path, args, env, .. } = *start;
     let handles = records(handles)?;
     let seed = random::bytes();
@@ -163,6 +168,7 @@ pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles
         return Err(Errno::E2BIG);
     }
     map_stack(mm, image, size.max(FIRST_PAGES * PAGE_SIZE))?;
+    let sigreturn = map_sigreturn_page(mm)?;
     for (at, bytes) in
         [(name, path), (env_at, &env.bytes), (args_at, &args.bytes), (platform, PLATFORM), (random, &seed[..])]
     {
@@ -175,14 +181,15 @@ pub fn fill_stack(mm: &KArc<Mm>, image: &Image, start: &Start, handles: &Handles
     write(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
     let part = |at: usize, len: usize| [at as u64, (at + len) as u64];
     let auxv_len = auxv.len() * 16;
-    Ok(MemoryLayout {
+    let layout = MemoryLayout {
         code: image.code.map(|at| at as u64),
         data: image.data.map(|at| at as u64),
         stack: sp as u64,
         arguments: part(args_at, args.bytes.len()),
         environment: part(env_at, env.bytes.len()),
         auxiliary: part(sp + words * 8 - auxv_len, auxv_len),
-    })
+    };
+    Ok((layout, sigreturn))
 }
 
 /// AT_PLATFORM.
@@ -278,26 +285,38 @@ fn vectors(
     Ok(bytes)
 }
 
-/// Maps the stack and the page that handlers return through.
+/// Maps the stack. ENOMEM if segments leave no room for it.
 fn map_stack(mm: &Mm, image: &Image, size: usize) -> Result<(), Errno> {
-    // A segment may already be mapped there; then there is no room.
-    let no_room = |error| if error == Errno::EEXIST { Errno::ENOMEM } else { error };
-    mm.map(&MapRequest {
-        addr: image.stack_top - size,
+    let addr = image.stack_top.checked_sub(size).ok_or(Errno::ENOMEM)?;
+    let request = MapRequest {
+        addr,
         flags: Map::PRIVATE | Map::ANONYMOUS | Map::FIXED_NOREPLACE | Map::GROWSDOWN,
         ..MapRequest::anonymous(size, image.stack_prot)
-    })
-    .map_err(no_room)?;
-    mm.map(&MapRequest {
-        addr: SIGRETURN_PAGE,
-        len: PAGE_SIZE,
-        prot: Prot::READ | Prot::EXEC,
-        flags: Map::PRIVATE | Map::FIXED_NOREPLACE,
-        object: Some((random::sigreturn_object()?, 0)),
-        max_prot: Prot::READ | Prot::EXEC,
-    })
-    .map_err(no_room)?;
-    Ok(())
+    };
+    match mm.map(&request) {
+        Err(Errno::EEXIST) => Err(Errno::ENOMEM),
+        done => done.map(drop),
+    }
+}
+
+/// Maps the page that handlers return through, and returns its address: where mmap puts it, as Linux's vDSO, if a segment has its
+/// own place.
+fn map_sigreturn_page(mm: &Mm) -> Result<usize, Errno> {
+    let map = |addr, place| {
+        mm.map(&MapRequest {
+            addr,
+            len: PAGE_SIZE,
+            prot: Prot::READ | Prot::EXEC,
+            flags: Map::PRIVATE | place,
+            object: Some((random::sigreturn_object()?, 0)),
+            max_prot: Prot::READ | Prot::EXEC,
+        })
+    };
+    match map(SIGRETURN_PAGE, Map::FIXED_NOREPLACE) {
+        Err(Errno::EEXIST) => map(0, Map::empty()),
+        done => done,
+    }
+    .map(UserAddr::get)
 }
 
 /// Writes to an address space that need not be the current one, page by page.

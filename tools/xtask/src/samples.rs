@@ -9,6 +9,9 @@ const CODE: u64 = 0x200;
 /// Where the segment under test lies.
 const DATA: u64 = 0x41_0000;
 
+/// The end of user space.
+const TOP: u64 = 1 << 48;
+
 const EXEC: u16 = 2;
 const DYN: u16 = 3;
 const LOAD: u32 = 1;
@@ -127,6 +130,19 @@ fn aligned(align: u64) -> Sample {
     }
 }
 
+/// A program with a segment at `data` that handles a signal, without a word on where the handler returns to, and exits with 5.
+fn signalled(data: u64) -> Sample {
+    let call = |number: u64| [&mov(8, number)[..], &[0xd400_0001]].concat();
+    let action = [&mov(0, 10)[..], &mov(1, data + 0x20), &mov(2, 0), &mov(3, 8), &call(134)].concat();
+    let kill = [&call(172)[..], &mov(1, 10), &call(129)].concat();
+    // ldrb w0, [x1]; exit(w0); the handler: ret
+    let code = [&action[..], &kill, &mov(1, data + 0x10), &[0x3940_0020], &exit(), &[0xd65f_03c0]].concat();
+    let handler = BASE + CODE + 4 * (code.len() as u64 - 1);
+    let mut sample = Sample::sum(&[], &[segment(RW, 0x1000, data, 0x100, 0x100)], &[(0x1010, 5)]);
+    sample.body.extend([(CODE as usize, words(&code)), (0x1020, handler.to_le_bytes().to_vec())]);
+    sample
+}
+
 /// A program that exits with 21 and names an interpreter.
 fn interpreted(by: &str) -> Sample {
     let mut name = by.as_bytes().to_vec();
@@ -216,6 +232,16 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ("huge-memory", Sample::sum(&[BASE + 1], &[data(0x100, 1 << 46)], &[])),
         ("memory-wraps", Sample::sum(&[BASE + 1], &[data(0x100, 0u64.wrapping_sub(0x1000))], &[])),
         ("kernel-address", Sample::sum(&[BASE + 1], &[segment(RW, 0x1000, 0xffff << 48, 0x100, 0x100)], &[])),
+        ("top-page", signalled(TOP - 0x1000)),
+        (
+            "top-stack",
+            Sample::sum(
+                &[TOP - 0x200_0000 + 0x10],
+                &[segment(RW, 0x1000, TOP - 0x200_0000, 0x100, 0x180_0000)],
+                &[(0x1010, 5)],
+            ),
+        ),
+        ("top-all", Sample::sum(&[TOP - 1], &[segment(RW, 0, TOP - (1 << 30), 0, 1 << 30)], &[])),
         ("no-load", Sample { segments: vec![no_load], ..Sample::sum(&[BASE], &[], &[]) }),
         ("stray-phdr", Sample { segments: [&[stray][..], &aligned(0x1_0000).segments].concat(), ..aligned(0x1_0000) }),
         ("aligned", aligned(0x1_0000)),

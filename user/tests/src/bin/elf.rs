@@ -51,6 +51,10 @@ const FILES: &[(&str, Ends)] = &[
     ("huge-memory", Refused(Errno::ENOMEM)),
     ("memory-wraps", Refused(Errno::EINVAL)),
     ("kernel-address", Refused(Errno::EINVAL)),
+    // What would lie there otherwise, the stack and the page that handlers return through, gives way.
+    ("top-page", With(5)),
+    ("top-stack", With(5)),
+    ("top-all", With(0)),
     ("no-load", By(sig::SEGV)),
     ("stray-phdr", With(0)),
     ("align-not-power", With(5)),
