@@ -121,7 +121,7 @@ impl ThreadBlock {
     /// # Safety
     ///
     /// `block` is the calling thread's, its gate is shut by the caller, and `size`, a multiple of 16, is at most
-    /// [`MAX_SMALL`].
+    /// `MAX_SMALL`.
     #[inline(always)]
     pub unsafe fn bin(block: NonNull<ThreadBlock>, size: usize) -> *mut Bin {
         debug_assert!(size <= MAX_SMALL && size.is_multiple_of(16));
