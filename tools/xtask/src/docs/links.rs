@@ -2,14 +2,24 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 10] = [
+const FOLDERS: [(&str, &str); 20] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
+    ("kernel/ipc/src/", "host/src/quire_ipc/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
+    ("kernel/names/src/", "host/src/quire_names/"),
+    ("kernel/sched/src/", "host/src/quire_sched/"),
     ("kernel/src/", "kernel/src/quire_kernel/"),
     ("platform/src/", "host/src/quire_platform/"),
     ("user/lab/src/", "host/src/quire_lab/"),
     ("user/malloc/src/", "host/src/quire_malloc/"),
     ("user/rt/src/", "programs/src/quire_rt/"),
+    ("user/servers/bin/src/", "programs/src/quire_servers/"),
+    ("user/servers/block/src/", "host/src/quire_block/"),
+    ("user/servers/card/src/", "host/src/quire_card/"),
+    ("user/servers/fat/src/", "host/src/quire_fat/"),
+    ("user/servers/fs/src/", "host/src/quire_fs/"),
+    ("user/servers/procfs/src/", "host/src/quire_procfs/"),
+    ("user/servers/tmpfs/src/", "host/src/quire_tmpfs/"),
     ("user/shell/src/", "host/src/quire_shell/"),
     ("user/init/src/", "programs/src/init/"),
     ("tools/xtask/src/", "host/src/xtask/"),
@@ -75,7 +85,7 @@ mod tests {
         kinds.iter().any(declared) || source.lines().any(|line| line.trim() == format!("{name}:"))
     }
 
-    /// Every source that a page links to exists and declares the item that the link names.
+    /// Every source that a page links to exists, has a page in the built book, and declares the item that the link names.
     #[test]
     fn links_name_what_is_there() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -89,6 +99,8 @@ mod tests {
             for Link { text, target } in to_sources(&page) {
                 let source = fs::read_to_string(root.join(target));
                 let source = source.unwrap_or_else(|error| panic!("{}: {target}: {error}", path.display()));
+                let has_page = target.ends_with('/') || FOLDERS.iter().any(|(folder, _)| target.starts_with(folder));
+                assert!(has_page, "{}: rustdoc's page of {target} is not known", path.display());
                 let name = text.trim_matches('`');
                 let name = name.rsplit("::").next().unwrap();
                 let is_file = text.contains('/') || !text.starts_with('`');
