@@ -115,8 +115,20 @@ impl<'a, M: Machine> Gather<'a, M> {
     /// Takes over the reference of the present entry `pte` at `va`, which was just cleared under its table's lock.
     #[inline]
     pub fn take(&mut self, pte: Pte, va: UserAddr) {
-        self.start = self.start.min(va);
-        self.end = self.end.max(va + PAGE_SIZE);
+        self.take_of_range(pte);
+        self.cover(va, va + PAGE_SIZE);
+    }
+
+    /// The entries that were taken of this range are to be invalidated.
+    #[inline]
+    pub fn cover(&mut self, start: UserAddr, end: UserAddr) {
+        self.start = self.start.min(start);
+        self.end = self.end.max(end);
+    }
+
+    /// As [`Gather::take`], for an entry of a range that the caller covers ([`Gather::cover`]) before the table is unlocked.
+    #[inline]
+    pub fn take_of_range(&mut self, pte: Pte) {
         if pte.is_anon() {
             self.counts.anon += 1;
             self.counts.ahead += pte.ahead();

@@ -96,6 +96,8 @@ impl<M: Machine> Leaf<'_, M> {
                 return;
             }
             let mut guard = self.lock();
+            // Of the present ones: the first, and that after the last.
+            let (mut first, mut last) = (ENTRIES, 0);
             while gather.has_room() {
                 while i < stop && guard.get(i) == Pte::NONE {
                     i += 1;
@@ -104,11 +106,17 @@ impl<M: Machine> Leaf<'_, M> {
                     break;
                 }
                 let pte = guard.take(i);
+                i += 1;
                 match pte.kind() {
-                    None => gather.take(pte, UserAddr::new(base + i * PAGE_SIZE)),
+                    None => {
+                        (first, last) = (first.min(i - 1), i);
+                        gather.take_of_range(pte);
+                    }
                     Some(_) => gather.take_absent(pte),
                 }
-                i += 1;
+            }
+            if first < last {
+                gather.cover(UserAddr::new(base + first * PAGE_SIZE), UserAddr::new(base + last * PAGE_SIZE));
             }
             gather.before_unlock();
             drop(guard);
