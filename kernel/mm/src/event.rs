@@ -56,6 +56,18 @@ events! {
     PageMoved = "pgmigrate_success",
     /// Pages that could not be moved.
     PageStays = "pgmigrate_fail",
+    /// Requests for which memory was compacted.
+    CompactStall = "compact_stall",
+    /// Those that got a block by it.
+    CompactSuccess = "compact_success",
+    /// Those that did not.
+    CompactFail = "compact_fail",
+    /// Frames that compaction has looked at, to move pages out of them.
+    CompactScanned = "compact_migrate_scanned",
+    /// Frames that it has taken, to move pages there.
+    CompactFreeScanned = "compact_free_scanned",
+    /// Pages that it wanted to move.
+    CompactIsolated = "compact_isolated",
     /// Pages that went to swap.
     SwapOut = "pswpout",
     /// Pages that came back from swap.

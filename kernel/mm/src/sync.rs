@@ -38,6 +38,8 @@ pub enum Rank {
     FileTurn = 1,
     /// Whose turn it is to look for pages of a node to reclaim.
     ReclaimTurn = 2,
+    /// Whose turn it is to compact a zone.
+    Compaction = 3,
     /// The table of processes and their family tree.
     Processes = 4,
     /// A process: its threads, signals, children.
@@ -116,8 +118,11 @@ impl Rank {
 }
 
 /// The ranks of sleeping locks, a bit each: those that a thread may hold over a switch.
-pub const SLEEPING: u64 =
-    WAITING | 1 << Rank::ReclaimTurn as u8 | 1 << Rank::AddressSpace as u8 | 1 << Rank::AddressSpaceChild as u8;
+pub const SLEEPING: u64 = WAITING
+    | 1 << Rank::ReclaimTurn as u8
+    | 1 << Rank::Compaction as u8
+    | 1 << Rank::AddressSpace as u8
+    | 1 << Rank::AddressSpaceChild as u8;
 
 /// The ranks of locks, a bit each, that a thread may hold while it waits for memory: nobody takes them who makes memory
 /// available.

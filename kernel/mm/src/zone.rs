@@ -94,6 +94,16 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
+    /// Whether blocks on the lists of this type may serve it.
+    pub(crate) fn may_use(&self, kind: MigrateType) -> bool {
+        match kind {
+            MigrateType::Unmovable | MigrateType::Movable | MigrateType::Reclaimable => true,
+            MigrateType::HighAtomic => self.reserves(),
+            MigrateType::Cma => self.cma,
+            MigrateType::Isolate => false,
+        }
+    }
+
     /// Whether it may use the reserve for high-order atomic allocations.
     pub(crate) fn reserves(&self) -> bool {
         matches!(self.depth, Depth::Atomic | Depth::Nothing)

@@ -10,6 +10,7 @@ use quire_mm::buddy::ORDERS;
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::machine::MAX_CPUS;
 use quire_mm::memblock::{MemBlock, MemBlockError, RegionKind};
+use quire_mm::mm::Mover;
 use quire_mm::page::Page;
 use quire_mm::page_alloc::{Config, InitError, MovableSplit, Summary, mem_map_ranges};
 use quire_mm::pte::MemoryType;
@@ -325,6 +326,12 @@ pub fn init_swap(args: &str, board: &Board) {
     if slots != 0 && SPACES.init_swap(slots, managed / 5 * 4, board.cpus.len()).is_err() {
         log::warn!("no memory for swap");
     }
+}
+
+/// From now on pages in use are moved for requests of high orders.
+pub fn init_compaction() {
+    static MOVER: Mover<Cpu> = Mover(Cpu);
+    PAGES.set_mover(&MOVER);
 }
 
 /// How much memory is promised to processes (`vm.overcommit_*=`).

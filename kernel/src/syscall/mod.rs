@@ -374,6 +374,7 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_AUDIT => quire::audit(a);
     QUIRE_FAIL_NTH => quire::fail_nth(a);
     QUIRE_CMA_TRY => quire::cma_try(a);
+    QUIRE_COMPACT => quire::compact(a);
     QUIRE_GRANT => ipc::grant(a);
     QUIRE_ENDPOINT => ipc::endpoint();
     QUIRE_MINT => ipc::mint(a);

@@ -191,6 +191,14 @@ pub fn cma_try(a: Args) -> Answer {
     Ok(info.pages)
 }
 
+/// Compacts all memory, as far as it goes; returns how many page blocks were emptied. EINTR if the thread is killed.
+pub fn compact(a: Args) -> Answer {
+    control(a, Control::SETTINGS)?;
+    let done = PAGES.compact();
+    resched_point(Sleep::Killable)?;
+    Ok(done.blocks)
+}
+
 /// Makes the calling thread's x1th allocation from now on fail; 0 cancels that. Returns how many allocations were left
 /// until the failure requested before: 0 if it has happened or was not requested.
 pub fn fail_nth(a: Args) -> Answer {

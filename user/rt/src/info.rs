@@ -217,6 +217,11 @@ pub fn try_cma(area: usize) -> Result<usize, Errno> {
     sys::plain!(nr::QUIRE_CMA_TRY, control(), area)
 }
 
+/// Compacts all memory; how many page blocks of 2 MiB were emptied.
+pub fn compact() -> Result<usize, Errno> {
+    sys::plain!(nr::QUIRE_COMPACT, control())
+}
+
 /// Makes this thread's `n`th allocation in the kernel from now on fail, in a call or in a fault; 0 cancels that.
 /// Returns how many allocations were left until the failure requested before: 0 if it has happened or was not
 /// requested.

@@ -39,6 +39,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
         &[
             entry("buddyinfo", "", "free blocks of each order, by zone"),
             entry("cmainfo", "[-t]", "contiguous memory areas; -t takes each for a moment"),
+            entry("compact", "", "moves pages in use together, and shows the large blocks that this makes"),
             entry("free", "[-bkmghw]", "memory in use and free, and what the kernel itself uses"),
             entry("memmap", "", "the physical memory map, from the device tree"),
             entry("pagetypeinfo", "", "free blocks by migrate type, and page blocks of each type"),

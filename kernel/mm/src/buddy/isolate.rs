@@ -1,6 +1,8 @@
 //! Changing the type of page blocks together with their free blocks, and taking ranges out of the free lists, for CMA
 //! and contiguous allocation. This is the only code here whose cost depends on the size of a range.
 
+use core::ops::Range;
+
 use crate::addr::Pfn;
 use crate::page::Machine;
 
@@ -74,6 +76,33 @@ impl FreeArea {
             self.insert_range(frames, end.0, after);
             at = after;
         }
+    }
+
+    /// Takes at most `most` free frames of a range within a page block off the lists, each as an allocated one. Returns where to go on.
+    pub(crate) fn take_singles<M: Machine>(
+        &mut self,
+        frames: Frames<M>,
+        range: Range<Pfn>,
+        most: usize,
+        mut take: impl FnMut(Pfn),
+    ) -> Pfn {
+        let (mut at, mut left) = (range.start.0, most);
+        while at < range.end.0 && left != 0 {
+            let Some(order) = free_order(frames, Pfn(at)).filter(|order| *order < PAGEBLOCK_ORDER) else {
+                at += 1;
+                continue;
+            };
+            self.remove(frames, Pfn(at), order);
+            let (taken, end) = (left.min(1 << order), at + (1 << order));
+            for pfn in (at..at + taken).map(Pfn) {
+                frames.page(pfn).make_allocated(0);
+                take(pfn);
+            }
+            self.insert_range(frames, at + taken, end);
+            left -= taken;
+            at += taken;
+        }
+        Pfn(at)
     }
 
     /// Inserts `from..to` (nothing if it is empty) as the largest blocks that fit, unmerged.

@@ -120,6 +120,8 @@ pub struct Pageblock {
     types: AtomicU8,
     /// Free frames, those on per-CPU lists not included. Written under the zone's lock.
     free: AtomicU16,
+    /// The searches of compaction in which it was no source any more, as a whole and for a part of it: hints.
+    marks: [AtomicU8; 2],
 }
 
 impl Pageblock {
@@ -130,6 +132,7 @@ impl Pageblock {
             list: AtomicU8::new(movable),
             types: AtomicU8::new(movable),
             free: AtomicU16::new(0),
+            marks: [const { AtomicU8::new(0) }; 2],
         }
     }
 
@@ -155,6 +158,15 @@ impl Pageblock {
         self.free.load(Relaxed).into()
     }
 
+    /// The search of compaction in which it was no source any more, as a whole or for a part of it.
+    pub(crate) fn mark(&self, for_part: bool) -> u8 {
+        self.marks[usize::from(for_part)].load(Relaxed)
+    }
+
+    pub(crate) fn set_mark(&self, for_part: bool, search: u8) {
+        self.marks[usize::from(for_part)].store(search, Relaxed);
+    }
+
     /// The per-CPU list that its single pages go to.
     #[inline(always)]
     pub(crate) fn list(&self) -> Option<List> {
@@ -172,6 +184,15 @@ impl Pageblock {
         let old = self.migrate_type() as u8;
         self.types.store(old << 4 | MigrateType::Isolate as u8, Relaxed);
         self.list.store(NO_LIST, Relaxed);
+    }
+
+    /// What it is when it is not isolated.
+    pub(crate) fn lasting_type(&self) -> MigrateType {
+        let types = self.types.load(Relaxed);
+        match MigrateType::of(types) {
+            MigrateType::Isolate => MigrateType::of(types >> 4),
+            kind => kind,
+        }
     }
 
     /// What it was before it was isolated.

@@ -43,6 +43,16 @@ impl FreeArea {
         Some(pfn)
     }
 
+    /// A block was allocated for `taker` without stealing it from a list: its page blocks change their type as by stealing.
+    pub(crate) fn claim_for<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, order: u32, taker: MigrateType) {
+        let block = frames.pageblocks.of(pfn);
+        let covers = order >= PAGEBLOCK_ORDER || block.free() as usize + (1 << order) >= PAGEBLOCK_PAGES / 2;
+        if covers && block.migrate_type().is_mobile() && block.migrate_type() != taker {
+            block.set_migrate_type(taker);
+            self.move_free_blocks(frames, pfn, taker);
+        }
+    }
+
     /// After a high-order atomic allocation was served from `pfn`'s page block: keeps the rest of the block for later
     /// ones, up to a hundredth of the zone.
     pub(crate) fn reserve_high_atomic<M: Machine>(&mut self, frames: Frames<M>, pfn: Pfn, managed: usize) {

@@ -103,8 +103,9 @@ pub fn audit_page<M: Machine>(machine: M, pfn: Pfn) -> bool {
         return true;
     }
     let mut holders = 1 + page.flags().contains(PageFlags::ISOLATED) as u32;
-    let steady = for_each_mapping(machine, pfn, |_, _| {
-        holders += 1;
+    // A migration entry has no reference; it may be left over from an earlier page of this frame.
+    let steady = for_each_mapping(machine, pfn, |mm, addr| {
+        holders += mm.entry(addr).is_present() as u32;
         true
     });
     if let Some((object, index)) = crate::object::Object::of_page(machine, page) {

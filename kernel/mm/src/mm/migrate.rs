@@ -21,7 +21,7 @@ use crate::frame;
 use crate::mm::Machine;
 use crate::object::Object;
 use crate::page::{Page, PageFlags, PageState};
-use crate::page_alloc::MigrateRange;
+use crate::page_alloc::{MigrateRange, MovePages};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::{self, AnonVma, Release};
 use crate::table::entry::{self, Kind};
@@ -57,12 +57,36 @@ pub fn migrate<M: Machine>(
     old: Pfn,
     alloc: impl FnOnce() -> Result<Pfn, AllocError>,
 ) -> Result<Pfn, Stays> {
-    let moved = try_migrate(machine, old, alloc);
+    let mut frame = None;
+    let moved = try_migrate(machine, old, || {
+        let new = alloc()?;
+        frame = Some(new);
+        Ok(new)
+    });
+    if moved.is_err()
+        && let Some(new) = frame
+    {
+        frame::free(machine, new);
+    }
+    moved
+}
+
+/// As [`migrate`], to a frame that the caller has allocated, and keeps on an error.
+pub fn migrate_to<M: Machine>(machine: M, old: Pfn, new: Pfn) -> Result<(), Stays> {
+    try_migrate(machine, old, || Ok(new)).map(drop)
+}
+
+fn try_migrate<M: Machine>(
+    machine: M,
+    old: Pfn,
+    alloc: impl FnOnce() -> Result<Pfn, AllocError>,
+) -> Result<Pfn, Stays> {
+    let moved = move_isolated(machine, old, alloc);
     machine.count(if moved.is_ok() { Event::PageMoved } else { Event::PageStays }, 1);
     moved
 }
 
-fn try_migrate<M: Machine>(
+fn move_isolated<M: Machine>(
     machine: M,
     old: Pfn,
     alloc: impl FnOnce() -> Result<Pfn, AllocError>,
@@ -80,9 +104,6 @@ fn try_migrate<M: Machine>(
                 PageState::Anon => move_anon(machine, page, old, new),
                 _ => move_object(machine, page, old, new),
             });
-            if moved.is_err() {
-                frame::free(machine, new);
-            }
             moved.map(|()| new)
         })
     };
@@ -279,5 +300,11 @@ impl<M: Machine> MigrateRange for Mover<M> {
     fn migrate(&self, start: Pfn, end: Pfn) -> Result<(), Pfn> {
         // From the end, so that the last one that stays is found first.
         (start.0..end.0).rev().map(Pfn).find(|pfn| !self.clears(*pfn)).map_or(Ok(()), Err)
+    }
+}
+
+impl<M: Machine> MovePages for Mover<M> {
+    fn move_page(&self, from: Pfn, to: Pfn) -> bool {
+        migrate_to(self.0, from, to).is_ok()
     }
 }

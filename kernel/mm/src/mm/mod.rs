@@ -74,7 +74,7 @@ use brk::Heap;
 pub use audit::{Audit, audit_page};
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
-pub use migrate::{Mover, Stays, migrate};
+pub use migrate::{Mover, Stays, migrate, migrate_to};
 pub use page_out::page_out;
 pub use pin::PinnedPage;
 pub use reverse::{for_each_mapping, for_each_mapping_of_held};

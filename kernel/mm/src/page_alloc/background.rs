@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
 
-use crate::buddy::{MigrateType, ORDERS};
+use crate::buddy::ORDERS;
 use crate::event::Event;
 use crate::page_alloc::Machine;
 use crate::zone::{Demand, Depth, MAX_NODES, ZoneKind};
@@ -85,7 +85,7 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Zones of a node that have memory, of kinds up to `highest`.
-    fn zones_of(&self, node: usize, highest: usize) -> impl Iterator<Item = usize> {
+    pub(super) fn zones_of(&self, node: usize, highest: usize) -> impl Iterator<Item = usize> {
         (0..=highest).map(move |kind| node * ZoneKind::COUNT + kind).filter(|zone| self.zones[*zone].managed() != 0)
     }
 
@@ -127,6 +127,12 @@ impl<M: Machine> PageAllocator<M> {
             2 * self.zones_of(node, demand.highest).map(|zone| self.zones[zone].watermarks().high).sum::<usize>();
         let (mut freed, mut limit) = (0, enough);
         while !self.is_balanced(node, &demand) && !background.is_hopeless(|| self.free_of_node(node)) {
+            // Memory that is free in pieces is made whole; more of it would not help.
+            if demand.order != 0 && self.may_compact() && self.is_balanced(node, &Demand { order: 0, ..demand }) {
+                self.compact_for(node, &demand);
+                demand.order = 0;
+                continue;
+            }
             if freed >= limit {
                 // Single pages that are freed seldom merge: a large block is not worth more.
                 if demand.order == 0 {
@@ -157,13 +163,9 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     fn is_balanced(&self, node: usize, demand: &Demand) -> bool {
-        let has_block = |zone: usize| {
-            let lists = MigrateType::ALL.iter().filter(|kind| demand.cma || **kind != MigrateType::Cma);
-            demand.order == 0
-                || self.zones[zone].with_area(|area| {
-                    lists.clone().any(|kind| (demand.order..ORDERS as u32).any(|order| area.blocks(*kind, order) != 0))
-                })
+        let is_balanced = |zone: usize| {
+            self.zones[zone].is_above_watermark(demand) && (demand.order == 0 || self.has_block(zone, demand))
         };
-        self.zones_of(node, demand.highest).any(|zone| self.zones[zone].is_above_watermark(demand) && has_block(zone))
+        self.zones_of(node, demand.highest).any(is_balanced)
     }
 }

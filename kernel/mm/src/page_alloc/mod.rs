@@ -12,6 +12,7 @@ mod background;
 mod block;
 mod bounds;
 pub mod cma;
+mod compact;
 mod gfp;
 mod init;
 mod inject;
@@ -24,6 +25,7 @@ mod validate;
 
 pub use block::{PageBlock, PageList};
 pub use bounds::{MovableSplit, ZoneBounds};
+pub use compact::{Compacted, MovePages};
 pub use gfp::Gfp;
 pub use init::{Config, InitError, Summary, mem_map_ranges, table_bytes};
 pub use inject::FaultInjection;
@@ -144,6 +146,7 @@ pub struct PageAllocator<M: Machine> {
     injection: inject::Injection,
     cma: cma::Cma,
     background: [background::Background; MAX_NODES],
+    compaction: [compact::OfZone<M>; MAX_ZONES],
 }
 
 // SAFETY: all fields but `topology` are atomics and locks. `topology` is only written by `init`, whose caller promises
@@ -165,6 +168,7 @@ impl<M: Machine> PageAllocator<M> {
             injection: inject::Injection::new(),
             cma: cma::Cma::new(),
             background: [const { background::Background::new() }; MAX_NODES],
+            compaction: new_compaction(machine),
         }
     }
 
@@ -496,6 +500,18 @@ const fn new_zones<M: Machine>(machine: M) -> [Zone<M>; MAX_ZONES] {
     }
     // SAFETY: every element was written above, and `MaybeUninit<T>` is laid out as `T`.
     unsafe { (&raw const zones).cast::<[Zone<M>; MAX_ZONES]>().read() }
+}
+
+/// As [`new_zones`].
+const fn new_compaction<M: Machine>(machine: M) -> [compact::OfZone<M>; MAX_ZONES] {
+    let mut zones = [const { MaybeUninit::<compact::OfZone<M>>::uninit() }; MAX_ZONES];
+    let mut i = 0;
+    while i < MAX_ZONES {
+        zones[i] = MaybeUninit::new(compact::OfZone::new(machine));
+        i += 1;
+    }
+    // SAFETY: as there.
+    unsafe { (&raw const zones).cast::<[compact::OfZone<M>; MAX_ZONES]>().read() }
 }
 
 const _: () = assert!(MAX_ORDER < 16, "a page record has four bits for it");

@@ -5,7 +5,7 @@ use crate::event::Event;
 use crate::page_alloc::Machine;
 use crate::sync::{Rank, SpinLock};
 
-use super::{Gfp, PageAllocator};
+use super::{Gfp, MovePages, PageAllocator};
 
 /// A cache that can free memory.
 pub trait Shrinker: Sync {
@@ -82,6 +82,7 @@ struct Registered {
     handler: &'static dyn PressureHandler,
     shrinkers: [Option<&'static dyn Shrinker>; SHRINKERS],
     reclaimer: Option<&'static dyn Reclaimer>,
+    mover: Option<&'static dyn MovePages>,
 }
 
 /// The registered handler and shrinkers. The lock is held to copy an entry, never during a call; it has the rank of a
@@ -90,7 +91,7 @@ pub(super) struct Pressure<M: Machine>(SpinLock<Registered, M>);
 
 impl<M: Machine> Pressure<M> {
     pub(super) const fn new(machine: M) -> Self {
-        let registered = Registered { handler: &Silent, shrinkers: [None; SHRINKERS], reclaimer: None };
+        let registered = Registered { handler: &Silent, shrinkers: [None; SHRINKERS], reclaimer: None, mover: None };
         Self(SpinLock::new(machine, Rank::Zone, registered))
     }
 
@@ -100,6 +101,14 @@ impl<M: Machine> Pressure<M> {
 
     pub(super) fn report_bad_page(&self, pfn: Pfn) {
         self.handler().report_bad_page(pfn);
+    }
+
+    pub(super) fn set_mover(&self, mover: &'static dyn MovePages) {
+        self.0.lock().mover = Some(mover);
+    }
+
+    pub(super) fn mover(&self) -> Option<&'static dyn MovePages> {
+        self.0.lock().mover
     }
 
     fn shrinker(&self, i: usize) -> Option<&'static dyn Shrinker> {

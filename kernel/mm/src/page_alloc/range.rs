@@ -51,8 +51,18 @@ impl<M: Machine> PageAllocator<M> {
     /// Allocates all frames of `range`, each as a block of order 0 of its own. On an error nothing has changed, except
     /// that pages may have moved. The caller holds no lock, and may sleep.
     pub fn alloc_range(&self, range: Range<Pfn>, migrate: Option<&dyn MigrateRange>) -> Result<(), RangeError> {
+        self.alloc_range_of(range, migrate, &|kind| kind != MigrateType::Isolate)
+    }
+
+    /// As [`PageAllocator::alloc_range`], if the page blocks are of types that `is_wanted` accepts; others count as isolated.
+    pub(super) fn alloc_range_of(
+        &self,
+        range: Range<Pfn>,
+        migrate: Option<&dyn MigrateRange>,
+        is_wanted: &dyn Fn(MigrateType) -> bool,
+    ) -> Result<(), RangeError> {
         let zone = self.zone_of_range(&range)?;
-        self.isolate(zone, &range)?;
+        self.isolate(zone, &range, is_wanted)?;
         let outcome = self.collect(zone, &range, migrate);
         self.end_isolation(zone, &range);
         outcome
@@ -121,12 +131,12 @@ impl<M: Machine> PageAllocator<M> {
         self.allows_long_term_pin(pfn) && self.frames().page(pfn).pin()
     }
 
-    /// Whether a page may be pinned here: not in a contiguous memory area, in zone MOVABLE, or in a range that is being
-    /// collected.
+    /// Whether a page may be pinned here: not in a contiguous memory area, nor in zone MOVABLE. (A range elsewhere that is being
+    /// collected is not: whoever collects it meets the pin.)
     pub fn allows_long_term_pin(&self, pfn: Pfn) -> bool {
         self.topology().pageblocks.get(pfn).is_some_and(|block| {
             let movable_zone = usize::from(block.zone()) % ZoneKind::COUNT == ZoneKind::Movable as usize;
-            !movable_zone && !matches!(block.migrate_type(), MigrateType::Cma | MigrateType::Isolate)
+            !movable_zone && block.lasting_type() != MigrateType::Cma
         })
     }
 
@@ -142,10 +152,15 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Makes all page blocks of the range `Isolate`, or none.
-    fn isolate(&self, zone: usize, range: &Range<Pfn>) -> Result<(), RangeError> {
+    fn isolate(
+        &self,
+        zone: usize,
+        range: &Range<Pfn>,
+        is_wanted: &dyn Fn(MigrateType) -> bool,
+    ) -> Result<(), RangeError> {
         for part in parts(range).rev() {
             let point = self.machine.resched_point().map_err(RangeError::from);
-            let isolated = point.and_then(|()| match self.isolate_page_block(zone, part.start) {
+            let isolated = point.and_then(|()| match self.isolate_page_block(zone, part.start, is_wanted) {
                 true => Ok(()),
                 false => Err(RangeError::Isolated(Pfn(part.end.0 - 1))),
             });
@@ -157,12 +172,12 @@ impl<M: Machine> PageAllocator<M> {
         Ok(())
     }
 
-    /// `false` if somebody else has isolated it.
-    fn isolate_page_block(&self, zone: usize, pfn: Pfn) -> bool {
+    /// `false` if its type is not wanted, or somebody else has isolated it.
+    fn isolate_page_block(&self, zone: usize, pfn: Pfn, is_wanted: &dyn Fn(MigrateType) -> bool) -> bool {
         let frames = self.frames();
         self.zones[zone].with_area(|area| {
             let block = frames.pageblocks.of(pfn);
-            let is_ours = block.migrate_type() != MigrateType::Isolate;
+            let is_ours = block.migrate_type() != MigrateType::Isolate && is_wanted(block.migrate_type());
             if is_ours {
                 block.isolate();
                 area.move_free_blocks(frames, pfn, MigrateType::Isolate);

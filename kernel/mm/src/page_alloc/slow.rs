@@ -95,6 +95,9 @@ impl<M: Machine> PageAllocator<M> {
             }
         }
         if gfp.may_wait() {
+            if let Some(pfn) = self.compact_and_take(node, &demand, gfp, false) {
+                return Some(pfn);
+            }
             return self.reclaim_and_retry(node, &demand, gfp);
         }
         if !gfp.contains(Gfp::NORETRY) {
@@ -202,7 +205,8 @@ impl<M: Machine> PageAllocator<M> {
         loop {
             rounds += 1;
             let freed = self.reclaim_once(node, demand, gfp);
-            if let Some(pfn) = self.take_from_zonelist(node, demand, gfp) {
+            let found = self.take_from_zonelist(node, demand, gfp);
+            if let Some(pfn) = found.or_else(|| self.compact_and_take(node, demand, gfp, false)) {
                 return Some(pfn);
             }
             fruitless = if freed == 0 { fruitless + 1 } else { 0 };
@@ -210,6 +214,10 @@ impl<M: Machine> PageAllocator<M> {
             let give_up = gfp.contains(Gfp::NORETRY) || fruitless >= FRUITLESS_ROUNDS || costly;
             if !give_up {
                 continue;
+            }
+            // Nobody is killed for what only lies apart.
+            if let Some(pfn) = self.compact_and_take(node, demand, gfp, true) {
+                return Some(pfn);
             }
             if self.kill_for(demand.order, gfp) {
                 fruitless = 0;

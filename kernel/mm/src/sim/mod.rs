@@ -20,11 +20,12 @@ use std::boxed::Box;
 use std::cell::Cell;
 use std::panic::Location;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::thread::Thread;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use crate::event::Event;
 use crate::machine::{Asid, Killed, Limit, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
 use crate::mm::{self, Mm};
@@ -47,6 +48,7 @@ pub struct Sim {
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
     masked_by: [AtomicU64; MAX_CPUS],
     tlb: tlb::Tlb,
+    events: [AtomicUsize; Event::COUNT],
     limits: [AtomicU64; Limit::COUNT],
     booted: OnceLock<Booted>,
 }
@@ -108,6 +110,7 @@ impl Sim {
             slow_moves: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
             tlb: tlb::Tlb::default(),
+            events: [const { AtomicUsize::new(0) }; Event::COUNT],
             limits: [const { AtomicU64::new(u64::MAX) }; Limit::COUNT],
             booted: OnceLock::new(),
         }));
@@ -206,6 +209,11 @@ impl Sim {
         self.tlb.event(CPU.get(), event, Location::caller());
     }
 
+    /// How often an event was counted.
+    pub fn counted(&self, event: Event) -> usize {
+        self.events[event as usize].load(Relaxed)
+    }
+
     /// How many TLB operations there were.
     pub fn tlb_counts(&self) -> TlbCounts {
         self.tlb.counts()
@@ -237,6 +245,10 @@ pub(crate) fn tables<M: Machine>(machine: M, tell: impl FnOnce(&dyn TlbObserver,
 // change while interrupts are masked; threads of one CPU exclude each other there. TLB observers finish before
 // they return.
 unsafe impl Machine for &'static Sim {
+    fn count(self, event: Event, n: usize) {
+        self.events[event as usize].fetch_add(n, Relaxed);
+    }
+
     fn cpu(self) -> usize {
         CPU.get()
     }

@@ -54,6 +54,8 @@ pub trait Facts {
     fn setting(&self, which: usize) -> u64;
     /// Changes it.
     fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno>;
+    /// Compacts all memory.
+    fn compact(&self) -> Result<(), Errno>;
     /// Gives the machine another name, or its NIS domain.
     fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno>;
     /// The process that asks, and its thread.

@@ -33,6 +33,8 @@ pub enum Fixed {
     Secret(Written),
     /// A file that root may write.
     Setting(Written, Set),
+    /// A file that only root may write, and nobody reads.
+    Order(Set),
 }
 
 /// Sets something of the machine to what a text says.
@@ -79,6 +81,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("sys/kernel", "threads-max", Fixed::File(settings::threads_max)),
     ("sys/kernel", "version", Fixed::File(settings::version)),
     ("sys/kernel/random", "uuid", Fixed::File(settings::uuid)),
+    ("sys/vm", "compact_memory", Fixed::Order(settings::compact_memory)),
     ("sys/vm", "max_map_count", Fixed::File(settings::max_map_count)),
     ("sys/vm", "min_free_kbytes", Fixed::File(settings::min_free_kbytes)),
     ("sys/vm", "mmap_min_addr", Fixed::File(settings::mmap_min_addr)),
@@ -312,6 +315,7 @@ impl Node {
                 Fixed::File(_) => mode::REG | 0o444,
                 Fixed::Secret(_) => mode::REG | 0o400,
                 Fixed::Setting(..) => mode::REG | 0o644,
+                Fixed::Order(_) => mode::REG | 0o200,
             },
             Self::Process(_) | Self::Tasks(_) | Self::Task(..) | Self::Infos(_) | Self::One(..) => mode::DIR | 0o555,
             Self::OfOne(..) => mode::REG | 0o444,

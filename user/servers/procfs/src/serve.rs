@@ -196,6 +196,7 @@ fn read(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, node: Node, r
     let _ = match (node, &subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
             Fixed::File(text) | Fixed::Secret(text) | Fixed::Setting(text, _) => text(facts, &mut out),
+            Fixed::Order(_) => return Err(Errno::EACCES),
             _ => return Err(Errno::EISDIR),
         },
         (Node::OfOne(group, n, file), _) => (GROUPS[group].files[file].1)(facts, n as usize, &mut out),
@@ -237,7 +238,7 @@ fn write(tree: &Tree<'_>, request: &Request<'_>, node: Node) -> Result<Answer, E
     permit(tree, request, node, subject.as_ref(), WRITE)?;
     match (node, subject) {
         (Node::Fixed(at), _) => match FIXED[at].2 {
-            Fixed::Setting(_, set) => set(tree.0, request.text)?,
+            Fixed::Setting(_, set) | Fixed::Order(set) => set(tree.0, request.text)?,
             _ => return Err(Errno::EINVAL),
         },
         (node, Some(subject)) => {

@@ -104,6 +104,14 @@ pub fn min_free_kbytes(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", kib(facts.zones().iter().map(|zone| zone.min).sum()))
 }
 
+/// vm/compact_memory: 1 compacts all memory.
+pub fn compact_memory(facts: &dyn Facts, text: &[u8]) -> Result<(), Errno> {
+    match number(text) {
+        Some(1) => facts.compact(),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// vm/overcommit_memory.
 pub fn overcommit_memory(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", facts.setting(setting::OVERCOMMIT_MEMORY))

@@ -130,6 +130,10 @@ impl Facts for Machine {
         self.changes.borrow_mut().push(format!("setting {which} {value}"));
         Ok(())
     }
+    fn compact(&self) -> Result<(), Errno> {
+        self.changes.borrow_mut().push("compact".into());
+        Ok(())
+    }
     fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno> {
         self.changes.borrow_mut().push(format!("name {} {is_domain}", name.escape_ascii()));
         Ok(())
@@ -514,11 +518,22 @@ fn what_may_be_written_is_changed() {
     assert_eq!(write("sys/vm/overcommit_memory", "2\n", 0), Ok(2));
     assert_eq!(write("sys/vm/overcommit_memory", "2\n", 1000), Err(Errno::EACCES));
     assert_eq!(write("sys/vm/overcommit_memory", "-1", 0), Err(Errno::EINVAL));
+    assert_eq!(write("sys/vm/compact_memory", "1\n", 0), Ok(2));
+    assert_eq!(write("sys/vm/compact_memory", "0\n", 0), Err(Errno::EINVAL));
+    assert_eq!(write("sys/vm/compact_memory", "1\n", 1000), Err(Errno::EACCES));
     assert_eq!(write("sys/kernel/hostname", "there\nx", 0), Ok(7));
     assert_eq!(write("sys/vm/max_map_count", "1", 0), Err(Errno::EACCES));
     assert_eq!(write("42/stat", "x", 0), Err(Errno::EACCES));
     assert_eq!(write("meminfo", "x", 0), Err(Errno::EACCES));
-    let wanted = ["42 a name of more \\x00", "45 b", "42 -5 false", "42 1000 true", "setting 0 2", "name there false"];
+    let wanted = [
+        "42 a name of more \\x00",
+        "45 b",
+        "42 -5 false",
+        "42 1000 true",
+        "setting 0 2",
+        "compact",
+        "name there false",
+    ];
     let changes = machine.changes.borrow();
     assert!(changes.iter().zip(wanted).all(|(change, wanted)| change.starts_with(wanted)), "{changes:?}");
     assert_eq!(changes.len(), wanted.len());

@@ -47,8 +47,9 @@ fn without_a_handle(checks: &mut Checks) {
             raw(nr::QUIRE_SETTING, [number, setting::OOM_SCORE_ADJ, 0]),
             raw(nr::QUIRE_FAIL_NTH, [number, 1]),
             raw(nr::QUIRE_CMA_TRY, [number, 0]),
+            raw(nr::QUIRE_COMPACT, [number, 0]),
         ];
-        checks.eq(answers, [Err(Errno::EPERM); 7], "what changes the machine takes a handle");
+        checks.eq(answers, [Err(Errno::EPERM); 8], "what changes the machine takes a handle");
     }
     let read = raw(nr::QUIRE_SETTING, [0, setting::OVERCOMMIT_MEMORY, setting::READ]);
     checks.ok(read.is_ok(), "anybody may read a setting");

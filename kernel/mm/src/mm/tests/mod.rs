@@ -2,6 +2,7 @@
 
 mod beside;
 mod calls;
+mod compact;
 mod compare;
 mod contiguous;
 mod directed;

@@ -129,6 +129,9 @@ impl Facts for Kernel {
     fn set_setting(&self, which: usize, value: u64) -> Result<(), Errno> {
         info::setting(which, Some(value as usize)).map(drop)
     }
+    fn compact(&self) -> Result<(), Errno> {
+        info::compact().map(drop)
+    }
     fn set_uname(&self, name: &[u8], is_domain: bool) -> Result<(), Errno> {
         info::set_uname(name, is_domain)
     }

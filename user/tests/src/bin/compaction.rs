@@ -1,0 +1,118 @@
+//! compaction: memory that is free in pieces becomes whole, while programs use the pages between them.
+
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::Ordering::SeqCst;
+
+use quire_rt::abi::flags::madv;
+use quire_rt::abi::info::ZoneInfo;
+use quire_rt::process::{self, Status};
+use quire_rt::{info, mem};
+use user_tests::{Checks, PAGE, RW, map, munmap, shared_counters, start, until};
+
+quire_rt::entry!(main);
+
+/// Of the scattered memory.
+const PAGES: usize = 12 * 1024;
+
+/// log2 of the pages of a page block.
+const BLOCK: usize = 9;
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    if !user_tests::is_quire() {
+        checks.skip("compaction", "another kernel's blocks are not looked at");
+        return checks.finish();
+    }
+    let free = info::records::<ZoneInfo>().map(|zone| zone.free).sum::<u64>() as usize;
+    let pages = PAGES.min((free / 2) & !1);
+    scattered(&mut checks, pages);
+    in_use(&mut checks, pages);
+    checks.finish()
+}
+
+fn word(at: usize, page: usize) -> *mut u64 {
+    core::ptr::with_exposed_provenance_mut(at + page * PAGE)
+}
+
+/// Page blocks that are free as a whole.
+fn whole() -> usize {
+    let of_zone = |zone: ZoneInfo| -> u64 {
+        zone.blocks.iter().enumerate().skip(BLOCK).map(|(order, blocks)| blocks << (order - BLOCK)).sum()
+    };
+    info::records::<ZoneInfo>().map(of_zone).sum::<u64>() as usize
+}
+
+/// Memory of which every second page was given up.
+fn scatter(pages: usize) -> usize {
+    let at = map(pages * PAGE, RW);
+    for page in 0..pages {
+        // SAFETY: the test's own mapping.
+        unsafe { word(at, page).write_volatile(page as u64 + 1) };
+    }
+    for page in (1..pages).step_by(2) {
+        // SAFETY: as above.
+        let _ = unsafe { mem::madvise(at + page * PAGE, PAGE, madv::DONTNEED) };
+    }
+    at
+}
+
+fn wrong(at: usize, pages: usize) -> usize {
+    // SAFETY: as for `scatter`.
+    (0..pages).step_by(2).filter(|page| unsafe { word(at, *page).read_volatile() } != *page as u64 + 1).count()
+}
+
+fn scattered(checks: &mut Checks, pages: usize) {
+    let at = scatter(pages);
+    let (before, moved) = (whole(), info::counter("pgmigrate_success"));
+    let made = info::compact();
+    // (Others allocate and free meanwhile.)
+    let possible = (pages / 2) >> BLOCK;
+    checks.ok(made.is_ok_and(|made| made >= possible * 3 / 4), "blocks are emptied");
+    checks.ok(whole() >= before + possible / 2, "and are free as a whole");
+    checks.ok(info::counter("pgmigrate_success") > moved, "by moving pages");
+    checks.eq(wrong(at, pages), 0, "which have their contents");
+    let _ = munmap(at, pages * PAGE);
+}
+
+/// Another process writes to the pages, forks and gives pages up, while they move.
+fn in_use(checks: &mut Checks, pages: usize) {
+    let counters = shared_counters();
+    let child = start(|| {
+        let at = scatter(pages);
+        let mut round = 0;
+        counters[0].fetch_add(1, SeqCst);
+        while counters[1].load(SeqCst) == 0 {
+            round += 1;
+            for page in (0..pages).step_by(2) {
+                // SAFETY: the test's own mapping.
+                let old = unsafe { word(at, page).read_volatile() };
+                if old != page as u64 + round {
+                    return 1;
+                }
+                // SAFETY: as above.
+                unsafe { word(at, page).write_volatile(old + 1) };
+            }
+            let other = start(|| {
+                (0..pages).step_by(64).any(|page| {
+                    // SAFETY: as above.
+                    unsafe { word(at, page).read_volatile() != page as u64 + round + 1 }
+                }) as i32
+            });
+            if other.and_then(process::waitpid) != Ok(Status::Exited(0)) {
+                return 2;
+            }
+            counters[0].fetch_add(1, SeqCst);
+        }
+        0
+    });
+    checks.ok(until(|| counters[0].load(SeqCst) != 0), "a program runs");
+    for _ in 0..4 {
+        let seen = counters[0].load(SeqCst);
+        checks.ok(info::compact().is_ok(), "memory is compacted beside it");
+        checks.ok(until(|| counters[0].load(SeqCst) > seen), "it goes on");
+    }
+    counters[1].store(1, SeqCst);
+    checks.eq(child.and_then(process::waitpid), Ok(Status::Exited(0)), "it finds what it has written");
+}
