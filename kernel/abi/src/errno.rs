@@ -70,8 +70,26 @@ errnos! {
     ELOOP = 40, "too many symbolic links";
     EOVERFLOW = 75, "value too large";
     ELIBBAD = 80, "bad program interpreter";
+    ENOTSOCK = 88, "not a socket";
+    EDESTADDRREQ = 89, "no destination";
+    EMSGSIZE = 90, "message too long";
+    EPROTOTYPE = 91, "wrong kind of socket";
+    ENOPROTOOPT = 92, "no such option";
+    EPROTONOSUPPORT = 93, "protocol not supported";
+    ESOCKTNOSUPPORT = 94, "kind of socket not supported";
     EOPNOTSUPP = 95, "operation not supported";
+    EAFNOSUPPORT = 97, "address family not supported";
+    EADDRINUSE = 98, "address in use";
+    ECONNABORTED = 103, "connection aborted";
+    ECONNRESET = 104, "connection reset";
+    ENOBUFS = 105, "no buffer space";
+    EISCONN = 106, "already connected";
+    ENOTCONN = 107, "not connected";
+    ETOOMANYREFS = 109, "too many references";
     ETIMEDOUT = 110, "timed out";
+    ECONNREFUSED = 111, "connection refused";
+    EALREADY = 114, "already in progress";
+    EINPROGRESS = 115, "in progress";
     ESTALE = 116, "stale file handle";
     ECANCELED = 125, "canceled";
 }

@@ -188,6 +188,7 @@ pub mod statfs {
     pub const RAMFS: i64 = 0x8584_58f6;
     pub const TMPFS: i64 = 0x0102_1994;
     pub const PIPEFS: i64 = 0x5049_5045;
+    pub const SOCKFS: i64 = 0x534f_434b;
     pub const ANON_INODE: i64 = 0x0904_1934;
     pub const PIDFS: i64 = 0x5049_4446;
     /// Flag: it is read-only.
@@ -206,6 +207,7 @@ pub mod mode {
     pub const DIR: u32 = 0o040000;
     pub const REG: u32 = 0o100000;
     pub const LNK: u32 = 0o120000;
+    pub const SOCK: u32 = 0o140000;
 }
 
 /// Types in a `getdents64` record. A record is: ino u64, off i64, reclen u16, type u8, name with NUL, padded
@@ -219,6 +221,7 @@ pub mod dtype {
     pub const DIR: u8 = 4;
     pub const REG: u8 = 8;
     pub const LNK: u8 = 10;
+    pub const SOCK: u8 = 12;
     /// Bytes before the name.
     pub const HEADER: usize = 19;
 }
@@ -256,6 +259,7 @@ pub mod poll {
     pub const NVAL: u16 = 32;
     pub const RDNORM: u16 = 0x40;
     pub const WRNORM: u16 = 0x100;
+    pub const RDHUP: u16 = 0x2000;
 }
 
 /// What `epoll_ctl` is told and `epoll_pwait` tells.
@@ -306,6 +310,7 @@ pub mod tty {
     pub const TIOCSPGRP: usize = 0x5410;
     pub const TIOCGWINSZ: usize = 0x5413;
     pub const TIOCSWINSZ: usize = 0x5414;
+    pub const TIOCOUTQ: usize = 0x5411;
     pub const FIONREAD: usize = 0x541b;
     pub const FIONBIO: usize = 0x5421;
     pub const FIONCLEX: usize = 0x5450;

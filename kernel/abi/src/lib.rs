@@ -20,6 +20,7 @@ pub mod locks;
 pub mod names;
 pub mod nr;
 pub mod process;
+pub mod socket;
 pub mod statistics;
 
 pub use errno::Errno;

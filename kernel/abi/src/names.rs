@@ -53,6 +53,8 @@ pub mod op {
     pub const CONTROL: u64 = 17;
     /// Of a stored file: it is [`super::word::ARGUMENT`] bytes long from now on. The path is empty.
     pub const CUT: u64 = 18;
+    /// Makes a node of the type for sockets with the mode in [`super::word::MODE`]; what it stands for the kernel knows. Answer: [`super::node`].
+    pub const SOCKET: u64 = 19;
 }
 
 /// Words of a request.

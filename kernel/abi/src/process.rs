@@ -204,6 +204,7 @@ pub mod object {
     pub const TIMERFD: u32 = 9;
     pub const SIGNALFD: u32 = 10;
     pub const PIDFD: u32 = 11;
+    pub const SOCKET: u32 = 12;
 }
 
 /// A descriptor.

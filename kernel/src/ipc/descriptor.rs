@@ -20,6 +20,7 @@ use super::memory_file::MemoryFile;
 use super::pidfd;
 use super::pipe::{Pipe, Side};
 use super::signalfd::{self, SignalFd};
+use super::socket::Socket;
 use super::source::Source;
 use super::timerfd::TimerFd;
 use crate::archive::Node;
@@ -66,6 +67,8 @@ pub enum Object {
     SignalFd(KArc<SignalFd>),
     /// A process.
     PidFd(KArc<Process>),
+    /// A local socket.
+    Socket(KArc<Socket>),
 }
 
 impl Object {
@@ -104,6 +107,7 @@ impl Object {
             Object::TimerFd(timer) => Some(&timer.deferred.source),
             Object::SignalFd(_) => current().process().signal_source.get().map(|deferred| &deferred.source),
             Object::PidFd(process) => Some(&process.end),
+            Object::Socket(socket) => Some(&socket.source),
             Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => None,
         }
     }
@@ -113,6 +117,7 @@ impl Object {
         self.ready_now().unwrap_or_else(|| match self {
             Object::Epoll(epoll) => epoll.ready(),
             Object::SignalFd(signals) => signals.ready(),
+            Object::Socket(socket) => Socket::ready(socket),
             _ => tty::ready(),
         })
     }
@@ -125,6 +130,7 @@ impl Object {
             Object::EventFd(counter) => Some(counter.ready()),
             Object::TimerFd(timer) => Some(timer.ready()),
             Object::PidFd(process) => Some(pidfd::ready(process)),
+            Object::Socket(socket) => socket.ready_now(),
             Object::Archive(_) | Object::Memory(_) | Object::Name(_) | Object::Null | Object::Zero => {
                 Some(poll::IN | poll::RDNORM | poll::OUT | poll::WRNORM)
             }
@@ -237,6 +243,7 @@ impl Drop for OpenFile {
             Object::Pipe(pipe, side) => pipe.close(*side),
             Object::Epoll(epoll) => epoll.close(),
             Object::TimerFd(timer) => timer.close(),
+            Object::Socket(socket) => Socket::close(socket),
             _ => {}
         }
         OPEN.fetch_sub(1, Ordering::Relaxed);

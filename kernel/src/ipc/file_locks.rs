@@ -56,6 +56,7 @@ impl Key {
             Object::TimerFd(timer) => Self(0, at(KArc::as_ptr(timer))),
             Object::SignalFd(signals) => Self(0, at(KArc::as_ptr(signals))),
             Object::PidFd(process) => Self(0, at(KArc::as_ptr(process))),
+            Object::Socket(socket) => Self(0, at(KArc::as_ptr(socket))),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod signalfd;
+pub mod socket;
 pub mod source;
 pub mod table;
 pub mod timerfd;

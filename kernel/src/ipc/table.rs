@@ -16,6 +16,7 @@ use quire_mm::sync::{Rank, SpinGuard};
 
 use super::descriptor::Descriptor;
 use super::file_locks;
+use super::socket::flight;
 use crate::arch::speculation;
 use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::{Sleep, WaitQueue};
@@ -256,7 +257,7 @@ impl Descriptors {
                 slots.take(used)
             };
             removed.iter().for_each(|removed| self.unlock(removed));
-            drop(removed);
+            removed.into_iter().for_each(flight::closes);
             resched_point(Sleep::Killable)?;
         }
     }
@@ -307,6 +308,7 @@ impl Drop for Descriptors {
             // A killed thread continues nevertheless.
             let _ = resched_point(Sleep::Killable);
         }
+        flight::table_ends();
     }
 }
 

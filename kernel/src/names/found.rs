@@ -108,7 +108,7 @@ impl Found {
                 let allows = Allows { read: handle.allows(rights::READ), write: handle.allows(rights::WRITE) };
                 Ok(Self::File(file.clone(), allows))
             }
-            (mode::REG | mode::DIR | mode::LNK | mode::BLK, _) => {
+            (mode::REG | mode::DIR | mode::LNK | mode::BLK | mode::SOCK, _) => {
                 let name = Name { place, mode, file: None };
                 if name.is_stored() || name.is_disk() {
                     mounts::note_stores(served.mount);

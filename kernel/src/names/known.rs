@@ -80,7 +80,7 @@ impl Request<'_> {
 
     /// Whether it is with the last name itself.
     fn is_for_name(&self) -> bool {
-        matches!(self.op, op::MKDIR | op::SYMLINK | op::LINK | op::UNLINK | op::RENAME | op::PARENT)
+        matches!(self.op, op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK | op::UNLINK | op::RENAME | op::PARENT)
     }
 
     /// Whether it may change something that is kept.

@@ -19,7 +19,7 @@ pub mod flusher;
 pub mod found;
 pub mod held;
 pub mod kept;
-mod known;
+pub mod known;
 pub mod mounts;
 pub mod pager;
 pub mod path;

@@ -95,6 +95,7 @@ fn of_object(object: &Object) -> Result<Statfs, Errno> {
         Object::Archive(_) => sized(fs::RAMFS, fs::RDONLY),
         Object::Console | Object::Null | Object::Zero => sized(fs::TMPFS, 0),
         Object::Pipe(..) => sized(fs::PIPEFS, 0),
+        Object::Socket(_) => sized(fs::SOCKFS, 0),
         Object::PidFd(_) => sized(fs::PIDFS, 0),
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => sized(fs::ANON_INODE, 0),
     })

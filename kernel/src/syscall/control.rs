@@ -78,6 +78,9 @@ pub fn ioctl(a: Args) -> Answer {
         request::FIONREAD => unread(&descriptor.file, a.addr(2)),
         which => match &descriptor.file.object {
             Object::Console => tty::ioctl(which, a.addr(2)),
+            Object::Socket(socket) if which == request::TIOCOUTQ => {
+                uaccess::put(a.addr(2), &(socket.unsent() as u32)).map(|()| 0)
+            }
             Object::Name(name) if name.is_disk() && !descriptor.file.is_name_only() => {
                 served::control(name, descriptor.rights, which, a.addr(2))
             }
@@ -91,6 +94,7 @@ fn unread(file: &OpenFile, at: UserAddr) -> Answer {
     let bytes = match &file.object {
         Object::Console => tty::unread() as u64,
         Object::Pipe(pipe, _) => pipe.unread() as u64,
+        Object::Socket(socket) => socket.unread()? as u64,
         _ => {
             let len = Source::of(file).map_err(|_| Errno::ENOTTY)?.len();
             len.wrapping_sub(file.offset.load(Ordering::Relaxed))

@@ -65,6 +65,7 @@ pub(super) fn describe(object: &Object, to: &mut [u8]) -> Result<usize, Errno> {
         Object::Epoll(_) => text.write_str("anon_inode:[eventpoll]"),
         Object::TimerFd(_) => text.write_str("anon_inode:[timerfd]"),
         Object::SignalFd(_) => text.write_str("anon_inode:[signalfd]"),
+        Object::Socket(socket) => write!(text, "socket:[{}]", socket.number()),
         Object::PidFd(_) => text.write_str("anon_inode:[pidfd]"),
     };
     written.map_err(|_| Errno::ENAMETOOLONG)?;

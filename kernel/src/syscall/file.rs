@@ -10,6 +10,7 @@ use super::{Answer, Args, content, served};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
+use crate::ipc::socket::flight;
 use crate::ipc::table::Descriptors;
 use crate::names::found::Name;
 use crate::task::oom;
@@ -30,7 +31,7 @@ pub(super) fn limit() -> u64 {
 
 pub fn close(a: Args) -> Answer {
     let closed = table()?.remove(a.int(0))?;
-    drop(closed);
+    flight::closes(closed);
     Ok(0)
 }
 
@@ -102,7 +103,7 @@ pub fn dup3(a: Args) -> Answer {
     let table = table()?;
     let descriptor = Descriptor { close_on_exec: flags.contains(Open::CLOEXEC), ..table.get(a.int(0))? };
     let replaced = table.replace(a.int(1), descriptor, limit())?;
-    drop(replaced);
+    replaced.into_iter().for_each(flight::closes);
     Ok(a.word(1))
 }
 

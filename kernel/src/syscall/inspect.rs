@@ -146,6 +146,7 @@ fn record(number: usize, descriptor: &Descriptor) -> DescriptorInfo {
         Object::TimerFd(_) => (object::TIMERFD, 0),
         Object::SignalFd(_) => (object::SIGNALFD, 0),
         Object::PidFd(_) => (object::PIDFD, 0),
+        Object::Socket(_) => (object::SOCKET, 0),
     };
     let pid = match &file.object {
         Object::PidFd(process) if !process.is_reaped.load(Ordering::Acquire) => process.pid,

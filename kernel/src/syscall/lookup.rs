@@ -126,6 +126,9 @@ pub(super) fn stat_object(object: &Object) -> Result<Stat, Errno> {
         // (They are no kind of file.)
         Object::EventFd(_) | Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) => special(0o600, 0),
         Object::PidFd(_) => special(0o700, 0),
+        Object::Socket(socket) => {
+            Stat { ino: socket.number(), blksize: PAGE_SIZE as i32, ..special(mode::SOCK | 0o777, 0) }
+        }
         Object::Pipe(pipe, _) => {
             Stat { ino: pipe.number(), blksize: PAGE_SIZE as i32, ..special(mode::FIFO | 0o600, 0) }
         }

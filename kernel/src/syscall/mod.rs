@@ -37,6 +37,9 @@ mod sched;
 mod served;
 mod signal;
 mod signalfd;
+mod socket;
+mod socket_message;
+mod socket_option;
 mod statistics;
 mod system;
 mod time;
@@ -250,6 +253,25 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     PIDFD_OPEN => pidfd::open(a);
     PIDFD_SEND_SIGNAL => pidfd::send_signal(a);
     PIDFD_GETFD => pidfd::get_fd(a);
+
+    SOCKET => socket::socket(a);
+    SOCKETPAIR => socket::socketpair(a);
+    BIND => socket::bind(a);
+    LISTEN => socket::listen(a);
+    ACCEPT => socket::accept(a, 0);
+    ACCEPT4 => socket::accept(a, a.uint(3));
+    CONNECT => socket::connect(a);
+    GETSOCKNAME => socket::getsockname(a);
+    GETPEERNAME => socket::getpeername(a);
+    SHUTDOWN => socket::shutdown(a);
+    SENDTO => socket_message::sendto(a);
+    RECVFROM => socket_message::recvfrom(a);
+    SENDMSG => socket_message::sendmsg(a);
+    RECVMSG => socket_message::recvmsg(a);
+    SENDMMSG => socket_message::sendmmsg(a);
+    RECVMMSG => socket_message::recvmmsg(a);
+    SETSOCKOPT => socket_option::setsockopt(a);
+    GETSOCKOPT => socket_option::getsockopt(a);
 
     BRK => memory::brk(a);
     MMAP => memory::mmap(a);

@@ -25,9 +25,13 @@ pub fn mkdirat(a: Args) -> Answer {
     make(a.int(0), a.addr(1), &Request { op: op::MKDIR, mode: mode.into(), ..Request::LOOKUP })
 }
 
-/// Files without content alone: other kinds are EPERM, as on a file system that does not have them.
+/// Files without content, and sockets that nobody has bound: other kinds are EPERM, as on a file system that does not have them.
 pub fn mknodat(a: Args) -> Answer {
     let kind = a.uint(2) & mode::FMT;
+    if kind == mode::SOCK {
+        let mode = a.uint(2) & 0o7777 & !current().process().directory.umask();
+        return make(a.int(0), a.addr(1), &Request { op: op::SOCKET, mode: mode.into(), ..Request::LOOKUP });
+    }
     if kind != mode::REG && kind != 0 {
         return Err(Errno::EPERM);
     }

@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile` | again with SA_RESTART, else EINTR | again |
 //! | `wait4`, `waitid`, `openat`, `ioctl`, `fcntl`, `flock` | again with SA_RESTART, else EINTR | again |
+//! | `accept`, `connect`, `send*`, `recv*` | again with SA_RESTART, else EINTR | again |
 //! | a message's call that nobody has received, a receive | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET without a time-out | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET with one | EINTR | goes on until the same point of time |
@@ -39,6 +40,8 @@ fn again(nr: usize) -> Again {
     match nr {
         nr::READ | nr::READV | nr::PREAD64 | nr::WRITE | nr::WRITEV | nr::SENDFILE => Again::ByFlag,
         nr::WAIT4 | nr::WAITID | nr::OPENAT | nr::IOCTL | nr::FCNTL | nr::FLOCK | nr::FUTEX => Again::ByFlag,
+        nr::ACCEPT | nr::ACCEPT4 | nr::CONNECT | nr::SENDTO | nr::RECVFROM | nr::SENDMSG | nr::RECVMSG => Again::ByFlag,
+        nr::RECVMMSG | nr::SENDMMSG => Again::ByFlag,
         nr::QUIRE_CALL | nr::QUIRE_RECEIVE => Again::ByFlag,
         nr::CLOCK_NANOSLEEP | nr::RT_SIGSUSPEND | nr::PPOLL | nr::PSELECT6 => Again::WithoutHandler,
         _ => Again::No,

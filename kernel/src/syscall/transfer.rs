@@ -14,7 +14,7 @@ use quire_mm::fallible::KArc;
 use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::content::{self, Place, Range, Source};
 use super::file::table;
-use super::{Answer, Args, served, signalfd};
+use super::{Answer, Args, served, signalfd, socket_message};
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::eventfd::EventFd;
@@ -119,6 +119,7 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
             if to.put(&count)? < count.len() { Err(Errno::EFAULT) } else { Ok(count.len()) }
         }
         Object::SignalFd(signals) => signalfd::read(signals, how.is_nonblocking(file), to),
+        Object::Socket(_) => socket_message::receive_to(file, to),
         Object::Epoll(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
 }
@@ -201,6 +202,7 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
             })
         }
         Object::Pipe(pipe, _) => write_pipe(pipe, how.is_nonblocking(file), from),
+        Object::Socket(_) => socket_message::send_from(file, from),
         Object::EventFd(counter) => write_counter(counter, how.is_nonblocking(file), from),
         Object::Epoll(_) | Object::TimerFd(_) | Object::SignalFd(_) | Object::PidFd(_) => Err(Errno::EINVAL),
     }
@@ -397,6 +399,11 @@ fn send(to: &OpenFile, range: &mut Range<'_>) -> Answer {
             // (It may have become shorter by now.)
             let n = n.min(PAGE_SIZE).min(range.left());
             put_in(pipe, n, to.is_nonblocking(), |to| range.take(to))
+        }),
+        Object::Socket(_) => in_pieces(len, Sleep::Interruptible, |_, n| {
+            // (It may have become shorter by now.)
+            let n = n.min(range.left());
+            socket_message::transmit_bytes(to, n, &mut |to| range.take(to))
         }),
         Object::Null | Object::Zero => Ok(len),
         Object::Archive(_) => Err(Errno::EROFS),

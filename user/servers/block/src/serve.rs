@@ -81,7 +81,7 @@ impl Disks<'_> {
 
     fn at_end(&self, request: &Request<'_>, node: Option<u64>, slash: bool) -> Result<Answer, Errno> {
         let makes = match request.op {
-            op::MKDIR | op::SYMLINK | op::LINK => true,
+            op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK => true,
             op::OPEN => request.argument as u32 & Open::CREAT.bits() != 0,
             _ => false,
         };

@@ -47,7 +47,7 @@ impl<D: Disk> Tree<D> {
             op::OPEN => self.open(request, end),
             op::PARENT => self.parent_of(request, end),
             op::MKDIR => self.mkdir(request, end),
-            op::SYMLINK | op::LINK => self.no_link(request, end),
+            op::SYMLINK | op::SOCKET | op::LINK => self.no_link(request, end),
             op::UNLINK => self.remove(request, end),
             op::RENAME => self.rename(request, end),
             op::READLINK => end.node.map_or(Err(Errno::ENOENT), |_| Err(Errno::EINVAL)),

@@ -35,6 +35,7 @@ impl Records {
         self.bytes.push(match full_mode & mode::FMT {
             mode::DIR => dtype::DIR,
             mode::LNK => dtype::LNK,
+            mode::SOCK => dtype::SOCK,
             mode::REG => dtype::REG,
             mode::BLK => dtype::BLK,
             _ => dtype::UNKNOWN,

@@ -81,7 +81,7 @@ impl<'a> Request<'a> {
     /// Whether the operation is with the last name itself, not with what it leads to.
     pub fn is_for_name(&self) -> bool {
         match self.op {
-            op::MKDIR | op::SYMLINK | op::LINK | op::UNLINK | op::RENAME => true,
+            op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK | op::UNLINK | op::RENAME => true,
             op::PARENT => self.argument == op::RENAME,
             _ => false,
         }

@@ -64,7 +64,7 @@ fn try_serve(tree: &Tree<'_>, marks: &mut Marks, request: &Request<'_>, room: us
 
 fn at_end(tree: &Tree<'_>, request: &Request<'_>, node: Option<Node>) -> Result<Answer, Errno> {
     let makes = match request.op {
-        op::MKDIR | op::SYMLINK | op::LINK => true,
+        op::MKDIR | op::SYMLINK | op::SOCKET | op::LINK => true,
         op::OPEN => request.argument as u32 & Open::CREAT.bits() != 0,
         _ => false,
     };

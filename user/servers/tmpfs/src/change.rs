@@ -32,6 +32,16 @@ impl<O: Objects> Tree<O> {
         self.answer(node, 0)
     }
 
+    pub(crate) fn socket(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
+        let name = new_name(request, end)?;
+        if end.slash {
+            return Err(Errno::ENOENT);
+        }
+        let mode = request.mode as u32 & 0o7777;
+        let node = self.make(request.identity, end.directory, name, mode, Make::Socket)?;
+        self.answer(node, 0)
+    }
+
     pub(crate) fn link_to(&mut self, request: &Request<'_>, end: &End) -> Result<Answer, Errno> {
         let (_, _, node) = self.old(request)?;
         let name = new_name(request, end)?;

@@ -53,6 +53,9 @@ impl<O: Objects> Tree<O> {
         if self.is_link(node) {
             return Err(Errno::ELOOP);
         }
+        if matches!(self.table.get(node), Some(Node { kind: Kind::Socket, .. })) {
+            return Err(Errno::ENXIO);
+        }
         let (wanted, rights) = access(flags);
         if is_dir && (wanted & WRITE != 0 || makes) {
             return Err(Errno::EISDIR);

@@ -46,6 +46,7 @@ impl<O: Objects> Tree<O> {
             op::PARENT => self.parent_of(request, end),
             op::MKDIR => self.mkdir(request, end),
             op::SYMLINK => self.symlink(request, end),
+            op::SOCKET => self.socket(request, end),
             op::LINK => self.link_to(request, end),
             op::UNLINK => self.remove(request, end),
             op::RENAME => self.rename(request, end),

@@ -19,6 +19,8 @@ pub enum Kind {
     Directory(Directory),
     /// A symbolic link, with its text.
     Link(Vec<u8>),
+    /// A socket, of which only the kernel knows.
+    Socket,
     /// A file: the handle of its memory object, which has its attributes.
     File(u32),
 }
@@ -48,6 +50,7 @@ impl Node {
             | match self.kind {
                 Kind::Directory(_) => mode::DIR,
                 Kind::Link(_) => mode::LNK,
+                Kind::Socket => mode::SOCK,
                 Kind::File(_) => mode::REG,
             }
     }

@@ -165,7 +165,7 @@ impl<O: Objects> Tree<O> {
         let (links, size) = match &node.kind {
             Kind::Directory(directory) => (2 + directory.directories, 0),
             Kind::Link(text) => (node.links, text.len() as u64),
-            Kind::File(_) => (node.links, 0),
+            Kind::File(_) | Kind::Socket => (node.links, 0),
         };
         let (mode, user, group) = (node.full_mode(), node.user, node.group);
         let number = self.table.number(slot);
@@ -236,6 +236,7 @@ impl<O: Objects> Tree<O> {
         let kind = match what {
             Make::Directory => Kind::Directory(Directory::new(directory)),
             Make::Link(text) => Kind::Link(copied(text)?),
+            Make::Socket => Kind::Socket,
             Make::File => {
                 let number = self.table.next_number() + 1;
                 let handle = self.objects.make(mode, (user, group), number).map_err(|_| Errno::ENOSPC)?;
@@ -366,6 +367,8 @@ pub enum Make<'a> {
     Directory,
     /// A symbolic link with this text.
     Link(&'a [u8]),
+    /// A socket.
+    Socket,
     /// A file.
     File,
 }

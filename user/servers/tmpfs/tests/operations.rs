@@ -61,6 +61,19 @@ fn numbers_of_what_is_gone_are_unknown() {
 }
 
 #[test]
+fn sockets_are_nodes_and_nothing_else() {
+    let mut fs = Asked::new();
+    fs.ask(op::SOCKET, "s", 0, 0o755, b"").unwrap();
+    let node = fs.lookup("s").unwrap();
+    assert_eq!((node.mode, node.links), (mode::SOCK | 0o755, 1));
+    assert_eq!(fs.ask(op::SOCKET, "s", 0, 0o755, b""), Err(Errno::EEXIST));
+    assert_eq!(fs.ask(op::SOCKET, "t/", 0, 0o755, b""), Err(Errno::ENOENT));
+    assert_eq!(fs.open("s", Open::RDWR, 0), Err(Errno::ENXIO));
+    fs.unlink("s").unwrap();
+    assert_eq!(fs.lookup("s"), Err(Errno::ENOENT));
+}
+
+#[test]
 fn open_has_linux_s_errors() {
     let mut fs = Asked::new();
     fs.create("f").unwrap();

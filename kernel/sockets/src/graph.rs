@@ -1,0 +1,63 @@
+//! Sockets that nobody can reach any more: every reference to them is in a message that waits in the queue of such a socket.
+//!
+//! A socket in flight whose references are not all in queues, or not all in queues of sockets in flight, can be received or is
+//! open somewhere: it is live, and so is what its own queue refers to. All others are garbage. The graph does not change
+//! meanwhile. O(sockets in flight and references).
+
+use alloc::vec::Vec;
+
+use quire_mm::fallible::{AllocError, TryVec};
+
+/// The sockets in flight, by index.
+pub trait Graph {
+    /// How many there are.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// How many messages refer to one.
+    fn in_flight(&self, socket: usize) -> usize;
+    /// Whether there are references to it which are in no message.
+    fn is_held(&self, socket: usize) -> bool;
+    /// Calls `visit` for each reference in the messages that wait at one; it may be called for sockets that are not in the graph with an
+    /// index beyond it.
+    fn each(&self, socket: usize, visit: &mut dyn FnMut(usize));
+}
+
+/// For each socket whether it is garbage.
+pub fn garbage(graph: &impl Graph) -> Result<Vec<bool>, AllocError> {
+    let len = graph.len();
+    let mut inside: Vec<usize> = TryVec::try_with_capacity(len)?;
+    let mut garbage: Vec<bool> = TryVec::try_with_capacity(len)?;
+    let mut open: Vec<usize> = TryVec::try_with_capacity(len)?;
+    for _ in 0..len {
+        inside.try_push(0)?;
+        garbage.try_push(true)?;
+    }
+    for socket in 0..len {
+        graph.each(socket, &mut |other| {
+            if let Some(count) = inside.get_mut(other) {
+                *count += 1;
+            }
+        });
+    }
+    for socket in 0..len {
+        if graph.is_held(socket) || inside[socket] < graph.in_flight(socket) {
+            garbage[socket] = false;
+            open.try_push(socket)?;
+        }
+    }
+    while let Some(socket) = open.pop() {
+        let mut failed = Ok(());
+        graph.each(socket, &mut |other| {
+            if garbage.get(other) == Some(&true) {
+                garbage[other] = false;
+                // (There is room for all.)
+                failed = failed.and(open.try_push(other));
+            }
+        });
+        failed?;
+    }
+    Ok(garbage)
+}

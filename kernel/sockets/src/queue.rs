@@ -1,0 +1,202 @@
+//! Messages that wait for a reader.
+//!
+//! A reader copies bytes to a program, which may fault and sleep, so it does not hold the queue's lock meanwhile: it *claims* what it reads, which
+//! leaves the list but still counts, and then finishes: what is left goes back to the front. Nobody else claims until then. Writers
+//! append to the list all the time.
+//!
+//! Invariants: `len`, `unread` and `charge` are the sums over the list and what is claimed, as it was when it was claimed.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use intrusive_collections::{LinkedList, LinkedListLink, intrusive_adapter};
+use quire_mm::fallible::{AllocError, try_box};
+
+/// What a message is charged beside its bytes.
+pub const OVERHEAD: usize = 256;
+
+/// Bytes, and what comes with them.
+pub struct Message<X> {
+    bytes: Vec<u8>,
+    at: usize,
+    /// What comes with them.
+    pub extra: X,
+    link: LinkedListLink,
+}
+
+/// How messages are linked.
+#[allow(missing_docs)]
+mod adapter {
+    use super::{Box, LinkedListLink, Message, intrusive_adapter};
+
+    intrusive_adapter!(pub InQueue<X> = Box<Message<X>>: Message<X> { link => LinkedListLink });
+}
+
+pub use adapter::InQueue;
+
+/// Messages in their order.
+pub type Messages<X> = LinkedList<InQueue<X>>;
+
+// SAFETY: the link is touched by whoever owns the message, or has the list that does.
+unsafe impl<X: Send> Send for Message<X> {}
+
+impl<X> Message<X> {
+    /// A message of no queue.
+    pub fn new(bytes: Vec<u8>, extra: X) -> Result<Box<Self>, AllocError> {
+        try_box(Self { bytes, at: 0, extra, link: LinkedListLink::new() })
+    }
+
+    /// What was not read yet.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// `n` more bytes were read.
+    pub fn pass(&mut self, n: usize) {
+        self.at = (self.at + n).min(self.bytes.len());
+    }
+
+    /// What it is charged.
+    pub fn charge(&self) -> usize {
+        OVERHEAD + self.bytes.len()
+    }
+}
+
+/// What a list has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    len: usize,
+    unread: usize,
+    charge: usize,
+}
+
+impl Sum {
+    fn of<X>(message: &Message<X>) -> Self {
+        Self { len: 1, unread: message.rest().len(), charge: message.charge() }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self { len: self.len + other.len, unread: self.unread + other.unread, charge: self.charge + other.charge }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { len: self.len - other.len, unread: self.unread - other.unread, charge: self.charge - other.charge }
+    }
+}
+
+/// See the module.
+pub struct Queue<X> {
+    list: Messages<X>,
+    sum: Sum,
+    claimed: Option<Sum>,
+}
+
+// SAFETY: as for messages, which are all that it has.
+unsafe impl<X: Send> Send for Queue<X> {}
+
+impl<X> Default for Queue<X> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<X> Queue<X> {
+    /// Empty.
+    pub fn new() -> Self {
+        Self { list: LinkedList::new(InQueue::NEW), sum: Sum::default(), claimed: None }
+    }
+
+    /// Whether there is nothing, claimed or not.
+    pub fn is_empty(&self) -> bool {
+        self.sum.len == 0
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> usize {
+        self.sum.len
+    }
+
+    /// Bytes that were not read.
+    pub fn unread(&self) -> usize {
+        self.sum.unread
+    }
+
+    /// What all messages are charged.
+    pub fn charge(&self) -> usize {
+        self.sum.charge
+    }
+
+    /// Whether somebody reads.
+    pub fn is_claimed(&self) -> bool {
+        self.claimed.is_some()
+    }
+
+    /// The first message that is not claimed.
+    pub fn front(&self) -> Option<&Message<X>> {
+        self.list.front().get()
+    }
+
+    /// Appends a message.
+    pub fn push(&mut self, message: Box<Message<X>>) {
+        self.sum = self.sum.plus(Sum::of(&message));
+        self.list.push_back(message);
+    }
+
+    /// Claims the first message, if nothing is claimed.
+    pub fn claim(&mut self) -> Option<Box<Message<X>>> {
+        if self.claimed.is_some() {
+            return None;
+        }
+        let message = self.list.pop_front()?;
+        self.claimed = Some(Sum::of(&message));
+        Some(message)
+    }
+
+    /// Gives back a claimed message that is not read to its end, or will be read again.
+    pub fn give_back(&mut self, message: Box<Message<X>>) {
+        debug_assert!(self.claimed.is_some());
+        self.sum = self.sum.minus(self.claimed.take().unwrap_or_default()).plus(Sum::of(&message));
+        self.list.push_front(message);
+    }
+
+    /// What was claimed is gone, or about to be.
+    pub fn finish(&mut self) {
+        debug_assert!(self.claimed.is_some());
+        self.sum = self.sum.minus(self.claimed.take().unwrap_or_default());
+    }
+
+    /// Takes the first message out, if nothing is claimed.
+    pub fn pop(&mut self) -> Option<Box<Message<X>>> {
+        let message = self.claim()?;
+        self.finish();
+        Some(message)
+    }
+
+    /// Claims all messages, to look at them, if nothing is claimed.
+    pub fn claim_all(&mut self) -> Option<Messages<X>> {
+        if self.claimed.is_some() || self.list.is_empty() {
+            return None;
+        }
+        self.claimed = Some(self.sum);
+        Some(self.list.take())
+    }
+
+    /// Gives them back as they were.
+    pub fn give_back_all(&mut self, mut messages: Messages<X>) {
+        self.claimed = None;
+        self.list.front_mut().splice_before(messages.take());
+    }
+
+    /// Takes everything out that nobody has claimed.
+    pub fn take(&mut self) -> Messages<X> {
+        self.sum = self.claimed.unwrap_or_default();
+        self.list.take()
+    }
+
+    /// Panics unless the invariants hold.
+    #[cfg(test)]
+    pub fn validate(&self) {
+        let sum = self.list.iter().fold(self.claimed.unwrap_or_default(), |sum, message| sum.plus(Sum::of(message)));
+        assert_eq!(sum, self.sum);
+    }
+}
