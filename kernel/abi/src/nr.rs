@@ -76,6 +76,9 @@ numbers! {
     PSELECT6 = 72;
     PPOLL = 73;
     SIGNALFD4 = 74;
+    VMSPLICE = 75;
+    SPLICE = 76;
+    TEE = 77;
     READLINKAT = 78;
     NEWFSTATAT = 79;
     FSTAT = 80;

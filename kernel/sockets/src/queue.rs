@@ -15,9 +15,15 @@ use quire_mm::fallible::{AllocError, try_box};
 /// What a message is charged beside its bytes.
 pub const OVERHEAD: usize = 256;
 
+/// Bytes that a message has in itself.
+pub const SMALL: usize = 64;
+
 /// Bytes, and what comes with them.
 pub struct Message<X> {
+    /// The bytes, unless they are few.
     bytes: Vec<u8>,
+    small: [u8; SMALL],
+    len: usize,
     at: usize,
     /// What comes with them.
     pub extra: X,
@@ -43,22 +49,30 @@ unsafe impl<X: Send> Send for Message<X> {}
 impl<X> Message<X> {
     /// A message of no queue.
     pub fn new(bytes: Vec<u8>, extra: X) -> Result<Box<Self>, AllocError> {
-        try_box(Self { bytes, at: 0, extra, link: LinkedListLink::new() })
+        let len = bytes.len();
+        try_box(Self { bytes, small: [0; SMALL], len, at: 0, extra, link: LinkedListLink::new() })
+    }
+
+    /// A message of the first `len` bytes, [`SMALL`] at most.
+    pub fn small(small: [u8; SMALL], len: usize, extra: X) -> Result<Box<Self>, AllocError> {
+        let len = len.min(SMALL);
+        try_box(Self { bytes: Vec::new(), small, len, at: 0, extra, link: LinkedListLink::new() })
     }
 
     /// What was not read yet.
     pub fn rest(&self) -> &[u8] {
-        &self.bytes[self.at..]
+        let all = if self.bytes.is_empty() { &self.small[..self.len] } else { &self.bytes[..] };
+        &all[self.at..]
     }
 
     /// `n` more bytes were read.
     pub fn pass(&mut self, n: usize) {
-        self.at = (self.at + n).min(self.bytes.len());
+        self.at = (self.at + n).min(self.len);
     }
 
     /// What it is charged.
     pub fn charge(&self) -> usize {
-        OVERHEAD + self.bytes.len()
+        OVERHEAD + self.len
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use quire_abi::Errno;
 
 use crate::address::{GIVEN_MAX, TOLD_MAX};
+use crate::queue::SMALL;
 use crate::{Address, Graph, Message, Name, Queue, garbage};
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +39,14 @@ fn run(steps: &[Step]) {
         number += 1;
         let bytes: Vec<u8> = (0..len).map(|i| (number * 7 + i) as u8).collect();
         model.push_back((bytes.clone(), number));
-        queue.push(Message::new(bytes, number).unwrap());
+        let message = if usize::is_multiple_of(number, 3) {
+            let mut small = [0; SMALL];
+            small[..len].copy_from_slice(&bytes);
+            Message::small(small, len, number)
+        } else {
+            Message::new(bytes, number)
+        };
+        queue.push(message.unwrap());
     };
     for step in steps {
         match *step {

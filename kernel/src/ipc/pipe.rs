@@ -358,6 +358,16 @@ impl Reading<'_> {
         self.done += n;
     }
 
+    /// Bytes that it still covers.
+    pub fn left(&self) -> usize {
+        self.part.left
+    }
+
+    /// All bytes stay in the pipe, those that were passed, too.
+    pub fn keep_all(&mut self) {
+        self.done = 0;
+    }
+
     /// Whether it covers all bytes that were in the pipe.
     pub fn is_all(&self) -> bool {
         self.rest == 0
@@ -412,6 +422,11 @@ impl Writing<'_> {
     pub fn pass(&mut self, n: usize) {
         self.part.pass(n);
         self.done += n;
+    }
+
+    /// Bytes that it still covers.
+    pub fn left(&self) -> usize {
+        self.part.left
     }
 
     /// Only `n` of the bytes written count.

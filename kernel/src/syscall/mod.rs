@@ -40,6 +40,7 @@ mod signalfd;
 mod socket;
 mod socket_message;
 mod socket_option;
+mod splice;
 mod statistics;
 mod system;
 mod time;
@@ -182,6 +183,9 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     FADVISE64 => advice::fadvise(a);
     READAHEAD => advice::readahead(a);
     SENDFILE => transfer::sendfile(a);
+    SPLICE => splice::splice(a);
+    TEE => splice::tee(a);
+    VMSPLICE => splice::vmsplice(a);
     COPY_FILE_RANGE => content::copy_file_range(a);
     MEMFD_CREATE => memory_file::memfd_create(a);
     FTRUNCATE => memory_file::ftruncate(a);

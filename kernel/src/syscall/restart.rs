@@ -2,7 +2,7 @@
 //!
 //! | call | a handler ran | no handler ran: a stop, or another thread took the signal |
 //! | --- | --- | --- |
-//! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile` | again with SA_RESTART, else EINTR | again |
+//! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile`, `splice`, `tee`, `vmsplice` | again with SA_RESTART, else EINTR | again |
 //! | `wait4`, `waitid`, `openat`, `ioctl`, `fcntl`, `flock` | again with SA_RESTART, else EINTR | again |
 //! | `accept`, `connect`, `send*`, `recv*` | again with SA_RESTART, else EINTR | again |
 //! | a message's call that nobody has received, a receive | again with SA_RESTART, else EINTR | again |
@@ -38,7 +38,15 @@ enum Again {
 
 fn again(nr: usize) -> Again {
     match nr {
-        nr::READ | nr::READV | nr::PREAD64 | nr::WRITE | nr::WRITEV | nr::SENDFILE => Again::ByFlag,
+        nr::READ
+        | nr::READV
+        | nr::PREAD64
+        | nr::WRITE
+        | nr::WRITEV
+        | nr::SENDFILE
+        | nr::SPLICE
+        | nr::TEE
+        | nr::VMSPLICE => Again::ByFlag,
         nr::WAIT4 | nr::WAITID | nr::OPENAT | nr::IOCTL | nr::FCNTL | nr::FLOCK | nr::FUTEX => Again::ByFlag,
         nr::ACCEPT | nr::ACCEPT4 | nr::CONNECT | nr::SENDTO | nr::RECVFROM | nr::SENDMSG | nr::RECVMSG => Again::ByFlag,
         nr::RECVMMSG | nr::SENDMMSG => Again::ByFlag,

@@ -127,6 +127,12 @@ fn transmit(file: &OpenFile, from: &mut Buffers<'_>, name: Option<&Given>, contr
     transmit_by(file, len, &mut |to| from.take(to), name, control, flags)
 }
 
+/// Receives up to `len` bytes, which `put` stores.
+pub(super) fn receive_bytes(file: &OpenFile, len: usize, put: &mut dyn FnMut(&[u8]) -> Answer) -> Answer {
+    let nonblocking = file.is_nonblocking();
+    of(file)?.receive(Receive { len, put, peek: false, all: false, nonblocking, names: false }).map(|got| got.len)
+}
+
 /// Sends `len` bytes that `take` supplies.
 pub(super) fn transmit_bytes(file: &OpenFile, len: usize, take: &mut dyn FnMut(&mut [u8]) -> Answer) -> Answer {
     transmit_by(file, len, take, None, Control::default(), 0)

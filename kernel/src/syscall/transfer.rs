@@ -144,7 +144,7 @@ fn in_pieces(len: usize, cut: Sleep, mut step: impl FnMut(usize, usize) -> Answe
 }
 
 /// The first bytes may take a sleep; then everything else that is there is read.
-fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
+pub(super) fn read_pipe(pipe: &Pipe, nonblocking: bool, to: &mut Buffers<'_>) -> Answer {
     let mut done = 0;
     while to.left() > 0 {
         let mut claim = match pipe.read(to.left(), nonblocking || done > 0) {
@@ -233,7 +233,7 @@ fn write_counter(counter: &EventFd, nonblocking: bool, from: &mut Buffers<'_>) -
 }
 
 /// Up to [`pipe::ATOMIC`] bytes are written as a whole.
-fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
+pub(super) fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer {
     let len = from.left();
     if len == 0 {
         return Ok(0);
@@ -252,7 +252,7 @@ fn write_pipe(pipe: &Pipe, nonblocking: bool, from: &mut Buffers<'_>) -> Answer 
 
 /// Writes `len` bytes to a pipe, which `take` puts where it is told; it returns how many. If they cannot be read to the end,
 /// whole pages of them are written, as on Linux. Without a reader it also sends SIGPIPE.
-fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
+pub(super) fn put_in(pipe: &Pipe, len: usize, nonblocking: bool, mut take: impl FnMut(&mut [u8]) -> Answer) -> Answer {
     let is_atomic = len <= pipe::ATOMIC;
     let mut done = 0;
     while done < len {
@@ -301,7 +301,8 @@ fn fill(claim: &mut Writing<'_>, take: &mut impl FnMut(&mut [u8]) -> Answer) -> 
     }
 }
 
-fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
+/// The same, with SIGPIPE for the caller if there is no reader.
+pub(super) fn or_signal<T>(result: Result<T, Errno>) -> Result<T, Errno> {
     if matches!(result, Err(Errno::EPIPE)) {
         signal::send_own(sig::PIPE);
     }

@@ -10,6 +10,7 @@ use quire_abi::layout::poll;
 use quire_abi::socket::Ucred;
 use quire_mm::fallible::{KArc, try_zeroed};
 use quire_sockets::Message;
+use quire_sockets::queue::SMALL;
 
 use super::flight::{self, Rights};
 use super::{IN, Kind, MOST_DATAGRAMS, OUT, Phase, Socket, own_credentials};
@@ -93,6 +94,18 @@ impl Socket {
         }
     }
 
+    /// A message of the next `len` bytes.
+    fn message(what: &mut Outgoing<'_>, len: usize, extra: Extra) -> Result<Box<Message<Extra>>, Errno> {
+        if len <= SMALL {
+            let mut small = [0; SMALL];
+            if (what.take)(&mut small[..len])? < len {
+                return Err(Errno::EFAULT);
+            }
+            return Ok(Message::small(small, len, extra)?);
+        }
+        Ok(Message::new(Self::bytes(what, len)?, extra)?)
+    }
+
     /// Bytes, copied in.
     fn bytes(what: &mut Outgoing<'_>, len: usize) -> Result<Vec<u8>, Errno> {
         let mut bytes = try_zeroed(len)?;
@@ -165,7 +178,7 @@ impl Socket {
             self.wait_for_room(peer, what.nonblocking)?;
         }
         let len = (what.len - done).min(COPY);
-        let mut message = Message::new(Self::bytes(what, len)?, Extra { credentials, ..Extra::default() })?;
+        let mut message = Self::message(what, len, Extra { credentials, ..Extra::default() })?;
         message.extra.rights = core::mem::take(rights);
         self.deliver(peer, message)?;
         Ok(len)
@@ -229,17 +242,16 @@ impl Socket {
             if this.is_full.load(Ordering::Relaxed) {
                 this.wait_for_room(&to, what.nonblocking)?;
             }
-            let bytes = Self::bytes(&mut what, len)?;
-            this.deliver(&to, Message::new(bytes, extra)?)?;
+            let message = Self::message(&mut what, len, extra)?;
+            this.deliver(&to, message)?;
             return Ok(len);
         }
         this.wait(false, what.nonblocking, || match this.outstanding.load(Ordering::Relaxed) < this.limit() {
             true => Some(Ok(())),
             false => what.nonblocking.then_some(Err(Errno::EAGAIN)),
         })?;
-        let bytes = Self::bytes(&mut what, len)?;
         extra.sender = Some(this.clone());
-        let mut message = Some(Message::new(bytes, extra)?);
+        let mut message = Some(Self::message(&mut what, len, extra)?);
         let delivered =
             this.wait_at(&to, false, what.nonblocking, || Self::put(this, &to, &mut message, what.nonblocking));
         if delivered == Err(Errno::ECONNREFUSED) && !is_named {
