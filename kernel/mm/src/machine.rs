@@ -63,6 +63,12 @@ pub trait Threads: Copy + Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the caller may wait for memory, locks apart: for assertions.
+    #[inline(always)]
+    fn may_wait(self) -> bool {
+        true
+    }
+
     /// A limit of the calling thread's process, in bytes; `u64::MAX` is none. Callers hold locks: it takes none.
     #[inline(always)]
     fn limit(self, which: Limit) -> u64 {

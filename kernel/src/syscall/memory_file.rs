@@ -50,7 +50,8 @@ pub fn memfd_create(a: Args) -> Answer {
         false => (0o777, seal::SEAL),
     };
     let content = Object::file(Cpu, seals)?;
-    let file = MemoryFile::new(content, name, permissions, &current().process().credentials.lock().clone())?;
+    let by = current().process().credentials.lock().clone();
+    let file = MemoryFile::new(content, name, permissions, &by)?;
     let file = OpenFile::new(Open_::Memory(file), Open::RDWR | Open::LARGEFILE)?;
     let close_on_exec = flags & memfd::CLOEXEC != 0;
     let descriptor = Descriptor { file, rights: Rights::READ | Rights::WRITE, close_on_exec };

@@ -164,13 +164,22 @@ impl Slot {
     /// An owner of the alarms, which are made if there are none.
     pub fn get_or_make(&self) -> Result<KArc<Alarms>, Errno> {
         if self.get().is_none() {
-            let made = KArc::into_raw(Alarms::new()?).cast_mut();
-            let none = core::ptr::null_mut();
-            if self.0.compare_exchange(none, made, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // SAFETY: `into_raw` returned it, and it was not stored.
-                drop(unsafe { KArc::from_raw(made) });
-            }
+            return self.get_or_put(Alarms::new()?);
         }
+        self.own()
+    }
+
+    /// An owner of the alarms, which are `new` if there were none. For callers that hold a lock.
+    pub fn get_or_put(&self, new: KArc<Alarms>) -> Result<KArc<Alarms>, Errno> {
+        let (none, new) = (core::ptr::null_mut(), KArc::into_raw(new).cast_mut());
+        if self.0.compare_exchange(none, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            // SAFETY: `into_raw` returned it, and it was not stored.
+            drop(unsafe { KArc::from_raw(new) });
+        }
+        self.own()
+    }
+
+    fn own(&self) -> Result<KArc<Alarms>, Errno> {
         // SAFETY: it is there, and this owns a count of it.
         unsafe { KArc::upgrade(self.0.load(Ordering::Acquire)) }.ok_or(Errno::ENOMEM)
     }
@@ -193,7 +202,8 @@ impl Drop for Slot {
 }
 
 impl Alarms {
-    fn new() -> Result<KArc<Self>, Errno> {
+    /// Nothing waits.
+    pub fn new() -> Result<KArc<Self>, Errno> {
         let state = State {
             total: RBTree::new(ByCpuTime::NEW),
             user: RBTree::new(ByCpuTime::NEW),

@@ -32,9 +32,10 @@ impl CpuClock {
         match &self.whose {
             Whose::Process(process) => process.cpu_alarms.get_or_make(),
             Whose::Thread(tid) => {
+                let new = Alarms::new()?;
                 let table = TABLE.lock();
                 let thread = own_thread(&table, current().process(), *tid).ok_or(Errno::EINVAL)?;
-                thread.cpu_alarms.get_or_make()
+                thread.cpu_alarms.get_or_put(new)
             }
         }
     }

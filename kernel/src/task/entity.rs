@@ -19,7 +19,7 @@ use super::cputime::CpuTime;
 use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
 use crate::arch::{cpu, regs};
-use crate::vm::Mm;
+use crate::vm::{Mm, heap};
 
 /// Bits of [`Entity::work`]: work to do before the thread returns to user mode.
 pub mod work {
@@ -155,20 +155,24 @@ impl Entity {
 
     /// The program's first use of FP or SIMD: it gets FP state of its own.
     pub fn enable_fp(&self) -> Result<(), Errno> {
+        // SAFETY: the thread is current, so nothing else accesses its state, here and below.
+        let is_first = unsafe { (*self.fp.get()).is_none() };
+        // (The second attempt may wait.)
+        let make = || heap::box_now(FpState::NEW).or_else(|_| try_box(FpState::NEW));
+        let state = if is_first { Some(make()?) } else { None };
         let irq = cpu::irq_save();
-        // SAFETY: the thread is current.
+        // SAFETY: as above.
         let slot = unsafe { &mut *self.fp.get() };
-        let result = match slot {
-            Some(_) => Ok(()),
-            None => try_box(FpState::NEW).map(|state| *slot = Some(state)),
-        };
+        if is_first {
+            *slot = state;
+        }
         if let Some(state) = slot {
             fp::set_enabled(true);
             // SAFETY: the registers are enabled, and the state is this thread's.
             unsafe { fp::load(&raw const **state) };
         }
         cpu::irq_restore(irq);
-        Ok(result?)
+        Ok(())
     }
 
     /// The FP registers of this thread, which is current; `None` if it never used them.

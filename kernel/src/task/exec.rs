@@ -36,7 +36,8 @@ pub fn exec(program: &Program, path: &[u8], args: &Strings, env: &Strings, frame
     let (layout, sigreturn) = startup::fill_stack(&space.mm, &image, &start, &process.handles)?;
     let sp = layout.stack;
     space.note_loaded(Loaded { file: program.to_open(), layout, sigreturn });
-    let actions = process.actions.lock().clone().copy_for_exec()?;
+    let actions = process.actions.lock().clone();
+    let actions = actions.copy_for_exec()?;
     end_other_threads(process)?;
 
     // Nothing can fail from here on.

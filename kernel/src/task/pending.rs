@@ -19,13 +19,13 @@ use intrusive_collections::{LinkedList, LinkedListLink, intrusive_adapter};
 use quire_abi::Errno;
 use quire_abi::flags::{si, sig};
 use quire_abi::layout::Siginfo;
-use quire_mm::fallible::{AllocError, KArc, TryVec, try_box};
+use quire_mm::fallible::{AllocError, KArc};
 use quire_mm::sync::Rank;
 
 use super::expired::{Expired, Place};
 use super::signo::bit;
 use super::users::{Gone, charge};
-use crate::vm::{Cpu, SpinLock};
+use crate::vm::{Cpu, SpinLock, heap};
 
 /// The first signal that queues.
 pub const RT_MIN: u32 = 32;
@@ -193,11 +193,11 @@ impl Queue {
 
     fn append(&mut self, record: Record) -> Result<(), AllocError> {
         let signal = record.info.signal;
-        let node = try_box(Node { record, link: LinkedListLink::new() })?;
+        let node = heap::box_now(Node { record, link: LinkedListLink::new() })?;
         let at = match self.lane(signal) {
             Some(at) => at,
             None => {
-                self.lanes.try_push(Lane { signal, records: List::new(InOrder::NEW) })?;
+                heap::push_now(&mut self.lanes, Lane { signal, records: List::new(InOrder::NEW) })?;
                 self.lanes.len() - 1
             }
         };

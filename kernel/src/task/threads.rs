@@ -1,11 +1,14 @@
 //! The threads of the memory manager's machine.
 
+use core::sync::atomic::Ordering;
+
 use quire_mm::machine::{Killed, Limit, Threads};
 
 use super::point::resched_point;
 use super::thread::{Thread, current};
 use super::wait::{self, Sleep};
 use super::{sched, signal};
+use crate::arch::cpu;
 use crate::vm::Cpu;
 
 impl Threads for Cpu {
@@ -16,6 +19,12 @@ impl Threads for Cpu {
     #[inline(always)]
     fn resched_point(self) -> Result<(), Killed> {
         resched_point(Sleep::Killable).map_err(|_| Killed)
+    }
+
+    /// (Boot, before there is a thread and in the first one, allocates with interrupts masked.)
+    fn may_wait(self) -> bool {
+        let is_boot = || cpu::this().current.load(Ordering::Relaxed).is_null() || !current().is_user();
+        !cpu::irqs_masked() || is_boot()
     }
 
     #[inline(always)]

@@ -9,10 +9,9 @@ use alloc::boxed::Box;
 use core::cell::Cell;
 
 use intrusive_collections::{KeyAdapter, RBTree, RBTreeLink, intrusive_adapter};
-use quire_mm::fallible::try_box;
 use quire_mm::sync::Rank;
 
-use crate::vm::{Cpu, SpinLock};
+use crate::vm::{Cpu, SpinLock, heap};
 
 struct Count {
     user: u32,
@@ -43,7 +42,7 @@ pub fn charge(user: u32, limit: u64) -> bool {
     if limit == 0 {
         return false;
     }
-    let first = try_box(Count { user, records: Cell::new(1), link: RBTreeLink::new() });
+    let first = heap::box_now(Count { user, records: Cell::new(1), link: RBTreeLink::new() });
     first.map(|first| counts.insert(first)).is_ok()
 }
 

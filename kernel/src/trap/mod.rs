@@ -5,6 +5,7 @@ pub mod spurious;
 
 use core::sync::atomic::Ordering;
 
+use quire_abi::Errno;
 use quire_abi::flags::sig;
 use quire_mm::UserAddr;
 use quire_mm::addr::USER_END;
@@ -17,6 +18,7 @@ use crate::syscall::restart;
 use crate::task::entity::work;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 use crate::task::{cpu_alarm, exit, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
@@ -49,7 +51,7 @@ extern "C" fn trap_from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
                 (signal, code, far as u64, e.reason())
             }
         },
-        Class::FpAccess => match current().enable_fp() {
+        Class::FpAccess => match enable_fp() {
             Ok(()) => return,
             Err(_) => (sig::KILL, 0, pc, "no memory for its FP registers"),
         },
@@ -59,11 +61,25 @@ extern "C" fn trap_from_user(frame: &mut TrapFrame, esr: u64, far: usize) {
         Class::FpException => (sig::FPE, code::FPE_FLTINV, pc, "floating-point exception"),
         _ => (sig::ILL, code::ILL_ILLOPC, pc, "illegal instruction"),
     };
+    if signal == sig::KILL && signal::interrupts(current(), Sleep::Killable) {
+        // It found no memory since it is to die.
+        return;
+    }
     report(frame, syndrome, addr, why, signal);
     if signal == sig::KILL {
         signal::end_process(sig::KILL);
     } else {
         signal::force(current(), Info::of_fault(signal, code, addr));
+    }
+}
+
+/// Gives the calling thread FP registers of its own. Where there is no memory for them, the OOM killer makes some, as for a page.
+fn enable_fp() -> Result<(), Errno> {
+    loop {
+        match current().enable_fp() {
+            Err(_) if oom::relieve() => {}
+            done => return done,
+        }
     }
 }
 

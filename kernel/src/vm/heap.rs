@@ -4,6 +4,8 @@
 //! allocations, such as the index of the boot archive; after that, the slab allocator serves everything. A pointer of
 //! the boot heap is recognised by its address.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::fmt;
 use core::ptr::NonNull;
@@ -12,6 +14,8 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use buddy_system_allocator::Heap;
 use quire_mm::Machine;
 use quire_mm::addr::PhysRange;
+use quire_mm::fallible::{AllocError, TryVec, try_box_from};
+use quire_mm::machine::Threads;
 use quire_mm::page_alloc::{FailsOnDemand, FaultInjection, Gfp};
 use quire_mm::slab::{Backend, Config, DebugFlags, KernelHeap, Report};
 use quire_mm::sync::Rank;
@@ -130,6 +134,27 @@ pub fn alloc_now(layout: Layout) -> *mut u8 {
     SLAB.alloc_layout(layout, NOW).map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
+/// A box in memory that is free: for callers that hold a spin lock.
+pub fn box_now<T>(value: T) -> Result<Box<T>, AllocError> {
+    // SAFETY: `alloc_now` returns null, or unused memory from the global allocator.
+    unsafe { try_box_from(alloc_now, || value) }
+}
+
+/// Adds a value to a vector, as [`box_now`].
+pub fn push_now<T>(vec: &mut Vec<T>, value: T) -> Result<(), AllocError> {
+    const { assert!(size_of::<T>() != 0) }
+    if vec.len() == vec.capacity() {
+        let capacity = (2 * vec.capacity()).max(4);
+        let layout = Layout::array::<T>(capacity).map_err(|_| AllocError)?;
+        let place = NonNull::new(alloc_now(layout)).ok_or(AllocError)?;
+        // SAFETY: unused memory from the global allocator, with the layout of an array.
+        let mut larger = unsafe { Vec::from_raw_parts(place.as_ptr().cast(), 0, capacity) };
+        larger.append(vec);
+        *vec = larger;
+    }
+    vec.try_push(value)
+}
+
 /// Lets allocations fail from now on as the kernel arguments `fail_page_alloc=` and `failslab=` say.
 pub fn inject_failures(args: &str) {
     let read = |key| argument(args, key, "INTERVAL,PROBABILITY,SPACE,TIMES", FaultInjection::parse);
@@ -149,6 +174,10 @@ fn is_boot(ptr: *mut u8) -> bool {
 unsafe impl GlobalAlloc for Global {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        debug_assert!(
+            DETOUR.load(Ordering::Relaxed) & BOOTING != 0 || Cpu.may_wait(),
+            "memory that may be waited for is allocated with interrupts masked"
+        );
         if DETOUR.load(Ordering::Relaxed) != 0 {
             return alloc_by_detour(layout, Gfp::KERNEL);
         }

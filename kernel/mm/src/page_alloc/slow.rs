@@ -37,6 +37,7 @@ impl<M: Machine> PageAllocator<M> {
             "memory is waited for under locks of ranks {:#x}",
             self.machine.held_ranks().load(Relaxed)
         );
+        debug_assert!(!gfp.may_wait() || self.machine.may_wait(), "memory is waited for with interrupts masked");
         if order > MAX_ORDER || node >= MAX_NODES {
             return Err(AllocError);
         }
