@@ -146,3 +146,43 @@ fn owners_that_records_stand_for_count_like_others() {
         records.join().unwrap();
     });
 }
+
+#[test]
+fn owners_that_come_at_once_all_count() {
+    model(|_, member| {
+        let other = member.clone();
+        let far = thread::spawn(move || {
+            let copy = other.clone();
+            drop(other);
+            copy.use_cell(0);
+        });
+        let copy = member.clone();
+        drop(copy);
+        member.use_cell(1);
+        drop(member);
+        far.join().unwrap();
+    });
+}
+
+#[test]
+fn records_that_come_at_once_all_count() {
+    model(|_, member| {
+        let other = member.clone();
+        let far = thread::spawn(move || {
+            KArc::add_owners(&other, 1);
+            let at = KArc::as_ptr(&other);
+            drop(other);
+            // SAFETY: the owner that was added is this thread's.
+            unsafe {
+                (*at).use_cell(0);
+                KArc::drop_owners(at, 1);
+            }
+        });
+        KArc::add_owners(&member, 1);
+        // SAFETY: as above.
+        unsafe { KArc::drop_owners(KArc::as_ptr(&member), 1) };
+        member.use_cell(1);
+        drop(member);
+        far.join().unwrap();
+    });
+}

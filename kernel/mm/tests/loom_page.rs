@@ -158,8 +158,22 @@ fn flags_and_the_count_do_not_disturb_each_other() {
             world.head.unfreeze(2);
             assert!(!world.head.put());
         }
+        world.head.flip(ISOLATED);
         other.join().unwrap();
-        assert_eq!(world.head.load(), ANON | FLAG | ONE_REF);
+        assert_eq!(world.head.load(), ANON | ISOLATED | FLAG | ONE_REF);
+    });
+}
+
+/// fork in two threads: each adds a reference to the one of its entry.
+#[test]
+fn references_that_are_added_at_once_all_count() {
+    loom::model(|| {
+        let world = World::new(2);
+        let far = Arc::clone(&world);
+        let other = thread::spawn(move || assert!(far.head.get()));
+        assert!(world.head.get());
+        other.join().unwrap();
+        assert_eq!(refs_of(world.head.load()), 4);
     });
 }
 
