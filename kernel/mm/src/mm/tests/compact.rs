@@ -247,3 +247,48 @@ fn beside(seed: u64) {
     assert_eq!(rig.sim.pages().bad_pages(), 0);
     end(rig, mm);
 }
+
+/// The free frames of a block that is being emptied are nobody's meanwhile: where memory is short, no block is.
+#[test]
+fn it_is_not_for_memory_that_is_short() {
+    let rig = machine(64);
+    let mm = rig.space();
+    let keeps = |page: usize| page.is_multiple_of(2);
+    let program = scattered(&rig, &mm, keeps);
+    rig.sim.pages().drain_all();
+    let zone = || rig.sim.pages().zones().find(|zone| zone.managed() != 0).unwrap();
+    let mut held = Vec::new();
+    while zone().free() > zone().watermarks().min + 200 {
+        held.push(rig.sim.pages().alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN).unwrap());
+        rig.sim.pages().drain_all();
+    }
+    let (blocks, moved) = (whole(&rig), rig.sim.counted(Event::PageMoved));
+    assert_eq!(rig.sim.pages().compact().blocks, 0);
+    assert_eq!((whole(&rig), rig.sim.counted(Event::PageMoved)), (blocks, moved));
+    drop(held);
+    check(&rig, &mm, program, keeps);
+    end(rig, mm);
+}
+
+/// A few pages are got together where memory is nearly short, out of a block that is nearly full.
+#[test]
+fn a_small_request_needs_little_spare_memory() {
+    let rig = machine(64);
+    let mm = rig.space();
+    // One page in 16 is free in half of memory, every second one in the other half.
+    let half = rig.sim.pages().total_free() / 2;
+    let keeps = move |page: usize| if page < half { !page.is_multiple_of(16) } else { page.is_multiple_of(2) };
+    let program = scattered(&rig, &mm, keeps);
+    rig.sim.pages().drain_all();
+    let zone = || rig.sim.pages().zones().find(|zone| zone.managed() != 0).unwrap();
+    let mut held = Vec::new();
+    while zone().free() > zone().watermarks().low + 150 {
+        held.push(rig.sim.pages().alloc_page(Gfp::KERNEL | Gfp::NORETRY | Gfp::NOWARN).unwrap());
+        rig.sim.pages().drain_all();
+    }
+    drop(rig.sim.pages().alloc_pages(2, Gfp::KERNEL).unwrap());
+    assert_eq!(rig.sim.counted(Event::CompactSuccess), 1);
+    drop(held);
+    check(&rig, &mm, program, keeps);
+    end(rig, mm);
+}

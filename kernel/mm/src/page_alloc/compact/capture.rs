@@ -11,6 +11,7 @@ use crate::zone::{Demand, ZoneKind};
 use super::super::init::node_of;
 use super::super::{Gfp, PageAllocator};
 use super::choice::Source;
+use super::targets::AT_ONCE;
 use super::{Emptied, Run};
 
 /// Page blocks that are tried for a request, and for one that gives up early.
@@ -104,7 +105,10 @@ impl<M: Machine> PageAllocator<M> {
                 return None;
             }
             let _turn = self.compaction[run.zone].turn().ok()?;
-            let source = self.choose_source(run.zone, true, is_wanted)?;
+            // (What is isolated with the range must not be needed.)
+            let kept = AT_ONCE + (1 << demand.order);
+            let most = self.spare(run.zone, PAGEBLOCK_PAGES + kept).saturating_sub(kept);
+            let source = self.choose_source(run.zone, true, most, is_wanted)?;
             let emptied = match self.cheapest_range(source, demand.order) {
                 Some(range) => (run.empty(source, &range, is_wanted), range),
                 None => (Emptied::Stays, source.start..source.start),

@@ -60,11 +60,12 @@ impl<const N: usize> Best<N> {
 
 impl<M: Machine> PageAllocator<M> {
     /// The page block with the fewest frames in use, of a type that is wanted and without a mark, if its pages fit into fuller ones. (If
-    /// they do not, no other block's do.) `for_part` says which mark.
+    /// they do not, no other block's do.) `for_part` says which mark; a block with more than `most` free frames is none.
     pub(super) fn choose_source(
         &self,
         zone: usize,
         for_part: bool,
+        most: usize,
         is_wanted: &dyn Fn(MigrateType) -> bool,
     ) -> Option<Source> {
         let search = self.compaction[zone].search();
@@ -72,7 +73,12 @@ impl<M: Machine> PageAllocator<M> {
         self.for_each_block(zone, |start, block| {
             let free = block.free();
             let is_free = free as usize == PAGEBLOCK_PAGES;
-            if free > best.free && !is_free && block.mark(for_part) != search && is_wanted(block.migrate_type()) {
+            if free > best.free
+                && free as usize <= most
+                && !is_free
+                && block.mark(for_part) != search
+                && is_wanted(block.migrate_type())
+            {
                 best = Source { start, free };
             }
         });

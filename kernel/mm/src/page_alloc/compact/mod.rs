@@ -152,12 +152,11 @@ impl<'a, M: Machine> Run<'a, M> {
     /// Allocates a range of the source's page block, a frame at a time, after its pages in use have moved. The turn is held.
     fn empty(&self, source: Source, range: &Range<Pfn>, is_wanted: &dyn Fn(MigrateType) -> bool) -> Emptied {
         let pages = self.pages;
-        // Isolated frames cannot be allocated: without them too the zone has to have its reserve.
-        if !pages.has_spare(self.zone, source.free as usize + targets::AT_ONCE) {
+        let Some(used) = pages.pages_to_move(range) else { return Emptied::Stays };
+        // Isolated frames cannot be allocated: without them, and those that pages move to, the zone has to have its reserve.
+        let needed = source.free as usize + used + targets::AT_ONCE;
+        if pages.spare(self.zone, needed) < needed {
             return Emptied::End;
-        }
-        if pages.pages_to_move(range).is_none() {
-            return Emptied::Stays;
         }
         self.targets.borrow_mut().aim(source);
         match pages.alloc_range_of(range.clone(), Some(self), is_wanted) {
@@ -223,7 +222,7 @@ impl<M: Machine> PageAllocator<M> {
                 return;
             }
             let Ok(_turn) = self.compaction[zone].turn() else { return };
-            let Some(source) = self.choose_source(zone, false, &is_wanted) else { return };
+            let Some(source) = self.choose_source(zone, false, PAGEBLOCK_PAGES, &is_wanted) else { return };
             let range = source.start..Pfn(source.start.0 + PAGEBLOCK_PAGES);
             let emptied = run.empty(source, &range, &is_wanted);
             // Whatever became of it: others may be filling it again.
@@ -244,11 +243,6 @@ impl<M: Machine> PageAllocator<M> {
     /// The block is no source any more in this search.
     fn mark(&self, zone: usize, source: Source, for_part: bool) {
         self.topology().pageblocks.of(source.start).set_mark(for_part, self.compaction[zone].search());
-    }
-
-    /// Whether the zone has so many pages beside its reserve.
-    fn has_spare(&self, zone: usize, pages: usize) -> bool {
-        self.spare(zone, pages) == pages
     }
 
     /// How many pages the zone has beside its reserve, at most `most`.
