@@ -274,6 +274,25 @@ impl Handles {
         Some((number, passes.map(info)))
     }
 
+    /// The rights of machine control that somebody needs who is to have no less authority than these handles give: those of
+    /// machine control among them, and that over processes for any other. EINTR if the thread is killed meanwhile.
+    pub fn authority(&self) -> Result<Control, Errno> {
+        let mut all = Control::empty();
+        let mut from = 0;
+        loop {
+            {
+                let slots = self.slots.lock();
+                let Some(index) = slots.next_used(from) else { return Ok(all) };
+                from = index + 1;
+                all |= match slots.get(index) {
+                    Some(Handle { target: Target::Machine, rights, .. }) => Control::from_bits_truncate(*rights),
+                    _ => Control::PROCESSES,
+                };
+            }
+            resched_point(Sleep::Killable)?;
+        }
+    }
+
     /// Gives a child that does not run yet the handles that its parent has granted, with the same numbers and grants, so that a
     /// program that the child executes gets them too. EINTR if the thread is killed meanwhile.
     pub fn inherit(&self, parent: &Self) -> Result<(), Errno> {

@@ -5,16 +5,16 @@ use quire_mm::fallible::KArc;
 
 use super::buffers::{Buffers, with_vector};
 use super::{Answer, Args, memory, pidfd};
-use crate::task::credentials::{Privilege, permit_inspection, require};
+use crate::task::credentials::{Privilege, permit_takeover, require};
 use crate::task::point::resched_point;
 use crate::task::process::{Process, TABLE};
 use crate::task::space::{Space, visit};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
-/// ESRCH for a process that has no memory any more, EPERM for one that the caller may not inspect.
+/// ESRCH for a process that has no memory any more, EPERM for one that the caller may not act through.
 fn space_of(process: &Process) -> Result<KArc<Space>, Errno> {
-    permit_inspection(process)?;
+    permit_takeover(process)?;
     process.space.lock().clone().ok_or(Errno::ESRCH)
 }
 

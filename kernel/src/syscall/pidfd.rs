@@ -9,7 +9,7 @@ use super::{Answer, Args, signal as calls};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object};
 use crate::ipc::pidfd::{alive, descriptor};
-use crate::task::credentials::{permit_inspection, permit_signal};
+use crate::task::credentials::{permit_signal, permit_takeover};
 use crate::task::process::{Process, TABLE};
 use crate::task::signal::{self, Info};
 use crate::task::thread::current;
@@ -89,7 +89,7 @@ pub fn get_fd(a: Args) -> Answer {
     }
     let (process, _) = named(a.int(0))?;
     alive(&TABLE.lock(), &process)?;
-    permit_inspection(&process)?;
+    permit_takeover(&process)?;
     let descriptor = process.descriptors()?.get(a.int(1))?;
     table()?.insert(Descriptor { close_on_exec: true, ..descriptor }, 0, limit()).map(|fd| fd as usize)
 }

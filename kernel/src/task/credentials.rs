@@ -197,6 +197,19 @@ pub fn permit_inspection(of: &Process) -> Result<(), Errno> {
     if is_open && mine.may_inspect(&of.credentials.lock()) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
+/// EPERM unless the caller may act through a process, by its memory or its descriptors (Linux's `PTRACE_MODE_ATTACH`): it may
+/// inspect it, and has each right of machine control that the process has, and that over processes if the process holds other
+/// handles. EINTR if the thread is killed meanwhile.
+pub fn permit_takeover(of: &Process) -> Result<(), Errno> {
+    permit_inspection(of)?;
+    let me: &Process = current().process();
+    if core::ptr::eq(me, of) {
+        return Ok(());
+    }
+    let needed = of.handles.authority()?;
+    if needed.is_empty() || me.handles.authority()?.contains(needed) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 /// Whether the caller may see what a process holds, by /proc: as [`permit_inspection`], but its ids for access to files count.
 pub fn permits_look(of: &Process) -> bool {
     let me: &Process = current().process();

@@ -449,11 +449,14 @@ impl Table {
         self.remove(zombie.pid)
     }
 
-    /// Gives some children of a process that ends to `heir`, zombies last; answers whether it has none left, and a zombie of those
-    /// given.
+    /// Gives some children of a process that ends to `heir`, zombies last, fewer if they are sent signals; answers whether it has none
+    /// left, and a zombie of those given.
     pub fn give_children(&mut self, from: &Process, heir: &Process, most: usize) -> (bool, Option<KArc<Process>>) {
-        let mut zombie = None;
+        let (mut zombie, mut signals) = (None, 0);
         for _ in 0..most {
+            if signals == AT_ONCE {
+                break;
+            }
             let Some((child, news)) = self.family(from).children.take_any(self) else { return (true, zombie) };
             let family = self.family_mut(&child);
             family.parent = heir;
@@ -464,6 +467,7 @@ impl Table {
             unsafe { self.family(heir).children.add(self, &child, news) };
             let signal = child.parent_death_signal.load(Ordering::Relaxed);
             if signal != 0 {
+                signals += 1;
                 signal::send_to_process(self, &child, &Info::of_user(signal, si::USER, from.pid, from.uid()));
             }
             if news == News::Ended {

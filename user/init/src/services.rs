@@ -136,6 +136,8 @@ impl Service {
 
     /// Becomes the service.
     fn run(&self, ready: i32) -> ! {
+        // What programs do to their own process group, or their terminal to its, is not for it.
+        let _ = process::setsid();
         // Others depend on it: it is ended for want of memory after all others.
         let _ = info::setting(setting::OOM_SCORE_ADJ, Some(0));
         // (By a copy: if it has that number already, exec would close it.)

@@ -27,6 +27,7 @@ fn main() -> i32 {
         without_a_handle(&mut checks);
         with_a_handle(&mut checks);
         passing_on(&mut checks);
+        through_another(&mut checks);
     }
     becoming_another(&mut checks);
     what_root_may(&mut checks);
@@ -111,6 +112,22 @@ fn passing_on(checks: &mut Checks) {
     );
     checks.eq(handles::grant(Control::empty()), Ok(()), "nothing is named");
     checks.exits(|| may_set() as i32, 0, "and nothing passes");
+}
+
+/// Root, too, does not act through a process that has more authority.
+fn through_another(checks: &mut Checks) {
+    let byte = 0_u64;
+    let part = [&raw const byte as usize, 1];
+    let there = [0x40_0000_usize, 1];
+    for pid in [1, process::getppid() as usize] {
+        for call in [nr::PROCESS_VM_READV, nr::PROCESS_VM_WRITEV] {
+            let answer = raw(call, [pid, part.as_ptr() as usize, 1, there.as_ptr() as usize, 1, 0]);
+            checks.fails(answer, Errno::EPERM, "the memory of a process with more rights");
+        }
+        let pidfd = raw(nr::PIDFD_OPEN, [pid, 0]).unwrap_or(KEEP);
+        checks.fails(raw(nr::PIDFD_GETFD, [pidfd, 0, 0]), Errno::EPERM, "and its descriptors");
+        let _ = raw(nr::CLOSE, [pidfd]);
+    }
 }
 
 /// Real, effective and saved numbers.

@@ -11,13 +11,13 @@ use alloc::ffi::CString;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
-use quire_rt::abi::flags::{Map, Open, Prot, clock, sig, wait};
+use quire_rt::abi::flags::{Map, Open, Prot, clock, pr, sig, wait};
 use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, at, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until_asleep};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -63,6 +63,7 @@ const KINDS: &[(&str, Work)] = &[
     ("a group of processes is killed", group_killed),
     ("everybody gets a signal", everybody_signalled),
     ("children are given to init", children_given_away),
+    ("children are killed when their parent ends", children_end_with_it),
     ("many descriptors are polled", descriptors_polled),
     ("many items of an epoll are not ready any more", items_looked_at),
     ("many descriptors are copied and closed", descriptors_copied),
@@ -298,6 +299,35 @@ fn children_given_away(amount: &Amount) -> Result<bool, Errno> {
     let ended = process::waitpid(parent);
     process::kill(-i32::from_ne_bytes(group), sig::KILL)?;
     Ok(ended == Ok(Status::Exited(0)))
+}
+
+fn children_end_with_it(amount: &Amount) -> Result<bool, Errno> {
+    let (read, write) = io::pipe(0)?;
+    let parent = start(|| {
+        let mut group = 0;
+        for _ in 0..amount.processes {
+            match process::fork() {
+                Ok(0) => {
+                    let _ = process::setpgid(0, group);
+                    let _ = raw(nr::PRCTL, [pr::SET_PDEATHSIG as usize, sig::KILL as usize]);
+                    let _ = io::write(write, &[1]);
+                    loop {
+                        time::sleep_ms(1000);
+                    }
+                }
+                Ok(pid) if group == 0 => group = pid,
+                Ok(_) => {}
+                Err(_) => return 1,
+            }
+            let _ = io::read(read, &mut [0]);
+        }
+        (io::write(write, &group.to_ne_bytes()) != Ok(4)).into()
+    })?;
+    let ended = process::waitpid(parent);
+    let mut group = [0; 4];
+    io::read(read, &mut group)?;
+    let group = i32::from_ne_bytes(group);
+    Ok(ended == Ok(Status::Exited(0)) && until(|| process::kill(-group, 0) == Err(Errno::ESRCH)))
 }
 
 /// As many descriptors of a pipe with a byte in it; the last of them.
