@@ -67,6 +67,8 @@ pub enum Bug {
     ForkForgetsSwap,
     /// fork takes a reference for an entry of a page that is being moved, which has none.
     ForkOfMigrationTakesReference,
+    /// fork does not tell a page's mover that it has copied a migration entry.
+    ForkHidesCopyFromMover,
     /// A page that is unmapped while it is being moved stays charged.
     UnmapForgetsMigration,
     /// Faults do not handle markers.

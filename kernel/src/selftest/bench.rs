@@ -1,9 +1,10 @@
-//! Costs of the allocators' fast paths and of reverse-mapping walks ([`super::walks`]). Under the emulator's `-icount`
+//! Costs of the allocators' fast paths, of reverse-mapping walks and of pages' moves ([`super::walks`]). Under the emulator's `-icount`
 //! a nanosecond is an instruction, so the counter gives instructions.
 //!
 //! Every call goes through an opaque pointer, with its arguments in registers, so that it costs as much as a driver's
 //! call. The calls are part of the figures; the loop around them is measured separately and can be subtracted.
 
+use core::fmt;
 use core::hint::black_box;
 use core::ptr::NonNull;
 
@@ -82,7 +83,7 @@ fn zone_of(pfn: Pfn) -> Option<usize> {
 
 /// Measures `times` repetitions of `pair` and prints the line.
 #[inline(never)]
-pub fn measure(name: &str, times: u64, pair: impl Fn() -> Option<()>) -> Option<()> {
+pub fn measure(name: impl fmt::Display, times: u64, pair: impl Fn() -> Option<()>) -> Option<()> {
     (0..WARM_UP).try_for_each(|_| pair())?;
     let start = timer::ticks();
     (0..times).try_for_each(|_| pair())?;

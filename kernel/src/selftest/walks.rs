@@ -1,5 +1,5 @@
-//! The cost of a walk from a page to its single mapping: alone, and beside related spaces and areas that do not map the
-//! page.
+//! The cost of a walk from a page to its single mapping, of the page's move to another frame, and of its way to swap and
+//! back: alone, and beside related spaces and areas that do not map the page.
 
 use alloc::vec::Vec;
 use core::hint::black_box;
@@ -7,12 +7,15 @@ use core::hint::black_box;
 use quire_abi::flags::{Map, Mremap, Prot};
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::{KArc, TryVec};
-use quire_mm::mm::{Access, MapRequest, MmLayout, for_each_mapping_of_held};
+use quire_mm::frame;
+use quire_mm::mm::{Access, MapRequest, MmLayout, Out, for_each_mapping_of_held, migrate, page_out};
 
 use super::bench::measure;
 use crate::vm::{Cpu, Mm};
 
 const WALKS: u64 = 10_000;
+/// Times that a page is moved.
+const MOVES: u64 = 1000;
 /// Generations that have ended, or children of the space.
 const RELATIVES: usize = 4000;
 /// Areas that were moved away from one place.
@@ -48,24 +51,31 @@ fn write(mm: &Mm, at: usize) -> Option<()> {
     mm.fault(at, Access::Write).ok()
 }
 
-/// Measures the walk from the page at `at`, which this space alone maps.
-fn walk(name: &str, mm: &Mm, at: usize) -> Option<()> {
+/// Measures what is done with the page at `at`, which this space alone maps.
+fn measure_page(name: &str, mm: &Mm, at: usize) -> Option<()> {
     let page = mm.pin(at, false).ok()?;
-    measure(name, WALKS, || {
+    measure(format_args!("kernel.rmap.{name}"), WALKS, || {
         let mut found = 0;
         for_each_mapping_of_held(Cpu, black_box(page.pfn()), 1, |_, _| {
             found += 1;
             true
         });
         (found == 1).then_some(())
-    })
+    })?;
+    drop(page);
+    let pfn = || mm.pin(at, false).ok().map(|page| page.pfn());
+    measure(format_args!("kernel.migrate.{name}"), MOVES, || {
+        migrate(Cpu, pfn()?, || frame::alloc_to_move(Cpu)).ok().map(drop)
+    })?;
+    let out = Out { even_raw: true, ..Out::default() };
+    measure(format_args!("kernel.page_out.{name}"), MOVES, || page_out(Cpu, pfn()?, out).ok())
 }
 
 fn alone() -> Option<()> {
     let mm = space()?;
     map(&mm, FROM, 1)?;
     write(&mm, FROM)?;
-    walk("kernel.rmap.alone", &mm, FROM)
+    measure_page("alone", &mm, FROM)
 }
 
 fn behind_ended_generations() -> Option<()> {
@@ -76,7 +86,7 @@ fn behind_ended_generations() -> Option<()> {
         let child = mm.fork().ok()?;
         mm = child;
     }
-    walk("kernel.rmap.ended", &mm, FROM)
+    measure_page("ended", &mm, FROM)
 }
 
 fn children_of(mm: &Mm) -> Option<Vec<KArc<Mm>>> {
@@ -92,7 +102,7 @@ fn beside_younger_children() -> Option<()> {
     map(&mm, FROM, 1)?;
     let _children = children_of(&mm)?;
     write(&mm, FROM)?;
-    walk("kernel.rmap.younger", &mm, FROM)
+    measure_page("younger", &mm, FROM)
 }
 
 /// All children inherited the page, and all but one have replaced it by a copy, as has the parent.
@@ -104,7 +114,7 @@ fn left_to_one_child() -> Option<()> {
     let last = children.swap_remove(RELATIVES / 2);
     write(&mm, FROM)?;
     children.iter().try_for_each(|child| write(child, FROM))?;
-    walk("kernel.rmap.left", &last, FROM)
+    measure_page("left", &last, FROM)
 }
 
 fn among_moved_areas() -> Option<()> {
@@ -115,10 +125,10 @@ fn among_moved_areas() -> Option<()> {
         let to = TO + 2 * area * PAGE_SIZE;
         mm.remap(FROM, PAGE_SIZE, PAGE_SIZE, Mremap::MAYMOVE | Mremap::FIXED, to).ok()?;
         if area == 0 {
-            walk("kernel.rmap.moved_one", &mm, TO)?;
+            measure_page("moved_one", &mm, TO)?;
         }
     }
-    walk("kernel.rmap.moved", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
+    measure_page("moved", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
 }
 
 /// The same part of an area moves again and again, and leaves the area there.
@@ -131,5 +141,5 @@ fn among_moved_parts() -> Option<()> {
         let flags = Mremap::MAYMOVE | Mremap::FIXED | Mremap::DONTUNMAP;
         mm.remap(part, PAGE_SIZE, PAGE_SIZE, flags, TO + 2 * area * PAGE_SIZE).ok()?;
     }
-    walk("kernel.rmap.parts", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
+    measure_page("parts", &mm, TO + AREAS / 2 * 2 * PAGE_SIZE)
 }

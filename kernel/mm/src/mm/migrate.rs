@@ -24,6 +24,7 @@ use crate::page::{Page, PageFlags, PageState};
 use crate::page_alloc::{MigrateRange, MovePages};
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap::{self, AnonVma, Release};
+use crate::spaces::Move;
 use crate::table::entry::{self, Kind};
 use crate::table::flush::flush_page;
 use crate::table::gather::Counts;
@@ -100,9 +101,9 @@ fn move_isolated<M: Machine>(
         Err(Stays::Held)
     } else {
         alloc().map_err(|_| Stays::NoMemory).and_then(|new| {
-            let moved = machine.spaces().moves().during(old, || match state {
-                PageState::Anon => move_anon(machine, page, old, new),
-                _ => move_object(machine, page, old, new),
+            let moved = machine.spaces().moves().during(old, |this| match state {
+                PageState::Anon => move_anon(machine, page, this, new),
+                _ => move_object(machine, page, this, new),
             });
             moved.map(|()| new)
         })
@@ -122,17 +123,19 @@ fn move_isolated<M: Machine>(
     moved
 }
 
-/// Makes the frame `new`, which nobody knows, the anonymous page at `old`, of which the caller has one reference. Afterwards
-/// `old` is frozen and mapped nowhere, and the caller has one reference to `new`. On an error all is as before.
-fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
+/// Makes the frame `new`, which nobody knows, the anonymous page that `this` moves, of which the caller has one reference.
+/// Afterwards the old frame is frozen and mapped nowhere, and the caller has one reference to `new`. On an error all is as
+/// before.
+fn move_anon<M: Machine>(machine: M, page: &Page, this: &Move, new: Pfn) -> Result<(), Stays> {
+    let old = this.old();
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, old, Some(1), |mm, _, addr| {
-        mm.set_aside(addr, old, false);
+        mm.set_aside(addr, this, false);
         true
     });
     let is_ours = page.freeze(1);
     if !is_ours && !seeded!(MoveIgnoresHolders) {
-        bring_anon_back(machine, old, old);
+        bring_anon_back(machine, this, old);
         return Err(Stays::Held);
     }
     machine.copy_page(new.addr(), old.addr());
@@ -142,43 +145,59 @@ fn move_anon<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<
     let anon_vma = unsafe { ManuallyDrop::new(KArc::from_raw(core::ptr::with_exposed_provenance(page.owner()))) };
     KArc::<AnonVma<M>>::add_owners(&anon_vma, 1);
     rmap::make_anon(machine, new, &anon_vma, page.index() as usize);
-    bring_anon_back(machine, old, new);
+    bring_anon_back(machine, this, new);
     Ok(())
 }
 
-/// Makes all migration entries for `old` present entries for `frame`. No mapping is missed: see non_present.rs.
-pub(super) fn bring_anon_back<M: Machine>(machine: M, old: Pfn, frame: Pfn) {
-    walk(machine, old, None, |mm, vma, addr| {
-        mm.come_back(vma, addr, old, frame);
-        true
-    });
+/// Makes all migration entries of an anonymous page that is being moved present entries for `frame`.
+pub(super) fn bring_anon_back<M: Machine>(machine: M, this: &Move, frame: Pfn) {
+    for_each_entry_of(machine, this, |mm, vma, addr| mm.come_back(vma, addr, this, frame));
     // Programs that waited would fault again otherwise.
     machine.publish_tables();
 }
 
+/// Visits the migration entries of an anonymous page that is being moved; `replace` replaces each. No entry is missed: see
+/// non_present.rs.
+pub(super) fn for_each_entry_of<M: Machine>(
+    machine: M,
+    this: &Move,
+    mut replace: impl FnMut(&Mm<M>, &Vma<M>, UserAddr),
+) {
+    if this.has_entries() {
+        walk(machine, this.old(), None, |mm, vma, addr| {
+            replace(mm, vma, addr);
+            this.has_entries()
+        });
+    }
+}
+
 /// As [`move_anon`], for the page of an object.
-fn move_object<M: Machine>(machine: M, page: &Page, old: Pfn, new: Pfn) -> Result<(), Stays> {
+fn move_object<M: Machine>(machine: M, page: &Page, this: &Move, new: Pfn) -> Result<(), Stays> {
+    let old = this.old();
     // The object does not end before the last walk has. If it has given the page up, others remove the entries.
     let (object, index) = Object::of_page(machine, page).ok_or(Stays::NotMovable)?;
     for_each_object_mapping(&object, index, old, |mm, _, addr| {
-        mm.set_aside(addr, old, false);
+        mm.set_aside(addr, this, false);
         // The caller's reference and the object's are no mappings.
         page.mappings_at_most(2) != Some(0)
     });
     let moved = object.exchange(index, old, new);
     let frame = if moved { new } else { old };
-    for_each_object_mapping(&object, index, old, |mm, vma, addr| {
-        mm.come_back(vma, addr, old, frame);
-        true
-    });
+    if this.has_entries() {
+        for_each_object_mapping(&object, index, old, |mm, vma, addr| {
+            mm.come_back(vma, addr, this, frame);
+            this.has_entries()
+        });
+    }
     machine.publish_tables();
     if moved { Ok(()) } else { Err(Stays::Held) }
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the entry for `addr` a migration entry, if it maps the page `pfn`, of which the caller has a reference. The areas
-    /// are locked for reading. With `look` the entry becomes old, and the result is whether it was young.
-    pub(super) fn set_aside(&self, addr: UserAddr, pfn: Pfn, look: bool) -> bool {
+    /// Makes the entry for `addr` a migration entry, if it maps the page that `this` moves, of which the caller has a
+    /// reference. The areas are locked for reading. With `look` the entry becomes old, and the result is whether it was young.
+    pub(super) fn set_aside(&self, addr: UserAddr, this: &Move, look: bool) -> bool {
+        let pfn = this.old();
         let Some(leaf) = self.tables.walk(addr) else { return false };
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
@@ -190,6 +209,7 @@ impl<M: Machine> Mm<M> {
         let kind = was.owner_kind(self.machine);
         let kept = if look { Pte(was.0 & !bits::ACCESSED) } else { was };
         guard.fill(i, kept.set_aside(kind));
+        this.entry_made();
         // Before the unlock: whoever removes the entry may map another page there at once (break-before-make).
         if !seeded!(MoveForgetsFlush) {
             flush_page(self.machine, &self.asid, addr);
@@ -202,9 +222,10 @@ impl<M: Machine> Mm<M> {
         look && was.is_young()
     }
 
-    /// Makes the entry for `addr`, in `vma`, a present one for `frame`, if it is a migration entry for `old`. The areas are
-    /// locked for reading.
-    fn come_back(&self, vma: &Vma<M>, addr: UserAddr, old: Pfn, frame: Pfn) {
+    /// Makes the entry for `addr`, in `vma`, a present one for `frame`, if it is a migration entry of the page that `this`
+    /// moves. The areas are locked for reading.
+    fn come_back(&self, vma: &Vma<M>, addr: UserAddr, this: &Move, frame: Pfn) {
+        let old = this.old();
         let Some(leaf) = self.tables.walk(addr) else { return };
         let i = index(addr.get(), 3);
         if old != frame && !seeded!(MoveForgetsInstructions) {
@@ -224,6 +245,7 @@ impl<M: Machine> Mm<M> {
         // Where stores are noticed, the next one is: somebody may have written the page back meanwhile.
         let notes = vma.flags.contains(VmFlags::NOTES_STORES) && !seeded!(MoveForgetsNotice);
         guard.fill(i, if notes { back.cleaned() } else { back });
+        this.entry_replaced();
     }
 }
 

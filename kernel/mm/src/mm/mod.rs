@@ -75,7 +75,7 @@ pub use audit::{Audit, audit_page};
 pub use fault::{Access, FaultError};
 pub use map::MapRequest;
 pub use migrate::{Mover, Stays, migrate, migrate_to};
-pub use page_out::page_out;
+pub use page_out::{Out, page_out};
 pub use pin::PinnedPage;
 pub use reverse::{for_each_mapping, for_each_mapping_of_held};
 pub use usage::Usage;

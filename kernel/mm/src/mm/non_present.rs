@@ -5,8 +5,8 @@
 //! - A swap entry is a user of its slot, and is not charged. fork adds a user; code that removes the entry, or brings
 //!   the page back, drops one.
 //! - A migration entry keeps the charge of the present entry, whose kind it records itself ([`Pte::moved_kind`]), with
-//!   age, dirty state, and whether it was writable. It holds no reference. fork copies entry and charge, and makes both
-//!   entries read-only for when the page is back. Code that removes it uncharges.
+//!   age, dirty state, and whether it was writable. It holds no reference. fork copies entry and charge, tells the move
+//!   of the copy, and makes both entries read-only for when the page is back. Code that removes it uncharges.
 //! - A marker holds nothing.
 //!
 //! # Moving a page
@@ -28,7 +28,8 @@
 //! The last walk misses no entry of an anonymous page that was made meanwhile. Only fork makes new ones. It puts the
 //! child's anon_vma after the parent's in their family's tour before it copies, and a walk visits an anon_vma before
 //! those below it. So an entry that is copied before the walk reaches the parent is found in the child, and one that is
-//! copied afterwards is present. mremap moves entries within a space, whose areas' lock a visit holds. munmap and the
+//! copied afterwards is present. The walk ends with the last entry: the move counts its entries, and fork its copies
+//! ([`Move`](crate::spaces::Move)). mremap moves entries within a space, whose areas' lock a visit holds. munmap and the
 //! end of a space remove entries without accessing the frame. (The walk skips a space that is being torn down, so its
 //! entries may outlive the move: this is why they record the kind of their charge.)
 //!

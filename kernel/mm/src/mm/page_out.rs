@@ -7,7 +7,7 @@
 //! That is a private page; object_out.rs has those of memory objects.
 
 use super::Mm;
-use super::migrate::{Stays, bring_anon_back};
+use super::migrate::{Stays, bring_anon_back, for_each_entry_of};
 use super::object_out::{move_object_to_slot, object_to_leave};
 use super::reverse::walk;
 use crate::addr::{PAGE_SIZE, Pfn, UserAddr};
@@ -17,6 +17,7 @@ use crate::mm::Machine;
 use crate::page::{Page, PageFlags, PageState};
 use crate::pte::{NonPresent, Pte, Swapped, index};
 use crate::rmap::Release;
+use crate::spaces::Move;
 use crate::swap::{Refused, Slot};
 use crate::table::entry::Kind;
 use crate::table::gather::Counts;
@@ -58,7 +59,7 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
     }
     let moves = machine.spaces().moves();
     if page.state() == PageState::Anon {
-        let slot = moves.during(pfn, || move_to_slot(machine, page, pfn, out))?;
+        let slot = moves.during(pfn, |this| move_to_slot(machine, page, this, out))?;
         page.end_isolation();
         Release::new(machine).frozen_anon(pfn);
         // (If all entries were removed meanwhile, that frees the slot.)
@@ -67,7 +68,7 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
         }
     } else {
         let (object, index) = object_to_leave(machine, page)?;
-        moves.during(pfn, || move_object_to_slot(machine, (&object, index), page, pfn, out))?;
+        moves.during(pfn, |_| move_object_to_slot(machine, (&object, index), page, pfn, out))?;
         page.end_isolation();
         Release::new(machine).frozen_object(pfn);
         if object.is_paged() {
@@ -81,19 +82,20 @@ pub(crate) fn isolated_out<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: O
 
 /// Makes all entries of the page entries of a slot, of which the caller is a user. Afterwards the page is frozen. On an
 /// error all is as before.
-fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Result<Slot, Stays> {
+fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> Result<Slot, Stays> {
+    let pfn = this.old();
     let (mut is_locked, mut is_used) = (false, false);
     // (A mapping that this misses has a reference, by which the freeze fails.)
     walk(machine, pfn, Some(1), |mm, vma, addr| {
         is_locked |= vma.flags.contains(VmFlags::LOCKED);
         if !is_locked {
-            is_used = mm.set_aside(addr, pfn, out.if_unused);
+            is_used = mm.set_aside(addr, this, out.if_unused);
         }
         !is_locked && !is_used
     });
     let is_ours = !is_locked && !is_used && page.freeze(1);
     if !is_ours {
-        bring_anon_back(machine, pfn, pfn);
+        bring_anon_back(machine, this, pfn);
         return Err(match (is_locked, is_used) {
             (true, _) => Stays::Locked,
             (_, true) => Stays::Used,
@@ -103,15 +105,12 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Resu
     match machine.spaces().swap().write(pfn.addr(), out.even_raw) {
         Ok(slot) => {
             let pte = Pte::non_present(NonPresent::Swap(Swapped { slot, shadow: out.shadow }));
-            walk(machine, pfn, None, |mm, _, addr| {
-                mm.enter_slot(addr, pfn, slot, pte);
-                true
-            });
+            for_each_entry_of(machine, this, |mm, _, addr| mm.enter_slot(addr, this, slot, pte));
             Ok(slot)
         }
         Err(why) => {
             page.unfreeze(1);
-            bring_anon_back(machine, pfn, pfn);
+            bring_anon_back(machine, this, pfn);
             Err(match why {
                 Refused::Incompressible => Stays::Incompressible,
                 Refused::Full => Stays::NoSwap,
@@ -121,14 +120,14 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, pfn: Pfn, out: Out) -> Resu
 }
 
 impl<M: Machine> Mm<M> {
-    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is the migration entry of the anonymous page
-    /// `pfn`. The areas are locked for reading.
-    fn enter_slot(&self, addr: UserAddr, pfn: Pfn, slot: Slot, pte: Pte) {
+    /// Makes the entry for `addr` the swap entry `pte` of the slot, if it is a migration entry of the anonymous page that
+    /// `this` moves. The areas are locked for reading.
+    fn enter_slot(&self, addr: UserAddr, this: &Move, slot: Slot, pte: Pte) {
         let Some(leaf) = self.tables.walk(addr) else { return };
         let i = index(addr.get(), 3);
         let mut guard = leaf.lock();
         let was = guard.get(i);
-        if was.kind() != Some(NonPresent::Migration(pfn.addr())) || was.moved_kind() != Kind::Anon {
+        if was.kind() != Some(NonPresent::Migration(this.old().addr())) || was.moved_kind() != Kind::Anon {
             return;
         }
         if !seeded!(SwapOutForgetsUser) {
@@ -136,6 +135,7 @@ impl<M: Machine> Mm<M> {
         }
         guard.clear(i);
         guard.fill(i, pte);
+        this.entry_replaced();
         drop(guard);
         if !seeded!(SwapOutStaysCharged) {
             self.uncharge(Counts { anon: 1, ..Counts::default() });

@@ -208,7 +208,7 @@ impl<M: Machine> Object<M> {
         }
         let mut run = Run::alloc(self.machine, paging.run(index).min(left))?;
         let moves = self.machine.spaces().moves();
-        moves.during(run.frames[0], || {
+        moves.during(run.frames[0], |_| {
             let mut placed = self.place(index, &run)?;
             if placed == 0 {
                 return Ok(());

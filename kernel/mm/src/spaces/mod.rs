@@ -12,7 +12,7 @@ use crate::frame;
 use crate::swap::Swap;
 
 pub use commit::Commit;
-pub use moves::Moves;
+pub use moves::{Move, Moves};
 
 /// The machine with what its address spaces share.
 pub trait Machine: crate::page_alloc::Machine {

@@ -4,20 +4,58 @@
 //! waiters are records on the stacks of their threads; there are few at a time. The lock (`Rank::WaitQueue`) protects all
 //! of them, and threads are woken under it: a waiter takes it once more before its record ends, so that it is not woken
 //! later.
+//!
+//! A move counts its migration entries, so that the walk that replaces them ends with the last one, however many spaces
+//! could have one. The mover counts those that it makes and replaces. A fork counts its copies, under the lock of the
+//! parent's table: the mover replaces the original after that, so the number does not reach 0 while a copy is left. Code
+//! that removes an entry does not change the number: it may be too large, and then the walk visits all spaces.
 
 use core::cell::Cell;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
 use crate::sync::{Rank, SpinLock};
 
 /// A move, in the list of all.
-struct Move {
+pub struct Move {
     old: Pfn,
+    /// At least as many migration entries as stand for the page (apart from those that an earlier move of an object's page
+    /// has left over).
+    entries: AtomicUsize,
     next: Cell<*const Move>,
     waiters: Cell<*const Waiter>,
+}
+
+impl Move {
+    fn of(old: Pfn) -> Self {
+        Self { old, entries: AtomicUsize::new(0), next: Cell::new(ptr::null()), waiters: Cell::new(ptr::null()) }
+    }
+
+    /// Where the page was.
+    pub fn old(&self) -> Pfn {
+        self.old
+    }
+
+    /// The mover has made an entry a migration entry.
+    pub fn entry_made(&self) {
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The mover has replaced a migration entry.
+    pub fn entry_replaced(&self) {
+        // (The former number may be 0, for an entry that an earlier move of an object's page has left over.)
+        let left = self.entries.load(Ordering::Relaxed);
+        if left != 0 {
+            self.entries.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether there may be migration entries for the page. For the mover, when it makes no more.
+    pub fn has_entries(&self) -> bool {
+        self.entries.load(Ordering::Relaxed) != 0
+    }
 }
 
 /// A thread in a move's list.
@@ -47,15 +85,22 @@ impl<M: Machine> Moves<M> {
     }
 
     /// Does `work`, which moves the page at `old`, and wakes those who wait for it. No other thread moves this page.
-    pub fn during<R>(&self, old: Pfn, work: impl FnOnce() -> R) -> R {
-        let this = Move { old, next: Cell::new(ptr::null()), waiters: Cell::new(ptr::null()) };
+    pub fn during<R>(&self, old: Pfn, work: impl FnOnce(&Move) -> R) -> R {
+        let this = Move::of(old);
         {
             let mut first = self.first.lock();
             this.next.set(first.0);
             first.0 = &this;
         }
         let _end = End { moves: self, this: &this };
-        work()
+        work(&this)
+    }
+
+    /// A fork has copied a migration entry for `old`; the table that has the original is locked.
+    pub fn entry_copied(&self, old: Pfn) {
+        if let Some(this) = find(&self.first.lock(), old) {
+            this.entries.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Waits for the end of the move of the page at `old`, or until the thread is killed. `false` if there is no such move.
@@ -164,7 +209,7 @@ mod tests {
                 movers.push(scope.spawn(move || {
                     Sim::set_cpu(frame);
                     for _ in 0..ROUNDS {
-                        moves.during(Pfn(frame), || {
+                        moves.during(Pfn(frame), |_| {
                             stage.fetch_add(1, Ordering::SeqCst);
                             thread::yield_now();
                         });
@@ -195,8 +240,8 @@ mod tests {
     fn a_killed_thread_does_not_wait() {
         let sim = Sim::with_mib(16);
         let moves = sim.spaces().moves();
-        moves.during(Pfn(7), || {
-            moves.during(Pfn(8), || {
+        moves.during(Pfn(7), |_| {
+            moves.during(Pfn(8), |_| {
                 Sim::kill_after(0);
                 assert!(moves.wait(Pfn(7)) && moves.wait(Pfn(8)));
                 Sim::kill_after(usize::MAX);

@@ -103,6 +103,9 @@ impl<M: Machine> Tables<M> {
                     let _ = unsafe { Page::of(self.machine, old.pfn()) }.get();
                 }
                 counts.add(pte.moved_kind());
+                if !seeded!(ForkHidesCopyFromMover) {
+                    self.machine.spaces().moves().entry_copied(old.pfn());
+                }
                 let copy = pte.moved_read_only();
                 if copy != pte {
                     theirs.clear(i);

@@ -25,17 +25,18 @@ const ROWS: [(&str, f64); 11] = [
 /// The most that a pair of kernel operations may cost, without the loop around it: row, back end, instructions.
 const PAIRS: [(&str, &str, f64); 2] = [("kernel.alloc_page", "slub", 120.0), ("kernel.kmalloc.64", "slub", 80.0)];
 
-/// What may cost at most a percentage of something else: a reverse-mapping walk to a page's single mapping, among
-/// unrelated mappings, of the same walk without them; a page of the zone that comes next when the best one is used up, of
-/// a page of the best one.
-const RATIOS: [(&str, &str, f64); 6] = [
-    ("kernel.rmap.ended", "kernel.rmap.alone", 200.0),
-    ("kernel.rmap.younger", "kernel.rmap.alone", 200.0),
-    ("kernel.rmap.left", "kernel.rmap.alone", 200.0),
-    ("kernel.rmap.moved", "kernel.rmap.moved_one", 200.0),
-    ("kernel.rmap.parts", "kernel.rmap.moved_one", 200.0),
-    ("kernel.fill.1", "kernel.fill.0", 110.0),
-];
+/// What may cost at most a percentage of something else: a page of the zone that comes next when the best one is used up,
+/// of a page of the best one.
+const RATIOS: [(&str, &str, f64); 1] = [("kernel.fill.1", "kernel.fill.0", 110.0)];
+
+/// What is done with a page that has a single mapping: a walk to it, the page's move to another frame, and its way to
+/// swap and back.
+const MOVES: [&str; 3] = ["rmap", "migrate", "page_out"];
+
+/// Where such a page is among unrelated mappings, and where it is without them: there each of [`MOVES`] may cost twice as
+/// much.
+const PLACES: [(&str, &str); 5] =
+    [("ended", "alone"), ("younger", "alone"), ("left", "alone"), ("moved", "moved_one"), ("parts", "moved_one")];
 
 /// The kernel argument with which a machine of 1 GiB has two zones for programs to fill.
 pub const TWO_ZONES: &str = "movablecore=256M";
@@ -107,7 +108,7 @@ impl fmt::Display for Mark {
             Verdict::Absurd => "FAILS: impossible figure",
             Verdict::Unmeasured => "FAILS: not measured",
         };
-        write!(f, "{row:<32} {most:>8.0} {figure:>8}  {verdict}")
+        write!(f, "{row:<48} {most:>8.0} {figure:>8}  {verdict}")
     }
 }
 
@@ -122,9 +123,15 @@ pub fn all(quire: &Figures, fast_paths: &[Section], complete: bool) -> Vec<Mark>
         let section = fast_paths.iter().find(|section| section.name == back_end);
         Mark::of(format!("{row}, {back_end}"), most, section.and_then(|section| section.net(row)))
     });
-    let ratios = RATIOS.iter().map(|&(row, plain, most)| {
+    let moves = MOVES.iter().flat_map(|what| {
+        PLACES
+            .iter()
+            .map(move |(place, plain)| (format!("kernel.{what}.{place}"), format!("kernel.{what}.{plain}"), 200.0))
+    });
+    let ratios = RATIOS.iter().map(|&(row, plain, most)| (row.to_owned(), plain.to_owned(), most)).chain(moves);
+    let ratios = ratios.map(|(row, plain, most)| {
         let slub = fast_paths.iter().find(|section| section.name == "slub");
-        let percent = slub.and_then(|slub| Some(100.0 * slub.net(row)? / slub.net(plain)?));
+        let percent = slub.and_then(|slub| Some(100.0 * slub.net(&row)? / slub.net(&plain)?));
         Mark::derived(format!("{row}, % of {}", plain.trim_start_matches("kernel.")), most, percent)
     });
     rows.chain([fork]).chain(pairs).chain(ratios).filter(|mark| complete || mark.figure.is_some()).collect()
@@ -178,7 +185,7 @@ mod tests {
         assert_eq!(some.iter().map(|m| &*m.row).collect::<Vec<_>>(), ["brk.query", "fork.exit, a resident page"]);
         assert_eq!(some[1].figure, Some(100.0));
         let every = all(&quire, &[], true);
-        assert_eq!(every.len(), ROWS.len() + 1 + PAIRS.len() + RATIOS.len());
+        assert_eq!(every.len(), ROWS.len() + 1 + PAIRS.len() + RATIOS.len() + MOVES.len() * PLACES.len());
         assert_eq!(every.iter().filter(|mark| mark.verdict() == Verdict::Unmeasured).count(), every.len() - 2);
     }
 

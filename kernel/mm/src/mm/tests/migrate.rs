@@ -10,10 +10,11 @@ use crate::addr::Pfn;
 use crate::fallible::AllocError;
 use crate::frame;
 use crate::memblock::RegionKind;
-use crate::mm::{Mover, PinnedPage, Stays, audit_page, migrate};
+use crate::mm::{Mover, Out, PinnedPage, Stays, audit_page, migrate, page_out};
 use crate::page::{PageFlags, PageState};
 use crate::page_alloc::cma::CmaError;
-use crate::pte::{Pte, index};
+use crate::pte::{NonPresent, Pte, index};
+use crate::seeded::{self, Bug};
 use crate::sim::{SimConfig, turns};
 use crate::table::entry::Kind;
 use crate::table::flush::flush_range;
@@ -113,6 +114,51 @@ fn a_page_of_an_object_stays_the_object_s_when_it_moves() {
     rig.idle(0);
     drop((mm, other));
     rig.assert_balanced();
+}
+
+/// Whether no migration entry is left in parent and child when a page moves, or goes to swap, beside a fork.
+fn all_come_back_beside_a_fork(seed: u64) -> bool {
+    let rig = Rig::new(16);
+    rig.sim.spaces().init_swap(100, 100, 1).unwrap();
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGE);
+    rig.write(&mm, at, 7).unwrap();
+    let (old, bug, mut child) = (pfn(&mm, at), seeded::current(), None);
+    let to_swap = Out { even_raw: true, ..Out::default() };
+    let away = || {
+        Sim::set_cpu(0);
+        if seed.is_multiple_of(2) {
+            let _ = migrate(rig.sim, old, to_any(&rig));
+        } else {
+            let _ = page_out(rig.sim, old, to_swap);
+        }
+    };
+    let fork = || {
+        Sim::set_cpu(1);
+        seeded::switch(bug);
+        child = mm.fork().ok();
+    };
+    turns::run(seed, 1 + seed as usize % 20, std::vec![Box::new(away), Box::new(fork)]);
+    let child = child.unwrap();
+    (0..2).for_each(|cpu| rig.idle(cpu));
+    let is_back = |mm| !matches!(entry(mm, at).kind(), Some(NonPresent::Migration(_)));
+    let all = [&mm, &child].into_iter().all(is_back);
+    if all {
+        assert_eq!([rig.read(&mm, at), rig.read(&child, at)], [Ok(7); 2], "seed {seed}");
+    }
+    rig.idle(0);
+    drop((mm, child));
+    rig.assert_balanced();
+    all
+}
+
+#[test]
+fn a_copy_that_fork_makes_of_an_entry_comes_back_too() {
+    assert!((1..400).all(all_come_back_beside_a_fork));
+    seeded::switch(Some(Bug::ForkHidesCopyFromMover));
+    let noticed = (1..400).any(|seed| !all_come_back_beside_a_fork(seed));
+    seeded::switch(None);
+    assert!(noticed);
 }
 
 /// What a walk leaves behind that missed an area: a migration entry, and nobody moves the page.

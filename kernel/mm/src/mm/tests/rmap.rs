@@ -5,7 +5,9 @@ use std::vec::Vec;
 
 use super::*;
 use crate::addr::Pfn;
-use crate::mm::for_each_mapping_of_held;
+use crate::frame;
+use crate::mm::page_out::{Out, page_out};
+use crate::mm::{for_each_mapping_of_held, migrate};
 use crate::sim::mmu::Drain;
 use crate::sim::turns;
 use crate::steps;
@@ -27,6 +29,42 @@ fn steps_to_one(rig: &Rig, mm: &Space, at: usize) -> usize {
 
 fn move_to(mm: &Space, at: usize, to: usize, more: Mremap) {
     mm.remap(at, PAGE, PAGE, Mremap::MAYMOVE | Mremap::FIXED | more, to).unwrap();
+}
+
+/// The steps of taking the page at `at`, which must have one mapper, to another frame, and those to swap. It is back
+/// afterwards.
+fn steps_away(rig: &Rig, mm: &Space, at: usize) -> [usize; 2] {
+    let mut moved = None;
+    let to_frame =
+        steps::of(|| moved = migrate(rig.sim, mapped(mm, at).unwrap(), || frame::alloc_to_move(rig.sim)).ok());
+    assert_eq!(moved, mapped(mm, at));
+    let to_swap =
+        steps::of(|| page_out(rig.sim, mapped(mm, at).unwrap(), Out { even_raw: true, ..Out::default() }).unwrap());
+    assert_eq!(mapped(mm, at), None);
+    rig.read(mm, at).unwrap();
+    [to_frame, to_swap]
+}
+
+/// [`steps_away`] from a space with so many children, which do not map the page.
+fn steps_away_beside(children: usize) -> [usize; 2] {
+    let rig = Rig::new(256);
+    rig.sim.spaces().init_swap(100, 100, 1).unwrap();
+    let parent = rig.space();
+    let at = anon(&rig, &parent, PAGE);
+    let children: Vec<_> = (0..children).map(|_| parent.fork().unwrap()).collect();
+    rig.write(&parent, at, 1).unwrap();
+    let steps = steps_away(&rig, &parent, at);
+    rig.idle(0);
+    drop((parent, children));
+    rig.assert_balanced();
+    steps
+}
+
+/// The walk that replaces a move's entries ends with the last one.
+#[test]
+fn younger_children_cost_a_move_nothing() {
+    let [alone, beside] = [0, 4000].map(steps_away_beside);
+    assert!(beside.iter().zip(alone).all(|(beside, alone)| *beside <= 2 * alone), "{beside:?}, alone {alone:?}");
 }
 
 /// What the same walk takes with one space and one area.
