@@ -117,9 +117,12 @@ pub fn run(what: &str, mut cargo: Command) -> Result<()> {
     Ok(())
 }
 
-/// Shows cargo's output, except lines that the live line already covers.
+/// Shows cargo's output, except lines that the live line already covers. What cargo waits for it says once, and this for
+/// as long as it waits.
 pub fn pass_on(progress: &Progress, line: &str) {
-    if !progress::is_cargo_step(line) {
+    if let Some(wait) = progress::wait_of_cargo(line) {
+        progress.detail(&wait);
+    } else if !progress::is_cargo_step(line) {
         progress.note(line);
     }
 }

@@ -299,6 +299,11 @@ pub fn without_colour(text: &str) -> String {
     plain + rest
 }
 
+/// What cargo waits for while another one builds, if the line says that it does.
+pub fn wait_of_cargo(line: &str) -> Option<String> {
+    without_colour(line).trim().strip_prefix("Blocking ").map(|wait| format!("{wait} (another cargo has it)"))
+}
+
 /// Whether a line of cargo's only reports the start or end of one of its steps, which the live line shows already.
 pub fn is_cargo_step(line: &str) -> bool {
     const STEPS: [&str; 11] = [
@@ -354,7 +359,9 @@ mod tests {
     fn steps_of_cargo_are_not_lines() {
         assert!(is_cargo_step("\x1b[1m\x1b[92m   Compiling\x1b[0m ryu v1.0"));
         assert!(is_cargo_step("    Finished `dev` profile"));
-        assert!(!is_cargo_step("    Blocking waiting for file lock on build directory"));
+        assert_eq!(wait_of_cargo("   Compiling ryu v1.0"), None);
+        let wait = wait_of_cargo("\x1b[1m\x1b[96m    Blocking\x1b[0m waiting for file lock on build directory");
+        assert_eq!(wait.as_deref(), Some("waiting for file lock on build directory (another cargo has it)"));
         assert!(!is_cargo_step("Compiling is what a test says it does"));
         assert!(!is_cargo_step(""));
     }
