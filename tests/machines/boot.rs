@@ -39,6 +39,8 @@ fn check(machine: &Machine, hardware: Hardware) -> Outcome {
 
     let online = output.lines().filter(|line| line.starts_with("processor")).count();
     assert_eq!(online, hardware.cpus, "CPUs\n{outcome}");
+    let cpus = if hardware.cpus == 1 { "] 1 CPU\n".to_owned() } else { format!("] {} CPUs\n", hardware.cpus) };
+    assert!(outcome.log.replace('\r', "").contains(&cpus), "{outcome}");
 
     let passed = output.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(passed > 0, "selftest ran nothing\n{outcome}");

@@ -9,7 +9,8 @@
 //! | AMAIR_EL1 | here: 0, no attributes of an implementation's own |
 //! | TPIDR_EL1 | [`super::cpu::set_record`], `head` for secondary CPUs |
 //! | TPIDR_EL0 | here, and at each switch to a program |
-//! | TPIDRRO_EL0, CONTEXTIDR_EL1 | here: programs read the first, trace hardware and debuggers the second; neither is used |
+//! | TPIDRRO_EL0 | here: programs read it; the kernel uses it as a scratch register when a stack has overflowed, and then stops |
+//! | CONTEXTIDR_EL1 | here: trace hardware and debuggers read it; it is not used |
 //! | CPACR_EL1 | here: programs trap on FP, SIMD, SVE and SME at first |
 //! | CNTKCTL_EL1 | here: programs read the virtual counter (EL0VCTEN), and nothing else of the timer |
 //! | CNTV_CTL_EL0, CNTP_CTL_EL0 | here: off |

@@ -7,6 +7,7 @@ pub mod memory;
 mod secondaries;
 mod zones;
 
+use core::fmt;
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
@@ -83,7 +84,17 @@ fn report_warnings(board: &Board) {
         log::warn!("{warning}");
     }
     if board.warnings_lost > 0 {
-        log::warn!("device tree: {} more warnings", board.warnings_lost);
+        log::warn!("device tree: {} more", Count(board.warnings_lost as usize, "warning"));
+    }
+}
+
+/// A number of things, for the log: "1 CPU", "4 CPUs".
+pub struct Count(pub usize, pub &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count(number, thing) = self;
+        write!(f, "{number} {thing}{}", if *number == 1 { "" } else { "s" })
     }
 }
 
@@ -92,9 +103,9 @@ pub fn report_memory(board: &Board, pages: &Summary) {
     let mib = |pages: usize| (pages * PAGE_SIZE) >> 20;
     let microseconds = info::HANDED_OUT_NS.load(Ordering::Relaxed) / 1000;
     log::info!(
-        "memory: {} MiB in {} banks, {} pages, {} reserved, {} handed out ({} MiB) after {}.{:03} ms",
+        "memory: {} MiB in {}, {} pages, {} reserved, {} handed out ({} MiB) after {}.{:03} ms",
         mib(pages.present),
-        board.banks.len(),
+        Count(board.banks.len(), "bank"),
         pages.present,
         pages.reserved,
         pages.managed,

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use quire_mm::PhysAddr;
 use quire_platform::tree::{Board, Cpu as Described, EnableMethod};
 
+use super::Count;
 use crate::arch::barrier::dsb_sy;
 use crate::arch::firmware::Smccc;
 use crate::arch::{cache, cpu, smp, timer};
@@ -44,7 +45,7 @@ pub fn start_secondaries(board: &Board) {
         log::warn!("{} CPUs, of which {} are used", board.cpus.len(), PERCPU.len());
     }
     PERCPU[0].node.store(smp::in_order(board).next().map_or(0, |c| u32::from(c.node)), Ordering::Relaxed);
-    log::info!("{} CPUs", percpu::online().count());
+    log::info!("{}", Count(percpu::online().count(), "CPU"));
 }
 
 /// Starts a CPU at `secondary_main` with this stack and record.
