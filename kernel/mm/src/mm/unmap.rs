@@ -4,13 +4,16 @@ use core::mem::ManuallyDrop;
 
 use quire_abi::Errno;
 
-use super::residence::POINT_EVERY;
 use super::{Intent, MAX_MAP_COUNT, Mm};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::gather::Gather;
 use crate::vma::cursor::Detached;
+
+/// Areas removed between two preemption points: one that maps an object also leaves the tree of all areas that do, which
+/// may take 1,500 instructions.
+const AREAS_TO_POINT: usize = 16;
 
 impl<M: Machine> Mm<M> {
     /// Unmaps a range: munmap's semantics and errors.
@@ -71,7 +74,7 @@ impl<M: Machine> Mm<M> {
                 } else if let Some(vma) = cursor.remove() {
                     gone.push(vma);
                     removed += 1;
-                    if removed % POINT_EVERY == 0 {
+                    if removed % AREAS_TO_POINT == 0 {
                         // The operation is completed even if the thread is killed.
                         let _ = self.machine.resched_point();
                     }
@@ -82,14 +85,14 @@ impl<M: Machine> Mm<M> {
             }
             for (n, vma) in (1..).zip(gone.iter()) {
                 areas.count_out(vma.flags, vma.pages());
-                if n % POINT_EVERY == 0 {
+                if n % AREAS_TO_POINT == 0 {
                     let _ = self.machine.resched_point();
                 }
             }
         }
         while gone.pop().is_some() {
             removed += 1;
-            if removed % POINT_EVERY == 0 {
+            if removed % AREAS_TO_POINT == 0 {
                 let _ = self.machine.resched_point();
             }
         }

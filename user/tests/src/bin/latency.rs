@@ -88,6 +88,7 @@ const KINDS: &[(&str, Work)] = &[
     ("swapped pages end with their process", swapped_pages_ended),
     ("pages far from each other are freed", far_pages_freed),
     ("a space of many areas is copied and ends", areas_ended),
+    ("many areas of one page of a file are unmapped", same_page_unmapped),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
 ];
@@ -646,6 +647,19 @@ fn many_areas(amount: &Amount) -> Result<usize, Errno> {
 fn areas_ended(amount: &Amount) -> Result<bool, Errno> {
     many_areas(amount)?;
     Ok(child(|| 0) == Ok(Status::Exited(0)))
+}
+
+/// The file has all of them in one tree.
+fn same_page_unmapped(amount: &Amount) -> Result<bool, Errno> {
+    let file = raw(nr::MEMFD_CREATE, [c"page".as_ptr() as usize, 0])?;
+    raw(nr::FTRUNCATE, [file, PAGE])?;
+    let (at, len) = (map(amount.areas * PAGE, RW), amount.areas * PAGE);
+    for area in (at..at + len).step_by(PAGE) {
+        mmap(area, PAGE, RW, Map::SHARED | Map::FIXED, file as i32, 0)?;
+        poke(area, 1);
+    }
+    munmap(at, len)?;
+    Ok(true)
 }
 
 /// Many areas, tables, and pages that several processes share.
