@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use intrusive_collections::{LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::ipc::received;
 use quire_mm::Machine;
-use quire_mm::fallible::{AllocError, KArc};
+use quire_mm::fallible::KArc;
 
 use super::call::{BADGE, Call, Caller, EXTRA, Registers, copy_message};
 use super::endpoint::Endpoint;
@@ -229,14 +229,10 @@ unsafe impl<M: Machine> Sync for Saved<M> {}
 unsafe impl<M: Machine> Send for Saved<M> {}
 
 impl<M: Machine> Saved<M> {
-    /// Puts the reply to a call of `endpoint` aside. `None` if the caller is gone. Without memory, or if the call came by
-    /// another endpoint, it is broken.
-    pub fn try_new(
-        endpoint: &KArc<Endpoint<M>>,
-        reply: Reply<M>,
-        token: u64,
-    ) -> Result<Option<KArc<Self>>, AllocError> {
-        let saved = KArc::try_new(Self {
+    /// Puts the reply to a call of `endpoint` aside. `None` if the caller is gone. If the call came by another endpoint, it is
+    /// broken; without memory the reply comes back.
+    pub fn try_new(endpoint: &KArc<Endpoint<M>>, reply: Reply<M>, token: u64) -> Result<Option<KArc<Self>>, Reply<M>> {
+        let saved = KArc::try_new_from(reply, |reply| Self {
             reply,
             token,
             endpoint: endpoint.clone(),

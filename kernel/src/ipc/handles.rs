@@ -18,7 +18,7 @@ use quire_abi::layout::HandleInfo;
 use quire_ipc::{Item, Refused};
 use quire_mm::fallible::KArc;
 use quire_mm::fallible::slots::{Room, Slots};
-use quire_mm::sync::Rank;
+use quire_mm::sync::{Rank, SpinGuard};
 
 use super::memory_file::MemoryFile;
 use super::message::{Endpoint, Saved};
@@ -182,8 +182,21 @@ impl Handles {
         Self { slots: SpinLock::new(Cpu, Rank::Descriptors, Slots::new()), losses: AtomicU64::new(0) }
     }
 
-    /// Enters a handle; returns its number. EMFILE if the process has too many.
+    /// Enters a handle; returns its number. EMFILE if the process has too many, ENOMEM.
     pub fn insert(&self, handle: Handle) -> Result<u32, Errno> {
+        let (mut slots, free) = self.with_room()?;
+        // There is room, and nothing comes back: the number is free.
+        let _ = slots.set(free, handle);
+        Ok(HandleInfo::FIRST + free as u32)
+    }
+
+    /// The next [`insert`](Handles::insert) finds room, unless another thread takes it. Errors as there.
+    pub fn make_room(&self) -> Result<(), Errno> {
+        self.with_room().map(drop)
+    }
+
+    /// The table, locked, and a free number for which there is room.
+    fn with_room(&self) -> Result<(SpinGuard<'_, Slots<Handle>, Cpu>, usize), Errno> {
         let mut room = Room::none();
         loop {
             let mut slots = self.slots.lock();
@@ -191,14 +204,13 @@ impl Handles {
             if free >= MAX_HANDLES {
                 return Err(Errno::EMFILE);
             }
-            if let Err(lack) = slots.make_room(free, &mut room) {
-                drop(slots);
-                room = lack.supply()?;
-                continue;
+            match slots.make_room(free, &mut room) {
+                Ok(()) => return Ok((slots, free)),
+                Err(lack) => {
+                    drop(slots);
+                    room = lack.supply()?;
+                }
             }
-            // There is room, and nothing comes back: the number is free.
-            let _ = slots.set(free, handle);
-            return Ok(HandleInfo::FIRST + free as u32);
         }
     }
 

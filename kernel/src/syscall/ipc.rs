@@ -146,16 +146,22 @@ fn check_options(frame: &TrapFrame, known: u64) -> Result<(), Errno> {
 }
 
 /// The reply in the slot, to a call received from x0 (EINVAL if it is not), becomes a handle with the token x1. ECANCELED if the caller is gone.
-/// Without memory or room for a handle the call breaks.
+/// Without memory or room for a handle nothing has happened; only if other threads take the last room meanwhile, the call breaks.
 pub fn save(a: Args) -> Answer {
     let endpoint = receiver(a.uint(0))?;
     let thread = current();
     if !thread.reply(|reply| reply.is_of(&endpoint)).ok_or(Errno::ENOENT)? {
         return Err(Errno::EINVAL);
     }
+    handles().make_room()?;
     let reply = thread.take_reply().ok_or(Errno::ENOENT)?;
-    let saved = Saved::try_new(&endpoint, reply, a.word(1) as u64)?.ok_or(Errno::ECANCELED)?;
-    insert(Handle::new(Target::Reply(saved), 0))
+    match Saved::try_new(&endpoint, reply, a.word(1) as u64) {
+        Ok(saved) => insert(Handle::new(Target::Reply(saved.ok_or(Errno::ECANCELED)?), 0)),
+        Err(reply) => {
+            thread.put_reply(reply);
+            Err(Errno::ENOMEM)
+        }
+    }
 }
 
 /// The saved call that a handle answers. EPERM for another handle.

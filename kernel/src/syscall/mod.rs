@@ -103,16 +103,16 @@ extern "C" fn trap_syscall(frame: &mut TrapFrame) {
     frame.x[0] = match find(nr) {
         Some(call) => match call(frame) {
             Ok(value) => value as u64,
-            Err(e) => failed(call, frame, nr, e),
+            Err(e) => failed(call, frame, e),
         },
         None => result(unknown::call(nr)),
     };
 }
 
-/// The result of a call that has failed. One of Linux's that got no memory is repeated once there is some.
+/// The result of a call that has failed. One that got no memory has done nothing, and is repeated once there is some.
 #[inline(never)]
-fn failed(call: &Call, frame: &mut TrapFrame, nr: usize, error: Errno) -> u64 {
-    if error == Errno::ENOMEM && nr < nr::LINUX_END {
+fn failed(call: &Call, frame: &mut TrapFrame, error: Errno) -> u64 {
+    if error == Errno::ENOMEM {
         return result(oom::again(error, || call(frame)));
     }
     result(Err(error))

@@ -19,7 +19,7 @@ use super::cputime::CpuTime;
 use crate::arch::context::Context;
 use crate::arch::fp::{self, FpState};
 use crate::arch::{cpu, regs};
-use crate::vm::{Mm, heap};
+use crate::vm::Mm;
 
 /// Bits of [`Entity::work`]: work to do before the thread returns to user mode.
 pub mod work {
@@ -157,9 +157,7 @@ impl Entity {
     pub fn enable_fp(&self) -> Result<(), Errno> {
         // SAFETY: the thread is current, so nothing else accesses its state, here and below.
         let is_first = unsafe { (*self.fp.get()).is_none() };
-        // (The second attempt may wait.)
-        let make = || heap::box_now(FpState::NEW).or_else(|_| try_box(FpState::NEW));
-        let state = if is_first { Some(make()?) } else { None };
+        let state = if is_first { Some(try_box(FpState::NEW)?) } else { None };
         let irq = cpu::irq_save();
         // SAFETY: as above.
         let slot = unsafe { &mut *self.fp.get() };

@@ -46,6 +46,7 @@ pub mod mutex;
 pub mod oom;
 pub mod pending;
 pub mod percpu;
+mod pieces;
 pub mod point;
 pub mod posix_timer;
 pub mod process;

@@ -4,6 +4,7 @@
 //! which they were sent. The first record of a queue is stored in place, so that the common case allocates nothing. Each record is
 //! charged to the receiver's user, whose limit alone says how many there may be. If there is no memory for a record, or its user has
 //! too many, a signal without a value from its sender is pending without a record, as on Linux, and a signal with a value is refused.
+//! (Records may use the reserves of memory, and a fault's needs none if nothing else is pending.)
 //!
 //! Signals of expired timers have [places of their own](super::expired): each is pending once, whatever its number.
 //!
@@ -24,7 +25,7 @@ use quire_mm::sync::Rank;
 
 use super::expired::{Expired, Place};
 use super::signo::bit;
-use super::users::{Gone, charge};
+use super::users::{Gone, Uncharged, charge};
 use crate::vm::{Cpu, SpinLock, heap};
 
 /// The first signal that queues.
@@ -115,8 +116,8 @@ pub struct Payer {
 
 struct Record {
     info: Info,
-    /// The user to whom it is charged.
-    user: u32,
+    /// The user to whom it is charged, if it is.
+    user: Option<u32>,
     /// The low part of [`Queue::sent`].
     sent: u32,
 }
@@ -175,29 +176,32 @@ impl Queue {
 
     fn keep(&mut self, info: &Info, payer: Payer) -> bool {
         let limit = if info.is_exempt() { u64::MAX } else { payer.limit };
-        if !charge(payer.user, limit) {
-            return false;
-        }
+        let has_place = self.first.is_none() && self.lanes.is_empty();
+        let user = match charge(payer.user, limit) {
+            Ok(()) => Some(payer.user),
+            Err(Uncharged::NoMemory) if has_place && info.is_exempt() => None,
+            Err(_) => return false,
+        };
         self.sent += 1;
-        let record = Record { info: *info, user: payer.user, sent: self.sent as u32 };
-        if self.first.is_none() && self.lanes.is_empty() {
+        let record = Record { info: *info, user, sent: self.sent as u32 };
+        if has_place {
             self.first = Some(record);
             return true;
         }
         let kept = self.append(record).is_ok();
         if !kept {
-            Gone::default().add(payer.user);
+            Gone::default().add(user);
         }
         kept
     }
 
     fn append(&mut self, record: Record) -> Result<(), AllocError> {
         let signal = record.info.signal;
-        let node = heap::box_now(Node { record, link: LinkedListLink::new() })?;
+        let node = heap::box_urgent(Node { record, link: LinkedListLink::new() })?;
         let at = match self.lane(signal) {
             Some(at) => at,
             None => {
-                heap::push_now(&mut self.lanes, Lane { signal, records: List::new(InOrder::NEW) })?;
+                heap::push_urgent(&mut self.lanes, Lane { signal, records: List::new(InOrder::NEW) })?;
                 self.lanes.len() - 1
             }
         };

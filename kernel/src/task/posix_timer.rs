@@ -27,7 +27,7 @@ use super::point::resched_point;
 use super::process::{Process, TABLE};
 use super::signal::{self, Posted};
 use super::thread::{Thread, current};
-use super::users::{Gone, charge};
+use super::users::{Gone, Uncharged, charge};
 use super::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
@@ -264,17 +264,21 @@ struct Charge(u32);
 impl Charge {
     fn new(process: &Process) -> Result<Self, Errno> {
         let user = process.uid();
-        if charge(user, process.limit(rlimit::SIGPENDING)) { Ok(Self(user)) } else { Err(Errno::EAGAIN) }
+        match charge(user, process.limit(rlimit::SIGPENDING)) {
+            Ok(()) => Ok(Self(user)),
+            Err(Uncharged::TooMany) => Err(Errno::EAGAIN),
+            Err(Uncharged::NoMemory) => Err(Errno::ENOMEM),
+        }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        Gone::default().add(self.0);
+        Gone::default().add(Some(self.0));
     }
 }
 
-/// Makes a timer of the calling process; returns its number. EINVAL for a thread of another process, EAGAIN if its user has too many.
+/// Makes a timer of the calling process; returns its number. EINVAL for a thread of another process, EAGAIN if its user has too many, ENOMEM.
 pub fn create(plan: Plan) -> Result<u32, Errno> {
     let process = current().process();
     let charge = Charge::new(process)?;

@@ -18,6 +18,7 @@ use quire_mm::mm::{FaultError, MapRequest};
 
 use super::credentials::Credentials;
 use super::image::{Image, PROGRAM_HEADER};
+use super::pieces::Pieces;
 use super::point::resched_point;
 use super::wait::Sleep;
 use crate::arch::{regs, uaccess};
@@ -40,7 +41,7 @@ const FIRST_PAGES: usize = 2;
 /// The strings for a new program, NUL-terminated, one after the other.
 #[derive(Default)]
 pub struct Strings {
-    bytes: Vec<u8>,
+    bytes: Pieces,
     count: usize,
 }
 
@@ -60,23 +61,24 @@ impl Strings {
 
     /// Tells `see` where each string ends, its NUL included, until that has enough.
     fn each_end(&self, mut see: impl FnMut(usize) -> Result<ControlFlow<()>, Errno>) -> Result<(), Errno> {
-        const PIECE: usize = 4096;
-        for (n, piece) in self.bytes.chunks(PIECE).enumerate() {
+        let mut before = 0;
+        for piece in self.bytes.from(0) {
             resched_point(Sleep::Killable)?;
             for (at, _) in piece.iter().enumerate().filter(|(_, byte)| **byte == 0) {
-                if see(n * PIECE + at + 1)?.is_break() {
+                if see(before + at + 1)?.is_break() {
                     return Ok(());
                 }
             }
+            before += piece.len();
         }
         Ok(())
     }
 
     fn append(&mut self, piece: &[u8]) -> Result<(), Errno> {
-        if self.bytes.len() + piece.len() > MAX_STRINGS {
+        if self.bytes.total() + piece.len() > MAX_STRINGS {
             return Err(Errno::E2BIG);
         }
-        Ok(self.bytes.try_extend_from_slice(piece)?)
+        Ok(self.bytes.append(piece)?)
     }
 
     /// The arguments for a script's interpreter: `head` in place of the first one.
@@ -88,7 +90,7 @@ impl Strings {
             first = end;
             Ok(ControlFlow::Break(()))
         })?;
-        strings.append(&self.bytes[first..])?;
+        self.bytes.from(first).try_for_each(|piece| strings.append(piece))?;
         strings.count += self.count.saturating_sub(1);
         Ok(strings)
     }
@@ -154,8 +156,8 @@ pub fn fill_stack(
     // (A NUL after the path, and a word of zeros at the very top.)
     layout.put(1);
     let name = layout.put(path.len());
-    let env_at = layout.put(env.bytes.len());
-    let args_at = layout.put(args.bytes.len());
+    let env_at = layout.put(env.bytes.total());
+    let args_at = layout.put(args.bytes.total());
     let platform = layout.put(PLATFORM.len());
     let random = layout.put(seed.len());
     let handles_at = layout.put(size_of_val(&handles[..]));
@@ -169,24 +171,24 @@ pub fn fill_stack(
     }
     map_stack(mm, image, size.max(FIRST_PAGES * PAGE_SIZE))?;
     let sigreturn = map_sigreturn_page(mm)?;
-    for (at, bytes) in
-        [(name, path), (env_at, &env.bytes), (args_at, &args.bytes), (platform, PLATFORM), (random, &seed[..])]
-    {
+    for (at, bytes) in [(name, path), (platform, PLATFORM), (random, &seed[..])] {
         write(mm, at, bytes)?;
     }
+    write_pieces(mm, env_at, &env.bytes)?;
+    write_pieces(mm, args_at, &args.bytes)?;
     for (i, handle) in handles.iter().enumerate() {
         let fields = [handle.number, handle.kind, handle.rights, handle.reserved].map(u32::to_le_bytes);
         write(mm, handles_at + i * size_of::<HandleInfo>(), fields.as_flattened())?;
     }
-    write(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
+    write_pieces(mm, sp, &vectors(args, args_at, env, env_at, &auxv)?)?;
     let part = |at: usize, len: usize| [at as u64, (at + len) as u64];
     let auxv_len = auxv.len() * 16;
     let layout = MemoryLayout {
         code: image.code.map(|at| at as u64),
         data: image.data.map(|at| at as u64),
         stack: sp as u64,
-        arguments: part(args_at, args.bytes.len()),
-        environment: part(env_at, env.bytes.len()),
+        arguments: part(args_at, args.bytes.total()),
+        environment: part(env_at, env.bytes.total()),
         auxiliary: part(sp + words * 8 - auxv_len, auxv_len),
     };
     Ok((layout, sigreturn))
@@ -258,16 +260,9 @@ fn records(handles: &Handles) -> Result<Vec<HandleInfo>, Errno> {
 }
 
 /// The count of arguments, the pointers to them and to the environment, and the auxiliary vector.
-fn vectors(
-    args: &Strings,
-    args_at: usize,
-    env: &Strings,
-    env_at: usize,
-    auxv: &[(u64, u64)],
-) -> Result<Vec<u8>, Errno> {
-    let words = 1 + args.count + 1 + env.count + 1 + auxv.len() * 2;
-    let mut bytes: Vec<u8> = TryVec::try_with_capacity(words * 8)?;
-    let mut word = |value: u64| bytes.try_extend_from_slice(&value.to_le_bytes());
+fn vectors(args: &Strings, args_at: usize, env: &Strings, env_at: usize, auxv: &[(u64, u64)]) -> Result<Pieces, Errno> {
+    let mut bytes = Pieces::default();
+    let mut word = |value: u64| bytes.append(&value.to_le_bytes());
     word(args.count as u64)?;
     for (strings, start) in [(args, args_at), (env, env_at)] {
         let mut from = 0;
@@ -317,6 +312,16 @@ fn map_sigreturn_page(mm: &Mm) -> Result<usize, Errno> {
         done => done,
     }
     .map(UserAddr::get)
+}
+
+/// As [`write`].
+fn write_pieces(mm: &Mm, at: usize, bytes: &Pieces) -> Result<(), Errno> {
+    let mut done = 0;
+    for piece in bytes.from(0) {
+        write(mm, at + done, piece)?;
+        done += piece.len();
+    }
+    Ok(())
 }
 
 /// Writes to an address space that need not be the current one, page by page.

@@ -30,20 +30,30 @@ impl<'a> KeyAdapter<'a> for ByUser {
 
 static COUNTS: SpinLock<RBTree<ByUser>> = SpinLock::new(Cpu, Rank::Object, RBTree::new(ByUser::NEW));
 
-/// Charges a record to `user`. False if the user would have more than `limit`, or there is no memory.
-pub fn charge(user: u32, limit: u64) -> bool {
+/// Why nothing was charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uncharged {
+    /// The user would have more than its limit.
+    TooMany,
+    /// There is no memory for the user's count.
+    NoMemory,
+}
+
+/// Charges a record to `user`, of which it may have `limit`.
+pub fn charge(user: u32, limit: u64) -> Result<(), Uncharged> {
     let mut counts = COUNTS.lock();
     if let Some(count) = counts.find(&user).get() {
         let records = count.records.get();
         let fits = records < limit;
         count.records.set(records + u64::from(fits));
-        return fits;
+        return if fits { Ok(()) } else { Err(Uncharged::TooMany) };
     }
     if limit == 0 {
-        return false;
+        return Err(Uncharged::TooMany);
     }
-    let first = heap::box_now(Count { user, records: Cell::new(1), link: RBTreeLink::new() });
-    first.map(|first| counts.insert(first)).is_ok()
+    let first = heap::box_urgent(Count { user, records: Cell::new(1), link: RBTreeLink::new() });
+    counts.insert(first.map_err(|_| Uncharged::NoMemory)?);
+    Ok(())
 }
 
 /// How many records a user has.
@@ -59,8 +69,9 @@ pub struct Gone {
 }
 
 impl Gone {
-    /// One more, charged to `user`.
-    pub fn add(&mut self, user: u32) {
+    /// One more, charged to `user`, if it was.
+    pub fn add(&mut self, user: Option<u32>) {
+        let Some(user) = user else { return };
         if user != self.user {
             self.uncharge();
             self.user = user;

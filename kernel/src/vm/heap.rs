@@ -134,19 +134,29 @@ pub fn alloc_now(layout: Layout) -> *mut u8 {
     SLAB.alloc_layout(layout, NOW).map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// A box in memory that is free: for callers that hold a spin lock.
-pub fn box_now<T>(value: T) -> Result<Box<T>, AllocError> {
-    // SAFETY: `alloc_now` returns null, or unused memory from the global allocator.
-    unsafe { try_box_from(alloc_now, || value) }
+/// As [`alloc_now`], from the reserves too that are for callers which can neither wait nor repeat what they do.
+fn alloc_urgent(layout: Layout) -> *mut u8 {
+    const URGENT: Gfp = Gfp::ATOMIC.union(Gfp::NOWARN);
+    if DETOUR.load(Ordering::Relaxed) != 0 {
+        return alloc_by_detour(layout, URGENT);
+    }
+    SLAB.alloc_layout(layout, URGENT).map_or(core::ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// Adds a value to a vector, as [`box_now`].
-pub fn push_now<T>(vec: &mut Vec<T>, value: T) -> Result<(), AllocError> {
+/// A box in memory that is free, from the reserves too: for callers that hold a spin lock, and of which no program can have any
+/// number.
+pub fn box_urgent<T>(value: T) -> Result<Box<T>, AllocError> {
+    // SAFETY: `alloc_urgent` returns null, or unused memory from the global allocator.
+    unsafe { try_box_from(alloc_urgent, || value) }
+}
+
+/// Adds a value to a vector, as [`box_urgent`].
+pub fn push_urgent<T>(vec: &mut Vec<T>, value: T) -> Result<(), AllocError> {
     const { assert!(size_of::<T>() != 0) }
     if vec.len() == vec.capacity() {
         let capacity = (2 * vec.capacity()).max(4);
         let layout = Layout::array::<T>(capacity).map_err(|_| AllocError)?;
-        let place = NonNull::new(alloc_now(layout)).ok_or(AllocError)?;
+        let place = NonNull::new(alloc_urgent(layout)).ok_or(AllocError)?;
         // SAFETY: unused memory from the global allocator, with the layout of an array.
         let mut larger = unsafe { Vec::from_raw_parts(place.as_ptr().cast(), 0, capacity) };
         // There is room: this cannot allocate.

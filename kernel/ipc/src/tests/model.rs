@@ -457,7 +457,7 @@ impl World {
     fn save(&mut self, server: usize) {
         let Some((reply, client, call)) = self.servers[server].reply.take() else { return };
         let token = self.fresh();
-        let saved = Saved::try_new(&self.endpoint, reply, token).unwrap();
+        let saved = Saved::try_new(&self.endpoint, reply, token).ok().unwrap();
         let c = &mut self.clients[client];
         assert_eq!(saved.is_some(), c.fate == Fate::Held && c.calls == call);
         let Some(saved) = saved else { return };

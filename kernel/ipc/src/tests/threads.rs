@@ -76,7 +76,7 @@ fn server(endpoint: &KArc<Endpoint<M>>, drops: &AtomicU64) -> u64 {
                         drops.fetch_add(u64::from(reply.is_awaited()), Relaxed);
                     }
                     1 | 2 => {
-                        if let Some(reply) = Saved::try_new(endpoint, reply, n).unwrap() {
+                        if let Some(reply) = Saved::try_new(endpoint, reply, n).ok().unwrap() {
                             saved.push((reply, from));
                         }
                     }

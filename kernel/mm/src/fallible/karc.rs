@@ -42,6 +42,14 @@ impl<T> KArc<T> {
         Ok(Self { inner })
     }
 
+    /// The first owner of what `make` makes of `from`, which comes back without memory.
+    pub fn try_new_from<S>(from: S, make: impl FnOnce(S) -> T) -> Result<Self, S> {
+        let Ok(inner) = try_place::<Counted<T>>() else { return Err(from) };
+        // SAFETY: the place is free, aligned and large enough; should `make` not return, nobody has it.
+        unsafe { inner.as_ptr().write(Counted { count: AtomicUsize::new(1), value: make(from) }) };
+        Ok(Self { inner })
+    }
+
     /// The first owner of a value that `make` constructs in place.
     #[inline]
     pub fn try_unshared(make: impl FnOnce() -> T) -> Result<Unshared<T>, AllocError> {

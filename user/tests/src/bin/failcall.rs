@@ -4,14 +4,19 @@
 #![no_std]
 #![no_main]
 
-use core::ffi::CStr;
-use core::sync::atomic::{AtomicU32, Ordering};
+extern crate alloc;
 
-use quire_rt::abi::flags::{Clone, Open, sig};
+use alloc::vec::Vec;
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use quire_rt::abi::flags::{Clone, Open, Prot, sig};
 use quire_rt::abi::info::{self, kind};
+use quire_rt::abi::ipc::rights;
 use quire_rt::abi::layout::{EpollEvent, PollFd, Sigaction, Timespec, at, epoll, poll, sa};
 use quire_rt::abi::nr;
 use quire_rt::arch::clone_thread;
+use quire_rt::ipc::{self, Message, Patience, Received, Receiver, What};
 use quire_rt::process::Status;
 use quire_rt::start::auxv;
 use quire_rt::{Errno, args, fs, io, process, signal};
@@ -50,7 +55,9 @@ fn main() -> i32 {
     bytes(&mut checks);
     files(&mut checks);
     signals(&mut checks);
+    faults(&mut checks);
     answers(&mut checks);
+    messages(&mut checks);
     threads(&mut checks);
     checks.finish()
 }
@@ -169,6 +176,41 @@ fn programs(checks: &mut Checks) {
     }
     checks.eq(wrong, None, "execve");
     checks.ok((20..499).contains(&failures), "it met failures");
+}
+
+/// A call that cannot be put aside stays where it is. Those that could are not answered before the end, so that their handles need
+/// more and more memory.
+fn messages(checks: &mut Checks) {
+    let receiver = Receiver::new().expect("an endpoint for the test");
+    let sender = receiver.sender(0).expect("a sender for the test");
+    let _ = ipc::grant(sender.0, rights::SEND);
+    let call = || {
+        let client = user_tests::start(|| sender.call(&Message::new(1, &[])).map_or(1, |answer| answer.label as i32));
+        let is_call = matches!(receiver.receive(Patience::Endless), Ok(Received { what: What::Call { .. }, .. }));
+        (client.unwrap_or(0), is_call)
+    };
+    let mut clients = Vec::new();
+    let mut sound = true;
+    Call { name: "putting a call aside", errnos: MEMORY, least: 1 }.check_made(
+        checks,
+        call,
+        |_, n| {
+            arm(n);
+            let saved = receiver.save(1).map(|reply| reply.0 as usize);
+            (saved, arm(0))
+        },
+        |(client, is_call), saved| {
+            let saved = saved.or_else(|_| receiver.save(1).map(|reply| reply.0 as usize));
+            clients.push((client, saved));
+            is_call && saved.is_ok()
+        },
+    );
+    for (client, saved) in clients {
+        let answered = saved.and_then(|number| ipc::Reply(number as u32).reply(&Message::new(7, &[])));
+        sound &= answered.is_ok() && process::waitpid(client) == Ok(Status::Exited(7));
+    }
+    checks.ok(sound, "each is answered in the end");
+    let _ = (ipc::close(sender.0), ipc::close(receiver.0));
 }
 
 /// The lowest descriptor that is free.
@@ -302,6 +344,41 @@ fn bytes(checks: &mut Checks) {
     );
     let _ = io::close(file as i32);
     let _ = munmap(source, PAGE);
+}
+
+/// How many faults there were; the code and the address of the last one.
+static FAULTS: AtomicU32 = AtomicU32::new(0);
+static CODE: AtomicU32 = AtomicU32::new(0);
+static ADDRESS: AtomicU64 = AtomicU64::new(0);
+
+/// Records what is known of a fault, and makes the page there writable, so that the store is repeated.
+extern "C" fn on_fault(_: i32, info: *const signal::Info, _: *mut u8) {
+    // SAFETY: the kernel hands the record of a fault.
+    let (code, address) = unsafe { ((*info).code, (*info).addr) };
+    CODE.store(code as u32, Ordering::Release);
+    ADDRESS.store(address as u64, Ordering::Release);
+    arm(0);
+    FAULTS.fetch_add(1, Ordering::Release);
+    let _ = user_tests::mprotect(address & !(PAGE - 1), PAGE, RW);
+}
+
+/// The record of a fault is there whether there is memory or not.
+fn faults(checks: &mut Checks) {
+    const ACCERR: u32 = 2;
+    let run = |n: u32| {
+        // (A user who has no other signals pending.)
+        let is_other = raw(nr::SETUID, [7000]).is_ok() && signal::handle(sig::SEGV, on_fault, 0, 0).is_ok();
+        let at = area(1, RW);
+        poke(at, 1);
+        let _ = user_tests::mprotect(at, PAGE, Prot::READ);
+        CODE.store(0, Ordering::Release);
+        // (The allocation that fails is the first, second or third one after the store has faulted.)
+        arm(n);
+        poke(at, 2);
+        let known = (CODE.load(Ordering::Acquire), ADDRESS.load(Ordering::Acquire)) == (ACCERR, at as u64);
+        (is_other && known && FAULTS.load(Ordering::Acquire) == 1 && peek(at) == 2) as i32
+    };
+    (1..4).for_each(|n| checks.exits(|| run(n), 1, "what a handler learns of a fault"));
 }
 
 extern "C" fn on_signal(_: i32, _: *const signal::Info, _: *mut u8) {
