@@ -1,7 +1,7 @@
 //! Tests that boot machines, one module a subject. `cargo xtask test` runs them: it builds what they boot.
 //!
 //! All of them are one program so that they share its threads. A test that is `#[ignore]`d widens the matrix
-//! and is left out by `--quick`.
+//! and is left out by `--quick`. Those in modules named `long` run for many minutes, and are left out without `--long`.
 
 mod archive;
 mod areas;

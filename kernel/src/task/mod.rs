@@ -14,6 +14,7 @@
 //!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
 //!   [`exit`]: one floor, as docs/design.md explains: a thread belongs to a process, which has threads and is sent signals.
 //! - [`program`], `property`, [`image`], [`clone`], [`audit`], `threads`: built on those.
+//! - `pieces`: bytes that need no contiguous memory.
 //! - [`startup`]: what a new program finds.
 //! - [`exec`], [`sigframe`]: programs replaced, and interrupted by handlers.
 

@@ -314,7 +314,7 @@ fn map_sigreturn_page(mm: &Mm) -> Result<usize, Errno> {
     .map(UserAddr::get)
 }
 
-/// As [`write`].
+/// As [`write()`].
 fn write_pieces(mm: &Mm, at: usize, bytes: &Pieces) -> Result<(), Errno> {
     let mut done = 0;
     for piece in bytes.from(0) {

@@ -153,6 +153,9 @@ pub struct TestOptions {
     /// Leave out the machines that only widen the matrix, and the unoptimized build.
     #[arg(long)]
     pub quick: bool,
+    /// Boot also the machines that run for many minutes each.
+    #[arg(long, conflicts_with = "quick")]
+    pub long: bool,
     /// Run only tests whose names contain this.
     #[arg(long, value_name = "S", value_parser = filter)]
     pub filter: Option<String>,

@@ -111,6 +111,9 @@ fn heading(line: &str) -> Option<&str> {
     (line.starts_with("Running ") || line.starts_with("Doc-tests ")).then_some(line)
 }
 
+/// In the names of the machines' tests that only `--long` runs.
+const LONG: &str = "::long::";
+
 /// Runs everything; the last line counts it.
 pub fn test(options: &TestOptions) -> Result<u8> {
     setup::qemu()?;
@@ -141,6 +144,9 @@ pub fn test(options: &TestOptions) -> Result<u8> {
                 machines.env("QUIRE_XTASK", env::current_exe()?).env("QUIRE_BUSYBOX", &busybox);
                 if !options.quick {
                     machines.args(["--", "--include-ignored"]);
+                }
+                if !options.quick && !options.long {
+                    machines.args(["--skip", LONG]);
                 }
                 report.run("machines", machines)?;
             }

@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod hog;
 pub mod slab;
 
 use alloc::borrow::Cow;
@@ -18,7 +19,8 @@ pub const USAGE: i32 = 2;
 
 /// A program's command line.
 pub struct Options {
-    given: Vec<(u8, &'static [u8])>,
+    /// Names, a letter or a word, and values.
+    given: Vec<(&'static [u8], &'static [u8])>,
     /// The arguments that are not options.
     pub operands: Vec<&'static CStr>,
 }
@@ -27,6 +29,11 @@ impl Options {
     /// Reads the command line. `known` lists option letters, with a colon behind those that take a value. `--help` and
     /// unknown options print `usage`; the error is the status to exit with.
     pub fn parse(known: &str, usage: &str) -> Result<Options, i32> {
+        Options::parse_long(known, &[], usage)
+    }
+
+    /// As [`Options::parse`], with options that are words, after two dashes; they have no values.
+    pub fn parse_long(known: &str, long: &[&str], usage: &str) -> Result<Options, i32> {
         let mut options = Options { given: Vec::new(), operands: Vec::new() };
         let mut words = args().skip(1);
         while let Some(word) = words.next() {
@@ -36,9 +43,17 @@ impl Options {
                     return Err(0);
                 }
                 b"--" => break,
+                [b'-', b'-', name @ ..] => {
+                    if !long.iter().any(|other| other.as_bytes() == name) {
+                        eprintln!("unknown option --{}; usage: {usage}", show(name));
+                        return Err(USAGE);
+                    }
+                    options.given.push((name, b""));
+                }
                 [b'-', letters @ ..] if !letters.is_empty() => {
                     let mut letters = letters;
-                    while let Some((&letter, rest)) = letters.split_first() {
+                    while let Some((name, rest)) = letters.split_at_checked(1) {
+                        let letter = name[0];
                         letters = rest;
                         let at = known.bytes().position(|other| other == letter && letter != b':');
                         let Some(at) = at else {
@@ -50,7 +65,7 @@ impl Options {
                             value = if rest.is_empty() { words.next().map_or(b"", CStr::to_bytes) } else { rest };
                             letters = b"";
                         }
-                        options.given.push((letter, value));
+                        options.given.push((name, value));
                     }
                 }
                 _ => options.operands.push(word),
@@ -65,9 +80,18 @@ impl Options {
         self.value(letter).is_some()
     }
 
+    /// Whether an option was given that is a word.
+    pub fn has_long(&self, name: &str) -> bool {
+        self.given.iter().any(|(other, _)| *other == name.as_bytes())
+    }
+
     /// The value of an option, the last one if there are several.
     pub fn value(&self, letter: char) -> Option<&'static [u8]> {
-        self.given.iter().rev().find(|(other, _)| *other as char == letter).map(|(_, value)| *value)
+        self.given
+            .iter()
+            .rev()
+            .find(|(other, _)| matches!(other, [other] if *other as char == letter))
+            .map(|(_, value)| *value)
     }
 }
 

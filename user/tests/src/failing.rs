@@ -102,7 +102,9 @@ impl Call<'_> {
     /// Reports two checks: nothing was wrong, and there were failures.
     fn tell<W: PartialEq + core::fmt::Debug>(&self, checks: &mut Checks, wrong: Option<W>, failures: u32) {
         checks.eq(wrong, None, self.name);
-        let enough = (self.least..ENDLESS - 1).contains(&failures);
+        // (While others take and give pages back, there may be one less to allocate.)
+        let least = if crate::is_short() { 0 } else { self.least };
+        let enough = (least..ENDLESS - 1).contains(&failures);
         checks.eq((enough, failures), (true, failures), "it met failures");
     }
 

@@ -1,6 +1,7 @@
 //! selftest: runs the programs of /tests, or those named, and prints one TAP line for each: whether all its checks
 //! passed, it exited with 0, the kernel's counts are what they were before, and its reverse mapping agrees with all
-//! page tables. `-v` shows every check.
+//! page tables. `-v` shows every check. With `--pressure`, memory is short all the time while a program runs, and pages leave
+//! and come back.
 
 #![no_std]
 #![no_main]
@@ -12,6 +13,7 @@ use alloc::vec::Vec;
 use core::ffi::CStr;
 
 use quire_bin::Options;
+use quire_bin::hog::Hog;
 use quire_rt::abi::flags::{Control, Open, sig};
 use quire_rt::abi::info::{Books, MapAudit};
 use quire_rt::process::Status;
@@ -36,7 +38,7 @@ const SERVED: [&str; 5] = ["kept", "names", "proc", "servers", "stored"];
 const RUNS: usize = 4;
 
 fn main() -> i32 {
-    let options = match Options::parse("v", "selftest [-v] [NAME...]") {
+    let options = match Options::parse_long("v", &["pressure"], "selftest [-v] [--pressure] [NAME...]") {
         Ok(options) => options,
         Err(status) => return status,
     };
@@ -51,27 +53,30 @@ fn main() -> i32 {
     let _ = handles::grant(Control::all());
     let mut report = Report { verbose: options.has('v'), line: [0; 256], len: 0, checks: 0, failed: 0 };
     // One empty run first, so that this program has allocated what it needs before the counts are first read.
-    let _ = run(None, &mut report);
+    let _ = run(None, false, &mut report);
     // Services may still be starting.
     let _ = at_rest(START_LOOKS);
+    let is_short = options.has_long("pressure");
     let mut failures = 0;
     for (number, (name, path)) in programs.iter().enumerate() {
         let begin = time::monotonic();
         let mut runs = if SERVED.contains(&&**name) { RUNS } else { 1 };
-        let (status, books) = loop {
+        let (status, books, hog) = loop {
             (report.checks, report.failed) = (0, 0);
             let before = at_rest(1);
-            let status = run(Some(path), &mut report);
+            let hog = is_short.then(Hog::start);
+            let status = run(Some(path), is_short, &mut report);
+            let hog = hog.map(|hog| hog.map(Hog::stop));
             let books = before.and_then(settled);
             runs -= 1;
             if runs == 0 || report.failed != 0 || balanced(&books) {
-                break (status, books);
+                break (status, books, hog);
             }
         };
         let audit = audited();
         let milliseconds = (time::monotonic() - begin) / 1_000_000;
         let good = status == Ok(Status::Exited(0)) && report.failed == 0 && report.checks > 0;
-        let good = good && balanced(&books) && agrees(&audit);
+        let good = good && balanced(&books) && agrees(&audit) && hog.is_none_or(is_fine);
         failures += !good as u32;
         let word = if good { "ok" } else { "not ok" };
         println!("{word} {} - {name}: {} checks in {milliseconds} ms", number + 1, report.checks);
@@ -79,6 +84,7 @@ fn main() -> i32 {
             explain(status, &report, &books);
             explain_audit(&audit);
         }
+        explain_hog(hog);
     }
     println!("1..{}", programs.len());
     println!("# {} programs, {failures} failed", programs.len());
@@ -136,6 +142,22 @@ fn settled(before: Books) -> Balance {
             return Ok((before, after));
         }
         time::sleep_ms(5);
+    }
+}
+
+/// How the hog had ended before it was stopped, if it had.
+type HogEnd = Result<Option<Status>, Errno>;
+
+/// It may have been killed for want of memory, if the program has used so much.
+fn is_fine(end: HogEnd) -> bool {
+    matches!(end, Ok(None | Some(Status::Killed(_))))
+}
+
+fn explain_hog(end: Option<HogEnd>) {
+    match end {
+        None | Some(Ok(None)) => {}
+        Some(Ok(Some(status))) => println!("# the hog did not stay until the end: {status}"),
+        Some(Err(error)) => println!("# the hog could not be started: {error}"),
     }
 }
 
@@ -240,8 +262,11 @@ impl Report {
     }
 }
 
+/// Tells a program that memory is short.
+const SHORT: &CStr = c"PRESSURE=1";
+
 /// Runs a program, or nothing if there is no path, and feeds its output to the report.
-fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
+fn run(path: Option<&CString>, is_short: bool, report: &mut Report) -> Result<Status, Errno> {
     let (read, write) = io::pipe(Open::CLOEXEC.bits())?;
     let forked = process::fork();
     if let Ok(0) = forked {
@@ -250,7 +275,7 @@ fn run(path: Option<&CString>, report: &mut Report) -> Result<Status, Errno> {
         let _ = io::dup3(write, 2, 0);
         if let Some(path) = path {
             let _ = handles::grant_to(path.to_bytes());
-            let error = process::execve(path, [&**path], env());
+            let error = process::execve(path, [&**path], env().chain(is_short.then_some(SHORT)));
             eprintln!("{}: {error}", path.to_string_lossy());
             process::exit_now(127);
         }

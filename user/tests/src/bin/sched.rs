@@ -112,6 +112,9 @@ fn sharing(checks: &mut Checks) {
 }
 
 fn spreading(checks: &mut Checks) {
+    if user_tests::is_short() {
+        return checks.skip("a CPU for each spinner", "others want the CPUs too");
+    }
     let count = sched::cpu_count().min(32) as usize;
     let counters = shared_counters();
     let all = sched::affinity(0).map_or(1, |words| words[0]);
