@@ -10,12 +10,13 @@ use super::found::Name;
 use super::mounts::ARCHIVE;
 use crate::archive;
 use crate::ipc::descriptor::Object;
-use crate::task::credentials::permits_look;
+use crate::task::credentials::{permit_authority, permits_look};
 use crate::task::process::TABLE;
 
 /// What the process with this number holds: its `number`th descriptor, or something that it has one of. EACCES for a caller that may not
-/// inspect it; ENOENT if it does not have that any more, or has ended.
-pub fn find(pid: u64, what: u64, number: u64) -> Result<Object, Errno> {
+/// inspect it, and for what a descriptor leads to, unless it is only `named`, if the process has more authority: by the other end of a pipe
+/// the caller might act through it, which pidfd_getfd refuses too. ENOENT if it does not have that any more, or has ended.
+pub fn find(pid: u64, what: u64, number: u64, named: bool) -> Result<Object, Errno> {
     let pid = u32::try_from(pid).map_err(|_| Errno::EIO)?;
     let process = TABLE.lock().process(pid).cloned().ok_or(Errno::ENOENT)?;
     if !permits_look(&process) {
@@ -29,6 +30,9 @@ pub fn find(pid: u64, what: u64, number: u64) -> Result<Object, Errno> {
             loaded.map(|loaded| loaded.file).ok_or(Errno::ENOENT)
         }
         held::DESCRIPTOR => {
+            if !named {
+                permit_authority(&process).map_err(|why| if why == Errno::EPERM { Errno::EACCES } else { why })?;
+            }
             let number = i32::try_from(number).map_err(|_| Errno::EIO)?;
             let table = process.descriptors().map_err(|_| Errno::ENOENT)?;
             let descriptor = table.get(number).map_err(|_| Errno::ENOENT)?;

@@ -337,7 +337,8 @@ impl Walk {
                 let [pid, behind, what, number, ..] = answer.words;
                 self.pass(path, len, behind)?;
                 self.count_link()?;
-                self.enter(path, request, held::find(pid, what, number)?)
+                let named = path.is_empty() && request.op == op::READLINK;
+                self.enter(path, request, held::find(pid, what, number, named)?)
             }
             UP => {
                 // A server that answers so for ever is held back by this.

@@ -198,10 +198,15 @@ pub fn permit_inspection(of: &Process) -> Result<(), Errno> {
 }
 
 /// EPERM unless the caller may act through a process, by its memory or its descriptors (Linux's `PTRACE_MODE_ATTACH`): it may
-/// inspect it, and has each right of machine control that the process has, and that over processes if the process holds other
-/// handles. EINTR if the thread is killed meanwhile.
+/// inspect it, and has its authority ([`permit_authority`]).
 pub fn permit_takeover(of: &Process) -> Result<(), Errno> {
     permit_inspection(of)?;
+    permit_authority(of)
+}
+
+/// EPERM unless the caller has each right of machine control that the process has, and that over processes if the process
+/// holds other handles: whatever the users are, nobody uses the rights of another one. EINTR if the thread is killed meanwhile.
+pub fn permit_authority(of: &Process) -> Result<(), Errno> {
     let me: &Process = current().process();
     if core::ptr::eq(me, of) {
         return Ok(());

@@ -19,7 +19,7 @@ use quire_rt::process::Status;
 use quire_rt::signal::{self, How};
 use quire_rt::{Errno, args, env, fs, info, io, process, thread};
 use user_tests::files::{close, create, open, path, remove};
-use user_tests::{Checks, PAGE, RW, child, map, raw, start, until};
+use user_tests::{Checks, PAGE, RW, child, is_quire, map, raw, start, until};
 
 quire_rt::entry!(main);
 
@@ -40,6 +40,9 @@ fn main() -> i32 {
         names(&mut checks);
         descriptors(&mut checks);
         opened_again(&mut checks);
+        if is_quire() {
+            of_more_authority(&mut checks);
+        }
         memory(&mut checks);
         counts(&mut checks);
         threads(&mut checks);
@@ -279,6 +282,21 @@ fn descriptors(checks: &mut Checks) {
     checks.ok(gone.starts_with("/tmp/#") && gone.ends_with(" (deleted)"), "a file without a name says so");
     all.into_iter().for_each(close);
     checks.fails(link(&format!("/proc/self/fd/{file}")), Errno::ENOENT, "what is closed is gone");
+}
+
+/// Nobody acts through init, who has machine control: not even root.
+fn of_more_authority(checks: &mut Checks) {
+    checks.eq(link("/proc/1/fd/0").as_deref(), Ok("/dev/console"), "root sees what another process has open");
+    for flags in [Open::empty(), Open::WRONLY] {
+        checks.fails(open(c"/proc/1/fd/0", flags, 0), Errno::EACCES, "and does not get it of one with more rights");
+    }
+    let other = start(|| raw(nr::PPOLL, [0, 0, 0, 0]).is_ok().into()).unwrap_or(-1);
+    let path = format!("/proc/{other}/fd/1\0");
+    let opened = open(CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or_default(), Open::WRONLY, 0);
+    checks.ok(opened.is_ok(), "of a child it does");
+    opened.into_iter().for_each(close);
+    let _ = process::kill(other, sig::KILL);
+    let _ = process::waitpid(other);
 }
 
 fn opened_again(checks: &mut Checks) {
