@@ -1,4 +1,4 @@
-//! The page of a memory object goes to swap. It differs from an anonymous page going out in that its entries become absent: the
+//! The page of a memory object goes to swap. It differs from an anonymous page going out in that its entries are emptied: the
 //! object's tree knows the slot (docs/pressure.md, "A page of an object").
 //!
 //! A mapping that the walk misses, or that a fault makes after it, has a reference, by which the freeze fails. A page that stays has

@@ -79,7 +79,7 @@ impl<M: Machine> Mm<M> {
         let i = index(addr.get(), 3);
         if guard.get(i).holds(pfn) {
             let pte = guard.take(i);
-            if pte.is_present() { gather.take(pte, addr) } else { gather.take_absent(pte) }
+            if pte.is_present() { gather.take(pte, addr) } else { gather.take_non_present(pte) }
         }
         gather.before_unlock();
         drop(guard);

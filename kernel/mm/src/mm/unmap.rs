@@ -1,5 +1,6 @@
 //! munmap.
 
+use alloc::boxed::Box;
 use core::mem::ManuallyDrop;
 
 use quire_abi::Errno;
@@ -9,7 +10,8 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, UserAddr};
 use crate::mm::Machine;
 use crate::supply::{Supply, supplied};
 use crate::table::gather::Gather;
-use crate::vma::cursor::Detached;
+use crate::vma::cursor::{Cursor, Detached};
+use crate::vma::{VmFlags, Vma};
 
 /// Areas removed between two preemption points: one that maps an object also leaves the tree of all areas that do, which
 /// may take 1,500 instructions.
@@ -51,36 +53,13 @@ impl<M: Machine> Mm<M> {
             };
         }
         let mut gone = Detached::new();
-        let mut removed = 0;
         {
             let mut areas = areas.write();
             let areas = &mut *areas;
             // SAFETY: as above.
-            let mut cursor = unsafe { areas.tree.cursor_at(spot) };
-            let mut counted = [None; 2];
-            while let Some(vma) = cursor.current().filter(|vma| vma.start < end) {
-                let (from, to, flags) = (vma.start, vma.end, vma.flags);
-                if from < start {
-                    cursor.set_end(start);
-                    cursor.advance();
-                    if let Some(upper) = upper.take() {
-                        cursor.insert_before(upper);
-                    }
-                    counted[0] = Some((flags, (to.min(end) - start) >> PAGE_SHIFT));
-                } else if end < to {
-                    cursor.set_start(end);
-                    counted[1] = Some((flags, (end - from) >> PAGE_SHIFT));
-                    break;
-                } else if let Some(vma) = cursor.remove() {
-                    gone.push(vma);
-                    removed += 1;
-                    if removed % AREAS_TO_POINT == 0 {
-                        // The operation is completed even if the thread is killed.
-                        let _ = self.machine.resched_point();
-                    }
-                }
-            }
-            for (flags, pages) in counted.into_iter().flatten() {
+            let cursor = unsafe { areas.tree.cursor_at(spot) };
+            let cut = take_out(self.machine, cursor, start, end, upper, &mut gone);
+            for (flags, pages) in cut.into_iter().flatten() {
                 areas.count_out(flags, pages);
             }
             for (n, vma) in (1..).zip(gone.iter()) {
@@ -90,9 +69,10 @@ impl<M: Machine> Mm<M> {
                 }
             }
         }
+        let mut dropped = 0;
         while gone.pop().is_some() {
-            removed += 1;
-            if removed % AREAS_TO_POINT == 0 {
+            dropped += 1;
+            if dropped % AREAS_TO_POINT == 0 {
                 let _ = self.machine.resched_point();
             }
         }
@@ -120,6 +100,43 @@ impl<M: Machine> Mm<M> {
         let counts = gather.finish();
         self.uncharge(counts);
     }
+}
+
+/// Takes the areas of `start..end` out of the tree, from the cursor on, into `gone`, and cuts those that go on below or above
+/// it: `upper` is the part above, if one does both. Returns what was cut off, as flags and pages.
+#[inline]
+fn take_out<M: Machine>(
+    machine: M,
+    mut cursor: Cursor<'_, M>,
+    start: UserAddr,
+    end: UserAddr,
+    mut upper: Option<Box<Vma<M>>>,
+    gone: &mut Detached<M>,
+) -> [Option<(VmFlags, usize)>; 2] {
+    let (mut cut, mut removed) = ([None; 2], 0);
+    while let Some(vma) = cursor.current().filter(|vma| vma.start < end) {
+        let (from, to, flags) = (vma.start, vma.end, vma.flags);
+        if from < start {
+            cursor.set_end(start);
+            cursor.advance();
+            if let Some(upper) = upper.take() {
+                cursor.insert_before(upper);
+            }
+            cut[0] = Some((flags, (to.min(end) - start) >> PAGE_SHIFT));
+        } else if end < to {
+            cursor.set_start(end);
+            cut[1] = Some((flags, (end - from) >> PAGE_SHIFT));
+            break;
+        } else if let Some(vma) = cursor.remove() {
+            gone.push(vma);
+            removed += 1;
+            if removed % AREAS_TO_POINT == 0 {
+                // The operation is completed even if the thread is killed.
+                let _ = machine.resched_point();
+            }
+        }
+    }
+    cut
 }
 
 /// The pages of `addr..addr + len`, for calls that refuse anything else with EINVAL.

@@ -154,7 +154,7 @@ impl<'a, M: Machine> Gather<'a, M> {
 
     /// Takes over what the non-present entry `pte`, just cleared under its table's lock, held. It was in no TLB.
     #[cold]
-    pub fn take_absent(&mut self, pte: Pte) {
+    pub fn take_non_present(&mut self, pte: Pte) {
         match pte.kind() {
             None | Some(NonPresent::None | NonPresent::Marker(_)) => {}
             Some(NonPresent::Swap(_)) if seeded!(UnmapLeaksSlot) => {}

@@ -112,7 +112,7 @@ impl<M: Machine> Leaf<'_, M> {
                         (first, last) = (first.min(i - 1), i);
                         gather.take_of_range(pte);
                     }
-                    Some(_) => gather.take_absent(pte),
+                    Some(_) => gather.take_non_present(pte),
                 }
             }
             if first < last {

@@ -7,6 +7,7 @@
 mod dead;
 mod links;
 
+use std::env;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,9 @@ fn mdbook(workspace: &Workspace) -> Result<PathBuf> {
     let what = format!("compiling {MDBOOK} {MDBOOK_VERSION}, once (some minutes)");
     let mut cargo = workspace.cargo(&["install", MDBOOK, "--locked", "--version", MDBOOK_VERSION]);
     cargo.args(["--no-default-features", "--features", "search", "--root"]).arg(&root);
+    // cargo warns of programs that the shell would not find; this one is started by its path.
+    let old = env::var_os("PATH").unwrap_or_default();
+    cargo.env("PATH", env::join_paths([root.join("bin")].into_iter().chain(env::split_paths(&old)))?);
     cargo::run(&what, cargo)?;
     ensure!(program.exists(), "cargo install left no {}", program.display());
     Ok(program)
