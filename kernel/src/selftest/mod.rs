@@ -33,6 +33,7 @@ use quire_mm::fallible::AllocError;
 use quire_platform::bootargs;
 
 use crate::board::BOARD;
+use crate::boot::Count;
 use crate::console::serial;
 use crate::power;
 use crate::vm::PAGES;
@@ -112,7 +113,7 @@ pub fn stop_early(args: &str) {
 
 /// Runs the checks; returns how many failed.
 fn run_checks() -> usize {
-    say(format_args!("# {} CPUs, {} pages", crew::size(), PAGES.total_managed()));
+    say(format_args!("# {}, {} pages", Count(crew::size(), "CPU"), PAGES.total_managed()));
     say(format_args!("# {} contiguous memory areas", (0..).map_while(|area| PAGES.cma_info(area)).count()));
     if kmap::region().is_some() {
         say(format_args!("# memory that is not mapped"));
