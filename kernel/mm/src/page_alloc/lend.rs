@@ -11,19 +11,38 @@
 //! - A lent block counts as allocated from its own zone when it is lent. Until it is allocated it counts as free in the
 //!   list's zone: the sum over all zones is exact, each zone's share within a batch for each CPU.
 //! - A block leaves a list for the buddy of its own zone. Its page block's record says which that is; it is looked at only if
-//!   something has been lent to the list since it was last taken as a whole.
+//!   something has been lent to the list since its CPU last emptied it ([`Loans`]).
 
-use core::sync::atomic::Ordering::{Acquire, Release};
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use crate::addr::Pfn;
+use crate::buddy::{List, MigrateType};
 use crate::page_alloc::Machine;
-use crate::pcp::Chain;
+use crate::pcp::{CACHED_ORDERS, Chain};
 use crate::zone::{Demand, ZoneKind};
 
 use super::{Gfp, PageAllocator};
 
 /// Marks of requests that must not get a block of another zone than they name.
 pub(super) const STRICT: Gfp = Gfp::THISNODE.union(Gfp::DMA).union(Gfp::DMA32);
+
+/// How often something was lent to a CPU's lists for a zone, and up to which of these times it is known to be gone. Only the CPU
+/// itself changes them.
+///
+/// Whoever takes a chain off a list reads `settled` before, and `made` afterwards. If the chain has a block of the `n`th time, `made`
+/// is at least `n`, since it was changed before the list had the block; and `settled` was less, since it only becomes `n` when
+/// the list is empty, and the block was there later.
+pub(super) struct Loans {
+    made: AtomicU32,
+    settled: AtomicU32,
+}
+
+impl Loans {
+    pub(super) const fn new() -> Self {
+        Self { made: AtomicU32::new(0), settled: AtomicU32::new(0) }
+    }
+}
 
 impl<M: Machine> PageAllocator<M> {
     /// A block of `zone`, which is not the request's best. Others may be lent to this CPU's list for the best zone.
@@ -43,7 +62,8 @@ impl<M: Machine> PageAllocator<M> {
             from.count_allocated(i64::from(lent.count()));
             to.count_allocated(-i64::from(lent.count()));
             // Before the list has it: whoever takes it off the list sees this.
-            self.borrows[best][self.machine.cpu()].store(true, Release);
+            let made = &self.loans[best][self.machine.cpu()].made;
+            made.store(made.load(Relaxed).wrapping_add(1), Release);
             to.refill(demand.list, lent);
         }
         let pfn = to.pop(self.frames(), demand.list);
@@ -62,10 +82,38 @@ impl<M: Machine> PageAllocator<M> {
         !gfp.intersects(STRICT) || self.home(pfn) == zone
     }
 
-    /// Whether a CPU's list for a zone may hold what others lent. Asked after the chain in question was taken off it.
+    /// What was lent to a CPU's lists for a zone, and is not there any more. Asked before a chain is taken off one.
     #[inline]
-    pub(super) fn is_mixed(&self, zone: usize, cpu: usize) -> bool {
-        self.borrows[zone][cpu].load(Acquire)
+    pub(super) fn settled(&self, zone: usize, cpu: usize) -> u32 {
+        self.loans[zone][cpu].settled.load(Acquire)
+    }
+
+    /// Whether a chain may have blocks that were lent. Asked after it was taken off the list; `settled` was, before.
+    #[inline]
+    pub(super) fn is_mixed(&self, zone: usize, cpu: usize, settled: u32) -> bool {
+        self.loans[zone][cpu].made.load(Acquire) != settled
+    }
+
+    /// Empties this CPU's lists for a zone, if something was lent to them.
+    pub(super) fn settle(&self, zone: usize) {
+        let irq = self.machine.irq_save();
+        let loans = &self.loans[zone][self.machine.cpu()];
+        let made = loans.made.load(Relaxed);
+        if made == loans.settled.load(Relaxed) {
+            return self.machine.irq_restore(irq);
+        }
+        let mut chains = [[[Chain::EMPTY; 2]; MigrateType::PER_CPU]; CACHED_ORDERS as usize];
+        for ((_, lists), of_order) in self.own_lists(zone).iter().zip(&mut chains) {
+            for (list, of_type) in List::ALL.into_iter().zip(of_order) {
+                *of_type = lists.take(list);
+            }
+        }
+        // Only this CPU lends to these lists, so they have nothing of others now.
+        loans.settled.store(made, Release);
+        self.machine.irq_restore(irq);
+        for (order, of_order) in (0..).zip(chains) {
+            of_order.into_iter().flatten().for_each(|chain| self.drain_chain(zone, order, chain, true));
+        }
     }
 
     /// Gives a chain of cached blocks of one order, from a list of `zone`, to the buddies that they belong to.
@@ -133,5 +181,59 @@ impl<M: Machine> PageAllocator<M> {
             chain.pop(self.frames());
         }
         (first, last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{Sim, SimConfig};
+    use crate::zone::ZoneKind;
+
+    const MOVABLE: Gfp = Gfp::HIGHUSER_MOVABLE.difference(Gfp::RECLAIM);
+
+    /// Node 0's zone is exhausted, and node 1's has lent to the list of CPU 0; what that has allocated.
+    fn lent() -> (&'static Sim, std::vec::Vec<Pfn>, usize) {
+        let sim = Sim::boot(&SimConfig::new().bank(1 << 30, 32 << 20, 0).bank(2 << 30, 32 << 20, 1));
+        Sim::set_cpu(0);
+        let mut held = std::vec::Vec::new();
+        while held.last().is_none_or(|pfn| sim.pages().node_of(*pfn) == 0) {
+            held.push(sim.pages().alloc_raw(0, MOVABLE).unwrap());
+        }
+        let best = sim.pages().home(held[0]);
+        assert_eq!(best / ZoneKind::COUNT, 0);
+        (sim, held, best)
+    }
+
+    /// Another CPU that drains the list does not say that nothing is lent any more: its own CPU may be taking a part of it.
+    #[test]
+    fn only_its_cpu_says_that_nothing_is_lent_to_a_list() {
+        let (sim, held, best) = lent();
+        let pages = sim.pages();
+        assert!(pages.is_mixed(best, 0, pages.settled(best, 0)));
+        Sim::set_cpu(1);
+        pages.drain_cpu(0);
+        assert!(pages.is_mixed(best, 0, pages.settled(best, 0)), "CPU 0 may have taken a chain before");
+        Sim::set_cpu(0);
+        pages.drain_cpu(0);
+        assert!(!pages.is_mixed(best, 0, pages.settled(best, 0)), "its lists are empty");
+        held.into_iter().for_each(|pfn| crate::frame::free(sim, pfn));
+        pages.drain_all();
+        assert!(pages.zones().all(|zone| zone.free() == zone.managed()) && pages.validate().is_ok());
+    }
+
+    /// Whoever has asked before the lending, and takes the list after it, knows that it is mixed.
+    #[test]
+    fn what_is_lent_between_the_question_and_the_chain_is_noticed() {
+        let (sim, held, best) = lent();
+        let pages = sim.pages();
+        pages.drain_cpu(0);
+        let settled = pages.settled(best, 0);
+        let more = pages.alloc_raw(0, MOVABLE).unwrap();
+        assert_eq!(pages.node_of(more), 1);
+        assert!(pages.is_mixed(best, 0, settled));
+        held.into_iter().chain([more]).for_each(|pfn| crate::frame::free(sim, pfn));
+        pages.drain_all();
+        assert!(pages.zones().all(|zone| zone.free() == zone.managed()) && pages.validate().is_ok());
     }
 }

@@ -37,7 +37,7 @@ pub use validate::Imbalance;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::buddy::pageblock::NO_ZONE;
@@ -138,7 +138,7 @@ pub struct PageAllocator<M: Machine> {
     /// By zone and CPU. Those of [`NO_LISTS`] stay empty.
     lists: [[ZoneLists; MAX_CPUS]; MAX_ZONES + 1],
     /// By zone and CPU, whether other zones may have lent something to the list.
-    borrows: [[AtomicBool; MAX_CPUS]; MAX_ZONES],
+    loans: [[lend::Loans; MAX_CPUS]; MAX_ZONES],
     zones: [Zone<M>; MAX_ZONES],
     /// Bad frames, which were not fit to be freed and are not reused.
     bad_pages: AtomicUsize,
@@ -162,7 +162,7 @@ impl<M: Machine> PageAllocator<M> {
             trap: AtomicU32::new(0),
             bad_pages: AtomicUsize::new(0),
             lists: [const { [const { ZoneLists::new() }; MAX_CPUS] }; MAX_ZONES + 1],
-            borrows: [const { [const { AtomicBool::new(false) }; MAX_CPUS] }; MAX_ZONES],
+            loans: [const { [const { lend::Loans::new() }; MAX_CPUS] }; MAX_ZONES],
             zones: new_zones(machine),
             pressure: pressure::Pressure::new(machine),
             injection: inject::Injection::new(),
@@ -420,8 +420,9 @@ impl<M: Machine> PageAllocator<M> {
     #[cold]
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
+        let settled = self.settled(zone.into(), self.machine.cpu());
         let old = lists.retire(self.frames(), list);
-        let is_mixed = self.is_mixed(zone.into(), self.machine.cpu());
+        let is_mixed = self.is_mixed(zone.into(), self.machine.cpu(), settled);
         // What was taken off the list is this thread's own.
         self.machine.irq_restore(irq);
         self.drain_chain(zone.into(), order, old, is_mixed);
@@ -463,11 +464,13 @@ impl<M: Machine> PageAllocator<M> {
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do this for any other.
     pub fn drain_cpu(&self, cpu: usize) {
         for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
-            // What is lent from here on is marked again.
-            let was_mixed = self.borrows[zone][cpu].load(Relaxed) && self.borrows[zone][cpu].swap(false, Relaxed);
+            if cpu == self.machine.cpu() {
+                self.settle(zone);
+            }
+            let settled = self.settled(zone, cpu);
             for (order, lists) in self.lists[zone][cpu].iter() {
                 for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
-                    self.drain_chain(zone, order, chain, was_mixed || self.is_mixed(zone, cpu));
+                    self.drain_chain(zone, order, chain, self.is_mixed(zone, cpu, settled));
                 }
             }
         }
