@@ -46,6 +46,10 @@ const WRITE_BACK: u64 = 500_000_000;
 /// How often threads wait for it, each time for [`PAUSE`], before one is killed nevertheless: others may go on to mark pages.
 const MOST_WAITS: u32 = 100;
 
+/// Orders above this are tried so often: as for the page allocator, they are not worth killing for.
+const COSTLY_ORDER: u32 = 3;
+const COSTLY_TRIES: u32 = 8;
+
 /// Processes that are ended under one hold of the table's lock.
 const ENDED_AT_ONCE: usize = 4;
 
@@ -156,17 +160,27 @@ impl Task {
 /// Repeats a call that has failed with `error`, which reports a lack of memory among other things, until there is memory or
 /// nobody is left to be killed. Returns the error at once if no allocation has failed. For calls that have done nothing when
 /// they fail so; the caller holds no lock.
+///
+/// What needs many pages in one piece is repeated [`COSTLY_TRIES`] times: [`relieve`] finds such a block, and while others take all
+/// that is free the call does not.
 #[cold]
 #[inline(never)]
 pub fn again<T>(error: Errno, mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     if current().starved.load(Ordering::Relaxed) == 0 {
         return Err(error);
     }
+    let mut costly = 0;
     loop {
         // The mark may be an earlier call's, which did with less.
         current().starved.store(0, Ordering::Relaxed);
         match call() {
-            Err(e) if e == error && relieve() => {}
+            Err(e) if e == error => {
+                let starved = current().starved.load(Ordering::Relaxed);
+                costly += u32::from(starved & (STARVED | HURRIED) == HURRIED && starved & !HURRIED > COSTLY_ORDER);
+                if costly > COSTLY_TRIES || !relieve() {
+                    return Err(error);
+                }
+            }
             other => return other,
         }
     }

@@ -123,14 +123,14 @@ fn major_faults(checks: &mut Checks) {
     checks.eq(wrong(at, PAGES, |n| n), 0, "pages come back");
     let expected = [before[0] + PAGES as i64, before[1] + PAGES as i64, before[2]];
     let now = [0, 1, -1].map(of);
-    checks.ok(is_as(now, expected) && now[1] >= expected[1], "each one is a major fault");
+    checks.ok(is_as(now, expected), "each one is a major fault");
     let _ = page_out(at, LEN);
     let child = start(|| wrong(at, PAGES, |n| n) as i32).and_then(|child| process::wait4(child, 0));
     let of_child = child.ok().flatten().map_or(-1, |changed| changed.usage.majflt);
-    checks.ok(is_as(of_child, PAGES as i64) && of_child >= PAGES as i64, "a child's are its own");
+    checks.ok(is_as(of_child, PAGES as i64), "a child's are its own");
     let now = [0, 1, -1].map(of);
     let expected = [expected[0], expected[1], expected[2] + PAGES as i64];
-    checks.ok(is_as(now, expected) && now[2] >= expected[2], "and of its parent's children");
+    checks.ok(is_as(now, expected), "and of its parent's children");
     let _ = munmap(at, LEN);
 }
 
