@@ -135,6 +135,8 @@ bitflags! {
         const PROCESSES = 128;
         /// Taking devices to drive (`QUIRE_DEVICE`).
         const DEVICES = 256;
+        /// Making and removing control groups, setting their limits, and moving processes (`QUIRE_GROUP`).
+        const GROUPS = 512;
     }
 
     /// `open` flags (AArch64 values: O_DIRECTORY and O_NOFOLLOW differ from x86).

@@ -46,6 +46,9 @@ pub mod kind {
     pub const DESCRIPTOR: usize = 14;
     /// [`super::NodeInfo`], one a node.
     pub const NODE: usize = 15;
+    /// [`GroupInfo`](crate::group::GroupInfo), one a control group: the one with the number of the index, or else with the lowest one
+    /// above it.
+    pub const GROUP: usize = 16;
 }
 
 /// Orders 0 to 10 of the buddy allocator.
@@ -183,6 +186,8 @@ pub struct ProcessInfo {
     pub tables: u64,
     /// Resident pages that are files' or shared.
     pub shared: u64,
+    /// The key of its control group, 0 for the root.
+    pub control_group: u64,
     /// Effective user.
     pub uid: u32,
     /// Effective group.
@@ -319,7 +324,7 @@ const _: () = {
     assert!(size_of::<ZoneInfo>() == 16 + 8 * (8 + ORDERS));
     assert!(size_of::<RegionInfo>() == 48);
     assert!(size_of::<CpuInfo>() == 64);
-    assert!(size_of::<ProcessInfo>() == 128);
+    assert!(size_of::<ProcessInfo>() == 136);
     assert!(size_of::<MountInfo>() == 128);
     assert!(size_of::<NodeInfo>() == NODES);
     assert!(size_of::<SystemInfo>() == 176);

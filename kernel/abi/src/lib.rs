@@ -12,6 +12,7 @@ pub mod block;
 pub mod device;
 pub mod errno;
 pub mod flags;
+pub mod group;
 pub mod info;
 pub mod ipc;
 pub mod layout;

@@ -2,18 +2,74 @@
 //! them. A holder drops its reference to a frame of user memory by [`rmap::Release`](crate::rmap::Release).
 
 use crate::addr::{Pfn, PhysAddr};
+use crate::cgroup::Machine;
 use crate::event::Event;
 use crate::fallible::AllocError;
 use crate::page::{Page, PageFlags, PageState};
-use crate::page_alloc::{Gfp, Machine};
+use crate::page_alloc::Gfp;
 
-/// A frame for a process's memory, with one reference. Zeroed if asked.
-#[inline]
+/// A frame for a process's memory, charged, with one reference. Zeroed if asked. Waits by all means: the caller holds no lock.
 pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocError> {
     let gfp = if zeroed { Gfp::HIGHUSER_MOVABLE | Gfp::ZERO } else { Gfp::HIGHUSER_MOVABLE };
-    let pfn = machine.pages().alloc_raw(0, gfp)?;
-    machine.count(Event::UserAlloc, 1);
-    Ok(pfn)
+    let group = machine.groups().charge()?;
+    alloc_charged(machine, gfp, group)
+}
+
+/// As [`alloc_user`], without waiting, with an allocation that does not either.
+#[inline]
+pub(crate) fn alloc_user_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, AllocError> {
+    let group = machine.groups().charge_now()?;
+    alloc_charged(machine, gfp, group)
+}
+
+/// A frame for user memory that is charged to a group already; its record says so from now on. On an error the charge ends.
+#[inline(always)]
+pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Result<Pfn, AllocError> {
+    match machine.pages().alloc_raw(0, gfp) {
+        Ok(pfn) => {
+            machine.count(Event::UserAlloc, 1);
+            if group != 0 {
+                note_group(machine, pfn, group);
+            }
+            Ok(pfn)
+        }
+        Err(error) => {
+            end_charge(machine, group);
+            Err(error)
+        }
+    }
+}
+
+/// The record of a frame that the caller holds alone says that it is charged to a group.
+#[inline(always)]
+pub(crate) fn note_group<M: Machine>(machine: M, pfn: Pfn, group: u16) {
+    page(machine, pfn).set_control_group(group);
+    machine.pages().note_group(pfn, group);
+}
+
+/// The new frame `to` is charged in place of the page at `from`, which is frozen.
+pub(crate) fn move_charge<M: Machine>(machine: M, from: Pfn, to: Pfn) {
+    let group = page(machine, from).control_group();
+    if group != 0 {
+        note_group(machine, to, group);
+        if !seeded!(MoveChargesTwice) {
+            page(machine, from).set_control_group(0);
+        }
+    }
+}
+
+#[cold]
+fn end_charge<M: Machine>(machine: M, group: u16) {
+    if group != 0 {
+        machine.groups().uncharge(group, 1);
+    }
+}
+
+/// A frame that was charged will stay for good, and is the machine's.
+pub(crate) fn forget_charge<M: Machine>(machine: M, pfn: Pfn) {
+    let page = page(machine, pfn);
+    end_charge(machine, page.control_group());
+    page.set_control_group(0);
 }
 
 /// A zeroed frame for programs' memory that stays where it is: never in memory that has to be given back.
@@ -27,12 +83,10 @@ pub fn alloc_unmovable<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
 #[inline]
 pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
-    let pfn = machine.pages().alloc_raw(0, gfp)?;
-    machine.count(Event::UserAlloc, 1);
-    Ok(pfn)
+    alloc_user_now(machine, gfp)
 }
 
-/// A frame for a page that moves there; nobody is killed for it.
+/// A frame for a page that moves there, and whose charge it takes; nobody is killed for it.
 pub fn alloc_to_move<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     let pfn = machine.pages().alloc_raw(0, Gfp::HIGHUSER_MOVABLE | Gfp::NORETRY | Gfp::NOWARN)?;
     machine.count(Event::UserAlloc, 1);
@@ -71,6 +125,7 @@ pub fn free_kernel<M: Machine>(machine: M, pfn: Pfn) {
 #[inline]
 pub fn free<M: Machine>(machine: M, pfn: Pfn) {
     machine.count(Event::UserFree, 1);
+    end_charge(machine, page(machine, pfn).control_group());
     // SAFETY: the caller is the only holder and gives it up.
     unsafe { machine.pages().free_pages(pfn, 0) }
 }
@@ -80,5 +135,7 @@ pub fn free<M: Machine>(machine: M, pfn: Pfn) {
 /// object's tree from then on. The flags say what backs it.
 #[inline(always)]
 pub fn make_object<M: Machine>(machine: M, pfn: Pfn, owner: usize, index: usize, flags: PageFlags) {
-    page(machine, pfn).init_shared(PageState::Object, flags, owner, index as u64);
+    let page = page(machine, pfn);
+    machine.groups().count_files(page.control_group(), 1);
+    page.init_shared(PageState::Object, flags, owner, index as u64);
 }

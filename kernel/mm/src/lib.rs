@@ -14,6 +14,7 @@
 //! - [`pcp`], [`zone`]: per-CPU lists, watermarks.
 //! - [`page_alloc`]: the page allocator; [`cma`] is part of it.
 //! - [`slab`]: objects smaller than a page.
+//! - [`cgroup`]: control groups, which memory of programs is charged to.
 //! - [`supply`], [`frame`]: memory for work that must not wait for it; the frames of programs and of their tables.
 //! - [`swap`]: the contents of pages that have left memory.
 //! - [`pte`], [`kernel_table`], [`asid`]: table entries, the kernel's tables, TLB tags.
@@ -54,6 +55,7 @@ pub mod addr;
 pub mod asid;
 mod bitmap;
 pub mod buddy;
+pub mod cgroup;
 pub mod event;
 pub mod fallible;
 pub mod frame;

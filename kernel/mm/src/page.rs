@@ -136,6 +136,8 @@ pub const INDEX_BITS: u32 = 40;
 const INDEX_HIGH_SHIFT: u32 = 24;
 const LIST_SHIFT: u32 = 12;
 const LIST_MASK: u64 = 0xf << LIST_SHIFT;
+/// The bit of lists that are no queue.
+const UNQUEUED: u8 = 8;
 /// In a `Free` head the list's migrate type takes the place of the flags.
 const FREE_LIST_SHIFT: u32 = 8;
 
@@ -226,10 +228,12 @@ impl Page {
         self.head.exchange(LIST_MASK, u64::from(from) << LIST_SHIFT, u64::from(to) << LIST_SHIFT)
     }
 
-    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim.
+    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but if that stands in a queue
+    /// of frames, this one does not, and is new.
     pub(crate) fn take_place_of(&self, old: &Page) {
-        const KEPT: u64 = LIST_MASK | PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
-        self.head.set(old.head() & KEPT);
+        const KEPT: u64 = PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
+        let list = if old.list() & UNQUEUED != 0 || seeded!(MovedPageKeepsQueue) { LIST_MASK } else { 0 };
+        self.head.set(old.head() & (KEPT | list));
         self.next.store(old.next.load(Relaxed), Relaxed);
     }
 

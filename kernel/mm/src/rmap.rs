@@ -56,7 +56,7 @@ use tour::{Brackets, Gone, Mark};
 pub use release::{Release, make_anon};
 
 /// The machine with the spaces that anonymous pages belong to.
-pub trait Machine: crate::page_alloc::Machine {
+pub trait Machine: crate::cgroup::Machine {
     /// An address space. Reverse mapping only holds references to it.
     type Space: Send + Sync;
 }

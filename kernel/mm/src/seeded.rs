@@ -15,6 +15,16 @@ pub enum Bug {
     ForkTakesNoReference,
     /// A page that was copied on a write keeps the reference of the entry.
     CopyKeepsReference,
+    /// A charge may go beyond a group's limit.
+    ChargeIgnoresLimit,
+    /// A page that is freed stays charged to its group.
+    FreeStaysCharged,
+    /// A page that moves is charged to its group once more.
+    MoveChargesTwice,
+    /// A page that moves stays on a queue in which its new frame is not.
+    MovedPageKeepsQueue,
+    /// A slot that is freed stays charged.
+    SlotStaysCharged,
     /// Pages of files stay charged.
     FilesStayCharged,
     /// Areas with different rights become one.

@@ -18,10 +18,11 @@ use core::ptr;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{Pfn, PhysAddr};
-use crate::event::Event;
+use crate::cgroup::Machine;
 use crate::fallible::{AllocError, try_box_from};
+use crate::frame;
 use crate::page::Page;
-use crate::page_alloc::{Gfp, Machine};
+use crate::page_alloc::Gfp;
 
 /// log2 of the most pages or objects of a kind that a refill sets aside.
 const MAX_ROUNDS: u32 = 10;
@@ -112,12 +113,10 @@ impl<M: Machine> Supply<M> {
     pub fn user(&self, zeroed: bool) -> Result<Pfn, AllocError> {
         let gfp = const { Use::User.gfp_now() };
         let gfp = if zeroed { gfp | Gfp::ZERO } else { gfp };
-        let pfn = match self.machine.pages().alloc_raw(0, gfp) {
-            Ok(pfn) => pfn,
-            Err(_) => self.spare(Use::User, zeroed)?,
-        };
-        self.machine.count(Event::UserAlloc, 1);
-        Ok(pfn)
+        match frame::alloc_user_now(self.machine, gfp) {
+            Ok(pfn) => Ok(pfn),
+            Err(_) => self.spare(Use::User, zeroed),
+        }
     }
 
     /// A frame for a translation table, filled with zeros.
@@ -212,7 +211,7 @@ impl<M: Machine> Supply<M> {
     fn lay_by_frames(&self, what: Use, count: usize) -> Result<(), AllocError> {
         for n in 0..count {
             let gfp = if n == 0 { what.gfp() } else { what.gfp() | Gfp::NORETRY | Gfp::NOWARN };
-            match self.machine.pages().alloc_raw(0, gfp) {
+            match self.alloc_for_store(what, gfp, n == 0) {
                 Ok(pfn) => self.change(|store| {
                     let chain = &mut store.frames[what as usize];
                     self.page(pfn).next().store(core::mem::replace(chain, pfn.0 as u32), Relaxed);
@@ -223,6 +222,16 @@ impl<M: Machine> Supply<M> {
             self.machine.resched_point().map_err(|_| AllocError)?;
         }
         Ok(())
+    }
+
+    /// A frame to be set aside; those for programs are charged. `insists` waits for the charge too.
+    fn alloc_for_store(&self, what: Use, gfp: Gfp, insists: bool) -> Result<Pfn, AllocError> {
+        let groups = self.machine.groups();
+        match what {
+            Use::User if insists => frame::alloc_charged(self.machine, gfp, groups.charge()?),
+            Use::User => frame::alloc_user_now(self.machine, gfp),
+            Use::Table => self.machine.pages().alloc_raw(0, gfp),
+        }
     }
 
     fn lay_by_objects(&self, layout: Layout, count: usize) -> Result<(), AllocError> {
@@ -255,11 +264,12 @@ impl<M: Machine> Supply<M> {
 
     #[cold]
     fn give_back(&self, mut store: Store) {
-        for mut chain in store.frames {
-            while let Some(pfn) = self.pop(&mut chain) {
-                // SAFETY: an allocated, unshared frame.
-                unsafe { self.machine.pages().free_pages(pfn, 0) };
-            }
+        let [mut users, mut tables] = store.frames;
+        while let Some(pfn) = self.pop(&mut users) {
+            frame::free(self.machine, pfn);
+        }
+        while let Some(pfn) = self.pop(&mut tables) {
+            frame::free_kernel(self.machine, pfn);
         }
         free_objects(&mut store);
     }

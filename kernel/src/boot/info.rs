@@ -21,7 +21,7 @@ use crate::task::process::{Process, TABLE, Table};
 use crate::task::space;
 use crate::task::thread::Thread;
 use crate::vm::vmalloc::VMALLOC;
-use crate::vm::{MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
+use crate::vm::{GROUPS, MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, stack};
 
 /// Nanoseconds from power-on to the first user instruction.
 pub static FIRST_USER_NS: AtomicU64 = AtomicU64::new(0);
@@ -138,6 +138,7 @@ pub fn process(from: usize) -> Option<ProcessInfo> {
         major_faults: spent.major,
         tables: stats.table_pages as u64,
         shared: (stats.rss_file + stats.rss_shared) as u64,
+        control_group: GROUPS.get(process.control_group.load(Ordering::Relaxed)).map_or(0, |group| group.key().0),
         uid,
         gid,
         sid: family.sid,

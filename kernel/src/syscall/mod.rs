@@ -15,6 +15,7 @@ mod epoll;
 mod exec;
 mod file;
 mod futex;
+mod group;
 mod identity;
 mod inspect;
 mod ipc;
@@ -401,6 +402,7 @@ const CALLS: &[(usize, Call)] = rows! { |a, frame|
     QUIRE_FAIL_NTH => quire::fail_nth(a);
     QUIRE_CMA_TRY => quire::cma_try(a);
     QUIRE_COMPACT => quire::compact(a);
+    QUIRE_GROUP => group::group(a);
     QUIRE_GRANT => ipc::grant(a);
     QUIRE_ENDPOINT => ipc::endpoint();
     QUIRE_MINT => ipc::mint(a);

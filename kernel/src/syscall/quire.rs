@@ -13,7 +13,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
 use super::{Answer, Args};
-use super::{areas, device, inspect, lookup, statistics};
+use super::{areas, device, group, inspect, lookup, statistics};
 use crate::arch::uaccess;
 use crate::archive;
 use crate::boot::info as facts;
@@ -47,6 +47,7 @@ pub fn info(a: Args) -> Answer {
         kind::AREA => answer(a, area(a)?),
         kind::MOUNT => answer(a, mount_info(index)?),
         kind::NODE => answer(a, facts::node(index)),
+        kind::GROUP => answer(a, group::info(index)),
         kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),

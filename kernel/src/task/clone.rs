@@ -11,6 +11,7 @@ use quire_mm::fallible::KArc;
 use quire_sched::Class;
 
 use super::entity::work;
+use super::membership;
 use super::process::Process;
 use super::rseq;
 use super::sched;
@@ -262,6 +263,7 @@ fn start(request: &Request, thread: &KArc<Thread>, process: Option<&KArc<Process
         Some(child) => {
             child.pgid.store(parent.pgid(), Ordering::Relaxed);
             table.insert_process(child);
+            membership::begin(&mut table, parent, child);
             let (sid, own_signal) = (table.family(parent).sid, table.family(parent).exit_signal);
             let is_sibling = request.flags.contains(Clone::PARENT);
             let family = table.family_mut(child);

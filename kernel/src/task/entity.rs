@@ -31,6 +31,8 @@ pub mod work {
     pub const RSEQ: u32 = 4;
     /// Something may be due by CPU time.
     pub const CPU_TIME: u32 = 8;
+    /// Its control group has more memory than is good for it.
+    pub const ABOVE_HIGH: u32 = 16;
 }
 
 /// Values of [`Entity::state`]: whether a thread is runnable or asleep, and whether a CPU is still on it.

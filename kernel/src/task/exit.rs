@@ -19,7 +19,7 @@ use super::signal::{self, IGNORE, Info};
 use super::table::{Entry, ROUSED_BY_EACH, TABLE, Table};
 use super::thread::{Thread, current};
 use super::wait::Sleep;
-use super::{cpu_alarm, itimer, oom, posix_timer, robust, sched, stop};
+use super::{cpu_alarm, itimer, membership, oom, posix_timer, robust, sched, stop};
 use crate::arch::uaccess;
 use crate::ipc::{futex, handover};
 use crate::vm::Cpu;
@@ -101,6 +101,7 @@ fn exit_process(process: &Process, status: u32) {
             crate::console::panic::init_ended(process.exit_status().unwrap_or(status));
         }
         let mut table = give_children_away(process, &init);
+        membership::end(&mut table, process);
         table.make_zombie(process);
         notify_parent(&mut table, process)
     };

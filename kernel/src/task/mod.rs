@@ -10,7 +10,8 @@
 //!   floors above, it says by functions that they define (`sched::above`).
 //! - [`wait`][]: sleeping.
 //! - [`point`], [`mutex`], [`clock`], [`inject`]: points of long work, sleeping locks, clocks that are set, failures on request.
-//! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`signal_thread`], [`kswapd`], [`walk`], [`credentials`], [`memory_limits`],
+//! - [`space`], [`thread`], [`process`], [`table`], [`children`], [`signal_thread`], [`kswapd`], [`walk`], [`credentials`], [`membership`],
+//!   [`memory_limits`],
 //!   [`signal`], [`stop`], [`itimer`], [`posix_timer`], [`cpu_alarm`], [`cpu_clock`], [`oom`], [`robust`], [`rseq`], [`membarrier`],
 //!   [`exit`]: one floor, as docs/design.md explains: a thread belongs to a process, which has threads and is sent signals.
 //! - [`program`], `property`, [`image`], [`clone`], [`audit`], `threads`: built on those.
@@ -42,6 +43,7 @@ pub mod kswapd;
 pub mod latency;
 pub mod load;
 pub mod membarrier;
+pub mod membership;
 pub mod memory_limits;
 pub mod mutex;
 pub mod oom;

@@ -19,6 +19,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use quire_abi::Errno;
 use quire_abi::flags::sig;
+use quire_mm::cgroup::Event::{OomGroupKill, OomKill};
+use quire_mm::cgroup::Limit;
 use quire_mm::event::Event;
 use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
@@ -32,7 +34,7 @@ use super::walk::{self, Among};
 use super::{kswapd, sched, signal};
 use crate::arch::{cpu, timer};
 use crate::names::flusher;
-use crate::vm::{PAGES, RECLAIM, SPACES, events};
+use crate::vm::{GROUPS, PAGES, RECLAIM, SPACES, events};
 
 /// `oom_score_adj` of processes that are never picked.
 pub const NEVER: i32 = -1000;
@@ -83,9 +85,12 @@ impl PressureHandler for Pressure {
     }
 
     fn out_of_memory(&self, _order: u32, _gfp: Gfp) -> bool {
-        let releases = RELEASES.load(Ordering::Acquire) & !HURRIED;
-        current().starved.store(releases | STARVED, Ordering::Relaxed);
+        starve(0);
         false
+    }
+
+    fn group_out_of_memory(&self, group: u16) {
+        starve(group);
     }
 
     fn cannot_wait(&self, order: u32) {
@@ -119,6 +124,13 @@ impl PressureHandler for Pressure {
     fn may_use_reserves(&self) -> bool {
         current().process.as_ref().is_some_and(|process| process.is_oom_victim.load(Ordering::Relaxed))
     }
+}
+
+/// The calling thread got no page: the machine, group 0, or a control group has none.
+fn starve(group: u16) {
+    let releases = RELEASES.load(Ordering::Acquire) & !HURRIED;
+    current().starved.store(releases | STARVED, Ordering::Relaxed);
+    current().starved_group.store(group, Ordering::Relaxed);
 }
 
 /// A candidate.
@@ -191,6 +203,7 @@ pub fn again<T>(error: Errno, mut call: impl FnMut() -> Result<T, Errno>) -> Res
 pub fn relieve() -> bool {
     let thread = current();
     let mut starved = thread.starved.swap(0, Ordering::Relaxed);
+    let group = thread.starved_group.swap(0, Ordering::Relaxed);
     if starved == 0 || signal::interrupts(thread, Sleep::Killable) {
         return false;
     }
@@ -212,7 +225,7 @@ pub fn relieve() -> bool {
         let _ = FREED.wait_until(Sleep::Killable, Some(timer::now_ns() + PAUSE), || None::<()>);
         return true;
     }
-    if !somebody_dies() && !kill_one() {
+    if !somebody_dies() && !kill_one(group) {
         return false;
     }
     if signal::interrupts(thread, Sleep::Killable) {
@@ -262,35 +275,48 @@ fn somebody_dies() -> bool {
 
 /// Picks the worst process and kills it, with the processes that share its memory. False if there is none. The table's
 /// lock is released now and then: there may be thousands of processes.
-fn kill_one() -> bool {
+fn kill_one(group: u16) -> bool {
     if PICKING.swap(true, Ordering::Acquire) {
         // Another thread is at it: the caller waits a little.
         return true;
     }
-    let done = pick_and_kill();
+    let done = pick_and_kill(group);
     PICKING.store(false, Ordering::Release);
     done
 }
 
-fn pick_and_kill() -> bool {
+fn pick_and_kill(group: u16) -> bool {
     // Another thread may have been faster.
     if somebody_dies() {
         return true;
     }
     let mut listed = [None; LISTED];
     let victim = loop {
-        let Some(found) = worst(&mut listed) else {
-            report(&listed, None);
+        let Some(found) = worst(group, &mut listed) else {
+            report(group, &listed, None);
             return false;
         };
         PATIENT_UNTIL.store(timer::now_ns() + PATIENCE, Ordering::Relaxed);
-        if end_with_sharers(found.place) {
+        if end_all(|process| place_of(process) == Some(found.place)) {
             break found.task;
         }
         // It has ended by itself meanwhile.
     };
-    report(&listed, Some(&victim));
+    if let Some(of) = GROUPS.get(group) {
+        of.note(OomKill);
+        if of.kills_all.load(Ordering::Relaxed) {
+            of.note(OomGroupKill);
+            end_all(|process| is_in(process, group));
+        }
+    }
+    report(group, &listed, Some(&victim));
     true
+}
+
+/// Whether a process is in a control group, or one below it; all are in group 0.
+fn is_in(process: &Process, group: u16) -> bool {
+    let own = process.control_group.load(Ordering::Relaxed);
+    group == 0 || own != 0 && GROUPS.get(own).is_some_and(|own| own.is_within(group))
 }
 
 /// What is worst.
@@ -301,8 +327,8 @@ struct Worst {
     place: usize,
 }
 
-/// The process that is worst of those that may be picked; also the largest ones there are.
-fn worst(listed: &mut [Option<Task>; LISTED]) -> Option<Worst> {
+/// The process of a control group that is worst of those that may be picked; also its largest ones.
+fn worst(group: u16, listed: &mut [Option<Task>; LISTED]) -> Option<Worst> {
     static ROUND: AtomicU32 = AtomicU32::new(0);
     let round = ROUND.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
     // Memory that an exempt process shares is exempt too.
@@ -317,6 +343,9 @@ fn worst(listed: &mut [Option<Task>; LISTED]) -> Option<Worst> {
     let total = PAGES.total_managed();
     let mut worst: Option<Worst> = None;
     each(|process| {
+        if !is_in(process, group) {
+            return;
+        }
         let Some((task, place, exempt_in)) = Task::of(process) else { return };
         list(listed, task);
         let may_be_picked = exempt_in != round && !process.is_oom_victim.load(Ordering::Relaxed);
@@ -336,12 +365,11 @@ fn each(mut look: impl FnMut(&Process)) {
     });
 }
 
-/// Ends all processes whose space is at `place`; false if there is none.
-fn end_with_sharers(place: usize) -> bool {
+/// Ends all processes of a kind that are not exempt; false if there is none.
+fn end_all(is_one: impl Fn(&Process) -> bool) -> bool {
     let mut found = false;
     walk::each_process::<()>(Among::All, ENDED_AT_ONCE, |table, process| {
-        let is_sharer = place_of(process) == Some(place) && !is_exempt(process);
-        if is_sharer && !process.is_oom_victim.swap(true, Ordering::AcqRel) {
+        if is_one(process) && !is_exempt(process) && !process.is_oom_victim.swap(true, Ordering::AcqRel) {
             DYING.fetch_add(1, Ordering::AcqRel);
             signal::begin_exit(table, process, sig::KILL);
             if place_of(process).is_none() {
@@ -374,11 +402,17 @@ fn list(listed: &mut [Option<Task>; LISTED], task: Task) {
 }
 
 /// Reports the process that got no page, the zones, the largest processes, and the victim.
-fn report(listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
+fn report(group: u16, listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
     let process = current().process();
     let name = *process.name.lock();
     let name = name.split(|&b| b == 0).next().unwrap_or(&[]).escape_ascii();
-    log::warn!("out of memory: {name}[{}] got no page", process.pid);
+    if let Some(of) = GROUPS.get(group) {
+        let numbers = of.numbers();
+        log::warn!("out of memory: {name}[{}] got no page of control group {}", process.pid, of.name().escape_ascii());
+        log::warn!("  {} pages of {}, {} in swap", numbers.usage, of.limit(Limit::Max), numbers.swap);
+    } else {
+        log::warn!("out of memory: {name}[{}] got no page", process.pid);
+    }
     for zone in PAGES.zones().map(|zone| zone.info()).filter(|zone| zone.managed != 0) {
         let name = zone.name.split(|&b| b == 0).next().unwrap_or(&[]).escape_ascii();
         log::warn!(

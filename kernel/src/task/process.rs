@@ -3,7 +3,7 @@
 //! The lock of the [table](super::table) of processes covers its [`Family`] and its links.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
@@ -115,6 +115,8 @@ pub struct Process {
     pub oom_score_adj: AtomicI32,
     /// The least that somebody privileged has set that to: others of its user do not set it lower.
     pub oom_score_adj_min: AtomicI32,
+    /// The number of its control group, 0 for the root: see [`membership`](super::membership). Written under the table.
+    pub control_group: AtomicU16,
     /// The OOM killer has picked it, and its memory is not free yet.
     pub is_oom_victim: AtomicBool,
     /// What there is to tell its parent, a [`News`]. As the links below it belongs to the table.
@@ -194,6 +196,7 @@ impl Process {
             directory,
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             oom_score_adj_min: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj_min.load(Ordering::Relaxed))),
+            control_group: AtomicU16::new(0),
             is_oom_victim: AtomicBool::new(false),
             news: AtomicU32::new(News::None as u32),
             kind: AtomicU32::new(0),

@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use alloc::boxed::Box;
 use intrusive_collections::RBTreeLink;
@@ -47,6 +47,8 @@ pub struct Thread {
     pub set_child_tid: AtomicUsize,
     /// Nonzero if an allocation of this thread failed for lack of memory: state for the OOM killer.
     pub starved: AtomicU32,
+    /// The control group that had no memory, 0 if the machine had none.
+    pub starved_group: AtomicU16,
     /// See [`Thread::name`].
     name: [AtomicU64; NAME_LEN / 8],
     /// It is in [`exit_thread`](super::exit::exit_thread), and takes no signals any more.
@@ -98,6 +100,7 @@ impl Thread {
             signals: ThreadSignals::lock(),
             set_child_tid: AtomicUsize::new(0),
             starved: AtomicU32::new(0),
+            starved_group: AtomicU16::new(0),
             name: [const { AtomicU64::new(0) }; NAME_LEN / 8],
             is_leaving: AtomicBool::new(false),
             clear_child_tid: AtomicUsize::new(0),

@@ -19,7 +19,7 @@ use crate::task::entity::work;
 use crate::task::signal::{Disposition, HandlerAction, Info};
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
-use crate::task::{cpu_alarm, exit, oom, percpu, rseq, sched, sigframe, signal, stop};
+use crate::task::{cpu_alarm, exit, membership, oom, percpu, rseq, sched, sigframe, signal, stop};
 use crate::vm::fault::{self, Access, FaultError};
 
 /// PSTATE.I: interrupts were masked, so a spin lock may be held.
@@ -196,6 +196,10 @@ extern "C" fn trap_before_user(frame: &mut TrapFrame) {
         if todo & work::CPU_TIME != 0 {
             thread.clear_work(work::CPU_TIME);
             cpu_alarm::expire();
+        }
+        if todo & work::ABOVE_HIGH != 0 {
+            thread.clear_work(work::ABOVE_HIGH);
+            membership::pay_debt();
         }
         if todo & work::SIGNAL != 0 {
             thread.clear_work(work::SIGNAL);

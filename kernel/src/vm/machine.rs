@@ -5,13 +5,15 @@ use core::sync::atomic::AtomicU64;
 
 use quire_mm::VirtAddr;
 use quire_mm::addr::PhysAddr;
+use quire_mm::cgroup::{self, Groups};
 use quire_mm::event::Event;
+use quire_mm::fallible::AllocError;
 use quire_mm::machine::{Asid, Machine};
 use quire_mm::memblock::MemBlock;
 use quire_mm::mm;
 use quire_mm::page::{self, Page};
 use quire_mm::page_alloc::{self, PageAllocator};
-use quire_mm::reclaim::Reclaim;
+use quire_mm::reclaim::{self, Lists, Reclaim};
 use quire_mm::rmap;
 use quire_mm::spaces::{self, Spaces};
 use quire_mm::table;
@@ -21,6 +23,7 @@ use crate::arch::{barrier, cache, cpu, tlb};
 use crate::backtrace::callers;
 use crate::board::BootCell;
 use crate::layout::{PAGE_OFFSET, VMEMMAP};
+use crate::task::membership;
 
 /// This computer.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +34,9 @@ pub static PAGES: PageAllocator<Cpu> = PageAllocator::new(Cpu);
 
 /// The state that all address spaces share.
 pub static SPACES: Spaces<Cpu> = Spaces::new(Cpu);
+
+/// Control groups: what memory of programs is charged to.
+pub static GROUPS: Groups<Cpu> = Groups::new(Cpu);
 
 /// Which pages go to swap when memory is short.
 pub static RECLAIM: Reclaim<Cpu> = Reclaim::new(Cpu);
@@ -167,6 +173,34 @@ impl page_alloc::Machine for Cpu {
         &PAGES
     }
 }
+
+impl cgroup::Machine for Cpu {
+    type Lists = Lists<Self>;
+
+    fn make_lists(self) -> Result<Self::Lists, AllocError> {
+        Lists::new(self)
+    }
+
+    fn end_lists(lists: &Self::Lists) {
+        lists.end();
+    }
+
+    #[inline(always)]
+    fn groups(self) -> &'static Groups<Self> {
+        &GROUPS
+    }
+
+    #[inline(always)]
+    fn group(self) -> u16 {
+        membership::group()
+    }
+
+    fn is_above_high(self) {
+        membership::note_debt();
+    }
+}
+
+impl reclaim::Machine for Cpu {}
 
 impl spaces::Machine for Cpu {
     #[inline(always)]

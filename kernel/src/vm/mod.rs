@@ -13,4 +13,4 @@ pub mod random;
 pub mod stack;
 pub mod vmalloc;
 
-pub use machine::{Cpu, MEMORY, Mm, Object, PAGES, RECLAIM, SPACES, SpinLock};
+pub use machine::{Cpu, GROUPS, MEMORY, Mm, Object, PAGES, RECLAIM, SPACES, SpinLock};

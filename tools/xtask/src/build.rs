@@ -27,8 +27,8 @@ const PROGRAM_PACKAGES: [(&str, &str); 5] = [
 ];
 
 /// Directories over which servers mount file systems.
-const MOUNT_POINTS: [&str; 10] =
-    ["proc", "sys", "tmp", "run", "dev/shm", "dev/block", "mnt", "disk", "sd", "boot/firmware"];
+const MOUNT_POINTS: [&str; 11] =
+    ["proc", "sys", "cgroup", "tmp", "run", "dev/shm", "dev/block", "mnt", "disk", "sd", "boot/firmware"];
 
 /// The results of a build, for [`crate::qemu`].
 pub struct Built {

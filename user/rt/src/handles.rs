@@ -77,6 +77,7 @@ fn right(word: &[u8]) -> Control {
         b"processes" => Control::PROCESSES,
         b"mount" => Control::MOUNT,
         b"devices" => Control::DEVICES,
+        b"groups" => Control::GROUPS,
         _ => Control::empty(),
     }
 }

@@ -1,5 +1,6 @@
 //! Quire's own calls: information about the kernel, its log, its object counts, and power-off.
 
+use quire_abi::group::GroupInfo;
 use quire_abi::info::{self, Books, MapAudit, ProcessInfo, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
@@ -32,6 +33,9 @@ impl Record for info::MountInfo {
 }
 impl Record for info::NodeInfo {
     const KIND: usize = kind::NODE;
+}
+impl Record for GroupInfo {
+    const KIND: usize = kind::GROUP;
 }
 impl Record for PageTypeInfo {
     const KIND: usize = kind::PAGE_TYPE;

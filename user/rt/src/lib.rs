@@ -23,6 +23,7 @@ extern crate alloc;
 pub mod arch;
 pub mod device;
 pub mod fs;
+pub mod group;
 pub mod handles;
 pub mod heap;
 pub mod info;

@@ -5,7 +5,7 @@
 //! changes after boot. Its type changes under the zone's lock, and is also read without it when a page is freed to a
 //! per-CPU list: there it is a hint, which is checked again under the lock when the list is drained.
 
-use core::sync::atomic::{AtomicU8, AtomicU16, Ordering::*};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::*};
 
 use crate::addr::Pfn;
 
@@ -122,6 +122,8 @@ pub struct Pageblock {
     free: AtomicU16,
     /// The searches of compaction in which it was no source any more, as a whole and for a part of it: hints.
     marks: [AtomicU8; 2],
+    /// Control groups that have pages here, a bit for their numbers modulo 64: hints.
+    groups: AtomicU64,
 }
 
 impl Pageblock {
@@ -133,6 +135,7 @@ impl Pageblock {
             types: AtomicU8::new(movable),
             free: AtomicU16::new(0),
             marks: [const { AtomicU8::new(0) }; 2],
+            groups: AtomicU64::new(0),
         }
     }
 
@@ -165,6 +168,25 @@ impl Pageblock {
 
     pub(crate) fn set_mark(&self, for_part: bool, search: u8) {
         self.marks[usize::from(for_part)].store(search, Relaxed);
+    }
+
+    /// A page here is charged to this control group from now on.
+    #[inline(always)]
+    pub(crate) fn note_group(&self, id: u16) {
+        if !self.may_have_group(id) {
+            self.groups.fetch_or(1 << (id % 64), Relaxed);
+        }
+    }
+
+    /// Whether a page here may be charged to the group.
+    #[inline(always)]
+    pub(crate) fn may_have_group(&self, id: u16) -> bool {
+        self.groups.load(Relaxed) >> (id % 64) & 1 != 0
+    }
+
+    /// No page here was seen that is charged to the group, or to another one with the same bit.
+    pub(crate) fn forget_group(&self, id: u16) {
+        self.groups.fetch_and(!(1 << (id % 64)), Relaxed);
     }
 
     /// The per-CPU list that its single pages go to.

@@ -66,7 +66,7 @@ pub(super) fn move_object_to_slot<M: Machine>(
         return Err(Stays::Held);
     }
     let swap = machine.spaces().swap();
-    match swap.write(pfn.addr(), out.even_raw) {
+    match swap.write(pfn.addr(), out.even_raw, page.control_group()) {
         Ok(slot) => {
             // The caller's use of the slot becomes the tree's.
             if !object.end_swap_out(index, pfn, Some(Swapped { slot, shadow: out.shadow }))

@@ -102,7 +102,7 @@ fn move_to_slot<M: Machine>(machine: M, page: &Page, this: &Move, out: Out) -> R
             _ => Stays::Held,
         });
     }
-    match machine.spaces().swap().write(pfn.addr(), out.even_raw) {
+    match machine.spaces().swap().write(pfn.addr(), out.even_raw, page.control_group()) {
         Ok(slot) => {
             let pte = Pte::non_present(NonPresent::Swap(Swapped { slot, shadow: out.shadow }));
             for_each_entry_of(machine, this, |mm, _, addr| mm.enter_slot(addr, this, slot, pte));

@@ -424,7 +424,9 @@ impl<M: Machine> Object<M> {
             // `synced` says so of the page, wherever it is.
             self.machine.sync_instructions(new.addr());
         }
-        to.set_control_group(from.control_group());
+        // (The new one is counted as it becomes the object's.)
+        self.machine.groups().count_files(from.control_group(), -1);
+        frame::move_charge(self.machine, old, new);
         to.take_place_of(from);
         if !seeded!(MovedPageIsClean) {
             to.set_flags(from.flags() & PageFlags::DIRTY);
@@ -458,6 +460,7 @@ impl<M: Machine> Object<M> {
     /// Copies the file's bytes of page `index` into a zeroed frame.
     fn fill(&self, pfn: Pfn, index: usize) {
         if let Content::BootFile { start, len, .. } = &self.content {
+            frame::forget_charge(self.machine, pfn);
             let from = index << PAGE_SHIFT;
             let bytes = (len - from).min(PAGE_SIZE);
             // SAFETY: the archive's bytes are in the direct map for ever (`boot_file`); the frame is new and unshared;

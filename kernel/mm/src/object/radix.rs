@@ -6,8 +6,8 @@
 
 use alloc::boxed::Box;
 
+use crate::cgroup::Machine;
 use crate::fallible::AllocError;
-use crate::page_alloc::Machine;
 use crate::supply::Supply;
 
 const BITS: u32 = 6;

@@ -311,6 +311,12 @@ impl<M: Machine> PageAllocator<M> {
         block.is_some_and(|block| block.zone() != NO_ZONE && init::node_of(block.zone().into()) == node)
     }
 
+    /// A page of a control group is here: see [`Pageblock::note_group`](crate::buddy::Pageblock).
+    #[inline(always)]
+    pub(crate) fn note_group(&self, pfn: Pfn, group: u16) {
+        self.topology().pageblocks.of(pfn).note_group(group);
+    }
+
     /// The node that a CPU is on.
     pub fn node_of_cpu(&self, cpu: usize) -> usize {
         usize::from(self.topology().node_of_cpu[cpu])

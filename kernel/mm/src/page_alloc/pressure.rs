@@ -22,6 +22,15 @@ pub trait Reclaimer: Sync {
     /// Frees about `target` pages of a node, in zones of kinds up to `highest`; returns how many it freed. The caller holds no
     /// lock, and may sleep.
     fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize;
+
+    /// The same for pages of a control group and those below it, on any node.
+    fn reclaim_group(&self, group: u16, target: usize) -> usize {
+        let _ = (group, target);
+        0
+    }
+
+    /// Charges pages of control groups that were removed to those that they count for.
+    fn adopt(&self) {}
 }
 
 /// The kernel's reaction to memory pressure. Each method has a default that does nothing.
@@ -36,6 +45,12 @@ pub trait PressureHandler: Sync {
     fn out_of_memory(&self, order: u32, gfp: Gfp) -> bool {
         let _ = (order, gfp);
         false
+    }
+
+    /// Nothing could be reclaimed of a control group that is at its limit: one of its processes is to be killed, by the calling thread, when
+    /// that holds no lock.
+    fn group_out_of_memory(&self, group: u16) {
+        let _ = group;
     }
 
     /// An allocation failed that must not wait, and insisted (without NORETRY): memory may be had once the caller can wait.
@@ -140,6 +155,28 @@ impl<M: Machine> PageAllocator<M> {
     pub fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
         let reclaimer = self.pressure.0.lock().reclaimer;
         reclaimer.map_or(0, |reclaimer| reclaimer.reclaim(node, highest, target))
+    }
+
+    /// Takes pages of a control group out of memory: see [`Reclaimer::reclaim_group`].
+    pub fn reclaim_group(&self, group: u16, target: usize) -> usize {
+        let reclaimer = self.pressure.0.lock().reclaimer;
+        reclaimer.map_or(0, |reclaimer| reclaimer.reclaim_group(group, target))
+    }
+
+    /// Charges pages of removed control groups anew: see [`Reclaimer::adopt`].
+    pub(crate) fn adopt_pages(&self) {
+        let reclaimer = self.pressure.0.lock().reclaimer;
+        reclaimer.inspect(|reclaimer| reclaimer.adopt());
+    }
+
+    /// A control group is out of memory: see [`PressureHandler::group_out_of_memory`].
+    pub(crate) fn group_out_of_memory(&self, group: u16) {
+        self.pressure.handler().group_out_of_memory(group);
+    }
+
+    /// Whether the calling thread is about to give back all its memory: see [`PressureHandler::may_use_reserves`].
+    pub(crate) fn may_use_reserves(&self) -> bool {
+        self.pressure.handler().may_use_reserves()
     }
 
     /// Calls the shrinkers to free `target` pages in total; returns how many they freed.

@@ -6,11 +6,11 @@
 //! is found again.
 
 use super::policy::{FRESH, KEPT, NEW, WATCHED};
-use super::{Choice, Node};
+use super::{Choice, Machine, Node, Whose};
 use crate::addr::Pfn;
 use crate::frame;
+use crate::mm::Stays;
 use crate::mm::page_out::{Out, isolated_out};
-use crate::mm::{Machine, Stays};
 
 /// Pages in a batch.
 const BATCH: usize = 16;
@@ -37,15 +37,15 @@ struct Batch {
 }
 
 impl<M: Machine> Node<M> {
-    /// Takes `target` pages of the node out of memory, that are in zones up to `highest`; returns how many it could.
-    pub(super) fn shrink(&self, highest: usize, target: usize) -> usize {
-        if self.has_no_place() || self.is_barren() {
+    /// Takes `target` pages of a control group out of memory, that are in zones of the node up to `highest`; returns how many it could.
+    pub(super) fn shrink(&self, whose: Whose, highest: usize, target: usize) -> usize {
+        if self.has_no_place(whose) || whose.id == 0 && self.is_barren() {
             return 0;
         }
         let mut batch = Batch { pages: [Chosen { pfn: Pfn(0), shadow: 0, done: None }; BATCH], len: 0, looked: 0 };
         let (mut freed, mut tries) = (0, 0);
         // (What was freed counts, even if the thread is killed.)
-        while freed < target && self.fill(&mut batch, target - freed) {
+        while freed < target && self.fill(whose, &mut batch, target - freed) {
             for chosen in &mut batch.pages[..batch.len] {
                 if self.machine.resched_point().is_err() {
                     break;
@@ -58,7 +58,7 @@ impl<M: Machine> Node<M> {
             }
             tries += batch.looked;
             let is_full = batch.pages[..batch.len].iter().any(|chosen| chosen.done == Some(Err(Stays::NoSwap)));
-            if is_full && self.has_no_place() {
+            if is_full && self.has_no_place(whose) {
                 break;
             }
             // It is hopeless when all pages were tried twice: the first time may only have made them old.
@@ -66,21 +66,21 @@ impl<M: Machine> Node<M> {
                 break;
             }
         }
-        self.settle(&mut batch);
+        self.settle(whose, &mut batch);
         freed
     }
 
     /// Notes what became of the batch, and fills it with at most `wanted` pages; `false` if there are none, or the thread is
     /// killed.
-    fn fill(&self, batch: &mut Batch, wanted: usize) -> bool {
+    fn fill(&self, whose: Whose, batch: &mut Batch, wanted: usize) -> bool {
         let Ok(_turn) = self.turn.intend_killable() else { return false };
-        self.settle(batch);
+        self.settle(whose, batch);
         let wanted = wanted.min(BATCH);
         while batch.len < wanted && batch.looked < TRIES * wanted {
             if self.machine.resched_point().is_err() {
                 return false;
             }
-            match self.choose() {
+            match self.choose(whose) {
                 Choice::Page(pfn, shadow) => {
                     batch.pages[batch.len] = Chosen { pfn, shadow, done: None };
                     batch.len += 1;
@@ -106,14 +106,16 @@ impl<M: Machine> Node<M> {
     }
 
     /// Puts the pages of the batch where they belong by what became of them, and empties it.
-    fn settle(&self, batch: &mut Batch) {
+    fn settle(&self, whose: Whose, batch: &mut Batch) {
         for chosen in &batch.pages[..batch.len] {
             let pfn = chosen.pfn;
             match chosen.done {
                 Some(Ok(())) => self.policy.lock().note_left(),
                 // It can go when it is written back; until then others are cold.
                 Some(Err(Stays::Marked)) => self.policy.lock().heat(self.machine, pfn, WATCHED),
-                Some(Err(Stays::Used)) => _ = self.test(pfn, WATCHED, u64::MAX),
+                Some(Err(Stays::Used)) => _ = self.test(pfn, WATCHED, u64::MAX, whose),
+                // (The group may have room for more slots soon.)
+                Some(Err(Stays::NoSwap)) if whose.id != 0 => self.policy.lock().cool(self.machine, pfn, WATCHED, FRESH),
                 Some(Err(Stays::Locked | Stays::Incompressible | Stays::NoSwap)) => {
                     frame::page(self.machine, pfn).change_list(WATCHED, KEPT);
                 }

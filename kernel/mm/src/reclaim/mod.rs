@@ -9,23 +9,24 @@
 //!
 //! [`PageAllocator`]: crate::page_alloc::PageAllocator
 
+mod adopt;
 mod batch;
 mod policy;
 mod ring;
+mod share;
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::*;
+use core::sync::atomic::{AtomicU16, Ordering::*};
 
 use spin::Once;
 
 use crate::addr::Pfn;
+use crate::cgroup::Group;
 use crate::fallible::{AllocError, TryVec};
 use crate::frame;
 use crate::machine::Killed;
-use crate::mm::Machine;
 use crate::mm::look::look;
 use crate::page::PageFlags;
-use crate::page_alloc::Reclaimer;
 use crate::rmap::Release;
 use crate::sync::{Rank, SharedLock, SpinLock};
 use crate::zone::MAX_NODES;
@@ -44,10 +45,41 @@ const RETURNED: usize = 4;
 /// Hot pages that are looked at for each page that is tried, while there are too few cold ones.
 const COOLED: usize = 8;
 
-/// The state of reclaim: a `static` in the kernel.
+/// The machine, whose control groups have these lists.
+pub trait Machine: crate::mm::Machine + crate::cgroup::Machine<Lists = Lists<Self>> {}
+
+/// The state of reclaim: a `static` in the kernel. Control groups have lists of their own.
 pub struct Reclaim<M: Machine> {
     machine: M,
-    nodes: Once<Vec<Node<M>>>,
+    /// Those of the root group; there are none until it is switched on.
+    root: Once<Lists<M>>,
+    /// The control group with which the next round begins.
+    next: AtomicU16,
+}
+
+/// The lists of a control group, one for each node.
+pub struct Lists<M: Machine> {
+    machine: M,
+    nodes: Vec<Node<M>>,
+}
+
+/// Whose pages the hand is to find.
+#[derive(Clone, Copy)]
+struct Whose {
+    /// The control group's number.
+    id: u16,
+    /// It passes all page blocks, not only those that are said to have pages of the group.
+    everywhere: bool,
+}
+
+impl Whose {
+    /// Pages of no group. (Blocks do not say whether they have any.)
+    const ROOT: Whose = Whose { id: 0, everywhere: true };
+
+    /// Pages of a group, and of those below it that were removed, which blocks know by other numbers.
+    fn of<M: Machine>(group: &Group<M>) -> Self {
+        Whose { id: group.key().id(), everywhere: group.has_ghosts() }
+    }
 }
 
 /// The state of a node.
@@ -74,29 +106,68 @@ enum Choice {
 impl<M: Machine> Reclaim<M> {
     /// Reclaims nothing yet.
     pub const fn new(machine: M) -> Self {
-        Self { machine, nodes: Once::new() }
+        Self { machine, root: Once::new(), next: AtomicU16::new(0) }
     }
 
     /// Switches reclaim on, once, for the nodes that have memory. There is swap.
     pub fn init(&self) -> Result<(), AllocError> {
-        let mut nodes: Vec<Node<M>> = TryVec::try_with_capacity(MAX_NODES)?;
-        for node in 0..MAX_NODES {
-            let of_node = self.machine.pages().zones().filter(|zone| zone.node() == node);
-            nodes.try_push(Node::new(self.machine, node, of_node.map(|zone| zone.managed()).sum())?)?;
-        }
-        self.nodes.call_once(|| nodes);
+        let lists = Lists::new(self.machine)?;
+        self.root.call_once(|| lists);
         Ok(())
     }
 
-    /// Cold pages of a node, hot ones, and all pages of programs, as far as the hand has seen them.
+    /// Cold pages of a node, hot ones, and all pages of programs, as far as the hand has seen them; those of control groups are not among
+    /// them.
     pub fn counts(&self, node: usize) -> (usize, usize, usize) {
-        let node = self.nodes.get().and_then(|nodes| nodes.get(node));
-        node.map_or((0, 0, 0), |node| node.policy.lock().counts())
+        self.root.get().map_or((0, 0, 0), |lists| lists.counts(node))
     }
 
-    /// Frames that the queues of all nodes have.
+    /// Frames that all queues have.
     pub fn frames(&self) -> usize {
-        self.nodes.get().map_or(0, |nodes| nodes.iter().map(|node| node.policy.lock().frames()).sum())
+        let mut frames = self.root.get().map_or(0, Lists::frames);
+        let mut id = 0;
+        while let Some(group) = self.machine.groups().after(id) {
+            id = group.key().id();
+            frames += group.lists().frames();
+        }
+        frames
+    }
+}
+
+impl<M: Machine> Lists<M> {
+    /// Of a group without pages.
+    pub fn new(machine: M) -> Result<Self, AllocError> {
+        let mut nodes: Vec<Node<M>> = TryVec::try_with_capacity(MAX_NODES)?;
+        for node in 0..MAX_NODES {
+            let of_node = machine.pages().zones().filter(|zone| zone.node() == node);
+            nodes.try_push(Node::new(machine, node, of_node.map(|zone| zone.managed()).sum())?)?;
+        }
+        Ok(Self { machine, nodes })
+    }
+
+    /// As [`Reclaim::counts`].
+    pub fn counts(&self, node: usize) -> (usize, usize, usize) {
+        self.nodes.get(node).map_or((0, 0, 0), |node| node.policy.lock().counts())
+    }
+
+    fn frames(&self) -> usize {
+        self.nodes.iter().map(|node| node.policy.lock().frames()).sum()
+    }
+
+    /// Frees the queues' frames: the group is no more, and its pages are found by others.
+    pub fn end(&self) {
+        for node in &self.nodes {
+            while node.policy.lock().forget_some(self.machine) {
+                // (Whoever ends it goes on.)
+                let _ = self.machine.resched_point();
+            }
+        }
+    }
+}
+
+impl<M: Machine> Drop for Lists<M> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -111,30 +182,32 @@ impl<M: Machine> Node<M> {
         })
     }
 
-    fn sweep(&self) {
-        self.policy.lock().sweep(self.machine, self.node);
+    fn sweep(&self, whose: Whose) {
+        self.policy.lock().sweep(self.machine, self.node, whose);
+        self.adopt_strangers();
     }
 
-    /// Whether no page can go anywhere.
-    fn has_no_place(&self) -> bool {
+    /// Whether no page of the group can go anywhere.
+    fn has_no_place(&self, whose: Whose) -> bool {
         let spaces = self.machine.spaces();
-        spaces.cached() == 0 && spaces.swap().is_full()
+        spaces.cached() == 0 && (spaces.swap().is_full() || self.machine.groups().is_swap_full(whose.id))
     }
 
     /// Chooses the next page to try. The caller has the turn.
-    fn choose(&self) -> Choice {
-        if !self.policy.lock().is_ready() && self.find_any().is_err() {
+    fn choose(&self, whose: Whose) -> Choice {
+        if !self.policy.lock().is_ready() && self.find_any(whose).is_err() {
             return Choice::End;
         }
         // So the hand finds a new page for each one that is tried, if one page in 64 is new.
         let mut wants_cold = {
             let mut policy = self.policy.lock();
-            policy.sweep(self.machine, self.node);
+            policy.sweep(self.machine, self.node, whose);
             policy.wants_cold()
         };
-        self.test_returned(RETURNED);
+        self.adopt_strangers();
+        self.test_returned(RETURNED, whose);
         for _ in 0..COOLED {
-            if !wants_cold || self.look_at_oldest(u64::MAX).is_none() {
+            if !wants_cold || self.look_at_oldest(u64::MAX, whose).is_none() {
                 break;
             }
             wants_cold = self.policy.lock().wants_cold();
@@ -154,9 +227,9 @@ impl<M: Machine> Node<M> {
             }
         }
         // All pages are new, or hot.
-        match self.look_at_oldest(u64::MAX) {
+        match self.look_at_oldest(u64::MAX, whose) {
             Some(_) => Choice::Looked,
-            None if self.find_any() == Ok(true) => Choice::Looked,
+            None if self.find_any(whose) == Ok(true) => Choice::Looked,
             None => Choice::End,
         }
     }
@@ -169,13 +242,11 @@ impl<M: Machine> Node<M> {
 
     /// Lets the hand go on until it knows a page to work on, at most to the end of its round and once around; whether it does.
     /// The caller has the turn.
-    fn find_any(&self) -> Result<bool, Killed> {
+    fn find_any(&self, whose: Whose) -> Result<bool, Killed> {
         let allocs = self.machine.user_allocs();
         // Before the first round has ended there is nothing to find.
-        let last = match self.policy.lock().round() {
-            0 => 1,
-            round => round + 2,
-        };
+        let first = self.policy.lock().round();
+        let last = if first == 0 { 1 } else { first + 2 };
         loop {
             let has_returned = {
                 let mut policy = self.policy.lock();
@@ -186,11 +257,14 @@ impl<M: Machine> Node<M> {
                     policy.barren = allocs.filter(|_| last > 1 && policy.counts() == (0, 0, 0));
                     return Ok(false);
                 }
-                policy.sweep(self.machine, self.node);
+                // (It is not given up on the word of page blocks.)
+                let everywhere = whose.everywhere || first == 0 || policy.round() > first;
+                policy.sweep(self.machine, self.node, Whose { everywhere, ..whose });
                 policy.has_returned()
             };
+            self.adopt_strangers();
             if has_returned {
-                self.test_returned(usize::MAX);
+                self.test_returned(usize::MAX, whose);
             }
             self.machine.resched_point()?;
         }
@@ -226,10 +300,10 @@ impl<M: Machine> Node<M> {
 
     /// A page on list `from` that was last used at this time becomes hot, if it takes the place of a hot page; else it is
     /// fresh. Returns whether it is hot.
-    fn test(&self, pfn: Pfn, from: u8, used: u64) -> bool {
+    fn test(&self, pfn: Pfn, from: u8, used: u64, whose: Whose) -> bool {
         let mut passes = false;
         for _ in 0..LOOKS {
-            match self.look_at_oldest(used) {
+            match self.look_at_oldest(used, whose) {
                 Some(true) => {
                     passes = true;
                     break;
@@ -248,7 +322,7 @@ impl<M: Machine> Node<M> {
     }
 
     /// Tests pages that have come back, at most so many.
-    fn test_returned(&self, most: usize) {
+    fn test_returned(&self, most: usize, whose: Whose) {
         for _ in 0..most {
             let returned = self.policy.lock().take_returned(self.machine);
             let Some(pfn) = returned else { break };
@@ -256,7 +330,7 @@ impl<M: Machine> Node<M> {
                 if page.clear_flags(PageFlags::RETURNED).contains(PageFlags::RETURNED) {
                     let shadow = page.next().load(Relaxed) as u16;
                     let used = self.policy.lock().time_of(shadow);
-                    let passes = self.test(pfn, NEW, used);
+                    let passes = self.test(pfn, NEW, used, whose);
                     self.policy.lock().adapt(passes);
                 }
                 ((), false)
@@ -266,14 +340,14 @@ impl<M: Machine> Node<M> {
 
     /// Looks at the hot page that was not seen used for longest, if that is since before `used`: it is seen, or becomes
     /// cold, which is `true`. `None` if there is none, or it is not known.
-    fn look_at_oldest(&self, used: u64) -> Option<bool> {
+    fn look_at_oldest(&self, used: u64, whose: Whose) -> Option<bool> {
         for _ in 0..STRIDES {
             // (Whoever looks at a page completes its work even if the thread is killed.)
             let _ = self.machine.resched_point();
             let oldest = self.policy.lock().take_oldest(self.machine, used);
             match oldest {
                 Oldest::NotOlder => return None,
-                Oldest::Unknown => self.sweep(),
+                Oldest::Unknown => self.sweep(whose),
                 Oldest::Page(pfn, list) => {
                     let is_used = self.isolated(pfn, list, |page| {
                         let is_used = look(self.machine, page, pfn);
@@ -292,12 +366,5 @@ impl<M: Machine> Node<M> {
             }
         }
         None
-    }
-}
-
-impl<M: Machine> Reclaimer for Reclaim<M> {
-    fn reclaim(&self, node: usize, highest: usize, target: usize) -> usize {
-        let node = self.nodes.get().and_then(|nodes| nodes.get(node));
-        node.map_or(0, |node| node.shrink(highest, target))
     }
 }

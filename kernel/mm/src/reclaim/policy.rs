@@ -1,5 +1,5 @@
 //! Which page goes: *LIRS by access flags*, as the laboratory has it (`user/lab/src/pressure/lirs_flags.rs`, with sources), for
-//! the pages of one node.
+//! the pages of one control group on one node.
 //!
 //! A page's record says which list it is on; what it says counts. New pages are on none: faults do nothing for reclaim. A
 //! *hand* passes over the records and finds them, and the hot pages of the oldest generation. Only the cold pages have an
@@ -8,12 +8,13 @@
 //! All of this is under the node's lock (`Rank::Reclaim`), for at most [`STRIDE`] records at a time, and the queues
 //! get their frames under it. Looking at a page may sleep, and is done without it.
 
+use super::Whose;
 use super::ring::Ring;
 use crate::addr::Pfn;
 use crate::buddy::PAGEBLOCK_PAGES;
+use crate::cgroup::Machine;
 use crate::fallible::AllocError;
 use crate::frame;
-use crate::page_alloc::Machine;
 
 /// Not seen by the hand yet.
 pub(super) const NEW: u8 = 0;
@@ -40,6 +41,9 @@ const REMEMBERED: usize = 256;
 /// By how much a page that passes the test makes the queue longer.
 const LONGER: usize = 8;
 
+/// See [`Policy::step`]: no page of a node of 2^32 is lost.
+const CLOCK_SHIFT: u32 = 32;
+
 /// What one round of the hand counts.
 struct Round {
     number: usize,
@@ -56,6 +60,8 @@ impl Round {
 /// See the module.
 pub(super) struct Policy {
     hand: usize,
+    /// The hand has met a page in this block that is known to be there by the bit of the group.
+    has_met: bool,
     round: Round,
     /// Pages of programs, and hot ones among them, as the last round has found; hot ones are counted on since.
     pages: usize,
@@ -66,12 +72,14 @@ pub(super) struct Policy {
     oldest: Ring,
     /// Pages that have come back, and are to be tested.
     returned: Ring,
+    /// Pages of groups that were removed, which are this one's now.
+    strangers: Ring,
     /// The wanted number of cold pages.
     cold: usize,
     /// What was allocated to programs before a round that has met no page of theirs.
     pub barren: Option<u64>,
-    /// Pages that have left.
-    left: u64,
+    /// The time, in steps of 2^-[`CLOCK_SHIFT`]; 0 before a page has left.
+    clock: u64,
     /// When each generation began, in the order of their age.
     begun: [u64; GENERATIONS],
     /// The list of the oldest one, and how many there are.
@@ -83,6 +91,7 @@ impl Policy {
     /// Without places for pages.
     pub const NONE: Policy = Policy {
         hand: 0,
+        has_met: false,
         round: Round::FIRST,
         pages: 0,
         hot: 0,
@@ -90,9 +99,10 @@ impl Policy {
         watched: Ring::NONE,
         oldest: Ring::NONE,
         returned: Ring::NONE,
+        strangers: Ring::NONE,
         cold: 0,
         barren: None,
-        left: 0,
+        clock: 0,
         begun: [0; GENERATIONS],
         first: 0,
         generations: 1,
@@ -105,6 +115,7 @@ impl Policy {
             watched: Ring::new(pages / 4 + STRIDE)?,
             oldest: Ring::new(REMEMBERED)?,
             returned: Ring::new(REMEMBERED)?,
+            strangers: Ring::new(REMEMBERED)?,
             ..Self::NONE
         })
     }
@@ -129,9 +140,11 @@ impl Policy {
         self.cold_pages() != 0 || self.oldest.len() != 0
     }
 
-    /// Whether there are fewer cold pages than wanted.
+    /// Whether there are fewer cold pages than wanted because more than all others are hot. (That a batch has left and nothing came yet is no
+    /// reason: hot pages would change places with whatever comes.)
     pub fn wants_cold(&self) -> bool {
-        self.cold_pages() < self.cold
+        let has_too_many_hot = self.hot + self.cold > self.pages;
+        self.cold_pages() < self.cold && has_too_many_hot || self.cold_pages() == 0
     }
 
     /// Frames in the queue, some of which may have been freed.
@@ -146,21 +159,31 @@ impl Policy {
 
     /// Frames that the queues have.
     pub fn frames(&self) -> usize {
-        [&self.fresh, &self.watched, &self.oldest, &self.returned].map(Ring::frames).iter().sum()
+        [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers].map(Ring::frames).iter().sum()
     }
 
-    /// A time, given by the number of pages that had left; 0 is before the first one has.
-    fn time(&self, left: u64) -> u64 {
-        1 + left / (self.pages as u64 / 8).max(1)
+    /// Empties the queues, some of them at a time; `false` when all are empty.
+    pub fn forget_some<M: Machine>(&mut self, machine: M) -> bool {
+        let rings = [&mut self.fresh, &mut self.watched, &mut self.oldest, &mut self.returned, &mut self.strangers];
+        let Some(ring) = rings.into_iter().find(|ring| ring.len() != 0) else { return false };
+        ring.pop_if(machine, |_| false);
+        true
+    }
+
+    /// What the clock advances by when a page leaves: an eighth of all pages are a unit. (A control group has many pages now and
+    /// few then; the clock only goes on.)
+    fn step(&self) -> u64 {
+        (1 << CLOCK_SHIFT) / (self.pages as u64 / 8).max(1)
     }
 
     fn now(&self) -> u64 {
-        if self.left == 0 { 0 } else { self.time(self.left) }
+        self.clock >> CLOCK_SHIFT
     }
 
     /// What the entries of a page that leaves now remember: when it had come.
     pub fn shadow(&self) -> u16 {
-        self.time(self.left.saturating_sub(self.cold_pages() as u64)) as u16
+        let come = self.clock.saturating_sub(self.cold_pages() as u64 * self.step());
+        (come >> CLOCK_SHIFT).max(1) as u16
     }
 
     /// The time that a shadow stands for.
@@ -171,7 +194,7 @@ impl Policy {
 
     /// A page has left.
     pub fn note_left(&mut self) {
-        self.left += 1;
+        self.clock = self.clock.max(1 << CLOCK_SHIFT) + self.step();
     }
 
     /// The list of the oldest generation.
@@ -244,6 +267,11 @@ impl Policy {
         self.returned.pop(machine)
     }
 
+    /// A page whose group was removed.
+    pub fn take_stranger<M: Machine>(&mut self, machine: M) -> Option<Pfn> {
+        self.strangers.pop(machine)
+    }
+
     /// Makes the queue longer or shorter after the test of a page that has come back.
     pub fn adapt(&mut self, has_passed: bool) {
         self.want_cold(if has_passed { self.cold + LONGER } else { self.cold.saturating_sub(1) });
@@ -254,24 +282,46 @@ impl Policy {
         self.cold = cold.clamp((self.pages / 16).max(1), (self.pages / 4).max(1));
     }
 
-    /// The hand passes some records, at most [`STRIDE`], of those of the node.
-    pub fn sweep<M: Machine>(&mut self, machine: M, node: usize) {
+    /// The hand passes some records, at most [`STRIDE`], of those of the node; those of other groups are skipped.
+    pub fn sweep<M: Machine>(&mut self, machine: M, node: usize, whose: Whose) {
         if self.hand >= machine.pages().pageblocks().len() * PAGEBLOCK_PAGES {
             self.end_round();
         }
-        if !machine.pages().has(node, Pfn(self.hand)) {
-            self.hand = (self.hand / PAGEBLOCK_PAGES + 1) * PAGEBLOCK_PAGES;
+        let blocks = machine.pages().pageblocks();
+        for _ in 0..STRIDE {
+            let block = blocks.get(Pfn(self.hand)).filter(|_| machine.pages().has(node, Pfn(self.hand)));
+            let Some(block) = block else {
+                self.hand = (self.hand / PAGEBLOCK_PAGES + 1) * PAGEBLOCK_PAGES;
+                return;
+            };
+            let is_first = self.hand.is_multiple_of(PAGEBLOCK_PAGES);
+            if is_first && !whose.everywhere && !block.may_have_group(whose.id) {
+                self.hand += PAGEBLOCK_PAGES;
+                continue;
+            }
+            self.has_met &= !is_first;
+            for pfn in self.hand..self.hand + STRIDE {
+                self.pass(machine, Pfn(pfn), whose.id);
+            }
+            self.hand += STRIDE;
+            if self.hand.is_multiple_of(PAGEBLOCK_PAGES) && !self.has_met && whose.id != 0 {
+                block.forget_group(whose.id);
+            }
             return;
         }
-        for pfn in self.hand..self.hand + STRIDE {
-            self.pass(machine, Pfn(pfn));
-        }
-        self.hand += STRIDE;
     }
 
-    fn pass<M: Machine>(&mut self, machine: M, pfn: Pfn) {
+    fn pass<M: Machine>(&mut self, machine: M, pfn: Pfn, group: u16) {
         let page = frame::page(machine, pfn);
         let Some((list, has_returned)) = page.seen_by_reclaim() else { return };
+        let id = page.control_group();
+        self.has_met |= id != 0 && id % 64 == group % 64;
+        if id != group {
+            if machine.groups().effective(id) == group {
+                self.strangers.push(machine, pfn);
+            }
+            return;
+        }
         self.round.pages += 1;
         match list {
             _ if !self.is_ready() => {}

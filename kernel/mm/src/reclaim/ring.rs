@@ -6,9 +6,9 @@
 use alloc::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, Pfn};
+use crate::cgroup::Machine;
 use crate::fallible::{AllocError, TryVec};
 use crate::frame;
-use crate::page_alloc::Machine;
 
 /// Numbers that are skipped at a time.
 const STALE: usize = 256;

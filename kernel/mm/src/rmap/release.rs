@@ -26,13 +26,16 @@ pub struct Release<M: Machine> {
     machine: M,
     anon_vma: *const AnonVma<M>,
     pages: usize,
+    /// The control group of pages that were freed, and how many.
+    group: u16,
+    charges: usize,
 }
 
 impl<M: Machine> Release<M> {
     /// Nothing yet.
     #[inline]
     pub fn new(machine: M) -> Self {
-        Self { machine, anon_vma: ptr::null(), pages: 0 }
+        Self { machine, anon_vma: ptr::null(), pages: 0, group: 0, charges: 0 }
     }
 
     /// Drops one reference.
@@ -40,8 +43,10 @@ impl<M: Machine> Release<M> {
     pub fn page(&mut self, pfn: Pfn) {
         let page = page(self.machine, pfn);
         if page.put() {
-            if page.state() == PageState::Anon {
-                self.note(page);
+            match page.state() {
+                PageState::Anon => self.note(page),
+                PageState::Object => self.machine.groups().count_files(page.control_group(), -1),
+                _ => {}
             }
             self.free(pfn);
         }
@@ -62,12 +67,17 @@ impl<M: Machine> Release<M> {
 
     /// Frees a page of an object that the caller has frozen, and that is in no tree.
     pub fn frozen_object(&mut self, pfn: Pfn) {
+        self.machine.groups().count_files(page(self.machine, pfn).control_group(), -1);
         self.free(pfn);
     }
 
     #[inline]
-    fn free(&self, pfn: Pfn) {
+    fn free(&mut self, pfn: Pfn) {
         self.machine.count(Event::UserFree, 1);
+        let group = page(self.machine, pfn).control_group();
+        if group != 0 {
+            self.note_charge(group);
+        }
         // SAFETY: the count is 0, so nothing else can get the frame by its record; user mappings of it have been
         // invalidated (by the `Gather` and the callers of `LeafGuard::replace`).
         unsafe { self.machine.pages().free_frozen_pages(pfn, 0) }
@@ -81,6 +91,23 @@ impl<M: Machine> Release<M> {
             self.anon_vma = anon_vma;
         }
         self.pages += 1;
+    }
+
+    fn note_charge(&mut self, group: u16) {
+        if group != self.group {
+            self.end_charges();
+            self.group = group;
+        }
+        self.charges += 1;
+    }
+
+    fn end_charges(&mut self) {
+        if self.charges != 0 {
+            if !seeded!(FreeStaysCharged) {
+                self.machine.groups().uncharge(self.group, self.charges);
+            }
+            self.charges = 0;
+        }
     }
 
     fn end_owners(&mut self) {
@@ -97,5 +124,6 @@ impl<M: Machine> Drop for Release<M> {
     #[inline]
     fn drop(&mut self) {
         self.end_owners();
+        self.end_charges();
     }
 }

@@ -25,6 +25,7 @@ use std::thread::Thread;
 use std::vec::Vec;
 
 use crate::addr::{PAGE_SIZE, PhysAddr, PhysRange, VirtAddr};
+use crate::cgroup::{self, Groups};
 use crate::event::Event;
 use crate::machine::{Asid, Killed, Limit, MAX_CPUS, Machine, Threads};
 use crate::memblock::MemBlock;
@@ -43,6 +44,7 @@ pub struct Sim {
     mem_map: dram::Zeroed,
     pages: OnceLock<Box<PageAllocator<&'static Sim>>>,
     spaces: OnceLock<Box<Spaces<&'static Sim>>>,
+    groups: OnceLock<Box<Groups<&'static Sim>>>,
     #[cfg(test)]
     slow_moves: OnceLock<&'static dyn SlowMoves>,
     /// Which thread runs with interrupts masked on each CPU; 0 for none.
@@ -77,6 +79,7 @@ struct Sleeper {
 thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
+    static GROUP: Cell<u16> = const { Cell::new(0) };
     /// How many more times [`Threads::is_killed`] returns false.
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
@@ -106,6 +109,7 @@ impl Sim {
             mem_map: dram::Zeroed::new(config.end().pfn().0.next_multiple_of(1024) * size_of::<Page>()),
             pages: OnceLock::new(),
             spaces: OnceLock::new(),
+            groups: OnceLock::new(),
             #[cfg(test)]
             slow_moves: OnceLock::new(),
             masked_by: [const { AtomicU64::new(0) }; MAX_CPUS],
@@ -122,6 +126,7 @@ impl Sim {
         // SAFETY: once, after `init` with this memblock, and nobody uses the areas.
         unsafe { pages.init_cma(&memory, &config.page_alloc(), &mut |range, why| refused.push((range, why))) };
         let _ = sim.booted.set(Booted { summary, memory, refused });
+        sim.groups.get_or_init(|| Box::new(Groups::new(sim)));
         sim.spaces.get_or_init(|| Box::new(Spaces::new(sim)));
         sim
     }
@@ -135,6 +140,11 @@ impl Sim {
     pub fn set_cpu(cpu: usize) {
         assert!(cpu < MAX_CPUS && MASKED.get() == 0);
         CPU.set(cpu);
+    }
+
+    /// The calling thread's process is in this control group from now on, which the caller has entered for it.
+    pub fn set_group(id: u16) {
+        GROUP.set(id);
     }
 
     /// What the calling thread's backtraces say from now on: one call, from this address.
@@ -155,6 +165,11 @@ impl Sim {
     /// What its address spaces share.
     pub fn spaces(&'static self) -> &'static Spaces<&'static Self> {
         self.spaces.get().expect("Sim::boot made it")
+    }
+
+    /// Its control groups.
+    pub fn groups(&'static self) -> &'static Groups<&'static Self> {
+        self.groups.get().expect("Sim::boot made it")
     }
 
     /// The record of page frame 0.
@@ -442,6 +457,26 @@ impl page_alloc::Machine for &'static Sim {
     }
 }
 
+impl cgroup::Machine for &'static Sim {
+    type Lists = crate::reclaim::Lists<Self>;
+
+    fn make_lists(self) -> Result<Self::Lists, crate::fallible::AllocError> {
+        crate::reclaim::Lists::new(self)
+    }
+
+    fn end_lists(lists: &Self::Lists) {
+        lists.end();
+    }
+
+    fn groups(self) -> &'static Groups<Self> {
+        Sim::groups(self)
+    }
+
+    fn group(self) -> u16 {
+        GROUP.get()
+    }
+}
+
 impl spaces::Machine for &'static Sim {
     fn spaces(self) -> &'static Spaces<Self> {
         Sim::spaces(self)
@@ -463,6 +498,8 @@ impl table::Machine for &'static Sim {
         self.tlb.observer().inspect(|observer| observer.found(CPU.get(), frame));
     }
 }
+
+impl crate::reclaim::Machine for &'static Sim {}
 
 impl mm::Machine for &'static Sim {
     #[cfg(test)]

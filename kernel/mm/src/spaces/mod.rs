@@ -15,7 +15,7 @@ pub use commit::Commit;
 pub use moves::{Move, Moves};
 
 /// The machine with what its address spaces share.
-pub trait Machine: crate::page_alloc::Machine {
+pub trait Machine: crate::cgroup::Machine {
     /// It.
     fn spaces(self) -> &'static Spaces<Self>;
 }

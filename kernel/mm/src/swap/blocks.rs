@@ -8,8 +8,8 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::lists::{List, body};
 use crate::addr::{PAGE_SIZE, Pfn};
+use crate::cgroup::Machine;
 use crate::frame;
-use crate::page_alloc::Machine;
 
 /// The sizes of classes differ by this many bytes.
 const STEP: usize = 32;

@@ -15,9 +15,9 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 
 use super::{Damaged, WORDS, words};
 use crate::addr::PAGE_SIZE;
+use crate::cgroup::Machine;
 use crate::fallible::AllocError;
 use crate::machine::MAX_CPUS;
-use crate::page_alloc::Machine;
 
 /// Contents that do not become smaller than this are incompressible.
 const WORTH: usize = PAGE_SIZE / 4 * 3;

@@ -8,8 +8,8 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::addr::Pfn;
+use crate::cgroup::Machine;
 use crate::frame;
-use crate::page_alloc::Machine;
 
 /// What a frame's record holds; overlays `Page::body`. All but the links are 0 again when the frame is freed.
 #[repr(C)]

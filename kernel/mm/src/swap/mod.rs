@@ -28,8 +28,8 @@ mod words;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
 use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::cgroup::Machine;
 use crate::fallible::AllocError;
-use crate::page_alloc::Machine;
 use crate::sync::{Rank, SpinLock};
 
 use blocks::Blocks;
@@ -138,16 +138,25 @@ impl<M: Machine> Swap<M> {
         store.used >= self.slots.load(Relaxed) || store.frames() >= self.limit.load(Relaxed)
     }
 
-    /// Stores the contents of a frame that nobody writes to. The caller is the slot's user. With `even_raw`, contents that
-    /// do not become smaller take a frame.
-    pub fn write(&self, frame: PhysAddr, even_raw: bool) -> Result<Slot, Refused> {
+    /// Stores the contents of a frame that nobody writes to, for the control group that the page is charged to. The caller is the slot's user. With
+    /// `even_raw`, contents that do not become smaller take a frame.
+    pub fn write(&self, frame: PhysAddr, even_raw: bool, group: u16) -> Result<Slot, Refused> {
+        self.machine.groups().charge_slot(group).map_err(|_| Refused::Full)?;
+        let done = self.store(frame, even_raw, group);
+        if done.is_err() {
+            self.machine.groups().uncharge_slot(group);
+        }
+        done
+    }
+
+    fn store(&self, frame: PhysAddr, even_raw: bool, group: u16) -> Result<Slot, Refused> {
         // SAFETY: a whole frame, which nobody writes to.
         let words = unsafe { &*self.machine.direct_map(frame).cast::<[u64; WORDS]>() };
         if let Some(word) = codec::repeated_word(words) {
             let mut store = self.store.lock();
             let record = self.new_record(&mut store)?;
             store.same += 1;
-            record.set_word(word);
+            record.set_word(word, group);
             return Ok(self.slot_of(record));
         }
         // SAFETY: words are bytes.
@@ -170,7 +179,7 @@ impl<M: Machine> Swap<M> {
                 (record, place)
             };
             blocks::write(self.machine, place, packed);
-            record.set_place(place, packed.len());
+            record.set_place(place, packed.len(), group);
             Ok(self.slot_of(record))
         })
     }
@@ -247,7 +256,17 @@ impl<M: Machine> Swap<M> {
         if !record.release() {
             return;
         }
-        let mut store = self.store.lock();
+        let group = record.group();
+        {
+            let mut store = self.store.lock();
+            self.end(&mut store, record);
+        }
+        if !seeded!(SlotStaysCharged) {
+            self.machine.groups().uncharge_slot(group);
+        }
+    }
+
+    fn end(&self, store: &mut Store<M>, record: &'static Record) {
         match record.contents() {
             records::Contents::Word(_) => store.same -= 1,
             records::Contents::At(place, len) => {
@@ -256,7 +275,7 @@ impl<M: Machine> Swap<M> {
                 store.blocks.free(place, len);
             }
         }
-        self.drop_record(&mut store, record);
+        self.drop_record(store, record);
     }
 
     /// How many users a slot has, for checks.

@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 use super::blocks::Place;
 use super::lists::{Body, List, body};
 use crate::addr::{PAGE_SIZE, Pfn};
+use crate::cgroup::Machine;
 use crate::frame;
-use crate::page_alloc::Machine;
 
 /// One slot.
 #[repr(C, align(16))]
@@ -14,9 +14,10 @@ pub(super) struct Record {
     users: AtomicU32,
     /// Bytes of the contents; 0 if they repeat one word.
     len: AtomicU16,
-    /// Of a free record: the next free one in its frame plus 1, or 0. Else the object's number in its block.
+    /// Of a free record: the next free one in its frame plus 1, or 0. Else the object's number in its block; of a word, the control
+    /// group.
     index: AtomicU16,
-    /// The word, or the block's first frame.
+    /// The word; or the block's first frame, and in bits 63 to 48 the control group.
     place: AtomicU64,
 }
 
@@ -24,6 +25,8 @@ const _: () = assert!(size_of::<Record>() == 16 && PAGE_SIZE >> 4 == PER_FRAME);
 
 /// Records in a frame.
 const PER_FRAME: usize = 256;
+
+const GROUP_SHIFT: u32 = 48;
 
 /// Where contents are.
 pub(super) enum Contents {
@@ -34,15 +37,24 @@ pub(super) enum Contents {
 }
 
 impl Record {
-    pub fn set_word(&self, word: u64) {
+    pub fn set_word(&self, word: u64, group: u16) {
         self.place.store(word, Relaxed);
+        self.index.store(group, Relaxed);
         self.len.store(0, Relaxed);
     }
 
-    pub fn set_place(&self, place: Place, len: usize) {
-        self.place.store(place.block.0 as u64, Relaxed);
+    pub fn set_place(&self, place: Place, len: usize, group: u16) {
+        self.place.store(place.block.0 as u64 | u64::from(group) << GROUP_SHIFT, Relaxed);
         self.index.store(place.index as u16, Relaxed);
         self.len.store(len as u16, Relaxed);
+    }
+
+    /// The control group that the slot is charged to.
+    pub fn group(&self) -> u16 {
+        match self.len.load(Relaxed) {
+            0 => self.index.load(Relaxed),
+            _ => (self.place.load(Relaxed) >> GROUP_SHIFT) as u16,
+        }
     }
 
     /// The contents of a slot with users. Whoever learns the slot's number does so after they were set: it is published
@@ -51,7 +63,10 @@ impl Record {
         let place = self.place.load(Relaxed);
         match self.len.load(Relaxed) as usize {
             0 => Contents::Word(place),
-            len => Contents::At(Place { block: Pfn(place as usize), index: self.index.load(Relaxed) as usize }, len),
+            len => {
+                let block = Pfn((place & ((1 << GROUP_SHIFT) - 1)) as usize);
+                Contents::At(Place { block, index: self.index.load(Relaxed) as usize }, len)
+            }
         }
     }
 

@@ -74,7 +74,7 @@ proptest! {
                 Step::Write { kind, seed, even_raw } => {
                     let page = contents(kind, seed);
                     put(sim, frame, &page);
-                    match swap.write(frame, even_raw) {
+                    match swap.write(frame, even_raw, 0) {
                         Ok(slot) => {
                             prop_assert!(slots.iter().all(|(other, ..)| *other != slot), "a slot is used twice");
                             slots.push((slot, 1, page));
@@ -124,7 +124,7 @@ fn packing_wastes_little() {
         let swap = sim.spaces().swap();
         for seed in 1..=1000 {
             put(sim, frame, &contents(kind, seed * 0x9e37_79b9));
-            swap.write(frame, false).unwrap();
+            swap.write(frame, false, 0).unwrap();
         }
         let stats = swap.stats();
         // And the records of 1,000 slots.
@@ -141,7 +141,7 @@ fn a_store_without_memory_refuses() {
     let mut slots = Vec::new();
     let refused = loop {
         put(sim, frame, &contents(255, slots.len() as u64 + 1));
-        match swap.write(frame, true) {
+        match swap.write(frame, true, 0) {
             Ok(slot) => slots.push(slot),
             Err(why) => break why,
         }

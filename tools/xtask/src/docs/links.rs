@@ -2,7 +2,7 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 20] = [
+const FOLDERS: [(&str, &str); 21] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
     ("kernel/ipc/src/", "host/src/quire_ipc/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
@@ -18,6 +18,7 @@ const FOLDERS: [(&str, &str); 20] = [
     ("user/servers/card/src/", "host/src/quire_card/"),
     ("user/servers/fat/src/", "host/src/quire_fat/"),
     ("user/servers/fs/src/", "host/src/quire_fs/"),
+    ("user/servers/cgroup/src/", "host/src/quire_cgroupfs/"),
     ("user/servers/procfs/src/", "host/src/quire_procfs/"),
     ("user/servers/tmpfs/src/", "host/src/quire_tmpfs/"),
     ("user/shell/src/", "host/src/quire_shell/"),

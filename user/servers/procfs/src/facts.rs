@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use quire_abi::Errno;
+use quire_abi::group::GroupInfo;
 use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Sysinfo, Utsname};
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
@@ -10,6 +11,8 @@ use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, Vmal
 
 /// The kernel, or what stands for it in tests.
 pub trait Facts {
+    /// The control group with this key.
+    fn control_group(&self, key: u64) -> Option<GroupInfo>;
     /// The machine.
     fn system(&self) -> SystemInfo;
     /// Memory and swap.

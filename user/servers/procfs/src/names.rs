@@ -90,6 +90,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("sys/vm", "overcommit_ratio", Fixed::Setting(settings::overcommit_ratio, settings::set_overcommit_ratio)),
     ("/", "", Fixed::Directory("/sys")),
     ("/sys", "devices", Fixed::Directory("/sys/devices")),
+    ("/sys", "fs", Fixed::Directory("/sys/fs")),
     ("/sys/devices", "system", Fixed::Directory("/sys/devices/system")),
     ("/sys/devices/system", "cpu", Fixed::Directory("/sys/devices/system/cpu")),
     ("/sys/devices/system", "node", Fixed::Directory("/sys/devices/system/node")),
@@ -101,6 +102,7 @@ pub const FIXED: &[(&str, &str, Fixed)] = &[
     ("/sys/devices/system/node", "has_memory", Fixed::File(system::has_memory)),
     ("/sys/devices/system/node", "online", Fixed::File(system::nodes)),
     ("/sys/devices/system/node", "possible", Fixed::File(system::nodes)),
+    ("/sys/fs", "cgroup", Fixed::Link("/cgroup")),
 ];
 
 /// Which of the file systems.
@@ -171,6 +173,7 @@ const fn private(name: &'static str, mode: u32, text: Text) -> File {
 /// The files of a process.
 pub const FILES: &[File] = &[
     private("auxv", 0o400, Text::Memory(abi::text::AUXILIARY)),
+    file("cgroup", Text::Written(process::cgroup)),
     file("cmdline", Text::Memory(abi::text::ARGUMENTS)),
     File { mode: 0o644, write: Some(change::comm), ..file("comm", Text::Written(process::comm)) },
     private("environ", 0o400, Text::Memory(abi::text::ENVIRONMENT)),

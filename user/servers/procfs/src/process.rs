@@ -235,6 +235,20 @@ pub fn oom_score_adj(of: &Subject<'_>, out: &mut Out) -> fmt::Result {
     writeln!(out, "{}", of.detail().oom_score_adj)
 }
 
+/// cgroup: the path of its control group, in the one hierarchy that there is.
+pub fn cgroup(subject: &Subject<'_>, out: &mut Out) -> fmt::Result {
+    out.write_str("0::")?;
+    write_group(subject.facts, subject.process.control_group, out)?;
+    out.write_str(if subject.process.control_group == 0 { "/\n" } else { "\n" })
+}
+
+/// The path of a group, from the root on. (They do not lie deep in each other.)
+fn write_group(facts: &dyn Facts, key: u64, out: &mut Out) -> fmt::Result {
+    let Some(group) = (key != 0).then(|| facts.control_group(key)).flatten() else { return Ok(()) };
+    write_group(facts, group.parent, out)?;
+    write!(out, "/{}", text(&group.name))
+}
+
 /// wchan: no place in the kernel is told.
 pub fn wchan(_: &Subject<'_>, out: &mut Out) -> fmt::Result {
     out.write_str("0")

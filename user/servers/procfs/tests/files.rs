@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use quire_abi::Errno;
 use quire_abi::flags::Open;
+use quire_abi::group::GroupInfo;
 use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Rlimit, Sysinfo, Utsname, dtype, mode, rlimit};
 use quire_abi::names::{self, DONE, HELD, LINK, held, op};
@@ -33,6 +34,14 @@ fn name<const N: usize>(text: &str) -> [u8; N] {
 }
 
 impl Facts for Machine {
+    fn control_group(&self, key: u64) -> Option<GroupInfo> {
+        let group = |text, parent| GroupInfo { key, parent, name: name(text), ..GroupInfo::default() };
+        match key {
+            0x3_0003 => Some(group("inner", 0x2_0002)),
+            0x2_0002 => Some(group("outer", 0)),
+            _ => None,
+        }
+    }
     fn system(&self) -> SystemInfo {
         SystemInfo {
             managed: 1000,
@@ -158,6 +167,7 @@ impl Facts for Machine {
     }
     fn process_from(&self, pid: u32) -> Option<ProcessInfo> {
         let process = |pid, uid, text| ProcessInfo {
+            control_group: if pid == 42 { 3 << 16 | 3 } else { 0 },
             pid,
             uid,
             gid: uid,
@@ -637,7 +647,7 @@ fn who_may_not_read_or_write_is_refused() {
 fn cpus_and_nodes_are_in_sys() {
     let machine = machine();
     machine.system.set(System::Sys);
-    assert_eq!(names_in(&machine, ""), [".", "..", "devices"]);
+    assert_eq!(names_in(&machine, ""), [".", "..", "devices", "fs"]);
     let cpu = "devices/system/cpu";
     let sets = ["online", "offline", "present", "possible"].map(|set| read(&machine, &format!("{cpu}/{set}")));
     assert_eq!(sets, ["0-1\n", "2\n", "0-2\n", "0-2\n"]);
@@ -662,4 +672,13 @@ fn cpus_and_nodes_are_in_sys() {
     let (number, _) = lookup(&machine, &format!("{node}/node1/distance"));
     assert_eq!(ask(&machine, op::PATH, number, "", 0, 0, 0).text, b"/devices/system/node/node1/distance");
     assert_eq!(ask(&machine, op::LOOKUP, 0, "..", 0, 0, 0).label, names::UP);
+}
+
+#[test]
+fn a_process_is_in_a_control_group() {
+    let machine = machine();
+    assert_eq!(
+        (read(&machine, "1/cgroup"), read(&machine, "42/cgroup")),
+        ("0::/\n".into(), "0::/outer/inner\n".into())
+    );
 }

@@ -2,6 +2,7 @@
 
 mod beside;
 mod calls;
+mod cgroup;
 mod compact;
 mod compare;
 mod contiguous;

@@ -28,6 +28,9 @@ use crate::sim::mmu::{Drain, Sabotage};
 const FILES: [(usize, usize, bool); 3] =
     [(0, 5 * PAGE + 100, false), (16, 3 * PAGE + 8, false), (0, 2 * PAGE + 300, true)];
 
+/// Steps between two looks at what is charged to groups.
+const LOOK_AT_BOOKS: usize = 64;
+
 /// Bad pages are counted, and a step that left one fails: a panic where a page is freed would be one more of many.
 struct Counted;
 
@@ -56,6 +59,9 @@ pub(super) struct Pair {
     stamp: u64,
     /// Pages, by slot and number, that were made old, and that nobody has touched since.
     old: BTreeSet<(usize, usize)>,
+    /// The control groups of processes, by slot: none, one, and one within that.
+    groups: [u16; 3],
+    steps: usize,
     /// How often the hardware had updated entries out of turn when they were last looked at.
     stirred: usize,
 }
@@ -86,7 +92,6 @@ impl Pair {
         rig.sim.spaces().asids().set_bits(3);
         let mut pair = Self {
             elsewhere: Elsewhere::attach(rig.sim),
-            rig,
             files: Vec::new(),
             frames: Vec::new(),
             processes: Vec::new(),
@@ -94,6 +99,9 @@ impl Pair {
             running: [None; CPUS],
             stamp: 0,
             old: BTreeSet::new(),
+            groups: super::cgroup::nested(rig.sim),
+            steps: 0,
+            rig,
             stirred: 0,
         };
         pair.set_up();
@@ -177,8 +185,15 @@ impl Pair {
     /// As [`Pair::step`], where only what the step itself returns is compared.
     pub fn do_both(&mut self, op: &Op) {
         self.forget_old(op);
+        let slot = op.process().map_or(0, |process| self.processes[process % self.processes.len()].slot);
+        Sim::set_group(self.groups[slot % self.groups.len()]);
         self.take_step(op);
+        Sim::set_group(0);
         self.check_old();
+        self.steps += 1;
+        if self.steps.is_multiple_of(LOOK_AT_BOOKS) {
+            self.rig.sim.groups().assert_books();
+        }
     }
 
     /// Everybody exits, and everything is back. What is broken stays as it is: ending it would panic again.
@@ -216,6 +231,8 @@ impl Pair {
             unsafe { self.rig.sim.pages().free_pages(pfn, 3) };
         }
         assert_eq!(self.elsewhere.used_slots(), 0, "swap slots in use");
+        self.rig.sim.groups().assert_books();
+        assert_eq!(self.rig.sim.groups().charged(), self.rig.sim.groups().in_stocks(), "pages charged to groups");
         self.rig.assert_balanced();
     }
 }

@@ -11,6 +11,7 @@ use quire_procfs::facts::Facts;
 use quire_procfs::names::{System, Tree};
 use quire_procfs::out::Marks;
 use quire_procfs::serve::serve;
+use quire_rt::abi::group::GroupInfo;
 use quire_rt::abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_rt::abi::layout::{Sysinfo, Utsname, at};
 use quire_rt::abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
@@ -60,6 +61,9 @@ const SYS: u64 = 1;
 struct Kernel;
 
 impl Facts for Kernel {
+    fn control_group(&self, key: u64) -> Option<GroupInfo> {
+        info::record::<GroupInfo>((key & 0xffff) as usize).ok().filter(|group| group.key == key)
+    }
     fn system(&self) -> SystemInfo {
         info::system().unwrap_or_default()
     }

@@ -1,0 +1,122 @@
+//! Control groups: what `QUIRE_GROUP` does, and what `QUIRE_INFO` says of them. Numbers are pages.
+
+use crate::layout::Pod;
+
+/// What `QUIRE_GROUP` does; the handle of machine control is its first argument, the operation its second one.
+pub mod op {
+    /// Makes a group below the group x2 (0 is the root), with the name at x3, of x4 bytes; its key.
+    pub const MAKE: usize = 0;
+    /// Removes the group x2.
+    pub const REMOVE: usize = 1;
+    /// The key of the group below x2 with the name at x3, of x4 bytes.
+    pub const FIND: usize = 2;
+    /// Sets x3, one of [`set`](super::set), of the group x2 to x4.
+    pub const SET: usize = 3;
+    /// Moves the process x3 to the group x2.
+    pub const MOVE: usize = 4;
+    /// Takes x3 pages of the group x2 out of memory; how many it could.
+    pub const RECLAIM: usize = 5;
+}
+
+/// What can be set. The limits have the places of [`GroupInfo::limits`].
+pub mod set {
+    /// Limits in pages; `u64::MAX` is none.
+    pub const MIN: usize = 0;
+    /// See [`MIN`].
+    pub const LOW: usize = 1;
+    /// See [`MIN`].
+    pub const HIGH: usize = 2;
+    /// See [`MIN`].
+    pub const MAX: usize = 3;
+    /// Slots of swap.
+    pub const SWAP: usize = 4;
+    /// Whether all its processes are killed when one is.
+    pub const KILLS_ALL: usize = 5;
+    /// Whether what is below it can be limited.
+    pub const DISTRIBUTES: usize = 6;
+    /// The most that it had counts anew.
+    pub const PEAK: usize = 7;
+}
+
+/// The places of [`GroupInfo::events`].
+pub mod event {
+    /// Reclaim for the machine has taken pages below `low`.
+    pub const LOW: usize = 0;
+    /// It was above `high`.
+    pub const HIGH: usize = 1;
+    /// It was about to go above `max`.
+    pub const MAX: usize = 2;
+    /// It was out of memory.
+    pub const OOM: usize = 3;
+    /// A process was killed for that.
+    pub const OOM_KILL: usize = 4;
+    /// All were.
+    pub const OOM_GROUP_KILL: usize = 5;
+    /// A page could not go to swap.
+    pub const SWAP_MAX: usize = 6;
+}
+
+/// The longest name of a group, in bytes.
+pub const NAME_MAX: usize = 255;
+
+/// A control group.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct GroupInfo {
+    /// Names it for good; the low 16 bits are its number.
+    pub key: u64,
+    /// The group above it, 0 for the root.
+    pub parent: u64,
+    /// Pages charged to it and the groups below.
+    pub usage: u64,
+    /// The most that was.
+    pub peak: u64,
+    /// Slots of swap, of it and the groups below.
+    pub swap: u64,
+    /// Pages charged to it alone.
+    pub own: u64,
+    /// Of these, pages of memory objects.
+    pub files: u64,
+    /// [`set::MIN`] to [`set::SWAP`].
+    pub limits: [u64; 5],
+    /// By [`event`], here and below.
+    pub events: [u64; 7],
+    /// Here.
+    pub own_events: [u64; 7],
+    /// Processes in it.
+    pub members: u32,
+    /// Whether all its processes are killed when one is.
+    pub kills_all: u32,
+    /// Whether what is below it can be limited.
+    pub distributes: u32,
+    /// 0.
+    pub pad: u32,
+    /// Its name, NUL-padded.
+    pub name: [u8; NAME_MAX + 1],
+}
+
+impl Default for GroupInfo {
+    fn default() -> Self {
+        Self {
+            key: 0,
+            parent: 0,
+            usage: 0,
+            peak: 0,
+            swap: 0,
+            own: 0,
+            files: 0,
+            limits: [0; 5],
+            events: [0; 7],
+            own_events: [0; 7],
+            members: 0,
+            kills_all: 0,
+            distributes: 0,
+            pad: 0,
+            name: [0; NAME_MAX + 1],
+        }
+    }
+}
+
+// SAFETY: a `repr(C)` record of integers and arrays of integers; its size is that of its fields, so there is no padding.
+unsafe impl Pod for GroupInfo {}
+const _: () = assert!(size_of::<GroupInfo>() == 26 * 8 + 4 * 4 + 256);

@@ -1,0 +1,212 @@
+//! Charging and uncharging.
+
+use super::group::{Event, Group, Limit};
+use super::stock::BATCH;
+use super::{Groups, Machine};
+use crate::fallible::AllocError;
+
+/// Rounds of reclaim without a freed page before a group is out of memory.
+const FRUITLESS_ROUNDS: u32 = 3;
+
+/// Pages that a round of reclaim is to free, and at most those that a charge above `high` makes room for.
+const TARGET: usize = 32;
+
+impl<M: Machine> Groups<M> {
+    /// Charges a page to the calling thread's group without waiting; the group's number, 0 for the root.
+    #[inline(always)]
+    pub(crate) fn charge_now(&self) -> Result<u16, AllocError> {
+        let id = self.machine.group();
+        if id == 0 || self.stocks[self.machine.cpu()].take(id) {
+            return Ok(id);
+        }
+        self.charge_slowly(id)
+    }
+
+    #[cold]
+    fn charge_slowly(&self, id: u16) -> Result<u16, AllocError> {
+        // (The process may be moved at this moment, and the group removed.)
+        let Some(group) = self.get(id) else { return Ok(0) };
+        let may = |group: &Group<M>| group.limit(Limit::Max);
+        let stock = &self.stocks[self.machine.cpu()];
+        self.end_stock(stock.empty());
+        if group.upwards().any(|group| group.usage() + BATCH > group.limit(Limit::High)) {
+            self.machine.is_above_high();
+        }
+        // (What does not fit is not tried: others would find no room for a moment.)
+        let fits = group.upwards().all(|group| group.usage() + BATCH <= may(group));
+        if fits && group.try_charge(BATCH, may).is_ok() {
+            if !stock.fill(id, BATCH - 1) {
+                group.uncharge(BATCH - 1);
+            }
+            return Ok(id);
+        }
+        group.try_charge(1, may).map(|()| id).map_err(|_| AllocError)
+    }
+
+    /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is out of memory, of which
+    /// the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
+    pub(crate) fn charge(&self) -> Result<u16, AllocError> {
+        match self.charge_now() {
+            Ok(id) => Ok(id),
+            Err(_) => self.charge_waiting(),
+        }
+    }
+
+    #[cold]
+    fn charge_waiting(&self) -> Result<u16, AllocError> {
+        let machine = self.machine;
+        let id = machine.group();
+        let Some(group) = self.get(id) else { return Ok(0) };
+        let mut fruitless = 0;
+        loop {
+            let Err(full) = group.try_charge(1, |group| group.limit(Limit::Max)) else { return Ok(id) };
+            if machine.is_killed() || machine.pages().may_use_reserves() {
+                // It gives memory back soon.
+                let _ = group.try_charge(1, |_| usize::MAX);
+                return Ok(id);
+            }
+            if self.empty_stocks_of(full) {
+                continue;
+            }
+            full.note(Event::Max);
+            let (freed, alone) = self.reclaim(full, full.limit(Limit::Max) / 8);
+            // (Others have the pages that this one has not found.)
+            fruitless = if freed == 0 && alone { fruitless + 1 } else { 0 };
+            if fruitless == FRUITLESS_ROUNDS {
+                full.note(Event::Oom);
+                machine.pages().group_out_of_memory(full.key().id());
+                return Err(AllocError);
+            }
+            machine.resched_point().map_err(|_| AllocError)?;
+        }
+    }
+
+    /// Takes pages of a group out of memory, at most [`TARGET`] and at least one; how many, and whether nobody else did so meanwhile.
+    fn reclaim(&self, group: &Group<M>, target: usize) -> (usize, bool) {
+        let was_alone = group.add_reclaimer(1) == 0;
+        let freed = self.machine.pages().reclaim_group(group.key().id(), target.clamp(1, TARGET));
+        let is_alone = group.add_reclaimer(-1) == 1;
+        (freed, was_alone && is_alone)
+    }
+
+    /// Takes pages of groups of the calling thread that are above their `high` out of memory, as many as are charged at a time. The thread, about
+    /// to return to its program, holds no lock.
+    pub fn make_room_above_high(&self) {
+        let Some(group) = self.get(self.machine.group()) else { return };
+        for above in group.upwards() {
+            self.settle(above);
+            let over = above.usage().saturating_sub(above.limit(Limit::High));
+            if over != 0 {
+                above.note(Event::High);
+                for _ in 0..BATCH.div_ceil(TARGET) {
+                    self.reclaim(above, over);
+                }
+            }
+        }
+    }
+
+    /// Takes up to `pages` of a group out of memory, as long as some go; returns how many. The caller holds no lock.
+    pub fn reclaim_of(&self, group: &Group<M>, pages: usize) -> usize {
+        let (mut freed, mut fruitless) = (0, 0);
+        while freed < pages && fruitless < FRUITLESS_ROUNDS && self.machine.resched_point().is_ok() {
+            let (round, _) = self.reclaim(group, pages - freed);
+            fruitless = if round == 0 { fruitless + 1 } else { 0 };
+            freed += round;
+        }
+        self.settle(group);
+        freed
+    }
+
+    /// Takes pages that are freed off their group.
+    #[inline]
+    pub(crate) fn uncharge(&self, id: u16, pages: usize) {
+        if !self.stocks[self.machine.cpu()].give(id, pages) {
+            self.end_stock((id, pages));
+        }
+    }
+
+    /// Takes pages off the counters.
+    fn end_stock(&self, (id, pages): (u16, usize)) {
+        if pages != 0
+            && let Some(group) = self.at(id)
+        {
+            group.uncharge(pages);
+        }
+    }
+
+    /// Takes what all CPUs have charged in advance off; whether that was anything.
+    pub(crate) fn empty_stocks(&self) -> bool {
+        let mut any = false;
+        for stock in &self.stocks {
+            let (id, pages) = stock.empty();
+            self.end_stock((id, pages));
+            any |= pages != 0;
+        }
+        any
+    }
+
+    /// Makes the numbers of a group what its records say, as far as nobody charges at the moment.
+    pub fn settle(&self, group: &Group<M>) {
+        self.empty_stocks_of(group);
+    }
+
+    /// The same of a group and those below it.
+    fn empty_stocks_of(&self, group: &Group<M>) -> bool {
+        let _tree = self.tree.lock();
+        let mut any = false;
+        for stock in &self.stocks {
+            // (Under the lock no group ends.)
+            if self.at(stock.group()).is_some_and(|of| of.is_within(group.key().id())) {
+                let (id, pages) = stock.empty();
+                self.end_stock((id, pages));
+                any |= pages != 0;
+            }
+        }
+        any
+    }
+
+    /// A charged page has become one of a memory object, or its charge is about to end.
+    pub(crate) fn count_files(&self, id: u16, by: isize) {
+        if id != 0
+            && let Some(group) = self.at(id)
+        {
+            group.count_files(by);
+        }
+    }
+
+    /// A page of a group that was removed is charged to the one that it counts for from now on, 0 for the root. Its record says so, and the caller has it
+    /// isolated.
+    pub(crate) fn hand_over(&self, from: u16, to: u16, is_file: bool) {
+        if let Some(group) = self.at(from) {
+            group.hand_over(self.at(to).filter(|_| to != 0), is_file);
+        }
+    }
+
+    /// Charges a slot of swap to the group of the page that goes there, which the caller holds; an error if that has no room.
+    pub(crate) fn charge_slot(&self, id: u16) -> Result<(), AllocError> {
+        if id == 0 {
+            return Ok(());
+        }
+        let Some(group) = self.at(id) else { return Ok(()) };
+        group.try_charge_slot().map_err(|full| {
+            full.note(Event::SwapMax);
+            AllocError
+        })
+    }
+
+    /// A slot is freed.
+    pub(crate) fn uncharge_slot(&self, id: u16) {
+        if id != 0
+            && let Some(group) = self.at(id)
+        {
+            group.uncharge_slot();
+        }
+    }
+
+    /// Whether no page of a group could go to swap, which is counted.
+    pub(crate) fn is_swap_full(&self, id: u16) -> bool {
+        let Some(group) = self.get(id) else { return false };
+        let full = group.upwards().find(|group| group.numbers().swap >= group.limit(Limit::Swap));
+        full.inspect(|full| full.note(Event::SwapMax)).is_some()
+    }
+}

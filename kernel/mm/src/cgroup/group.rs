@@ -1,0 +1,342 @@
+//! One group: its numbers and limits.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
+
+use super::{Key, Machine};
+use crate::fallible::KArc;
+
+/// A limit, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// Reclaim for the machine takes nothing below it.
+    Min,
+    /// Or takes it last.
+    Low,
+    /// Above it each charge makes room.
+    High,
+    /// No charge goes above it.
+    Max,
+    /// Slots of swap.
+    Swap,
+}
+
+impl Limit {
+    const COUNT: usize = 5;
+}
+
+/// What has happened in a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Reclaim for the machine has taken pages below `low`.
+    Low,
+    /// A charge was above `high`.
+    High,
+    /// A charge was about to go above `max`.
+    Max,
+    /// Nothing could be reclaimed for one.
+    Oom,
+    /// A process was killed for it.
+    OomKill,
+    /// All processes were.
+    OomGroupKill,
+    /// A slot was refused.
+    SwapMax,
+}
+
+impl Event {
+    const COUNT: usize = 7;
+}
+
+/// The longest name of a group, in bytes.
+pub const MAX_NAME: usize = 255;
+
+/// A name.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    bytes: [u8; MAX_NAME],
+    len: u8,
+}
+
+/// The numbers of a group, in pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Charged to it and the groups below.
+    pub usage: usize,
+    /// The most that was.
+    pub peak: usize,
+    /// Slots of swap, of it and the groups below.
+    pub swap: usize,
+    /// Pages with its own number, stocks included.
+    pub own: usize,
+    /// Of these, pages of memory objects.
+    pub files: usize,
+    /// Slots with its own number.
+    pub own_swap: usize,
+}
+
+/// A control group. All of it is atomic or locked.
+pub struct Group<M: Machine> {
+    key: Key,
+    parent: Option<KArc<Group<M>>>,
+    name: Name,
+    depth: usize,
+    usage: AtomicUsize,
+    peak: AtomicUsize,
+    own: AtomicUsize,
+    files: AtomicUsize,
+    swap: AtomicUsize,
+    own_swap: AtomicUsize,
+    limits: [AtomicUsize; Limit::COUNT],
+    events: [AtomicU64; Event::COUNT],
+    own_events: [AtomicU64; Event::COUNT],
+    /// Processes. Raised from 0 under the tree's lock only.
+    members: AtomicUsize,
+    /// Threads that take pages of it out of memory because it is at a limit.
+    reclaimers: AtomicUsize,
+    /// Groups, and those of them that are no ghosts. Under the tree's lock.
+    children: AtomicUsize,
+    named_children: AtomicUsize,
+    is_ghost: AtomicBool,
+    /// All its processes are killed when one is.
+    pub kills_all: AtomicBool,
+    /// Its children's memory can be limited.
+    pub distributes: AtomicBool,
+    lists: M::Lists,
+}
+
+impl<M: Machine> Group<M> {
+    /// A group without a number, and without limits. `None` for a name that is too long.
+    pub(super) fn new(parent: Option<KArc<Self>>, name: &[u8], lists: M::Lists) -> Option<Self> {
+        let mut bytes = [0; MAX_NAME];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        let limits = [0, 0, usize::MAX, usize::MAX, usize::MAX].map(AtomicUsize::new);
+        Some(Self {
+            key: Key::ROOT,
+            depth: parent.as_ref().map_or(1, |parent| parent.depth + 1),
+            parent,
+            name: Name { bytes, len: name.len() as u8 },
+            usage: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            own: AtomicUsize::new(0),
+            files: AtomicUsize::new(0),
+            swap: AtomicUsize::new(0),
+            own_swap: AtomicUsize::new(0),
+            limits,
+            events: [const { AtomicU64::new(0) }; Event::COUNT],
+            own_events: [const { AtomicU64::new(0) }; Event::COUNT],
+            members: AtomicUsize::new(0),
+            reclaimers: AtomicUsize::new(0),
+            children: AtomicUsize::new(0),
+            named_children: AtomicUsize::new(0),
+            is_ghost: AtomicBool::new(false),
+            kills_all: AtomicBool::new(false),
+            distributes: AtomicBool::new(false),
+            lists,
+        })
+    }
+
+    /// Its number, and for good.
+    #[inline]
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(super) fn set_key(&mut self, key: Key) {
+        self.key = key;
+    }
+
+    /// The group above it; `None` is the root.
+    #[inline]
+    pub fn parent(&self) -> Option<&KArc<Self>> {
+        self.parent.as_ref()
+    }
+
+    /// The key of the group above it.
+    pub fn parent_key(&self) -> Key {
+        self.parent.as_ref().map_or(Key::ROOT, |parent| parent.key)
+    }
+
+    /// It, and the groups above it.
+    pub fn upwards(&self) -> impl Iterator<Item = &Self> {
+        core::iter::successors(Some(self), |group| group.parent.as_deref())
+    }
+
+    /// Whether it is the group with this number, or below it.
+    pub fn is_within(&self, id: u16) -> bool {
+        self.upwards().any(|group| group.key.id() == id)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &[u8] {
+        &self.name.bytes[..self.name.len.into()]
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Pages charged to it and the groups below, and what they may be.
+    #[inline]
+    pub fn usage(&self) -> usize {
+        self.usage.load(Relaxed)
+    }
+
+    /// A limit, in pages; `usize::MAX` is none.
+    #[inline]
+    pub fn limit(&self, which: Limit) -> usize {
+        self.limits[which as usize].load(Relaxed)
+    }
+
+    /// Sets one.
+    pub fn set_limit(&self, which: Limit, pages: usize) {
+        self.limits[which as usize].store(pages, Relaxed);
+    }
+
+    /// The numbers, each as it is at its moment.
+    pub fn numbers(&self) -> Numbers {
+        Numbers {
+            usage: self.usage(),
+            peak: self.peak.load(Relaxed).max(self.usage()),
+            swap: self.swap.load(Relaxed),
+            own: self.own.load(Relaxed),
+            files: self.files.load(Relaxed),
+            own_swap: self.own_swap.load(Relaxed),
+        }
+    }
+
+    /// The peak counts anew.
+    pub fn reset_peak(&self) {
+        self.peak.store(self.usage(), Relaxed);
+    }
+
+    /// Counts an event, for the groups above too.
+    pub fn note(&self, event: Event) {
+        self.own_events[event as usize].fetch_add(1, Relaxed);
+        self.upwards().for_each(|group| _ = group.events[event as usize].fetch_add(1, Relaxed));
+    }
+
+    /// How often that has happened here and below, and here.
+    pub fn events(&self, event: Event) -> (u64, u64) {
+        (self.events[event as usize].load(Relaxed), self.own_events[event as usize].load(Relaxed))
+    }
+
+    /// Processes in it.
+    pub fn members(&self) -> usize {
+        self.members.load(Relaxed)
+    }
+
+    pub(super) fn add_member(&self, by: isize) {
+        self.members.fetch_add(by as usize, AcqRel);
+    }
+
+    /// How many there were.
+    pub(super) fn add_reclaimer(&self, by: isize) -> usize {
+        self.reclaimers.fetch_add(by as usize, AcqRel)
+    }
+
+    /// A group below it was made, or is forgotten.
+    pub(super) fn add_child(&self, by: isize) {
+        self.children.fetch_add(by as usize, Relaxed);
+    }
+
+    /// A group below it has got a name, or has lost it.
+    pub(super) fn add_named_child(&self, by: isize) {
+        self.named_children.fetch_add(by as usize, Relaxed);
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.members.load(Acquire) != 0 || self.named_children.load(Relaxed) != 0
+    }
+
+    /// Whether a group below it was removed, and something is charged to that.
+    pub fn has_ghosts(&self) -> bool {
+        self.children.load(Relaxed) > self.named_children.load(Relaxed)
+    }
+
+    /// Whether it was removed.
+    pub fn is_ghost(&self) -> bool {
+        self.is_ghost.load(Relaxed)
+    }
+
+    pub(super) fn make_ghost(&self) {
+        self.is_ghost.store(true, Relaxed);
+    }
+
+    /// Whether it was removed, and nothing is charged to it.
+    pub(super) fn is_done(&self) -> bool {
+        self.is_ghost()
+            && self.own.load(Acquire) == 0
+            && self.own_swap.load(Acquire) == 0
+            && self.children.load(Relaxed) == 0
+    }
+
+    /// What reclaim has of it.
+    pub fn lists(&self) -> &M::Lists {
+        &self.lists
+    }
+}
+
+/// Charges: see [`super::charge`].
+impl<M: Machine> Group<M> {
+    /// Adds pages to `usage` here and above, each at most its limit; the group that is at it otherwise, with nothing changed.
+    pub(super) fn try_charge(&self, pages: usize, may: impl Fn(&Self) -> usize) -> Result<(), &Self> {
+        for (n, group) in self.upwards().enumerate() {
+            let new = group.usage.fetch_add(pages, Relaxed) + pages;
+            if new > may(group) && !seeded!(ChargeIgnoresLimit) {
+                // (All are alive: this group's parents.)
+                self.upwards().take(n + 1).for_each(|group| _ = group.usage.fetch_sub(pages, Relaxed));
+                return Err(group);
+            }
+            if new > group.peak.load(Relaxed) {
+                group.peak.fetch_max(new, Relaxed);
+            }
+        }
+        self.own.fetch_add(pages, Relaxed);
+        Ok(())
+    }
+
+    /// Takes pages off. The group may be gone when this returns.
+    pub(super) fn uncharge(&self, pages: usize) {
+        // (From the group on: those above are there as long as it is.)
+        self.upwards().for_each(|group| _ = group.usage.fetch_sub(pages, Relaxed));
+        let old = self.own.fetch_sub(pages, Release);
+        // (In tests the books tell, at a place from which a panic can go on.)
+        debug_assert!(old >= pages || cfg!(test), "a group has fewer pages than 0");
+    }
+
+    /// A page of a memory object was charged, or its charge is about to end.
+    pub(super) fn count_files(&self, by: isize) {
+        self.files.fetch_add(by as usize, Relaxed);
+    }
+
+    /// Adds a slot of swap here and above.
+    pub(super) fn try_charge_slot(&self) -> Result<(), &Self> {
+        for (n, group) in self.upwards().enumerate() {
+            if group.swap.fetch_add(1, Relaxed) + 1 > group.limit(Limit::Swap) {
+                self.upwards().take(n + 1).for_each(|group| _ = group.swap.fetch_sub(1, Relaxed));
+                return Err(group);
+            }
+        }
+        self.own_swap.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn uncharge_slot(&self) {
+        self.upwards().for_each(|group| _ = group.swap.fetch_sub(1, Relaxed));
+        self.own_swap.fetch_sub(1, Release);
+    }
+
+    /// Moves the charge of a page to a group above, which it counts for already; `None` is the root.
+    pub(super) fn hand_over(&self, to: Option<&Self>, is_file: bool) {
+        if let Some(to) = to {
+            to.own.fetch_add(1, Relaxed);
+            to.count_files(is_file.into());
+        }
+        // Between this group and that one nothing is counted any more.
+        let stop = to.map(core::ptr::from_ref);
+        let below = self.upwards().take_while(|group| Some(core::ptr::from_ref(*group)) != stop);
+        below.for_each(|group| _ = group.usage.fetch_sub(1, Relaxed));
+        self.count_files(-isize::from(is_file));
+        self.own.fetch_sub(1, Release);
+    }
+}

@@ -1,0 +1,117 @@
+//! Operations on control groups, by machine control, and what there is to say of them.
+
+use core::sync::atomic::Ordering;
+
+use quire_abi::Errno;
+use quire_abi::flags::Control;
+use quire_abi::group::{GroupInfo, NAME_MAX, op, set};
+use quire_mm::cgroup::{Event, Group, Key, Limit, Refused};
+use quire_mm::fallible::KArc;
+
+use super::quire::control;
+use super::{Answer, Args};
+use crate::arch::uaccess;
+use crate::task::membership;
+use crate::vm::{Cpu, GROUPS};
+
+/// Pages that are taken out of memory when a limit is set below what a group has: the rest goes when the group needs more.
+const MOST_AT_ONCE: usize = 2048;
+
+const LIMITS: [Limit; 5] = [Limit::Min, Limit::Low, Limit::High, Limit::Max, Limit::Swap];
+
+const EVENTS: [Event; 7] =
+    [Event::Low, Event::High, Event::Max, Event::Oom, Event::OomKill, Event::OomGroupKill, Event::SwapMax];
+
+/// Does [`op`] on a group. EPERM without the right, ENOENT if there is no such group, EINVAL for an unknown operation.
+pub fn group(a: Args) -> Answer {
+    control(a, Control::GROUPS)?;
+    let key = Key(a.word(2) as u64);
+    match a.word(1) {
+        op::MAKE => {
+            let mut name = [0; NAME_MAX];
+            let made = GROUPS.make(key, name_at(a, &mut name)?).map_err(errno)?;
+            Ok(made.key().0 as usize)
+        }
+        op::FIND => {
+            let mut name = [0; NAME_MAX];
+            GROUPS.child(key, name_at(a, &mut name)?).map(|found| found.key().0 as usize).ok_or(Errno::ENOENT)
+        }
+        op::REMOVE => GROUPS.remove(key).map(|()| 0).map_err(errno),
+        op::SET => change(&*find(key)?, a.word(3), a.word(4)).map(|()| 0),
+        op::MOVE => membership::move_to(a.uint(3), key).map(|()| 0),
+        op::RECLAIM => Ok(GROUPS.reclaim_of(&*find(key)?, a.word(3))),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn find(key: Key) -> Result<KArc<Group<Cpu>>, Errno> {
+    GROUPS.find(key).ok_or(Errno::ENOENT)
+}
+
+/// ENAMETOOLONG, EINVAL for an empty one.
+fn name_at<'a>(a: Args<'_>, room: &'a mut [u8; NAME_MAX]) -> Result<&'a [u8], Errno> {
+    let len = a.word(4);
+    let name = room.get_mut(..len).ok_or(Errno::ENAMETOOLONG)?;
+    if len == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if uaccess::copy_from_user(name, a.addr(3))? != len {
+        return Err(Errno::EFAULT);
+    }
+    Ok(name)
+}
+
+fn errno(why: Refused) -> Errno {
+    match why {
+        Refused::Gone => Errno::ENOENT,
+        Refused::Exists => Errno::EEXIST,
+        Refused::Busy => Errno::EBUSY,
+        Refused::TooMany => Errno::EAGAIN,
+        Refused::NoMemory => Errno::ENOMEM,
+    }
+}
+
+fn change(group: &Group<Cpu>, what: usize, value: usize) -> Result<(), Errno> {
+    match what {
+        set::KILLS_ALL => group.kills_all.store(value != 0, Ordering::Relaxed),
+        set::DISTRIBUTES => group.distributes.store(value != 0, Ordering::Relaxed),
+        set::PEAK => group.reset_peak(),
+        _ => {
+            let limit = *LIMITS.get(what).ok_or(Errno::EINVAL)?;
+            group.set_limit(limit, value);
+            if matches!(limit, Limit::Max | Limit::High) {
+                let over = group.usage().saturating_sub(value);
+                GROUPS.reclaim_of(group, over.min(MOST_AT_ONCE));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The group with a number, or else with the lowest one above it.
+pub fn info(from: usize) -> Option<GroupInfo> {
+    let from = u16::try_from(from).ok()?;
+    let group = GROUPS.get(from).filter(|_| from != 0).or_else(|| GROUPS.after(from))?;
+    GROUPS.settle(&group);
+    let numbers = group.numbers();
+    let pages = |pages: usize| if pages == usize::MAX { u64::MAX } else { pages as u64 };
+    let mut name = [0; NAME_MAX + 1];
+    name[..group.name().len()].copy_from_slice(group.name());
+    Some(GroupInfo {
+        key: group.key().0,
+        parent: group.parent_key().0,
+        usage: numbers.usage as u64,
+        peak: numbers.peak as u64,
+        swap: numbers.swap as u64,
+        own: numbers.own as u64,
+        files: numbers.files as u64,
+        limits: LIMITS.map(|limit| pages(group.limit(limit))),
+        events: EVENTS.map(|event| group.events(event).0),
+        own_events: EVENTS.map(|event| group.events(event).1),
+        members: group.members() as u32,
+        kills_all: group.kills_all.load(Ordering::Relaxed).into(),
+        distributes: group.distributes.load(Ordering::Relaxed).into(),
+        pad: 0,
+        name,
+    })
+}

@@ -1,0 +1,284 @@
+//! The files and directories, of groups that are made up.
+
+use std::cell::RefCell;
+
+use quire_abi::Errno;
+use quire_abi::flags::Open;
+use quire_abi::group::{GroupInfo, set};
+use quire_abi::layout::at;
+use quire_abi::names::{DONE, op};
+use quire_cgroupfs::facts::Facts;
+use quire_cgroupfs::serve::serve;
+use quire_fs::request::{Answer, Request};
+
+#[derive(Default)]
+struct Machine {
+    groups: RefCell<Vec<GroupInfo>>,
+    /// Processes and their groups.
+    processes: RefCell<Vec<(u32, u64)>>,
+    made: RefCell<u64>,
+}
+
+impl Facts for Machine {
+    fn group_from(&self, number: u32) -> Option<GroupInfo> {
+        let groups = self.groups.borrow();
+        let mut all: Vec<_> = groups.iter().filter(|group| (group.key & 0xffff) as u32 >= number).copied().collect();
+        all.sort_by_key(|group| group.key & 0xffff);
+        let mut first = *all.first()?;
+        first.members = self.processes.borrow().iter().filter(|(_, key)| *key == first.key).count() as u32;
+        Some(first)
+    }
+    fn find(&self, parent: u64, name: &[u8]) -> Option<u64> {
+        let is_it =
+            |group: &&GroupInfo| group.parent == parent && group.name.starts_with(name) && group.name[name.len()] == 0;
+        self.groups.borrow().iter().find(is_it).map(|group| group.key)
+    }
+    fn make(&self, parent: u64, name: &[u8]) -> Result<(), Errno> {
+        *self.made.borrow_mut() += 1;
+        let made = *self.made.borrow();
+        let mut group = GroupInfo {
+            key: made << 16 | made,
+            parent,
+            limits: [0, 0, u64::MAX, u64::MAX, u64::MAX],
+            ..GroupInfo::default()
+        };
+        group.name[..name.len()].copy_from_slice(name);
+        self.groups.borrow_mut().push(group);
+        Ok(())
+    }
+    fn remove(&self, key: u64) -> Result<(), Errno> {
+        self.groups.borrow_mut().retain(|group| group.key != key);
+        Ok(())
+    }
+    fn set(&self, key: u64, what: usize, value: u64) -> Result<(), Errno> {
+        for group in self.groups.borrow_mut().iter_mut().filter(|group| group.key == key) {
+            match what {
+                set::DISTRIBUTES => group.distributes = value as u32,
+                set::KILLS_ALL => group.kills_all = value as u32,
+                set::PEAK => group.peak = group.usage,
+                limit => group.limits[limit] = value,
+            }
+        }
+        Ok(())
+    }
+    fn move_to(&self, key: u64, pid: u32) -> Result<(), Errno> {
+        let mut processes = self.processes.borrow_mut();
+        processes.iter_mut().find(|(other, _)| *other == pid).map(|process| process.1 = key).ok_or(Errno::ESRCH)
+    }
+    fn reclaim(&self, _: u64, pages: u64) -> Result<u64, Errno> {
+        Ok(pages.min(100))
+    }
+    fn process_from(&self, pid: u32) -> Option<(u32, u64)> {
+        self.processes.borrow().iter().filter(|(other, _)| *other >= pid).min().copied()
+    }
+    fn caller(&self) -> u32 {
+        5
+    }
+    fn now(&self) -> u64 {
+        0
+    }
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Machine::default();
+        *machine.processes.borrow_mut() = vec![(1, 0), (5, 0), (9, 0)];
+        machine
+    }
+
+    fn ask(&self, user: u32, op: u64, directory: u64, path: &str, argument: u64, text: &str) -> Answer {
+        let request = Request {
+            op,
+            directory,
+            argument,
+            mode: 0,
+            identity: (user, user),
+            follow: true,
+            path: path.as_bytes(),
+            text: text.as_bytes(),
+        };
+        serve(self, &request, 4096)
+    }
+
+    fn done(answer: Answer) -> Result<Answer, Errno> {
+        if answer.label == DONE { Ok(answer) } else { Err(Errno::from_ret(answer.label as isize).unwrap_err()) }
+    }
+
+    fn node(&self, path: &str) -> Result<u64, Errno> {
+        Self::done(self.ask(0, op::LOOKUP, 0, path, 0, "")).map(|answer| answer.words[0])
+    }
+
+    fn read(&self, path: &str) -> Result<String, Errno> {
+        let number = self.node(path)?;
+        Self::done(self.ask(0, op::READ, number, "", 0, "")).map(|answer| String::from_utf8(answer.text).unwrap())
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<(), Errno> {
+        let number = self.node(path)?;
+        Self::done(self.ask(0, op::WRITE, number, "", 0, text)).map(drop)
+    }
+
+    fn mkdir(&self, path: &str) -> Result<(), Errno> {
+        Self::done(self.ask(0, op::MKDIR, 0, path, 0o755, "")).map(drop)
+    }
+
+    fn rmdir(&self, path: &str) -> Result<(), Errno> {
+        Self::done(self.ask(0, op::UNLINK, 0, path, at::REMOVEDIR.into(), "")).map(drop)
+    }
+
+    fn open(&self, user: u32, path: &str, flags: Open) -> Result<(), Errno> {
+        Self::done(self.ask(user, op::OPEN, 0, path, flags.bits().into(), "")).map(drop)
+    }
+}
+
+#[test]
+fn groups_are_directories() {
+    let machine = Machine::new();
+    assert_eq!((machine.mkdir("a"), machine.mkdir("a/b")), (Ok(()), Ok(())));
+    assert_eq!((machine.mkdir("a"), machine.mkdir("x/y")), (Err(Errno::EEXIST), Err(Errno::ENOENT)));
+    assert_eq!(machine.mkdir("a/b/memory.max"), Err(Errno::EINVAL));
+    let path = |path: &str| machine.ask(0, op::PATH, machine.node(path).unwrap(), "", 0, "").text;
+    assert_eq!(
+        (path("a/b"), path("a/b/cgroup.procs"), path(".")),
+        (b"/a/b".into(), b"/a/b/cgroup.procs".into(), b"/".into())
+    );
+    assert_eq!(machine.rmdir("a/cgroup.procs"), Err(Errno::ENOTDIR));
+    assert_eq!(
+        (machine.rmdir("a/b"), machine.rmdir("."), machine.rmdir("none")),
+        (Ok(()), Err(Errno::EBUSY), Err(Errno::ENOENT))
+    );
+    assert_eq!(Machine::done(machine.ask(7, op::MKDIR, 0, "c", 0, "")).map(drop), Err(Errno::EACCES));
+    assert_eq!(
+        Machine::done(machine.ask(7, op::UNLINK, 0, "a", at::REMOVEDIR.into(), "")).map(drop),
+        Err(Errno::EACCES)
+    );
+    assert_eq!(Machine::done(machine.ask(0, op::RENAME, 0, "a", 0, "b")).map(drop), Err(Errno::EPERM));
+}
+
+#[test]
+fn limits_are_written_in_bytes() {
+    let machine = Machine::new();
+    machine.mkdir("a").unwrap();
+    for (text, said) in
+        [("max", "max\n"), ("4096\n", "4096\n"), ("5000", "4096\n"), ("2M", "2097152\n"), (" 1g ", "1073741824\n")]
+    {
+        machine.write("a/memory.max", text).unwrap();
+        assert_eq!(machine.read("a/memory.max").as_deref(), Ok(said));
+    }
+    for text in ["", "-1", "+5", "1x", "M", "1 2", "99999999999999999999"] {
+        assert_eq!(machine.write("a/memory.max", text), Err(Errno::EINVAL), "{text}");
+    }
+    machine.write("a/memory.max", "99999999999T").unwrap();
+    assert_eq!(machine.read("a/memory.max").as_deref(), Ok("max\n"));
+    for file in ["memory.min", "memory.low", "memory.high", "memory.swap.max"] {
+        machine.write(&format!("a/{file}"), "8192").unwrap();
+        assert_eq!(machine.read(&format!("a/{file}")).as_deref(), Ok("8192\n"));
+    }
+    assert_eq!(machine.write("a/memory.oom.group", "2"), Err(Errno::EINVAL));
+    machine.write("a/memory.oom.group", "1").unwrap();
+    assert_eq!(machine.read("a/memory.oom.group").as_deref(), Ok("1\n"));
+    assert_eq!(
+        (machine.write("a/memory.reclaim", "4096"), machine.write("a/memory.reclaim", "1M")),
+        (Ok(()), Err(Errno::EAGAIN))
+    );
+}
+
+#[test]
+fn processes_are_where_they_were_written_to() {
+    let machine = Machine::new();
+    machine.mkdir("a").unwrap();
+    machine.mkdir("a/b").unwrap();
+    assert_eq!(machine.read("cgroup.procs").as_deref(), Ok("1\n5\n9\n"));
+    machine.write("a/b/cgroup.procs", "9").unwrap();
+    machine.write("a/cgroup.procs", "0").unwrap();
+    assert_eq!(
+        (machine.read("a/cgroup.procs").as_deref(), machine.read("a/b/cgroup.procs").as_deref()),
+        (Ok("5\n"), Ok("9\n"))
+    );
+    assert_eq!(machine.write("a/cgroup.procs", "77"), Err(Errno::ESRCH));
+    assert_eq!(machine.write("a/cgroup.subtree_control", "+memory"), Err(Errno::EBUSY));
+    machine.write("cgroup.procs", "5").unwrap();
+    machine.write("a/cgroup.subtree_control", "+memory").unwrap();
+    assert_eq!(machine.write("a/cgroup.procs", "1"), Err(Errno::EBUSY));
+    assert_eq!(machine.read("a/cgroup.events").as_deref(), Ok("populated 1\nfrozen 0\n"));
+    assert_eq!(machine.read("cgroup.stat").as_deref(), Ok("nr_descendants 2\n"));
+}
+
+#[test]
+fn a_group_has_what_the_one_above_distributes() {
+    let machine = Machine::new();
+    machine.mkdir("a").unwrap();
+    machine.mkdir("a/b").unwrap();
+    assert_eq!(
+        (machine.read("a/cgroup.controllers").as_deref(), machine.read("a/b/cgroup.controllers").as_deref()),
+        (Ok("memory\n"), Ok("\n"))
+    );
+    assert_eq!(machine.read("a/b/memory.max"), Err(Errno::ENOENT));
+    assert_eq!(machine.write("a/b/cgroup.subtree_control", "+memory"), Err(Errno::ENOENT));
+    machine.write("a/cgroup.subtree_control", "+memory").unwrap();
+    assert_eq!(machine.read("a/b/memory.max").as_deref(), Ok("max\n"));
+    machine.write("a/b/cgroup.subtree_control", "+memory").unwrap();
+    assert_eq!(machine.write("a/cgroup.subtree_control", "-memory"), Err(Errno::EBUSY));
+    for text in ["memory", "+cpu", "+"] {
+        assert_eq!(machine.write("a/cgroup.subtree_control", text), Err(Errno::EINVAL));
+    }
+    assert_eq!(
+        (machine.write("cgroup.subtree_control", "+memory"), machine.write("cgroup.subtree_control", "-memory")),
+        (Ok(()), Err(Errno::EBUSY))
+    );
+    assert_eq!(machine.read("memory.max"), Err(Errno::ENOENT));
+}
+
+#[test]
+fn files_are_roots_and_read_by_all() {
+    let machine = Machine::new();
+    machine.mkdir("a").unwrap();
+    assert_eq!(machine.open(7, "a/memory.max", Open::empty()), Ok(()));
+    assert_eq!(machine.open(7, "a/memory.max", Open::WRONLY), Err(Errno::EACCES));
+    assert_eq!(machine.open(0, "a/memory.max", Open::WRONLY | Open::TRUNC), Ok(()));
+    assert_eq!(
+        (machine.open(0, "a/memory.current", Open::WRONLY), machine.open(0, "a/memory.reclaim", Open::empty())),
+        (Err(Errno::EACCES), Err(Errno::EACCES))
+    );
+    assert_eq!(
+        (machine.open(0, "a", Open::WRONLY), machine.open(0, "a/x", Open::CREAT | Open::WRONLY)),
+        (Err(Errno::EISDIR), Err(Errno::EACCES))
+    );
+}
+
+/// A list that is read in pieces has each name once.
+#[test]
+fn lists_go_on_where_they_ended() {
+    let machine = Machine::new();
+    (0..40).for_each(|n| machine.mkdir(&format!("group-with-a-long-name-{n}")).unwrap());
+    let (mut place, mut names) = (0, Vec::new());
+    loop {
+        let request = Request {
+            op: op::READDIR,
+            directory: 0,
+            argument: place,
+            mode: 300,
+            identity: (0, 0),
+            follow: false,
+            path: b"",
+            text: b"",
+        };
+        let bytes = serve(&machine, &request, 300).text;
+        if bytes.is_empty() {
+            break;
+        }
+        let mut at = 0;
+        while at < bytes.len() {
+            let len = u16::from_le_bytes([bytes[at + 16], bytes[at + 17]]) as usize;
+            place = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
+            let name = &bytes[at + 19..at + len];
+            names.push(String::from_utf8(name[..name.iter().position(|byte| *byte == 0).unwrap()].to_vec()).unwrap());
+            at += len;
+        }
+    }
+    assert_eq!(names.iter().filter(|name| name.starts_with("group")).count(), 40);
+    assert_eq!(names[..3], [".", "..", "cgroup.controllers"]);
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 2 + 4 + 40);
+}

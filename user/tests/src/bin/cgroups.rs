@@ -1,0 +1,301 @@
+//! cgroups: control groups by their files. What a group's processes have is charged to it, its limits hold, and who is beyond them is
+//! killed, and nobody else.
+
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use alloc::ffi::CString;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::layout::at;
+use quire_rt::abi::nr;
+use quire_rt::process::{self, Status};
+use quire_rt::{Errno, fs, io};
+use user_tests::{Checks, PAGE, RW, child, map, munmap, raw, shared_counters, start, until};
+
+quire_rt::entry!(main);
+
+const ROOT: &str = "/sys/fs/cgroup";
+const MIB: usize = 1 << 20;
+
+fn main() -> i32 {
+    let mut checks = Checks::new();
+    if fs::stat(c"/sys/fs/cgroup/cgroup.procs", 0).is_err() {
+        checks.skip("control groups", "there are none");
+        return checks.finish();
+    }
+    let _ = write("", "cgroup.subtree_control", "+memory");
+    directories(&mut checks);
+    charges(&mut checks);
+    limits(&mut checks);
+    reclaim(&mut checks);
+    high(&mut checks);
+    kills(&mut checks);
+    kills_all(&mut checks);
+    nested(&mut checks);
+    left_behind(&mut checks);
+    checks.finish()
+}
+
+fn path(group: &str, file: &str) -> CString {
+    let text = match (group, file) {
+        ("", file) => format!("{ROOT}/{file}"),
+        (group, "") => format!("{ROOT}/{group}"),
+        (group, file) => format!("{ROOT}/{group}/{file}"),
+    };
+    CString::new(text).unwrap_or_default()
+}
+
+fn make(group: &str) -> Result<(), Errno> {
+    let at = path(group, "");
+    raw(nr::MKDIRAT, [at::FDCWD as usize, at.as_ptr() as usize, 0o755]).map(drop)
+}
+
+fn remove(group: &str) -> Result<(), Errno> {
+    let at = path(group, "");
+    raw(nr::UNLINKAT, [at::FDCWD as usize, at.as_ptr() as usize, at::REMOVEDIR as usize]).map(drop)
+}
+
+fn write(group: &str, file: &str, text: &str) -> Result<(), Errno> {
+    let fd = fs::open(&path(group, file), Open::WRONLY)?;
+    let done = io::write(fd, text.as_bytes());
+    let _ = io::close(fd);
+    done.map(drop)
+}
+
+fn read(group: &str, file: &str) -> Result<String, Errno> {
+    let text = fs::File::open(&path(group, file), Open::empty())?.read_to_end()?;
+    String::from_utf8(text).map_err(|_| Errno::EIO)
+}
+
+/// The number that a file has, or that stands behind a word.
+fn number(group: &str, file: &str, word: &str) -> usize {
+    let text = read(group, file).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or("");
+    line.trim().parse().unwrap_or(usize::MAX)
+}
+
+fn current(group: &str) -> usize {
+    number(group, "memory.current", "")
+}
+
+/// Runs in a group.
+fn inside(group: &str, run: impl FnOnce() -> i32) -> Result<Status, Errno> {
+    child(|| if write(group, "cgroup.procs", "0").is_err() { 101 } else { run() })
+}
+
+/// Writes to each page of new memory.
+fn fill(len: usize) -> usize {
+    let at = map(len, RW);
+    again(at, len);
+    at
+}
+
+fn again(at: usize, len: usize) {
+    for page in (at..at + len).step_by(PAGE) {
+        // SAFETY: the test's own mapping.
+        unsafe { core::ptr::with_exposed_provenance_mut::<usize>(page).write_volatile(page) };
+    }
+}
+
+fn is_whole(at: usize, len: usize) -> bool {
+    // SAFETY: as in `again`.
+    (at..at + len)
+        .step_by(PAGE)
+        .all(|page| unsafe { core::ptr::with_exposed_provenance::<usize>(page).read_volatile() == page })
+}
+
+fn directories(checks: &mut Checks) {
+    checks.eq(make("g"), Ok(()), "a group is a directory");
+    checks.fails(make("g"), Errno::EEXIST, "of a name of its own");
+    checks.eq(read("g", "memory.max").as_deref(), Ok("max\n"), "without a limit at first");
+    checks.eq(write("g", "memory.max", "5M\n"), Ok(()), "which can be set");
+    checks.eq(read("g", "memory.max").as_deref(), Ok("5242880\n"), "in bytes");
+    checks.fails(write("g", "memory.max", "many"), Errno::EINVAL, "by numbers");
+    checks.fails(write("g", "cgroup.procs", "999999"), Errno::ESRCH, "a process that there is not");
+    checks.fails(write("g", "memory.current", "1"), Errno::EACCES, "what the kernel counts is not written");
+    let names: Vec<_> = fs::read_dir(&path("g", "")).unwrap_or_default();
+    let has = |name: &str| names.iter().any(|entry| entry.name == name.as_bytes());
+    checks.ok(has("memory.max") && has("cgroup.procs") && has("memory.reclaim"), "its files are listed");
+    checks.eq(make("g/h"), Ok(()), "groups lie in groups");
+    checks.fails(read("g/h", "memory.max"), Errno::ENOENT, "and have what that above distributes");
+    checks.eq(write("g", "cgroup.subtree_control", "+memory"), Ok(()), "when it does");
+    checks.eq(read("g/h", "memory.max").as_deref(), Ok("max\n"), "memory");
+    checks.fails(write("g", "cgroup.procs", "0"), Errno::EBUSY, "then it has no processes of its own");
+    checks.fails(remove("g"), Errno::EBUSY, "a group with one below is not removed");
+    checks.eq(remove("g/h"), Ok(()), "one without is");
+    checks.eq(remove("g"), Ok(()), "as is the other one then");
+    checks.fails(read("g", "memory.max"), Errno::ENOENT, "and is gone");
+}
+
+fn charges(checks: &mut Checks) {
+    let _ = make("g");
+    let counts = shared_counters();
+    let status = inside("g", || {
+        let before = current("g");
+        let at = fill(4 * MIB);
+        let had = current("g");
+        counts[0].store((had - before) as u64, core::sync::atomic::Ordering::SeqCst);
+        let grandchild = child(|| {
+            again(at, MIB);
+            (current("g") < had + MIB) as i32
+        });
+        let _ = munmap(at, 4 * MIB);
+        (grandchild != Ok(Status::Exited(0))) as i32 + 2 * (current("g") > before + MIB / 2) as i32
+    });
+    checks.eq(
+        status,
+        Ok(Status::Exited(0)),
+        "what a process and its children have is charged to their group, and uncharged",
+    );
+    let grown = counts[0].load(core::sync::atomic::Ordering::SeqCst) as usize;
+    // (With what CPUs have charged in advance.)
+    checks.ok(grown >= 4 * MIB && grown < 5 * MIB, "page by page");
+    checks.ok(until(|| current("g") < MIB), "the end of a process ends its charges");
+    checks.eq(read("g", "cgroup.procs").as_deref(), Ok(""), "and it is in no group any more");
+    checks.ok(number("g", "memory.peak", "") >= 4 * MIB, "the peak stays");
+    let _ = munmap(counts.as_ptr().addr(), PAGE);
+    checks.eq(remove("g"), Ok(()), "the group can go");
+}
+
+fn limits(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "memory.max", "4M");
+    let status = inside("g", || {
+        let at = fill(8 * MIB);
+        let above = current("g") > 4 * MIB;
+        let whole = is_whole(at, 8 * MIB) && is_whole(at, 8 * MIB);
+        above as i32 + 2 * !whole as i32 + 4 * (number("g", "memory.swap.current", "") < 3 * MIB) as i32
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "a set of twice the limit is held, in part in swap");
+    checks.ok(number("g", "memory.events", "max ") != 0, "that is counted");
+    checks.eq(number("g", "memory.events", "oom_kill "), 0, "nobody was killed");
+    checks.eq(number("g", "memory.swap.current", ""), 0, "nothing is left in swap");
+    let _ = remove("g");
+}
+
+fn reclaim(checks: &mut Checks) {
+    let _ = make("g");
+    let status = inside("g", || {
+        let at = fill(4 * MIB);
+        let before = current("g");
+        if write("g", "memory.reclaim", "2M").is_err() {
+            return 1;
+        }
+        let went = before.saturating_sub(current("g"));
+        2 * (went < 2 * MIB) as i32 + 4 * !is_whole(at, 4 * MIB) as i32
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "memory.reclaim takes what is asked for");
+    let _ = remove("g");
+}
+
+fn high(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "memory.high", "3M");
+    let status = inside("g", || {
+        let at = fill(6 * MIB);
+        (current("g") > 4 * MIB) as i32 + 2 * !is_whole(at, 6 * MIB) as i32
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "above high room is made, and nobody waits for ever");
+    checks.ok(number("g", "memory.events", "high ") != 0, "that is counted too");
+    let _ = remove("g");
+}
+
+fn kills(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "memory.max", "3M");
+    let _ = write("g", "memory.swap.max", "0");
+    let bystander = start(|| {
+        let _ = write("g", "cgroup.procs", "0");
+        fill(MIB / 2);
+        until(|| false);
+        0
+    });
+    checks.ok(until(|| current("g") >= MIB / 2), "a small process in a group");
+    let status = inside("g", || {
+        fill(8 * MIB);
+        0
+    });
+    checks.eq(status, Ok(Status::Killed(sig::KILL)), "one that needs more than the group may have is killed");
+    checks.ok(number("g", "memory.events", "oom_kill ") >= 1, "which the group counts");
+    checks.ok(number("g", "memory.swap.events", "max ") >= 1, "as that nothing could go to swap");
+    if let Ok(pid) = bystander {
+        checks.eq(raw(nr::KILL, [pid as usize, 0]).map(drop), Ok(()), "the other one lives");
+        let _ = raw(nr::KILL, [pid as usize, sig::KILL as usize]);
+        let _ = process::waitpid(pid);
+    }
+    let _ = remove("g");
+}
+
+fn kills_all(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "memory.max", "3M");
+    let _ = write("g", "memory.swap.max", "0");
+    checks.eq(write("g", "memory.oom.group", "1"), Ok(()), "a group that dies as one");
+    let other = start(|| {
+        let _ = write("g", "cgroup.procs", "0");
+        fill(MIB / 2);
+        until(|| false);
+        0
+    });
+    checks.ok(until(|| current("g") >= MIB / 2), "has two processes");
+    let status = inside("g", || {
+        fill(8 * MIB);
+        0
+    });
+    checks.eq(status, Ok(Status::Killed(sig::KILL)), "the large one is killed");
+    checks.eq(other.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "and the other one");
+    let _ = remove("g");
+}
+
+fn nested(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "cgroup.subtree_control", "+memory");
+    let _ = write("g", "memory.max", "4M");
+    let _ = make("g/a");
+    let _ = make("g/b");
+    let holder = start(|| {
+        let _ = write("g/a", "cgroup.procs", "0");
+        let at = fill(3 * MIB);
+        until(|| fs::stat(&path("g/done", ""), 0).is_ok());
+        !is_whole(at, 3 * MIB) as i32
+    });
+    checks.ok(until(|| current("g/a") >= 3 * MIB), "a group has three quarters of what that above may have");
+    let status = inside("g/b", || {
+        let at = fill(3 * MIB);
+        (current("g") > 4 * MIB) as i32 + 2 * !is_whole(at, 3 * MIB) as i32
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "what another one needs, they give together");
+    let _ = make("g/done");
+    checks.eq(holder.and_then(process::waitpid), Ok(Status::Exited(0)), "nothing is lost");
+    let _ = ["g/done", "g/a", "g/b", "g"].map(remove);
+    checks.fails(read("g", "memory.max"), Errno::ENOENT, "all of them can go");
+}
+
+/// Files in memory stay when their group goes.
+fn left_behind(checks: &mut Checks) {
+    let mut fine = 0;
+    for round in 0..200 {
+        let _ = make("g");
+        let file = CString::new(format!("/tmp/cgroups-{round}")).unwrap_or_default();
+        let status = inside("g", || {
+            let Ok(fd) = fs::openat(at::FDCWD, &file, Open::CREAT | Open::WRONLY, 0o600) else { return 1 };
+            (io::write(fd, &[round as u8; PAGE]).is_err()) as i32
+        });
+        fine += (status == Ok(Status::Exited(0)) && remove("g") == Ok(())) as usize;
+    }
+    checks.eq(fine, 200, "groups that leave files behind come and go");
+    let mut whole = 0;
+    for round in 0..200 {
+        let file = CString::new(format!("/tmp/cgroups-{round}")).unwrap_or_default();
+        let text = fs::File::open(&file, Open::empty()).and_then(|file| file.read_to_end()).unwrap_or_default();
+        whole += (text.len() == PAGE && text.iter().all(|byte| *byte == round as u8)) as usize;
+        let _ = raw(nr::UNLINKAT, [at::FDCWD as usize, file.as_ptr() as usize, 0]);
+    }
+    checks.eq(whole, 200, "and the files stay");
+}
