@@ -16,7 +16,7 @@ pub fn alloc_user<M: Machine>(machine: M, zeroed: bool) -> Result<Pfn, AllocErro
 }
 
 /// As [`alloc_user`], without waiting, with an allocation that does not either.
-#[inline]
+#[inline(always)]
 pub(crate) fn alloc_user_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, AllocError> {
     let group = machine.groups().charge_now()?;
     alloc_charged(machine, gfp, group)
@@ -40,10 +40,10 @@ pub(crate) fn alloc_charged<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Res
     }
 }
 
-/// The record of a frame that the caller holds alone says that it is charged to a group.
+/// The record of a new frame says that it is charged to a group.
 #[inline(always)]
 pub(crate) fn note_group<M: Machine>(machine: M, pfn: Pfn, group: u16) {
-    page(machine, pfn).set_control_group(group);
+    page(machine, pfn).begin_charge(group);
     machine.pages().note_group(pfn, group);
 }
 
@@ -79,11 +79,45 @@ pub fn alloc_unmovable<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     Ok(pfn)
 }
 
-/// As [`alloc_user`], for a page that the program has not accessed yet: gives up early.
-#[inline]
-pub fn alloc_ahead<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
-    let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
-    alloc_user_now(machine, gfp)
+/// Frames for pages that the program has not accessed yet. What is charged and not allocated is uncharged in the end.
+pub(crate) struct Ahead<M: Machine> {
+    machine: M,
+    group: u16,
+    left: usize,
+}
+
+impl<M: Machine> Ahead<M> {
+    /// For at most so many.
+    #[inline(always)]
+    pub fn new(machine: M, most: usize) -> Self {
+        let (group, left) = machine.groups().charge_ahead(most);
+        Self { machine, group, left }
+    }
+
+    /// A zeroed one; gives up early.
+    #[inline(always)]
+    pub fn alloc(&mut self) -> Result<Pfn, AllocError> {
+        let gfp = Gfp::HIGHMEM | Gfp::MOVABLE | Gfp::NOWAIT | Gfp::NORETRY | Gfp::NOMEMALLOC | Gfp::ZERO;
+        if self.left == 0 {
+            return Err(AllocError);
+        }
+        let pfn = self.machine.pages().alloc_raw(0, gfp)?;
+        self.machine.count(Event::UserAlloc, 1);
+        self.left -= 1;
+        if self.group != 0 {
+            note_group(self.machine, pfn, self.group);
+        }
+        Ok(pfn)
+    }
+}
+
+impl<M: Machine> Drop for Ahead<M> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.group != 0 && self.left != 0 {
+            self.machine.groups().uncharge(self.group, self.left);
+        }
+    }
 }
 
 /// A frame for a page that moves there, and whose charge it takes; nobody is killed for it.

@@ -413,9 +413,17 @@ impl Page {
         self.head.publish(change(kept | state as u64 | (index >> 32) << INDEX_HIGH_SHIFT));
     }
 
-    /// The control group that the page is charged to.
+    /// The control group that the page is charged to, or that a frame will be which nobody else knows.
+    #[inline(always)]
     pub fn control_group(&self) -> u16 {
         self.owner.load(Relaxed) as u16
+    }
+
+    /// A frame without an owner, which only the caller can access, will be charged to a control group.
+    #[inline(always)]
+    pub(crate) fn begin_charge(&self, group: u16) {
+        debug_assert_eq!(self.owner(), 0);
+        self.owner.store(group.into(), Relaxed);
     }
 
     /// Charges the page to a control group; same conditions as [`Page::set_owner`].

@@ -116,26 +116,32 @@ fn zva_is_64() -> bool {
     dczid & 0x1f == 4
 }
 
-/// Copies a page, 64 bytes a round. (`memcpy` of the compiler's library moves a word at a time.)
+/// Copies a page, 128 bytes a round. (`memcpy` of the compiler's library moves a word at a time.)
 pub fn copy_page(to: *mut u8, from: *const u8) {
     // SAFETY: both are whole pages that the caller may write and read, and they are distinct; the loop covers
-    // 64 × 64 bytes of each.
+    // 32 × 128 bytes of each.
     unsafe {
         asm!(
             "2:",
-            "ldp {a}, {b}, [{from}]",
-            "ldp {c}, {d}, [{from}, #16]",
-            "ldp {e}, {f}, [{from}, #32]",
-            "ldp {g}, {h}, [{from}, #48]",
-            "add {from}, {from}, #64",
-            "stp {a}, {b}, [{to}]",
-            "stp {c}, {d}, [{to}, #16]",
-            "stp {e}, {f}, [{to}, #32]",
-            "stp {g}, {h}, [{to}, #48]",
-            "add {to}, {to}, #64",
+            "ldp {a}, {b}, [{from}], #128",
+            "ldp {c}, {d}, [{from}, #-112]",
+            "ldp {e}, {f}, [{from}, #-96]",
+            "ldp {g}, {h}, [{from}, #-80]",
+            "stp {a}, {b}, [{to}], #128",
+            "stp {c}, {d}, [{to}, #-112]",
+            "stp {e}, {f}, [{to}, #-96]",
+            "stp {g}, {h}, [{to}, #-80]",
+            "ldp {a}, {b}, [{from}, #-64]",
+            "ldp {c}, {d}, [{from}, #-48]",
+            "ldp {e}, {f}, [{from}, #-32]",
+            "ldp {g}, {h}, [{from}, #-16]",
+            "stp {a}, {b}, [{to}, #-64]",
+            "stp {c}, {d}, [{to}, #-48]",
+            "stp {e}, {f}, [{to}, #-32]",
+            "stp {g}, {h}, [{to}, #-16]",
             "subs {n}, {n}, #1",
             "b.ne 2b",
-            n = inout(reg) 64_u64 => _,
+            n = inout(reg) 32_u64 => _,
             from = inout(reg) from => _,
             to = inout(reg) to => _,
             a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,

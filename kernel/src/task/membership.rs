@@ -6,24 +6,43 @@
 use core::sync::atomic::Ordering;
 
 use quire_abi::Errno;
-use quire_mm::cgroup::Key;
+use quire_mm::cgroup::{Groups, Key, Machine};
+use quire_mm::fallible::AllocError;
+use quire_mm::reclaim::Lists;
 
 use super::entity::{self, work};
 use super::process::Process;
 use super::table::{TABLE, Table};
 use super::thread::current;
-use crate::vm::GROUPS;
+use crate::vm::{Cpu, GROUPS};
 
-/// The number of the calling thread's group; 0 for the root, and for threads of the kernel.
-#[inline(always)]
-pub fn group() -> u16 {
-    current().process.as_ref().map_or(0, |process| process.control_group.load(Ordering::Relaxed))
-}
+impl Machine for Cpu {
+    type Lists = Lists<Self>;
 
-/// The calling thread's group is above its `high`: it makes room before it returns to its program.
-pub fn note_debt() {
-    if current().process.is_some() {
-        entity::current().set_work(work::ABOVE_HIGH);
+    fn make_lists(self) -> Result<Self::Lists, AllocError> {
+        Lists::new(self)
+    }
+
+    fn end_lists(lists: &Self::Lists) {
+        lists.end();
+    }
+
+    #[inline(always)]
+    fn groups(self) -> &'static Groups<Self> {
+        &GROUPS
+    }
+
+    /// Threads of the kernel are in the root.
+    #[inline(always)]
+    fn group(self) -> u16 {
+        current().process.as_ref().map_or(0, |process| process.control_group.load(Ordering::Relaxed))
+    }
+
+    /// The calling thread makes room before it returns to its program.
+    fn is_above_high(self) {
+        if current().process.is_some() {
+            entity::current().set_work(work::ABOVE_HIGH);
+        }
     }
 }
 

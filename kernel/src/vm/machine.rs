@@ -5,15 +5,14 @@ use core::sync::atomic::AtomicU64;
 
 use quire_mm::VirtAddr;
 use quire_mm::addr::PhysAddr;
-use quire_mm::cgroup::{self, Groups};
+use quire_mm::cgroup::Groups;
 use quire_mm::event::Event;
-use quire_mm::fallible::AllocError;
 use quire_mm::machine::{Asid, Machine};
 use quire_mm::memblock::MemBlock;
 use quire_mm::mm;
 use quire_mm::page::{self, Page};
 use quire_mm::page_alloc::{self, PageAllocator};
-use quire_mm::reclaim::{self, Lists, Reclaim};
+use quire_mm::reclaim::{self, Reclaim};
 use quire_mm::rmap;
 use quire_mm::spaces::{self, Spaces};
 use quire_mm::table;
@@ -23,7 +22,6 @@ use crate::arch::{barrier, cache, cpu, tlb};
 use crate::backtrace::callers;
 use crate::board::BootCell;
 use crate::layout::{PAGE_OFFSET, VMEMMAP};
-use crate::task::membership;
 
 /// This computer.
 #[derive(Clone, Copy, Debug)]
@@ -171,32 +169,6 @@ impl page_alloc::Machine for Cpu {
     #[inline(always)]
     fn pages(self) -> &'static PageAllocator<Self> {
         &PAGES
-    }
-}
-
-impl cgroup::Machine for Cpu {
-    type Lists = Lists<Self>;
-
-    fn make_lists(self) -> Result<Self::Lists, AllocError> {
-        Lists::new(self)
-    }
-
-    fn end_lists(lists: &Self::Lists) {
-        lists.end();
-    }
-
-    #[inline(always)]
-    fn groups(self) -> &'static Groups<Self> {
-        &GROUPS
-    }
-
-    #[inline(always)]
-    fn group(self) -> u16 {
-        membership::group()
-    }
-
-    fn is_above_high(self) {
-        membership::note_debt();
     }
 }
 

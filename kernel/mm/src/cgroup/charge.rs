@@ -43,6 +43,16 @@ impl<M: Machine> Groups<M> {
         group.try_charge(1, may).map(|()| id).map_err(|_| AllocError)
     }
 
+    /// Charges up to so many pages that are not needed at once, from what is charged in advance: the group's number, and how many. The root may have
+    /// all.
+    #[inline(always)]
+    pub(crate) fn charge_ahead(&self, pages: usize) -> (u16, usize) {
+        match self.machine.group() {
+            0 => (0, pages),
+            id => (id, self.stocks[self.machine.cpu()].take_some(id, pages)),
+        }
+    }
+
     /// As [`Groups::charge_now`], by all means: pages of a group at its limit leave memory. On an error the group is out of memory, of which
     /// the thread was told, or the thread is killed. The caller holds no lock, and may sleep.
     pub(crate) fn charge(&self) -> Result<u16, AllocError> {

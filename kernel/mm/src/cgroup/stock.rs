@@ -28,6 +28,14 @@ impl Stock {
         is_there && self.0.compare_exchange(word, word - 1, Relaxed, Relaxed).is_ok()
     }
 
+    /// Takes up to so many pages of the group; how many there were.
+    pub fn take_some(&self, group: u16, pages: usize) -> usize {
+        let word = self.0.load(Relaxed);
+        let taken = if word >> GROUP_SHIFT == group.into() { (word & PAGES).min(pages as u64) } else { 0 };
+        let is_done = taken != 0 && self.0.compare_exchange(word, word - taken, Relaxed, Relaxed).is_ok();
+        if is_done { taken as usize } else { 0 }
+    }
+
     /// Adds pages of the group, if it is the same one, and there is room.
     #[inline]
     pub fn give(&self, group: u16, pages: usize) -> bool {

@@ -7,7 +7,7 @@ use super::Mm;
 use super::ahead::MAX_WINDOW;
 use crate::addr::{Pfn, UserAddr};
 use crate::fallible::{AllocError, KArc};
-use crate::frame;
+use crate::frame::Ahead;
 use crate::mm::Machine;
 use crate::rmap;
 use crate::supply::Supply;
@@ -57,9 +57,12 @@ impl<M: Machine> Mm<M> {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<(), AllocError> {
         pages.push(supply.user(true)?);
-        while pages.len < MAX_WINDOW && wanted(pages.len) {
-            let Ok(pfn) = frame::alloc_ahead(self.machine) else { break };
-            pages.push(pfn);
+        if wanted(1) {
+            let mut ahead = Ahead::new(self.machine, MAX_WINDOW - 1);
+            while wanted(pages.len) {
+                let Ok(pfn) = ahead.alloc() else { break };
+                pages.push(pfn);
+            }
         }
         let pgoff = vma.pgoff_of(addr);
         for (k, pfn) in pages.iter().enumerate() {

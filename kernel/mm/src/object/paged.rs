@@ -19,7 +19,7 @@ use super::{Content, Object, ObjectError};
 use crate::addr::{PAGE_SHIFT, PAGE_SIZE, Pfn, PhysAddr};
 use crate::event::Event;
 use crate::fallible::{AllocError, KArc};
-use crate::frame;
+use crate::frame::{self, Ahead};
 use crate::rmap::Release;
 use crate::supply::Supply;
 use crate::table::Machine;
@@ -114,13 +114,13 @@ impl<M: Machine> Run<M> {
     /// Up to `most` frames: the first one by all means, the others if memory is free.
     fn alloc(machine: M, most: usize) -> Result<Self, AllocError> {
         let mut run = Self { machine, frames: [Pfn(0); RUN], len: 0, word: 0 };
-        while run.len < most {
-            let frame = if run.len == 0 { frame::alloc_user(machine, true) } else { frame::alloc_ahead(machine) };
-            match frame {
-                Ok(pfn) => run.frames[run.len] = pfn,
-                Err(error) if run.len == 0 => return Err(error),
-                Err(_) => break,
-            }
+        run.frames[0] = frame::alloc_user(machine, true)?;
+        run.len = 1;
+        let mut ahead = Ahead::new(machine, most.saturating_sub(1));
+        while run.len < most
+            && let Ok(pfn) = ahead.alloc()
+        {
+            run.frames[run.len] = pfn;
             run.len += 1;
         }
         run.word = Held::Leaving(run.frames[0]).word();

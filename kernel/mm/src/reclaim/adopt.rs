@@ -27,7 +27,8 @@ fn adopt<M: Machine>(machine: M, pfn: Pfn) {
         if id != to {
             // Whoever has it isolated changes its list.
             page.change_list(page.list(), NEW);
-            frame::note_group(machine, pfn, to);
+            page.set_control_group(to);
+            machine.pages().note_group(pfn, to);
             machine.groups().hand_over(id, to, state == PageState::Object);
         }
         page.unlock();

@@ -47,7 +47,7 @@ impl<M: Machine> Lists<M> {
 impl<M: Machine> Reclaim<M> {
     /// Asks the groups that `asked` accepts until `target` pages are freed: for their share of it by their part of `total`, and then for what is
     /// missing.
-    fn from_groups(
+    fn shrink_groups(
         &self,
         target: usize,
         total: usize,
@@ -103,7 +103,7 @@ impl<M: Machine> Reclaim<M> {
         let of_root = if in_root == 0 { target } else { (target * in_root).div_ceil(total) };
         let mut freed = root.shrink(Whose::ROOT, node, highest, of_root);
         if freed < target {
-            freed += self.from_groups(target - freed, in_groups, asked, |group, share| {
+            freed += self.shrink_groups(target - freed, in_groups, asked, |group, share| {
                 if from == Protection::Min && is_protected(group, 0, Protection::Low) {
                     group.note(Event::Low);
                 }
@@ -136,7 +136,7 @@ impl<M: Machine> Reclaimer for Reclaim<M> {
         }
         for from in [Protection::Low, Protection::Min] {
             let asked = |group: &Group<M>| group.is_within(id) && !is_protected(group, id, from);
-            let freed = self.from_groups(target, top.usage(), asked, |group, share| {
+            let freed = self.shrink_groups(target, top.usage(), asked, |group, share| {
                 group.lists().shrink_all(Whose::of(group), share)
             });
             if freed != 0 {

@@ -71,7 +71,7 @@ impl<M: Machine> Release<M> {
         self.free(pfn);
     }
 
-    #[inline]
+    #[inline(always)]
     fn free(&mut self, pfn: Pfn) {
         self.machine.count(Event::UserFree, 1);
         let group = page(self.machine, pfn).control_group();
@@ -93,6 +93,7 @@ impl<M: Machine> Release<M> {
         self.pages += 1;
     }
 
+    #[inline(never)]
     fn note_charge(&mut self, group: u16) {
         if group != self.group {
             self.end_charges();
@@ -101,6 +102,7 @@ impl<M: Machine> Release<M> {
         self.charges += 1;
     }
 
+    #[inline]
     fn end_charges(&mut self) {
         if self.charges != 0 {
             if !seeded!(FreeStaysCharged) {
