@@ -155,7 +155,7 @@ fn charges(checks: &mut Checks) {
     );
     let grown = counts[0].load(core::sync::atomic::Ordering::SeqCst) as usize;
     // (With what CPUs have charged in advance.)
-    checks.ok(grown >= 4 * MIB && grown < 5 * MIB, "page by page");
+    checks.ok((4 * MIB..5 * MIB).contains(&grown), "page by page");
     checks.ok(until(|| current("g") < MIB), "the end of a process ends its charges");
     checks.eq(read("g", "cgroup.procs").as_deref(), Ok(""), "and it is in no group any more");
     checks.ok(number("g", "memory.peak", "") >= 4 * MIB, "the peak stays");
