@@ -17,12 +17,14 @@ fn busybox_works_with_files_that_it_makes() {
 
 #[test]
 fn busybox_finds_what_it_looks_for_in_proc() {
-    let commands = "B=/busybox; $B free | $B grep -c Swap; $B df /tmp | $B grep -c tmpfs; $B mount; $B ps -o pid,comm | $B grep -c '^ *1 init'; \
+    let commands = "B=/busybox; $B free | $B grep -c Swap; $B df /tmp | $B grep -c tmpfs; $B mount | $B sort; $B ps -o pid,comm | $B grep -c '^ *1 init'; \
         $B top -b -n1 | $B grep -c '[/]tmpfs'; $B pidof tmpfs | $B wc -w; $B cat /proc/self/comm; $B readlink /proc/mounts; \
         $B grep -c Node /proc/buddyinfo; $B cat /proc/1/none 2>/dev/null || echo none";
     let outcome = Machine::virt().add(&busybox(), "/busybox").exec(commands);
-    let mounts = "rootfs on / type rootfs (ro)\nproc on /proc type proc (rw)\nsysfs on /sys type sysfs (rw)\n\
-        tmpfs on /tmp type tmpfs (rw)\ntmpfs on /run type tmpfs (rw)\ntmpfs on /dev/shm type tmpfs (rw)\n";
+    // (Servers start beside each other.)
+    let mounts = "cgroup2 on /cgroup type cgroup2 (rw)\nproc on /proc type proc (rw)\nrootfs on / type rootfs (ro)\n\
+        sysfs on /sys type sysfs (rw)\ntmpfs on /dev/shm type tmpfs (rw)\ntmpfs on /run type tmpfs (rw)\n\
+        tmpfs on /tmp type tmpfs (rw)\n";
     let wanted = format!("1\n1\n{mounts}1\n1\n1\nbusybox\nself/mounts\n1\nnone\n");
     assert_eq!(outcome.succeeded(), wanted, "{outcome}");
 }
