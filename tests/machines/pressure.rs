@@ -44,7 +44,7 @@ const INJECTION: &str = "fail_page_alloc=1,0 failslab=1,0";
 /// The programs whose pages have most ways to leave and to come back, and servers.
 #[test]
 fn programs_beside_a_hog_on_one_cpu() {
-    beside_a_hog(&["--mem", "64M", "--smp", "1", "--append", INJECTION], "brk dirty elf exec fork mremap names pipe");
+    beside_a_hog(&["--mem", "64M", "--smp", "1", "--append", INJECTION], "brk dirty elf exec fork mremap pipe stack");
 }
 
 #[test]
