@@ -8,6 +8,9 @@ use crate::fallible::AllocError;
 /// Rounds of reclaim without a freed page before a group is out of memory.
 const FRUITLESS_ROUNDS: u32 = 3;
 
+/// So many count as one in which others reclaimed from the group too: they have the pages that this thread has not found, unless they find none either.
+const SHARED_ROUNDS: u32 = 4;
+
 /// Pages that a round of reclaim is to free, and at most those that a charge above `high` makes room for.
 const TARGET: usize = 32;
 
@@ -75,19 +78,22 @@ impl<M: Machine> Groups<M> {
                 let _ = group.try_charge(1, |_| usize::MAX);
                 return Ok(id);
             }
+            machine.resched_point().map_err(|_| AllocError)?;
             if self.empty_stocks_of(full) {
                 continue;
             }
             full.note(Event::Max);
             let (freed, alone) = self.reclaim(full, full.limit(Limit::Max) / 8);
-            // (Others have the pages that this one has not found.)
-            fruitless = if freed == 0 && alone { fruitless + 1 } else { 0 };
-            if fruitless == FRUITLESS_ROUNDS {
+            fruitless = match (freed, alone) {
+                (0, true) => fruitless + SHARED_ROUNDS,
+                (0, false) => fruitless + 1,
+                _ => 0,
+            };
+            if fruitless >= FRUITLESS_ROUNDS * SHARED_ROUNDS {
                 full.note(Event::Oom);
                 machine.pages().group_out_of_memory(full.key().id());
                 return Err(AllocError);
             }
-            machine.resched_point().map_err(|_| AllocError)?;
         }
     }
 

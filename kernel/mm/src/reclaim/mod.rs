@@ -166,8 +166,11 @@ impl<M: Machine> Lists<M> {
 }
 
 impl<M: Machine> Drop for Lists<M> {
+    /// A last holder may have a lock of a table, so no other thread runs meanwhile. Since [`Lists::end`] only what was being reclaimed then was queued.
     fn drop(&mut self) {
-        self.end();
+        for node in &self.nodes {
+            while node.policy.lock().forget_some(self.machine) {}
+        }
     }
 }
 

@@ -37,6 +37,7 @@ fn main() -> i32 {
     high(&mut checks);
     kills(&mut checks);
     kills_all(&mut checks);
+    crowd(&mut checks);
     nested(&mut checks);
     left_behind(&mut checks);
     checks.finish()
@@ -251,6 +252,28 @@ fn kills_all(checks: &mut Checks) {
     checks.eq(status, Ok(Status::Killed(sig::KILL)), "the large one is killed");
     checks.eq(other.and_then(process::waitpid), Ok(Status::Killed(sig::KILL)), "and the other one");
     let _ = remove("g");
+}
+
+/// Several processes at the limit at once, none of which can give anything.
+fn crowd(checks: &mut Checks) {
+    let _ = make("g");
+    let _ = write("g", "memory.max", "4M");
+    let _ = write("g", "memory.swap.max", "0");
+    let hogs: Vec<_> = (0..4)
+        .map(|_| {
+            start(|| {
+                let _ = write("g", "cgroup.procs", "0");
+                fill(2 * MIB);
+                0
+            })
+        })
+        .collect();
+    let ends: Vec<_> = hogs.into_iter().map(|hog| hog.and_then(process::waitpid)).collect();
+    let count = |status| ends.iter().filter(|end| **end == Ok(status)).count();
+    let (done, killed) = (count(Status::Exited(0)), count(Status::Killed(sig::KILL)));
+    checks.eq(done + killed, 4, "a crowd at the limit ends, each by itself or killed");
+    checks.ok(done >= 1, "and not all are killed");
+    checks.eq(remove("g"), Ok(()), "nothing of it is left");
 }
 
 fn nested(checks: &mut Checks) {

@@ -200,6 +200,32 @@ fn without_a_place_to_go_the_group_is_out_of_memory() {
     leave(&rig, &group);
 }
 
+/// Also when several threads find nothing at the same time.
+#[test]
+fn a_crowd_without_a_place_to_go_is_out_of_memory() {
+    let (rig, _) = machine(16);
+    rig.sim.pages().set_pressure_handler(&Told);
+    let group = rig.sim.groups().make(Key::ROOT, b"g").unwrap();
+    group.set_limit(Limit::Max, 24);
+    group.set_limit(Limit::Swap, 0);
+    let work = |cpu: usize| {
+        let (rig, group) = (&rig, &group);
+        body(cpu, seeded::current(), move || {
+            Sim::set_group(rig.sim.groups().enter(group.key()).unwrap());
+            let mm = rig.space();
+            let at = anon(rig, &mm, 64 * PAGE);
+            let had = (0..64).take_while(|page| rig.touch(cpu, &mm, at + page * PAGE, Access::Write).is_ok()).count();
+            assert!(had <= 24, "{had}");
+            rig.idle(cpu);
+            drop(mm);
+            Sim::set_group(0);
+            rig.sim.groups().leave(group.key().id());
+        })
+    };
+    turns::run(7, 3, vec![work(0), work(1), work(2)]);
+    assert_eq!(numbers(&rig, &group).own, 0);
+}
+
 #[test]
 fn a_limit_holds_for_all_groups_below() {
     let (rig, _) = machine(64);
