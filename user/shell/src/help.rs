@@ -41,11 +41,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("cmainfo", "[-t]", "contiguous memory areas; -t takes each for a moment"),
             entry("compact", "", "moves pages in use together, and shows the large blocks that this makes"),
             entry("free", "[-bkmghw]", "memory in use and free, and what the kernel itself uses"),
-            entry(
-                "hog",
-                "[-s MIB]",
-                "uses more memory than is free until it is killed, so that pages leave and come back",
-            ),
+            entry("hog", "[-s MIB]", "uses more memory than is free until it is killed: pages leave and come back"),
             entry("memmap", "", "the physical memory map, from the device tree"),
             entry("pagetypeinfo", "", "free blocks by migrate type, and page blocks of each type"),
             entry("pmap", "[PID]", "a process's mappings: resident, referenced and dirty pages of each"),
@@ -111,7 +107,7 @@ Under QEMU, Ctrl-A X leaves the machine, and Ctrl-A typed twice is Ctrl-A.
 ";
 
 /// Columns up to the summaries.
-const SUMMARY_AT: usize = 36;
+const SUMMARY_AT: usize = 40;
 
 fn line(Entry { name, usage, summary }: &Entry) -> String {
     let call = if usage.is_empty() { String::from(*name) } else { format!("{name} {usage}") };

@@ -9,7 +9,7 @@ use crate::buddy::MAX_ORDER;
 use super::config::Bank;
 
 /// Zeroed memory, as aligned as the largest block of frames is, that is never freed. The host backs it when it is touched.
-pub(super) struct Zeroed(*mut u8);
+pub(super) struct Zeroed(*mut u8, #[cfg_attr(not(test), expect(dead_code, reason = "only tests give it back"))] usize);
 
 // SAFETY: this is an address only; who may touch what lies there is the memory manager's business.
 unsafe impl Send for Zeroed {}
@@ -23,7 +23,14 @@ impl Zeroed {
         // SAFETY: the size is not 0.
         let start = unsafe { alloc_zeroed(layout) };
         assert!(!start.is_null(), "the host has no {bytes} bytes");
-        Self(start.wrapping_add(start.align_offset(LARGEST_BLOCK)))
+        Self(start.wrapping_add(start.align_offset(LARGEST_BLOCK)), bytes)
+    }
+
+    /// Gives the host's pages back; what is read from now on is zeros.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        // SAFETY: whole pages of this memory, which is never freed: it is aligned, and its length is rounded down.
+        unsafe { libc::madvise(self.0.cast(), self.1 & !(PAGE_SIZE - 1), libc::MADV_DONTNEED) };
     }
 
     pub(super) fn start(&self) -> *mut u8 {
@@ -51,6 +58,11 @@ impl Dram {
             Arena { start, size, host: Zeroed::new(size) }
         };
         Self(banks.iter().map(arena).collect())
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.0.iter().for_each(|arena| arena.host.forget());
     }
 
     /// # Panics

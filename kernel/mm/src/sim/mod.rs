@@ -196,6 +196,13 @@ impl Sim {
         self.booted.get().expect("Sim::boot is done")
     }
 
+    /// The test with this machine is over: what its memory had is gone, so that the host has it for other tests.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.dram.forget();
+        self.mem_map.forget();
+    }
+
     /// Puts somebody behind the TLB operations, once.
     ///
     /// # Panics

@@ -326,7 +326,7 @@ mod tests {
         let outside =
             "3 rows are in no mean: sys.getpid (no memory call); fault.write_huge (huge pages); own.row (no figure";
         assert!(text.contains(outside), "{text}");
-        assert!(text.contains("brk.query                             150      128  holds"), "{text}");
+        assert!(text.contains("brk.query                                             150      128  holds"), "{text}");
         assert!(report.complaints().is_empty());
         assert_eq!(report.groups().count(), 4);
     }

@@ -29,6 +29,9 @@ mod threads;
 mod trace;
 mod updates;
 
+use std::cell::RefCell;
+use std::vec::Vec;
+
 use crate::addr::{PAGE_SIZE, UserAddr};
 use crate::fallible::KArc;
 use crate::machine::Machine;
@@ -59,6 +62,7 @@ impl Rig {
     }
 
     pub fn on(sim: &'static Sim, sabotage: Option<Sabotage>) -> Self {
+        OVER.with(|over| over.borrow_mut().0.drain(..).for_each(Sim::forget));
         let mmu = Mmu::attach_broken(sim, sabotage);
         sim.spaces().init(16).unwrap();
         Self { sim, mmu, free: free_pages(sim) }
@@ -111,6 +115,27 @@ impl Rig {
         assert_eq!(self.sim.spaces().asids().spaces(), 0, "spaces with an ASID");
         assert_eq!(self.sim.spaces().commit().sum(), 0, "promised pages");
         assert_eq!(free_pages(self.sim) + pages, self.free, "free pages");
+    }
+}
+
+/// Machines of this thread's whose rigs are gone. What others have of such a machine goes after its rig, but before the thread ends, or sets up
+/// the next one.
+struct Over(Vec<&'static Sim>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.drain(..).for_each(Sim::forget);
+    }
+}
+
+std::thread_local! {
+    static OVER: RefCell<Over> = const { RefCell::new(Over(Vec::new())) };
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // (It is not there any more where the thread is about to end.)
+        let _ = OVER.try_with(|over| over.borrow_mut().0.push(self.sim));
     }
 }
 
