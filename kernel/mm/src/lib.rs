@@ -59,6 +59,7 @@ pub mod cgroup;
 pub mod event;
 pub mod fallible;
 pub mod frame;
+pub mod hash;
 pub mod kernel_table;
 pub mod load;
 pub mod machine;

@@ -92,8 +92,6 @@ pub enum Rank {
     WaitQueue = 44,
     /// The tree of control groups.
     Groups = 46,
-    /// What reclaim has of a control group.
-    GroupLists = 47,
     /// A run queue.
     RunQueue = 48,
     /// Reclaim's state of a node.

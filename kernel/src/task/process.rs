@@ -10,6 +10,7 @@ use quire_abi::Errno;
 use quire_abi::layout::{Rlimit, rlimit};
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
+use quire_mm::hash::fnv1a;
 use quire_mm::sync::Rank;
 
 use super::children::News;
@@ -215,10 +216,7 @@ impl Process {
 
     /// exec: the name becomes the last component of the program's path.
     pub fn set_name(&self, path: &[u8]) {
-        // FNV-1a.
-        let hash =
-            path.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-        self.program.store(hash, Ordering::Relaxed);
+        self.program.store(fnv1a(path), Ordering::Relaxed);
         let last = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
         let mut name = [0; NAME_LEN];
         let n = last.len().min(NAME_LEN - 1);

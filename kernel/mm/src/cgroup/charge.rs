@@ -79,7 +79,7 @@ impl<M: Machine> Groups<M> {
                 return Ok(id);
             }
             machine.resched_point().map_err(|_| AllocError)?;
-            if self.empty_stocks_of(full) {
+            if self.settle(full) {
                 continue;
             }
             full.note(Event::Max);
@@ -150,24 +150,9 @@ impl<M: Machine> Groups<M> {
         }
     }
 
-    /// Takes what all CPUs have charged in advance off; whether that was anything.
-    pub(crate) fn empty_stocks(&self) -> bool {
-        let mut any = false;
-        for stock in &self.stocks {
-            let (id, pages) = stock.empty();
-            self.end_stock((id, pages));
-            any |= pages != 0;
-        }
-        any
-    }
-
-    /// Makes the numbers of a group what its records say, as far as nobody charges at the moment.
-    pub fn settle(&self, group: &Group<M>) {
-        self.empty_stocks_of(group);
-    }
-
-    /// The same of a group and those below it.
-    fn empty_stocks_of(&self, group: &Group<M>) -> bool {
+    /// Takes what CPUs have charged to a group and those below it in advance off; whether that was anything. Its numbers are then what records say, as
+    /// far as nobody charges at the moment.
+    pub fn settle(&self, group: &Group<M>) -> bool {
         let _tree = self.tree.lock();
         let mut any = false;
         for stock in &self.stocks {
@@ -183,9 +168,7 @@ impl<M: Machine> Groups<M> {
 
     /// A charged page has become one of a memory object, or its charge is about to end.
     pub(crate) fn count_files(&self, id: u16, by: isize) {
-        if id != 0
-            && let Some(group) = self.at(id)
-        {
+        if let Some(group) = self.at(id) {
             group.count_files(by);
         }
     }
@@ -194,15 +177,12 @@ impl<M: Machine> Groups<M> {
     /// isolated.
     pub(crate) fn hand_over(&self, from: u16, to: u16, is_file: bool) {
         if let Some(group) = self.at(from) {
-            group.hand_over(self.at(to).filter(|_| to != 0), is_file);
+            group.hand_over(self.at(to), is_file);
         }
     }
 
     /// Charges a slot of swap to the group of the page that goes there, which the caller holds; an error if that has no room.
     pub(crate) fn charge_slot(&self, id: u16) -> Result<(), AllocError> {
-        if id == 0 {
-            return Ok(());
-        }
         let Some(group) = self.at(id) else { return Ok(()) };
         group.try_charge_slot().map_err(|full| {
             full.note(Event::SwapMax);
@@ -212,9 +192,7 @@ impl<M: Machine> Groups<M> {
 
     /// A slot is freed.
     pub(crate) fn uncharge_slot(&self, id: u16) {
-        if id != 0
-            && let Some(group) = self.at(id)
-        {
+        if let Some(group) = self.at(id) {
             group.uncharge_slot();
         }
     }

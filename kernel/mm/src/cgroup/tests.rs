@@ -3,6 +3,7 @@
 use std::vec;
 use std::vec::Vec;
 
+use super::life::MAX_DEPTH;
 use super::*;
 use crate::addr::Pfn;
 use crate::frame;
@@ -29,6 +30,10 @@ impl Groups<&'static Sim> {
             let page = frame::page(self.machine, Pfn(n));
             let id = usize::from(page.control_group());
             if page.state().is_user() && id != 0 && id < end {
+                assert!(
+                    self.machine.pages().pageblocks().of(Pfn(n)).may_have_group(id as u16),
+                    "frame {n}, group {id}"
+                );
                 own[id] += 1;
                 files[id] += usize::from(page.state() == PageState::Object);
             }

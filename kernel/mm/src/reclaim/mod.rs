@@ -156,10 +156,14 @@ impl<M: Machine> Lists<M> {
 
     /// Frees the queues' frames: the group is no more, and its pages are found by others.
     pub fn end(&self) {
+        // (Whoever ends it goes on.)
+        self.forget(|| _ = self.machine.resched_point());
+    }
+
+    fn forget(&self, between: impl Fn()) {
         for node in &self.nodes {
             while node.policy.lock().forget_some(self.machine) {
-                // (Whoever ends it goes on.)
-                let _ = self.machine.resched_point();
+                between();
             }
         }
     }
@@ -168,9 +172,7 @@ impl<M: Machine> Lists<M> {
 impl<M: Machine> Drop for Lists<M> {
     /// A last holder may have a lock of a table, so no other thread runs meanwhile. Since [`Lists::end`] only what was being reclaimed then was queued.
     fn drop(&mut self) {
-        for node in &self.nodes {
-            while node.policy.lock().forget_some(self.machine) {}
-        }
+        self.forget(|| ());
     }
 }
 

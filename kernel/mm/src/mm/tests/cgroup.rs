@@ -15,6 +15,7 @@ use crate::page_alloc::PressureHandler;
 use crate::reclaim::Reclaim;
 use crate::seeded::{self, Bug};
 use crate::sim::turns;
+use crate::zone::ZoneKind;
 
 type Cgroup = KArc<Group<&'static Sim>>;
 
@@ -61,9 +62,22 @@ fn leave(rig: &Rig, group: &Cgroup) {
 
 /// The numbers without what is in stocks.
 fn numbers(rig: &Rig, group: &Cgroup) -> Numbers {
-    rig.sim.groups().empty_stocks();
+    rig.sim.groups().settle(group);
     rig.sim.groups().assert_books();
     group.numbers()
+}
+
+/// Maps the first pages of an object shared.
+fn map_shared(mm: &Space, object: &KArc<Object<&'static Sim>>, pages: usize) -> usize {
+    let request = MapRequest {
+        addr: 0,
+        len: pages * PAGE,
+        prot: RW,
+        flags: Map::SHARED,
+        object: Some((object.clone(), 0)),
+        max_prot: Prot::all(),
+    };
+    mm.map(&request).unwrap().get()
 }
 
 fn sweep(rig: &Rig, mm: &Space, at: usize, pages: usize) {
@@ -90,16 +104,7 @@ fn a_page_is_charged_from_its_allocation_to_its_end() {
     drop(child);
     assert_eq!(numbers(&rig, &group).own, 64);
     let file = Object::shared_anon(rig.sim, 8, false).unwrap();
-    let request = MapRequest {
-        addr: 0,
-        len: 8 * PAGE,
-        prot: RW,
-        flags: Map::SHARED,
-        object: Some((file.clone(), 0)),
-        max_prot: Prot::all(),
-    };
-    let shared = mm.map(&request).unwrap().get();
-    drop(request);
+    let shared = map_shared(&mm, &file, 8);
     sweep(&rig, &mm, shared, 8);
     assert_eq!((numbers(&rig, &group).own, numbers(&rig, &group).files), (72, 8));
     let frame_of = |va: usize| mm.entry(UserAddr::new(va)).addr().pfn();
@@ -300,15 +305,7 @@ fn what_a_removed_group_leaves_is_its_parents() {
     let top = groups.make(Key::ROOT, b"top").unwrap();
     let file = Object::shared_anon(rig.sim, 400, false).unwrap();
     let mm = rig.space();
-    let request = MapRequest {
-        addr: 0,
-        len: 400 * PAGE,
-        prot: RW,
-        flags: Map::SHARED,
-        object: Some((file.clone(), 0)),
-        max_prot: Prot::all(),
-    };
-    let at = mm.map(&request).unwrap().get();
+    let at = map_shared(&mm, &file, 400);
     let mut ids = Vec::new();
     for round in 0..400 {
         let group = enter(&rig, top.key(), b"below");
@@ -327,6 +324,43 @@ fn what_a_removed_group_leaves_is_its_parents() {
     groups.remove(top.key()).unwrap();
     let again = groups.make(Key::ROOT, b"again").unwrap();
     assert_eq!(again.key().id(), 1, "all numbers are free");
+}
+
+#[test]
+fn a_group_without_pages_is_forgotten_when_it_is_removed() {
+    let (rig, _) = machine(16);
+    let groups = rig.sim.groups();
+    let group = enter(&rig, Key::ROOT, b"g");
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGE);
+    sweep(&rig, &mm, at, 1);
+    mm.unmap(at, PAGE).unwrap();
+    rig.idle(0);
+    assert_ne!(groups.in_stocks(), 0, "charged in advance");
+    leave(&rig, &group);
+    assert_eq!(groups.in_stocks(), 0);
+    assert_eq!(groups.make(Key::ROOT, b"again").unwrap().key().id(), group.key().id(), "the number is free");
+}
+
+#[test]
+fn what_was_queued_in_a_removed_group_can_leave() {
+    let (rig, _) = machine(16);
+    let group = enter(&rig, Key::ROOT, b"g");
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 256 * PAGE);
+    sweep(&rig, &mm, at, 256);
+    // Some pages leave, so that the others are queued.
+    assert_ne!(rig.sim.pages().reclaim_group(group.key().id(), 32), 0);
+    leave(&rig, &group);
+    rig.sim.pages().adopt_pages();
+    let mut fruitless = 0;
+    while fruitless < 8 {
+        let freed = rig.sim.pages().reclaim(0, ZoneKind::COUNT - 1, 64);
+        fruitless = if freed == 0 { fruitless + 1 } else { 0 };
+    }
+    let there = (0..256).filter(|n| mm.entry(UserAddr::new(at + n * PAGE)).is_present()).count();
+    assert_eq!(there, 0, "pages are still in memory");
+    check(&rig, &mm, at, 256);
 }
 
 /// Programs in groups beside each other on several CPUs, whose groups come and go; in the end the books are right.
@@ -358,7 +392,7 @@ fn beside(seed: u64) {
         })
     };
     turns::run(seed, 40, vec![work(0), work(1), work(2)]);
-    rig.sim.groups().empty_stocks();
+    groups.settle(&top);
     groups.assert_books();
     assert_eq!(top.usage(), 0);
     groups.remove(top.key()).unwrap();
