@@ -49,6 +49,8 @@ pub mod kind {
     /// [`GroupInfo`](crate::group::GroupInfo), one a control group: the one with the number of the index, or else with the lowest one
     /// above it.
     pub const GROUP: usize = 16;
+    /// [`Pressure`](crate::pressure::Pressure): that of the control group with the key that is the index, 0 for the machine.
+    pub const PRESSURE: usize = 17;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

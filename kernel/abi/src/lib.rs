@@ -20,6 +20,7 @@ pub mod linux;
 pub mod locks;
 pub mod names;
 pub mod nr;
+pub mod pressure;
 pub mod process;
 pub mod socket;
 pub mod statistics;

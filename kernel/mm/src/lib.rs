@@ -71,6 +71,7 @@ pub mod page;
 pub mod page_alloc;
 pub mod pcp;
 pub mod percpu;
+pub mod psi;
 pub mod pte;
 pub mod reclaim;
 pub mod rmap;

@@ -85,6 +85,17 @@ pub trait Threads: Copy + Send + Sync + 'static {
     /// The calling thread has brought a page back from swap, which counts as a major fault of its.
     fn note_major_fault(self) {}
 
+    /// The calling thread waits for memory from now on, which is no progress. The answer, the number of its control group, is for
+    /// [`Threads::end_stall`]; `None` if it waited already ([`crate::psi::Stall`]).
+    fn begin_stall(self) -> Option<u16> {
+        None
+    }
+
+    /// It does not any more.
+    fn end_stall(self, group: u16) {
+        let _ = group;
+    }
+
     /// The calling thread, for [`Threads::unpark`].
     fn this_thread(self) -> usize {
         0

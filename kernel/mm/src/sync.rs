@@ -92,6 +92,8 @@ pub enum Rank {
     WaitQueue = 44,
     /// The tree of control groups.
     Groups = 46,
+    /// The pressure of a control group.
+    GroupPressure = 47,
     /// A run queue.
     RunQueue = 48,
     /// Reclaim's state of a node.

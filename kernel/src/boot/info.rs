@@ -115,7 +115,7 @@ pub fn process(from: usize) -> Option<ProcessInfo> {
     let process = TABLE.lock().next_process(u32::try_from(from).ok()?).cloned()?;
     let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
     let stats = mm.map(|mm| mm.stats()).unwrap_or_default();
-    let spent = process.time.spent();
+    let spent = process.whole.time.spent();
     let (uid, gid) = {
         let credentials = process.credentials.lock();
         (credentials.user.effective, credentials.group.effective)
@@ -138,7 +138,7 @@ pub fn process(from: usize) -> Option<ProcessInfo> {
         major_faults: spent.major,
         tables: stats.table_pages as u64,
         shared: (stats.rss_file + stats.rss_shared) as u64,
-        control_group: GROUPS.get(process.control_group.load(Ordering::Relaxed)).map_or(0, |group| group.key().0),
+        control_group: GROUPS.get(process.whole.control_group.load(Ordering::Relaxed)).map_or(0, |group| group.key().0),
         uid,
         gid,
         sid: family.sid,

@@ -35,7 +35,7 @@ use crate::task::process::{Process, TABLE};
 use crate::task::signal::Actions;
 use crate::task::thread::Thread;
 use crate::task::{clone, exec, sched};
-use crate::vm::SPACES;
+use crate::vm::{GROUPS, SPACES};
 
 pub use secondaries::start_secondaries;
 
@@ -133,6 +133,7 @@ pub fn init_this_cpu(id: usize) -> Result<(), Errno> {
     here.current.store(idle.cast(), Ordering::Relaxed);
     here.charged_at.store(timer::now_ns(), Ordering::Relaxed);
     here.run_queue.lock().set_number(id as u32);
+    GROUPS.add_cpu(id);
     here.set_online(true);
     Ok(())
 }

@@ -5,12 +5,14 @@ use core::sync::atomic::Ordering;
 use quire_abi::Errno;
 use quire_abi::flags::Control;
 use quire_abi::group::{GroupInfo, NAME_MAX, op, set};
+use quire_abi::pressure::{Pressure, Share};
 use quire_mm::cgroup::{Event, Group, Key, Limit, Refused};
 use quire_mm::fallible::KArc;
+use quire_mm::psi;
 
 use super::quire::control;
 use super::{Answer, Args};
-use crate::arch::uaccess;
+use crate::arch::{timer, uaccess};
 use crate::task::membership;
 use crate::vm::{Cpu, GROUPS};
 
@@ -86,6 +88,17 @@ fn change(group: &Group<Cpu>, what: usize, value: usize) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+/// The pressure in the group with a key, 0 for the machine.
+pub fn pressure(key: usize) -> Option<Pressure> {
+    let share = |share: psi::Share| Share {
+        total: share.total / 1000,
+        averages: share.averages.map(|part| ((part * 10_000 + psi::ONE / 2) / psi::ONE) as u32),
+        pad: 0,
+    };
+    let (some, full) = GROUPS.pressure(Key(key as u64), timer::now_ns())?;
+    Some(Pressure { some: share(some), full: share(full) })
 }
 
 /// The group with a number, or else with the lowest one above it.

@@ -48,6 +48,7 @@ pub fn info(a: Args) -> Answer {
         kind::MOUNT => answer(a, mount_info(index)?),
         kind::NODE => answer(a, facts::node(index)),
         kind::GROUP => answer(a, group::info(index)),
+        kind::PRESSURE => answer(a, group::pressure(index)),
         kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),

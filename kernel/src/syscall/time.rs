@@ -81,7 +81,7 @@ pub fn cpu_clock(number: i32, to_read: bool) -> Result<CpuClock, Errno> {
 /// CPU time of the calling process, all threads.
 pub fn process_time() -> Spent {
     sched::charge_current();
-    current().process().time.spent()
+    current().process().whole.time.spent()
 }
 
 pub fn clock_getres(a: Args) -> Answer {

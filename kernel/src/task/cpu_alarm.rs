@@ -288,7 +288,7 @@ impl Alarms {
 fn thread_was_charged(entity: &Entity) {
     let thread = thread::of(entity);
     let Some(process) = &thread.process else { return };
-    if process.cpu_alarms.is_due(|| process.time.spent()) || thread.cpu_alarms.is_due(|| thread.time.spent()) {
+    if process.cpu_alarms.is_due(|| process.whole.time.spent()) || thread.cpu_alarms.is_due(|| thread.time.spent()) {
         thread.set_work(work::CPU_TIME);
     }
 }
@@ -302,8 +302,8 @@ pub fn expire() {
         PARTS.iter().for_each(|part| alarms.ring(*part, || thread.time.spent()));
     }
     let Some(alarms) = process.cpu_alarms.get() else { return };
-    PARTS.iter().for_each(|part| alarms.ring(*part, || process.time.spent()));
-    let now = process.time.spent();
+    PARTS.iter().for_each(|part| alarms.ring(*part, || process.whole.time.spent()));
+    let now = process.whole.time.spent();
     let (has_profile, has_virt, has_limit) = alarms
         .change(|state| (state.profile.expire(now.total()), state.virt.expire(now.user), state.limit <= now.total()));
     for (is_due, part) in [(has_profile, Part::Total), (has_virt, Part::User)] {
@@ -366,7 +366,7 @@ pub fn ends(slot: &Slot) {
 /// CPU time of the calling process.
 fn own_time() -> Spent {
     sched::charge_current();
-    current().process().time.spent()
+    current().process().whole.time.spent()
 }
 
 fn left(state: Interval, now: u64) -> (u64, u64) {

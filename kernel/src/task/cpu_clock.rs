@@ -56,7 +56,7 @@ impl CpuClock {
                 if process.is_reaped.load(Ordering::Relaxed) {
                     return None;
                 }
-                process.time.spent()
+                process.whole.time.spent()
             }
             Whose::Thread(tid) => {
                 sched::charge_current();

@@ -7,11 +7,12 @@
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use alloc::boxed::Box;
 use intrusive_collections::RBTreeLink;
 use quire_abi::Errno;
+use quire_mm::cgroup::Runs;
 use quire_mm::fallible::{KArc, try_box};
 use quire_sched::Share;
 
@@ -51,6 +52,21 @@ pub mod state {
     pub const RUNNING: u32 = 4;
 }
 
+/// What all threads of a process have together.
+pub struct Whole {
+    /// CPU time, of those that ended too.
+    pub time: CpuTime,
+    /// The number of the process's control group, 0 for the root. Written under the table of processes.
+    pub control_group: AtomicU16,
+}
+
+impl Whole {
+    /// No time, in the root.
+    pub const fn new() -> Self {
+        Self { time: CpuTime::new(), control_group: AtomicU16::new(0) }
+    }
+}
+
 /// What the scheduler runs.
 #[repr(C)]
 pub struct Entity {
@@ -80,8 +96,10 @@ pub struct Entity {
     pub time: CpuTime,
     /// Countdown to an allocation that must fail; 0 for none (see [`super::inject`]).
     pub fail_nth: AtomicU32,
-    /// The time of all threads of its process, which lives as long as it does; `None` for the kernel's own threads.
-    whole: Option<NonNull<CpuTime>>,
+    /// Why it makes no progress while it runs, if so: [`STALLED`](quire_mm::cgroup::STALLED), or [`NOTHING`](quire_mm::cgroup::NOTHING) of an idle thread.
+    pub hindrance: AtomicU32,
+    /// What all threads of its process have together, which lives as long as it does; `None` for the kernel's own threads.
+    whole: Option<NonNull<Whole>>,
 }
 
 // A CPU's record names its thread by this word.
@@ -100,7 +118,7 @@ impl Entity {
     /// It is the first field of a [`Thread`](super::thread::Thread), where alone it is used: `thread::current` casts back. `whole`
     /// lives as long as it does.
     #[inline]
-    pub unsafe fn new(state: u32, context: Context, mm: Option<KArc<Mm>>, whole: Option<NonNull<CpuTime>>) -> Self {
+    pub unsafe fn new(state: u32, context: Context, mm: Option<KArc<Mm>>, whole: Option<NonNull<Whole>>) -> Self {
         Self {
             // A user thread checks its process's signals before its first instruction.
             work: AtomicU32::new(0),
@@ -118,6 +136,7 @@ impl Entity {
             held_ranks: AtomicU64::new(0),
             time: CpuTime::new(),
             fail_nth: AtomicU32::new(0),
+            hindrance: AtomicU32::new(0),
             whole,
         }
     }
@@ -128,11 +147,23 @@ impl Entity {
         self.whole.is_some()
     }
 
-    /// The time of all threads of its process.
+    /// What all threads of its process have together.
     #[inline]
-    pub fn whole_time(&self) -> Option<&CpuTime> {
+    pub fn whole(&self) -> Option<&Whole> {
         // SAFETY: `new`'s caller says that it lives.
-        self.whole.map(|time| unsafe { time.as_ref() })
+        self.whole.map(|whole| unsafe { whole.as_ref() })
+    }
+
+    /// The number of its process's control group; 0, the root, for the kernel's own threads.
+    #[inline(always)]
+    pub fn control_group(&self) -> u16 {
+        self.whole().map_or(0, |whole| whole.control_group.load(Ordering::Relaxed))
+    }
+
+    /// What a CPU runs that runs it.
+    #[inline(always)]
+    pub fn runs(&self) -> Runs {
+        self.hindrance.load(Ordering::Relaxed) | Runs::from(self.control_group())
     }
 
     /// The saved registers.

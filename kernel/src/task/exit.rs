@@ -194,7 +194,7 @@ fn info_of_end(process: &Process, signal: u32) -> Info {
         0 => (cld::EXITED, status >> 8 & 0xff),
         killer => (cld::KILLED, killer),
     };
-    let times = ticks(process.time.spent());
+    let times = ticks(process.whole.time.spent());
     Info::of_child(signal, code, process.pid, process.uid(), what, times)
 }
 
@@ -329,7 +329,7 @@ fn report(table: &mut Table, parent: &Process, child: &Process, news: News, opti
 }
 
 fn reap(table: &mut Table, parent: &Process, zombie: &Process, is_last: bool) -> Found {
-    let spent = zombie.time.spent() + zombie.children_time.spent();
+    let spent = zombie.whole.time.spent() + zombie.children_time.spent();
     let status = zombie.exit_status().unwrap_or(0);
     let waited = Waited { pid: zombie.pid, uid: zombie.uid(), status, spent };
     if !is_last {
@@ -344,5 +344,5 @@ fn report_change(table: &Table, child: &Process, is_last: bool) -> Found {
     if is_last {
         stop::clear_change(table, child);
     }
-    (Waited { pid: child.pid, uid: child.uid(), status, spent: child.time.spent() }, None)
+    (Waited { pid: child.pid, uid: child.uid(), status, spent: child.whole.time.spent() }, None)
 }

@@ -35,7 +35,7 @@ impl Machine for Cpu {
     /// Threads of the kernel are in the root.
     #[inline(always)]
     fn group(self) -> u16 {
-        current().process.as_ref().map_or(0, |process| process.control_group.load(Ordering::Relaxed))
+        entity::current().control_group()
     }
 
     /// The calling thread makes room before it returns to its program.
@@ -53,16 +53,16 @@ pub fn pay_debt() {
 
 /// A child is in its parent's group.
 pub fn begin(_table: &mut Table, parent: &Process, child: &Process) {
-    let id = parent.control_group.load(Ordering::Relaxed);
+    let id = parent.whole.control_group.load(Ordering::Relaxed);
     if id != 0 {
         GROUPS.enter_too(id);
-        child.control_group.store(id, Ordering::Relaxed);
+        child.whole.control_group.store(id, Ordering::Relaxed);
     }
 }
 
 /// A process has ended.
 pub fn end(_table: &mut Table, process: &Process) {
-    let id = process.control_group.swap(0, Ordering::Relaxed);
+    let id = process.whole.control_group.swap(0, Ordering::Relaxed);
     if id != 0 {
         GROUPS.leave(id);
     }
@@ -76,7 +76,7 @@ pub fn move_to(pid: u32, to: Key) -> Result<(), Errno> {
         return Err(Errno::ESRCH);
     }
     let id = if to == Key::ROOT { 0 } else { GROUPS.enter(to).ok_or(Errno::ENOENT)? };
-    let old = process.control_group.swap(id, Ordering::Relaxed);
+    let old = process.whole.control_group.swap(id, Ordering::Relaxed);
     if old != 0 {
         GROUPS.leave(old);
     }

@@ -315,7 +315,7 @@ fn pick_and_kill(group: u16) -> bool {
 
 /// Whether a process is in a control group, or one below it; all are in group 0.
 fn is_in(process: &Process, group: u16) -> bool {
-    let own = process.control_group.load(Ordering::Relaxed);
+    let own = process.whole.control_group.load(Ordering::Relaxed);
     group == 0 || own != 0 && GROUPS.get(own).is_some_and(|own| own.is_within(group))
 }
 

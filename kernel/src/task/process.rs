@@ -3,7 +3,7 @@
 //! The lock of the [table](super::table) of processes covers its [`Family`] and its links.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedListLink, RBTreeLink};
 use quire_abi::Errno;
@@ -18,6 +18,7 @@ use super::cpu_alarm::Slot;
 use super::cputime::CpuTime;
 use super::credentials::Credentials;
 use super::directory::Directory;
+use super::entity::Whole;
 use super::itimer::RealTimer;
 use super::memory_limits::MemoryLimits;
 use super::pending::Pending;
@@ -102,8 +103,8 @@ pub struct Process {
     pub name: SpinLock<[u8; NAME_LEN]>,
     /// When it began, in nanoseconds since power-on.
     pub started: u64,
-    /// CPU time of all its threads, those that ended too.
-    pub time: CpuTime,
+    /// What its threads have together for the scheduler: their CPU time, and its control group ([`membership`](super::membership)).
+    pub whole: Whole,
     /// What waits for it.
     pub cpu_alarms: Slot,
     /// CPU time of children that were waited for.
@@ -116,8 +117,6 @@ pub struct Process {
     pub oom_score_adj: AtomicI32,
     /// The least that somebody privileged has set that to: others of its user do not set it lower.
     pub oom_score_adj_min: AtomicI32,
-    /// The number of its control group, 0 for the root: see [`membership`](super::membership). Written under the table.
-    pub control_group: AtomicU16,
     /// The OOM killer has picked it, and its memory is not free yet.
     pub is_oom_victim: AtomicBool,
     /// What there is to tell its parent, a [`News`]. As the links below it belongs to the table.
@@ -190,14 +189,13 @@ impl Process {
             memory_limits: MemoryLimits::new(),
             name: SpinLock::new(Cpu, Rank::Process, template.map_or([0; NAME_LEN], |p| *p.name.lock())),
             started: timer::now_ns(),
-            time: CpuTime::new(),
+            whole: Whole::new(),
             cpu_alarms,
             children_time: CpuTime::new(),
             credentials: SpinLock::new(Cpu, Rank::Process, credentials),
             directory,
             oom_score_adj: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj.load(Ordering::Relaxed))),
             oom_score_adj_min: AtomicI32::new(template.map_or(0, |p| p.oom_score_adj_min.load(Ordering::Relaxed))),
-            control_group: AtomicU16::new(0),
             is_oom_victim: AtomicBool::new(false),
             news: AtomicU32::new(News::None as u32),
             kind: AtomicU32::new(0),

@@ -33,7 +33,7 @@ use super::percpu::{self, PerCpu};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{context, cpu, timer};
 use crate::interrupts;
-use crate::vm::events;
+use crate::vm::{GROUPS, events};
 
 /// What a thread is besides, the floors above know. They define these functions: the linker finds them, so each is a plain
 /// call, and the scheduler needs none of their types.
@@ -275,6 +275,7 @@ fn exchange(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
         active::activate(here, mm);
     }
     next.load_user_state();
+    GROUPS.runs(here.id() as usize, next.runs(), timer::now_ns);
     here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
 }
@@ -340,8 +341,8 @@ fn charge(here: &PerCpu, thread: &Entity, now: u64) {
         if in_kernel {
             cputime::add(&here.system_ns, spent);
         }
-        if let Some(whole) = thread.whole_time() {
-            whole.add_to(in_kernel, spent);
+        if let Some(whole) = thread.whole() {
+            whole.time.add_to(in_kernel, spent);
         }
     } else {
         cputime::add(&here.idle_ns, spent);
@@ -363,8 +364,8 @@ fn charge_new_faults(charged: &mut Faults, thread: &Entity) {
     let counted = Faults::here();
     let handled = counted.handled_since(core::mem::replace(charged, counted));
     thread.time.add_faults(handled);
-    if let Some(whole) = thread.whole_time() {
-        whole.add_faults(handled);
+    if let Some(whole) = thread.whole() {
+        whole.time.add_faults(handled);
     }
 }
 

@@ -167,7 +167,7 @@ fn notify_parent(table: &Table, process: &Process, code: i32, signal: u32, statu
     let Some(parent) = table.parent(process) else { return };
     let flags = parent.actions.lock().get(sig::CHLD).flags;
     if flags & sa::NOCLDSTOP == 0 {
-        let times = exit::ticks(process.time.spent());
+        let times = exit::ticks(process.whole.time.spent());
         let info = Info::of_child(sig::CHLD, code, process.pid, process.uid(), signal, times);
         signal::send_to_process(table, parent, &info);
     }

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsiz
 use alloc::boxed::Box;
 use intrusive_collections::RBTreeLink;
 use quire_abi::Errno;
+use quire_mm::cgroup::NOTHING;
 use quire_mm::fallible::{KArc, try_box};
 
 use super::cpu_alarm::Slot;
@@ -88,7 +89,7 @@ impl Thread {
         stack: Option<Stack>,
     ) -> Self {
         let (process, mm) = user.unzip();
-        let whole = process.as_deref().map(|process| NonNull::from(&process.time));
+        let whole = process.as_deref().map(|process| NonNull::from(&process.whole));
         Self {
             // SAFETY: here is the thread that it is the head of, which holds the process.
             entity: unsafe { Entity::new(state, context, mm, whole) },
@@ -117,6 +118,7 @@ impl Thread {
     /// The idle thread of a CPU, on the CPU's boot stack. It lives for ever.
     pub fn new_idle() -> Result<&'static Self, Errno> {
         let thread = KArc::try_new(Self::new(0, state::RUNNABLE | state::RUNNING, Context::default(), None, None))?;
+        thread.hindrance.store(NOTHING, Ordering::Relaxed);
         // SAFETY: the count is never dropped.
         Ok(unsafe { &*KArc::into_raw(thread) })
     }

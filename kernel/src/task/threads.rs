@@ -2,14 +2,16 @@
 
 use core::sync::atomic::Ordering;
 
+use quire_mm::cgroup::STALLED;
 use quire_mm::machine::{Killed, Limit, Threads};
 
+use super::entity;
 use super::point::resched_point;
 use super::thread::{Thread, current};
 use super::wait::{self, Sleep};
 use super::{sched, signal};
-use crate::arch::cpu;
-use crate::vm::Cpu;
+use crate::arch::{cpu, timer};
+use crate::vm::{Cpu, GROUPS};
 
 impl Threads for Cpu {
     fn is_killed(self) -> bool {
@@ -42,8 +44,34 @@ impl Threads for Cpu {
         let thread = current();
         thread.time.add_major();
         if let Some(process) = &thread.process {
-            process.time.add_major();
+            process.whole.time.add_major();
         }
+    }
+
+    #[cold]
+    fn begin_stall(self) -> Option<u16> {
+        if cpu::this().current.load(Ordering::Relaxed).is_null() {
+            return None;
+        }
+        let thread = entity::current();
+        if thread.hindrance.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        let irq = cpu::irq_save();
+        let group = thread.control_group();
+        thread.hindrance.store(STALLED, Ordering::Relaxed);
+        GROUPS.begin_stall(cpu::this().id() as usize, group, timer::now_ns());
+        cpu::irq_restore(irq);
+        Some(group)
+    }
+
+    #[cold]
+    fn end_stall(self, group: u16) {
+        let irq = cpu::irq_save();
+        let thread = entity::current();
+        thread.hindrance.store(0, Ordering::Relaxed);
+        GROUPS.end_stall(cpu::this().id() as usize, group, thread.runs(), timer::now_ns());
+        cpu::irq_restore(irq);
     }
 
     fn this_thread(self) -> usize {

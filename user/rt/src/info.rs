@@ -3,6 +3,7 @@
 use quire_abi::group::GroupInfo;
 use quire_abi::info::{self, Books, MapAudit, ProcessInfo, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
+use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
 use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::{Errno, flags, nr};
@@ -36,6 +37,9 @@ impl Record for info::NodeInfo {
 }
 impl Record for GroupInfo {
     const KIND: usize = kind::GROUP;
+}
+impl Record for Pressure {
+    const KIND: usize = kind::PRESSURE;
 }
 impl Record for PageTypeInfo {
     const KIND: usize = kind::PAGE_TYPE;

@@ -4,6 +4,7 @@ use super::group::{Event, Group, Limit};
 use super::stock::BATCH;
 use super::{Groups, Machine};
 use crate::fallible::AllocError;
+use crate::psi::Stall;
 
 /// Rounds of reclaim without a freed page before a group is out of memory.
 const FRUITLESS_ROUNDS: u32 = 3;
@@ -70,6 +71,7 @@ impl<M: Machine> Groups<M> {
         let machine = self.machine;
         let id = machine.group();
         let Some(group) = self.get(id) else { return Ok(0) };
+        let _stall = Stall::begin(machine);
         let mut fruitless = 0;
         loop {
             let Err(full) = group.try_charge(1, |group| group.limit(Limit::Max)) else { return Ok(id) };
@@ -109,6 +111,7 @@ impl<M: Machine> Groups<M> {
     /// to return to its program, holds no lock.
     pub fn make_room_above_high(&self) {
         let Some(group) = self.get(self.machine.group()) else { return };
+        let _stall = Stall::begin(self.machine);
         for above in group.upwards() {
             self.settle(above);
             let over = above.usage().saturating_sub(above.limit(Limit::High));

@@ -4,6 +4,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 
 use super::{Key, Machine};
 use crate::fallible::KArc;
+use crate::psi::Pressure;
+use crate::sync::{Rank, SpinLock};
 
 /// A limit, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,12 +103,14 @@ pub struct Group<M: Machine> {
     pub kills_all: AtomicBool,
     /// Its children's memory can be limited.
     pub distributes: AtomicBool,
+    /// Its threads' waiting for memory.
+    pressure: SpinLock<Pressure, M>,
     lists: M::Lists,
 }
 
 impl<M: Machine> Group<M> {
     /// A group without a number, and without limits. `None` for a name that is too long.
-    pub(super) fn new(parent: Option<KArc<Self>>, name: &[u8], lists: M::Lists) -> Option<Self> {
+    pub(super) fn new(machine: M, parent: Option<KArc<Self>>, name: &[u8], lists: M::Lists) -> Option<Self> {
         let mut bytes = [0; MAX_NAME];
         bytes.get_mut(..name.len())?.copy_from_slice(name);
         let limits = [0, 0, usize::MAX, usize::MAX, usize::MAX].map(AtomicUsize::new);
@@ -131,6 +135,7 @@ impl<M: Machine> Group<M> {
             is_ghost: AtomicBool::new(false),
             kills_all: AtomicBool::new(false),
             distributes: AtomicBool::new(false),
+            pressure: SpinLock::new(machine, Rank::GroupPressure, Pressure::new()),
             lists,
         })
     }
@@ -262,12 +267,18 @@ impl<M: Machine> Group<M> {
         self.is_ghost.store(true, Relaxed);
     }
 
-    /// Whether it was removed, and nothing is charged to it.
+    /// Whether it was removed, nothing is charged to it, and nobody in it stalls.
     pub(super) fn is_done(&self) -> bool {
         self.is_ghost()
             && self.own.load(Acquire) == 0
             && self.own_swap.load(Acquire) == 0
             && self.children.load(Relaxed) == 0
+            && self.pressure.lock().stalled() == 0
+    }
+
+    /// Its threads' waiting for memory. Changed under the tree's lock.
+    pub(super) fn pressure(&self) -> &SpinLock<Pressure, M> {
+        &self.pressure
     }
 
     /// What reclaim has of it.

@@ -53,7 +53,7 @@ impl<M: Machine> Groups<M> {
             key => Some(self.find(key).ok_or(Refused::Gone)?),
         };
         let lists = self.machine.make_lists()?;
-        let group = Group::new(parent.clone(), name, lists).filter(|group| group.depth() <= MAX_DEPTH);
+        let group = Group::new(self.machine, parent.clone(), name, lists).filter(|group| group.depth() <= MAX_DEPTH);
         let group = group.ok_or(Refused::TooMany)?;
         let mut group = KArc::try_unshared(|| group)?;
         loop {

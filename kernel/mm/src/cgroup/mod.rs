@@ -1,7 +1,7 @@
 //! Control groups: which processes' memory is counted together, and how much they may have.
 //!
 //! The design is docs/control-groups.md. [`Groups`] has the tree; [`group`] one group's numbers; [`life`] is making and removing them; [`charge`] charging and
-//! uncharging; [`stock`] what a CPU has charged in advance.
+//! uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose threads wait for memory.
 //!
 //! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and record
 //! change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. A slot of swap has one too.
@@ -12,14 +12,15 @@
 //! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` that of `own_swap`.
 //! - A group with members or children is no ghost; a group's parent is there as long as the group is.
 //!
-//! Lock order: the tree's lock (`Rank::Groups`) is taken with any lock below it held, and nothing is taken under it. Charges
-//! take none.
+//! Lock order: the tree's lock (`Rank::Groups`) is taken with any lock below it held, and under it the pressure of a group alone.
+//! Charges take none.
 //!
 //! [`Page::control_group`]: crate::page::Page::control_group
 
 mod charge;
 mod group;
 mod life;
+mod stalls;
 mod stock;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,8 @@ use crate::sync::{Rank, SpinLock};
 pub use group::{Event, Group, Limit, MAX_NAME, Numbers};
 use life::MAX_DEPTH;
 pub use life::Refused;
+use stalls::Stalls;
+pub use stalls::{NOTHING, Runs, STALLED};
 use stock::Stock;
 
 /// The machine with its control groups.
@@ -107,6 +110,7 @@ pub struct Groups<M: Machine> {
     chunks: [AtomicPtr<Chunk<M>>; STEP],
     stocks: [Stock; MAX_CPUS],
     tree: SpinLock<Tree, M>,
+    stalls: Stalls<M>,
 }
 
 impl<M: Machine> Groups<M> {
@@ -118,6 +122,7 @@ impl<M: Machine> Groups<M> {
             chunks: [const { AtomicPtr::new(ptr::null_mut()) }; STEP],
             stocks: [const { Stock::new() }; MAX_CPUS],
             tree: SpinLock::new(machine, Rank::Groups, tree),
+            stalls: Stalls::new(machine),
         }
     }
 

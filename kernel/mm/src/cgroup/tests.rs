@@ -51,6 +51,8 @@ impl Groups<&'static Sim> {
                 .fold((0, 0), |(usage, swap), below| (usage + below.numbers().own, swap + below.numbers().own_swap));
             assert_eq!((numbers.usage, numbers.swap), (usage, swap), "of group {id} and below");
         }
+        let stalled = groups.iter().map(|group| group.pressure().lock().stalled()).sum::<u32>();
+        assert_eq!((self.stalled(), stalled), ((0, 0), 0), "threads that wait for memory");
         let slots: usize = groups.iter().map(|group| group.numbers().own_swap).sum();
         assert!(slots <= self.machine.spaces().swap().stats().used, "slots charged");
     }
@@ -82,6 +84,61 @@ fn groups_have_names_and_numbers() {
     assert_eq!(groups.remove(again.key()), Err(Refused::Busy));
     groups.leave(again.key().id());
     assert_eq!((groups.remove(again.key()), groups.enter(again.key())), (Ok(()), None));
+}
+
+/// Totals of some and full pressure, in nanoseconds.
+fn totals(groups: &Groups<&'static Sim>, key: Key, now: u64) -> (u64, u64) {
+    groups.pressure(key, now).map(|(some, full)| (some.total, full.total)).unwrap()
+}
+
+#[test]
+fn pressure_is_full_while_nobody_in_the_group_gets_on() {
+    let groups = Sim::with_mib(16).groups();
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let b = groups.make(a.key(), b"b").unwrap();
+    let (in_a, in_b) = (Runs::from(a.key().id()), Runs::from(b.key().id()));
+    let all = |now| [Key::ROOT, a.key(), b.key()].map(|key| totals(groups, key, now));
+    (0..3).for_each(|cpu| groups.add_cpu(cpu));
+    // CPU 0 runs a thread of b, CPU 1 one of a, CPU 2 one of the root.
+    for (cpu, runs) in [in_b, in_a, 0].into_iter().enumerate() {
+        groups.runs(cpu, runs, || 0);
+    }
+    groups.begin_stall(0, b.key().id(), 100);
+    assert_eq!(all(200), [(100, 0), (100, 0), (100, 100)]);
+    groups.runs(1, NOTHING, || 200);
+    assert_eq!(all(300), [(200, 0), (200, 100), (200, 200)]);
+    groups.runs(2, NOTHING, || 300);
+    assert_eq!(all(400), [(300, 100), (300, 200), (300, 300)]);
+    // The thread that stalls sleeps, and another one of its group runs instead.
+    groups.runs(0, in_b, || 400);
+    assert_eq!(all(500), [(400, 100), (400, 200), (400, 300)]);
+    groups.runs(0, STALLED | in_b, || 500);
+    // One in the root stalls, too.
+    groups.begin_stall(2, 0, 600);
+    assert_eq!(all(700), [(600, 300), (600, 400), (600, 500)]);
+    groups.end_stall(0, b.key().id(), in_b, 700);
+    assert_eq!(all(800), [(700, 300), (600, 400), (600, 500)]);
+    groups.end_stall(2, 0, 0, 800);
+    assert_eq!((all(2000), groups.stalled()), ([(700, 300), (600, 400), (600, 500)], (0, 0)));
+}
+
+#[test]
+fn a_group_whose_thread_stalls_keeps_its_number() {
+    let groups = Sim::with_mib(16).groups();
+    groups.add_cpu(0);
+    let a = groups.make(Key::ROOT, b"a").unwrap();
+    let b = groups.make(a.key(), b"b").unwrap();
+    let key = b.key();
+    groups.begin_stall(0, key.id(), 100);
+    // Its process has moved on meanwhile.
+    groups.remove(key).unwrap();
+    drop(b);
+    assert_ne!(groups.make(Key::ROOT, b"other").unwrap().key().id(), key.id());
+    groups.end_stall(0, key.id(), 0, 200);
+    assert_eq!((totals(groups, a.key(), 300), groups.pressure(key, 300).is_none()), ((100, 100), true));
+    let other = groups.child(Key::ROOT, b"other").unwrap().key();
+    groups.remove(other).unwrap();
+    assert_eq!(groups.make(Key::ROOT, b"again").unwrap().key().id(), key.id(), "the number is free again");
 }
 
 #[test]

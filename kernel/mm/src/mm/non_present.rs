@@ -53,6 +53,7 @@ use crate::fallible::KArc;
 use crate::frame;
 use crate::mm::Machine;
 use crate::page::PageFlags;
+use crate::psi::Stall;
 use crate::pte::{NonPresent, Pte, bits, index};
 use crate::rmap;
 use crate::swap::Slot;
@@ -107,6 +108,7 @@ impl<M: Machine> Mm<M> {
                 }
             }
         };
+        let _stall = Stall::begin(self.machine);
         let read = frame::alloc_user(self.machine, false).map_err(FaultError::from).and_then(|pfn| {
             let done = self.read_slot(slot, pfn);
             if done.is_err() {

@@ -14,6 +14,7 @@ use crate::addr::Pfn;
 use crate::event::Event;
 use crate::frame;
 use crate::page::PageFlags;
+use crate::psi::Stall;
 use crate::pte::Swapped;
 use crate::rmap::Release;
 use crate::swap::Slot;
@@ -129,6 +130,7 @@ impl<M: Machine> Object<M> {
     /// slot.
     fn read_in(&self, index: usize, word: u64, swapped: Swapped) -> Result<(), ObjectError> {
         let machine = self.machine;
+        let _stall = Stall::begin(machine);
         let pfn = frame::alloc_user(machine, false)?;
         if let Err(error) = self.read_slot(swapped.slot, pfn) {
             frame::free(machine, pfn);

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
 use crate::buddy::ORDERS;
 use crate::event::Event;
 use crate::page_alloc::Machine;
+use crate::psi::Stall;
 use crate::zone::{Demand, Depth, MAX_NODES, ZoneKind};
 
 use super::slow::RECLAIM_TARGET;
@@ -122,6 +123,7 @@ impl<M: Machine> PageAllocator<M> {
     pub fn balance(&self, node: usize) -> usize {
         let Some(mut demand) = self.background.get(node).and_then(Background::take) else { return 0 };
         self.machine.count(Event::Background, 1);
+        let _stall = Stall::begin(self.machine);
         let background = &self.background[node];
         let enough =
             2 * self.zones_of(node, demand.highest).map(|zone| self.zones[zone].watermarks().high).sum::<usize>();

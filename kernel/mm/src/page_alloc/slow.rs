@@ -9,6 +9,7 @@ use crate::fallible::AllocError;
 use crate::page::link;
 use crate::page_alloc::Machine;
 use crate::pcp::{CACHED_ORDERS, Chain, PerCpuLists};
+use crate::psi::Stall;
 use crate::sync::WAITING;
 use crate::zone::{Demand, Depth, MAX_NODES};
 
@@ -96,6 +97,7 @@ impl<M: Machine> PageAllocator<M> {
             }
         }
         if gfp.may_wait() {
+            let _stall = Stall::begin(self.machine);
             if let Some(pfn) = self.compact_and_take(node, &demand, gfp, false) {
                 return Some(pfn);
             }

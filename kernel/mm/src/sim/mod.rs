@@ -80,6 +80,8 @@ thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
     static CALL_SITE: Cell<usize> = const { Cell::new(0) };
     static GROUP: Cell<u16> = const { Cell::new(0) };
+    /// Whether it waits for memory.
+    static STALLS: Cell<bool> = const { Cell::new(false) };
     /// How many more times [`Threads::is_killed`] returns false.
     static LIVES: Cell<usize> = const { Cell::new(usize::MAX) };
     /// How many times interrupts are masked.
@@ -391,6 +393,12 @@ impl Sim {
     }
 }
 
+/// The clock of pressure: a microsecond for each look.
+fn later() -> u64 {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    NOW.fetch_add(1000, Relaxed)
+}
+
 impl Threads for &'static Sim {
     fn is_killed(self) -> bool {
         let left = LIVES.get();
@@ -404,6 +412,21 @@ impl Threads for &'static Sim {
 
     fn limit(self, which: Limit) -> u64 {
         self.limits[which as usize].load(Relaxed)
+    }
+
+    fn begin_stall(self) -> Option<u16> {
+        let groups = self.groups.get().filter(|_| !STALLS.replace(true))?;
+        let irq = self.irq_save();
+        groups.begin_stall(self.cpu(), GROUP.get(), later());
+        self.irq_restore(irq);
+        Some(GROUP.get())
+    }
+
+    fn end_stall(self, group: u16) {
+        assert!(STALLS.replace(false), "a stall ends twice");
+        let irq = self.irq_save();
+        Sim::groups(self).end_stall(self.cpu(), group, GROUP.get().into(), later());
+        self.irq_restore(irq);
     }
 
     fn this_thread(self) -> usize {

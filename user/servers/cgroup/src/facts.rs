@@ -2,11 +2,14 @@
 
 use quire_abi::Errno;
 use quire_abi::group::GroupInfo;
+use quire_abi::pressure::Pressure;
 
 /// The kernel, or what stands for it in tests. Groups are named by their keys, 0 for the root.
 pub trait Facts {
     /// The group with this number, or else with the lowest one above it.
     fn group_from(&self, number: u32) -> Option<GroupInfo>;
+    /// The pressure in a group; the machine's for the root.
+    fn pressure(&self, key: u64) -> Pressure;
     /// The key of the group with a name below another one.
     fn find(&self, parent: u64, name: &[u8]) -> Option<u64>;
     /// Makes a group.

@@ -69,6 +69,7 @@ pub const FILES: &[File] = &[
     file("memory.min", Some(|_, group, out| write_bytes(out, group.limits[set::MIN])), Some(set_min)),
     file("memory.oom.group", Some(oom_group), Some(set_oom_group)),
     file("memory.peak", Some(|_, group, out| write_bytes(out, group.peak)), Some(reset_peak)),
+    core_file("memory.pressure", true, |facts, group, out| _ = write!(out, "{}", facts.pressure(group.key)), None),
     file("memory.reclaim", None, Some(reclaim)),
     file("memory.stat", Some(memory_stat), None),
     file("memory.swap.current", Some(|_, group, out| write_bytes(out, group.swap)), None),

@@ -7,6 +7,7 @@ use quire_abi::flags::Open;
 use quire_abi::group::{GroupInfo, set};
 use quire_abi::layout::at;
 use quire_abi::names::{DONE, op};
+use quire_abi::pressure::{Pressure, Share};
 use quire_cgroupfs::facts::Facts;
 use quire_cgroupfs::serve::serve;
 use quire_fs::request::{Answer, Request};
@@ -27,6 +28,10 @@ impl Facts for Machine {
         let mut first = *all.first()?;
         first.members = self.processes.borrow().iter().filter(|(_, key)| *key == first.key).count() as u32;
         Some(first)
+    }
+    fn pressure(&self, key: u64) -> Pressure {
+        let share = |total| Share { total, ..Share::default() };
+        Pressure { some: share(key & 0xffff), full: share(0) }
     }
     fn find(&self, parent: u64, name: &[u8]) -> Option<u64> {
         let is_it =
@@ -181,6 +186,11 @@ fn limits_are_written_in_bytes() {
         (machine.write("a/memory.reclaim", "4096"), machine.write("a/memory.reclaim", "1M")),
         (Ok(()), Err(Errno::EAGAIN))
     );
+    let none = "avg10=0.00 avg60=0.00 avg300=0.00";
+    let number = machine.find(0, b"a").unwrap() & 0xffff;
+    let pressure = format!("some {none} total={number}\nfull {none} total=0\n");
+    assert_eq!(machine.read("a/memory.pressure"), Ok(pressure));
+    assert_eq!(machine.read("memory.pressure"), Ok(format!("some {none} total=0\nfull {none} total=0\n")));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use quire_abi::Errno;
 use quire_abi::group::GroupInfo;
 use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Sysinfo, Utsname};
+use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
 use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 
@@ -13,6 +14,8 @@ use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, Vmal
 pub trait Facts {
     /// The control group with this key.
     fn control_group(&self, key: u64) -> Option<GroupInfo>;
+    /// The machine's pressure.
+    fn pressure(&self) -> Pressure;
     /// The machine.
     fn system(&self) -> SystemInfo;
     /// Memory and swap.

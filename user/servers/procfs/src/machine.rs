@@ -45,6 +45,11 @@ pub fn ranges(out: &mut Out, set: u64) -> fmt::Result {
     Ok(())
 }
 
+/// pressure/memory.
+pub fn pressure(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
+    write!(out, "{}", facts.pressure())
+}
+
 /// meminfo.
 pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let (system, memory) = (facts.system(), facts.memory());

@@ -8,6 +8,7 @@ use quire_abi::group::GroupInfo;
 use quire_abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_abi::layout::{Rlimit, Sysinfo, Utsname, dtype, mode, rlimit};
 use quire_abi::names::{self, DONE, HELD, LINK, held, op};
+use quire_abi::pressure::{Pressure, Share};
 use quire_abi::process::{DescriptorInfo, MemoryLayout, ProcessDetail, ThreadInfo, flag, object};
 use quire_abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, vma};
 use quire_fs::request::{Answer, Request};
@@ -41,6 +42,10 @@ impl Facts for Machine {
             0x2_0002 => Some(group("outer", 0)),
             _ => None,
         }
+    }
+    fn pressure(&self) -> Pressure {
+        let share = |total| Share { total, averages: [1234, 5, 0], pad: 0 };
+        Pressure { some: share(77), full: share(0) }
     }
     fn system(&self) -> SystemInfo {
         SystemInfo {
@@ -379,6 +384,9 @@ fn texts_have_linux_s_formats() {
     assert_eq!(read(&machine, "filesystems"), "nodev\trootfs\nnodev\ttmpfs\n\tvfat\n");
     assert_eq!(read(&machine, "buddyinfo"), format!("Node 0, zone      DMA {}\n", "     7 ".repeat(11)));
     assert_eq!(read(&machine, "vmstat"), "nr_vmalloc 4\n");
+    let pressure =
+        "some avg10=12.34 avg60=0.05 avg300=0.00 total=77\nfull avg10=12.34 avg60=0.05 avg300=0.00 total=0\n";
+    assert_eq!(read(&machine, "pressure/memory"), pressure);
     assert_eq!(read(&machine, "version"), "Linux version 6.1 #1\n");
     assert_eq!(read(&machine, "sys/kernel/hostname"), "here\n");
     assert_eq!(read(&machine, "sys/kernel/random/uuid"), "ffffffff-ffff-4fff-bfff-ffffffffffff\n");

@@ -74,10 +74,11 @@ fn read(group: &str, file: &str) -> Result<String, Errno> {
     String::from_utf8(text).map_err(|_| Errno::EIO)
 }
 
-/// The number that a file has, or that stands behind a word.
+/// The number that a file has, or that stands behind a word; of a line of pressure its total.
 fn number(group: &str, file: &str, word: &str) -> usize {
     let text = read(group, file).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or("");
+    let line = line.rsplit_once("total=").map_or(line, |(_, total)| total);
     line.trim().parse().unwrap_or(usize::MAX)
 }
 
@@ -166,7 +167,10 @@ fn charges(checks: &mut Checks) {
 
 fn limits(checks: &mut Checks) {
     let _ = make("g");
+    let _ = make("idle");
     let _ = write("g", "memory.max", "4M");
+    let stalls = || number("g", "memory.pressure", "some ");
+    checks.eq(stalls(), 0, "nobody has waited for memory");
     let status = inside("g", || {
         let at = fill(8 * MIB);
         let above = current("g") > 4 * MIB;
@@ -177,6 +181,12 @@ fn limits(checks: &mut Checks) {
     checks.ok(number("g", "memory.events", "max ") != 0, "that is counted");
     checks.eq(number("g", "memory.events", "oom_kill "), 0, "nobody was killed");
     checks.eq(number("g", "memory.swap.current", ""), 0, "nothing is left in swap");
+    let (there, above) = (stalls(), number("", "memory.pressure", "some "));
+    checks.ok(there != 0 && there <= above, "the time in which it waited for memory is told");
+    checks.ok(number("g", "memory.pressure", "full ") <= there, "full pressure is some, too");
+    checks.eq(number("idle", "memory.pressure", "some "), 0, "others have not waited");
+    checks.eq(stalls(), there, "and now nobody does");
+    let _ = remove("idle");
     let _ = remove("g");
 }
 

@@ -6,6 +6,7 @@
 use quire_cgroupfs::facts::Facts;
 use quire_cgroupfs::serve::serve;
 use quire_rt::abi::group::{GroupInfo, op};
+use quire_rt::abi::pressure::Pressure;
 use quire_rt::ipc::{self, Receiver};
 use quire_rt::{Errno, args, eprintln, fs, group, info, time};
 
@@ -39,6 +40,9 @@ struct Kernel;
 impl Facts for Kernel {
     fn group_from(&self, number: u32) -> Option<GroupInfo> {
         info::record(number as usize).ok()
+    }
+    fn pressure(&self, key: u64) -> Pressure {
+        info::record(key as usize).unwrap_or_default()
     }
     fn find(&self, parent: u64, name: &[u8]) -> Option<u64> {
         group::named(op::FIND, parent, name).ok()

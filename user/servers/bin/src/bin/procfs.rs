@@ -14,6 +14,7 @@ use quire_procfs::serve::serve;
 use quire_rt::abi::group::GroupInfo;
 use quire_rt::abi::info::{CpuInfo, MountInfo, NodeInfo, ProcessInfo, SystemInfo, ZoneInfo};
 use quire_rt::abi::layout::{Sysinfo, Utsname, at};
+use quire_rt::abi::pressure::Pressure;
 use quire_rt::abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo};
 use quire_rt::abi::statistics::{AreaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_rt::ipc::{self, Receiver};
@@ -61,6 +62,9 @@ const SYS: u64 = 1;
 struct Kernel;
 
 impl Facts for Kernel {
+    fn pressure(&self) -> Pressure {
+        info::record(0).unwrap_or_default()
+    }
     fn control_group(&self, key: u64) -> Option<GroupInfo> {
         info::record::<GroupInfo>((key & 0xffff) as usize).ok().filter(|group| group.key == key)
     }

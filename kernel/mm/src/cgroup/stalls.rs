@@ -1,0 +1,128 @@
+//! Whose threads stall, and whether that is all that CPUs run: the [pressure](crate::psi) of the machine and of each group.
+//!
+//! Each CPU says what it runs at every switch ([`Groups::runs`], two stores and a look). Only while some thread stalls are switches accounted for
+//! as well. A switch that another CPU makes at the moment at which the first thread stalls may be missed, until that CPU's next one.
+//!
+//! Lock order: a group's pressure (`Rank::GroupPressure`) is taken with the tree's lock held, the root's also without.
+
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::*};
+
+use super::{Groups, Key, Machine};
+use crate::machine::MAX_CPUS;
+use crate::psi::{Pressure, Share};
+use crate::sync::{Rank, SpinLock};
+
+/// What a CPU runs: the number of a control group whose thread makes progress, or [`NOTHING`], or a group's with [`STALLED`].
+pub type Runs = u32;
+
+/// Its idle thread.
+pub const NOTHING: Runs = u32::MAX;
+
+/// Bit: the thread stalls.
+pub const STALLED: Runs = 1 << 16;
+
+fn progress(runs: Runs) -> Option<u16> {
+    u16::try_from(runs).ok()
+}
+
+pub(super) struct Stalls<M: Machine> {
+    /// Threads that stall.
+    count: AtomicU32,
+    /// What the CPUs run, and how many there are.
+    running: [AtomicU32; MAX_CPUS],
+    cpus: AtomicUsize,
+    root: SpinLock<Pressure, M>,
+}
+
+impl<M: Machine> Stalls<M> {
+    pub const fn new(machine: M) -> Self {
+        Self {
+            count: AtomicU32::new(0),
+            running: [const { AtomicU32::new(NOTHING) }; MAX_CPUS],
+            cpus: AtomicUsize::new(0),
+            root: SpinLock::new(machine, Rank::GroupPressure, Pressure::new()),
+        }
+    }
+
+    /// Whether no CPU runs a thread that makes progress and that `counts` knows.
+    fn is_full(&self, counts: impl Fn(u16) -> bool) -> bool {
+        let running = self.running.iter().take(self.cpus.load(Relaxed));
+        !running.filter_map(|runs| progress(runs.load(Relaxed))).any(counts)
+    }
+}
+
+impl<M: Machine> Groups<M> {
+    /// A CPU begins to schedule.
+    pub fn add_cpu(&self, cpu: usize) {
+        self.stalls.cpus.fetch_max(cpu + 1, Relaxed);
+    }
+
+    /// A CPU, this one, runs something else from now on. Interrupts are masked.
+    #[inline(always)]
+    pub fn runs(&self, cpu: usize, what: Runs, now: impl FnOnce() -> u64) {
+        let running = &self.stalls.running[cpu];
+        let before = running.load(Relaxed);
+        running.store(what, Relaxed);
+        if self.stalls.count.load(Relaxed) != 0 && before != what {
+            self.switched([before, what], now());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn switched(&self, runs: [Runs; 2], now: u64) {
+        for group in runs.into_iter().filter_map(progress) {
+            self.account(group, 0, now);
+        }
+    }
+
+    /// The thread that this CPU runs, of a group, stalls from now on. Interrupts are masked. The caller is told to [end](Groups::end_stall) it.
+    pub fn begin_stall(&self, cpu: usize, id: u16, now: u64) {
+        self.stalls.count.fetch_add(1, Relaxed);
+        self.stalls.running[cpu].store(STALLED | Runs::from(id), Relaxed);
+        self.account(id, 1, now);
+    }
+
+    /// A stall that was begun for the group `id` is over: the CPU runs `what`. Interrupts are masked.
+    pub fn end_stall(&self, cpu: usize, id: u16, what: Runs, now: u64) {
+        self.stalls.running[cpu].store(what, Relaxed);
+        self.account(id, -1, now);
+        self.stalls.count.fetch_sub(1, Relaxed);
+    }
+
+    /// In a group, and those above it, so many threads more stall, or what runs has changed. O(depth * CPUs).
+    #[inline]
+    fn account(&self, id: u16, by: i32, now: u64) {
+        if id != 0 {
+            self.account_in(id, by, now);
+        }
+        let mut root = self.stalls.root.lock();
+        root.change(now, by, self.stalls.is_full(|_| true));
+    }
+
+    #[inline(never)]
+    fn account_in(&self, id: u16, by: i32, now: u64) {
+        let _tree = self.tree.lock();
+        // (A group with a thread that stalls does not end.)
+        for group in self.at(id).into_iter().flat_map(|group| group.upwards()) {
+            let mut pressure = group.pressure().lock();
+            if by != 0 || pressure.stalled() != 0 {
+                let is_within = |runs| self.at(runs).is_some_and(|of| of.is_within(group.key().id()));
+                pressure.change(now, by, self.stalls.is_full(is_within));
+            }
+        }
+    }
+
+    /// The pressure in a group, up to now: some, and full. `None` if there is no such group.
+    pub fn pressure(&self, key: Key, now: u64) -> Option<(Share, Share)> {
+        if key == Key::ROOT {
+            return Some(self.stalls.root.lock().at(now));
+        }
+        self.find(key).map(|group| group.pressure().lock().at(now))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn stalled(&self) -> (u32, u32) {
+        (self.stalls.count.load(Relaxed), self.stalls.root.lock().stalled())
+    }
+}
