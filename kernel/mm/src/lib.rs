@@ -4,8 +4,9 @@
 //! kernel's code also runs under `cargo test`, with host threads as CPUs.
 //!
 //! Floors, lowest first; none imports a higher one (`cargo xtask lint` checks it against this list):
-//! - [`addr`], `bitmap`, [`event`], [`load`], [`numbers`], `steps`, [`vm_flags`]: basic types.
+//! - [`addr`], `bitmap`, [`event`], [`hash`], [`load`], [`numbers`], `steps`, [`vm_flags`]: basic types.
 //! - [`machine`]: the hardware, and the threads on it.
+//! - [`psi`]: how much of the time these wait for memory.
 //! - [`sync`], [`fallible`]: locks, allocation that can fail.
 //! - [`spans`]: intervals of page numbers, in trees.
 //! - [`memblock`]: the boot allocator.
