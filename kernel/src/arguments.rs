@@ -17,6 +17,7 @@ const KNOWN: &[&str] = &[
     "movablecore",
     "norandmaps",
     "page_poison",
+    #[cfg(feature = "selftest")]
     "selftest",
     "semihosting",
     "slab",
@@ -27,6 +28,9 @@ const KNOWN: &[&str] = &[
     "vm.overcommit_memory",
     "vm.overcommit_ratio",
 ];
+
+/// Those that take no value.
+const BARE: &[&str] = &["norandmaps"];
 
 /// The value of a kernel argument. An invalid one is named in the log and ignored.
 pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) -> Option<T>) -> Option<T> {
@@ -39,8 +43,13 @@ pub fn argument<T>(args: &str, key: &str, form: &str, read: impl FnOnce(&str) ->
     value
 }
 
-/// Logs unknown arguments, and a list of those that exist.
+/// Logs unknown arguments, a list of those that exist, and values that have no effect.
 pub fn report_unknown(args: &str) {
+    for (key, value) in bootargs::arguments(args).filter(|(key, _)| BARE.contains(key)) {
+        if let Some(value) = value {
+            log::warn!("{key}={value}: {key} takes no value, and has its effect");
+        }
+    }
     let unknown = || bootargs::arguments(args).map(|(key, _)| key).filter(|key| !KNOWN.contains(key));
     if unknown().next().is_some() {
         log::warn!("unknown kernel arguments:{}", Words(unknown));

@@ -77,6 +77,10 @@ pub struct GroupInfo {
     pub own: u64,
     /// Of these, pages of memory objects.
     pub files: u64,
+    /// Of `own`, pages of translation tables.
+    pub tables: u64,
+    /// Of `own`, pages of threads' kernel stacks.
+    pub stacks: u64,
     /// [`set::MIN`] to [`set::SWAP`].
     pub limits: [u64; 5],
     /// By [`event`], here and below.
@@ -105,6 +109,8 @@ impl Default for GroupInfo {
             swap: 0,
             own: 0,
             files: 0,
+            tables: 0,
+            stacks: 0,
             limits: [0; 5],
             events: [0; 7],
             own_events: [0; 7],
@@ -119,4 +125,4 @@ impl Default for GroupInfo {
 
 // SAFETY: a `repr(C)` record of integers and arrays of integers; its size is that of its fields, so there is no padding.
 unsafe impl Pod for GroupInfo {}
-const _: () = assert!(size_of::<GroupInfo>() == 26 * 8 + 4 * 4 + 256);
+const _: () = assert!(size_of::<GroupInfo>() == 28 * 8 + 4 * 4 + 256);

@@ -2,7 +2,7 @@
 //! them. A holder drops its reference to a frame of user memory by [`rmap::Release`](crate::rmap::Release).
 
 use crate::addr::{Pfn, PhysAddr};
-use crate::cgroup::Machine;
+use crate::cgroup::{Kernel, Machine};
 use crate::event::Event;
 use crate::fallible::AllocError;
 use crate::page::{Page, PageFlags, PageState};
@@ -132,9 +132,36 @@ pub fn alloc_from_reserves<M: Machine>(machine: M) -> Result<Pfn, AllocError> {
     machine.pages().alloc_raw(0, Gfp::MEMALLOC | Gfp::NOWARN | Gfp::NORETRY)
 }
 
-/// A frame for a translation table; its contents are undefined.
+/// A frame for a translation table, charged; its contents are undefined. Waits by all means: the caller holds no lock.
 pub fn alloc_table<M: Machine>(machine: M) -> Result<PhysAddr, AllocError> {
-    Ok(machine.pages().alloc_raw(0, Gfp::KERNEL_ACCOUNT)?.addr())
+    let group = machine.groups().charge()?;
+    alloc_charged_table(machine, Gfp::KERNEL_ACCOUNT, group).map(Pfn::addr)
+}
+
+/// As [`alloc_table`], without waiting, with an allocation that does not either.
+pub(crate) fn alloc_table_now<M: Machine>(machine: M, gfp: Gfp) -> Result<Pfn, AllocError> {
+    let group = machine.groups().charge_now()?;
+    alloc_charged_table(machine, gfp, group)
+}
+
+/// A frame for a table that is charged to a group already; its record says so from now on. On an error the charge ends.
+pub(crate) fn alloc_charged_table<M: Machine>(machine: M, gfp: Gfp, group: u16) -> Result<Pfn, AllocError> {
+    let allocated = machine.pages().alloc_raw(0, gfp);
+    match &allocated {
+        // (No hand looks for tables, so their page blocks need not know.)
+        Ok(pfn) => page(machine, *pfn).begin_charge(group),
+        Err(_) => end_charge(machine, group),
+    }
+    allocated
+}
+
+/// A new frame that was charged becomes a table, whose record has another form: the number of its group.
+pub(crate) fn make_table<M: Machine>(machine: M, table: PhysAddr) -> u16 {
+    let page = page(machine, table.pfn());
+    let group = page.control_group();
+    page.set_state(PageState::Table);
+    machine.groups().count_kernel(group, Kernel::Tables, 1);
+    group
 }
 
 /// The record of a frame of the page allocator.
@@ -144,9 +171,16 @@ pub fn page<M: Machine>(machine: M, pfn: Pfn) -> &'static Page {
     unsafe { Page::of(machine, pfn) }
 }
 
-/// Frees a table that no walker can reach any more.
-pub fn free_table<M: Machine>(machine: M, table: PhysAddr) {
+/// Frees a table that no walker can reach any more, and that is charged to a group.
+pub(crate) fn free_table<M: Machine>(machine: M, table: PhysAddr, group: u16) {
+    machine.groups().uncharge_kernel(group, Kernel::Tables, 1);
     free_kernel(machine, table.pfn());
+}
+
+/// Frees a frame that was allocated for a table and has not become one.
+pub(crate) fn free_unused_table<M: Machine>(machine: M, pfn: Pfn) {
+    end_charge(machine, page(machine, pfn).control_group());
+    free_kernel(machine, pfn);
 }
 
 /// Frees a frame of the kernel's own.

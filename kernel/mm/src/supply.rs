@@ -119,10 +119,10 @@ impl<M: Machine> Supply<M> {
         }
     }
 
-    /// A frame for a translation table, filled with zeros.
+    /// A frame for a translation table, charged and filled with zeros.
     #[inline]
     pub fn table(&self) -> Result<PhysAddr, AllocError> {
-        match self.machine.pages().alloc_raw(0, const { Use::Table.gfp_now().union(Gfp::ZERO) }) {
+        match frame::alloc_table_now(self.machine, const { Use::Table.gfp_now().union(Gfp::ZERO) }) {
             Ok(pfn) => Ok(pfn.addr()),
             Err(_) => self.spare(Use::Table, true).map(Pfn::addr),
         }
@@ -224,13 +224,14 @@ impl<M: Machine> Supply<M> {
         Ok(())
     }
 
-    /// A frame to be set aside; those for programs are charged. `insists` waits for the charge too.
+    /// A frame to be set aside, charged. `insists` waits for the charge too.
     fn alloc_for_store(&self, what: Use, gfp: Gfp, insists: bool) -> Result<Pfn, AllocError> {
         let groups = self.machine.groups();
         match what {
             Use::User if insists => frame::alloc_charged(self.machine, gfp, groups.charge()?),
             Use::User => frame::alloc_user_now(self.machine, gfp),
-            Use::Table => self.machine.pages().alloc_raw(0, gfp),
+            Use::Table if insists => frame::alloc_charged_table(self.machine, gfp, groups.charge()?),
+            Use::Table => frame::alloc_table_now(self.machine, gfp),
         }
     }
 
@@ -269,7 +270,7 @@ impl<M: Machine> Supply<M> {
             frame::free(self.machine, pfn);
         }
         while let Some(pfn) = self.pop(&mut tables) {
-            frame::free_kernel(self.machine, pfn);
+            frame::free_unused_table(self.machine, pfn);
         }
         free_objects(&mut store);
     }

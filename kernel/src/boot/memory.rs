@@ -310,11 +310,15 @@ fn page_allocator(board: &Board, memory: &mut MemBlock, split: MovableSplit) -> 
     Ok(summary)
 }
 
+/// The most pages that swap may be said to hold, for each page of memory: no program's data becomes so small.
+const MOST_SWAP: usize = 64;
+
 /// Swap holds twice as many pages as there are, unless `swap=` says otherwise, and takes four fifths of memory at most.
 pub fn init_swap(args: &str, board: &Board) {
     let managed = PAGES.total_managed();
-    let size = |text: &str| if text == "off" { Some(0) } else { bootargs::size(text) };
-    let slots = match argument(args, "swap", "SIZE or off", size) {
+    let is_sane = |size: &u64| size >> PAGE_SHIFT <= (managed * MOST_SWAP) as u64;
+    let size = |text: &str| if text == "off" { Some(0) } else { bootargs::size(text).filter(is_sane) };
+    let slots = match argument(args, "swap", "SIZE of at most 64 times memory, or off", size) {
         None => managed * 2,
         Some(size) => usize::try_from(size >> PAGE_SHIFT).unwrap_or(usize::MAX),
     };

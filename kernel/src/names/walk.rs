@@ -445,7 +445,7 @@ pub fn error_of(label: u64) -> Errno {
         return Errno::ENOENT;
     }
     match Errno::from_ret(label as isize) {
-        // The server's want of memory is not the caller's, who would be repeated for it.
+        // The server's want of memory is not the caller's, whose call would be repeated for it.
         Err(Errno::ENOMEM) => Errno::ENOSPC,
         Err(error) => error,
         Ok(_) => Errno::EIO,

@@ -6,7 +6,7 @@ use quire_abi::Errno;
 use quire_abi::flags::Control;
 use quire_abi::group::{GroupInfo, NAME_MAX, op, set};
 use quire_abi::pressure::{Pressure, Share};
-use quire_mm::cgroup::{Event, Group, Key, Limit, Refused};
+use quire_mm::cgroup::{Event, Group, Kernel, Key, Limit, Refused};
 use quire_mm::fallible::KArc;
 use quire_mm::psi;
 
@@ -118,6 +118,8 @@ pub fn info(from: usize) -> Option<GroupInfo> {
         swap: numbers.swap as u64,
         own: numbers.own as u64,
         files: numbers.files as u64,
+        tables: numbers.kernel[Kernel::Tables as usize] as u64,
+        stacks: numbers.kernel[Kernel::Stacks as usize] as u64,
         limits: LIMITS.map(|limit| pages(group.limit(limit))),
         events: EVENTS.map(|event| group.events(event).0),
         own_events: EVENTS.map(|event| group.events(event).1),

@@ -5,6 +5,7 @@
 //! | `read`, `readv`, `pread64`, `write`, `writev`, `sendfile`, `splice`, `tee`, `vmsplice` | again with SA_RESTART, else EINTR | again |
 //! | `wait4`, `waitid`, `openat`, `ioctl`, `fcntl`, `flock` | again with SA_RESTART, else EINTR | again |
 //! | `accept`, `connect`, `send*`, `recv*` | again with SA_RESTART, else EINTR | again |
+//! | the same of a socket with SO_RCVTIMEO or SO_SNDTIMEO | EINTR | EINTR |
 //! | a message's call that nobody has received, a receive | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET without a time-out | again with SA_RESTART, else EINTR | again |
 //! | `futex` WAIT, WAIT_BITSET with one | EINTR | goes on until the same point of time |
@@ -74,11 +75,15 @@ pub fn after_handler(frame: &mut TrapFrame, action: &HandlerAction) {
 /// No handler ran: an interrupted call resumes.
 pub fn without_handler(frame: &mut TrapFrame) {
     let Some(call) = interrupted(frame) else { return };
-    if current().signals.lock().resume.is_some() {
-        make_again(frame);
-        frame.x[8] = nr::RESTART_SYSCALL as u64;
-    } else if again(call) != Again::No {
-        make_again(frame);
+    let mut signals = current().signals.lock();
+    match signals.resume {
+        Some(Resume::Never) => signals.resume = None,
+        Some(_) => {
+            make_again(frame);
+            frame.x[8] = nr::RESTART_SYSCALL as u64;
+        }
+        None if again(call) != Again::No => make_again(frame),
+        None => {}
     }
 }
 
@@ -97,6 +102,6 @@ pub fn call() -> Answer {
         Some(Resume::Futex { word, expected, bits, until, private }) => {
             futex::wait(word, expected, bits, Some(until), private)
         }
-        None => Err(Errno::EINTR),
+        Some(Resume::Never) | None => Err(Errno::EINTR),
     }
 }

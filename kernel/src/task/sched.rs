@@ -275,7 +275,7 @@ fn exchange(here: &'static PerCpu, prev: &Entity, next: &'static Entity) {
         active::activate(here, mm);
     }
     next.load_user_state();
-    GROUPS.runs(here.id() as usize, next.runs(), timer::now_ns);
+    GROUPS.runs(here.id(), next.runs(), timer::now_ns);
     here.current.store(core::ptr::from_ref(next).cast_mut().cast(), Ordering::Relaxed);
     here.switching_from.store(core::ptr::from_ref(prev).cast_mut(), Ordering::Relaxed);
 }

@@ -56,6 +56,8 @@ impl AltStack {
 /// How `restart_syscall` resumes a sleep that a signal without a handler has interrupted: until the same deadline.
 #[derive(Clone, Copy, Debug)]
 pub enum Resume {
+    /// Not at all: the call has waited for a part of its time, which would begin anew.
+    Never,
     /// `nanosleep`, `clock_nanosleep` for a span.
     Sleep {
         /// Nanoseconds since power-on.

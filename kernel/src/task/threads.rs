@@ -60,7 +60,7 @@ impl Threads for Cpu {
         let irq = cpu::irq_save();
         let group = thread.control_group();
         thread.hindrance.store(STALLED, Ordering::Relaxed);
-        GROUPS.begin_stall(cpu::this().id() as usize, group, timer::now_ns());
+        GROUPS.begin_stall(cpu::this().id(), group, timer::now_ns());
         cpu::irq_restore(irq);
         Some(group)
     }
@@ -70,7 +70,7 @@ impl Threads for Cpu {
         let irq = cpu::irq_save();
         let thread = entity::current();
         thread.hindrance.store(0, Ordering::Relaxed);
-        GROUPS.end_stall(cpu::this().id() as usize, group, thread.runs(), timer::now_ns());
+        GROUPS.end_stall(cpu::this().id(), group, thread.runs(), timer::now_ns());
         cpu::irq_restore(irq);
     }
 

@@ -10,13 +10,14 @@
 use alloc::vec::Vec;
 use quire_abi::Errno;
 use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
+use quire_mm::cgroup::Kernel;
 use quire_mm::fallible::TryVec;
 use quire_mm::kernel_table::KernelAttrs;
 use quire_mm::page_alloc::{Gfp, PageBlock, Shrinker};
 use quire_mm::sync::Rank;
 
 use super::kernel_map;
-use super::machine::{Cpu, PAGES, SpinLock};
+use super::machine::{Cpu, GROUPS, PAGES, SpinLock};
 use crate::layout::{STACK_ALIGN, STACK_SIZE, STACKS_END, STACKS_START};
 
 /// Order of the block behind a stack.
@@ -46,6 +47,8 @@ static SLOTS: SpinLock<Slots> = SpinLock::new(
 pub struct Stack {
     slot: usize,
     block: PhysAddr,
+    /// The control group that it is charged to.
+    group: u16,
 }
 
 fn base_of(slot: usize) -> VirtAddr {
@@ -53,15 +56,20 @@ fn base_of(slot: usize) -> VirtAddr {
 }
 
 impl Stack {
-    /// A stack, its contents undefined.
+    /// A stack, charged to the calling thread's group, its contents undefined. Waits by all means.
     pub fn new() -> Result<Self, Errno> {
+        let group = GROUPS.charge_kernel(Kernel::Stacks, 1 << ORDER)?;
+        Self::of(group).inspect_err(|_| GROUPS.uncharge_kernel(group, Kernel::Stacks, 1 << ORDER))
+    }
+
+    fn of(group: u16) -> Result<Self, Errno> {
         {
             let mut slots = SLOTS.lock();
             if let Some(last) = slots.spare_count.checked_sub(1) {
                 slots.spare_count = last;
                 slots.in_use += 1;
                 let (slot, block) = slots.spare[last];
-                return Ok(Self { slot, block });
+                return Ok(Self { slot, block, group });
             }
         }
         let block = PAGES.alloc_pages(ORDER, Gfp::KERNEL)?;
@@ -73,7 +81,7 @@ impl Stack {
             return Err(Errno::ENOMEM);
         }
         SLOTS.lock().in_use += 1;
-        Ok(Self { slot, block: block.into_raw().addr() })
+        Ok(Self { slot, block: block.into_raw().addr(), group })
     }
 
     /// One past its highest byte.
@@ -84,6 +92,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
+        GROUPS.uncharge_kernel(self.group, Kernel::Stacks, 1 << ORDER);
         {
             let mut slots = SLOTS.lock();
             slots.in_use -= 1;

@@ -1,6 +1,6 @@
 //! Charging and uncharging.
 
-use super::group::{Event, Group, Limit};
+use super::group::{Event, Group, Kernel, Limit};
 use super::stock::BATCH;
 use super::{Groups, Machine};
 use crate::fallible::AllocError;
@@ -62,24 +62,49 @@ impl<M: Machine> Groups<M> {
     pub(crate) fn charge(&self) -> Result<u16, AllocError> {
         match self.charge_now() {
             Ok(id) => Ok(id),
-            Err(_) => self.charge_waiting(),
+            Err(_) => self.charge_waiting(1),
+        }
+    }
+
+    /// Charges pages of the kernel's own to the calling thread's group by all means, as [`Groups::charge`]; the group's number.
+    pub fn charge_kernel(&self, which: Kernel, pages: usize) -> Result<u16, AllocError> {
+        if self.machine.group() == 0 {
+            return Ok(0);
+        }
+        let id = self.charge_waiting(pages)?;
+        self.count_kernel(id, which, pages as isize);
+        Ok(id)
+    }
+
+    /// They are freed.
+    pub fn uncharge_kernel(&self, id: u16, which: Kernel, pages: usize) {
+        if id != 0 {
+            self.count_kernel(id, which, -(pages as isize));
+            self.uncharge(id, pages);
+        }
+    }
+
+    /// Pages that are charged are the kernel's own.
+    pub(crate) fn count_kernel(&self, id: u16, which: Kernel, by: isize) {
+        if let Some(group) = self.at(id) {
+            group.count_kernel(which, by);
         }
     }
 
     #[cold]
-    fn charge_waiting(&self) -> Result<u16, AllocError> {
+    fn charge_waiting(&self, pages: usize) -> Result<u16, AllocError> {
         let machine = self.machine;
         let id = machine.group();
         let Some(group) = self.get(id) else { return Ok(0) };
-        let _stall = Stall::begin(machine);
-        let mut fruitless = 0;
+        let (mut fruitless, mut stall) = (0, None);
         loop {
-            let Err(full) = group.try_charge(1, |group| group.limit(Limit::Max)) else { return Ok(id) };
+            let Err(full) = group.try_charge(pages, |group| group.limit(Limit::Max)) else { return Ok(id) };
             if machine.is_killed() || machine.pages().may_use_reserves() {
                 // It gives memory back soon.
-                let _ = group.try_charge(1, |_| usize::MAX);
+                let _ = group.try_charge(pages, |_| usize::MAX);
                 return Ok(id);
             }
+            stall.get_or_insert_with(|| Stall::begin(machine));
             machine.resched_point().map_err(|_| AllocError)?;
             if self.settle(full) {
                 continue;

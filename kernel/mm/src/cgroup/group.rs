@@ -49,6 +49,19 @@ impl Event {
     const COUNT: usize = 7;
 }
 
+/// Memory of the kernel's own that is charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Translation tables.
+    Tables,
+    /// Kernel stacks of threads.
+    Stacks,
+}
+
+impl Kernel {
+    const COUNT: usize = 2;
+}
+
 /// The longest name of a group, in bytes.
 pub const MAX_NAME: usize = 255;
 
@@ -72,6 +85,8 @@ pub struct Numbers {
     pub own: usize,
     /// Of these, pages of memory objects.
     pub files: usize,
+    /// Of `own`, what is the kernel's: by [`Kernel`].
+    pub kernel: [usize; Kernel::COUNT],
     /// Slots with its own number.
     pub own_swap: usize,
 }
@@ -86,6 +101,7 @@ pub struct Group<M: Machine> {
     peak: AtomicUsize,
     own: AtomicUsize,
     files: AtomicUsize,
+    kernel: [AtomicUsize; Kernel::COUNT],
     swap: AtomicUsize,
     own_swap: AtomicUsize,
     limits: [AtomicUsize; Limit::COUNT],
@@ -123,6 +139,7 @@ impl<M: Machine> Group<M> {
             peak: AtomicUsize::new(0),
             own: AtomicUsize::new(0),
             files: AtomicUsize::new(0),
+            kernel: [const { AtomicUsize::new(0) }; Kernel::COUNT],
             swap: AtomicUsize::new(0),
             own_swap: AtomicUsize::new(0),
             limits,
@@ -205,6 +222,7 @@ impl<M: Machine> Group<M> {
             swap: self.swap.load(Relaxed),
             own: self.own.load(Relaxed),
             files: self.files.load(Relaxed),
+            kernel: self.kernel.each_ref().map(|pages| pages.load(Relaxed)),
             own_swap: self.own_swap.load(Relaxed),
         }
     }
@@ -318,6 +336,11 @@ impl<M: Machine> Group<M> {
     /// A page of a memory object was charged, or its charge is about to end.
     pub(super) fn count_files(&self, by: isize) {
         self.files.fetch_add(by as usize, Relaxed);
+    }
+
+    /// Pages of the kernel's own were charged, or their charge is about to end.
+    pub(super) fn count_kernel(&self, which: Kernel, by: isize) {
+        self.kernel[which as usize].fetch_add(by as usize, Relaxed);
     }
 
     /// Adds a slot of swap here and above.

@@ -47,6 +47,8 @@ impl<M: Machine> Groups<M> {
         if self.has_many_ghosts() {
             self.machine.pages().adopt_pages();
             self.bury();
+            let mut tree = self.tree.lock();
+            tree.kept = tree.ghosts;
         }
         let parent = match parent {
             Key::ROOT => None,
@@ -194,7 +196,11 @@ impl<M: Machine> Groups<M> {
 
     /// Whether so many groups were removed while something was charged to them that it is time to charge it to others.
     fn has_many_ghosts(&self) -> bool {
-        let ghosts = self.tree.lock().ghosts;
-        ghosts > GHOSTS && ghosts > self.machine.pages().total_managed() / FRAMES_A_GHOST
+        let (ghosts, kept) = {
+            let tree = self.tree.lock();
+            (tree.ghosts, tree.kept.min(tree.ghosts))
+        };
+        // (A table, a stack or a slot keeps its ghost: to look again for a few more would cost each time as much.)
+        ghosts > kept + GHOSTS && ghosts > self.machine.pages().total_managed() / FRAMES_A_GHOST
     }
 }

@@ -4,10 +4,11 @@
 //! uncharging; [`stock`] what a CPU has charged in advance; [`stalls`] whose threads wait for memory.
 //!
 //! A frame of user memory has the number of its group in its record, 0 for none ([`Page::control_group`]); charge and record
-//! change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. A slot of swap has one too.
+//! change together in `crate::frame` and `crate::rmap::Release`, and nowhere else. So has a table, and a slot of swap; a
+//! thread's kernel stack keeps it itself.
 //!
 //! # Invariants
-//! - `own` of a group is the number of frames whose records have its number, plus what stocks have of it; `own_swap` is
+//! - `own` of a group is the number of frames whose records have its number, plus its threads' stacks, and what stocks have of it; `own_swap` is
 //!   the same of slots. While one of them is not 0, the number belongs to the group.
 //! - `usage` is the sum of `own` over the group and all below it, ghosts too; `swap` that of `own_swap`.
 //! - A group with members or children is no ghost; a group's parent is there as long as the group is.
@@ -33,7 +34,7 @@ use crate::hash::fnv1a;
 use crate::machine::MAX_CPUS;
 use crate::sync::{Rank, SpinLock};
 
-pub use group::{Event, Group, Limit, MAX_NAME, Numbers};
+pub use group::{Event, Group, Kernel, Limit, MAX_NAME, Numbers};
 use life::MAX_DEPTH;
 pub use life::Refused;
 use stalls::Stalls;
@@ -102,6 +103,8 @@ struct Tree {
     end: usize,
     /// No number below this one is free.
     free: usize,
+    /// Ghosts that were still there when their pages had been given to others.
+    kept: usize,
 }
 
 /// All groups but the root. A `static` in the kernel.
@@ -116,7 +119,7 @@ pub struct Groups<M: Machine> {
 impl<M: Machine> Groups<M> {
     /// None.
     pub const fn new(machine: M) -> Self {
-        let tree = Tree { buckets: [0; BUCKETS], made: 0, groups: 0, ghosts: 0, end: 1, free: 1 };
+        let tree = Tree { buckets: [0; BUCKETS], made: 0, groups: 0, ghosts: 0, end: 1, free: 1, kept: 0 };
         Self {
             machine,
             chunks: [const { AtomicPtr::new(ptr::null_mut()) }; STEP],

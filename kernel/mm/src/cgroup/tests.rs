@@ -22,12 +22,15 @@ impl Groups<&'static Sim> {
     /// If it is not.
     pub(crate) fn assert_books(&self) {
         let end = self.tree.lock().end;
-        let (mut own, mut files) = (vec![0; end], vec![0; end]);
+        let (mut own, mut files, mut tables) = (vec![0; end], vec![0; end], vec![0; end]);
         for n in 0..self.machine.pages().pageblocks().len() * crate::buddy::PAGEBLOCK_PAGES {
             if !self.machine.pages().has(0, Pfn(n / 512 * 512)) {
                 continue;
             }
             let page = frame::page(self.machine, Pfn(n));
+            if page.state() == PageState::Table {
+                tables[usize::from(crate::table::charged_to(self.machine, Pfn(n).addr()))] += 1;
+            }
             let id = usize::from(page.control_group());
             if page.state().is_user() && id != 0 && id < end {
                 assert!(
@@ -38,6 +41,7 @@ impl Groups<&'static Sim> {
                 files[id] += usize::from(page.state() == PageState::Object);
             }
         }
+        own.iter_mut().zip(&tables).for_each(|(own, tables)| *own += tables);
         for stock in &self.stocks {
             let (id, pages) = stock.look();
             own[usize::from(id)] += pages;
@@ -46,6 +50,7 @@ impl Groups<&'static Sim> {
         for group in &groups {
             let (id, numbers) = (usize::from(group.key().id()), group.numbers());
             assert_eq!((numbers.own, numbers.files), (own[id], files[id]), "pages of group {id}");
+            assert_eq!(numbers.kernel, [tables[id], 0], "the kernel's pages of group {id}");
             let below = || groups.iter().filter(|below| below.upwards().any(|up| up.key() == group.key()));
             let (usage, swap) = below()
                 .fold((0, 0), |(usage, swap), below| (usage + below.numbers().own, swap + below.numbers().own_swap));

@@ -36,8 +36,11 @@ impl<M: Machine> Mm<M> {
             child.heap.copy_from(&self.heap);
             let left_out = if seeded!(DontForkIgnored) { VmFlags::empty() } else { VmFlags::DONTFORK };
             let wiped = if seeded!(WipeOnForkIgnored) { VmFlags::empty() } else { VmFlags::WIPEONFORK };
-            areas.tree.iter().filter(|vma| !vma.flags.intersects(left_out)).try_for_each(|vma| {
+            areas.tree.iter().try_for_each(|vma| {
                 self.machine.resched_point().map_err(|_| AllocError)?;
+                if vma.flags.intersects(left_out) {
+                    return Ok(());
+                }
                 let mut copy = supply.boxed(|| vma.part(vma.start, vma.end))?;
                 // Locks are not inherited.
                 copy.flags -= VmFlags::ANY_LOCK;

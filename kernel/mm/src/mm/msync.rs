@@ -13,18 +13,26 @@ use crate::mm::Machine;
 use crate::object::Object;
 use crate::vma::VmFlags;
 
+/// Areas between two points at which others may run.
+const AREAS: usize = 64;
+
 impl<M: Machine> Mm<M> {
-    /// The next paged object at `at` or above and below `end` that is mapped shared, and the end of its area.
+    /// The next paged object at `at` or above and below `end` that is mapped shared, and the end of its area. `None` also if the thread is killed.
     pub fn next_paged(&self, at: usize, end: usize) -> Option<(KArc<Object<M>>, usize)> {
-        let areas = self.areas.read();
         let mut at = UserAddr::new(at);
-        while let Some(vma) = areas.tree.find_from(at).filter(|vma| vma.start.get() < end) {
-            at = vma.end;
-            if let Some(backing) = vma.backing.as_ref().filter(|_| vma.flags.contains(VmFlags::NOTES_STORES)) {
-                return Some((backing.object.clone(), at.get()));
+        loop {
+            {
+                let areas = self.areas.read();
+                for _ in 0..AREAS {
+                    let vma = areas.tree.find_from(at).filter(|vma| vma.start.get() < end)?;
+                    at = vma.end;
+                    if let Some(backing) = vma.backing.as_ref().filter(|_| vma.flags.contains(VmFlags::NOTES_STORES)) {
+                        return Some((backing.object.clone(), at.get()));
+                    }
+                }
             }
+            self.machine.resched_point().ok()?;
         }
-        None
     }
 
     /// Writes a range back: msync's semantics and errors. A hole is reported after the rest has been processed, except
@@ -38,7 +46,8 @@ impl<M: Machine> Mm<M> {
         let len = len.checked_next_multiple_of(PAGE_SIZE).unwrap_or(0);
         let end = start.checked_add(len).ok_or(Errno::ENOMEM)?;
         // The intent excludes changes, whose intermediate state might show a hole.
-        let areas = self.areas.intend();
+        let areas = self.areas.intend_killable()?;
+        let mut passed = 0;
         let mut hole = false;
         let mut at = start;
         while at < end {
@@ -53,6 +62,10 @@ impl<M: Machine> Mm<M> {
                 return Err(Errno::EBUSY);
             }
             at = vma.end;
+            passed += 1;
+            if passed % AREAS == 0 {
+                self.machine.resched_point()?;
+            }
         }
         if hole { Err(Errno::ENOMEM) } else { Ok(()) }
     }

@@ -13,8 +13,8 @@ use crate::supply::Supply;
 const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
 
-/// Leaves that one search looks through.
-const LEAVES: usize = 64;
+/// Nodes that one search looks through: more than the levels of the highest tree, so that it gets on.
+const NODES: usize = 80;
 
 struct Node {
     /// Of the ways, those that are marked, or have a marked word below.
@@ -118,15 +118,15 @@ impl Radix {
         }
     }
 
-    /// Looks for the first word that is not 0, at `index` or above, through [`LEAVES`] leaves at most: those that were emptied stay, and there may be
+    /// Looks for the first word that is not 0, at `index` or above, through [`NODES`] nodes at most: those that were emptied stay, and there may be
     /// many.
     pub fn next(&self, index: usize) -> Next {
         fn walk(node: &Node, index: usize, shift: u32, left: &mut usize) -> Next {
             let first = index >> shift;
+            let Some(less) = left.checked_sub(1) else { return Next::Later(index) };
+            *left = less;
             match &node.ways {
-                Ways::Leaf(_) if *left == 0 => Next::Later(index),
                 Ways::Leaf(words) => {
-                    *left -= 1;
                     let way = (first..WAYS).find(|way| words[*way] != 0);
                     way.map_or(Next::Nothing, |way| Next::Word(way, words[way]))
                 }
@@ -147,7 +147,7 @@ impl Radix {
         }
         match self.root.as_deref() {
             Some(root) if index.checked_shr(reach(self.height)).unwrap_or(0) == 0 => {
-                walk(root, index, BITS * self.height, &mut { LEAVES })
+                walk(root, index, BITS * self.height, &mut { NODES })
             }
             _ => Next::Nothing,
         }

@@ -95,7 +95,7 @@ impl<M: Machine> PageAllocator<M> {
     }
 
     /// Empties this CPU's lists for a zone, if something was lent to them.
-    pub(super) fn settle(&self, zone: usize) {
+    pub(super) fn call_in(&self, zone: usize) {
         let irq = self.machine.irq_save();
         let loans = &self.loans[zone][self.machine.cpu()];
         let made = loans.made.load(Relaxed);

@@ -471,7 +471,7 @@ impl<M: Machine> PageAllocator<M> {
     pub fn drain_cpu(&self, cpu: usize) {
         for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
             if cpu == self.machine.cpu() {
-                self.settle(zone);
+                self.call_in(zone);
             }
             let settled = self.settled(zone, cpu);
             for (order, lists) in self.lists[zone][cpu].iter() {

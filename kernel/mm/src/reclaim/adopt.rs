@@ -11,6 +11,17 @@ use crate::frame;
 use crate::page::PageState;
 use crate::rmap::Release;
 
+#[cfg(test)]
+std::thread_local! {
+    static LOOKS: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
+
+/// How often the calling thread has looked at all frames.
+#[cfg(test)]
+pub(crate) fn looks_for_strangers() -> usize {
+    LOOKS.get()
+}
+
 /// Records that are passed between two points at which others may run.
 const POINT_EVERY: usize = 64;
 
@@ -51,6 +62,8 @@ impl<M: Machine> Reclaim<M> {
     /// Looks at all frames for pages of groups that were removed. The caller holds no lock.
     pub(super) fn adopt_all(&self) {
         let (machine, groups) = (self.machine, self.machine.groups());
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let blocks = machine.pages().pageblocks().len();
         for block in 0..blocks {
             let first = Pfn(block * PAGEBLOCK_PAGES);

@@ -66,7 +66,7 @@ impl<M: Machine> Node<M> {
                 break;
             }
         }
-        self.settle(whose, &mut batch);
+        self.requeue(whose, &mut batch);
         freed
     }
 
@@ -74,7 +74,7 @@ impl<M: Machine> Node<M> {
     /// killed.
     fn fill(&self, whose: Whose, batch: &mut Batch, wanted: usize) -> bool {
         let Ok(_turn) = self.turn.intend_killable() else { return false };
-        self.settle(whose, batch);
+        self.requeue(whose, batch);
         let wanted = wanted.min(BATCH);
         while batch.len < wanted && batch.looked < TRIES * wanted {
             if self.machine.resched_point().is_err() {
@@ -106,7 +106,7 @@ impl<M: Machine> Node<M> {
     }
 
     /// Puts the pages of the batch where they belong by what became of them, and empties it.
-    fn settle(&self, whose: Whose, batch: &mut Batch) {
+    fn requeue(&self, whose: Whose, batch: &mut Batch) {
         for chosen in &batch.pages[..batch.len] {
             let pfn = chosen.pfn;
             match chosen.done {

@@ -10,6 +10,8 @@
 //! [`PageAllocator`]: crate::page_alloc::PageAllocator
 
 mod adopt;
+#[cfg(test)]
+pub(crate) use adopt::looks_for_strangers;
 mod batch;
 mod policy;
 mod ring;

@@ -16,7 +16,7 @@
 //! destination). Only the zone's lock and those below it are taken inside. No interrupt handler takes these locks.
 //!
 //! # The record of a table page
-//! [`crate::page::Page::body`] of a `Table` frame holds the lock, the number of entries that are not empty, and, for
+//! [`crate::page::Page::body`] of a `Table` frame holds the lock, the number of entries that are not empty, the control group that it is charged to, and, for
 //! levels 0 to 2, a bit for each eight entries of which one may be occupied: the time to walk a sparse space depends on
 //! its tables, not on their empty entries.
 
@@ -33,13 +33,13 @@ mod word;
 mod young;
 pub mod zap;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::addr::{PhysAddr, USER_END, UserAddr};
 use crate::asid::AsidSlot;
 use crate::fallible::AllocError;
 use crate::frame;
-use crate::page::{Page, PageState};
+use crate::page::Page;
 use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
 use crate::supply::Supply;
 use flush::flush_space;
@@ -74,8 +74,11 @@ const SPARE_TABLES: usize = if cfg!(test) { 2 } else { 8 };
 struct Record {
     lock: AtomicU32,
     live: AtomicU32,
-    /// `Page::next` and `Page::prev`.
-    links: u64,
+    /// `Page::next`.
+    next: u32,
+    /// The control group that it is charged to. Written when it is made.
+    charged_to: AtomicU16,
+    unused: u16,
     groups: AtomicU64,
 }
 
@@ -356,10 +359,16 @@ impl<M: Machine> Drop for Tables<M> {
     }
 }
 
+/// The control group that a table is charged to.
+#[cfg(test)]
+pub(crate) fn charged_to<M: Machine>(machine: M, table: PhysAddr) -> u16 {
+    Table { machine, addr: table }.record().charged_to.load(Ordering::Relaxed)
+}
+
 /// Makes a frame of zeros an empty table.
 fn make_table<M: Machine>(machine: M, addr: PhysAddr) -> PhysAddr {
     let table = Table { machine, addr };
-    table.page().set_state(PageState::Table);
+    table.record().charged_to.store(frame::make_table(machine, addr), Ordering::Relaxed);
     table.record().lock.store(0, Ordering::Relaxed);
     table.record().live.store(0, Ordering::Relaxed);
     table.record().groups.store(0, Ordering::Relaxed);
@@ -370,7 +379,7 @@ fn free_table<M: Machine>(machine: M, addr: PhysAddr) {
     let table = Table { machine, addr };
     table.record().live.store(0, Ordering::Relaxed);
     table.record().groups.store(0, Ordering::Relaxed);
-    frame::free_table(machine, addr);
+    frame::free_table(machine, addr, table.record().charged_to.load(Ordering::Relaxed));
 }
 
 /// Unlinked tables to be freed, chained through their records.

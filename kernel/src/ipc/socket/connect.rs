@@ -10,6 +10,8 @@ use quire_sockets::Message;
 
 use super::{Extra, IN, Kind, Phase, Socket, own_credentials};
 use crate::task::point::resched_point;
+use crate::task::signal::Resume;
+use crate::task::thread::current;
 use crate::task::wait::Sleep;
 
 /// Two sockets that are connected with each other.
@@ -102,7 +104,12 @@ impl Socket {
         match at.source.sleepers.wait_until(cut, deadline, attempt) {
             Ok(result) => result,
             Err(Errno::ETIMEDOUT) => Err(Errno::EAGAIN),
-            Err(e) => Err(e),
+            Err(e) => {
+                if limit != 0 {
+                    current().signals.lock().resume = Some(Resume::Never);
+                }
+                Err(e)
+            }
         }
     }
 

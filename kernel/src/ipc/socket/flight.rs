@@ -2,7 +2,7 @@
 //!
 //! A message's descriptors are [`Rights`]. If sockets are among them, these are *in flight*: each knows in how many messages it is, and
 //! the socket where the message waits *carries* the rights. That changes under [`FLIGHT`] alone, so whoever has it sees a graph that
-//! stands still: a receiver gets descriptors only after the rights have *landed*, and who would get a further reference to a socket from elsewhere needs
+//! stands still: a receiver gets descriptors only after the rights have *landed*, and a thread that would get a further reference to a socket from elsewhere needs
 //! one already, which the count of its open file shows.
 //!
 //! Whoever closes a descriptor of a socket in flight, or drops rights with sockets, [collects](collect). The descriptors of rights that are dropped may

@@ -21,7 +21,9 @@ use quire_sockets::{Address, Messages, Queue};
 
 use super::descriptor::OpenFile;
 use super::source::Source;
+use crate::task::point::resched_point;
 use crate::task::thread::current;
+use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 mod connect;
@@ -56,6 +58,9 @@ const BUFFER: u32 = 212_992;
 
 /// Datagrams that may wait at a socket that is not connected to their sender (Linux's `max_dgram_qlen`, and one).
 const MOST_DATAGRAMS: usize = 11;
+
+/// Messages that are dropped, and sockets that are told, between two points at which others may run.
+const AT_ONCE: usize = 32;
 
 /// Bits of [`State::shut`]: nothing comes in; nothing goes out.
 const IN: u8 = 1;
@@ -267,7 +272,11 @@ impl Socket {
 
     /// Tells those who found it full.
     fn tell_blocked(&self) {
-        loop {
+        for n in 1.. {
+            if n % AT_ONCE == 0 {
+                // (Whoever is killed goes on.)
+                let _ = resched_point(Sleep::Killable);
+            }
             let taken = self.state.lock().blocked.pop_front();
             let Some(socket) = taken else { return };
             let socket = UnsafeRef::into_raw(socket);
@@ -390,9 +399,13 @@ impl Socket {
         self.source.wake(u16::MAX);
     }
 
-    /// Drops messages that nobody will receive.
+    /// Drops messages that nobody will receive. No spin lock is held.
     fn discard(&self, messages: Messages<Extra>) {
-        for mut message in messages {
+        for (n, mut message) in messages.into_iter().enumerate() {
+            if n % AT_ONCE == AT_ONCE - 1 {
+                // (Whoever is killed goes on.)
+                let _ = resched_point(Sleep::Killable);
+            }
             if let Some(child) = message.extra.child.take() {
                 // A connection that was not accepted.
                 Self::reset(&child);

@@ -178,9 +178,10 @@ fn banner() {
     println!("\n{} {}, {}", info::text(&names.sysname), info::text(&names.release), info::text(&names.machine));
     if let Ok(system) = info::system() {
         println!(
-            "{}: {} CPUs, {} MiB of memory, {} MiB free",
+            "{}: {} CPU{}, {} MiB of memory, {} MiB free",
             info::text(&system.board),
             system.cpus,
+            if system.cpus == 1 { "" } else { "s" },
             system.ram >> 8,
             system.free >> 8
         );

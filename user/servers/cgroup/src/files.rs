@@ -167,10 +167,16 @@ fn swap_events(_: &dyn Facts, group: &GroupInfo, out: &mut String) {
 
 /// Of the group and all below.
 fn memory_stat(facts: &dyn Facts, group: &GroupInfo, out: &mut String) {
-    let (own, files) = facts
-        .within(group.key)
-        .fold((0, 0), |(own, files), below| (own + below.own.saturating_sub(below.files), files + below.files));
-    let _ = writeln!(out, "anon {}\nfile {}", own * PAGE, files * PAGE);
+    let (mut anon, mut files, mut tables, mut stacks) = (0, 0, 0, 0);
+    for below in facts.within(group.key) {
+        // (They are counted one after the other.)
+        anon += below.own.saturating_sub(below.files + below.tables + below.stacks) * PAGE;
+        files += below.files * PAGE;
+        tables += below.tables * PAGE;
+        stacks += below.stacks * PAGE;
+    }
+    let kernel = tables + stacks;
+    let _ = writeln!(out, "anon {anon}\nfile {files}\nkernel {kernel}\nkernel_stack {stacks}\npagetables {tables}");
 }
 
 fn oom_group(_: &dyn Facts, group: &GroupInfo, out: &mut String) {

@@ -11,12 +11,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use quire_rt::abi::flags::{Open, sig};
+use quire_rt::abi::flags::{Map, Open, sig};
 use quire_rt::abi::layout::at;
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io};
-use user_tests::{Checks, PAGE, RW, child, map, munmap, raw, shared_counters, start, until};
+use user_tests::{Checks, PAGE, RW, child, map, mmap, munmap, poke, raw, shared_counters, start, until};
 
 quire_rt::entry!(main);
 
@@ -32,6 +32,7 @@ fn main() -> i32 {
     let _ = write("", "cgroup.subtree_control", "+memory");
     directories(&mut checks);
     charges(&mut checks);
+    kernel(&mut checks);
     limits(&mut checks);
     reclaim(&mut checks);
     high(&mut checks);
@@ -163,6 +164,42 @@ fn charges(checks: &mut Checks) {
     checks.ok(number("g", "memory.peak", "") >= 4 * MIB, "the peak stays");
     let _ = munmap(counts.as_ptr().addr(), PAGE);
     checks.eq(remove("g"), Ok(()), "the group can go");
+}
+
+/// Writes to so many pages, each with a table of its own. Whether that did not work.
+fn spread(pages: usize) -> bool {
+    const SPAN: usize = 2 << 20;
+    (0..pages).map(|n| 0x10_0000_0000 + n * SPAN).any(|at| {
+        let mapped = mmap(at, PAGE, RW, Map::PRIVATE | Map::ANONYMOUS | Map::FIXED, -1, 0);
+        if mapped == Ok(at) {
+            poke(at, 1);
+        }
+        mapped != Ok(at)
+    })
+}
+
+/// What the kernel has for a program is charged too: a table for each of these pages, and stacks of threads.
+fn kernel(checks: &mut Checks) {
+    const PAGES: usize = 512;
+    let _ = make("g");
+    let tables = || number("g", "memory.stat", "pagetables ");
+    let stacks = || number("g", "memory.stat", "kernel_stack ");
+    let status = inside("g", || {
+        let before = (current("g"), tables());
+        spread(PAGES);
+        let grown = (current("g") - before.0, tables() - before.1);
+        let is_right = grown.0 >= 2 * PAGES * PAGE && (PAGES * PAGE..PAGES * PAGE * 2).contains(&grown.1);
+        let one = stacks();
+        // (Its own is charged to the group in which it was made.)
+        let other = start(|| until(|| stacks() > one).into()).and_then(process::waitpid);
+        i32::from(!is_right) + 2 * i32::from(other != Ok(Status::Exited(1)))
+    });
+    checks.eq(status, Ok(Status::Exited(0)), "tables and kernel stacks are charged");
+    checks.eq(until(|| tables() == 0 && stacks() == 0 && current("g") == 0), true, "and end with the process");
+    let _ = write("g", "memory.max", "1M");
+    let status = inside("g", || spread(PAGES).into());
+    checks.eq(status, Ok(Status::Killed(sig::KILL)), "tables do not go to swap: a program that needs more is killed");
+    let _ = remove("g");
 }
 
 fn limits(checks: &mut Checks) {

@@ -11,13 +11,14 @@ use alloc::ffi::CString;
 use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
-use quire_rt::abi::flags::{Map, Open, Prot, clock, pr, sig, wait};
+use quire_rt::abi::flags::{Map, Open, clock, pr, sig, wait};
 use quire_rt::abi::layout::{EpollEvent, Iovec, PollFd, Rlimit, Timespec, at, epoll, poll, rlimit};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::{Errno, args, fs, info, io, println, signal, sync, thread, time};
 use user_tests::asm::thread_that_calls;
-use user_tests::{Checks, PAGE, RW, child, map, mmap, mprotect, munmap, poke, raw, start, until, until_asleep};
+use user_tests::long;
+use user_tests::{Checks, PAGE, RW, child, map, mmap, munmap, poke, raw, start, until, until_asleep};
 
 quire_rt::entry!(main);
 
@@ -89,6 +90,11 @@ const KINDS: &[(&str, Work)] = &[
     ("pages far from each other are freed", far_pages_freed),
     ("a space of many areas is copied and ends", areas_ended),
     ("many areas of one page of a file are unmapped", same_page_unmapped),
+    ("many areas are written back", |amount| long::areas_synchronised(amount.areas)),
+    ("many areas are left out of a copy", |amount| long::areas_left_out(amount.areas * 3)),
+    ("messages end with their socket", |amount| long::messages_dropped(amount.threads / 2)),
+    ("connections end with their listener", |amount| long::connections_dropped(amount.threads / 4)),
+    ("data is looked for where there was some", |amount| long::far_data_sought(amount.threads)),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
 ];
@@ -635,17 +641,8 @@ fn shared_memory_ended(amount: &Amount) -> Result<bool, Errno> {
     Ok(true)
 }
 
-/// Every second page has other rights, so each is an area.
-fn many_areas(amount: &Amount) -> Result<usize, Errno> {
-    let at = map(amount.areas * PAGE, RW);
-    for page in (0..amount.areas).step_by(2) {
-        mprotect(at + page * PAGE, PAGE, Prot::READ)?;
-    }
-    Ok(at)
-}
-
 fn areas_ended(amount: &Amount) -> Result<bool, Errno> {
-    many_areas(amount)?;
+    long::many_areas(amount.areas)?;
     Ok(child(|| 0) == Ok(Status::Exited(0)))
 }
 
@@ -664,7 +661,7 @@ fn same_page_unmapped(amount: &Amount) -> Result<bool, Errno> {
 
 /// Many areas, tables, and pages that several processes share.
 fn books_compared(amount: &Amount) -> Result<bool, Errno> {
-    let at = many_areas(amount)?;
+    let at = long::many_areas(amount.areas)?;
     (1..amount.areas).step_by(2).for_each(|page| poke(at + page * PAGE, 1));
     let (read, write) = io::pipe(0)?;
     let children = [(); 10].map(|()| start(|| drain(read, write).is_err().into()));

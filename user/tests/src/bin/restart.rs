@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use quire_rt::abi::flags::{clock, sig};
 use quire_rt::abi::layout::{PollFd, poll, sa};
 use quire_rt::abi::nr;
+use quire_rt::abi::socket::option;
 use quire_rt::process::{self, Status, kill, wait4, waitpid};
 use quire_rt::signal::{How, Info, handle, mask, set, suspend};
 use quire_rt::sync::futex_wait;
@@ -87,6 +88,7 @@ fn main() -> i32 {
             let _ = (kill(pid, sig::KILL), waitpid(pid));
         }
     }
+    limited(&mut checks);
     sleeps(&mut checks);
     polls(&mut checks);
     let old = mask(How::Block, set(&[sig::USR1])).unwrap_or(0);
@@ -95,6 +97,24 @@ fn main() -> i32 {
     checks.eq(mask(How::Set, old), Ok(old | set(&[sig::USR1])), "and the mask is back");
     checks.fails(raw(nr::RESTART_SYSCALL, []), Errno::EINTR, "restart_syscall with nothing to take up");
     checks.finish()
+}
+
+/// A call that has waited for a part of its time does not begin anew.
+fn limited(checks: &mut Checks) {
+    const UNIX: usize = 1;
+    const DATAGRAM: usize = 2;
+    const SOCKET: usize = 1;
+    let mut ends = [0_i32; 2];
+    let made = raw(nr::SOCKETPAIR, [UNIX, DATAGRAM, 0, ends.as_mut_ptr() as usize]);
+    let time = [60_u64, 0];
+    let limit = |option: u32| [ends[0] as usize, SOCKET, option as usize, time.as_ptr() as usize, 16];
+    let set = [option::RCVTIMEO, option::SNDTIMEO].map(|option| raw(nr::SETSOCKOPT, limit(option)));
+    checks.eq((made, set), (Ok(0), [Ok(0); 2]), "a socket that waits for no longer than a minute");
+    let read = interrupted(sa::RESTART, || io::read(ends[0], &mut [0]), nothing);
+    checks.eq(read, (Err(Errno::EINTR), true), "reading it: SA_RESTART does not begin the minute anew");
+    let fill = || (0..10_000).find_map(|_| io::write(ends[0], b"x").err());
+    let written = interrupted(sa::RESTART, fill, nothing);
+    checks.eq(written, (Some(Errno::EINTR), true), "nor when writing to it");
 }
 
 fn sleeps(checks: &mut Checks) {

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::addr::Pfn;
-use crate::cgroup::{Event, Group, Key, Limit, Numbers};
+use crate::cgroup::{Event, Group, Kernel, Key, Limit, Numbers};
 use crate::frame;
 use crate::mm::migrate;
 use crate::object::Object;
@@ -60,11 +60,16 @@ fn leave(rig: &Rig, group: &Cgroup) {
     rig.sim.groups().remove(group.key()).unwrap();
 }
 
-/// The numbers without what is in stocks.
+/// The numbers without what is in stocks, and without tables.
 fn numbers(rig: &Rig, group: &Cgroup) -> Numbers {
-    rig.sim.groups().settle(group);
-    rig.sim.groups().assert_books();
-    group.numbers()
+    let groups = rig.sim.groups();
+    groups.settle(group);
+    groups.assert_books();
+    let numbers = group.numbers();
+    let within = groups.all().filter(|below| below.is_within(group.key().id()));
+    let tables: usize = within.map(|below| below.numbers().kernel[Kernel::Tables as usize]).sum();
+    let own = numbers.own - numbers.kernel[Kernel::Tables as usize];
+    Numbers { usage: numbers.usage - tables, own, kernel: [0; 2], ..numbers }
 }
 
 /// Maps the first pages of an object shared.
@@ -132,6 +137,63 @@ fn a_page_is_charged_from_its_allocation_to_its_end() {
     leave(&rig, &group);
 }
 
+/// Each page lies in a table of its own: half of what the group may have is tables, which do not leave memory.
+#[test]
+fn tables_are_charged_to_whoever_needs_them() {
+    const SPAN: usize = 2 << 20;
+    let (rig, _) = machine(64);
+    let group = enter(&rig, Key::ROOT, b"g");
+    let groups = rig.sim.groups();
+    let mm = rig.space();
+    let at = 1 << 30;
+    (0..300).for_each(|n| assert!(map_at(&mm, at + n * SPAN, PAGE, RW, Map::FIXED).is_ok()));
+    let tables = || group.numbers().kernel[Kernel::Tables as usize];
+    let write = |n: usize| rig.write(&mm, at + n * SPAN, n as u64 + 1);
+    (0..50).for_each(|n| write(n).unwrap());
+    assert_eq!(numbers(&rig, &group).own, 50);
+    assert!((50..56).contains(&tables()), "{}", tables());
+    group.set_limit(Limit::Max, 200);
+    (50..150).for_each(|n| write(n).unwrap());
+    assert!(tables() >= 150 && group.usage() <= 200, "pages have left");
+    let refused = (150..300).find(|n| write(*n).is_err()).unwrap();
+    assert!((180..200).contains(&refused), "{refused}");
+    assert_ne!(group.events(Event::Oom).0, 0, "nothing else can");
+    group.set_limit(Limit::Max, usize::MAX);
+    (0..150).for_each(|n| assert_eq!(rig.read(&mm, at + n * SPAN), Ok(n as u64 + 1)));
+    // Nobody finds a removed group's tables: they keep its number.
+    leave(&rig, &group);
+    rig.sim.pages().adopt_pages();
+    groups.assert_books();
+    assert_ne!(groups.make(Key::ROOT, b"other").unwrap().key().id(), group.key().id());
+    rig.idle(0);
+    drop(mm);
+    groups.assert_books();
+    let other = groups.child(Key::ROOT, b"other").unwrap().key();
+    groups.remove(other).unwrap();
+    assert_eq!(groups.make(Key::ROOT, b"again").unwrap().key().id(), group.key().id(), "its number is free");
+}
+
+/// Groups that keep their numbers do not make each new one look at all frames.
+#[test]
+fn ghosts_that_stay_are_not_looked_for_each_time() {
+    let (rig, _) = machine(64);
+    let groups = rig.sim.groups();
+    let mut spaces = Vec::new();
+    let before = crate::reclaim::looks_for_strangers();
+    for n in 0..100 {
+        let group = enter(&rig, Key::ROOT, std::format!("{n}").as_bytes());
+        let mm = rig.space();
+        let at = anon(&rig, &mm, PAGE);
+        sweep(&rig, &mm, at, 1);
+        rig.idle(0);
+        spaces.push(mm);
+        leave(&rig, &group);
+    }
+    assert_eq!(crate::reclaim::looks_for_strangers() - before, 1);
+    drop(spaces);
+    groups.assert_books();
+}
+
 #[test]
 fn a_group_at_its_limit_uses_swap_and_leaves_others_alone() {
     let (rig, reclaim) = machine(64);
@@ -195,11 +257,13 @@ fn without_a_place_to_go_the_group_is_out_of_memory() {
     let mm = rig.space();
     let at = anon(&rig, &mm, 64 * PAGE);
     let had = (0..64).take_while(|page| rig.write(&mm, at + page * PAGE, 1).is_ok()).count();
-    assert_eq!((had, numbers(&rig, &group).own, numbers(&rig, &group).own_swap), (30, 20, 10));
+    // (Its address space has tables, which are charged too.)
+    let tables = group.numbers().kernel[Kernel::Tables as usize];
+    assert_eq!((had + tables, numbers(&rig, &group).own + tables, numbers(&rig, &group).own_swap), (30, 20, 10));
     assert!(OUT_OF_MEMORY.load(Ordering::Relaxed) != 0 && group.events(Event::Oom).0 != 0);
     // There is room again, and pages that could not go can.
     group.set_limit(Limit::Swap, 30);
-    (had..50).for_each(|page| rig.write(&mm, at + page * PAGE, 1).unwrap());
+    (had..50 - tables).for_each(|page| rig.write(&mm, at + page * PAGE, 1).unwrap());
     rig.idle(0);
     drop(mm);
     leave(&rig, &group);
@@ -314,10 +378,12 @@ fn what_a_removed_group_leaves_is_its_parents() {
         leave(&rig, &group);
     }
     assert!(ids.iter().max() < Some(&200), "{:?} numbers for 400 groups", ids.iter().max());
-    assert_eq!((numbers(&rig, &top).usage, groups.effective(ids[0])), (400, top.key().id()));
+    // The first one left tables as well, and these stay its own.
+    let tables = mm.tables.pages() - 1;
+    assert_eq!((numbers(&rig, &top).usage, groups.effective(ids[0])), (400 + tables, top.key().id()));
     // All of them can go: the hand of the group above finds them.
     let out: usize = (0..20).map(|_| rig.sim.pages().reclaim_group(top.key().id(), 32)).sum();
-    assert_eq!((out, numbers(&rig, &top).usage), (400, 0));
+    assert_eq!((out, numbers(&rig, &top).usage), (400, tables));
     check(&rig, &mm, at, 400);
     rig.idle(0);
     drop((mm, file));
@@ -334,8 +400,8 @@ fn a_group_without_pages_is_forgotten_when_it_is_removed() {
     let mm = rig.space();
     let at = anon(&rig, &mm, PAGE);
     sweep(&rig, &mm, at, 1);
-    mm.unmap(at, PAGE).unwrap();
     rig.idle(0);
+    drop(mm);
     assert_ne!(groups.in_stocks(), 0, "charged in advance");
     leave(&rig, &group);
     assert_eq!(groups.in_stocks(), 0);

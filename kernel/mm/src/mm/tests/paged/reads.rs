@@ -161,7 +161,7 @@ fn without_memory_nothing_is_left_behind() {
     assert!(errors > 2);
 }
 
-/// Whoever is killed while it asks leaves the page as it was; who waits for it asks then.
+/// Whoever is killed while it asks leaves the page as it was; another thread that waits for it asks then.
 #[test]
 fn a_page_that_a_killed_thread_asked_for_can_be_had() {
     let scene = Scene::new(pages(8, 0));
@@ -190,7 +190,7 @@ fn cut_in_the_middle() {
     scene.set_len(8 * PAGE).unwrap();
     assert_eq!(scene.word(1), Ok(0));
     assert_eq!(scene.drop_cache(), 0);
-    // It grows again at once, and others bring the page in before the first who asked has it.
+    // It grows again at once, and others bring the page in before the first one that asked has it.
     let file = scene.file.clone();
     scene.disk.lock().bytes[PAGE..].fill(9);
     let cut = move || {

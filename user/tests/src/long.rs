@@ -1,0 +1,76 @@
+//! Work of a length that a program chooses, on areas and sockets: for the test of latency.
+
+use quire_rt::Errno;
+use quire_rt::abi::flags::Prot;
+use quire_rt::abi::nr;
+use quire_rt::abi::socket::{SOL_SOCKET, option};
+use quire_rt::process::Status;
+
+use crate::{PAGE, RW, child, map, mprotect, raw};
+
+const UNIX: usize = 1;
+const STREAM: usize = 1;
+const DONTWAIT: usize = 0x40;
+
+/// So many areas of a page each: every second one has other rights.
+pub fn many_areas(areas: usize) -> Result<usize, Errno> {
+    let at = map(areas * PAGE, RW);
+    for page in (0..areas).step_by(2) {
+        mprotect(at + page * PAGE, PAGE, Prot::READ)?;
+    }
+    Ok(at)
+}
+
+/// They are written back, of which there is nothing.
+pub fn areas_synchronised(areas: usize) -> Result<bool, Errno> {
+    const SYNC: usize = 4;
+    let at = many_areas(areas)?;
+    Ok(raw(nr::MSYNC, [at, areas * PAGE, SYNC]) == Ok(0))
+}
+
+/// They are left out of a copy of the space.
+pub fn areas_left_out(areas: usize) -> Result<bool, Errno> {
+    const DONTFORK: usize = 10;
+    let at = many_areas(areas)?;
+    raw(nr::MADVISE, [at, areas * PAGE, DONTFORK])?;
+    Ok(child(|| 0) == Ok(Status::Exited(0)))
+}
+
+/// A socket ends with messages that nobody has read.
+pub fn messages_dropped(messages: usize) -> Result<bool, Errno> {
+    let mut ends = [0_i32; 2];
+    raw(nr::SOCKETPAIR, [UNIX, STREAM, 0, ends.as_mut_ptr() as usize])?;
+    let room = 1_u32 << 26;
+    let at = (&raw const room).expose_provenance();
+    raw(nr::SETSOCKOPT, [ends[0] as usize, SOL_SOCKET as usize, option::SNDBUF as usize, at, 4])?;
+    let send = |_: &usize| raw(nr::SENDTO, [ends[0] as usize, c"x".as_ptr() as usize, 1, DONTWAIT, 0, 0]) == Ok(1);
+    (0..messages).take_while(send).for_each(drop);
+    Ok(raw(nr::CLOSE, [ends[1] as usize]) == Ok(0))
+}
+
+/// One that listens ends with connections that nobody has accepted.
+pub fn connections_dropped(connections: usize) -> Result<bool, Errno> {
+    let listener = raw(nr::SOCKET, [UNIX, STREAM, 0])?;
+    let address = *b"\x01\0\0latency";
+    raw(nr::BIND, [listener, address.as_ptr() as usize, address.len()])?;
+    raw(nr::LISTEN, [listener, connections])?;
+    for _ in 0..connections {
+        let one = raw(nr::SOCKET, [UNIX, STREAM, 0])?;
+        raw(nr::CONNECT, [one, address.as_ptr() as usize, address.len()])?;
+    }
+    Ok(raw(nr::CLOSE, [listener]) == Ok(0))
+}
+
+/// Data is looked for where there was some, far apart.
+pub fn far_data_sought(pages: usize) -> Result<bool, Errno> {
+    const PUNCH: usize = 3;
+    const DATA: usize = 3;
+    const APART: usize = 1 << 38;
+    let file = raw(nr::MEMFD_CREATE, [c"far".as_ptr() as usize, 0])?;
+    raw(nr::FTRUNCATE, [file, pages * APART])?;
+    for page in 0..pages {
+        raw(nr::PWRITE64, [file, c"x".as_ptr() as usize, 1, page * APART])?;
+    }
+    raw(nr::FALLOCATE, [file, PUNCH, 0, pages * APART])?;
+    Ok(raw(nr::LSEEK, [file, 0, DATA]) == Err(Errno::ENXIO))
+}
