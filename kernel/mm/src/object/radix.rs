@@ -286,11 +286,38 @@ mod tests {
             tree.take(leaf * WAYS + 5);
         }
         *tree.place(300 * WAYS + 7, &supply).unwrap() = 9;
-        assert_eq!(tree.next(3), Next::Later(LEAVES * WAYS));
-        assert_eq!(tree.next(LEAVES * WAYS + 1), Next::Later(2 * LEAVES * WAYS));
-        assert_eq!(tree.next(3 * LEAVES * WAYS), Next::Word(300 * WAYS + 7, 9));
-        assert_eq!(tree.next(300 * WAYS + 8), Next::Nothing);
+        assert_eq!(pieces(&tree, 3), (Next::Word(300 * WAYS + 7, 9), 3));
+        assert_eq!(pieces(&tree, 300 * WAYS + 8), (Next::Nothing, 1));
         tree.drain(|_| {});
+    }
+
+    /// Nodes between the leaves count as well: here there are ten for each.
+    #[test]
+    fn a_search_through_a_sparse_tree_is_cut_into_pieces() {
+        let supply = Supply::new(crate::sim::Sim::with_mib(16));
+        let mut tree = Radix::new();
+        const APART: usize = 1 << 54;
+        for leaf in 0..100 {
+            *tree.place(leaf * APART, &supply).unwrap() = 1;
+            tree.take(leaf * APART);
+        }
+        let (found, pieces) = pieces(&tree, 0);
+        assert!(found == Next::Nothing && pieces >= tree.nodes as usize / NODES, "{pieces} for {} nodes", tree.nodes);
+        tree.drain(|_| {});
+    }
+
+    /// Searches until the end, which each piece must bring nearer; what was found, and in how many.
+    fn pieces(tree: &Radix, mut at: usize) -> (Next, usize) {
+        for n in 1.. {
+            match tree.next(at) {
+                Next::Later(from) => {
+                    assert!(from > at);
+                    at = from;
+                }
+                end => return (end, n),
+            }
+        }
+        unreachable!()
     }
 
     #[test]
