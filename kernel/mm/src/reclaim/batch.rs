@@ -2,7 +2,7 @@
 //! next choice.
 //!
 //! Taking a page out, with its compression, is nine tenths of the work, and has no lock of the node. A page of a batch is in
-//! no queue, though its record says that it is watched: whatever becomes of it, [`Node::settle`] puts it on another list, from which it
+//! no queue, though its record says that it is watched: whatever becomes of it, [`Node::requeue`] puts it on another list, from which it
 //! is found again.
 
 use super::policy::{FRESH, KEPT, NEW, WATCHED};
