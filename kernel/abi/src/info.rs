@@ -51,6 +51,10 @@ pub mod kind {
     pub const GROUP: usize = 16;
     /// [`Pressure`](crate::pressure::Pressure): that of the control group with the key that is the index, 0 for the machine.
     pub const PRESSURE: usize = 17;
+    /// [`TranslationInfo`](crate::translation::TranslationInfo), one record: the translation of the address in the index, in the process
+    /// in the fifth argument; 0 is the caller. EPERM for a caller that may not inspect the process, or for an address of the kernel's half,
+    /// unless the sixth argument is a handle of machine control with the right AUDIT.
+    pub const TRANSLATION: usize = 18;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

@@ -24,6 +24,7 @@ pub mod pressure;
 pub mod process;
 pub mod socket;
 pub mod statistics;
+pub mod translation;
 
 pub use errno::Errno;
 

@@ -23,7 +23,7 @@ use crate::sync::{Rank, SpinLock};
 use allocator::{MAX_BITS, Numbers, WORDS};
 use atomic::{AtomicU32, AtomicU64, AtomicUsize};
 
-pub use allocator::{AsidAllocator, AsidSlot};
+pub use allocator::{AsidAllocator, AsidSlot, AsidView};
 
 impl AsidSlot {
     /// A slot that was never activated.

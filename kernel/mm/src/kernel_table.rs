@@ -6,7 +6,7 @@
 
 use crate::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use crate::fallible::AllocError;
-use crate::pte::{ENTRIES, LEVEL_SHIFT, MemoryType, Pte, bits, index};
+use crate::pte::{ENTRIES, LEVEL_SHIFT, MemoryType, Path, Pte, bits, index};
 
 /// Allocation of table pages and access to them.
 pub trait TableMemory {
@@ -197,12 +197,26 @@ impl KernelTable {
 
     /// The page or block entry that maps `va`, and its level.
     pub fn leaf(&self, memory: &impl TableMemory, va: VirtAddr) -> Option<(Pte, usize)> {
-        (1..=3).find_map(|level| {
-            // SAFETY: `find` returns an entry of a live table.
-            let pte = unsafe { self.find(memory, va, level)?.read_volatile() };
-            let is_leaf = pte.is_present() && (level == 3 || !pte.is_table());
-            is_leaf.then_some((pte, level))
-        })
+        let path = self.path(memory, va);
+        path.output(va.get())?;
+        let level = path.steps().len() - 1;
+        Some((path.steps()[level].entry, level))
+    }
+
+    /// The entries that a walk for `va` reads.
+    pub fn path(&self, memory: &impl TableMemory, va: VirtAddr) -> Path {
+        let mut path = Path::default();
+        let mut table = self.root;
+        for level in 0..=3 {
+            // SAFETY: `table` is a live table page; the index is below ENTRIES.
+            let pte = unsafe { memory.entries(table).add(index(va.get(), level)).read_volatile() };
+            path.push(table, pte);
+            if !pte.is_table() {
+                break;
+            }
+            table = pte.addr();
+        }
+        path
     }
 
     /// The entry of `va` at `level`, if the tables above exist.

@@ -331,6 +331,11 @@ impl Page {
         self.put()
     }
 
+    /// How many pins it has, for people.
+    pub fn pins(&self) -> u32 {
+        self.pins.load(Relaxed)
+    }
+
     /// Whether it is pinned.
     pub fn is_pinned(&self) -> bool {
         self.pins.load(Acquire) != 0

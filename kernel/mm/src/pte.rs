@@ -7,8 +7,12 @@
 //! |             payload              |  payload  | kind |0|
 //! ```
 
+mod path;
+
 use crate::addr::PhysAddr;
 use crate::swap::{SLOT_BITS, Slot};
+
+pub use path::{Path, Step};
 
 /// Bits of an entry.
 pub mod bits {

@@ -16,22 +16,6 @@ pub fn area(mm: &Mm, from: UserAddr) -> Option<AreaInfo> {
 
 fn record(area: &AreaView<'_, Cpu>, usage: &Usage, to: UserAddr, heap: (UserAddr, UserAddr)) -> AreaInfo {
     let is_heap = area.object.is_none() && area.start < heap.1 && heap.0 < area.end;
-    let flags = [
-        (area.flags.contains(VmFlags::READ), vma::READ),
-        (area.flags.contains(VmFlags::WRITE), vma::WRITE),
-        (area.flags.contains(VmFlags::EXEC), vma::EXEC),
-        (area.flags.contains(VmFlags::SHARED), vma::SHARED),
-        (area.flags.contains(VmFlags::GROWSDOWN), vma::STACK),
-        (area.flags.contains(VmFlags::LOCKED), vma::LOCKED),
-        (area.object.is_some(), vma::OBJECT),
-        (is_heap, vma::HEAP),
-    ];
-    let mut name = [0; 64];
-    if let Some(file) = area.object.and_then(|(object, _)| Node::of_object(object)) {
-        // A path that does not fit is left out.
-        let len = file.path(&mut name).unwrap_or(0);
-        name[len..].fill(0);
-    }
     AreaInfo {
         start: area.start.get() as u64,
         end: area.end.get() as u64,
@@ -45,8 +29,32 @@ fn record(area: &AreaView<'_, Cpu>, usage: &Usage, to: UserAddr, heap: (UserAddr
         shared_clean: usage.shared_clean as u64,
         shared_dirty: usage.shared_dirty as u64,
         swapped: usage.swapped as u64,
-        flags: flags.iter().filter(|(has, _)| *has).map(|(_, flag)| flag).sum(),
+        flags: flags(area) | if is_heap { vma::HEAP } else { 0 },
         pad: 0,
-        name,
+        name: name(area),
     }
+}
+
+/// What an area is: [`vma`], without HEAP.
+pub fn flags(area: &AreaView<'_, Cpu>) -> u32 {
+    let flags = [
+        (area.flags.contains(VmFlags::READ), vma::READ),
+        (area.flags.contains(VmFlags::WRITE), vma::WRITE),
+        (area.flags.contains(VmFlags::EXEC), vma::EXEC),
+        (area.flags.contains(VmFlags::SHARED), vma::SHARED),
+        (area.flags.contains(VmFlags::GROWSDOWN), vma::STACK),
+        (area.flags.contains(VmFlags::LOCKED), vma::LOCKED),
+        (area.object.is_some(), vma::OBJECT),
+    ];
+    flags.iter().filter(|(has, _)| *has).map(|(_, flag)| flag).sum()
+}
+
+/// The path of the file that it maps. A path that does not fit is left out.
+pub fn name(area: &AreaView<'_, Cpu>) -> [u8; 64] {
+    let mut name = [0; 64];
+    if let Some(file) = area.object.and_then(|(object, _)| Node::of_object(object)) {
+        let len = file.path(&mut name).unwrap_or(0);
+        name[len..].fill(0);
+    }
+    name
 }

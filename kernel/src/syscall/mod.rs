@@ -47,6 +47,7 @@ mod system;
 mod time;
 mod timerfd;
 mod transfer;
+mod translation;
 mod unknown;
 mod versioned;
 mod wait;

@@ -12,6 +12,7 @@ use quire_mm::cma::CmaError;
 use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
+use super::translation::translation;
 use super::{Answer, Args};
 use super::{areas, device, group, inspect, lookup, statistics};
 use crate::arch::uaccess;
@@ -52,6 +53,7 @@ pub fn info(a: Args) -> Answer {
         kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),
+        kind::TRANSLATION => answer(a, Some(translation(a)?)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -118,8 +120,12 @@ pub fn log(a: Args) -> Answer {
 /// EPERM unless x0 is a handle of machine control with these rights. EPERM also covers invalid numbers: either way the
 /// caller was not given the right.
 pub(super) fn control(a: Args, rights: Control) -> Result<(), Errno> {
-    let controls = current().process().handles.with(a.uint(0), |handle| Ok(handle.controls(rights)));
-    if controls == Ok(true) { Ok(()) } else { Err(Errno::EPERM) }
+    if holds(a.uint(0), rights) { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Whether this is a handle of the caller's, of machine control with these rights.
+pub(super) fn holds(number: u32, rights: Control) -> bool {
+    current().process().handles.with(number, |handle| Ok(handle.controls(rights))) == Ok(true)
 }
 
 pub fn poweroff(a: Args) -> Answer {

@@ -7,7 +7,7 @@ use quire_mm::addr::{PAGE_SIZE, PhysAddr, VirtAddr};
 use quire_mm::fallible::AllocError;
 use quire_mm::kernel_table::{Granularity, KernelAttrs, KernelTable, MapError, TableMemory};
 use quire_mm::page_alloc::Gfp;
-use quire_mm::pte::Pte;
+use quire_mm::pte::{Path, Pte};
 use quire_mm::sync::Rank;
 
 use super::machine::{Cpu, PAGES, SpinLock};
@@ -63,6 +63,11 @@ pub fn unmap_lazily(va: VirtAddr, pages: usize) {
     if let Some(table) = TABLE.lock().as_mut() {
         table.unmap(&FromPages, va, pages);
     }
+}
+
+/// The entries that a walk for an address reads.
+pub fn path(va: VirtAddr) -> Path {
+    TABLE.lock().as_ref().map_or_else(Path::default, |table| table.path(&FromPages, va))
 }
 
 /// The entry that maps an address.

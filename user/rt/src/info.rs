@@ -6,6 +6,7 @@ use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
 use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
+use quire_abi::translation::TranslationInfo;
 use quire_abi::{Errno, flags, nr};
 
 use crate::handles::control;
@@ -141,6 +142,16 @@ pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo
 /// A part of the first area of a process that ends behind an address; ENOENT if there is none.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
     record_of(pid, kind::AREA, from)
+}
+
+/// The translation of an address in a process; 0 is the caller. An address of the kernel's half takes machine control.
+pub fn translation(pid: u32, address: usize) -> Result<TranslationInfo, Errno> {
+    let mut record = TranslationInfo::default();
+    let (to, size) = (&raw mut record as usize, size_of::<TranslationInfo>());
+    let args = [kind::TRANSLATION, address, to, size, pid as usize, control() as usize];
+    // SAFETY: the kernel writes a record of the size given, of a type that may hold any bytes.
+    unsafe { sys::call(nr::QUIRE_INFO, args) }?;
+    Ok(record)
 }
 
 fn record_of<T: Pod + Default>(pid: u32, kind: usize, index: usize) -> Result<T, Errno> {

@@ -53,6 +53,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
                 "[DELAY [COUNT] | WORD...]",
                 "memory and CPUs as they change; or all counters, or those named",
             ),
+            entry("walk", "PID|kernel ADDRESS", "the translation of an address, entry by entry, and what its frame is"),
             entry("zoneinfo", "", "zones, their pages and watermarks"),
         ],
     ),

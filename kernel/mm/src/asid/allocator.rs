@@ -27,6 +27,29 @@ impl AsidSlot {
     }
 }
 
+/// What a space's number is at a moment, for people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AsidView {
+    /// The number; `None` for a space that never ran.
+    pub number: Option<u16>,
+    /// The generation that it is from.
+    pub generation: u64,
+    /// The generation at that moment.
+    pub current: u64,
+    /// The CPUs that run with it, or, if they have not run another space since, last did: a bit each.
+    pub cpus: u32,
+    /// The CPUs that have not flushed their TLBs since this generation began: a bit each. They do before they load a table.
+    pub owing: u32,
+}
+
+impl AsidView {
+    /// Whether the number is of the current generation: then TLB entries with it are this space's. An older one may have been given to
+    /// another space, and this space gets a new one before it runs again.
+    pub fn is_current(&self) -> bool {
+        self.number.is_some() && self.generation == self.current
+    }
+}
+
 pub(super) struct Numbers {
     /// Bit n: number n is taken in this generation. Number 0 is never assigned: TTBR0 holds it when no space is active.
     pub taken: [u64; WORDS],
@@ -169,6 +192,29 @@ impl<M: Machine> AsidAllocator<M> {
         if slot.0.swap(0, Ordering::Relaxed) != 0 {
             self.spaces.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// What the number of `slot` is now.
+    pub fn view(&self, slot: &AsidSlot) -> AsidView {
+        // Under the lock no generation begins.
+        let numbers = self.numbers.lock();
+        let context = slot.0.load(Ordering::Relaxed);
+        let mut view = AsidView {
+            number: (context != 0).then_some(context as u16),
+            generation: context >> MAX_BITS,
+            current: self.generation.load(Ordering::Relaxed) >> MAX_BITS,
+            cpus: 0,
+            owing: numbers.owes_flush,
+        };
+        for cpu in 0..MAX_CPUS {
+            // At a roll-over the CPU's number becomes a reserved one, until it loads a table again.
+            let runs = match self.active[cpu].load(Ordering::Relaxed) {
+                0 => numbers.reserved[cpu],
+                active => active,
+            };
+            view.cpus |= u32::from(context != 0 && runs == context) << cpu;
+        }
+        view
     }
 
     /// Address spaces that have an ASID.

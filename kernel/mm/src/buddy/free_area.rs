@@ -29,6 +29,13 @@ impl<M: Machine> Frames<M> {
         unsafe { Page::of(self.machine, pfn) }
     }
 
+    /// The head of the block that such a frame lies in; a hint for a caller that does not keep the block as it is.
+    pub(crate) fn head(&self, pfn: Pfn) -> Option<Pfn> {
+        debug_assert!(self.pageblocks.get(pfn).is_some());
+        // SAFETY: the frame has a record, as in `page`.
+        unsafe { crate::page::compound_head(self.machine, pfn) }
+    }
+
     #[inline(always)]
     fn linked(&self, link: u32) -> Option<&'static Page> {
         (link != 0).then(|| self.page(Pfn(link as usize)))

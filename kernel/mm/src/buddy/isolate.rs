@@ -125,7 +125,6 @@ pub(super) fn free_order<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<u32>
 
 /// Head and order of the free block that `pfn` lies in.
 fn free_block_around<M: Machine>(frames: Frames<M>, pfn: Pfn) -> Option<(Pfn, u32)> {
-    // SAFETY: a managed frame has a record.
-    let head = unsafe { crate::page::compound_head(frames.machine, pfn) }?;
+    let head = frames.head(pfn)?;
     Some((head, free_order(frames, head)?))
 }

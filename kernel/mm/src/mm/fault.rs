@@ -212,7 +212,7 @@ impl<M: Machine> Mm<M> {
         Ok(())
     }
 
-    fn may_grow_stack(&self, areas: &Areas<M>, vma: &Vma<M>, addr: UserAddr) -> bool {
+    pub(super) fn may_grow_stack(&self, areas: &Areas<M>, vma: &Vma<M>, addr: UserAddr) -> bool {
         let grown = (vma.start - addr) >> PAGE_SHIFT;
         let low = addr.get().saturating_sub(STACK_GUARD);
         // The gap does not apply to another area that grows down, or one without rights: a stack may be adjacent to

@@ -43,6 +43,7 @@ mod remap;
 mod remove;
 mod residence;
 mod reverse;
+mod translation;
 mod truncate;
 mod unmap;
 mod usage;
@@ -78,6 +79,7 @@ pub use migrate::{Mover, Stays, migrate, migrate_to};
 pub use page_out::{Out, page_out};
 pub use pin::PinnedPage;
 pub use reverse::{for_each_mapping, for_each_mapping_of_held};
+pub use translation::{FirstTouch, Outcome, Translation};
 pub use usage::Usage;
 pub use view::{AreaView, Stats};
 

@@ -26,6 +26,7 @@ mod held;
 pub mod paged;
 mod radix;
 mod swap;
+mod view;
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -46,6 +47,7 @@ use crate::table::entry::Kind;
 use crate::vma::Vma;
 use held::Held;
 use radix::{Next, Radix};
+pub use view::Whereabouts;
 
 /// The areas that map an object, by index.
 pub type Mappings<M> = Spans<Vma<M>, BY_INDEX>;

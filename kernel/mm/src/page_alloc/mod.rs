@@ -22,6 +22,7 @@ mod range;
 mod slow;
 mod stats;
 mod validate;
+mod view;
 
 pub use block::{PageBlock, PageList};
 pub use bounds::{MovableSplit, ZoneBounds};
@@ -34,6 +35,7 @@ pub use pressure::{PressureHandler, Reclaimer, Shrinker};
 pub use range::{MigrateRange, RangeError};
 pub use stats::ZoneView;
 pub use validate::Imbalance;
+pub use view::FrameView;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;

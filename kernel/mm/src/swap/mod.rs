@@ -27,7 +27,7 @@ mod words;
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 
-use crate::addr::{PAGE_SIZE, PhysAddr};
+use crate::addr::{PAGE_SIZE, Pfn, PhysAddr};
 use crate::cgroup::Machine;
 use crate::fallible::AllocError;
 use crate::sync::{Rank, SpinLock};
@@ -74,6 +74,19 @@ pub struct Stats {
     pub bytes: usize,
     /// Frames that the store takes for all of this.
     pub frames: usize,
+}
+
+/// What a slot is at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotView {
+    /// Its number.
+    pub slot: Slot,
+    /// Entries, and others, that keep it.
+    pub users: u32,
+    /// Bytes that its contents take; 0 if they repeat one word, [`PAGE_SIZE`] if they are stored as they are.
+    pub len: usize,
+    /// The first frame of the block that they lie in; `None` for a word.
+    pub block: Option<Pfn>,
 }
 
 /// The lists.
@@ -276,6 +289,16 @@ impl<M: Machine> Swap<M> {
             }
         }
         self.drop_record(store, record);
+    }
+
+    /// What a slot is, for people. The caller keeps it from being freed.
+    pub fn view(&self, slot: Slot) -> SlotView {
+        let record = self.record(slot);
+        let (len, block) = match record.contents() {
+            records::Contents::Word(_) => (0, None),
+            records::Contents::At(place, len) => (len, Some(place.block)),
+        };
+        SlotView { slot, users: record.users(), len, block }
     }
 
     /// How many users a slot has, for checks.

@@ -129,6 +129,19 @@ pub fn note_dirty<M: Machine>(machine: M, pte: Pte, kind: Kind) {
     }
 }
 
+/// What a migration entry says of the present one that it stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// How it is charged.
+    pub kind: Kind,
+    /// It was accessed since it was made old.
+    pub is_young: bool,
+    /// It was written since it was clean.
+    pub is_dirty: bool,
+    /// A write needs no further check.
+    pub is_writable: bool,
+}
+
 /// Changes of present entries.
 impl Pte {
     /// Accessed and written: for the fault path, in a writable area.
@@ -214,6 +227,17 @@ impl Pte {
     #[inline]
     pub fn moved_clean(self) -> Pte {
         Pte(self.0 & !(MOVED_DIRTY | MOVED_WRITABLE))
+    }
+
+    /// All that a migration entry says, for people.
+    pub fn moved(self) -> Moved {
+        let has = |bit: u64| self.0 & bit != 0;
+        Moved {
+            kind: self.moved_kind(),
+            is_young: has(MOVED_YOUNG),
+            is_dirty: has(MOVED_DIRTY),
+            is_writable: has(MOVED_WRITABLE),
+        }
     }
 
     /// How a migration entry is charged.

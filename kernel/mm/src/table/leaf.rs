@@ -6,7 +6,7 @@ use super::Machine;
 use super::flush::flush_page;
 use super::word::Word;
 use super::{Table, Tables};
-use crate::addr::UserAddr;
+use crate::addr::{PhysAddr, UserAddr};
 use crate::asid::AsidSlot;
 use crate::pte::{ENTRIES, Pte, bits};
 use crate::sync::{Rank, note_released, note_taken};
@@ -22,6 +22,11 @@ impl<'a, M: Machine> Leaf<'a, M> {
     #[inline]
     pub fn peek(&self, i: usize) -> Pte {
         self.table.load(i)
+    }
+
+    /// Where the table is.
+    pub fn addr(&self) -> PhysAddr {
+        self.table.addr
     }
 
     /// Whether all entries are empty; another CPU may change that at once.

@@ -40,7 +40,7 @@ use crate::asid::AsidSlot;
 use crate::fallible::AllocError;
 use crate::frame;
 use crate::page::Page;
-use crate::pte::{ENTRIES, LEVEL_SHIFT, Pte, index};
+use crate::pte::{ENTRIES, LEVEL_SHIFT, Path, Pte, index};
 use crate::supply::Supply;
 use flush::flush_space;
 use word::Word;
@@ -137,6 +137,21 @@ impl<M: Machine> Tables<M> {
             table.addr = entry.addr();
         }
         Some(Leaf { tables: self, table })
+    }
+
+    /// As [`Tables::walk`], with the entries above the last-level table.
+    pub fn walk_with_path(&self, va: UserAddr) -> (Path, Option<Leaf<'_, M>>) {
+        let mut path = Path::default();
+        let mut table = self.table(self.root);
+        for level in 0..3 {
+            let entry = table.load(index(va.get(), level));
+            path.push(table.addr, entry);
+            if !entry.is_table() {
+                return (path, None);
+            }
+            table.addr = entry.addr();
+        }
+        (path, Some(Leaf { tables: self, table }))
     }
 
     /// The last-level table for `va`, created if necessary.

@@ -2,7 +2,7 @@
 //! rustdoc's pages of the same files.
 
 /// Where rustdoc puts the sources of a folder.
-const FOLDERS: [(&str, &str); 21] = [
+const FOLDERS: [(&str, &str); 22] = [
     ("kernel/abi/src/", "host/src/quire_abi/"),
     ("kernel/ipc/src/", "host/src/quire_ipc/"),
     ("kernel/mm/src/", "host/src/quire_mm/"),
@@ -10,6 +10,7 @@ const FOLDERS: [(&str, &str); 21] = [
     ("kernel/sched/src/", "host/src/quire_sched/"),
     ("kernel/src/", "kernel/src/quire_kernel/"),
     ("platform/src/", "host/src/quire_platform/"),
+    ("user/closeup/src/", "host/src/quire_closeup/"),
     ("user/lab/src/", "host/src/quire_lab/"),
     ("user/malloc/src/", "host/src/quire_malloc/"),
     ("user/rt/src/", "programs/src/quire_rt/"),

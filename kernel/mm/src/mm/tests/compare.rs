@@ -13,7 +13,7 @@ use crate::addr::{Pfn, UserAddr};
 use crate::fallible::KArc;
 use crate::frame;
 use crate::machine::Machine;
-use crate::mm::{Audit, Mm, audit_page, for_each_mapping};
+use crate::mm::{Audit, Mm, Outcome, audit_page, for_each_mapping};
 use crate::page::{PageFlags, PageState};
 use crate::pte::{NonPresent, Pte};
 use crate::vma::VmFlags;
@@ -111,6 +111,25 @@ impl Pair {
         slots
     }
 
+    /// Whether the translation of an address says what its entry stands for.
+    fn is_told(&self, mm: &Space, va: UserAddr, pte: Pte) -> bool {
+        // (The thread may be killed: then there is no answer.)
+        let Ok((path, outcome)) = mm.translate(va, |found| (found.path, found.outcome)) else { return true };
+        let swap = self.rig.sim.spaces().swap();
+        // (CPUs may set flags of a present entry meanwhile.)
+        let is_same = |entry: Pte| entry == pte || pte.is_present() && entry.is_present() && entry.addr() == pte.addr();
+        path.steps().last().is_some_and(|step| is_same(step.entry))
+            && match (pte.kind(), outcome) {
+                (None, Outcome::Mapped(to, _)) => to == pte.addr() && path.output(va.get()) == Some(to),
+                (Some(NonPresent::Swap(swapped)), Outcome::Swapped(view)) => view == swap.view(swapped.slot),
+                (Some(NonPresent::Migration(old)), Outcome::Moving(from, moved)) => {
+                    from == old && moved.kind == pte.moved_kind()
+                }
+                (Some(NonPresent::None | NonPresent::Marker(_)), Outcome::Untouched { .. }) => true,
+                _ => false,
+            }
+    }
+
     /// Everything at once, without touching anything.
     pub fn check(&self) {
         let zero = self.rig.sim.spaces().zero_page();
@@ -125,6 +144,7 @@ impl Pair {
                 panic!("process {}: {text}", p.slot);
             }
             p.mm.tables.for_each_entry(|va, pte| {
+                assert!(self.is_told(&p.mm, va, pte), "another translation at {va} than {pte:?}");
                 let pfn = match pte.kind() {
                     None if pte.addr() == zero => return,
                     None => {

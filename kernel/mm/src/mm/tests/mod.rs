@@ -27,6 +27,7 @@ mod script;
 mod shortage;
 mod threads;
 mod trace;
+mod translation;
 mod updates;
 
 use std::cell::RefCell;

@@ -6,12 +6,28 @@
 use super::{Pair, Process, area_end};
 use crate::addr::UserAddr;
 use crate::fallible::KArc;
-use crate::machine::Machine;
+use crate::machine::{Killed, Machine};
 use crate::mm::tests::PAGE;
 use crate::mm::tests::script::{CPUS, Op};
-use crate::mm::{Access, FaultError};
+use crate::mm::{Access, FaultError, FirstTouch, Outcome};
 use crate::sim::Sim;
 use crate::sim::mmu::Abort;
+
+/// What was said of a page before an access is what came of it.
+fn check_foretold(foretold: Result<Outcome, Killed>, access: Access, real: Result<(), FaultError>) {
+    let touch = match (foretold, access) {
+        (Ok(Outcome::Unmapped), _) => return assert_eq!(real, Err(FaultError::Unmapped)),
+        (Ok(Outcome::Untouched { read, .. }), Access::Read) => read,
+        (Ok(Outcome::Untouched { write, .. }), Access::Write) => write,
+        _ => return,
+    };
+    let expected = match touch {
+        FirstTouch::Refused => Err(FaultError::Protection),
+        FirstTouch::BeyondObject => Err(FaultError::BeyondObject),
+        _ => Ok(()),
+    };
+    assert_eq!(real, expected, "an access was foretold otherwise: {foretold:?}");
+}
 
 impl Pair {
     /// What a step may touch need no longer be old.
@@ -98,8 +114,10 @@ impl Pair {
         let p = &mut self.processes[process];
         let (mm, slot) = (&p.mm, p.slot);
         let expected = p.model.touch(page, access, stamp, |page| area_end(mm, page));
+        let foretold = mm.translate(UserAddr::new(page * PAGE), |found| found.outcome);
         let real = self.reach(process, cpu, page, access, (access == Access::Write).then_some(stamp));
         assert_eq!(real, expected, "{access:?} of page {page:#x} on CPU {cpu}");
+        check_foretold(foretold, access, real.map(drop));
         if real.is_ok() {
             self.check_traces(&self.processes[process], page, access == Access::Write);
         }

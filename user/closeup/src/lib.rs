@@ -1,0 +1,19 @@
+//! Close-ups of memory as text: what the programs `walk` and `fraginfo` print. The kernel's records come in, lines go out; no call is
+//! made here, so all of it runs under `cargo test`.
+//!
+//! - [`entry`]: the bits of a translation table entry, in words.
+//! - [`walk`]: the translation of an address, step by step.
+
+#![no_std]
+
+extern crate alloc;
+
+pub mod entry;
+pub mod walk;
+
+/// The text of a NUL-padded field; bytes that are no UTF-8 end it.
+fn text(field: &[u8]) -> &str {
+    let end = field.iter().position(|&byte| byte == 0).unwrap_or(field.len());
+    let bytes = &field[..end];
+    core::str::from_utf8(bytes).or_else(|e| core::str::from_utf8(&bytes[..e.valid_up_to()])).unwrap_or("")
+}
