@@ -55,6 +55,9 @@ pub mod kind {
     /// in the fifth argument; 0 is the caller. EPERM for a caller that may not inspect the process, or for an address of the kernel's half,
     /// unless the sixth argument is a handle of machine control with the right AUDIT.
     pub const TRANSLATION: usize = 18;
+    /// [`PageBlocks`](crate::statistics::PageBlocks): the page blocks, from the number of the index on, of the zone whose [`ZONE`] record has
+    /// the index in the fifth argument. ENOENT past its last one.
+    pub const PAGE_BLOCKS: usize = 19;
 }
 
 /// Orders 0 to 10 of the buddy allocator.

@@ -22,6 +22,41 @@ pub struct PageTypeInfo {
     pub free: [u64; ORDERS],
 }
 
+/// Pages in a page block: 2 MiB.
+pub const BLOCK_PAGES: u64 = 512;
+
+/// Page blocks of one zone, from one on. Page block `n` begins at the byte `n << 21`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct PageBlocks {
+    /// The number of the first one.
+    pub first: u64,
+    /// How many words of `blocks` there are: at least 1.
+    pub count: u32,
+    /// 0.
+    pub pad: u32,
+    /// The free pages of each ([`PageBlocks::FREE`]), without those on per-CPU lists, and its migrate type, from [`PageBlocks::TYPE_SHIFT`] on;
+    /// [`PageBlocks::NONE`] for one that is not the zone's.
+    pub blocks: [u16; PageBlocks::ROOM],
+}
+
+impl PageBlocks {
+    /// The most page blocks in a record.
+    pub const ROOM: usize = 256;
+    /// The bits with the number of free pages.
+    pub const FREE: u16 = 0xfff;
+    /// The shift of the migrate type.
+    pub const TYPE_SHIFT: u32 = 12;
+    /// No page block of the zone.
+    pub const NONE: u16 = u16::MAX;
+}
+
+impl Default for PageBlocks {
+    fn default() -> Self {
+        Self { first: 0, count: 0, pad: 0, blocks: [Self::NONE; Self::ROOM] }
+    }
+}
+
 /// One slab cache. The last record is not a cache: it sums up allocations of whole pages and the per-CPU arrays of free
 /// objects.
 #[derive(Clone, Copy, Debug, Default)]
@@ -212,6 +247,7 @@ macro_rules! pod {
 
 pod! {
     PageTypeInfo = 4 + 4 + 8 + 16 + 8 + 8 * ORDERS;
+    PageBlocks = 8 + 4 + 4 + 2 * PageBlocks::ROOM;
     SlabCacheInfo = 32 + 4 + 4 + 4 * 8;
     VmallocInfo = 4 * 8 + 4 + 4 + 64;
     Counter = 24 + 8;

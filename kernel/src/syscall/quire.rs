@@ -53,6 +53,7 @@ pub fn info(a: Args) -> Answer {
         kind::DETAIL => answer(a, inspect::detail(a.uint(4), index)?),
         kind::THREAD => answer(a, inspect::thread(a.uint(4), index)?),
         kind::DESCRIPTOR => answer(a, inspect::descriptor(a.uint(4), index)?),
+        kind::PAGE_BLOCKS => answer(a, statistics::page_blocks(a.word(4), index)),
         kind::TRANSLATION => answer(a, Some(translation(a)?)),
         _ => Err(Errno::EINVAL),
     }

@@ -1,13 +1,15 @@
-//! The records behind pagetypeinfo, slabinfo, vmallocinfo, vmstat and cmainfo.
+//! The records behind pagetypeinfo, fraginfo, slabinfo, vmallocinfo, vmstat and cmainfo.
 //!
 //! vmstat's gauges account for all memory: `nr_managed_pages` is the sum of the others except `nr_free_cma`,
 //! `nr_vmalloc_lazy` and `nr_cma_pages`, which are parts of others.
 
 use core::fmt::Write;
 
-use quire_abi::statistics::{CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo, area};
+use quire_abi::statistics::{
+    BLOCK_PAGES, CmaInfo, Counter, PageBlocks, PageTypeInfo, SlabCacheInfo, VmallocInfo, area,
+};
 use quire_mm::addr::VirtAddr;
-use quire_mm::buddy::MigrateType;
+use quire_mm::buddy::{MigrateType, PAGEBLOCK_PAGES};
 use quire_mm::cma::MAX_AREAS;
 use quire_mm::event::Event;
 use quire_mm::vmalloc::AreaKind;
@@ -18,6 +20,8 @@ use crate::vm::heap::SLAB;
 use crate::vm::percpu::AREAS;
 use crate::vm::vmalloc::VMALLOC;
 use crate::vm::{PAGES, RECLAIM, SPACES, events, kernel_map, stack};
+
+const _: () = assert!(BLOCK_PAGES == PAGEBLOCK_PAGES as u64 && PAGEBLOCK_PAGES <= PageBlocks::FREE as usize);
 
 /// A migrate type of a zone; zone by zone.
 pub fn page_type(index: usize) -> Option<PageTypeInfo> {
@@ -31,6 +35,24 @@ pub fn page_type(index: usize) -> Option<PageTypeInfo> {
         page_blocks: PAGES.pageblock_types(&zone)[kind as usize] as u64,
         free: zone.free_blocks_of(kind),
     })
+}
+
+/// Page blocks of a zone, from the number `from` on.
+pub fn page_blocks(zone: usize, from: usize) -> Option<PageBlocks> {
+    let zone = PAGES.zones().nth(zone)?;
+    let numbers = zone.block_numbers();
+    let numbers = numbers.start.max(from)..numbers.end;
+    if numbers.is_empty() {
+        return None;
+    }
+    let count = numbers.len().min(PageBlocks::ROOM);
+    let mut record = PageBlocks { first: numbers.start as u64, count: count as u32, ..PageBlocks::default() };
+    for (to, number) in record.blocks.iter_mut().zip(numbers).take(count) {
+        if let Some(block) = zone.block(number) {
+            *to = (block.migrate_type() as u16) << PageBlocks::TYPE_SHIFT | block.free() as u16;
+        }
+    }
+    Some(record)
 }
 
 /// A slab cache; after the last one, a record for memory in no cache.

@@ -1,14 +1,18 @@
 //! Close-ups of memory as text: what the programs `walk` and `fraginfo` print. The kernel's records come in, lines go out; no call is
 //! made here, so all of it runs under `cargo test`.
 //!
+//! - [`blocks`]: zones as maps of page blocks.
 //! - [`entry`]: the bits of a translation table entry, in words.
+//! - [`fragmentation`]: how fragmented free memory is.
 //! - [`walk`]: the translation of an address, step by step.
 
 #![no_std]
 
 extern crate alloc;
 
+pub mod blocks;
 pub mod entry;
+pub mod fragmentation;
 pub mod walk;
 
 /// The text of a NUL-padded field; bytes that are no UTF-8 end it.

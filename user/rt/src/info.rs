@@ -5,7 +5,7 @@ use quire_abi::info::{self, Books, MapAudit, ProcessInfo, kind};
 use quire_abi::layout::{Pod, Sysinfo, Utsname};
 use quire_abi::pressure::Pressure;
 use quire_abi::process::{DescriptorInfo, ProcessDetail, ThreadInfo, set};
-use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageTypeInfo, SlabCacheInfo, VmallocInfo};
+use quire_abi::statistics::{AreaInfo, CmaInfo, Counter, PageBlocks, PageTypeInfo, SlabCacheInfo, VmallocInfo};
 use quire_abi::translation::TranslationInfo;
 use quire_abi::{Errno, flags, nr};
 
@@ -142,6 +142,11 @@ pub fn areas_from(pid: u32, from: usize) -> impl Iterator<Item = Result<AreaInfo
 /// A part of the first area of a process that ends behind an address; ENOENT if there is none.
 pub fn area(pid: u32, from: usize) -> Result<AreaInfo, Errno> {
     record_of(pid, kind::AREA, from)
+}
+
+/// Page blocks of the zone whose [`info::ZoneInfo`] is record number `zone`, from the number `from` on; ENOENT past the last one.
+pub fn page_blocks(zone: u32, from: usize) -> Result<PageBlocks, Errno> {
+    record_of(zone, kind::PAGE_BLOCKS, from)
 }
 
 /// The translation of an address in a process; 0 is the caller. An address of the kernel's half takes machine control.

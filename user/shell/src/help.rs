@@ -40,6 +40,7 @@ pub const GROUPS: &[(&str, &[Entry])] = &[
             entry("buddyinfo", "", "free blocks of each order, by zone"),
             entry("cmainfo", "[-t]", "contiguous memory areas; -t takes each for a moment"),
             entry("compact", "", "moves pages in use together, and shows the large blocks that this makes"),
+            entry("fraginfo", "[--compact]", "a map of page blocks, and how fragmented free memory is"),
             entry("free", "[-bkmghw]", "memory in use and free, and what the kernel itself uses"),
             entry("hog", "[-s MIB]", "uses more memory than is free until it is killed: pages leave and come back"),
             entry("memmap", "", "the physical memory map, from the device tree"),

@@ -1,10 +1,12 @@
 //! Statistics of zones.
 
+use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
 use quire_abi::info::ZoneInfo;
 
-use crate::buddy::{MigrateType, ORDERS, PageblockTable};
+use crate::addr::Pfn;
+use crate::buddy::{MigrateType, ORDERS, PAGEBLOCK_ORDER, PAGEBLOCK_PAGES, Pageblock, PageblockTable};
 use crate::machine::MAX_CPUS;
 use crate::page_alloc::Machine;
 use crate::pcp::ZoneLists;
@@ -34,6 +36,18 @@ impl<M: Machine> ZoneView<'_, M> {
     /// The zone's kind.
     pub fn kind(&self) -> ZoneKind {
         ZoneKind::ALL[self.number % ZoneKind::COUNT]
+    }
+
+    /// The numbers of the page blocks from its first to its last: some may be others', or hold no memory.
+    pub fn block_numbers(&self) -> Range<usize> {
+        let (start, spanned) = self.span();
+        start.0 >> PAGEBLOCK_ORDER..(start.0 + spanned).div_ceil(PAGEBLOCK_PAGES)
+    }
+
+    /// The page block with this number, if it is the zone's.
+    pub fn block(&self, number: usize) -> Option<&'static Pageblock> {
+        let block = self.pages.topology().pageblocks.get(Pfn(number << PAGEBLOCK_ORDER))?;
+        (usize::from(block.zone()) == self.number).then_some(block)
     }
 
     /// Pages that per-CPU lists hold for the zone.

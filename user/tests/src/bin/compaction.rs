@@ -7,8 +7,9 @@ use core::sync::atomic::Ordering::SeqCst;
 
 use quire_rt::abi::flags::madv;
 use quire_rt::abi::info::ZoneInfo;
+use quire_rt::abi::statistics::{PageBlocks, PageTypeInfo};
 use quire_rt::process::{self, Status};
-use quire_rt::{info, mem};
+use quire_rt::{Errno, info, mem};
 use user_tests::{Checks, PAGE, RW, map, munmap, shared_counters, start, until};
 
 quire_rt::entry!(main);
@@ -27,6 +28,7 @@ fn main() -> i32 {
     }
     let free = info::records::<ZoneInfo>().map(|zone| zone.free).sum::<u64>() as usize;
     let pages = PAGES.min((free / 2) & !1);
+    blocks(&mut checks);
     scattered(&mut checks, pages);
     in_use(&mut checks, pages);
     checks.finish()
@@ -34,6 +36,29 @@ fn main() -> i32 {
 
 fn word(at: usize, page: usize) -> *mut u64 {
     core::ptr::with_exposed_provenance_mut(at + page * PAGE)
+}
+
+/// The map of page blocks agrees with what else is said of a zone.
+fn blocks(checks: &mut Checks) {
+    let agree = || info::records::<ZoneInfo>().enumerate().all(|(number, zone)| is_mapped(number as u32, &zone));
+    // (Others allocate and free meanwhile.)
+    checks.ok(user_tests::is_short() || until(agree), "the map of page blocks has a zone's free pages and types");
+    checks.fails(info::page_blocks(u32::MAX, 0), Errno::ENOENT, "no zone");
+    checks.fails(info::page_blocks(0, usize::MAX), Errno::ENOENT, "behind a zone");
+}
+
+fn is_mapped(number: u32, zone: &ZoneInfo) -> bool {
+    let (mut free, mut types, mut from) = (0, [0; 16], 0);
+    while let Ok(part) = info::page_blocks(number, from) {
+        for word in part.blocks[..part.count as usize].iter().filter(|word| **word != PageBlocks::NONE) {
+            free += u64::from(word & PageBlocks::FREE);
+            types[usize::from(word >> PageBlocks::TYPE_SHIFT)] += 1;
+        }
+        from = part.first as usize + part.count as usize;
+    }
+    let of_zone = |line: &PageTypeInfo| (line.node, line.zone) == (zone.node, zone.name);
+    let is_right = |line: PageTypeInfo| types[line.migrate_type as usize] == line.page_blocks;
+    free == zone.free && info::records::<PageTypeInfo>().filter(of_zone).all(is_right)
 }
 
 /// Page blocks that are free as a whole.
