@@ -52,6 +52,10 @@ events! {
     UserAlloc = "pguser_alloc",
     /// Pages that user memory gave back.
     UserFree = "pguser_free",
+    /// Pages of memory objects that were made.
+    ObjectAlloc = "pgobject_alloc",
+    /// Those that are none any more.
+    ObjectFree = "pgobject_free",
     /// Pages that were moved to another frame.
     PageMoved = "pgmigrate_success",
     /// Pages that could not be moved.

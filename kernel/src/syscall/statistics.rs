@@ -96,6 +96,17 @@ pub fn vmalloc(from: usize) -> Option<VmallocInfo> {
     })
 }
 
+/// How many there are of what one event makes and another one ends. (CPUs are read one after the other.)
+fn held(made: Event, ended: Event) -> usize {
+    let ended = events::sum(ended);
+    events::sum(made).saturating_sub(ended) as usize
+}
+
+/// Pages of shared memory and of files in memory.
+pub fn shared() -> usize {
+    held(Event::ObjectAlloc, Event::ObjectFree).saturating_sub(SPACES.cached())
+}
+
 /// A name, and the function that gives its value.
 type Source<T> = (&'static str, fn() -> T);
 
@@ -105,7 +116,11 @@ const GAUGES: &[Source<usize>] = &[
     ("nr_free_pages", || PAGES.zones().map(|zone| zone.free()).sum()),
     ("nr_free_cma", || PAGES.zones().map(|zone| zone.free_cma()).sum()),
     ("nr_free_per_cpu", || PAGES.zones().map(|zone| zone.per_cpu()).sum()),
-    ("nr_user_pages", || (events::sum(Event::UserAlloc).wrapping_sub(events::sum(Event::UserFree))) as usize),
+    ("nr_user_pages", || held(Event::UserAlloc, Event::UserFree)),
+    ("nr_anon_pages", || {
+        held(Event::UserAlloc, Event::UserFree).saturating_sub(held(Event::ObjectAlloc, Event::ObjectFree))
+    }),
+    ("nr_shmem", shared),
     ("nr_file_pages", || SPACES.cached()),
     ("nr_dirty", || SPACES.marked()),
     ("nr_page_tables", || SPACES.tables()),

@@ -11,7 +11,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::load;
 use quire_mm::sync::Rank;
 
-use super::{Answer, Args};
+use super::{Answer, Args, statistics};
 use crate::arch::{timer, uaccess};
 use crate::boot::info;
 use crate::console::log as kernel_log;
@@ -81,6 +81,7 @@ pub fn sysinfo(a: Args) -> Answer {
         uptime: (timer::now_ns() / 1_000_000_000) as i64,
         totalram: system.managed * PAGE_SIZE as u64,
         freeram: system.free * PAGE_SIZE as u64,
+        sharedram: (statistics::shared() * PAGE_SIZE) as u64,
         totalswap: (swap.slots * PAGE_SIZE) as u64,
         freeswap: (swap.slots.saturating_sub(swap.used) * PAGE_SIZE) as u64,
         // (With 16 bits behind the point.)

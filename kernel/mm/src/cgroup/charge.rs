@@ -3,6 +3,7 @@
 use super::group::{Event, Group, Kernel, Limit};
 use super::stock::BATCH;
 use super::{Groups, Machine};
+use crate::event;
 use crate::fallible::AllocError;
 use crate::psi::Stall;
 
@@ -194,8 +195,10 @@ impl<M: Machine> Groups<M> {
         any
     }
 
-    /// A charged page has become one of a memory object, or its charge is about to end.
+    /// A page has become one of a memory object (1), or is none any more (-1); its charge, if it has one, begins or is about to end.
+    #[inline]
     pub(crate) fn count_files(&self, id: u16, by: isize) {
+        self.machine.count(if by < 0 { event::Event::ObjectFree } else { event::Event::ObjectAlloc }, 1);
         if let Some(group) = self.at(id) {
             group.count_files(by);
         }

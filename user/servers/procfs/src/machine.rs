@@ -56,6 +56,7 @@ pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
     let low: u64 = facts.zones().iter().map(|zone| zone.low).sum();
     // What only has to be taken can be had; what has to be written first may take long.
     let (cached, dirty) = (facts.counter("nr_file_pages"), facts.counter("nr_dirty"));
+    let shared = facts.counter("nr_shmem");
     let available = system.free.saturating_sub(low) + cached.saturating_sub(dirty);
     let swap = |amount: u64| amount * u64::from(memory.mem_unit) / 1024;
     let lines = [
@@ -63,10 +64,12 @@ pub fn meminfo(facts: &dyn Facts, out: &mut Out) -> fmt::Result {
         ("MemFree", kib(system.free)),
         ("MemAvailable", kib(available)),
         ("Buffers", 0),
-        ("Cached", kib(cached)),
+        ("Cached", kib(cached + shared)),
         ("SwapTotal", swap(memory.totalswap)),
         ("SwapFree", swap(memory.freeswap)),
         ("Dirty", kib(dirty)),
+        ("AnonPages", kib(facts.counter("nr_anon_pages"))),
+        ("Shmem", kib(shared)),
         ("Slab", kib(system.slab)),
         ("KernelStack", kib(system.kernel_stacks)),
         ("PageTables", kib(system.page_tables)),

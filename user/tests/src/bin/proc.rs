@@ -616,12 +616,30 @@ fn number_of(text: &str, name: &str) -> u64 {
     text.lines().find_map(value).unwrap_or(u64::MAX)
 }
 
+/// Files in memory are counted while they are there. (Other programs and servers have some as well.)
+fn shared(checks: &mut Checks) {
+    const PAGES: usize = 256;
+    let kib = || number_of(&text("/proc/meminfo"), "Shmem");
+    let before = kib();
+    let file = raw(nr::MEMFD_CREATE, [c"counted".as_ptr() as usize, 0]).unwrap_or(0);
+    let made = raw(nr::FALLOCATE, [file, 0, 0, PAGES * PAGE]);
+    let there = kib();
+    let sysinfo = info::sysinfo().map_or(0, |memory| memory.sharedram / 1024);
+    let closed = raw(nr::CLOSE, [file]);
+    let grown = (there - before) / 4;
+    let is_near = |pages: u64| (PAGES as u64 - 16..PAGES as u64 + 16).contains(&pages);
+    let good =
+        (made, closed) == (Ok(0), Ok(0)) && is_near(grown) && sysinfo.abs_diff(there) < 64 && kib() < before + 64;
+    checks.ok(good || user_tests::is_short(), "memory that is shared, or a file's");
+}
+
 fn machine(checks: &mut Checks) {
     let system = info::system().unwrap_or_default();
     let memory = text("/proc/meminfo");
     checks.eq(number_of(&memory, "MemTotal"), system.managed * 4, "memory");
     let sysinfo = info::sysinfo().unwrap_or_default();
     checks.eq(number_of(&memory, "SwapTotal"), sysinfo.totalswap / 1024, "swap");
+    shared(checks);
     let before = number_of(&text("/proc/stat"), "processes");
     let _ = child(|| 0);
     let after = number_of(&text("/proc/stat"), "processes");
