@@ -111,6 +111,7 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     }
     arch::uaccess::init();
     memory::init_swap(args, board);
+    memory::init_groups();
     memory::init_compaction();
     memory::init_overcommit(args);
     sched::init(args);

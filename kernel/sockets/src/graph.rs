@@ -23,7 +23,12 @@ pub trait Graph {
     /// Calls `visit` for each reference in the messages that wait at one; it may be called for sockets that are not in the graph with an
     /// index beyond it.
     fn each(&self, socket: usize, visit: &mut dyn FnMut(usize));
+    /// Called now and then: others may run.
+    fn pause(&self) {}
 }
+
+/// Sockets that are looked at between two pauses.
+const PAUSE_EVERY: usize = 64;
 
 /// For each socket whether it is garbage.
 pub fn garbage(graph: &impl Graph) -> Result<Vec<bool>, AllocError> {
@@ -31,11 +36,18 @@ pub fn garbage(graph: &impl Graph) -> Result<Vec<bool>, AllocError> {
     let mut inside: Vec<usize> = TryVec::try_with_capacity(len)?;
     let mut garbage: Vec<bool> = TryVec::try_with_capacity(len)?;
     let mut open: Vec<usize> = TryVec::try_with_capacity(len)?;
-    for _ in 0..len {
+    let pause_at = |n: usize| {
+        if n % PAUSE_EVERY == PAUSE_EVERY - 1 {
+            graph.pause();
+        }
+    };
+    for n in 0..len {
+        pause_at(n);
         inside.try_push(0)?;
         garbage.try_push(true)?;
     }
     for socket in 0..len {
+        pause_at(socket);
         graph.each(socket, &mut |other| {
             if let Some(count) = inside.get_mut(other) {
                 *count += 1;
@@ -43,12 +55,16 @@ pub fn garbage(graph: &impl Graph) -> Result<Vec<bool>, AllocError> {
         });
     }
     for socket in 0..len {
+        pause_at(socket);
         if graph.is_held(socket) || inside[socket] < graph.in_flight(socket) {
             garbage[socket] = false;
             open.try_push(socket)?;
         }
     }
+    let mut looked = 0;
     while let Some(socket) = open.pop() {
+        pause_at(looked);
+        looked += 1;
         let mut failed = Ok(());
         graph.each(socket, &mut |other| {
             if garbage.get(other) == Some(&true) {

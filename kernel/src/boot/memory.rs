@@ -24,7 +24,7 @@ use crate::archive;
 use crate::arguments::argument;
 use crate::layout::{KIMAGE, PAGE_OFFSET, VMEMMAP};
 use crate::task::percpu::PERCPU;
-use crate::vm::{Cpu, MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, percpu};
+use crate::vm::{Cpu, GROUPS, MEMORY, PAGES, RECLAIM, SPACES, events, heap, kernel_map, percpu, random};
 
 /// Free memory that suffices for 4 CPUs to reach the shell and for small programs to run.
 pub const LEAST_FREE_KIB: usize = 2048;
@@ -330,6 +330,12 @@ pub fn init_swap(args: &str, board: &Board) {
     if slots != 0 && SPACES.init_swap(slots, managed / 5 * 4, board.cpus.len()).is_err() {
         log::warn!("no memory for swap");
     }
+}
+
+/// Names of control groups lie in buckets that nobody can foretell.
+pub fn init_groups() {
+    let [a, b, c, d, e, f, g, h, ..] = random::bytes();
+    GROUPS.set_seed(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
 }
 
 /// From now on pages in use are moved for requests of high orders.

@@ -286,7 +286,7 @@ impl Handles {
         Some((number, passes.map(info)))
     }
 
-    /// The rights of machine control that somebody needs who is to have no less authority than these handles give: those of
+    /// The rights of machine control that a process with no less authority needs than these handles give: those of
     /// machine control among them, and that over processes for any other. EINTR if the thread is killed meanwhile.
     pub fn authority(&self) -> Result<Control, Errno> {
         let mut all = Control::empty();

@@ -19,7 +19,7 @@ use super::found::Name;
 use super::pager::ServerPager;
 use super::{Place, flusher, mounts};
 use crate::ipc::memory_file::MemoryFile;
-use crate::task::point::resched_point;
+use crate::task::point::{ENTRIES, resched_point};
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, Object, PAGES, SpinLock, random};
 
@@ -187,17 +187,21 @@ pub fn each_marked(mount: u16, mut visit: impl FnMut(&KArc<MemoryFile>) -> Resul
     for part in &TABLE {
         let mut from = 0;
         loop {
-            let next = {
-                let part = part.lock();
-                let is_it = |entry: &&Entry| {
-                    entry.key >= from && entry.mount() == mount && entry.file.content.marked_pages() != 0
-                };
-                part.iter().find(is_it).map(|entry| (entry.key, entry.file.clone()))
-            };
-            let Some((key, file)) = next else { break };
-            from = key + 1;
-            visit(&file)?;
             resched_point(Sleep::Killable)?;
+            let (next, file) = {
+                let part = part.lock();
+                let at = part.partition_point(|entry| entry.key < from);
+                let is_it = |entry: &&Entry| entry.mount() == mount && entry.file.content.marked_pages() != 0;
+                match part[at..].iter().take(ENTRIES).find(is_it) {
+                    Some(entry) => (Some(entry.key + 1), Some(entry.file.clone())),
+                    None => (part.get(at + ENTRIES).map(|entry| entry.key), None),
+                }
+            };
+            if let Some(file) = file {
+                visit(&file)?;
+            }
+            let Some(next) = next else { break };
+            from = next;
         }
     }
     Ok(())
@@ -242,6 +246,7 @@ impl Shrinker for Unused {
             if freed >= target * IN_A_PAGE {
                 break;
             }
+            let _ = resched_point(Sleep::Killable);
             let entry = {
                 let mut part = part.lock();
                 let at = part.iter().position(|entry| entry.may_go() && entry.file.content.cached_pages() == 0);

@@ -39,7 +39,7 @@ fn receiver(number: u32) -> Result<KArc<Endpoint>, Errno> {
 }
 
 /// A sender or a signaller with the badge x2 of the endpoint that x0 receives from. EINVAL for other rights, and for a
-/// signaller of no events; EBUSY for a sender where somebody has received who has a call to answer.
+/// signaller of no events; EBUSY for a sender if a thread that received there still has a call to answer.
 pub fn mint(a: Args) -> Answer {
     let endpoint = receiver(a.uint(0))?;
     let (rights, badge) = (a.uint(1), a.word(2) as u64);

@@ -177,7 +177,7 @@ impl PerCpu {
         let share = NonNull::from(thread).cast::<Share>();
         // SAFETY: the field is inside of the entity.
         let share = unsafe { share.byte_add(offset_of!(Entity, share)) };
-        // (Who was just followed by another one enters at that time.)
+        // (A thread that has just made way for another one enters at that time.)
         let now = if how == Enters::Preempted { 0 } else { timer::now_ns() };
         let mut queue = self.run_queue.lock();
         // SAFETY: a thread lives until it has been switched away from for the last time, in state DEAD; this one is

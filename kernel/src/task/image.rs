@@ -28,9 +28,11 @@ use quire_mm::addr::{PAGE_SIZE, USER_END};
 use quire_mm::fallible::KArc;
 use quire_mm::mm::{MapRequest, MmLayout};
 
+use super::point::resched_point;
 use super::program::Program;
 use super::property;
 use super::segments::{Loader, page_floor};
+use super::wait::Sleep;
 use crate::task::space::Space;
 use crate::vm::{Cpu, Mm, random};
 
@@ -91,6 +93,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
     let mut end = 0;
     let mut phdr = bias;
     for (number, segment) in loads(&segments).enumerate() {
+        resched_point(Sleep::Killable)?;
         end = end.max(loader.map(&segment, if number == 0 { Map::FIXED_NOREPLACE } else { Map::FIXED })?);
         let place = header.e_phoff.wrapping_sub(segment.p_offset);
         if header.e_phoff >= segment.p_offset && place < segment.p_filesz {
@@ -148,6 +151,7 @@ fn load_interpreter(mm: &Mm, program: &Program) -> Result<(usize, usize), Errno>
     };
     let loader = Loader { mm, object: program.object()?, bias };
     for segment in loads(&segments) {
+        resched_point(Sleep::Killable)?;
         loader.map(&segment, Map::FIXED)?;
     }
     Ok((entry_of(&header, bias)?, bias))

@@ -162,7 +162,7 @@ impl Thread {
         self.tid.store(process.pid, Ordering::Relaxed);
     }
 
-    /// Its name. That of a process's first thread is the process's. (Who looks while it is changed may see half of each.)
+    /// Its name. That of a process's first thread is the process's. (A reader may see half of each while it is changed.)
     pub fn name(&self) -> [u8; NAME_LEN] {
         let process = self.process();
         if self.tid() == process.pid {

@@ -1,5 +1,7 @@
 //! Work of a length that a program chooses, on areas and sockets: for the test of latency.
 
+use alloc::format;
+
 use quire_rt::Errno;
 use quire_rt::abi::flags::Prot;
 use quire_rt::abi::nr;
@@ -11,6 +13,9 @@ use crate::{PAGE, RW, child, map, mprotect, raw};
 const UNIX: usize = 1;
 const STREAM: usize = 1;
 const DONTWAIT: usize = 0x40;
+
+/// An address with the family alone.
+const UNIX_FAMILY: [u8; 2] = [1, 0];
 
 /// So many areas of a page each: every second one has other rights.
 pub fn many_areas(areas: usize) -> Result<usize, Errno> {
@@ -59,6 +64,27 @@ pub fn connections_dropped(connections: usize) -> Result<bool, Errno> {
         raw(nr::CONNECT, [one, address.as_ptr() as usize, address.len()])?;
     }
     Ok(raw(nr::CLOSE, [listener]) == Ok(0))
+}
+
+/// A socket gets the first name that is free, behind so many that are taken.
+pub fn name_found(taken: usize) -> Result<bool, Errno> {
+    const DATAGRAM: usize = 2;
+    let any = || {
+        let socket = raw(nr::SOCKET, [UNIX, DATAGRAM, 0])?;
+        raw(nr::BIND, [socket, UNIX_FAMILY.as_ptr() as usize, 2])?;
+        let (mut name, mut len) = ([0_u8; 16], 16_u32);
+        let room = [name.as_mut_ptr() as usize, (&raw mut len).expose_provenance()];
+        raw(nr::GETSOCKNAME, [socket, room[0], room[1]])?;
+        let digits = core::str::from_utf8(&name[3..8]).map_err(|_| Errno::EINVAL)?;
+        usize::from_str_radix(digits, 16).map_err(|_| Errno::EINVAL)
+    };
+    let first = any()?;
+    for number in (first + 1..).take(taken) {
+        let socket = raw(nr::SOCKET, [UNIX, DATAGRAM, 0])?;
+        let name = format!("\x01\0\0{number:05x}");
+        raw(nr::BIND, [socket, name.as_ptr() as usize, name.len()])?;
+    }
+    Ok(any()? == first + taken + 1)
 }
 
 /// Data is looked for where there was some, far apart.

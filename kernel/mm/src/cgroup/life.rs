@@ -8,7 +8,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering::*};
 
 use super::group::Group;
-use super::{Chunk, Groups, Key, Machine, STEP, Tree, bucket};
+use super::{Chunk, Groups, Key, Machine, POINT_EVERY, STEP, Tree};
 use crate::fallible::{AllocError, KArc, try_box_with};
 
 /// Ghosts are given up when there are more than this, and more than one for [`FRAMES_A_GHOST`] frames.
@@ -67,7 +67,7 @@ impl<M: Machine> Groups<M> {
             if self.search(&tree, parent_key, name).is_some() {
                 return Err(Refused::Exists);
             }
-            let Some(id) = self.lowest_free(&tree) else { return Err(Refused::TooMany) };
+            let Some(id) = tree.taken.next_free(1) else { return Err(Refused::TooMany) };
             let Some(chunk) = self.chunk(id) else {
                 drop(tree);
                 self.add_chunk(id)?;
@@ -80,19 +80,15 @@ impl<M: Machine> Groups<M> {
                 parent.add_named_child(1);
             }
             let group = group.share();
-            let bucket = &mut tree.buckets[bucket(parent_key, name)];
+            let bucket = &mut tree.buckets[self.bucket(parent_key, name)];
             chunk.chain[id % STEP].store(core::mem::replace(bucket, id as u16), Relaxed);
             chunk.forward[id % STEP].store(id as u16, Relaxed);
             chunk.groups[id % STEP].store(KArc::into_raw(group.clone()).cast_mut(), Release);
-            tree.end = tree.end.max(id + 1);
-            tree.free = id + 1;
+            tree.taken.insert(id);
+            tree.named.insert(id);
             tree.groups += 1;
             return Ok(group);
         }
-    }
-
-    fn lowest_free(&self, tree: &Tree) -> Option<usize> {
-        (tree.free..=tree.end.min(usize::from(u16::MAX))).find(|id| self.at(*id as u16).is_none())
     }
 
     fn add_chunk(&self, id: usize) -> Result<(), AllocError> {
@@ -127,6 +123,8 @@ impl<M: Machine> Groups<M> {
                 chunk.forward[usize::from(key.id()) % STEP].store(parent.id(), Relaxed);
             }
             self.unchain(&mut tree, parent, &group);
+            tree.named.remove(key.id().into());
+            tree.ghostly.insert(key.id().into());
             tree.ghosts += 1;
         }
         M::end_lists(group.lists());
@@ -140,7 +138,7 @@ impl<M: Machine> Groups<M> {
         let id = group.key().id();
         let next = |id: u16| self.chunk(id.into()).map(|chunk| &chunk.chain[usize::from(id) % STEP]);
         let Some(behind) = next(id).map(|link| link.load(Relaxed)) else { return };
-        let first = &mut tree.buckets[bucket(parent, group.name())];
+        let first = &mut tree.buckets[self.bucket(parent, group.name())];
         if *first == id {
             *first = behind;
             return;
@@ -162,16 +160,21 @@ impl<M: Machine> Groups<M> {
             // (The group above may be done with it.)
             let gone = {
                 let mut tree = self.tree.lock();
-                if tree.ghosts == 0 {
-                    return;
-                }
-                let last = tree.end.min(id + STEP);
-                let found = (id..last).find(|id| self.at(*id as u16).is_some_and(Group::is_done));
-                let Some(found) = found else {
-                    id = last;
-                    if id >= tree.end {
-                        return;
+                let looked =
+                    core::iter::successors(tree.ghostly.next(id), |id| tree.ghostly.next(id + 1)).take(POINT_EVERY);
+                let (mut found, mut last) = (None, None);
+                for ghost in looked {
+                    last = Some(ghost);
+                    if self.at(ghost as u16).is_some_and(Group::is_done) {
+                        found = last;
+                        break;
                     }
+                }
+                let Some(last) = last else { return };
+                id = last + 1;
+                let Some(found) = found else {
+                    drop(tree);
+                    let _ = self.machine.resched_point();
                     continue;
                 };
                 id = found;
@@ -179,7 +182,8 @@ impl<M: Machine> Groups<M> {
                 let group = chunk.groups[id % STEP].swap(ptr::null_mut(), AcqRel);
                 tree.ghosts -= 1;
                 tree.groups -= 1;
-                tree.free = tree.free.min(id);
+                tree.taken.remove(id);
+                tree.ghostly.remove(id);
                 // SAFETY: the table's reference.
                 let group = unsafe { KArc::from_raw(group) };
                 if let Some(parent) = group.parent() {

@@ -20,6 +20,7 @@
 
 mod charge;
 mod group;
+mod ids;
 mod life;
 mod stalls;
 mod stock;
@@ -27,14 +28,15 @@ mod stock;
 mod tests;
 
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering::*};
+use core::sync::atomic::{AtomicPtr, AtomicU16, AtomicU64, Ordering::*};
 
 use crate::fallible::{AllocError, KArc};
-use crate::hash::fnv1a;
+use crate::hash::keyed;
 use crate::machine::MAX_CPUS;
 use crate::sync::{Rank, SpinLock};
 
 pub use group::{Event, Group, Kernel, Limit, MAX_NAME, Numbers};
+use ids::Ids;
 use life::MAX_DEPTH;
 pub use life::Refused;
 use stalls::Stalls;
@@ -64,6 +66,9 @@ pub trait Machine: crate::page_alloc::Machine {
 
 /// Groups behind one entry of the first table, and entries of it.
 const STEP: usize = 256;
+
+/// Groups between two points at which others may run.
+pub(crate) const POINT_EVERY: usize = 64;
 
 /// Chains by the hash of parent and name.
 const BUCKETS: usize = 512;
@@ -99,10 +104,10 @@ struct Tree {
     made: u64,
     groups: usize,
     ghosts: usize,
-    /// All numbers from here on are free.
-    end: usize,
-    /// No number below this one is free.
-    free: usize,
+    /// The numbers of all groups, of those that are no ghosts, and of ghosts.
+    taken: Ids,
+    named: Ids,
+    ghostly: Ids,
     /// Ghosts that were still there when their pages had been given to others.
     kept: usize,
 }
@@ -114,19 +119,41 @@ pub struct Groups<M: Machine> {
     stocks: [Stock; MAX_CPUS],
     tree: SpinLock<Tree, M>,
     stalls: Stalls<M>,
+    /// What the hash of names begins with.
+    seed: AtomicU64,
 }
 
 impl<M: Machine> Groups<M> {
     /// None.
     pub const fn new(machine: M) -> Self {
-        let tree = Tree { buckets: [0; BUCKETS], made: 0, groups: 0, ghosts: 0, end: 1, free: 1, kept: 0 };
+        let tree = Tree {
+            buckets: [0; BUCKETS],
+            made: 0,
+            groups: 0,
+            ghosts: 0,
+            taken: Ids::new(),
+            named: Ids::new(),
+            ghostly: Ids::new(),
+            kept: 0,
+        };
         Self {
             machine,
             chunks: [const { AtomicPtr::new(ptr::null_mut()) }; STEP],
             stocks: [const { Stock::new() }; MAX_CPUS],
             tree: SpinLock::new(machine, Rank::Groups, tree),
             stalls: Stalls::new(machine),
+            seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
         }
+    }
+
+    /// From now on nobody who does not know this number can choose names that all lie in one bucket. There is no group yet.
+    pub fn set_seed(&self, seed: u64) {
+        self.seed.store(seed, Relaxed);
+    }
+
+    fn bucket(&self, parent: Key, name: &[u8]) -> usize {
+        let hash = keyed(self.seed.load(Relaxed), parent.0.to_le_bytes().iter().chain(name));
+        (hash >> 32) as usize % BUCKETS
     }
 
     fn chunk(&self, id: usize) -> Option<&Chunk<M>> {
@@ -187,7 +214,7 @@ impl<M: Machine> Groups<M> {
     /// The first group with a number above `id` that is no ghost.
     pub fn after(&self, id: u16) -> Option<KArc<Group<M>>> {
         let tree = self.tree.lock();
-        (usize::from(id) + 1..tree.end).find_map(|id| self.hold(id as u16).filter(|group| !group.is_ghost()))
+        tree.named.next(usize::from(id) + 1).and_then(|id| self.hold(id as u16))
     }
 
     /// All groups that are no ghosts, by number. Those that are made or removed meanwhile may be among them.
@@ -209,7 +236,7 @@ impl<M: Machine> Groups<M> {
     }
 
     fn search(&self, tree: &Tree, parent: Key, name: &[u8]) -> Option<KArc<Group<M>>> {
-        let mut id = tree.buckets[bucket(parent, name)];
+        let mut id = tree.buckets[self.bucket(parent, name)];
         while let Some(group) = self.at(id) {
             if group.parent_key() == parent && group.name() == name && !group.is_ghost() {
                 return self.hold(id);
@@ -219,9 +246,17 @@ impl<M: Machine> Groups<M> {
         None
     }
 
-    /// Pages that are charged to groups.
+    /// Pages that are charged to groups. No spin lock is held.
     pub fn charged(&self) -> usize {
-        self.all().filter(|group| group.parent().is_none()).map(|group| group.usage()).sum()
+        let mut pages = 0;
+        for (n, group) in self.all().enumerate() {
+            pages += if group.parent().is_none() { group.usage() } else { 0 };
+            if n % POINT_EVERY == POINT_EVERY - 1 {
+                // (A thread that is killed gets a part.)
+                let _ = self.machine.resched_point();
+            }
+        }
+        pages
     }
 
     /// A process enters a group that is not the root: its number.
@@ -246,8 +281,4 @@ impl<M: Machine> Groups<M> {
             group.add_member(-1);
         }
     }
-}
-
-fn bucket(parent: Key, name: &[u8]) -> usize {
-    (fnv1a(parent.0.to_le_bytes().iter().chain(name)) >> 32) as usize % BUCKETS
 }

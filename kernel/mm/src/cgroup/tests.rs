@@ -21,7 +21,10 @@ impl Groups<&'static Sim> {
     /// # Panics
     /// If it is not.
     pub(crate) fn assert_books(&self) {
-        let end = self.tree.lock().end;
+        let end = {
+            let tree = self.tree.lock();
+            core::iter::successors(tree.taken.next(1), |id| tree.taken.next(id + 1)).last().unwrap_or(0) + 1
+        };
         let (mut own, mut files, mut tables) = (vec![0; end], vec![0; end], vec![0; end]);
         for n in 0..self.machine.pages().pageblocks().len() * crate::buddy::PAGEBLOCK_PAGES {
             if !self.machine.pages().has(0, Pfn(n / 512 * 512)) {

@@ -207,6 +207,8 @@ impl<M: Machine> PageAllocator<M> {
         let mut rounds = 0;
         loop {
             rounds += 1;
+            // (A thread that is killed has reserves, or is told that there is nothing.)
+            let _ = self.machine.resched_point();
             let freed = self.reclaim_once(node, demand, gfp);
             let found = self.take_from_zonelist(node, demand, gfp);
             if let Some(pfn) = found.or_else(|| self.compact_and_take(node, demand, gfp, false)) {

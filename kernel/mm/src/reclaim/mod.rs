@@ -124,13 +124,13 @@ impl<M: Machine> Reclaim<M> {
         self.root.get().map_or((0, 0, 0), |lists| lists.counts(node))
     }
 
-    /// Frames that all queues have.
+    /// Frames that all queues have. O(groups); no spin lock is held.
     pub fn frames(&self) -> usize {
         let mut frames = self.root.get().map_or(0, Lists::frames);
-        let mut id = 0;
-        while let Some(group) = self.machine.groups().after(id) {
-            id = group.key().id();
+        for group in self.machine.groups().all() {
             frames += group.lists().frames();
+            // (A thread that is killed gets the whole sum, too.)
+            let _ = self.machine.resched_point();
         }
         frames
     }

@@ -86,7 +86,7 @@ impl<M: Machine> Reclaim<M> {
                 break;
             }
             self.next.store(id, Relaxed);
-            // (What groups left that are no more counts for it.)
+            // (The pages of removed groups below count as its own.)
             let own = if group.has_ghosts() { group.usage() } else { group.numbers().own };
             if own != 0 && asked(&group) && !visit(&group, own) {
                 break;

@@ -298,6 +298,10 @@ impl Graph for InFlight<'_> {
             let _ = resched_point(Sleep::Deaf);
         }
     }
+
+    fn pause(&self) {
+        let _ = resched_point(Sleep::Deaf);
+    }
 }
 
 static IS_DUE: AtomicBool = AtomicBool::new(false);
@@ -337,9 +341,12 @@ fn find_garbage() -> Result<Vec<KArc<Socket>>, Errno> {
         }
     }
     let is_garbage = garbage(&InFlight { sockets: &sockets })?;
-    let mut kept = 0;
+    let mut kept = 0_usize;
     sockets.retain(|_| {
         kept += 1;
+        if kept.is_multiple_of(ENTRIES) {
+            let _ = resched_point(Sleep::Deaf);
+        }
         is_garbage[kept - 1]
     });
     Ok(sockets)

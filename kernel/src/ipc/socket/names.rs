@@ -12,6 +12,8 @@ use quire_sockets::Address;
 
 use super::{Kind, Socket};
 use crate::names::Place;
+use crate::task::point::{ENTRIES, resched_point};
+use crate::task::wait::Sleep;
 use crate::vm::{Cpu, SpinLock};
 
 /// A name.
@@ -84,15 +86,20 @@ impl Socket {
         enter(this, Key::Abstract(this.kind, address), KArc::try_new(address)?)
     }
 
-    /// Binds it to any abstract name, unless it has one. ENOSPC if all are taken.
+    /// Binds it to any abstract name, unless it has one. ENOSPC if all are taken; EINTR if the thread is killed. O(names that are taken).
     pub fn bind_any(this: &KArc<Self>) -> Result<(), Errno> {
         use core::sync::atomic::{AtomicU32, Ordering};
-        /// Names that are tried.
-        const TRIES: u32 = 1 << 12;
         const NAMES: u32 = 1 << 20;
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        for _ in 0..TRIES {
+        for tried in 1..=NAMES {
+            if tried.is_multiple_of(ENTRIES as u32) {
+                resched_point(Sleep::Killable)?;
+            }
             let number = NEXT.fetch_add(1, Ordering::Relaxed) % NAMES;
+            // (No memory is needed for one that is taken.)
+            if find(&Key::Abstract(this.kind, Address::any(number))).is_some() {
+                continue;
+            }
             match Self::bind_abstract(this, Address::any(number)) {
                 Err(Errno::EADDRINUSE) => {}
                 // (Another thread was faster, or it had one.)

@@ -94,6 +94,7 @@ const KINDS: &[(&str, Work)] = &[
     ("many areas are left out of a copy", |amount| long::areas_left_out(amount.areas * 3)),
     ("messages end with their socket", |amount| long::messages_dropped(amount.threads / 2)),
     ("connections end with their listener", |amount| long::connections_dropped(amount.threads / 4)),
+    ("a name is looked for behind those that are taken", |amount| long::name_found(amount.threads / 4)),
     ("data is looked for where there was some", |amount| long::far_data_sought(amount.threads)),
     ("a path of many parts is followed", path_followed),
     ("the kernel's books are read and compared", books_compared),
