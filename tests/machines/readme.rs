@@ -24,8 +24,9 @@ fn sample() -> (Vec<String>, Vec<String>) {
 /// A line with all numbers replaced, whatever their width.
 fn shape(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
-        let hexadecimal = word.starts_with("0x") && word[2..].bytes().all(|byte| byte.is_ascii_hexdigit());
-        if hexadecimal { "N".to_owned() } else { collapse(word) }
+        let number = word.trim_end_matches([',', ')']);
+        let digits = number.strip_prefix("0x").filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        if digits.is_some() { format!("N{}", &word[number.len()..]) } else { collapse(word) }
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -77,5 +78,6 @@ fn the_least_memory_is_what_it_says() {
 fn numbers_look_alike() {
     assert_eq!(shape("[    0.036213] 4 CPUs after 78.804 ms"), shape("[   12.1] 16 CPUs after 1.2 ms"));
     assert_eq!(shape("0x0040000000 - 0x007fffffff  1 GiB  memory"), shape("0x1 - 0x2f      3 GiB memory"));
+    assert_eq!(shape("(ESR 0x92000007) at 0x154e000, pc"), shape("(ESR 0x8) at 0xb97000, pc"));
     assert_ne!(shape("4 CPUs"), shape("4 CPU"));
 }
