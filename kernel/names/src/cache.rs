@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use quire_mm::fallible::{AllocError, KArc, TryVec};
+use quire_mm::hash::keyed;
 use quire_mm::machine::Machine;
 use quire_mm::sync::SpinLock;
 
@@ -117,15 +118,7 @@ impl<V, M: Machine> Cache<V, M> {
     /// The set of a name, and its tag.
     #[inline]
     fn set(&self, directory: u64, name: &[u8]) -> (&SpinLock<Set<V>, M>, u32) {
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
-        let mut hash = mix(self.seed.load(Ordering::Relaxed) as u64, directory);
-        let (words, rest) = name.as_chunks::<8>();
-        for word in words {
-            hash = mix(hash, u64::from_le_bytes(*word));
-        }
-        let last = rest.iter().rev().fold(name.len() as u64, |word, byte| word << 8 | u64::from(*byte));
-        hash = mix(mix(hash, last), FACTOR);
+        let hash = keyed(self.seed.load(Ordering::Relaxed) as u64, directory, name);
         (&self.sets[hash as usize % SETS], (hash >> 32) as u32)
     }
 

@@ -86,7 +86,6 @@ impl<M: Machine> Groups<M> {
             chunk.groups[id % STEP].store(KArc::into_raw(group.clone()).cast_mut(), Release);
             tree.taken.insert(id);
             tree.named.insert(id);
-            tree.groups += 1;
             return Ok(group);
         }
     }
@@ -162,26 +161,20 @@ impl<M: Machine> Groups<M> {
                 let mut tree = self.tree.lock();
                 let looked =
                     core::iter::successors(tree.ghostly.next(id), |id| tree.ghostly.next(id + 1)).take(POINT_EVERY);
-                let (mut found, mut last) = (None, None);
-                for ghost in looked {
-                    last = Some(ghost);
-                    if self.at(ghost as u16).is_some_and(Group::is_done) {
-                        found = last;
-                        break;
-                    }
-                }
+                let mut last = None;
+                let mut looked = looked.inspect(|ghost| last = Some(*ghost));
+                let found = looked.find(|ghost| self.at(*ghost as u16).is_some_and(Group::is_done));
                 let Some(last) = last else { return };
-                id = last + 1;
-                let Some(found) = found else {
+                if found.is_none() {
+                    id = last + 1;
                     drop(tree);
                     let _ = self.machine.resched_point();
                     continue;
-                };
-                id = found;
+                }
+                id = last;
                 let Some(chunk) = self.chunk(id) else { return };
                 let group = chunk.groups[id % STEP].swap(ptr::null_mut(), AcqRel);
                 tree.ghosts -= 1;
-                tree.groups -= 1;
                 tree.taken.remove(id);
                 tree.ghostly.remove(id);
                 // SAFETY: the table's reference.

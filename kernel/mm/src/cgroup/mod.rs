@@ -102,7 +102,6 @@ struct Tree {
     buckets: [u16; BUCKETS],
     /// Groups that were made so far.
     made: u64,
-    groups: usize,
     ghosts: usize,
     /// The numbers of all groups, of those that are no ghosts, and of ghosts.
     taken: Ids,
@@ -119,7 +118,7 @@ pub struct Groups<M: Machine> {
     stocks: [Stock; MAX_CPUS],
     tree: SpinLock<Tree, M>,
     stalls: Stalls<M>,
-    /// What the hash of names begins with.
+    /// Mixed into hashes of names.
     seed: AtomicU64,
 }
 
@@ -129,7 +128,6 @@ impl<M: Machine> Groups<M> {
         let tree = Tree {
             buckets: [0; BUCKETS],
             made: 0,
-            groups: 0,
             ghosts: 0,
             taken: Ids::new(),
             named: Ids::new(),
@@ -142,7 +140,7 @@ impl<M: Machine> Groups<M> {
             stocks: [const { Stock::new() }; MAX_CPUS],
             tree: SpinLock::new(machine, Rank::Groups, tree),
             stalls: Stalls::new(machine),
-            seed: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            seed: AtomicU64::new(0),
         }
     }
 
@@ -152,8 +150,7 @@ impl<M: Machine> Groups<M> {
     }
 
     fn bucket(&self, parent: Key, name: &[u8]) -> usize {
-        let hash = keyed(self.seed.load(Relaxed), parent.0.to_le_bytes().iter().chain(name));
-        (hash >> 32) as usize % BUCKETS
+        (keyed(self.seed.load(Relaxed), parent.0, name) >> 32) as usize % BUCKETS
     }
 
     fn chunk(&self, id: usize) -> Option<&Chunk<M>> {
@@ -226,7 +223,7 @@ impl<M: Machine> Groups<M> {
     /// Whether there is any group, ghosts not counted.
     pub fn has_any(&self) -> bool {
         let tree = self.tree.lock();
-        tree.groups > tree.ghosts
+        tree.named.next(1).is_some()
     }
 
     /// The child of a group with this name.
