@@ -47,8 +47,11 @@ pub(crate) fn note_group<M: Machine>(machine: M, pfn: Pfn, group: u16) {
     machine.pages().note_group(pfn, group);
 }
 
-/// The new frame `to` is charged in place of the page at `from`, which is frozen.
-pub(crate) fn move_charge<M: Machine>(machine: M, from: Pfn, to: Pfn) {
+/// The new frame `to`, which nobody knows, is charged in place of the page at `from`, which is frozen, and is what that is for reclaim; but on
+/// another node, whose lists are others, it is new.
+pub(crate) fn take_place<M: Machine>(machine: M, from: Pfn, to: Pfn) {
+    let is_near = machine.pages().node_of(from) == machine.pages().node_of(to);
+    page(machine, to).take_place_of(page(machine, from), is_near);
     let group = page(machine, from).control_group();
     if group != 0 {
         note_group(machine, to, group);

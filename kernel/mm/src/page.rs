@@ -228,11 +228,12 @@ impl Page {
         self.head.exchange(LIST_MASK, u64::from(from) << LIST_SHIFT, u64::from(to) << LIST_SHIFT)
     }
 
-    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but if that stands in a queue
-    /// of frames, this one does not, and is new.
-    pub(crate) fn take_place_of(&self, old: &Page) {
+    /// A new page of user memory in place of `old`, which nobody else can change, is what that is for reclaim; but without `keeps_list`, or if
+    /// that stands in a queue of frames, in which this one does not, it is on the list of new pages.
+    pub(crate) fn take_place_of(&self, old: &Page, keeps_list: bool) {
         const KEPT: u64 = PageFlags::RETURNED.bits() as u64 | PageFlags::REFERENCED.bits() as u64;
-        let list = if old.list() & UNQUEUED != 0 || seeded!(MovedPageKeepsQueue) { LIST_MASK } else { 0 };
+        let is_queued = old.list() & UNQUEUED == 0;
+        let list = if keeps_list && !is_queued || seeded!(MovedPageKeepsQueue) { LIST_MASK } else { 0 };
         self.head.set(old.head() & (KEPT | list));
         self.next.store(old.next.load(Relaxed), Relaxed);
     }

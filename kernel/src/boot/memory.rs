@@ -334,8 +334,7 @@ pub fn init_swap(args: &str, board: &Board) {
 
 /// Names of control groups lie in buckets that nobody can foretell.
 pub fn init_groups() {
-    let [a, b, c, d, e, f, g, h, ..] = random::bytes();
-    GROUPS.set_seed(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    GROUPS.set_seed(random::number());
 }
 
 /// From now on pages in use are moved for requests of high orders.

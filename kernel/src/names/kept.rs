@@ -126,6 +126,5 @@ pub fn register_shrinker() {
 
 /// Has names spread in a way that nobody knows.
 pub fn set_seed() {
-    let [a, b, c, d, e, f, g, h, ..] = random::bytes();
-    KEPT.set_seed(usize::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    KEPT.set_seed(random::number() as usize);
 }

@@ -270,6 +270,5 @@ pub fn register_shrinker() {
 
 /// Has files spread in a way that nobody knows. No file is open yet.
 pub fn set_seed() {
-    let [a, b, c, d, e, f, g, h, ..] = random::bytes();
-    SEED.store(u64::from_ne_bytes([a, b, c, d, e, f, g, h]), Ordering::Relaxed);
+    SEED.store(random::number(), Ordering::Relaxed);
 }

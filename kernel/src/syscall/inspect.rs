@@ -42,8 +42,18 @@ fn process(pid: u32) -> Result<KArc<Process>, Errno> {
     TABLE.lock().process(pid).cloned().ok_or(Errno::ESRCH)
 }
 
+/// The address space of a process that the caller may inspect, or that an auditor names; one that has ended has none. ESRCH, EPERM.
+pub(super) fn inspected(pid: u32, by_auditor: bool) -> Result<Option<KArc<Mm>>, Errno> {
+    let process = process(pid)?;
+    if !by_auditor {
+        permit_inspection(&process)?;
+    }
+    Ok(memory(&process).map(|(mm, _)| mm))
+}
+
 /// A process's memory, and where exec has put what.
 fn memory(process: &Process) -> Option<(KArc<Mm>, MemoryLayout)> {
+    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
     let space = process.space.lock();
     let space = space.as_ref()?;
     Some((KArc::clone(&space.mm), space.loaded().map_or_else(MemoryLayout::default, |loaded| loaded.layout)))

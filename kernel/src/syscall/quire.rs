@@ -9,7 +9,6 @@ use quire_abi::info::{MapAudit, MountInfo, kind};
 use quire_abi::layout::Pod;
 use quire_abi::statistics::AreaInfo;
 use quire_mm::cma::CmaError;
-use quire_mm::fallible::KArc;
 use quire_mm::mm::Mover;
 
 use super::translation::translation;
@@ -23,10 +22,9 @@ use crate::ipc::handles::Target;
 use crate::names::mounts;
 use crate::names::path::Path;
 use crate::power;
-use crate::task::credentials::{Privilege, permit_inspection, require};
+use crate::task::credentials::{Privilege, require};
 use crate::task::inject;
 use crate::task::point::resched_point;
-use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::task::wait::Sleep;
 use crate::vm::{Cpu, PAGES, SPACES};
@@ -79,11 +77,7 @@ fn area(a: Args) -> Result<Option<AreaInfo>, Errno> {
     if a.word(4) == 0 {
         return Ok(current().mm().and_then(|mm| areas::area(mm, from)));
     }
-    let process = TABLE.lock().process(a.uint(4)).cloned().ok_or(Errno::ESRCH)?;
-    permit_inspection(&process)?;
-    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
-    let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
-    Ok(mm.and_then(|mm| areas::area(&mm, from)))
+    Ok(inspect::inspected(a.uint(4), false)?.and_then(|mm| areas::area(&mm, from)))
 }
 
 fn answer<T: Pod>(a: Args, record: Option<T>) -> Answer {

@@ -60,7 +60,15 @@ fn again(nr: usize) -> Again {
 /// The call that the frame is in, if it was interrupted. Called once per call.
 fn interrupted(frame: &mut TrapFrame) -> Option<usize> {
     let call = core::mem::replace(&mut frame.syscall, NO_SYSCALL);
-    (call != NO_SYSCALL && frame.x[0] as isize == Errno::EINTR.to_ret()).then_some(call as usize)
+    if call == NO_SYSCALL {
+        return None;
+    }
+    if frame.x[0] as isize != Errno::EINTR.to_ret() {
+        // A transfer that was interrupted and has moved some bytes: how it would resume does not matter, and not to the next call.
+        current().signals.lock().resume = None;
+        return None;
+    }
+    Some(call as usize)
 }
 
 /// A handler is about to run: an interrupted call is repeated after it, or has ended.

@@ -183,7 +183,7 @@ pub fn cma(index: usize) -> Option<CmaInfo> {
 }
 
 /// A NUL-padded field; what does not fit is left out.
-fn name<const N: usize>(text: &str) -> [u8; N] {
+pub(super) fn name<const N: usize>(text: &str) -> [u8; N] {
     let mut field = Text([0; N], 0);
     let _ = field.write_str(text);
     field.0

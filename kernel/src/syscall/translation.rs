@@ -7,7 +7,6 @@ use quire_abi::translation::{
 };
 use quire_mm::addr::USER_END;
 use quire_mm::asid::AsidView;
-use quire_mm::fallible::KArc;
 use quire_mm::mm::{FirstTouch, Outcome, Translation};
 use quire_mm::object::Whereabouts;
 use quire_mm::page::{PageFlags, PageState};
@@ -19,12 +18,12 @@ use quire_mm::{PhysAddr, UserAddr, VirtAddr};
 
 use super::Args;
 use super::areas;
+use super::inspect::inspected;
 use super::quire::holds;
+use super::statistics::name;
 use crate::arch::uaccess::untagged;
 use crate::layout;
-use crate::task::credentials::permit_inspection;
 use crate::task::percpu;
-use crate::task::process::TABLE;
 use crate::task::thread::current;
 use crate::vm::{Cpu, GROUPS, Mm, PAGES, SPACES, kernel_map};
 
@@ -61,13 +60,8 @@ pub fn translation(a: Args) -> Result<TranslationInfo, Errno> {
     if a.uint(4) == 0 {
         return current().mm().map_or(Ok(TranslationInfo { outcome: outcome::ENDED, ..empty }), |mm| of_space(mm, va));
     }
-    let process = TABLE.lock().process(a.uint(4)).cloned().ok_or(Errno::ESRCH)?;
-    if !is_auditor {
-        permit_inspection(&process)?;
-    }
-    // The space's lock may be held as long as a fault takes, so it is not taken under the table's.
-    let mm = process.space.lock().as_ref().map(|space| KArc::clone(&space.mm));
-    mm.map_or(Ok(TranslationInfo { outcome: outcome::ENDED, ..empty }), |mm| of_space(&mm, va))
+    inspected(a.uint(4), is_auditor)?
+        .map_or(Ok(TranslationInfo { outcome: outcome::ENDED, ..empty }), |mm| of_space(&mm, va))
 }
 
 /// An address of the kernel's half. The kernel's tables have no ASID: their entries are global.
@@ -75,8 +69,7 @@ fn of_kernel(va: usize) -> TranslationInfo {
     let path = kernel_map::path(VirtAddr::new(va));
     let mut info =
         TranslationInfo { address: va as u64, mair: MAIR, notes: note::KERNEL, ..TranslationInfo::default() };
-    let part = PARTS.iter().find(|(start, _)| va >= *start).map_or("", |(_, part)| part);
-    info.name[..part.len()].copy_from_slice(part.as_bytes());
+    info.name = name(PARTS.iter().find(|(start, _)| va >= *start).map_or("", |(_, part)| part));
     set_path(&mut info, &path);
     if let Some(to) = path.output(va) {
         set_mapped(&mut info, to, PAGES.frame_view(to.pfn()));
@@ -256,12 +249,4 @@ fn state_name(state: PageState) -> &'static str {
         PageState::Anon => "Anon",
         PageState::Object => "Object",
     }
-}
-
-/// A NUL-padded field.
-fn name<const N: usize>(text: &str) -> [u8; N] {
-    let mut field = [0; N];
-    let len = text.len().min(N - 1);
-    field[..len].copy_from_slice(&text.as_bytes()[..len]);
-    field
 }

@@ -47,14 +47,16 @@ pub fn bytes() -> [u8; 16] {
     bytes
 }
 
-/// A number below `range`, a power of two; 0 with `norandmaps`.
-pub fn offset(range: usize) -> usize {
-    if !LAYOUT.load(Ordering::Relaxed) {
-        return 0;
-    }
+/// A number that nobody can foretell.
+pub fn number() -> u64 {
     let mut bytes = [0; 8];
     fill(&mut bytes);
-    usize::from_le_bytes(bytes) & (range - 1)
+    u64::from_le_bytes(bytes)
+}
+
+/// A number below `range`, a power of two; 0 with `norandmaps`.
+pub fn offset(range: usize) -> usize {
+    if LAYOUT.load(Ordering::Relaxed) { number() as usize & (range - 1) } else { 0 }
 }
 
 /// The object of the page that signal handlers return through.

@@ -1,6 +1,6 @@
 //! Whose threads stall, and whether that is all that CPUs run: the [pressure](crate::psi) of the machine and of each group.
 //!
-//! Each CPU says what it runs at every switch ([`Groups::runs`], two stores and a look). Only while some thread stalls are switches accounted for
+//! Each CPU says what it runs at every switch ([`Groups::runs`], a store and a look). Only while some thread stalls are switches accounted for
 //! as well. A switch that another CPU makes at the moment at which the first thread stalls may be missed, until that CPU's next one.
 //!
 //! Lock order: a group's pressure (`Rank::GroupPressure`) is taken with the tree's lock held, the root's also without.

@@ -139,8 +139,7 @@ fn move_anon<M: Machine>(machine: M, page: &Page, this: &Move, new: Pfn) -> Resu
         return Err(Stays::Held);
     }
     machine.copy_page(new.addr(), old.addr());
-    frame::move_charge(machine, old, new);
-    frame::page(machine, new).take_place_of(page);
+    frame::take_place(machine, old, new);
     // SAFETY: the page is frozen, so its owner does not change, and it is one of its owners.
     let anon_vma = unsafe { ManuallyDrop::new(KArc::from_raw(core::ptr::with_exposed_provenance(page.owner()))) };
     KArc::<AnonVma<M>>::add_owners(&anon_vma, 1);

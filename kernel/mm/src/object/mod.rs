@@ -428,8 +428,7 @@ impl<M: Machine> Object<M> {
         }
         // (The new one is counted as it becomes the object's.)
         self.machine.groups().count_files(from.control_group(), -1);
-        frame::move_charge(self.machine, old, new);
-        to.take_place_of(from);
+        frame::take_place(self.machine, old, new);
         if !seeded!(MovedPageIsClean) {
             to.set_flags(from.flags() & PageFlags::DIRTY);
         }

@@ -59,7 +59,7 @@ pub struct Reclaim<M: Machine> {
     next: AtomicU16,
 }
 
-/// The lists of a control group, one for each node.
+/// The lists of a control group, one for each node that has memory.
 pub struct Lists<M: Machine> {
     machine: M,
     nodes: Vec<Node<M>>,
@@ -142,14 +142,21 @@ impl<M: Machine> Lists<M> {
         let mut nodes: Vec<Node<M>> = TryVec::try_with_capacity(MAX_NODES)?;
         for node in 0..MAX_NODES {
             let of_node = machine.pages().zones().filter(|zone| zone.node() == node);
-            nodes.try_push(Node::new(machine, node, of_node.map(|zone| zone.managed()).sum())?)?;
+            let pages: usize = of_node.map(|zone| zone.managed()).sum();
+            if pages != 0 {
+                nodes.try_push(Node::new(machine, node, pages)?)?;
+            }
         }
         Ok(Self { machine, nodes })
     }
 
+    fn node(&self, number: usize) -> Option<&Node<M>> {
+        self.nodes.iter().find(|node| node.node == number)
+    }
+
     /// As [`Reclaim::counts`].
     pub fn counts(&self, node: usize) -> (usize, usize, usize) {
-        self.nodes.get(node).map_or((0, 0, 0), |node| node.policy.lock().counts())
+        self.node(node).map_or((0, 0, 0), |node| node.policy.lock().counts())
     }
 
     fn frames(&self) -> usize {
@@ -180,11 +187,10 @@ impl<M: Machine> Drop for Lists<M> {
 
 impl<M: Machine> Node<M> {
     fn new(machine: M, node: usize, pages: usize) -> Result<Self, AllocError> {
-        let policy = if pages == 0 { Policy::NONE } else { Policy::new(pages)? };
         Ok(Self {
             machine,
             node,
-            policy: SpinLock::new(machine, Rank::Reclaim, policy),
+            policy: SpinLock::new(machine, Rank::Reclaim, Policy::new(pages)?),
             turn: SharedLock::new(machine, Rank::ReclaimTurn, ()),
         })
     }
@@ -239,6 +245,11 @@ impl<M: Machine> Node<M> {
             None if self.find_any(whose) == Ok(true) => Choice::Looked,
             None => Choice::End,
         }
+    }
+
+    /// Whether there were pages as the hand came around.
+    fn knows_pages(&self) -> bool {
+        self.policy.lock().counts() != (0, 0, 0)
     }
 
     /// Whether the hand has met no page of a program, and none was allocated since.

@@ -49,12 +49,13 @@ struct Round {
     number: usize,
     pages: usize,
     hot: usize,
-    /// The age of the oldest hot page: how many generations are older.
+    /// The age of the oldest hot page: how many generations are older. At most that of the generation which was the youngest one as the
+    /// round began: pages that become hot behind the hand are not older than that.
     oldest: usize,
 }
 
 impl Round {
-    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: GENERATIONS };
+    const FIRST: Round = Round { number: 0, pages: 0, hot: 0, oldest: 0 };
 }
 
 /// See the module.
@@ -89,7 +90,7 @@ pub(super) struct Policy {
 
 impl Policy {
     /// Without places for pages.
-    pub const NONE: Policy = Policy {
+    const NONE: Policy = Policy {
         hand: 0,
         has_met: false,
         round: Round::FIRST,
@@ -335,6 +336,7 @@ impl Policy {
             HOT.. => {
                 self.round.hot += 1;
                 let age = (usize::from(list - HOT) + GENERATIONS - self.first) % GENERATIONS;
+                debug_assert!(age < self.generations, "a page of no generation is never the oldest");
                 self.round.oldest = self.round.oldest.min(age);
                 if age == 0 {
                     self.oldest.push(machine, pfn);
@@ -351,12 +353,10 @@ impl Policy {
         self.hot = hot;
         self.want_cold(self.cold);
         if self.oldest.len() == 0 {
-            // (Pages only become younger meanwhile.)
-            let over = oldest.min(self.generations - 1);
-            self.first = (self.first + over) % GENERATIONS;
-            self.generations -= over;
+            self.first = (self.first + oldest) % GENERATIONS;
+            self.generations -= oldest;
         }
-        self.round = Round { number: number + 1, ..Round::FIRST };
+        self.round = Round { number: number + 1, oldest: self.generations - 1, ..Round::FIRST };
     }
 }
 

@@ -28,19 +28,24 @@ fn is_protected<M: Machine>(group: &Group<M>, top: u16, from: Protection) -> boo
 }
 
 impl<M: Machine> Lists<M> {
+    /// Shrinks the lists of all nodes; first those that are known to have pages, since whether another one has any takes a round of its hand.
     fn shrink_all(&self, whose: Whose, target: usize) -> usize {
         let mut freed = 0;
-        for node in &self.nodes {
-            if freed >= target {
+        for is_known in [true, false] {
+            for node in self.nodes.iter().filter(|node| node.knows_pages() == is_known) {
+                if freed < target {
+                    freed += node.shrink(whose, usize::MAX, target - freed);
+                }
+            }
+            if freed != 0 {
                 break;
             }
-            freed += node.shrink(whose, usize::MAX, target - freed);
         }
         freed
     }
 
     fn shrink(&self, whose: Whose, node: usize, highest: usize, target: usize) -> usize {
-        self.nodes.get(node).map_or(0, |node| node.shrink(whose, highest, target))
+        self.node(node).map_or(0, |node| node.shrink(whose, highest, target))
     }
 }
 

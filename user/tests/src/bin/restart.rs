@@ -3,6 +3,8 @@
 #![no_std]
 #![no_main]
 
+extern crate alloc;
+
 use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use quire_rt::abi::flags::{clock, sig};
@@ -13,11 +15,16 @@ use quire_rt::process::{self, Status, kill, wait4, waitpid};
 use quire_rt::signal::{How, Info, handle, mask, set, suspend};
 use quire_rt::sync::futex_wait;
 use quire_rt::{Errno, io, time};
-use user_tests::{Checks, raw, start};
+use user_tests::{Checks, child, raw, start};
 
 quire_rt::entry!(main);
 
 const MS: u64 = 1_000_000;
+
+const UNIX: usize = 1;
+const STREAM: usize = 1;
+const DATAGRAM: usize = 2;
+const SOCKET: usize = 1;
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static WORD: AtomicU32 = AtomicU32::new(0);
@@ -101,9 +108,6 @@ fn main() -> i32 {
 
 /// A call that has waited for a part of its time does not begin anew.
 fn limited(checks: &mut Checks) {
-    const UNIX: usize = 1;
-    const DATAGRAM: usize = 2;
-    const SOCKET: usize = 1;
     let mut ends = [0_i32; 2];
     let made = raw(nr::SOCKETPAIR, [UNIX, DATAGRAM, 0, ends.as_mut_ptr() as usize]);
     let time = [60_u64, 0];
@@ -115,6 +119,36 @@ fn limited(checks: &mut Checks) {
     let fill = || (0..10_000).find_map(|_| io::write(ends[0], b"x").err());
     let written = interrupted(sa::RESTART, fill, nothing);
     checks.eq(written, (Some(Errno::EINTR), true), "nor when writing to it");
+    moved(checks);
+}
+
+/// Such a call that has moved some bytes when its process is stopped says how many when that goes on, and the next one is not affected.
+fn moved(checks: &mut Checks) {
+    let mut ends = [0_i32; 2];
+    let made = raw(nr::SOCKETPAIR, [UNIX, STREAM, 0, ends.as_mut_ptr() as usize]);
+    let time = [60_u64, 0];
+    let limit = [ends[0] as usize, SOCKET, option::SNDTIMEO as usize, time.as_ptr() as usize, 16];
+    let set = raw(nr::SETSOCKOPT, limit);
+    let large = alloc::vec![0_u8; 1 << 20];
+    let status = child(|| {
+        let parent = process::getpid();
+        let pid = start(|| {
+            for signal in [sig::STOP, sig::CONT].repeat(4) {
+                time::sleep_ms(30);
+                let _ = kill(parent, signal);
+            }
+            0
+        });
+        let is_part = io::write(ends[0], &large).is_ok_and(|moved| (1..large.len()).contains(&moved));
+        // This call is interrupted, too.
+        let next = pid.and_then(|pid| wait4(pid, 0)).map(|child| child.map(|child| child.status));
+        i32::from(!is_part) + 2 * i32::from(next != Ok(Some(Status::Exited(0))))
+    });
+    checks.eq(
+        (made, set, status),
+        (Ok(0), Ok(0), Ok(Status::Exited(0))),
+        "a part is written, and the next call goes on",
+    );
 }
 
 fn sleeps(checks: &mut Checks) {

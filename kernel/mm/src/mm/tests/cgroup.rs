@@ -14,7 +14,7 @@ use crate::object::Object;
 use crate::page_alloc::PressureHandler;
 use crate::reclaim::Reclaim;
 use crate::seeded::{self, Bug};
-use crate::sim::turns;
+use crate::sim::{SimConfig, turns};
 use crate::zone::ZoneKind;
 
 type Cgroup = KArc<Group<&'static Sim>>;
@@ -37,7 +37,18 @@ impl PressureHandler for Told {
 }
 
 fn machine(mib: usize) -> (Rig, &'static Reclaim<&'static Sim>) {
-    let rig = Rig::new(mib);
+    with_reclaim(Rig::new(mib))
+}
+
+/// One of two nodes, each with so much memory and with a CPU of its number.
+fn machine_of_two(mib: usize) -> (Rig, &'static Reclaim<&'static Sim>) {
+    let (start, len) = (1 << 30, mib << 20);
+    let mut config = SimConfig::new().bank(start, len, 0).bank(start + len, len, 1);
+    config.node_of_cpu[1] = 1;
+    with_reclaim(Rig::on(Sim::boot(&config), None))
+}
+
+fn with_reclaim(rig: Rig) -> (Rig, &'static Reclaim<&'static Sim>) {
     let pages = rig.sim.pages().total_managed();
     rig.sim.spaces().init_swap(pages * 4, pages, 1).unwrap();
     let reclaim: &Reclaim<_> = Box::leak(Box::new(Reclaim::new(rig.sim)));
@@ -511,4 +522,53 @@ fn what_moves_stays_within_reach() {
     }
     assert_eq!(freed, PAGES);
     rig.idle(0);
+}
+
+/// Of a group's pages as many leave as are asked for, on whichever nodes they are, until there are none.
+#[test]
+fn a_group_gives_from_all_nodes() {
+    const PAGES: usize = 1000;
+    let (rig, reclaim) = machine_of_two(64);
+    let group = enter(&rig, Key::ROOT, b"group");
+    let mm = rig.space();
+    let at = anon(&rig, &mm, 2 * PAGES * PAGE);
+    for page in 0..2 * PAGES {
+        rig.touch(page / PAGES, &mm, at + page * PAGE, Access::Write).unwrap();
+    }
+    for round in 0..8 {
+        let freed = rig.sim.groups().reclaim_of(&group, PAGES / 4);
+        assert!(freed >= PAGES / 4 || round == 7, "{freed} in round {round}");
+    }
+    assert_eq!((0..2).map(|node| group.lists().counts(node).0).sum::<usize>(), 0);
+    rig.idle(0);
+    rig.idle(1);
+    drop(mm);
+    leave(&rig, &group);
+    rig.assert_balanced_but(reclaim.frames());
+}
+
+/// A page that is hot on one node and moves to another one can leave from there.
+#[test]
+fn what_moves_to_another_node_stays_within_reach() {
+    const PAGES: usize = 500;
+    let (rig, reclaim) = machine_of_two(64);
+    let mm = rig.space();
+    let at = anon(&rig, &mm, PAGES * PAGE);
+    sweep(&rig, &mm, at, PAGES);
+    let highest = ZoneKind::COUNT - 1;
+    let mut freed = rig.sim.pages().reclaim(0, highest, 64);
+    assert!(reclaim.counts(0).1 > 64, "{:?}", reclaim.counts(0));
+    Sim::set_cpu(1);
+    for page in 0..PAGES {
+        let pte = mm.entry(UserAddr::new(at + page * PAGE));
+        if pte.is_present() {
+            assert_eq!(migrate(rig.sim, pte.addr().pfn(), || frame::alloc_to_move(rig.sim)).map(drop), Ok(()));
+        }
+    }
+    for _ in 0..100 {
+        freed += rig.sim.pages().reclaim(1, highest, 32);
+    }
+    assert_eq!(freed, PAGES);
+    rig.idle(0);
+    rig.idle(1);
 }
