@@ -17,6 +17,21 @@ fn help_lists_every_command() {
     assert!(one.len() == 2 && one[0].starts_with("  cd ") && one[1].starts_with("help: nonsense: "), "{outcome}");
 }
 
+/// An argument that a program does not know is named, and nothing is done.
+#[test]
+fn unknown_arguments_are_named() {
+    let outcome = Machine::virt().exec("ps aux; free 1; reboot now; dmesg -T");
+    let output = outcome.ended_with(2);
+    let lines: Vec<&str> = output.lines().collect();
+    let wanted = [
+        "unknown argument aux; usage: ps",
+        "unknown argument 1; usage: free [-bkmghw]",
+        "unknown argument now; usage: reboot",
+        "unknown option -T; usage: dmesg",
+    ];
+    assert_eq!(lines, wanted, "{outcome}");
+}
+
 /// The lines of free(1) have Linux's columns, in any unit.
 #[test]
 fn free_has_linux_s_columns() {

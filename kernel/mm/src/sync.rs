@@ -10,7 +10,7 @@
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 
-mod queue;
+pub(crate) mod queue;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -87,6 +87,8 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
     }
     let bias = if header.e_type == ET_DYN { load_bias(&segments, DYN_BASE + aslr(1 << 18))? } else { 0 };
     let layout = layout(&segments, bias, stack_limit);
+    // (The headers are read several times over.)
+    resched_point(Sleep::Killable)?;
     let space = Space::new(Mm::new(Cpu, &layout)?, None)?;
 
     let loader = Loader { mm: &space.mm, object: program.object()?, bias };
@@ -100,6 +102,7 @@ pub fn load(program: &Program, stack_limit: u64) -> Result<(KArc<Space>, Image),
             phdr = bias.wrapping_add((segment.p_vaddr + place) as usize);
         }
     }
+    resched_point(Sleep::Killable)?;
     let [code, data] = bounds(&segments).map(|part| part.map(|at| bias.wrapping_add(at)));
     let brk = bias.wrapping_add(end).next_multiple_of(PAGE_SIZE) + aslr(1 << 13);
     space.mm.set_brk_start(UserAddr::new(brk));

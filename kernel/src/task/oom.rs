@@ -26,7 +26,7 @@ use quire_mm::fallible::KArc;
 use quire_mm::page_alloc::{Gfp, PressureHandler};
 use quire_mm::zone::MAX_NODES;
 
-use super::point::ENTRIES;
+use super::point::{ENTRIES, resched_point};
 use super::process::{NAME_LEN, Process};
 use super::thread::current;
 use super::wait::{Sleep, WaitQueue};
@@ -401,7 +401,7 @@ fn list(listed: &mut [Option<Task>; LISTED], task: Task) {
     }
 }
 
-/// Reports the process that got no page, the zones, the largest processes, and the victim.
+/// Reports the process that got no page, the zones, the largest processes, and the victim. Others may run between two lines.
 fn report(group: u16, listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
     let process = current().process();
     let name = *process.name.lock();
@@ -425,17 +425,20 @@ fn report(group: u16, listed: &[Option<Task>; LISTED], victim: Option<&Task>) {
             zone.low,
             zone.high
         );
+        let _ = resched_point(Sleep::Deaf);
     }
     for (node, counts) in (0..MAX_NODES).map(|node| (node, RECLAIM.counts(node))).filter(|(_, (.., pages))| *pages != 0)
     {
         let (cold, hot, pages) = counts;
         log::warn!("  node {node}: {pages} pages that could leave, {hot} of them hot, {cold} queued to go");
+        let _ = resched_point(Sleep::Deaf);
     }
     let swap = SPACES.swap().stats();
     log::warn!("  swap: {} of {} pages used, in {} frames", swap.used, swap.slots, swap.frames);
     log::warn!("     pid   resident     tables    adj  name");
     for task in listed.iter().flatten() {
         log::warn!("  {:6} {:10} {:10} {:6}  {}", task.pid, task.resident, task.tables, task.adj, task.show());
+        let _ = resched_point(Sleep::Deaf);
     }
     match victim {
         Some(task) => log::warn!(

@@ -32,6 +32,23 @@ impl Options {
         Options::parse_long(known, &[], usage)
     }
 
+    /// Reads the command line of a program that takes no arguments.
+    pub fn none(usage: &str) -> Result<(), i32> {
+        Options::parse_alone("", &[], usage).map(drop)
+    }
+
+    /// As [`Options::parse_long`], for a program that takes options only.
+    pub fn parse_alone(known: &str, long: &[&str], usage: &str) -> Result<Options, i32> {
+        let options = Options::parse_long(known, long, usage)?;
+        match options.operands.first() {
+            Some(word) => {
+                eprintln!("unknown argument {}; usage: {usage}", show(word.to_bytes()));
+                Err(USAGE)
+            }
+            None => Ok(options),
+        }
+    }
+
     /// As [`Options::parse`], with options that are words, after two dashes; they have no values.
     pub fn parse_long(known: &str, long: &[&str], usage: &str) -> Result<Options, i32> {
         let mut options = Options { given: Vec::new(), operands: Vec::new() };

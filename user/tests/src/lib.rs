@@ -14,6 +14,7 @@ pub mod failing;
 pub mod files;
 pub mod long;
 pub mod ready;
+pub mod unix;
 
 use core::fmt::Debug;
 use core::sync::atomic::AtomicU64;

@@ -1,6 +1,7 @@
 //! Work of a length that a program chooses, on areas and sockets: for the test of latency.
 
 use alloc::format;
+use alloc::vec::Vec;
 
 use quire_rt::Errno;
 use quire_rt::abi::flags::Prot;
@@ -8,6 +9,7 @@ use quire_rt::abi::nr;
 use quire_rt::abi::socket::{SOL_SOCKET, option};
 use quire_rt::process::Status;
 
+use crate::unix::send_files;
 use crate::{PAGE, RW, child, map, mprotect, raw};
 
 const UNIX: usize = 1;
@@ -50,6 +52,20 @@ pub fn messages_dropped(messages: usize) -> Result<bool, Errno> {
     raw(nr::SETSOCKOPT, [ends[0] as usize, SOL_SOCKET as usize, option::SNDBUF as usize, at, 4])?;
     let send = |_: &usize| raw(nr::SENDTO, [ends[0] as usize, c"x".as_ptr() as usize, 1, DONTWAIT, 0, 0]) == Ok(1);
     (0..messages).take_while(send).for_each(drop);
+    Ok(raw(nr::CLOSE, [ends[1] as usize]) == Ok(0))
+}
+
+/// A queue of sockets that only its messages refer to ends.
+pub fn sockets_in_flight_dropped(messages: usize) -> Result<bool, Errno> {
+    const EACH: usize = 250;
+    let mut ends = [0_i32; 2];
+    raw(nr::SOCKETPAIR, [UNIX, STREAM, 0, ends.as_mut_ptr() as usize])?;
+    let files = (0..EACH).map(|_| raw(nr::SOCKET, [UNIX, STREAM, 0]).map(|fd| fd as i32));
+    for _ in 0..messages {
+        let files = files.clone().collect::<Result<Vec<i32>, Errno>>()?;
+        send_files(ends[0], 1, &files)?;
+        raw(nr::CLOSE_RANGE, [files[0] as usize, files[EACH - 1] as usize, 0])?;
+    }
     Ok(raw(nr::CLOSE, [ends[1] as usize]) == Ok(0))
 }
 

@@ -1,21 +1,22 @@
 //! Moves of pages that are under way, and the threads that wait for them.
 //!
 //! A thread that meets a migration entry knows only the old frame. It finds the move here, or the move is over. Moves and
-//! waiters are records on the stacks of their threads; there are few at a time. The lock (`Rank::WaitQueue`) protects all
-//! of them, and threads are woken under it: a waiter takes it once more before its record ends, so that it is not woken
-//! later.
+//! waiters are records on the stacks of their threads. There are few moves at a time; of waiters a program may have many, so
+//! they are woken some at a time. The lock (`Rank::WaitQueue`) protects all of them, and threads are woken under it: a waiter takes it once
+//! more before its record ends, so that it is not woken later.
 //!
 //! A move counts its migration entries, so that the walk that replaces them ends with the last one, however many spaces
 //! could have one. The mover counts those that it makes and replaces. A fork counts its copies, under the lock of the
 //! parent's table: the mover replaces the original after that, so the number does not reach 0 while a copy is left. Code
 //! that removes an entry does not change the number: it may be too large, and then the walk visits all spaces.
 
-use core::cell::Cell;
+use core::cell::{Cell, UnsafeCell};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::addr::Pfn;
 use crate::machine::Machine;
+use crate::sync::queue::{List, Waiter};
 use crate::sync::{Rank, SpinLock};
 
 /// A move, in the list of all.
@@ -25,12 +26,12 @@ pub struct Move {
     /// has left over).
     entries: AtomicUsize,
     next: Cell<*const Move>,
-    waiters: Cell<*const Waiter>,
+    waiters: UnsafeCell<List>,
 }
 
 impl Move {
     fn of(old: Pfn) -> Self {
-        Self { old, entries: AtomicUsize::new(0), next: Cell::new(ptr::null()), waiters: Cell::new(ptr::null()) }
+        Self { old, entries: AtomicUsize::new(0), next: Cell::new(ptr::null()), waiters: UnsafeCell::new(List::EMPTY) }
     }
 
     /// Where the page was.
@@ -58,19 +59,14 @@ impl Move {
     }
 }
 
-/// A thread in a move's list.
-struct Waiter {
-    /// For [`Threads::unpark`](crate::machine::Threads::unpark).
-    thread: usize,
-    is_over: AtomicBool,
-    next: Cell<*const Waiter>,
-}
-
 /// The first move.
 struct First(*const Move);
 
-// SAFETY: the records are accessed under the lock only (`is_over` is atomic), and are in the lists while they exist.
+// SAFETY: the records are accessed under the lock only (`granted` is atomic), and are in the lists while they exist.
 unsafe impl Send for First {}
+
+/// Threads that are woken under one hold of the lock.
+const BATCH: usize = 16;
 
 /// See the module.
 pub struct Moves<M: Machine> {
@@ -105,29 +101,20 @@ impl<M: Machine> Moves<M> {
 
     /// Waits for the end of the move of the page at `old`, or until the thread is killed. `false` if there is no such move.
     pub fn wait(&self, old: Pfn) -> bool {
-        let waiter = Waiter {
-            thread: self.machine.this_thread(),
-            is_over: AtomicBool::new(false),
-            next: Cell::new(ptr::null()),
-        };
-        {
+        let waiter = Waiter::new(self.machine.this_thread());
+        let list = {
             let first = self.first.lock();
             let Some(found) = find(&first, old) else { return false };
-            waiter.next.set(found.waiters.get());
-            found.waiters.set(&waiter);
-        }
-        self.machine.park(true, &mut || waiter.is_over.load(Ordering::Acquire));
-        let first = self.first.lock();
-        // The move may be over, and its record gone.
-        if !waiter.is_over.load(Ordering::Acquire)
-            && let Some(found) = find(&first, old)
-        {
-            let mut link = &found.waiters;
-            while !link.get().is_null() && !ptr::eq(link.get(), &waiter) {
-                // SAFETY: waiters in the list exist.
-                link = unsafe { &(*link.get()).next };
-            }
-            link.set(waiter.next.get());
+            let list = found.waiters.get();
+            // SAFETY: the lock is held, and the waiter leaves before it ends.
+            unsafe { (*list).push(&waiter) };
+            list
+        };
+        self.machine.park(true, &mut || waiter.granted.load(Ordering::Acquire));
+        let _first = self.first.lock();
+        if !waiter.granted.load(Ordering::Acquire) {
+            // SAFETY: it is in this list, whose owner does not end before the list is empty; the lock is held.
+            unsafe { (*list).remove(&waiter) };
         }
         true
     }
@@ -138,6 +125,12 @@ impl<M: Machine> Moves<M> {
     }
 
     fn end(&self, this: &Move) {
+        self.forget(this);
+        while !self.wake_some(this) {}
+    }
+
+    /// Nobody finds it any more.
+    fn forget(&self, this: &Move) {
         let mut first = self.first.lock();
         if ptr::eq(first.0, this) {
             first.0 = this.next.get();
@@ -150,16 +143,28 @@ impl<M: Machine> Moves<M> {
             }
             at.next.set(this.next.get());
         }
-        let mut waiter = this.waiters.get();
-        while !waiter.is_null() && !seeded!(MoveTellsNobody) {
-            // SAFETY: a waiter's record exists until its thread has taken the lock again, and so does the thread.
+    }
+
+    /// Wakes some of those who wait for it; whether nobody is left.
+    fn wake_some(&self, this: &Move) -> bool {
+        let _first = self.first.lock();
+        // SAFETY: the lock is held.
+        let waiters = unsafe { &mut *this.waiters.get() };
+        for _ in 0..BATCH {
+            let Some(waiter) = waiters.front() else { break };
+            // It is on the stack of its thread, which takes the lock before that ends.
+            let (waiter, thread) = (ptr::from_ref(waiter), waiter.thread);
+            waiters.pop();
+            if seeded!(MoveTellsNobody) {
+                continue;
+            }
+            // SAFETY: as said, the record exists as long as the lock is held, and so does the thread.
             unsafe {
-                let Waiter { thread, is_over, next } = &*waiter;
-                waiter = next.get();
-                is_over.store(true, Ordering::Release);
-                self.machine.unpark(*thread);
+                (*waiter).granted.store(true, Ordering::Release);
+                self.machine.unpark(thread);
             }
         }
+        waiters.is_empty()
     }
 }
 
@@ -191,7 +196,7 @@ impl<M: Machine> Drop for End<'_, M> {
 mod tests {
     use super::*;
     use crate::sim::Sim;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::thread;
 
     /// Movers and waiters of a few frames, on real threads: nobody misses the end of a move that was found.
@@ -248,7 +253,8 @@ mod tests {
             });
             assert!(!moves.wait(Pfn(8)), "it is over");
             let first = moves.first.lock();
-            assert!(find(&first, Pfn(7)).is_some_and(|this| this.waiters.get().is_null()));
+            // SAFETY: the lock is held.
+            assert!(find(&first, Pfn(7)).is_some_and(|this| unsafe { (*this.waiters.get()).is_empty() }));
         });
         assert!(!moves.wait(Pfn(7)));
     }

@@ -13,7 +13,15 @@ pub struct Waiter {
     pub thread: usize,
     /// Its request was granted, and it is out of the queue.
     pub granted: AtomicBool,
-    next: UnsafeCell<Option<NonNull<Waiter>>>,
+    /// Nothing while it is in no list.
+    links: UnsafeCell<Option<Links>>,
+}
+
+/// Its neighbours.
+#[derive(Clone, Copy)]
+struct Links {
+    before: Option<NonNull<Waiter>>,
+    next: Option<NonNull<Waiter>>,
 }
 
 /// Threads that wait for the same, the first one first.
@@ -28,7 +36,7 @@ unsafe impl Send for List {}
 impl Waiter {
     /// A thread that is in no queue.
     pub fn new(thread: usize) -> Self {
-        Self { thread, granted: AtomicBool::new(false), next: UnsafeCell::new(None) }
+        Self { thread, granted: AtomicBool::new(false), links: UnsafeCell::new(None) }
     }
 }
 
@@ -36,58 +44,56 @@ impl List {
     /// No thread.
     pub const EMPTY: Self = Self { first: None, last: None };
 
+    /// The links of a waiter in the list.
+    fn links(&mut self, waiter: NonNull<Waiter>) -> &mut Option<Links> {
+        // SAFETY: queued waiters live, and their links belong to `self`, which is borrowed mutably.
+        unsafe { &mut *waiter.as_ref().links.get() }
+    }
+
     /// Appends a waiter.
     ///
     /// # Safety
     /// It is in no list, and stays where it is until it has left this one.
     pub unsafe fn push(&mut self, waiter: &Waiter) {
         let waiter = NonNull::from(waiter);
-        match self.last {
-            // SAFETY: queued waiters live, and their links belong to `self`, which is borrowed mutably.
-            Some(last) => unsafe { *last.as_ref().next.get() = Some(waiter) },
+        let last = self.last.replace(waiter);
+        *self.links(waiter) = Some(Links { before: last, next: None });
+        match last.and_then(|last| self.links(last).as_mut()) {
+            Some(links) => links.next = Some(waiter),
             None => self.first = Some(waiter),
         }
-        self.last = Some(waiter);
     }
 
     /// The first one.
     pub fn front(&self) -> Option<&Waiter> {
-        // SAFETY: as in `push`; it leaves the list by `&mut self` only.
+        // SAFETY: as in `links`; it leaves the list by `&mut self` only.
         self.first.map(|waiter| unsafe { waiter.as_ref() })
     }
 
     /// Takes the first one out. It may be freed as soon as it learns that it has left.
     pub fn pop(&mut self) {
         if let Some(first) = self.first {
-            // SAFETY: as in `push`.
-            self.first = unsafe { (*first.as_ref().next.get()).take() };
-            if self.first.is_none() {
-                self.last = None;
-            }
+            self.unlink(first);
         }
     }
 
-    /// Takes a waiter out, wherever it is. O(waiters before it).
-    pub fn remove(&mut self, waiter: &Waiter) {
-        let mut before: Option<NonNull<Waiter>> = None;
-        let mut at = self.first;
-        while let Some(here) = at.filter(|here| !core::ptr::eq(here.as_ptr(), waiter)) {
-            before = at;
-            // SAFETY: as in `push`.
-            at = unsafe { *here.as_ref().next.get() };
+    /// Takes a waiter out, wherever it is; one that is in no list stays so.
+    ///
+    /// # Safety
+    /// It is in no other list.
+    pub unsafe fn remove(&mut self, waiter: &Waiter) {
+        self.unlink(NonNull::from(waiter));
+    }
+
+    fn unlink(&mut self, waiter: NonNull<Waiter>) {
+        let Some(Links { before, next }) = self.links(waiter).take() else { return };
+        match before.and_then(|before| self.links(before).as_mut()) {
+            Some(links) => links.next = next,
+            None => self.first = next,
         }
-        match (before, at) {
-            (None, Some(_)) => self.pop(),
-            (Some(before), Some(here)) => {
-                // SAFETY: as in `push`.
-                let next = unsafe { (*here.as_ref().next.get()).take() };
-                // SAFETY: as in `push`.
-                unsafe { *before.as_ref().next.get() = next };
-                if next.is_none() {
-                    self.last = Some(before);
-                }
-            }
-            (_, None) => {}
+        match next.and_then(|next| self.links(next).as_mut()) {
+            Some(links) => links.before = before,
+            None => self.last = before,
         }
     }
 
@@ -99,7 +105,7 @@ impl List {
     /// How many wait, for tests.
     #[cfg(test)]
     pub fn len(&self) -> usize {
-        // SAFETY: as in `push`.
-        core::iter::successors(self.first, |waiter| unsafe { *waiter.as_ref().next.get() }).count()
+        // SAFETY: as in `links`.
+        core::iter::successors(self.first, |waiter| unsafe { (*waiter.as_ref().links.get()).as_ref()?.next }).count()
     }
 }

@@ -240,7 +240,8 @@ impl<T, M: Machine> SharedLock<T, M> {
         let mut queue = self.queue.lock();
         let granted = waiter.granted.load(Ordering::Acquire);
         if !granted {
-            queue.list(wanted).remove(&waiter);
+            // SAFETY: it has entered this list.
+            unsafe { queue.list(wanted).remove(&waiter) };
         } else if wanted == Wanted::Read {
             self.let_in(&mut queue, RELAY);
         }

@@ -231,10 +231,12 @@ fn empty_doomed() {
     while !IS_EMPTIED.swap(true, Ordering::AcqRel) {
         loop {
             let first = DOOMED.lock().0.pop_front();
-            let Some(rights) = first else { break };
-            // (What this drops may add to the list, and returns at once.)
-            drop(rights);
-            let _ = resched_point(Sleep::Deaf);
+            let Some(mut rights) = first else { break };
+            while let Some(descriptor) = rights.files.pop() {
+                // (What this drops may add to the list, and returns at once.)
+                drop(descriptor);
+                let _ = resched_point(Sleep::Deaf);
+            }
         }
         IS_EMPTIED.store(false, Ordering::Release);
         if DOOMED.lock().0.is_empty() {
@@ -316,6 +318,8 @@ pub fn collect() {
             for socket in find_garbage().unwrap_or_default() {
                 let messages = socket.state.lock().queue.take();
                 socket.discard(messages);
+                drop(socket);
+                let _ = resched_point(Sleep::Deaf);
             }
         }
         IS_COLLECTED.store(false, Ordering::Release);

@@ -3,12 +3,16 @@
 #![no_std]
 #![no_main]
 
+use quire_bin::Options;
 use quire_rt::abi::info::ZoneInfo;
 use quire_rt::{eprintln, info, print, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("buddyinfo") {
+        return status;
+    }
     if let Err(error) = info::record::<ZoneInfo>(0) {
         eprintln!("buddyinfo: {error}");
         return 1;

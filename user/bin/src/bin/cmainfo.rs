@@ -11,7 +11,7 @@ use quire_rt::{Errno, eprintln, info, println};
 quire_rt::entry!(main);
 
 fn main() -> i32 {
-    let options = match Options::parse("t", "cmainfo [-t]") {
+    let options = match Options::parse_alone("t", &[], "cmainfo [-t]") {
         Ok(options) => options,
         Err(status) => return status,
     };

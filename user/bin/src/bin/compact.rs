@@ -19,7 +19,7 @@ fn whole(zone: &ZoneInfo) -> (u64, u64) {
 }
 
 fn main() -> i32 {
-    if let Err(status) = Options::parse("", "compact") {
+    if let Err(status) = Options::none("compact") {
         return status;
     }
     let before: [(u64, u64); 64] =

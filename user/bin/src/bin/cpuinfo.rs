@@ -5,12 +5,16 @@
 
 use core::fmt;
 
+use quire_bin::Options;
 use quire_rt::abi::info::{CpuInfo, cpu_feature};
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("cpuinfo") {
+        return status;
+    }
     if let Err(error) = info::record::<CpuInfo>(0) {
         eprintln!("cpuinfo: {error}");
         return 1;

@@ -3,11 +3,15 @@
 #![no_std]
 #![no_main]
 
+use quire_bin::Options;
 use quire_rt::{eprintln, info, io};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("dmesg") {
+        return status;
+    }
     let mut buffer = [0; 1024];
     let mut offset = 0;
     loop {

@@ -24,7 +24,7 @@ const SCREEN: (usize, usize) = (80, 24);
 const OTHER_LINES: usize = 3;
 
 fn main() -> i32 {
-    let options = match Options::parse_long("", &["compact"], "fraginfo [--compact]") {
+    let options = match Options::parse_alone("", &["compact"], "fraginfo [--compact]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -62,7 +62,7 @@ fn human(bytes: u64) -> String {
 }
 
 fn main() -> i32 {
-    let options = match Options::parse("bkmghw", "free [-bkmghw]") {
+    let options = match Options::parse_alone("bkmghw", &[], "free [-bkmghw]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -24,7 +24,7 @@ const WORDS: usize = PAGE_SIZE / 8;
 const PER_MIB: u64 = (1 << 20) / PAGE_SIZE as u64;
 
 fn main() -> i32 {
-    let options = match Options::parse("s:", "hog [-s MIB]") {
+    let options = match Options::parse_alone("s:", &[], "hog [-s MIB]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use quire_bin::Options;
 use quire_rt::abi::info::{RegionInfo, region};
 use quire_rt::{eprintln, info, println};
 
@@ -15,6 +16,9 @@ extern crate alloc;
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("memmap") {
+        return status;
+    }
     if let Err(error) = info::record::<RegionInfo>(0) {
         eprintln!("memmap: {error}");
         return 1;

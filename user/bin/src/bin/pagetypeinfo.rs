@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+use quire_bin::Options;
 use quire_rt::abi::info::ORDERS;
 use quire_rt::abi::statistics::PageTypeInfo;
 use quire_rt::{eprintln, info, print, println};
@@ -10,6 +11,9 @@ use quire_rt::{eprintln, info, print, println};
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("pagetypeinfo") {
+        return status;
+    }
     if let Err(error) = info::record::<PageTypeInfo>(0) {
         eprintln!("pagetypeinfo: {error}");
         return 1;

@@ -3,12 +3,15 @@
 #![no_std]
 #![no_main]
 
-use quire_bin::kib;
+use quire_bin::{Options, kib};
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("ps") {
+        return status;
+    }
     if let Err(error) = info::process_from(0) {
         eprintln!("ps: {error}");
         return 1;

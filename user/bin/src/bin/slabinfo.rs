@@ -3,13 +3,16 @@
 #![no_std]
 #![no_main]
 
-use quire_bin::slab;
+use quire_bin::{Options, slab};
 use quire_rt::abi::statistics::SlabCacheInfo;
 use quire_rt::{eprintln, info, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("slabinfo") {
+        return status;
+    }
     if let Err(error) = info::record::<SlabCacheInfo>(0) {
         eprintln!("slabinfo: {error}");
         return 1;

@@ -20,7 +20,7 @@ quire_rt::entry!(main);
 const ROWS: usize = 24;
 
 fn main() -> i32 {
-    let options = match Options::parse("d:o", "slabtop [-d SECONDS] [-o]") {
+    let options = match Options::parse_alone("d:o", &[], "slabtop [-d SECONDS] [-o]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -9,7 +9,7 @@ use quire_rt::{eprintln, info, print, println};
 quire_rt::entry!(main);
 
 fn main() -> i32 {
-    let options = match Options::parse("asnrvm", "uname [-asnrvm]") {
+    let options = match Options::parse_alone("asnrvm", &[], "uname [-asnrvm]") {
         Ok(options) => options,
         Err(status) => return status,
     };

@@ -3,12 +3,16 @@
 #![no_std]
 #![no_main]
 
+use quire_bin::Options;
 use quire_rt::abi::statistics::{VmallocInfo, area};
 use quire_rt::{eprintln, info, print, println};
 
 quire_rt::entry!(main);
 
 fn main() -> i32 {
+    if let Err(status) = Options::none("vmallocinfo") {
+        return status;
+    }
     if let Err(error) = info::record::<VmallocInfo>(0) {
         eprintln!("vmallocinfo: {error}");
         return 1;

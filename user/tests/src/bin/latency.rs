@@ -93,6 +93,7 @@ const KINDS: &[(&str, Work)] = &[
     ("many areas are written back", |amount| long::areas_synchronised(amount.areas)),
     ("many areas are left out of a copy", |amount| long::areas_left_out(amount.areas * 3)),
     ("messages end with their socket", |amount| long::messages_dropped(amount.threads / 2)),
+    ("sockets end with their message", |amount| long::sockets_in_flight_dropped(amount.threads / 200 + 1)),
     ("connections end with their listener", |amount| long::connections_dropped(amount.threads / 4)),
     ("a name is looked for behind those that are taken", |amount| long::name_found(amount.threads / 4)),
     ("data is looked for where there was some", |amount| long::far_data_sought(amount.threads)),

@@ -16,6 +16,7 @@ use quire_rt::process::{self, Status};
 use quire_rt::{Errno, fs, io, signal};
 use user_tests::files::{close, open, remove};
 use user_tests::ready::{look, ppoll, set as new_set, wait as wait_in};
+use user_tests::unix::{send_files, send_message};
 use user_tests::{Checks, KERNEL, raw, start, until_asleep};
 
 quire_rt::entry!(main);
@@ -133,30 +134,6 @@ fn get_option(fd: i32, which: u32) -> Result<u32, Errno> {
     let (mut value, mut len) = (0u32, 4u32);
     let words = [fd as usize, SOL_SOCKET as usize, which as usize, (&raw mut value) as usize, (&raw mut len) as usize];
     raw(nr::GETSOCKOPT, words).map(|_| value)
-}
-
-/// A message with control data; the bytes are one.
-fn send_message(fd: i32, byte: u8, level: i32, what: i32, data: &[u8]) -> Result<usize, Errno> {
-    let bytes = [byte];
-    let vector = [Iovec { base: bytes.as_ptr() as u64, len: 1 }];
-    let mut control = Vec::new();
-    control.extend_from_slice(&(control::HEADER + data.len()).to_ne_bytes());
-    control.extend_from_slice(&level.to_ne_bytes());
-    control.extend_from_slice(&what.to_ne_bytes());
-    control.extend_from_slice(data);
-    let header = MsgHdr {
-        vector: vector.as_ptr() as u64,
-        count: 1,
-        control: control.as_ptr() as u64,
-        control_len: control.len() as u64,
-        ..MsgHdr::default()
-    };
-    raw(nr::SENDMSG, [fd as usize, (&raw const header) as usize, 0])
-}
-
-fn send_files(fd: i32, byte: u8, files: &[i32]) -> Result<usize, Errno> {
-    let data: Vec<u8> = files.iter().flat_map(|file| file.to_ne_bytes()).collect();
-    send_message(fd, byte, SOL_SOCKET, control::RIGHTS, &data)
 }
 
 /// What came: bytes, descriptors, credentials, flags.
