@@ -3,7 +3,12 @@
 //! Sleepers are woken at once, which is O(1). The number of epolls that watch is up to programs: the rest is deferred to the
 //! notification thread, one of the kernel's own.
 //!
+//! Whoever looks at an epoll without waiting for what comes later must find what has happened before: it [catches up](catch_up). The list is served in
+//! order, so two numbers tell how far the thread is.
+//!
 //! The list of sources that the notification thread is to serve ranks as an object; it owns a count of each.
+
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use intrusive_collections::{LinkedList, LinkedListLink, UnsafeRef, intrusive_adapter};
 use quire_abi::Errno;
@@ -41,6 +46,12 @@ unsafe impl Send for List {}
 static PENDING: SpinLock<List> = SpinLock::new(Cpu, Rank::Object, List(LinkedList::new(InList::NEW)));
 static WORK: WaitQueue = WaitQueue::new();
 
+/// Sources that were put on the list so far, and those whose epolls were told. The first one is written under the list's lock.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+static TOLD: AtomicU64 = AtomicU64::new(0);
+/// Threads that catch up.
+static BEHIND: WaitQueue = WaitQueue::new();
+
 impl DeferredSource {
     /// Nobody waits.
     pub fn new() -> Result<KArc<Self>, Errno> {
@@ -65,8 +76,20 @@ impl DeferredSource {
             KArc::add_owners(this, 1);
             // SAFETY: it has a count for the list, which whoever takes it out drops.
             pending.0.push_back(unsafe { UnsafeRef::from_raw(KArc::as_ptr(this)) });
+            ASKED.fetch_add(1, Ordering::Release);
         }
         WORK.wake_one();
+    }
+}
+
+/// Returns when the epolls that watch were told of all that was notified before. The caller holds no lock, and may sleep; a killed one does
+/// not wait.
+#[inline]
+pub fn catch_up() {
+    let asked = ASKED.load(Ordering::Acquire);
+    let is_told = move || (TOLD.load(Ordering::Acquire) >= asked).then_some(());
+    if is_told().is_none() {
+        let _ = BEHIND.wait_until(Sleep::Killable, None, is_told);
     }
 }
 
@@ -84,6 +107,8 @@ extern "C" fn serve(_: usize) -> ! {
             // SAFETY: the list had a count, which is this thread's now.
             let deferred = unsafe { KArc::from_raw(UnsafeRef::into_raw(deferred)) };
             deferred.source.fire(poll::IN | poll::RDNORM);
+            TOLD.fetch_add(1, Ordering::Release);
+            BEHIND.wake_all();
         }
         let _ = resched_point(Sleep::Killable);
     }

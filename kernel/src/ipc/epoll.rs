@@ -3,7 +3,7 @@
 //! The set's lock ranks as an object's and is held for a few items; no other lock is taken under it.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use intrusive_collections::{
     Bound, KeyAdapter, LinkedList, LinkedListLink, RBTree, RBTreeLink, UnsafeRef, intrusive_adapter,
@@ -14,7 +14,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 use quire_mm::sync::Rank;
 
-use super::deferred::DeferredSource;
+use super::deferred::{self, DeferredSource};
 use super::descriptor::{Object, OpenFile};
 use super::nesting::{self, Checked};
 use super::signalfd::{self, FileLink};
@@ -223,6 +223,8 @@ pub struct Epoll {
     pub source: Source,
     /// What the last check for circles found.
     pub checked: Checked,
+    /// Whether an item was ever added that is told by the notification thread, or may be: that of an epoll.
+    has_deferred: AtomicBool,
 }
 
 impl Epoll {
@@ -234,6 +236,7 @@ impl Epoll {
             waiters: WaitQueue::new(),
             source: Source::new(),
             checked: Checked::new(),
+            has_deferred: AtomicBool::new(false),
         })?)
     }
 
@@ -243,6 +246,9 @@ impl Epoll {
             return Err(Errno::EPERM);
         }
         let deferred = if let Object::SignalFd(_) = file.object { Some(signalfd::own_source()?) } else { None };
+        if matches!(file.object, Object::SignalFd(_) | Object::TimerFd(_) | Object::Epoll(_)) {
+            this.has_deferred.store(true, Ordering::Relaxed);
+        }
         let _nesting = match &file.object {
             Object::Epoll(below) => Some(nesting::check(this, below)?),
             _ => None,
@@ -351,6 +357,14 @@ impl Epoll {
         if found != 0 && self.set.lock().append(item) {
             self.waiters.wake_one();
             self.source.wake(poll::IN | poll::RDNORM);
+        }
+    }
+
+    /// What has happened before is on the ready list from now on. The caller holds no lock, and may sleep.
+    #[inline]
+    pub fn catch_up(&self) {
+        if self.has_deferred.load(Ordering::Relaxed) {
+            deferred::catch_up();
         }
     }
 

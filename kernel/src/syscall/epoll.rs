@@ -105,6 +105,7 @@ fn wait_in(a: Args, span: Option<u64>) -> Answer {
 
 /// Sleeps until items are ready, or until the deadline; stores their events, `most` at most.
 fn wait_for(epoll: &Epoll, to: UserAddr, most: usize, deadline: Option<u64>) -> Answer {
+    epoll.catch_up();
     loop {
         let found = take(epoll, to, most);
         if found != Ok(0) || deadline.is_some_and(|at| timer::now_ns() >= at) {

@@ -8,12 +8,12 @@ extern crate alloc;
 use alloc::vec::Vec;
 
 use quire_rt::abi::flags::{Open, cld, si, sig};
-use quire_rt::abi::layout::{PollFd, SignalfdSiginfo, epoll, poll};
+use quire_rt::abi::layout::{EpollEvent, PollFd, SignalfdSiginfo, epoll, poll};
 use quire_rt::abi::nr;
 use quire_rt::process::{self, Status};
 use quire_rt::signal::{self, How, mask};
 use quire_rt::{Errno, fs, io, thread, time};
-use user_tests::ready::{control, counter, look, ppoll, set, wait};
+use user_tests::ready::{control, counter, look, ppoll, set, wait, wait_to};
 use user_tests::{Checks, KERNEL, raw, start, until_asleep};
 
 quire_rt::entry!(main);
@@ -201,6 +201,16 @@ fn owners(checks: &mut Checks) {
 }
 
 fn sets(checks: &mut Checks) {
+    const FDS: usize = 200;
+    let many = set();
+    let fds: Vec<i32> = (0..FDS).filter_map(|_| create(-1, &[sig::USR1], NONBLOCK).ok()).collect();
+    let added = fds.iter().all(|fd| control(many, epoll::ADD, *fd, IN, *fd as u64).is_ok());
+    kill(sig::USR1);
+    let mut events = [EpollEvent::default(); FDS];
+    let found = wait_to(many, events.as_mut_ptr() as usize, FDS, 0);
+    checks.eq((added, found), (true, Ok(FDS)), "a look finds the signal by all of them at once");
+    let _ = numbers(fds[0], 1);
+    let _ = (raw(nr::CLOSE, [many as usize]), fds.iter().for_each(|fd| _ = io::close(*fd)));
     let (inner, outer) = (set(), set());
     let fd = create(-1, &[sig::USR1], NONBLOCK).unwrap_or(-1);
     let _ = control(inner, epoll::ADD, fd, IN, 1);
