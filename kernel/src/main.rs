@@ -84,8 +84,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     let (files, problem) = archive::init(archive::range(board));
     heap::init_slab(args, &board.chosen.rng_seed);
     memory::init_per_cpu(board).unwrap_or_else(|e| boot::stop("no memory for per-CPU variables", &e));
-    names::kept::register_shrinker();
-    names::stored::register_shrinker();
+    names::cache::register_shrinker();
+    names::inodes::register_shrinker();
     pressure::init();
     #[cfg(feature = "selftest")]
     selftest::stop_early(args);
@@ -101,8 +101,8 @@ extern "C" fn primary_main(fdt: usize, image: usize, entered_in: usize) -> ! {
     if !random::init(&board.chosen.rng_seed, randomise) {
         log::warn!("the boot loader gave no rng-seed: random numbers are predictable");
     }
-    names::kept::set_seed();
-    names::stored::set_seed();
+    names::cache::set_seed();
+    names::inodes::set_seed();
     if SPACES.init(if arch::regs::has_16_bit_asids() { 16 } else { 8 }).is_err() {
         boot::stop("no memory for address spaces", &"even the zero page");
     }

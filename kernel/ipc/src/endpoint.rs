@@ -129,8 +129,8 @@ impl<M: Machine> Receiver<M> {
     /// Gives it a call's message and events.
     ///
     /// # Safety
-    /// The receiver is in `Endpoint::receive`, or waits, and the endpoint's lock is held; the call's registers are its
-    /// caller's, who waits.
+    /// The receiver is in `Endpoint::receive`, or waits, and the endpoint's lock is held; the call's registers belong to
+    /// its caller, which waits.
     #[inline]
     unsafe fn take_call(&self, call: &Call<M>, events: u64) {
         // SAFETY: the registers are the receiver's for as long as it waits (`Endpoint::receive` has that promise), the lock

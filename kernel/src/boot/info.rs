@@ -12,7 +12,7 @@ use crate::arch::{speculation, timer};
 use crate::archive;
 use crate::board::BOARD;
 use crate::ipc::descriptor;
-use crate::names::kept::KEPT;
+use crate::names::cache::KEPT;
 use crate::task::entity::state;
 use crate::task::load;
 use crate::task::percpu::{self, PERCPU};

@@ -31,7 +31,7 @@ pub const ROOM: usize = 4096;
 pub struct Asking {
     /// The kernel calls in its name.
     is_under_way: AtomicBool,
-    /// What was lent with the answer. The thread's while it runs, and while it waits whoever's is at work on it.
+    /// What was lent with the answer. It belongs to the thread while that runs, and to the server that answers while it waits.
     lent: UnsafeCell<Option<Handle>>,
     /// The room of its last call, kept for the next one: what a server does not write is the thread's own text.
     room: UnsafeCell<Vec<u8>>,

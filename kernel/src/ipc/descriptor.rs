@@ -25,7 +25,7 @@ use super::source::Source;
 use super::timerfd::TimerFd;
 use crate::archive::Node;
 use crate::console::tty;
-use crate::names::found::Name;
+use crate::names::target::Name;
 use crate::task::process::Process;
 use crate::task::thread::current;
 

@@ -61,7 +61,7 @@ pub struct Receiving(pub KArc<Endpoint>);
 impl Drop for Receiving {
     fn drop(&mut self) {
         // (First: nobody learns that the server is gone, and then finds what it had.)
-        crate::names::kept::end(&self.0);
+        crate::names::cache::end(&self.0);
         // A thread that ends goes on nevertheless.
         self.0.close(|| _ = resched_point(Sleep::Killable));
     }

@@ -62,7 +62,7 @@ impl Seen {
 pub struct Messaging {
     /// The record of its calls.
     pub record: KArc<Call>,
-    /// The thread's while it runs, and whoever's has claimed it.
+    /// Belongs to the thread while it runs, and otherwise to the thread that has claimed it.
     waits_for: Cell<For>,
     parked: UnsafeCell<Parked>,
     /// In the list of the endpoint where it is parked.

@@ -7,8 +7,8 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use quire_abi::Errno;
 
+use super::inodes;
 use super::mounts::MOST_MOUNTS;
-use super::stored;
 use crate::arch::{cpu, timer};
 use crate::task::point::resched_point;
 use crate::task::thread;
@@ -109,7 +109,7 @@ extern "C" fn serve(_: usize) -> ! {
         if work.since.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             work.is_asked.store(false, Ordering::Release);
             // (Those who have a file open learn of an error.)
-            let _ = stored::write_back_all(mount as u16);
+            let _ = inodes::write_back_all(mount as u16);
             work.since.store(0, Ordering::Release);
             if work.is_open() {
                 WAITING.wake_one();

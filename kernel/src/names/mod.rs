@@ -15,15 +15,15 @@
 //!
 //! No lock is held during a walk, which may sleep until a server answers; only a kill ends that.
 
+pub mod cache;
+pub mod cached_walk;
 pub mod flusher;
-pub mod found;
-pub mod held;
-pub mod kept;
-pub mod known;
+pub mod inodes;
+pub mod magic_links;
 pub mod mounts;
 pub mod pager;
 pub mod path;
-pub mod stored;
+pub mod target;
 pub mod walk;
 
 use mounts::ARCHIVE;

@@ -1,5 +1,5 @@
 //! The walk along a path: through the boot archive by the kernel, and through each mount by its server, or by what was kept of its
-//! answers ([`known`](super::known)).
+//! answers ([`known`](super::cached_walk)).
 //!
 //! Cost: O(parts) in the archive and among names that are known; one message for each stretch in the file system of a server that lets nothing be
 //! kept, which ends at a symbolic link, at its root, or at the path's end; and one for each name that another server has not yet told.
@@ -13,9 +13,9 @@ use quire_mm::machine::Threads;
 use quire_names::Change;
 
 use super::Place;
-use super::held;
-use super::kept::{Directory, KEPT, Kept, Known};
-use super::known::{Affects, Progress};
+use super::cache::{Directory, KEPT, Kept, Known};
+use super::cached_walk::{Affects, Progress};
+use super::magic_links;
 use super::mounts::{self, ARCHIVE};
 use super::path::{Follow, PATH_MAX, Path};
 use crate::archive::{self, Node};
@@ -338,7 +338,7 @@ impl Walk {
                 self.pass(path, len, behind)?;
                 self.count_link()?;
                 let named = path.is_empty() && request.op == op::READLINK;
-                self.enter(path, request, held::find(pid, what, number, named)?)
+                self.enter(path, request, magic_links::find(pid, what, number, named)?)
             }
             UP => {
                 // A server that answers so for ever is held back by this.

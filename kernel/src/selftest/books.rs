@@ -17,7 +17,7 @@ pub struct Books {
 impl Books {
     /// Makes every CPU return its cached memory, then reads the counts. The page allocator's counters must agree with
     /// its records.
-    pub fn settled() -> Outcome<Books> {
+    pub fn when_quiet() -> Outcome<Books> {
         VMALLOC.purge();
         crew::on_all(|_| {
             heap::SLAB.shrink();

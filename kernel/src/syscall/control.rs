@@ -9,7 +9,7 @@ use quire_mm::UserAddr;
 
 use super::content::Source;
 use super::file::{limit, table};
-use super::{Answer, Args, locks, memory_file, served};
+use super::{Answer, Args, locks, memory_file, message_file};
 use crate::arch::uaccess;
 use crate::console::tty;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile};
@@ -82,7 +82,7 @@ pub fn ioctl(a: Args) -> Answer {
                 uaccess::put(a.addr(2), &(socket.unsent() as u32)).map(|()| 0)
             }
             Object::Name(name) if name.is_disk() && !descriptor.file.is_name_only() => {
-                served::control(name, descriptor.rights, which, a.addr(2))
+                message_file::control(name, descriptor.rights, which, a.addr(2))
             }
             _ => Err(Errno::ENOTTY),
         },

@@ -6,13 +6,13 @@ use quire_abi::Errno;
 use quire_abi::flags::Open;
 use quire_abi::layout::rlimit;
 
-use super::{Answer, Args, content, served};
+use super::{Answer, Args, content, message_file};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Side};
 use crate::ipc::socket::flight;
 use crate::ipc::table::Descriptors;
-use crate::names::found::Name;
+use crate::names::target::Name;
 use crate::task::oom;
 use crate::task::thread::current;
 
@@ -61,7 +61,7 @@ pub fn lseek(a: Args) -> Answer {
     let len = match &file.object {
         Object::Archive(node) => node.data.len() as u64,
         Object::Memory(file) | Object::Name(Name { file: Some(file), .. }) => file.content.len(),
-        Object::Name(name) if name.is_disk() && a.uint(2) == END => served::len(name)?,
+        Object::Name(name) if name.is_disk() && a.uint(2) == END => message_file::len(name)?,
         Object::Name(_) if a.uint(2) > CUR => return Err(Errno::EINVAL),
         Object::Name(_) => 0,
         // Linux's answer for what has no position and is not sought in either.

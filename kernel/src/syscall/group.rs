@@ -105,7 +105,7 @@ pub fn pressure(key: usize) -> Option<Pressure> {
 pub fn info(from: usize) -> Option<GroupInfo> {
     let from = u16::try_from(from).ok()?;
     let group = GROUPS.get(from).filter(|_| from != 0).or_else(|| GROUPS.after(from))?;
-    GROUPS.settle(&group);
+    GROUPS.drain_stocks(&group);
     let numbers = group.numbers();
     let pages = |pages: usize| if pages == usize::MAX { u64::MAX } else { pages as u64 };
     let mut name = [0; NAME_MAX + 1];

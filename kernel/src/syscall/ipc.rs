@@ -12,7 +12,7 @@ use crate::ipc::attachments::{self, Answering, Part};
 use crate::ipc::handles::{Handle, Handles, Receiving, Target};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::{self, Endpoint, Reply, Saved};
-use crate::names::{Place, kept, mounts, stored};
+use crate::names::{Place, cache, inodes, mounts};
 use crate::task::thread::current;
 use crate::vm::{Cpu, Object};
 
@@ -56,7 +56,7 @@ pub fn mint(a: Args) -> Answer {
 
 /// What the server that x0 receives for has said of the file system that is mounted by a sender with the badge x1 is not true any more.
 pub fn forget(a: Args) -> Answer {
-    kept::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
+    cache::revoke(&receiver(a.uint(0))?, a.word(1) as u64);
     Ok(0)
 }
 
@@ -65,7 +65,7 @@ pub fn opened(a: Args) -> Answer {
     use quire_abi::names::opened;
     let mut answer = 0;
     mounts::each_of(&receiver(a.uint(0))?, Some(a.word(1) as u64), |mount| {
-        let (is_held, is_marked) = Place::new(mount, a.word(2) as u64).map_or((false, false), stored::state);
+        let (is_held, is_marked) = Place::new(mount, a.word(2) as u64).map_or((false, false), inodes::state);
         answer |= if is_held { opened::HELD } else { 0 };
         answer |= if is_marked { opened::UNWRITTEN } else { 0 };
     });

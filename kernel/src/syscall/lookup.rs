@@ -8,17 +8,17 @@ use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::try_zeroed;
 
-use super::described::describe;
 use super::file::table;
+use super::link_text::describe;
 use super::{Answer, Args};
 use crate::arch::uaccess;
 use crate::archive::{self, Node};
 use crate::ipc::descriptor::Object;
 use crate::names::Place;
-use crate::names::found::{self, Found, Name};
+use crate::names::inodes;
 use crate::names::mounts::{self, ARCHIVE};
 use crate::names::path::{PATH_MAX, Path};
-use crate::names::stored;
+use crate::names::target::{self, Found, Name};
 use crate::names::walk::{Reached, Request, Served, ask_at, walk_from};
 use crate::task::thread::current;
 
@@ -165,10 +165,10 @@ fn stat_reached(reached: Reached) -> Result<Stat, Errno> {
             let (mount, words) = (served.mount, served.answer.words);
             match Found::of(Reached::Server(served))? {
                 Found::File(file, _) => Ok(file.stat()),
-                Found::Name(name) if name.is_stored() && stored::was_written_back(name.place) => {
-                    Ok(found::stat(mount, &ask_at(name.place, &Request::LOOKUP, &mut [])?.words))
+                Found::Name(name) if name.is_stored() && inodes::was_written_back(name.place) => {
+                    Ok(target::stat(mount, &ask_at(name.place, &Request::LOOKUP, &mut [])?.words))
                 }
-                _ => Ok(found::stat(mount, &words)),
+                _ => Ok(target::stat(mount, &words)),
             }
         }
     }

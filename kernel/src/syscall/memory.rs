@@ -11,7 +11,7 @@ use quire_mm::mm::MapRequest;
 use super::{Answer, Args, memory_file};
 use crate::arch::uaccess::{self, untagged};
 use crate::ipc::descriptor::{Object as Open, Rights};
-use crate::names::found::Name;
+use crate::names::target::Name;
 use crate::task::oom;
 use crate::task::thread::current;
 use crate::vm::{Mm, Object};

@@ -19,8 +19,8 @@ use crate::archive::{self, Node};
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::pipe::Side;
-use crate::names::found::{Allows, Found, Name};
 use crate::names::path::{PATH_MAX, Path};
+use crate::names::target::{Allows, Found, Name};
 use crate::names::walk::{Reached, Request};
 use crate::task::thread::current;
 

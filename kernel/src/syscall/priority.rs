@@ -9,7 +9,7 @@ use quire_sched::class::{NICE, PRIORITIES};
 use quire_sched::queue::ROUND;
 use quire_sched::{Class, Policy};
 
-use super::{Answer, Args, time, versioned};
+use super::{Answer, Args, extensible, time};
 use crate::arch::uaccess;
 use crate::task::credentials::permit_scheduling;
 use crate::task::point::{ENTRIES, resched_point};
@@ -151,7 +151,7 @@ pub fn setattr(a: Args) -> Answer {
     let at = a.opt_addr(1).filter(|_| a.int(0) >= 0 && a.int(2) == 0).ok_or(Errno::EINVAL)?;
     let size: u32 = uaccess::get(at)?;
     let size = if size == 0 { SchedAttr::FIRST } else { size as usize };
-    let read = if size < SchedAttr::FIRST { Err(Errno::E2BIG) } else { versioned::read(at, size) };
+    let read = if size < SchedAttr::FIRST { Err(Errno::E2BIG) } else { extensible::read(at, size) };
     if read == Err(Errno::E2BIG) {
         let _ = uaccess::put(at, &(size_of::<SchedAttr>() as u32));
     }

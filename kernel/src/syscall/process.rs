@@ -8,7 +8,7 @@ use quire_abi::layout::{CloneArgs, Rlimit, rlimit};
 use quire_mm::UserAddr;
 use quire_mm::addr::PAGE_SIZE;
 
-use super::{Answer, Args, time, versioned};
+use super::{Answer, Args, extensible, time};
 use crate::arch::trap::TrapFrame;
 use crate::arch::{speculation, timer, uaccess};
 use crate::ipc::table::NR_OPEN;
@@ -54,7 +54,7 @@ fn clone_args(at: UserAddr, size: usize) -> Result<CloneArgs, Errno> {
         return Err(Errno::EINVAL);
     }
     let [flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup] =
-        versioned::read(at, size)?;
+        extensible::read(at, size)?;
     Ok(CloneArgs {
         flags,
         pidfd,

@@ -20,7 +20,7 @@ use crate::arch::uaccess;
 use crate::ipc::descriptor::{Descriptor, Object, OpenFile, Rights};
 use crate::ipc::socket::{self, Kind, Socket};
 use crate::names::Place;
-use crate::names::known::Asker;
+use crate::names::cached_walk::Asker;
 use crate::names::path::Path;
 use crate::names::walk::{Reached, Request};
 use crate::task::thread::current;
@@ -147,7 +147,7 @@ fn node_at(path: &[u8]) -> Result<Place, Errno> {
         Reached::Archive(Some(_)) | Reached::Held(_) => return Err(Errno::ECONNREFUSED),
     };
     let words = served.answer.words;
-    let owned = crate::names::kept::owned(&words);
+    let owned = crate::names::cache::owned(&words);
     let who = {
         let credentials = current().process().credentials.lock();
         Asker((credentials.user.files, credentials.group.files))

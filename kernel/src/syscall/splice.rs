@@ -15,7 +15,7 @@ use super::transfer::{or_signal, put_in, read_pipe, write_pipe};
 use super::{Answer, Args, socket_message};
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::pipe::{Pipe, Reading, Side};
-use crate::names::found::Name;
+use crate::names::target::Name;
 use crate::task::point::{COPY, resched_point};
 use crate::task::wait::Sleep;
 

@@ -14,13 +14,13 @@ use quire_mm::fallible::KArc;
 use super::buffers::{Buffers, MAX_RW, with_vector};
 use super::content::{self, Place, Range, Source};
 use super::file::table;
-use super::{Answer, Args, served, signalfd, socket_message};
+use super::{Answer, Args, message_file, signalfd, socket_message};
 use crate::console::tty;
 use crate::ipc::descriptor::{Object, OpenFile, Rights};
 use crate::ipc::eventfd::EventFd;
 use crate::ipc::pipe::{self, Pipe, Writing};
-use crate::names::found::Name;
-use crate::names::stored;
+use crate::names::inodes;
+use crate::names::target::Name;
 use crate::task::point::{COPY, resched_point};
 use crate::task::signal;
 use crate::task::wait::Sleep;
@@ -87,7 +87,7 @@ fn read_to(file: &OpenFile, to: &mut Buffers<'_>, how: How) -> Answer {
         }
         Object::Archive(node) if node.is_dir() => Err(Errno::EISDIR),
         Object::Name(name) if name.is_dir() => Err(Errno::EISDIR),
-        Object::Name(name) => served::read(file, name, to, position),
+        Object::Name(name) => message_file::read(file, name, to, position),
         Object::Archive(node) => {
             let at = position.unwrap_or_else(|| file.offset.load(Ordering::Relaxed));
             content::check_end(at, to.left())?;
@@ -184,12 +184,12 @@ fn write_from(file: &OpenFile, from: &mut Buffers<'_>, how: How) -> Answer {
         Object::Name(Name { file: Some(memory), place, .. }) => {
             let done = content::write(file, memory, from, from.left(), how.place(file))?;
             if done > 0 && file.writes_through() {
-                stored::write_back(memory)?;
-                served::sync(*place)?;
+                inodes::write_back(memory)?;
+                message_file::sync(*place)?;
             }
             Ok(done)
         }
-        Object::Name(name) => served::write(file, name, from, how.place(file)),
+        Object::Name(name) => message_file::write(file, name, from, how.place(file)),
         Object::Null | Object::Zero => Ok(from.left()),
         _ if how.position.is_some() => Err(Errno::ESPIPE),
         Object::Console => {

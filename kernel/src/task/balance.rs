@@ -1,7 +1,7 @@
 //! Load balancing: run queues, the placement of threads, and threads that CPUs take from each other.
 //!
 //! A thread that wakes goes to the CPU where it last ran, unless that is busy and another allowed CPU is idle; a new
-//! thread goes to the least loaded CPU, and a real-time thread to one that runs what it goes before. An idle CPU takes threads from the most
+//! thread goes to the least loaded CPU, and a real-time thread to one that runs a thread of lower priority. An idle CPU takes threads from the most
 //! loaded one. A busy CPU does the same at the end of some of its slices, as long as the other stays at least as loaded as itself
 //! ([`quire_sched::spread`]). Loads are sums of weights.
 //!

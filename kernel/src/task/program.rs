@@ -14,9 +14,9 @@ use crate::archive::Node;
 use crate::ipc::descriptor;
 use crate::ipc::memory_file::MemoryFile;
 use crate::names::Place;
-use crate::names::found::Found;
+use crate::names::inodes;
 use crate::names::path::Path;
-use crate::names::stored;
+use crate::names::target::Found;
 use crate::names::walk::{Request, ask_at, walk};
 use crate::vm::Object;
 
@@ -48,7 +48,7 @@ impl Program {
                 // The permissions are its server's.
                 let asked = Request { op: op::ACCESS, argument: EXECUTE.into(), ..Request::LOOKUP };
                 ask_at(name.place, &asked, &mut [])?;
-                return stored::open(&name).map(Self::Memory);
+                return inodes::open(&name).map(Self::Memory);
             }
             _ => return Err(Errno::EACCES),
         };

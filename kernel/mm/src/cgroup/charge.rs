@@ -107,7 +107,7 @@ impl<M: Machine> Groups<M> {
             }
             stall.get_or_insert_with(|| Stall::begin(machine));
             machine.resched_point().map_err(|_| AllocError)?;
-            if self.settle(full) {
+            if self.drain_stocks(full) {
                 continue;
             }
             full.note(Event::Max);
@@ -139,7 +139,7 @@ impl<M: Machine> Groups<M> {
         let Some(group) = self.get(self.machine.group()) else { return };
         let _stall = Stall::begin(self.machine);
         for above in group.upwards() {
-            self.settle(above);
+            self.drain_stocks(above);
             let over = above.usage().saturating_sub(above.limit(Limit::High));
             if over != 0 {
                 above.note(Event::High);
@@ -158,7 +158,7 @@ impl<M: Machine> Groups<M> {
             fruitless = if round == 0 { fruitless + 1 } else { 0 };
             freed += round;
         }
-        self.settle(group);
+        self.drain_stocks(group);
         freed
     }
 
@@ -181,7 +181,7 @@ impl<M: Machine> Groups<M> {
 
     /// Takes what CPUs have charged to a group and those below it in advance off; whether that was anything. Its numbers are then what records say, as
     /// far as nobody charges at the moment.
-    pub fn settle(&self, group: &Group<M>) -> bool {
+    pub fn drain_stocks(&self, group: &Group<M>) -> bool {
         let _tree = self.tree.lock();
         let mut any = false;
         for stock in &self.stocks {

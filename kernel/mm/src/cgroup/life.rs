@@ -127,7 +127,7 @@ impl<M: Machine> Groups<M> {
             tree.ghosts += 1;
         }
         M::end_lists(group.lists());
-        self.settle(&group);
+        self.drain_stocks(&group);
         drop(group);
         self.bury();
         Ok(())

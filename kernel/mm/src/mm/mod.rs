@@ -386,7 +386,7 @@ impl<M: Machine> Drop for Mm<M> {
             return;
         }
         let machine = self.machine;
-        // Whoever ends goes on nevertheless.
+        // A kill does not end this.
         self.areas.get_mut().tree.clear(|| _ = machine.resched_point());
         debug_assert_eq!(self.rss(), 0, "pages charged to a dead space");
         self.machine.spaces().asids().release(&self.asid);

@@ -497,7 +497,7 @@ impl<M: Machine> Drop for Object<M> {
     /// Lets go of one page after the other: there may be any number. The last owner holds no spin lock.
     fn drop(&mut self) {
         let machine = self.machine;
-        // Whoever ends goes on nevertheless.
+        // A kill does not end this.
         let point = || _ = machine.resched_point();
         self.name_in_place(0, point);
         let mut release = rmap::Release::new(machine);

@@ -30,17 +30,17 @@ pub(super) const STRICT: Gfp = Gfp::THISNODE.union(Gfp::DMA).union(Gfp::DMA32);
 /// How often something was lent to a CPU's lists for a zone, and up to which of these times it is known to be gone. Only the CPU
 /// itself changes them.
 ///
-/// Whoever takes a chain off a list reads `settled` before, and `made` afterwards. If the chain has a block of the `n`th time, `made`
-/// is at least `n`, since it was changed before the list had the block; and `settled` was less, since it only becomes `n` when
+/// Whoever takes a chain off a list reads `ended` before, and `made` afterwards. If the chain has a block of the `n`th time, `made`
+/// is at least `n`, since it was changed before the list had the block; and `ended` was less, since it only becomes `n` when
 /// the list is empty, and the block was there later.
 pub(super) struct Loans {
     made: AtomicU32,
-    settled: AtomicU32,
+    ended: AtomicU32,
 }
 
 impl Loans {
     pub(super) const fn new() -> Self {
-        Self { made: AtomicU32::new(0), settled: AtomicU32::new(0) }
+        Self { made: AtomicU32::new(0), ended: AtomicU32::new(0) }
     }
 }
 
@@ -84,14 +84,14 @@ impl<M: Machine> PageAllocator<M> {
 
     /// What was lent to a CPU's lists for a zone, and is not there any more. Asked before a chain is taken off one.
     #[inline]
-    pub(super) fn settled(&self, zone: usize, cpu: usize) -> u32 {
-        self.loans[zone][cpu].settled.load(Acquire)
+    pub(super) fn ended(&self, zone: usize, cpu: usize) -> u32 {
+        self.loans[zone][cpu].ended.load(Acquire)
     }
 
-    /// Whether a chain may have blocks that were lent. Asked after it was taken off the list; `settled` was, before.
+    /// Whether a chain may have blocks that were lent. Asked after it was taken off the list; `ended` was, before.
     #[inline]
-    pub(super) fn is_mixed(&self, zone: usize, cpu: usize, settled: u32) -> bool {
-        self.loans[zone][cpu].made.load(Acquire) != settled
+    pub(super) fn is_mixed(&self, zone: usize, cpu: usize, ended: u32) -> bool {
+        self.loans[zone][cpu].made.load(Acquire) != ended
     }
 
     /// Empties this CPU's lists for a zone, if something was lent to them.
@@ -99,7 +99,7 @@ impl<M: Machine> PageAllocator<M> {
         let irq = self.machine.irq_save();
         let loans = &self.loans[zone][self.machine.cpu()];
         let made = loans.made.load(Relaxed);
-        if made == loans.settled.load(Relaxed) {
+        if made == loans.ended.load(Relaxed) {
             return self.machine.irq_restore(irq);
         }
         let mut chains = [[[Chain::EMPTY; 2]; MigrateType::PER_CPU]; CACHED_ORDERS as usize];
@@ -109,7 +109,7 @@ impl<M: Machine> PageAllocator<M> {
             }
         }
         // Only this CPU lends to these lists, so they have nothing of others now.
-        loans.settled.store(made, Release);
+        loans.ended.store(made, Release);
         self.machine.irq_restore(irq);
         for (order, of_order) in (0..).zip(chains) {
             of_order.into_iter().flatten().for_each(|chain| self.drain_chain(zone, order, chain, true));
@@ -210,13 +210,13 @@ mod tests {
     fn only_its_cpu_says_that_nothing_is_lent_to_a_list() {
         let (sim, held, best) = lent();
         let pages = sim.pages();
-        assert!(pages.is_mixed(best, 0, pages.settled(best, 0)));
+        assert!(pages.is_mixed(best, 0, pages.ended(best, 0)));
         Sim::set_cpu(1);
         pages.drain_cpu(0);
-        assert!(pages.is_mixed(best, 0, pages.settled(best, 0)), "CPU 0 may have taken a chain before");
+        assert!(pages.is_mixed(best, 0, pages.ended(best, 0)), "CPU 0 may have taken a chain before");
         Sim::set_cpu(0);
         pages.drain_cpu(0);
-        assert!(!pages.is_mixed(best, 0, pages.settled(best, 0)), "its lists are empty");
+        assert!(!pages.is_mixed(best, 0, pages.ended(best, 0)), "its lists are empty");
         held.into_iter().for_each(|pfn| crate::frame::free(sim, pfn));
         pages.drain_all();
         assert!(pages.zones().all(|zone| zone.free() == zone.managed()) && pages.validate().is_ok());
@@ -228,10 +228,10 @@ mod tests {
         let (sim, held, best) = lent();
         let pages = sim.pages();
         pages.drain_cpu(0);
-        let settled = pages.settled(best, 0);
+        let ended = pages.ended(best, 0);
         let more = pages.alloc_raw(0, MOVABLE).unwrap();
         assert_eq!(pages.node_of(more), 1);
-        assert!(pages.is_mixed(best, 0, settled));
+        assert!(pages.is_mixed(best, 0, ended));
         held.into_iter().chain([more]).for_each(|pfn| crate::frame::free(sim, pfn));
         pages.drain_all();
         assert!(pages.zones().all(|zone| zone.free() == zone.managed()) && pages.validate().is_ok());

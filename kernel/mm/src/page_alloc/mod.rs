@@ -428,9 +428,9 @@ impl<M: Machine> PageAllocator<M> {
     #[cold]
     #[inline(never)]
     fn spill(&self, lists: &PerCpuLists, zone: u8, list: List, order: u32, irq: usize) {
-        let settled = self.settled(zone.into(), self.machine.cpu());
+        let ended = self.ended(zone.into(), self.machine.cpu());
         let old = lists.retire(self.frames(), list);
-        let is_mixed = self.is_mixed(zone.into(), self.machine.cpu(), settled);
+        let is_mixed = self.is_mixed(zone.into(), self.machine.cpu(), ended);
         // What was taken off the list is this thread's own.
         self.machine.irq_restore(irq);
         self.drain_chain(zone.into(), order, old, is_mixed);
@@ -475,10 +475,10 @@ impl<M: Machine> PageAllocator<M> {
             if cpu == self.machine.cpu() {
                 self.call_in(zone);
             }
-            let settled = self.settled(zone, cpu);
+            let ended = self.ended(zone, cpu);
             for (order, lists) in self.lists[zone][cpu].iter() {
                 for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
-                    self.drain_chain(zone, order, chain, self.is_mixed(zone, cpu, settled));
+                    self.drain_chain(zone, order, chain, self.is_mixed(zone, cpu, ended));
                 }
             }
         }

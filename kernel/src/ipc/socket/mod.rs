@@ -274,7 +274,7 @@ impl Socket {
     fn tell_blocked(&self) {
         for n in 1.. {
             if n % AT_ONCE == 0 {
-                // (Whoever is killed goes on.)
+                // (A kill does not end this.)
                 let _ = resched_point(Sleep::Killable);
             }
             let taken = self.state.lock().blocked.pop_front();
@@ -403,7 +403,7 @@ impl Socket {
     fn discard(&self, messages: Messages<Extra>) {
         for (n, mut message) in messages.into_iter().enumerate() {
             if n % AT_ONCE == AT_ONCE - 1 {
-                // (Whoever is killed goes on.)
+                // (A kill does not end this.)
                 let _ = resched_point(Sleep::Killable);
             }
             if let Some(child) = message.extra.child.take() {

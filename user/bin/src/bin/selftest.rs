@@ -67,7 +67,7 @@ fn main() -> i32 {
             let hog = is_short.then(Hog::start);
             let status = run(Some(path), is_short, &mut report);
             let hog = hog.map(|hog| hog.map(Hog::stop));
-            let books = before.and_then(settled);
+            let books = before.and_then(balance_when_quiet);
             runs -= 1;
             if runs == 0 || report.failed != 0 || balanced(&books) {
                 break (status, books, hog);
@@ -134,7 +134,7 @@ fn at_rest(looks: u32) -> Result<Books, Errno> {
     }
 }
 
-fn settled(before: Books) -> Balance {
+fn balance_when_quiet(before: Books) -> Balance {
     let limit = time::monotonic() + SETTLE_MS * 1_000_000;
     loop {
         let after = info::books()?;

@@ -74,7 +74,7 @@ fn leave(rig: &Rig, group: &Cgroup) {
 /// The numbers without what is in stocks, and without tables.
 fn numbers(rig: &Rig, group: &Cgroup) -> Numbers {
     let groups = rig.sim.groups();
-    groups.settle(group);
+    groups.drain_stocks(group);
     groups.assert_books();
     let numbers = group.numbers();
     let within = groups.all().filter(|below| below.is_within(group.key().id()));
@@ -469,7 +469,7 @@ fn beside(seed: u64) {
         })
     };
     turns::run(seed, 40, vec![work(0), work(1), work(2)]);
-    groups.settle(&top);
+    groups.drain_stocks(&top);
     groups.assert_books();
     assert_eq!(top.usage(), 0);
     groups.remove(top.key()).unwrap();

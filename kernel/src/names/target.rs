@@ -9,7 +9,7 @@ use quire_mm::addr::PAGE_SIZE;
 use quire_mm::fallible::KArc;
 
 use super::walk::{Reached, Served};
-use super::{Place, mounts, stored};
+use super::{Place, inodes, mounts};
 use crate::archive::Node;
 use crate::ipc::descriptor::Object;
 use crate::ipc::handles::Target;
@@ -67,7 +67,7 @@ impl Name {
     /// The same with its content, if it is stored.
     pub fn opened(mut self) -> Result<Self, Errno> {
         if self.is_stored() && self.file.is_none() {
-            self.file = Some(stored::open(&self)?);
+            self.file = Some(inodes::open(&self)?);
         }
         Ok(self)
     }

@@ -12,7 +12,7 @@ use quire_mm::sync::Rank;
 use quire_names::cache::SETS;
 use quire_names::{Cache, Entry, Set};
 
-use super::{Place, mounts, stored};
+use super::{Place, inodes, mounts};
 use crate::ipc::memory_file::MemoryFile;
 use crate::ipc::message::Endpoint;
 use crate::task::point::resched_point;
@@ -85,7 +85,7 @@ pub fn end(endpoint: &KArc<Endpoint>) {
     mounts::each_of(endpoint, None, |mount| {
         mounts::changes(mount).close();
         purge(mount);
-        stored::end(mount);
+        inodes::end(mount);
     });
 }
 

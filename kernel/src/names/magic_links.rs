@@ -6,8 +6,8 @@ use quire_abi::layout::mode;
 use quire_abi::names::held;
 
 use super::Place;
-use super::found::Name;
 use super::mounts::ARCHIVE;
+use super::target::Name;
 use crate::archive;
 use crate::ipc::descriptor::Object;
 use crate::task::credentials::{permit_authority, permits_look};

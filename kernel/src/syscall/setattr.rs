@@ -9,14 +9,14 @@ use quire_mm::UserAddr;
 use super::file::table;
 use super::lookup::{Named, named, request, request_of};
 use super::memory_file::{cut, set_owner, set_permissions};
-use super::{Answer, Args, served};
+use super::{Answer, Args, message_file};
 use crate::arch::uaccess;
 use crate::ipc::descriptor::{Object, OpenFile};
 use crate::ipc::memory_file::MemoryFile;
-use crate::names::found::Found;
 use crate::names::path::Path;
+use crate::names::target::Found;
 use crate::names::walk::{Reached, Request, ask_at};
-use crate::names::{Place, mounts, stored};
+use crate::names::{Place, inodes, mounts};
 use crate::task::clock;
 use crate::task::credentials::KEEP;
 use crate::task::thread::current;
@@ -50,7 +50,7 @@ fn change_reached(reached: Reached, change: &Change) -> Answer {
         Found::Archive(_) => Err(Errno::EROFS),
         Found::File(file, _) => change_file(&file, change),
         // The times that are set are not those of its being written back later.
-        Found::Name(name) if name.is_stored() && stored::was_written_back(name.place) => {
+        Found::Name(name) if name.is_stored() && inodes::was_written_back(name.place) => {
             with_bytes(change, |asked| ask_at(name.place, asked, &mut [])).map(|_| 0)
         }
         Found::Name(_) => Ok(0),
@@ -174,7 +174,7 @@ pub fn truncate(a: Args) -> Answer {
         Found::Archive(node) => Err(if node.is_dir() { Errno::EISDIR } else { Errno::EROFS }),
         Found::File(file, allows) if allows.write => cut(&file, len).map(|()| 0),
         Found::File(..) => Err(Errno::EACCES),
-        Found::Name(name) if name.is_stored() => cut(&*stored::open(&name)?, len).map(|()| 0),
+        Found::Name(name) if name.is_stored() => cut(&*inodes::open(&name)?, len).map(|()| 0),
         Found::Name(name) => Err(if name.is_dir() { Errno::EISDIR } else { Errno::EINVAL }),
         Found::Held(_) => Err(Errno::EINVAL),
     }
@@ -185,11 +185,11 @@ pub fn fsync(a: Args) -> Answer {
     let open = table()?.get(a.int(0))?.file;
     match &open.object {
         Object::Name(name) if mounts::stores(name.place.mount) => {
-            let written = name.file.as_ref().map_or(Ok(()), |file| stored::write_back(file));
+            let written = name.file.as_ref().map_or(Ok(()), |file| inodes::write_back(file));
             // (An error of writing back is told of once, whoever has met it.)
             open.take_error()?;
             written?;
-            served::sync(name.place).map(|()| 0)
+            message_file::sync(name.place).map(|()| 0)
         }
         Object::Archive(_) | Object::Memory(_) | Object::Name(_) => Ok(0),
         _ => Err(Errno::EINVAL),
@@ -200,8 +200,8 @@ pub fn fsync(a: Args) -> Answer {
 pub fn syncfs(a: Args) -> Answer {
     match &table()?.get(a.int(0))?.file.object {
         Object::Name(name) if mounts::stores(name.place.mount) => {
-            stored::write_back_all(name.place.mount)?;
-            served::sync(Place::root_of(name.place.mount)).map(|()| 0)
+            inodes::write_back_all(name.place.mount)?;
+            message_file::sync(Place::root_of(name.place.mount)).map(|()| 0)
         }
         _ => Ok(0),
     }
@@ -210,8 +210,8 @@ pub fn syncfs(a: Args) -> Answer {
 /// The same for all. Errors are nobody's, as on Linux. Those that were mounted last come first: what they write goes to others.
 pub fn sync() -> Answer {
     for mount in mounts::all().rev().filter(|mount| mounts::stores(*mount)) {
-        let _ = stored::write_back_all(mount);
-        let _ = served::sync(Place::root_of(mount));
+        let _ = inodes::write_back_all(mount);
+        let _ = message_file::sync(Place::root_of(mount));
     }
     Ok(0)
 }

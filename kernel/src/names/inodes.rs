@@ -15,8 +15,8 @@ use quire_mm::object::paged::Pager;
 use quire_mm::page_alloc::{Gfp, Shrinker};
 use quire_mm::sync::Rank;
 
-use super::found::Name;
 use super::pager::ServerPager;
+use super::target::Name;
 use super::{Place, flusher, mounts};
 use crate::ipc::memory_file::MemoryFile;
 use crate::task::point::{ENTRIES, resched_point};

@@ -14,7 +14,7 @@ use super::content::Place;
 use crate::arch::uaccess;
 use crate::ipc::ask::{ROOM, Room};
 use crate::ipc::descriptor::{OpenFile, Rights};
-use crate::names::found::Name;
+use crate::names::target::Name;
 use crate::names::walk::{Request, ask_at};
 use crate::names::{Place as Where, mounts};
 

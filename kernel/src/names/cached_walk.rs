@@ -15,7 +15,7 @@ use quire_ipc::Item;
 use quire_mm::fallible::{KArc, TryVec};
 use quire_names::Sample;
 
-use super::kept::{Directory, KEPT, Kept, Known, known, owned};
+use super::cache::{Directory, KEPT, Kept, Known, known, owned};
 use super::path::{Follow, Path};
 use super::walk::{NAME_MAX, Request, Served, Text, Walk, error_of};
 use super::{Place, mounts};
