@@ -471,6 +471,11 @@ impl<M: Machine> PageAllocator<M> {
 
     /// Gives the pages on one CPU's lists to the buddy. Any CPU may do this for any other.
     pub fn drain_cpu(&self, cpu: usize) {
+        self.drain(cpu, &|| ());
+    }
+
+    /// Calls `between` after each list.
+    fn drain(&self, cpu: usize, between: &dyn Fn()) {
         for zone in (0..MAX_ZONES).filter(|&zone| self.zones[zone].present() != 0) {
             if cpu == self.machine.cpu() {
                 self.call_in(zone);
@@ -479,6 +484,7 @@ impl<M: Machine> PageAllocator<M> {
             for (order, lists) in self.lists[zone][cpu].iter() {
                 for chain in List::ALL.into_iter().flat_map(|list| lists.take(list)) {
                     self.drain_chain(zone, order, chain, self.is_mixed(zone, cpu, ended));
+                    between();
                 }
             }
         }
@@ -487,6 +493,11 @@ impl<M: Machine> PageAllocator<M> {
     /// Gives the pages on all CPUs' lists to the buddy.
     pub fn drain_all(&self) {
         (0..MAX_CPUS).for_each(|cpu| self.drain_cpu(cpu));
+    }
+
+    /// The same for a caller that may wait: others may run between two lists. (A killed thread goes on.)
+    fn drain_all_waiting(&self) {
+        (0..MAX_CPUS).for_each(|cpu| self.drain(cpu, &|| _ = self.machine.resched_point()));
     }
 
     /// Debugging: fills freed frames.

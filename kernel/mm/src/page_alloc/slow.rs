@@ -91,7 +91,11 @@ impl<M: Machine> PageAllocator<M> {
         // Pages on per-CPU lists are free, so they are used before anything is reclaimed. For callers that do not
         // insist the lists are left alone.
         if !gfp.contains(Gfp::NORETRY) || gfp.may_wait() {
-            self.drain_all();
+            if gfp.may_wait() {
+                self.drain_all_waiting()
+            } else {
+                self.drain_all()
+            }
             if let Some(pfn) = self.take_from_zonelist(node, &demand, gfp) {
                 return Some(pfn);
             }

@@ -163,10 +163,13 @@ impl Policy {
         [&self.fresh, &self.watched, &self.oldest, &self.returned, &self.strangers].map(Ring::frames).iter().sum()
     }
 
+    fn rings(&mut self) -> [&mut Ring; 5] {
+        [&mut self.fresh, &mut self.watched, &mut self.oldest, &mut self.returned, &mut self.strangers]
+    }
+
     /// Empties the queues, some of them at a time; `false` when all are empty.
     pub fn forget_some<M: Machine>(&mut self, machine: M) -> bool {
-        let rings = [&mut self.fresh, &mut self.watched, &mut self.oldest, &mut self.returned, &mut self.strangers];
-        let Some(ring) = rings.into_iter().find(|ring| ring.len() != 0) else { return false };
+        let Some(ring) = self.rings().into_iter().find(|ring| ring.len() != 0) else { return false };
         ring.pop_if(machine, |_| false);
         true
     }
@@ -285,6 +288,7 @@ impl Policy {
 
     /// The hand passes some records, at most [`STRIDE`], of those of the node; those of other groups are skipped.
     pub fn sweep<M: Machine>(&mut self, machine: M, node: usize, whose: Whose) {
+        self.rings().into_iter().for_each(Ring::try_again);
         if self.hand >= machine.pages().pageblocks().len() * PAGEBLOCK_PAGES {
             self.end_round();
         }

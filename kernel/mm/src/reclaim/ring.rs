@@ -25,11 +25,13 @@ pub(super) struct Ring {
     places: usize,
     first: usize,
     len: usize,
+    /// There was no frame.
+    is_starved: bool,
 }
 
 impl Ring {
     /// Without places.
-    pub const NONE: Ring = Ring { frames: Vec::new(), held: 0, places: 0, first: 0, len: 0 };
+    pub const NONE: Ring = Ring { frames: Vec::new(), held: 0, places: 0, first: 0, len: 0, is_starved: false };
 
     pub fn new(places: usize) -> Result<Self, AllocError> {
         let count = places.div_ceil(PER_FRAME) + 1;
@@ -49,7 +51,13 @@ impl Ring {
         self.held
     }
 
-    /// Appends a frame's number; `false` if there is no place, or no frame for one.
+    /// Frames are tried for again.
+    pub fn try_again(&mut self) {
+        self.is_starved = false;
+    }
+
+    /// Appends a frame's number; `false` if there is no place, or no frame for one. Where no frame was found, none is tried for until
+    /// [`Ring::try_again`]: to find that there is none is dear, and the caller has a spin lock and many numbers.
     pub fn push<M: Machine>(&mut self, machine: M, pfn: Pfn) -> bool {
         if self.len == self.places {
             return false;
@@ -57,7 +65,13 @@ impl Ring {
         let at = self.place(self.len);
         let of = &mut self.frames[at / PER_FRAME];
         if *of == 0 {
-            let Ok(new) = frame::alloc_from_reserves(machine) else { return false };
+            if self.is_starved {
+                return false;
+            }
+            let Ok(new) = frame::alloc_from_reserves(machine) else {
+                self.is_starved = true;
+                return false;
+            };
             *of = new.0 as u32;
             self.held += 1;
         }
@@ -155,6 +169,8 @@ mod tests {
         assert!(!ring.push(sim, Pfn(PER_FRAME)));
         assert_eq!((ring.len(), ring.frames()), (PER_FRAME, 1));
         frame::free_kernel(sim, taken.pop().unwrap());
+        assert!(!ring.push(sim, Pfn(PER_FRAME)), "it was told that there is none");
+        ring.try_again();
         assert!(ring.push(sim, Pfn(PER_FRAME)));
         assert!((0..=PER_FRAME).all(|n| ring.pop(sim) == Some(Pfn(n))));
         taken.into_iter().for_each(|pfn| frame::free_kernel(sim, pfn));

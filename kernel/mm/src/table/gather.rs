@@ -19,8 +19,8 @@ use crate::rmap::Release;
 /// The most pages with other holders that are kept at a time.
 const HELD: usize = 64;
 
-/// Pages that are freed between two points at which others may run.
-const POINT_EVERY: usize = 256;
+/// Pages that are freed between two points at which others may run: where lists are full and pages merge, one may take 1,200 instructions.
+const POINT_EVERY: usize = 128;
 
 /// How many resident pages of each kind: changes to be charged or uncharged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

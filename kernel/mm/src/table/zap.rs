@@ -8,9 +8,9 @@ use crate::addr::{PAGE_SHIFT, PAGE_SIZE, USER_END, UserAddr};
 use crate::pte::{ENTRIES, LEVEL_SHIFT, NonPresent, Pte, index};
 use crate::rmap::Release;
 
-/// Entries of a dead space, anonymous pages apart, between two preemption points: giving up a slot in swap may take 600
+/// Entries of a dead space between two preemption points: giving up a slot in swap, or a page where the CPU's list is full, may take 700
 /// instructions.
-const OTHERS_TO_POINT: usize = 64;
+const ENTRIES_TO_POINT: u32 = 64;
 
 impl<M: Machine> Tables<M> {
     /// Clears all entries of `start..end`. The pages belong to `gather` until it has flushed.
@@ -37,7 +37,7 @@ impl<M: Machine> Tables<M> {
             let _ = machine.resched_point();
             // No lock: no other walk of this space takes place any more. The entries are not cleared, since the table
             // is freed too.
-            let (mut left, mut i, mut others) = (leaf.live(), 0, 0);
+            let (mut left, mut i) = (leaf.live(), 0);
             while left != 0 && i < ENTRIES {
                 let pte = leaf.peek(i);
                 i += 1;
@@ -50,10 +50,9 @@ impl<M: Machine> Tables<M> {
                     release.page(pte.addr().pfn());
                 } else {
                     end_other(machine, pte, &mut counts, &mut release);
-                    others += 1;
-                    if others % OTHERS_TO_POINT == 0 {
-                        let _ = machine.resched_point();
-                    }
+                }
+                if left.is_multiple_of(ENTRIES_TO_POINT) {
+                    let _ = machine.resched_point();
                 }
             }
         }

@@ -16,7 +16,7 @@ const ROWS: [(&str, f64); 11] = [
     ("fault.write_random", 900.0),
     ("fault.write", 500.0),
     ("fault.read_zero", 400.0),
-    ("fault.unmap", 155.0),
+    ("fault.unmap", 157.0),
     ("cow.write.16M", 1600.0),
     ("cow.reuse.16M", 500.0),
     ("mprotect.1M", 8000.0),
