@@ -4,12 +4,12 @@
 //!
 //! - [`mounts`]: what is mounted where.
 //! - [`path`]: a path while it is walked.
-//! - [`kept`]: what is kept of servers' answers.
+//! - [`cache`]: what is kept of servers' answers.
 //! - [`walk`]: the walk, from mount to mount.
-//! - [`known`]: its part among what is kept.
-//! - [`found`]: what a server answers, checked.
-//! - [`held`]: what links of /proc lead to.
-//! - [`stored`]: the objects of files that servers store.
+//! - [`cached_walk`]: its part among what is kept.
+//! - [`target`]: what a server answers, checked.
+//! - [`magic_links`]: what links of /proc lead to.
+//! - [`inodes`]: the objects of files that servers store.
 //! - [`pager`]: how their pages are asked for.
 //! - [`flusher`]: who writes back what has to be.
 //!
